@@ -121,7 +121,6 @@ def show_page(name: str, show: Callable[[], None]) -> None:
             heading = f"✕ The audit log is broken at event {broken:,}."
             words = "A recorded event was changed. `swapgate audit verify` shows where."
             st.html(markup.banner(heading, words, tone=labels.Tone.WORSE))
-        _show_banners(route_status.list_observe_banners(ctx))
         show()
 
     _guard(name, show_all)

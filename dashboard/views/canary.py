@@ -20,7 +20,7 @@ from harness.operations.route_queries import load_status
 from harness.operations.route_status import RouteStatus
 from harness.routes import freezes
 from harness.routing.context import Context
-from harness.routing.freeze import OBSERVED_SIGNALS
+from harness.routing.freeze import FROZEN_SIGNALS
 
 
 def show() -> None:
@@ -156,19 +156,14 @@ BUTTONS: Mapping[RolloutSignal, tuple[str, str]] = {
 TAKE_BACK = "Bring the old model back"
 ENDED = "The canary has ended, so there is nothing to pause, resume or abort."
 LAST = "There is no further step: the promotion comes next."
-OBSERVED = (
-    "Observe only: the canary continues after `control.observe_only` is removed. You can "
-    "abort it."
-)
 FROZEN = "The route is frozen: the canary continues after the freeze. You can abort it."
 HARM = "The evidence calls for a rollback, so the canary cannot advance."
 
 
 def show_controls(status: CanaryStatus) -> None:
     """Shows the buttons, and explains disabled buttons. Only a missing role disables Abort."""
-    ctx, route = page_frame.context(), status.rollout.route
-    off = dict.fromkeys(freezes.list_frozen_signals(ctx, route), FROZEN)
-    off |= dict.fromkeys(OBSERVED_SIGNALS if ctx.observe_only else (), OBSERVED)
+    frozen = freezes.list_freeze_notices(page_frame.context(), status.rollout.route)
+    off = dict.fromkeys(FROZEN_SIGNALS if frozen else (), FROZEN)
     if current_user.signed_in() and (refusal := current_user.why_not(Role.APPROVER)):
         off = dict.fromkeys(BUTTONS, refusal)
     buttons = {signal: off.get(signal, why) for signal, why in list_buttons(status).items()}

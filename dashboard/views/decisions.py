@@ -98,9 +98,6 @@ def awaits_decision(proposal: Proposal) -> bool:
     return proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is None
 
 
-OBSERVED = (
-    "Observe only: you can reject it, and approve it after `control.observe_only` is removed."
-)
 CHANGE_MISSING = "The policy requires a change request: write its reference first."
 COST_MISSING = "The candidate's cost would end its canary: accept that cost, and give a reason."
 EARLY_PHASES = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
@@ -114,8 +111,7 @@ def show_buttons(
 ) -> None:
     actor, key = current_user.signed_in(), proposal.id
     if awaits_decision(proposal):
-        observed = OBSERVED if page_frame.context().observe_only else ""
-        why = observed or why_not_approve(proposal, verdict, validity, actor, now)
+        why = why_not_approve(proposal, verdict, validity, actor, now)
         why_not_reject = current_user.why_not(Role.APPROVER)
         if st.button(
             "Approve", key=f"approve-{key}", type="primary", icon=":material/check:",

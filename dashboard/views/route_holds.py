@@ -13,21 +13,18 @@ from harness.canary import status as canary_status
 from harness.evals import drift_watches
 from harness.evals.drift_watches import DriftStatus
 from harness.frame.errors import SignatureInvalid
-from harness.frame.formatting import format_excerpt
 from harness.frame.people.access import Actor, Role
 from harness.operations.queries import find_route
 from harness.proposals import break_glass
 from harness.proposals.break_glass import BreakGlassRequest
-from harness.providers.force import KillSwitch, SwitchSource, parse_force
+from harness.providers.force import Force, ForceKind, KillSwitch, SwitchSource, parse_force
 from harness.providers.records import Providers
 from harness.routes import freezes, routes
-from harness.routes.freezes import FreezeRequest, SwitchPreview, SwitchRequest
+from harness.routes.freezes import SwitchPreview, SwitchRequest
 from harness.routing.context import Context
 from harness.routing.evidence import BreakGlass
-from harness.routing.freeze import Freeze
 from harness.routing.records.routes import Routing
 
-MOST_REASON: Final = 30  # characters of a freeze's reason on its button
 SWITCH_LASTS: Final[Mapping[str, timedelta | None]] = {
     "until it is lifted": None,
     "30 minutes": timedelta(minutes=30),
@@ -51,16 +48,6 @@ HELD_BACK: Final = (
 )
 
 
-def freeze_openers(route: str) -> list[Opener]:
-    openers = [add.opener(route)]
-    found = freezes.list_liftable_freezes(page_frame.context(), route)
-    for freeze in found:
-        why = format_excerpt(freeze.reason, MOST_REASON)
-        label = f"End “{why}” of {freeze.actor} …" if len(found) > 1 else "End the freeze …"
-        openers.append(thaw.opener(freeze, label=label))
-    return openers
-
-
 @dialog(
     "Freeze: no canary opens or advances", Role.APPROVER, "freeze", "ac_unit",
     label="Freeze …", width="medium",
@@ -81,34 +68,26 @@ def add(form: Form, route: str) -> None:
         until > max(starts_at or now, now),
         "The freeze would end before it begins: choose a later end.",
     )
-    request = FreezeRequest(reach, until, form.reason(), starts_at)
     scope = "all routes" if reach is None else f"route {route}"
     done = f"froze {scope} until {labels.date_time(until)}."
-    form.submit("Freeze", done, freezes.add_freeze, request)
-
-
-@dialog("End the freeze", Role.APPROVER, "thaw", "sunny")
-def thaw(form: Form, freeze: Freeze) -> None:
-    scope = "All routes" if freeze.route is None else f"Route {freeze.route}"
-    to_come = freeze.starts_at > page_frame.context().clock.now()
-    since = f" from {labels.date_time(freeze.starts_at)}" if to_come else ""
-    until = labels.date_time(freeze.ends_at)
-    form.say(
-        f"{strong(scope)} would be frozen{escape(since)} until {escape(until)}. Canaries "
-        "that wait for its end continue within seconds, unless another freeze holds them.",
-        note=f"{freeze.actor} set it: {freeze.reason}",
-    )
-    form.say(note="A person whose proposal waits for this freeze cannot end it.")
-    done = f"ended the freeze {freeze.id}."
-    form.submit("End it", done, freezes.lift_freeze, freeze.id, reason=form.reason())
+    freeze, lasts = Force(ForceKind.FREEZE, ""), until - max(starts_at or now, now)
+    request = SwitchRequest(freeze, form.reason(), reach, lasts, starts_at)
+    form.submit("Freeze", done, freezes.throw_switch, request, source=SwitchSource.REST)
 
 
 def lift_openers(route: str) -> list[Opener]:
-    return [
-        lift.opener(switch, label=f"Lift the switch of {switch.force}")
-        for switch in freezes.list_live_switches(page_frame.context())
-        if switch.route in (None, route)
-    ]
+    """Returns no button if stored switches cannot be trusted; a banner reports that."""
+    try:
+        found = freezes.list_liftable_switches(page_frame.context(), route)
+    except SignatureInvalid:
+        return []
+    return [lift.opener(switch, label=f"Lift the {_name_switch(switch)} …") for switch in found]
+
+
+def _name_switch(switch: KillSwitch) -> str:
+    if switch.force.freezes:
+        return f"freeze of {switch.actor}"
+    return f"switch of {switch.force}"
 
 
 @dialog(
@@ -167,15 +146,18 @@ def _effect(preview: SwitchPreview) -> Sequence[str]:
     return parts
 
 
-@dialog("Lift the kill switch", Role.APPROVER, "lift", "lock_open")
+@dialog("Lift the switch", Role.APPROVER, "lift", "lock_open")
 def lift(form: Form, switch: KillSwitch) -> None:
     goes = "All routes go" if switch.route is None else f"Route {switch.route} goes"
-    form.say(
-        f"{escape(goes)} back to the plan within 2 s: {strong(switch.force)} is no longer "
-        f"{switch.force.effect}.",
-        note=f"{switch.actor} threw it: {switch.reason}",
+    text = (
+        "Canaries that wait for its end continue within seconds, unless another freeze holds "
+        "them. A person whose proposal waits for this freeze cannot end it."
+        if switch.force.freezes
+        else f"{escape(goes)} back to the plan within 2 s: {strong(switch.force)} is no longer "
+        f"{switch.force.effect}."
     )
-    done = f"lifted the switch of {switch.force}."
+    form.say(text, note=f"{switch.actor} threw it: {switch.reason}")
+    done = f"lifted the {_name_switch(switch)}."
     form.submit("Lift it", done, freezes.lift_switch, switch.id, reason=form.reason())
 
 

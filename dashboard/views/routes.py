@@ -20,13 +20,14 @@ from harness.frame.formatting import DASH, format_estimate
 from harness.frame.pagination import PageRequest
 from harness.gate.drift import DriftCheckState
 from harness.proposals.fallback_chain import ChainEntry
+from harness.providers.force import SwitchRecord
 from harness.routes import routes
 from harness.routes.scorecard import list_facts
 from harness.routing.evidence import EvidenceKind
-from harness.routing.freeze import Freeze, FreezeWindow
+from harness.routing.freeze import FreezeWindow
 from harness.routing.table import RequestKind, RouteSettings
 
-MOST_FREEZES: Final = 10
+MOST_SWITCHES: Final = 10
 POLICIES_COMMAND: Final = ("config", "show", "--origin", "--section", "policies")
 
 
@@ -56,7 +57,7 @@ def show() -> None:
         st.html(drift_card(name, view.drift))
         show_openers(route_holds.drift_openers(name, view.drift))
     settings(view)
-    _freezes(view)
+    _switches(view)
     st.html(measured_section(view, page_frame.titles(page_frame.context())))
     timeline(view)
     versions(view)
@@ -71,7 +72,7 @@ def actions(view: RouteView) -> None:
         [
             *holds.lift_openers(name),
             holds.throw.opener(name),
-            *holds.freeze_openers(name),
+            holds.add.opener(name),
             dialogs.edit_chain.opener(view),
             dialogs.change_settings.opener(view),
             dialogs.add_route.opener(),
@@ -155,11 +156,11 @@ def overrides(how: RouteSettings) -> str:
     return ", ".join(f"{kind.value} → {named[kind]}" for kind in RequestKind if kind in named)
 
 
-def _freezes(view: RouteView) -> None:
+def _switches(view: RouteView) -> None:
     ctx, name = page_frame.context(), view.route.name
-    page = ctx.store.lists.freezes(PageRequest(MOST_FREEZES), route=name)
+    page = ctx.store.lists.switches(PageRequest(MOST_SWITCHES), route=name)
     windows = [w for w in ctx.freeze_windows if not w.routes or name in w.routes]
-    shown = freezes_section(page.items, windows, view.now)
+    shown = switches_section(page.items, windows, view.now)
     page_frame.show_html(markup.invalid(page.invalid) + shown)
 
 
@@ -288,26 +289,28 @@ def evidence_text(entry: ChainEntry) -> str:
             return f"waiver of {waiver.author}, {until} {at}: {waiver.reason}"
 
 
-def freezes_section(
-    records: Sequence[Freeze], windows: Sequence[FreezeWindow], now: datetime
+def switches_section(
+    records: Sequence[SwitchRecord], windows: Sequence[FreezeWindow], now: datetime
 ) -> str:
     rows = [
         {
             "State": escape(record.describe_state(now)),
-            "From": escape(labels.date_time(record.starts_at)),
-            "Until": escape(labels.date_time(record.ends_at)),
-            "Frozen": escape(record.route or "all routes"),
-            "By": escape(record.actor),
-            "Why": escape(record.reason),
+            "Does": escape(str(switch.force)),
+            "From": escape(labels.date_time(switch.starts_at or switch.created_at)),
+            "Until": escape(labels.date_time(switch.expires_at)) if switch.expires_at else DASH,
+            "Routes": escape(switch.route or "all routes"),
+            "By": escape(switch.actor),
+            "Why": escape(switch.reason),
         }
         for record in records
+        for switch in [record.switch]
     ]
     weekly = "".join(
         markup.note(f"Every week, {window}: {window.reason} (from the configuration file).")
         for window in windows
     )
     shown = weekly + markup.table(rows, stacked=True)
-    return markup.section("Freezes", "Newest first.") + shown if shown else ""
+    return markup.section("Switches and freezes", "Newest first.") + shown if shown else ""
 
 
 DRIFT_STATES: Final = {

@@ -56,7 +56,7 @@ def show(names: Sequence[str]) -> None:
         )
     if ended:
         st.html(markup.listing("Ended", "Newest first.", map(ended_cells, ended)))
-    page_frame.show_rest(page, "shadows", "swapgate shadow list")
+    page_frame.show_rest(page, "shadows", "swapgate shadow status")
 
 
 @st.fragment(run_every=EVERY)

@@ -124,10 +124,8 @@ def update_hold_alert(ctx: Context, rollout: Rollout) -> None:
 def _distrust_reason(unit: RolloutUnit) -> str:
     ctx, rollout = unit.ctx, unit.rollout
     now = ctx.clock.now()
-    if held := freezes.describe_freeze(ctx, unit.tx, rollout.route):
-        return held
-    if ctx.observe_only and not rollout.baking:
-        return freezes.OBSERVE_ONLY
+    if held := freezes.may_go_on(ctx, unit.tx, rollout.route):
+        return held[0]
     if ctx.clock_watch.unsettled(ctx.clock.monotonic()):
         return "this machine's clock was set a moment ago"
     if until := ctx.clock_watch.lives_again_until(now):

@@ -61,7 +61,7 @@ def open_canary(
     """Opens a proposal's canary: stores rollout, routing table and proposal, all or none.
 
     Raises ProofRefused if the verdict is no longer valid, RevisionConflict if another writer
-    was first, NotAllowed if the installation only observes, Conflict while the route is frozen.
+    was first, Conflict while the route is frozen.
     """
     freezes.require_may_go_on(ctx, tx, proposal.route)
     now = ctx.clock.now()
@@ -149,8 +149,8 @@ class CanaryMachine:
     def apply(self, move: CanaryMove) -> Rollout:
         """Applies a move, and returns the rollout after it.
 
-        Raises IllegalTransition, RevisionConflict, ProofRefused, NotAllowed if the installation
-        only observes, and Conflict for a move onward while the route is frozen.
+        Raises IllegalTransition, RevisionConflict, ProofRefused, and Conflict for a move onward
+        while the route is frozen.
         """
         freezes.require_may_go_on(self._ctx, self._tx, self._rollout.route, move.signal)
         match move.signal:

@@ -228,7 +228,7 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
         _announce_better(ctx, tx, proposal, proof)
         return
     cost = cost_ratio.load_ratio(ctx, tx, proposal)
-    if proposal.needs_approval or ctx.observe_only or cost.ends_canary:
+    if proposal.needs_approval or cost.ends_canary:
         now = ctx.clock.now()
         waits = Proposals(tx).save(
             apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, now)
@@ -236,8 +236,6 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
         wider = "; ".join(route_rules.describe_second_person_reasons(proposal.widened))
         asks = f" It differs from the route's rules: {wider}." if wider else ""
         asks += f" {cost.text}"
-        if ctx.observe_only:
-            asks += f" It cannot be approved yet: {freezes.OBSERVE_ONLY}."
         alerts.raise_alert(
             tx,
             AlertKind.AWAITING_APPROVAL,
@@ -247,8 +245,8 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
             text=f"{proposal.proposer} proposed it. {proof.words}: {reason_text(proof)}{asks} "
             f"It expires at {waits.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
         )
-    elif frozen := _describe_freeze(ctx, tx, proposal):
-        _wait_for_thaw(tx, proposal, proof, frozen)
+    elif frozen := freezes.may_go_on(ctx, tx, proposal.route):
+        _wait_for_thaw(tx, proposal, proof, frozen[0])
     else:
         machine.open_canary(ctx, tx, proposal, proof, ProposalEvent.PASSED)
     eval_queue.stop_unneeded_runs(ctx, tx, proposal)
@@ -330,18 +328,14 @@ def _await(ctx: Context, proposal: Proposal) -> list[str]:
     proof, said = _proof_now(ctx, proposal)
     if said:
         return said
-    if proposal.approver is not None and not ctx.observe_only:
+    if proposal.approver is not None:
         with ctx.store.read() as tx:
-            if _describe_freeze(ctx, tx, proposal):
+            if freezes.may_go_on(ctx, tx, proposal.route):
                 return []
         return _open_approved(ctx, proposal, proof)
     if proposal.approval_ends_at <= ctx.clock.now():
         return _in_write(ctx, proposal, ProposalEvent.EXPIRED, "no person approved it in time")
     return []
-
-
-def _describe_freeze(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
-    return freezes.describe_freeze(ctx, tx, proposal.route)
 
 
 def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:

@@ -218,7 +218,7 @@ def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> 
         if live is None:
             routes.require_route(tx, route)
             raise NotFound(
-                f"route {route!r} has no shadow now; `swapgate shadow list` shows all"
+                f"route {route!r} has no shadow now; `swapgate shadow status` shows all"
             )
         return end_shadow(tx, live, actor, reason or "stopped by hand")
 

@@ -20,7 +20,6 @@ from harness.providers.target import Target
 from harness.routes import freezes
 from harness.routes.outages import OutageKind, OutageView
 from harness.routing.context import Context
-from harness.routing.freeze import STILL_WORKS
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.table import Route, RouteRecord
 
@@ -320,16 +319,6 @@ class Banner:
         return f"{self.heading} {self.text}"
 
 
-OBSERVE_ONLY = Banner(
-    "Observe only.",
-    "No canary opens, continues or is promoted: `control.observe_only` is set in the "
-    "configuration. Verdicts, records and shadows continue; abort, rollback and kill switch "
-    "work.",
-    docs_page="how-to/observe",
-    serious=False,
-)
-
-
 def list_switch_banners(ctx: Context, standing: Iterable[KillSwitch]) -> Sequence[Banner]:
     return [
         _describe_switch(switch) for switch in (*standing, *freezes.list_live_switches(ctx))
@@ -348,17 +337,8 @@ def list_break_glass_banners(ctx: Context) -> Sequence[Banner]:
 
 
 def list_freeze_banners(ctx: Context, route: str | None = None) -> Sequence[Banner]:
-    page = "how-to/freezes"
-    try:
-        found = freezes.list_freeze_notices(ctx, route)
-    except SignatureInvalid as error:
-        text = f"The stored freezes cannot be trusted: {error}. {STILL_WORKS}"
-        return [Banner("✕ Every route counts as frozen.", text, page)]
-    return [Banner(hold.heading, hold.text, page, serious=False) for hold in found]
-
-
-def list_observe_banners(ctx: Context) -> Sequence[Banner]:
-    return [OBSERVE_ONLY] if ctx.observe_only else []
+    found = freezes.list_freeze_notices(ctx, route)
+    return [Banner(f.heading, f.text, "how-to/freezes", serious=False) for f in found]
 
 
 def _describe_switch(switch: KillSwitch) -> Banner:

@@ -36,7 +36,7 @@ from harness.proposals.candidates import cost_ratio
 from harness.proposals.registration import WINDOW, FalsePassRisk
 from harness.providers.records import Providers
 from harness.registry import named_models
-from harness.routes import freezes, routes
+from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.proposal import (
     REFUSED_BY,
@@ -78,13 +78,11 @@ def approve_proposal(
 
     Raises InputError if the policy requires a change request and none is named, or if the
     canary would end for a cost that no approver accepted. Raises NotAllowed for the proposer
-    (unless the policy allows `self_approval` and nothing is widened), or if the installation
-    only observes. Raises StaleWrite if the verdict has changed, ProofRefused if the verdict or
-    the time to approve has expired, and IllegalTransition if the proposal does not wait for
-    approval.
+    (unless the policy allows `self_approval` and nothing is widened). Raises StaleWrite if the
+    verdict has changed, ProofRefused if the verdict or the time to approve has expired, and
+    IllegalTransition if the proposal does not wait for approval.
     """
     actor.require(Role.APPROVER)
-    freezes.require_swaps(ctx, f"{proposal} cannot be approved")
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         found = Proposals(tx).get(proposal)

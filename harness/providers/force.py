@@ -1,9 +1,10 @@
-"""Kill switches: each forces or avoids a provider or a target. Pure.
+"""Switches: each forces or avoids a provider or a target, or freezes routes. Pure.
 
 A switch removes targets from a route's plan. If it would remove all, the route keeps its plan.
 All avoiding switches apply, but only one forcing switch. The source decides first (environment,
 then CLI and REST, then file). Then a route's own switch precedes a switch for all routes, and
 then a newer switch an older one.
+A freeze changes no plan: it holds candidates back (`harness.routing.freeze`).
 """
 
 import re
@@ -46,6 +47,7 @@ class ForceKind(StrEnum):
     TARGET = "target"
     AVOID_PROVIDER = "avoid:provider"
     AVOID_TARGET = "avoid:target"
+    FREEZE = "freeze"  # no candidate advances; routers ignore it
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Force:
     name: str  # the provider's name, or the target's id or name
 
     def __str__(self) -> str:
-        return f"{self.kind.value}:{self.name}"
+        return f"{self.kind.value}:{self.name}".removesuffix(":")
 
     @property
     def avoids(self) -> bool:
@@ -62,12 +64,16 @@ class Force:
         return self.kind in (ForceKind.AVOID_PROVIDER, ForceKind.AVOID_TARGET)
 
     @property
+    def freezes(self) -> bool:
+        return self.kind is ForceKind.FREEZE
+
+    @property
     def names_target(self) -> bool:
         return self.kind in (ForceKind.TARGET, ForceKind.AVOID_TARGET)
 
     @property
     def effect(self) -> str:
-        return "avoided" if self.avoids else "forced"
+        return "in force" if self.freezes else "avoided" if self.avoids else "forced"
 
     @property
     def text(self) -> str:
@@ -84,6 +90,13 @@ class KillSwitch:
     created_at: datetime
     expires_at: datetime | None  # None: until a person lifts it
     source: SwitchSource
+    starts_at: datetime | None = None  # only of a freeze; None for `created_at`
+
+    def covers(self, route: str) -> bool:
+        return self.route in (None, route)
+
+    def is_over(self, now: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= now
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +104,14 @@ class SwitchRecord:
     switch: KillSwitch
     lifted_at: datetime | None = None  # lifted_at, lifted_by: None until a person lifts it
     lifted_by: str | None = None
+
+    def describe_state(self, now: datetime) -> str:
+        if self.lifted_at is not None:
+            return f"lifted by {self.lifted_by}"
+        if self.switch.is_over(now):
+            return "expired"
+        starts_at = self.switch.starts_at
+        return "to come" if starts_at is not None and now < starts_at else "in force"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +124,14 @@ class ForcedPlan:
 
 
 def active_switches(switches: Iterable[KillSwitch], now: datetime) -> tuple[KillSwitch, ...]:
-    """Returns the switches that have not expired, strongest first."""
-    live = [
-        switch for switch in switches if switch.expires_at is None or now < switch.expires_at
-    ]
+    """Returns the switches of plans that have not expired, strongest first."""
+    live = [s for s in switches if not s.force.freezes and not s.is_over(now)]
     return tuple(sorted(live, key=_strength, reverse=True))
 
 
 def ruling_switch(switches: Iterable[KillSwitch], route: str) -> KillSwitch | None:
     """Returns the switch that decides for the route. switches: those in force."""
-    about = [switch for switch in switches if switch.route in (None, route)]
+    about = [switch for switch in switches if switch.covers(route)]
     return max(about, key=_strength, default=None)
 
 
@@ -121,7 +140,7 @@ def decide_plan(
 ) -> ForcedPlan | None:
     """Applies all switches to a route's plan; None without a switch for the route."""
     about = sorted(
-        (switch for switch in switches if switch.route in (None, route)),
+        (switch for switch in switches if switch.covers(route)),
         key=_strength,
         reverse=True,
     )
@@ -181,6 +200,8 @@ def parse_file_switches(items: Sequence[str], now: datetime) -> tuple[KillSwitch
 
 def parse_force(text: str) -> Force:
     """Parses `provider:NAME` or `target:ID`, optionally after `avoid:`. Raises InputError."""
+    if text.strip() == ForceKind.FREEZE:
+        return Force(ForceKind.FREEZE, "")
     route, force = _parsed(text.strip(), repr(text.strip()))
     if route is not None:
         raise InputError(f"{text.strip()!r} names a route: give the route separately")

@@ -1,5 +1,5 @@
-"""Checks whether a candidate may advance (`require_may_go_on`); sets and lifts freezes and kill
-switches. A switch adds no target to a route, so it needs no proof.
+"""Checks whether a candidate may advance (`require_may_go_on`); throws and lifts switches. A
+switch adds no target to a route, so it needs no proof.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.frame.errors import Conflict, InputError, NotAllowed, SignatureInvalid
-from harness.frame.formatting import format_date_time
+from harness.frame.errors import Conflict, InputError, SignatureInvalid
 from harness.frame.people import four_eyes
 from harness.frame.people.access import Actor, Role
 from harness.frame.records.transaction import Transaction
@@ -29,41 +28,45 @@ from harness.registry import targets
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.freeze import (
-    ADDED,
     FROZEN_SIGNALS,
-    LIFTED,
-    LONGEST,
-    OBSERVED_SIGNALS,
     Freeze,
-    Hold,
-    describe_reach,
-    list_holds,
-    may_go_on,
+    build_standing_freeze,
     measure_frozen_time,
 )
 from harness.routing.proposal import Proposal
-from harness.routing.records.interventions import Freezes, Switches
+from harness.routing.records.interventions import Switches
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 
-OBSERVE_ONLY: Final = "this installation only observes (control.observe_only)"
+LONGEST: Final = timedelta(days=365)
+OBSERVE_ONLY: Final = "this installation only observes", "control.observe_only"
 
 
-def list_freeze_notices(ctx: Context, route: str | None = None) -> Sequence[Hold]:
+def load_freezes(
+    ctx: Context, tx: Transaction, route: str | None = None, since: datetime | None = None
+) -> Sequence[Freeze]:
+    """Lists the freezes now, or since a time, the latest end first. Stored freezes with an
+    invalid signature count as a freeze of all routes.
+    """
     now = ctx.clock.now()
-    with ctx.store.read() as tx:
-        holds = list_holds(Freezes(tx).overlapping(now), ctx.freeze_windows, now, now)
-    return [hold for hold in holds if route is None or hold.covers(route)]
-
-
-def list_liftable_freezes(ctx: Context, route: str) -> Sequence[Freeze]:
-    now = ctx.clock.now()
+    since = since or now
+    found = [
+        freeze for window in ctx.freeze_windows for freeze in window.list_freezes(since, now)
+    ]
+    if ctx.observe_only:
+        found.append(build_standing_freeze(*OBSERVE_ONLY, now))
     try:
-        with ctx.store.read() as tx:
-            records = Freezes(tx).overlapping(now)
-    except SignatureInvalid:
-        return ()
-    return [r for r in records if r.hold.covers(route) and r.ended_at > now]
+        found += Switches(tx).freezes(since)
+    except SignatureInvalid as error:
+        why = f"the stored freezes cannot be trusted: {error}"
+        found.append(build_standing_freeze(why, "the database", now))
+    live = [f for f in found if f.covers(route) and f.starts_at <= now and f.ends_at > since]
+    return sorted(live, key=lambda freeze: freeze.ends_at, reverse=True)
+
+
+def list_freeze_notices(ctx: Context, route: str | None = None) -> Sequence[Freeze]:
+    with ctx.store.read() as tx:
+        return load_freezes(ctx, tx, route)
 
 
 def list_unknown_routes(ctx: Context, routes: Collection[str]) -> Sequence[tuple[str, str]]:
@@ -74,155 +77,51 @@ def list_unknown_routes(ctx: Context, routes: Collection[str]) -> Sequence[tuple
     ]
 
 
-def describe_freeze(
+def may_go_on(
     ctx: Context, tx: Transaction, route: str, step: RolloutSignal | None = None
-) -> str:
-    """Returns why a step is frozen, or "". Invalid signatures of freezes count as a freeze."""
-    now = ctx.clock.now()
-    try:
-        holds = list_holds(Freezes(tx).overlapping(now), ctx.freeze_windows, now, now)
-    except SignatureInvalid as error:
-        return f"route {route} counts as frozen, because its freezes cannot be trusted: {error}"
-    refusing = may_go_on(route, step, holds, now)
-    return refusing[0].describe(route) if refusing else ""
+) -> Sequence[str]:
+    """Lists the reasons that refuse a step. step: None to open a canary."""
+    if step is not None and step not in FROZEN_SIGNALS:
+        return ()
+    return [freeze.describe(route) for freeze in load_freezes(ctx, tx, route)]
+
+
+def require_may_go_on(
+    ctx: Context, tx: Transaction, route: str, step: RolloutSignal | None = None
+) -> None:
+    """Checks a step. Raises Conflict during a freeze."""
+    if reasons := may_go_on(ctx, tx, route, step):
+        stays = f"its canary does not continue ({step.value})" if step else "no canary opens"
+        raise Conflict(
+            f"{reasons[0]}: {stays}. Rollback, abort and kill switch work. Wait until it ends, "
+            "or lift it: `swapgate switch list` lists the freezes"
+        )
 
 
 def describe_waits(
     ctx: Context, tx: Transaction, approved: Collection[Proposal]
 ) -> Mapping[str, str]:
     """Explains when the canary of each approved proposal opens. Returns sentences by route."""
-    if not approved:
-        return {}
-    if ctx.observe_only:
-        why = f"{OBSERVE_ONLY[0].upper()}{OBSERVE_ONLY[1:]}; its canary opens after that."
-        return {proposal.route: why for proposal in approved}
-    now, found = ctx.clock.now(), dict[str, str]()
-    try:
-        holds = list_holds(Freezes(tx).overlapping(now), ctx.freeze_windows, now, now)
-    except SignatureInvalid as error:
-        why = f"Its route counts as frozen because the freezes cannot be trusted: {error}."
-        return {proposal.route: why for proposal in approved}
+    frozen, found = load_freezes(ctx, tx) if approved else (), dict[str, str]()
     for proposal in approved:
-        if refusing := may_go_on(proposal.route, None, holds, now):
-            frozen = "; ".join(hold.describe(proposal.route) for hold in refusing)
-            ends = " ".join(
-                f"An approver other than {proposal.proposer} can end it earlier: `swapgate "
-                f"route unfreeze {hold.freeze} --reason WHY`."
-                for hold in refusing
-                if hold.freeze
+        if freezes := [freeze for freeze in frozen if freeze.covers(proposal.route)]:
+            why = "; ".join(freeze.describe(proposal.route) for freeze in freezes)
+            ends = "".join(
+                f" An approver other than {proposal.proposer} can end it earlier: `swapgate "
+                f"switch lift {freeze.switch} --reason WHY`."
+                for freeze in freezes
+                if freeze.switch
             )
             found[proposal.route] = (
-                f"{frozen[0].upper()}{frozen[1:]}. The canary opens when the freeze ends. "
-                f"{ends or 'Only a change of the configuration file ends it earlier.'}"
+                f"{why[0].upper()}{why[1:]}. The canary opens when the freeze ends.{ends}"
             )
         else:
             found[proposal.route] = "The canary opens within seconds."
     return found
 
 
-def require_swaps(ctx: Context, act: str) -> None:
-    if ctx.observe_only:
-        raise NotAllowed(
-            f"{OBSERVE_ONLY}: {act}. Verdicts, records and shadows continue. To allow swaps, "
-            "remove the setting from the file and send control a SIGHUP"
-        )
-
-
-def require_may_go_on(
-    ctx: Context, tx: Transaction, route: str, step: RolloutSignal | None = None
-) -> None:
-    """Checks a step. Raises NotAllowed with observe_only, Conflict during a freeze."""
-    stays = f"canary does not continue ({step.value})" if step else "no canary opens"
-    if step is None or step in OBSERVED_SIGNALS:
-        require_swaps(ctx, f"a {stays}" if step else stays)
-    if (step is None or step in FROZEN_SIGNALS) and (
-        frozen := describe_freeze(ctx, tx, route, step)
-    ):
-        raise Conflict(
-            f"{frozen}: {f'its {stays}' if step else stays}. Rollback, abort and kill switch "
-            "work. Wait until it ends, or lift it: `swapgate route freezes` lists the freezes"
-        )
-
-
-def describe_hindrance(ctx: Context, route: str) -> str:
-    """Returns why no canary may open now, with the next step, or ""."""
-    try:
-        with ctx.store.read() as tx:
-            require_may_go_on(ctx, tx, route)
-    except (Conflict, NotAllowed) as error:
-        return str(error)
-    return ""
-
-
-def list_frozen_signals(ctx: Context, route: str) -> Collection[RolloutSignal]:
-    with ctx.store.read() as tx:
-        return FROZEN_SIGNALS if describe_freeze(ctx, tx, route) else frozenset()
-
-
 def measure_frozen(ctx: Context, tx: Transaction, route: str, since: datetime) -> timedelta:
-    now = ctx.clock.now()
-    try:
-        holds = list_holds(Freezes(tx).overlapping(since), ctx.freeze_windows, since, now)
-    except SignatureInvalid:
-        return timedelta(0)
-    return measure_frozen_time([h for h in holds if h.covers(route)], since, now)
-
-
-@dataclass(frozen=True, slots=True)
-class FreezeRequest:
-    route: str | None  # None for all routes
-    ends_at: datetime
-    reason: str
-    starts_at: datetime | None = None  # None for now
-
-
-def add_freeze(ctx: Context, actor: Actor, request: FreezeRequest) -> Freeze:
-    actor.require(Role.APPROVER)
-    require_reason(request.reason, "a freeze")
-    now = ctx.clock.now()
-    starts_at = max(request.starts_at or now, now)
-    if request.ends_at <= starts_at:
-        raise InputError(
-            f"the freeze would end at {format_date_time(request.ends_at)}, before it begins at "
-            f"{format_date_time(starts_at)}: give a later end"
-        )
-    if request.ends_at - now > LONGEST:
-        raise InputError("a freeze ends within a year: give an earlier end, and renew it then")
-    id_, route = ctx.chance.token("fz_"), request.route
-    freeze = Freeze(id_, route, request.reason, actor.name, now, starts_at, request.ends_at)
-    details = {
-        "freeze": freeze.id,
-        "reason": freeze.reason,
-        "starts_at": starts_at.isoformat(),
-        "ends_at": freeze.ends_at.isoformat(),
-    }
-    with ctx.store.write() as tx:
-        if route is not None:
-            routes.require_route(tx, route)
-        Freezes(tx).add(freeze)
-        AuditLog(tx).append(actor, ADDED, describe_reach(route), details)
-    return freeze
-
-
-def lift_freeze(ctx: Context, actor: Actor, freeze: str, *, reason: str) -> Freeze:
-    """Ends a freeze early; does nothing if it has ended. Raises NotAllowed unless the actor is
-    an approver and proposed none of the swaps that the freeze holds. Raises NotFound, and
-    InputError without a reason.
-    """
-    actor.require(Role.APPROVER)
-    require_reason(reason, "to lift a freeze")
-    now = ctx.clock.now()
-    with ctx.store.write() as tx:
-        before = Freezes(tx).get(freeze)
-        if before.ended_at <= now:
-            return before
-        for proposal in Proposals(tx).open():
-            if before.hold.covers(proposal.route):
-                four_eyes.check_four_eyes(tx, actor, proposal, "lift a freeze for")
-        record = Freezes(tx).lift(freeze, actor=actor.name, now=now)
-        subject = describe_reach(record.route)
-        AuditLog(tx).append(actor, LIFTED, subject, {"freeze": freeze, "reason": reason})
-    return record
+    return measure_frozen_time(load_freezes(ctx, tx, route, since), since, ctx.clock.now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,19 +130,25 @@ class SwitchRequest:
     reason: str
     route: str | None = None  # None for all routes
     lasts: timedelta | None = None  # None: until it is lifted
+    starts_at: datetime | None = None  # only of a freeze; None for now
 
 
 def throw_switch(
     ctx: Context, actor: Actor, request: SwitchRequest, *, source: SwitchSource
 ) -> KillSwitch:
-    """Sets a kill switch. Raises NotAllowed if it would force traffic to a candidate that the
-    actor proposed.
+    """Sets a switch. Raises NotAllowed if it would force traffic to a candidate that the actor
+    proposed, InputError for a freeze without an end.
     """
     actor.require(Role.APPROVER)
     require_reason(request.reason, "a switch")
     if request.lasts is not None and not timedelta(0) < request.lasts <= LONGEST:
         raise InputError("a switch's duration is longer than zero and at most one year")
     now = ctx.clock.now()
+    if request.force.freezes and request.lasts is None:
+        raise InputError("a freeze needs an end: give its duration")
+    if request.starts_at is not None and not request.force.freezes:
+        raise InputError("only a freeze can start later")
+    starts_at = max(request.starts_at or now, now)
     with ctx.store.write() as tx:
         _check(tx, request)
         switch = KillSwitch(
@@ -253,8 +158,9 @@ def throw_switch(
             reason=request.reason,
             actor=actor.name,
             created_at=now,
-            expires_at=now + request.lasts if request.lasts else None,
+            expires_at=starts_at + request.lasts if request.lasts else None,
             source=source,
+            starts_at=starts_at if starts_at > now else None,
         )
         _check_four_eyes(tx, actor, switch)
         Switches(tx).add(switch)
@@ -262,6 +168,7 @@ def throw_switch(
             "force": str(switch.force),
             "route": switch.route or "all",
             "reason": switch.reason,
+            "starts_at": starts_at.isoformat(),
             "expires_at": switch.expires_at.isoformat() if switch.expires_at else None,
             "source": source.value,
         }
@@ -273,6 +180,8 @@ def _check(tx: Transaction, request: SwitchRequest) -> None:
     if request.route is not None:
         routes.require_route(tx, request.route)
     name = request.force.name
+    if request.force.freezes:
+        return
     if request.force.names_target:
         known = Routing(tx).targets().values()
         # If several targets share the name, the switch means all of them.
@@ -286,7 +195,7 @@ def _check_four_eyes(tx: Transaction, actor: Actor, switch: KillSwitch) -> None:
     by_name, stored = Routing(tx).table().routes, Routing(tx).targets()
     for proposal in Proposals(tx).open():
         route = by_name.get(proposal.route)
-        if route is None or switch.route not in (None, route.name):
+        if route is None or not switch.covers(route.name):
             continue
         # Includes the candidate, which may become a target of the route during the switch.
         ids = (route.incumbent, *route.fallbacks, proposal.candidate)
@@ -296,14 +205,18 @@ def _check_four_eyes(tx: Transaction, actor: Actor, switch: KillSwitch) -> None:
 
 
 def lift_switch(ctx: Context, actor: Actor, switch: str, *, reason: str) -> SwitchRecord:
-    """Lifts a kill switch on every router within two seconds. Does nothing if it is lifted.
-    Raises NotFound, NotAllowed, InputError without a reason.
+    """Lifts a switch within two seconds; does nothing if it is lifted. The proposer of an open
+    proposal that a freeze holds cannot lift it. Raises NotFound, NotAllowed, InputError without
+    a reason.
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "to lift a switch")
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         before = Switches(tx).get(switch)
+        for proposal in Proposals(tx).open() if before.switch.force.freezes else ():
+            if before.switch.covers(proposal.route):
+                four_eyes.check_four_eyes(tx, actor, proposal, "lift a freeze for")
         record = Switches(tx).lift(switch, actor=actor.name, now=now)
         if before.lifted_at is None:
             details = {"force": str(record.switch.force), "reason": reason}
@@ -331,6 +244,13 @@ def preview_switch(ctx: Context, force: Force, route: str | None) -> SwitchPrevi
             forced = _force(switch, sorted(reached.may_answer), table.targets).in_effect
             (preview.affected if forced else preview.unaffected).append(name)
     return preview
+
+
+def list_liftable_switches(ctx: Context, route: str) -> Sequence[KillSwitch]:
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        held = Switches(tx).not_lifted()
+    return [switch for switch in held if switch.covers(route) and not switch.is_over(now)]
 
 
 def list_live_switches(ctx: Context) -> Sequence[KillSwitch]:

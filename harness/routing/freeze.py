@@ -1,8 +1,10 @@
-"""Freezes and freeze windows: while one holds a route, no candidate advances. Pure."""
+"""Freezes: while one covers a route, no candidate advances. A switch, a weekly window of the
+configuration, or `control.observe_only` freezes routes. Pure.
+"""
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -12,101 +14,67 @@ from harness.frame.errors import InputError
 from harness.frame.formatting import format_date_time
 from harness.frame.plain_data import ShownAsJson
 from harness.gate.online.rollout import RolloutSignal
+from harness.providers.force import SwitchRecord
 
-LONGEST: Final = timedelta(days=365)
-# Audit actions.
-ADDED: Final = "freeze.add"
-LIFTED: Final = "freeze.lift"
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WEEK: Final = timedelta(days=7)
 _WEEK_TIME: Final = re.compile(rf"({'|'.join(DAYS)})\w* (\d{{1,2}}):(\d\d)", re.IGNORECASE)
-STILL_WORKS: Final = "Abort, rollback and kill switch work."
-_TO_USERS: Final = frozenset(
+# The end of a freeze that time does not end.
+NEVER: Final = datetime.max.replace(tzinfo=UTC)
+# A freeze stops these: it also keeps the bake of a promotion from ending.
+FROZEN_SIGNALS: Final = frozenset(
     {
-        *(RolloutSignal.STEP_DONE, RolloutSignal.ADVANCE),
-        *(RolloutSignal.PROVEN, RolloutSignal.PROMOTE),
+        *(RolloutSignal.STEP_DONE, RolloutSignal.ADVANCE, RolloutSignal.BAKED),
+        *(RolloutSignal.PROVEN, RolloutSignal.PROMOTE, RolloutSignal.FINISH),
     }
 )
-# observe_only stops these: a candidate gets no users, and a paused canary stays paused.
-OBSERVED_SIGNALS: Final = _TO_USERS | {RolloutSignal.RESUME}
-# A freeze stops these: it also keeps the bake of a promotion from ending.
-FROZEN_SIGNALS: Final = _TO_USERS | {RolloutSignal.BAKED, RolloutSignal.FINISH}
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Stops the candidates of routes from advancing, for a time."""
-
-    starts_at: datetime
-    ends_at: datetime
-    reason: str
-    source: str  # the person who set it, or the window of the configuration
-    routes: frozenset[str] = frozenset()  # empty for all
-    freeze: str = ""  # the freeze's id; empty for a weekly window
-
-    def covers(self, route: str) -> bool:
-        return not self.routes or route in self.routes
-
-    @property
-    def scope(self) -> str:
-        """Begins a sentence with the held routes: `Routes faq and chat are`."""
-        if not self.routes:
-            return "All routes are"
-        *others, last = sorted(self.routes)
-        return f"Routes {', '.join(others)} and {last} are" if others else f"Route {last} is"
-
-    @property
-    def heading(self) -> str:
-        return f"{self.scope} frozen until {format_date_time(self.ends_at)}."
-
-    @property
-    def text(self) -> str:
-        why = f"{self.reason.rstrip('.')} ({self.source})."
-        return f"{why} No canary opens, continues or is promoted. {STILL_WORKS}"
-
-    def describe(self, route: str) -> str:
-        until = format_date_time(self.ends_at)
-        source = f"by {self.source}, {self.freeze}" if self.freeze else self.source
-        return f"route {route} is frozen until {until} ({self.reason}; {source})"
-
-
-def may_go_on(
-    route: str, step: RolloutSignal | None, holds: Iterable[Hold], now: datetime
-) -> list[Hold]:
-    """Lists the holds that refuse a step, latest end first. step: None to open a canary."""
-    if step is not None and step not in FROZEN_SIGNALS:
-        return []
-    live = [h for h in holds if h.covers(route) and h.starts_at <= now < h.ends_at]
-    return sorted(live, key=lambda hold: hold.ends_at, reverse=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    id: str
+    """A freeze of a switch, of a weekly window, or of `control.observe_only`."""
+
+    switch: str  # the switch's id; empty for a freeze of the configuration
     route: str | None  # None for all routes
     reason: str
-    actor: str
-    created_at: datetime
+    source: str  # the person who set it, or the window or setting
     starts_at: datetime
     ends_at: datetime
-    lifted_at: datetime | None = None  # lifted_at, lifted_by: None until a person lifts it
-    lifted_by: str | None = None
+
+    def covers(self, route: str | None) -> bool:
+        return route is None or self.route in (None, route)
 
     @property
-    def ended_at(self) -> datetime:
-        return self.ends_at if self.lifted_at is None else min(self.ends_at, self.lifted_at)
+    def heading(self) -> str:
+        scope = "All routes are" if self.route is None else f"Route {self.route} is"
+        return f"{scope} frozen{self._until}."
 
     @property
-    def hold(self) -> Hold:
-        routes = frozenset() if self.route is None else frozenset({self.route})
-        return Hold(self.starts_at, self.ended_at, self.reason, self.actor, routes, self.id)
+    def text(self) -> str:
+        why = f"{self.reason.rstrip('.')} ({self.source})."
+        return (
+            f"{why} No canary opens, continues or is promoted. Abort, rollback and kill switch "
+            "work."
+        )
 
-    def describe_state(self, now: datetime) -> str:
-        if self.lifted_at is not None:
-            return f"lifted by {self.lifted_by}"
-        if self.ends_at <= now:
-            return "over"
-        return "in force" if self.starts_at <= now else "to come"
+    def describe(self, route: str) -> str:
+        source = f"by {self.source}, {self.switch}" if self.switch else self.source
+        return f"route {route} is frozen{self._until} ({self.reason}; {source})"
+
+    @property
+    def _until(self) -> str:
+        return "" if self.ends_at == NEVER else f" until {format_date_time(self.ends_at)}"
+
+
+def build_freeze(stored: SwitchRecord) -> Freeze:
+    thrown = stored.switch
+    ends_at = min(stored.lifted_at or NEVER, thrown.expires_at or NEVER)
+    starts_at = thrown.starts_at or thrown.created_at
+    return Freeze(thrown.id, thrown.route, thrown.reason, thrown.actor, starts_at, ends_at)
+
+
+def build_standing_freeze(reason: str, source: str, now: datetime) -> Freeze:
+    return Freeze("", None, reason, source, now, NEVER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +106,8 @@ class FreezeWindow(ShownAsJson):
             "routes": sorted(self.routes),
         }
 
-    def list_holds(self, since: datetime, until: datetime) -> Iterator[Hold]:
+    def list_freezes(self, since: datetime, until: datetime) -> Iterator[Freeze]:
+        """Lists the window's freezes that overlap the time from `since` to `until`."""
         local = since.astimezone(self.zone).date()
         monday = local - timedelta(days=local.weekday()) - _WEEK
         lasts_days = (self.ends.weekday - self.starts.weekday) % 7
@@ -147,13 +116,14 @@ class FreezeWindow(ShownAsJson):
         while True:
             day = monday + timedelta(days=self.starts.weekday)
             # Daylight saving time can skip or repeat a time. Then the longer freeze applies.
-            starts_at = min(self._moments(day, self.starts.time))
-            ends_at = max(self._moments(day + timedelta(days=lasts_days), self.ends.time))
-            if starts_at > until:
+            begins = min(self._moments(day, self.starts.time))
+            ends = max(self._moments(day + timedelta(days=lasts_days), self.ends.time))
+            if begins > until:
                 return
-            if ends_at > since:
+            if ends > since:
                 source = f"every week, {self}"
-                yield Hold(starts_at, ends_at, self.reason, source, self.routes)
+                for route in tuple(sorted(self.routes)) or (None,):
+                    yield Freeze("", route, self.reason, source, begins, ends)
             monday += _WEEK
 
     def _moments(self, day: date, time: dt.time) -> list[datetime]:
@@ -191,29 +161,12 @@ def build_window(
     return FreezeWindow(first, last, zone, reason.strip(), frozenset(routes))
 
 
-def list_holds(
-    freezes: Iterable[Freeze],
-    windows: Iterable[FreezeWindow],
-    since: datetime,
-    until: datetime,
-) -> Sequence[Hold]:
-    """Lists the holds that overlap the time from `since` to `until`."""
-    found = [freeze.hold for freeze in freezes]
-    for window in windows:
-        found += window.list_holds(since, until)
-    return [hold for hold in found if hold.starts_at <= until and hold.ends_at > since]
-
-
-def measure_frozen_time(holds: Iterable[Hold], since: datetime, now: datetime) -> timedelta:
-    """Measures how long a route was frozen; overlapping holds count once."""
+def measure_frozen_time(freezes: Iterable[Freeze], since: datetime, now: datetime) -> timedelta:
+    """Measures how long a route was frozen; overlapping freezes count once."""
     frozen, counted_until = timedelta(0), since
-    for hold in sorted(holds, key=lambda hold: hold.starts_at):
-        starts, ends = max(hold.starts_at, counted_until), min(hold.ends_at, now)
+    for freeze in sorted(freezes, key=lambda freeze: freeze.starts_at):
+        starts, ends = max(freeze.starts_at, counted_until), min(freeze.ends_at, now)
         if ends > starts:
             frozen += ends - starts
             counted_until = ends
     return frozen
-
-
-def describe_reach(route: str | None) -> str:
-    return "all routes" if route is None else f"route {route}"

@@ -27,15 +27,12 @@ from harness.providers.records import TARGET, target
 from harness.providers.target import Target
 from harness.routing.capture import CapturedRequest
 from harness.routing.evidence import BreakGlass
-from harness.routing.freeze import Freeze
 from harness.routing.proposal import Proposal
 from harness.routing.records.evidence import chain_signed
 from harness.routing.records.interventions import (
     BREAK_GLASS,
-    FREEZE,
     SWITCH,
     break_glass,
-    freeze,
     shadow,
     shadow_from_row,
     switch,
@@ -65,7 +62,6 @@ PROPOSALS: Final = newest(proposal.c.created_at, proposal.c.id)
 RUNS: Final = newest(eval_run.c.created_at, eval_run.c.id)
 SWITCHES: Final = newest(switch.c.created_at, switch.c.id)
 BREAK_GLASSES: Final = newest(break_glass.c.created_at, break_glass.c.id)
-FREEZES: Final = newest(freeze.c.created_at, freeze.c.id)
 SHADOWS: Final = newest(shadow.c.started_at, shadow.c.id)
 SAMPLES: Final = Order((sample.c.position, sample.c.epoch, sample.c.item))
 TARGETS: Final = Order((target.c.provider, target.c.model, target.c.id), key=target.c.id)
@@ -155,17 +151,12 @@ class Listings(AgentListings):
     def keys(self, page_request: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
         return self.page(API_KEY, KEYS, page_request)
 
-    def switches(self, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
-        return self.page(SWITCH, SWITCHES, page_request)
-
-    def freezes(
+    def switches(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
-    ) -> Page[Freeze]:
-        """Lists people's freezes, including past freezes. route: selects the freezes of this
-        route and of all routes.
-        """
-        about = sa.or_(freeze.c.route == route, freeze.c.route.is_(None))
-        return self.page(FREEZE, FREEZES, page_request, None if route is None else about)
+    ) -> Page[SwitchRecord]:
+        """Lists switches. route: selects the switches of this route and of all routes."""
+        about = sa.or_(switch.c.route == route, switch.c.route.is_(None))
+        return self.page(SWITCH, SWITCHES, page_request, None if route is None else about)
 
     def break_glasses(self, page_request: PageRequest = FIRST_PAGE) -> Page[BreakGlass]:
         return self.page(BREAK_GLASS, BREAK_GLASSES, page_request)

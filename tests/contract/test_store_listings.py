@@ -27,9 +27,8 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.gate.run import RunState
 from harness.operations.records import Captures
 from harness.providers.target import Target
-from harness.routing.freeze import Freeze
 from harness.routing.proposal import ProposalPhase
-from harness.routing.records.interventions import BreakGlasses, Freezes, Shadows, Switches
+from harness.routing.records.interventions import BreakGlasses, Shadows, Switches
 from harness.routing.records.observations import Failovers
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
@@ -170,12 +169,6 @@ LISTS: Final[Mapping[str, Listed]] = {
         ),
         id_=lambda row: row.switch.id,
     ),
-    "freezes": Listed(
-        lambda stored, page: stored.freezes(page),
-        lambda tx, n: Freezes(tx).add(
-            Freeze(f"fz_{n:02}", None, "why", "ada", at(n), at(n), at(n) + timedelta(days=1))
-        ),
-    ),
     "break_glasses": Listed(
         lambda stored, page: stored.break_glasses(page),
         lambda tx, n: BreakGlasses(tx).add(
@@ -287,16 +280,16 @@ def test_pages_are_complete_and_without_doubles_while_rows_are_added(
     assert [row for row in found if row in everything] == everything
 
 
-def test_a_page_is_filled_with_the_freezes_of_a_route_before_its_limit(store: Store) -> None:
+def test_a_page_is_filled_with_the_switches_of_a_route_before_its_limit(store: Store) -> None:
     """The newest is another route's."""
     with store.write() as tx:
         for number, route in enumerate(("chat", "chat", None, "mail")):
             at = NOW + timedelta(minutes=number)
-            over = at + timedelta(hours=1)
-            Freezes(tx).add(Freeze(f"fz_{number}", route, "why", "ada", at, at, over))
+            thrown = replace(switches.SWITCH, id=f"sw_{number}", route=route, created_at=at)
+            Switches(tx).add(thrown)
     with store.listings() as stored:
-        page = stored.freezes(PageRequest(2), route="chat")
-    assert [row.id for row in page] == ["fz_2", "fz_1"]
+        page = stored.switches(PageRequest(2), route="chat")
+    assert [row.switch.id for row in page] == ["sw_2", "sw_1"]
     assert page.total == 3
 
 

@@ -26,9 +26,8 @@ from harness.frame.signing.ed25519 import Ed25519Signatures, new_private_key, pu
 from harness.frame.signing.keyring import KeyPurpose
 from harness.providers.records import Credentials, Providers
 from harness.routing.evidence import BreakGlass, Waiver
-from harness.routing.freeze import Freeze
 from harness.routing.records.evidence import Waivers
-from harness.routing.records.interventions import BreakGlasses, Freezes, Shadows, Switches
+from harness.routing.records.interventions import BreakGlasses, Shadows, Switches
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
@@ -63,8 +62,6 @@ from tests.support.store.tampering import insert, owned, row, written
 
 pytestmark = [pytest.mark.req("F1"), pytest.mark.both_databases]
 WAIVER = Waiver("w_1", ROUTE, SPARE.id, "known well", "ada", LATER)
-BEFORE = NOW - timedelta(days=2)
-FREEZE = Freeze("fz_1", ROUTE, "a launch", "ada", BEFORE, BEFORE, NOW - timedelta(days=1))
 BROKEN = BreakGlass(
     id="bg_1",
     route=ROUTE,
@@ -108,7 +105,6 @@ def filled(store: Store) -> None:
         EvalRuns(tx).store_sample(SAMPLE)
         Waivers(tx).add(WAIVER)
         Switches(tx).add(SWITCH)
-        Freezes(tx).add(FREEZE)
         BreakGlasses(tx).add(BROKEN)
         Shadows(tx).add(SHADOW)
         Credentials(tx).put(CREDENTIAL)

@@ -56,8 +56,6 @@ WRITES = {
     "POST /shadows/chat/stop": ({}, "proposer"),
     "POST /switches": ({"force": "provider:sim", "reason": "a drill"}, "approver"),
     "POST /switches/{switch}/lift": ({"reason": "over"}, "approver"),
-    "POST /freezes": ({"reason": "a launch", "ends_at": "2026-06-01T00:00:00Z"}, "approver"),
-    "POST /freezes/{freeze}/lift": ({"reason": "over"}, "approver"),
     "POST /break-glass": (EMERGENCY, "approver"),
     "POST /break-glass/{glass}/confirm": (None, "admin"),
     "POST /break-glass/{glass}/end": ({"reason": "over"}, "approver"),
@@ -110,8 +108,6 @@ def names(door: Door) -> dict[str, str]:
     switch = door.post("/switches", {"force": "provider:sim", "reason": "a drill"})
     asked = door.post("/break-glass", EMERGENCY, role="approver")
     door.post(f"/break-glass/{asked['id']}/end", {"reason": "over"})
-    launch = {"reason": "a launch", "ends_at": "2026-06-01T00:00:00Z"}
-    freeze = door.post("/freezes", launch)
     assert waiting.verdict
     ctx = world.context()
     approved_switch = switches.approve_switch(ctx, SYSTEM, waiting_switch(ctx).id)
@@ -129,7 +125,6 @@ def names(door: Door) -> dict[str, str]:
         "verdict": waiting.verdict,
         "key": key.id,
         "switch": switch["id"],
-        "freeze": freeze["id"],
         "glass": asked["id"],
         "capture": "cap_1",
     }

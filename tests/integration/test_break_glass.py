@@ -33,11 +33,12 @@ from harness.operations.route_status import RouteState, describe_needs
 from harness.proposals import break_glass
 from harness.proposals.break_glass import BreakGlassRequest
 from harness.proposals.report import comparison
+from harness.providers.force import Force, ForceKind, SwitchSource
 from harness.providers.models.catalogue import CatalogueEntry
 from harness.providers.records import Providers
 from harness.registry import registered_providers, targets
 from harness.routes import freezes, routes
-from harness.routes.freezes import FreezeRequest
+from harness.routes.freezes import SwitchRequest
 from harness.routing.evidence import BreakGlass
 from harness.routing.records.evidence import Waivers
 from harness.routing.records.interventions import BreakGlasses
@@ -51,6 +52,7 @@ from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("G2", "F1", "F5")
 HOUR = timedelta(hours=1)
+FREEZE = Force(ForceKind.FREEZE, "")
 URGENT = "the vendor switches the old model off tonight"
 
 
@@ -273,8 +275,8 @@ def test_without_reason_expiry_or_room_nobody_asks_for_it(world: SmallInstallati
             ctx, ada, BreakGlassRequest("chat", "sim/base", URGENT, HOUR)
         )
     world.observe_only = True
-    with pytest.raises(NotAllowed, match=freezes.OBSERVE_ONLY[:10]):
-        ask(world, ada)
+    with pytest.raises(Conflict, match="this installation only observes"):
+        ask(world, ada, through_freeze=True)
     world.observe_only = False
     asked = ask(world, ada)
     with pytest.raises(RouteBusy, match="waits for a second person"):
@@ -296,9 +298,8 @@ def test_a_freeze_holds_it_back_unless_both_people_saw_the_word(
     ada, bo = world.person("Ada", Role.APPROVER), world.person("Bo")
     ctx = world.context()
     asked = ask(world, ada)
-    freezes.add_freeze(
-        ctx, OPERATOR, FreezeRequest("chat", world.clock.now() + 5 * HOUR, "the release")
-    )
+    freeze = SwitchRequest(FREEZE, "the release", "chat", 5 * HOUR)
+    freezes.throw_switch(ctx, OPERATOR, freeze, source=SwitchSource.CLI)
     with pytest.raises(Conflict, match="is frozen until"):
         break_glass.confirm_break_glass(ctx, bo, asked.id)
     break_glass.end_break_glass(ctx, ada, asked.id, reason="the other way")
@@ -493,8 +494,8 @@ def test_raw_sql_confirms_nothing_alone_and_serves_nothing_that_two_have_not_con
         db.insert("route_version", late)
     with pytest.raises(REFUSED, match="break_glass_missing"):
         db.insert("route_version", SERVED | {"at": AT})
-    freeze = {"id": "fz_1", "reason": "r", "actor": "ada", "created_at": AT}
-    db.insert("route_freeze", freeze | {"starts_at": AT, "ends_at": AT + 5})
+    freeze = {"id": "sw_1", "kind": "freeze", "name": "", "source": "cli", "reason": "r"}
+    db.insert("switch", freeze | {"actor": "ada", "created_at": AT, "expires_at": AT + 5})
     with pytest.raises(REFUSED, match="frozen"):
         db.insert("route_version", SERVED)
     thawed = SERVED | {"at": AT + 6}

@@ -201,14 +201,15 @@ def break_glass_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
 
 
 def freeze_verbs(ask: Callable[..., object]) -> None:
-    made = ask("route", "freeze", "chat", "--for", "2h", "--reason", "a drill")
-    ask("route", "freezes")
+    thrown = ("switch", "throw", "freeze", "--route", "chat", "--for", "2h")
+    made = ask(*thrown, "--reason", "a drill")
+    ask("switch", "list")
     standing = ask("status")
     (notice,) = standing["freezes"]  # type: ignore[index]
     assert notice.startswith("Route chat is frozen until ")
     assert "a drill (local). No canary opens" in notice
     ask("spending")
-    ask("route", "unfreeze", made["id"], "--reason", "over")  # type: ignore[index]
+    ask("switch", "lift", made["id"], "--reason", "over")  # type: ignore[index]
 
 
 def credential_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
@@ -259,7 +260,6 @@ def shadow_verbs(ask: Callable[..., object]) -> None:
     assert ask("shadow", "status", "chat")["state"] == "mirroring"  # type: ignore[index]
     assert [row["state"] for row in ask("shadow", "status")] == ["mirroring"]  # type: ignore[attr-defined]
     ask("shadow", "stop", "chat", "--reason", "seen enough")
-    ask("shadow", "list")
 
 
 def file_verbs(ask: Callable[..., object]) -> None:

@@ -14,7 +14,7 @@ from harness.app.installation import load_settings, open_installation
 from harness.canary import operations
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
-from harness.frame.errors import ConfigError, Conflict, InputError, NotAllowed
+from harness.frame.errors import ConfigError, Conflict, InputError, NotAllowed, SignatureInvalid
 from harness.frame.people.access import Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.rollout import RolloutSignal
@@ -23,19 +23,25 @@ from harness.operations import control_jobs, route_queries
 from harness.operations.route_status import RouteState
 from harness.proposals import decisions
 from harness.proposals.report import comparison
+from harness.providers.force import Force, ForceKind, KillSwitch, SwitchSource
 from harness.routes import freezes, routes
-from harness.routes.freezes import OBSERVE_ONLY, FreezeRequest
-from harness.routing.freeze import Freeze
+from harness.routes.freezes import SwitchRequest
 from harness.routing.proposal import ProposalPhase
-from harness.routing.records.interventions import Freezes
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import RaiseWeight
-from tests.support.control.control_plane import ANN, BEN, CANARY, POLICY, SmallInstallation
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    CANARY,
+    POLICY,
+    SmallInstallation,
+    approved,
+)
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.command_line import CommandLine
 
 pytestmark = pytest.mark.req("G1", "G2")
-HOUR = timedelta(hours=1)
+HOUR, FREEZE = timedelta(hours=1), Force(ForceKind.FREEZE, "")
 ANN_WHO_APPROVES = Actor(ANN.name, Role.APPROVER, ANN.principal)
 
 
@@ -44,19 +50,19 @@ def world(plain_world: SmallInstallation) -> SmallInstallation:
     return plain_world
 
 
-def freeze(world: SmallInstallation, lasts: timedelta = HOUR) -> Freeze:
-    ends_at = world.clock.now() + lasts
-    wanted = FreezeRequest("chat", ends_at, "the release week")
-    return freezes.add_freeze(world.context(), BEN, wanted)
+def freeze(world: SmallInstallation, actor: Actor = BEN) -> KillSwitch:
+    wanted = SwitchRequest(FREEZE, "the release week", "chat", HOUR)
+    return freezes.throw_switch(world.context(), actor, wanted, source=SwitchSource.CLI)
 
 
 def test_a_proposal_on_a_frozen_route_names_the_freeze_and_the_next_step(
     cli: CommandLine,
 ) -> None:
-    cli.run("route", "freeze", "chat", "--for", "2h", "--reason", "a drill")
+    thrown = ("switch", "throw", "freeze", "--route", "chat", "--for", "2h")
+    cli.run(*thrown, "--reason", "a drill")
     said = cli.run("proposal", "create", "chat", "sim/better", "--dry-run").stderr
     assert "the evals run, but route chat is frozen" in said
-    assert "`swapgate route freezes` lists the freezes" in said
+    assert "`swapgate switch list` lists the freezes" in said
 
 
 def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after_it(
@@ -83,13 +89,13 @@ def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after
     status = route_queries.load_status(world.context(), "chat")
     assert (status.state, status.needs_decision) == (RouteState.APPROVED, False)
     assert re.fullmatch(
-        r"Route chat is frozen until .* \(the release week; by ben, fz_\w+\)\. The canary "
+        r"Route chat is frozen until .* \(the release week; by ben, sw_\w+\)\. The canary "
         r"opens when the freeze ends\. An approver other than \w+ can end it earlier: "
-        r"`swapgate route unfreeze fz_\w+ --reason WHY`\.",
+        r"`swapgate switch lift sw_\w+ --reason WHY`\.",
         status.reason,
     )
     (notice,) = freezes.list_freeze_notices(world.context(), "chat")
-    assert notice.scope == "Route chat is"
+    assert notice.heading.startswith("Route chat is frozen until ")
     assert (notice.reason, notice.source) == ("the release week", "ben")
     assert freezes.list_freeze_notices(world.context(), "other") == []
 
@@ -138,19 +144,20 @@ def open_alerts(world: SmallInstallation, kind: AlertKind) -> list[str]:
 def test_an_installation_that_observes_measures_and_waits_until_swaps_are_possible(
     world: SmallInstallation,
 ) -> None:
-    world.observe_only = True
+    world.observe_only, world.policy = True, approved()
     proposal = world.decided("sim/good")
-
-    assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
-    (told,) = open_alerts(world, AlertKind.AWAITING_APPROVAL)
-    assert f"It cannot be approved yet: {OBSERVE_ONLY}." in told
-    with pytest.raises(NotAllowed) as refusal:
-        decisions.approve_proposal(world.context(), BEN, proposal.id, "it passed")
-    assert str(refusal.value).startswith(f"{OBSERVE_ONLY}: {proposal.id} cannot be approved")
+    decisions.approve_proposal(world.context(), BEN, proposal.id, "it passed")
+    world.run_once()
+    waits = world.get(proposal.id)
+    assert (waits.phase, waits.rollout) == (ProposalPhase.AWAITING_APPROVAL, None)
     assert world.route().canary is None
+    status = route_queries.load_status(world.context(), "chat")
+    assert status.reason == (
+        "Route chat is frozen (this installation only observes; control.observe_only). The "
+        "canary opens when the freeze ends."
+    )
 
     world.observe_only = False
-    decisions.approve_proposal(world.context(), BEN, proposal.id, "it passed")
     world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
 
@@ -165,11 +172,10 @@ def test_where_it_observes_a_live_canary_is_held_goes_no_step_on_and_can_still_g
         world.run_once()
 
     assert (world.rollout().step, world.rollout().live) == (0, True)
-    assert open_alerts(world, AlertKind.CANARY_HELD) == [
-        f"{OBSERVE_ONLY[0].upper()}{OBSERVE_ONLY[1:]}."
-    ]
+    (held_by,) = open_alerts(world, AlertKind.CANARY_HELD)
+    assert "this installation only observes" in held_by
     for signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
-        with pytest.raises(NotAllowed, match="a canary does not continue"):
+        with pytest.raises(Conflict, match="its canary does not continue"):
             operations.operate(world.context(), BEN, "chat", signal, "now")
 
     operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "no more")
@@ -179,13 +185,13 @@ def test_where_it_observes_a_live_canary_is_held_goes_no_step_on_and_can_still_g
 
 def test_harm_and_an_abort_end_a_canary_of_a_frozen_route(world: SmallInstallation) -> None:
     proposal = world.decided("sim/good")
-    freeze(world)
+    made = freeze(world)
     for _ in range(4):
         world.feed(failing=True, blocks=5)
         world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
 
-    freezes.lift_freeze(world.context(), BEN, freezes_of(world)[0], reason="another go")
+    freezes.lift_switch(world.context(), BEN, made.id, reason="another go")
     again = world.decided("sim/better")
     assert again.phase is ProposalPhase.CANARY
     freeze(world)
@@ -195,27 +201,23 @@ def test_harm_and_an_abort_end_a_canary_of_a_frozen_route(world: SmallInstallati
     assert not back.live
 
 
-def freezes_of(world: SmallInstallation) -> list[str]:
-    with world.store.read() as tx:
-        return [record.id for record in Freezes(tx).overlapping(world.clock.now())]
-
-
 def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_a_freeze(
     world: SmallInstallation,
 ) -> None:
     world.decided("sim/good")
     made = freeze(world)
     with pytest.raises(NotAllowed, match="ann proposed"):
-        freezes.lift_freeze(world.context(), ANN_WHO_APPROVES, made.id, reason="I want it")
+        freezes.lift_switch(world.context(), ANN_WHO_APPROVES, made.id, reason="I want it")
     with pytest.raises(NotAllowed):
-        freezes.add_freeze(world.context(), ANN, FreezeRequest(None, made.ends_at, "mine"))
-    with pytest.raises(InputError):
-        freezes.add_freeze(world.context(), BEN, FreezeRequest(None, made.created_at, "late"))
+        freeze(world, ANN)
+    endless = SwitchRequest(FREEZE, "for good")
+    with pytest.raises(InputError, match="needs an end"):
+        freezes.throw_switch(world.context(), BEN, endless, source=SwitchSource.CLI)
 
     engine = sa.create_engine(f"sqlite:///{world.folder / 'world.db'}")
     for statement in (
-        "UPDATE route_freeze SET route = 'another'",
-        "INSERT OR REPLACE INTO route_freeze SELECT * FROM route_freeze",
+        "UPDATE switch SET route = 'another'",
+        "INSERT OR REPLACE INTO switch SELECT * FROM switch",
     ):
         with pytest.raises(sa.exc.DBAPIError), engine.begin() as db:
             db.exec_driver_sql(statement)
@@ -234,17 +236,17 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
         )
 
     # The triggers let a freeze be lifted, but nobody else signs: the route counts as frozen.
+    # The signed head does not fit either, so control changes nothing until `db remove-forged`.
     with engine.begin() as db:
-        db.exec_driver_sql("UPDATE route_freeze SET lifted_at = created_at, lifted_by = 'eve'")
+        db.exec_driver_sql("UPDATE switch SET lifted_at = created_at, lifted_by = 'eve'")
     engine.dispose()
     world.feed(blocks=8)
     world.run_once(turns=3)
     assert world.rollout().step == 0
-    with pytest.raises(Conflict, match="counts as frozen"):
+    with pytest.raises(Conflict, match="the stored freezes cannot be trusted"):
         operations.operate(world.context(), BEN, "chat", RolloutSignal.ADVANCE, "now")
-    assert not operations.operate(
-        world.context(), BEN, "chat", RolloutSignal.ABORT, "no more"
-    ).rollout.live
+    with pytest.raises(SignatureInvalid, match="db remove-forged"):
+        operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "no more")
 
 
 def test_a_freeze_that_another_process_lifted_holds_nothing(world: SmallInstallation) -> None:
@@ -252,7 +254,7 @@ def test_a_freeze_that_another_process_lifted_holds_nothing(world: SmallInstalla
     ctx = world.context()
     made = freeze(world)
     control_jobs.run_once(ctx)
-    freezes.lift_freeze(world.context(), BEN, made.id, reason="done")
+    freezes.lift_switch(world.context(), BEN, made.id, reason="done")
     after = operations.operate(ctx, BEN, "chat", RolloutSignal.ADVANCE, "now").rollout
     assert after.step == world.rollout().step == 1
 

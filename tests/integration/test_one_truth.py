@@ -73,7 +73,7 @@ COMMANDS: Final = {
     "status": "status",
     "spending command": "spending",
     "route traffic": "route traffic --since 24h",
-    "freezes": "route freezes",
+    "freezes": "switch list",
     **{f"show of {route}": f"proposal show {{{route}}}" for route in ENDS},
     **{f"report of {route}": f"proposal report {{{route}}}" for route in ENDS},
     **{f"status of {route}": f"canary status {route}" for route in ENDS},
@@ -149,7 +149,7 @@ def _happen(cli: CommandLine) -> Mapping[str, str]:
     )
     control_jobs.reconcile(world.context())
     _spend(cli)
-    cli.run("route", "freeze", "mixed", "--for", "2h", "--reason", FROZEN)
+    cli.run("switch", "throw", "freeze", "--route", "mixed", "--for", "2h", "--reason", FROZEN)
     return made
 
 

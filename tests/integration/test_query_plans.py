@@ -56,7 +56,7 @@ READING: Final = {
             *("drift status", "eval list", "key list", "model list"),
             *("person list", "person sessions", "proposal list", "provider key list"),
             *("provider list", "provider matrix", "route break-glass list", "route failovers"),
-            *("route freezes", "route list", "route measured", "route traffic", "shadow list"),
+            *("route list", "route measured", "route traffic"),
             *("spending", "status", "suite list", "switch list"),
         ),
         "",
@@ -106,7 +106,7 @@ NOT_READING: Final = frozenset(
         *("provider key rotate-encryption", "provider key set"),
         *(f"route break-glass {verb}" for verb in ("confirm", "end", "propose")),
         *(f"route fallback {verb}" for verb in ("add", "mark", "order", "remove")),
-        *(f"route {verb}" for verb in ("create", "freeze", "rollback", "settings", "unfreeze")),
+        *(f"route {verb}" for verb in ("create", "rollback", "settings")),
         *("shadow start", "shadow stop", "suite import", "switch lift", "switch throw"),
     }
 )
@@ -234,8 +234,7 @@ def live_through(cli: CommandLine, door: Door) -> dict[str, str]:
     switch = door.post("/switches", {"force": "provider:sim", "reason": "a drill"})
     glass = door.post("/break-glass", EMERGENCY, role="approver")
     now = world.clock.now()
-    over = (now + timedelta(hours=1)).isoformat()
-    freeze = door.post("/freezes", {"reason": "a launch", "ends_at": over})
+    door.post("/switches", {"force": "freeze", "reason": "a launch", "for_s": 3600})
     captured = replace(ONE, at=now, expires_at=now + timedelta(days=1))
     with world.store.write() as tx:
         Captures(tx).store(captured, most_per_day=5)
@@ -254,7 +253,6 @@ def live_through(cli: CommandLine, door: Door) -> dict[str, str]:
         "key": keys.create_key(ctx, SYSTEM, "old", secret=SECRET)[0].id,
         "switch": switch["id"],
         "glass": glass["id"],
-        "freeze": freeze["id"],
         "capture": captured.id,
         "request": waiting.id,
         "agent_session": waiting.session,
@@ -269,7 +267,7 @@ def ask_lists(stored: Listings, since: Any) -> None:
     stored.proposals(decided_only=True)
     stored.runs(states=[RunState.DONE])
     stored.shadows(route="chat")
-    stored.freezes(route="chat")
+    stored.switches(route="chat")
     stored.alerts(open_only=True)
     stored.alerts(search="chat")
     stored.failovers(since=since, route="chat", user_hashes=["h"])

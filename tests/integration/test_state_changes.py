@@ -66,7 +66,6 @@ TABLES: Mapping[str, Change] = {
     "waiver": ("expires_at", 9_000_000_000_000_000),
     "approval": ("name", "somebody else"),
     "switch": ("lifted_at", 1),
-    "route_freeze": ("lifted_at", 1),
     "break_glass": ("ended_at", 1),
     "api_key": ("role", 4),
     "person_link": ("person", "local"),
@@ -84,7 +83,6 @@ COPIES: Mapping[str, Mapping[str, object]] = {
     "proposal": {"phase": "cancelled"},
     "rollout": {"state": "rolled_back"},
     "switch": {"lifted_at": None, "lifted_by": None},
-    "route_freeze": {"lifted_at": None, "lifted_by": None},
     "break_glass": {"route": "another"},
     "agent_grant": {"request": None, "kind": "change", "session": ""},
 }
@@ -158,8 +156,6 @@ def live(world: SmallInstallation) -> None:
     )
     freezes.throw_switch(ctx, SYSTEM, force, source=SwitchSource.CLI)
     day = timedelta(days=1)
-    later = freezes.FreezeRequest(None, NOW + 3 * day, "a release", NOW + 2 * day)
-    freezes.add_freeze(ctx, SYSTEM, later)
     urgent = break_glass.BreakGlassRequest("chat", "sim/worse", "an emergency", day)
     break_glass.propose_break_glass(ctx, OPERATOR, urgent)
     proposal = world.decided("sim/better")

@@ -66,6 +66,7 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
         "force": "provider:sim",
         "route": "all",
         "reason": "outage",
+        "starts_at": short.created_at.isoformat(),
         "expires_at": (short.created_at + hour).isoformat(),
         "source": "cli",
     }

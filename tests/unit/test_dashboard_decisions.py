@@ -1,4 +1,3 @@
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +24,7 @@ from harness.routes import freezes, routes
 from harness.routes.freezes import SwitchRequest
 from harness.routing.capture import capture_expiry
 from harness.routing.proposal import ProposalPhase
+from harness.routing.records.interventions import Switches
 from harness.routing.records.proposals import Proposals
 from tests.contract.test_store_observations import ONE as CAPTURED
 from tests.support.browser.dashboard_data import ANA, BEN, Lived, lived_copy
@@ -141,18 +141,17 @@ def test_where_only_is_observed_what_sends_users_to_a_candidate_is_off_and_emerg
     }
 
     for page, app in pages.items():
-        assert "<b>Observe only.</b> No canary opens, continues or is promoted" in text(app), (
+        assert "<b>All routes are frozen.</b> this installation only observes" in text(app), (
             page
         )
     for page in ("proposals", "compare"):
-        assert _reads(pages[page]) >= {("Approve", False), ("Reject", True)}
-        assert f'<p class="note">{_shown(decisions.OBSERVED)}</p>' in text(pages[page])
-    assert "so the canary cannot be approved. You can reject it." in text(pages["compare"])
+        assert _reads(pages[page]) >= {("Approve", True), ("Reject", True)}
+    assert "Once approved it waits: route" in text(pages["compare"])
     assert _reads(pages["canary"]) >= {
         *(("Abort the canary", True), ("Pause", True), ("Kill switch …", True)),
         *(("Next step", False), ("Promote now", False)),
     }
-    assert _shown(canary_page.OBSERVED) in text(pages["canary"])
+    assert canary_page.FROZEN in text(pages["canary"])
     assert ("Kill switch …", True) in _reads(pages["routes"])
 
 
@@ -295,7 +294,7 @@ def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_someth
     given = {"freeze-until-support-chat": until, "freeze-why-support-chat": "Christmas."}
     fill(app, given, "freeze-now-support-chat")
 
-    (record,) = freezes.list_liftable_freezes(ctx, "support-chat")
+    (record,) = freezes.list_liftable_switches(ctx, "support-chat")
     assert (record.route, record.actor) == ("support-chat", "ben")
     pages = {
         (page, *query.values()): shown(monkeypatch, house.config, page, query)
@@ -311,19 +310,19 @@ def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_someth
     frozen = pages["canary", "support-chat"]
     assert _reads(frozen) >= {("Abort the canary", True), ("Promote now", False)}
     assert canary_page.FROZEN in text(frozen)
-    assert ("End the freeze …", True) in _reads(pages["routes", "support-chat"])
+    assert ("Lift the freeze of ben …", True) in _reads(pages["routes", "support-chat"])
 
     with monkeypatch.context() as tampered:
-        tampered.setattr(freezes, "list_freeze_notices", _forged)
+        tampered.setattr(Switches, "freezes", _forged)
         said = text(shown(monkeypatch, house.config, "canary"))
-        assert "Every route counts as frozen." in said
+        assert "<b>All routes are frozen.</b> the stored freezes cannot be trusted" in said
     app = dialog(
         "from harness.routes import freezes",
-        "found = kept('found', freezes.list_liftable_freezes(ctx, 'support-chat'))",
-        "route_holds.thaw(found[0])",
+        "found = kept('found', freezes.list_liftable_switches(ctx, 'support-chat'))",
+        "route_holds.lift(found[0])",
     )
-    fill(app, {f"thaw-why-{record.id}": "over"}, f"thaw-now-{record.id}")
-    assert not freezes.list_liftable_freezes(ctx, "support-chat")
+    fill(app, {f"lift-why-{record.id}": "over"}, f"lift-now-{record.id}")
+    assert not freezes.list_liftable_switches(ctx, "support-chat")
 
 
 def _forged(*_: object) -> None:
@@ -460,7 +459,3 @@ def _button(app: AppTest, label: str) -> Button:
 
 def _reads(app: AppTest) -> set[tuple[str, bool]]:
     return {(button.label, not button.disabled) for button in app.button}
-
-
-def _shown(words: str) -> str:
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", words)

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from harness.frame.errors import InputError
-from harness.routing.freeze import Hold, build_window, may_go_on, measure_frozen_time
+from harness.routing.freeze import Freeze, build_window, measure_frozen_time
 
 pytestmark = pytest.mark.req("G2")
 
@@ -30,8 +30,8 @@ def utc(text: str) -> datetime:
 )
 def test_a_weekly_freeze_goes_by_the_clock_of_its_zone(now: str, until: str | None) -> None:
     window = build_window("Fri 16:00", "Mon 08:00", "Europe/Berlin", "the weekend", ())
-    holds = may_go_on("chat", None, window.list_holds(utc(now), utc(now)), utc(now))
-    assert [hold.ends_at for hold in holds] == ([utc(until)] if until else [])
+    freezes = window.list_freezes(utc(now), utc(now))
+    assert [freeze.ends_at for freeze in freezes] == ([utc(until)] if until else [])
 
 
 def test_a_freeze_that_ends_in_a_repeated_or_skipped_hour_is_the_longer_one() -> None:
@@ -40,8 +40,8 @@ def test_a_freeze_that_ends_in_a_repeated_or_skipped_hour_is_the_longer_one() ->
         ("2026-10-24 23:00", "2026-10-25 01:30"),  # 02:30 comes twice
         ("2026-03-28 22:00", "2026-03-29 01:30"),  # 02:30 is skipped
     ]:
-        (hold,) = window.list_holds(utc(at), utc(at))
-        assert hold.ends_at == utc(until)
+        (freeze,) = window.list_freezes(utc(at), utc(at))
+        assert freeze.ends_at == utc(until)
 
 
 @pytest.mark.parametrize(
@@ -63,10 +63,10 @@ def test_a_window_that_makes_no_sense_is_refused(
 
 
 def test_time_under_two_freezes_at_once_counts_once() -> None:
-    start = utc("2026-11-20 00:00")
+    start, hour = utc("2026-11-20 00:00"), timedelta(hours=1)
     spans = [
-        Hold(start + timedelta(hours=a), start + timedelta(hours=b), "why", "ben")
+        Freeze("sw_1", "chat", "why", "ben", start + a * hour, start + b * hour)
         for a, b in ((0, 4), (2, 3), (3, 6), (20, 90))
     ]
-    now = start + timedelta(hours=21)
-    assert measure_frozen_time(spans, start + timedelta(hours=1), now) == timedelta(hours=6)
+    now = start + 21 * hour
+    assert measure_frozen_time(spans, start + hour, now) == 6 * hour

@@ -37,7 +37,7 @@ PLAIN: Final = """
 # Columns that hold content in another table, by the tables where they hold none.
 ELSEWHERE: Final[Mapping[str, str]] = {
     "reason": "agent_grant agent_message approval break_glass drift_check person_link proposal "
-    "route_freeze route_version shadow switch verdict waiver",
+    "route_version shadow switch verdict waiver",
     "model_requested": "agent_message",
     "message": "delivery",
     "text": "delivery",

@@ -59,7 +59,6 @@ ROUTERS: Final[Mapping[str, APIRouter]] = {
     "proposals": proposals.router,
     "canaries": canary.router,
     "switches": holds.switches_router,
-    "freezes": holds.freezes_router,
     "break-glass": holds.break_glasses_router,
     "alerts": operations.alerts_router,
     "captures": operations.captures_router,

@@ -1,4 +1,4 @@
-"""Endpoints for freezes, break-glass and the kill switch."""
+"""Endpoints for switches and break-glass."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -21,30 +21,22 @@ from harness.proposals import break_glass as broken
 from harness.providers.force import KillSwitch, SwitchRecord, SwitchSource, parse_force
 from harness.routes import freezes
 from harness.routing.evidence import BreakGlass
-from harness.routing.freeze import Freeze
 
 switches_router = APIRouter()
 
 
 class SwitchBody(Body):
-    """A kill switch to throw. force: `provider:NAME` or `target:ID` to use only this provider
-    or target; `avoid:provider:NAME` or `avoid:target:ID` to avoid it. route: null for all
-    routes. for_s: null until a person lifts the switch.
+    """A switch to throw. force: `provider:NAME` or `target:ID` to use only this provider or
+    target; `avoid:provider:NAME` or `avoid:target:ID` to avoid it; `freeze` to freeze routes.
+    route: null for all routes. for_s: null until a person lifts the switch. starts_at: only of
+    a freeze; null for now.
     """
 
     force: Name
     reason: Text
     route: Name | None = None
     for_s: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
-
-
-class FreezeBody(Body):
-    """A freeze to set. route: null for all routes. starts_at: null for now."""
-
-    reason: Text
-    ends_at: AwareDatetime
     starts_at: AwareDatetime | None = None
-    route: Name | None = None
 
 
 class BreakGlassBody(Body):
@@ -61,32 +53,18 @@ class BreakGlassBody(Body):
 
 @endpoint(switches_router, "GET", "/switches")
 def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
-    """Lists all kill switches, newest first."""
+    """Lists all switches, newest first."""
     return who.ctx.store.lists.switches(piece.page)
 
 
 @endpoint(switches_router, "POST", "/switches", status=201)
 def throw_switch(who: CallerParam, body: SwitchBody) -> KillSwitch:
-    """Throws a kill switch on every router within two seconds. Needs an approver."""
+    """Throws a switch within two seconds. Needs an approver."""
     lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
-    request = freezes.SwitchRequest(parse_force(body.force), body.reason, body.route, lasts)
+    request = freezes.SwitchRequest(
+        parse_force(body.force), body.reason, body.route, lasts, body.starts_at
+    )
     return freezes.throw_switch(who.ctx, who.actor, request, source=SwitchSource.REST)
-
-
-freezes_router = APIRouter()
-
-
-@endpoint(freezes_router, "GET", "/freezes")
-def list_freezes(who: CallerParam, piece: PathPart) -> Page[Freeze]:
-    """Lists all freezes that people set, newest first."""
-    return who.ctx.store.lists.freezes(piece.page)
-
-
-@endpoint(freezes_router, "POST", "/freezes", status=201)
-def add_freeze(who: CallerParam, body: FreezeBody) -> Freeze:
-    """Freezes one or all routes: canaries neither start nor advance. Needs an approver."""
-    request = freezes.FreezeRequest(body.route, body.ends_at, body.reason, body.starts_at)
-    return freezes.add_freeze(who.ctx, who.actor, request)
 
 
 break_glasses_router = APIRouter()
@@ -114,13 +92,6 @@ operation(
     "POST /switches/{switch}/lift",
     "lift_switch",
     freezes.lift_switch,
-    OverruleBody,
-)
-operation(
-    freezes_router,
-    "POST /freezes/{freeze}/lift",
-    "lift_freeze",
-    freezes.lift_freeze,
     OverruleBody,
 )
 GLASS = "/break-glass/{glass}"

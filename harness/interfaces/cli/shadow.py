@@ -95,27 +95,13 @@ def stop(session: Session, route: str = arg("ROUTE"), *, reason: str = OPTIONAL_
 
 
 @command(shadow)
-def status(session: Session, route: str | None) -> None:
-    """Show the figures of running shadows; with ROUTE its newest shadow, running or ended."""
+def status(session: Session, route: str | None, *, page_request: PageRequest = PAGE) -> None:
+    """List the shadows, newest first; with ROUTE show the figures of its newest shadow."""
     if route is None:
-        _print_running(session)
+        _list(session, page_request)
         return
     shadow_status = shadows.load_status(session.context, route)
     if not output.documented(shadow_status):
-        _print_status(shadow_status)
-
-
-def _print_running(session: Session) -> None:
-    running = shadows.list_running(session.context)
-    if output.documented(running):
-        return
-    if not running:
-        output.note(
-            "no shadow runs: `swapgate shadow start ROUTE TARGET --reason …` starts one"
-        )
-    for number, shadow_status in enumerate(running):
-        if number:
-            click.echo()
         _print_status(shadow_status)
 
 
@@ -149,12 +135,9 @@ def _print_status(shadow_status: ShadowStatus) -> None:
         output.note(f"{number:,} not mirrored: {LEFT_OUT[name]}")
 
 
-@command(shadow, "list")
-def list_shadows(session: Session, *, page_request: PageRequest = PAGE) -> None:
-    """List the shadows of all routes, newest first."""
-    found = queries.list_shadows(session.context, page_request)
+def _list(session: Session, page_request: PageRequest) -> None:
     output.listing(
-        found,
+        queries.list_shadows(session.context, page_request),
         lambda row: {
             "ID": row.shadow.id,
             "ROUTE": row.shadow.route,

@@ -251,21 +251,14 @@ def _next_step(
     frozen = gone = ""
     if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
         with ctx.store.read() as tx:
-            frozen = freezes.describe_freeze(ctx, tx, proposal.route)
+            frozen = "; ".join(freezes.may_go_on(ctx, tx, proposal.route))
     elif proposal.phase is ProposalPhase.PROMOTED and rollout is not None:
         with ctx.store.read() as tx:
             gone = _describe_absence(tx, rollout)
-    decided = DecidedProposal(
-        proposal,
-        verdict,
-        rollout,
-        answers,
-        ctx.eval_connections,
-        frozen,
-        gone,
-        observe_only=ctx.observe_only,
+    connections = ctx.eval_connections
+    return describe_next_step(
+        DecidedProposal(proposal, verdict, rollout, answers, connections, frozen, gone)
     )
-    return describe_next_step(decided)
 
 
 def _describe_absence(tx: Transaction, rollout: Rollout) -> str:

@@ -17,7 +17,7 @@ from harness.frame.formatting import (
 from harness.gate.online.rollout import Rollout
 from harness.gate.run import AnswerColumns, count_cut, is_nothing_readable
 from harness.gate.verdict import BaseVerdict
-from harness.routing.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
+from harness.routing.proposal import Proposal, ProposalPhase
 
 # By a verdict's outcome, for a verdict that decides no proposal, such as a `gate run`'s.
 NEXT_STEPS: Final[Mapping[str, str]] = {
@@ -66,14 +66,11 @@ class DecidedProposal:
     connections: int  # eval requests that run at once
     frozen: str = ""  # the freeze that blocks its canary; empty without a freeze
     gone: str = ""  # why the promoted candidate does not serve now; empty if it serves
-    observe_only: bool = False  # whether this installation opens no canaries
 
 
 def describe_next_step(decided: DecidedProposal) -> str:
-    proposal, outcome = decided.proposal, decided.verdict.outcome
+    outcome = decided.verdict.outcome
     if outcome == "passed":
-        if decided.observe_only and proposal.phase in PAST_GATE_PHASES:
-            return _observed(proposal)
         return _after_passing(decided)
     if outcome == "inconclusive":
         return _more_items(decided)
@@ -108,15 +105,6 @@ def _unreadable_step(decided: DecidedProposal) -> str:
         if is_nothing_readable(zip(arm.error, arm.rule, strict=True))
     ]
     return next((step for step in reversed(UNREADABLE_STEPS) if step in unread), "")
-
-
-def _observed(proposal: Proposal) -> str:
-    only = "this installation only observes (`control.observe_only`)"
-    match proposal.phase:
-        case ProposalPhase.AWAITING_APPROVAL:
-            return f"none; {only}, so the canary cannot be approved. You can reject it."
-        case _:
-            return f"watch the canary, or abort it: it does not continue, because {only}."
 
 
 def _after_passing(decided: DecidedProposal) -> str:

@@ -1,4 +1,4 @@
-"""Records of kill switches, freezes, break-glass and shadows."""
+"""Records of switches, break-glass and shadows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
@@ -24,7 +24,7 @@ from harness.providers.force import ForceKind, KillSwitch, SwitchRecord, SwitchS
 from harness.providers.records import TARGET, target
 from harness.providers.target import Target
 from harness.routing.evidence import BreakGlass
-from harness.routing.freeze import Freeze
+from harness.routing.freeze import Freeze, build_freeze
 from harness.routing.shadow import Shadow, ShadowTally, add_tallies
 
 IS_HELD = sa.text("lifted_at IS NULL")
@@ -37,6 +37,7 @@ SWITCH: Final = record(
     # Switches of the environment and the file are not stored.
     one_of("source", (SwitchSource.CLI, SwitchSource.REST)),
     not_blank("reason"),
+    sa.CheckConstraint("kind <> 'freeze' OR expires_at IS NOT NULL", name="freeze_ends"),
     sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
     sa.Index("ix_switch_created_at", "created_at", "id"),
     index_where("ix_switch_held", IS_HELD, "created_at"),
@@ -45,19 +46,6 @@ SWITCH: Final = record(
 )
 
 switch = sign_rows_of(SWITCH.table, live=SWITCH.table.c.lifted_at.is_(None))
-
-# Triggers allow one change: it is lifted.
-FREEZE: Final = record(
-    Freeze,
-    "route_freeze",
-    not_blank("reason"),
-    sa.CheckConstraint("starts_at < ends_at", name="starts_first"),
-    sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
-    sa.Index("ix_route_freeze_ends_at", "ends_at"),
-    signed=True,
-)
-
-freeze = FREEZE.table
 
 IS_OPEN = sa.text("ended_at IS NULL")
 
@@ -132,20 +120,11 @@ class Switches(Records[SwitchRecord]):
         held = self._all(self._select(switch.c.lifted_at.is_(None)))
         return [stored.switch for stored in held]
 
-
-class Freezes(Records[Freeze]):
-    """Freezes that people set. The configuration file has the weekly windows."""
-
-    record = FREEZE
-    order = (freeze.c.starts_at, freeze.c.id)
-    missing = "there is no freeze {}; `swapgate route freezes` lists them"
-
-    def lift(self, id_: str, *, actor: str, now: datetime) -> Freeze:
-        return self._close(id_, lifted_at=now, lifted_by=actor)
-
-    def overlapping(self, since: datetime) -> Sequence[Freeze]:
+    def freezes(self, since: datetime) -> Sequence[Freeze]:
         """Lists the freezes that end after a moment, including lifted freezes."""
-        return self._all(self._select(freeze.c.ends_at > since))
+        is_freeze = switch.c.kind == ForceKind.FREEZE.value
+        found = self._all(self._select(is_freeze, switch.c.expires_at > since))
+        return [build_freeze(stored) for stored in found]
 
 
 class BreakGlasses(Records[BreakGlass]):
@@ -178,7 +157,7 @@ TALLIES = sa.select(shadow_tally).order_by(*shadow_tally.primary_key.columns)
 class Shadows(Records[Shadow]):
     record = SHADOW
     order = (shadow.c.started_at.desc(), shadow.c.id.desc())
-    missing = "there is no shadow {}; `swapgate shadow list` shows them"
+    missing = "there is no shadow {}; `swapgate shadow status` shows them"
 
     def add(self, new: Shadow) -> None:
         self._tx.serialize()

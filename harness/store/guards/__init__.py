@@ -43,7 +43,6 @@ NEVER_EMPTIED: Final = (
     "proposal",
     "rollout",
     "switch",
-    "route_freeze",
     "break_glass",
     "shadow",
     "agent_switch",

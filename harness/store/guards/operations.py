@@ -6,7 +6,7 @@ from typing import Final
 
 from harness.agents.records import agent_grant, agent_switch
 from harness.frame.records.columns import SIGNATURE
-from harness.routing.records.interventions import freeze, shadow, switch
+from harness.routing.records.interventions import shadow, switch
 from harness.routing.records.runs import sample
 from harness.store.guards.guard import (
     another,
@@ -49,16 +49,6 @@ INSERT ON switch
     switch_thrown: a switch is thrown before it is lifted
         NEW.lifted_at IS NOT NULL
 {closed_once(switch, "switch is lifted", "switch is only ever lifted", "thrown", _LIFTING)}
-
-INSERT ON route_freeze
-    {taken("route_freeze", "id")}
-    freeze_set: a freeze is set before it is lifted
-        NEW.lifted_at IS NOT NULL
-{
-    closed_once(
-        freeze, "freeze is lifted", "freeze is only ever lifted", "frozen", _LIFTING, "freeze"
-    )
-}
 
 INSERT ON shadow
     {taken("shadow", "id")}

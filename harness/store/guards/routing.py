@@ -106,8 +106,9 @@ _CHAIN: Final = (
 _CHAIN_NOW: Final = _CHAIN.format("n")
 _CHAIN_BEFORE: Final = f"{_CHAIN.format('o')} - 1"
 _FROZEN: Final = (
-    "EXISTS (SELECT 1 FROM route_freeze f WHERE (f.route IS NULL OR f.route = NEW.route)"
-    " AND f.lifted_at IS NULL AND f.starts_at <= NEW.at AND NEW.at < f.ends_at)"
+    "EXISTS (SELECT 1 FROM switch f WHERE (f.route IS NULL OR f.route = NEW.route)"
+    " AND f.kind = 'freeze' AND f.lifted_at IS NULL"
+    " AND COALESCE(f.starts_at, f.created_at) <= NEW.at AND NEW.at < f.expires_at)"
 )
 # Only a break-glass gives an incumbent a waiver as its evidence.
 _BY_WAIVER: Final = (

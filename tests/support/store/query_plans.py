@@ -30,12 +30,12 @@ STEADY: Final = frozenset(
         "provider",
         "provider_check",
         "route_fallback",
-        "route_freeze",
         "served_model",
         "sign_in",
         "spending_cap",
         "spending_month",
         "suite",
+        "switch",
         "target",
         "waiver",
     }

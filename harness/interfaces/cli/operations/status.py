@@ -169,7 +169,6 @@ def _load(session: Session, most: int) -> _Standing:
         "switches": route_status.list_switch_banners(ctx, standing),
         "break_glass": route_status.list_break_glass_banners(ctx),
         "freezes": route_status.list_freeze_banners(ctx),
-        "observe_only": route_status.list_observe_banners(ctx),
     }
     unconfirmed = count_unconfirmed(ctx)
     return _Standing(overview, routes, alerts, others, requests.items, in_force, unconfirmed)

@@ -185,8 +185,11 @@ def create_proposal(
 
 
 def _note_freeze(ctx: Context, route: str) -> None:
-    if hindrance := freezes.describe_hindrance(ctx, route):
-        output.note(f"the evals run, but {hindrance}")
+    for freeze in freezes.list_freeze_notices(ctx, route):
+        output.note(
+            f"the evals run, but {freeze.describe(route)}: no canary opens. `swapgate switch "
+            "list` lists the freezes"
+        )
 
 
 @dataclass(frozen=True)

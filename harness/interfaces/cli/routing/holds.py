@@ -1,4 +1,4 @@
-"""Temporary interventions on routes: freezes, break-glass and `swapgate switch`."""
+"""Temporary interventions on routes: break-glass and `swapgate switch`."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,7 +13,7 @@ from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.operations import queries
 from harness.proposals import break_glass as broken
-from harness.providers.force import SwitchRecord, SwitchSource, parse_force
+from harness.providers.force import SwitchSource, parse_force
 from harness.routes import freezes
 
 
@@ -30,78 +30,6 @@ def _read_moment(text: str) -> datetime:
 
 
 _MOMENT: Final = Reads("time", _read_moment)
-
-
-@command()
-def freeze(
-    session: Session,
-    name: str | None = arg("[ROUTE]"),
-    *,
-    everywhere: bool = opt("All routes.", "--all"),
-    starts_at: datetime | None = opt("When it begins. [default: now]", "--from", type=_MOMENT),
-    ends_at: datetime | None = opt(
-        "When it ends, with its time zone.", "--until", type=_MOMENT
-    ),
-    lasts: timedelta | None = opt("Duration: 2h, 3d.", "--for"),
-    reason: str = REASON,
-) -> None:
-    """Freeze a route: no canary opens, advances or is promoted.
-
-    Evals, approvals and shadows continue; rollback, abort and kill switch still work.
-    """
-    if (name is None) is not everywhere:
-        raise InputError("name one route, or give --all")
-    if ends_at is None and lasts is not None:
-        ends_at = (starts_at or session.installation.clock.now()) + lasts
-    elif ends_at is None or lasts is not None:
-        raise InputError("give either --until or --for")
-    request = freezes.FreezeRequest(name, ends_at, reason, starts_at)
-    added = session.decide(freezes.add_freeze, request)
-    scope = "all routes are" if name is None else f"route {name} is"
-    output.answer(
-        added,
-        added.id,
-        advice=f"{scope} frozen from {timestamp(added.starts_at)} until "
-        f"{timestamp(added.ends_at)} UTC. To end it: "
-        f"`swapgate route unfreeze {added.id} --reason …`",
-    )
-
-
-@command()
-def unfreeze(session: Session, freeze_id: str = arg("ID"), *, reason: str = REASON) -> None:
-    """End a freeze early. A person whose proposal waits for the freeze cannot end it."""
-    began = session.installation.clock.now()
-    record = session.decide(freezes.lift_freeze, freeze_id, reason=reason)
-    ended = record.ended_at < began
-    at = timestamp(record.ended_at)
-    text = f"{freeze_id} had already ended, at {at} UTC" if ended else f"lifted {freeze_id}"
-    output.answer(record, text)
-
-
-@command(name="freezes")
-def list_freezes(session: Session, *, page_request: PageRequest = PAGE) -> None:
-    """List the freezes that people set, newest first.
-
-    Prints the file's weekly freezes on stderr.
-    """
-    found = session.context.store.lists.freezes(page_request)
-    now = session.installation.clock.now()
-    for window in () if session.json else session.context.freeze_windows:
-        scope = ", ".join(sorted(window.routes)) or "all routes"
-        output.note(f"every week, {window}: {scope} ({window.reason})")
-    output.listing(
-        found,
-        lambda record: {
-            "ID": record.id,
-            "ROUTE": record.route or "all",
-            "STATE": record.describe_state(now),
-            "FROM": timestamp(record.starts_at),
-            "UNTIL": timestamp(record.ends_at),
-            "BY": record.actor,
-            "REASON": record.reason,
-        },
-        empty="no freeze has been set yet",
-    )
 
 
 @click.group("break-glass")
@@ -173,14 +101,20 @@ def list_break_glasses(session: Session, *, page_request: PageRequest = PAGE) ->
 
 @click.group()
 def switch() -> None:
-    """The kill switch: force a provider or a target, or avoid it."""
+    """Switches: force or avoid a provider or a target, or freeze routes."""
 
 
 @command(switch)
 def throw(
     session: Session,
-    force: str = arg("[avoid:]provider:NAME|target:ID"),
+    force: str = arg("[avoid:]provider:NAME|target:ID|freeze"),
     *,
+    starts_at: datetime | None = opt(
+        "When a freeze begins. [default: now]", "--from", type=_MOMENT
+    ),
+    ends_at: datetime | None = opt(
+        "When it ends, with its time zone.", "--until", type=_MOMENT
+    ),
     route: str | None = opt("Only this route. [default: all routes]", metavar="ROUTE"),
     lasts: timedelta | None = opt(
         "Duration: 90s, 30m, 2h, 1d. [default: until `switch lift`]", "--for"
@@ -191,8 +125,16 @@ def throw(
 
     Routers apply the switch within two seconds. A route without the provider or target keeps
     its plan. `avoid:provider:NAME` and `avoid:target:ID` take it out instead.
+
+    With `freeze` no canary opens, advances or is promoted. Evals, approvals and shadows
+    continue; rollback, abort and other switches work.
     """
-    request = freezes.SwitchRequest(parse_force(force), reason, route, lasts)
+    if ends_at is not None:
+        if lasts is not None:
+            raise InputError("give either --until or --for")
+        now = session.installation.clock.now()
+        lasts = ends_at - max(starts_at or now, now)
+    request = freezes.SwitchRequest(parse_force(force), reason, route, lasts, starts_at)
     thrown = session.decide(freezes.throw_switch, request, source=SwitchSource.CLI)
     scope = "all routes" if route is None else f"route {route}"
     until = (
@@ -203,6 +145,8 @@ def throw(
     lift = f"swapgate switch lift {thrown.id} --reason …"
     advice = f"{thrown.force.text} for {scope} {until}. To lift it: `{lift}`"
     output.answer(thrown, thrown.id, advice=advice)
+    if thrown.force.freezes:
+        return
     preview = freezes.preview_switch(session.context, thrown.force, thrown.route)
     kept = () if session.json else preview.unaffected
     if kept:
@@ -227,20 +171,23 @@ def lift(session: Session, switch_id: str = arg("ID"), *, reason: str = REASON) 
 def list_switches(session: Session, *, page_request: PageRequest = PAGE) -> None:
     """List the switches that people threw, newest first.
 
-    Prints switches of the file and of SWAPGATE_FORCE on stderr.
+    Prints switches and weekly freezes of the file, and switches of SWAPGATE_FORCE, on stderr.
     """
     switches = session.context.store.lists.switches(page_request)
     now = session.installation.clock.now()
     if not session.json:
         for standing in session.installation.standing_switches:
             output.note(f"{standing.reason}: {standing.force} for {_scope(standing.route)}")
+        for window in session.context.freeze_windows:
+            scope = ", ".join(sorted(window.routes)) or "all routes"
+            output.note(f"every week, {window}: {scope} ({window.reason})")
     output.listing(
         switches,
         lambda record: {
             "ID": record.switch.id,
             "FORCES": record.switch.force,
             "ROUTE": _scope(record.switch.route),
-            "STATE": _state(record, now),
+            "STATE": record.describe_state(now),
             "UNTIL": timestamp(record.switch.expires_at),
             "BY": record.switch.actor,
             "SINCE": timestamp(record.switch.created_at),
@@ -252,10 +199,3 @@ def list_switches(session: Session, *, page_request: PageRequest = PAGE) -> None
 
 def _scope(route: str | None) -> str:
     return "all" if route is None else route
-
-
-def _state(record: SwitchRecord, now: datetime) -> str:
-    if record.lifted_at is not None:
-        return f"lifted by {record.lifted_by}"
-    expires_at = record.switch.expires_at
-    return "expired" if expires_at is not None and expires_at <= now else "in force"

@@ -31,7 +31,7 @@ from harness.interfaces.cli.frame.command import (
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.routing.fallback_chain import fallback
-from harness.interfaces.cli.routing.holds import break_glass, freeze, list_freezes, unfreeze
+from harness.interfaces.cli.routing.holds import break_glass
 from harness.interfaces.cli.routing.route_options import (
     NewRouteSuites,
     SettingsOptions,
@@ -56,7 +56,7 @@ def route() -> None:
 
 
 for _command in (
-    *(fallback, break_glass, freeze, unfreeze, list_freezes, route_traffic, settings),
+    *(fallback, break_glass, route_traffic, settings),
     *(list_failovers, route_measured),
 ):
     route.add_command(_command)
