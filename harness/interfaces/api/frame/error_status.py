@@ -125,13 +125,16 @@ def describe_request_faults(
     nearest valid key or word.
     """
     parts = request.scope["route"].dependant
+    values: dict[str, object] = {
+        "query": request.query_params,
+        "path": request.path_params,
+        "header": request.headers,
+    }
     for fault in error.errors():
         part, *place = fault["loc"]
-        is_query = part == "query"
-        fields = parts.query_params if is_query else parts.body_params
+        fields = parts.query_params if part == "query" else parts.body_params
         schema = TypeAdapter(fields[0].field_info.annotation).json_schema() if fields else {}
-        value = request.query_params if is_query else error.body
-        path = find_fault_path({**fault, "loc": place}, value)
+        path = find_fault_path({**fault, "loc": place}, values.get(part, error.body))
         yield part, [*map(str, path)], describe_fault(fault, path, schema)
 
 
