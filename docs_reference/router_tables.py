@@ -27,7 +27,7 @@ _SAME: Final = {
     SameTarget.NEVER: "no",
     SameTarget.ONCE: "once",
     SameTarget.BACKOFF: "once, after a short random pause",
-    SameTarget.RETRY_AFTER: "once, after its `Retry-After` if that fits",
+    SameTarget.RETRY_AFTER: "once, after its `Retry-After`, if time allows",
 }
 _NEXT: Final = {
     NextTarget.YES: "yes",
@@ -52,14 +52,14 @@ END_HEADS: Final = ("meaning", "reasons", "counted in")
 _ENDINGS: Final = {
     AnswerEnding.GOOD: (
         "good",
-        "nothing; without words, calls or a refusal `empty`: fail-over",
+        "nothing; an answer without words, calls or a refusal is `empty`: fail-over",
     ),
     AnswerEnding.CUT: ("cut", "the guardrail `truncation`"),
     AnswerEnding.REFUSED: ("refused", "the guardrail `refusals`"),
     AnswerEnding.FAILED: ("failed", "fail-over and circuit, as `aborted`"),
     AnswerEnding.UNKNOWN: (
         "unknown",
-        "with words `swapgate_irregular_answers_total`; without words as failed",
+        "with words: `swapgate_irregular_answers_total`; without words: as failed",
     ),
 }
 
@@ -89,7 +89,7 @@ def _ids(intake: HistoryIntake) -> str:
 
 def _reasoning(intake: HistoryIntake) -> str:
     if intake.demands_reasoning:
-        return "its own, and an empty one in each answer that called a tool"
+        return "its own; empty in an answer with tool calls that lacks it"
     return "its own" if intake.returns_reasoning else "none"
 
 
@@ -149,5 +149,5 @@ def _circuit(rule: FailureRule) -> str:
     if rule.breaker is BreakerEffect.NEUTRAL:
         return effect
     if rule.several_callers:
-        return f"{effect} from three callers on"
+        return f"{effect} after three callers in a row"
     return f"{effect} when no other key is left" if rule.other_key else effect

@@ -28,7 +28,7 @@ class ContentFile:
     deletion: str
 
 
-_SESSION_END: Final = "`agents.keep_days` after its last message"
+_SESSION_END: Final = "`agents.keep_days` after the session's last message"
 _WITH_SESSION: Final = "deleted with the user's sessions"
 _TEXTS_END: Final = "blanked after `texts_keep_days` of its suite, else kept with its scores"
 _WITH_SCORES: Final = "kept with its scores"
@@ -99,7 +99,7 @@ COLUMNS: Final = (
     ContentColumn(
         "drift_check",
         "message",
-        "the reason for a check's end, in such words",
+        "the reason for a check's end, in words of a provider or judge",
         "kept with the check",
         _NO_USER,
     ),
@@ -130,7 +130,7 @@ USERS: Final = (
     ContentColumn(
         "failover",
         "user_hash",
-        "a keyed hash of the user whose request left a target",
+        "a keyed hash of the user whose request changed its target",
         "`control.failovers_keep_days`",
         "blanked",
     ),
@@ -145,7 +145,7 @@ USERS: Final = (
     ContentColumn(
         "seen_keys",
         "entries",
-        "64 bits of a keyed hash of each caller that a canary has counted",
+        "44 bits of a keyed hash of each caller that a canary has counted",
         "when the canary has ended",
         "kept until then, so that no caller counts twice",
     ),

@@ -246,7 +246,7 @@ OPERATIONS: Final = {
     RolloutSignal.RESUME: "Continue a canary that is paused, or on hold after a fault of a "
     "router.",
     RolloutSignal.ADVANCE: "Advance one step, even if evidence is missing.",
-    RolloutSignal.PROMOTE: "Promote now. Requires a passed verdict; the proposer may not.",
+    RolloutSignal.PROMOTE: "Promote now. Requires a passed verdict; the proposer cannot.",
     RolloutSignal.ABORT: "End the canary, or the bake: the former incumbent serves again.",
     RolloutSignal.FINISH: "End the bake: the promotion stays.",
 }

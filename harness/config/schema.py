@@ -143,7 +143,7 @@ class ProviderEntry(BaseModel):
     model_config = _STRICT
     kind: str = "custom"  # sets protocol and address; see docs/reference/providers.md
     api_base: str = Field(
-        "", validate_default=True, description="optional for a kind that has a fixed address"
+        "", validate_default=True, description="API address; optional for a kind that has one"
     )
     # Environment variable that holds the key; NAME_FILE holds the path of a key file.
     api_key_env: str | None = None
@@ -260,7 +260,7 @@ class CatalogueItem(BaseModel):
     context_window: int | None = Field(None, description="maximum input tokens")
     capabilities: dict[str, bool] = Field({}, description=f"values of {', '.join(ABILITIES)}")
     end_date: date | None = Field(
-        None, description="the day on which the provider may remove it"
+        None, description="the day on which the provider may remove the model"
     )
     family: str | None = Field(
         None, description="models of one family are versions of each other"

@@ -14,7 +14,7 @@ SwapgateError
 │   ├── LeaseLost          another worker owns the eval run: its samples are not stored
 │   ├── RouteBusy          the route has an open proposal; names it
 │   └── SessionBusy        an agent's session answers another message: wait until it ends
-├── IllegalTransition      the transition table does not have this pair
+├── IllegalTransition      the current state does not allow the change
 ├── ProofRefused           the proof is missing, stale, expired, or for another target
 │   └── EvidenceMismatch   the stored scores no longer give the verdict
 ├── StaleEvidence          a pin differs between the arms, or from the registered pin
@@ -26,7 +26,7 @@ SwapgateError
 ├── DiscoveryFailed        Swapgate cannot read a provider's list of models, and has no copy
 ├── ToolServerFailed       an agent's tool server or tool failed; the model gets the error
 ├── DeliveryFailed         a sink did not accept an alert; Swapgate tries again
-├── JudgeUnfit             a suite's judge is unavailable, or disagrees with its references
+├── JudgeUnfit             a suite's judge is unavailable, or disagrees with human scores
 ├── ProviderAway           a provider does not answer; the run waits and tries again
 ├── SpendingPaused         spending reached the monthly cap; the work waits
 ├── PatternTooSlow         a user's regular expression takes too long for a text

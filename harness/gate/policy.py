@@ -53,7 +53,7 @@ class GatePolicy:
     unreadable_is_wrong: bool = False
     max_cost_usd: float | None = None  # max_cost_usd, max_tokens: maximum per run
     max_tokens: int | None = None
-    run_max_age_s: float = 86_400.0  # maximum age of a shared incumbent run
+    run_max_age_s: float = 86_400.0  # maximum age of a reused incumbent run
     # Part of the served model's name that must not change.
     served_pin: ServedPin = ServedPin.MODEL
     min_saving: float = 0.1  # share of the incumbent's cost to save (cheaper_and_not_worse)

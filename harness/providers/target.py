@@ -32,8 +32,8 @@ ANTHROPIC_VERSION: Final = "2023-06-01"  # default version of the protocol
 class RequestPatch:
     # Body fields that replace the client's.
     parameters: JsonObject = field(default_factory=dict)
-    # Text that the router appends to the system message, or makes the system message if there
-    # is none.
+    # Text that the router appends to the system message; without a system message, the text
+    # becomes one.
     prompt_addendum: str = ""
     response_format: JsonObject | None = None  # replaces the client's
 

@@ -19,9 +19,9 @@ def http_url(host: str, port: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TurnBounds:
-    max_steps: int = 12  # maximum calls of the model
-    max_tokens: int = 1_000_000  # maximum input and output tokens of all calls
-    max_usd: float = 5.0  # maximum cost of all calls; a call without a known price counts 0
+    max_steps: int = 12  # maximum model calls in a turn
+    max_tokens: int = 1_000_000  # maximum input and output tokens of these calls
+    max_usd: float = 5.0  # maximum cost of these calls; a call without a known price counts 0
     timeout_s: float = 300.0  # limit for the whole turn, including its tools
 
 
@@ -58,7 +58,7 @@ class RouterSettings:
     port: int = 8080  # listening port
     workers: int = 1  # worker processes; each worker has its own limits and breakers
     drain_s: float = 30.0  # time for running requests when their worker shuts down
-    # Time after SIGTERM in which it serves new connections while `/readyz` fails.
+    # Time after SIGTERM in which the router accepts connections while `/readyz` fails.
     shutdown_delay_s: float = 0.0
     first_token_timeout_s: float = 10.0  # limit for a stream's first output
     # Limit for a plain answer's first byte; if null, measured for each target.
@@ -72,7 +72,7 @@ class RouterSettings:
     max_body_bytes: int = 32 * 1024 * 1024  # maximum size of a client's request
     max_response_bytes: int = 64 * 1024 * 1024  # maximum size of a provider's answer
     max_concurrent: int = 512  # concurrent requests of one worker; further requests get 503
-    upstream_connections: int = 256  # maximum per worker and provider
+    upstream_connections: int = 256  # maximum connections per worker and provider
     # Share of each key's rate that this machine grants, such as 1/N for traffic to N machines.
     rate_share: float = 1.0
     flush_interval_s: float = 1.0  # how often observations go to the database
@@ -82,8 +82,8 @@ class RouterSettings:
     breaker: BreakerPolicy = DEFAULT_BREAKER  # the circuit breaker of each target
     retry: RetryPolicy = DEFAULT_RETRY  # the retries of each request
     tracing: TracingSettings = TracingSettings()  # OpenTelemetry
-    # Forbidden host names, addresses or networks (link-local, metadata services) that providers
-    # may have nevertheless.
+    # Exceptions to the forbidden addresses (link-local, metadata services): host names,
+    # addresses or networks that providers may have.
     allow_addresses: tuple[str, ...] = ()
     # Addresses or networks whose `X-Forwarded-For` the router trusts.
     trusted_proxies: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ class RouterSettings:
 class SpawnLimits:
     """Limits of a session's sub-tasks."""
 
-    max_tasks: int = 8  # maximum sub-tasks of one call
+    max_tasks: int = 8  # maximum sub-tasks of one `spawn` call
     max_usd: float = 1.0  # maximum cost of all sub-tasks of one call
 
 
@@ -121,11 +121,11 @@ class AutoFloor:
 class AgentSettings:
     """The agents process, and how the router reaches it; see docs/reference/agents.md."""
 
-    enabled: bool = True  # `swapgate serve all` starts it
+    enabled: bool = True  # `swapgate serve all` starts the agents process
     host: str = "127.0.0.1"  # listening address
     port: int = 8085  # listening port
-    # The router forwards `/agents` to this address. null: to `host` and `port`, if `enabled`.
-    # Empty: it forwards nothing.
+    # Address to which the router forwards `/agents`. null: `host` and `port`, if `enabled`.
+    # Empty: none.
     url: str | None = None
     router_url: str = ""  # router that calls the models; empty for the router of this file
     # Control plane that signs grants; empty for the control plane of this file.
@@ -135,7 +135,7 @@ class AgentSettings:
     # Requests from this machine need no key; allowed only if every server listens on loopback.
     open_on_loopback: bool = False
     switch_timeout_s: float = 3_600.0  # how long a switch waits for a person
-    switch_days: float = 1.0  # how long a model approved by name may be used
+    switch_days: float = 1.0  # how long a session keeps an approved model
     literal_days: float = 90.0  # how long an agent may use a model named PROVIDER:MODEL
     max_literals: int = 100  # maximum granted models named PROVIDER:MODEL
     keep_days: float = 30.0  # how long Swapgate keeps a session after its last message
@@ -194,7 +194,7 @@ class OidcSettings:
     """How people sign in to the dashboard by OpenID Connect, and their roles."""
 
     issuer: str  # issuer, such as https://login.example.com/realms/staff
-    client_id: str  # the dashboard's client id at that server
+    client_id: str  # the dashboard's client id at the issuer
     client_secret_env: str  # the variable with the client's secret, or NAME_FILE with its file
     public_url: str  # the dashboard's address, such as https://swapgate.example.com
     # Maps each group at the identity provider to viewer, proposer, approver or admin. A
@@ -221,7 +221,7 @@ class UiSettings:
     host: str = "127.0.0.1"  # listening address
     port: int = 8501  # listening port
     session_hours: float = 12.0  # how long a sign-in to the dashboard lasts
-    oidc: OidcSettings | None = None  # single sign-on; without it the host is loopback
+    oidc: OidcSettings | None = None  # single sign-on; without it, host must be loopback
 
     @property
     def url(self) -> str:

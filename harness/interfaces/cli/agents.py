@@ -100,7 +100,7 @@ def show(session: Session, request_id: str = arg("ID")) -> None:
 def approve(
     session: Session, request_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
 ) -> None:
-    """Switch a session to the model, from its next message on."""
+    """Switch a session to the requested model, from its next message on."""
     request = session.decide(switches.approve_switch, request_id, reason)
     output.answer(request, f"{request.id} is approved")
 

@@ -140,7 +140,7 @@ for _signal in OPERATIONS:
 def status(session: Session, route: str | None, *, watched: bool = WATCH) -> int:
     """Show the live canaries; with ROUTE its newest canary, live or ended.
 
-    With --watch, the command also follows open proposals until their canary. Exit code with
+    With --watch, the command also follows open proposals until their canaries. Exit code with
     ROUTE: 0 promoted, 3 rolled back or failed, 4 not enough evidence.
     """
     if watched:

@@ -166,8 +166,8 @@ def set_provider(
 ) -> None:
     """Change a provider; settings without an option stay.
 
-    After a change of address or headers, earlier measurements no longer count as proof. Once a
-    verdict exists, --extra-body cannot change: add another provider instead.
+    After a change of address or headers, earlier measurements no longer count as proof. Once
+    results depend on --extra-body, it cannot change: add another provider instead.
     """
     change = options.change(reason=reason)
     ctx, who = session.context_with_providers, session.deciding_actor
@@ -214,7 +214,7 @@ def _show(code: DeviceCode) -> None:
 
 @command()
 def logout(session: Session, provider: str) -> None:
-    """Delete the tokens of `login`. Without another key, the targets get no requests.
+    """Delete the tokens of `login`. Without another key, its targets get no requests.
 
     Also revoke the application at the vendor, which still knows it.
     """
@@ -272,7 +272,7 @@ def set_credential(
     key: str = opt("Name of the stored key.", default=DEFAULT_KEY_NAME),
     first: bool = opt("Use this key before the provider's other keys."),
     overlap: timedelta | None = opt(
-        "Keep the replaced key as second choice for: 30m, 2h, 1d. [default: delete it]"
+        "Time to keep the replaced key as second choice: 30m, 2h, 1d. [default: delete it]"
     ),
     api_base: str | None = opt(
         "The provider's API address. [default: unchanged]", metavar="URL"
@@ -370,7 +370,7 @@ def rotate_encryption(
 ) -> None:
     """Re-encrypt every stored key with the first encryption key.
 
-    The other keys decrypt until you remove them.
+    The other keys still decrypt until you remove them.
     """
     from harness.app.database import add_encryption_key  # noqa: PLC0415 - `--help` stays quick
 

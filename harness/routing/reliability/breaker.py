@@ -77,7 +77,7 @@ class BreakerPolicy:
     open_s: float = 120.0
     open_max_s: float = 900.0  # maximum duration of an open circuit
     # Pause after the opening, or after a failed probe, before an open circuit lets one request
-    # pass. With open_max_s or more, it lets no request pass.
+    # pass. If trickle_s is open_max_s or more, no request passes before open_s is over.
     trickle_s: float = 10.0
     probe_successes: int = 3  # successful probes in a row that close the circuit again
     # A probe without an outcome is abandoned after this time.

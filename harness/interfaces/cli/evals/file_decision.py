@@ -87,7 +87,7 @@ def gate_decide(
         default="superior",
     ),
     margin: float = opt("Allowed loss, from 0 to 1; 0.05 is 5 points.", default=0.05),
-    n_max: int | None = opt("Planned items, or clusters [default: all in the file]"),
+    n_max: int | None = opt("Planned number of items, or clusters. [default: all in the file]"),
     alpha: float = opt("Chance of a false promotion.", default=0.05),
     cluster: str = opt(
         "Column that names an item's cluster. Each cluster counts once.",

@@ -112,7 +112,7 @@ def list_runs(
     states: tuple[RunState, ...] = opt("Only runs in this state; may be repeated.", "--state"),
     page_request: PageRequest = PAGE,
 ) -> None:
-    """List the runs, newest first. A waiting run shows its place in the queue and why."""
+    """List the runs, newest first. A waiting run shows its place and why it waits."""
     runs = session.context.store.lists.runs(page_request, states=states)
     with session.context.store.read() as tx:
         done = {run.id: EvalRuns(tx).progress(run.id)[0] for run in runs}

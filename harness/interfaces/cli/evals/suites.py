@@ -96,7 +96,7 @@ def import_suite(
         metavar="FIELD",
     ),
     human_score: str = opt(
-        "Score of people that labels records without a right answer.",
+        "Human score that labels records without a right answer.",
         metavar="NAME",
         default="",
     ),
@@ -249,7 +249,7 @@ def export(
     route: str | None = ONLY_ROUTE,
     since: timedelta | None = opt("How far back: 2h, 7d."),
     near: float = opt(
-        "Similarity from which on a request is a duplicate; 1: identical texts.",
+        "Minimum similarity of duplicates; 1: identical texts.",
         type=FiniteRange(min=0, max=1, min_open=True),
         default=captures.NEAR_DUPLICATE_SIMILARITY,
     ),

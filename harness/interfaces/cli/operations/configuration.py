@@ -192,7 +192,7 @@ def apply(
         default="",
     ),
 ) -> None:
-    """Apply the file: change providers to its settings, and create new routes.
+    """Apply the file: update providers, and create new routes.
 
     Known routes stay. The command prints each difference, with the command that changes it.
     """

@@ -155,11 +155,11 @@ def _run_entry_point(entry_point: str, *given: object) -> None:
 
 @serve.group()
 def drive() -> None:
-    """Decide the shares of another gateway, which calls the models."""
+    """Set traffic shares in another gateway, which calls the models."""
 
 
 EVERY: Final = opt(
-    "Seconds between two looks at the gateway.",
+    "Seconds between two readings of the gateway.",
     type=FiniteRange(min=0.1, max=60.0),
     default=10.0,
     metavar="SECONDS",
@@ -466,12 +466,12 @@ def traffic(
 @command()
 def demo(
     *,
-    once: bool = opt("End after the stories."),
-    swap: bool = opt("Exchange the skills of two candidates."),
+    once: bool = opt("End after the scenarios."),
+    swap: bool = opt("Exchange the accuracy of two candidates."),
 ) -> int:
     """Show Swapgate at work, with simulated providers and real processes.
 
-    The exit code is 0 only if every story ends as expected.
+    The exit code is 0 only if every scenario ends as expected.
     """
     leave_modules_alone()
     from harness.app.demo.director import run_demo  # noqa: PLC0415 - `--help` stays quick

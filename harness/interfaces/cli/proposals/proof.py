@@ -128,7 +128,7 @@ def replay(
     """Decide a verdict again from the stored samples.
 
     VERDICT is the id of a verdict or a proposal. ACTION is the number of a canary's audit
-    event, which is decided again from its blocks. Exit code 1 if the result differs.
+    event, decided again from the canary's blocks. Exit code 1 if the result differs.
     """
     if decision.isdigit():
         return 0 if _replay_action(session, int(decision)) else DIFFERS

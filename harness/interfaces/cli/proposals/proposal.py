@@ -235,7 +235,7 @@ def reject(
 def retry(
     session: Session, proposal_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
 ) -> None:
-    """Retry a proposal that waits for a provider now, and restart its waiting time."""
+    """Retry, at once, a proposal that waits for a provider; restart its waiting time."""
     retried = session.decide(decisions.retry_proposal, proposal_id, reason)
     output.answer(retried, f"{retried.id} asks the provider again")
 

@@ -123,8 +123,8 @@ def throw(
 ) -> None:
     """Force one provider or one target (by id or provider/model), for all routes or for one.
 
-    Routers apply the switch within two seconds. A route without the provider or target keeps
-    its plan. `avoid:provider:NAME` and `avoid:target:ID` take it out instead.
+    Routers apply the switch within two seconds. A route without the provider or target
+    serves as before. With `avoid:provider:NAME` or `avoid:target:ID`, routes avoid it.
 
     With `freeze` no canary opens, advances or is promoted. Evals, approvals and shadows
     continue; rollback, abort and other switches work.
@@ -157,7 +157,7 @@ def throw(
 
 @command(switch)
 def lift(session: Session, switch_id: str = arg("ID"), *, reason: str = REASON) -> None:
-    """Lift a switch: routers return to their plans within two seconds."""
+    """Lift a switch: routers stop following it within two seconds."""
     began = session.installation.clock.now()
     record = session.decide(freezes.lift_switch, switch_id, reason=reason)
     text = f"lifted {switch_id}"

@@ -164,7 +164,7 @@ def _read_override(text: str) -> tuple[RequestKind, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsOptions:
-    policy: str | None = opt(f"Name of a policy. A new route's: {_NEW.policy}.")
+    policy: str | None = opt(f"Name of a policy. New routes: {_NEW.policy}.")
     stakes: Stakes | None = opt(
         "high: only fallbacks marked capable may answer. New routes: low."
     )
@@ -194,19 +194,19 @@ class SettingsOptions:
         metavar="SHARE",
     )
     capture_per_day: int | None = opt(
-        f"Maximum captures per UTC day. A new route's: {_NEW.capture_per_day}.", metavar="N"
+        f"Maximum captures per UTC day. New routes: {_NEW.capture_per_day}.", metavar="N"
     )
     capture_keep_days: float | None = opt(
-        f"Days until a capture is deleted. A new route's: {_NEW.capture_keep_days:g}.",
+        f"Days until a capture is deleted. New routes: {_NEW.capture_keep_days:g}.",
         metavar="DAYS",
     )
     copy_max_bytes: int | None = opt(
-        "Largest request or answer to capture, mirror or judge. A new route's: "
+        "Largest request or answer to capture, mirror or judge. New routes: "
         f"{_NEW.copy_max_bytes}.",
         metavar="BYTES",
     )
     total_timeout_s: float | None = opt(
-        f"Time limit of a whole request. A new route's: {_NEW.total_timeout_s:g}.",
+        f"Time limit of a whole request. New routes: {_NEW.total_timeout_s:g}.",
         "--timeout",
         metavar="SECONDS",
     )
@@ -249,9 +249,9 @@ class SettingsOptions:
         "Maximum cost of a round in US dollars.", "--round-budget", metavar="USD"
     )
     on_better: OnBetter | None = opt(
-        "Next step after a candidate passes. A new schedule's: propose."
+        "Next step after a candidate passes. New schedules: propose."
     )
-    prefer: Preference | None = opt("Claim of a candidate. A new schedule's: better.")
+    prefer: Preference | None = opt("Claim of a candidate. New schedules: better.")
 
     def over(self, before: RouteSettings, suites: tuple[RouteSuite, ...]) -> RouteSettings:
         given = {name: value for name, value in vars(self).items() if value is not None}
