@@ -135,7 +135,7 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "claims_failed": "Times that the database did not record a block's callers",
         "failover_rows_dropped": "Rows of the failover log over 20 a second",
         "flushes_failed": "Times that observations did not reach the database",
-        "internal_errors": "Faults in the router's code, in all its parts",
+        "internal_errors": "Faults in the router's code, in all parts",
         "judge_asked": "Answers sent to the canary's judge",
         "judge_bad": "Answers that the judge found bad",
         "judge_budget_unknown": "Not judged: the judge's spending is unknown",
