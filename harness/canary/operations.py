@@ -197,7 +197,6 @@ def apply_action(unit: RolloutUnit, action: RolloutAction) -> Rollout:
     rollout = Rollouts(unit.tx).get(unit.rollout.id)
     if rollout.version != unit.rollout.version:
         raise StaleWrite(f"rollout {rollout.id} has moved since the decision: decide again")
-    unit = replace(unit, rollout=rollout)
     machine = CanaryMachine(unit)
     if not unit.is_in_place:
         reason = "somebody changed the route"

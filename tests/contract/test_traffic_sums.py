@@ -181,14 +181,16 @@ def test_raw_sql_keeps_the_sums(recorded: Recorded) -> None:
             ),
             more,
         )
+    recorded.write([replace(TRAFFIC, minute=TRAFFIC.minute + MINUTE)])
 
     with recorded.store.read() as tx:
         [hours] = Observations(tx).totals(since=floor_time(TRAFFIC.minute, HOUR))
         [days] = Observations(tx).totals(since=floor_time(TRAFFIC.minute, DAY))
         latencies = Observations(tx).latencies(since=floor_time(TRAFFIC.minute, HOUR))
     assert hours == days
-    assert (hours.requests, hours.cost_usd) == (14, TRAFFIC.cost_usd + 0.5)
-    assert latencies == {(ROUTE, TRAFFIC.target): {100: 10, 250: 4, -1: 1}}
+    assert (hours.requests, hours.cost_usd) == (24, 2 * TRAFFIC.cost_usd + 0.5)
+    both = merge_histograms([{100: 10, 250: 4, -1: 1}, TRAFFIC.latency_ms])
+    assert latencies == {(ROUTE, TRAFFIC.target): both}
 
 
 def test_a_day_keeps_its_sum_when_its_minutes_are_deleted(recorded: Recorded) -> None:

@@ -175,7 +175,12 @@ def test_a_shadow_by_hand_ends_with_its_clearance(personal: SmallInstallation) -
     with pytest.raises(NotAllowed, match="may not see it"):
         shadows.start_shadow(as_of(personal, "sim"), ADA, *wanted, reason="a look")
 
-    shadows.start_shadow(as_of(personal, "sim", "away"), ADA, *wanted, reason="a look")
+    # One who may not approve mirrors to the model of an open proposal alone.
+    cleared = as_of(personal, "sim", "away")
+    with pytest.raises(NotAllowed, match="approver"):
+        shadows.start_shadow(cleared, ANN, *wanted, reason="a look")
+    shown = proposed(personal)
+    assert shadows.start_shadow(cleared, ANN, *wanted, reason="a look").proposal == shown.id
     [said] = shadows.end_finished(as_of(personal, "sim"))
 
     assert "may not see it" in said

@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,6 +127,8 @@ def test_a_change_for_the_better_is_drift_too() -> None:
 
     assert evidence.drifted
     assert evidence.direction == "better"
+    quarter = replace(evidence, log_e=evidence.log_e_limit / 4)
+    assert quarter.share_text == "25 % of the alarm level"
 
 
 def test_a_single_item_that_broke_for_good_is_found_in_time() -> None:

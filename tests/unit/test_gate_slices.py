@@ -19,7 +19,7 @@ from harness.gate.offline.pairs import PairedItem
 from harness.gate.offline.slices import SLICE_ALPHA, judge_slices, look_levels
 from harness.gate.suite_plan import MIN_SLICE_UNITS, ItemGroups, Slice, SuitePlan, guard_slices
 from harness.gate.verdict import Failed, HarnessMismatch, Inconclusive, Passed, ScorePair
-from tests.unit.test_gate_verdicts import BETTER, ask, plan, sides
+from tests.unit.test_gate_verdicts import BETTER, ask, named, plan, sides, weighted
 
 pytestmark = pytest.mark.req("F2", "A7")
 
@@ -198,9 +198,12 @@ def test_a_slice_lost_by_form_is_no_loss_of_substance() -> None:
 
 def test_a_promotion_comes_with_the_first_look_at_the_last_slice() -> None:
     ours, theirs = BETTER
+    whole, part = weighted(1.0, 1.0)
+    mean = [whole, replace(part, slices=sliced().slices)]
     for items, passes in ((177, False), (178, True)):
-        found = ask([sliced()], {"math": (ours[:items], theirs[:items])})
-        assert isinstance(found, Passed) is passes
+        answers = ours[:items], theirs[:items]
+        assert isinstance(ask([sliced()], {"math": answers}), Passed) is passes
+        assert isinstance(ask(mean, named(answers, answers)), Passed) is passes
 
 
 def test_values_with_too_few_items_are_no_slices() -> None:

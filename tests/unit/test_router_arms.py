@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import chi2
 
-from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.alert import AlertEvent, AlertKind
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.table import BUCKETS, Arm, Canary, Handover, Route, choose_arm, hash_bucket
 from router.frame.body import ClientRequest, read_request
@@ -241,9 +241,12 @@ async def test_a_key_that_carries_most_requests_is_drawn_by_conversation(
     for number in range(200):
         await ask(number, "shop")
     assert 60 <= arms.count(b"canary") <= 140
+    door.app._alarms.shares.waiting["support"].extend(f"user:{n}" for n in range(8_000))
+    door.app._alarms.evaluate()
     door.recorder.flush(final=True)
-    (alert,) = [a for a in door.kept.alerts if a.kind is AlertKind.SHARED_KEY]
-    assert "50 % of support's requests carry one key (user:shop)" in alert.text
+    raised, ended = [a for a in door.kept.alerts if a.kind is AlertKind.SHARED_KEY]
+    assert "50 % of support's requests carry one key (user:shop)" in raised.text
+    assert ended.news is AlertEvent.ENDED
 
 
 @pytest.mark.req("F3")

@@ -9,12 +9,7 @@ import pytest
 from harness.providers.models.capabilities import Capabilities
 from harness.routing.reliability import latency
 from harness.routing.reliability.breaker import BreakerPolicy, WhenAllOpen
-from harness.routing.reliability.latency import (
-    FEW_ANSWERS,
-    MIN_ANSWERS,
-    MIN_LIMIT_S,
-    SLOW_TOKENS_PER_S,
-)
+from harness.routing.reliability.latency import FEW_ANSWERS, MIN_ANSWERS, MIN_LIMIT_S
 from harness.routing.settings import RouterSettings
 from harness.routing.table import (
     OnBadEvent,
@@ -268,7 +263,7 @@ async def test_what_a_client_allows_limits_a_target_that_nobody_has_measured(
         await routed.answer(body)
 
     limits_s = [limit_s for _, limit_s in used]
-    assert limits_s == [MIN_LIMIT_S, 9000 / SLOW_TOKENS_PER_S, math.inf]
+    assert limits_s == [MIN_LIMIT_S, 450.0, math.inf]
 
 
 @pytest.mark.req("B3")

@@ -53,6 +53,9 @@ def test_the_weighted_mean_is_one_claim_and_its_suites_are_counted_once() -> Non
     assert [report.suite for report in basis.claims] == [WEIGHTED_MEAN]
     assert basis.passed_claims == basis.claims
     assert [report.suite for report in basis.members] == ["s0", "s1"]
+    assert describe_claim(basis) == (
+        "Better on the weighted mean of 2 suites (s0 and s1); 1 of 2 suites point the same way."
+    )
     assert not any(basis.decides(report) for report in basis.members)
     used = basis.claims[0].n_used
     assert (basis.items, basis.items_planned) == ({"s0": used, "s1": used}, 400)

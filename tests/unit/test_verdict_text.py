@@ -5,7 +5,14 @@ import pytest
 
 from dashboard.views import verdict_text
 from harness.gate.suite_plan import Claim, SuiteRole
-from harness.gate.verdict import SliceFigures, SuiteFigures, SuiteReport, VerdictBasis
+from harness.gate.verdict import (
+    CostFigures,
+    SliceFigures,
+    SuiteFigures,
+    SuiteReport,
+    VerdictBasis,
+)
+from harness.gate.verdict_sentences import describe_claim
 
 pytestmark = pytest.mark.req("A7", "F2")
 DANISH = SliceFigures("language", "Danish", 60, 90, -0.5, -0.63, -0.37, 0.001, worse=True)
@@ -76,3 +83,10 @@ def test_what_failed_is_told_before_what_passed_and_a_mean_before_its_members() 
     assert list(verdict_text.deciding(basis(passed, failed))) == [failed]
     mean = replace(REPORT, suite="the mean", outcome="failed")
     assert verdict_text.measured(basis(passed, failed, mean=mean))[0] is mean
+
+
+def test_a_cheaper_model_is_told_with_its_saving_and_its_allowed_loss() -> None:
+    cheaper = replace(report(cost=CostFigures(min_saving=0.2)), claim=Claim.CHEAPER)
+    assert describe_claim(VerdictBasis("passed", (), (cheaper,), None, {})) == (
+        "Cheaper by at least 20 % and at most 2 points worse on mail."
+    )

@@ -67,7 +67,7 @@ class CanaryEvidence:
     log_rate_e: float
     log_e_max: float
     # Whether the evidence comes from never-seen keys over all periods, not from one period.
-    carried: bool = False
+    carried: bool
 
     @property
     def control_units(self) -> int:
