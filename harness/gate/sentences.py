@@ -183,11 +183,6 @@ def slices_reason(
             f"The candidate loses a slice by form, not by substance: {named} with strict "
             f"scores. The rule that broke most often is {rule or 'unnamed'}."
         )
-    if outcome == "infra_error":
-        return (
-            f"Not measured: a slice is worse ({named}), but only because of items that the "
-            "candidate could not answer."
-        )
     return f"The candidate is worse in a slice, at any mean: {named}."
 
 

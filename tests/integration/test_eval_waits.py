@@ -9,7 +9,7 @@ from evals.suites.items import Item
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import IllegalTransition, ProviderAway
-from harness.frame.failures import DEFAULT_PATIENCE_S, LONGEST_PAUSE_S
+from harness.frame.failures import DEFAULT_PATIENCE_S, LONGEST_PAUSE_S, RETRY_PAUSES_S
 from harness.gate.run import EvalRun, RunState
 from harness.operations import alert_delivery, queries
 from harness.proposals import decisions, eval_queue, evaluation
@@ -181,3 +181,9 @@ def test_a_run_of_no_proposal_waits_for_a_day(world: SmallInstallation) -> None:
     world.clock.advance(DEFAULT_PATIENCE_S)
     assert turned_run().state is RunState.FAILED
     assert turned_run().message == "gave up after 1 d: sim is away: connection refused"
+
+
+def test_the_pauses_before_further_tries_end_with_the_owners_patience() -> None:
+    first_s, second_s, _ = RETRY_PAUSES_S
+    gate = replace(POLICY.gate, infra_patience_s=first_s + second_s + 10.0)
+    assert [gate.infra_pause_s(n) for n in range(1, 5)] == [first_s, second_s, 10.0, 0.0]

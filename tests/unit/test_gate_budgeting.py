@@ -18,7 +18,11 @@ from harness.gate.budget import (
     measure_spread,
 )
 from harness.gate.claim_advice import ClaimAdvice, advise_claim
+from harness.gate.offline.design import design_from_plan
+from harness.gate.offline.sequential import judge_differences
+from harness.gate.sentences import further_items
 from harness.gate.suite_plan import Claim, ClaimPopulation, SuitePlan, SuiteRole
+from tests.unit.test_gate_verdicts import plan
 
 pytestmark = pytest.mark.req("F2", "A3")
 OURS = MeanUsage(100, 200.0, 50.0, 0.001, 2.0)
@@ -126,6 +130,9 @@ def test_asking_these_items_again_shows_more_of_a_suite_that_is_asked_whole() ->
         like.smallest_effect(sd, 300) * math.sqrt(these.anew), rel=0.02
     )
     assert these.items_needed(sd, 0.05) < 300 < like.items_needed(sd, 0.05)
+    assert like.items_needed(sd, 1e-5) == 10**7  # it looks no further
+    asked = replace(plan(), population=ClaimPopulation.THESE, suite_items=300)
+    assert design_from_plan(asked).suite_items == 300
     best = cheapest_design(spread, 0.05, these, (OURS, THEIRS))
     assert best is not None
     assert best.epochs >= 2
@@ -259,3 +266,13 @@ def test_these_items_come_first_only_where_the_owners_setting_says_so() -> None:
     noisy = replace(PASS_FAIL, within=0.05)
     known = advise_claim((like, these), None, 200, noisy, (DEAR, CHEAP), None, 0.05)
     assert "until its noise is measured" not in known.why
+
+
+def test_a_loss_needs_as_many_further_items_as_a_gain_of_its_size() -> None:
+    design = design_from_plan(plan())
+    gain, loss = (
+        further_items(judge_differences([sign, sign, -sign, 0.0] * 10, design), design)
+        for sign in (1.0, -1.0)
+    )
+    assert gain
+    assert loss == gain

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("swapgate.drive")
 
 # A tick reads the logs of requests that began within RECENT. Once per LATE_EVERY it reads back
-# to LATEST, because gateways log slow requests late.
+# to LATEST before the last such read, because gateways log slow requests late.
 RECENT: Final = timedelta(seconds=45)
 LATE_EVERY: Final = timedelta(minutes=3)
 AFFINITY: Final = timedelta(hours=1)  # how long LiteLLM's session affinity lasts by default
@@ -139,7 +139,7 @@ class SplitDrive:
     def _count(self, serving: "CompiledSnapshot", problems: dict[str, str]) -> None:
         now = self._clock.now()
         is_late = now - self._read_late_at >= LATE_EVERY
-        since = now - (LATEST if is_late else RECENT)
+        since = now - (LATEST + LATE_EVERY if is_late else RECENT)
         driven: Driven = {name: known.targets.values() for name, known in self._routes.items()}
         unnamed = Counter[str]()
         try:
