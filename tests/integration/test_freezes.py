@@ -11,13 +11,14 @@ from click.testing import CliRunner
 from harness.app import seed
 from harness.app.database import upgrade_database
 from harness.app.installation import load_settings, open_installation
-from harness.canary import operations
+from harness.canary import machine, operations
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import ConfigError, Conflict, InputError, NotAllowed, SignatureInvalid
 from harness.frame.people.access import Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.rollout import RolloutSignal
+from harness.gate.verdict import Passed
 from harness.interfaces.cli.program import program
 from harness.operations import control_jobs, route_queries
 from harness.operations.route_status import RouteState
@@ -26,8 +27,9 @@ from harness.proposals.report import comparison
 from harness.providers.force import Force, ForceKind, KillSwitch, SwitchSource
 from harness.routes import freezes, routes
 from harness.routes.freezes import SwitchRequest
-from harness.routing.proposal import ProposalPhase
+from harness.routing.proposal import ProposalEvent, ProposalPhase
 from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_changes import RaiseWeight
 from tests.support.control.control_plane import (
     ANN,
@@ -75,14 +77,17 @@ def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after
     assert (waits.phase, waits.rollout) == (ProposalPhase.AWAITING_APPROVAL, None)
     assert routes.load_table(world.context()).routes["chat"].canary is None
     with world.store.read() as tx:
-        (event,) = [
-            e
-            for e in AuditLog(tx).for_subject(
-                f"proposal {proposal.id}", since=proposal.created_at, limit=50
-            )
-            if e.action == "proposal.frozen"
-        ]
-    assert "the release week" in str(event.details["reason"])
+        log = AuditLog(tx).for_subject(
+            f"proposal {proposal.id}", since=proposal.created_at, limit=50
+        )
+        details = {event.action: event.details for event in log}
+        proof = Verdicts(tx).get(waits.verdict or "")
+    assert "the release week" in str(details["proposal.frozen"]["reason"])
+    assert details["verdict"]["verdict"] == waits.verdict
+    assert isinstance(proof, Passed)
+    # A process that looked before the freeze began.
+    with pytest.raises(Conflict, match="no canary opens"), world.store.write() as tx:
+        machine.open_canary(world.context(), tx, waits, proof, ProposalEvent.APPROVED)
 
     next_step = comparison.load_comparison(world.context(), proposal.id).next_step
     assert next_step.startswith("the policy approved it; it waits: route chat is frozen")
