@@ -54,7 +54,7 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     ),
     "swapgate_refused_pieces": MetricSpec(
         _C,
-        "Answers that a provider gave only after the router removed a piece; piece is "
+        "Answers that a provider gave only after the router removed a refused piece; piece is "
         "thinking, reasoning, no_reasoning, signature, beta or field",
         ("target", "piece"),
     ),
@@ -147,7 +147,7 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "judge_no_verdict": "Answers for which the judge gave no verdict",
         "judge_over_monthly_cap": "Not judged: the monthly cap is reached",
         "judge_over_budget": "Not judged: the judge's budget is spent",
-        "judge_resting": "Not judged: the judge failed a moment ago",
+        "judge_resting": "Not judged: the judge failed recently",
         "judge_too_large": "Not judged: the request is too large",
         "judge_unreadable": "Unreadable verdicts of the judge",
         "judge_without_answer": "Not judged: the arm did not answer",
@@ -169,7 +169,7 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "shadow_not_repeatable": "Not mirrored: a copy would act twice",
         "shadow_over_monthly_cap": "Not mirrored: the monthly cap is reached",
         "shadow_over_budget": "Not mirrored: the shadow's budget is spent",
-        "shadow_resting": "Not mirrored: the candidate failed a moment ago",
+        "shadow_resting": "Not mirrored: the candidate failed recently",
         "shadow_too_large": "Not mirrored: the request is too large",
         "shadow_unable": "Not mirrored: the candidate lacks an ability",
         "shadow_unreadable": "Mirrored requests whose answer could not be compared",

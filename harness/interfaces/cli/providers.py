@@ -214,7 +214,7 @@ def _show(code: DeviceCode) -> None:
 
 @command()
 def logout(session: Session, provider: str) -> None:
-    """Delete the tokens of `login`. Without another key, its targets get no requests.
+    """Delete a provider's sign-in tokens. Without another key, its targets get no requests.
 
     Also revoke the application at the vendor, which still knows it.
     """

@@ -111,7 +111,7 @@ def create_proposal(
     ),
     because: str = opt("Reason to accept this cost.", default=""),
     descends_from: str | None = opt(
-        "Target whose results were used to tune the candidate; its looks count, too.",
+        "Target whose results were used to tune the candidate; that target's looks count, too.",
         metavar="TARGET",
     ),
     effect: float | None = opt(
