@@ -184,8 +184,8 @@ def time_axis(field: str, begin: datetime, end: datetime, **options: Any) -> alt
 
 
 def to_ms(at: datetime) -> float:
-    # A float, because timestamps have units and zones, and browsers read such a large integer
-    # as a BigInt.
+    # A float of milliseconds: pandas would give a timestamp its own unit and zone, and browsers
+    # would read an integer of this size as a BigInt.
     return at.timestamp() * 1000.0
 
 

@@ -23,7 +23,7 @@ from harness.operations.keys import KeySummary, PersonView
 from harness.operations.queries import list_keys
 from harness.routing.context import Context
 
-# With more client keys than these, the page has a search and shows no more at once.
+# The page shows at most this many client keys at once; with more keys it has a search field.
 MOST_ROWS: Final = 50
 LEVELS: Final = {
     SpendLevel.FINE: Label("✓", "within", Tone.BETTER),

@@ -1,6 +1,6 @@
 """Runs a model's code in Inspect's sandbox: a Docker container for each answer.
 
-If the operator takes the risk, it is a process of this machine instead.
+If the operator sets `code.uncontained`, the code runs as a process of this machine instead.
 """
 
 import asyncio

@@ -42,7 +42,7 @@ LAST_LINE = re.compile(r"^([A-Za-z_][\w.]*)(?::|$)")
 
 
 class Collector:
-    """An Inspect EarlyStopping that gets each finished sample from the hook.
+    """An Inspect EarlyStopping. Inspect's hook passes each finished sample to `take`.
 
     When the run ends, remaining samples wait in `schedule_sample` until the runner cancels the
     eval. (Inspect would need 12 ms to skip a sample.)

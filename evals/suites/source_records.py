@@ -55,7 +55,7 @@ class SourceFile:
 
 
 def read_source(path: Path) -> SourceFile:
-    """Raises InputError as `file:line: …`."""
+    """Raises InputError, which names the file and, for a fault in the text, its line."""
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -179,7 +179,7 @@ def render_prompt(template: str, item: Item) -> str:
 
 
 def canonical_text(item: Item) -> str:
-    """Joins an item's texts, without the template, and its sorted choices."""
+    """Joins an item's texts and its sorted choices; leaves the template out."""
     messages = conversation(item)
     words = "\n".join(map(message_text, messages)) if messages else item.input
     return "\n".join([words, *sorted(item.choices)])

@@ -240,7 +240,7 @@ def private_key(settings: Settings, purpose: KeyPurpose) -> str:
 def create_keys(settings: Settings) -> list[Path]:
     """Creates missing signing keys and the keyring. Returns the new files. Raises ConfigError.
 
-    Does not change an existing keyring: only `rotate` adds a key to it.
+    Does not change an existing keyring: only `rotate_signing_key` adds a key to it.
     """
     if environment_secret(KEYRING_VARIABLE) is not None:
         return []

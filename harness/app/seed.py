@@ -75,7 +75,7 @@ def _create_all(ctx: Context, actor: Actor, wanted: list[RouteSeed]) -> None:
     """Creates the routes in one transaction: they may name one another, so a router must see
     all of them or none.
     """
-    # `_check` adds the digests of the suites, because the file accepts their current content.
+    # `_check` adds the suites' present digests: a file that names a suite accepts its content.
     new = [replace(route, settings=_check(ctx, route)) for route in wanted]
     if not new:
         return

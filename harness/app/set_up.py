@@ -95,7 +95,7 @@ class SetUpResult:
     created: tuple[str, ...]
     kept: tuple[str, ...]
     seeded: tuple[str, ...]
-    found_keys: tuple[FoundKey, ...]  # keys whose providers the file lacks
+    found_keys: tuple[FoundKey, ...]  # keys whose providers the database lacks
     has_providers: bool
     has_routes: bool
     not_warm: tuple[str, ...]  # routes whose fallbacks at another provider get no requests

@@ -49,7 +49,7 @@ SHORTEST_S: Final = 600.0
 # Callers a day; fewer callers show only severe harm.
 FEW_CALLERS: Final = 50
 RECENT: Final = timedelta(hours=1)
-# LiteLLM writes its logs every 10 to 16 s, the driver reads them every 10 s, and a block of
+# LiteLLM writes its logs every 10 to 16 s, Swapgate reads them every 10 s, and a block of
 # evidence closes after at most 60 s; a busy database adds to that.
 LOG_DELAY_S: Final = 120.0
 # By the prefix of the worker's name in a driver's records.
@@ -135,8 +135,8 @@ def describe_failing_callers(policy: CanaryPolicy) -> str:
     return (
         f"With fewer than {FEW_CALLERS} callers a day a canary shows only severe harm: "
         f"it takes {count_failing_callers(policy)} callers in the canary, all of whose "
-        "requests fail, to roll it back. A caller counts as new only once, so a loss of a few "
-        "percent stays invisible."
+        "requests fail, to roll it back. Each caller counts once, so few callers cannot show a "
+        "loss of a few percent."
     )
 
 

@@ -116,7 +116,7 @@ def _guard_cost(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
 
 
 def _handover(rollout: Rollout, settled_bps: int) -> Handover | None:
-    """Returns how long running conversations keep their model. settled_bps: the old share."""
+    """Returns until when open conversations keep their model. settled_bps: the old share."""
     lasts_s = rollout.policy.handover_s
     until_s = rollout.step_started_at.timestamp() + lasts_s
     return Handover(until_s, settled_bps) if lasts_s else None

@@ -198,8 +198,8 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
 
 def _choose(ctx: Context, proposal: Proposal) -> list[str]:
     """Lets the best of a selection continue, and ends the other passed members, in one
-    transaction, so that no other member can continue later. On another member's turn, it
-    changes nothing.
+    transaction, so that no other member can continue later. Changes nothing if the given
+    proposal is not the best.
     """
     proof, said = _proof_now(ctx, proposal)
     if said:
@@ -315,7 +315,7 @@ def _retry(ctx: Context, proposal: Proposal) -> list[str]:
         # An answer may have arrived after the verdict.
         if replaced := evaluation.find_replacement(ctx, tx, proposal):
             return _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
-        # In a selection, a verdict without a pause waits for the other members' verdicts.
+        # In a selection, a proposal with a verdict and no retry_at waits for its rivals.
         verdict = None if proposal.selection else proposal.verdict
         due = replace(proposal, retry_at=None, verdict=verdict)
         again = evaluation.attach_runs(ctx, tx, due)
@@ -379,8 +379,8 @@ def _other_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
 
 def _another_look(replaced: str) -> str:
     return (
-        f"{replaced}. A new answer to a scored question needs a new proposal, which pays for "
-        "another look: propose again"
+        f"{replaced}. Asking a scored question again needs a new proposal, because every "
+        "repeated comparison is tested at a smaller alpha: propose again"
     )
 
 
@@ -389,7 +389,10 @@ def _no_proof(verdict: Verdict, validity: ProofValidity) -> str:
 
 
 _OTHER_BASE = "somebody changed the route's incumbent: this proof compares with the former one"
-_HAD_ITS_CANARY = "the route's signed history contains its canary: this row is an older copy"
+_HAD_ITS_CANARY = (
+    "the route's signed history already has this proposal's canary: the stored proposal is an "
+    "older copy"
+)
 
 
 def _describe_base_change(tx: Transaction, proposal: Proposal) -> str:

@@ -106,8 +106,8 @@ class CheckEvidence:
     incumbent_only: int
     candidate_only: int
     neither: int
-    # lost, won: pairs for the evidence, in which only one side passed: each caller's
-    # first pair.
+    # lost, won: the evidence. Of each caller's first pair, counts those in which only the
+    # incumbent passed (lost), or only the candidate (won).
     lost: int
     won: int
     share_of_level: float  # evidence as a share of the level of harm

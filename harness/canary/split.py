@@ -18,7 +18,7 @@ Split = Mapping[str, int]
 # A route's targets, by the route's name.
 Driven = Mapping[str, Collection[Target]]
 
-# The driver of a gateway names its records' worker with this prefix.
+# In records of a gateway's driver, the worker's name begins with one of these prefixes.
 LITELLM_WORKER: Final = "litellm-"
 FLAGD_WORKER: Final = "flagd-"
 # Swapgate does not see a request that the gateway logs this long after its start.

@@ -73,8 +73,8 @@ class EvalJob:
     max_connections: int = 8
     judge_provider: Provider | None = None
     judge_api_key: str | None = field(default=None, repr=False)
-    # judge, judge_provider, judge_api_key: for the suite's judge, if it has one; judge is its
-    # target's id.
+    # judge, judge_provider, judge_api_key: the target's id, the provider and the key of the
+    # suite's judge; empty without a judge.
     judge: str = ""
     # spending, judge_spending: None without a cap.
     spending: CallSpending | None = None

@@ -37,8 +37,8 @@ class ClaimOption:
     cost_usd: float | None  # of these answers; None if a price is unknown
     if_equal: float  # share of comparisons that show it, if both models are equally good
     if_better: float  # the same, if the candidate is better by the difference that matters
-    # The design that shows the claim in 80 %: superior for a better candidate, other claims for
-    # an equal candidate. None if the suite is too small.
+    # The smallest design that shows the claim in 80 % of comparisons: of a better candidate for
+    # `superior`, of an equal candidate for other claims. None if the suite is too small.
     enough: DesignOption | None
 
     @property
@@ -80,7 +80,10 @@ class ClaimAdvice:
             text += f"; to show it in 80 % takes {enough} items"
         these = any(one.population is ClaimPopulation.THESE for one in self.options)
         if these and not self.noise_known:
-            text += "; a second answer to each item shows no more until its noise is measured"
+            text += (
+                "; asking each item twice does not help until a run has measured how much "
+                "repeated answers vary"
+            )
         return f"{self.price}; {text}"
 
 
@@ -108,7 +111,7 @@ def advise_claim(
     options.sort(
         key=lambda one: (one.claim, one.margin, one.population) != (*preferred, own.population)
     )
-    # With other numbers of items than the owner's setting, show only the recommended option.
+    # Of the options for another population than the registered one, shows only the recommended.
     shown = [
         one
         for one in options
@@ -119,7 +122,7 @@ def advise_claim(
 
 
 def _question(options: Sequence[ClaimOption]) -> Claim:
-    """A cheaper candidate need not be better; any other candidate must be."""
+    """Returns `cheaper` if the candidate can show it, otherwise the registered claim."""
     own = options[0].claim
     if any(one.claim is Claim.CHEAPER and one.if_better > 0.0 for one in options):
         return Claim.CHEAPER
@@ -197,8 +200,8 @@ def _cost_items(plan: SuitePlan, saving: float | None) -> float:
 def _in_items(
     plan: SuitePlan, design: DesignOption | None, least: float
 ) -> DesignOption | None:
-    """Returns a design of at least `least` units, with the answers and costs of their mean
-    size.
+    """Raises a design to at least `least` units. Scales its answers and cost by the units' mean
+    number of items.
     """
     if design is None:
         return None

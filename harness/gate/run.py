@@ -170,7 +170,8 @@ class Sample:
     # judge_model, judge_build: as the judge's provider named them; else empty.
     judge_model: str = ""
     judge_build: str = ""
-    finish: str = ""  # CUT if the answer ended at the token limit
+    # Why the answer did not end by itself: CUT, `content_filter` or `too_long`; else empty.
+    finish: str = ""
 
     @property
     def served(self) -> ServedModel:
@@ -196,7 +197,10 @@ class Sample:
 
 
 def is_nothing_readable(answers: Iterable[tuple[str | None, str]]) -> bool:
-    """Tells whether all answers are unreadable, at least one. answers: (error, rule) each."""
+    """Tells whether there are answers without an error, and none of them is readable.
+
+    answers: (error, rule) each.
+    """
     came = False
     for error, rule in answers:
         if error is None and rule not in UNREADABLE:
@@ -280,7 +284,7 @@ class AnswerColumns:
 def describe_faults(
     answers: AnswerColumns, model: str, *, first: bool = False
 ) -> Sequence[str]:
-    """Describes problems of answers as evidence. first: only a run's first answers."""
+    """Describes why answers are poor evidence. first: only a run's first answers."""
     total, faults = len(answers), []
 
     def say(number: int, problem: str) -> None:

@@ -1,6 +1,6 @@
 """A verdict states the result of a comparison of two runs, suite by suite. It is a union of
-five classes. Only `Passed` opens the routing table; readers `match` the union and end in
-`assert_never`.
+five classes. Only `Passed` allows a change of the routing table. Code that reads a verdict
+matches all five classes (`assert_never`).
 
 A suite's figures are further measurements besides the test itself: means, form, costs.
 `SuiteReport.details` keeps them as JSON.

@@ -195,7 +195,7 @@ def _take_back(ctx: Context, run: str) -> str:
         return eval_queue.fail_run(tx, run, because, most=eval_queue.MAX_KILLS)
 
 
-# A job notices changes that depend only on time up to this much later.
+# A resting job may notice a deadline up to this much late.
 REST_S: Final = 5.0
 
 

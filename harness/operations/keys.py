@@ -283,7 +283,7 @@ def link_people(
 
 
 def separate_people(ctx: Context, actor: Actor, principal: str, reason: str) -> PersonLink:
-    """Declares that a principal, by name, is a separate person. Raises as `link`."""
+    """Declares that a principal, by name, is a separate person. Raises as `link_people`."""
     return _declare(ctx, actor, principal, principal, reason)
 
 

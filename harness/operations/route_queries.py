@@ -113,8 +113,8 @@ def _load_activity(ctx: Context, tx: Transaction, route: str | None = None) -> C
 
 
 def _rank(proposal: Proposal) -> tuple[bool, int]:
-    """Ranks the open proposals of a route: the highest is in the furthest phase, and among
-    equal phases it is the candidate named first.
+    """Ranks the open proposals of a route: the highest is in the furthest phase; in equal
+    phases, its candidate was named first.
     """
     return proposal.phase not in GATE_PHASES, -proposal.place
 

@@ -1,7 +1,7 @@
 """The queue of eval runs: the order in which workers take them (`list_queue`), and why a run
-waits. Runs that an open proposal needs come first, then the oldest. A queued run is on hold
-while its answers cannot decide anything yet. The module also supervises eval workers, and
-queues and ends eval runs.
+waits. Runs that an open proposal needs come first, then the oldest. A run is on hold while its
+provider is unavailable, or while the monthly cap does not pay for it. The module also
+supervises eval workers, and queues and ends eval runs.
 """
 
 import math
@@ -87,7 +87,9 @@ def load_queue(ctx: Context) -> Mapping[str, QueuedRun]:
 
 
 def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
-    """Lists the runs that have not ended, in the order of workers; runs on hold at the end."""
+    """Lists the runs that have not ended: first the waiting runs, in the order in which workers
+    take them, then runs on hold and runs that a worker processes.
+    """
     runs = EvalRuns(tx).list(states=RUNNABLE_STATES, limit=MOST_WAITING)
     proposals = Proposals(tx).open()
     needed = {
@@ -321,8 +323,8 @@ def queue_run(  # noqa: PLR0913 - all parts of a run
     proposal shares it. An agent with `auto` starts such runs for targets of its route.
 
     target: an id or a model's name. slot: the time of a scheduled run. With a slot, returns
-    None if it has a run or an equal run has not ended. Raises NotFound for an unknown suite or
-    target.
+    None if the slot already has a run or an equal run has not ended. Raises NotFound for an
+    unknown suite or target.
     """
     actor.require(Role.PROPOSER)
     pin = ctx.suites.pin(suite)

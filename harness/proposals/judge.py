@@ -59,7 +59,8 @@ def build_prompt(criteria: str, transcript: Mapping[str, Any]) -> str:
     """Builds the judge's prompt. transcript: a request and its answer, from
     `router.protocols.transcript`.
 
-    The judged content is one JSON object at the end, so that no text in it can end it.
+    The judged content is one JSON object at the end of the prompt, so that no text in the
+    content can close the object.
     """
     conversation = {name: part for name, part in transcript.items() if name != "answer"}
     data = {"answer": transcript["answer"], "conversation": conversation}

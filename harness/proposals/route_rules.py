@@ -183,9 +183,9 @@ def _find_other_suites(
 def _named(
     ctx: Context, tx: Transaction, route: Route, proposer: Actor | None
 ) -> Sequence[RouteRecord]:
-    """Returns the route's versions from the one in which an authorised person set the present
-    suites. If the policy requires two people, the proposer has no such right, except by
-    creating the route.
+    """Returns the route's history, newest first, beginning with the version in which an
+    authorised person last set the suites. If the policy requires two people, the proposer has
+    no such right, except by creating the route.
     """
     history = Routing(tx).history(route.name)
     alone = proposer is None or ctx.policy(route.settings.policy).self_approval
@@ -202,7 +202,9 @@ def _content(record: RouteRecord) -> list[tuple[RouteSuite, str]]:
 
 
 def _accepted(tx: Transaction, named: Sequence[RouteRecord], suite: str) -> str:
-    """Returns the digest of the newer version; empty without a newer version."""
+    """Returns the suite's accepted digest: of the last admitted proposal or of the route,
+    whichever is newer; empty without either.
+    """
     let_in = (
         (proposal.created_at, plan.suite_digest)
         for proposal in Proposals(tx).let_in(named[0].route.name)

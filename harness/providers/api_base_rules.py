@@ -40,7 +40,9 @@ def check_api_base_path(kind: str, url: str) -> None:
         return
     ending, example = _API_BASES[kind]
     if not ending.fullmatch(url):
-        raise InputError(f"api_base of a provider of kind {kind!r} is {example}")
+        raise InputError(
+            f"api_base of a provider of kind {kind!r} must have the form {example}"
+        )
 
 
 Address = IPv4Address | IPv6Address

@@ -1,4 +1,4 @@
-"""The keys of providers: their storage, order, replacement and rest. Pure."""
+"""The keys of providers: their storage, order, replacement, and rest after a failure. Pure."""
 
 import html
 import re
@@ -91,7 +91,8 @@ def _spelled(character: str) -> list[bytes]:
 
 
 Key = TypeVar("Key", bound=Hashable)
-# How long a refused key rests. One attempt in this time costs nothing.
+# How long a refused key rests. Providers do not bill refused requests, so that one attempt in
+# this time costs nothing.
 REFUSED_S: Final = 300.0
 # How long a key rests after a rate limit without Retry-After.
 LIMITED_S: Final = 5.0

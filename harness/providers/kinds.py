@@ -224,8 +224,8 @@ _ALL: Final = (
         "OPENROUTER_API_KEY",
         catalogue_names=("openrouter",),
     ),
-    # Chat is the default, because local servers support other endpoints only in part. Operators
-    # declare a working endpoint for a model.
+    # Chat and embeddings are the default, because local servers support other endpoints only in
+    # part. Operators declare a working endpoint for a model.
     *(
         ProviderKind(
             name,

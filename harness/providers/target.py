@@ -1,4 +1,4 @@
-"""Targets, their providers and prices, and a model's figures before a switch to it. The id of a
+"""Targets, their providers and prices, and figures for the choice of a model. The id of a
 target is the hash of its content, so that every change of a target needs a verdict.
 """
 
@@ -199,7 +199,9 @@ class Provider:
         return sorted({*self.extra_headers, *self.sealed_headers})
 
     def as_sent(self, target: Target) -> Target:
-        """Returns a target, with another id, that has `extra_body` and the kind's limit."""
+        """Returns the target as it is sent: with `extra_body`, and with the kind's name for the
+        limit of an answer. Its id differs if anything changed.
+        """
         own, patch = {**self.extra_body, **target.parameters}, target.request_patch
         parameters = rename_answer_limit(own, self.kind)
         patched = rename_answer_limit(patch.parameters, self.kind)

@@ -140,7 +140,7 @@ def _put(
     actor.require(Role.ADMIN)
     check_key_name(change.key)
     if change.overlap is not None and not timedelta(0) <= change.overlap <= LONGEST_OVERLAP:
-        raise InputError("an overlap is at most a year")
+        raise InputError("an overlap must be at most a year")
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         stored = provider_secrets.list_credentials_of(tx, name)

@@ -60,7 +60,7 @@ class SignedIn(CamelCase):
     provider: str
     signed_in_at: datetime
     signed_in_by: str
-    # When the token that requests carry now expires; None for never.
+    # When the present access token expires; None for never.
     access_ends: datetime | None
 
 
@@ -274,7 +274,8 @@ def _take_away_ended(ctx: Context) -> None:
 
 def _alert_refused(tx: Transaction, stored: SignIn) -> None:
     ends = stored.access_ends
-    until = f"until {ends:%Y-%m-%d %H:%M} UTC" if ends and ends > tx.now() else "no longer"
+    live = ends if ends and ends > tx.now() else None
+    carried = f"the present token until {live:%Y-%m-%d %H:%M} UTC" if live else "no token"
     alerts.resolve_alert(tx, NOT_RENEWED, stored.provider)
     alerts.raise_alert(
         tx,
@@ -282,7 +283,7 @@ def _alert_refused(tx: Transaction, stored: SignIn) -> None:
         stored.provider,
         subject=f"provider {stored.provider}",
         title=f"the sign-in of {stored.signed_in_by} for {stored.provider} has ended",
-        text=f"{stored.refused}. Requests carry the present token {until}: "
+        text=f"{stored.refused}. Requests carry {carried}: sign in again with "
         f"`swapgate provider key login {stored.provider}`.",
     )
 

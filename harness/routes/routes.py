@@ -220,11 +220,11 @@ def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
     KeepWarm(settings.keep_warm_bps)
     check_capture(settings)
     if not 0 < settings.total_timeout_s <= LONGEST_TIMEOUT_S:
-        raise InputError(f"total_timeout_s is above 0 s, at most {LONGEST_TIMEOUT_S} s")
+        raise InputError(f"total_timeout_s must be above 0 s and at most {LONGEST_TIMEOUT_S} s")
     for name in ROUTE_TIMEOUTS:
         limit_s = getattr(settings, name)
         if limit_s is not None and not 0 < limit_s <= LONGEST_TIMEOUT_S:
-            raise InputError(f"{name} is above 0 s, at most {LONGEST_TIMEOUT_S} s")
+            raise InputError(f"{name} must be above 0 s and at most {LONGEST_TIMEOUT_S} s")
     policy = ctx.policy(settings.policy)
     _check_candidates(ctx, settings.candidates, policy)
     digests = {suite.suite: ctx.suites.pin(suite.suite).digest for suite in settings.suites}

@@ -62,7 +62,8 @@ class RouteScorecard:
     bill: RouteBill  # over 30 days
     usd_per_1000: float | None
     month_usd: float | None
-    failed: float | None  # share of its requests whose caller got an error, over 30 days
+    # Share of the route's requests whose caller got an error, over 30 days.
+    failed: float | None
     # Share of the incumbent's requests that failed at the incumbent, over 30 days.
     charged: float | None
     # p50_ms, p95_ms: latency of the incumbent's `requests_day` answers in the last day; None

@@ -46,7 +46,7 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True)
 class FormerTarget:
-    """Proof of a target that was an incumbent or fallback of this route; the store checks."""
+    """Claims a target as a former incumbent or fallback of this route; the store checks it."""
 
     target: str
 
@@ -106,7 +106,7 @@ class BreakGlass:
     created_at: datetime
     confirm_by: datetime
     expires_at: datetime
-    # confirmer to waiver: None until a second person confirms
+    # The next five fields are None until a second person confirms.
     confirmer: str | None = None
     confirmer_principal: str | None = None
     confirmer_key: str | None = None

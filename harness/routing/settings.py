@@ -175,7 +175,7 @@ class AgentSettings:
 
     @property
     def longest_silence_s(self) -> float:
-        """The longest time without a byte of the answer: a turn's or a person's decision's."""
+        """The longest time without a byte: a turn, or the wait for a person's decision."""
         return max(self.limits.timeout_s, self.switch_timeout_s)
 
 

@@ -151,7 +151,9 @@ class _Writer:
         return self._googles(out) if self._rule.is_google else out
 
     def _googles(self, schema: Json) -> Json:
-        """Google supports an `enum` only with a single type, and no exclusive bounds."""
+        """Adapts a schema to Google, which supports no exclusive bounds, and an `enum` only
+        with a single type.
+        """
         self.is_weaker = self.is_weaker or not _GOOGLE_UNREAD.isdisjoint(schema)
         if "const" in schema:
             schema["enum"] = [schema.pop("const")]

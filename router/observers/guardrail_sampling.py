@@ -131,7 +131,7 @@ class ShortDeadlines(RequestObserver):
             return
         route, trial = observed.route.route, observed.route.experiment
         target = attempts[0].upstream.id
-        # Same as `_control`; most requests are the control's.
+        # Inlines `_control`, because this runs for most requests.
         if trial is not None and target == (trial.target if trial.control else route.incumbent):
             self._note(route.name, target, record.latency_ms / 1000)
 
@@ -146,8 +146,8 @@ class ShortDeadlines(RequestObserver):
         kept.append(seconds)
 
     def is_too_short(self, route: Route, limit_s: float) -> bool:
-        """Returns whether a client's deadline is too short for a usual answer, or that time is
-        unknown.
+        """Returns True if a client's deadline is too short for a usual answer, or if the usual
+        time is not known yet.
         """
         latest = sorted(self._latest.get((route.name, _control(route)), ()))
         if len(latest) < LEAST:

@@ -49,10 +49,10 @@ PLACES: Final = 64
 AT_ONCE: Final = 8
 # After a judge fails, the router draws no units for this time, in either arm.
 REST_S: Final = 10.0
-# How many sampled keys of a rollout are remembered: each is judged once in a period.
+# How many sampled units a worker remembers, over all rollouts, to judge each once in a period.
 REMEMBERED: Final = 20_000
 MOST_TOKENS: Final = 512
-# The judge reads the request and its answer.
+# Requests with these opt-outs are not judged, because the judge reads request and answer.
 UNSEEN: Final = frozenset({OptOut.SHADOW, OptOut.CAPTURE})
 
 
@@ -140,7 +140,7 @@ class CanarySampleJudge(SideCalls):
             self._places += 1
             return
         if not _answered_by_its_arm(response):
-            # A failed answer counts only as an error, which has its own guardrail.
+            # Counts as good here, because the guardrail on errors counts the failure.
             self._places += 1
             self._recorder.judged(drawn.canary.rollout, ticket, JudgeOutcome.GOOD, 0.0)
             self._count("without_answer")

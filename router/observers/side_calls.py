@@ -41,7 +41,7 @@ class WorkerSpending:
     def __init__(self, purpose: SpendingPurpose, clock: Clock) -> None:
         self._purpose = purpose
         self._clock = clock
-        self._meter: SpendingMeter | None = None  # None before the worker follows the store
+        self._meter: SpendingMeter | None = None  # None until the first call with the store
 
     def __call__(self, store: RouterStore) -> None:
         """Stores costs. Raises StoreUnavailable, and stores them later."""
@@ -112,7 +112,8 @@ class TotalsRefresh:
 
 
 EVERY_S: Final = 5.0
-# The parent has stored a block by then. While the database is down, the router judges nothing.
+# Older costs are in the stored blocks, so a worker need not add them. A failure of the database
+# changes nothing: while it is down, the router judges nothing.
 LATELY_S: Final = MAX_BLOCK_AGE_S + JUDGED_WITHIN_S
 
 

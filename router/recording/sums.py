@@ -265,9 +265,10 @@ class ServedNames:
         return True
 
 
-# With a larger share of a route's requests, a key belongs to an application.
+# A key with a larger share of a route's requests is an application with many users, not one
+# caller.
 APPLICATION_SHARE: Final = 0.05
-# With fewer requests, a key may belong to one agent's loop.
+# A key with fewer requests may belong to one agent's loop.
 FEWEST_REQUESTS: Final = 100
 KEPT: Final = 200
 # After this many requests all counts are halved, so that the share follows recent requests.

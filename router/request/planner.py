@@ -65,7 +65,8 @@ class Handovers:
         if self._begun.has(begun):
             return HandedOver(drawn)
         if drawn is not _CANARY:
-            # At the first step, no caller of either arm has counted yet.
+            # At the first step, running conversations do not count for the incumbent either, so
+            # that both arms have only new conversations.
             return HandedOver(drawn, scored=handover.settled_bps > 0)
         is_candidates = is_made_by(request.text, route.upstreams[canary.target].maker)
         return HandedOver(_CANARY if is_candidates else _INCUMBENT, scored=False)

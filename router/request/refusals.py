@@ -106,8 +106,8 @@ def _wait_s(job: RoutedRequest, progress: RequestProgress) -> int | None:
 def _all_waiting(job: RoutedRequest, progress: RequestProgress, wait_s: int) -> Reply:
     """Tells the client when to retry; the router does not wait."""
     tried, left_out = _tried(progress), _passed_over(job, progress)
-    # Official clients ignore longer times and would retry too early. Then the reply tells them
-    # not to retry, because the attempts have just failed.
+    # Official clients ignore longer times and would retry too early, so the reply then forbids
+    # a retry. It also does if attempts have just failed.
     heeded = wait_s <= min(CLIENTS_HEED_S, job.route.route.settings.total_timeout_s)
     return error_reply(
         503,

@@ -40,7 +40,8 @@ READ_ON_NO_HTTP_BYTES: Final = 1024 * 1024
 # router checks after the first interval, then after twice the last one, up to the longest.
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.05, 1.0
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
-# If a known head's body is incomplete, the parser reads this head instead.
+# If the head of a request is known, but its body is incomplete, the parser reads this head
+# instead of the client's.
 _FRAME: Final = b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b"
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 

@@ -26,7 +26,7 @@ class SlowReader:
         self._unwritten = memoryview(b"")  # of an answer that is written in slices
         self._all_written: Callable[[], None] | None = None
         self._stalling: asyncio.TimerHandle | None = None
-        self._unread = 0  # bytes, when it was last looked at
+        self._unread = 0  # bytes that were unread at the last check
 
     def fill(self) -> None:
         self.full = True

@@ -360,9 +360,8 @@ def _plain_models(
 
 
 def _capabilities(target: Target, provider: Provider) -> Capabilities:
-    """Returns the target's capabilities: without messages if its patch has a `response_format`.
-
-    The target was measured with that field, which messages do not have.
+    """Returns the target's capabilities: without the endpoint Messages if its patch has a
+    `response_format`. The target was measured with that field, which Messages does not have.
     """
     kind, can = PROVIDER_KINDS[provider.kind], provider.can(target.model)
     spoken = kind.serves_of(can)

@@ -32,7 +32,9 @@ _SIGNED: Final = ("extra_content", "thinking_blocks", "reasoning_details")
 def without_piece(
     request: UpstreamRequest, piece: Piece, values: Collection[str] | None = None
 ) -> tuple[UpstreamRequest, tuple[str, ...]] | None:
-    """Removes a piece; None if nothing changed. values: removes only pieces with these."""
+    """Removes content of one kind; None if nothing changed. values: only content with one of
+    these ids or signatures.
+    """
     moved = _body_without(request, piece, values)
     if moved is None or moved.body == request.body:
         return None
@@ -96,9 +98,9 @@ MOST_FIELDS: Final = 32
 VALUES: Final = 65_536
 # One request may lose this many different pieces.
 MOST_PIECES: Final = 2
-# Replaces a field's name in the list of refused pieces.
+# Stands for any refused field in the list of refused pieces.
 FIELD: Final = "field"
-# Of these pieces, the router can remove only those with refused values.
+# In later requests, the router removes these pieces only if the target refused their values.
 _OF_VALUES: Final = frozenset({Piece.THINKING, Piece.REASONING, Piece.FILE})
 _ELSEWHERE: Final = " of another target"
 _VALUES: Final = re.compile(

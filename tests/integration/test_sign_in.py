@@ -215,7 +215,7 @@ def test_a_refused_renewal_says_who_has_to_do_what_until_they_sign_in_anew(desk:
     assert desk.after(480) == 0
     (alert,) = desk.open_alerts(AlertKind.SIGN_IN_ENDED)
     assert f"`swapgate provider key login {desk.name}`" in alert.text
-    assert "is used until" in alert.text
+    assert "Requests carry the present token until" in alert.text
     desk.after(120)
     assert (desk.token(), len(desk.site.all)) == ("", asked)
 

@@ -108,7 +108,7 @@ def test_without_json_a_person_can_read_it(decide: Decide) -> None:
         (HEAD + "a,100,5,1,2\n", 2, "2 canary failures, but 1 failures"),
         (HEAD + "a,100,1,5,2\n", 2, "2 canary failures, but 5 failures in all and 1 canary"),
         (HEAD + "a,10,9,5,2\n", 2, "3 failures outside the canary, but 1 requests"),
-        (LOST + "a,100,5,1,0,1,2\n", 2, "2 canary_missing of 1 missing"),
+        (LOST + "a,100,5,1,0,1,2\n", 2, "canary_missing is 2, but missing"),
         (LOST + "a,10,5,6,1,5,1\n", 2, "9 failures outside the canary, but 5 requests there"),
         (
             LOST + "a,100,1,1,1,1,1\n",

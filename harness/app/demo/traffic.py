@@ -257,8 +257,8 @@ def send_traffic(  # noqa: PLR0913 - what the command's options say
     url: the router's address, without `/v1`.
     routes: if empty, all routes of the table.
     seconds: the time limit; None for no limit.
-    Raises NotFound for an unknown route, InputError without a route or an open proposal, and
-    CallFailed if no request gets an answer.
+    Raises NotFound for an unknown route, InputError without a route or (with until_settled)
+    without an open proposal, and CallFailed if no request gets an answer.
     """
     wanted = _routes_to_ask(ctx, routes)
     watch = ProposalWatch(ctx, wanted)

@@ -29,7 +29,7 @@ from harness.routing.table import FIRST_ROUTE_STEP
 
 SQLITE: Final = "sqlite:///"
 _INIT: Final = "run `swapgate init`"
-# These errors concern the whole installation; other errors concern a single check.
+# Only problems of these subjects fail a provider; problems of other subjects are warnings.
 _OF_PROVIDER: Final = (ProbeSubject.REACHABLE, ProbeSubject.KEY)
 
 
@@ -47,8 +47,8 @@ Findings = Iterator[DoctorFinding]
 def all_checks(
     read_settings: Callable[[], Settings], open_context: Callable[[], Context]
 ) -> Findings:
-    """Yields the findings of each check; skips checks that cannot run. An error of the
-    arguments is a finding.
+    """Yields the findings of each check; skips checks that cannot run. An error that
+    read_settings or open_context raises is a finding.
     """
     version = ".".join(map(str, sys.version_info[:3]))
     yield DoctorFinding("python", "ok", version)

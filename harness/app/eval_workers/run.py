@@ -1,4 +1,4 @@
-"""Runs eval workers: the control process's starter, the worker processes, and the host
+"""Runs eval workers: their start by the control process, the worker process, and the host
 (`swapgate worker`) that takes runs from the queue. Workers sign with the workers' key.
 """
 
@@ -89,7 +89,8 @@ def run_worker_template(given: Path | None) -> None:
     from harness.app.eval_workers.processes import serve_forks  # noqa: PLC0415 - only where workers start
 
     with pause_garbage_collection():
-        # For all workers. Statements, because a wheel renames imported modules (ADR 30).
+        # Imported once for all forked workers. Import statements, because a wheel renames the
+        # modules there, but not in strings (ADR 30).
         from evals.runner import inspect_runner, judge_calibration, rate_gate  # noqa: F401, PLC0415 - only where workers start
         from harness.app.eval_workers import worker  # noqa: F401, PLC0415
         from harness.store import store  # noqa: F401, PLC0415

@@ -2,7 +2,8 @@
 scores use Student's t, corrected for skewness; pass/fail scores use the exact probability of
 their wins and losses.
 
-The code adds sums strictly in order, so that results do not depend on the number of items.
+The code adds strictly in order, so that the rounding of a sum does not depend on how many items
+follow.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from harness.gate.offline.intervals import VARIANCE_GUARD, squared_deviations, t
 
 MOST_NOISE: Final = 0.25  # variance of the mean of two scores
 
-# At least this share of the differences' variance remains at the suite's last item, however
-# little the models' answers vary.
+# If all items of the suite are measured, at least this share of the differences' variance
+# counts, however little repeated answers vary.
 _LEAST_LEFT: Final = 0.5
 
 _NOTHING: Final = 1e-12
@@ -49,14 +50,16 @@ def asked_anew(noise: ArrayLike, variance: ArrayLike) -> Floats:
 def share_left(share: ArrayLike, anew: ArrayLike) -> Floats:
     """Returns the share of the mean difference's variance that counts for these items.
 
-    share: of the suite's items that are measured. Measured items vary only by their noise; the
+    share: the measured share of the suite's items. Measured items vary only by their noise; the
     remaining items add the sampling error of a finite population. anew: result of `asked_anew`.
     """
     return 1.0 - np.asarray(share, dtype=np.float64) * (1.0 - np.asarray(anew))
 
 
 def p_about_these(p: ArrayLike, left: ArrayLike) -> Floats:
-    """Converts the p-value of a claim about all such items into the p-value for these items."""
+    """Converts the p-value of a claim about the population of items into the p-value of the
+    claim about the suite's own items.
+    """
     anew = special.ndtr(special.ndtri(p) / np.sqrt(left))
     return np.asarray(np.where(np.equal(left, 1.0), p, anew), dtype=np.float64)
 
@@ -65,8 +68,8 @@ def final_p(differences: ArrayLike, theta0: float, most: float = 1.0) -> Floats:
     """Computes p_final of statistics.md §1.5 for (…, n) differences of items or clusters,
     n >= 2: how well they fit a mean of theta0 or less. Above `most` the value is approximate.
 
-    If every difference is -1, 0 or 1, only wins and losses count, because the probability of an
-    unseen loss is then known.
+    If every difference is -1, 0 or 1, the exact test of wins and losses replaces t; it needs no
+    allowance for an unseen loss.
     """
     d = np.asarray(differences, dtype=np.float64)
     n, whole = d.shape[-1], (d == np.round(d)).all(axis=-1)
@@ -182,8 +185,8 @@ def _lean_p(n: int, total: Floats, squares: Floats, cubes: Floats, theta0: float
     """Corrects t for rare losses among common wins: a sample with few losses has a high mean
     and a small spread. cubes: the sum of the cubed deviations from the mean.
 
-    Source: Johnson's correction (1978, JASA 73:536) in the form that rises with t of Hall 1992,
-    J. R. Stat. Soc. B 54:221.
+    Source: Johnson's correction (1978, JASA 73:536), in Hall's form (1992, J. R. Stat. Soc. B
+    54:221), which always rises with t.
     """
     t = _t_of_sums(n, total, squares, theta0)
     variance = (squared_deviations(n, total, squares) + VARIANCE_GUARD) / n

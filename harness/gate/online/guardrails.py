@@ -274,7 +274,7 @@ class UnitRule:
     local_alpha: float = 0.0  # for the guards of all router workers together; 0 for no guard
     guardrails: Mapping[Guardrail, float] = field(default_factory=dict)
     judge: CanaryJudge | None = None
-    # Secret salt of the rollout's key ledger (`key_ledger`); empty without a ledger.
+    # Secret salt of the rollout's key ledger (see `observation`); empty without a ledger.
     ledger_salt: str = ""
 
     @property

@@ -2,7 +2,7 @@
 
 An `ObservationBlock` contains both arms' units, failures and ranks (statistics.md §2.1).
 `TrafficMinute` and `TrafficTotal` contain requests, tokens, cost and latency by route, arm and
-target. `UnitRule` defines a unit.
+target. `guardrails.UnitRule` defines a unit.
 
 Segments are a closed list of parts of a canary's traffic with separate error counts
 (statistics.md §2.13): whether a request streams, offers tools, its endpoint, and how it names
@@ -76,10 +76,10 @@ class ObservationBlock:
     counts: Mapping[Guardrail, FailureTally] = field(default_factory=dict)
     # In [0, 1], a rank for each scored unit of the smaller arm, by `ranking`.
     ranks: Mapping[Guardrail, tuple[float, ...]] = field(default_factory=dict)
-    # For texts. Older blocks contain no error classes.
+    # For texts, not for decisions.
     levels: Mapping[Guardrail, ArmLevels] = field(default_factory=dict)
-    # None without a ledger: the rule or the router is too old, or the database was unavailable
-    # for too long.
+    # None if no ledger was used: the rollout's unit rule or the router is too old, or the
+    # database was unavailable for too long.
     never_seen: NeverSeen | None = None
 
     @property
@@ -227,8 +227,9 @@ class Segment(StrEnum):
     EMBEDDINGS = "embeddings"
     RESPONSES = "responses"
     MESSAGES = "messages"
-    HEADER = "named_by_header"  # the source of the caller's name: a header, a field
-    FIELD = "named_by_field"  # of the body, the conversation's opening, or only the request
+    # The source of the caller's name (`SOURCES`).
+    HEADER = "named_by_header"
+    FIELD = "named_by_field"
     OPENING = "named_by_opening"
     REQUEST = "named_by_request"
 

@@ -4,8 +4,8 @@ database.
 The canary's share is the known probability that a key's arm is the canary. If the candidate
 fails no more often than the incumbent, a failing unit is in the canary with at most that
 probability, even if something happens to both arms at once. So each failing unit is a bet on
-its arm. This is statistics.md §2.2 with one canary unit per block, and the planned share for
-the block's share.
+its arm. This is the test of statistics.md §2.2 with blocks of one canary unit, and with the
+planned share in place of the block's share.
 
 The guard needs units that count once, in the order of their assignment. A late outcome counts
 for the canary: as a success of the canary, or as a failure of the incumbent. This only lowers

@@ -251,7 +251,9 @@ def build_rerun_command(comparison: Comparison, candidate: Target | None = None)
 
 @dataclass(frozen=True)
 class FormatExample:
-    """One item's answers of the first epoch. A score is None if the answer has no score."""
+    """One item's answers: the incumbent's of the first epoch, and the candidate's first answer
+    that broke a rule. A score is None if the answer has no score.
+    """
 
     item: str
     rule: str

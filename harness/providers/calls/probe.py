@@ -1,5 +1,5 @@
-"""Checks a provider by its list of models and a streamed request: sends one small request over
-HTTP, bounded in time and size, and judges the replies. Errors contain no keys.
+"""Checks a provider by two HTTP requests, bounded in time and size: its list of models, and a
+small streamed chat. Errors contain no keys.
 """
 
 import http.client
@@ -173,7 +173,7 @@ def _key(provider: Provider, models: ProbeReply, chat: ProbeReply | None) -> Pro
         return ProbeFinding(ProbeSubject.KEY, ProbeStatus.FAIL, found, step)
     if any(status is not None and 200 <= status < 300 for status in statuses):
         return ProbeFinding(ProbeSubject.KEY, ProbeStatus.OK, "accepted")
-    found = f"status {statuses[0]} does not show it"
+    found = f"status {statuses[0]} does not show whether the key is accepted"
     return ProbeFinding(ProbeSubject.KEY, ProbeStatus.UNKNOWN, found)
 
 

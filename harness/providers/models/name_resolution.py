@@ -1,9 +1,10 @@
 """Finds the provider for a model's name: six rules in order, each with its reason. Pure.
 
 The first rule that finds a provider decides. After a prefix, the rest is the model's name or a
-short form of it. `keyword`, `local` and `gateway` take exact names only. If the
-provider's models are known, they refuse an unknown name. A name that begins with a kind goes to
-another kind only if it is another model's exact name, or by a gateway.
+short form of it. If no known model fits, `keyword`, `local` and `gateway` pass a name of one
+word on unchanged; if the provider's models are known, these rules refuse the name. A name that
+begins with a kind (`anthropic/…`) goes to a provider of another kind in two cases: its model's
+name begins with the same kind and a slash, or the provider is a gateway.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -1,5 +1,6 @@
-"""Finds and writes the evidence for each target of a route's version: a change's (`proof_of`),
-the fallback chain's (`write_fallbacks`), and waivers (`Waivers`).
+"""Finds and writes the evidence for each target of a route's version: for the target that a
+change brings in (`proof_of`), and for fallbacks (`write_fallbacks`). Stores waivers
+(`Waivers`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -53,7 +54,7 @@ FORMER = (
     .where(
         route_version.c.route == sa.bindparam("name"),
         route_version.c.incumbent == sa.bindparam("incumbent"),
-        # A break-glass makes no target a former incumbent.
+        # A target that served only by break-glass does not count as a former incumbent.
         route_version.c.break_glass.is_(None),
     )
     .order_by(route_version.c.version.desc())

@@ -79,7 +79,7 @@ EVAL_RUN: Final = record(
     also=lambda run: {"fingerprint": run.fingerprint},
 )
 
-# The signature omits these columns, because workers cannot sign runs and change these.
+# The signature omits these columns, because workers change them, and workers cannot sign runs.
 eval_run = sign_rows_of(
     EVAL_RUN.table,
     changing=(
@@ -319,7 +319,7 @@ class EvalRuns(Records[EvalRun]):
 
     def set_state(self, run: str, state: RunState, message: str = "") -> None:
         """Sets the state. All states but RUNNING clear the lease; FAILED counts a failure."""
-        # RUNNING needs no turn, because only the worker with the lease sets it.
+        # RUNNING needs no `serialize`, because only the worker with the lease sets it.
         self._change_run(run, _into(state, message), decides=state is not RunState.RUNNING)
 
     def leave(self, run: str, owner: str, state: RunState, message: str = "") -> bool:
@@ -356,7 +356,7 @@ class EvalRuns(Records[EvalRun]):
 
     def want(self, run: str, items: int) -> None:
         """Increases the number of wanted items, and queues the run if it ended."""
-        # Takes its turn before it locks a run, so that no two transactions wait for each other.
+        # Serializes before it locks a run, so that no two transactions wait for each other.
         self._tx.serialize()
         found = self.get(run)
         changes: dict[str, object] = {"wanted": max(items, found.wanted)}

@@ -87,10 +87,10 @@ class BreakerPolicy:
 
     def __post_init__(self) -> None:
         if min(self.failures, self.probe_successes) < 1:
-            raise InputError("breaker: failures and probe_successes are at least 1")
+            raise InputError("breaker: failures and probe_successes must be at least 1")
         if min(self.window_s, self.open_s, self.trickle_s, self.probe_lease_s) <= 0:
             raise InputError(
-                "breaker: window_s, open_s, trickle_s and probe_lease_s are above 0"
+                "breaker: window_s, open_s, trickle_s and probe_lease_s must be above 0"
             )
         if not 0 <= self.share <= 1:
             raise InputError(f"breaker: share is between 0 and 1, not {self.share}")

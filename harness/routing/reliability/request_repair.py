@@ -1,6 +1,6 @@
-"""Derives from a provider's refusal how the router repairs a request. A repair never changes
-the request's meaning (messages, tools, formats), but may reorder the turns of a conversation
-for a target's template. Pure.
+"""Derives from a provider's refusal how the router repairs a request. A repair keeps the
+messages' texts, tools and formats. For a target's template it may change the roles of turns,
+join turns, or insert an answer. Pure.
 """
 
 import re
@@ -248,7 +248,7 @@ class RepairKind(StrEnum):
     AT_MOST = "at_most"
     AT_LEAST = "at_least"
     RENAME = "rename"
-    REORDER = "reorder"  # reorders the turns for the target's template
+    REORDER = "reorder"  # writes the turns in the order that the target's template needs
 
 
 # The part of the request that each turn order changes, for people.

@@ -44,7 +44,7 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if min(self.tries_per_target, self.attempts) < 1:
-            raise InputError("retry: tries_per_target and attempts are at least 1")
+            raise InputError("retry: tries_per_target and attempts must be at least 1")
         if not 0 <= self.base_s <= self.cap_s:
             raise InputError(f"retry: base_s ({self.base_s}) is above cap_s ({self.cap_s})")
         if min(self.attempt_s, self.max_wait_s) < 0:

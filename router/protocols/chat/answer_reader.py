@@ -248,7 +248,8 @@ class ToolCallOrder:
 class ChatStreamReader:
     """Translates a chat stream into the events of another protocol.
 
-    After a finish reason, it writes the end on the usage, `[DONE]` or the connection's end.
+    After a finish reason, it writes the end when the usage, `[DONE]` or the connection's end
+    arrives.
     Without a finish reason it writes no end, so the endpoint's filter reports a broken stream.
     thinking: it writes thinking.
     """

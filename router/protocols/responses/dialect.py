@@ -191,7 +191,9 @@ class ResponsesStream(StreamFilter):
         return not self.failure
 
     def _failed(self, response: Mapping[str, object]) -> bool:
-        """Handles a failed response. Returns True if the client has output and must see it."""
+        """Handles a failed response. Returns True if the client already has output, so that it
+        must get the failure.
+        """
         if not self.committed:
             self._refused(response.get("error"))
             return False

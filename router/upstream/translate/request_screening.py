@@ -66,7 +66,7 @@ _NO_HINTS: Final[Mapping[str, str]] = {
     "functions": "the older form of tools; send `tools`",
     "function_call": "the older form of tools; send `tool_choice`",
 }
-# For Google's models, which return log probabilities.
+# Fields that no translation supports. Google's models do return log probabilities.
 _NO_COUNTERPART: Final = ("audio", "modalities", "functions", "function_call")
 NATIVE_FIELDS: Final = ("n", *_NO_COUNTERPART)
 _NOTHING: Final[tuple[object, ...]] = ("", [], {}, ["text"])
@@ -168,7 +168,7 @@ def untranslatable_field(field_value: Callable[[str], object]) -> str:
 
 def _refuse_choices(body: Json) -> None:
     if body.get("n") not in (None, 1):
-        raise Untranslatable("`n` is above 1: this target returns one answer per request", "n")
+        raise Untranslatable("`n` must be 1: this target returns one answer per request", "n")
 
 
 def _message(message: Json, place: str, kind: str, request: ScreenedRequest) -> Json:

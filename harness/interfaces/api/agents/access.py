@@ -3,7 +3,8 @@
 
 A web page in the operator's browser shares the operator's connection. So a request without a
 key must come from a loopback peer without a proxy, name this machine as its Host, and have no
-other Origin. Its body must be JSON, which a page cannot send to another Origin unasked.
+other Origin. Its body must be JSON, which a browser sends to another Origin only after a CORS
+preflight.
 """
 
 import json
@@ -246,8 +247,8 @@ class AgentsAccess:
             )
         return ErrorAnswer(
             HTTPStatus.UNAUTHORIZED,
-            f"{reason}; send `Authorization: Bearer {DATA_KEY_PREFIX}…`, a key that `swapgate "
-            "key create NAME` makes (with `--role approver` for a model as PROVIDER:MODEL)",
+            f"{reason}; send `Authorization: Bearer {DATA_KEY_PREFIX}…`, a key from `swapgate "
+            "key create NAME` (with `--role approver` if the agent's model is PROVIDER:MODEL)",
             "invalid_api_key",
             headers={"www-authenticate": 'Bearer realm="swapgate agents"'},
         )
@@ -313,8 +314,8 @@ CONTROL_TIMEOUT_S: Final = 30.0
 
 
 def pass_on(installation: Installation, request: Request, body: bytes) -> Response:
-    """Sends a request that needs a signature to the control plane, which checks the client's
-    key and the agent itself. Raises ConfigError.
+    """Sends a request that needs a signature to the control plane, which makes its own checks
+    of the client's key and of the agent. Raises ConfigError.
     """
     settings, secret = installation.settings, installation.secret
     url = settings.agents.control_url or http_url(settings.control.host, settings.control.port)

@@ -101,8 +101,8 @@ class AgentFields(AgentsBody):
 
 
 class AgentBody(AgentFields):
-    """An agent to create. model: a route, `auto:ROUTE` (or `auto`, if only one route has a
-    floor), or a literal `PROVIDER:MODEL`, which needs an approver's key. tools: names of the
+    """An agent to create. model: a route, `auto:ROUTE` (or `auto`, if `agents.floors` has one
+    route), or a literal `PROVIDER:MODEL`, which needs an approver's key. tools: names of the
     server's tools, and functions that the client runs. instructions: the system message of all
     sessions.
     """

@@ -78,7 +78,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     incumbent, candidate = _seed(trial.incumbent), _seed(trial.candidate)
     file = config_file(config, os.environ)
     if file is not None:
-        load_settings(file)  # so that a fault is named by its line, not by that of a copy
+        load_settings(file)  # so that an error names its line there, not in the copy below
     providers = _providers([incumbent, candidate], file)
     folder = FOLDER / _name(trial, providers)
     folder.mkdir(parents=True, exist_ok=True)
@@ -218,7 +218,7 @@ EXITS: Final = REJECTED_BY_VERDICT | {"passed": 0}
 def progress_pauses(
     ctx: Context, clock: Clock, timeout_s: float | None = None
 ) -> Iterator[Callable[[Proposal], bool]]:
-    """Yields a pause for `run_until_decided`, which writes a progress line to stderr."""
+    """Yields the pauses of `run_until_decided`; each updates the progress line on stderr."""
     ticker = ProgressLine()
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
 

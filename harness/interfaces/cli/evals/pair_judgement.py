@@ -103,7 +103,10 @@ def parse_blocks(text: str, place: str) -> tuple[BlockRow, ...]:
         known |= {column: _count(row, column) for column in missing if column in row.cells}
         block = BlockRow(name, row.line, **known)
         if block.canary_missing > block.missing:
-            raise row.error(f"{block.canary_missing} canary_missing of {block.missing} missing")
+            raise row.error(
+                f"canary_missing is {block.canary_missing}, but missing, which includes it, is "
+                f"only {block.missing}"
+            )
         blocks.append(block)
     return tuple(blocks)
 
@@ -292,7 +295,7 @@ def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
     test = PlannedTest(terms.alpha, count, count, graded=graded, margin=margin)
 
     def spread(effect: float) -> float:
-        # Pass/fail items show a difference only if at least that share of them differ.
+        # A mean difference of `effect` needs at least that share of differing pass/fail items.
         return sd if graded or margin else max(sd, sd_pass_fail(effect, effect))
 
     smallest = 0.0

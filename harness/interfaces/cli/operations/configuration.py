@@ -121,8 +121,8 @@ def _shown(path: KeyPath, value: Plain) -> str:  # noqa: PLR0911 - one per kind 
 
 
 def _address(url: str) -> str:
-    """Returns only the host of a webhook's address, or the service of a chat's address
-    (Apprise), because the rest may be a secret.
+    """Returns only the host of a webhook's address, or the scheme of an Apprise address
+    (`slack://`), because the rest may be a secret.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
