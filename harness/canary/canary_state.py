@@ -246,7 +246,8 @@ OPERATIONS: Final = {
     RolloutSignal.RESUME: "Continue a canary that is paused, or on hold after a fault of a "
     "router.",
     RolloutSignal.ADVANCE: "Advance one step, even if evidence is missing.",
-    RolloutSignal.PROMOTE: "Promote now. Requires a passed verdict; the proposer cannot.",
+    RolloutSignal.PROMOTE: "Promote now, with a passed verdict; not by the proposer, "
+    "except with `self_approval`.",
     RolloutSignal.ABORT: "End the canary, or the bake: the former incumbent serves again.",
     RolloutSignal.FINISH: "End the bake: the promotion stays.",
 }

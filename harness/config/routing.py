@@ -75,7 +75,7 @@ class RouteEntry(PlainRouteSettings):
     fallbacks: tuple[str | FallbackEntry, ...] = ()
     # Suites that decide the route's swaps: names, or name, role and weight.
     suites: tuple[str | RouteSuite, ...] = ()
-    # Share of requests that keeps each fallback provider warm: 1%, or 100 (basis points).
+    # Share of callers that keeps each fallback provider warm: 1%, or 100 (basis points).
     keep_warm: int | str = 0
     # side_effects: effects of the route's tools cannot be undone.
     tools: Literal["side_effects"] | None = None

@@ -34,7 +34,7 @@ SwapgateError
 ├── SignatureInvalid       a stored row has no signature, or differs from the signed content
 ├── SnapshotInvalid        a snapshot is invalid; the router keeps serving the old one
 │   └── DatabaseRestored   the snapshot is older than the served one; a person decides
-├── UpstreamError          a provider failed (`frame.failures` says how)
+├── UpstreamError          a provider failed; says how
 │   └── NoAnswer           a call got no answer; says whether a retry may succeed
 └── CallFailed             a ModelClient's call has no answer; has status, code, retry_after_s
     ├── CallRefused        the request is wrong

@@ -19,7 +19,7 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     "swapgate_requests": MetricSpec(
         _C,
         "Requests by assigned arm, and by the target that answered or was tried last; outcome "
-        "is ok, failed, client_error, cancelled, or handed_on (to an agent's `fallbackModel`)",
+        "is ok, failed, client_error, cancelled, or handed_on (the agent's fallback answers)",
         ("route", "arm", "provider", "target", "outcome"),
     ),
     "swapgate_request_duration_seconds": MetricSpec(

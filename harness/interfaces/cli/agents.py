@@ -121,7 +121,7 @@ def grants(
     agent_id: str | None = opt("Only this agent's.", "--agent", metavar="ID"),
     page_request: PageRequest = PAGE,
 ) -> None:
-    """List the grants for models that agents name as PROVIDER:MODEL."""
+    """List the consents to agents' models with a name PROVIDER:MODEL."""
     found = session.context.store.lists.agent_grants(page_request, agent=agent_id)
     output.listing(
         found,

@@ -178,7 +178,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         ),
         "person": (
             ".operations.client_keys",
-            "People: principals of the same person, and open sessions.",
+            "People: which principals are one person, and who is signed in.",
         ),
         "user": (".agents", "Users of the clients: delete a user's data."),
         "config": (".operations.configuration", "The configuration."),

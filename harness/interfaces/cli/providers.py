@@ -216,7 +216,7 @@ def _show(code: DeviceCode) -> None:
 def logout(session: Session, provider: str) -> None:
     """Delete a provider's sign-in tokens. Without another key, its targets get no requests.
 
-    Also revoke the application at the vendor, which still knows it.
+    Afterwards revoke the application yourself, on the vendor's page.
     """
     session.decide(sign_in.sign_out, provider)
     done = {"provider": provider, "signed_in": False}
@@ -235,7 +235,7 @@ provider_key.add_command(logout)
 
 @command(provider_key, "list")
 def list_credentials(session: Session) -> None:
-    """List the providers and their keys. Reads only this command's environment variables."""
+    """List the providers and their keys, stored or in this shell's environment."""
     found = credentials.list_credentials(session.context_with_providers)
     output.listing(
         found,

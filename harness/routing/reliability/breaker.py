@@ -73,7 +73,8 @@ class BreakerPolicy:
     window_s: float = 60.0  # time in which failures are counted
     # The circuit opens only if this share of the window's requests failed, too.
     share: float = 0.20
-    # First duration of an open circuit; doubles with every failed probe, up to open_max_s.
+    # First duration of an open circuit. Doubles, up to open_max_s, if a probe fails after it or
+    # after a good probe.
     open_s: float = 120.0
     open_max_s: float = 900.0  # maximum duration of an open circuit
     # Pause after the opening, or after a failed probe, before an open circuit lets one request

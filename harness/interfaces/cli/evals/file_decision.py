@@ -108,7 +108,8 @@ def gate_decide(
 
     With --from, the files are results of another tool, as for `swapgate try`.
 
-    Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive or running.
+    Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive or not
+    enough items yet.
     """
     between_0_and_1("--margin", margin)
     between_0_and_1("--alpha", alpha)
@@ -163,8 +164,8 @@ def canary_decide(
     """Decide about a canary from the counts in BLOCKS.csv.
 
     Columns: block, requests, canary_requests, failures, canary_failures. `requests` and
-    `failures` count both arms. Optional columns missing, canary_missing count outcomes that
-    never arrived. Exit code: 0 hold, 3 rollback, 2 bad input.
+    `failures` count both arms. The optional columns `missing` and `canary_missing` count
+    outcomes that never arrived. Exit code: 0 hold, 3 rollback, 2 bad input.
     """
     between_0_and_1("--alpha", alpha)
     from harness.interfaces.cli.evals.pair_judgement import parse_blocks  # noqa: PLC0415 - `--help` stays quick

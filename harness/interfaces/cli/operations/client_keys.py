@@ -57,7 +57,7 @@ class LimitOptions:
         metavar="SHARE",
     )
     requests_per_min: Limit = opt(
-        "Requests per minute, across all workers.", type=LIMIT, metavar="N"
+        "Requests per minute, across one machine's workers.", type=LIMIT, metavar="N"
     )
     tokens_per_min: Limit = opt(
         "Tokens per minute, of input and output.", type=LIMIT, metavar="N"
@@ -253,7 +253,7 @@ def _kind(key: ApiKey) -> str:
 
 @click.group()
 def person() -> None:
-    """People: principals of the same person, and open sessions."""
+    """People: which principals are one person, and who is signed in."""
 
 
 @command(person, "list")
@@ -294,8 +294,8 @@ def link(
 def separate(session: Session, name: str, *, reason: str = REASON) -> None:
     """Declare that NAME is a separate person, with no other principal here.
 
-    A single sign-on user needs this declaration, or a `link`, to approve a key holder's
-    proposal, and vice versa. A third person must make the declaration.
+    A single sign-on user and a key holder can approve each other's proposals only after this
+    declaration, or a `link` to another person. A third person must make the declaration.
     """
     declared = session.decide(keys.separate_people, name, reason)
     output.answer(declared, f"{name} is a separate person")

@@ -47,8 +47,8 @@ def accept_restore(
 ) -> None:
     """Continue with a database that was restored from a backup.
 
-    Opens a new epoch, which routers accept. A key that was revoked after the backup stays
-    revoked on routers that know of the revocation.
+    Begins a new epoch (ADR 28), so that routers accept the database. A key that was revoked
+    after the backup stays revoked on routers that know of the revocation.
     """
     from harness.app.router_process import revision_on_disk  # noqa: PLC0415 - `--help` stays quick
     from harness.operations import integrity  # noqa: PLC0415 - `--help` stays quick

@@ -68,7 +68,7 @@ def init(
     If `.env` or the environment has keys of known providers, the command adds these providers
     after you agree.
 
-    `--from litellm config.yaml` converts LiteLLM's configuration, and reports on each key.
+    `--from litellm config.yaml` converts LiteLLM's configuration, and reports on each setting.
     """
     from harness.app.set_up import import_config, set_up  # noqa: PLC0415
 

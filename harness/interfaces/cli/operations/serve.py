@@ -220,7 +220,7 @@ def flagd(
     every: float = EVERY,
     settle: float = SETTLE,
 ) -> None:
-    """Set the shares of variants in flagd's file for each route that is a flag.
+    """Set the shares in flagd's file for each flag with a route's name.
 
     Canaries count the spans in which the flag was evaluated.
     """

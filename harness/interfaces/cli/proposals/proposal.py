@@ -178,7 +178,10 @@ def approve(
         metavar="TIMES",
     ),
 ) -> None:
-    """Approve a passed proposal, so that its canary opens. The proposer cannot."""
+    """Approve a passed proposal, so that its canary opens.
+
+    The proposer cannot, except with the policy's `self_approval`.
+    """
     found = decisions.review_proposal(session.context, proposal_id)
     if found.unlisted:
         output.note(found.unlisted)
@@ -235,7 +238,7 @@ def reject(
 def retry(
     session: Session, proposal_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
 ) -> None:
-    """Retry, at once, a proposal that waits for a provider; restart its waiting time."""
+    """Retry at once a proposal that waits for a provider; its maximum wait begins again."""
     retried = session.decide(decisions.retry_proposal, proposal_id, reason)
     output.answer(retried, f"{retried.id} asks the provider again")
 

@@ -172,7 +172,7 @@ class SettingsOptions:
         "Next step if a provider's content filter refuses. New routes: fail."
     )
     keep_warm_bps: int | None = opt(
-        "Share of requests that keeps each fallback provider warm: 1%. New routes: 0%.",
+        "Share of callers that keeps each fallback provider warm, such as 1%. New routes: 0%.",
         "--keep-warm",
         type=Reads("share", parse_keep_warm_share),
         metavar="SHARE",
@@ -251,7 +251,9 @@ class SettingsOptions:
     on_better: OnBetter | None = opt(
         "Next step after a candidate passes. New schedules: propose."
     )
-    prefer: Preference | None = opt("Claim of a candidate. New schedules: better.")
+    prefer: Preference | None = opt(
+        "Claim: superior, or cheaper_and_not_worse. New schedules: better."
+    )
 
     def over(self, before: RouteSettings, suites: tuple[RouteSuite, ...]) -> RouteSettings:
         given = {name: value for name, value in vars(self).items() if value is not None}

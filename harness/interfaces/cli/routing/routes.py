@@ -257,7 +257,7 @@ def _name_incumbent(session: Session, route: Route) -> str:
 
 @command(route, "candidates")
 def list_candidates(session: Session, name: str = ROUTE) -> None:
-    """Show the models that the route's suites measured, best first, and the next round."""
+    """Show the models that the suites measured, best first, and when the next round begins."""
     board = load_leaderboard(session.context, name)
     if output.documented(board):
         return
