@@ -162,7 +162,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "drift": (".drift", "The drift watch: whether models still answer as before."),
         "switch": (
             ".routing.holds",
-            "The kill switch: force a provider or a target, or avoid it.",
+            "Switches: force or avoid a provider or a target, or freeze routes.",
         ),
         "agent": (".agents", "Agents: their switch requests and grants."),
         "audit": (".operations.audit", "The audit log: append-only, hash-chained."),
