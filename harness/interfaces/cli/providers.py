@@ -216,7 +216,7 @@ def _show(code: DeviceCode) -> None:
 def logout(session: Session, provider: str) -> None:
     """Delete a provider's sign-in tokens. Without another key, its targets get no requests.
 
-    Afterwards revoke the application yourself, on the vendor's page.
+    Then revoke the application on the vendor's page.
     """
     session.decide(sign_in.sign_out, provider)
     done = {"provider": provider, "signed_in": False}
