@@ -21,10 +21,9 @@ ENVIRONMENT_VARIABLE: Final = "SWAPGATE_FORCE"
 _ITEM: Final = re.compile(
     r"(?:(?P<route>.+?)\s*=\s*)?(?P<kind>(?:avoid:)?(?:provider|target))\s*:(?P<name>.*)"
 )
-_GRAMMAR: Final = (
-    "write provider:NAME, target:ID, avoid:provider:NAME, avoid:target:ID or "
-    "ROUTE=provider:NAME, separated by commas"
-)
+_FORMS: Final = "write provider:NAME, target:ID, avoid:provider:NAME, avoid:target:ID"
+_GRAMMAR: Final = f"{_FORMS} or ROUTE=provider:NAME, separated by commas"
+_ONE: Final = f"{_FORMS} or freeze"
 
 
 class SwitchSource(StrEnum):
@@ -199,10 +198,12 @@ def parse_file_switches(items: Sequence[str], now: datetime) -> tuple[KillSwitch
 
 
 def parse_force(text: str) -> Force:
-    """Parses `provider:NAME` or `target:ID`, optionally after `avoid:`. Raises InputError."""
+    """Parses `provider:NAME` or `target:ID`, optionally after `avoid:`, or `freeze`. Raises
+    InputError.
+    """
     if text.strip() == ForceKind.FREEZE:
         return Force(ForceKind.FREEZE, "")
-    route, force = _parsed(text.strip(), repr(text.strip()))
+    route, force = _parsed(text.strip(), repr(text.strip()), _ONE)
     if route is not None:
         raise InputError(f"{text.strip()!r} names a route: give the route separately")
     return force
@@ -235,13 +236,13 @@ def _standing(
     return tuple(switches.values())
 
 
-def _parsed(item: str, place: str) -> tuple[str | None, Force]:
+def _parsed(item: str, place: str, grammar: str = _GRAMMAR) -> tuple[str | None, Force]:
     found = _ITEM.fullmatch(item)
     if found is None:
-        raise InputError(f"{place} is not a switch; {_GRAMMAR}")
+        raise InputError(f"{place} is not a switch; {grammar}")
     name = found["name"].strip()
     if not name:
-        raise InputError(f"{place} names no {found['kind']}; {_GRAMMAR}")
+        raise InputError(f"{place} names no {found['kind']}; {grammar}")
     return found["route"], Force(ForceKind(found["kind"]), name)
 
 

@@ -149,6 +149,8 @@ def throw_switch(
     if request.starts_at is not None and not request.force.freezes:
         raise InputError("only a freeze can start later")
     starts_at = max(request.starts_at or now, now)
+    if starts_at - now > LONGEST:
+        raise InputError("a freeze begins within one year")
     with ctx.store.write() as tx:
         _check(tx, request)
         switch = KillSwitch(

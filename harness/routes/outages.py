@@ -205,7 +205,7 @@ class _Shut:
     def from_alerts(cls, open_: Iterable[AlertRecord]) -> "_Shut":
         targets, providers = {}, {}
         for record in open_:
-            _, about, *part = record.key.split(":")
+            about, *part = record.key.split(":")[1:] or [""]
             if record.kind in _TARGETS_SHUT:
                 targets[about] = record.first_seen
             elif record.kind in _PROVIDERS_SHUT and part in ([], [_NO_KEY]):

@@ -59,7 +59,7 @@ class Freeze:
 
     def describe(self, route: str) -> str:
         source = f"by {self.source}, {self.switch}" if self.switch else self.source
-        return f"route {route} is frozen{self._until} ({self.reason}; {source})"
+        return f"route {route} is frozen{self._until} ({self.reason.rstrip('.')}; {source})"
 
     @property
     def _until(self) -> str:

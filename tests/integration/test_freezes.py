@@ -1,7 +1,7 @@
 import re
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import ConfigError, Conflict, InputError, NotAllowed, SignatureInvalid
 from harness.frame.people.access import Actor, Role
+from harness.frame.runtime.clock import SystemClock
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.rollout import RolloutSignal
 from harness.gate.verdict import Passed
@@ -44,6 +45,7 @@ from tests.support.site.command_line import CommandLine
 
 pytestmark = pytest.mark.req("G1", "G2")
 HOUR, FREEZE = timedelta(hours=1), Force(ForceKind.FREEZE, "")
+WEEK = SwitchRequest(FREEZE, "the release week.", lasts=HOUR)
 ANN_WHO_APPROVES = Actor(ANN.name, Role.APPROVER, ANN.principal)
 
 
@@ -110,6 +112,27 @@ def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after
     assert freezes.list_freeze_notices(world.context()) == []
 
 
+def test_a_freeze_that_starts_later_holds_nothing_yet_and_says_when_it_begins(
+    cli: CommandLine, world: SmallInstallation
+) -> None:
+    thrown = ("switch", "throw", "freeze", "--from", "2999-12-31T23:00-01:00", "--for", "2h")
+    assert "within one year" in cli.run(*thrown, "--reason", "x", exits=2).stderr
+    never = replace(WEEK, starts_at=datetime.max.replace(tzinfo=UTC))
+    with pytest.raises(InputError, match="within one year"):
+        freezes.throw_switch(world.context(), BEN, never, source=SwitchSource.REST)
+
+    begins = SystemClock().now() + 48 * HOUR
+    soon = ("switch", "throw", "freeze", "--from", begins.isoformat(), "--for", "2h")
+    said = cli.run(*soon, "--reason", "x").stderr
+    assert f"for all routes from {begins:%Y-%m-%d %H:%M:%S} UTC until " in said
+    in_an_hour = replace(WEEK, starts_at=world.clock.now() + HOUR)
+    freezes.throw_switch(world.context(), BEN, in_an_hour, source=SwitchSource.CLI)
+    assert freezes.list_freeze_notices(world.context()) == []
+    world.clock.advance(3600)
+    (notice,) = freezes.list_freeze_notices(world.context())
+    assert f"(the release week; by ben, {notice.switch})" in notice.describe("chat")
+
+
 def test_a_running_canary_waits_out_a_freeze_longer_than_its_deadline_and_is_promoted_after(
     tmp_path: Path,
 ) -> None:
@@ -165,6 +188,15 @@ def test_an_installation_that_observes_measures_and_waits_until_swaps_are_possib
     world.observe_only = False
     world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
+
+
+def test_the_list_of_freezes_names_the_setting_that_freezes_all_routes(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "observe_only" not in cli.run("switch", "list").stderr
+    monkeypatch.setenv("SWAPGATE__CONTROL__OBSERVE_ONLY", "true")
+    said = cli.run("switch", "list").stderr
+    assert "control.observe_only: freeze for all routes (this installation only" in said
 
 
 def test_where_it_observes_a_live_canary_is_held_goes_no_step_on_and_can_still_go_back(

@@ -149,3 +149,12 @@ def test_a_quiet_route_whose_targets_are_all_left_out_is_down(world: SmallInstal
         )
     # One key of several is refused.
     assert not route_queries.load_overview(world.context()).active
+
+
+def test_an_alert_about_a_refused_revision_hides_no_outage(world: SmallInstallation) -> None:
+    with_fallback(world, "help")
+    kind, now = AlertKind.REVISION_REFUSED, world.clock.now()
+    with world.store.write() as tx:  # a router raises it with a key that names no subject
+        Alerts(tx).fold([Alert(kind, "routing table", kind.value, "t", "x", now, "w")])
+    serve(world, "sim/good", route="help", left=9)
+    assert list(outages.load_outages(world.context())) == ["help"]

@@ -167,6 +167,12 @@ def test_a_switch_that_cannot_be_read_is_refused_with_its_place(text: str, says:
     assert str(refused.value).startswith("SWAPGATE_FORCE: ")
 
 
+def test_a_person_who_misspells_a_freeze_reads_how_to_write_it() -> None:
+    for text in ("freez", "avoid:freeze", "freeze:chat"):
+        with pytest.raises(InputError, match=r"is not a switch; write .* or freeze$"):
+            parse_force(text)
+
+
 @given(st.text(max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

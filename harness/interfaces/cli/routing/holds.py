@@ -142,8 +142,9 @@ def throw(
         if thrown.expires_at
         else "until it is lifted"
     )
+    begins = f"from {timestamp(thrown.starts_at)} UTC " if thrown.starts_at else ""
     lift = f"swapgate switch lift {thrown.id} --reason …"
-    advice = f"{thrown.force.text} for {scope} {until}. To lift it: `{lift}`"
+    advice = f"{thrown.force.text} for {scope} {begins}{until}. To lift it: `{lift}`"
     output.answer(thrown, thrown.id, advice=advice)
     if thrown.force.freezes:
         return
@@ -171,7 +172,7 @@ def lift(session: Session, switch_id: str = arg("ID"), *, reason: str = REASON) 
 def list_switches(session: Session, *, page_request: PageRequest = PAGE) -> None:
     """List the switches that people threw, newest first.
 
-    Prints switches and weekly freezes of the file, and switches of SWAPGATE_FORCE, on stderr.
+    Prints switches and freezes of the file, and switches of SWAPGATE_FORCE, on stderr.
     """
     switches = session.context.store.lists.switches(page_request)
     now = session.installation.clock.now()
@@ -181,6 +182,9 @@ def list_switches(session: Session, *, page_request: PageRequest = PAGE) -> None
         for window in session.context.freeze_windows:
             scope = ", ".join(sorted(window.routes)) or "all routes"
             output.note(f"every week, {window}: {scope} ({window.reason})")
+        if session.context.observe_only:
+            reason, setting = freezes.OBSERVE_ONLY
+            output.note(f"{setting}: freeze for all routes ({reason})")
     output.listing(
         switches,
         lambda record: {
