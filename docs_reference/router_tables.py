@@ -89,7 +89,7 @@ def _ids(intake: HistoryIntake) -> str:
 
 def _reasoning(intake: HistoryIntake) -> str:
     if intake.demands_reasoning:
-        return "its own; empty in an answer with tool calls that lacks it"
+        return "its own; empty text if an answer with tool calls has none"
     return "its own" if intake.returns_reasoning else "none"
 
 
