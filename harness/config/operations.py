@@ -71,7 +71,7 @@ class CaptureEntry(BaseModel):
 
     model_config = _STRICT
     redact: list[RedactionEntry] = []  # your own rules: name, pattern, replacement
-    keep: list[str] = Field([], description="built-in rules to switch off, such as phone")
+    keep: list[str] = Field([], description="kinds that stay unredacted, such as phone")
 
 
 def capture_settings(entry: CaptureEntry, document: Document) -> CaptureSettings:

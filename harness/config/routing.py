@@ -77,7 +77,7 @@ class RouteEntry(PlainRouteSettings):
     suites: tuple[str | RouteSuite, ...] = ()
     # Share of callers that keeps each fallback provider warm: 1%, or 100 (basis points).
     keep_warm: int | str = 0
-    # side_effects: effects of the route's tools cannot be undone.
+    # Set it if tools' effects cannot be undone; prevents keep-warm and shadows.
     tools: Literal["side_effects"] | None = None
     capture: int | str = 0  # share to capture, redacted, such as 1% or 100 (basis points)
     # Other routes for some kinds of request.

@@ -225,7 +225,7 @@ class CodeEntry(BaseModel):
     model_config = _STRICT
     uncontained: bool = Field(
         default=False,
-        description="run code even without a sandbox; verdicts then end in `+uncontained`",
+        description="run code even without a sandbox; scorer names then end in `+uncontained`",
     )
 
 
@@ -257,7 +257,7 @@ class CatalogueItem(BaseModel):
 
     model_config = _STRICT
     price: Price | None = None  # token prices
-    context_window: int | None = Field(None, description="maximum input tokens")
+    context_window: int | None = Field(None, description="tokens of input and output together")
     capabilities: dict[str, bool] = Field({}, description=f"values of {', '.join(ABILITIES)}")
     end_date: date | None = Field(
         None, description="the day on which the provider may remove the model"

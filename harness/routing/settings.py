@@ -125,14 +125,15 @@ class AgentSettings:
     host: str = "127.0.0.1"  # listening address
     port: int = 8085  # listening port
     # Address to which the router forwards `/agents`. null: `host` and `port`, if `enabled`.
-    # Empty: none.
+    # Empty string: not forwarded.
     url: str | None = None
     router_url: str = ""  # router that calls the models; empty for the router of this file
     # Control plane that signs grants; empty for the control plane of this file.
     control_url: str = ""
     # Address of approval links; empty for the router of this file.
     public_url: str = ""
-    # Requests from this machine need no key; allowed only if every server listens on loopback.
+    # Requests from this machine need no key; allowed only if router.host and agents.host are
+    # loopback addresses.
     open_on_loopback: bool = False
     switch_timeout_s: float = 3_600.0  # how long a switch waits for a person
     switch_days: float = 1.0  # how long a session keeps an approved model

@@ -162,7 +162,7 @@ class PlainRouteSettings:
     # After a provider's content filter refused: fail the request, or call the next target.
     on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
     data_class: str = ""  # class of its data, one of `data_classes`
-    task: str = ""  # requests with x-swapgate-task: NAME use this route
+    task: str = ""  # requests whose x-swapgate-task has this value use the route
     capture_per_day: int = 200  # maximum captured requests in a day (UTC)
     capture_keep_days: float = 30.0  # how long Swapgate keeps captured requests
     # Largest request and largest answer that is captured, mirrored or judged.

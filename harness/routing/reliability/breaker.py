@@ -73,12 +73,12 @@ class BreakerPolicy:
     window_s: float = 60.0  # time in which failures are counted
     # The circuit opens only if this share of the window's requests failed, too.
     share: float = 0.20
-    # First duration of an open circuit. Doubles, up to open_max_s, if a probe fails after it or
-    # after a good probe.
+    # First duration of an open circuit. Doubles, up to open_max_s, if a probe fails after this
+    # time or after another probe's success.
     open_s: float = 120.0
     open_max_s: float = 900.0  # maximum duration of an open circuit
-    # Pause after the opening, or after a failed probe, before an open circuit lets one request
-    # pass. If trickle_s is open_max_s or more, no request passes before open_s is over.
+    # Pause after the opening or a failed probe, before an open circuit lets one request
+    # pass. At open_max_s or more, the first request waits for open_s.
     trickle_s: float = 10.0
     probe_successes: int = 3  # successful probes in a row that close the circuit again
     # A probe without an outcome is abandoned after this time.

@@ -38,7 +38,7 @@ class RetryPolicy:
     cap_s: float = 8.0  # longest later pause; pauses are random below their limit
     tries_per_target: int = 2  # tries at one target within one request
     attempts: int = 6  # tries of one request, over all targets
-    # Another attempt needs this much time left, or half of the target's share if that is less.
+    # Another attempt needs this much time left, or half of the target's time, if less.
     attempt_s: float = 1.0
     max_wait_s: float = 2.0  # longest wait while another target is available
 
