@@ -109,7 +109,7 @@ def test_a_fault_is_told_with_file_line_and_field(
         ("a.jsonl", b'{"input": "a", "target": NaN}', ":1: not JSON: NaN"),
         ("a.jsonl", b'{"input": "a", "target": "1"}\n{"input": "\xff"}', ":2: not UTF-8"),
         # With the line where the row begins.
-        ("a.csv", b"input,target\na,1,2\n", r"\.csv:2: more cells"),
+        ("a.csv", b"input,target\na,1,2\n", r"\.csv:2: the row has more cells"),
         ("a.csv", b'input,target\na,1\n"b\n', r"\.csv:3: not CSV"),
         ("a.csv", b"input,target\na,\n", r"\.csv:2: field 'target' or 'expected': missing"),
         ("a.csv", b'input,target\n"a\nb",1\nc,\n', r"\.csv:4: field"),

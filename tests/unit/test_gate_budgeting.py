@@ -262,10 +262,10 @@ def test_these_items_come_first_only_where_the_owners_setting_says_so() -> None:
     assert [one.population for one in found[0].options] == [like.population, these.population]
     assert [one.population for one in found[1].options] == [these.population, like.population]
     assert found[1].recommended.answers == 2 * found[0].recommended.answers
-    assert "until its noise is measured" in found[0].why
+    assert "until a run has measured how much repeated answers vary" in found[0].why
     noisy = replace(PASS_FAIL, within=0.05)
     known = advise_claim((like, these), None, 200, noisy, (DEAR, CHEAP), None, 0.05)
-    assert "until its noise is measured" not in known.why
+    assert "until a run has measured how much repeated answers vary" not in known.why
 
 
 def test_a_loss_needs_as_many_further_items_as_a_gain_of_its_size() -> None:
