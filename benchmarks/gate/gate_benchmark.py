@@ -112,8 +112,8 @@ def measure_selection(
     seed: int = 11,
     candidates: int = CANDIDATES,
 ) -> BenchmarkCell:
-    """Measures candidates that are proposed together, of which the first is `lift` above the
-    null and the others are at the null. Counts how often the first continues; at a lift of 0,
+    """Measures candidates that are proposed together. The first is `lift` above the null, the
+    others are at the null. Counts how often the first continues; at a lift of 0,
     how often any candidate continues.
     """
     theta0 = theta0_of(claim)

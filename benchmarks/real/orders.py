@@ -1,4 +1,4 @@
-"""The suite of the real run: orders in one sentence, of which a small model can read a part."""
+"""The suite of the real run: orders of one sentence. A small model reads some of them right."""
 
 import itertools
 import json

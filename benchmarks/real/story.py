@@ -222,7 +222,7 @@ class Story:
 
 
 def stage(folder: Path, program: Path) -> Story:
-    """Prepares an installation with three servers, of which two have the same model."""
+    """Prepares an installation with three servers. Two of them have the same model."""
     gemma_file, smollm_file = model_files(folder)
     name = SMOLLM.partition("/")[2]
     gemma = Server(GEMMA.partition("/")[2], gemma_file, folder / "gemma.log")

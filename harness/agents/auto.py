@@ -134,8 +134,8 @@ def _list_runs(
 
 
 def list_whole_items(samples: Sequence[Sample], epochs: int) -> Sequence[Sample]:
-    """Lists the samples of a run's items before the first item with a missing answer. So nobody
-    can raise a score by deleting answers from the database.
+    """Lists the samples of a run's items before the first item with a missing answer, so
+    that deleting answers from the database cannot raise a score.
     """
     answers = Counter(sample.position for sample in samples)
     whole = next(position for position in count() if answers[position] != epochs)

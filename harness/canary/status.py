@@ -133,7 +133,7 @@ class CanaryStatus:
     action: RolloutAction  # the action that the evidence asks for now
     blocks: Sequence[ObservationBlock]
     explanation: RolloutExplanation  # the action and its reasons, for people
-    # Reasons that block the canary whatever the evidence shows; else empty. `held` ends with
+    # Reasons that block the canary regardless of its evidence; else empty. `held` ends with
     # its cause; a person must act to end `moved` and `faults`.
     moved: str = ""
     held: str = ""

@@ -50,7 +50,7 @@ class Channel(Protocol):
     """Sends requests, without retries. After its first request it belongs to one event loop."""
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
-        """Returns the answer, whatever its status. Raises RouterUnreachable, and InputError if
+        """Returns an answer of any status. Raises RouterUnreachable, and InputError if
         the channel is closed.
         """
         ...

@@ -138,7 +138,7 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
                 request = SwitchRequests(tx).get(about)
                 return request.state_at(now) is not SwitchState.PENDING
             case AlertKind.BREAK_GLASS:
-                # Reads the route, because nobody can end a break-glass with a forged row.
+                # Reads the route, because a break-glass with a forged row cannot be ended.
                 route = Routing(tx).route(record.subject.removeprefix("route "))
                 return route is None or route.break_glass != about
             case AlertKind.CANARY_PAUSED:

@@ -251,7 +251,7 @@ def preview_switch(ctx: Context, force: Force, route: str | None) -> SwitchPrevi
 def list_liftable_switches(ctx: Context, route: str) -> Sequence[KillSwitch]:
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        held = Switches(tx).not_lifted()
+        held = Switches(tx).liftable()
     return [switch for switch in held if switch.covers(route) and not switch.is_over(now)]
 
 

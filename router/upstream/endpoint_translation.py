@@ -89,7 +89,7 @@ NATIVE_HINTS: Final = frozenset(
 
 
 def native_need(endpoint: Endpoint, value: Callable[[str], object]) -> str:
-    """Names a part that no translation supports, by a closed list; empty if there is none."""
+    """Names a part that no translation supports, by a closed list; else empty."""
     check = UNTRANSLATABLE_FIELDS.get(endpoint)
     part = check(value) if check is not None else ""
     if not part:

@@ -57,7 +57,7 @@ class OriginPool:
         return wire
 
     def lend_idle(self) -> PoolConnection | None:
-        """Lends an idle connection. Returns None if there is none, or if the pool is full."""
+        """Lends an idle connection. Returns None if all are in use, or if the pool is full."""
         if self._taken >= self._limit:
             return None
         wire = self._kept()

@@ -495,7 +495,15 @@ def test_raw_sql_confirms_nothing_alone_and_serves_nothing_that_two_have_not_con
     with pytest.raises(REFUSED, match="break_glass_missing"):
         db.insert("route_version", SERVED | {"at": AT})
     freeze = {"id": "sw_1", "kind": "freeze", "name": "", "source": "cli", "reason": "r"}
-    db.insert("switch", freeze | {"actor": "ada", "created_at": AT, "expires_at": AT + 5})
+    freeze |= {"actor": "ada", "created_at": AT, "expires_at": AT + 5}
+    for changes, message in (
+        ({"expires_at": AT}, "freeze_ends"),
+        ({"starts_at": AT + 5}, "freeze_ends"),
+        ({"kind": "provider", "name": "sim", "starts_at": AT + 1}, "only_freezes_wait"),
+    ):
+        with pytest.raises(REFUSED, match=message):
+            db.insert("switch", freeze | changes)
+    db.insert("switch", freeze)
     with pytest.raises(REFUSED, match="frozen"):
         db.insert("route_version", SERVED)
     thawed = SERVED | {"at": AT + 6}

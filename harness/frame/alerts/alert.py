@@ -196,7 +196,7 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     _K.WAIVER_EXPIRED: AlertRule(
         _S.WARNING,
         "remove the target with `swapgate route fallback remove`, or give it a verdict or a "
-        "new waiver with `add`; until then nobody can change the route's settings and chain",
+        "new waiver with `add`; until then the route's settings and chain cannot change",
     ),
     _K.BREAK_GLASS: AlertRule(
         _S.CRITICAL,

@@ -37,7 +37,12 @@ SWITCH: Final = record(
     # Switches of the environment and the file are not stored.
     one_of("source", (SwitchSource.CLI, SwitchSource.REST)),
     not_blank("reason"),
-    sa.CheckConstraint("kind <> 'freeze' OR expires_at IS NOT NULL", name="freeze_ends"),
+    sa.CheckConstraint(
+        "kind <> 'freeze' OR (expires_at IS NOT NULL"
+        " AND COALESCE(starts_at, created_at) < expires_at)",
+        name="freeze_ends",
+    ),
+    sa.CheckConstraint("kind = 'freeze' OR starts_at IS NULL", name="only_freezes_wait"),
     sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
     sa.Index("ix_switch_created_at", "created_at", "id"),
     index_where("ix_switch_held", IS_HELD, "created_at"),
@@ -45,7 +50,11 @@ SWITCH: Final = record(
     flat="switch force",
 )
 
-switch = sign_rows_of(SWITCH.table, live=SWITCH.table.c.lifted_at.is_(None))
+# Routers do not need freezes, so a forged freeze must not make them or an abort refuse.
+_REROUTES: Final = sa.and_(
+    SWITCH.table.c.lifted_at.is_(None), SWITCH.table.c.kind != ForceKind.FREEZE.value
+)
+switch = sign_rows_of(SWITCH.table, live=_REROUTES)
 
 IS_OPEN = sa.text("ended_at IS NULL")
 
@@ -117,8 +126,12 @@ class Switches(Records[SwitchRecord]):
         return self._close(id_, lifted_at=now, lifted_by=actor)
 
     def not_lifted(self) -> Sequence[KillSwitch]:
-        held = self._all(self._select(switch.c.lifted_at.is_(None)))
-        return [stored.switch for stored in held]
+        """Lists the switches that change plans, without freezes."""
+        return [stored.switch for stored in self._all(self._select(_REROUTES))]
+
+    def liftable(self) -> Sequence[KillSwitch]:
+        """Lists the switches that are not lifted, with freezes."""
+        return [held.switch for held in self._all(self._select(switch.c.lifted_at.is_(None)))]
 
     def freezes(self, since: datetime) -> Sequence[Freeze]:
         """Lists the freezes that end after a moment, including lifted freezes."""

@@ -69,5 +69,7 @@ COUNTED: Final = {
     "shadow": ("INSERT", "UPDATE"),
     "agent_grant": ("INSERT", "UPDATE"),
 }
+# The condition on counted rows of a table; routers do not serve from a freeze.
+COUNTED_ROWS: Final = {"switch": "NEW.kind <> 'freeze'"}
 
-__all__ = ["COUNTED", "GUARDS", "KEPT", "NEVER_EMPTIED", "Guard"]
+__all__ = ["COUNTED", "COUNTED_ROWS", "GUARDS", "KEPT", "NEVER_EMPTIED", "Guard"]

@@ -34,8 +34,8 @@ _MEASURED: Final = ", ".join(c.name for c in sample.c if c.name not in (*_TEXTS,
 # Texts of agents, which Swapgate blanks when it deletes their session.
 _BLANKED: Final = ("model_requested", "reason", "facts")
 
-# The counters of `meta` and `manifest` never fall, so that nobody can restore an old signed row
-# together with its old manifest.
+# The counters of `meta` and `manifest` never fall. Else an attacker could restore an old signed
+# row together with its old manifest.
 OPERATIONS: Final = read_guards(f"""
 INSERT ON audit_event
     audit_gap: audit events are numbered without gaps

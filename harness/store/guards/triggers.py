@@ -10,7 +10,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.routing.records import traffic_tables
-from harness.store.guards import COUNTED, GUARDS, KEPT, NEVER_EMPTIED, Guard
+from harness.store.guards import COUNTED, COUNTED_ROWS, GUARDS, KEPT, NEVER_EMPTIED, Guard
 from harness.store.tables import metadata
 
 # The bits of pg_trigger.tgtype.
@@ -90,7 +90,8 @@ def _of_sqlite() -> Iterator[Trigger]:
     for table, events in COUNTED.items():
         for event in events:
             name = f"{table}_changed_{event.lower()}"
-            body = "UPDATE meta SET changes = changes + 1;"
+            rows = f" WHERE {COUNTED_ROWS[table]}" if table in COUNTED_ROWS else ""
+            body = f"UPDATE meta SET changes = changes + 1{rows};"  # noqa: S608 - constants
             yield _sqlite(name, table, f"AFTER {event}", body)
     for event, body in traffic_tables.write_bodies(postgres=False).items():
         name = f"{traffic_tables.SUMMED}_summed_{event.lower()}"
@@ -151,11 +152,17 @@ def _of_postgres(schema: str) -> Iterator[Trigger]:
     notify = (
         "PERFORM pg_catalog.pg_notify('swapgate_changed', TG_TABLE_NAME); RETURN NULL; END "
     )
-    counted = f" BEGIN UPDATE {schema}.meta SET changes = changes + 1; {notify}"  # noqa: S608 - constants
+    count = f" BEGIN UPDATE {schema}.meta SET changes = changes + 1"  # noqa: S608 - constants
     for table, events in COUNTED.items():
         kind = sum(_EVENTS[event] for event in events)
         name = f"{table}_changed"
-        yield Trigger(name, table, kind, (), "serving_changed", counted, settings)
+        if rows := COUNTED_ROWS.get(table):
+            body = f"{count} WHERE {rows}; {notify}"
+            yield Trigger(name, table, kind | _ROW, (), name, body, settings)
+        else:
+            yield Trigger(
+                name, table, kind, (), "serving_changed", f"{count}; {notify}", settings
+            )
     kind = sum(_EVENTS[event] for event in ("INSERT", "UPDATE", "DELETE"))
     yield Trigger(
         "route_version_changed",
