@@ -494,8 +494,8 @@ def test_raw_sql_confirms_nothing_alone_and_serves_nothing_that_two_have_not_con
         db.insert("route_version", late)
     with pytest.raises(REFUSED, match="break_glass_missing"):
         db.insert("route_version", SERVED | {"at": AT})
-    freeze = {"id": "sw_1", "kind": "freeze", "name": "", "source": "cli", "reason": "r"}
-    freeze |= {"actor": "ada", "created_at": AT, "expires_at": AT + 5}
+    freeze: dict[str, object] = {"id": "sw_1", "kind": "freeze", "name": "", "source": "cli"}
+    freeze |= {"reason": "r", "actor": "ada", "created_at": AT, "expires_at": AT + 5}
     for changes, message in (
         ({"expires_at": AT}, "freeze_ends"),
         ({"starts_at": AT + 5}, "freeze_ends"),
