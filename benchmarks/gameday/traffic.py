@@ -22,7 +22,10 @@ from benchmarks.gameday.processes import now_s
 
 PATIENCE_S: Final = 130.0  # longer than the balancer's
 MOST_UNDER_WAY: Final = 300
-USERS: Final = 5000
+# Every second user of a route asks again after this many requests of all users. A canary counts
+# a caller once a day, so new users must come until the end; two more than a multiple of four,
+# since the users of requests 0 and 1 of each four are the new ones.
+RETURN_AFTER: Final = 5002
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ def read_requests(file: Path) -> list[Request]:
     return [Request(**json.loads(line)) for line in lines]
 
 
+def user_of(number: int) -> int:
+    """Returns the number of the first request of the user who sends this one."""
+    returns = number % 4 > 1 and number >= RETURN_AFTER
+    return number - RETURN_AFTER if returns else number
+
+
 async def answered(
     client: openai.AsyncOpenAI, route: str, number: int, *, stream: bool
 ) -> dict[str, str]:
@@ -56,7 +65,7 @@ async def answered(
     create = client.chat.completions.with_raw_response.create
     words = f"Ticket {number}: where is my order? In 12 words."
     asked: list[ChatCompletionMessageParam] = [{"role": "user", "content": words}]
-    user = f"user-{number % USERS}"
+    user = f"user-{user_of(number)}"
     if stream:
         streamed = await create(model=route, messages=asked, user=user, stream=True)
         pieces = [c.choices[0].delta.content async for c in streamed.parse() if c.choices]
