@@ -10,6 +10,8 @@ from dashboard.plots import FEWEST_PAIRS, in_reading_order, limit_of
 from dashboard.views.samples import ComparisonView
 from harness.evals.proof_validity import ProofState
 from harness.frame.formatting import (
+    DASH,
+    format_number,
     format_percent,
     format_points_interval,
     format_score,
@@ -159,9 +161,18 @@ def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
                 amount=lambda more, _: f"{format_score(more)} points")),
     )  # fmt: skip
     return [
-        Tile(name, write(figure), moved, interval=labels.interval(between, write))
-        for name, write, figure, between, moved in rows
+        *(
+            Tile(name, write(figure), moved, interval=labels.interval(between, write))
+            for name, write, figure, between, moved in rows
+        ),
+        Tile(
+            "Output tokens per second of a call", _speed(after), below=f"was {_speed(before)}"
+        ),
     ]
+
+
+def _speed(figures: ArmFigures) -> str:
+    return DASH if figures.tokens_per_s is None else format_number(figures.tokens_per_s)
 
 
 def _share(difference: float, former: float) -> str:

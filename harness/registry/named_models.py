@@ -22,7 +22,7 @@ from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.suggestions import did_you_mean
-from harness.providers.calls.probe import ProbeReply, models_path
+from harness.providers.calls.probe import ProbeReply, is_listed, models_path
 from harness.providers.credential import lacks_key
 from harness.providers.force import Force, KillSwitch, active_switches
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
@@ -394,7 +394,7 @@ def read_lists(tx: Transaction) -> Sequence[DiscoveredModel]:
 def find_unlisted(tx: Transaction, target: Target) -> str:
     """Returns a warning if the provider's list lacks a model. Empty if there is no list."""
     names = {listed.model for listed in read_lists(tx) if listed.provider == target.provider}
-    if not names or target.model in names:
+    if not names or is_listed(target.model, names):
         return ""
     hint = did_you_mean(target.model, names)
     return f"{target.provider} does not list {target.model} among {len(names)}{hint}"

@@ -125,13 +125,15 @@ def classify_status(status: int, body: bytes) -> FailureClass:
 
 
 def classify_error(error: object) -> FailureClass:
+    if isinstance(error, str):
+        error = {"message": error}  # TGI, Ollama
     if not isinstance(error, Mapping):
         return _F.MALFORMED
     for name in ("code", "type"):
         found = IN_ANSWER.get(str(error.get(name)))
         if found is not None:
             return found
-    row = refusal_row(error, 400)
+    row = refusal_row(error, 400) or refusal_row(error, 429)
     if row is not None:
         return row.failure
     code = str(error.get("code"))

@@ -125,7 +125,7 @@ REFUSALS: Final = (
     ),
     RefusalRow(
         _F.CONTEXT_WINDOW,
-        (400, 403, 404, 413, 422),
+        (400, 403, 404, 413, 422, 500),
         frozenset(
             {
                 "context_length_exceeded",
@@ -140,9 +140,13 @@ REFUSALS: Final = (
             "exceed context limit",
             "maximum context length",  # OpenAI, vLLM, DeepSeek, Mistral
             "maximum prompt length",  # xAI
-            "exceeds? the (available context size|context window)",  # llama.cpp, OpenAI
+            "model's context length is only",  # vLLM
+            # llama.cpp, OpenAI, Ollama, vLLM, SGLang
+            "exceeds? the (available context size|context (window|length)|max_model_len|"
+            "maximum allowed length)",
             "longer than the (model's context|maximum model) length",  # SGLang, vLLM
-            "exceeded (this model context window|model token limit)",  # Cloudflare, Moonshot
+            # Cloudflare, Moonshot, Ollama
+            "exceeded (this model context window|model token limit|(max )?context length)",
             "context window exceeds limit",  # MiniMax
             "context the overflows",  # LM Studio
             "^the number of tokens to keep from the initial prompt",
@@ -153,6 +157,7 @@ REFUSALS: Final = (
             "^max_tokens must be at least 1, got -",  # vLLM: the prompt left no room
             "input token count .* exceeds",  # Google
             "^input is too long",  # AWS
+            r"^input (\(\d+ tokens\) )?is (too large to process|larger than the max context)",
             "^too many tokens",  # Cohere
         ),
     ),

@@ -347,7 +347,7 @@ def test_a_run_whose_disk_gets_full_says_so_and_goes_on_when_there_is_room(
         )
         left = [file.name for file in disk.iterdir()]
     assert (stopped["state"], stopped["error"]) == ("failed", "")
-    assert stopped["remark"].startswith(f"the disk of {disk} is full")
+    assert stopped["remark"].startswith(f"the disk of {disk}, with Inspect's log, is full")
     # What was answered before is kept, and not asked again.
     first, rest = sample_keys(stopped), sample_keys(resumed)
     assert 60 <= len(first) < DISK_ITEMS

@@ -82,7 +82,8 @@ def test_a_provider_that_stays_away_is_given_up(folder: Path) -> None:
     given_up = gate_run(folder, "--suite", "tickets")
 
     assert given_up.returncode == 1, given_up.stderr
-    assert "first 5 answers have no score: the connection failed" in given_up.stderr
+    assert given_up.stdout.startswith("NOT MEASURED: waited for sim since")
+    assert "connection refused" in given_up.stdout
     assert "next: run `swapgate doctor`" in given_up.stdout
 
 
@@ -152,7 +153,7 @@ INTERRUPTED = 130
 
 @pytest.fixture(scope="module")
 def sim_address() -> Iterator[str]:
-    with simulator_thread.serve_in_thread(server.simulator(time_scale=0.5)) as url:
+    with simulator_thread.serve_in_thread(server.simulator(time_scale=2)) as url:
         yield url
 
 

@@ -26,12 +26,14 @@ SUITE = (
     "tests/integration/test_evals_runners.py",
     "tests/integration/test_migrations.py",
 )
-# They read the source files of the checkout, or its benchmarks, which are not in the wheel.
+# They read the checkout's source files, its benchmarks or its generator of pages, and the wheel
+# has none of these.
 OF_THE_CHECKOUT = (
     "test_cli_start_up",
     "test_canarybench",
     "test_compiled_modules",
     "test_router_internal_errors",
+    "test_stored_content",
 )
 CHOSEN = (
     *("-q", "-m", "not (soak or postgres or verify or slow)"),

@@ -96,6 +96,7 @@ PRICED = priced("0.0000025", "0.00001") | {"input_cache_read": "0.00000025"}
         ({"data": [{"id": "/m/q.gguf", "meta": {"n_ctx": 1024}}]}, [("/m/q.gguf", 1024, None)]),
         ({"data": [{"id": "q", "max_context_length": 8192}]}, [("q", 8192, None)]),
         ({"models": [{"name": "models/g", "inputTokenLimit": 9}]}, [("g", 9, None)]),
+        ({"data": [{"id": "models/q.gguf"}]}, [("models/q.gguf", None, None)]),
         ([{"id": "t", "context_length": 7}], [("t", 7, None)]),
         (
             {"data": [{"id": "v/m:free", "context_length": 131072, "pricing": PRICED}]},

@@ -12,6 +12,7 @@ from harness.providers.calls.probe import (
     ProbeStatus,
     ProbeSubject,
     is_content_event,
+    is_listed,
     missing_key_finding,
     models_path,
     parse_model_list,
@@ -114,6 +115,10 @@ def test_the_first_content_is_told_from_what_comes_before(event: bytes, content:
     [
         (b'{"data":[{"id":"a"},{"id":"b"}]}', {"a", "b"}),
         (b'{"models":[{"name":"models/gemini-3-pro"}]}', {"gemini-3-pro"}),
+        (
+            b'{"models":[{"name":"models/q"}],"data":[{"id":"models/q"}]}',
+            {"models/q"},
+        ),  # llama.cpp
         (b'{"models":3}', set()),
         (b"[]", set()),
     ],
@@ -122,6 +127,12 @@ def test_a_list_of_models_is_read_in_whatever_words_it_comes(
     content: bytes, names: set[str]
 ) -> None:
     assert parse_model_list(content) == names
+
+
+def test_ollama_lists_a_model_with_its_tag_and_answers_without() -> None:
+    names = {"llama3.2:latest", "qwen3:8b"}
+
+    assert [is_listed(model, names) for model in ("llama3.2", "qwen3")] == [True, False]
 
 
 def test_a_list_is_asked_for_as_a_whole() -> None:

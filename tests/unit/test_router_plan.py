@@ -84,10 +84,14 @@ def test_providers_words_as_they_are_published_say_whose_fault_it_was() -> None:
         ({"code": 429, "message": "Rate limited upstream"}, F.RATE_LIMITED),
         ({"code": 503, "status": "UNAVAILABLE", "message": "try later"}, F.OVERLOADED),
         ({"code": 7, "message": "what is this"}, F.MALFORMED),
+        # TGI, Ollama
+        ("Input validation error: `inputs` must have less than 1024 tokens", F.CONTEXT_WINDOW),
+        ("Model is overloaded", F.OVERLOADED),
+        ("what is this", F.MALFORMED),
     ],
 )
 def test_an_error_in_an_answer_that_began_well_is_whose_fault_it_says(
-    error: dict[str, object], expected: FailureClass
+    error: object, expected: FailureClass
 ) -> None:
     assert classify_error(error) is expected
 

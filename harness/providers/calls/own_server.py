@@ -54,7 +54,7 @@ def _health(server: OwnServer, health: ProbeReply) -> ProbeFinding:
     if status == 200:
         return ProbeFinding(subject, ProbeStatus.OK, f"{server.health} says that it is ready")
     if status == _LOADING:
-        step = "wait until it has loaded its model, then check again"
+        step = "wait if it loads its model, else read the server's log"
         return ProbeFinding(subject, ProbeStatus.FAIL, health.error, step)
     if status is None or status >= 500:
         return ProbeFinding(subject, ProbeStatus.FAIL, health.error, "read the server's log")

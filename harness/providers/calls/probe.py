@@ -134,7 +134,8 @@ def probe_findings(
     if target is not None:
         yield _model(target, models, chat)
         listed = parse_model_list(models.content)
-        unlisted = sorted({*used} - listed - {target.model})
+        others = {*used} - {target.model}
+        unlisted = sorted(model for model in others if not is_listed(model, listed))
         if listed and unlisted:
             found = f"it does not list {', '.join(unlisted)}, which routes use"
             yield ProbeFinding(ProbeSubject.MODEL, ProbeStatus.WARN, found, _RETIRED)
@@ -184,7 +185,7 @@ def _model(target: Target, models: ProbeReply, chat: ProbeReply | None) -> Probe
         found = f"it does not know {target.model}: {chat.error}"
         return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.FAIL, found, _RETIRED)
     listed = parse_model_list(models.content)
-    if listed and target.model not in listed:
+    if listed and not is_listed(target.model, listed):
         found = f"it does not list {target.model} among {len(listed)} models"
         return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.WARN, found, _RETIRED)
     if listed:
@@ -245,11 +246,24 @@ def models_path(kind: str) -> str:
 def parse_model_list(content: bytes) -> set[str]:
     try:
         found = json.loads(content)
-        if "models" in found:
-            return {str(entry["name"]).removeprefix("models/") for entry in found["models"]}
-        return {str(entry["id"]) for entry in found["data"]}
-    except (ValueError, LookupError, TypeError, RecursionError):
+        return {str(listed_name(entry)) for entry in found.get("data") or found["models"]}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return set()
+
+
+def listed_name(entry: Mapping[str, Any]) -> object:
+    """Returns an `id` as it is, for it may be a file's path, but Google's `name` without its
+    prefix. Raises KeyError.
+    """
+    if "id" in entry:
+        return entry["id"]
+    name = entry["name"]
+    return name.removeprefix("models/") if isinstance(name, str) else name
+
+
+def is_listed(model: str, names: Collection[str]) -> bool:
+    """Tells whether a list has a model. Ollama lists `:latest` and answers without it too."""
+    return model in names or f"{model}:latest" in names
 
 
 MAX_TEXT: Final = 200
@@ -354,7 +368,8 @@ def error_message(body: bytes, hidden: Sequence[str]) -> str:
     """Extracts a refusal's message. Hides secrets before it cuts, so that no part remains."""
     text = hide_secrets(body, hidden).decode("utf-8", "replace")
     try:
-        return str(json.loads(text)["error"]["message"])[:MAX_TEXT]
+        error = json.loads(text)["error"]
+        return (error if isinstance(error, str) else str(error["message"]))[:MAX_TEXT]
     except (ValueError, LookupError, TypeError, RecursionError):
         return " ".join(text.split())[:MAX_TEXT] or "no text"
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from harness.frame.errors import InputError
 from harness.frame.plain_data import CamelCase
-from harness.providers.calls.probe import MAX_REPLY_BYTES
+from harness.providers.calls.probe import MAX_REPLY_BYTES, listed_name
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.models.catalogue import Catalogue, CatalogueEntry
 from harness.providers.models.model_names import ModelName, parse_model_name
@@ -111,11 +111,10 @@ def _entries(content: bytes) -> Sequence[object]:
 
 
 def _name(entry: object) -> str:
-    if not isinstance(entry, Mapping):
+    if not isinstance(entry, Mapping) or not ("id" in entry or "name" in entry):
         return ""
-    name = entry.get("id", entry.get("name"))
-    name = name.removeprefix("models/") if isinstance(name, str) else ""
-    return name if _NAME.fullmatch(name) else ""
+    name = listed_name(entry)
+    return name if isinstance(name, str) and _NAME.fullmatch(name) else ""
 
 
 def _window(entry: Mapping[str, object]) -> int | None:

@@ -217,9 +217,12 @@ _WINDOWS: Final = (
     # From TGI.
     re.compile(r"must be <= (?P<window>\d+)\. Given: (?P<prompt>\d+) `inputs`"),
 )
-# vLLM 0.13 does not report the prompt's tokens. The repair removes the limit, because vLLM then
+# Since 0.13, vLLM does not report the prompt's tokens. The repair removes the limit: vLLM then
 # uses the whole rest of its window.
-_REST: Final = re.compile(r"requested [1-9]\d* output tokens and your prompt contains at least")
+_REST: Final = re.compile(
+    r"requested [1-9]\d* output tokens"
+    r"( and your prompt contains at least|\. However, the model's context length is only)"
+)
 # Google excludes the upper end of the range.
 _BELOW: Final = re.compile(r"range is from \d+ \(inclusive\) to (\d+) \(exclusive\)")
 # Bedrock's words for the limit of an answer.
