@@ -197,6 +197,24 @@ def test_a_stream_of_thoughts_alone_or_that_its_provider_aborts_fails_at_its_end
         assert chat.failure_class is failure
 
 
+@pytest.mark.req("B8")
+@pytest.mark.parametrize(
+    "said",
+    [
+        # llama.cpp until 2025 and llamafile, SGLang, TGI, Ollama
+        b'error: {"code":400,"message":"full","type":"exceed_context_size_error"}',
+        b'data: {"error":{"code":400,"message":"Input exceeds the maximum allowed length"}}',
+        b'data: {"error":"`inputs` must have less than 8 tokens","error_type":"validation"}',
+        b'data: {"error":"the input length exceeds the context length"}',
+    ],
+)
+def test_own_servers_say_in_the_stream_that_a_prompt_is_too_long(said: bytes) -> None:
+    stream = ChatStream('"m"', show_usage=False)
+
+    assert stream.feed(said + b"\n\n") == b""
+    assert stream.failure_class is F.CONTEXT_WINDOW
+
+
 BLANK: Final[dict[Endpoint, list[tuple[str, dict[str, Any]]]]] = {
     Endpoint.CHAT: [
         ("", {"choices": [{"index": 0, "delta": {"content": "\n"}}]}),
