@@ -152,8 +152,8 @@ class Story:
         one: Document = {"model": "returns", "messages": messages, "max_tokens": 1}
         whole = self._post("/v1/chat/completions", one)["usage"]["prompt_tokens"]
         tokens = answer["usage"]["inputTokens"]
-        seen = f"{tokens} input tokens, and {whole} if the conversation is sent as one request"
-        self.check("it read the whole conversation", seen, good=tokens == whole)
+        seen = f"{tokens} input tokens; the messages alone have {whole}"
+        self.check("it read the whole conversation", seen, good=tokens >= whole)
 
     def send_what_does_not_fit(self) -> None:
         long = self.place.chat("orders", "hello world " * 5000)
@@ -168,10 +168,8 @@ class Story:
         text = stopped.json()["choices"][0]["message"]["content"] or ""
         self.check("a stop word ends the text", repr(text), good="e" not in text)
         empty = self.place.chat("orders", "Hello", grammar='root ::= ""')
-        (choice,) = empty.json()["choices"]
-        self.check(
-            "a grammar that allows no text", choice, good=not choice["message"]["content"]
-        )
+        said = empty.json().get("error", {}).get("message", "")
+        self.check("a grammar that allows no text", said, good="empty" in said)
 
     def ask_all_at_once(self) -> None:
         answers = burst(self.place, "orders", BURST)

@@ -21,8 +21,10 @@ from benchmarks.router.processes import LOAD_CORE, Ask
 # Every request has another user, so that the router makes a sticky choice for each.
 BODY = (
     '{"model":"%s","user":"user-#",%s"messages":[{"role":"system","content":"Be brief."},'
-    '{"role":"user","content":"' + "What is the answer? " * 20 + '"}],"temperature":0.2}'
+    '{"role":"user","content":"%s"}],"temperature":0.2}'
 )
+QUESTION = "What is the answer? "
+USUAL, LARGE = 20, (1 << 20) // len(QUESTION)  # repeats of the question; LARGE fills 1 MiB
 MARK = "user-#"
 SCRIPT = """
 local before, after, n = %s, %s, 0
@@ -36,8 +38,8 @@ end
 """
 
 
-def body(ask: Ask, *, stream: bool) -> str:
-    return BODY % (ask.model, '"stream":true,' if stream else "")
+def body(ask: Ask, *, stream: bool, repeats: int = USUAL) -> str:
+    return BODY % (ask.model, '"stream":true,' if stream else "", QUESTION * repeats)
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,15 @@ class Throttle:
 
 
 def full_throttle(
-    port: int, ask: Ask, folder: Path, *, connections: int, seconds: float
+    port: int,
+    ask: Ask,
+    folder: Path,
+    *,
+    connections: int,
+    seconds: float,
+    repeats: int = USUAL,
 ) -> Throttle:
-    before, after = body(ask, stream=False).split(MARK)
+    before, after = body(ask, stream=False, repeats=repeats).split(MARK)
     headers = "".join(
         f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}\n"
         for name, value in ask.headers.items()

@@ -25,7 +25,7 @@ from typing import Final
 from benchmarks.print_rows import print_cells
 from benchmarks.router import floor, peers, swapgate, upstream
 from benchmarks.router.instructions import interpreter
-from benchmarks.router.load import LoadJob, Outcome, body, full_throttle, generated
+from benchmarks.router.load import LARGE, LoadJob, Outcome, body, full_throttle, generated
 from benchmarks.router.processes import (
     PEER_CORE,
     PLAIN,
@@ -46,19 +46,24 @@ from benchmarks.router.processes import (
 RATE_PER_S = 200
 CONNECTIONS = 32
 STREAMS = 64
+AT_ONCE_S = 0.001  # each connection sends one request
 WARM_S = 1.0
 
 
 @dataclass(frozen=True)
 class Figures:
-    """A contender's figures of one round. cpu_us: per request; NaN without a contender. others:
-    share of the machine that other processes used.
+    """A contender's figures of one round. cpu_us, cpu_us_large: per request; NaN without a
+    contender. first_chunk_ms: of streams that begin at once. others: share of the machine that
+    other processes used.
     """
 
     per_s: float
     cpu_us: float
     p50_ms: float
+    p99_ms: float
+    first_chunk_ms: float
     cpu_us_per_chunk: float
+    cpu_us_large: float
     rss_mib: float
     errors: int
     others: float
@@ -120,7 +125,11 @@ def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
         before = running.cpu_s()
         full = full_throttle(*throttle, connections=CONNECTIONS, seconds=seconds)
         cpu_us = (running.cpu_s() - before) / max(1, full.requests) * 1e6
+        before = running.cpu_s()
+        large = full_throttle(*throttle, connections=4, seconds=seconds, repeats=LARGE)
+        cpu_us_large = (running.cpu_s() - before) / max(1, large.requests) * 1e6
         calm = _generate(running, PLAIN, seconds, per_s=RATE_PER_S)
+        begun = _generate(running, STREAMED, AT_ONCE_S)
         before = running.cpu_s()
         streams = _generate(running, STREAMED, seconds)
         # Without a chunk, the answers were no streams.
@@ -130,9 +139,12 @@ def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
         per_s=full.per_s,
         cpu_us=cpu_us,
         p50_ms=calm.percentile_ms(0.5),
+        p99_ms=calm.percentile_ms(0.99),
+        first_chunk_ms=begun.percentile_ms(0.5),
         cpu_us_per_chunk=stream_cpu_s / max(1, streams.chunks) * 1e6,
+        cpu_us_large=cpu_us_large,
         rss_mib=rss_mib(running.pid) if running.pid else math.nan,
-        errors=full.errors + calm.errors + streams.errors,
+        errors=full.errors + large.errors + calm.errors + begun.errors + streams.errors,
         others=busy.others(ours),
         steal=busy.steal,
     )
@@ -169,7 +181,10 @@ COLUMNS: Final[Mapping[str, Column]] = {
     "req/s": lambda own, _: own.per_s,
     "CPU us": lambda own, _: own.cpu_us,
     "+p50 ms": lambda own, direct: own.p50_ms - direct.p50_ms,
+    "+p99 ms": lambda own, direct: own.p99_ms - direct.p99_ms,
+    "+first chunk ms": lambda own, direct: own.first_chunk_ms - direct.first_chunk_ms,
     "us/chunk": lambda own, _: own.cpu_us_per_chunk,
+    "CPU us of 1 MiB": lambda own, _: own.cpu_us_large,
     "RSS MiB": lambda own, _: own.rss_mib,
 }
 

@@ -37,7 +37,7 @@ worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 2048; }}
 http {{
   access_log off; keepalive_requests 100000000; keepalive_timeout 600s; tcp_nodelay on;
-  client_body_buffer_size 64k; %s
+  client_body_buffer_size 64k; client_max_body_size 8m; %s
   {rest}
 }}
 """
@@ -86,7 +86,7 @@ def command(site: Site) -> Sequence[str]:
     )
     # nginx keeps bodies of up to 2 MB in memory, because the router keeps bodies in memory,
     # too.
-    sizes = "client_body_buffer_size 2m; client_max_body_size 8m; proxy_max_temp_file_size 0;"
+    sizes = "client_body_buffer_size 2m; proxy_max_temp_file_size 0;"
     server = f"server {{ listen 127.0.0.1:{site.port}; {sizes} {locations} }}"
     return nginx_command(site.folder, upstreams + server)
 
