@@ -204,7 +204,9 @@ def test_target_and_judge_are_each_asked_with_their_own_stored_key_and_headers(
                 for provider in installation.settings.providers.values():
                     targets.put_provider(ctx, SYSTEM, provider)
                 for name, secret in (("sim", TARGET), ("critic", JUDGE)):
-                    credentials.put_credential(ctx, SYSTEM, name, CredentialChange(value=secret))
+                    credentials.put_credential(
+                        ctx, SYSTEM, name, CredentialChange(value=secret)
+                    )
                 target = targets.add_target(ctx, SYSTEM, Target("sim", "m"))
                 run = eval_queue.start_run(ctx, SYSTEM, "replies", target.id).id
                 assert ctx.workers is not None
