@@ -107,8 +107,11 @@ EVENT = (
 
 
 async def send_stream(request: web.Request) -> web.StreamResponse:
-    """Sends the first token at once, and later tokens of all streams at the same moments."""
-    await request.read()
+    """Sends the first token at once, and later tokens of all streams at the same moments. A
+    request for no stream gets a whole answer.
+    """
+    if b'"stream":true' not in await request.read():
+        return web.Response(text=ANSWER, content_type="application/json")
     stream = web.StreamResponse(headers={"content-type": "text/event-stream"})
     await stream.prepare(request)
     for _ in range(CHUNKS - 1):
@@ -119,6 +122,6 @@ async def send_stream(request: web.Request) -> web.StreamResponse:
 
 
 if __name__ == "__main__":
-    app = web.Application()
+    app = web.Application(client_max_size=8 << 20)
     app.router.add_post(PATH, send_stream)
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)

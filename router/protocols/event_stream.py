@@ -174,7 +174,7 @@ class StreamFilter(SseParser):
 
     def _event(self, event: bytes, end: bytes) -> bytes:
         payload = event_data(event)
-        if payload is None and event.startswith(b"error: {"):
+        if payload is None and event.startswith(b'error: {"'):
             payload = b'{"error":%b}' % event[7:]  # llamafile, and llama.cpp until 2025
         if payload is None:
             return _comments(event, end)

@@ -125,7 +125,7 @@ REFUSALS: Final = (
     ),
     RefusalRow(
         _F.CONTEXT_WINDOW,
-        (400, 403, 404, 413, 422, 500),
+        (400, 403, 404, 413, 422),
         frozenset(
             {
                 "context_length_exceeded",
@@ -141,9 +141,9 @@ REFUSALS: Final = (
             "maximum context length",  # OpenAI, vLLM, DeepSeek, Mistral
             "maximum prompt length",  # xAI
             "model's context length is only",  # vLLM
-            # llama.cpp, OpenAI, Ollama, vLLM, SGLang
-            "exceeds? the (available context size|context (window|length)|max_model_len|"
-            "maximum allowed length)",
+            # llama.cpp, OpenAI, Ollama, vLLM
+            "exceeds? the (available context size|context (window|length)|max_model_len)",
+            "^input .{0,40}exceeds the maximum allowed length",  # SGLang
             "longer than the (model's context|maximum model) length",  # SGLang, vLLM
             # Cloudflare, Moonshot, Ollama
             "exceeded (this model context window|model token limit|(max )?context length)",
@@ -157,8 +157,15 @@ REFUSALS: Final = (
             "^max_tokens must be at least 1, got -",  # vLLM: the prompt left no room
             "input token count .* exceeds",  # Google
             "^input is too long",  # AWS
-            r"^input (\(\d+ tokens\) )?is (too large to process|larger than the max context)",
             "^too many tokens",  # Cohere
+        ),
+    ),
+    # llama.cpp: an input for an embedding. Other words of a 500 may be a model's.
+    RefusalRow(
+        _F.CONTEXT_WINDOW,
+        (500,),
+        words=_pattern(
+            r"^input (\(\d+ tokens\) )?is (too large to process|larger than the max context)"
         ),
     ),
     RefusalRow(

@@ -97,6 +97,8 @@ PRICED = priced("0.0000025", "0.00001") | {"input_cache_read": "0.00000025"}
         ({"data": [{"id": "q", "max_context_length": 8192}]}, [("q", 8192, None)]),
         ({"models": [{"name": "models/g", "inputTokenLimit": 9}]}, [("g", 9, None)]),
         ({"data": [{"id": "models/q.gguf"}]}, [("models/q.gguf", None, None)]),
+        ({"data": [{"id": "models/g", "owned_by": "google"}]}, [("g", None, None)]),
+        ({"data": [], "models": [{"name": "m"}]}, [("m", None, None)]),
         ([{"id": "t", "context_length": 7}], [("t", 7, None)]),
         (
             {"data": [{"id": "v/m:free", "context_length": 131072, "pricing": PRICED}]},

@@ -119,6 +119,7 @@ def test_the_first_content_is_told_from_what_comes_before(event: bytes, content:
             b'{"models":[{"name":"models/q"}],"data":[{"id":"models/q"}]}',
             {"models/q"},
         ),  # llama.cpp
+        (b'{"data":["a",{"id":null},{"id":"b"}]}', {"b"}),
         (b'{"models":3}', set()),
         (b"[]", set()),
     ],

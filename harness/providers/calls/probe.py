@@ -246,19 +246,21 @@ def models_path(kind: str) -> str:
 def parse_model_list(content: bytes) -> set[str]:
     try:
         found = json.loads(content)
-        return {str(listed_name(entry)) for entry in found.get("data") or found["models"]}
+        names = map(listed_name, found.get("data") or found["models"])
+        return {name for name in names if isinstance(name, str)}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return set()
 
 
-def listed_name(entry: Mapping[str, Any]) -> object:
-    """Returns an `id` as it is, for it may be a file's path, but Google's `name` without its
-    prefix. Raises KeyError.
+def listed_name(entry: object) -> object:
+    """Returns a listed model's name, Google's without its prefix. Another name that begins
+    with `models/` is a file's path.
     """
-    if "id" in entry:
-        return entry["id"]
-    name = entry["name"]
-    return name.removeprefix("models/") if isinstance(name, str) else name
+    if not isinstance(entry, Mapping):
+        return None
+    name = entry.get("id", entry.get("name"))
+    is_googles = "id" not in entry or entry.get("owned_by") == "google"
+    return name.removeprefix("models/") if is_googles and isinstance(name, str) else name
 
 
 def is_listed(model: str, names: Collection[str]) -> bool:
@@ -369,7 +371,7 @@ def error_message(body: bytes, hidden: Sequence[str]) -> str:
     text = hide_secrets(body, hidden).decode("utf-8", "replace")
     try:
         error = json.loads(text)["error"]
-        return (error if isinstance(error, str) else str(error["message"]))[:MAX_TEXT]
+        return (str(error["message"]) if isinstance(error, dict) else error)[:MAX_TEXT]
     except (ValueError, LookupError, TypeError, RecursionError):
         return " ".join(text.split())[:MAX_TEXT] or "no text"
 

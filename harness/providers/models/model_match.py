@@ -104,15 +104,14 @@ def _entries(content: bytes) -> Sequence[object]:
         raise InputError("its answer is not JSON") from None
     if isinstance(document, Mapping):
         lists = (document.get(field) for field in ("data", "models"))
-        document = next((entries for entries in lists if isinstance(entries, list)), None)
+        found = [entries for entries in lists if isinstance(entries, list)]
+        document = max(found, key=bool, default=None)
     if not isinstance(document, list):
         raise InputError("its answer is not a list of models")
     return document
 
 
 def _name(entry: object) -> str:
-    if not isinstance(entry, Mapping) or not ("id" in entry or "name" in entry):
-        return ""
     name = listed_name(entry)
     return name if isinstance(name, str) and _NAME.fullmatch(name) else ""
 
