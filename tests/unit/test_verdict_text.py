@@ -13,6 +13,7 @@ from harness.gate.verdict import (
     VerdictBasis,
 )
 from harness.gate.verdict_sentences import describe_claim
+from harness.proposals.report.comparison import ArmFigures
 
 pytestmark = pytest.mark.req("A7", "F2")
 DANISH = SliceFigures("language", "Danish", 60, 90, -0.5, -0.63, -0.37, 0.001, worse=True)
@@ -90,3 +91,17 @@ def test_a_cheaper_model_is_told_with_its_saving_and_its_allowed_loss() -> None:
     assert describe_claim(VerdictBasis("passed", (), (cheaper,), None, {})) == (
         "Cheaper by at least 20 % and at most 2 points worse on mail."
     )
+
+
+def test_the_output_speed_of_both_models_is_shown_where_it_is_known() -> None:
+    unknown = ArmFigures(0, None, None, None, None)
+    known = replace(unknown, tokens_per_s=41.5)
+    shown = (known, replace(known, tokens_per_s=38.25)), (unknown, known), (known, unknown)
+
+    tiles = [verdict_text.tiles(*both)[-1] for both in shown]
+
+    assert [(tile.figure, tile.below) for tile in tiles] == [
+        ("38.2", "was 41.5"),
+        ("41.5", ""),
+        ("–", "was 41.5"),
+    ]
