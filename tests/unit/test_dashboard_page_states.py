@@ -229,7 +229,7 @@ def test_a_comparison_shows_what_its_verdict_rests_on_and_what_to_do_next(
     ):
         assert words in text(passed), words
     assert "Watch the canary" in [button.label for button in passed.button]
-    assert text(passed).count('class="figure"') == 4
+    assert text(passed).count('class="figure"') == 5
     assert text(passed).count('class="bar"') == 8
     assert len(passed.get("vega_lite_chart")) == 1
 
