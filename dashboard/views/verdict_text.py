@@ -166,7 +166,7 @@ def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
             for name, write, figure, between, moved in rows
         ),
         Tile(
-            "Output tokens per second of a call",
+            "Output tokens per second",
             _speed(after),
             below="" if before.tokens_per_s is None else f"was {_speed(before)}",
         ),
