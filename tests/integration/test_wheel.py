@@ -32,6 +32,8 @@ OF_THE_CHECKOUT = (
     "test_cli_start_up",
     "test_canarybench",
     "test_compiled_modules",
+    "test_gate_decide_from",
+    "test_number_format",
     "test_router_internal_errors",
     "test_stored_content",
 )
@@ -247,7 +249,8 @@ def copy_suite(folder: Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(patched_names(below_package(file.read_bytes(), "swapgate")))
     shutil.copy(ROOT / "pyproject.toml", folder)
-    for name in ("config", "datasets", "docs", "tests/golden", "tests/support/evals/exports"):
+    files = (f"tests/support/evals/{name}" for name in ("exports", "promptfoo", "sources"))
+    for name in ("config", "datasets", "docs", "tests/golden", *files):
         (folder / name).symlink_to(ROOT / name)
 
 
