@@ -7,7 +7,13 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from harness.frame.errors import InputError
-from harness.providers.calls.probe import ProbeFinding, ProbeReply, ProbeStatus, ProbeSubject
+from harness.providers.calls.probe import (
+    ProbeFinding,
+    ProbeReply,
+    ProbeStatus,
+    ProbeSubject,
+    is_listed,
+)
 from harness.providers.kinds import PROVIDER_KINDS, OwnServer
 from harness.providers.models.model_match import LARGEST_WINDOW, parse_listed_models
 from harness.providers.target import Provider, Target
@@ -92,8 +98,7 @@ def _described_window(
 
 
 def _is_of(row: object, model: str) -> bool:
-    names = model, f"{model}:latest"  # Ollama adds the tag
-    return isinstance(row, Mapping) and row.get("name") in names
+    return isinstance(row, Mapping) and is_listed(model, (row.get("name"),))
 
 
 def _listed_window(provider: Provider, target: Target, models: ProbeReply) -> int | None:

@@ -263,7 +263,7 @@ def listed_name(entry: object) -> object:
     return name.removeprefix("models/") if is_googles and isinstance(name, str) else name
 
 
-def is_listed(model: str, names: Collection[str]) -> bool:
+def is_listed(model: str, names: Collection[object]) -> bool:
     """Tells whether a list has a model. Ollama lists `:latest` and answers without it too."""
     return model in names or f"{model}:latest" in names
 
@@ -371,7 +371,8 @@ def error_message(body: bytes, hidden: Sequence[str]) -> str:
     text = hide_secrets(body, hidden).decode("utf-8", "replace")
     try:
         error = json.loads(text)["error"]
-        return (str(error["message"]) if isinstance(error, dict) else error)[:MAX_TEXT]
+        said = str(error["message"]) if isinstance(error, dict) else error
+        return said[:MAX_TEXT] or "no text"
     except (ValueError, LookupError, TypeError, RecursionError):
         return " ".join(text.split())[:MAX_TEXT] or "no text"
 

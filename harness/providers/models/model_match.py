@@ -105,7 +105,7 @@ def _entries(content: bytes) -> Sequence[object]:
     if isinstance(document, Mapping):
         lists = (document.get(field) for field in ("data", "models"))
         found = [entries for entries in lists if isinstance(entries, list)]
-        document = max(found, key=bool, default=None)
+        document = max(found, key=bool, default=None)  # the first that is not empty
     if not isinstance(document, list):
         raise InputError("its answer is not a list of models")
     return document
