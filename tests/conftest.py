@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import uuid
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 # modules anew. Containers often forbid keeping it.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A shell starts its background jobs with Ctrl-C ignored, and so would the tests' processes be.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Thousands of small databases are written and thrown away: in memory, where there is room.
 MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes its own folder in it

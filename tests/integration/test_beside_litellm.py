@@ -15,7 +15,7 @@ import pytest
 
 from tests.acceptance.installation import Installation, eventually
 from tests.acceptance.providers import Simulator
-from tests.acceptance.swaps import await_phase, await_up, before_simulator, propose
+from tests.acceptance.swaps import SHORT, await_phase, await_up, before_simulator, propose
 from tests.integration.test_clients_docs import BLOCK, USUAL_URL, Client, install
 from tests.support.providers.scripted_upstream import completion, running_upstream, streamed
 from tests.support.router.live_router import (
@@ -33,6 +33,10 @@ PAGE = (DOCS / "how-to" / "beside-litellm.md").read_text("utf-8")
 MASTER_KEY = "sk-0123456789abcdef0123456789abcdef"
 MANY = 50
 ARM = "llm_provider-x-swapgate-arm"
+# LiteLLM answers some ten requests a second beside other tests: a first step of 1 % would take
+# minutes.
+FIRST, LAST = SHORT["canary"]["steps"]
+WIDE = {**SHORT, "canary": {**SHORT["canary"], "steps": [{**FIRST, "weight_bps": 1_000}, LAST]}}
 
 pytestmark = [pytest.mark.verify, pytest.mark.req("A1", "F1"), pytest.mark.timeout(900)]
 
@@ -120,7 +124,8 @@ def test_litellm_splits_as_a_route_says_until_a_rollback_and_until_a_promotion(
 ) -> None:
     place = Installation(Path(sys.executable).with_name("swapgate"), tmp_path / "place", {})
     sim = Simulator(place)
-    place.configure(before_simulator(sim, support={}))
+    document = before_simulator(sim, support={"policy": "wide"})
+    place.configure({**document, "policies": {"wide": WIDE}})
     try:
         place.init()
         await_up(place, "router", "control")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.providers.force import Force, ForceKind
@@ -212,6 +212,7 @@ def test_every_name_has_each_rule_once_and_at_most_one_that_takes_it(
 
 
 @given(model=st.text("abc/:-5", min_size=1, max_size=8), there=st.sampled_from(ALL))
+@example(model="b/", there=provider("groq"))
 def test_a_provider_s_own_prefix_always_leads_to_it(model: str, there: Provider) -> None:
     resolution = resolve_name(f"{there.name}/{model}", signed_in={"codex"})
 

@@ -40,7 +40,12 @@ from harness.frame.runtime.supervisor import wait_for_interrupt
 from harness.gate.verdict import Failed
 from harness.proposals import decisions
 from harness.proposals.report.comparison import Comparison, load_comparison
-from harness.proposals.submission import ProposalRequest, create_proposal, list_proposals
+from harness.proposals.submission import (
+    ProposalRequest,
+    create_proposal,
+    get_proposal,
+    list_proposals,
+)
 from harness.registry import named_models
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.observations import Observations
@@ -196,14 +201,14 @@ class DemoShow:
             time.sleep(0.5)
 
     def _refresh(self, scene: DemoStep) -> None:
-        ctx, before = self.installation.context, scene.phase
-        scene.comparison = load_comparison(ctx, scene.comparison.proposal.id)
-        if scene.phase is not before:
+        ctx, proposal = self.installation.context, scene.comparison.proposal.id
+        # A comparison reads every answer, so only a new phase is worth one.
+        if get_proposal(ctx, proposal).phase is not scene.phase:
+            scene.comparison = load_comparison(ctx, proposal)
             self._announce(scene)
             if scene.phase is ProposalPhase.CANARY:
                 self._canary_opened(scene.story)
             if scene.phase is ProposalPhase.AWAITING_APPROVAL:
-                proposal = scene.comparison.proposal.id
                 decisions.approve_proposal(ctx, OPERATOR, proposal, "make demo")
                 self.say(f"{scene.story.route}: approved by a person")
         if scene.over:

@@ -248,6 +248,8 @@ def match_among(given: str, among: Sequence[ModelOffer], *, today: date) -> Mode
     read = [(offer, _named(offer)) for offer in here]
     wanted = parse_model_name(text)
     words = frozenset(wanted.words)
+    if not any((words, wanted.version, wanted.date, wanted.preview, wanted.latest)):
+        read = []  # a name such as `b/`, to which every model would be similar
     bare = words in VENDOR_WORDS
     best = _having(words, read) if bare else _best_families(words, read)
     if not best:
