@@ -31,6 +31,9 @@ from harness.routing.records.routes import Routing
 from harness.routing.table import FIRST_ROUTE_STEP
 
 TIMEOUT_S = 60.0
+# Unanswered requests per route. On a busy machine the official client's CPU time would leave
+# the generator none.
+MOST_IN_FLIGHT, SDK_IN_FLIGHT = 100, 2
 KEPT_FAILURES = 100
 QUESTIONS = (
     "Where is my parcel?",
@@ -98,23 +101,28 @@ class DemoTraffic:
             light = partial(_post, session, f"{self.base_url}/chat/completions")
             official = partial(_ask, client)
 
-            async def users(name: str, route: str, ask: Ask, share: float | None) -> None:
+            async def users(
+                name: str, route: str, ask: Ask, most: int, share: float | None = None
+            ) -> None:
                 """Sends each request as a new user (open loop), by default at the
-                route's rate.
+                route's rate. Catches up with at most half a second. most: unanswered requests.
                 """
-                due = time.monotonic()
+                due, free = time.monotonic(), asyncio.Semaphore(most)
                 for number in itertools.count():
+                    due = max(due + 1 / (share or self.rates[route]), time.monotonic() - 0.5)
+                    if (wait_s := due - time.monotonic()) > 0:
+                        await asyncio.sleep(wait_s)
+                    await free.acquire()
                     if self._stop.is_set():
                         return
-                    due = max(due + 1 / (share or self.rates[route]), time.monotonic() - 0.5)
-                    await asyncio.sleep(max(0.0, due - time.monotonic()))
-                    tasks.create_task(self._one(name, route, ask(route, number)))
+                    task = tasks.create_task(self._one(name, route, ask(route, number)))
+                    task.add_done_callback(lambda _: free.release())
 
             for route in self.rates:
-                tasks.create_task(users("generator", route, light, None))
+                tasks.create_task(users("generator", route, light, MOST_IN_FLIGHT))
                 if sdk_rate:
                     share = sdk_rate / len(self.rates)
-                    tasks.create_task(users("openai", route, official, share))
+                    tasks.create_task(users("openai", route, official, SDK_IN_FLIGHT, share))
 
     async def _one(self, client: str, route: str, answer: Awaitable[str]) -> None:
         why = "an empty answer"
