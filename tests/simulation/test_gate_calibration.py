@@ -124,6 +124,7 @@ def test_missing_scores_let_no_useless_candidate_pass_and_fail_no_equal_one(
         assert max(row.passed, row.failed) <= upto(MOST_WRONG, replications), row
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("seed", "pairs"), [later(101, 6), pytest.param(202, 6, marks=pytest.mark.soak)]
 )
