@@ -31,9 +31,9 @@ from harness.routing.records.routes import Routing
 from harness.routing.table import FIRST_ROUTE_STEP
 
 TIMEOUT_S = 60.0
-# Unanswered requests per route. On a busy machine the official client's CPU time would leave
-# the generator none.
-MOST_IN_FLIGHT, SDK_IN_FLIGHT = 100, 2
+# Unanswered requests: the generator's in all, and the official client's per route, whose CPU
+# time would leave the generator none on a busy machine.
+MOST_IN_FLIGHT, SDK_IN_FLIGHT = 200, 2
 KEPT_FAILURES = 100
 QUESTIONS = (
     "Where is my parcel?",
@@ -91,7 +91,7 @@ class DemoTraffic:
         async with (
             aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
-                connector=aiohttp.TCPConnector(limit=200),
+                connector=aiohttp.TCPConnector(limit=MOST_IN_FLIGHT),
                 headers={"Authorization": f"Bearer {self.key}"},
             ) as session,
             # max_retries=0, because the demo counts the result of the first attempt.
@@ -102,12 +102,12 @@ class DemoTraffic:
             official = partial(_ask, client)
 
             async def users(
-                name: str, route: str, ask: Ask, most: int, share: float | None = None
+                name: str, route: str, ask: Ask, free: asyncio.Semaphore, share: float = 0.0
             ) -> None:
                 """Sends each request as a new user (open loop), by default at the
-                route's rate. Catches up with at most half a second. most: unanswered requests.
+                route's rate. Catches up with at most half a second.
                 """
-                due, free = time.monotonic(), asyncio.Semaphore(most)
+                due = time.monotonic()
                 for number in itertools.count():
                     due = max(due + 1 / (share or self.rates[route]), time.monotonic() - 0.5)
                     if (wait_s := due - time.monotonic()) > 0:
@@ -118,11 +118,12 @@ class DemoTraffic:
                     task = tasks.create_task(self._one(name, route, ask(route, number)))
                     task.add_done_callback(lambda _: free.release())
 
+            most = asyncio.Semaphore(MOST_IN_FLIGHT)
             for route in self.rates:
-                tasks.create_task(users("generator", route, light, MOST_IN_FLIGHT))
+                tasks.create_task(users("generator", route, light, most))
                 if sdk_rate:
-                    share = sdk_rate / len(self.rates)
-                    tasks.create_task(users("openai", route, official, SDK_IN_FLIGHT, share))
+                    few, share = asyncio.Semaphore(SDK_IN_FLIGHT), sdk_rate / len(self.rates)
+                    tasks.create_task(users("openai", route, official, few, share))
 
     async def _one(self, client: str, route: str, answer: Awaitable[str]) -> None:
         why = "an empty answer"

@@ -245,11 +245,11 @@ def match_among(given: str, among: Sequence[ModelOffer], *, today: date) -> Mode
         return ModelMatch(f"no configured provider is called {_front(text)!r}")
     if exact := [offer for offer in here if low in (offer.model.lower(), offer.name.lower())]:
         return ModelMatch("it is a model's exact name", min(exact, key=_preference))
-    read = [(offer, _named(offer)) for offer in here]
     wanted = parse_model_name(text)
     words = frozenset(wanted.words)
     if not any((words, wanted.version, wanted.date, wanted.preview, wanted.latest)):
-        read = []  # a name such as `b/`, to which every model would be similar
+        here = []  # a name such as `b/`, to which every model would be similar
+    read = [(offer, _named(offer)) for offer in here]
     bare = words in VENDOR_WORDS
     best = _having(words, read) if bare else _best_families(words, read)
     if not best:
