@@ -175,7 +175,7 @@ def revision_of(world: World) -> int | None:
     return serving.revision if serving is not None else None
 
 
-SECONDS = float(os.environ.get("SOAK_S", "3600"))
+SECONDS = float(os.environ.get("SOAK_S", "1800"))
 
 
 @pytest.mark.soak
