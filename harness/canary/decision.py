@@ -134,7 +134,7 @@ def _distrust_reason(unit: RolloutUnit) -> str:
             f"{until:%H:%M:%S} UTC"
         )
     blocks = Observations(unit.tx).blocks(rollout.id)
-    traffic = _traffic(unit, blocks, now)
+    traffic = _traffic(unit, now)
     unsure = (
         traffic_gap(traffic, now) or future_traffic(traffic, now) or clock_skew(blocks, now)
     )
@@ -149,20 +149,15 @@ def _distrust_reason(unit: RolloutUnit) -> str:
     )
 
 
-def _traffic(
-    unit: RolloutUnit, blocks: Sequence[ObservationBlock], now: datetime
-) -> Sequence[TrafficMinute]:
-    """Returns the traffic of the last two hours; after a longer gap, of the hours before it.
-
-    If the rollout has no block, traffic may have stopped before its start.
+def _traffic(unit: RolloutUnit, now: datetime) -> Sequence[TrafficMinute]:
+    """Returns the route's traffic of the last two hours; after a longer gap, which may have
+    begun before the rollout, of the two hours before the gap.
     """
-    rollout, observations = unit.rollout, Observations(unit.tx)
-    recent = observations.traffic(since=now - TRAFFIC_WINDOW, route=rollout.route)
-    heard = [row.minute for row in recent] or [block.closed_at for block in blocks]
-    last = max(heard, default=rollout.started_at)
-    if now - last < TRAFFIC_WINDOW - BEFORE_GAP:
-        return recent
-    return observations.traffic(since=last - TRAFFIC_WINDOW, route=rollout.route)
+    route, observations = unit.rollout.route, Observations(unit.tx)
+    last = observations.last_traffic(route)
+    if last is None or now - last < TRAFFIC_WINDOW - BEFORE_GAP:
+        last = now
+    return observations.traffic(since=last - TRAFFIC_WINDOW, route=route)
 
 
 def _false_expiry(unit: RolloutUnit) -> str:

@@ -28,7 +28,7 @@ from harness.routing.route_changes import EndBake
 from harness.routing.table import Arm, choose_arm, hash_bucket
 from tests.support.control.control_plane import BEN, CANARY, POLICY, SmallInstallation
 
-DAY = timedelta(days=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 pytestmark = pytest.mark.req("F3", "F8")
 
 
@@ -151,6 +151,23 @@ def test_a_bake_does_not_end_while_nobody_knows_how_it_goes(baking: SmallInstall
     assert not baking.rollout().baking
     alert_delivery.run_once(ctx)
     assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, baking.rollout().id)
+
+
+def test_a_bake_that_begins_long_after_traffic_stopped_does_not_end_before_it_returns(
+    baking: SmallInstallation,
+) -> None:
+    record_traffic(baking, requests=3000)
+    baking.clock.advance(HOUR.total_seconds() * 6)
+    promoted(baking)
+    with baking.store.read() as tx:
+        assert Observations(tx).blocks(baking.rollout().id) == []
+    baking.clock.advance(DAY.total_seconds())
+    baking.run_once()
+    assert baking.rollout().baking
+
+    record_traffic(baking, requests=50)
+    baking.run_once()
+    assert not baking.rollout().baking
 
 
 def record_traffic(world: SmallInstallation, *, requests: int) -> None:

@@ -307,6 +307,7 @@ def ask_store(tx: Transaction, since: Any) -> None:
     Observations(tx).totals(since=since)
     Observations(tx).totals(since=since, route="chat")
     Observations(tx).traffic(since=since)
+    Observations(tx).last_traffic("chat")
     Observations(tx).traffic_points(since=since)
     day = since.replace(hour=0, minute=0, second=0)
     Observations(tx).traffic_points(since=day, step=timedelta(hours=2))

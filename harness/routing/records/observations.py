@@ -333,6 +333,12 @@ class Observations(Traffic):
             query = query.where(traffic.c.route == route)
         return [TRAFFIC.read(row) for row in self._tx.read(query)]
 
+    def last_traffic(self, route: str) -> datetime | None:
+        """Returns the route's latest minute with recorded traffic."""
+        query = sa.select(sa.func.max(traffic.c.minute)).where(traffic.c.route == route)
+        last: datetime | None = self._tx.read(query).scalar_one()
+        return last
+
     def traffic_of(
         self, routes: Collection[str], *, since: datetime
     ) -> Mapping[str, Sequence[TrafficMinute]]:
