@@ -9,7 +9,7 @@ by the record and the time whether a message is due:
 A cause that returns sends its message at once, so that "resolved" never stays the last word
 while the cause lasts. A cause that flaps sends few messages all the same: after it returned
 within QUIET_PERIOD, "resolved" waits until the cause stayed away for QUIET_PERIOD
-(`end_is_told_after`). So people get at most four messages of a key within QUIET_PERIOD.
+(`resolution_delay`). So people get at most four messages of a key within QUIET_PERIOD.
 
 A cause that lasts sends a reminder after its kind's `remind`. A cause that workers report
 counts as over SETTLING_TIME after its end.
@@ -130,7 +130,7 @@ def drop_silent_sources(record: AlertRecord, now: datetime) -> AlertRecord:
     return replace(record, sources=sources, resolved_at=None if sources else now)
 
 
-def end_is_told_after(record: AlertRecord) -> timedelta:
+def resolution_delay(record: AlertRecord) -> timedelta:
     """Returns how long the cause must be away until people get the message of its end."""
     if record.returned:
         return QUIET_PERIOD
@@ -147,7 +147,7 @@ def due_message(record: AlertRecord, now: datetime) -> Notified | None:
         recent = now - record.last_seen < REMIND_AFTER
         return Notified.RAISED if record.notified is None and recent else None
     if record.resolved_at is not None:
-        over = now - record.resolved_at >= end_is_told_after(record)
+        over = now - record.resolved_at >= resolution_delay(record)
         return Notified.RESOLVED if record.notified is Notified.RAISED and over else None
     if record.notified is not Notified.RAISED or record.notified_at is None:
         return Notified.RAISED

@@ -93,8 +93,8 @@ class GuardCount:
 
     @property
     def distance(self) -> float:
-        """The evidence as a share of the level at which the guard stops the canary."""
-        return self.log_e / self.log_limit
+        """The evidence as a share of the level at which the guard stops the canary, up to 1."""
+        return min(1.0, self.log_e / self.log_limit)
 
     @property
     def text(self) -> str:
