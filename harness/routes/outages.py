@@ -79,7 +79,8 @@ class OutageView:
         if outage.only_refused:
             return f"{text}. {self._refusal}"
         if outage.refused:
-            text = f"{text}, {outage.refused:,} of them without a call to a target"
+            because = f" ({self.switch})" if self.switch else ""
+            text = f"{text}, {outage.refused:,} of them without a call to a target{because}"
         if outage.no_answers:
             return f"{text}: no target of the route answers."
         carried = f" {self.fallback.name} answers in its place." if self.fallback else ""

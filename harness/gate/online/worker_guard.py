@@ -111,9 +111,10 @@ class GuardCount:
 def read_guard_count(details: Mapping[str, Any]) -> GuardCount | None:
     """Reads the counts in an alert's details; None if the alert has none, or malformed ones."""
     try:
-        return from_plain(GuardCount, details)
+        count: GuardCount = from_plain(GuardCount, details)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+    return count
 
 
 def abort_log_e(alpha: float, *, workers: int, turn: int) -> float:
