@@ -5,7 +5,7 @@ another writer, the next turn decides again. All state is in the store, so the d
 at any point.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import assert_never
@@ -41,6 +41,7 @@ from harness.proposals import (
     route_rules,
 )
 from harness.proposals.candidates import cost_ratio, leaderboard
+from harness.proposals.candidates.setbacks import Setback, describe_setbacks, find_setbacks
 from harness.routes import freezes
 from harness.routing.candidate_schedule import OnBetter
 from harness.routing.context import Context
@@ -227,8 +228,10 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
     if proposal.on_better is OnBetter.NOTIFY:
         _announce_better(ctx, tx, proposal, proof)
         return
-    cost = cost_ratio.load_ratio(ctx, tx, proposal)
-    if proposal.needs_approval or cost.ends_canary:
+    cost, setbacks = cost_ratio.load_ratio(ctx, tx, proposal), _find_setbacks(ctx, tx, proposal)
+    # No canary opens by itself for a model that was withdrawn from users.
+    withdrawn = any(setback.served for setback in setbacks)
+    if proposal.needs_approval or cost.ends_canary or withdrawn:
         now = ctx.clock.now()
         waits = Proposals(tx).save(
             apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, now)
@@ -236,6 +239,7 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
         wider = "; ".join(route_rules.describe_second_person_reasons(proposal.widened))
         asks = f" It differs from the route's rules: {wider}." if wider else ""
         asks += f" {cost.text}"
+        asks += f" {describe_setbacks(setbacks)}." if setbacks else ""
         alerts.raise_alert(
             tx,
             AlertKind.AWAITING_APPROVAL,
@@ -252,9 +256,20 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
     eval_queue.stop_unneeded_runs(ctx, tx, proposal)
 
 
+def _find_setbacks(ctx: Context, tx: Transaction, proposal: Proposal) -> Sequence[Setback]:
+    """Finds the setbacks of a schedule's candidate, also those since the round began."""
+    if proposal.on_better is None:
+        return ()
+    target = Routing(tx).targets()[proposal.candidate]
+    name = f"{target.provider}/{target.model}"
+    return find_setbacks(tx, {name}, ctx.clock.now()).get(name, ())
+
+
 def _announce_better(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
     """Announces the candidate, because the route's schedule leaves the proposal to a person."""
     name = Routing(tx).targets()[proposal.candidate].name
+    setbacks = describe_setbacks(_find_setbacks(ctx, tx, proposal))
+    named = f" {setbacks}." if setbacks else ""
     alerts.raise_alert(
         tx,
         AlertKind.BETTER_CANDIDATE,
@@ -262,7 +277,7 @@ def _announce_better(ctx: Context, tx: Transaction, proposal: Proposal, proof: P
         subject=f"route {proposal.route}",
         title=f"{name} passed on route {proposal.route}",
         text=f"{proof.words}: {reason_text(proof)} `swapgate proposal create {proposal.route} "
-        f"{name}` proposes it.",
+        f"{name}` proposes it.{named}",
     )
     because = f"it passed on schedule; propose {name} to swap"
     _reject(ctx, tx, proposal, ProposalEvent.NOT_CHOSEN, because)

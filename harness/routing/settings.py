@@ -96,8 +96,8 @@ class RouterSettings:
 class SpawnLimits:
     """Limits of a session's sub-tasks."""
 
-    max_tasks: int = 8  # maximum sub-tasks of one `spawn` call
-    max_usd: float = 1.0  # maximum cost of all sub-tasks of one call
+    max_tasks: int = 8  # maximum sub-tasks of a session at the same time
+    max_usd: float = 1.0  # maximum cost of all sub-tasks that begin together
 
 
 @dataclass(frozen=True, slots=True)
