@@ -120,6 +120,7 @@ def _event(guard: Guard) -> str:
 
 def _for_sqlite(condition: str) -> str:
     """Replaces the macros of a condition by SQLite's JSON functions."""
+
     def word(found: re.Match[str]) -> str:
         kind, policy, step = found.groups()
         match kind:
