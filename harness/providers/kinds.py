@@ -271,6 +271,9 @@ _ALL: Final = (
 )
 
 PROVIDER_KINDS: Final[Mapping[str, ProviderKind]] = {kind.name: kind for kind in _ALL}
+# Beginnings of model names that belong to every local kind, because the vendor publishes the
+# weights, and Swapgate has no kind for the vendor's own API.
+LOCAL_KEYWORDS: Final = ("qwen",)
 # Other names of the kinds, by LiteLLM, vendors, and servers that speak OpenAI's protocol.
 _OTHER_NAMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("azure", "azureopenai", "azureai"), "azure_openai"),
@@ -295,9 +298,23 @@ def check_kind(name: str) -> str:
     """Returns the name of a kind. Raises InputError, with the nearest kind, otherwise."""
     if name in PROVIDER_KINDS:
         return name
-    own = _OTHER_NAMES.get("".join(filter(str.isalnum, name.casefold())), "")
-    near = did_you_mean(own or name, PROVIDER_KINDS)
+    near = did_you_mean(name, PROVIDER_KINDS, meant=other_name(name))
     raise InputError(f"unknown kind {name!r}{near}; kinds: {', '.join(PROVIDER_KINDS)}")
+
+
+def other_name(name: str) -> str:
+    """Returns the kind for which another product's name stands; empty if there is none."""
+    return _OTHER_NAMES.get("".join(filter(str.isalnum, name.casefold())), "")
+
+
+def add_command(kind: str) -> str:
+    """Returns the command that sets up a provider of the kind. An OAuth provider needs a
+    sign-in, and a kind without a usual address needs an address.
+    """
+    row = PROVIDER_KINDS[kind]
+    if row.group is ProviderGroup.OAUTH:
+        return f"swapgate provider key login {kind}"
+    return f"swapgate provider add {kind}{'' if row.api_base else ' --api-base URL'}"
 
 
 def rename_answer_limit(fields: Mapping[str, object], kind: str) -> dict[str, object]:

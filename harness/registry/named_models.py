@@ -2,9 +2,11 @@
 models that a provider lists. Listing a model does not call it.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Final
 
 from harness.frame.errors import (
@@ -32,6 +34,7 @@ from harness.providers.models.model_match import (
     DiscoveredList,
     DiscoveredModel,
     ModelOffer,
+    is_short_for,
     list_nearest,
     list_offers,
     match_among,
@@ -344,6 +347,10 @@ def _not_found(
     known = {*(offer.name for offer in offers), *Routing(tx).table().routes}
     near = tuple(dict.fromkeys((*versions, *list_nearest(name, known))))[:MOST_NEAR]
     add = "`swapgate model add PROVIDER/MODEL` adds a model"
+    if taken.add_command:
+        model = re.split("[/:]", name, maxsplit=1)[-1]
+        near = tuple(other for other in near if is_short_for(model, other))
+        add = f"`{taken.add_command}` sets up its provider"
     return replace(_reading(taken, _describe_unknown(name, near) + add), near=near)
 
 
@@ -396,7 +403,11 @@ def find_unlisted(tx: Transaction, target: Target) -> str:
     names = {listed.model for listed in read_lists(tx) if listed.provider == target.provider}
     if not names or is_listed(target.model, names):
         return ""
-    hint = did_you_mean(target.model, names)
+    kind = targets.provider_of(tx, target).kind
+    offers = [ModelOffer(target.provider, kind, name) for name in sorted(names)]
+    # An alias, such as `claude-sonnet-4-5`, means a listed model with a date.
+    match = match_among(target.model, offers, today=date.min)
+    hint = did_you_mean(target.model, names, meant=match.found.model if match.found else "")
     return f"{target.provider} does not list {target.model} among {len(names)}{hint}"
 
 

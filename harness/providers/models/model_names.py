@@ -75,6 +75,8 @@ _STAMP: Final = re.compile(r"^(?P<a>\d\d)(?P<b>\d\d)$")  # mistral's 2512, opena
 _NUMBER: Final = re.compile(r"^v?(\d{1,3}(?:\.\d{1,3})*)$")
 _GLUED: Final = re.compile(r"^([a-z]+?)v?(\d{1,2}(?:\.\d+)*)$")
 _GLUED_WORD: Final = re.compile(r"^([a-z]{2,})(\d+[a-z]+)$")
+# Words that open weights carry beside their size, because the base model has the same name.
+_TUNING_WORDS: Final = frozenset({"chat", "instruct", "it"})
 _SIZE: Final = re.compile(r"^(?:[ae]?\d+(?:\.\d+)?(?:x\d+)?[bkm]|\d+x\d+b)$")
 
 
@@ -97,6 +99,18 @@ class ModelName:
         equal versions, `latest` aliases are smaller than other names.
         """
         return not self.preview, self.version, not self.latest, self.date or 99_999_999
+
+
+def count_other_words(family: frozenset[str], wanted: frozenset[str]) -> tuple[int, bool]:
+    """Counts the words that a family has beside those of a name, and tells whether it is one of
+    several sizes. All sizes of open weights rank equally: for `qwen`, `qwen-27b` and
+    `qwen-7b-instruct` are both (0, True).
+    """
+    others = family - wanted
+    sizes = {word for word in others if _SIZE.match(word)}
+    has_size = any(map(_SIZE.match, family))
+    tuning = others & _TUNING_WORDS if has_size else frozenset()
+    return len(others - sizes - tuning), bool(sizes or tuning)
 
 
 @dataclass

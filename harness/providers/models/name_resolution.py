@@ -14,7 +14,13 @@ from enum import StrEnum
 from typing import Final
 
 from harness.providers.force import Force, ForceKind
-from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.providers.kinds import (
+    LOCAL_KEYWORDS,
+    PROVIDER_KINDS,
+    ProviderGroup,
+    add_command,
+    other_name,
+)
 from harness.providers.models.catalogue import Catalogue
 from harness.providers.models.model_match import (
     HOSTED,
@@ -58,6 +64,9 @@ class Resolution:
     model: str | None
     rules: tuple[RuleResult, ...]  # the results of all six rules, in order
     candidates: tuple[str, ...] = ()  # models that the name means equally well
+    # The command that sets up the kind to which the name belongs; empty if a provider of it is
+    # configured, and if no kind is known.
+    add_command: str = ""
 
     @property
     def target(self) -> str | None:
@@ -123,6 +132,7 @@ class ModelNameQuery:
             taken.model if taken else None,
             tuple(tried),
             refused.candidates if refused else (),
+            "" if taken else self._missing_kind_command(),
         )
 
     def _by(self, rule: ResolutionRule) -> _Found:
@@ -175,6 +185,8 @@ class ModelNameQuery:
         return self._at(of_kind[0], rest, f"{head} is the kind of {_first_of(of_kind)}")
 
     def _at(self, provider: str, model: str, why: str) -> _Found:
+        if self.providers[provider].kind == "gemini":
+            model = model.removeprefix("models/") or model  # as Google writes its ids
         own = [offer for offer in self.offers if offer.provider == provider]
         full = f"{provider}/{model}"
         if provider not in know_models(own) or any(offer.name == full for offer in own):
@@ -219,13 +231,24 @@ class ModelNameQuery:
             return None
         return _Took(match.found.provider, match.found.model, match.reason)
 
+    def _missing_kind_command(self) -> str:
+        head, rest = self._split()
+        if head and self._names_provider(head):
+            return ""
+        named = head if head in PROVIDER_KINDS else other_name(head)
+        kind = named or self._kind(rest) or self._kind(self.name)
+        return add_command(kind) if kind and not self._of_kind(kind) else ""
+
     def _keyword(self) -> _Found:
-        kind = self._kind()
+        if self.name.lower().startswith(LOCAL_KEYWORDS):
+            return self._local()
+        kind = self._kind(self.name)
         if kind is None:
             return "the model's name begins with no kind's keyword"
         of_kind = [name for name in self._of_kind(kind) if self._takes_names(name)]
         if not of_kind:
-            return f"such names belong to {kind}, but no provider of it has a key"
+            lacks = "has a key" if self._of_kind(kind) else "is configured"
+            return f"such names belong to {kind}, but no provider of it {lacks}"
         why = f"such names belong to {kind}, the kind of {_first_of(of_kind)}"
         return self._as_written(of_kind[0], why)
 
@@ -264,7 +287,10 @@ class ModelNameQuery:
             return "an OAuth provider needs its own prefix"
         provider, model = chosen
         if provider not in self.providers:
-            return _Refused(f"no provider of the kind {provider} is configured")
+            return _Refused(
+                f"no provider of the kind {provider} is configured: "
+                f"`{add_command(provider)}` adds one"
+            )
         if provider not in self.signed_in:
             return _Refused(
                 f"{provider} has no stored tokens: sign in with "
@@ -289,8 +315,8 @@ class ModelNameQuery:
     def _takes_names(self, provider: str) -> bool:
         return self.usable is None or provider in self.usable
 
-    def _kind(self) -> str | None:
-        low = self.name.lower()
+    def _kind(self, model: str) -> str | None:
+        low = model.lower()
         fits = [
             (len(word), kind.name)
             for kind in PROVIDER_KINDS.values()
