@@ -185,10 +185,12 @@ class ModelOffer:
         return f"{self.provider}/{self.model}"
 
     def ended(self, today: date) -> bool:
-        """Whether a loose name no longer means it: it has ended, or its provider's list lacks
-        it.
+        """Tells whether it is gone: its provider's list lacks it, or without a list, its
+        announced end has passed.
         """
-        return self.listed is False or (self.entry is not None and self.entry.ended(today))
+        if self.listed is not None:
+            return not self.listed
+        return self.entry is not None and self.entry.ended(today)
 
 
 _Read = tuple[ModelOffer, ModelName]
@@ -251,9 +253,7 @@ def know_models(offers: Iterable[ModelOffer]) -> frozenset[str]:
 
 
 def match_among(given: str, among: Sequence[ModelOffer], *, today: date) -> ModelMatch:
-    """Finds the model that a name means. Models that have ended by `today`, or that their
-    provider's list lacks, come last.
-    """
+    """Finds the model that a name means. Models that have ended by `today` come last."""
     if not among or not given.strip():
         return ModelMatch("the name is empty" if among else NOTHING_OFFERED)
     text, here = _at_provider(given.strip(), among)
@@ -266,8 +266,7 @@ def match_among(given: str, among: Sequence[ModelOffer], *, today: date) -> Mode
     words = frozenset(wanted.words)
     if not any((words, wanted.version, wanted.date, wanted.preview, wanted.latest)):
         here = []  # a name such as `b/`, to which every model would be similar
-    read = [(offer, _named(offer)) for offer in here]
-    read = _of_local_kinds(words, wanted, read)
+    read = _of_local_kinds(words, wanted, [(offer, _named(offer)) for offer in here])
     bare = words in VENDOR_WORDS
     best = _having(words, read) if bare else _best_families(words, read)
     if not best:
