@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.frame.text_files import replace_halves
 from harness.gate.pins import ServedModel
-from harness.providers.target import Target
+from harness.providers.target import RequestTarget
 
 Message = Mapping[str, Any]
 
@@ -44,7 +44,7 @@ class ChatReply:
 
 
 def request_body(
-    target: Target,
+    target: RequestTarget,
     messages: Sequence[Message],
     settings: Mapping[str, Any],
     tools: Sequence[Message] = (),

@@ -32,7 +32,7 @@ from evals.runner.chat_completions import ChatReply, request_body
 from evals.runner.provider_client import EvalProviderClient, ItemRefused, ProviderFailed
 from harness.frame.errors import InputError
 from harness.frame.failures import FailureClass
-from harness.providers.target import Target
+from harness.providers.target import SentTarget
 
 SECONDS = "swapgate_seconds"
 SERVED = "swapgate_served"
@@ -61,7 +61,7 @@ class MeasuredLimit:
 
 @dataclass(frozen=True, slots=True)
 class TargetConnection:
-    target: Target
+    target: SentTarget
     client: EvalProviderClient
     failures: set[str]  # texts of errors that left a sample without an answer
     limit: MeasuredLimit | None = None  # None if the suite has a fixed limit

@@ -52,7 +52,7 @@ class ForceKind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Force:
     kind: ForceKind
-    name: str  # the provider's name, or the target's id or name
+    name: str  # the provider's name, or the target's id, name or provider/model
 
     def __str__(self) -> str:
         return f"{self.kind.value}:{self.name}".removesuffix(":")
@@ -163,7 +163,8 @@ def decide_plan(
 
 def force_plan(switch: KillSwitch, plan: Sequence[Target]) -> ForcedPlan:
     force = switch.force
-    kept = tuple(target.id for target in plan if _is_named(target, force) != force.avoids)
+    named = _named_ids(force, plan)
+    kept = tuple(target.id for target in plan if (target.id in named) != force.avoids)
     whole = tuple(target.id for target in plan)
     scope = "for all routes" if switch.route is None else "for this route"
     kind = "target" if force.names_target else "provider"
@@ -250,7 +251,15 @@ def _strength(switch: KillSwitch) -> tuple[int, bool, datetime, str]:
     return _RANK[switch.source], switch.route is not None, switch.created_at, switch.id
 
 
-def _is_named(target: Target, force: Force) -> bool:
-    if force.names_target:
-        return force.name in (target.id, target.name)
-    return target.provider == force.name
+def _named_ids(force: Force, plan: Sequence[Target]) -> frozenset[str]:
+    """Returns the ids of the targets that a switch names, by id, name or provider/model.
+
+    The name of a target with parameters or a patch ends in `#` and a short id, which a person
+    in an emergency does not know: without an exact match, provider/model names all its targets.
+    """
+    if not force.names_target:
+        return frozenset(target.id for target in plan if target.provider == force.name)
+    exact = frozenset(target.id for target in plan if force.name in (target.id, target.name))
+    return exact or frozenset(
+        target.id for target in plan if force.name == f"{target.provider}/{target.model}"
+    )

@@ -97,6 +97,24 @@ class Target(ShowsMore):
         }
 
 
+@dataclass(frozen=True)
+class SentTarget:
+    """A target as its provider is sent it (`Provider.as_sent`).
+
+    It has no id and no name: routes, evidence and switches name the target itself, whose id is
+    the hash of what was proven.
+    """
+
+    provider: str
+    model: str
+    parameters: JsonObject
+    request_patch: RequestPatch
+
+
+# What a request can be written for: a target, or the form that its provider is sent.
+RequestTarget = Target | SentTarget
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """A model's prices in US dollars per million tokens."""
@@ -198,17 +216,18 @@ class Provider:
     def header_names(self) -> list[str]:
         return sorted({*self.extra_headers, *self.sealed_headers})
 
-    def as_sent(self, target: Target) -> Target:
+    def as_sent(self, target: Target) -> SentTarget:
         """Returns the target as it is sent: with `extra_body`, and with the kind's name for the
-        limit of an answer. Its id differs if anything changed.
+        limit of an answer.
         """
-        own, patch = {**self.extra_body, **target.parameters}, target.request_patch
-        parameters = rename_answer_limit(own, self.kind)
+        own = {**self.extra_body, **target.parameters}
+        patch = target.request_patch
         patched = rename_answer_limit(patch.parameters, self.kind)
-        if (parameters, patched) == (target.parameters, patch.parameters):
-            return target
-        return replace(
-            target, parameters=parameters, request_patch=replace(patch, parameters=patched)
+        return SentTarget(
+            target.provider,
+            target.model,
+            parameters=rename_answer_limit(own, self.kind),
+            request_patch=replace(patch, parameters=patched),
         )
 
     def same_place(self, other: "Provider") -> bool:

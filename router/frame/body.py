@@ -12,7 +12,7 @@ from harness.frame.errors import InputError
 from harness.frame.failures import FailureClass
 from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.providers.models.capabilities import Endpoint
-from harness.providers.target import Target
+from harness.providers.target import RequestTarget
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import JsonSpan, ParsedObject, TextEdit, apply_edits, parse_object
 
@@ -81,12 +81,12 @@ def read_request(body: bytes, endpoint: Endpoint) -> ClientRequest:
 NO_NAMES: Final[Mapping[str, str]] = {}
 
 
-def model_alone(request: ClientRequest, target: Target) -> bytes | None:
+def model_alone(request: ClientRequest, target: RequestTarget) -> bytes | None:
     """Replaces only the model. Returns None if its place is not obvious."""
     return request.members.with_text("model", _quoted(target.model))
 
 
-def model_edit(request: ClientRequest, target: Target) -> TextEdit:
+def model_edit(request: ClientRequest, target: RequestTarget) -> TextEdit:
     model = request.members.text_place("model")
     if model is None:
         raise ValueError("the request has no `model`")
@@ -100,7 +100,7 @@ def _quoted(model: str) -> str:
 
 def setting_edits(
     request: ClientRequest,
-    target: Target,
+    target: RequestTarget,
     reserved: Collection[str],
     names: Mapping[str, str] = NO_NAMES,
 ) -> dict[str, object]:
@@ -153,7 +153,7 @@ def append_members(content: JsonSpan, addendum: str) -> list[TextEdit]:
 
 
 def patched_body(
-    request: ClientRequest, target: Target, wanted: dict[str, object], rules: str
+    request: ClientRequest, target: RequestTarget, wanted: dict[str, object], rules: str
 ) -> bytes:
     """Writes the patched body. rules: the system prompt's field, which gets the addendum."""
     addendum, more = target.request_patch.prompt_addendum, []

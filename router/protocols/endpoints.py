@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.frame.failures import FailureClass
 from harness.providers.models.capabilities import Endpoint
-from harness.providers.target import Target
+from harness.providers.target import RequestTarget
 from router.frame.body import ClientRequest, first_object, iter_objects, model_edit
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import ParsedObject, apply_edits
@@ -37,7 +37,7 @@ class EmbeddingsDialect(ChatDialect):
     def patched(
         self,
         request: ClientRequest,
-        target: Target,
+        target: RequestTarget,
         *,
         serialize_tools: bool = False,  # noqa: ARG002 - no tools
     ) -> bytes:

@@ -90,7 +90,7 @@ class TimeLimits:
         upstream = attempt.upstream
         least_s = self._settings.first_token_timeout_s
         if given_fields(job.request, (OptionalFeature.REASONING,)) or not _THINKING.isdisjoint(
-            upstream.target.parameters
+            upstream.sent.parameters
         ):
             least_s = max(least_s, MIN_LIMIT_S)
         self._sum_up()

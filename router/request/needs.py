@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, Final
 
 from harness.providers.models.capabilities import Endpoint, Needs, OptionalFeature
-from harness.providers.target import Target
+from harness.providers.target import RequestTarget
 from harness.routing.plan import RoutePlan
 from router.frame.body import ClientRequest, to_json
 from router.frame.json_spans import JsonSpan
@@ -100,7 +100,7 @@ def given_fields(
 
 
 def without_fields(
-    body: bytes, endpoint: Endpoint, hints: Collection[OptionalFeature], target: Target
+    body: bytes, endpoint: Endpoint, hints: Collection[OptionalFeature], target: RequestTarget
 ) -> bytes:
     own = {*target.parameters, *target.request_patch.parameters}
     fields: dict[str, Any] = json.loads(body)

@@ -235,8 +235,8 @@ def _body(job: RoutedRequest, upstream: CompiledTarget) -> bytes:
     # A target that never calls tools in parallel may not know the field.
     serialize = job.plan.serialize_tools and upstream.can.parallel_tools
     dialect = DIALECTS[request.endpoint]
-    body = dialect.patched(request, upstream.target, serialize_tools=serialize)
+    body = dialect.patched(request, upstream.sent, serialize_tools=serialize)
     dropped = dropped_fields(request, upstream)
     if dropped:
-        body = without_fields(body, request.endpoint, dropped, upstream.target)
+        body = without_fields(body, request.endpoint, dropped, upstream.sent)
     return body

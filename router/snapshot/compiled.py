@@ -12,7 +12,7 @@ from harness.gate.online.observation import OTHER_NAMES
 from harness.providers.credential import ProviderKey, ProviderKeySets
 from harness.providers.force import KillSwitch
 from harness.providers.models.capabilities import Capabilities, Endpoint, OptionalFeature
-from harness.providers.target import Price, Provider, Target
+from harness.providers.target import Price, Provider, SentTarget, Target
 from harness.routing.agent import AgentGrant
 from harness.routing.plan import KeepWarm, RoutePlan
 from harness.routing.route_changes import spell_route_name
@@ -64,7 +64,8 @@ class PlainModel(NamedTuple):
 class CompiledTarget:
     """A target with its provider, ready for requests."""
 
-    target: Target
+    target: Target  # as the route declares it
+    sent: SentTarget
     id: str
     name: str
     provider: Provider

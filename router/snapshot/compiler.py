@@ -17,7 +17,14 @@ from harness.providers.models.capabilities import (
     dropped_features,
     restrict_endpoints,
 )
-from harness.providers.target import NO_DATA_CLASSES, DataClasses, Provider, Target, may_see
+from harness.providers.target import (
+    NO_DATA_CLASSES,
+    DataClasses,
+    Provider,
+    SentTarget,
+    Target,
+    may_see,
+)
 from harness.routing.agent import literal_route_name
 from harness.routing.plan import KeepWarm, PlanContext, keep_warm_targets
 from harness.routing.table import Arm, Route, RouteSettings, Snapshot, find_shadow_end
@@ -324,7 +331,8 @@ def _upstream_of(
         for endpoint in Endpoint
     }
     return CompiledTarget(
-        target=sent,
+        target=target,
+        sent=sent,
         id=target.id,
         name=target.name,
         provider=provider,
@@ -342,7 +350,7 @@ def _upstream_of(
 
 
 def _plain_models(
-    sent: Target,
+    sent: SentTarget,
     kind: ProviderKind,
     lacks: Mapping[Endpoint, Collection[OptionalFeature]],
 ) -> Mapping[Endpoint, PlainModel]:

@@ -98,6 +98,19 @@ def test_only_what_is_forced_stays_and_in_its_order(
     assert plan.reason == f"{kind.value} {name} for all routes (switch s-7) is forced"
 
 
+def test_provider_and_model_name_all_targets_of_the_model_unless_one_has_that_name() -> None:
+    plain = Target("openai", "gpt")
+    warm = Target("openai", "gpt", {"temperature": 1})
+    cold = Target("openai", "gpt", {"temperature": 0})
+    mini = Target("openai", "mini")
+    by = replace(switch("s"), force=parse_force("target:openai/gpt"))
+
+    assert force_plan(by, [warm, mini, cold]).kept == (warm.id, cold.id)
+    assert force_plan(by, [warm, plain, mini]).kept == (plain.id,)
+    avoided = replace(by, force=parse_force("avoid:target:openai/gpt"))
+    assert force_plan(avoided, [warm, mini, cold]).kept == (mini.id,)
+
+
 @pytest.mark.parametrize(
     ("forces", "kept", "in_effect"),
     [

@@ -5,7 +5,7 @@ from typing import Final
 
 from harness.frame.failures import FailureClass
 from harness.providers.models.capabilities import Endpoint
-from harness.providers.target import Target
+from harness.providers.target import RequestTarget
 from router.frame.body import (
     CHAT_PATH,
     ClientRequest,
@@ -64,7 +64,7 @@ class ChatDialect:
         return conversation_opening(request.value("messages"), skipped=skipped)
 
     def patched(
-        self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
+        self, request: ClientRequest, target: RequestTarget, *, serialize_tools: bool = False
     ) -> bytes:
         """Patches the request. A stream always requests usage; `ChatStream` may hide it."""
         wanted = _wanted(request, target)
@@ -157,7 +157,7 @@ def _arguments(calls: object) -> Iterator[object]:
             yield function.get("arguments")
 
 
-def _wanted(request: ClientRequest, target: Target) -> dict[str, object]:
+def _wanted(request: ClientRequest, target: RequestTarget) -> dict[str, object]:
     wanted = setting_edits(request, target, CHAT_RESERVED)
     response_format = target.request_patch.response_format
     if response_format:

@@ -6,7 +6,7 @@ from typing import Final
 
 from harness.frame.failures import FailureClass
 from harness.providers.models.capabilities import Endpoint
-from harness.providers.target import ANTHROPIC_VERSION, Target
+from harness.providers.target import ANTHROPIC_VERSION, RequestTarget
 from router.frame.body import (
     MESSAGES_PATH,
     ClientRequest,
@@ -280,7 +280,7 @@ class MessagesDialect(ChatDialect):
         return conversation_opening(get("messages"), get("system"), skipped)
 
     def patched(
-        self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
+        self, request: ClientRequest, target: RequestTarget, *, serialize_tools: bool = False
     ) -> bytes:
         wanted = setting_edits(request, target, CHAT_RESERVED, NAMES)
         if serialize_tools and not request.serial_tools:

@@ -6,7 +6,7 @@ from typing import Final
 
 from harness.frame.failures import FailureClass
 from harness.providers.models.capabilities import Endpoint
-from harness.providers.target import JsonObject, Target
+from harness.providers.target import JsonObject, RequestTarget
 from router.conversation.hosted_tools import flat_name
 from router.frame.body import (
     RESPONSES_PATH,
@@ -261,7 +261,7 @@ class ResponsesDialect(ChatDialect):
         return conversation_opening(given, request.value("instructions"), skipped)
 
     def patched(
-        self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
+        self, request: ClientRequest, target: RequestTarget, *, serialize_tools: bool = False
     ) -> bytes:
         wanted = setting_edits(request, target, RESERVED, NAMES)
         if serialize_tools and not request.serial_tools:
