@@ -1,4 +1,9 @@
-"""The schedule on which a route's suites measure further models. Pure."""
+"""The schedule on which a route's suites measure further models. Pure.
+
+A schedule selects models by name and price; it gives no model traffic.
+`harness.proposals.candidates` runs the rounds, and `harness.canary.proposal_driver` follows
+`OnBetter` after a pass.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -37,6 +42,8 @@ class OnBetter(StrEnum):
 
 
 class Preference(StrEnum):
+    """The claim that a scheduled candidate must show."""
+
     BETTER = "better"  # superior
     CHEAPER = "cheaper"  # not worse, and cheaper
 
@@ -47,6 +54,8 @@ class Preference(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CandidateSchedule:
+    """A route's schedule. Its values are unchecked until `check_schedule`."""
+
     models: tuple[str, ...]  # provider/model; may contain `*` and end with `:price<USD`
     every: str  # cron expression: five fields, UTC
     budget_usd: float  # maximum for each round; other candidates wait for the next round
@@ -89,12 +98,15 @@ def _check_cron(every: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CandidatePattern:
+    """One parsed name or pattern of a schedule."""
+
     text: str
     name: str  # provider/model, with the wildcards of `fnmatch`
     ceiling_usd: float | None = None  # US dollars a million tokens, of input and of output
 
     @property
     def is_exact(self) -> bool:
+        """Tells whether the pattern names one model, without wildcards."""
         return not any(sign in self.name for sign in _WILDCARDS)
 
     @property
@@ -102,6 +114,7 @@ class CandidatePattern:
         return self.name.partition("/")[0]
 
     def takes_provider(self, name: str) -> bool:
+        """Tells whether models of this provider may match, before their names are known."""
         return fnmatchcase(name, self.provider)
 
     def takes(self, name: str, price: Price | None) -> bool:
@@ -123,6 +136,7 @@ def parse_patterns(models: Iterable[str]) -> Sequence[CandidatePattern]:
 
 
 def _parse(text: str) -> CandidatePattern:
+    """Parses one pattern. Raises InputError, which suggests `:price<` for a near miss."""
     found = _CEILING.match(text)
     name = found["name"] if found else text
     provider, slash, model = name.partition("/")
@@ -139,6 +153,11 @@ def _parse(text: str) -> CandidatePattern:
 
 @dataclass(frozen=True)
 class CandidateRound:
+    """One round of a schedule.
+
+    Route and time identify it, so that two control processes begin it once.
+    """
+
     id: str
     route: str
     due_at: datetime  # the schedule's time, or the time of another cause
@@ -158,6 +177,7 @@ def build_start(route: str, incumbent: str, now: datetime) -> CandidateRound:
 
 
 def round_id(route: str, at: datetime) -> str:
+    """Derives a round's id from route and time."""
     return f"round_{short_hash(f'{route} {at.isoformat()}').hex()}"
 
 
