@@ -245,7 +245,6 @@ def check_shadow(
 
 
 def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> Shadow:
-    """Ends the route's live shadow. Needs a proposer. Raises NotFound without one."""
     actor.require(Role.PROPOSER)
     with ctx.store.write() as tx:
         live = next((shadow for shadow in Shadows(tx).live() if shadow.route == route), None)
@@ -312,10 +311,6 @@ def _record_shadow(
 
 
 def load_status(ctx: Context, route: str) -> ShadowStatus:
-    """Loads the status of the route's newest shadow, live or ended.
-
-    Raises NotFound without one.
-    """
     with ctx.store.read() as tx:
         newest = Shadows(tx).list(route=route, limit=1)
         if not newest:

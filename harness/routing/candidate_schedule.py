@@ -42,8 +42,6 @@ class OnBetter(StrEnum):
 
 
 class Preference(StrEnum):
-    """The claim that a scheduled candidate must show."""
-
     BETTER = "better"  # superior
     CHEAPER = "cheaper"  # not worse, and cheaper
 
@@ -54,8 +52,6 @@ class Preference(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CandidateSchedule:
-    """A route's schedule. Its values are unchecked until `check_schedule`."""
-
     models: tuple[str, ...]  # provider/model; may contain `*` and end with `:price<USD`
     every: str  # cron expression: five fields, UTC
     budget_usd: float  # maximum for each round; other candidates wait for the next round
