@@ -332,11 +332,7 @@ class RequestProgress:
         return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
 
     def charge(self, job: RoutedRequest) -> str:
-        """Names how the assigned arm failed; empty if it did not fail.
-
-        The arm is charged even if a fallback answered. The name has the failure's class and
-        its cause, see `harness.frame.failures.name_failure`.
-        """
+        """Names how the assigned arm failed; empty if it did not fail."""
         if not (job.plan.left_out or self.shut_out) and len(self.attempts) == 1:
             failure = self.attempts[0].failure
             if failure is None or not is_arm_charged(job.arm, [failure.failure]):

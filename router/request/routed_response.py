@@ -220,9 +220,6 @@ class RoutedResponse:
 
     @property
     def failed(self) -> bool:
-        """Whether the request failed by a fault that is neither the client's nor its
-        leaving.
-        """
         result = self.progress.result
         if self.caller_gone or isinstance(result, UpstreamAnswer):
             return False
@@ -234,9 +231,6 @@ class RoutedResponse:
 
     @property
     def outcome(self) -> str:
-        """The outcome as metrics and records name it: ok, failed, client_error or
-        cancelled.
-        """
         if self.caller_gone:
             return "cancelled"
         if self.failed:
@@ -245,7 +239,6 @@ class RoutedResponse:
 
     @property
     def error(self) -> str:
-        """The class of the failure, `no_target` without an attempt, empty for an answer."""
         result = self.progress.result
         match result:
             case _ if self.caller_gone:
@@ -280,11 +273,6 @@ class RoutedResponse:
 
     @property
     def charge(self) -> str:
-        """Names how the assigned arm failed; empty if it did not, or if the router itself
-        failed.
-
-        A stream that breaks off charges the arm only if the arm's own target sent it.
-        """
         if self._neutral:
             return ""
         charge = self.progress.charge(self.job)
