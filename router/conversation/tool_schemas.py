@@ -1,4 +1,9 @@
-"""Writes a tool's JSON schema for each kind of target, and detects lost constraints."""
+"""Writes a tool's JSON schema for each kind of target, and detects lost constraints.
+
+Some kinds accept no references, no alternatives at the top, or not all keywords. The writer
+keeps as much of the schema as the kind reads. It validates nothing: the router checks calls
+against the client's own schema.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
@@ -62,6 +67,11 @@ class WrittenSchema(NamedTuple):
 
 
 def write_schema(given: Json, rule: SchemaRule) -> WrittenSchema:
+    """Returns the client's schema as the kind accepts it: an object at the top.
+
+    A constraint that cannot be written becomes `is_weaker`, which tells the client of the
+    loss.
+    """
     writer = _Writer(given, rule)
     schema = writer.root()
     return WrittenSchema(schema, writer.is_weaker)
