@@ -146,8 +146,7 @@ class IdRule(NamedTuple):
 class CallIds:
     """Rewrites the ids of a history's tool calls for a target.
 
-    The same history always gets the same new ids, so that a provider's prompt cache still
-    fits. An acceptable id stays.
+    An acceptable id stays. The same history always gets the same new ids.
     """
 
     def __init__(self, rule: IdRule) -> None:
