@@ -153,7 +153,9 @@ class ShortDeadlines(RequestObserver):
             self._note(route.name, target, record.latency_ms / 1000)
 
     def answered(self, route: Route, target: str, seconds: float) -> None:
-        """Notes an answer that no observer saw. seconds: its latency."""
+        """Notes a latency in seconds, if the control of the route's live rollout gave the
+        answer.
+        """
         if route.experiment is not None and target == _control(route):
             self._note(route.name, target, seconds)
 
