@@ -262,7 +262,11 @@ class Reporter(Recording):
         self._send({"entered": number, "outcome": outcome or ""})
 
     def report(self, *, final: bool = False, counts: bool = False) -> bool:
-        """Sends new records unless the parent is far behind; returns True if there are none."""
+        """Sends new records unless the parent is far behind; returns True if there are
+        none.
+
+        final: sends everything, at the worker's end. counts: also sends the metrics.
+        """
         unsent = self._transport.get_write_buffer_size() if self._transport else 0
         if not final and unsent > MAX_UNSENT_BYTES:
             return False
@@ -358,6 +362,9 @@ class Reporter(Recording):
             self._on_orphaned()
 
     def handle_message(self, message: dict[str, Any]) -> None:
+        """Handles a message of the parent: an abort, feedback of another worker, or an
+        answer.
+        """
         if "aborted" in message:
             self.on_abort(from_plain(LocalAbort, message["aborted"]))
             return
