@@ -164,9 +164,7 @@ class Ledger:
         return [block for block in self._waiting if not block.claimed]
 
     def claim_of(self, block: OpenBlock) -> KeyClaim:
-        """Returns the claim of a block's keys, as fingerprints that only this rollout's
-        salt can make.
-        """
+        """Returns the claim of a block's keys, as fingerprints with the rollout's own salt."""
         prints = [fingerprint(self._rule.ledger_salt, unit.key) for unit in block.units]
         return KeyClaim(self.rollout, block.period, prints)
 
@@ -186,9 +184,7 @@ class Ledger:
         return self._complete(now - self._rule.missing_s, now - JUDGED_WITHIN_S, now)
 
     def close(self, now: float, at: datetime) -> list[ObservationBlock]:
-        """Closes and returns all blocks, at the process's end. A unit without an outcome
-        counts as failed.
-        """
+        """Closes and returns all blocks at the process's end, without waiting for outcomes."""
         self._close_all(now, at)
         return self._complete(float("inf"), float("inf"), float("inf"))
 

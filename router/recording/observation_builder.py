@@ -1,7 +1,7 @@
 """Builds observation blocks from full ledger blocks (statistics.md §2.1).
 
 Pure but for the pools of units that wait to be ranked. Here a unit's values become counts
-and ranks; keys and values do not leave the process. Which units count is decided in
+and ranks; keys and single values do not leave the process. Which units count is decided in
 `ledger`, the formulas of ranks are in `harness.gate.online.guardrails`.
 """
 

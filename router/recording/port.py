@@ -225,7 +225,9 @@ class Recording:
         raise NotImplementedError
 
     def on_feedback(self, enter: EnterFeedback) -> None:
-        """Sets the function that enters feedback which other workers forward to this one."""
+        """Sets the function that enters feedback which other workers forward. By default
+        there are none.
+        """
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
         """Enters feedback about a scored request; False if its block is closed."""
@@ -245,7 +247,9 @@ class Recording:
         return None
 
     def announce(self, abort: LocalAbort) -> None:
-        """Tells the other workers of a canary that this one stopped."""
+        """Tells the other workers of a canary that this one stopped. By default there are
+        none.
+        """
 
     def attach(self, metrics: RouterMetrics) -> None:
         """Sets the metrics that finished requests are added to."""

@@ -1,4 +1,9 @@
-"""Sends a worker's records to the parent every INTERVAL_S; no request waits for it."""
+"""Sends a worker's records to the parent every INTERVAL_S; no request waits for it.
+
+A worker keeps no ledger and writes to no database: `worker_aggregator` does, in the parent.
+Messages of both sides are listed at `spool.encode_frame`. A router of one process uses
+`recorder` directly. If the parent is gone, the worker ends, because it could not record.
+"""
 
 import asyncio
 import asyncio.protocols

@@ -1,9 +1,9 @@
 """Keeps on disk which canaries a worker stopped, and how many workers watched each canary.
 
-Also keeps marks of conversations and callers that all workers of a machine share. Files
-hold ids and hashes only. They outlast a process, not a machine: other routers learn of an
-abort through the database. `router.observers.canary_guard` and `router.request.planner` use
-them.
+Also keeps marks of conversations and callers that all workers of a machine share. No file
+has content of a request. The files outlast a process, not a machine: other routers learn of
+an abort through the database. `router.observers.canary_guard`, `router.observers.shadow`
+and `router.request.planner` use them.
 """
 
 import fcntl
@@ -180,8 +180,8 @@ class SharedMarks:
                 os.pwrite(self._file, mark, place)
 
     def has(self, name: str) -> bool:
-        """Returns whether a name is marked. Marks overwrite one another once the file is
-        full.
+        """Returns whether a name is marked. A later name may have overwritten its mark in
+        the file.
         """
         if self._own.get(name) is not None:
             return True

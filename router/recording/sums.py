@@ -1,8 +1,8 @@
 """Adds up requests until they are stored, and the spending that counts against budgets.
 
-One request changes few rows, so that a busy minute is a few rows in the database. Budgets
-need the sums of all processes at any time (`DayTotals`). Keys that are whole applications
-are found here as well (`CallerShares`). Nothing here does I/O.
+All requests of a minute become a few rows for the database. Budgets need the sums of all
+processes at any time (`DayTotals`). Keys that are whole applications are found here as well
+(`CallerShares`). Nothing here does I/O.
 """
 
 import threading
@@ -33,9 +33,7 @@ _ADDED: Final[tuple[str, ...]] = (
 
 
 class CompletedRequest(NamedTuple):
-    """The record of a finished request. Fields from `latency_ms` on are 0 or empty if
-    unknown.
-    """
+    """The record of a finished request, as `RequestAccounting` makes it."""
 
     route: str
     arm: str  # the assigned arm

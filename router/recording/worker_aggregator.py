@@ -1,4 +1,10 @@
-"""Gathers all workers' reports in the parent, so that a sticky key counts once."""
+"""Gathers all workers' reports in the parent, so that a sticky key counts once.
+
+The parent alone has ledgers and writes to the database (`recorder`). A worker's side is
+`reporter`; the messages between them are listed at `spool.encode_frame`. Feedback and
+aborts pass from worker to worker through here. Processes are started in
+`router.workers.parent`.
+"""
 
 import asyncio
 import itertools
