@@ -27,7 +27,8 @@ from harness.frame.formatting import add_seconds, format_bps, format_percent, fo
 from harness.frame.records.transaction import Transaction
 from harness.gate.online.observation import ObservationBlock, TrafficMinute
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
-from harness.gate.online.rollout_action import RolloutAction, decide_action
+from harness.gate.online.rollout_action import RolloutAction, RolloutFigures, decide_action
+from harness.gate.online.worker_guard import read_guard_count
 from harness.gate.verdict import Verdict
 from harness.proposals import recomputation
 from harness.proposals.recomputation import AgreementLevel
@@ -380,8 +381,7 @@ def confirm_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAct
     found = find_worker_abort(unit)
     if found is None:
         return action
-    blocks = Observations(unit.tx).blocks(rollout.id)
-    figures = replace(action.figures, local_abort=found.id).with_segment(blocks)
+    figures = add_worker_abort(unit, action.figures, found)
     where = f" {figures.segment.text}." if figures.segment else ""
     return replace(
         action,
@@ -390,6 +390,15 @@ def confirm_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAct
         reason=f"A router's own guard stopped the canary. {found.text}{where}",
         figures=figures,
     )
+
+
+def add_worker_abort(
+    unit: RolloutUnit, figures: RolloutFigures, abort: AlertRecord
+) -> RolloutFigures:
+    """Adds the counts of the router's guard, and the segment that the blocks show by now."""
+    blocks = Observations(unit.tx).blocks(unit.rollout.id)
+    guard = read_guard_count(abort.details)
+    return replace(figures, local_abort=abort.id, guard=guard).with_segment(blocks)
 
 
 def find_worker_abort(unit: RolloutUnit) -> AlertRecord | None:

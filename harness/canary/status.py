@@ -253,9 +253,8 @@ def build_canary_status(
     rollout = unit.rollout
     blocks = Observations(unit.tx).blocks(rollout.id)
     action = decide_action(rollout, blocks, now)
-    if rollout.state is RolloutState.ROLLED_BACK and decision.find_worker_abort(unit):
-        # The last blocks arrived after the rollback, and may show the segment that failed.
-        action = replace(action, figures=action.figures.with_segment(blocks))
+    if rollout.state is RolloutState.ROLLED_BACK:
+        action = _with_worker_abort(unit, action)
     current = rollout.live or rollout.baking
     faults = decision.describe_router_faults(unit.tx, rollout) if current else ""
     return CanaryStatus(
@@ -274,6 +273,20 @@ def build_canary_status(
         rollback=find_later_rollback(unit.tx, rollout),
         shared_key=decision.describe_shared_key(unit.tx, rollout.route),
     )
+
+
+def _with_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
+    """Adds what the router's guard counted, if it stopped the canary.
+
+    The last blocks arrive after the rollback or never, and may show the segment that failed.
+    """
+    abort = decision.find_worker_abort(unit)
+    if abort is None:
+        return action
+    figures = decision.add_worker_abort(unit, action.figures, abort)
+    shown = figures.guard.distance if figures.guard else 0.0
+    distance = max(action.distance_to_trip, shown)
+    return replace(action, figures=figures, distance_to_trip=distance)
 
 
 def _moved_provider_reason(unit: RolloutUnit) -> str:

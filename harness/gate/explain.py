@@ -158,7 +158,8 @@ def _explain(
 ) -> RolloutExplanation:
     pace, reason = _pace(rollout, blocks, now), without_scientific_notation(action.reason)
     limit, judge = action.figures.rollback_at, rollout.policy.judge
-    rows = tuple(guardrail_row(one, limit, judge) for one in action.figures.guardrails.values())
+    guardrails, guard = action.figures.guardrails.values(), action.figures.guard
+    rows = tuple(guardrail_row(evidence, limit, judge, guard) for evidence in guardrails)
     if rollout.baking and rollout.bake_ends_at and action.signal is not RolloutSignal.HARM:
         left = max(0.0, (rollout.bake_ends_at - now).total_seconds())
         need = StepNeed("time", "the end of the bake", done=not left, share=0.0, eta_s=left)

@@ -18,7 +18,8 @@ from harness.proposals import break_glass
 from harness.providers.force import KillSwitch, SwitchSource
 from harness.providers.target import Target
 from harness.routes import freezes
-from harness.routes.outages import OutageKind, OutageView
+from harness.routes.outage_rule import OutageKind
+from harness.routes.outages import OutageView
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.table import Route, RouteRecord

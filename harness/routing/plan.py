@@ -105,6 +105,15 @@ class RoutePlan:
         )
 
     @property
+    def refuses(self) -> bool:
+        """Whether a switch, a missing key or a data class leaves no target to call.
+        False if the targets' circuits are open and no switch excludes another target.
+        """
+        reasons = {excluded.because for excluded in self.left_out}
+        is_refusal = ExclusionReason.SWITCH in reasons or ExclusionReason.OPEN not in reasons
+        return not self.targets and not self.unable and is_refusal
+
+    @property
     def retry_after_s(self) -> int | None:
         """Seconds until the earliest probe, at least 1; None unless `all_open`."""
         waits = [

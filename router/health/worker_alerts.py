@@ -13,6 +13,7 @@ from typing import Final
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
 from harness.frame.failures import FAILURE_RULES, FailureClass
 from harness.frame.formatting import format_percent
+from harness.frame.plain_data import to_plain
 from harness.frame.ports import Clock
 from harness.routing.reliability.breaker import Breaker, BreakerState
 from harness.routing.reliability.failover import keep_sentence
@@ -151,6 +152,7 @@ class WorkerAlerts:
             abort.text,
             self._clock.now(),
             abort.worker,
+            details=to_plain(abort.count),
         )
         self.raise_alert(alert)
 

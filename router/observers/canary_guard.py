@@ -16,7 +16,7 @@ from typing import ClassVar, Final
 
 from harness.frame.failures import keep_common_causes
 from harness.frame.ports import Clock
-from harness.gate.online.worker_guard import WorkerGuard, abort_log_e
+from harness.gate.online.worker_guard import GuardCount, WorkerGuard, abort_log_e
 from harness.routing.table import Arm, Canary, Route
 from router.recording.internal_errors import RouterPart
 from router.recording.shared_files import GuardFiles, GuardTurn, LocalAbort
@@ -204,18 +204,15 @@ class CanaryGuards(RequestObserver):
 
     def _abort(self, rollout: str, guard: RolloutGuard) -> None:
         evidence = guard.evidence
-        abort = LocalAbort(
-            rollout,
-            guard.route,
-            self._worker,
-            evidence.log_e,
-            guard.limit,
-            evidence.failures,
-            evidence.canary_failures,
-            guard.exposures,
-            self._clock.now(),
-            dict(Counter(keep_common_causes(list(guard.classes.elements())))),
+        count = GuardCount(
+            exposures=guard.exposures,
+            canary_failures=evidence.canary_failures,
+            control_failures=evidence.failures - evidence.canary_failures,
+            log_e=evidence.log_e,
+            log_limit=guard.limit,
+            canary_classes=dict(Counter(keep_common_causes(list(guard.classes.elements())))),
         )
+        abort = LocalAbort(rollout, guard.route, self._worker, count, self._clock.now())
         # Apply it first, so that the next request obeys it even if a later step fails.
         self.apply_abort(abort)
         self._announce(abort)

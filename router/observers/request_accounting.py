@@ -26,8 +26,8 @@ from router.recording.port import Recording
 from router.recording.sums import CompletedRequest
 from router.request.client_directives import caller_keys
 from router.request.request_observers import RequestObserver
-from router.request.request_state import RequestProgress, RoutedRequest, UpstreamAnswer
-from router.request.routed_response import ANSWERS, FAILED, RoutedResponse
+from router.request.request_state import FAILING, RequestProgress, RoutedRequest, UpstreamAnswer
+from router.request.routed_response import ANSWERS, FAILED, REFUSED, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.upstream.endpoint_translation import NATIVE_HINTS, native_need
 
@@ -68,7 +68,7 @@ _REFERENCE: Final = '"item_reference"'
 HANDED_ON: Final = (
     "handed_on"  # an outcome: no target answered, and the agent asks another model
 )
-UNANSWERED: Final = (FAILED, HANDED_ON)
+ERRORS: Final = (FAILED, REFUSED)  # the caller gets an error
 
 
 class RequestAccounting(RequestObserver):
@@ -101,11 +101,11 @@ class RequestAccounting(RequestObserver):
         else:
             response.note_faults()
             outcome, usage, charge = response.outcome, response.usage, response.charge
-            if outcome == FAILED and result is None and fallback_model(observed):
+            if outcome in ERRORS and result is None and fallback_model(observed):
                 outcome = HANDED_ON
         target = progress.attempts[-1].upstream if result is not None else None
         name = target.name if target else ""
-        if result is None and outcome in UNANSWERED:
+        if result is None and outcome in (FAILED, HANDED_ON):
             name = _last_target(observed, progress)
         cost_usd, priced = 0.0, True
         if target is not None and target.price is not None:
@@ -121,7 +121,7 @@ class RequestAccounting(RequestObserver):
             target.id if target else "",
             observed.revision,
             observed.request.stream,
-            outcome == FAILED,
+            outcome in ERRORS,
             bool(charge),
             (self._clock.monotonic() - observed.started) * 1000,
             input_tokens,
@@ -135,6 +135,7 @@ class RequestAccounting(RequestObserver):
             name,
             outcome,
             progress.first_token_s,
+            outcome == REFUSED,
         )
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
@@ -157,10 +158,18 @@ class RequestAccounting(RequestObserver):
 
 
 def _last_target(observed: RoutedRequest, progress: RequestProgress) -> str:
+    """Returns the target that was tried last, else the last one with an open circuit. Another
+    target that the plan left out did not fail.
+    """
     if progress.attempts:
         return progress.attempts[-1].upstream.name
-    out = (*(excluded.target for excluded in observed.plan.left_out), *progress.shut_out)
-    return observed.route.upstreams[out[-1]].name if out else ""
+    opened = (
+        excluded.target
+        for excluded in observed.plan.left_out
+        if excluded.because is ExclusionReason.OPEN
+    )
+    skipped = (*opened, *progress.shut_out)
+    return observed.route.upstreams[skipped[-1]].name if skipped else ""
 
 
 def fallback_model(observed: RoutedRequest) -> str:
@@ -182,13 +191,9 @@ def _minimal_record(observed: RoutedRequest) -> CompletedRequest:
     )
 
 
-OPEN: Final = "circuit_open"
 # A target that is left out for one of these reasons counts as a failover.
-LEFT_OUT: Final = {
-    ExclusionReason.OPEN: OPEN,
-    ExclusionReason.KEY: ExclusionReason.KEY.value,
-    ExclusionReason.DATA_CLASS: ExclusionReason.DATA_CLASS.value,
-}
+LEFT_OUT: Final = {reason: failure.value for reason, failure in FAILING.items()}
+OPEN: Final = LEFT_OUT[ExclusionReason.OPEN]
 
 
 # Fields with the same name in a row and its event.

@@ -9,18 +9,17 @@ and `router.request.planner` use them.
 import fcntl
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-from harness.frame.failures import describe_failures
 from harness.frame.plain_data import from_plain, to_plain
+from harness.gate.online.worker_guard import GuardCount
 from router.frame.limits import BoundedMap
 
 SUFFIX: Final = ".json"
@@ -33,25 +32,12 @@ class LocalAbort:
     rollout: str
     route: str
     worker: str
-    log_e: float
-    log_limit: float
-    # Failed units of both arms. canary_failures: the canary's; canary_classes: the canary's by
-    # known class.
-    failures: int
-    canary_failures: int
-    exposures: int
+    count: GuardCount
     at: datetime
-    canary_classes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
-        classes = f" ({describe_failures(self.canary_classes)})" if self.canary_classes else ""
-        return (
-            f"Worker {self.worker} saw {self.canary_failures} of {self.exposures} units fail "
-            f"in the canary{classes}, {self.failures - self.canary_failures} outside it: "
-            f"evidence of harm e = {math.exp(min(self.log_e, 700.0)):.3g}, and it stops at "
-            f"{math.exp(self.log_limit):.3g}."
-        )
+        return f"Worker {self.worker} saw {self.count.text}"
 
 
 class GuardTurn(NamedTuple):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _ALL_BOUNDS: Final[tuple[int, ...]] = (*LATENCY_BOUNDS_MS, -1)
 _ADDED: Final[tuple[str, ...]] = (
     *("requests", "failed", "charged", "streams", "input_tokens", "output_tokens"),
-    *("cost_usd", "cached_tokens", "unpriced"),
+    *("cost_usd", "cached_tokens", "unpriced", "refused"),
 )
 
 
@@ -52,8 +52,9 @@ class CompletedRequest(NamedTuple):
     charge: str = ""  # the name of its failure (`name_failure`), if it failed
     model: str = ""  # the provider's name for the model that served
     target_name: str = ""  # of the target that answered or was tried last; empty for none
-    outcome: str = "unknown"  # ok, failed, client_error, cancelled, handed_on
+    outcome: str = "unknown"  # ok, failed, refused, client_error, cancelled, handed_on
     first_token_s: float | None = None  # only for a stream that began
+    refused: bool = False  # failed, and the router called no target (`RoutePlan.refuses`)
 
 
 def minute_rows(
@@ -82,7 +83,8 @@ def minute_rows(
                 revision,
                 requests=len(requests),
                 failed=sum(column["failed"]),
-                charged=sum(column["charged"]),
+                # A refused request shows nothing about the arm's target.
+                charged=sum(r.charged and not r.refused for r in requests),
                 streams=sum(column["stream"]),
                 input_tokens=sum(column["input_tokens"]),
                 output_tokens=sum(column["output_tokens"]),
@@ -90,6 +92,7 @@ def minute_rows(
                 latency_ms=histogram,
                 cached_tokens=sum(column["cached_tokens"]),
                 unpriced=len(requests) - sum(column["priced"]),
+                refused=sum(column["refused"]),
             )
         )
     return rows

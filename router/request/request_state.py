@@ -155,8 +155,12 @@ def decode_header(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
-# A target that is left out for one of these reasons would have failed.
-FAILING: Final = (ExclusionReason.OPEN, ExclusionReason.KEY, ExclusionReason.DATA_CLASS)
+# A target that is left out for one of these reasons would have failed in this way.
+FAILING: Final = {
+    ExclusionReason.OPEN: ArmFailure.CIRCUIT_OPEN,
+    ExclusionReason.KEY: ArmFailure.NO_KEY,
+    ExclusionReason.DATA_CLASS: ArmFailure.DATA_CLASS,
+}
 
 
 class RequestSpan(Protocol):
@@ -338,11 +342,9 @@ class RequestProgress:
             if failure is None or not is_arm_charged(job.arm, [failure.failure]):
                 return ""
             return failure.named
-        failing = {
-            excluded.target for excluded in job.plan.left_out if excluded.because in FAILING
-        }
-        if job.arm_target in failing:
-            return ArmFailure.CIRCUIT_OPEN.value
+        for excluded in job.plan.left_out:
+            if excluded.target == job.arm_target and excluded.because in FAILING:
+                return FAILING[excluded.because].value
         if job.plan.left_out and job.candidate_is_unable:
             return ArmFailure.UNABLE.value
         last = {attempt.upstream.id: attempt.failure for attempt in self.attempts}

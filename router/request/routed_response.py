@@ -48,6 +48,7 @@ RATES: Final = (b"x-ratelimit-", b"anthropic-ratelimit-")
 
 
 FAILED: Final = "failed"  # an outcome
+REFUSED: Final = "refused"  # an outcome: failed, and the router called no target
 ANSWERS: Final = (UpstreamAnswer, CommittedStream)
 
 
@@ -230,11 +231,18 @@ class RoutedResponse:
         return self._break is not None
 
     @property
+    def refused(self) -> bool:
+        """Whether an operator's setting, and no failure of a target, denied the answer."""
+        progress = self.progress
+        is_unanswered = progress.result is None and not self.caller_gone
+        return is_unanswered and not progress.attempts and self.job.plan.refuses
+
+    @property
     def outcome(self) -> str:
         if self.caller_gone:
             return "cancelled"
         if self.failed:
-            return FAILED
+            return REFUSED if self.refused else FAILED
         return "ok" if isinstance(self.progress.result, ANSWERS) else "client_error"
 
     @property

@@ -164,6 +164,9 @@ class TrafficMinute:
     latency_ms: Mapping[int, int] = field(default_factory=dict)
     cached_tokens: int = 0  # input tokens read from a provider's cache
     unpriced: int = 0  # requests without a known cost; cost_usd excludes them
+    # Failed requests for which the router called no target, because of a switch, a missing key
+    # or a data class. `charged` excludes them, because they are no failure of a target.
+    refused: int = 0
 
 
 # Swapgate counts this many names per route and day separately, and sums up all other names.
@@ -199,6 +202,7 @@ class TrafficTotal:
     output_tokens: int
     cost_usd: float
     unpriced: int
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from harness.frame.formatting import (
     format_quantity,
     format_span,
 )
-from harness.frame.plain_data import ShownAsJson
+from harness.frame.plain_data import ShownAsJson, to_plain
 from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.guardrails import Guardrail
@@ -28,6 +28,7 @@ from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
 from harness.gate.online.segment_harm import SegmentHarm, find_segment
+from harness.gate.online.worker_guard import GuardCount
 from harness.gate.policy import CanaryStep, PeakHours
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -65,6 +66,7 @@ class RolloutFigures(ShownAsJson):
     carried: bool = False
     unproven: str = ""  # why the stored scores no longer give the verdict
     local_abort: str = ""  # the alert of the router guard that stopped the canary
+    guard: GuardCount | None = None  # what that guard counted; None for an alert without counts
     warnings: tuple[str, ...] = ()  # reasons against an advance by hand
 
     @property
@@ -84,7 +86,7 @@ class RolloutFigures(ShownAsJson):
         return replace(self, guardrails={**self.guardrails, Guardrail.ERRORS: named})
 
     def as_json(self) -> dict[str, object]:
-        """Writes the figures as the audit log keeps them; the last four only if set."""
+        """Writes the figures as the audit log keeps them; the last five only if set."""
         figures: dict[str, object] = {name: getattr(self, name) for name in _PLAIN}
         figures["at"] = self.at.isoformat()
         figures["tripped"] = self.tripped and self.tripped.value
@@ -98,12 +100,23 @@ class RolloutFigures(ShownAsJson):
             figures["evidence_mismatch"] = self.unproven
         if self.local_abort:
             figures["local_abort"] = self.local_abort
+        if self.guard is not None:
+            figures["guard"] = to_plain(self.guard)
         if self.warnings:
             figures["warnings"] = list(self.warnings)
         return figures
 
 
-_CONVERTED = {"at", "tripped", "guardrails", "carried", "unproven", "local_abort", "warnings"}
+_CONVERTED = {
+    "at",
+    "tripped",
+    "guardrails",
+    "carried",
+    "unproven",
+    "local_abort",
+    "guard",
+    "warnings",
+}
 
 _PLAIN = tuple(f.name for f in fields(RolloutFigures) if f.name not in _CONVERTED)
 

@@ -60,6 +60,7 @@ COUNTS: Final = (
     "output_tokens",
     "cached_tokens",
     "unpriced",
+    "refused",
 )
 
 
@@ -232,10 +233,11 @@ TRAFFIC: Final = record(
     "traffic",
     added_count("cached_tokens"),
     added_count("unpriced"),
+    added_count("refused"),
     one_of("arm", Arm),
     *(at_least(column, 0) for column in ("requests", "failed", "charged", "streams")),
     *(at_least(column, 0) for column in ("input_tokens", "output_tokens")),
-    *(at_least(column, 0) for column in ("cached_tokens", "unpriced")),
+    *(at_least(column, 0) for column in ("cached_tokens", "unpriced", "refused")),
     amount("cost_usd"),
     sa.Index("ix_traffic_minute", "minute"),
     key="route minute worker arm target revision",
