@@ -1,7 +1,7 @@
 """Parses a JSON object, finds its members in the text, and replaces single values there.
 
-Three readers share this module: a native parser for most bodies (`parse_object`), a walk
-over the text for the places of members, and a tolerant parser for answers with NaN
+Three readers share this module. A native parser reads most bodies (`parse_object`), and a
+walk over the text finds the places of members. A tolerant parser reads answers with NaN
 (`parse_finite_object`). A body nested deeper than MAX_DEPTH, or with more than MAX_MEMBERS
 names at the top, is refused. Nothing here knows a protocol: `body` does.
 """

@@ -237,10 +237,10 @@ class ModelEndpoint:
         request_id: the sticky key of a request without any other key.
         own_limit_s: a client's limit below the route's, in seconds; None without one.
 
-        The rollout is None if the request is no evidence: an opt-out, a conversation that
-        began before the canary, a switch, a keep-warm share, an open circuit of the
-        rollout's target, or a client's short limit. An agent may choose a fallback of the
-        route, which is then asked first.
+        The rollout is None if the request is no evidence. Reasons are an opt-out, a
+        conversation that began before the canary, a switch, and a keep-warm share. An open
+        circuit of the rollout's target and a client's short limit are reasons, too. An
+        agent may choose a fallback of the route, which is then asked first.
         """
         try:
             key = client_directives.sticky_key(request, sticky, grant.id)

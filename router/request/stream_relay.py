@@ -1,6 +1,6 @@
 """Relays a stream after its first output, within its time limits. Its target stays.
 
-After the commit point, the text of two models must not mix, so a failure ends the stream
+After the commit point, the text of two models must not mix. So a failure ends the stream
 with an error event in the client's protocol. `upstream_call` reads up to the commit point.
 `routed_response` writes the bytes that come from here. The events are read in
 `router.protocols.event_stream`.

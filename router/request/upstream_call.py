@@ -229,8 +229,8 @@ async def _until_commit(chunks: AsyncIterator[bytes], events: StreamFilter, most
 def _request(job: RoutedRequest, attempt: Attempt) -> UpstreamRequest:
     """Builds the upstream request. Most bodies change only in the name of the model.
 
-    A body needs more if the target has parameters or a patch of its own, lacks a feature
-    that the request uses, or must not get parallel tool calls.
+    A body needs more for a target with parameters or a patch of its own. It also does if
+    the target lacks a feature that the request uses, or must not get parallel tool calls.
     """
     upstream, request = attempt.upstream, job.request
     endpoint, members, body = request.endpoint, request.members, None
