@@ -241,7 +241,7 @@ class SuitePin:
     scorer: str
     template: str
     items: int
-    # Result of `item_groups.texts_fingerprint`; `data_sha256` covers it. Empty in older pins.
+    # Result of `texts_fingerprint`; `data_sha256` covers it. Empty in older pins.
     texts: str = field(default="", compare=False, repr=False)
 
     @property

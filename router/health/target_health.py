@@ -41,7 +41,7 @@ class HealthCheckState(NamedTuple):
     state: BreakerState
     retry_in_s: float  # until the target may get a request
     answered_at: float  # when the last good answer came
-    checked_at: float  # when the last check ended; both are initially the worker's start
+    checked_at: float  # when the last check began; both are initially the worker's start
     well: bool = True  # False if the last check got no answer
     suspect: bool = False  # the last check met a fault of the target
     busy: bool = False  # a user's request is under way

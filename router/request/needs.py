@@ -98,7 +98,7 @@ def output_limit(request: ClientRequest) -> int:
     return 0
 
 
-# Values of a response's `include` that need a thinking model.
+# Values of a response's `include` that need a feature.
 _INCLUDED: Final = {
     OptionalFeature.REASONING: "reasoning.",
     OptionalFeature.LOGPROBS: "logprobs",

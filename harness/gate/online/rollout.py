@@ -86,7 +86,7 @@ class RolloutSignal(StrEnum):
     ADVANCE = "advance"  # by hand: one step on, even if evidence is missing
     PROMOTE = "promote"  # by hand: at once, with the verdict
     BASE_CHANGED = "base_changed"
-    STALE = "stale"  # the candidate's name now refers to a different model
+    STALE = "stale"  # the proof no longer holds: another model, a missing or changed proof
     BAKED = "baked"
     FINISH = "finish"  # by hand: the bake is over
 
