@@ -1,7 +1,7 @@
 """Lets people submit proposals, of one candidate or of several that share one alpha."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from harness.frame.errors import InputError, NotAllowed, RouteBusy
@@ -78,6 +78,7 @@ class ProposalRequest(ProposalTexts):
 class ScheduleTerms:
     on_better: OnBetter
     most_alpha: float  # for each candidate
+    setbacks: Mapping[str, str] = field(default_factory=dict)  # by candidate, for the reason
 
 
 def create_proposal(
@@ -119,7 +120,9 @@ def create_selection(
             place = SelectionPlace(
                 selection, number, several, terms.most_alpha if terms else 1.0
             )
-            one = replace(request, candidate=candidate, rivals=())
+            setbacks = terms.setbacks.get(candidate, "") if terms else ""
+            reason = ". ".join(filter(None, (request.reason, setbacks)))
+            one = replace(request, candidate=candidate, rivals=(), reason=reason)
             proposal = replace(
                 _register(ctx, tx, actor, one, place),
                 on_better=terms.on_better if terms else None,
