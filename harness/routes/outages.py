@@ -1,5 +1,9 @@
 """Finds routes whose callers get errors or a fallback's answers in their recorded minutes, and
 raises alerts.
+
+`find_outage` is pure; `load_outages` reads minutes, alerts and scores for it. An outage is only
+reported: routers fail over and open circuits by themselves (`harness.routing.reliability`), and
+`harness.canary` ends a canary that harms.
 """
 
 from collections import Counter
@@ -44,12 +48,19 @@ _MINUTE: Final = timedelta(minutes=1)
 
 
 class OutageKind(StrEnum):
+    """DOWN: callers get errors. ON_FALLBACK: fallbacks answer most requests."""
+
     DOWN = "down"
     ON_FALLBACK = "on fallback"
 
 
 @dataclass(frozen=True, slots=True)
 class RouteOutage:
+    """A route's outage, counted from its beginning.
+
+    no_answers: with no recorded request, all targets' circuits are open.
+    """
+
     kind: OutageKind
     since: datetime
     requests: int = 0  # requests, failed, carried: since `since`
@@ -61,6 +72,10 @@ class RouteOutage:
 
 @dataclass(slots=True)
 class _Window:
+    """Counts of consecutive minutes. begin: start of its oldest minute. carried: by fallback's
+    id.
+    """
+
     begin: datetime
     requests: int = 0
     failed: int = 0
@@ -74,6 +89,7 @@ class _Window:
 
     @property
     def kind(self) -> OutageKind | None:
+        """The kind of outage that the counts show; None without one."""
         enough = self.failed >= FEW_REQUESTS
         if enough and self.failed > TOLERATED_ERRORS * self.requests:
             return OutageKind.DOWN
@@ -84,13 +100,21 @@ class _Window:
 
     @property
     def is_one_sided(self) -> bool:
+        """Whether all requests failed, or fallbacks answered all of them."""
         return self.requests in (self.failed, self.carried.total())
 
 
 def find_outage(
     route: Route, minutes: Iterable[TrafficMinute], shut: Mapping[str, datetime], now: datetime
 ) -> RouteOutage | None:
-    """Finds a route's outage. shut: when each target's circuit opened, by target id."""
+    """Finds a route's outage; None without one. Pure.
+
+    Recent minutes decide. If all targets' circuits are open and minutes are old or show
+    failures, the route is down, because routers then call none of its targets.
+
+    minutes: of the last hour, in any order. shut: when each target's circuit opened, by target
+    id.
+    """
     tallies = _tally(route, minutes)
     newest = tallies[0] if tallies and now - tallies[0].begin < RECENT else None
     windows = list(_windows(tallies, now)) if newest else []
@@ -107,6 +131,7 @@ def find_outage(
 
 
 def _describe(kind: OutageKind, windows: Sequence[_Window]) -> RouteOutage:
+    """Sums the newest windows of one kind. windows: newest first."""
     no_answers = windows[0].failed == windows[0].requests
     whole = _Window(windows[0].begin)
     for window in windows:
@@ -126,6 +151,10 @@ def _describe(kind: OutageKind, windows: Sequence[_Window]) -> RouteOutage:
 
 
 def _tally(route: Route, minutes: Iterable[TrafficMinute]) -> Sequence[_Window]:
+    """Adds up the rows of each minute, newest first.
+
+    Requests that keep a fallback warm do not count as carried.
+    """
     tallies: dict[datetime, _Window] = {}
     for row in minutes:
         tally = tallies.setdefault(row.minute, _Window(row.minute))
@@ -138,6 +167,11 @@ def _tally(route: Route, minutes: Iterable[TrafficMinute]) -> Sequence[_Window]:
 
 
 def _windows(tallies: Iterable[_Window], now: datetime) -> Iterator[_Window]:
+    """Joins minutes, newest first, until a window has enough requests to judge it.
+
+    A window of only the current minute counts if it is one-sided; its other requests are to
+    come.
+    """
     window: _Window | None = None
     for tally in tallies:
         if window is None:
@@ -163,6 +197,8 @@ _Scores = Callable[[str], Sequence[MeasuredScore]]  # a target's scores, by its 
 
 @dataclass(frozen=True, slots=True)
 class OutageView:
+    """A route's outage, with texts for people."""
+
     outage: RouteOutage
     own: Target  # the route's incumbent
     fallback: Target | None = None  # the fallback that answers now
@@ -174,12 +210,14 @@ class OutageView:
 
     @property
     def state_text(self) -> str:
+        """Names the state in a few words, for a table."""
         if self.fallback is not None and self.kind is OutageKind.ON_FALLBACK:
             return f"on fallback {self.fallback.name}"
         return "down" if self.outage.no_answers else "callers get errors"
 
     @property
     def reason(self) -> str:
+        """Describes the outage in sentences, with counts and the fallback's difference."""
         outage, since = self.outage, f"Since {self.outage.since:%Y-%m-%d %H:%M} UTC"
         if not outage.requests:
             return f"{since} the routers call none of its targets."
@@ -198,11 +236,18 @@ class OutageView:
 
 @dataclass(frozen=True, slots=True)
 class _Shut:
+    """When targets and providers were shut, from open alerts: by target id, by
+    provider's name.
+    """
+
     targets: Mapping[str, datetime]
     providers: Mapping[str, datetime]
 
     @classmethod
     def from_alerts(cls, open_: Iterable[AlertRecord]) -> "_Shut":
+        """Reads the routers' open alerts. An alert about a named key does not shut a
+        provider.
+        """
         targets, providers = {}, {}
         for record in open_:
             about, *part = record.key.split(":")[1:] or [""]
@@ -213,6 +258,7 @@ class _Shut:
         return cls(targets, providers)
 
     def among(self, targets: Iterable[Target]) -> Mapping[str, datetime]:
+        """Maps the shut ones among targets to the time when each was shut."""
         found = {t.id: self.targets.get(t.id, self.providers.get(t.provider)) for t in targets}
         return {id_: since for id_, since in found.items() if since is not None}
 
@@ -251,6 +297,11 @@ def load_outages(
 
 
 def update_outage_alerts(ctx: Context) -> None:
+    """Opens, updates and resolves the alerts of all routes' outages.
+
+    A route that changes from one kind of outage to the other keeps one conversation with people
+    (`_hand_over`).
+    """
     notices = {
         (ALERTS[view.kind], name): AlertNotice(f"route {name}", _title(name, view), view.reason)
         for name, view in load_outages(ctx).items()
@@ -295,6 +346,9 @@ def _title(name: str, view: OutageView) -> str:
 def _begin_at_alert(
     outage: RouteOutage, first_seen: datetime | None, now: datetime
 ) -> RouteOutage:
+    """Returns the outage with its alert's beginning if it reaches back to the start of the
+    loaded hour, because it may then be older.
+    """
     if first_seen is None or outage.since > now - HOUR + FRESH:
         return outage
     return replace(outage, since=min(first_seen, outage.since))
@@ -307,6 +361,7 @@ def _view(
     outage: RouteOutage,
     scores: _Scores,
 ) -> OutageView:
+    """Builds the view of an outage. targets: of the route, by id."""
     own, fallback = targets[route.incumbent], targets.get(outage.fallback)
     difference = ""
     if fallback is not None:
@@ -326,6 +381,7 @@ def _price_difference(tx: Transaction, own: Target, fallback: Target) -> str:
 def _score_differences(
     scores: _Scores, route: Route, own: Target, fallback: Target
 ) -> Iterator[str]:
+    """Yields the scores of both models on each suite that measured both."""
     ours, theirs = (
         {measured.suite: measured.score for measured in scores(target.id)}
         for target in (own, fallback)
