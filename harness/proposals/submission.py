@@ -7,7 +7,7 @@ alpha of a look, and `route_rules` finds the rules that a proposer widens.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from harness.frame.errors import InputError, NotAllowed, RouteBusy
@@ -96,6 +96,7 @@ class ScheduleTerms:
 
     on_better: OnBetter
     most_alpha: float  # for each candidate
+    setbacks: Mapping[str, str] = field(default_factory=dict)  # by candidate, for the reason
 
 
 def create_proposal(
@@ -140,7 +141,9 @@ def create_selection(
             place = SelectionPlace(
                 selection, number, several, terms.most_alpha if terms else 1.0
             )
-            one = replace(request, candidate=candidate, rivals=())
+            setbacks = terms.setbacks.get(candidate, "") if terms else ""
+            reason = ". ".join(filter(None, (request.reason, setbacks)))
+            one = replace(request, candidate=candidate, rivals=(), reason=reason)
             proposal = replace(
                 _register(ctx, tx, actor, one, place),
                 on_better=terms.on_better if terms else None,

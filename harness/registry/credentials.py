@@ -12,6 +12,7 @@ from typing import Final
 
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
+from harness.frame.dotenv import find_dotenv
 from harness.frame.errors import Conflict, InputError, NotFound
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.plain_data import CamelCase
@@ -51,6 +52,27 @@ class StoredKeyView(CamelCase):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyVariable(CamelCase):
+    """An environment variable of this process that holds a key."""
+
+    variable: str
+    file: str | None  # path of the `.env` that sets it; None if no `.env` does
+
+    @property
+    def text(self) -> str:
+        return f"{self.variable} in {self.file or 'the environment of this process'}"
+
+    @property
+    def removal(self) -> str:
+        """Tells a person how to take the key away."""
+        if self.file is None:
+            return f"unset {self.variable} where Swapgate starts, and restart its processes"
+        return (
+            f"delete {self.variable} from {self.file}, and send SIGHUP to Swapgate's processes"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderCredentials(CamelCase):
     """A provider's keys as people may see them, without values of keys and headers."""
 
@@ -64,6 +86,8 @@ class ProviderCredentials(CamelCase):
     api_base: str
     extra_headers: Sequence[str]  # their names
     stored: Sequence[StoredKeyView]
+    # The keys in the environment, which the router tries after the stored keys.
+    variables: Sequence[KeyVariable] = ()
     # Filled only after a change that moved the provider: the uses that need new proof.
     outdated: Sequence[str] = ()
     # Filled only after a new key: the number of listed models, or an error.
@@ -127,6 +151,7 @@ def _credentials_of(ctx: Context, tx: Transaction, provider: Provider) -> Provid
             StoredKeyView(**{f.name: getattr(key, f.name) for f in fields(StoredKeyView)})
             for key in stored
         ],
+        variables=[KeyVariable(key.name, find_dotenv(key.name, ctx.environ)) for key in given],
     )
 
 
@@ -248,17 +273,39 @@ def _new_provider(
 def remove_credential(
     ctx: Context, actor: Actor, name: str, *, key: str | None = None
 ) -> ProviderCredentials:
-    """Removes one stored key, or all keys and the sign-in. Needs an admin.
+    """Removes stored keys. Raises NotFound if there is none; the message says where the
+    provider's other keys are.
 
-    key: its name; None for all. Raises NotFound for an unknown provider or without such a key.
+    key: name of the key to remove; None for all keys and the sign-in. Needs an admin.
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         provider = targets.require_provider(tx, name)
-        if not take_credentials_away(tx, actor, name, key):
-            lacking = f"no stored key {key!r}" if key else "no stored key"
-            raise NotFound(f"provider {name!r} has {lacking}: `swapgate provider key list`")
-        return _credentials_of(ctx, tx, provider)
+        removed = take_credentials_away(tx, actor, name, key)
+        left = _credentials_of(ctx, tx, provider)
+    if not removed:
+        lacking = f"no stored key {key!r}" if key else "no stored key"
+        raise NotFound(f"provider {name!r} has {lacking}{_describe_other_keys(left)}")
+    return left
+
+
+def _describe_other_keys(shown: ProviderCredentials) -> str:
+    """Describes the provider's other keys, as the end of an error's sentence."""
+    stored = f": it has {', '.join(key.name for key in shown.stored)}" if shown.stored else ""
+    if shown.variables:
+        return f"{stored}. {describe_variables(shown)}"
+    return stored or ", and this process has no key of it: there is nothing to remove"
+
+
+def describe_variables(shown: ProviderCredentials) -> str:
+    """Tells where a provider's keys outside the database are, and how to take them away."""
+    places = " and ".join(variable.text for variable in shown.variables)
+    ways = "; ".join(variable.removal for variable in shown.variables)
+    if len(shown.variables) > 1:
+        begins = "Its other keys come" if shown.stored else "Its keys come"
+        return f"{begins} from {places}. To take them away, {ways}"
+    begins = "Another key comes" if shown.stored else "Its key comes"
+    return f"{begins} from {places}. To take it away, {ways}"
 
 
 def take_credentials_away(

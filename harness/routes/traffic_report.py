@@ -46,6 +46,8 @@ class RouteTraffic:
     requests: int
     failed: int  # requests whose caller got an error
     left: int  # requests that the route's own model failed, even if a fallback answered
+    # Requests of `failed` for which the router called no target (`TrafficMinute.refused`)
+    refused: int
     cost_usd: float  # cost of the requests with a known price
     unpriced: int
     last: datetime | None  # the newest minute with a request
@@ -57,6 +59,7 @@ class RouteTraffic:
             requests=sum(total.requests for total in totals),
             failed=sum(total.failed for total in totals),
             left=sum(total.charged for total in totals),
+            refused=sum(total.refused for total in totals),
             cost_usd=math.fsum(total.cost_usd for total in totals),
             unpriced=sum(total.unpriced for total in totals),
             last=max((total.last for total in totals), default=None),
@@ -72,6 +75,16 @@ class RouteTraffic:
         """The cost of the priced requests, in US dollars; None if all requests lack a price."""
         nothing_known = self.requests and self.unpriced >= self.requests
         return None if nothing_known else self.cost_usd
+
+    @property
+    def refused_text(self) -> str:
+        """Names the refused requests among the errors; empty without them."""
+        if not self.refused:
+            return ""
+        return (
+            f"{self.refused:,} of these errors: the router called no target, because a kill "
+            "switch, a missing key or a data class left none"
+        )
 
     @property
     def left_share(self) -> float | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -187,6 +187,14 @@ def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_co
     assert names() == ["spare", "spare.old"]
     [event] = [e for e in queries.read_audit_events(ctx) if e.action == "credential.remove"]
     assert (event.actor, event.details["keys"]) == ("ada", ["default"])
+
+    monkeypatch.setitem(cast("dict[str, str]", ctx.environ), "HOUSE_KEY", SECRET)
+    registered_providers.change_provider(
+        ctx, ANA, "house", ProviderChange("vllm", api_key_env="HOUSE_KEY")
+    )
+    shown = text(dialog("providers.change_keys('house')"))
+    assert "HOUSE_KEY in the environment of this process" in shown
+    assert "To take it away, unset HOUSE_KEY" in shown
 
     registered_providers.change_provider(
         ctx, ANA, "github_copilot", ProviderChange("github_copilot")

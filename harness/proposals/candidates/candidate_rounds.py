@@ -133,7 +133,7 @@ def _begin(ctx: Context, route: Route, schedule: CandidateSchedule, because: str
             claim=schedule.prefer.claim,
             rivals=tuple(others),
         )
-        terms = ScheduleTerms(schedule.on_better, plan.most_alpha)
+        terms = ScheduleTerms(schedule.on_better, plan.most_alpha, plan.setbacks)
         try:
             selection = submission.create_selection(ctx, SYSTEM, request, terms)
         except RouteBusy:
@@ -141,7 +141,8 @@ def _begin(ctx: Context, route: Route, schedule: CandidateSchedule, because: str
         made = tuple(proposal.id for proposal in selection)
     _store(ctx, route, because, made, plan)
     measured = ", ".join(candidate.name for candidate in plan.measured) or "no candidate is new"
-    return [f"route {route.name}: candidates by {because}: {measured}"]
+    setbacks = "".join(f"; {text}" for text in plan.setbacks.values())
+    return [f"route {route.name}: candidates by {because}: {measured}{setbacks}"]
 
 
 def _store(
@@ -169,6 +170,7 @@ def _store(
                 "because": because,
                 "proposals": list(made),
                 "waiting": list(new.waiting),
+                **({"setbacks": dict(plan.setbacks)} if plan.setbacks else {}),
             }
             AuditLog(tx).append(SYSTEM, "candidates.round", f"route {route.name}", details)
 
@@ -339,7 +341,8 @@ def _describe_step(ctx: Context, route: Route, planned: PlannedCandidate | None)
         when = f"once the route is free ({obstacle})"
     else:
         when = f"on {at:%A %Y-%m-%d at %H:%M} UTC" if at else "when a round is due"
-    return f"It is measured {when}, about {format_usd(planned.cost_usd)}."
+    setbacks = f" {planned.setbacks}." if planned.setbacks else ""
+    return f"It is measured {when}, about {format_usd(planned.cost_usd)}.{setbacks}"
 
 
 def find_next_round(ctx: Context, route: Route) -> datetime | None:

@@ -5,7 +5,7 @@ The functions read lists, prices and earlier proposals, and store nothing; plann
 model. `candidate_rounds` proposes the planned models, and `estimate` predicts their costs.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -22,6 +22,7 @@ from harness.proposals import registration
 from harness.proposals.candidates import cost_ratio, estimate
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.candidates.estimate import SuiteEstimate
+from harness.proposals.candidates.setbacks import describe_setbacks, find_setbacks
 from harness.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.records import Providers
@@ -68,6 +69,7 @@ class PlannedCandidate:
     cost_usd: float | None  # maximum cost of a round with this candidate only; None if unknown
     shared_usd: float = 0.0  # part of it for the incumbent's answers, which a round pays once
     remark: str = ""  # why the round does not measure it; empty if it does
+    setbacks: str = ""  # its setbacks on any route, which its proposal names
 
 
 def sum_costs(measured: Sequence[PlannedCandidate]) -> float:
@@ -95,6 +97,11 @@ class RoundPlan:
     def cost_usd(self) -> float:
         """The maximum cost of the round, in US dollars."""
         return sum_costs(self.measured)
+
+    @property
+    def setbacks(self) -> Mapping[str, str]:
+        """Returns the setbacks of the candidates that the round measures, by candidate."""
+        return {one.name: one.setbacks for one in self.measured if one.setbacks}
 
 
 def select_candidates(
@@ -186,7 +193,14 @@ def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> Round
                 ctx, tx, route, Target.from_name(model.name).id, schedule.prefer.claim
             )
         ]
-    known = [price_candidate(ctx, route, schedule, name) for name in new]
+        setbacks = find_setbacks(tx, new, ctx.clock.now())
+    known = [
+        replace(
+            price_candidate(ctx, route, schedule, name),
+            setbacks=describe_setbacks(setbacks.get(name, ())),
+        )
+        for name in new
+    ]
     ready = [one for one in known if not one.remark]
     waiting = [one for one in known if one.remark]
     measured: list[PlannedCandidate] = []
