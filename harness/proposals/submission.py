@@ -92,7 +92,10 @@ class ProposalRequest(ProposalTexts):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleTerms:
-    """Terms that a route's candidate schedule adds to its proposals."""
+    """Terms that a route's candidate schedule adds to its proposals.
+
+    setbacks: appended to the reason of the candidate's proposal, for the people who decide.
+    """
 
     on_better: OnBetter
     most_alpha: float  # for each candidate
