@@ -1,5 +1,9 @@
 """Finds the model that a name means among the providers' offers. The lists of providers are
 untrusted: unusual names are left out. Pure.
+
+A name may leave out provider, version or date; the newest model of the one family that has all
+its words is meant. A named version is never replaced by another. Which provider takes a name is
+decided by `name_resolution`; names are parsed by `model_names`.
 """
 
 import json
@@ -39,6 +43,8 @@ _MOST_USD_PER_MTOK: Final = 1_000_000.0
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredModel(CamelCase):
+    """A model in a provider's list, with the facts that the list has."""
+
     provider: str
     model: str
     source: str  # the provider's address that listed it
@@ -51,6 +57,8 @@ class DiscoveredModel(CamelCase):
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredList(CamelCase):
+    """A provider's list as it was read once."""
+
     models: tuple[DiscoveredModel, ...]  # by name
     left_out: int  # entries without a usable name
 
@@ -78,7 +86,11 @@ def parse_listed_models(
 def merge_lists(
     known: Sequence[DiscoveredModel], listed: Sequence[DiscoveredModel]
 ) -> Sequence[DiscoveredModel]:
-    """Merges lists. Keeps each model's first date, and a missing model for GONE_KEPT."""
+    """Merges lists. Keeps each model's first date, and a missing model for GONE_KEPT.
+
+    known: stored models, also unlisted ones. listed: the provider's new list; of an empty list
+    the time is unknown, and each missing model is gone since it was last found.
+    """
     names = {model.model for model in listed}
     sources = {model.source for model in listed}
     now = max((model.found_at for model in listed), default=None)
@@ -96,6 +108,9 @@ def merge_lists(
 
 
 def _entries(content: bytes) -> Sequence[object]:
+    """Returns the entries of a list. Raises InputError for another document, or a list that may
+    be cut.
+    """
     if len(content) >= MAX_REPLY_BYTES:
         raise InputError(f"its list is larger than {MAX_REPLY_BYTES // 2**20} MiB")
     try:
@@ -112,11 +127,13 @@ def _entries(content: bytes) -> Sequence[object]:
 
 
 def _name(entry: object) -> str:
+    """Returns an entry's name; empty for a name that people could mistake or not type."""
     name = listed_name(entry)
     return name if isinstance(name, str) and _NAME.fullmatch(name) else ""
 
 
 def _window(entry: Mapping[str, object]) -> int | None:
+    """Returns an entry's context window in tokens; None without a plausible number."""
     meta = entry.get("meta")
     of_a_slot = meta.get("n_ctx") if isinstance(meta, Mapping) else None  # llama.cpp
     for value in (of_a_slot, *map(entry.get, _WINDOWS)):
@@ -174,6 +191,8 @@ _LOCAL_WORDS: Final[frozenset[Words]] = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ModelOffer:
+    """A model that a configured provider may serve."""
+
     provider: str
     kind: str
     model: str
@@ -198,6 +217,8 @@ _Read = tuple[ModelOffer, ModelName]
 
 @dataclass(frozen=True, slots=True)
 class ModelMatch:
+    """The result of a search: one model, several that fit equally well, or near misses."""
+
     reason: str  # for people
     found: ModelOffer | None = None
     candidates: tuple[
@@ -212,8 +233,12 @@ def list_offers(
     targets: Iterable[Target],
     listed: Iterable[DiscoveredModel] = (),
 ) -> tuple[ModelOffer, ...]:
-    """Lists the models that each provider lists, or without its list those of the catalogue.
-    Always includes the models that the configuration or a target names.
+    """Lists the models that the configured providers may serve, by provider and name.
+
+    A provider's models are those that it lists, or without its list those of the catalogue,
+    and always those that the configuration or a registered target names. Kinds with a person's
+    account are left out: only their full name means them.
+
     """
     own_word = {(model.provider, model.model): model for model in listed}
     used: dict[str, set[str]] = {}
@@ -288,12 +313,13 @@ def match_among(given: str, among: Sequence[ModelOffer], *, today: date) -> Mode
 
 
 def is_short_for(name: str, full: str) -> bool:
-    """Whether `full` has all parts of `name`, and `name` is not only numbers."""
+    """Tells whether `full` has all parts of `name`, and `name` is not only numbers."""
     parts = name_parts(name)
     return parts <= name_parts(full) and not all(map(str.isdecimal, parts))
 
 
 def name_parts(name: str) -> frozenset[str]:
+    """Splits a name into its words and numbers, in lower case."""
     return frozenset(re.findall(r"[a-z]+|[0-9]+", name.lower()))
 
 
@@ -310,6 +336,7 @@ def list_nearest(name: str, among: Iterable[str]) -> list[str]:
 
 
 def _decided(fitting: Sequence[_Read], wanted: ModelName) -> ModelMatch:
+    """Chooses the newest model if one family fits; otherwise all families are candidates."""
     families: dict[Words, list[_Read]] = {}
     for offer, name in fitting:
         families.setdefault(frozenset(name.words), []).append((offer, name))
@@ -324,6 +351,7 @@ def _decided(fitting: Sequence[_Read], wanted: ModelName) -> ModelMatch:
 
 
 def _newest(several: Sequence[_Read], wanted: ModelName) -> ModelOffer:
+    """Returns the newest model of a family; of equal ones the preferred (`_preference`)."""
     moving = [reading for reading in several if reading[1].latest] if wanted.latest else []
     pool = moving or several
     top = max((not name.preview, name.version) for _, name in pool)
@@ -345,16 +373,19 @@ def _meant(read: Sequence[_Read], wanted: ModelName) -> Sequence[_Read]:
 
 
 def _is_meant(name: ModelName, wanted: ModelName) -> bool:
+    """Tells whether a model has the version, date and preview mark that a name asks for."""
     version = not wanted.version or name.version == wanted.version
     day = not wanted.date or name.date == wanted.date
     return version and day and (name.preview or not wanted.preview)
 
 
 def _having(words: Words, read: Sequence[_Read]) -> Sequence[_Read]:
+    """Keeps the offers whose family has all the words."""
     return [(offer, name) for offer, name in read if words <= frozenset(name.words)]
 
 
 def _best_families(words: Words, read: Sequence[_Read]) -> Sequence[_Read]:
+    """Keeps the offers whose family has all the words and the fewest other words."""
     having = [
         (count_other_words(frozenset(name.words), words), offer, name)
         for offer, name in _having(words, read)
@@ -406,6 +437,7 @@ def _at_provider(text: str, among: Sequence[ModelOffer]) -> tuple[str, Sequence[
 
 
 def _front(text: str) -> str:
+    """Returns the kind or vendor before a colon or slash, in lower case; empty without one."""
     kind, colon, _ = text.lower().partition(":")
     if colon and kind in PROVIDER_KINDS:
         return kind
@@ -414,6 +446,7 @@ def _front(text: str) -> str:
 
 
 def _named(offer: ModelOffer) -> ModelName:
+    """Parses an offer's name, with the family that the configuration gives it."""
     name = parse_model_name(offer.model)
     if offer.entry is None or not offer.entry.own_family:
         return name

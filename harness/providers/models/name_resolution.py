@@ -5,6 +5,9 @@ short form of it. If no known model fits, `keyword`, `local` and `gateway` pass 
 word on unchanged; if the provider's models are known, these rules refuse the name. A name that
 begins with a kind (`anthropic/…`) goes to a provider of another kind in two cases: its model's
 name begins with the same kind and a slash, or the provider is a gateway.
+
+Nothing here reads a database: `harness.registry.named_models` builds the query and also finds
+registered targets, whose names need no rule.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -35,6 +38,8 @@ GATEWAYS: Final = ("openrouter",)
 
 
 class ResolutionRule(StrEnum):
+    """The rules, in the order in which they are tried."""
+
     FORCED = "forced"
     PREFIX = "prefix"
     KEYWORD = "keyword"
@@ -59,6 +64,8 @@ class RuleResult:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
+    """A name's provider and model, with the result of each rule."""
+
     name: str
     provider: str | None  # provider, model: None if no rule took the name
     model: str | None
@@ -74,6 +81,7 @@ class Resolution:
 
     @property
     def deciding(self) -> RuleResult | None:
+        """The rule that took or refused the name; None if no rule did."""
         decided = (RuleOutcome.TOOK, RuleOutcome.REFUSED)
         return next((result for result in self.rules if result.outcome in decided), None)
 
@@ -85,6 +93,8 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class _Took:
+    """A rule's result that decides for a provider and a model."""
+
     provider: str
     model: str
     reason: str
@@ -92,6 +102,8 @@ class _Took:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
+    """A rule's result that ends the search without a model."""
+
     reason: str
     candidates: tuple[str, ...] = ()
 
@@ -101,6 +113,8 @@ _Found = _Took | _Refused | str
 
 @dataclass(frozen=True, slots=True)
 class ModelNameQuery:
+    """A name with all facts that the rules need."""
+
     name: str
     providers: Mapping[str, Provider]
     offers: Sequence[ModelOffer] = ()
@@ -111,6 +125,7 @@ class ModelNameQuery:
     signed_in: Collection[str] = ()  # the OAuth providers with stored tokens
 
     def resolve(self) -> Resolution:
+        """Tries the rules in order. Never raises: a refused name has no provider."""
         taken: _Took | None = None
         refused: _Refused | None = None
         tried: list[RuleResult] = []
@@ -136,6 +151,7 @@ class ModelNameQuery:
         )
 
     def _by(self, rule: ResolutionRule) -> _Found:
+        """Applies one rule. Returns a text, the reason, if the rule does not apply."""
         if not self.name:
             return "the name is empty"
         # If a name begins with an OAuth provider, only the rules FORCED and OAUTH apply.
@@ -185,8 +201,15 @@ class ModelNameQuery:
         return self._at(of_kind[0], rest, f"{head} is the kind of {_first_of(of_kind)}")
 
     def _at(self, provider: str, model: str, why: str) -> _Found:
+<<<<<<< HEAD
         if self.providers[provider].kind == "gemini":
             model = model.removeprefix("models/") or model  # as Google writes its ids
+=======
+        """Finds the model of a name after a provider's prefix.
+
+        A short form counts only if one model's name has all its parts.
+        """
+>>>>>>> i68-doc-a2
         own = [offer for offer in self.offers if offer.provider == provider]
         full = f"{provider}/{model}"
         if provider not in know_models(own) or any(offer.name == full for offer in own):
@@ -212,6 +235,7 @@ class ModelNameQuery:
         )
 
     def _absent_kind(self) -> str:
+        """Explains that the name begins with a kind without a provider; empty otherwise."""
         head, rest = self._split()
         if not rest or self._names_provider(head) or head not in PROVIDER_KINDS:
             return ""
@@ -220,6 +244,9 @@ class ModelNameQuery:
         return f"the name asks for the kind {head}, but no provider of it is configured"
 
     def _meant(self) -> _Found | None:
+        """Finds a known model by the name's words; first among providers with a key, then among
+        all.
+        """
         offers = [offer for offer in self.offers if self._takes_names(offer.provider)]
         match = match_among(self.name, offers, today=self.today)
         if match.candidates:
@@ -253,6 +280,7 @@ class ModelNameQuery:
         return self._as_written(of_kind[0], why)
 
     def _as_written(self, provider: str, why: str) -> _Found:
+        """Passes a name of one word on unchanged, unless the provider's models are known."""
         if not self._is_plain:
             return "a name of several words is not an exact name"
         if provider in know_models(self.offers):
@@ -299,6 +327,11 @@ class ModelNameQuery:
         return _Took(provider, model, f"{provider} is named, and is signed in")
 
     def _chosen_account(self) -> tuple[str, str] | None:
+        """Returns (provider, rest) if the name begins with a provider of a person's account;
+        else None.
+
+        A kind without a provider stands for itself, so that the reason can name it.
+        """
         head, rest = self._split()
         if not rest:
             return None
@@ -315,8 +348,16 @@ class ModelNameQuery:
     def _takes_names(self, provider: str) -> bool:
         return self.usable is None or provider in self.usable
 
+<<<<<<< HEAD
     def _kind(self, model: str) -> str | None:
         low = model.lower()
+=======
+    def _kind(self) -> str | None:
+        """Returns the kind whose keyword begins the name, by the longest keyword; None without
+        one.
+        """
+        low = self.name.lower()
+>>>>>>> i68-doc-a2
         fits = [
             (len(word), kind.name)
             for kind in PROVIDER_KINDS.values()
