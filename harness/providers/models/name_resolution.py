@@ -201,15 +201,12 @@ class ModelNameQuery:
         return self._at(of_kind[0], rest, f"{head} is the kind of {_first_of(of_kind)}")
 
     def _at(self, provider: str, model: str, why: str) -> _Found:
-<<<<<<< HEAD
-        if self.providers[provider].kind == "gemini":
-            model = model.removeprefix("models/") or model  # as Google writes its ids
-=======
         """Finds the model of a name after a provider's prefix.
 
         A short form counts only if one model's name has all its parts.
         """
->>>>>>> i68-doc-a2
+        if self.providers[provider].kind == "gemini":
+            model = model.removeprefix("models/") or model  # as Google writes its ids
         own = [offer for offer in self.offers if offer.provider == provider]
         full = f"{provider}/{model}"
         if provider not in know_models(own) or any(offer.name == full for offer in own):
@@ -348,16 +345,11 @@ class ModelNameQuery:
     def _takes_names(self, provider: str) -> bool:
         return self.usable is None or provider in self.usable
 
-<<<<<<< HEAD
     def _kind(self, model: str) -> str | None:
-        low = model.lower()
-=======
-    def _kind(self) -> str | None:
         """Returns the kind whose keyword begins the name, by the longest keyword; None without
         one.
         """
-        low = self.name.lower()
->>>>>>> i68-doc-a2
+        low = model.lower()
         fits = [
             (len(word), kind.name)
             for kind in PROVIDER_KINDS.values()
