@@ -25,19 +25,19 @@ MODEL_HELP: Final = "a route or another model; without it, this conversation's m
 class SubTask(ToolArguments):
     task: TaskText
     # None for the session's model.
-    model: ModelName | None = Field(None, description=MODEL_HELP)
+    model: ModelName | None = Field(default=None, description=MODEL_HELP)
 
 
 class SpawnArguments(ToolArguments):
     task: TaskText | None = Field(
-        None, description="the sub-task, with everything that it needs to know"
+        default=None, description="the sub-task, with everything that it needs to know"
     )
-    model: ModelName | None = Field(None, description=f"of `task`: {MODEL_HELP}")
+    model: ModelName | None = Field(default=None, description=f"of `task`: {MODEL_HELP}")
     tasks: Annotated[list[SubTask], Field(min_length=1)] | None = Field(
-        None, description="instead of `task` and `model`: several sub-tasks"
+        default=None, description="instead of `task` and `model`: several sub-tasks"
     )
     wait_s: float | None = Field(
-        None,
+        default=None,
         ge=0,
         description="longest wait in seconds for a person's decision; 0 to continue at once",
     )

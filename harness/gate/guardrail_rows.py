@@ -1,4 +1,9 @@
-"""Explains the evidence of one guardrail as a row, and lists the warnings."""
+"""Explains the evidence of one guardrail as a row, and lists the warnings.
+
+Warnings speak against a person's step onward; they stop nothing. The evidence is computed in
+`harness.gate.online`, and its sums are put into sentences in
+`harness.gate.online.guardrail_report`.
+"""
 
 import math
 from dataclasses import dataclass, replace
@@ -38,6 +43,8 @@ _SECONDS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class GuardrailRow:
+    """One guardrail's evidence as texts and figures, for a table."""
+
     guardrail: Guardrail
     name: str
     says: str
@@ -92,6 +99,13 @@ def _with_guard(row: GuardrailRow, guard: GuardCount) -> GuardrailRow:
 def _evidence_row(
     evidence: GuardrailEvidence, limit: float, judge: CanaryJudge | None
 ) -> GuardrailRow:
+    """Builds the row of one guardrail.
+
+    limit: log e of the rollback, for all guardrails together.
+    judge: the policy's judge; None without one.
+
+    Without data the arms' figures are empty texts, because a zero would look measured.
+    """
     guardrail, tolerated = evidence.guardrail, evidence.tolerated
     counts = guardrail_kind(guardrail) is GuardrailKind.COUNTS
     furthest = evidence.log_e_max / (limit - math.log(evidence.weight))
@@ -145,6 +159,7 @@ def _failure_classes(evidence: GuardrailEvidence) -> tuple[str, ...]:
 
 
 def _judge_lines(evidence: GuardrailEvidence, judge: CanaryJudge | None) -> tuple[str, ...]:
+    """Describes the judge's cost, and answers without its verdict."""
     totals = evidence.judging
     if totals is None or judge is None:
         return ()
@@ -171,6 +186,7 @@ def _evidence_text(evidence: GuardrailEvidence, *, measured: bool) -> str:
 
 
 def _arm_figure(evidence: GuardrailEvidence, *, canary: bool) -> str:
+    """Writes one arm's figure: a share for counts, a mean for values."""
     units = evidence.canary if canary else evidence.control
     if guardrail_kind(evidence.guardrail) is GuardrailKind.COUNTS:
         failed = evidence.canary_failures if canary else evidence.control_failures

@@ -1,5 +1,9 @@
 """Decides from a route's recorded minutes whether its callers get errors or a fallback's
 answers. Pure.
+
+`outages` loads the minutes and raises the alerts. The rule reads counts only: it knows no
+model's quality, and changes no route. Circuits of single targets are in
+`harness.routing.reliability`.
 """
 
 from collections import Counter
@@ -29,12 +33,19 @@ _MINUTE: Final = timedelta(minutes=1)
 
 
 class OutageKind(StrEnum):
+    """DOWN: callers get errors. ON_FALLBACK: fallbacks answer most requests."""
+
     DOWN = "down"
     ON_FALLBACK = "on fallback"
 
 
 @dataclass(frozen=True, slots=True)
 class RouteOutage:
+    """A route's outage, counted from its beginning.
+
+    no_answers: with no recorded request, all targets' circuits are open.
+    """
+
     kind: OutageKind
     since: datetime
     requests: int = 0  # requests, failed, carried: since `since`
@@ -48,6 +59,10 @@ class RouteOutage:
 
 @dataclass(slots=True)
 class _Window:
+    """Counts of consecutive minutes. begin: start of its oldest minute. carried: by fallback's
+    id.
+    """
+
     begin: datetime
     requests: int = 0
     failed: int = 0
@@ -63,6 +78,7 @@ class _Window:
 
     @property
     def kind(self) -> OutageKind | None:
+        """The kind of outage that the counts show; None without one."""
         if self.failed >= FEW_REQUESTS and self.shows(OutageKind.DOWN):
             return OutageKind.DOWN
         if self.carried.total() >= FEW_REQUESTS and self.shows(OutageKind.ON_FALLBACK):
@@ -77,6 +93,7 @@ class _Window:
 
     @property
     def is_one_sided(self) -> bool:
+        """Whether all requests failed, or fallbacks answered all of them."""
         return self.requests in (self.failed, self.carried.total())
 
 
@@ -87,11 +104,15 @@ def find_outage(
     now: datetime,
     known: OutageKind | None = None,
 ) -> RouteOutage | None:
-    """Finds a route's outage.
+    """Finds a route's outage; None without one.
 
-    shut: when each target's circuit opened, by target id. known: the kind of the route's open
-    alert. Such an outage ends only by a good minute that is reported completely, and not while
-    the newest minute, whole or not, shows it again.
+    Recent minutes decide. If all targets' circuits are open, and the minutes are old or show
+    failures, the route is down, because routers then call none of its targets.
+
+    minutes: of the last hour, in any order.
+    shut: when each target's circuit opened, by target id.
+    known: the kind of the route's open alert. Such an outage ends only by a good minute that is
+    reported completely, and not while the newest minute, whole or not, shows it again.
     """
     tallies = _tally(route, minutes)
     newest = tallies[0] if tallies and now - tallies[0].begin < RECENT else None
@@ -113,6 +134,7 @@ def find_outage(
 
 
 def _describe(kind: OutageKind, windows: Sequence[_Window]) -> RouteOutage:
+    """Sums the newest windows of one kind. windows: newest first."""
     no_answers = windows[0].failed == windows[0].requests
     whole = _Window(windows[0].begin)
     whole.add(windows[0])
@@ -135,6 +157,10 @@ def _describe(kind: OutageKind, windows: Sequence[_Window]) -> RouteOutage:
 
 
 def _tally(route: Route, minutes: Iterable[TrafficMinute]) -> Sequence[_Window]:
+    """Adds up the rows of each minute, newest first.
+
+    Requests that keep a fallback warm do not count as carried.
+    """
     tallies: dict[datetime, _Window] = {}
     for row in minutes:
         tally = tallies.setdefault(row.minute, _Window(row.minute))
@@ -148,6 +174,11 @@ def _tally(route: Route, minutes: Iterable[TrafficMinute]) -> Sequence[_Window]:
 
 
 def _windows(tallies: Iterable[_Window], now: datetime) -> Iterator[_Window]:
+    """Joins minutes, newest first, until a window has enough requests to judge it.
+
+    A window of only the current minute counts if it is one-sided; its other requests are to
+    come.
+    """
     window: _Window | None = None
     for tally in tallies:
         if window is None:

@@ -1,5 +1,9 @@
 """Finds routes whose callers get errors or a fallback's answers in their recorded minutes, and
 raises alerts.
+
+`load_outages` reads minutes, alerts and scores; `outage_rule` decides. An outage is only
+reported: routers fail over and open circuits by themselves (`harness.routing.reliability`), and
+`harness.canary` ends a canary that harms.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -46,6 +50,8 @@ _Scores = Callable[[str], Sequence[MeasuredScore]]  # a target's scores, by its 
 
 @dataclass(frozen=True, slots=True)
 class OutageView:
+    """A route's outage, with texts for people."""
+
     outage: RouteOutage
     own: Target  # the route's incumbent
     fallback: Target | None = None  # the fallback that answers now
@@ -58,6 +64,7 @@ class OutageView:
 
     @property
     def state_text(self) -> str:
+        """Names the state in a few words, for a table."""
         if self.fallback is not None and self.kind is OutageKind.ON_FALLBACK:
             return f"on fallback {self.fallback.name}"
         if self.outage.only_refused:
@@ -66,6 +73,7 @@ class OutageView:
 
     @property
     def reason(self) -> str:
+        """Describes the outage in sentences, with counts and the fallback's difference."""
         outage, since = self.outage, f"Since {self.outage.since:%Y-%m-%d %H:%M} UTC"
         if not outage.requests:
             return f"{since} the routers call none of its targets."
@@ -88,6 +96,7 @@ class OutageView:
 
     @property
     def _refusal(self) -> str:
+        """Explains why the router calls no target, in sentences."""
         if self.switch:
             return f"The router calls no target, because of a kill switch: {self.switch}."
         return (
@@ -98,11 +107,18 @@ class OutageView:
 
 @dataclass(frozen=True, slots=True)
 class _Shut:
+    """When targets and providers were shut, from open alerts: by target id, by
+    provider's name.
+    """
+
     targets: Mapping[str, datetime]
     providers: Mapping[str, datetime]
 
     @classmethod
     def from_alerts(cls, open_: Iterable[AlertRecord]) -> "_Shut":
+        """Reads the routers' open alerts. An alert about a named key does not shut a
+        provider.
+        """
         targets, providers = {}, {}
         for record in open_:
             about, *part = record.key.split(":")[1:] or [""]
@@ -113,6 +129,7 @@ class _Shut:
         return cls(targets, providers)
 
     def among(self, targets: Iterable[Target]) -> Mapping[str, datetime]:
+        """Maps the shut ones among targets to the time when each was shut."""
         found = {t.id: self.targets.get(t.id, self.providers.get(t.provider)) for t in targets}
         return {id_: since for id_, since in found.items() if since is not None}
 
@@ -155,6 +172,12 @@ def load_outages(
 
 
 def update_outage_alerts(ctx: Context) -> None:
+    """Opens, updates and resolves the alerts of all routes' outages.
+
+    If a route changes from one kind of outage to the other, one message tells people
+    (`_hand_over`). An alert that ends without any request says so in its title
+    (`_note_silence`).
+    """
     notices = {
         (ALERTS[view.kind], name): AlertNotice(f"route {name}", _title(name, view), view.reason)
         for name, view in load_outages(ctx).items()
@@ -226,6 +249,9 @@ def _title(name: str, view: OutageView) -> str:
 def _begin_at_alert(
     outage: RouteOutage, first_seen: datetime | None, now: datetime
 ) -> RouteOutage:
+    """Returns the outage with its alert's beginning if it reaches back to the start of the
+    loaded hour, because it may then be older.
+    """
     if first_seen is None or outage.since > now - HOUR + FRESH:
         return outage
     return replace(outage, since=min(first_seen, outage.since))
@@ -234,6 +260,10 @@ def _begin_at_alert(
 def _switch_reason(
     route: Route, targets: Mapping[str, Target], switches: Sequence[KillSwitch]
 ) -> str:
+    """Explains how kill switches change the route's plan now; empty if they do not.
+
+    targets: of the route, by id. switches: those in force.
+    """
     ordered = [targets[id_] for id_ in order_targets(route, None) if id_ in targets]
     decided = decide_plan(switches, route.name, ordered)
     return decided.reason if decided is not None and decided.in_effect else ""
@@ -246,6 +276,7 @@ def _view(
     outage: RouteOutage,
     scores: _Scores,
 ) -> OutageView:
+    """Builds the view of an outage. targets: of the route, by id."""
     own, fallback = targets[route.incumbent], targets.get(outage.fallback)
     difference = ""
     if fallback is not None:
@@ -265,6 +296,7 @@ def _price_difference(tx: Transaction, own: Target, fallback: Target) -> str:
 def _score_differences(
     scores: _Scores, route: Route, own: Target, fallback: Target
 ) -> Iterator[str]:
+    """Yields the scores of both models on each suite that measured both."""
     ours, theirs = (
         {measured.suite: measured.score for measured in scores(target.id)}
         for target in (own, fallback)

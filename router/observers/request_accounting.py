@@ -1,4 +1,9 @@
-"""Records each finished request, and corrects a limited key's reserved tokens."""
+"""Records each finished request, and corrects a limited key's reserved tokens.
+
+The record (`CompletedRequest`) is made once after the answer; metrics, ledger, limits and
+later observers read it. The failover log names targets that a request left. Storing is the
+work of `router.recording`.
+"""
 
 import itertools
 from collections import Counter
@@ -28,6 +33,8 @@ from router.upstream.endpoint_translation import NATIVE_HINTS, native_need
 
 
 class TokenSettlement(RequestObserver):
+    """Corrects a limited key's reserved tokens by the tokens that were used."""
+
     part: ClassVar[RouterPart] = RouterPart.LIMITS
     of_limited: ClassVar[bool] = True
 
@@ -41,6 +48,10 @@ class TokenSettlement(RequestObserver):
 
 
 def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> int:
+    """Returns the tokens that a request used: as counted, else the estimate of its input.
+
+    0 if no target read the request.
+    """
     result = response.progress.result
     # Inlines `response.usage`, which is faster.
     usage = (result.usage or NO_USAGE) if isinstance(result, UpstreamAnswer) else response.usage
@@ -61,6 +72,8 @@ ERRORS: Final = (FAILED, REFUSED)  # the caller gets an error
 
 
 class RequestAccounting(RequestObserver):
+    """Makes the record of each request, and enters it into the metrics and the statistics."""
+
     part: ClassVar[RouterPart] = RouterPart.RECORDING
 
     def __init__(
@@ -160,6 +173,9 @@ def _last_target(observed: RoutedRequest, progress: RequestProgress) -> str:
 
 
 def fallback_model(observed: RoutedRequest) -> str:
+    """Returns the model that an agent asks next if no target answers; empty without an
+    agent.
+    """
     caller: AgentCaller | None = observed.scope.get(CALLER)
     return caller.fallback if caller is not None else ""
 
@@ -188,6 +204,11 @@ _TOLD: Final = (
 
 
 class LeftTarget(NamedTuple):
+    """A target that a request left, and why.
+
+    attempts, ms: how often and how long the request tried it, in all; 0 if it was left out.
+    """
+
     target: str
     provider: str
     failure: str  # a value of FailureClass or of LEFT_OUT
@@ -303,12 +324,17 @@ def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[Left
 
 
 def next_target_name(left: Sequence[LeftTarget], answered: str | None) -> str | None:
+    """Returns the first target of `left` that was tried, else `answered`.
+
+    left: the targets after the one that the row is about.
+    """
     return next(
         (target.target for target in left if target.failure not in LEFT_OUT.values()), answered
     )
 
 
 def request_size(request: ClientRequest) -> dict[str, Any]:
+    """Returns the size of a request for the failover log, without any content."""
     field = "input" if request.endpoint is Endpoint.RESPONSES else "messages"
     messages = request.value(field)
     tools, text = request.value("tools"), request.text

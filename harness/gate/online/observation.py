@@ -84,6 +84,7 @@ class ObservationBlock:
 
     @property
     def is_never_seen(self) -> bool:
+        """Tells whether all keys of the block are new to the rollout."""
         new = self.never_seen
         return self.period == 1 if new is None else new.units == self.units
 
@@ -119,6 +120,7 @@ class ObservationBlock:
 
     @property
     def has_missing(self) -> bool:
+        """Tells whether an outcome, or a judge's verdict on a unit, is missing."""
         judged = self.counts.get(Guardrail.JUDGE)
         unjudged = isinstance(judged, JudgeTally) and judged.no_verdict.failures > 0
         return self.missing > 0 or unjudged
@@ -147,6 +149,8 @@ class ObservationBlock:
 
 @dataclass(frozen=True, slots=True)
 class TrafficMinute:
+    """One minute of a route's requests by worker, arm and target, at one revision."""
+
     route: str
     minute: datetime
     worker: str
@@ -188,6 +192,8 @@ class AskedName:
 
 @dataclass(frozen=True, slots=True)
 class TrafficTotal:
+    """Sums of traffic minutes over a period, by route, arm and target."""
+
     route: str
     arm: str
     target: str
@@ -207,6 +213,8 @@ class TrafficTotal:
 
 @dataclass(frozen=True, slots=True)
 class TrafficPoint:
+    """One point of a route's traffic chart."""
+
     minute: datetime
     requests: int
     failed: int  # requests whose user got an error
@@ -274,6 +282,8 @@ class KeyHistory(IntEnum):
 
 
 class KeyClaim(NamedTuple):
+    """Keys that a router is about to count, in one period of one rollout."""
+
     rollout: str
     period: int
     fingerprints: Sequence[int]
@@ -286,6 +296,7 @@ def fingerprint(salt: str, key: str | int) -> int:
 
 
 def page_of(print_: int) -> int:
+    """Returns the number of the page that holds this fingerprint, from 0 to PAGES - 1."""
     return print_ >> 32
 
 

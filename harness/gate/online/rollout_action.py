@@ -36,7 +36,11 @@ _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class RolloutFigures(ShownAsJson):
-    """The figures behind a decision. E-values are not logarithms here."""
+    """The figures behind a decision.
+
+    Fields whose name begins with `log`, and `rollback_at`, are natural logarithms of e-values;
+    `certificate` and its parts are e-values.
+    """
 
     at: datetime = _NEVER  # time of the decision
     last_block: int = 0  # number of the newest block
@@ -123,7 +127,11 @@ _PLAIN = tuple(f.name for f in fields(RolloutFigures) if f.name not in _CONVERTE
 
 @dataclass(frozen=True)
 class RolloutAction:
-    """An action that the data ask for, and every figure behind it."""
+    """An action that the data ask for, and every figure behind it.
+
+    `log_e` and `log_certificate` are natural logarithms. `distance_to_trip` is a share of the
+    rollback level, from 0 to 1; `exposures` counts canary units of all steps.
+    """
 
     kind: ActionKind
     signal: RolloutSignal | None  # the transition to take; None for no transition
@@ -202,6 +210,8 @@ _Choice = tuple[ActionKind, RolloutSignal | None, str]
 
 @dataclass(frozen=True, slots=True)
 class _View:
+    """Everything that the choice of an action depends on, computed once."""
+
     rollout: Rollout
     evidence: CanaryEvidence
     step_exposures: int  # at this weight, without blocks in which every unit failed
@@ -254,6 +264,7 @@ def decide_action(
 
 
 def _choose(view: _View) -> _Choice:
+    """Chooses by state. Harm comes first in every state that has a canary or a bake."""
     rollout = view.rollout
     if rollout.baking:
         return _baking(view)
@@ -282,6 +293,7 @@ def _baking(view: _View) -> _Choice:
 
 
 def _waiting(view: _View) -> _Choice:
+    """Decides while the step lacks exposures: enough, too late, or hold."""
     counted = f"{view.step_exposures:,} of {view.wanted:,} canary exposures at {_share(view)}"
     if view.step_exposures >= view.wanted:
         return ActionKind.HOLD, RolloutSignal.ENOUGH, f"{counted}: enough. {_standing(view)}"
@@ -300,6 +312,7 @@ def _waiting(view: _View) -> _Choice:
 
 
 def _measuring(view: _View) -> _Choice:
+    """Decides once the step has its exposures. An open condition holds, later it pauses."""
     rollout = view.rollout
     if view.step_exposures < view.wanted:
         missing = f"{view.step_exposures:,} of {view.wanted:,} canary exposures can be read"

@@ -1,5 +1,8 @@
 """Finds setbacks of a model: on any route, an ended canary, a promotion that was taken back, or
 a failed verdict. A schedule proposes without a person, so its proposals name them.
+
+A setback warns and refuses nothing: `candidates` plans the model all the same, and people read
+the setbacks in the proposal's reason. The functions only read stored proposals and verdicts.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,6 +24,8 @@ MAX_REASON: Final = 200  # characters of the reason of one setback
 
 @dataclass(frozen=True, slots=True)
 class Setback:
+    """One setback of a model, the newest on its route."""
+
     target: str  # its name, with its settings
     route: str
     proposal: str
@@ -31,6 +36,9 @@ class Setback:
 
     @property
     def text(self) -> str:
+        """Writes the setback as one sentence without a full stop, with a reason of at most
+        MAX_REASON.
+        """
         reason = self.reason.rstrip(".")
         if len(reason) > MAX_REASON:
             reason = f"{reason[: MAX_REASON - 1]}…"
@@ -70,6 +78,7 @@ def find_setbacks(
 
 
 def _read_setback(tx: Transaction, proposal: Proposal, target: str) -> Setback | None:
+    """Reads a proposal's setback; None if it ended without one, or is open."""
     if proposal.end is not None:
         predicate = proposal.end.predicate
     elif proposal.phase is ProposalPhase.REJECTED and _has_failed(tx, proposal):

@@ -1,8 +1,11 @@
 """Tables of blocks, traffic, spend and asked names, and `check_block` for blocks.
-Triggers on `traffic` keep its sums by UTC hour, with latencies, and by UTC day.
 
-Each worker has its own rows of sums, so that two writers never wait for each other. A row that
-is deleted from `traffic` stays in its day's sum.
+Triggers on `traffic` keep its sums by UTC hour, with latencies, and by UTC day. Each worker has
+its own rows of sums, so that two writers never wait for each other. A row that is deleted from
+`traffic` stays in its day's sum.
+
+The triggers' bodies are written here and installed by `harness.store.guards`. Reading is in
+`harness.routing.records.traffic`, writing in `harness.routing.records.observations`.
 """
 
 # ruff: noqa: S608 - the statements consist of constants
@@ -65,6 +68,7 @@ COUNTS: Final = (
 
 
 def _columns(table: str) -> Sequence[Any]:
+    """Returns the columns and constraints of one table of sums."""
     return (
         time("begins_at"),
         text("route"),
@@ -133,6 +137,10 @@ def write_bodies(*, postgres: bool, schema: str = "") -> Mapping[str, str]:
 
 
 def _on_insert(table: str, span: int, schema: str, *, postgres: bool) -> str:
+    """Writes the statement that adds a new minute to one table of sums.
+
+    span: in microseconds.
+    """
     columns = ["first_minute", "last_minute", *_ADDED]
     values = ["NEW.minute", "NEW.minute", *(f"NEW.{name}" for name in _ADDED)]
     least, most = ("LEAST", "GREATEST") if postgres else ("MIN", "MAX")
@@ -155,6 +163,10 @@ def _on_insert(table: str, span: int, schema: str, *, postgres: bool) -> str:
 
 
 def _on_update(table: str, span: int, schema: str, *, postgres: bool) -> str:
+    """Writes the statement that adds a minute's change to one table of sums.
+
+    span: in microseconds.
+    """
     changes = [f"{name} = {name} + (NEW.{name} - OLD.{name})" for name in _ADDED]
     if table == "traffic_hour":
         parts = (f"{table}.{_LATENCY}", f"NEW.{_LATENCY}")
@@ -172,6 +184,7 @@ def _begin(span: int) -> str:
 
 
 def _merge(*histograms: str, less: str = "", postgres: bool) -> str:
+    """Writes the expression that adds up histograms. less: a histogram to subtract."""
     merge, part = (
         (_POSTGRES_MERGE, _POSTGRES_PART) if postgres else (_SQLITE_MERGE, _SQLITE_PART)
     )
@@ -269,6 +282,7 @@ asked_name = ASKED_NAME.table
 
 
 def total_from_row(row: Row) -> TrafficTotal:
+    """Builds a total from a row of sums, in the order of `TrafficTotal`."""
     # PostgreSQL returns a sum of integers as a decimal.
     values: list[Any] = [int(v) if isinstance(v, Decimal) else v for v in row]
     return TrafficTotal(*values)
@@ -316,6 +330,7 @@ def check_block(block: ObservationBlock) -> None:
 
 
 def _fits_cache(cache: CacheLevels | None) -> bool:
+    """Tells whether shares are within 0 and 1, and levels above 0 and finite."""
     return cache is None or (
         all(
             0.0 <= share <= 1.0
@@ -330,6 +345,7 @@ def _fits_cache(cache: CacheLevels | None) -> bool:
 
 
 def _is_part_of_block(block: ObservationBlock, new: NeverSeen | None) -> bool:
+    """Tells whether the counts of never-seen keys are a possible part of the block's counts."""
     if new is None:
         return True
     part = FailureTally(new.units, new.canary_units, new.failures, new.canary_failures)
@@ -353,10 +369,12 @@ def _is_part_of_block(block: ObservationBlock, new: NeverSeen | None) -> bool:
 
 
 def _is_whole(errors: FailureTally, tally: FailureTally | None) -> bool:
+    """Tells whether the errors' tally has the same counts as the block."""
     return tally is None or asdict(errors).items() <= asdict(tally).items()
 
 
 def _is_part(block: ObservationBlock, tally: FailureTally) -> bool:
+    """Tells whether a guardrail's tally fits into the block's arms."""
     control = block.units - block.canary_units
     return (
         tally.fits
