@@ -68,7 +68,11 @@ def expand_item(item: Any, others: list[str]) -> list[Any]:
     return [expand(item, others)]
 
 
-def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+def on_page_markdown(
+    markdown: str,
+    page: Page,
+    **_: Any,
+) -> str:
     """Mends what is meant for a reader of the repository."""
     here = page.file.src_uri
     # A page beside README is in `project/` here.
@@ -82,11 +86,17 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     return DIAGRAM.sub(transition_table, LINK.sub(mended, markdown))
 
 
-def mend_link(match: re.Match[str], here: str, folder: PurePosixPath) -> str:
+def mend_link(
+    match: re.Match[str],
+    here: str,
+    folder: PurePosixPath,
+) -> str:
     """The link of a page: within the site as it is, to a page beside README to its place here,
     to any other file its text alone.
     """
-    text, target, anchor = match[1], match[2], match[3] or ""
+    text = match[1]
+    target = match[2]
+    anchor = match[3] or ""
     if "://" in target or target.startswith("mailto:"):
         return match[0]
     path = (ROOT / "docs" / folder / target).resolve()

@@ -49,7 +49,15 @@ class NamespaceHook(BuildHookInterface[BuilderConfig]):
     def build_site(self, root: Path) -> Path:
         """Builds the docs site, without what only its makers need. Returns its folder."""
         site = Path(self.copies.name, "site")
-        command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(site)]
+        command = [
+            sys.executable,
+            "-m",
+            "mkdocs",
+            "build",
+            "--quiet",
+            "--site-dir",
+            str(site),
+        ]
         quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
         subprocess.run(command, cwd=root, env=quiet, check=True)  # noqa: S603 - our own docs
         for file in site.rglob("*.map"):
@@ -58,7 +66,12 @@ class NamespaceHook(BuildHookInterface[BuilderConfig]):
         shutil.rmtree(site / "assets" / "javascripts" / "lunr", ignore_errors=True)
         return site
 
-    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 - hatchling's signature
+    def finalize(
+        self,
+        version: str,  # noqa: ARG002 - hatchling's signature
+        build_data: dict[str, Any],  # noqa: ARG002 - hatchling's signature
+        artifact_path: str,  # noqa: ARG002 - hatchling's signature
+    ) -> None:
         self.copies.cleanup()
 
 

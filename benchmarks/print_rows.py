@@ -8,7 +8,13 @@ from typing import Any
 def print_rows(title: str, rows: Sequence[Any]) -> None:
     if rows:
         names = [field.name for field in fields(rows[0])]
-        print_cells(title, [names, *([getattr(row, name) for name in names] for row in rows)])
+        print_cells(
+            title,
+            [
+                names,
+                *([getattr(row, name) for name in names] for row in rows),
+            ],
+        )
 
 
 def print_cells(title: str, lines: Sequence[Sequence[object]]) -> None:

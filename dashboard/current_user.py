@@ -42,7 +42,8 @@ def show_account() -> bool:
         found, why = _find()
     except SwapgateError as error:
         # If reading needs no sign-in, the page itself reports the database's failure.
-        found, why = None, _hide(error) if page_frame.needs_sign_in() else ""
+        found = None
+        why = _hide(error) if page_frame.needs_sign_in() else ""
     if found is not None:
         actor = found.actor
         st.session_state[page_frame.STATE] = actor
@@ -112,7 +113,8 @@ def _find_session() -> ActorSession | None:
     With single sign-on, an ended session of a key does not lock the visitor out: the identity
     provider's answer then counts. Raises NotAllowed, SwapgateError.
     """
-    cookie, oidc = session_cookie(), page_frame.sign_on()
+    cookie = session_cookie()
+    oidc = page_frame.sign_on()
     if cookie:
         with suppress(NotAllowed) if oidc is not None else nullcontext():
             return sign_in_page.resume(cookie)
@@ -224,7 +226,8 @@ def why_not(role: Role) -> str:
     if actor is None:
         return SIGN_IN
     if actor.role < role:
-        present, needed = actor.role.name.lower(), role.name.lower()
+        present = actor.role.name.lower()
+        needed = role.name.lower()
         return f"{actor.name} has the role {present}; this needs {needed}."
     return ""
 
@@ -247,18 +250,24 @@ def attempt(
     done: writes the message after success. refused: describes the state after a refusal. An
     error of the action is shown as text.
     """
-    docs_page, holds = "", page_frame.UNCHANGED
+    docs_page = ""
+    holds = page_frame.UNCHANGED
     try:
         actor, why = _find_actor()
     except SwapgateError as error:
-        actor, why, docs_page = None, str(error), error.docs_page
+        actor = None
+        why = str(error)
+        docs_page = error.docs_page
         if page_frame.needs_sign_in():
-            why, docs_page = _hide(error), ""
+            why = _hide(error)
+            docs_page = ""
     if actor is not None:
         try:
             action(actor)
         except SwapgateError as error:
-            why, docs_page, holds = str(error), error.docs_page, refused
+            why = str(error)
+            docs_page = error.docs_page
+            holds = refused
         else:
             st.session_state[page_frame.DONE] = done(actor)
             st.rerun()

@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial, wraps
-from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeVar
+from typing import (
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeVar,
+)
 
 import streamlit as st
 
@@ -56,7 +64,10 @@ def show_openers(openers: Sequence[Opener], *, explain: Sequence[Opener] | None 
         for opener in openers:
             why = current_user.why_not(opener.role) or opener.missing
             clicked = st.button(
-                opener.label, icon=opener.icon, key=opener.key, disabled=bool(why)
+                opener.label,
+                icon=opener.icon,
+                key=opener.key,
+                disabled=bool(why),
             )
             if clicked or st.session_state.pop(f"again-{opener.key}", False):
                 opener.open()
@@ -83,7 +94,10 @@ def describe_refusals(openers: Sequence[Opener]) -> str:
         for role, labels in sorted(refused.items())
     )
     return " ".join(
-        (f"{actor.name} has the role {actor.role.name.lower()}: {needs}.", *missing)
+        (
+            f"{actor.name} has the role {actor.role.name.lower()}: {needs}.",
+            *missing,
+        )
     )
 
 
@@ -102,22 +116,33 @@ class Field:
         words: Mapping[Any, str] | None = None,  # a text for each choice
         **options: Any,  # for the Streamlit widget
     ) -> None:
-        self._label, self._range, self._words = label, (least, most), words
+        self._label = label
+        self._range = (least, most)
+        self._words = words
         self._options = options
 
-    def ask(self, name: str, before: Any, key: str) -> Any:
+    def ask(
+        self,
+        name: str,
+        before: Any,
+        key: str,
+    ) -> Any:
         """Shows the field with the present value, and returns the value that the visitor
         entered.
 
         name: the record's field, whose ending `_bps` marks basis points. key: Streamlit's key.
         """
-        label, options = self._label, {"key": key, **self._options}
+        label = self._label
+        options = {"key": key, **self._options}
         if self._words is not None:
             choices = list(self._words)
             return st.selectbox(
-                label, choices, index=choices.index(before),
-                format_func=self._words.__getitem__, **options,
-            )  # fmt: skip
+                label,
+                choices,
+                index=choices.index(before),
+                format_func=self._words.__getitem__,
+                **options,
+            )
         if isinstance(before, bool):
             return st.checkbox(label, before, **options)
         if isinstance(before, str):
@@ -137,7 +162,9 @@ Fields = Mapping[str, Field]  # by the name of the record's field
 
 
 def ask_fields(
-    columns: Sequence[Fields], before: object, key: Callable[[str], str]
+    columns: Sequence[Fields],
+    before: object,
+    key: Callable[[str], str],
 ) -> dict[str, Any]:
     """Shows fields in columns, and returns the entered values by name. before: the present
     record.
@@ -150,18 +177,32 @@ def ask_fields(
     return given
 
 
-def ask_object(label: str, *, key: str, example: str = "") -> tuple[dict[str, object], str]:
+def ask_object(
+    label: str,
+    *,
+    key: str,
+    example: str = "",
+) -> tuple[dict[str, object], str]:
     """Asks for a JSON object. Returns it and an empty text, or an empty object and what is
     wrong.
     """
-    typed = (st.text_area(label, key=key, placeholder=example, height=HEIGHT_PX) or "").strip()
+    typed = (
+        st.text_area(
+            label,
+            key=key,
+            placeholder=example,
+            height=HEIGHT_PX,
+        )
+        or ""
+    ).strip()
     try:
         found = json.loads(typed or "{}")
     except ValueError:
         found = None
     if isinstance(found, dict):
         return found, ""
-    return {}, f"{label}: this is not a JSON object{f', such as {example}' if example else ''}."
+    such_as = f", such as {example}" if example else ""
+    return {}, f"{label}: this is not a JSON object{such_as}."
 
 
 @dataclass(slots=True)
@@ -193,11 +234,24 @@ class Form:
             self.missing = self.missing or words
 
     def text(
-        self, part: str, label: str, value: str = "", *, need: str = "", **options: Any
+        self,
+        part: str,
+        label: str,
+        value: str = "",
+        *,
+        need: str = "",
+        **options: Any,
     ) -> str:
         """Asks for a text, and returns it stripped. need: the message for a required text."""
         text = (
-            st.text_input(label, value, key=self.key(part), live=True, **options) or ""
+            st.text_input(
+                label,
+                value,
+                key=self.key(part),
+                live=True,
+                **options,
+            )
+            or ""
         ).strip()
         if need:
             self.need(text, need)
@@ -236,30 +290,54 @@ class Form:
         return chosen
 
     def pick(
-        self, part: str, label: str, options: Mapping[str, Option], first: Option | None = None
+        self,
+        part: str,
+        label: str,
+        options: Mapping[str, Option],
+        first: Option | None = None,
     ) -> Option:
         """Shows a choice with a preselection. options: values by label. Returns the value."""
         values = list(options.values())
         index = values.index(first) if first is not None else 0
-        chosen = st.selectbox(label, list(options), index=index, key=self.key(part))
+        chosen = st.selectbox(
+            label,
+            list(options),
+            index=index,
+            key=self.key(part),
+        )
         return options[chosen]
 
     def choose_or_type(
-        self, part: str, label: str, options: Iterable[str], *, need: str = "", **more: Any
+        self,
+        part: str,
+        label: str,
+        options: Iterable[str],
+        *,
+        need: str = "",
+        **more: Any,
     ) -> str:
         """Shows a choice that also takes a typed text. Returns an empty text until one is
         given.
         """
         placeholder = more.pop("placeholder", TYPE_A_MODEL)
         chosen = self.choose(
-            part, label, options, need=need, placeholder=placeholder, accept_new_options=True,
+            part,
+            label,
+            options,
+            need=need,
+            placeholder=placeholder,
+            accept_new_options=True,
             **more,
-        )  # fmt: skip
+        )
         return (chosen or "").strip()
 
     def reach(self, route: str) -> str | None:
         """Asks whether an action is for one route or for all. Returns None for all."""
-        where = st.radio("Where", [f"Route {route} alone", "All routes"], key=self.key("where"))
+        where = st.radio(
+            "Where",
+            [f"Route {route} alone", "All routes"],
+            key=self.key("where"),
+        )
         return None if where.startswith("All") else route
 
     def submit(
@@ -272,7 +350,12 @@ class Form:
     ) -> None:
         """Shows a button that calls `act`. done: the message after the actor's name."""
         why = current_user.why_not(self.role) or self.missing
-        if st.button(label, type="primary", key=self.key("now"), disabled=bool(why)):
+        if st.button(
+            label,
+            type="primary",
+            key=self.key("now"),
+            disabled=bool(why),
+        ):
             with st.spinner(f"{self.waits_for} …") if self.waits_for else nullcontext():
                 current_user.attempt(
                     lambda actor: act(page_frame.context(), actor, *args, **kwargs),
@@ -305,7 +388,11 @@ class Dialog(Generic[Arguments]):
             # Streamlit reruns a dialog without its page, which checked who may read.
             current_user.require_reader()
             try:
-                self.show(Form(self.role, self.name, _about(*args)), *args, **kwargs)
+                self.show(
+                    Form(self.role, self.name, _about(*args)),
+                    *args,
+                    **kwargs,
+                )
             except SwapgateError as error:
                 why = str(error)
                 st.html(markup.failure(NOT_NOW, why, UNCHANGED, docs_page=error.docs_page))
@@ -320,9 +407,15 @@ class Dialog(Generic[Arguments]):
         """Opens the dialog again at the next run of the page, for a dialog of several steps."""
         st.session_state[f"again-{self.opener(*args).key}"] = True
 
-    def opener(self, *args: Any, label: str = "", missing: str = "") -> Opener:
+    def opener(
+        self,
+        *args: Any,
+        label: str = "",
+        missing: str = "",
+    ) -> Opener:
         """Builds the dialog's button. missing: why it cannot open now; empty if it can."""
-        icon, words = f":material/{self.icon}:", label or self.label or self.title
+        icon = f":material/{self.icon}:"
+        words = label or self.label or self.title
         key = "-".join(filter(None, ("open", self.name, _about(*args))))
         return Opener(words, icon, partial(self, *args), key, self.role, missing)
 

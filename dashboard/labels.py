@@ -58,7 +58,10 @@ VERDICT_LABELS: Final[Mapping[str, Label]] = {
     "passed": Label("✓", VERDICTS["passed"].words, Tone.BETTER, "the candidate is proven"),
     "failed": Label("✕", VERDICTS["failed"].words, Tone.WORSE, "do not swap"),
     "inconclusive": Label(
-        "?", VERDICTS["inconclusive"].words, Tone.UNDECIDED, "do not swap yet"
+        "?",
+        VERDICTS["inconclusive"].words,
+        Tone.UNDECIDED,
+        "do not swap yet",
     ),
     "harness_mismatch": Label(
         "?",
@@ -83,7 +86,7 @@ SLICE_LABELS: Final[Mapping[str, Label]] = {
 }
 
 MEMBER_LABELS: Final[Mapping[str, Label]] = {
-    "member": Label("◐", "counts in the mean", Tone.NEUTRAL),
+    "member": Label("◐", "counts in the mean", Tone.NEUTRAL)
 }
 
 PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {

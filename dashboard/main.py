@@ -34,20 +34,41 @@ page = st.navigation(
     {
         # The bar shows the pages on which people decide; two menus hold the other pages.
         "": [
-            st.Page("views/overview.py", title="Overview", url_path="overview", default=True),
+            st.Page(
+                "views/overview.py",
+                title="Overview",
+                url_path="overview",
+                default=True,
+            ),
             st.Page("views/compare.py", title="Compare", url_path="compare"),
             st.Page("views/proposals.py", title="Proposals", url_path="proposals"),
-            st.Page("views/canary.py", title="Canary & shadows", url_path="canary"),
+            st.Page(
+                "views/canary.py",
+                title="Canary & shadows",
+                url_path="canary",
+            ),
         ],
         "Watch": [
-            st.Page("views/traffic.py", title="Traffic & failovers", url_path="traffic"),
+            st.Page(
+                "views/traffic.py",
+                title="Traffic & failovers",
+                url_path="traffic",
+            ),
             st.Page("views/sessions.py", title="Sessions", url_path="sessions"),
             st.Page("views/audit.py", title="Audit", url_path="audit"),
         ],
         "Set up": [
-            st.Page("views/routes.py", title="Routes & policies", url_path="routes"),
+            st.Page(
+                "views/routes.py",
+                title="Routes & policies",
+                url_path="routes",
+            ),
             st.Page("views/providers.py", title="Providers", url_path="providers"),
-            st.Page("views/suites.py", title="Suites & captures", url_path="suites"),
+            st.Page(
+                "views/suites.py",
+                title="Suites & captures",
+                url_path="suites",
+            ),
             st.Page("views/keys.py", title="Keys & spending", url_path="keys"),
         ],
     },

@@ -150,7 +150,8 @@ def pair_bars(suites: Sequence[tuple[str, int, int, int]]) -> str:
     )
     for name, won, lost, tied in suites:
         # Room for the number beside the longest bar.
-        left, right = (78 * count / most for count in (lost, won))
+        left = 78 * lost / most
+        right = 78 * won / most
         rows += (
             f'<div class="row"><span class="name">{escape(name)}</span>'
             f'<span class="lost"><span class="worse">▼ {lost:,}</span>'
@@ -162,9 +163,15 @@ def pair_bars(suites: Sequence[tuple[str, int, int, int]]) -> str:
     return block(f'<div class="pairbars">{rows}</div>')
 
 
-def meter(name: str, share: float, tone: Tone, furthest: float = 0.0) -> str:
+def meter(
+    name: str,
+    share: float,
+    tone: Tone,
+    furthest: float = 0.0,
+) -> str:
     """Renders a meter. name: for screen readers. furthest: the highest share so far; a tick."""
-    width, tick = (100 * min(1.0, max(0.0, fraction)) for fraction in (share, furthest))
+    width = 100 * min(1.0, max(0.0, share))
+    tick = 100 * min(1.0, max(0.0, furthest))
     mark = f'<em style="left:{tick:.1f}%"></em>' if tick > width + 0.5 else ""
     return (
         f'<div class="sg sg-meter" role="meter" aria-label="{escape(name)}" aria-valuemin="0" '
@@ -213,7 +220,10 @@ def table(rows: Iterable[Row], *, stacked: bool = False) -> str:
         + "</tr>"
         for row in cells
     )
-    kinds = [*(["wide"] if len(heads) > 4 else []), *(["stacked"] if stacked else [])]
+    kinds = [
+        *(["wide"] if len(heads) > 4 else []),
+        *(["stacked"] if stacked else []),
+    ]
     wide = f' class="{" ".join(kinds)}"' if kinds else ""
     name = f"Table: {', '.join(filter(None, heads))}"
     return block(
@@ -223,7 +233,12 @@ def table(rows: Iterable[Row], *, stacked: bool = False) -> str:
     )
 
 
-def listing(heading: str, below: str, rows: Iterable[Row], nothing: str = "") -> str:
+def listing(
+    heading: str,
+    below: str,
+    rows: Iterable[Row],
+    nothing: str = "",
+) -> str:
     """Renders a section with a table, or with `nothing` if there are no rows."""
     return section(heading, below) + (table(rows, stacked=True) or note(nothing))
 
@@ -231,21 +246,28 @@ def listing(heading: str, below: str, rows: Iterable[Row], nothing: str = "") ->
 def changes(heads: tuple[str, str, str], rows: Iterable[tuple[str, str, str]]) -> str:
     """Renders a table of old and new values. heads: of the name, the old and the new value."""
     cells = [
-        (escape(name), f"<del>{escape(before)}</del>", f"<ins>{escape(after)}</ins>")
+        (
+            escape(name),
+            f"<del>{escape(before)}</del>",
+            f"<ins>{escape(after)}</ins>",
+        )
         for name, before, after in rows
     ]
     return table(dict(zip(heads, row, strict=True)) for row in cells)
 
 
-def steps(plan: Sequence[tuple[str, str]], now: int | None, words: str = "now") -> str:
+def steps(
+    plan: Sequence[tuple[str, str]],
+    now: int | None,
+    words: str = "now",
+) -> str:
     """Renders a canary's steps. plan: (share, exit conditions). now: current index."""
-    mark = f" ◂ {escape(words)}"
-    cells = "".join(
-        f'<div class="step{" now" if at == now else ""}"><b>{escape(share)}'
-        f"{mark if at == now else ''}</b>{escape(needs)}</div>"
-        for at, (share, needs) in enumerate(plan)
-    )
-    return f'<div class="sg sg-steps">{cells}</div>'
+    cells = []
+    for at, (share, needs) in enumerate(plan):
+        kind = "step now" if at == now else "step"
+        mark = f" ◂ {escape(words)}" if at == now else ""
+        cells.append(f'<div class="{kind}"><b>{escape(share)}{mark}</b>{escape(needs)}</div>')
+    return f'<div class="sg sg-steps">{"".join(cells)}</div>'
 
 
 def banner(
@@ -286,11 +308,18 @@ def loading(what: str) -> str:
 def empty(sentence: str, command: str) -> str:
     """Renders what to do on a page without content. command: a command that begins it."""
     return block(
-        f"<p>{escape(sentence)}</p><p><code>{escape(command)}</code></p>", kind="sg-card"
+        f"<p>{escape(sentence)}</p><p><code>{escape(command)}</code></p>",
+        kind="sg-card",
     )
 
 
-def failure(what: str, why: str, works: str, *, docs_page: str = "") -> str:
+def failure(
+    what: str,
+    why: str,
+    works: str,
+    *,
+    docs_page: str = "",
+) -> str:
     """Renders an error: what failed, why, and what still works. docs_page: explains it."""
     more = f"<p>{docs_link(docs_page, 'More about it')}</p>" if docs_page else ""
     return (
@@ -326,7 +355,11 @@ def facts(rows: Iterable[tuple[str, str]]) -> str:
     return block(cells, kind="sg-facts")
 
 
-def link(page: str, shown: str, **query: str) -> str:
+def link(
+    page: str,
+    shown: str,
+    **query: str,
+) -> str:
     """Renders a link to a page of the dashboard. shown: HTML. query: the page's filters."""
     query_text = f"?{urlencode(query)}" if query else ""
     return f'<a href="{escape(f"{page}{query_text}")}" target="_self">{shown}</a>'

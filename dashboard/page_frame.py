@@ -155,25 +155,37 @@ def _guard(name: str, show: Callable[[], object]) -> bool:
     try:
         show()
     except SwapgateError as error:
-        what, works = f"{name} could not be shown", f"The other pages work. {ROUTER_SERVES}"
+        what = f"{name} could not be shown"
+        works = f"The other pages work. {ROUTER_SERVES}"
         if isinstance(error, NotFound):
             works = "The other pages work."
         elif isinstance(error, StoreUnavailable):
-            what, works = "The database does not answer", ROUTER_SERVES
+            what = "The database does not answer"
+            works = ROUTER_SERVES
         elif isinstance(error, ConfigError):
-            what, works = "The configuration cannot be used", ROUTER_SERVES
+            what = "The configuration cannot be used"
+            works = ROUTER_SERVES
         _failed(what, str(error), works, error.docs_page)
     except Exception:
         # A fault of Swapgate: its details belong in the log and not on the page.
         log.exception("page_failed: %s", name)
         why = "An unexpected error; its details are in the dashboard's log."
-        _failed(f"{name} could not be shown", why, f"The other pages may work. {ROUTER_SERVES}")
+        _failed(
+            f"{name} could not be shown",
+            why,
+            f"The other pages may work. {ROUTER_SERVES}",
+        )
     else:
         return True
     return False
 
 
-def _failed(what: str, why: str, works: str, docs_page: str = "") -> None:
+def _failed(
+    what: str,
+    why: str,
+    works: str,
+    docs_page: str = "",
+) -> None:
     """Shows an error with a button to try again."""
     st.html(markup.failure(what, why, works, docs_page=docs_page))
     if st.button("Try again", icon=":material/refresh:"):
@@ -189,7 +201,14 @@ def _show_banners(found: Sequence[Banner]) -> None:
     for banner in found:
         tone = labels.Tone.WORSE if banner.serious else labels.Tone.UNDECIDED
         page = banner.docs_page
-        st.html(markup.banner(banner.heading, banner.text, tone=tone, docs_page=page))
+        st.html(
+            markup.banner(
+                banner.heading,
+                banner.text,
+                tone=tone,
+                docs_page=page,
+            )
+        )
 
 
 @st.cache_data(ttl=60, show_spinner=False)
@@ -222,11 +241,23 @@ def choose_route(routes: Sequence[str]) -> str | None:
     """
     name = st.query_params.get("route")
     if name is None or name in routes:
-        return st.selectbox("Route", routes, key="route", bind="query-params") or routes[0]
+        return (
+            st.selectbox(
+                "Route",
+                routes,
+                key="route",
+                bind="query-params",
+            )
+            or routes[0]
+        )
     why = "The page's address names it. `swapgate route list` lists all routes."
     st.html(markup.title(f"There is no route {markup.strong(name)}", markup.rich(why)))
     choice = st.selectbox(
-        "Show another route", routes, index=None, placeholder="Choose a route", key="instead"
+        "Show another route",
+        routes,
+        index=None,
+        placeholder="Choose a route",
+        key="instead",
     )
     if choice is not None:
         st.query_params["route"] = choice
@@ -241,21 +272,40 @@ def show_done_message() -> None:
         st.html(markup.banner("Done.", message, tone=labels.Tone.BETTER))
 
 
-def link(page: str, label: str, icon: str, **query: str) -> None:
+def link(
+    page: str,
+    label: str,
+    icon: str,
+    **query: str,
+) -> None:
     """Shows a link to another page. query: the page's filters."""
     symbol = f":material/{icon}:"
-    st.page_link(f"views/{page}.py", label=label, icon=symbol, query_params=query or None)
+    st.page_link(
+        f"views/{page}.py",
+        label=label,
+        icon=symbol,
+        query_params=query or None,
+    )
 
 
 def search(label: str, placeholder: str) -> Callable[[str], bool]:
     """Asks for words. Returns a function that tells whether a text contains all of them."""
-    wanted = st.text_input(label, key="find", bind="query-params", placeholder=placeholder)
+    wanted = st.text_input(
+        label,
+        key="find",
+        bind="query-params",
+        placeholder=placeholder,
+    )
     words = (wanted or "").casefold().split()
     return lambda text: all(word in text.casefold() for word in words)
 
 
 def find(
-    items: Sequence[Item], most: int, label: str, hint: str, text: Callable[[Item], str]
+    items: Sequence[Item],
+    most: int,
+    label: str,
+    hint: str,
+    text: Callable[[Item], str],
 ) -> Sequence[Item]:
     """Returns the items whose text a person searches for; all if there are at most `most`."""
     if len(items) <= most:
@@ -268,10 +318,18 @@ def show_no_route() -> None:
     show_empty("Make one on Overview, or by this command:", "swapgate init --guided")
 
 
-def ask_filter(label: str, key: str, placeholder: str) -> str:
+def ask_filter(
+    label: str,
+    key: str,
+    placeholder: str,
+) -> str:
     """Asks for a filter that the page's address keeps. A change goes back to the first page."""
     wanted = st.text_input(
-        label, key=key, bind="query-params", placeholder=placeholder, on_change=show_first_page
+        label,
+        key=key,
+        bind="query-params",
+        placeholder=placeholder,
+        on_change=show_first_page,
     )
     return (wanted or "").strip()
 
@@ -285,13 +343,21 @@ def show_empty(sentence: str, command: str) -> None:
     st.html(markup.empty(sentence, command))
 
 
-def show_rest(page: Page[Any], what: str, command: str) -> None:
+def show_rest(
+    page: Page[Any],
+    what: str,
+    command: str,
+) -> None:
     """Says how many more there are. command: lists all of them."""
     if page.next is not None:
         st.html(markup.note(f"{len(page):,} of {page.total:,} {what}; `{command}` lists all."))
 
 
-def show_turns(page: str, what: str, following: str | None) -> None:
+def show_turns(
+    page: str,
+    what: str,
+    following: str | None,
+) -> None:
     """Shows links to the newest and to older entries. following: the next cursor; None at the
     end.
     """
@@ -299,7 +365,16 @@ def show_turns(page: str, what: str, following: str | None) -> None:
     if "after" in st.query_params:
         st.html(markup.block(markup.link(page, f"Newest {what}", **chosen)))
     if following is not None:
-        st.html(markup.block(markup.link(page, f"Older {what}", after=following, **chosen)))
+        st.html(
+            markup.block(
+                markup.link(
+                    page,
+                    f"Older {what}",
+                    after=following,
+                    **chosen,
+                )
+            )
+        )
 
 
 def show_html(text: str) -> None:
@@ -323,7 +398,11 @@ def copy_as_cli(*commands: Sequence[str]) -> None:
     """Shows the commands that give the page's content in a terminal."""
     with st.expander("Copy as CLI", icon=":material/terminal:"):
         for words in commands:
-            st.code(shlex.join(["swapgate", *words]), language=None, wrap_lines=True)
+            st.code(
+                shlex.join(["swapgate", *words]),
+                language=None,
+                wrap_lines=True,
+            )
 
 
 def titles(ctx: Context) -> Mapping[str, str]:

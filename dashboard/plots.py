@@ -14,7 +14,12 @@ import altair as alt
 import pandas as pd
 
 from dashboard import labels
-from dashboard.labels import MEMBER_LABELS, SLICE_LABELS, VERDICT_LABELS, Label
+from dashboard.labels import (
+    MEMBER_LABELS,
+    SLICE_LABELS,
+    VERDICT_LABELS,
+    Label,
+)
 from dashboard.theme import FONT, Palette
 from harness.gate.suite_plan import Claim, SuiteRole
 from harness.gate.verdict import SuiteReport, VerdictBasis
@@ -38,11 +43,17 @@ SHAPES = {
     "untested": "diamond",
     "member": "circle",
 }
-LABELS = {**VERDICT_LABELS, **SLICE_LABELS, **MEMBER_LABELS}
+LABELS = {
+    **VERDICT_LABELS,
+    **SLICE_LABELS,
+    **MEMBER_LABELS,
+}
 
 
 def forest(
-    frame: pd.DataFrame, palette: Palette, beside: pd.DataFrame | None = None
+    frame: pd.DataFrame,
+    palette: Palette,
+    beside: pd.DataFrame | None = None,
 ) -> alt.LayerChart:
     """Draws one row per suite: a point, a whisker if there is an interval, and a tick if there
     is a limit. beside: the rows of all charts that share the scale.
@@ -69,8 +80,17 @@ def forest(
     shape = named(alt.Shape, "verdict:N", {names[o]: SHAPES[o] for o in labels}, legend)
     base = alt.Chart(frame)
     scale = _scale(frame if beside is None else beside)
-    axis = alt.Axis(tickCount=7, labelExpr="replace(datum.label, '-', '−')", labelFlush=False)
-    across = alt.X("low:Q", title="points (→ candidate better)", scale=scale, axis=axis)
+    axis = alt.Axis(
+        tickCount=7,
+        labelExpr="replace(datum.label, '-', '−')",
+        labelFlush=False,
+    )
+    across = alt.X(
+        "low:Q",
+        title="points (→ candidate better)",
+        scale=scale,
+        axis=axis,
+    )
     zero = (
         alt.Chart(pd.DataFrame({"zero": [0.0]}))
         .mark_rule(color=palette.neutral, size=1.2)
@@ -80,7 +100,12 @@ def forest(
         base.transform_filter("isValid(datum.low)")
         # Without an interval, a screen reader would find an image without a name.
         .mark_rule(size=2.5, aria=bool(frame["low"].notna().any()))
-        .encode(x=across, x2="high:Q", y=rows, color=colour)
+        .encode(
+            x=across,
+            x2="high:Q",
+            y=rows,
+            color=colour,
+        )
     )
     limit = base.mark_tick(
         thickness=3,
@@ -90,17 +115,25 @@ def forest(
         aria=bool(frame["limit"].notna().any()),
     ).encode(x=alt.X("limit:Q"), y=rows)
     point = base.mark_point(size=95, filled=True, opacity=1).encode(
-        x=alt.X("delta:Q"), y=rows, color=colour, shape=shape
+        x=alt.X("delta:Q"),
+        y=rows,
+        color=colour,
+        shape=shape,
     )
-    text = base.mark_text(dy=-14, fontSize=12, fontWeight=600, color=palette.text).encode(
-        x=alt.X("delta:Q"), y=rows, text="label:N"
-    )
+    text = base.mark_text(
+        dy=-14,
+        fontSize=12,
+        fontWeight=600,
+        color=palette.text,
+    ).encode(x=alt.X("delta:Q"), y=rows, text="label:N")
     figure = alt.layer(zero, whisker, limit, point, text)
     return dressed(figure, palette, ROW_HEIGHT * len(frame) + EDGES)
 
 
 def quality_against_cost(
-    frame: pd.DataFrame, standings: Iterable[tuple[Label, str]], palette: Palette
+    frame: pd.DataFrame,
+    standings: Iterable[tuple[Label, str]],
+    palette: Palette,
 ) -> alt.LayerChart:
     """Draws each model by its price and score, and a line through the best models: no other
     model is both better and cheaper.
@@ -114,7 +147,10 @@ def quality_against_cost(
     tones = {label.words: palette.colour_for(label.tone) for label, _ in marks}
     colour = named(alt.Color, "standing:N", tones, legend)
     shape = named(
-        alt.Shape, "standing:N", {label.words: shape for label, shape in marks}, legend
+        alt.Shape,
+        "standing:N",
+        {label.words: shape for label, shape in marks},
+        legend,
     )
     x = alt.X(
         "usd:Q",
@@ -126,40 +162,73 @@ def quality_against_cost(
     base = alt.Chart(frame)
     line = (
         base.transform_filter("datum.line")
-        .mark_line(color=palette.neutral, strokeDash=[4, 4], interpolate="step-after")
+        .mark_line(
+            color=palette.neutral,
+            strokeDash=[4, 4],
+            interpolate="step-after",
+        )
         .encode(x=x, y=y)
     )
     whisker = (
         base.transform_filter("isValid(datum.low)")
         .mark_rule(size=2, aria=bool(frame["low"].notna().any()))
-        .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour)
+        .encode(
+            x=x,
+            y=alt.Y("low:Q"),
+            y2="high:Q",
+            color=colour,
+        )
     )
     point = base.mark_point(size=110, filled=True, opacity=1).encode(
-        x=x, y=y, color=colour, shape=shape
+        x=x,
+        y=y,
+        color=colour,
+        shape=shape,
     )
-    text = base.mark_text(dx=8, dy=-10, align="left", fontSize=12, color=palette.text).encode(
-        x=x, y=y, text="name:N"
-    )
+    text = base.mark_text(
+        dx=8,
+        dy=-10,
+        align="left",
+        fontSize=12,
+        color=palette.text,
+    ).encode(x=x, y=y, text="name:N")
     return dressed(alt.layer(line, whisker, point, text), palette, COST_HEIGHT)
 
 
 def top_legend(**options: Any) -> alt.Legend:
     """Builds a legend above the chart, without a title."""
-    return alt.Legend(title=None, orient="top", columns=2, **options)
+    return alt.Legend(
+        title=None,
+        orient="top",
+        columns=2,
+        **options,
+    )
 
 
 def named(
-    channel: type[Channel], field: str, values: Mapping[str, Any], legend: alt.Legend
+    channel: type[Channel],
+    field: str,
+    values: Mapping[str, Any],
+    legend: alt.Legend,
 ) -> Channel:
     """Encodes a field of names. values: the colour, shape or dashes for each name."""
     scale = alt.Scale(domain=list(values), range=list(values.values()))
     return channel(field, scale=scale, legend=legend)
 
 
-def panel(title: str, palette: Palette, *layers: Any) -> alt.LayerChart:
+def panel(
+    title: str,
+    palette: Palette,
+    *layers: Any,
+) -> alt.LayerChart:
     """Joins layers below a heading, as one of several panels of a page."""
     heading = alt.TitleParams(
-        title, anchor="start", fontSize=13, fontWeight=600, color=palette.text, offset=6
+        title,
+        anchor="start",
+        fontSize=13,
+        fontWeight=600,
+        color=palette.text,
+        offset=6,
     )
     return alt.LayerChart(layer=list(layers), title=heading)
 
@@ -169,18 +238,31 @@ def narrow_axis(expression: str = "datum.label + ' %'", **options: Any) -> alt.A
     labels.
     """
     return alt.Axis(
-        labelExpr=expression, tickCount=3, minExtent=LABELS_WIDTH, maxExtent=LABELS_WIDTH,
+        labelExpr=expression,
+        tickCount=3,
+        minExtent=LABELS_WIDTH,
+        maxExtent=LABELS_WIDTH,
         **options,
-    )  # fmt: skip
+    )
 
 
-def time_axis(field: str, begin: datetime, end: datetime, **options: Any) -> alt.X:
+def time_axis(
+    field: str,
+    begin: datetime,
+    end: datetime,
+    **options: Any,
+) -> alt.X:
     """Makes an axis of times in milliseconds, with labels at round UTC times."""
     patterns = {timedelta(days=2): "%H:%M", timedelta(days=300): "%d %b"}
-    pattern = next((text for most, text in patterns.items() if end - begin <= most), "%b %Y")
+    pattern = next(
+        (text for most, text in patterns.items() if end - begin <= most),
+        "%b %Y",
+    )
     hours = (end - begin).total_seconds() / 3600
     step_h = next((h for h in TICKS_H if hours <= MOST_TICKS * h), hours / MOST_TICKS)
-    step_ms, begin_ms, end_ms = step_h * 3_600_000.0, to_ms(begin), to_ms(end)
+    step_ms = step_h * 3_600_000.0
+    begin_ms = to_ms(begin)
+    end_ms = to_ms(end)
     first = -(-begin_ms // step_ms) * step_ms
     axis = alt.Axis(
         labelExpr=f"utcFormat(datum.value, '{pattern}')",
@@ -190,7 +272,12 @@ def time_axis(field: str, begin: datetime, end: datetime, **options: Any) -> alt
     )
     # A scale of numbers: with a scale of times, Vega-Lite warns about the domain.
     scale = alt.Scale(domain=[begin_ms, end_ms], nice=False)
-    return alt.X(f"{field}:Q", title=None, scale=scale, axis=axis)
+    return alt.X(
+        f"{field}:Q",
+        title=None,
+        scale=scale,
+        axis=axis,
+    )
 
 
 def to_ms(at: datetime) -> float:
@@ -206,11 +293,19 @@ def _scale(frame: pd.DataFrame) -> alt.Scale:
     low = min(0.0, float(values.min()))
     high = max(0.0, float(values.max()))
     return alt.Scale(
-        domain=[min(low * 1.08, -0.12 * reach), max(high * 1.08, 0.12 * reach)], nice=True
+        domain=[
+            min(low * 1.08, -0.12 * reach),
+            max(high * 1.08, 0.12 * reach),
+        ],
+        nice=True,
     )
 
 
-def dressed(figure: Any, palette: Palette, height: int) -> alt.LayerChart:
+def dressed(
+    figure: Any,
+    palette: Palette,
+    height: int,
+) -> alt.LayerChart:
     """Sets a chart's height in pixels, its fonts and the palette's colours."""
     chart: alt.LayerChart = (
         figure.properties(height=height, width="container")
@@ -268,17 +363,33 @@ def suite_frame(
         low, high = (report.ci_low, report.ci_high) if shown else (None, None)
         limit = limit_of(report) if decides else None
         row = _forest_row(
-            [title], outcome, label.words.lower(), (report.delta, low, high, limit)
+            [title],
+            outcome,
+            label.words.lower(),
+            (report.delta, low, high, limit),
         )
-        rows.append({"suite": report.suite, "title": title, **row})
+        rows.append(
+            {
+                "suite": report.suite,
+                "title": title,
+                **row,
+            }
+        )
     return _forest_frame(rows, ["suite", "title"])
 
 
 def _forest_row(
-    name: Sequence[str], outcome: str, words: str, figures: Sequence[float | None]
+    name: Sequence[str],
+    outcome: str,
+    words: str,
+    figures: Sequence[float | None],
 ) -> dict[str, Any]:
     """Builds a row of a forest plot. name: lines of its label. figures: shares."""
-    label = {**labels.VERDICT_LABELS, **labels.MEMBER_LABELS, **labels.SLICE_LABELS}[outcome]
+    label = {
+        **labels.VERDICT_LABELS,
+        **labels.MEMBER_LABELS,
+        **labels.SLICE_LABELS,
+    }[outcome]
     return {
         "row": "|".join([*textwrap.wrap(name[0], 18), *name[1:]]),
         "outcome": outcome,

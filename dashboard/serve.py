@@ -19,7 +19,12 @@ import streamlit as st
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import (
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+)
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -46,7 +51,10 @@ def docs_routes() -> list[BaseRoute]:
     if (package_data.SITE / "index.html").exists():
         site = StaticFiles(directory=package_data.SITE, html=True)
         return [Route(DOCS_PATH, show_first_page), Mount(DOCS_PATH, site)]
-    return [Route(f"{DOCS_PATH}/{{page:path}}", show_markdown), Route(DOCS_PATH, show_markdown)]
+    return [
+        Route(f"{DOCS_PATH}/{{page:path}}", show_markdown),
+        Route(DOCS_PATH, show_markdown),
+    ]
 
 
 def show_first_page(_request: Request) -> Response:
@@ -83,7 +91,12 @@ class OwnOrigin:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         if scope["type"] == "websocket" and _is_stranger(scope):
             await send({"type": "websocket.close", "code": POLICY_VIOLATION})
             return
@@ -117,7 +130,11 @@ PING_S: Final = 30.0
 PONG_S: Final = 90.0
 
 
-def run(config: Path | None, host: str, port: int) -> None:
+def run(
+    config: Path | None,
+    host: str,
+    port: int,
+) -> None:
     """Serves until SIGTERM or Ctrl-C. Raises ConfigError, as `require_loopback` does."""
     settings = installation.load_settings(config)
     require_loopback(host, settings.ui.oidc)
@@ -188,13 +205,22 @@ def sign_on_middleware(oidc: OidcSettings | None) -> list[Middleware]:
     return [Middleware(SignOnReturn, public_url=oidc.public_url)]
 
 
-def options(host: str, port: int, oidc: OidcSettings | None = None) -> dict[str, object]:
+def options(
+    host: str,
+    port: int,
+    oidc: OidcSettings | None = None,
+) -> dict[str, object]:
     """Returns Streamlit's options. They turn off telemetry, tracebacks, reloads and foreign
     host names.
     """
     names = {host, "localhost", "127.0.0.1", "::1"}
     if oidc is not None:
-        names = {urlsplit(oidc.public_url).hostname or "", "localhost", "127.0.0.1", "::1"}
+        names = {
+            urlsplit(oidc.public_url).hostname or "",
+            "localhost",
+            "127.0.0.1",
+            "::1",
+        }
     return {
         "browser.gatherUsageStats": False,
         "client.showErrorDetails": "none",
@@ -296,7 +322,11 @@ async def begin(request: Request) -> Response:
     page = sign_in_page.own_page(request.query_params.get("next", "/"))
     # Lax: the browser comes back from the identity provider's pages.
     answer.set_cookie(
-        next_page_cookie(), quote(page, safe=""), max_age=WAITS_S, httponly=True, samesite="lax"
+        next_page_cookie(),
+        quote(page, safe=""),
+        max_age=WAITS_S,
+        httponly=True,
+        samesite="lax",
     )
     return answer
 
@@ -311,7 +341,12 @@ class SignOnReturn:
         self._app = app
         self._public = urlsplit(public_url)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -328,7 +363,10 @@ class SignOnReturn:
                 # Streamlit does not know the page before, and redirects to its first page.
                 if place is not None and headers.get("location") == "/":
                     headers["location"] = place
-                    headers.append("set-cookie", f"{next_page_cookie()}=; Max-Age=0; Path=/")
+                    headers.append(
+                        "set-cookie",
+                        f"{next_page_cookie()}=; Max-Age=0; Path=/",
+                    )
                 if by_tls:
                     _mark_secure(message)
             await send(message)

@@ -69,7 +69,12 @@ def ask_key(frame: PageFrame, problem: str = "") -> str:
     return _page(frame, f"{refused}{_form(frame, field)}{ways}{hidden}")
 
 
-def ask_whether(frame: PageFrame, link: str, actor: Actor, before: Actor | None) -> str:
+def ask_whether(
+    frame: PageFrame,
+    link: str,
+    actor: Actor,
+    before: Actor | None,
+) -> str:
     """Asks whether to sign in by a link, before the link is used up. before: who is signed in
     now.
 
@@ -173,7 +178,11 @@ class SignInForm:
             return self._refuse(request, fields, frame, str(error))
 
     def _refuse(
-        self, request: Request, fields: Mapping[str, str], frame: PageFrame, why: str
+        self,
+        request: Request,
+        fields: Mapping[str, str],
+        frame: PageFrame,
+        why: str,
     ) -> Response:
         """Refuses a wrong key or link. 429 after too many from the same address."""
         page = refuse if _field(fields, "link") else ask_key
@@ -192,27 +201,46 @@ class SignInForm:
         return _answer(frame, page(frame, why), 403)
 
 
-def _sign_in(request: Request, fields: Mapping[str, str], frame: PageFrame) -> Response:
+def _sign_in(
+    request: Request,
+    fields: Mapping[str, str],
+    frame: PageFrame,
+) -> Response:
     """Signs in by the posted key or link, and redirects with the cookie. Raises NotAllowed for
     a wrong one; answers 503 if the database fails.
     """
     former = request.cookies.get(cookie_name(), "")
-    link, key = _field(fields, "link"), _field(fields, "key")
+    link = _field(fields, "link")
+    key = _field(fields, "key")
     installation = _installation()
-    ctx, secret = installation.context, installation.secret
+    ctx = installation.context
+    secret = installation.secret
     lasts = installation.settings.ui.session_lasts
     try:
         if link and "confirm" not in fields:
-            offered = dashboard_sessions.preview_link(ctx, link, secret=secret, former=former)
+            offered = dashboard_sessions.preview_link(
+                ctx,
+                link,
+                secret=secret,
+                former=former,
+            )
             page = ask_whether(frame, link, offered.actor, _find_actor(former))
             return _answer(frame, page)
         if link:
             _, cookie = dashboard_sessions.open_link(
-                ctx, link, secret=secret, lasts=lasts, former=former
+                ctx,
+                link,
+                secret=secret,
+                lasts=lasts,
+                former=former,
             )
         else:
             _, cookie = dashboard_sessions.open_with_key(
-                ctx, key, secret=secret, lasts=lasts, former=former
+                ctx,
+                key,
+                secret=secret,
+                lasts=lasts,
+                former=former,
             )
     except NotAllowed:
         raise
@@ -280,10 +308,17 @@ def is_own_host(request: Request) -> bool:
 def is_own_page(request: HTTPConnection) -> bool:
     """Tells whether the request's Origin is this dashboard."""
     origin = urlsplit(request.headers.get("origin", ""))
-    return origin.scheme in ("http", "https") and origin.netloc == request.headers.get("host")
+    return origin.scheme in (
+        "http",
+        "https",
+    ) and origin.netloc == request.headers.get("host")
 
 
-def _answer(frame: PageFrame, page: str, status: int = 200) -> Response:
+def _answer(
+    frame: PageFrame,
+    page: str,
+    status: int = 200,
+) -> Response:
     answer = HTMLResponse(page, status)
     _protect(answer, frame)
     return answer
@@ -304,16 +339,25 @@ def _protect(answer: Response, frame: PageFrame) -> None:
     answer.headers["Referrer-Policy"] = "same-origin"
 
 
-def _set_cookie(request: Request, answer: Response, cookie: str) -> None:
+def _set_cookie(
+    request: Request,
+    answer: Response,
+    cookie: str,
+) -> None:
     """Sets the session's cookie, secure under TLS, also behind a proxy."""
     ui = _installation().settings.ui
     public = urlsplit(ui.url)
     # A proxy may have ended TLS without a header that says so.
     by_proxy = public.scheme == "https" and request.headers.get("host") == public.netloc
     answer.set_cookie(
-        cookie_name(), cookie, max_age=int(ui.session_lasts.total_seconds()), path="/",
-        secure=request.url.scheme == "https" or by_proxy, httponly=True, samesite="strict",
-    )  # fmt: skip
+        cookie_name(),
+        cookie,
+        max_age=int(ui.session_lasts.total_seconds()),
+        path="/",
+        secure=request.url.scheme == "https" or by_proxy,
+        httponly=True,
+        samesite="strict",
+    )
 
 
 def routes() -> tuple[Route, ...]:

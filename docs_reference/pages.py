@@ -87,7 +87,9 @@ def diagrams() -> dict[str, str]:
             live=proposal.OPEN_PHASES,
         ),
         "rollout": diagram(
-            rollout.TRANSITIONS, start=rollout.RolloutState.WAITING, live=rollout.LIVE_STATES
+            rollout.TRANSITIONS,
+            start=rollout.RolloutState.WAITING,
+            live=rollout.LIVE_STATES,
         ),
     }
 
@@ -173,7 +175,10 @@ def _sections(commands: Iterable[_Command], common: Collection[_Option]) -> Iter
     shown: dict[_Option, str] = {}
     for command in commands:
         required = [o for o in command.options if o in common and o.required]
-        usage = filter(None, (command.path, command.arguments, *(o.form for o in required)))
+        usage = filter(
+            None,
+            (command.path, command.arguments, *(o.form for o in required)),
+        )
         yield f"#{'#' * command.path.count(' ')} `{' '.join(usage)}`"
         yield from ("", command.text, "")
         own: list[_Option] = []
@@ -203,7 +208,10 @@ def _in_one_line(text: str) -> str:
 
 
 def diagram(
-    transitions: Mapping[tuple[State, Event], State], *, start: State, live: Collection[State]
+    transitions: Mapping[tuple[State, Event], State],
+    *,
+    start: State,
+    live: Collection[State],
 ) -> str:
     """A Mermaid state diagram: an arrow per pair of states, with its events.
 
@@ -224,12 +232,17 @@ def diagram(
     return "\n".join(lines)
 
 
-def replace_part(text: str, name: str, content: str) -> str:
+def replace_part(
+    text: str,
+    name: str,
+    content: str,
+) -> str:
     """`text` with what stands between the markers of `name` replaced.
 
     Raises ValueError where the markers are missing.
     """
-    begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
+    begin = f"<!-- generated: {name} -->"
+    end = f"<!-- end: {name} -->"
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):

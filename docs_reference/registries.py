@@ -12,12 +12,22 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-from docs_reference.stored_content import COLUMNS, FILES, USERS, ContentColumn
+from docs_reference.stored_content import (
+    COLUMNS,
+    FILES,
+    USERS,
+    ContentColumn,
+)
 from harness.config.configuration import json_schema
 from harness.config.validation_errors import RANGES
 from harness.frame import errors, package_data
 from harness.frame.errors import SwapgateError
-from harness.frame.metrics import CONTROL_METRICS, PROCESS_COUNTERS, ROUTER_METRICS, MetricSpec
+from harness.frame.metrics import (
+    CONTROL_METRICS,
+    PROCESS_COUNTERS,
+    ROUTER_METRICS,
+    MetricSpec,
+)
 from harness.operations.captures import BEYOND
 
 PLACES: Final = ("Places, and what they hold", "Ends", "Deletion of a user")
@@ -191,7 +201,11 @@ def list_keys() -> str:
         if name == "policies":
             parts += ["## `policies`", "See [policies](policies.md)."]
         elif len(sections[name]) > 1:
-            parts += [f"## `{name}`", _meaning(field), _listed(sections[name])]
+            parts += [
+                f"## `{name}`",
+                _meaning(field),
+                _listed(sections[name]),
+            ]
     return _joined("## Keys without a section", _listed(plain), *parts)
 
 
@@ -222,17 +236,28 @@ def _without_copies(keys: Sequence[Key]) -> list[Key]:
     copies: dict[str, str] = {}
     for at, parent in enumerate(parents):
         for earlier in parents[:at]:
-            own, first = _keys_below(parent, keys), _keys_below(earlier, keys)
+            own = _keys_below(parent, keys)
+            first = _keys_below(earlier, keys)
             if len(first) >= LEAST_COPY and first <= own:
                 copies.setdefault(parent, earlier)
     rows: list[Key] = []
     for key in keys:
-        holder = next((copy for copy in copies if key.name.startswith(f"{copy}.")), None)
+        holder = next(
+            (copy for copy in copies if key.name.startswith(f"{copy}.")),
+            None,
+        )
         relative = key._replace(path=key.name.removeprefix(f"{holder}."))
         if holder is None or relative not in _keys_below(copies[holder], keys):
             rows.append(key)
         elif not any(row.name == f"{holder}.*" for row in rows):
-            rows.append(Key(code(f"{holder}.*"), "mapping", "", f"As `{copies[holder]}.*`."))
+            rows.append(
+                Key(
+                    code(f"{holder}.*"),
+                    "mapping",
+                    "",
+                    f"As `{copies[holder]}.*`.",
+                )
+            )
     return rows
 
 
@@ -256,7 +281,12 @@ def list_policies(shipped: str) -> str:
     for name, policy in policies.items():
         if name == "demo":  # for `make demo` alone
             continue
-        text = yaml.safe_dump(policy, sort_keys=False, default_flow_style=None, width=88)
+        text = yaml.safe_dump(
+            policy,
+            sort_keys=False,
+            default_flow_style=None,
+            width=88,
+        )
         comment = _comment_before(name, shipped)
         parts += [f"### `{name}`", comment, f"```yaml\n{text}```"]
     return _joined(*parts)
@@ -297,7 +327,12 @@ def _comment_before(name: str, text: str) -> str:
 
 
 def _keys(
-    path: str, field: Schema, root: Schema, given: object, *, required: bool = False
+    path: str,
+    field: Schema,
+    root: Schema,
+    given: object,
+    *,
+    required: bool = False,
 ) -> Iterator[Key]:
     """Yields the key, or those below it. given: its value in the default of what holds it."""
     default = field.get("default", _MISSING) if given is _MISSING else given
@@ -325,7 +360,10 @@ def _mapping_of(field: Schema, root: Schema) -> tuple[Schema | None, str]:
     for option in _options(field, root):
         if "properties" in option:
             return option, ""
-        for key, suffix in (("items", "[]"), ("additionalProperties", ".NAME")):
+        for key, suffix in (
+            ("items", "[]"),
+            ("additionalProperties", ".NAME"),
+        ):
             if isinstance(option.get(key), Mapping):
                 inner, further = _mapping_of(option[key], root)
                 if inner is not None:
@@ -342,7 +380,14 @@ def _options(field: Schema, root: Schema) -> list[Schema]:
     return [] if field.get("type") == "null" else [field]
 
 
-def _key(path: str, field: Schema, root: Schema, default: object, *, required: bool) -> Key:
+def _key(
+    path: str,
+    field: Schema,
+    root: Schema,
+    default: object,
+    *,
+    required: bool,
+) -> Key:
     leaf = path.rpartition(".")[2]
     kind = " or ".join(dict.fromkeys(_type(option, root) for option in _options(field, root)))
     if leaf in RANGES and ("number" in kind or "integer" in kind) and RANGES[leaf].high <= TOLD:
@@ -357,7 +402,8 @@ def _key(path: str, field: Schema, root: Schema, default: object, *, required: b
         code(path),
         kind,
         _default(
-            "off" if default is False and code("off") in kind else default, required=required
+            "off" if default is False and code("off") in kind else default,
+            required=required,
         ),
         _meaning(field),
     )

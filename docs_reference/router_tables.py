@@ -15,12 +15,24 @@ from harness.frame.failures import (
     SameTarget,
 )
 from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
-from router.conversation.intake import FOREIGN, INTAKES, OPENAI_ALONE, TAKES_ALL, HistoryIntake
+from router.conversation.intake import (
+    FOREIGN,
+    INTAKES,
+    OPENAI_ALONE,
+    TAKES_ALL,
+    HistoryIntake,
+)
 from router.protocols.answers import ENDS, AnswerEnding
 from router.protocols.provider_failures import BY_STATUS, WITHOUT_WORDS
 from router.protocols.provider_refusals import REFUSALS
 
-HISTORY_HEADS: Final = ("kind", "ids of tool calls", "names of tools", "reasoning", "left out")
+HISTORY_HEADS: Final = (
+    "kind",
+    "ids of tool calls",
+    "names of tools",
+    "reasoning",
+    "left out",
+)
 _ANY: Final = "any"
 
 _SAME: Final = {
@@ -46,7 +58,11 @@ _OTHERS: Final = {
     FailureClass.SERVER: ("other 5xx",),
 }
 
-USUAL: Final = {"same target:": "no", "next target:": "yes", "circuit:": "stays"}
+USUAL: Final = {
+    "same target:": "no",
+    "next target:": "yes",
+    "circuit:": "stays",
+}
 
 END_HEADS: Final = ("meaning", "reasons", "counted in")
 _ENDINGS: Final = {

@@ -46,11 +46,31 @@ COLUMNS: Final = (
         ContentColumn(table, column, holds, _SESSION_END, _WITH_SESSION)
         for table, column, holds in (
             ("agent_message", "content", "a message of a session"),
-            ("agent_message", "tool_calls", "the tools that it calls, with their arguments"),
-            ("agent_message", "extra", "the provider's own fields, such as its reasoning"),
-            ("agent_message", "error", "the reason why the answer is incomplete"),
-            ("agent_message", "kept", "the answer to repeat for an idempotency key"),
-            ("agent_session", "metadata", "the client's notes about a session"),
+            (
+                "agent_message",
+                "tool_calls",
+                "the tools that it calls, with their arguments",
+            ),
+            (
+                "agent_message",
+                "extra",
+                "the provider's own fields, such as its reasoning",
+            ),
+            (
+                "agent_message",
+                "error",
+                "the reason why the answer is incomplete",
+            ),
+            (
+                "agent_message",
+                "kept",
+                "the answer to repeat for an idempotency key",
+            ),
+            (
+                "agent_session",
+                "metadata",
+                "the client's notes about a session",
+            ),
         )
     ),
     *(
@@ -64,7 +84,10 @@ COLUMNS: Final = (
         for column, holds in (
             ("model_requested", "the model name that the agent sent"),
             ("reason", "the agent's reason for another model"),
-            ("facts", "both models' figures, and the sub-tasks in the agent's words"),
+            (
+                "facts",
+                "both models' figures, and the sub-tasks in the agent's words",
+            ),
         )
     ),
     *(
@@ -86,7 +109,11 @@ COLUMNS: Final = (
         for column, holds, ends in (
             ("prompt", "a question of an eval suite", _TEXTS_END),
             ("answer", "a model's answer to it", _TEXTS_END),
-            ("error_text", "the reason why there is no answer", _WITH_SCORES),
+            (
+                "error_text",
+                "the reason why there is no answer",
+                _WITH_SCORES,
+            ),
         )
     ),
     ContentColumn(

@@ -61,9 +61,17 @@ RUN = "SWAPGATE_TEST_RUN"
 
 # A deadline, or "too slow", would make a result depend on the machine's load.
 settings.register_profile(
-    "dev", max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "dev",
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)
+settings.register_profile(
+    "ci",
+    settings.get_profile("dev"),
+    derandomize=True,
+    print_blob=True,
+)
 settings.register_profile("verify", settings.get_profile("dev"), max_examples=300)
 in_ci = os.environ.get("CI") == "true"
 settings.load_profile(os.environ.get("SWAPGATE_HYPOTHESIS", "ci" if in_ci else "dev"))
@@ -251,7 +259,10 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_database_url(request: pytest.FixtureRequest) -> str:
-    name = {"sqlite": "empty_sqlite_url", "postgresql": "empty_postgres_url"}[request.param]
+    name = {
+        "sqlite": "empty_sqlite_url",
+        "postgresql": "empty_postgres_url",
+    }[request.param]
     url = request.getfixturevalue(name)
     assert isinstance(url, str)
     return url

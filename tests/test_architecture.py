@@ -17,7 +17,13 @@ ROOMS = ("swapgate", "harness", "router", "evals", "dashboard", "migrations")
 
 # The subjects that store records of their own.
 RECORDED = (
-    *("frame/people", "frame/alerts", "providers", "routing", "evals", "agents", "operations"),
+    "frame/people",
+    "frame/alerts",
+    "providers",
+    "routing",
+    "evals",
+    "agents",
+    "operations",
 )
 
 # Vendor → the files and folders that may import it: its one door.
@@ -36,13 +42,25 @@ DOORS = {
     "braintrust": ("evals/suites/hosted.py",),
     "langfuse": ("evals/suites/hosted.py",),
     "langsmith": ("evals/suites/hosted.py",),
-    "opentelemetry": ("router/observers/tracing.py", "router/observers/otlp_outcomes.py"),
-    "prometheus_client": ("harness/interfaces/api/health.py", "router/recording/metrics.py"),
+    "opentelemetry": (
+        "router/observers/tracing.py",
+        "router/observers/otlp_outcomes.py",
+    ),
+    "prometheus_client": (
+        "harness/interfaces/api/health.py",
+        "router/recording/metrics.py",
+    ),
     "jsonschema": ("harness/frame/matching.py",),
     "litellm": ("router/upstream/translate/transport.py",),
     "httpx2": ("harness/agents/tool_servers.py",),
-    "mcp": ("harness/interfaces/api/mcp.py", "harness/agents/tool_servers.py"),
-    "mcp_types": ("harness/interfaces/api/mcp.py", "harness/agents/tool_servers.py"),
+    "mcp": (
+        "harness/interfaces/api/mcp.py",
+        "harness/agents/tool_servers.py",
+    ),
+    "mcp_types": (
+        "harness/interfaces/api/mcp.py",
+        "harness/agents/tool_servers.py",
+    ),
     "sqlalchemy": (
         "harness/store/",
         "harness/frame/records/",
@@ -109,11 +127,17 @@ def source(file: Path) -> Source:
                 listings.append(node.lineno)
             case ast.Call(
                 func=ast.Attribute(
-                    value=ast.Attribute(value=ast.Name(id="pytest"), attr="mark"), attr="req"
+                    value=ast.Attribute(value=ast.Name(id="pytest"), attr="mark"),
+                    attr="req",
                 ),
                 args=args,
             ):
-                marks.append((node.lineno, bool(args) and all(map(is_requirement, args))))
+                marks.append(
+                    (
+                        node.lineno,
+                        bool(args) and all(map(is_requirement, args)),
+                    )
+                )
             case ast.Call(
                 func=ast.Name(id="import_module" | "__import__")
                 | ast.Attribute(attr="import_module"),
@@ -144,7 +168,8 @@ def test_no_chain_of_imports_is_longer_than_it_was() -> None:
 def imported_modules() -> dict[str, set[str]]:
     """Each of our modules with those of ours that it imports, wherever in it."""
     graph = grimp.build_graph(
-        *(room for room in ROOMS if room != "migrations"), exclude_type_checking_imports=True
+        *(room for room in ROOMS if room != "migrations"),
+        exclude_type_checking_imports=True,
     )
     return {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
 
@@ -164,7 +189,11 @@ def longest_chain(imported: dict[str, set[str]]) -> list[str]:
                     imported[name] = (targets - set(others) | {one}) - {name}
     chains: dict[str, list[str]] = {}
     for name in order:
-        longest = max((chains[target] for target in imported[name]), key=len, default=[])
+        longest = max(
+            (chains[target] for target in imported[name]),
+            key=len,
+            default=[],
+        )
         chains[name] = [name, *longest]
     return max(chains.values(), key=len)
 
@@ -245,7 +274,11 @@ def test_the_data_is_no_package() -> None:
 def test_no_registry_is_named() -> None:
     """A host in a lock or a script would break it where another index is used."""
     # In pieces: this file is searched as well.
-    hosts = {"pypi" + ".org", "files.python" + "hosted.org", "registry.npm" + "js.org"}
+    hosts = {
+        "pypi" + ".org",
+        "files.python" + "hosted.org",
+        "registry.npm" + "js.org",
+    }
     for variable in (
         "PIP_INDEX_URL",
         "UV_DEFAULT_INDEX",
@@ -298,7 +331,15 @@ def is_requirement(node: ast.expr) -> bool:
 # The modules that read what is shown to people.
 SHOWN = ("queries", "route_queries")
 # The subjects that decide.
-DECIDING = ("registry", "routes", "evals", "proposals", "canary", "agents", "operations")
+DECIDING = (
+    "registry",
+    "routes",
+    "evals",
+    "proposals",
+    "canary",
+    "agents",
+    "operations",
+)
 # Who shows it, and decides nothing itself.
 SHOWING = (
     "dashboard/",
@@ -334,4 +375,8 @@ def test_nothing_that_decides_reads_what_is_shown() -> None:
         for line, module, name in source(file).imported_from
         if module == "harness.operations" and name in SHOWN
     ]
-    assert not [*readers, *importers, *names]
+    assert not [
+        *readers,
+        *importers,
+        *names,
+    ]

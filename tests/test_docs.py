@@ -54,7 +54,8 @@ ARROW = re.compile(r"^    (\w+) --> (\w+): (.+)$", re.MULTILINE)
 
 
 @pytest.mark.parametrize(
-    ("name", "table"), [("proposal", proposal.TRANSITIONS), ("rollout", rollout.TRANSITIONS)]
+    ("name", "table"),
+    [("proposal", proposal.TRANSITIONS), ("rollout", rollout.TRANSITIONS)],
 )
 def test_the_diagram_has_every_transition_and_no_other(
     name: str, table: dict[tuple[str, str], str]
@@ -91,7 +92,9 @@ def test_every_link_to_a_file_leads_to_one() -> None:
 def drawn_paths() -> list[str]:
     """Every path of the house as the architecture page draws it: a folder, or a module."""
     drawing = re.search(
-        r"<!-- house -->\n```text\n(.*?)```", ARCHITECTURE.read_text(), re.DOTALL
+        r"<!-- house -->\n```text\n(.*?)```",
+        ARCHITECTURE.read_text(),
+        re.DOTALL,
     )
     assert drawing is not None
     parts: list[str] = []
@@ -128,7 +131,9 @@ def test_the_architecture_draws_every_room() -> None:
 
 def test_the_architecture_draws_the_layers_that_the_import_contract_holds() -> None:
     drawing = re.search(
-        r"Imports point down\..*?```text\n(.*?)```", ARCHITECTURE.read_text(), re.DOTALL
+        r"Imports point down\..*?```text\n(.*?)```",
+        ARCHITECTURE.read_text(),
+        re.DOTALL,
     )
     assert drawing is not None
     row_of = {
@@ -168,7 +173,15 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(
     tmp_path: Path,
 ) -> None:
     done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path],
+        [
+            sys.executable,
+            "-m",
+            "mkdocs",
+            "build",
+            "--strict",
+            "--site-dir",
+            tmp_path,
+        ],
         cwd=ROOT,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,

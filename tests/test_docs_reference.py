@@ -9,7 +9,11 @@ from docs_reference.registries import list_keys, list_policy_keys
 from harness.frame.alerts.alert import ALERT_RULES
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import format_quantity
-from harness.frame.metrics import CONTROL_METRICS, PROCESS_COUNTERS, ROUTER_METRICS
+from harness.frame.metrics import (
+    CONTROL_METRICS,
+    PROCESS_COUNTERS,
+    ROUTER_METRICS,
+)
 from harness.gate.online.rollout import RolloutSignal
 from harness.proposals.judge import JudgeOutcome
 from harness.routing.proposal import ProposalEvent
@@ -22,7 +26,11 @@ SOURCES = {
     for file in sorted((ROOT / top).rglob("*.py"))
 }
 FAULTS = 37
-METRICS = {**ROUTER_METRICS, **PROCESS_COUNTERS, **CONTROL_METRICS}
+METRICS = {
+    **ROUTER_METRICS,
+    **PROCESS_COUNTERS,
+    **CONTROL_METRICS,
+}
 
 
 def find_in_code(pattern: str) -> set[str]:
@@ -55,7 +63,12 @@ def test_every_counter_of_a_router_is_in_the_table() -> None:
         counted |= {f"{observer}_{reason}" for reason in why}
     counted |= {f"judge_{outcome.name.lower()}" for outcome in JudgeOutcome}
 
-    assert {"judge_asked", "judge_resting", "shadow_dropped", "shadow_unable"} <= counted
+    assert {
+        "judge_asked",
+        "judge_resting",
+        "shadow_dropped",
+        "shadow_unable",
+    } <= counted
     assert [name for name in counted if f"swapgate_router_{name}" not in METRICS] == []
 
 
@@ -102,7 +115,8 @@ def test_every_kind_of_alert_is_listed_with_its_rule() -> None:
 
 
 def test_every_error_is_on_the_page_with_a_known_exit_code() -> None:
-    waiting, known = [SwapgateError], set()
+    waiting = [SwapgateError]
+    known = set()
     while waiting:
         waiting += (children := waiting.pop().__subclasses__())
         known |= {cls for cls in children if cls.__module__ == "harness.frame.errors"}

@@ -58,7 +58,11 @@ def names_in(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
                     if isinstance(member, ast.AnnAssign) and isinstance(
                         member.target, ast.Name
                     ):
-                        yield member.lineno, "field", f"{name}.{member.target.id}"
+                        yield (
+                            member.lineno,
+                            "field",
+                            f"{name}.{member.target.id}",
+                        )
             case (
                 ast.FunctionDef(name=name, args=args)
                 | ast.AsyncFunctionDef(name=name, args=args)
@@ -102,7 +106,11 @@ def docstrings_in(node: ast.AST) -> Iterator[tuple[int, str]]:
                 yield from docstrings_in(member)
 
 
-def is_strange(file: Path, kind: str, name: str) -> bool:
+def is_strange(
+    file: Path,
+    kind: str,
+    name: str,
+) -> bool:
     if name in EXEMPT or (kind == "field" and HASHED in file.parents):
         return False
     bare = name.rpartition(".")[2].strip("_")
@@ -118,7 +126,8 @@ def listed(lines: list[str]) -> str:
 
 
 def test_names_are_standard_and_of_one_meaning_and_public_docstrings_stand_alone() -> None:
-    strange, leaning = list[str](), list[str]()
+    strange = list[str]()
+    leaning = list[str]()
     classes = defaultdict(set)
     # One pass: to read every file takes seconds.
     for file, tree in modules(*PRODUCT):

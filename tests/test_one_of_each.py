@@ -10,7 +10,10 @@ PLACES = {
     # The one "did you mean".
     "get_close_matches": ("harness/frame/suggestions.py",),
     # The one parser of server-sent events; the filter writes an event's data anew.
-    'startswith(b"data:': ("harness/frame/sse.py", "router/protocols/event_stream.py"),
+    'startswith(b"data:': (
+        "harness/frame/sse.py",
+        "router/protocols/event_stream.py",
+    ),
     # The one guarded client; a tool server's belongs to `mcp`.
     "may_connect(": (
         "harness/providers/api_base_rules.py",

@@ -7,7 +7,15 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-PRODUCT = ("harness", "router", "evals", "dashboard", "swapgate", "migrations", "config")
+PRODUCT = (
+    "harness",
+    "router",
+    "evals",
+    "dashboard",
+    "swapgate",
+    "migrations",
+    "config",
+)
 FILES = [
     *(path for top in PRODUCT for path in sorted((ROOT / top).rglob("*.py"))),
     *(ROOT / "config").rglob("*.yaml"),
@@ -43,7 +51,9 @@ def test_every_page_that_code_names_is_there() -> None:
 def test_every_section_is_one_of_the_page_on_statistics() -> None:
     sections = set(
         re.findall(
-            r"^##+ (\d+(?:\.\d+)?)\.? ", PAGES["statistics.md"].read_text(), re.MULTILINE
+            r"^##+ (\d+(?:\.\d+)?)\.? ",
+            PAGES["statistics.md"].read_text(),
+            re.MULTILINE,
         )
     )
     cited = find_matches(r"§(\d+(?:\.\d+)?)")

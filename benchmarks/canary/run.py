@@ -27,14 +27,29 @@ from tests.support.canary.guarded_traffic import SimulatedHarm, Truth
 MISSED: Final = 3
 # By the canary's failure rate: after this many exposures, a rollout counts as never rolled
 # back.
-CAPS: Final = {0.02: 6000, 0.05: 1500, 0.20: 1000, 1.00: 1000}
+CAPS: Final = {
+    0.02: 6000,
+    0.05: 1500,
+    0.20: 1000,
+    1.00: 1000,
+}
 # By table and failure rate, the limits of statistics.md §4 for the median and the 95th
 # percentile of the exposures. The default policy shares alpha among eleven guardrails and
 # several days.
 GOALS: Final[Mapping[str, Mapping[float, tuple[int, int]]]] = {
     "healthy": {},
-    "default": {0.02: (1050, 3200), 0.05: (110, 310), 0.20: (12, 34), 1.00: (2, 3)},
-    "errors": {0.02: (1050, 3200), 0.05: (95, 310), 0.20: (10, 34), 1.00: (2, 3)},
+    "default": {
+        0.02: (1050, 3200),
+        0.05: (110, 310),
+        0.20: (12, 34),
+        1.00: (2, 3),
+    },
+    "errors": {
+        0.02: (1050, 3200),
+        0.05: (95, 310),
+        0.20: (10, 34),
+        1.00: (2, 3),
+    },
     "cold": {},
 }
 SCENES: Final[Mapping[str, default_canary.SceneMaker]] = {
@@ -73,7 +88,11 @@ class Goal:
     limit: float
 
 
-def measured(table: str, rollouts: int, seed: int) -> list[CanaryBenchmarkRow]:
+def measured(
+    table: str,
+    rollouts: int,
+    seed: int,
+) -> list[CanaryBenchmarkRow]:
     tables = {
         "cold": cold_starts,
         "default": by_default,
@@ -86,13 +105,23 @@ def measured(table: str, rollouts: int, seed: int) -> list[CanaryBenchmarkRow]:
 def by_errors(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
     """Measures canaries whose only guardrail counts errors."""
     cells: list[tuple[str, int, Truth, Sequence[int]]] = [
-        (_percent(rate), cap, Truth(canary=rate), ()) for rate, cap in CAPS.items()
+        (
+            _percent(rate),
+            cap,
+            Truth(canary=rate),
+            (),
+        )
+        for rate, cap in CAPS.items()
     ]
     cells.append(("healthy", HEALTHY_CAP, Truth(), ()))
     cells.append(("healthy, incident", HEALTHY_CAP, Truth(), range(400, 420)))
     for case, cap, truth, incident in cells:
         found = default_canary.detect_errors(
-            truth, cap=cap, rollouts=rollouts, seed=seed, incident=incident
+            truth,
+            cap=cap,
+            rollouts=rollouts,
+            seed=seed,
+            incident=incident,
         )
         yield row("errors", case, cap, found, false=truth == Truth())
 
@@ -105,7 +134,8 @@ def by_default(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
     """
     fewer = max(5, rollouts // 4)
     for rate, cap in CAPS.items():
-        harm, number = SimulatedHarm(errors=rate), {0.02: fewer, 0.2: 4 * rollouts}.get(rate)
+        harm = SimulatedHarm(errors=rate)
+        number = {0.02: fewer, 0.2: 4 * rollouts}.get(rate)
         seeds = ([seed, index] for index in range(number or rollouts))
         found = [default_canary.exposures(harm, cap=cap, seed=one) for one in seeds]
         yield row("default", _percent(rate), cap, found, false=False)
@@ -117,7 +147,10 @@ def by_scene(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
         seeds = ([seed, index] for index in range(max(5, rollouts // 4)))
         harmed = [
             default_canary.is_rolled_back(
-                SimulatedHarm(), scene, exposures=HEALTHY_CAP, seed=one
+                SimulatedHarm(),
+                scene,
+                exposures=HEALTHY_CAP,
+                seed=one,
             )
             for one in seeds
         ]
@@ -128,7 +161,12 @@ def by_scene(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
 def cold_starts(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
     """Measures candidates that are slow at first, and candidates that stay slow (`inf s`)."""
     rollouts = max(1, rollouts // 40)
-    cells = product((100, 500, 2500), (0.1, 2.0, 20.0), (2.0, 3.0), (30.0, 600.0, math.inf))
+    cells = product(
+        (100, 500, 2500),
+        (0.1, 2.0, 20.0),
+        (2.0, 3.0),
+        (30.0, 600.0, math.inf),
+    )
     for bps, per_s, times, cold_s in cells:
         start = ColdStart(per_s, bps, times, cold_s)
         case = f"{times:g} × slower for {cold_s:g} s, {per_s:g} callers/s at {format_bps(bps)}"
@@ -139,11 +177,17 @@ def cold_starts(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
 
 
 def row(
-    table: str, case: str, cap: int, found: Sequence[float], *, false: bool
+    table: str,
+    case: str,
+    cap: int,
+    found: Sequence[float],
+    *,
+    false: bool,
 ) -> CanaryBenchmarkRow:
     """found: exposures to the rollback, inf for never."""
     print(f"{table}, {case}", file=sys.stderr)
-    median, p95 = (float(np.quantile(found, at, method="higher")) for at in (0.5, 0.95))
+    median = float(np.quantile(found, 0.5, method="higher"))
+    p95 = float(np.quantile(found, 0.95, method="higher"))
     return CanaryBenchmarkRow(
         table=table,
         case=case,
@@ -174,8 +218,18 @@ def _percent(rate: float) -> str:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rollouts", type=int, default=400, help="per row")
-    options.add_argument("--table", choices=GOALS, action="append", help="default: all")
+    options.add_argument(
+        "--rollouts",
+        type=int,
+        default=400,
+        help="per row",
+    )
+    options.add_argument(
+        "--table",
+        choices=GOALS,
+        action="append",
+        help="default: all",
+    )
     options.add_argument("--seed", type=int, default=5)
     chosen = options.parse_args()
     tables = chosen.table or list(GOALS)

@@ -46,12 +46,17 @@ def taken(
             if process.returncode:
                 words = (folder / f"{name}.log").read_text(encoding="utf-8")[-2000:]
                 raise RuntimeError(f"{name} ended with {process.returncode}: {words}")
-            found[name] = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+            found[name] = (
+                used.ru_utime + used.ru_stime,
+                used.ru_maxrss / 1024,
+            )
     return found
 
 
-BARE, OURS = "bare Inspect", "swapgate eval-worker"
-MOST_CPU, MOST_RSS_MIB = 1.5, 800
+BARE = "bare Inspect"
+OURS = "swapgate eval-worker"
+MOST_CPU = 1.5
+MOST_RSS_MIB = 800
 CONNECTIONS: Final = 8
 HEADS: Final = ("", "cpu_s", "ms_per_sample", "peak_rss_mib", "of_bare")
 
@@ -59,12 +64,21 @@ HEADS: Final = ("", "cpu_s", "ms_per_sample", "peak_rss_mib", "of_bare")
 def write_items(file: Path, count: int) -> None:
     with file.open("w", encoding="utf-8") as out:
         for number in range(count):
-            a, b = number * 37 % 1000, number * 91 % 1000
-            item = {"id": f"sum-{number}", "input": f"What is {a} + {b}?", "target": str(a + b)}
+            a = number * 37 % 1000
+            b = number * 91 % 1000
+            item = {
+                "id": f"sum-{number}",
+                "input": f"What is {a} + {b}?",
+                "target": str(a + b),
+            }
             out.write(json.dumps(item) + "\n")
 
 
-def commands(folder: Path, port: int, samples: int) -> dict[str, list[str]]:
+def commands(
+    folder: Path,
+    port: int,
+    samples: int,
+) -> dict[str, list[str]]:
     """Returns the command lines of both contenders, after queueing Swapgate's run."""
     data = folder / "sums.jsonl"
     write_items(data, samples)
@@ -72,14 +86,33 @@ def commands(folder: Path, port: int, samples: int) -> dict[str, list[str]]:
     for name in ("bare", "ours"):
         (folder / name).mkdir()
     module = [sys.executable, "-m"]
-    bare = [*module, "benchmarks.evals.bare", str(data), base_url, str(folder / "bare")]
-    config, run = queued(folder / "ours", data, base_url)
+    bare = [
+        *module,
+        "benchmarks.evals.bare",
+        str(data),
+        base_url,
+        str(folder / "bare"),
+    ]
+    config, run = queued(
+        folder / "ours",
+        data,
+        base_url,
+    )
     worker = [*module, "benchmarks.evals.processes", "worker"]
-    ours = [*worker, str(config), run, str(folder / "ours")]
+    ours = [
+        *worker,
+        str(config),
+        run,
+        str(folder / "ours"),
+    ]
     return {BARE: [*bare, str(CONNECTIONS)], OURS: ours}
 
 
-def queued(folder: Path, data: Path, base_url: str) -> tuple[Path, str]:
+def queued(
+    folder: Path,
+    data: Path,
+    base_url: str,
+) -> tuple[Path, str]:
     """Queues an eval run in a new database. Returns the configuration file and the run's id."""
     price = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0}
     document = {
@@ -100,7 +133,11 @@ def queued(folder: Path, data: Path, base_url: str) -> tuple[Path, str]:
     return config, run.id
 
 
-def one_round(folder: Path, port: int, samples: int) -> dict[str, tuple[float, float]]:
+def one_round(
+    folder: Path,
+    port: int,
+    samples: int,
+) -> dict[str, tuple[float, float]]:
     folder.mkdir()
     used = taken(commands(folder, port, samples), folder)
     for name, place in ((BARE, "bare"), (OURS, "ours")):
@@ -123,23 +160,40 @@ def compared(
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--samples", type=int, default=500)
-    options.add_argument("--rounds", type=int, default=2, choices=range(1, 21))
+    options.add_argument(
+        "--rounds",
+        type=int,
+        default=2,
+        choices=range(1, 21),
+    )
     chosen = options.parse_args()
     rounds = []
-    with tempfile.TemporaryDirectory(prefix="swapgate-bench-") as name, ExitStack() as stack:
-        folder, port = Path(name), free_port()
+    with (
+        tempfile.TemporaryDirectory(prefix="swapgate-bench-") as name,
+        ExitStack() as stack,
+    ):
+        folder = Path(name)
+        port = free_port()
         module = [sys.executable, "-m", "benchmarks.evals.processes"]
         command = [*module, "provider", str(port)]
         wait_for(port, start(command, stack, log=folder / "provider.log"), 30)
         for number in range(chosen.rounds):
             rounds.append(one_round(folder / f"round-{number}", port, chosen.samples))
-            print(f"round {number + 1} of {chosen.rounds}: {rounds[-1]}", file=sys.stderr)
+            print(
+                f"round {number + 1} of {chosen.rounds}: {rounds[-1]}",
+                file=sys.stderr,
+            )
     rows = [*compared(rounds, chosen.samples)]
-    print_cells(f"an eval worker beside bare Inspect, {chosen.samples} samples", [HEADS, *rows])
+    print_cells(
+        f"an eval worker beside bare Inspect, {chosen.samples} samples",
+        [HEADS, *rows],
+    )
     _, _, _, rss_mib, of_bare = rows[1]
     good = of_bare <= MOST_CPU and rss_mib <= MOST_RSS_MIB
-    print(f"goal: at most {MOST_CPU} x bare Inspect's CPU time and {MOST_RSS_MIB} MiB: "
-          f"{'reached' if good else 'MISSED'}")  # fmt: skip
+    print(
+        f"goal: at most {MOST_CPU} x bare Inspect's CPU time and {MOST_RSS_MIB} MiB: "
+        f"{'reached' if good else 'MISSED'}"
+    )
     return 0 if good else 1
 
 

@@ -62,13 +62,22 @@ class Row:
     manner: Manner = Manner.ASK
 
 
-def row(number: int, title: str, expect: Expect, faults: Mapping[str, Fault]) -> Row:
+def row(
+    number: int,
+    title: str,
+    expect: Expect,
+    faults: Mapping[str, Fault],
+) -> Row:
     variants = (Variant(f"f{number}-{name}", fault) for name, fault in faults.items())
     return Row(number, title, expect, tuple(variants))
 
 
 def status(number: int, **more: Any) -> Fault:
-    return {"kind": "status", "status": number, **more}
+    return {
+        "kind": "status",
+        "status": number,
+        **more,
+    }
 
 
 def limited(header: str, value: str) -> Fault:
@@ -86,7 +95,11 @@ def date_in(seconds: int) -> str:
 
 def rows() -> tuple[Row, ...]:
     """Returns all rows in order; the first has no fault."""
-    return (Row(0, "no fault", Expect.WHOLE, (Variant("f0-none"),)), *answers(), *streams())
+    return (
+        Row(0, "no fault", Expect.WHOLE, (Variant("f0-none"),)),
+        *answers(),
+        *streams(),
+    )
 
 
 def answers() -> tuple[Row, ...]:
@@ -115,7 +128,12 @@ def answers() -> tuple[Row, ...]:
         Row(3, "400, 413, 422", Expect.TOLD, bad),
         row(4, "our key or account refused", Expect.WHOLE, refusals),
         Row(5, "no connection, reset", Expect.WHOLE, unreachable),
-        row(6, "silence before the first byte", Expect.WHOLE, {"hang": {"kind": "hang"}}),
+        row(
+            6,
+            "silence before the first byte",
+            Expect.WHOLE,
+            {"hang": {"kind": "hang"}},
+        ),
     )
 
 
@@ -143,18 +161,41 @@ def streams() -> tuple[Row, ...]:
         row(7, "stall in mid-stream, at times", Expect.HONEST, stall),
         row(8, "reset or end in mid-stream, at times", Expect.HONEST, broken),
         row(
-            9, "200, then an error event", Expect.WHOLE, {"error": in_stream("error_in_stream")}
+            9,
+            "200, then an error event",
+            Expect.WHOLE,
+            {"error": in_stream("error_in_stream")},
         ),
         row(10, "role and ping, then failure", Expect.WHOLE, pinged),
         row(11, "garbage, NaN, nesting, HTML", Expect.WHOLE, garbage),
-        Row(12, "huge body, gzip bomb, endless header", Expect.WHOLE, large, share=0.1),
-        Row(13, "slow and idle clients", Expect.WHOLE, (none,), manner=Manner.CROWD),
-        Row(14, "clients leave in mid-stream", Expect.LEFT, (left,), 0.25, Manner.LEAVE),
+        Row(
+            12,
+            "huge body, gzip bomb, endless header",
+            Expect.WHOLE,
+            large,
+            share=0.1,
+        ),
+        Row(
+            13,
+            "slow and idle clients",
+            Expect.WHOLE,
+            (none,),
+            manner=Manner.CROWD,
+        ),
+        Row(
+            14,
+            "clients leave in mid-stream",
+            Expect.LEFT,
+            (left,),
+            0.25,
+            Manner.LEAVE,
+        ),
         Row(15, "nobody is there", Expect.DOWN, (nobody,)),
     )
 
 
-PRIMARY, SPARE = "p", "s"
+PRIMARY = "p"
+SPARE = "s"
 # The retries of the official client: off, and its default.
 RETRIES: Final = (0, 2)
 

@@ -87,7 +87,9 @@ class Question(NamedTuple):
 
 async def ask(client: openai.AsyncOpenAI, question: Question) -> RequestResult:
     """Sends a request. Raises nothing: the result's ending shows a failure."""
-    started, heard, failure = time.perf_counter(), "", None
+    started = time.perf_counter()
+    heard = ""
+    failure = None
     try:
         if question.stream:
             chunks = await client.chat.completions.create(**question.body(), stream=True)
@@ -102,9 +104,15 @@ async def ask(client: openai.AsyncOpenAI, question: Question) -> RequestResult:
     return request_result(question, how, started, failure)
 
 
-async def leave(client: openai.AsyncOpenAI, question: Question, left: Left) -> RequestResult:
+async def leave(
+    client: openai.AsyncOpenAI,
+    question: Question,
+    left: Left,
+) -> RequestResult:
     """Hangs up in mid-stream. The ending shows whether the provider noticed within NOTICE_S."""
-    started, heard, failure = time.perf_counter(), "", None
+    started = time.perf_counter()
+    heard = ""
+    failure = None
     how = Ending.ERROR
     try:
         chunks = await client.chat.completions.create(**question.body(), stream=True)
@@ -121,7 +129,10 @@ async def leave(client: openai.AsyncOpenAI, question: Question, left: Left) -> R
 
 
 def request_result(
-    question: Question, how: Ending, started: float, failure: Exception | None
+    question: Question,
+    how: Ending,
+    started: float,
+    failure: Exception | None,
 ) -> RequestResult:
     return RequestResult(
         question.number,
@@ -185,7 +196,10 @@ def figures(
         warm_requests=len(warm),
         warm_calls=sum(calls.get(request.number, 0) for request in warm),
         p99_s=p99(request.latency_s for request in results if request.ending is Ending.WHOLE),
-        said=next((request.said for request in results if not right(row.expect, request)), ""),
+        said=next(
+            (request.said for request in results if not right(row.expect, request)),
+            "",
+        ),
     )
 
 
@@ -213,8 +227,18 @@ def p99(values: Iterable[float]) -> float:
     return ordered[math.ceil(0.99 * len(ordered)) - 1] if ordered else math.nan
 
 
-HEADS = ("fault", "client", "requests", "as it should", "whole", "spliced", "false ends",
-         "calls", "calls once warm", "+p99 ms")  # fmt: skip
+HEADS = (
+    "fault",
+    "client",
+    "requests",
+    "as it should",
+    "whole",
+    "spliced",
+    "false ends",
+    "calls",
+    "calls once warm",
+    "+p99 ms",
+)
 
 
 def cells(figures: Sequence[Figures], direct_p99_s: float) -> list[tuple[object, ...]]:

@@ -3,16 +3,28 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
 from typing import Final, NamedTuple
 
 import httpx
 import openai
 
 from benchmarks.faults.catalogue import Manner, Row, Variant, route
-from benchmarks.faults.client import Left, Question, RequestResult, ask, leave
+from benchmarks.faults.client import (
+    Left,
+    Question,
+    RequestResult,
+    ask,
+    leave,
+)
 
-IDLE, SLOW = 400, 100
+IDLE = 400
+SLOW = 100
 HEAD: Final = (
     b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     b"content-length: 100000\r\n"
@@ -38,7 +50,12 @@ async def crowd(port: int) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def sit(port: int, *, slow: bool, head: bool) -> None:
+async def sit(
+    port: int,
+    *,
+    slow: bool,
+    head: bool,
+) -> None:
     with suppress(OSError):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
@@ -70,10 +87,18 @@ class Gateway(NamedTuple):
     model: Callable[[str], str] = str
 
 
-def official_client(port: int, retries: int, patience_s: float) -> openai.AsyncOpenAI:
-    url, patience = f"http://127.0.0.1:{port}/v1", httpx.Timeout(patience_s)
+def official_client(
+    port: int,
+    retries: int,
+    patience_s: float,
+) -> openai.AsyncOpenAI:
+    url = f"http://127.0.0.1:{port}/v1"
+    patience = httpx.Timeout(patience_s)
     return openai.AsyncOpenAI(
-        base_url=url, api_key="none", max_retries=retries, timeout=patience
+        base_url=url,
+        api_key="none",
+        max_retries=retries,
+        timeout=patience,
     )
 
 
@@ -92,10 +117,17 @@ async def played(
     beside: AbstractAsyncContextManager[None] = nullcontext()
     if row.manner is Manner.CROWD:
         beside = crowd(gateway.port)
-    async with official_client(gateway.port, retries, patience_s) as client, beside:
+    async with (
+        official_client(gateway.port, retries, patience_s) as client,
+        beside,
+    ):
         # A client's first request takes ten times as long, because it opens the connection.
-        await ask(client, question(gateway, route(HEALTHY, retries).name, number="warming-up"))
-        began, tasks = loop.time(), []
+        await ask(
+            client,
+            question(gateway, route(HEALTHY, retries).name, number="warming-up"),
+        )
+        began = loop.time()
+        tasks = []
         for turn in range(number_of):
             await asyncio.sleep(began + turn * seconds / number_of - loop.time())
             next_ = in_turn(row, gateway, turn, retries, loop.time() - began)
@@ -105,15 +137,32 @@ async def played(
         return list(await asyncio.gather(*tasks))
 
 
-def in_turn(row: Row, gateway: Gateway, turn: int, retries: int, begun: float) -> Question:
+def in_turn(
+    row: Row,
+    gateway: Gateway,
+    turn: int,
+    retries: int,
+    begun: float,
+) -> Question:
     """Builds the next request: variants take turns, each alternately streamed and plain."""
     lap, at = divmod(turn, len(row.variants))
     name = route(row.variants[at], retries).name
     stream = lap % 2 == 0 or row.manner is Manner.LEAVE
-    return question(gateway, name, number=f"{next(_NUMBERS):x}", stream=stream, begun=begun)
+    return question(
+        gateway,
+        name,
+        number=f"{next(_NUMBERS):x}",
+        stream=stream,
+        begun=begun,
+    )
 
 
 def question(
-    gateway: Gateway, name: str, *, number: str, stream: bool = False, begun: float = 0.0
+    gateway: Gateway,
+    name: str,
+    *,
+    number: str,
+    stream: bool = False,
+    begun: float = 0.0,
 ) -> Question:
     return Question(number, gateway.model(name), stream, gateway.headers(name), begun)

@@ -24,8 +24,18 @@ HUGE: Final = 12
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rate", type=float, default=20.0, help="requests per second")
-    options.add_argument("--seconds", type=float, default=2.0, help="per fault and client")
+    options.add_argument(
+        "--rate",
+        type=float,
+        default=20.0,
+        help="requests per second",
+    )
+    options.add_argument(
+        "--seconds",
+        type=float,
+        default=2.0,
+        help="per fault and client",
+    )
     chosen = options.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="swapgate-faults-") as folder,
@@ -43,7 +53,11 @@ def main() -> None:
     print(f"other processes used {busy.others(own_s):.0%} of the machine")
 
 
-async def measured(site: Swapgate, rate: float, seconds: float) -> tuple[list[Figures], float]:
+async def measured(
+    site: Swapgate,
+    rate: float,
+    seconds: float,
+) -> tuple[list[Figures], float]:
     """Returns each row's figures, without and with the client's retries, and the p99 of calls
     straight to the provider.
     """
@@ -53,13 +67,25 @@ async def measured(site: Swapgate, rate: float, seconds: float) -> tuple[list[Fi
 
     port = site.upstreams.ports[FALLBACK]
     alone = Gateway(port, lambda _: {}, left, lambda route: f"{SPARE}.{route}")
-    direct = await played(rows()[0], alone, retries=0, rate=rate, seconds=seconds)
+    direct = await played(
+        rows()[0],
+        alone,
+        retries=0,
+        rate=rate,
+        seconds=seconds,
+    )
     found = []
     # The huge answers come last, because they keep the machine busy for a while.
     for row in sorted(rows(), key=lambda row: row.number == HUGE):
         for retries in RETRIES:
             print(f"{row.number} {row.title}", file=sys.stderr)
-            asked = await played(row, site.gateway, retries=retries, rate=rate, seconds=seconds)
+            asked = await played(
+                row,
+                site.gateway,
+                retries=retries,
+                rate=rate,
+                seconds=seconds,
+            )
             calls = await asyncio.to_thread(site.upstreams.calls)
             found.append(figures(row, retries, asked, calls))
     return found, p99(answer.latency_s for answer in direct)

@@ -21,7 +21,13 @@ from scipy import stats
 
 from benchmarks.faults.catalogue import Manner, Row, Variant, route, rows
 from benchmarks.faults.client import RequestResult, ask, leave, right
-from benchmarks.faults.load import HEALTHY, PATIENCE_S, Gateway, official_client, question
+from benchmarks.faults.load import (
+    HEALTHY,
+    PATIENCE_S,
+    Gateway,
+    official_client,
+    question,
+)
 from benchmarks.faults.stage import LIMITS, Limits, Swapgate, Vitals, running
 
 # One request in this many has an answer of tens of megabytes.
@@ -69,14 +75,25 @@ async def poured(
     patience_s: float = PATIENCE_S,
 ) -> Outcome:
     """Sends requests at the rate, half of them streamed, and waits for all answers."""
-    loop, outcome = asyncio.get_running_loop(), Outcome()
+    loop = asyncio.get_running_loop()
+    outcome = Outcome()
     under_way: set[asyncio.Task[None]] = set()
     async with official_client(gateway.port, 0, patience_s) as client:
 
-        async def one(turn: int, row: Row, variant: Variant) -> None:
-            name, leaves = route(variant, 0).name, row.manner is Manner.LEAVE
+        async def one(
+            turn: int,
+            row: Row,
+            variant: Variant,
+        ) -> None:
+            name = route(variant, 0).name
+            leaves = row.manner is Manner.LEAVE
             stream = leaves or (turn // 2) % 2 == 0
-            next_ = question(gateway, name, number=f"soak.{turn:x}", stream=stream)
+            next_ = question(
+                gateway,
+                name,
+                number=f"soak.{turn:x}",
+                stream=stream,
+            )
             doing = leave(client, next_, gateway.left) if leaves else ask(client, next_)
             outcome.note(row, await doing)
 
@@ -131,7 +148,8 @@ def trend(times_s: Sequence[float], values: Sequence[float]) -> Trend:
     # scipy returns NaN as the error of constant values.
     error = 0.0 if math.isnan(line.stderr) else float(line.stderr)
     spread = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 2)) * error
-    slope, level = float(line.slope), math.fsum(v for _, v in kept) / len(kept)
+    slope = float(line.slope)
+    level = math.fsum(v for _, v in kept) / len(kept)
     return Trend(level, slope - spread, slope, slope + spread)
 
 
@@ -193,11 +211,20 @@ class Soaked:
 
 
 async def loaded(
-    site: Swapgate, rate: float, seconds: float, patience_s: float
+    site: Swapgate,
+    rate: float,
+    seconds: float,
+    patience_s: float,
 ) -> tuple[Outcome, list[Vitals]]:
     samples: list[Vitals] = []
     pouring = asyncio.create_task(
-        poured(site.gateway, mixed(), rate=rate, seconds=seconds, patience_s=patience_s)
+        poured(
+            site.gateway,
+            mixed(),
+            rate=rate,
+            seconds=seconds,
+            patience_s=patience_s,
+        )
     )
     while not pouring.done():
         samples.append(await asyncio.to_thread(site.vitals))
@@ -205,14 +232,27 @@ async def loaded(
     return await pouring, samples
 
 
-def soak(folder: Path, *, seconds: float, rate: float, limits: Limits = LIMITS) -> Soaked:
+def soak(
+    folder: Path,
+    *,
+    seconds: float,
+    rate: float,
+    limits: Limits = LIMITS,
+) -> Soaked:
     with running(folder, limits) as site:
         patience_s = limits.total_s + 10
         before = Outcome()
         if seconds >= TRENDS_FROM_S:
             lasts_s = REMEMBERED / FILLS_AT
             sound = itertools.repeat((rows()[0], HEALTHY))
-            before = asyncio.run(poured(site.gateway, sound, rate=FILLS_AT, seconds=lasts_s))
+            before = asyncio.run(
+                poured(
+                    site.gateway,
+                    sound,
+                    rate=FILLS_AT,
+                    seconds=lasts_s,
+                )
+            )
         outcome, samples = asyncio.run(loaded(site, rate, seconds, patience_s))
         dropped = round(site.metrics()[DROPPED])
         site.router.terminate()
@@ -228,7 +268,10 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="swapgate-soak-") as folder:
         run = soak(Path(folder), seconds=chosen.seconds, rate=chosen.rate)
-    print(f"{run.outcome.sent} requests in {time.monotonic() - began:.0f} s:", end=" ")
+    print(
+        f"{run.outcome.sent} requests in {time.monotonic() - began:.0f} s:",
+        end=" ",
+    )
     print(", ".join(f"{n} {how}" for how, n in run.outcome.endings.most_common()))
     print(f"{run.recorded} recorded, {run.dropped} rows dropped")
     for what, slope in run.trends().items():

@@ -16,7 +16,13 @@ from typing import Final, NamedTuple
 from benchmarks.faults.catalogue import Place, routes, rows
 from benchmarks.faults.load import Gateway
 from benchmarks.faults.upstreams import FALLBACK, Upstreams
-from benchmarks.router.processes import Site, free_port, start, tree, wait_for
+from benchmarks.router.processes import (
+    Site,
+    free_port,
+    start,
+    tree,
+    wait_for,
+)
 from harness.app import seed
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
@@ -88,8 +94,14 @@ def install(site: Site, limits: Limits = LIMITS) -> Path:
     try:
         upgrade_database(installation.settings)
         seed.apply_seed(installation.context, installation.settings)
-        ctx, secret = installation.context, installation.secret
-        _, key = keys.create_key(ctx, SYSTEM, "bench", secret=secret)
+        ctx = installation.context
+        secret = installation.secret
+        _, key = keys.create_key(
+            ctx,
+            SYSTEM,
+            "bench",
+            secret=secret,
+        )
     finally:
         installation.close()
     (site.folder / KEY_FILE).write_text(key, encoding="ascii")

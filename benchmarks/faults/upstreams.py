@@ -16,7 +16,14 @@ from typing import Any, Final, NamedTuple, Self
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from benchmarks.faults.catalogue import PRIMARY, SPARE, Place, Route, routes, rows
+from benchmarks.faults.catalogue import (
+    PRIMARY,
+    SPARE,
+    Place,
+    Route,
+    routes,
+    rows,
+)
 from benchmarks.faults.client import words
 from benchmarks.router.processes import free_port, start, wait_for
 from evals.sim import profiles
@@ -57,7 +64,11 @@ def counting(app: ASGIApp) -> ASGIApp:
     calls: Counter[str] = Counter()
     left: set[str] = set()
 
-    async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+    async def counted(
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         if scope["path"] == CALLS:
             told = {"calls": calls, "left": sorted(left)}
             await HttpExchange(scope, receive, send).reply(200, told)
@@ -66,7 +77,13 @@ def counting(app: ASGIApp) -> ASGIApp:
         found = NUMBER.search(body)
         number = found[1].decode() if found else ""
         calls[number] += 1
-        unread = [{"type": "http.request", "body": body, "more_body": False}]
+        unread = [
+            {
+                "type": "http.request",
+                "body": body,
+                "more_body": False,
+            }
+        ]
 
         async def replay_body() -> MutableMapping[str, Any]:
             if unread:
@@ -84,7 +101,11 @@ def counting(app: ASGIApp) -> ASGIApp:
     return counted
 
 
-async def send_too_much(scope: Scope, send: Send, what: str) -> None:
+async def send_too_much(
+    scope: Scope,
+    send: Send,
+    what: str,
+) -> None:
     """Sends 80 MiB of blanks, 256 MiB of compressed blanks, or 64 MiB of headers, until the
     client hangs up.
     """
@@ -98,15 +119,28 @@ async def send_too_much(scope: Scope, send: Send, what: str) -> None:
                 await asyncio.sleep(0.005)
         transport.close()
         return
-    headers, blanks = [(b"content-type", b"application/json")], b" " * 65_536
+    headers = [(b"content-type", b"application/json")]
+    blanks = b" " * 65_536
     packer = zlib.compressobj(wbits=31)
     parts: Iterable[bytes] = repeat(blanks, 80 * MIB // len(blanks))
     if what == "gzip":
         headers.append((b"content-encoding", b"gzip"))
         parts = map(packer.compress, repeat(blanks, 256 * MIB // len(blanks)))
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": headers,
+        }
+    )
     for part in parts:
-        await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send(
+            {
+                "type": "http.response.body",
+                "body": part,
+                "more_body": True,
+            }
+        )
         await asyncio.sleep(0)
         if transport.is_closing():
             return
@@ -140,7 +174,8 @@ class Upstreams(NamedTuple):
     @classmethod
     def started(cls, folder: Path, stack: ExitStack) -> Self:
         """Starts the processes; the end of `stack` ends them. Raises DidNotStart."""
-        ports, pids = {}, []
+        ports = {}
+        pids = []
         for name, letter in LETTERS.items():
             ports[name] = port = free_port()
             module = [sys.executable, "-m", "benchmarks.faults.upstreams"]
@@ -162,7 +197,12 @@ class Upstreams(NamedTuple):
             if route.variant.both:
                 self._put(FALLBACK, route.spare, route.variant.fault)
 
-    def _put(self, name: str, model: str, fault: Mapping[str, Any]) -> None:
+    def _put(
+        self,
+        name: str,
+        model: str,
+        fault: Mapping[str, Any],
+    ) -> None:
         request = urllib.request.Request(  # noqa: S310 - http, to ourselves
             f"{self.url(name)}/sim/faults/{model}",
             data=json.dumps(fault).encode(),

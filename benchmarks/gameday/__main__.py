@@ -19,8 +19,15 @@ CANNOT: Final = 77
 TOOLS: Final = ("ip", "tc", "unshare", "mount", "setpriv", "curl")
 # The run has its own namespaces, so that its end removes all its processes and networks.
 OWN: Final = (
-    *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
-    *("--propagation", "private"),
+    "unshare",
+    "--net",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+    "--propagation",
+    "private",
 )
 
 
@@ -45,8 +52,18 @@ def missing() -> str:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--seconds", type=float, default=1200.0, help="of traffic")
-    options.add_argument("--per-s", type=float, default=25.0, help="requests a second")
+    options.add_argument(
+        "--seconds",
+        type=float,
+        default=1200.0,
+        help="of traffic",
+    )
+    options.add_argument(
+        "--per-s",
+        type=float,
+        default=25.0,
+        help="requests a second",
+    )
     options.add_argument("--keep", type=Path, help="folder for logs and records")
     options.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     chosen = options.parse_args()
@@ -62,7 +79,12 @@ def main() -> int:
         folder.mkdir(exist_ok=True)
         folder.chmod(0o755)  # PostgreSQL runs as another user
         again = (sys.executable, "-m", "benchmarks.gameday", *sys.argv[1:])
-        command = [*OWN, *again, "--inside", str(folder)]
+        command = [
+            *OWN,
+            *again,
+            "--inside",
+            str(folder),
+        ]
         return subprocess.run(command, check=False).returncode  # noqa: S603 - this very script
 
 

@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from benchmarks.gameday.processes import NotReady, now_s
-from benchmarks.gameday.town import CONTROLS, ROUTERS, WORKERS, Town, eventually
+from benchmarks.gameday.town import (
+    CONTROLS,
+    ROUTERS,
+    WORKERS,
+    Town,
+    eventually,
+)
 
 RECOVERS_WITHIN_S: Final = 240.0
 
@@ -97,12 +103,16 @@ def kill_worker(town: Town, lasts_s: float) -> Break:
         return state == "done" or now not in (None, owner)
 
     return broken(
-        lambda: town.processes.kill(name), lambda: town.start(name), lasts_s, by_itself=goes_on
+        lambda: town.processes.kill(name),
+        lambda: town.start(name),
+        lasts_s,
+        by_itself=goes_on,
     )
 
 
 def lose_leader(
-    break_: Callable[[Town, str], object], mend: Callable[[Town, str], object]
+    break_: Callable[[Town, str], object],
+    mend: Callable[[Town, str], object],
 ) -> Callable[[Town, float], Break]:
     """Builds an act that breaks the leading control plane's host."""
 
@@ -218,29 +228,83 @@ POSTGRES: Final = "how-to/postgresql.md"
 RELIABILITY: Final = "explanation/reliability.md"
 ROUTER: Final = "reference/router.md"
 
-# fmt: off
 ACTS: Final = (
-    Act("an eval worker's host is killed in the middle of its samples", 0.005, 0.03,
-        "how-to/eval-workers.md", "another host has the run", kill_worker),
-    Act("the leading control plane is killed", 0.12, 0.05,
-        POSTGRES, "another one leads", kill_leader),
-    Act("a router and its workers are killed", 0.20, 0.06,
-        WORKERS_PAGE, "it serves again, after its start", kill_router,
-        in_flight_fails=True),
-    Act("the routers are restarted one after the other", 0.30, 0.0,
-        SEVERAL, "all three", restart_routers),
-    Act("the leading control plane is stopped (SIGSTOP) and goes on later", 0.42, 0.05,
-        POSTGRES, "another one leads", freeze_leader),
-    Act("the primary is killed, the standby promoted later", 0.50, 0.06,
-        POSTGRES, "all are `ok` after the promotion", kill_primary,
-        at_least_s=45.0),
-    Act("a router is cut off from the database", 0.60, 0.07,
-        SEVERAL, "it is `ok` after the mend", cut_database, at_least_s=65.0),
-    Act("a provider gets hardly any packets, then none", 0.70, 0.10,
-        ROUTER, "all circuits are closed after the mend", lose_provider,
-        streams_break_off=True, at_least_s=30.0),
-    Act("a provider answers 500", 0.84, 0.08,
-        RELIABILITY, "all circuits are closed after the mend", fail_provider,
-        at_least_s=50.0),
+    Act(
+        "an eval worker's host is killed in the middle of its samples",
+        0.005,
+        0.03,
+        "how-to/eval-workers.md",
+        "another host has the run",
+        kill_worker,
+    ),
+    Act(
+        "the leading control plane is killed",
+        0.12,
+        0.05,
+        POSTGRES,
+        "another one leads",
+        kill_leader,
+    ),
+    Act(
+        "a router and its workers are killed",
+        0.20,
+        0.06,
+        WORKERS_PAGE,
+        "it serves again, after its start",
+        kill_router,
+        in_flight_fails=True,
+    ),
+    Act(
+        "the routers are restarted one after the other",
+        0.30,
+        0.0,
+        SEVERAL,
+        "all three",
+        restart_routers,
+    ),
+    Act(
+        "the leading control plane is stopped (SIGSTOP) and goes on later",
+        0.42,
+        0.05,
+        POSTGRES,
+        "another one leads",
+        freeze_leader,
+    ),
+    Act(
+        "the primary is killed, the standby promoted later",
+        0.50,
+        0.06,
+        POSTGRES,
+        "all are `ok` after the promotion",
+        kill_primary,
+        at_least_s=45.0,
+    ),
+    Act(
+        "a router is cut off from the database",
+        0.60,
+        0.07,
+        SEVERAL,
+        "it is `ok` after the mend",
+        cut_database,
+        at_least_s=65.0,
+    ),
+    Act(
+        "a provider gets hardly any packets, then none",
+        0.70,
+        0.10,
+        ROUTER,
+        "all circuits are closed after the mend",
+        lose_provider,
+        streams_break_off=True,
+        at_least_s=30.0,
+    ),
+    Act(
+        "a provider answers 500",
+        0.84,
+        0.08,
+        RELIABILITY,
+        "all circuits are closed after the mend",
+        fail_provider,
+        at_least_s=50.0,
+    ),
 )
-# fmt: on

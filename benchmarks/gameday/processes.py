@@ -36,7 +36,14 @@ class Network:
         run("ip", "link", "set", "lo", "up")
         for bridge, prefix in PREFIXES.items():
             run("ip", "link", "add", bridge, "type", "bridge")
-            run("ip", "address", "add", f"{prefix}.{OPERATOR}/24", "dev", bridge)
+            run(
+                "ip",
+                "address",
+                "add",
+                f"{prefix}.{OPERATOR}/24",
+                "dev",
+                bridge,
+            )
             run("ip", "link", "set", bridge, "up")
 
     def add(self, host: str, number: int) -> None:
@@ -47,8 +54,17 @@ class Network:
         for bridge, prefix in PREFIXES.items():
             ours = f"{bridge}-{number}"
             run(
-                *("ip", "link", "add", ours, "type", "veth"),
-                *("peer", "name", bridge, "netns", host),
+                "ip",
+                "link",
+                "add",
+                ours,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                bridge,
+                "netns",
+                host,
             )
             run("ip", "link", "set", ours, "master", bridge, "up")
             given = f"{prefix}.{number}/24"
@@ -72,12 +88,30 @@ class Network:
     def thin(self, host: str, bridge: str) -> None:
         """Limits the traffic to the host to 16 kbit/s, and drops further packets."""
         run(
-            *("tc", "qdisc", "add", "dev", f"{bridge}-{self.numbers[host]}", "root"),
-            *("tbf", "rate", "16kbit", "burst", "1600", "limit", "4000"),
+            "tc",
+            "qdisc",
+            "add",
+            "dev",
+            f"{bridge}-{self.numbers[host]}",
+            "root",
+            "tbf",
+            "rate",
+            "16kbit",
+            "burst",
+            "1600",
+            "limit",
+            "4000",
         )
 
     def widen(self, host: str, bridge: str) -> None:
-        run("tc", "qdisc", "del", "dev", f"{bridge}-{self.numbers[host]}", "root")
+        run(
+            "tc",
+            "qdisc",
+            "del",
+            "dev",
+            f"{bridge}-{self.numbers[host]}",
+            "root",
+        )
 
 
 _CLOCK = SystemClock()

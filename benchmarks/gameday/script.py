@@ -32,21 +32,43 @@ from benchmarks.print_rows import print_cells
 from tests.support.store.postgres_cluster import postgres_cluster
 
 HEADS: Final = (
-    ("at s", "what was broken", "for s", "requests meanwhile", "failed", "as predicted",
-     "predicted by", "recovery s", "until"),
+    (
+        "at s",
+        "what was broken",
+        "for s",
+        "requests meanwhile",
+        "failed",
+        "as predicted",
+        "predicted by",
+        "recovery s",
+        "until",
+    ),
     ("candidate", "should be", "phases"),
     ("check", "holds", "seen"),
-)  # fmt: skip
+)
 
 
 def print_day(
-    played: Sequence[Played], checks: Sequence[Check], swaps: Swaps, begun_s: float
+    played: Sequence[Played],
+    checks: Sequence[Check],
+    swaps: Swaps,
+    begun_s: float,
 ) -> None:
     acts: list[Sequence[object]] = [
-        (round(b.begun_s - begun_s), a.name, round(b.mended_s - b.begun_s), one.during,
-         one.failed, one.predicted, f"docs/{a.page}", b.recovered_s, a.recovery)
-        for one in played for a, b in [(one.act, one.break_)]
-    ]  # fmt: skip
+        (
+            round(b.begun_s - begun_s),
+            a.name,
+            round(b.mended_s - b.begun_s),
+            one.during,
+            one.failed,
+            one.predicted,
+            f"docs/{a.page}",
+            b.recovered_s,
+            a.recovery,
+        )
+        for one in played
+        for a, b in [(one.act, one.break_)]
+    ]
     ended: list[Sequence[object]] = []
     for candidate, wanted in WANTED.items():
         seen = swaps.phases.get(candidate, {})
@@ -65,7 +87,12 @@ SETTLES_WITHIN: Final = 0.4  # share of the run; the swaps may end this much lat
 LEADER_CHANGES: Final = 2  # kill_leader and freeze_leader change the leader
 
 
-def play(folder: Path, seconds: float, per_s: float, envoy: str) -> int:
+def play(
+    folder: Path,
+    seconds: float,
+    per_s: float,
+    envoy: str,
+) -> int:
     network = Network()
     processes = Processes(network, folder)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -76,7 +103,10 @@ def play(folder: Path, seconds: float, per_s: float, envoy: str) -> int:
     try:
         # Synchronous: the primary acknowledges a write only after its standby has it.
         with postgres_cluster(
-            hosts=(network.address(first, "back"), network.address(second, "back")),
+            hosts=(
+                network.address(first, "back"),
+                network.address(second, "back"),
+            ),
             prefixes=(network.command(first), network.command(second)),
             synchronous=True,
             migrated=False,
@@ -94,7 +124,11 @@ def play(folder: Path, seconds: float, per_s: float, envoy: str) -> int:
         processes.end()
 
 
-def _play(town: Town, key: str, per_s: float) -> int:
+def _play(
+    town: Town,
+    key: str,
+    per_s: float,
+) -> int:
     begun_s = now_s()
     records = town.folder / "requests.jsonl"
     swaps = Swaps(town)
@@ -117,9 +151,21 @@ def _play(town: Town, key: str, per_s: float) -> int:
 
 
 @contextmanager
-def poured(town: Town, key: str, per_s: float, records: Path) -> Iterator[None]:
+def poured(
+    town: Town,
+    key: str,
+    per_s: float,
+    records: Path,
+) -> Iterator[None]:
     url = f"http://{town.network.address('balancer')}:8000"
-    words = ("-m", "benchmarks.gameday.traffic", url, str(records), str(per_s), *ROUTES)
+    words = (
+        "-m",
+        "benchmarks.gameday.traffic",
+        url,
+        str(records),
+        str(per_s),
+        *ROUTES,
+    )
     town.processes.start("users", sys.executable, *words, environment={"SWAPGATE_KEY": key})
     try:
         yield
@@ -142,7 +188,8 @@ def _acts(town: Town, begun_s: float) -> tuple[list[tuple[Act, Break]], list[Che
     """Plays each act at its time, or after the previous act. An act without recovery fails a
     check, and the next acts follow.
     """
-    breaks, faults = [], []
+    breaks = []
+    faults = []
     time.sleep(WARM_S)
     for act in ACTS:
         time.sleep(max(0.0, begun_s + act.at * town.seconds - now_s()))
@@ -165,7 +212,14 @@ def _close(
     breaks: Sequence[tuple[Act, Break]],
 ) -> list[Check]:
     """Ends the processes after the traffic, and checks the stored rows."""
-    codes = {name: town.processes.terminate(name) for name in (*ROUTERS, *WORKERS, *CONTROLS)}
+    codes = {
+        name: town.processes.terminate(name)
+        for name in (
+            *ROUTERS,
+            *WORKERS,
+            *CONTROLS,
+        )
+    }
     audit = town.command("audit", "verify", expect=None)
     recorded = {str(route): int(n) for route, n in town.rows(verdict.RECORDED)}
     samples = [(int(planned), int(n)) for planned, n in town.rows(verdict.SAMPLES)]
@@ -187,7 +241,10 @@ def _close(
     left = _left()
     seen = f"{len(codes) - len(wrong)} ended with 0" + (f", not so {wrong}" if wrong else "")
     seen += f"; still there: {left}" if left else "; nothing is left"
-    return [*checks, Check("every process ends at SIGTERM", seen, not wrong and not left)]
+    return [
+        *checks,
+        Check("every process ends at SIGTERM", seen, not wrong and not left),
+    ]
 
 
 def _left() -> list[str]:

@@ -21,7 +21,10 @@ import yaml
 
 from benchmarks.faults.stage import metrics
 from benchmarks.gameday.processes import Network, NotReady, Processes, now_s
-from tests.support.router.router_fleet import HELD_BY_ROUTERS, documented_block
+from tests.support.router.router_fleet import (
+    HELD_BY_ROUTERS,
+    documented_block,
+)
 from tests.support.store.postgres_cluster import PostgresCluster
 
 ROUTERS: Final = ("router-1", "router-2", "router-3")
@@ -45,16 +48,29 @@ NUMBERS: Final = {
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - inside a network namespace
 STARTS_WITHIN_S: Final = 300.0
 PRICE: Final = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 4.0}
-LATENCY: Final = {"first_token_median_ms": 60, "sigma": 0.35, "tokens_per_s": 200}
+LATENCY: Final = {
+    "first_token_median_ms": 60,
+    "sigma": 0.35,
+    "tokens_per_s": 200,
+}
 # Models by provider. Candidates are far better or worse, so that each verdict is certain.
 SKILLS: Final = {
-    "near": {"old": 0.5, "better": 0.95, "worse": 0.2, "fragile": 0.95},
+    "near": {
+        "old": 0.5,
+        "better": 0.95,
+        "worse": 0.2,
+        "fragile": 0.95,
+    },
     "far": {"spare": 0.5},
 }
 ROUTES: Final = ("support", "orders")
 
 
-def eventually(condition: Callable[[], bool], within_s: float, what: str) -> float:
+def eventually(
+    condition: Callable[[], bool],
+    within_s: float,
+    what: str,
+) -> float:
     """Waits until the condition is true, and returns the seconds. Retries after errors of
     connections and of the database. Raises NotReady.
     """
@@ -83,7 +99,13 @@ class Town:
 
     @property
     def _main(self) -> tuple[str, ...]:
-        return (sys.executable, "-m", "swapgate", "--config", str(self.config))
+        return (
+            sys.executable,
+            "-m",
+            "swapgate",
+            "--config",
+            str(self.config),
+        )
 
     def build(self, envoy: str) -> str:
         """Starts all processes, without the traffic. Returns the users' key."""
@@ -94,17 +116,36 @@ class Town:
         for name in PROVIDERS:
             profiles = str(self.folder / f"{name}.yaml")
             self._serve(name, "sim", "--host", EVERYWHERE, "--profiles", profiles)
-        for name in (*ROUTERS, *CONTROLS, *WORKERS):
+        for name in (
+            *ROUTERS,
+            *CONTROLS,
+            *WORKERS,
+        ):
             self._make_home(name)
-        for name in (*CONTROLS, *ROUTERS, *WORKERS):
+        for name in (
+            *CONTROLS,
+            *ROUTERS,
+            *WORKERS,
+        ):
             self.start(name)
         for name in (*CONTROLS, *ROUTERS):
             self.wait_ready(name)
         self.processes.start(
-            "balancer", envoy, "-c", str(self.folder / "envoy.yaml"), "--concurrency", "1",
-            "--disable-hot-restart", "-l", "warn",
-        )  # fmt: skip
-        eventually(lambda: self.status("balancer", 8000) == "ok", STARTS_WITHIN_S, "Envoy")
+            "balancer",
+            envoy,
+            "-c",
+            str(self.folder / "envoy.yaml"),
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+            "-l",
+            "warn",
+        )
+        eventually(
+            lambda: self.status("balancer", 8000) == "ok",
+            STARTS_WITHIN_S,
+            "Envoy",
+        )
         return key
 
     def _write_files(self) -> None:
@@ -117,12 +158,20 @@ class Town:
             }
             for name in PROVIDERS
         }
-        route = {"incumbent": "near/old", "fallbacks": ["far/spare"], "policy": "gameday"}
+        route = {
+            "incumbent": "near/old",
+            "fallbacks": ["far/spare"],
+            "policy": "gameday",
+        }
         settings = {
             "home": str(self.folder / "home"),
             "database_url": self.database.url(),
             "router": block,
-            "control": {"host": EVERYWHERE, "queue": "procrastinate", "eval_connections": 2},
+            "control": {
+                "host": EVERYWHERE,
+                "queue": "procrastinate",
+                "eval_connections": 2,
+            },
             "providers": providers,
             "policies": {"gameday": policy(self.seconds)},
             "routes": {name: {**route, "suites": ["tickets"]} for name in ROUTES},
@@ -130,7 +179,11 @@ class Town:
         self.config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         for provider, models in SKILLS.items():
             profiles = {
-                name: {"skill": skill, "seed": seed, "latency": LATENCY}
+                name: {
+                    "skill": skill,
+                    "seed": seed,
+                    "latency": LATENCY,
+                }
                 for seed, (name, skill) in enumerate(models.items(), 1)
             }
             file = self.folder / f"{provider}.yaml"
@@ -141,7 +194,11 @@ class Town:
     def command(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Runs a `swapgate` command of the operator. Raises NotReady for another exit code."""
         done = subprocess.run(  # noqa: S603 - our own command
-            [*self._main, *words], capture_output=True, text=True, timeout=600, check=False
+            [*self._main, *words],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
         if expect is not None and done.returncode != expect:
             raise NotReady(f"swapgate {' '.join(words)}:\n{done.stdout}{done.stderr}")
@@ -155,7 +212,8 @@ class Town:
         (self.folder / file).write_text(text, encoding="utf-8")
 
     def _make_home(self, name: str) -> None:
-        home, own = self.folder / "home", self.folder / name
+        home = self.folder / "home"
+        own = self.folder / name
         if name not in ROUTERS:
             shutil.copytree(home, own)
             return
@@ -198,7 +256,10 @@ class Town:
         ]
 
     def switch(
-        self, method: str, model: str, fault: Mapping[str, object] | None = None
+        self,
+        method: str,
+        model: str,
+        fault: Mapping[str, object] | None = None,
     ) -> None:
         """Sets or removes a fault of the near provider, from the provider's host."""
         url = f"http://127.0.0.1:9000/sim/faults/{model}"
@@ -233,26 +294,41 @@ def policy(seconds: float) -> dict[str, object]:
     """Builds a policy whose canary lasts most of the run, so that the acts happen during it."""
     return {
         "promotion": "automatic",
-        "gate": {"claim": "superior", "alpha": 0.05, "n_max": 200, "infra_patience_s": 600},
+        "gate": {
+            "claim": "superior",
+            "alpha": 0.05,
+            "n_max": 200,
+            "infra_patience_s": 600,
+        },
         "canary": {
             "block_size": 100,
             "p0": 0.05,
             "bake_s": round(seconds / 40),
             "steps": [
-                {"weight_bps": 1000, "min_exposures": 50, "min_s": round(seconds / 5)},
-                {"weight_bps": 2500, "min_exposures": 150, "certify": True,
-                 "min_s": round(seconds / 3)},
+                {
+                    "weight_bps": 1000,
+                    "min_exposures": 50,
+                    "min_s": round(seconds / 5),
+                },
+                {
+                    "weight_bps": 2500,
+                    "min_exposures": 150,
+                    "certify": True,
+                    "min_s": round(seconds / 3),
+                },
             ],
         },
-    }  # fmt: skip
+    }
 
 
 PHASES: Final = "SELECT id, phase FROM proposal"
 OVER: Final = frozenset({"promoted", "rejected", "rolled_back", "cancelled"})
 # The expected end of each candidate's proposal.
 WANTED: Final[Mapping[str, str]] = {
-    "better": "promoted", "worse": "rejected", "fragile": "rolled_back",
-}  # fmt: skip
+    "better": "promoted",
+    "worse": "rejected",
+    "fragile": "rolled_back",
+}
 
 
 @dataclass
@@ -302,7 +378,14 @@ class Swaps:
             self.leaders.append(leader)
 
     def _propose(self, route: str, candidate: str) -> None:
-        words = ("proposal", "create", route, f"near/{candidate}", "--reason", "game day")
+        words = (
+            "proposal",
+            "create",
+            route,
+            f"near/{candidate}",
+            "--reason",
+            "game day",
+        )
         made = self.town.command(*words).stdout
         self.proposals[candidate] = next(
             line.partition(" ")[0] for line in made.splitlines() if line.endswith(" proposed")

@@ -59,7 +59,11 @@ def user_of(number: int) -> int:
 
 
 async def answered(
-    client: openai.AsyncOpenAI, route: str, number: int, *, stream: bool
+    client: openai.AsyncOpenAI,
+    route: str,
+    number: int,
+    *,
+    stream: bool,
 ) -> dict[str, str]:
     """Reads a whole answer and returns its headers. Raises the client's errors."""
     create = client.chat.completions.with_raw_response.create
@@ -67,20 +71,34 @@ async def answered(
     asked: list[ChatCompletionMessageParam] = [{"role": "user", "content": words}]
     user = f"user-{user_of(number)}"
     if stream:
-        streamed = await create(model=route, messages=asked, user=user, stream=True)
+        streamed = await create(
+            model=route,
+            messages=asked,
+            user=user,
+            stream=True,
+        )
         pieces = [c.choices[0].delta.content async for c in streamed.parse() if c.choices]
-        text, headers = "".join(piece or "" for piece in pieces), streamed.headers
+        text = "".join(piece or "" for piece in pieces)
+        headers = streamed.headers
     else:
         plain = await create(model=route, messages=asked, user=user)
-        text, headers = plain.parse().choices[0].message.content or "", plain.headers
+        text = plain.parse().choices[0].message.content or ""
+        headers = plain.headers
     if not text:
         raise ValueError("an empty answer")
     return dict(headers)
 
 
-async def ask(client: openai.AsyncOpenAI, route: str, number: int, file: IO[str]) -> None:
+async def ask(
+    client: openai.AsyncOpenAI,
+    route: str,
+    number: int,
+    file: IO[str],
+) -> None:
     stream = number % 2 == 0
-    start_s, error, headers = now_s(), "", dict[str, str]()
+    start_s = now_s()
+    error = ""
+    headers = dict[str, str]()
     try:
         headers = await answered(client, route, number, stream=stream)
     except Exception as raised:  # noqa: BLE001 - every kind is a failed request
@@ -90,7 +108,12 @@ async def ask(client: openai.AsyncOpenAI, route: str, number: int, file: IO[str]
     file.write(json.dumps(asdict(done)) + "\n")
 
 
-async def pour(url: str, path: Path, per_s: float, routes: list[str]) -> None:
+async def pour(
+    url: str,
+    path: Path,
+    per_s: float,
+    routes: list[str],
+) -> None:
     """Starts requests at the rate, but skips requests that are over 0.5 s late."""
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
@@ -99,7 +122,10 @@ async def pour(url: str, path: Path, per_s: float, routes: list[str]) -> None:
     tasks: set[asyncio.Task[None]] = set()
     with path.open("a", encoding="utf-8", buffering=1) as file:
         async with openai.AsyncOpenAI(
-            base_url=f"{url}/v1", api_key=key, max_retries=0, http_client=limits
+            base_url=f"{url}/v1",
+            api_key=key,
+            max_retries=0,
+            http_client=limits,
         ) as client:
             due = time.monotonic()
             for number in itertools.count():

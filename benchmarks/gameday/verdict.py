@@ -41,7 +41,11 @@ class Played:
     predicted: int
 
 
-def predicted(act: Act, break_: Break, request: Request) -> bool:
+def predicted(
+    act: Act,
+    break_: Break,
+    request: Request,
+) -> bool:
     """Returns whether the docs predict this failure: the request was under way at the break.
     The error shows whether a stream had started.
     """
@@ -80,7 +84,11 @@ def check_requests(requests: Sequence[Request], breaks: Sequence[tuple[Act, Brea
     said = "; ".join(f"{count} × {cause}" for cause, count in causes.most_common(5))
     failed = sum(request.failed for request in requests)
     seen = f"{len(requests):,} sent, {failed} failed, {len(wrong)} of them not predicted"
-    return Check("requests that fail are predicted", f"{seen} {said}".strip(), not wrong)
+    return Check(
+        "requests that fail are predicted",
+        f"{seen} {said}".strip(),
+        not wrong,
+    )
 
 
 def check_books(

@@ -25,7 +25,12 @@ from benchmarks.gate.gate_rules import (
     decide_selections,
     judge_rows,
 )
-from benchmarks.gate.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
+from benchmarks.gate.score_matrix import (
+    Floats,
+    ModelPair,
+    ScoreMatrix,
+    close_pairs,
+)
 from harness.gate.budget import FUTILITY
 from harness.gate.offline.design import Design
 from harness.gate.suite_plan import QUALITY_CLAIMS, Claim
@@ -37,7 +42,8 @@ STEEPEST = 5_000.0
 
 def tilt_weights(d: Floats, mean: float) -> Floats:
     """Finds the item weights, exponential in d, for which the mean difference is `mean`."""
-    low, high = -STEEPEST, STEEPEST
+    low = -STEEPEST
+    high = STEEPEST
     for _ in range(200):
         middle = (low + high) / 2.0
         if float(np.sum(_weights(d, middle) * d)) < mean:
@@ -54,7 +60,10 @@ def _weights(d: Floats, tilt: float) -> Floats:
 
 
 def resample_items(
-    pair: ModelPair, mean: float, shape: Sequence[int], rng: np.random.Generator
+    pair: ModelPair,
+    mean: float,
+    shape: Sequence[int],
+    rng: np.random.Generator,
 ) -> tuple[Floats, Floats]:
     """Draws items with the true mean difference `mean`. Returns both sides' scores."""
     items = rng.choice(len(pair.d), size=tuple(shape), p=tilt_weights(pair.d, mean))
@@ -95,9 +104,18 @@ def measure_rule(
     found: dict[str, list[tuple[float, float]]] = {rule: [] for rule in rules}
     for index, pair in enumerate(pairs):
         rng = np.random.default_rng([seed, index, n, round(lift * 1000)])
-        a, b = resample_items(pair, theta0 + lift, (replications, n), rng)
+        a, b = resample_items(
+            pair,
+            theta0 + lift,
+            (replications, n),
+            rng,
+        )
         for rule in rules:
-            promoted, used = RULES[rule](a, b, theta0)
+            promoted, used = RULES[rule](
+                a,
+                b,
+                theta0,
+            )
             found[rule].append((float(promoted.mean()), float(used.mean())))
     return {rule: BenchmarkCell.from_pairs(pairs) for rule, pairs in found.items()}
 
@@ -129,7 +147,8 @@ def measure_selection(
 
 
 SIZES: Final = (200, 500)
-FIVE, TEN = 0.05, 0.10
+FIVE = 0.05
+TEN = 0.10
 # The gate's goals on every matrix (statistics.md §4).
 MOST_FALSE_MEAN: Final = 0.055
 MOST_FALSE_WORST: Final = 0.065
@@ -181,23 +200,44 @@ def run_gate_benchmark(
 
 
 def _lines(
-    plan: GateBenchmarkPlan, cell: tuple[str, Sequence[ModelPair], Claim, int]
+    plan: GateBenchmarkPlan,
+    cell: tuple[str, Sequence[ModelPair], Claim, int],
 ) -> list[GateBenchmarkRow]:
     name, pairs, claim, n = cell
     print(f"{name}, {claim.value}, {n} items", file=sys.stderr)
 
     def cells(lift: float, replications: int) -> dict[str, BenchmarkCell]:
-        draws: dict[str, Any] = {"n": n, "lift": lift, "seed": plan.seed}
-        rules = measure_rule(pairs, claim, replications=replications, **draws)
+        draws: dict[str, Any] = {
+            "n": n,
+            "lift": lift,
+            "seed": plan.seed,
+        }
+        rules = measure_rule(
+            pairs,
+            claim,
+            replications=replications,
+            **draws,
+        )
         # Half the replications, because each judges several candidates.
-        half = measure_selection(pairs, claim, replications=replications // 2, **draws)
+        half = measure_selection(
+            pairs,
+            claim,
+            replications=replications // 2,
+            **draws,
+        )
         return {**rules, SEVERAL: half}
 
-    null, five = cells(0.0, plan.replications), cells(FIVE, plan.power)
+    null = cells(0.0, plan.replications)
+    five = cells(FIVE, plan.power)
     ten = cells(TEN, plan.power)
     rows = []
     for rule in null:
-        promoted = null[rule].mean, null[rule].worst, five[rule].mean, ten[rule].mean
+        promoted = (
+            null[rule].mean,
+            null[rule].worst,
+            five[rule].mean,
+            ten[rule].mean,
+        )
         items = null[rule].items, five[rule].items, ten[rule].items
         rows.append(GateBenchmarkRow(name, claim, n, rule, len(pairs), *promoted, *items))
     return rows
@@ -211,15 +251,31 @@ def missed_goals(lines: Sequence[GateBenchmarkRow]) -> Iterator[str]:
             continue
         checks = [
             ("false promotions, mean", line.false_mean, MOST_FALSE_MEAN),
-            ("false promotions, worst pair", line.false_worst, MOST_FALSE_WORST),
+            (
+                "false promotions, worst pair",
+                line.false_worst,
+                MOST_FALSE_WORST,
+            ),
         ]
         # The other goals hold only for superiority and suites of 500 items or more.
         if line.rule == OURS and line.claim is Claim.SUPERIOR and line.n >= 500:
             lost = fixed[line.matrix, line.claim, line.n].five - line.five
             checks += [
-                ("share of the items at +5", line.items_five / line.n, MOST_ITEMS_FIVE),
-                ("share of the items at +10", line.items_ten / line.n, MOST_ITEMS_TEN),
-                ("power lost at +5 against the paired t", lost, MOST_POWER_LOST),
+                (
+                    "share of the items at +5",
+                    line.items_five / line.n,
+                    MOST_ITEMS_FIVE,
+                ),
+                (
+                    "share of the items at +10",
+                    line.items_ten / line.n,
+                    MOST_ITEMS_TEN,
+                ),
+                (
+                    "power lost at +5 against the paired t",
+                    lost,
+                    MOST_POWER_LOST,
+                ),
             ]
         for what, value, limit in checks:
             if not value <= limit:
@@ -227,7 +283,9 @@ def missed_goals(lines: Sequence[GateBenchmarkRow]) -> Iterator[str]:
                 yield f"{where}: {what} {value:.3f}, goal {limit:.3f}"
 
 
-WEEKS, EACH_WEEK = 13, 5  # a route's schedule: rounds of a quarter, candidates of a round
+# a route's schedule: rounds of a quarter, candidates of a round
+WEEKS = 13
+EACH_WEEK = 5
 
 
 @dataclass(frozen=True)
@@ -256,10 +314,14 @@ def weekly_alphas() -> list[float]:
 
 
 def measure_quarter(
-    matrix: ScoreMatrix, n: int, replications: int = 600, seed: int = 11
+    matrix: ScoreMatrix,
+    n: int,
+    replications: int = 600,
+    seed: int = 11,
 ) -> QuarterRow:
     """Measures quarters on the closest pairs of a matrix."""
-    pairs, alphas = close_pairs(matrix, 3), weekly_alphas()
+    pairs = close_pairs(matrix, 3)
+    alphas = weekly_alphas()
     shares = []
     for index, pair in enumerate(pairs):
         any_passed = np.zeros(replications, dtype=bool)
@@ -272,19 +334,40 @@ def measure_quarter(
         np.mean(
             [
                 _passes(
-                    p, n, replications, 0.1, alphas[week], np.random.default_rng([seed, week])
+                    p,
+                    n,
+                    replications,
+                    0.1,
+                    alphas[week],
+                    np.random.default_rng([seed, week]),
                 ).mean()
                 for p in pairs
             ]
         )
         for week in (0, 3, WEEKS - 1)
     ]
-    return QuarterRow(matrix.name, n, float(np.mean(shares)), max(shares), *map(float, found))
+    return QuarterRow(
+        matrix.name,
+        n,
+        float(np.mean(shares)),
+        max(shares),
+        *map(float, found),
+    )
 
 
 def _passes(
-    pair: ModelPair, n: int, rows: int, lift: float, alpha: float, rng: np.random.Generator
+    pair: ModelPair,
+    n: int,
+    rows: int,
+    lift: float,
+    alpha: float,
+    rng: np.random.Generator,
 ) -> np.ndarray:
-    a, b = resample_items(pair, lift, (rows, n), rng)
+    a, b = resample_items(
+        pair,
+        lift,
+        (rows, n),
+        rng,
+    )
     design = Design(Claim.SUPERIOR, MARGIN, n, alpha, futility=FUTILITY)
     return np.asarray(judge_rows(b - a, design)[0], dtype=bool)

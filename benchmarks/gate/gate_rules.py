@@ -28,7 +28,11 @@ PEEK_EVERY = 25
 _ROWS = 100
 
 
-def hybrid(a: Floats, b: Floats, theta0: float) -> Result:
+def hybrid(
+    a: Floats,
+    b: Floats,
+    theta0: float,
+) -> Result:
     """Applies the product's own gate."""
     claim = Claim.NON_INFERIOR if theta0 < 0.0 else Claim.SUPERIOR
     return judge_rows(b - a, Design(claim, MARGIN, a.shape[1], ALPHA))
@@ -42,9 +46,15 @@ def judge_rows(d: Floats, design: Design) -> Result:
     return promoted, np.concatenate([one.n_used for one in decided])
 
 
-def paired_t(a: Floats, b: Floats, theta0: float, every: int | None = None) -> Result:
+def paired_t(
+    a: Floats,
+    b: Floats,
+    theta0: float,
+    every: int | None = None,
+) -> Result:
     """Applies the paired t test to all items, or after each `every` items until p <= ALPHA."""
-    d, n = b - a, a.shape[1]
+    d = b - a
+    n = a.shape[1]
     promoted = np.zeros(len(d), dtype=np.bool_)
     used = np.full(len(d), n)
     for peeked in range(every or n, n + 1, every or n):
@@ -82,7 +92,8 @@ def decide_selections(
     """
     rows, n = differences[0].shape
     design = Design(claim, MARGIN, n, ALPHA / len(differences), futility=FUTILITY)
-    deltas, items = [], []
+    deltas = []
+    items = []
     for d in differences:
         promoted, used = judge_rows(d, design)
         means = np.cumsum(d, axis=1)[np.arange(rows), used - 1] / used

@@ -29,7 +29,11 @@ from benchmarks.gate.score_matrix import (
     load_epochs,
     load_matrix,
 )
-from benchmarks.gate.worst_null import MOST_FOUND, TWO_ERRORS, search_worst_nulls
+from benchmarks.gate.worst_null import (
+    MOST_FOUND,
+    TWO_ERRORS,
+    search_worst_nulls,
+)
 from benchmarks.print_rows import print_cells, print_rows
 from harness.frame import package_data
 from harness.gate.suite_plan import Claim
@@ -44,10 +48,23 @@ MISSED = 3
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument(
-        "matrix", nargs="*", type=Path, help="default: three real and four generated"
+        "matrix",
+        nargs="*",
+        type=Path,
+        help="default: three real and four generated",
     )
-    options.add_argument("--replications", type=int, default=2000, help="per pair at the null")
-    options.add_argument("--size", type=int, action="append", help="items: 200 and 500")
+    options.add_argument(
+        "--replications",
+        type=int,
+        default=2000,
+        help="per pair at the null",
+    )
+    options.add_argument(
+        "--size",
+        type=int,
+        action="append",
+        help="items: 200 and 500",
+    )
     chosen = options.parse_args()
     files = chosen.matrix or sorted(package_data.path("datasets/gatebench").glob("*.csv"))
     matrices = [load_matrix(file) for file in files]
@@ -77,7 +94,10 @@ def main() -> int:
         repeats = load_epochs(package_data.path("datasets/gatebench/suite_epochs.csv"))
         found = measure_repeats(repeats, plan.replications, plan.seed)
         heads = ("model", "passes as better than itself")
-        print_cells("claims about these items, each asked twice", [heads, *found.items()])
+        print_cells(
+            "claims about these items, each asked twice",
+            [heads, *found.items()],
+        )
         worst = [*search_worst_nulls(seed=plan.seed)]
         print_rows("worst nulls that a search finds: shares promoted", worst)
         missed += [one for one in worst if one.promoted > MOST_FOUND + TWO_ERRORS]
@@ -97,7 +117,11 @@ def cluster_rows(matrix: ScoreMatrix, plan: GateBenchmarkPlan) -> list[ClusterRo
 
 
 def missing_rows(matrix: ScoreMatrix, plan: GateBenchmarkPlan) -> list[MissingRow]:
-    draws = {"n": plan.sizes[0], "replications": plan.replications // 2, "seed": plan.seed}
+    draws = {
+        "n": plan.sizes[0],
+        "replications": plan.replications // 2,
+        "seed": plan.seed,
+    }
     pairs = close_pairs(matrix, 2)
     return [row for claim in plan.claims for row in measure_missing(pairs, claim, **draws)]
 

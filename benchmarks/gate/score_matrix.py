@@ -112,7 +112,8 @@ def load_epochs(path: Path) -> dict[str, Floats]:
 def row(epochs: Floats) -> ScoreRow:
     """Averages a model's scores over the epochs. epochs: epochs by items."""
     return ScoreRow(
-        np.nan_to_num(epochs, nan=1.0).mean(axis=0), np.nan_to_num(epochs, nan=0.0).mean(axis=0)
+        np.nan_to_num(epochs, nan=1.0).mean(axis=0),
+        np.nan_to_num(epochs, nan=0.0).mean(axis=0),
     )
 
 
@@ -127,7 +128,8 @@ def _scores(text: str, top: float) -> Floats:
     if len(fields) == 2 and _digits(fields[1]) and len(fields[1]) > 1:
         fields = fields[1:]
     if len(fields) == 1 and _digits(fields[0]):
-        fields, top = list(fields[0]), 1.0
+        fields = list(fields[0])
+        top = 1.0
     values = [float("nan") if field == UNSCORED else float(field) / top for field in fields]
     scores = np.array(values, dtype=np.float64)
     given = scores[~np.isnan(scores)]
@@ -140,7 +142,11 @@ def _digits(field: str) -> bool:
     return bool(field) and set(field) <= {"0", "1", UNSCORED}
 
 
-def close_pairs(matrix: ScoreMatrix, count: int, seed: int = 7) -> list[ModelPair]:
+def close_pairs(
+    matrix: ScoreMatrix,
+    count: int,
+    seed: int = 7,
+) -> list[ModelPair]:
     """Draws at most `count` pairs of models with means within CLOSE. Raises InputError."""
     models = sorted(matrix.rows)
     pairs = [
@@ -203,7 +209,11 @@ def _draw_chances(kind: ScoreKind, rng: np.random.Generator) -> Floats:
     return np.asarray(1.0 / (1.0 + np.exp(-1.3 * (ability - difficulty + own))))
 
 
-def _simulate_scores(kind: ScoreKind, right: Floats, rng: np.random.Generator) -> Floats:
+def _simulate_scores(
+    kind: ScoreKind,
+    right: Floats,
+    rng: np.random.Generator,
+) -> Floats:
     if kind is ScoreKind.GRADED:
         spread = 0.6
         return np.asarray(rng.beta(spread * right + 0.02, spread * (1.0 - right) + 0.02))[None]

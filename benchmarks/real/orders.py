@@ -19,13 +19,44 @@ SCHEMA: Final[dict[str, Any]] = {
 }
 FORMAT: Final = {
     "type": "json_schema",
-    "json_schema": {"name": "order", "strict": True, "schema": SCHEMA},
+    "json_schema": {
+        "name": "order",
+        "strict": True,
+        "schema": SCHEMA,
+    },
 }
 QUESTION: Final = "Read the order and return its name, city and quantity as JSON.\n\n"
 MOST_TOKENS: Final = 64
-_NAMES: Final = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry", "Ivy")
-_CITIES: Final = ("Paris", "London", "Berlin", "Madrid", "Rome", "Oslo", "Vienna", "Dublin")
-_THINGS: Final = ("lamps", "chairs", "books", "cups", "shirts", "clocks", "towels")
+_NAMES: Final = (
+    "Anna",
+    "Ben",
+    "Clara",
+    "David",
+    "Emma",
+    "Felix",
+    "Grace",
+    "Henry",
+    "Ivy",
+)
+_CITIES: Final = (
+    "Paris",
+    "London",
+    "Berlin",
+    "Madrid",
+    "Rome",
+    "Oslo",
+    "Vienna",
+    "Dublin",
+)
+_THINGS: Final = (
+    "lamps",
+    "chairs",
+    "books",
+    "cups",
+    "shirts",
+    "clocks",
+    "towels",
+)
 _SENTENCES: Final = (
     "{name} from {city} ordered {quantity} {things}.",
     "Please send {quantity} {things} to {name} in {city}.",
@@ -40,9 +71,16 @@ def orders() -> list[dict[str, Any]]:
     return [
         {
             "input": chance.choice(_SENTENCES).format(
-                name=name, city=city, quantity=quantity, things=chance.choice(_THINGS)
+                name=name,
+                city=city,
+                quantity=quantity,
+                things=chance.choice(_THINGS),
             ),
-            "target": {"name": name, "city": city, "quantity": quantity},
+            "target": {
+                "name": name,
+                "city": city,
+                "quantity": quantity,
+            },
             "metadata": {"schema": SCHEMA},
         }
         for name, city, quantity in chosen

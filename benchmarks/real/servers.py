@@ -57,7 +57,13 @@ class Server:
     def start(self) -> float:
         """Starts the server, and returns the seconds until it was healthy."""
         begun = time.monotonic()
-        words = ("-m", "benchmarks.real.servers", str(self.port), str(self.model), self.name)
+        words = (
+            "-m",
+            "benchmarks.real.servers",
+            str(self.port),
+            str(self.model),
+            self.name,
+        )
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(  # noqa: S603 - this very module
                 [sys.executable, *words], stdout=output, stderr=output
@@ -80,7 +86,11 @@ class Server:
         return answer.status_code == httpx.codes.OK
 
 
-def serve(port: int, model: str, name: str) -> None:
+def serve(
+    port: int,
+    model: str,
+    name: str,
+) -> None:
     """Serves until the process is ended."""
     llama = import_module("xllamacpp")
     settings = llama.CommonParams()

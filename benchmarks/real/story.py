@@ -31,7 +31,11 @@ POLICY: Final[Document] = {
         **SHORT["canary"],
         "steps": [
             {"weight_bps": 1000, "min_exposures": 8},
-            {"weight_bps": 5000, "min_exposures": 150, "certify": True},
+            {
+                "weight_bps": 5000,
+                "min_exposures": 150,
+                "certify": True,
+            },
         ],
     },
 }
@@ -57,7 +61,13 @@ class Story:
     act: str = ""
     took_s: dict[str, float] = field(default_factory=dict)  # by act
 
-    def check(self, claim: str, seen: object, *, good: bool) -> None:
+    def check(
+        self,
+        claim: str,
+        seen: object,
+        *,
+        good: bool,
+    ) -> None:
         found = Check(self.act, claim, str(seen), good)
         self.checks.append(found)
         print(f"  {'ok ' if good else 'BAD'} {claim}: {seen}", flush=True)
@@ -87,7 +97,11 @@ class Story:
 
     def serve(self) -> None:
         for server in (self.gemma, self.smollm, self.spare):
-            self.check(f"{server.name} is healthy", f"{server.start():.1f} s", good=True)
+            self.check(
+                f"{server.name} is healthy",
+                f"{server.start():.1f} s",
+                good=True,
+            )
         self.place.init()
         for part in ("router", "control", "agents"):
             self.place.serve(part)
@@ -99,19 +113,30 @@ class Story:
             self.check(f"`/check` of {one['provider']}", seen, good=bool(one["ok"]))
         listed = self.place.cli("model", "discover", "gemma").out
         window = str(CONTEXT // SLOTS)
-        self.check("a slot's context is known", f"{window} tokens", good=window in listed)
+        self.check(
+            "a slot's context is known",
+            f"{window} tokens",
+            good=window in listed,
+        )
         document = self.place.json("doctor", "--tools", SMOLLM, code=1)
         (one,) = document["targets"]
         outcomes = {item["subject"]: item["outcome"] for item in one["findings"]}
         seen = "; ".join(f"{subject}: {outcome}" for subject, outcome in outcomes.items())
-        self.check("`doctor --tools` of SmolLM2, which calls no tools", seen,
-                   good=outcomes["tools"] == "does not")  # fmt: skip
+        self.check(
+            "`doctor --tools` of SmolLM2, which calls no tools",
+            seen,
+            good=outcomes["tools"] == "does not",
+        )
 
     def swap_to_the_better_model(self) -> None:
         number = propose(self.place, "orders", SMOLLM)
         begun = time.monotonic()
         self._await(number, "canary")
-        self.check("evaluated and gated", f"{time.monotonic() - begun:.0f} s", good=True)
+        self.check(
+            "evaluated and gated",
+            f"{time.monotonic() - begun:.0f} s",
+            good=True,
+        )
         self._show_scores(number, "passed")
         with Traffic(self.place, "orders").running() as asking:
             self._await(number, "promoted")
@@ -130,26 +155,48 @@ class Story:
             self.spare.kill()
             killed = time.monotonic()
             self._await(number, "rolled_back")
-            self.check("rolled back", f"{time.monotonic() - killed:.0f} s after", good=True)
+            self.check(
+                "rolled back",
+                f"{time.monotonic() - killed:.0f} s after",
+                good=True,
+            )
         self._show_traffic(asking)
         self.spare.start()
 
     def switch_an_agent(self) -> None:
-        agent = self._post("/agents", {"name": "clerk", "model": "clerk", "tools": []})["id"]
+        agent = self._post(
+            "/agents",
+            {
+                "name": "clerk",
+                "model": "clerk",
+                "tools": [],
+            },
+        )["id"]
         session = f"/agents/{agent}/sessions/{self._new_session(agent)}"
         said = "My name is Anna and my order has the number 1001."
         asks = "Which number does my order have?"
         first = self._say(session, said)["content"]
-        body = {"action": "switch", "model": GEMMA, "reason": "try the other model"}
+        body = {
+            "action": "switch",
+            "model": GEMMA,
+            "reason": "try the other model",
+        }
         asked = self._post(f"{session}/switch_model", body)
         self.place.api("POST", f"/switch-requests/{asked['request']}/approve", {})
         answer = self._say(session, asks)
         shown = f"{answer['target']}: {answer['content'][:80]!r}"
-        self.check("the other model answers the next message", shown,
-                   good=answer["target"] == GEMMA)  # fmt: skip
+        self.check(
+            "the other model answers the next message",
+            shown,
+            good=answer["target"] == GEMMA,
+        )
         turns = ("user", said), ("assistant", first), ("user", asks)
         messages = [{"role": role, "content": text} for role, text in turns]
-        one: Document = {"model": "returns", "messages": messages, "max_tokens": 1}
+        one: Document = {
+            "model": "returns",
+            "messages": messages,
+            "max_tokens": 1,
+        }
         whole = self._post("/v1/chat/completions", one)["usage"]["prompt_tokens"]
         tokens = answer["usage"]["inputTokens"]
         seen = f"{tokens} input tokens; the messages alone have {whole}"
@@ -158,13 +205,27 @@ class Story:
     def send_what_does_not_fit(self) -> None:
         long = self.place.chat("orders", "hello world " * 5000)
         code = long.json().get("error", {}).get("code")
-        refusal = (long.status_code, code) == (400, "context_length_exceeded")
+        refusal = (long.status_code, code) == (
+            400,
+            "context_length_exceeded",
+        )
         self.check("a prompt longer than the context", code, good=refusal)
-        wrong = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "x"}}}
+        wrong = {
+            "type": "json_schema",
+            "json_schema": {"name": "a", "schema": {"type": "x"}},
+        }
         refused = self.place.chat("orders", "Hello", response_format=wrong)
-        self.check("an invalid schema", f"{refused.status_code} {refused.text[:200]}",
-                   good=refused.status_code == httpx.codes.BAD_REQUEST)  # fmt: skip
-        stopped = self.place.chat("orders", "Count to nine.", stop=["e"], max_tokens=20)
+        self.check(
+            "an invalid schema",
+            f"{refused.status_code} {refused.text[:200]}",
+            good=refused.status_code == httpx.codes.BAD_REQUEST,
+        )
+        stopped = self.place.chat(
+            "orders",
+            "Count to nine.",
+            stop=["e"],
+            max_tokens=20,
+        )
         text = stopped.json()["choices"][0]["message"]["content"] or ""
         self.check("a stop word ends the text", repr(text), good="e" not in text)
         empty = self.place.chat("orders", "Hello", grammar='root ::= ""')
@@ -204,7 +265,11 @@ class Story:
             for row in rows
         )
         ends = {(row["outcome"], row["errors"]) for row in rows}
-        self.check(f"the verdict is {outcome.upper()}", seen, good=ends == {(outcome, 0)})
+        self.check(
+            f"the verdict is {outcome.upper()}",
+            seen,
+            good=ends == {(outcome, 0)},
+        )
 
     def _show_traffic(self, asking: Traffic) -> None:
         firsts = [a.first_token_s for a in asking.answers if a.first_token_s is not None]
@@ -213,7 +278,11 @@ class Story:
             f" {statistics.median(firsts):.2f} s (median), {max(firsts):.2f} s at most"
         )
         causes = "; ".join(answer.error for answer in asking.failed[:3])
-        self.check("users noticed nothing", f"{seen} {causes}".strip(), good=not causes)
+        self.check(
+            "users noticed nothing",
+            f"{seen} {causes}".strip(),
+            good=not causes,
+        )
 
     def _post(self, path: str, body: Document) -> Any:
         answer = self.place.router("POST", path, body)
@@ -238,15 +307,26 @@ def stage(folder: Path, program: Path) -> Story:
     data = folder / "orders.jsonl"
     write_orders(data)
     providers = {
-        target.partition("/")[0]: {"kind": "llama_cpp", "api_base": f"{server.url}/v1"}
+        target.partition("/")[0]: {
+            "kind": "llama_cpp",
+            "api_base": f"{server.url}/v1",
+        }
         for target, server in zip((GEMMA, SMOLLM, SPARE), (gemma, smollm, spare), strict=True)
     }
-    route = {"incumbent": GEMMA, "suites": ["orders"], "policy": "real"}
+    route = {
+        "incumbent": GEMMA,
+        "suites": ["orders"],
+        "policy": "real",
+    }
     settings: Document = {
         "providers": providers,
         "policies": {"real": POLICY},
         "suites": {"orders": suite(data)},
-        "routes": {"orders": route, "returns": route, "clerk": {"incumbent": SMOLLM}},
+        "routes": {
+            "orders": route,
+            "returns": route,
+            "clerk": {"incumbent": SMOLLM},
+        },
         "control": {"reconcile_interval_s": 0.5},
         "agents": {"open_on_loopback": True},
     }
@@ -271,8 +351,11 @@ def describe_run(story: Story) -> str:
     """Returns the page, in Markdown."""
     commit = subprocess.run(
         ("git", "rev-parse", "--short", "HEAD"),  # noqa: S607 - of the checkout
-        cwd=ROOT, capture_output=True, check=True, text=True,
-    ).stdout.strip()  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout.strip()
     wrong = sum(not check.good for check in story.checks)
     lines = [
         INTRODUCTION,
@@ -289,7 +372,10 @@ def describe_run(story: Story) -> str:
         ),
     ]
     for act, checks in groupby(story.checks, key=lambda check: check.act):
-        lines += [f"\n## {act.capitalize()}\n", f"{story.took_s[act]:.0f} s.\n"]
+        lines += [
+            f"\n## {act.capitalize()}\n",
+            f"{story.took_s[act]:.0f} s.\n",
+        ]
         lines += [
             f"- {'' if check.good else '**Not as expected:** '}{check.claim}: {check.seen}"
             for check in checks

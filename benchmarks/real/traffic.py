@@ -50,7 +50,8 @@ class Traffic:
 
     def ask(self) -> Answer:
         number = next(self._users)
-        begun, first = time.monotonic(), None
+        begun = time.monotonic()
+        first = None
         target = arm = ""
         try:
             with self.client.chat.completions.with_streaming_response.create(
@@ -70,7 +71,13 @@ class Traffic:
                         if choice.delta.content and first is None:
                             first = time.monotonic() - begun
         except openai.OpenAIError as error:
-            return Answer(target, arm, first, time.monotonic() - begun, repr(error)[:200])
+            return Answer(
+                target,
+                arm,
+                first,
+                time.monotonic() - begun,
+                repr(error)[:200],
+            )
         why = "" if reason and first is not None else f"ended as {reason}"
         return Answer(target, arm, first, time.monotonic() - begun, why)
 
@@ -91,7 +98,11 @@ class Traffic:
                 thread.join()
 
 
-def burst(place: Installation, route: str, count: int) -> list[Answer]:
+def burst(
+    place: Installation,
+    route: str,
+    count: int,
+) -> list[Answer]:
     """Sends the requests of `count` users at the same moment."""
     asking = Traffic(place, route, threads=count)
     found: list[Answer] = []

@@ -50,7 +50,8 @@ class Upstream(asyncio.Protocol):
         if not self._streamed:
             from_json(self._body)
         self.client.write(b"".join(self._arrived))
-        self._arrived, self._streamed = [], False
+        self._arrived = []
+        self._streamed = False
         self._idle.append(self)
 
 
@@ -58,7 +59,8 @@ class Client(asyncio.Protocol):
     """One client's connection. Its requests come one after the other."""
 
     def __init__(self, ports: dict[str, int], idle: dict[str, list[Upstream]]) -> None:
-        self._ports, self._idle = ports, idle
+        self._ports = ports
+        self._idle = idle
         self._reader = httptools.HttpRequestParser(self)
         self._body: list[bytes] = []
 
@@ -88,9 +90,12 @@ class Client(asyncio.Protocol):
         if idle:
             upstream = idle.pop()
         else:
-            loop, port = asyncio.get_running_loop(), self._ports[kind]
+            loop = asyncio.get_running_loop()
+            port = self._ports[kind]
             _, upstream = await loop.create_connection(
-                lambda: Upstream(idle), "127.0.0.1", port
+                lambda: Upstream(idle),
+                "127.0.0.1",
+                port,
             )
         upstream.client = self
         upstream.send(request)

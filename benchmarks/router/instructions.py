@@ -14,16 +14,26 @@ import time
 from pathlib import Path
 
 from benchmarks.print_rows import print_cells
-from tests.support.router.costed_requests import KINDS, CostedRequest, meter_of
+from tests.support.router.costed_requests import (
+    KINDS,
+    CostedRequest,
+    meter_of,
+)
 from tests.support.router.counted_router import RouterMeter
 
-WARM_UP, ROUND, ROUNDS = 300, 100, 7
+WARM_UP = 300
+ROUND = 100
+ROUNDS = 7
 
 
 HEADS = ("name", "calls", "coroutines", "cpu_us")
 
 
-def measured(name: str, kind: CostedRequest, folder: Path) -> tuple[str, int, int, float]:
+def measured(
+    name: str,
+    kind: CostedRequest,
+    folder: Path,
+) -> tuple[str, int, int, float]:
     """Measures CPU time (median of rounds), then calls, because counting takes time."""
     with meter_of(kind, folder) as meter:
         bodies = kind.bodies()
@@ -57,7 +67,12 @@ def interpreter() -> str:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    options.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=KINDS,
+        default=list(KINDS),
+    )
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="swapgate-bench-") as folder:
         rows = [measured(name, KINDS[name], Path(folder) / name) for name in chosen.kinds]

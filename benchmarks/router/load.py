@@ -24,7 +24,9 @@ BODY = (
     '{"role":"user","content":"%s"}],"temperature":0.2}'
 )
 QUESTION = "What is the answer? "
-USUAL, LARGE = 20, (1 << 20) // len(QUESTION)  # repeats of the question; LARGE fills 1 MiB
+# repeats of the question; LARGE fills 1 MiB
+USUAL = 20
+LARGE = (1 << 20) // len(QUESTION)
 MARK = "user-#"
 SCRIPT = """
 local before, after, n = %s, %s, 0
@@ -38,8 +40,17 @@ end
 """
 
 
-def body(ask: Ask, *, stream: bool, repeats: int = USUAL) -> str:
-    return BODY % (ask.model, '"stream":true,' if stream else "", QUESTION * repeats)
+def body(
+    ask: Ask,
+    *,
+    stream: bool,
+    repeats: int = USUAL,
+) -> str:
+    return BODY % (
+        ask.model,
+        '"stream":true,' if stream else "",
+        QUESTION * repeats,
+    )
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,13 @@ def full_throttle(
     )
     script = folder / "wrk.lua"
     script.write_text(SCRIPT % (json.dumps(before), json.dumps(after), headers))
-    options = ["-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "30s"]
+    options = [
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds:.0f}s",
+        "--timeout",
+        "30s",
+    ]
     where = f"http://127.0.0.1:{port}{ask.path}"
     done = subprocess.run(  # noqa: S603 - our own command
         ["taskset", "-c", str(LOAD_CORE), "wrk", *options, "-s", str(script), where],  # noqa: S607
@@ -122,9 +139,18 @@ class Outcome:
 
 async def generated(job: LoadJob) -> Outcome:
     """Runs the job in its own process, on the load's core."""
-    command = [sys.executable, "-m", "benchmarks.router.load", json.dumps(asdict(job))]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.router.load",
+        json.dumps(asdict(job)),
+    ]
     process = await asyncio.create_subprocess_exec(
-        "taskset", "-c", str(LOAD_CORE), *command, stdout=asyncio.subprocess.PIPE
+        "taskset",
+        "-c",
+        str(LOAD_CORE),
+        *command,
+        stdout=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(job.seconds + 60):
         output, _ = await process.communicate()
@@ -136,7 +162,8 @@ EVENT = b"data: {"
 
 class Generator:
     def __init__(self, job: LoadJob, session: aiohttp.ClientSession) -> None:
-        self._job, self._session = job, session
+        self._job = job
+        self._session = session
         self._count = itertools.count(1)
         self._latencies_ms: list[float] = []
         self._chunks = self._errors = 0
@@ -158,7 +185,8 @@ class Generator:
 
     async def _ask(self, due_s: float) -> None:
         body = self._job.body.replace(MARK, f"user-{next(self._count)}").encode()
-        url, first_s = f"http://127.0.0.1:{self._job.port}{self._job.path}", 0.0
+        url = f"http://127.0.0.1:{self._job.port}{self._job.path}"
+        first_s = 0.0
         try:
             async with self._session.post(url, data=body, headers=self._job.headers) as answer:
                 async for part in answer.content.iter_any():
@@ -187,7 +215,8 @@ class Generator:
 
 async def generate(job: LoadJob) -> Outcome:
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), headers={"content-type": "application/json"}
+        connector=aiohttp.TCPConnector(limit=0),
+        headers={"content-type": "application/json"},
     ) as session:
         return await Generator(job, session).run()
 

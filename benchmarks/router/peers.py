@@ -10,7 +10,14 @@ from typing import Any
 
 import yaml
 
-from benchmarks.router.processes import PATH, PLAIN, STREAMED, Ask, Peer, Site
+from benchmarks.router.processes import (
+    PATH,
+    PLAIN,
+    STREAMED,
+    Ask,
+    Peer,
+    Site,
+)
 
 KINDS = (PLAIN, STREAMED)
 
@@ -45,22 +52,46 @@ def envoy(site: Site) -> Sequence[str]:
         for kind in KINDS
     ]
     routes = [
-        {"match": {"prefix": f"/{kind}/"}, "route": {"cluster": kind, "prefix_rewrite": "/"}}
+        {
+            "match": {"prefix": f"/{kind}/"},
+            "route": {"cluster": kind, "prefix_rewrite": "/"},
+        }
         for kind in KINDS
     ]
     types = "type.googleapis.com/envoy.extensions.filters"
     connections = {
         "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
-        "route_config": {"virtual_hosts": [{"name": "a", "domains": ["*"], "routes": routes}]},
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "a",
+                    "domains": ["*"],
+                    "routes": routes,
+                }
+            ]
+        },
         "http_filters": [
-            {"name": "router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}}
+            {
+                "name": "router",
+                "typed_config": {"@type": f"{types}.http.router.v3.Router"},
+            }
         ],
     }
     chain = {"filters": [{"name": "http", "typed_config": connections}]}
-    listener = {"name": "in", "address": _address(site.port), "filter_chains": [chain]}
+    listener = {
+        "name": "in",
+        "address": _address(site.port),
+        "filter_chains": [chain],
+    }
     resources = {"static_resources": {"listeners": [listener], "clusters": clusters}}
-    options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+    options = [
+        "--concurrency",
+        "1",
+        "--disable-hot-restart",
+        "--log-level",
+        "error",
+    ]
     return ["envoy", "-c", _written(site, resources), *options]
 
 
@@ -77,7 +108,15 @@ def litellm(site: Site) -> Sequence[str]:
         for kind in KINDS
     ]
     config = _written(site, {"model_list": models})
-    return ["litellm", "--config", config, "--host", "127.0.0.1", "--port", str(site.port)]
+    return [
+        "litellm",
+        "--config",
+        config,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(site.port),
+    ]
 
 
 def portkey(site: Site) -> Sequence[str]:
@@ -99,10 +138,19 @@ def by_header(site: Site, kind: str) -> Ask:
 
 
 MASTER_KEY = "sk-0123456789abcdef0123456789abcdef"
-OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": MASTER_KEY}
+OFFLINE = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_MASTER_KEY": MASTER_KEY,
+}
 PEERS = {
     "envoy": Peer("Envoy", envoy, by_prefix),
-    "litellm": Peer("LiteLLM", litellm, by_model, env=OFFLINE, start_s=120.0),
+    "litellm": Peer(
+        "LiteLLM",
+        litellm,
+        by_model,
+        env=OFFLINE,
+        start_s=120.0,
+    ),
     "gateway": Peer("Portkey", portkey, by_header, env={"NODE_ENV": "production"}),
 }
 

@@ -40,7 +40,11 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             # Each start would compile all modules anew.
-            env={**environ, "PYTHONDONTWRITEBYTECODE": "", **(env or {})},
+            env={
+                **environ,
+                "PYTHONDONTWRITEBYTECODE": "",
+                **(env or {}),
+            },
         )
     stack.callback(_end, process)
     return process
@@ -55,7 +59,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(10)
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes], timeout_s: float) -> None:
+def wait_for(
+    port: int,
+    process: subprocess.Popen[bytes],
+    timeout_s: float,
+) -> None:
     """Waits until the process listens on the port. Raises DidNotStart."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until and process.poll() is None:
@@ -68,7 +76,8 @@ def wait_for(port: int, process: subprocess.Popen[bytes], timeout_s: float) -> N
 
 # If other processes use a larger share of all cores' time, a round's figures are unreliable.
 TOO_BUSY = 0.1
-PEER_CORE, LOAD_CORE = 1, 0
+PEER_CORE = 1
+LOAD_CORE = 0
 
 
 def tree(pid: int) -> list[psutil.Process]:
@@ -102,7 +111,8 @@ class Busy:
     steal: float = 0.0
 
     def __enter__(self) -> Self:
-        self._before, self._began = psutil.cpu_times(), time.monotonic()
+        self._before = psutil.cpu_times()
+        self._began = time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,7 +129,8 @@ class Busy:
         return max(0.0, self.total - ours_s / (self.seconds * (os.cpu_count() or 1)))
 
 
-PLAIN, STREAMED = "plain", "streamed"
+PLAIN = "plain"
+STREAMED = "streamed"
 PATH = "/v1/chat/completions"
 
 

@@ -25,7 +25,14 @@ from typing import Final
 from benchmarks.print_rows import print_cells
 from benchmarks.router import floor, peers, swapgate, upstream
 from benchmarks.router.instructions import interpreter
-from benchmarks.router.load import LARGE, LoadJob, Outcome, body, full_throttle, generated
+from benchmarks.router.load import (
+    LARGE,
+    LoadJob,
+    Outcome,
+    body,
+    full_throttle,
+    generated,
+)
 from benchmarks.router.processes import (
     PEER_CORE,
     PLAIN,
@@ -84,14 +91,24 @@ class Running:
 
 
 def contender(
-    peer: Peer, folder: Path, upstreams: dict[str, int], pids: Sequence[int], seconds: float
+    peer: Peer,
+    folder: Path,
+    upstreams: dict[str, int],
+    pids: Sequence[int],
+    seconds: float,
 ) -> Figures:
     """Raises DidNotStart."""
     with ExitStack() as stack:
         site = Site(folder, free_port(), upstreams)
         folder.mkdir(parents=True)
         command = peer.command(site)
-        process = start(command, stack, core=PEER_CORE, log=folder / "log", env=peer.env)
+        process = start(
+            command,
+            stack,
+            core=PEER_CORE,
+            log=folder / "log",
+            env=peer.env,
+        )
         wait_for(site.port, process, peer.start_s)
         asks = {kind: peer.ask(site, kind) for kind in (PLAIN, STREAMED)}
         wait_for_answer(site.port, asks[PLAIN], peer.start_s)
@@ -99,9 +116,14 @@ def contender(
         return figures(running, pids, seconds)
 
 
-def wait_for_answer(port: int, ask: Ask, timeout_s: float) -> None:
+def wait_for_answer(
+    port: int,
+    ask: Ask,
+    timeout_s: float,
+) -> None:
     """Waits for an answer: a process may listen long before it answers. Raises DidNotStart."""
-    data, kind = body(ask, stream=False).encode(), {"content-type": "application/json"}
+    data = body(ask, stream=False).encode()
+    kind = {"content-type": "application/json"}
     address = f"http://127.0.0.1:{port}{ask.path}"
     request = urllib.request.Request(address, data, {**ask.headers, **kind})
     until = time.monotonic() + timeout_s
@@ -115,7 +137,11 @@ def wait_for_answer(port: int, ask: Ask, timeout_s: float) -> None:
     raise DidNotStart(f"no answer with status 200 after {timeout_s:.0f} s")
 
 
-def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
+def figures(
+    running: Running,
+    pids: Sequence[int],
+    seconds: float,
+) -> Figures:
     """Measures a round. pids: the provider's processes, whose CPU time is the benchmark's."""
     throttle = (running.ports[PLAIN], running.asks[PLAIN], running.folder)
     full_throttle(*throttle, connections=CONNECTIONS, seconds=WARM_S)
@@ -133,9 +159,18 @@ def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
         stream_cpu_s = running.cpu_s() - before if streams.chunks else math.nan
         resident_mib = rss_mib(running.pid) if running.pid else math.nan
         # This provider reads the whole body before it answers.
-        throttle = (running.ports[STREAMED], running.asks[STREAMED], running.folder)
+        throttle = (
+            running.ports[STREAMED],
+            running.asks[STREAMED],
+            running.folder,
+        )
         before = running.cpu_s()
-        large = full_throttle(*throttle, connections=4, seconds=seconds, repeats=LARGE)
+        large = full_throttle(
+            *throttle,
+            connections=4,
+            seconds=seconds,
+            repeats=LARGE,
+        )
         large_cpu_s = math.nan if large.errors else running.cpu_s() - before
         ours = _ours_s(running, pids) - ours
     return Figures(
@@ -153,7 +188,13 @@ def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
     )
 
 
-def _generate(running: Running, kind: str, seconds: float, *, per_s: float = 0.0) -> Outcome:
+def _generate(
+    running: Running,
+    kind: str,
+    seconds: float,
+    *,
+    per_s: float = 0.0,
+) -> Outcome:
     ask = running.asks[kind]
     job = LoadJob(
         port=running.ports[kind],
@@ -176,7 +217,8 @@ def _ours_s(running: Running, pids: Sequence[int]) -> float:
     return sum(own) + load.ru_utime + load.ru_stime + time.process_time()
 
 
-DIRECT, LIMIT = "direct", "nginx"
+DIRECT = "direct"
+LIMIT = "nginx"
 Column = Callable[[Figures, Figures], float]
 
 # Each function gets the contender's and the direct figures of one round.
@@ -200,13 +242,22 @@ def median(values: Iterable[float]) -> float:
     return statistics.median(known) if known else math.nan
 
 
-def per_round(rounds: Rounds, name: str, column: Column) -> list[float]:
+def per_round(
+    rounds: Rounds,
+    name: str,
+    column: Column,
+) -> list[float]:
     return [column(*both) for both in zip(rounds[name], rounds[DIRECT], strict=True)]
 
 
 def table(rounds: Rounds) -> Iterator[list[object]]:
     """Builds the table. A ratio to nginx is the median of the rounds' ratios."""
-    yield ["", *COLUMNS, *(f"{title} of nginx's" for title in COLUMNS), "errors"]
+    yield [
+        "",
+        *COLUMNS,
+        *(f"{title} of nginx's" for title in COLUMNS),
+        "errors",
+    ]
     for name, figures in rounds.items():
         values = [per_round(rounds, name, column) for column in COLUMNS.values()]
         limits = [per_round(rounds, LIMIT, column) for column in COLUMNS.values()]
@@ -214,7 +265,12 @@ def table(rounds: Rounds) -> Iterator[list[object]]:
             median(own / limit if limit else math.nan for own, limit in zip(*both, strict=True))
             for both in zip(values, limits, strict=True)
         ]
-        yield [name, *map(median, values), *ratios, sum(one.errors for one in figures)]
+        yield [
+            name,
+            *map(median, values),
+            *ratios,
+            sum(one.errors for one in figures),
+        ]
 
 
 def machine_lines(rounds: Rounds) -> list[str]:
@@ -239,8 +295,18 @@ TOOLS: Final = ("nginx", "wrk", "taskset")
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rounds", type=int, default=3, choices=range(1, 21))
-    options.add_argument("--seconds", type=float, default=3.0, help="per measurement")
+    options.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        choices=range(1, 21),
+    )
+    options.add_argument(
+        "--seconds",
+        type=float,
+        default=3.0,
+        help="per measurement",
+    )
     chosen = options.parse_args()
     if (os.cpu_count() or 1) < 2:
         sys.exit("this needs two cores: one for the contender, one for the load")
@@ -248,7 +314,10 @@ def main() -> None:
         print(f"skipped: not on PATH: {', '.join(missing)}")
         return
     seconds = min(60.0, max(2.0, chosen.seconds))
-    with tempfile.TemporaryDirectory(prefix="swapgate-bench-") as folder, ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="swapgate-bench-") as folder,
+        ExitStack() as stack,
+    ):
         plain, streamed, pids = upstream.serve(Path(folder), stack)
         ports = {PLAIN: plain, STREAMED: streamed}
         rounds = compared(Path(folder), ports, pids, chosen.rounds, seconds)
@@ -257,11 +326,20 @@ def main() -> None:
 
 
 def compared(
-    folder: Path, upstreams: dict[str, int], pids: Sequence[int], rounds: int, seconds: float
+    folder: Path,
+    upstreams: dict[str, int],
+    pids: Sequence[int],
+    rounds: int,
+    seconds: float,
 ) -> Rounds:
     """Raises DidNotStart."""
     found: dict[str, list[Figures]] = {name: [] for name in (DIRECT, *PEERS)}
-    alone = Running(upstreams, {kind: Ask(model=kind) for kind in upstreams}, None, folder)
+    alone = Running(
+        upstreams,
+        {kind: Ask(model=kind) for kind in upstreams},
+        None,
+        folder,
+    )
     for number in range(1, rounds + 1):
         found[DIRECT].append(figures(alone, pids, seconds))
         for name, peer in PEERS.items():

@@ -29,30 +29,71 @@ from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
 from tests.support.store import records
 
-SECRET, KEY = b"benchmark", "sk-sg-benchmark"
+SECRET = b"benchmark"
+KEY = "sk-sg-benchmark"
 WEIGHT_BPS = 100
 
 
-def put_route(tx: Transaction, name: str, port: int, clock: SystemClock) -> None:
+def put_route(
+    tx: Transaction,
+    name: str,
+    port: int,
+    clock: SystemClock,
+) -> None:
     """Stores a route with a live canary of the same provider."""
     now = clock.now()
     prices = {model: Price(1.0, 2.0) for model in ("m", "m2")}
     Providers(tx).put(Provider(name, "custom", f"http://127.0.0.1:{port}/v1", prices=prices))
-    incumbent, candidate = (Routing(tx).add_target(Target(name, m)) for m in ("m", "m2"))
-    commit = partial(Routing(tx).commit, actor="bench", reason="bench", now=now)
+    incumbent = Routing(tx).add_target(Target(name, "m"))
+    candidate = Routing(tx).add_target(Target(name, "m2"))
+    commit = partial(
+        Routing(tx).commit,
+        actor="bench",
+        reason="bench",
+        now=now,
+    )
     commit(CreateRoute(name, incumbent), expected_version=0)
-    sides = {"route": name, "incumbent": incumbent, "candidate": candidate}
+    sides = {
+        "route": name,
+        "incumbent": incumbent,
+        "candidate": candidate,
+    }
     proposal = records.proposal(
-        f"p_{name}", policy=Policy("bench"), plans=(), runs={}, phase=ProposalPhase.CANARY,
-        created_at=now, updated_at=now, retry_at=None, **sides,
-    )  # fmt: skip
+        f"p_{name}",
+        policy=Policy("bench"),
+        plans=(),
+        runs={},
+        phase=ProposalPhase.CANARY,
+        created_at=now,
+        updated_at=now,
+        retry_at=None,
+        **sides,
+    )
     Proposals(tx).add(proposal)
     lasts = {"decided_at": now, "expires_at": now + timedelta(days=1)}
-    proof = records.verdict(Passed, f"v_{name}", suites=(), inputs={}, **lasts, **sides)
+    proof = records.verdict(
+        Passed,
+        f"v_{name}",
+        suites=(),
+        inputs={},
+        **lasts,
+        **sides,
+    )
     Verdicts(tx).store(proof, proposal.id)
     started = dict.fromkeys(("started_at", "step_started_at", "updated_at"), now)
-    parts = {"proposal": proposal.id, "verdict": proof.id, "policy": proposal.policy.canary}
-    Rollouts(tx).add(records.rollout(f"ro_{name}", **parts, **started, **sides))
+    parts = {
+        "proposal": proposal.id,
+        "verdict": proof.id,
+        "policy": proposal.policy.canary,
+    }
+    Rollouts(tx).add(
+        records.rollout(
+            f"ro_{name}",
+            **parts,
+            **started,
+            **sides,
+        )
+    )
     canary = StartCanary(name, proof, f"ro_{name}", WEIGHT_BPS, "salt")
     commit(canary, expected_version=1)
 
@@ -61,12 +102,27 @@ def seeded(folder: Path, ports: dict[str, int]) -> Store:
     clock = SystemClock()
     url = f"sqlite:///{folder / 'swapgate.db'}"
     migrate.upgrade(url)
-    store = Store(url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(
+        url,
+        secret=SECRET,
+        clock=clock,
+        signatures=CONTROL,
+    )
     with store.write() as tx:
         for name, port in ports.items():
             put_route(tx, name, port, clock)
         hashed = key_hash(KEY, SECRET)
-        ApiKeys(tx).add(ApiKey("k_1", "bench", hashed, "mark", None, frozenset(), clock.now()))
+        ApiKeys(tx).add(
+            ApiKey(
+                "k_1",
+                "bench",
+                hashed,
+                "mark",
+                None,
+                frozenset(),
+                clock.now(),
+            )
+        )
     return store
 
 
@@ -87,4 +143,10 @@ def ask(site: Site, kind: str) -> Ask:  # noqa: ARG001 - an Ask's maker
     return Ask(model=kind, headers={"authorization": f"Bearer {KEY}"})
 
 
-PEER = Peer("Swapgate", command, ask, env=ENV, start_s=60.0)
+PEER = Peer(
+    "Swapgate",
+    command,
+    ask,
+    env=ENV,
+    start_s=60.0,
+)

@@ -54,7 +54,8 @@ def nginx_command(folder: Path, rest: str) -> list[str]:
 
 def serve(folder: Path, stack: ExitStack) -> tuple[int, int, list[int]]:
     """Starts both processes. Returns the ports of whole answers and streams, and the pids."""
-    plain, streamed = free_port(), free_port()
+    plain = free_port()
+    streamed = free_port()
     rest = (
         f"server {{ listen 127.0.0.1:{plain}; default_type application/json;"
         f" location / {{ return 200 '{ANSWER}'; }} }}"
@@ -62,10 +63,20 @@ def serve(folder: Path, stack: ExitStack) -> tuple[int, int, list[int]]:
     pids = []
     commands = {
         plain: nginx_command(folder / "upstream", rest),
-        streamed: [sys.executable, "-m", "benchmarks.router.upstream", str(streamed)],
+        streamed: [
+            sys.executable,
+            "-m",
+            "benchmarks.router.upstream",
+            str(streamed),
+        ],
     }
     for port, command in commands.items():
-        process = start(command, stack, core=LOAD_CORE, log=folder / f"upstream-{port}.log")
+        process = start(
+            command,
+            stack,
+            core=LOAD_CORE,
+            log=folder / f"upstream-{port}.log",
+        )
         wait_for(port, process, 30)
         pids.append(process.pid)
     return plain, streamed, pids
@@ -124,4 +135,10 @@ async def send_stream(request: web.Request) -> web.StreamResponse:
 if __name__ == "__main__":
     app = web.Application(client_max_size=8 << 20)
     app.router.add_post(PATH, send_stream)
-    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)
+    web.run_app(
+        app,
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        print=None,
+        access_log=None,
+    )

@@ -77,7 +77,12 @@ def build(folder: Path, url: str) -> BenchmarkSite:
     os.environ.update({"SWAPGATE_SECRET": SECRET.decode(), **ENVIRONMENT})
     upgrade(url)
     clock = ManualClock()
-    store = Store(url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(
+        url,
+        secret=SECRET,
+        clock=clock,
+        signatures=CONTROL,
+    )
     try:
         world = SmallInstallation(folder, store, clock=clock)
         world.set_up()
@@ -104,7 +109,8 @@ def request_rows(size: Mapping[str, int], *, postgres: bool) -> list[str]:
         key = "'k_' || substr('0000000' || n.i, -8)"
         day = "date(:at / 1000000, 'unixepoch', '-' || days.d || ' days')"
     days = " UNION ALL ".join(f"SELECT {number} AS d" for number in range(DAYS_OF_SPEND))
-    minutes, each = DAYS_OF_TRAFFIC * 1440, max(1, size["traffic"] // size["routes"])
+    minutes = DAYS_OF_TRAFFIC * 1440
+    each = max(1, size["traffic"] // size["routes"])
     return [
         # Distributes the rows evenly over the routes and minutes.
         (
@@ -159,14 +165,25 @@ ROUTE: Final = "route-0000"
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--size", type=float, action="append", help="part of the goal")
+    options.add_argument(
+        "--size",
+        type=float,
+        action="append",
+        help="part of the goal",
+    )
     options.add_argument("--database", choices=("sqlite", "postgresql"), action="append")
     chosen = options.parse_args()
     for part in chosen.size or [0.01]:
         for kind in chosen.database or ["sqlite", "postgresql"]:
-            with tempfile.TemporaryDirectory() as folder, database(kind) as url:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                database(kind) as url,
+            ):
                 site = build(Path(folder), url)
-                fill(site, {table: max(1, round(rows * part)) for table, rows in GOAL.items()})
+                fill(
+                    site,
+                    {table: max(1, round(rows * part)) for table, rows in GOAL.items()},
+                )
                 installation = open_installation(site.config)
                 print_times(f"{kind}, {part:.0%} of the goal", installation, site)
                 installation.close()
@@ -194,13 +211,29 @@ def fill(site: BenchmarkSite, size: Mapping[str, int]) -> None:
     with engine.begin() as db:
         one, other = db.execute(sa.text("SELECT id FROM target ORDER BY id LIMIT 2")).scalars()
         at = int(time.time() // 60) * 60 * 1_000_000  # noqa: TID251 - the newest row's minute
-        values = {"at": at, "routes": size["routes"], "one": one, "other": other}
+        values = {
+            "at": at,
+            "routes": size["routes"],
+            "one": one,
+            "other": other,
+        }
         for statement in request_rows(size, postgres=postgres):
-            db.execute(sa.text(statement), {**values, "no": False, "rules": "0" * 64})
+            db.execute(
+                sa.text(statement),
+                {
+                    **values,
+                    "no": False,
+                    "rules": "0" * 64,
+                },
+            )
     engine.dispose()
 
 
-def print_times(title: str, installation: Installation, site: BenchmarkSite) -> None:
+def print_times(
+    title: str,
+    installation: Installation,
+    site: BenchmarkSite,
+) -> None:
     app = build_app(installation)
     _, key = keys.create_key(
         installation.context,
@@ -209,20 +242,34 @@ def print_times(title: str, installation: Installation, site: BenchmarkSite) -> 
         secret=installation.secret,
         role=Role.ADMIN,
     )
-    known = {"route": ROUTE, "proposal": site.promoted, "provider": "sim"}
+    known = {
+        "route": ROUTE,
+        "proposal": site.promoted,
+        "provider": "sim",
+    }
     found = []
     for path, operations in app.openapi()["paths"].items():
         for name, value in known.items():
             path = path.replace(f"{{{name}}}", value)  # noqa: PLW2901
         if "get" in operations and path.startswith(PREFIX) and "{" not in path:
-            found.append((*asyncio.run(measured(app, path, key)), path.removeprefix(PREFIX)))
+            found.append(
+                (
+                    *asyncio.run(measured(app, path, key)),
+                    path.removeprefix(PREFIX),
+                )
+            )
     rows = sorted(found, key=lambda row: -row[1])
     limit = [(*row, "over the limit" if row[1] > LIMIT_MS else "") for row in rows]
     print_cells(title, [("p50 ms", "p95 ms", "queries", "read", ""), *limit])
 
 
-async def measured(app: object, path: str, key: str) -> tuple[float, float, int]:
-    headers, times = {"authorization": f"Bearer {key}"}, []
+async def measured(
+    app: object,
+    path: str,
+    key: str,
+) -> tuple[float, float, int]:
+    headers = {"authorization": f"Bearer {key}"}
+    times = []
     transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as http:
         with recorded() as statements:
@@ -231,7 +278,11 @@ async def measured(app: object, path: str, key: str) -> tuple[float, float, int]
             began = time.perf_counter()
             await http.get(path, headers=headers, timeout=900)
             times.append((time.perf_counter() - began) * 1_000)
-    return statistics.median(times), statistics.quantiles(times, n=20)[-1], len(statements)
+    return (
+        statistics.median(times),
+        statistics.quantiles(times, n=20)[-1],
+        len(statements),
+    )
 
 
 if __name__ == "__main__":

@@ -41,7 +41,12 @@ class ClientHook(BuildHookInterface[BuilderConfig]):
             copy.write_bytes(source)
             build_data["force_include"][str(copy)] = place
 
-    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 - hatchling's signature
+    def finalize(
+        self,
+        version: str,  # noqa: ARG002 - hatchling's signature
+        build_data: dict[str, Any],  # noqa: ARG002 - hatchling's signature
+        artifact_path: str,  # noqa: ARG002 - hatchling's signature
+    ) -> None:
         self.copies.cleanup()
 
 

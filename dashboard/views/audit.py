@@ -43,7 +43,12 @@ def show() -> None:
     matching = page.total if selection != ALL_EVENTS else None
     heading = _headline(total, broken, matching)
     with top:
-        st.html(markup.title(heading, markup.escape(f"{CHAIN_NOTE} · {labels.date_time(now)}")))
+        st.html(
+            markup.title(
+                heading,
+                markup.escape(f"{CHAIN_NOTE} · {labels.date_time(now)}"),
+            )
+        )
     if total:
         _events(page, selection, now)
     else:
@@ -59,7 +64,9 @@ def _choices() -> AuditFilter:
     texts = {}
     asked = any(st.query_params.get(name) for name in (*FIELDS, "since", "until"))
     with st.expander(
-        "Filter by who, what and when", icon=":material/filter_alt:", expanded=asked
+        "Filter by who, what and when",
+        icon=":material/filter_alt:",
+        expanded=asked,
     ):
         columns = st.columns([2, 2, 2, 1.3, 1.3])
         for column, (name, (label, example)) in zip(columns, FIELDS.items(), strict=False):
@@ -84,7 +91,11 @@ def _ask_day(label: str, key: str) -> datetime | None:
     return datetime.combine(day, time(), UTC) if isinstance(day, date) else None
 
 
-def _events(page: Page[AuditEvent], selection: AuditFilter, now: datetime) -> None:
+def _events(
+    page: Page[AuditEvent],
+    selection: AuditFilter,
+    now: datetime,
+) -> None:
     """Shows a page of events, and offers all selected events as CSV."""
     if not page:
         st.html(markup.note("No event matches all fields. Shorten or clear a field above."))
@@ -93,7 +104,8 @@ def _events(page: Page[AuditEvent], selection: AuditFilter, now: datetime) -> No
     page_frame.show_turns("audit", "events", page.next)
     st.html(markup.section("Export", "The selected events, with the chain's signatures."))
     # Read now, because Streamlit builds the download in a thread without the visitor's session.
-    ctx, reader = page_frame.context(), current_user.signed_in()
+    ctx = page_frame.context()
+    reader = current_user.signed_in()
 
     def read() -> pd.DataFrame:
         events = queries.read_audit_events(ctx, selection, reader=reader)
@@ -119,7 +131,11 @@ SHOWN_DETAILS: Final = 140
 CHAIN_NOTE: Final = "Swapgate checks the chain of events every minute"
 
 
-def _headline(total: int, broken: int | None, matching: int | None = None) -> str:
+def _headline(
+    total: int,
+    broken: int | None,
+    matching: int | None = None,
+) -> str:
     """Answers whether the log is intact. matching: number of events that fit the filter; None
     without a filter.
     """

@@ -12,7 +12,12 @@ from streamlit.delta_generator import DeltaGenerator
 from dashboard import current_user, markup, page_frame
 from dashboard.dialog_forms import Form, dialog, show_openers
 from dashboard.markup import escape, strong
-from dashboard.views import canary_text, canary_timeline, route_holds, shadows
+from dashboard.views import (
+    canary_text,
+    canary_timeline,
+    route_holds,
+    shadows,
+)
 from dashboard.views.canary_text import CanaryView
 from harness.canary import operations
 from harness.canary import status as canary_status
@@ -66,7 +71,12 @@ def show() -> None:
             show_controls(view.status)
             with st.container(horizontal=True):
                 page_frame.link("compare", "Comparison", "balance", id=rollout.proposal)
-                page_frame.link("routes", "Kill switch and history", "history", route=route)
+                page_frame.link(
+                    "routes",
+                    "Kill switch and history",
+                    "history",
+                    route=route,
+                )
         # styles.css selects this key, to prevent fading during refreshes.
         with st.container(key="live"):
             if rollout.live or rollout.baking:
@@ -77,7 +87,12 @@ def show() -> None:
         moves = canary_text.history_rows(rollout, canary_status.list_canary_moves(ctx, rollout))
         note = f"Rollout {rollout.id}. {canary_text.HISTORY_NOTE}"
         st.html(markup.listing("Actions", note, moves, "No action since it started."))
-    st.html(markup.section("Kill switch", "Forces one model or provider; no canary is needed."))
+    st.html(
+        markup.section(
+            "Kill switch",
+            "Forces one model or provider; no canary is needed.",
+        )
+    )
     show_openers([route_holds.throw.opener(route)])
     shadows.show(routes)
     page_frame.copy_as_cli(["canary", "explain", route], ["shadow", "status"])
@@ -85,7 +100,8 @@ def show() -> None:
 
 def show_proposed(status: RouteStatus) -> None:
     """Shows the route's open proposal, if there is one."""
-    proposal, candidate = status.open_proposal, status.proposed
+    proposal = status.open_proposal
+    candidate = status.proposed
     if proposal is None or candidate is None:
         return
     st.html(markup.banner(f"{candidate.name}: {status.progress_text}.", status.reason))
@@ -93,7 +109,11 @@ def show_proposed(status: RouteStatus) -> None:
 
 
 @st.fragment(run_every="2s")
-def live(route: str, version: int, state: DeltaGenerator) -> None:
+def live(
+    route: str,
+    version: int,
+    state: DeltaGenerator,
+) -> None:
     """Refreshes the figures. version: the rollout's version in the rest of the page."""
     with current_user.live_part("The figures"):
         view = canary_text.load_canary(page_frame.context(), route)
@@ -132,7 +152,12 @@ def timeline(view: CanaryView, status: CanaryStatus) -> None:
     found = canary_timeline.build_frames(status.rollout, status.timeline, view.now)
     panels = canary_timeline.draw(found, page_frame.palette())
     for number, panel in enumerate(panels):
-        st.vega_lite_chart(panel, theme=None, width="stretch", key=f"timeline-{number}")
+        st.vega_lite_chart(
+            panel,
+            theme=None,
+            width="stretch",
+            key=f"timeline-{number}",
+        )
 
 
 def evidence(status: CanaryStatus, *, stale: bool) -> None:
@@ -182,7 +207,12 @@ def show_controls(status: CanaryStatus) -> None:
             label, icon = BUTTONS[signal]
             if signal is RolloutSignal.ABORT and status.rollout.baking:
                 label = TAKE_BACK
-            if st.button(label, icon=icon, disabled=bool(why), key=f"hand-{signal.value}"):
+            if st.button(
+                label,
+                icon=icon,
+                disabled=bool(why),
+                key=f"hand-{signal.value}",
+            ):
                 ask(status, signal)
         if reasons := dict.fromkeys(filter(None, buttons.values())):
             st.html(markup.note(" ".join(reasons)), width="content")
@@ -194,7 +224,8 @@ def list_buttons(status: CanaryStatus) -> dict[RolloutSignal, str]:
     """Lists the signals that a person may send now. Value: why a button is disabled; empty if
     enabled.
     """
-    rollout, why = status.rollout, dict[RolloutSignal, str]()
+    rollout = status.rollout
+    why = dict[RolloutSignal, str]()
     if rollout.baking:
         shown = {RolloutSignal.ABORT, RolloutSignal.FINISH}
     elif rollout.live:
@@ -220,11 +251,17 @@ def ask(status: CanaryStatus, signal: RolloutSignal) -> None:
     if signal is RolloutSignal.ABORT and status.rollout.baking:
         words = TAKE_BACK
     rollout = status.rollout
-    title, about = f"{words}: route {rollout.route}", f"{rollout.id}-{rollout.version}"
+    title = f"{words}: route {rollout.route}"
+    about = f"{rollout.id}-{rollout.version}"
     dialog(title, Role.APPROVER, signal.value)(confirm)(about, status, signal)
 
 
-def confirm(form: Form, _about: str, status: CanaryStatus, signal: RolloutSignal) -> None:
+def confirm(
+    form: Form,
+    _about: str,
+    status: CanaryStatus,
+    signal: RolloutSignal,
+) -> None:
     """Asks a person to confirm a signal, with its effect and what the data say against it.
 
     The action names the version that the person saw; another action in between makes it fail.
@@ -234,7 +271,8 @@ def confirm(form: Form, _about: str, status: CanaryStatus, signal: RolloutSignal
     acted = form.key("acted")
     if st.session_state.get(acted):
         st.rerun()
-    candidate, incumbent = status.candidate.name, status.incumbent.name
+    candidate = status.candidate.name
+    incumbent = status.incumbent.name
     form.say(
         f"{strong(candidate)} {escape(status.state.predicate)}.",
         escape(describe_effect(rollout, candidate, incumbent, signal)),
@@ -242,9 +280,18 @@ def confirm(form: Form, _about: str, status: CanaryStatus, signal: RolloutSignal
     for warning in status.objections(signal):
         st.html(markup.banner("▲ The data speak against this.", warning))
 
-    def act(ctx: Context, actor: Actor, reason: str) -> None:
+    def act(
+        ctx: Context,
+        actor: Actor,
+        reason: str,
+    ) -> None:
         operations.operate(
-            ctx, actor, rollout.route, signal, reason, expected_version=rollout.version
+            ctx,
+            actor,
+            rollout.route,
+            signal,
+            reason,
+            expected_version=rollout.version,
         )
         st.session_state[acted] = True
 

@@ -13,13 +13,26 @@ from dashboard import labels, markup, page_frame
 from dashboard.markup import Tile, VerdictCard, escape, strong
 from harness.canary.canary_state import CanaryStateKind
 from harness.canary.status import CanaryStatus, list_canaries, list_rollouts
-from harness.frame.formatting import format_estimate, format_harm, format_percent
+from harness.frame.formatting import (
+    format_estimate,
+    format_harm,
+    format_percent,
+)
 from harness.frame.signing.audit import AuditEvent
 from harness.gate.explain import StepNeed
-from harness.gate.guardrail_rows import HALF_DISTANCE, SOME_EVIDENCE, GuardrailRow
+from harness.gate.guardrail_rows import (
+    HALF_DISTANCE,
+    SOME_EVIDENCE,
+    GuardrailRow,
+)
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.observation import TrafficMinute
-from harness.gate.online.rollout import CanaryEnd, Rollout, RolloutState, find_end
+from harness.gate.online.rollout import (
+    CanaryEnd,
+    Rollout,
+    RolloutState,
+    find_end,
+)
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.reliability.latency import merge_histograms, quantile_ms
@@ -60,7 +73,10 @@ def load_canary(ctx: Context, route: str) -> CanaryView:
 def list_canary_routes(ctx: Context) -> Sequence[str]:
     """Lists the routes: with a live canary first, then with an ended one, then without."""
     order = {rollout.route: 0 if rollout.live else 1 for rollout in list_rollouts(ctx)}
-    return sorted(page_frame.route_names(ctx), key=lambda name: (order.get(name, 2), name))
+    return sorted(
+        page_frame.route_names(ctx),
+        key=lambda name: (order.get(name, 2), name),
+    )
 
 
 TIMELINE_NOTE: Final = (
@@ -75,7 +91,9 @@ GUARDRAILS_NOTE = (
 
 def headline(view: CanaryView, status: CanaryStatus) -> str:
     """Renders the state of the canary, the next step, and a warning if no requests arrive."""
-    rollout, state, since = status.rollout, status.state, view.quiet_since
+    rollout = status.rollout
+    state = status.state
+    since = view.quiet_since
     note = (
         f"Route {strong(rollout.route)} · incumbent {strong(status.incumbent.name)} · started "
         f"{escape(labels.age(rollout.started_at, view.now))}"
@@ -96,14 +114,19 @@ def is_calm(status: CanaryStatus) -> bool:
     """Tells whether the canary needs no person, so that its figures may be greyed when they are
     old.
     """
-    return status.state.kind in (CanaryStateKind.HEALTHY, CanaryStateKind.EMPTY)
+    return status.state.kind in (
+        CanaryStateKind.HEALTHY,
+        CanaryStateKind.EMPTY,
+    )
 
 
 def _card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
     """Builds the card of a canary's state; in a bake, with its end and the share that is held
     back.
     """
-    rollout, state, at = status.rollout, status.state, status.changed_at
+    rollout = status.rollout
+    state = status.state
+    at = status.changed_at
     bullets: Sequence[tuple[str, str]] = ()
     if rollout.baking:
         ends = rollout.bake_ends_at
@@ -149,7 +172,10 @@ def guardrails(status: CanaryStatus, *, stale: bool) -> str:
     """Renders the guardrails that have counted something, the most harmful first."""
     seen = [row for row in status.explanation.guardrails if row.exposures]
     rows = map(_guardrail, sorted(seen, key=lambda row: -row.distance))
-    return markup.block("".join(rows), kind="sg-measures sg-stale" if stale else "sg-measures")
+    return markup.block(
+        "".join(rows),
+        kind="sg-measures sg-stale" if stale else "sg-measures",
+    )
 
 
 def _guardrail(row: GuardrailRow) -> str:
@@ -210,11 +236,19 @@ def plan(status: CanaryStatus) -> tuple[Sequence[tuple[str, str]], int | None, s
     ]
     if rollout.baking:
         kept = labels.weight(rollout.policy.bake_bps)
-        return [*steps, ("100 %", f"baking; {kept} held back")], len(steps), "now"
+        return (
+            [*steps, ("100 %", f"baking; {kept} held back")],
+            len(steps),
+            "now",
+        )
     promoted = rollout.state is RolloutState.PROMOTED
     at = len(steps) if promoted else rollout.step
     last = "promoted, then taken back" if status.rollback else "promoted"
-    return [*steps, ("100 %", last)], at, "now" if rollout.live else "ended here"
+    return (
+        [*steps, ("100 %", last)],
+        at,
+        "now" if rollout.live else "ended here",
+    )
 
 
 def harm_line(status: CanaryStatus) -> str:
@@ -235,8 +269,11 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
     """Builds the four figures at the top. In a bake, the former model takes the incumbent's
     place.
     """
-    rollout, figures = status.rollout, status.action.figures
-    new, old, beside = "in the canary", "with the incumbent", "incumbent"
+    rollout = status.rollout
+    figures = status.action.figures
+    new = "in the canary"
+    old = "with the incumbent"
+    beside = "incumbent"
     left = f", {labels.span(figures.seconds_left)} left" if rollout.live else ""
     third = Tile(
         "Exposures at this step" if rollout.live else "Exposures at its last step",
@@ -244,10 +281,16 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
         below=f"of {rollout.current.min_exposures:,} needed{left}",
     )
     if rollout.baking:
-        new, old, beside = "with the candidate", "with the former model", "former model"
+        new = "with the candidate"
+        old = "with the former model"
+        beside = "former model"
         ends = rollout.bake_ends_at
         left = labels.left(ends, view.now).removesuffix(" left") if ends else "unknown"
-        third = Tile("The bake ends in", left, below=labels.date_time(ends) if ends else "")
+        third = Tile(
+            "The bake ends in",
+            left,
+            below=labels.date_time(ends) if ends else "",
+        )
     failed = _failed(new, figures.canary_failures, figures.canary_units)
     if figures.guard is not None and not figures.canary_units:
         guarded = _failed(new, figures.guard.canary_failures, figures.guard.exposures)
@@ -264,7 +307,11 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
     )
 
 
-def _failed(arm: str, failed: int, callers: int) -> Tile:
+def _failed(
+    arm: str,
+    failed: int,
+    callers: int,
+) -> Tile:
     # The guardrails' rows round in the same way.
     share = format_percent(_share(failed, callers), significant=2)
     return Tile(f"Failed {arm}", share, below=f"{failed:,} of {callers:,} callers")

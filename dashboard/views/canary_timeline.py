@@ -19,12 +19,11 @@ from dashboard.theme import Palette
 from harness.canary.status import FailureShare, TimelinePoint
 from harness.gate.online.rollout import Rollout, RolloutState
 
-CANDIDATE, INCUMBENT = "candidate", "incumbent"
-SHARE, EVIDENCE, FAILED = (
-    "Share of the traffic",
-    "Evidence of harm, in % of the rollback level",
-    "Failed so far",
-)
+CANDIDATE = "candidate"
+INCUMBENT = "incumbent"
+SHARE = "Share of the traffic"
+EVIDENCE = "Evidence of harm, in % of the rollback level"
+FAILED = "Failed so far"
 PANELS: Final = (110, 150, 240)  # heights in pixels, with titles and labels
 _MOST_TICKS: Final = 8
 _BY_SECOND_MS: Final = 5 * 60_000  # the labels of a shorter axis have seconds
@@ -32,9 +31,10 @@ _BY_DATE_MS: Final = 8 * 86_400_000  # the labels of a longer axis are dates
 # The axis grows in this many steps, so that a browser draws only visible changes.
 _END_STEPS: Final = 40
 # The panels refer to their data by these names.
-_SHARES, _EVIDENCE, _FAILURES, _CORNERS = (
-    alt.NamedData(name) for name in ("shares", "evidence", "failures", "corners")
-)
+_SHARES = alt.NamedData("shares")
+_EVIDENCE = alt.NamedData("evidence")
+_FAILURES = alt.NamedData("failures")
+_CORNERS = alt.NamedData("corners")
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,18 @@ class TimelineFrames:
 
 
 def build_frames(
-    rollout: Rollout, points: Sequence[TimelinePoint], now: datetime
+    rollout: Rollout,
+    points: Sequence[TimelinePoint],
+    now: datetime,
 ) -> TimelineFrames:
     """Computes the data of the panels up to now, or up to the canary's end."""
     began = rollout.started_at
     last = points[-1].at if points else began
     ended = not rollout.live and not rollout.baking
-    ends = max(last, rollout.updated_at if ended else _rounded(began, max(now, last)))
+    ends = max(
+        last,
+        rollout.updated_at if ended else _rounded(began, max(now, last)),
+    )
     shares = _shares(rollout, points, ends)
     ends = max(ends, began + timedelta(minutes=1))
     failures = _failures(points)
@@ -67,7 +72,10 @@ def build_frames(
         evidence=_evidence(began, points),
         failures=_below(failures, top),
         corners=pd.DataFrame(
-            {"at": [plots.to_ms(began), plots.to_ms(ends)], "top": [0.0, top]}
+            {
+                "at": [plots.to_ms(began), plots.to_ms(ends)],
+                "top": [0.0, top],
+            }
         ),
         ends=ends,
     )
@@ -82,7 +90,11 @@ def _rounded(began: datetime, now: datetime) -> datetime:
     return began + timedelta(seconds=steps * step)
 
 
-def _shares(rollout: Rollout, points: Sequence[TimelinePoint], ends: datetime) -> pd.DataFrame:
+def _shares(
+    rollout: Rollout,
+    points: Sequence[TimelinePoint],
+    ends: datetime,
+) -> pd.DataFrame:
     """Builds the candidate's share over time, as steps. After the canary's end the share is 0
     if the canary was rolled back, else 100 %.
     """
@@ -113,7 +125,13 @@ def _shares(rollout: Rollout, points: Sequence[TimelinePoint], ends: datetime) -
 
 
 def _evidence(began: datetime, points: Sequence[TimelinePoint]) -> pd.DataFrame:
-    rows = [{"at": plots.to_ms(began), "percent": 0.0, "text": "no request counted yet"}]
+    rows = [
+        {
+            "at": plots.to_ms(began),
+            "percent": 0.0,
+            "text": "no request counted yet",
+        }
+    ]
     rows += [
         {
             "at": plots.to_ms(point.at),
@@ -131,7 +149,10 @@ def _failures(points: Sequence[TimelinePoint]) -> pd.DataFrame:
     rows = [
         _failure_row(point.at, arm, counted)
         for point in points
-        for arm, counted in ((CANDIDATE, point.candidate), (INCUMBENT, point.incumbent))
+        for arm, counted in (
+            (CANDIDATE, point.candidate),
+            (INCUMBENT, point.incumbent),
+        )
         if counted.units
     ]
     found = pd.DataFrame(rows, columns=["at", "arm", "rate", "low", "high", "text"])
@@ -149,7 +170,11 @@ def _below(failures: pd.DataFrame, top: float) -> pd.DataFrame:
     )
 
 
-def _failure_row(at: datetime, arm: str, counted: FailureShare) -> dict[str, object]:
+def _failure_row(
+    at: datetime,
+    arm: str,
+    counted: FailureShare,
+) -> dict[str, object]:
     low, high = counted.interval or (0.0, 1.0)
     return {
         "at": plots.to_ms(at),
@@ -166,7 +191,11 @@ def _failure_row(at: datetime, arm: str, counted: FailureShare) -> dict[str, obj
 def draw(frames: TimelineFrames, palette: Palette) -> Sequence[Mapping[str, Any]]:
     """Builds the panels as Vega-Lite with their data."""
     panels = _write_panels(tuple(sorted({0.0, *frames.shares["share"]})), palette)
-    own = {"shares": frames.shares, "evidence": frames.evidence, "failures": frames.failures}
+    own = {
+        "shares": frames.shares,
+        "evidence": frames.evidence,
+        "failures": frames.failures,
+    }
     return [
         {**panel, "datasets": {name: frame, "corners": frames.corners}}
         for panel, (name, frame) in zip(panels, own.items(), strict=True)
@@ -189,11 +218,13 @@ def _share_panel(steps: Sequence[float], palette: Palette) -> alt.LayerChart:
     line = (
         alt.Chart(_SHARES)
         .mark_area(
-            interpolate="step-after", line={"color": palette.better, "strokeWidth": 2},
-            color=palette.better, opacity=0.16,
+            interpolate="step-after",
+            line={"color": palette.better, "strokeWidth": 2},
+            color=palette.better,
+            opacity=0.16,
         )
         .encode(x=_time(shown=False), y=_shares_axis(steps), tooltip="text:N")
-    )  # fmt: skip
+    )
     return plots.panel(SHARE, palette, line, _reach_of_time())
 
 
@@ -204,17 +235,30 @@ def _evidence_panel(palette: Palette) -> alt.LayerChart:
     first = alt.Chart(_CORNERS).transform_filter("datum.top == 0")
     level = first.encode(y=alt.datum(100.0))
     rule = level.mark_rule(
-        color=palette.worse, size=2, strokeDash=[6, 3], description="rollback level"
+        color=palette.worse,
+        size=2,
+        strokeDash=[6, 3],
+        description="rollback level",
     )
     name = level.mark_text(
-        text="rollback", x=4, align="left", dy=-7, fontSize=12, color=palette.worse
+        text="rollback",
+        x=4,
+        align="left",
+        dy=-7,
+        fontSize=12,
+        color=palette.worse,
     )
     line = (
         alt.Chart(_EVIDENCE)
         .mark_line(interpolate="step-after", strokeWidth=2, color=palette.undecided)
         .encode(
             x=_time(shown=False),
-            y=alt.Y("percent:Q", title=None, scale=scale, axis=axis),
+            y=alt.Y(
+                "percent:Q",
+                title=None,
+                scale=scale,
+                axis=axis,
+            ),
             tooltip="text:N",
         )
     )
@@ -224,7 +268,11 @@ def _evidence_panel(palette: Palette) -> alt.LayerChart:
 def _failure_panel(palette: Palette) -> alt.LayerChart:
     legend = plots.top_legend(symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1)
 
-    def by_arm(channel: type[plots.Channel], candidate: Any, incumbent: Any) -> plots.Channel:
+    def by_arm(
+        channel: type[plots.Channel],
+        candidate: Any,
+        incumbent: Any,
+    ) -> plots.Channel:
         values = {CANDIDATE: candidate, INCUMBENT: incumbent}
         return plots.named(channel, "arm:N", values, legend)
 
@@ -232,21 +280,33 @@ def _failure_panel(palette: Palette) -> alt.LayerChart:
     base = alt.Chart(_FAILURES)
     time = _time(shown=True)
     band = base.mark_area(opacity=0.18).encode(
-        x=time, y=_percent("low:Q"), y2="high:Q", color=colour
+        x=time,
+        y=_percent("low:Q"),
+        y2="high:Q",
+        color=colour,
     )
     line = base.mark_line(strokeWidth=2).encode(
-        x=time, y=_percent("rate:Q"), color=colour, tooltip="text:N",
+        x=time,
+        y=_percent("rate:Q"),
+        color=colour,
+        tooltip="text:N",
         strokeDash=by_arm(alt.StrokeDash, [1, 0], [5, 3]),
-    )  # fmt: skip
+    )
     # A point for each arm's newest figures, because a single value draws no line.
     now = base.transform_filter("datum.latest")
     reach = now.mark_rule(strokeWidth=2).encode(
-        x=time, y=_percent("low:Q"), y2="high:Q", color=colour
+        x=time,
+        y=_percent("low:Q"),
+        y2="high:Q",
+        color=colour,
     )
     point = now.mark_point(filled=True, size=60, opacity=1).encode(
-        x=time, y=_percent("rate:Q"), color=colour, tooltip="text:N",
+        x=time,
+        y=_percent("rate:Q"),
+        color=colour,
+        tooltip="text:N",
         shape=by_arm(alt.Shape, "square", "circle"),
-    )  # fmt: skip
+    )
     corners = _reach_of_time(shown=True).encode(y=_percent("top:Q"))
     return plots.panel(FAILED, palette, band, line, reach, point, corners)
 
@@ -270,7 +330,10 @@ def _top(failures: pd.DataFrame) -> float:
 
 def _percent(field: str) -> alt.Y:
     return alt.Y(
-        field, title=None, scale=alt.Scale(zero=True, nice=False), axis=plots.narrow_axis()
+        field,
+        title=None,
+        scale=alt.Scale(zero=True, nice=False),
+        axis=plots.narrow_axis(),
     )
 
 
@@ -281,7 +344,8 @@ def _shares_axis(steps: Sequence[float]) -> alt.Y:
         title=None,
         scale=alt.Scale(domain=[0.0, 1.15 * max(top, 0.1)], nice=False),
         axis=plots.narrow_axis(
-            values=[0.0, top] if len(steps) > 4 else list(steps), labelOverlap=True
+            values=[0.0, top] if len(steps) > 4 else list(steps),
+            labelOverlap=True,
         ),
     )
 
@@ -290,7 +354,8 @@ def _time(*, shown: bool) -> alt.X:
     """Builds the axis of time. Its labels depend on its length, which the browser knows."""
     # The browser computes the axis's length from its data.
     length = "domain('x')[1] - domain('x')[0]"
-    by_date, by_second = f"{length} > {_BY_DATE_MS}", f"{length} < {_BY_SECOND_MS}"
+    by_date = f"{length} > {_BY_DATE_MS}"
+    by_second = f"{length} < {_BY_SECOND_MS}"
     patterns = ("%d %b", "%H:%M", "%H:%M:%S")
     date, clock, second = (f"utcFormat(datum.value, '{pattern}')" for pattern in patterns)
     axis = alt.Axis(
@@ -301,4 +366,9 @@ def _time(*, shown: bool) -> alt.X:
         labelOverlap=True,
         grid=True,
     )
-    return alt.X("at:T", title=None, scale=alt.Scale(type="utc", nice=False), axis=axis)
+    return alt.X(
+        "at:T",
+        title=None,
+        scale=alt.Scale(type="utc", nice=False),
+        axis=axis,
+    )

@@ -44,7 +44,11 @@ def show() -> None:
     figures(view, stale=stale)
     if view.comparison.proposal.selection:
         route = view.comparison.proposal.route
-        board = markup.link("/suites", "All candidates of the route side by side", route=route)
+        board = markup.link(
+            "/suites",
+            "All candidates of the route side by side",
+            route=route,
+        )
         st.html(markup.block(f'<p class="note">{board}.</p>'))
     if view.comparison.verdict is not None:
         show_format_failures(view.comparison, view.titles)
@@ -62,7 +66,8 @@ def show() -> None:
 
 
 def _header(view: ComparisonView) -> None:
-    comparison, proposal = view.comparison, view.comparison.proposal
+    comparison = view.comparison
+    proposal = view.comparison.proposal
     at = comparison.verdict.decided_at if comparison.verdict else proposal.created_at
     what = "decided" if comparison.verdict else "proposed"
     facts = [
@@ -114,7 +119,10 @@ def decide(view: ComparisonView, *, stale: bool) -> None:
         if decisions.awaits_decision(proposal) or proposal.waits or paused:
             with st.container(horizontal=True, vertical_alignment="center"):
                 decisions.show_buttons(
-                    comparison.proposal, comparison.verdict, comparison.standing, view.now
+                    comparison.proposal,
+                    comparison.verdict,
+                    comparison.standing,
+                    view.now,
                 )
         else:
             next_button(view)
@@ -130,13 +138,17 @@ def next_button(view: ComparisonView) -> None:
     query = {"route": proposal.route}
     match proposal.phase:
         case ProposalPhase.CANARY:
-            label, icon, target = "Watch the canary", "monitor_heart", "canary"
+            label = "Watch the canary"
+            icon = "monitor_heart"
+            target = "canary"
             why = (
                 "Its share rises automatically while no harm shows, and drops to 0 % as soon "
                 "as harm shows."
             )
         case ProposalPhase.PROMOTED:
-            label, icon, target = "See the route's history", "history", "routes"
+            label = "See the route's history"
+            icon = "history"
+            target = "routes"
             why = "The former model can be brought back there."
         case (
             # These need no button, because the control plane continues them.
@@ -144,7 +156,9 @@ def next_button(view: ComparisonView) -> None:
         ):
             return
         case _:
-            label, icon, target = "Propose again", "add", "proposals"
+            label = "Propose again"
+            icon = "add"
+            target = "proposals"
             query["candidate"] = view.comparison.candidate.name
             why = verdict_text.why_again(view.comparison.verdict)
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -207,7 +221,11 @@ def effects(view: ComparisonView) -> None:
         "decides by a test of its own; the whisker shows how precisely the change is known."
     )
     st.html(markup.section("Change in score for each suite", note))
-    st.altair_chart(plots.forest(frame, page_frame.palette()), theme=None, width="stretch")
+    st.altair_chart(
+        plots.forest(frame, page_frame.palette()),
+        theme=None,
+        width="stretch",
+    )
     few = [view.titles.get(r.suite, r.suite) for r in shown if r.n_used < plots.FEWEST_PAIRS]
     less = f" Fewer than {plots.FEWEST_PAIRS} pairs, so no interval: {', '.join(few)}."
     limit = (
@@ -233,7 +251,8 @@ def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
         name = view.titles.get(report.suite, report.suite)
         st.html(markup.section(f"Slices of {name}", verdict_text.slices_note(report)))
         everything = pd.concat(charts.values())
-        fields, columns = list(charts), min(CHARTS_A_ROW, len(charts))
+        fields = list(charts)
+        columns = min(CHARTS_A_ROW, len(charts))
         for first in range(0, len(fields), columns):
             # The last row may have fewer charts, but they keep the width.
             row = fields[first : first + columns]

@@ -57,7 +57,10 @@ def list_rows(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
     opened = queries.list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
     page = queries.list_proposals(ctx, PageRequest(MOST_PROPOSALS, after))
     found = [*opened, *(proposal for proposal in page if not proposal.open)]
-    invalid = [*page.invalid, *(fault for fault in opened.invalid if fault not in page.invalid)]
+    invalid = [
+        *page.invalid,
+        *(fault for fault in opened.invalid if fault not in page.invalid),
+    ]
     verdicts = ctx.store.lists.verdicts(
         {proposal.verdict for proposal in found if proposal.verdict}
     )
@@ -81,9 +84,16 @@ def list_rows(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
     return Page(rows, page.total, page.next, invalid)
 
 
-def _with_open(ctx: Context, tx: Transaction, row: ProposalRow) -> ProposalRow:
+def _with_open(
+    ctx: Context,
+    tx: Transaction,
+    row: ProposalRow,
+) -> ProposalRow:
     """Adds an open proposal's facts, without facts that have a bad signature."""
-    proposal, standing, answers, cost = row.proposal, None, None, ""
+    proposal = row.proposal
+    standing = None
+    answers = None
+    cost = ""
     remarks: Sequence[str] = ()
     if row.verdict is not None and proposal.phase is ProposalPhase.AWAITING_APPROVAL:
         with suppress(SignatureInvalid):
@@ -97,7 +107,13 @@ def _with_open(ctx: Context, tx: Transaction, row: ProposalRow) -> ProposalRow:
         with suppress(SignatureInvalid):
             shown = decisions.list_approvals(ctx, proposal.id)
             remarks = [remark for approval in shown for remark in approval.remarks]
-    return replace(row, standing=standing, answers=answers, cost=cost, remarks=remarks)
+    return replace(
+        row,
+        standing=standing,
+        answers=answers,
+        cost=cost,
+        remarks=remarks,
+    )
 
 
 def awaits_decision(proposal: Proposal) -> bool:
@@ -117,19 +133,25 @@ def show_buttons(
     now: datetime,
 ) -> None:
     """Shows the buttons that this proposal allows now, and why some are disabled."""
-    actor, key = current_user.signed_in(), proposal.id
+    actor = current_user.signed_in()
+    key = proposal.id
     if awaits_decision(proposal):
         why = why_not_approve(proposal, verdict, validity, actor, now)
         why_not_reject = current_user.why_not(Role.APPROVER)
         if st.button(
-            "Approve", key=f"approve-{key}", type="primary", icon=":material/check:",
+            "Approve",
+            key=f"approve-{key}",
+            type="primary",
+            icon=":material/check:",
             disabled=bool(why),
-        ):  # fmt: skip
+        ):
             approve(*load(key))
         if st.button(
-            "Reject", key=f"reject-{key}", icon=":material/close:",
+            "Reject",
+            key=f"reject-{key}",
+            icon=":material/close:",
             disabled=bool(why_not_reject),
-        ):  # fmt: skip
+        ):
             reject(*load(key))
         if reasons := " ".join(dict.fromkeys(filter(None, (why, why_not_reject)))):
             st.html(markup.note(reasons), width="content")
@@ -177,14 +199,20 @@ def load(proposal: str) -> tuple[ComparisonView, ProposalReview]:
 
 
 @dialog("Approve the canary", Role.APPROVER, "approval", width="medium")
-def approve(form: Form, view: ComparisonView, found: ProposalReview) -> None:
+def approve(
+    form: Form,
+    view: ComparisonView,
+    found: ProposalReview,
+) -> None:
     """Asks for the approval, with the facts on which a person should decide.
 
     The approval names the verdict that the person saw. If the cost would end the canary, the
     person has to accept it.
     """
-    proposal, verdict = view.comparison.proposal, view.comparison.verdict
-    new, old = view.comparison.candidate.name, view.comparison.incumbent.name
+    proposal = view.comparison.proposal
+    verdict = view.comparison.verdict
+    new = view.comparison.candidate.name
+    old = view.comparison.incumbent.name
     share = labels.weight(proposal.policy.canary.steps[0].weight_bps)
     form.say(
         f"Route {strong(proposal.route)}: {strong(share)} of its traffic goes to {strong(new)}"
@@ -202,20 +230,35 @@ def approve(form: Form, view: ComparisonView, found: ProposalReview) -> None:
     cost = view.comparison.cost
     if cost.ends_canary:
         accepted = st.number_input(
-            "Accept a cost of up to … times", 1.0, cost_ratio.MOST_ACCEPTED, None, 0.5,
+            "Accept a cost of up to … times",
+            1.0,
+            cost_ratio.MOST_ACCEPTED,
+            None,
+            0.5,
             key=form.key("cost"),
-        )  # fmt: skip
-        form.need(accepted is not None and cost.is_covered_by(accepted), COST_MISSING)
+        )
+        form.need(
+            accepted is not None and cost.is_covered_by(accepted),
+            COST_MISSING,
+        )
     form.submit(
-        "Start the canary", f"approved {proposal.id}; the canary opens within seconds.",
-        decisions.approve_proposal, proposal.id, form.reason(),
-        expected_verdict=verdict.id if verdict else None, change_reference=change,
+        "Start the canary",
+        f"approved {proposal.id}; the canary opens within seconds.",
+        decisions.approve_proposal,
+        proposal.id,
+        form.reason(),
+        expected_verdict=verdict.id if verdict else None,
+        change_reference=change,
         accept_cost=accepted,
-    )  # fmt: skip
+    )
 
 
 @dialog("Reject the proposal", Role.APPROVER, "rejection", width="medium")
-def reject(form: Form, view: ComparisonView, found: ProposalReview) -> None:
+def reject(
+    form: Form,
+    view: ComparisonView,
+    found: ProposalReview,
+) -> None:
     proposal = view.comparison.proposal
     form.say(
         f"Route {strong(proposal.route)} stays with {strong(view.comparison.incumbent.name)}; "
@@ -229,7 +272,11 @@ def reject(form: Form, view: ComparisonView, found: ProposalReview) -> None:
 
 # The use case requires an approver to cancel another person's proposal.
 @dialog("Cancel the proposal", Role.PROPOSER, "cancellation")
-def cancel(form: Form, view: ComparisonView, _found: ProposalReview) -> None:
+def cancel(
+    form: Form,
+    view: ComparisonView,
+    _found: ProposalReview,
+) -> None:
     proposal = view.comparison.proposal
     form.say(
         f"The comparison of {strong(view.comparison.candidate.name)} with "
@@ -237,11 +284,21 @@ def cancel(form: Form, view: ComparisonView, _found: ProposalReview) -> None:
     )
     reason = form.text("why", "Reason (optional)")
     done = f"cancelled {proposal.id}."
-    form.submit("Cancel the proposal", done, decisions.cancel_proposal, proposal.id, reason)
+    form.submit(
+        "Cancel the proposal",
+        done,
+        decisions.cancel_proposal,
+        proposal.id,
+        reason,
+    )
 
 
 @dialog("Ask again now", Role.PROPOSER, "retry")
-def retry(form: Form, view: ComparisonView, _found: ProposalReview) -> None:
+def retry(
+    form: Form,
+    view: ComparisonView,
+    _found: ProposalReview,
+) -> None:
     proposal = view.comparison.proposal
     form.say("Swapgate asks the provider within seconds; its time limit starts again.")
     reason = form.text("why", "Reason (optional)")
@@ -263,7 +320,12 @@ def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]
         f"{strong(drawback.what)}: {escape(drawback.text)}"
         for drawback in findings.list_drawbacks(held, view.titles)
     ]
-    facts.append(("Against", "<br>".join(against) or escape(findings.describe_absence(held))))
+    facts.append(
+        (
+            "Against",
+            "<br>".join(against) or escape(findings.describe_absence(held)),
+        )
+    )
     facts += [(label, escape(value)) for _, label, value in held.proposal.texts]
     forecast = monthly_bill.describe_forecast(held.forecast)
     facts.append(("Cost", escape(f"{held.cost.text} {forecast}")))

@@ -12,7 +12,15 @@ from typing import Any, Final
 import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
-from dashboard.dialog_forms import REASON, Field, Fields, Form, ask_fields, dialog, show_openers
+from dashboard.dialog_forms import (
+    REASON,
+    Field,
+    Fields,
+    Form,
+    ask_fields,
+    dialog,
+    show_openers,
+)
 from dashboard.labels import Label, Tone
 from dashboard.markup import escape, faint, meter, noted, state, strong
 from harness.evals.spending import load_report
@@ -20,7 +28,12 @@ from harness.frame.errors import StaleWrite
 from harness.frame.formatting import format_spent_usd
 from harness.frame.pagination import MOST_LISTED, PageRequest
 from harness.frame.people.access import Actor, OptOut, PrincipalKind, Role
-from harness.frame.people.limits import KeyLimits, SpendDecision, SpendLevel, check_budget
+from harness.frame.people.limits import (
+    KeyLimits,
+    SpendDecision,
+    SpendLevel,
+    check_budget,
+)
 from harness.operations import keys
 from harness.operations.keys import KeySummary, PersonView
 from harness.operations.queries import list_keys
@@ -39,7 +52,8 @@ def show() -> None:
     """Shows client keys, management keys, people and Swapgate's own spending."""
     with page_frame.loading("the keys"):
         ctx = page_frame.context()
-        page, now = list_keys(ctx, PageRequest(MOST_LISTED)), ctx.clock.now()
+        page = list_keys(ctx, PageRequest(MOST_LISTED))
+        now = ctx.clock.now()
     live = [key for key in page if key.revoked_at is None]
     clients = [key for key in live if key.role is None]
     st.html(markup.title(_headline(clients, now.date()), escape(labels.date_time(now))))
@@ -51,7 +65,8 @@ def show() -> None:
         _clients(clients, now.date())
     else:
         page_frame.show_empty(
-            "Clients of the router send a key. This creates one:", "swapgate key create CLIENT"
+            "Clients of the router send a key. This creates one:",
+            "swapgate key create CLIENT",
         )
     _management([key for key in live if key.role is not None])
     _people()
@@ -92,9 +107,12 @@ def _clients(clients: Sequence[KeySummary], today: date) -> None:
     note = "A request's cost counts as soon as it is recorded, within seconds."
     st.html(markup.section("Client keys", note))
     found = page_frame.find(
-        sorted(clients, key=lambda key: _urgency(key, today)), MOST_ROWS, "Find a client",
-        "Part of its name", lambda key: key.name,
-    )  # fmt: skip
+        sorted(clients, key=lambda key: _urgency(key, today)),
+        MOST_ROWS,
+        "Find a client",
+        "Part of its name",
+        lambda key: key.name,
+    )
     if len(clients) > MOST_ROWS:
         shown = f"{min(len(found), MOST_ROWS):,} of {len(clients):,}, the fullest budget first"
         st.html(markup.note(shown if found else "No client has this in its name."))
@@ -104,19 +122,27 @@ def _clients(clients: Sequence[KeySummary], today: date) -> None:
 
 def _urgency(key: KeySummary, today: date) -> tuple[int, float, str]:
     """Returns the sort key of clients: the worst state first, then the fullest budget."""
-    decision, limits, spent = _decide(key, today), key.limits or KeyLimits(), key.spent
+    decision = _decide(key, today)
+    limits = key.limits or KeyLimits()
+    spent = key.spent
     pairs = (
         (spent.day_usd, limits.budget_day_usd),
         (spent.month_usd, limits.budget_month_usd),
     )
     fullest = max((spent / budget for spent, budget in pairs if budget), default=0.0)
-    return (-(decision.level if decision else 0), -fullest, key.name.casefold())
+    return (
+        -(decision.level if decision else 0),
+        -fullest,
+        key.name.casefold(),
+    )
 
 
 def _client_cells(key: KeySummary, today: date) -> markup.Row:
     """Builds a client key's row. Costs of unknown price are counted beside the known sum."""
-    limits, spent = key.limits or KeyLimits(), key.spent
-    routes, opt_outs = labels.few(sorted(key.routes), 2), ", ".join(sorted(key.opt_outs))
+    limits = key.limits or KeyLimits()
+    spent = key.spent
+    routes = labels.few(sorted(key.routes), 2)
+    opt_outs = ", ".join(sorted(key.opt_outs))
     warn = limits.warn_share
     month = _spent(spent.month_usd, spent.unpriced, limits.budget_month_usd, warn)
     return {
@@ -136,10 +162,18 @@ def _budget(found: SpendDecision | None) -> str:
     if found is None:
         return faint("none")
     refused = found.until and not found.allowed
-    return noted(state(LEVELS[found.level]), f"until {found.until:%d %b}" if refused else "")
+    return noted(
+        state(LEVELS[found.level]),
+        f"until {found.until:%d %b}" if refused else "",
+    )
 
 
-def _spent(spent_usd: float, unpriced: int, budget_usd: float | None, warn_share: float) -> str:
+def _spent(
+    spent_usd: float,
+    unpriced: int,
+    budget_usd: float | None,
+    warn_share: float,
+) -> str:
     """Renders what was spent, with a meter if there is a budget."""
     spent = format_spent_usd(spent_usd, unpriced)
     if budget_usd is None:
@@ -149,7 +183,12 @@ def _spent(spent_usd: float, unpriced: int, budget_usd: float | None, warn_share
     return _filled(words, "Spent of the budget", share, warn_share)
 
 
-def _filled(words: str, name: str, share: float, warns_at: float) -> str:
+def _filled(
+    words: str,
+    name: str,
+    share: float,
+    warns_at: float,
+) -> str:
     """Renders words above a meter. warns_at: the share from which it warns."""
     tone = Tone.WORSE if share >= 1 else Tone.UNDECIDED if share >= warns_at else Tone.BETTER
     return f"{escape(words)}{meter(name, share, tone)}"
@@ -162,7 +201,10 @@ def unpriced(requests: int, *, known: bool = True) -> str:
 
 
 def _rates(limits: KeyLimits) -> str:
-    known = ((limits.requests_per_min, "requests"), (limits.tokens_per_min, "tokens"))
+    known = (
+        (limits.requests_per_min, "requests"),
+        (limits.tokens_per_min, "tokens"),
+    )
     parts = [f"{value:,.15g} {unit} / min" for value, unit in known if value is not None]
     return "<br>".join(map(escape, parts)) or faint("not limited")
 
@@ -170,7 +212,10 @@ def _rates(limits: KeyLimits) -> str:
 def _management(found: Sequence[KeySummary]) -> None:
     note = "Keys of people and services, with a role in API, command line and dashboard."
     nothing = "There is no management key: only the operator of this machine can act."
-    by_name = sorted(found, key=lambda key: (key.principal_name.casefold(), key.created_at))
+    by_name = sorted(
+        found,
+        key=lambda key: (key.principal_name.casefold(), key.created_at),
+    )
     rows = [
         {
             "Owner": strong(key.principal_name),
@@ -222,12 +267,19 @@ def _person_cells(view: PersonView) -> markup.Row:
         relation = (
             "a separate person" if view.person == view.name else f"the same as {view.person}"
         )
-        declared = noted(escape(relation), f"declared by {view.declared_by}: {view.reason}")
+        declared = noted(
+            escape(relation),
+            f"declared by {view.declared_by}: {view.reason}",
+        )
     elif view.issuer:
         declared = state(Label("?", "not declared yet", Tone.UNDECIDED))
     else:
         declared = faint("as named")
-    return {"Name": strong(view.name), "Acts by": escape(way), "Person": declared}
+    return {
+        "Name": strong(view.name),
+        "Acts by": escape(way),
+        "Person": declared,
+    }
 
 
 NO_OTHER: Final = "No other person here"
@@ -242,7 +294,8 @@ NOTE: Final = (
 
 def _people() -> None:
     """Shows who may act, and which names are declared to be one person."""
-    ctx, actor = page_frame.context(), current_user.signed_in()
+    ctx = page_frame.context()
+    actor = current_user.signed_in()
     known = keys.list_people(ctx, actor)
     others = [view for view in known if view.kind is not PrincipalKind.LOCAL]
     st.html(markup.section("People", NOTE))
@@ -274,7 +327,13 @@ def declare(form: Form, known: Sequence[PersonView]) -> None:
     form.submit("Declare it", "", _declare, name or "", person or "", reason)
 
 
-def _declare(ctx: Context, actor: Actor, name: str, person: str, reason: str) -> None:
+def _declare(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    person: str,
+    reason: str,
+) -> None:
     """Declares two names to be one person, or a name to be a separate person."""
     if person == NO_OTHER:
         keys.separate_people(ctx, actor, name, reason)
@@ -299,7 +358,9 @@ OPT_OUTS: Final[Mapping[OptOut, str]] = {
     OptOut.SHADOW: "Shadows: no candidate or judge gets a copy",
     OptOut.CAPTURE: "Captures: no copy is kept, no judge sees one",
 }
-PERSON, SERVICE, KNOWN = "A new person", "A new service", "Somebody who has a key already"
+PERSON = "A new person"
+SERVICE = "A new service"
+KNOWN = "Somebody who has a key already"
 
 
 def show_buttons(live: Sequence[KeySummary]) -> None:
@@ -319,23 +380,40 @@ def create_client_key(form: Form) -> None:
     """Asks for a client's key: its routes, limits and opt-outs."""
     name = form.text("name", "Client, who uses the key", need="Name the client first.")
     routes = st.multiselect(
-        "Routes that it opens", list(page_frame.route_names(page_frame.context())),
-        key=form.key("routes"), placeholder="All routes, later ones too",
-    )  # fmt: skip
-    limits, opt_outs = _ask_limits(KeyLimits(), form), _ask_opt_outs((), form)
+        "Routes that it opens",
+        list(page_frame.route_names(page_frame.context())),
+        key=form.key("routes"),
+        placeholder="All routes, later ones too",
+    )
+    limits = _ask_limits(KeyLimits(), form)
+    opt_outs = _ask_opt_outs((), form)
     form.says = f"Created a key for {name}. Copy it below: Swapgate shows it only once."
     form.submit(
-        "Create the key", "", _create, name, routes=routes, limits=limits, opt_outs=opt_outs
+        "Create the key",
+        "",
+        _create,
+        name,
+        routes=routes,
+        limits=limits,
+        opt_outs=opt_outs,
     )
 
 
-@dialog("Create a management key", Role.ADMIN, "manager", "person_add", width="medium")
+@dialog(
+    "Create a management key",
+    Role.ADMIN,
+    "manager",
+    "person_add",
+    width="medium",
+)
 def create_management_key(form: Form, people: Sequence[str]) -> None:
     """Asks for a key with a role, for a new person or service, or for an owner who has a key
     already.
     """
     whose = st.radio(
-        "Whose key", [PERSON, SERVICE, *([KNOWN] if people else [])], key=form.key("whose")
+        "Whose key",
+        [PERSON, SERVICE, *([KNOWN] if people else [])],
+        key=form.key("whose"),
     )
     owner = st.selectbox("Name", people, key=form.key("owner")) if whose == KNOWN else None
     label = "Name of the key" if whose == KNOWN else "Name"
@@ -346,14 +424,32 @@ def create_management_key(form: Form, people: Sequence[str]) -> None:
     form.says = f"Created the key {name}. Copy it below: Swapgate shows it only once."
     service = whose == SERVICE
     form.submit(
-        "Create the key", "", _create, name, role=role, principal=owner, service=service
+        "Create the key",
+        "",
+        _create,
+        name,
+        role=role,
+        principal=owner,
+        service=service,
     )
 
 
-def _create(ctx: Context, actor: Actor, /, name: str, **options: Any) -> None:
+def _create(
+    ctx: Context,
+    actor: Actor,
+    /,
+    name: str,
+    **options: Any,
+) -> None:
     """Creates a key, and keeps its text in the session until its creator has stored it."""
     secret = page_frame.installation().secret
-    _, text = keys.create_key(ctx, actor, name, secret=secret, **options)
+    _, text = keys.create_key(
+        ctx,
+        actor,
+        name,
+        secret=secret,
+        **options,
+    )
     st.session_state[NEW_KEY] = (actor.principal, name, text)
 
 
@@ -380,17 +476,26 @@ def _ask_limits(before: KeyLimits, form: Form) -> KeyLimits:
     st.html(markup.note("An empty field means no limit."))
     given = ask_fields(LIMITS, before, form.key)
     warn = st.slider(
-        "Warn at this share of a budget", 10, 100, round(100 * before.warn_share), 5,
-        format="%d %%", key=form.key("warn"),
-    )  # fmt: skip
+        "Warn at this share of a budget",
+        10,
+        100,
+        round(100 * before.warn_share),
+        5,
+        format="%d %%",
+        key=form.key("warn"),
+    )
     return KeyLimits(**given, warn_share=warn / 100)
 
 
 def _ask_opt_outs(before: Iterable[OptOut], form: Form) -> list[OptOut]:
     return st.multiselect(
-        "Keep its requests out of", list(OPT_OUTS), default=sorted(before),
-        format_func=OPT_OUTS.__getitem__, key=form.key("opt-outs"), placeholder="Nothing",
-    )  # fmt: skip
+        "Keep its requests out of",
+        list(OPT_OUTS),
+        default=sorted(before),
+        format_func=OPT_OUTS.__getitem__,
+        key=form.key("opt-outs"),
+        placeholder="Nothing",
+    )
 
 
 @dialog("Change or revoke a key", Role.ADMIN, "chosen", "edit", width="medium")
@@ -403,23 +508,35 @@ def change_key(form: Form, live: Sequence[KeySummary]) -> None:
         for id_, key in by_id.items()
     }
     chosen = form.choose(
-        "key", "Key", by_id, placeholder="Choose a key, or write a part of its name",
+        "key",
+        "Key",
+        by_id,
+        placeholder="Choose a key, or write a part of its name",
         format_func=lambda id_: titles.get(id_, id_),
-    )  # fmt: skip
+    )
     key = by_id.get(chosen or "")
     if key is None:
         return
-    acts = {"Limits": _change_limits, "Opt-outs": _change_opt_outs, "Revoke": _revoke}
+    acts = {
+        "Limits": _change_limits,
+        "Opt-outs": _change_opt_outs,
+        "Revoke": _revoke,
+    }
     names = list(acts) if key.role is None else ["Revoke"]
     act = st.segmented_control(
-        "What", names, default=names[0], required=True, key=f"act-{key.id}"
+        "What",
+        names,
+        default=names[0],
+        required=True,
+        key=f"act-{key.id}",
     )
     acts[act](key)
 
 
 def _change_limits(key: KeySummary) -> None:
     """Asks for a key's limits. Fails if another person changed them meanwhile."""
-    form, before = Form(Role.ADMIN, "limit", key.id), key.limits or KeyLimits()
+    form = Form(Role.ADMIN, "limit", key.id)
+    before = key.limits or KeyLimits()
     st.html(markup.note("Past spending still counts. Routers apply the limits within 2 s."))
     wanted = _ask_limits(before, form)
     form.need(wanted != before, "These are its limits already.")
@@ -448,7 +565,8 @@ def _change_opt_outs(key: KeySummary) -> None:
 
 def _revoke(key: KeySummary) -> None:
     """Asks to revoke a key. The person types the key's name."""
-    form, actor = Form(Role.ADMIN, "revoke", key.id), current_user.signed_in()
+    form = Form(Role.ADMIN, "revoke", key.id)
+    actor = current_user.signed_in()
     client = "Routers refuse its requests within 2 s. You cannot undo this."
     person = "Its owner can no longer act with it, from the next click or request on."
     form.say(
@@ -457,7 +575,12 @@ def _revoke(key: KeySummary) -> None:
     if actor is not None and actor.key == key.id:
         st.html(markup.banner("▲ You act with this key.", "You will be signed out."))
     form.confirm(key.name)
-    form.submit("Revoke it", f"revoked the key of {key.name}.", keys.revoke_key, key.id)
+    form.submit(
+        "Revoke it",
+        f"revoked the key of {key.name}.",
+        keys.revoke_key,
+        key.id,
+    )
 
 
 if __name__ == "__main__":

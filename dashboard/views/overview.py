@@ -21,7 +21,11 @@ from harness.frame.pagination import MOST_LISTED, Page, PageRequest
 from harness.frame.people.access import Actor, Role
 from harness.gate.online.observation import TrafficMinute
 from harness.operations.queries import list_alerts, load_target_names
-from harness.operations.route_queries import RouteOverview, load_overview, load_statuses
+from harness.operations.route_queries import (
+    RouteOverview,
+    load_overview,
+    load_statuses,
+)
 from harness.operations.route_status import (
     ALERTS_OF_STATES,
     ENDED_STATES,
@@ -60,7 +64,8 @@ def show() -> None:
     """
     with page_frame.loading("the routes"):
         ctx = page_frame.context()
-        overview, routes = load_overview(ctx), ctx.store.lists.routes()
+        overview = load_overview(ctx)
+        routes = ctx.store.lists.routes()
         opened = list_alerts(ctx, PageRequest(MOST_LISTED), open_only=True)
         alerts = sorted(opened, key=lambda a: (-a.severity, -a.last_seen.timestamp()))
     alarming = sum(alert.kind not in ALERTS_OF_STATES for alert in alerts)
@@ -78,7 +83,11 @@ def show() -> None:
     page_frame.copy_as_cli(["status"], ["alert", "list"])
 
 
-def _show_routes(ctx: Context, overview: RouteOverview, routes: Page[Route]) -> None:
+def _show_routes(
+    ctx: Context,
+    overview: RouteOverview,
+    routes: Page[Route],
+) -> None:
     """Shows active routes as cards and the others as lines, with a search if there are many."""
     known = {route.name: route for route in routes}
     models = load_target_names(ctx, {route.incumbent for route in routes})
@@ -88,9 +97,12 @@ def _show_routes(ctx: Context, overview: RouteOverview, routes: Page[Route]) -> 
         return f"{name} {route.settings.description} {models.get(route.incumbent, '')}"
 
     found = page_frame.find(
-        [name for name in overview.names if name in known], MOST_CARDS, "Find a route",
-        "Part of its name, description or model", text,
-    )  # fmt: skip
+        [name for name in overview.names if name in known],
+        MOST_CARDS,
+        "Find a route",
+        "Part of its name, description or model",
+        text,
+    )
     if known and not found:
         st.html(markup.note("No route's name, description or model contains this text."))
     shown = load_statuses(ctx, overview, found[: MOST_CARDS + MOST_LINES])
@@ -113,7 +125,8 @@ def _show_routes(ctx: Context, overview: RouteOverview, routes: Page[Route]) -> 
 def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
     """Shows a card for each route, with its scores and its last hour."""
     ctx = page_frame.context()
-    titles, routes = page_frame.titles(ctx), [status.route.name for status in statuses]
+    titles = page_frame.titles(ctx)
+    routes = [status.route.name for status in statuses]
     lines: Mapping[str, str] = {
         name: score_line(measured, titles)
         for name, measured in scorecard.build_sound_scorecards(ctx, routes).items()
@@ -128,7 +141,11 @@ def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
             _links(status)
 
 
-def _alerts(ctx: Context, open_: Sequence[AlertView], now: datetime) -> None:
+def _alerts(
+    ctx: Context,
+    open_: Sequence[AlertView],
+    now: datetime,
+) -> None:
     """Shows the open alerts as banners, and whether their messages are sent."""
     sinks = ctx.sinks.names() if ctx.sinks is not None else ()
     if ctx.sinks is not None and not sinks:
@@ -157,16 +174,24 @@ def _alerts(ctx: Context, open_: Sequence[AlertView], now: datetime) -> None:
         text = f"{alert.text} {when} Next: {alert.next_step}."
         st.html(
             markup.banner(
-                f"{mark} {alert.title}.", text, tone=tone, docs_page=f"runbook#{alert.kind}",
-                docs_label=labels.RUNBOOK, page=_page_of(alert),
+                f"{mark} {alert.title}.",
+                text,
+                tone=tone,
+                docs_page=f"runbook#{alert.kind}",
+                docs_label=labels.RUNBOOK,
+                page=_page_of(alert),
             )
-        )  # fmt: skip
+        )
     if more := shown[MOST_ALERTS:]:
         many = labels.plural(len(more), "more alert")
         st.html(markup.banner(f"? {many}.", "“All alerts” below lists them."))
 
 
-def _all_alerts(ctx: Context, open_: Sequence[AlertView], count: int) -> None:
+def _all_alerts(
+    ctx: Context,
+    open_: Sequence[AlertView],
+    count: int,
+) -> None:
     """Lists the alerts. open_: the open alerts, the most severe first. count: their number."""
     page = list_alerts(ctx, PageRequest(MOST_LINES))
     if not page.total:
@@ -250,11 +275,16 @@ ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
 }
 
 
-def _headline(overview: RouteOverview, alerts: int, unconfirmed: int) -> tuple[str, str]:
+def _headline(
+    overview: RouteOverview,
+    alerts: int,
+    unconfirmed: int,
+) -> tuple[str, str]:
     """Builds the headline. alerts: number of alerts shown below. unconfirmed: number of
     break-glasses that wait for a second person.
     """
-    now, statuses = overview.at, overview.active
+    now = overview.at
+    statuses = overview.active
     routes = labels.plural(len(overview.names) - len(overview.faults), "route")
     note = f"{routes} · {escape(labels.date_time(now))}"
     also = list_news(statuses, now, mark=strong)[1:]
@@ -269,11 +299,17 @@ def _headline(overview: RouteOverview, alerts: int, unconfirmed: int) -> tuple[s
     return markup.keep_units(needs), markup.keep_units(" · ".join([*also, note]))
 
 
-def _card(status: RouteStatus, now: datetime, figures: str, verdict_of: str) -> str:
+def _card(
+    status: RouteStatus,
+    now: datetime,
+    figures: str,
+    verdict_of: str,
+) -> str:
     """Renders a route's card. figures: HTML. verdict_of: the name of the model that was
     judged.
     """
-    candidate, verdict = status.candidate or status.proposed, status.last_verdict
+    candidate = status.candidate or status.proposed
+    verdict = status.last_verdict
     beside = ""
     if candidate:
         rivals = f" and {labels.plural(status.rivals, 'other')}" if status.rivals else ""
@@ -281,7 +317,8 @@ def _card(status: RouteStatus, now: datetime, figures: str, verdict_of: str) -> 
     why = f'<p class="why">{markup.rich(status.reason)}</p>' if status.reason else ""
     if status.outage is not None and status.progress is not RouteState.STEADY:
         why += f'<p class="note">{escape(status.progress_text)}</p>'
-    when, proof = "", '<p class="neutral">none: no candidate was judged for this route</p>'
+    when = ""
+    proof = '<p class="neutral">none: no candidate was judged for this route</p>'
     if verdict is not None:
         when = f" on {verdict_of}, {labels.age(verdict.decided_at, now)}"
         proof = f"<p>{_verdict(status)}</p>"
@@ -314,7 +351,8 @@ def _state(status: RouteStatus, now: datetime) -> str:
 
 def _verdict(status: RouteStatus) -> str:
     """Renders the last verdict of a route, marked if it is stale or if its swap ended."""
-    verdict, validity = status.last_verdict, status.standing
+    verdict = status.last_verdict
+    validity = status.standing
     if verdict is None:
         return '<span class="neutral">none yet</span>'
     stale = validity and not validity.holds and verdict.candidate != status.route.incumbent
@@ -420,11 +458,13 @@ def ask_first_route() -> None:
     with st.container(border=True):
         st.html(markup.section("1. Provider", "The provider of the model that serves now."))
         entered = _ask_provider()
-    provider, simulated = entered.provider, entered.provider == SIMULATOR
+    provider = entered.provider
+    simulated = entered.provider == SIMULATOR
     with st.container(border=True):
         st.html(
             markup.section(
-                "2. Route", "What clients send as model, and how its model is judged."
+                "2. Route",
+                "What clients send as model, and how its model is judged.",
             )
         )
         suites = sorted(page_frame.context().suites.names())
@@ -436,14 +476,18 @@ def ask_first_route() -> None:
             "Suite that decides", suites, index=_index(suites, entered.suite)
         )
         policy = third.selectbox(
-            "Policy", policies, index=_index(policies, usual), key=f"policy-{provider}",
+            "Policy",
+            policies,
+            index=_index(policies, usual),
+            key=f"policy-{provider}",
             help="quick decides within minutes, on too little evidence for production.",
-        )  # fmt: skip
+        )
         st.html(markup.note(OWN_QUESTIONS))
     with st.container(border=True):
         st.html(
             markup.section(
-                "3. First proposal", "Its evals start at once. Empty: no proposal yet."
+                "3. First proposal",
+                "Its evals start at once. Empty: no proposal yet.",
             )
         )
         candidate = st.text_input(
@@ -453,10 +497,13 @@ def ask_first_route() -> None:
         )
     _create(
         replace(
-            entered, route=route.strip(), suite=suite or "", policy=policy or usual,
+            entered,
+            route=route.strip(),
+            suite=suite or "",
+            policy=policy or usual,
             candidate=candidate.strip(),
         )
-    )  # fmt: skip
+    )
 
 
 def _ask_provider() -> FirstRoute:
@@ -478,15 +525,24 @@ def _ask_provider() -> FirstRoute:
         st.html(markup.note(SIMULATED))
     left, right = st.columns(2)
     model = left.text_input(
-        "Model that serves now", usual.model if simulated else "", key=f"model-{provider}"
+        "Model that serves now",
+        usual.model if simulated else "",
+        key=f"model-{provider}",
     )
     if not simulated:
         key = right.text_input(
-            "Key", type="password", autocomplete="off", key=f"key-{provider}"
+            "Key",
+            type="password",
+            autocomplete="off",
+            key=f"key-{provider}",
         )
         right.html(markup.note("Stored encrypted. Leave it empty if no key is needed."))
     return replace(
-        usual, provider=provider, api_base=api_base.strip(), key=key, model=model.strip()
+        usual,
+        provider=provider,
+        api_base=api_base.strip(),
+        key=key,
+        model=model.strip(),
     )
 
 
@@ -502,7 +558,12 @@ def _create(wanted: FirstRoute) -> None:
     done = f"Route {wanted.route} is made."
     missing = "" if wanted.model and wanted.route else "Name the model and the route first."
     missing = missing or current_user.why_not(Role.ADMIN)
-    if st.button("Make the route", key="make-route", type="primary", disabled=bool(missing)):
+    if st.button(
+        "Make the route",
+        key="make-route",
+        type="primary",
+        disabled=bool(missing),
+    ):
         with st.spinner("Making the route and checking whether its provider answers"):
             current_user.attempt(make, lambda _: done, refused=REFUSED)
     if missing:

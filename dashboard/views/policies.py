@@ -11,7 +11,12 @@ import streamlit as st
 
 from dashboard import labels, markup, page_frame
 from dashboard.markup import escape, strong
-from harness.frame.formatting import format_bps, format_number, format_percent, format_score
+from harness.frame.formatting import (
+    format_bps,
+    format_number,
+    format_percent,
+    format_score,
+)
 from harness.gate.budget import ALL_LOOKS
 from harness.gate.online.guardrail_report import GUARDRAIL_NAMES
 from harness.gate.policy import (
@@ -62,7 +67,8 @@ def _show_policy(policy: Policy, routes: Sequence[str]) -> None:
     with st.container(border=True, key=f"policy-{policy.name}"):
         st.html(
             markup.block(
-                f"<p>{name} {markup.pill(who, tone)}</p>", f'<p class="note">{used}</p>'
+                f"<p>{name} {markup.pill(who, tone)}</p>",
+                f'<p class="note">{used}</p>',
             )
         )
         st.html(summary(policy))
@@ -78,7 +84,10 @@ def summary(policy: Policy) -> str:
         ("Items", _items(policy.gate)),
         ("Money", _money(policy)),
         ("Approval", _approval(policy)),
-        ("Proof", f"A verdict is proof for {labels.span(policy.gate.verdict_ttl_s)}."),
+        (
+            "Proof",
+            f"A verdict is proof for {labels.span(policy.gate.verdict_ttl_s)}.",
+        ),
         ("Canary", _canary(policy.canary)),
         ("Guarded by", _guardrails(policy.canary)),
         ("Afterwards", _bake(policy.canary)),
@@ -183,11 +192,10 @@ def _guardrails(canary: CanaryPolicy) -> str:
     for guardrail, ratio in canary.tolerated.items():
         name = GUARDRAIL_NAMES[guardrail]
         grouped.setdefault(ratio, []).append(name[0].lower() + name[1:])
-    parts = [
-        f"{'No increase' if ratio == 1.0 else f'At most {format_number(ratio)} times'}: "
-        f"{', '.join(names)}"
-        for ratio, names in sorted(grouped.items())
-    ]
+    parts = []
+    for ratio, names in sorted(grouped.items()):
+        allowed = "No increase" if ratio == 1.0 else f"At most {format_number(ratio)} times"
+        parts.append(f"{allowed}: {', '.join(names)}")
     return f"{'. '.join(parts)}. All compared with the current model."
 
 
@@ -197,7 +205,8 @@ def _bake(canary: CanaryPolicy) -> str:
     """
     if not canary.bake_s:
         return "After the promotion all traffic goes to the new model; nothing is compared."
-    share, time = format_bps(canary.bake_bps), labels.span(canary.bake_s)
+    share = format_bps(canary.bake_bps)
+    time = labels.span(canary.bake_s)
     return f"For {time} after the promotion, the former model keeps {share}, for comparison."
 
 

@@ -36,7 +36,8 @@ def show() -> None:
     """Shows who has to act, the form, and the proposals in the chosen state."""
     with page_frame.loading("the proposals"):
         ctx = page_frame.context()
-        page, now = decisions.list_rows(ctx, st.query_params.get("after")), ctx.clock.now()
+        page = decisions.list_rows(ctx, st.query_params.get("after"))
+        now = ctx.clock.now()
     st.html(markup.title(*_headline(page)))
     page_frame.show_html(markup.invalid(page.invalid))
     page_frame.show_done_message()
@@ -49,14 +50,16 @@ def show() -> None:
     if not page.total:
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
         page_frame.show_empty(
-            "No swap has been proposed yet. Use the form above, or this command:", command
+            "No swap has been proposed yet. Use the form above, or this command:",
+            command,
         )
     else:
         state = _state()
         chosen = [
             row for row in page if state == "all" or row.proposal.open == (state == "open")
         ]
-        canaries, titles = _canary_labels(chosen), page_frame.titles(ctx)
+        canaries = _canary_labels(chosen)
+        titles = page_frame.titles(ctx)
         for row in chosen:
             card(row, canaries.get(row.proposal.route), titles, now)
         if not chosen:
@@ -67,7 +70,13 @@ def show() -> None:
                 _lead_to(newest)
         # No link for open proposals, because every page lists all of them.
         if page.next is not None and state != "open":
-            page_frame.link("proposals", "Older", "history", state=state, after=page.next)
+            page_frame.link(
+                "proposals",
+                "Older",
+                "history",
+                state=state,
+                after=page.next,
+            )
     page_frame.copy_as_cli(["proposal", "list", *([] if state == "all" else [f"--{state}"])])
 
 
@@ -111,7 +120,10 @@ def _canary_labels(rows: Sequence[ProposalRow]) -> Mapping[str, Label]:
 
 
 def card(
-    row: ProposalRow, canary: Label | None, titles: Mapping[str, str], now: datetime
+    row: ProposalRow,
+    canary: Label | None,
+    titles: Mapping[str, str],
+    now: datetime,
 ) -> None:
     """Shows a proposal. canary: the state of its route's canary; None without a canary."""
     proposal = row.proposal
@@ -126,7 +138,12 @@ def card(
             decisions.show_buttons(proposal, row.verdict, row.standing, now)
 
 
-def _what(row: ProposalRow, label: Label, titles: Mapping[str, str], now: datetime) -> str:
+def _what(
+    row: ProposalRow,
+    label: Label,
+    titles: Mapping[str, str],
+    now: datetime,
+) -> str:
     """Renders a proposal's lines: models, route, state, reasons and texts."""
     proposal = row.proposal
     phase = markup.state(label)
@@ -177,7 +194,11 @@ def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:
     another one.
     """
     prefilled = st.query_params.get("candidate")
-    with st.expander("Propose a swap", icon=":material/add:", expanded=prefilled is not None):
+    with st.expander(
+        "Propose a swap",
+        icon=":material/add:",
+        expanded=prefilled is not None,
+    ):
         if not routes:
             page_frame.show_empty(
                 "There is no route yet, so nothing can be proposed:",
@@ -220,7 +241,9 @@ def _lead_to(row: ProposalRow) -> None:
 
 
 def _read_form(
-    routes: Sequence[str], prefilled: str | None, busy: Mapping[str, ProposalRow]
+    routes: Sequence[str],
+    prefilled: str | None,
+    busy: Mapping[str, ProposalRow],
 ) -> submission.ProposalRequest:
     """Shows the fields of a proposal. The address may name the route and the candidate."""
     ctx = page_frame.context()
@@ -228,22 +251,38 @@ def _read_form(
     param = st.query_params.get("route")
     free = next((name for name in routes if name not in busy), routes[0])
     at = routes.index(param if param in routes else free)
-    route = left.selectbox("Route", routes, index=at, key="wish-route")
+    route = left.selectbox(
+        "Route",
+        routes,
+        index=at,
+        key="wish-route",
+    )
     claims: list[Claim | None] = [None, *Claim]
     claim = left.selectbox(
-        "Claim", claims, key="wish-claim",
+        "Claim",
+        claims,
+        key="wish-claim",
         format_func=lambda claim: labels.CLAIMS[claim] if claim else AS_THE_POLICY,
-    )  # fmt: skip
+    )
     known = list(page_frame.candidates(ctx, route))
     names = list(dict.fromkeys([*([prefilled] if prefilled else []), *known]))
     candidate = right.selectbox(
-        "Candidate", names, index=0 if prefilled else None, accept_new_options=True,
-        placeholder=TYPE_A_MODEL, key=f"wish-candidate-{route}",
-    )  # fmt: skip
+        "Candidate",
+        names,
+        index=0 if prefilled else None,
+        accept_new_options=True,
+        placeholder=TYPE_A_MODEL,
+        key=f"wish-candidate-{route}",
+    )
     margin = right.number_input(
-            "Allowed loss, points", 0.1, 50.0, None, 0.5, placeholder=AS_THE_POLICY,
-            key="wish-margin",
-        )  # fmt: skip
+        "Allowed loss, points",
+        0.1,
+        50.0,
+        None,
+        0.5,
+        placeholder=AS_THE_POLICY,
+        key="wish-margin",
+    )
     reason = left.text_input("Reason", key="wish-reason")
     texts: dict[str, Any] = {
         name: right.text_input(f"{text['label']} (optional)", key=f"wish-{text['word']}")

@@ -17,7 +17,13 @@ from harness.frame.people.access import Actor, Role
 from harness.proposals import first_route
 from harness.providers.oauth import OAUTH_ENDPOINTS, TOKEN_KEY_NAME
 from harness.providers.target import Target
-from harness.registry import credentials, named_models, registered_providers, sign_in, targets
+from harness.registry import (
+    credentials,
+    named_models,
+    registered_providers,
+    sign_in,
+    targets,
+)
 from harness.registry.credentials import (
     DEFAULT_KEY_NAME,
     CredentialChange,
@@ -28,7 +34,8 @@ from harness.registry.targets import ProviderChange
 from harness.routing.context import Context
 
 ASKS: Final = "Asking the provider, for 20 s at most"
-STORE, REMOVE = "Add or replace", "Remove"
+STORE = "Add or replace"
+REMOVE = "Remove"
 ANOTHER: Final = "Add another key"
 MOST_OVERLAP_H: Final = credentials.LONGEST_OVERLAP / timedelta(hours=1)
 OUTDATED: Final = "outdated-by-a-move"
@@ -43,24 +50,41 @@ def add_provider(form: Form) -> None:
     """Asks for a provider of a kind. Kinds with an account's sign-in are set up in a terminal
     instead.
     """
-    kind = st.selectbox("Kind", first_route.provider_choices(), key="new-kind", index=None,
-                        placeholder="Choose the kind")  # fmt: skip
+    kind = st.selectbox(
+        "Kind",
+        first_route.provider_choices(),
+        key="new-kind",
+        index=None,
+        placeholder="Choose the kind",
+    )
     if kind is None:
         st.html(markup.note(KIND_NOTE))
         with st.expander(f"With an account's sign-in: {', '.join(OAUTH_ENDPOINTS)}"):
             show_account_commands(list(OAUTH_ENDPOINTS))
         return
-    form.about, form.waits_for = kind, ASKS
+    form.about = kind
+    form.waits_for = ASKS
     name = form.text("name", "Name, which precedes its models, as in NAME/MODEL", kind)
     address = form.text("address", "Address", first_route.usual_address(kind))
     form.need(name and address, "Name and address are needed.")
-    key = form.text("key", "Key", type="password", autocomplete="off")
+    key = form.text(
+        "key",
+        "Key",
+        type="password",
+        autocomplete="off",
+    )
     st.html(
         markup.note("Stored encrypted and never shown. Leave it empty if no key is needed.")
     )
     change = CredentialChange(kind, address or None, value=key or None)
     done = f"added {name}. Its card shows what the check found."
-    form.submit("Add and check", done, registered_providers.add_provider, name or kind, change)
+    form.submit(
+        "Add and check",
+        done,
+        registered_providers.add_provider,
+        name or kind,
+        change,
+    )
 
 
 @dialog("Add a model", Role.PROPOSER, "model", "add", width="medium")
@@ -71,13 +95,20 @@ def add_model(form: Form, provider: str) -> None:
     named = [name for name, _ in offers if name.startswith(f"{provider}/")]
     models = [name.removeprefix(f"{provider}/") for name in named]
     model = form.choose_or_type(
-        "of", f"Model of {provider}", models, need="Choose a model first.",
+        "of",
+        f"Model of {provider}",
+        models,
+        need="Choose a model first.",
         placeholder="Choose one, or write its name",
-    )  # fmt: skip
+    )
     known = f"{len(models):,} models are known." if models else "No model is known yet."
     st.html(markup.note(f"{known} It serves only where a route uses it. {PARAMETERS}"))
-    if st.button("Ask for its list of models", key=f"list-{provider}", type="tertiary",
-                 disabled=bool(current_user.why_not(Role.PROPOSER))):  # fmt: skip
+    if st.button(
+        "Ask for its list of models",
+        key=f"list-{provider}",
+        type="tertiary",
+        disabled=bool(current_user.why_not(Role.PROPOSER)),
+    ):
         with st.spinner(f"{ASKS} …"):
             current_user.attempt(
                 lambda actor: _read_list(actor, provider),
@@ -93,7 +124,11 @@ def _read_list(actor: Actor, provider: str) -> None:
     add_model.reopen(provider)
 
 
-def _add_model(ctx: Context, actor: Actor, name: str) -> None:
+def _add_model(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+) -> None:
     added = targets.add_target(ctx, actor, Target.from_name(name))
     if unlisted := named_models.describe_unlisted(ctx, actor, added):
         st.session_state[UNLISTED] = (added.name, unlisted)
@@ -102,12 +137,13 @@ def _add_model(ctx: Context, actor: Actor, name: str) -> None:
 @dialog("Change the address", Role.ADMIN, "base", "link", width="medium")
 def change_address(form: Form, provider: str) -> None:
     """Asks for a new address. Verdicts on the old address are then no proof for the routes."""
-    before, form.waits_for = (
-        registered_providers.get_provider(page_frame.context(), provider),
-        ASKS,
-    )
+    before = registered_providers.get_provider(page_frame.context(), provider)
+    form.waits_for = ASKS
     address = form.text(
-        "address", f"Address of {provider}", before.api_base, need="An address is needed."
+        "address",
+        f"Address of {provider}",
+        before.api_base,
+        need="An address is needed.",
     )
     form.need(address != before.api_base, "This is its address already.")
     used = ", ".join(before.routes[:SHOWN]) + (" …" if len(before.routes) > SHOWN else "")
@@ -117,11 +153,22 @@ def change_address(form: Form, provider: str) -> None:
     )
     st.html(markup.note(goes_on if before.routes else "No route uses it."))
     done = f"moved {provider} to {address}."
-    form.submit("Change and check", done, _change_address, provider, address, form.reason())
+    form.submit(
+        "Change and check",
+        done,
+        _change_address,
+        provider,
+        address,
+        form.reason(),
+    )
 
 
 def _change_address(
-    ctx: Context, actor: Actor, provider: str, address: str, reason: str
+    ctx: Context,
+    actor: Actor,
+    provider: str,
+    address: str,
+    reason: str,
 ) -> None:
     """Moves the provider and checks it. Keeps which routes need new proof, for a banner."""
     change = ProviderChange(api_base=address, reason=reason)
@@ -150,7 +197,10 @@ def remove(form: Form, provider: str) -> None:
     )
     form.confirm(provider)
     form.submit(
-        "Remove it", f"removed {provider}.", registered_providers.remove_provider, provider
+        "Remove it",
+        f"removed {provider}.",
+        registered_providers.remove_provider,
+        provider,
     )
 
 
@@ -171,7 +221,11 @@ def show_account_commands(kinds: Sequence[str]) -> None:
         lines = f"oauth:\n  {kind}:\n    client_id: YOUR-CLIENT-ID"
         # Wrapped: a keyboard cannot scroll code sideways on a phone.
         st.code(lines, language="yaml", wrap_lines=True)
-        st.code(f"swapgate provider key login {kind}", language=None, wrap_lines=True)
+        st.code(
+            f"swapgate provider key login {kind}",
+            language=None,
+            wrap_lines=True,
+        )
     link = markup.docs_link("how-to/credentials", "Signing in")
     words = (
         "Write the lines into swapgate.yaml, with the id of your application at the vendor. "
@@ -192,7 +246,11 @@ def change_keys(_form: Form, provider: str) -> None:
     act = STORE
     if known.stored:
         act = st.segmented_control(
-            "What", [STORE, REMOVE], default=STORE, required=True, key=f"keys-act-{provider}"
+            "What",
+            [STORE, REMOVE],
+            default=STORE,
+            required=True,
+            key=f"keys-act-{provider}",
         )
     if act == REMOVE:
         _remove(known)
@@ -226,28 +284,48 @@ def _store(known: ProviderCredentials) -> None:
 
     The old value may stay as second choice for some hours, so that a rotation fails no request.
     """
-    provider, stored = known.name, [key.name for key in known.stored]
-    form, name = Form(Role.ADMIN, "key", provider, waits_for=ASKS), DEFAULT_KEY_NAME
+    provider = known.name
+    stored = [key.name for key in known.stored]
+    form = Form(Role.ADMIN, "key", provider, waits_for=ASKS)
+    name = DEFAULT_KEY_NAME
     if stored:
         name = st.selectbox(
-            "Which key", [*stored, ANOTHER], key=form.key("name"),
+            "Which key",
+            [*stored, ANOTHER],
+            key=form.key("name"),
             format_func=lambda name: name if name == ANOTHER else f"Replace {name}",
-        )  # fmt: skip
+        )
     if name == ANOTHER:
         name = form.text("new", "Name of the new key")
-    value = form.text("value", f"Key of {provider}", type="password", autocomplete="off")
+    value = form.text(
+        "value",
+        f"Key of {provider}",
+        type="password",
+        autocomplete="off",
+    )
     form.need(value and name, "A name and the key are needed.")
-    first, hours = False, 0.0
+    first = False
+    hours = 0.0
     if name in stored:
         hours = st.number_input(
-            "Hours for which the old value stays as second choice", 0.0, MOST_OVERLAP_H, 0.0,
-            1.0, format="%g", key=form.key("overlap"),
-        )  # fmt: skip
+            "Hours for which the old value stays as second choice",
+            0.0,
+            MOST_OVERLAP_H,
+            0.0,
+            1.0,
+            format="%g",
+            key=form.key("overlap"),
+        )
     elif stored:
         first = st.checkbox("Try it before the other keys", key=form.key("first"))
     st.html(markup.note("Stored encrypted and never shown. Routers use it within 2 s."))
     overlap = timedelta(hours=hours) if hours else None
-    change = CredentialChange(value=value, key=name, first=first, overlap=overlap)
+    change = CredentialChange(
+        value=value,
+        key=name,
+        first=first,
+        overlap=overlap,
+    )
     typed = form.key("value")
 
     def store(ctx: Context, actor: Actor) -> None:
@@ -259,7 +337,8 @@ def _store(known: ProviderCredentials) -> None:
 
 
 def _remove(known: ProviderCredentials) -> None:
-    provider, form = known.name, Form(Role.ADMIN, "key-gone", known.name)
+    provider = known.name
+    form = Form(Role.ADMIN, "key-gone", known.name)
     names = [key.name for key in known.stored]
     name = st.selectbox("Which key", names, key=form.key("name"))
     last = "It is the last key: without another, the provider's models get no requests."
@@ -267,7 +346,13 @@ def _remove(known: ProviderCredentials) -> None:
     st.html(markup.note(others if known.keys > 1 else last))
     form.confirm(name)
     done = f"removed the key {name} of {provider}."
-    form.submit("Remove the key", done, credentials.remove_credential, provider, key=name)
+    form.submit(
+        "Remove the key",
+        done,
+        credentials.remove_credential,
+        provider,
+        key=name,
+    )
 
 
 def _account(known: ProviderCredentials) -> None:

@@ -15,17 +15,35 @@ import streamlit as st
 from dashboard import labels, markup, page_frame
 from dashboard.dialog_forms import Opener, show_openers
 from dashboard.labels import Label, Tone
-from dashboard.markup import banner, escape, faint, noted, rich, state, strong
+from dashboard.markup import (
+    banner,
+    escape,
+    faint,
+    noted,
+    rich,
+    state,
+    strong,
+)
 from dashboard.views import provider_dialogs as dialogs
 from harness.frame.formatting import format_milliseconds
 from harness.frame.people.access import Role
 from harness.frame.people.limits import EvalLimits
-from harness.providers.calls.probe import ProbeFinding, ProbeStatus, ProbeSubject, ProviderCheck
+from harness.providers.calls.probe import (
+    ProbeFinding,
+    ProbeStatus,
+    ProbeSubject,
+    ProviderCheck,
+)
 from harness.providers.kinds import ProviderGroup
 from harness.providers.models.catalogue import COLUMNS, Ability
 from harness.providers.target import Price
 from harness.registry import registered_providers
-from harness.routes.matrix import MatrixModel, MatrixRow, ProviderHealth, build_matrix
+from harness.routes.matrix import (
+    MatrixModel,
+    MatrixRow,
+    ProviderHealth,
+    build_matrix,
+)
 
 # With more providers than these, the page has a search and shows no more at once.
 MOST_CARDS: Final = 12
@@ -65,7 +83,8 @@ def show() -> None:
         _cards(here, checked, now)
     else:
         page_frame.show_empty(
-            "Add a provider above, or by this command:", "swapgate provider add openai"
+            "Add a provider above, or by this command:",
+            "swapgate provider add openai",
         )
     others = [row for row in rows if row not in here]
     with st.expander(f"{labels.plural(len(others), 'more kind')} that could be added"):
@@ -96,19 +115,25 @@ def _headline(here: Sequence[MatrixRow]) -> str:
 
 
 def _cards(
-    rows: Sequence[MatrixRow], checked: Mapping[str, ProviderCheck], now: datetime
+    rows: Sequence[MatrixRow],
+    checked: Mapping[str, ProviderCheck],
+    now: datetime,
 ) -> None:
     order = list(HEALTH)
     found = page_frame.find(
         sorted(
             rows,
             key=lambda row: (
-                order.index(row.health), row.configured, row.provider.casefold(),
+                order.index(row.health),
+                row.configured,
+                row.provider.casefold(),
             ),
         ),
-        MOST_CARDS, "Find a provider", "Part of its name, kind or of a model",
+        MOST_CARDS,
+        "Find a provider",
+        "Part of its name, kind or of a model",
         lambda row: " ".join((row.provider, row.kind, *(m.model for m in row.models))),
-    )  # fmt: skip
+    )
     if len(rows) > MOST_CARDS:
         shown = f"{min(len(found), MOST_CARDS)} of {labels.plural(len(rows), 'provider')}"
         nothing = "No provider's name, kind or models contain this text."
@@ -130,7 +155,8 @@ def _openers(row: MatrixRow) -> list[Opener]:
     """Builds the buttons of a provider's card."""
     name = row.provider
     access = "Sign in or out" if row.group is ProviderGroup.OAUTH else "Keys"
-    check, icon = partial(dialogs.check_now, name), ":material/network_check:"
+    check = partial(dialogs.check_now, name)
+    icon = ":material/network_check:"
     return [
         Opener("Check now", icon, check, f"check-{name}", Role.PROPOSER),
         dialogs.add_model.opener(name),
@@ -175,8 +201,8 @@ def _limits(limits: EvalLimits) -> str:
         (limits.max_concurrent, "at a time"),
     )
     parts = ", ".join(f"{value:,.15g} {unit}" for value, unit in known if value is not None)
-    words = f"Evals: {f'at most {parts}' if parts else 'not limited'}"
-    return f'<p class="note">{escape(words)}</p>'
+    words = f"at most {parts}" if parts else "not limited"
+    return f'<p class="note">{escape(f"Evals: {words}")}</p>'
 
 
 def _last_check(check: ProviderCheck | None, now: datetime) -> str:
@@ -220,10 +246,13 @@ def _models(row: MatrixRow) -> None:
 
 
 def _cells(model: MatrixModel) -> markup.Row:
-    window, speed, routes = model.context_window, model.p50_ms, labels.few(model.routes, 2)
+    window = model.context_window
+    speed = model.p50_ms
+    routes = labels.few(model.routes, 2)
     return {
         "Model": noted(
-            strong(model.model), model.end_date and f"ends {model.end_date:%d %b %Y}"
+            strong(model.model),
+            model.end_date and f"ends {model.end_date:%d %b %Y}",
         ),
         "In / out, 1M tokens": price_cell(model),
         "Can": _abilities(model.abilities),
@@ -245,10 +274,11 @@ def _abilities(known: Mapping[str, Ability]) -> str:
     parts = [
         f'<span class="{tone}">{symbol}</span>&nbsp;{escape(", ".join(named[ability]))}'
         for ability, symbol, tone in (
-            (Ability.YES, "✓", Tone.BETTER), (Ability.NO, "✕", Tone.WORSE),
+            (Ability.YES, "✓", Tone.BETTER),
+            (Ability.NO, "✕", Tone.WORSE),
         )
         if named[ability]
-    ]  # fmt: skip
+    ]
     folded = ""
     if unknown := named[Ability.UNKNOWN]:
         folded = (

@@ -21,7 +21,13 @@ from harness.frame.people.access import Actor, Role
 from harness.operations.queries import find_route
 from harness.proposals import break_glass
 from harness.proposals.break_glass import BreakGlassRequest
-from harness.providers.force import Force, ForceKind, KillSwitch, SwitchSource, parse_force
+from harness.providers.force import (
+    Force,
+    ForceKind,
+    KillSwitch,
+    SwitchSource,
+    parse_force,
+)
 from harness.providers.records import Providers
 from harness.routes import freezes, routes
 from harness.routes.freezes import SwitchPreview, SwitchRequest
@@ -53,20 +59,29 @@ HELD_BACK: Final = (
 
 
 @dialog(
-    "Freeze: no canary opens or advances", Role.APPROVER, "freeze", "ac_unit",
-    label="Freeze …", width="medium",
-)  # fmt: skip
+    "Freeze: no canary opens or advances",
+    Role.APPROVER,
+    "freeze",
+    "ac_unit",
+    label="Freeze …",
+    width="medium",
+)
 def add(form: Form, route: str) -> None:
     """Asks for a freeze of a route or of all routes, with its begin and end in UTC."""
     ctx = page_frame.context()
-    now, reach = ctx.clock.now(), form.reach(route)
+    now = ctx.clock.now()
+    reach = form.reach(route)
     left, right = st.columns(2)
     begins = left.datetime_input("From, UTC (empty: now)", None, key=form.key("from"))
     ends = right.datetime_input("Until, UTC", None, key=form.key("until"))
-    starts_at, ends_at = (at and at.replace(tzinfo=UTC) for at in (begins, ends))
+    starts_at = begins and begins.replace(tzinfo=UTC)
+    ends_at = ends and ends.replace(tzinfo=UTC)
     live = canary_status.list_canaries(ctx, route=reach)
     held = ", ".join(f"{canary.candidate.name} on {canary.rollout.route}" for canary in live)
-    form.say(f"Held back: {strong(held)}." if held else "No canary runs there now.", HELD_BACK)
+    form.say(
+        f"Held back: {strong(held)}." if held else "No canary runs there now.",
+        HELD_BACK,
+    )
     form.need(ends_at, "Choose when the freeze ends first.")
     until = ends_at or now
     form.need(
@@ -75,9 +90,16 @@ def add(form: Form, route: str) -> None:
     )
     scope = "all routes" if reach is None else f"route {route}"
     done = f"froze {scope} until {labels.date_time(until)}."
-    freeze, lasts = Force(ForceKind.FREEZE, ""), until - max(starts_at or now, now)
+    freeze = Force(ForceKind.FREEZE, "")
+    lasts = until - max(starts_at or now, now)
     request = SwitchRequest(freeze, form.reason(), reach, lasts, starts_at)
-    form.submit("Freeze", done, freezes.throw_switch, request, source=SwitchSource.REST)
+    form.submit(
+        "Freeze",
+        done,
+        freezes.throw_switch,
+        request,
+        source=SwitchSource.REST,
+    )
 
 
 def lift_openers(route: str) -> list[Opener]:
@@ -97,16 +119,24 @@ def _name_switch(switch: KillSwitch) -> str:
 
 
 @dialog(
-    "Kill switch: force a provider or a model", Role.APPROVER, "switch", "emergency_home",
-    label="Kill switch …", width="medium",
-)  # fmt: skip
+    "Kill switch: force a provider or a model",
+    Role.APPROVER,
+    "switch",
+    "emergency_home",
+    label="Kill switch …",
+    width="medium",
+)
 def throw(form: Form, route: str) -> None:
     """Asks for a kill switch, and shows which routes it would change."""
     reach = form.reach(route)
     force = form.choose(
-        "force", "Force or avoid", _list_forces(route), format_func=_name_force,
-        need="Choose a model or a provider first.", placeholder="Choose a model or a provider",
-    )  # fmt: skip
+        "force",
+        "Force or avoid",
+        _list_forces(route),
+        format_func=_name_force,
+        need="Choose a model or a provider first.",
+        placeholder="Choose a model or a provider",
+    )
     lasts = st.selectbox("How long", list(SWITCH_LASTS), key=form.key("lasts"))
     preview = None
     if force is not None:
@@ -128,7 +158,8 @@ def throw(form: Form, route: str) -> None:
 def _list_forces(route: str) -> list[str]:
     """Lists what a switch can force or avoid: the route's targets, and all providers."""
     with page_frame.context().store.read() as tx:
-        known, own = Routing(tx).targets(), routes.require_route(tx, route).may_answer
+        known = Routing(tx).targets()
+        own = routes.require_route(tx, route).may_answer
         providers = sorted(Providers(tx).all())
     names = sorted({known[target].name for target in own})
     forces = [f"target:{name}" for name in names] + [f"provider:{name}" for name in providers]
@@ -183,13 +214,20 @@ def break_glass_openers(route: str) -> list[Opener]:
     if record is None:
         missing = BUSY if find_route(ctx, route).experiment is not None else ""
         return [propose.opener(route, missing=missing)]
-    return [*([] if record.confirmed else [confirm.opener(record)]), end.opener(record)]
+    return [
+        *([] if record.confirmed else [confirm.opener(record)]),
+        end.opener(record),
+    ]
 
 
 @dialog(
-    "Break-glass: serve without proof", Role.APPROVER, "glass", "warning",
-    label="Break-glass …", width="medium",
-)  # fmt: skip
+    "Break-glass: serve without proof",
+    Role.APPROVER,
+    "glass",
+    "warning",
+    label="Break-glass …",
+    width="medium",
+)
 def propose(form: Form, route: str) -> None:
     """Asks for a break-glass: a model without proof, which a second person must confirm."""
     ctx = page_frame.context()
@@ -200,9 +238,12 @@ def propose(form: Form, route: str) -> None:
         f"At its end {name} returns."
     )
     target = form.choose_or_type(
-        "target", "Model", page_frame.candidates(ctx, route), need="Choose a model first.",
+        "target",
+        "Model",
+        page_frame.candidates(ctx, route),
+        need="Choose a model first.",
         placeholder=TYPE_A_MODEL,
-    )  # fmt: skip
+    )
     lasts = form.pick("lasts", "How long", GLASS_LASTS)
     through = st.checkbox("Also while the route is frozen", key=form.key("through"))
     request = BreakGlassRequest(route, target, form.reason(), lasts, through)
@@ -214,9 +255,13 @@ def propose(form: Form, route: str) -> None:
 
 
 @dialog(
-    "Confirm the break-glass", Role.ADMIN, "glass-confirm", "warning",
-    label="Confirm the break-glass …", width="medium",
-)  # fmt: skip
+    "Confirm the break-glass",
+    Role.ADMIN,
+    "glass-confirm",
+    "warning",
+    label="Confirm the break-glass …",
+    width="medium",
+)
 def confirm(form: Form, record: BreakGlass) -> None:
     """Asks the second person to confirm a break-glass."""
     until = labels.date_time(record.expires_at)
@@ -228,13 +273,21 @@ def confirm(form: Form, record: BreakGlass) -> None:
         "It holds while the route is frozen, too." if record.through_freeze else "",
     )
     done = f"confirmed {record.id}: {name} serves until {until}."
-    form.submit("Serve without proof", done, break_glass.confirm_break_glass, record.id)
+    form.submit(
+        "Serve without proof",
+        done,
+        break_glass.confirm_break_glass,
+        record.id,
+    )
 
 
 @dialog(
-    "End the break-glass", Role.APPROVER, "glass-end", "warning",
+    "End the break-glass",
+    Role.APPROVER,
+    "glass-end",
+    "warning",
     label="End the break-glass …",
-)  # fmt: skip
+)
 def end(form: Form, record: BreakGlass) -> None:
     name = strong(page_frame.name_target(page_frame.context(), record.incumbent))
     route = f"route {strong(record.route)}"
@@ -243,8 +296,12 @@ def end(form: Form, record: BreakGlass) -> None:
     form.say(f"{effect} Swaps can be proposed again.")
     done = f"ended {record.id}."
     form.submit(
-        "End it", done, break_glass.end_break_glass, record.id, reason=form.reason()
-    )  # fmt: skip
+        "End it",
+        done,
+        break_glass.end_break_glass,
+        record.id,
+        reason=form.reason(),
+    )
 
 
 def drift_openers(route: str, statuses: Sequence[DriftStatus]) -> list[Opener]:
@@ -263,9 +320,17 @@ def is_drifted(status: DriftStatus) -> bool:
 
 
 @dialog(
-    "Check for drift now", Role.PROPOSER, "drift-run", "refresh", label="Check for drift now …"
+    "Check for drift now",
+    Role.PROPOSER,
+    "drift-run",
+    "refresh",
+    label="Check for drift now …",
 )
-def run(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
+def run(
+    form: Form,
+    route: str,
+    statuses: Sequence[DriftStatus],
+) -> None:
     """Asks to check a route's model for drift now."""
     model = statuses[0].model
     suite = _choose_suite(form, statuses)
@@ -280,10 +345,18 @@ def run(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
 
 
 @dialog(
-    "Accept how it answers now", Role.APPROVER, "drift", "task_alt",
-    label="Accept how it answers now …", width="medium",
-)  # fmt: skip
-def accept(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
+    "Accept how it answers now",
+    Role.APPROVER,
+    "drift",
+    "task_alt",
+    label="Accept how it answers now …",
+    width="medium",
+)
+def accept(
+    form: Form,
+    route: str,
+    statuses: Sequence[DriftStatus],
+) -> None:
     """Asks to accept a model's present answers as the new baseline."""
     # A suite with drift comes first.
     suite = _choose_suite(form, sorted(statuses, key=lambda status: not is_drifted(status)))
@@ -301,7 +374,12 @@ def accept(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
     done = f"accepted how {status.model} answers on suite {suite}: a new baseline is measured."
     reason = form.reason()
     form.submit(
-        "Accept it", done, drift_watches.accept_baseline, route, suite=suite, reason=reason
+        "Accept it",
+        done,
+        drift_watches.accept_baseline,
+        route,
+        suite=suite,
+        reason=reason,
     )
 
 

@@ -13,7 +13,14 @@ from typing import Any, Final
 import streamlit as st
 
 from dashboard import markup, page_frame
-from dashboard.dialog_forms import REASON, Field, Fields, Form, ask_fields, dialog
+from dashboard.dialog_forms import (
+    REASON,
+    Field,
+    Fields,
+    Form,
+    ask_fields,
+    dialog,
+)
 from dashboard.markup import escape, strong
 from dashboard.views import route_timeline
 from dashboard.views.route_timeline import RouteView
@@ -24,8 +31,17 @@ from harness.gate.suite_plan import SuiteRole
 from harness.proposals import fallback_chain
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.routes import routes
-from harness.routing.candidate_schedule import MOST_USD, CandidateSchedule, OnBetter, Preference
-from harness.routing.capture import MAX_COPY_BYTES, MAX_KEEP_DAYS, MAX_PER_DAY
+from harness.routing.candidate_schedule import (
+    MOST_USD,
+    CandidateSchedule,
+    OnBetter,
+    Preference,
+)
+from harness.routing.capture import (
+    MAX_COPY_BYTES,
+    MAX_KEEP_DAYS,
+    MAX_PER_DAY,
+)
 from harness.routing.context import Context
 from harness.routing.plan import MAX_KEEP_WARM_BPS
 from harness.routing.table import (
@@ -65,7 +81,10 @@ SECONDS: Final[Mapping[str, Any]] = {"step": 1.0, "format": "%g"}
 # Settings that few routes change, in two columns; the data class is above the first.
 ADVANCED_LEFT: Final[Fields] = {
     "first_token_timeout_s": Field(
-        "A stream's first output within, seconds", 0.001, LONGEST_S, **SECONDS,
+        "A stream's first output within, seconds",
+        0.001,
+        LONGEST_S,
+        **SECONDS,
         placeholder="The model's, else the router's",
     ),
     "commit": Field(
@@ -76,23 +95,33 @@ ADVANCED_LEFT: Final[Fields] = {
         },
     ),
     "keep_warm_bps": Field(
-        "Share that keeps each other model warm, %", 0.0, MAX_KEEP_WARM_BPS / 100, step=0.5,
+        "Share that keeps each other model warm, %",
+        0.0,
+        MAX_KEEP_WARM_BPS / 100,
+        step=0.5,
         help="This share of the requests goes to each healthy fallback, which shows that the "
-            "fallback works before the route needs it.",
+        "fallback works before the route needs it.",
     ),
     "capture_per_day": Field("Captured requests kept per day, at most", 1, MAX_PER_DAY),
     "copy_max_bytes": Field(
-        "Largest request or answer to copy, bytes", 1, MAX_COPY_BYTES,
+        "Largest request or answer to copy, bytes",
+        1,
+        MAX_COPY_BYTES,
         help="The router captures, mirrors and judges no larger request or answer.",
     ),
-}  # fmt: skip
+}
 ADVANCED_RIGHT: Final[Fields] = {
     "task": Field(
-        "Task", placeholder="None", live=True,
+        "Task",
+        placeholder="None",
+        live=True,
         help="Requests with the header x-swapgate-task and this name come here.",
     ),
     "first_byte_timeout_s": Field(
-        "A plain answer begins within, seconds", 0.001, LONGEST_S, **SECONDS,
+        "A plain answer begins within, seconds",
+        0.001,
+        LONGEST_S,
+        **SECONDS,
         placeholder="The model's, the router's, or measured",
     ),
     "on_bad_event": Field(
@@ -117,9 +146,12 @@ ADVANCED_RIGHT: Final[Fields] = {
         },
     ),
     "capture_keep_days": Field(
-        "Days that captured requests are kept", 0.001, MAX_KEEP_DAYS, **SECONDS
+        "Days that captured requests are kept",
+        0.001,
+        MAX_KEEP_DAYS,
+        **SECONDS,
     ),
-}  # fmt: skip
+}
 DESCRIPTION: Final = Field("What it is for")
 SIDE_EFFECTS: Final = Field(
     "Its tools have side effects: no shadow, and no requests to keep models warm"
@@ -128,12 +160,16 @@ NO_CANDIDATES: Final = CandidateSchedule((), "0 3 * * 1", 5.0)  # Mondays at 3
 CANDIDATES: Final[Sequence[Fields]] = (
     {
         "models": Field(
-            "Models to measure on a schedule, separated by commas", live=True,
+            "Models to measure on a schedule, separated by commas",
+            live=True,
             placeholder="None, or openai/gpt-5*, openrouter/*:price<0.5",
         ),
         "prefer": Field(
             "A candidate has to be",
-            words={Preference.BETTER: "better", Preference.CHEAPER: "not worse, and cheaper"},
+            words={
+                Preference.BETTER: "better",
+                Preference.CHEAPER: "not worse, and cheaper",
+            },
         ),
         "on_better": Field(
             "When a candidate passes",
@@ -148,10 +184,14 @@ CANDIDATES: Final[Sequence[Fields]] = (
         "every": Field("Schedule, as cron in UTC", placeholder=NO_CANDIDATES.every),
         "budget_usd": Field("A round costs at most, US dollars", 0.01, MOST_USD),
     },
-)  # fmt: skip
+)
 
 
-def merge(now: RouteSettings, before: RouteSettings, wanted: RouteSettings) -> RouteSettings:
+def merge(
+    now: RouteSettings,
+    before: RouteSettings,
+    wanted: RouteSettings,
+) -> RouteSettings:
     """Applies only the settings that the dialog changed. Raises Conflict if another person
     changed one of them after the dialog opened.
     """
@@ -180,7 +220,11 @@ def preview(route: Route, wanted: RouteSettings) -> str:
     return heading + markup.changes(("Setting", "Now", "Then"), rows)
 
 
-def ask(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
+def ask(
+    ctx: Context,
+    before: RouteSettings,
+    key: str,
+) -> RouteSettings:
     """Asks for all settings. key: the route's name, or `new`."""
 
     def name(field: str) -> str:
@@ -193,22 +237,28 @@ def ask(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
         {
             "policy": Field("Policy", words={policy: policy for policy in policies}),
             "stakes": Field(
-                "Stakes", words={stakes: stakes.value for stakes in Stakes},
+                "Stakes",
+                words={stakes: stakes.value for stakes in Stakes},
                 help="high: only fallbacks marked good enough may answer.",
             ),
         },
         {
             "total_timeout_s": Field("A request's whole budget, seconds", 1.0),
             "capture_bps": Field(
-                "Requests to capture, redacted, %", 0.0, 100.0, step=0.5,
+                "Requests to capture, redacted, %",
+                0.0,
+                100.0,
+                step=0.5,
                 help=f"At most {before.capture_per_day} a day are kept.",
             ),
         },
-    )  # fmt: skip
+    )
     data_class = Field(
-        "Data class", words={word: word or NO_DATA_CLASS for word in classes},
-        disabled=len(classes) == 1, help=DATA_CLASSES,
-    )  # fmt: skip
+        "Data class",
+        words={word: word or NO_DATA_CLASS for word in classes},
+        disabled=len(classes) == 1,
+        help=DATA_CLASSES,
+    )
     # Folded for a new route, whose defaults suffice: the dialog stays short on a phone.
     with st.expander("Policy, stakes, time, capture") if before is NEW else st.container():
         given = ask_fields(usual, before, name)
@@ -221,11 +271,20 @@ def ask(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
     with st.expander("Candidates: models to measure on a schedule"):
         schedule = ask_fields(CANDIDATES, before.candidates or NO_CANDIDATES, name)
     given["candidates"] = CandidateSchedule(**schedule) if schedule["models"] else None
-    return replace(before, suites=suites, overrides=overrides, **given)
+    return replace(
+        before,
+        suites=suites,
+        overrides=overrides,
+        **given,
+    )
 
 
 def _ask_overrides(
-    ctx: Context, before: RouteSettings, name: Callable[[str], str], *, others_than: str
+    ctx: Context,
+    before: RouteSettings,
+    name: Callable[[str], str],
+    *,
+    others_than: str,
 ) -> Overrides:
     """Asks which other routes answer some kinds of requests. others_than: the route itself."""
     others = [route for route in page_frame.route_names(ctx) if route != others_than]
@@ -236,15 +295,22 @@ def _ask_overrides(
         known = before.overrides.get(kind)
         names = list(dict.fromkeys((*others, *([known] if known else []))))
         chosen = columns[place % 2].selectbox(
-            words, names, index=names.index(known) if known else None,
-            placeholder="This route", key=name(f"override-{kind.value}"),
-        )  # fmt: skip
+            words,
+            names,
+            index=names.index(known) if known else None,
+            placeholder="This route",
+            key=name(f"override-{kind.value}"),
+        )
         if chosen:
             wanted[kind] = chosen
     return wanted
 
 
-def _ask_suites(ctx: Context, before: Sequence[RouteSuite], key: str) -> tuple[RouteSuite, ...]:
+def _ask_suites(
+    ctx: Context,
+    before: Sequence[RouteSuite],
+    key: str,
+) -> tuple[RouteSuite, ...]:
     """Asks for the suites by role. A suite has one role, and keeps its other settings."""
     names = sorted({*ctx.suites.names(), *(suite.suite for suite in before)})
     chosen: dict[str, RouteSuite] = {}
@@ -252,9 +318,12 @@ def _ask_suites(ctx: Context, before: Sequence[RouteSuite], key: str) -> tuple[R
         free = [name for name in names if name not in chosen]
         own = {suite.suite: suite for suite in before if suite.role is role}
         picked = st.multiselect(
-            words, free, [name for name in own if name in free],
-            key=f"suites-{role.value}-{key}", placeholder="None",
-        )  # fmt: skip
+            words,
+            free,
+            [name for name in own if name in free],
+            key=f"suites-{role.value}-{key}",
+            placeholder="None",
+        )
         chosen |= {name: own.get(name) or RouteSuite(name, role) for name in picked}
     return tuple(chosen.values())
 
@@ -263,37 +332,60 @@ ORDER = "Fallbacks, in the order in which they are tried"
 BASELINE = "These models are the route's baseline. Later models need proof or a waiver."
 
 
-@dialog("Add a route", Role.ADMIN, "new-route", "add", label="Add a route …", width="large")
+@dialog(
+    "Add a route",
+    Role.ADMIN,
+    "new-route",
+    "add",
+    label="Add a route …",
+    width="large",
+)
 def add_route(form: Form) -> None:
     """Asks for a new route. Its models are its baseline, which needs no proof."""
     ctx = page_frame.context()
     name = form.text("name", "Name, which clients send as model")
     models = page_frame.model_names(ctx)
     incumbent = form.choose_or_type(
-        "incumbent", "Model that serves", models,
+        "incumbent",
+        "Model that serves",
+        models,
         placeholder="Choose one, or write PROVIDER/MODEL",
-    )  # fmt: skip
+    )
     form.need(name and incumbent, "Name the route and its model first.")
     chain = st.multiselect(
-        f"{ORDER} (optional)", [model for model in models if model != incumbent],
-        accept_new_options=True, placeholder="None", key=form.key("fallbacks"),
-    )  # fmt: skip
+        f"{ORDER} (optional)",
+        [model for model in models if model != incumbent],
+        accept_new_options=True,
+        placeholder="None",
+        key=form.key("fallbacks"),
+    )
     settings = ask(ctx, NEW, "new")
     st.html(markup.note(BASELINE))
     decided = any(suite.role is SuiteRole.PRIMARY for suite in settings.suites)
     form.need(decided, "Choose a suite that decides first.")
     form.submit(
-        "Add the route", f"added the route {name}.", routes.create_route, name, incumbent,
-        fallbacks=chain, settings=settings,
-    )  # fmt: skip
+        "Add the route",
+        f"added the route {name}.",
+        routes.create_route,
+        name,
+        incumbent,
+        fallbacks=chain,
+        settings=settings,
+    )
 
 
 @dialog(
-    "Change the settings", Role.ADMIN, "settings", "tune", label="Settings …", width="large"
+    "Change the settings",
+    Role.ADMIN,
+    "settings",
+    "tune",
+    label="Settings …",
+    width="large",
 )
 def change_settings(form: Form, view: RouteView) -> None:
     """Asks for a route's settings. A change of the policy needs a reason."""
-    name, before = view.id, view.route.settings
+    name = view.id
+    before = view.route.settings
     wanted = ask(page_frame.context(), before, name)
     page_frame.show_html(preview(view.route, wanted))
     form.need(wanted != before, "These are its settings already.")
@@ -306,14 +398,23 @@ def change_settings(form: Form, view: RouteView) -> None:
 
     done = f"changed the settings of {name}."
     form.submit(
-        "Change the settings", done, routes.change_settings, name, change, reason=reason
+        "Change the settings",
+        done,
+        routes.change_settings,
+        name,
+        change,
+        reason=reason,
     )
 
 
 @dialog(
-    "Edit the fallback chain", Role.ADMIN, "chain", "alt_route",
-    label="Edit the fallbacks …", width="medium",
-)  # fmt: skip
+    "Edit the fallback chain",
+    Role.ADMIN,
+    "chain",
+    "alt_route",
+    label="Edit the fallbacks …",
+    width="medium",
+)
 def edit_chain(form: Form, view: RouteView) -> None:
     """Asks for the fallbacks in their order. A new one needs proof or a waiver.
 
@@ -325,15 +426,22 @@ def edit_chain(form: Form, view: RouteView) -> None:
     names = page_frame.model_names(page_frame.context())
     models = [name for name in names if name != view.name(route.incumbent)]
     chain = st.multiselect(
-        ORDER, list(dict.fromkeys((*before, *models))), before,
-        accept_new_options=True, placeholder="None", key=form.key("models"),
+        ORDER,
+        list(dict.fromkeys((*before, *models))),
+        before,
+        accept_new_options=True,
+        placeholder="None",
+        key=form.key("models"),
         help="Remove a model and choose it again to move it to the end.",
-    )  # fmt: skip
+    )
     able = [entry.target.name for entry in view.chain if entry.capable]
     capable = st.multiselect(
-        "Good enough for high stakes", chain, [name for name in able if name in chain],
-        placeholder="None", key=form.key("capable"),
-    )  # fmt: skip
+        "Good enough for high stakes",
+        chain,
+        [name for name in able if name in chain],
+        placeholder="None",
+        key=form.key("capable"),
+    )
     expired = {entry.target.name for entry in view.chain if entry.waiver_expired}
     unproven = [name for name in chain if name not in before or name in expired]
     waive = _ask_waiver(form, unproven) if unproven else None
@@ -346,9 +454,14 @@ def edit_chain(form: Form, view: RouteView) -> None:
     ]
     falls_back = f"route {route.name} falls back to {', '.join(chain) or 'no other model'}."
     form.submit(
-        "Change the chain", f"changed the chain: {falls_back}", fallback_chain.replace_chain,
-        route.name, wanted, reason=reason, expected=route,
-    )  # fmt: skip
+        "Change the chain",
+        f"changed the chain: {falls_back}",
+        fallback_chain.replace_chain,
+        route.name,
+        wanted,
+        reason=reason,
+        expected=route,
+    )
 
 
 def _ask_waiver(form: Form, unproven: Sequence[str]) -> WaiverRequest | None:
@@ -373,7 +486,9 @@ def roll_back(form: Form, view: RouteView) -> None:
         for r in route_timeline.former_versions(view)
     }
     version = st.selectbox(
-        "Bring back", list(names), format_func=lambda v: f"{names[v]} (version {v})"
+        "Bring back",
+        list(names),
+        format_func=lambda v: f"{names[v]} (version {v})",
     )
     ends = f" The canary of {view.name(route.canary.target)} ends." if route.canary else ""
     form.say(
@@ -383,7 +498,11 @@ def roll_back(form: Form, view: RouteView) -> None:
     )
     reason = form.reason()
     form.submit(
-        "Yes, roll back", f"brought {names[version]} back.",
-        operations.roll_back, route.name,
-        to_version=version, reason=reason, expected=route,
-    )  # fmt: skip
+        "Yes, roll back",
+        f"brought {names[version]} back.",
+        operations.roll_back,
+        route.name,
+        to_version=version,
+        reason=reason,
+        expected=route,
+    )

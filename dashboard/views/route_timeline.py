@@ -98,7 +98,8 @@ def former_versions(view: RouteView) -> Sequence[RouteRecord]:
     return former
 
 
-SERVES, SHARES = "serves", "has a share"
+SERVES = "serves"
+SHARES = "has a share"
 ROW_HEIGHT: Final = 34
 EDGES: Final = 74
 FEWEST_VERSIONS: Final = 2
@@ -118,8 +119,11 @@ def list_stays(view: RouteView) -> Sequence[Mapping[str, Any]]:
             stay = last.get((model, part, weight_bps))
             if stay is None or stay["until"] != record.at:
                 stay = {
-                    "model": model, "part": part, "weight_bps": weight_bps, "since": record.at,
-                }  # fmt: skip
+                    "model": model,
+                    "part": part,
+                    "weight_bps": weight_bps,
+                    "since": record.at,
+                }
                 last[model, part, weight_bps] = stay
                 stays.append(stay)
             stay["until"] = end
@@ -128,7 +132,8 @@ def list_stays(view: RouteView) -> Sequence[Mapping[str, Any]]:
 
 def _sentence(stay: Mapping[str, Any], now: datetime) -> str:
     """Describes a period for a tooltip: who served or had a share, from when to when."""
-    since, until = labels.date_time(stay["since"]), labels.date_time(stay["until"])
+    since = labels.date_time(stay["since"])
+    until = labels.date_time(stay["until"])
     what = "serves" if stay["part"] == SERVES else f"has {labels.weight(stay['weight_bps'])}"
     lasted = labels.span((stay["until"] - stay["since"]).total_seconds())
     end = "now" if stay["until"] == now else until
@@ -159,7 +164,12 @@ def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:
         "model:N",
         sort=models,
         title=None,
-        axis=alt.Axis(labelLimit=150, ticks=False, domain=False, labelPadding=8),
+        axis=alt.Axis(
+            labelLimit=150,
+            ticks=False,
+            domain=False,
+            labelPadding=8,
+        ),
     )
     begin = view.history[-1].at
     end = max(view.now, begin + timedelta(minutes=1))
@@ -181,7 +191,13 @@ def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:
     ]
     changes = (
         alt.Chart(pd.DataFrame(marks))
-        .mark_point(filled=True, shape="diamond", size=42, opacity=1, color=palette.text)
+        .mark_point(
+            filled=True,
+            shape="diamond",
+            size=42,
+            opacity=1,
+            color=palette.text,
+        )
         .encode(x=plots.time_axis("at", begin, end), y=rows, tooltip="text:N")
     )
     figure = alt.layer(*layers, changes)

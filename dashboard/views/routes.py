@@ -32,7 +32,13 @@ from harness.routing.freeze import FreezeWindow
 from harness.routing.table import RequestKind, RouteSettings
 
 MOST_SWITCHES: Final = 10
-POLICIES_COMMAND: Final = ("config", "show", "--origin", "--section", "policies")
+POLICIES_COMMAND: Final = (
+    "config",
+    "show",
+    "--origin",
+    "--section",
+    "policies",
+)
 
 
 def show() -> None:
@@ -73,7 +79,8 @@ def show() -> None:
 
 def actions(view: RouteView) -> None:
     """Shows the buttons of a route."""
-    name, holds = view.id, route_holds
+    name = view.id
+    holds = route_holds
     show_openers(
         [
             *holds.lift_openers(name),
@@ -145,14 +152,23 @@ def settings(view: RouteView) -> None:
             if canary
             else "none",
         ),
-        ("Fallbacks", ", ".join(view.name(fallback) for fallback in route.fallbacks) or "none"),
+        (
+            "Fallbacks",
+            ", ".join(view.name(fallback) for fallback in route.fallbacks) or "none",
+        ),
         (
             "Overrides",
             overrides(route.settings) or "none: this route answers every kind of request",
         ),
-        ("Suites", suites or "none: a proposal needs at least one primary suite"),
+        (
+            "Suites",
+            suites or "none: a proposal needs at least one primary suite",
+        ),
         *([("Candidates", schedule.text)] if (schedule := route.settings.candidates) else []),
-        ("Policy", f"{route.settings.policy} · stakes {route.settings.stakes.value}"),
+        (
+            "Policy",
+            f"{route.settings.policy} · stakes {route.settings.stakes.value}",
+        ),
     ]
     st.html(
         markup.section("Now", route.settings.description)
@@ -168,7 +184,8 @@ def overrides(how: RouteSettings) -> str:
 
 
 def _switches(view: RouteView) -> None:
-    ctx, name = page_frame.context(), view.route.name
+    ctx = page_frame.context()
+    name = view.route.name
     page = ctx.store.lists.switches(PageRequest(MOST_SWITCHES), route=name)
     windows = [w for w in ctx.freeze_windows if not w.routes or name in w.routes]
     shown = switches_section(page.items, windows, view.now)
@@ -225,10 +242,21 @@ def versions(view: RouteView) -> None:
         )
         return
     by_version = {record.route.version: record for record in view.history}
-    name, numbers = view.route.name, list(by_version)
+    name = view.route.name
+    numbers = list(by_version)
     left, right = st.columns(2)
-    older = left.selectbox("Compare version", numbers, index=1, key=f"older-{name}")
-    newer = right.selectbox("with version", numbers, index=0, key=f"newer-{name}")
+    older = left.selectbox(
+        "Compare version",
+        numbers,
+        index=1,
+        key=f"older-{name}",
+    )
+    newer = right.selectbox(
+        "with version",
+        numbers,
+        index=0,
+        key=f"newer-{name}",
+    )
     difference = routes.describe_difference(by_version[older].route, by_version[newer].route)
     if not difference:
         st.html(markup.note("These two versions are identical."))
@@ -306,7 +334,9 @@ def evidence_text(entry: ChainEntry) -> str:
 
 
 def switches_section(
-    records: Sequence[SwitchRecord], windows: Sequence[FreezeWindow], now: datetime
+    records: Sequence[SwitchRecord],
+    windows: Sequence[FreezeWindow],
+    now: datetime,
 ) -> str:
     """Renders the route's switches and weekly freezes; empty without any."""
     rows = [

@@ -21,12 +21,25 @@ import streamlit as st
 
 from dashboard import labels, markup, page_frame
 from dashboard.labels import Tone
-from dashboard.markup import SHOWN_CHARACTERS, escape, pill, scrolled_text, strong
-from harness.frame.formatting import escape_formula, format_excerpt, format_score
+from dashboard.markup import (
+    SHOWN_CHARACTERS,
+    escape,
+    pill,
+    scrolled_text,
+    strong,
+)
+from harness.frame.formatting import (
+    escape_formula,
+    format_excerpt,
+    format_score,
+)
 from harness.frame.imports import pause_garbage_collection
 from harness.gate.run import Sample, SampleError
 from harness.proposals.report import comparison as comparisons
-from harness.proposals.report.answer_examples import SuiteTexts, load_item_texts
+from harness.proposals.report.answer_examples import (
+    SuiteTexts,
+    load_item_texts,
+)
 from harness.proposals.report.comparison import (
     Comparison,
     SuiteAnswers,
@@ -34,7 +47,10 @@ from harness.proposals.report.comparison import (
     load_comparison,
     with_texts,
 )
-from harness.proposals.report.findings import FormatExample, find_format_failures
+from harness.proposals.report.findings import (
+    FormatExample,
+    find_format_failures,
+)
 from harness.proposals.submission import get_proposal
 from harness.routing.context import Context
 from harness.routing.records.runs import Suites
@@ -47,7 +63,12 @@ MOST_TEXTS: Final = comparisons.MOST_TEXTS
 TIE_BAND = 0.01
 # `missing`: one of the two answers has no score.
 CHANGES = ("regressed", "improved", "same", "missing")
-CHANGE_SYMBOLS = {"regressed": "▼", "improved": "▲", "same": "=", "missing": "?"}
+CHANGE_SYMBOLS = {
+    "regressed": "▼",
+    "improved": "▲",
+    "same": "=",
+    "missing": "?",
+}
 NONE_REGRESSED = {
     "improved": " The table shows samples that improved.",
     "same": " All scored the same.",
@@ -63,7 +84,8 @@ PINS = {
 NO_TEXTS = SuiteTexts({}, "", "")
 EXCERPT = 60  # characters of an answer in the table
 QUESTION = 160  # characters of a question in the table
-ROW_PX, SEEN_ROWS = 35, 6
+ROW_PX = 35
+SEEN_ROWS = 6
 WIDTHS_PX = (130, 100, 310, 120, 150, 150, 75)  # widths of the table's columns
 PAGE_ROWS = 200
 TELLING = 50  # number of items that show the prompts' common start
@@ -118,8 +140,16 @@ class ComparisonView:
         index = pd.concat(parts, ignore_index=True)
         size = index["difference"].abs()
         changed = np.select(
-            [size.isna(), size <= TIE_BAND, index["difference"] > 0],
-            [CHANGES.index("missing"), CHANGES.index("same"), CHANGES.index("improved")],
+            [
+                size.isna(),
+                size <= TIE_BAND,
+                index["difference"] > 0,
+            ],
+            [
+                CHANGES.index("missing"),
+                CHANGES.index("same"),
+                CHANGES.index("improved"),
+            ],
             CHANGES.index("regressed"),
         )
         index["change"] = pd.Categorical.from_codes(changed, pd.Index(CHANGES))
@@ -138,7 +168,11 @@ def load(ctx: Context, proposal: str) -> ComparisonView:
 
 
 @st.cache_resource(max_entries=MOST_KEPT, ttl=LASTS_S, show_spinner=False)
-def _load_kept(_ctx: Context, proposal: str, version: int) -> ComparisonView:  # noqa: ARG001 - the key
+def _load_kept(
+    _ctx: Context,
+    proposal: str,
+    version: int,  # noqa: ARG001 - the key
+) -> ComparisonView:
     """Loads a comparison, or returns it from memory. version: changes with each decision, so
     that a decision is seen at once.
     """
@@ -153,7 +187,10 @@ def load_comparison_view(ctx: Context, proposal: str) -> ComparisonView:
     mean = {basis.mean.suite: "Weighted mean"} if basis and basis.mean else {}
     differing = {}
     for side in found.suites:
-        digests = side.incumbent_run.suite_digest, side.candidate_run.suite_digest
+        digests = (
+            side.incumbent_run.suite_digest,
+            side.candidate_run.suite_digest,
+        )
         if len(set(digests)) > 1:
             with ctx.store.read() as tx:
                 first, second = map(Suites(tx).get, digests)
@@ -168,11 +205,16 @@ def load_comparison_view(ctx: Context, proposal: str) -> ComparisonView:
 
 def _index_side(side: SuiteAnswers, used: Collection[str] | None) -> pd.DataFrame:
     """Pairs the answers of one suite. used: the verdict's items; None for all."""
-    old, candidate = side.figures.incumbent, side.figures.candidate
+    old = side.figures.incumbent
+    candidate = side.figures.candidate
     before = dict(zip(zip(old.item, old.epoch, strict=True), old.strict, strict=True))
     rows = []
     for item, epoch, position, score in zip(
-        candidate.item, candidate.epoch, candidate.position, candidate.strict, strict=True
+        candidate.item,
+        candidate.epoch,
+        candidate.position,
+        candidate.strict,
+        strict=True,
     ):
         if (item, epoch) in before and (used is None or item in used):
             was = before[item, epoch]
@@ -212,7 +254,11 @@ def show(view: ComparisonView) -> None:
     st.html(markup.section("Samples", "Select a row to see both answers side by side."))
     counts = everything["change"].value_counts()
     first = next((kind for kind in CHANGES if counts.get(kind, 0)), "all")
-    change, suite = _ask_filters(view.titles, list(dict.fromkeys(everything["suite"])), first)
+    change, suite = _ask_filters(
+        view.titles,
+        list(dict.fromkeys(everything["suite"])),
+        first,
+    )
     counted = [
         f"{CHANGE_SYMBOLS[kind]} {counts.get(kind, 0):,} {kind}"
         for kind in CHANGES
@@ -239,7 +285,12 @@ def show(view: ComparisonView) -> None:
     page, number = _choose_page(rows)
     with pause_garbage_collection():
         # The comparison's first items show the prompts' common start.
-        page, texts = _read(ctx, view, page, everything.head(TELLING))
+        page, texts = _read(
+            ctx,
+            view,
+            page,
+            everything.head(TELLING),
+        )
     row = page.iloc[_show_table(page, f"{change}-{suite}-{number}")]
     # The download uses this `ctx`: Streamlit builds it in a thread without the visitor's
     # session.
@@ -251,18 +302,29 @@ def show(view: ComparisonView) -> None:
 
 
 def _ask_filters(
-    titles: Mapping[str, str], suites: Sequence[str], first: str
+    titles: Mapping[str, str],
+    suites: Sequence[str],
+    first: str,
 ) -> tuple[str, str]:
     """Asks for the change and the suite. first: the preselected change."""
     left, right = st.columns([2, 1], vertical_alignment="bottom")
     change = left.segmented_control(
-        "Change", [*CHANGES, "all"], default=first, required=True, key="show",
-        bind="query-params", wrap=True, label_visibility="collapsed",
-    )  # fmt: skip
+        "Change",
+        [*CHANGES, "all"],
+        default=first,
+        required=True,
+        key="show",
+        bind="query-params",
+        wrap=True,
+        label_visibility="collapsed",
+    )
     suite = right.selectbox(
-        "Suite", ["all", *suites], key="suite", bind="query-params",
+        "Suite",
+        ["all", *suites],
+        key="suite",
+        bind="query-params",
         help="all, or one of: " + ", ".join(titles.get(name, name) for name in suites),
-    )  # fmt: skip
+    )
     return change or first, suite or "all"
 
 
@@ -277,14 +339,21 @@ def _choose_page(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     keys = list(rows["key"]) if wanted else []
     first = keys.index(wanted) // PAGE_ROWS + 1 if wanted in keys else 1
     number = st.number_input(
-        f"Page of {pages:,}, with {PAGE_ROWS} samples each", 1, pages, value=first, key="page"
+        f"Page of {pages:,}, with {PAGE_ROWS} samples each",
+        1,
+        pages,
+        value=first,
+        key="page",
     )
     start = (number - 1) * PAGE_ROWS
     return rows.iloc[start : start + PAGE_ROWS].reset_index(drop=True), number
 
 
 def _read(
-    ctx: Context, view: ComparisonView, rows: pd.DataFrame, beside: pd.DataFrame
+    ctx: Context,
+    view: ComparisonView,
+    rows: pd.DataFrame,
+    beside: pd.DataFrame,
 ) -> tuple[pd.DataFrame, Mapping[str, SuiteTexts]]:
     """Reads the rows' texts. beside: further rows, to find the prompts' common start."""
     whole = view.comparison
@@ -298,12 +367,16 @@ def _read(
     answers = {
         (side.plan.suite, sample.item, sample.epoch, arm): sample
         for side in whole.suites
-        for arm, samples in (("incumbent", side.incumbent), ("candidate", side.candidate))
+        for arm, samples in (
+            ("incumbent", side.incumbent),
+            ("candidate", side.candidate),
+        )
         for sample in samples
     }
     found = []
     for key in zip(rows["suite"], rows["item"], rows["epoch"], strict=True):
-        before, after = answers[*key, "incumbent"], answers[*key, "candidate"]
+        before = answers[*key, "incumbent"]
+        after = answers[*key, "candidate"]
         text = texts.get(key[0], NO_TEXTS).find(key[1])
         found.append(
             {
@@ -375,9 +448,14 @@ def _answer_cells(rows: pd.DataFrame, arm: str) -> list[str]:
     ]
 
 
-def _show_answers(view: ComparisonView, row: pd.Series, texts: SuiteTexts) -> None:
+def _show_answers(
+    view: ComparisonView,
+    row: pd.Series,
+    texts: SuiteTexts,
+) -> None:
     """Shows question, expected answer and both answers. texts: of the suite."""
-    folded, expected = "", str(row["expected"])
+    folded = ""
+    expected = str(row["expected"])
     if texts.start:
         summary = "… after the start that all prompts share"
         folded = f"<details><summary>{summary}</summary>{_scrolled(texts.start)}</details>"
@@ -391,7 +469,12 @@ def _show_answers(view: ComparisonView, row: pd.Series, texts: SuiteTexts) -> No
         kind="sg-question",
     )
     before, after = (
-        AnswerPanel(who, str(row[f"{arm}_answer"]), str(row[arm]), RATING_TONES[row[arm][0]])
+        AnswerPanel(
+            who,
+            str(row[f"{arm}_answer"]),
+            str(row[arm]),
+            RATING_TONES[row[arm][0]],
+        )
         for who, arm in (
             (f"Current · {view.comparison.incumbent.name}", "incumbent"),
             (f"Candidate · {view.comparison.candidate.name}", "candidate"),
@@ -417,7 +500,8 @@ def _panel(answer: AnswerPanel, body: str) -> str:
     """Renders an answer below its author and rating. body: HTML. Notes the length of a cut
     answer.
     """
-    length, cut = len(answer.text), ""
+    length = len(answer.text)
+    cut = ""
     if length > SHOWN_CHARACTERS:
         words = f"The first {SHOWN_CHARACTERS:,} of {length:,} characters."
         cut = f'<p class="note" style="padding:0 12px 8px">{words}</p>'
@@ -430,8 +514,10 @@ def _panel(answer: AnswerPanel, body: str) -> str:
 
 def difference(before: str, after: str) -> tuple[str, str]:
     """Renders two texts as HTML, and marks the words that only one text has."""
-    old, new = (_TOKENS.findall(text[:SHOWN_CHARACTERS]) for text in (before, after))
-    went, came = [], []
+    old = _TOKENS.findall(before[:SHOWN_CHARACTERS])
+    new = _TOKENS.findall(after[:SHOWN_CHARACTERS])
+    went = []
+    came = []
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
     steps = matcher.get_opcodes()
     shared = (token for kind, a0, a1, *_ in steps if kind == "equal" for token in old[a0:a1])
@@ -439,7 +525,8 @@ def difference(before: str, after: str) -> tuple[str, str]:
         # Without a common word, marks on every word would make both answers hard to read.
         return plain_escape("".join(old)), plain_escape("".join(new))
     for kind, a0, a1, b0, b1 in steps:
-        left, right = plain_escape("".join(old[a0:a1])), plain_escape("".join(new[b0:b1]))
+        left = plain_escape("".join(old[a0:a1]))
+        right = plain_escape("".join(new[b0:b1]))
         if kind == "equal":
             went.append(left)
             came.append(right)
@@ -485,15 +572,25 @@ def show_format_failures(comparison: Comparison, titles: Mapping[str, str]) -> N
 
 def _example(comparison: Comparison, example: FormatExample) -> str:
     """Renders an answer that lost points by its format alone, beside the incumbent's."""
-    scores = (example.incumbent_score, example.candidate_score, example.lenient_score)
+    scores = (
+        example.incumbent_score,
+        example.candidate_score,
+        example.lenient_score,
+    )
     before, after, lenient = (
         "no score" if score is None else f"{format_score(score, None)} of 100"
         for score in scores
     )
-    current, candidate = comparison.incumbent.name, comparison.candidate.name
+    current = comparison.incumbent.name
+    candidate = comparison.candidate.name
     forgiven = f"{after}, format ignored {lenient}"
     head = f"<p>{strong(example.item)} · {escape(example.rule or 'unnamed rule')}</p>"
     return markup.block(head) + render(
         AnswerPanel(f"Current · {current}", example.incumbent, before, Tone.NEUTRAL),
-        AnswerPanel(f"Candidate · {candidate}", example.candidate, forgiven, Tone.UNDECIDED),
+        AnswerPanel(
+            f"Candidate · {candidate}",
+            example.candidate,
+            forgiven,
+            Tone.UNDECIDED,
+        ),
     )

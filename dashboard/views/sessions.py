@@ -62,7 +62,12 @@ def known_cost(session: AgentSession) -> str:
     return f"known cost {format_usd(session.cost_usd)}" if session.cost_usd else "no known cost"
 
 
-def _switch_cells(request: ModelSwitchRequest, now: datetime, *, readable: bool) -> markup.Row:
+def _switch_cells(
+    request: ModelSwitchRequest,
+    now: datetime,
+    *,
+    readable: bool,
+) -> markup.Row:
     """Builds a switch request's row. readable: the visitor may read the agent's words."""
     model = f"sub-tasks on {request.wanted}" if request.for_children else request.wanted
     by = escape(f", by {request.decided_by}") if request.decided_by else ""
@@ -75,7 +80,8 @@ def _switch_cells(request: ModelSwitchRequest, now: datetime, *, readable: bool)
 
 def _head(message: SessionMessage) -> str:
     """Renders a message's author, state and figures."""
-    served, used = message.served, message.usage
+    served = message.served
+    used = message.usage
     who = strong(message.role.value)
     if message.role is MessageRole.ASSISTANT:
         who += f" {strong(served.target or served.model_requested)}"
@@ -83,7 +89,10 @@ def _head(message: SessionMessage) -> str:
         who += f" {pill(*_STATES[message.state])}"
     if served.fallback_from:
         who += f" {pill(f'▼ instead of {served.fallback_from}', Tone.UNDECIDED)}"
-    figures = [f"#{message.position}", labels.time_of_day(message.created_at)]
+    figures = [
+        f"#{message.position}",
+        labels.time_of_day(message.created_at),
+    ]
     if served.target:
         figures.append(f"{used.input_tokens:,} + {used.output_tokens:,} tokens")
         figures.append(format_usd(used.cost_usd, "price unknown"))
@@ -92,7 +101,8 @@ def _head(message: SessionMessage) -> str:
 
 def _content(message: SessionMessage) -> str:
     """Renders a message's text, tool calls and remarks."""
-    text, kind = message.content, "call" if message.role is MessageRole.TOOL else ""
+    text = message.content
+    kind = "call" if message.role is MessageRole.TOOL else ""
     if not isinstance(text, str):
         text = "\n".join(map(_part, text))
     parts = [markup.scrolled_text(escape(_cut(text)), kind)] if text else []
@@ -132,7 +142,11 @@ DECISIONS: Final[Mapping[str, tuple[Callable[..., ModelSwitchRequest], str]]] = 
 }
 
 
-def decide(verb: str, request: ModelSwitchRequest, agent: str) -> None:
+def decide(
+    verb: str,
+    request: ModelSwitchRequest,
+    agent: str,
+) -> None:
     """Opens the dialog that approves or rejects a switch. The decision names the request as the
     person saw it, so that a changed request is refused.
     """
@@ -151,19 +165,35 @@ def decide(verb: str, request: ModelSwitchRequest, agent: str) -> None:
         reason = form.text("why", "Your reason (optional; the agent reads it)")
         done_text = f"{done} the switch that {agent} asked for."
         form.submit(
-            f"{verb} the switch", done_text, act, request.id, reason, fingerprint=request.hash
+            f"{verb} the switch",
+            done_text,
+            act,
+            request.id,
+            reason,
+            fingerprint=request.hash,
         )
 
     ask(request)
 
 
 @dialog(
-    "Revoke a grant", Role.APPROVER, "grant", "block", label="Revoke a grant …", width="medium"
+    "Revoke a grant",
+    Role.APPROVER,
+    "grant",
+    "block",
+    label="Revoke a grant …",
+    width="medium",
 )
 def revoke_grant(form: Form, grants: Sequence[AgentGrant]) -> None:
     lacks = "Choose a grant and give a reason."
     choices = {f"{grant.target_name} · {grant.agent} · {grant.id}": grant for grant in grants}
-    choice = form.choose("which", "Which", choices, need=lacks, placeholder="Choose a grant")
+    choice = form.choose(
+        "which",
+        "Which",
+        choices,
+        need=lacks,
+        placeholder="Choose a grant",
+    )
     st.html(markup.note(GRANT_ENDS))
     id_ = choices[choice].id if choice else ""
     reason = form.text("why", REASON, need=lacks)
@@ -206,7 +236,10 @@ def live(address: Mapping[str, str]) -> None:
     disappear are in containers, so that Streamlit does not redraw the parts below them.
     """
     # styles.css selects this key, to prevent fading during refreshes.
-    with st.container(key="live-sessions"), current_user.live_part("The sessions"):
+    with (
+        st.container(key="live-sessions"),
+        current_user.live_part("The sessions"),
+    ):
         if session := address.get("session"):
             behind = address.get("behind", "")
             known = behind.isascii() and behind.isdigit() and len(behind) < 10
@@ -220,7 +253,8 @@ def _show_list(after: str | None) -> None:
     ctx = page_frame.context()
     with page_frame.loading("the sessions"):
         sessions = ctx.store.lists.sessions(PageRequest(MOST_SESSIONS, after), parent="")
-        first, now = PageRequest(MOST_SWITCHES), ctx.clock.now()
+        first = PageRequest(MOST_SWITCHES)
+        now = ctx.clock.now()
         waiting = ctx.store.lists.switch_requests(first, pending_at=now)
         with ctx.store.read() as tx:
             ids = {session.agent for session in sessions} | {r.agent for r in waiting}
@@ -246,7 +280,11 @@ def _show_list(after: str | None) -> None:
         page_frame.link("sessions", "Older", "history", after=sessions.next)
 
 
-def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> None:
+def _show_waiting(
+    request: ModelSwitchRequest,
+    agent: str,
+    now: datetime,
+) -> None:
     """Omits the agent's own words, which not every visitor may read."""
     why = current_user.why_not(Role.APPROVER)
     with st.container(border=True, key=f"switch-{request.id}"):
@@ -270,12 +308,19 @@ def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> Non
                 st.html(markup.note(why), width="content")
 
 
-def _show_session_link(session: AgentSession, agent: str, now: datetime) -> None:
+def _show_session_link(
+    session: AgentSession,
+    agent: str,
+    now: datetime,
+) -> None:
     readable = current_user.may_read_content()
     cost = known_cost(session)
     parts = [
         *([f"user {session.user_id}"] if readable and session.user_id else []),
-        *(session.model.text, session.state.value, cost, format_age(session.last_at, now)),
+        session.model.text,
+        session.state.value,
+        cost,
+        format_age(session.last_at, now),
     ]
     # The label is Markdown, in which a client's name could load pictures.
     label = _MARK.sub(r"\\\1", visible_text(f"{agent} · {session.id}"))
@@ -286,7 +331,8 @@ def _show_session_link(session: AgentSession, agent: str, now: datetime) -> None
 
 def _show_session(id_: str, behind: int | None) -> None:
     """Shows a session. behind: the last position not shown; None shows the newest."""
-    ctx, readable = page_frame.context(), current_user.may_read_content()
+    ctx = page_frame.context()
+    readable = current_user.may_read_content()
     try:
         with page_frame.loading("the session"), ctx.store.read() as tx:
             session = Sessions(tx).get(id_)
@@ -313,7 +359,12 @@ def _show_session(id_: str, behind: int | None) -> None:
     with st.container(horizontal=True):
         page_frame.link("sessions", "All sessions", "list")
         if session.parent:
-            page_frame.link("sessions", "Spawned by", "arrow_upward", session=session.parent)
+            page_frame.link(
+                "sessions",
+                "Spawned by",
+                "arrow_upward",
+                session=session.parent,
+            )
     with st.container():
         for request in switches:
             if request.state_at(now) is SwitchState.PENDING:
@@ -330,7 +381,13 @@ def _show_session(id_: str, behind: int | None) -> None:
     _show_transcript(id_, start, total, readable=readable)
 
 
-def _show_transcript(id_: str, start: int, total: int, *, readable: bool) -> None:
+def _show_transcript(
+    id_: str,
+    start: int,
+    total: int,
+    *,
+    readable: bool,
+) -> None:
     """Shows `MOST_MESSAGES` messages from a position on, with links to earlier and
     later ones.
     """
@@ -351,15 +408,28 @@ def _show_transcript(id_: str, start: int, total: int, *, readable: bool) -> Non
     with st.container(horizontal=True):
         if start:
             before = str(max(0, start - MOST_MESSAGES))
-            page_frame.link("sessions", "Earlier", "history", session=id_, behind=before)
+            page_frame.link(
+                "sessions",
+                "Earlier",
+                "history",
+                session=id_,
+                behind=before,
+            )
         if last < total:
-            page_frame.link("sessions", "Later", "history", session=id_, behind=str(last))
+            page_frame.link(
+                "sessions",
+                "Later",
+                "history",
+                session=id_,
+                behind=str(last),
+            )
 
 
 def _show_grants() -> None:
     """Shows the grants of literal models, and the button that revokes one."""
     ctx = page_frame.context()
-    page, now = ctx.store.lists.agent_grants(PageRequest(MOST_GRANTS)), ctx.clock.now()
+    page = ctx.store.lists.agent_grants(PageRequest(MOST_GRANTS))
+    now = ctx.clock.now()
     page_frame.show_html(markup.invalid(page.invalid))
     if not page.items:
         return

@@ -12,15 +12,32 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import current_user, labels, markup, page_frame
-from dashboard.dialog_forms import Field, Fields, Form, ask_fields, dialog, show_openers
+from dashboard.dialog_forms import (
+    Field,
+    Fields,
+    Form,
+    ask_fields,
+    dialog,
+    show_openers,
+)
 from dashboard.labels import Label, Tone
 from dashboard.markup import escape, faint, noted, strong
 from harness.canary import shadows
-from harness.canary.shadows import DEFAULT_LASTS, LEFT_OUT, CheckEvidence, ShadowStatus
+from harness.canary.shadows import (
+    DEFAULT_LASTS,
+    LEFT_OUT,
+    CheckEvidence,
+    ShadowStatus,
+)
 from harness.frame.pagination import PageRequest
 from harness.frame.people.access import Role
 from harness.operations.queries import list_shadows
-from harness.routing.shadow import MAX_AT_ONCE, MAX_PER_DAY, Shadow, ShadowLimits
+from harness.routing.shadow import (
+    MAX_AT_ONCE,
+    MAX_PER_DAY,
+    Shadow,
+    ShadowLimits,
+)
 
 MOST_ROWS: Final = 50
 EVERY: Final = "2s"
@@ -43,7 +60,10 @@ def show(names: Sequence[str]) -> None:
     heading.html(_heading(running))
     page_frame.show_html(markup.invalid(page.invalid))
     stops = [
-        stop.opener(status.shadow, label=f"Stop the shadow of {status.shadow.route} …")
+        stop.opener(
+            status.shadow,
+            label=f"Stop the shadow of {status.shadow.route} …",
+        )
         for status in running
     ]
     show_openers([start.opener(names), *stops])
@@ -69,7 +89,8 @@ def live(heading: DeltaGenerator, ids: frozenset[str]) -> None:
     """Refreshes the running shadows; a shadow that starts or ends reruns the page."""
     with current_user.live_part("The figures"):
         ctx = page_frame.context()
-        now, running = ctx.clock.now(), shadows.list_running(ctx)
+        now = ctx.clock.now()
+        running = shadows.list_running(ctx)
         if {status.shadow.id for status in running} != ids:
             st.rerun()
         heading.html(_heading(running))
@@ -115,7 +136,10 @@ def running_parts(status: ShadowStatus, now: datetime) -> Sequence[str]:
         f"{faint(labels.left(shadow.expires_at, now))}</p>"
     )
     parts = [markup.block(heading), markup.facts(_facts(status))]
-    return [*parts, markup.table(map(_check_cells, status.checks)) or markup.note(NO_PAIR)]
+    return [
+        *parts,
+        markup.table(map(_check_cells, status.checks)) or markup.note(NO_PAIR),
+    ]
 
 
 def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
@@ -127,7 +151,10 @@ def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
         else BY_HAND
     )
     rows = [
-        ("Mirrors", escape(f"{labels.weight(shadow.limits.share_bps)} of the callers")),
+        (
+            "Mirrors",
+            escape(f"{labels.weight(shadow.limits.share_bps)} of the callers"),
+        ),
         ("Until", escape(labels.date_time(shadow.expires_at))),
         ("Proposal", proposal),
         ("Started by", escape(f"{shadow.started_by}: {shadow.reason}")),
@@ -183,9 +210,13 @@ NEEDS: Final = "A proposer needs an open proposal of this candidate; an approver
 
 
 @dialog(
-    "Start a shadow", Role.PROPOSER, "shadow", "filter_none",
-    label="Start a shadow …", width="medium",
-)  # fmt: skip
+    "Start a shadow",
+    Role.PROPOSER,
+    "shadow",
+    "filter_none",
+    label="Start a shadow …",
+    width="medium",
+)
 def start(form: Form, names: Sequence[str]) -> None:
     """Asks for a shadow: route, candidate, limits and time."""
     ctx = page_frame.context()
@@ -206,9 +237,15 @@ def start(form: Form, names: Sequence[str]) -> None:
         )
     mirrored = f"{share} of the callers of route {route} are mirrored to {candidate}."
     form.submit(
-        "Start it", f"started a shadow: {mirrored}", shadows.start_shadow, route or "",
-        candidate, limits, reason=form.reason(), lasts=lasts,
-    )  # fmt: skip
+        "Start it",
+        f"started a shadow: {mirrored}",
+        shadows.start_shadow,
+        route or "",
+        candidate,
+        limits,
+        reason=form.reason(),
+        lasts=lasts,
+    )
 
 
 @dialog("Stop the shadow", Role.PROPOSER, "shadow-stop", "stop")
@@ -218,4 +255,10 @@ def stop(form: Form, shadow: Shadow) -> None:
         f"{strong(shadow.candidate.name)}. The counts so far are kept."
     )
     done = f"stopped the shadow of route {shadow.route}."
-    form.submit("Stop it", done, shadows.stop_shadow, shadow.route, reason=form.reason())
+    form.submit(
+        "Stop it",
+        done,
+        shadows.stop_shadow,
+        shadow.route,
+        reason=form.reason(),
+    )

@@ -77,26 +77,42 @@ NEEDED: Final = frozenset({"rubric"})
 
 
 @dialog("Run a suite", Role.PROPOSER, "run", "play_arrow", width="medium")
-def run_suite(form: Form, suites: Mapping[str, int], targets: Sequence[str]) -> None:
+def run_suite(
+    form: Form,
+    suites: Mapping[str, int],
+    targets: Sequence[str],
+) -> None:
     """Asks for a run of a suite on a model. suites: number of items by name."""
     suite = form.choose("suite", "Suite", suites, placeholder="Choose a suite")
     target = form.choose("target", "Model", targets, placeholder="Choose a model")
     form.need(suite and target, "Choose a suite and a model first.")
     all_items = suites.get(suite or "", 0)
     items = st.number_input(
-        "Items", min_value=1, max_value=max(1, all_items), value=None, key=f"items-{suite}",
+        "Items",
+        min_value=1,
+        max_value=max(1, all_items),
+        value=None,
+        key=f"items-{suite}",
         placeholder=f"All {all_items:,}" if all_items else "All",
-    )  # fmt: skip
+    )
     most = st.number_input(
-        "Stop the run at this cost, US dollars", min_value=0.01, value=1.0, key=form.key("cost")
+        "Stop the run at this cost, US dollars",
+        min_value=0.01,
+        value=1.0,
+        key=form.key("cost"),
     )
     st.html(markup.note(RUN_NOTE))
     page_frame.warn_without_control()
     form.says = f"Queued {suite} on {target}; the control process runs it."
     form.submit(
-        "Run it now", "", eval_queue.start_run, suite or "", target or "", items=items,
+        "Run it now",
+        "",
+        eval_queue.start_run,
+        suite or "",
+        target or "",
+        items=items,
         budget=RunBudget(max_cost_usd=most),
-    )  # fmt: skip
+    )
 
 
 @dialog("Cancel the run", Role.PROPOSER, "run-end", "block", label="Cancel it")
@@ -113,7 +129,10 @@ def cancel(form: Form, run: EvalRun) -> None:
 def add_suite(form: Form) -> None:
     suite = ask(form)
     file = st.file_uploader(
-        "Data file", type=["jsonl", "csv"], key="suite-file", max_upload_size=50
+        "Data file",
+        type=["jsonl", "csv"],
+        key="suite-file",
+        max_upload_size=50,
     )
     st.html(markup.note(FILE_NOTE))
     content = file.getvalue() if file is not None else b""
@@ -122,14 +141,24 @@ def add_suite(form: Form) -> None:
     form.submit("Add the suite", done, add, suite, file.name if file else "", content)
 
 
-def add(_ctx: Context, actor: Actor, suite: SuiteSettings, file: str, content: bytes) -> None:
+def add(
+    _ctx: Context,
+    actor: Actor,
+    suite: SuiteSettings,
+    file: str,
+    content: bytes,
+) -> None:
     """Adds an uploaded suite, and makes this process read the configuration again."""
     suite_import.add_suite(page_frame.installation(), actor, suite, file, content)
     page_frame.reopen()
 
 
 @dialog(
-    "Label or export captured requests", Role.APPROVER, "read-captures", "label", width="large"
+    "Label or export captured requests",
+    Role.APPROVER,
+    "read-captures",
+    "label",
+    width="large",
 )
 def label_captures(reading: Form) -> None:
     """Reads captured requests first; then asks for labels, and makes a suite of them."""
@@ -160,10 +189,13 @@ def label_captures(reading: Form) -> None:
     count = sum(1 for label in labels_by_id.values() if label.strip())
     form.need(count, "At least one label is needed.")
     st.download_button(
-        "Download the labels", write_labelled(lines, labels_by_id, actor.name),
+        "Download the labels",
+        write_labelled(lines, labels_by_id, actor.name),
         "labelled.jsonl",
-        "application/jsonl", icon=":material/download:", key="download-labels",
-    )  # fmt: skip
+        "application/jsonl",
+        icon=":material/download:",
+        key="download-labels",
+    )
     done = f"made the suite {suite.name}. {KNOWN}"
     label = f"Make a suite of {count} labelled requests"
     form.submit(label, done, _add_labelled, lines, labels_by_id, suite)
@@ -172,7 +204,12 @@ def label_captures(reading: Form) -> None:
 def list_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Builds the rows of the label table, with empty labels."""
     return [
-        {"id": line["id"], "Label": "", "Request": user_text(line), "Answer": answer_text(line)}
+        {
+            "id": line["id"],
+            "Label": "",
+            "Request": user_text(line),
+            "Answer": answer_text(line),
+        }
         for line in lines
     ]
 
@@ -183,16 +220,29 @@ def _load_captures(form: Form) -> None:
     since = form.pick("period", "Captured in", PERIODS)
     near = st.slider(
         "Leave out requests at least this similar to another (1: only equal requests)",
-        0.5, 1.0, captures.NEAR_DUPLICATE_SIMILARITY, 0.05, key=form.key("near"),
-    )  # fmt: skip
+        0.5,
+        1.0,
+        captures.NEAR_DUPLICATE_SIMILARITY,
+        0.05,
+        key=form.key("near"),
+    )
     st.html(markup.note("The audit log records who reads captured requests."))
     form.submit(
-        "Read them", f"read the captured requests of {route}.", _read_captures,
-        route=None if route == ALL else route, since=since, near=near,
-    )  # fmt: skip
+        "Read them",
+        f"read the captured requests of {route}.",
+        _read_captures,
+        route=None if route == ALL else route,
+        since=since,
+        near=near,
+    )
 
 
-def _read_captures(ctx: Context, actor: Actor, /, **selection: Any) -> None:
+def _read_captures(
+    ctx: Context,
+    actor: Actor,
+    /,
+    **selection: Any,
+) -> None:
     """Reads captured requests into the session of this person, and opens the dialog again."""
     found = captures.export_captures(ctx, actor, **selection)
     if found.lines:
@@ -203,7 +253,9 @@ def _read_captures(ctx: Context, actor: Actor, /, **selection: Any) -> None:
 
 
 def write_labelled(
-    lines: Sequence[Mapping[str, Any]], labels_by_id: Mapping[str, str], author: str
+    lines: Sequence[Mapping[str, Any]],
+    labels_by_id: Mapping[str, str],
+    author: str,
 ) -> bytes:
     """Writes labelled lines as JSON lines. author: the labels' author, whom the suite names."""
     now = page_frame.context().clock.now()
@@ -219,7 +271,13 @@ def _add_labelled(
     labels_by_id: Mapping[str, str],
     suite: SuiteSettings,
 ) -> None:
-    add(ctx, actor, suite, "labelled.jsonl", write_labelled(lines, labels_by_id, actor.name))
+    add(
+        ctx,
+        actor,
+        suite,
+        "labelled.jsonl",
+        write_labelled(lines, labels_by_id, actor.name),
+    )
     st.session_state.pop(CAPTURES, None)
 
 
@@ -228,10 +286,11 @@ def ask(form: Form) -> SuiteSettings:
     name = form.text("name", "Name: a-z, 0-9, - and _", need="A name is needed.")
     title = form.text("title", "Title, for people (optional)")
     scorer = st.selectbox(
-        "How an answer is compared with its target", list(UPLOAD_SCORERS),
+        "How an answer is compared with its target",
+        list(UPLOAD_SCORERS),
         key=form.key("scorer"),
         format_func=lambda name: f"{name}, by a judge" if name in JUDGED_SCORERS else name,
-    )  # fmt: skip
+    )
     options: dict[str, object] = {}
     for option, default in UPLOAD_SCORERS[scorer].items():
         value = _ask_option(form, option, default, form.key(f"{option}-{scorer}"))
@@ -239,17 +298,33 @@ def ask(form: Form) -> SuiteSettings:
         if value != default:
             options[option] = value
     judge = _ask_judge(form) if scorer in JUDGED_SCORERS else None
-    return SuiteSettings(name, scorer=scorer, title=title, scorer_options=options, judge=judge)
+    return SuiteSettings(
+        name,
+        scorer=scorer,
+        title=title,
+        scorer_options=options,
+        judge=judge,
+    )
 
 
-def _ask_option(form: Form, option: str, default: Any, key: str) -> object:
+def _ask_option(
+    form: Form,
+    option: str,
+    default: Any,
+    key: str,
+) -> object:
     """Asks for an option of a scorer, by the type of its default."""
-    words, empty = OPTION_WORDS[option], EMPTY_WORDS.get(option, "")
+    words = OPTION_WORDS[option]
+    empty = EMPTY_WORDS.get(option, "")
     if isinstance(default, bool):
         return st.checkbox(words, default, key=key)
     if isinstance(default, int | float):
         found = st.number_input(
-            words, min_value=0.0, value=float(default), format="%g", key=key
+            words,
+            min_value=0.0,
+            value=float(default),
+            format="%g",
+            key=key,
         )
         return int(found) if found.is_integer() else found
     if isinstance(default, dict):
@@ -270,13 +345,19 @@ def _ask_judge(form: Form) -> JudgeSettings | None:
     # A judge is a plain model; a `#` in a name marks a model with its own parameters.
     plain = [name for name in page_frame.model_names(page_frame.context()) if "#" not in name]
     judge = form.choose_or_type(
-        "judge", "Model that judges", plain, need="Choose the model that judges first.",
+        "judge",
+        "Model that judges",
+        plain,
+        need="Choose the model that judges first.",
         placeholder="Choose one, or write PROVIDER/MODEL",
-    )  # fmt: skip
+    )
     most = st.number_input(
-        "Stop a run at this cost of the judge, US dollars", min_value=0.01, value=None,
-        key=form.key("judge-cost"), placeholder="No limit",
-    )  # fmt: skip
+        "Stop a run at this cost of the judge, US dollars",
+        min_value=0.01,
+        value=None,
+        key=form.key("judge-cost"),
+        placeholder="No limit",
+    )
     form.say(
         note="The judge scores every answer, at its provider's price. With `references` "
         "under `judge` in swapgate.yaml, each run compares the judge with people."
@@ -287,9 +368,13 @@ def _ask_judge(form: Form) -> JudgeSettings | None:
 
 
 @dialog(
-    "Delete a user's content", Role.ADMIN, "delete-user", "person_remove",
-    label="Delete a user's content …", width="medium",
-)  # fmt: skip
+    "Delete a user's content",
+    Role.ADMIN,
+    "delete-user",
+    "person_remove",
+    label="Delete a user's content …",
+    width="medium",
+)
 def delete_user(form: Form) -> None:
     """Asks to delete a user's content, and says what the deletion does not reach."""
     lacks = "Give the id, and a reason that does not name it."
@@ -304,6 +389,10 @@ def delete_user(form: Form) -> None:
     st.html(markup.block(f"<details><summary>Not deleted</summary><ul>{beyond}</ul></details>"))
     reason = form.text("why", REASON, need=lacks)
     form.submit(
-        "Delete it", "deleted the content of a user; Audit has the counts.",
-        captures.delete_user, user, reason, secret=page_frame.installation().secret,
-    )  # fmt: skip
+        "Delete it",
+        "deleted the content of a user; Audit has the counts.",
+        captures.delete_user,
+        user,
+        reason,
+        secret=page_frame.installation().secret,
+    )

@@ -41,7 +41,11 @@ from harness.gate.run import (
 from harness.operations import queries
 from harness.operations.queries import SuiteSummary
 from harness.proposals.candidates import leaderboard
-from harness.proposals.candidates.leaderboard import Leaderboard, LeaderboardRow, Standing
+from harness.proposals.candidates.leaderboard import (
+    Leaderboard,
+    LeaderboardRow,
+    Standing,
+)
 from harness.routing.context import Context
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
@@ -131,13 +135,16 @@ def show() -> None:
     """Shows the suites, the newest runs, the models of a route and the captured requests."""
     with page_frame.loading("the suites"):
         ctx = page_frame.context()
-        runs, now = list(ctx.store.lists.runs(PageRequest(MOST_RUNS))), ctx.clock.now()
+        runs = list(ctx.store.lists.runs(PageRequest(MOST_RUNS)))
+        now = ctx.clock.now()
         suites = _load_suites(ctx, runs)
         with ctx.store.read() as tx:
             names = {id_: target.name for id_, target in Routing(tx).targets().items()}
             newest = [
                 RunView(
-                    run, names.get(run.target, run.target), *EvalRuns(tx).progress(run.id)[:2]
+                    run,
+                    names.get(run.target, run.target),
+                    *EvalRuns(tx).progress(run.id)[:2],
                 )
                 for run in runs[:SHOWN_RUNS]
             ]
@@ -153,9 +160,12 @@ def show() -> None:
     show_openers([run, dialogs.add_suite.opener()])
     if suites:
         found = page_frame.find(
-            suites, MOST_ROWS, "Find a suite", "Part of its name, title or of a route",
+            suites,
+            MOST_ROWS,
+            "Find a suite",
+            "Part of its name, title or of a route",
             lambda view: " ".join((view.summary.name, view.summary.title, *view.routes)),
-        )  # fmt: skip
+        )
         if len(suites) > MOST_ROWS:
             st.html(markup.note(f"{len(found):,} of {len(suites):,} suites"))
         ordered = sorted(found, key=lambda view: (not view.summary.error, not view.routes))
@@ -169,7 +179,12 @@ def show() -> None:
     titles = {view.summary.name: view.summary.title for view in suites}
     rows = [run_cells(view, titles, now) for view in newest]
     st.html(
-        markup.listing("Newest runs", "Runs by proposals, schedules and people.", rows, nothing)
+        markup.listing(
+            "Newest runs",
+            "Runs by proposals, schedules and people.",
+            rows,
+            nothing,
+        )
     )
     _cancel(under_way)
     _show_models(sorted({name for view in suites for name in view.routes}))
@@ -184,7 +199,12 @@ def _show_captures() -> None:
     missing = "No request is kept. `swapgate route settings ROUTE --capture 1%` starts it."
     st.html(markup.section("Captured requests", kept if page.total else missing))
     missing = "" if page.total else "No request is captured yet."
-    show_openers([dialogs.label_captures.opener(missing=missing), dialogs.delete_user.opener()])
+    show_openers(
+        [
+            dialogs.label_captures.opener(missing=missing),
+            dialogs.delete_user.opener(),
+        ]
+    )
 
 
 def _headline(suites: Sequence[SuiteView], under_way: int) -> str:
@@ -194,7 +214,8 @@ def _headline(suites: Sequence[SuiteView], under_way: int) -> str:
         return f"{strong(', '.join(broken[:3]))} {verb} not load"
     if not suites:
         return "There is no suite yet"
-    count, several = labels.plural(len(suites), "suite"), len(suites) > 1
+    count = labels.plural(len(suites), "suite")
+    several = len(suites) > 1
     if under_way:
         verb = "is" if under_way == 1 else "are"
         load = f"all {count} load" if several else f"{count}, it loads"
@@ -209,11 +230,13 @@ def _cancel(under_way: Sequence[RunView]) -> None:
     runs = {view.run.id: view.run for view in under_way}
     names = {view.run.id: f"{view.run.suite} of {view.target}" for view in under_way}
     chosen = st.selectbox(
-        "Cancel a run", list(runs), index=0 if len(runs) == 1 else None,
+        "Cancel a run",
+        list(runs),
+        index=0 if len(runs) == 1 else None,
         placeholder="Choose a run that is under way",
         format_func=lambda id_: f"{names[id_]} ({id_})",
         key="chosen-run",
-    )  # fmt: skip
+    )
     run = runs.get(chosen or "")
     show_openers([dialogs.cancel.opener(run, missing="" if run else "Choose a run first.")])
 
@@ -230,7 +253,8 @@ def _suite_cells(view: SuiteView, now: datetime) -> Row:
     run = view.run
     return {
         "Suite": noted(
-            strong(summary.title), summary.name if summary.name != summary.title else ""
+            strong(summary.title),
+            summary.name if summary.name != summary.title else "",
         ),
         "Items": items or broken,
         "Scored by": scorer,
@@ -252,7 +276,11 @@ def _calibration(view: SuiteView, now: datetime) -> str:
     return faint(f"{agreement}on {references}, {labels.age(at, now)}")
 
 
-def run_cells(view: RunView, titles: Mapping[str, str], now: datetime) -> Row:
+def run_cells(
+    view: RunView,
+    titles: Mapping[str, str],
+    now: datetime,
+) -> Row:
     run = view.run
     # Answers of unknown price add nothing, so 0 may mean unknown.
     known = view.cost_usd or not view.samples
@@ -260,7 +288,10 @@ def run_cells(view: RunView, titles: Mapping[str, str], now: datetime) -> Row:
         "Run": noted(strong(run.id), labels.age(run.created_at, now)),
         "Suite": escape(titles.get(run.suite, run.suite)),
         "Model": escape(view.target),
-        "State": noted(state(STATES[run.state]), describe_waits([run], now) or run.message),
+        "State": noted(
+            state(STATES[run.state]),
+            describe_waits([run], now) or run.message,
+        ),
         "Samples": escape(f"{view.samples:,} of {run.wanted * run.epochs:,}"),
         "Cost": escape(labels.usd(view.cost_usd) if known else "no known cost"),
     }
@@ -269,16 +300,29 @@ def run_cells(view: RunView, titles: Mapping[str, str], now: datetime) -> Row:
 STANDINGS: Final = {
     Standing.INCUMBENT: (Label("●", "serves now", Tone.NEUTRAL), "circle"),
     Standing.BETTER: (Label("✓", "better", Tone.BETTER), "triangle-up"),
-    Standing.NOT_WORSE: (Label("≥", "not worse", Tone.BETTER), "triangle-right"),
+    Standing.NOT_WORSE: (
+        Label("≥", "not worse", Tone.BETTER),
+        "triangle-right",
+    ),
     Standing.OPEN: (Label("?", "not decided", Tone.UNDECIDED), "diamond"),
-    Standing.HOPELESS: (Label("✕", "can no longer pass", Tone.WORSE), "square"),
+    Standing.HOPELESS: (
+        Label("✕", "can no longer pass", Tone.WORSE),
+        "square",
+    ),
     Standing.WORSE: (Label("✕", "worse", Tone.WORSE), "triangle-down"),
     Standing.EARLIER: (
-        Label("=", "measured against another model", Tone.NEUTRAL), "triangle-left",
+        Label("=", "measured against another model", Tone.NEUTRAL),
+        "triangle-left",
     ),
-    Standing.MEASURED_NOW: (Label("◐", "being measured", Tone.NEUTRAL), "wedge"),
-    Standing.NOT_MEASURED: (Label("?", "not measured", Tone.UNDECIDED), "cross"),
-}  # fmt: skip
+    Standing.MEASURED_NOW: (
+        Label("◐", "being measured", Tone.NEUTRAL),
+        "wedge",
+    ),
+    Standing.NOT_MEASURED: (
+        Label("?", "not measured", Tone.UNDECIDED),
+        "cross",
+    ),
+}
 # A chart of a single point would compare nothing.
 FEWEST_POINTS: Final = 2
 
@@ -290,7 +334,12 @@ def _show_models(routes: Sequence[str]) -> None:
     st.html(markup.section("Models", "All models that were measured on a route's suites."))
     from_address = st.query_params.get("route")
     at = routes.index(from_address) if from_address in routes else 0
-    route = st.selectbox("Route", routes, index=at, key="models-route")
+    route = st.selectbox(
+        "Route",
+        routes,
+        index=at,
+        key="models-route",
+    )
     try:
         board = leaderboard.load_leaderboard(page_frame.context(), route)
     except SwapgateError as error:
@@ -351,7 +400,12 @@ def row_cells(row: LeaderboardRow, route: str) -> Row:
     propose = (
         ""
         if row.standing is Standing.INCUMBENT
-        else markup.link("proposals", "Propose", route=route, candidate=row.name)
+        else markup.link(
+            "proposals",
+            "Propose",
+            route=route,
+            candidate=row.name,
+        )
     )
     return {
         "Model": noted(strong(row.name), about),

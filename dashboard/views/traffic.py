@@ -17,7 +17,12 @@ from dashboard.labels import Tone
 from dashboard.markup import Tile, escape, faint, strong
 from dashboard.theme import Palette
 from harness.frame.failures import failure_words
-from harness.frame.formatting import DASH, format_latency, format_milliseconds, format_percent
+from harness.frame.formatting import (
+    DASH,
+    format_latency,
+    format_milliseconds,
+    format_percent,
+)
 from harness.frame.pagination import Page, PageRequest, read_all
 from harness.operations.queries import count_failovers, list_failovers
 from harness.operations.route_queries import load_target_traffic
@@ -55,10 +60,21 @@ def show() -> None:
     window = WINDOWS[since]
     period = name_period(window)
     report = load_traffic_report(ctx, window, route)
-    answer, note = describe_traffic(report, period, route, mark=strong)
+    answer, note = describe_traffic(
+        report,
+        period,
+        route,
+        mark=strong,
+    )
     with top:
         st.html(markup.title(answer, escape(note)))
-    command = ["route", "traffic", *([route] if route else []), "--since", since]
+    command = [
+        "route",
+        "traffic",
+        *([route] if route else []),
+        "--since",
+        since,
+    ]
     if report.last_request is None:
         page_frame.show_empty(
             "No request has been recorded in 30 days. This command sends requests:",
@@ -89,7 +105,15 @@ def show() -> None:
     )
     if user := _failovers(window, route):
         of_route = ("--route", route) if route else ()
-        command = ["route", "failovers", "--since", since, *of_route, "--user", user]
+        command = [
+            "route",
+            "failovers",
+            "--since",
+            since,
+            *of_route,
+            "--user",
+            user,
+        ]
     page_frame.copy_as_cli(command)
 
 
@@ -106,7 +130,12 @@ def _choices(names: Sequence[str]) -> tuple[str, str | None]:
             key="window",
             bind="query-params",
         )
-        route = st.selectbox("Route", [ALL, *names], key="route", bind="query-params")
+        route = st.selectbox(
+            "Route",
+            [ALL, *names],
+            key="route",
+            bind="query-params",
+        )
     name = st.query_params.get("route", ALL)
     if name not in (ALL, *names):
         st.html(markup.banner("?", f"There is no route {name}; the page shows all routes."))
@@ -174,7 +203,11 @@ def _routes(routes: Sequence[RouteTraffic]) -> None:
     """Shows the routes with traffic, those with the most errors first."""
     st.html(markup.section("Routes", "Routes with the most errors first."))
     found = page_frame.find(
-        routes, MOST_ROUTES, "Find a route", "Part of its name", lambda traffic: traffic.route
+        routes,
+        MOST_ROUTES,
+        "Find a route",
+        "Part of its name",
+        lambda traffic: traffic.route,
     )
     rows = [
         {
@@ -193,7 +226,11 @@ def _routes(routes: Sequence[RouteTraffic]) -> None:
 
 
 def _list(
-    heading: str, note: str, rows: Sequence[markup.Row], nothing: str, most: str = "lines"
+    heading: str,
+    note: str,
+    rows: Sequence[markup.Row],
+    nothing: str,
+    most: str = "lines",
 ) -> None:
     """Shows a table of at most `MOST_LINES` rows. most: what the rows are, for the note about
     the rest.
@@ -217,7 +254,11 @@ def _target_cells(row: TargetTraffic) -> markup.Row:
     }
 
 
-def _share(count: int, share: float | None, tone: Tone) -> str:
+def _share(
+    count: int,
+    share: float | None,
+    tone: Tone,
+) -> str:
     """Renders a count with its share of the requests."""
     if not count:
         return faint("none")
@@ -260,11 +301,17 @@ def _failovers(window: timedelta, route: str | None) -> str:
     else:
         st.html(markup.note(f"To look for one user: {current_user.SIGN_IN}"))
     # Read now, because Streamlit builds the download in a thread without the visitor's session.
-    ctx, secret = page_frame.context(), page_frame.installation().secret
+    ctx = page_frame.context()
+    secret = page_frame.installation().secret
 
     def load(part: PageRequest) -> Page[Failover]:
         return list_failovers(
-            ctx, part, secret=secret, route=route, user=user or None, since=window
+            ctx,
+            part,
+            secret=secret,
+            route=route,
+            user=user or None,
+            since=window,
         )
 
     def read() -> Iterator[Failover]:
@@ -299,26 +346,41 @@ def _failover_cells(failover: Failover) -> markup.Row:
     }
 
 
-FAILED, LEFT = "error to the caller", "own model failed"
+FAILED = "error to the caller"
+LEFT = "own model failed"
 HEIGHTS: Final = (130, 170)
 
 
 def _draw(report: TrafficReport, palette: Palette) -> Sequence[alt.LayerChart]:
     """Draws the requests over time, and the shares of errors and failovers if there are any."""
-    counts, shares = [], []
+    counts = []
+    shares = []
     for point in report.course:
-        at, until = plots.to_ms(point.minute), plots.to_ms(point.minute + report.step)
+        at = plots.to_ms(point.minute)
+        until = plots.to_ms(point.minute + report.step)
         what = labels.plural(point.requests, "request")
         moment = labels.date_time(point.minute)
         text = f"{moment}: {what}"
-        counts.append({"at": at, "until": until, "requests": point.requests, "text": text})
+        counts.append(
+            {
+                "at": at,
+                "until": until,
+                "requests": point.requests,
+                "text": text,
+            }
+        )
         for name, count in ((FAILED, point.failed), (LEFT, point.charged)):
             if count and point.requests:
                 share = count / point.requests
                 detail = f"{moment}: {name} in {format_percent(share, significant=2)} of {what}"
                 at_middle = (at + until) / 2
                 shares.append(
-                    {"at": at_middle, "share": 100 * share, "what": name, "text": detail}
+                    {
+                        "at": at_middle,
+                        "share": 100 * share,
+                        "what": name,
+                        "text": detail,
+                    }
                 )
     panels = [_request_panel(report, pd.DataFrame(counts), palette, alone=not shares)]
     if shares:
@@ -330,7 +392,11 @@ def _draw(report: TrafficReport, palette: Palette) -> Sequence[alt.LayerChart]:
 
 
 def _request_panel(
-    report: TrafficReport, counts: pd.DataFrame, palette: Palette, *, alone: bool
+    report: TrafficReport,
+    counts: pd.DataFrame,
+    palette: Palette,
+    *,
+    alone: bool,
 ) -> alt.LayerChart:
     axis = plots.narrow_axis("format(datum.value, ',')")
     bars = (
@@ -350,20 +416,32 @@ def _request_panel(
 
 
 def _share_panel(
-    report: TrafficReport, shares: pd.DataFrame, palette: Palette
+    report: TrafficReport,
+    shares: pd.DataFrame,
+    palette: Palette,
 ) -> alt.LayerChart:
     top = min(100.0, max(1.0, 1.15 * float(shares["share"].max())))
-    scale, legend = alt.Scale(domain=[0, top], nice=False), plots.top_legend()
+    scale = alt.Scale(domain=[0, top], nice=False)
+    legend = plots.top_legend()
     base = alt.Chart(shares).encode(
         x=_time(report, shown=True),
-        y=alt.Y("share:Q", title=None, scale=scale, axis=plots.narrow_axis()),
+        y=alt.Y(
+            "share:Q",
+            title=None,
+            scale=scale,
+            axis=plots.narrow_axis(),
+        ),
         color=plots.named(
-            alt.Color, "what:N", {FAILED: palette.worse, LEFT: palette.undecided}, legend
+            alt.Color,
+            "what:N",
+            {FAILED: palette.worse, LEFT: palette.undecided},
+            legend,
         ),
     )
     marks = {FAILED: "square", LEFT: "triangle-up"}
     points = base.mark_point(filled=True, size=34, opacity=0.9).encode(
-        shape=plots.named(alt.Shape, "what:N", marks, legend), tooltip="text:N"
+        shape=plots.named(alt.Shape, "what:N", marks, legend),
+        tooltip="text:N",
     )
     stems = base.mark_rule(strokeWidth=1.5, opacity=0.5)
     return plots.panel("Share of the requests", palette, stems, points)
@@ -371,7 +449,13 @@ def _share_panel(
 
 def _time(report: TrafficReport, *, shown: bool) -> alt.X:
     end = report.course[-1].minute + report.step
-    return plots.time_axis("at", report.course[0].minute, end, labels=shown, ticks=shown)
+    return plots.time_axis(
+        "at",
+        report.course[0].minute,
+        end,
+        labels=shown,
+        ticks=shown,
+    )
 
 
 if __name__ == "__main__":

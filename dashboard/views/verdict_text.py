@@ -25,21 +25,35 @@ from harness.gate.claim_advice import ClaimOption
 from harness.gate.offline.design import EARLY_ENDS
 from harness.gate.sentences import bounds_text
 from harness.gate.suite_plan import Claim, ClaimPopulation, SuiteRole
-from harness.gate.verdict import BaseVerdict, SliceFigures, SuiteReport, VerdictBasis
+from harness.gate.verdict import (
+    BaseVerdict,
+    SliceFigures,
+    SuiteReport,
+    VerdictBasis,
+)
 from harness.gate.verdict_sentences import describe_claim
 from harness.proposals.candidates.estimate import SuiteEstimate
-from harness.proposals.report.comparison import ArmFigures, Comparison, SuiteAnswers
-from harness.proposals.report.findings import describe_absence, list_drawbacks
+from harness.proposals.report.comparison import (
+    ArmFigures,
+    Comparison,
+    SuiteAnswers,
+)
+from harness.proposals.report.findings import (
+    describe_absence,
+    list_drawbacks,
+)
 from harness.routing.proposal import ProposalPhase
 
 
 def verdict_card(view: ComparisonView) -> VerdictCard:
     """Builds the card that answers the page: the verdict, its reasons and the next step."""
-    found, verdict = view.comparison, view.comparison.verdict
+    found = view.comparison
+    verdict = view.comparison.verdict
     if verdict is None:
         return _undecided_card(view)
     basis = VerdictBasis.from_verdict(verdict)
-    label, end = labels.verdict_label(verdict), view.comparison.proposal.end
+    label = labels.verdict_label(verdict)
+    end = view.comparison.proposal.end
     if verdict.outcome == "passed" and end is not None:
         # After a rollback, a passed verdict no longer recommends a swap.
         label = labels.Label("✕", label.words, labels.Tone.WORSE, f"but {end.clause}")
@@ -69,7 +83,9 @@ def _since(view: ComparisonView, verdict: BaseVerdict) -> str:
 
 
 def _bullets(
-    view: ComparisonView, basis: VerdictBasis, report: SuiteReport
+    view: ComparisonView,
+    basis: VerdictBasis,
+    report: SuiteReport,
 ) -> Sequence[tuple[str, str]]:
     """Lists a suite's result, after the slices that are shown worse."""
     title = view.titles.get(report.suite, report.suite)
@@ -98,7 +114,11 @@ def deciding(basis: VerdictBasis) -> Sequence[SuiteReport]:
     if basis.mean is None or basis.mean not in claims:
         return claims
     members = [member for member in basis.members if member not in claims]
-    return [basis.mean, *members, *(claim for claim in claims if claim is not basis.mean)]
+    return [
+        basis.mean,
+        *members,
+        *(claim for claim in claims if claim is not basis.mean),
+    ]
 
 
 def measured(basis: VerdictBasis) -> Sequence[SuiteReport]:
@@ -108,7 +128,10 @@ def measured(basis: VerdictBasis) -> Sequence[SuiteReport]:
 
 
 def _foot(
-    comparison: Comparison, basis: VerdictBasis, verdict: BaseVerdict, now: datetime
+    comparison: Comparison,
+    basis: VerdictBasis,
+    verdict: BaseVerdict,
+    now: datetime,
 ) -> str:
     """Writes how the verdict was measured, when, and until when it is valid.
 
@@ -116,15 +139,18 @@ def _foot(
     looks.
     """
     epochs = {plan.epochs for plan in comparison.proposal.plans}
-    early = any(r.how in EARLY_ENDS for r in basis.claims)
-    until = f", valid until {labels.date_time(verdict.expires_at)}"
+    until = ""
+    if comparison.is_measured:
+        until = f", valid until {labels.date_time(verdict.expires_at)}"
+    early = ""
+    if any(r.how in EARLY_ENDS for r in basis.claims):
+        early = " · decided early: the intervals are not adjusted for that"
     return (
         f"Paired test on {labels.plural(basis.items_used, 'shared item')} · same items, order, "
         "prompts and scorers on both sides · "
         f"{labels.plural(max(epochs, default=1), 'epoch')} · "
         f"verdict {verdict.id} · decided {labels.age(verdict.decided_at, now)}"
-        f"{until if comparison.is_measured else ''}"
-        f"{' · decided early: the intervals are not adjusted for that' if early else ''}"
+        f"{until}{early}"
     )
 
 
@@ -168,23 +194,56 @@ def _both(side: SuiteAnswers) -> int:
 
 def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
     """Builds the figures of both models beside the score: cost, latency, failures and speed."""
-    change, slow = labels.describe_change, ("faster", "slower")
-    cost, price, time = after.cost_usd_per_1000, format_thousand_price, labels.seconds
+    change = labels.describe_change
+    slow = ("faster", "slower")
+    cost = after.cost_usd_per_1000
+    price = format_thousand_price
+    time = labels.seconds
     dear = ("cheaper", "more expensive")
     rows = (
-        ("Cost per 1,000 requests", price, cost, after.cost_interval_usd_per_1000,
-         change(cost, before.cost_usd_per_1000, price, dear, amount=_share)),
-        ("Latency, median", time, after.p50_s, after.p50_interval_s,
-         change(after.p50_s, before.p50_s, time, slow, least=0.005)),
-        ("Latency, p95", time, after.p95_s, after.p95_interval_s,
-         change(after.p95_s, before.p95_s, time, slow, least=0.005)),
-        ("Failed calls", labels.percent, after.failed, after.failed_interval,
-         change(after.failed, before.failed, labels.percent, ("fewer", "more"),
-                amount=lambda more, _: f"{format_score(more)} points")),
-    )  # fmt: skip
+        (
+            "Cost per 1,000 requests",
+            price,
+            cost,
+            after.cost_interval_usd_per_1000,
+            change(cost, before.cost_usd_per_1000, price, dear, amount=_share),
+        ),
+        (
+            "Latency, median",
+            time,
+            after.p50_s,
+            after.p50_interval_s,
+            change(after.p50_s, before.p50_s, time, slow, least=0.005),
+        ),
+        (
+            "Latency, p95",
+            time,
+            after.p95_s,
+            after.p95_interval_s,
+            change(after.p95_s, before.p95_s, time, slow, least=0.005),
+        ),
+        (
+            "Failed calls",
+            labels.percent,
+            after.failed,
+            after.failed_interval,
+            change(
+                after.failed,
+                before.failed,
+                labels.percent,
+                ("fewer", "more"),
+                amount=lambda more, _: f"{format_score(more)} points",
+            ),
+        ),
+    )
     return [
         *(
-            Tile(name, write(figure), moved, interval=labels.interval(between, write))
+            Tile(
+                name,
+                write(figure),
+                moved,
+                interval=labels.interval(between, write),
+            )
             for name, write, figure, between, moved in rows
         ),
         Tile(
@@ -227,7 +286,8 @@ def stale_reason(view: ComparisonView) -> str:
     """Explains why the verdict is no proof any more; empty if it is, or if nothing depends on
     it.
     """
-    verdict, validity = view.comparison.verdict, view.comparison.standing
+    verdict = view.comparison.verdict
+    validity = view.comparison.standing
     if verdict is None or validity is None or validity.holds:
         return ""
     if validity.proof is ProofState.STALE:
@@ -258,7 +318,11 @@ def claim_rows(
     ]
 
 
-def _claimed(option: ClaimOption, estimate: SuiteEstimate, titles: Mapping[str, str]) -> str:
+def _claimed(
+    option: ClaimOption,
+    estimate: SuiteEstimate,
+    titles: Mapping[str, str],
+) -> str:
     """Renders a claim with its allowed loss. titles: by suite; empty for a single suite."""
     words = labels.CLAIMS[option.claim]
     if option.claim is not Claim.SUPERIOR:
@@ -335,8 +399,12 @@ def suite_line(report: SuiteReport, basis: VerdictBasis) -> str:
     """
     if report.n_used and report.is_unscored:
         return report.reason
-    known = report.n_used >= FEWEST_PAIRS and None not in (report.ci_low, report.ci_high)
-    effect, pairs = _effect(report, known=known), _pairs(report, basis)
+    known = report.n_used >= FEWEST_PAIRS and None not in (
+        report.ci_low,
+        report.ci_high,
+    )
+    effect = _effect(report, known=known)
+    pairs = _pairs(report, basis)
     if not basis.decides(report) and report.n_used:
         return f"{effect}; {pairs}. The suite counts only in the mean."
     if report.outcome == "infra_error" or report.n_used == 0:
@@ -418,11 +486,13 @@ def _cost_claim(report: SuiteReport) -> str:
 def _why_open(report: SuiteReport) -> str:
     """Explains an inconclusive result, or a loss by format; empty for other results."""
     if report.outcome == "harness_mismatch":
-        rule, lenient = report.figures.rule, report.figures.lenient
+        rule = report.figures.rule
+        lenient = report.figures.lenient
         points = labels.points(lenient.delta) if lenient else ""
         read = f"; scored leniently, the difference is {points} points" if lenient else ""
         return f" Most often violated format rule: {rule or 'unnamed'}{read}."
-    low, high = report.ci_low, report.ci_high
+    low = report.ci_low
+    high = report.ci_high
     if report.outcome != "inconclusive" or low is None or high is None:
         return ""
     return " The interval crosses the limit." if low <= limit_of(report) <= high else ""

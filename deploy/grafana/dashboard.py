@@ -27,11 +27,15 @@ class Panel(NamedTuple):
 
 
 # Calls that fail by the request, or by us, say nothing of their provider.
-NO_FAULTS: Final = "|".join(
-    (
-        *("none", "bad_request", "unsupported", "foreign_state"),
-        *("context_window", "content_policy", "cancelled", "internal"),
-    )
+NO_FAULTS: Final = (
+    "none",
+    "bad_request",
+    "unsupported",
+    "foreign_state",
+    "context_window",
+    "content_policy",
+    "cancelled",
+    "internal",
 )
 ANSWERED: Final = 'outcome!~"failed|refused|handed_on"'
 
@@ -41,6 +45,8 @@ def list_traffic_panels(label: str) -> Sequence[Panel]:
     `target`.
     """
     legend = f"{{{{{label}}}}}"
+    faults = "|".join(NO_FAULTS)
+    faults = "|".join(NO_FAULTS)
     calls = f"sum by ({label}) (rate(swapgate_attempts_total"
 
     def latency(metric: str, which: str = "") -> str:
@@ -56,7 +62,7 @@ def list_traffic_panels(label: str) -> Sequence[Panel]:
         ),
         Panel(
             f"Share of calls that fail, by {label}",
-            f'{calls}{{failure_class!~"{NO_FAULTS}"}}[5m])) / {calls}[5m]))',
+            f'{calls}{{failure_class!~"{faults}"}}[5m])) / {calls}[5m]))',
             legend,
             "percentunit",
         ),
@@ -130,7 +136,11 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
         ),
     ),
     "Changes": (
-        Panel("Proposals, by phase", "max by (phase) (swapgate_proposals)", "{{phase}}"),
+        Panel(
+            "Proposals, by phase",
+            "max by (phase) (swapgate_proposals)",
+            "{{phase}}",
+        ),
         Panel(
             "Share of each canary",
             "max by (route) (swapgate_canary_weight_bps) / 10000",
@@ -218,27 +228,45 @@ def list_panels() -> list[dict[str, Any]]:
                 "title": heading,
                 "collapsed": False,
                 "panels": [],
-                "gridPos": {"x": 0, "y": top, "w": WIDTH, "h": 1},
+                "gridPos": {
+                    "x": 0,
+                    "y": top,
+                    "w": WIDTH,
+                    "h": 1,
+                },
             }
         )
         top += 1
         for place, panel in enumerate(row):
             line, column = divmod(place, PANELS_IN_A_ROW)
             width = WIDTH // PANELS_IN_A_ROW
-            grid = {"x": column * width, "y": top + line * HEIGHT, "w": width, "h": HEIGHT}
+            grid = {
+                "x": column * width,
+                "y": top + line * HEIGHT,
+                "w": width,
+                "h": HEIGHT,
+            }
             panels.append(build_panel(panel, number=len(panels) + 1, grid=grid))
         top += -(-len(row) // PANELS_IN_A_ROW) * HEIGHT
     return panels
 
 
-def build_panel(panel: Panel, *, number: int, grid: Mapping[str, int]) -> dict[str, Any]:
+def build_panel(
+    panel: Panel,
+    *,
+    number: int,
+    grid: Mapping[str, int],
+) -> dict[str, Any]:
     return {
         "id": number,
         "type": "timeseries",
         "title": panel.title,
         "datasource": SOURCE,
         "gridPos": grid,
-        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+        "fieldConfig": {
+            "defaults": {"unit": panel.unit, "min": 0},
+            "overrides": [],
+        },
         "options": {
             "legend": {"displayMode": "list", "placement": "bottom"},
             "tooltip": {"mode": "multi", "sort": "desc"},

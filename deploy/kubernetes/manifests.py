@@ -10,7 +10,16 @@ from typing import Any, Final
 
 import yaml
 
-from deploy.roles import CONFIG, END_S, HOME, ROLES, SHUTDOWN_DELAY_S, UID, WORKER, Role
+from deploy.roles import (
+    CONFIG,
+    END_S,
+    HOME,
+    ROLES,
+    SHUTDOWN_DELAY_S,
+    UID,
+    WORKER,
+    Role,
+)
 
 FILE: Final = Path(__file__).with_name("swapgate.yaml")
 WORKERS_FILE: Final = Path(__file__).with_name("workers.yaml")
@@ -24,7 +33,10 @@ VERSION: Final = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["
 MOST_ROUTERS: Final = 10
 BUSY_PERCENT: Final = 60
 # The label of the namespaces whose pods may call a role.
-CALLERS: Final = {"router": "swapgate-client", "control": "swapgate-operator"}
+CALLERS: Final = {
+    "router": "swapgate-client",
+    "control": "swapgate-operator",
+}
 Manifest = dict[str, Any]
 
 
@@ -123,7 +135,10 @@ def build_container(role: Role) -> Manifest:
         "env": [
             *({"name": name, "value": value} for name, value in settings.items()),
             *(
-                {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+                {
+                    "name": name,
+                    "valueFrom": {"secretKeyRef": {"name": secret, "key": key}},
+                }
                 for name, secret, key in secrets
             ),
         ],
@@ -140,7 +155,11 @@ def build_container(role: Role) -> Manifest:
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [
-            {"name": "config", "mountPath": str(Path(CONFIG).parent), "readOnly": True},
+            {
+                "name": "config",
+                "mountPath": str(Path(CONFIG).parent),
+                "readOnly": True,
+            },
             {"name": "home", "mountPath": HOME},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
         ],
@@ -149,7 +168,11 @@ def build_container(role: Role) -> Manifest:
 
 def build_probes(role: Role) -> Manifest:
     return {
-        "startupProbe": {**probe(role, "/healthz"), "periodSeconds": 2, "failureThreshold": 90},
+        "startupProbe": {
+            **probe(role, "/healthz"),
+            "periodSeconds": 2,
+            "failureThreshold": 90,
+        },
         "readinessProbe": {**probe(role, "/readyz"), "periodSeconds": 2},
         "livenessProbe": {**probe(role, "/healthz"), "periodSeconds": 10},
     }
@@ -158,10 +181,16 @@ def build_probes(role: Role) -> Manifest:
 def probe(role: Role, path: str) -> Manifest:
     """Asks over HTTP. What listens on loopback is asked from within its container."""
     if not role.loopback:
-        return {"httpGet": {"path": path, "port": "http"}, "timeoutSeconds": 5}
+        return {
+            "httpGet": {"path": path, "port": "http"},
+            "timeoutSeconds": 5,
+        }
     url = f"http://127.0.0.1:{role.port}{path}"
     script = f"import urllib.request; urllib.request.urlopen({url!r}, timeout=4)"
-    return {"exec": {"command": ["python", "-c", script]}, "timeoutSeconds": 5}
+    return {
+        "exec": {"command": ["python", "-c", script]},
+        "timeoutSeconds": 5,
+    }
 
 
 def build_service(role: Role) -> Manifest:
@@ -171,7 +200,13 @@ def build_service(role: Role) -> Manifest:
         "metadata": metadata(f"swapgate-{role.name}"),
         "spec": {
             "selector": labels(role),
-            "ports": [{"name": "http", "port": role.port, "targetPort": "http"}],
+            "ports": [
+                {
+                    "name": "http",
+                    "port": role.port,
+                    "targetPort": "http",
+                }
+            ],
         },
     }
 
@@ -181,7 +216,10 @@ def build_disruption_budget(role: Role) -> Manifest:
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": metadata(f"swapgate-{role.name}"),
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels(role)}},
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": labels(role)},
+        },
     }
 
 
@@ -194,10 +232,19 @@ def build_autoscaler() -> Manifest:
         "kind": "HorizontalPodAutoscaler",
         "metadata": metadata(name),
         "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            "scaleTargetRef": {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "name": name,
+            },
             "minReplicas": router.replicas,
             "maxReplicas": MOST_ROUTERS,
-            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+            "metrics": [
+                {
+                    "type": "Resource",
+                    "resource": {"name": "cpu", "target": target},
+                }
+            ],
             # Streams take minutes: a short lull ends no router.
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": 600}},
         },
@@ -207,7 +254,8 @@ def build_autoscaler() -> Manifest:
 def deny_all() -> Manifest:
     everything = {"matchLabels": {"app.kubernetes.io/name": "swapgate"}}
     return build_network_policy(
-        "swapgate-deny", {"podSelector": everything, "policyTypes": ["Ingress", "Egress"]}
+        "swapgate-deny",
+        {"podSelector": everything, "policyTypes": ["Ingress", "Egress"]},
     )
 
 
@@ -221,7 +269,12 @@ def allow_traffic(role: Role) -> Manifest:
         "podSelector": {"matchLabels": labels(role)},
         "policyTypes": ["Ingress", "Egress"],
         "egress": [
-            {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
+            {
+                "ports": [
+                    {"protocol": "UDP", "port": 53},
+                    {"protocol": "TCP", "port": 53},
+                ]
+            },
             {"ports": [{"protocol": "TCP", "port": port} for port in (443, 5432)]},
         ],
     }
@@ -234,7 +287,12 @@ def allow_traffic(role: Role) -> Manifest:
         ]
         if role.name == "router":
             sources.append({"podSelector": {}})
-        spec["ingress"] = [{"from": sources, "ports": [{"protocol": "TCP", "port": role.port}]}]
+        spec["ingress"] = [
+            {
+                "from": sources,
+                "ports": [{"protocol": "TCP", "port": role.port}],
+            }
+        ]
     return build_network_policy(f"swapgate-{role.name}", spec)
 
 

@@ -63,7 +63,11 @@ def request_body(
     The request patch replaces both. The request omits null fields.
     """
     patch = target.request_patch
-    fields: dict[str, Any] = {**settings, **target.parameters, **patch.parameters}
+    fields: dict[str, Any] = {
+        **settings,
+        **target.parameters,
+        **patch.parameters,
+    }
     if fields.get("max_completion_tokens") is not None:
         fields.pop("max_tokens", None)
     if tools:
@@ -109,7 +113,9 @@ def parse_reply(raw: bytes) -> ChatReply:
             text=_text(message),
             tool_calls=tuple(
                 ReplyToolCall(
-                    str(call["id"]), call["function"]["name"], _arguments(call["function"])
+                    str(call["id"]),
+                    call["function"]["name"],
+                    _arguments(call["function"]),
                 )
                 for call in message.get("tool_calls") or ()
             ),

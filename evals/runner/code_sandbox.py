@@ -69,7 +69,10 @@ async def run_program(program: str, timeout_s: float) -> str | None:
         # A process that the program leaves behind may keep its output open.
         async with asyncio.timeout(limit + LEFT_BEHIND_S):
             done = await sandbox().exec(
-                PYTHON, input=program, timeout=limit, timeout_retry=False
+                PYTHON,
+                input=program,
+                timeout=limit,
+                timeout_retry=False,
             )
     except (TimeoutError, UnicodeDecodeError, OutputLimitExceededError):
         return None

@@ -19,7 +19,12 @@ from inspect_ai.util import EarlyStop
 from pydantic import JsonValue
 
 from evals.runner.inspect_model import SECONDS, SERVED
-from evals.runner.inspect_tasks import JUDGE, InspectSuite, calls_of, notes_of
+from evals.runner.inspect_tasks import (
+    JUDGE,
+    InspectSuite,
+    calls_of,
+    notes_of,
+)
 from evals.runner.questions import (
     GIVE_UP_AFTER,
     AnswerUsage,
@@ -33,12 +38,23 @@ from evals.scorers.interface import UNSCORED
 from harness.evals.ports import EvalJob
 from harness.frame.errors import SpendingPaused
 from harness.gate.pins import ServedModel
-from harness.gate.run import CUT, FIRST_ANSWERS, RunState, Sample, SampleError, refuse_first
+from harness.gate.run import (
+    CUT,
+    FIRST_ANSWERS,
+    RunState,
+    Sample,
+    SampleError,
+    refuse_first,
+)
 
 CANCELLED = ("CancelledError", "Cancelled(")
 ASK_S = 0.5  # interval between calls of `stop` while no sample starts
 UNDER_WAY_S = 20.0  # an ending run waits this long for answers in progress
-FINISHES = {"max_tokens": CUT, "content_filter": "content_filter", "model_length": "too_long"}
+FINISHES = {
+    "max_tokens": CUT,
+    "content_filter": "content_filter",
+    "model_length": "too_long",
+}
 LAST_LINE = re.compile(r"^([A-Za-z_][\w.]*)(?::|$)")
 
 
@@ -229,7 +245,8 @@ class Collector:
         A failure of the provider is an infrastructure error. A failure of the scorer leaves the
         answer unscored, because the model has answered.
         """
-        spent, prompt = sample_usage(sample), self._suite.prompt(question.item)
+        spent = sample_usage(sample)
+        prompt = self._suite.prompt(question.item)
         failed = unscored_sample(self._job, question, spent, prompt=prompt)
         answer = answer_text(sample.output.completion, calls_of(sample.output))
         failure = self._provider_failure(sample)

@@ -31,7 +31,11 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolCall, ToolChoice, ToolFunction, ToolInfo
 
 from evals.runner.chat_completions import ChatReply, request_body
-from evals.runner.provider_client import EvalProviderClient, ItemRefused, ProviderFailed
+from evals.runner.provider_client import (
+    EvalProviderClient,
+    ItemRefused,
+    ProviderFailed,
+)
 from harness.frame.errors import InputError
 from harness.frame.failures import FailureClass
 from harness.providers.target import SentTarget
@@ -115,7 +119,8 @@ class TargetAPI(ModelAPI):
         """Asks the target. Raises ProviderFailed without an answer, InputError for content that
         is neither text nor image. A refused item is an empty answer.
         """
-        settings, limit = generation_settings(config), self._to.limit
+        settings = generation_settings(config)
+        limit = self._to.limit
         if limit is not None and limit.tokens is not None:
             settings["max_tokens"] = limit.tokens
         if tools:
@@ -218,11 +223,18 @@ def message_of(message: ChatMessage) -> dict[str, Any]:
                 }
                 for call in message.tool_calls
             ]
-            return {"role": "assistant", "content": message.text or None, "tool_calls": calls}
+            return {
+                "role": "assistant",
+                "content": message.text or None,
+                "tool_calls": calls,
+            }
         case ChatMessageAssistant():
             return {"role": "assistant", "content": message.text}
         case _:
-            return {"role": message.role, "content": content_of(message.content)}
+            return {
+                "role": message.role,
+                "content": content_of(message.content),
+            }
 
 
 def tool_of(tool: ToolInfo) -> dict[str, Any]:
@@ -298,7 +310,11 @@ def refusal_of(model: str, refused: ItemRefused) -> ModelOutput:
     return output
 
 
-def parse_tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
+def parse_tool_call(
+    call_id: str,
+    name: str,
+    arguments: str,
+) -> ToolCall:
     """Parses a call. For invalid arguments, Inspect sends the model a parse error."""
     try:
         parsed = json.loads(arguments or "{}")
@@ -307,5 +323,8 @@ def parse_tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
     if isinstance(parsed, dict):
         return ToolCall(id=call_id, function=name, arguments=parsed)
     return ToolCall(
-        id=call_id, function=name, arguments={}, parse_error="arguments are not a JSON object"
+        id=call_id,
+        function=name,
+        arguments={},
+        parse_error="arguments are not a JSON object",
     )

@@ -18,7 +18,13 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -38,7 +44,11 @@ from inspect_ai.model import Model, _assistant_internal
 from inspect_ai.util import display_type
 
 from evals.runner.collector import Collector
-from evals.runner.inspect_model import MeasuredLimit, TargetConnection, open_model
+from evals.runner.inspect_model import (
+    MeasuredLimit,
+    TargetConnection,
+    open_model,
+)
 from evals.runner.inspect_tasks import DataSuite, InspectSuite, inspect_suite
 from evals.runner.judge_calibration import (
     CalibrationCache,
@@ -75,7 +85,10 @@ def leave_out_agent_server() -> None:
     if AGENT_SERVER in sys.modules:
         return
     module = ModuleType(AGENT_SERVER, "Replaces a server that our evals never start.")
-    vars(module).update(acp_server=_start_no_server, acp_server_accepting_clients=lambda: False)
+    vars(module).update(
+        acp_server=_start_no_server,
+        acp_server_accepting_clients=lambda: False,
+    )
     sys.modules[AGENT_SERVER] = module
 
 
@@ -94,7 +107,10 @@ log = logging.getLogger(__name__)
 _collector: Collector | None = None
 
 
-@hooks(name="swapgate", description="passes each finished sample to the collector")
+@hooks(
+    name="swapgate",
+    description="passes each finished sample to the collector",
+)
 class SampleHooks(Hooks):
     async def on_sample_end(self, data: SampleEnd) -> None:
         if _collector is not None:
@@ -130,7 +146,10 @@ class InspectRunner:
         self._away: dict[str, tuple[str, float]] = {}
 
     def run(
-        self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
+        self,
+        job: EvalJob,
+        on_sample: Callable[[Sample], bool],
+        stop: Callable[[], bool],
     ) -> RunState:
         """Asks the open questions of a job, and returns the run's state.
 
@@ -140,7 +159,9 @@ class InspectRunner:
         Raises the errors of on_sample, stop and the suite, StaleEvidence, JudgeUnfit, and
         ProviderAway if the provider is unavailable.
         """
-        self.remark, self.calibration, self._full_disk = "", None, ""
+        self.remark = ""
+        self.calibration = None
+        self._full_disk = ""
         self._away = {}
         plain = inspect_suite(suite_settings(self._suites, job))
         suite = self._attach_judge(job, plain)
@@ -178,7 +199,11 @@ class InspectRunner:
         return state
 
     async def _run(
-        self, job: EvalJob, suite: InspectSuite, collector: Collector, folder: Path
+        self,
+        job: EvalJob,
+        suite: InspectSuite,
+        collector: Collector,
+        folder: Path,
     ) -> None:
         global _collector  # noqa: PLW0603 - Inspect creates the hook's only instance
         target_call = job.provider, job.api_key, job.target, job.spending
@@ -214,16 +239,25 @@ class InspectRunner:
         """
         if not isinstance(suite, DataSuite) or suite.suite.settings.judge is None:
             return suite
-        settings, provider = suite.suite.settings.judge, job.judge_provider
+        settings = suite.suite.settings.judge
+        provider = job.judge_provider
         if provider is None:
             raise JudgeUnfit(
                 f"suite {suite.pin.name}: there is no provider {settings.target.provider!r} "
                 f"for its judge {settings.target.name}; name it under `providers` in the "
                 "configuration"
             )
-        judge_call = provider, job.judge_api_key, settings.target, job.judge_spending
+        judge_call = (
+            provider,
+            job.judge_api_key,
+            settings.target,
+            job.judge_spending,
+        )
         client = self._client(job, *judge_call, timeout_s=settings.timeout_s)
-        return replace(suite, judging=Judge(settings, provider, client, calls=len(job.done)))
+        return replace(
+            suite,
+            judging=Judge(settings, provider, client, calls=len(job.done)),
+        )
 
     def _client(
         self,
@@ -277,7 +311,11 @@ class InspectRunner:
 
 
 async def _evaluate(
-    suite: InspectSuite, collector: Collector, model: Model, folder: Path, connections: int
+    suite: InspectSuite,
+    collector: Collector,
+    model: Model,
+    folder: Path,
+    connections: int,
 ) -> EvalLog | None:
     """Returns the log, or None if a cancellation prevented it."""
     if isinstance(suite, DataSuite):
@@ -319,7 +357,10 @@ async def _reconcile(done: EvalLog, collector: Collector) -> None:
     """Passes on samples that are only in Inspect's log, for example after a cancelled hook."""
     if done.status != "success" and not collector.taken:
         # Without Inspect's text, which may contain the prompt.
-        log.error("inspect ended the eval with status %s before any sample", done.status)
+        log.error(
+            "inspect ended the eval with status %s before any sample",
+            done.status,
+        )
     for summary in await read_eval_log_sample_summaries_async(done.location):
         if str(summary.id) not in collector.taken and summary.completed:
             lost = await read_eval_log_sample_async(done.location, summary.id)

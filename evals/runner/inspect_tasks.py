@@ -28,7 +28,14 @@ from inspect_ai.model import (
     GenerateConfig,
     ModelOutput,
 )
-from inspect_ai.scorer import Score, Target, Value, mean, scorer, value_to_float
+from inspect_ai.scorer import (
+    Score,
+    Target,
+    Value,
+    mean,
+    scorer,
+    value_to_float,
+)
 from inspect_ai.scorer import Scorer as InspectScorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import EarlyStopping
@@ -55,8 +62,11 @@ from harness.gate.suite_plan import (
     texts_fingerprint,
 )
 
-NOT_JUDGED, JUDGE = "swapgate_not_judged", "swapgate_judge"
-LENIENT, RULE, FIELDS = "swapgate_lenient", "swapgate_rule", "swapgate_fields"
+NOT_JUDGED = "swapgate_not_judged"
+JUDGE = "swapgate_judge"
+LENIENT = "swapgate_lenient"
+RULE = "swapgate_rule"
+FIELDS = "swapgate_fields"
 JUDGES = "swapgate_judges"
 SPELLED = frozenset({"c", "i", "p", "n", "yes", "no", "true", "false"})
 
@@ -177,7 +187,8 @@ class DataSuite:
         return find_sandbox(uncontained=self.suite.uncontained)
 
     def _sample(self, question: Question) -> InspectSample:
-        prompt, system = self.prompt(question.item), self.suite.settings.system
+        prompt = self.prompt(question.item)
+        system = self.suite.settings.system
         metadata = {FIELDS: dict(self.suite.fields(question.item))}
         context = self.suite.context(question.item)
         if not (system or context):
@@ -199,9 +210,13 @@ class DataSuite:
                         result = await self._score_answer(state)
                         noted = {LENIENT: result.lenient, RULE: result.rule}
                     except NotJudged as error:
-                        result, noted = UNSCORED, {NOT_JUDGED: str(error)}
+                        result = UNSCORED
+                        noted = {NOT_JUDGED: str(error)}
                 if self.judging is not None:
-                    noted |= {JUDGE: bill.noted, JUDGES: served_labels(bill.served)}
+                    noted |= {
+                        JUDGE: bill.noted,
+                        JUDGES: served_labels(bill.served),
+                    }
                 value = math.nan if result.strict is None else result.strict
                 return Score(value=value, metadata=noted)
 
@@ -216,7 +231,8 @@ class DataSuite:
         """Scores an answer: by the judge, in the sandbox, or by the scorer itself. Raises
         NotJudged.
         """
-        item, calls = item_of(state.sample_id), calls_of(state.output)
+        item = item_of(state.sample_id)
+        calls = calls_of(state.output)
         if self.judging is not None:
             return await self.suite.judged(
                 answer_text(state.output.completion, calls),
@@ -225,7 +241,10 @@ class DataSuite:
             )
         if self.suite.scorer.sandboxed is not None:
             return await self.suite.scorer.sandboxed(
-                state.output.completion, self.suite.items[item], self.suite.options, run_program
+                state.output.completion,
+                self.suite.items[item],
+                self.suite.options,
+                run_program,
             )
         return self.suite.score(state.output.completion, item, calls)
 
@@ -237,7 +256,8 @@ class DataSuite:
         """Reads the score from Inspect's sample. Raises NotJudged if the judge or the sandbox
         gave none.
         """
-        score, noted = first_score(sample), notes_of(sample)
+        score = first_score(sample)
+        noted = notes_of(sample)
         if NOT_JUDGED in noted:
             raise NotJudged(noted[NOT_JUDGED])
         value = score.value if score else None
@@ -265,7 +285,12 @@ class TaskSuite:
             for question in questions
         ]
         dataset = MemoryDataset(chosen, name=self.settings.name)
-        return task_with(self.inner, dataset=dataset, epochs=1, early_stopping=stopping)
+        return task_with(
+            self.inner,
+            dataset=dataset,
+            epochs=1,
+            early_stopping=stopping,
+        )
 
     def spent(self) -> str:
         return ""
@@ -279,9 +304,8 @@ class TaskSuite:
         scorer_options may name one of several scorers and one of several metrics. A value must
         be a number from 0 to 1, or one of Inspect's words for it.
         """
-        named, key = (
-            str(self.settings.scorer_options.get(k, "")) for k in ("scorer", "metric")
-        )
+        named = str(self.settings.scorer_options.get("scorer", ""))
+        key = str(self.settings.scorer_options.get("metric", ""))
         score = (sample.scores or {}).get(named) if named else first_score(sample)
         if score is None:
             return UNSCORED, f"scorer {named or 'of the task'} gave no score"
@@ -289,7 +313,10 @@ class TaskSuite:
         if isinstance(value, dict):
             if not key and len(value) > 1:
                 names = ", ".join(value)
-                return UNSCORED, f"several scores; set scorer_options.metric: {names}"
+                return (
+                    UNSCORED,
+                    f"several scores; set scorer_options.metric: {names}",
+                )
             found = value.get(key or next(iter(value), ""))
             value = math.nan if found is None else found
         number = as_share(value)
@@ -365,7 +392,10 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
         name=settings.name,
         version=settings.version,
         data_sha256=digest(
-            [sha256, [_content(key, sample) for key, sample in samples.items()]]
+            [
+                sha256,
+                [_content(key, sample) for key, sample in samples.items()],
+            ]
         ),
         scorer=f"task:{chosen}@{sha256[:12]}/{options}",
         template=f"inspect_ai {version}",
@@ -378,7 +408,11 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
 def _groups(settings: SuiteSettings, samples: Mapping[str, InspectSample]) -> ItemGroups:
     def values(field: str, read: Callable[..., str]) -> dict[str, str]:
         return {
-            item: read(sample.metadata or {}, field, f"suite {settings.name!r}, item {item!r}")
+            item: read(
+                sample.metadata or {},
+                field,
+                f"suite {settings.name!r}, item {item!r}",
+            )
             for item, sample in samples.items()
         }
 
@@ -446,4 +480,10 @@ def _samples(settings: SuiteSettings, task: Task) -> Mapping[str, InspectSample]
 def _content(key: str, sample: InspectSample) -> list[Any]:
     """Returns the sample's content without message ids, which Inspect draws at random."""
     metadata = json.loads(json.dumps(sample.metadata, default=str, sort_keys=True))
-    return [key, sample_text(sample), sample.target, sample.choices, metadata]
+    return [
+        key,
+        sample_text(sample),
+        sample.target,
+        sample.choices,
+        metadata,
+    ]

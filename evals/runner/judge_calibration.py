@@ -94,7 +94,8 @@ class Judge:
     @property
     def spent(self) -> str:
         """The reason why no further call is allowed; empty while calls are allowed."""
-        most, limit = self._settings.max_calls, self._settings.max_cost_usd
+        most = self._settings.max_calls
+        limit = self._settings.max_cost_usd
         name = self._settings.target.name
         if self._calls >= most:
             return f"the judge {name} has had {most} calls, the most that `judge` allows"
@@ -116,7 +117,10 @@ class Judge:
         answer was cut off before it could contain a judgement.
         """
         self._charge()
-        settings = {"temperature": 0, "max_tokens": self._settings.max_output_tokens}
+        settings = {
+            "temperature": 0,
+            "max_tokens": self._settings.max_output_tokens,
+        }
         try:
             reply, _ = await self._client.ask(request_body(self._target, messages, settings))
         except ProviderFailed as error:
@@ -145,7 +149,11 @@ class Judge:
     def _pay(self, reply: ChatReply) -> None:
         cost_usd = None
         if self._price is not None:
-            tokens = reply.input_tokens, reply.output_tokens, reply.cached_tokens
+            tokens = (
+                reply.input_tokens,
+                reply.output_tokens,
+                reply.cached_tokens,
+            )
             cost_usd = self._price.cost_usd(*tokens)
             self.cost_usd += cost_usd
         if (bill := _bill.get()) is not None:
@@ -240,7 +248,11 @@ def score_band(score: float | None, levels: int) -> int:
 
 
 async def measure_judge(
-    suite: Suite, judging: AnswerJudge, *, checks: CalibrationCache | None, connections: int
+    suite: Suite,
+    judging: AnswerJudge,
+    *,
+    checks: CalibrationCache | None,
+    connections: int,
 ) -> RaterAgreement | None:
     """Measures the judge's agreement with people; None for a suite without references.
 
@@ -270,7 +282,10 @@ def _key(suite: Suite) -> str:
 
 
 async def _measured(
-    suite: Suite, judging: AnswerJudge, judge: JudgeSettings, connections: int
+    suite: Suite,
+    judging: AnswerJudge,
+    judge: JudgeSettings,
+    connections: int,
 ) -> RaterAgreement:
     assert judge.references is not None  # noqa: S101 - measure_judge checks it
     references = load_references(judge.references)

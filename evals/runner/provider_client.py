@@ -11,12 +11,20 @@ import json
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, MutableMapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    nullcontext,
+)
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from evals.runner.chat_completions import ChatReply, MalformedReply, parse_reply
+from evals.runner.chat_completions import (
+    ChatReply,
+    MalformedReply,
+    parse_reply,
+)
 from evals.runner.rate_gate import RateGate, Turn
 from harness.evals.ports import CallSpending
 from harness.frame.errors import (
@@ -58,7 +66,12 @@ SPENDING_PAUSE_S: Final = 1.0
 class ModelSpending:
     """Adds up the cost of one model's calls. price: None if it is unknown."""
 
-    def __init__(self, spending: CallSpending, price: Price | None, model: str) -> None:
+    def __init__(
+        self,
+        spending: CallSpending,
+        price: Price | None,
+        model: str,
+    ) -> None:
         self._spending = spending
         self._price = price
         self._model = model
@@ -95,9 +108,16 @@ class ItemRefused(ProviderFailed):
         self.failure = failure
 
 
-ITEM_FAILURES: Final = (FailureClass.CONTENT_POLICY, FailureClass.CONTEXT_WINDOW)
+ITEM_FAILURES: Final = (
+    FailureClass.CONTENT_POLICY,
+    FailureClass.CONTEXT_WINDOW,
+)
 # A call without any answer counts as overload, too, because the causes look alike.
-OVERLOADS: Final = (FailureClass.RATE_LIMITED, FailureClass.OVERLOADED, FailureClass.TIMEOUT)
+OVERLOADS: Final = (
+    FailureClass.RATE_LIMITED,
+    FailureClass.OVERLOADED,
+    FailureClass.TIMEOUT,
+)
 
 
 class _AttemptFailed(Exception):
@@ -149,10 +169,15 @@ class EvalProviderClient:
         spending: ModelSpending | None = None,
         away: MutableMapping[str, tuple[str, float]] | None = None,
     ) -> None:
-        self._provider, self._key = provider, api_key or ""
+        self._provider = provider
+        self._key = api_key or ""
         self._secrets = (self._key, *provider.extra_headers.values())
         self._calls = calls(
-            provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed
+            provider,
+            api_key,
+            connections=connections,
+            timeout_s=timeout_s,
+            allowed=allowed,
         )
         self._first_pause_s = first_pause_s
         self._pace = pace
@@ -173,7 +198,8 @@ class EvalProviderClient:
         body = rename_answer_limit(body, self._provider.kind)
         # A lone surrogate needs JSON's escape, because UTF-8 cannot encode it.
         request = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        attempt, answers = 0, self._answers
+        attempt = 0
+        answers = self._answers
         while True:
             try:
                 return await self._attempted(request, body)
@@ -193,7 +219,10 @@ class EvalProviderClient:
                 text = f"{failed} ({long if asked_s > LONGEST_ASKED_S else tries})"
                 answered = self._answers != answers
                 if not answered and (asked_s or not await self._answers_another(body)):
-                    self._away[text] = self._provider.name, self._first_failed[1]
+                    self._away[text] = (
+                        self._provider.name,
+                        self._first_failed[1],
+                    )
                 raise ProviderFailed(text)
             answers = self._answers  # earlier answers do not prove that it is available now
             if asked_s and self._pace is not None:
@@ -306,11 +335,16 @@ def _flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def _share(text: str, source: str, length: int) -> bool:
+def _share(
+    text: str,
+    source: str,
+    length: int,
+) -> bool:
     """Returns whether a text contains `length` characters in a row from the source, in any
     case.
     """
-    text, source = text.casefold(), source.casefold()
+    text = text.casefold()
+    source = source.casefold()
     return any(text[at : at + length] in source for at in range(len(text) - length + 1))
 
 

@@ -33,7 +33,11 @@ class Question:
 
 
 def plan_questions(
-    groups: ItemGroups, *, order_seed: int, wanted: int, epochs: int
+    groups: ItemGroups,
+    *,
+    order_seed: int,
+    wanted: int,
+    epochs: int,
 ) -> tuple[Question, ...]:
     """Plans a run's questions. wanted: the number of items from the beginning of the order."""
     return tuple(
@@ -67,7 +71,11 @@ def suite_settings(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSe
         ) from None
 
 
-def open_questions(job: EvalJob, groups: ItemGroups, pin: SuitePin) -> tuple[Question, ...]:
+def open_questions(
+    job: EvalJob,
+    groups: ItemGroups,
+    pin: SuitePin,
+) -> tuple[Question, ...]:
     """Lists the questions without a stored sample, in the run's order.
 
     Raises StaleEvidence if the suite has changed since the run's registration.
@@ -79,7 +87,10 @@ def open_questions(job: EvalJob, groups: ItemGroups, pin: SuitePin) -> tuple[Que
         )
     run = job.run
     planned = plan_questions(
-        groups, order_seed=run.order_seed, wanted=run.wanted, epochs=run.epochs
+        groups,
+        order_seed=run.order_seed,
+        wanted=run.wanted,
+        epochs=run.epochs,
     )
     return tuple(q for q in planned if (q.item, q.epoch) not in job.done)
 
@@ -101,7 +112,12 @@ def parse_arguments(call: AnswerToolCall) -> object:
 
 
 def unscored_sample(
-    job: EvalJob, question: Question, spent: AnswerUsage, *, prompt: str, text: str = ""
+    job: EvalJob,
+    question: Question,
+    spent: AnswerUsage,
+    *,
+    prompt: str,
+    text: str = "",
 ) -> Sample:
     """Builds the sample of an infrastructure error, without a score. text: the reason."""
     price = job.provider.prices.get(job.target.model)
@@ -127,7 +143,12 @@ def unscored_sample(
     )
 
 
-def scored_sample(sample: Sample, scored: ScoreResult, *, why_unscored: str = "") -> Sample:
+def scored_sample(
+    sample: Sample,
+    scored: ScoreResult,
+    *,
+    why_unscored: str = "",
+) -> Sample:
     """Adds a score to a sample. Without a score, the sample says why."""
     unscored = scored.strict is None
     return replace(

@@ -149,7 +149,10 @@ class SharedSpeed:
         """Returns how many calls to the target may be in progress at once, over all
         processes.
         """
-        return min(self.most, int(current_speed(self._load(), time.monotonic()).calls))
+        return min(
+            self.most,
+            int(current_speed(self._load(), time.monotonic()).calls),
+        )
 
     def note(self, decide: Callable[[CallSpeed], CallSpeed]) -> None:
         """Changes the stored speed. `decide` must be quick, because other processes wait for
@@ -182,7 +185,8 @@ class Turn:
     def answered(self, tokens: int) -> None:
         """Reports an answer and its tokens, as the provider counted them."""
         self.gate.settle(self.estimated, tokens)
-        call, most = self._ended_call(tokens), self.gate.speed.most
+        call = self._ended_call(tokens)
+        most = self.gate.speed.most
         self.gate.speed.note(lambda speed: note_answer(speed, call, most))
 
     def overloaded(self) -> None:
@@ -262,6 +266,10 @@ class RateGate:
             self.book.change(
                 self.provider,
                 lambda state: settle_request(
-                    state, self.limit, estimated=estimated, actual=actual, now=now
+                    state,
+                    self.limit,
+                    estimated=estimated,
+                    actual=actual,
+                    now=now,
                 ),
             )

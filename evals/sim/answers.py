@@ -52,7 +52,8 @@ def answer(
     habits = Habits() if form_asked else profile.habits
     place = (profile.seed, verdict.item.suite, verdict.item.id)
     if isinstance(value, dict):
-        text, u = bare(value), simulated_model.uniform("form", *place)
+        text = bare(value)
+        u = simulated_model.uniform("form", *place)
         if json_asked or u >= habits.json_fences + habits.trailing_prose:
             return text
         return f"```json\n{text}\n```" if u < habits.json_fences else f"{text}\n\n{TRAILER}"
@@ -151,7 +152,9 @@ DEEPEST = 8
 
 
 def calls_for(
-    request: ChatRequest, verdict: SimulatedAnswer | None, line: ScriptLine | None = None
+    request: ChatRequest,
+    verdict: SimulatedAnswer | None,
+    line: ScriptLine | None = None,
 ) -> tuple[SimulatedToolCall, ...]:
     """Returns the model's calls, empty for an answer in words.
 
@@ -166,7 +169,8 @@ def calls_for(
         return ()
     call = verdict.item.tool_call if verdict else None
     if verdict and call and call["name"] in schemas:
-        wrong, arguments = verdict.value, call["arguments"]
+        wrong = verdict.value
+        arguments = call["arguments"]
         if not verdict.right:
             shaped = isinstance(wrong, dict) and isinstance(wrong.get("arguments"), dict)
             arguments = wrong["arguments"] if shaped else altered(arguments, request.prompt)
@@ -180,7 +184,11 @@ def calls_for(
     )
 
 
-def written(request: ChatRequest, name: str, arguments: object) -> SimulatedToolCall:
+def written(
+    request: ChatRequest,
+    name: str,
+    arguments: object,
+) -> SimulatedToolCall:
     """Writes a call with a unique id, because clients drop a second call with the same id."""
     mark = simulated_model.random_bits("call", *request.texts, name)
     text = json.dumps(arguments, ensure_ascii=False)
@@ -191,10 +199,17 @@ def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
     """Changes one of the arguments, so that the call is wrong in a plausible way."""
     draw = simulated_model.random_bits(seed)
     key = sorted(arguments)[draw % len(arguments)] if arguments else "note"
-    return {**arguments, key: f"{arguments.get(key, '')} {NAMES[draw % len(NAMES)]}".strip()}
+    return {
+        **arguments,
+        key: f"{arguments.get(key, '')} {NAMES[draw % len(NAMES)]}".strip(),
+    }
 
 
-def make_up(schema: object, seed: Sequence[object], depth: int = 0) -> Any:
+def make_up(
+    schema: object,
+    seed: Sequence[object],
+    depth: int = 0,
+) -> Any:
     """Invents a value that fits the schema's type, enum and lower bound.
 
     It takes the first of several alternatives. A value that is not a schema gives null.
@@ -220,4 +235,8 @@ def make_up(schema: object, seed: Sequence[object], depth: int = 0) -> Any:
     least = plain.get("minimum")
     number = least if isinstance(least, int) and abs(least) < 1e15 else 1
     values = {"boolean": draw % 2 == 0, "string": NAMES[draw % len(NAMES)]}
-    return {"integer": number, "number": float(number), **values}.get(str(kind))
+    return {
+        "integer": number,
+        "number": float(number),
+        **values,
+    }.get(str(kind))

@@ -35,7 +35,12 @@ def error_body(why: Refused) -> dict[str, Any]:
     """Writes an error as OpenAI does."""
     kind = "invalid_request_error" if why.status < 500 else "server_error"
     kind = "rate_limit_error" if why.status == 429 else kind
-    error = {"message": why.message, "type": kind, "param": why.param, "code": why.code}
+    error = {
+        "message": why.message,
+        "type": kind,
+        "param": why.param,
+        "code": why.code,
+    }
     return {"error": error}
 
 
@@ -46,7 +51,12 @@ def invalid(message: str, param: str | None = None) -> NoReturn:
 
 def no_such_model(name: str) -> Refused:
     message = f"The model `{name}` does not exist or you do not have access to it."
-    return Refused(404, message, code="model_not_found", param="model")
+    return Refused(
+        404,
+        message,
+        code="model_not_found",
+        param="model",
+    )
 
 
 class ChatMessage(BaseModel):
@@ -136,7 +146,10 @@ class ChatRequest(BaseModel):
         if form.get("type") == "text":
             return None
         given = (form.get("json_schema") or {}).get("schema")
-        return given or {"type": "object", "properties": {"answer": {"type": "string"}}}
+        return given or {
+            "type": "object",
+            "properties": {"answer": {"type": "string"}},
+        }
 
 
 def decoded(body: bytes) -> dict[str, Any]:
@@ -170,7 +183,10 @@ def parse_chat(data: Mapping[str, Any]) -> ChatRequest:
         invalid(f"Invalid '{place}': {first['msg']}.", str(first["loc"][0]))
     forced = request.forced_tool
     if forced is not None and forced not in request.schemas:
-        invalid(f"'tool_choice' names {forced!r}, which is not among 'tools'.", "tool_choice")
+        invalid(
+            f"'tool_choice' names {forced!r}, which is not among 'tools'.",
+            "tool_choice",
+        )
     return request
 
 
@@ -191,7 +207,12 @@ def function_tools(tools: object, schema: str) -> object:
     if not isinstance(tools, list):
         return tools
     return [
-        {"function": {"name": tool.get("name"), "parameters": tool.get(schema)}}
+        {
+            "function": {
+                "name": tool.get("name"),
+                "parameters": tool.get(schema),
+            }
+        }
         for tool in tools
         if isinstance(tool, dict) and tool.get("type", "function") in ("function", "custom")
     ]
@@ -237,7 +258,10 @@ class Completion:
 
 
 def body(answer: Completion) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": answer.text or None,
+    }
     if answer.calls:
         message["tool_calls"] = [called(call, call.arguments) for call in answer.calls]
     return {
@@ -255,13 +279,26 @@ def body(answer: Completion) -> dict[str, Any]:
     }
 
 
-def choice(name: str, content: Mapping[str, Any], reason: str | None = None) -> dict[str, Any]:
-    return {"index": 0, name: content, "logprobs": None, "finish_reason": reason}
+def choice(
+    name: str,
+    content: Mapping[str, Any],
+    reason: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "index": 0,
+        name: content,
+        "logprobs": None,
+        "finish_reason": reason,
+    }
 
 
 def called(call: SimulatedToolCall, arguments: str) -> dict[str, Any]:
     function = {"name": call.name, "arguments": arguments}
-    return {"id": call.id, "type": "function", "function": function}
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": function,
+    }
 
 
 def event(data: Mapping[str, Any]) -> bytes:
@@ -277,18 +314,33 @@ def stream(answer: Completion, request: ChatRequest) -> list[bytes]:
     no_usage = {"usage": None} if request.include_usage else {}
 
     def chunk(delta: dict[str, Any], reason: str | None = None) -> bytes:
-        return event({**frame, "choices": [choice("delta", delta, reason)], **no_usage})
+        return event(
+            {
+                **frame,
+                "choices": [choice("delta", delta, reason)],
+                **no_usage,
+            }
+        )
 
     deltas: list[dict[str, Any]] = []
     if not answer.calls:
         deltas = [{"content": piece} for piece in answer.pieces[0]]
     for number, call in enumerate(answer.calls):
         pieces = answer.pieces[number]
-        parts = [called(call, ""), *({"function": {"arguments": p}} for p in pieces)]
+        parts = [
+            called(call, ""),
+            *({"function": {"arguments": p}} for p in pieces),
+        ]
         deltas += [{"tool_calls": [{"index": number, **part}]} for part in parts]
     end = chunk({}, answer.finish_reason)
     if request.include_usage:
-        end += event({**frame, "choices": [], "usage": usage})
+        end += event(
+            {
+                **frame,
+                "choices": [],
+                "usage": usage,
+            }
+        )
     opening = chunk({"role": "assistant", "content": None if answer.calls else ""})
     return [opening, *map(chunk, deltas), end + DONE]
 

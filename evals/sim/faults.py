@@ -18,7 +18,12 @@ from pydantic.dataclasses import dataclass
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from evals.sim.chat_completions import EndpointDialect, Refused, encoded, no_such_model
+from evals.sim.chat_completions import (
+    EndpointDialect,
+    Refused,
+    encoded,
+    no_such_model,
+)
 from evals.sim.profiles import STRICT_FIELDS, AtLeastZero, Share, parse
 from harness.frame.errors import InputError
 
@@ -46,7 +51,13 @@ GARBAGE: Mapping[str, bytes] = {
     "text": b'{"id": "chatcmpl-sim", "choices": [{"mess',
     "nan": b'{"choices": [{"message": {"content": NaN}}], "usage": Infinity}',
     "nested": b"[" * 10_000 + b"]" * 10_000,
-    "no_choices": encoded({"id": "chatcmpl-sim", "object": "chat.completion", "choices": []}),
+    "no_choices": encoded(
+        {
+            "id": "chatcmpl-sim",
+            "object": "chat.completion",
+            "choices": [],
+        }
+    ),
 }
 DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "html": {"status": 200},
@@ -91,7 +102,8 @@ class FaultBook:
         self._counts: dict[str, tuple[int, int]] = {}  # requests seen, requests hit
 
     def set(self, model: str, fault: Fault) -> None:
-        self._faults[model], self._counts[model] = fault, (0, 0)
+        self._faults[model] = fault
+        self._counts[model] = (0, 0)
 
     def clear(self, model: str | None = None) -> None:
         """Removes the fault of a model; without a model, all faults."""
@@ -119,7 +131,12 @@ FLUSH_S = 0.02
 class HttpExchange(Request):
     """A request and its answer. extra: headers of every answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         super().__init__(scope, receive, send)
         self.path: str = scope["path"]
         self.extra: Mapping[str, str] = {}
@@ -135,22 +152,49 @@ class HttpExchange(Request):
         """Sends a whole answer in JSON."""
         await self.whole(status, encoded(value), "application/json")
 
-    async def whole(self, status: int, body: bytes, content_type: str) -> None:
+    async def whole(
+        self,
+        status: int,
+        body: bytes,
+        content_type: str,
+    ) -> None:
         await self.start(status, content_type, length=len(body))
         await self.write(body, last=True)
 
-    async def start(self, status: int, content_type: str, *, length: int | None = None) -> None:
+    async def start(
+        self,
+        status: int,
+        content_type: str,
+        *,
+        length: int | None = None,
+    ) -> None:
         """Sends the head of an answer. length: of the body; None for a stream."""
         sized = {} if length is None else {"content-length": str(length)}
         headers = [
             (name.lower().encode(), value.encode("latin-1", "replace"))
-            for name, value in {"content-type": content_type, **sized, **self.extra}.items()
+            for name, value in {
+                "content-type": content_type,
+                **sized,
+                **self.extra,
+            }.items()
         ]
         self.started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": headers,
+            }
+        )
 
     async def write(self, body: bytes, *, last: bool = False) -> None:
-        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+        await self._send(
+            {
+                "type": "http.response.body",
+                "body": body,
+                "more_body": not last,
+            }
+        )
 
     async def pause(self, seconds: float | None) -> None:
         """Waits; forever if None. Raises ClientDisconnect when the client leaves."""
@@ -183,7 +227,10 @@ class HttpExchange(Request):
 
 
 async def replace_answer(
-    exchange: HttpExchange, fault: Fault, model: str, dialect: EndpointDialect
+    exchange: HttpExchange,
+    fault: Fault,
+    model: str,
+    dialect: EndpointDialect,
 ) -> bool:
     """Applies a fault that replaces the whole answer. Returns False if an answer follows."""
     exchange.extra = fault.headers

@@ -20,9 +20,17 @@ from evals.sim.chat_completions import (
 )
 
 PING = event({"type": "ping"})
-STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+STOP_REASONS = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+}
 ROLES = ("user", "assistant", "system")
-CHOICES = {"any": "required", "auto": "auto", "none": "none"}
+CHOICES = {
+    "any": "required",
+    "auto": "auto",
+    "none": "none",
+}
 TYPES = {
     401: "authentication_error",
     402: "billing_error",
@@ -40,12 +48,14 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
     messages = data.get("messages")
     if not messages or not isinstance(messages, list) or not all(map(_has_role, messages)):
         invalid(
-            f"messages: at least one, and each with a role of {', '.join(ROLES)}", "messages"
+            f"messages: at least one, and each with a role of {', '.join(ROLES)}",
+            "messages",
         )
     if data.get("max_tokens") is None:
         invalid("max_tokens: Field required", "max_tokens")
     system = [{"role": "system", "content": data["system"]}] if data.get("system") else []
-    choice, output = data.get("tool_choice"), data.get("output_config")
+    choice = data.get("tool_choice")
+    output = data.get("output_config")
     serial = False
     if isinstance(choice, dict):
         serial = choice.get("disable_parallel_tool_use") is True
@@ -113,14 +123,27 @@ def error(why: Refused) -> dict[str, Any]:
     """Writes an error. A code that ends in `_error` replaces the type that follows from the
     status.
     """
-    kind = TYPES.get(why.status, "invalid_request_error" if why.status < 500 else "api_error")
+    kind = TYPES.get(
+        why.status,
+        "invalid_request_error" if why.status < 500 else "api_error",
+    )
     if why.code and why.code.endswith("_error"):
         kind = why.code
     return {"type": "error", "error": {"type": kind, "message": why.message}}
 
 
-def block_event(part: str, index: int, **fields: object) -> bytes:
-    return event({"type": f"content_block_{part}", "index": index, **fields})
+def block_event(
+    part: str,
+    index: int,
+    **fields: object,
+) -> bytes:
+    return event(
+        {
+            "type": f"content_block_{part}",
+            "index": index,
+            **fields,
+        }
+    )
 
 
 def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
@@ -141,13 +164,21 @@ def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
         frames += [
             block_event("start", index, content_block=block | empty),
             *(
-                block_event("delta", index, delta={"type": f"{kind}_delta", key: piece})
+                block_event(
+                    "delta",
+                    index,
+                    delta={"type": f"{kind}_delta", key: piece},
+                )
                 for piece in pieces
             ),
             block_event("stop", index),
         ]
     frames[0] = event({"type": "message_start", "message": whole | began}) + frames[0] + PING
-    end = {"type": "message_delta", "delta": stop, "usage": whole["usage"]}
+    end = {
+        "type": "message_delta",
+        "delta": stop,
+        "usage": whole["usage"],
+    }
     frames[-1] += event(end) + event({"type": "message_stop"})
     return frames
 

@@ -77,7 +77,9 @@ class ScriptLine:
 
 
 def find_line(
-    script: Sequence[ScriptLine], texts: Sequence[str], tools: Container[str]
+    script: Sequence[ScriptLine],
+    texts: Sequence[str],
+    tools: Container[str],
 ) -> ScriptLine | None:
     """Returns the line for this point of a conversation, with filled `$name`s, or None.
 
@@ -86,10 +88,12 @@ def find_line(
     *before, last = texts
     history = "\n".join(before)
     for line in script:
-        newest, earlier = line.newest.search(last), line.earlier.search(history)
+        newest = line.newest.search(last)
+        earlier = line.earlier.search(history)
         if newest and earlier and (not line.tool or line.tool in tools):
             values = {**earlier.groupdict(), **newest.groupdict()}
-            text, arguments = _fill(line.text, values), _fill(line.arguments, values)
+            text = _fill(line.text, values)
+            arguments = _fill(line.arguments, values)
             return replace(line, text=text, arguments=arguments)
     return None
 
@@ -105,7 +109,11 @@ def _fill(value: Any, values: Mapping[str, str | None]) -> Any:
     return value
 
 
-def parse(kind: type[T], data: object, place: str) -> T:
+def parse(
+    kind: type[T],
+    data: object,
+    place: str,
+) -> T:
     """Checks data against a class. Raises InputError with the place, the field and the
     fault.
     """
@@ -158,7 +166,12 @@ def load_profiles(path: Path = DEFAULT_PROFILES) -> dict[str, Profile]:
     }
 
 
-def change_profile(profile: Profile, changes: object, *, place: str) -> Profile:
+def change_profile(
+    profile: Profile,
+    changes: object,
+    *,
+    place: str,
+) -> Profile:
     """Returns the profile with changed fields, in the form of a file or `POST /sim/profiles`.
 
     `skill` is a number for all suites, or a mapping by suite with an optional `default`.
@@ -166,7 +179,8 @@ def change_profile(profile: Profile, changes: object, *, place: str) -> Profile:
     """
     if not isinstance(changes, dict):
         raise InputError(f"{place}: must be an object")
-    before, given = profile.as_json(), {**changes}
+    before = profile.as_json()
+    given = {**changes}
     if "skill" in given:
         skill = given.pop("skill")
         by_suite = {**skill} if isinstance(skill, dict) else {"default": skill}

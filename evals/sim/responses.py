@@ -28,13 +28,17 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
     if not items or not isinstance(items, list) or not all(isinstance(i, dict) for i in items):
         invalid("'input' is required: a text, or a list of objects.", "input")
     system = [{"role": "system", "content": data.get("instructions")}]
-    choice, text = data.get("tool_choice"), data.get("text")
+    choice = data.get("tool_choice")
+    text = data.get("text")
     if isinstance(choice, dict):
         choice = {"function": {"name": choice.get("name")}}
     return parse_chat(
         {
             "model": data.get("model"),
-            "messages": [*(system if data.get("instructions") else []), *map(_message, items)],
+            "messages": [
+                *(system if data.get("instructions") else []),
+                *map(_message, items),
+            ],
             "max_tokens": data.get("max_output_tokens"),
             "stream": data.get("stream"),
             "tools": function_tools(data.get("tools"), "parameters"),
@@ -50,7 +54,10 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
 def _message(item: Mapping[str, Any]) -> dict[str, Any]:
     if str(item.get("type")).endswith("_call_output"):
         return {"role": "tool", "content": item.get("output")}
-    return {"role": item.get("role") or "assistant", "content": item.get("content")}
+    return {
+        "role": item.get("role") or "assistant",
+        "content": item.get("content"),
+    }
 
 
 def body(answer: Completion) -> dict[str, Any]:
@@ -75,7 +82,10 @@ def body(answer: Completion) -> dict[str, Any]:
         "top_p": 1.0,
         "usage": {
             "input_tokens": answer.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "input_tokens_details": {
+                "cached_tokens": 0,
+                "cache_write_tokens": 0,
+            },
             "output_tokens": answer.completion_tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": answer.prompt_tokens + answer.completion_tokens,
@@ -96,45 +106,87 @@ def items(answer: Completion, status: str) -> list[dict[str, Any]]:
             "status": status,
         }
         for number, call in enumerate(answer.calls)
-    ] or [{"type": "message", "id": f"msg_{answer.id}", "status": status, **message}]
+    ] or [
+        {
+            "type": "message",
+            "id": f"msg_{answer.id}",
+            "status": status,
+            **message,
+        }
+    ]
 
 
 def part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": []}
+    return {
+        "type": "output_text",
+        "text": text,
+        "annotations": [],
+    }
 
 
 def error_event(error: Mapping[str, Any]) -> bytes:
     fields = {name: error["error"][name] for name in ("code", "message", "param")}
-    return event({"type": "error", "sequence_number": 0, **fields})
+    return event(
+        {
+            "type": "error",
+            "sequence_number": 0,
+            **fields,
+        }
+    )
 
 
 def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
     """Writes the events of a streamed answer. Their sequence numbers rise by one, from 0."""
-    whole, numbers = body(answer), itertools.count()
+    whole = body(answer)
+    numbers = itertools.count()
 
     def write(kind: str, **fields: Any) -> bytes:
         kind = f"response.{kind}"
-        return event({"type": kind, "sequence_number": next(numbers), **fields})
+        return event(
+            {
+                "type": kind,
+                "sequence_number": next(numbers),
+                **fields,
+            }
+        )
 
     under_way: dict[str, Any] = {"status": "in_progress"}
-    began = under_way | {"incomplete_details": None, "output": [], "usage": None}
+    began = under_way | {
+        "incomplete_details": None,
+        "output": [],
+        "usage": None,
+    }
     opening = write("created", response=whole | began)
     opening += write("in_progress", response=whole | began)
     frames: list[bytes] = []
     for index, (output, pieces) in enumerate(zip(whole["output"], answer.pieces, strict=True)):
         is_call = output["type"] == "function_call"
-        place: dict[str, Any] = {"item_id": output["id"], "output_index": index}
+        place: dict[str, Any] = {
+            "item_id": output["id"],
+            "output_index": index,
+        }
         empty = under_way | {"arguments" if is_call else "content": "" if is_call else []}
         added = write("output_item.added", output_index=index, item=output | empty)
         if is_call:
-            name, extra = "function_call_arguments", dict[str, Any]()
+            name = "function_call_arguments"
+            extra = dict[str, Any]()
             last = {"name": output["name"], "arguments": output["arguments"]}
         else:
-            name, extra, place = "output_text", {"logprobs": []}, place | {"content_index": 0}
+            name = "output_text"
+            extra = {"logprobs": []}
+            place = place | {"content_index": 0}
             last = {"text": answer.text, "logprobs": []}
             added += write("content_part.added", **place, part=part(""))
         frames.append(added)
-        frames += [write(f"{name}.delta", **place, delta=d, **extra) for d in pieces]
+        frames += [
+            write(
+                f"{name}.delta",
+                **place,
+                delta=d,
+                **extra,
+            )
+            for d in pieces
+        ]
         done = write(f"{name}.done", **place, **last)
         if not is_call:
             done += write("content_part.done", **place, part=part(answer.text))

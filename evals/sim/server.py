@@ -21,7 +21,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from evals.sim import faults, simulated_model
 from evals.sim.chat_completions import CHAT, Refused, decoded
 from evals.sim.faults import TRANSPORT, HttpExchange
-from evals.sim.profiles import DEFAULT_PROFILES, adapter, change_profile, load_profiles
+from evals.sim.profiles import (
+    DEFAULT_PROFILES,
+    adapter,
+    change_profile,
+    load_profiles,
+)
 from evals.sim.simulated_model import ItemBank, Source
 from evals.sim.simulator import DIALECTS, Simulator
 from harness.frame import package_data
@@ -46,13 +51,23 @@ async def answer_control(exchange: HttpExchange, simulator: Simulator) -> None:
     if model not in {None, ANY_MODEL} and switch != "profiles":  # `profiles` may add a model
         simulator.model(str(model))
     try:
-        result = act(simulator, f"{exchange.method} {switch}", model, await exchange.body())
+        result = act(
+            simulator,
+            f"{exchange.method} {switch}",
+            model,
+            await exchange.body(),
+        )
     except InputError as error:
         raise Refused(400, str(error)) from None
     await exchange.reply(200, result)
 
 
-def act(simulator: Simulator, switch: str, model: str | None, body: bytes) -> Mapping[str, Any]:
+def act(
+    simulator: Simulator,
+    switch: str,
+    model: str | None,
+    body: bytes,
+) -> Mapping[str, Any]:
     """Runs a switch, `METHOD NAME`, and returns its answer. Raises Refused, InputError."""
     match switch, model:
         case "PUT faults", str(name):
@@ -84,7 +99,11 @@ def build_app(simulator: Simulator, *, key: str = "") -> ASGIApp:
     key: the key that clients must send to models' endpoints; empty for none.
     """
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         exchange = HttpExchange(scope, receive, send)
         try:
             await answer(exchange, simulator, key)
@@ -97,7 +116,11 @@ def build_app(simulator: Simulator, *, key: str = "") -> ASGIApp:
     return app
 
 
-async def answer(exchange: HttpExchange, simulator: Simulator, key: str) -> None:
+async def answer(
+    exchange: HttpExchange,
+    simulator: Simulator,
+    key: str,
+) -> None:
     """Serves one request. Raises Refused, which repeats a wrong key, as some providers do."""
     if key and exchange.path.startswith("/v1/") and exchange.key != key:
         message = f"Incorrect API key provided: {exchange.key}."
@@ -114,7 +137,11 @@ async def answer(exchange: HttpExchange, simulator: Simulator, key: str) -> None
         case _, path if path.startswith("/sim/"):
             await answer_control(exchange, simulator)
         case method, path:
-            raise Refused(404, f"Unknown request URL: {method} {path}.", code="unknown_url")
+            raise Refused(
+                404,
+                f"Unknown request URL: {method} {path}.",
+                code="unknown_url",
+            )
 
 
 class BreakableProtocol(HttpToolsProtocol):
@@ -157,7 +184,10 @@ def server(app: object) -> SimServer:
 
 
 def simulator(
-    *, profiles: Path = DEFAULT_PROFILES, suites: Sequence[Source] = (), time_scale: float = 1.0
+    *,
+    profiles: Path = DEFAULT_PROFILES,
+    suites: Sequence[Source] = (),
+    time_scale: float = 1.0,
 ) -> Simulator:
     """Builds the simulator with the shipped suites. suites: further ones of the user.
 

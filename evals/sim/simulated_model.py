@@ -146,7 +146,12 @@ def suite_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.jsonl"))
 
 
-def bank_item(sample: items.Item, *, suite: str, place: str) -> BankItem:
+def bank_item(
+    sample: items.Item,
+    *,
+    suite: str,
+    place: str,
+) -> BankItem:
     """Reads an item. Its call is `metadata.tool_call` or its target. Raises InputError."""
     known = sample.metadata
     calls = [
@@ -172,7 +177,11 @@ def other_choices(sample: items.Item) -> list[object]:
     """
     choices = sample.choices
     places = range(len(choices))
-    for options in (list(choices), list(ascii_uppercase[: len(choices)]), list(places)):
+    for options in (
+        list(choices),
+        list(ascii_uppercase[: len(choices)]),
+        list(places),
+    ):
         if sample.target in options:
             return [option for option in options if option != sample.target]
     return []
@@ -183,7 +192,12 @@ SHARED = 0.72
 SEEDED = 0.04
 
 
-def luck(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
+def luck(
+    item: BankItem,
+    *,
+    model_seed: int,
+    request_seed: int = 0,
+) -> float:
     """Draws `u` in (0, 1): uniform over items, correlated between models."""
     place = (item.suite, item.id)
     z = (
@@ -195,13 +209,23 @@ def luck(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
     return STANDARD_NORMAL.cdf(max(-8.0, min(8.0, z)))
 
 
-def needed_ability(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
+def needed_ability(
+    item: BankItem,
+    *,
+    model_seed: int,
+    request_seed: int = 0,
+) -> float:
     """Returns the ability above which the model answers this item right."""
     u = luck(item, model_seed=model_seed, request_seed=request_seed)
     return SLOPE * (item.difficulty - 0.5) + math.log(u / (1 - u))
 
 
-def ability_for(items: Sequence[BankItem], *, share: float, model_seed: int) -> float:
+def ability_for(
+    items: Sequence[BankItem],
+    *,
+    share: float,
+    model_seed: int,
+) -> float:
     """Returns the ability with `round(share * n)` right answers to the n items at seed 0.
 
     So a profile's skill is its accuracy on the whole suite; a part of the suite may differ.
@@ -238,9 +262,11 @@ class SimulatedModel:
 
         request_seed: the request's `seed`; the same seed gives the same answer.
         """
-        suite, seed = item.suite, self.profile.seed
+        suite = item.suite
+        seed = self.profile.seed
         if suite not in self._abilities:
-            items, share = self._bank.suites[suite], self.profile.skill_in(suite)
+            items = self._bank.suites[suite]
+            share = self.profile.skill_in(suite)
             self._abilities[suite] = ability_for(items, share=share, model_seed=seed)
         needed = needed_ability(item, model_seed=seed, request_seed=request_seed)
         right = self._abilities[suite] > needed

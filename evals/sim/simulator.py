@@ -95,9 +95,17 @@ class Simulator:
 
     def catalogue(self) -> dict[str, Any]:
         """Lists the models with prices, as `GET /v1/models` answers."""
-        known = {"object": "model", "created": 0, "owned_by": "simulated"}
+        known = {
+            "object": "model",
+            "created": 0,
+            "owned_by": "simulated",
+        }
         listed = [
-            {"id": name, **known, "pricing": _pricing(model.profile.price)}
+            {
+                "id": name,
+                **known,
+                "pricing": _pricing(model.profile.price),
+            }
             for name, model in self.models.items()
         ]
         return {"object": "list", "data": listed}
@@ -113,7 +121,11 @@ class Simulator:
             answer = self._complete(request, model)
             frames = dialect.stream(answer, request) if request.stream else None
             tokens = answer.completion_tokens
-            return Written(frames or [encoded(dialect.body(answer))], bool(frames), tokens)
+            return Written(
+                frames or [encoded(dialect.body(answer))],
+                bool(frames),
+                tokens,
+            )
 
         await self._serve(exchange, dialect, name, written)
 
@@ -144,7 +156,8 @@ class Simulator:
         try:
             if fault and await replace_answer(exchange, fault, name, dialect):
                 return
-            answer, profile = written(), self.model(name).profile
+            answer = written()
+            profile = self.model(name).profile
             z = simulated_model.normal("latency", profile.seed, next(self._numbers))
             first_s = self._time_scale * profile.latency.first_token_s(z)
             rest_s = self._time_scale * profile.latency.generation_s(answer.tokens)
@@ -159,15 +172,19 @@ class Simulator:
         The first that fits decides: a line of the script, a judge's prompt, an item of the
         bank, the results of tools, a schema; else filler. A limit cuts the text off.
         """
-        profile, prompt = model.profile, request.prompt
+        profile = model.profile
+        prompt = request.prompt
         line = find_line(profile.script, request.texts, request.schemas)
         fixed = line.text if line else answers.answer_as_judge(prompt, profile)
         item = None if line or fixed else self.bank.find(prompt)
         verdict = model.sit(item, request_seed=request.seed or 0) if item else None
         calls = answers.calls_for(request, verdict, line)
-        text, reason, schema = fixed or "", "stop", request.answer_schema
+        text = fixed or ""
+        reason = "stop"
+        schema = request.answer_schema
         if calls:
-            text, reason = "", "tool_calls"
+            text = ""
+            reason = "tool_calls"
         elif verdict:
             text = answers.answer(
                 verdict,
@@ -182,7 +199,8 @@ class Simulator:
         elif not text:
             text = answers.bare(answers.make_up(schema, (profile.seed, prompt)))
         if request.limit is not None and simulated_model.count_tokens(text) > request.limit:
-            text, reason = simulated_model.cut(text, request.limit), "length"
+            text = simulated_model.cut(text, request.limit)
+            reason = "length"
         return Completion(
             id=f"chatcmpl-sim-{next(self._numbers):08x}",
             created=time.time_ns() // 1_000_000_000,
@@ -210,7 +228,8 @@ async def send(
     A fault strikes before one of the events, or cuts the piece after half of its bytes.
     pace: seconds to the first token, and for all other tokens.
     """
-    frames, (first_s, rest_s) = [*answer.frames], pace
+    frames = [*answer.frames]
+    first_s, rest_s = pace
     struck = fault if fault and fault.kind in MID_ANSWER else None
     at = -1
     if struck and answer.streamed and struck.role_first:
@@ -238,7 +257,11 @@ async def send(
         await exchange.write(frame, last=n == last)
 
 
-async def _survives(exchange: HttpExchange, fault: Fault, dialect: EndpointDialect) -> bool:
+async def _survives(
+    exchange: HttpExchange,
+    fault: Fault,
+    dialect: EndpointDialect,
+) -> bool:
     """Applies the fault. Returns whether the answer continues, which only a stall allows."""
     match fault.kind:
         case FaultKind.STALL:
@@ -285,16 +308,34 @@ def embeddings_body(data: Mapping[str, Any], *, model: str) -> dict[str, Any]:
     tokens = isinstance(given, list) and all(isinstance(n, int) for n in given)
     many = [given] if isinstance(given, str) or (given and tokens) else given
     if not isinstance(many, list) or not many:
-        invalid("'input' must be a text, a list of texts, or lists of tokens.", "input")
+        invalid(
+            "'input' must be a text, a list of texts, or lists of tokens.",
+            "input",
+        )
     texts = [entry if isinstance(entry, str) else " ".join(map(str, entry)) for entry in many]
     size = DIMENSIONS if data.get("dimensions") is None else data["dimensions"]
     if not isinstance(size, int) or not 1 <= size <= MOST_DIMENSIONS:
-        invalid(f"'dimensions' must be from 1 to {MOST_DIMENSIONS}.", "dimensions")
+        invalid(
+            f"'dimensions' must be from 1 to {MOST_DIMENSIONS}.",
+            "dimensions",
+        )
     vectors: list[Any] = [vector(text, size) for text in texts]
     if data.get("encoding_format") == "base64":  # little-endian float32, as the API sends them
         packed = (struct.pack(f"<{size}f", *values) for values in vectors)
         vectors = [base64.b64encode(values).decode() for values in packed]
     count = sum(map(simulated_model.count_tokens, texts))
-    rows = [{"object": "embedding", "index": n, "embedding": v} for n, v in enumerate(vectors)]
+    rows = [
+        {
+            "object": "embedding",
+            "index": n,
+            "embedding": v,
+        }
+        for n, v in enumerate(vectors)
+    ]
     usage = {"prompt_tokens": count, "total_tokens": count}
-    return {"object": "list", "model": model, "data": rows, "usage": usage}
+    return {
+        "object": "list",
+        "model": model,
+        "data": rows,
+        "usage": usage,
+    }

@@ -63,7 +63,12 @@ class ConfiguredSuites:
         except KeyError:
             known = self.names()
             there = ", ".join(known) or "none; add one under `suites` in the configuration"
-            hint = did_you_mean(suite, known, otherwise=f"; there are: {there}", cutoff=0.4)
+            hint = did_you_mean(
+                suite,
+                known,
+                otherwise=f"; there are: {there}",
+                cutoff=0.4,
+            )
             raise NotFound(f"no suite {suite!r}{hint}") from None
 
     def suite(self, suite: str) -> Suite:

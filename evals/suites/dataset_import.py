@@ -14,10 +14,26 @@ from typing import Any, Final
 
 from evals.suites.conversation import FIELDS
 from evals.suites.human_labels import SCORE_FIELDS, HumanLabels
-from evals.suites.items import TARGET_FIELDS, Item, parse_cell, read_item, split_conversation
-from evals.suites.source_formats import FORMATS, PLAIN, SPELLINGS, DatasetFormat, recognise
+from evals.suites.items import (
+    TARGET_FIELDS,
+    Item,
+    parse_cell,
+    read_item,
+    split_conversation,
+)
+from evals.suites.source_formats import (
+    FORMATS,
+    PLAIN,
+    SPELLINGS,
+    DatasetFormat,
+    recognise,
+)
 from evals.suites.source_records import SourceFile, SourceRecord
-from harness.frame.config_conversion import ConversionNote, ConversionOutcome, NothingTaken
+from harness.frame.config_conversion import (
+    ConversionNote,
+    ConversionOutcome,
+    NothingTaken,
+)
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_quantity
 from harness.frame.plain_data import canonical_json
@@ -43,7 +59,10 @@ class ImportedDataset:
 
 
 def read_dataset(
-    source: SourceFile, tool: str = "", *, human_score: str = ""
+    source: SourceFile,
+    tool: str = "",
+    *,
+    human_score: str = "",
 ) -> ImportedDataset:
     """Converts records into items. Skips repeats and records without a label.
 
@@ -61,11 +80,19 @@ def read_dataset(
     if not reader.items:
         raise NothingTaken(_nothing(source, tool, names, human_score), notes)
     return ImportedDataset(
-        tool if names is not PLAIN else "", reader.items, notes, reader.lost.total()
+        tool if names is not PLAIN else "",
+        reader.items,
+        notes,
+        reader.lost.total(),
     )
 
 
-def _nothing(source: SourceFile, tool: str, names: DatasetFormat, human_score: str) -> str:
+def _nothing(
+    source: SourceFile,
+    tool: str,
+    names: DatasetFormat,
+    human_score: str,
+) -> str:
     """Explains why a file gave no item, and what to do."""
     if not source.records:
         return f"{source.path}: has no records; a suite needs at least one item"
@@ -106,7 +133,10 @@ class _Reader:
         record.
         """
         fields = record.fields
-        if fields.get("status") == "ARCHIVED" or fields.get("archived") in (True, "true"):
+        if fields.get("status") == "ARCHIVED" or fields.get("archived") in (
+            True,
+            "true",
+        ):
             self.lost["archived"] += 1
             return
         found = {SPELLINGS.get(name, name): value for name, value in fields.items()}
@@ -162,14 +192,18 @@ class _Reader:
             question = question["messages"]
         if isinstance(question, list):
             question = [_message(message) for message in question]
-        tags, id_ = found.get("tags"), found.get("id")
+        tags = found.get("tags")
+        id_ = found.get("id")
         id_ = str(id_) if isinstance(id_, int) else id_
         return {
             **({"id": id_} if id_ not in (None, "") else {}),
             "input": question,
             "target": target,
             **({"choices": found["choices"]} if found.get("choices") else {}),
-            "metadata": {**kept, **({"tags": tags} if isinstance(tags, list) and tags else {})},
+            "metadata": {
+                **kept,
+                **({"tags": tags} if isinstance(tags, list) and tags else {}),
+            },
         }
 
     def _is_new(self, item: Item, place: str) -> bool:
@@ -223,8 +257,10 @@ class _Reader:
 
     def _outcome(self, name: str, human_score: str) -> tuple[ConversionOutcome, str]:
         """Describes what became of one of the file's fields."""
-        names, spelled = self.names, SPELLINGS.get(name, name)
-        outcome, text = ConversionOutcome.TAKEN, ""
+        names = self.names
+        spelled = SPELLINGS.get(name, name)
+        outcome = ConversionOutcome.TAKEN
+        text = ""
         if name in _TAKEN or spelled == names.input:
             pass
         elif spelled in names.targets or (names is PLAIN and name in TARGET_FIELDS):
@@ -242,7 +278,8 @@ class _Reader:
             text = "the model's answer, which a person did not approve"
             outcome = ConversionOutcome.LEFT
         else:
-            outcome, text = ConversionOutcome.LEFT, "no score depends on it"
+            outcome = ConversionOutcome.LEFT
+            text = "no score depends on it"
         return outcome, text
 
 

@@ -96,7 +96,10 @@ TOOLS: Final[Mapping[str, HostedTool]] = {
         "LANGSMITH_ENDPOINT",
     ),
     "braintrust": HostedTool(
-        _fetch_braintrust, ("BRAINTRUST_API_KEY",), "BRAINTRUST_API_URL", "PROJECT/DATASET"
+        _fetch_braintrust,
+        ("BRAINTRUST_API_KEY",),
+        "BRAINTRUST_API_URL",
+        "PROJECT/DATASET",
     ),
 }
 

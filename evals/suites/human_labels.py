@@ -77,7 +77,11 @@ class HumanLabels:
                 f"{record.place}: people corrected this answer in two ways; keep one correction"
             )
         for score in corrections:
-            self._count(score.name, ConversionOutcome.TAKEN, "a person's correction: the label")
+            self._count(
+                score.name,
+                ConversionOutcome.TAKEN,
+                "a person's correction: the label",
+            )
             return score.value
         for score in scores:
             if isinstance(score.value, str):
@@ -111,7 +115,11 @@ class HumanLabels:
             else:
                 why = "the record has no answer" if best else "below the best score"
                 why = "its scale is not 0 to 1" if off else why
-                self._count(score.name, ConversionOutcome.LEFT, f"a person's score: {why}")
+                self._count(
+                    score.name,
+                    ConversionOutcome.LEFT,
+                    f"a person's score: {why}",
+                )
         self.approved += best and not lost
         return answer if best and not lost else None
 
@@ -142,7 +150,12 @@ class HumanLabels:
         if kind == "CORRECTION":
             correction = correction or text or score.get("value")
         if correction not in (None, "", {}):
-            yield HumanScore(name, correction, corrects=True, left=left)
+            yield HumanScore(
+                name,
+                correction,
+                corrects=True,
+                left=left,
+            )
             return
         values = [score.get(part) for part in ("score", "value")]
         value = next((value for value in values if value is not None), None)
@@ -163,7 +176,12 @@ class HumanLabels:
     def has_scores(self) -> bool:
         return bool(self._outcomes)
 
-    def _count(self, name: str, outcome: ConversionOutcome, text: str) -> None:
+    def _count(
+        self,
+        name: str,
+        outcome: ConversionOutcome,
+        text: str,
+    ) -> None:
         self._outcomes[name, outcome, text] += 1
 
     def notes(self, place: str) -> list[ConversionNote]:

@@ -15,7 +15,12 @@ from typing import Any, Final
 
 from harness.frame.errors import InputError
 from harness.frame.plain_data import hash_content
-from harness.frame.text_files import csv_records, decode_text, replace_halves, text_lines
+from harness.frame.text_files import (
+    csv_records,
+    decode_text,
+    replace_halves,
+    text_lines,
+)
 from harness.gate.suite_plan import read_group, read_slice
 
 TARGET_FIELDS = ("target", "expected")
@@ -204,7 +209,12 @@ def read_item(
 ) -> Item:
     """Reads one record. Raises InputError as `place: field …`."""
     targets = tuple(target_field.split("+")) if target_field else TARGET_FIELDS
-    record = _read_record(record, place, input_field=input_field, target_fields=targets)
+    record = _read_record(
+        record,
+        place,
+        input_field=input_field,
+        target_fields=targets,
+    )
     question = _required(record, (input_field,), place)
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"{place}: field {input_field!r}: must be a text that is not empty")
@@ -225,7 +235,11 @@ def read_item(
 
 
 def _read_record(
-    record: Mapping[str, Any], place: str, *, input_field: str, target_fields: tuple[str, ...]
+    record: Mapping[str, Any],
+    place: str,
+    *,
+    input_field: str,
+    target_fields: tuple[str, ...],
 ) -> Mapping[str, Any]:
     """Returns the record with an input text and a target that scorers accept.
 
@@ -251,7 +265,11 @@ def _read_record(
     return found
 
 
-def split_conversation(found: dict[str, Any], input_field: str, target_field: str) -> None:
+def split_conversation(
+    found: dict[str, Any],
+    input_field: str,
+    target_field: str,
+) -> None:
     """Splits a conversation, as for fine-tuning, into the input and the last answer, unless
     the record has an input.
     """
@@ -267,7 +285,10 @@ def _last_text(messages: list[Any]) -> str:
     texts = (
         message.get("content") for message in reversed(messages) if isinstance(message, dict)
     )
-    return next((text for text in texts if isinstance(text, str) and text.strip()), "")
+    return next(
+        (text for text in texts if isinstance(text, str) and text.strip()),
+        "",
+    )
 
 
 def _only_text(value: Mapping[str, Any]) -> str:
@@ -280,7 +301,8 @@ def _unite_choices(found: dict[str, Any], target_fields: tuple[str, ...]) -> Non
     choices = found.get("choices")
     if not isinstance(choices, dict):
         return
-    texts, labels = choices.get("text"), choices.get("label")
+    texts = choices.get("text")
+    labels = choices.get("label")
     if not isinstance(texts, list) or not isinstance(labels, list):
         return
     found["choices"] = texts
@@ -289,7 +311,11 @@ def _unite_choices(found: dict[str, Any], target_fields: tuple[str, ...]) -> Non
             found[name] = _LETTERS[labels.index(found[name])]
 
 
-def _without_assertion(target: str, place: str, name: str) -> str:
+def _without_assertion(
+    target: str,
+    place: str,
+    name: str,
+) -> str:
     """Returns the target; of promptfoo's `equals: VALUE`, the value. Raises InputError for
     another assertion, which a scorer would compare as a text.
     """
@@ -304,7 +330,11 @@ def _without_assertion(target: str, place: str, name: str) -> str:
     )
 
 
-def _required(record: Mapping[str, Any], names: tuple[str, ...], place: str) -> Any:
+def _required(
+    record: Mapping[str, Any],
+    names: tuple[str, ...],
+    place: str,
+) -> Any:
     for name in names:
         if record.get(name) is not None:
             return record[name]

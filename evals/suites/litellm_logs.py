@@ -24,8 +24,15 @@ _ENDPOINTS: Final[Mapping[str, str]] = {
     "anthropic_messages": Endpoint.MESSAGES.value,
 }
 _TAKEN: Final = (
-    *("request_id", "call_type", "startTime", "model", "model_group", "messages", "response"),
-    *("proxy_server_request", "status"),
+    "request_id",
+    "call_type",
+    "startTime",
+    "model",
+    "model_group",
+    "messages",
+    "response",
+    "proxy_server_request",
+    "status",
 )
 # LiteLLM writes these marks where it cut or removed a text.
 _CUT: Final = "litellm_truncated"
@@ -63,9 +70,9 @@ def _request(record: SourceRecord) -> LoggedRequest | str:
         return f"rows of `{call}`, which has no answer in text"
     if str(row.get("status") or "success") != "success":
         return "failed requests"
-    body, response, messages = (
-        row.get(name) for name in ("proxy_server_request", "response", "messages")
-    )
+    body = row.get("proxy_server_request")
+    response = row.get("response")
+    messages = row.get("messages")
     if body in _EMPTY and messages not in _EMPTY:
         body = {"messages": messages}
     if body in _EMPTY or response in _EMPTY:

@@ -22,7 +22,13 @@ from harness.frame.formatting import format_quantity
 from harness.providers.models.capabilities import Endpoint
 
 Json = dict[str, Any]
-_NO_CHAT: Final = ("embeddings", "execute_tool", "invoke_agent", "create_agent", "EMBEDDING")
+_NO_CHAT: Final = (
+    "embeddings",
+    "execute_tool",
+    "invoke_agent",
+    "create_agent",
+    "EMBEDDING",
+)
 _SILENT: Final = (
     "calls of a model without content: let the instrumentation record it "
     "(OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT, TRACELOOP_TRACE_CONTENT)"
@@ -44,7 +50,10 @@ def read_spans(source: SourceFile) -> RequestLog:
         if not called and not own:
             lost["spans of other work"] += 1
             continue
-        kinds = (attributes.get("gen_ai.operation.name"), attributes.get(_SPAN_KIND))
+        kinds = (
+            attributes.get("gen_ai.operation.name"),
+            attributes.get(_SPAN_KIND),
+        )
         if any(kind in _NO_CHAT for kind in kinds):
             lost["spans of embeddings, tools and agents, not calls of a chat model"] += 1
             continue
@@ -61,18 +70,34 @@ def read_spans(source: SourceFile) -> RequestLog:
         if (found := _content({}, own)) is not None:
             keys.update({name for name, _ in own})
             ids = {"traceId": trace, "spanId": span_id}
-            place, at = str(source.path), {"startTimeUnixNano": own[0][1].get("_at")}
+            place = str(source.path)
+            at = {"startTimeUnixNano": own[0][1].get("_at")}
             requests.append(_request(place, {}, {**ids, **at}, {}, found))
-    return RequestLog(requests, {key: _key_outcome(key, n) for key, n in keys.items()}, lost)
+    return RequestLog(
+        requests,
+        {key: _key_outcome(key, n) for key, n in keys.items()},
+        lost,
+    )
 
 
 _SPAN_KIND: Final = "openinference.span.kind"
 _CONTENT_KEYS: Final = (
-    *("gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"),
-    *("gen_ai.tool.definitions", "gen_ai.prompt", "gen_ai.completion", "llm.tools"),
-    *("llm.input_messages", "llm.output_messages", "llm.request.functions"),
-    *("gen_ai.request.model", "gen_ai.response.model", "llm.model_name", "gen_ai.system"),
-    *("gen_ai.provider.name", "gen_ai.choice"),
+    "gen_ai.input.messages",
+    "gen_ai.output.messages",
+    "gen_ai.system_instructions",
+    "gen_ai.tool.definitions",
+    "gen_ai.prompt",
+    "gen_ai.completion",
+    "llm.tools",
+    "llm.input_messages",
+    "llm.output_messages",
+    "llm.request.functions",
+    "gen_ai.request.model",
+    "gen_ai.response.model",
+    "llm.model_name",
+    "gen_ai.system",
+    "gen_ai.provider.name",
+    "gen_ai.choice",
 )
 
 
@@ -90,7 +115,10 @@ def _generic(name: str) -> str:
 
 
 def _entries(
-    source: SourceFile, resources: str, scopes: str, entries: str
+    source: SourceFile,
+    resources: str,
+    scopes: str,
+    entries: str,
 ) -> Iterator[tuple[str, Json, Json]]:
     """Yields place, the resource's attributes and each entry."""
     for record in source.records:
@@ -103,7 +131,11 @@ def _entries(
                     yield record.place, known, entry
 
 
-def _objects(value: object, place: str, name: str) -> list[Json]:
+def _objects(
+    value: object,
+    place: str,
+    name: str,
+) -> list[Json]:
     """Returns a list of objects; empty for None. Raises InputError for another value."""
     if value is None:
         return []
@@ -119,7 +151,11 @@ def _attributes(listed: object, place: str) -> Json:
     return found
 
 
-def _checked_value(entry: Mapping[str, Any], name: str, place: str) -> Any:
+def _checked_value(
+    entry: Mapping[str, Any],
+    name: str,
+    place: str,
+) -> Any:
     """Reads an AnyValue of an entry. Raises InputError with the place."""
     try:
         return _value(entry.get(name))
@@ -169,18 +205,30 @@ def _log_events(source: SourceFile) -> dict[tuple[str, str], list[Event]]:
         if name.startswith(_EVENT):
             body = _checked_value(entry, "body", place)
             at = entry.get("timeUnixNano") or entry.get("observedTimeUnixNano")
-            fields = {**attributes, **(body if isinstance(body, dict) else {}), "_at": at}
+            fields = {
+                **attributes,
+                **(body if isinstance(body, dict) else {}),
+                "_at": at,
+            }
             found.setdefault(_span_id(entry), []).append((name, fields))
     return found
 
 
 def _request(
-    place: str, resource: Json, span: Json, attributes: Json, content: tuple[Json, Json]
+    place: str,
+    resource: Json,
+    span: Json,
+    attributes: Json,
+    content: tuple[Json, Json],
 ) -> LoggedRequest:
     """Builds a logged chat. content: the body of its request, and the answer."""
     provider = attributes.get("gen_ai.provider.name") or attributes.get("gen_ai.system")
     provider = provider or attributes.get("llm.system")
-    names = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name")
+    names = (
+        "gen_ai.response.model",
+        "gen_ai.request.model",
+        "llm.model_name",
+    )
     model = next((str(attributes[name]) for name in names if attributes.get(name)), "")
     try:
         at = datetime.fromtimestamp(int(span.get("startTimeUnixNano") or 0) / 1e9, UTC)
@@ -211,8 +259,15 @@ def _content(attributes: Json, events: Sequence[Event]) -> tuple[Json, Json] | N
         if messages:
             message = answers[0] if answers else {"role": "assistant", "content": None}
             finish = message.pop("finish_reason", None)
-            choice = {"index": 0, "message": message, "finish_reason": finish}
-            body: Json = {"messages": messages, **({"tools": tools} if tools else {})}
+            choice = {
+                "index": 0,
+                "message": message,
+                "finish_reason": finish,
+            }
+            body: Json = {
+                "messages": messages,
+                **({"tools": tools} if tools else {}),
+            }
             return body, {"choices": [choice]}
     return None
 
@@ -240,7 +295,10 @@ def _from_attributes(
     """Reads the semantic conventions' messages: questions, answers and tools, each as chats
     have them.
     """
-    details = next((fields for _, fields in events if "gen_ai.input.messages" in fields), {})
+    details = next(
+        (fields for _, fields in events if "gen_ai.input.messages" in fields),
+        {},
+    )
     known = {**details, **attributes}
     system = _parsed(known.get("gen_ai.system_instructions"))
     parts = [{"type": "text", "content": system}] if isinstance(system, str) else _dicts(system)
@@ -252,7 +310,11 @@ def _from_attributes(
         for message in _dicts(known.get("gen_ai.output.messages"))
         for turn in _part_messages(message)
     ]
-    return messages, answers, [*map(_tool, _dicts(known.get("gen_ai.tool.definitions")))]
+    return (
+        messages,
+        answers,
+        [*map(_tool, _dicts(known.get("gen_ai.tool.definitions")))],
+    )
 
 
 def _part_messages(message: Json) -> list[Json]:
@@ -281,13 +343,21 @@ def _part_messages(message: Json) -> list[Json]:
         plain = len(texts) == 1 and "text" in texts[0]
         content = texts[0]["text"] if plain else texts or None
         turns.append(
-            {"role": role, "content": content, **({"tool_calls": calls} if calls else {})}
+            {
+                "role": role,
+                "content": content,
+                **({"tool_calls": calls} if calls else {}),
+            }
         )
     return turns
 
 
 def _tool_turn(id_: object, response: object) -> Json:
-    return {"role": "tool", "tool_call_id": str(id_ or ""), "content": _text(response)}
+    return {
+        "role": "tool",
+        "tool_call_id": str(id_ or ""),
+        "content": _text(response),
+    }
 
 
 def _text(value: object) -> str:
@@ -303,7 +373,11 @@ def _call(call: Json) -> Json:
         "name": str(function.get("name")),
         "arguments": "{}" if arguments in (None, "") else _text(arguments),
     }
-    return {"id": str(call.get("id") or ""), "type": "function", "function": named}
+    return {
+        "id": str(call.get("id") or ""),
+        "type": "function",
+        "function": named,
+    }
 
 
 def _tool(tool: Json) -> Json:
@@ -359,10 +433,17 @@ def _from_flat(attributes: Json) -> tuple[list[Json], list[Json], list[Json]]:
     """Reads OpenLLMetry's attributes, one for each field of each message."""
     messages = [*map(_message, _unflatten(attributes, "gen_ai.prompt."))]
     answers = [
-        {**_message({"role": "assistant", **turn}), "finish_reason": turn.get("finish_reason")}
+        {
+            **_message({"role": "assistant", **turn}),
+            "finish_reason": turn.get("finish_reason"),
+        }
         for turn in _unflatten(attributes, "gen_ai.completion.")
     ]
-    return messages, answers, [*map(_tool, _unflatten(attributes, "llm.request.functions."))]
+    return (
+        messages,
+        answers,
+        [*map(_tool, _unflatten(attributes, "llm.request.functions."))],
+    )
 
 
 def _from_openinference(attributes: Json) -> tuple[list[Json], list[Json], list[Json]]:
@@ -375,13 +456,24 @@ def _from_openinference(attributes: Json) -> tuple[list[Json], list[Json], list[
             contents = [part.get("message_content", {}) for part in message.get("contents", ())]
             calls = [call.get("tool_call", {}) for call in message.get("tool_calls", ())]
             content = contents or message.get("content")
-            found.append(_message({**message, "content": content, "tool_calls": calls}))
+            found.append(
+                _message(
+                    {
+                        **message,
+                        "content": content,
+                        "tool_calls": calls,
+                    }
+                )
+            )
         return found
 
     tools = [
         _tool(schema)
         for entry in _unflatten(attributes, "llm.tools.")
-        if isinstance(schema := _parsed((entry.get("tool") or {}).get("json_schema")), dict)
+        if isinstance(
+            schema := _parsed((entry.get("tool") or {}).get("json_schema")),
+            dict,
+        )
     ]
     return turns("llm.input_messages."), turns("llm.output_messages."), tools
 

@@ -16,10 +16,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from evals.scorers.assertions import NOT, RUBRIC, SET, check_assertion, list_single
-from evals.suites.promptfoo_templates import TEMPLATE, VARIABLE, Unfit, fill, fill_check
-from evals.suites.promptfoo_tests import PROGRAMS, file_records, parse_expected, parse_yaml
-from harness.frame.config_conversion import ConfigPath, NothingTaken, SourceConfig
+from evals.scorers.assertions import (
+    NOT,
+    RUBRIC,
+    SET,
+    check_assertion,
+    list_single,
+)
+from evals.suites.promptfoo_templates import (
+    TEMPLATE,
+    VARIABLE,
+    Unfit,
+    fill,
+    fill_check,
+)
+from evals.suites.promptfoo_tests import (
+    PROGRAMS,
+    file_records,
+    parse_expected,
+    parse_yaml,
+)
+from harness.frame.config_conversion import (
+    ConfigPath,
+    NothingTaken,
+    SourceConfig,
+)
 from harness.frame.core_yaml import parse_core_yaml
 from harness.frame.errors import InputError
 
@@ -74,7 +95,10 @@ def is_promptfoo(values: object) -> bool:
 
 
 def convert(
-    source: SourceConfig, read: Callable[[str], str], *, judged: bool
+    source: SourceConfig,
+    read: Callable[[str], str],
+    *,
+    judged: bool,
 ) -> Sequence[ConvertedSuite]:
     """Converts a configuration; `source` gets the notes. Raises NothingTaken without any item,
     and InputError for a file that cannot be read.
@@ -214,7 +238,10 @@ class _Reader:
             self.counts[path] = self.counts.get(path, 0) + 1
             self.tests += 1
             try:
-                yield {**self._read_test(test, (*path, name, line)), "place": (path, line)}
+                yield {
+                    **self._read_test(test, (*path, name, line)),
+                    "place": (path, line),
+                }
             except InputError as error:
                 self.lose((path, line), error)
 
@@ -230,10 +257,13 @@ class _Reader:
         for path, count in self.counts.items():
             lost = [*self.lost.get(path, {}).values()]
             note = f"{count - len(lost)} of {count} tests became items of each suite"
-            shown, more = "; ".join(lost[:_MOST_SHOWN]), len(lost) - _MOST_SHOWN
+            shown = "; ".join(lost[:_MOST_SHOWN])
+            more = len(lost) - _MOST_SHOWN
             shown += f" and {more} more" if more > 0 else ""
             self.source.take(
-                path, f"{note}; not taken: {shown}" if lost else note, changed=bool(lost)
+                path,
+                f"{note}; not taken: {shown}" if lost else note,
+                changed=bool(lost),
             )
 
     def _read_test(self, test: object, path: ConfigPath) -> Test:
@@ -245,7 +275,8 @@ class _Reader:
         for name, why in _WHY_TEST.items():
             if test.get(name) or options.get(name):
                 raise InputError(f"its `{name}` {why}")
-        given, values = test.get("assert") or [], self.load(test.get("vars") or {})
+        given = test.get("assert") or []
+        values = self.load(test.get("vars") or {})
         if not isinstance(given, list):
             raise InputError("its `assert` is not a list")
         if not isinstance(values, Mapping):
@@ -284,11 +315,17 @@ class _Reader:
         loaded = self.load(value)
         if isinstance(loaded, str) and not value.lower().endswith((".yaml", ".yml")):
             return loaded
-        return json.dumps(loaded, ensure_ascii=False, separators=(",", ":"), default=str)
+        return json.dumps(
+            loaded,
+            ensure_ascii=False,
+            separators=(",", ":"),
+            default=str,
+        )
 
     def _list_assertions(self, given: Sequence[object], path: ConfigPath) -> list[Test]:
         """Reads usable assertions, and notes the others. Raises InputError without any."""
-        taken, why = [], []
+        taken = []
+        why = []
         for number, entry in enumerate(given):
             place = (*path, "assert", number)
             try:
@@ -345,12 +382,18 @@ class _Reader:
             raise InputError("its schema has variables, which Swapgate does not fill in")
         return parse_yaml(text, "its schema")
 
-    def make_suite(self, prompt: str, tests: Sequence[Test], default: Test) -> ConvertedSuite:
+    def make_suite(
+        self,
+        prompt: str,
+        tests: Sequence[Test],
+        default: Test,
+    ) -> ConvertedSuite:
         """Builds the suite of one prompt. A test that does not fit this prompt is left out of
         it.
         """
         items: list[Mapping[str, Any]] = []
-        left, lost = self.tests - len(tests), 0
+        left = self.tests - len(tests)
+        lost = 0
         for number, own in enumerate(tests, start=1):
             test = _merge(default, own)
             try:
@@ -390,7 +433,12 @@ def _merge(default: Test, test: Test) -> Test:
         () if test["options"].get("disableDefaultAsserts") is True else default["assert"]
     )
     checks = [*inherited, *test["assert"]]
-    return {**test, **parts, "assert": checks, "threshold": threshold}
+    return {
+        **test,
+        **parts,
+        "assert": checks,
+        "threshold": threshold,
+    }
 
 
 def _combinations(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -403,7 +451,12 @@ def _combinations(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield dict(zip(values, chosen, strict=True))
 
 
-def _item(id_: str, prompt: str, values: Test, test: Test) -> Mapping[str, Any]:
+def _item(
+    id_: str,
+    prompt: str,
+    values: Test,
+    test: Test,
+) -> Mapping[str, Any]:
     """Builds an item's line: the filled prompt, and the filled assertions as metadata. Raises
     Unfit.
     """
@@ -413,14 +466,22 @@ def _item(id_: str, prompt: str, values: Test, test: Test) -> Mapping[str, Any]:
     known = {
         name: value for name, value in test["metadata"].items() if name not in _OWN_METADATA
     }
-    metadata = {**known, "vars": values, "assert": checks}
+    metadata = {
+        **known,
+        "vars": values,
+        "assert": checks,
+    }
     metadata |= {
         name: test[name]
         for name in ("threshold", "description")
         if test[name] not in (None, "")
     }
     described = [f"{check['type']}: {check.get('value', '')}".rstrip(": ") for check in checks]
-    item = {"id": id_, "target": described, "metadata": metadata}
+    item = {
+        "id": id_,
+        "target": described,
+        "metadata": metadata,
+    }
     text = f"{test['options'].get('prefix', '')}{prompt}{test['options'].get('suffix', '')}"
     if (messages := _chat(text)) is None:
         return {**item, "input": fill(text, values)}

@@ -23,7 +23,10 @@ class Unfit(InputError): ...
 def fill_check(check: Test, values: Test) -> Test:
     """Fills in a text or a list of texts; promptfoo leaves a mapping as it is."""
     if check["type"] == SET:
-        return {**check, "assert": [fill_check(one, values) for one in check["assert"]]}
+        return {
+            **check,
+            "assert": [fill_check(one, values) for one in check["assert"]],
+        }
     value = check.get("value")
     if isinstance(value, str):
         return {**check, "value": fill(value, values)}

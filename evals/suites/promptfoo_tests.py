@@ -42,7 +42,10 @@ def parse_expected(text: str) -> Mapping[str, Any]:
     if stripped.startswith(("fn:", "eval:")):
         return {"type": "javascript", "value": stripped}
     if stripped.startswith("grade:"):
-        return {"type": RUBRIC, "value": stripped.removeprefix("grade:").strip()}
+        return {
+            "type": RUBRIC,
+            "value": stripped.removeprefix("grade:").strip(),
+        }
     found = _EXPECTED.fullmatch(stripped)
     known = found and (
         found["base"] in {*CHECKS, *PROGRAMS, RUBRIC} or _OTHERS.fullmatch(found["base"])

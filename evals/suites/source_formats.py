@@ -27,19 +27,37 @@ class DatasetFormat:
     def for_fields(self, names: AbstractSet[str]) -> "DatasetFormat":
         """The `outputs` of LangSmith's runs are the model's answers, not labels."""
         if self.input == "inputs" and names & _RUN_MARKS:
-            return replace(self, targets=("reference_outputs", "reference"), answer="outputs")
+            return replace(
+                self,
+                targets=("reference_outputs", "reference"),
+                answer="outputs",
+            )
         return self
 
 
 _RUN_MARKS: Final = frozenset(
-    {"run_type", "dotted_order", "feedback_stats", "reference_example_id", "reference"}
+    {
+        "run_type",
+        "dotted_order",
+        "feedback_stats",
+        "reference_example_id",
+        "reference",
+    }
     | {"reference_outputs"}
 )
 FORMATS: Final[Mapping[str, DatasetFormat]] = {
     "langfuse": DatasetFormat(
         "input",
         ("expected_output",),
-        frozenset({"datasetId", "datasetName", "sourceTraceId", "htmlPath", "htmlSourcePath"})
+        frozenset(
+            {
+                "datasetId",
+                "datasetName",
+                "sourceTraceId",
+                "htmlPath",
+                "htmlSourcePath",
+            }
+        )
         | {"dataset_name", "source_trace_id", "traceId", "observationCount"},
     ),
     "langsmith": DatasetFormat("inputs", ("outputs",), frozenset({"inputs"})),
@@ -106,7 +124,10 @@ def recognise(source: SourceFile) -> str:
         return "litellm"
     if len(source.records) == 1 and promptfoo.is_promptfoo(source.records[0].fields):
         return "promptfoo"
-    return next((name for name, form in FORMATS.items() if form.marks & names), source.form)
+    return next(
+        (name for name, form in FORMATS.items() if form.marks & names),
+        source.form,
+    )
 
 
 def check_source(source: SourceFile, wanted: str) -> str:

@@ -15,13 +15,32 @@ from harness.frame.errors import InputError
 from harness.frame.text_files import csv_records, decode_text, replace_halves
 
 # Fields that contain the records if the whole file is one object.
-_LISTS: Final = ("data", "items", "events", "examples", "rows", "goldens", "samples", "traces")
+_LISTS: Final = (
+    "data",
+    "items",
+    "events",
+    "examples",
+    "rows",
+    "goldens",
+    "samples",
+    "traces",
+)
 # Prefixes of a table's columns that together form one object: `inputs.question`, `inputs.id`.
 _NESTED: Final = tuple(
     f"{name}."
     for name in (
-        *("input", "inputs", "output", "outputs", "expected", "expected_output", "metadata"),
-        *("expectedOutput", "reference", "reference_outputs", "scores", "feedback"),
+        "input",
+        "inputs",
+        "output",
+        "outputs",
+        "expected",
+        "expected_output",
+        "metadata",
+        "expectedOutput",
+        "reference",
+        "reference_outputs",
+        "scores",
+        "feedback",
     )
 )
 # JSON's escape of a lone surrogate.
@@ -114,9 +133,15 @@ def _read_document(path: Path, document: Any) -> SourceFile:
     if isinstance(document, dict):
         found = [name for name in _LISTS if _are_records(document.get(name))]
         if len(found) == 1:
-            around, listed = document, document[found[0]]
+            around = document
+            listed = document[found[0]]
         else:
-            return SourceFile(path, "json", [SourceRecord(f"{path}:1", _nest(document))], {})
+            return SourceFile(
+                path,
+                "json",
+                [SourceRecord(f"{path}:1", _nest(document))],
+                {},
+            )
     for number, record in enumerate(listed, start=1):
         if not isinstance(record, dict):
             raise InputError(

@@ -26,12 +26,22 @@ from evals.scorers import (
 )
 from evals.scorers.code import CODE
 from evals.scorers.interface import written
-from evals.suites.conversation import check_fields, conversation, merge_fields, message_text
+from evals.suites.conversation import (
+    check_fields,
+    conversation,
+    merge_fields,
+    message_text,
+)
 from evals.suites.items import Item, file_sha256, load_items, load_references
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.plain_data import digest
-from harness.gate.suite_plan import JUDGE_SEPARATOR, ItemGroups, SuitePin, texts_fingerprint
+from harness.gate.suite_plan import (
+    JUDGE_SEPARATOR,
+    ItemGroups,
+    SuitePin,
+    texts_fingerprint,
+)
 from harness.routing.capture import find_near_duplicates
 
 # Part of the scorer's pin, so that each verdict shows that code ran without a container.
@@ -93,7 +103,12 @@ class Suite:
         """Returns the item's conversation, which replaces the template; empty without one."""
         return conversation(self.items[item])
 
-    async def judged(self, answer: str, item: Item, judging: AnswerJudge) -> ScoreResult:
+    async def judged(
+        self,
+        answer: str,
+        item: Item,
+        judging: AnswerJudge,
+    ) -> ScoreResult:
         """Judges an answer to a suite's or a reference's item. Raises NotJudged."""
         assert self.scorer.judged is not None  # noqa: S101 - load_suite checks it
         return await self.scorer.judged(judging, answer, item, self.options)
@@ -134,7 +149,8 @@ class Suite:
             for item in self.items
         )
         target = fmean(len(written(item.target)) for item in self.items.values())
-        output, limit = 16 + target / CHARACTERS_PER_TOKEN, self.settings.max_output_tokens
+        output = 16 + target / CHARACTERS_PER_TOKEN
+        limit = self.settings.max_output_tokens
         least = output if limit == "auto" else min(limit, output)
         return (fixed + question) / CHARACTERS_PER_TOKEN, least
 
@@ -142,7 +158,10 @@ class Suite:
         return merge_fields(self.settings.request, self.items[item])
 
     def score(
-        self, answer: str, item: str, calls: Sequence[AnswerToolCall] = ()
+        self,
+        answer: str,
+        item: str,
+        calls: Sequence[AnswerToolCall] = (),
     ) -> ScoreResult:
         """Scores an answer without a judge and without a sandbox. calls: the answer's tool
         calls.

@@ -14,7 +14,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from evals.suites.conversation import FIELDS, asked_text, check_fields, check_messages
+from evals.suites.conversation import (
+    FIELDS,
+    asked_text,
+    check_fields,
+    check_messages,
+)
 from evals.suites.items import json_lines
 from evals.suites.suite import MANIFEST, load_suite, manifest_entries
 from harness.evals.settings import JudgeSettings, SuiteSettings
@@ -82,7 +87,9 @@ _NO_VALUE: Final = "none"  # the slice of items without the field
 
 
 def with_slices(
-    found: Sequence[SuiteItems], notes: Sequence[ConversionNote], file: Path
+    found: Sequence[SuiteItems],
+    notes: Sequence[ConversionNote],
+    file: Path,
 ) -> tuple[Sequence[SuiteItems], Sequence[ConversionNote]]:
     """Sets a value for each slice field of the settings in each item; joins several tags.
 
@@ -138,14 +145,20 @@ def _item(record: Mapping[str, Any], place: str) -> dict[str, Any]:
             "messages": list(messages),
             **fields,
             "tags": tags,
-            "production": {"answer": record.get("answer"), "model": record.get("model")},
+            "production": {
+                "answer": record.get("answer"),
+                "model": record.get("model"),
+            },
             "provenance": _provenance(record, place, labelled=label is not None),
         },
     }
 
 
 def _provenance(
-    record: Mapping[str, Any], place: str, *, labelled: bool
+    record: Mapping[str, Any],
+    place: str,
+    *,
+    labelled: bool,
 ) -> Mapping[str, object]:
     """Checks where a captured request came from and who labelled it. Raises InputError.
 
@@ -158,14 +171,19 @@ def _provenance(
         if type(given.get(name)) is not type_:
             raise InputError(f"{place}: field 'provenance.{name}': missing, or of another type")
     _moment(given["at"], f"{place}: field 'provenance.at'")
-    author, at = record.get("label_author") or "", record.get("labelled_at") or ""
+    author = record.get("label_author") or ""
+    at = record.get("labelled_at") or ""
     if not isinstance(author, str) or not isinstance(at, str):
         raise InputError(f"{place}: fields 'label_author', 'labelled_at': must be texts")
     if labelled and not author.strip():
         raise InputError(f"{place}: field 'label_author': missing; add the labeller's name")
     if at:
         _moment(at, f"{place}: field 'labelled_at'")
-    return {**given, "label_author": author, "labelled_at": at}
+    return {
+        **given,
+        "label_author": author,
+        "labelled_at": at,
+    }
 
 
 def _moment(text: str, place: str) -> datetime:
@@ -208,7 +226,11 @@ def _origin(items: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     }
 
 
-def converted(tool: str, not_taken: int, assertions_not_taken: int = 0) -> dict[str, object]:
+def converted(
+    tool: str,
+    not_taken: int,
+    assertions_not_taken: int = 0,
+) -> dict[str, object]:
     """Returns the origin of a conversion's items, with the counts that it left out."""
     return {
         "origin": f"converted from {tool}",
@@ -296,7 +318,8 @@ def writing(file: Path, content: bytes) -> Iterator[None]:
 
 def _imported(settings: SuiteSettings, unlabelled: int) -> ImportedSuite:
     """Loads the written file, as a run would, and describes it. Raises as `load_suite`."""
-    suite, data = load_suite(settings), settings.path or Path()
+    suite = load_suite(settings)
+    data = settings.path or Path()
     return ImportedSuite(
         suite=settings.name,
         items=len(suite.items),
@@ -322,7 +345,10 @@ def _write_whole(file: Path, content: bytes) -> None:
 
 def _settings(wished: SuiteSettings, data: Path) -> dict[str, object]:
     """Returns the settings that differ from the defaults, as the configuration has them."""
-    given: dict[str, object] = {"path": f"{FOLDER}/{data.name}", "scorer": wished.scorer}
+    given: dict[str, object] = {
+        "path": f"{FOLDER}/{data.name}",
+        "scorer": wished.scorer,
+    }
     if wished.title:
         given["title"] = wished.title
     if wished.scorer_options:
@@ -344,7 +370,10 @@ def _judge(judge: JudgeSettings) -> dict[str, object]:
 
 
 def _entry(
-    items: SuiteItems, done: ImportedSuite, actor: str, now: datetime
+    items: SuiteItems,
+    done: ImportedSuite,
+    actor: str,
+    now: datetime,
 ) -> dict[str, object]:
     """Builds the suite's entry in the manifest."""
     return {

@@ -40,7 +40,10 @@ from harness.routing.context import Context
 from harness.routing.records.routes import Routing
 from harness.routing.table import Route
 
-_KINDS: Final = {"model": GrantKind.CHANGE, "fallback_model": GrantKind.FALLBACK}
+_KINDS: Final = {
+    "model": GrantKind.CHANGE,
+    "fallback_model": GrantKind.FALLBACK,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,13 @@ class AgentsClient:
             return agent.owner_key == self.key
         return not (self.is_open and agent.owner_key is not None)
 
-    def find_agent(self, tx: Transaction, id_: str, *, lock: bool = False) -> Agent:
+    def find_agent(
+        self,
+        tx: Transaction,
+        id_: str,
+        *,
+        lock: bool = False,
+    ) -> Agent:
         """Finds an agent of this client. lock: other processes cannot change it until the
         transaction ends. Raises NotFound for a deleted agent and for another client's agent.
         """
@@ -136,8 +145,17 @@ def create_agent(
     Raises NotFound for an unknown class, target or provider, Conflict for too many grants.
     """
     client.require_write()
-    id_, now = ctx.chance.token("ag_"), ctx.clock.now()
-    agent = Agent(id_, name, model, now, now, owner_key=client.key, **settings)
+    id_ = ctx.chance.token("ag_")
+    now = ctx.clock.now()
+    agent = Agent(
+        id_,
+        name,
+        model,
+        now,
+        now,
+        owner_key=client.key,
+        **settings,
+    )
     if (data_class := agent.data_class) and data_class not in ctx.data_classes:
         hint = did_you_mean(data_class, ctx.data_classes)
         raise NotFound(f"dataClass: there is no data class {data_class!r}{hint}")
@@ -145,11 +163,23 @@ def create_agent(
         Agents(tx).add(agent)
         _allow(ctx, tx, client, agent, model, GrantKind.BASELINE, reason)
         if agent.fallback_model is not None:
-            _allow(ctx, tx, client, agent, agent.fallback_model, GrantKind.FALLBACK, reason)
+            _allow(
+                ctx,
+                tx,
+                client,
+                agent,
+                agent.fallback_model,
+                GrantKind.FALLBACK,
+                reason,
+            )
     return agent
 
 
-def load_agent(ctx: Context, client: AgentsClient, id_: str) -> Agent:
+def load_agent(
+    ctx: Context,
+    client: AgentsClient,
+    id_: str,
+) -> Agent:
     """Loads an agent that this client sees. Raises NotFound as `AgentsClient.find_agent`."""
     with ctx.store.read() as tx:
         return client.find_agent(tx, id_)
@@ -166,7 +196,11 @@ def owner_of(tx: Transaction, agent: Agent) -> AgentsClient:
 
 
 def change_agent(
-    ctx: Context, client: AgentsClient, id_: str, reason: str = "", **changes: Any
+    ctx: Context,
+    client: AgentsClient,
+    id_: str,
+    reason: str = "",
+    **changes: Any,
 ) -> Agent:
     """Changes an agent; open sessions keep their model. changes: the new values of its fields.
     Raises as `create_agent`, and NotFound.
@@ -186,7 +220,11 @@ def change_agent(
     return changed
 
 
-def delete_agent(ctx: Context, client: AgentsClient, id_: str) -> None:
+def delete_agent(
+    ctx: Context,
+    client: AgentsClient,
+    id_: str,
+) -> None:
     """Deletes an agent and closes its open sessions.
 
     The row stays with `deleted_at`, because sessions, grants and switch requests name it.
@@ -280,7 +318,12 @@ def grant_literal(  # noqa: PLR0913 - the parts of a consent
         )
 
 
-def revoke_grant(ctx: Context, actor: Actor, id_: str, reason: str = "") -> AgentGrant:
+def revoke_grant(
+    ctx: Context,
+    actor: Actor,
+    id_: str,
+    reason: str = "",
+) -> AgentGrant:
     """Revokes a grant; routers refuse its model within seconds. Raises NotAllowed below an
     approver, NotFound, Conflict for a revoked grant.
     """
@@ -289,12 +332,20 @@ def revoke_grant(ctx: Context, actor: Actor, id_: str, reason: str = "") -> Agen
         if AgentGrants(tx).get(id_).revoked_at is not None:
             raise Conflict(f"the grant {id_} is revoked already")
         revoked = AgentGrants(tx).revoke(id_, ctx.clock.now())
-        details = {"grant": id_, "target": revoked.target_name, "reason": reason}
+        details = {
+            "grant": id_,
+            "target": revoked.target_name,
+            "reason": reason,
+        }
         AuditLog(tx).append(actor, "agent.grant_revoke", f"agent {revoked.agent}", details)
     return revoked
 
 
-def check_target_data_class(ctx: Context, data_class: str, target: Target) -> None:
+def check_target_data_class(
+    ctx: Context,
+    data_class: str,
+    target: Target,
+) -> None:
     """Refuses a provider that may not see the agent's data, with NotAllowed."""
     if not may_see(ctx.data_classes, data_class, target.provider):
         raise NotAllowed(
@@ -304,7 +355,12 @@ def check_target_data_class(ctx: Context, data_class: str, target: Target) -> No
         )
 
 
-def require_route(ctx: Context, tx: Transaction, agent: Agent, name: str) -> Route:
+def require_route(
+    ctx: Context,
+    tx: Transaction,
+    agent: Agent,
+    name: str,
+) -> Route:
     """Finds a route for an agent. Every target that may answer on a route keeps to the route's
     own data class. Raises NotFound, NotAllowed if that class is less strict than the agent's.
     """
@@ -353,20 +409,35 @@ def open_session(
 
 
 def open_child(
-    ctx: Context, tx: Transaction, parent: AgentSession, model: ModelChoice
+    ctx: Context,
+    tx: Transaction,
+    parent: AgentSession,
+    model: ModelChoice,
 ) -> AgentSession:
     """Opens a session that `parent` spawned. The caller has checked the model's grant."""
     parent.require_open()
-    id_, now = ctx.chance.token("se_"), ctx.clock.now()
+    id_ = ctx.chance.token("se_")
+    now = ctx.clock.now()
     child = AgentSession(
-        id_, parent.agent, model, now, now, parent.user_id, parent.metadata, parent=parent.id
+        id_,
+        parent.agent,
+        model,
+        now,
+        now,
+        parent.user_id,
+        parent.metadata,
+        parent=parent.id,
     )
     Sessions(tx).add(child)
     return child
 
 
 def find_grant(
-    ctx: Context, tx: Transaction, agent: str, session: str, target_name: str
+    ctx: Context,
+    tx: Transaction,
+    agent: str,
+    session: str,
+    target_name: str,
 ) -> AgentGrant | None:
     """Finds the valid grant that ends last. session: empty for grants for all sessions."""
     now = ctx.clock.now()
@@ -378,7 +449,12 @@ def find_grant(
     return max(fits, key=lambda grant: grant.expires_at, default=None)
 
 
-def load_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> AgentSession:
+def load_session(
+    ctx: Context,
+    client: AgentsClient,
+    agent: str,
+    id_: str,
+) -> AgentSession:
     """Loads a session of an agent that this client sees.
 
     Raises NotFound, also for a session of another agent.
@@ -388,16 +464,27 @@ def load_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> Ag
 
 
 def _require_session(
-    tx: Transaction, client: AgentsClient, agent: str, id_: str
+    tx: Transaction,
+    client: AgentsClient,
+    agent: str,
+    id_: str,
 ) -> AgentSession:
     client.find_agent(tx, agent)
     session = Sessions(tx).get(id_)
     if session.agent != agent:
-        raise NotFound(f"there is no session {id_} of agent {agent}", code="session_not_found")
+        raise NotFound(
+            f"there is no session {id_} of agent {agent}",
+            code="session_not_found",
+        )
     return session
 
 
-def close_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> AgentSession:
+def close_session(
+    ctx: Context,
+    client: AgentsClient,
+    agent: str,
+    id_: str,
+) -> AgentSession:
     """Closes a session and returns it. A closed session stays as it is.
 
     Raises NotAllowed for a viewer, NotFound.
@@ -409,7 +496,12 @@ def close_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> A
         return Sessions(tx).get(id_)
 
 
-def close_in_unit(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
+def close_in_unit(
+    ctx: Context,
+    tx: Transaction,
+    id_: str,
+    reason: str,
+) -> None:
     """Closes a session, with its turn, its pending switch requests and its child sessions."""
     # Every transaction locks the decisions before it locks a session.
     for request in SwitchRequests(tx).pending(session=id_):
@@ -424,15 +516,26 @@ def close_in_unit(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
     Sessions(tx).save(replace(session, state=SessionState.CLOSED))
 
 
-def end_turn_early(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
+def end_turn_early(
+    ctx: Context,
+    tx: Transaction,
+    id_: str,
+    reason: str,
+) -> None:
     """Interrupts the turn of a locked session, and closes the sessions that it spawned."""
     for child in Sessions(tx).children(id_):
         close_in_unit(ctx, tx, child, reason)
-    session, now = Sessions(tx).get(id_), ctx.clock.now()
+    session = Sessions(tx).get(id_)
+    now = ctx.clock.now()
     if not session.turn:
         return
     under_way = SessionMessages(tx).streaming(id_)
     if under_way is not None:
-        cut = replace(under_way, state=MessageState.INTERRUPTED, error=reason, done_at=now)
+        cut = replace(
+            under_way,
+            state=MessageState.INTERRUPTED,
+            error=reason,
+            done_at=now,
+        )
         SessionMessages(tx).end(cut)
     Sessions(tx).hold(session.without_turn())

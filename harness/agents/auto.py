@@ -25,12 +25,22 @@ from harness.frame.errors import NotFound, SwapgateError
 from harness.frame.formatting import format_number, format_thousand_price
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.intervals import lower_bound
-from harness.gate.pins import ServedModel, ServedPin, find_replacement, is_mixed, named_models
+from harness.gate.pins import (
+    ServedModel,
+    ServedPin,
+    find_replacement,
+    is_mixed,
+    named_models,
+)
 from harness.gate.run import EvalRun, RunState, Sample, SampleError
 from harness.gate.suite_plan import SuitePin
 from harness.gate.verdict import Passed
 from harness.providers.credential import lacks_key
-from harness.providers.force import KillSwitch, active_switches, ruling_switch
+from harness.providers.force import (
+    KillSwitch,
+    active_switches,
+    ruling_switch,
+)
 from harness.providers.records import Providers, Sightings
 from harness.providers.target import Provider, Target, may_see
 from harness.registry import data_class_checks, targets
@@ -84,7 +94,10 @@ class AutoChoice:
 
 
 def choose_target(
-    incumbent: AutoCandidate, others: Sequence[AutoCandidate], floor: float, suite: str
+    incumbent: AutoCandidate,
+    others: Sequence[AutoCandidate],
+    floor: float,
+    suite: str,
 ) -> AutoChoice:
     """Chooses the cheapest candidate that reaches the floor. Among equal prices, the incumbent
     comes first, then the first name. If the incumbent reaches the floor, but has no price, it
@@ -92,12 +105,16 @@ def choose_target(
     """
     if incumbent.reaches(floor) and not incumbent.has_price:
         return keep_incumbent(
-            incumbent, f"it reaches {floor:g} on {suite}; its price is unknown"
+            incumbent,
+            f"it reaches {floor:g} on {suite}; its price is unknown",
         )
     fits = [c for c in (incumbent, *others) if c.reaches(floor) and c.has_price]
     if not fits:
         return keep_incumbent(incumbent, f"no target is known to reach {floor:g} on {suite}")
-    best = min(fits, key=lambda fit: (_number(fit.usd), fit is not incumbent, fit.name))
+    best = min(
+        fits,
+        key=lambda fit: (_number(fit.usd), fit is not incumbent, fit.name),
+    )
     among = f"the cheapest of {len(fits)}" if len(fits) > 1 else "the only one"
     reason = (
         f"{among} known to reach {floor:g} on {suite}: {format_number(_number(best.low))} with "
@@ -139,7 +156,10 @@ class ScoreTerms:
 
 
 def _list_runs(
-    ctx: Context, tx: Transaction, target: Target, terms: ScoreTerms
+    ctx: Context,
+    tx: Transaction,
+    target: Target,
+    terms: ScoreTerms,
 ) -> Sequence[EvalRun]:
     """Lists the target's ended runs on the current suite, newest first.
 
@@ -188,14 +208,21 @@ class AutoTargets:
     """
 
     def __init__(
-        self, floors: Mapping[str, AutoFloor], standing: Sequence[KillSwitch] = ()
+        self,
+        floors: Mapping[str, AutoFloor],
+        standing: Sequence[KillSwitch] = (),
     ) -> None:
-        self._floors, self._standing = floors, standing
+        self._floors = floors
+        self._standing = standing
         # The keys have the runs' numbers of samples, because an ended run may get more samples.
         self._measured: dict[tuple[object, ...], MeasuredRuns] = {}
 
     def find(
-        self, ctx: Context, agent: Agent, route: Route, messages: Sequence[SessionMessage]
+        self,
+        ctx: Context,
+        agent: Agent,
+        route: Route,
+        messages: Sequence[SessionMessage],
     ) -> AutoChoice:
         """Chooses the target that answers next. messages: the session's, with the new one last.
 
@@ -212,7 +239,8 @@ class AutoTargets:
             active = active_switches(standing, ctx.clock.now())
             if ruling_switch(active, route.name) is not None:
                 return keep_incumbent(incumbent, "a kill switch is in force")
-            evidence, terms = Routing(tx).evidence(route.name), _terms(ctx, route, floor)
+            evidence = Routing(tx).evidence(route.name)
+            terms = _terms(ctx, route, floor)
             if evidence is None:
                 return choose_target(incumbent, (), floor.floor, floor.suite)
             incumbent, *others = (
@@ -241,7 +269,13 @@ class AutoTargets:
         if able and terms is not None and _has_evidence(ctx, tx, route, entry):
             # A row with an invalid signature proves no score.
             with suppress(SwapgateError):
-                low, usd = self._load_score(ctx, tx, target, provider, terms)
+                low, usd = self._load_score(
+                    ctx,
+                    tx,
+                    target,
+                    provider,
+                    terms,
+                )
         return AutoCandidate(target.id, target.name, low, usd)
 
     def _load_score(
@@ -262,7 +296,10 @@ class AutoTargets:
             return None, None
         measured = self._measure(tx, runs)
         newest = runs[0].created_at
-        for id_, served in ((target.id, measured.served), (terms.pin.judge, measured.judge)):
+        for id_, served in (
+            (target.id, measured.served),
+            (terms.pin.judge, measured.judge),
+        ):
             sightings = Sightings(tx).for_target(id_) if id_ else ()
             replaced = find_replacement(served, sightings, terms.served_pin, decided_at=newest)
             if replaced is not None or is_mixed(served, terms.served_pin):
@@ -283,7 +320,11 @@ class AutoTargets:
         return self._measured[key]
 
 
-def _terms(ctx: Context, route: Route, floor: AutoFloor) -> ScoreTerms | None:
+def _terms(
+    ctx: Context,
+    route: Route,
+    floor: AutoFloor,
+) -> ScoreTerms | None:
     """Returns None if the suite cannot be read."""
     try:
         gate = ctx.policy(route.settings.policy).gate
@@ -293,12 +334,18 @@ def _terms(ctx: Context, route: Route, floor: AutoFloor) -> ScoreTerms | None:
     return ScoreTerms(pin, gate.served_pin, timedelta(seconds=gate.verdict_ttl_s))
 
 
-def _has_evidence(ctx: Context, tx: Transaction, route: Route, entry: TargetEvidence) -> bool:
+def _has_evidence(
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    entry: TargetEvidence,
+) -> bool:
     """Returns whether the evidence is valid. The incumbent needs no further evidence."""
     if entry.target == route.incumbent:
         return True
     if entry.kind is EvidenceKind.WAIVER:
-        own, now = (entry.proof, entry.target), ctx.clock.now()
+        own = (entry.proof, entry.target)
+        now = ctx.clock.now()
         waivers = Waivers(tx).list(route=route.name)
         return any((w.id, w.target) == own and not w.expired(now) for w in waivers)
     history = Routing(tx).history(route.name)
@@ -310,7 +357,10 @@ def _has_evidence(ctx: Context, tx: Transaction, route: Route, entry: TargetEvid
         verdict = Verdicts(tx).get(entry.proof)
     except NotFound:
         return False
-    is_own = (verdict.route, verdict.candidate) == (entry.route, entry.target)
+    is_own = (verdict.route, verdict.candidate) == (
+        entry.route,
+        entry.target,
+    )
     is_proof = isinstance(verdict, Passed) and is_own
     return is_proof and proof_validity.assess_proof(ctx, tx, verdict).holds
 
@@ -333,5 +383,10 @@ def _is_able(
         and (settings.stakes is not Stakes.HIGH or is_capable)
         and may_see(ctx.data_classes, agent.data_class, target.provider)
         and not data_class_checks.find_refusal(ctx, settings, target, route=route.name)
-        and not list_misfits(messages, can, tools=bool(agent.tools), target=target.name)
+        and not list_misfits(
+            messages,
+            can,
+            tools=bool(agent.tools),
+            target=target.name,
+        )
     )

@@ -23,7 +23,13 @@ from harness.agents.switch_request import (
     SwitchState,
     decision_text,
 )
-from harness.agents.turn import OfferedTool, ToolCaller, ToolResult, ToolRuntime, no_such_tool
+from harness.agents.turn import (
+    OfferedTool,
+    ToolCaller,
+    ToolResult,
+    ToolRuntime,
+    no_such_tool,
+)
 from harness.frame.errors import AmbiguousName, InputError, SwapgateError
 from harness.frame.plain_data import to_shown
 from harness.frame.suggestions import describe_fault, find_fault_path
@@ -65,14 +71,20 @@ class BuiltInTool:
             return ToolResult(call.id, str(error), is_error=True)
         except Exception:
             log.exception("tool_failed", tool=self.offered.name, session=caller.session)
-            return ToolResult(call.id, "the tool failed; continue without it", is_error=True)
+            return ToolResult(
+                call.id,
+                "the tool failed; continue without it",
+                is_error=True,
+            )
 
 
 class ServerTools:
     """Runs the server's tools. `spawn` is added later, because it needs the turns."""
 
     def __init__(
-        self, built_in: Iterable[BuiltInTool] = (), servers: ToolRuntime | None = None
+        self,
+        built_in: Iterable[BuiltInTool] = (),
+        servers: ToolRuntime | None = None,
     ) -> None:
         self.built_in = {tool.offered.name: tool for tool in built_in}
         self._servers = servers
@@ -80,7 +92,10 @@ class ServerTools:
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
         named = [tool.name for tool in tools if not tool.runs_at_client]
         offered = [self.built_in[name].offered for name in named if name in self.built_in]
-        return [*offered, *(await self._servers.list_tools(tools) if self._servers else ())]
+        return [
+            *offered,
+            *(await self._servers.list_tools(tools) if self._servers else ()),
+        ]
 
     async def run(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
         if (tool := self.built_in.get(call.name)) is not None:
@@ -222,13 +237,19 @@ def build_credentials_tool(ctx: Context) -> BuiltInTool:
 
     async def answer(_: ListArguments, __: ToolCaller) -> ToolAnswer:
         known = await run_unit(lambda: credentials.list_credentials(ctx))
-        return ToolAnswer({
-            "providers": [
-                {"provider": row.name, "kind": row.kind, "hasKey": row.has_value,
-                 "usable": not row.lacks_key}
-                for row in known
-            ]
-        })  # fmt: skip
+        return ToolAnswer(
+            {
+                "providers": [
+                    {
+                        "provider": row.name,
+                        "kind": row.kind,
+                        "hasKey": row.has_value,
+                        "usable": not row.lacks_key,
+                    }
+                    for row in known
+                ]
+            }
+        )
 
     return build_tool(
         MANAGE_CREDENTIALS,

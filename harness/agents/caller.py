@@ -46,12 +46,20 @@ class AgentCaller:
     fallback: str = ""  # the model that the agents process calls next if this call fails
 
 
-def sign_agent_header(caller: AgentCaller, secret: bytes, now: float) -> bytes:
+def sign_agent_header(
+    caller: AgentCaller,
+    secret: bytes,
+    now: float,
+) -> bytes:
     """Signs the value of `x-swapgate-agent`. now: Unix seconds."""
     return _sign(asdict(caller), secret, _AGENT_PURPOSE, now)
 
 
-def read_agent_header(value: bytes, secret: bytes, now: float) -> AgentCaller | HeaderFault:
+def read_agent_header(
+    value: bytes,
+    secret: bytes,
+    now: float,
+) -> AgentCaller | HeaderFault:
     """Verifies and reads `x-swapgate-agent`. now: Unix seconds.
 
     Returns the fault instead of raising it, because the router answers each fault differently.
@@ -65,12 +73,20 @@ def read_agent_header(value: bytes, secret: bytes, now: float) -> AgentCaller | 
         return HeaderFault.FORGED
 
 
-def sign_peer_header(address: str, secret: bytes, now: float) -> bytes:
+def sign_peer_header(
+    address: str,
+    secret: bytes,
+    now: float,
+) -> bytes:
     """Signs the value of `x-swapgate-peer`. address: the client's; empty if unknown."""
     return _sign({"peer": address}, secret, _PEER_PURPOSE, now)
 
 
-def read_peer_header(value: bytes, secret: bytes, now: float) -> str | HeaderFault:
+def read_peer_header(
+    value: bytes,
+    secret: bytes,
+    now: float,
+) -> str | HeaderFault:
     """Verifies `x-swapgate-peer` and returns the client's address; empty if unknown. now: Unix
     seconds.
     """
@@ -80,15 +96,26 @@ def read_peer_header(value: bytes, secret: bytes, now: float) -> str | HeaderFau
     return values["peer"] if values.keys() == {"peer"} else HeaderFault.FORGED
 
 
-def _sign(values: Mapping[str, str], secret: bytes, purpose: bytes, now: float) -> bytes:
+def _sign(
+    values: Mapping[str, str],
+    secret: bytes,
+    purpose: bytes,
+    now: float,
+) -> bytes:
     """Signs as `v1.PAYLOAD.MAC`: a JSON object in base64url, and a hexadecimal HMAC-SHA-256."""
     payload = json.dumps({**values, "at": int(now)}, separators=(",", ":")).encode()
-    signed = b"%b.%b" % (_VERSION, base64.urlsafe_b64encode(payload).rstrip(b"="))
+    signed = b"%b.%b" % (
+        _VERSION,
+        base64.urlsafe_b64encode(payload).rstrip(b"="),
+    )
     return b"%b.%b" % (signed, _mac(signed, secret, purpose))
 
 
 def _read(
-    value: bytes, secret: bytes, purpose: bytes, now: float
+    value: bytes,
+    secret: bytes,
+    purpose: bytes,
+    now: float,
 ) -> dict[str, str] | HeaderFault:
     # The payload is parsed only after its signature is verified.
     text, _, mac = value.rpartition(b".")
@@ -108,7 +135,11 @@ def _read(
     return values if is_fresh else HeaderFault.STALE
 
 
-def _mac(signed: bytes, secret: bytes, purpose: bytes) -> bytes:
+def _mac(
+    signed: bytes,
+    secret: bytes,
+    purpose: bytes,
+) -> bytes:
     """Computes a hexadecimal HMAC-SHA-256 with a key that is derived from the secret and the
     purpose.
     """

@@ -124,8 +124,12 @@ class TurnRun:
         posted: PostedMessage,
     ) -> None:
         self.auto = models.primary.reason  # why `auto` chose the target; empty without `auto`
-        self._ctx, self._begun, self._models = ctx, begun, models
-        self._calls, self._tools, self._posted = calls, tools, posted
+        self._ctx = ctx
+        self._begun = begun
+        self._models = models
+        self._calls = calls
+        self._tools = tools
+        self._posted = posted
         self._messages = list(begun.messages)
         self._answer: SessionMessage | None = None  # the answer that is not stored yet
         self._has_output = False  # a piece of the answer was sent
@@ -221,7 +225,10 @@ class TurnRun:
             tools = tuple(tool for tool in tools if tool.runs_in_sub_tasks)
         offered = {
             tool.name: OfferedTool(
-                tool.name, tool.description, tool.parameters, runs_at_client=True
+                tool.name,
+                tool.description,
+                tool.parameters,
+                runs_at_client=True,
             )
             for tool in tools
             if tool.parameters is not None
@@ -279,14 +286,19 @@ class TurnRun:
         return self._answer
 
     def _request(
-        self, model: CallableModel, offered: Sequence[OfferedTool], targets: Sequence[str]
+        self,
+        model: CallableModel,
+        offered: Sequence[OfferedTool],
+        targets: Sequence[str],
     ) -> ModelCallRequest:
         """Builds the request to the router. The header names the grant, its session and the
         fallback.
         """
-        agent, session = self._begun.agent, self._begun.session
+        agent = self._begun.agent
+        session = self._begun.session
         # The router compares this session with the grant's session.
-        granted_to, key = model.granted_to or session.id, agent.owner_key or ""
+        granted_to = model.granted_to or session.id
+        key = agent.owner_key or ""
         fallback = self._models.fallback if model is self._models.primary else None
         other = fallback.name if fallback else ""
         return ModelCallRequest(
@@ -303,7 +315,10 @@ class TurnRun:
         self._emit(piece)
 
     def _whole(
-        self, begun: SessionMessage, model: CallableModel, found: ModelCallAnswer
+        self,
+        begun: SessionMessage,
+        model: CallableModel,
+        found: ModelCallAnswer,
     ) -> SessionMessage:
         """Completes the answer's message: content, calls with unique ids, the serving target,
         usage and cost.
@@ -321,7 +336,8 @@ class TurnRun:
                 reason=(self._fallback_reason or "") if is_fallback else model.reason,
             ),
             usage=replace(
-                found.usage, cost_usd=self._models.cost_usd(found.served.target, found.usage)
+                found.usage,
+                cost_usd=self._models.cost_usd(found.served.target, found.usage),
             ),
             extra=found.extra,
             error=CUT_SHORT.get(found.finish_reason, ""),
@@ -329,7 +345,9 @@ class TurnRun:
         )
 
     async def _run_tools(
-        self, calls: Sequence[MessageToolCall], refused: Sequence[RefusedCall]
+        self,
+        calls: Sequence[MessageToolCall],
+        refused: Sequence[RefusedCall],
     ) -> None:
         """Runs the calls in parallel, and stores their results in the calls' order."""
         left = self._budget.left(self._now_s)
@@ -356,9 +374,15 @@ class TurnRun:
         """Stores the pending answer, if any, and the tools' results in one transaction, and
         emits them.
         """
-        answer, held = self._answer, self._begun.session
+        answer = self._answer
+        held = self._begun.session
         stored = await run_unit(
-            lambda: turns.record_step(self._ctx, held, answer=answer, results=results)
+            lambda: turns.record_step(
+                self._ctx,
+                held,
+                answer=answer,
+                results=results,
+            )
         )
         self._append(stored)
 
@@ -385,13 +409,20 @@ class TurnRun:
                 extra={REFUSED: True} if is_refusal else {},
                 done_at=self._ctx.clock.now(),
             )
-        answer, held, spent = self._answer, self._begun.session, self._budget
+        answer = self._answer
+        held = self._begun.session
+        spent = self._budget
         last = answer or self._messages[-1]
         outcome = TurnOutcome(last, open_calls, spent.steps, spent.usage, error)
 
         def end() -> Sequence[SessionMessage]:
             kept = self._posted.keep(outcome)
-            return turns.record_step(self._ctx, held, answer=answer, kept=kept)
+            return turns.record_step(
+                self._ctx,
+                held,
+                answer=answer,
+                kept=kept,
+            )
 
         ended = asyncio.ensure_future(run_unit(end))
         with suppress(asyncio.CancelledError):

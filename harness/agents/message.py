@@ -13,7 +13,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from harness.providers.models.capabilities import Capabilities, Needs, missing_capabilities
+from harness.providers.models.capabilities import (
+    Capabilities,
+    Needs,
+    missing_capabilities,
+)
 
 
 class MessageRole(StrEnum):
@@ -157,7 +161,9 @@ def arguments_fault(call: MessageToolCall) -> str | None:
 
 
 def build_context(
-    messages: Iterable[SessionMessage], targets: Iterable[str], instructions: str = ""
+    messages: Iterable[SessionMessage],
+    targets: Iterable[str],
+    instructions: str = "",
 ) -> list[ChatMessage]:
     """Builds the messages of a request to the router. targets: names of the targets that may
     answer. A call without a result gets `NO_RESULT`, because providers require a result.
@@ -202,7 +208,11 @@ def _paired(
         for call in message.tool_calls:
             result = results.get(call.id)
             content = NO_RESULT if result is None else result.content
-            yield {"role": "tool", "content": content, "tool_call_id": call.id}
+            yield {
+                "role": "tool",
+                "content": content,
+                "tool_call_id": call.id,
+            }
 
 
 def _chat_message(message: SessionMessage, providers: Collection[str]) -> ChatMessage:
@@ -216,7 +226,10 @@ def _chat_message(message: SessionMessage, providers: Collection[str]) -> ChatMe
     def readable(extra: Mapping[str, object]) -> Mapping[str, object]:
         return {k: v for k, v in extra.items() if is_own or _MARKED.search(json.dumps(v))}
 
-    chat: dict[str, object] = {"role": message.role.value, "content": message.content}
+    chat: dict[str, object] = {
+        "role": message.role.value,
+        "content": message.content,
+    }
     if message.tool_calls:
         chat["content"] = message.content or None
         chat["tool_calls"] = [
@@ -234,7 +247,11 @@ def _chat_call(call: MessageToolCall) -> Mapping[str, object]:
         "name": _NO_NAME.sub("_", call.name)[:_LONGEST_NAME] or "unnamed",
         "arguments": call.arguments if is_sound else json.dumps({"no_json": call.arguments}),
     }
-    return {"id": call.id, "type": "function", "function": function}
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": function,
+    }
 
 
 def provider_of(message: SessionMessage) -> str:
@@ -259,20 +276,30 @@ def find_open_calls(
 
 
 def list_misfits(
-    messages: Sequence[SessionMessage], has: Capabilities, *, tools: bool, target: str
+    messages: Sequence[SessionMessage],
+    has: Capabilities,
+    *,
+    tools: bool,
+    target: str,
 ) -> tuple[str, ...]:
     """Lists why a target cannot continue the conversation. tools: the agent has tools."""
     whole = list_in_context(messages)
     pictures = [message for message in whole if _has_image(message)]
     calls = tools or any(message.tool_calls for message in whole)
     needs = Needs(
-        tools=calls, vision=bool(pictures), approx_input_tokens=estimate_tokens(whole)
+        tools=calls,
+        vision=bool(pictures),
+        approx_input_tokens=estimate_tokens(whole),
     )
     lacks = missing_capabilities(needs, has)
     return tuple(_misfit(lack, target, pictures) for lack in lacks)
 
 
-def _misfit(lack: str, target: str, pictures: Sequence[SessionMessage]) -> str:
+def _misfit(
+    lack: str,
+    target: str,
+    pictures: Sequence[SessionMessage],
+) -> str:
     """Describes a lacking ability for people. pictures: the messages with images."""
     if lack == "vision":
         places = ", ".join(str(message.position) for message in pictures)
@@ -300,7 +327,8 @@ def estimate_tokens(messages: Sequence[SessionMessage]) -> int:
     """Estimates the conversation's tokens: the provider's count of the last answer, plus
     `BYTES_PER_TOKEN` for later messages.
     """
-    counted, since = 0, 0
+    counted = 0
+    since = 0
     for message in messages:
         used = message.usage.input_tokens + message.usage.output_tokens
         counted, since = (used, 0) if used else (counted, since + _bytes(message))

@@ -33,7 +33,12 @@ from harness.agents.message import (
     SessionMessage,
 )
 from harness.agents.records import Agents, SessionMessages, Sessions
-from harness.agents.turn import ModelCallAnswer, ModelCallRequest, ModelCalls, OnPiece
+from harness.agents.turn import (
+    ModelCallAnswer,
+    ModelCallRequest,
+    ModelCalls,
+    OnPiece,
+)
 from harness.evals.month_spending import SpendingPurpose
 from harness.evals.spending_meter import SpendingMeter, StoredSpending
 from harness.frame.errors import (
@@ -49,7 +54,12 @@ from harness.frame.errors import (
 )
 from harness.frame.records.transaction import Transaction
 from harness.providers.records import Providers
-from harness.providers.target import ModelFigures, Provider, Target, find_price
+from harness.providers.target import (
+    ModelFigures,
+    Provider,
+    Target,
+    find_price,
+)
 from harness.registry import named_models, provider_secrets
 from harness.routes import scorecard
 from harness.routing.agent import (
@@ -122,11 +132,13 @@ def find_models(
             stored = SessionMessages(tx).list(session.id)
         new = SessionMessage("", 0, "", incoming.role, ctx.clock.now(), incoming.content)
         found = auto.find(ctx, agent, route, (*stored, new))
-        chosen, reason = found.chosen, f"{found.chosen.name}: {found.reason}"
+        chosen = found.chosen
+        reason = f"{found.chosen.name}: {found.reason}"
         first = "" if chosen.target == route.incumbent else chosen.target
         return replace(model, target=first, reason=reason)
 
-    primary, fallback = find(session.model), None
+    primary = find(session.model)
+    fallback = None
     # The session's model can answer without the fallback. If that model fails, the client gets
     # the error of that model.
     with suppress(SwapgateError):
@@ -136,7 +148,11 @@ def find_models(
 
 
 def _find_literal(
-    ctx: Context, tx: Transaction, choice: ModelChoice, agent: Agent, session: AgentSession
+    ctx: Context,
+    tx: Transaction,
+    choice: ModelChoice,
+    agent: Agent,
+    session: AgentSession,
 ) -> CallableModel:
     """Uses the grant of the session, or after an approval of sub-tasks its parent's."""
     own = agents.find_grant(ctx, tx, agent.id, session.id, choice.target)
@@ -149,12 +165,23 @@ def _find_literal(
         )
     check_target_data_class(ctx, agent.data_class, Routing(tx).targets()[grant.target])
     route = literal_route_name(choice.target)
-    return CallableModel(choice.text, route, grant=grant.id, granted_to=grant.session)
+    return CallableModel(
+        choice.text,
+        route,
+        grant=grant.id,
+        granted_to=grant.session,
+    )
 
 
 # A provider charges nothing for these failures. After any other failure, such as a broken
 # stream, the provider may have generated any number of tokens.
-_FREE: Final = (CallLimited, CallRefused, InputError, KeyRefused, NobodyAnswered)
+_FREE: Final = (
+    CallLimited,
+    CallRefused,
+    InputError,
+    KeyRefused,
+    NobodyAnswered,
+)
 IMAGE_TOKENS: Final = 2_000  # estimate for an image
 LONG_ANSWER: Final = 32_768  # tokens of an answer of unknown length
 
@@ -165,7 +192,8 @@ class PaidCalls:
     """
 
     def __init__(self, ctx: Context, calls: ModelCalls) -> None:
-        self._ctx, self._calls = ctx, calls
+        self._ctx = ctx
+        self._calls = calls
         self.meter = SpendingMeter(StoredSpending(ctx.store), ctx.clock, SpendingPurpose.AGENTS)
 
     async def ask(
@@ -180,7 +208,8 @@ class PaidCalls:
         Charges an interrupted call, or an answer without a token count, as a long answer of the
         most expensive target. Otherwise clients could evade the cap.
         """
-        used, charged = MessageUsage(_input_tokens(request), LONG_ANSWER), targets
+        used = MessageUsage(_input_tokens(request), LONG_ANSWER)
+        charged = targets
         try:
             answer = await self._calls.ask(request, on_piece)
             charged = [answer.served.target]
@@ -248,7 +277,8 @@ MOST_MODELS: Final = 100  # limited, because each further step of the turn pays 
 
 class SwitchToolAnswer(BaseModel):
     model_config = ConfigDict(
-        alias_generator=AliasGenerator(serialization_alias=to_camel), frozen=True
+        alias_generator=AliasGenerator(serialization_alias=to_camel),
+        frozen=True,
     )
 
 
@@ -329,7 +359,11 @@ def describe_unchecked(ctx: Context, choices: Iterable[ModelChoice]) -> list[str
         return [note for note in notes if note]
 
 
-def list_for_session(ctx: Context, session: str, words: str) -> SwitchModelAnswer:
+def list_for_session(
+    ctx: Context,
+    session: str,
+    words: str,
+) -> SwitchModelAnswer:
     """Lists the models for a session's agent: the routes are those that the agent's key may
     use.
     """
@@ -338,7 +372,11 @@ def list_for_session(ctx: Context, session: str, words: str) -> SwitchModelAnswe
     return list_available(ctx, opened, words)
 
 
-def list_available(ctx: Context, opened: frozenset[str], words: str) -> SwitchModelAnswer:
+def list_available(
+    ctx: Context,
+    opened: frozenset[str],
+    words: str,
+) -> SwitchModelAnswer:
     """Lists the routes, and the models of providers with a key, evenly across providers.
 
     opened: the routes that the caller may see; empty for all.
@@ -346,7 +384,8 @@ def list_available(ctx: Context, opened: frozenset[str], words: str) -> SwitchMo
     """
     needed = words.lower().split()
     with ctx.store.read() as tx:
-        routes, providers = Routing(tx).table().routes, Providers(tx).all()
+        routes = Routing(tx).table().routes
+        providers = Providers(tx).all()
         usable = sorted(provider_secrets.find_usable(ctx, tx))
         verdicts = _newest_verdicts(tx)
         listed = {(m.provider, m.model): m.found_at for m in named_models.read_lists(tx)}
@@ -357,7 +396,8 @@ def list_available(ctx: Context, opened: frozenset[str], words: str) -> SwitchMo
         if provider not in fits or not all(word in name.lower() for word in needed):
             continue
         can = named_models.model_capabilities(ctx, providers[provider], model)
-        target, price = Target(provider, model).id, entry.price
+        target = Target(provider, model).id
+        price = entry.price
         found_at = listed.get((provider, model))
         answer = ListedModelAnswer(
             model=name,
@@ -385,7 +425,11 @@ def list_available(ctx: Context, opened: frozenset[str], words: str) -> SwitchMo
                 source="listed" if name in has_list else "catalogue",
                 models=len(fits[name]),
                 shown=shown[name],
-                note=_note(name, len(fits[name]) - shown[name], has_list=name in has_list),
+                note=_note(
+                    name,
+                    len(fits[name]) - shown[name],
+                    has_list=name in has_list,
+                ),
             )
             for name in usable
         ],
@@ -393,7 +437,12 @@ def list_available(ctx: Context, opened: frozenset[str], words: str) -> SwitchMo
     )
 
 
-def _note(provider: str, rest: int, *, has_list: bool) -> str | None:
+def _note(
+    provider: str,
+    rest: int,
+    *,
+    has_list: bool,
+) -> str | None:
     if rest:
         return f"{rest} more: give {provider} and words of the name as `model`"
     if not has_list:
@@ -401,7 +450,12 @@ def _note(provider: str, rest: int, *, has_list: bool) -> str | None:
     return None
 
 
-def load_figures(ctx: Context, tx: Transaction, target: Target, name: str = "") -> ModelFigures:
+def load_figures(
+    ctx: Context,
+    tx: Transaction,
+    target: Target,
+    name: str = "",
+) -> ModelFigures:
     """Loads a target's figures. name: the name to show; empty for the target's own."""
     provider = Providers(tx).all().get(target.provider)
     if provider is None:

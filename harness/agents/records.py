@@ -13,7 +13,12 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from harness.agents.message import IdempotencyKey, MessageRole, MessageState, SessionMessage
+from harness.agents.message import (
+    IdempotencyKey,
+    MessageRole,
+    MessageState,
+    SessionMessage,
+)
 from harness.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.frame.errors import StaleWrite
 from harness.frame.pagination import FIRST_PAGE, Page, PageRequest
@@ -27,10 +32,22 @@ from harness.frame.records.columns import (
     text,
 )
 from harness.frame.records.record import record
-from harness.frame.records.repository import Column, Order, PageReader, Records, given
+from harness.frame.records.repository import (
+    Column,
+    Order,
+    PageReader,
+    Records,
+    given,
+)
 from harness.frame.records.signed_tables import decide_by, sign_rows_of
 from harness.providers.records import target
-from harness.routing.agent import Agent, AgentGrant, AgentSession, GrantKind, SessionState
+from harness.routing.agent import (
+    Agent,
+    AgentGrant,
+    AgentSession,
+    GrantKind,
+    SessionState,
+)
 
 # A deleted agent's row stays while a session, grant or switch request names it. owner_key is
 # not a foreign key, so that an admin can delete a forged key and keep its conversations.
@@ -39,7 +56,12 @@ AGENT: Final = record(
     "agent",
     not_blank("name"),
     sa.Index("ix_agent_owner_key", "owner_key", "created_at", "id"),
-    index_where("ix_agent_created_at", sa.text("deleted_at IS NULL"), "created_at", "id"),
+    index_where(
+        "ix_agent_created_at",
+        sa.text("deleted_at IS NULL"),
+        "created_at",
+        "id",
+    ),
 )
 
 agent = AGENT.table
@@ -56,7 +78,8 @@ AGENT_SWITCH: Final = record(
         name="decided_by_whom",
     ),
     sa.CheckConstraint(
-        "state <> 'approved' OR decided_at < expires_at", name="approved_in_time"
+        "state <> 'approved' OR decided_at < expires_at",
+        name="approved_in_time",
     ),
     sa.Index("ix_agent_switch_session", "session", "asked_at"),
     sa.Index("ix_agent_switch_asked_at", "asked_at", "id"),
@@ -76,13 +99,20 @@ AGENT_GRANT: Final = record(
     not_blank("reason"),
     one_of("kind", GrantKind),
     sa.CheckConstraint("expires_at > created_at", name="expires_later"),
-    sa.CheckConstraint("(kind = 'switch') = (request IS NOT NULL)", name="request_of_a_switch"),
+    sa.CheckConstraint(
+        "(kind = 'switch') = (request IS NOT NULL)",
+        name="request_of_a_switch",
+    ),
     sa.CheckConstraint("(kind = 'switch') = (session <> '')", name="session_of_a_switch"),
     sa.UniqueConstraint("request", "target"),
     sa.Index("ix_agent_grant_agent", "agent", "created_at"),
     sa.Index("ix_agent_grant_created_at", "created_at", "id"),
     index_where("ix_agent_grant_valid", sa.text("revoked_at IS NULL"), "expires_at"),
-    refers={"agent": agent, "target": target, "request": agent_switch},
+    refers={
+        "agent": agent,
+        "target": target,
+        "request": agent_switch,
+    },
     signed=True,
 )
 
@@ -158,7 +188,13 @@ class SwitchRequests(Records[ModelSwitchRequest]):
 
     def decide(self, decided: ModelSwitchRequest) -> None:
         """Stores a decision; an approval's grants are stored before it."""
-        names = ("state", "decided_at", "decided_by", "decided_with", "decision_reason")
+        names = (
+            "state",
+            "decided_at",
+            "decided_by",
+            "decided_with",
+            "decision_reason",
+        )
         self._change(self._is(decided.id), **self.record.only(decided, *names))
 
     def of_session(self, session: str) -> Sequence[ModelSwitchRequest]:
@@ -177,7 +213,11 @@ class SwitchRequests(Records[ModelSwitchRequest]):
         """Removes the texts of a deleted session's decided requests. The decisions stay for the
         audit.
         """
-        blank = {"model_requested": "", "reason": "", "facts": []}
+        blank = {
+            "model_requested": "",
+            "reason": "",
+            "facts": [],
+        }
         self._change(agent_switch.c.session == session, ~IS_PENDING, **blank)
 
 
@@ -227,7 +267,13 @@ class Sessions(Records[AgentSession]):
         names = ("turn", "owner", "lease_until", "last_at")
         self._change(self._is(known.id), **self.record.only(known, *names))
 
-    def renew(self, turn: str, *, owner: str, until: datetime) -> bool:
+    def renew(
+        self,
+        turn: str,
+        *,
+        owner: str,
+        until: datetime,
+    ) -> bool:
         """Renews a lease; returns False if the turn has ended or has another owner."""
         own = (agent_session.c.turn == turn, agent_session.c.owner == owner)
         return self._change(*own, lease_until=until) == 1
@@ -237,11 +283,21 @@ class Sessions(Records[AgentSession]):
         by_lease = (agent_session.c.lease_until, agent_session.c.id)
         return self._all(self._select(agent_session.c.turn != "").order_by(*by_lease))
 
-    def charge(self, id_: str, cost_usd: float, now: datetime) -> None:
+    def charge(
+        self,
+        id_: str,
+        cost_usd: float,
+        now: datetime,
+    ) -> None:
         """Adds a cost to an open session. A closed session stays unchanged."""
         # The database adds the cost, because the children of a parent charge it in parallel.
         cost = agent_session.c.cost_usd + cost_usd
-        self._change(self._is(id_), IS_OPEN, cost_usd=cost, last_at=now)
+        self._change(
+            self._is(id_),
+            IS_OPEN,
+            cost_usd=cost,
+            last_at=now,
+        )
 
     def open_ids(self, agent: str) -> Sequence[str]:
         return self._ids(agent_session.c.agent == agent, IS_OPEN)
@@ -254,7 +310,8 @@ class Sessions(Records[AgentSession]):
         in this order breaks no foreign key.
         """
         return self._ids(
-            agent_session.c.user_id == user_id, order=(agent_session.c.parent.is_(None),)
+            agent_session.c.user_id == user_id,
+            order=(agent_session.c.parent.is_(None),),
         )
 
     def idle_since(self, before: datetime, *, limit: int) -> Sequence[str]:
@@ -298,17 +355,37 @@ class SessionMessages(Records[SessionMessage]):
 
     def find_sent(self, session: str, sent: IdempotencyKey) -> SessionMessage | None:
         """Finds the message with the client's key."""
-        own = (agent_message.c.client == sent.client, agent_message.c.key == sent.key)
+        own = (
+            agent_message.c.client == sent.client,
+            agent_message.c.key == sent.key,
+        )
         return self._first(self._select(agent_message.c.session == session, *own))
 
-    def move(self, session: str, turn: str, *, to: str) -> None:
+    def move(
+        self,
+        session: str,
+        turn: str,
+        *,
+        to: str,
+    ) -> None:
         """Moves the messages of an interrupted turn to the turn that continues it."""
-        own = (agent_message.c.session == session, agent_message.c.turn == turn)
+        own = (
+            agent_message.c.session == session,
+            agent_message.c.turn == turn,
+        )
         self._change(*own, turn=to)
 
-    def keep(self, session: str, turn: str, answer: str) -> None:
+    def keep(
+        self,
+        session: str,
+        turn: str,
+        answer: str,
+    ) -> None:
         """Stores the answer for repetitions of the turn's idempotency key."""
-        own = (agent_message.c.session == session, agent_message.c.turn == turn)
+        own = (
+            agent_message.c.session == session,
+            agent_message.c.turn == turn,
+        )
         self._change(*own, agent_message.c.key != "", kept=answer)
 
     def end(self, message: SessionMessage) -> None:
@@ -345,7 +422,10 @@ class AgentListings(PageReader):
     """
 
     def agents(
-        self, page_request: PageRequest = FIRST_PAGE, *, owner_key: str | None = None
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        owner_key: str | None = None,
     ) -> Page[Agent]:
         """Pages agents that are not deleted. owner_key: None for all, empty for agents without
         a key.
@@ -391,7 +471,10 @@ class AgentListings(PageReader):
         return self.page(AGENT_SWITCH, NEWEST_REQUESTS, page_request, own, pending)
 
     def agent_grants(
-        self, page_request: PageRequest = FIRST_PAGE, *, agent: str | None = None
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        agent: str | None = None,
     ) -> Page[AgentGrant]:
         own = given(agent_grant.c.agent, agent)
         return self.page(AGENT_GRANT, NEWEST_GRANTS, page_request, own)

@@ -38,7 +38,12 @@ from harness.agents.sub_task import (
 from harness.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.agents.turn import ToolCaller
 from harness.agents.turn_runner import TurnRunner
-from harness.frame.errors import Conflict, InputError, NotAllowed, SwapgateError
+from harness.frame.errors import (
+    Conflict,
+    InputError,
+    NotAllowed,
+    SwapgateError,
+)
 from harness.frame.records.transaction import Transaction
 from harness.routing.agent import SPAWN, AgentSession, ModelChoice
 from harness.routing.context import Context
@@ -78,7 +83,8 @@ class Spawner:
     """
 
     def __init__(self, ctx: Context, turns: TurnRunner) -> None:
-        self._ctx, self._turns = ctx, turns
+        self._ctx = ctx
+        self._turns = turns
         self._limits = ctx.agents.spawn
         self._gathering: dict[str, SpawnSet] = {}  # by session; later calls join the set
         self._under_way: Counter[str] = Counter()  # number of sub-tasks, by session
@@ -102,7 +108,8 @@ class Spawner:
 
         Raises InputError, NotAllowed, NotFound, Conflict for too many sub-tasks at once.
         """
-        call, session = SpawnCall(given.sub_tasks), caller.session
+        call = SpawnCall(given.sub_tasks)
+        session = caller.session
         self._require_room(len(call.tasks), session)
         self._under_way[session] += len(call.tasks)
         try:
@@ -115,7 +122,8 @@ class Spawner:
         """Raises InputError for a call that is too large by itself, Conflict for too many at
         once.
         """
-        most, under_way = self._limits.max_tasks, self._under_way[session]
+        most = self._limits.max_tasks
+        under_way = self._under_way[session]
         if count > most:
             raise InputError(f"tasks: there are {count}, and one call may have {most}")
         if count + under_way > most:
@@ -125,7 +133,10 @@ class Spawner:
             )
 
     async def _spawn(
-        self, call: SpawnCall, wait_s: float | None, caller: ToolCaller
+        self,
+        call: SpawnCall,
+        wait_s: float | None,
+        caller: ToolCaller,
     ) -> ToolAnswer:
         """Waits for the set's plan and for a person's decision, if one is needed; then runs the
         tasks.
@@ -145,7 +156,9 @@ class Spawner:
             patience_s = left.timeout_s * SHARE_OF_WAIT if caller.is_in_turn else inf
             began_s = self._ctx.clock.monotonic()
             request = await switches.wait_for_decision(
-                self._ctx, request.id, min(patience_s, inf if wait_s is None else wait_s)
+                self._ctx,
+                request.id,
+                min(patience_s, inf if wait_s is None else wait_s),
             )
             state = request.state_at(self._ctx.clock.now())
             if state is not SwitchState.APPROVED:
@@ -163,7 +176,12 @@ class Spawner:
         together.calls.append(call)
         return together
 
-    def _leave(self, session: str, together: SpawnSet, call: SpawnCall) -> None:
+    def _leave(
+        self,
+        session: str,
+        together: SpawnSet,
+        call: SpawnCall,
+    ) -> None:
         """Takes a call out of its set; without calls, nobody needs the plan."""
         together.calls.remove(call)
         if not together.calls and not together.planned.done():
@@ -230,12 +248,21 @@ class Spawner:
                 if model.is_literal and not self._is_granted(tx, parent, model)
             ]
 
-    def _is_granted(self, tx: Transaction, parent: AgentSession, choice: ModelChoice) -> bool:
+    def _is_granted(
+        self,
+        tx: Transaction,
+        parent: AgentSession,
+        choice: ModelChoice,
+    ) -> bool:
         found = agents.find_grant(self._ctx, tx, parent.agent, parent.id, choice.target)
         return found is not None
 
     async def _run_tasks(
-        self, call: SpawnCall, session: str, left: TurnBounds, count: int
+        self,
+        call: SpawnCall,
+        session: str,
+        left: TurnBounds,
+        count: int,
     ) -> ToolAnswer:
         """Runs the call's sub-tasks. count: number of sub-tasks that share `left`."""
         client, children = await run_unit(lambda: self._open(session, call.models))

@@ -9,14 +9,19 @@ from pydantic import Field, StringConstraints, model_validator
 from harness.agents.built_in_tools import ToolArguments
 from harness.agents.conversation import TurnOutcome
 from harness.agents.message import FREE, MessageUsage
-from harness.agents.switch_request import ModelSwitchRequest, SwitchState, decision_text
+from harness.agents.switch_request import (
+    ModelSwitchRequest,
+    SwitchState,
+    decision_text,
+)
 from harness.routing.agent import AgentSession
 from harness.routing.settings import TurnBounds
 
 SHARE_OF_TIME: Final = 0.8  # the parent's turn needs the rest for its own answer
 
 TaskText = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000)
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000),
 ]
 ModelName = Annotated[str, Field(max_length=300)]
 MODEL_HELP: Final = "a route or another model; without it, this conversation's model answers"
@@ -30,11 +35,13 @@ class SubTask(ToolArguments):
 
 class SpawnArguments(ToolArguments):
     task: TaskText | None = Field(
-        default=None, description="the sub-task, with everything that it needs to know"
+        default=None,
+        description="the sub-task, with everything that it needs to know",
     )
     model: ModelName | None = Field(default=None, description=f"of `task`: {MODEL_HELP}")
     tasks: Annotated[list[SubTask], Field(min_length=1)] | None = Field(
-        default=None, description="instead of `task` and `model`: several sub-tasks"
+        default=None,
+        description="instead of `task` and `model`: several sub-tasks",
     )
     wait_s: float | None = Field(
         default=None,
@@ -70,7 +77,11 @@ class SubTaskResult:
     usage: MessageUsage = FREE
 
 
-def share_bounds(left: TurnBounds, usd: float, count: int) -> TurnBounds:
+def share_bounds(
+    left: TurnBounds,
+    usd: float,
+    count: int,
+) -> TurnBounds:
     """Returns the bounds of each of `count` sub-tasks. left: the rest of the parent's budget.
     usd: for all sub-tasks together.
     """
@@ -93,10 +104,18 @@ def describe_missing_approval(request: ModelSwitchRequest, state: SwitchState) -
             "next": "continue without the answers, or call again with the same tasks after the "
             "approval",
         }
-    return {"status": state.value, "message": decision_text(request, state), **answer}
+    return {
+        "status": state.value,
+        "message": decision_text(request, state),
+        **answer,
+    }
 
 
-def failed_result(child: AgentSession, reason: str, code: str = "") -> SubTaskResult:
+def failed_result(
+    child: AgentSession,
+    reason: str,
+    code: str = "",
+) -> SubTaskResult:
     """Describes a sub-task without an answer. code: the error's code, which tells an
     interruption.
     """
@@ -104,12 +123,22 @@ def failed_result(child: AgentSession, reason: str, code: str = "") -> SubTaskRe
     return SubTaskResult(status, child.model.text, child.id, error=reason)
 
 
-def read_outcome(child: AgentSession, outcome: TurnOutcome, most: int) -> SubTaskResult:
+def read_outcome(
+    child: AgentSession,
+    outcome: TurnOutcome,
+    most: int,
+) -> SubTaskResult:
     """Summarizes a sub-task's outcome. most: characters of the answer."""
     if (error := outcome.error) is not None:
         return replace(failed_result(child, str(error), error.code), usage=outcome.usage)
     answer = str(outcome.message.content)
-    model, is_cut = child.model.text, len(answer) > most
+    model = child.model.text
+    is_cut = len(answer) > most
     return SubTaskResult(
-        "done", model, child.id, answer[:most], is_cut=is_cut, usage=outcome.usage
+        "done",
+        model,
+        child.id,
+        answer[:most],
+        is_cut=is_cut,
+        usage=outcome.usage,
     )

@@ -69,11 +69,20 @@ class ModelSwitchRequest:
     @property
     def hash(self) -> str:
         """Hash of everything that the request shows. Approvals are bound to it."""
-        return digest([
-            self.id, self.agent, self.session, self.model_requested, list(self.targets),
-            self.reason, self.for_children, self.asked_at.isoformat(),
-            self.expires_at.isoformat(), list(self.facts),
-        ])  # fmt: skip
+        return digest(
+            [
+                self.id,
+                self.agent,
+                self.session,
+                self.model_requested,
+                list(self.targets),
+                self.reason,
+                self.for_children,
+                self.asked_at.isoformat(),
+                self.expires_at.isoformat(),
+                list(self.facts),
+            ]
+        )
 
     def state_at(self, now: datetime) -> SwitchState:
         """Returns the state at that time: an overdue request is expired before the database
@@ -83,7 +92,11 @@ class ModelSwitchRequest:
         return SwitchState.EXPIRED if is_over else self.state
 
     def end(
-        self, state: SwitchState, now: datetime, reason: str, actor: Actor | None = None
+        self,
+        state: SwitchState,
+        now: datetime,
+        reason: str,
+        actor: Actor | None = None,
     ) -> "ModelSwitchRequest":
         """Returns the decided request. actor: None if no person decided."""
         return replace(

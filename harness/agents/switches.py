@@ -16,9 +16,19 @@ from operator import attrgetter
 from typing import Final
 
 from harness.agents import agents
-from harness.agents.message import MessageRole, SessionMessage, list_misfits, list_omissions
+from harness.agents.message import (
+    MessageRole,
+    SessionMessage,
+    list_misfits,
+    list_omissions,
+)
 from harness.agents.models import load_figures
-from harness.agents.records import Agents, SessionMessages, Sessions, SwitchRequests
+from harness.agents.records import (
+    Agents,
+    SessionMessages,
+    Sessions,
+    SwitchRequests,
+)
 from harness.agents.switch_request import (
     ModelSwitchRequest,
     SwitchState,
@@ -81,7 +91,10 @@ def request_switch(
         asking = Sessions(tx).get(session)
         asking.require_open()
         if not tasks and models[0].means(asking.model):
-            raise Conflict(f"the session is on {asking.model.text} already", code="same_model")
+            raise Conflict(
+                f"the session is on {asking.model.text} already",
+                code="same_model",
+            )
         for other in waiting:
             if _asks_the_same(other, request):
                 return other
@@ -151,7 +164,11 @@ def _prepare(
     return request
 
 
-def _figures_now(ctx: Context, tx: Transaction, model: ModelChoice) -> ModelFigures:
+def _figures_now(
+    ctx: Context,
+    tx: Transaction,
+    model: ModelChoice,
+) -> ModelFigures:
     """Loads the figures of the session's model; of a route, those of its incumbent."""
     if model.is_literal:
         return load_figures(ctx, tx, Target.from_name(model.target))
@@ -162,7 +179,12 @@ def _figures_now(ctx: Context, tx: Transaction, model: ModelChoice) -> ModelFigu
     return load_figures(ctx, tx, incumbent, f"{model.text} ({incumbent.name})")
 
 
-def _wanted_target(ctx: Context, tx: Transaction, agent: Agent, model: ModelChoice) -> Target:
+def _wanted_target(
+    ctx: Context,
+    tx: Transaction,
+    agent: Agent,
+    model: ModelChoice,
+) -> Target:
     """Finds the target that a request asks for; of a route, the incumbent.
 
     Raises NotAllowed for data that it may not see and for a route that the key may not use,
@@ -190,13 +212,20 @@ def _require_fit(
     misfits: list[str] = []
     for target in targets_requested:
         has = model_capabilities(ctx, targets.provider_of(tx, target), target.model)
-        misfits += list_misfits(messages, has, tools=bool(agent.tools), target=target.name)
+        misfits += list_misfits(
+            messages,
+            has,
+            tools=bool(agent.tools),
+            target=target.name,
+        )
     if misfits:
         raise InputError(f"model: {'; '.join(misfits)}", code="model_unfit")
 
 
 def _require_not_rejected(
-    tx: Transaction, request: ModelSwitchRequest, messages: Sequence[SessionMessage]
+    tx: Transaction,
+    request: ModelSwitchRequest,
+    messages: Sequence[SessionMessage],
 ) -> None:
     """After a rejection, an agent may ask again only after its user's next message."""
     users = [m.created_at for m in messages if m.role is MessageRole.USER]
@@ -223,7 +252,12 @@ def load_switch(ctx: Context, id_: str) -> ModelSwitchRequest:
 
 
 def approve_switch(
-    ctx: Context, actor: Actor, id_: str, reason: str = "", *, fingerprint: str = ""
+    ctx: Context,
+    actor: Actor,
+    id_: str,
+    reason: str = "",
+    *,
+    fingerprint: str = "",
 ) -> ModelSwitchRequest:
     """Switches the session to the model from its next message on, or grants the sub-tasks their
     models. fingerprint: the hash of the request that the approver saw; empty for no check.
@@ -239,7 +273,8 @@ def approve_switch(
         session.require_open()
         agent = Agents(tx).get(request.agent)
         # Without the agent's words, because the grant outlives the transcript.
-        kind, why = GrantKind.SWITCH, f"switch request {id_} was approved"
+        kind = GrantKind.SWITCH
+        why = f"switch request {id_} was approved"
         for target in request.targets:
             agents.grant_literal(ctx, tx, actor, agent, target, kind, why, request=request)
         decided = _decide(ctx, tx, actor, request, SwitchState.APPROVED, reason)
@@ -247,14 +282,23 @@ def approve_switch(
             model = _approved_model(tx, request)
             target_requested = _wanted_target(ctx, tx, agent, model)
             _require_fit(
-                ctx, tx, agent, SessionMessages(tx).list(session.id), [target_requested]
+                ctx,
+                tx,
+                agent,
+                SessionMessages(tx).list(session.id),
+                [target_requested],
             )
             Sessions(tx).save(replace(session, model=model))
     return decided
 
 
 def reject_switch(
-    ctx: Context, actor: Actor, id_: str, reason: str = "", *, fingerprint: str = ""
+    ctx: Context,
+    actor: Actor,
+    id_: str,
+    reason: str = "",
+    *,
+    fingerprint: str = "",
 ) -> ModelSwitchRequest:
     """Rejects a request: the session keeps its model. Raises as `approve_switch`."""
     with _deciding(ctx, actor, id_, fingerprint) as (tx, request):
@@ -263,7 +307,10 @@ def reject_switch(
 
 @contextmanager
 def _deciding(
-    ctx: Context, actor: Actor, id_: str, fingerprint: str
+    ctx: Context,
+    actor: Actor,
+    id_: str,
+    fingerprint: str,
 ) -> Iterator[tuple[Transaction, ModelSwitchRequest]]:
     """Opens the transaction in which a person decides a pending request."""
     actor.require(Role.APPROVER)
@@ -345,7 +392,11 @@ def _decide(
     return decided
 
 
-async def wait_for_decision(ctx: Context, id_: str, wait_s: float) -> ModelSwitchRequest:
+async def wait_for_decision(
+    ctx: Context,
+    id_: str,
+    wait_s: float,
+) -> ModelSwitchRequest:
     """Returns the request once it is decided, or after `wait_s` as it is."""
     until = ctx.clock.monotonic() + wait_s
     while True:
@@ -383,7 +434,11 @@ def view_switch(ctx: Context, request: ModelSwitchRequest) -> SwitchRequestView:
     )
 
 
-def list_notes(ctx: Context, session: str, since: datetime) -> Sequence[str]:
+def list_notes(
+    ctx: Context,
+    session: str,
+    since: datetime,
+) -> Sequence[str]:
     """Describes the decisions since that time about the session's requests, for its agent."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:

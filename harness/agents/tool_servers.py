@@ -12,7 +12,13 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -21,10 +27,21 @@ import httpx2
 import structlog
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult, TextContent, Tool
+from mcp_types import (
+    CallToolRequest,
+    CallToolRequestParams,
+    CallToolResult,
+    TextContent,
+    Tool,
+)
 
 from harness.agents.message import MessageToolCall
-from harness.agents.turn import OfferedTool, ToolCaller, ToolResult, no_such_tool
+from harness.agents.turn import (
+    OfferedTool,
+    ToolCaller,
+    ToolResult,
+    no_such_tool,
+)
 from harness.frame.errors import ToolServerFailed
 from harness.frame.matching import schema_fault
 from harness.providers.api_base_rules import may_connect
@@ -62,7 +79,9 @@ class ToolServers:
         environ: Mapping[str, str],
         monotonic: Callable[[], float],
     ) -> None:
-        self._servers, self._environ, self._monotonic = servers, environ, monotonic
+        self._servers = servers
+        self._environ = environ
+        self._monotonic = monotonic
         self._offered: dict[str, tuple[str, Tool]] = {}  # server and tool, by function's name
         self._lists: dict[str, tuple[float, Sequence[Tool]]] = {}  # time and tools, by server
 
@@ -97,15 +116,20 @@ class ToolServers:
 
         try:
             result = await self._ask(server, ask, caller.left.timeout_s)
-            text, is_error = _text(result), bool(result.is_error)
+            text = _text(result)
+            is_error = bool(result.is_error)
             if is_error:
                 text = text or "the tool failed without a reason"
         except ToolServerFailed as error:
-            text, is_error = str(error), True
+            text = str(error)
+            is_error = True
         return ToolResult(call.id, self._without_secrets(server, text), is_error=is_error)
 
     async def _ask(
-        self, server: str, question: Callable[[Client], Awaitable[T]], timeout_s: float
+        self,
+        server: str,
+        question: Callable[[Client], Awaitable[T]],
+        timeout_s: float,
     ) -> T:
         """Runs a call in a new MCP session. Raises ToolServerFailed."""
         try:
@@ -141,7 +165,12 @@ class ToolServers:
         name = f"{server}__{tool.name}"
         other, its = self._offered.setdefault(name, (server, tool))
         if len(name) > MAX_NAME or (other, its.name) != (server, tool.name):
-            log.warning("tool_left_out", server=server, tool=tool.name, reason="its name")
+            log.warning(
+                "tool_left_out",
+                server=server,
+                tool=tool.name,
+                reason="its name",
+            )
             return None
         announced = json.dumps([tool.description, tool.input_schema], ensure_ascii=False)
         if announced != self._without_secrets(server, announced):
@@ -179,7 +208,9 @@ async def _open(server: ToolServer, environ: Mapping[str, str]) -> AsyncIterator
     async with (
         client,
         streamable_http_client(
-            server.url, http_client=client, max_sse_event_size=MAX_MESSAGE_BYTES
+            server.url,
+            http_client=client,
+            max_sse_event_size=MAX_MESSAGE_BYTES,
         ) as streams,
     ):
         yield streams
@@ -205,7 +236,11 @@ class _GuardedTransport(httpx2.AsyncHTTPTransport):
         return answer
 
 
-async def _check_peer(host: str, event: str, values: Mapping[str, Any]) -> None:
+async def _check_peer(
+    host: str,
+    event: str,
+    values: Mapping[str, Any],
+) -> None:
     """Checks the address of each new connection before the request is sent, because a name may
     resolve to another address each time. The library calls this.
     """
@@ -246,7 +281,12 @@ async def _list(server: str, client: Client) -> Sequence[Tool]:
         if not fault and len(tools) == MAX_TOOLS:
             fault = f"there are more than {MAX_TOOLS}"
         if fault:
-            log.warning("tool_left_out", server=server, tool=tool.name[:64], reason=fault)
+            log.warning(
+                "tool_left_out",
+                server=server,
+                tool=tool.name[:64],
+                reason=fault,
+            )
         else:
             tools.setdefault(tool.name, tool)
     return tuple(tools.values())

@@ -149,16 +149,22 @@ class TurnBudget:
 
     def require_left(self, now_s: float) -> None:
         """Checks the bounds. Raises CallFailed if one is used up."""
-        bounds, left = self.bounds, self.left(now_s)
+        bounds = self.bounds
+        left = self.left(now_s)
         for is_left, reason in (
             (left.max_steps, f"{bounds.max_steps} steps"),
-            (left.max_tokens, f"{bounds.max_tokens} tokens ({self.usage.tokens})"),
+            (
+                left.max_tokens,
+                f"{bounds.max_tokens} tokens ({self.usage.tokens})",
+            ),
             (left.max_usd, f"{bounds.max_usd:g} USD ({self.usd:g})"),
             (left.timeout_s, f"{bounds.timeout_s:g} s"),
         ):
             if not is_left:
                 raise CallFailed(
-                    f"the turn has used up its {reason}", status=422, code=LIMIT_REACHED
+                    f"the turn has used up its {reason}",
+                    status=422,
+                    code=LIMIT_REACHED,
                 )
 
 
@@ -166,7 +172,11 @@ def sort_calls(
     calls: Sequence[MessageToolCall],
     tools: Sequence[OfferedTool],
     most: int = MAX_TOOL_CALLS,
-) -> tuple[tuple[MessageToolCall, ...], tuple[MessageToolCall, ...], tuple[RefusedCall, ...]]:
+) -> tuple[
+    tuple[MessageToolCall, ...],
+    tuple[MessageToolCall, ...],
+    tuple[RefusedCall, ...],
+]:
     """Splits an answer's calls into calls of the server's tools, calls of the client's
     functions, and refused calls. Keeps their order.
     """

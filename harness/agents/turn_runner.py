@@ -34,8 +34,11 @@ class TurnRunner:
         auto: AutoTargets,
     ) -> None:
         """owner: `PLACE#START`. A place has one live process, and each start is unique."""
-        self._ctx, self._calls, self._tools = ctx, PaidCalls(ctx, calls), tools
-        self._owner, self._auto = owner, auto
+        self._ctx = ctx
+        self._calls = PaidCalls(ctx, calls)
+        self._tools = tools
+        self._owner = owner
+        self._auto = auto
         self._runs: dict[str, TurnRun] = {}  # by the turn's id
         self._is_closing = False
 

@@ -21,8 +21,19 @@ from harness.agents.message import (
     SessionMessage,
     find_open_calls,
 )
-from harness.agents.records import Agents, SessionMessages, Sessions, SwitchRequests
-from harness.frame.errors import Conflict, InputError, NotFound, SessionBusy, StaleWrite
+from harness.agents.records import (
+    Agents,
+    SessionMessages,
+    Sessions,
+    SwitchRequests,
+)
+from harness.frame.errors import (
+    Conflict,
+    InputError,
+    NotFound,
+    SessionBusy,
+    StaleWrite,
+)
 from harness.frame.records.transaction import Transaction
 from harness.routing.agent import LEASE, Agent, AgentSession
 from harness.routing.context import Context
@@ -72,16 +83,34 @@ def begin_turn(
                 code="session_busy",
             )
         agent = Agents(tx).get(stored.agent)
-        now, id_ = ctx.clock.now(), ctx.chance.token("tu_")
-        held = replace(stored, turn=id_, owner=owner, lease_until=now + LEASE, last_at=now)
+        now = ctx.clock.now()
+        id_ = ctx.chance.token("tu_")
+        held = replace(
+            stored,
+            turn=id_,
+            owner=owner,
+            lease_until=now + LEASE,
+            last_at=now,
+        )
         Sessions(tx).hold(held)
         messages = SessionMessages(tx).list(session)
         functions = [tool.name for tool in agent.tools if tool.runs_at_client]
         if known is None:
             _check_place(incoming, find_open_calls(messages, functions))
-            given = {"content": incoming.content, "response_to": incoming.response_to}
+            given = {
+                "content": incoming.content,
+                "response_to": incoming.response_to,
+            }
             sent = key or IdempotencyKey()
-            _add(ctx, tx, held, incoming.role, sent=sent, done_at=now, **given)
+            _add(
+                ctx,
+                tx,
+                held,
+                incoming.role,
+                sent=sent,
+                done_at=now,
+                **given,
+            )
         elif messages[-1].turn != known.turn:
             raise Conflict(
                 f"the turn of the idempotency key {known.sent.key!r} was interrupted, and the "
@@ -91,7 +120,12 @@ def begin_turn(
         else:
             SessionMessages(tx).move(session, known.turn, to=id_)
         messages = SessionMessages(tx).list(session)
-        return BegunTurn(agent, held, tuple(messages), find_open_calls(messages, functions))
+        return BegunTurn(
+            agent,
+            held,
+            tuple(messages),
+            find_open_calls(messages, functions),
+        )
 
 
 def _check_place(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall]) -> None:
@@ -116,7 +150,11 @@ def _check_place(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall
 
 
 def _add(
-    ctx: Context, tx: Transaction, session: AgentSession, role: MessageRole, **fields: Any
+    ctx: Context,
+    tx: Transaction,
+    session: AgentSession,
+    role: MessageRole,
+    **fields: Any,
 ) -> SessionMessage:
     """Appends a message to the conversation, at the next position."""
     message = SessionMessage(
@@ -132,14 +170,27 @@ def _add(
     return message
 
 
-def begin_answer(ctx: Context, session: AgentSession, *, model: str) -> SessionMessage:
+def begin_answer(
+    ctx: Context,
+    session: AgentSession,
+    *,
+    model: str,
+) -> SessionMessage:
     """Stores an answer as streaming, before its model is called. model: its name. Raises
     StaleWrite if the turn has ended.
     """
     with ctx.store.write() as tx:
         _require_held(tx, session)
-        served, state = ServedBy(model_requested=model), MessageState.STREAMING
-        return _add(ctx, tx, session, MessageRole.ASSISTANT, state=state, served=served)
+        served = ServedBy(model_requested=model)
+        state = MessageState.STREAMING
+        return _add(
+            ctx,
+            tx,
+            session,
+            MessageRole.ASSISTANT,
+            state=state,
+            served=served,
+        )
 
 
 def record_step(
@@ -159,9 +210,18 @@ def record_step(
     with ctx.store.write() as tx:
         _require_held(tx, session)
         stored = [] if answer is None else [_end_answer(ctx, tx, answer)]
-        now, role = ctx.clock.now(), MessageRole.TOOL
+        now = ctx.clock.now()
+        role = MessageRole.TOOL
         for call, text in results:
-            added = _add(ctx, tx, session, role, content=text, response_to=call, done_at=now)
+            added = _add(
+                ctx,
+                tx,
+                session,
+                role,
+                content=text,
+                response_to=call,
+                done_at=now,
+            )
             stored.append(added)
         if kept is not None:
             SessionMessages(tx).keep(session.id, session.turn, kept)
@@ -169,7 +229,11 @@ def record_step(
         return stored
 
 
-def _end_answer(ctx: Context, tx: Transaction, answer: SessionMessage) -> SessionMessage:
+def _end_answer(
+    ctx: Context,
+    tx: Transaction,
+    answer: SessionMessage,
+) -> SessionMessage:
     """Stores a finished answer, and charges its cost to the session and its parent."""
     now = ctx.clock.now()
     ended = replace(answer, done_at=answer.done_at or now)
@@ -194,7 +258,11 @@ def interrupted(session: AgentSession) -> StaleWrite:
     )
 
 
-def renew(ctx: Context, owner: str, turns: Sequence[str]) -> tuple[str, ...]:
+def renew(
+    ctx: Context,
+    owner: str,
+    turns: Sequence[str],
+) -> tuple[str, ...]:
     """Renews the leases of this process's turns. Returns the turns that it has lost."""
     if not turns:
         return ()
@@ -225,7 +293,11 @@ def interrupt_lapsed(ctx: Context, owner: str) -> int:
     return sum(_interrupt(ctx, session, is_dead) for session in dead)
 
 
-def _interrupt(ctx: Context, session: str, is_over: Callable[[AgentSession], bool]) -> bool:
+def _interrupt(
+    ctx: Context,
+    session: str,
+    is_over: Callable[[AgentSession], bool],
+) -> bool:
     """Ends the session's turn if `is_over`, with its child sessions; returns whether it did so.
     A child session has one turn only, so it is closed.
     """
@@ -245,7 +317,11 @@ def _interrupt(ctx: Context, session: str, is_over: Callable[[AgentSession], boo
         return True
 
 
-def _find_sent(tx: Transaction, session: str, key: IdempotencyKey) -> SessionMessage | None:
+def _find_sent(
+    tx: Transaction,
+    session: str,
+    key: IdempotencyKey,
+) -> SessionMessage | None:
     """Raises Conflict if the key came with another message."""
     known = SessionMessages(tx).find_sent(session, key)
     if known is not None and known.sent.request_hash != key.request_hash:
@@ -257,7 +333,11 @@ def _find_sent(tx: Transaction, session: str, key: IdempotencyKey) -> SessionMes
     return known
 
 
-def load_answer(ctx: Context, session: str, key: IdempotencyKey) -> str:
+def load_answer(
+    ctx: Context,
+    session: str,
+    key: IdempotencyKey,
+) -> str:
     """Loads the stored answer to a key; empty for none. Raises as `begin_turn`."""
     with ctx.store.read() as tx:
         known = _find_sent(tx, session, key)

@@ -14,11 +14,24 @@ from pathlib import Path
 from typing import Final
 
 from harness.agents.auto import AutoTargets
-from harness.agents.built_in_tools import ServerTools, build_credentials_tool, build_switch_tool
-from harness.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
+from harness.agents.built_in_tools import (
+    ServerTools,
+    build_credentials_tool,
+    build_switch_tool,
+)
+from harness.agents.caller import (
+    AGENT_HEADER,
+    AgentCaller,
+    sign_agent_header,
+)
 from harness.agents.message import MessageToolCall, MessageUsage, ServedBy
 from harness.agents.spawner import Spawner
-from harness.agents.turn import AnswerPiece, ModelCallAnswer, ModelCallRequest, OnPiece
+from harness.agents.turn import (
+    AnswerPiece,
+    ModelCallAnswer,
+    ModelCallRequest,
+    OnPiece,
+)
 from harness.agents.turn_runner import TurnRunner
 from harness.app import secret_files
 from harness.app.installation import Installation, open_installation
@@ -32,7 +45,12 @@ from harness.client.types import (
     Message,
     ToolDefinition,
 )
-from harness.frame.errors import CallFailed, CallRefused, NobodyAnswered, RouterUnreachable
+from harness.frame.errors import (
+    CallFailed,
+    CallRefused,
+    NobodyAnswered,
+    RouterUnreachable,
+)
 from harness.frame.ports import Clock
 from harness.frame.runtime import telemetry
 from harness.frame.signing.keyring import KeyPurpose
@@ -60,8 +78,14 @@ class RouterModelCalls:
         *,
         grant_arrives_s: float = GRANT_ARRIVES_S,
     ) -> None:
-        self._channel = HttpChannel(router_url, "", timeout_s=CONNECTION_S, connections=0)
-        self._secret, self._clock = secret, clock
+        self._channel = HttpChannel(
+            router_url,
+            "",
+            timeout_s=CONNECTION_S,
+            connections=0,
+        )
+        self._secret = secret
+        self._clock = clock
         self._grant_arrives_s = grant_arrives_s
 
     async def ask(
@@ -108,7 +132,8 @@ class RouterModelCalls:
                     return await client.complete(completion)
                 async with client.stream(completion) as chunks:
                     async for chunk in chunks:
-                        text, reasoning = _utf8(chunk.text or chunk.refusal), chunk.reasoning
+                        text = _utf8(chunk.text or chunk.refusal)
+                        reasoning = chunk.reasoning
                         if text or reasoning:
                             on_piece(AnswerPiece(text, _utf8(reasoning)))
                     return chunks.response()
@@ -134,12 +159,23 @@ class _SignedChannel:
     """Adds the signed header to each request of one caller."""
 
     def __init__(
-        self, channel: HttpChannel, caller: AgentCaller, secret: bytes, clock: Clock
+        self,
+        channel: HttpChannel,
+        caller: AgentCaller,
+        secret: bytes,
+        clock: Clock,
     ) -> None:
-        self._channel, self._caller = channel, caller
-        self._secret, self._clock = secret, clock
+        self._channel = channel
+        self._caller = caller
+        self._secret = secret
+        self._clock = clock
 
-    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
+    async def post(
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+    ) -> ChannelAnswer:
         # Each attempt needs a new signature, because a signature soon becomes stale.
         now = self._clock.now().timestamp()
         signed = sign_agent_header(self._caller, self._secret, now).decode()
@@ -150,14 +186,22 @@ class _SignedChannel:
 
 
 def _answer(response: CompletionResponse) -> ModelCallAnswer:
-    served, used = response.served, response.usage
+    served = response.served
+    used = response.usage
     return ModelCallAnswer(
         text=_utf8(response.text or response.refusal),
         finish_reason=response.finish_reason,
-        served=ServedBy(route=served.route, target=served.target, request_id=served.request_id),
+        served=ServedBy(
+            route=served.route,
+            target=served.target,
+            request_id=served.request_id,
+        ),
         tool_calls=tuple(
             MessageToolCall(
-                _utf8(call.id), _utf8(call.name), _utf8(call.arguments_text), call.extra
+                _utf8(call.id),
+                _utf8(call.name),
+                _utf8(call.arguments_text),
+                call.extra,
             )
             for call in response.tool_requests
         ),
@@ -193,14 +237,17 @@ class TurnService:
 
     def __init__(self, installation: Installation, *, place: str = "") -> None:
         """place: makes this process's name unique on the machine; by default, the port."""
-        settings, ctx = installation.settings, installation.context
+        settings = installation.settings
+        ctx = installation.context
         self.drain_s = settings.router.drain_s
         servers = None
         if settings.agents.tool_servers:
             from harness.agents.tool_servers import ToolServers  # noqa: PLC0415 - mcp is slow to import
 
             servers = ToolServers(
-                settings.agents.tool_servers, os.environ, installation.clock.monotonic
+                settings.agents.tool_servers,
+                os.environ,
+                installation.clock.monotonic,
             )
         tools = ServerTools([build_switch_tool(ctx), build_credentials_tool(ctx)], servers)
         router_url = settings.agents.router_url or http_url(

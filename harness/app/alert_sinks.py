@@ -17,7 +17,11 @@ from urllib.parse import unquote, urlsplit
 
 from harness.app.secret_files import environment_secret
 from harness.frame.alerts.alert import AlertKind
-from harness.frame.alerts.alert_record import AlertMessage, AlertSettings, AlertSink
+from harness.frame.alerts.alert_record import (
+    AlertMessage,
+    AlertSettings,
+    AlertSink,
+)
 from harness.frame.errors import ConfigError, DeliveryFailed
 from harness.providers.calls.guarded_http import GuardedHttpClient
 
@@ -49,7 +53,11 @@ def webhook_body(message: AlertMessage) -> bytes:
     ).encode()
 
 
-def signature(body: bytes, secret: bytes, at: int) -> str:
+def signature(
+    body: bytes,
+    secret: bytes,
+    at: int,
+) -> str:
     """Signs a webhook's body: `t=…,v1=…`, the seconds since 1970, and the HMAC-SHA-256 of
     `t.body` in hex.
     """
@@ -57,7 +65,13 @@ def signature(body: bytes, secret: bytes, at: int) -> str:
     return f"t={at},v1={mac.hex()}"
 
 
-def post(url: str, secret: bytes, message: AlertMessage, *, timeout_s: float) -> None:
+def post(
+    url: str,
+    secret: bytes,
+    message: AlertMessage,
+    *,
+    timeout_s: float,
+) -> None:
     """Posts an alert to a webhook, signed. Raises DeliveryFailed for every answer but 2xx.
 
     timeout_s: for the whole request.

@@ -49,7 +49,12 @@ class _LogCapture(logging.Handler):
             self.status = found[1]
 
 
-def notify(url: str, message: AlertMessage, *, timeout_s: float) -> None:
+def notify(
+    url: str,
+    message: AlertMessage,
+    *,
+    timeout_s: float,
+) -> None:
     """Sends an alert to the URL's service. Raises DeliveryFailed, with the HTTP status if
     apprise logged one, or for a URL that apprise does not support.
     """

@@ -17,7 +17,11 @@ from evals.suites.request_log import LoggedRequest, RequestLog
 from evals.suites.source_records import SourceFile
 from evals.suites.suite_import import FOLDER, NAME
 from harness.app.installation import Installation
-from harness.frame.config_conversion import ConversionNote, ConversionOutcome, NothingTaken
+from harness.frame.config_conversion import (
+    ConversionNote,
+    ConversionOutcome,
+    NothingTaken,
+)
 from harness.frame.errors import ConfigError, InputError, PatternTooSlow
 from harness.frame.redaction import Redactor
 from harness.operations.captures import (
@@ -26,11 +30,22 @@ from harness.operations.captures import (
     write_export,
 )
 from harness.routes.routes import require_route
-from harness.routing.capture import CapturedRequest, capture_id, find_near_duplicates, user_text
+from harness.routing.capture import (
+    CapturedRequest,
+    capture_id,
+    find_near_duplicates,
+    user_text,
+)
 from router.protocols.transcript import build_transcript
 
 READERS: Final = {"otel": read_spans, "litellm": read_spend_logs}
-_UNREADABLE: Final = (ValueError, TypeError, KeyError, AttributeError, StopIteration)
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    StopIteration,
+)
 _REPEAT: Final = "that repeat another request, or nearly repeat it"
 
 
@@ -45,7 +60,12 @@ class RequestsToLabel:
 
 
 def export_requests(
-    installation: Installation, source: SourceFile, kind: str, *, suite: str, route: str = ""
+    installation: Installation,
+    source: SourceFile,
+    kind: str,
+    *,
+    suite: str,
+    route: str = "",
 ) -> tuple[RequestsToLabel, Sequence[ConversionNote]]:
     """Writes `suites/NAME-to-label.jsonl` beside swapgate.yaml, redacted as captures are.
 
@@ -137,9 +157,16 @@ def _captures(
 
 def _transcript(request: LoggedRequest) -> Mapping[str, Any]:
     """Builds the conversation of a request with its answer, in the API that logged it."""
-    body, answer = json.dumps(request.body), json.dumps(request.answer)
+    body = json.dumps(request.body)
+    answer = json.dumps(request.answer)
     answered = "chat" if "choices" in request.answer else request.endpoint
-    return build_transcript(request.endpoint, body, answer, stream=False, answered=answered)
+    return build_transcript(
+        request.endpoint,
+        body,
+        answer,
+        stream=False,
+        answered=answered,
+    )
 
 
 def _notes(source: SourceFile, log: RequestLog) -> Iterable[ConversionNote]:

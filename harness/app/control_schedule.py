@@ -41,7 +41,12 @@ def control_schedule(installation: Installation) -> "Schedule":
     """
     from harness.evals import drift_monitor  # noqa: PLC0415 - only the control plane needs it
     from harness.frame.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
-    from harness.operations import alert_delivery, captures, control_jobs, integrity  # noqa: PLC0415 - only the control plane needs it
+    from harness.operations import (  # noqa: PLC0415 - only the control plane needs it
+        alert_delivery,
+        captures,
+        control_jobs,
+        integrity,
+    )
     from harness.operations.control_jobs import MonitoredJob, RestingJob  # noqa: PLC0415
     from harness.operations.integrity import AuditLines  # noqa: PLC0415
     from harness.proposals import fallback_chain  # noqa: PLC0415 - only the control plane needs it
@@ -63,7 +68,12 @@ def control_schedule(installation: Installation) -> "Schedule":
     ) -> ScheduledJob:
         leads = partial(installation.store.try_lead, owner)
         run = partial(MonitoredJob(name, job, leads), installation.context)
-        return ScheduledJob(name, run, every_s=every_s, cron=cron)
+        return ScheduledJob(
+            name,
+            run,
+            every_s=every_s,
+            cron=cron,
+        )
 
     texts_kept = {
         suite.name: timedelta(days=suite.texts_keep_days)
@@ -101,10 +111,22 @@ def control_schedule(installation: Installation) -> "Schedule":
             every_s=control.reconcile_interval_s,
         ),
         leading("outages", outages.update_outage_alerts, every_s=OUTAGES_EVERY_S),
-        leading("alerts", alert_delivery.run_once, every_s=settings.alerts.deliver_interval_s),
-        leading("drift watch", drift_monitor.run_once, every_s=control.drift_interval_s),
+        leading(
+            "alerts",
+            alert_delivery.run_once,
+            every_s=settings.alerts.deliver_interval_s,
+        ),
+        leading(
+            "drift watch",
+            drift_monitor.run_once,
+            every_s=control.drift_interval_s,
+        ),
         leading("candidates", candidate_rounds.run_once, every_s=ROUNDS_EVERY_S),
-        leading("model lists", candidate_rounds.ListRefresh(), every_s=LISTS_EVERY_S),
+        leading(
+            "model lists",
+            candidate_rounds.ListRefresh(),
+            every_s=LISTS_EVERY_S,
+        ),
         leading("renewals", sign_in.renew_tokens, every_s=RENEWALS_EVERY_S),
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
         # A separate job, so that another job's fault does not prevent the deletion.

@@ -48,7 +48,10 @@ MALLOC: Final[Mapping[str, str]] = {
 
 
 def serve_router(
-    given: Path | None, workers: int | None = None, *, beside_control: bool = False
+    given: Path | None,
+    workers: int | None = None,
+    *,
+    beside_control: bool = False,
 ) -> int:
     """Serves until SIGTERM or SIGINT, and lets requests end. Returns the exit code.
 
@@ -68,7 +71,12 @@ def serve_router(
     telemetry.configure()
     _wait_for_table(installation, patient=beside_control)
     _wait_for_orphans(where.host, where.port)
-    require_free(where.host, where.port, what="the router", setting="router.port")
+    require_free(
+        where.host,
+        where.port,
+        what="the router",
+        setting="router.port",
+    )
     if not (beside_control and settings.routes):
         warn_without_routes(installation)
     recorder = build_recorder(installation, name="router-")
@@ -149,7 +157,11 @@ FIXED: Final[Fixed] = {
 }
 
 
-def _reload_settings(given: Path | None, old: Installation, workers: int | None) -> Settings:
+def _reload_settings(
+    given: Path | None,
+    old: Installation,
+    workers: int | None,
+) -> Settings:
     """Loads the changed settings. Raises ConfigError if a setting of `FIXED`, the secret or a
     kill switch prevents it; the workers then keep the old settings.
     """
@@ -159,7 +171,12 @@ def _reload_settings(given: Path | None, old: Installation, workers: int | None)
         if secret_files.installation_secret(new) != old.secret:
             raise ConfigError(f"{secret_files.SECRET_VARIABLE} changed, which needs a restart")
 
-    new = reload.reload_settings(given, old.settings, fixed=FIXED, check=check)
+    new = reload.reload_settings(
+        given,
+        old.settings,
+        fixed=FIXED,
+        check=check,
+    )
     return _with_workers(new, workers)
 
 

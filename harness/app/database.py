@@ -69,7 +69,12 @@ def upgrade_database(settings: Settings) -> None:
         job_queue(settings).install(settings.database_url)
 
 
-def grant_runtime(settings: Settings, role: str, *, only_show: bool) -> Sequence[str]:
+def grant_runtime(
+    settings: Settings,
+    role: str,
+    *,
+    only_show: bool,
+) -> Sequence[str]:
     """Grants a role the runtime's rights. Returns the SQL statements. Raises InputError,
     NotFound, DatabaseUnusable.
     """
@@ -97,7 +102,9 @@ def schema_state(settings: Settings) -> "SchemaState":
 
 
 def rotate_signing_key(
-    installation: Installation, actor: Actor, purpose: KeyPurpose
+    installation: Installation,
+    actor: Actor,
+    purpose: KeyPurpose,
 ) -> PublicKey:
     """Creates a signing key; signatures of the old key stay valid. Raises NotAllowed."""
     actor.require(Role.ADMIN)
@@ -106,7 +113,12 @@ def rotate_signing_key(
     return new
 
 
-def retire_signing_key(installation: Installation, actor: Actor, key: str, reason: str) -> int:
+def retire_signing_key(
+    installation: Installation,
+    actor: Actor,
+    key: str,
+    reason: str,
+) -> int:
     """Makes the key's signatures invalid. Returns the number of rows that were signed again.
     Raises NotAllowed, Conflict.
     """
@@ -124,7 +136,11 @@ def add_encryption_key(settings: Settings) -> None:
 
 
 def _record_audit(
-    installation: Installation, actor: Actor, action: str, key: str, why: str
+    installation: Installation,
+    actor: Actor,
+    action: str,
+    key: str,
+    why: str,
 ) -> None:
     """Writes the event of a key's change. The keys themselves are in files, which have
     no log.

@@ -50,7 +50,10 @@ class ComparisonRequest:
 
 
 def register_comparison(
-    ctx: Context, actor: Actor, settings: Settings, question: ComparisonRequest
+    ctx: Context,
+    actor: Actor,
+    settings: Settings,
+    question: ComparisonRequest,
 ) -> Proposal:
     """Registers the file's providers, a route only for this comparison, and its proposal.
     Raises the errors of `routes.create_route` and `submission.create_proposal`.
@@ -59,10 +62,8 @@ def register_comparison(
         targets.put_provider(ctx, actor, provider)
     for seed in (question.incumbent, question.candidate):
         _check_provider(settings, seed)
-    incumbent, candidate = (
-        targets.add_target(ctx, actor, seed)
-        for seed in (question.incumbent, question.candidate)
-    )
+    incumbent = targets.add_target(ctx, actor, question.incumbent)
+    candidate = targets.add_target(ctx, actor, question.candidate)
     primary, *others = question.suites
     suites = (
         RouteSuite(primary, SuiteRole.PRIMARY),
@@ -113,7 +114,9 @@ def without_patience(ctx: Context, *, unreadable_is_wrong: bool = False) -> Cont
 
 
 def run_until_decided(
-    ctx: Context, proposal: str, pause: Callable[[Proposal], bool]
+    ctx: Context,
+    proposal: str,
+    pause: Callable[[Proposal], bool],
 ) -> Proposal:
     """Runs the reconcile loop until the gate decides. Returns the proposal.
 

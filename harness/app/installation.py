@@ -63,7 +63,8 @@ def read_dotenv(folder: Path) -> None:
     """
     from dotenv import dotenv_values  # noqa: PLC0415 - only where a command needs it
 
-    taken, file = dotenv_names(os.environ), folder / ".env"
+    taken = dotenv_names(os.environ)
+    file = folder / ".env"
     try:
         lines = dotenv_values(file)
     except OSError:
@@ -140,7 +141,9 @@ class ConfiguredPolicies(Mapping[str, Policy]):
     """
 
     def __init__(
-        self, policies: Mapping[str, Policy], added: Callable[[], Mapping[str, Policy]]
+        self,
+        policies: Mapping[str, Policy],
+        added: Callable[[], Mapping[str, Policy]],
     ) -> None:
         self._known = policies
         self._added = added
@@ -210,7 +213,8 @@ class Installation:
     @property
     def _approval_links(self) -> ApprovalLinks | None:
         """None if the installation has no public address, or this process cannot sign."""
-        agents, router = self.settings.agents, self.settings.router
+        agents = self.settings.agents
+        router = self.settings.router
         url = agents.public_url
         if not url and agents.pass_through_url:
             url = http_url(router.host, router.port)
@@ -232,7 +236,10 @@ class Installation:
             )
         except InputError as error:
             raise ConfigError(f"environment variable {error}") from None
-        return (*of_environment, *parse_file_switches(self.settings.switches, now))
+        return (
+            *of_environment,
+            *parse_file_switches(self.settings.switches, now),
+        )
 
     @cached_property
     def context(self) -> Context:
@@ -241,12 +248,15 @@ class Installation:
         from harness.providers.calls.probe import HttpProviderProbe  # noqa: PLC0415 - urllib is slow to import
 
         settings = self.settings
-        source, version = settings.source, self.file_version
+        source = settings.source
+        version = self.file_version
         suites = ConfiguredSuites(
-            settings.suites, FileAdditions(source, version, lambda s: s.suites)
+            settings.suites,
+            FileAdditions(source, version, lambda s: s.suites),
         )
         policies = ConfiguredPolicies(
-            settings.policies, FileAdditions(source, version, lambda s: s.policies)
+            settings.policies,
+            FileAdditions(source, version, lambda s: s.policies),
         )
         return Context(
             store=self.store,
@@ -315,7 +325,11 @@ def open_installation(
     if create_secret:
         secret_files.create_keys(settings)
     return Installation(
-        settings, secret, SystemClock(), signs_as=signs_as, file_version=version
+        settings,
+        secret,
+        SystemClock(),
+        signs_as=signs_as,
+        file_version=version,
     )
 
 

@@ -113,11 +113,21 @@ class ListenAddress(Protocol):
     def port(self) -> int: ...
 
 
-def require_port(where: ListenAddress, *, what: str, setting: str) -> None:
+def require_port(
+    where: ListenAddress,
+    *,
+    what: str,
+    setting: str,
+) -> None:
     """Raises ConfigError with the holder and the setting if a port is not free."""
     from harness.frame.runtime.tcp_ports import require_free  # noqa: PLC0415 - psutil
 
-    require_free(where.host, where.port, what=what, setting=setting)
+    require_free(
+        where.host,
+        where.port,
+        what=what,
+        setting=setting,
+    )
 
 
 def require_ports(settings: Settings, parts: Mapping[str, str]) -> None:
@@ -145,7 +155,9 @@ def require_ports(settings: Settings, parts: Mapping[str, str]) -> None:
 
 @contextmanager
 def announcing(
-    settings: Settings, parts: Collection[str], say: Callable[[str], None]
+    settings: Settings,
+    parts: Collection[str],
+    say: Callable[[str], None],
 ) -> Iterator[None]:
     """Prints the addresses once all parts serve, while the block runs. Says so if a part takes
     long.
@@ -166,7 +178,8 @@ def _announce(
     say: Callable[[str], None],
     over: threading.Event,
 ) -> None:
-    waited, silent = 0, list(parts)
+    waited = 0
+    silent = list(parts)
     while not over.wait(ASK_EVERY_S):
         silent = [part for part in silent if not _serves(settings, part)]
         if not silent:
@@ -239,14 +252,23 @@ def supervise(
             where = settings.router
             stop_s = where.shutdown_delay_s + where.drain_s + LAST_WORDS_S
             with announcing(settings, commands, say):
-                return Supervisor(commands, say, stop_s=stop_s, children=children).run(over)
+                return Supervisor(
+                    commands,
+                    say,
+                    stop_s=stop_s,
+                    children=children,
+                ).run(over)
     if over.ended:  # a signal came before the supervisor ended
         signal.raise_signal(signal.SIGTERM)
     put_off_collection()
     return part
 
 
-def simulate(host: str, port: int, **options: Any) -> None:
+def simulate(
+    host: str,
+    port: int,
+    **options: Any,
+) -> None:
     """Serves simulated models until a signal comes. options: see
     `evals.sim.server.serve_forever`.
     """
@@ -266,7 +288,11 @@ def describe_missing_control(settings: ControlSettings) -> str | None:
     )
 
 
-def answers_http(host: str, port: int, path: str) -> bool:
+def answers_http(
+    host: str,
+    port: int,
+    path: str,
+) -> bool:
     """Returns whether a server answers the path with status 200, within 2 s. Uses no proxy."""
     try:
         opener = build_opener(ProxyHandler({}))

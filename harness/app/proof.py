@@ -21,7 +21,12 @@ from harness.proposals import evaluation
 from harness.proposals.recomputation import recompute_verdict
 from harness.providers.target import Target
 from harness.routing.context import Context
-from harness.routing.evidence import Proof, ProvenRows, SwapChange, parse_proof
+from harness.routing.evidence import (
+    Proof,
+    ProvenRows,
+    SwapChange,
+    parse_proof,
+)
 from harness.routing.proposal import ProposalPhase, was_registered_before
 from harness.routing.records.proposals import Proposals
 from harness.store.proof_rows import build_proven, find_faults, read_proof
@@ -64,7 +69,12 @@ def check_proof(rows: ProvenRows) -> ProofFindings:
     """Checks that the rows form one swap, whose signatures the caller has verified. A proof
     with a fault shows nothing.
     """
-    faults = [*_misnamed(rows), *_misregistered(rows), *_misdecided(rows), *_misserved(rows)]
+    faults = [
+        *_misnamed(rows),
+        *_misregistered(rows),
+        *_misdecided(rows),
+        *_misserved(rows),
+    ]
     return ProofFindings(() if faults else tuple(_sentences(rows)), tuple(faults))
 
 
@@ -114,7 +124,11 @@ def _misdecided(rows: ProvenRows) -> Iterator[str]:
     yield from recompute_verdict(rows.verdict, proposal, samples).differences
 
 
-def _below(rows: ProvenRows, run: str, items: int) -> list[Sample]:
+def _below(
+    rows: ProvenRows,
+    run: str,
+    items: int,
+) -> list[Sample]:
     """Returns the samples of a run's planned items; a run may hold more."""
     return [sample for sample in rows.samples.get(run, ()) if sample.position < items]
 
@@ -136,7 +150,8 @@ def _misserved(rows: ProvenRows) -> Iterator[str]:
 
 def _sentences(rows: ProvenRows) -> Iterator[str]:
     """Yields the facts of a valid proof, from the proposal to the last route change."""
-    proposal, verdict = rows.proposal, rows.verdict
+    proposal = rows.proposal
+    verdict = rows.verdict
     arms = [_label(rows.targets.get(name)) for name in (proposal.incumbent, proposal.candidate)]
     yield (
         f"{proposal.proposer} proposed on {proposal.created_at:%Y-%m-%d %H:%M} UTC to replace "
@@ -170,12 +185,16 @@ def _registration(rows: ProvenRows, plan: SuitePlan) -> str:
         f"at most {plan.planned_items} items"
     )
     run = rows.proposal.runs[plan.suite].candidate
-    answers, by_worker = len(rows.samples.get(run, ())), rows.by_worker.get(run, 0)
+    answers = len(rows.samples.get(run, ()))
+    by_worker = rows.by_worker.get(run, 0)
     if not answers:
         return f"Suite {plan.suite} ({terms}) was not measured before the verdict."
     signers = (
         (by_worker, "an eval worker signed"),
-        (answers - by_worker, "the control plane signed, because it copied them"),
+        (
+            answers - by_worker,
+            "the control plane signed, because it copied them",
+        ),
     )
     signed = " and ".join(
         f"{format_quantity(n, 'answer')} that {signer}" for n, signer in signers if n

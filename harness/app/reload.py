@@ -63,7 +63,11 @@ def reload_settings(
     return new
 
 
-def _require_unmoved(old: Settings, new: Settings, fixed: Fixed) -> None:
+def _require_unmoved(
+    old: Settings,
+    new: Settings,
+    fixed: Fixed,
+) -> None:
     """Raises ConfigError if one of the fixed settings has changed."""
     for name, value in fixed.items():
         if value(old) != value(new):
@@ -74,7 +78,11 @@ def _require_unmoved(old: Settings, new: Settings, fixed: Fixed) -> None:
 
 
 @contextmanager
-def reloading(command: Sequence[str], given: Path | None, old: Settings) -> Iterator[None]:
+def reloading(
+    command: Sequence[str],
+    given: Path | None,
+    old: Settings,
+) -> Iterator[None]:
     """Replaces this process with `command`, with the same pid, on a RELOAD signal.
 
     The block ends like on Ctrl-C. If the configuration is invalid, the block continues.
@@ -101,7 +109,11 @@ def reloading(command: Sequence[str], given: Path | None, old: Settings) -> Iter
 
 
 def _watch(
-    hung_up: int, wanted: threading.Event, load: Callable[[], Settings], *, on_terminal: bool
+    hung_up: int,
+    wanted: threading.Event,
+    load: Callable[[], Settings],
+    *,
+    on_terminal: bool,
 ) -> None:
     """Waits for RELOAD signals in a thread. A signal handler must not load the settings,
     because the code that it interrupts may hold a lock.

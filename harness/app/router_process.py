@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     from router.upstream.transports import Transports
 
 
-OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+OTLP_VARIABLES = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+)
 
 
 def missing_table(installation: Installation) -> str | None:
@@ -84,7 +87,8 @@ def _restore_snapshot(installation: Installation, snapshot: Snapshot) -> Snapsho
 
     if snapshot.signed is None:
         raise SnapshotInvalid("the snapshot on disk is not signed: a former version wrote it")
-    now, etag = installation.clock.now(), snapshot.etag
+    now = installation.clock.now()
+    etag = snapshot.etag
     return signed_snapshot.verified(snapshot.signed, installation.signatures, etag, now)
 
 
@@ -109,7 +113,8 @@ def boot_holder(installation: Installation, transports: "Transports") -> "Snapsh
     from router.snapshot.holder import SnapshotHolder  # noqa: PLC0415
 
     # A copy, so that the router reads no environment variables during requests.
-    cipher, environ = installation.cipher, dict(os.environ)
+    cipher = installation.cipher
+    environ = dict(os.environ)
 
     def key_sets(snapshot: Snapshot) -> ProviderKeySets:
         providers = snapshot.providers.values()
@@ -142,10 +147,8 @@ def router_app(
     from router.recording.shared_files import FILE, GuardFiles, SharedMarks  # noqa: PLC0415
     from router.server.app import Router  # noqa: PLC0415 - only a process that routes needs it
 
-    where, home = (
-        installation.settings.router,
-        secret_files.writable_home(installation.settings),
-    )
+    where = installation.settings.router
+    home = secret_files.writable_home(installation.settings)
 
     marks = SharedMarks(installation.secret, home / FILE)
 
@@ -239,7 +242,12 @@ def embed(installation: Installation, name: str) -> EmbeddedRouter:
     return EmbeddedRouter(app, holder.stop, installation.close)
 
 
-def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -> None:
+def run_router_worker(
+    given: bytes,
+    *,
+    channel: int,
+    listeners: Sequence[int],
+) -> None:
     """Blocks until SIGTERM or its parent's end. given: pickled settings. channel, listeners:
     file descriptors of the parent.
     """
@@ -253,7 +261,10 @@ def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -
     telemetry.configure()
     pass_hangups_on(orphaned=lambda: None)  # the parent starts a new worker
     installation = Installation(
-        settings, secret_files.installation_secret(settings), SystemClock(), signs_as=None
+        settings,
+        secret_files.installation_secret(settings),
+        SystemClock(),
+        signs_as=None,
     )
     transports = Transports(settings.router)
     holder = boot_holder(installation, transports)
@@ -265,7 +276,13 @@ def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -
         # Without a delay, because another parent may need the port.
         on_orphaned=partial(signal.raise_signal, signal.SIGINT),
     )
-    app = router_app(installation, holder, reporter, transports, also_close=reporter.aclose)
+    app = router_app(
+        installation,
+        holder,
+        reporter,
+        transports,
+        also_close=reporter.aclose,
+    )
     reporter.on_fault = app.note_fault
     sockets = [socket.socket(fileno=listener) for listener in listeners]
     try:

@@ -18,7 +18,11 @@ from harness.config.model import Settings
 from harness.frame.errors import ConfigError
 from harness.frame.runtime import encryption
 from harness.frame.runtime.clock import SystemRandomIds
-from harness.frame.signing.ed25519 import Ed25519Signatures, new_private_key, public_key
+from harness.frame.signing.ed25519 import (
+    Ed25519Signatures,
+    new_private_key,
+    public_key,
+)
 from harness.frame.signing.keyring import (
     KeyPurpose,
     Keyring,
@@ -33,7 +37,8 @@ SECRET_VARIABLE: Final = "SWAPGATE_SECRET"  # noqa: S105 - a name, not a secret
 SECRET_FILE: Final = "secret.key"  # noqa: S105 - a name, not a secret
 ENCRYPTION_VARIABLE: Final = "SWAPGATE_ENCRYPTION_KEYS"
 ENCRYPTION_FILE: Final = "encryption.keys"
-ATTEMPTS, PAUSE_S = 40, 0.05
+ATTEMPTS = 40
+PAUSE_S = 0.05
 
 
 def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
@@ -276,7 +281,8 @@ def rotate_signing_key(settings: Settings, purpose: KeyPurpose) -> PublicKey:
             raise ConfigError(
                 f"{name} is set: rotate on the machine with the key files, then update it"
             )
-    known, private = keyring(settings), new_private_key()
+    known = keyring(settings)
+    private = new_private_key()
     new = public_key(private, purpose)
     # All processes must know the new key before it signs.
     _write_keyring(settings, rotate_key(known, new).values())

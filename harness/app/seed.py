@@ -53,7 +53,8 @@ def apply_seed(ctx: Context, settings: Settings) -> list[str]:
     """
     added = []
     with ctx.store.read() as tx:
-        known, providers = set(Routing(tx).table().routes), set(Providers(tx).all())
+        known = set(Routing(tx).table().routes)
+        providers = set(Providers(tx).all())
     for name, provider in settings.providers.items():
         if name not in providers:
             targets.put_provider(ctx, SYSTEM, provider)
@@ -85,7 +86,11 @@ def list_not_warm(table: RoutingTable) -> list[str]:
     ]
 
 
-def _create_all(ctx: Context, actor: Actor, wanted: list[RouteSeed]) -> None:
+def _create_all(
+    ctx: Context,
+    actor: Actor,
+    wanted: list[RouteSeed],
+) -> None:
     """Creates the routes in one transaction: they may name one another, so a router must see
     all of them or none.
     """
@@ -107,7 +112,12 @@ def _check(ctx: Context, route: RouteSeed) -> RouteSettings:
         raise InputError(f"route {route.name}: {error}") from None
 
 
-def _create(ctx: Context, tx: Transaction, actor: Actor, route: RouteSeed) -> None:
+def _create(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    route: RouteSeed,
+) -> None:
     first = targets.register_target(ctx, tx, actor, route.incumbent)
     chain = [targets.register_target(ctx, tx, actor, fallback) for fallback in route.fallbacks]
     data_class_checks.check_targets(ctx, route.settings, [first, *chain], route=route.name)
@@ -129,7 +139,10 @@ def _fill_prices(ctx: Context) -> list[str]:
 
 
 def apply_providers(
-    ctx: Context, actor: Actor, settings: Settings, reason: str = ""
+    ctx: Context,
+    actor: Actor,
+    settings: Settings,
+    reason: str = "",
 ) -> list[str]:
     """Applies the file's providers. Raises InputError for a new address without a reason."""
     with ctx.store.read() as tx:
@@ -144,7 +157,12 @@ def apply_providers(
     return changed
 
 
-def apply_file(ctx: Context, actor: Actor, settings: Settings, reason: str = "") -> FileApplied:
+def apply_file(
+    ctx: Context,
+    actor: Actor,
+    settings: Settings,
+    reason: str = "",
+) -> FileApplied:
     """Applies the providers, and creates new routes. Does not change existing routes.
 
     Raises ConfigError, before a change, if a route names an unknown suite, policy or provider.
@@ -180,9 +198,19 @@ def _check_names(ctx: Context, settings: Settings) -> None:
                 (("suites", number), "suite", used.suite, ctx.suites.names())
                 for number, used in enumerate(own.suites)
             ),
-            (("incumbent",), "provider", route.incumbent.provider, providers),
+            (
+                ("incumbent",),
+                "provider",
+                route.incumbent.provider,
+                providers,
+            ),
             *(
-                (("fallbacks", number), "provider", fallback.provider, providers)
+                (
+                    ("fallbacks", number),
+                    "provider",
+                    fallback.provider,
+                    providers,
+                )
                 for number, fallback in enumerate(route.fallbacks)
             ),
         ]
@@ -215,12 +243,14 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
         if name in providers and not any(
             targets.same(ctx, providers[name], wanted) for wanted in (provider, own)
         ):
-            what, step = "the file differs from the database", f"{APPLY_STEP} applies the file"
+            what = "the file differs from the database"
+            step = f"{APPLY_STEP} applies the file"
             found.append(SeedDifference(f"provider {name}", what, step))
     for name, wanted in settings.routes.items():
         route = stored[name]
         if route is None:
-            what, step = "in the file, not in the database", f"{APPLY_STEP} creates it"
+            what = "in the file, not in the database"
+            step = f"{APPLY_STEP} creates it"
             found.append(SeedDifference(f"route {name}", what, step))
             continue
         if wanted.incumbent.id != route.incumbent:
@@ -245,7 +275,8 @@ def _other_settings(wanted: RouteSeed, route: Route) -> list[SeedDifference]:
     names = []
     if tuple(fallback.id for fallback in wanted.fallbacks) != route.fallbacks:
         names.append("fallbacks")
-    ours, theirs = wanted.settings, route.settings
+    ours = wanted.settings
+    theirs = route.settings
     fields = RouteSettings.__dataclass_fields__
     names += [name for name in fields if getattr(ours, name) != getattr(theirs, name)]
     what = f"file and database differ in {', '.join(names)}"

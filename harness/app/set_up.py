@@ -30,7 +30,11 @@ from harness.config import configuration
 from harness.config.model import RunQueueKind
 from harness.config.source_locations import parse_file
 from harness.frame import package_data
-from harness.frame.config_conversion import Conversion, NothingTaken, SourceConfig
+from harness.frame.config_conversion import (
+    Conversion,
+    NothingTaken,
+    SourceConfig,
+)
 from harness.frame.dotenv import dotenv_names
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.pagination import PageRequest
@@ -113,7 +117,9 @@ class SetUpResult:
 
 
 def set_up(
-    given: Path | None, *, takes: Callable[[Sequence[FoundKey]], bool] = lambda _: False
+    given: Path | None,
+    *,
+    takes: Callable[[Sequence[FoundKey]], bool] = lambda _: False,
 ) -> SetUpResult:
     """Creates missing files, and changes no existing file. Raises ConfigError.
 
@@ -122,7 +128,10 @@ def set_up(
     """
     file = config_file(given, os.environ) or Path.cwd() / configuration.FILE_NAME
     schema = file.with_name(SCHEMA_NAME)
-    wanted = {file: TEMPLATE, schema: json.dumps(configuration.json_schema(), indent=2) + "\n"}
+    wanted = {
+        file: TEMPLATE,
+        schema: json.dumps(configuration.json_schema(), indent=2) + "\n",
+    }
     created = {path: _write_new(path, text) for path, text in wanted.items()}
     settings = load_settings(file)
     found = _find_keys(settings.providers.values())
@@ -175,7 +184,11 @@ def _find_keys(known: Iterable[Provider]) -> tuple[FoundKey, ...]:
     there = {provider.name for provider in known}
     from_file = dotenv_names(os.environ)
     return tuple(
-        FoundKey(name, variable, ".env" if variable in from_file else "the environment")
+        FoundKey(
+            name,
+            variable,
+            ".env" if variable in from_file else "the environment",
+        )
         for name, variable in name_variables(known)
         if name not in there and os.environ.get(variable, "").strip()
     )
@@ -194,22 +207,35 @@ def _append_providers(file: Path, found: Iterable[FoundKey]) -> None:
         raise ConfigError(f"cannot write {file} ({error.strerror})") from None
 
 
-def _create_first_keys(
-    installation: Installation,
-) -> tuple[str | None, str | None, str | None]:
+def _create_first_keys(installation: Installation) -> tuple[str | None, str | None, str | None]:
     """Creates an admin key, a data key and a sign-in link. All are None if the database has
     keys.
     """
-    ctx, secret = installation.context, installation.secret
+    ctx = installation.context
+    secret = installation.secret
     if queries.list_keys(ctx, PageRequest(1)).total:
         return None, None, None
     # The person who sets the installation up is its operator, in the dashboard too.
     admin_key, admin = keys.create_key(
-        ctx, OPERATOR, "admin", secret=secret, role=Role.ADMIN, principal=LOCAL_PRINCIPAL.name
+        ctx,
+        OPERATOR,
+        "admin",
+        secret=secret,
+        role=Role.ADMIN,
+        principal=LOCAL_PRINCIPAL.name,
     )
-    _, data = keys.create_key(ctx, OPERATOR, "client", secret=secret)
+    _, data = keys.create_key(
+        ctx,
+        OPERATOR,
+        "client",
+        secret=secret,
+    )
     _, link = dashboard_sessions.create_link(
-        ctx, OPERATOR, admin_key.id, secret=secret, lasts=FIRST_LINK_LASTS
+        ctx,
+        OPERATOR,
+        admin_key.id,
+        secret=secret,
+        lasts=FIRST_LINK_LASTS,
     )
     return admin, data, link
 
@@ -247,7 +273,11 @@ class ConfigImport:
     conversion: Conversion
 
 
-def import_config(format_name: str, source: Path, given: Path | None) -> ConfigImport:
+def import_config(
+    format_name: str,
+    source: Path,
+    given: Path | None,
+) -> ConfigImport:
     """Writes a configuration from another gateway's.
 
     Raises ConfigError if Swapgate's file exists, NothingTaken if the conversion is empty.
@@ -259,7 +289,10 @@ def import_config(format_name: str, source: Path, given: Path | None) -> ConfigI
         reason = f"{source}: Swapgate can take over nothing of it, and wrote no file"
         raise NothingTaken(reason, conversion.notes)
     head = _HEAD.format(format=format_name, name=source.name)
-    _write(file, head + yaml.safe_dump(dict(conversion.config), sort_keys=False, width=96))
+    _write(
+        file,
+        head + yaml.safe_dump(dict(conversion.config), sort_keys=False, width=96),
+    )
     return ConfigImport(format_name, str(source), str(file), conversion)
 
 
@@ -287,7 +320,10 @@ def _write(file: Path, text: str) -> None:
 
 @contextmanager
 def temporary_installation(
-    given: Path | None, folder: Path, *, goes_on: bool = False
+    given: Path | None,
+    folder: Path,
+    *,
+    goes_on: bool = False,
 ) -> Iterator[Installation]:
     """Uses `folder` for state. goes_on: whether to reuse an earlier call's state. Raises
     InputError.

@@ -38,7 +38,8 @@ def write_to_config(file: Path, suites: Sequence[ImportedSuite]) -> bool:
 
     Raises ConfigError, without a change, if the file would become invalid.
     """
-    after, added = file.read_text(encoding="utf-8"), ""
+    after = file.read_text(encoding="utf-8")
+    added = ""
     for suite in suites:
         entry = suite_entry(suite.suite, suite.settings)
         place = parse_text(after, file).places.get(("suites", suite.suite))
@@ -64,7 +65,9 @@ def write_to_config(file: Path, suites: Sequence[ImportedSuite]) -> bool:
         new.write_text(after, encoding="utf-8")
         new.chmod(file.stat().st_mode)
         configuration.load_settings(
-            new, os.environ, defaults=package_data.path("config/default.yaml")
+            new,
+            os.environ,
+            defaults=package_data.path("config/default.yaml"),
         )
         new.replace(file)
     except ConfigError as error:

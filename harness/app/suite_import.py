@@ -40,7 +40,11 @@ from harness.app.suite_entries import write_to_config
 from harness.config.model import Settings
 from harness.config.source_locations import parse_file
 from harness.evals.settings import SuiteSettings
-from harness.frame.config_conversion import ConversionNote, NothingTaken, SourceConfig
+from harness.frame.config_conversion import (
+    ConversionNote,
+    NothingTaken,
+    SourceConfig,
+)
 from harness.frame.errors import ConfigError, Conflict, InputError
 from harness.frame.people.access import Actor, Role
 from harness.frame.signing.audit_log import AuditLog
@@ -96,7 +100,12 @@ def import_source(
     """
     if "://" not in source:
         return import_file(
-            installation, actor, Path(source), wished, choice=choice, replace_=replace_
+            installation,
+            actor,
+            Path(source),
+            wished,
+            choice=choice,
+            replace_=replace_,
         )
     tool = hosted.tool_of(source)
     if choice.format not in ("", tool):
@@ -108,7 +117,12 @@ def import_source(
         choice = replace(choice, format=tool)
         try:
             done = import_file(
-                installation, actor, file, titled, choice=choice, replace_=replace_
+                installation,
+                actor,
+                file,
+                titled,
+                choice=choice,
+                replace_=replace_,
             )
         except NothingTaken as error:
             raise NothingTaken(str(error).replace(str(file), source), error.notes) from None
@@ -180,10 +194,25 @@ def import_file(
     kind, source = ("", None) if uploaded else _open_source(file, choice.format)
     if kind in REQUESTS and isinstance(source, SourceFile):
         to_label, notes = export_requests(
-            installation, source, kind, suite=wished.name, route=choice.route
+            installation,
+            source,
+            kind,
+            suite=wished.name,
+            route=choice.route,
         )
-        return SuiteImport((), notes, configured=False, to_label=to_label)
-    found, notes = _read_items(file, kind, source, wished, choice.human_score)
+        return SuiteImport(
+            (),
+            notes,
+            configured=False,
+            to_label=to_label,
+        )
+    found, notes = _read_items(
+        file,
+        kind,
+        source,
+        wished,
+        choice.human_score,
+    )
     with lock_suites(installation.settings):
         # Reads the file again, because another import may have changed it.
         known = load_settings(config_file).suites
@@ -225,10 +254,17 @@ def import_file(
 
 @contextmanager
 def _audited(
-    installation: Installation, actor: Actor, done: ImportedSuite, wished: SuiteSettings
+    installation: Installation,
+    actor: Actor,
+    done: ImportedSuite,
+    wished: SuiteSettings,
 ) -> Iterator[None]:
     """Writes the audit event first, so that the file has no suite without an audit event."""
-    details = {"items": done.items, "sha256": done.sha256, "scorer": wished.scorer}
+    details = {
+        "items": done.items,
+        "sha256": done.sha256,
+        "scorer": wished.scorer,
+    }
     with installation.context.store.write() as tx:
         AuditLog(tx).append(actor, "suite.add", f"suite {done.suite}", details)
         yield
@@ -257,7 +293,11 @@ def _read_items(
 ) -> tuple[Sequence[SuiteItems], Sequence[ConversionNote]]:
     """source: None for an upload, which keeps its bytes."""
     if isinstance(source, SourceConfig):
-        found, notes = _promptfoo_items(file, source, wished)
+        found, notes = _promptfoo_items(
+            file,
+            source,
+            wished,
+        )
         return with_slices(found, notes, file)
     if wished.scorer not in JUDGED_SCORERS:
         wished = replace(wished, judge=None)
@@ -318,7 +358,9 @@ def _read_promptfoo(file: Path) -> SourceConfig:
 
 
 def _promptfoo_items(
-    file: Path, source: SourceConfig, wished: SuiteSettings
+    file: Path,
+    source: SourceConfig,
+    wished: SuiteSettings,
 ) -> tuple[Sequence[SuiteItems], Sequence[ConversionNote]]:
     """Converts promptfoo's configuration, one suite for each prompt. Raises InputError for a
     file that it refers to and that cannot be read.

@@ -15,7 +15,12 @@ from typing import Any, Final
 
 from harness.frame.errors import InputError, NotFound, SwapgateError
 from harness.frame.people.access import SYSTEM
-from harness.frame.plain_data import canonical_json, digest, hash_content, to_shown
+from harness.frame.plain_data import (
+    canonical_json,
+    digest,
+    hash_content,
+    to_shown,
+)
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import AuditEvent
 from harness.frame.signing.audit_log import AuditLog
@@ -49,7 +54,8 @@ class RolloutUnit:
     @property
     def is_in_place(self) -> bool:
         """Tells whether the route still has this rollout's canary or bake."""
-        route, rollout = Routing(self.tx).route(self.rollout.route), self.rollout
+        route = Routing(self.tx).route(self.rollout.route)
+        rollout = self.rollout
         if route is None:
             return False
         if rollout.baking:
@@ -115,7 +121,12 @@ class ReplayedAction:
         same = again == self.stored_sha256
         changed = () if same else (f"{what} a decision that differs from the stored one",)
         differences = (*self.differences, *changed)
-        return replace(self, differences=differences, again_sha256=again, decided=decided)
+        return replace(
+            self,
+            differences=differences,
+            again_sha256=again,
+            decided=decided,
+        )
 
 
 def load_event(tx: Transaction, number: int) -> AuditEvent:
@@ -152,7 +163,13 @@ def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str
         last = max((block.number for block in blocks), default=0)
         used = _until(blocks, last if action is None else action.figures.last_block)
         again = decide_action(rollout, used, at)
-    except (SwapgateError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+    except (
+        SwapgateError,
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+    ) as error:
         return {"inputs_unreadable": str(error)}
     return {
         "inputs": {
@@ -218,7 +235,9 @@ def replay_action(ctx: Context, number: int) -> ReplayedAction:
 
 
 def _input_differences(
-    inputs: Mapping[str, Any], rollout: Rollout, blocks: Sequence[ObservationBlock]
+    inputs: Mapping[str, Any],
+    rollout: Rollout,
+    blocks: Sequence[ObservationBlock],
 ) -> list[str]:
     """Compares the stored blocks and policy with the counts and hashes in the event."""
     found = []

@@ -50,7 +50,11 @@ class CanaryStateKind(StrEnum):
 
 
 _AFTER_PROMOTION: Final = frozenset(
-    {CanaryStateKind.BAKING, CanaryStateKind.PROMOTED, CanaryStateKind.TAKEN_BACK}
+    {
+        CanaryStateKind.BAKING,
+        CanaryStateKind.PROMOTED,
+        CanaryStateKind.TAKEN_BACK,
+    }
 )
 
 
@@ -93,7 +97,12 @@ def describe_canary_state(
     name. taken_back: who took its promotion back after the bake, and why; else empty.
     """
     kind = CanaryStateKind.TAKEN_BACK if taken_back else _kind(rollout, holds, action)
-    words, predicate = _describe(kind, rollout, held=bool(holds), action=action)
+    words, predicate = _describe(
+        kind,
+        rollout,
+        held=bool(holds),
+        action=action,
+    )
     return CanaryState(
         kind=kind,
         words=words,
@@ -108,7 +117,9 @@ def describe_canary_state(
 
 
 def _kind(
-    rollout: Rollout, holds: Sequence[str], action: RolloutAction | None
+    rollout: Rollout,
+    holds: Sequence[str],
+    action: RolloutAction | None,
 ) -> CanaryStateKind:
     """Chooses the first state that applies, in the order of the module's description.
 
@@ -147,22 +158,38 @@ _OF_END: Final[Mapping[CanaryEnd, CanaryStateKind]] = {
 _PHRASES: Final[Mapping[CanaryStateKind, tuple[str, str]]] = {
     **{kind: (end.value, end.predicate) for end, kind in _OF_END.items()},
     CanaryStateKind.PROMOTED: ("promoted", "was promoted"),
-    CanaryStateKind.BAKING: ("promoted and baking", "is promoted and baking"),
+    CanaryStateKind.BAKING: (
+        "promoted and baking",
+        "is promoted and baking",
+    ),
     CanaryStateKind.HARM: (
         "harm is shown, {at}",
         "harms users, {at}, and is being rolled back",
     ),
     CanaryStateKind.PAUSED: ("paused {at}{more}", "is paused {at}{more}"),
     CanaryStateKind.HELD: ("on hold {at}{more}", "is on hold {at}{more}"),
-    CanaryStateKind.SUSPECT: ("may be hurting users, {at}", "may be hurting users, {at}"),
-    CanaryStateKind.EMPTY: ("no traffic counted yet, {at}", "has no traffic counted yet, {at}"),
-    CanaryStateKind.HEALTHY: ("no harm so far, {at}", "shows no harm so far, {at}"),
+    CanaryStateKind.SUSPECT: (
+        "may be hurting users, {at}",
+        "may be hurting users, {at}",
+    ),
+    CanaryStateKind.EMPTY: (
+        "no traffic counted yet, {at}",
+        "has no traffic counted yet, {at}",
+    ),
+    CanaryStateKind.HEALTHY: (
+        "no harm so far, {at}",
+        "shows no harm so far, {at}",
+    ),
     CanaryStateKind.RUNNING: ("running {at}", "is running {at}"),
 }
 
 
 def _describe(
-    kind: CanaryStateKind, rollout: Rollout, *, held: bool, action: RolloutAction | None
+    kind: CanaryStateKind,
+    rollout: Rollout,
+    *,
+    held: bool,
+    action: RolloutAction | None,
 ) -> tuple[str, str]:
     """Returns `words` and `predicate` of the state.
 
@@ -286,7 +313,12 @@ OPERATIONS: Final = {
 OVERRULES: Final = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
 
 
-def describe_effect(rollout: Rollout, new: str, old: str, signal: RolloutSignal) -> str:
+def describe_effect(
+    rollout: Rollout,
+    new: str,
+    old: str,
+    signal: RolloutSignal,
+) -> str:
     """Describes the effect of a person's action before the person confirms it.
 
     new, old: names of candidate and incumbent. Shares are of the rollout's current step. Raises

@@ -27,11 +27,25 @@ from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.alert_record import AlertRecord
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import NotFound, SignatureInvalid
-from harness.frame.formatting import add_seconds, format_bps, format_percent, format_span
+from harness.frame.formatting import (
+    add_seconds,
+    format_bps,
+    format_percent,
+    format_span,
+)
 from harness.frame.records.transaction import Transaction
 from harness.gate.online.observation import ObservationBlock, TrafficMinute
-from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
-from harness.gate.online.rollout_action import RolloutAction, RolloutFigures, decide_action
+from harness.gate.online.rollout import (
+    ActionKind,
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+)
+from harness.gate.online.rollout_action import (
+    RolloutAction,
+    RolloutFigures,
+    decide_action,
+)
 from harness.gate.online.worker_guard import read_guard_count
 from harness.gate.verdict import Verdict
 from harness.proposals import recomputation
@@ -71,12 +85,21 @@ def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
         reason = describe_router_faults(unit.tx, unit.rollout)
     if not reason:
         return action
-    return replace(action, kind=ActionKind.HOLD, signal=None, reason=reason)
+    return replace(
+        action,
+        kind=ActionKind.HOLD,
+        signal=None,
+        reason=reason,
+    )
 
 
 def list_alert_keys(rollout: Rollout) -> Sequence[str]:
     """Lists the keys of the alerts that a canary's status reads, to preload them for a list."""
-    kinds = (AlertKind.CANARY_PAUSED, AlertKind.CANARY_HELD, AlertKind.INTERNAL_ERROR)
+    kinds = (
+        AlertKind.CANARY_PAUSED,
+        AlertKind.CANARY_HELD,
+        AlertKind.INTERNAL_ERROR,
+    )
     own = [f"{kind.value}:{rollout.id}" for kind in kinds]
     return [*own, f"{AlertKind.SHARED_KEY.value}:{rollout.route}"]
 
@@ -144,7 +167,8 @@ def _distrust_reason(unit: RolloutUnit) -> str:
     A freeze comes first, then this machine's clock, then the data. The checks of the step's
     share apply to live canaries only.
     """
-    ctx, rollout = unit.ctx, unit.rollout
+    ctx = unit.ctx
+    rollout = unit.rollout
     now = ctx.clock.now()
     if held := freezes.may_go_on(ctx, unit.tx, rollout.route):
         return held[0]
@@ -175,7 +199,8 @@ def _traffic(unit: RolloutUnit, now: datetime) -> Sequence[TrafficMinute]:
     """Returns the route's traffic of the last two hours; after a longer gap, which may have
     begun before the rollout, of the two hours before the gap.
     """
-    route, observations = unit.rollout.route, Observations(unit.tx)
+    route = unit.rollout.route
+    observations = Observations(unit.tx)
     last = observations.last_traffic(route)
     if last is None or now - last < TRAFFIC_WINDOW - BEFORE_GAP:
         last = now
@@ -184,7 +209,8 @@ def _traffic(unit: RolloutUnit, now: datetime) -> Sequence[TrafficMinute]:
 
 def _false_expiry(unit: RolloutUnit) -> str:
     """Returns a reason to hold if the deadline passed only because somebody set the clock."""
-    ctx, rollout = unit.ctx, unit.rollout
+    ctx = unit.ctx
+    rollout = unit.rollout
     deadline = add_seconds(rollout.step_started_at, rollout.current.deadline_s)
     ends = rollout.bake_ends_at or deadline
     if ctx.clock_watch.steady(ctx.clock.now()) >= ends:
@@ -195,7 +221,8 @@ def _false_expiry(unit: RolloutUnit) -> str:
 
 def _frozen_expiry(unit: RolloutUnit) -> str:
     """Returns a reason to hold if a freeze used up the step's time; a bake's end ignores it."""
-    ctx, rollout = unit.ctx, unit.rollout
+    ctx = unit.ctx
+    rollout = unit.rollout
     if rollout.baking:
         return ""
     frozen = freezes.measure_frozen(ctx, unit.tx, rollout.route, rollout.step_started_at)
@@ -257,7 +284,10 @@ def future_traffic(traffic: Sequence[TrafficMinute], now: datetime) -> str:
 
 
 def missing_units(
-    rollout: Rollout, traffic: Sequence[TrafficMinute], step_units: int, now: datetime
+    rollout: Rollout,
+    traffic: Sequence[TrafficMinute],
+    step_units: int,
+    now: datetime,
 ) -> str:
     """Detects that the route has traffic, but this step's canary has none.
 
@@ -284,7 +314,8 @@ def oversized_share(rollout: Rollout, traffic: Sequence[TrafficMinute]) -> str:
     A share counts as too high above MOST_TIMES its planned value. The canary splits callers,
     not requests, so one busy caller can move the share of requests.
     """
-    planned, since = rollout.current.weight_bps / 10_000, rollout.step_started_at
+    planned = rollout.current.weight_bps / 10_000
+    since = rollout.step_started_at
     rows = [row for row in traffic if row.minute >= since.replace(second=0, microsecond=0)]
     requests = sum(row.requests for row in rows)
     canary = sum(row.requests for row in rows if row.arm == Arm.CANARY.value)
@@ -310,7 +341,11 @@ def clock_skew(blocks: Sequence[ObservationBlock], now: datetime) -> str:
     )
 
 
-def stale_snapshot(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -> str:
+def stale_snapshot(
+    rollout: Rollout,
+    blocks: Sequence[ObservationBlock],
+    now: datetime,
+) -> str:
     """Detects a router that still assigns by an old share, because its snapshot is old.
 
     Blocks that opened within CATCH_UP of the step's start are ignored, as are blocks older than
@@ -348,26 +383,42 @@ def read_evidence(unit: RolloutUnit) -> RolloutAction:
 
 def _allowed(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
     """Rolls back an unmeasured model; pauses the canary after any other change of the proof."""
-    ctx, tx, rollout = unit.ctx, unit.tx, unit.rollout
+    ctx = unit.ctx
+    tx = unit.tx
+    rollout = unit.rollout
     if not rollout.live or action.signal is RolloutSignal.HARM:
         return action
     try:
         proof = Verdicts(tx).get(rollout.verdict)
     except (NotFound, SignatureInvalid) as error:
         why = f"its proof is gone: {error}"
-        return replace(action, kind=ActionKind.ROLLBACK, signal=RolloutSignal.STALE, reason=why)
+        return replace(
+            action,
+            kind=ActionKind.ROLLBACK,
+            signal=RolloutSignal.STALE,
+            reason=why,
+        )
     unreadable = proof_validity.find_unreadable(proof)
     gone = not unreadable and proof_validity.find_replaced_candidate(tx, proof) is not None
     if unreadable or gone or proof_validity.list_clearance_faults(ctx, tx, proof):
         why = f"the proof is {proof_validity.assess_proof(ctx, tx, proof).text}"
-        return replace(action, kind=ActionKind.ROLLBACK, signal=RolloutSignal.STALE, reason=why)
+        return replace(
+            action,
+            kind=ActionKind.ROLLBACK,
+            signal=RolloutSignal.STALE,
+            reason=why,
+        )
     if moved := proof_validity.list_moved_providers(ctx, tx, proof):
         return _held_by_move(rollout, action, describe_moved(moved))
     onward = action.signal in (RolloutSignal.STEP_DONE, RolloutSignal.PROVEN)
     return _proven(unit, proof, action) if onward else action
 
 
-def _proven(unit: RolloutUnit, proof: Verdict, action: RolloutAction) -> RolloutAction:
+def _proven(
+    unit: RolloutUnit,
+    proof: Verdict,
+    action: RolloutAction,
+) -> RolloutAction:
     """Pauses a move onward if the proof no longer holds; else checks the stored scores."""
     validity = proof_validity.assess_proof(unit.ctx, unit.tx, proof)
     if not validity.holds:
@@ -375,7 +426,12 @@ def _proven(unit: RolloutUnit, proof: Verdict, action: RolloutAction) -> Rollout
             f"the proof is {validity.text}. The canary does not continue: undo the change and "
             "resume, or abort and propose again"
         )
-        return replace(action, kind=ActionKind.PAUSE, signal=RolloutSignal.PAUSE, reason=why)
+        return replace(
+            action,
+            kind=ActionKind.PAUSE,
+            signal=RolloutSignal.PAUSE,
+            reason=why,
+        )
     return _recomputed(unit, proof, action)
 
 
@@ -386,14 +442,32 @@ def describe_moved(moved: Sequence[str]) -> str:
     return f"{'; '.join(moved)}. The canary does not continue: abort it and propose again."
 
 
-def _held_by_move(rollout: Rollout, action: RolloutAction, why: str) -> RolloutAction:
+def _held_by_move(
+    rollout: Rollout,
+    action: RolloutAction,
+    why: str,
+) -> RolloutAction:
     """Pauses, because the new address is unmeasured, but an admin's change is not harm."""
     if rollout.state is RolloutState.PAUSED:
-        return replace(action, kind=ActionKind.HOLD, signal=None, reason=why)
-    return replace(action, kind=ActionKind.PAUSE, signal=RolloutSignal.PAUSE, reason=why)
+        return replace(
+            action,
+            kind=ActionKind.HOLD,
+            signal=None,
+            reason=why,
+        )
+    return replace(
+        action,
+        kind=ActionKind.PAUSE,
+        signal=RolloutSignal.PAUSE,
+        reason=why,
+    )
 
 
-def _recomputed(unit: RolloutUnit, proof: Verdict, action: RolloutAction) -> RolloutAction:
+def _recomputed(
+    unit: RolloutUnit,
+    proof: Verdict,
+    action: RolloutAction,
+) -> RolloutAction:
     """Rolls back if the stored scores no longer give the verdict: the candidate is unproven.
     Pauses for a person if only a figure differs, because the outcome is unchanged.
     """
@@ -403,14 +477,22 @@ def _recomputed(unit: RolloutUnit, proof: Verdict, action: RolloutAction) -> Rol
     figures = replace(action.figures, unproven=found.text)
     if found.agreement is AgreementLevel.DIFFERS:
         why = f"the stored scores do not give verdict {proof.id} any more: {found.text}"
-        kind, signal = ActionKind.ROLLBACK, RolloutSignal.STALE
+        kind = ActionKind.ROLLBACK
+        signal = RolloutSignal.STALE
     else:
         why = (
             f"verdict {proof.id} has the same outcome but other figures: {found.text}. The "
             "canary does not continue: find out why and resume, or abort and propose again"
         )
-        kind, signal = ActionKind.PAUSE, RolloutSignal.PAUSE
-    return replace(action, kind=kind, signal=signal, reason=why, figures=figures)
+        kind = ActionKind.PAUSE
+        signal = RolloutSignal.PAUSE
+    return replace(
+        action,
+        kind=kind,
+        signal=signal,
+        reason=why,
+        figures=figures,
+    )
 
 
 def confirm_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
@@ -433,7 +515,9 @@ def confirm_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAct
 
 
 def add_worker_abort(
-    unit: RolloutUnit, figures: RolloutFigures, abort: AlertRecord
+    unit: RolloutUnit,
+    figures: RolloutFigures,
+    abort: AlertRecord,
 ) -> RolloutFigures:
     """Adds the counts of the router's guard, and the segment that the blocks show by now."""
     blocks = Observations(unit.tx).blocks(unit.rollout.id)

@@ -86,7 +86,11 @@ class RampPlan:
         return bool(self.steps) and all(step.in_time for step in self.steps)
 
 
-def estimate_for_route(ctx: Context, route: str, policy: str | None = None) -> RampPlan:
+def estimate_for_route(
+    ctx: Context,
+    route: str,
+    policy: str | None = None,
+) -> RampPlan:
     """Plans a canary. policy: its name, None for the route's. Raises NotFound for either."""
     with ctx.store.read() as tx:
         found = routes.require_route(tx, route)
@@ -101,7 +105,10 @@ def estimate_for_proposal(ctx: Context, proposal: Proposal) -> RampPlan:
 
 
 def estimate_for_policy(
-    ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy
+    ctx: Context,
+    tx: Transaction,
+    route: str,
+    policy: CanaryPolicy,
 ) -> RampPlan:
     """Plans a canary of this policy on this route, from the last 24 hours.
 
@@ -109,7 +116,8 @@ def estimate_for_policy(
     """
     now = ctx.clock.now()
     totals = Observations(tx).totals(since=now - TODAY, route=route)
-    pace, seconds = _measure_pace(tx, route, policy, totals, now), observed_seconds(totals, now)
+    pace = _measure_pace(tx, route, policy, totals, now)
+    seconds = observed_seconds(totals, now)
     shared = describe_shared_key(tx, route)
     shared = f" {shared}" if shared else ""
     if split := describe_split(Observations(tx).traffic(since=now - RECENT, route=route)):
@@ -162,7 +170,8 @@ def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
 
     Only canaries count callers, so before the first canary the text describes the general case.
     """
-    callers, last = pace.units_per_hour * 24.0, policy.steps[-1]
+    callers = pace.units_per_hour * 24.0
+    last = policy.steps[-1]
     share = last.weight_bps / BUCKETS
     if callers >= FEW_CALLERS:
         if pace.measured:
@@ -173,7 +182,8 @@ def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
             f"No canary has counted this route's callers yet: with only {FEW_CALLERS} callers "
             f"a day, one step takes {format_estimate(needed_s)} or longer."
         )
-    met, none_met = callers * share, (1.0 - share) ** callers
+    met = callers * share
+    none_met = (1.0 - share) ** callers
     return (
         f"About {format_number(callers, 2)} callers come in a day, and at "
         f"{format_bps(last.weight_bps)} about {format_number(met, 2)} of them meet the "
@@ -244,7 +254,10 @@ def _measure_pace(
 
 
 def compute_pace(
-    totals: Sequence[TrafficTotal], units: float | None, policy: CanaryPolicy, now: datetime
+    totals: Sequence[TrafficTotal],
+    units: float | None,
+    policy: CanaryPolicy,
+    now: datetime,
 ) -> TrafficPace | None:
     """Computes the pace of a route from its totals.
 

@@ -59,7 +59,11 @@ _PROPOSAL_ENDS = {
 
 
 def open_canary(
-    ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, event: ProposalEvent
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    proof: Passed,
+    event: ProposalEvent,
 ) -> Proposal:
     """Opens a proposal's canary: stores rollout, routing table and proposal, all or none.
 
@@ -116,7 +120,8 @@ def _guard_cost(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
 
     Without a price for both arms, the policy guards the number of output tokens instead.
     """
-    names, accepted = Routing(tx).targets(), proposal.accepted_cost
+    names = Routing(tx).targets()
+    accepted = proposal.accepted_cost
     arms = (names[proposal.incumbent], names[proposal.candidate])
     return proposal.policy.canary.with_cost(
         accepted.ratio if accepted else None,
@@ -164,7 +169,9 @@ class CanaryMachine:
 
     def __init__(self, unit: RolloutUnit) -> None:
         self._unit = unit
-        self._ctx, self._tx, self._rollout = unit.ctx, unit.tx, unit.rollout
+        self._ctx = unit.ctx
+        self._tx = unit.tx
+        self._rollout = unit.rollout
 
     def apply(self, move: CanaryMove) -> Rollout:
         """Applies a move, and returns the rollout after it.
@@ -186,7 +193,12 @@ class CanaryMachine:
             case _:
                 return self._stay_live(move)
 
-    def record(self, action: str, rollout: Rollout, move: CanaryMove) -> None:
+    def record(
+        self,
+        action: str,
+        rollout: Rollout,
+        move: CanaryMove,
+    ) -> None:
         """Appends the audit event of a move, with the evidence and the inputs before the move.
 
         rollout: after the move. The event's state and blocks come from the rollout before it,
@@ -310,13 +322,22 @@ class CanaryMachine:
         proposal = Proposals(self._tx).get(self._rollout.proposal)
         if move.signal is not RolloutSignal.PROMOTE or proposal.approver is not None:
             return proposal
-        return replace(proposal, approver=move.actor.name, approved_verdict=proposal.verdict)
+        return replace(
+            proposal,
+            approver=move.actor.name,
+            approved_verdict=proposal.verdict,
+        )
 
     def _after(self, move: CanaryMove) -> Rollout:
         """Returns the rollout after the move, unsaved. Raises IllegalTransition."""
         return apply_signal(self._rollout, move.signal, self._ctx.clock.now(), move.reason)
 
-    def _end_proposal(self, proposal: Proposal, event: ProposalEvent, move: CanaryMove) -> None:
+    def _end_proposal(
+        self,
+        proposal: Proposal,
+        event: ProposalEvent,
+        move: CanaryMove,
+    ) -> None:
         ended = apply_event(proposal, event, self._ctx.clock.now(), move.reason)
         Proposals(self._tx).save(ended)
 
@@ -331,16 +352,29 @@ class CanaryMachine:
         )
 
     def _write_event(
-        self, action: str, rollout: Rollout, move: CanaryMove, figures: dict[str, object]
+        self,
+        action: str,
+        rollout: Rollout,
+        move: CanaryMove,
+        figures: dict[str, object],
     ) -> None:
         AuditLog(self._tx).append(
             move.actor,
             action,
             f"route {rollout.route}",
-            {"rollout": rollout.id, "reason": move.reason, **figures},
+            {
+                "rollout": rollout.id,
+                "reason": move.reason,
+                **figures,
+            },
         )
 
-    def _raise_alert(self, kind: AlertKind, title: str, text: str) -> None:
+    def _raise_alert(
+        self,
+        kind: AlertKind,
+        title: str,
+        text: str,
+    ) -> None:
         alerts.raise_alert(
             self._tx,
             kind,

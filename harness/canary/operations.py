@@ -100,10 +100,15 @@ def operate(
         because = f"{signal.value} by {actor.name}: {why}"
         if signal is RolloutSignal.ABORT:
             because = describe_abort(actor.name, why, baking=rollout.baking)
-        move, against = CanaryMove(actor, signal, because), tuple[str, ...]()
+        move = CanaryMove(actor, signal, because)
+        against = tuple[str, ...]()
         match signal:
             case RolloutSignal.PROMOTE:
-                move, against = _with_evidence(unit, move, ActionKind.PROMOTE)
+                move, against = _with_evidence(
+                    unit,
+                    move,
+                    ActionKind.PROMOTE,
+                )
                 kind = ApprovalKind.PROMOTION
                 decisions.record_approval(ctx, tx, actor, unit.proposal, kind, reason)
             case RolloutSignal.FINISH if not rollout.baking:
@@ -113,7 +118,11 @@ def operate(
                 )
             case RolloutSignal.ADVANCE:
                 _require_proof(unit)
-                move, against = _with_evidence(unit, move, ActionKind.ADVANCE)
+                move, against = _with_evidence(
+                    unit,
+                    move,
+                    ActionKind.ADVANCE,
+                )
             case RolloutSignal.RESUME:
                 proof_validity.require_proof(ctx, tx, Verdicts(tx).get(rollout.verdict))
                 acknowledged = machine.acknowledge_faults(move)
@@ -149,14 +158,19 @@ def _find_movable(
 
 def _require_proof(unit: RolloutUnit) -> None:
     """Requires a valid verdict that the stored scores still give. Raises ProofRefused."""
-    ctx, tx, rollout = unit.ctx, unit.tx, unit.rollout
-    proof, proposal = Verdicts(tx).get(rollout.verdict), unit.proposal
+    ctx = unit.ctx
+    tx = unit.tx
+    rollout = unit.rollout
+    proof = Verdicts(tx).get(rollout.verdict)
+    proposal = unit.proposal
     proof_validity.require_proof(ctx, tx, proof)
     recomputation.require_agreement(ctx, tx, proof, proposal)
 
 
 def _with_evidence(
-    unit: RolloutUnit, move: CanaryMove, kind: ActionKind
+    unit: RolloutUnit,
+    move: CanaryMove,
+    kind: ActionKind,
 ) -> tuple[CanaryMove, tuple[str, ...]]:
     """Adds the evidence to a person's move, so that the audit log has the overruled figures.
 
@@ -166,7 +180,12 @@ def _with_evidence(
     reason = move.reason
     if move.signal is RolloutSignal.PROMOTE:
         reason = without_scientific_notation(f"{reason}. {action.reason}")
-    decided = replace(action, kind=kind, signal=move.signal, reason=reason)
+    decided = replace(
+        action,
+        kind=kind,
+        signal=move.signal,
+        reason=reason,
+    )
     return replace(move, reason=reason, action=decided), against
 
 
@@ -231,7 +250,11 @@ def apply_action(unit: RolloutUnit, action: RolloutAction) -> Rollout:
     return machine.apply(CanaryMove(SYSTEM, action.signal, reason, action))
 
 
-def _update_ratio_alert(ctx: Context, rollout: Rollout, action: RolloutAction) -> None:
+def _update_ratio_alert(
+    ctx: Context,
+    rollout: Rollout,
+    action: RolloutAction,
+) -> None:
     """Raises one alert if the canary's share is not the planned share (statistics.md §2.6).
 
     The alert ends with the next step, or once a person resumed and the split is right again.
@@ -304,11 +327,18 @@ def roll_back(
 
 def _models(route: Route) -> tuple[str, str | None]:
     """Returns the ids of incumbent and canary; a change of either makes a rollback stale."""
-    return route.incumbent, route.canary.target if route.canary is not None else None
+    return (
+        route.incumbent,
+        route.canary.target if route.canary is not None else None,
+    )
 
 
 def _take_back_baking(
-    ctx: Context, tx: Transaction, actor: Actor, name: str, because: str
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    name: str,
+    because: str,
 ) -> None:
     """Ends the bake now, as an abort does, so that its unproven model cannot return."""
     now = ctx.clock.now()
@@ -319,11 +349,20 @@ def _take_back_baking(
         proposal = Proposals(tx).get(rollout.proposal)
         Proposals(tx).save(apply_event(proposal, ProposalEvent.CANCELLED, now, because))
         inputs = decision_inputs(RolloutUnit(ctx, tx, rollout), None)
-        details, action = {"rollout": rollout.id, "reason": because, **inputs}, "canary.abort"
+        details = {
+            "rollout": rollout.id,
+            "reason": because,
+            **inputs,
+        }
+        action = "canary.abort"
         AuditLog(tx).append(actor, action, f"route {name}", details)
 
 
-def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -> str:
+def _former(
+    history: Sequence[RouteRecord],
+    route: Route,
+    version: int | None,
+) -> str:
     """Returns the id of the incumbent to restore.
 
     version: None for the incumbent before the last promotion in force. Raises NotFound without
@@ -331,13 +370,12 @@ def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -
     """
     if version is None:
         # Each rollback goes one promotion back, so a second rollback does not undo the first.
-        found, which = (
-            next(iter(standing_incumbents(history)[-2:-1]), None),
-            "earlier incumbent",
-        )
+        found = next(iter(standing_incumbents(history)[-2:-1]), None)
+        which = "earlier incumbent"
     else:
         named = (r.route.incumbent for r in history if r.route.version == version)
-        found, which = next(named, None), f"version {version}"
+        found = next(named, None)
+        which = f"version {version}"
     if found is None:
         raise NotFound(
             f"route {route.name!r} has no {which}; `swapgate route history` shows all"

@@ -19,7 +19,11 @@ from harness.evals.proof_validity import ProofState, ProofValidity
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertEvent, AlertKind
 from harness.frame.alerts.records import Alerts
-from harness.frame.errors import EvidenceMismatch, ProofRefused, StaleEvidence
+from harness.frame.errors import (
+    EvidenceMismatch,
+    ProofRefused,
+    StaleEvidence,
+)
 from harness.frame.formatting import format_quantity, format_span
 from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
@@ -44,7 +48,11 @@ from harness.proposals import (
     route_rules,
 )
 from harness.proposals.candidates import cost_ratio, leaderboard
-from harness.proposals.candidates.setbacks import Setback, describe_setbacks, find_setbacks
+from harness.proposals.candidates.setbacks import (
+    Setback,
+    describe_setbacks,
+    find_setbacks,
+)
 from harness.routes import freezes
 from harness.routing.candidate_schedule import OnBetter
 from harness.routing.context import Context
@@ -105,7 +113,12 @@ def _start(ctx: Context, proposal: Proposal) -> list[str]:
             return _reject(ctx, tx, proposal, ProposalEvent.BASE_CHANGED, base_change)
         ready = evaluation.attach_runs(ctx, tx, proposal)
         saved = Proposals(tx).save(apply_event(ready, ProposalEvent.START, ctx.clock.now()))
-        _audit(tx, saved, "proposal.start", {"runs": sorted(evaluation.run_ids(saved))})
+        _audit(
+            tx,
+            saved,
+            "proposal.start",
+            {"runs": sorted(evaluation.run_ids(saved))},
+        )
     return [f"{proposal.id}: evaluating"]
 
 
@@ -147,7 +160,11 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
         return _apply(ctx, tx, proposal, verdict)
 
 
-def _tell_of_wait(ctx: Context, proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
+def _tell_of_wait(
+    ctx: Context,
+    proposal: Proposal,
+    runs: Mapping[str, EvalRun],
+) -> None:
     """Raises or updates the alert on a provider for which the proposal waits."""
     waits = describe_waits(runs.values(), ctx.clock.now())
     title = f"the comparison {proposal.id} {waits}"
@@ -181,21 +198,37 @@ def _wake(ctx: Context, proposal: Proposal) -> list[str]:
     return [f"{proposal.id}: {run} continues" for run in asleep]
 
 
-def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) -> list[str]:
+def _apply(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    verdict: Verdict,
+) -> list[str]:
     """Stores a verdict, and moves the proposal by the verdict's kind, in one transaction.
 
     A passed verdict is checked again: a suite or provider may have changed during the run.
     """
     Verdicts(tx).store(verdict, proposal.id)
     decided = replace(proposal, verdict=verdict.id)
-    _audit(tx, decided, "verdict", {"verdict": verdict.id, "outcome": verdict.outcome})
+    _audit(
+        tx,
+        decided,
+        "verdict",
+        {"verdict": verdict.id, "outcome": verdict.outcome},
+    )
     line = f"{proposal.id}: {verdict.words}"
     match verdict:
         case Passed():
             validity = proof_validity.assess_proof(ctx, tx, verdict)
             if not validity.holds:
                 line = f"{line}, and {validity.text}"
-                _reject(ctx, tx, decided, ProposalEvent.STALE, _no_proof(verdict, validity))
+                _reject(
+                    ctx,
+                    tx,
+                    decided,
+                    ProposalEvent.STALE,
+                    _no_proof(verdict, validity),
+                )
                 return [line]
             if uncharged := registration.find_uncharged(tx, decided):
                 _reject(ctx, tx, decided, ProposalEvent.STALE, uncharged)
@@ -208,7 +241,13 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
         case Failed():
             _reject(ctx, tx, decided, ProposalEvent.FAILED, verdict.reason)
         case HarnessMismatch():
-            _reject(ctx, tx, decided, ProposalEvent.HARNESS_MISMATCH, verdict.reason)
+            _reject(
+                ctx,
+                tx,
+                decided,
+                ProposalEvent.HARNESS_MISMATCH,
+                verdict.reason,
+            )
         case Inconclusive():
             _reject(ctx, tx, decided, ProposalEvent.INCONCLUSIVE, verdict.reason)
         case InfraError():
@@ -233,11 +272,18 @@ def _choose(ctx: Context, proposal: Proposal) -> list[str]:
             return []  # another process was faster
         members = Proposals(tx).of_selection(proposal.selection)
         if fault := leaderboard.find_fault(members):
-            return _reject(ctx, tx, proposal, ProposalEvent.STALE, f"{fault}: propose again")
+            return _reject(
+                ctx,
+                tx,
+                proposal,
+                ProposalEvent.STALE,
+                f"{fault}: propose again",
+            )
         ranked = leaderboard.rank_passed(tx, members)
         if not ranked or ranked[0].proposal.id != proposal.id:
             return []
-        best, name = ranked[0], Routing(tx).targets()[proposal.candidate].name
+        best = ranked[0]
+        name = Routing(tx).targets()[proposal.candidate].name
         for other in ranked[1:]:
             because = f"it passed with {other.text}, but {name} passed with {best.text}"
             said += _reject(ctx, tx, other.proposal, ProposalEvent.NOT_CHOSEN, because)
@@ -245,12 +291,18 @@ def _choose(ctx: Context, proposal: Proposal) -> list[str]:
     return [*said, f"{proposal.id}: the best of its selection"]
 
 
-def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
+def _passed(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    proof: Passed,
+) -> None:
     """Lets a passed proposal continue: by notice, approval, a wait, or a canary."""
     if proposal.on_better is OnBetter.NOTIFY:
         _announce_better(ctx, tx, proposal, proof)
         return
-    cost, setbacks = cost_ratio.load_ratio(ctx, tx, proposal), _find_setbacks(ctx, tx, proposal)
+    cost = cost_ratio.load_ratio(ctx, tx, proposal)
+    setbacks = _find_setbacks(ctx, tx, proposal)
     # No canary opens by itself for a model that was withdrawn from users.
     withdrawn = any(setback.served for setback in setbacks)
     if proposal.needs_approval or cost.ends_canary or withdrawn:
@@ -278,7 +330,11 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
     eval_queue.stop_unneeded_runs(ctx, tx, proposal)
 
 
-def _find_setbacks(ctx: Context, tx: Transaction, proposal: Proposal) -> Sequence[Setback]:
+def _find_setbacks(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+) -> Sequence[Setback]:
     """Finds the setbacks of a schedule's candidate, also those since the round began."""
     if proposal.on_better is None:
         return ()
@@ -287,7 +343,12 @@ def _find_setbacks(ctx: Context, tx: Transaction, proposal: Proposal) -> Sequenc
     return find_setbacks(tx, {name}, ctx.clock.now()).get(name, ())
 
 
-def _announce_better(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
+def _announce_better(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    proof: Passed,
+) -> None:
     """Announces the candidate, because the route's schedule leaves the proposal to a person."""
     name = Routing(tx).targets()[proposal.candidate].name
     setbacks = describe_setbacks(_find_setbacks(ctx, tx, proposal))
@@ -305,7 +366,12 @@ def _announce_better(ctx: Context, tx: Transaction, proposal: Proposal, proof: P
     _reject(ctx, tx, proposal, ProposalEvent.NOT_CHOSEN, because)
 
 
-def _wait_for_thaw(tx: Transaction, proposal: Proposal, proof: Passed, frozen: str) -> None:
+def _wait_for_thaw(
+    tx: Transaction,
+    proposal: Proposal,
+    proof: Passed,
+    frozen: str,
+) -> None:
     """Stores the policy's approval. The canary opens after the freeze."""
     waits = apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, tx.now())
     saved = Proposals(tx).save(
@@ -315,7 +381,10 @@ def _wait_for_thaw(tx: Transaction, proposal: Proposal, proof: Passed, frozen: s
 
 
 def _not_measured(
-    ctx: Context, tx: Transaction, proposal: Proposal, verdict: InfraError
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    verdict: InfraError,
 ) -> None:
     """Pauses a proposal after an infrastructure error, or ends it if another attempt is
     useless.
@@ -323,7 +392,8 @@ def _not_measured(
     The policy's `infra_pause_s` gives the pause. If the answers were unreadable and the policy
     counts these as wrong, the next attempt has no pause.
     """
-    now, gate = ctx.clock.now(), proposal.policy.gate
+    now = ctx.clock.now()
+    gate = proposal.policy.gate
     if replaced := evaluation.find_replacement(ctx, tx, proposal):
         _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
         return
@@ -337,7 +407,8 @@ def _not_measured(
     )
     waited = evaluation.given_up(proposal, runs, now)
     if not pause_s or in_vain or waited:
-        why, after = polish_reason(verdict.reason), format_quantity(attempts, "attempt")
+        why = polish_reason(verdict.reason)
+        after = format_quantity(attempts, "attempt")
         if waited:
             after = format_span(gate.infra_patience_s)
         because = f"not measured after {after}: {why}"
@@ -357,13 +428,24 @@ def _retry(ctx: Context, proposal: Proposal) -> list[str]:
     with ctx.store.write() as tx:
         # An answer may have arrived after the verdict.
         if replaced := evaluation.find_replacement(ctx, tx, proposal):
-            return _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
+            return _reject(
+                ctx,
+                tx,
+                proposal,
+                ProposalEvent.STALE,
+                _another_look(replaced),
+            )
         # In a selection, a proposal with a verdict and no retry_at waits for its rivals.
         verdict = None if proposal.selection else proposal.verdict
         due = replace(proposal, retry_at=None, verdict=verdict)
         again = evaluation.attach_runs(ctx, tx, due)
         saved = Proposals(tx).save(replace(again, updated_at=ctx.clock.now()))
-        _audit(tx, saved, "proposal.retry", {"attempt": proposal.infra_errors + 1})
+        _audit(
+            tx,
+            saved,
+            "proposal.retry",
+            {"attempt": proposal.infra_errors + 1},
+        )
     return [f"{proposal.id}: measured again"]
 
 
@@ -378,7 +460,12 @@ def _await(ctx: Context, proposal: Proposal) -> list[str]:
                 return []
         return _open_approved(ctx, proposal, proof)
     if proposal.approval_ends_at <= ctx.clock.now():
-        return _in_write(ctx, proposal, ProposalEvent.EXPIRED, "no person approved it in time")
+        return _in_write(
+            ctx,
+            proposal,
+            ProposalEvent.EXPIRED,
+            "no person approved it in time",
+        )
     return []
 
 
@@ -402,7 +489,11 @@ def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:
     return proof, []
 
 
-def _open_approved(ctx: Context, proposal: Proposal, proof: Verdict) -> list[str]:
+def _open_approved(
+    ctx: Context,
+    proposal: Proposal,
+    proof: Verdict,
+) -> list[str]:
     """Opens the canary. Raises ProofRefused if the approval belongs to another verdict."""
     if not isinstance(proof, Passed) or proposal.approved_verdict != proof.id:
         raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
@@ -413,7 +504,11 @@ def _open_approved(ctx: Context, proposal: Proposal, proof: Verdict) -> list[str
     return [f"{proposal.id}: canary opened"]
 
 
-def _other_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
+def _other_rules(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+) -> str:
     """Describes how the proposal's rules differ from the route's present rules; else empty."""
     rule_differences = route_rules.list_rule_differences(ctx, tx, proposal)
     return (
@@ -456,14 +551,21 @@ def _describe_base_change(tx: Transaction, proposal: Proposal) -> str:
 
 
 def _in_write(
-    ctx: Context, proposal: Proposal, event: ProposalEvent, because: str
+    ctx: Context,
+    proposal: Proposal,
+    event: ProposalEvent,
+    because: str,
 ) -> list[str]:
     with ctx.store.write() as tx:
         return _reject(ctx, tx, proposal, event, because)
 
 
 def _reject(
-    ctx: Context, tx: Transaction, proposal: Proposal, event: ProposalEvent, because: str
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    event: ProposalEvent,
+    because: str,
 ) -> list[str]:
     """Ends the proposal, stops runs that no other proposal needs, and records why."""
     saved = Proposals(tx).save(apply_event(proposal, event, ctx.clock.now(), because))
@@ -479,5 +581,8 @@ def _audit(
     details: dict[str, object],
 ) -> None:
     AuditLog(tx).append(
-        SYSTEM, action, f"proposal {proposal.id}", {"route": proposal.route, **details}
+        SYSTEM,
+        action,
+        f"proposal {proposal.id}",
+        {"route": proposal.route, **details},
     )

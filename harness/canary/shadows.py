@@ -188,7 +188,8 @@ def start_shadow(
     if not timedelta(0) < lasts <= LONGEST:
         raise InputError(f"a shadow must last more than 0 and up to {LONGEST.days} days")
     with ctx.store.write() as tx:
-        route, now = routes.require_route(tx, route_name), ctx.clock.now()
+        route = routes.require_route(tx, route_name)
+        now = ctx.clock.now()
         candidate = named_models.register_model(ctx, tx, actor, candidate_name)
         check_shadow(ctx, tx, route, candidate, limits)
         open_ = Proposals(tx).list(route=route.name, open_only=True)
@@ -214,7 +215,11 @@ def start_shadow(
 
 
 def check_shadow(
-    ctx: Context, tx: Transaction, route: Route, candidate: Target, limits: ShadowLimits
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    candidate: Target,
+    limits: ShadowLimits,
 ) -> None:
     """Checks that a shadow of this candidate may run on the route.
 
@@ -244,10 +249,19 @@ def check_shadow(
         )
 
 
-def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> Shadow:
+def stop_shadow(
+    ctx: Context,
+    actor: Actor,
+    route: str,
+    *,
+    reason: str = "",
+) -> Shadow:
     actor.require(Role.PROPOSER)
     with ctx.store.write() as tx:
-        live = next((shadow for shadow in Shadows(tx).live() if shadow.route == route), None)
+        live = next(
+            (shadow for shadow in Shadows(tx).live() if shadow.route == route),
+            None,
+        )
         if live is None:
             routes.require_route(tx, route)
             raise NotFound(
@@ -273,7 +287,12 @@ def end_finished(ctx: Context) -> Sequence[str]:
     return [f"shadow {shadow.id} of route {shadow.route} ended: {why}" for shadow, why in over]
 
 
-def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
+def _over(
+    ctx: Context,
+    tx: Transaction,
+    shadow: Shadow,
+    now: datetime,
+) -> str:
     """Explains why a shadow must end now; empty if it may continue."""
     route = Routing(tx).route(shadow.route)
     why = find_shadow_end(shadow, route)
@@ -288,15 +307,29 @@ def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
     )
 
 
-def end_shadow(tx: Transaction, shadow: Shadow, actor: Actor, because: str) -> Shadow:
+def end_shadow(
+    tx: Transaction,
+    shadow: Shadow,
+    actor: Actor,
+    because: str,
+) -> Shadow:
     """Ends a shadow and records it. actor: SYSTEM for an end by time or by a change."""
-    ended = Shadows(tx).end(shadow.id, actor=actor.name, because=because, now=tx.now())
+    ended = Shadows(tx).end(
+        shadow.id,
+        actor=actor.name,
+        because=because,
+        now=tx.now(),
+    )
     _record_shadow(tx, ended, actor, "shadow.stop", because)
     return ended
 
 
 def _record_shadow(
-    tx: Transaction, shadow: Shadow, actor: Actor, action: str, reason: str
+    tx: Transaction,
+    shadow: Shadow,
+    actor: Actor,
+    action: str,
+    reason: str,
 ) -> None:
     details = {
         "route": shadow.route,
@@ -332,14 +365,23 @@ def list_running(ctx: Context) -> Sequence[ShadowStatus]:
         ]
 
 
-def load_shadow_status(ctx: Context, tx: Transaction, shadow: Shadow) -> ShadowStatus:
+def load_shadow_status(
+    ctx: Context,
+    tx: Transaction,
+    shadow: Shadow,
+) -> ShadowStatus:
     return build_status(shadow, Shadows(tx).tallies([shadow.id]), ctx.clock.now())
 
 
-def build_status(shadow: Shadow, rows: Sequence[ShadowTally], now: datetime) -> ShadowStatus:
+def build_status(
+    shadow: Shadow,
+    rows: Sequence[ShadowTally],
+    now: datetime,
+) -> ShadowStatus:
     """Builds a shadow's status. rows: its own, or rows of several shadows that count as one."""
     whole = reduce(add_tallies, rows, ShadowTally(shadow.id, now.date(), ""))
-    counts, sums = Counter(whole.counts), whole.sums
+    counts = Counter(whole.counts)
+    sums = whole.sums
     checks = [
         evidence for check in ShadowCheck if (evidence := _evidence(check, counts)) is not None
     ]
@@ -382,10 +424,20 @@ def _evidence(check: ShadowCheck, counts: Mapping[str, int]) -> CheckEvidence | 
         for side in (CheckSides.INCUMBENT, CheckSides.CANDIDATE)
     )
     share = share_of_level(check_log_e(lost, won))
-    return CheckEvidence(check.value, **by, lost=lost, won=won, share_of_level=share)
+    return CheckEvidence(
+        check.value,
+        **by,
+        lost=lost,
+        won=won,
+        share_of_level=share,
+    )
 
 
-def _figures(side: str, sums: Mapping[str, float], pairs: int) -> PairFigures | None:
+def _figures(
+    side: str,
+    sums: Mapping[str, float],
+    pairs: int,
+) -> PairFigures | None:
     """Returns one side's means; None without pairs, because a zero would look measured."""
     if not pairs:
         return None
@@ -395,18 +447,28 @@ def _figures(side: str, sums: Mapping[str, float], pairs: int) -> PairFigures | 
 
 def list_figures(status: ShadowStatus) -> Sequence[tuple[str, str]]:
     """Lists (name, value) rows for people."""
-    limits, used = status.shadow.limits, status.today
+    limits = status.shadow.limits
+    used = status.today
     evidence = f"{format_percent(status.share_of_level, 0)} of the level"
     unpriced = f" and {status.unpriced:,} requests without a price" if status.unpriced else ""
     a_day = f" of {format_usd(limits.usd_per_day)}" if limits.usd_per_day is not None else ""
     requests = f"{used.requests:,} of {limits.requests_per_day:,} requests"
     rows = [
-        ("mirrored", f"{status.mirrored:,}, with {status.pairs:,} pairs of answers"),
-        ("evidence that it is worse", f"{evidence}: HARM" if status.harm else evidence),
+        (
+            "mirrored",
+            f"{status.mirrored:,}, with {status.pairs:,} pairs of answers",
+        ),
+        (
+            "evidence that it is worse",
+            f"{evidence}: HARM" if status.harm else evidence,
+        ),
         ("cost", format_usd(status.cost_usd) + unpriced),
         ("today", f"{requests}, {format_usd(used.cost_usd)}{a_day}"),
     ]
-    for name, side in (("incumbent", status.incumbent), ("candidate", status.candidate)):
+    for name, side in (
+        ("incumbent", status.incumbent),
+        ("candidate", status.candidate),
+    ):
         if side is not None:
             means = (
                 f"{format_milliseconds(side.ms)}, {side.output_tokens:,.0f} tokens, "

@@ -65,7 +65,12 @@ class SplitDriver(Protocol):
         """Returns the shares in force; empty if the gateway does not have the route."""
         ...
 
-    def set_split(self, route: str, targets: Collection[Target], split: Split) -> None:
+    def set_split(
+        self,
+        route: str,
+        targets: Collection[Target],
+        split: Split,
+    ) -> None:
         """Makes the gateway use these shares. split: in basis points, with a sum of 10 000."""
         ...
 
@@ -85,18 +90,25 @@ def planned_split(route: Route) -> Split:
     trial = route.experiment
     if trial is None:
         return {route.incumbent: BUCKETS}
-    return {route.incumbent: BUCKETS - trial.weight_bps, trial.target: trial.weight_bps}
+    return {
+        route.incumbent: BUCKETS - trial.weight_bps,
+        trial.target: trial.weight_bps,
+    }
 
 
 def allowed_split(
-    targets: Mapping[str, Target], route: Route, switches: Iterable[KillSwitch], now: datetime
+    targets: Mapping[str, Target],
+    route: Route,
+    switches: Iterable[KillSwitch],
+    now: datetime,
 ) -> Split:
     """Returns the table's shares after the kill switches. targets: by id.
 
     A share that a switch forbids goes to the first target that the switches still allow.
     Targets without a share are left out.
     """
-    split, live = Counter[str](), active_switches(switches, now)
+    split = Counter[str]()
+    live = active_switches(switches, now)
     for target, bps in planned_split(route).items():
         ids = dict.fromkeys((target, route.incumbent, *route.fallbacks))
         forced = decide_plan(live, route.name, [targets[id_] for id_ in ids])
@@ -104,7 +116,11 @@ def allowed_split(
     return {target: bps for target, bps in split.items() if bps}
 
 
-def describe_change(had: Split, has: Split, names: Mapping[str, str]) -> str:
+def describe_change(
+    had: Split,
+    has: Split,
+    names: Mapping[str, str],
+) -> str:
     """Describes each share that differs. names: the targets' names, by id."""
     return ", ".join(
         f"{names.get(target, target)} has {format_bps(has.get(target, 0))} instead of "
@@ -139,7 +155,9 @@ class TrustedTime(NamedTuple):
 
 
 def confirm_time(
-    times: Sequence[TrustedTime], now: TrustedTime, settles: timedelta | None
+    times: Sequence[TrustedTime],
+    now: TrustedTime,
+    settles: timedelta | None,
 ) -> Sequence[TrustedTime]:
     """Extends the last period to now. After a change, adds a period that begins once the change
     has settled.
@@ -151,7 +169,10 @@ def confirm_time(
     """
     kept = [time for time in times if time.until > now.until - 2 * LATEST]
     if settles is None and kept:
-        return [*kept[:-1], kept[-1]._replace(until=max(kept[-1].until, now.until))]
+        return [
+            *kept[:-1],
+            kept[-1]._replace(until=max(kept[-1].until, now.until)),
+        ]
     begins = now.until + (settles or timedelta())
     return [*kept, now._replace(since=begins, until=begins)]
 
@@ -160,7 +181,10 @@ def find_time(times: Sequence[TrustedTime], started_at: datetime) -> TrustedTime
     """Returns the period in which a request started, because a slow request counts at the share
     at which it began.
     """
-    return next((time for time in times if time.since <= started_at < time.until), None)
+    return next(
+        (time for time in times if time.since <= started_at < time.until),
+        None,
+    )
 
 
 def find_start(times: Sequence[TrustedTime], found: TrustedTime) -> datetime:

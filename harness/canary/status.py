@@ -14,7 +14,11 @@ from typing import Final
 
 from harness.canary import decision
 from harness.canary.audit import RolloutUnit
-from harness.canary.canary_state import OVERRULES, CanaryState, describe_canary_state
+from harness.canary.canary_state import (
+    OVERRULES,
+    CanaryState,
+    describe_canary_state,
+)
 from harness.evals import proof_validity
 from harness.frame.errors import NotFound
 from harness.frame.records.transaction import Transaction
@@ -29,7 +33,11 @@ from harness.gate.online.segment_harm import describe_sources
 from harness.gate.policy import CostAcceptance
 from harness.providers.target import Target
 from harness.routes import routes
-from harness.routes.routes import describe_later_rollback, find_later_rollback, is_over
+from harness.routes.routes import (
+    describe_later_rollback,
+    find_later_rollback,
+    is_over,
+)
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.records.preload import Preload
@@ -67,7 +75,8 @@ class FailureShare:
         """
         if not self.units:
             return None
-        z, n = NormalDist().inv_cdf((1.0 + _CONFIDENCE) / 2.0), self.units
+        z = NormalDist().inv_cdf((1.0 + _CONFIDENCE) / 2.0)
+        n = self.units
         p = self.failures / n
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -109,7 +118,11 @@ def build_timeline(
     return _thinned(points)
 
 
-def _plus(share: FailureShare, failures: int, units: int) -> FailureShare:
+def _plus(
+    share: FailureShare,
+    failures: int,
+    units: int,
+) -> FailureShare:
     return FailureShare(share.failures + failures, share.units + units)
 
 
@@ -249,7 +262,9 @@ def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
     """Lists the rollout's audit events, newest first, at most MAX_AUDIT_EVENTS of its route."""
     with ctx.store.read() as tx:
         events = AuditLog(tx).for_subject(
-            f"route {rollout.route}", since=rollout.started_at, limit=MAX_AUDIT_EVENTS
+            f"route {rollout.route}",
+            since=rollout.started_at,
+            limit=MAX_AUDIT_EVENTS,
         )
     return [event for event in events if event.details.get("rollout") == rollout.id]
 
@@ -264,7 +279,9 @@ def preload_canaries(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
 
 
 def build_canary_status(
-    unit: RolloutUnit, targets: Mapping[str, Target], now: datetime
+    unit: RolloutUnit,
+    targets: Mapping[str, Target],
+    now: datetime,
 ) -> CanaryStatus:
     """Builds the status of one rollout from its blocks and alerts.
 

@@ -41,7 +41,13 @@ class AsyncModelClient:
     All methods raise a kind of CallFailed, and InputError for a request that is not valid.
     """
 
-    def __init__(self, channel: Channel, clock: "Clock", *, repeats: bool = True) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        clock: "Clock",
+        *,
+        repeats: bool = True,
+    ) -> None:
         """repeats: whether the client retries a request once if the router says so."""
         self._channel = channel
         self._clock = clock
@@ -49,13 +55,20 @@ class AsyncModelClient:
 
     @classmethod
     def over_http(
-        cls, base_url: str, key: str | None = None, *, timeout_s: float = TIMEOUT_S
+        cls,
+        base_url: str,
+        key: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
     ) -> Self:
         """Opens a client as `ModelClient.over_http` does."""
         from harness.client.http import HttpChannel  # noqa: PLC0415 - aiohttp is slow to import
         from harness.frame.runtime.clock import SystemClock  # noqa: PLC0415
 
-        return cls(HttpChannel(base_url, _key(key), timeout_s=timeout_s), SystemClock())
+        return cls(
+            HttpChannel(base_url, _key(key), timeout_s=timeout_s),
+            SystemClock(),
+        )
 
     @classmethod
     def in_process(cls, config: str | Path | None = None, key: str | None = None) -> Self:
@@ -84,7 +97,8 @@ class AsyncModelClient:
         route = request.asked_route
         answer = await self._post_with_retry(chat_request.CHAT, body, request.caller, route)
         return response_parsing.parse_completion(
-            await _whole(answer), response_parsing.parse_served(answer.headers)
+            await _whole(answer),
+            response_parsing.parse_served(answer.headers),
         )
 
     def stream(self, request: CompletionRequest) -> AsyncStream:
@@ -125,7 +139,8 @@ class AsyncModelClient:
             chat_request.EMBEDDINGS, body, request.caller, route
         )
         return response_parsing.parse_embeddings(
-            await _whole(answer), response_parsing.parse_served(answer.headers)
+            await _whole(answer),
+            response_parsing.parse_served(answer.headers),
         )
 
     async def aclose(self) -> None:
@@ -139,7 +154,11 @@ class AsyncModelClient:
         await self.aclose()
 
     async def _post_with_retry(
-        self, path: str, body: Mapping[str, object], caller: Caller, route: str
+        self,
+        path: str,
+        body: Mapping[str, object],
+        caller: Caller,
+        route: str,
     ) -> ChannelAnswer:
         """Posts a body, and returns an answer with status 200.
 

@@ -53,7 +53,10 @@ def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, 
         ),
     }
     if request.thinking_tokens is not None:
-        body["thinking"] = {"type": "enabled", "budget_tokens": request.thinking_tokens}
+        body["thinking"] = {
+            "type": "enabled",
+            "budget_tokens": request.thinking_tokens,
+        }
     if stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
@@ -62,7 +65,10 @@ def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, 
 
 def embedding_body(request: EmbeddingRequest) -> dict[str, object]:
     """Builds the body of an embeddings request. Raises as `chat_body`."""
-    body: dict[str, object] = {"model": request.asked_route, "input": list(request.inputs)}
+    body: dict[str, object] = {
+        "model": request.asked_route,
+        "input": list(request.inputs),
+    }
     body |= _given_fields({"dimensions": request.dimensions, "user": request.user or None})
     return _with_extra(body, request.extra)
 
@@ -133,7 +139,10 @@ def _calls(requests: Sequence[ToolRequest]) -> list[dict[str, object]]:
             **request.extra,
             "id": request.id,
             "type": "function",
-            "function": {"name": request.name, "arguments": request.arguments_text or "{}"},
+            "function": {
+                "name": request.name,
+                "arguments": request.arguments_text or "{}",
+            },
         }
         for request in requests
     ]
@@ -163,5 +172,9 @@ def _response_format(request: CompletionRequest) -> object:
     output = request.output_schema
     if output is None:
         return None
-    schema = {"name": output.name, "schema": dict(output.schema), "strict": output.strict}
+    schema = {
+        "name": output.name,
+        "schema": dict(output.schema),
+        "strict": output.strict,
+    }
     return {"type": "json_schema", "json_schema": schema}

@@ -11,7 +11,12 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from harness.frame.errors import AnswerUnreadable, InputError, RouterUnreachable, StreamBroken
+from harness.frame.errors import (
+    AnswerUnreadable,
+    InputError,
+    RouterUnreachable,
+    StreamBroken,
+)
 
 CONNECT_S: Final = 10.0
 MOST_BYTES: Final = 256 * 2**20
@@ -72,7 +77,12 @@ class HttpChannel:
     """
 
     def __init__(
-        self, base_url: str, key: str, *, timeout_s: float, connections: int = 100
+        self,
+        base_url: str,
+        key: str,
+        *,
+        timeout_s: float,
+        connections: int = 100,
     ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -83,11 +93,17 @@ class HttpChannel:
         self._headers = {"content-type": "application/json"}
         if key:
             self._headers["authorization"] = f"Bearer {key}"
-        self._timeout_s, self._connections = timeout_s, connections
+        self._timeout_s = timeout_s
+        self._connections = connections
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
-    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
+    async def post(
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+    ) -> HttpAnswer:
         """Posts a body, and returns the answer as soon as its head arrives, with any status.
 
         Raises RouterUnreachable without an answer. Raises InputError if the channel is closed,
@@ -97,7 +113,10 @@ class HttpChannel:
         try:
             # The key is for this address only, so the client follows no redirect.
             response = await self._opened().post(
-                url, data=body, headers={**self._headers, **headers}, allow_redirects=False
+                url,
+                data=body,
+                headers={**self._headers, **headers},
+                allow_redirects=False,
             )
         except TimeoutError as error:
             raise RouterUnreachable(

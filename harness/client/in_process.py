@@ -25,7 +25,11 @@ class AsgiCall:
     def __init__(self, scope: Scope, body: bytes) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        self._scope: Scope = {**scope, BODY: body, ON_LEAVING: self._on_leaving}
+        self._scope: Scope = {
+            **scope,
+            BODY: body,
+            ON_LEAVING: self._on_leaving,
+        }
         self._begun = asyncio.Event()
         # None marks the end of the answer.
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(MOST_WAITING)
@@ -132,14 +136,22 @@ class InProcessChannel:
 
     def __init__(self, router: "EmbeddedRouter", key: str) -> None:
         self._router = router
-        self._key = (b"authorization", f"Bearer {key}".encode("utf-8", "surrogatepass"))
+        self._key = (
+            b"authorization",
+            f"Bearer {key}".encode("utf-8", "surrogatepass"),
+        )
         self._starting = asyncio.Lock()
         self._running: Lifespan | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._calls: dict[asyncio.Task[None], AsgiCall] = {}
         self._closed = False
 
-    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> AsgiCall:
+    async def post(
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+    ) -> AsgiCall:
         """Posts a body, and returns the answer as soon as its head arrives.
 
         Raises RouterUnreachable if the application fails before. Raises InputError if the
@@ -151,7 +163,11 @@ class InProcessChannel:
             "type": "http",
             "method": "POST",
             "path": path,
-            "headers": [self._key, (b"content-type", b"application/json"), *more],
+            "headers": [
+                self._key,
+                (b"content-type", b"application/json"),
+                *more,
+            ],
         }
         call = AsgiCall(scope, body)
         task = call.start(self._router.app)

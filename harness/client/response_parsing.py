@@ -97,7 +97,9 @@ def parse_chunk(raw: Mapping[str, object]) -> StreamChunk:
 
 
 def _chunk(
-    raw: Mapping[str, object], choice: Mapping[str, object], message: Mapping[str, object]
+    raw: Mapping[str, object],
+    choice: Mapping[str, object],
+    message: Mapping[str, object],
 ) -> StreamChunk:
     """Reads the fields that whole answers and events share. message: `message` or `delta`."""
     return StreamChunk(
@@ -166,7 +168,8 @@ def _text(value: object) -> str:
 
 
 def _delta(call: Mapping[str, object]) -> ToolDelta:
-    found, index = call.get("function"), call.get("index")
+    found = call.get("function")
+    index = call.get("index")
     function = found if isinstance(found, dict) else {}
     return ToolDelta(
         index if isinstance(index, int) else 0,
@@ -231,7 +234,11 @@ _SHOWN: Final = 300
 
 
 def error_from_answer(
-    status: int, headers: Mapping[str, str], body: bytes, route: str, now: datetime
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    route: str,
+    now: datetime,
 ) -> CallFailed:
     """Builds the error of an answer without status 200.
 
@@ -259,7 +266,11 @@ def error_from_answer(
     )
 
 
-def error_from_stream(error: Mapping[str, object], route: str, request_id: str) -> StreamBroken:
+def error_from_stream(
+    error: Mapping[str, object],
+    route: str,
+    request_id: str,
+) -> StreamBroken:
     """Builds the error of a stream that broke off. error: the event's error object; may be
     empty.
     """

@@ -57,7 +57,12 @@ class ChannelAnswer(Protocol):
 class Channel(Protocol):
     """Sends requests, without retries. After its first request it belongs to one event loop."""
 
-    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
+    async def post(
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+    ) -> ChannelAnswer:
         """Returns an answer of any status. Raises RouterUnreachable, and InputError if
         the channel is closed.
         """
@@ -125,7 +130,10 @@ class StreamAssembly:
 
 
 # OpenRouter sends details in pieces; other providers send whole blocks.
-_DETAIL_TEXTS: Final = {"reasoning.text": "text", "reasoning.summary": "summary"}
+_DETAIL_TEXTS: Final = {
+    "reasoning.text": "text",
+    "reasoning.summary": "summary",
+}
 
 
 def _add_details(known: list[Any], pieces: Sequence[Any]) -> None:
@@ -140,7 +148,11 @@ def _add_details(known: list[Any], pieces: Sequence[Any]) -> None:
         name = _DETAIL_TEXTS[piece["type"]]
         text = f"{known[-1].get(name) or ''}{piece.get(name) or ''}"
         given = {field: value for field, value in piece.items() if value is not None}
-        known[-1] = {**known[-1], **given, name: text}
+        known[-1] = {
+            **known[-1],
+            **given,
+            name: text,
+        }
 
 
 def _continues(last: object, piece: object) -> bool:
@@ -205,7 +217,10 @@ class AsyncStream:
         answer = await self._opening()
         try:
             self._served = response_parsing.parse_served(answer.headers)
-            async with aclosing(answer.pieces()) as pieces, aclosing(_data(pieces)) as events:
+            async with (
+                aclosing(answer.pieces()) as pieces,
+                aclosing(_data(pieces)) as events,
+            ):
                 async for data in events:
                     if data == _DONE:
                         break

@@ -139,7 +139,11 @@ class ModelClient:
 
     @classmethod
     def over_http(
-        cls, base_url: str, key: str | None = None, *, timeout_s: float = TIMEOUT_S
+        cls,
+        base_url: str,
+        key: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
     ) -> Self:
         """Opens a client of a router at an address. Raises InputError.
 
@@ -182,7 +186,10 @@ class ModelClient:
         """
         return self._loop.run(
             self._client.complete_with_tools(
-                request, tools, max_turns=max_turns, on_chunk=on_chunk
+                request,
+                tools,
+                max_turns=max_turns,
+                on_chunk=on_chunk,
             )
         )
 

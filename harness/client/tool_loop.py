@@ -68,7 +68,9 @@ async def run_tool_loop(
 
 
 def _check(
-    request: CompletionRequest, tools: Mapping[str, ToolFunction], max_turns: int
+    request: CompletionRequest,
+    tools: Mapping[str, ToolFunction],
+    max_turns: int,
 ) -> None:
     """Requires a function for each tool, and a tool for each function. Raises InputError."""
     if max_turns < 1:
@@ -76,7 +78,11 @@ def _check(
     defined = {tool.name for tool in request.tools}
     for missing, fault, remedy in (
         (defined - tools.keys(), "no function for", "pass one in `tools`"),
-        (tools.keys() - defined, "no definition of", "add one to the request's tools"),
+        (
+            tools.keys() - defined,
+            "no definition of",
+            "add one to the request's tools",
+        ),
     ):
         if missing:
             raise InputError(f"tools: {fault} {', '.join(sorted(missing))}; {remedy}")
@@ -90,7 +96,9 @@ async def _answered(request: ToolRequest, tools: Mapping[str, ToolFunction]) -> 
     if function is None:
         known = ", ".join(sorted(tools))
         return ToolResponse(
-            request.id, f"there is no tool {request.name!r}; there are: {known}", is_error=True
+            request.id,
+            f"there is no tool {request.name!r}; there are: {known}",
+            is_error=True,
         )
     try:
         return _response(request, await _called(function, request))

@@ -26,7 +26,12 @@ from harness.config.operations import (
     name_sink,
     oidc_faults,
 )
-from harness.config.routing import FileContext, check_overrides, route_seed, target_seed
+from harness.config.routing import (
+    FileContext,
+    check_overrides,
+    route_seed,
+    target_seed,
+)
 from harness.config.schema import (
     CatalogueItem,
     FileConfig,
@@ -37,8 +42,16 @@ from harness.config.schema import (
     parse_config,
     whole_file,
 )
-from harness.config.source_locations import Document, KeyPath, merge_documents, parse_file
-from harness.config.validation_errors import ambiguous_guardrails, range_errors
+from harness.config.source_locations import (
+    Document,
+    KeyPath,
+    merge_documents,
+    parse_file,
+)
+from harness.config.validation_errors import (
+    ambiguous_guardrails,
+    range_errors,
+)
 from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.frame.alerts.alert_record import AlertSettings, AlertSink
 from harness.frame.errors import ConfigError, InputError
@@ -69,7 +82,12 @@ __all__ = [
 ]
 
 
-def load_settings(file: Path | None, environ: Mapping[str, str], *, defaults: Path) -> Settings:
+def load_settings(
+    file: Path | None,
+    environ: Mapping[str, str],
+    *,
+    defaults: Path,
+) -> Settings:
     """Loads the settings. Raises ConfigError.
 
     file: None for the shipped defaults. environ: its SWAPGATE__ variables override the file.
@@ -77,10 +95,20 @@ def load_settings(file: Path | None, environ: Mapping[str, str], *, defaults: Pa
     """
     document = read_document(file, environ, defaults=defaults)
     base = file.resolve().parent if file is not None else Path.cwd()
-    return build_settings(document, base=base, shipped=defaults.parent, source=file)
+    return build_settings(
+        document,
+        base=base,
+        shipped=defaults.parent,
+        source=file,
+    )
 
 
-def read_document(file: Path | None, environ: Mapping[str, str], *, defaults: Path) -> Document:
+def read_document(
+    file: Path | None,
+    environ: Mapping[str, str],
+    *,
+    defaults: Path,
+) -> Document:
     """Reads defaults, file and environment into one document. Raises ConfigError.
 
     The document keeps the place of each value, and is not checked yet.
@@ -92,7 +120,11 @@ def read_document(file: Path | None, environ: Mapping[str, str], *, defaults: Pa
 
 
 def build_settings(
-    document: Document, *, base: Path, shipped: Path, source: Path | None
+    document: Document,
+    *,
+    base: Path,
+    shipped: Path,
+    source: Path | None,
 ) -> Settings:
     """Builds the settings. Raises ConfigError at the first fault.
 
@@ -206,7 +238,9 @@ def _check_providers(config: FileConfig, document: Document) -> None:
 
 
 def _check_judges(
-    routes: Mapping[str, RouteSeed], policies: Mapping[str, Policy], known: FileContext
+    routes: Mapping[str, RouteSeed],
+    policies: Mapping[str, Policy],
+    known: FileContext,
 ) -> None:
     """Checks that the data class of each judged route allows the judge's provider."""
     document = known.document
@@ -215,7 +249,8 @@ def _check_judges(
         with document.at("policies", name, "canary", *path):
             check_judge(policy.canary)
     for name, route in routes.items():
-        settings, used = route.settings, policies.get(route.settings.policy)
+        settings = route.settings
+        used = policies.get(route.settings.policy)
         judge = used.canary.judge if used else None
         provider = Target.from_name(judge.model).provider if judge else None
         allowed = known.data_classes.get(settings.data_class)
@@ -304,10 +339,15 @@ def _provider(name: str, entry: ProviderEntry) -> Provider:
 
 
 def _suite(
-    name: str, entry: SuiteEntry, known: FileContext, base: Path, shipped: Path
+    name: str,
+    entry: SuiteEntry,
+    known: FileContext,
+    base: Path,
+    shipped: Path,
 ) -> SuiteSettings:
     """Builds a suite's settings: paths, task, judge and data class. Raises ConfigError."""
-    values, document = {**vars(entry)}, known.document
+    values = {**vars(entry)}
+    document = known.document
     if (entry.path is None) == (entry.task is None):
         raise document.error(("suites", name), "give either `path` or `task`")
     # Paths of shipped suites are relative to the shipped file, others to the user's file.
@@ -328,7 +368,11 @@ def _suite(
     return SuiteSettings(name=name, **values)
 
 
-def _check_clearance(entry: SuiteEntry, judge: JudgeSettings, known: FileContext) -> None:
+def _check_clearance(
+    entry: SuiteEntry,
+    judge: JudgeSettings,
+    known: FileContext,
+) -> None:
     """Checks that the suite's data class allows the judge's provider. Raises InputError."""
     allowed = known.data_classes.get(entry.data_class)
     if allowed is not None and judge.target.provider not in allowed:
@@ -340,7 +384,8 @@ def _check_clearance(entry: SuiteEntry, judge: JudgeSettings, known: FileContext
 
 def _judge(entry: JudgeEntry, base: Path) -> JudgeSettings:
     """Builds a suite's judge. Raises InputError for a name that is not provider/model."""
-    values, named = _fields(entry), target_seed(entry.target)
+    values = _fields(entry)
+    named = target_seed(entry.target)
     del values["parameters"]
     values["target"] = Target(named.provider, named.model, entry.parameters)
     values["references"] = _located(entry.references, base) if entry.references else None

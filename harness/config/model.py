@@ -21,7 +21,12 @@ from harness.providers.oauth import OAuthOverrides
 from harness.providers.target import Provider
 from harness.routing.capture import CaptureSettings
 from harness.routing.freeze import FreezeWindow
-from harness.routing.settings import AgentSettings, RouterSettings, RouteSeed, UiSettings
+from harness.routing.settings import (
+    AgentSettings,
+    RouterSettings,
+    RouteSeed,
+    UiSettings,
+)
 
 FILE_NAME: Final = "swapgate.yaml"
 

@@ -101,15 +101,27 @@ def oidc_faults(oidc: OidcSettings) -> Iterator[tuple[KeyPath, str]]:
         if not _is_safe_url(getattr(oidc, name)):
             yield (name,), _ADDRESS
     if urlsplit(oidc.public_url).path not in ("", "/"):
-        yield ("public_url",), "must have no path, because the dashboard is served at `/`"
+        yield (
+            ("public_url",),
+            "must have no path, because the dashboard is served at `/`",
+        )
     if not oidc.client_id.strip():
         yield ("client_id",), "is empty"
     if not _VARIABLE.fullmatch(oidc.client_secret_env):
-        yield ("client_secret_env",), "must be the name of an environment variable"
+        yield (
+            ("client_secret_env",),
+            "must be the name of an environment variable",
+        )
     if "openid" not in oidc.scope.split():
-        yield ("scope",), "must include `openid`; without it the server does not name the user"
+        yield (
+            ("scope",),
+            "must include `openid`; without it the server does not name the user",
+        )
     if not oidc.roles:
-        yield ("roles",), "must name a group: a user's group determines the role"
+        yield (
+            ("roles",),
+            "must name a group: a user's group determines the role",
+        )
     for group, role in oidc.roles.items():
         if role not in _ROLES:
             known = ", ".join(_ROLES)
@@ -206,13 +218,18 @@ def _address_faults(path: KeyPath, url: str) -> Iterator[Fault]:
     """
     parts = _split_url(url)
     if parts is None or parts.path not in ("", "/") or parts.query or parts.fragment:
-        yield path, "must be an address such as http://127.0.0.1:8085, without a path"
+        yield (
+            path,
+            "must be an address such as http://127.0.0.1:8085, without a path",
+        )
     elif is_internal_host(parts.hostname or ""):
         yield path, _INTERNAL
 
 
 def _loop_faults(
-    agents: AgentSettings, router: RouterSettings, control: ControlSettings
+    agents: AgentSettings,
+    router: RouterSettings,
+    control: ControlSettings,
 ) -> Iterator[Fault]:
     """Checks that no process forwards requests to itself.
 
@@ -231,8 +248,14 @@ def _loop_faults(
             )
             yield (setting,), fault
     if agents.url and passed_to == agents.control_url.rstrip("/"):
-        yield ("url",), "is `agents.control_url`; give the agents process another address"
-    for process, settings in (("router", router), ("agents process", agents)):
+        yield (
+            ("url",),
+            "is `agents.control_url`; give the agents process another address",
+        )
+    for process, settings in (
+        ("router", router),
+        ("agents process", agents),
+    ):
         address = http_url(settings.host, settings.port)
         if settings.port and agents.control_url.rstrip("/") == address:
             fault = (
@@ -245,7 +268,10 @@ def _loopback_faults(agents: AgentSettings, router_host: str) -> Iterator[Fault]
     """Checks that router and agents listen on loopback if clients need no key."""
     if not agents.open_on_loopback:
         return
-    for setting, host in (("router.host", router_host), ("agents.host", agents.host)):
+    for setting, host in (
+        ("router.host", router_host),
+        ("agents.host", agents.host),
+    ):
         if not listens_on_loopback(host):
             fault = (
                 f"needs {setting} on loopback, such as 127.0.0.1, and it is {host!r}: clients "
@@ -269,7 +295,10 @@ def _server_faults(path: KeyPath, server: ToolServer) -> Iterator[Fault]:
     for header, variable in server.header_envs.items():
         place = (*path, "header_envs", header)
         if not _VARIABLE.fullmatch(variable):
-            yield place, "must name an environment variable; this file holds no secret values"
+            yield (
+                place,
+                "must name an environment variable; this file holds no secret values",
+            )
         elif variable.upper().startswith(_OUR_VARIABLES):
             fault = (
                 f"{variable!r} is one of Swapgate's own variables, which no tool server gets"

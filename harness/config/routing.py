@@ -100,7 +100,11 @@ class FileContext:
     data_classes: Mapping[str, frozenset[str]]
 
 
-def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
+def route_seed(
+    name: str,
+    entry: RouteEntry,
+    known: FileContext,
+) -> RouteSeed:
     """Builds a route from its entry. Raises ConfigError with the place of the fault."""
     at = partial(known.document.at, "routes", name)
     with at():
@@ -150,7 +154,11 @@ def check_overrides(routes: Mapping[str, RouteSeed], known: FileContext) -> None
             raise known.document.error(("routes", name, "overrides", kind.value), error)
 
 
-def _target(entry: str | TargetEntry, route: str, known: FileContext) -> Target:
+def _target(
+    entry: str | TargetEntry,
+    route: str,
+    known: FileContext,
+) -> Target:
     """Parses a target.
 
     If only a provider is named, the target is the model that the provider's `tiers` lists under
@@ -163,7 +171,11 @@ def _target(entry: str | TargetEntry, route: str, known: FileContext) -> Target:
         if entry in tiers:
             return Target(entry, _of_tier(entry, route, tiers))
         return target_seed(entry, known.providers)
-    given = [bool(entry.target), bool(entry.model), bool(entry.tier)]
+    given = [
+        bool(entry.target),
+        bool(entry.model),
+        bool(entry.tier),
+    ]
     if sum(given) != 1 or bool(entry.target) == bool(entry.provider):
         raise InputError("give `provider` with `model` or `tier`, or `target: provider/model`")
     if entry.target:
@@ -175,7 +187,11 @@ def _target(entry: str | TargetEntry, route: str, known: FileContext) -> Target:
     return Target(named.provider, named.model, entry.parameters, entry.request_patch)
 
 
-def _of_tier(provider: str, tier: str, tiers: Mapping[str, Mapping[str, str]]) -> str:
+def _of_tier(
+    provider: str,
+    tier: str,
+    tiers: Mapping[str, Mapping[str, str]],
+) -> str:
     """Returns the model of a provider's tier. Raises InputError with the nearest tier."""
     known = tiers.get(provider, {})
     if tier not in known:

@@ -53,7 +53,11 @@ from harness.providers.models.capabilities import Capabilities
 from harness.providers.models.catalogue import ABILITIES
 from harness.providers.oauth import OAuthOverrides
 from harness.providers.target import Price
-from harness.routing.settings import AgentSettings, RouterSettings, UiSettings
+from harness.routing.settings import (
+    AgentSettings,
+    RouterSettings,
+    UiSettings,
+)
 
 
 def describe_fields(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, Any]:
@@ -90,7 +94,10 @@ def _comments_in(module: str) -> Mapping[str, Mapping[str, str]]:
     except (OSError, TypeError):  # only bytecode is installed
         return {}
     comments = {
-        token.start[0]: (token.string.lstrip("# "), not token.line[: token.start[1]].strip())
+        token.start[0]: (
+            token.string.lstrip("# "),
+            not token.line[: token.start[1]].strip(),
+        )
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
@@ -164,7 +171,9 @@ class ProviderEntry(BaseModel):
     model_config = _STRICT
     kind: str = "custom"  # sets protocol and address; see docs/reference/providers.md
     api_base: str = Field(
-        "", validate_default=True, description="API address; optional for a kind that has one"
+        "",
+        validate_default=True,
+        description="API address; optional for a kind that has one",
     )
     # Environment variable that holds the key; NAME_FILE holds the path of a key file.
     api_key_env: str | None = None
@@ -176,7 +185,8 @@ class ProviderEntry(BaseModel):
     extra_body: dict[str, object] = Field({}, description="body fields of every request")
     tiers: dict[str, str] = Field({}, description="a model for each name, such as `fast`")
     eval_limits: EvalLimits = Field(
-        EvalLimits(), description="for all eval workers of this machine together"
+        EvalLimits(),
+        description="for all eval workers of this machine together",
     )
 
     @field_validator("kind")
@@ -219,7 +229,12 @@ class JudgeEntry(BaseModel):
     max_output_tokens: int = 512  # limit of one answer
     timeout_s: float = 120.0  # limit for one answer
     references: str | None = Field(None, description="data file of answers with human scores")
-    min_agreement: float = Field(0.6, ge=0, le=1, description="minimum of Cohen's kappa")
+    min_agreement: float = Field(
+        0.6,
+        ge=0,
+        le=1,
+        description="minimum of Cohen's kappa",
+    )
     # The number of equal bands of scores by which Swapgate compares the judge with people.
     levels: int = Field(2, ge=2, le=10)
     recheck_s: float = Field(86_400.0, ge=0)  # how long a measured agreement is valid
@@ -281,7 +296,8 @@ class CatalogueItem(BaseModel):
     context_window: int | None = Field(None, description="tokens of input and output together")
     capabilities: dict[str, bool] = Field({}, description=f"values of {', '.join(ABILITIES)}")
     end_date: date | None = Field(
-        None, description="the day on which the provider may remove the model"
+        None,
+        description="the day on which the provider may remove the model",
     )
     family: str | None = Field(
         None, description="models of one family are versions of each other"
@@ -307,7 +323,8 @@ class FileConfig(BaseModel):
     control: ControlSettings = ControlSettings()
     ui: UiSettings = UiSettings()  # the dashboard
     agents: AgentSettings = Field(
-        AgentSettings(), description="agents over HTTP; see docs/reference/agents.md"
+        AgentSettings(),
+        description="agents over HTTP; see docs/reference/agents.md",
     )
     providers: dict[str, ProviderEntry] = {}  # where models are called, by name
     suites: dict[str, SuiteEntry] = {}  # evals, by name
@@ -316,16 +333,20 @@ class FileConfig(BaseModel):
     # Names that clients use as `model`. A route is created if the database lacks it.
     routes: dict[str, RouteEntry] = {}
     alerts: AlertSettings = Field(
-        AlertSettings(), description="where alerts go; see docs/how-to/alerts.md"
+        AlertSettings(),
+        description="where alerts go; see docs/how-to/alerts.md",
     )
     data_classes: dict[str, list[str]] = Field(
-        {}, description="maps each data class to the providers that may see it"
+        {},
+        description="maps each data class to the providers that may see it",
     )
     capture: CaptureEntry = Field(
-        CaptureEntry(keep=[]), description="redaction; see docs/how-to/capture.md"
+        CaptureEntry(keep=[]),
+        description="redaction; see docs/how-to/capture.md",
     )
     catalogue: dict[str, CatalogueItem] = Field(
-        {}, description="facts about models, by KIND/MODEL; see docs/reference/models.md"
+        {},
+        description="facts about models, by KIND/MODEL; see docs/reference/models.md",
     )
     oauth: dict[str, OAuthOverrides] = Field(
         {},
@@ -337,10 +358,12 @@ class FileConfig(BaseModel):
         "target:ID or ROUTE=provider:NAME; avoid:provider:NAME makes routes avoid the provider",
     )
     spending: SpendingSettings = Field(
-        SpendingSettings(), description="the monthly cap; see docs/how-to/spending.md"
+        SpendingSettings(),
+        description="the monthly cap; see docs/how-to/spending.md",
     )
     freezes: list[FreezeEntry] = Field(
-        [], description="weekly freezes of routes; see docs/how-to/freezes.md"
+        [],
+        description="weekly freezes of routes; see docs/how-to/freezes.md",
     )
 
 

@@ -70,7 +70,10 @@ class _Limits:
         which no database and no terminal takes.
         """
         if isinstance(event, yaml.ScalarEvent) and _SURROGATE.search(event.value):
-            raise _refusal("contains a lone surrogate (half of a character): remove it", event)
+            raise _refusal(
+                "contains a lone surrogate (half of a character): remove it",
+                event,
+            )
         self._aliases += isinstance(event, yaml.AliasEvent)
         self._depth += isinstance(event, yaml.CollectionStartEvent)
         self._depth -= isinstance(event, yaml.CollectionEndEvent)
@@ -132,7 +135,12 @@ def parse_file(file: Path, *, core: bool = False) -> Document:
     return parse_text(text, file, core=core)
 
 
-def parse_text(text: str, file: Path, *, core: bool = False) -> Document:
+def parse_text(
+    text: str,
+    file: Path,
+    *,
+    core: bool = False,
+) -> Document:
     """Parses a text as `parse_file` does. file: the name for places and messages. Raises
     ConfigError.
     """
@@ -152,7 +160,13 @@ def parse_text(text: str, file: Path, *, core: bool = False) -> Document:
     return Document(values, places)
 
 
-def _read(text: str, file: Path, places: dict[KeyPath, str], *, core: bool) -> object:
+def _read(
+    text: str,
+    file: Path,
+    places: dict[KeyPath, str],
+    *,
+    core: bool,
+) -> object:
     """Parses a text, and notes the place of each value in `places`. Returns None for an empty
     text.
     """
@@ -181,7 +195,12 @@ def _check_length(text: str) -> None:
         raise yaml.MarkedYAMLError(problem=f"is longer than {MAX_CHARACTERS:,} characters")
 
 
-def _note(node: yaml.Node, path: KeyPath, file: Path, places: dict[KeyPath, str]) -> None:
+def _note(
+    node: yaml.Node,
+    path: KeyPath,
+    file: Path,
+    places: dict[KeyPath, str],
+) -> None:
     """Notes the line of each key and each item of a list."""
     if len(path) > MAX_DEPTH:  # for example, a list that contains its own alias
         raise _refusal(TOO_DEEP, node)
@@ -254,7 +273,11 @@ def _scalar(name: str, text: str) -> object:
         raise ConfigError(f"environment variable {name}: not a YAML value: {error}") from None
 
 
-def _put(values: dict[str, object], path: tuple[str, ...], value: object) -> None:
+def _put(
+    values: dict[str, object],
+    path: tuple[str, ...],
+    value: object,
+) -> None:
     """Sets a value in nested mappings. Raises ConfigError if a variable sets a section as a
     scalar.
     """

@@ -16,7 +16,11 @@ from pydantic import ValidationError
 from harness.config.source_locations import Document, KeyPath, dotted_path
 from harness.frame.errors import ConfigError, RetiredKeys
 from harness.frame.formatting import SHARE_RANGE, Range, format_bound
-from harness.frame.suggestions import UNKNOWN_KEY, describe_fault, find_fault_path
+from harness.frame.suggestions import (
+    UNKNOWN_KEY,
+    describe_fault,
+    find_fault_path,
+)
 
 # A holdback takes at most half of the traffic, so that a promoted candidate serves the rest.
 MOST_HELD_BACK_BPS: Final = 5_000
@@ -54,16 +58,25 @@ RANGES: Final[Mapping[str, Range]] = {
         (Range(1.01, 100), "rho_ni"),
         (Range(2, MOST), "certificate"),
         (Range(1, MOST), "cost_ceiling"),
-        (Range(1, 1_000), "block_size epochs workers tries_per_target attempts eval_workers"),
+        (
+            Range(1, 1_000),
+            "block_size epochs workers tries_per_target attempts eval_workers",
+        ),
         (Range(1, 1_000), "max_steps"),
         (Range(1, MOST_HELD_BACK_BPS), "bake_bps"),
-        (Range(0, DAY_S), "warm_up_s handover_s health_check_interval_s base_s cap_s"),
+        (
+            Range(0, DAY_S),
+            "warm_up_s handover_s health_check_interval_s base_s cap_s",
+        ),
         (Range(0, DAY_S), "attempt_s max_wait_s"),
         (Range(0, 1_000), "warm_up_units"),
         (Range(1, BPS - 1), "weight_bps"),
         (Range(1, BPS), "share_bps"),
         (Range(0, MUCH), "min_exposures"),
-        (COUNT, "n_max items max_concurrent upstream_connections failures probe_successes"),
+        (
+            COUNT,
+            "n_max items max_concurrent upstream_connections failures probe_successes",
+        ),
         (Range(MOMENT_S, 7 * DAY_S), "missing_s open_max_s"),
         (Range(1, YEAR_S), "deadline_s every_s"),
         (FLOOR_S, "min_s min_peak_s bake_s"),
@@ -71,15 +84,27 @@ RANGES: Final[Mapping[str, Range]] = {
         (Range(0, 24), "start_h end_h"),
         (LIFE_S, "verdict_ttl_s approval_ttl_s run_max_age_s"),
         (Range(0, 30 * DAY_S), "infra_patience_s"),
-        (DOLLARS, "max_cost_usd monthly_cap_usd clients_budget_month_usd max_usd budget_usd"),
+        (
+            DOLLARS,
+            "max_cost_usd monthly_cap_usd clients_budget_month_usd max_usd budget_usd",
+        ),
         (TOKENS, "max_tokens"),
         (Range(0.000001, MOST), "weight"),
         (Range(0, 100), "temperature"),
         (Range(1, MUCH), "max_output_tokens context_window"),
-        (Range(0, MOST), "input_usd_per_mtok output_usd_per_mtok cached_input_usd_per_mtok"),
+        (
+            Range(0, MOST),
+            "input_usd_per_mtok output_usd_per_mtok cached_input_usd_per_mtok",
+        ),
         (Range(0, MOST), "cache_write_usd_per_mtok"),
-        (WAIT_S, "total_timeout_s first_token_timeout_s first_byte_timeout_s"),
-        (WAIT_S, "between_chunks_timeout_s connect_timeout_s timeout_s drain_s window_s"),
+        (
+            WAIT_S,
+            "total_timeout_s first_token_timeout_s first_byte_timeout_s",
+        ),
+        (
+            WAIT_S,
+            "between_chunks_timeout_s connect_timeout_s timeout_s drain_s window_s",
+        ),
         (WAIT_S, "open_s trickle_s probe_lease_s"),
         (Range(0, HOUR_S), "heartbeat_s shutdown_delay_s"),
         (Range(MOMENT_S, HOUR_S), "flush_interval_s"),
@@ -89,8 +114,14 @@ RANGES: Final[Mapping[str, Range]] = {
         (Range(0.000001, 1e12), "tokens_per_min"),
         (Range(0.001, 1), "rate_share"),
         (Range(1, 100_000_000), "queue_size"),
-        (Range(MOMENT_S, DAY_S), "reconcile_interval_s housekeeping_interval_s"),
-        (Range(MOMENT_S, DAY_S), "drift_interval_s deliver_interval_s interval_s"),
+        (
+            Range(MOMENT_S, DAY_S),
+            "reconcile_interval_s housekeeping_interval_s",
+        ),
+        (
+            Range(MOMENT_S, DAY_S),
+            "drift_interval_s deliver_interval_s interval_s",
+        ),
         (DAYS, "failovers_keep_days texts_keep_days keep_days"),
         (Range(62, 36_600), "traffic_keep_days"),
         (Range(1, 100_000), "eval_connections"),
@@ -136,7 +167,11 @@ def _walk(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
         yield from _number(str(path[-1]), value, path)
 
 
-def _number(key: str, value: float, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+def _number(
+    key: str,
+    value: float,
+    path: KeyPath,
+) -> Iterator[tuple[KeyPath, str]]:
     """Yields the fault of one number. A key without a range takes any number."""
     allowed = RANGES.get(key)
     if allowed is not None and not allowed.holds(value):
@@ -154,7 +189,8 @@ def _policy_errors(
     Steps must rise, and `margin_max` must not be below the margin. A guardrail is a ratio or
     off.
     """
-    canary, gate = _mapping(policy.get("canary")), _mapping(policy.get("gate"))
+    canary = _mapping(policy.get("canary"))
+    gate = _mapping(policy.get("gate"))
     steps: Any = canary.get("steps") or ()
     weights = [_mapping(step).get("weight_bps", 0) for step in steps]
     if not weights:
@@ -162,16 +198,26 @@ def _policy_errors(
     for index in range(1, len(weights)):
         if not weights[index] > weights[index - 1]:  # type: ignore[operator]
             place = (*path, "canary", "steps", index)
-            yield place, "a step's weight must be above the previous step's weight"
-    most, margin = gate.get("margin_max"), gate.get("margin")
+            yield (
+                place,
+                "a step's weight must be above the previous step's weight",
+            )
+    most = gate.get("margin_max")
+    margin = gate.get("margin")
     if isinstance(most, float) and isinstance(margin, float) and most < margin:
         text = f"is {format_bound(most)}, less than the policy's own margin"
-        yield (*path, "gate", "margin_max"), f"{text}, {format_bound(margin)}"
+        yield (
+            (*path, "gate", "margin_max"),
+            f"{text}, {format_bound(margin)}",
+        )
     for name, ratio in _mapping(canary.get("guardrails")).items():
         if ratio is not False and not (isinstance(ratio, float) and RATIO.holds(ratio)):
             shown = format_bound(ratio) if isinstance(ratio, float) else ratio
             place = (*path, "canary", "guardrails", name)
-            yield place, f"is {shown}; a tolerated ratio is {RATIO.text}, or off"
+            yield (
+                place,
+                f"is {shown}; a tolerated ratio is {RATIO.text}, or off",
+            )
 
 
 def ambiguous_guardrails(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
@@ -244,7 +290,9 @@ RETIRED_COMMANDS: Final[Mapping[str, str]] = {
 
 
 def config_error(
-    document: Document, error: ValidationError, schema: Mapping[str, object]
+    document: Document,
+    error: ValidationError,
+    schema: Mapping[str, object],
 ) -> ConfigError:
     """Builds the error of the first unknown key, with the nearest known key, or else of the
     first fault.
@@ -254,7 +302,10 @@ def config_error(
     faults = error.errors(include_url=False)
     # If pydantic tried several types, it reports a fault for each. An unknown key tells more
     # than "not a string".
-    first = next((fault for fault in faults if fault["type"] in UNKNOWN_KEY), faults[0])
+    first = next(
+        (fault for fault in faults if fault["type"] in UNKNOWN_KEY),
+        faults[0],
+    )
     path = find_fault_path(first, document.values)
     is_key = first["type"] in UNKNOWN_KEY
     named = dotted_path(path) if is_key else str(first["input"])
@@ -281,7 +332,8 @@ def without_ignored_keys(document: Document) -> dict[str, object]:
     """Returns the values without the keys in IGNORED_KEYS, and logs a warning for each."""
     values = deepcopy(document.values)
     for path, reason in _matches(document.values, (), IGNORED_KEYS):
-        place, key = document.place(path), dotted_path(path)
+        place = document.place(path)
+        key = dotted_path(path)
         _LOG.warning("%s: %r has no effect: %s", place, key, reason)
         parent: Any = values
         for part in path[:-1]:
@@ -291,7 +343,9 @@ def without_ignored_keys(document: Document) -> dict[str, object]:
 
 
 def _matches(
-    value: object, path: KeyPath, patterns: Mapping[str, str]
+    value: object,
+    path: KeyPath,
+    patterns: Mapping[str, str],
 ) -> Iterator[tuple[KeyPath, str]]:
     """Yields path and text of each key that a pattern matches. patterns: as RETIRED_KEYS."""
     for pattern, instead in patterns.items():

@@ -23,8 +23,19 @@ from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate import drift
-from harness.gate.drift import DriftCheck, DriftEvidence, DriftWatch, ItemScores, list_served
-from harness.gate.pins import ServedModel, ServedPin, Sighting, find_replacement
+from harness.gate.drift import (
+    DriftCheck,
+    DriftEvidence,
+    DriftWatch,
+    ItemScores,
+    list_served,
+)
+from harness.gate.pins import (
+    ServedModel,
+    ServedPin,
+    Sighting,
+    find_replacement,
+)
 from harness.gate.run import RUNNABLE_STATES, EvalRun, RunState, Sample
 from harness.providers.records import Sightings
 from harness.routing.context import Context
@@ -48,7 +59,8 @@ def run_once(ctx: Context) -> list[str]:
     with ctx.store.read() as tx:
         pairs = drift_watches.list_watched_pairs(ctx, tx)
         open_ = drift_watches.find_open_watches(tx)
-    did, failed = [], []
+    did = []
+    failed = []
     for key in sorted(set(open_) - {pair.key for pair in pairs}):
         with ctx.store.write() as tx:
             if drift_watches.close_watch(ctx, tx, open_[key]):
@@ -71,7 +83,11 @@ def run_once(ctx: Context) -> list[str]:
     return did
 
 
-def _advance_pair(ctx: Context, pair: WatchedPair, watch: DriftWatch | None) -> list[str]:
+def _advance_pair(
+    ctx: Context,
+    pair: WatchedPair,
+    watch: DriftWatch | None,
+) -> list[str]:
     """Advances one watch by at most one step: baseline, end of a run, or the next run.
 
     watch: None if the pair has no open watch. A changed plan closes the watch and opens a new
@@ -80,7 +96,8 @@ def _advance_pair(ctx: Context, pair: WatchedPair, watch: DriftWatch | None) -> 
     plan = drift_watches.plan_watch(ctx, pair)
     if watch is None:
         return _begin_watch(ctx, pair, "the first")
-    turn, did = _WatchTurn(ctx, pair, watch), []
+    turn = _WatchTurn(ctx, pair, watch)
+    did = []
     with ctx.store.read() as tx:
         another = turn.find_other_model(tx)
     if another is not None and not alerts.is_open(ctx, AlertKind.SERVED_MODEL, watch.id):
@@ -102,7 +119,11 @@ def _advance_pair(ctx: Context, pair: WatchedPair, watch: DriftWatch | None) -> 
 
 
 def _begin_watch(
-    ctx: Context, pair: WatchedPair, reason: str, *, after: DriftWatch | None = None
+    ctx: Context,
+    pair: WatchedPair,
+    reason: str,
+    *,
+    after: DriftWatch | None = None,
 ) -> list[str]:
     """Opens a watch with its baseline run.
 
@@ -143,7 +164,8 @@ class _WatchTurn:
 
     def record_result(self, tx: Transaction) -> list[str]:
         """Writes the alerts and the audit event of the newest check. Returns log lines."""
-        watch, check = self.watch, self.watch.checks[-1]
+        watch = self.watch
+        check = self.watch.checks[-1]
         if check.message:
             title = f"the drift watch could not measure {self._target_name(tx)}"
             text = f"{check.message}. Swapgate tries again within the hour."
@@ -157,7 +179,11 @@ class _WatchTurn:
             return [f"{watch.id}: no drift"]
         title, text = self._describe_drift(tx, evidence)
         self._raise_alert(tx, AlertKind.DRIFT, title, text)
-        details = {"check": check.number, "run": check.run, "evidence": asdict(evidence)}
+        details = {
+            "check": check.number,
+            "run": check.run,
+            "evidence": asdict(evidence),
+        }
         AuditLog(tx).append(SYSTEM, "drift.found", f"drift watch {watch.id}", details)
         return [f"{watch.id}: {title}"]
 
@@ -167,7 +193,8 @@ class _WatchTurn:
         if not measured:
             return None
         met = {ServedModel(name) for name in list_served(measured)}
-        since, seen = measured[-1].ended_at, Sightings(tx).for_target(self.pair.target)
+        since = measured[-1].ended_at
+        seen = Sightings(tx).for_target(self.pair.target)
         return find_replacement(met, seen, ServedPin.MODEL, decided_at=since)
 
     def alert_other_model(self, tx: Transaction) -> list[str]:
@@ -186,9 +213,23 @@ class _WatchTurn:
         self._raise_alert(tx, AlertKind.SERVED_MODEL, title, text)
         return [f"{self.watch.id}: {title}"]
 
-    def _raise_alert(self, tx: Transaction, kind: AlertKind, title: str, text: str) -> None:
-        about, subject = self.watch.id, self.pair.subject
-        alerts.raise_alert(tx, kind, about, subject=subject, title=title, text=text)
+    def _raise_alert(
+        self,
+        tx: Transaction,
+        kind: AlertKind,
+        title: str,
+        text: str,
+    ) -> None:
+        about = self.watch.id
+        subject = self.pair.subject
+        alerts.raise_alert(
+            tx,
+            kind,
+            about,
+            subject=subject,
+            title=title,
+            text=text,
+        )
 
     def _target_name(self, tx: Transaction) -> str:
         return Routing(tx).targets()[self.pair.target].name
@@ -214,12 +255,19 @@ class _WatchTurn:
                 for change in shown[:EXAMPLES]
             ),
         ]
-        name, suite = self._target_name(tx), self.pair.suite
-        return f"{name} answers {suite} differently than before: {by}", "\n".join(lines)
+        name = self._target_name(tx)
+        suite = self.pair.suite
+        return (
+            f"{name} answers {suite} differently than before: {by}",
+            "\n".join(lines),
+        )
 
 
 def _judge_check(
-    check: DriftCheck, run: EvalRun, samples: Sequence[Sample], before: Sequence[DriftCheck]
+    check: DriftCheck,
+    run: EvalRun,
+    samples: Sequence[Sample],
+    before: Sequence[DriftCheck],
 ) -> DriftCheck:
     """Judges a check whose run has ended. before: the counted checks of its watch."""
     if because := _unmeasured(check, run, samples):
@@ -236,7 +284,11 @@ def _judge_check(
     return replace(counted, evidence=evidence)
 
 
-def _unmeasured(check: DriftCheck, run: EvalRun, samples: Sequence[Sample]) -> str:
+def _unmeasured(
+    check: DriftCheck,
+    run: EvalRun,
+    samples: Sequence[Sample],
+) -> str:
     """Explains why a run gives no evidence; empty if its scores count.
 
     A run with too many missing answers is left out, because missing answers are not evidence
@@ -273,7 +325,8 @@ def _load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
 
 def _describe_served(checks: Sequence[DriftCheck]) -> str:
     """Compares the model names in the newest run's answers with those of all earlier runs."""
-    before, now = list_served(checks[:-1]), list(checks[-1].served)
+    before = list_served(checks[:-1])
+    now = list(checks[-1].served)
     if not now:
         return "The provider does not say which model answers."
     if now == before:

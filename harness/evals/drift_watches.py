@@ -20,7 +20,13 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.drift import DriftCheck, DriftPlan, DriftPolicy, DriftWatch
-from harness.gate.run import RUNNABLE_STATES, EvalRun, RunBudget, RunState, Sample
+from harness.gate.run import (
+    RUNNABLE_STATES,
+    EvalRun,
+    RunBudget,
+    RunState,
+    Sample,
+)
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.records.routes import Routing
@@ -94,7 +100,8 @@ def start_check(
     """
     if watch is not None and watch.running is not None:
         return watch.running
-    now, plan = ctx.clock.now(), watch.plan if watch else plan_watch(ctx, pair)
+    now = ctx.clock.now()
+    plan = watch.plan if watch else plan_watch(ctx, pair)
     run = EvalRun(
         id=ctx.chance.token("run_"),
         suite=pair.suite,
@@ -127,14 +134,23 @@ def start_check(
         )
     if watch is None:
         Suites(tx).put(ctx.suites.pin(pair.suite), now)
-        details = {"target": pair.target, "suite": pair.suite, "reason": reason}
+        details = {
+            "target": pair.target,
+            "suite": pair.suite,
+            "reason": reason,
+        }
         AuditLog(tx).append(actor, "drift.baseline", f"drift watch {check.watch}", details)
     return check
 
 
-def close_watch(ctx: Context, tx: Transaction, watch: DriftWatch) -> bool:
+def close_watch(
+    ctx: Context,
+    tx: Transaction,
+    watch: DriftWatch,
+) -> bool:
     """Closes a watch, and stops its run; returns False if another process was first."""
-    now, because = ctx.clock.now(), "the drift watch was closed"
+    now = ctx.clock.now()
+    because = "the drift watch was closed"
     if not Drift(tx).close(watch.id, now):
         return False
     last = Drift(tx).checks(watch.id)[-1]
@@ -169,20 +185,35 @@ def list_item_changes(tx: Transaction, watch: DriftWatch) -> list[ItemChange]:
     measured = watch.counted
     if len(measured) < 2:
         return []
-    before, now = measured[0], measured[-1]
-    old, new = _first_answers(tx, before.run), _first_answers(tx, now.run)
+    before = measured[0]
+    now = measured[-1]
+    old = _first_answers(tx, before.run)
+    new = _first_answers(tx, now.run)
     scores = dict(now.scores)
     found = []
     for item, score in before.scores:
         present = scores.get(item)
         if score is None or present is None or abs(present - score) < _SAME_SCORE:
             continue
-        a, b = old[item], new[item]
+        a = old[item]
+        b = new[item]
         found.append(
-            ItemChange(item, score, present, a.answer, b.answer, a.served_model, b.served_model)
+            ItemChange(
+                item,
+                score,
+                present,
+                a.answer,
+                b.answer,
+                a.served_model,
+                b.served_model,
+            )
         )
     return sorted(
-        found, key=lambda change: (change.score_now - change.score_before, change.item)
+        found,
+        key=lambda change: (
+            change.score_now - change.score_before,
+            change.item,
+        ),
     )
 
 
@@ -229,13 +260,22 @@ def list_drift_status(ctx: Context, *, route: str = "") -> list[DriftStatus]:
     return [report.status for report in _list_reports(ctx, route, "", with_changes=False)]
 
 
-def list_drift_reports(ctx: Context, route: str, *, suite: str = "") -> list[DriftReport]:
+def list_drift_reports(
+    ctx: Context,
+    route: str,
+    *,
+    suite: str = "",
+) -> list[DriftReport]:
     """Reports each watched suite of the route, with the items that changed."""
     return _list_reports(ctx, route, suite, with_changes=True)
 
 
 def _list_reports(
-    ctx: Context, route: str, suite: str, *, with_changes: bool
+    ctx: Context,
+    route: str,
+    suite: str,
+    *,
+    with_changes: bool,
 ) -> list[DriftReport]:
     found = []
     with ctx.store.read() as tx:
@@ -243,7 +283,8 @@ def _list_reports(
             watched = routes.require_route(tx, route).settings.suites
             if not any(used.suite in ctx.drift for used in watched):
                 return []
-        open_, targets = find_open_watches(tx), Routing(tx).targets()
+        open_ = find_open_watches(tx)
+        targets = Routing(tx).targets()
         for pair in list_watched_pairs(ctx, tx):
             if route in ("", *pair.routes) and suite in ("", pair.suite):
                 watch = open_.get(pair.key)
@@ -254,14 +295,20 @@ def _list_reports(
     return found
 
 
-def _describe(pair: WatchedPair, model: str, watch: DriftWatch | None) -> DriftStatus:
+def _describe(
+    pair: WatchedPair,
+    model: str,
+    watch: DriftWatch | None,
+) -> DriftStatus:
     """Builds the status.
 
     A pair without a watch is `starting`: the next turn of the monitor opens it.
     """
     if watch is None:
         return DriftStatus(pair.routes, pair.suite, model, "starting")
-    measured, ended, running = watch.counted, watch.ended, watch.running
+    measured = watch.counted
+    ended = watch.ended
+    running = watch.running
     state = DRIFTED if watch.is_drifted else "watching" if measured else "baseline"
     waits = running or watch.is_drifted
     return DriftStatus(
@@ -278,7 +325,11 @@ def _describe(pair: WatchedPair, model: str, watch: DriftWatch | None) -> DriftS
 
 
 def start_checks(
-    ctx: Context, actor: Actor, route: str, *, suite: str = ""
+    ctx: Context,
+    actor: Actor,
+    route: str,
+    *,
+    suite: str = "",
 ) -> list[DriftCheck]:
     """Starts runs now. Raises NotFound without a watched suite, Conflict after found drift."""
     actor.require(Role.PROPOSER)
@@ -292,17 +343,30 @@ def start_checks(
                     f"status {route}`, then `swapgate drift accept {route} --reason …`"
                 )
             check = start_check(
-                ctx, tx, actor, pair, watch, "" if watch else "requested by hand"
+                ctx,
+                tx,
+                actor,
+                pair,
+                watch,
+                "" if watch else "requested by hand",
             )
             started.append(check)
             AuditLog(tx).append(
-                actor, "drift.run", f"drift watch {check.watch}", {"run": check.run}
+                actor,
+                "drift.run",
+                f"drift watch {check.watch}",
+                {"run": check.run},
             )
     return started
 
 
 def accept_baseline(
-    ctx: Context, actor: Actor, route: str, *, reason: str, suite: str = ""
+    ctx: Context,
+    actor: Actor,
+    route: str,
+    *,
+    reason: str,
+    suite: str = "",
 ) -> list[DriftCheck]:
     """Measures a new baseline. The run that raised the alarm does not become the baseline,
     because a baseline selected for its scores is biased. Needs an approver and a reason. Raises
@@ -320,7 +384,12 @@ def accept_baseline(
     return opened
 
 
-def _of_route(ctx: Context, tx: Transaction, route: str, suite: str) -> list[WatchedPair]:
+def _of_route(
+    ctx: Context,
+    tx: Transaction,
+    route: str,
+    suite: str,
+) -> list[WatchedPair]:
     """Lists the route's watched pairs.
 
     suite: empty for all. Raises NotFound without a watched pair.

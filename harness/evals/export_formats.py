@@ -49,7 +49,8 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
     for row in rows:
         if "sample_id" not in row:
             continue
-        item, data = str(row["sample_id"]), as_mapping(row.get("data"))
+        item = str(row["sample_id"])
+        data = as_mapping(row.get("data"))
         own = scores.setdefault(item, {})  # an item of the run, perhaps without scores
         match row.get("type"):
             case "match":
@@ -108,7 +109,8 @@ def parse_lm_eval(text: str) -> list[ScoredRun]:
         if "doc_id" not in row:
             raise InputError(f"line {line}: has no doc_id: give the file samples_TASK_….jsonl")
         # lm-eval writes one row per filter for each document.
-        id_, revision = str(row["doc_id"]), str(row.get("doc_hash") or "")
+        id_ = str(row["doc_id"])
+        revision = str(row.get("doc_hash") or "")
         scores, unread = _lm_eval_scores(row)
         question = question_key(row.get("doc")) or revision
         before = merged.setdefault(f"{id_} {revision}", ScoredSample(id_, {}))
@@ -134,8 +136,18 @@ def _lm_eval_scores(
 
 
 # Inspect's own metrics convert the grades of a scorer in this way (`value_to_float`).
-_GRADES: Final[Mapping[str, float]] = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
-_WORDS: Final[Mapping[str, float]] = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
+_GRADES: Final[Mapping[str, float]] = {
+    "C": 1.0,
+    "P": 0.5,
+    "I": 0.0,
+    "N": 0.0,
+}
+_WORDS: Final[Mapping[str, float]] = {
+    "yes": 1.0,
+    "true": 1.0,
+    "no": 0.0,
+    "false": 0.0,
+}
 
 
 def parse_inspect(text: str) -> list[ScoredRun]:
@@ -183,7 +195,8 @@ _CUT: Final = 5_120  # characters of a text in a log's summary
 
 def _inspect_question(row: Mapping[str, object], id_: str) -> str:
     """Returns the question key of a log's summary; adds the id if the summary truncates it."""
-    given, target = row.get("input"), row.get("target")
+    given = row.get("input")
+    target = row.get("target")
     if not given:
         return ""
     cut = False
@@ -337,7 +350,13 @@ def _promptfoo_sample(row: Mapping[str, object]) -> ScoredSample:
     )
 
 
-_GRADING: Final = ("provider", "rubricPrompt", "factuality", "transform", "postprocess")
+_GRADING: Final = (
+    "provider",
+    "rubricPrompt",
+    "factuality",
+    "transform",
+    "postprocess",
+)
 
 
 def _promptfoo_question(row: Mapping[str, object]) -> tuple[str, str]:

@@ -114,7 +114,10 @@ class EvalRunner(Protocol):
         ...
 
     def run(
-        self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
+        self,
+        job: EvalJob,
+        on_sample: Callable[[Sample], bool],
+        stop: Callable[[], bool],
     ) -> RunState:
         """Asks and scores every missing sample, in order, and passes each sample on as it ends.
 

@@ -67,7 +67,11 @@ def route_time(tx: Transaction, route: str) -> datetime:
     return max(now, Routing(tx).changed_at(route) or now)
 
 
-def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidity:
+def assess_proof(
+    ctx: Context,
+    tx: Transaction,
+    verdict: Verdict,
+) -> ProofValidity:
     """Prefers STALE to EXPIRED, because STALE names the cause. Reloads a changed suite.
 
     Never raises for unreadable inputs: a verdict that cannot be read is STALE.
@@ -85,12 +89,17 @@ def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidi
         return ProofValidity(ProofState.STALE, "; ".join(changes))
     if verdict.expires_at <= route_time(tx, verdict.route):
         return ProofValidity(
-            ProofState.EXPIRED, f"it was valid until {_at(verdict.expires_at)}"
+            ProofState.EXPIRED,
+            f"it was valid until {_at(verdict.expires_at)}",
         )
     return ProofValidity(ProofState.HOLDS)
 
 
-def require_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
+def require_proof(
+    ctx: Context,
+    tx: Transaction,
+    verdict: Verdict,
+) -> None:
     """Raises ProofRefused, with the reason, if the verdict is no longer valid."""
     validity = assess_proof(ctx, tx, verdict)
     if not validity.holds:
@@ -112,11 +121,18 @@ def _read_plans(verdict: Verdict) -> tuple[Sequence[SuitePlan], str]:
             served_from_json(verdict.inputs, plan.suite)
             run_ids(verdict.inputs, plan.suite)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        return [], f"its inputs cannot be read ({type(error).__name__}: {error})"
+        return (
+            [],
+            f"its inputs cannot be read ({type(error).__name__}: {error})",
+        )
     return plans, ""
 
 
-def list_clearance_faults(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
+def list_clearance_faults(
+    ctx: Context,
+    tx: Transaction,
+    verdict: Verdict,
+) -> list[str]:
     """Lists why the candidate's provider may not see the route's traffic; empty if it may."""
     route = Routing(tx).route(verdict.route)
     candidate = Routing(tx).target(verdict.candidate)
@@ -131,7 +147,11 @@ def has_moved_providers(tx: Transaction) -> bool:
     return any(provider.moved for provider in Providers(tx).all().values())
 
 
-def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
+def list_moved_providers(
+    ctx: Context,
+    tx: Transaction,
+    verdict: Verdict,
+) -> list[str]:
     """Describes the providers of arms and judges that moved since the measurement."""
     found: dict[str, str] = {}
     if not has_moved_providers(tx):
@@ -156,7 +176,10 @@ def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | Non
         measured = served_from_json(verdict.inputs, plan.suite).candidate
         sighting = Sightings(tx).for_target(verdict.candidate)
         replacement = find_replacement(
-            measured, sighting, plan.served_pin, decided_at=verdict.decided_at
+            measured,
+            sighting,
+            plan.served_pin,
+            decided_at=verdict.decided_at,
         )
         if replacement is not None:
             return replacement
@@ -171,14 +194,22 @@ def _plans(verdict: Verdict) -> Iterator[SuitePlan]:
     yield from (from_plain(SuitePlan, plan) for plan in stored)
 
 
-def _suites(ctx: Context, tx: Transaction, plans: Iterable[SuitePlan]) -> Iterator[str]:
+def _suites(
+    ctx: Context,
+    tx: Transaction,
+    plans: Iterable[SuitePlan],
+) -> Iterator[str]:
     """Yields a text for each suite that changed since its registration."""
     for plan in plans:
         if change := describe_suite_change(ctx, tx, plan):
             yield change
 
 
-def describe_suite_change(ctx: Context, tx: Transaction, plan: SuitePlan) -> str:
+def describe_suite_change(
+    ctx: Context,
+    tx: Transaction,
+    plan: SuitePlan,
+) -> str:
     """Describes changes of the suite since its registration; empty if there are none."""
     try:
         now = ctx.suites.pin(plan.suite)
@@ -207,7 +238,11 @@ def list_pin_differences(before: SuitePin, now: SuitePin) -> Iterator[str]:
         yield f"version, {before.version} then and {now.version} now"
 
 
-def _served(tx: Transaction, verdict: Verdict, plans: Iterable[SuitePlan]) -> Iterator[str]:
+def _served(
+    tx: Transaction,
+    verdict: Verdict,
+    plans: Iterable[SuitePlan],
+) -> Iterator[str]:
     """Yields a text for each arm or judge whose provider now serves an unmeasured model."""
     for plan in plans:
         served = served_from_json(verdict.inputs, plan.suite)

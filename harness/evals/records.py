@@ -12,7 +12,11 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.evals.month_spending import MonthSpending, PurposeSpending, fill_purposes
+from harness.evals.month_spending import (
+    MonthSpending,
+    PurposeSpending,
+    fill_purposes,
+)
 from harness.frame.records.columns import (
     amount,
     at_least,
@@ -32,7 +36,12 @@ from harness.routing.records.runs import eval_run
 spending_cap = sa.Table(
     "spending_cap",
     metadata,
-    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column(
+        "id",
+        sa.BigInteger,
+        primary_key=True,
+        autoincrement=False,
+    ),
     number("cap_usd", nullable=True),
     time("set_at"),
     sa.CheckConstraint("id = 1", name="one_row"),
@@ -75,7 +84,11 @@ class Spending:
     def set_cap(self, usd: float | None, now: datetime) -> bool:
         """Sets the cap, None for no cap; returns whether it changed."""
         self._tx.serialize_by(_SERIAL)
-        row = {"id": THE_CAP, "cap_usd": usd, "set_at": now}
+        row = {
+            "id": THE_CAP,
+            "cap_usd": usd,
+            "set_at": now,
+        }
         known = self._tx.read(CAP).first()
         if known is None:
             # A missing row means no cap.

@@ -137,7 +137,8 @@ def numeric_scores(values: Mapping[str, object]) -> dict[str, float | None]:
 
 
 def read_scores(
-    values: Mapping[str, object], read: Callable[[object], float | None] = numeric_score
+    values: Mapping[str, object],
+    read: Callable[[object], float | None] = numeric_score,
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """Returns the scores by name, and the values that cannot be read as scores.
 
@@ -233,7 +234,11 @@ class ExportedPairs:
     notes: tuple[str, ...] = ()  # remarks for people about these pairs
 
 
-def choose_run(runs: Sequence[ScoredRun], name: str, option: str) -> ScoredRun:
+def choose_run(
+    runs: Sequence[ScoredRun],
+    name: str,
+    option: str,
+) -> ScoredRun:
     """Picks the named run. name: may be empty for a single run. Raises InputError."""
     names = [run.model for run in runs]
     if not name and len(runs) == 1:
@@ -248,7 +253,12 @@ def choose_run(runs: Sequence[ScoredRun], name: str, option: str) -> ScoredRun:
     raise InputError(f"has no run {name!r}{hint}")
 
 
-def choose_metric(incumbent: ScoredRun, candidate: ScoredRun, name: str, usual: str) -> str:
+def choose_metric(
+    incumbent: ScoredRun,
+    candidate: ScoredRun,
+    name: str,
+    usual: str,
+) -> str:
     """Picks the named metric, otherwise the only or the usual shared metric. Raises
     InputError."""
     shared = [metric for metric in incumbent.metrics if metric in candidate.metrics]
@@ -264,7 +274,11 @@ def choose_metric(incumbent: ScoredRun, candidate: ScoredRun, name: str, usual: 
     raise InputError(f"name one of the metrics by --metric: {', '.join(shared[:_SHOWN])}")
 
 
-def pair_runs(incumbent: ScoredRun, candidate: ScoredRun, metric: str) -> ExportedPairs:
+def pair_runs(
+    incumbent: ScoredRun,
+    candidate: ScoredRun,
+    metric: str,
+) -> ExportedPairs:
     """Pairs two runs by question, or by id; an item that a run lacks counts without a score.
 
     Raises InputError for runs of different tasks, scorers or data, for scores beyond 0 to 1,
@@ -287,8 +301,16 @@ def pair_runs(incumbent: ScoredRun, candidate: ScoredRun, metric: str) -> Export
         incumbent.model or "incumbent",
         candidate.model or "candidate",
         tuple(pairs),
-        _gaps(incumbent, metric, sum(pair.incumbent.count(None) for pair in pairs)),
-        _gaps(candidate, metric, sum(pair.candidate.count(None) for pair in pairs)),
+        _gaps(
+            incumbent,
+            metric,
+            sum(pair.incumbent.count(None) for pair in pairs),
+        ),
+        _gaps(
+            candidate,
+            metric,
+            sum(pair.candidate.count(None) for pair in pairs),
+        ),
         _means(incumbent, [pair.incumbent for pair in pairs]),
         _means(candidate, [pair.candidate for pair in pairs]),
         tuple(_notes(incumbent, candidate, ours, theirs)),
@@ -323,7 +345,11 @@ def _names(groups: _Groups) -> Mapping[str, str]:
     return names
 
 
-def _check_terms(incumbent: ScoredRun, candidate: ScoredRun, metric: str) -> None:
+def _check_terms(
+    incumbent: ScoredRun,
+    candidate: ScoredRun,
+    metric: str,
+) -> None:
     """Raises InputError if settings differ; a scorer's matter for its own metric only."""
     for term, ours in incumbent.terms.items():
         theirs = candidate.terms.get(term, ours)
@@ -379,7 +405,10 @@ def _check_scores(run: ScoredRun, metric: str) -> None:
 
 
 def _notes(
-    incumbent: ScoredRun, candidate: ScoredRun, ours: _Groups, theirs: _Groups
+    incumbent: ScoredRun,
+    candidate: ScoredRun,
+    ours: _Groups,
+    theirs: _Groups,
 ) -> Iterator[str]:
     """Yields remarks on conditions that weaken the comparison, but do not forbid it."""
     if incumbent.prompt != candidate.prompt and incumbent.prompt and candidate.prompt:
@@ -410,7 +439,11 @@ def _filled(scores: Sequence[float | None], epochs: int) -> tuple[float | None, 
     return (*scores, *[None] * (epochs - len(scores)))
 
 
-def _gaps(run: ScoredRun, metric: str, unscored: int) -> GapCount:
+def _gaps(
+    run: ScoredRun,
+    metric: str,
+    unscored: int,
+) -> GapCount:
     """unscored: number of pairs without a score of this run, for any reason."""
     failed = sum(sample.failed for sample in run.samples)
     plain = sum(not s.failed and s.score(metric) is None for s in run.samples)

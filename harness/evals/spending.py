@@ -43,7 +43,10 @@ def run_once(ctx: Context) -> list[str]:
     if stored != ctx.monthly_cap_usd:
         with ctx.store.write() as tx:
             if Spending(tx).set_cap(ctx.monthly_cap_usd, ctx.clock.now()):
-                details = {"before_usd": stored, "after_usd": ctx.monthly_cap_usd}
+                details = {
+                    "before_usd": stored,
+                    "after_usd": ctx.monthly_cap_usd,
+                }
                 AuditLog(tx).append(SYSTEM, "spending.cap", "spending", details)
         did.append(f"the monthly cap is {_cap_text(ctx.monthly_cap_usd)} now")
     _watch(ctx)
@@ -61,11 +64,17 @@ def spending_purpose(tx: Transaction, run: str) -> SpendingPurpose:
     return SpendingPurpose.DRIFT if Drift(tx).is_checking(run) else SpendingPurpose.EVALS
 
 
-def find_money_obstacle(tx: Transaction, month: MonthSpending, run: EvalRun, judge: str) -> str:
+def find_money_obstacle(
+    tx: Transaction,
+    month: MonthSpending,
+    run: EvalRun,
+    judge: str,
+) -> str:
     """Explains why a run may not call a model now; empty if it may. judge: id of its target."""
     if month.cap_usd is None:
         return ""
-    known, providers = Routing(tx).targets(), Providers(tx).all()
+    known = Routing(tx).targets()
+    providers = Providers(tx).all()
     for id_ in filter(None, (run.target, judge)):
         target: Target | None = known.get(id_)
         provider = providers.get(target.provider) if target else None
@@ -153,12 +162,16 @@ def sum_judging_cost(answers: AnswerColumns, *, judged: bool) -> JudgingCost:
     calls = sum(answers.judge_calls)
     costs = list(compress(answers.judge_cost_usd, answers.judge_calls))
     known = [usd for usd in costs if usd is not None]
-    return JudgingCost(calls, math.fsum(known) if costs and len(known) == len(costs) else None)
+    return JudgingCost(
+        calls,
+        math.fsum(known) if costs and len(known) == len(costs) else None,
+    )
 
 
 def sum_cost_so_far(tx: Transaction, runs: Iterable[str]) -> float | None:
     """Sums the cost of runs in US dollars; None if an answering target has no price."""
-    providers, targets = Providers(tx).all(), Routing(tx).targets()
+    providers = Providers(tx).all()
+    targets = Routing(tx).targets()
     usd = 0.0
     for run in runs:
         answers, cost, _, _ = EvalRuns(tx).progress(run)

@@ -61,7 +61,12 @@ class SpendingMeter:
     `find_obstacle` never waits for the database; `require_money` and `refresh` may.
     """
 
-    def __init__(self, stored: StoredSpending, clock: Clock, purpose: SpendingPurpose) -> None:
+    def __init__(
+        self,
+        stored: StoredSpending,
+        clock: Clock,
+        purpose: SpendingPurpose,
+    ) -> None:
         self._stored = stored
         self._clock = clock
         self._purpose = purpose
@@ -128,7 +133,8 @@ class SpendingMeter:
         After an error they are collected again, so no cost is lost.
         """
         with self._numbers:
-            self._in_write, self._costs = self._costs, {}
+            self._in_write = self._costs
+            self._costs = {}
         try:
             read = self._stored.add(self._in_write, month_of(self._clock.now()))
         except BaseException:
@@ -142,7 +148,9 @@ class SpendingMeter:
     def _put(self, month: MonthSpending) -> None:
         """Takes over a read sum, which now contains the stored costs."""
         with self._numbers:
-            self._month, self._read_s, self._in_write = month, self._clock.monotonic(), {}
+            self._month = month
+            self._read_s = self._clock.monotonic()
+            self._in_write = {}
 
     def _note(self, month: date, cost: PurposeSpending) -> None:
         """Collects a cost. The caller holds `_numbers`."""

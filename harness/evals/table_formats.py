@@ -18,7 +18,12 @@ from harness.frame.errors import InputError
 from harness.frame.text_files import csv_records
 
 _FEEDBACK: Final = "feedback."
-_EXAMPLES: Final = ("example_id", "reference_example_id", "example", "reference_example")
+_EXAMPLES: Final = (
+    "example_id",
+    "reference_example_id",
+    "example",
+    "reference_example",
+)
 _INPUTS: Final = ("inputs.", "input.", "inputs", "input")
 _REFERENCES: Final = ("reference.", "reference_outputs")
 
@@ -43,7 +48,9 @@ def _line_fault(line: int, wrong: str) -> InputError:
 
 
 def _langsmith_sample(
-    row: Mapping[str, str], columns: list[str], metrics: list[str]
+    row: Mapping[str, str],
+    columns: list[str],
+    metrics: list[str],
 ) -> ScoredSample:
     """Builds a sample; columns of inputs and references together are its question."""
     example = next((row[name] for name in _EXAMPLES if row.get(name)), "")
@@ -71,9 +78,35 @@ def _number(text: object) -> float | None:
 
 _IDS: Final = ("id", "item", "item_id", "case", "name")
 _QUESTIONS: Final = ("input", "question", "prompt", "query")
-_TARGETS: Final = ("expected", "target", "expected_output", "reference", "label")
-_NO_ERROR: Final = ("", "0", "false", "no", "none", "null", "nan", "n/a", "-", "[]", "{}")
-_SCORES: Final = ("score", "pass", "passed", "correct", "success", "is_correct", "grade")
+_TARGETS: Final = (
+    "expected",
+    "target",
+    "expected_output",
+    "reference",
+    "label",
+)
+_NO_ERROR: Final = (
+    "",
+    "0",
+    "false",
+    "no",
+    "none",
+    "null",
+    "nan",
+    "n/a",
+    "-",
+    "[]",
+    "{}",
+)
+_SCORES: Final = (
+    "score",
+    "pass",
+    "passed",
+    "correct",
+    "success",
+    "is_correct",
+    "grade",
+)
 
 
 def has_csv_scores(names: Sequence[str]) -> bool:
@@ -93,10 +126,9 @@ def parse_csv_scores(text: str) -> list[ScoredRun]:
             "needs a column of questions or ids (input, question, prompt or id) and a column "
             f"of scores ({', '.join(_SCORES)} or score…)"
         )
-    ids, questions, targets = (
-        [columns[name] for name in names if name in columns]
-        for names in (_IDS, _QUESTIONS, _TARGETS)
-    )
+    ids = [columns[name] for name in _IDS if name in columns]
+    questions = [columns[name] for name in _QUESTIONS if name in columns]
+    targets = [columns[name] for name in _TARGETS if name in columns]
     metrics = [
         name for plain, name in columns.items() if plain in _SCORES or plain.startswith("score")
     ]

@@ -14,8 +14,17 @@ from harness.frame.redaction import find_keys
 ConfigPath = tuple[str | int, ...]
 # The formats that `swapgate suite import --from` names.
 SUITE_SOURCES: Final = (
-    *("promptfoo", "inspect", "langfuse", "braintrust", "langsmith", "openai-evals"),
-    *("deepeval", "csv", "jsonl", "otel", "litellm"),
+    "promptfoo",
+    "inspect",
+    "langfuse",
+    "braintrust",
+    "langsmith",
+    "openai-evals",
+    "deepeval",
+    "csv",
+    "jsonl",
+    "otel",
+    "litellm",
 )
 # How a value of LiteLLM's file names an environment variable.
 ENVIRONMENT_MARK: Final = "os.environ/"
@@ -116,7 +125,13 @@ class SourceConfig:
             except InputError as error:
                 self.leave((*path, key), f"{error}")
 
-    def take(self, path: ConfigPath, text: str, *, changed: bool = False) -> None:
+    def take(
+        self,
+        path: ConfigPath,
+        text: str,
+        *,
+        changed: bool = False,
+    ) -> None:
         outcome = ConversionOutcome.CHANGED if changed else ConversionOutcome.TAKEN
         self._notes[path] = (outcome, text)
 
@@ -126,9 +141,14 @@ class SourceConfig:
         self._notes[path] = (ConversionOutcome.LEFT, reason)
 
     def notes(
-        self, path: ConfigPath = (), place: str = "configuration", *, covered: bool = False
+        self,
+        path: ConfigPath = (),
+        place: str = "configuration",
+        *,
+        covered: bool = False,
     ) -> Iterator[ConversionNote]:
-        value, note = self.value(path), self._notes.get(path)
+        value = self.value(path)
+        note = self._notes.get(path)
         keys = _keys(value)
         place = self.places.get(path, place)
         if path and not (note or keys or covered):

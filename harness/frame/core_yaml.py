@@ -12,7 +12,11 @@ from harness.frame.errors import InputError
 
 _PLAIN: Final = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0b[01]+", "-+0123456789"),
+    (
+        "int",
+        r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0b[01]+",
+        "-+0123456789",
+    ),
     (
         "float",
         r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)",

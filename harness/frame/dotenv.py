@@ -15,7 +15,10 @@ def dotenv_names(environ: Mapping[str, str]) -> set[str]:
 
 def record_dotenv(names: set[str], file: str) -> Mapping[str, str]:
     """Returns the variables that record the names and the path."""
-    return {DOTENV_VARIABLE: ",".join(sorted(names)), DOTENV_FILE_VARIABLE: file}
+    return {
+        DOTENV_VARIABLE: ",".join(sorted(names)),
+        DOTENV_FILE_VARIABLE: file,
+    }
 
 
 def find_dotenv(variable: str, environ: Mapping[str, str]) -> str | None:

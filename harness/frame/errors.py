@@ -88,7 +88,10 @@ class AmbiguousName(InputError):
     """
 
     def __init__(
-        self, *args: object, candidates: Sequence[str] = (), code: str = "model_ambiguous"
+        self,
+        *args: object,
+        candidates: Sequence[str] = (),
+        code: str = "model_ambiguous",
     ) -> None:
         super().__init__(*args, code=code)
         self.candidates = tuple(candidates)
@@ -142,12 +145,19 @@ class ProofRefused(SwapgateError):
 class EvidenceMismatch(ProofRefused):
     """Raised if the stored scores no longer give the verdict. differences: in words."""
 
-    def __init__(self, proposal: str, verdict: str, differences: str) -> None:
+    def __init__(
+        self,
+        proposal: str,
+        verdict: str,
+        differences: str,
+    ) -> None:
         super().__init__(
             f"verdict {verdict} is refused: the stored scores no longer give it "
             f"({differences}); compare the database with a backup, then propose again"
         )
-        self.proposal, self.verdict, self.differences = proposal, verdict, differences
+        self.proposal = proposal
+        self.verdict = verdict
+        self.differences = differences
 
 
 class StaleEvidence(SwapgateError):
@@ -206,7 +216,12 @@ class ProviderAway(SwapgateError):
 
     docs_page = "reference/policies"
 
-    def __init__(self, provider: str, why: str, silent_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        provider: str,
+        why: str,
+        silent_s: float = 0.0,
+    ) -> None:
         super().__init__(f"{provider}{AWAY}{why}")
         self.silent_s = silent_s
 

@@ -128,12 +128,30 @@ class FailureRule:
         return self.next_target is NextTarget.LARGER_WINDOW
 
 
-_F, _S, _N, _B, _W = FailureClass, SameTarget, NextTarget, BreakerEffect, FaultOwner
+_F = FailureClass
+_S = SameTarget
+_N = NextTarget
+_B = BreakerEffect
+_W = FaultOwner
 
 FAILURE_RULES: Final[Mapping[FailureClass, FailureRule]] = {
     _F.RATE_LIMITED: FailureRule(_W.OURS, _S.RETRY_AFTER, _N.YES, _B.NEUTRAL, other_key=True),
-    _F.QUOTA: FailureRule(_W.OURS, _S.NEVER, _N.YES, _B.OPENS, alerts=True, other_key=True),
-    _F.OUR_KEY: FailureRule(_W.OURS, _S.NEVER, _N.YES, _B.OPENS, alerts=True, other_key=True),
+    _F.QUOTA: FailureRule(
+        _W.OURS,
+        _S.NEVER,
+        _N.YES,
+        _B.OPENS,
+        alerts=True,
+        other_key=True,
+    ),
+    _F.OUR_KEY: FailureRule(
+        _W.OURS,
+        _S.NEVER,
+        _N.YES,
+        _B.OPENS,
+        alerts=True,
+        other_key=True,
+    ),
     _F.BLOCKED: FailureRule(_W.PROVIDER, _S.NEVER, _N.YES, _B.OPENS, several_callers=True),
     _F.REGION: FailureRule(_W.REGION, _S.NEVER, _N.YES, _B.OPENS),
     _F.OVERLOADED: FailureRule(_W.PROVIDER, _S.BACKOFF, _N.YES, _B.FAILURE),
@@ -169,7 +187,8 @@ PASSED_ON: Final = CLIENT_FAILURES | {_F.BLOCKED}
 # These failures count against neither arm, because neither arm's model caused them.
 UNCHARGED: Final = frozenset({_F.FOREIGN_STATE, _F.CANCELLED})
 
-_SAID, _A = FailureClass, ArmFailure
+_SAID = FailureClass
+_A = ArmFailure
 
 FAILURE_WORDS: Final[Mapping[ErrorClass, str]] = {
     _SAID.RATE_LIMITED: "the provider's rate limit",
@@ -227,7 +246,11 @@ def next_try(since: datetime, now: datetime) -> datetime:
     return now + timedelta(seconds=pause_s)
 
 
-def describe_absence(away: str, since: datetime, now: datetime) -> str:
+def describe_absence(
+    away: str,
+    since: datetime,
+    now: datetime,
+) -> str:
     """Returns `gemma since 19:37 UTC: connection refused`. away: the text of a ProviderAway."""
     provider, _, why = away.partition(AWAY)
     why = why.removeprefix("the call failed: ").replace(

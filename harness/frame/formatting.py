@@ -21,7 +21,16 @@ SMALL_USD: Final = 0.01
 HUGE: Final = 1e15
 
 # A spreadsheet may also treat the full-width East Asian forms as the start of a formula.
-FORMULA_STARTS: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+FORMULA_STARTS: Final = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\uff1d",
+    "\uff0b",
+    "\uff0d",
+    "\uff20",
+)
 
 # All control characters except tab and line feed.
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -38,9 +47,15 @@ _PRICES: Final = re.compile(
 
 _SCIENTIFIC: Final = re.compile(rf"(?<![\w.]){_EXPONENT}(?![\w.]*\d)")
 
-_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
+_MINUTE_S = 60
+_HOUR_S = 3600
+_DAY_S = 86_400
 
-_ROUND_UNITS: Final = ((_DAY_S, "days"), (_HOUR_S, "h"), (_MINUTE_S, "min"))
+_ROUND_UNITS: Final = (
+    (_DAY_S, "days"),
+    (_HOUR_S, "h"),
+    (_MINUTE_S, "min"),
+)
 
 
 def format_number(value: float, digits: int = 3) -> str:
@@ -65,7 +80,11 @@ def format_rate(per_hour: float) -> str:
     return format_count(per_hour) if per_hour >= 100 else format_number(per_hour)
 
 
-def format_quantity(number: int, one: str, many: str = "") -> str:
+def format_quantity(
+    number: int,
+    one: str,
+    many: str = "",
+) -> str:
     """Formats a number with its noun: `1 suite`, `2 replies`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
@@ -83,14 +102,22 @@ def format_points(share: float | None, missing: str = UNKNOWN) -> str:
     return missing if share is None else format_signed(share * 100)
 
 
-def format_points_interval(low: float | None, high: float | None, missing: str = DASH) -> str:
+def format_points_interval(
+    low: float | None,
+    high: float | None,
+    missing: str = DASH,
+) -> str:
     """Formats an interval of a difference of shares. missing: the text if an end is unknown."""
     if low is None or high is None:
         return missing
     return f"{format_points(low)} to {format_points(high)}"
 
 
-def format_score(score: float | None, digits: int | None = 1, missing: str = UNKNOWN) -> str:
+def format_score(
+    score: float | None,
+    digits: int | None = 1,
+    missing: str = UNKNOWN,
+) -> str:
     """Formats a score from 0 to 1, or the size of a difference of two scores, on the scale of
     100. digits: places after the point; None for all of them.
     """
@@ -179,7 +206,10 @@ def format_price_pair(candidate: float, incumbent: float) -> str:
     """Formats two prices per answer, or per 1,000 answers if both are small."""
     if max(candidate, incumbent) >= SMALL_USD:
         return f"${format_number(candidate)} against ${format_number(incumbent)}"
-    by_thousand = format_number(candidate * 1000), format_number(incumbent * 1000)
+    by_thousand = (
+        format_number(candidate * 1000),
+        format_number(incumbent * 1000),
+    )
     return f"${by_thousand[0]} against ${by_thousand[1]} per 1,000 answers"
 
 
@@ -203,7 +233,8 @@ def format_range(
     """Formats an interval, each end with `write`: `0.50 s to 12.4 s`."""
     if ends is None:
         return missing
-    low, high = write(ends[0]), write(ends[1])
+    low = write(ends[0])
+    high = write(ends[1])
     return f"{_pad_fraction(low, high)} to {_pad_fraction(high, low)}"
 
 
@@ -284,12 +315,14 @@ def format_excerpt(text: str, characters: int) -> str:
 def without_scientific_notation(sentence: str) -> str:
     """Replaces numbers such as 1.11e-05 in a stored sentence with decimal notation."""
     return _SCIENTIFIC.sub(
-        lambda match: format_number(float(match[0])), _PRICES.sub(_by_thousand, sentence)
+        lambda match: format_number(float(match[0])),
+        _PRICES.sub(_by_thousand, sentence),
     )
 
 
 def _by_thousand(match: re.Match[str]) -> str:
-    candidate, incumbent = float(match[1]), float(match[2])
+    candidate = float(match[1])
+    incumbent = float(match[2])
     if max(candidate, incumbent) >= SMALL_USD:
         return match[0]
     return format_price_pair(candidate, incumbent)

@@ -114,7 +114,8 @@ class _Steps(threading.local):
     depth = 0
 
     def begin(self, limits: SchemaLimits) -> None:
-        self.left, self.depth = limits.steps, limits.depth
+        self.left = limits.steps
+        self.depth = limits.depth
 
     def go_in(self) -> None:
         self.left -= 1
@@ -134,7 +135,11 @@ def load_judge() -> None:
     _validator_class(patterns=False)
 
 
-def is_valid(value: object, schema: object, limits: SchemaLimits) -> bool:
+def is_valid(
+    value: object,
+    schema: object,
+    limits: SchemaLimits,
+) -> bool:
     """Returns whether the value is valid.
 
     Raises SchemaTooLarge beyond the limits, PatternTooSlow, and the library's error for an
@@ -145,7 +150,9 @@ def is_valid(value: object, schema: object, limits: SchemaLimits) -> bool:
 
 
 def matches_schema(
-    value: object, schema: object, limits: SchemaLimits = REQUEST_LIMITS
+    value: object,
+    schema: object,
+    limits: SchemaLimits = REQUEST_LIMITS,
 ) -> bool:
     """Returns whether the value is valid. Also True if there is no schema or no result."""
     if not isinstance(schema, Mapping):
@@ -196,7 +203,12 @@ def _validator_class(*, patterns: bool) -> tuple[Any, Any]:
 
 
 def _counted(check: _Keyword) -> _Keyword:
-    def step(validator: Any, given: Any, value: Any, schema: Any) -> Iterator[Any]:
+    def step(
+        validator: Any,
+        given: Any,
+        value: Any,
+        schema: Any,
+    ) -> Iterator[Any]:
         _STEPS.go_in()
         try:
             yield from check(validator, given, value, schema) or ()
@@ -208,7 +220,10 @@ def _counted(check: _Keyword) -> _Keyword:
 
 def _without_patterns(known: Mapping[str, _Keyword]) -> Mapping[str, _Keyword]:
     def additional_properties(
-        validator: Any, allowed: object, value: object, schema: Mapping[str, object]
+        validator: Any,
+        allowed: object,
+        value: object,
+        schema: Mapping[str, object],
     ) -> Iterable[Any] | None:
         if "patternProperties" in schema:
             return None
@@ -222,24 +237,40 @@ def _without_patterns(known: Mapping[str, _Keyword]) -> Mapping[str, _Keyword]:
 _timed = cache(BoundedPattern)
 
 
-def _pattern(validator: Any, pattern: str, value: object, _schema: object) -> Iterator[Any]:
+def _pattern(
+    validator: Any,
+    pattern: str,
+    value: object,
+    _schema: object,
+) -> Iterator[Any]:
     if isinstance(value, str) and not _timed(pattern).matches_in(value):
         yield from validator.descend(value, schema=False)
 
 
 def _pattern_properties(
-    validator: Any, schemas: Mapping[str, object], value: object, _schema: object
+    validator: Any,
+    schemas: Mapping[str, object],
+    value: object,
+    _schema: object,
 ) -> Iterator[Any]:
     if not isinstance(value, dict):
         return
     for pattern, schema in schemas.items():
         for name, inner in value.items():
             if _timed(pattern).matches_in(name):
-                yield from validator.descend(inner, schema, path=name, schema_path=pattern)
+                yield from validator.descend(
+                    inner,
+                    schema,
+                    path=name,
+                    schema_path=pattern,
+                )
 
 
 def _additional_properties(
-    validator: Any, allowed: object, value: object, schema: Mapping[str, Any]
+    validator: Any,
+    allowed: object,
+    value: object,
+    schema: Mapping[str, Any],
 ) -> Iterator[Any]:
     if not isinstance(value, dict):
         return

@@ -14,7 +14,9 @@ class MetricSpec(NamedTuple):
     labels: tuple[str, ...] = ()
 
 
-_C, _G, _H = "counter", "gauge", "histogram"
+_C = "counter"
+_G = "gauge"
+_H = "histogram"
 ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     "swapgate_requests": MetricSpec(
         _C,
@@ -75,7 +77,9 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     ),
     "swapgate_breaker_state": MetricSpec(_G, "0 closed, 1 half open, 2 open", ("target",)),
     "swapgate_target_pause_seconds": MetricSpec(
-        _G, "Seconds left of the pause that the target's provider asked for", ("target",)
+        _G,
+        "Seconds left of the pause that the target's provider asked for",
+        ("target",),
     ),
     "swapgate_learned_repairs": MetricSpec(
         _G,
@@ -83,18 +87,22 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
         ("target", "field"),
     ),
     "swapgate_health_check_up": MetricSpec(
-        _G, "1 when the target answered its last health check, or a request since", ("target",)
+        _G,
+        "1 when the target answered its last health check, or a request since",
+        ("target",),
     ),
     "swapgate_health_check_duration_seconds": MetricSpec(
         _G, "Duration of the target's last health check", ("target",)
     ),
     "swapgate_routing_revision": MetricSpec(_G, "The routing revision that the worker serves"),
     "swapgate_snapshot_age_seconds": MetricSpec(
-        _G, "Seconds since the worker last confirmed that its revision is current"
+        _G,
+        "Seconds since the worker last confirmed that its revision is current",
     ),
     "swapgate_router_stale": MetricSpec(_G, "1 while the database is unavailable"),
     "swapgate_router_revision_refused": MetricSpec(
-        _G, "1 while the worker serves the previous revision because the new one is invalid"
+        _G,
+        "1 while the worker serves the previous revision because the new one is invalid",
     ),
     "swapgate_router_workers": MetricSpec(_G, "Workers that serve"),
     "swapgate_router_requests_under_way": MetricSpec(_G, "Requests in progress"),
@@ -103,7 +111,8 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     ),
     "swapgate_router_tasks": MetricSpec(_G, "Tasks of the worker's event loop"),
     "swapgate_observations_dropped": MetricSpec(
-        _C, "Rows of observations that database, spool and memory did not accept"
+        _C,
+        "Rows of observations that database, spool and memory did not accept",
     ),
 }
 
@@ -189,16 +198,23 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
 CONTROL_METRICS: Final[Mapping[str, MetricSpec]] = {
     "swapgate_proposals": MetricSpec(_G, "Proposals by phase", ("phase",)),
     "swapgate_canary_weight_bps": MetricSpec(
-        _G, "Share of a live canary, in basis points (100 is 1 %)", ("route", "state")
+        _G,
+        "Share of a live canary, in basis points (100 is 1 %)",
+        ("route", "state"),
     ),
     "swapgate_canary_log_e": MetricSpec(
-        _G, "Evidence of harm, as the natural logarithm of an e-value", ("route",)
+        _G,
+        "Evidence of harm, as the natural logarithm of an e-value",
+        ("route",),
     ),
     "swapgate_canary_distance_to_trip": MetricSpec(
-        _G, "Evidence of harm, as a share of the rollback level (1: rollback)", ("route",)
+        _G,
+        "Evidence of harm, as a share of the rollback level (1: rollback)",
+        ("route",),
     ),
     "swapgate_reconcile_age_seconds": MetricSpec(
-        _G, "Seconds since the control plane last checked proposals and canaries"
+        _G,
+        "Seconds since the control plane last checked proposals and canaries",
     ),
 }
 _ROUTERS: Final = {**ROUTER_METRICS, **PROCESS_COUNTERS}

@@ -51,7 +51,8 @@ class DocsPage:
     def title(self) -> str:
         with self.markdown.open(encoding="utf-8") as lines:
             return next(
-                (line[2:].strip() for line in lines if line.startswith("# ")), self.name
+                (line[2:].strip() for line in lines if line.startswith("# ")),
+                self.name,
             )
 
 

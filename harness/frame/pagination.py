@@ -48,7 +48,12 @@ class Page(Sequence[T], Generic[T]):
         return iter(self.items)
 
     def map(self, change: Callable[[T], S]) -> "Page[S]":
-        return Page([change(item) for item in self.items], self.total, self.next, self.invalid)
+        return Page(
+            [change(item) for item in self.items],
+            self.total,
+            self.next,
+            self.invalid,
+        )
 
 
 def read_all(load: Callable[[PageRequest], Page[T]]) -> Iterator[T]:

@@ -30,7 +30,10 @@ def canonical_json(value: object) -> str:
 
 # Built once, because `json.dumps` would build an encoder for each value.
 _CANONICAL: Final = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    sort_keys=True,
+    separators=(",", ":"),
+    ensure_ascii=False,
+    allow_nan=False,
 )
 
 
@@ -109,7 +112,11 @@ def to_plain(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
     raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
-def from_plain(kind: Any, data: Any, **known: Any) -> Any:
+def from_plain(
+    kind: Any,
+    data: Any,
+    **known: Any,
+) -> Any:
     """Reads a value that `to_plain` wrote. known: fields that the caller has already read.
     Raises ValueError, KeyError, TypeError or AttributeError for other data.
     """
@@ -122,7 +129,8 @@ def from_plain(kind: Any, data: Any, **known: Any) -> Any:
 @cache
 def reader(kind: Any) -> Reader | None:  # noqa: C901, PLR0911 - one for each kind
     """Builds the reader of a type; None if JSON holds its values unchanged."""
-    origin, arguments = get_origin(kind), get_args(kind)
+    origin = get_origin(kind)
+    arguments = get_args(kind)
     if origin in (UnionType, Union):
         options = [option for option in arguments if option is not NoneType]
         inner = reader(options[0]) if len(options) == 1 else None
@@ -165,14 +173,22 @@ def _read_optional(read: Reader, data: Any) -> Any:
     return None if data is None else read(data)
 
 
-def _read_mapping(name: Reader | None, item: Reader | None, data: Any) -> dict[Any, Any]:
+def _read_mapping(
+    name: Reader | None,
+    item: Reader | None,
+    data: Any,
+) -> dict[Any, Any]:
     return {
         name(key) if name else key: item(value) if item else value
         for key, value in data.items()
     }
 
 
-def _read_items(build: type, item: Reader | None, data: Any) -> Any:
+def _read_items(
+    build: type,
+    item: Reader | None,
+    data: Any,
+) -> Any:
     return build(map(item, data) if item else data)
 
 
@@ -186,7 +202,11 @@ def _read_number(data: Any) -> Any:
     return float(data) if isinstance(data, str) else data
 
 
-def read_fields(kind: Any, data: Mapping[str, Any], **known: Any) -> Any:
+def read_fields(
+    kind: Any,
+    data: Mapping[str, Any],
+    **known: Any,
+) -> Any:
     """Reads a dataclass by its fields, even if it has a `from_json`."""
     readers = _readers(kind)
     read = {}
@@ -249,10 +269,20 @@ def write_json(value: object, *, indent: int | None = None) -> str:
     """Writes a value's plain form as JSON, with null for infinity and NaN."""
     plain = to_shown(value)
     try:
-        text = json.dumps(plain, ensure_ascii=False, indent=indent, allow_nan=False)
+        text = json.dumps(
+            plain,
+            ensure_ascii=False,
+            indent=indent,
+            allow_nan=False,
+        )
     except ValueError:  # searches for infinities only now, because few values have any
         finite = _without_infinities(plain)
-        text = json.dumps(finite, ensure_ascii=False, indent=indent, allow_nan=False)
+        text = json.dumps(
+            finite,
+            ensure_ascii=False,
+            indent=indent,
+            allow_nan=False,
+        )
     return escape_surrogates(text)
 
 

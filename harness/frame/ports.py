@@ -67,7 +67,12 @@ class Signer(Protocol):
 class Verifier(Protocol):
     """Verifies signatures with public keys alone."""
 
-    def check(self, payload: bytes, signature: str, purpose: KeyPurpose) -> None:
+    def check(
+        self,
+        payload: bytes,
+        signature: str,
+        purpose: KeyPurpose,
+    ) -> None:
         """Verifies a signature; an implementation may remember valid signatures.
 
         purpose: the required purpose of the signing key. A `control` key may sign every row.

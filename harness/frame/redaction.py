@@ -231,7 +231,11 @@ class Redactor:
     @cached_property
     def _steps(self) -> "Sequence[_Step]":
         own = [
-            _Step(rule.name, BoundedPattern(rule.pattern).spans, rule.replacement)
+            _Step(
+                rule.name,
+                BoundedPattern(rule.pattern).spans,
+                rule.replacement,
+            )
             for rule in self.rules
         ]
         ours = [_Step(name, find) for name, find in PII_FINDERS.items() if name not in self.off]
@@ -300,7 +304,10 @@ class _Pass:
         for start, end in step.find(text):
             if start < place:
                 continue
-            pieces += [text[place:start], self._placeholder(step, text[start:end])]
+            pieces += [
+                text[place:start],
+                self._placeholder(step, text[start:end]),
+            ]
             place = end
         return text if not pieces else "".join((*pieces, text[place:]))
 

@@ -53,7 +53,9 @@ class SseParser(ABC):
             out = self._cut_at_any_end(searched)
         else:
             # The fast way, because most providers end lines with \n, and the pattern is slow.
-            out, start, buffer = [], 0, self._buffer
+            out = []
+            start = 0
+            buffer = self._buffer
             end = buffer.find(b"\n\n", searched)
             while end >= 0:
                 out.append(self._event(buffer[start:end], b"\n\n"))
@@ -86,7 +88,8 @@ class EventPayloads(SseParser):
     def read(self, data: bytes) -> Iterator[bytes]:
         """Yields the payloads of the events that `data` completes. Raises EventTooLarge."""
         self.feed(data)
-        payloads, self._payloads = self._payloads, []
+        payloads = self._payloads
+        self._payloads = []
         yield from payloads
         if self.failure:
             raise self._error(self.failure)

@@ -51,7 +51,10 @@ _WORDS: Final[Mapping[str, str]] = {
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le}",
-    **dict.fromkeys(("datetime_type", "datetime_parsing", "datetime_object_invalid"), _TIME),
+    **dict.fromkeys(
+        ("datetime_type", "datetime_parsing", "datetime_object_invalid"),
+        _TIME,
+    ),
     "datetime_from_date_parsing": _TIME,
     **dict.fromkeys(("date_type", "date_parsing", "date_from_datetime_parsing"), _DATE),
     "date_from_datetime_inexact": _DATE,
@@ -83,7 +86,12 @@ def did_you_mean(
     return f"; did you mean {nearest!r}?" if nearest else otherwise
 
 
-def find_nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+def find_nearest(
+    name: str,
+    known: Iterable[str],
+    *,
+    cutoff: float = 0.6,
+) -> str:
     """Finds the most similar other name. Ignores case and a provider before a slash. Returns an
     empty text if no known name is near.
     """
@@ -94,7 +102,12 @@ def find_nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str
     } | spellings
     wanted = name.casefold()
     for spelled in (wanted, wanted.rpartition("/")[2]):
-        if near := get_close_matches(spelled, spellings, n=1, cutoff=cutoff):
+        if near := get_close_matches(
+            spelled,
+            spellings,
+            n=1,
+            cutoff=cutoff,
+        ):
             return spellings[near[0]]
     return ""
 
@@ -115,7 +128,11 @@ def find_fault_path(fault: Mapping[str, Any], value: Any) -> tuple[str | int, ..
 
 
 def describe_fault(
-    fault: Mapping[str, Any], path: Sequence[str | int], schema: _Schema, *, named: str = ""
+    fault: Mapping[str, Any],
+    path: Sequence[str | int],
+    schema: _Schema,
+    *,
+    named: str = "",
 ) -> str:
     """Describes a fault that pydantic reports, with the nearest valid key or word.
 
@@ -124,7 +141,8 @@ def describe_fault(
     """
     shown = f" {named!r}" if named else ""
     if fault["type"] in UNKNOWN_KEY:
-        keys, unknown = _keys_beside(path, schema), str(path[-1]) if path else ""
+        keys = _keys_beside(path, schema)
+        unknown = str(path[-1]) if path else ""
         other = _OTHER_KEYS.get(unknown, "")
         meant = other if other in keys else ""
         return f"unknown key{shown}{_name_nearest(unknown, keys, meant=meant)}"
@@ -139,9 +157,19 @@ def describe_fault(
     return str(fault["msg"]).removeprefix("Value error, ")
 
 
-def _name_nearest(name: str, known: Sequence[str], *, meant: str = "") -> str:
+def _name_nearest(
+    name: str,
+    known: Sequence[str],
+    *,
+    meant: str = "",
+) -> str:
     listed = f"; known here: {', '.join(known)}" if known else ""
-    return did_you_mean(name, known, otherwise=listed, meant=meant)
+    return did_you_mean(
+        name,
+        known,
+        otherwise=listed,
+        meant=meant,
+    )
 
 
 def _keys_beside(path: Sequence[str | int], schema: _Schema) -> list[str]:

@@ -32,7 +32,8 @@ else:
             setattr(self, name, found)
             return found
 
-    np, special = _Deferred("numpy"), _Deferred("scipy.special")
+    np = _Deferred("numpy")
+    special = _Deferred("scipy.special")
     ArrayLike = Floats = Ints = Bools = object
 
 __all__ = ["ArrayLike", "Bools", "Floats", "Ints", "np", "special"]
@@ -75,7 +76,11 @@ def ordered_sum(values: Floats) -> Floats:
     return np.asarray(np.cumsum(values, axis=-1)[..., -1])
 
 
-def geometric_grid(low: float, high: float, count: int) -> tuple[float, ...]:
+def geometric_grid(
+    low: float,
+    high: float,
+    count: int,
+) -> tuple[float, ...]:
     """Returns `count` values from low to high, each a fixed multiple of its predecessor."""
     ratio = high / low
     return tuple(low * ratio ** (k / (count - 1)) for k in range(count))

@@ -20,7 +20,11 @@ from typing import Final
 from harness.gate.arrays import special
 from harness.gate.offline.design import interim_items, interim_power
 from harness.gate.offline.intervals import VARIANCE_GUARD
-from harness.gate.offline.item_tests import MOST_NOISE, asked_anew, share_left
+from harness.gate.offline.item_tests import (
+    MOST_NOISE,
+    asked_anew,
+    share_left,
+)
 from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
 
 # Share of items on which two models within five points differ: .13 to .21 on real suites.
@@ -42,7 +46,11 @@ def sd_pass_fail(disagree: float, delta: float = 0.0) -> float:
     return math.sqrt(max(disagree - delta * delta, 0.0))
 
 
-def slice_effect(sd: float, n: int, level: float) -> float:
+def slice_effect(
+    sd: float,
+    n: int,
+    level: float,
+) -> float:
     """Computes the smallest loss of a slice that one look at n units finds with power .8.
 
     level: the error of that look (statistics.md §1.13). A much worse candidate differs on more
@@ -119,14 +127,18 @@ def measure_spread(differences: Sequence[Sequence[float]]) -> DifferenceSpread |
 
 
 def comparison_cost_usd(
-    items: int, epochs: int, sides: Sequence[MeanUsage | None]
+    items: int,
+    epochs: int,
+    sides: Sequence[MeanUsage | None],
 ) -> float | None:
     """Returns the maximum cost, including judging; None if a price is unknown."""
     return _summed(items * epochs, [side.total_usd if side else None for side in sides])
 
 
 def judging_cost_usd(
-    items: int, epochs: int, sides: Sequence[MeanUsage | None]
+    items: int,
+    epochs: int,
+    sides: Sequence[MeanUsage | None],
 ) -> float | None:
     """Returns the judge's part of `comparison_cost_usd`; None if unknown."""
     return _summed(items * epochs, [side.judge_usd if side else None for side in sides])
@@ -202,7 +214,12 @@ class PlannedTest:
         .8."""
         return self._reach * self._error(sd, items) + self._unseen(sd, items) / items
 
-    def power(self, sd: float, effect: float, items: int) -> float:
+    def power(
+        self,
+        sd: float,
+        effect: float,
+        items: int,
+    ) -> float:
         """Returns the probability that the test shows this effect with `items` units."""
         shown = (effect - self._unseen(sd, items) / items) / self._error(sd, items)
         drift = max(-_MOST_DRIFT, min(shown, _MOST_DRIFT))
@@ -212,7 +229,9 @@ class PlannedTest:
         """Computes how many items show a distance above 0 with power .8."""
         enough = range(1, _MOST_ITEMS)
         return enough.start + bisect_left(
-            enough, -effect, key=lambda items: -self.smallest_effect(sd, items)
+            enough,
+            -effect,
+            key=lambda items: -self.smallest_effect(sd, items),
         )
 
     @property
@@ -238,7 +257,11 @@ class PlannedTest:
         return 1.0 / (1.0 + _SHARED * items * sd * sd / 2.0) if self.graded else 0.0
 
 
-def planned_test(plan: SuitePlan, suite_items: int, spread: DifferenceSpread) -> PlannedTest:
+def planned_test(
+    plan: SuitePlan,
+    suite_items: int,
+    spread: DifferenceSpread,
+) -> PlannedTest:
     """Builds the prediction for a registered plan. suite_items: the suite's units."""
     test = PlannedTest(
         plan.alpha,
@@ -266,13 +289,18 @@ def cheapest_design(
         if items <= test.suite_items:
             cost = comparison_cost_usd(items, epochs, sides)
             found.append(DesignOption(items, epochs, 2 * items * epochs, cost))
-    return min(found, key=lambda option: (option.answers, option.epochs), default=None)
+    return min(
+        found,
+        key=lambda option: (option.answers, option.epochs),
+        default=None,
+    )
 
 
 @lru_cache(maxsize=64)
 def _reach(items: tuple[int, ...], alpha: float) -> float:
     """Returns the distance, in standard errors of the last test, shown with power .8."""
-    low, high = 0.0, _MOST_DRIFT
+    low = 0.0
+    high = _MOST_DRIFT
     for _ in range(_STEPS):
         middle = (low + high) / 2.0
         shown = interim_power(items, alpha, middle) >= POWER
@@ -296,7 +324,10 @@ def false_pass_risk(plans: Iterable[SuitePlan]) -> float:
     guard suite cannot pass a candidate, so its alpha does not count. Source:
     intersection-union, Berger 1982.
     """
-    return max((p.alpha for p in plans if p.role is not SuiteRole.GUARD), default=0.0)
+    return max(
+        (p.alpha for p in plans if p.role is not SuiteRole.GUARD),
+        default=0.0,
+    )
 
 
 def total_risk(risks: Iterable[float]) -> float:
@@ -304,7 +335,11 @@ def total_risk(risks: Iterable[float]) -> float:
     return min(1.0, math.fsum(risks))
 
 
-def ration_alpha(alpha: float, spent: float, budget: float | None) -> float:
+def ration_alpha(
+    alpha: float,
+    spent: float,
+    budget: float | None,
+) -> float:
     """Returns alpha, but at most half of the remaining budget, so that the budget lasts."""
     return alpha if budget is None else min(alpha, max(0.0, budget - spent) / 2)
 

@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.frame.formatting import format_number, format_percent, format_score
+from harness.frame.formatting import (
+    format_number,
+    format_percent,
+    format_score,
+)
 from harness.gate import budget
 from harness.gate.budget import (
     POWER,
@@ -122,7 +126,8 @@ def advise_claim(
         for one in options
         if one.population is own.population or (one.claim, one.margin) == preferred
     ]
-    price, noise_known = _price_text(plans, shown[0], saving), known.within > 0.0
+    price = _price_text(plans, shown[0], saving)
+    noise_known = known.within > 0.0
     return ClaimAdvice(tuple(shown), own, suite_items, effect, saving, price, noise_known)
 
 
@@ -135,7 +140,11 @@ def _question(options: Sequence[ClaimOption]) -> Claim:
     return own if own is not Claim.CHEAPER or not possible else possible[0]
 
 
-def _price_text(plans: Sequence[SuitePlan], best: ClaimOption, saving: float | None) -> str:
+def _price_text(
+    plans: Sequence[SuitePlan],
+    best: ClaimOption,
+    saving: float | None,
+) -> str:
     """Describes the saving by known prices, and the further needs of a cost claim."""
     if saving is None:
         known = "a price is unknown or 0"
@@ -150,7 +159,8 @@ def _price_text(plans: Sequence[SuitePlan], best: ClaimOption, saving: float | N
     plan = next((plan for plan in plans if plan.claim is Claim.CHEAPER), None)
     if plan is None:
         return f"{known}, and the policy allows no claim about the price"
-    least, items = format_percent(plan.min_saving), _cost_items(plan, saving)
+    least = format_percent(plan.min_saving)
+    items = _cost_items(plan, saving)
     if saving is None:
         needs = "needs the prices of both models"
     elif items == math.inf:
@@ -173,7 +183,8 @@ def _option(
     effect: float,
 ) -> ClaimOption:
     """Estimates one claim. A cost claim that needs more items than planned is never shown."""
-    test, sd = planned_test(plan, suite_items, known), known.sd(plan.epochs)
+    test = planned_test(plan, suite_items, known)
+    sd = known.sd(plan.epochs)
     superior = plan.claim is Claim.SUPERIOR
     theta0 = 0.0 if superior else -plan.margin
     cost_items = _cost_items(plan, saving)
@@ -205,7 +216,9 @@ def _cost_items(plan: SuitePlan, saving: float | None) -> float:
 
 
 def _in_items(
-    plan: SuitePlan, design: DesignOption | None, least: float
+    plan: SuitePlan,
+    design: DesignOption | None,
+    least: float,
 ) -> DesignOption | None:
     """Raises a design to at least `least` units. Scales its answers and cost by the units' mean
     number of items.
@@ -215,4 +228,9 @@ def _in_items(
     items = max(design.items, int(least))
     size = items / max(design.items, 1) * plan.planned_items / plan.n_max
     cost = None if design.cost_usd is None else design.cost_usd * size
-    return replace(design, items=items, answers=round(design.answers * size), cost_usd=cost)
+    return replace(
+        design,
+        items=items,
+        answers=round(design.answers * size),
+        cost_usd=cost,
+    )

@@ -37,7 +37,11 @@ from enum import StrEnum
 from typing import Final
 
 from harness.frame.errors import InputError
-from harness.frame.formatting import format_percent, format_points, format_points_interval
+from harness.frame.formatting import (
+    format_percent,
+    format_points,
+    format_points_interval,
+)
 from harness.gate.arrays import Floats, log_mean, np
 from harness.gate.offline.intervals import t_interval, tango_interval
 from harness.gate.offline.pairs import ROUNDING
@@ -209,7 +213,9 @@ ETAS: Final = tuple(sign * math.log(odd) for sign in (-1.0, 1.0) for odd in ODDS
 
 
 def compare_runs(
-    history: Sequence[ItemScores], alpha: float, log_before: float
+    history: Sequence[ItemScores],
+    alpha: float,
+    log_before: float,
 ) -> DriftEvidence:
     """Compares the newest run with all earlier runs.
 
@@ -311,7 +317,8 @@ def _tilt(scores: Floats) -> Floats:
 
 def window_differences(scores: Floats, size: int) -> Floats:
     """Returns the newest runs' means minus earlier means, for items measured in both."""
-    new, before = _means(scores[-size:]), _means(scores[:-size])
+    new = _means(scores[-size:])
+    before = _means(scores[:-size])
     both = ~(np.isnan(new) | np.isnan(before))
     d = new[both] - before[both]
     return np.where(np.abs(d) > ROUNDING, d, 0.0)
@@ -325,11 +332,18 @@ def _means(scores: Floats) -> Floats:
 
 
 def _evidence(
-    check: int, window: int, d: Floats, log_e: float, alpha: float, *, falls: bool
+    check: int,
+    window: int,
+    d: Floats,
+    log_e: float,
+    alpha: float,
+    *,
+    falls: bool,
 ) -> DriftEvidence:
     """Writes the figures of one window. d: differences by item, newer minus earlier."""
     low, high, method = _interval(d)
-    worse, better = int((d < 0.0).sum()), int((d > 0.0).sum())
+    worse = int((d < 0.0).sum())
+    better = int((d > 0.0).sum())
     return DriftEvidence(
         check=check,
         window=window,
@@ -353,7 +367,15 @@ def _interval(d: Floats) -> tuple[float | None, float | None, str]:
     if len(d) < 2:
         return None, None, "t"
     if bool(np.all(d == np.round(d))):
-        low, high = tango_interval(int((d > 0.0).sum()), int((d < 0.0).sum()), len(d))
+        low, high = tango_interval(
+            int((d > 0.0).sum()),
+            int((d < 0.0).sum()),
+            len(d),
+        )
         return low, high, "tango"
-    low, high = t_interval(len(d), float(d.sum()), float((d * d).sum()))
+    low, high = t_interval(
+        len(d),
+        float(d.sum()),
+        float((d * d).sum()),
+    )
     return low, high, "t"

@@ -22,13 +22,26 @@ from harness.frame.formatting import (
     format_span,
     without_scientific_notation,
 )
-from harness.gate.guardrail_rows import GuardrailRow, guardrail_row, list_warnings
+from harness.gate.guardrail_rows import (
+    GuardrailRow,
+    guardrail_row,
+    list_warnings,
+)
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
-from harness.gate.online.rollout_action import RolloutAction, missing_duration, peak_reached_at
+from harness.gate.online.rollout_action import (
+    RolloutAction,
+    missing_duration,
+    peak_reached_at,
+)
 from harness.gate.policy import CanaryPolicy
-from harness.gate.ramp import DAY_S, StepPlan, TrafficPace, certification_times
+from harness.gate.ramp import (
+    DAY_S,
+    StepPlan,
+    TrafficPace,
+    certification_times,
+)
 
 TOO_SLOW: Final = "Give such a step a larger share or a longer `deadline_s`."
 SHADOW_FIRST: Final = (
@@ -140,16 +153,26 @@ class RolloutExplanation:
 
 
 _PERSON: Final = StepNeed(
-    "person", "a person resumes or aborts it", done=False, share=0.0, eta_s=None
+    "person",
+    "a person resumes or aborts it",
+    done=False,
+    share=0.0,
+    eta_s=None,
 )
 
 
 def explain_rollout(
-    rollout: Rollout, action: RolloutAction, blocks: Sequence[ObservationBlock], now: datetime
+    rollout: Rollout,
+    action: RolloutAction,
+    blocks: Sequence[ObservationBlock],
+    now: datetime,
 ) -> RolloutExplanation:
     """Explains a rollout. action: result of `decide_action` for these blocks and this
     moment."""
-    return replace(_explain(rollout, action, blocks, now), judged_by=_judged_by(rollout.policy))
+    return replace(
+        _explain(rollout, action, blocks, now),
+        judged_by=_judged_by(rollout.policy),
+    )
 
 
 def _judged_by(policy: CanaryPolicy) -> str:
@@ -168,22 +191,42 @@ def _judged_by(policy: CanaryPolicy) -> str:
 
 
 def _explain(
-    rollout: Rollout, action: RolloutAction, blocks: Sequence[ObservationBlock], now: datetime
+    rollout: Rollout,
+    action: RolloutAction,
+    blocks: Sequence[ObservationBlock],
+    now: datetime,
 ) -> RolloutExplanation:
     """Builds the explanation, except the registered rules.
 
     Ended rollouts have no needs and no outlook.
     """
-    pace, reason = _pace(rollout, blocks, now), without_scientific_notation(action.reason)
-    limit, judge = action.figures.rollback_at, rollout.policy.judge
-    guardrails, guard = action.figures.guardrails.values(), action.figures.guard
+    pace = _pace(rollout, blocks, now)
+    reason = without_scientific_notation(action.reason)
+    limit = action.figures.rollback_at
+    judge = rollout.policy.judge
+    guardrails = action.figures.guardrails.values()
+    guard = action.figures.guard
     rows = tuple(guardrail_row(evidence, limit, judge, guard) for evidence in guardrails)
     if rollout.baking and rollout.bake_ends_at and action.signal is not RolloutSignal.HARM:
         left = max(0.0, (rollout.bake_ends_at - now).total_seconds())
-        need = StepNeed("time", "the end of the bake", done=not left, share=0.0, eta_s=left)
-        goes, back = "the end of the bake", _back("the former incumbent serves again")
+        need = StepNeed(
+            "time",
+            "the end of the bake",
+            done=not left,
+            share=0.0,
+            eta_s=left,
+        )
+        goes = "the end of the bake"
+        back = _back("the former incumbent serves again")
         return RolloutExplanation(
-            action.reason, goes, back, rows, (need,), pace, left, f"in {format_estimate(left)}"
+            action.reason,
+            goes,
+            back,
+            rows,
+            (need,),
+            pace,
+            left,
+            f"in {format_estimate(left)}",
         )
     if not rollout.live and not rollout.baking:
         why = without_scientific_notation(rollout.ended_because) or reason
@@ -195,7 +238,11 @@ def _explain(
     onward = rollout.policy.steps[rollout.step + 1 :]
     goes = format_bps(onward[0].weight_bps) if onward else "promotion"
     back = _back("the incumbent serves all users again")
-    eta_s, eta = _eta(rollout, needs, now)
+    eta_s, eta = _eta(
+        rollout,
+        needs,
+        now,
+    )
     against = list_warnings(action.figures)
     return RolloutExplanation(reason, goes, back, rows, needs, pace, eta_s, eta, against)
 
@@ -208,7 +255,10 @@ def _back(what: str) -> str:
 
 
 def _needs(
-    rollout: Rollout, action: RolloutAction, pace: float | None, now: datetime
+    rollout: Rollout,
+    action: RolloutAction,
+    pace: float | None,
+    now: datetime,
 ) -> tuple[StepNeed, ...]:
     """Lists the conditions of the next step; in a pause, a person's decision is the first."""
     found = [_exposures(rollout, action, pace)]
@@ -223,10 +273,14 @@ def _needs(
 
 
 def _warm_up(
-    rollout: Rollout, action: RolloutAction, pace: float | None, now: datetime
+    rollout: Rollout,
+    action: RolloutAction,
+    pace: float | None,
+    now: datetime,
 ) -> list[StepNeed]:
     """Explains the part of the warm-up that is left; empty after it."""
-    policy, have = rollout.policy, action.exposures
+    policy = rollout.policy
+    have = action.exposures
     left = max(0, policy.cold_units - have)
     # The step may have begun after the caller read `now`.
     lasted_s = max(0.0, (now - rollout.step_started_at).total_seconds())
@@ -241,12 +295,25 @@ def _warm_up(
     eta_s: float | None = left_s
     if left:
         eta_s = None if unit_s is None else max(left_s, left * unit_s)
-    return [StepNeed("warm-up", words, done=False, share=share, eta_s=eta_s)]
+    return [
+        StepNeed(
+            "warm-up",
+            words,
+            done=False,
+            share=share,
+            eta_s=eta_s,
+        )
+    ]
 
 
-def _exposures(rollout: Rollout, action: RolloutAction, pace: float | None) -> StepNeed:
+def _exposures(
+    rollout: Rollout,
+    action: RolloutAction,
+    pace: float | None,
+) -> StepNeed:
     """Explains how many of the step's canary callers are counted."""
-    step, have = rollout.current, action.step_exposures
+    step = rollout.current
+    have = action.step_exposures
     wanted = max(1, step.min_exposures)
     left = max(0, wanted - have)
     unit_s = _seconds_each(rollout, pace)
@@ -273,7 +340,9 @@ def _ratio(action: RolloutAction) -> StepNeed:
 
 def _floors(rollout: Rollout, now: datetime) -> list[StepNeed]:
     """Explains the step's minimum time and peak hours; empty if the step needs neither."""
-    step, peak, began = rollout.current, rollout.policy.peak, rollout.step_started_at
+    step = rollout.current
+    peak = rollout.policy.peak
+    began = rollout.step_started_at
     missing = missing_duration(step, peak, began, now)
     if not missing and not step.min_s and not step.min_peak_s:
         return []
@@ -289,7 +358,10 @@ def _floors(rollout: Rollout, now: datetime) -> list[StepNeed]:
 
 
 def _certificate(
-    rollout: Rollout, action: RolloutAction, pace: float | None, now: datetime
+    rollout: Rollout,
+    action: RolloutAction,
+    pace: float | None,
+    now: datetime,
 ) -> StepNeed:
     """ETA: the remaining share of the median time that a healthy canary of this route takes."""
     figures = action.figures
@@ -308,16 +380,26 @@ def _certificate(
         control = figures.control_units
         rate = figures.control_failures / control if control else rollout.policy.p0
         traffic_pace = TrafficPace(
-            _two_figures(pace), _two_figures(pace), _two_figures(rate), measured=True
+            _two_figures(pace),
+            _two_figures(pace),
+            _two_figures(rate),
+            measured=True,
         )
         began_s = (now - rollout.started_at).total_seconds() // DAY_S * DAY_S
-        half, _ = certification_times(rollout.policy, rollout.current, traffic_pace, began_s)
+        half, _ = certification_times(
+            rollout.policy,
+            rollout.current,
+            traffic_pace,
+            began_s,
+        )
         eta = half * (1.0 - share) if math.isfinite(half) else None
     return StepNeed("certificate", words, done, share, eta)
 
 
 def _eta(
-    rollout: Rollout, needs: Sequence[StepNeed], now: datetime
+    rollout: Rollout,
+    needs: Sequence[StepNeed],
+    now: datetime,
 ) -> tuple[float | None, str]:
     """Returns the seconds until the slowest need is met, and the same as text.
 
@@ -338,7 +420,11 @@ def _eta(
     return eta_s, words
 
 
-def _pace(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -> float | None:
+def _pace(
+    rollout: Rollout,
+    blocks: Sequence[ObservationBlock],
+    now: datetime,
+) -> float | None:
     """Returns units an hour of all arms, in the last hour or, with few data, in the step."""
     step = [block for block in blocks if block.closed_at >= rollout.step_started_at]
     last_hour = [block for block in step if now - block.closed_at <= HOUR]

@@ -18,8 +18,16 @@ from harness.frame.formatting import (
     format_usd,
 )
 from harness.gate.online.fisher import ALARM_LOG_E
-from harness.gate.online.guardrail_report import GUARDRAIL_NAMES, GuardrailEvidence
-from harness.gate.online.guardrails import CanaryJudge, Guardrail, GuardrailKind, guardrail_kind
+from harness.gate.online.guardrail_report import (
+    GUARDRAIL_NAMES,
+    GuardrailEvidence,
+)
+from harness.gate.online.guardrails import (
+    CanaryJudge,
+    Guardrail,
+    GuardrailKind,
+    guardrail_kind,
+)
 from harness.gate.online.rollout_action import RolloutFigures
 from harness.gate.online.worker_guard import GuardCount
 
@@ -37,7 +45,11 @@ _EVIDENCE: Final = (
 )
 GUARD_SAYS: Final = "harm is shown by the router's own guard"
 _SECONDS: Final = frozenset(
-    {Guardrail.LATENCY, Guardrail.TIME_TO_FIRST_TOKEN, Guardrail.INTER_TOKEN_LATENCY}
+    {
+        Guardrail.LATENCY,
+        Guardrail.TIME_TO_FIRST_TOKEN,
+        Guardrail.INTER_TOKEN_LATENCY,
+    }
 )
 
 
@@ -97,7 +109,9 @@ def _with_guard(row: GuardrailRow, guard: GuardCount) -> GuardrailRow:
 
 
 def _evidence_row(
-    evidence: GuardrailEvidence, limit: float, judge: CanaryJudge | None
+    evidence: GuardrailEvidence,
+    limit: float,
+    judge: CanaryJudge | None,
 ) -> GuardrailRow:
     """Builds the row of one guardrail.
 
@@ -106,12 +120,14 @@ def _evidence_row(
 
     Without data the arms' figures are empty texts, because a zero would look measured.
     """
-    guardrail, tolerated = evidence.guardrail, evidence.tolerated
+    guardrail = evidence.guardrail
+    tolerated = evidence.tolerated
     counts = guardrail_kind(guardrail) is GuardrailKind.COUNTS
     furthest = evidence.log_e_max / (limit - math.log(evidence.weight))
     silent = _without_feedback(evidence)
     measured = bool(evidence.canary) and not silent
-    candidate, incumbent = (_arm_figure(evidence, canary=arm) for arm in (True, False))
+    candidate = _arm_figure(evidence, canary=True)
+    incumbent = _arm_figure(evidence, canary=False)
     times = "" if tolerated == 1 else f"{format_number(tolerated, 6)} × "
     return GuardrailRow(
         guardrail=guardrail,
@@ -163,7 +179,8 @@ def _judge_lines(evidence: GuardrailEvidence, judge: CanaryJudge | None) -> tupl
     totals = evidence.judging
     if totals is None or judge is None:
         return ()
-    paid, money = format_usd(totals.cost_usd), format_usd(judge.max_usd)
+    paid = format_usd(totals.cost_usd)
+    money = format_usd(judge.max_usd)
     lines = [f"{judge.model} was paid {paid} of {money}"]
     if totals.cost_usd >= judge.max_usd:
         lines[0] += ": the money is spent, so the judge reads no further answer of either model"
@@ -181,7 +198,8 @@ def _evidence_text(evidence: GuardrailEvidence, *, measured: bool) -> str:
     if evidence.distance_to_trip >= 1.0:
         return "harm is shown"
     return next(
-        (words for at, words in _EVIDENCE if evidence.log_e > at), "no evidence of harm"
+        (words for at, words in _EVIDENCE if evidence.log_e > at),
+        "no evidence of harm",
     )
 
 
@@ -192,7 +210,8 @@ def _arm_figure(evidence: GuardrailEvidence, *, canary: bool) -> str:
         failed = evidence.canary_failures if canary else evidence.control_failures
         if not units:
             return "nothing yet"
-        feedback, opinions = "", evidence.opinions
+        feedback = ""
+        opinions = evidence.opinions
         if opinions is not None:
             given = opinions.canary if canary else opinions.control
             feedback = f", {given:,} with an opinion"

@@ -113,13 +113,19 @@ def find_replacement(
     return newest if later or since else None
 
 
-def _measured(sighting: Sighting, measured: Collection[ServedModel], pin: ServedPin) -> bool:
+def _measured(
+    sighting: Sighting,
+    measured: Collection[ServedModel],
+    pin: ServedPin,
+) -> bool:
     return any(not sighting.served.unlike(model, pin) for model in measured)
 
 
 def newest_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
     """Keeps the MAX_SIGHTINGS newest sightings, the newest first."""
     newest = sorted(
-        sightings, key=lambda sighting: (sighting.last_at, sighting.served), reverse=True
+        sightings,
+        key=lambda sighting: (sighting.last_at, sighting.served),
+        reverse=True,
     )
     return newest[:MAX_SIGHTINGS]

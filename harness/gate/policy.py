@@ -16,7 +16,11 @@ from harness.frame.formatting import format_number
 from harness.frame.plain_data import digest
 from harness.gate.online.guardrails import CanaryJudge, Guardrail, Guardrails
 from harness.gate.pins import ServedPin
-from harness.gate.suite_plan import Claim, ClaimPopulation, PrimaryCombination
+from harness.gate.suite_plan import (
+    Claim,
+    ClaimPopulation,
+    PrimaryCombination,
+)
 
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#-]{0,63}")
 
@@ -86,11 +90,16 @@ class GatePolicy:
         """Returns the claim that a candidate must show, its allowed loss and the share
         saved."""
         loss = 0.0 if self.claim is Claim.SUPERIOR else self.margin
-        return self.claim, loss, self.min_saving if self.claim is Claim.CHEAPER else 0.0
+        return (
+            self.claim,
+            loss,
+            self.min_saving if self.claim is Claim.CHEAPER else 0.0,
+        )
 
     def infra_pause_s(self, failures: int) -> float:
         """Returns the pause after this many failures, at least 1; 0 for no further try."""
-        before, after = RETRY_PAUSES_S[: failures - 1], RETRY_PAUSES_S[failures - 1 :]
+        before = RETRY_PAUSES_S[: failures - 1]
+        after = RETRY_PAUSES_S[failures - 1 :]
         left_s = self.infra_patience_s - sum(before)
         return max(0.0, min(after[0], left_s)) if after else 0.0
 
@@ -181,7 +190,8 @@ class CanaryPolicy:
         incumbent. priced: whether both have a price; if not, the guardrail counts tokens
         instead.
         """
-        cost, tokens = self.guardrails.cost_per_success, self.guardrails.output_tokens
+        cost = self.guardrails.cost_per_success
+        tokens = self.guardrails.output_tokens
         if cost is False:
             return self
         cost = max(cost, accepted or 0.0)

@@ -77,7 +77,10 @@ def plan_ramp(policy: CanaryPolicy, pace: TrafficPace) -> tuple[StepPlan, ...]:
 
 
 def plan_step(
-    policy: CanaryPolicy, step: CanaryStep, pace: TrafficPace, began_s: float
+    policy: CanaryPolicy,
+    step: CanaryStep,
+    pace: TrafficPace,
+    began_s: float,
 ) -> StepPlan:
     """Plans one step. began_s: seconds from the rollout's start to the step's. Ignores evidence
     of earlier steps, which can only make the plan longer.
@@ -91,8 +94,14 @@ def plan_step(
     typical = cautious = least
     exposures: int | None = step.min_exposures
     if step.certify and per_second > 0:
-        half, most = certification_times(policy, step, pace, began_s)
-        typical, cautious = max(least, half), max(least, most)
+        half, most = certification_times(
+            policy,
+            step,
+            pace,
+            began_s,
+        )
+        typical = max(least, half)
+        cautious = max(least, most)
         exposures = math.ceil(typical * per_second * share) if math.isfinite(typical) else None
     return StepPlan(
         weight_bps=step.weight_bps,
@@ -107,7 +116,10 @@ def plan_step(
 
 
 def certification_times(
-    policy: CanaryPolicy, step: CanaryStep, pace: TrafficPace, began_s: float
+    policy: CanaryPolicy,
+    step: CanaryStep,
+    pace: TrafficPace,
+    began_s: float,
 ) -> tuple[float, float]:
     """Returns the seconds until half, and until four of five, of healthy canaries are
     certified.
@@ -161,7 +173,8 @@ def simulate_crossings(
     rest = 2.0 * (1.0 - CARRIED_SHARE) / ((day + 1.0) * (day + 2.0))
     limit = math.log(level) - np.log(np.where(day, rest, CARRIED_SHARE))
     logs = np.logaddexp(
-        _odds(ours, theirs, day, (size, canary, rho_ni)), _rate(theirs, day, (canary, p0))
+        _odds(ours, theirs, day, (size, canary, rho_ni)),
+        _rate(theirs, day, (canary, p0)),
     ) - math.log(2.0)
     over = logs >= limit
     first = np.where(over.any(axis=1), over.argmax(axis=1) + 1.0, math.inf)
@@ -169,19 +182,30 @@ def simulate_crossings(
     return float(typical), float(cautious)
 
 
-def _odds(ours: Ints, theirs: Ints, day: Ints, block: tuple[int, int, float]) -> Floats:
+def _odds(
+    ours: Ints,
+    theirs: Ints,
+    day: Ints,
+    block: tuple[int, int, float],
+) -> Floats:
     """Computes `fisher.log_odds_e` for all runs at once, by run and block."""
     size, canary, rho_ni = block
     odds = (rho_ni, *HEALTHY_GRID)
     pairs, places = np.unique(
-        np.stack([(ours + theirs).ravel(), theirs.ravel()]), axis=1, return_inverse=True
+        np.stack([(ours + theirs).ravel(), theirs.ravel()]),
+        axis=1,
+        return_inverse=True,
     )
     table = np.array([log_factors(size, canary, int(f), int(y), odds=odds) for f, y in pairs.T])
     factors = table[np.ravel(places)].reshape(*ours.shape, len(HEALTHY_GRID))
     return log_mean_rows([_within_day(factors[:, :, k], day) for k in range(len(HEALTHY_GRID))])
 
 
-def _rate(theirs: Ints, day: Ints, terms: tuple[int, float]) -> Floats:
+def _rate(
+    theirs: Ints,
+    day: Ints,
+    terms: tuple[int, float],
+) -> Floats:
     """Computes `fisher.log_rate_e` for all runs at once."""
     canary, p0 = terms
     failed = _within_day(theirs.astype(float), day)

@@ -312,21 +312,28 @@ class AnswerColumns:
 
 
 def describe_faults(
-    answers: AnswerColumns, model: str, *, first: bool = False
+    answers: AnswerColumns,
+    model: str,
+    *,
+    first: bool = False,
 ) -> Sequence[str]:
     """Describes why answers are poor evidence. first: only a run's first answers."""
-    total, faults = len(answers), []
+    total = len(answers)
+    faults = []
+
+    answered = f"{model}'s {'first ' if first else ''}{total} answers"
+
+    answered = f"{model}'s {'first ' if first else ''}{total} answers"
 
     def say(number: int, problem: str) -> None:
         if number > HIGH_SHARE * total:
-            of = f"{model}'s {'first ' if first else ''}{total} answers"
-            faults.append(f"{of if number == total else f'{number} of {of}'} {problem}")
+            share = answered if number == total else f"{number} of {answered}"
+            faults.append(f"{share} {problem}")
 
     whole = zip(answers.rule, answers.finish, strict=True)
     rules = Counter(rule for rule, end in whole if rule in UNREADABLE and end != CUT)
     if cut := count_cut(answers):
-        of = f"{cut.number} of {model}'s {'first ' if first else ''}{total} answers"
-        faults.append(f"{of} were {cut.text}: {cut.advice}")
+        faults.append(f"{cut.number} of {answered} were {cut.text}: {cut.advice}")
     for rule, number in rules.most_common():
         say(
             number,

@@ -75,7 +75,9 @@ def reason_text(verdict: BaseVerdict, titles: Mapping[str, str] | None = None) -
 
 
 def missing_text(
-    reasons: Sequence[Sequence[str]], bounds: tuple[float, float], units: str
+    reasons: Sequence[Sequence[str]],
+    bounds: tuple[float, float],
+    units: str,
 ) -> str:
     """Describes how many scores of each model are missing, why, and the possible differences.
 
@@ -124,7 +126,11 @@ def bounds_text(report: SuiteReport) -> str:
     return f"{bounds} with the missing scores"
 
 
-def _name_suites(reason: str, verdict: BaseVerdict, titles: Mapping[str, str]) -> str:
+def _name_suites(
+    reason: str,
+    verdict: BaseVerdict,
+    titles: Mapping[str, str],
+) -> str:
     """Replaces suite names by titles, before their own sentence and in the list at the end."""
     sentence, listed, guards = reason.partition(NOT_SHOWN_WORSE)
     for report in verdict.suites:
@@ -143,11 +149,18 @@ def _name_mean(verdict: BaseVerdict) -> str:
     suites = len(basis.suites)
     used = f"{basis.mean.n_used} of {basis.mean.n_max} items"
     return verdict.reason.replace(
-        f"All {suites + 1} suites passed.", f"All {suites} suites and their mean passed.", 1
+        f"All {suites + 1} suites passed.",
+        f"All {suites} suites and their mean passed.",
+        1,
     ).replace(used, f"{used} of each suite", 1)
 
 
-def spending_text(look: int, alpha: float, spend: str, candidates: int = 1) -> str:
+def spending_text(
+    look: int,
+    alpha: float,
+    spend: str,
+    candidates: int = 1,
+) -> str:
     """Describes the look and its alpha, which `candidates` candidates share."""
     if not spend:
         return ""
@@ -181,7 +194,10 @@ def clusters_text(plan: SuitePlan) -> str:
 
 
 def slices_reason(
-    worse: Sequence[SliceFigures], plan: SuitePlan, outcome: str, rule: str | None
+    worse: Sequence[SliceFigures],
+    plan: SuitePlan,
+    outcome: str,
+    rule: str | None,
 ) -> str:
     """Writes the reason of a suite that lost in slices.
 
@@ -264,7 +280,8 @@ def _saved(evidence: CostFigures) -> str:
     than = "less" if saving >= 0.0 else "more"
     words = f"{format_percent(abs(saving))} {than} per item"
     if evidence.saving_low is not None and evidence.saving_high is not None:
-        low, high = format_percent(evidence.saving_low), format_percent(evidence.saving_high)
+        low = format_percent(evidence.saving_low)
+        high = format_percent(evidence.saving_high)
         words += f" (95 % interval of the saving {low} to {high})"
     missing = evidence.missing_candidate
     return words + (f", {missing} of the candidate's costs are missing" if missing else "")
@@ -334,7 +351,11 @@ def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
     )
 
 
-def _given_up(used: int, planned: int, unit: str) -> str:
+def _given_up(
+    used: int,
+    planned: int,
+    unit: str,
+) -> str:
     return f"Stopped after {used} of {planned} {unit}s, because the remaining {unit}s"
 
 

@@ -80,7 +80,9 @@ class ItemGroups:
 
 
 def guard_slices(
-    fields: Mapping[str, Sequence[str]], cluster_sizes: Sequence[int], n_max: int
+    fields: Mapping[str, Sequence[str]],
+    cluster_sizes: Sequence[int],
+    n_max: int,
 ) -> tuple[Slice, ...]:
     """Lists slices as `guarded_slices` does. fields: slice values in the items' order.
     cluster_sizes: empty if each item is a unit.
@@ -97,12 +99,20 @@ def guard_slices(
             for value, positions in members.items()
             if len({units[at] for at in positions} if units else positions) >= MIN_SLICE_UNITS
         ]
-    found.sort(key=lambda slice_: (-len(slice_.positions), slice_.field, slice_.value))
+    found.sort(
+        key=lambda slice_: (
+            -len(slice_.positions),
+            slice_.field,
+            slice_.value,
+        )
+    )
     return tuple(found[:MOST_SLICES])
 
 
 def shuffle_items(
-    item_ids: Collection[str], order_seed: int, clusters: Mapping[str, str] | None = None
+    item_ids: Collection[str],
+    order_seed: int,
+    clusters: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
     """Permutes the ids; the result depends only on the ids, their clusters and the seed.
 
@@ -121,7 +131,11 @@ def shuffle_items(
     return tuple(sorted(item_ids, key=place))
 
 
-def read_slice(metadata: Mapping[str, object], name: str, place: str) -> str:
+def read_slice(
+    metadata: Mapping[str, object],
+    name: str,
+    place: str,
+) -> str:
     """Reads a slice's value. Raises InputError for markup, because pages show the value."""
     value = read_group(metadata, name, place)
     if not SLICE_VALUE.fullmatch(value):
@@ -132,7 +146,11 @@ def read_slice(metadata: Mapping[str, object], name: str, place: str) -> str:
     return value
 
 
-def read_group(metadata: Mapping[str, object], name: str, place: str) -> str:
+def read_group(
+    metadata: Mapping[str, object],
+    name: str,
+    place: str,
+) -> str:
     """Reads the value of one metadata field that groups items.
 
     Raises InputError if it is missing, or neither a text nor a whole number.
@@ -188,7 +206,8 @@ def texts_fingerprint(texts: Iterable[str]) -> str:
 
 def overlap_share(one: str, other: str) -> float:
     """Returns the share of the smaller suite's items in the other suite; 0 for no items."""
-    ours, theirs = _hashes(one), _hashes(other)
+    ours = _hashes(one)
+    theirs = _hashes(other)
     smaller = min(len(ours), len(theirs))
     return len(ours & theirs) / smaller if smaller else 0.0
 
@@ -275,7 +294,14 @@ class SuitePin:
         `texts` is left out, because `data_sha256` covers it.
         """
         return digest(
-            [self.name, self.version, self.data_sha256, self.scorer, self.template, self.items]
+            [
+                self.name,
+                self.version,
+                self.data_sha256,
+                self.scorer,
+                self.template,
+                self.items,
+            ]
         )
 
 
@@ -361,13 +387,22 @@ class SuitePlan:
         if self.served_pin is not ServedPin.NONE:
             more |= {"served_pin": self.served_pin.value}
         if self.claim is Claim.CHEAPER:
-            more |= {"min_saving": self.min_saving, "cost_ceiling": self.cost_ceiling}
+            more |= {
+                "min_saving": self.min_saving,
+                "cost_ceiling": self.cost_ceiling,
+            }
         if self.combine:
             more |= {"combine": self.combine.value, "weight": self.weight}
         if self.cluster:
-            more |= {"cluster": self.cluster, "cluster_sizes": list(self.cluster_sizes)}
+            more |= {
+                "cluster": self.cluster,
+                "cluster_sizes": list(self.cluster_sizes),
+            }
         if self.about_these:
-            more |= {"population": self.population.value, "suite_items": self.suite_items}
+            more |= {
+                "population": self.population.value,
+                "suite_items": self.suite_items,
+            }
         if self.slices:
             more |= {"slices": [asdict(slice_) for slice_ in self.slices]}
         single = {

@@ -18,7 +18,12 @@ from typing import Any, ClassVar, Final, Self
 
 from harness.frame.formatting import format_quantity
 from harness.frame.plain_data import ShowsMore, from_plain
-from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
+from harness.gate.suite_plan import (
+    Claim,
+    PrimaryCombination,
+    SuitePlan,
+    SuiteRole,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +155,27 @@ class SuiteFigures:
     def as_json(self) -> dict[str, object]:
         """Writes the figures as a report keeps them, without optional ones that are None."""
         slices = None if self.slices is None else [asdict(one) for one in self.slices]
-        written = asdict(self) | {"examples": list(self.examples), "slices": slices}
+        written = asdict(self) | {
+            "examples": list(self.examples),
+            "slices": slices,
+        }
         absent = [name for name in _OPTIONAL if written[name] is None]
         return {name: value for name, value in written.items() if name not in absent}
 
 
 _OPTIONAL: Final = (
-    *("look", "spend", "cost", "holm", "cluster", "items", "noise_incumbent"),
-    *("noise_candidate", "measured", "bound_low", "bound_high", "slices"),
+    "look",
+    "spend",
+    "cost",
+    "holm",
+    "cluster",
+    "items",
+    "noise_incumbent",
+    "noise_candidate",
+    "measured",
+    "bound_low",
+    "bound_high",
+    "slices",
 )
 
 
@@ -246,7 +264,11 @@ class BaseVerdict(ShowsMore):
     words: ClassVar[str]
 
     def show_more(self, shown: dict[str, Any]) -> dict[str, Any]:
-        return {"verdict": self.outcome, "words": self.words, **shown}
+        return {
+            "verdict": self.outcome,
+            "words": self.words,
+            **shown,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,7 +345,10 @@ class VerdictBasis:
             outcome=verdict.outcome,
             plans=plans,
             suites=tuple(report for report in verdict.suites if report.suite in names),
-            mean=next((report for report in verdict.suites if report.suite not in names), None),
+            mean=next(
+                (report for report in verdict.suites if report.suite not in names),
+                None,
+            ),
             items={plan.suite: len(inputs["pairs"][plan.suite]) for plan in plans},
         )
 

@@ -7,7 +7,11 @@ The stored reason of each suite is in `harness.gate.sentences`.
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from harness.frame.formatting import format_percent, format_quantity, format_score
+from harness.frame.formatting import (
+    format_percent,
+    format_quantity,
+    format_score,
+)
 from harness.gate.suite_plan import Claim, SuiteRole
 from harness.gate.verdict import CostOutcome, SuiteReport, VerdictBasis
 
@@ -42,7 +46,8 @@ def describe_claim(basis: VerdictBasis, titles: Mapping[str, str] | None = None)
                 for slice_ in report.figures.worse_slices
             ]
         )
-    tally, claims = "", len(basis.claims)
+    tally = ""
+    claims = len(basis.claims)
     if claims > 1:
         tally = f" {len(basis.passed_claims)} of {format_quantity(claims, 'claim')} shown."
     return f"{what}: {where}.{tally}"
@@ -118,7 +123,11 @@ def _loss(deciding: Sequence[SuiteReport]) -> str:
     return PROBLEMS["failed"]
 
 
-def _name(basis: VerdictBasis, report: SuiteReport, names: Mapping[str, str]) -> str:
+def _name(
+    basis: VerdictBasis,
+    report: SuiteReport,
+    names: Mapping[str, str],
+) -> str:
     if report is basis.mean:
         members = [names.get(member.suite, member.suite) for member in basis.members]
         return f"the weighted mean of {len(members)} suites ({_join(members)})"

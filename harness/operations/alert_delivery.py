@@ -14,7 +14,12 @@ from typing import Final
 import structlog
 
 from harness.agents.records import SwitchRequests
-from harness.agents.switch_request import AGENTS_WORDS, SwitchState, inert_text, switch_lines
+from harness.agents.switch_request import (
+    AGENTS_WORDS,
+    SwitchState,
+    inert_text,
+    switch_lines,
+)
 from harness.frame.alerts.alert import NO_SINK, AlertKind, Severity
 from harness.frame.alerts.alert_record import (
     AlertMessage,
@@ -90,7 +95,11 @@ def send_test(ctx: Context, actor: Actor) -> Sequence[DeliveryAttempt]:
     return [_attempt_delivery(ctx.sinks, sink, message) for sink in ctx.sinks.names()]
 
 
-def _attempt_delivery(sinks: AlertSinks, sink: str, message: AlertMessage) -> DeliveryAttempt:
+def _attempt_delivery(
+    sinks: AlertSinks,
+    sink: str,
+    message: AlertMessage,
+) -> DeliveryAttempt:
     """Sends a message now. A refusal of the sink becomes part of the result, not an error."""
     try:
         sinks.send(sink, message)
@@ -122,7 +131,11 @@ def _resolve_finished(ctx: Context) -> None:
                     Alerts(tx).fold([resolution_of(record, now)])
 
 
-def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # noqa: PLR0911 - a table
+def _is_over(  # noqa: PLR0911 - a table
+    tx: Transaction,
+    record: AlertRecord,
+    now: datetime,
+) -> bool:
     """Tells whether an alert's cause is gone, by the kind of the alert.
 
     Only kinds whose source cannot end them are listed; other alerts end at their source. An
@@ -196,7 +209,12 @@ def _send_due(ctx: Context, sinks: AlertSinks) -> None:
         return
     # Each sink has a thread, so that a sink that hangs delays no other.
     with ThreadPoolExecutor(max_workers=len(by_sink)) as pool:
-        list(pool.map(lambda waiting: _send(ctx, sinks, waiting, records), by_sink.values()))
+        list(
+            pool.map(
+                lambda waiting: _send(ctx, sinks, waiting, records),
+                by_sink.values(),
+            )
+        )
 
 
 def _send(
@@ -215,7 +233,8 @@ def _send(
         plain = alert_message(delivery, record, dashboard_url=ctx.dashboard_url)
         message = _with_question(ctx, record, plain)
         tried = _attempt_delivery(sinks, delivery.sink, message)
-        now, error = ctx.clock.now(), tried.error
+        now = ctx.clock.now()
+        error = tried.error
         after = mark_delivered(delivery, now)
         if not tried.delivered:
             after = mark_failed(delivery, now, error, uniform=delivery_jitter(delivery))
@@ -233,7 +252,11 @@ def _send(
             return
 
 
-def _with_question(ctx: Context, record: AlertRecord, message: AlertMessage) -> AlertMessage:
+def _with_question(
+    ctx: Context,
+    record: AlertRecord,
+    message: AlertMessage,
+) -> AlertMessage:
     """Adds the question and the decision link to the message of a pending model switch. The
     stored alert must not contain them, because it outlives the transcript.
     """

@@ -16,7 +16,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from harness.agents import agents
-from harness.agents.records import AgentGrants, Agents, Sessions, SwitchRequests
+from harness.agents.records import (
+    AgentGrants,
+    Agents,
+    Sessions,
+    SwitchRequests,
+)
 from harness.frame.errors import InputError, NotFound
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.plain_data import escape_surrogates
@@ -72,7 +77,11 @@ class CaptureExport:
     sample: CaptureSample  # sizes of all sampled requests
 
 
-def read_capture(ctx: Context, actor: Actor, id_: str) -> CapturedRequest:
+def read_capture(
+    ctx: Context,
+    actor: Actor,
+    id_: str,
+) -> CapturedRequest:
     """Reads a captured request with its content, and records that in the audit log. Needs an
     approver. Raises NotAllowed, NotFound.
     """
@@ -107,7 +116,8 @@ def export_captures(
     )
     found = [request for request in found if not request.too_large]
     like = find_near_duplicates(
-        {request.id: user_text(request.content) for request in found}, threshold=near
+        {request.id: user_text(request.content) for request in found},
+        threshold=near,
     )
     kept = [request for request in found if request.id not in like]
     with ctx.store.write() as tx:
@@ -126,7 +136,12 @@ def load_sample(ctx: Context, route: str | None) -> CaptureSample:
         return CaptureSample.from_sizes(Captures(tx).sizes(route=route, since=since))
 
 
-def write_export(file: Path, lines: Iterable[Mapping[str, Any]], *, else_: str) -> None:
+def write_export(
+    file: Path,
+    lines: Iterable[Mapping[str, Any]],
+    *,
+    else_: str,
+) -> None:
     """Writes requests to label: one JSON object per line, in a file that only its owner can
     read.
 
@@ -144,7 +159,8 @@ def write_export(file: Path, lines: Iterable[Mapping[str, Any]], *, else_: str) 
 
 
 def build_export_line(
-    captured: CapturedRequest, sample: Mapping[str, int] = MappingProxyType({})
+    captured: CapturedRequest,
+    sample: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Builds a JSON object for labelling: the suite's scorer compares answers with `label`.
     sample: the number of sampled requests, and how many of them were too large.
@@ -186,7 +202,11 @@ def label_lines(
     """Fills labels into an export's lines. labels: a line's id to its label; may be empty."""
     by = {"label_author": author, "labelled_at": now.isoformat()}
     return [
-        {**line, "label": label, **by}
+        {
+            **line,
+            "label": label,
+            **by,
+        }
         if (label := labels.get(line["id"], "").strip())
         else line
         for line in lines
@@ -214,7 +234,11 @@ def purge_captures(
     with ctx.store.write() as tx:
         gone = Captures(tx).purge(id_=id_, route=route, users=users)
         # Omits the user's id, because the log is kept for ever.
-        details = {"count": gone, "capture": id_, "by_user": bool(user)}
+        details = {
+            "count": gone,
+            "capture": id_,
+            "by_user": bool(user),
+        }
         subject = f"captures of {route or 'all routes'}"
         AuditLog(tx).append(actor, "capture.purge", subject, details)
     ctx.store.drop_deleted()
@@ -250,7 +274,12 @@ class UserDeletion:
 
 
 def delete_user(
-    ctx: Context, actor: Actor, user: str, reason: str, *, secret: bytes
+    ctx: Context,
+    actor: Actor,
+    user: str,
+    reason: str,
+    *,
+    secret: bytes,
 ) -> UserDeletion:
     """Deletes a user's requests and answers, by the id that clients sent. The audit log records
     the reason and the counts, but not the id. Needs an admin. Raises NotAllowed, InputError
@@ -288,7 +317,8 @@ _AT_A_TIME: Final = 100
 
 def purge_idle(ctx: Context, keep: timedelta) -> int:
     """Deletes sessions that were idle for `keep`, then deleted agents; counts the sessions."""
-    now, count = ctx.clock.now(), 0
+    now = ctx.clock.now()
+    count = 0
     while True:
         with ctx.store.write() as tx:
             idle = Sessions(tx).idle_since(now - keep, limit=_AT_A_TIME)
@@ -301,7 +331,11 @@ def purge_idle(ctx: Context, keep: timedelta) -> int:
     return count
 
 
-def purge_sessions(ctx: Context, tx: Transaction, ids: Sequence[str]) -> int:
+def purge_sessions(
+    ctx: Context,
+    tx: Transaction,
+    ids: Sequence[str],
+) -> int:
     """Deletes sessions and counts them. ids: each session before its parent."""
     for session in ids:
         agents.close_in_unit(ctx, tx, session, PURGED)
@@ -320,7 +354,10 @@ def revoke_stale_grants(ctx: Context) -> int:
         with ctx.store.write() as tx:
             for grant in stale:
                 AgentGrants(tx).revoke(grant.id, now)
-            details = {"grants": [grant.id for grant in stale], "reason": "ended"}
+            details = {
+                "grants": [grant.id for grant in stale],
+                "reason": "ended",
+            }
             AuditLog(tx).append(SYSTEM, "agent.grant_end", "grants of agents", details)
     return len(stale)
 

@@ -226,12 +226,14 @@ class RestingJob:
         self._again_at = 0.0  # monotonic seconds
 
     def __call__(self, ctx: Context) -> None:
-        now, mark = ctx.clock.monotonic(), ctx.store.change_mark()
+        now = ctx.clock.monotonic()
+        mark = ctx.store.change_mark()
         if mark == self._mark and now < self._again_at:
             return
         self._mark = ""
         if self._job(ctx):
-            self._mark, self._again_at = mark, now + REST_S
+            self._mark = mark
+            self._again_at = now + REST_S
 
 
 class MonitoredJob:
@@ -302,7 +304,11 @@ _RUNS_AT_A_TIME = 10
 
 
 def purge_expired(
-    ctx: Context, *, alerts_days: float, failovers_days: float, traffic_days: float
+    ctx: Context,
+    *,
+    alerts_days: float,
+    failovers_days: float,
+    traffic_days: float,
 ) -> None:
     """Deletes rows above these ages, and expired captures and keys."""
     now = ctx.clock.now()

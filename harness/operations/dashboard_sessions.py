@@ -27,7 +27,11 @@ from harness.frame.people.access import (
     require_makeable,
 )
 from harness.frame.people.four_eyes import load_key_creators
-from harness.frame.people.records import ApiKeys, DashboardSessions, Principals
+from harness.frame.people.records import (
+    ApiKeys,
+    DashboardSessions,
+    Principals,
+)
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
@@ -77,12 +81,20 @@ def create_link(
             link_expires_at=now + check_lifetime(lasts),
         )
         DashboardSessions(tx).add(session)
-        facts = {"for": owner.name, "principal": owner.principal, "key": owner.key}
+        facts = {
+            "for": owner.name,
+            "principal": owner.principal,
+            "key": owner.key,
+        }
         AuditLog(tx).append(actor, "dashboard.link", f"session {session.id}", facts)
     return session, text
 
 
-def _owner(tx: Transaction, actor: Actor, key: str | None) -> Actor:
+def _owner(
+    tx: Transaction,
+    actor: Actor,
+    key: str | None,
+) -> Actor:
     """Returns the actor of the key that a new link acts with.
 
     key: None for the actor's own key. Raises NotFound, NotAllowed.
@@ -101,7 +113,13 @@ def _owner(tx: Transaction, actor: Actor, key: str | None) -> Actor:
     return owner
 
 
-def preview_link(ctx: Context, link: str, *, secret: bytes, former: str = "") -> ActorSession:
+def preview_link(
+    ctx: Context,
+    link: str,
+    *,
+    secret: bytes,
+    former: str = "",
+) -> ActorSession:
     """Finds the actor that an unused link would sign in. Raises NotAllowed."""
     found = _find_waiting(ctx, link, former, secret)
     if found is not None:
@@ -114,7 +132,12 @@ def preview_link(ctx: Context, link: str, *, secret: bytes, former: str = "") ->
 
 
 def open_link(
-    ctx: Context, link: str, *, secret: bytes, lasts: timedelta, former: str = ""
+    ctx: Context,
+    link: str,
+    *,
+    secret: bytes,
+    lasts: timedelta,
+    former: str = "",
 ) -> tuple[ActorSession, str]:
     """Opens a session by a link, once. Returns it with the cookie's text. Raises NotAllowed.
 
@@ -127,16 +150,30 @@ def open_link(
         replayed = _end_replayed(tx, link, former, secret)
         if replayed is None:
             waiting = _waiting(tx, link, secret)
-            opened, cookie = _opened(ctx, waiting.session, secret, lasts)
+            opened, cookie = _opened(
+                ctx,
+                waiting.session,
+                secret,
+                lasts,
+            )
             DashboardSessions(tx).save(opened)
-            _record_start(tx, ActorSession(opened, waiting.actor), _ended(tx, former, secret))
+            _record_start(
+                tx,
+                ActorSession(opened, waiting.actor),
+                _ended(tx, former, secret),
+            )
     if replayed is not None:
         raise NotAllowed(replayed)
     return ActorSession(opened, waiting.actor), cookie
 
 
 def open_with_key(
-    ctx: Context, text: str, *, secret: bytes, lasts: timedelta, former: str = ""
+    ctx: Context,
+    text: str,
+    *,
+    secret: bytes,
+    lasts: timedelta,
+    former: str = "",
 ) -> tuple[ActorSession, str]:
     """Opens a session by a management key. former: as for `open_link`. Raises NotAllowed."""
     actor = keys.authenticate(ctx.store, text, secret=secret)
@@ -149,14 +186,24 @@ def open_with_key(
         created_by=actor.principal,
         created_with=actor.key,
     )
-    session, cookie = _opened(ctx, begun, secret, lasts)
+    session, cookie = _opened(
+        ctx,
+        begun,
+        secret,
+        lasts,
+    )
     with ctx.store.write() as tx:
         DashboardSessions(tx).add(session)
         _record_start(tx, ActorSession(session, actor), _ended(tx, former, secret))
     return ActorSession(session, actor), cookie
 
 
-def resume(ctx: Context, cookie: str, *, secret: bytes) -> ActorSession:
+def resume(
+    ctx: Context,
+    cookie: str,
+    *,
+    secret: bytes,
+) -> ActorSession:
     """Finds the actor of a cookie, with its present role. Raises NotAllowed."""
     with refusing(), ctx.store.read() as tx:
         session = DashboardSessions(tx).by_cookie(key_hash(cookie, secret))
@@ -172,7 +219,11 @@ def end(ctx: Context, signed_in: ActorSession) -> None:
         _end(tx, signed_in.session.cookie_hash)
 
 
-def find_former(tx: Transaction, cookie: str, secret: bytes) -> DashboardSession | None:
+def find_former(
+    tx: Transaction,
+    cookie: str,
+    secret: bytes,
+) -> DashboardSession | None:
     """Ends the session of the browser's earlier cookie, and returns it; None without one."""
     former = DashboardSessions(tx).by_cookie(key_hash(cookie, secret)) if cookie else None
     if former is not None:
@@ -180,7 +231,11 @@ def find_former(tx: Transaction, cookie: str, secret: bytes) -> DashboardSession
     return former
 
 
-def _ended(tx: Transaction, cookie: str, secret: bytes) -> Actor | None:
+def _ended(
+    tx: Transaction,
+    cookie: str,
+    secret: bytes,
+) -> Actor | None:
     return _end(tx, key_hash(cookie, secret)) if cookie else None
 
 
@@ -224,7 +279,12 @@ def list_open(ctx: Context, actor: Actor | None) -> Sequence[SignedInSession]:
         ]
 
 
-def end_another(ctx: Context, actor: Actor, session: str, reason: str) -> SignedInSession:
+def end_another(
+    ctx: Context,
+    actor: Actor,
+    session: str,
+    reason: str,
+) -> SignedInSession:
     """Ends a session, which makes the browser's cookie invalid. Needs an admin, except for the
     caller's own session. Raises NotFound, NotAllowed, InputError without a reason, Conflict for
     an ended session.
@@ -258,7 +318,12 @@ def _view(tx: Transaction, session: DashboardSession) -> SignedInSession:
     )
 
 
-def _find_waiting(ctx: Context, link: str, former: str, secret: bytes) -> ActorSession | None:
+def _find_waiting(
+    ctx: Context,
+    link: str,
+    former: str,
+    secret: bytes,
+) -> ActorSession | None:
     """Finds the session of an unused link; None for a link that another browser used. Raises
     NotAllowed. It only reads, because anybody can send wrong links, and these must not start
     write transactions.
@@ -269,7 +334,11 @@ def _find_waiting(ctx: Context, link: str, former: str, secret: bytes) -> ActorS
         return _waiting(tx, link, secret)
 
 
-def _waiting(tx: Transaction, link: str, secret: bytes) -> ActorSession:
+def _waiting(
+    tx: Transaction,
+    link: str,
+    secret: bytes,
+) -> ActorSession:
     """Finds the session of an unused link. Raises NotAllowed for an unknown, used or expired
     link, and if a key behind it was revoked.
     """
@@ -283,7 +352,12 @@ def _waiting(tx: Transaction, link: str, secret: bytes) -> ActorSession:
     return ActorSession(session, _actor(tx, session))
 
 
-def _end_replayed(tx: Transaction, link: str, former: str, secret: bytes) -> str | None:
+def _end_replayed(
+    tx: Transaction,
+    link: str,
+    former: str,
+    secret: bytes,
+) -> str | None:
     """Ends the session of a link that a second browser sends; returns the message or None."""
     session = _find_replayed(tx, link, former, secret)
     if session is None or session.opened_at is None:
@@ -299,7 +373,10 @@ def _end_replayed(tx: Transaction, link: str, former: str, secret: bytes) -> str
 
 
 def _find_replayed(
-    tx: Transaction, link: str, former: str, secret: bytes
+    tx: Transaction,
+    link: str,
+    former: str,
+    secret: bytes,
 ) -> DashboardSession | None:
     """Finds the session of a used link that another browser sends before the link expires."""
     session = DashboardSessions(tx).by_link(key_hash(link, secret))
@@ -310,14 +387,20 @@ def _find_replayed(
 
 
 def _opened(
-    ctx: Context, session: DashboardSession, secret: bytes, lasts: timedelta
+    ctx: Context,
+    session: DashboardSession,
+    secret: bytes,
+    lasts: timedelta,
 ) -> tuple[DashboardSession, str]:
     """Returns the session as opened now, unsaved, and the text of its new cookie."""
     now = ctx.clock.now()
     # Always a new cookie, so that an attacker cannot plant a known one in the browser.
     cookie = f"{COOKIE_PREFIX}{ctx.chance.secret()}"
     opened = replace(
-        session, cookie_hash=key_hash(cookie, secret), opened_at=now, expires_at=now + lasts
+        session,
+        cookie_hash=key_hash(cookie, secret),
+        opened_at=now,
+        expires_at=now + lasts,
     )
     return opened, cookie
 
@@ -331,7 +414,11 @@ def _actor(tx: Transaction, session: DashboardSession) -> Actor:
     return OPERATOR
 
 
-def _record_start(tx: Transaction, signed_in: ActorSession, before: Actor | None) -> None:
+def _record_start(
+    tx: Transaction,
+    signed_in: ActorSession,
+    before: Actor | None,
+) -> None:
     """Records a sign-in. before: the actor whose session in the same browser ended."""
     session = signed_in.session
     facts = {

@@ -20,13 +20,22 @@ import structlog
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
-from harness.frame.errors import InputError, SignatureInvalid, SnapshotInvalid
+from harness.frame.errors import (
+    InputError,
+    SignatureInvalid,
+    SnapshotInvalid,
+)
 from harness.frame.formatting import escape_formula
 from harness.frame.people.access import Actor, Role
 from harness.frame.plain_data import canonical_json, to_shown
 from harness.frame.ports import Signatures
 from harness.frame.records.transaction import Transaction
-from harness.frame.signing.audit import AuditEvent, AuditPosition, AuditReading, hide_identity
+from harness.frame.signing.audit import (
+    AuditEvent,
+    AuditPosition,
+    AuditReading,
+    hide_identity,
+)
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.signing.keyring import KeyPurpose
 from harness.frame.signing.signed_rows import Lineage, RowFault
@@ -56,7 +65,10 @@ def check_audit_log(ctx: Context) -> list[str]:
             "A person changed it in the database, or the installation's secret has changed.",
         )
         alerts.update_alert(
-            ctx, AlertKind.AUDIT_BROKEN, "log", notice if broken is not None else None
+            ctx,
+            AlertKind.AUDIT_BROKEN,
+            "log",
+            notice if broken is not None else None,
         )
     return [] if broken is None else [f"the audit log is broken from event {broken} on"]
 
@@ -114,7 +126,13 @@ def _describe_faults(faults: Sequence[RowFault]) -> str:
 MAX_REVISION: Final = 2**53
 
 
-def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Lineage:
+def accept_restore(
+    ctx: Context,
+    actor: Actor,
+    *,
+    reason: str,
+    above: int,
+) -> Lineage:
     """Opens an epoch, which routers follow, with revisions above `above`. Changes after the
     backup are lost. Raises InputError without a reason, or for a wrong number.
 
@@ -154,7 +172,10 @@ def highest_known_revision(ctx: Context, more: Iterable[int] = ()) -> int:
     """Returns the highest revision that the database, a router or `more` names."""
     with ctx.store.read() as tx:
         return max(
-            Installations(tx).lineage().revision, Installations(tx).highest_served(), *more, 0
+            Installations(tx).lineage().revision,
+            Installations(tx).highest_served(),
+            *more,
+            0,
         )
 
 
@@ -265,7 +286,11 @@ class AuditLines:
         self._head_at = now
 
 
-def head_line(head: AuditPosition, at: datetime, signatures: Signatures) -> str:
+def head_line(
+    head: AuditPosition,
+    at: datetime,
+    signatures: Signatures,
+) -> str:
     """Writes the chain's head as a signed line of JSON. at: not signed."""
     return canonical_json(
         {

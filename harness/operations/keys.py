@@ -14,7 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
+from harness.frame.errors import (
+    Conflict,
+    InputError,
+    NotAllowed,
+    NotFound,
+    SignatureInvalid,
+)
 from harness.frame.people.access import (
     DATA_KEY_PREFIX,
     MANAGEMENT_KEY_PREFIX,
@@ -155,7 +161,12 @@ def _existing(tx: Transaction, name: str) -> Principal:
     return found
 
 
-def _new(ctx: Context, tx: Transaction, name: str, service: bool) -> Principal:  # noqa: FBT001
+def _new(
+    ctx: Context,
+    tx: Transaction,
+    name: str,
+    service: bool,  # noqa: FBT001
+) -> Principal:
     """Creates a principal. Raises Conflict for a taken name, InputError for an invalid one."""
     shown = check_principal_name(name)
     if fold_name(shown) == SYSTEM.name:
@@ -172,7 +183,11 @@ def _new(ctx: Context, tx: Transaction, name: str, service: bool) -> Principal: 
     return principal
 
 
-def revoke_key(ctx: Context, actor: Actor, key: str) -> bool:
+def revoke_key(
+    ctx: Context,
+    actor: Actor,
+    key: str,
+) -> bool:
     """Revokes a key; routers stop accepting it within two seconds. Raises NotFound.
 
     Returns False if the key was already revoked; then nothing changes.
@@ -214,7 +229,12 @@ def set_limits(
     return changed
 
 
-def set_opt_outs(ctx: Context, actor: Actor, key: str, opt_outs: Iterable[OptOut]) -> ApiKey:
+def set_opt_outs(
+    ctx: Context,
+    actor: Actor,
+    key: str,
+    opt_outs: Iterable[OptOut],
+) -> ApiKey:
     """Replaces a data key's opt-outs, which may be empty. Routers follow within two seconds.
     Raises NotFound, InputError.
     """
@@ -225,18 +245,31 @@ def set_opt_outs(ctx: Context, actor: Actor, key: str, opt_outs: Iterable[OptOut
             raise InputError(NO_OPT_OUTS)
         changed = ApiKeys(tx).opt_out(key, frozenset(opt_outs))
         before = api_key.opt_outs if api_key else ()
-        details = {"before": sorted(before), "after": sorted(changed.opt_outs)}
+        details = {
+            "before": sorted(before),
+            "after": sorted(changed.opt_outs),
+        }
         AuditLog(tx).append(actor, "key.opt_outs", f"key {key}", details)
     return changed
 
 
-def authenticate(store: "Store", text: str, *, secret: bytes) -> Actor:
+def authenticate(
+    store: "Store",
+    text: str,
+    *,
+    secret: bytes,
+) -> Actor:
     """Returns the actor of a management key. Raises NotAllowed for another text."""
     with refusing(NO_KEY), store.read() as tx:
         return _actor(tx, ApiKeys(tx).by_hash(key_hash(text, secret)))
 
 
-def authenticate_data_key(store: "Store", text: str, *, secret: bytes) -> ApiKey:
+def authenticate_data_key(
+    store: "Store",
+    text: str,
+    *,
+    secret: bytes,
+) -> ApiKey:
     """Returns the data key with this text. Raises NotAllowed for another text."""
     with refusing("no data key is accepted"), store.read() as tx:
         key = ApiKeys(tx).by_hash(key_hash(text, secret))
@@ -289,19 +322,32 @@ class PersonView(Principal):
 
 
 def link_people(
-    ctx: Context, actor: Actor, principal: str, person: str, reason: str
+    ctx: Context,
+    actor: Actor,
+    principal: str,
+    person: str,
+    reason: str,
 ) -> PersonLink:
     """Declares that two principals, by name, are one person. Raises NotFound, Conflict."""
     return _declare(ctx, actor, principal, person, reason)
 
 
-def separate_people(ctx: Context, actor: Actor, principal: str, reason: str) -> PersonLink:
+def separate_people(
+    ctx: Context,
+    actor: Actor,
+    principal: str,
+    reason: str,
+) -> PersonLink:
     """Declares that a principal, by name, is a separate person. Raises as `link_people`."""
     return _declare(ctx, actor, principal, principal, reason)
 
 
 def _declare(
-    ctx: Context, actor: Actor, principal: str, person: str, reason: str
+    ctx: Context,
+    actor: Actor,
+    principal: str,
+    person: str,
+    reason: str,
 ) -> PersonLink:
     """Stores a declaration, which replaces the principal's earlier one.
 
@@ -311,7 +357,8 @@ def _declare(
     why = require_reason(reason, "to declare who a principal is")
     with ctx.store.write() as tx:
         people = PersonLinks(tx).people(lock=True)
-        first, second = _named(tx, principal), _named(tx, person)
+        first = _named(tx, principal)
+        second = _named(tx, person)
         people.require_linkable(first, second)
         before = people.link(first.id)
         declared = PersonLink(
@@ -358,7 +405,8 @@ def list_people(ctx: Context, actor: Actor | None) -> Sequence[PersonView]:
     names = {principal.id: principal.name for principal in stored}
     views = []
     for principal in shown:
-        declared, declaration = people.link(principal.id), dict[str, Any]()
+        declared = people.link(principal.id)
+        declaration = dict[str, Any]()
         if declared is not None:
             declaration = {
                 "person": names.get(declared.person, declared.person),
@@ -370,7 +418,11 @@ def list_people(ctx: Context, actor: Actor | None) -> Sequence[PersonView]:
     return sorted(views, key=lambda view: view.folded)
 
 
-def _may_read(people: People, actor: Actor | None, principal: str) -> bool:
+def _may_read(
+    people: People,
+    actor: Actor | None,
+    principal: str,
+) -> bool:
     """Tells whether the actor may see a principal: its own person's, or any for an admin."""
     if actor is None:
         return False

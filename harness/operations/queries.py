@@ -7,7 +7,14 @@ the audit log records it; routes with their canaries and traffic are in
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
@@ -18,12 +25,23 @@ from harness.canary.shadows import ShadowStatus
 from harness.frame.alerts import alerts
 from harness.frame.alerts.records import Deliveries
 from harness.frame.errors import NotFound, SignatureInvalid, SwapgateError
-from harness.frame.pagination import FIRST_PAGE, INVALID_ROWS_HINT, Page, PageRequest, read_all
+from harness.frame.pagination import (
+    FIRST_PAGE,
+    INVALID_ROWS_HINT,
+    Page,
+    PageRequest,
+    read_all,
+)
 from harness.frame.people.access import Actor, ApiKey, Role
 from harness.frame.people.limits import SpendTotals
 from harness.frame.people.records import Principals
 from harness.frame.records.transaction import Transaction
-from harness.frame.signing.audit import ALL_EVENTS, AuditEvent, AuditFilter, hide_identity
+from harness.frame.signing.audit import (
+    ALL_EVENTS,
+    AuditEvent,
+    AuditFilter,
+    hide_identity,
+)
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.signing.signed_rows import RowFault
 from harness.gate.run import EvalRun
@@ -96,7 +114,12 @@ def list_suites(ctx: Context, *, pinned: bool = True) -> Sequence[SuiteSummary]:
     return [_suite(ctx, name, pinned=pinned) for name in ctx.suites.names()]
 
 
-def _suite(ctx: Context, name: str, *, pinned: bool) -> SuiteSummary:
+def _suite(
+    ctx: Context,
+    name: str,
+    *,
+    pinned: bool,
+) -> SuiteSummary:
     """Describes a suite. A suite that does not load gets its error instead of figures."""
     title = ctx.suites.title(name)
     try:
@@ -125,7 +148,10 @@ def list_proposals(
     """
     with ctx.store.listings() as stored:
         page = stored.proposals(
-            page_request, route=route, open_only=open_only, decided_only=decided_only
+            page_request,
+            route=route,
+            open_only=open_only,
+            decided_only=decided_only,
         )
         promoted = {
             proposal.route for proposal in page if proposal.phase is ProposalPhase.PROMOTED
@@ -134,7 +160,9 @@ def list_proposals(
     with ctx.store.read() as tx:
         views = [
             ProposalView.from_proposal(
-                proposal, routes_now.get, evaluation.describe_proposal_waits(tx, proposal)
+                proposal,
+                routes_now.get,
+                evaluation.describe_proposal_waits(tx, proposal),
             )
             for proposal in page
         ]
@@ -177,7 +205,9 @@ def list_route_users(
 
 
 def list_route_versions(
-    ctx: Context, route: str, page_request: PageRequest = FIRST_PAGE
+    ctx: Context,
+    route: str,
+    page_request: PageRequest = FIRST_PAGE,
 ) -> Page[RouteRecord]:
     """Lists every stored version of a route, newest first. Raises NotFound."""
     page = ctx.store.lists.versions(page_request, route=route)
@@ -186,7 +216,10 @@ def list_route_versions(
         return page
     with ctx.store.read() as tx:
         ended = {
-            (glass.ended_at, f"break-glass {glass.id}: {glass.ended_because}"): glass.id
+            (
+                glass.ended_at,
+                f"break-glass {glass.id}: {glass.ended_because}",
+            ): glass.id
             for glass in BreakGlasses(tx).ended_on(route)
         }
     records = [
@@ -198,7 +231,11 @@ def list_route_versions(
     return Page(records, page.total, page.next, page.invalid)
 
 
-def load_route_version(ctx: Context, route: str, number: int | None = None) -> RouteRecord:
+def load_route_version(
+    ctx: Context,
+    route: str,
+    number: int | None = None,
+) -> RouteRecord:
     """Loads a version, by default the newest. Raises NotFound, SignatureInvalid."""
     above = None if number is None else str(number + 1)
     records = list_route_versions(ctx, route, PageRequest(1, above))
@@ -243,7 +280,10 @@ def _owners(tx: Transaction, ids: Collection[str]) -> Mapping[str, str]:
 
 
 def list_shadows(
-    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
+    ctx: Context,
+    page_request: PageRequest = FIRST_PAGE,
+    *,
+    route: str | None = None,
 ) -> Page[ShadowStatus]:
     """Lists the shadows, including ended ones, newest first."""
     page = ctx.store.lists.shadows(page_request, route=route)
@@ -289,14 +329,19 @@ def list_failovers(
 
 
 def count_failovers(
-    ctx: Context, since: datetime, route: str | None = None
+    ctx: Context,
+    since: datetime,
+    route: str | None = None,
 ) -> Sequence[FailoverReason]:
     """Counts failovers by target and reason, most frequent first."""
     return sum_failovers(ctx.store.lists.failover_counts(since=since, route=route))
 
 
 def list_captures(
-    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
+    ctx: Context,
+    page_request: PageRequest = FIRST_PAGE,
+    *,
+    route: str | None = None,
 ) -> Page[CaptureSummary]:
     """Lists the captured requests, newest first, without their content."""
     return ctx.store.lists.captures(page_request, route=route).map(captures.summarize_capture)
@@ -319,7 +364,10 @@ def list_audit_events(
 
 
 def read_audit_events(
-    ctx: Context, selection: AuditFilter = ALL_EVENTS, *, reader: Actor | None = None
+    ctx: Context,
+    selection: AuditFilter = ALL_EVENTS,
+    *,
+    reader: Actor | None = None,
 ) -> Iterator[AuditEvent]:
     """Yields all selected audit events, newest first. reader: as for `list_audit_events`."""
     return read_all(lambda page: list_audit_events(ctx, page, selection, reader=reader))

@@ -46,7 +46,10 @@ class Captures(Records[CapturedRequest]):
         self._tx.serialize_by(f"capture:{new.route}")
         if self._change(self._is(new.id), seen=captured.c.seen + 1):
             return CaptureResult.REPEATED
-        today = (captured.c.route == new.route, captured.c.at >= day_start(new.at))
+        today = (
+            captured.c.route == new.route,
+            captured.c.at >= day_start(new.at),
+        )
         count = sa.select(sa.func.count()).select_from(captured).where(*today)
         if self._tx.read(count).scalar_one() >= most_per_day:
             return CaptureResult.FULL
@@ -68,7 +71,11 @@ class Captures(Records[CapturedRequest]):
         self, *, since: datetime, route: str | None = None
     ) -> Sequence[tuple[int, bool, int]]:
         """Lists each request's size in bytes, whether it was too large, and its repetitions."""
-        columns = (captured.c.body_bytes, captured.c.too_large, captured.c.seen)
+        columns = (
+            captured.c.body_bytes,
+            captured.c.too_large,
+            captured.c.seen,
+        )
         of_route = [] if route is None else [captured.c.route == route]
         query = sa.select(*columns).where(captured.c.at >= since, *of_route)
         rows = self._tx.read(query)
@@ -79,7 +86,11 @@ class Captures(Records[CapturedRequest]):
         return self._delete(captured.c.expires_at <= now)
 
     def purge(
-        self, *, id_: str | None = None, route: str | None = None, users: Sequence[str] = ()
+        self,
+        *,
+        id_: str | None = None,
+        route: str | None = None,
+        users: Sequence[str] = (),
     ) -> int:
         """Deletes requests that match all given filters. users: hashes; any may match."""
         query = sa.delete(captured)

@@ -27,8 +27,15 @@ from harness.providers.force import KillSwitch, active_switches, decide_plan
 from harness.providers.target import Target
 from harness.routes import freezes, routes
 from harness.routes.outages import load_outages
-from harness.routes.routes import describe_later_rollback, find_later_rollback
-from harness.routes.traffic_report import TargetTraffic, TrafficReport, sum_by_target
+from harness.routes.routes import (
+    describe_later_rollback,
+    find_later_rollback,
+)
+from harness.routes.traffic_report import (
+    TargetTraffic,
+    TrafficReport,
+    sum_by_target,
+)
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.interventions import Switches
@@ -85,7 +92,11 @@ class RouteOverview:
     def names(self) -> Sequence[str]:
         active = [status.route.name for status in self.active]
         at_rest = self.heads.keys() - self.faults.keys() - set(active)
-        return [*self.faults, *active, *(name for name in self.heads if name in at_rest)]
+        return [
+            *self.faults,
+            *active,
+            *(name for name in self.heads if name in at_rest),
+        ]
 
     @property
     def urgent(self) -> Sequence[RouteStatus]:
@@ -106,16 +117,28 @@ def load_overview(ctx: Context) -> RouteOverview:
         now = _load_activity(ctx, tx)
     outages = load_outages(ctx)
     busy = [n for n, head in heads.items() if n in outages or now.includes(head, at)]
-    states, faults = _load_states(ctx, busy, heads, now)
+    states, faults = _load_states(
+        ctx,
+        busy,
+        heads,
+        now,
+    )
     states = {name: replace(s, outage=outages.get(name)) for name, s in states.items()}
     active = [status for status in states.values() if not status.is_at_rest(at)]
     active.sort(key=lambda status: status.urgency(at))
     return RouteOverview(at, heads, now, active, faults)
 
 
-def _load_activity(ctx: Context, tx: Transaction, route: str | None = None) -> CurrentActivity:
+def _load_activity(
+    ctx: Context,
+    tx: Transaction,
+    route: str | None = None,
+) -> CurrentActivity:
     """Reads open proposals, rollouts and switches. route: None for all routes."""
-    rollouts = (*Rollouts(tx).baking(route=route), *Rollouts(tx).live(route=route))
+    rollouts = (
+        *Rollouts(tx).baking(route=route),
+        *Rollouts(tx).live(route=route),
+    )
     opened = sorted(Proposals(tx).open(route=route), key=_rank)
     approved = [p for p in opened if p.phase is AWAITING and p.approver is not None]
     count = Counter(proposal.route for proposal in opened)
@@ -143,7 +166,8 @@ def _is_gone(head: RouteHead) -> bool:
 def load_page(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[RouteStatus]:
     """Loads a page of routes in the overview's order. Raises NotFound for an unknown start."""
     overview = load_overview(ctx)
-    names, first = overview.names, 0
+    names = overview.names
+    first = 0
     if page_request.after is not None:
         if page_request.after not in overview.heads:
             raise NotFound(f"this list has no {page_request.after}: begin with the first page")
@@ -155,13 +179,20 @@ def load_page(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[Rout
 
 
 def load_statuses(
-    ctx: Context, overview: RouteOverview, names: Sequence[str]
+    ctx: Context,
+    overview: RouteOverview,
+    names: Sequence[str],
 ) -> Page[RouteStatus]:
     """Loads these routes with verdict and traffic, in order; forged routes become faults."""
     states = {status.route.name: status for status in overview.active}
     faults = {name: overview.faults[name] for name in names if name in overview.faults}
     at_rest = [name for name in names if name not in states and name not in faults]
-    more, invalid = _load_states(ctx, at_rest, overview.heads, overview.now)
+    more, invalid = _load_states(
+        ctx,
+        at_rest,
+        overview.heads,
+        overview.now,
+    )
     states |= more
     faults |= invalid
     known = [name for name in names if name in states]
@@ -199,7 +230,10 @@ def load_status(ctx: Context, name: str) -> RouteStatus:
 
 
 def _load_states(
-    ctx: Context, names: Collection[str], heads: Mapping[str, RouteHead], now: CurrentActivity
+    ctx: Context,
+    names: Collection[str],
+    heads: Mapping[str, RouteHead],
+    now: CurrentActivity,
 ) -> tuple[dict[str, RouteStatus], dict[str, RowFault]]:
     """Loads routes without verdict and traffic, and the faults of forged ones."""
     page = ctx.store.lists.routes_named(names)
@@ -221,7 +255,9 @@ def _load_states(
 
 
 def _load_targets(
-    ctx: Context, routes_: Iterable[Route], now: CurrentActivity
+    ctx: Context,
+    routes_: Iterable[Route],
+    now: CurrentActivity,
 ) -> Mapping[str, Target]:
     ids: set[str] = set()
     for route in routes_:
@@ -231,7 +267,11 @@ def _load_targets(
     return ctx.store.lists.targets_of(ids)
 
 
-def _preload(tx: Transaction, heads: Sequence[RouteHead], now: CurrentActivity) -> None:
+def _preload(
+    tx: Transaction,
+    heads: Sequence[RouteHead],
+    now: CurrentActivity,
+) -> None:
     """Loads the rows that `_build_state` reads for these routes."""
     rollouts = {
         head.name: now.rollouts[head.name] for head in heads if head.name in now.rollouts
@@ -257,7 +297,8 @@ def _build_state(
     """targets: the targets of the route and its open proposal, by id."""
     for id_ in route.targets - targets.keys():
         raise SignatureInvalid(f"its target {id_} has an invalid signature")
-    rollout, open_ = now.rollouts.get(route.name), now.proposals.get(route.name)
+    rollout = now.rollouts.get(route.name)
+    open_ = now.proposals.get(route.name)
     waits = now.waits.get(route.name, "")
     if waits and open_ and open_.verdict:
         validity = proof_validity.assess_proof(ctx, tx, Verdicts(tx).get(open_.verdict))
@@ -288,7 +329,9 @@ def _build_state(
 
 
 def _find_forced(
-    route: Route, targets: Mapping[str, Target], switches: Sequence[KillSwitch]
+    route: Route,
+    targets: Mapping[str, Target],
+    switches: Sequence[KillSwitch],
 ) -> Target | None:
     """Returns the target that a kill switch forces upon the route; None for the incumbent."""
     ids = (route.incumbent, *route.fallbacks)
@@ -321,10 +364,14 @@ def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
 
 
 def _with_verdict(
-    ctx: Context, tx: Transaction, status: RouteStatus, traffic: Sequence[TrafficMinute]
+    ctx: Context,
+    tx: Transaction,
+    status: RouteStatus,
+    traffic: Sequence[TrafficMinute],
 ) -> RouteStatus:
     """Adds the verdict that matters now, its validity, and the traffic."""
-    verdict, open_ = Verdicts(tx).newest(status.route.name), status.open_proposal
+    verdict = Verdicts(tx).newest(status.route.name)
+    open_ = status.open_proposal
     if open_ is not None and open_.verdict and (verdict is None or verdict.id != open_.verdict):
         # A rival of the same selection may have the newest verdict.
         verdict = Verdicts(tx).get(open_.verdict)

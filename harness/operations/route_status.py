@@ -14,7 +14,11 @@ from harness.canary.canary_state import CanaryState, CanaryStateKind
 from harness.evals.proof_validity import ProofValidity
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.errors import SignatureInvalid
-from harness.frame.formatting import format_age, format_date_time, format_quantity
+from harness.frame.formatting import (
+    format_age,
+    format_date_time,
+    format_quantity,
+)
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.rollout import CanaryEnd, Rollout
 from harness.gate.verdict import Verdict
@@ -56,7 +60,12 @@ class RouteState(StrEnum):
 
 # States that wait for a person.
 WAITING_STATES: Final = frozenset(
-    {RouteState.HELD, RouteState.BAKE_HELD, RouteState.PAUSED, RouteState.APPROVAL}
+    {
+        RouteState.HELD,
+        RouteState.BAKE_HELD,
+        RouteState.PAUSED,
+        RouteState.APPROVAL,
+    }
 )
 HARM_STATES: Final = frozenset({RouteState.HARM, RouteState.SUSPECT})
 ENDED_STATES: Final = frozenset(
@@ -290,7 +299,10 @@ def describe_needs(
 
 
 def list_news(
-    statuses: Sequence[RouteStatus], now: datetime, *, mark: Callable[[str], str] = str
+    statuses: Sequence[RouteStatus],
+    now: datetime,
+    *,
+    mark: Callable[[str], str] = str,
 ) -> Sequence[str]:
     """Lists the news that a person should read first. mark: formats a route's name."""
     waiting = [status for status in statuses if status.needs_decision]
@@ -305,7 +317,10 @@ def list_news(
         ("", describe(RouteState.UNPROVED)),
         ("", describe(*HARM_STATES)),
         ("", describe(RouteState.ON_FALLBACK)),
-        (needs, [f"{mark(s.route.name)} ({s.progress_text})" for s in waiting]),
+        (
+            needs,
+            [f"{mark(s.route.name)} ({s.progress_text})" for s in waiting],
+        ),
         (
             "",
             [
@@ -354,7 +369,11 @@ def list_break_glass_banners(ctx: Context) -> Sequence[Banner]:
         found = break_glass.list_notices(ctx)
     except SignatureInvalid as error:
         return [
-            Banner("Swapgate cannot tell which routes serve without proof.", str(error), page)
+            Banner(
+                "Swapgate cannot tell which routes serve without proof.",
+                str(error),
+                page,
+            )
         ]
     return [Banner(heading, text, page) for heading, text in found]
 

@@ -113,7 +113,11 @@ def _text(claims: Mapping[str, object], claim: str) -> str:
     return value
 
 
-def _role(claims: Mapping[str, object], settings: OidcSettings, name: str) -> Role:
+def _role(
+    claims: Mapping[str, object],
+    settings: OidcSettings,
+    name: str,
+) -> Role:
     """Returns the highest role of the person's groups. Raises NotAllowed without one."""
     found = claims.get(settings.roles_claim, ())
     groups = (found,) if isinstance(found, str) else found
@@ -162,7 +166,9 @@ def sign_in(
 
 
 def _resumed(
-    tx: Transaction, session: DashboardSession, identity: SignedInIdentity
+    tx: Transaction,
+    session: DashboardSession,
+    identity: SignedInIdentity,
 ) -> ActorSession:
     session.require_open(tx.now())
     person = Principals(tx).get(session.principal)
@@ -213,7 +219,11 @@ def _begin(
     return session
 
 
-def _register(ctx: Context, tx: Transaction, identity: SignedInIdentity) -> Principal:
+def _register(
+    ctx: Context,
+    tx: Transaction,
+    identity: SignedInIdentity,
+) -> Principal:
     """Creates the person's principal. Raises NotAllowed for a taken or invalid name."""
     if fold_name(identity.name) == SYSTEM.name:
         raise NotAllowed(f"{identity.name!r} is the audit log's name for Swapgate itself")
@@ -259,8 +269,16 @@ class FailedAttempts:
     failures allowed at once. per_s: failures forgotten a second.
     """
 
-    def __init__(self, clock: Clock, *, burst: int = 10, per_s: float = 1.0) -> None:
-        self._clock, self._each_s, self._most_s = clock, 1.0 / per_s, burst / per_s
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        burst: int = 10,
+        per_s: float = 1.0,
+    ) -> None:
+        self._clock = clock
+        self._each_s = 1.0 / per_s
+        self._most_s = burst / per_s
         self._empty_at: OrderedDict[str, float] = OrderedDict()  # monotonic seconds
 
     def wait_s(self, address: str) -> float:

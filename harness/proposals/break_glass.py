@@ -26,7 +26,13 @@ from harness.frame.errors import (
 )
 from harness.frame.formatting import format_date_time
 from harness.frame.people import four_eyes
-from harness.frame.people.access import LOCAL_PRINCIPAL, SYSTEM, Actor, PrincipalKind, Role
+from harness.frame.people.access import (
+    LOCAL_PRINCIPAL,
+    SYSTEM,
+    Actor,
+    PrincipalKind,
+    Role,
+)
 from harness.frame.people.records import ApiKeys, PersonLinks, Principals
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
@@ -35,7 +41,12 @@ from harness.providers.records import Providers
 from harness.registry import data_class_checks, named_models
 from harness.routes import freezes, routes
 from harness.routing.context import Context
-from harness.routing.evidence import CONFIRM_WITHIN, LONGEST, BreakGlass, Waiver
+from harness.routing.evidence import (
+    CONFIRM_WITHIN,
+    LONGEST,
+    BreakGlass,
+    Waiver,
+)
 from harness.routing.records.evidence import Waivers
 from harness.routing.records.interventions import BreakGlasses
 from harness.routing.records.routes import Routing
@@ -59,7 +70,11 @@ class BreakGlassRequest:
     through_freeze: bool = False
 
 
-def propose_break_glass(ctx: Context, actor: Actor, wanted: BreakGlassRequest) -> BreakGlass:
+def propose_break_glass(
+    ctx: Context,
+    actor: Actor,
+    wanted: BreakGlassRequest,
+) -> BreakGlass:
     """Requests a break-glass; the route does not change before a second person confirms it.
 
     Needs an approver who is a person, because a service cannot take responsibility.
@@ -105,7 +120,11 @@ def propose_break_glass(ctx: Context, actor: Actor, wanted: BreakGlassRequest) -
     return made
 
 
-def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
+def confirm_break_glass(
+    ctx: Context,
+    actor: Actor,
+    id_: str,
+) -> BreakGlass:
     """Lets the target serve after a second person, an admin, confirms.
 
     Raises NotFound; NotAllowed for the proposer, under any name, and for a service; Conflict if
@@ -153,9 +172,19 @@ def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
             reason=f"break-glass {record.id}: {record.reason}",
             now=now,
         )
-        details = {"revision": revision, "proposer": record.proposer, "waiver": waiver.id}
+        details = {
+            "revision": revision,
+            "proposer": record.proposer,
+            "waiver": waiver.id,
+        }
         remarks = _list_remarks(tx, made)
-        _audit(tx, actor, "break_glass.confirm", made, {**details, "remarks": remarks})
+        _audit(
+            tx,
+            actor,
+            "break_glass.confirm",
+            made,
+            {**details, "remarks": remarks},
+        )
         until = format_date_time(made.expires_at)
         title = f"route {made.route} is served without proof until {until}"
         said = f"{known.name}: {made.reason} ({_describe_state(made)})."
@@ -164,7 +193,13 @@ def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
     return made
 
 
-def end_break_glass(ctx: Context, actor: Actor, id_: str, *, reason: str) -> BreakGlass:
+def end_break_glass(
+    ctx: Context,
+    actor: Actor,
+    id_: str,
+    *,
+    reason: str,
+) -> BreakGlass:
     """Ends a break-glass early; one person is enough. Raises NotFound, InputError without a
     reason, Conflict if it is over, ProofRefused if the former incumbent cannot serve.
     """
@@ -251,7 +286,8 @@ def _find_end(tx: Transaction, record: BreakGlass) -> str:
     time. It also ends if the two people are declared one person, or if one of their keys is
     revoked: then two people no longer take responsibility.
     """
-    route, now = Routing(tx).route(record.route), route_time(tx, record.route)
+    route = Routing(tx).route(record.route)
+    now = route_time(tx, record.route)
     if route is None or route.break_glass != (record.id if record.confirmed else None):
         return "another version of the route took its place"
     if not record.confirmed:
@@ -269,7 +305,11 @@ def _find_end(tx: Transaction, record: BreakGlass) -> str:
     return "its time is over" if record.expires_at <= now else ""
 
 
-def _find_standstill(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
+def _find_standstill(
+    ctx: Context,
+    tx: Transaction,
+    record: BreakGlass,
+) -> str:
     """Explains why a break-glass should end and cannot; empty otherwise."""
     because = _find_end(tx, record) if record.confirmed else ""
     hindrance = _find_hindrance(ctx, tx, record) if because else ""
@@ -278,7 +318,11 @@ def _find_standstill(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
     return f"{because}, and the former incumbent cannot return: {hindrance}"
 
 
-def _find_hindrance(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
+def _find_hindrance(
+    ctx: Context,
+    tx: Transaction,
+    record: BreakGlass,
+) -> str:
     """Explains why the former incumbent cannot serve again; empty if it can.
 
     The reasons are a removed provider, a model that has ended, and a refused data class.
@@ -296,7 +340,12 @@ def _find_hindrance(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
     return data_class_checks.find_refusal(ctx, route.settings, former, route=route.name)
 
 
-def _end(tx: Transaction, actor: Actor, record: BreakGlass, because: str) -> BreakGlass:
+def _end(
+    tx: Transaction,
+    actor: Actor,
+    record: BreakGlass,
+    because: str,
+) -> BreakGlass:
     """Ends a break-glass, and restores the former incumbent if the break-glass still serves the
     route.
 
@@ -331,7 +380,12 @@ def _require_person(tx: Transaction, actor: Actor) -> None:
         )
 
 
-def _require_free(tx: Transaction, route: Route, *, apart: str = "") -> None:
+def _require_free(
+    tx: Transaction,
+    route: Route,
+    *,
+    apart: str = "",
+) -> None:
     """Raises RouteBusy if the route has another open break-glass, a canary or a bake.
 
     apart: id of the break-glass that is being confirmed, which does not count.
@@ -349,7 +403,13 @@ def _require_free(tx: Transaction, route: Route, *, apart: str = "") -> None:
         )
 
 
-def _require_thawed(ctx: Context, tx: Transaction, route: str, *, through_freeze: bool) -> None:
+def _require_thawed(
+    ctx: Context,
+    tx: Transaction,
+    route: str,
+    *,
+    through_freeze: bool,
+) -> None:
     """Raises Conflict during a freeze, unless the request passes freezes.
 
     `control.observe_only` always refuses, because such an installation changes no route.
@@ -370,7 +430,11 @@ def _describe_state(record: BreakGlass) -> str:
     return f"requested by {record.proposer}, and not yet confirmed"
 
 
-def _notice(record: BreakGlass, target: str, standstill: str) -> tuple[str, str]:
+def _notice(
+    record: BreakGlass,
+    target: str,
+    standstill: str,
+) -> tuple[str, str]:
     """Writes heading and text of a break-glass. standstill: result of `_find_standstill`."""
     until = format_date_time(record.expires_at)
     who = f"{record.reason} ({_describe_state(record)}; {record.id})."
@@ -390,7 +454,8 @@ def _notice(record: BreakGlass, target: str, standstill: str) -> tuple[str, str]
 
 def _list_remarks(tx: Transaction, made: BreakGlass) -> list[str]:
     """Lists facts about the two keys that everybody should know, such as a very new key."""
-    at, new_for = made.confirmed_at or made.created_at, four_eyes.NEW_FOR
+    at = made.confirmed_at or made.created_at
+    new_for = four_eyes.NEW_FOR
     stored = (
         (key, ApiKeys(tx).find(key)) for key in (made.proposer_key, made.confirmer_key) if key
     )
@@ -401,9 +466,22 @@ def _list_remarks(tx: Transaction, made: BreakGlass) -> list[str]:
     ]
 
 
-def _alert(tx: Transaction, record: BreakGlass, title: str, text: str) -> None:
-    kind, subject = AlertKind.BREAK_GLASS, f"route {record.route}"
-    alerts.raise_alert(tx, kind, record.id, subject=subject, title=title, text=text)
+def _alert(
+    tx: Transaction,
+    record: BreakGlass,
+    title: str,
+    text: str,
+) -> None:
+    kind = AlertKind.BREAK_GLASS
+    subject = f"route {record.route}"
+    alerts.raise_alert(
+        tx,
+        kind,
+        record.id,
+        subject=subject,
+        title=title,
+        text=text,
+    )
 
 
 def _audit(
@@ -413,5 +491,9 @@ def _audit(
     record: BreakGlass,
     details: Mapping[str, object],
 ) -> None:
-    common = {"break_glass": record.id, "target": record.target, "reason": record.reason}
+    common = {
+        "break_glass": record.id,
+        "target": record.target,
+        "reason": record.reason,
+    }
     AuditLog(tx).append(actor, action, f"route {record.route}", {**common, **details})

@@ -35,8 +35,17 @@ from harness.frame.people.records import ApiKeys, PersonLinks, Principals
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.policy import CostAcceptance, Policy, parse_change_reference
-from harness.proposals import eval_queue, evaluation, registration, route_rules
+from harness.gate.policy import (
+    CostAcceptance,
+    Policy,
+    parse_change_reference,
+)
+from harness.proposals import (
+    eval_queue,
+    evaluation,
+    registration,
+    route_rules,
+)
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.registration import WINDOW, FalsePassRisk
 from harness.providers.records import Providers
@@ -175,18 +184,32 @@ def _name_change(proposal: Proposal, given: str) -> str:
     return reference
 
 
-def refuse_proposal(ctx: Context, actor: Actor, proposal: str, reason: str) -> Proposal:
+def refuse_proposal(
+    ctx: Context,
+    actor: Actor,
+    proposal: str,
+    reason: str,
+) -> Proposal:
     """Ends a proposal that waits for approval, with a reason for its proposer. Raises
     IllegalTransition in any other phase.
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "a refusal")
     return _end_proposal(
-        ctx, actor, proposal, ProposalEvent.REFUSED, f"{REFUSED_BY}{actor.name}: {reason}"
+        ctx,
+        actor,
+        proposal,
+        ProposalEvent.REFUSED,
+        f"{REFUSED_BY}{actor.name}: {reason}",
     )
 
 
-def cancel_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Proposal:
+def cancel_proposal(
+    ctx: Context,
+    actor: Actor,
+    proposal: str,
+    reason: str = "",
+) -> Proposal:
     """Take an open proposal back before its canary. With a canary: `canary abort`.
 
     Raises NotAllowed for another person's proposal, unless the actor may refuse it.
@@ -197,7 +220,12 @@ def cancel_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "")
     return _end_proposal(ctx, actor, proposal, ProposalEvent.CANCELLED, because)
 
 
-def retry_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Proposal:
+def retry_proposal(
+    ctx: Context,
+    actor: Actor,
+    proposal: str,
+    reason: str = "",
+) -> Proposal:
     """Retries a proposal's provider at once; the time limit of the wait restarts.
 
     Raises IllegalTransition if it waits for no provider, and NotAllowed for another person's
@@ -216,7 +244,12 @@ def retry_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "") 
         for run in waiting:
             EvalRuns(tx).ask_again(run.id, now)
         retry_at = now if found.retry_at else None
-        again = replace(found, retry_at=retry_at, infra_errors=0, updated_at=now)
+        again = replace(
+            found,
+            retry_at=retry_at,
+            infra_errors=0,
+            updated_at=now,
+        )
         saved = Proposals(tx).save(again)
         details = {"reason": reason, "route": found.route}
         AuditLog(tx).append(actor, "proposal.retry", f"proposal {saved.id}", details)
@@ -231,7 +264,11 @@ def _require_own(actor: Actor, proposal: Proposal) -> None:
 
 
 def _end_proposal(
-    ctx: Context, actor: Actor, proposal: str, event: ProposalEvent, because: str
+    ctx: Context,
+    actor: Actor,
+    proposal: str,
+    event: ProposalEvent,
+    because: str,
 ) -> Proposal:
     """Ends a proposal before its canary, and stops the runs that no other proposal needs.
 
@@ -248,7 +285,10 @@ def _end_proposal(
         saved = Proposals(tx).save(apply_event(found, event, ctx.clock.now(), because))
         eval_queue.stop_unneeded_runs(ctx, tx, saved)
         AuditLog(tx).append(
-            actor, f"proposal.{event.value}", f"proposal {saved.id}", {"reason": because}
+            actor,
+            f"proposal.{event.value}",
+            f"proposal {saved.id}",
+            {"reason": because},
         )
     return saved
 
@@ -299,7 +339,8 @@ def find_revocation(tx: Transaction, proposal: Proposal) -> str:
                 f"the key with which {approval.name} approved it has since been revoked: "
                 "propose again"
             )
-        people, whose = PersonLinks(tx).people(), proposal.proposer_principal
+        people = PersonLinks(tx).people()
+        whose = proposal.proposer_principal
         one = people.person(approval.principal) == people.person(whose)
         if one and not proposal.self_approval:
             return (
@@ -376,7 +417,11 @@ def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
         )
 
 
-def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteChange]:
+def _settings(
+    tx: Transaction,
+    route: str,
+    since: datetime,
+) -> Iterator[RouteChange]:
     """Yields changed settings, newest first, from the route's signed history.
 
     A restored incumbent counts too. Changes of traffic that every promotion causes do not.
@@ -390,7 +435,8 @@ def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
             and newer.route.incumbent != older.route.incumbent
         ):
             # A rollback changes the model that a candidate must beat, without any proof.
-            was, is_ = (names[version.route.incumbent].name for version in (older, newer))
+            was = names[older.route.incumbent].name
+            is_ = names[newer.route.incumbent].name
             text = f"{was} → {is_}: {newer.reason}"
             yield RouteChange(newer.at, newer.actor, "incumbent", text)
         differences = [
@@ -413,7 +459,11 @@ def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
             yield RouteChange(newer.at, newer.actor, "settings", "; ".join(differences))
 
 
-def _proposed(tx: Transaction, route: str, since: datetime) -> Iterator[RouteChange]:
+def _proposed(
+    tx: Transaction,
+    route: str,
+    since: datetime,
+) -> Iterator[RouteChange]:
     """Compares proposals, because changes of policies and suites record no author.
 
     Yields a change for each policy or suite that differs between two consecutive proposals. The
@@ -425,7 +475,8 @@ def _proposed(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
     before = [*found[len(lately) :], *Proposals(tx).let_in(route)]
     first = [proposal for proposal in before if proposal.created_at < since][:1]
     for older, newer in pairwise([*first, *reversed(lately)]):
-        by, at = f"{newer.proposer} ({newer.id})", newer.created_at
+        by = f"{newer.proposer} ({newer.id})"
+        at = newer.created_at
         if said := _policies(older.policy, newer.policy):
             yield RouteChange(at, by, "policy", "; ".join(said))
         known = {plan.suite: plan.suite_digest for plan in older.plans}
@@ -437,12 +488,16 @@ def _proposed(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
 
 
 def _moved_providers(
-    ctx: Context, tx: Transaction, proposal: Proposal, since: datetime
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    since: datetime,
 ) -> Iterator[RouteChange]:
     """Yields the providers of the route's targets, the candidate and the judges that moved
     since `since`.
     """
-    targets, providers = Routing(tx).targets(), Providers(tx).all()
+    targets = Routing(tx).targets()
+    providers = Providers(tx).all()
     route = routes.require_route(tx, proposal.route)
     asked = [targets[target] for target in (*route.targets, proposal.candidate)]
     asked += [ctx.judges[plan.suite] for plan in proposal.plans if plan.suite in ctx.judges]
@@ -453,7 +508,11 @@ def _moved_providers(
             yield RouteChange(moved.at, moved.by, "provider", text)
 
 
-def _pieces(tx: Transaction, before: str, after: str) -> list[str]:
+def _pieces(
+    tx: Transaction,
+    before: str,
+    after: str,
+) -> list[str]:
     """Describes the difference between two versions of a suite.
 
     A pin that is no longer stored leaves only the digests to compare.
@@ -468,7 +527,8 @@ def _pieces(tx: Transaction, before: str, after: str) -> list[str]:
 
 def _policies(before: Policy, after: Policy) -> list[str]:
     """Lists the settings that differ, as `name: before → after`."""
-    ours, theirs = _flat(asdict(before)), _flat(asdict(after))
+    ours = _flat(asdict(before))
+    theirs = _flat(asdict(after))
     return [
         f"{name}: {ours.get(name, DEFAULT)} → {theirs.get(name, DEFAULT)}"
         for name in sorted(ours.keys() | theirs.keys())
@@ -487,7 +547,11 @@ def _flat(policy: Mapping[str, Any], place: str = "") -> dict[str, Any]:
     return found
 
 
-def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) -> Sequence[str]:
+def list_key_remarks(
+    tx: Transaction,
+    proposal: Proposal,
+    approval: Approval,
+) -> Sequence[str]:
     """Lists remarks about the keys and people behind an approval, as sentences for people.
 
     No remark refuses the approval. Each one tells that the four eyes may be fewer: a key that
@@ -497,7 +561,8 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
     found = []
     key = ApiKeys(tx).find(approval.key) if approval.key is not None else None
     if key is not None and approval.at - key.created_at < NEW_FOR:
-        age, by = _age(approval.at, key.created_at), _creator(tx, key)
+        age = _age(approval.at, key.created_at)
+        by = _creator(tx, key)
         found.append(f"approved with a key created {age} before by {by}")
     person = Principals(tx).among([approval.principal]).get(approval.principal)
     if person is not None and person.kind is PrincipalKind.SERVICE:
@@ -541,7 +606,11 @@ def _creator(tx: Transaction, key: ApiKey) -> str:
 def _age(at: datetime, created_at: datetime) -> str:
     """Writes a duration in its largest whole unit, such as `3 days`."""
     seconds = max(0, round((at - created_at).total_seconds()))
-    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+    for unit, size in (
+        ("day", 86_400),
+        ("hour", 3_600),
+        ("minute", 60),
+    ):
         if seconds >= size:
             many = seconds // size
             return f"{many} {unit}{'s' if many != 1 else ''}"

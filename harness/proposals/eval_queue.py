@@ -17,7 +17,11 @@ from typing import Final
 from harness.evals import spending
 from harness.evals.month_spending import month_of
 from harness.evals.records import Spending
-from harness.frame.errors import IllegalTransition, InputError, StoreUnavailable
+from harness.frame.errors import (
+    IllegalTransition,
+    InputError,
+    StoreUnavailable,
+)
 from harness.frame.formatting import format_quantity
 from harness.frame.idempotency import NoteMade, note_nothing
 from harness.frame.people.access import Actor, Role
@@ -36,7 +40,12 @@ from harness.gate.run import (
 from harness.proposals import evaluation
 from harness.registry import data_class_checks, named_models
 from harness.routing.context import Context
-from harness.routing.proposal import Proposal, ProposalEvent, ProposalPhase, apply_event
+from harness.routing.proposal import (
+    Proposal,
+    ProposalEvent,
+    ProposalPhase,
+    apply_event,
+)
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
@@ -145,7 +154,11 @@ def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
     ]
 
 
-def _unpaid_runs(tx: Transaction, runs: Iterable[EvalRun], now: datetime) -> Mapping[str, str]:
+def _unpaid_runs(
+    tx: Transaction,
+    runs: Iterable[EvalRun],
+    now: datetime,
+) -> Mapping[str, str]:
     """Maps each run that the monthly cap blocks to the reason. Empty without a cap."""
     month = Spending(tx).month(month_of(now))
     if month.cap_usd is None:
@@ -246,14 +259,25 @@ def collect_ended(ctx: Context) -> list[str]:
     return did
 
 
-def _died_early(ctx: Context, tx: Transaction, run: str, code: int) -> bool:
+def _died_early(
+    ctx: Context,
+    tx: Transaction,
+    run: str,
+    code: int,
+) -> bool:
     """Tells whether the worker ended before it took its run, and the run still waits."""
     eval_run = EvalRuns(tx).get(run)
     waits = eval_run.state in RUNNABLE_STATES and not eval_run.is_leased(ctx.clock.now())
     return waits and code != ASKED_TO_END
 
 
-def fail_run(tx: Transaction, run: str, because: str, *, most: int = MAX_FAILURES) -> str:
+def fail_run(
+    tx: Transaction,
+    run: str,
+    because: str,
+    *,
+    most: int = MAX_FAILURES,
+) -> str:
     """Counts a failure; the run is queued again until it has too many.
 
     most: number of failures after which the run stays failed. Returns a log line.
@@ -265,7 +289,11 @@ def fail_run(tx: Transaction, run: str, because: str, *, most: int = MAX_FAILURE
     return f"{run}: {because}, attempt {failures}"
 
 
-def stop_unneeded_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
+def stop_unneeded_runs(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+) -> None:
     """Stops the runs of a decided proposal that no other open proposal needs.
 
     Call it after the transaction's first write (a verdict or a proposal), so that no other
@@ -284,7 +312,12 @@ def stop_unneeded_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Non
                 ctx.workers.stop(run)
 
 
-def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
+def cancel_run(
+    ctx: Context,
+    actor: Actor,
+    run: str,
+    reason: str,
+) -> EvalRun:
     """Cancel a run that has not ended, and the open proposals that wait for it.
 
     Raises NotFound, InputError without a reason, IllegalTransition for an ended run, and
@@ -306,7 +339,10 @@ def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
                 )
                 stop_unneeded_runs(ctx, tx, saved)
                 AuditLog(tx).append(
-                    actor, "proposal.cancelled", f"proposal {proposal.id}", {"reason": why}
+                    actor,
+                    "proposal.cancelled",
+                    f"proposal {proposal.id}",
+                    {"reason": why},
                 )
         EvalRuns(tx).set_state(run, RunState.STOPPED, because)
         AuditLog(tx).append(actor, "eval.cancel", f"run {run}", {"reason": because})
@@ -340,12 +376,24 @@ def start_run(
 
     Takes the arguments of `queue_run`, and raises the same errors.
     """
-    run = queue_run(ctx, actor, suite, target, items=items, budget=budget, note_made=note_made)
+    run = queue_run(
+        ctx,
+        actor,
+        suite,
+        target,
+        items=items,
+        budget=budget,
+        note_made=note_made,
+    )
     assert run is not None  # noqa: S101 - queue_run skips only duplicates of a slot
     return run
 
 
-def _scheduled_id(suite: str, target: str, slot: str) -> str:
+def _scheduled_id(
+    suite: str,
+    target: str,
+    slot: str,
+) -> str:
     """Names a scheduled run after suite, target and time.
 
     Two control processes make the same id, so that they add the run only once.
@@ -408,6 +456,10 @@ def queue_run(  # noqa: PLR0913 - all parts of a run
             actor,
             "eval.run",
             f"run {run.id}",
-            {"suite": suite, "target": found, "items": run.wanted},
+            {
+                "suite": suite,
+                "target": found,
+                "items": run.wanted,
+            },
         )
     return run

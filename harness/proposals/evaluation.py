@@ -47,7 +47,11 @@ STUCK = (RunState.FAILED, RunState.OVER_BUDGET)
 MAY_GO_ON = (*RUNNABLE_STATES, RunState.STOPPED)
 
 
-def attach_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Proposal:
+def attach_runs(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+) -> Proposal:
     """Returns the proposal with a run of both arms for each suite.
 
     Proposals share the incumbent's run. A candidate's run is never shared, because answers seen
@@ -69,7 +73,11 @@ def attach_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Proposal:
 
 
 def _resume_pair(
-    ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan, before: SuiteRuns
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    plan: SuitePlan,
+    before: SuiteRuns,
 ) -> SuiteRuns:
     """Returns the runs of both arms for another attempt at one suite."""
     return SuiteRuns(
@@ -109,7 +117,11 @@ def _scored(samples: Sequence[Sample]) -> list[Sample]:
     return [sample for sample in samples if sample.error is None]
 
 
-def find_replacement(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
+def find_replacement(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+) -> str:
     """Explains why the candidate's scores cannot form one measurement; empty if they can.
 
     Two models may have answered under one name, or a provider may have moved meanwhile. A
@@ -124,7 +136,10 @@ def find_replacement(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
         incumbent, candidate = map(_scored, answers.get(plan.suite, ((), ())))
         for whose, served in (
             ("the candidate", [sample.served for sample in candidate]),
-            ("the judge", [sample.judge for sample in (*incumbent, *candidate)]),
+            (
+                "the judge",
+                [sample.judge for sample in (*incumbent, *candidate)],
+            ),
         ):
             if is_mixed(served, plan.served_pin):
                 labels = ", ".join(model.label for model in named_models(served))
@@ -132,7 +147,12 @@ def find_replacement(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
     return ""
 
 
-def _find_move(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
+def _find_move(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    plan: SuitePlan,
+) -> str:
     """Explains that a provider of the candidate or judge moved since the runs began; else
     empty.
     """
@@ -151,7 +171,12 @@ def _find_move(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePla
     return ""
 
 
-def _share_run(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
+def _share_run(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    plan: SuitePlan,
+) -> str:
     """Returns the id of the incumbent's run: a stored run if it fits, otherwise a new one.
 
     A stored run fits if it is younger than the policy's `run_max_age_s` and `_can_share`
@@ -171,7 +196,11 @@ def _share_run(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePla
     return found.id
 
 
-def _refused_before(tx: Transaction, ours: EvalRun, since: datetime) -> Sequence[Sample]:
+def _refused_before(
+    tx: Transaction,
+    ours: EvalRun,
+    since: datetime,
+) -> Sequence[Sample]:
     """Returns the unreadable first answers that ended an earlier run. A person who proposes
     again knows about them, so the new run starts with these answers and continues.
     """
@@ -203,7 +232,11 @@ def _is_unreadable(answers: Iterable[Sample]) -> bool:
 
 
 def _can_share(
-    ctx: Context, tx: Transaction, run: EvalRun, ours: EvalRun, plan: SuitePlan
+    ctx: Context,
+    tx: Transaction,
+    run: EvalRun,
+    ours: EvalRun,
+    plan: SuitePlan,
 ) -> bool:
     """Tells whether a stored run can replace `ours`, including its budget: each sample has a
     score, from one model that its provider still serves at the same address.
@@ -225,7 +258,12 @@ def _can_share(
     )
 
 
-def _same(tx: Transaction, target: str, plan: SuitePlan, served: Sequence[ServedModel]) -> bool:
+def _same(
+    tx: Transaction,
+    target: str,
+    plan: SuitePlan,
+    served: Sequence[ServedModel],
+) -> bool:
     """Tells whether one model gave the answers, and the target's provider still serves it."""
     sighting = Sightings(tx).for_target(target)
     pin = plan.served_pin
@@ -236,7 +274,11 @@ def _same(tx: Transaction, target: str, plan: SuitePlan, served: Sequence[Served
 
 
 def _new(
-    ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan, target: str
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    plan: SuitePlan,
+    target: str,
 ) -> str:
     """Creates a run without answers, and stores it. Returns its id.
 
@@ -251,7 +293,12 @@ def _new(
     return run.id
 
 
-def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> EvalRun:
+def _run(
+    ctx: Context,
+    proposal: Proposal,
+    plan: SuitePlan,
+    target: str,
+) -> EvalRun:
     """Builds a queued run of a plan, with the policy's budget, without storing it."""
     gate = proposal.policy.gate
     return EvalRun(
@@ -354,7 +401,10 @@ def has_silent_cut(tx: Transaction, proposal: Proposal) -> bool:
 
 
 def drop_unreadable(
-    ctx: Context, proposal: Proposal, runs: Mapping[str, EvalRun], found: Mapping[str, Answers]
+    ctx: Context,
+    proposal: Proposal,
+    runs: Mapping[str, EvalRun],
+    found: Mapping[str, Answers],
 ) -> Mapping[str, Answers]:
     """Drops the answers of suites if a model's first answers are unreadable, so that its run
     has ended or may yet end.
@@ -377,7 +427,11 @@ def drop_unreadable(
     }
 
 
-def dead_ends(proposal: Proposal, runs: Mapping[str, EvalRun], now: datetime) -> list[EvalRun]:
+def dead_ends(
+    proposal: Proposal,
+    runs: Mapping[str, EvalRun],
+    now: datetime,
+) -> list[EvalRun]:
     """Lists failed runs, and runs over budget once the other arm has ended too. A run that
     waited for its provider longer than the policy's patience counts as failed.
     """
@@ -402,7 +456,9 @@ def dead_ends(proposal: Proposal, runs: Mapping[str, EvalRun], now: datetime) ->
 
 
 def given_up(
-    proposal: Proposal, runs: Mapping[str, EvalRun], now: datetime
+    proposal: Proposal,
+    runs: Mapping[str, EvalRun],
+    now: datetime,
 ) -> Sequence[EvalRun]:
     """Lists the runs that waited for their provider for longer than the policy allows."""
     patience_s = proposal.policy.gate.infra_patience_s
@@ -429,7 +485,12 @@ def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
     }
 
 
-def _has_stopped_early(tx: Transaction, run: EvalRun, items: int, epochs: int) -> bool:
+def _has_stopped_early(
+    tx: Transaction,
+    run: EvalRun,
+    items: int,
+    epochs: int,
+) -> bool:
     """Tells whether a run lacks answers to its first `items` items, and will not get them."""
     if run.state is RunState.DONE:
         # It may have ended while another proposal extended it.

@@ -14,7 +14,13 @@ from typing import Final
 from harness.evals import proof_validity
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
-from harness.frame.errors import InputError, NotAllowed, NotFound, ProofRefused, StaleWrite
+from harness.frame.errors import (
+    InputError,
+    NotAllowed,
+    NotFound,
+    ProofRefused,
+    StaleWrite,
+)
 from harness.frame.people import four_eyes
 from harness.frame.people.access import Actor, Role
 from harness.frame.records.transaction import Transaction
@@ -26,7 +32,12 @@ from harness.providers.target import Target
 from harness.registry import data_class_checks, named_models
 from harness.routes import routes
 from harness.routing.context import Context
-from harness.routing.evidence import ChainProof, EvidenceKind, FormerTarget, Waiver
+from harness.routing.evidence import (
+    ChainProof,
+    EvidenceKind,
+    FormerTarget,
+    Waiver,
+)
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.evidence import Waivers
 from harness.routing.records.proposals import Proposals
@@ -37,7 +48,11 @@ from harness.routing.table import Route
 
 # If a proposal is in one of these phases, its verdict does not prove a fallback.
 NO_PROOF: Final = frozenset(
-    {ProposalPhase.ROLLED_BACK, ProposalPhase.REJECTED, ProposalPhase.CANCELLED}
+    {
+        ProposalPhase.ROLLED_BACK,
+        ProposalPhase.REJECTED,
+        ProposalPhase.CANCELLED,
+    }
 )
 LONGEST_WAIVER: Final = timedelta(days=90)
 
@@ -187,7 +202,10 @@ def add_fallback(
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         id_ = named_models.register_model(ctx, tx, actor, wanted.target).id
-        was = next((i for i, request in enumerate(chain) if request.target == id_), len(chain))
+        was = next(
+            (i for i, request in enumerate(chain) if request.target == id_),
+            len(chain),
+        )
         del chain[was : was + 1]
         chain.insert(was if place is None else place - 1, replace(wanted, target=id_))
 
@@ -197,7 +215,12 @@ def add_fallback(
 
 
 def remove_fallback(
-    ctx: Context, actor: Actor, name: str, target: str, *, reason: str
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    target: str,
+    *,
+    reason: str,
 ) -> Route:
     """Removes a target from the chain. Raises NotFound if it is not a fallback of the route."""
 
@@ -208,7 +231,13 @@ def remove_fallback(
 
 
 def mark_capable(
-    ctx: Context, actor: Actor, name: str, target: str, *, capable: bool, reason: str
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    target: str,
+    *,
+    capable: bool,
+    reason: str,
 ) -> Route:
     """Changes whether a fallback may answer on a route of high stakes.
 
@@ -223,7 +252,12 @@ def mark_capable(
 
 
 def reorder_chain(
-    ctx: Context, actor: Actor, name: str, order: Sequence[str], *, reason: str
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    order: Sequence[str],
+    *,
+    reason: str,
 ) -> Route:
     """Sorts the chain by `order`, which names each fallback once. Raises InputError
     otherwise.
@@ -272,7 +306,11 @@ def _changed(
 
 
 def _place(
-    ctx: Context, tx: Transaction, chain: Sequence[FallbackRequest], route: str, target: str
+    ctx: Context,
+    tx: Transaction,
+    chain: Sequence[FallbackRequest],
+    route: str,
+    target: str,
 ) -> int:
     """Finds a target's index in the chain. Raises NotFound."""
     id_ = named_models.find_model(ctx, tx, target).id
@@ -311,7 +349,11 @@ def _commit(
 
 
 def drop_fallback(
-    tx: Transaction, actor: Actor, route: Route, target: str, reason: str
+    tx: Transaction,
+    actor: Actor,
+    route: Route,
+    target: str,
+    reason: str,
 ) -> Route:
     """Drops a fallback; needs no role and no proof. Raises ProofRefused for an expired waiver.
 
@@ -327,7 +369,13 @@ def drop_fallback(
     return _store(tx, actor, route, change, reason)
 
 
-def _store(tx: Transaction, actor: Actor, route: Route, change: SetChain, reason: str) -> Route:
+def _store(
+    tx: Transaction,
+    actor: Actor,
+    route: Route,
+    change: SetChain,
+    reason: str,
+) -> Route:
     """Writes the chain and its audit event. Returns the route after the change."""
     details = {
         "before": list(route.fallbacks),
@@ -338,7 +386,15 @@ def _store(tx: Transaction, actor: Actor, route: Route, change: SetChain, reason
             for target, proof in change.proofs.items()
         },
     }
-    routes.commit(tx, actor, change, route.version, reason, action="route.fallbacks", **details)
+    routes.commit(
+        tx,
+        actor,
+        change,
+        route.version,
+        reason,
+        action="route.fallbacks",
+        **details,
+    )
     return routes.require_route(tx, route.name)
 
 
@@ -377,7 +433,11 @@ def find_proof(
 
 
 def _verdict(
-    ctx: Context, tx: Transaction, actor: Actor, route: Route, target: Target
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    route: Route,
+    target: Target,
 ) -> Passed | None:
     """Finds a valid verdict for the pair. Harm in a canary or a refusal invalidates a verdict.
     A proposer cannot use their own open proposal, which would be a promotion by hand.
@@ -421,7 +481,8 @@ def _add_waiver(
         )
     if not timedelta(0) < waive.lasts <= LONGEST_WAIVER:
         raise InputError(f"a waiver must last more than 0 and up to {LONGEST_WAIVER.days} days")
-    id_, expires_at = ctx.chance.token("w_"), ctx.clock.now() + waive.lasts
+    id_ = ctx.chance.token("w_")
+    expires_at = ctx.clock.now() + waive.lasts
     waiver = Waiver(id_, route.name, target.id, waive.reason, actor.name, expires_at)
     Waivers(tx).add(waiver)
     details = {

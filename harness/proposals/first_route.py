@@ -73,7 +73,11 @@ def usual_address(provider: str) -> str:
     return kind.api_base if kind else ""
 
 
-def create_first_route(ctx: Context, actor: Actor, wanted: FirstRoute) -> FirstRouteResult:
+def create_first_route(
+    ctx: Context,
+    actor: Actor,
+    wanted: FirstRoute,
+) -> FirstRouteResult:
     """Creates provider, key, route and proposal, each in a transaction of its own.
 
     After an error before the route exists, repeat the call to continue: an existing provider
@@ -89,12 +93,16 @@ def create_first_route(ctx: Context, actor: Actor, wanted: FirstRoute) -> FirstR
         if not getattr(wanted, name).strip():
             raise InputError(f"{name} is empty, but the first route needs it")
     settings = RouteSettings(
-        suites=(RouteSuite(wanted.suite, SuiteRole.PRIMARY),), policy=wanted.policy
+        suites=(RouteSuite(wanted.suite, SuiteRole.PRIMARY),),
+        policy=wanted.policy,
     )
     # Check the route first, so that a typing error in it leaves no provider behind.
     routes.check_settings(ctx, settings)
     registered_providers.register_with_provider(
-        ctx, actor, Target(wanted.provider, wanted.model), api_base=wanted.api_base
+        ctx,
+        actor,
+        Target(wanted.provider, wanted.model),
+        api_base=wanted.api_base,
     )
     if wanted.key:
         credentials.put_credential(

@@ -48,7 +48,12 @@ class JudgeOutcome(IntEnum):
     NO_VERDICT = 2
 
 
-def sampling_share_bps(judge: CanaryJudge, *, candidate: bool, candidate_bps: int) -> int:
+def sampling_share_bps(
+    judge: CanaryJudge,
+    *,
+    candidate: bool,
+    candidate_bps: int,
+) -> int:
     """Returns the share of an arm's units that the judge reads, in basis points from 1 to 10
     000.
 
@@ -62,10 +67,18 @@ def sampling_share_bps(judge: CanaryJudge, *, candidate: bool, candidate_bps: in
     other = BUCKETS - own
     if own <= other:
         return judge.share_bps
-    return max(1, min(judge.share_bps, judge.share_bps * MAX_ARM_RATIO * other // own))
+    return max(
+        1,
+        min(judge.share_bps, judge.share_bps * MAX_ARM_RATIO * other // own),
+    )
 
 
-def is_sampled(unit: str, rollout: str, period: int, share: int) -> bool:
+def is_sampled(
+    unit: str,
+    rollout: str,
+    period: int,
+    share: int,
+) -> bool:
     """Tells whether the judge reads this unit, equally in every worker.
 
     unit: the caller's key. period: number of the rollout's period, so that each period draws
@@ -93,7 +106,8 @@ def parse_verdict(answer: str) -> JudgeOutcome:
 
     Text around the object is ignored, because models like to add some.
     """
-    begin, end = answer.find("{"), answer.rfind("}")
+    begin = answer.find("{")
+    end = answer.rfind("}")
     try:
         found = json.loads(answer[begin : end + 1])
     except (ValueError, RecursionError):
@@ -105,7 +119,12 @@ def parse_verdict(answer: str) -> JudgeOutcome:
     )
 
 
-def has_budget(judge: CanaryJudge, known_usd: float, recent_usd: float, workers: int) -> bool:
+def has_budget(
+    judge: CanaryJudge,
+    known_usd: float,
+    recent_usd: float,
+    workers: int,
+) -> bool:
     """Tells whether the judge's budget allows another call.
 
     known_usd: stored spending of all routers. recent_usd: this worker's spending that may not
@@ -121,7 +140,8 @@ def check_judge(policy: CanaryPolicy) -> None:
     Raises InputError if one of both is missing, or if a value is outside its range. Whether the
     judge's provider may see a route's data is `route_rules.check_judge`'s question.
     """
-    judge, listens = policy.judge, Guardrail.JUDGE in policy.guardrails.tolerated()
+    judge = policy.judge
+    listens = Guardrail.JUDGE in policy.guardrails.tolerated()
     if judge is None:
         if listens:
             raise InputError(

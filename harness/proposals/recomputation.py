@@ -106,7 +106,13 @@ def recompute_verdict(
         )
     try:
         return _recompute(stored, proposal, samples)
-    except (SwapgateError, AttributeError, ValueError, LookupError, TypeError) as error:
+    except (
+        SwapgateError,
+        AttributeError,
+        ValueError,
+        LookupError,
+        TypeError,
+    ) as error:
         # A forged verdict may contain anything.
         return _differs([f"it cannot be decided again: {type(error).__name__}: {error}"])
 
@@ -134,7 +140,9 @@ def _recompute(
 
 
 def _unregistered(
-    stored: Verdict, proposal: Proposal, cases: Sequence[SuiteClaim]
+    stored: Verdict,
+    proposal: Proposal,
+    cases: Sequence[SuiteClaim],
 ) -> Iterator[str]:
     """Yields each difference between a verdict's terms and the proposal's registration.
 
@@ -147,7 +155,8 @@ def _unregistered(
     if plans != {plan.suite: plan.as_json() for plan in proposal.plans}:
         yield f"its suites and terms differ from the registration of {proposal.id}"
     for case in cases:
-        pair, paired = proposal.runs.get(case.plan.suite), case.paired
+        pair = proposal.runs.get(case.plan.suite)
+        paired = case.paired
         own = (pair.incumbent, pair.candidate) if pair else ("?", "?")
         used = (paired.incumbent_run, paired.candidate_run)
         if not paired.items:  # a side without answers has no run
@@ -156,7 +165,10 @@ def _unregistered(
             yield f"{case.plan.suite}: its runs differ from the runs of {proposal.id}"
     decided_at, expires_at = verdict_times(stored.inputs)
     ends = add_seconds(decided_at, proposal.policy.gate.verdict_ttl_s)
-    if (stored.decided_at, stored.expires_at) != (decided_at, expires_at) or ends != expires_at:
+    if (stored.decided_at, stored.expires_at) != (
+        decided_at,
+        expires_at,
+    ) or ends != expires_at:
         yield "its times differ from its policy's"
 
 
@@ -166,7 +178,8 @@ def remeasure_claim(case: SuiteClaim, samples: RunSamples) -> tuple[SuiteClaim, 
     Without differences, the returned case has the same items as the verdict. With differences,
     the case is returned unchanged. samples: incumbent's and candidate's, in the run's order.
     """
-    suite, used = case.plan.suite, case.paired.items
+    suite = case.plan.suite
+    used = case.paired.items
     try:
         paired = pair_samples(case.plan, *samples)
     except SwapgateError as error:
@@ -212,7 +225,11 @@ def _compared(stored: Verdict, again: Verdict) -> Recomputation:
     return Recomputation(AgreementLevel.AGREES)
 
 
-def _unlike(name: str, before: Any, now: Any) -> Iterator[tuple[str, bool, str]]:
+def _unlike(
+    name: str,
+    before: Any,
+    now: Any,
+) -> Iterator[tuple[str, bool, str]]:
     """Yields (name, is_figure, description) of each difference, except of sentences."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in sorted({*before, *now}):
@@ -241,7 +258,12 @@ def _close(before: object, now: object) -> bool:
         isinstance(before, int | float)
         and isinstance(now, int | float)
         and (
-            math.isclose(before, now, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+            math.isclose(
+                before,
+                now,
+                rel_tol=TOLERANCE,
+                abs_tol=TOLERANCE,
+            )
             or (math.isnan(before) and math.isnan(now))
         )
     )
@@ -253,7 +275,10 @@ MAX_REMEMBERED: Final = 64
 
 
 def recompute_stored(
-    ctx: Context, tx: Transaction, verdict: Verdict, proposal: Proposal
+    ctx: Context,
+    tx: Transaction,
+    verdict: Verdict,
+    proposal: Proposal,
 ) -> Recomputation:
     """Recomputes a stored verdict from the stored samples of its proposal's runs.
 
@@ -279,7 +304,10 @@ def recompute_stored(
 
 
 def require_agreement(
-    ctx: Context, tx: Transaction, verdict: Verdict, proposal: Proposal
+    ctx: Context,
+    tx: Transaction,
+    verdict: Verdict,
+    proposal: Proposal,
 ) -> None:
     """Requires that the stored samples still give the verdict. Raises EvidenceMismatch."""
     recomputation = recompute_stored(ctx, tx, verdict, proposal)
@@ -287,12 +315,22 @@ def require_agreement(
         raise EvidenceMismatch(proposal.id, verdict.id, recomputation.text)
 
 
-def raise_mismatch_alert(tx: Transaction, proposal: Proposal, verdict: str, words: str) -> None:
+def raise_mismatch_alert(
+    tx: Transaction,
+    proposal: Proposal,
+    verdict: str,
+    words: str,
+) -> None:
     """Opens the alert that stored scores no longer give the verdict, once per verdict.
 
     verdict: its id. words: the differences, as text. Also logs an error.
     """
-    log.error("evidence_mismatch", proposal=proposal.id, verdict=verdict, differences=words)
+    log.error(
+        "evidence_mismatch",
+        proposal=proposal.id,
+        verdict=verdict,
+        differences=words,
+    )
     alerts.raise_alert(
         tx,
         AlertKind.EVIDENCE_MISMATCH,
@@ -314,12 +352,19 @@ def alerting_mismatch(ctx: Context) -> Iterator[None]:
     except EvidenceMismatch as error:
         with ctx.store.write() as tx:
             raise_mismatch_alert(
-                tx, Proposals(tx).get(error.proposal), error.verdict, error.differences
+                tx,
+                Proposals(tx).get(error.proposal),
+                error.verdict,
+                error.differences,
             )
         raise
 
 
-def _digest(verdict: Verdict, proposal: Proposal, samples: Mapping[str, RunSamples]) -> str:
+def _digest(
+    verdict: Verdict,
+    proposal: Proposal,
+    samples: Mapping[str, RunSamples],
+) -> str:
     """Hashes everything on which a recomputation depends: verdict, registration and samples."""
     body = [
         hash_content(verdict_bytes(verdict)),
@@ -386,7 +431,8 @@ def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
     differences: list[str] = []
     for case in cases:
         differences += remeasure_claim(case, samples[case.plan.suite])[1]
-    before, after = verdict_bytes(stored), b""
+    before = verdict_bytes(stored)
+    after = b""
     try:
         after = verdict_bytes(verdicts.replay_verdict(stored))
     except ValueError as error:
@@ -424,7 +470,8 @@ def _samples(tx: Transaction, case: SuiteClaim) -> RunSamples:
     def samples_of(run: str, items: int) -> Sequence[Sample]:
         return EvalRuns(tx).samples(run, below=items) if run else ()
 
-    plan, paired = case.plan, case.paired
+    plan = case.plan
+    paired = case.paired
     return (
         samples_of(paired.incumbent_run, plan.planned_items),
         samples_of(paired.candidate_run, plan.planned_items),

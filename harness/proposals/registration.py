@@ -16,7 +16,13 @@ from harness.frame.errors import ConfigError, NotAllowed, NotFound
 from harness.frame.formatting import format_percent
 from harness.frame.records.transaction import Transaction
 from harness.gate import budget
-from harness.gate.budget import FIRST_FULL, MIN_ALPHA, false_pass_risk, spend_alpha, total_risk
+from harness.gate.budget import (
+    FIRST_FULL,
+    MIN_ALPHA,
+    false_pass_risk,
+    spend_alpha,
+    total_risk,
+)
 from harness.gate.policy import GatePolicy
 from harness.gate.run import EvalRun
 from harness.gate.suite_plan import (
@@ -71,7 +77,11 @@ class FalsePassRisk:
 
 
 def _ordinal(number: int) -> str:
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    ending = {
+        1: "st",
+        2: "nd",
+        3: "rd",
+    }.get(number % 10, "th")
     return f"{number}{'th' if number % 100 in (11, 12, 13) else ending}"
 
 
@@ -113,7 +123,11 @@ def ration_alpha(
 
 
 def risk_of_plans(
-    tx: Transaction, route: str, plans: Sequence[SuitePlan], gate: GatePolicy, now: datetime
+    tx: Transaction,
+    route: str,
+    plans: Sequence[SuitePlan],
+    gate: GatePolicy,
+    now: datetime,
 ) -> FalsePassRisk:
     """Bounds the risk of a route with these plans, before their proposal exists.
 
@@ -138,7 +152,9 @@ def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
 
 
 def _risk(
-    registered: Sequence[Sequence[SuitePlan]], gate: GatePolicy, together: int = 1
+    registered: Sequence[Sequence[SuitePlan]],
+    gate: GatePolicy,
+    together: int = 1,
 ) -> FalsePassRisk:
     """Sums the risks of candidates (`budget.total_risk`).
 
@@ -154,7 +170,11 @@ def _risk(
     )
 
 
-def _proposals_before(tx: Transaction, route: str, now: datetime) -> list[Proposal]:
+def _proposals_before(
+    tx: Transaction,
+    route: str,
+    now: datetime,
+) -> list[Proposal]:
     """Lists the route's proposals of the 90 days before `now` that have had a look."""
     return [
         proposal
@@ -164,7 +184,9 @@ def _proposals_before(tx: Transaction, route: str, now: datetime) -> list[Propos
 
 
 def find_lineage(
-    tx: Transaction, candidate: Target | None, descends_from: str | None
+    tx: Transaction,
+    candidate: Target | None,
+    descends_from: str | None,
 ) -> frozenset[str]:
     """Returns the target ids of the same model, and of its ancestor.
 
@@ -216,7 +238,12 @@ def with_alpha(
     Source: `budget.spend_alpha` (docs/explanation/statistics.md §1.8).
     """
     look = 1 + _before(tx, pin, candidate, family)[0]
-    return replace(plan, alpha=spend_alpha(gate.alpha, look), look=look, spend=FIRST_FULL)
+    return replace(
+        plan,
+        alpha=spend_alpha(gate.alpha, look),
+        look=look,
+        spend=FIRST_FULL,
+    )
 
 
 def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
@@ -229,7 +256,13 @@ def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
     family = find_lineage(tx, Routing(tx).targets()[proposal.candidate], None)
     for plan in proposal.plans:
         pin = Suites(tx).get(plan.suite_digest)
-        looks, earlier = _before(tx, pin, proposal.candidate, family, until=proposal)
+        looks, earlier = _before(
+            tx,
+            pin,
+            proposal.candidate,
+            family,
+            until=proposal,
+        )
         if looks >= plan.look:
             ids = ", ".join(former.id for former in earlier[:3])
             named = f" ({ids})" if ids else ""
@@ -275,7 +308,11 @@ def _before(
     return max(len(before) + len(by_hand), *before, 0), proposals
 
 
-def _was_blind(tx: Transaction, proposal: Proposal, candidate: str) -> bool:
+def _was_blind(
+    tx: Transaction,
+    proposal: Proposal,
+    candidate: str,
+) -> bool:
     """Tells whether a proposal showed no score: its verdict used none, and either it has the
     same candidate or no answer has a score.
     """
@@ -289,7 +326,11 @@ def _was_blind(tx: Transaction, proposal: Proposal, candidate: str) -> bool:
     )
 
 
-def _same_items(tx: Transaction, pin: SuitePin, earlier: SuitePlan | EvalRun) -> bool:
+def _same_items(
+    tx: Transaction,
+    pin: SuitePin,
+    earlier: SuitePlan | EvalRun,
+) -> bool:
     """Tells whether an earlier plan or run asked the items of `pin`.
 
     Equal data decide first, then shared texts (SAME_ITEMS_SHARE of the smaller suite). A pin
@@ -359,7 +400,11 @@ def charge_alpha(
     return ration_alpha(tx, route.name, charged, gate, now, place.selection)
 
 
-def plan_suites(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> RegisteredSuites:
+def plan_suites(
+    ctx: Context,
+    settings: RouteSettings,
+    gate: GatePolicy,
+) -> RegisteredSuites:
     """Plans a route's suites at the policy's alpha; stores nothing.
 
     Loading a suite may take seconds, so do not call it first inside a write transaction.
@@ -387,13 +432,19 @@ def plan_suites(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> Regi
     pins = {suite.suite: ctx.suites.pin(suite.suite) for suite in settings.suites}
     groups = {suite.suite: ctx.suites.groups(suite.suite) for suite in settings.suites}
     return [
-        (pins[suite.suite], _plan(suite, pins, groups, gate, combine, primary))
+        (
+            pins[suite.suite],
+            _plan(suite, pins, groups, gate, combine, primary),
+        )
         for suite in settings.suites
     ]
 
 
 def plan_claims(
-    ctx: Context, settings: RouteSettings, gate: GatePolicy, registered: Sequence[SuitePlan]
+    ctx: Context,
+    settings: RouteSettings,
+    gate: GatePolicy,
+    registered: Sequence[SuitePlan],
 ) -> Sequence[Sequence[SuitePlan]]:
     """Plans every suite with each possible claim, the registered claim first.
 
@@ -408,7 +459,13 @@ def plan_claims(
         if any(plan.combine is PrimaryCombination.ANY for plan in registered):
             break
         epochs = max(gate.epochs, 2) if population is ClaimPopulation.THESE else gate.epochs
-        other = replace(gate, claim=claim, margin=margin, population=population, epochs=epochs)
+        other = replace(
+            gate,
+            claim=claim,
+            margin=margin,
+            population=population,
+            epochs=epochs,
+        )
         for _, plan in plan_suites(ctx, settings, other):
             if plan.role is SuiteRole.PRIMARY and plan.population is population:
                 same_alpha = replace(plan, alpha=own[plan.suite].alpha)

@@ -42,14 +42,21 @@ from harness.routing.table import Route, RouteRecord, RouteSuite
 OTHER_RULES: Final = "registered under other rules than the route has"
 
 
-def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> list[str]:
+def list_rule_differences(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+) -> list[str]:
     """Lists the route's rules that a proposal weakens, except rules that were registered for a
     second person's approval. Raises NotFound if the policy no longer exists.
     """
     route = routes.require_route(tx, proposal.route)
     pins = [Suites(tx).get(plan.suite_digest) for plan in proposal.plans]
     proposer = Actor(
-        proposal.proposer, Role.PROPOSER, proposal.proposer_principal, proposal.proposer_key
+        proposal.proposer,
+        Role.PROPOSER,
+        proposal.proposer_principal,
+        proposal.proposer_key,
     )
     candidate = Routing(tx).targets()[proposal.candidate]
     found = find_second_person_reasons(ctx, tx, route, pins, candidate, proposer)
@@ -62,7 +69,11 @@ def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> 
     ]
 
 
-def require_current_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
+def require_current_rules(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+) -> None:
     """Requires that the proposal follows its route's present rules. Raises ProofRefused.
 
     The canary calls it before it opens, because rules may have changed since the registration.
@@ -124,12 +135,17 @@ def list_choices_beyond(rules: GatePolicy, chosen: GatePolicy) -> list[str]:
     return found
 
 
-def _policy(ctx: Context, route: Route, proposal: Proposal) -> Iterator[str]:
+def _policy(
+    ctx: Context,
+    route: Route,
+    proposal: Proposal,
+) -> Iterator[str]:
     """Yields differences between the route's policy and the policy of the registration.
 
     Claim, margin and saving are the proposer's choices, so only their limits count.
     """
-    rules, asked = ctx.policy(route.settings.policy), proposal.policy
+    rules = ctx.policy(route.settings.policy)
+    asked = proposal.policy
     chosen = replace(
         rules.gate,
         claim=asked.gate.claim,
@@ -195,14 +211,22 @@ def _find_other_suites(
         before = {plan.suite: (plan.role, plan.weight) for plan in let_in.plans}
     for name, (was, now) in _loosened(before, _parts(route.settings.suites)).items():
         entry = found.setdefault(
-            f"suite {name}", {"route": was, "proposed": now, "changed": []}
+            f"suite {name}",
+            {
+                "route": was,
+                "proposed": now,
+                "changed": [],
+            },
         )
         entry["changed"] = [f"{was} then and {now} now", *entry["changed"]]
     return found
 
 
 def _named(
-    ctx: Context, tx: Transaction, route: Route, proposer: Actor | None
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    proposer: Actor | None,
 ) -> Sequence[RouteRecord]:
     """Returns the route's history, newest first, beginning with the version in which an
     authorised person last set the suites. If the policy requires two people, the proposer has
@@ -225,7 +249,11 @@ def _content(record: RouteRecord) -> list[tuple[RouteSuite, str]]:
     return [(suite, suite.digest) for suite in record.route.settings.suites]
 
 
-def _accepted(tx: Transaction, named: Sequence[RouteRecord], suite: str) -> str:
+def _accepted(
+    tx: Transaction,
+    named: Sequence[RouteRecord],
+    suite: str,
+) -> str:
     """Returns the suite's accepted digest: of the last admitted proposal or of the route,
     whichever is newer; empty without either.
     """
@@ -245,7 +273,8 @@ def _since(named: Sequence[RouteRecord], suite: str) -> list[tuple[datetime, str
     for record in named:
         suites = record.route.settings.suites
         digest = next(
-            (route_suite.digest for route_suite in suites if route_suite.suite == suite), ""
+            (route_suite.digest for route_suite in suites if route_suite.suite == suite),
+            "",
         )
         if not digest or (found and digest != found[0][1]):
             break
@@ -293,7 +322,11 @@ def _part(part: tuple[SuiteRole, float] | None) -> str:
     return role.value if weight == 1.0 else f"{role.value} with weight {weight:g}"
 
 
-def _changed(tx: Transaction, accepted: str, now: SuitePin) -> list[str]:
+def _changed(
+    tx: Transaction,
+    accepted: str,
+    now: SuitePin,
+) -> list[str]:
     """Lists the pieces of a suite that differ from its accepted version."""
     try:
         return list(proof_validity.list_pin_differences(Suites(tx).get(accepted), now))
@@ -302,7 +335,10 @@ def _changed(tx: Transaction, accepted: str, now: SuitePin) -> list[str]:
 
 
 def _find_restored_incumbent(
-    tx: Transaction, route: Route, proposer: Actor, now: datetime
+    tx: Transaction,
+    route: Route,
+    proposer: Actor,
+    now: datetime,
 ) -> dict[str, Any]:
     """Reports an incumbent that the proposer restored in the last 90 days, because the proposer
     then chose the model for the comparison, perhaps a weaker one.
@@ -317,8 +353,15 @@ def _find_restored_incumbent(
         )
         if newer.kind != CHANGE_KINDS[RestoreIncumbent] or newer.at < now - WINDOW or not own:
             return {}
-        was, is_ = (names[version.route.incumbent].name for version in (older, newer))
-        return {"incumbent": {"route": was, "proposed": is_, "reason": newer.reason}}
+        was = names[older.route.incumbent].name
+        is_ = names[newer.route.incumbent].name
+        return {
+            "incumbent": {
+                "route": was,
+                "proposed": is_,
+                "reason": newer.reason,
+            }
+        }
     return {}
 
 
@@ -328,13 +371,20 @@ def _find_added_prompt(incumbent: Target, candidate: Target) -> dict[str, Any]:
     """
     added = candidate.request_patch.prompt_addendum
     rest = added
-    for known in (incumbent.request_patch.prompt_addendum, *format_prompts()):
+    for known in (
+        incumbent.request_patch.prompt_addendum,
+        *format_prompts(),
+    ):
         rest = rest.replace(known, "") if known else rest
     if not rest.strip():
         return {}
     before = incumbent.request_patch.prompt_addendum
     return {
-        ADDENDUM: {"route": before[:SHOWN], "proposed": added[:SHOWN], "length": len(added)}
+        ADDENDUM: {
+            "route": before[:SHOWN],
+            "proposed": added[:SHOWN],
+            "length": len(added),
+        }
     }
 
 
@@ -361,7 +411,12 @@ def _describe_one(name: str, difference: Mapping[str, Any]) -> str:
     )
 
 
-def check_judge(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> None:
+def check_judge(
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    policy: Policy,
+) -> None:
     """Checks a policy's judge before any cost: its settings, and whether its provider may see
     the route's data class.
 

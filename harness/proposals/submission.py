@@ -16,7 +16,12 @@ from harness.frame.idempotency import NoteMade, note_nothing
 from harness.frame.people.access import Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.policy import CostAcceptance, GatePolicy, Policy, parse_change_reference
+from harness.gate.policy import (
+    CostAcceptance,
+    GatePolicy,
+    Policy,
+    parse_change_reference,
+)
 from harness.gate.suite_plan import Claim, SuitePlan
 from harness.proposals import eval_queue, registration, route_rules
 from harness.proposals.candidates import cost_ratio
@@ -103,7 +108,10 @@ class ScheduleTerms:
 
 
 def create_proposal(
-    ctx: Context, actor: Actor, request: ProposalRequest, note_made: NoteMade = note_nothing
+    ctx: Context,
+    actor: Actor,
+    request: ProposalRequest,
+    note_made: NoteMade = note_nothing,
 ) -> Proposal:
     """Register a proposal: fixes suites, claim, margin, alpha, items and order.
 
@@ -142,11 +150,19 @@ def create_selection(
             _end_scheduled(ctx, tx, actor, request.route)
         for number, candidate in enumerate(request.candidates):
             place = SelectionPlace(
-                selection, number, several, terms.most_alpha if terms else 1.0
+                selection,
+                number,
+                several,
+                terms.most_alpha if terms else 1.0,
             )
             setbacks = terms.setbacks.get(candidate, "") if terms else ""
             reason = ". ".join(filter(None, (request.reason, setbacks)))
-            one = replace(request, candidate=candidate, rivals=(), reason=reason)
+            one = replace(
+                request,
+                candidate=candidate,
+                rivals=(),
+                reason=reason,
+            )
             proposal = replace(
                 _register(ctx, tx, actor, one, place),
                 on_better=terms.on_better if terms else None,
@@ -156,13 +172,19 @@ def create_selection(
             if not made:
                 note_made(tx, proposal.id)
             Proposals(tx).add(proposal)
-            subject, details = f"proposal {proposal.id}", _registration(proposal)
+            subject = f"proposal {proposal.id}"
+            details = _registration(proposal)
             AuditLog(tx).append(actor, "proposal.create", subject, details)
             made.append(proposal)
     return tuple(made)
 
 
-def _end_scheduled(ctx: Context, tx: Transaction, actor: Actor, route: str) -> None:
+def _end_scheduled(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    route: str,
+) -> None:
     """Ends the schedule's open proposals, because a person's request takes precedence."""
     for proposal in Proposals(tx).open():
         if proposal.route == route and proposal.yields:
@@ -266,7 +288,11 @@ def _register(
 
 
 def _find_accepted_cost(
-    ctx: Context, tx: Transaction, actor: Actor, request: ProposalRequest, candidate: Target
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    request: ProposalRequest,
+    candidate: Target,
 ) -> CostAcceptance | None:
     """Returns the acceptance in the request, or else an approver's stored acceptance; None
     without one.
@@ -292,7 +318,11 @@ def _check_change(proposal: Proposal) -> None:
 
 
 def _find_second_person_reasons(
-    ctx: Context, tx: Transaction, route: Route, candidate: Target | None, actor: Actor | None
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    candidate: Target | None,
+    actor: Actor | None,
 ) -> dict[str, Any]:
     """Finds the settings that another person must approve, with the present pins of the route's
     suites.
@@ -301,7 +331,11 @@ def _find_second_person_reasons(
     return route_rules.find_second_person_reasons(ctx, tx, route, pins, candidate, actor)
 
 
-def _policy(ctx: Context, settings: RouteSettings, request: ProposalRequest) -> Policy:
+def _policy(
+    ctx: Context,
+    settings: RouteSettings,
+    request: ProposalRequest,
+) -> Policy:
     """Returns the route's policy with the request's choices.
 
     Raises NotAllowed for a choice beyond the policy, and InputError for an invalid one.
@@ -358,7 +392,11 @@ def _check_reason(gate: GatePolicy, request: ProposalRequest) -> None:
         )
 
 
-def _check_prices(tx: Transaction, gate: GatePolicy, *arms: Target) -> None:
+def _check_prices(
+    tx: Transaction,
+    gate: GatePolicy,
+    *arms: Target,
+) -> None:
     """Checks prices before any cost, because a saving needs known prices."""
     if gate.claim is not Claim.CHEAPER:
         return
@@ -391,7 +429,9 @@ class ProposalPreview:
 
 
 def preview_proposal(
-    ctx: Context, request: ProposalRequest, actor: Actor | None = None
+    ctx: Context,
+    request: ProposalRequest,
+    actor: Actor | None = None,
 ) -> ProposalPreview:
     """Returns what `create_proposal` would register; stores nothing.
 
@@ -419,7 +459,12 @@ def preview_proposal(
             registration.risk_of_plans(tx, route.name, plans, policy.gate, ctx.clock.now()),
             policy.gate,
             cost_ratio.find_ratio(
-                ctx, tx, plans, policy.canary, (incumbent, candidate), accepted
+                ctx,
+                tx,
+                plans,
+                policy.canary,
+                (incumbent, candidate),
+                accepted,
             ),
             candidate.name,
             named_models.find_unlisted(tx, candidate),
@@ -432,7 +477,10 @@ def get_proposal(ctx: Context, proposal: str) -> Proposal:
 
 
 def list_proposals(
-    ctx: Context, *, route: str | None = None, open_only: bool = False
+    ctx: Context,
+    *,
+    route: str | None = None,
+    open_only: bool = False,
 ) -> Sequence[Proposal]:
     with ctx.store.read() as tx:
         return Proposals(tx).list(route=route, open_only=open_only)

@@ -79,7 +79,12 @@ CLOSED_NAMES: Final = frozenset(
 # RFC 2765's `::ffff:0:a.b.c.d`).
 _EMBEDDING: Final = tuple(
     IPv6Network(network_text)
-    for network_text in ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "::ffff:0:0:0/96")
+    for network_text in (
+        "::ffff:0:0/96",
+        "::/96",
+        "64:ff9b::/96",
+        "::ffff:0:0:0/96",
+    )
 )
 # RFC 5214 (ISATAP): after any prefix, these bytes precede an IPv4 address. Two of their bits
 # vary, because they mark unique and group addresses.
@@ -89,7 +94,12 @@ _SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # the IPv4 address follows the f
 # Local-use translation (RFC 8215). The length of its prefix (RFC 6052) determines where
 # the four bytes are, around a byte that is always 0.
 _OWN_TRANSLATION: Final = IPv6Network("64:ff9b:1::/48")
-_PLACES: Final = ((6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), (12, 13, 14, 15))
+_PLACES: Final = (
+    (6, 7, 9, 10),
+    (7, 9, 10, 11),
+    (9, 10, 11, 12),
+    (12, 13, 14, 15),
+)
 # RFC 4380: contains the server's IPv4 address, and the client's with all bits inverted.
 _TEREDO: Final = IPv6Network("2001::/32")
 _NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
@@ -111,7 +121,11 @@ def check_api_base(url: str, allowed: Collection[str] = ()) -> None:
         )
 
 
-def may_connect(host: str, address: str, allowed: Collection[str] = ()) -> bool:
+def may_connect(
+    host: str,
+    address: str,
+    allowed: Collection[str] = (),
+) -> bool:
     """Tells whether Swapgate may connect to an address to which a host's name resolved.
 
     A name in `allowed` may resolve to any address. False for a broken host or address.
@@ -141,9 +155,11 @@ def _host(url: str) -> str:
         raise InputError("api_base contains a space, a backslash or a control character")
     try:
         found = urlsplit(url)
-        host, port = found.hostname, found.port
+        host = found.hostname
+        port = found.port
     except ValueError:
-        host, port = None, None
+        host = None
+        port = None
     if not host or found.scheme not in ("http", "https") or port == 0:
         raise InputError("api_base does not have the form http(s)://host[:port]/path")
     if "@" in found.netloc:

@@ -56,7 +56,8 @@ def _encoded(secret: str) -> tuple[bytes, ...]:
     for before in range(3):
         # A base64 character at either end may contain bits of the bytes beside the secret, so
         # we cut these characters off.
-        first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
+        first = -(-before * 8 // 6)
+        last = (before + len(raw)) * 8 // 6
         for encode in (b64encode, urlsafe_b64encode):
             inner = encode(bytes(before) + raw)[first:last]
             found += (inner, inner.replace(b"/", b"\\/"))
@@ -76,7 +77,10 @@ def _spelled(character: str) -> list[bytes]:
     raw = character.encode("utf-8", "surrogatepass")
     units = character.encode("utf-16-be", "surrogatepass").hex()
     number = ord(character)
-    words = {html.escape(character), html.escape(character).replace("&#x27;", "&apos;")}
+    words = {
+        html.escape(character),
+        html.escape(character).replace("&#x27;", "&apos;"),
+    }
     found = [re.escape(raw)]
     if not character.isalnum():
         found = [_NESTED + re.escape(raw)]
@@ -97,7 +101,10 @@ def _spelled(character: str) -> list[bytes]:
     ]
     if number <= _LAST_OF_LATIN_1:
         python.append(_SLASHES + b"x%02x" % number)
-    return [*found, *(b"(?i:%s)" % form for form in (percents, unicodes, numeric, *python))]
+    return [
+        *found,
+        *(b"(?i:%s)" % form for form in (percents, unicodes, numeric, *python)),
+    ]
 
 
 Key = TypeVar("Key", bound=Hashable)
@@ -124,7 +131,9 @@ def key_rest_s(failure: FailureClass, retry_after_s: float | None) -> float | No
 
 
 def rested_keys(
-    keys: Sequence[Key], resting_until: Mapping[Key, float], now: float
+    keys: Sequence[Key],
+    resting_until: Mapping[Key, float],
+    now: float,
 ) -> tuple[Key, ...]:
     """Returns the keys that do not rest now, in order.
 
@@ -133,7 +142,11 @@ def rested_keys(
     return tuple(key for key in keys if resting_until.get(key, now) <= now)
 
 
-def choose_key(keys: Sequence[Key], resting_until: Mapping[Key, float], now: float) -> Key:
+def choose_key(
+    keys: Sequence[Key],
+    resting_until: Mapping[Key, float],
+    now: float,
+) -> Key:
     """Chooses the first key that does not rest, or else the key that rests for the shortest
     time.
 
@@ -170,7 +183,11 @@ def keys_from_environment(
     return tuple(ProviderKey(name, secret) for name, secret in found if secret)
 
 
-def hide_provider_secrets(answer: bytes, provider: Provider, key: ProviderKey | None) -> bytes:
+def hide_provider_secrets(
+    answer: bytes,
+    provider: Provider,
+    key: ProviderKey | None,
+) -> bytes:
     """Removes the request's credentials from an answer, because some providers repeat them."""
     return hide_secrets(answer, (key.secret if key else "", *provider.extra_headers.values()))
 
@@ -183,7 +200,10 @@ def hide_secrets(text: bytes, secrets: Iterable[str]) -> bytes:
 
 
 def lacks_key(
-    provider: Provider, keys: Sequence[ProviderKey], *, stored_before: bool = False
+    provider: Provider,
+    keys: Sequence[ProviderKey],
+    *,
+    stored_before: bool = False,
 ) -> bool:
     """Tells whether a provider needs a key but has neither a key nor a header with credentials.
 
@@ -254,12 +274,19 @@ def check_key_name(name: str) -> str:
 
 
 def place_new_key(
-    stored: Sequence[Credential], new: Credential, *, first: bool, keep_until: datetime | None
+    stored: Sequence[Credential],
+    new: Credential,
+    *,
+    first: bool,
+    keep_until: datetime | None,
 ) -> list[Credential]:
     """Returns the keys to store for a new key. keep_until: how long the router still tries
     the replaced key, after the new key.
     """
-    before = next((credential for credential in stored if credential.name == new.name), None)
+    before = next(
+        (credential for credential in stored if credential.name == new.name),
+        None,
+    )
     places = [credential.position for credential in stored]
     replaced = before is not None and before.ciphertext
     # Positions rise by two, so that a replaced key fits between two keys.
@@ -270,6 +297,11 @@ def place_new_key(
     written = [replace(new, position=place)]
     if before is not None and replaced and keep_until is not None:
         old = f"{before.name}{REPLACED_KEY_SUFFIX}"
-        kept = replace(before, name=old, position=place + 1, expires_at=keep_until)
+        kept = replace(
+            before,
+            name=old,
+            position=place + 1,
+            expires_at=keep_until,
+        )
         written.append(kept)
     return written

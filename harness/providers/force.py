@@ -69,7 +69,10 @@ class Force:
     @property
     def avoids(self) -> bool:
         """Whether it only removes the named provider or target."""
-        return self.kind in (ForceKind.AVOID_PROVIDER, ForceKind.AVOID_TARGET)
+        return self.kind in (
+            ForceKind.AVOID_PROVIDER,
+            ForceKind.AVOID_TARGET,
+        )
 
     @property
     def freezes(self) -> bool:
@@ -153,7 +156,9 @@ def ruling_switch(switches: Iterable[KillSwitch], route: str) -> KillSwitch | No
 
 
 def decide_plan(
-    switches: Iterable[KillSwitch], route: str, plan: Sequence[Target]
+    switches: Iterable[KillSwitch],
+    route: str,
+    plan: Sequence[Target],
 ) -> ForcedPlan | None:
     """Applies all switches to a route's plan; None without a switch for the route."""
     about = sorted(
@@ -163,7 +168,8 @@ def decide_plan(
     )
     ruling = next((switch for switch in about if not switch.force.avoids), None)
     applied = [switch for switch in about if switch.force.avoids]
-    decided, left = None, tuple(plan)
+    decided = None
+    left = tuple(plan)
     for switch in (*applied, *([ruling] if ruling else [])):
         step = force_plan(switch, left)
         left = tuple(target for target in left if target.id in step.kept)
@@ -192,7 +198,12 @@ def force_plan(switch: KillSwitch, plan: Sequence[Target]) -> ForcedPlan:
     kind = "target" if force.names_target else "provider"
     text = f"{kind} {force.name} {scope} (switch {switch.id}) is {force.effect}"
     if kept and not (force.avoids and kept == whole):
-        return ForcedPlan(switch, kept, in_effect=True, reason=text)
+        return ForcedPlan(
+            switch,
+            kept,
+            in_effect=True,
+            reason=text,
+        )
     if not force.avoids:
         why = "no such target has evidence for this route, or the route may not use it"
     elif kept:
@@ -201,7 +212,11 @@ def force_plan(switch: KillSwitch, plan: Sequence[Target]) -> ForcedPlan:
         why = "this route may use no other target"
     why = f"{text}, but {why}: the route keeps its plan"
     return ForcedPlan(
-        switch, whole, in_effect=False, reason=why, idle=force.avoids and bool(kept)
+        switch,
+        whole,
+        in_effect=False,
+        reason=why,
+        idle=force.avoids and bool(kept),
     )
 
 
@@ -216,7 +231,10 @@ def parse_environment_switches(text: str, now: datetime) -> tuple[KillSwitch, ..
 def parse_file_switches(items: Sequence[str], now: datetime) -> tuple[KillSwitch, ...]:
     """Parses the items under `switches:` in the configuration file."""
     return _standing(
-        [item.strip() for item in items], now, SwitchSource.CONFIG, place="switches"
+        [item.strip() for item in items],
+        now,
+        SwitchSource.CONFIG,
+        place="switches",
     )
 
 
@@ -226,14 +244,22 @@ def parse_force(text: str) -> Force:
     """
     if text.strip() == ForceKind.FREEZE:
         return Force(ForceKind.FREEZE, "")
-    route, force = _parsed(text.strip(), repr(text.strip()), _ONE)
+    route, force = _parsed(
+        text.strip(),
+        repr(text.strip()),
+        _ONE,
+    )
     if route is not None:
         raise InputError(f"{text.strip()!r} names a route: give the route separately")
     return force
 
 
 def _standing(
-    items: Sequence[str], now: datetime, source: SwitchSource, *, place: str
+    items: Sequence[str],
+    now: datetime,
+    source: SwitchSource,
+    *,
+    place: str,
 ) -> tuple[KillSwitch, ...]:
     """Builds the switches of an environment variable or a file, without an end.
 
@@ -264,7 +290,11 @@ def _standing(
     return tuple(switches.values())
 
 
-def _parsed(item: str, place: str, grammar: str = _GRAMMAR) -> tuple[str | None, Force]:
+def _parsed(
+    item: str,
+    place: str,
+    grammar: str = _GRAMMAR,
+) -> tuple[str | None, Force]:
     """Parses an item to (route, force); the route is None for all routes. Raises InputError."""
     found = _ITEM.fullmatch(item)
     if found is None:
@@ -277,7 +307,12 @@ def _parsed(item: str, place: str, grammar: str = _GRAMMAR) -> tuple[str | None,
 
 def _strength(switch: KillSwitch) -> tuple[int, bool, datetime, str]:
     """Returns the sort key of switches: a greater key decides."""
-    return _RANK[switch.source], switch.route is not None, switch.created_at, switch.id
+    return (
+        _RANK[switch.source],
+        switch.route is not None,
+        switch.created_at,
+        switch.id,
+    )
 
 
 def _named_ids(force: Force, plan: Sequence[Target]) -> frozenset[str]:

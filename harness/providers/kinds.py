@@ -14,7 +14,11 @@ from typing import Final
 
 from harness.frame.errors import InputError
 from harness.frame.suggestions import did_you_mean
-from harness.providers.models.capabilities import NATIVE, Capabilities, Endpoint
+from harness.providers.models.capabilities import (
+    NATIVE,
+    Capabilities,
+    Endpoint,
+)
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _SHOWN: Final = 40
@@ -137,7 +141,9 @@ class ProviderKind:
 
 _NO_TOP_K: Final = frozenset({"top_k"})
 _OLD_LIMIT, _NEW_LIMIT = AnswerLimit
-_HOSTED, _LOCAL, _OAUTH = ProviderGroup.HOSTED, ProviderGroup.LOCAL, ProviderGroup.OAUTH
+_HOSTED = ProviderGroup.HOSTED
+_LOCAL = ProviderGroup.LOCAL
+_OAUTH = ProviderGroup.OAUTH
 
 # By kind; the lists of models of vLLM and SGLang have the context window.
 _OWN_SERVERS: Final = {
@@ -205,7 +211,12 @@ _ALL: Final = (
         catalogue_names=("bedrock", "bedrock_converse"),
     ),
     # Uses Gemini's protocol at a project's address, with an access token.
-    ProviderKind("vertex", _HOSTED, translated=_CHAT, catalogue_names=("vertex_ai",)),
+    ProviderKind(
+        "vertex",
+        _HOSTED,
+        translated=_CHAT,
+        catalogue_names=("vertex_ai",),
+    ),
     ProviderKind(
         "groq",
         _HOSTED,
@@ -231,7 +242,14 @@ _ALL: Final = (
         _CHAT_EMBED,
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
-        ("mistral", "ministral", "magistral", "codestral", "devstral", "pixtral"),
+        (
+            "mistral",
+            "ministral",
+            "magistral",
+            "codestral",
+            "devstral",
+            "pixtral",
+        ),
         # Mistral refuses unknown fields.
         lacks=_NO_TOP_K | {"seed", "logprobs", "service_tier"},
         answer_limit=_OLD_LIMIT,
@@ -260,7 +278,13 @@ _ALL: Final = (
             own_server=_OWN_SERVERS.get(name),
         )
         for name, api_base, keywords, limit, names in (
-            ("ollama", "http://127.0.0.1:11434/v1", ("ollama",), _OLD_LIMIT, ("ollama",)),
+            (
+                "ollama",
+                "http://127.0.0.1:11434/v1",
+                ("ollama",),
+                _OLD_LIMIT,
+                ("ollama",),
+            ),
             ("lm_studio", "http://127.0.0.1:1234/v1", (), _OLD_LIMIT, ()),
             ("vllm", "", ("vllm",), None, ()),
             ("llama_cpp", "http://127.0.0.1:8080/v1", (), None, ()),
@@ -278,7 +302,10 @@ _ALL: Final = (
         "https://chatgpt.com/backend-api/codex",
         catalogue_names=("chatgpt",),
         claim_headers={
-            "chatgpt-account-id": ("https://api.openai.com/auth", "chatgpt_account_id")
+            "chatgpt-account-id": (
+                "https://api.openai.com/auth",
+                "chatgpt_account_id",
+            )
         },
     ),
     ProviderKind(

@@ -79,7 +79,11 @@ class OAuthOverrides:
     headers: Mapping[str, str] | None = field(default=None, repr=False)
 
 
-def oauth_endpoints(provider: str, kind: str, change: OAuthOverrides | None) -> OAuthEndpoints:
+def oauth_endpoints(
+    provider: str,
+    kind: str,
+    change: OAuthOverrides | None,
+) -> OAuthEndpoints:
     """Returns the sign-in addresses. Raises InputError, ConfigError without a client id."""
     known = OAUTH_ENDPOINTS.get(kind)
     if known is None:
@@ -90,7 +94,10 @@ def oauth_endpoints(provider: str, kind: str, change: OAuthOverrides | None) -> 
         )
     if change is not None:
         values = {item.name: getattr(change, item.name) for item in fields(change)}
-        known = replace(known, **{name: it for name, it in values.items() if it is not None})
+        known = replace(
+            known,
+            **{name: it for name, it in values.items() if it is not None},
+        )
     if not known.client_id:
         raise ConfigError(
             f"provider {provider!r} has no client id: register an application with the vendor, "
@@ -174,7 +181,8 @@ def claim_headers(token: str, headers: Mapping[str, Sequence[str]]) -> dict[str,
 def lifetime_s(token: str) -> float | None:
     """Seconds from a token's issue to its expiry; None if it has no such claims."""
     claims = read_claims(token)
-    begun, ends = claims.get("iat"), claims.get("exp")
+    begun = claims.get("iat")
+    ends = claims.get("exp")
     if isinstance(begun, int | float) and isinstance(ends, int | float) and ends > begun:
         return float(ends - begun)
     return None
@@ -316,7 +324,11 @@ def due_renewal(sign_in: SignIn, now: datetime) -> Renewal | None:
 
 
 def apply_account_tokens(
-    sign_in: SignIn, tokens: OAuthTokens, now: datetime, *, exchanged: bool
+    sign_in: SignIn,
+    tokens: OAuthTokens,
+    now: datetime,
+    *,
+    exchanged: bool,
 ) -> SignIn:
     """Applies a new account token. exchanged: whether requests carry access tokens, which
     Swapgate gets for the account token. The next access token is then due at once.
@@ -333,7 +345,11 @@ def apply_account_tokens(
     )
 
 
-def apply_access_tokens(sign_in: SignIn, tokens: OAuthTokens, now: datetime) -> SignIn:
+def apply_access_tokens(
+    sign_in: SignIn,
+    tokens: OAuthTokens,
+    now: datetime,
+) -> SignIn:
     """Applies a new access token, which requests carry from now on."""
     return replace(
         sign_in,
@@ -345,7 +361,11 @@ def apply_access_tokens(sign_in: SignIn, tokens: OAuthTokens, now: datetime) -> 
     )
 
 
-def renew_sooner(sign_in: SignIn, seen_at: datetime, now: datetime) -> SignIn:
+def renew_sooner(
+    sign_in: SignIn,
+    seen_at: datetime,
+    now: datetime,
+) -> SignIn:
     """Makes a renewal due after a refusal, but not right after a renewal: routers may still
     send the old token.
     """

@@ -11,7 +11,12 @@ from typing import Any, Protocol
 from harness.frame.failures import FailureClass
 from harness.providers.calls.probe import ProbeReply
 from harness.providers.models.catalogue import Catalogue
-from harness.providers.oauth import DeviceCode, OAuthEndpoints, OAuthTokens, PollAnswer
+from harness.providers.oauth import (
+    DeviceCode,
+    OAuthEndpoints,
+    OAuthTokens,
+    PollAnswer,
+)
 from harness.providers.target import Provider
 
 

@@ -12,7 +12,14 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.frame.errors import InputError, NotFound, StaleWrite
-from harness.frame.records.columns import Row, Values, not_blank, storable, text, time
+from harness.frame.records.columns import (
+    Row,
+    Values,
+    not_blank,
+    storable,
+    text,
+    time,
+)
 from harness.frame.records.record import record, record_of
 from harness.frame.records.repository import Query, Records
 from harness.frame.records.signed_tables import sign_rows_of
@@ -26,7 +33,11 @@ from harness.providers.target import Provider, ProviderMove, Target
 
 # Append-only (trigger): the id is the hash of the content.
 TARGET: Final = record(
-    Target, "target", text("id"), signed=True, also=lambda new: {"id": new.id}
+    Target,
+    "target",
+    text("id"),
+    signed=True,
+    also=lambda new: {"id": new.id},
 )
 
 target = TARGET.table
@@ -221,7 +232,11 @@ class Providers(Records[Provider]):
         """Removes a provider. Raises NotFound."""
         self._tx.serialize()
         known = sa.and_(provider.c.name == name, provider.c.removed_at.is_(None))
-        gone = {"removed_at": self._tx.now(), "extra_headers": {}, "sealed_headers": {}}
+        gone = {
+            "removed_at": self._tx.now(),
+            "extra_headers": {},
+            "sealed_headers": {},
+        }
         if not self._tx.amend(provider, known, gone):
             raise NotFound(f"there is no provider {name!r}")
 
@@ -314,7 +329,8 @@ class Sightings(Records[Sighting]):
     def for_target(self, target: str) -> Sequence[Sighting]:
         """Returns a target's newest sightings."""
         return self._tx.once(
-            (served_model.name, target), lambda: newest_sightings(self._stored(target))
+            (served_model.name, target),
+            lambda: newest_sightings(self._stored(target)),
         )
 
     def _stored(self, target: str) -> Sequence[Sighting]:

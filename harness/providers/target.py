@@ -14,10 +14,22 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from harness.frame.errors import InputError
-from harness.frame.formatting import DASH, UNKNOWN, format_percent, format_usd
+from harness.frame.formatting import (
+    DASH,
+    UNKNOWN,
+    format_percent,
+    format_usd,
+)
 from harness.frame.plain_data import ShowsMore, digest
-from harness.providers.kinds import PROVIDER_KINDS, KeyStyle, rename_answer_limit
-from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES, Capabilities
+from harness.providers.kinds import (
+    PROVIDER_KINDS,
+    KeyStyle,
+    rename_answer_limit,
+)
+from harness.providers.models.capabilities import (
+    UNKNOWN_CAPABILITIES,
+    Capabilities,
+)
 from harness.providers.oauth import claim_headers
 
 JsonObject = Mapping[str, object]
@@ -84,7 +96,11 @@ class Target(ShowsMore):
         return f"t_{digest(self.as_json())[:24]}"
 
     def show_more(self, shown: dict[str, Any]) -> dict[str, Any]:
-        return {"id": self.id, "name": self.name, **shown}
+        return {
+            "id": self.id,
+            "name": self.name,
+            **shown,
+        }
 
     @property
     def name(self) -> str:
@@ -160,7 +176,8 @@ class Price:
         written_tokens: input written to the cache.
         hour_tokens: the part of it that is kept for an hour.
         """
-        full, cached = self.input_usd_per_mtok, self.cached_input_usd_per_mtok
+        full = self.input_usd_per_mtok
+        cached = self.cached_input_usd_per_mtok
         read = full if cached is None else cached
         given = (input_tokens - cached_tokens) * full + cached_tokens * read
         if written_tokens:
@@ -171,7 +188,11 @@ class Price:
         return (given + output_tokens * self.output_usd_per_mtok) / 1e6
 
     def cache_worth_usd(
-        self, input_tokens: int, cached_tokens: int, written_tokens: int, hour_tokens: int
+        self,
+        input_tokens: int,
+        cached_tokens: int,
+        written_tokens: int,
+        hour_tokens: int,
     ) -> float:
         """Returns the saving of an answer with all input from the cache, against no input from
         it.
@@ -180,7 +201,8 @@ class Price:
         tokens, so that a cold cache is not read as a dear model.
         Source: docs/explanation/statistics.md §2.14.
         """
-        full, cached = self.input_usd_per_mtok, self.cached_input_usd_per_mtok
+        full = self.input_usd_per_mtok
+        cached = self.cached_input_usd_per_mtok
         saved = 0.0 if cached is None else full - cached
         if written_tokens and (rest := input_tokens - cached_tokens):
             billed = self.cost_usd(written_tokens, 0, 0, written_tokens, hour_tokens)
@@ -283,7 +305,10 @@ class Provider:
         kind = PROVIDER_KINDS.get(self.kind)
         style = kind.key_style if kind is not None else KeyStyle.BEARER
         claims = claim_headers(key, kind.claim_headers) if kind and kind.claim_headers else {}
-        return {style.value: f"Bearer {key}" if style is KeyStyle.BEARER else key, **claims}
+        return {
+            style.value: f"Bearer {key}" if style is KeyStyle.BEARER else key,
+            **claims,
+        }
 
     @property
     def key_envs(self) -> tuple[str, ...]:
@@ -303,7 +328,11 @@ DataClasses = Mapping[str, frozenset[str]]
 NO_DATA_CLASSES: Final[DataClasses] = {}
 
 
-def may_see(classes: DataClasses, data_class: str, provider: str) -> bool:
+def may_see(
+    classes: DataClasses,
+    data_class: str,
+    provider: str,
+) -> bool:
     """Whether a provider may see a data class. No provider may see an unknown class."""
     return not data_class or provider in classes.get(data_class, frozenset())
 
@@ -313,7 +342,12 @@ def classes_of_provider(classes: DataClasses, provider: str) -> list[str]:
     return sorted(name for name, allowed in classes.items() if provider in allowed)
 
 
-def is_at_least_as_strict(classes: DataClasses, data_class: str, *, than: str) -> bool:
+def is_at_least_as_strict(
+    classes: DataClasses,
+    data_class: str,
+    *,
+    than: str,
+) -> bool:
     """Whether every provider that may see `data_class` may see `than`."""
     if not than or data_class == than:
         return True
@@ -354,7 +388,8 @@ class ModelFigures:
     def price_text(self) -> str:
         if self.price is None:
             return UNKNOWN
-        given, answered = self.price.input_usd_per_mtok, self.price.output_usd_per_mtok
+        given = self.price.input_usd_per_mtok
+        answered = self.price.output_usd_per_mtok
         return f"{format_usd(given)} in, {format_usd(answered)} out per million tokens"
 
     @property

@@ -27,7 +27,11 @@ from harness.providers.credential import (
     lacks_key,
     place_new_key,
 )
-from harness.providers.kinds import PROVIDER_KINDS, check_kind, check_provider_name
+from harness.providers.kinds import (
+    PROVIDER_KINDS,
+    check_kind,
+    check_provider_name,
+)
 from harness.providers.oauth import TOKEN_KEY_NAME, check_kind_takes_key
 from harness.providers.records import Credentials, Providers, SignIns
 from harness.providers.target import Provider
@@ -37,7 +41,10 @@ from harness.routing.context import Context
 
 DEFAULT_KEY_NAME: Final = "default"
 LONGEST_OVERLAP: Final = timedelta(days=365)
-SIGN_IN_ALERTS: Final = (AlertKind.SIGN_IN_ENDED, AlertKind.TOKEN_NOT_RENEWED)
+SIGN_IN_ALERTS: Final = (
+    AlertKind.SIGN_IN_ENDED,
+    AlertKind.TOKEN_NOT_RENEWED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +138,11 @@ def get_credentials(ctx: Context, name: str) -> ProviderCredentials:
         return _credentials_of(ctx, tx, targets.require_provider(tx, name))
 
 
-def _credentials_of(ctx: Context, tx: Transaction, provider: Provider) -> ProviderCredentials:
+def _credentials_of(
+    ctx: Context,
+    tx: Transaction,
+    provider: Provider,
+) -> ProviderCredentials:
     ever = provider_secrets.list_credentials_of(tx, provider.name)
     stored = [credential for credential in ever if credential.live(ctx.clock.now())]
     given = keys_from_environment(provider, ctx.environ)
@@ -180,7 +191,12 @@ def put_credential(
 
 
 def _put(
-    ctx: Context, actor: Actor, name: str, change: CredentialChange, *, create_only: bool
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    change: CredentialChange,
+    *,
+    create_only: bool,
 ) -> ProviderCredentials:
     """Writes provider, keys and audit event in one transaction, without calling the
     provider.
@@ -212,10 +228,21 @@ def _put(
             Providers(tx).put(provider_secrets.encrypt_headers(after, ctx.cipher))
         if value is not None:
             new = Credential(
-                name, change.key, ctx.cipher.encrypt(value), 0, now, now, actor.name
+                name,
+                change.key,
+                ctx.cipher.encrypt(value),
+                0,
+                now,
+                now,
+                actor.name,
             )
             keep = now + change.overlap if change.overlap else None
-            for credential in place_new_key(stored, new, first=change.first, keep_until=keep):
+            for credential in place_new_key(
+                stored,
+                new,
+                first=change.first,
+                keep_until=keep,
+            ):
                 Credentials(tx).put(credential)
         details = _change_details(change, after, known, changed=changed)
         AuditLog(tx).append(actor, "credential.put", f"provider {name}", details)
@@ -225,7 +252,11 @@ def _put(
 
 
 def _change_details(
-    change: CredentialChange, after: Provider, known: Provider | None, *, changed: bool
+    change: CredentialChange,
+    after: Provider,
+    known: Provider | None,
+    *,
+    changed: bool,
 ) -> dict[str, object]:
     """Builds the audit event's details, without values of keys and headers."""
     details: dict[str, object] = {}
@@ -234,12 +265,20 @@ def _change_details(
         if change.overlap:
             details |= {"overlap_s": change.overlap.total_seconds()}
     if changed:
-        details |= {"kind": after.kind, "api_base": after.api_base, "added": known is None}
+        details |= {
+            "kind": after.kind,
+            "api_base": after.api_base,
+            "added": known is None,
+        }
         details |= targets.moved_details(after)
     return details
 
 
-def check_provider(ctx: Context, name: str, kind: str | None) -> None:
+def check_provider(
+    ctx: Context,
+    name: str,
+    kind: str | None,
+) -> None:
     """Checks that a provider can get a key, before a person types one.
 
     kind: as in `CredentialChange`. Raises NotFound, InputError.
@@ -251,7 +290,11 @@ def check_provider(ctx: Context, name: str, kind: str | None) -> None:
 
 
 def _new_provider(
-    name: str, kind: str | None, known: Iterable[str], *, with_variable: bool
+    name: str,
+    kind: str | None,
+    known: Iterable[str],
+    *,
+    with_variable: bool,
 ) -> Provider:
     """Builds a provider that is not stored yet.
 
@@ -267,11 +310,20 @@ def _new_provider(
             f"and `apiBase`; kinds: {', '.join(PROVIDER_KINDS)}"
         )
     row = PROVIDER_KINDS[check_kind(kind)]
-    return Provider(name, kind, row.api_base, row.key_env or None if with_variable else None)
+    return Provider(
+        name,
+        kind,
+        row.api_base,
+        row.key_env or None if with_variable else None,
+    )
 
 
 def remove_credential(
-    ctx: Context, actor: Actor, name: str, *, key: str | None = None
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    *,
+    key: str | None = None,
 ) -> ProviderCredentials:
     """Removes stored keys. Raises NotFound if there is none; the message says where the
     provider's other keys are.
@@ -309,13 +361,17 @@ def describe_variables(shown: ProviderCredentials) -> str:
 
 
 def take_credentials_away(
-    tx: Transaction, actor: Actor, name: str, key: str | None = None
+    tx: Transaction,
+    actor: Actor,
+    name: str,
+    key: str | None = None,
 ) -> bool:
     """Removes one key, or all keys and the sign-in. Returns whether there was one.
 
     A key's row stays, without its value. The caller checks the actor's role.
     """
-    stored, now = provider_secrets.list_credentials_of(tx, name), tx.now()
+    stored = provider_secrets.list_credentials_of(tx, name)
+    now = tx.now()
     gone = [e for e in stored if e.ciphertext and key in (None, e.name)]
     for credential in gone:
         Credentials(tx).put(_without_value(credential, now))
@@ -352,7 +408,12 @@ def expire_credentials(ctx: Context) -> int:
 
 
 def _without_value(credential: Credential, now: datetime) -> Credential:
-    return replace(credential, ciphertext="", updated_at=now, expires_at=None)
+    return replace(
+        credential,
+        ciphertext="",
+        updated_at=now,
+        expires_at=None,
+    )
 
 
 def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
@@ -377,13 +438,18 @@ def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
             Providers(tx).put(provider_secrets.reencrypt_headers(provider, ctx.cipher))
         headers = sum(len(provider.header_names) for provider in known)
         values = len(stored) + len(signed_in) + headers
-        action, details = "credential.rotate_encryption", {"values": values}
+        action = "credential.rotate_encryption"
+        details = {"values": values}
         AuditLog(tx).append(actor, action, "credentials", details)
     return EncryptionRotation(values)
 
 
 def import_credentials(
-    ctx: Context, actor: Actor, environ: Mapping[str, str], *, replace_known: bool = False
+    ctx: Context,
+    actor: Actor,
+    environ: Mapping[str, str],
+    *,
+    replace_known: bool = False,
 ) -> Sequence[ImportedCredential]:
     """Reads keys from environment variables, and stores them in the database.
 
@@ -392,7 +458,8 @@ def import_credentials(
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
-        known, stored = Providers(tx).all(), provider_secrets.list_live_credentials(tx)
+        known = Providers(tx).all()
+        stored = provider_secrets.list_live_credentials(tx)
     have = {credential.provider for credential in stored}
     done = []
     named = [

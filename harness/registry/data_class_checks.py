@@ -16,7 +16,11 @@ from harness.routing.table import RouteSettings
 
 
 def check_targets(
-    ctx: Context, settings: RouteSettings, targets: Iterable[Target], *, route: str
+    ctx: Context,
+    settings: RouteSettings,
+    targets: Iterable[Target],
+    *,
+    route: str,
 ) -> None:
     """Checks that targets may see a route's data.
 
@@ -26,12 +30,21 @@ def check_targets(
     _check(ctx, f"route {route!r} carries", settings.data_class, targets)
 
 
-def check_suite(ctx: Context, suite: str, targets: Iterable[Target]) -> None:
+def check_suite(
+    ctx: Context,
+    suite: str,
+    targets: Iterable[Target],
+) -> None:
     """Checks that targets may see a suite's items. Raises as `check_targets`."""
     _check(ctx, f"suite {suite!r} has", ctx.suites.data_class(suite), targets)
 
 
-def _check(ctx: Context, having: str, data_class: str, targets: Iterable[Target]) -> None:
+def _check(
+    ctx: Context,
+    having: str,
+    data_class: str,
+    targets: Iterable[Target],
+) -> None:
     if not data_class:
         return
     if data_class not in ctx.data_classes:
@@ -50,7 +63,12 @@ def _check(ctx: Context, having: str, data_class: str, targets: Iterable[Target]
             )
 
 
-def find_refusal(ctx: Context, settings: RouteSettings, *targets: Target, route: str) -> str:
+def find_refusal(
+    ctx: Context,
+    settings: RouteSettings,
+    *targets: Target,
+    route: str,
+) -> str:
     """Explains why targets may not see a route's data; empty if they may."""
     try:
         check_targets(ctx, settings, targets, route=route)
@@ -59,7 +77,12 @@ def find_refusal(ctx: Context, settings: RouteSettings, *targets: Target, route:
     return ""
 
 
-def check_address(ctx: Context, provider: str, before: str, after: str) -> None:
+def check_address(
+    ctx: Context,
+    provider: str,
+    before: str,
+    after: str,
+) -> None:
     """Refuses a new address for a provider that may see a data class, because people gave the
     permission for the present address. Raises NotAllowed.
     """
@@ -80,7 +103,11 @@ def list_violations(ctx: Context) -> list[str]:
     with ctx.store.read() as tx:
         table = Routing(tx).table()
     used = (
-        (name, route.settings, [table.targets[target] for target in sorted(route.targets)])
+        (
+            name,
+            route.settings,
+            [table.targets[target] for target in sorted(route.targets)],
+        )
         for name, route in sorted(table.routes.items())
     )
     found = (

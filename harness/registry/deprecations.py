@@ -99,7 +99,8 @@ def find_deprecations(
         )
         if end_date is None:
             continue
-        follows, successor = find_successor(entry, known, today) if entry else None, None
+        follows = find_successor(entry, known, today) if entry else None
+        successor = None
         if follows is not None:
             name = f"{provider.name}/{follows.model}"
             price = provider.prices.get(follows.model, follows.price)
@@ -119,7 +120,9 @@ def find_deprecations(
 
 
 def find_successor(
-    entry: CatalogueEntry, known: Iterable[CatalogueEntry], today: date
+    entry: CatalogueEntry,
+    known: Iterable[CatalogueEntry],
+    today: date,
 ) -> CatalogueEntry | None:
     """Finds the newest model of the family with the same abilities that ends later."""
     # A successor that ends within ALERT_AHEAD would need a successor itself.
@@ -138,19 +141,23 @@ def find_successor(
     return max(fits, key=lambda fit: fit[:2])[2] if fits else None
 
 
-ENDS, ENDED = AlertKind.MODEL_ENDS, AlertKind.MODEL_ENDED
+ENDS = AlertKind.MODEL_ENDS
+ENDED = AlertKind.MODEL_ENDED
 
 
 def list_deprecations(ctx: Context, table: RoutingTable | None = None) -> Sequence[Deprecation]:
     """Lists the models in use that end within 90 days or have ended, earliest end first."""
     with ctx.store.read() as tx:
         used = _used(ctx, table or Routing(tx).table())
-        gone, today = DiscoveredModels(tx).gone(), ctx.clock.now().date()
+        gone = DiscoveredModels(tx).gone()
+        today = ctx.clock.now().date()
         return find_deprecations(used, Providers(tx).all(), ctx.catalogue, today, gone)
 
 
 def list_endings(
-    ctx: Context, used: Iterable[Target], providers: Mapping[str, Provider]
+    ctx: Context,
+    used: Iterable[Target],
+    providers: Mapping[str, Provider],
 ) -> Sequence[Deprecation]:
     """Finds the endings of given targets, whether or not a route uses them."""
     today = ctx.clock.now().date()
@@ -161,7 +168,8 @@ def list_endings(
 
 
 def update_deprecation_alerts(
-    ctx: Context, shortlist: Callable[[Context, str], str] = lambda _ctx, _target: ""
+    ctx: Context,
+    shortlist: Callable[[Context, str], str] = lambda _ctx, _target: "",
 ) -> None:
     """Opens an alert for each ending model in use, and resolves the alerts of others.
 
@@ -200,7 +208,10 @@ def _roles(route: Route) -> Sequence[tuple[str, str]]:
         roles.append((route.canary.target, "canary"))
     if route.holdback:
         roles.append((route.holdback.target, "holdback"))
-    return [*roles, *((fallback, "fallback") for fallback in route.fallbacks)]
+    return [
+        *roles,
+        *((fallback, "fallback") for fallback in route.fallbacks),
+    ]
 
 
 def _notice(ending: Deprecation, shortlist: str) -> alerts.AlertNotice:

@@ -32,7 +32,11 @@ from harness.providers.calls.probe import ProbeReply, is_listed, models_path
 from harness.providers.credential import lacks_key
 from harness.providers.force import Force, KillSwitch, active_switches
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
-from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES, Capabilities, Endpoint
+from harness.providers.models.capabilities import (
+    UNKNOWN_CAPABILITIES,
+    Capabilities,
+    Endpoint,
+)
 from harness.providers.models.catalogue import CatalogueEntry
 from harness.providers.models.model_match import (
     DiscoveredList,
@@ -64,7 +68,11 @@ AT_ONCE: Final = 8
 _OWN_MODELS: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
 
 
-def discover_models(ctx: Context, actor: Actor, name: str) -> DiscoveredList:
+def discover_models(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+) -> DiscoveredList:
     """Reads the provider's list now, and stores it. Raises NotFound, DiscoveryFailed without a
     valid list, Conflict without a key or if the provider was changed meanwhile.
     """
@@ -75,7 +83,9 @@ def discover_models(ctx: Context, actor: Actor, name: str) -> DiscoveredList:
 
 
 def discover_several(
-    ctx: Context, actor: Actor, providers: Sequence[Provider]
+    ctx: Context,
+    actor: Actor,
+    providers: Sequence[Provider],
 ) -> Mapping[str, DiscoveredList | SwapgateError]:
     """Reads AT_ONCE lists at a time. One list takes at most TIMEOUT_S.
 
@@ -107,7 +117,12 @@ def discover_several(
     return found
 
 
-def _keep(ctx: Context, actor: Actor, provider: Provider, reply: ProbeReply) -> DiscoveredList:
+def _keep(
+    ctx: Context,
+    actor: Actor,
+    provider: Provider,
+    reply: ProbeReply,
+) -> DiscoveredList:
     """Stores a list that a provider sent. Raises as `discover_models`.
 
     The provider must not have changed since: a list of its former address would be wrong.
@@ -134,7 +149,11 @@ def _keep(ctx: Context, actor: Actor, provider: Provider, reply: ProbeReply) -> 
     return listed
 
 
-def describe_unlisted(ctx: Context, actor: Actor, target: Target) -> str:
+def describe_unlisted(
+    ctx: Context,
+    actor: Actor,
+    target: Target,
+) -> str:
     """Returns a warning if the provider of a new model does not list it; else empty. First
     reads the list again if the provider is a server of your own or a gateway.
     """
@@ -149,7 +168,11 @@ def describe_unlisted(ctx: Context, actor: Actor, target: Target) -> str:
         return find_unlisted(tx, target)
 
 
-def describe_list(ctx: Context, actor: Actor, provider: str) -> str:
+def describe_list(
+    ctx: Context,
+    actor: Actor,
+    provider: str,
+) -> str:
     """Reads a provider's list, and describes the result for people, also a failure.
 
     Empty in a process that calls no provider.
@@ -221,7 +244,11 @@ class NameReading:
     unlisted: str = ""  # a sentence if the provider's list lacks the model
 
 
-def find_model(ctx: Context, tx: Transaction, words: str) -> Target:
+def find_model(
+    ctx: Context,
+    tx: Transaction,
+    words: str,
+) -> Target:
     """Finds the target of a name. Raises NotFound, AmbiguousName, InputError without a name."""
     reading = read_name(ctx, tx, words)
     if reading.found is not None:
@@ -231,7 +258,11 @@ def find_model(ctx: Context, tx: Transaction, words: str) -> Target:
     raise NotFound(reading.reason, code=UNKNOWN)
 
 
-def find_listed_model(ctx: Context, tx: Transaction, words: str) -> Target:
+def find_listed_model(
+    ctx: Context,
+    tx: Transaction,
+    words: str,
+) -> Target:
     """Finds the target of a name that its provider lists. Raises as `find_model` and
     `require_listed`.
     """
@@ -240,7 +271,11 @@ def find_listed_model(ctx: Context, tx: Transaction, words: str) -> Target:
     return target
 
 
-def require_listed(ctx: Context, tx: Transaction, target: Target) -> None:
+def require_listed(
+    ctx: Context,
+    tx: Transaction,
+    target: Target,
+) -> None:
     """Checks that the provider lists the model or a person named it. Raises NotFound.
 
     A person names a model by adding a target, or by giving it a price or abilities in the
@@ -248,7 +283,8 @@ def require_listed(ctx: Context, tx: Transaction, target: Target) -> None:
     """
     if not find_unlisted(tx, target):
         return
-    provider, name = targets.provider_of(tx, target), target.name
+    provider = targets.provider_of(tx, target)
+    name = target.name
     known = {(stored.provider, stored.model) for stored in Routing(tx).targets().values()}
     settled = {*provider.models, *provider.prices}
     if target.model in settled or (target.provider, target.model) in known:
@@ -259,7 +295,11 @@ def require_listed(ctx: Context, tx: Transaction, target: Target) -> None:
     raise NotFound(_describe_unknown(name, near) + add, code=UNKNOWN)
 
 
-def describe_unchecked(ctx: Context, tx: Transaction, target: Target) -> str:
+def describe_unchecked(
+    ctx: Context,
+    tx: Transaction,
+    target: Target,
+) -> str:
     """Returns a warning if Swapgate could not check the model's name; else empty."""
     provider = targets.provider_of(tx, target)
     known = read_lists(tx)
@@ -275,7 +315,12 @@ def describe_unchecked(ctx: Context, tx: Transaction, target: Target) -> str:
     )
 
 
-def register_model(ctx: Context, tx: Transaction, actor: Actor, words: str) -> Target:
+def register_model(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    words: str,
+) -> Target:
     """Finds the target of a name, and registers it if it is new. Raises as `find_listed_model`.
 
     The caller checks the actor's role.
@@ -287,7 +332,10 @@ def register_model(ctx: Context, tx: Transaction, actor: Actor, words: str) -> T
 
 
 def explain_name(
-    ctx: Context, name: str, *, standing: Sequence[KillSwitch] = ()
+    ctx: Context,
+    name: str,
+    *,
+    standing: Sequence[KillSwitch] = (),
 ) -> NameReading:
     """Reads a name, with the rules that applied. Also applies the kill switch for all routes,
     which changes only the provider that answers now.
@@ -302,10 +350,19 @@ def explain_name(
         if not forced:
             return reading
         sent = _apply_rules(ctx, tx, name, (), forced=forced[0])
-    return replace(reading, provider=sent.provider, model=sent.model, rules=sent.rules)
+    return replace(
+        reading,
+        provider=sent.provider,
+        model=sent.model,
+        rules=sent.rules,
+    )
 
 
-def read_name(ctx: Context, tx: Transaction, words: str) -> NameReading:
+def read_name(
+    ctx: Context,
+    tx: Transaction,
+    words: str,
+) -> NameReading:
     """Reads a name by the rules. Raises InputError for an empty or ambiguous name.
 
     The result has the found model, or several models that fit equally well, or similar names.
@@ -378,13 +435,21 @@ def _reading(taken: Resolution, reason: str) -> NameReading:
     return NameReading(taken.name, taken.provider, taken.model, taken.rules, reason)
 
 
-def _read_as(tx: Transaction, taken: Resolution, reason: str, target: Target) -> NameReading:
+def _read_as(
+    tx: Transaction,
+    taken: Resolution,
+    reason: str,
+    target: Target,
+) -> NameReading:
     unlisted = find_unlisted(tx, target)
     return replace(_reading(taken, reason), found=target, unlisted=unlisted)
 
 
 def _not_found(
-    ctx: Context, tx: Transaction, taken: Resolution, offers: Sequence[ModelOffer]
+    ctx: Context,
+    tx: Transaction,
+    taken: Resolution,
+    offers: Sequence[ModelOffer],
 ) -> NameReading:
     """Builds the answer for an unknown name, with similar names."""
     if _decided_by(taken, ResolutionRule.OAUTH):  # the account is not signed in
@@ -417,7 +482,8 @@ def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]
     The configuration's price replaces the catalogue's.
     """
     with ctx.store.read() as tx:
-        providers, offers = Providers(tx).all(), read_offers(ctx, tx)
+        providers = Providers(tx).all()
+        offers = read_offers(ctx, tx)
     found = []
     for offer in offers:
         entry = offer.entry or CatalogueEntry(offer.kind, offer.model)
@@ -449,7 +515,8 @@ def read_offers(ctx: Context, tx: Transaction) -> Sequence[ModelOffer]:
 
 def read_lists(tx: Transaction) -> Sequence[DiscoveredModel]:
     """Returns the lists of all providers, except lists of a provider's former address."""
-    known, listed = Providers(tx).all(), DiscoveredModels(tx).all()
+    known = Providers(tx).all()
+    listed = DiscoveredModels(tx).all()
     return [model for model in listed if model.source == known[model.provider].api_base]
 
 
@@ -466,11 +533,16 @@ def find_unlisted(tx: Transaction, target: Target) -> str:
     return f"{target.provider} does not list {target.model} among {len(names)}{hint}"
 
 
-def model_capabilities(ctx: Context, provider: Provider, model: str) -> Capabilities:
+def model_capabilities(
+    ctx: Context,
+    provider: Provider,
+    model: str,
+) -> Capabilities:
     """Returns a model's capabilities: only those that its kind, the registry and the catalogue
     all confirm. The registry's context window takes precedence.
     """
-    kind, own = PROVIDER_KINDS[provider.kind], provider.can(model)
+    kind = PROVIDER_KINDS[provider.kind]
+    own = provider.can(model)
     entry = ctx.catalogue.find(provider.kind, model)
     known = entry.capabilities if entry is not None else UNKNOWN_CAPABILITIES
     able = {

@@ -34,7 +34,9 @@ def encrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
         return provider
     hidden = {name: cipher.encrypt(value) for name, value in provider.extra_headers.items()}
     return replace(
-        provider, extra_headers={}, sealed_headers={**provider.sealed_headers, **hidden}
+        provider,
+        extra_headers={},
+        sealed_headers={**provider.sealed_headers, **hidden},
     )
 
 
@@ -64,13 +66,21 @@ def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
 def reencrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
     """Encrypts a provider's headers with the newest key. Raises DecryptionFailed."""
     fresh = {
-        name: reencrypt(cipher, token, f"the header {name!r} of provider {provider.name!r}")
+        name: reencrypt(
+            cipher,
+            token,
+            f"the header {name!r} of provider {provider.name!r}",
+        )
         for name, token in provider.sealed_headers.items()
     }
     return encrypt_headers(replace(provider, sealed_headers=fresh), cipher)
 
 
-def reencrypt(cipher: Cipher, ciphertext: str, place: str) -> str:
+def reencrypt(
+    cipher: Cipher,
+    ciphertext: str,
+    place: str,
+) -> str:
     """Encrypts a stored value with the newest key.
 
     place: names the secret in the message. Raises DecryptionFailed.
@@ -113,7 +123,10 @@ def key_sets(
     """
     clear = decrypt_credential(stored, cipher)
     return {
-        known.name: (*clear.get(known.name, ()), *keys_from_environment(known, environ))
+        known.name: (
+            *clear.get(known.name, ()),
+            *keys_from_environment(known, environ),
+        )
         for known in providers
     }
 
@@ -131,7 +144,8 @@ def list_credentials_of(tx: Transaction, provider: str) -> list[Credential]:
 
 def find_usable(ctx: Context, tx: Transaction) -> frozenset[str]:
     """Returns the names of the providers that have a key or need none."""
-    ever, now = Credentials(tx).all(), ctx.clock.now()
+    ever = Credentials(tx).all()
+    now = ctx.clock.now()
     before = {stored.provider for stored in ever}
     have = {stored.provider for stored in ever if stored.live(now)}
     return frozenset(

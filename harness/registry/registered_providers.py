@@ -21,7 +21,11 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.frame.suggestions import did_you_mean
 from harness.providers.api_base_rules import api_base_example
 from harness.providers.calls import own_server, probe
-from harness.providers.calls.probe import ProbeStatus, ProviderCheck, models_path
+from harness.providers.calls.probe import (
+    ProbeStatus,
+    ProviderCheck,
+    models_path,
+)
 from harness.providers.credential import lacks_key
 from harness.providers.kinds import (
     PROVIDER_KINDS,
@@ -34,7 +38,12 @@ from harness.providers.models.capabilities import Capabilities
 from harness.providers.ports import ProviderDoor
 from harness.providers.records import Credentials, ProviderChecks, Providers
 from harness.providers.target import JsonObject, Price, Provider, Target
-from harness.registry import credentials, data_class_checks, provider_secrets, targets
+from harness.registry import (
+    credentials,
+    data_class_checks,
+    provider_secrets,
+    targets,
+)
 from harness.registry.credentials import CredentialChange
 from harness.registry.targets import ProviderChange, change_of_provider
 from harness.routing.context import Context
@@ -64,7 +73,8 @@ class SelfTest:
 def load_last_check(ctx: Context) -> SelfTest:
     """Returns the stored results if all are younger than a minute, else checks again."""
     with ctx.store.read() as tx:
-        names, found = Providers(tx).all().keys(), ProviderChecks(tx).all()
+        names = Providers(tx).all().keys()
+        found = ProviderChecks(tx).all()
     fresh = [check for check in found if ctx.clock.now() - check.at < FRESH]
     return _reply_of(ctx, fresh) if len(fresh) == len(names) else run_check(ctx)
 
@@ -72,7 +82,8 @@ def load_last_check(ctx: Context) -> SelfTest:
 def known_check(ctx: Context) -> Mapping[str, ProviderCheck]:
     """Returns the last day's checks, by provider. Omits failures that precede a new key."""
     with ctx.store.read() as tx:
-        found, stored = ProviderChecks(tx).all(), Credentials(tx).all()
+        found = ProviderChecks(tx).all()
+        stored = Credentials(tx).all()
     now = ctx.clock.now()
 
     def stands(check: ProviderCheck) -> bool:
@@ -90,7 +101,11 @@ def load_checks(ctx: Context) -> Mapping[str, ProviderCheck]:
         return {check.provider: check for check in ProviderChecks(tx).all()}
 
 
-def check_provider(ctx: Context, actor: Actor, name: str) -> ProviderCheck:
+def check_provider(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+) -> ProviderCheck:
     """Checks one provider now. Takes at most 24 s. Raises NotFound, NotAllowed."""
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
@@ -108,7 +123,8 @@ def run_check(ctx: Context) -> SelfTest:
 def _ask(ctx: Context, providers: Sequence[Provider]) -> Sequence[ProviderCheck]:
     """Checks providers in parallel, and stores the results."""
     with ctx.store.read() as tx:
-        table, known = Routing(tx).table(), Routing(tx).targets()
+        table = Routing(tx).table()
+        known = Routing(tx).targets()
     in_use = {target for route in table.routes.values() for target in route.targets}
 
     def checked(provider: Provider) -> ProviderCheck:
@@ -131,7 +147,10 @@ def _reply_of(ctx: Context, checks: Sequence[ProviderCheck]) -> SelfTest:
 
 
 def _checked(
-    ctx: Context, provider: Provider, target: Target | None, used: Collection[str]
+    ctx: Context,
+    provider: Provider,
+    target: Target | None,
+    used: Collection[str],
 ) -> ProviderCheck:
     """Checks one provider: its list of models, a small chat, and the health of a server of your
     own.
@@ -207,7 +226,11 @@ class RegisteredTarget:
 
 
 def register_with_provider(
-    ctx: Context, actor: Actor, seed: Target, *, api_base: str = ""
+    ctx: Context,
+    actor: Actor,
+    seed: Target,
+    *,
+    api_base: str = "",
 ) -> RegisteredTarget:
     """Registers a target, and its provider if that is missing and named after its kind.
 
@@ -239,7 +262,12 @@ def register_with_provider(
     )
 
 
-def default_provider(name: str, known: Iterable[str] = (), *, api_base: str = "") -> Provider:
+def default_provider(
+    name: str,
+    known: Iterable[str] = (),
+    *,
+    api_base: str = "",
+) -> Provider:
     """Builds a provider with the usual values of its kind; stores nothing.
 
     A name without a kind of that name becomes a `custom` provider at `api_base`. known:
@@ -310,7 +338,12 @@ def get_provider(ctx: Context, name: str) -> ProviderSummary:
 
 
 def change_provider(
-    ctx: Context, actor: Actor, name: str, change: ProviderChange, *, create: bool | None = None
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    change: ProviderChange,
+    *,
+    create: bool | None = None,
 ) -> ProviderSummary:
     """Adds a provider, or changes it.
 
@@ -342,7 +375,11 @@ def _new(name: str, kind: str | None) -> Provider:
     return Provider(name, chosen, provider_kind.api_base, provider_kind.key_env or None)
 
 
-def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
+def remove_provider(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+) -> None:
     """Removes a provider with its keys; routers notice within two seconds. Its targets stay
     registered. Needs an admin. Raises NotFound, and Conflict with the provider's uses.
     """
@@ -356,7 +393,11 @@ def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
         AuditLog(tx).append(actor, "provider.remove", f"provider {name}", {})
 
 
-def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
+def _needs(
+    ctx: Context,
+    tx: Transaction,
+    name: str,
+) -> Iterable[str]:
     """Yields the uses that forbid a removal: routes, proposals, shadows and judges."""
     yield from (f"route {route}" for route in targets.routes_using(tx, name))
     by_id = Routing(tx).targets()
@@ -392,7 +433,10 @@ def _glance(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
 
 
 def add_provider(
-    ctx: Context, actor: Actor, name: str, change: CredentialChange
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    change: CredentialChange,
 ) -> ProviderCheck | None:
     """Adds a provider and its key, then checks it. The provider stays if the check fails.
 
@@ -407,13 +451,20 @@ def add_provider(
 
 
 def replace_key(
-    ctx: Context, actor: Actor, name: str, change: CredentialChange
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    change: CredentialChange,
 ) -> ProviderCheck | None:
     """Sets a provider's key, and checks the provider with it. Raises as `put_credential`."""
     credentials.put_credential(ctx, actor, name, change)
     return check_added(ctx, actor, name)
 
 
-def check_added(ctx: Context, actor: Actor, name: str) -> ProviderCheck | None:
+def check_added(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+) -> ProviderCheck | None:
     """Checks a provider; None in a process that calls no provider."""
     return None if ctx.door is None else check_provider(ctx, actor, name)

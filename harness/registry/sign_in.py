@@ -28,7 +28,11 @@ from harness.frame.people.access import Actor, Role
 from harness.frame.plain_data import CamelCase
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
-from harness.providers.credential import Credential, check_key_value, place_new_key
+from harness.providers.credential import (
+    Credential,
+    check_key_value,
+    place_new_key,
+)
 from harness.providers.oauth import (
     ALERT_ATTEMPTS,
     MAX_INTERVAL_S,
@@ -90,13 +94,24 @@ def sign_in(
     """
     actor.require(Role.ADMIN)
     server = require_oauth_server(ctx)
-    provider, place = _place(ctx, actor, name)
+    provider, place = _place(
+        ctx,
+        actor,
+        name,
+    )
     code = server.device_code(place)
     show(code)
     tokens = _wait_for_consent(ctx, server, place, code, pause)
     now = ctx.clock.now()
     exchanged = bool(place.exchange_url)
-    new = SignIn(provider.name, ctx.chance.token("si-"), "", now, actor.name, renewed_at=now)
+    new = SignIn(
+        provider.name,
+        ctx.chance.token("si-"),
+        "",
+        now,
+        actor.name,
+        renewed_at=now,
+    )
     new = apply_account_tokens(new, tokens, now, exchanged=exchanged)
     access = server.exchange(place, tokens.access_token) if exchanged else tokens
     if exchanged:
@@ -105,7 +120,8 @@ def sign_in(
     with ctx.store.write() as tx:
         SignIns(tx).start(new)
         store_access_key(ctx, tx, new, access)
-        subject, details = f"provider {provider.name}", {"key": TOKEN_KEY_NAME}
+        subject = f"provider {provider.name}"
+        details = {"key": TOKEN_KEY_NAME}
         AuditLog(tx).append(actor, "credential.login", subject, details)
         credentials.resolve_sign_in_alerts(tx, provider.name)
     return SignedIn(provider.name, new.signed_in_at, new.signed_in_by, new.access_ends)
@@ -138,19 +154,28 @@ def _wait_for_consent(
         interval_s = next_interval_s(interval_s, answer)
 
 
-def sign_out(ctx: Context, actor: Actor, name: str) -> None:
+def sign_out(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+) -> None:
     """Removes a provider's sign-in and its tokens from every router. Raises NotFound."""
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         ended = SignIns(tx).end(name)
         if not (drop_access_key(tx, name) or ended):
             raise NotFound(f"provider {name!r} has no sign-in")
-        subject, details = f"provider {name}", {"key": TOKEN_KEY_NAME}
+        subject = f"provider {name}"
+        details = {"key": TOKEN_KEY_NAME}
         AuditLog(tx).append(actor, "credential.logout", subject, details)
         credentials.resolve_sign_in_alerts(tx, name)
 
 
-def _place(ctx: Context, actor: Actor, name: str) -> tuple[Provider, OAuthEndpoints]:
+def _place(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+) -> tuple[Provider, OAuthEndpoints]:
     """Returns the provider and its sign-in addresses; adds a provider that is named after its
     kind.
     """
@@ -172,7 +197,11 @@ def require_oauth_server(ctx: Context) -> OAuthServer:
     return ctx.oauth
 
 
-def encrypt_secrets(ctx: Context, changed: SignIn, secrets: SignInSecrets) -> SignIn:
+def encrypt_secrets(
+    ctx: Context,
+    changed: SignIn,
+    secrets: SignInSecrets,
+) -> SignIn:
     """Returns the sign-in with its tokens encrypted."""
     return replace(changed, ciphertext=ctx.cipher.encrypt(json.dumps(asdict(secrets))))
 
@@ -183,16 +212,31 @@ def decrypt_secrets(ctx: Context, stored: SignIn) -> SignInSecrets:
 
 
 def store_access_key(
-    ctx: Context, tx: Transaction, signed_in: SignIn, access: OAuthTokens
+    ctx: Context,
+    tx: Transaction,
+    signed_in: SignIn,
+    access: OAuthTokens,
 ) -> None:
     """Stores the token that requests carry as the provider's key `oauth`."""
-    name, now = signed_in.provider, ctx.clock.now()
+    name = signed_in.provider
+    now = ctx.clock.now()
     stored = list_credentials_of(tx, name)
     secret = ctx.cipher.encrypt(check_key_value(access.access_token))
     new = Credential(
-        name, TOKEN_KEY_NAME, secret, 0, signed_in.signed_in_at, now, signed_in.signed_in_by
+        name,
+        TOKEN_KEY_NAME,
+        secret,
+        0,
+        signed_in.signed_in_at,
+        now,
+        signed_in.signed_in_by,
     )
-    for credential in place_new_key(stored, new, first=False, keep_until=None):
+    for credential in place_new_key(
+        stored,
+        new,
+        first=False,
+        keep_until=None,
+    ):
         Credentials(tx).put(credential)
 
 
@@ -216,11 +260,13 @@ def renew_tokens(ctx: Context) -> int:
     renewal due sooner.
     """
     with ctx.store.read() as tx:
-        found, providers = SignIns(tx).all(), Providers(tx).all()
+        found = SignIns(tx).all()
+        providers = Providers(tx).all()
         seen = {sign_in.provider: _refused_at(tx, sign_in.provider) for sign_in in found}
     done = 0
     for sign_in in (e for e in found if e.provider in providers):
-        refused_at, now = seen[sign_in.provider], ctx.clock.now()
+        refused_at = seen[sign_in.provider]
+        now = ctx.clock.now()
         current = renew_sooner(sign_in, refused_at, now) if refused_at is not None else sign_in
         # The account's token comes first, because it is needed to get the access token.
         while due_renewal(current, ctx.clock.now()) is not None:
@@ -239,10 +285,17 @@ def _refused_at(tx: Transaction, provider: str) -> datetime | None:
     """
     keys = (provider, f"{provider}:stored:{TOKEN_KEY_NAME}")
     found = (Alerts(tx).newest(f"{AlertKind.OUR_KEY.value}:{key}") for key in keys)
-    return max((alert.last_seen for alert in found if alert and alert.open), default=None)
+    return max(
+        (alert.last_seen for alert in found if alert and alert.open),
+        default=None,
+    )
 
 
-def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
+def _renewed(
+    ctx: Context,
+    provider: Provider,
+    before: SignIn,
+) -> SignIn | None:
     """Renews a token. Returns None if another process renews it, its server refuses, or the
     request fails.
     """
@@ -254,14 +307,22 @@ def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
         return None
     try:
         place = oauth_endpoints(
-            provider.name, provider.kind, ctx.oauth_changes.get(provider.name)
+            provider.name,
+            provider.kind,
+            ctx.oauth_changes.get(provider.name),
         )
-        changed, access = _request_tokens(ctx, place, before)
+        changed, access = _request_tokens(
+            ctx,
+            place,
+            before,
+        )
     except SignInRefused as error:
-        changed, access = record_refusal(before, str(error)), None
+        changed = record_refusal(before, str(error))
+        access = None
         log.warning("sign_in_refused", provider=provider.name, because=str(error))
     except (SignInUnreachable, ConfigError) as error:
-        changed, access = record_failed_renewal(before, ctx.clock.now()), None
+        changed = record_failed_renewal(before, ctx.clock.now())
+        access = None
         log.warning("token_not_renewed", provider=provider.name, because=str(error))
         if changed.attempts >= ALERT_ATTEMPTS:
             _alert_failing(ctx, changed, str(error))
@@ -280,14 +341,17 @@ def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
 
 
 def _request_tokens(
-    ctx: Context, place: OAuthEndpoints, before: SignIn
+    ctx: Context,
+    place: OAuthEndpoints,
+    before: SignIn,
 ) -> tuple[SignIn, OAuthTokens | None]:
     """Requests the token that is due. Returns the sign-in after it, and the token for requests.
 
     The second is None if the account's token was renewed and requests carry another token.
     Raises SignInRefused, SignInUnreachable.
     """
-    server, secrets = require_oauth_server(ctx), decrypt_secrets(ctx, before)
+    server = require_oauth_server(ctx)
+    secrets = decrypt_secrets(ctx, before)
     if due_renewal(before, ctx.clock.now()) is Renewal.ACCESS:
         tokens = server.exchange(place, secrets.account_token)
         return apply_access_tokens(before, tokens, ctx.clock.now()), tokens
@@ -326,7 +390,11 @@ def _alert_refused(tx: Transaction, stored: SignIn) -> None:
     )
 
 
-def _alert_failing(ctx: Context, stored: SignIn, because: str) -> None:
+def _alert_failing(
+    ctx: Context,
+    stored: SignIn,
+    because: str,
+) -> None:
     """Opens the alert that a token could not be renewed several times."""
     with ctx.store.write() as tx:
         alerts.raise_alert(

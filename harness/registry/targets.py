@@ -18,7 +18,10 @@ from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.suggestions import did_you_mean
 from harness.gate.run import RunState
-from harness.providers.api_base_rules import check_api_base, check_api_base_path
+from harness.providers.api_base_rules import (
+    check_api_base,
+    check_api_base_path,
+)
 from harness.providers.calls.guarded_http import check_headers
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.models.capabilities import Endpoint
@@ -34,7 +37,10 @@ from harness.providers.target import (
 )
 from harness.providers.target import find_price as find_target_price
 from harness.registry import data_class_checks
-from harness.registry.provider_secrets import decrypt_headers, encrypt_headers
+from harness.registry.provider_secrets import (
+    decrypt_headers,
+    encrypt_headers,
+)
 from harness.routing.context import Context
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
@@ -46,7 +52,11 @@ def find_price(tx: Transaction, target: Target | None) -> Price | None:
     return find_target_price(Providers(tx).all(), target.name) if target else None
 
 
-def find_list_price(ctx: Context, tx: Transaction, target: Target | None) -> Price | None:
+def find_list_price(
+    ctx: Context,
+    tx: Transaction,
+    target: Target | None,
+) -> Price | None:
     """Returns the price of a target, also one that is not registered yet; None if unknown.
 
     Looks at the provider's own price, then the catalogue, then the provider's list.
@@ -59,7 +69,10 @@ def find_list_price(ctx: Context, tx: Transaction, target: Target | None) -> Pri
 
 
 def fill_prices(
-    ctx: Context, tx: Transaction, provider: Provider, models: Iterable[str]
+    ctx: Context,
+    tx: Transaction,
+    provider: Provider,
+    models: Iterable[str],
 ) -> Provider:
     """Adds a provider's missing prices from the catalogue and its list of models, because the
     router has neither.
@@ -83,21 +96,28 @@ def describe_price(price: Price | None) -> str:
     """Writes a price for people, in US dollars per million tokens."""
     if price is None:
         return "an unknown price"
-    sent, written = (
-        format_usd(price.input_usd_per_mtok),
-        format_usd(price.output_usd_per_mtok),
-    )
+    sent = format_usd(price.input_usd_per_mtok)
+    written = format_usd(price.output_usd_per_mtok)
     return f"{sent} in and {written} out per million tokens"
 
 
-def add_target(ctx: Context, actor: Actor, seed: Target) -> Target:
+def add_target(
+    ctx: Context,
+    actor: Actor,
+    seed: Target,
+) -> Target:
     """Registers a target in a transaction of its own. Needs a proposer. Raises NotFound."""
     actor.require(Role.PROPOSER)
     with ctx.store.write() as tx:
         return register_target(ctx, tx, actor, seed)
 
 
-def register_target(ctx: Context, tx: Transaction, actor: Actor, target: Target) -> Target:
+def register_target(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    target: Target,
+) -> Target:
     """Stores a target unless it is stored, and its model's price. Returns the target.
 
     The caller checks the actor's role. Raises NotFound for an unknown provider.
@@ -144,7 +164,11 @@ class ProviderChange:
     reason: str = ""  # required to move a provider that a route uses (`with_move`)
 
 
-def change_of_provider(ctx: Context, before: Provider, change: ProviderChange) -> Provider:
+def change_of_provider(
+    ctx: Context,
+    before: Provider,
+    change: ProviderChange,
+) -> Provider:
     """Applies a change; stores nothing.
 
     Raises InputError for another kind, invalid headers and an invalid address.
@@ -190,7 +214,12 @@ def check_evaluable(tx: Transaction, *targets: Target) -> None:
             )
 
 
-def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "") -> None:
+def put_provider(
+    ctx: Context,
+    actor: Actor,
+    provider: Provider,
+    reason: str = "",
+) -> None:
     """Adds or changes a provider. Does nothing if all values are the same.
 
     reason: required to move a provider that a route uses. Needs an admin.
@@ -213,7 +242,11 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "
             _put(tx, actor, encrypt_headers(placed, ctx.cipher))
 
 
-def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
+def same(
+    ctx: Context,
+    known: Provider | None,
+    wanted: Provider,
+) -> bool:
     """Tells whether two providers have the same values, with headers decrypted.
 
     Encryption gives another ciphertext each time, so stored headers cannot be compared.
@@ -223,7 +256,11 @@ def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
     )
 
 
-def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
+def _check_unproven(
+    ctx: Context,
+    tx: Transaction,
+    provider: Provider,
+) -> None:
     """Raises Conflict if results depend on `extra_body`, which a target's id does not cover."""
     by_id = Routing(tx).targets()
     used = [f"route {route}" for route in routes_using(tx, provider.name)]
@@ -243,14 +280,22 @@ def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
         )
 
 
-def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
+def with_prices(
+    ctx: Context,
+    tx: Transaction,
+    provider: Provider,
+) -> Provider:
     """Adds missing prices for the models of the provider's targets and judges."""
     used = (*Routing(tx).targets().values(), *ctx.judges.values())
     models = sorted({target.model for target in used if target.provider == provider.name})
     return fill_prices(ctx, tx, provider, models) if models else provider
 
 
-def _put(tx: Transaction, actor: Actor, provider: Provider) -> None:
+def _put(
+    tx: Transaction,
+    actor: Actor,
+    provider: Provider,
+) -> None:
     Providers(tx).put(provider)
     details = {
         "kind": provider.kind,
@@ -265,7 +310,11 @@ def moved_details(provider: Provider) -> dict[str, object]:
     """Returns the audit details of a provider's last move; empty if it never moved."""
     if (moved := provider.moved) is None:
         return {}
-    return {"moved_at": moved.at.isoformat(), "moved_by": moved.by, "reason": moved.reason}
+    return {
+        "moved_at": moved.at.isoformat(),
+        "moved_by": moved.by,
+        "reason": moved.reason,
+    }
 
 
 def find_target(tx: Transaction, name: str) -> Target:
@@ -348,7 +397,10 @@ def routes_by_provider(tx: Transaction) -> Mapping[str, list[str]]:
 
 
 def find_move_since(
-    ctx: Context, tx: Transaction, target: str, began: datetime
+    ctx: Context,
+    tx: Transaction,
+    target: str,
+    began: datetime,
 ) -> Provider | None:
     """Returns the target's provider if it moved after a run began; else None.
 
@@ -356,7 +408,10 @@ def find_move_since(
     """
     known = Routing(tx).targets().get(target)
     if known is None:
-        known = next((judge for judge in ctx.judges.values() if judge.id == target), None)
+        known = next(
+            (judge for judge in ctx.judges.values() if judge.id == target),
+            None,
+        )
     provider = Providers(tx).all().get(known.provider) if known is not None else None
     if provider is None or provider.moved is None or began > provider.moved.at:
         return None

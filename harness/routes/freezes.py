@@ -44,11 +44,17 @@ from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 
 LONGEST: Final = timedelta(days=365)
-OBSERVE_ONLY: Final = "this installation only observes", "control.observe_only"
+OBSERVE_ONLY: Final = (
+    "this installation only observes",
+    "control.observe_only",
+)
 
 
 def load_freezes(
-    ctx: Context, tx: Transaction, route: str | None = None, since: datetime | None = None
+    ctx: Context,
+    tx: Transaction,
+    route: str | None = None,
+    since: datetime | None = None,
 ) -> Sequence[Freeze]:
     """Lists the freezes now, or since a time, the latest end first. Stored freezes with an
     invalid signature count as a freeze of all routes.
@@ -85,7 +91,10 @@ def list_unknown_routes(ctx: Context, routes: Collection[str]) -> Sequence[tuple
 
 
 def may_go_on(
-    ctx: Context, tx: Transaction, route: str, step: RolloutSignal | None = None
+    ctx: Context,
+    tx: Transaction,
+    route: str,
+    step: RolloutSignal | None = None,
 ) -> Sequence[str]:
     """Lists the reasons that refuse a step, as texts; empty if the step may go on.
 
@@ -97,7 +106,10 @@ def may_go_on(
 
 
 def require_may_go_on(
-    ctx: Context, tx: Transaction, route: str, step: RolloutSignal | None = None
+    ctx: Context,
+    tx: Transaction,
+    route: str,
+    step: RolloutSignal | None = None,
 ) -> None:
     """Checks a step. Raises Conflict during a freeze. step: None to open a canary."""
     if reasons := may_go_on(ctx, tx, route, step):
@@ -109,10 +121,13 @@ def require_may_go_on(
 
 
 def describe_waits(
-    ctx: Context, tx: Transaction, approved: Collection[Proposal]
+    ctx: Context,
+    tx: Transaction,
+    approved: Collection[Proposal],
 ) -> Mapping[str, str]:
     """Explains when the canary of each approved proposal opens. Returns sentences by route."""
-    frozen, found = load_freezes(ctx, tx) if approved else (), dict[str, str]()
+    frozen = load_freezes(ctx, tx) if approved else ()
+    found = dict[str, str]()
     for proposal in approved:
         if freezes := [freeze for freeze in frozen if freeze.covers(proposal.route)]:
             why = "; ".join(freeze.describe(proposal.route) for freeze in freezes)
@@ -130,7 +145,12 @@ def describe_waits(
     return found
 
 
-def measure_frozen(ctx: Context, tx: Transaction, route: str, since: datetime) -> timedelta:
+def measure_frozen(
+    ctx: Context,
+    tx: Transaction,
+    route: str,
+    since: datetime,
+) -> timedelta:
     """Measures how long a route was frozen since a time, so that a canary's deadlines can
     exclude it.
     """
@@ -149,7 +169,11 @@ class SwitchRequest:
 
 
 def throw_switch(
-    ctx: Context, actor: Actor, request: SwitchRequest, *, source: SwitchSource
+    ctx: Context,
+    actor: Actor,
+    request: SwitchRequest,
+    *,
+    source: SwitchSource,
 ) -> KillSwitch:
     """Sets a switch; routers follow it within two seconds.
 
@@ -216,12 +240,17 @@ def _check(tx: Transaction, request: SwitchRequest) -> None:
         targets.require_provider(tx, name)
 
 
-def _check_four_eyes(tx: Transaction, actor: Actor, switch: KillSwitch) -> None:
+def _check_four_eyes(
+    tx: Transaction,
+    actor: Actor,
+    switch: KillSwitch,
+) -> None:
     """Raises NotAllowed if the switch would make a candidate serve, and the actor proposed it.
 
     A forcing switch would otherwise promote a candidate that no other person approved.
     """
-    by_name, stored = Routing(tx).table().routes, Routing(tx).targets()
+    by_name = Routing(tx).table().routes
+    stored = Routing(tx).targets()
     for proposal in Proposals(tx).open():
         route = by_name.get(proposal.route)
         if route is None or not switch.covers(route.name):
@@ -233,7 +262,13 @@ def _check_four_eyes(tx: Transaction, actor: Actor, switch: KillSwitch) -> None:
             four_eyes.check_four_eyes(tx, actor, proposal, "force")
 
 
-def lift_switch(ctx: Context, actor: Actor, switch: str, *, reason: str) -> SwitchRecord:
+def lift_switch(
+    ctx: Context,
+    actor: Actor,
+    switch: str,
+    *,
+    reason: str,
+) -> SwitchRecord:
     """Lifts a switch within two seconds; does nothing if it is lifted. The proposer of an open
     proposal that a freeze holds cannot lift it. Raises NotFound, NotAllowed, InputError without
     a reason.
@@ -253,7 +288,11 @@ def lift_switch(ctx: Context, actor: Actor, switch: str, *, reason: str) -> Swit
     return record
 
 
-def _force(switch: KillSwitch, ids: Iterable[str], known: Mapping[str, Target]) -> ForcedPlan:
+def _force(
+    switch: KillSwitch,
+    ids: Iterable[str],
+    known: Mapping[str, Target],
+) -> ForcedPlan:
     return force_plan(switch, [known[id_] for id_ in ids])
 
 
@@ -265,7 +304,11 @@ class SwitchPreview:
     unaffected: list[str]  # routes that keep their plans, because they lack the target
 
 
-def preview_switch(ctx: Context, force: Force, route: str | None) -> SwitchPreview:
+def preview_switch(
+    ctx: Context,
+    force: Force,
+    route: str | None,
+) -> SwitchPreview:
     """Lists the routes that a switch would redirect. Stores nothing. route: None for all
     routes.
     """

@@ -23,7 +23,12 @@ from harness.providers.models.catalogue import (
     model_abilities,
 )
 from harness.providers.records import Providers
-from harness.providers.target import Price, Provider, Target, classes_of_provider
+from harness.providers.target import (
+    Price,
+    Provider,
+    Target,
+    classes_of_provider,
+)
 from harness.registry import credentials
 from harness.registry.registered_providers import known_check
 from harness.routes import scorecard
@@ -31,7 +36,12 @@ from harness.routing.context import Context
 from harness.routing.records.routes import Routing
 
 _TROUBLE: Final = frozenset(
-    {AlertKind.BREAKER_OPEN, AlertKind.OUR_KEY, AlertKind.QUOTA, AlertKind.MODEL_UNKNOWN}
+    {
+        AlertKind.BREAKER_OPEN,
+        AlertKind.OUR_KEY,
+        AlertKind.QUOTA,
+        AlertKind.MODEL_UNKNOWN,
+    }
 )
 
 
@@ -81,7 +91,8 @@ def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
     """Lists configured providers by name, then the kinds without a provider."""
     with ctx.store.read() as tx:
         providers = Providers(tx).all()
-        targets, table = Routing(tx).targets(), Routing(tx).table()
+        targets = Routing(tx).targets()
+        table = Routing(tx).table()
     keys = {credential.name: credential for credential in credentials.list_credentials(ctx)}
     serves: dict[str, list[str]] = {}
     for name, route in sorted(table.routes.items()):
@@ -92,7 +103,8 @@ def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
     rows = []
     for name, provider in providers.items():
         own = [target for target in targets.values() if target.provider == name]
-        kind, (found, because, ill) = PROVIDER_KINDS[provider.kind], health.assess(provider)
+        kind = PROVIDER_KINDS[provider.kind]
+        found, because, ill = health.assess(provider)
         row = MatrixRow(
             provider=name,
             kind=kind.name,
@@ -161,7 +173,10 @@ class _Health:
     """The evidence of providers' health, loaded once for all rows."""
 
     def __init__(
-        self, ctx: Context, targets: Mapping[str, Target], speeds: Mapping[str, float]
+        self,
+        ctx: Context,
+        targets: Mapping[str, Target],
+        speeds: Mapping[str, float],
     ) -> None:
         with ctx.store.read() as tx:
             open_ = Alerts(tx).list(open_only=True)
@@ -186,7 +201,10 @@ class _Health:
         """
         own = [e.name for e in self._targets.values() if e.provider == provider.name]
         # Routers' alerts have these subjects (`router.health.worker_alerts`).
-        names = {f"provider {provider.name}", *(f"target {target}" for target in own)}
+        names = {
+            f"provider {provider.name}",
+            *(f"target {target}" for target in own),
+        }
         for alert in self._alerts:
             if alert.subject in names:
                 ill = alert.subject.partition(" ")[2]
@@ -196,7 +214,19 @@ class _Health:
             because = f"the check of {last.at:%F %H:%M} UTC"
             return ProviderHealth.UNHEALTHY, because, provider.name
         if provider.name in self._answered:
-            return ProviderHealth.HEALTHY, "it answered requests in the last day", ""
+            return (
+                ProviderHealth.HEALTHY,
+                "it answered requests in the last day",
+                "",
+            )
         if last is not None:
-            return ProviderHealth.HEALTHY, f"the check of {last.at:%F %H:%M} UTC", ""
-        return ProviderHealth.UNKNOWN, "not checked yet: `swapgate doctor`", ""
+            return (
+                ProviderHealth.HEALTHY,
+                f"the check of {last.at:%F %H:%M} UTC",
+                "",
+            )
+        return (
+            ProviderHealth.UNKNOWN,
+            "not checked yet: `swapgate doctor`",
+            "",
+        )

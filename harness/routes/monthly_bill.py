@@ -92,7 +92,8 @@ class RouteBill:
         """Writes the monthly cost for people, or why it is unknown."""
         if self.month_usd is None:
             return f"unknown: {self.unknown}"
-        usd, window = format_month_usd(self.month_usd), format_estimate(self.window_s)
+        usd = format_month_usd(self.month_usd)
+        window = format_estimate(self.window_s)
         return f"about {usd} a month, estimated from {window} of traffic"
 
     @property
@@ -130,7 +131,10 @@ class CostForecast:
 
 
 def measure_bill(
-    totals: Sequence[TrafficTotal], incumbent: str, price: Price | None, now: datetime
+    totals: Sequence[TrafficTotal],
+    incumbent: str,
+    price: Price | None,
+    now: datetime,
 ) -> RouteBill:
     """Measures a route's present cost. Uses today's price for requests recorded without one.
 
@@ -165,7 +169,11 @@ def _per_request(totals: Sequence[TrafficTotal], requests: int) -> TokenCounts:
 
 
 def forecast_cost(
-    bill: RouteBill, measured: MeasuredTokens, price: Price | None, *, estimated: bool = False
+    bill: RouteBill,
+    measured: MeasuredTokens,
+    price: Price | None,
+    *,
+    estimated: bool = False,
 ) -> CostForecast:
     """Forecasts a route's monthly cost with the candidate.
 
@@ -192,7 +200,11 @@ def forecast_cost(
 
 
 def _unknown(
-    bill: RouteBill, measured: MeasuredTokens, price: Price | None, *, estimated: bool
+    bill: RouteBill,
+    measured: MeasuredTokens,
+    price: Price | None,
+    *,
+    estimated: bool,
 ) -> str:
     """Explains why a forecast is unknown; empty if it can be computed."""
     if bill.tokens is None or not bill.reckons_month:
@@ -218,7 +230,8 @@ def _candidates(bill: RouteBill, measured: MeasuredTokens) -> TokenCounts | None
     """
     if bill.tokens is None or not measured.items:
         return bill.tokens
-    ours, theirs = measured.incumbent, measured.candidate
+    ours = measured.incumbent
+    theirs = measured.candidate
     sent = bill.tokens.input * theirs.input / ours.input
     written = bill.tokens.output * theirs.output / ours.output
     return TokenCounts(sent, written, sent * theirs.cached / theirs.input)
@@ -240,7 +253,8 @@ def forecast_from_answers(
     comparison's incumbent serves the route now, the forecast also has the bill of that model.
     Raises NotFound for an unknown route.
     """
-    bill, price = _bill(tx, route, arms[0]), targets.find_price(tx, arms[1])
+    bill = _bill(tx, route, arms[0])
+    price = targets.find_price(tx, arms[1])
     forecast = forecast_cost(bill, _measure(answers), price)
     if routes.require_route(tx, route).incumbent == arms[0].id:
         return forecast
@@ -248,7 +262,10 @@ def forecast_from_answers(
 
 
 def forecast_from_history(
-    ctx: Context, route: str, candidate: str, plans: Iterable[SuitePlan]
+    ctx: Context,
+    route: str,
+    candidate: str,
+    plans: Iterable[SuitePlan],
 ) -> CostForecast:
     """Forecasts a swap's bill from earlier runs or, if there are none, from the incumbent's
     tokens.
@@ -261,7 +278,8 @@ def forecast_from_history(
         ours = known[routes.require_route(tx, route).incumbent]
         theirs = named_models.find_model(ctx, tx, candidate)
         measured = _measure(both for plan in plans for both in _earlier(tx, plan, ours, theirs))
-        bill, price = _bill(tx, route, ours), targets.find_list_price(ctx, tx, theirs)
+        bill = _bill(tx, route, ours)
+        price = targets.find_list_price(ctx, tx, theirs)
         return forecast_cost(bill, measured, price, estimated=True)
 
 
@@ -271,14 +289,21 @@ def bill_of_route(tx: Transaction, route: str) -> RouteBill:
     return _bill(tx, route, incumbent)
 
 
-def _bill(tx: Transaction, route: str, incumbent: Target) -> RouteBill:
+def _bill(
+    tx: Transaction,
+    route: str,
+    incumbent: Target,
+) -> RouteBill:
     now = tx.now()
     totals = Observations(tx).totals(since=now - MONTH, route=route)
     return measure_bill(totals, incumbent.id, targets.find_price(tx, incumbent), now)
 
 
 def _earlier(
-    tx: Transaction, plan: SuitePlan, ours: Target, theirs: Target | None
+    tx: Transaction,
+    plan: SuitePlan,
+    ours: Target,
+    theirs: Target | None,
 ) -> Sequence[tuple[AnswerColumns, AnswerColumns]]:
     """Returns the answers of both targets' newest runs on this version of the suite."""
     if theirs is None:
@@ -286,7 +311,10 @@ def _earlier(
     columns = []
     for arm in (ours, theirs):
         runs = EvalRuns(tx).of_suite(arm.id, plan.suite, plan.suite_digest)
-        answered = next((run.id for run in runs if EvalRuns(tx).progress(run.id)[0]), None)
+        answered = next(
+            (run.id for run in runs if EvalRuns(tx).progress(run.id)[0]),
+            None,
+        )
         if answered is None:
             return ()
         columns.append(AnswerColumns.from_samples(EvalRuns(tx).samples(answered)))
@@ -297,7 +325,8 @@ def _measure(answers: Iterable[tuple[AnswerColumns, AnswerColumns]]) -> Measured
     """Sums the tokens of the items that both models answered, over all suites."""
     rows: list[tuple[_Tokens, _Tokens]] = []
     for incumbent, candidate in answers:
-        ours, theirs = _tokens(incumbent), _tokens(candidate)
+        ours = _tokens(incumbent)
+        theirs = _tokens(candidate)
         rows += [(ours[item], theirs[item]) for item in ours if item in theirs]
     columns = [zip(*side, strict=True) for side in zip(*rows, strict=True)]
     return MeasuredTokens(len(rows), *(TokenCounts(*map(fsum, arm)) for arm in columns))
@@ -306,7 +335,14 @@ def _measure(answers: Iterable[tuple[AnswerColumns, AnswerColumns]]) -> Measured
 def _tokens(answers: AnswerColumns) -> Mapping[str, _Tokens]:
     """Returns the tokens of each answered item, the mean over epochs."""
     came = answers.answered
-    counts = list(zip(came.input_tokens, came.output_tokens, came.cached_tokens, strict=True))
+    counts = list(
+        zip(
+            came.input_tokens,
+            came.output_tokens,
+            came.cached_tokens,
+            strict=True,
+        )
+    )
     first = dict(zip(came.item, counts, strict=True))
     if len(first) == len(counts):
         return first

@@ -125,7 +125,8 @@ def find_outage(
         if newest is None or now - newest.begin >= FRESH:
             return RouteOutage(OutageKind.DOWN, since, no_answers=True)
         if newest.failed:
-            requests, failed = newest.requests, newest.failed
+            requests = newest.requests
+            failed = newest.failed
             return RouteOutage(OutageKind.DOWN, since, requests, failed, no_answers=True)
     if known and newest and kind not in (known, OutageKind.DOWN) and newest.shows(known):
         kind = known

@@ -6,7 +6,14 @@ reported: routers fail over and open circuits by themselves (`harness.routing.re
 `harness.canary` ends a canary that harms.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -19,13 +26,23 @@ from harness.frame.alerts.alert_record import AlertRecord, Notified
 from harness.frame.alerts.alerts import AlertNotice
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import NotFound, SignatureInvalid
-from harness.frame.formatting import format_percent, format_quantity, format_score
+from harness.frame.formatting import (
+    format_percent,
+    format_quantity,
+    format_score,
+)
 from harness.frame.records.transaction import Transaction
 from harness.providers.force import KillSwitch, active_switches, decide_plan
 from harness.providers.target import MeasuredScore, Target
 from harness.registry.targets import describe_price, find_price
 from harness.routes import routes
-from harness.routes.outage_rule import FRESH, RECENT, OutageKind, RouteOutage, find_outage
+from harness.routes.outage_rule import (
+    FRESH,
+    RECENT,
+    OutageKind,
+    RouteOutage,
+    find_outage,
+)
 from harness.routes.scorecard import load_target_scores
 from harness.routing.context import Context
 from harness.routing.plan import order_targets
@@ -74,7 +91,8 @@ class OutageView:
     @property
     def reason(self) -> str:
         """Describes the outage in sentences, with counts and the fallback's difference."""
-        outage, since = self.outage, f"Since {self.outage.since:%Y-%m-%d %H:%M} UTC"
+        outage = self.outage
+        since = f"Since {self.outage.since:%Y-%m-%d %H:%M} UTC"
         if not outage.requests:
             return f"{since} the routers call none of its targets."
         requests = format_quantity(outage.requests, "request")
@@ -119,7 +137,8 @@ class _Shut:
         """Reads the routers' open alerts. An alert about a named key does not shut a
         provider.
         """
-        targets, providers = {}, {}
+        targets = {}
+        providers = {}
         for record in open_:
             about, *part = record.key.split(":")[1:] or [""]
             if record.kind in _TARGETS_SHUT:
@@ -164,7 +183,9 @@ def load_outages(
                 outage = find_outage(route, minutes.get(name, ()), closed, now, kind)
                 if outage is not None:
                     outage = _begin_at_alert(
-                        outage, begun.get(f"{ALERTS[outage.kind].value}:{name}"), now
+                        outage,
+                        begun.get(f"{ALERTS[outage.kind].value}:{name}"),
+                        now,
                     )
                     view = _view(tx, route, known, outage, scores)
                     found[name] = replace(view, switch=_switch_reason(route, known, switches))
@@ -192,7 +213,11 @@ def update_outage_alerts(ctx: Context) -> None:
 
 
 def _hand_over(
-    ctx: Context, route: str, ended: AlertKind, successor: AlertKind, notice: AlertNotice
+    ctx: Context,
+    route: str,
+    ended: AlertKind,
+    successor: AlertKind,
+    notice: AlertNotice,
 ) -> None:
     """Ends an alert and raises its successor, in one message to each sink."""
     with ctx.store.write() as tx:
@@ -201,7 +226,13 @@ def _hand_over(
         if record is None or not record.open or record.returned:
             return
         changed = replace(notice, title=f"{record.title}; now: {notice.title}")
-        alerts.raise_alert(tx, ended, route, **asdict(changed), news=AlertEvent.STILL)
+        alerts.raise_alert(
+            tx,
+            ended,
+            route,
+            **asdict(changed),
+            news=AlertEvent.STILL,
+        )
         alerts.resolve_alert(tx, ended, route)
         alerts.raise_alert(tx, successor, route, **asdict(notice))
         opened = Alerts(tx).newest(f"{successor.value}:{route}")
@@ -214,7 +245,11 @@ def _hand_over(
             alerts.queue_message(tx, opened, Notified.RAISED, sinks)
 
 
-def _note_silence(ctx: Context, route: str, kind: AlertKind) -> None:
+def _note_silence(
+    ctx: Context,
+    route: str,
+    kind: AlertKind,
+) -> None:
     """Names in an ending alert's title that no request shows whether the route works."""
     with ctx.store.write() as tx:
         record = Alerts(tx).newest(f"{kind.value}:{route}")
@@ -233,7 +268,13 @@ def _note_silence(ctx: Context, route: str, kind: AlertKind) -> None:
             f"{record.title}; no request came{since}, so nothing shows that it works",
             record.text,
         )
-        alerts.raise_alert(tx, kind, route, **asdict(notice), news=AlertEvent.STILL)
+        alerts.raise_alert(
+            tx,
+            kind,
+            route,
+            **asdict(notice),
+            news=AlertEvent.STILL,
+        )
 
 
 def _title(name: str, view: OutageView) -> str:
@@ -247,7 +288,9 @@ def _title(name: str, view: OutageView) -> str:
 
 
 def _begin_at_alert(
-    outage: RouteOutage, first_seen: datetime | None, now: datetime
+    outage: RouteOutage,
+    first_seen: datetime | None,
+    now: datetime,
 ) -> RouteOutage:
     """Returns the outage with its alert's beginning if it reaches back to the start of the
     loaded hour, because it may then be older.
@@ -258,7 +301,9 @@ def _begin_at_alert(
 
 
 def _switch_reason(
-    route: Route, targets: Mapping[str, Target], switches: Sequence[KillSwitch]
+    route: Route,
+    targets: Mapping[str, Target],
+    switches: Sequence[KillSwitch],
 ) -> str:
     """Explains how kill switches change the route's plan now; empty if they do not.
 
@@ -277,24 +322,36 @@ def _view(
     scores: _Scores,
 ) -> OutageView:
     """Builds the view of an outage. targets: of the route, by id."""
-    own, fallback = targets[route.incumbent], targets.get(outage.fallback)
+    own = targets[route.incumbent]
+    fallback = targets.get(outage.fallback)
     difference = ""
     if fallback is not None:
         price = _price_difference(tx, own, fallback)
-        differences = (price, *_score_differences(scores, route, own, fallback))
+        differences = (
+            price,
+            *_score_differences(scores, route, own, fallback),
+        )
         difference = f"{'; '.join(differences)}."
     return OutageView(outage, own, fallback, difference)
 
 
-def _price_difference(tx: Transaction, own: Target, fallback: Target) -> str:
-    ours, theirs = (describe_price(find_price(tx, target)) for target in (own, fallback))
+def _price_difference(
+    tx: Transaction,
+    own: Target,
+    fallback: Target,
+) -> str:
+    ours = describe_price(find_price(tx, own))
+    theirs = describe_price(find_price(tx, fallback))
     if ours == theirs:
         return f"Its price is the same: {theirs}"
     return f"It costs {theirs}, {own.name} {ours}"
 
 
 def _score_differences(
-    scores: _Scores, route: Route, own: Target, fallback: Target
+    scores: _Scores,
+    route: Route,
+    own: Target,
+    fallback: Target,
 ) -> Iterator[str]:
     """Yields the scores of both models on each suite that measured both."""
     ours, theirs = (
@@ -304,7 +361,8 @@ def _score_differences(
     suites = [suite.suite for suite in route.settings.suites]
     both = [suite for suite in suites if suite in ours and suite in theirs]
     for suite in both:
-        here, there = format_score(theirs[suite]), format_score(ours[suite])
+        here = format_score(theirs[suite])
+        there = format_score(ours[suite])
         yield f"on {suite} it scores {here}, {own.name} {there}"
     if not both:
         yield "no suite of the route has scores of both"

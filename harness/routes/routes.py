@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.frame.errors import Conflict, InputError, NotFound, RouteBusy, SwapgateError
+from harness.frame.errors import (
+    Conflict,
+    InputError,
+    NotFound,
+    RouteBusy,
+    SwapgateError,
+)
 from harness.frame.formatting import format_bps, format_bytes
 from harness.frame.people.access import Actor, Role, check_principal_name
 from harness.frame.records.transaction import Transaction
@@ -30,7 +36,11 @@ from harness.routing.candidate_schedule import (
 from harness.routing.capture import check_capture
 from harness.routing.context import Context
 from harness.routing.plan import KeepWarm
-from harness.routing.records.proposals import CandidateRounds, Proposals, Rollouts
+from harness.routing.records.proposals import (
+    CandidateRounds,
+    Proposals,
+    Rollouts,
+)
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import Suites
 from harness.routing.route_changes import (
@@ -52,7 +62,11 @@ from harness.routing.table import (
 )
 
 
-def check_overrides(ctx: Context, tx: Transaction, name: str) -> None:
+def check_overrides(
+    ctx: Context,
+    tx: Transaction,
+    name: str,
+) -> None:
     """Checks the overrides from and to a route. Raises InputError, NotFound, NotAllowed."""
     table = Routing(tx).table()
     for route, override, error in _override_faults(ctx, table):
@@ -198,7 +212,8 @@ def known_targets(tx: Transaction, ids: Iterable[str]) -> list[Target]:
 
 def describe_difference(older: Route, newer: Route) -> dict[str, tuple[str, str]]:
     """Lists the differences between two states of a route: field to (before, after)."""
-    before, after = describe_fields(older), describe_fields(newer)
+    before = describe_fields(older)
+    after = describe_fields(newer)
     return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
 
 
@@ -264,7 +279,11 @@ def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
     return replace(settings, suites=tuple(suites))
 
 
-def _check_candidates(ctx: Context, schedule: CandidateSchedule | None, policy: Policy) -> None:
+def _check_candidates(
+    ctx: Context,
+    schedule: CandidateSchedule | None,
+    policy: Policy,
+) -> None:
     """Checks a candidate schedule and whether it fits the policy. Raises InputError."""
     if schedule is None:
         return
@@ -286,7 +305,11 @@ def _check_candidates(ctx: Context, schedule: CandidateSchedule | None, policy: 
         )
 
 
-def store_pins(ctx: Context, tx: Transaction, settings: RouteSettings) -> None:
+def store_pins(
+    ctx: Context,
+    tx: Transaction,
+    settings: RouteSettings,
+) -> None:
     """Stores the accepted suites' pins, so that Swapgate can describe a later change."""
     for suite in settings.suites:
         pin = ctx.suites.pin(suite.suite)
@@ -309,11 +332,20 @@ def commit(
     version: the route's version before the change. details: further fields of the event. A
     change that sets another schedule for candidates also starts that schedule.
     """
-    now, before = tx.now(), Routing(tx).route(change.route)
+    now = tx.now()
+    before = Routing(tx).route(change.route)
     revision = Routing(tx).commit(
-        change, expected_version=version, actor=actor.name, reason=reason, now=now
+        change,
+        expected_version=version,
+        actor=actor.name,
+        reason=reason,
+        now=now,
     )
-    event = {"revision": revision, "reason": reason, **details}
+    event = {
+        "revision": revision,
+        "reason": reason,
+        **details,
+    }
     AuditLog(tx).append(actor, action, f"route {change.route}", event)
     if isinstance(change, CreateRoute | ChangeSettings):
         cron_before = _find_cron(before.settings) if before else None
@@ -347,7 +379,10 @@ def describe_later_rollback(rollback: RouteRecord | None) -> str:
 
 
 def find_taken_back(
-    tx: Transaction, name: str, target: str, history: Sequence[RouteRecord]
+    tx: Transaction,
+    name: str,
+    target: str,
+    history: Sequence[RouteRecord],
 ) -> Rollout | None:
     """Finds the rollout with which a target was last tried on a route, if that was rolled back.
 

@@ -39,7 +39,11 @@ from harness.routing.reliability.latency import quantile_ms
 from harness.routing.table import Arm, Route, RouteSuite
 
 DAY: Final = timedelta(days=1)
-TRAFFIC_WINDOW: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET)
+TRAFFIC_WINDOW: Final = (
+    RunState.DONE,
+    RunState.STOPPED,
+    RunState.OVER_BUDGET,
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ def list_facts(
 
     describe_time: writes a time, such as an age. titles: suite titles by name.
     """
-    bill, names = scorecard.bill, titles or {}
+    bill = scorecard.bill
+    names = titles or {}
 
     def seconds(ms: float | None) -> str:
         return format_latency(None if ms is None else ms / 1000, DASH)
@@ -119,12 +124,16 @@ def list_facts(
         when = f"{describe_time(score.measured_at)}{older}"
         return f"{format_score(score.score)}{between} on {score.items:,} items, {when}"
 
-    p50, p95 = seconds(scorecard.p50_ms), seconds(scorecard.p95_ms)
+    p50 = seconds(scorecard.p50_ms)
+    p95 = seconds(scorecard.p95_ms)
     return (
         *((f"score, {names.get(s.suite, s.suite)}", scored(s)) for s in scorecard.scores),
         ("cost per 1,000 requests", scorecard.price_text),
         ("cost a month", bill.month_text if bill.requests else None),
-        ("latency", None if p50 == DASH else f"median {p50}, 95th percentile {p95}"),
+        (
+            "latency",
+            None if p50 == DASH else f"median {p50}, 95th percentile {p95}",
+        ),
         ("failed requests", share(scorecard.failed)),
         ("failures of the model", share(scorecard.charged)),
     )
@@ -213,11 +222,13 @@ class _Figures:
         routes_: Iterable[Route],
         named: Sequence[str] | None = None,
     ) -> None:
-        self._ctx, self._tx = ctx, tx
+        self._ctx = ctx
+        self._tx = tx
         self._now = ctx.clock.now()
         incumbents = {route.incumbent for route in routes_}
         self._runs = EvalRuns(tx).newest_of_targets(incumbents, TRAFFIC_WINDOW)
-        self._targets, self._providers = Routing(tx).targets(), Providers(tx).all()
+        self._targets = Routing(tx).targets()
+        self._providers = Providers(tx).all()
         self._totals: dict[str, list[TrafficTotal]] = {}
         self._speeds: dict[tuple[str, str], Mapping[int, int]] = {}
         for name in [None] if named is None else named:

@@ -119,7 +119,9 @@ class TrafficReport:
 
 
 def load_traffic_report(
-    ctx: Context, window: timedelta, route: str | None = None
+    ctx: Context,
+    window: timedelta,
+    route: str | None = None,
 ) -> TrafficReport:
     """Loads the traffic of a window that ends now. route: None for all routes.
 
@@ -147,7 +149,11 @@ def load_traffic_report(
     )
 
 
-def list_untaken(ctx: Context, route: str, candidate: str) -> Sequence[str]:
+def list_untaken(
+    ctx: Context,
+    route: str,
+    candidate: str,
+) -> Sequence[str]:
     """Describes recent requests that need an endpoint that a candidate does not serve."""
     since = _floor(ctx.clock.now() - _TAKEN + _DAY, _DAY)
     with ctx.store.read() as tx:
@@ -196,7 +202,8 @@ def describe_traffic(
 
     period: for people, such as `the last hour`.
     """
-    whole, failing = report.all, report.failing
+    whole = report.all
+    failing = report.failing
     where = f" on {mark(route)}" if route else ""
     until = f"until {format_date_time(report.now)}"
     if not whole.requests:
@@ -205,7 +212,10 @@ def describe_traffic(
         return f"No request{where} in {period}{came}", until
     requests = format_quantity(whole.requests, "request")
     if not failing:
-        return f"No caller got an error{where} in {period}", f"{requests} {until}"
+        return (
+            f"No caller got an error{where} in {period}",
+            f"{requests} {until}",
+        )
     share = format_percent(whole.failed_share, significant=2)
     note = f"{whole.failed:,} of {requests} ({share}), {until}"
     if route:
@@ -219,7 +229,10 @@ def _by_route(totals: Iterable[TrafficTotal]) -> Sequence[RouteTraffic]:
     for total in totals:
         grouped.setdefault(total.route, []).append(total)
     routes = [RouteTraffic.from_totals(name, group) for name, group in grouped.items()]
-    return sorted(routes, key=lambda route: (-route.failed, -route.requests, route.route))
+    return sorted(
+        routes,
+        key=lambda route: (-route.failed, -route.requests, route.route),
+    )
 
 
 def _floor(at: datetime, step: timedelta) -> datetime:
@@ -229,7 +242,10 @@ def _floor(at: datetime, step: timedelta) -> datetime:
 
 
 def _course(
-    points: Iterable[TrafficPoint], since: datetime, now: datetime, step: timedelta
+    points: Iterable[TrafficPoint],
+    since: datetime,
+    now: datetime,
+    step: timedelta,
 ) -> Sequence[TrafficPoint]:
     """Adds points up by step; a step without traffic has zeros."""
     sums = [[0, 0, 0] for _ in range(math.ceil((now - since) / step))]
@@ -286,7 +302,13 @@ def sum_by_target(
         ]
         together = [total for name in targets for total in totals[name]]
         histogram = merge_histograms(times.get(name, {}) for name in targets)
-        whole = _row(provider, "", together, sum(left[name] for name in targets), histogram)
+        whole = _row(
+            provider,
+            "",
+            together,
+            sum(left[name] for name in targets),
+            histogram,
+        )
         rows.append([whole, *sorted(own, key=lambda row: -row.requests)])
     rows.sort(key=lambda group: (-group[0].requests, group[0].provider))
     return [row for group in rows for row in group]

@@ -48,7 +48,10 @@ class ModelChoice:
 
 
 def parse_routed_choice(
-    text: str, routes: Collection[str], *, default_route: str = ""
+    text: str,
+    routes: Collection[str],
+    *,
+    default_route: str = "",
 ) -> ModelChoice | None:
     """Parses a choice of a route or of `auto`; None for another name, which may be a literal
     target. default_route: the route for `auto` without a route.
@@ -109,7 +112,10 @@ class AgentTool:
 
         They can neither reach the client, nor switch, nor spawn.
         """
-        return not self.runs_at_client and self.name not in (SWITCH_MODEL, SPAWN)
+        return not self.runs_at_client and self.name not in (
+            SWITCH_MODEL,
+            SPAWN,
+        )
 
     def is_of_server(self, servers: Collection[str]) -> bool:
         """Tells whether the tool is one of these tool servers, or a tool of one."""
@@ -170,7 +176,12 @@ class AgentSession:
 
     def without_turn(self) -> "AgentSession":
         """Returns the session after its turn, without owner and lease."""
-        return replace(self, turn="", owner="", lease_until=None)
+        return replace(
+            self,
+            turn="",
+            owner="",
+            lease_until=None,
+        )
 
     def has_lapsed(self, now: datetime) -> bool:
         """Returns whether the lease of the running turn has ended. A lease that is longer than
@@ -183,7 +194,8 @@ class AgentSession:
         """Raises Conflict, with the code `session_closed`, if the session is closed."""
         if self.state is SessionState.CLOSED:
             raise Conflict(
-                f"session {self.id} is closed; open another one", code="session_closed"
+                f"session {self.id} is closed; open another one",
+                code="session_closed",
             )
 
 
@@ -213,7 +225,12 @@ class AgentGrant:
     revoked_at: datetime | None = None
     request: str = ""  # id of the approved switch request; empty for other kinds
 
-    def opens(self, agent: str, session: str, now: datetime) -> bool:
+    def opens(
+        self,
+        agent: str,
+        session: str,
+        now: datetime,
+    ) -> bool:
         """Tells whether the grant lets this session use its target now."""
         return (
             self.agent == agent

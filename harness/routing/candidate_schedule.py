@@ -165,7 +165,11 @@ class CandidateRound:
     cost_usd: float | None = 0.0  # upper estimate; None if a candidate's price is unknown
 
 
-def build_start(route: str, incumbent: str, now: datetime) -> CandidateRound:
+def build_start(
+    route: str,
+    incumbent: str,
+    now: datetime,
+) -> CandidateRound:
     """Builds a round that marks a new schedule's start. The first real round follows at the
     schedule's first time after `now`.
     """

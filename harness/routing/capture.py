@@ -93,7 +93,12 @@ def check_capture(settings: RouteSettings) -> None:
         )
 
 
-_SHOWN_SIZES: Final = (8 * 1024, 128 * 1024, 1024 * 1024, 2 * MAX_COPY_BYTES)
+_SHOWN_SIZES: Final = (
+    8 * 1024,
+    128 * 1024,
+    1024 * 1024,
+    2 * MAX_COPY_BYTES,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,10 @@ class CaptureSample:
         kept: Counter[int] = Counter()
         for size, too_large, times in drawn:
             if not too_large:
-                top = next((most for most in _SHOWN_SIZES if size <= most), _SHOWN_SIZES[-1])
+                top = next(
+                    (most for most in _SHOWN_SIZES if size <= most),
+                    _SHOWN_SIZES[-1],
+                )
                 kept[top] += times
         left_out = [(size, times) for size, too_large, times in drawn if too_large]
         lost = sum(times for _, times in left_out)
@@ -145,7 +153,11 @@ def is_sampled(request: str, share_bps: int) -> bool:
     return share_bps > 0 and hash_bucket(request, salt=_SALT) < share_bps
 
 
-def capture_id(route: str, content: Mapping[str, Any], secret: bytes) -> str:
+def capture_id(
+    route: str,
+    content: Mapping[str, Any],
+    secret: bytes,
+) -> str:
     """Computes a captured request's id. Questions that differ only in spacing, case or Unicode
     form have the same id.
     """
@@ -169,7 +181,12 @@ def _spaced(value: object) -> object:
 
 def day_start(at: datetime) -> datetime:
     """Returns midnight UTC of a moment's day."""
-    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return at.astimezone(UTC).replace(
+        hour=0,
+        minute=0,
+        second=0,
+        microsecond=0,
+    )
 
 
 def capture_expiry(at: datetime, keep_days: float) -> datetime:

@@ -92,7 +92,11 @@ def baseline_evidence(route: str, target: str) -> TargetEvidence:
 def verdict_evidence(proof: Passed) -> TargetEvidence:
     """Returns evidence by a passed verdict."""
     return TargetEvidence(
-        proof.route, proof.candidate, EvidenceKind.VERDICT, proof.id, proof.incumbent
+        proof.route,
+        proof.candidate,
+        EvidenceKind.VERDICT,
+        proof.id,
+        proof.incumbent,
     )
 
 
@@ -213,7 +217,15 @@ class ProvenRows:
 def format_proof(proof: Proof) -> str:
     """Writes a proof as its file; the same proof always gives the same bytes."""
     whole = {**proof.content, "signature": proof.signature}
-    return json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=True) + "\n"
+    return (
+        json.dumps(
+            whole,
+            indent=1,
+            sort_keys=True,
+            ensure_ascii=True,
+        )
+        + "\n"
+    )
 
 
 def parse_proof(text: str) -> Proof:
@@ -222,7 +234,14 @@ def parse_proof(text: str) -> Proof:
         whole = json.loads(text)
         if whole["format"] != FORMAT:
             raise InputError(f"its format is {whole['format']!r}, not {FORMAT!r}")
-        fields = ("installation", "proposal", "exported_at", "rows", "chains", "signature")
+        fields = (
+            "installation",
+            "proposal",
+            "exported_at",
+            "rows",
+            "chains",
+            "signature",
+        )
         proof = Proof(**{name: whole[name] for name in fields})
         written = format_proof(proof)
     except json.JSONDecodeError as error:

@@ -27,8 +27,12 @@ NEVER: Final = datetime.max.replace(tzinfo=UTC)
 # A freeze stops these: it also keeps the bake of a promotion from ending.
 FROZEN_SIGNALS: Final = frozenset(
     {
-        *(RolloutSignal.STEP_DONE, RolloutSignal.ADVANCE, RolloutSignal.BAKED),
-        *(RolloutSignal.PROVEN, RolloutSignal.PROMOTE, RolloutSignal.FINISH),
+        RolloutSignal.STEP_DONE,
+        RolloutSignal.ADVANCE,
+        RolloutSignal.BAKED,
+        RolloutSignal.PROVEN,
+        RolloutSignal.PROMOTE,
+        RolloutSignal.FINISH,
     }
 )
 
@@ -77,10 +81,21 @@ def build_freeze(stored: SwitchRecord) -> Freeze:
     thrown = stored.switch
     ends_at = min(stored.lifted_at or NEVER, thrown.expires_at or NEVER)
     starts_at = thrown.starts_at or thrown.created_at
-    return Freeze(thrown.id, thrown.route, thrown.reason, thrown.actor, starts_at, ends_at)
+    return Freeze(
+        thrown.id,
+        thrown.route,
+        thrown.reason,
+        thrown.actor,
+        starts_at,
+        ends_at,
+    )
 
 
-def build_standing_freeze(reason: str, source: str, now: datetime) -> Freeze:
+def build_standing_freeze(
+    reason: str,
+    source: str,
+    now: datetime,
+) -> Freeze:
     """Builds a freeze of all routes that no time ends."""
     return Freeze("", None, reason, source, now, NEVER)
 
@@ -155,12 +170,17 @@ def parse_week_time(text: str) -> WeekTime:
 
 
 def build_window(
-    starts: str, ends: str, time_zone: str, reason: str, routes: Iterable[str]
+    starts: str,
+    ends: str,
+    time_zone: str,
+    reason: str,
+    routes: Iterable[str],
 ) -> FreezeWindow:
     """Builds a window from the configuration's texts. Raises InputError."""
     if not reason.strip():
         raise InputError("a freeze needs a `reason`: everybody whom it stops will see it")
-    first, last = parse_week_time(starts), parse_week_time(ends)
+    first = parse_week_time(starts)
+    last = parse_week_time(ends)
     if first == last:
         raise InputError(f"the window from {first} to {last} is empty: change one of the two")
     try:
@@ -173,11 +193,17 @@ def build_window(
     return FreezeWindow(first, last, zone, reason.strip(), frozenset(routes))
 
 
-def measure_frozen_time(freezes: Iterable[Freeze], since: datetime, now: datetime) -> timedelta:
+def measure_frozen_time(
+    freezes: Iterable[Freeze],
+    since: datetime,
+    now: datetime,
+) -> timedelta:
     """Measures how long a route was frozen; overlapping freezes count once."""
-    frozen, counted_until = timedelta(0), since
+    frozen = timedelta(0)
+    counted_until = since
     for freeze in sorted(freezes, key=lambda freeze: freeze.starts_at):
-        starts, ends = max(freeze.starts_at, counted_until), min(freeze.ends_at, now)
+        starts = max(freeze.starts_at, counted_until)
+        ends = min(freeze.ends_at, now)
         if ends > starts:
             frozen += ends - starts
             counted_until = ends

@@ -18,7 +18,12 @@ from enum import StrEnum
 from typing import Final
 
 from harness.frame.errors import InputError
-from harness.frame.failures import CLIENT_FAILURES, FAILURE_RULES, FailureClass, NextTarget
+from harness.frame.failures import (
+    CLIENT_FAILURES,
+    FAILURE_RULES,
+    FailureClass,
+    NextTarget,
+)
 from harness.providers.force import ForcedPlan, KillSwitch, decide_plan
 from harness.providers.models.capabilities import (
     UNKNOWN_CAPABILITIES,
@@ -28,7 +33,12 @@ from harness.providers.models.capabilities import (
     must_serialize_tools,
 )
 from harness.providers.target import Target
-from harness.routing.reliability.breaker import Breaker, BreakerPolicy, WhenAllOpen, retry_in_s
+from harness.routing.reliability.breaker import (
+    Breaker,
+    BreakerPolicy,
+    WhenAllOpen,
+    retry_in_s,
+)
 from harness.routing.table import BUCKETS, Arm, Route, Stakes, hash_bucket
 
 
@@ -145,19 +155,27 @@ class RoutePlan:
     def guest_left_out(self) -> Excluded | None:
         """Why the plan excludes `guest`. The guest's failure, unless a switch is the cause."""
         return next(
-            (excluded for excluded in self.left_out if excluded.target == self.guest), None
+            (excluded for excluded in self.left_out if excluded.target == self.guest),
+            None,
         )
 
 
 def target_availability(
-    breaker: Breaker, now: float, policy: BreakerPolicy, pause_s: float = 0.0
+    breaker: Breaker,
+    now: float,
+    policy: BreakerPolicy,
+    pause_s: float = 0.0,
 ) -> TargetAvailability:
     """Combines a breaker's wait with its provider's pause. now: in monotonic seconds."""
     wait_s = max(retry_in_s(breaker, now, policy), pause_s)
     return TargetAvailability(wait_s, breaker.failed_at, pause_s)
 
 
-def preferred_target(route: Route, arm: Arm, warm: str | None = None) -> str | None:
+def preferred_target(
+    route: Route,
+    arm: Arm,
+    warm: str | None = None,
+) -> str | None:
     """The target to try before the incumbent: the keep-warm target, or the arm's target."""
     own = {Arm.CANARY: route.canary, Arm.HOLDBACK: route.holdback}.get(arm)
     return warm or (own.target if own is not None else None)
@@ -167,7 +185,16 @@ def order_targets(route: Route, guest: str | None) -> tuple[str, ...]:
     """Orders the targets. During a bake, the previous incumbent precedes the fallbacks."""
     first = (guest,) if guest else ()
     before = (route.holdback.target,) if route.holdback else ()
-    return tuple(dict.fromkeys((*first, route.incumbent, *before, *route.fallbacks)))
+    return tuple(
+        dict.fromkeys(
+            (
+                *first,
+                route.incumbent,
+                *before,
+                *route.fallbacks,
+            )
+        )
+    )
 
 
 def plan_request(
@@ -273,7 +300,9 @@ def _beneath_the_stakes(route: Route, guest: str | None) -> frozenset[str]:
 
 
 def _exclude_for_route(
-    target: str, beneath: frozenset[str], around: PlanContext
+    target: str,
+    beneath: frozenset[str],
+    around: PlanContext,
 ) -> Excluded | None:
     """Returns an exclusion that holds for every request of the route; None without one."""
     if target in around.barred:
@@ -285,7 +314,11 @@ def _exclude_for_route(
     return None
 
 
-def _force_plan(route: Route, allowed: Sequence[str], around: PlanContext) -> ForcedPlan | None:
+def _force_plan(
+    route: Route,
+    allowed: Sequence[str],
+    around: PlanContext,
+) -> ForcedPlan | None:
     """Returns the decision of the kill switches; None if no switch is in force."""
     if not around.switches:
         return None
@@ -294,7 +327,10 @@ def _force_plan(route: Route, allowed: Sequence[str], around: PlanContext) -> Fo
 
 
 def _exclude_for_request(
-    target: str, needs: Needs, around: PlanContext, forced: ForcedPlan | None
+    target: str,
+    needs: Needs,
+    around: PlanContext,
+    forced: ForcedPlan | None,
 ) -> Excluded | None:
     """Returns an exclusion of this request at this moment; None if the target may answer."""
     if target in around.keyless:

@@ -19,7 +19,12 @@ from harness.frame.errors import IllegalTransition
 from harness.frame.formatting import add_seconds
 from harness.frame.plain_data import digest
 from harness.gate.online.rollout import CanaryEnd, find_end
-from harness.gate.policy import ChangeReferenceRule, CostAcceptance, Policy, PromotionMode
+from harness.gate.policy import (
+    ChangeReferenceRule,
+    CostAcceptance,
+    Policy,
+    PromotionMode,
+)
 from harness.gate.suite_plan import Claim, SuitePlan
 from harness.routing.candidate_schedule import OnBetter
 from harness.routing.table import Route
@@ -65,7 +70,8 @@ class ApprovalKind(StrEnum):
     PROMOTION = "promotion"  # promotes the candidate before its last step has enough evidence
 
 
-_P, _E = ProposalPhase, ProposalEvent
+_P = ProposalPhase
+_E = ProposalEvent
 # Phase, next phase, and the events that lead from one to the other.
 _NEXT: Final[Mapping[ProposalPhase, Mapping[ProposalPhase, tuple[ProposalEvent, ...]]]] = {
     _P.PROPOSED: {
@@ -98,9 +104,7 @@ _NEXT: Final[Mapping[ProposalPhase, Mapping[ProposalPhase, tuple[ProposalEvent, 
         _P.PROMOTED: (_E.HEALTHY,),
         _P.ROLLED_BACK: (_E.HARM, _E.BASE_CHANGED, _E.STALE, _E.CANCELLED),
     },
-    _P.PROMOTED: {
-        _P.ROLLED_BACK: (_E.HARM, _E.CANCELLED),
-    },
+    _P.PROMOTED: {_P.ROLLED_BACK: (_E.HARM, _E.CANCELLED)},
 }
 TRANSITIONS: Final[Mapping[tuple[ProposalPhase, ProposalEvent], ProposalPhase]] = {
     (phase, event): after
@@ -318,12 +322,20 @@ class Proposal(ProposalTexts):
 
 
 def apply_event(
-    proposal: Proposal, event: ProposalEvent, now: datetime, because: str = ""
+    proposal: Proposal,
+    event: ProposalEvent,
+    now: datetime,
+    because: str = "",
 ) -> Proposal:
     """Returns the proposal after `event`. Raises IllegalTransition."""
     phase = next_phase(proposal.phase, event)
     closed = because if phase not in OPEN_PHASES else proposal.closed_because
-    return replace(proposal, phase=phase, updated_at=now, closed_because=closed)
+    return replace(
+        proposal,
+        phase=phase,
+        updated_at=now,
+        closed_because=closed,
+    )
 
 
 PREFIX: Final = "run_"
@@ -361,7 +373,10 @@ class ProposalView(Proposal):
 
     @classmethod
     def from_proposal(
-        cls, proposal: Proposal, find_route: Callable[[str], Route | None], waits: str = ""
+        cls,
+        proposal: Proposal,
+        find_route: Callable[[str], Route | None],
+        waits: str = "",
     ) -> "ProposalView":
         """Builds the view. find_route is called only if the proposal is promoted."""
         promoted = proposal.phase is ProposalPhase.PROMOTED

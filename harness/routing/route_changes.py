@@ -44,7 +44,10 @@ def check_route_name(name: str) -> None:
 
 
 def check_chain(
-    route: str, incumbent: str, fallbacks: Sequence[str], capable: Sequence[str]
+    route: str,
+    incumbent: str,
+    fallbacks: Sequence[str],
+    capable: Sequence[str],
 ) -> None:
     """Raises InputError if a target is named twice, or a capable target is not in the chain."""
     whole = (incumbent, *fallbacks)
@@ -58,7 +61,11 @@ def check_chain(
         )
 
 
-def check_chain_proof(route: str, target: str, proof: ChainProof | None) -> None:
+def check_chain_proof(
+    route: str,
+    target: str,
+    proof: ChainProof | None,
+) -> None:
     """Checks that the proof is for this target and route. Raises ProofRefused."""
     match proof:
         case None:
@@ -229,7 +236,11 @@ def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C9
                     f"route {route.name!r}: a canary's weight can only rise above its present "
                     f"{canary.weight_bps} bps, not change to {change.weight_bps}"
                 )
-            raised = replace(canary, weight_bps=change.weight_bps, handover=change.handover)
+            raised = replace(
+                canary,
+                weight_bps=change.weight_bps,
+                handover=change.handover,
+            )
             return replace(after, canary=raised)
         case PromoteCanary():
             return _promote(after, change)
@@ -266,7 +277,12 @@ def _create(route: Route | None, change: CreateRoute) -> Route:
     if route is not None:
         raise IllegalTransition(f"route {change.route!r} exists, at version {route.version}")
     check_route_name(change.route)
-    check_chain(change.route, change.incumbent, change.fallbacks, change.settings.capable)
+    check_chain(
+        change.route,
+        change.incumbent,
+        change.fallbacks,
+        change.settings.capable,
+    )
     return Route(
         name=change.route,
         version=1,
@@ -289,7 +305,11 @@ def _set_chain(after: Route, change: SetChain) -> Route:
     return replace(after, fallbacks=change.fallbacks, settings=settings)
 
 
-def _serve_by_waiver(after: Route, waiver: Waiver, break_glass: str) -> Route:
+def _serve_by_waiver(
+    after: Route,
+    waiver: Waiver,
+    break_glass: str,
+) -> Route:
     check_chain_proof(after.name, waiver.target, waiver)
     if after.experiment is not None or after.break_glass is not None:
         raise IllegalTransition(
@@ -353,7 +373,12 @@ def _promote(after: Route, change: PromoteCanary) -> Route:
             control=True,
             handover=None,
         )
-    return replace(after, incumbent=proof.candidate, canary=None, holdback=holdback)
+    return replace(
+        after,
+        incumbent=proof.candidate,
+        canary=None,
+        holdback=holdback,
+    )
 
 
 def _check_proof(route: Route, proof: Passed) -> None:

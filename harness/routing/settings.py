@@ -11,7 +11,10 @@ from datetime import timedelta
 from enum import StrEnum
 
 from harness.providers.target import Target
-from harness.routing.reliability.breaker import DEFAULT_BREAKER, BreakerPolicy
+from harness.routing.reliability.breaker import (
+    DEFAULT_BREAKER,
+    BreakerPolicy,
+)
 from harness.routing.reliability.retry import DEFAULT_RETRY, RetryPolicy
 from harness.routing.table import RouteSettings
 

@@ -94,7 +94,12 @@ def check_shadow_limits(limits: ShadowLimits) -> None:
         raise InputError(f"a shadow's budget is above 0 US dollars a day, not {usd}")
 
 
-def within_budget(limits: ShadowLimits, used: ShadowUsage, *, priced: bool) -> bool:
+def within_budget(
+    limits: ShadowLimits,
+    used: ShadowUsage,
+    *,
+    priced: bool,
+) -> bool:
     """Whether one more request fits. False for a candidate without a price if costs are
     limited.
     """
@@ -170,7 +175,8 @@ def compare_pair(
     no sums. Raises ValueError, TypeError, KeyError or AttributeError for an answer of another
     form.
     """
-    ours, theirs = _checks(incumbent.content), _checks(candidate.content)
+    ours = _checks(incumbent.content)
+    theirs = _checks(candidate.content)
     counts = {
         f"{check.value}.{_both(ours[check], theirs[check]).value}": 1
         for check in ShadowCheck

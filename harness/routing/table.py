@@ -13,16 +13,31 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final
 
-from harness.frame.errors import InputError, NotAllowed, NotFound, SwapgateError
+from harness.frame.errors import (
+    InputError,
+    NotAllowed,
+    NotFound,
+    SwapgateError,
+)
 from harness.frame.people.access import OptOut
 from harness.frame.people.limits import KeyLimits
 from harness.frame.plain_data import ShowsMore
-from harness.frame.signing.signed_rows import NO_LINEAGE, Lineage, Revocations, SignedRows
+from harness.frame.signing.signed_rows import (
+    NO_LINEAGE,
+    Lineage,
+    Revocations,
+    SignedRows,
+)
 from harness.gate.online.guardrails import DEFAULT_UNIT_RULE, UnitRule
 from harness.gate.suite_plan import SuiteRole
 from harness.providers.credential import StoredKey
 from harness.providers.force import KillSwitch
-from harness.providers.target import DataClasses, Provider, Target, is_at_least_as_strict
+from harness.providers.target import (
+    DataClasses,
+    Provider,
+    Target,
+    is_at_least_as_strict,
+)
 from harness.routing.agent import AgentGrant
 from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.shadow import Shadow
@@ -51,7 +66,9 @@ KIND_PRECEDENCE: Final = (
 
 
 def choose_kind(
-    overrides: Overrides, declared: RequestKind | None, kinds: Collection[RequestKind]
+    overrides: Overrides,
+    declared: RequestKind | None,
+    kinds: Collection[RequestKind],
 ) -> RequestKind | None:
     """Returns the kind whose override answers. A declared kind takes precedence over detected
     kinds.
@@ -70,13 +87,19 @@ def format_overrides(overrides: Overrides) -> str:
 
 
 def override_errors(
-    route: str, overrides: Overrides, carried: Mapping[str, str], classes: DataClasses
+    route: str,
+    overrides: Overrides,
+    carried: Mapping[str, str],
+    classes: DataClasses,
 ) -> Iterator[tuple[RequestKind, SwapgateError]]:
     """Yields the errors of overrides, by kind. carried: route to its data class."""
     for kind, other in overrides.items():
         about = f"route {route!r}: the override for {kind.value}"
         if other == route:
-            yield kind, InputError(f"{about} names the route itself: leave it out")
+            yield (
+                kind,
+                InputError(f"{about} names the route itself: leave it out"),
+            )
         elif other not in carried:
             words = f"{about} names {other!r}, which does not exist: create that route first"
             yield kind, NotFound(words)

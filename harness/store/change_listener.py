@@ -33,7 +33,8 @@ class SqliteListener:
     """Polls `PRAGMA data_version`, which changes when another connection commits."""
 
     def __init__(self, file: Path) -> None:
-        self._file, self._opened = file, identity(file)
+        self._file = file
+        self._opened = identity(file)
         # mode=rw, so that a connection does not create a missing file.
         self._db = sqlite3.connect(
             f"{file.absolute().as_uri()}?mode=rw",
@@ -53,7 +54,8 @@ class SqliteListener:
         database is lost.
         """
         self.require_same()
-        before, self._seen = self._seen, self.version()
+        before = self._seen
+        self._seen = self.version()
         now = time.monotonic()
         if self._seen != before:
             self._changed_at = now

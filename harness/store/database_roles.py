@@ -72,7 +72,12 @@ def _rights(table: str) -> str:
     return "SELECT, INSERT, UPDATE, DELETE"
 
 
-def grant(url: str, role: str, *, only_show: bool = False) -> Sequence[str]:
+def grant(
+    url: str,
+    role: str,
+    *,
+    only_show: bool = False,
+) -> Sequence[str]:
     """Gives `role` the runtime's rights. Returns the statements. `upgrade` adds the rights on
     new tables.
 
@@ -159,6 +164,10 @@ def does_both(url: str) -> str | None:
     parsed = engine.parse(url)
     if parsed.get_backend_name() != "postgresql":
         return None
-    with engine.temporary(parsed) as made, translated(), made.connect() as db:
+    with (
+        engine.temporary(parsed) as made,
+        translated(),
+        made.connect() as db,
+    ):
         role = str(db.execute(sa.text("SELECT current_user")).scalar_one())
         return role if db.execute(_POWERS, {"role": role}).scalar() else None

@@ -25,9 +25,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from harness.frame.errors import ConfigError, DatabaseUnusable, StoreUnavailable
+from harness.frame.errors import (
+    ConfigError,
+    DatabaseUnusable,
+    StoreUnavailable,
+)
 
-LOG, INDEX = "-wal", "-shm"
+LOG = "-wal"
+INDEX = "-shm"
 ASIDE: Final = ".replaced"
 Identity = tuple[int, int]
 
@@ -86,7 +91,8 @@ class SqliteFile:
             if self._open is not None and now != self._open:
                 self._close()
                 self._set_log_aside()
-            self._open, self._log = now, None
+            self._open = now
+            self._log = None
 
     def require_same(self, *, committed: bool = False) -> None:
         """Raises StoreUnavailable if somebody replaced the file, because the write is lost.
@@ -228,7 +234,11 @@ def make_folder(url: sa.URL) -> None:
 
 
 def make(
-    url: sa.URL, *, create: bool = False, patience_s: float | None = None, **options: Any
+    url: sa.URL,
+    *,
+    create: bool = False,
+    patience_s: float | None = None,
+    **options: Any,
 ) -> sa.Engine:
     """Creates an engine, which connects at its first use.
 
@@ -238,7 +248,12 @@ def make(
     """
     if url.get_backend_name() == "postgresql":
         arguments = postgres_arguments(url, patience_s)
-        return sa.create_engine(url, connect_args=arguments, pool_pre_ping=True, **options)
+        return sa.create_engine(
+            url,
+            connect_args=arguments,
+            pool_pre_ping=True,
+            **options,
+        )
     engine = sa.create_engine(url, **options)
     if create:
         _make_private(file_of(url))

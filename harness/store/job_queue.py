@@ -8,7 +8,13 @@ lost or repeated job is harmless. The control jobs fill the queue, and the host 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Sequence,
+)
 from contextlib import contextmanager, suppress
 from importlib import resources
 from typing import Any, Final
@@ -118,7 +124,10 @@ class JobQueue:
             return [job.run for job in jobs if self._place(app, job, known.get(job.run))]
 
     def _place(
-        self, app: procrastinate.App, job: QueuedJob, known: dict[str, Any] | None
+        self,
+        app: procrastinate.App,
+        job: QueuedJob,
+        known: dict[str, Any] | None,
     ) -> bool:
         """Adds a job or changes its priority. Returns whether it was added."""
         if known is not None:
@@ -154,7 +163,10 @@ class JobQueue:
             )
             for row in dead:
                 app.connector.execute_query(
-                    queries["finish_job"], job_id=row["id"], status="failed", delete_job=True
+                    queries["finish_job"],
+                    job_id=row["id"],
+                    status="failed",
+                    delete_job=True,
                 )
             return [row["lock"] for row in dead]
 
@@ -206,7 +218,10 @@ async def consume(
 
 
 async def _work_until(
-    ended: asyncio.Event, app: procrastinate.App, providers: Collection[str], slots: int
+    ended: asyncio.Event,
+    app: procrastinate.App,
+    providers: Collection[str],
+    slots: int,
 ) -> None:
     """Runs a worker until `ended`, and waits for its running jobs."""
     if providers:

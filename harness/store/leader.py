@@ -129,7 +129,10 @@ class FileLeadership:
 
     def leader(self) -> str:
         """Returns the name of the leading process; empty without a leader."""
-        with suppress(FileNotFoundError), self._path.open(encoding="utf-8") as file:
+        with (
+            suppress(FileNotFoundError),
+            self._path.open(encoding="utf-8") as file,
+        ):
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

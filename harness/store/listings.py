@@ -19,7 +19,13 @@ from harness.frame.pagination import FIRST_PAGE, Page, PageRequest
 from harness.frame.people.access import ApiKey
 from harness.frame.people.records import API_KEY, api_key
 from harness.frame.records.columns import Row
-from harness.frame.records.repository import Order, given, newest, read_page, select_where
+from harness.frame.records.repository import (
+    Order,
+    given,
+    newest,
+    read_page,
+    select_where,
+)
 from harness.frame.signing.audit import ALL_EVENTS, AuditEvent, AuditFilter
 from harness.frame.signing.audit_log import AUDIT_EVENT, read_events
 from harness.frame.signing.signed_rows import RowFault
@@ -41,7 +47,11 @@ from harness.routing.records.interventions import (
     shadow_from_row,
     switch,
 )
-from harness.routing.records.observations import FAILOVER, failover, failover_count_from_row
+from harness.routing.records.observations import (
+    FAILOVER,
+    failover,
+    failover_count_from_row,
+)
 from harness.routing.records.preload import NAMES_AT_ONCE
 from harness.routing.records.proposals import (
     DECIDED_PHASE_VALUES,
@@ -49,8 +59,18 @@ from harness.routing.records.proposals import (
     PROPOSAL,
     proposal,
 )
-from harness.routing.records.routes import NEWEST_NAMES, ROUTE_HEADS, read_current
-from harness.routing.records.runs import EVAL_RUN, NO_SUCH_RUN, SAMPLE, eval_run, sample
+from harness.routing.records.routes import (
+    NEWEST_NAMES,
+    ROUTE_HEADS,
+    read_current,
+)
+from harness.routing.records.runs import (
+    EVAL_RUN,
+    NO_SUCH_RUN,
+    SAMPLE,
+    eval_run,
+    sample,
+)
 from harness.routing.records.verdicts import VERDICT, verdict
 from harness.routing.records.versions import (
     record_from_row,
@@ -109,7 +129,10 @@ class Listings(AgentListings):
         return self.page(PROPOSAL, PROPOSALS, page_request, *where)
 
     def runs(
-        self, page_request: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        states: Sequence[RunState] = (),
     ) -> Page[EvalRun]:
         in_state = eval_run.c.state.in_(states) if states else None
         return self.page(EVAL_RUN, RUNS, page_request, in_state)
@@ -135,7 +158,8 @@ class Listings(AgentListings):
         if not rows.total:
             raise NotFound(f"there is no route {route!r}; `swapgate route list` shows them")
         chains = self._chains(route, [row.version for row in rows.rows])
-        records, invalid = [], []
+        records = []
+        invalid = []
         for row in rows.rows:
             chain = chains.get(row.version, [])
             fault = self.tx.fault(route_version, row, fallbacks=chain_signed(chain))
@@ -164,7 +188,10 @@ class Listings(AgentListings):
         return self.page(API_KEY, KEYS, page_request)
 
     def switches(
-        self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        route: str | None = None,
     ) -> Page[SwitchRecord]:
         """Lists switches. route: selects the switches of this route and of all routes."""
         about = sa.or_(switch.c.route == route, switch.c.route.is_(None))
@@ -174,7 +201,10 @@ class Listings(AgentListings):
         return self.page(BREAK_GLASS, BREAK_GLASSES, page_request)
 
     def shadows(
-        self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        route: str | None = None,
     ) -> Page[Shadow]:
         query = select_where(shadow, given(shadow.c.route, route))
         page = read_page(self.tx, query, SHADOWS, page_request)
@@ -191,7 +221,12 @@ class Listings(AgentListings):
         search: str = "",
     ) -> Page[AlertRecord]:
         """Lists the alerts that notify people. search: a substring of their text."""
-        columns = (alert.c.title, alert.c.text, alert.c.subject, alert.c.kind)
+        columns = (
+            alert.c.title,
+            alert.c.text,
+            alert.c.subject,
+            alert.c.kind,
+        )
         where = (
             alert.c.kind.not_in(_UNLISTED),
             alert.c.resolved_at.is_(None) if open_only else None,
@@ -245,15 +280,25 @@ class Listings(AgentListings):
         return [failover_count_from_row(row) for row in self.tx.read(query)]
 
     def captures(
-        self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        route: str | None = None,
     ) -> Page[CapturedRequest]:
         return self.page(CAPTURED, CAPTURES, page_request, given(captured.c.route, route))
 
     def events(
-        self, page_request: PageRequest = FIRST_PAGE, *, selection: AuditFilter = ALL_EVENTS
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        selection: AuditFilter = ALL_EVENTS,
     ) -> Page[AuditEvent]:
         rows = read_events(self.tx, selection, page_request)
-        return Page([AUDIT_EVENT.read(row) for row in rows.rows], rows.total, rows.next)
+        return Page(
+            [AUDIT_EVENT.read(row) for row in rows.rows],
+            rows.total,
+            rows.next,
+        )
 
     def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
         """Maps ids to verdicts. Leaves out unknown ids and rows with invalid signatures."""
@@ -293,7 +338,8 @@ class Listings(AgentListings):
 
     def _current(self, names: Collection[str] | None) -> Page[Route]:
         """Reads the newest version of each named route; None for all routes."""
-        found, invalid = [], []
+        found = []
+        invalid = []
         for row, chain in read_current(self.tx, names):
             if fault := self.tx.fault(route_version, row, fallbacks=chain_signed(chain)):
                 invalid.append(fault)

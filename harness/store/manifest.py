@@ -185,13 +185,18 @@ class Manifests:
         """Signs the current content and replaces the stored manifest. Raises SignatureInvalid
         for a row without a signature.
         """
-        now, end = tx.now().astimezone(UTC), tx.read(LOG_END).first()
+        now = tx.now().astimezone(UTC)
+        end = tx.read(LOG_END).first()
         content = asdict(read_content(tx.read)) | {
             "signed_at": now.isoformat(),
             "log_end": f"{end.number}:{end.mac}" if end is not None else "",
         }
         signature = tx.signatures.sign_document(manifest.name, content)
-        values = content | {"id": 1, "signed_at": now, SIGNATURE: signature}
+        values = content | {
+            "id": 1,
+            "signed_at": now,
+            SIGNATURE: signature,
+        }
         if not tx.write(sa.update(manifest).values(values)):
             tx.write(sa.insert(manifest).values(values))
 

@@ -124,7 +124,8 @@ def rule_differences(db: sa.Connection) -> list[str]:
     """Lists missing and changed CHECK constraints and indexes. Ignores rules that Swapgate does
     not have, and tables that the database lacks, which `check` reports itself.
     """
-    ours, theirs = shipped(db), present(db)
+    ours = shipped(db)
+    theirs = present(db)
     tables = {table for table, _ in theirs}
     return [
         *(

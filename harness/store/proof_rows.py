@@ -18,16 +18,43 @@ from harness.frame.formatting import format_quantity
 from harness.frame.plain_data import hash_content
 from harness.frame.ports import Verifier
 from harness.frame.records.columns import SIGNATURE, Row
-from harness.frame.records.signed_tables import RowVerifier, StoredRow, covered_values, named
+from harness.frame.records.signed_tables import (
+    RowVerifier,
+    StoredRow,
+    covered_values,
+    named,
+)
 from harness.frame.records.transaction import Transaction
-from harness.frame.signing.keyring import KeyPurpose, Keyring, row_payload, split_signature
+from harness.frame.signing.keyring import (
+    KeyPurpose,
+    Keyring,
+    row_payload,
+    split_signature,
+)
 from harness.gate.run import RunState, Sample
 from harness.providers.records import TARGET, target
-from harness.routing.evidence import Proof, ProvenRows, StoredValues, SwapChange
+from harness.routing.evidence import (
+    Proof,
+    ProvenRows,
+    StoredValues,
+    SwapChange,
+)
 from harness.routing.proposal import Proposal
 from harness.routing.records.installation import Installations
-from harness.routing.records.proposals import APPROVAL, PROPOSAL, approval, rollout
-from harness.routing.records.runs import EVAL_RUN, SAMPLE, SUITE, eval_run, sample, suite
+from harness.routing.records.proposals import (
+    APPROVAL,
+    PROPOSAL,
+    approval,
+    rollout,
+)
+from harness.routing.records.runs import (
+    EVAL_RUN,
+    SAMPLE,
+    SUITE,
+    eval_run,
+    sample,
+    suite,
+)
 from harness.routing.records.verdicts import VERDICT, verdict
 from harness.routing.records.versions import route_fallback, route_version
 from harness.store.tables import SIGNED
@@ -37,11 +64,19 @@ MAX_NAMED: Final = 5  # the most rows to name for one reason
 NO_TEXT: Final = hash_content("")
 # Default values for columns that signatures omit and a proof does not need.
 UNSIGNED: Final[dict[str, dict[str, object]]] = {
-    eval_run.name: {"state": RunState.DONE.value, "wanted": 0, "failures": 0}
+    eval_run.name: {
+        "state": RunState.DONE.value,
+        "wanted": 0,
+        "failures": 0,
+    }
 }
 
 
-def read_proof(tx: Transaction, proposal: Proposal, at: datetime) -> Proof:
+def read_proof(
+    tx: Transaction,
+    proposal: Proposal,
+    at: datetime,
+) -> Proof:
     """Reads the rows that prove the proposal's verdict and canary, and signs the document."""
     runs = [run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)]
     suites = [plan.suite_digest for plan in proposal.plans]
@@ -81,7 +116,10 @@ def _changes(tx: Transaction, proposal: Proposal) -> list[dict[str, Any]]:
     )
     first = sa.select(sa.func.min(route_version.c.version)).where(of_route, of_swap)
     since = sa.and_(of_route, route_version.c.version >= first.scalar_subquery())
-    changes = sorted(_stored(tx, route_version, since), key=lambda row: int(row["version"]))
+    changes = sorted(
+        _stored(tx, route_version, since),
+        key=lambda row: int(row["version"]),
+    )
     for place, row in enumerate(changes):
         if row["kind"] == "canary" and row.get("rollout") != proposal.rollout:
             return changes[:place]
@@ -89,7 +127,9 @@ def _changes(tx: Transaction, proposal: Proposal) -> list[dict[str, Any]]:
 
 
 def _stored(
-    tx: Transaction, table: sa.Table, where: sa.ColumnElement[bool]
+    tx: Transaction,
+    table: sa.Table,
+    where: sa.ColumnElement[bool],
 ) -> list[dict[str, Any]]:
     """Reads the rows' columns that the signatures cover, and the signatures, in the order of
     the key.
@@ -145,7 +185,10 @@ def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
     """
     tables = {
         name: [
-            cast("Row", StoredRow(SIGNED[name].table, UNSIGNED.get(name, {}) | row))
+            cast(
+                "Row",
+                StoredRow(SIGNED[name].table, UNSIGNED.get(name, {}) | row),
+            )
             for row in map(dict, rows)
         ]
         for name, rows in proof.rows.items()
@@ -164,7 +207,12 @@ def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
         verdict=VERDICT.read(_only(tables["verdict"], "verdict")),
         runs={row.id: EVAL_RUN.read(row) for row in tables["eval_run"]},
         samples={
-            run: tuple(sorted(answers, key=lambda one: (one.position, one.epoch, one.item)))
+            run: tuple(
+                sorted(
+                    answers,
+                    key=lambda one: (one.position, one.epoch, one.item),
+                )
+            )
             for run, answers in samples.items()
         },
         by_worker=by_worker,
@@ -195,7 +243,13 @@ def _change(row: Row) -> SwapChange:
     """Builds a route's change. A restore by a break-glass gets a kind of its own."""
     kind = "break_glass" if row.kind == "restore" and row.break_glass else row.kind
     return SwapChange(
-        row.version, kind, row.incumbent, row.weight_bps, row.at, row.actor, row.reason
+        row.version,
+        kind,
+        row.incumbent,
+        row.weight_bps,
+        row.at,
+        row.actor,
+        row.reason,
     )
 
 
@@ -208,5 +262,8 @@ def _only(rows: list[Row], name: str) -> Row:
 def _sample(row: Row, stored: StoredValues) -> Sample:
     """Builds a sample without its text. The text's digest shows whether there was a text."""
     has_text = stored.get("answer_sha256") not in (None, NO_TEXT)
-    values: dict[str, Any] = {"answer": "…" if has_text else "", "prompt": ""}
+    values: dict[str, Any] = {
+        "answer": "…" if has_text else "",
+        "prompt": "",
+    }
     return replace(SAMPLE.read(row), **values)

@@ -39,7 +39,8 @@ _CHAIN: Final = [route_fallback.c.route, route_fallback.c.version]
 WORKING: Final[Mapping[str, sa.ColumnElement[bool]]] = {
     proposal.name: HAS_NOT_ENDED,
     rollout.name: sa.or_(
-        rollout.c.state.in_(LIVE_STATE_VALUES), rollout.c.bake_ends_at.is_not(None)
+        rollout.c.state.in_(LIVE_STATE_VALUES),
+        rollout.c.bake_ends_at.is_not(None),
     ),
     eval_run.name: eval_run.c.state.in_([state.value for state in RUNNABLE_STATES]),
 }
@@ -50,7 +51,8 @@ def chains_of(tx: Transaction, rows: Sequence[Row]) -> Chains:
     """Reads the fallbacks of consecutive route versions in their signed form."""
     chains: Chains = defaultdict(list)
     if rows:
-        first, last = ([row.route, row.version] for row in (rows[0], rows[-1]))
+        first = [rows[0].route, rows[0].version]
+        last = [rows[-1].route, rows[-1].version]
         between = sa.tuple_(*_CHAIN).between(_tuple(_CHAIN, first), _tuple(_CHAIN, last))
         for row in tx.read(CHAINS.where(between)):
             chains[row.route, row.version].append([row.target, row.evidence])
@@ -71,7 +73,8 @@ def row_faults(tx: Transaction) -> Iterator[RowFault]:
     for signed in SIGNED.values():
         key = list(signed.table.primary_key.columns)
         query = _covered(signed).order_by(*key).limit(ROWS_PER_PAGE)
-        rows, before = tx.read(query).all(), None
+        rows = tx.read(query).all()
+        before = None
         while rows:
             yield from _page_faults(tx, signed, rows, before)
             before = rows[-1]
@@ -100,7 +103,10 @@ def _check_log_end(tx: Transaction, manifest: Manifest | None) -> None:
 
 
 def _page_faults(
-    tx: Transaction, signed: SignedTable, rows: Sequence[Row], before: Row | None
+    tx: Transaction,
+    signed: SignedTable,
+    rows: Sequence[Row],
+    before: Row | None,
 ) -> Iterator[RowFault]:
     """Finds faults of rows. before: the row before them, which a route's version refers to."""
     versions = signed.table is route_version
@@ -189,7 +195,11 @@ def sign_rows(tx: Transaction) -> int:
             continue
         for row in rows:
             values = row._asdict()
-            _write(tx, table, values | {SIGNATURE: tx.signatures.sign(table, values)})
+            _write(
+                tx,
+                table,
+                values | {SIGNATURE: tx.signatures.sign(table, values)},
+            )
     return count
 
 
@@ -209,7 +219,12 @@ def _sign_versions(tx: Transaction, rows: Sequence[Row]) -> None:
         before = values
 
 
-def _write(tx: Transaction, table: sa.Table, values: dict[str, Any], *columns: str) -> None:
+def _write(
+    tx: Transaction,
+    table: sa.Table,
+    values: dict[str, Any],
+    *columns: str,
+) -> None:
     same = [column == values[column.name] for column in table.primary_key.columns]
     only = {name: values[name] for name in (*columns, SIGNATURE)}
     tx.write(sa.update(table).where(*same).values(only))
@@ -249,7 +264,9 @@ def remove_rows(tx: Transaction, faults: Sequence[RowFault]) -> int:
 
 
 def _remove_referrers(
-    tx: Transaction, table: sa.Table, where: Sequence[sa.ColumnElement[bool]]
+    tx: Transaction,
+    table: sa.Table,
+    where: Sequence[sa.ColumnElement[bool]],
 ) -> None:
     """Deletes unsigned rows that refer to these rows by a foreign key."""
     for other, constraint in _unsigned_referrers(table):
@@ -261,9 +278,7 @@ def _remove_referrers(
         tx.write(sa.delete(other).where(*found))
 
 
-def _unsigned_referrers(
-    table: sa.Table,
-) -> Iterator[tuple[sa.Table, sa.ForeignKeyConstraint]]:
+def _unsigned_referrers(table: sa.Table) -> Iterator[tuple[sa.Table, sa.ForeignKeyConstraint]]:
     """Lists the unsigned tables that refer to a table. Omits fallbacks, which the signature of
     their route's version covers.
     """

@@ -97,7 +97,8 @@ def _misfits(found: dict[str, dict[str, bool]]) -> Iterator[str]:
     would refuse this version's rows. Further optional columns are no misfit.
     """
     for name, table in metadata.tables.items():
-        ours, theirs = table.columns.keys(), found.get(name, {})
+        ours = table.columns.keys()
+        theirs = found.get(name, {})
         yield from (f"no column {name}.{column}" for column in ours if column not in theirs)
         for column, is_required in theirs.items():
             if is_required and column not in ours:

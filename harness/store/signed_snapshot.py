@@ -19,16 +19,29 @@ from harness.frame.people.access import ApiKey
 from harness.frame.people.records import API_KEY
 from harness.frame.ports import Verifier
 from harness.frame.records.columns import SIGNATURE, Row
-from harness.frame.records.signed_tables import RowVerifier, StoredRow, covered_values
+from harness.frame.records.signed_tables import (
+    RowVerifier,
+    StoredRow,
+    covered_values,
+)
 from harness.frame.records.transaction import Transaction
-from harness.frame.signing.signed_rows import Lineage, Revocations, SignedRows, head_text
+from harness.frame.signing.signed_rows import (
+    Lineage,
+    Revocations,
+    SignedRows,
+    head_text,
+)
 from harness.providers.credential import keys_for_routers
 from harness.providers.force import active_switches
 from harness.providers.records import CREDENTIAL, PROVIDER, TARGET, target
 from harness.providers.target import Target
 from harness.routing.records.installation import Installations
 from harness.routing.records.interventions import SWITCH, shadow_from_row
-from harness.routing.records.versions import route_fallback, route_from_row, route_version
+from harness.routing.records.versions import (
+    route_fallback,
+    route_from_row,
+    route_version,
+)
 from harness.routing.table import KeyGrant, RoutingTable, Snapshot
 from harness.store import manifest as manifests
 from harness.store.row_faults import CHAINS
@@ -80,7 +93,8 @@ def _stored(name: str, row: Row) -> dict[str, object]:
 
 
 def _targets_used(
-    rows: Mapping[str, list[dict[str, object]]], chains: Mapping[str, list[list[str]]]
+    rows: Mapping[str, list[dict[str, object]]],
+    chains: Mapping[str, list[list[str]]],
 ) -> set[str]:
     """Collects the ids of the targets that routes, chains, grants and shadows name."""
     used = {target for chain in chains.values() for target, _ in chain}
@@ -90,7 +104,12 @@ def _targets_used(
     return used | {str(row["candidate"]) for row in rows["shadow"]}
 
 
-def verified(signed_rows: SignedRows, verifier: Verifier, etag: str, now: datetime) -> Snapshot:
+def verified(
+    signed_rows: SignedRows,
+    verifier: Verifier,
+    etag: str,
+    now: datetime,
+) -> Snapshot:
     """Verifies the rows and builds the snapshot. etag: the database's ETag for these rows.
 
     Raises SnapshotInvalid for a row or manifest that does not verify, and for rows that do not
@@ -149,7 +168,11 @@ def _verify_former(former: Revocations, signatures: RowVerifier) -> None:
         )
 
 
-def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
+def _built(
+    signed_rows: SignedRows,
+    etag: str,
+    now: datetime,
+) -> Snapshot:
     """Builds the snapshot. Leaves out expired grants and targets that no route and no grant
     uses.
     """
@@ -160,7 +183,8 @@ def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
     targets = {row.id: _target(row) for row in tables[target.name]}
     routes = {
         row.route: route_from_row(
-            row, tuple(id_ for id_, _ in signed_rows.chains.get(row.route, []))
+            row,
+            tuple(id_ for id_, _ in signed_rows.chains.get(row.route, [])),
         )
         for row in tables[route_version.name]
     }
@@ -176,7 +200,8 @@ def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
         *(revocations.ids for revocations in signed_rows.former)
     )
     stored = sorted(
-        tables["credential"], key=lambda row: (row.provider, row.position, row.name)
+        tables["credential"],
+        key=lambda row: (row.provider, row.position, row.name),
     )
     return Snapshot(
         RoutingTable(
@@ -202,7 +227,13 @@ def _key_grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
     route.
     """
     return tuple(
-        KeyGrant(key.id, key.hash, key.routes, key.limits and key.limits.some, key.opt_outs)
+        KeyGrant(
+            key.id,
+            key.hash,
+            key.routes,
+            key.limits and key.limits.some,
+            key.opt_outs,
+        )
         for key in keys
         if key.role is None and key.revoked_at is None
     )

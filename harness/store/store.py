@@ -18,7 +18,11 @@ from harness.frame.records.signed_tables import RowSignatures
 from harness.frame.records.transaction import Transaction, translated
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.signing.signed_rows import Lineage, RowFault
-from harness.routing.records.installation import Installations, meta, missing_lineage
+from harness.routing.records.installation import (
+    Installations,
+    meta,
+    missing_lineage,
+)
 from harness.routing.table import Snapshot
 from harness.store import engine, schema_revisions, signed_snapshot
 from harness.store.change_listener import Changes
@@ -85,7 +89,9 @@ class Store:
         a new one.
         """
         self._engine.dispose()
-        self._schema_checked, self._installation, self._snapshot = False, None, None
+        self._schema_checked = False
+        self._installation = None
+        self._snapshot = None
 
     def _require_file(self) -> None:
         if self._file is not None:
@@ -201,10 +207,21 @@ class Store:
                 raise SignatureInvalid(f"{fault.name}: {fault.why}")
             with without_triggers(tx):
                 count = sign_rows(tx)
-            self._record(tx, actor, "database.sign_again", {"rows": count, "reason": reason})
+            self._record(
+                tx,
+                actor,
+                "database.sign_again",
+                {"rows": count, "reason": reason},
+            )
         return count
 
-    def remove_forged(self, faults: Sequence[RowFault], *, actor: Actor, reason: str) -> int:
+    def remove_forged(
+        self,
+        faults: Sequence[RowFault],
+        *,
+        actor: Actor,
+        reason: str,
+    ) -> int:
         """Deletes the given rows that still have a fault, and signs the manifest. Returns the
         number of deleted rows. The database role must own the tables. Raises RowRefused if a
         remaining row refers to a deleted row.
@@ -215,12 +232,19 @@ class Store:
             now_at_fault = set(row_faults(tx))
             with without_triggers(tx):
                 count = remove_rows(tx, [fault for fault in faults if fault in now_at_fault])
-            details = {"rows": [fault.name for fault in faults], "reason": reason}
+            details = {
+                "rows": [fault.name for fault in faults],
+                "reason": reason,
+            }
             self._record(tx, actor, "database.remove_forged", details)
         return count
 
     def _record(
-        self, tx: Transaction, actor: Actor, action: str, details: Mapping[str, object]
+        self,
+        tx: Transaction,
+        actor: Actor,
+        action: str,
+        details: Mapping[str, object],
     ) -> None:
         """Writes the audit event of a repair, and signs the manifest of the repaired rows."""
         AuditLog(tx).append(actor, action, "database", details)

@@ -14,7 +14,11 @@ from harness.frame import idempotency
 from harness.frame.alerts import records as alert_records
 from harness.frame.people.records import person_link
 from harness.frame.records.columns import keep_strict, metadata
-from harness.frame.records.signed_tables import SignedTable, is_signed, signed_table
+from harness.frame.records.signed_tables import (
+    SignedTable,
+    is_signed,
+    signed_table,
+)
 from harness.frame.signing.audit_log import audit_event
 from harness.operations import records as operations_records
 from harness.providers.records import target
@@ -29,7 +33,12 @@ from harness.routing.records.proposals import approval
 from harness.routing.records.runs import sample, suite
 from harness.routing.records.traffic_tables import block
 from harness.routing.records.verdicts import verdict
-from harness.routing.records.versions import evidence, route_fallback, route_version, waiver
+from harness.routing.records.versions import (
+    evidence,
+    route_fallback,
+    route_version,
+    waiver,
+)
 
 for table in metadata.tables.values():
     keep_strict(table)

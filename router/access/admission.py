@@ -33,12 +33,23 @@ from harness.frame.people.limits import (
 from harness.frame.ports import Clock, RateBook
 from router.access import rate_limits
 from router.frame.body import ClientRequest
-from router.frame.replies import DO_NOT_RETRY, JSON, Header, Reply, error_body, error_reply
+from router.frame.replies import (
+    DO_NOT_RETRY,
+    JSON,
+    Header,
+    Reply,
+    error_body,
+    error_reply,
+)
 from router.protocols.answers import MOST_TOKENS
 
 # Most tokenizers' value for English; the provider's count later corrects other text.
 BYTES_PER_TOKEN: Final = 4
-MAX_TOKENS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+MAX_TOKENS: Final = (
+    "max_completion_tokens",
+    "max_tokens",
+    "max_output_tokens",
+)
 # Requests with unknown keys from one address, as at the control plane: ten at once, then one a
 # second. Requests with known keys are not limited, because the key is checked first.
 UNKNOWN_KEY_LIMIT: Final = RateLimit(requests_per_min=60, burst_s=10)
@@ -121,7 +132,11 @@ class Admission:
         self._active: dict[str, ActiveLimits] = {}  # by key
 
     def admit(
-        self, key: str, limits: KeyLimits, request: ClientRequest | None, size: int
+        self,
+        key: str,
+        limits: KeyLimits,
+        request: ClientRequest | None,
+        size: int,
     ) -> RateReservation | Reply:
         """Reserves or refuses.
 
@@ -155,7 +170,12 @@ class Admission:
             return _too_many_requests(reason, decided.retry_after_s, headers_)
         return RateReservation(key, limit, given, tokens, (*headers, *headers_))
 
-    def admit_aside(self, aside: AsideKind, key: str, limits: KeyLimits | None) -> Reply | None:
+    def admit_aside(
+        self,
+        aside: AsideKind,
+        key: str,
+        limits: KeyLimits | None,
+    ) -> Reply | None:
         """Limits calls beside requests; each kind has the same allowance as requests."""
         if limits is None or limits.rate.requests_per_min is None:
             return None
@@ -208,7 +228,8 @@ class Admission:
         """
         if len(self._active) >= KEPT_KEYS:
             self._active.clear()
-        rate, budget = limits.rate.part(self._rate_share), limits.budget
+        rate = limits.rate.part(self._rate_share)
+        budget = limits.budget
         active = self._active[key] = (
             limits,
             None if rate == RateLimit() else rate,
@@ -221,7 +242,8 @@ class Admission:
         if self._alerted.get(key) == (decision.level, decision.until):
             return
         self._alerted[key] = decision.level, decision.until
-        kind, level = AlertKind.KEY_BUDGET, decision.level.name.lower()
+        kind = AlertKind.KEY_BUDGET
+        level = decision.level.name.lower()
         gone = (
             "is stopped: it spent" if not decision.allowed else "comes near its end: it spent"
         )
@@ -252,7 +274,8 @@ def _max_output_tokens(request: ClientRequest) -> int:
     """Returns the largest limit that the client gives for the answer, at most MOST_TOKENS;
     0 without one.
     """
-    get, most = request.members.get, 0
+    get = request.members.get
+    most = 0
     for name in MAX_TOKENS:
         allowed = get(name)
         if isinstance(allowed, int) and allowed > most:
@@ -260,7 +283,11 @@ def _max_output_tokens(request: ClientRequest) -> int:
     return min(most, MOST_TOKENS)
 
 
-def _too_many_requests(reason: str, wait_s: float, headers: tuple[Header, ...]) -> Reply:
+def _too_many_requests(
+    reason: str,
+    wait_s: float,
+    headers: tuple[Header, ...],
+) -> Reply:
     headers_: tuple[Header, ...] = (
         (b"retry-after", b"%d" % max(1, math.ceil(wait_s))),
         (b"retry-after-ms", b"%d" % max(1, math.ceil(wait_s * 1000))),

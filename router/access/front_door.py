@@ -14,8 +14,17 @@ from datetime import datetime
 from typing import Final
 from weakref import ReferenceType, ref
 
-from harness.agents.caller import AGENT_HEADER, AgentCaller, HeaderFault, read_agent_header
-from harness.frame.people.access import client_address, key_hash, parse_proxy_networks
+from harness.agents.caller import (
+    AGENT_HEADER,
+    AgentCaller,
+    HeaderFault,
+    read_agent_header,
+)
+from harness.frame.people.access import (
+    client_address,
+    key_hash,
+    parse_proxy_networks,
+)
 from harness.frame.ports import Clock
 from harness.routing.settings import RouterSettings
 from harness.routing.table import KeyGrant
@@ -28,7 +37,11 @@ from router.protocols.messages.answer_writer import anthropic_error
 from router.protocols.messages.dialect import VERSION
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.recording.port import Recording
-from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, RouteNames
+from router.snapshot.compiled import (
+    CompiledRoute,
+    CompiledSnapshot,
+    RouteNames,
+)
 from router.snapshot.holder import SnapshotHolder
 
 # The grant in usage records of requests by the local operator or with a management key.
@@ -51,7 +64,9 @@ class Callers:
         admission: Admission,
         counters: Counter[str],
     ) -> None:
-        self._secret, self._clock, self._counters = secret, clock, counters
+        self._secret = secret
+        self._clock = clock
+        self._counters = counters
         self._admission = admission
         self._proxies = parse_proxy_networks(settings.trusted_proxies)
 
@@ -121,7 +136,10 @@ class Callers:
 
 
 def open_literal(
-    scope: Scope, model: str, serving: CompiledSnapshot, now: datetime
+    scope: Scope,
+    model: str,
+    serving: CompiledSnapshot,
+    now: datetime,
 ) -> CompiledRoute | None:
     """Finds the target that a grant lets this agent and session use now under this name."""
     caller: AgentCaller = scope[CALLER]
@@ -189,7 +207,12 @@ class FrontDoor:
         """
         if self.under_way >= self._most:
             self._recorder.counters["refused_when_full"] += 1
-            return error_reply(503, "this worker is full", "overloaded", headers=(SOON, CLOSE))
+            return error_reply(
+                503,
+                "this worker is full",
+                "overloaded",
+                headers=(SOON, CLOSE),
+            )
         self.under_way += 1
         return None
 
@@ -206,7 +229,12 @@ class FrontDoor:
         self._errors.note(RouterPart.REQUEST, error)
         return error_reply(500, f"the router failed; quote {number}", "internal_error")
 
-    def client_reply(self, scope: Scope, request_id: Header, reply: Reply) -> Reply:
+    def client_reply(
+        self,
+        scope: Scope,
+        request_id: Header,
+        reply: Reply,
+    ) -> Reply:
         """Rewrites an error for a client of Anthropic's protocol; returns other replies
         unchanged.
         """
@@ -253,14 +281,23 @@ def list_models(
         return error_reply(404, message, "model_not_found", param="model")
     listed: dict[str, object] = {"data": [described(name) for name in names]}
     if anthropic:
-        listed |= {"has_more": False, "first_id": _at(names, 0), "last_id": _at(names, -1)}
+        listed |= {
+            "has_more": False,
+            "first_id": _at(names, 0),
+            "last_id": _at(names, -1),
+        }
     else:
         listed["object"] = "list"
     return Reply(200, (JSON,), json.dumps(listed).encode())
 
 
 def _openais(name: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "swapgate"}
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "swapgate",
+    }
 
 
 def _anthropics(name: str) -> dict[str, object]:
@@ -280,7 +317,11 @@ def _at(names: list[str], place: int) -> str | None:
 _SCHEME: Final = b"bearer "
 
 
-def find_grant(key: bytes | None, serving: CompiledSnapshot, secret: bytes) -> KeyGrant | None:
+def find_grant(
+    key: bytes | None,
+    serving: CompiledSnapshot,
+    secret: bytes,
+) -> KeyGrant | None:
     """Finds a key's grant, or None. secret: used to hash keys."""
     if key is None:
         return None

@@ -165,7 +165,11 @@ def _slots(name: bytes) -> Iterator[int]:
 
 
 def take_tokens(
-    book: RateBook, key: str, limit: RateLimit, tokens: float, now: float
+    book: RateBook,
+    key: str,
+    limit: RateLimit,
+    tokens: float,
+    now: float,
 ) -> RateDecision:
     """Takes a request and its tokens from a key's rate, if the limit allows it.
 

@@ -98,7 +98,11 @@ def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
     )
 
 
-def move_chat(body: bytes, intake: HistoryIntake, maker: str = "") -> MovedBody:
+def move_chat(
+    body: bytes,
+    intake: HistoryIntake,
+    maker: str = "",
+) -> MovedBody:
     """Rewrites a chat for its target.
 
     maker: as `maker_of` names it. The target gets back only what this maker signed. Removes
@@ -213,13 +217,21 @@ def _tool_holders(chat: Json, messages: Iterable[Json]) -> Iterator[Json]:
     choice = chat.get("tool_choice")
     calls = [call for message in messages for call in list_objects(message.get("tool_calls"))]
     chosen = [choice] if isinstance(choice, dict) else []
-    for holder in (*list_objects(chat.get("tools")), *chosen, *calls):
+    for holder in (
+        *list_objects(chat.get("tools")),
+        *chosen,
+        *calls,
+    ):
         if isinstance(holder.get("function"), dict):
             yield holder["function"]
     yield from (message for message in messages if message.get("role") == "tool")
 
 
-def _clear_places(chat: Json, names: Iterable[str], found: dict[str, None]) -> None:
+def _clear_places(
+    chat: Json,
+    names: Iterable[str],
+    found: dict[str, None],
+) -> None:
     places = [chat]
     for message in list_objects(chat.get("messages")):
         places += [message, *list_objects(message.get("content"))]

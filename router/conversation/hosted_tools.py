@@ -53,7 +53,10 @@ def last_answer(turns: Sequence[object]) -> int:
 
     It ignores the final turn, which may be the prefilled beginning of the next answer.
     """
-    return max((n for n, turn in enumerate(turns[:-1]) if _is_answer(turn)), default=0)
+    return max(
+        (n for n, turn in enumerate(turns[:-1]) if _is_answer(turn)),
+        default=0,
+    )
 
 
 def say_files(turns: object, values: Collection[str] | None = None) -> Iterator[str]:
@@ -86,7 +89,10 @@ def _is_answer(turn: object) -> bool:
 
 
 def _file_id(part: Any) -> str:
-    if not isinstance(part, dict) or part.get("type") not in (*_INPUTS, *_FILES):
+    if not isinstance(part, dict) or part.get("type") not in (
+        *_INPUTS,
+        *_FILES,
+    ):
         return ""
     for holder in (part, part.get("source"), part.get("file")):
         if isinstance(holder, dict) and holder.get("file_id"):
@@ -124,7 +130,10 @@ class ChatWay:
     dropped: dict[str, None] = field(default_factory=dict)
 
     def without(
-        self, request: Mapping[str, object], worded: Collection[str], absent: Collection[str]
+        self,
+        request: Mapping[str, object],
+        worded: Collection[str],
+        absent: Collection[str],
     ) -> dict[str, object]:
         """Returns the fields that a chat has, too.
 
@@ -155,7 +164,11 @@ _KINDS: Final = (
 )
 
 
-def hosted_tools_alone(tools: object, choice: object, clients: Collection[object]) -> str:
+def hosted_tools_alone(
+    tools: object,
+    choice: object,
+    clients: Collection[object],
+) -> str:
     """Describes the hosted tool that a request needs; empty if it can do without.
 
     A request needs one if the client chose it, or if it has no other tools. clients: types
@@ -180,7 +193,9 @@ def name_hosted(tool: str) -> str:
 
 
 def without_hosted(
-    tools: object, clients: Collection[object], dropped: dict[str, None]
+    tools: object,
+    clients: Collection[object],
+    dropped: dict[str, None],
 ) -> Iterator[Mapping[str, object]]:
     """Yields the tools that the client runs, and notes the others in `dropped`."""
     for tool in iter_objects(tools):
@@ -192,7 +207,8 @@ def without_hosted(
 
 def flat_name(tool: Mapping[str, object]) -> str:
     """Returns a tool's name with its namespace, for protocols without namespaces."""
-    space, name = tool.get("namespace"), str(tool.get("name") or "")
+    space = tool.get("namespace")
+    name = str(tool.get("name") or "")
     return f"{space}__{name}" if space else name
 
 

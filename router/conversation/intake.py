@@ -95,7 +95,11 @@ def is_made_by(text: str, maker: str) -> bool:
     return bool(maker) and (f"sg.{maker}." in text or f"_{OWN_ID}{maker}_" in text)
 
 
-def own_id(prefix: str, maker: str, rest: str) -> str:
+def own_id(
+    prefix: str,
+    maker: str,
+    rest: str,
+) -> str:
     """Builds the id of an item that a translation writes. maker: the only later reader."""
     return f"{prefix}_{OWN_ID}{maker}_{rest}"
 
@@ -117,7 +121,11 @@ Json = dict[str, Any]
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _IDS: Final = re.compile(rb'"(?:tool_call_id|tool_use_id|call_id)"\s*:\s*"([^"]*)"')
 # The prefix of an answer's id, by its content field.
-_PREFIXES: Final = {"choices": "chatcmpl", "content": "msg", "output": "resp"}
+_PREFIXES: Final = {
+    "choices": "chatcmpl",
+    "content": "msg",
+    "output": "resp",
+}
 _ITEMS: Final = ("custom_tool_call", "function_call")
 _RESULT_IDS: Final = (b'"tool_call_id"', b'"tool_use_id"', b'"call_id"')
 
@@ -224,9 +232,16 @@ class AnswerIds:
                 changed.append("id")
         return changed
 
-    def mend_call(self, call: Json, place: object, *, again: bool = False) -> bool:
+    def mend_call(
+        self,
+        call: Json,
+        place: object,
+        *,
+        again: bool = False,
+    ) -> bool:
         """Gives a call an id, and arguments as text. Returns whether that changed the call."""
-        kind, function = str(call.get("type")), call.get("function")
+        kind = str(call.get("type"))
+        function = call.get("function")
         name = "call_id" if kind in _ITEMS else "id"
         if name == "id" and kind != "tool_use" and "function" not in call:
             return False
@@ -243,7 +258,13 @@ class AnswerIds:
         self._own = self._own or f"{prefix}_{token_hex(12)}"
         return self._own
 
-    def of_call(self, given: object, place: object, *, again: bool = False) -> str:
+    def of_call(
+        self,
+        given: object,
+        place: object,
+        *,
+        again: bool = False,
+    ) -> str:
         """Returns the id of a call in the answer, unique also within the request.
 
         place: the call's place in the answer; events of a stream name a call again by it.
@@ -252,7 +273,8 @@ class AnswerIds:
         if self._taken is None:
             found = _IDS.findall(self._request_body.encode())
             self._taken = {id_.decode("utf-8", "replace") for id_ in found}
-        own, place = given if isinstance(given, str) else "", str(place)
+        own = given if isinstance(given, str) else ""
+        place = str(place)
         sent = self._sent.setdefault(own, {})
         if again and sent and place not in sent:
             return next(iter(sent.values()))
@@ -260,7 +282,8 @@ class AnswerIds:
             base = new = own or f"call_{token_hex(12)}"
             number = len(self._taken)
             while new in self._taken:
-                new, number = f"{base}_{number}", number + 1
+                new = f"{base}_{number}"
+                number = number + 1
             self._taken.add(new)
             sent[place] = new
         return sent[place]

@@ -249,7 +249,10 @@ def mark_response(answer: Json, maker: str) -> bool:
     whole = answer.get("response")
     output = (whole if isinstance(whole, dict) else answer).get("output")
     marked = False
-    for item in (answer.get("item"), *(output if isinstance(output, list) else ())):
+    for item in (
+        answer.get("item"),
+        *(output if isinstance(output, list) else ()),
+    ):
         if isinstance(item, dict) and item.get("type") == "reasoning" and item.get(ENCRYPTED):
             item[ENCRYPTED] = mark_piece(str(item[ENCRYPTED]), maker)
             marked = True
@@ -260,7 +263,12 @@ def _is_reasoning(item: object) -> bool:
     return isinstance(item, dict) and item.get("type") == "reasoning"
 
 
-def _is_readable(item: object, maker: str, *, stored: bool) -> bool:
+def _is_readable(
+    item: object,
+    maker: str,
+    *,
+    stored: bool,
+) -> bool:
     """Returns whether the target can read the item. stored: the provider finds items by id."""
     if not isinstance(item, dict) or item.get("type") != "reasoning":
         return True

@@ -41,7 +41,10 @@ _GOOGLE_UNREAD: Final = frozenset(
         "unevaluatedProperties",
     }
 )
-_BOUNDS: Final = {"exclusiveMinimum": "greater than", "exclusiveMaximum": "less than"}
+_BOUNDS: Final = {
+    "exclusiveMinimum": "greater than",
+    "exclusiveMaximum": "less than",
+}
 
 
 class SchemaRule(NamedTuple):
@@ -119,7 +122,13 @@ class _Writer:
                 self.is_weaker = self.is_weaker or not all_hold
         return top
 
-    def _join(self, top: Json, branches: list[Json], *, all_hold: bool) -> None:
+    def _join(
+        self,
+        top: Json,
+        branches: list[Json],
+        *,
+        all_hold: bool,
+    ) -> None:
         """Merges branches into `top`, in place.
 
         all_hold: True for `allOf` and references, whose required members all stay required.
@@ -162,14 +171,24 @@ class _Writer:
     def _members(self, schema: Json, path: tuple[str, ...]) -> Json:
         out: Json = {}
         for name, value in schema.items():
-            if name in ("properties", "patternProperties", "dependentSchemas", *_DEFINITIONS):
+            if name in (
+                "properties",
+                "patternProperties",
+                "dependentSchemas",
+                *_DEFINITIONS,
+            ):
                 out[name] = {
                     key: self._node(part, path) for key, part in _object(value).items()
                 }
             elif name in (*_ALTERNATIVES, "allOf", "prefixItems"):
                 parts = value if isinstance(value, list) else []
                 out[name] = [self._node(part, path) for part in parts]
-            elif name in ("items", "additionalProperties", "not", "contains"):
+            elif name in (
+                "items",
+                "additionalProperties",
+                "not",
+                "contains",
+            ):
                 out[name] = self._node(value, path)
             else:
                 out[name] = value

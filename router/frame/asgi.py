@@ -64,7 +64,11 @@ def buffered_body(scope: Scope, max_bytes: int) -> bytes | None:
     return body
 
 
-async def read_body(receive: Receive, max_bytes: int, timers: Timers) -> bytes:
+async def read_body(
+    receive: Receive,
+    max_bytes: int,
+    timers: Timers,
+) -> bytes:
     """Reads a request's body. Raises BodyTooLarge, ClientDisconnected, TimeoutError."""
     with timers.limit(asyncio.get_running_loop().time() + REQUEST_ARRIVES_S):
         message = await receive()
@@ -85,11 +89,25 @@ async def read_body(receive: Receive, max_bytes: int, timers: Timers) -> bytes:
     return b"".join(parts) if len(parts) > 1 else body
 
 
-async def send_reply(send: Send, reply: Reply, headers: Iterable[Header]) -> None:
+async def send_reply(
+    send: Send,
+    reply: Reply,
+    headers: Iterable[Header],
+) -> None:
     """Sends a whole reply with its content-length. headers: added to the reply's own."""
     status, own, body = reply
-    listed = [*own, *headers, (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": listed})
+    listed = [
+        *own,
+        *headers,
+        (b"content-length", b"%d" % len(body)),
+    ]
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": listed,
+        }
+    )
     await send({"type": "http.response.body", "body": body})
 
 
@@ -102,7 +120,10 @@ class DisconnectWatch:
     """
 
     def __init__(
-        self, receive: Receive, timers: Timers, on_leaving: OnLeaving | None = None
+        self,
+        receive: Receive,
+        timers: Timers,
+        on_leaving: OnLeaving | None = None,
     ) -> None:
         self._receive = receive
         self._on_leaving = on_leaving

@@ -19,7 +19,13 @@ from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import RequestTarget
 from router.frame.failure import UpstreamFailed
-from router.frame.json_spans import JsonSpan, ParsedObject, TextEdit, apply_edits, parse_object
+from router.frame.json_spans import (
+    JsonSpan,
+    ParsedObject,
+    TextEdit,
+    apply_edits,
+    parse_object,
+)
 
 # Paths below a provider's `api_base`, which ends in `/v1`.
 CHAT_PATH: Final = "/chat/completions"
@@ -88,7 +94,8 @@ def read_request(body: bytes, endpoint: Endpoint) -> ClientRequest:
         raise FieldError("model", "`model` must name a route; GET /v1/models lists yours")
     if endpoint is _EMBEDDINGS:
         return ClientRequest(members.text, members, model, False, False, endpoint)  # noqa: FBT003
-    streams, options = get("stream"), get("stream_options")
+    streams = get("stream")
+    options = get("stream_options")
     if not isinstance(streams, bool | None):
         raise FieldError("stream", "`stream` must be true or false")
     usage = isinstance(options, dict) and options.get("include_usage") is True
@@ -151,7 +158,11 @@ def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[Te
     members = request.members
     close = members.close
     edits = [
-        TextEdit(members.values[name].start, members.values[name].end, to_json(value))
+        TextEdit(
+            members.values[name].start,
+            members.values[name].end,
+            to_json(value),
+        )
         for name, value in wanted.items()
         if name in members
     ]
@@ -177,16 +188,24 @@ def append_members(content: JsonSpan, addendum: str) -> list[TextEdit]:
 
 
 def patched_body(
-    request: ClientRequest, target: RequestTarget, wanted: dict[str, object], rules: str
+    request: ClientRequest,
+    target: RequestTarget,
+    wanted: dict[str, object],
+    rules: str,
 ) -> bytes:
     """Writes the patched body. rules: the system prompt's field, which gets the addendum."""
-    addendum, more = target.request_patch.prompt_addendum, []
+    addendum = target.request_patch.prompt_addendum
+    more = []
     given = request.members.values.get(rules) if addendum else None
     if addendum and given is None:
         wanted[rules] = addendum
     elif given is not None and rules not in wanted:
         more = append_members(given, addendum)
-    edits = [model_edit(request, target), *field_edits(request, wanted), *more]
+    edits = [
+        model_edit(request, target),
+        *field_edits(request, wanted),
+        *more,
+    ]
     return apply_edits(request.text, edits)
 
 
@@ -200,7 +219,12 @@ def to_json(value: object) -> str:
 
 
 def _dumps(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False, default=_plain)
+    return json.dumps(
+        value,
+        separators=(",", ":"),
+        allow_nan=False,
+        default=_plain,
+    )
 
 
 def _finite(value: object) -> object:
@@ -232,7 +256,8 @@ def empty_answer_error(reason: str) -> UpstreamFailed:
     would explain it.
     """
     return UpstreamFailed(
-        FailureClass.MALFORMED, f"status 200 without content and without a {reason}"
+        FailureClass.MALFORMED,
+        f"status 200 without content and without a {reason}",
     )
 
 

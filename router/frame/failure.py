@@ -238,7 +238,11 @@ def _inner_error(found: Any) -> Mapping[str, object] | None:
             steps = [str(step) for step in place] if isinstance(place, list) else []
             param = ".".join(steps[1:] if steps[:1] == ["body"] else steps) or None
             message = f"{param}: {first.get('msg')}"
-            return {"message": message, "type": first.get("type"), "param": param}
+            return {
+                "message": message,
+                "type": first.get("type"),
+                "param": param,
+            }
         case {"message": str()}:
             return dict(found)
         case _:
@@ -251,6 +255,11 @@ def refused_request(why: Untranslatable) -> UpstreamFailed:
     """
     message = f"{why.message}; leave it out, or ask another route"
     body = error_body(message, "invalid_request_error", why.code, param=why.param)
-    failed = UpstreamFailed(FailureClass.BAD_REQUEST, why.message, status=422, body=body)
+    failed = UpstreamFailed(
+        FailureClass.BAD_REQUEST,
+        why.message,
+        status=422,
+        body=body,
+    )
     failed.local = True
     return failed

@@ -103,7 +103,8 @@ def walk_object(text: str, start: int) -> ObjectSpans:
         if after is None:
             name, at = _name(text, _skip(text, _expect(text, _skip(text, end), ",")))
             continue
-        name, at = after[1], after.end()
+        name = after[1]
+        at = after.end()
         if name is None:
             return ObjectSpans(values, at - 1)
 
@@ -133,7 +134,11 @@ def _skip(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _expect(text: str, at: int, mark: str) -> int:
+def _expect(
+    text: str,
+    at: int,
+    mark: str,
+) -> int:
     if text[at : at + 1] != mark:
         raise InputError(f"expected {mark!r} at character {at}")
     return at + 1
@@ -148,7 +153,10 @@ class ParsedObject:
     __slots__ = ("_walked", "found", "get", "text")
 
     def __init__(
-        self, text: str, found: Mapping[str, object], walked: ObjectSpans | None = None
+        self,
+        text: str,
+        found: Mapping[str, object],
+        walked: ObjectSpans | None = None,
     ) -> None:
         self.text = text
         # Returns a member's value; None if it is null or absent.
@@ -173,7 +181,8 @@ class ParsedObject:
 
         name: ASCII letters. new: as JSON.
         """
-        value, text = self.get(name), self.text
+        value = self.get(name)
+        text = self.text
         if self._walked is not None or not isinstance(value, str):
             return None
         # The usual spellings need no search by pattern.
@@ -192,7 +201,8 @@ class ParsedObject:
             after = self.text.rindex('"', 0, self.values[old].start) + 1
             start = self.text.rindex('"', 0, after - 1)
         else:
-            start, after = colon[0] - len(old) - 2, colon[0]
+            start = colon[0] - len(old) - 2
+            after = colon[0]
         text = f'{self.text[:start]}"{new}"{self.text[after:]}'
         found = {new if name == old else name: value for name, value in self.found.items()}
         return ParsedObject(text, found)
@@ -218,7 +228,11 @@ class TextEdit(NamedTuple):
     text: str
 
 
-def member_edit(members: ParsedObject, name: str, value: str) -> TextEdit:
+def member_edit(
+    members: ParsedObject,
+    name: str,
+    value: str,
+) -> TextEdit:
     """Returns the edit that replaces a member's value. value: as JSON. The member must
     exist.
     """
@@ -309,7 +323,10 @@ def parse_object(data: bytes) -> ParsedObject:
         text = data.decode()
         # The next request seldom has the same texts, but often the same names.
         found = from_json(
-            data, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys"
+            data,
+            allow_inf_nan=False,
+            catch_duplicate_keys=True,
+            cache_mode="keys",
         )
     except ValueError:
         # Either the text is invalid, and `walk_text` reports the place. Or it is valid, but an
@@ -365,11 +382,17 @@ def walk_text(text: str) -> ParsedObject:
     """Reads the whole text. Raises InputError with the place, also for a duplicate name."""
     walked = walk_whole(text)
     return ParsedObject(
-        text, {name: value.value for name, value in walked.values.items()}, walked
+        text,
+        {name: value.value for name, value in walked.values.items()},
+        walked,
     )
 
 
-def _string_span(text: str, name: str, value: Match = _STRING_VALUE) -> tuple[int, int] | None:
+def _string_span(
+    text: str,
+    name: str,
+    value: Match = _STRING_VALUE,
+) -> tuple[int, int] | None:
     """Returns the place of a member's value, or None if that is not obvious.
 
     It is obvious if no inner object begins before the first such name, or if the name occurs

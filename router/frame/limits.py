@@ -103,7 +103,8 @@ class TimeLimit:
 
         Returns False if other code cancelled the task, too: that cancellation must continue.
         """
-        is_reached, self._reached = self._reached, False
+        is_reached = self._reached
+        self._reached = False
         return is_reached and self._task.uncancel() <= self._cancelling
 
     def due(self) -> None:

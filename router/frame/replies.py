@@ -107,14 +107,30 @@ class Reply(NamedTuple):
     body: bytes
 
 
-def error_body(message: str, kind: str, code: str, **more: object) -> bytes:
+def error_body(
+    message: str,
+    kind: str,
+    code: str,
+    **more: object,
+) -> bytes:
     """Returns an error as JSON. more: further fields of the error, or another `param`."""
-    error = {"message": message, "type": kind, "param": None, "code": code, **more}
+    error = {
+        "message": message,
+        "type": kind,
+        "param": None,
+        "code": code,
+        **more,
+    }
     return json.dumps({"error": error}).encode()
 
 
 def error_reply(
-    status: int, message: str, code: str, *, headers: Iterable[Header] = (), **more: object
+    status: int,
+    message: str,
+    code: str,
+    *,
+    headers: Iterable[Header] = (),
+    **more: object,
 ) -> Reply:
     """Builds an error reply. From its status it decides whether clients may retry.
 

@@ -21,7 +21,11 @@ from harness.providers.credential import (
 from harness.providers.force import force_plan
 from router.frame.failure import UpstreamFailed
 from router.health.target_health import TargetHealth
-from router.snapshot.compiled import NO_KEYS, CompiledSnapshot, CompiledTarget
+from router.snapshot.compiled import (
+    NO_KEYS,
+    CompiledSnapshot,
+    CompiledTarget,
+)
 
 # Names of provider and key; the refusal, or None when the key works again.
 OnKey = Callable[[str, str, UpstreamFailed | None], None]
@@ -53,7 +57,10 @@ class ProviderKeys:
         return choose_key(upstream.keys, self._resting_keys(upstream), self._monotonic())
 
     def other_left(
-        self, upstream: CompiledTarget, key: ProviderKey | None, failure: FailureClass
+        self,
+        upstream: CompiledTarget,
+        key: ProviderKey | None,
+        failure: FailureClass,
     ) -> bool:
         """Returns whether another key of the provider may succeed where this one failed."""
         if len(upstream.keys) < SEVERAL or not FAILURE_RULES[failure].other_key:
@@ -113,7 +120,8 @@ class ProviderKeys:
 
     def back_in_s(self, upstream: CompiledTarget) -> float:
         """Returns the seconds until one of several keys may be used again; 0 for now."""
-        now, resting = self._monotonic(), self._resting_keys(upstream)
+        now = self._monotonic()
+        resting = self._resting_keys(upstream)
         return max(0.0, min(resting.get(key, now) - now for key in upstream.keys))
 
     def _resting_keys(self, upstream: CompiledTarget) -> dict[ProviderKey, float]:
@@ -155,16 +163,15 @@ class EarlyRecovery:
         if serving is self.serving:
             return
         self.serving = serving
-        before, self._proofs = self._proofs, _proofs(serving)
+        before = self._proofs
+        self._proofs = _proofs(serving)
         thrown = [
             switch
             for switch in serving.snapshot.switches
             if switch.id not in (self._switches or ())
         ]
-        known, self._switches = (
-            self._switches,
-            {switch.id for switch in serving.snapshot.switches},
-        )
+        known = self._switches
+        self._switches = {switch.id for switch in serving.snapshot.switches}
         self._keys.forget_gone(serving)
         for upstream in _upstreams(serving):
             name = upstream.provider.name

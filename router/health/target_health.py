@@ -47,7 +47,11 @@ class HealthCheckState(NamedTuple):
     busy: bool = False  # a user's request is under way
 
 
-def check_due_in_s(state: HealthCheckState, now: float, interval_s: float) -> float:
+def check_due_in_s(
+    state: HealthCheckState,
+    now: float,
+    interval_s: float,
+) -> float:
     """Returns the seconds until the next check: 0 for now, infinity if the interval is 0."""
     if interval_s <= 0:
         return math.inf
@@ -68,7 +72,9 @@ def check_due_in_s(state: HealthCheckState, now: float, interval_s: float) -> fl
 
 
 def due_targets(
-    targets: Mapping[str, HealthCheckState], now: float, interval_s: float
+    targets: Mapping[str, HealthCheckState],
+    now: float,
+    interval_s: float,
 ) -> tuple[str, ...]:
     """Returns the targets whose check is due; the one that was checked longest ago comes
     first.
@@ -82,7 +88,9 @@ def due_targets(
 
 
 def next_check_in_s(
-    targets: Mapping[str, HealthCheckState], now: float, interval_s: float
+    targets: Mapping[str, HealthCheckState],
+    now: float,
+    interval_s: float,
 ) -> float:
     """Returns the seconds until the next check of any target, at most MAX_SLEEP_S."""
     waits = (check_due_in_s(target, now, interval_s) for target in targets.values())
@@ -149,7 +157,10 @@ class TargetHealth:
         now = self._monotonic()
         return {
             target: target_availability(
-                self._breaker(target), now, self.policy, self._pause_s(target, now)
+                self._breaker(target),
+                now,
+                self.policy,
+                self._pause_s(target, now),
             )
             for target in targets
         }
@@ -162,7 +173,11 @@ class TargetHealth:
         before = self._breakers.get(target, CLOSED_BREAKER)
         if before.state is _CLOSED:
             return before.serial  # same as `breaker.admit`
-        after, ticket = breaker.admit(before, self._monotonic(), self.policy)
+        after, ticket = breaker.admit(
+            before,
+            self._monotonic(),
+            self.policy,
+        )
         self._keep(target, before, after)
         return ticket
 
@@ -175,7 +190,12 @@ class TargetHealth:
     def end(self, target: str) -> None:
         self._under_way[target] -= 1
 
-    def answered(self, target: str, ticket: Ticket, endpoint: Endpoint) -> None:
+    def answered(
+        self,
+        target: str,
+        ticket: Ticket,
+        endpoint: Endpoint,
+    ) -> None:
         """Records a success: same as `end`, `judge` and `settle` in turn."""
         self._under_way[target] -= 1
         self.spoken[target] = endpoint
@@ -200,7 +220,12 @@ class TargetHealth:
         refused.add(caller)
         return len(refused) >= SEVERAL_CALLERS
 
-    def judge(self, target: str, failure: FailureClass | None, endpoint: Endpoint) -> None:
+    def judge(
+        self,
+        target: str,
+        failure: FailureClass | None,
+        endpoint: Endpoint,
+    ) -> None:
         """Notes whether users find the target well. It does not change the breaker:
         `settle` does.
 
@@ -220,9 +245,15 @@ class TargetHealth:
         at = self._found_well_at.get(target)
         return at is not None and self._monotonic() < at + USER_EVIDENCE_S
 
-    def settle(self, target: str, ticket: Ticket, failure: FailureClass | None) -> None:
+    def settle(
+        self,
+        target: str,
+        ticket: Ticket,
+        failure: FailureClass | None,
+    ) -> None:
         """Ends an attempt: for a stream at its end. failure: None for a success."""
-        before, now = self._breaker(target), self._monotonic()
+        before = self._breaker(target)
+        now = self._monotonic()
         if failure is None:
             self.answered_at[target] = now
             self._refused.pop(target, None)
@@ -287,7 +318,12 @@ class TargetHealth:
             before = self._breakers.get(target, CLOSED_BREAKER)
             self._breakers[target] = breaker.count_successes(before, *successes)
 
-    def _keep(self, target: str, before: Breaker, after: Breaker) -> None:
+    def _keep(
+        self,
+        target: str,
+        before: Breaker,
+        after: Breaker,
+    ) -> None:
         """Stores a breaker's new state, and tells of a move between states."""
         if after is before:
             return

@@ -125,7 +125,12 @@ class WorkerAlerts:
             source=target,
         )
 
-    def key_moved(self, provider: str, key: str, refusal: UpstreamFailed | None) -> None:
+    def key_moved(
+        self,
+        provider: str,
+        key: str,
+        refusal: UpstreamFailed | None,
+    ) -> None:
         """Alerts a refused key. refusal: None if the key works again."""
         name = f"key {provider} {key}"
         if refusal is None:
@@ -162,8 +167,12 @@ class WorkerAlerts:
             self._resolve(name)
             return
         # Name a key that a client sent, rather than a conversation's opening.
-        key = max(shares, key=lambda key: (not key.startswith(OPENING), shares[key]))
-        share, of = format_percent(shares[key], 0), f"of {route}'s requests"
+        key = max(
+            shares,
+            key=lambda key: (not key.startswith(OPENING), shares[key]),
+        )
+        share = format_percent(shares[key], 0)
+        of = f"of {route}'s requests"
         what = f"carry one key ({key[:SHOWN_KEY]}), so it names an application"
         if key.startswith(OPENING):
             what = "begin with one message and name no caller, so it is a template"
@@ -202,7 +211,12 @@ class WorkerAlerts:
                     source=target,
                 )
 
-    def internal_error(self, about: str, subject: str, words: str) -> None:
+    def internal_error(
+        self,
+        about: str,
+        subject: str,
+        words: str,
+    ) -> None:
         """Reports a fault. about: the live rollout that the fault holds, else `subject`."""
         key = f"{AlertKind.INTERNAL_ERROR.value}:{about}"
         alert = self._alert(
@@ -240,7 +254,8 @@ class WorkerAlerts:
         self._look_at_revision()
         paused = [name.removeprefix(PAUSE) for name in self._open if name.startswith(PAUSE)]
         self._keep_open(
-            PAUSE, [target for target in paused if self._health.pause_s(target) > 0]
+            PAUSE,
+            [target for target in paused if self._health.pause_s(target) > 0],
         )
         self._look_at_faults()
 
@@ -290,7 +305,8 @@ class WorkerAlerts:
         if not refused:
             self._resolve(REVISION)
             return
-        kind, title = AlertKind.REVISION_REFUSED, "a new revision was refused, the old one"
+        kind = AlertKind.REVISION_REFUSED
+        title = "a new revision was refused, the old one"
         if self._holder.undercut:
             kind = AlertKind.DATABASE_RESTORED
             title = "the database went back in its history, the newer table"
@@ -370,10 +386,12 @@ class WorkerAlerts:
         target.
         """
         name, provider = self._names(target)
-        kind, why = AlertKind.BREAKER_OPEN, "it fails"
+        kind = AlertKind.BREAKER_OPEN
+        why = "it fails"
         ours = False
         if because is not None:
-            kind, why = KIND_OF.get(because, kind), BECAUSE.get(because, why)
+            kind = KIND_OF.get(because, kind)
+            why = BECAUSE.get(because, why)
             # One alert is enough, because all targets of a provider share its account.
             ours = FAILURE_RULES[because].alerts and kind is not AlertKind.MODEL_UNKNOWN
         about = f"provider {provider}" if ours else f"target {name}"
@@ -416,7 +434,13 @@ class WorkerAlerts:
         return (known.name, known.provider) if known else (target, target)
 
     def _alert(
-        self, kind: AlertKind, subject: str, key: str, title: str, text: str, source: str = ""
+        self,
+        kind: AlertKind,
+        subject: str,
+        key: str,
+        title: str,
+        text: str,
+        source: str = "",
     ) -> Alert:
         key = f"{kind.value}:{key}" if key else kind.value
         source = f"{self._recorder.worker}/{source}" if source else self._recorder.worker

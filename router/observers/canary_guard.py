@@ -16,7 +16,11 @@ from typing import ClassVar, Final
 
 from harness.frame.failures import keep_common_causes
 from harness.frame.ports import Clock
-from harness.gate.online.worker_guard import GuardCount, WorkerGuard, abort_log_e
+from harness.gate.online.worker_guard import (
+    GuardCount,
+    WorkerGuard,
+    abort_log_e,
+)
 from harness.routing.table import Arm, Canary, Route
 from router.recording.internal_errors import RouterPart
 from router.recording.shared_files import GuardFiles, GuardTurn, LocalAbort
@@ -43,7 +47,13 @@ class CanaryExposure:
 
     __slots__ = ("canary", "failed", "share", "since_s", "why")
 
-    def __init__(self, *, canary: bool, share: float, since_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        canary: bool,
+        share: float,
+        since_s: float,
+    ) -> None:
         self.canary = canary
         self.share = share
         self.since_s = since_s
@@ -58,7 +68,12 @@ class RolloutGuard:
     far. classes: the canary's failures by name.
     """
 
-    def __init__(self, route: str, rho: float, limit: float) -> None:
+    def __init__(
+        self,
+        route: str,
+        rho: float,
+        limit: float,
+    ) -> None:
         self.route = route
         self.limit = limit
         self.evidence = WorkerGuard(rho)
@@ -68,7 +83,12 @@ class RolloutGuard:
         self._queue: deque[CanaryExposure] = deque()
 
     def begin(
-        self, key: str, *, canary: bool, share: float, now_s: float
+        self,
+        key: str,
+        *,
+        canary: bool,
+        share: float,
+        now_s: float,
     ) -> CanaryExposure | None:
         """Begins a caller's exposure; returns None if the key has counted already."""
         known = hash(key)
@@ -167,11 +187,22 @@ class CanaryGuards(RequestObserver):
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:  # noqa: ARG002 - the hook's
         exposure = self._exposures.pop(observed.request_id, None)
-        canary, record = observed.route.route.canary, observed.record
+        canary = observed.route.route.canary
+        record = observed.record
         if exposure is not None and canary is not None and record is not None:
-            self.end(canary.rollout, exposure, failed=record.charged, why=record.charge)
+            self.end(
+                canary.rollout,
+                exposure,
+                failed=record.charged,
+                why=record.charge,
+            )
 
-    def begin(self, canary: Canary, arm: Arm, key: str) -> CanaryExposure | None:
+    def begin(
+        self,
+        canary: Canary,
+        arm: Arm,
+        key: str,
+    ) -> CanaryExposure | None:
         guard = self._guards.get(canary.rollout)
         if guard is None or canary.control:
             return None
@@ -191,7 +222,8 @@ class CanaryGuards(RequestObserver):
         why: str = "",
     ) -> None:
         if counted is not None:
-            counted.failed, counted.why = failed, why
+            counted.failed = failed
+            counted.why = why
             guard = self._guards.get(rollout)
             if guard is not None and guard.read(self._clock.monotonic()):
                 self._abort(rollout, guard)
@@ -258,7 +290,8 @@ class CanaryGuards(RequestObserver):
         live = {
             canary.rollout for canary in canaries if canary is not None and not canary.control
         }
-        untold, self._untold = self._untold, []
+        untold = self._untold
+        self._untold = []
         for abort in untold:
             if abort.rollout in live:
                 self._on_abort(abort)

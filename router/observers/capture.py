@@ -10,7 +10,11 @@ from typing import Final
 from harness.frame.people.access import OptOut
 from harness.frame.ports import Clock
 from harness.providers.models.capabilities import Endpoint
-from harness.routing.capture import CapturedRequest, capture_expiry, is_sampled
+from harness.routing.capture import (
+    CapturedRequest,
+    capture_expiry,
+    is_sampled,
+)
 from harness.routing.reliability.failover import hash_callers
 from router.frame.asgi import header
 from router.recording.internal_errors import RouterPart
@@ -34,7 +38,12 @@ class CaptureSampler(RequestObserver):
 
     part = RouterPart.CAPTURE
 
-    def __init__(self, secret: bytes, clock: Clock, recorder: Recording) -> None:
+    def __init__(
+        self,
+        secret: bytes,
+        clock: Clock,
+        recorder: Recording,
+    ) -> None:
         self._secret = secret
         self._clock = clock
         self._recorder = recorder
@@ -60,10 +69,12 @@ class CaptureSampler(RequestObserver):
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         copy = self._copies.pop(observed.request_id, None)
-        target, result = response.progress.upstream, response.progress.result
+        target = response.progress.upstream
+        result = response.progress.result
         if copy is None or response.outcome != "ok" or target is None:
             return
-        settings, body = observed.route.route.settings, observed.request.text
+        settings = observed.route.route.settings
+        body = observed.request.text
         answer = copy.whole(result)
         too_large = answer is None or len(body) > settings.copy_max_bytes
         if too_large:

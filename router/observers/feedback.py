@@ -64,12 +64,14 @@ class FeedbackIntake(RequestObserver):
         recorder.on_feedback(self.enter)
 
     def before_attempt(self, observed: RoutedRequest) -> None:
-        canary, ticket = observed.experiment, observed.ticket
+        canary = observed.experiment
+        ticket = observed.ticket
         if ticket is not None and (
             canary is None or Guardrail.FEEDBACK not in canary.unit_rule.guardrails
         ):
             ticket = None
-        route, arm = observed.route.route.name, observed.arm._value_
+        route = observed.route.route.name
+        arm = observed.arm._value_
         # A plain tuple, because each request creates one, and few get feedback.
         self._served.put(observed.request_id, (route, arm, observed.key_id, ticket))
 
@@ -92,7 +94,12 @@ class FeedbackIntake(RequestObserver):
         if ticket is not None or self._by_subject.get(subject) is None:
             self._by_subject.put(subject, request_id)
 
-    def find_exposure(self, key: str, flag: str, caller: str) -> str:
+    def find_exposure(
+        self,
+        key: str,
+        flag: str,
+        caller: str,
+    ) -> str:
         """Returns the request id of a caller's exposure in this worker; else `caller`."""
         return self._by_subject.get((key, flag, caller)) or caller
 
@@ -105,7 +112,12 @@ class FeedbackIntake(RequestObserver):
             opinion = read_feedback(body)
         except InputError as error:
             param = error.param if isinstance(error, FieldError) else None
-            return error_reply(400, f"the feedback: {error}", "invalid_feedback", param=param)
+            return error_reply(
+                400,
+                f"the feedback: {error}",
+                "invalid_feedback",
+                param=param,
+            )
         try:
             outcome = await self.settle(opinion, key)
         except TimeoutError:

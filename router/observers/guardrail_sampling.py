@@ -27,8 +27,10 @@ from router.snapshot.compiled import CompiledRoute
 
 _BITS: Final[Mapping[Segment, int]] = {segment: 1 << n for n, segment in enumerate(SEGMENTS)}
 # Plain numbers, because looking up enumeration members takes longer than all other work here.
-_STREAM, _WHOLE = _BITS[Segment.STREAM], _BITS[Segment.WHOLE]
-_TOOLS, _NO_TOOLS = _BITS[Segment.TOOLS], _BITS[Segment.NO_TOOLS]
+_STREAM = _BITS[Segment.STREAM]
+_WHOLE = _BITS[Segment.WHOLE]
+_TOOLS = _BITS[Segment.TOOLS]
+_NO_TOOLS = _BITS[Segment.NO_TOOLS]
 _ENDPOINTS: Final = {endpoint: _BITS[Segment(endpoint.value)] for endpoint in Endpoint}
 
 
@@ -76,7 +78,8 @@ class RolloutAdmission(RequestObserver):
         if self._guards.stopped(canary):
             # A stopped canary counts no units in either arm.
             return
-        route, request = observed.route, observed.request
+        route = observed.route
+        request = observed.request
         if observed.revision != self._revision:
             self._by_route.clear()
             self._revision = observed.revision
@@ -106,7 +109,9 @@ class GuardrailSampling(RequestObserver):
     part: ClassVar[RouterPart] = RouterPart.GUARDRAILS
 
     def after_answer(self, observed: RoutedRequest, response: RoutedResponse) -> None:
-        probe, record, progress = observed.probe, observed.record, response.progress
+        probe = observed.probe
+        record = observed.record
+        progress = response.progress
         if probe is None or record is None:
             return
         cost = RequestCost(
@@ -143,23 +148,35 @@ class ShortDeadlines(RequestObserver):
         return route.experiment is not None
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
-        attempts, record = response.progress.attempts, observed.record
+        attempts = response.progress.attempts
+        record = observed.record
         if record is None or record.outcome != "ok" or len(attempts) != 1:
             return
-        route, trial = observed.route.route, observed.route.experiment
+        route = observed.route.route
+        trial = observed.route.experiment
         target = attempts[0].upstream.id
         # Inlines `_control`, because this runs for most requests.
         if trial is not None and target == (trial.target if trial.control else route.incumbent):
             self._note(route.name, target, record.latency_ms / 1000)
 
-    def answered(self, route: Route, target: str, seconds: float) -> None:
+    def answered(
+        self,
+        route: Route,
+        target: str,
+        seconds: float,
+    ) -> None:
         """Notes a latency in seconds, if the control of the route's live rollout gave the
         answer.
         """
         if route.experiment is not None and target == _control(route):
             self._note(route.name, target, seconds)
 
-    def _note(self, route: str, target: str, seconds: float) -> None:
+    def _note(
+        self,
+        route: str,
+        target: str,
+        seconds: float,
+    ) -> None:
         kept = self._latest.get((route, target))
         if kept is None:
             kept = self._latest[route, target] = deque(maxlen=KEPT)

@@ -29,7 +29,11 @@ from router.health.target_health import (
 from router.protocols.endpoints import DIALECTS
 from router.recording.metrics import RouterMetrics, TargetCheck
 from router.request.dispatch import Dispatcher
-from router.request.request_state import RequestProgress, RoutedRequest, UpstreamAnswer
+from router.request.request_state import (
+    RequestProgress,
+    RoutedRequest,
+    UpstreamAnswer,
+)
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
 from router.snapshot.holder import SnapshotHolder
 
@@ -49,7 +53,10 @@ _WORD: Final = [{"role": "user", "content": "ping"}]
 _CHEAPEST: Final[Mapping[Endpoint, Mapping[str, object]]] = {
     Endpoint.CHAT: {"messages": _WORD, "max_tokens": ANSWER_TOKENS},
     Endpoint.MESSAGES: {"messages": _WORD, "max_tokens": ANSWER_TOKENS},
-    Endpoint.RESPONSES: {"input": "ping", "max_output_tokens": ANSWER_TOKENS},
+    Endpoint.RESPONSES: {
+        "input": "ping",
+        "max_output_tokens": ANSWER_TOKENS,
+    },
     Endpoint.EMBEDDINGS: {"input": "ping"},
 }
 REQUESTS: Final[Mapping[Endpoint, ClientRequest]] = {
@@ -122,7 +129,10 @@ class HealthChecks:
         found = {route: self._results.get(route) for route in self._routes()}
         return {
             # A failed check is out of date once the target answers a user.
-            id_: TargetCheck(result.up or self._answered_at(id_) > result.at, result.seconds)
+            id_: TargetCheck(
+                result.up or self._answered_at(id_) > result.at,
+                result.seconds,
+            )
             for id_, result in found.items()
             if result is not None
         }
@@ -139,7 +149,12 @@ class HealthChecks:
 
     def _states(self, targets: Mapping[str, CompiledRoute]) -> dict[str, HealthCheckState]:
         health = self._health.readiness(targets)
-        never = HealthCheckResult(self._began, up=True, outcome=None, seconds=0.0)
+        never = HealthCheckResult(
+            self._began,
+            up=True,
+            outcome=None,
+            seconds=0.0,
+        )
         last = {target: self._results.get(target, never) for target in targets}
         return {
             target: HealthCheckState(
@@ -187,7 +202,11 @@ class HealthChecks:
         self._results[target] = HealthCheckResult(began, up, outcome, seconds)
 
     def _log_change(
-        self, upstream: CompiledTarget, outcome: FailureClass | None, *, up: bool
+        self,
+        upstream: CompiledTarget,
+        outcome: FailureClass | None,
+        *,
+        up: bool,
     ) -> None:
         """Logs that a target stopped answering checks, or answers them again."""
         before = self._results.get(upstream.id)

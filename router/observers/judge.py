@@ -38,7 +38,11 @@ from router.protocols.answers import TokenUsage
 from router.protocols.transcript import build_transcript
 from router.recording.internal_errors import RouterPart
 from router.recording.port import Ticket
-from router.request.request_state import AnswerCopy, RoutedRequest, UpstreamAnswer
+from router.request.request_state import (
+    AnswerCopy,
+    RoutedRequest,
+    UpstreamAnswer,
+)
 from router.request.routed_response import RoutedResponse
 from router.snapshot.compiled import CompiledJudge, CompiledRoute
 
@@ -72,7 +76,12 @@ class CanarySampleJudge(SideCalls):
 
     part = RouterPart.JUDGE
 
-    def __init__(self, parts: SideParts, money: JudgeBudget, spending: WorkerSpending) -> None:
+    def __init__(
+        self,
+        parts: SideParts,
+        money: JudgeBudget,
+        spending: WorkerSpending,
+    ) -> None:
         super().__init__(parts, spending)
         self._money = money
         self._workers = parts.settings.workers
@@ -88,7 +97,8 @@ class CanarySampleJudge(SideCalls):
         """Draws the request into the sample, and copies its answer, if the judge may be
         asked.
         """
-        served, canary = observed.route.judge, observed.experiment
+        served = observed.route.judge
+        canary = observed.experiment
         if served is None or canary is None:
             return
         if observed.request.endpoint is Endpoint.EMBEDDINGS:
@@ -107,7 +117,13 @@ class CanarySampleJudge(SideCalls):
         observed.is_judged = True
         observed.copies.append(copy)
 
-    def _is_next(self, served: CompiledJudge, canary: Canary, arm: Arm, unit: str) -> bool:
+    def _is_next(
+        self,
+        served: CompiledJudge,
+        canary: Canary,
+        arm: Arm,
+        unit: str,
+    ) -> bool:
         """Returns whether the unit is in the sample of its period. Each unit is judged once
         a period.
 
@@ -116,7 +132,9 @@ class CanarySampleJudge(SideCalls):
         rule = canary.unit_rule
         candidate = canary.is_candidate(arm)
         share = sampling_share_bps(
-            served.judge, candidate=candidate, candidate_bps=canary.candidate_bps
+            served.judge,
+            candidate=candidate,
+            candidate_bps=canary.candidate_bps,
         )
         period = 1 + int(rule.age_s(self._clock.now()) // rule.period_s)
         if not is_sampled(unit, canary.rollout, period, share):
@@ -127,7 +145,12 @@ class CanarySampleJudge(SideCalls):
         self._known.put(known, True)  # noqa: FBT003 - a mark
         return True
 
-    def _not_now(self, observed: RoutedRequest, served: CompiledJudge, canary: Canary) -> str:
+    def _not_now(
+        self,
+        observed: RoutedRequest,
+        served: CompiledJudge,
+        canary: Canary,
+    ) -> str:
         """Names the reason not to judge a drawn request, for the counters; empty if there
         is no reason.
 
@@ -158,7 +181,8 @@ class CanarySampleJudge(SideCalls):
         If the arm's own target gave no good answer, there is nothing to judge: the unit
         counts as good here, and as a failure in the guardrail on errors.
         """
-        drawn, ticket = self._drawn.pop(observed.request_id, None), observed.ticket
+        drawn = self._drawn.pop(observed.request_id, None)
+        ticket = observed.ticket
         if drawn is None:
             return
         if ticket is None:
@@ -182,21 +206,30 @@ class CanarySampleJudge(SideCalls):
             log.error("a judgement failed: %s", type(error).__name__)
 
     async def _run(
-        self, drawn: JudgeSample, ticket: Ticket, job: RoutedRequest, answer: str | None
+        self,
+        drawn: JudgeSample,
+        ticket: Ticket,
+        job: RoutedRequest,
+        answer: str | None,
     ) -> None:
         """Judges one answer within the judge's time limit, and records the outcome and its
         cost.
 
         Records NO_VERDICT after any failure, because the unit waits for a verdict.
         """
-        judged, cost_usd, usage = JudgeOutcome.NO_VERDICT, 0.0, None
+        judged = JudgeOutcome.NO_VERDICT
+        cost_usd = 0.0
+        usage = None
         try:
             until = self._calls.timers.loop.time() + drawn.served.judge.timeout_s
             with self._calls.timers.limit(until):
                 async with self._at_once:
                     if answer is not None:
-                        judged, cost_usd, usage = await self._request_verdict(
-                            drawn, job, answer, until
+                        (judged, cost_usd, usage) = await self._request_verdict(
+                            drawn,
+                            job,
+                            answer,
+                            until,
                         )
         except (UpstreamFailed, TimeoutError):
             self._rests_until[drawn.served.upstream.id] = self._clock.monotonic() + REST_S
@@ -207,17 +240,28 @@ class CanarySampleJudge(SideCalls):
             self._recorder.judged(drawn.canary.rollout, ticket, judged, cost_usd)
 
     async def _request_verdict(
-        self, drawn: JudgeSample, job: RoutedRequest, answer: str, until: float
+        self,
+        drawn: JudgeSample,
+        job: RoutedRequest,
+        answer: str,
+        until: float,
     ) -> tuple[JudgeOutcome, float, TokenUsage | None]:
         """Asks the judge. Returns the outcome, the cost in US dollars, and the tokens; None
         if unknown.
         """
-        judge, upstream = drawn.served.judge, drawn.served.upstream
+        judge = drawn.served.judge
+        upstream = drawn.served.upstream
         request = job.request
         try:
             # Parsing a long answer takes time, so a thread does it.
             body = await asyncio.to_thread(_body, judge.criteria, request, answer)
-        except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            StopIteration,
+        ):
             self._count("unreadable")
             return JudgeOutcome.NO_VERDICT, 0.0, None
         loop = self._calls.timers.loop
@@ -259,12 +303,19 @@ def _answered_by_its_arm(exchange: RoutedResponse) -> bool:
     )
 
 
-def _body(criteria: str, client_request: ClientRequest, answer: str) -> bytes:
+def _body(
+    criteria: str,
+    client_request: ClientRequest,
+    answer: str,
+) -> bytes:
     """Writes the judge's chat. Raises the errors of `build_transcript` if the answer is
     unreadable.
     """
     transcript = build_transcript(
-        client_request.endpoint.value, client_request.text, answer, stream=client_request.stream
+        client_request.endpoint.value,
+        client_request.text,
+        answer,
+        stream=client_request.stream,
     )
     request = {
         "model": "judge",

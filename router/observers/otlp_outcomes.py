@@ -27,8 +27,11 @@ MOST_OUTCOMES: Final = 1000
 PROTOBUF: Final = b"application/x-protobuf"
 _PROTOBUF_HEADER: Final[Header] = (b"content-type", PROTOBUF)
 ID_PREFIX: Final = "req_"
-_FLAG, _CONTEXT, _ERROR = "feature_flag.key", "feature_flag.context.id", "error.type"
-_VARIANT, _EARLIER_VARIANT = "feature_flag.result.variant", "feature_flag.variant"
+_FLAG = "feature_flag.key"
+_CONTEXT = "feature_flag.context.id"
+_ERROR = "error.type"
+_VARIANT = "feature_flag.result.variant"
+_EARLIER_VARIANT = "feature_flag.variant"
 _EVALUATION: Final = "feature_flag.evaluation"
 _FAILED: Final = (2, "STATUS_CODE_ERROR")
 _Attributes = Mapping[str, object]
@@ -58,7 +61,13 @@ class OutcomeIntake:
     def __init__(self, feedback: FeedbackIntake) -> None:
         self._feedback = feedback
 
-    async def take(self, body: bytes, key: str, *, protobuf: bool) -> Reply:
+    async def take(
+        self,
+        body: bytes,
+        key: str,
+        *,
+        protobuf: bool,
+    ) -> Reply:
         """Enters a batch of spans, and answers with the number of spans that it could not
         use.
 
@@ -85,7 +94,12 @@ class OutcomeIntake:
         found = await gather(*(self._settle(key, *item) for item in failed.items()))
         return _reply(found.count(False), surplus, protobuf=protobuf)
 
-    async def _settle(self, key: str, id_: str, is_failed: bool) -> bool:  # noqa: FBT001
+    async def _settle(
+        self,
+        key: str,
+        id_: str,
+        is_failed: bool,  # noqa: FBT001
+    ) -> bool:
         verdict = FeedbackVerdict.BAD if is_failed else FeedbackVerdict.GOOD
         try:
             return await self._feedback.settle(FeedbackBody(id_, verdict, ""), key) is not None
@@ -107,7 +121,8 @@ def read_flag_spans(body: bytes, *, protobuf: bool) -> Iterator[FlagSpan]:
                 # The span's own attribute is more exact than its event's.
                 context = own.get(_CONTEXT) or flagged.get(_CONTEXT) or ""
                 variant = flagged.get(_VARIANT) or flagged.get(_EARLIER_VARIANT) or ""
-                flag, is_failed = f"{flagged[_FLAG]}", status in _FAILED
+                flag = f"{flagged[_FLAG]}"
+                is_failed = status in _FAILED
                 yield FlagSpan(flag, f"{context}", is_failed, f"{variant}", *itself)
     except (AttributeError, TypeError, KeyError, ValueError, OverflowError):
         raise InputError("no ExportTraceServiceRequest of OTLP") from None
@@ -128,7 +143,11 @@ def _of_json(body: bytes) -> Iterator[_Span]:
             events = [attributes(event) for event in span.get("events", ())]
             code = span.get("status", {}).get("code")
             start, end = (int(span.get(f"{at}TimeUnixNano", 0)) for at in ("start", "end"))
-            itself = (f"{span.get('traceId')}-{span.get('spanId')}", start, end)
+            itself = (
+                f"{span.get('traceId')}-{span.get('spanId')}",
+                start,
+                end,
+            )
             yield span.get("name"), code, attributes(span), events, itself
 
 
@@ -148,7 +167,13 @@ def _of_protobuf(body: bytes) -> Iterator[_Span]:
             events = [attributes(event.attributes) for event in span.events]
             times = (span.start_time_unix_nano, span.end_time_unix_nano)
             itself = (f"{span.trace_id.hex()}-{span.span_id.hex()}", *times)
-            yield span.name, span.status.code, attributes(span.attributes), events, itself
+            yield (
+                span.name,
+                span.status.code,
+                attributes(span.attributes),
+                events,
+                itself,
+            )
 
 
 def _messages() -> Any:
@@ -157,14 +182,22 @@ def _messages() -> Any:
     return trace_service_pb2
 
 
-def _reply(unknown: int, surplus: int, *, protobuf: bool) -> Reply:
+def _reply(
+    unknown: int,
+    surplus: int,
+    *,
+    protobuf: bool,
+) -> Reply:
     reasons = {
         "this router remembers no such exposure of this key": unknown,
         f"a batch has at most {MOST_OUTCOMES:,} outcomes: send smaller batches": surplus,
     }
     message = "; ".join(f"{count} spans: {why}" for why, count in reasons.items() if count)
     if not protobuf:
-        partial = {"rejectedSpans": str(unknown + surplus), "errorMessage": message}
+        partial = {
+            "rejectedSpans": str(unknown + surplus),
+            "errorMessage": message,
+        }
         answered = {"partialSuccess": partial} if message else {}
         return Reply(200, (JSON,), json.dumps(answered).encode())
     answer = _messages().ExportTraceServiceResponse()

@@ -14,7 +14,11 @@ from harness.agents.caller import AgentCaller
 from harness.frame.ports import Clock
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.plan import ExclusionReason
-from harness.routing.reliability.failover import Failover, hash_callers, keep_sentence
+from harness.routing.reliability.failover import (
+    Failover,
+    hash_callers,
+    keep_sentence,
+)
 from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER
 from router.frame.body import ClientRequest
@@ -26,8 +30,18 @@ from router.recording.port import Recording
 from router.recording.sums import CompletedRequest
 from router.request.client_directives import caller_keys
 from router.request.request_observers import RequestObserver
-from router.request.request_state import FAILING, RequestProgress, RoutedRequest, UpstreamAnswer
-from router.request.routed_response import ANSWERS, FAILED, REFUSED, RoutedResponse
+from router.request.request_state import (
+    FAILING,
+    RequestProgress,
+    RoutedRequest,
+    UpstreamAnswer,
+)
+from router.request.routed_response import (
+    ANSWERS,
+    FAILED,
+    REFUSED,
+    RoutedResponse,
+)
 from router.request.stream_relay import CommittedStream
 from router.upstream.endpoint_translation import NATIVE_HINTS, native_need
 
@@ -95,19 +109,26 @@ class RequestAccounting(RequestObserver):
         )
         if is_plain and isinstance(result, UpstreamAnswer):
             # Inlines the properties used below, which is faster.
-            outcome, usage, charge = "ok", result.usage or NO_USAGE, ""
+            outcome = "ok"
+            usage = result.usage or NO_USAGE
+            charge = ""
         elif is_plain and isinstance(result, CommittedStream) and result.went_well:
-            outcome, usage, charge = "ok", result.events.used(), ""
+            outcome = "ok"
+            usage = result.events.used()
+            charge = ""
         else:
             response.note_faults()
-            outcome, usage, charge = response.outcome, response.usage, response.charge
+            outcome = response.outcome
+            usage = response.usage
+            charge = response.charge
             if outcome in ERRORS and result is None and fallback_model(observed):
                 outcome = HANDED_ON
         target = progress.attempts[-1].upstream if result is not None else None
         name = target.name if target else ""
         if result is None and outcome in (FAILED, HANDED_ON):
             name = _last_target(observed, progress)
-        cost_usd, priced = 0.0, True
+        cost_usd = 0.0
+        priced = True
         if target is not None and target.price is not None:
             cost_usd = target.price.cost_usd(*usage)
         elif usage != NO_USAGE:
@@ -142,7 +163,8 @@ class RequestAccounting(RequestObserver):
         record = observed.record or _minimal_record(observed)
         observed.record = record
         self._recorder.finish(observed.ticket, record, observed.sample)
-        request, result = observed.request, response.progress.result
+        request = observed.request
+        result = response.progress.result
         if not (isinstance(result, UpstreamAnswer) and result.irregularity is None):
             for irregularity in response.irregularities:
                 self._metrics.irregular(record.target_name, irregularity)
@@ -198,8 +220,22 @@ OPEN: Final = LEFT_OUT[ExclusionReason.OPEN]
 
 # Fields with the same name in a row and its event.
 _TOLD: Final = (
-    *("request", "route", "arm", "endpoint", "stream", "body_bytes", "messages", "tools"),
-    *("target", "provider", "status", "code", "place", "sentence", "attempts", "next_target"),
+    "request",
+    "route",
+    "arm",
+    "endpoint",
+    "stream",
+    "body_bytes",
+    "messages",
+    "tools",
+    "target",
+    "provider",
+    "status",
+    "code",
+    "place",
+    "sentence",
+    "attempts",
+    "next_target",
 )
 
 
@@ -238,7 +274,9 @@ class FailoverLog(RequestObserver):
         self._metrics = metrics
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
-        job, progress, record = response.job, response.progress, observed.record
+        job = response.job
+        progress = response.progress
+        record = observed.record
         if (
             not job.plan.left_out
             and len(progress.attempts) == 1
@@ -252,12 +290,11 @@ class FailoverLog(RequestObserver):
         next_ = answered.name if answered else None
         if record is not None and record.outcome == HANDED_ON:
             next_ = f"{fallback_model(observed)} (fallbackModel)"
-        at, user_, sizes = (
-            self._clock.now(),
-            hash_callers(caller_keys(observed.request, observed.sticky_key), self._secret),
-            request_size(job.request),
-        )
-        route, arm = job.route.route.name, job.arm.value
+        at = self._clock.now()
+        user_ = hash_callers(caller_keys(observed.request, observed.sticky_key), self._secret)
+        sizes = request_size(job.request)
+        route = job.route.route.name
+        arm = job.arm.value
         rows = [
             Failover(
                 worker=self._recorder.worker,
@@ -329,7 +366,8 @@ def next_target_name(left: Sequence[LeftTarget], answered: str | None) -> str | 
     left: the targets after the one that the row is about.
     """
     return next(
-        (target.target for target in left if target.failure not in LEFT_OUT.values()), answered
+        (target.target for target in left if target.failure not in LEFT_OUT.values()),
+        answered,
     )
 
 
@@ -337,7 +375,8 @@ def request_size(request: ClientRequest) -> dict[str, Any]:
     """Returns the size of a request for the failover log, without any content."""
     field = "input" if request.endpoint is Endpoint.RESPONSES else "messages"
     messages = request.value(field)
-    tools, text = request.value("tools"), request.text
+    tools = request.value("tools")
+    text = request.text
     return {
         "stream": request.stream,
         "body_bytes": len(text if text.isascii() else text.encode("utf-8", "surrogatepass")),

@@ -55,7 +55,10 @@ class _SafeSpan:
     """A span whose faults are counted and alerted, and do not change the request."""
 
     def __init__(
-        self, span: RequestSpan, observed: RoutedRequest, errors: InternalErrors
+        self,
+        span: RequestSpan,
+        observed: RoutedRequest,
+        errors: InternalErrors,
     ) -> None:
         self._span = span
         self._observed = observed
@@ -69,7 +72,12 @@ class _SafeSpan:
             self._note(error)
             return ()
 
-    def attempt(self, upstream: CompiledTarget, number: int, settle: OnEnd) -> OnEnd:
+    def attempt(
+        self,
+        upstream: CompiledTarget,
+        number: int,
+        settle: OnEnd,
+    ) -> OnEnd:
         try:
             end_attempt = self._span.attempt(upstream, number, lambda _: None)
         except Exception as error:
@@ -86,4 +94,9 @@ class _SafeSpan:
         return settle_and_end
 
     def _note(self, error: Exception) -> None:
-        self._errors.note(RouterPart.TRACING, error, self._observed.route, self._observed.arm)
+        self._errors.note(
+            RouterPart.TRACING,
+            error,
+            self._observed.route,
+            self._observed.arm,
+        )

@@ -15,7 +15,10 @@ from typing import Any, Final, NamedTuple
 
 from harness.frame.failures import CLIENT_FAILURES, FailureClass
 from harness.frame.people.access import OptOut
-from harness.providers.models.capabilities import Endpoint, missing_capabilities
+from harness.providers.models.capabilities import (
+    Endpoint,
+    missing_capabilities,
+)
 from harness.providers.target import Price
 from harness.routing.shadow import (
     COST_USD,
@@ -31,17 +34,30 @@ from harness.routing.table import Arm, is_mirrored
 from router.frame.asgi import header
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
-from router.observers.side_calls import OVER_CAP, SideCalls, SideParts, WorkerSpending
+from router.observers.side_calls import (
+    OVER_CAP,
+    SideCalls,
+    SideParts,
+    WorkerSpending,
+)
 from router.protocols.answers import NO_USAGE, TokenUsage
 from router.protocols.transcript import build_transcript
 from router.recording.internal_errors import RouterPart
 from router.recording.shared_files import SharedMarks
 from router.request.attempts import first_token_s
 from router.request.needs import detect_needs
-from router.request.request_state import AnswerCopy, RoutedRequest, UpstreamAnswer
+from router.request.request_state import (
+    AnswerCopy,
+    RoutedRequest,
+    UpstreamAnswer,
+)
 from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import CommittedStream
-from router.snapshot.compiled import CompiledRoute, CompiledShadow, CompiledTarget
+from router.snapshot.compiled import (
+    CompiledRoute,
+    CompiledShadow,
+    CompiledTarget,
+)
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +67,12 @@ BUSY: Final = (FailureClass.RATE_LIMITED, FailureClass.OVERLOADED)
 SHADOW_OPT_OUT: Final = b"x-swapgate-shadow"
 OFF: Final = b"off"
 # Fields that refer to state at the incumbent's provider, which other providers do not have.
-STATEFUL: Final = ("previous_response_id", "conversation", "background", "container")
+STATEFUL: Final = (
+    "previous_response_id",
+    "conversation",
+    "background",
+    "container",
+)
 
 
 class MirroredRequest(NamedTuple):
@@ -78,7 +99,12 @@ class ShadowMirror(SideCalls):
 
     part = RouterPart.SHADOW
 
-    def __init__(self, parts: SideParts, spending: WorkerSpending, marks: SharedMarks) -> None:
+    def __init__(
+        self,
+        parts: SideParts,
+        spending: WorkerSpending,
+        marks: SharedMarks,
+    ) -> None:
         super().__init__(parts, spending)
         self._marks = marks
         self._drawn: dict[str, MirroredRequest] = {}  # by request id
@@ -92,7 +118,9 @@ class ShadowMirror(SideCalls):
         Only requests whose plan begins with the incumbent are mirrored, and never those of
         another arm.
         """
-        served, request, plan = observed.route.shadow, observed.request, observed.plan
+        served = observed.route.shadow
+        request = observed.request
+        plan = observed.plan
         if served is None or observed.arm is not Arm.INCUMBENT:
             return
         # While a switch is in force, only its target is asked.
@@ -123,8 +151,10 @@ class ShadowMirror(SideCalls):
         self._drawn[observed.request_id] = mirror
 
     def _not_now(self, served: CompiledShadow) -> str:
-        upstream, limits = served.upstream, served.shadow.limits
-        shadows, id_ = self._recorder.shadows, served.shadow.id
+        upstream = served.upstream
+        limits = served.shadow.limits
+        shadows = self._recorder.shadows
+        id_ = served.shadow.id
         # While the database is down, the other workers' spending is unknown.
         if not shadows.knows(id_) or self._holder.stale:
             return "budget_unknown"
@@ -153,7 +183,8 @@ class ShadowMirror(SideCalls):
         The incumbent's failure is an answer without a text. A failure that the request
         caused, or a client that left, makes no pair.
         """
-        progress, result = exchange.progress, exchange.progress.result
+        progress = exchange.progress
+        result = exchange.progress.result
         if exchange.caller_gone or not progress.attempts:
             return None
         first = progress.attempts[0]
@@ -171,7 +202,10 @@ class ShadowMirror(SideCalls):
         return _ShadowAnswer(text, first.ms, exchange.usage)
 
     def _start(
-        self, job: RoutedRequest, mirror: MirroredRequest, incumbent: _ShadowAnswer
+        self,
+        job: RoutedRequest,
+        mirror: MirroredRequest,
+        incumbent: _ShadowAnswer,
     ) -> None:
         """Counts the mirrored request, and asks the candidate in a task."""
         if not self._spending.may_ask(mirror.shadow.upstream):
@@ -193,7 +227,11 @@ class ShadowMirror(SideCalls):
             return
         if (error := task.exception()) is not None:
             # Its message may contain content.
-            log.error("a mirrored request of %s failed: %s", shadow, type(error).__name__)
+            log.error(
+                "a mirrored request of %s failed: %s",
+                shadow,
+                type(error).__name__,
+            )
             self._count(shadow, "unreadable")
 
     async def _run(
@@ -209,7 +247,8 @@ class ShadowMirror(SideCalls):
         is_first: whether the caller counts here for the first time; each caller counts once
         as evidence.
         """
-        served, usage = mirror.shadow, NO_USAGE
+        served = mirror.shadow
+        usage = NO_USAGE
         price = served.upstream.price
         try:
             candidate = await self._ask(job, served)
@@ -231,15 +270,28 @@ class ShadowMirror(SideCalls):
 
     async def _ask(self, job: RoutedRequest, served: CompiledShadow) -> _ShadowAnswer:
         """Asks the candidate once. An overloaded candidate is left alone for REST_S."""
-        loop, upstream = self._calls.timers.loop, served.upstream
+        loop = self._calls.timers.loop
+        upstream = served.upstream
         began = loop.time()
-        most_s = min(job.route.route.settings.total_timeout_s, self._settings.total_timeout_s)
-        again = replace(
-            job, begun=began, deadline=began + most_s, span=None, hurried=False, probe=None
+        most_s = min(
+            job.route.route.settings.total_timeout_s,
+            self._settings.total_timeout_s,
         )
-        until, most_bytes = again.deadline, job.route.route.settings.copy_max_bytes
+        again = replace(
+            job,
+            begun=began,
+            deadline=began + most_s,
+            span=None,
+            hurried=False,
+            probe=None,
+        )
+        until = again.deadline
+        most_bytes = job.route.route.settings.copy_max_bytes
         if job.request.stream:
-            until = min(until, began + first_token_s(job.route, upstream, self._settings))
+            until = min(
+                until,
+                began + first_token_s(job.route, upstream, self._settings),
+            )
         made = self._attempt(upstream, until, job.request.endpoint)
         try:
             with self._calls.timers.limit(until):
@@ -259,14 +311,22 @@ class ShadowMirror(SideCalls):
         self._note(shadow, {name: 1})
 
     def _note(
-        self, shadow: str, counts: Mapping[str, int], sums: Mapping[str, float] | None = None
+        self,
+        shadow: str,
+        counts: Mapping[str, int],
+        sums: Mapping[str, float] | None = None,
     ) -> None:
         if counts or sums:
-            day, worker = self._clock.now().date(), self._recorder.worker
+            day = self._clock.now().date()
+            worker = self._recorder.worker
             self._recorder.shadows.note((ShadowTally(shadow, day, worker, counts, sums or {}),))
 
 
-def mirror_obstacle(request: ClientRequest, upstream: CompiledTarget, most_bytes: int) -> str:
+def mirror_obstacle(
+    request: ClientRequest,
+    upstream: CompiledTarget,
+    most_bytes: int,
+) -> str:
     """Names the reason not to mirror a request to this target; empty if there is no reason."""
     if len(request.text) > most_bytes:
         return "too_large"
@@ -281,10 +341,18 @@ def provider_runs_tools(request: ClientRequest) -> bool:
     if not isinstance(tools, list):
         return bool(request.value("mcp_servers"))
     kinds = {tool.get("type") for tool in tools if isinstance(tool, dict)}
-    return bool(request.value("mcp_servers")) or not kinds <= {None, "function", "custom"}
+    return bool(request.value("mcp_servers")) or not kinds <= {
+        None,
+        "function",
+        "custom",
+    }
 
 
-async def _drained(stream: CommittedStream, ms: float, most_bytes: int) -> _ShadowAnswer:
+async def _drained(
+    stream: CommittedStream,
+    ms: float,
+    most_bytes: int,
+) -> _ShadowAnswer:
     """Reads the candidate's stream to its end. ms: the time to its first output."""
     copied = AnswerCopy(most_bytes)
     try:
@@ -296,7 +364,11 @@ async def _drained(stream: CommittedStream, ms: float, most_bytes: int) -> _Shad
     return _ShadowAnswer(None if stream.failure else copied.text, ms, stream.events.used())
 
 
-def _side(request: ClientRequest, answer: _ShadowAnswer, price: Price | None) -> PairSide:
+def _side(
+    request: ClientRequest,
+    answer: _ShadowAnswer,
+    price: Price | None,
+) -> PairSide:
     content: Mapping[str, Any] | None = None
     if answer.answer is not None:
         endpoint = request.endpoint.value

@@ -106,8 +106,11 @@ class TotalsRefresh:
         watched: Watched,
         stored: Stored,
     ) -> None:
-        self._holder, self._totals, self._clock = holder, totals, clock
-        self._watched, self._stored = watched, stored
+        self._holder = holder
+        self._totals = totals
+        self._clock = clock
+        self._watched = watched
+        self._stored = stored
         self._next = -TOTALS_EVERY_S
         self._asked: frozenset[str] = frozenset()
 
@@ -122,7 +125,8 @@ class TotalsRefresh:
         with store.read() as tx:
             rows = list(self._stored(tx, subjects, today))
         self._totals.know(subjects, rows)
-        self._asked, self._next = subjects, now + TOTALS_EVERY_S
+        self._asked = subjects
+        self._next = now + TOTALS_EVERY_S
 
 
 EVERY_S: Final = 5.0
@@ -239,7 +243,12 @@ class SideCalls(RequestObserver):
             return "resting"
         return "" if self._health.all_well((upstream.id,)) else "circuit_open"
 
-    def _attempt(self, upstream: CompiledTarget, until: float, endpoint: Endpoint) -> Attempt:
+    def _attempt(
+        self,
+        upstream: CompiledTarget,
+        until: float,
+        endpoint: Endpoint,
+    ) -> Attempt:
         """Builds an attempt that the target's health and traffic ignore: no user sent it."""
         key = self._keys.key(upstream)
         return Attempt(upstream, LAST_RESORT_TICKET, key, until, 1, endpoint)

@@ -64,7 +64,8 @@ class OpenTelemetry:
 
     def begin(self, observed: RoutedRequest) -> "OpenSpan":
         """Begins a request's span, below the client's span if its headers name one."""
-        request, route = observed.request, observed.route.route.name
+        request = observed.request
+        route = observed.route.route.name
         operation = OPERATIONS.get(request.endpoint, "chat")
         carrier = {
             name.decode("latin-1"): value.decode("latin-1")
@@ -98,7 +99,14 @@ class OpenTelemetry:
 class OpenSpan:
     """One request's span, with the span of the attempt under way below it."""
 
-    def __init__(self, tracer: Tracer, span: Span, operation: str, *, content: bool) -> None:
+    def __init__(
+        self,
+        tracer: Tracer,
+        span: Span,
+        operation: str,
+        *,
+        content: bool,
+    ) -> None:
         self._tracer = tracer
         self._span = span
         self._operation = operation
@@ -111,7 +119,12 @@ class OpenSpan:
         CONTEXT.inject(carrier, trace.set_span_in_context(self._current))
         return tuple((name.encode(), value.encode()) for name, value in carrier.items())
 
-    def attempt(self, upstream: CompiledTarget, number: int, settle: OnEnd) -> OnEnd:
+    def attempt(
+        self,
+        upstream: CompiledTarget,
+        number: int,
+        settle: OnEnd,
+    ) -> OnEnd:
         """Begins a span for an attempt. The returned function ends it, then settles the
         attempt.
         """
@@ -138,7 +151,8 @@ class OpenSpan:
 
     def end(self, response: RoutedResponse) -> None:
         """Ends the request's span with its outcome, tokens and target."""
-        span, progress = self._span, response.progress
+        span = self._span
+        progress = response.progress
         span.set_attribute("swapgate.outcome", response.outcome)
         span.set_attribute("swapgate.attempts", len(progress.attempts))
         if (upstream := progress.upstream) is not None:
@@ -180,7 +194,11 @@ def read_finish_reasons(answer: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _requested(request: ClientRequest) -> Attributes:
-    numbers = {"max_tokens": int, "temperature": float, "top_p": float}
+    numbers = {
+        "max_tokens": int,
+        "temperature": float,
+        "top_p": float,
+    }
     values = {name: request.value(name) for name in numbers}
     return {
         f"gen_ai.request.{name}": numbers[name](value)
@@ -199,7 +217,11 @@ def _failed(span: Span, error: str) -> None:
     span.set_status(Status(StatusCode.ERROR))
 
 
-def _set_content(span: Span, name: str, value: object) -> None:
+def _set_content(
+    span: Span,
+    name: str,
+    value: object,
+) -> None:
     if value is not None:
         span.set_attribute(name, json.dumps(value, ensure_ascii=False))
 

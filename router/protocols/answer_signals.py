@@ -10,7 +10,12 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from router.frame.body import iter_objects
-from router.protocols.answers import AnswerEnding, CallPieces, call_of_piece, read_ending
+from router.protocols.answers import (
+    AnswerEnding,
+    CallPieces,
+    call_of_piece,
+    read_ending,
+)
 
 # Characters kept of an answer. The guardrails judge neither JSON nor calls of a longer answer.
 MAX_KEPT: Final = 256 * 1024
@@ -34,7 +39,15 @@ class AnswerSignals:
     refused: the protocol says that the model or a filter refused.
     """
 
-    __slots__ = ("_calls", "_texts", "cut", "keeps", "length", "refused", "truncated")
+    __slots__ = (
+        "_calls",
+        "_texts",
+        "cut",
+        "keeps",
+        "length",
+        "refused",
+        "truncated",
+    )
 
     def __init__(self, *, keeps: bool) -> None:
         self.keeps = keeps
@@ -58,7 +71,11 @@ class AnswerSignals:
             self._texts.setdefault(place, []).append(words if self.keeps else words[:OPENING])
 
     def call(
-        self, place: object, name: object, arguments: object, own_id: object = None
+        self,
+        place: object,
+        name: object,
+        arguments: object,
+        own_id: object = None,
     ) -> None:
         """Adds a piece of the call at `place`.
 
@@ -138,7 +155,11 @@ def read_schema(form: object) -> Mapping[str, object] | None:
     return schema if isinstance(schema, Mapping) else ANY
 
 
-def read_signals(signals: AnswerSignals, choice: Mapping[str, object], part: str) -> None:
+def read_signals(
+    signals: AnswerSignals,
+    choice: Mapping[str, object],
+    part: str,
+) -> None:
     """Reads the signals of one choice of a chat. part: `message` or `delta`."""
     index = choice.get("index")
     message = choice.get(part)
@@ -151,11 +172,26 @@ def read_signals(signals: AnswerSignals, choice: Mapping[str, object], part: str
     signals.ended(choice.get("finish_reason"))
 
 
-def _read_calls(signals: AnswerSignals, index: object, calls: object) -> None:
+def _read_calls(
+    signals: AnswerSignals,
+    index: object,
+    calls: object,
+) -> None:
     for number, call in enumerate(iter_objects(calls)):
         place = (index, call.get("index", number))
-        function, custom = call.get("function"), call.get("custom")
+        function = call.get("function")
+        custom = call.get("custom")
         if isinstance(function, Mapping):
-            signals.call(place, function.get("name"), function.get("arguments"), call.get("id"))
+            signals.call(
+                place,
+                function.get("name"),
+                function.get("arguments"),
+                call.get("id"),
+            )
         elif isinstance(custom, Mapping):
-            signals.call(place, custom.get("name"), custom.get("input"), call.get("id"))
+            signals.call(
+                place,
+                custom.get("name"),
+                custom.get("input"),
+                call.get("id"),
+            )

@@ -115,7 +115,11 @@ def read_usage(value: object) -> TokenUsage | None:
     )
 
 
-def usage_with_cache(given: object, made: object, details: object) -> TokenUsage:
+def usage_with_cache(
+    given: object,
+    made: object,
+    details: object,
+) -> TokenUsage:
     """Reads the counts of OpenAI's protocols. details: of the input tokens.
 
     Cached and written tokens are at most the input tokens.
@@ -157,7 +161,8 @@ class AnswerEnding(StrEnum):
     UNKNOWN = "unknown"  # an irregularity if there is output, else a failure
 
 
-_E, _F = AnswerEnding, FailureClass
+_E = AnswerEnding
+_F = FailureClass
 
 # Finish reasons in lower case, by protocol; some providers have additional reasons.
 ENDS: Final[Mapping[str, Mapping[str, AnswerEnding]]] = {
@@ -188,7 +193,11 @@ ENDS: Final[Mapping[str, Mapping[str, AnswerEnding]]] = {
     },
     "deepseek": {"insufficient_system_resource": _E.FAILED},
     "mistral": {"model_length": _E.CUT, "error": _E.FAILED},
-    "vllm": {"abort": _E.FAILED, "eos_token": _E.GOOD, "eos": _E.GOOD},
+    "vllm": {
+        "abort": _E.FAILED,
+        "eos_token": _E.GOOD,
+        "eos": _E.GOOD,
+    },
     "zhipu": {"sensitive": _E.REFUSED, "network_error": _E.FAILED},
     "cohere": {
         "complete": _E.GOOD,
@@ -240,7 +249,12 @@ def read_ending(reason: object) -> AnswerEnding:
     return _BY_WORD.get(word) or _BY_WORD.get(word.rpartition(": ")[2], AnswerEnding.UNKNOWN)
 
 
-def ending_failure(reason: object, *, has_output: bool, silence: bool) -> FailureClass | None:
+def ending_failure(
+    reason: object,
+    *,
+    has_output: bool,
+    silence: bool,
+) -> FailureClass | None:
     """Returns the failure that a finish reason means, if any.
 
     has_output: the answer has output other than thinking.
@@ -315,7 +329,12 @@ class CallPieces:
         """Returns whether the arguments are an empty object, which later pieces may replace."""
         return self.text.strip() == EMPTY
 
-    def takes(self, own_id: object, name: object, arguments: object) -> bool:
+    def takes(
+        self,
+        own_id: object,
+        name: object,
+        arguments: object,
+    ) -> bool:
         """Returns whether a piece belongs to this call, and not to a next one in the same
         place.
         """
@@ -327,7 +346,12 @@ class CallPieces:
             return True
         return not ((_begins(arguments) or other_id or other_name) and self.whole)
 
-    def add(self, own_id: object, name: object, arguments: object) -> str:
+    def add(
+        self,
+        own_id: object,
+        name: object,
+        arguments: object,
+    ) -> str:
         """Adds a piece. Returns its part of the arguments, empty without one."""
         if isinstance(own_id, str) and not self.id:
             self.id = own_id
@@ -346,7 +370,11 @@ def _begins(arguments: object) -> bool:
 
 
 def call_of_piece(
-    calls: list[Call], make: Callable[[], Call], own_id: object, name: object, arguments: object
+    calls: list[Call],
+    make: Callable[[], Call],
+    own_id: object,
+    name: object,
+    arguments: object,
 ) -> Call:
     """Finds the call that a piece continues. A new call may inherit the last call's name."""
     if not calls or not calls[-1].takes(own_id, name, arguments):
@@ -364,7 +392,13 @@ class CallCollector:
     def __init__(self) -> None:
         self._by_place: dict[object, list[CallPieces]] = {}
 
-    def add(self, place: object, own_id: object, name: object, arguments: object) -> CallPieces:
+    def add(
+        self,
+        place: object,
+        own_id: object,
+        name: object,
+        arguments: object,
+    ) -> CallPieces:
         """Adds a piece to the call at its place, and returns the call."""
         calls = self._by_place.setdefault(place, [])
         call = call_of_piece(calls, CallPieces, own_id, name, arguments)

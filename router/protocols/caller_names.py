@@ -168,7 +168,9 @@ def _read_metadata(text: str) -> Mapping[str, object]:
 
 
 def conversation_opening(
-    messages: object, rules: object = None, skipped: int = 0
+    messages: object,
+    rules: object = None,
+    skipped: int = 0,
 ) -> list[object]:
     """Returns the user's first message and the stable part of the system prompts before it.
 
@@ -177,11 +179,13 @@ def conversation_opening(
     """
     if not isinstance(messages, list):
         return []
-    prompts, questions = [_stable_rules(rules)] if rules else [], []
+    prompts = [_stable_rules(rules)] if rules else []
+    questions = []
     for message in messages:
         if not isinstance(message, dict):
             return []
-        role, content = message.get("role"), message.get("content")
+        role = message.get("role")
+        content = message.get("content")
         if role in ("system", "developer"):
             prompts.append(_stable_rules(content))
         elif role == "user":

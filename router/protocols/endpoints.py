@@ -15,7 +15,12 @@ from typing import Final
 from harness.frame.failures import FailureClass
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import RequestTarget
-from router.frame.body import ClientRequest, first_object, iter_objects, model_edit
+from router.frame.body import (
+    ClientRequest,
+    first_object,
+    iter_objects,
+    model_edit,
+)
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import ParsedObject, apply_edits
 from router.frame.replies import Reply, error_reply
@@ -72,7 +77,9 @@ class EmbeddingsDialect(ChatDialect):
         inputs = _inputs(request.value("input"))
         if inputs is not None and len(vectors) != inputs:
             raise _malformed(f"{len(vectors)} vectors for {inputs} inputs")
-        places, dimensions, kinds = set[int](), set[int](), set[type]()
+        places = set[int]()
+        dimensions = set[int]()
+        kinds = set[type]()
         for at, vector in enumerate(vectors):
             if not isinstance(vector, dict):
                 raise _malformed(f"vector {at} is not an object")
@@ -87,7 +94,8 @@ class EmbeddingsDialect(ChatDialect):
             raise _malformed("the vectors' indices do not match the inputs one to one")
         if len(dimensions) != 1 or len(kinds) != 1:
             raise _malformed("the vectors differ in dimension or encoding")
-        required, found = request.value("dimensions"), dimensions.pop()
+        required = request.value("dimensions")
+        found = dimensions.pop()
         if type(required) is int and required != found:
             raise _malformed(f"vectors of {found} dimensions; the request asked for {required}")
 
@@ -172,7 +180,7 @@ _PATHS_BY_CONTENT: Final[Mapping[str, str]] = {
 }
 # Fields that refer to content at the provider, for a body without content.
 _KEPT_CONTENT: Final[Mapping[Endpoint, tuple[str, ...]]] = {
-    Endpoint.RESPONSES: ("previous_response_id", "conversation", "prompt"),
+    Endpoint.RESPONSES: ("previous_response_id", "conversation", "prompt")
 }
 _TOOLS: Final[Mapping[Endpoint, str]] = {
     Endpoint.CHAT: "a `function` with its `parameters`",
@@ -188,7 +196,8 @@ def misfit_reply(request: ClientRequest) -> Reply | None:
 
     The reply names the path that the body is for.
     """
-    endpoint, get = request.endpoint, request.members.get
+    endpoint = request.endpoint
+    get = request.members.get
     if endpoint is Endpoint.MESSAGES and get("thread"):
         return _no_thread()
     required = CONTENT[endpoint]
@@ -227,4 +236,10 @@ def _no_thread() -> Reply:
         "send the whole conversation without `thread`"
     )
     details = {"error_code": THREAD_UNSUPPORTED, "unsupported": ["router"]}
-    return error_reply(400, message, THREAD_UNSUPPORTED, param="thread", details=details)
+    return error_reply(
+        400,
+        message,
+        THREAD_UNSUPPORTED,
+        param="thread",
+        details=details,
+    )

@@ -110,7 +110,8 @@ class StreamFilter(SseParser):
         try:
             read(self.signals, *arguments)
         except Exception as error:
-            self.signals, self.signals_fault = None, error
+            self.signals = None
+            self.signals_fault = error
 
     @property
     def ids(self) -> AnswerIds:
@@ -165,7 +166,8 @@ class StreamFilter(SseParser):
         return (TextEdit(model.start, model.end, self._json_name),)
 
     def _fail(self, why: str, failure: FailureClass = FailureClass.MALFORMED) -> None:
-        self.failure, self.failure_class = why, failure
+        self.failure = why
+        self.failure_class = failure
 
     def _refused(self, error: object) -> None:
         """Fails the stream with the provider's error event, and keeps the error for the
@@ -214,7 +216,8 @@ class StreamFilter(SseParser):
                 return b""
             members = finite
             clean = members.text.encode()
-            event, payload = with_data(event, payload, clean), clean
+            event = with_data(event, payload, clean)
+            payload = clean
         edits = self._read(members.text, members)
         if edits is None:
             return b""
@@ -275,7 +278,11 @@ def read_event(payload: bytes) -> tuple[ParsedObject, bool]:
         raise
 
 
-def with_data(event: bytes, old: bytes, new: bytes) -> bytes:
+def with_data(
+    event: bytes,
+    old: bytes,
+    new: bytes,
+) -> bytes:
     """Replaces an event's data, and keeps its other lines."""
     before = event[: len(event) - len(old)]
     # Cut the data off the end, because searching for it takes ten times as long.

@@ -13,8 +13,17 @@ from typing import Final
 
 from harness.frame.failures import FailureClass
 from router.frame.failure import UpstreamFailed, error_object
-from router.protocols.answers import BROKEN_CALL, ending_failure, ending_words, parse_json
-from router.protocols.provider_refusals import CLIENT_STATUSES, REFUSALS, RefusalRow
+from router.protocols.answers import (
+    BROKEN_CALL,
+    ending_failure,
+    ending_words,
+    parse_json,
+)
+from router.protocols.provider_refusals import (
+    CLIENT_STATUSES,
+    REFUSALS,
+    RefusalRow,
+)
 
 _F = FailureClass
 # Classes if no row fits. A 404 with a message: an object in the request does not exist.
@@ -152,7 +161,10 @@ def classify_error(error: object) -> FailureClass:
 
 
 def refusal_failure(
-    status: int, body: bytes, content_type: str, headers: Mapping[str, str] | None = None
+    status: int,
+    body: bytes,
+    content_type: str,
+    headers: Mapping[str, str] | None = None,
 ) -> UpstreamFailed:
     """Builds the failure for an error reply. headers: names in lower case."""
     return UpstreamFailed(
@@ -172,7 +184,12 @@ def error_in_answer(error: object) -> UpstreamFailed:
     return UpstreamFailed(failure, "status 200 with an error", body=body)
 
 
-def check_ending(reason: object, *, has_output: bool, silence: bool) -> None:
+def check_ending(
+    reason: object,
+    *,
+    has_output: bool,
+    silence: bool,
+) -> None:
     """Checks a finish reason. Raises UpstreamFailed if the client cannot use the answer."""
     failure = ending_failure(reason, has_output=has_output, silence=silence)
     if failure is not None:

@@ -52,7 +52,13 @@ REFUSALS: Final = (
     RefusalRow(
         _F.OUR_KEY,
         (400, 403),
-        frozenset({"API_KEY_INVALID", "invalid_api_key", "UnrecognizedClientException"}),
+        frozenset(
+            {
+                "API_KEY_INVALID",
+                "invalid_api_key",
+                "UnrecognizedClientException",
+            }
+        ),
         _pattern(
             "^api key (not valid|expired|not found)",  # Google
             "^(incorrect|invalid) api key",  # xAI
@@ -103,7 +109,9 @@ REFUSALS: Final = (
         _pattern("^(country, region|user location|your (country|region)).* not supported"),
     ),
     RefusalRow(
-        _F.BLOCKED, (403,), words=_pattern("^(forbidden|access denied|request blocked)[.!]?$")
+        _F.BLOCKED,
+        (403,),
+        words=_pattern("^(forbidden|access denied|request blocked)[.!]?$"),
     ),
     # Only this request exceeds the limit per minute: the provider answers smaller requests.
     RefusalRow(
@@ -121,12 +129,22 @@ REFUSALS: Final = (
         _pattern("^(the )?(model|engine) is (currently )?overloaded"),
     ),
     # LM Studio
-    RefusalRow(_F.SERVER, (400,), words=_pattern("^(the model has crashed|model unloaded)")),
+    RefusalRow(
+        _F.SERVER,
+        (400,),
+        words=_pattern("^(the model has crashed|model unloaded)"),
+    ),
     # Groq: the model's answer was not the call or JSON that the request demands.
     RefusalRow(
         _F.ABORTED,
         (400, 422),
-        frozenset({"tool_use_failed", "json_validate_failed", "output_parse_failed"}),
+        frozenset(
+            {
+                "tool_use_failed",
+                "json_validate_failed",
+                "output_parse_failed",
+            }
+        ),
     ),
     RefusalRow(
         _F.CONTEXT_WINDOW,
@@ -263,7 +281,13 @@ REFUSALS: Final = (
     RefusalRow(
         _F.FOREIGN_STATE,
         _INVALID,
-        frozenset({"previous_response_not_found", "conversation_not_found", "item_not_found"}),
+        frozenset(
+            {
+                "previous_response_not_found",
+                "conversation_not_found",
+                "item_not_found",
+            }
+        ),
         _pattern(
             r"^(item|(previous )?response|conversation|thread|prompt|message|vector store|"
             rf"batch|cached ?content)s?\b\W+\w.*\b({_GONE})",

@@ -15,14 +15,30 @@ from router.protocols.answers import CallPieces, call_of_piece
 from router.protocols.event_stream import SsePayloads
 
 Json = dict[str, Any]
-_MESSAGE: Final = ("role", "content", "name", "tool_calls", "tool_call_id", "refusal")
+_MESSAGE: Final = (
+    "role",
+    "content",
+    "name",
+    "tool_calls",
+    "tool_call_id",
+    "refusal",
+)
 _BESIDE: Final = ("tools", "tool_choice", "response_format")
 # Maps Anthropic's `tool_choice` types to OpenAI's.
-_CHOICES: Final = {"any": "required", "auto": "auto", "none": "none"}
+_CHOICES: Final = {
+    "any": "required",
+    "auto": "auto",
+    "none": "none",
+}
 
 
 def build_transcript(
-    endpoint: str, request: str, answer: str, *, stream: bool, answered: str = ""
+    endpoint: str,
+    request: str,
+    answer: str,
+    *,
+    stream: bool,
+    answered: str = "",
 ) -> Json:
     """Returns `messages` and `answer`; `tools`, `tool_choice`, `response_format` if
     present.
@@ -57,8 +73,16 @@ def _text(content: object) -> str:
     )
 
 
-def _call(id_: str, name: str, arguments: str) -> Json:
-    return {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+def _call(
+    id_: str,
+    name: str,
+    arguments: str,
+) -> Json:
+    return {
+        "id": id_,
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
 
 
 def _request(messages: list[Json], tools: list[Json]) -> Json:
@@ -108,10 +132,22 @@ def _chat_stream(events: list[Json]) -> Json:
     if calls:
         in_order = (call for index in sorted(calls) for call in calls[index])
         message["tool_calls"] = [_call(call.id, call.name, call.text) for call in in_order]
-    return {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+    return {
+        "choices": [
+            {
+                "index": 0,
+                "message": message,
+                "finish_reason": finish,
+            }
+        ]
+    }
 
 
-def _add_call(calls: dict[int, list[CallPieces]], delta: Json, number: int) -> None:
+def _add_call(
+    calls: dict[int, list[CallPieces]],
+    delta: Json,
+    number: int,
+) -> None:
     place = calls.setdefault(delta.get("index", number), [])
     function = delta.get("function") or {}
     piece = delta.get("id"), function.get("name"), function.get("arguments")
@@ -134,7 +170,10 @@ def _message_request(body: Json) -> Json:
         found["tool_choice"] = _CHOICES[choice]
     elif choice == "tool":
         name = body["tool_choice"]["name"]
-        found["tool_choice"] = {"type": "function", "function": {"name": name}}
+        found["tool_choice"] = {
+            "type": "function",
+            "function": {"name": name},
+        }
     return found
 
 
@@ -167,7 +206,10 @@ def _spoken(role: str, blocks: list[Json]) -> Json:
         if block["type"] == "tool_use"
     ]
     spoken = [block for block in blocks if block["type"] not in ("tool_use", "thinking")]
-    found: Json = {"role": role, "content": _text(spoken) if spoken else None}
+    found: Json = {
+        "role": role,
+        "content": _text(spoken) if spoken else None,
+    }
     return {**found, "tool_calls": calls} if calls else found
 
 
@@ -190,9 +232,13 @@ def _message_stream(events: list[Json]) -> Json:
     for event in events:
         match event.get("type"):
             case "content_block_start":
-                blocks[event["index"]] = {**event["content_block"], "partial": ""}
+                blocks[event["index"]] = {
+                    **event["content_block"],
+                    "partial": "",
+                }
             case "content_block_delta":
-                block, delta = blocks[event["index"]], event["delta"]
+                block = blocks[event["index"]]
+                delta = event["delta"]
                 if isinstance(delta.get("text"), str):
                     block["text"] = block.get("text", "") + delta["text"]
                 block["partial"] += delta.get("partial_json") or ""
@@ -203,7 +249,10 @@ def _message_stream(events: list[Json]) -> Json:
     for block in blocks.values():
         if partial := block.pop("partial"):
             block["input"] = json.loads(partial)
-    return {"content": [blocks[index] for index in sorted(blocks)], "stop_reason": stop}
+    return {
+        "content": [blocks[index] for index in sorted(blocks)],
+        "stop_reason": stop,
+    }
 
 
 # Responses.
@@ -226,7 +275,10 @@ def _response_request(body: Json) -> Json:
     form = (body.get("text") or {}).get("format") or {}
     if form.get("type") == "json_schema":
         schema = {name: form[name] for name in ("name", "schema", "strict") if name in form}
-        found["response_format"] = {"type": "json_schema", "json_schema": schema}
+        found["response_format"] = {
+            "type": "json_schema",
+            "json_schema": schema,
+        }
     elif form.get("type") == "json_object":
         found["response_format"] = {"type": "json_object"}
     return found
@@ -237,10 +289,18 @@ def _item(item: Json) -> Json:
         case "message":
             return {"role": item["role"], "content": _text(item["content"])}
         case "function_call":
-            return {"role": "assistant", "content": None, "tool_calls": [_item_call(item)]}
+            return {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [_item_call(item)],
+            }
         case "function_call_output":
             text = _text(item["output"])
-            return {"role": "tool", "tool_call_id": item["call_id"], "content": text}
+            return {
+                "role": "tool",
+                "tool_call_id": item["call_id"],
+                "content": text,
+            }
         case _:
             return {"role": "assistant", "content": _left_out(item)}
 
@@ -270,7 +330,10 @@ def _response_answer(body: Json) -> Json:
 def _response_stream(events: list[Json]) -> Json:
     """Returns the response of the last event. Raises ValueError without one."""
     for event in reversed(events):
-        if event.get("type") in ("response.completed", "response.incomplete"):
+        if event.get("type") in (
+            "response.completed",
+            "response.incomplete",
+        ):
             whole: Json = event["response"]
             return whole
     raise ValueError("the stream has no response.completed or response.incomplete event")

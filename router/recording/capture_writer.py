@@ -15,7 +15,11 @@ from dataclasses import replace
 from typing import Final
 
 from harness.frame.redaction import Redactor
-from harness.routing.capture import CapturedRequest, CaptureResult, capture_id
+from harness.routing.capture import (
+    CapturedRequest,
+    CaptureResult,
+    capture_id,
+)
 from harness.store.router_store import RouterStore
 from router.protocols.transcript import build_transcript
 from router.recording.port import CaptureDraft
@@ -40,7 +44,11 @@ class CaptureWriter:
     """
 
     def __init__(
-        self, store: RouterStore, redactor: Redactor, secret: bytes, counters: Counter[str]
+        self,
+        store: RouterStore,
+        redactor: Redactor,
+        secret: bytes,
+        counters: Counter[str],
     ) -> None:
         self._store = store
         self._redactor = redactor
@@ -117,14 +125,24 @@ class CaptureWriter:
             return redact_draft(draft, self._redactor, self._secret)
         except Exception as error:  # noqa: BLE001 - its text may contain content
             kind = type(error).__name__
-            log.warning("a capture of route %s cannot be read: %s", draft.head.route, kind)
+            log.warning(
+                "a capture of route %s cannot be read: %s",
+                draft.head.route,
+                kind,
+            )
             self._counters["captures_unreadable"] += 1
             return None
 
 
-def redact_draft(draft: CaptureDraft, redactor: Redactor, secret: bytes) -> CapturedRequest:
+def redact_draft(
+    draft: CaptureDraft,
+    redactor: Redactor,
+    secret: bytes,
+) -> CapturedRequest:
     """Redacts a draft. Raises the errors of `build_transcript`, and InputError."""
-    head, client_body, answer = draft.head, draft.client_body, draft.answer
+    head = draft.head
+    client_body = draft.client_body
+    answer = draft.answer
     # A draft that was too large is stored without content, because it still counts.
     result = redactor.redact(
         {"left_out": head.request}

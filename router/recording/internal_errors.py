@@ -80,7 +80,11 @@ class InternalErrors:
             log.error("an internal error could not be reported: %s", place_of(fault))  # noqa: TRY400
 
     def _note(
-        self, part: RouterPart, error: BaseException, route: CompiledRoute | None, arm: str
+        self,
+        part: RouterPart,
+        error: BaseException,
+        route: CompiledRoute | None,
+        arm: str,
     ) -> None:
         self._counters["internal_errors"] += 1
         self._metrics.internal_error(part.value, arm)
@@ -90,7 +94,12 @@ class InternalErrors:
             self._logged.add((part, place))
             # Do not log the error's message, because it may contain content.
             frames = "".join(traceback.format_tb(error.__traceback__))
-            log.error("internal error in part %s: %s\n%s", part.value, place, frames)
+            log.error(
+                "internal error in part %s: %s\n%s",
+                part.value,
+                place,
+                frames,
+            )
         trial = route.experiment if route else None
         subject = f"route {route.route.name}" if route else "the router"
         kept = (
@@ -116,7 +125,8 @@ def place_of(error: BaseException) -> str:
     name = type(error).__name__
     if not frames:
         return name
-    file, last = frames[-1].filename, frames[-1]
+    file = frames[-1].filename
+    last = frames[-1]
     return f"{name} in {'/'.join(file.split('/')[-2:])}:{last.lineno} ({last.name})"
 
 

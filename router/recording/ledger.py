@@ -16,10 +16,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from harness.frame.errors import StoreUnavailable
 from harness.frame.ports import Clock
 from harness.gate.online.guardrails import FEEDBACK_S, UnitRule
-from harness.gate.online.observation import KeyClaim, KeyHistory, ObservationBlock, fingerprint
+from harness.gate.online.observation import (
+    KeyClaim,
+    KeyHistory,
+    ObservationBlock,
+    fingerprint,
+)
 from harness.proposals.judge import JudgeOutcome
 from router.recording.observation_builder import ObservationBuilder
-from router.recording.scored_units import GuardrailSample, LedgerUnit, OpenBlock
+from router.recording.scored_units import (
+    GuardrailSample,
+    LedgerUnit,
+    OpenBlock,
+)
 
 if TYPE_CHECKING:
     from harness.store.router_store import RouterStore
@@ -46,7 +55,12 @@ class Ledger:
     """
 
     def __init__(
-        self, rollout: str, worker: str, rule: UnitRule, *, max_keys: int = MAX_KEYS
+        self,
+        rollout: str,
+        worker: str,
+        rule: UnitRule,
+        *,
+        max_keys: int = MAX_KEYS,
     ) -> None:
         self.unscored = 0
         self.rollout = rollout
@@ -101,7 +115,12 @@ class Ledger:
         block = self._open.get(weight_bps)
         if block is None:
             block = self._open[weight_bps] = OpenBlock(weight_bps, now, at, self._period)
-        unit = LedgerUnit(block, key=key, canary=canary, traits=traits)
+        unit = LedgerUnit(
+            block,
+            key=key,
+            canary=canary,
+            traits=traits,
+        )
         block.units.append(unit)
         block.out += 1
         block.unjudged += unit.judging
@@ -123,18 +142,31 @@ class Ledger:
         if unit.block is None or unit.fixed:
             return
         if sample is not None:
-            unit.values, unit.bad = sample.values, unit.bad | sample.bad
+            unit.values = sample.values
+            unit.bad = unit.bad | sample.bad
         if failed:
-            unit.why, unit.failed = why, True
+            unit.why = why
+            unit.failed = True
         unit.fixed = True
         unit.block.out -= 1
 
-    def note_feedback(self, unit: LedgerUnit, *, bad: bool, now: float) -> bool:
+    def note_feedback(
+        self,
+        unit: LedgerUnit,
+        *,
+        bad: bool,
+        now: float,
+    ) -> bool:
         """Enters feedback about a unit; False if it is too late."""
         self._hears = True
         return unit.note_feedback(bad=bad, now=now)
 
-    def judged(self, unit: LedgerUnit | None, judged: JudgeOutcome, cost_usd: float) -> None:
+    def judged(
+        self,
+        unit: LedgerUnit | None,
+        judged: JudgeOutcome,
+        cost_usd: float,
+    ) -> None:
         """Enters a verdict. A late verdict changes nothing, but its cost counts."""
         self._observations.judge_usd += cost_usd
         if unit is None or unit.block is None or not unit.judging:
@@ -150,7 +182,13 @@ class Ledger:
     def forget_late_claim(self) -> None:
         self._late.popleft()
 
-    def unclaimed(self, now: float, at: datetime, *, final: bool = False) -> list[OpenBlock]:
+    def unclaimed(
+        self,
+        now: float,
+        at: datetime,
+        *,
+        final: bool = False,
+    ) -> list[OpenBlock]:
         """Returns closed blocks whose keys are not claimed yet, oldest first.
 
         final: closes all.
@@ -208,13 +246,22 @@ class Ledger:
         for block in list(self._open.values()):
             self._close(block, now, at)
 
-    def _close(self, block: OpenBlock, now: float, at: datetime) -> None:
-        block.closed_s, block.closed_at = now, at
+    def _close(
+        self,
+        block: OpenBlock,
+        now: float,
+        at: datetime,
+    ) -> None:
+        block.closed_s = now
+        block.closed_at = at
         self._waiting.append(block)
         del self._open[block.weight_bps]
 
     def _complete(
-        self, overdue_s: float, judged_s: float, now: float
+        self,
+        overdue_s: float,
+        judged_s: float,
+        now: float,
     ) -> list[ObservationBlock]:
         """Returns complete blocks in order; a block that waits holds later ones back.
 
@@ -277,7 +324,11 @@ class KeyClaims:
     """
 
     def __init__(
-        self, store: "RouterStore", clock: Clock, lock: threading.Lock, counters: Counter[str]
+        self,
+        store: "RouterStore",
+        clock: Clock,
+        lock: threading.Lock,
+        counters: Counter[str],
     ) -> None:
         self._store = store
         self._clock = clock
@@ -293,7 +344,8 @@ class KeyClaims:
         claims = self._due(ledgers, final=final)
         refused = set[str]()
         while claims:
-            some, claims = claims[:_TOGETHER], claims[_TOGETHER:]
+            some = claims[:_TOGETHER]
+            claims = claims[_TOGETHER:]
             # A rollout's later claims wait for its earlier claims, else a key would be new in
             # both.
             some = [claim for claim in some if claim.rollout not in refused]
@@ -304,7 +356,8 @@ class KeyClaims:
                 return
 
     def _due(self, ledgers: Iterable[Ledger], *, final: bool) -> list[_Claim]:
-        now, at = self._clock.monotonic(), self._clock.now()
+        now = self._clock.monotonic()
+        at = self._clock.now()
         with self._lock:
             ledgers = list(ledgers)
             claims = [_Claim(owner, keys) for owner in ledgers for keys in owner.late_claims]

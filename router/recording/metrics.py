@@ -28,7 +28,11 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from harness.frame.failures import FailureClass
-from harness.frame.metrics import PROCESS_COUNTERS, ROUTER_METRICS, router_metric
+from harness.frame.metrics import (
+    PROCESS_COUNTERS,
+    ROUTER_METRICS,
+    router_metric,
+)
 from harness.providers.target import Price
 from router.protocols.answers import TokenUsage
 from router.recording.sums import CompletedRequest
@@ -128,16 +132,32 @@ class RouterMetrics:
     def without_route(self, model: str) -> None:
         self._without_route.labels(model).inc()
 
-    def failover(self, route: str, target: str, failure: str) -> None:
+    def failover(
+        self,
+        route: str,
+        target: str,
+        failure: str,
+    ) -> None:
         self._failovers.labels(route, _provider(target), target, failure).inc()
 
     def internal_error(self, part: str, arm: str) -> None:
         self._internal.labels(part, arm).inc()
 
-    def feedback(self, route: str, arm: str, verdict: str, label: str) -> None:
+    def feedback(
+        self,
+        route: str,
+        arm: str,
+        verdict: str,
+        label: str,
+    ) -> None:
         self._feedback.labels(route, arm, verdict, label).inc()
 
-    def spent(self, target: str, usage: TokenUsage, price: Price | None) -> None:
+    def spent(
+        self,
+        target: str,
+        usage: TokenUsage,
+        price: Price | None,
+    ) -> None:
         """Adds the tokens and the cost of a request that no client sent, such as a judge's."""
         self._tokens.labels(target, "input").inc(usage.input_tokens)
         self._tokens.labels(target, "output").inc(usage.output_tokens)
@@ -148,8 +168,15 @@ class RouterMetrics:
         """Adds finished requests of clients: counts, times, tokens and costs."""
         by_kind: dict[tuple[str, str, str, str, bool], list[CompletedRequest]] = {}
         for request in ended:
-            is_answered, outcome = bool(request.target), request.outcome
-            kind = request.route, request.arm, request.target_name, outcome, is_answered
+            is_answered = bool(request.target)
+            outcome = request.outcome
+            kind = (
+                request.route,
+                request.arm,
+                request.target_name,
+                outcome,
+                is_answered,
+            )
             by_kind.setdefault(kind, []).append(request)
         for kind, requests in by_kind.items():
             route, arm, target, outcome, is_answered = kind
@@ -167,7 +194,8 @@ class RouterMetrics:
                 self._cost.labels(target).inc(sum(r.cost_usd for r in requests))
 
     def _count_attempts(self) -> None:
-        ends, self._ends = self._ends, {}
+        ends = self._ends
+        self._ends = {}
         for (target, failure), number in ends.items():
             failure_class = failure.value if failure else NO_FAILURE
             self._attempts.labels(_provider(target), target, failure_class).inc(number)
@@ -245,7 +273,10 @@ def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
     """Starts each series at 0, because a rule's `increase` would miss the first increment."""
     found = {f"router_{name}": n for name, n in counted.items()}
     rest = dict(sorted({**_ZEROS, **found}.items()))
-    return {"observations_dropped": rest.pop("router_rows_dropped", 0), **rest}
+    return {
+        "observations_dropped": rest.pop("router_rows_dropped", 0),
+        **rest,
+    }
 
 
 _Labels = tuple[tuple[str, str], ...]

@@ -28,8 +28,17 @@ from harness.gate.online.guardrails import (
     mean_levels,
     rank_block,
 )
-from harness.gate.online.observation import SEGMENTS, KeyHistory, NeverSeen, ObservationBlock
-from harness.gate.online.prompt_cache import ArmCacheUse, CacheLevels, CacheUse
+from harness.gate.online.observation import (
+    SEGMENTS,
+    KeyHistory,
+    NeverSeen,
+    ObservationBlock,
+)
+from harness.gate.online.prompt_cache import (
+    ArmCacheUse,
+    CacheLevels,
+    CacheUse,
+)
 from router.recording.scored_units import (
     CACHED_TIMES,
     FAULTS,
@@ -78,18 +87,25 @@ class RankPool:
         self._kept: list[LedgerUnit] = []
         self._cache = ArmCacheUse()
 
-    def take(self, units: Sequence[LedgerUnit], part: object, share: float) -> RankedUnits:
+    def take(
+        self,
+        units: Sequence[LedgerUnit],
+        part: object,
+        share: float,
+    ) -> RankedUnits:
         """Returns the units to rank now.
 
         part: a period at one weight. share: the canary's share.
         """
         if part != self._part:
-            self._part, self._kept = part, []
+            self._part = part
+            self._kept = []
         self._kept += units
         smaller = min(share, 1.0 - share)
         if len(self._kept) < min(self._most, _RANKED_TOGETHER / max(smaller, 1e-9)):
             return RankedUnits()
-        together, self._kept = self._kept, []
+        together = self._kept
+        self._kept = []
         larger = self._cache.larger
         self._cache.add(_cache_uses(together))
         # The first batch is compared at its own pooled share.
@@ -131,7 +147,12 @@ def summarize_block(
             MeasuredUnit(unit.canary, *_values(unit, guardrail, ranked.cached_share))
             for unit in completed_units
         ]
-        found = rank_block(measured, guardrail=guardrail, tolerated=ratio, block=block)
+        found = rank_block(
+            measured,
+            guardrail=guardrail,
+            tolerated=ratio,
+            block=block,
+        )
         if found.u:
             ranks[guardrail] = found.u
         if found.level is not None:
@@ -144,7 +165,8 @@ def count_segments(units: Iterable[LedgerUnit]) -> dict[str, SegmentCount]:
     """Counts units and failures of both arms by segment, for reports."""
     sums: dict[int, list[int]] = {}
     for unit in units:
-        failed, bits = unit.failed or unit.lost, unit.traits >> SEGMENTS_FROM
+        failed = unit.failed or unit.lost
+        bits = unit.traits >> SEGMENTS_FROM
         while bits:
             bit = bits & -bits
             bits -= bit
@@ -157,7 +179,9 @@ def count_segments(units: Iterable[LedgerUnit]) -> dict[str, SegmentCount]:
 
 
 def _values(
-    unit: LedgerUnit, guardrail: Guardrail, cached_share: float
+    unit: LedgerUnit,
+    guardrail: Guardrail,
+    cached_share: float,
 ) -> tuple[float | None, float | None]:
     if unit.values is None:
         # A missing value is not evidence against the canary.
@@ -171,21 +195,29 @@ def _cache_uses(units: Iterable[LedgerUnit]) -> Iterator[tuple[bool, CacheUse]]:
 
 
 def _cache_levels(
-    units: Sequence[LedgerUnit], measured: Sequence[MeasuredUnit], guardrail: Guardrail
+    units: Sequence[LedgerUnit],
+    measured: Sequence[MeasuredUnit],
+    guardrail: Guardrail,
 ) -> CacheLevels | None:
     if guardrail not in _CACHED:
         return None
     use = ArmCacheUse()
     use.add(_cache_uses(units))
     compared = mean_levels(unit[:2] for unit in measured)
-    canary, control = (_opened_share(units, guardrail, canary=arm) for arm in (True, False))
+    canary = _opened_share(units, guardrail, canary=True)
+    control = _opened_share(units, guardrail, canary=False)
     if compared is None or not (use.larger or canary or control):
         return None
     shares = use.share(canary=True), use.share(canary=False)
     return CacheLevels(*shares, compared.canary, compared.control, canary, control)
 
 
-def _opened_share(units: Sequence[LedgerUnit], guardrail: Guardrail, *, canary: bool) -> float:
+def _opened_share(
+    units: Sequence[LedgerUnit],
+    guardrail: Guardrail,
+    *,
+    canary: bool,
+) -> float:
     own = [unit.values for unit in units if unit.canary is canary and unit.values is not None]
     if guardrail not in CACHED_TIMES or not own:
         return 0.0
@@ -194,7 +226,10 @@ def _opened_share(units: Sequence[LedgerUnit], guardrail: Guardrail, *, canary: 
 
 def _tally(units: Iterable[LedgerUnit], bad: int) -> FailureTally:
     """Counts a unit without an outcome as a failure, in both arms alike."""
-    units_, canary, failures, canary_failures = 0, 0, 0, 0
+    units_ = 0
+    canary = 0
+    failures = 0
+    canary_failures = 0
     for unit in units:
         failed = unit.lost or bool(unit.bad & bad)
         units_ += 1
@@ -210,13 +245,19 @@ class ObservationBuilder:
     worker: the name under which the blocks are stored.
     """
 
-    def __init__(self, rollout: str, worker: str, rule: UnitRule) -> None:
+    def __init__(
+        self,
+        rollout: str,
+        worker: str,
+        rule: UnitRule,
+    ) -> None:
         self.judge_usd = 0.0  # since the last block with judged units
         self._rollout = rollout
         self._worker = worker
         self._rule = rule
         self._sequence = 0
-        self._pool, self._new_pool = RankPool(rule.block_size), RankPool(rule.block_size)
+        self._pool = RankPool(rule.block_size)
+        self._new_pool = RankPool(rule.block_size)
 
     def build(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
         """Builds the next block. block: closed. units: those that count; at least one."""
@@ -232,7 +273,8 @@ class ObservationBuilder:
             opinions = _split(unit for unit in units if unit.heard)
             counts[Guardrail.FEEDBACK] = FeedbackTally(*_sums(heard), opinions)
         if (judged := counts.get(Guardrail.JUDGE)) is not None:
-            spent_usd, self.judge_usd = self.judge_usd, 0.0
+            spent_usd = self.judge_usd
+            self.judge_usd = 0.0
             none = _split(unit for unit in units if unit.unjudged)
             counts[Guardrail.JUDGE] = JudgeTally(*_sums(judged), none, spent_usd)
         return ObservationBlock(
@@ -264,7 +306,10 @@ class ObservationBuilder:
         return findings, _errors(units, failed)
 
     def _of_new_keys(
-        self, block: OpenBlock, units: Sequence[LedgerUnit], of_all: BlockFindings
+        self,
+        block: OpenBlock,
+        units: Sequence[LedgerUnit],
+        of_all: BlockFindings,
     ) -> NeverSeen:
         new = [unit for unit in units if unit.history is KeyHistory.NEVER_SEEN]
         # Periods may share a pool: these units' arms are independent of earlier data.

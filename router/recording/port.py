@@ -29,7 +29,13 @@ from router.recording.metrics import RouterMetrics
 from router.recording.scored_units import GuardrailSample, LedgerUnit
 from router.recording.shared_files import LocalAbort
 from router.recording.spool import Batch
-from router.recording.sums import SUMMED, CompletedRequest, DayTotals, ServedNames, Sums
+from router.recording.sums import (
+    SUMMED,
+    CompletedRequest,
+    DayTotals,
+    ServedNames,
+    Sums,
+)
 
 MAX_BODY_BYTES: Final = 16 * 1024
 MAX_LABEL: Final = 64
@@ -74,7 +80,8 @@ def read_feedback(body: bytes) -> FeedbackBody:
     for name in members.values:
         if name not in FIELDS:
             raise FieldError(name, f"unknown field; known: {', '.join(FIELDS)}")
-    request_id, label = members.get("request_id"), members.get("label")
+    request_id = members.get("request_id")
+    label = members.get("label")
     if not isinstance(request_id, str) or not request_id:
         raise FieldError("request_id", "must be the answer's x-swapgate-request-id")
     if label is not None and not (
@@ -88,7 +95,8 @@ def read_feedback(body: bytes) -> FeedbackBody:
 
 
 def _verdict(given: Mapping[str, object]) -> FeedbackVerdict:
-    thumb, score = given["thumb"], given["score"]
+    thumb = given["thumb"]
+    score = given["score"]
     if thumb not in (None, "up", "down"):
         raise FieldError("thumb", 'must be "up" or "down"')
     if score is not None and (
@@ -160,14 +168,23 @@ class Recording:
         self._waiting = threading.Lock()  # failovers and alerts, until the next batch
         self._failovers: list[Failover] = []
         self._alerts: list[Alert] = []
-        self._second, self._in_second = 0, 0  # failovers kept in that second
+        # failovers kept in that second
+        self._second = 0
+        self._in_second = 0
 
     def _take_sums(self, blocks: Sequence[ObservationBlock] = ()) -> Batch:
         with self._waiting:
-            failovers, alerts = self._failovers, self._alerts
-            self._failovers, self._alerts = [], []
+            failovers = self._failovers
+            alerts = self._alerts
+            self._failovers = []
+            self._alerts = []
         sums: dict[str, Any] = {kind: new.take() for kind, new in self._sums.items()}
-        return Batch(blocks=blocks, failovers=failovers, alerts=alerts, **sums)
+        return Batch(
+            blocks=blocks,
+            failovers=failovers,
+            alerts=alerts,
+            **sums,
+        )
 
     def spent(self, key: str, today: date) -> SpendTotals:
         """Returns an API key's spending, as far as this process knows it."""
@@ -181,7 +198,13 @@ class Recording:
         row = AskedName(name, self._clock.now().date(), 1, route)
         self._sums["asked_names"].add((row,))
 
-    def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> Ticket | None:
+    def admit(
+        self,
+        canary: Canary,
+        arm: Arm,
+        key: str,
+        traits: int = 0,
+    ) -> Ticket | None:
         """Admits a request; None if it is not scored. traits: flags of `RequestTraits`."""
         raise NotImplementedError
 
@@ -196,7 +219,13 @@ class Recording:
         """
         raise NotImplementedError
 
-    def settle(self, ticket: Ticket, *, failed: bool, why: str = "") -> None:
+    def settle(
+        self,
+        ticket: Ticket,
+        *,
+        failed: bool,
+        why: str = "",
+    ) -> None:
         """Enters the outcome of a scored request that no router served. why: see `finish`."""
         raise NotImplementedError
 
@@ -205,7 +234,8 @@ class Recording:
         second = int(self._clock.monotonic())
         with self._waiting:
             if second != self._second:
-                self._second, self._in_second = second, 0
+                self._second = second
+                self._in_second = 0
             room = max(0, FAILOVERS_PER_S - self._in_second)
             self._failovers += rows[:room]
             self._in_second += len(rows[:room])
@@ -234,7 +264,11 @@ class Recording:
         raise NotImplementedError
 
     def judged(
-        self, rollout: str, ticket: Ticket | None, judged: JudgeOutcome, cost_usd: float
+        self,
+        rollout: str,
+        ticket: Ticket | None,
+        judged: JudgeOutcome,
+        cost_usd: float,
     ) -> None:
         """Called once for each sampled request. ticket: None if only the cost counts."""
         raise NotImplementedError

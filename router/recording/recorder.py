@@ -29,7 +29,13 @@ from router.recording.ledger import KeyClaims, Ledger
 from router.recording.port import CaptureDraft, Recording, ScoredUnit, Ticket
 from router.recording.scored_units import GuardrailSample
 from router.recording.spool import NOTHING, Batch, Spool
-from router.recording.sums import SUMMED, CompletedRequest, minute_rows, spend_rows, sum_rows
+from router.recording.sums import (
+    SUMMED,
+    CompletedRequest,
+    minute_rows,
+    spend_rows,
+    sum_rows,
+)
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +82,19 @@ class Recorder(Recording):
         self._queue: deque[Batch] = deque()
         self._in_hand = NOTHING
         # This prefix distinguishes the batches from those of all other and earlier processes.
-        self._batches, self._numbers = f"{worker}.{secrets.token_hex(8)}", itertools.count()
+        self._batches = f"{worker}.{secrets.token_hex(8)}"
+        self._numbers = itertools.count()
         self._settled: set[str] = set()  # stored batches, which the database may forget
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
-    def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> ScoredUnit | None:
+    def admit(
+        self,
+        canary: Canary,
+        arm: Arm,
+        key: str,
+        traits: int = 0,
+    ) -> ScoredUnit | None:
         return self.admit_to(
             canary.rollout,
             canary.unit_rule,
@@ -102,13 +115,19 @@ class Recorder(Recording):
         traits: int = 0,
     ) -> ScoredUnit | None:
         """Admits a request; None if it is not scored. key: the sticky key, or its hash."""
-        now, at = self._clock.monotonic(), self._clock.now()
+        now = self._clock.monotonic()
+        at = self._clock.now()
         with self._lock:
             ledger = self._ledgers.get(rollout)
             if ledger is None:
                 ledger = self._ledgers[rollout] = Ledger(rollout, self.worker, rule)
             unit = ledger.admit(
-                key, canary=canary, weight_bps=weight_bps, now=now, at=at, traits=traits
+                key,
+                canary=canary,
+                weight_bps=weight_bps,
+                now=now,
+                at=at,
+                traits=traits,
             )
             return ScoredUnit(ledger, unit) if unit else None
 
@@ -120,7 +139,12 @@ class Recorder(Recording):
     ) -> None:
         at = self._clock.now()
         if ticket is not None:
-            self.settle(ticket, failed=ended.charged, why=ended.charge, sample=sample)
+            self.settle(
+                ticket,
+                failed=ended.charged,
+                why=ended.charge,
+                sample=sample,
+            )
         self._sums["traffic"].add(minute_rows((ended,), at, self.worker))
         self.spends.note(spend_rows((ended,), at, self.worker))
         self.served_names.note(ended.target, ended.model)
@@ -139,14 +163,22 @@ class Recorder(Recording):
             now = self._clock.monotonic()
             with self._lock:
                 ticket.ledger.finish(
-                    ticket.unit, failed=failed, why=why, sample=sample, now=now
+                    ticket.unit,
+                    failed=failed,
+                    why=why,
+                    sample=sample,
+                    now=now,
                 )
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
         return isinstance(ticket, ScoredUnit) and self.note_unit_feedback(ticket, bad=bad)
 
     def judged(
-        self, rollout: str, ticket: Ticket | None, judged: JudgeOutcome, cost_usd: float
+        self,
+        rollout: str,
+        ticket: Ticket | None,
+        judged: JudgeOutcome,
+        cost_usd: float,
     ) -> None:
         unit = ticket.unit if isinstance(ticket, ScoredUnit) else None
         with self._lock:
@@ -231,7 +263,8 @@ class Recorder(Recording):
 
         A ledger whose rollout has ended is dropped once it is empty.
         """
-        now, at = self._clock.monotonic(), self._clock.now()
+        now = self._clock.monotonic()
+        at = self._clock.now()
         live = self.live_rollouts()
         blocks: list[ObservationBlock] = []
         with self._lock:
@@ -299,7 +332,8 @@ class Recorder(Recording):
         The database may commit and fail to confirm. If the batches then come again, it
         recognizes and skips them.
         """
-        at, settled = self._clock.now(), tuple(self._settled)
+        at = self._clock.now()
+        settled = tuple(self._settled)
         with self._store.write() as tx:
             new = [b for b in batches if not b.id or tx.observations.begin_batch(b.id, at)]
             tx.observations.forget_batches(settled)
@@ -347,7 +381,12 @@ class Recorder(Recording):
                 "oldest are lost.",
             )
 
-    def _trouble(self, kind: AlertKind, title: str, text: str) -> None:
+    def _trouble(
+        self,
+        kind: AlertKind,
+        title: str,
+        text: str,
+    ) -> None:
         if kind in self._troubles:
             return
         alert = Alert(

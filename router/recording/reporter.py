@@ -107,7 +107,13 @@ class Reporter(Recording):
         self._ending = False
         self._closed = asyncio.Event()
 
-    def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> int | None:
+    def admit(
+        self,
+        canary: Canary,
+        arm: Arm,
+        key: str,
+        traits: int = 0,
+    ) -> int | None:
         if len(self._units) >= MAX_UNITS:
             # This causes no bias: no outcome is known yet, and both arms are treated alike.
             self.counters["rows_dropped"] += 1
@@ -150,7 +156,13 @@ class Reporter(Recording):
         if self._news is not None:
             self._wake()
 
-    def settle(self, ticket: Ticket, *, failed: bool, why: str = "") -> None:
+    def settle(
+        self,
+        ticket: Ticket,
+        *,
+        failed: bool,
+        why: str = "",
+    ) -> None:
         if isinstance(ticket, int):
             self._units.append((ticket, int(failed), why))
         if self._news is not None:
@@ -164,7 +176,9 @@ class Reporter(Recording):
         """
         if self._spent < len(self._ended):
             self._note_spends()
-        ended, self._ended, self._spent = self._ended, [], 0
+        ended = self._ended
+        self._ended = []
+        self._spent = 0
         self._minute_ends = -math.inf
         if ended:
             self._sums["traffic"].add(minute_rows(ended, self._minute, self.worker))
@@ -174,7 +188,8 @@ class Reporter(Recording):
                 self._metrics.finished(ended)
 
     def _note_spends(self) -> None:
-        ended, self._spent = self._ended[self._spent :], len(self._ended)
+        ended = self._ended[self._spent :]
+        self._spent = len(self._ended)
         self.spends.note(spend_rows(ended, self._minute, self.worker))
 
     def spent(self, key: str, today: date) -> SpendTotals:
@@ -235,7 +250,11 @@ class Reporter(Recording):
             return False
 
     def judged(
-        self, rollout: str, ticket: Ticket | None, judged: JudgeOutcome, cost_usd: float
+        self,
+        rollout: str,
+        ticket: Ticket | None,
+        judged: JudgeOutcome,
+        cost_usd: float,
     ) -> None:
         if isinstance(ticket, int):
             self._units.append((ticket, self._numbers[rollout], int(judged), cost_usd))
@@ -258,7 +277,12 @@ class Reporter(Recording):
         finally:
             del self._answers[query]
 
-    async def _opine(self, number: int, key: str, opinion_fields: list[str]) -> None:
+    async def _opine(
+        self,
+        number: int,
+        key: str,
+        opinion_fields: list[str],
+    ) -> None:
         outcome = None
         if self._enter_opinion is not None:
             request_id, verdict, label = opinion_fields
@@ -276,7 +300,8 @@ class Reporter(Recording):
         if not final and unsent > MAX_UNSENT_BYTES:
             return False
         if self._kept:  # send it once more; a second failure loses it
-            kept, self._kept = self._kept, {}
+            kept = self._kept
+            self._kept = {}
             self._send(kept)
         message: dict[str, Any] = {}
         try:
@@ -288,15 +313,23 @@ class Reporter(Recording):
             raise
         return not message.keys() - {"metrics"}
 
-    def _fill(self, message: dict[str, Any], *, final: bool, counts: bool) -> None:
+    def _fill(
+        self,
+        message: dict[str, Any],
+        *,
+        final: bool,
+        counts: bool,
+    ) -> None:
         live = self._live_rollouts()
         if live != self._live:
             self._live = live
             message["live"] = sorted(live)
         if self._new_rollouts:
-            message["rollouts"], self._new_rollouts = self._new_rollouts, []
+            message["rollouts"] = self._new_rollouts
+            self._new_rollouts = []
         if self._units:
-            message["units"], self._units = self._units, []
+            message["units"] = self._units
+            self._units = []
         self._sum_up()
         batch = self._take_sums()
         if batch.rows:
@@ -328,7 +361,13 @@ class Reporter(Recording):
         self._transport, _ = await loop.create_unix_connection(
             lambda: _FrameProtocol(self), sock=self._channel
         )
-        self._send({"ready": True, "worker": self.worker, "metrics": self._counts()})
+        self._send(
+            {
+                "ready": True,
+                "worker": self.worker,
+                "metrics": self._counts(),
+            }
+        )
         counted = loop.time()
         while True:
             await asyncio.sleep(INTERVAL_S)

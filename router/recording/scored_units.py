@@ -142,10 +142,17 @@ class OpenBlock:
         "weight_bps",
     )
 
-    def __init__(self, weight_bps: int, now: float, at: datetime, period: int) -> None:
+    def __init__(
+        self,
+        weight_bps: int,
+        now: float,
+        at: datetime,
+        period: int,
+    ) -> None:
         self.weight_bps = weight_bps
         self.period = period
-        self.opened_s, self.opened_at = now, at
+        self.opened_s = now
+        self.opened_at = at
         self.closed_s: float | None = None
         self.closed_at = at
         self.units: list[LedgerUnit] = []  # in the order of admission
@@ -159,7 +166,8 @@ class OpenBlock:
 
     def release(self) -> list["LedgerUnit"]:
         """Returns the units that count. A unit without an outcome counts as failed."""
-        units, self.units = self.units, []
+        units = self.units
+        self.units = []
         for unit in units:
             unit.block = None
             if unit.judging:
@@ -213,7 +221,8 @@ class LedgerUnit:
         self.values: SampleValues | None = None
         self.why = ""
         self.failed = self.fixed = self.heard = False
-        self.judging, self.unjudged = bool(traits & _JUDGED_TRAIT), False
+        self.judging = bool(traits & _JUDGED_TRAIT)
+        self.unjudged = False
 
     @property
     def lost(self) -> bool:

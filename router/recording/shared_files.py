@@ -65,7 +65,14 @@ class GuardFiles:
             kept = self._read(rollout)
             turn = int(kept.get("turns", 0))
             first = int(kept.get("workers", workers))
-            self._write(rollout, {**kept, "turns": turn + 1, "workers": first})
+            self._write(
+                rollout,
+                {
+                    **kept,
+                    "turns": turn + 1,
+                    "workers": first,
+                },
+            )
         return GuardTurn(turn, first)
 
     def keep(self, abort: LocalAbort) -> None:

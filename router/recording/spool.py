@@ -18,7 +18,11 @@ from typing import Any, Final, NamedTuple
 from harness.frame.alerts.alert import Alert
 from harness.frame.people.limits import KeySpend
 from harness.frame.plain_data import from_plain, to_plain
-from harness.gate.online.observation import AskedName, ObservationBlock, TrafficMinute
+from harness.gate.online.observation import (
+    AskedName,
+    ObservationBlock,
+    TrafficMinute,
+)
 from harness.gate.pins import Sighting
 from harness.routing.reliability.failover import Failover
 from harness.routing.shadow import ShadowTally

@@ -19,7 +19,10 @@ from harness.frame.people.limits import KeySpend
 from harness.frame.ports import Clock
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.pins import MAX_SIGHTINGS, ServedModel, Sighting
-from harness.routing.reliability.latency import LATENCY_BOUNDS_MS, merge_histograms
+from harness.routing.reliability.latency import (
+    LATENCY_BOUNDS_MS,
+    merge_histograms,
+)
 from harness.routing.shadow import add_tallies
 
 if TYPE_CHECKING:
@@ -27,8 +30,16 @@ if TYPE_CHECKING:
 
 _ALL_BOUNDS: Final[tuple[int, ...]] = (*LATENCY_BOUNDS_MS, -1)
 _ADDED: Final[tuple[str, ...]] = (
-    *("requests", "failed", "charged", "streams", "input_tokens", "output_tokens"),
-    *("cost_usd", "cached_tokens", "unpriced", "refused"),
+    "requests",
+    "failed",
+    "charged",
+    "streams",
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+    "cached_tokens",
+    "unpriced",
+    "refused",
 )
 
 
@@ -58,7 +69,9 @@ class CompletedRequest(NamedTuple):
 
 
 def minute_rows(
-    ended: Sequence[CompletedRequest], at: datetime, worker: str
+    ended: Sequence[CompletedRequest],
+    at: datetime,
+    worker: str,
 ) -> list[TrafficMinute]:
     """Adds requests up to rows of one minute. at: a time in that minute, aware."""
     minute = at.replace(second=0, microsecond=0)
@@ -68,7 +81,13 @@ def minute_rows(
     rows: list[TrafficMinute] = []
     for (route, arm, target, revision), requests in by_place.items():
         # Add up by columns, which Python does at native speed.
-        column = dict(zip(CompletedRequest._fields, zip(*requests, strict=True), strict=True))
+        column = dict(
+            zip(
+                CompletedRequest._fields,
+                zip(*requests, strict=True),
+                strict=True,
+            )
+        )
         histogram: dict[int, int] = {}
         for latency_ms in column["latency_ms"]:
             bound = _ALL_BOUNDS[bisect_left(LATENCY_BOUNDS_MS, latency_ms)]
@@ -98,7 +117,11 @@ def minute_rows(
     return rows
 
 
-def spend_rows(ended: Sequence[CompletedRequest], at: datetime, worker: str) -> list[KeySpend]:
+def spend_rows(
+    ended: Sequence[CompletedRequest],
+    at: datetime,
+    worker: str,
+) -> list[KeySpend]:
     """Adds requests up to the spending of each key on one day. at: a time on that day,
     aware.
     """
@@ -109,7 +132,13 @@ def spend_rows(ended: Sequence[CompletedRequest], at: datetime, worker: str) -> 
             by_key.setdefault((request.key, request.priced), []).append(request)
     rows: list[KeySpend] = []
     for (key, is_priced), requests in by_key.items():
-        column = dict(zip(CompletedRequest._fields, zip(*requests, strict=True), strict=True))
+        column = dict(
+            zip(
+                CompletedRequest._fields,
+                zip(*requests, strict=True),
+                strict=True,
+            )
+        )
         tokens = sum(column["input_tokens"]) + sum(column["output_tokens"])
         cost_usd = sum(column["cost_usd"]) if is_priced else 0.0
         unpriced = 0 if is_priced else len(requests)
@@ -135,7 +164,8 @@ class SumKind(NamedTuple):
 # Keyed by the field of a batch.
 SUMMED: Final[Mapping[str, SumKind]] = {
     "traffic": SumKind(
-        attrgetter("route", "minute", "worker", "arm", "target", "revision"), _add_minutes
+        attrgetter("route", "minute", "worker", "arm", "target", "revision"),
+        _add_minutes,
     ),
     "spends": SumKind(attrgetter("key", "day", "worker"), KeySpend.plus),
     "sightings": SumKind(attrgetter("target", "served"), _newer),
@@ -167,7 +197,8 @@ class Sums(Generic[Row]):
     def take(self) -> list[Row]:
         """Returns the rows so far, and begins anew."""
         with self._lock:
-            taken, self._rows = self._rows, {}
+            taken = self._rows
+            self._rows = {}
         return list(taken.values())
 
 
@@ -212,7 +243,8 @@ class DayTotals(Generic[Row, Total]):
     def used(self, subject: str, today: date) -> Total:
         """Returns a subject's total, as far as this process knows it."""
         with self._lock:
-            own, others = self._own.get(subject, {}), self._others.get(subject, {})
+            own = self._own.get(subject, {})
+            others = self._others.get(subject, {})
             rows = (*own.values(), *others.values())
         return self._total(rows, today)
 
@@ -230,7 +262,8 @@ class DayTotals(Generic[Row, Total]):
             self._others = others
 
     def _enter(self, sums: dict[str, dict[date, Any]], row: Any) -> None:
-        days, day = sums.setdefault(self._subject(row), {}), row.day
+        days = sums.setdefault(self._subject(row), {})
+        day = row.day
         known = days.get(day)
         days[day] = row if known is None else self._new.plus(known, row)
         if known is None and len(days) > 1:
@@ -271,7 +304,12 @@ class ServedNames:
             moment = self._clock.now()
             self._new.add((Sighting(target, ServedModel(model), moment, moment),))
 
-    def _takes(self, target: str, model: str, now: float) -> bool:
+    def _takes(
+        self,
+        target: str,
+        model: str,
+        now: float,
+    ) -> bool:
         names = self._noted.setdefault(target, {})
         if model not in names and len(names) >= MAX_SIGHTINGS:
             names = {name: at for name, at in names.items() if now - at < NOTE_EVERY_S}
@@ -343,7 +381,8 @@ class CallerShares:
 
     def evaluate(self, serving: "CompiledSnapshot") -> None:
         """Counts the requests that have come since, and finds keys that are applications."""
-        by_route, openings = dict(self.waiting), dict(self.openings)
+        by_route = dict(self.waiting)
+        openings = dict(self.openings)
         self.waiting.clear()
         self.openings.clear()
         for route in self._routes.keys() - serving.routes.keys():

@@ -86,7 +86,12 @@ class WorkerAggregator:
     def aborts(self) -> list[LocalAbort]:
         return [abort for abort in self._aborted.values() if abort.rollout in self._live]
 
-    def forward(self, worker: str, opinion: list[str], answer: Callable[[str], None]) -> None:
+    def forward(
+        self,
+        worker: str,
+        opinion: list[str],
+        answer: Callable[[str], None],
+    ) -> None:
         number = next(self._count)
         known = (account for account in self._accounts if account.worker == worker)
         to = next(known, None)
@@ -118,7 +123,12 @@ class WorkerAggregator:
         for name, n in counted.items():
             samples = [[f"swapgate_{name}_total", {}, n]]
             families.append(
-                [f"swapgate_{name}", "counter", router_metric(name).meaning, samples]
+                [
+                    f"swapgate_{name}",
+                    "counter",
+                    router_metric(name).meaning,
+                    samples,
+                ]
             )
         return families
 

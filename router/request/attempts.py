@@ -45,7 +45,9 @@ _THINKING: Final = frozenset({"reasoning_effort", "reasoning", "thinking"})
 
 
 def first_token_s(
-    route: CompiledRoute, upstream: CompiledTarget, settings: RouterSettings
+    route: CompiledRoute,
+    upstream: CompiledTarget,
+    settings: RouterSettings,
 ) -> float:
     """Returns the limit of a mirrored request in seconds: the route's, else the model's,
     else the router's.
@@ -122,10 +124,16 @@ class TimeLimits:
             least_s = max(least_s, MIN_LIMIT_S)
         self._sum_up()
         return first_token_limit_s(
-            self._times.get((upstream.id, attempt.endpoint, STREAMED)), least_s
+            self._times.get((upstream.id, attempt.endpoint, STREAMED)),
+            least_s,
         )
 
-    def note(self, job: RoutedRequest, attempt: Attempt, seconds: float) -> None:
+    def note(
+        self,
+        job: RoutedRequest,
+        attempt: Attempt,
+        seconds: float,
+    ) -> None:
         """Notes the time of an answer or of an aborted wait, so that the limit adapts.
 
         seconds: from the attempt's start to its first output, or the limit that ended the
@@ -141,14 +149,18 @@ class TimeLimits:
         """Moves the noted times into the histograms: streams by first token, others by
         class.
         """
-        noted, self._noted = self._noted, []
+        noted = self._noted
+        self._noted = []
         by_kind: dict[Kind, list[float]] = {}
         for target, endpoint, limit, seconds in noted:
             length = STREAMED if limit == STREAMED else answer_class(limit)
             by_kind.setdefault((target, endpoint, length), []).append(seconds)
         for kind, answers_s in by_kind.items():
             bounds_ms = FIRST_TOKEN_BOUNDS_MS if kind[2] == STREAMED else ANSWER_BOUNDS_MS
-            self._times.put(kind, add_answers(self._times.get(kind), answers_s, bounds_ms))
+            self._times.put(
+                kind,
+                add_answers(self._times.get(kind), answers_s, bounds_ms),
+            )
 
 
 # Failures that a health check may cause by a wrong request, such as a chat with a model for
@@ -172,7 +184,10 @@ class AttemptSettlement:
     """
 
     def __init__(
-        self, health: TargetHealth, keys: ProviderKeys, metrics: RouterMetrics
+        self,
+        health: TargetHealth,
+        keys: ProviderKeys,
+        metrics: RouterMetrics,
     ) -> None:
         self._health = health
         self._keys = keys
@@ -188,7 +203,8 @@ class AttemptSettlement:
         - the snapshot no longer contains the refused key;
         - a health check may have sent a wrong request, or users get good answers.
         """
-        upstream, counts = attempt.upstream, outcome
+        upstream = attempt.upstream
+        counts = outcome
         if outcome is None and not attempt.check and not self._keys.refused:
             self._health.answered(upstream.id, attempt.ticket, attempt.endpoint)
             self._metrics.attempt(upstream.name, None)
@@ -233,7 +249,10 @@ class AttemptSettlement:
         return not self._health.counts_for_all(attempt.upstream.id, caller)
 
     def note_retry_after_s(
-        self, attempt: Attempt, failure: UpstreamFailed, now: datetime
+        self,
+        attempt: Attempt,
+        failure: UpstreamFailed,
+        now: datetime,
     ) -> float | None:
         """Returns the seconds that the provider asks to wait; None if its answer names no
         time.

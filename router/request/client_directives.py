@@ -18,7 +18,11 @@ from harness.routing.table import RequestKind
 from router.frame.asgi import HEAD_FACTS, Scope, header
 from router.frame.body import ClientRequest, iter_objects
 from router.frame.replies import LISTS, Header, Reply, error_reply
-from router.protocols.caller_names import OPENING, body_callers, header_caller
+from router.protocols.caller_names import (
+    OPENING,
+    body_callers,
+    header_caller,
+)
 from router.protocols.endpoints import DIALECTS
 
 _DIGEST_BYTES: Final = 16
@@ -131,7 +135,11 @@ def read_directives(scope: Scope) -> Directives:
     return known
 
 
-def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> str:
+def sticky_key(
+    request: ClientRequest,
+    header: bytes | None,
+    key_id: str,
+) -> str:
     """Returns the header, else the body's caller, else the opening, else an empty text. If the
     provider stores the turns, the body has no opening. Then the data key is the caller, because
     another provider does not know the turns.
@@ -218,7 +226,10 @@ def client_headers(scope: Scope, defaults: Mapping[bytes, bytes]) -> tuple[Heade
     if known is None:
         given = ((name, _joined(scope, name), default) for name, default in defaults.items())
         chosen = (
-            (name, v if v and v.isascii() and v.decode().isprintable() else other)
+            (
+                name,
+                v if v and v.isascii() and v.decode().isprintable() else other,
+            )
             for name, v, other in given
         )
         known = tuple((name, value) for name, value in chosen if value)

@@ -29,7 +29,11 @@ from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request.attempts import AttemptSettlement, TimeLimits
-from router.request.request_state import Attempt, RequestProgress, RoutedRequest
+from router.request.request_state import (
+    Attempt,
+    RequestProgress,
+    RoutedRequest,
+)
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.request.upstream_call import FirstByteTimer, UpstreamCalls
 from router.snapshot.compiled import CompiledTarget
@@ -131,7 +135,10 @@ class Dispatcher:
                 return
 
     async def check(
-        self, job: RoutedRequest, upstream: CompiledTarget, progress: RequestProgress
+        self,
+        job: RoutedRequest,
+        upstream: CompiledTarget,
+        progress: RequestProgress,
     ) -> UpstreamFailed | None:
         """Makes one health-check attempt; without a ticket, `progress` records no attempt.
 
@@ -144,7 +151,13 @@ class Dispatcher:
             return progress.shut(upstream.id)
         key = self._keys.key(upstream)
         attempt = Attempt(
-            upstream, ticket, key, job.deadline, 1, job.request.endpoint, check=True
+            upstream,
+            ticket,
+            key,
+            job.deadline,
+            1,
+            job.request.endpoint,
+            check=True,
         )
         failure = await self._attempt(job, attempt, progress)
         if failure is not None:
@@ -161,9 +174,17 @@ class Dispatcher:
             upstream = job.route.upstreams[job.plan.targets[0]]
             key = self._keys.key(upstream)
             attempt = Attempt(
-                upstream, LAST_RESORT_TICKET, key, job.deadline, 1, job.request.endpoint
+                upstream,
+                LAST_RESORT_TICKET,
+                key,
+                job.deadline,
+                1,
+                job.request.endpoint,
             )
-            with suppress(UpstreamFailed, TimeoutError), self.timers.limit(job.deadline):
+            with (
+                suppress(UpstreamFailed, TimeoutError),
+                self.timers.limit(job.deadline),
+            ):
                 return await self._calls.count_tokens(job, attempt)
         return b""
 
@@ -171,7 +192,10 @@ class Dispatcher:
         """Returns the seconds until each target of the plan, or excluded from it, may be
         asked; 0 for now.
         """
-        targets = [*job.plan.targets, *(excluded.target for excluded in job.plan.left_out)]
+        targets = [
+            *job.plan.targets,
+            *(excluded.target for excluded in job.plan.left_out),
+        ]
         return {
             id_: availability.retry_in_s
             for id_, availability in self._health.readiness(targets).items()
@@ -200,7 +224,8 @@ class Dispatcher:
         A plan of last resort needs no ticket: it asks a target whose circuit is open, and
         the result does not change the breaker.
         """
-        upstream, tries.count = tries.upstream, tries.count + 1
+        upstream = tries.upstream
+        tries.count = tries.count + 1
         key = tries.first_key if tries.count == 1 else self._keys.key(upstream)
         ticket = LAST_RESORT_TICKET if job.plan.last_resort else self._health.admit(upstream.id)
         if ticket is None:
@@ -229,7 +254,8 @@ class Dispatcher:
         A refused key is replaced once, without a pause. Other retries follow
         `harness.routing.reliability.retry`. A keep-warm target gets no retry.
         """
-        upstream, key = tries.upstream, attempt.key
+        upstream = tries.upstream
+        key = attempt.key
         retry_after_s = None
         try:
             now = self._clock.now()
@@ -281,7 +307,10 @@ class Dispatcher:
         )
 
     async def _attempt(  # noqa: C901, PLR0912, PLR0915 - one attempt, however it ends
-        self, job: RoutedRequest, attempt: Attempt, progress: RequestProgress
+        self,
+        job: RoutedRequest,
+        attempt: Attempt,
+        progress: RequestProgress,
     ) -> UpstreamFailed | None:
         """Makes one attempt, records its end once, and returns its failure; None for an
         answer.
@@ -318,11 +347,13 @@ class Dispatcher:
             commit = job.route.route.settings.commit
             if isinstance(result, CommittedStream) and commit is _HELD_BACK:
                 await result.hold(attempt.until)
-            progress.result, outcome = result, None
+            progress.result = result
+            outcome = None
         except UpstreamFailed as error:
             if error.failure is FailureClass.INTERNAL:
                 self._errors.note(RouterPart.STREAM, error, job.route, job.arm)
-            failure, outcome = error.kept(), error.failure
+            failure = error.kept()
+            outcome = error.failure
             attempt.failure = failure
             hasty = job.hurried and loop.time() >= attempt.until
             if error.stale or hasty:
@@ -332,7 +363,8 @@ class Dispatcher:
             its_own = job.hurried and limit.when == attempt.until
             outcome = FailureClass.CANCELLED if its_own else FailureClass.TIMEOUT
             failure = UpstreamFailed(
-                FailureClass.TIMEOUT, f"no answer within {format_latency(limit.when - started)}"
+                FailureClass.TIMEOUT,
+                f"no answer within {format_latency(limit.when - started)}",
             )
             if limit.when < attempt.until and (head is None or head.at is None):
                 attempt.slow = not attempt.check
@@ -353,7 +385,8 @@ class Dispatcher:
                 self._settle(job, settle, outcome)
         if head is not None and head.at is not None and outcome is None:
             self._note_s(job, attempt, head.at - started)
-        attempt.failure, attempt.ms = failure, (loop.time() - started) * 1000
+        attempt.failure = failure
+        attempt.ms = (loop.time() - started) * 1000
         progress.attempts.append(attempt)
         return failure
 
@@ -364,7 +397,8 @@ class Dispatcher:
         If the rules raise an error, the plan's order counts, and a failure of the client's
         request ends it.
         """
-        last, policy = failures[-1], job.route.route.settings.on_content_policy
+        last = failures[-1]
+        policy = job.route.route.settings.on_content_policy
         try:
             return next_target(
                 job.plan,
@@ -378,13 +412,23 @@ class Dispatcher:
             later = targets[targets.index(last.target) + 1 :]
             return None if last.failure in CLIENT_FAILURES else next(iter(later), None)
 
-    def _note_s(self, job: RoutedRequest, attempt: Attempt, seconds: float) -> None:
+    def _note_s(
+        self,
+        job: RoutedRequest,
+        attempt: Attempt,
+        seconds: float,
+    ) -> None:
         try:
             self._limits.note(job, attempt, seconds)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
 
-    def _settle(self, job: RoutedRequest, settle: OnEnd, outcome: FailureClass | None) -> None:
+    def _settle(
+        self,
+        job: RoutedRequest,
+        settle: OnEnd,
+        outcome: FailureClass | None,
+    ) -> None:
         try:
             settle(outcome)
         except Exception as error:

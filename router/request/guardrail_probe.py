@@ -16,7 +16,12 @@ from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import Price
 from router.frame.body import ClientRequest
 from router.protocols.answer_signals import AnswerSignals
-from router.protocols.answers import NO_JSON, NO_USAGE, TokenUsage, parse_json
+from router.protocols.answers import (
+    NO_JSON,
+    NO_USAGE,
+    TokenUsage,
+    parse_json,
+)
 from router.protocols.endpoints import DIALECTS
 from router.recording.scored_units import (
     FAULTS,
@@ -54,12 +59,11 @@ _LISTENING: Final = _WORDS | {
     Guardrail.REFUSALS,
     Guardrail.OUTPUT_TOKENS,
 }
-_PRICED, _WORDED, _STREAMS = (
-    RequestTraits.PRICED.value,
-    RequestTraits.WORDS.value,
-    RequestTraits.STREAMS.value,
-)
-_JSON, _TOOLS = RequestTraits.JSON.value, RequestTraits.TOOLS.value
+_PRICED = RequestTraits.PRICED.value
+_WORDED = RequestTraits.WORDS.value
+_STREAMS = RequestTraits.STREAMS.value
+_JSON = RequestTraits.JSON.value
+_TOOLS = RequestTraits.TOOLS.value
 _JUDGED: Final = RequestTraits.JUDGED.value
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
@@ -103,7 +107,11 @@ class GuardrailProbe(NamedTuple):
         return AnswerSignals(keeps=self.keeps) if self.listens else None
 
     def sample(
-        self, signals: AnswerSignals | None, spent: RequestCost, *, failed: bool
+        self,
+        signals: AnswerSignals | None,
+        spent: RequestCost,
+        *,
+        failed: bool,
     ) -> GuardrailSample:
         """Returns the sample; a failed request's sample has no values but its output
         tokens.
@@ -151,7 +159,8 @@ class GuardrailProbe(NamedTuple):
             )  # a refusal in plain text is not invalid JSON
         if not self.keeps or signals.cut:
             return bad
-        dialect, calls = DIALECTS[self.request.endpoint], signals.calls
+        dialect = DIALECTS[self.request.endpoint]
+        calls = signals.calls
         if self.traits & _JSON and not (calls or _is_json(signals, self.request)):
             bad |= FAULTS[Guardrail.JSON_VALIDITY]
         if calls and self.traits & _TOOLS:
@@ -204,7 +213,8 @@ class RouteGuardrails(NamedTuple):
                 traits |= _TOOLS
             if DIALECTS[request.endpoint].schema(request) is not None:
                 traits |= _JSON
-        listens, keeps = traits & self.heard != 0, traits & self.kept != 0
+        listens = traits & self.heard != 0
+        keeps = traits & self.kept != 0
         return GuardrailProbe(
             request,
             traits | _JUDGED if is_judged else traits,

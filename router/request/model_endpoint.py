@@ -30,12 +30,27 @@ from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER, is_route_allowed, open_literal
 from router.frame.asgi import ON_LEAVING, Scope
 from router.frame.body import ClientRequest, FieldError, read_request
-from router.frame.replies import JSON, Header, Reply, error_reply, header_text
-from router.protocols.endpoints import CONTENT, DIALECTS, ENDPOINTS, misfit_reply
+from router.frame.replies import (
+    JSON,
+    Header,
+    Reply,
+    error_reply,
+    header_text,
+)
+from router.protocols.endpoints import (
+    CONTENT,
+    DIALECTS,
+    ENDPOINTS,
+    misfit_reply,
+)
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.recording.sums import CallerShares
 from router.request import client_directives
-from router.request.client_directives import Directives, detect_kinds, read_directives
+from router.request.client_directives import (
+    Directives,
+    detect_kinds,
+    read_directives,
+)
 from router.request.dispatch import Dispatcher
 from router.request.needs import (
     COUNT_PATHS,
@@ -47,7 +62,11 @@ from router.request.planner import Planner
 from router.request.request_observers import RequestObservers
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
-from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, RouteNames
+from router.snapshot.compiled import (
+    CompiledRoute,
+    CompiledSnapshot,
+    RouteNames,
+)
 
 # Sticky key, arm, plan, and the rollout that counts the request as evidence.
 Assignment = tuple[str, Arm, RoutePlan, Canary | None]
@@ -114,7 +133,13 @@ class ModelEndpoint:
         request, route = routed
         id_ = request_id[1].decode()
         _, arm, plan, _ = self.assign(
-            scope, directives.sticky, route, request, grant, id_, None
+            scope,
+            directives.sticky,
+            route,
+            request,
+            grant,
+            id_,
+            None,
         )
         now = self.dispatcher.timers.loop.time()
         passed_up = DIALECTS[request.endpoint].passed_up
@@ -163,13 +188,22 @@ class ModelEndpoint:
         if isinstance(routed, Reply):
             return routed
         request, route = routed
-        longest_s = min(route.route.settings.total_timeout_s, self._settings.total_timeout_s)
+        longest_s = min(
+            route.route.settings.total_timeout_s,
+            self._settings.total_timeout_s,
+        )
         is_hurried = timeout_s < longest_s
         limit_s = timeout_s if is_hurried else longest_s
         id_ = request_id[1].decode()
         own_limit_s = limit_s if is_hurried else None
         sticky_key, arm, plan, trial = self.assign(
-            scope, directives.sticky, route, request, grant, id_, own_limit_s
+            scope,
+            directives.sticky,
+            route,
+            request,
+            grant,
+            id_,
+            own_limit_s,
         )
         begun = self.dispatcher.timers.loop.time()
         passed_up = DIALECTS[request.endpoint].passed_up
@@ -244,11 +278,16 @@ class ModelEndpoint:
         """
         try:
             key = client_directives.sticky_key(request, sticky, grant.id)
-            name, applications = route.route.name, self._shares.applications
+            name = route.route.name
+            applications = self._shares.applications
             self._waiting[name].append(key)
             template = 0
             if applications and key in applications.get(name, ()):
-                key, template = self._conversation(name, key, request)
+                key, template = self._conversation(
+                    name,
+                    key,
+                    request,
+                )
             if not key:
                 key = request_id
                 self._counters["unnamed_callers"] += 1
@@ -260,7 +299,12 @@ class ModelEndpoint:
             if grant.opt_outs and OptOut.CANARY in grant.opt_outs:
                 plan = self._planner.plan(route, Arm.INCUMBENT, request)
                 return key, Arm.INCUMBENT, plan, None
-            arm, plan, scored = self._planner.assign(route, request, key, template)
+            arm, plan, scored = self._planner.assign(
+                route,
+                request,
+                key,
+                template,
+            )
             trial = route.experiment
             if not scored:
                 self._counters["unscored_in_handover"] += 1
@@ -287,7 +331,12 @@ class ModelEndpoint:
             return request_id, Arm.INCUMBENT, plan, None
         return key, arm, plan, trial
 
-    def _conversation(self, route: str, key: str, request: ClientRequest) -> tuple[str, int]:
+    def _conversation(
+        self,
+        route: str,
+        key: str,
+        request: ClientRequest,
+    ) -> tuple[str, int]:
         """Returns a key from the conversation's first messages that no application shares, and
         how many of the user's messages before are a shared template. Without such messages,
         returns an empty key, unless the provider stores the turns.
@@ -312,7 +361,11 @@ class ModelEndpoint:
             return route.plans[request.endpoint][Arm.INCUMBENT]
 
     def _admitted(
-        self, key: str, limits: KeyLimits, request: ClientRequest | None, size: int
+        self,
+        key: str,
+        limits: KeyLimits,
+        request: ClientRequest | None,
+        size: int,
     ) -> RateReservation | Reply | None:
         """Reserves the key's rate and budget; returns the refusal if a limit is reached.
 
@@ -367,8 +420,14 @@ class ModelEndpoint:
             request = read_request(body, endpoint)
         except InputError as error:
             param = error.param if isinstance(error, FieldError) else None
-            return error_reply(400, f"the request body: {error}", "invalid_json", param=param)
-        found, misfit = request.members.found, None
+            return error_reply(
+                400,
+                f"the request body: {error}",
+                "invalid_json",
+                param=param,
+            )
+        found = request.members.found
+        misfit = None
         if CONTENT[request.endpoint] not in found or "tools" in found or "thread" in found:
             try:
                 misfit = misfit_reply(request)
@@ -396,7 +455,12 @@ class ModelEndpoint:
         is_plain = not route.route.settings.overrides
         return request, route if is_plain else self._override(request, route, declared)
 
-    def _no_such_route(self, name: str, serving: CompiledSnapshot, grant: KeyGrant) -> Reply:
+    def _no_such_route(
+        self,
+        name: str,
+        serving: CompiledSnapshot,
+        grant: KeyGrant,
+    ) -> Reply:
         """Refuses an unknown name, with the nearest name of a route that the key may use."""
         if serving.routes:
             allowed = [route for route in serving.routes if is_route_allowed(grant, route)]
@@ -411,7 +475,10 @@ class ModelEndpoint:
         return error_reply(404, message, "model_not_found", param="model")
 
     def _override(
-        self, request: ClientRequest, route: CompiledRoute, declared: RequestKind | None
+        self,
+        request: ClientRequest,
+        route: CompiledRoute,
+        declared: RequestKind | None,
     ) -> CompiledRoute:
         """Returns the route that answers for requests of this kind; the route itself
         without one.

@@ -12,17 +12,32 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from harness.providers.models.capabilities import Endpoint, Needs, OptionalFeature
+from harness.providers.models.capabilities import (
+    Endpoint,
+    Needs,
+    OptionalFeature,
+)
 from harness.providers.target import RequestTarget
 from harness.routing.plan import RoutePlan
 from router.frame.body import ClientRequest, to_json
 from router.frame.json_spans import JsonSpan
 from router.frame.replies import JSON, Header, Reply
-from router.snapshot.compiled import CACHE_MARK, OPTIONAL_FIELDS, CompiledTarget
+from router.snapshot.compiled import (
+    CACHE_MARK,
+    OPTIONAL_FIELDS,
+    CompiledTarget,
+)
 
 # Most tokenizers need at most one token for four bytes of English; other scripts need more.
 BYTES_PER_TOKEN: Final = 4
-_INPUTS: Final = ("messages", "input", "system", "instructions", "tools", "functions")
+_INPUTS: Final = (
+    "messages",
+    "input",
+    "system",
+    "instructions",
+    "tools",
+    "functions",
+)
 _FORMATS: Final = ("response_format", "text", "output_config")
 _LIMITS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _IMAGES: Final = frozenset({"image_url", "input_image", "image"})
@@ -41,7 +56,10 @@ def detect_needs(request: ClientRequest) -> Needs:
         value = request.value("input")
         items = value if isinstance(value, list) else [value]
         longest = max((_text_bytes(item, set()) for item in items), default=0)
-        return Needs(Endpoint.EMBEDDINGS, approx_input_tokens=longest // BYTES_PER_TOKEN)
+        return Needs(
+            Endpoint.EMBEDDINGS,
+            approx_input_tokens=longest // BYTES_PER_TOKEN,
+        )
     values = request.members.values
     kinds: set[str] = set()
     size = sum(_text_bytes(values[name].value, kinds) for name in _INPUTS if name in values)
@@ -114,7 +132,10 @@ def given_fields(
 
 
 def without_fields(
-    body: bytes, endpoint: Endpoint, hints: Collection[OptionalFeature], target: RequestTarget
+    body: bytes,
+    endpoint: Endpoint,
+    hints: Collection[OptionalFeature],
+    target: RequestTarget,
 ) -> bytes:
     """Returns the body without the fields of some optional features.
 
@@ -155,7 +176,8 @@ def _gives(
     if hint is OptionalFeature.CACHING and CACHE_MARK in request.text:
         return True
     if hint is OptionalFeature.REASONING and request.endpoint is Endpoint.MESSAGES:
-        thinking, config = request.value("thinking"), request.value("output_config")
+        thinking = request.value("thinking")
+        config = request.value("output_config")
         if isinstance(thinking, dict) and thinking.get("type") == "disabled":
             return False
         if isinstance(config, dict) and config.get("effort"):
@@ -174,7 +196,14 @@ def _unmark(value: object) -> None:
             _unmark(item)
     elif isinstance(value, dict):
         value.pop("cache_control", None)
-        for name in ("system", "messages", "tools", "content", "input", "function"):
+        for name in (
+            "system",
+            "messages",
+            "tools",
+            "content",
+            "input",
+            "function",
+        ):
             # A call's arguments are the client's own data.
             is_data = name == "input" and value.get("type") == "tool_use"
             if isinstance(value.get(name), list | dict) and not is_data:
@@ -231,10 +260,26 @@ PROVIDER_PATHS: Final = {
     endpoint: path.removeprefix("/v1") for path, endpoint in COUNT_PATHS.items()
 }
 COUNTED_FIELDS: Final[Mapping[Endpoint, tuple[str, ...]]] = {
-    Endpoint.MESSAGES: ("messages", "model", "system", "tools", "tool_choice", "thinking"),
+    Endpoint.MESSAGES: (
+        "messages",
+        "model",
+        "system",
+        "tools",
+        "tool_choice",
+        "thinking",
+    ),
     Endpoint.RESPONSES: (
-        *("conversation", "input", "instructions", "model", "parallel_tool_calls"),
-        *("previous_response_id", "reasoning", "text", "tool_choice", "tools", "truncation"),
+        "conversation",
+        "input",
+        "instructions",
+        "model",
+        "parallel_tool_calls",
+        "previous_response_id",
+        "reasoning",
+        "text",
+        "tool_choice",
+        "tools",
+        "truncation",
     ),
 }
 # English text has about four characters per token; a picture takes up to 1,600 tokens.

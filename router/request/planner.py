@@ -18,7 +18,12 @@ from harness.providers.models.capabilities import (
     missing_capabilities,
     must_serialize_tools,
 )
-from harness.routing.plan import PlanContext, RoutePlan, draw_keep_warm, plan_request
+from harness.routing.plan import (
+    PlanContext,
+    RoutePlan,
+    draw_keep_warm,
+    plan_request,
+)
 from harness.routing.reliability.breaker import BreakerState, WhenAllOpen
 from harness.routing.table import Arm, Canary, choose_arm, hash_bucket
 from router.conversation.intake import is_made_by
@@ -150,7 +155,11 @@ class Planner:
         self._when_all_open = when_all_open
 
     def assign(
-        self, route: CompiledRoute, request: ClientRequest, key: str, template: int = 0
+        self,
+        route: CompiledRoute,
+        request: ClientRequest,
+        key: str,
+        template: int = 0,
     ) -> tuple[Arm, RoutePlan, bool]:
         """Returns the arm, the plan, and whether the request may count as evidence.
 
@@ -162,15 +171,25 @@ class Planner:
             if plan is not None:
                 return Arm.KEEP_WARM, plan, True
         arm = _INCUMBENT if route.experiment is None else choose_arm(route.route, key)
-        canary, scored = route.route.canary, True
+        canary = route.route.canary
+        scored = True
         if canary is not None and canary.handover is not None:
-            arm, scored = self._handovers.place(route, request, key, arm, template)
+            arm, scored = self._handovers.place(
+                route,
+                request,
+                key,
+                arm,
+                template,
+            )
         if arm is _CANARY and self._stopped(canary):
             arm = _INCUMBENT
         return arm, self.plan(route, arm, request), scored
 
     def _warming(
-        self, route: CompiledRoute, request: ClientRequest, key: str
+        self,
+        route: CompiledRoute,
+        request: ClientRequest,
+        key: str,
     ) -> RoutePlan | None:
         """Plans the keep-warm target that the key draws today; None for all other keys."""
         now = self._clock.now()
@@ -185,7 +204,10 @@ class Planner:
         return self.prefer(route, request, warm) if warm is not None else None
 
     def prefer(
-        self, route: CompiledRoute, request: ClientRequest, target: str
+        self,
+        route: CompiledRoute,
+        request: ClientRequest,
+        target: str,
     ) -> RoutePlan | None:
         """Plans a target before the incumbent; None if it cannot answer now.
 
@@ -200,7 +222,12 @@ class Planner:
         plan = plan_request(route.route, Arm.KEEP_WARM, needs, around, target)
         return plan if target in plan.targets and not _is_switched(plan) else None
 
-    def plan(self, route: CompiledRoute, arm: Arm, request: ClientRequest) -> RoutePlan:
+    def plan(
+        self,
+        route: CompiledRoute,
+        arm: Arm,
+        request: ClientRequest,
+    ) -> RoutePlan:
         """Returns the plan of an arm for this request.
 
         While all targets are well and the route has no special needs, this is the plan that
@@ -277,7 +304,11 @@ def _needs(
     return needs, route.capabilities
 
 
-def _suits(can: Mapping[str, Capabilities], plan: RoutePlan, needs: Needs) -> bool:
+def _suits(
+    can: Mapping[str, Capabilities],
+    plan: RoutePlan,
+    needs: Needs,
+) -> bool:
     has = tuple(can[target] for target in plan.targets)
     return not any(
         missing_capabilities(needs, capabilities) for capabilities in has

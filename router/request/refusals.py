@@ -16,7 +16,14 @@ from harness.frame.failures import CLIENT_FAILURES, PASSED_ON, FailureClass
 from harness.routing.plan import Excluded, ExclusionReason
 from router.frame.failure import UpstreamFailed, error_object
 from router.frame.json_spans import ParsedObject, parse_object
-from router.frame.replies import DO_NOT_RETRY, JSON, RETRY, Reply, error_body, error_reply
+from router.frame.replies import (
+    DO_NOT_RETRY,
+    JSON,
+    RETRY,
+    Reply,
+    error_body,
+    error_reply,
+)
 from router.protocols.endpoints import ENDPOINTS
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.snapshot.compiled import CompiledRoute
@@ -58,10 +65,15 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
     body = failed.body
     if members is None or not isinstance(error, dict):
         code = TOO_LONG if too_long else str(found.get("code") or failed.failure.value)
-        words, place = str(found.get("message")), found.get("param")
+        words = str(found.get("message"))
+        place = found.get("param")
         body = error_body(words, "invalid_request_error", code, param=place)
     elif too_long and members.get("type") != "error":
-        window = {"type": "invalid_request_error", "param": None, "code": TOO_LONG}
+        window = {
+            "type": "invalid_request_error",
+            "param": None,
+            "code": TOO_LONG,
+        }
         body = json.dumps({"error": {**error, **window}}).encode()
     return Reply(status, (JSON, DO_NOT_RETRY), body)
 
@@ -71,11 +83,13 @@ def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
 
     A 503 for pausing targets has a Retry-After in whole seconds.
     """
-    wait_s, name = _wait_s(job, progress), job.route.route.name
+    wait_s = _wait_s(job, progress)
+    name = job.route.route.name
     if wait_s is not None:
         return _all_waiting(job, progress, wait_s)
     if progress.attempts:
-        tried, left_out = _tried(progress), _passed_over(job, progress)
+        tried = _tried(progress)
+        left_out = _passed_over(job, progress)
         return error_reply(
             502,
             f"no target of route {name!r} answered ({_attempts_text(tried, left_out)})",
@@ -120,9 +134,14 @@ def _wait_s(job: RoutedRequest, progress: RequestProgress) -> int | None:
     return max(1, math.ceil(first_s))
 
 
-def _all_waiting(job: RoutedRequest, progress: RequestProgress, wait_s: int) -> Reply:
+def _all_waiting(
+    job: RoutedRequest,
+    progress: RequestProgress,
+    wait_s: int,
+) -> Reply:
     """Tells the client when to retry; the router does not wait."""
-    tried, left_out = _tried(progress), _passed_over(job, progress)
+    tried = _tried(progress)
+    left_out = _passed_over(job, progress)
     # Official clients ignore longer times and would retry too early, so the reply then forbids
     # a retry. It also does if attempts have just failed.
     heeded = wait_s <= min(CLIENTS_HEED_S, job.route.route.settings.total_timeout_s)

@@ -41,7 +41,9 @@ class RequestObserver:
 # The hooks of one route, for keys without limits and with limits: each pair has the hooks for
 # all requests, and the hooks for requests that are evidence.
 RouteHooks = tuple[
-    CompiledRoute, tuple[ObserverHooks, ObserverHooks], tuple[ObserverHooks, ObserverHooks]
+    CompiledRoute,
+    tuple[ObserverHooks, ObserverHooks],
+    tuple[ObserverHooks, ObserverHooks],
 ]
 
 
@@ -116,7 +118,10 @@ class RequestObservers:
             observer for observer in self._of_evidence if self._watches(observer, route)
         ]
         limited = _both(always, evidence)
-        free = _both([observer for observer in always if not observer.of_limited], evidence)
+        free = _both(
+            [observer for observer in always if not observer.of_limited],
+            evidence,
+        )
         self._by_route[id(route)] = made = route, free, limited
         return made
 

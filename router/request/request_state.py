@@ -172,7 +172,12 @@ class RequestSpan(Protocol):
     @property
     def passed_up(self) -> tuple[Header, ...]: ...
 
-    def attempt(self, upstream: CompiledTarget, number: int, settle: OnEnd) -> OnEnd:
+    def attempt(
+        self,
+        upstream: CompiledTarget,
+        number: int,
+        settle: OnEnd,
+    ) -> OnEnd:
         """Begins an attempt; the returned function ends it, and calls `settle`."""
         ...
 

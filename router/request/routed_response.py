@@ -100,7 +100,8 @@ class RoutedResponse:
         observers. If the dispatcher itself failed, no arm is charged. Raises no failure of
         a provider.
         """
-        dispatcher, beat = self._dispatcher, None
+        dispatcher = self._dispatcher
+        beat = None
         try:
             if self._heartbeat_s:
                 beat = self._heartbeat(send)
@@ -111,7 +112,12 @@ class RoutedResponse:
                     await dispatcher.run(self.job, self.progress)
                 except Exception as error:
                     # Not charged to any target, because the router's own code failed.
-                    self._errors.note(RouterPart.DISPATCH, error, self.job.route, self.job.arm)
+                    self._errors.note(
+                        RouterPart.DISPATCH,
+                        error,
+                        self.job.route,
+                        self.job.arm,
+                    )
                     self._neutral = broken = True
                 result = self.progress.result
                 if broken or (result is None and self._failed_inside()):
@@ -125,11 +131,21 @@ class RoutedResponse:
                 try:
                     await beat.settle()
                 except Exception as error:
-                    self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
+                    self._errors.note(
+                        RouterPart.HEARTBEAT,
+                        error,
+                        self.job.route,
+                        self.job.arm,
+                    )
             if isinstance(result, CommittedStream):
                 await send({"type": "http.response.body", "body": b""})
             elif beat is not None and beat.begun:
-                await send({"type": "http.response.body", "body": self._late_error(result)})
+                await send(
+                    {
+                        "type": "http.response.body",
+                        "body": self._late_error(result),
+                    }
+                )
             else:
                 await send_reply(send, self._reply(result), self._truth())
         except ClientDisconnected:
@@ -152,7 +168,10 @@ class RoutedResponse:
     def _heartbeat(self, send: Send) -> Heartbeat | None:
         job = self.job
         # No target has answered yet; most likely the first target will.
-        upstream = next((job.route.upstreams[target] for target in job.plan.targets), None)
+        upstream = next(
+            (job.route.upstreams[target] for target in job.plan.targets),
+            None,
+        )
         try:
             head = (*self._headers, *self._degraded(upstream))
             return Heartbeat(send, head, self._heartbeat_s, since=job.begun)
@@ -170,12 +189,18 @@ class RoutedResponse:
 
     async def _run_plainly(self, dispatcher: Dispatcher) -> None:
         """Asks the incumbent and the targets after it once, without observers."""
-        job, progress = self.job, self.progress
+        job = self.job
+        progress = self.progress
         if isinstance(progress.result, CommittedStream):
             await progress.result.aclose()
         progress.result = None
         plan = incumbent_plan(job.route.plans[job.request.endpoint][Arm.INCUMBENT], job.plan)
-        plain = replace(job, plan=plan, span=None, probe=None)
+        plain = replace(
+            job,
+            plan=plan,
+            span=None,
+            probe=None,
+        )
         await dispatcher.run(plain, progress)
 
     def _late_error(self, result: UpstreamAnswer | UpstreamFailed | None) -> bytes:
@@ -265,7 +290,8 @@ class RoutedResponse:
         """Returns the answer's signals for guardrails; None if no guardrail needs them, or
         no target answered.
         """
-        watch, result = self.job.probe, self.progress.result
+        watch = self.job.probe
+        result = self.progress.result
         if watch is None or result is None:
             return None
         if isinstance(result, CommittedStream):
@@ -295,17 +321,38 @@ class RoutedResponse:
         result = self.progress.result
         return result.failure if isinstance(result, CommittedStream) else None
 
-    async def _relay(self, stream: CommittedStream, send: Send, beat: Heartbeat | None) -> None:
+    async def _relay(
+        self,
+        stream: CommittedStream,
+        send: Send,
+        beat: Heartbeat | None,
+    ) -> None:
         passed = self._passed_on(stream.headers) if self._limited else stream.headers
-        headers = [*EVENTS, *passed, *self._truth()]
+        headers = [
+            *EVENTS,
+            *passed,
+            *self._truth(),
+        ]
         if beat is None or await beat.watch(stream):
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": 200,
+                    "headers": headers,
+                }
+            )
         pieces = stream.sent()
         try:
             async for piece in pieces:
                 if beat is not None and beat.under_way is not None:
                     await asyncio.wait({beat.under_way})
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await send(
+                    {
+                        "type": "http.response.body",
+                        "body": piece,
+                        "more_body": True,
+                    }
+                )
                 for copied in self.copies:
                     try:
                         copied.add(piece)
@@ -326,7 +373,8 @@ class RoutedResponse:
         """Notes the faults of the router's own code in a stream, which had to wait for its
         end.
         """
-        result, job = self.progress.result, self.job
+        result = self.progress.result
+        job = self.job
         if isinstance(result, CommittedStream):
             for part, error in result.faults:
                 self._errors.note(part, error, job.route, job.arm)
@@ -343,8 +391,11 @@ class RoutedResponse:
         """Returns the headers that say what served the request: attempts, target and
         losses.
         """
-        progress, plan, request = self.progress, self.job.plan, self.job.request
-        count, result = len(progress.attempts), progress.result
+        progress = self.progress
+        plan = self.job.plan
+        request = self.job.request
+        count = len(progress.attempts)
+        result = progress.result
         attempts = ONE_ATTEMPT if count == 1 else (ATTEMPTS, b"%d" % count)
         if result is None:
             return (*self._headers, attempts, *self._degraded(None))

@@ -8,7 +8,13 @@ with an error event in the client's protocol. `upstream_call` reads up to the co
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Sequence,
+)
 from contextlib import aclosing
 from typing import Final
 
@@ -59,7 +65,8 @@ class CommittedStream:
     ) -> None:
         self.failure: FailureClass | None = None
         self.events = events
-        self.dropped, self.refused = reply.dropped, reply.refused
+        self.dropped = reply.dropped
+        self.refused = reply.refused
         self.opening_s = reply.opening_s
         self._reply = reply
         self._chunks = chunks
@@ -106,7 +113,8 @@ class CommittedStream:
         with self._timers.limit(math.inf) as limit:
             while True:
                 if self._held:
-                    out, self._held = self._held, b""
+                    out = self._held
+                    self._held = b""
                     self.silent_since = math.inf
                     yield self._hide(out) if events.failure_class else out
                 if self.failure is not None:
@@ -150,7 +158,8 @@ class CommittedStream:
         UpstreamFailed if the stream breaks off; it then does not call `on_end`, and another
         target may answer.
         """
-        deadline, self._deadline = self._deadline, min(until, self._deadline)
+        deadline = self._deadline
+        self._deadline = min(until, self._deadline)
         held: list[bytes] = []
         size = 0
         try:
@@ -168,7 +177,8 @@ class CommittedStream:
             self._on_end = None
             await self.aclose()
             raise
-        self._held, self._deadline = b"".join(held), deadline
+        self._held = b"".join(held)
+        self._deadline = deadline
 
     async def aclose(self) -> None:
         """Settles the attempt, and closes the reply.
@@ -188,7 +198,8 @@ class CommittedStream:
 
     def _settle(self) -> None:
         """Calls `on_end` once. A stream that the client left early ends as CANCELLED."""
-        on_end, self._on_end = self._on_end, None
+        on_end = self._on_end
+        self._on_end = None
         if on_end is not None:
             left = None if self.events.finished else FailureClass.CANCELLED
             try:
@@ -214,7 +225,8 @@ class CommittedStream:
         self._held = events.end() if chunk is None else events.feed(chunk)
         moved = events.progress_events + self._reply.progress_events
         if moved != self._moved:
-            self._moved, self._left_s = moved, self._between_s
+            self._moved = moved
+            self._left_s = self._between_s
         else:
             self._left_s -= self._loop.time() - self._waits_since
 
@@ -242,7 +254,8 @@ class CommittedStream:
         self._break_off(FailureClass.INTERNAL, "the router failed")
 
     def _break_off(self, failure: FailureClass, detail: str) -> None:
-        self.failure, self._why = failure, detail
+        self.failure = failure
+        self._why = detail
         event = self.events.broken(f"the provider's stream broke off: {detail}", failure)
         self._held = self._hide(event)
 
@@ -289,7 +302,8 @@ class Heartbeat:
         if self.under_way is not None:
             await asyncio.wait({self.under_way})
         self._stream = stream
-        is_headless, self.begun = not self.begun, True
+        is_headless = not self.begun
+        self.begun = True
         return is_headless
 
     async def settle(self) -> None:
@@ -323,9 +337,19 @@ class Heartbeat:
                 self.begun = True
                 headers = [*EVENTS, *self._head]
                 await self._send(
-                    {"type": "http.response.start", "status": 200, "headers": headers}
+                    {
+                        "type": "http.response.start",
+                        "status": 200,
+                        "headers": headers,
+                    }
                 )
-            await self._send({"type": "http.response.body", "body": COMMENT, "more_body": True})
+            await self._send(
+                {
+                    "type": "http.response.body",
+                    "body": COMMENT,
+                    "more_body": True,
+                }
+            )
         finally:
             self._last = self._loop.time()
             self.under_way = None

@@ -23,7 +23,12 @@ from router.frame.limits import Timer, Timers
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS, EMBEDDINGS
 from router.protocols.event_stream import StreamFilter
-from router.request.needs import PROVIDER_PATHS, count_body, dropped_fields, without_fields
+from router.request.needs import (
+    PROVIDER_PATHS,
+    count_body,
+    dropped_fields,
+    without_fields,
+)
 from router.request.request_state import (
     Attempt,
     RoutedRequest,
@@ -34,7 +39,11 @@ from router.request.request_state import (
 )
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.snapshot.compiled import CompiledTarget
-from router.upstream.transport import TransportFactory, UpstreamReply, UpstreamRequest
+from router.upstream.transport import (
+    TransportFactory,
+    UpstreamReply,
+    UpstreamRequest,
+)
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _CHAT: Final = Endpoint.CHAT
@@ -57,7 +66,12 @@ class FirstByteTimer:
 
     __slots__ = ("_limit", "_loop", "_until", "at")
 
-    def __init__(self, limit: Timer, until: float, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        limit: Timer,
+        until: float,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self.at: float | None = None
         self._limit = limit
         self._until = until
@@ -183,7 +197,9 @@ class UpstreamCalls:
         held: bytes,
     ) -> CommittedStream:
         hide = partial(
-            hide_provider_secrets, provider=attempt.upstream.provider, key=attempt.key
+            hide_provider_secrets,
+            provider=attempt.upstream.provider,
+            key=attempt.key,
         )
         return CommittedStream(
             reply,
@@ -205,7 +221,11 @@ def _most_held(job: RoutedRequest) -> int:
     return MAX_HELD_BYTES + 4 * len(job.request.text)
 
 
-async def _until_commit(chunks: AsyncIterator[bytes], events: StreamFilter, most: int) -> bytes:
+async def _until_commit(
+    chunks: AsyncIterator[bytes],
+    events: StreamFilter,
+    most: int,
+) -> bytes:
     """Reads until the first output, and returns the client's bytes up to there.
 
     Until then another target may still answer, so the client gets no byte. Raises
@@ -232,8 +252,11 @@ def _request(job: RoutedRequest, attempt: Attempt) -> UpstreamRequest:
     A body needs more for a target with parameters or a patch of its own. It also does if
     the target lacks a feature that the request uses, or must not get parallel tool calls.
     """
-    upstream, request = attempt.upstream, job.request
-    endpoint, members, body = request.endpoint, request.members, None
+    upstream = attempt.upstream
+    request = job.request
+    endpoint = request.endpoint
+    members = request.members
+    body = None
     plain = upstream.plain_models.get(endpoint)
     if plain is not None and not job.plan.serialize_tools:
         if plain.is_choosy and not plain.suits(members.found, request.text):

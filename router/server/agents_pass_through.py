@@ -21,10 +21,22 @@ from harness.frame.people.access import (
 )
 from harness.frame.ports import Clock
 from harness.routing.settings import AgentSettings, RouterSettings
-from router.frame.asgi import ON_LEAVING, DisconnectWatch, Receive, Scope, Send
+from router.frame.asgi import (
+    ON_LEAVING,
+    DisconnectWatch,
+    Receive,
+    Scope,
+    Send,
+)
 from router.frame.failure import UpstreamFailed
 from router.frame.limits import Timers
-from router.frame.replies import CLOSE, Header, Reply, end_to_end, error_reply
+from router.frame.replies import (
+    CLOSE,
+    Header,
+    Reply,
+    end_to_end,
+    error_reply,
+)
 from router.server.request_body import read_request_body
 from router.upstream.origin_pool import OriginAddress, OriginPool
 from router.upstream.pool_connection import PoolConnection
@@ -99,7 +111,11 @@ class AgentsPassThrough:
         self._origin.close()
 
     async def serve(
-        self, scope: Scope, receive: Receive, send: Send, request_id: Header
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request_id: Header,
     ) -> Reply | None:
         """Returns a refusal, or None once the answer is sent. Raises ClientDisconnected."""
         self._counters["agents_requests"] += 1
@@ -114,7 +130,11 @@ class AgentsPassThrough:
             self.under_way -= 1
 
     async def _serve(
-        self, scope: Scope, receive: Receive, send: Send, request_id: Header
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request_id: Header,
     ) -> Reply | None:
         body = await read_request_body(
             scope,
@@ -154,7 +174,12 @@ class AgentsPassThrough:
             self._counters["agents_broke_off"] += 1
         return None
 
-    def _head(self, scope: Scope, request_id: Header, body_bytes: int) -> bytes | Reply:
+    def _head(
+        self,
+        scope: Scope,
+        request_id: Header,
+        body_bytes: int,
+    ) -> bytes | Reply:
         """Writes the request's head for the agents process; returns a refusal if it is
         unsafe.
 
@@ -186,7 +211,11 @@ class AgentsPassThrough:
             message = "the path, the Host or another header is invalid"
             return error_reply(400, message, "invalid_request", headers=(CLOSE,))
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-        return b"%b %b HTTP/1.1\r\n%b\r\n" % (scope["method"].encode(), target, lines)
+        return b"%b %b HTTP/1.1\r\n%b\r\n" % (
+            scope["method"].encode(),
+            target,
+            lines,
+        )
 
     def _peer(self, scope: Scope) -> bytes:
         """Signs the client's address. A client behind a proxy does not count as a loopback
@@ -216,18 +245,34 @@ class AgentsPassThrough:
         return wire
 
     async def _relay(
-        self, wire: PoolConnection, method: str, send: Send, request_id: Header
+        self,
+        wire: PoolConnection,
+        method: str,
+        send: Send,
+        request_id: Header,
     ) -> bool:
         """Sends the answer as it comes. Returns False if it broke off or fell silent."""
         headers = end_to_end(wire.headers, _NOT_SENT_BACK)
         if REQUEST_ID not in dict(headers):
             headers.append(request_id)
-        await send({"type": "http.response.start", "status": wire.status, "headers": headers})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": wire.status,
+                "headers": headers,
+            }
+        )
         data = b""
         try:
             while method != "HEAD":
                 # Sends the head at once, because the first event may take as long as a model.
-                await send({"type": "http.response.body", "body": data, "more_body": True})
+                await send(
+                    {
+                        "type": "http.response.body",
+                        "body": data,
+                        "more_body": True,
+                    }
+                )
                 with self._timers.limit(wire.loop.time() + self._silence_s):
                     data = await wire.read()
                 if not data:

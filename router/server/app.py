@@ -12,17 +12,36 @@ from typing import Final
 
 from harness.routing.table import KeyGrant
 from router.access.admission import AsideKind
-from router.access.front_door import FLAGS_PATH, SOON, is_anthropics, list_models
-from router.frame.asgi import ClientDisconnected, Receive, Scope, Send, send_reply
+from router.access.front_door import (
+    FLAGS_PATH,
+    SOON,
+    is_anthropics,
+    list_models,
+)
+from router.frame.asgi import (
+    ClientDisconnected,
+    Receive,
+    Scope,
+    Send,
+    send_reply,
+)
 from router.frame.replies import JSON, Header, Reply, error_reply
 from router.observers.feedback import FEEDBACK_PATH
-from router.observers.otlp_outcomes import MAX_BATCH_BYTES, PROTOBUF, TRACES_PATH
+from router.observers.otlp_outcomes import (
+    MAX_BATCH_BYTES,
+    PROTOBUF,
+    TRACES_PATH,
+)
 from router.protocols.endpoints import COMPLETIONS
 from router.recording.internal_errors import RouterPart
 from router.recording.metrics import CONTENT_TYPE
 from router.recording.port import MAX_BODY_BYTES
 from router.request.needs import COUNT_PATHS
-from router.server.agents_pass_through import AGENTS_PATH, BELOW_AGENTS, AgentsPassThrough
+from router.server.agents_pass_through import (
+    AGENTS_PATH,
+    BELOW_AGENTS,
+    AgentsPassThrough,
+)
 from router.server.completions import as_chat
 from router.server.flags import MAX_CONTEXT_BYTES, FlagCaller
 from router.server.parts import RouterParts
@@ -34,7 +53,11 @@ from router.server.paths import (
     not_allowed,
     nothing_at,
 )
-from router.server.request_body import media_type, plain_body, read_request_body
+from router.server.request_body import (
+    media_type,
+    plain_body,
+    read_request_body,
+)
 from router.snapshot.compiled import CompiledSnapshot
 
 log = logging.getLogger(__name__)
@@ -61,7 +84,12 @@ class Router(RouterParts):
         await self._stop()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
@@ -93,7 +121,8 @@ class Router(RouterParts):
 
         Health paths need no key. A web page's preflight is answered before the key is read.
         """
-        path, method = scope["path"], scope["method"]
+        path = scope["path"]
+        method = scope["method"]
         if path in ASKED and method == "POST":
             return self._door.identify(scope)
         if path in HEALTH:
@@ -111,7 +140,11 @@ class Router(RouterParts):
         return self._door.identify(scope)
 
     def _answer(
-        self, scope: Scope, receive: Receive, send: Send, request_id: Header
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request_id: Header,
     ) -> Reply | Awaitable[Reply | None]:
         """Returns a reply, or an awaitable: of a reply, or of None if the answer was sent."""
         caller = self._caller(scope)
@@ -127,7 +160,11 @@ class Router(RouterParts):
             return self._answer_aside(scope, receive, grant, serving, request_id)
         if path not in ASKED:
             return list_models(
-                serving, grant, path, self._names, anthropic=is_anthropics(scope)
+                serving,
+                grant,
+                path,
+                self._names,
+                anthropic=is_anthropics(scope),
             )
         return self._complete(scope, receive, send, grant, serving, request_id)
 
@@ -193,7 +230,11 @@ class Router(RouterParts):
                     return chat
                 scope, send, body = chat
             response = self._calls.prepare(
-                scope, body=body, grant=grant, serving=serving, request_id=request_id
+                scope,
+                body=body,
+                grant=grant,
+                serving=serving,
+                request_id=request_id,
             )
             if isinstance(response, Reply):
                 return response
@@ -222,9 +263,17 @@ class Router(RouterParts):
         if serving is None:
             return Reply(503, (JSON,), b'{"status":"starting"}')
         if self._holder.refused:
-            return Reply(200, (JSON,), b'{"status":"degraded","reason":"revision_refused"}')
+            return Reply(
+                200,
+                (JSON,),
+                b'{"status":"degraded","reason":"revision_refused"}',
+            )
         if self._holder.stale:
-            return Reply(200, (JSON,), b'{"status":"degraded","reason":"database_away"}')
+            return Reply(
+                200,
+                (JSON,),
+                b'{"status":"degraded","reason":"database_away"}',
+            )
         return Reply(200, (JSON,), b'{"status":"ok"}')
 
     async def metrics(self) -> Reply:

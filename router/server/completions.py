@@ -35,12 +35,18 @@ def chat_of_completion(body: bytes) -> bytes:
     fields: dict[str, object] = json.loads(body)
     for name, nothing in _NOT_IN_CHATS.items():
         if json.dumps(fields.get(name)) not in nothing:
-            raise FieldError(name, f"`{name}` has no counterpart in chats, which answer here")
+            raise FieldError(
+                name,
+                f"`{name}` has no counterpart in chats, which answer here",
+            )
     prompt = fields.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
     if not isinstance(prompt, str):
-        raise FieldError("prompt", "`prompt` must be one text, not a list of texts or tokens")
+        raise FieldError(
+            "prompt",
+            "`prompt` must be one text, not a list of texts or tokens",
+        )
     kept = {name: v for name, v in fields.items() if name not in {*_NOT_IN_CHATS, "prompt"}}
     return json.dumps(kept | {"messages": [{"role": "user", "content": prompt}]}).encode()
 
@@ -104,7 +110,11 @@ def _line(line: bytes) -> bytes:
 _CHAT = f"/v1{DIALECTS[Endpoint.CHAT].path}"
 
 
-def as_chat(scope: Scope, send: Send, body: bytes) -> Reply | tuple[Scope, Send, bytes]:
+def as_chat(
+    scope: Scope,
+    send: Send,
+    body: bytes,
+) -> Reply | tuple[Scope, Send, bytes]:
     """Returns the chat and a `send` that converts its answer back, or a refusal."""
     try:
         chat = chat_of_completion(body)

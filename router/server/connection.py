@@ -40,7 +40,8 @@ READ_ON_BYTES: Final = 256 * 1024 * 1024
 READ_ON_NO_HTTP_BYTES: Final = 1024 * 1024
 # A client that closed its own side of the connection may wait for its answer, or have left. The
 # router checks after the first interval, then after twice the last one, up to the longest.
-FIRST_LOOK_S, LONGEST_LOOK_S = 0.05, 1.0
+FIRST_LOOK_S = 0.05
+LONGEST_LOOK_S = 1.0
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 # If the head of a request is known, but its body is incomplete, the parser reads this head
 # instead of the client's.
@@ -147,7 +148,8 @@ class Connection(asyncio.Protocol):
         self._waiting.clear()
         self.full = False
         self._reader.leave()
-        call, self._answered = self._answered, None
+        call = self._answered
+        self._answered = None
         if call is not None:
             call.hang_up()
         # The parser refers to this connection: this breaks the reference cycle.
@@ -213,7 +215,12 @@ class Connection(asyncio.Protocol):
             self._known_scope = scope
             self._read(_FRAME % (length, body))
             return True
-        call = RequestCycle(self, scope, keep_alive=not self._state.ending, body=body)
+        call = RequestCycle(
+            self,
+            scope,
+            keep_alive=not self._state.ending,
+            body=body,
+        )
         self._answered = call
         self._take_turn(call)
         return True
@@ -279,13 +286,19 @@ class Connection(asyncio.Protocol):
                 raise HeadTooLarge
         self._in_head = False
         self._fed = 1
-        scope, self._known_scope = self._known_scope or self._scope(), None
+        scope = self._known_scope or self._scope()
+        self._known_scope = None
         keep_alive = (
             scope["http_version"] == "1.1"
             and self._parser.should_keep_alive()
             and not self._state.ending
         )
-        call = RequestCycle(self, scope, keep_alive=keep_alive, expects_100=self._expects_100)
+        call = RequestCycle(
+            self,
+            scope,
+            keep_alive=keep_alive,
+            expects_100=self._expects_100,
+        )
         self._arriving = call
         if self._answered is None:
             self._answered = call
@@ -367,7 +380,8 @@ class Connection(asyncio.Protocol):
         """Ends the request under way, and begins the next one, closes, or waits for a
         further request.
         """
-        call, self._answered = self._answered, None
+        call = self._answered
+        self._answered = None
         self._state.total_requests += 1
         if call is None or self.transport.is_closing():
             return
@@ -450,10 +464,13 @@ class Connection(asyncio.Protocol):
     def _refuse(self) -> None:
         """Sends a refusal in the client's protocol, after the answers to earlier requests."""
         if self._head_too_large:
-            status, code = 431, "headers_too_large"
+            status = 431
+            code = "headers_too_large"
             message = f"the request's head is larger than {MAX_HEAD_BYTES} bytes"
         else:
-            status, code, message = 400, "invalid_http", "this is not HTTP/1.1"
+            status = 400
+            code = "invalid_http"
+            message = "this is not HTTP/1.1"
         body = error_body(message, "invalid_request_error", code)
         head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
         self._refusal = status_line(status) + head + b"connection: close\r\n\r\n" + body

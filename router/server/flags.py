@@ -23,7 +23,11 @@ from router.observers.canary_guard import CanaryGuards
 from router.observers.feedback import FeedbackIntake
 from router.recording.port import Recording
 from router.request.model_endpoint import Assignment, ModelEndpoint
-from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, RouteNames
+from router.snapshot.compiled import (
+    CompiledRoute,
+    CompiledSnapshot,
+    RouteNames,
+)
 
 FLAG_PREFIX: Final = f"{FLAGS_PATH}/"
 MAX_CONTEXT_BYTES: Final = 64 * 1024
@@ -39,13 +43,23 @@ class FlagFault(Exception):
     status: the HTTP status of a reply about this flag alone.
     """
 
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        status: int = 400,
+    ) -> None:
         super().__init__(message)
-        self.code, self.status = code, status
+        self.code = code
+        self.status = status
 
     def to_plain(self, flag: str) -> dict[str, object]:
         """Returns the fault as the protocol writes it, for one flag of a bulk evaluation."""
-        return {"key": flag, "errorCode": self.code, "errorDetails": str(self)}
+        return {
+            "key": flag,
+            "errorCode": self.code,
+            "errorDetails": str(self),
+        }
 
 
 class FlagCaller(NamedTuple):
@@ -138,7 +152,13 @@ class FlagEvaluation:
             raise FlagFault("TARGETING_KEY_MISSING", message)
         sticky = targeting_key.encode(errors="replace")
         assigned = self._calls.assign(
-            caller.scope, sticky, route, _REQUEST, caller.grant, caller.request_id, None
+            caller.scope,
+            sticky,
+            route,
+            _REQUEST,
+            caller.grant,
+            caller.request_id,
+            None,
         )
         _, arm, plan, _ = assigned
         if not plan.targets:
@@ -154,7 +174,12 @@ class FlagEvaluation:
         if exposed:
             # OpenFeature's hooks report `contextId` as `feature_flag.context.id`.
             metadata |= dict.fromkeys(("request_id", "contextId"), caller.request_id)
-            self._expose(route, assigned, caller, (caller.grant.id, flag, targeting_key))
+            self._expose(
+                route,
+                assigned,
+                caller,
+                (caller.grant.id, flag, targeting_key),
+            )
         return {
             "key": flag,
             "value": upstream.target.model,

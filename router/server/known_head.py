@@ -33,7 +33,12 @@ class KnownHead(NamedTuple):
     place: int
 
     @classmethod
-    def learn(cls, data: bytes, scope: Scope, body_bytes: int) -> Self | None:
+    def learn(
+        cls,
+        data: bytes,
+        scope: Scope,
+        body_bytes: int,
+    ) -> Self | None:
         """Keeps a head; None for a head that must be parsed each time.
 
         data: the bytes that begin with the request.

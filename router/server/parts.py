@@ -33,7 +33,11 @@ from router.observers.guardrail_sampling import (
 from router.observers.health_checks import HealthChecks
 from router.observers.judge import CanarySampleJudge
 from router.observers.otlp_outcomes import OutcomeIntake
-from router.observers.request_accounting import FailoverLog, RequestAccounting, TokenSettlement
+from router.observers.request_accounting import (
+    FailoverLog,
+    RequestAccounting,
+    TokenSettlement,
+)
 from router.observers.request_tracing import RequestTracing, Tracing
 from router.observers.shadow import ShadowMirror
 from router.observers.side_calls import (
@@ -44,15 +48,27 @@ from router.observers.side_calls import (
     TotalsRefresh,
     WorkerSpending,
 )
-from router.recording.internal_errors import Background, EventLog, InternalErrors
-from router.recording.metrics import RouterMetrics, StateSample, TargetCheck, counter_names
+from router.recording.internal_errors import (
+    Background,
+    EventLog,
+    InternalErrors,
+)
+from router.recording.metrics import (
+    RouterMetrics,
+    StateSample,
+    TargetCheck,
+    counter_names,
+)
 from router.recording.port import Recording
 from router.recording.shared_files import GuardFiles, SharedMarks
 from router.request.attempts import AttemptSettlement
 from router.request.dispatch import Dispatcher
 from router.request.model_endpoint import ModelEndpoint
 from router.request.planner import Planner
-from router.request.request_observers import RequestObserver, RequestObservers
+from router.request.request_observers import (
+    RequestObserver,
+    RequestObservers,
+)
 from router.request.upstream_call import UpstreamCalls
 from router.server.agents_pass_through import AgentsPassThrough
 from router.server.flags import FlagEvaluation
@@ -104,7 +120,14 @@ class RouterParts:
         self._settings = settings
         self._timers = Timers()
         self._agents = (
-            AgentsPassThrough(agents, settings, secret, clock, recorder.counters, self._timers)
+            AgentsPassThrough(
+                agents,
+                settings,
+                secret,
+                clock,
+                recorder.counters,
+                self._timers,
+            )
             if agents is not None and agents.pass_through_url
             else None
         )
@@ -115,7 +138,8 @@ class RouterParts:
         )
         self._health.on_move = self._alarms.breaker_moved
         self._health.on_pause = self._alarms.paused
-        self._metrics, self._cors = RouterMetrics(self._state), CrossOrigins(settings.cors)
+        self._metrics = RouterMetrics(self._state)
+        self._cors = CrossOrigins(settings.cors)
         self._names = RouteNames(settings.aliases, self._metrics.without_route)
         recorder.attach(self._metrics)
         self._errors = InternalErrors(
@@ -150,29 +174,34 @@ class RouterParts:
             self._errors,
         )
         self._admission = Admission(
-            rates or LocalRates(), recorder.spent, recorder.counters, clock,
-            self._alarms.raise_alert, worker=recorder.worker, rate_share=settings.rate_share,
+            rates or LocalRates(),
+            recorder.spent,
+            recorder.counters,
+            clock,
+            self._alarms.raise_alert,
+            worker=recorder.worker,
+            rate_share=settings.rate_share,
             secret=secret,
-        )  # fmt: skip
+        )
         callers = Callers(settings, secret, clock, self._admission, recorder.counters)
         self._spending = {
             purpose: WorkerSpending(purpose, clock)
             for purpose in (SpendingPurpose.SHADOW, SpendingPurpose.JUDGES)
         }
         parts = SideParts(
-            holder, calls, self._health, keys, recorder, self._metrics, settings, clock
+            holder,
+            calls,
+            self._health,
+            keys,
+            recorder,
+            self._metrics,
+            settings,
+            clock,
         )
         marks = marks or SharedMarks(secret)
         self._shadows = ShadowMirror(parts, self._spending[SpendingPurpose.SHADOW], marks)
         money = JudgeBudget(holder, clock)
-        followers: list[Callable[[RouterStore], None]] = [
-            TotalsRefresh(holder, recorder.spends, clock, *KEY_BUDGETS),
-            TotalsRefresh(holder, recorder.shadows, clock, *SHADOW_BUDGETS),
-            *self._spending.values(),
-            money,
-        ]
-        for follower in followers:
-            holder.add_follower(follower)
+        self._follow_store(clock, money)
         self._judges = CanarySampleJudge(parts, money, self._spending[SpendingPurpose.JUDGES])
         self._checks = HealthChecks(
             holder,
@@ -183,7 +212,8 @@ class RouterParts:
             settings.health_check_interval_s,
         )
         self._background = Background(
-            (self._alarms.watch, self._checks.watch, self._guards.watch), self._errors
+            (self._alarms.watch, self._checks.watch, self._guards.watch),
+            self._errors,
         )
         self._learned = learned
         planner = Planner(
@@ -227,11 +257,28 @@ class RouterParts:
         self._flags = FlagEvaluation(
             self._calls, recorder, self._feedback, self._guards, self._names
         )
-        self._tracing, self._on_stop = tracing, on_stop
+        self._tracing = tracing
+        self._on_stop = on_stop
         self._door = FrontDoor(
-            holder, recorder, settings.max_concurrent, callers, self._renewals, self._errors
+            holder,
+            recorder,
+            settings.max_concurrent,
+            callers,
+            self._renewals,
+            self._errors,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _follow_store(self, clock: Clock, money: JudgeBudget) -> None:
+        """Lets what reads spending from the database follow the snapshot's refreshes."""
+        followers: list[Callable[[RouterStore], None]] = [
+            TotalsRefresh(self._holder, self._recorder.spends, clock, *KEY_BUDGETS),
+            TotalsRefresh(self._holder, self._recorder.shadows, clock, *SHADOW_BUDGETS),
+            *self._spending.values(),
+            money,
+        ]
+        for follower in followers:
+            self._holder.add_follower(follower)
 
     def _start(self) -> None:
         """Starts the threads and background tasks. Call it in the worker's event loop."""
@@ -263,7 +310,9 @@ class RouterParts:
         """Reads the gauges and counters of a scrape. Targets that share a name give their
         worst state.
         """
-        holder, health, serving = self._holder, self._health, self._holder.current
+        holder = self._holder
+        health = self._health
+        serving = self._holder.current
         plain: dict[str, float] = {
             "routing_revision": serving.revision if serving else 0,
             "snapshot_age_seconds": holder.age_s,
@@ -283,7 +332,9 @@ class RouterParts:
         answers: dict[str, TargetCheck] = {}
         for id_, target in sorted(targets.items()):
             name = target.name
-            state, pause_s, check = health.state(id_), health.pause_s(id_), checks.get(id_)
+            state = health.state(id_)
+            pause_s = health.pause_s(id_)
+            check = checks.get(id_)
             states[name] = max(states.get(name, 0), BREAKER_GAUGE[state])
             if pause_s > 0:
                 pauses[name] = max(pauses.get(name, 0.0), pause_s)

@@ -32,11 +32,23 @@ _ELSEWHERE: Final[tuple[tuple[str, str], ...]] = (
         "/v1/responses/",
         "Swapgate stores no answers: send the whole history as `input`, with `store: false`",
     ),
-    ("/v1/conversations", "Swapgate stores no conversations: send the history as `input`"),
-    ("/v1/messages/batches", "Swapgate takes no batches: send the requests one by one"),
-    ("/v1/batches", "Swapgate takes no batches: send the requests one by one"),
+    (
+        "/v1/conversations",
+        "Swapgate stores no conversations: send the history as `input`",
+    ),
+    (
+        "/v1/messages/batches",
+        "Swapgate takes no batches: send the requests one by one",
+    ),
+    (
+        "/v1/batches",
+        "Swapgate takes no batches: send the requests one by one",
+    ),
     *(
-        (path, "Swapgate takes chats, messages, responses and embeddings: ask the provider")
+        (
+            path,
+            "Swapgate takes chats, messages, responses and embeddings: ask the provider",
+        )
         for path in (
             "/v1/assistants",
             "/v1/audio",
@@ -72,7 +84,12 @@ def nothing_at(method: str, path: str) -> Reply:
 def not_allowed(method: str) -> Reply:
     """Refuses a method. method: the allowed one, or several with commas."""
     allow = (b"allow", method.encode())
-    return error_reply(405, f"only {method} works here", "method_not_allowed", headers=(allow,))
+    return error_reply(
+        405,
+        f"only {method} works here",
+        "method_not_allowed",
+        headers=(allow,),
+    )
 
 
 def _advice(path: str) -> str:
@@ -121,7 +138,10 @@ class CrossOrigins:
         requested = header(scope, b"access-control-request-headers")
         origin = header(scope, b"origin")
         if self.concern(scope):
-            allowed = [(b"access-control-allow-methods", methods.encode()), LASTS]
+            allowed = [
+                (b"access-control-allow-methods", methods.encode()),
+                LASTS,
+            ]
             if requested is not None:
                 allowed.append((b"access-control-allow-headers", requested))
             return Reply(204, tuple(allowed), b"")

@@ -22,7 +22,12 @@ import uvicorn
 from harness.frame.calm_server import CalmServer
 from router.frame.asgi import App
 from router.server.connection import Connection, ConnectionState
-from router.workers.parent import HAND_OVER, KEEP_ALIVE_S, STOP, open_listeners
+from router.workers.parent import (
+    HAND_OVER,
+    KEEP_ALIVE_S,
+    STOP,
+    open_listeners,
+)
 
 ENOUGH_FILES: Final = 65_536
 TICK_S: Final = 0.1
@@ -179,7 +184,10 @@ def server(
         backlog=2048,
     )
     return WorkerServer(
-        config, drain_s=drain_s, shutdown_delay_s=shutdown_delay_s, on_stop=on_stop
+        config,
+        drain_s=drain_s,
+        shutdown_delay_s=shutdown_delay_s,
+        on_stop=on_stop,
     )
 
 

@@ -27,7 +27,9 @@ from router.frame.limits import Timers
 from router.frame.replies import CLOSE, Header, Reply, error_reply
 
 _IDENTITY: Final = frozenset({"", "identity"})
-_RAW, _ZLIB, _GZIP = -zlib.MAX_WBITS, zlib.MAX_WBITS, 16 + zlib.MAX_WBITS
+_RAW = -zlib.MAX_WBITS
+_ZLIB = zlib.MAX_WBITS
+_GZIP = 16 + zlib.MAX_WBITS
 # RFC 8878 requires at least 8 MiB. A larger window would let senders fill the memory.
 _ZSTD_WINDOW: Final = 1 << 23
 # Limits the number of members, because decoding a member copies the rest of the body.
@@ -53,7 +55,11 @@ def body_codings(scope: Scope) -> list[str]:
     return [name.removeprefix("x-") for name in names if name not in _IDENTITY]
 
 
-def decode_body(body: bytes, codings: list[str], limit: int) -> bytes:
+def decode_body(
+    body: bytes,
+    codings: list[str],
+    limit: int,
+) -> bytes:
     """Decodes a body, up to `limit` bytes. Raises CodingUnknown, BodyCut, BodyTooLarge."""
     for name in reversed(codings):
         decode = _DECODERS.get(name)
@@ -70,7 +76,11 @@ def decode_body(body: bytes, codings: list[str], limit: int) -> bytes:
     return body
 
 
-def _zlib_decoded(bits: int, body: bytes, most: int) -> tuple[bytes, bool]:
+def _zlib_decoded(
+    bits: int,
+    body: bytes,
+    most: int,
+) -> tuple[bytes, bool]:
     """Returns at most `most` decoded bytes, and whether the body is complete.
 
     bits: zlib's window bits, which select the format.

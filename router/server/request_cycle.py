@@ -134,7 +134,8 @@ class RequestCycle:
         if body is not None:
             self._parts.append(body)
             self._size = len(body)
-            self._more_body, self._news = False, True
+            self._more_body = False
+            self._news = True
 
     def start(self) -> None:
         """Runs the application for this request in a task."""
@@ -215,8 +216,13 @@ class RequestCycle:
             return _DISCONNECT
         body = self._body()
         self._news = False
-        self._parts, self._size = [], 0
-        return {"type": "http.request", "body": body, "more_body": self._more_body}
+        self._parts = []
+        self._size = 0
+        return {
+            "type": "http.request",
+            "body": body,
+            "more_body": self._more_body,
+        }
 
     async def send(self, message: Message) -> None:
         """Writes a part of the answer, once the client has read enough. The ASGI `send`.
@@ -231,7 +237,10 @@ class RequestCycle:
         if message["type"] == "http.response.start" and not self.begun:
             self._begin(message["status"], message["headers"])
         elif message["type"] == "http.response.body" and self.begun and not self._last:
-            self._go_on(message.get("body", b""), more=message.get("more_body", False))
+            self._go_on(
+                message.get("body", b""),
+                more=message.get("more_body", False),
+            )
         else:
             raise RuntimeError(f"the application sent {message['type']} out of order")
 
@@ -255,7 +264,11 @@ class RequestCycle:
         head = b"\r\n".join(lines)
         if head.count(b"\n") != len(lines) - 1:
             raise RuntimeError("a header contains a line break")
-        self._head = b"%b%b%b\r\n\r\n" % (status_line(status), self._line.date, head)
+        self._head = b"%b%b%b\r\n\r\n" % (
+            status_line(status),
+            self._line.date,
+            head,
+        )
         self.begun = True
 
     def _go_on(self, body: bytes, *, more: bool) -> None:
@@ -270,7 +283,8 @@ class RequestCycle:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if not more:
                 body += b"0\r\n\r\n"
-        data, self._head = self._head + body, b""
+        data = self._head + body
+        self._head = b""
         self._last = not more
         if len(data) > SLICE_BYTES and not more:
             # The application has finished, so its task need not wait for a slow client.

@@ -52,14 +52,16 @@ class SlowReader:
 
     def leave(self) -> None:
         """Forgets what is unwritten, because the client has left."""
-        self._unwritten, self._all_written = memoryview(b""), None
+        self._unwritten = memoryview(b"")
+        self._all_written = None
         self.drain()
 
     def write_in_slices(self, data: bytes, done: Callable[[], None]) -> None:
         """Writes a whole answer in slices. done: called once, when the last slice is handed
         over.
         """
-        self._unwritten, self._all_written = memoryview(data), done
+        self._unwritten = memoryview(data)
+        self._all_written = done
         self._write_slice()
 
     def _write_slice(self) -> None:
@@ -71,7 +73,8 @@ class SlowReader:
             if not self.full:
                 self._loop.call_soon(self._write_slice)
             return
-        done, self._all_written = self._all_written, None
+        done = self._all_written
+        self._all_written = None
         done()
 
     async def drained(self) -> None:
@@ -96,7 +99,11 @@ class SlowReader:
         """
         count = array("i", [0])
         with suppress(OSError):
-            fcntl.ioctl(self._transport.get_extra_info("socket"), termios.TIOCOUTQ, count)
+            fcntl.ioctl(
+                self._transport.get_extra_info("socket"),
+                termios.TIOCOUTQ,
+                count,
+            )
         return self._transport.get_write_buffer_size() + len(self._unwritten) + count[0]
 
     def _stalled(self) -> None:

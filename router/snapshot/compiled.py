@@ -16,13 +16,24 @@ from harness.gate.online.guardrails import CanaryJudge, Guardrail
 from harness.gate.online.observation import OTHER_NAMES
 from harness.providers.credential import ProviderKey, ProviderKeySets
 from harness.providers.force import KillSwitch
-from harness.providers.models.capabilities import Capabilities, Endpoint, OptionalFeature
+from harness.providers.models.capabilities import (
+    Capabilities,
+    Endpoint,
+    OptionalFeature,
+)
 from harness.providers.target import Price, Provider, SentTarget, Target
 from harness.routing.agent import AgentGrant
 from harness.routing.plan import KeepWarm, RoutePlan
 from harness.routing.route_changes import spell_route_name
 from harness.routing.shadow import Shadow
-from harness.routing.table import Arm, Canary, KeyGrant, RequestKind, Route, Snapshot
+from harness.routing.table import (
+    Arm,
+    Canary,
+    KeyGrant,
+    RequestKind,
+    Route,
+    Snapshot,
+)
 from router.frame.limits import BoundedMap
 from router.frame.replies import Header
 
@@ -240,7 +251,8 @@ class RouteNames:
         """
         if self._serving is not serving:
             self._serving = serving
-            self._known, self._hints = BoundedMap(KNOWN), BoundedMap(KNOWN)
+            self._known = BoundedMap(KNOWN)
+            self._hints = BoundedMap(KNOWN)
         if (known := self._known.get(model)) is not None:
             return known
         route = serving.routes.get(self.route_of(model))

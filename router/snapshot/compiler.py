@@ -13,7 +13,12 @@ from harness.frame.errors import SnapshotInvalid
 from harness.gate.online.guardrails import CanaryJudge
 from harness.providers.credential import ProviderKeySets, lacks_key
 from harness.providers.force import KillSwitch
-from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS, AnswerLimit, ProviderKind
+from harness.providers.kinds import (
+    PROVIDER_KINDS,
+    SERVED_KINDS,
+    AnswerLimit,
+    ProviderKind,
+)
 from harness.providers.models.capabilities import (
     UNKNOWN_CAPABILITIES,
     Capabilities,
@@ -32,7 +37,13 @@ from harness.providers.target import (
 )
 from harness.routing.agent import literal_route_name
 from harness.routing.plan import KeepWarm, PlanContext, keep_warm_targets
-from harness.routing.table import Arm, Route, RouteSettings, Snapshot, find_shadow_end
+from harness.routing.table import (
+    Arm,
+    Route,
+    RouteSettings,
+    Snapshot,
+    find_shadow_end,
+)
 from router.conversation.intake import maker_of
 from router.frame.replies import header_text
 from router.protocols.endpoints import DIALECTS
@@ -48,7 +59,10 @@ from router.snapshot.compiled import (
     feature_fields,
 )
 from router.snapshot.route_plans import build_plans, compile_overrides
-from router.upstream.endpoint_translation import TRANSLATIONS, UNTRANSLATABLE_FIELDS
+from router.upstream.endpoint_translation import (
+    TRANSLATIONS,
+    UNTRANSLATABLE_FIELDS,
+)
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +197,11 @@ def _literals(
     return literals
 
 
-def _literal_route(snapshot: Snapshot, target_id: str, data_class: str) -> Route:
+def _literal_route(
+    snapshot: Snapshot,
+    target_id: str,
+    data_class: str,
+) -> Route:
     """Raises SnapshotInvalid for a target that is missing in the snapshot."""
     target = snapshot.table.targets.get(target_id)
     if target is None:
@@ -193,7 +211,9 @@ def _literal_route(snapshot: Snapshot, target_id: str, data_class: str) -> Route
 
 
 def _barred(
-    route: Route, upstreams: Mapping[str, CompiledTarget], classes: DataClasses
+    route: Route,
+    upstreams: Mapping[str, CompiledTarget],
+    classes: DataClasses,
 ) -> frozenset[str]:
     """Returns the targets that may not see the route's class of data, and warns of each."""
     data_class = route.settings.data_class
@@ -257,11 +277,20 @@ def _beside(
 
 
 def _shadow(
-    snapshot: Snapshot, route: Route, keys: ProviderKeySets, classes: DataClasses
+    snapshot: Snapshot,
+    route: Route,
+    keys: ProviderKeySets,
+    classes: DataClasses,
 ) -> CompiledShadow | None:
     for shadow in snapshot.shadows:
         if shadow.route == route.name and not find_shadow_end(shadow, route):
-            upstream, why = _beside(snapshot, route, shadow.candidate, keys, classes)
+            upstream, why = _beside(
+                snapshot,
+                route,
+                shadow.candidate,
+                keys,
+                classes,
+            )
             if upstream is not None:
                 return CompiledShadow(shadow, upstream)
             log.warning("shadow %s mirrors no request: %s", shadow.id, why)
@@ -273,7 +302,10 @@ def canary_judge(route: Route) -> CanaryJudge | None:
 
 
 def _judge(
-    snapshot: Snapshot, route: Route, keys: ProviderKeySets, classes: DataClasses
+    snapshot: Snapshot,
+    route: Route,
+    keys: ProviderKeySets,
+    classes: DataClasses,
 ) -> CompiledJudge | None:
     """Compiles the judge of the route's live rollout; None, with a warning, if it cannot be
     asked.
@@ -284,7 +316,13 @@ def _judge(
     if judge is None:
         return None
     target = Target.from_name(judge.model)
-    upstream, why = _beside(snapshot, route, target, keys, classes)
+    upstream, why = _beside(
+        snapshot,
+        route,
+        target,
+        keys,
+        classes,
+    )
     if upstream is not None and upstream.price is None:
         why = f"{upstream.name} has no price, so max_usd cannot limit its cost"
     elif upstream is not None and not upstream.can.chat:
@@ -308,13 +346,17 @@ def _warmed(
     if keep_warm.side_effects or not keep_warm.share_bps:
         return ()
     found = keep_warm_targets(
-        route, {id_: upstream.provider.name for id_, upstream in upstreams.items()}
+        route,
+        {id_: upstream.provider.name for id_, upstream in upstreams.items()},
     )
     return tuple(id_ for id_ in found if id_ not in barred)
 
 
 def _upstream(
-    snapshot: Snapshot, route: Route, target_id: str, keys: ProviderKeySets
+    snapshot: Snapshot,
+    route: Route,
+    target_id: str,
+    keys: ProviderKeySets,
 ) -> CompiledTarget:
     target = snapshot.table.targets.get(target_id)
     if target is None:
@@ -326,7 +368,10 @@ def _upstream(
 
 
 def _upstream_of(
-    snapshot: Snapshot, route: Route, target: Target, keys: ProviderKeySets
+    snapshot: Snapshot,
+    route: Route,
+    target: Target,
+    keys: ProviderKeySets,
 ) -> CompiledTarget:
     provider = snapshot.providers.get(target.provider)
     if provider is None:
@@ -339,7 +384,8 @@ def _upstream_of(
             f"route {route.name!r}: provider {provider.name!r} is of kind {provider.kind!r}; "
             f"this router speaks {', '.join(sorted(SERVED_KINDS))}"
         )
-    can, kind = _capabilities(target, provider), PROVIDER_KINDS[provider.kind]
+    can = _capabilities(target, provider)
+    kind = PROVIDER_KINDS[provider.kind]
     adapted = kind.translates(provider.can(target.model))
     own = tuple(keys.get(provider.name, ()))
     stored_before = any(key.provider == provider.name for key in snapshot.stored_keys)
@@ -398,7 +444,8 @@ def _capabilities(target: Target, provider: Provider) -> Capabilities:
     """Returns the target's capabilities: without the endpoint Messages if its patch has a
     `response_format`. The target was measured with that field, which Messages does not have.
     """
-    kind, can = PROVIDER_KINDS[provider.kind], provider.can(target.model)
+    kind = PROVIDER_KINDS[provider.kind]
+    can = provider.can(target.model)
     spoken = kind.serves_of(can)
     if target.request_patch.response_format:
         spoken -= {Endpoint.MESSAGES}

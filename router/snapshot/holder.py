@@ -21,7 +21,12 @@ from harness.frame.errors import (
     SnapshotInvalid,
     StoreUnavailable,
 )
-from harness.frame.plain_data import canonical_json, from_plain, hash_content, to_plain
+from harness.frame.plain_data import (
+    canonical_json,
+    from_plain,
+    hash_content,
+    to_plain,
+)
 from harness.frame.signing.signed_rows import (
     Lineage,
     Revocations,
@@ -119,7 +124,8 @@ class LineageGuard:
 
     def admit(self, snapshot: Snapshot, lacking: Lacking) -> Snapshot:
         """Admits a snapshot, without revoked keys. Raises DatabaseRestored, SnapshotInvalid."""
-        offered, served = snapshot.lineage, self.served
+        offered = snapshot.lineage
+        served = self.served
         if other := foreign_reason(served, offered):
             raise SnapshotInvalid(other)
         why = older_reason(served, offered)
@@ -140,7 +146,8 @@ class LineageGuard:
 
     def note(self, admitted: Snapshot) -> None:
         """Notes the revision that serves from now on; later ones must continue its history."""
-        self.served, self._refused = admitted.lineage, None
+        self.served = admitted.lineage
+        self._refused = None
         signed = admitted.signed
         self._revoked = (*signed.former, signed.revocations) if signed is not None else ()
 
@@ -317,7 +324,11 @@ class SnapshotHolder:
         try:
             save_snapshot(snapshot, self._file)
         except OSError as error:
-            log.warning("revision %d serves but is not on disk: %s", serving.revision, error)
+            log.warning(
+                "revision %d serves but is not on disk: %s",
+                serving.revision,
+                error,
+            )
         return serving
 
     def _made(self, snapshot: Snapshot) -> CompiledSnapshot:
@@ -350,7 +361,8 @@ class SnapshotHolder:
             except Exception as error:  # noqa: BLE001 - nothing may end this thread
                 if not self.stale:
                     log.warning(
-                        "the database does not answer, the router keeps serving: %s", error
+                        "the database does not answer, the router keeps serving: %s",
+                        error,
                     )
                 self.stale = True
                 self._stopping.wait(pause_s)

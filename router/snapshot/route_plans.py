@@ -32,7 +32,8 @@ def incumbent_plan(well: RoutePlan, plan: RoutePlan) -> RoutePlan:
     if plan.forced is None:
         return well
     return replace(
-        well, targets=tuple(target for target in well.targets if target in plan.targets)
+        well,
+        targets=tuple(target for target in well.targets if target in plan.targets),
     )
 
 
@@ -55,7 +56,9 @@ log = logging.getLogger(__name__)
 
 
 def compile_overrides(
-    route: CompiledRoute, routes: Mapping[str, CompiledRoute], classes: DataClasses
+    route: CompiledRoute,
+    routes: Mapping[str, CompiledRoute],
+    classes: DataClasses,
 ) -> CompiledRoute:
     """Compiles a route's overrides.
 
@@ -77,11 +80,15 @@ def compile_overrides(
 
 
 def _in_place_of(
-    route: CompiledRoute, served: CompiledRoute, kind: RequestKind, classes: DataClasses
+    route: CompiledRoute,
+    served: CompiledRoute,
+    kind: RequestKind,
+    classes: DataClasses,
 ) -> CompiledRoute:
     """Returns the other route with the requested route's name in answers, and its switches."""
     kind_header = (b"x-swapgate-kind", kind.value.encode())
-    data_class, own = route.route.settings.data_class, served.route.settings.data_class
+    data_class = route.route.settings.data_class
+    own = served.route.settings.data_class
     if not is_at_least_as_strict(classes, own, than=data_class):
         log.warning(
             "route %s answers no requests of kind %s: route %s is not as strict as "

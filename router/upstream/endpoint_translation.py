@@ -15,11 +15,20 @@ from router.conversation.hosted_tools import ChatWay, name_hosted
 from router.conversation.intake import INTAKES, TAKES_ALL
 from router.frame.body import to_json
 from router.frame.json_spans import ParsedObject
-from router.protocols.chat.answer_reader import ChatStreamReader, read_chat_answer
+from router.protocols.chat.answer_reader import (
+    ChatStreamReader,
+    read_chat_answer,
+)
 from router.protocols.messages import message_request
-from router.protocols.messages.answer_writer import MessageEventWriter, write_message
+from router.protocols.messages.answer_writer import (
+    MessageEventWriter,
+    write_message,
+)
 from router.protocols.responses import response_request
-from router.protocols.responses.answer_writer import ResponseEventWriter, ResponseShape
+from router.protocols.responses.answer_writer import (
+    ResponseEventWriter,
+    ResponseShape,
+)
 from router.protocols.responses.response_request import ResponseTools
 from router.upstream.translate import request_screening
 
@@ -38,7 +47,11 @@ Translation = Callable[[bytes, str, str], TranslatedRequest]
 FieldCheck = Callable[[Callable[[str], object]], str]
 
 
-def translate_message(body: bytes, kind: str, maker: str = "") -> TranslatedRequest:
+def translate_message(
+    body: bytes,
+    kind: str,
+    maker: str = "",
+) -> TranslatedRequest:
     """Translates a message. Raises Untranslatable.
 
     body: JSON of the client's request. kind: the provider's. maker: the target's name as a
@@ -55,7 +68,11 @@ def translate_message(body: bytes, kind: str, maker: str = "") -> TranslatedRequ
     )
 
 
-def translate_response(body: bytes, kind: str, maker: str = "") -> TranslatedRequest:
+def translate_response(
+    body: bytes,
+    kind: str,
+    maker: str = "",
+) -> TranslatedRequest:
     """Translates a response. Raises Untranslatable.
 
     body: JSON of the client's request. kind: the provider's. maker: the target's name as a

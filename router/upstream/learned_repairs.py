@@ -24,8 +24,16 @@ from harness.routing.reliability.request_repair import (
 from router.conversation.chat_history import give_back_reasoning
 from router.conversation.hosted_tools import say_files
 from router.conversation.intake import MovedBody
-from router.conversation.native_histories import without_reasoning, without_thoughts
-from router.frame.body import MESSAGES_PATH, RESPONSES_PATH, list_objects, to_json
+from router.conversation.native_histories import (
+    without_reasoning,
+    without_thoughts,
+)
+from router.frame.body import (
+    MESSAGES_PATH,
+    RESPONSES_PATH,
+    list_objects,
+    to_json,
+)
 from router.frame.failure import error_object
 from router.frame.limits import BoundedMap
 from router.protocols.provider_failures import classify_status, refusal_row
@@ -37,7 +45,9 @@ _SIGNED: Final = ("extra_content", "thinking_blocks", "reasoning_details")
 
 
 def without_piece(
-    request: UpstreamRequest, piece: Piece, values: Collection[str] | None = None
+    request: UpstreamRequest,
+    piece: Piece,
+    values: Collection[str] | None = None,
 ) -> tuple[UpstreamRequest, tuple[str, ...]] | None:
     """Removes content of one kind; None if nothing changed. values: only content with one of
     these ids or signatures.
@@ -49,7 +59,9 @@ def without_piece(
 
 
 def _body_without(
-    request: UpstreamRequest, piece: Piece, values: Collection[str] | None
+    request: UpstreamRequest,
+    piece: Piece,
+    values: Collection[str] | None,
 ) -> MovedBody | None:
     # Paths below an endpoint, such as the token count, have the same history.
     below = (path for path in (MESSAGES_PATH, RESPONSES_PATH) if request.path.startswith(path))
@@ -115,7 +127,11 @@ _VALUES: Final = re.compile(
 )
 # Classes of refusals that may be about a field.
 _OF_A_FIELD: Final = frozenset(
-    {FailureClass.UNSUPPORTED, FailureClass.BAD_REQUEST, FailureClass.CONTEXT_WINDOW}
+    {
+        FailureClass.UNSUPPORTED,
+        FailureClass.BAD_REQUEST,
+        FailureClass.CONTEXT_WINDOW,
+    }
 )
 _BETA: Final = b"anthropic-beta"
 _WORDS: Final = re.compile(r"[a-z]+")
@@ -164,7 +180,11 @@ class LearnedRepairs:
         return sent, (*lost, *changed)
 
     def learn(
-        self, request: UpstreamRequest, status: int, refusal: bytes, before: Sequence[str]
+        self,
+        request: UpstreamRequest,
+        status: int,
+        refusal: bytes,
+        before: Sequence[str],
     ) -> Repaired | None:
         """Learns from a refusal. Returns the repaired request; None without a new repair.
 
@@ -186,11 +206,18 @@ class LearnedRepairs:
         if piece in _OF_VALUES:
             for value in _values(request.body) - _values(less[0].body):
                 self._refused.put((request.provider.name, request.maker, value), piece)
-            self._keep(request, RequestRepair(RepairKind.LEAVE_PIECE, f"{piece}{_ELSEWHERE}"))
+            self._keep(
+                request,
+                RequestRepair(RepairKind.LEAVE_PIECE, f"{piece}{_ELSEWHERE}"),
+            )
         return Repaired(*less, piece)
 
     def _learn_field(
-        self, request: UpstreamRequest, status: int, refusal: bytes, error: Mapping[str, object]
+        self,
+        request: UpstreamRequest,
+        status: int,
+        refusal: bytes,
+        error: Mapping[str, object],
     ) -> Repaired | None:
         if classify_status(status, refusal) not in _OF_A_FIELD:
             return None
@@ -200,7 +227,10 @@ class LearnedRepairs:
         if repair.kept:
             self._keep(request, repair)
         repaired, changed = _repaired(request, [repair])
-        is_same = (repaired.body, repaired.headers) == (request.body, request.headers)
+        is_same = (repaired.body, repaired.headers) == (
+            request.body,
+            request.headers,
+        )
         return None if is_same else Repaired(repaired, changed, FIELD)
 
     def _without_pieces(
@@ -271,7 +301,10 @@ def _repaired(
         for name in repair.field.split(",")
     }
     named = [beta for beta in sent_betas if beta in refused]
-    betas = [*named, *(beta for beta in sent_betas if _goes_with(beta, changed))]
+    betas = [
+        *named,
+        *(beta for beta in sent_betas if _goes_with(beta, changed)),
+    ]
     if not (changed or betas or any(r.kind is RepairKind.RENAME for r in repairs)):
         return request, ()
     headers = _without_betas(request.headers, betas)

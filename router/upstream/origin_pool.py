@@ -41,7 +41,13 @@ class OriginPool:
     connect_timeout_s: for name resolution, all addresses and TLS together.
     """
 
-    def __init__(self, address: OriginAddress, *, limit: int, connect_timeout_s: float) -> None:
+    def __init__(
+        self,
+        address: OriginAddress,
+        *,
+        limit: int,
+        connect_timeout_s: float,
+    ) -> None:
         self._address = address
         self._limit = limit
         self._connect_timeout_s = connect_timeout_s
@@ -127,7 +133,8 @@ class OriginPool:
         """
         if len(self._line) >= self._limit * WAITING_PER_CONNECTION:
             raise UpstreamFailed(
-                FailureClass.OVERLOADED, "too many requests wait for a connection"
+                FailureClass.OVERLOADED,
+                "too many requests wait for a connection",
             )
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line.append(turn)
@@ -184,7 +191,11 @@ class OriginPool:
             )
         for left in range(len(places), 0, -1):
             way = loop.create_connection(
-                PoolConnection, places[-left], port, ssl=tls, server_hostname=name
+                PoolConnection,
+                places[-left],
+                port,
+                ssl=tls,
+                server_hostname=name,
             )
             if left == 1:
                 break

@@ -12,7 +12,10 @@ from urllib.parse import quote, urlsplit
 
 from harness.frame.errors import InputError
 from harness.frame.failures import FailureClass
-from harness.providers.calls.guarded_http import check_request_headers, request_headers
+from harness.providers.calls.guarded_http import (
+    check_request_headers,
+    request_headers,
+)
 from harness.providers.credential import ProviderKey
 from harness.providers.target import Provider
 from harness.routing.settings import RouterSettings
@@ -71,7 +74,11 @@ class RequestHead(NamedTuple):
         return known
 
 
-def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
+def build_head(
+    provider: Provider,
+    path: str,
+    secret: str,
+) -> RequestHead:
     """Builds the heads of requests to a path. Raises UpstreamFailed for a faulty
     configuration.
 
@@ -95,7 +102,10 @@ def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
     has_lists = any(name.lower() in LISTS for name in provider.extra_headers)
     for stream in (False, True):
         ours = request_headers(provider, secret, stream=stream)
-        lines = _lines(provider, {name: ours[name] for name in ours if name not in LISTS})
+        lines = _lines(
+            provider,
+            {name: ours[name] for name in ours if name not in LISTS},
+        )
         # The names have the same case as in evals' requests.
         head = f"POST {target} HTTP/1.1\r\nHost: {place}\r\n{lines}Content-Length: "
         heads[stream] = head.encode("latin-1")
@@ -148,11 +158,16 @@ class UpstreamPool(Transport):
         UpstreamFailed.
         """
         call, origin = self._way_to(request)
-        body, headers = request.body, request.headers
+        body = request.body
+        headers = request.headers
         more = b""
         if headers or call.has_lists:
             more = call.known_lines.get(headers) or call.lines(request.provider, headers)
-        head = b"%s%d\r\n%s\r\n" % (call.heads[request.stream], len(body), more)
+        head = b"%s%d\r\n%s\r\n" % (
+            call.heads[request.stream],
+            len(body),
+            more,
+        )
         wire = None if request.fresh else origin.lend_idle()
         if wire is None:
             wire = await origin.lend(fresh=request.fresh)
@@ -161,7 +176,11 @@ class UpstreamPool(Transport):
         except BaseException:
             origin.give_back(wire)
             raise
-        return PooledReply(wire, origin, request.max_bytes or self._settings.max_response_bytes)
+        return PooledReply(
+            wire,
+            origin,
+            request.max_bytes or self._settings.max_response_bytes,
+        )
 
     async def aclose(self) -> None:
         for origin in self._origins.values():
@@ -175,8 +194,13 @@ class UpstreamPool(Transport):
 
         Another configuration of the provider makes them anew.
         """
-        provider, key = request.provider, request.key
-        call_key = (provider.name, request.path, key.name if key is not None else None)
+        provider = request.provider
+        key = request.key
+        call_key = (
+            provider.name,
+            request.path,
+            key.name if key is not None else None,
+        )
         known = self._calls.get(call_key)
         if known is not None and known[0] is provider and (known[1] is key or known[1] == key):
             return known[2], known[3]

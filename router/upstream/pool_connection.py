@@ -71,9 +71,11 @@ class PoolConnection(asyncio.Protocol):
     async def ask(self, head: bytes, body: bytes) -> None:
         """Sends a request, and waits for the head. Raises UpstreamFailed."""
         self.headers = []
-        self._heard, self._barren = False, 0
+        self._heard = False
+        self._barren = 0
         self._keep = self._ends_with_eof = False
-        self._used_before, self._used = self._used, True
+        self._used_before = self._used
+        self._used = True
         if self.closed:
             raise UpstreamFailed(FailureClass.CONNECT, "closed while it was idle", stale=True)
         self.phase = HEAD
@@ -157,10 +159,16 @@ class PoolConnection(asyncio.Protocol):
         self._barren += len(data)
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except (
+            httptools.HttpParserError,
+            httptools.HttpParserUpgrade,
+        ) as error:
             self._break(FailureClass.MALFORMED, f"not an HTTP answer: {error}")
         if self._barren > MAX_HEAD_BYTES:
-            self._break(FailureClass.MALFORMED, f"{MAX_HEAD_BYTES} bytes without a body")
+            self._break(
+                FailureClass.MALFORMED,
+                f"{MAX_HEAD_BYTES} bytes without a body",
+            )
         if self.buffered > HIGH_WATER_BYTES and not self.closed:
             self.paused = True
             self._transport.pause_reading()
@@ -202,14 +210,20 @@ class PoolConnection(asyncio.Protocol):
         if status < 200 or self._barren > MAX_HEAD_BYTES:  # fewer bytes need no check
             size = sum(len(name) + len(value) for name, value in self.headers)
             if status < 200 or size > MAX_HEAD_BYTES:
-                self._break(FailureClass.MALFORMED, f"status {status}, headers of {size} bytes")
+                self._break(
+                    FailureClass.MALFORMED,
+                    f"status {status}, headers of {size} bytes",
+                )
                 return
         self.named = named = dict(self.headers)
         coding = named.get(b"transfer-encoding")
         coded = coding is not None
         is_plain = coding == b"chunked" and len(named) == len(self.headers)
         if coded and not is_plain and not _is_chunked(self.headers):
-            self._break(FailureClass.MALFORMED, "a transfer encoding that is not chunked")
+            self._break(
+                FailureClass.MALFORMED,
+                "a transfer encoding that is not chunked",
+            )
             return
         self._ends_with_eof = not coded and b"content-length" not in named
         self.status = status

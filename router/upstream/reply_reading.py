@@ -31,10 +31,14 @@ class WrappedReply(UpstreamReply):
     """A reply that passes another reply on; subclasses change its body."""
 
     def __init__(self, reply: UpstreamReply) -> None:
-        self.status, self.headers = reply.status, reply.headers
-        self.dropped, self.refused = reply.dropped, reply.refused
-        self.opening_s, self.progress_events = reply.opening_s, reply.progress_events
-        self.unended, self.local = reply.unended, reply.local
+        self.status = reply.status
+        self.headers = reply.headers
+        self.dropped = reply.dropped
+        self.refused = reply.refused
+        self.opening_s = reply.opening_s
+        self.progress_events = reply.progress_events
+        self.unended = reply.unended
+        self.local = reply.local
         self._reply = reply
 
     async def aclose(self) -> None:
@@ -53,7 +57,9 @@ class ReadReply(UpstreamReply):
         local: bool = False,
         source: UpstreamReply | None = None,
     ) -> None:
-        self.status, self.headers, self.local = status, headers, local
+        self.status = status
+        self.headers = headers
+        self.local = local
         self._body = body
         self._source = source
 
@@ -163,7 +169,11 @@ class BridgedReply(WrappedReply):
     """A chat's answer in the client's protocol. Status and headers are the provider's."""
 
     def __init__(
-        self, reply: UpstreamReply, request: TranslatedRequest, *, stream: bool
+        self,
+        reply: UpstreamReply,
+        request: TranslatedRequest,
+        *,
+        stream: bool,
     ) -> None:
         super().__init__(reply)
         self.dropped = tuple(dict.fromkeys((*request.dropped, *reply.dropped)))
@@ -249,10 +259,24 @@ class PooledReply(UpstreamReply):
     max_bytes: of the decoded body. Close the reply to give its connection back.
     """
 
-    __slots__ = ("_max_bytes", "_origin", "_size", "_wire", "headers", "opening_s", "status")
+    __slots__ = (
+        "_max_bytes",
+        "_origin",
+        "_size",
+        "_wire",
+        "headers",
+        "opening_s",
+        "status",
+    )
 
-    def __init__(self, wire: PoolConnection, origin: OriginPool, max_bytes: int) -> None:
-        self.status, self.opening_s = wire.status, wire.opening_s
+    def __init__(
+        self,
+        wire: PoolConnection,
+        origin: OriginPool,
+        max_bytes: int,
+    ) -> None:
+        self.status = wire.status
+        self.opening_s = wire.opening_s
         self.headers: Sequence[tuple[bytes, bytes]] = wire.headers
         self._wire: PoolConnection | None = wire
         self._origin = origin
@@ -284,7 +308,8 @@ class PooledReply(UpstreamReply):
 
     async def aclose(self) -> None:
         # Forget the connection first, because another request may get it at once.
-        wire, self._wire = self._wire, None
+        wire = self._wire
+        self._wire = None
         if wire is not None:
             self._origin.give_back(wire)
 

@@ -21,7 +21,11 @@ from harness.providers.models.capabilities import Endpoint
 from harness.providers.ports import Posted
 from harness.providers.target import Provider
 from harness.routing.settings import RouterSettings
-from router.conversation.chat_history import mark_chat, move_chat, with_client_names
+from router.conversation.chat_history import (
+    mark_chat,
+    move_chat,
+    with_client_names,
+)
 from router.conversation.intake import INTAKES, TAKES_ALL, MovedBody
 from router.conversation.native_histories import (
     mark_message,
@@ -29,11 +33,24 @@ from router.conversation.native_histories import (
     move_message,
     move_response,
 )
-from router.frame.body import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH, to_json
-from router.frame.failure import Untranslatable, UpstreamFailed, refused_request
+from router.frame.body import (
+    CHAT_PATH,
+    MESSAGES_PATH,
+    RESPONSES_PATH,
+    to_json,
+)
+from router.frame.failure import (
+    Untranslatable,
+    UpstreamFailed,
+    refused_request,
+)
 from router.protocols.endpoints import DIALECTS
 from router.protocols.provider_failures import classify_status
-from router.upstream.endpoint_translation import TRANSLATIONS, TranslatedRequest, Translation
+from router.upstream.endpoint_translation import (
+    TRANSLATIONS,
+    TranslatedRequest,
+    Translation,
+)
 from router.upstream.learned_repairs import LearnedRepairs
 from router.upstream.pool import UpstreamPool
 from router.upstream.reply_reading import (
@@ -44,7 +61,11 @@ from router.upstream.reply_reading import (
     read_error_body,
 )
 from router.upstream.translate.transport import TranslatingTransport
-from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
+from router.upstream.transport import (
+    Transport,
+    UpstreamReply,
+    UpstreamRequest,
+)
 
 Marker = Callable[[dict[str, Any], str], bool]
 
@@ -78,7 +99,11 @@ _BRIDGES: Final[Mapping[str, Translation]] = {
 }
 
 
-def _marked(mark: Marker, maker: str, data: bytes) -> bytes:
+def _marked(
+    mark: Marker,
+    maker: str,
+    data: bytes,
+) -> bytes:
     """Marks the signed pieces of a body or of one event with their maker."""
     if not any(name in data for name in _SIGNED):
         return data
@@ -139,7 +164,12 @@ class ConversationTransport(Transport):
                     request.body, request.provider.kind, request.maker
                 )
                 own = [header for header in request.headers if not header[0].startswith(_OWN)]
-                request = replace(request, body=chat.body, path=CHAT_PATH, headers=tuple(own))
+                request = replace(
+                    request,
+                    body=chat.body,
+                    path=CHAT_PATH,
+                    headers=tuple(own),
+                )
             moved = self._move(request)
         except Untranslatable as error:
             raise refused_request(error) from None
@@ -152,11 +182,18 @@ class ConversationTransport(Transport):
         dropped = moved.dropped
         refused: tuple[str, ...] = ()
         if reply.status in STATUSES:
-            request, reply, dropped, refused = await self._repaired(request, reply, dropped)
+            request, reply, dropped, refused = await self._repaired(
+                request,
+                reply,
+                dropped,
+            )
         rewrite = self._rewrite(request, moved) if reply.status < min(STATUSES) else None
         if rewrite is not None or dropped or refused:
             reply = MovedReply(
-                reply, tuple(dict.fromkeys(dropped)), sorted({*refused}), rewrite
+                reply,
+                tuple(dict.fromkeys(dropped)),
+                sorted({*refused}),
+                rewrite,
             )
         if chat is not None and 200 <= reply.status < 300:
             return BridgedReply(reply, chat, stream=request.stream)
@@ -176,7 +213,10 @@ class ConversationTransport(Transport):
         return MovedBody(request.body)
 
     async def _repaired(
-        self, request: UpstreamRequest, reply: UpstreamReply, dropped: tuple[str, ...]
+        self,
+        request: UpstreamRequest,
+        reply: UpstreamReply,
+        dropped: tuple[str, ...],
     ) -> tuple[UpstreamRequest, UpstreamReply, tuple[str, ...], tuple[str, ...]]:
         """Repeats a refused request without the refused part, while each refusal names a new
         part.
@@ -187,7 +227,11 @@ class ConversationTransport(Transport):
             less = self._repairs.learn(request, reply.status, body, refused)
             if less is None:
                 reply = ReadReply(
-                    reply.status, reply.headers, body, local=reply.local, source=reply
+                    reply.status,
+                    reply.headers,
+                    body,
+                    local=reply.local,
+                    source=reply,
                 )
                 break
             await reply.aclose()
@@ -268,7 +312,11 @@ class Transports:
 
 CONNECT_S: Final = 10.0
 
-PASSING: Final = (FailureClass.CONNECT, FailureClass.TIMEOUT, FailureClass.OVERLOADED)
+PASSING: Final = (
+    FailureClass.CONNECT,
+    FailureClass.TIMEOUT,
+    FailureClass.OVERLOADED,
+)
 
 
 class ProviderClient:
@@ -302,7 +350,13 @@ class ProviderClient:
 
     async def post(self, path: str, body: bytes) -> Posted:
         """Posts a body to the provider and waits for the whole answer. Raises NoAnswer."""
-        request = UpstreamRequest(self._provider, body, stream=False, path=path, key=self._key)
+        request = UpstreamRequest(
+            self._provider,
+            body,
+            stream=False,
+            path=path,
+            key=self._key,
+        )
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._posted(request)

@@ -20,7 +20,10 @@ import structlog
 from harness.frame.errors import ConfigError, SwapgateError
 
 if TYPE_CHECKING:
-    from router.recording.worker_aggregator import WorkerAggregator, WorkerReports
+    from router.recording.worker_aggregator import (
+        WorkerAggregator,
+        WorkerReports,
+    )
 
 # TERM ends a worker after a delay for load balancers, INT at once. HAND_OVER ends a worker
 # after other workers have begun to accept, so that no client notices.
@@ -38,7 +41,12 @@ def open_listeners(host: str, port: int) -> list[socket.socket]:
     """
     sockets: list[socket.socket] = []
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            host,
+            port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
+        )
         for family, address in dict.fromkeys((info[0], info[4]) for info in found):
             made = socket.create_server(address, family=family, backlog=BACKLOG)
             sockets.append(made)
@@ -55,7 +63,8 @@ def open_listeners(host: str, port: int) -> list[socket.socket]:
 START_S: Final = 120.0
 # A worker that ran this long did not fail at its start.
 STEADY_S: Final = 10.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
 # Workers report at least every three seconds. A worker that does not report for this long
 # serves no requests.
 SILENT_S: Final = 60.0
@@ -115,7 +124,9 @@ class WorkerPool:
         everybody = asyncio.create_task(self._all_started())
         try:
             await asyncio.wait(
-                (everybody, self._failed), timeout=START_S, return_when=asyncio.FIRST_COMPLETED
+                (everybody, self._failed),
+                timeout=START_S,
+                return_when=asyncio.FIRST_COMPLETED,
             )
             if everybody.done():
                 self._complete = True
@@ -133,7 +144,10 @@ class WorkerPool:
 
         number: of `STOP`. A second call may turn a hand-over into a stop.
         """
-        before_s = {signal.SIGTERM: self._orders.shutdown_delay_s, HAND_OVER: KEEP_ALIVE_S}
+        before_s = {
+            signal.SIGTERM: self._orders.shutdown_delay_s,
+            HAND_OVER: KEEP_ALIVE_S,
+        }
         self._last_s = before_s.get(number, 0.0) + self._orders.drain_s + LAST_WORDS_S
         self._signal = number
         self._retiring.set()
@@ -155,7 +169,12 @@ class WorkerPool:
                     self._failed.set_result(code if code > 0 else 1)
                 return
             early = early + 1 if loop.time() - since < STEADY_S else 0
-            log.error("worker_died", worker=slot, code=code, again_in_s=restart_pause_s(early))
+            log.error(
+                "worker_died",
+                worker=slot,
+                code=code,
+                again_in_s=restart_pause_s(early),
+            )
             self._aggregator.counters["worker_restarts"] += 1
             with suppress(TimeoutError):
                 async with asyncio.timeout(restart_pause_s(early)):
@@ -176,7 +195,10 @@ class WorkerPool:
         return process.returncode or 0, account.ready.is_set()
 
     async def _watch(
-        self, slot: int, process: asyncio.subprocess.Process, account: "WorkerReports"
+        self,
+        slot: int,
+        process: asyncio.subprocess.Process,
+        account: "WorkerReports",
     ) -> None:
         """Waits for a worker's end. Kills it if it stops reporting, or does not end in
         time.
@@ -184,11 +206,14 @@ class WorkerPool:
         serves = asyncio.create_task(self._note_ready(slot, process, account))
         retiring = asyncio.create_task(self._retiring.wait())
         ended = asyncio.create_task(process.wait())
-        waits, silences = (ended, retiring), 0
+        waits = (ended, retiring)
+        silences = 0
         try:
             while not (ended.done() or retiring.done()):
                 await asyncio.wait(
-                    waits, timeout=SILENT_S / 4, return_when=asyncio.FIRST_COMPLETED
+                    waits,
+                    timeout=SILENT_S / 4,
+                    return_when=asyncio.FIRST_COMPLETED,
                 )
                 # Check twice: after a pause of the machine, workers need a moment to report.
                 silences = silences + 1 if account.silent_s > SILENT_S else 0
@@ -210,12 +235,25 @@ class WorkerPool:
         serves = self._started[slot].is_set()
         _send(process, self._signal if serves else signal.SIGTERM)
 
-    def _kill(self, slot: int, process: asyncio.subprocess.Process, why: str) -> None:
-        log.error("worker_killed", worker=slot, pid=process.pid, why=why)
+    def _kill(
+        self,
+        slot: int,
+        process: asyncio.subprocess.Process,
+        why: str,
+    ) -> None:
+        log.error(
+            "worker_killed",
+            worker=slot,
+            pid=process.pid,
+            why=why,
+        )
         _send(process, signal.SIGKILL)
 
     async def _note_ready(
-        self, slot: int, process: asyncio.subprocess.Process, account: "WorkerReports"
+        self,
+        slot: int,
+        process: asyncio.subprocess.Process,
+        account: "WorkerReports",
     ) -> None:
         await account.ready.wait()
         log.info("worker_serves", worker=slot, pid=process.pid)
@@ -240,7 +278,10 @@ class WorkerPool:
             given.seek(0)
             return await asyncio.create_subprocess_exec(
                 *self._orders.command,
-                *("--slot", str(slot), "--channel", str(channel)),
+                "--slot",
+                str(slot),
+                "--channel",
+                str(channel),
                 *(word for fd in fds for word in ("--listen", str(fd))),
                 stdin=given,
                 env=dict(self._orders.environment),
@@ -315,7 +356,8 @@ class WorkerParent:
 
     async def _reload_wanted(self) -> bool:
         """Waits until new workers may start. Signals in the meantime cause only one reload."""
-        stop, reload = (asyncio.create_task(e.wait()) for e in (self._stopping, self._reload))
+        stop = asyncio.create_task(self._stopping.wait())
+        reload = asyncio.create_task(self._reload.wait())
         await asyncio.wait((stop, reload), return_when=asyncio.FIRST_COMPLETED)
         if reload.done() and len(self._retiring) >= MOST_RETIRING:
             log.warning(

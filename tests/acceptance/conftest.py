@@ -22,7 +22,10 @@ ROOT = Path(__file__).parents[2]
 BUILD_S = 900
 DATABASES = ("sqlite", "postgresql")
 # For stories that take long: on PostgreSQL they run in `make verify` alone.
-LATER_ON_POSTGRESQL = ["sqlite", pytest.param("postgresql", marks=pytest.mark.verify)]
+LATER_ON_POSTGRESQL = [
+    "sqlite",
+    pytest.param("postgresql", marks=pytest.mark.verify),
+]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -67,7 +70,16 @@ def swapgate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def install(folder: Path) -> None:
-    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
+    run(
+        sys.executable,
+        "-m",
+        "hatchling",
+        "build",
+        "-t",
+        "wheel",
+        "-d",
+        folder,
+    )
     (wheel,) = folder.glob("swapgate-*.whl")
     uv = shutil.which("uv", path=Path(sys.executable).parent) or shutil.which("uv")
     assert uv is not None, "uv is missing: make setup"
@@ -95,8 +107,15 @@ class Installing(Protocol):
 
 
 class Installer:
-    def __init__(self, program: Path, folder: Path, postgres: "Callable[[], Postgres]") -> None:
-        self._program, self._folder, self._postgres = program, folder, postgres
+    def __init__(
+        self,
+        program: Path,
+        folder: Path,
+        postgres: "Callable[[], Postgres]",
+    ) -> None:
+        self._program = program
+        self._folder = folder
+        self._postgres = postgres
         self._made: list[Installation] = []
         self._databases: list[Any] = []
 
@@ -145,7 +164,9 @@ def postgres_server() -> "Callable[[], Postgres]":
 
 @pytest.fixture
 def installing(
-    swapgate: Path, tmp_path: Path, postgres_server: "Callable[[], Postgres]"
+    swapgate: Path,
+    tmp_path: Path,
+    postgres_server: "Callable[[], Postgres]",
 ) -> Iterator[Installing]:
     installer = Installer(swapgate, tmp_path, postgres_server)
     yield installer

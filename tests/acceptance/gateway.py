@@ -13,7 +13,12 @@ from tests.acceptance.providers import Simulator
 
 PROVIDERS: Final = ("main", "backup", "spare")
 # Pauses that a story waits out; a request that is tried again does so at once.
-BREAKER: Final = {"open_s": 1.0, "open_max_s": 2.0, "trickle_s": 0.5, "probe_successes": 2}
+BREAKER: Final = {
+    "open_s": 1.0,
+    "open_max_s": 2.0,
+    "trickle_s": 0.5,
+    "probe_successes": 2,
+}
 RETRY: Final = {"base_s": 0.01, "cap_s": 0.05}
 
 
@@ -26,7 +31,11 @@ def models(name: str) -> tuple[str, str, str]:
 def chain(name: str, **more: Any) -> Document:
     """A route with one model at each provider."""
     first, *others = models(name)
-    return {"incumbent": first, "fallbacks": others, **more}
+    return {
+        "incumbent": first,
+        "fallbacks": others,
+        **more,
+    }
 
 
 def profiles(routes: Mapping[str, Any], *others: str) -> Document:
@@ -50,14 +59,22 @@ def hits(sim: Simulator, target: str) -> int:
     return int(sim.stats()["models"].get(model(target), {}).get("requests", 0))
 
 
-def metric(place: Installation, name: str, **labels: str) -> float:
+def metric(
+    place: Installation,
+    name: str,
+    **labels: str,
+) -> float:
     """The sum of a metric's samples with these labels, of the router."""
     answer = place.router("GET", "/metrics")
     assert answer.status_code == httpx.codes.OK, answer.text
     return sum(value for value in samples(answer.text, name, labels))
 
 
-def samples(text: str, name: str, labels: Mapping[str, str]) -> Iterator[float]:
+def samples(
+    text: str,
+    name: str,
+    labels: Mapping[str, str],
+) -> Iterator[float]:
     for line in text.splitlines():
         found = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
         if found is None:
@@ -67,6 +84,11 @@ def samples(text: str, name: str, labels: Mapping[str, str]) -> Iterator[float]:
             yield float(found[2])
 
 
-def alerts(place: Installation, kind: str, *, open_: bool = True) -> list[Document]:
+def alerts(
+    place: Installation,
+    kind: str,
+    *,
+    open_: bool = True,
+) -> list[Document]:
     listed = place.api("GET", f"/alerts?open={'true' if open_ else 'false'}&limit=1000").json()
     return [alert for alert in listed["items"] if alert["kind"] == kind]

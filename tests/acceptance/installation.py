@@ -32,7 +32,14 @@ REQUEST_S: Final = 120.0
 ADMIN: Final = "admin"
 
 # All that the processes see of the environment of the tests.
-INHERITED: Final = ("PATH", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
+INHERITED: Final = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "TZ",
+    "LD_LIBRARY_PATH",
+)
 PARTS: Final = {
     "router": "/readyz",
     "control": "/readyz",
@@ -48,7 +55,12 @@ class Refused(Exception):
     """The database refused a statement; its text is the database's."""
 
 
-def eventually(found: Callable[[], T], why: str = "", *, wait_s: float = WAIT_S) -> T:
+def eventually(
+    found: Callable[[], T],
+    why: str = "",
+    *,
+    wait_s: float = WAIT_S,
+) -> T:
     """What `found` returns once that is true. `found` is asked again and again."""
     deadline = time.monotonic() + wait_s
     while not (value := found()):
@@ -160,7 +172,11 @@ class Database:
         """
         if not self.is_sqlite:
             with self._connected() as connection:
-                self._run(connection, "SET LOCAL session_replication_role = replica", {})
+                self._run(
+                    connection,
+                    "SET LOCAL session_replication_role = replica",
+                    {},
+                )
                 return self._changed(connection, statement, values)
         with self._connected(checked=False) as connection:
             named = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
@@ -181,13 +197,23 @@ class Database:
         values = ", ".join(f":{name}" for name in row)
         return self.overpower(f"INSERT INTO {table} ({columns}) VALUES ({values})", **row)  # noqa: S608
 
-    def update(self, table: str, where: str, changes: Mapping[str, object]) -> int:
+    def update(
+        self,
+        table: str,
+        where: str,
+        changes: Mapping[str, object],
+    ) -> int:
         """As the owner."""
         values = ", ".join(f'"{name}" = :{name}' for name in changes)
         return self.overpower(f"UPDATE {table} SET {values} WHERE {where}", **changes)  # noqa: S608
 
     @contextmanager
-    def changed(self, table: str, where: str, **changes: object) -> Iterator[None]:
+    def changed(
+        self,
+        table: str,
+        where: str,
+        **changes: object,
+    ) -> Iterator[None]:
         """As the owner, change one row; it is as before when the block ends.
 
         where: finds the row also after the change.
@@ -199,7 +225,12 @@ class Database:
         assert self.update(table, where, {name: row[name] for name in changes}) == 1
 
     @contextmanager
-    def added(self, table: str, where: str, **changes: object) -> Iterator[None]:
+    def added(
+        self,
+        table: str,
+        where: str,
+        **changes: object,
+    ) -> Iterator[None]:
         """As the owner, insert a copy of a row with changes; it goes with the block.
 
         changes: a new `id`, or `version`, among them.
@@ -261,7 +292,12 @@ class Database:
         except refusal as error:
             raise Refused(str(error)) from error
 
-    def _execute(self, connection: Any, statement: str, values: Mapping[str, object]) -> Any:
+    def _execute(
+        self,
+        connection: Any,
+        statement: str,
+        values: Mapping[str, object],
+    ) -> Any:
         if not self.is_sqlite:
             statement = statement.replace("%", "%%") if values else statement
             statement = (
@@ -272,7 +308,10 @@ class Database:
                 written = {name: _as_written(value) for name, value in values.items()}
                 return connection.execute(statement, written)
             return connection.execute(statement)
-        except (sqlite3.IntegrityError, psycopg.errors.RaiseException) as error:
+        except (
+            sqlite3.IntegrityError,
+            psycopg.errors.RaiseException,
+        ) as error:
             raise Refused(str(error)) from error
         except psycopg.IntegrityError as error:
             raise Refused(str(error)) from error
@@ -286,7 +325,12 @@ class Database:
         cursor = self._execute(connection, statement, values)
         return [dict(row) for row in cursor.fetchall()] if cursor.description else []
 
-    def _changed(self, connection: Any, statement: str, values: Mapping[str, object]) -> int:
+    def _changed(
+        self,
+        connection: Any,
+        statement: str,
+        values: Mapping[str, object],
+    ) -> int:
         return int(self._execute(connection, statement, values).rowcount)
 
 
@@ -335,7 +379,8 @@ class Installation:
     def init(self) -> None:
         """`swapgate init`; its keys are kept."""
         made = self.json("init")
-        self.admin_key, self.data_key = made["admin_key"], made["data_key"]
+        self.admin_key = made["admin_key"]
+        self.data_key = made["data_key"]
         self.sign_in_link = made["sign_in_link"]
 
     # Commands
@@ -343,7 +388,11 @@ class Installation:
     def variables(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment of commands and processes."""
         own = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        return own | {"HOME": str(self.folder), **self.environment, **(more or {})}
+        return own | {
+            "HOME": str(self.folder),
+            **self.environment,
+            **(more or {}),
+        }
 
     def cli(
         self,
@@ -368,9 +417,19 @@ class Installation:
         assert code is None or said.code == code, f"{words} ended with {said.code}: {said}"
         return said
 
-    def json(self, *words: str, code: int | None = 0, **options: Any) -> Any:
+    def json(
+        self,
+        *words: str,
+        code: int | None = 0,
+        **options: Any,
+    ) -> Any:
         """The JSON document that a command prints."""
-        return self.cli(*words, "--json", code=code, **options).document
+        return self.cli(
+            *words,
+            "--json",
+            code=code,
+            **options,
+        ).document
 
     def acting(self, name: str, role: str) -> tuple[str, ...]:
         """Make a management key. Returns the options with which a command acts as its owner."""
@@ -387,7 +446,10 @@ class Installation:
     # Processes
 
     def start(
-        self, *words: str, name: str = "", env: Mapping[str, str] | None = None
+        self,
+        *words: str,
+        name: str = "",
+        env: Mapping[str, str] | None = None,
     ) -> Process:
         """Start a command that goes on. Its log is NAME.log in the folder."""
         name = name or "-".join(words[:2])
@@ -406,7 +468,10 @@ class Installation:
         return process
 
     def serve(
-        self, part: str = "all", *words: str, env: Mapping[str, str] | None = None
+        self,
+        part: str = "all",
+        *words: str,
+        env: Mapping[str, str] | None = None,
     ) -> Process:
         """`swapgate serve PART`, once it answers. part: router, control, agents, ui or all."""
         process = self.start("serve", part, *words, env=env)
@@ -484,9 +549,16 @@ class Installation:
     ) -> httpx.Response:
         """A chat completion. user: the end user in whose name it is asked."""
         named: Document = {} if user is None else {"user": user}
-        question = {"model": route, "messages": [{"role": "user", "content": text}]}
+        question = {
+            "model": route,
+            "messages": [{"role": "user", "content": text}],
+        }
         return self.router(
-            "POST", "/v1/chat/completions", question | named | body, key=key, headers=headers
+            "POST",
+            "/v1/chat/completions",
+            question | named | body,
+            key=key,
+            headers=headers,
         )
 
     def model_of(self, route: str, *, user: str | None = None) -> str:

@@ -7,7 +7,12 @@ from typing import Any
 import httpx
 import yaml
 
-from tests.acceptance.installation import START_S, Installation, Process, eventually
+from tests.acceptance.installation import (
+    START_S,
+    Installation,
+    Process,
+    eventually,
+)
 from tests.support.site.processes import free_port
 
 
@@ -29,7 +34,13 @@ class Simulator:
         self.port = free_port()
         self._env = env
         self._client = installation.client
-        words = ["--port", str(self.port), "--time-scale", str(time_scale), *options]
+        words = [
+            "--port",
+            str(self.port),
+            "--time-scale",
+            str(time_scale),
+            *options,
+        ]
         if profiles is not None:
             file = installation.folder / f"{name}.yaml"
             file.write_text(yaml.safe_dump(dict(profiles)), encoding="utf-8")
@@ -45,7 +56,10 @@ class Simulator:
     def start(self) -> None:
         """Also after it was killed: at the same address."""
         self.process = self.installation.start(
-            "sim", *self._words, name=self.name, env=self._env
+            "sim",
+            *self._words,
+            name=self.name,
+            env=self._env,
         )
         process = self.process
 
@@ -64,9 +78,18 @@ class Simulator:
 
     def settings(self, kind: str = "sim", **more: Any) -> dict[str, Any]:
         """What stands below `providers.NAME`."""
-        return {"kind": kind, "api_base": f"{self.url}/v1", **more}
+        return {
+            "kind": kind,
+            "api_base": f"{self.url}/v1",
+            **more,
+        }
 
-    def fault(self, model: str, kind: str, **settings: Any) -> None:
+    def fault(
+        self,
+        model: str,
+        kind: str,
+        **settings: Any,
+    ) -> None:
         """See docs/reference/simulator.md, §Fault switches."""
         body = json.dumps({"kind": kind, **settings})
         self._client.put(f"{self.url}/sim/faults/{model}", content=body).raise_for_status()

@@ -13,14 +13,23 @@ ENDED: Final = ("promoted", "rolled_back", "rejected", "cancelled")
 # A policy whose whole canary takes some thousand requests.
 SHORT: Final[Document] = {
     "promotion": "automatic",
-    "gate": {"claim": "superior", "alpha": 0.05, "n_max": 200, "infra_patience_s": 600},
+    "gate": {
+        "claim": "superior",
+        "alpha": 0.05,
+        "n_max": 200,
+        "infra_patience_s": 600,
+    },
     "canary": {
         "block_size": 50,
         "p0": 0.05,
         "bake_s": 0,
         "steps": [
             {"weight_bps": 100, "min_exposures": 8},
-            {"weight_bps": 5000, "min_exposures": 150, "certify": True},
+            {
+                "weight_bps": 5000,
+                "min_exposures": 150,
+                "certify": True,
+            },
         ],
     },
 }
@@ -31,12 +40,20 @@ LASTING: Final[Document] = {
         **SHORT["canary"],
         "steps": [
             {"weight_bps": 100, "min_exposures": 1_000_000},
-            {"weight_bps": 5000, "min_exposures": 150, "certify": True},
+            {
+                "weight_bps": 5000,
+                "min_exposures": 150,
+                "certify": True,
+            },
         ],
     },
 }
 APPROVED: Final[Document] = {**SHORT, "promotion": "approved"}
-POLICIES: Final = {"short": SHORT, "lasting": LASTING, "asking": APPROVED}
+POLICIES: Final = {
+    "short": SHORT,
+    "lasting": LASTING,
+    "asking": APPROVED,
+}
 
 
 def before_simulator(sim: Simulator, **routes: Mapping[str, Any]) -> Document:
@@ -44,7 +61,11 @@ def before_simulator(sim: Simulator, **routes: Mapping[str, Any]) -> Document:
 
     routes: by name, what is said of each besides the incumbent `sim/sim-base` and its suite.
     """
-    plain = {"incumbent": "sim/sim-base", "suites": ["tickets"], "policy": "short"}
+    plain = {
+        "incumbent": "sim/sim-base",
+        "suites": ["tickets"],
+        "policy": "short",
+    }
     return {
         "providers": {"sim": sim.settings()},
         "policies": POLICIES,
@@ -55,10 +76,20 @@ def before_simulator(sim: Simulator, **routes: Mapping[str, Any]) -> Document:
 
 
 def propose(
-    place: Installation, route: str, candidate: str, *, token: str | None = None, **more: object
+    place: Installation,
+    route: str,
+    candidate: str,
+    *,
+    token: str | None = None,
+    **more: object,
 ) -> str:
     """The id of a new proposal."""
-    body = {"route": route, "candidate": candidate, "reason": "a story", **more}
+    body = {
+        "route": route,
+        "candidate": candidate,
+        "reason": "a story",
+        **more,
+    }
     answer = place.api("POST", "/proposals", body, token=token)
     assert answer.status_code == httpx.codes.CREATED, answer.text
     return str(answer.json()["id"])
@@ -73,7 +104,11 @@ def phase(place: Installation, number: str) -> str:
     return str(proposal(place, number).get("phase", ""))
 
 
-def await_phase(place: Installation, number: str, *wanted: str) -> str:
+def await_phase(
+    place: Installation,
+    number: str,
+    *wanted: str,
+) -> str:
     """Wait until the proposal is in one of these phases; fails if it ended in another."""
 
     def reached() -> str:

@@ -19,16 +19,29 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.acceptance.conftest import Installing
-from tests.acceptance.installation import REQUEST_S, Document, Installation, Process, eventually
+from tests.acceptance.installation import (
+    REQUEST_S,
+    Document,
+    Installation,
+    Process,
+    eventually,
+)
 from tests.acceptance.providers import Simulator
 from tests.acceptance.webhook import SECRET, VARIABLE, Webhook, receiving
 from tests.support.site.processes import free_port
 
-KEYS: Final = {"openai": "sk-openai-0123456789abcdef", "anthropic": "sk-ant-0123456789abcdef"}
+KEYS: Final = {
+    "openai": "sk-openai-0123456789abcdef",
+    "anthropic": "sk-ant-0123456789abcdef",
+}
 NAMED: Final = r"number (?P<number>A-\d+)"
 # It knows the number only if it was shown the message that had it.
 REMEMBERS: Final = [
-    {"newest": "(?i)which number", "earlier": NAMED, "text": "It was $number."},
+    {
+        "newest": "(?i)which number",
+        "earlier": NAMED,
+        "text": "It was $number.",
+    },
     {"newest": NAMED, "text": "Noted: $number."},
 ]
 SUB_TASKS: Final = {
@@ -47,11 +60,21 @@ LITERAL_TASKS: Final = {
 IMPATIENT: Final = {**LITERAL_TASKS, "wait_s": 0}
 PROFILES: Final[Document] = {
     name: {"skill": 0.7, "script": REMEMBERS}
-    for name in ("gpt-4o-mini", "gpt-4o", "claude-sonnet-4-5", "claude-opus-4-1", "sim-base")
+    for name in (
+        "gpt-4o-mini",
+        "gpt-4o",
+        "claude-sonnet-4-5",
+        "claude-opus-4-1",
+        "sim-base",
+    )
 } | {
     "parent": {
         "script": [
-            {"newest": "Compare", "tool": "spawn", "arguments": SUB_TASKS},
+            {
+                "newest": "Compare",
+                "tool": "spawn",
+                "arguments": SUB_TASKS,
+            },
             {
                 "newest": r"(?s)I am cheap.*I am frontier",
                 "text": "Cheap and frontier answered.",
@@ -60,10 +83,21 @@ PROFILES: Final[Document] = {
     },
     "several": {
         "script": [
-            {"newest": "Begin", "tool": "spawn", "arguments": IMPATIENT},
-            {"newest": "Wait", "tool": "spawn", "arguments": LITERAL_TASKS},
+            {
+                "newest": "Begin",
+                "tool": "spawn",
+                "arguments": IMPATIENT,
+            },
+            {
+                "newest": "Wait",
+                "tool": "spawn",
+                "arguments": LITERAL_TASKS,
+            },
             {"newest": "waits_for_approval", "text": "I wait for a person."},
-            {"newest": r"(?s)Noted: A-1\..*Noted: A-2\.", "text": "Both have noted it."},
+            {
+                "newest": r"(?s)Noted: A-1\..*Noted: A-2\.",
+                "text": "Both have noted it.",
+            },
         ]
     },
     "tiny": {"script": [{"newest": "who you are", "text": "I am cheap."}]},
@@ -73,8 +107,15 @@ PROFILES: Final[Document] = {
     "large": {"script": [{"newest": "who you are", "text": "I am frontier."}]},
 }
 PRICES: Final = {
-    model: {"input_usd_per_mtok": dollars, "output_usd_per_mtok": 2 * dollars}
-    for model, dollars in {"dear": 10, "good": 1, "weak": 0.1}.items()
+    model: {
+        "input_usd_per_mtok": dollars,
+        "output_usd_per_mtok": 2 * dollars,
+    }
+    for model, dollars in {
+        "dear": 10,
+        "good": 1,
+        "weak": 0.1,
+    }.items()
 }
 # As product.md (E1, E2) and docs/reference/agents.md have them.
 AGENT: Final = """{
@@ -103,7 +144,11 @@ class Site:
     settings: Document
 
     def call(
-        self, method: str, path: str, body: str | None = None, **headers: str
+        self,
+        method: str,
+        path: str,
+        body: str | None = None,
+        **headers: str,
     ) -> httpx.Response:
         """A request as curl sends it: the body as it stands."""
         return self.place.client.request(
@@ -113,7 +158,13 @@ class Site:
             headers={"content-type": "application/json", **headers},
         )
 
-    def good(self, method: str, path: str, body: object = None, **headers: str) -> Any:
+    def good(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        **headers: str,
+    ) -> Any:
         text = body if isinstance(body, str) or body is None else json.dumps(body)
         answer = self.call(method, path, text, **headers)
         assert answer.status_code in (200, 201, 202), answer.text
@@ -121,7 +172,11 @@ class Site:
 
     def session(self, **fields: object) -> str:
         """The path of a session of a new agent."""
-        body = {"name": "helper", "model": "chat-web", **fields}
+        body = {
+            "name": "helper",
+            "model": "chat-web",
+            **fields,
+        }
         agent = self.good("POST", "/agents", body)["id"]
         made = self.good("POST", f"/agents/{agent}/sessions", {"userId": "user-1"})["id"]
         return f"/agents/{agent}/sessions/{made}"
@@ -163,7 +218,10 @@ def site(installing_once: Installing, webhook: Webhook) -> Site:
                 "sim": sim.settings(prices=PRICES),
                 "slow": slow.settings(),
             },
-            "router": {"flush_interval_s": 0.2, "health_check_interval_s": 0},
+            "router": {
+                "flush_interval_s": 0.2,
+                "health_check_interval_s": 0,
+            },
             "agents": {
                 "open_on_loopback": True,
                 "floors": {"thrifty": {"floor": 0.4, "suite": "tickets"}},
@@ -173,7 +231,10 @@ def site(installing_once: Installing, webhook: Webhook) -> Site:
                 "chat-web": {"incumbent": "sim/sim-base"},
                 "parent": {"incumbent": "sim/parent"},
                 "several": {"incumbent": "sim/several"},
-                "cheap": {"incumbent": "slow/tiny", "fallbacks": ["sim/tiny"]},
+                "cheap": {
+                    "incumbent": "slow/tiny",
+                    "fallbacks": ["sim/tiny"],
+                },
                 "frontier": {"incumbent": "sim/large"},
                 "thrifty": {
                     "incumbent": "sim/dear",
@@ -227,7 +288,10 @@ def test_the_documented_requests_work_with_their_literal_bodies(site: Site) -> N
     made = site.call("POST", "/agents", AGENT)
     assert made.status_code == httpx.codes.CREATED, made.text
     path = f"/agents/{made.json()['id']}"
-    assert (made.json()["name"], made.json()["model"]) == ("support", "openai:gpt-4o-mini")
+    assert (made.json()["name"], made.json()["model"]) == (
+        "support",
+        "openai:gpt-4o-mini",
+    )
     shown = site.good("GET", path)
     assert shown["config"]["fallbackModel"] == "chat-web"
     assert shown["description"] == "Answers customers"
@@ -300,7 +364,11 @@ def running(place: Installation, name: str) -> Process:
 @pytest.mark.req("C1", "C2", "C8")
 def test_an_agent_lists_the_models_of_providers_with_a_key_and_never_a_key(site: Site) -> None:
     session = site.session()
-    answer = site.call("POST", f"{session}/switch_model", '{"action": "list", "model": "gpt"}')
+    answer = site.call(
+        "POST",
+        f"{session}/switch_model",
+        '{"action": "list", "model": "gpt"}',
+    )
     assert answer.status_code == httpx.codes.OK, answer.text
     models = [model["model"] for model in answer.json()["models"]]
     assert "openai/gpt-4o-mini" in models
@@ -335,7 +403,10 @@ def test_an_approved_switch_holds_for_all_later_messages_with_the_whole_context(
     eventually(lambda: site.outcome(session, request) == "approved")
     for _ in range(2):
         answer = site.say(session, "Which number was it?")
-        assert (answer["content"], answer["target"]) == ("It was A-3003.", "openai/gpt-4o-mini")
+        assert (answer["content"], answer["target"]) == (
+            "It was A-3003.",
+            "openai/gpt-4o-mini",
+        )
 
 
 @pytest.mark.req("C4")
@@ -355,7 +426,10 @@ def test_a_rejected_switch_leaves_the_session_on_its_model_and_tells_the_agent_w
     listed = site.good("GET", f"{session}/switch_requests")
     assert "too expensive for this" in json.dumps(listed)
     after = site.say(session, "Which number was it?")
-    assert (after["content"], after["target"]) == ("It was A-4004.", "sim/sim-base")
+    assert (after["content"], after["target"]) == (
+        "It was A-4004.",
+        "sim/sim-base",
+    )
 
 
 @pytest.mark.req("C4")
@@ -377,7 +451,11 @@ def test_the_link_in_the_webhook_shows_the_question_and_a_management_key_decides
     site: Site,
 ) -> None:
     session = site.session()
-    body = {"action": "switch", "model": "openai/gpt-4o", "reason": "ask-by-webhook"}
+    body = {
+        "action": "switch",
+        "model": "openai/gpt-4o",
+        "reason": "ask-by-webhook",
+    }
     request = site.switch(session, **body)["request"]
     (told, *_) = eventually(lambda: site.webhook.messages("model_switch", "ask-by-webhook"))
     (link, *_) = re.findall(r"http://\S+/agents/approvals/[\w.~%=-]+", json.dumps(told))
@@ -465,9 +543,18 @@ def test_the_same_tools_are_served_over_mcp_and_none_of_them_approves(
         ):
             tools = {tool.name for tool in (await client.list_tools()).tools}
             keys = await called(client, "manage_credentials", action="list")
-            listed = await called(client, "switch_model", action="list", session=name)
+            listed = await called(
+                client,
+                "switch_model",
+                action="list",
+                session=name,
+            )
             asked = await called(
-                client, "switch_model", action="switch", model="gpt-4o", session=name
+                client,
+                "switch_model",
+                action="switch",
+                model="gpt-4o",
+                session=name,
             )
             return tools, keys, listed, asked
 
@@ -484,7 +571,11 @@ def test_the_same_tools_are_served_over_mcp_and_none_of_them_approves(
     assert answer["content"] == "It was A-5005."
 
 
-async def called(client: Client, name: str, **arguments: object) -> Any:
+async def called(
+    client: Client,
+    name: str,
+    **arguments: object,
+) -> Any:
     result = await client.call_tool(name, arguments)
     text = "".join(getattr(block, "text", "") for block in result.content)
     assert not result.is_error, text
@@ -566,7 +657,11 @@ def test_auto_picks_the_cheapest_target_whose_scores_reach_the_floor(site: Site)
     assert chosen["model"] == "auto:thrifty"
 
 
-def answer_of(site: Site, session: str, target: str) -> Any:
+def answer_of(
+    site: Site,
+    session: str,
+    target: str,
+) -> Any:
     """The answer to a message, if this target gave it."""
     answer = site.say(session, "Which number was it?")
     return answer if answer["target"] == target else None
@@ -586,7 +681,10 @@ def test_when_a_providers_key_is_taken_away_the_agents_fallback_answers(site: Si
         running(place, "serve-router").stop()
         place.serve("router")
         answer = site.say(session, "Which number was it?")
-        assert (answer["content"], answer["target"]) == ("It was A-6006.", "sim/sim-base")
+        assert (answer["content"], answer["target"]) == (
+            "It was A-6006.",
+            "sim/sim-base",
+        )
         assert answer["fallback"]["from"]
     finally:
         place.environment["OPENAI_API_KEY"] = KEYS["openai"]

@@ -14,7 +14,8 @@ def test_a_changed_removed_or_inserted_event_shows_and_so_does_a_cut_tail(
     installing: Installing, database: str
 ) -> None:
     place = installing(
-        lambda made: before_simulator(Simulator(made), support={}), database=database
+        lambda made: before_simulator(Simulator(made), support={}),
+        database=database,
     )
     place.serve("control")
     for number in range(4):
@@ -22,7 +23,8 @@ def test_a_changed_removed_or_inserted_event_shows_and_so_does_a_cut_tail(
         place.api("POST", "/keys", said).raise_for_status()
     assert whole(place)
     events = place.database.rows("SELECT number FROM audit_event ORDER BY number")
-    middle, last = events[len(events) // 2]["number"], events[-1]["number"]
+    middle = events[len(events) // 2]["number"]
+    last = events[-1]["number"]
 
     db = place.database
     for changes in (

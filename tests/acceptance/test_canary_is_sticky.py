@@ -18,7 +18,8 @@ from tests.acceptance.traffic import ask_all
 
 USERS = 3000
 # Of so many callers 1 % is 30; a share of 0.3 % or 2.2 % would be seen.
-FEWEST, MOST = 8, 65
+FEWEST = 8
+MOST = 65
 
 
 @pytest.mark.verify
@@ -29,7 +30,8 @@ def test_one_percent_of_the_callers_get_the_candidate_also_after_restarts(
     place = installing(
         lambda made: before_simulator(Simulator(made), support={"policy": "lasting"})
     )
-    router, control = place.serve("router"), place.serve("control")
+    router = place.serve("router")
+    control = place.serve("control")
     without_canary = served_revision(place)
     swap = propose(place, "support", "sim/sim-better")
     await_phase(place, swap, "canary")
@@ -42,7 +44,8 @@ def test_one_percent_of_the_callers_get_the_candidate_also_after_restarts(
     for number in (signal.SIGTERM, signal.SIGKILL):
         router.kill(number)
         control.kill(number)
-        router, control = place.serve("router"), place.serve("control")
+        router = place.serve("router")
+        control = place.serve("control")
         again = arms_of(place, chosen + others)
         assert [user for user, arm in again.items() if arm == "canary"] == chosen
         assert phase(place, swap) == "canary"

@@ -18,7 +18,10 @@ PARAMETERS: Final[Document] = {
     "properties": {"city": {"type": "string"}},
     "required": ["city"],
 }
-FUNCTION: Final[Any] = {"name": "weather", "description": "The weather in a city, now."}
+FUNCTION: Final[Any] = {
+    "name": "weather",
+    "description": "The weather in a city, now.",
+}
 # What docs/how-to/client.md shows, as a program of a user.
 PROGRAM: Final = """
 import json, sys
@@ -69,9 +72,15 @@ def place(installing_once: Installing) -> Installation:
         sims.append(Simulator(made))
         return {
             "providers": {"sim": sims[0].settings(tiers={"fast": "sim-equal"})},
-            "router": {"retry": {"base_s": 0.01, "cap_s": 0.05}, "health_check_interval_s": 0},
+            "router": {
+                "retry": {"base_s": 0.01, "cap_s": 0.05},
+                "health_check_interval_s": 0,
+            },
             "routes": {
-                "chat": {"incumbent": "sim/sim-base", "fallbacks": ["sim/sim-backup"]},
+                "chat": {
+                    "incumbent": "sim/sim-base",
+                    "fallbacks": ["sim/sim-backup"],
+                },
                 "fast": {"incumbent": "sim"},
                 "broken": {"incumbent": "sim/sim-fenced"},
                 "away": {"incumbent": "sim/sim-worse"},
@@ -122,9 +131,16 @@ def test_the_official_openai_client_chats_and_streams(client: openai.OpenAI) -> 
 def test_the_official_openai_client_calls_a_tool_and_sends_its_result(
     client: openai.OpenAI, *, stream: bool
 ) -> None:
-    tool: Any = {"type": "function", "function": {**FUNCTION, "parameters": PARAMETERS}}
+    tool: Any = {
+        "type": "function",
+        "function": {**FUNCTION, "parameters": PARAMETERS},
+    }
     chosen: Any = {"type": "function", "function": {"name": "weather"}}
-    given: Document = {"model": "chat", "tools": [tool], "tool_choice": chosen}
+    given: Document = {
+        "model": "chat",
+        "tools": [tool],
+        "tool_choice": chosen,
+    }
     message: Any
     if stream:
         with client.chat.completions.stream(messages=ASKED, **given) as events:
@@ -135,7 +151,11 @@ def test_the_official_openai_client_calls_a_tool_and_sends_its_result(
     assert call.function.name == "weather"
     assert set(json.loads(call.function.arguments)) == {"city"}
 
-    result = {"role": "tool", "tool_call_id": call.id, "content": "It rains."}
+    result = {
+        "role": "tool",
+        "tool_call_id": call.id,
+        "content": "It rains.",
+    }
     turns: Any = [*ASKED, message.model_dump(exclude_none=True), result]
     last = client.chat.completions.create(model="chat", messages=turns, tools=[tool])
     assert last.choices[0].message.content
@@ -162,7 +182,11 @@ def test_the_official_openai_client_embeds_and_uses_responses(client: openai.Ope
 def test_the_official_anthropic_client_chats_streams_and_calls_tools(
     claude: anthropic.Anthropic,
 ) -> None:
-    given: Any = {"model": "chat", "max_tokens": 200, "messages": ASKED}
+    given: Any = {
+        "model": "chat",
+        "max_tokens": 200,
+        "messages": ASKED,
+    }
     answer: Any = claude.messages.create(**given)
     assert len(answer.content[0].text.split()) == 9
     with claude.messages.stream(**given) as stream:

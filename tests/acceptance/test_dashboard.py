@@ -12,7 +12,12 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.acceptance.conftest import Installing
 from tests.acceptance.installation import Installation
 from tests.acceptance.providers import Simulator
-from tests.acceptance.swaps import await_phase, before_simulator, history, phase
+from tests.acceptance.swaps import (
+    await_phase,
+    before_simulator,
+    history,
+    phase,
+)
 from tests.acceptance.traffic import traffic
 from tests.support.browser.chromium import Chromium, NoBrowserError, find
 
@@ -64,7 +69,10 @@ def test_two_people_swap_a_model_in_the_dashboard(
     keys = {name: new_key(place, name) for name in ("ann", "bob")}
 
     ann = signed_in(
-        browser, place, keys["ann"], "/proposals?route=support&candidate=sim/sim-better"
+        browser,
+        place,
+        keys["ann"],
+        "/proposals?route=support&candidate=sim/sim-better",
     )
     ann.get_by_label("Reason").fill("it is cheaper")
     ann.get_by_label("Reason").press("Tab")
@@ -93,7 +101,12 @@ def test_two_people_swap_a_model_in_the_dashboard(
     with traffic(place, "support") as asking:
         await_phase(place, swap, "promoted")
     assert asking.failed == []
-    assert history(place, "support") == ["baseline", "canary", "weight", "promotion"]
+    assert history(place, "support") == [
+        "baseline",
+        "canary",
+        "weight",
+        "promotion",
+    ]
     bob.goto(f"{place.url('ui')}/compare?id={swap}")
     expect(bob.locator(".stMain")).to_contain_text("the candidate serves the whole route")
 
@@ -108,7 +121,12 @@ def new_key(place: Installation, name: str) -> str:
     return str(answer.json()["text"])
 
 
-def signed_in(browser: Browser, place: Installation, key: str, path: str) -> Page:
+def signed_in(
+    browser: Browser,
+    place: Installation,
+    key: str,
+    path: str,
+) -> Page:
     """A page of a new visitor, who has signed in."""
     page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     page.set_default_timeout(TIMEOUT_MS)

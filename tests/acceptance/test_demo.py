@@ -25,7 +25,13 @@ def ends_as_told(place: Installation, *, swap: bool) -> None:
     scratch = place.folder / "scratch"
     scratch.mkdir()
     variables = {"COLUMNS": "160", "TMPDIR": str(scratch)}
-    said = place.cli("demo", "--once", *["--swap"] * swap, code=0, env=variables).out
+    said = place.cli(
+        "demo",
+        "--once",
+        *["--swap"] * swap,
+        code=0,
+        env=variables,
+    ).out
 
     better, worse = ("lite", "2") if swap else ("2", "lite")
     assert f"sim/aurora-{better}: PASSED, then promoted" in said

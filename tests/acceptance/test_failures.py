@@ -8,7 +8,15 @@ import pytest
 
 from tests.acceptance import gateway
 from tests.acceptance.conftest import Installing
-from tests.acceptance.gateway import alerts, chain, hits, metric, model, models, served
+from tests.acceptance.gateway import (
+    alerts,
+    chain,
+    hits,
+    metric,
+    model,
+    models,
+    served,
+)
 from tests.acceptance.installation import Document, Installation, eventually
 from tests.acceptance.providers import Simulator
 from tests.acceptance.traffic import ask_all
@@ -31,18 +39,30 @@ ROUTES = {
     "warm": {**chain("warm", keep_warm="1%")},
     "headers": chain("headers"),
     "tools": chain("tools"),
-    "fast": {"incumbent": "main", "fallbacks": ["backup"], "task": "triage"},
+    "fast": {
+        "incumbent": "main",
+        "fallbacks": ["backup"],
+        "task": "triage",
+    },
     "frontier": {"incumbent": "main", "fallbacks": ["backup"]},
-    "cheap": {"incumbent": "backup", "fallbacks": [{"provider": "main", "tier": "fast"}]},
+    "cheap": {
+        "incumbent": "backup",
+        "fallbacks": [{"provider": "main", "tier": "fast"}],
+    },
 }
 TIERS = {
     "main": {"fast": "main-small", "frontier": "main-large"},
-    "backup": {"fast": "backup-small", "frontier": "backup-large", "cheap": "backup-tiny"},
+    "backup": {
+        "fast": "backup-small",
+        "frontier": "backup-large",
+        "cheap": "backup-tiny",
+    },
 }
 OTHERS = [model for tiers in TIERS.values() for model in tiers.values()]
 USERS = 2000
 # Of so many callers 1 % is 20.
-FEWEST, MOST = 4, 50
+FEWEST = 4
+MOST = 50
 # It calls both of the doctor's tools, one after the other, and uses what they return.
 TOOL_LOOP: list[Document] = [
     {
@@ -55,7 +75,11 @@ TOOL_LOOP: list[Document] = [
         "tool": "price_of",
         "arguments": {"item": "lamp", "currency": "EUR"},
     },
-    {"newest": "lamps", "tool": "stock_of", "arguments": {"item": "lamp"}},
+    {
+        "newest": "lamps",
+        "tool": "stock_of",
+        "arguments": {"item": "lamp"},
+    },
 ]
 CONTENT = "the-customer-has-a-red-bicycle"
 
@@ -115,7 +139,9 @@ def attempts(answer: httpx.Response) -> list[str]:
 @pytest.mark.req("A4", "A5", "B3")
 @pytest.mark.parametrize("status", [429, 500, 503, 529, 401, 402, 403, 404])
 def test_with_low_stakes_a_request_goes_down_the_whole_chain(
-    place: Installation, sim: Simulator, status: int
+    place: Installation,
+    sim: Simulator,
+    status: int,
 ) -> None:
     first, second, third = models("low")
     fault = {"kind": "not_found"} if status == 404 else {"kind": "status", "status": status}
@@ -147,7 +173,10 @@ def test_with_high_stakes_only_a_capable_fallback_answers_and_then_the_error_is_
     sim.fault(model(third), "status", status=503)
     answer = place.chat("high")
 
-    assert answer.status_code in (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE)
+    assert answer.status_code in (
+        httpx.codes.BAD_GATEWAY,
+        httpx.codes.SERVICE_UNAVAILABLE,
+    )
     assert set(attempts(answer)) == {first, third}
     assert second in answer.text  # as one that was not allowed
     assert hits(sim, second) == 0
@@ -156,7 +185,9 @@ def test_with_high_stakes_only_a_capable_fallback_answers_and_then_the_error_is_
 @pytest.mark.req("A5", "B3")
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_malformed_request_is_asked_once_and_nowhere_else(
-    place: Installation, sim: Simulator, status: int
+    place: Installation,
+    sim: Simulator,
+    status: int,
 ) -> None:
     first, second, third = models("wrong")
     sim.fault(model(first), "status", status=status)
@@ -181,7 +212,9 @@ def test_a_key_that_the_provider_refuses_falls_over_and_raises_an_alert(
 
 @pytest.mark.req("A6", "B4", "B9")
 def test_a_circuit_opens_lets_a_trickle_through_and_closes_and_its_alert_says_who_serves(
-    place: Installation, sim: Simulator, webhook: Webhook
+    place: Installation,
+    sim: Simulator,
+    webhook: Webhook,
 ) -> None:
     first, second, _ = models("breaker")
     sim.fault(model(first), "status", status=503)
@@ -234,7 +267,9 @@ def named(found: list[Document], target: str) -> list[Document]:
     ids=lambda fault: fault["kind"],
 )
 def test_a_stream_that_breaks_before_its_first_token_is_answered_by_another_target(
-    place: Installation, sim: Simulator, fault: Document
+    place: Installation,
+    sim: Simulator,
+    fault: Document,
 ) -> None:
     first, second, _ = models("early")
     sim.fault(model(first), **fault)
@@ -249,7 +284,9 @@ def test_a_stream_that_breaks_before_its_first_token_is_answered_by_another_targ
 @pytest.mark.req("B8")
 @pytest.mark.parametrize("kind", ["reset", "close", "error_in_stream", "truncate"])
 def test_a_stream_that_breaks_after_its_first_token_ends_in_an_error_and_never_in_done(
-    place: Installation, sim: Simulator, kind: str
+    place: Installation,
+    sim: Simulator,
+    kind: str,
 ) -> None:
     first, second, third = models("late")
     sim.fault(model(first), kind, after_chunks=3)
@@ -290,7 +327,10 @@ def test_each_failover_is_logged_without_content_and_is_found_by_its_user(
     assert place.json("route", "failovers", "--user", "bob-of-acme") == []
     over_http = place.api("GET", "/failovers?user=alice-of-acme").json()["items"]
     assert first in {item["target"] for item in over_http}
-    written = [place.database.file.read_bytes(), place.processes[1].log_file.read_bytes()]
+    written = [
+        place.database.file.read_bytes(),
+        place.processes[1].log_file.read_bytes(),
+    ]
     for text in written:
         assert CONTENT.encode() not in text
         assert b"alice-of-acme" not in text
@@ -307,7 +347,15 @@ def test_requests_latency_errors_and_failovers_are_in_the_metrics(
     assert served(place.chat("headers")) == second
 
     eventually(lambda: metric(place, "swapgate_requests_total", route="headers") == before + 2)
-    assert metric(place, "swapgate_failovers_total", route="headers", target=first) >= 1
+    assert (
+        metric(
+            place,
+            "swapgate_failovers_total",
+            route="headers",
+            target=first,
+        )
+        >= 1
+    )
     assert metric(place, "swapgate_attempts_total", target=second) >= 1
     assert metric(place, "swapgate_request_duration_seconds_count", route="headers") >= 2
     control = place.client.get(
@@ -346,7 +394,10 @@ def test_a_tier_is_a_route_and_each_provider_has_its_own_model_for_it(
     assert served(place.chat("frontier")) == "main/main-large"
     assert served(place.chat("cheap")) == "backup/backup-tiny"
     by_task = place.chat("frontier", headers={"x-swapgate-task": "triage"})
-    assert (served(by_task), by_task.headers["x-swapgate-route"]) == ("main/main-small", "fast")
+    assert (served(by_task), by_task.headers["x-swapgate-route"]) == (
+        "main/main-small",
+        "fast",
+    )
 
     sim.fault("main-small", "status", status=503)
     assert served(place.chat("fast")) == "backup/backup-small"
@@ -382,7 +433,10 @@ def test_the_doctor_runs_the_same_tool_loop_on_every_target_of_a_route(
     assert "does not" not in json.dumps(good)
     # Its other targets answer without asking the tools, which is found and named.
     for other in models("tools")[1:]:
-        sim.profile(model(other), script=[{"newest": "(?s).", "text": "I ask no tool."}])
+        sim.profile(
+            model(other),
+            script=[{"newest": "(?s).", "text": "I ask no tool."}],
+        )
     every = place.cli("doctor", "--tools", "tools", code=1).out
     assert all(target in every for target in models("tools"))
     assert "does not" in every

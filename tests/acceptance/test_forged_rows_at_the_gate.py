@@ -33,7 +33,12 @@ ROUTES = {
     "tried": {"policy": "lasting"},
     "waived": {},
 }
-LAX = {"alpha": 0.5, "n_max": 1, "claim": "non_inferior", "margin": 0.9}
+LAX = {
+    "alpha": 0.5,
+    "n_max": 1,
+    "claim": "non_inferior",
+    "margin": 0.9,
+}
 
 
 @pytest.mark.verify
@@ -65,7 +70,9 @@ def test_no_forged_row_leads_to_a_verdict_a_canary_or_a_promotion(
 
 class Attack:
     def __init__(self, place: Installation, sim: Simulator) -> None:
-        self.place, self.sim, self.db = place, sim, place.database
+        self.place = place
+        self.sim = sim
+        self.db = place.database
 
     def prepare(self) -> None:
         """Proposals that have failed, that wait for a person, and whose canary goes on."""
@@ -121,7 +128,8 @@ class Attack:
     def forge_run(self) -> None:
         """The runs of incumbent and candidate change places."""
         swap = self.half_measured("runs")
-        base, worse = self.targets["sim-base"], self.targets["sim-worse"]
+        base = self.targets["sim-base"]
+        worse = self.targets["sim-worse"]
         changed = self.db.overpower(
             "UPDATE eval_run SET target = CASE WHEN target = :base THEN :worse ELSE :base END"
             " WHERE target IN (:base, :worse) AND state IN ('queued', 'running')",
@@ -146,7 +154,8 @@ class Attack:
             time.sleep(0.3)
         self.assert_nothing_opened(route)
         passed = self.db.rows(
-            "SELECT id FROM verdict WHERE proposal = :id AND outcome = 'passed'", id=swap
+            "SELECT id FROM verdict WHERE proposal = :id AND outcome = 'passed'",
+            id=swap,
         )
         assert passed == []
 
@@ -181,7 +190,12 @@ class Attack:
         forged = {"approver": "bob", "approved_verdict": row["verdict"]}
         with self.db.changed("proposal", f"id = '{swap}'", **forged):
             self.assert_nothing_opened("waiting")
-        with self.db.changed("proposal", f"id = '{swap}'", **forged, phase="canary"):
+        with self.db.changed(
+            "proposal",
+            f"id = '{swap}'",
+            **forged,
+            phase="canary",
+        ):
             self.assert_nothing_opened("waiting")
         assert self.db.overpower("DELETE FROM approval WHERE id = 'a_forged'") == 1
 
@@ -228,12 +242,20 @@ class Attack:
             "expires_at": row["created_at"] + 10**15,
         }
         assert self.db.insert("waiver", waiver) == 1
-        forged = {"id": "e_forged", "target": worse, "kind": "waiver", "waiver_id": "w_forged"}
+        forged = {
+            "id": "e_forged",
+            "target": worse,
+            "kind": "waiver",
+            "waiver_id": "w_forged",
+        }
         with self.db.added("evidence", f"id = '{row['id']}'", **forged):
             answer = self.place.api(
                 "PUT",
                 "/routes/waived/fallbacks",
-                {"fallbacks": [{"target": "sim/sim-worse"}], "reason": "a fallback"},
+                {
+                    "fallbacks": [{"target": "sim/sim-worse"}],
+                    "reason": "a fallback",
+                },
             )
             assert answer.status_code >= httpx.codes.BAD_REQUEST, answer.text
 
@@ -250,7 +272,8 @@ class Attack:
 
     def versions(self, route: str) -> list[str]:
         rows = self.db.rows(
-            "SELECT kind FROM route_version WHERE route = :route ORDER BY version", route=route
+            "SELECT kind FROM route_version WHERE route = :route ORDER BY version",
+            route=route,
         )
         return [row["kind"] for row in rows]
 

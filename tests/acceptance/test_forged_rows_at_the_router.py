@@ -58,7 +58,9 @@ class Attack:
     """What the owner of the database does, one thing after the other."""
 
     def __init__(self, place: Installation, evil: Simulator) -> None:
-        self.place, self.evil, self.db = place, evil, place.database
+        self.place = place
+        self.evil = evil
+        self.db = place.database
 
     def prepare(self) -> None:
         """A canary on `tried`, a failed proposal on `failed`, a lifted switch, some keys."""
@@ -72,7 +74,9 @@ class Attack:
         self.failed = swaps["failed"]
         self.targets = {row["model"]: row["id"] for row in self.db.all_rows("target")}
         thrown = place.api(
-            "POST", "/switches", {"force": "target:sim/sim-backup", "reason": "a test"}
+            "POST",
+            "/switches",
+            {"force": "target:sim/sim-backup", "reason": "a test"},
         )
         self.switch = thrown.json()["id"]
         eventually(lambda: place.model_of("support") == "sim/sim-backup")
@@ -102,7 +106,9 @@ class Attack:
     def forge_the_incumbent(self, undo: ExitStack) -> None:
         undo.enter_context(
             self.db.changed(
-                "route_version", NEWEST.format("support"), incumbent=self.targets["sim-worse"]
+                "route_version",
+                NEWEST.format("support"),
+                incumbent=self.targets["sim-worse"],
             )
         )
 
@@ -113,11 +119,19 @@ class Attack:
 
     def forge_a_promotion_with_all_its_proof(self, undo: ExitStack) -> None:
         """What honest work leaves: verdict, evidence, rollout, approval, canary, promotion."""
-        db, worse = self.db, self.targets["sim-worse"]
+        db = self.db
+        worse = self.targets["sim-worse"]
         verdict = f"proposal = '{self.failed}'"
         (newest,) = db.rows(f"SELECT * FROM route_version WHERE {NEWEST.format('failed')}")  # noqa: S608
         (canary,) = db.rows(f"SELECT * FROM route_version WHERE {NEWEST.format('tried')}")  # noqa: S608
-        undo.enter_context(db.added("verdict", verdict, id="v_forged", outcome="passed"))
+        undo.enter_context(
+            db.added(
+                "verdict",
+                verdict,
+                id="v_forged",
+                outcome="passed",
+            )
+        )
         proof = {"verdict_id": "v_forged", "verdict_outcome": "passed"}
         undo.enter_context(
             db.added(
@@ -141,7 +155,11 @@ class Attack:
                 verdict="v_forged",
             )
         )
-        following = {"prev_incumbent": newest["incumbent"], "verdict_candidate": worse, **proof}
+        following = {
+            "prev_incumbent": newest["incumbent"],
+            "verdict_candidate": worse,
+            **proof,
+        }
         undo.enter_context(
             db.added(
                 "route_version",
@@ -178,7 +196,11 @@ class Attack:
 
     def forge_the_target(self, undo: ExitStack) -> None:
         undo.enter_context(
-            self.db.changed("target", f"id = '{self.targets['sim-base']}'", model="sim-worse")
+            self.db.changed(
+                "target",
+                f"id = '{self.targets['sim-base']}'",
+                model="sim-worse",
+            )
         )
 
     def forge_the_provider_s_address(self, undo: ExitStack) -> None:
@@ -192,7 +214,12 @@ class Attack:
 
     def forge_a_kill_switch_that_was_lifted(self, undo: ExitStack) -> None:
         undo.enter_context(
-            self.db.changed("switch", f"id = '{self.switch}'", lifted_at=None, lifted_by=None)
+            self.db.changed(
+                "switch",
+                f"id = '{self.switch}'",
+                lifted_at=None,
+                lifted_by=None,
+            )
         )
 
     def forge_a_kill_switch(self, undo: ExitStack) -> None:
@@ -220,7 +247,12 @@ class Attack:
         undo.enter_context(self.db.changed("api_key", where, hash="0" * 64))
         undo.enter_context(
             self.db.added(
-                "api_key", where, id="key_forged", hash=row["hash"], revoked_at=None, name="new"
+                "api_key",
+                where,
+                id="key_forged",
+                hash=row["hash"],
+                revoked_at=None,
+                name="new",
             )
         )
 

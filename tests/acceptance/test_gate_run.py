@@ -16,9 +16,28 @@ def place(installing_once: Installing) -> Installation:
     return installing_once(lambda made: before_simulator(Simulator(made), support={}))
 
 
-def run(place: Installation, candidate: str, *more: str, suite: str = "tickets") -> Outcome:
-    models = ("--incumbent", "sim/sim-base", "--candidate", f"sim/{candidate}")
-    words = ("gate", "run", "--suite", suite, *models, "--policy", "short", *more)
+def run(
+    place: Installation,
+    candidate: str,
+    *more: str,
+    suite: str = "tickets",
+) -> Outcome:
+    models = (
+        "--incumbent",
+        "sim/sim-base",
+        "--candidate",
+        f"sim/{candidate}",
+    )
+    words = (
+        "gate",
+        "run",
+        "--suite",
+        suite,
+        *models,
+        "--policy",
+        "short",
+        *more,
+    )
     return place.cli(*words, code=None)
 
 
@@ -26,8 +45,16 @@ def run(place: Installation, candidate: str, *more: str, suite: str = "tickets")
 def test_a_better_model_ends_with_0_and_both_reports_say_so(
     place: Installation, tmp_path: Path
 ) -> None:
-    markdown, junit = tmp_path / "report.md", tmp_path / "report.xml"
-    said = run(place, "sim-better", "--markdown", str(markdown), "--junit", str(junit))
+    markdown = tmp_path / "report.md"
+    junit = tmp_path / "report.xml"
+    said = run(
+        place,
+        "sim-better",
+        "--markdown",
+        str(markdown),
+        "--junit",
+        str(junit),
+    )
 
     assert said.code == 0, said
     assert "PASSED" in markdown.read_text(encoding="utf-8")
@@ -41,8 +68,16 @@ def test_a_better_model_ends_with_0_and_both_reports_say_so(
 def test_a_worse_model_ends_with_3_and_the_report_says_why(
     place: Installation, tmp_path: Path
 ) -> None:
-    markdown, junit = tmp_path / "report.md", tmp_path / "report.xml"
-    said = run(place, "sim-worse", "--markdown", str(markdown), "--junit", str(junit))
+    markdown = tmp_path / "report.md"
+    junit = tmp_path / "report.xml"
+    said = run(
+        place,
+        "sim-worse",
+        "--markdown",
+        str(markdown),
+        "--junit",
+        str(junit),
+    )
 
     assert said.code == 3, said
     text = markdown.read_text(encoding="utf-8")

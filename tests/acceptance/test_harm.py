@@ -6,7 +6,13 @@ import pytest
 from tests.acceptance.conftest import Installing
 from tests.acceptance.installation import Document, Installation, eventually
 from tests.acceptance.providers import Simulator
-from tests.acceptance.swaps import await_phase, before_simulator, history, proposal, propose
+from tests.acceptance.swaps import (
+    await_phase,
+    before_simulator,
+    history,
+    proposal,
+    propose,
+)
 from tests.acceptance.traffic import traffic
 
 
@@ -24,7 +30,12 @@ def test_harm_rolls_the_canary_back_and_no_user_sees_a_failure(installing: Insta
     place.serve("control")
     swap = propose(place, "support", "sim/sim-fragile")
     await_phase(place, swap, "canary")
-    sim.fault("sim-fragile", "status", status=503, rate=0.6)
+    sim.fault(
+        "sim-fragile",
+        "status",
+        status=503,
+        rate=0.6,
+    )
     with traffic(place, "support") as asking:
         await_phase(place, swap, "rolled_back")
         eventually(lambda: asking.answers[-1].arm == "incumbent")
@@ -38,7 +49,10 @@ def test_harm_rolls_the_canary_back_and_no_user_sees_a_failure(installing: Insta
     assert set(after) == {"sim/sim-base"}
     # It does not come back by its old verdict.
     answer = place.api("POST", "/canaries/support/promote", {"reason": "I want it"})
-    assert answer.status_code in (httpx.codes.CONFLICT, httpx.codes.NOT_FOUND), answer.text
+    assert answer.status_code in (
+        httpx.codes.CONFLICT,
+        httpx.codes.NOT_FOUND,
+    ), answer.text
     assert place.model_of("support") == "sim/sim-base"
 
 
@@ -55,7 +69,9 @@ def test_a_person_ends_a_canary_with_a_reason(installing: Installing) -> None:
     without = place.api("POST", "/canaries/support/abort", {})
     assert without.status_code == httpx.codes.UNPROCESSABLE_ENTITY
     place.api(
-        "POST", "/canaries/support/abort", {"reason": "the customers complain"}
+        "POST",
+        "/canaries/support/abort",
+        {"reason": "the customers complain"},
     ).raise_for_status()
     await_phase(place, swap, "rolled_back")
     eventually(

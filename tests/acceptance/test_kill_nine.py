@@ -8,7 +8,13 @@ import psutil
 import pytest
 
 from tests.acceptance.conftest import Installing
-from tests.acceptance.installation import PARTS, Document, Installation, Process, eventually
+from tests.acceptance.installation import (
+    PARTS,
+    Document,
+    Installation,
+    Process,
+    eventually,
+)
 from tests.acceptance.providers import Simulator
 from tests.acceptance.swaps import before_simulator, history
 from tests.acceptance.traffic import traffic
@@ -26,7 +32,11 @@ def test_whatever_process_is_killed_the_proposal_ends_right_with_one_verdict(
         database=database,
     )
     serving = [place.serve("all")]
-    body = {"route": "support", "candidate": "sim/sim-better", "reason": "kill -9"}
+    body = {
+        "route": "support",
+        "candidate": "sim/sim-better",
+        "reason": "kill -9",
+    }
     swap = place.api("POST", "/proposals", body).json()["id"]
     killed: set[int] = set()
     with traffic(place, "support") as asking:
@@ -92,7 +102,12 @@ def assert_one_verdict(place: Installation, swap: str) -> None:
         "SELECT run, item, epoch FROM sample GROUP BY run, item, epoch HAVING count(*) > 1"
     )
     assert twice == []
-    assert history(place, "support") == ["baseline", "canary", "weight", "promotion"]
+    assert history(place, "support") == [
+        "baseline",
+        "canary",
+        "weight",
+        "promotion",
+    ]
     assert place.api("GET", "/audit/verify").json()["whole"] is True
     again = place.json("gate", "replay", verdicts[0]["id"])
     assert again["agrees"] is True

@@ -27,7 +27,8 @@ def test_a_better_model_is_promoted_by_its_scores_and_its_canary(
     installing: Installing, database: str
 ) -> None:
     place = installing(
-        lambda made: before_simulator(Simulator(made), support={}), database=database
+        lambda made: before_simulator(Simulator(made), support={}),
+        database=database,
     )
     await_up(place, "router", "control")
     assert place.model_of("support") == "sim/sim-base"
@@ -52,7 +53,12 @@ def test_a_better_model_is_promoted_by_its_scores_and_its_canary(
 
 
 def assert_canary_came_first(place: Installation) -> None:
-    assert history(place, "support") == ["baseline", "canary", "weight", "promotion"]
+    assert history(place, "support") == [
+        "baseline",
+        "canary",
+        "weight",
+        "promotion",
+    ]
     versions = place.api("GET", "/routes/support/history").json()["items"]
     weights = [v["route"]["canary"]["weight_bps"] for v in versions if v["route"]["canary"]]
     assert weights == [5000, 100]
@@ -67,10 +73,14 @@ def assert_scores_stand_in_sql(place: Installation, swap: str) -> None:
         " FROM eval_run r JOIN sample s ON s.run = r.id"
     )
     assert {(row["suite"], row["error"]) for row in rows} == {("tickets", None)}
-    assert {row["target"] for row in rows} == {verdict["incumbent"], verdict["candidate"]}
+    assert {row["target"] for row in rows} == {
+        verdict["incumbent"],
+        verdict["candidate"],
+    }
     scores = {(row["id"], row["item"]): row["strict"] for row in rows}
     inputs = read_json(verdict["inputs"])
-    runs, pairs = inputs["runs"]["tickets"], inputs["pairs"]["tickets"]
+    runs = inputs["runs"]["tickets"]
+    pairs = inputs["pairs"]["tickets"]
     for item, incumbent, candidate, *_ in pairs:
         assert scores[runs["incumbent"], item] == incumbent
         assert scores[runs["candidate"], item] == candidate

@@ -5,7 +5,12 @@ import pytest
 from tests.acceptance.conftest import LATER_ON_POSTGRESQL, Installing
 from tests.acceptance.installation import Document, Installation, Refused
 from tests.acceptance.providers import Simulator
-from tests.acceptance.swaps import await_phase, before_simulator, proposal, propose
+from tests.acceptance.swaps import (
+    await_phase,
+    before_simulator,
+    proposal,
+    propose,
+)
 
 NEWEST = "SELECT * FROM route_version WHERE route = 'support' ORDER BY version DESC LIMIT 1"
 
@@ -21,7 +26,8 @@ def test_no_row_promotes_a_model_that_the_gate_has_failed(
     installing: Installing, database: str
 ) -> None:
     place = installing(
-        lambda made: before_simulator(Simulator(made), support={}), database=database
+        lambda made: before_simulator(Simulator(made), support={}),
+        database=database,
     )
     place.serve("control")
     swap = propose(place, "support", "sim/sim-worse")
@@ -33,7 +39,14 @@ def test_no_row_promotes_a_model_that_the_gate_has_failed(
     assert judged["outcome"] == "failed"
 
     before = everything(place)
-    for kind in ("promotion", "canary", "restore", "settings", "weight", "baseline"):
+    for kind in (
+        "promotion",
+        "canary",
+        "restore",
+        "settings",
+        "weight",
+        "baseline",
+    ):
         for verdict, outcome in (
             (None, None),
             (failed["verdict"], "failed"),
@@ -59,7 +72,11 @@ def test_no_row_promotes_a_model_that_the_gate_has_failed(
         with pytest.raises(Refused):
             place.database.write(
                 statement,
-                **used(statement, verdict=failed["verdict"], candidate=failed["candidate"]),
+                **used(
+                    statement,
+                    verdict=failed["verdict"],
+                    candidate=failed["candidate"],
+                ),
             )
     assert everything(place) == before
     assert place.api("GET", "/audit/verify").json()["whole"] is True
@@ -72,12 +89,19 @@ def used(statement: str, **values: str) -> dict[str, str]:
 
 
 def refuse_version(
-    place: Installation, kind: str, candidate: str, verdict: str | None, outcome: str | None
+    place: Installation,
+    kind: str,
+    candidate: str,
+    verdict: str | None,
+    outcome: str | None,
 ) -> None:
     """The database refuses a next version of the route with the candidate in a role."""
     row = next_version(place, kind)
     if kind in ("canary", "weight"):
-        row |= {"canary": candidate, "canary_evidence": row["incumbent_evidence"]}
+        row |= {
+            "canary": candidate,
+            "canary_evidence": row["incumbent_evidence"],
+        }
         row |= {"weight_bps": 100, "salt": "salt"}
     else:
         row |= {"incumbent": candidate}
@@ -101,12 +125,20 @@ def next_version(place: Installation, kind: str) -> Document:
 
 
 def write_version(place: Installation, row: Document) -> None:
-    columns, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+    columns = ", ".join(row)
+    values = ", ".join(f":{name}" for name in row)
     place.database.write(f"INSERT INTO route_version ({columns}) VALUES ({values})", **row)  # noqa: S608
 
 
 def everything(place: Installation) -> dict[str, list[str]]:
-    tables = ("route_version", "verdict", "evidence", "target", "sample", "audit_event")
+    tables = (
+        "route_version",
+        "verdict",
+        "evidence",
+        "target",
+        "sample",
+        "audit_event",
+    )
     return {
         table: sorted(repr(sorted(row.items())) for row in place.database.all_rows(table))
         for table in tables

@@ -98,7 +98,11 @@ def keep_copy(place: Installation) -> Callable[[], None]:
     return put_back
 
 
-def administer(address: str, statement: str, *names: str) -> None:
+def administer(
+    address: str,
+    statement: str,
+    *names: str,
+) -> None:
     """Run a statement about databases, from another one of the server's."""
     with psycopg.connect(address, dbname="postgres", autocommit=True) as connection:
         words = sql.SQL(statement).format(*map(sql.Identifier, names))

@@ -15,8 +15,21 @@ import pytest
 
 from tests.acceptance import gateway
 from tests.acceptance.conftest import Installing
-from tests.acceptance.gateway import alerts, chain, metric, model, models, served
-from tests.acceptance.installation import REQUEST_S, Document, Installation, Process, eventually
+from tests.acceptance.gateway import (
+    alerts,
+    chain,
+    metric,
+    model,
+    models,
+    served,
+)
+from tests.acceptance.installation import (
+    REQUEST_S,
+    Document,
+    Installation,
+    Process,
+    eventually,
+)
 from tests.acceptance.providers import Simulator
 
 WORKERS: Final = 3
@@ -46,7 +59,10 @@ class World:
 
     def ask(self, route: str, times: int = 1) -> list[httpx.Response]:
         """Answers, each over a connection of its own, which may go to any worker."""
-        body = {"model": route, "messages": [{"role": "user", "content": "Hello"}]}
+        body = {
+            "model": route,
+            "messages": [{"role": "user", "content": "Hello"}],
+        }
         found = []
         for _ in range(times):
             with httpx.Client(timeout=REQUEST_S, trust_env=False) as client:
@@ -59,7 +75,12 @@ class World:
             found.append(answer)
         return found
 
-    def everywhere(self, route: str, target: str, switch: str = "") -> None:
+    def everywhere(
+        self,
+        route: str,
+        target: str,
+        switch: str = "",
+    ) -> None:
         """Wait until every worker answers the route by this target."""
 
         def settled() -> bool:
@@ -101,9 +122,18 @@ def world(installing_once: Installing) -> World:
         return {
             "providers": {
                 **{name: sim.settings() for name, sim in sims.items()},
-                "openai": {"kind": "openai", "api_key_env": "OPENAI_API_KEY"},
-                "anthropic": {"kind": "anthropic", "api_key_env": "ANTHROPIC_API_KEY"},
-                "openrouter": {"kind": "openrouter", "api_key_env": "OPENROUTER_API_KEY"},
+                "openai": {
+                    "kind": "openai",
+                    "api_key_env": "OPENAI_API_KEY",
+                },
+                "anthropic": {
+                    "kind": "anthropic",
+                    "api_key_env": "ANTHROPIC_API_KEY",
+                },
+                "openrouter": {
+                    "kind": "openrouter",
+                    "api_key_env": "OPENROUTER_API_KEY",
+                },
                 "ollama": {"kind": "ollama", "api_base": NOWHERE},
             },
             "router": {
@@ -141,7 +171,13 @@ def test_one_command_forces_a_provider_on_all_workers_and_another_one_undoes_it(
 ) -> None:
     first, second, _ = models("forced")
     world.everywhere("forced", first)
-    place.cli("switch", "throw", "provider:backup", "--reason", "main answers nonsense")
+    place.cli(
+        "switch",
+        "throw",
+        "provider:backup",
+        "--reason",
+        "main answers nonsense",
+    )
     world.everywhere("forced", second, "in_effect")
     world.everywhere("other", models("other")[1], "in_effect")
 
@@ -157,7 +193,11 @@ def test_the_api_forces_one_target_on_one_route_until_it_is_lifted(
     world: World, place: Installation
 ) -> None:
     first, _, third = models("forced")
-    body = {"force": f"target:{third}", "route": "forced", "reason": "try it"}
+    body = {
+        "force": f"target:{third}",
+        "route": "forced",
+        "reason": "try it",
+    }
     thrown = place.api("POST", "/switches", body)
     assert thrown.status_code == httpx.codes.CREATED, thrown.text
     world.everywhere("forced", third, "in_effect")
@@ -226,7 +266,11 @@ def test_credentials_are_put_and_created_with_literal_bodies_and_never_shown(
     value = "gsk-literal-0123456789abcdef"
     told = []
 
-    def send(method: str, path: str, body: str | None = None) -> httpx.Response:
+    def send(
+        method: str,
+        path: str,
+        body: str | None = None,
+    ) -> httpx.Response:
         answer = place.client.request(
             method,
             f"{place.url('control')}/api/v1/credentials/providers{path}",
@@ -239,10 +283,18 @@ def test_credentials_are_put_and_created_with_literal_bodies_and_never_shown(
         told.append(answer.text)
         return answer
 
-    created = send("POST", "", '{"name": "groq", "value": "gsk-literal-0123456789abcdef"}')
+    created = send(
+        "POST",
+        "",
+        '{"name": "groq", "value": "gsk-literal-0123456789abcdef"}',
+    )
     assert created.status_code == httpx.codes.CREATED, created.text
     assert created.json()["hasValue"] is True
-    again = send("POST", "", '{"name": "groq", "value": "gsk-literal-0123456789abcdef"}')
+    again = send(
+        "POST",
+        "",
+        '{"name": "groq", "value": "gsk-literal-0123456789abcdef"}',
+    )
     assert again.status_code == httpx.codes.CONFLICT
     put = send(
         "PUT",
@@ -291,14 +343,16 @@ def written(place: Installation) -> Iterator[Path]:
 
 
 @pytest.mark.req("D3", "D1")
-def test_a_provider_and_a_route_are_added_while_the_router_serves(
-    place: Installation,
-) -> None:
+def test_a_provider_and_a_route_are_added_while_the_router_serves(place: Installation) -> None:
     with simulator(place, "late") as late:
         put = place.api(
             "PUT",
             "/providers/late",
-            {"kind": "sim", "apiBase": f"{late.url}/v1", "extraHeaders": {"x-team": "blue"}},
+            {
+                "kind": "sim",
+                "apiBase": f"{late.url}/v1",
+                "extraHeaders": {"x-team": "blue"},
+            },
         )
         assert put.status_code in (200, 201), put.text
         assert "blue" not in place.api("GET", "/providers/late").text
@@ -336,7 +390,10 @@ def test_a_models_name_is_resolved_in_the_promised_order_and_each_rule_is_explai
         return taken["rule"], rules["provider"]
 
     assert takes("openai:gpt-4o-mini") == ("prefix", "openai")
-    assert takes("openrouter/anthropic/claude-sonnet-4-5") == ("prefix", "openrouter")
+    assert takes("openrouter/anthropic/claude-sonnet-4-5") == (
+        "prefix",
+        "openrouter",
+    )
     assert takes("claude-sonnet-4-5") == ("keyword", "anthropic")
     assert takes("gpt-4o") == ("keyword", "openai")
     assert takes("my-own-model") == ("local", "ollama")
@@ -357,9 +414,7 @@ def test_a_models_name_is_resolved_in_the_promised_order_and_each_rule_is_explai
 
 
 @pytest.mark.req("E4", "D7")
-def test_the_matrix_says_what_each_provider_can_do_and_how_it_is(
-    place: Installation,
-) -> None:
+def test_the_matrix_says_what_each_provider_can_do_and_how_it_is(place: Installation) -> None:
     place.api("POST", "/check")
     rows = {
         row["provider"]: row for row in place.api("GET", "/providers/matrix").json()["items"]
@@ -367,10 +422,23 @@ def test_the_matrix_says_what_each_provider_can_do_and_how_it_is(
     assert rows["main"]["configured"] is True
     assert rows["main"]["health"] == "healthy"
     assert rows["openai"]["hasKey"] is False
-    for kind in ("openai", "anthropic", "openrouter", "ollama", "bedrock", "gemini"):
+    for kind in (
+        "openai",
+        "anthropic",
+        "openrouter",
+        "ollama",
+        "bedrock",
+        "gemini",
+    ):
         assert kind in {row["kind"] for row in rows.values()}
     abilities = rows["main"]["models"][0]["abilities"]
-    assert {"chat", "stream", "tools", "parallel_tools", "json_schema"} <= set(abilities)
+    assert {
+        "chat",
+        "stream",
+        "tools",
+        "parallel_tools",
+        "json_schema",
+    } <= set(abilities)
     assert {"vision", "embeddings", "caching", "thinking"} <= set(abilities)
     assert set(abilities.values()) <= {"yes", "no", "unknown"}
     assert "main" in place.cli("provider", "matrix").out
@@ -385,7 +453,11 @@ def test_the_self_test_names_what_is_wrong_with_a_provider(
     checked = place.api("POST", "/check").json()
     world.sims["spare"].start()
     found = {one["provider"]: one for one in checked["providers"]}
-    assert (checked["ok"], found["main"]["ok"], found["spare"]["ok"]) == (False, True, False)
+    assert (
+        checked["ok"],
+        found["main"]["ok"],
+        found["spare"]["ok"],
+    ) == (False, True, False)
     subjects = {finding["subject"] for finding in found["main"]["findings"]}
     assert {"key", "reachable", "model"} <= subjects
     failed = [one for one in found["spare"]["findings"] if one["status"] == "fail"]

@@ -25,7 +25,11 @@ def test_a_suite_with_a_cron_expression_is_asked_and_its_scores_are_stored(
             Simulator(made, options=("--suite", f"capitals={items}")),
             support={"suites": ["capitals"]},
         )
-        suite = {"path": str(items), "scorer": "exact", "every": "* * * * *"}
+        suite = {
+            "path": str(items),
+            "scorer": "exact",
+            "every": "* * * * *",
+        }
         return said | {"suites": {"capitals": suite}}
 
     place = installing(settings)
@@ -38,9 +42,13 @@ def test_a_suite_with_a_cron_expression_is_asked_and_its_scores_are_stored(
     (target,) = place.database.rows(
         "SELECT provider, model FROM target WHERE id = :id", id=run["target"]
     )
-    assert (run["suite"], target) == ("capitals", {"provider": "sim", "model": "sim-base"})
+    assert (run["suite"], target) == (
+        "capitals",
+        {"provider": "sim", "model": "sim-base"},
+    )
     scores = place.database.rows(
-        "SELECT item, strict, error FROM sample WHERE run = :run ORDER BY item", run=run["id"]
+        "SELECT item, strict, error FROM sample WHERE run = :run ORDER BY item",
+        run=run["id"],
     )
     assert {row["item"] for row in scores} == {f"c{number}" for number in range(12)}
     assert all(row["error"] is None and 0 <= row["strict"] <= 1 for row in scores)

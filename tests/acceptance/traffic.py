@@ -78,7 +78,12 @@ class Asking:
         question = {
             "model": self._route,
             "user": user,
-            "messages": [{"role": "user", "content": "Where is my parcel, in 4 words?"}],
+            "messages": [
+                {
+                    "role": "user",
+                    "content": "Where is my parcel, in 4 words?",
+                }
+            ],
         }
         headers = {
             "authorization": f"Bearer {self._key}",
@@ -110,7 +115,11 @@ def new_users(prefix: str = "user") -> Iterator[str]:
 
 
 @contextmanager
-def traffic(installation: Installation, route: str, prefix: str = "user") -> Iterator[Traffic]:
+def traffic(
+    installation: Installation,
+    route: str,
+    prefix: str = "user",
+) -> Iterator[Traffic]:
     """New users ask without end until the block does."""
     asking = Traffic(installation, route, new_users(prefix))
     asking.start()
@@ -120,7 +129,11 @@ def traffic(installation: Installation, route: str, prefix: str = "user") -> Ite
         asking.stop()
 
 
-def ask_all(installation: Installation, route: str, users: list[str]) -> dict[str, Answer]:
+def ask_all(
+    installation: Installation,
+    route: str,
+    users: list[str],
+) -> dict[str, Answer]:
     """What each of these users gets, asked once."""
     asking = Traffic(installation, route, iter(users))
     asking.start()

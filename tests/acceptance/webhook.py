@@ -24,7 +24,10 @@ class Webhook:
 
     def settings(self) -> Document:
         """The section `alerts` of the configuration."""
-        sink = {"webhook": f"http://127.0.0.1:{self.port}/hook", "secret_env": VARIABLE}
+        sink = {
+            "webhook": f"http://127.0.0.1:{self.port}/hook",
+            "secret_env": VARIABLE,
+        }
         return {"sinks": [sink], "deliver_interval_s": 0.2}
 
     def messages(self, kind: str, text: str = "") -> list[Document]:

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.support.browser.agent_sessions import create_agent, open_session, opened
+from tests.support.browser.agent_sessions import (
+    create_agent,
+    open_session,
+    opened,
+)
 from tests.support.browser.chromium import Chromium, NoBrowserError, find
 from tests.support.browser.dashboard_data import Lived, lived_copy
 from tests.support.browser.dashboard_server import dashboard

@@ -17,9 +17,19 @@ from harness.proposals import submission
 from harness.routing.agent import literal_choice
 from harness.routing.proposal import ProposalPhase
 from tests.browser.conftest import AGENT, SPY
-from tests.support.browser.agent_sessions import converse, create_key, open_session, opened
+from tests.support.browser.agent_sessions import (
+    converse,
+    create_key,
+    open_session,
+    opened,
+)
 from tests.support.browser.dashboard_data import Lived, counted, lived_copy
-from tests.support.browser.dashboard_server import Listener, dashboard, send_key, sign_in
+from tests.support.browser.dashboard_server import (
+    Listener,
+    dashboard,
+    send_key,
+    sign_in,
+)
 
 Visit = Callable[[str], None]
 
@@ -84,7 +94,9 @@ def test_neither_a_double_click_nor_enter_ends_a_canary_by_accident(
 
 @pytest.mark.verify
 def test_no_approval_in_another_tab_overtakes_a_rejection(
-    page: Page, own_copy: Lived, visit: Visit
+    page: Page,
+    own_copy: Lived,
+    visit: Visit,
 ) -> None:
     id_ = own_copy.proposals["awaiting"]
     visit("/proposals")
@@ -146,7 +158,9 @@ STEPS = """() => [...document.querySelectorAll(".vega-embed svg")].map(chart =>
 
 @pytest.mark.verify
 def test_the_live_block_follows_by_itself_without_flicker(
-    page: Page, own_copy: Lived, visit: Visit
+    page: Page,
+    own_copy: Lived,
+    visit: Visit,
 ) -> None:
     # Without a request for minutes a banner comes, and moves what is below it.
     counted(own_copy.config, "support-chat")
@@ -189,7 +203,10 @@ def ask(house: Lived, session: str) -> ModelSwitchRequest:
 @pytest.mark.verify
 @pytest.mark.req("C4")
 def test_a_request_shows_without_a_reload_and_what_is_being_typed_stays(
-    page: Page, house: Lived, session: str, address: str
+    page: Page,
+    house: Lived,
+    session: str,
+    address: str,
 ) -> None:
     page.goto(f"{address}/sessions")
     sign_in(page, create_key(house.config, "lena", Role.APPROVER))
@@ -223,9 +240,13 @@ def test_a_request_shows_without_a_reload_and_what_is_being_typed_stays(
 
 @pytest.mark.req("C4", "C5")
 def test_a_transcript_goes_on_by_itself_and_an_agents_name_loads_nothing(
-    page: Page, house: Lived, session: str, address: str
+    page: Page,
+    house: Lived,
+    session: str,
+    address: str,
 ) -> None:
-    listener, asked = Listener(page), list[str]()
+    listener = Listener(page)
+    asked = list[str]()
     page.on("request", lambda request: asked.append(request.url))
     with opened(house.config) as installation:
         converse(installation.context, session, "first.", "one.")

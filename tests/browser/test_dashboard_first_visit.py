@@ -57,14 +57,28 @@ def test_a_form_leads_from_an_empty_installation_to_a_first_proposal(
 def issuer(tmp_path: Path) -> Iterator[str]:
     port = free_port()
     people = [
-        json.dumps({"sub": sub, "email": email, "email_verified": True, "groups": groups})
+        json.dumps(
+            {
+                "sub": sub,
+                "email": email,
+                "email_verified": True,
+                "groups": groups,
+            }
+        )
         for sub, (email, groups) in PEOPLE.items()
     ]
     words = [word for person in people for word in ("--user-claims", person)]
     log = tmp_path / "issuer.log"
     with log.open("wb") as output:
         server = subprocess.Popen(  # noqa: S603 - our own words
-            [sys.executable, "-m", "oidc_provider_mock", "--port", str(port), *words],
+            [
+                sys.executable,
+                "-m",
+                "oidc_provider_mock",
+                "--port",
+                str(port),
+                *words,
+            ],
             stdout=output,
             stderr=output,
         )
@@ -79,10 +93,14 @@ def issuer(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.req("F5")
 def test_single_sign_on_gives_the_role_of_the_group_until_the_sign_out(
-    page: Page, issuer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Page,
+    issuer: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SWAPGATE_OIDC_SECRET", "a-client-secret")
-    config, port = configured(tmp_path), free_port()
+    config = configured(tmp_path)
+    port = free_port()
     with config.open("a", encoding="utf-8") as file:
         file.write(SECTION.format(issuer=issuer, port=port))
     # The server's pages ask for a style sheet from elsewhere.

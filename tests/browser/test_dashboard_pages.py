@@ -49,10 +49,22 @@ def opened(page: Page, url: str) -> Listener:
     ("path", "answer"),
     [
         ("/", "1 route needs a decision: mail-triage"),
-        ("/canary?route=support-chat", "sim/sim-better shows no harm so far, at 5 %"),
-        ("/routes?route=support-chat", "sim/sim-base serves support-chat since"),
-        later("/compare?id={mismatch}", "sim/sim-fenced instead of sim/sim-base"),
-        later("/proposals?state=open", "1 proposal waits for approval: mail-triage"),
+        (
+            "/canary?route=support-chat",
+            "sim/sim-better shows no harm so far, at 5 %",
+        ),
+        (
+            "/routes?route=support-chat",
+            "sim/sim-base serves support-chat since",
+        ),
+        later(
+            "/compare?id={mismatch}",
+            "sim/sim-fenced instead of sim/sim-base",
+        ),
+        later(
+            "/proposals?state=open",
+            "1 proposal waits for approval: mail-triage",
+        ),
         later("/traffic", "No caller got an error in the last 24 hours"),
         later("/alerts", "1 route needs a decision: mail-triage"),
         later("/sessions", "No switch waits for a person"),
@@ -65,7 +77,11 @@ def opened(page: Page, url: str) -> Listener:
     ],
 )
 def test_every_page_answers_in_its_first_line(
-    page: Page, house: Lived, address: str, path: str, answer: str
+    page: Page,
+    house: Lived,
+    address: str,
+    path: str,
+    answer: str,
 ) -> None:
     """Wide and light, narrow and dark: axe-core objects to nothing serious."""
     listener = opened(page, address + path.format(**house.proposals))
@@ -90,9 +106,14 @@ def test_every_page_answers_in_its_first_line(
 
 
 def test_markup_in_an_answer_is_never_run_and_filters_live_in_the_address(
-    page: Page, house: Lived, address: str
+    page: Page,
+    house: Lived,
+    address: str,
 ) -> None:
-    listener = opened(page, f"{address}/compare?id={house.proposals['failed']}&show=regressed")
+    listener = opened(
+        page,
+        f"{address}/compare?id={house.proposals['failed']}&show=regressed",
+    )
     expect(page.locator(".sg-answers")).to_contain_text(XSS)
     page.get_by_role("radio", name="same").click()
     expect(page.locator(".sg-answers .sg-pill").last).not_to_contain_text("correct → wrong")
@@ -112,9 +133,24 @@ def test_markup_in_an_answer_is_never_run_and_filters_live_in_the_address(
         *(
             later(path, answer, width, theme)
             for path, answer, width, theme in (
-                ("/compare?id={canary}&show=all", ".sg-verdict", 390, "light"),
-                ("/compare?id={canary}&show=all", ".sg-verdict", 1280, "light"),
-                ("/compare?id={canary}&show=all", ".sg-verdict", 1280, "dark"),
+                (
+                    "/compare?id={canary}&show=all",
+                    ".sg-verdict",
+                    390,
+                    "light",
+                ),
+                (
+                    "/compare?id={canary}&show=all",
+                    ".sg-verdict",
+                    1280,
+                    "light",
+                ),
+                (
+                    "/compare?id={canary}&show=all",
+                    ".sg-verdict",
+                    1280,
+                    "dark",
+                ),
                 ("/canary?route=support-chat", ".sg-verdict", 1280, "light"),
                 ("/canary?route=support-chat", ".sg-verdict", 1280, "dark"),
                 ("/", ".sg-route >> nth=0", 1280, "light"),
@@ -179,7 +215,10 @@ def test_no_other_site_reaches_the_buttons(address: str) -> None:
         {"Origin": "http://127.0.0.1:9999"},
         {"Origin": f"http://localhost:{port}"},
         {"Origin": "null"},
-        {"Origin": f"http://evil.example:{port}", "Host": f"evil.example:{port}"},
+        {
+            "Origin": f"http://evil.example:{port}",
+            "Host": f"evil.example:{port}",
+        },
     ):
         with pytest.raises(InvalidStatus, match="403"):
             connect(stream, additional_headers=headers)
@@ -193,7 +232,9 @@ def test_no_other_site_reaches_the_buttons(address: str) -> None:
 
 @pytest.mark.verify
 def test_a_lost_database_and_a_lost_server_are_said_and_come_back(
-    page: Page, house: Lived, tmp_path: Path
+    page: Page,
+    house: Lived,
+    tmp_path: Path,
 ) -> None:
     shutil.copytree(house.config.parent, tmp_path / "home")
     config = tmp_path / "home" / house.config.name

@@ -23,7 +23,12 @@ class FixedClock:
 
 
 def open_store(url: str, signatures: Ed25519Signatures = CONTROL) -> Store:
-    return Store(url, secret=SECRET, clock=FixedClock(), signatures=signatures)
+    return Store(
+        url,
+        secret=SECRET,
+        clock=FixedClock(),
+        signatures=signatures,
+    )
 
 
 @pytest.fixture

@@ -51,11 +51,17 @@ from tests.wire.chats import weather_turn
 WEATHER = ToolDefinition(
     "weather",
     "Of a city, now.",
-    {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+    },
 )
 ASK = CompletionRequest(route="chat", messages=[Message.user("Say 12 words please.")])
 AGENT = CompletionRequest(
-    route="agent", messages=[Message.user("Weather in Oslo and Rome?")], tools=[WEATHER]
+    route="agent",
+    messages=[Message.user("Weather in Oslo and Rome?")],
+    tools=[WEATHER],
 )
 
 
@@ -101,9 +107,16 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
                 "fast": {"incumbent": "sim"},
                 "mixed": {
                     "incumbent": "own/echo",
-                    "overrides": {"subagent": "fast", "vision": "chat", "embedding": "chat"},
+                    "overrides": {
+                        "subagent": "fast",
+                        "vision": "chat",
+                        "embedding": "chat",
+                    },
                 },
-                "serial": {"incumbent": "own/agent", "fallbacks": ["own/serial"]},
+                "serial": {
+                    "incumbent": "own/agent",
+                    "fallbacks": ["own/serial"],
+                },
                 **{name: {"incumbent": f"own/{name}"} for name in upstream.turns},
             },
         )
@@ -131,8 +144,16 @@ def test_an_answer_says_its_words_its_tokens_and_who_served_it(client: Variant) 
     assert answer.usage is not None
     assert answer.usage.output_tokens > 0
     served = answer.served
-    assert (served.route, served.arm, served.target) == ("chat", "incumbent", "sim/sim-base")
-    assert (served.attempts, served.degraded, answer.model) == (1, (), "chat")
+    assert (served.route, served.arm, served.target) == (
+        "chat",
+        "incumbent",
+        "sim/sim-base",
+    )
+    assert (served.attempts, served.degraded, answer.model) == (
+        1,
+        (),
+        "chat",
+    )
     assert served.revision is not None
     assert served.request_id.startswith("req_")
     assert answer.raw["object"] == "chat.completion"
@@ -152,7 +173,11 @@ def test_a_routes_overrides_answer_by_kind_and_the_answer_says_so(client: Varian
         client.embed(EmbeddingRequest(route="mixed", inputs=["a"])),
     ]
 
-    assert (plain.served.route, plain.served.kind, plain.text) == ("mixed", "", "heard")
+    assert (plain.served.route, plain.served.kind, plain.text) == (
+        "mixed",
+        "",
+        "heard",
+    )
     assert [(answer.served.route, answer.served.kind) for answer in found] == [
         ("fast", "subagent"),
         ("fast", "subagent"),
@@ -202,7 +227,11 @@ def test_a_loop_of_tools_runs_until_the_model_answers_in_words(
     assert run.turns == 2
     assert (run.usage.input_tokens, run.usage.cached_tokens) == (40, 16)
     assert [message.role for message in run.messages] == [
-        *("user", "assistant", "tool", "tool", "assistant")
+        "user",
+        "assistant",
+        "tool",
+        "tool",
+        "assistant",
     ]
     assert bool(chunks) is streamed
     assert client.complete(replace(AGENT, messages=run.messages)).text == run.text.strip()
@@ -235,7 +264,10 @@ def test_a_loop_that_does_not_end_raises_with_the_conversation_so_far(client: Va
         client.with_tools(AGENT, tools={"weather": lambda city: city}, max_turns=1)
 
     assert [m.role for m in caught.value.conversation if isinstance(m, Message)] == [
-        *("user", "assistant", "tool", "tool")
+        "user",
+        "assistant",
+        "tool",
+        "tool",
     ]
 
 
@@ -261,7 +293,12 @@ def test_levers_have_names_and_unknown_fields_pass_untouched(
         to(
             "echo",
             messages=[
-                Message.user([Text("Long.", cache=True), Image("data:image/png;base64,AA==")])
+                Message.user(
+                    [
+                        Text("Long.", cache=True),
+                        Image("data:image/png;base64,AA=="),
+                    ]
+                )
             ],
             system="Be brief.",
             max_tokens=9,
@@ -283,10 +320,21 @@ def test_levers_have_names_and_unknown_fields_pass_untouched(
     system, user = body.pop("messages")
     assert system == {"role": "system", "content": "Be brief."}
     assert user["content"] == [
-        {"type": "text", "text": "Long.", "cache_control": {"type": "ephemeral"}},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+        {
+            "type": "text",
+            "text": "Long.",
+            "cache_control": {"type": "ephemeral"},
+        },
+        {
+            "type": "image_url",
+            "image_url": {"url": "data:image/png;base64,AA=="},
+        },
     ]
-    form = {"name": "answer", "schema": schema, "strict": True}
+    form = {
+        "name": "answer",
+        "schema": schema,
+        "strict": True,
+    }
     assert body == {
         "model": "echo",
         "max_tokens": 9,
@@ -349,7 +397,10 @@ def test_a_route_that_is_not_there_is_refused_by_name(client: Variant) -> None:
     with pytest.raises(CallRefused, match="'nowhere'") as caught:
         client.complete(to("nowhere"))
 
-    assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+    assert (caught.value.status, caught.value.code) == (
+        404,
+        "model_not_found",
+    )
 
 
 @pytest.mark.req("B1")
@@ -368,7 +419,11 @@ def test_a_key_s_limit_holds_and_says_when_it_ends(scene: Scene, name: str) -> N
     installation = scene.world.installation
     limits = KeyLimits(requests_per_min=1)
     _, key = keys.create_key(
-        installation.context, SYSTEM, name, secret=installation.secret, limits=limits
+        installation.context,
+        SYSTEM,
+        name,
+        secret=installation.secret,
+        limits=limits,
     )
     with variant(name, scene.world, key=key) as client:
         accepted(client)
@@ -429,4 +484,8 @@ def test_an_answer_without_words_is_valid_in_the_next_request(
     assert said["content"] is None
     assert said["tool_calls"][0]["extra_content"] == {"s": "t"}
     assert json.loads(said["tool_calls"][0]["function"]["arguments"]) == {"city": "Oslo"}
-    assert result == {"role": "tool", "content": "sun", "tool_call_id": "c-1"}
+    assert result == {
+        "role": "tool",
+        "content": "sun",
+        "tool_call_id": "c-1",
+    }

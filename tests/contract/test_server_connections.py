@@ -9,7 +9,14 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from router.frame.asgi import BODY, HEAD_FACTS, ON_LEAVING, Receive, Scope, Send
+from router.frame.asgi import (
+    BODY,
+    HEAD_FACTS,
+    ON_LEAVING,
+    Receive,
+    Scope,
+    Send,
+)
 from router.server.connection import Connection, ConnectionState
 from tests.support.router.event_loops import on_both_loops
 
@@ -45,7 +52,11 @@ class Served:
 
 @asynccontextmanager
 async def serving(protocol: type[asyncio.Protocol], app: Ask) -> AsyncIterator[Served]:
-    async def noted(scope: Scope, receive: Receive, send: Send) -> None:
+    async def noted(
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         try:
             await app(scope, receive, send)
         except BaseException as error:
@@ -56,7 +67,11 @@ async def serving(protocol: type[asyncio.Protocol], app: Ask) -> AsyncIterator[S
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
-        noted, http=protocol, lifespan="off", log_config=None, timeout_graceful_shutdown=10
+        noted,
+        http=protocol,
+        lifespan="off",
+        log_config=None,
+        timeout_graceful_shutdown=10,
     )
     served = Served(listener.getsockname()[1], uvicorn.Server(config))
     served.server.server_state = ConnectionState()  # as the router's own server has
@@ -70,9 +85,19 @@ async def serving(protocol: type[asyncio.Protocol], app: Ask) -> AsyncIterator[S
             await running
 
 
-async def answer(send: Send, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+async def answer(
+    send: Send,
+    body: bytes,
+    *headers: tuple[bytes, bytes],
+) -> None:
     length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": 200, "headers": [*headers, length]})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [*headers, length],
+        }
+    )
     await send({"type": "http.response.body", "body": body})
 
 
@@ -86,7 +111,11 @@ async def whole(receive: Receive) -> bytes:
             return bytes(body)
 
 
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+async def echo(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
     body = await whole(receive)
     said = f"{scope['method']} {scope['path']} {scope['query_string'].decode()} {len(body)} "
     await answer(send, said.encode() + body[:20])
@@ -101,11 +130,27 @@ async def until(condition: Callable[[], object]) -> None:
 async def test_a_client_that_does_not_read_holds_the_application_up() -> None:
     sent = 0
 
-    async def flood(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def flood(
+        scope: Scope,  # noqa: ARG001
+        receive: Receive,  # noqa: ARG001
+        send: Send,
+    ) -> None:
         nonlocal sent
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [],
+            }
+        )
         while sent < 1000:
-            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+            await send(
+                {
+                    "type": "http.response.body",
+                    "body": b"x" * 65536,
+                    "more_body": True,
+                }
+            )
             sent += 1
         await send({"type": "http.response.body", "body": b"END"})
 
@@ -113,7 +158,8 @@ async def test_a_client_that_does_not_read_holds_the_application_up() -> None:
         connected = socket.create_connection(("127.0.0.1", served.port))
         connected.sendall(GET)
         await asyncio.sleep(0.5)
-        held, before = sent, -1
+        held = sent
+        before = -1
         while before != held:
             before = held
             await asyncio.sleep(0.2)
@@ -132,7 +178,11 @@ async def test_a_client_that_does_not_read_holds_the_application_up() -> None:
 async def test_a_body_that_nobody_reads_is_left_to_the_network() -> None:
     go = asyncio.Event()
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         await go.wait()
         await echo(scope, receive, send)
 
@@ -152,7 +202,11 @@ async def test_a_body_that_nobody_reads_is_left_to_the_network() -> None:
 
 @on_both_loops
 async def test_an_answer_before_the_bodys_end_leaves_the_connection_in_step() -> None:
-    async def hasty(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def hasty(
+        scope: Scope,
+        receive: Receive,  # noqa: ARG001
+        send: Send,
+    ) -> None:
         await answer(send, scope["method"].encode())
 
     async with serving(Connection, hasty) as served:
@@ -169,14 +223,40 @@ async def test_an_answer_before_the_bodys_end_leaves_the_connection_in_step() ->
 @on_both_loops
 @pytest.mark.req("B8")
 async def test_an_answer_that_breaks_off_is_never_made_to_look_whole() -> None:
-    async def broken(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"abc", "more_body": True})
+    async def broken(
+        scope: Scope,  # noqa: ARG001
+        receive: Receive,  # noqa: ARG001
+        send: Send,
+    ) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [],
+            }
+        )
+        await send(
+            {
+                "type": "http.response.body",
+                "body": b"abc",
+                "more_body": True,
+            }
+        )
         raise ValueError("a bug")
 
-    async def short(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def short(
+        scope: Scope,  # noqa: ARG001
+        receive: Receive,  # noqa: ARG001
+        send: Send,
+    ) -> None:
         headers = [(b"content-length", b"10")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": headers,
+            }
+        )
         await send({"type": "http.response.body", "body": b"abc"})
 
     for app, error in ((broken, ValueError), (short, RuntimeError)):
@@ -188,7 +268,11 @@ async def test_an_answer_that_breaks_off_is_never_made_to_look_whole() -> None:
 
 @on_both_loops
 async def test_what_is_broken_is_told_so_after_the_answers_before_it() -> None:
-    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+    async def slow(
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         await asyncio.sleep(0.05)
         await echo(scope, receive, send)
 
@@ -204,7 +288,11 @@ async def test_who_wants_to_be_told_of_a_client_leaving_is_told_once() -> None:
     told: list[str] = []
     event = asyncio.Event()
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         assert scope[BODY] == b"x"
         assert await whole(receive) == b"x"
         left = asyncio.Event()
@@ -235,7 +323,11 @@ async def test_who_wants_to_be_told_of_a_client_leaving_is_told_once() -> None:
 async def test_requests_that_wait_are_not_joined_by_ever_more() -> None:
     go = asyncio.Event()
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         scope[ON_LEAVING](lambda: None)
         await go.wait()
         await echo(scope, receive, send)
@@ -291,7 +383,11 @@ async def read_of(protocol: Any) -> list[tuple[Any, ...]]:
     """What an application gets of all packets, sent one by one over one connection."""
     got: list[tuple[Any, ...]] = []
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         body = await whole(receive)
         names = ("method", "path", "query_string", "http_version")
         got.append((*(scope[name] for name in names), list(scope["headers"]), body))
@@ -304,7 +400,8 @@ async def read_of(protocol: Any) -> list[tuple[Any, ...]]:
 
 @on_both_loops
 async def test_a_connection_reads_a_head_that_it_knows_as_one_that_it_parses() -> None:
-    ours, uvicorns = await read_of(Connection), await read_of(HttpToolsProtocol)
+    ours = await read_of(Connection)
+    uvicorns = await read_of(HttpToolsProtocol)
 
     assert len(ours) == 19
     assert ours == uvicorns
@@ -314,13 +411,21 @@ async def test_a_connection_reads_a_head_that_it_knows_as_one_that_it_parses() -
 async def test_requests_with_one_head_share_what_was_worked_out_from_it_and_no_others() -> None:
     facts: list[Any] = []
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         facts.append(scope[HEAD_FACTS])
         await echo(scope, receive, send)
 
     async with serving(Connection, app) as served:
         await served.talk(
-            post(b"one"), post(b"two"), post(b"three", OTHER), post(b"four"), CLOSING
+            post(b"one"),
+            post(b"two"),
+            post(b"three", OTHER),
+            post(b"four"),
+            CLOSING,
         )
         await served.talk(post(b"five"), CLOSING)
 

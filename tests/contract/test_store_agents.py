@@ -56,11 +56,23 @@ def filled(store: Store) -> None:
 
 
 REFUSED = [
-    ("UPDATE agent_message SET state = 'complete' WHERE position = 4", "done_when"),
+    (
+        "UPDATE agent_message SET state = 'complete' WHERE position = 4",
+        "done_when",
+    ),
     # A switch is decided by somebody, in time, once.
-    ("UPDATE agent_switch SET targets = '[\"sim/x\"]' WHERE id = 'sw_2'", "append_only"),
-    ("UPDATE agent_switch SET reason = 'better' WHERE id = 'sw_1'", "append_only"),
-    ("UPDATE agent_switch SET decided_by = 'eve' WHERE id = 'sw_1'", "append_only"),
+    (
+        "UPDATE agent_switch SET targets = '[\"sim/x\"]' WHERE id = 'sw_2'",
+        "append_only",
+    ),
+    (
+        "UPDATE agent_switch SET reason = 'better' WHERE id = 'sw_1'",
+        "append_only",
+    ),
+    (
+        "UPDATE agent_switch SET decided_by = 'eve' WHERE id = 'sw_1'",
+        "append_only",
+    ),
     (
         (
             "UPDATE agent_switch SET state = 'pending', decided_at = NULL, decided_by = ''"
@@ -79,7 +91,10 @@ REFUSED = [
         "UPDATE agent_switch SET state = 'rejected', decided_at = asked_at WHERE id = 'sw_2'",
         "decided_by_whom",
     ),
-    ("UPDATE agent_switch SET state = 'expired' WHERE id = 'sw_2'", "decided_when"),
+    (
+        "UPDATE agent_switch SET state = 'expired' WHERE id = 'sw_2'",
+        "decided_when",
+    ),
     ("DELETE FROM agent_switch", "append_only"),
     # A grant is only ever revoked.
     ("UPDATE agent_grant SET expires_at = expires_at + 1", "append_only"),
@@ -99,18 +114,49 @@ def test_the_database_refuses_what_must_never_happen(sql_stores: Opener) -> None
 
 
 COPIES: list[tuple[str, dict[str, object], dict[str, object], str]] = [
-    ("agent_message", {"position": 3}, {"id": "x"}, "pk_agent_message|agent_message.session"),
-    ("agent_session", {}, {"id": "se_2", "parent": "se_9"}, "_parent|FOREIGN"),
+    (
+        "agent_message",
+        {"position": 3},
+        {"id": "x"},
+        "pk_agent_message|agent_message.session",
+    ),
+    (
+        "agent_session",
+        {},
+        {"id": "se_2", "parent": "se_9"},
+        "_parent|FOREIGN",
+    ),
     ("agent_session", {}, {"id": "se_2", "agent": "ag_9"}, "_agent|FOREIGN"),
     ("agent_switch", {"id": "sw_1"}, {"id": "sw_3"}, "switch_asked"),
-    ("agent_switch", {"id": "sw_2"}, {"id": "sw_3", "expires_at": NOW}, "expires_later"),
-    ("agent_grant", {}, {"id": "gr_3", "expires_at": NOW}, "expires_later|switch_missing"),
-    ("agent_grant", {}, {"id": "gr_3", "request": None}, "request_of_a_switch"),
+    (
+        "agent_switch",
+        {"id": "sw_2"},
+        {"id": "sw_3", "expires_at": NOW},
+        "expires_later",
+    ),
+    (
+        "agent_grant",
+        {},
+        {"id": "gr_3", "expires_at": NOW},
+        "expires_later|switch_missing",
+    ),
+    (
+        "agent_grant",
+        {},
+        {"id": "gr_3", "request": None},
+        "request_of_a_switch",
+    ),
     ("agent_grant", {}, {"id": "gr_3"}, "switch_missing"),
     (
         "agent_grant",
         {},
-        {"id": "gr_3", "request": None, "kind": "change", "session": "", "reason": " "},
+        {
+            "id": "gr_3",
+            "request": None,
+            "kind": "change",
+            "session": "",
+            "reason": " ",
+        },
         "reason_not_blank",
     ),
 ]
@@ -124,7 +170,10 @@ def test_the_database_refuses_a_row_that_must_never_be(sql_stores: Opener) -> No
     for table, key, change, rule in COPIES:
         with store.read() as tx:
             values = row(tx.db, table, **key) | change
-        with pytest.raises(sa.exc.IntegrityError, match=rule), written(store) as db:
+        with (
+            pytest.raises(sa.exc.IntegrityError, match=rule),
+            written(store) as db,
+        ):
             insert(db, table, values)
 
 

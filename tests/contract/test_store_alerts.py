@@ -28,7 +28,13 @@ OPENED = Alert(
     source="w1",
 )
 PROMOTED = Alert(
-    AlertKind.PROMOTED, "route triage", "promoted:ro_1", "promoted", "better", NOW, "control"
+    AlertKind.PROMOTED,
+    "route triage",
+    "promoted:ro_1",
+    "promoted",
+    "better",
+    NOW,
+    "control",
 )
 ROW = Failover(
     worker="w1",
@@ -99,7 +105,10 @@ def test_a_delivery_waits_is_tried_again_and_is_over_once(store: Store) -> None:
         assert Deliveries(tx).due(NOW) == []
     with store.read() as tx:
         assert Deliveries(tx).due(NOW + timedelta(minutes=1)) == [again]
-        assert Deliveries(tx).for_alert(record.id) == [mark_delivered(first, NOW), again]
+        assert Deliveries(tx).for_alert(record.id) == [
+            mark_delivered(first, NOW),
+            again,
+        ]
 
 
 def test_a_sink_gets_the_end_of_an_alert_after_its_start(store: Store) -> None:
@@ -108,11 +117,9 @@ def test_a_sink_gets_the_end_of_an_alert_after_its_start(store: Store) -> None:
         raised = mark_notified(Alerts(tx).list()[0], Notified.RAISED, NOW)
         resolved = mark_notified(raised, Notified.RESOLVED, NOW)
         Alerts(tx).save(resolved)
-        start, end, elsewhere = (
-            new_delivery(raised, Notified.RAISED, "chat", NOW),
-            new_delivery(resolved, Notified.RESOLVED, "chat", NOW),
-            new_delivery(resolved, Notified.RESOLVED, "mail", NOW),
-        )
+        start = new_delivery(raised, Notified.RAISED, "chat", NOW)
+        end = new_delivery(resolved, Notified.RESOLVED, "chat", NOW)
+        elsewhere = new_delivery(resolved, Notified.RESOLVED, "mail", NOW)
         for delivery in (start, end, elsewhere):
             Deliveries(tx).add(delivery)
     with store.write() as tx:

@@ -52,7 +52,10 @@ def test_a_route_has_one_open_proposal_and_the_refusal_names_it(store: Store) ->
         Proposals(tx).add(proposal("p_4", phase=ProposalPhase.REJECTED))
 
     with store.read() as tx:
-        assert [approval.id for approval in Proposals(tx).open()] == ["p_1", "p_3"]
+        assert [approval.id for approval in Proposals(tx).open()] == [
+            "p_1",
+            "p_3",
+        ]
 
 
 def test_saving_an_old_state_of_a_proposal_is_refused(store: Store) -> None:
@@ -71,13 +74,24 @@ def test_the_proposer_cannot_approve_unless_the_policy_says_so(store: Store) -> 
         Proposals(tx).add(proposal())
         assert Proposals(tx).save(replace(approved, approver="bob")).approver == "bob"
         alone = Policy(self_approval=True)
-        Proposals(tx).add(proposal("p_2", route="small", policy=alone, approver="ada"))
+        Proposals(tx).add(
+            proposal(
+                "p_2",
+                route="small",
+                policy=alone,
+                approver="ada",
+            )
+        )
     with pytest.raises(InputError, match="four_eyes"), store.write() as tx:
         Proposals(tx).add(replace(approved, id="p_3", route="other"))
 
 
 def test_what_a_proposal_registered_never_changes(store: Store) -> None:
-    changes = ({"candidate": SPARE.id}, {"policy": Policy()}, {"proposer": "eve"})
+    changes = (
+        {"candidate": SPARE.id},
+        {"policy": Policy()},
+        {"proposer": "eve"},
+    )
     with store.write() as tx:
         Proposals(tx).add(proposal())
         for change in changes:
@@ -107,7 +121,10 @@ def test_a_verdict_is_read_back_as_it_was_infinite_figures_and_all(store: Store)
             "v_failed",
             "v_1",
         ]
-        assert [approval.id for approval in Verdicts(tx).list()] == ["v_failed", "v_1"]
+        assert [approval.id for approval in Verdicts(tx).list()] == [
+            "v_failed",
+            "v_1",
+        ]
         assert (
             list(Verdicts(tx).list(route="other"))
             == list(Verdicts(tx).for_proposal("p_2"))
@@ -136,7 +153,10 @@ def test_a_route_has_one_live_rollout(store: Store) -> None:
     assert ended.version == 2
     with store.read() as tx:
         assert [approval.id for approval in Rollouts(tx).live()] == ["ro_2"]
-        assert [approval.id for approval in Rollouts(tx).list()] == ["ro_2", "ro_1"]
+        assert [approval.id for approval in Rollouts(tx).list()] == [
+            "ro_2",
+            "ro_1",
+        ]
         assert Rollouts(tx).get("ro_1").ended_because == "errors"
 
 
@@ -146,7 +166,10 @@ def test_a_verdict_is_the_proof_of_one_rollout(store: Store) -> None:
     with store.write() as tx:
         Rollouts(tx).add(rollout())
         Rollouts(tx).save(rolled(rollout(), RolloutSignal.HARM, LATER, "errors"))
-    with pytest.raises(ProofRefused, match="needs a new verdict"), store.write() as tx:
+    with (
+        pytest.raises(ProofRefused, match="needs a new verdict"),
+        store.write() as tx,
+    ):
         Rollouts(tx).add(rollout("ro_2", started_at=LATER))
 
 

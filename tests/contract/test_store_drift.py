@@ -3,7 +3,12 @@ from dataclasses import replace
 import pytest
 
 from harness.evals.records import Drift
-from harness.gate.drift import DriftCheck, DriftEvidence, DriftPlan, DriftWatch
+from harness.gate.drift import (
+    DriftCheck,
+    DriftEvidence,
+    DriftPlan,
+    DriftWatch,
+)
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.store.store import Store
@@ -15,7 +20,12 @@ CHECK = DriftCheck(
     number=0,
     target=OLD.id,
     suite="tickets",
-    plan=DriftPlan(PIN.digest, items=200, epochs=2, alpha=0.05),
+    plan=DriftPlan(
+        PIN.digest,
+        items=200,
+        epochs=2,
+        alpha=0.05,
+    ),
     started_at=NOW,
     started_by="ada",
     reason="the first",
@@ -57,14 +67,23 @@ ENDED = replace(
     CHECK,
     ended_at=LATER,
     served=("old-1-0502", "old-1-1106"),
-    scores=(("i2", 1.0), ("i1", None), ("i3", 0.125)),
+    scores=(
+        ("i2", 1.0),
+        ("i1", None),
+        ("i3", 0.125),
+    ),
     evidence=FOUND,
 )
 
 
 def test_a_target_and_suite_has_one_open_watch_which_closes_once(watching: Store) -> None:
     second = replace(CHECK, run="r_2", watch="dw_2")
-    other = replace(CHECK, run="r_3", watch="dw_3", target=NEW.id)
+    other = replace(
+        CHECK,
+        run="r_3",
+        watch="dw_3",
+        target=NEW.id,
+    )
     with watching.write() as tx:
         assert not Drift(tx).start(second)
         assert Drift(tx).start(other)
@@ -76,14 +95,25 @@ def test_a_target_and_suite_has_one_open_watch_which_closes_once(watching: Store
         assert Drift(tx).start(second)
 
     with watching.read() as tx:
-        assert Drift(tx).open_watches() == [DriftWatch((second,)), DriftWatch((other,))]
+        assert Drift(tx).open_watches() == [
+            DriftWatch((second,)),
+            DriftWatch((other,)),
+        ]
         assert Drift(tx).checks("dw_1") == [replace(CHECK, closed_at=LATER)]
 
 
 def test_a_watch_has_one_running_check_and_it_ends_once(watching: Store) -> None:
-    second = replace(CHECK, number=1, run="r_2", reason="")
+    second = replace(
+        CHECK,
+        number=1,
+        run="r_2",
+        reason="",
+    )
     with watching.write() as tx:
-        assert (Drift(tx).is_checking(RUN.id), Drift(tx).is_checking("r_2")) == (True, False)
+        assert (
+            Drift(tx).is_checking(RUN.id),
+            Drift(tx).is_checking("r_2"),
+        ) == (True, False)
         assert not Drift(tx).start(second)
         assert Drift(tx).end(ENDED)
         assert not Drift(tx).is_checking(RUN.id)

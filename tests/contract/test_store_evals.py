@@ -4,7 +4,12 @@ from datetime import timedelta
 import pytest
 
 from harness.frame.errors import LeaseLost, NotFound
-from harness.gate.run import ANSWER_PLACEHOLDER, AnswerColumns, RunState, SampleError
+from harness.gate.run import (
+    ANSWER_PLACEHOLDER,
+    AnswerColumns,
+    RunState,
+    SampleError,
+)
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import ENDED, EvalRuns
 from harness.store.store import Store
@@ -24,7 +29,12 @@ def run(store: Store) -> None:
 def test_a_run_is_shared_by_fingerprint_unless_it_failed_or_is_old(store: Store) -> None:
     with store.write() as tx:
         EvalRuns(tx).add(replace(RUN, id="r_2", created_at=NOW + MINUTE))
-        failed = replace(RUN, id="r_3", created_at=NOW + 2 * MINUTE, state=RunState.FAILED)
+        failed = replace(
+            RUN,
+            id="r_3",
+            created_at=NOW + 2 * MINUTE,
+            state=RunState.FAILED,
+        )
         EvalRuns(tx).add(failed)
 
     with store.read() as tx:
@@ -36,14 +46,25 @@ def test_a_run_is_shared_by_fingerprint_unless_it_failed_or_is_old(store: Store)
 
 def test_a_run_is_scored_by_what_it_learned_of_its_target(store: Store) -> None:
     """What has no score tells nothing, nor does an answer in which nothing can be read."""
-    lost = replace(SAMPLE, strict=None, lenient=None, error=SampleError.INFRA)
+    lost = replace(
+        SAMPLE,
+        strict=None,
+        lenient=None,
+        error=SampleError.INFRA,
+    )
     with store.write() as tx:
         assert not EvalRuns(tx).scored(RUN.id)
         EvalRuns(tx).store_sample(lost)
         assert not EvalRuns(tx).scored(RUN.id)
         EvalRuns(tx).store_sample(replace(lost, item="j", error=SampleError.UNSCORED))
         EvalRuns(tx).store_sample(
-            replace(SAMPLE, item="k", strict=0.0, lenient=0.0, rule="no_label")
+            replace(
+                SAMPLE,
+                item="k",
+                strict=0.0,
+                lenient=0.0,
+                rule="no_label",
+            )
         )
         assert not EvalRuns(tx).scored(RUN.id)
         EvalRuns(tx).store_sample(replace(SAMPLE, item="l"))
@@ -52,13 +73,43 @@ def test_a_run_is_scored_by_what_it_learned_of_its_target(store: Store) -> None:
 
 def test_a_lease_belongs_to_one_owner_until_it_expires(store: Store) -> None:
     with store.write() as tx:
-        assert EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=NOW + MINUTE)
-        assert not EvalRuns(tx).lease(RUN.id, "w2", now=NOW, until=LATER)
-        assert EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=NOW + 2 * MINUTE)
-        assert not EvalRuns(tx).lease(RUN.id, "w2", now=NOW + MINUTE, until=LATER)
-        assert EvalRuns(tx).lease(RUN.id, "w2", now=NOW + 2 * MINUTE, until=LATER)
+        assert EvalRuns(tx).lease(
+            RUN.id,
+            "w1",
+            now=NOW,
+            until=NOW + MINUTE,
+        )
+        assert not EvalRuns(tx).lease(
+            RUN.id,
+            "w2",
+            now=NOW,
+            until=LATER,
+        )
+        assert EvalRuns(tx).lease(
+            RUN.id,
+            "w1",
+            now=NOW,
+            until=NOW + 2 * MINUTE,
+        )
+        assert not EvalRuns(tx).lease(
+            RUN.id,
+            "w2",
+            now=NOW + MINUTE,
+            until=LATER,
+        )
+        assert EvalRuns(tx).lease(
+            RUN.id,
+            "w2",
+            now=NOW + 2 * MINUTE,
+            until=LATER,
+        )
         with pytest.raises(NotFound):
-            EvalRuns(tx).lease("r_unknown", "w1", now=NOW, until=LATER)
+            EvalRuns(tx).lease(
+                "r_unknown",
+                "w1",
+                now=NOW,
+                until=LATER,
+            )
 
     with store.read() as tx:
         leased = EvalRuns(tx).get(RUN.id)
@@ -67,7 +118,12 @@ def test_a_lease_belongs_to_one_owner_until_it_expires(store: Store) -> None:
 
 def test_only_its_owner_leaves_a_run(store: Store) -> None:
     with store.write() as tx:
-        EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=LATER)
+        EvalRuns(tx).lease(
+            RUN.id,
+            "w1",
+            now=NOW,
+            until=LATER,
+        )
         assert not EvalRuns(tx).leave(RUN.id, "w2", RunState.DONE)
         assert EvalRuns(tx).get(RUN.id).lease_owner == "w1"
         assert EvalRuns(tx).leave(RUN.id, "w1", RunState.OVER_BUDGET, "no money left")
@@ -80,9 +136,19 @@ def test_only_its_owner_leaves_a_run(store: Store) -> None:
 
 def test_only_the_owner_of_the_lease_stores_by_it(store: Store) -> None:
     with store.write() as tx:
-        EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=NOW + MINUTE)
+        EvalRuns(tx).lease(
+            RUN.id,
+            "w1",
+            now=NOW,
+            until=NOW + MINUTE,
+        )
         assert EvalRuns(tx).store_sample(SAMPLE, owner="w1")
-        EvalRuns(tx).lease(RUN.id, "w2", now=NOW + MINUTE, until=LATER)
+        EvalRuns(tx).lease(
+            RUN.id,
+            "w2",
+            now=NOW + MINUTE,
+            until=LATER,
+        )
     late = replace(SAMPLE, item="i2", position=1)
     with (
         pytest.raises(LeaseLost, match=r"w2 holds the lease of run .*, not w1"),
@@ -99,13 +165,26 @@ def test_only_the_owner_of_the_lease_stores_by_it(store: Store) -> None:
         EvalRuns(tx).store_sample(replace(SAMPLE, item="i3", position=2), owner="w2")
 
     with store.read() as tx:
-        assert [sample.item for sample in EvalRuns(tx).samples(RUN.id)] == ["i1", "i2"]
+        assert [sample.item for sample in EvalRuns(tx).samples(RUN.id)] == [
+            "i1",
+            "i2",
+        ]
 
 
 def test_outcomes_and_figures_are_the_samples_without_their_texts(store: Store) -> None:
-    silent = replace(SAMPLE, item="i2", position=1, answer="", prompt="a long question")
+    silent = replace(
+        SAMPLE,
+        item="i2",
+        position=1,
+        answer="",
+        prompt="a long question",
+    )
     with store.write() as tx:
-        for sample in (replace(SAMPLE, item="i3", position=2), silent, SAMPLE):
+        for sample in (
+            replace(SAMPLE, item="i3", position=2),
+            silent,
+            SAMPLE,
+        ):
             EvalRuns(tx).store_sample(sample)
 
     with store.read() as tx:
@@ -117,7 +196,10 @@ def test_outcomes_and_figures_are_the_samples_without_their_texts(store: Store) 
         ]
         read = EvalRuns(tx).figures(RUN.id, below=2)
         assert sorted(zip(*astuple(read), strict=True)) == sorted(
-            zip(*astuple(AnswerColumns.from_samples([SAMPLE, silent])), strict=True)
+            zip(
+                *astuple(AnswerColumns.from_samples([SAMPLE, silent])),
+                strict=True,
+            )
         )
         assert len(EvalRuns(tx).figures(RUN.id, below=0)) == 0
         asked = ["i3", SAMPLE.item, "unknown"]
@@ -141,10 +223,23 @@ def test_any_answer_of_a_model_can_be_stored(store: Store) -> None:
 def test_a_lease_from_a_clock_that_was_set_back_since_is_not_waited_for(store: Store) -> None:
     hour = 60 * MINUTE
     with store.write() as tx:
-        assert EvalRuns(tx).lease(RUN.id, "w1", now=NOW + hour, until=NOW + hour + MINUTE)
-        assert EvalRuns(tx).lease(RUN.id, "w2", now=NOW, until=NOW + MINUTE)
+        assert EvalRuns(tx).lease(
+            RUN.id,
+            "w1",
+            now=NOW + hour,
+            until=NOW + hour + MINUTE,
+        )
+        assert EvalRuns(tx).lease(
+            RUN.id,
+            "w2",
+            now=NOW,
+            until=NOW + MINUTE,
+        )
         assert not EvalRuns(tx).lease(
-            RUN.id, "w3", now=NOW - MINUTE / 2, until=NOW + MINUTE / 2
+            RUN.id,
+            "w3",
+            now=NOW - MINUTE / 2,
+            until=NOW + MINUTE / 2,
         )
 
 
@@ -152,13 +247,23 @@ def test_a_run_that_has_ended_is_not_leased(store: Store) -> None:
     with store.write() as tx:
         for ended in ENDED:
             EvalRuns(tx).set_state(RUN.id, ended)
-            assert not EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=LATER)
+            assert not EvalRuns(tx).lease(
+                RUN.id,
+                "w1",
+                now=NOW,
+                until=LATER,
+            )
             assert EvalRuns(tx).get(RUN.id).lease_owner is None
 
 
 def test_states_but_running_clear_the_lease_and_failures_are_counted(store: Store) -> None:
     with store.write() as tx:
-        EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=LATER)
+        EvalRuns(tx).lease(
+            RUN.id,
+            "w1",
+            now=NOW,
+            until=LATER,
+        )
         EvalRuns(tx).set_state(RUN.id, RunState.RUNNING)
         running = EvalRuns(tx).get(RUN.id)
         EvalRuns(tx).set_state(RUN.id, RunState.FAILED, "exit code 9")
@@ -168,7 +273,12 @@ def test_states_but_running_clear_the_lease_and_failures_are_counted(store: Stor
             EvalRuns(tx).set_state("r_unknown", RunState.DONE)
 
     assert running.lease_owner == "w1"
-    assert failed == replace(RUN, state=RunState.FAILED, failures=2, message="exit code 9")
+    assert failed == replace(
+        RUN,
+        state=RunState.FAILED,
+        failures=2,
+        message="exit code 9",
+    )
 
 
 def test_wanting_more_queues_a_run_that_ended_and_never_lowers(store: Store) -> None:
@@ -189,7 +299,10 @@ def test_a_sample_counts_once(store: Store) -> None:
         assert EvalRuns(tx).store_sample(replace(SAMPLE, epoch=1))
 
     with store.read() as tx:
-        assert list(EvalRuns(tx).samples(RUN.id)) == [SAMPLE, replace(SAMPLE, epoch=1)]
+        assert list(EvalRuns(tx).samples(RUN.id)) == [
+            SAMPLE,
+            replace(SAMPLE, epoch=1),
+        ]
         assert EvalRuns(tx).done(RUN.id) == {("i1", 0), ("i1", 1)}
 
 
@@ -205,7 +318,12 @@ def test_an_equal_run_that_has_not_ended_is_found(store: Store) -> None:
 
 def test_a_dead_owners_runs_are_queued_again(store: Store) -> None:
     with store.write() as tx:
-        EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=LATER)
+        EvalRuns(tx).lease(
+            RUN.id,
+            "w1",
+            now=NOW,
+            until=LATER,
+        )
         EvalRuns(tx).set_state(RUN.id, RunState.RUNNING)
         assert list(EvalRuns(tx).release("w2")) == []
         assert list(EvalRuns(tx).release("w1")) == [RUN.id]

@@ -28,7 +28,11 @@ from harness.gate.run import RunState
 from harness.operations.records import Captures
 from harness.providers.target import Target
 from harness.routing.proposal import ProposalPhase
-from harness.routing.records.interventions import BreakGlasses, Shadows, Switches
+from harness.routing.records.interventions import (
+    BreakGlasses,
+    Shadows,
+    Switches,
+)
 from harness.routing.records.observations import Failovers
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
@@ -91,7 +95,12 @@ def an_agent(tx: Transaction) -> None:
 
 def add_shadow(tx: Transaction, n: int) -> None:
     Shadows(tx).add(replace(shadows.SHADOW, id=f"sh_{n:02}", started_at=at(n)))
-    Shadows(tx).end(f"sh_{n:02}", actor="ada", because="seen", now=LATER)
+    Shadows(tx).end(
+        f"sh_{n:02}",
+        actor="ada",
+        because="seen",
+        now=LATER,
+    )
 
 
 def add_version(tx: Transaction, n: int) -> None:
@@ -99,7 +108,11 @@ def add_version(tx: Transaction, n: int) -> None:
     assert before is not None
     change = ChangeSettings(ROUTE, replace(SETTINGS, description=f"the {n}th"))
     Routing(tx).commit(
-        change, expected_version=before.version, actor="ada", reason="so", now=at(n)
+        change,
+        expected_version=before.version,
+        actor="ada",
+        reason="so",
+        now=at(n),
     )
 
 
@@ -129,14 +142,24 @@ LISTS: Final[Mapping[str, Listed]] = {
     "runs": Listed(
         lambda stored, page: stored.runs(page, states=[RunState.DONE]),
         lambda tx, n: EvalRuns(tx).add(
-            replace(RUN, id=f"r_{n:02}", created_at=at(n), state=RunState.DONE)
+            replace(
+                RUN,
+                id=f"r_{n:02}",
+                created_at=at(n),
+                state=RunState.DONE,
+            )
         ),
         two_targets,
     ),
     "samples": Listed(
         lambda stored, page: stored.samples(page, run=RUN.id),
         lambda tx, n: EvalRuns(tx).store_sample(
-            replace(SAMPLE, item=f"a, b/{n}", position=n // 3, epoch=n % 2)
+            replace(
+                SAMPLE,
+                item=f"a, b/{n}",
+                position=n // 3,
+                epoch=n % 2,
+            )
         ),
         a_run,
         lambda row: row.item,
@@ -159,7 +182,12 @@ LISTS: Final[Mapping[str, Listed]] = {
     "keys": Listed(
         lambda stored, page: stored.keys(page),
         lambda tx, n: ApiKeys(tx).add(
-            replace(KEY, id=f"k_{n:02}", hash=f"{n:064}", created_at=at(n))
+            replace(
+                KEY,
+                id=f"k_{n:02}",
+                hash=f"{n:064}",
+                created_at=at(n),
+            )
         ),
     ),
     "switches": Listed(
@@ -172,7 +200,12 @@ LISTS: Final[Mapping[str, Listed]] = {
     "break_glasses": Listed(
         lambda stored, page: stored.break_glasses(page),
         lambda tx, n: BreakGlasses(tx).add(
-            replace(BROKEN, id=f"bg_{n:02}", route=f"r{n}", created_at=at(n))
+            replace(
+                BROKEN,
+                id=f"bg_{n:02}",
+                route=f"r{n}",
+                created_at=at(n),
+            )
         ),
         two_targets,
     ),
@@ -188,26 +221,44 @@ LISTS: Final[Mapping[str, Listed]] = {
     "failovers": Listed(
         lambda stored, page: stored.failovers(page, since=NOW),
         lambda tx, n: Failovers(tx).append(
-            [replace(alerts.ROW, worker=f"w,{n % 2}", number=n + 1, at=at(n))]
+            [
+                replace(
+                    alerts.ROW,
+                    worker=f"w,{n % 2}",
+                    number=n + 1,
+                    at=at(n),
+                )
+            ]
         ),
         id_=lambda row: row.number,
     ),
     "captures": Listed(
         lambda stored, page: stored.captures(page, route="triage"),
         lambda tx, n: Captures(tx).store(
-            replace(observations.ONE, id=f"cap_{n}", at=at(n)), most_per_day=100
+            replace(observations.ONE, id=f"cap_{n}", at=at(n)),
+            most_per_day=100,
         ),
     ),
     "agents": Listed(
         lambda stored, page: stored.agents(page, owner_key=agents.AGENT.owner_key),
         lambda tx, n: Agents(tx).add(
-            replace(agents.AGENT, id=f"ag_{n:02}", created_at=at(n), updated_at=at(n))
+            replace(
+                agents.AGENT,
+                id=f"ag_{n:02}",
+                created_at=at(n),
+                updated_at=at(n),
+            )
         ),
     ),
     "sessions": Listed(
         lambda stored, page: stored.sessions(page, agent=agents.AGENT.id),
         lambda tx, n: Sessions(tx).add(
-            replace(agents.SESSION, id=f"se_{n:02}", created_at=at(n), last_at=at(n))
+            replace(
+                agents.SESSION,
+                id=f"se_{n:02}",
+                created_at=at(n),
+                last_at=at(n),
+            )
         ),
         an_agent,
     ),
@@ -231,7 +282,9 @@ LISTS: Final[Mapping[str, Listed]] = {
         an_agent,
     ),
     "events": Listed(
-        lambda stored, page: stored.events(page), add_event, id_=lambda row: row.number
+        lambda stored, page: stored.events(page),
+        add_event,
+        id_=lambda row: row.number,
     ),
 }
 
@@ -285,7 +338,12 @@ def test_a_page_is_filled_with_the_switches_of_a_route_before_its_limit(store: S
     with store.write() as tx:
         for number, route in enumerate(("chat", "chat", None, "mail")):
             at = NOW + timedelta(minutes=number)
-            thrown = replace(switches.SWITCH, id=f"sw_{number}", route=route, created_at=at)
+            thrown = replace(
+                switches.SWITCH,
+                id=f"sw_{number}",
+                route=route,
+                created_at=at,
+            )
             Switches(tx).add(thrown)
     with store.listings() as stored:
         page = stored.switches(PageRequest(2), route="chat")

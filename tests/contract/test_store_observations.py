@@ -35,7 +35,8 @@ NEVER_SEEN, RETURNED, COUNTED = KeyHistory
 
 
 def test_blocks_are_numbered_in_order_of_arrival(store: Store) -> None:
-    first, second = replace(BLOCK, sequence=7), replace(BLOCK, worker="w0", sequence=1)
+    first = replace(BLOCK, sequence=7)
+    second = replace(BLOCK, worker="w0", sequence=1)
     with store.write() as tx:
         Observations(tx).append([first], [])
     with store.write() as tx:
@@ -71,7 +72,12 @@ def test_blocks_come_back_with_all_that_they_counted(store: Store) -> None:
         {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, classes)}},
         {"counts": {Guardrail.FEEDBACK: FeedbackTally(10, 2, 3, 1, ArmSplit(4, 1))}},
         {"counts": {Guardrail.JUDGE: JudgeTally(10, 2, 3, 1, ArmSplit(1, 1), 0.25)}},
-        {"period": 1, "counts": {}, "ranks": {}, "levels": {}},
+        {
+            "period": 1,
+            "counts": {},
+            "ranks": {},
+            "levels": {},
+        },
         {"never_seen": NeverSeen(40, 1, 2, 1, tally, {Guardrail.LATENCY: (0.25,)})},
         {"never_seen": NeverSeen(0, 0, 0, 0, {}, {})},
         {"never_seen": NeverSeen(100, 2, 3, 1)},
@@ -99,7 +105,10 @@ def test_of_two_claims_of_a_key_in_a_period_the_first_has_it(store: Store) -> No
         claim = KeyClaim("ro_1", 1, [4, 3])
         assert [*Observations(tx).claim_keys(claim)] == [NEVER_SEEN, COUNTED]
         later = KeyClaim("ro_1", 2, [3, 5])
-        assert [*Observations(tx).claim_keys(later)] == [RETURNED, NEVER_SEEN]
+        assert [*Observations(tx).claim_keys(later)] == [
+            RETURNED,
+            NEVER_SEEN,
+        ]
         assert [*Observations(tx).claim_keys(KeyClaim("ro_2", 1, [3]))] == [NEVER_SEEN]
 
 
@@ -118,7 +127,11 @@ def test_requests_without_a_route_add_up_by_day_and_fill_nothing(store: Store) -
     day = NOW.date()
     many = [AskedName(f"m-{n}", day, 1) for n in range(MOST_ASKED_NAMES + 9)]
     odd = AskedName("x\0\ud800", day - timedelta(1), 2)
-    for rows in ([AskedName("a", day, 3), odd], [AskedName("a", day, 4)], many):
+    for rows in (
+        [AskedName("a", day, 3), odd],
+        [AskedName("a", day, 4)],
+        many,
+    ):
         with store.write() as tx:
             Observations(tx).append([], [], asked_names=rows)
 
@@ -142,7 +155,12 @@ def test_what_keys_spent_this_month_is_summed_by_the_database(store: Store) -> N
         replace(first, day=today.replace(day=1), cost_usd=4.0),
         replace(first, day=date(2026, 2, 28), cost_usd=100.0),
         replace(first, day=date(2026, 4, 1), cost_usd=100.0),
-        replace(first, key="k_2", day=today.replace(day=2), unpriced=0),
+        replace(
+            first,
+            key="k_2",
+            day=today.replace(day=2),
+            unpriced=0,
+        ),
         replace(first, key="k_3", day=date(2026, 2, 1)),
         replace(first, key="k_4"),
     ]
@@ -157,7 +175,10 @@ def test_what_keys_spent_this_month_is_summed_by_the_database(store: Store) -> N
             "k_2": SpendTotals(today, 0.0, 0.25, 0),
         }
         of_rows = {
-            key: total_spend(Observations(tx).spends(since=date(2026, 1, 1), keys=[key]), today)
+            key: total_spend(
+                Observations(tx).spends(since=date(2026, 1, 1), keys=[key]),
+                today,
+            )
             for key in asked
         }
         assert {key: spent.get(key, SpendTotals(today)) for key in asked} == of_rows
@@ -181,7 +202,11 @@ def test_spend_of_a_day_that_is_none_hides_no_other(store: Store) -> None:
         assert spent == {"k_1": SpendTotals(good.day, 0.25, 0.25, 1)}
 
 
-def append(store: Store, action: str, **details: object) -> None:
+def append(
+    store: Store,
+    action: str,
+    **details: object,
+) -> None:
     with store.write() as tx:
         tx._clock = ManualClock(NOW)
         AuditLog(tx).append(SYSTEM, action, "route a", details)
@@ -198,8 +223,15 @@ def test_an_audit_event_is_returned_as_it_will_be_read(store: Store) -> None:
 
     with store.read() as tx:
         assert list(AuditLog(tx).all()) == [event]
-        assert event.details == {"tuple": [1, 2], "keys": {"10": "ten", "9": "nine"}}
-        assert (event.actor, event.principal, event.key) == ("a\u2400b", "pr_1", "key_1")
+        assert event.details == {
+            "tuple": [1, 2],
+            "keys": {"10": "ten", "9": "nine"},
+        }
+        assert (event.actor, event.principal, event.key) == (
+            "a\u2400b",
+            "pr_1",
+            "key_1",
+        )
         assert AuditLog(tx).first_break() is None
 
 
@@ -221,7 +253,11 @@ ONE = CapturedRequest(
     redactions={"email": 2},
     content={
         "messages": [{"role": "user", "content": "half a pair \ud83d, and \0"}],
-        "answer": {"role": "assistant", "content": "yes", "finish_reason": "stop"},
+        "answer": {
+            "role": "assistant",
+            "content": "yes",
+            "finish_reason": "stop",
+        },
     },
 )
 
@@ -230,7 +266,11 @@ def another(number: int, **changed: object) -> CapturedRequest:
     return replace(ONE, id=f"cap_{number}", **changed)  # type: ignore[arg-type]
 
 
-def add(store: Store, *new: CapturedRequest, most: int = 10) -> list[CaptureResult]:
+def add(
+    store: Store,
+    *new: CapturedRequest,
+    most: int = 10,
+) -> list[CaptureResult]:
     with store.write() as tx:
         return [Captures(tx).store(request, most_per_day=most) for request in new]
 
@@ -253,7 +293,14 @@ def test_what_has_expired_is_deleted_and_nothing_else(store: Store) -> None:
 @pytest.mark.req("F9")
 def test_a_user_a_route_or_one_of_them_can_be_deleted(store: Store) -> None:
     twice = another(5, user_hash=f"{'d' * 32} {'c' * 32}")
-    add(store, ONE, another(2, user_hash="b" * 32), another(3, route="chat"), another(4), twice)
+    add(
+        store,
+        ONE,
+        another(2, user_hash="b" * 32),
+        another(3, route="chat"),
+        another(4),
+        twice,
+    )
 
     with store.write() as tx:
         assert Captures(tx).purge(users=["b" * 32, "c" * 32]) == 2

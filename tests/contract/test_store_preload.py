@@ -50,7 +50,13 @@ def lived(store: Store) -> None:
         promote(tx)
         Rollouts(tx).save(replace(Rollouts(tx).get("ro_1"), state=RolloutState.PROMOTED))
         back = RestoreIncumbent(ROUTE, OLD.id)
-        Routing(tx).commit(back, expected_version=3, actor="ada", reason="chatty", now=LATER)
+        Routing(tx).commit(
+            back,
+            expected_version=3,
+            actor="ada",
+            reason="chatty",
+            now=LATER,
+        )
         Verdicts(tx).store(replace(FAILED, decided_at=LATER), "p_1")
         create_route(tx, OTHER)
         for hours in range(2):
@@ -62,14 +68,32 @@ Ask = Callable[[Transaction, str], Any]
 # Of each preload: what is asked one by one, and of which names.
 PRELOADS: Final[dict[str, tuple[Ask, tuple[str, ...]]]] = {
     "routes": (
-        lambda tx, name: (Routing(tx).route(name), Routing(tx).changed_at(name)),
+        lambda tx, name: (
+            Routing(tx).route(name),
+            Routing(tx).changed_at(name),
+        ),
         (ROUTE, OTHER, UNKNOWN),
     ),
-    "newest_verdicts": (lambda tx, name: Verdicts(tx).newest(name), (ROUTE, OTHER, UNKNOWN)),
-    "newest_rollouts": (lambda tx, name: Rollouts(tx).newest(name), (ROUTE, OTHER, UNKNOWN)),
-    "verdicts": (lambda tx, id_: Verdicts(tx).get(id_), (PASSED.id, FAILED.id)),
-    "newest_alerts": (lambda tx, key: Alerts(tx).newest(key), ("k:1", UNKNOWN)),
-    "blocks": (lambda tx, id_: Observations(tx).blocks(id_), ("ro_1", UNKNOWN)),
+    "newest_verdicts": (
+        lambda tx, name: Verdicts(tx).newest(name),
+        (ROUTE, OTHER, UNKNOWN),
+    ),
+    "newest_rollouts": (
+        lambda tx, name: Rollouts(tx).newest(name),
+        (ROUTE, OTHER, UNKNOWN),
+    ),
+    "verdicts": (
+        lambda tx, id_: Verdicts(tx).get(id_),
+        (PASSED.id, FAILED.id),
+    ),
+    "newest_alerts": (
+        lambda tx, key: Alerts(tx).newest(key),
+        ("k:1", UNKNOWN),
+    ),
+    "blocks": (
+        lambda tx, id_: Observations(tx).blocks(id_),
+        ("ro_1", UNKNOWN),
+    ),
 }
 
 
@@ -89,18 +113,27 @@ def test_a_unit_of_work_that_writes_reads_what_it_wrote(store: Store) -> None:
     with store.write() as tx:
         Preload(tx).routes([ROUTE])
         Preload(tx).newest_alerts(["k:1"])
-        before, known = Routing(tx).route(ROUTE), Alerts(tx).newest("k:1")
+        before = Routing(tx).route(ROUTE)
+        known = Alerts(tx).newest("k:1")
         assert before is not None
         assert known is not None
         change = ChangeSettings(ROUTE, replace(SETTINGS, description="another"))
         Routing(tx).commit(
-            change, expected_version=before.version, actor="ada", reason="so", now=LATER
+            change,
+            expected_version=before.version,
+            actor="ada",
+            reason="so",
+            now=LATER,
         )
         Alerts(tx).fold([replace(alerts.OPENED, key="k:1", at=LATER)])
-        after, folded = Routing(tx).route(ROUTE), Alerts(tx).newest("k:1")
+        after = Routing(tx).route(ROUTE)
+        folded = Alerts(tx).newest("k:1")
     assert after is not None
     assert folded is not None
-    assert (after.version, after.settings.description) == (before.version + 1, "another")
+    assert (after.version, after.settings.description) == (
+        before.version + 1,
+        "another",
+    )
     assert folded.count == known.count + 1
 
 
@@ -111,7 +144,11 @@ def test_a_forged_row_that_was_read_with_others_is_refused(
 ) -> None:
     sql_store = sql_stores()
     lived(sql_store)
-    column = {"route_version": "reason", "verdict": "reason", "rollout": "ended_because"}[table]
+    column = {
+        "route_version": "reason",
+        "verdict": "reason",
+        "rollout": "ended_because",
+    }[table]
     with owned(sql_store) as db:
         db.execute(sa.text(f"UPDATE {table} SET {column} = 'no' WHERE route = '{ROUTE}'"))  # noqa: S608 - a name of above
     with sql_store.read() as tx:
@@ -144,7 +181,10 @@ def test_a_forged_row_that_was_read_with_others_is_refused(
     ],
 )
 def test_a_row_is_believed_by_its_values_however_these_are_written(
-    sql_stores: Opener, change: str, *, is_believed: bool
+    sql_stores: Opener,
+    change: str,
+    *,
+    is_believed: bool,
 ) -> None:
     sql_store = sql_stores()
     seeded(sql_store)

@@ -9,7 +9,12 @@ from harness.frame.errors import InputError, StaleWrite
 from harness.frame.records.repository import Records
 from harness.frame.records.transaction import Transaction
 from harness.gate.pins import MAX_SIGHTINGS, ServedModel, Sighting
-from harness.providers.calls.probe import ProbeFinding, ProbeStatus, ProbeSubject, ProviderCheck
+from harness.providers.calls.probe import (
+    ProbeFinding,
+    ProbeStatus,
+    ProbeSubject,
+    ProviderCheck,
+)
 from harness.providers.credential import Credential
 from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.oauth import SignIn
@@ -26,8 +31,22 @@ from harness.store.store import Store
 from tests.support.store.records import LATER, NOW, PROVIDER
 
 KEY = Credential("sim", "default", "c1", 0, NOW, NOW, "ada")
-OLD = replace(KEY, name="default.old", ciphertext="c0", position=1, expires_at=LATER)
-SIGNED_IN = SignIn("sim", "si-1", "c1", NOW, "ada", renewed_at=NOW, account_due=LATER)
+OLD = replace(
+    KEY,
+    name="default.old",
+    ciphertext="c0",
+    position=1,
+    expires_at=LATER,
+)
+SIGNED_IN = SignIn(
+    "sim",
+    "si-1",
+    "c1",
+    NOW,
+    "ada",
+    renewed_at=NOW,
+    account_due=LATER,
+)
 RENEWED = replace(
     SIGNED_IN,
     ciphertext="sealed-2",
@@ -37,15 +56,26 @@ RENEWED = replace(
     refused="no",
 )
 KEY_REFUSED = ProbeFinding(
-    ProbeSubject.KEY, ProbeStatus.FAIL, "the key is refused", "store another one"
+    ProbeSubject.KEY,
+    ProbeStatus.FAIL,
+    "the key is refused",
+    "store another one",
 )
 ANSWERS = ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.OK, "it answers \ud800 \0")
 FOUND = ProviderCheck(
-    "sim", "sim", "sim/good", ok=False, findings=(KEY_REFUSED, ANSWERS), at=NOW
+    "sim",
+    "sim",
+    "sim/good",
+    ok=False,
+    findings=(KEY_REFUSED, ANSWERS),
+    at=NOW,
 )
 SMALL = DiscoveredModel("sim", "llama-4-scout", PROVIDER.api_base, NOW, listed_since=NOW)
 LARGE = replace(
-    SMALL, model="vendor/llama:free", context_window=131072, price=Price(0.1, 0.2, 0.05)
+    SMALL,
+    model="vendor/llama:free",
+    context_window=131072,
+    price=Price(0.1, 0.2, 0.05),
 )
 SEEN = Sighting("t_1", ServedModel("m-1", "fp"), NOW, NOW)
 
@@ -77,13 +107,28 @@ def put_checks(tx: Transaction, checks: Sequence[ProviderCheck]) -> None:
     ProviderChecks(tx).keep(checks)
 
 
-LATER_CHECK = replace(FOUND, target=None, ok=True, findings=(), at=LATER)
+LATER_CHECK = replace(
+    FOUND,
+    target=None,
+    ok=True,
+    findings=(),
+    at=LATER,
+)
 KINDS: dict[
-    type[Records[Any]], tuple[Callable[[Transaction, Any], None], list[Any], list[Any]]
+    type[Records[Any]],
+    tuple[Callable[[Transaction, Any], None], list[Any], list[Any]],
 ] = {
-    Credentials: (put_keys, [KEY, OLD], [replace(KEY, ciphertext="c2"), OLD]),
+    Credentials: (
+        put_keys,
+        [KEY, OLD],
+        [replace(KEY, ciphertext="c2"), OLD],
+    ),
     SignIns: (put_sign_in, [SIGNED_IN], [RENEWED]),
-    DiscoveredModels: (put_models, [SMALL, LARGE], [replace(SMALL, found_at=LATER)]),
+    DiscoveredModels: (
+        put_models,
+        [SMALL, LARGE],
+        [replace(SMALL, found_at=LATER)],
+    ),
     ProviderChecks: (put_checks, [FOUND], [LATER_CHECK]),
 }
 
@@ -93,7 +138,10 @@ def test_what_is_stored_comes_back_in_order_and_routers_hear_of_keys_alone(
     store: Store,
 ) -> None:
     for put, first, _ in KINDS.values():
-        with pytest.raises(InputError, match="no provider 'sim'"), store.write() as tx:
+        with (
+            pytest.raises(InputError, match="no provider 'sim'"),
+            store.write() as tx,
+        ):
             put(tx, first)
     with store.write() as tx:
         Providers(tx).put(PROVIDER)
@@ -140,7 +188,10 @@ def test_what_a_former_sign_in_gave_is_dropped(stored: Store) -> None:
     with stored.write() as tx:
         SignIns(tx).start(SIGNED_IN)
         SignIns(tx).start(replace(SIGNED_IN, id="si-2"))
-    with pytest.raises(StaleWrite, match="a person signed in or out"), stored.write() as tx:
+    with (
+        pytest.raises(StaleWrite, match="a person signed in or out"),
+        stored.write() as tx,
+    ):
         SignIns(tx).save(replace(SIGNED_IN, ciphertext="late"))
     with stored.write() as tx:
         assert SignIns(tx).end("sim")
@@ -176,5 +227,8 @@ def test_a_model_that_is_seen_again_keeps_its_first_time_and_moves_its_last(
         Sightings(tx).note([SEEN])
 
     with store.read() as tx:
-        assert list(Sightings(tx).for_target("t_1")) == [other, replace(SEEN, last_at=LATER)]
+        assert list(Sightings(tx).for_target("t_1")) == [
+            other,
+            replace(SEEN, last_at=LATER),
+        ]
         assert list(Sightings(tx).for_target("t_3")) == []

@@ -51,7 +51,8 @@ from tests.support.store.records import (
 pytestmark = pytest.mark.both_databases
 
 SPEND = KeySpend("k_1", date(2026, 3, 1), "w", 1, 1, 1.0, 0)
-NAN, INF = math.nan, math.inf
+NAN = math.nan
+INF = math.inf
 Changes = tuple[dict[str, Any], ...]
 CONTRADICTIONS: Changes = (
     {"canary_failures": 3},
@@ -83,7 +84,11 @@ CONTRADICTIONS: Changes = (
 )
 # By kind of record: how it is stored, a good one, and changes that make no sense of it.
 NONSENSE: Final[Mapping[str, tuple[Callable[[Transaction, Any], object], Any, Changes]]] = {
-    "block": (lambda tx, row: Observations(tx).append([row], []), BLOCK, CONTRADICTIONS),
+    "block": (
+        lambda tx, row: Observations(tx).append([row], []),
+        BLOCK,
+        CONTRADICTIONS,
+    ),
     "traffic": (
         lambda tx, row: Observations(tx).append([], [row]),
         TRAFFIC,
@@ -102,14 +107,24 @@ NONSENSE: Final[Mapping[str, tuple[Callable[[Transaction, Any], object], Any, Ch
     "captured": (
         lambda tx, row: Captures(tx).store(row, most_per_day=10),
         observations.ONE,
-        ({"expires_at": NOW}, {"rules": ""}, {"share_bps": 0}, {"content": {"n": NAN}}),
+        (
+            {"expires_at": NOW},
+            {"rules": ""},
+            {"share_bps": 0},
+            {"content": {"n": NAN}},
+        ),
     ),
     "sample": (
         lambda tx, row: EvalRuns(tx).store_sample(row),
         SAMPLE,
         (
-            *({"strict": NAN}, {"strict": 1.5}, {"lenient": -0.1}, {"strict": None}),
-            *({"cost_usd": INF}, {"cost_usd": NAN}, {"duration_s": -1.0}),
+            {"strict": NAN},
+            {"strict": 1.5},
+            {"lenient": -0.1},
+            {"strict": None},
+            {"cost_usd": INF},
+            {"cost_usd": NAN},
+            {"duration_s": -1.0},
             {"input_tokens": -1},
         ),
     ),
@@ -125,7 +140,9 @@ NONSENSE: Final[Mapping[str, tuple[Callable[[Transaction, Any], object], Any, Ch
             {"limits": ShadowLimits(share_bps=0)},
             {"limits": ShadowLimits(usd_per_day=NAN)},
             {"limits": ShadowLimits(requests_per_day=0)},
-            *({"expires_at": NOW}, {"incumbent": NEW.id}, {"reason": " "}),
+            {"expires_at": NOW},
+            {"incumbent": NEW.id},
+            {"reason": " "},
             {"proposal": "nobody-knows"},
         ),
     ),
@@ -157,7 +174,8 @@ def test_a_record_that_makes_no_sense_is_refused(store: Store) -> None:
             write(tx, good)
 
 
-NO_SENSE, APPEND_ONLY = "refuses", "append_only"
+NO_SENSE = "refuses"
+APPEND_ONLY = "append_only"
 REWRITES: Final[Mapping[str, str]] = {
     "UPDATE switch SET name = 'another' WHERE id = 'sw_1'": APPEND_ONLY,
     "UPDATE switch SET route = 'chat', lifted_at = 1, lifted_by = 'eve' WHERE id = 'sw_1'": (

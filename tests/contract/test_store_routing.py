@@ -15,7 +15,12 @@ from harness.frame.people.access import SYSTEM
 from harness.frame.people.records import ApiKeys
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
-from harness.providers.force import Force, ForceKind, KillSwitch, SwitchSource
+from harness.providers.force import (
+    Force,
+    ForceKind,
+    KillSwitch,
+    SwitchSource,
+)
 from harness.providers.records import Credentials, Providers
 from harness.routing.evidence import FormerTarget
 from harness.routing.records.interventions import Shadows, Switches
@@ -68,9 +73,17 @@ ON_ROUTE = replace(
 )
 
 
-def commit(tx: Transaction, change: TableChange, version: int) -> int:
+def commit(
+    tx: Transaction,
+    change: TableChange,
+    version: int,
+) -> int:
     return Routing(tx).commit(
-        change, expected_version=version, actor="bob", reason="why not", now=NOW
+        change,
+        expected_version=version,
+        actor="bob",
+        reason="why not",
+        now=NOW,
     )
 
 
@@ -133,7 +146,12 @@ SERVED: list[Callable[[Transaction], object]] = [
     lambda tx: Switches(tx).add(SWITCH),
     lambda tx: Switches(tx).lift(SWITCH.id, actor="ben", now=NOW),
     lambda tx: Shadows(tx).add(SHADOW),
-    lambda tx: Shadows(tx).end(SHADOW.id, actor="kim", because="seen", now=NOW),
+    lambda tx: Shadows(tx).end(
+        SHADOW.id,
+        actor="kim",
+        because="seen",
+        now=NOW,
+    ),
     lambda tx: ApiKeys(tx).revoke(KEY.id, NOW + timedelta(days=1)),
     lambda tx: Providers(tx).remove("sim"),
     lambda tx: Providers(tx).put(AGAIN),

@@ -45,19 +45,42 @@ def test_a_route_has_one_at_a_time_and_ending_it_tells_the_routers(started: Stor
         Shadows(tx).add(second)
 
     with started.write() as tx:
-        ended = Shadows(tx).end("sh_1", actor="kim", because="enough seen", now=NOW)
+        ended = Shadows(tx).end(
+            "sh_1",
+            actor="kim",
+            because="enough seen",
+            now=NOW,
+        )
     with started.write() as tx:
-        again = Shadows(tx).end("sh_1", actor="ada", because="late", now=LATER)
+        again = Shadows(tx).end(
+            "sh_1",
+            actor="ada",
+            because="late",
+            now=LATER,
+        )
         Shadows(tx).add(second)
 
     assert again == ended
-    assert ended == replace(SHADOW, ended_at=NOW, ended_by="kim", ended_because="enough seen")
+    assert ended == replace(
+        SHADOW,
+        ended_at=NOW,
+        ended_by="kim",
+        ended_because="enough seen",
+    )
     assert [shadow.id for shadow in started.snapshot().shadows] == ["sh_2"]
     with started.read() as tx:
-        assert [shadow.id for shadow in Shadows(tx).list()] == ["sh_2", "sh_1"]
+        assert [shadow.id for shadow in Shadows(tx).list()] == [
+            "sh_2",
+            "sh_1",
+        ]
         assert Shadows(tx).list(route="another") == []
     with pytest.raises(NotFound, match="sh_9"), started.write() as tx:
-        Shadows(tx).end("sh_9", actor="kim", because="", now=NOW)
+        Shadows(tx).end(
+            "sh_9",
+            actor="kim",
+            because="",
+            now=NOW,
+        )
 
 
 def test_what_workers_add_up_is_added_to_what_is_there(started: Store) -> None:
@@ -73,5 +96,9 @@ def test_what_workers_add_up_is_added_to_what_is_there(started: Store) -> None:
         assert len(Shadows(tx).tallies(["sh_1"])) == 2
         assert Shadows(tx).tallies([]) == []
 
-    counts = {"mirrored": 2, "pairs": 4, "slower": 1}
+    counts = {
+        "mirrored": 2,
+        "pairs": 4,
+        "slower": 1,
+    }
     assert today == [replace(TALLY, counts=counts, sums={"similarity": 1.5})]

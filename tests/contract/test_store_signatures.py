@@ -20,14 +20,27 @@ from harness.frame.people.access import (
     PrincipalKind,
     Role,
 )
-from harness.frame.people.records import ApiKeys, DashboardSessions, PersonLinks, Principals
+from harness.frame.people.records import (
+    ApiKeys,
+    DashboardSessions,
+    PersonLinks,
+    Principals,
+)
 from harness.frame.records.transaction import Transaction
-from harness.frame.signing.ed25519 import Ed25519Signatures, new_private_key, public_key
+from harness.frame.signing.ed25519 import (
+    Ed25519Signatures,
+    new_private_key,
+    public_key,
+)
 from harness.frame.signing.keyring import KeyPurpose
 from harness.providers.records import Credentials, Providers
 from harness.routing.evidence import BreakGlass, Waiver
 from harness.routing.records.evidence import Waivers
-from harness.routing.records.interventions import BreakGlasses, Shadows, Switches
+from harness.routing.records.interventions import (
+    BreakGlasses,
+    Shadows,
+    Switches,
+)
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
@@ -87,7 +100,12 @@ SESSION = DashboardSession(
 )
 
 DORA = Principal(
-    "pr_dora", PrincipalKind.PERSON, "dora", NOW, "https://login.example.com", "u-1"
+    "pr_dora",
+    PrincipalKind.PERSON,
+    "dora",
+    NOW,
+    "https://login.example.com",
+    "u-1",
 )
 LINK = PersonLink("pl_1", DORA.id, 1, DORA.id, "we met", NOW, LOCAL_PRINCIPAL.id)
 
@@ -125,22 +143,38 @@ def faults(store: Store) -> set[str]:
 
 
 EDITS: Final[list[tuple[str, Mapping[str, object], Mapping[str, object]]]] = [
-    ("provider", {"name": "sim"}, {"api_base": "http://elsewhere.example/v1"}),
+    (
+        "provider",
+        {"name": "sim"},
+        {"api_base": "http://elsewhere.example/v1"},
+    ),
     ("api_key", {"id": "k_1"}, {"role": 4}),
     ("api_key", {"id": "k_1"}, {"routes": []}),
     ("switch", {"id": SWITCH.id}, {"expires_at": NOW}),
     ("shadow", {"id": "sh_1"}, {"share_bps": 10_000}),
     ("credential", {"name": "first"}, {"ciphertext": "another"}),
     ("agent_grant", {"id": "gr_1"}, {"data_class": ""}),
-    ("agent_grant", {"id": "gr_1"}, {"target": OLD.id, "target_name": OLD.name}),
-    ("agent_grant", {"id": "gr_1"}, {"expires_at": LATER + timedelta(days=365)}),
+    (
+        "agent_grant",
+        {"id": "gr_1"},
+        {"target": OLD.id, "target_name": OLD.name},
+    ),
+    (
+        "agent_grant",
+        {"id": "gr_1"},
+        {"expires_at": LATER + timedelta(days=365)},
+    ),
     ("route_version", {"version": 1}, {"settings": {"data_class": ""}}),
     ("target", {"id": OLD.id}, {"model": "cheaper-1"}),
 ]
 
 
 @contextmanager
-def changed(store: Store, table: str, act: Callable[[sa.Connection], object]) -> Iterator[None]:
+def changed(
+    store: Store,
+    table: str,
+    act: Callable[[sa.Connection], object],
+) -> Iterator[None]:
     """What `act` did to the table's rows, by their owner; at the end they are as before."""
     known = metadata.tables[table]
     with owned(store) as db:
@@ -153,7 +187,9 @@ def changed(store: Store, table: str, act: Callable[[sa.Connection], object]) ->
 
 
 def edit(
-    table: str, change: Mapping[str, object], key: Mapping[str, object] = MappingProxyType({})
+    table: str,
+    change: Mapping[str, object],
+    key: Mapping[str, object] = MappingProxyType({}),
 ) -> Callable[[sa.Connection], object]:
     known = metadata.tables[table]
     same = [known.c[name] == value for name, value in key.items()]
@@ -174,13 +210,22 @@ def test_an_edited_row_of_a_snapshot_is_refused_and_named(sql_stores: Opener) ->
 def test_a_row_that_is_gone_is_missed(sql_stores: Opener) -> None:
     store = sql_stores()
     filled(store)
-    for table in ("switch", "api_key", "credential", "shadow", "agent_grant"):
+    for table in (
+        "switch",
+        "api_key",
+        "credential",
+        "shadow",
+        "agent_grant",
+    ):
         gone = sa.delete(metadata.tables[table])
         with changed(store, table, lambda db, gone=gone: db.execute(gone)):  # type: ignore[misc]
             with pytest.raises(SnapshotInvalid, match="manifest"):
                 sql_stores().snapshot()
             assert faults(store) == {"manifest"}, table
-            with pytest.raises(SignatureInvalid, match="manifest"), store.write() as tx:
+            with (
+                pytest.raises(SignatureInvalid, match="manifest"),
+                store.write() as tx,
+            ):
                 Providers(tx).put(replace(PROVIDER, name="third"))
 
 
@@ -205,7 +250,8 @@ def test_a_role_with_dml_alone_brings_no_moment_back_at_which_a_revoked_key_was_
     filled(store)
     with store.read() as tx:
         db = tx.db
-        key, then = row(db, "api_key", id="k_1"), row(db, "manifest")
+        key = row(db, "api_key", id="k_1")
+        then = row(db, "manifest")
     with store.write() as tx:
         ApiKeys(tx).revoke("k_1", NOW)
     back: list[sa.Executable] = [
@@ -247,16 +293,44 @@ def read_verdict(tx: Transaction) -> object:
 
 DECISIONS: list[tuple[str, dict[str, object], Callable[[Transaction], object]]] = [
     ("verdict", {"expires_at": LATER.replace(year=2040)}, read_verdict),
-    ("sample", {"strict": 0.0}, lambda tx: EvalRuns(tx).outcomes("r_1", below=9)),
-    ("sample", {"answer_sha256": "0" * 64}, lambda tx: EvalRuns(tx).samples("r_1")),
-    ("sample", {"strict": 0.0}, lambda tx: EvalRuns(tx).samples_of("r_1", [SAMPLE.item])),
-    ("eval_run", {"suite_digest": "0" * 64}, lambda tx: EvalRuns(tx).get("r_1")),
-    ("waiver", {"expires_at": LATER.replace(year=2040)}, lambda tx: Waivers(tx).list()),
-    ("proposal", {"self_approval": True}, lambda tx: Proposals(tx).get("p_1")),
+    (
+        "sample",
+        {"strict": 0.0},
+        lambda tx: EvalRuns(tx).outcomes("r_1", below=9),
+    ),
+    (
+        "sample",
+        {"answer_sha256": "0" * 64},
+        lambda tx: EvalRuns(tx).samples("r_1"),
+    ),
+    (
+        "sample",
+        {"strict": 0.0},
+        lambda tx: EvalRuns(tx).samples_of("r_1", [SAMPLE.item]),
+    ),
+    (
+        "eval_run",
+        {"suite_digest": "0" * 64},
+        lambda tx: EvalRuns(tx).get("r_1"),
+    ),
+    (
+        "waiver",
+        {"expires_at": LATER.replace(year=2040)},
+        lambda tx: Waivers(tx).list(),
+    ),
+    (
+        "proposal",
+        {"self_approval": True},
+        lambda tx: Proposals(tx).get("p_1"),
+    ),
     ("proposal", {"approver": "somebody"}, lambda tx: Proposals(tx).list()),
     ("rollout", {"step": 3}, lambda tx: Rollouts(tx).get("ro_1")),
     ("suite", {"items": 3}, lambda tx: Suites(tx).get(PIN.digest)),
-    ("evidence", {"created_at": LATER}, lambda tx: Routing(tx).evidence(ROUTE)),
+    (
+        "evidence",
+        {"created_at": LATER},
+        lambda tx: Routing(tx).evidence(ROUTE),
+    ),
     ("api_key", {"role": 4}, lambda tx: ApiKeys(tx).by_hash(KEY.hash)),
 ]
 
@@ -268,14 +342,24 @@ def test_nothing_is_decided_on_an_edited_row(sql_stores: Opener) -> None:
         with store.read() as tx:
             decide(tx)
         with changed(store, table, edit(table, change)):
-            with pytest.raises(SignatureInvalid, match=f"row {table} "), store.read() as tx:
+            with (
+                pytest.raises(SignatureInvalid, match=f"row {table} "),
+                store.read() as tx,
+            ):
                 decide(tx)
             assert any(fault.startswith(f"{table} ") for fault in faults(store)), change
 
 
-VIEWER = replace(KEY, id="k_viewer", hash="c" * 64, role=Role.VIEWER, principal=DORA.id)
+VIEWER = replace(
+    KEY,
+    id="k_viewer",
+    hash="c" * 64,
+    role=Role.VIEWER,
+    principal=DORA.id,
+)
 SPENT = replace(VIEWER, id="k_revoked", hash="d" * 64)
-KEYS, MANIFEST = metadata.tables["api_key"], metadata.tables["manifest"]
+KEYS = metadata.tables["api_key"]
+MANIFEST = metadata.tables["manifest"]
 Attack = Callable[[sa.Connection, dict[str, object]], object]
 
 
@@ -296,7 +380,11 @@ def add_copy(db: sa.Connection, former: dict[str, object]) -> None:
 
 
 def exchange_hashes(db: sa.Connection, _: dict[str, object]) -> None:
-    for id_, hash_ in ((VIEWER.id, "f" * 64), (KEY.id, VIEWER.hash), (VIEWER.id, KEY.hash)):
+    for id_, hash_ in (
+        (VIEWER.id, "f" * 64),
+        (KEY.id, VIEWER.hash),
+        (VIEWER.id, KEY.hash),
+    ):
         db.execute(sa.update(KEYS).where(KEYS.c.id == id_).values(hash=hash_))
 
 
@@ -331,7 +419,10 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
         VIEWER.hash,
         lambda db, _: db.execute(sa.update(MANIFEST).values(digest="0" * 64)),
     ),
-    "no manifest": (VIEWER.hash, lambda db, _: db.execute(sa.delete(MANIFEST))),
+    "no manifest": (
+        VIEWER.hash,
+        lambda db, _: db.execute(sa.delete(MANIFEST)),
+    ),
     "another counter": (
         VIEWER.hash,
         lambda db, _: db.exec_driver_sql("UPDATE meta SET changes = changes - 1"),
@@ -402,7 +493,10 @@ def test_a_workers_key_signs_samples_and_no_verdict(sql_stores: Opener) -> None:
         worker.close()
     with store.read() as tx:
         assert len(EvalRuns(tx).samples("r_1")) == 2
-    with pytest.raises(SignatureInvalid, match="worker key"), store.read() as tx:
+    with (
+        pytest.raises(SignatureInvalid, match="worker key"),
+        store.read() as tx,
+    ):
         Verdicts(tx).get("v_worker")
 
 
@@ -438,9 +532,20 @@ def test_an_admin_takes_forged_rows_out_and_all_goes_on(sql_stores: Opener) -> N
     store = sql_stores()
     filled(store)
     with written(store) as db:
-        insert(db, "api_key", {**row(db, "api_key", id="k_1"), "id": "k_x", "hash": "x" * 64})
+        insert(
+            db,
+            "api_key",
+            {
+                **row(db, "api_key", id="k_1"),
+                "id": "k_x",
+                "hash": "x" * 64,
+            },
+        )
     found = store.signature_faults()
-    assert {signature_fault.name for signature_fault in found} == {"api_key k_x", "manifest"}
+    assert {signature_fault.name for signature_fault in found} == {
+        "api_key k_x",
+        "manifest",
+    }
 
     assert store.remove_forged(found, actor=SYSTEM, reason="nobody knows it") == 1
     assert store.signature_faults() == []
@@ -454,8 +559,18 @@ def test_rows_that_nobody_signs_keep_no_forged_row_in_its_place(sql_stores: Open
     store = sql_stores()
     filled(store)
     with written(store) as db:
-        insert(db, "provider", {**row(db, "provider", name="sim"), "name": "evil"})
-        check = {"provider": "evil", "kind": "plain", "ok": True, "findings": [], "at": NOW}
+        insert(
+            db,
+            "provider",
+            {**row(db, "provider", name="sim"), "name": "evil"},
+        )
+        check = {
+            "provider": "evil",
+            "kind": "plain",
+            "ok": True,
+            "findings": [],
+            "at": NOW,
+        }
         insert(db, "provider_check", check)
     found = store.signature_faults()
 

@@ -11,9 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.evals.month_spending import MonthSpending, SpendingPurpose, month_of
+from harness.evals.month_spending import (
+    MonthSpending,
+    SpendingPurpose,
+    month_of,
+)
 from harness.evals.records import Spending
-from harness.evals.spending_meter import UNKNOWN, SpendingMeter, StoredSpending
+from harness.evals.spending_meter import (
+    UNKNOWN,
+    SpendingMeter,
+    StoredSpending,
+)
 from harness.frame.errors import SpendingPaused, StoreUnavailable
 from harness.frame.runtime.clock import SystemClock
 from harness.store.store import Store
@@ -23,12 +31,18 @@ from tests.support.store.sqlite_store import open_sqlite
 pytestmark = pytest.mark.req("G5")
 
 SECRET = b"a secret of the installation"
-EVALS, AGENTS = SpendingPurpose.EVALS, SpendingPurpose.AGENTS
+EVALS = SpendingPurpose.EVALS
+AGENTS = SpendingPurpose.AGENTS
 
 
 @pytest.fixture
 def opened(database_url: str) -> Iterator[Store]:
-    made = Store(database_url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
+    made = Store(
+        database_url,
+        secret=SECRET,
+        clock=SystemClock(),
+        signatures=CONTROL,
+    )
     with closing(made) as store:
         yield store
 
@@ -40,8 +54,16 @@ def month(store: Store, at: datetime) -> MonthSpending:
 
 def spend_to_the_cap(url: str, purpose: SpendingPurpose) -> int:
     """Another process's calls of two cents each, until the cap refuses the next one."""
-    calls, clock = 0, SystemClock()
-    with closing(Store(url, secret=SECRET, clock=clock, signatures=CONTROL)) as store:
+    calls = 0
+    clock = SystemClock()
+    with closing(
+        Store(
+            url,
+            secret=SECRET,
+            clock=clock,
+            signatures=CONTROL,
+        )
+    ) as store:
         meter = SpendingMeter(StoredSpending(store), clock, purpose)
         meter.refresh(at_once=True)
         while not meter.find_obstacle():
@@ -149,7 +171,9 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @given(STEPS, st.floats(0.0, 2.0))
 def test_no_order_of_calls_loses_a_cost_or_allows_a_call_once_all_costs_reach_the_cap(
-    memory: Path, steps: list[tuple[int, str, float]], cap_usd: float
+    memory: Path,
+    steps: list[tuple[int, str, float]],
+    cap_usd: float,
 ) -> None:
     clock = SteppingClock()
     with closing(open_sqlite(memory / f"{id(clock)}.db", clock, secret=SECRET)) as store:
@@ -158,7 +182,8 @@ def test_no_order_of_calls_loses_a_cost_or_allows_a_call_once_all_costs_reach_th
         meters = [
             SpendingMeter(StoredSpending(store), clock, purpose) for purpose in (EVALS, AGENTS)
         ]
-        cost, calls = 0.0, 0
+        cost = 0.0
+        calls = 0
         for who, step, usd in steps:
             match step:
                 case "ask":
@@ -167,7 +192,8 @@ def test_no_order_of_calls_loses_a_cost_or_allows_a_call_once_all_costs_reach_th
                     assert bool(meters[who].find_obstacle()) is bool(reached)
                 case "pay":
                     meters[who].pay(usd)
-                    cost, calls = cost + usd, calls + 1
+                    cost = cost + usd
+                    calls = calls + 1
                 case "fail":
                     fail(meters[who], store)
                 case "refresh":

@@ -46,7 +46,8 @@ pytestmark = pytest.mark.both_databases
 
 
 def test_a_read_changes_no_mark(sqlite_stores: Opener) -> None:
-    ours, theirs = sqlite_stores(), sqlite_stores()
+    ours = sqlite_stores()
+    theirs = sqlite_stores()
     ours.etag()
     mark = ours.change_mark()
     assert theirs.etag()
@@ -54,7 +55,8 @@ def test_a_read_changes_no_mark(sqlite_stores: Opener) -> None:
 
 
 def test_a_commit_of_anybody_changes_the_mark(sql_stores: Opener) -> None:
-    ours, theirs = sql_stores(), sql_stores()
+    ours = sql_stores()
+    theirs = sql_stores()
     marks = [ours.change_mark()]
     for number, writer in enumerate((ours, theirs)):
         with writer.write() as tx:
@@ -79,7 +81,10 @@ WRITES: dict[str, Callable[[Transaction], object]] = {
 
 def test_writing_in_a_read_is_refused(store: Store) -> None:
     for write in WRITES.values():
-        with store.read() as tx, pytest.raises(IllegalTransition, match=r"store\.write"):
+        with (
+            store.read() as tx,
+            pytest.raises(IllegalTransition, match=r"store\.write"),
+        ):
             write(tx)
 
 
@@ -110,7 +115,11 @@ def race(*contenders: Callable[[], object]) -> list[BaseException | None]:
 def change_settings(store: Store) -> None:
     with store.write() as tx:
         Routing(tx).commit(
-            ChangeSettings(ROUTE, SETTINGS), expected_version=1, actor="a", reason="r", now=NOW
+            ChangeSettings(ROUTE, SETTINGS),
+            expected_version=1,
+            actor="a",
+            reason="r",
+            now=NOW,
         )
 
 
@@ -150,7 +159,8 @@ def test_what_is_numbered_has_no_gaps_under_many_writers(sql_stores: Opener) -> 
 
 # SQLite has one writer at a time.
 def test_samples_are_stored_while_somebody_decides(postgres_stores: Opener) -> None:
-    deciding, storing = postgres_stores(), postgres_stores()
+    deciding = postgres_stores()
+    storing = postgres_stores()
     with deciding.write() as tx:
         create_route(tx)
         EvalRuns(tx).add(RUN)
@@ -186,7 +196,8 @@ SERVED: dict[str, Callable[[Transaction], object]] = {
 
 @pytest.mark.req("B11", "D3")
 def test_waiting_ends_when_another_process_commits(sql_stores: Opener) -> None:
-    waiting, writing = settled(sql_stores()), sql_stores()
+    waiting = settled(sql_stores())
+    writing = sql_stores()
     for write in SERVED.values():
         with writing.write() as tx:
             write(tx)
@@ -204,7 +215,8 @@ def test_waiting_ends_when_another_process_commits(sql_stores: Opener) -> None:
 
 
 def test_a_lost_connection_does_not_end_the_waiting(postgres_stores: Opener) -> None:
-    waiting, writing = settled(postgres_stores()), postgres_stores()
+    waiting = settled(postgres_stores())
+    writing = postgres_stores()
     with writing._engine.connect() as db:
         db.exec_driver_sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -219,7 +231,8 @@ def test_a_lost_connection_does_not_end_the_waiting(postgres_stores: Opener) -> 
 
 
 def test_only_one_process_leads_and_the_next_takes_over(sql_stores: Opener) -> None:
-    first, second = sql_stores(), sql_stores()
+    first = sql_stores()
+    second = sql_stores()
 
     assert second.leader() == ""
     assert first.try_lead("control-1")
@@ -233,7 +246,8 @@ def test_only_one_process_leads_and_the_next_takes_over(sql_stores: Opener) -> N
 
 
 def test_a_leader_that_lost_its_connection_leads_no_more(postgres_stores: Opener) -> None:
-    first, second = postgres_stores(), postgres_stores()
+    first = postgres_stores()
+    second = postgres_stores()
     assert first.try_lead("control-1")
     with second._engine.connect() as db:
         db.exec_driver_sql(
@@ -249,7 +263,8 @@ def test_a_leader_that_lost_its_connection_leads_no_more(postgres_stores: Opener
 def test_a_decision_and_a_wish_for_more_items_never_wait_for_each_other(
     sql_stores: Opener,
 ) -> None:
-    decider, starter = sql_stores(), sql_stores()
+    decider = sql_stores()
+    starter = sql_stores()
     seeded(decider)
     with decider.write() as tx:
         EvalRuns(tx).add(RUN)
@@ -273,7 +288,8 @@ def test_a_decision_and_a_wish_for_more_items_never_wait_for_each_other(
 
 
 def test_a_snapshot_is_kept_while_nothing_changed(sql_stores: Opener) -> None:
-    store, other = sql_stores(), sql_stores()
+    store = sql_stores()
+    other = sql_stores()
     seeded(other)
     first = store.snapshot()
 

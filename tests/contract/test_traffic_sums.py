@@ -10,7 +10,11 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.gate.online.observation import TrafficMinute, TrafficPoint, TrafficTotal
+from harness.gate.online.observation import (
+    TrafficMinute,
+    TrafficPoint,
+    TrafficTotal,
+)
 from harness.routing.records.observations import Observations
 from harness.routing.records.traffic import split_window
 from harness.routing.records.traffic_tables import DAY, HOUR, floor_time
@@ -28,14 +32,22 @@ BEGIN = floor_time(NOW, DAY) - 3 * DAY
 SPAN_MINUTES = 4 * 24 * 60
 ROUTES = (ROUTE, "mail")
 SUMS = (
-    *("requests", "failed", "charged", "streams", "input_tokens", "output_tokens"),
-    *("cached_tokens", "unpriced"),
+    "requests",
+    "failed",
+    "charged",
+    "streams",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "unpriced",
 )
 EVER = datetime(1970, 1, 1, tzinfo=NOW.tzinfo)
 
 offsets = st.integers(0, SPAN_MINUTES) | st.sampled_from([0, 59, 60, 61, 1439, 1440, 2880])
 moments = st.builds(
-    lambda n, s: BEGIN + n * MINUTE + timedelta(seconds=s), offsets, st.sampled_from([0, 7])
+    lambda n, s: BEGIN + n * MINUTE + timedelta(seconds=s),
+    offsets,
+    st.sampled_from([0, 7]),
 )
 minutes = st.builds(
     TrafficMinute,
@@ -125,7 +137,8 @@ def latencies_of(rows: Sequence[TrafficMinute]) -> dict[tuple[str, str], dict[in
 
 
 def assert_reads_are_those_of_the_minutes(recorded: Recorded, since: datetime) -> None:
-    rows, of_route = recorded.minutes_since(since), recorded.minutes_since(since, ROUTE)
+    rows = recorded.minutes_since(since)
+    of_route = recorded.minutes_since(since, ROUTE)
     with recorded.store.read() as tx:
         read = Observations(tx)
         assert read.totals(since=since) == totals_of(rows)
@@ -157,7 +170,9 @@ def _summed(points: Sequence[TrafficPoint], step: timedelta) -> list[TrafficPoin
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(written=st.lists(batches, max_size=6), since=moments)
 def test_every_window_has_the_figures_of_its_minutes(
-    recorded: Recorded, written: list[list[TrafficMinute]], since: datetime
+    recorded: Recorded,
+    written: list[list[TrafficMinute]],
+    since: datetime,
 ) -> None:
     recorded.begin_anew()
     for batch in written:
@@ -171,7 +186,13 @@ def test_raw_sql_keeps_the_sums(recorded: Recorded) -> None:
     recorded.write([TRAFFIC])
     with recorded.db.begin() as db:
         more = {
-            "latency_ms": json.dumps({"100": 10, "250": 4, "-1": 1}),
+            "latency_ms": json.dumps(
+                {
+                    "100": 10,
+                    "250": 4,
+                    "-1": 1,
+                }
+            ),
             "route": TRAFFIC.route,
         }
         db.execute(
@@ -188,8 +209,20 @@ def test_raw_sql_keeps_the_sums(recorded: Recorded) -> None:
         [days] = Observations(tx).totals(since=floor_time(TRAFFIC.minute, DAY))
         latencies = Observations(tx).latencies(since=floor_time(TRAFFIC.minute, HOUR))
     assert hours == days
-    assert (hours.requests, hours.cost_usd) == (24, 2 * TRAFFIC.cost_usd + 0.5)
-    both = merge_histograms([{100: 10, 250: 4, -1: 1}, TRAFFIC.latency_ms])
+    assert (hours.requests, hours.cost_usd) == (
+        24,
+        2 * TRAFFIC.cost_usd + 0.5,
+    )
+    both = merge_histograms(
+        [
+            {
+                100: 10,
+                250: 4,
+                -1: 1,
+            },
+            TRAFFIC.latency_ms,
+        ]
+    )
     assert latencies == {(ROUTE, TRAFFIC.target): both}
 
 
@@ -219,7 +252,11 @@ def test_a_window_is_split_into_parts_that_follow_one_another(
     assert spans[-1].end == until
     assert all(one.end == other.begin for one, other in pairwise(spans))
     for span in spans:
-        whole = {"traffic": MINUTE, "traffic_hour": HOUR, "traffic_day": DAY}[span.table.name]
+        whole = {
+            "traffic": MINUTE,
+            "traffic_hour": HOUR,
+            "traffic_day": DAY,
+        }[span.table.name]
         if span.table.name != "traffic":
             assert not (span.begin - EVER) % whole
             assert not (span.end - EVER) % whole

@@ -9,10 +9,17 @@ import pytest
 from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.store.store import Store
-from tests.support.control.control_plane import SECRET, SmallInstallation, approved
+from tests.support.control.control_plane import (
+    SECRET,
+    SmallInstallation,
+    approved,
+)
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers import simulator_thread
-from tests.support.providers.scripted_upstream import Upstream, running_upstream
+from tests.support.providers.scripted_upstream import (
+    Upstream,
+    running_upstream,
+)
 from tests.support.router.simulated_router import SimScene, before_sim
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door
@@ -21,7 +28,11 @@ from tests.support.store import raw_rows
 from tests.support.store.raw_rows import Database
 
 
-def prepared(folder: Path, store: Store, clock: ManualClock) -> Iterator[SmallInstallation]:
+def prepared(
+    folder: Path,
+    store: Store,
+    clock: ManualClock,
+) -> Iterator[SmallInstallation]:
     made = SmallInstallation(folder, store, clock=clock)
     made.set_up()
     yield made
@@ -32,7 +43,12 @@ def prepared(folder: Path, store: Store, clock: ManualClock) -> Iterator[SmallIn
 def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     """One route, one suite, nothing proposed: on SQLite, on PostgreSQL."""
     clock = ManualClock()
-    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(
+        database_url,
+        secret=SECRET,
+        clock=clock,
+        signatures=CONTROL,
+    )
     yield from prepared(tmp_path, store, clock)
 
 
@@ -51,7 +67,12 @@ def careful(world: SmallInstallation) -> Door:
 @pytest.fixture
 def elsewhere(database_url: str, world: SmallInstallation) -> Iterator[Store]:
     """The store of another control process on the world's database."""
-    store = Store(database_url, secret=SECRET, clock=world.clock, signatures=CONTROL)
+    store = Store(
+        database_url,
+        secret=SECRET,
+        clock=world.clock,
+        signatures=CONTROL,
+    )
     with closing(store):
         yield store
 
@@ -73,7 +94,9 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def cli(
-    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    sqlite_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[CommandLine]:
     with installed(tmp_path, sqlite_url, monkeypatch) as made:
         yield made
@@ -103,6 +126,10 @@ def sim_url(sim: Simulator) -> Iterator[str]:
 
 
 @pytest.fixture
-def scene(sim: Simulator, sim_url: str, tmp_path: Path) -> Iterator[SimScene]:
+def scene(
+    sim: Simulator,
+    sim_url: str,
+    tmp_path: Path,
+) -> Iterator[SimScene]:
     with before_sim(sim, sim_url, tmp_path) as made:
         yield made

@@ -29,12 +29,24 @@ from harness.providers.target import Price, Target
 from harness.registry import targets
 from harness.routes import freezes, routes
 from harness.routes.freezes import SwitchRequest
-from harness.routing.agent import Agent, AgentSession, AgentTool, ModelChoice, ModelKind
+from harness.routing.agent import (
+    Agent,
+    AgentSession,
+    AgentTool,
+    ModelChoice,
+    ModelKind,
+)
 from harness.routing.context import Context
 from harness.routing.records.runs import EvalRuns, eval_run, sample
 from harness.routing.settings import AutoFloor
 from harness.routing.table import RouteSettings, RouteSuite
-from tests.support.control.control_plane import ANN, BEN, ITEMS, SKILL, SmallInstallation
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    ITEMS,
+    SKILL,
+    SmallInstallation,
+)
 from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("C7", "F1")
@@ -45,11 +57,20 @@ PERSON = AgentsClient.of_person(BEN)
 HELLO = IncomingMessage(MessageRole.USER, "Colour number 3?")
 PICTURE = IncomingMessage(
     MessageRole.USER,
-    ({"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},),
+    (
+        {
+            "type": "image_url",
+            "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="},
+        },
+    ),
 )
 # Of 60 items: good answers 50 rightly, better all, worse 10.
 FLOORS = {ROUTE: AutoFloor(0.6, "colours")}
-PRICES = {"better": Price(10, 20), "good": Price(1, 2), "worse": Price(0.1, 0.2)}
+PRICES = {
+    "better": Price(10, 20),
+    "good": Price(1, 2),
+    "worse": Price(0.1, 0.2),
+}
 REASON = "a test"
 
 
@@ -60,7 +81,12 @@ def ctx(world: SmallInstallation) -> Context:
     change_provider(ctx, prices=PRICES)
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create_route(
-        ctx, SYSTEM, ROUTE, "sim/better", fallbacks=["sim/good", "sim/worse"], settings=settings
+        ctx,
+        SYSTEM,
+        ROUTE,
+        "sim/better",
+        fallbacks=["sim/good", "sim/worse"],
+        settings=settings,
     )
     return ctx
 
@@ -87,7 +113,12 @@ def change_provider(ctx: Context, **changes: object) -> None:
     targets.put_provider(ctx, SYSTEM, replace(known, **changes), REASON)  # type: ignore[arg-type]
 
 
-def measure(world: SmallInstallation, ctx: Context, model: str, items: int = ITEMS) -> str:
+def measure(
+    world: SmallInstallation,
+    ctx: Context,
+    model: str,
+    items: int = ITEMS,
+) -> str:
     run = eval_queue.start_run(ctx, ANN, "colours", f"sim/{model}", items=items)
     world.run_once()
     with ctx.store.read() as tx:
@@ -106,7 +137,12 @@ def models_for(
     return find_models(ctx, agent, session, incoming, auto or AutoTargets(FLOORS))
 
 
-def asked_first(ctx: Context, agent: Agent, session: AgentSession, **how: Any) -> str:
+def asked_first(
+    ctx: Context,
+    agent: Agent,
+    session: AgentSession,
+    **how: Any,
+) -> str:
     """The name of the target that is asked before the route's own; empty for none."""
     primary = models_for(ctx, agent, session, **how).primary
     assert (primary.route, primary.grant) == (session.model.route, "")
@@ -122,11 +158,16 @@ def target_id(model: str) -> str:
 @pytest.mark.both_databases
 @pytest.mark.usefixtures("measured")
 def test_the_cheapest_target_that_reaches_the_floor_is_asked_before_its_route(
-    ctx: Context, agent: Agent, session: AgentSession
+    ctx: Context,
+    agent: Agent,
+    session: AgentSession,
 ) -> None:
     models = models_for(ctx, agent, session)
 
-    assert (models.primary.route, models.primary.target) == (ROUTE, target_id("good"))
+    assert (models.primary.route, models.primary.target) == (
+        ROUTE,
+        target_id("good"),
+    )
     assert models.primary.reason.startswith(
         "sim/good: the cheapest of 2 known to reach 0.6 on colours: 0.644"
     )
@@ -136,7 +177,10 @@ def test_the_cheapest_target_that_reaches_the_floor_is_asked_before_its_route(
 
 
 def test_where_nothing_is_measured_or_configured_the_route_answers(
-    world: SmallInstallation, ctx: Context, agent: Agent, session: AgentSession
+    world: SmallInstallation,
+    ctx: Context,
+    agent: Agent,
+    session: AgentSession,
 ) -> None:
     nothing = models_for(ctx, agent, session)
     assert asked_first(ctx, agent, session) == ""
@@ -152,13 +196,20 @@ def test_where_nothing_is_measured_or_configured_the_route_answers(
 
 @pytest.mark.usefixtures("measured")
 def test_a_higher_floor_leaves_the_incumbent_and_a_lower_one_takes_the_cheapest(
-    ctx: Context, agent: Agent, session: AgentSession
+    ctx: Context,
+    agent: Agent,
+    session: AgentSession,
 ) -> None:
     def who(floor: float) -> str:
         auto = AutoTargets({ROUTE: AutoFloor(floor, "colours")})
         return asked_first(ctx, agent, session, auto=auto)
 
-    assert [who(floor) for floor in (0.04, 0.6, 0.8, 1.0)] == ["sim/worse", "sim/good", "", ""]
+    assert [who(floor) for floor in (0.04, 0.6, 0.8, 1.0)] == [
+        "sim/worse",
+        "sim/good",
+        "",
+        "",
+    ]
 
 
 def expire_scores(world: SmallInstallation, _ctx: Context) -> None:
@@ -175,7 +226,10 @@ def change_suite(world: SmallInstallation, _ctx: Context) -> None:
 
 def serve_another_model(world: SmallInstallation, ctx: Context) -> None:
     seen = Sighting(
-        target_id("good"), ServedModel("good-2"), world.clock.now(), world.clock.now()
+        target_id("good"),
+        ServedModel("good-2"),
+        world.clock.now(),
+        world.clock.now(),
     )
     world.clock.advance(1)
     with ctx.store.write() as tx:
@@ -196,7 +250,12 @@ def forget_price(_world: SmallInstallation, ctx: Context) -> None:
 
 def throw_switch(_world: SmallInstallation, ctx: Context) -> None:
     force = Force(ForceKind.TARGET, "sim/better")
-    freezes.throw_switch(ctx, BEN, SwitchRequest(force, REASON, ROUTE), source=SwitchSource.CLI)
+    freezes.throw_switch(
+        ctx,
+        BEN,
+        SwitchRequest(force, REASON, ROUTE),
+        source=SwitchSource.CLI,
+    )
 
 
 def leave_the_chain(_world: SmallInstallation, ctx: Context) -> None:
@@ -236,12 +295,19 @@ def test_what_ends_the_evidence_the_score_or_the_price_brings_the_incumbent_back
 
 @pytest.mark.usefixtures("measured")
 def test_a_waiver_counts_until_it_expires(
-    world: SmallInstallation, ctx: Context, agent: Agent, session: AgentSession
+    world: SmallInstallation,
+    ctx: Context,
+    agent: Agent,
+    session: AgentSession,
 ) -> None:
     leave_the_chain(world, ctx)
     waive = WaiverRequest("we know it", timedelta(hours=2))
     fallback_chain.add_fallback(
-        ctx, SYSTEM, ROUTE, FallbackRequest("sim/equal", waive=waive), reason=REASON
+        ctx,
+        SYSTEM,
+        ROUTE,
+        FallbackRequest("sim/equal", waive=waive),
+        reason=REASON,
     )
     world.script = lambda _target, item, _epoch: str(item.target)
     change_provider(ctx, prices={**PRICES, "equal": Price(1, 1)})
@@ -254,7 +320,9 @@ def test_a_waiver_counts_until_it_expires(
 
 @pytest.mark.usefixtures("measured")
 def test_what_a_target_cannot_do_is_not_asked_of_it(
-    ctx: Context, agent: Agent, session: AgentSession
+    ctx: Context,
+    agent: Agent,
+    session: AgentSession,
 ) -> None:
     blind = {"good": Capabilities(vision=False)}
     change_provider(ctx, models=blind)
@@ -262,7 +330,11 @@ def test_what_a_target_cannot_do_is_not_asked_of_it(
     assert asked_first(ctx, agent, session, incoming=PICTURE) == ""
 
     change_provider(ctx, models={"good": Capabilities(tools=False)})
-    spec: dict[str, Any] = {"name": "handy", "model": AUTO, "tools": (AgentTool("f", {}),)}
+    spec: dict[str, Any] = {
+        "name": "handy",
+        "model": AUTO,
+        "tools": (AgentTool("f", {}),),
+    }
     handy = agents.create_agent(ctx, PERSON, **spec)
     held = agents.open_session(ctx, PERSON, handy.id)
     assert asked_first(ctx, handy, held) == ""
@@ -278,10 +350,19 @@ def test_a_target_that_may_not_see_the_data_is_not_chosen_and_an_agent_keeps_its
 ) -> None:
     settings = RouteSettings(suites=(RouteSuite("colours"),), data_class="internal")
     routes.create_route(
-        ctx, SYSTEM, "secret", "sim/better", fallbacks=["sim/good"], settings=settings
+        ctx,
+        SYSTEM,
+        "secret",
+        "sim/better",
+        fallbacks=["sim/good"],
+        settings=settings,
     )
     model = ModelChoice("auto:secret", ModelKind.AUTO, route="secret")
-    spec: dict[str, Any] = {"name": "careful", "model": model, "data_class": "internal"}
+    spec: dict[str, Any] = {
+        "name": "careful",
+        "model": model,
+        "data_class": "internal",
+    }
     careful = agents.create_agent(ctx, PERSON, **spec)
     held = agents.open_session(ctx, PERSON, careful.id)
     auto = AutoTargets({"secret": FLOORS[ROUTE]})
@@ -312,7 +393,10 @@ def test_a_proposer_brings_nothing_into_traffic_by_asking_for_auto(
 
 
 def test_evidence_of_another_route_counts_nothing(
-    world: SmallInstallation, ctx: Context, agent: Agent, session: AgentSession
+    world: SmallInstallation,
+    ctx: Context,
+    agent: Agent,
+    session: AgentSession,
 ) -> None:
     """`equal` is free, perfect and a fallback of another route."""
     world.script = lambda _target, item, _epoch: str(item.target)
@@ -325,12 +409,19 @@ def test_evidence_of_another_route_counts_nothing(
 
 
 def test_measuring_again_and_again_until_it_looks_good_does_not_help(
-    world: SmallInstallation, ctx: Context, agent: Agent, session: AgentSession
+    world: SmallInstallation,
+    ctx: Context,
+    agent: Agent,
+    session: AgentSession,
 ) -> None:
     """All runs count together: a lucky one beside bad ones, or a lucky beginning."""
     lucky = {"is": False}
 
-    def script(target: Target, item: Item, epoch: int) -> str:
+    def script(
+        target: Target,
+        item: Item,
+        epoch: int,
+    ) -> str:
         number = int(item.id.rpartition("-")[2])
         right = lucky["is"] or number * 5 % 12 < SKILL[target.model]
         return str(item.target) if right or epoch < 0 else "wrong"

@@ -17,9 +17,17 @@ from harness.agents.message import (
     ServedBy,
     SessionMessage,
 )
-from harness.agents.turn import AnswerPiece, ModelCallAnswer, ModelCallRequest
+from harness.agents.turn import (
+    AnswerPiece,
+    ModelCallAnswer,
+    ModelCallRequest,
+)
 from harness.agents.turn_runner import TurnRunner
-from harness.evals.month_spending import MonthSpending, SpendingPurpose, month_of
+from harness.evals.month_spending import (
+    MonthSpending,
+    SpendingPurpose,
+    month_of,
+)
 from harness.evals.records import Spending
 from harness.frame.errors import (
     CallFailed,
@@ -58,7 +66,9 @@ class Answering:
     may: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def ask(
-        self, request: ModelCallRequest, on_piece: Callable[[AnswerPiece], None] | None = None
+        self,
+        request: ModelCallRequest,
+        on_piece: Callable[[AnswerPiece], None] | None = None,
     ) -> ModelCallAnswer:
         del request, on_piece
         self.asked += 1
@@ -99,18 +109,30 @@ def of_agents(ctx: Context) -> tuple[float, int]:
     return rows[SpendingPurpose.AGENTS].spent_usd, rows[SpendingPurpose.AGENTS].calls
 
 
-def build_runner(ctx: Context, calls: Answering, name: str = "here:8085") -> TurnRunner:
+def build_runner(
+    ctx: Context,
+    calls: Answering,
+    name: str = "here:8085",
+) -> TurnRunner:
     return TurnRunner(ctx, calls, ServerTools([]), f"{name}#1", AutoTargets({}))
 
 
-async def start(ctx: Context, runner: TurnRunner, agent: Agent) -> TurnRun:
+async def start(
+    ctx: Context,
+    runner: TurnRunner,
+    agent: Agent,
+) -> TurnRun:
     session = agents.open_session(ctx, KEY, agent.id)
     run = await runner.start(PostedMessage(KEY, agent.id, session.id, HELLO, streams=True))
     assert isinstance(run, TurnRun)
     return run
 
 
-async def take_turn(ctx: Context, runner: TurnRunner, agent: Agent) -> TurnOutcome:
+async def take_turn(
+    ctx: Context,
+    runner: TurnRunner,
+    agent: Agent,
+) -> TurnOutcome:
     return await (await start(ctx, runner, agent)).outcome()
 
 

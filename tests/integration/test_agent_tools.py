@@ -10,14 +10,26 @@ from harness.frame.people.access import SYSTEM
 from harness.providers.target import Target
 from harness.registry import targets
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import ReceivedRequest, completion, error
+from tests.support.providers.scripted_upstream import (
+    ReceivedRequest,
+    completion,
+    error,
+)
 from tests.support.router.router_process import eventually
-from tests.support.site.agents_site import AgentsSite, agents_site, calling, error_of, good
+from tests.support.site.agents_site import (
+    AgentsSite,
+    agents_site,
+    calling,
+    error_of,
+    good,
+)
 from tests.support.site.processes import free_port
 from tests.support.site.tool_server import tool_server_process
 
 pytestmark = pytest.mark.req("C6", "E1")
-BASE, BETTER, OTHER = "sim-base", "sim-better", "sim-other"
+BASE = "sim-base"
+BETTER = "sim-better"
+OTHER = "sim-other"
 FUNCTION = {"type": "function", "function": {"name": "files__add"}}
 Script = Callable[[ReceivedRequest], ScriptedTurn]
 
@@ -67,7 +79,8 @@ def newest(request: ReceivedRequest) -> str:
 def test_a_tool_of_a_server_runs_within_the_turn(site: AgentsSite) -> None:
     session = site.session(tools=["files.add", "gone"])
     site.upstream.turns[BASE] = scripted(
-        calling(("c1", "files__add", '{"a": 2, "b": 3}')), completion("it is 5")
+        calling(("c1", "files__add", '{"a": 2, "b": 3}')),
+        completion("it is 5"),
     )
     answer = good(site.send(session, "2 + 3?"))
 
@@ -106,10 +119,18 @@ def test_a_function_of_the_client_wins_over_a_servers_tool_of_its_name(
 
 def test_no_request_names_a_server_of_its_own(site: AgentsSite) -> None:
     for tool in ("bash", "files.", "/bin/sh", "http://example.com/mcp"):
-        body = {"name": "a", "model": "chat", "tools": [tool]}
+        body = {
+            "name": "a",
+            "model": "chat",
+            "tools": [tool],
+        }
         failure = error_of(site.client.post("/agents", json=body), 400)
         assert failure["code"] == "unknown_tool"
-    address = {"name": "a", "model": "chat", "tools": [{"url": "http://example.com/mcp"}]}
+    address = {
+        "name": "a",
+        "model": "chat",
+        "tools": [{"url": "http://example.com/mcp"}],
+    }
     error_of(site.client.post("/agents", json=address), 400)
 
 
@@ -177,12 +198,20 @@ def test_a_sub_task_that_fails_or_hangs_harms_nobody(site: AgentsSite) -> None:
     ("arguments", "reason"),
     [
         ({"tasks": [{"task": "x"}] * 5}, "one call may have 4"),
-        ({"tasks": [{"task": "x", "model": "nobody-serves-this"}]}, "nobody-serves-this"),
-        ({"task": "x", "tasks": [{"task": "y"}]}, "Error: give either `task`"),
+        (
+            {"tasks": [{"task": "x", "model": "nobody-serves-this"}]},
+            "nobody-serves-this",
+        ),
+        (
+            {"task": "x", "tasks": [{"task": "y"}]},
+            "Error: give either `task`",
+        ),
     ],
 )
 def test_what_cannot_be_spawned_is_said(
-    site: AgentsSite, arguments: dict[str, Any], reason: str
+    site: AgentsSite,
+    arguments: dict[str, Any],
+    reason: str,
 ) -> None:
     session = site.session(tools=["spawn"])
     site.upstream.turns[BASE] = scripted(
@@ -224,18 +253,29 @@ def spawning_each(*calls: dict[str, Any]) -> Script:
 def test_calls_of_one_answer_run_in_parallel_and_share_one_budget(site: AgentsSite) -> None:
     session = site.session(tools=["spawn"])
     site.upstream.turns[BASE] = spawning_each(
-        {"task": "one", "model": "chat"}, {"task": "two"}, {"task": "x", "model": "unserved"}
+        {"task": "one", "model": "chat"},
+        {"task": "two"},
+        {"task": "x", "model": "unserved"},
     )
     good(site.send(session, "go"))
     one, two, wrong = results(site, session)
 
-    assert [json.loads(text)["tasks"][0]["answer"] for text in (one, two)] == ["ONE", "TWO"]
+    assert [json.loads(text)["tasks"][0]["answer"] for text in (one, two)] == [
+        "ONE",
+        "TWO",
+    ]
     assert wrong.startswith("Error: ")
 
 
 def test_more_sub_tasks_than_a_session_may_have_at_once_are_refused(site: AgentsSite) -> None:
     session = site.session(tools=["spawn"])
-    three = {"tasks": [{"task": "one"}, {"task": "two"}, {"task": "three"}]}
+    three = {
+        "tasks": [
+            {"task": "one"},
+            {"task": "two"},
+            {"task": "three"},
+        ]
+    }
     site.upstream.turns[BASE] = spawning_each(three, three)
     good(site.send(session, "go"))
     first, second = results(site, session)
@@ -251,9 +291,11 @@ def pending(site: AgentsSite, session: str) -> list[dict[str, Any]]:
 
 @pytest.mark.req("C4")
 def test_calls_of_one_answer_wait_for_one_approval_and_then_run(site: AgentsSite) -> None:
-    session, ctx = site.session(tools=["spawn"]), site.world.installation.context
+    session = site.session(tools=["spawn"])
+    ctx = site.world.installation.context
     site.upstream.turns[BASE] = spawning_each(
-        {"task": "one", "model": f"sim/{BETTER}"}, {"task": "two", "model": f"sim/{OTHER}"}
+        {"task": "one", "model": f"sim/{BETTER}"},
+        {"task": "two", "model": f"sim/{OTHER}"},
     )
     for model in (BETTER, OTHER):
         site.upstream.turns[model] = lambda request: completion(newest(request).upper())
@@ -273,7 +315,8 @@ def test_calls_of_one_answer_wait_for_one_approval_and_then_run(site: AgentsSite
 
 @pytest.mark.req("C4")
 def test_a_rejection_ends_the_wait_and_the_agent_reads_it(site: AgentsSite) -> None:
-    session, ctx = site.session(tools=["spawn"]), site.world.installation.context
+    session = site.session(tools=["spawn"])
+    ctx = site.world.installation.context
     site.upstream.turns[BASE] = spawning_each(
         {"task": "one", "model": f"sim/{BETTER}"}, {"task": "two"}
     )
@@ -293,7 +336,8 @@ def test_a_rejection_ends_the_wait_and_the_agent_reads_it(site: AgentsSite) -> N
 
 @pytest.mark.req("C4")
 def test_without_a_decision_in_time_the_agent_may_call_again(site: AgentsSite) -> None:
-    session, ctx = site.session(tools=["spawn"]), site.world.installation.context
+    session = site.session(tools=["spawn"])
+    ctx = site.world.installation.context
     task = {"task": "one", "model": f"sim/{BETTER}"}
     site.upstream.turns[BASE] = spawning_each({**task, "wait_s": 0})
     site.upstream.turns[BETTER] = lambda request: completion(newest(request).upper())
@@ -310,7 +354,9 @@ def test_without_a_decision_in_time_the_agent_may_call_again(site: AgentsSite) -
 def test_sub_tasks_end_with_the_session_that_waits_for_them(site: AgentsSite) -> None:
     session = site.session(tools=["spawn"])
     site.upstream.turns[BASE] = spawning(
-        {"task": "one"}, {"task": "hang"}, then=lambda _: ScriptedTurn(hang=True)
+        {"task": "one"},
+        {"task": "hang"},
+        then=lambda _: ScriptedTurn(hang=True),
     )
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(site.send, session, "go")

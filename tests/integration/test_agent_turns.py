@@ -107,21 +107,45 @@ def session(ctx: Context, agent: Agent) -> AgentSession:
     return agents.open_session(ctx, KEY, agent.id, "user-7", {"a": 1})
 
 
-def begin(ctx: Context, session: str, text: str = "hello", **more: object) -> BegunTurn:
+def begin(
+    ctx: Context,
+    session: str,
+    text: str = "hello",
+    **more: object,
+) -> BegunTurn:
     incoming = IncomingMessage(MessageRole.USER, text)
     begun = turns.begin_turn(ctx, OWNER, session, incoming, **more)  # type: ignore[arg-type]
     assert isinstance(begun, BegunTurn)
     return begun
 
 
-def answered(ctx: Context, begun: BegunTurn, text: str = "hi", kept: str = "") -> None:
+def answered(
+    ctx: Context,
+    begun: BegunTurn,
+    text: str = "hi",
+    kept: str = "",
+) -> None:
     under_way = turns.begin_answer(ctx, begun.session, model="chat")
-    turns.record_step(ctx, begun.session, answer=whole(under_way, text), kept=kept)
+    turns.record_step(
+        ctx,
+        begun.session,
+        answer=whole(under_way, text),
+        kept=kept,
+    )
 
 
-def whole(under_way: SessionMessage, text: str, cost_usd: float = 0.5) -> SessionMessage:
+def whole(
+    under_way: SessionMessage,
+    text: str,
+    cost_usd: float = 0.5,
+) -> SessionMessage:
     usage = MessageUsage(10, 2, cost_usd=cost_usd)
-    return replace(under_way, content=text, state=MessageState.COMPLETE, usage=usage)
+    return replace(
+        under_way,
+        content=text,
+        state=MessageState.COMPLETE,
+        usage=usage,
+    )
 
 
 def transcript(ctx: Context, session: str) -> list[tuple[str, object, str]]:
@@ -138,8 +162,15 @@ def test_a_turn_is_stored_step_by_step(ctx: Context, session: AgentSession) -> N
     begun = begin(ctx, session.id)
     first = turns.begin_answer(ctx, begun.session, model="chat")
     assert transcript(ctx, session.id)[-1] == ("assistant", "", "streaming")
-    calls = (MessageToolCall("c_1", "look", "{}"), MessageToolCall("c_2", "look", "{}"))
-    turns.record_step(ctx, begun.session, answer=replace(whole(first, ""), tool_calls=calls))
+    calls = (
+        MessageToolCall("c_1", "look", "{}"),
+        MessageToolCall("c_2", "look", "{}"),
+    )
+    turns.record_step(
+        ctx,
+        begun.session,
+        answer=replace(whole(first, ""), tool_calls=calls),
+    )
     turns.record_step(ctx, begun.session, results=[("c_1", "one"), ("c_2", "two")])
     answered(ctx, begun, "done")
 
@@ -161,7 +192,9 @@ def test_a_turn_is_stored_step_by_step(ctx: Context, session: AgentSession) -> N
 
 @pytest.mark.both_databases
 def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
-    ctx: Context, world: SmallInstallation, session: AgentSession
+    ctx: Context,
+    world: SmallInstallation,
+    session: AgentSession,
 ) -> None:
     dead = begin(ctx, session.id, "first")
     under_way = turns.begin_answer(ctx, dead.session, model="chat")
@@ -181,14 +214,21 @@ def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
     # Who held it finds that out, whatever it does next.
     assert turns.renew(ctx, OWNER, [dead.session.turn]) == (dead.session.turn,)
     with pytest.raises(StaleWrite, match="interrupted"):
-        turns.record_step(ctx, dead.session, answer=whole(under_way, "too late"), kept="")
+        turns.record_step(
+            ctx,
+            dead.session,
+            answer=whole(under_way, "too late"),
+            kept="",
+        )
     with pytest.raises(StaleWrite):
         turns.begin_answer(ctx, dead.session, model="chat")
     assert not turns.interrupt(ctx, dead.session)
 
 
 def test_a_lease_of_a_clock_that_was_set_back_holds_nobody_up(
-    ctx: Context, world: SmallInstallation, session: AgentSession
+    ctx: Context,
+    world: SmallInstallation,
+    session: AgentSession,
 ) -> None:
     begin(ctx, session.id)
     world.clock.jump(-86_400)
@@ -206,7 +246,9 @@ def test_a_process_that_starts_ends_the_turns_of_the_one_before_it(
 
 
 def test_a_request_whose_turn_broke_off_is_taken_up_where_the_conversation_stands(
-    ctx: Context, session: AgentSession, world: SmallInstallation
+    ctx: Context,
+    session: AgentSession,
+    world: SmallInstallation,
 ) -> None:
     key, later = (IdempotencyKey("k_1", name, "hash") for name in "ab")
     turns.begin_answer(ctx, begin(ctx, session.id, key=key).session, model="chat")
@@ -234,7 +276,8 @@ def test_a_request_whose_turn_broke_off_is_taken_up_where_the_conversation_stand
 
 class Answering:
     def __init__(self) -> None:
-        self.is_asked, self.may = asyncio.Event(), asyncio.Event()
+        self.is_asked = asyncio.Event()
+        self.may = asyncio.Event()
 
     async def ask(
         self,
@@ -248,7 +291,9 @@ class Answering:
 
 
 async def start(
-    runner: TurnRunner, session: AgentSession, keep: Callable[[TurnOutcome], str] = lambda _: ""
+    runner: TurnRunner,
+    session: AgentSession,
+    keep: Callable[[TurnOutcome], str] = lambda _: "",
 ) -> TurnRun:
     posted = PostedMessage(KEY, session.agent, session.id, HELLO, keep=keep)
     run = await runner.start(posted)
@@ -267,11 +312,14 @@ class Scripted(Answering):
 
     def __init__(self, *script: Said, piece: str = "") -> None:
         super().__init__()
-        self.script, self.piece = list(script), piece
+        self.script = list(script)
+        self.piece = piece
         self.asked: list[str] = []
 
     async def ask(
-        self, request: ModelCallRequest, on_piece: Callable[[AnswerPiece], None] | None = None
+        self,
+        request: ModelCallRequest,
+        on_piece: Callable[[AnswerPiece], None] | None = None,
     ) -> ModelCallAnswer:
         self.asked.append(request.model)
         assert 0 < request.timeout_s <= 300
@@ -300,21 +348,105 @@ class Searching(ServerTools):
 @pytest.mark.parametrize(
     ("script", "bounds", "asked", "ran", "open_calls", "fails"),
     [
-        ([()], {}, ["chat"], 0, [], ""),
+        (
+            [()],
+            {},
+            ["chat"],
+            0,
+            [],
+            "",
+        ),
         # Functions of the client come back after the server has run its own tools.
-        ([("close", "search")], {}, ["chat"], 1, ["close"], ""),
-        ([("search",), ("close",)], {}, ["chat"] * 2, 1, ["close"], ""),
+        (
+            [("close", "search")],
+            {},
+            ["chat"],
+            1,
+            ["close"],
+            "",
+        ),
+        (
+            [("search",), ("close",)],
+            {},
+            ["chat"] * 2,
+            1,
+            ["close"],
+            "",
+        ),
         # No tool runs whose result no model would read; a whole answer is taken all the same.
-        ([("search",)], {"max_steps": 1}, ["chat"], 0, [], "1 steps"),
-        ([("search",)], {"max_tokens": 20}, ["chat"], 0, [], "20 tokens"),
-        ([()], {"max_steps": 1, "max_tokens": 1}, ["chat"], 0, [], ""),
-        ([("search",)] * 9, {"max_steps": 3}, ["chat"] * 3, 2, [], "3 steps"),
+        (
+            [("search",)],
+            {"max_steps": 1},
+            ["chat"],
+            0,
+            [],
+            "1 steps",
+        ),
+        (
+            [("search",)],
+            {"max_tokens": 20},
+            ["chat"],
+            0,
+            [],
+            "20 tokens",
+        ),
+        (
+            [()],
+            {"max_steps": 1, "max_tokens": 1},
+            ["chat"],
+            0,
+            [],
+            "",
+        ),
+        (
+            [("search",)] * 9,
+            {"max_steps": 3},
+            ["chat"] * 3,
+            2,
+            [],
+            "3 steps",
+        ),
         # The fallback is asked once for a retryable failure, and stays for the turn.
-        ([BUSY, ()], {}, ["chat", "spare"], 0, [], ""),
-        ([BUSY, ("search",), ()], {}, ["chat", "spare", "spare"], 1, [], ""),
-        ([BUSY, BUSY], {}, ["chat", "spare"], 0, [], "nobody answered"),
-        ([BUSY, ("search",)], {"max_steps": 1}, ["chat", "spare"], 0, [], "1 steps"),
-        ([REFUSED], {}, ["chat"], 0, [], "wrong"),
+        (
+            [BUSY, ()],
+            {},
+            ["chat", "spare"],
+            0,
+            [],
+            "",
+        ),
+        (
+            [BUSY, ("search",), ()],
+            {},
+            ["chat", "spare", "spare"],
+            1,
+            [],
+            "",
+        ),
+        (
+            [BUSY, BUSY],
+            {},
+            ["chat", "spare"],
+            0,
+            [],
+            "nobody answered",
+        ),
+        (
+            [BUSY, ("search",)],
+            {"max_steps": 1},
+            ["chat", "spare"],
+            0,
+            [],
+            "1 steps",
+        ),
+        (
+            [REFUSED],
+            {},
+            ["chat"],
+            0,
+            [],
+            "wrong",
+        ),
     ],
 )
 async def test_a_turn_asks_runs_tools_and_ends_within_its_bounds(
@@ -336,7 +468,8 @@ async def test_a_turn_asks_runs_tools_and_ends_within_its_bounds(
     }
     agent = agents.create_agent(ctx, KEY, **spec)
     session = agents.open_session(ctx, KEY, agent.id)
-    calls, tools = Scripted(*script), Searching([])
+    calls = Scripted(*script)
+    tools = Searching([])
     runner = TurnRunner(ctx, calls, tools, OWNER, AutoTargets({}))
     limits = replace(TurnBounds(), **bounds)
     run = await runner.start(PostedMessage(KEY, agent.id, session.id, HELLO, bounds=limits))
@@ -372,7 +505,8 @@ async def test_the_fallback_does_not_go_on_with_an_answer_that_the_client_has_se
 async def test_a_turn_that_is_stored_as_whole_is_not_called_interrupted(
     ctx: Context, session: AgentSession
 ) -> None:
-    calls, loop = Answering(), asyncio.get_running_loop()
+    calls = Answering()
+    loop = asyncio.get_running_loop()
     calls.may.set()
     runner = TurnRunner(ctx, calls, ServerTools([]), OWNER, AutoTargets({}))
 
@@ -383,7 +517,11 @@ async def test_a_turn_that_is_stored_as_whole_is_not_called_interrupted(
     run = await start(runner, session, cancel_within_the_last_unit)
     outcome = await run.outcome()
     assert (outcome.error, outcome.message.content) == (None, "hello")
-    assert transcript(ctx, session.id)[-1] == ("assistant", "hello", "complete")
+    assert transcript(ctx, session.id)[-1] == (
+        "assistant",
+        "hello",
+        "complete",
+    )
 
 
 async def _cancel(run: TurnRun) -> None:
@@ -409,7 +547,9 @@ class Unreadable(ServerTools):
 
 
 async def test_a_turn_that_failed_says_so_also_when_it_is_cancelled_at_its_end(
-    ctx: Context, session: AgentSession, monkeypatch: pytest.MonkeyPatch
+    ctx: Context,
+    session: AgentSession,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loop = asyncio.get_running_loop()
     interrupt = turns.interrupt
@@ -461,7 +601,12 @@ async def test_a_process_that_ends_interrupts_its_turns_and_begins_none(
 
 def test_what_is_refused_leaves_nothing_behind(ctx: Context, session: AgentSession) -> None:
     with pytest.raises(InputError):
-        turns.begin_turn(ctx, OWNER, session.id, IncomingMessage(MessageRole.TOOL, "ok", "c_9"))
+        turns.begin_turn(
+            ctx,
+            OWNER,
+            session.id,
+            IncomingMessage(MessageRole.TOOL, "ok", "c_9"),
+        )
     assert transcript(ctx, session.id) == []
     with pytest.raises(NotFound, match="se_9"):
         begin(ctx, "se_9")
@@ -506,7 +651,11 @@ def test_a_session_of_a_literal_model_needs_a_grant_that_is_in_force(
 
 @pytest.mark.req("D8")
 def test_an_agent_s_data_class_keeps_it_from_others(ctx: Context) -> None:
-    spec: dict[str, Any] = {"name": "helper", "model": CHAT, "data_class": "internal"}
+    spec: dict[str, Any] = {
+        "name": "helper",
+        "model": CHAT,
+        "data_class": "internal",
+    }
     with pytest.raises(NotAllowed, match="as strict"):
         agents.create_agent(ctx, PERSON, **spec)
     with pytest.raises(NotAllowed, match="may not see"):
@@ -517,8 +666,19 @@ def test_an_agent_s_data_class_keeps_it_from_others(ctx: Context) -> None:
 
 
 def test_a_change_keeps_the_agents_id_and_owner(ctx: Context, agent: Agent) -> None:
-    changed = agents.change_agent(ctx, PERSON, agent.id, name="renamed", model=BETTER)
-    expected = replace(agent, name="renamed", model=BETTER, updated_at=changed.updated_at)
+    changed = agents.change_agent(
+        ctx,
+        PERSON,
+        agent.id,
+        name="renamed",
+        model=BETTER,
+    )
+    expected = replace(
+        agent,
+        name="renamed",
+        model=BETTER,
+        updated_at=changed.updated_at,
+    )
     assert changed == expected
     assert [grant.kind for grant in ctx.store.snapshot().agent_grants] == [GrantKind.CHANGE]
 
@@ -534,7 +694,10 @@ def test_a_consent_that_is_over_is_renewed_by_naming_the_model_again(
     agent = agents.create_agent(ctx, PERSON, **spec)
     session = agents.open_session(ctx, PERSON, agent.id)
 
-    named_again: dict[str, Any] = {"model": replace(BETTER), "fallback_model": replace(BETTER)}
+    named_again: dict[str, Any] = {
+        "model": replace(BETTER),
+        "fallback_model": replace(BETTER),
+    }
     proposer = AgentsClient.of_person(ANN)
     agents.change_agent(ctx, proposer, agent.id, **named_again)
     assert len(ctx.store.snapshot().agent_grants) == 2
@@ -566,14 +729,20 @@ def waiting(ctx: Context, session: AgentSession) -> ModelSwitchRequest:
 
 
 def test_a_deleted_agent_closes_its_sessions_and_what_waits_in_them(
-    ctx: Context, agent: Agent, session: AgentSession
+    ctx: Context,
+    agent: Agent,
+    session: AgentSession,
 ) -> None:
     begun = begin(ctx, session.id)
     turns.begin_answer(ctx, begun.session, model="chat")
     request = waiting(ctx, session)
     agents.delete_agent(ctx, KEY, agent.id)
 
-    assert transcript(ctx, session.id)[-1] == ("assistant", "", "interrupted")
+    assert transcript(ctx, session.id)[-1] == (
+        "assistant",
+        "",
+        "interrupted",
+    )
     with ctx.store.read() as tx:
         assert Sessions(tx).get(session.id).state is SessionState.CLOSED
         assert SwitchRequests(tx).get(request.id).state is SwitchState.CANCELLED
@@ -604,7 +773,10 @@ def test_closing_a_session_closes_its_children(ctx: Context, session: AgentSessi
 @pytest.mark.req("C6")
 @pytest.mark.parametrize("who_comes", ["a later process", "the next message", "its own end"])
 def test_sub_tasks_are_closed_with_the_turn_that_spawned_them(
-    ctx: Context, world: SmallInstallation, session: AgentSession, who_comes: str
+    ctx: Context,
+    world: SmallInstallation,
+    session: AgentSession,
+    who_comes: str,
 ) -> None:
     """Nobody else would: the process that spawned them was killed."""
     begun = begin(ctx, session.id)
@@ -680,10 +852,17 @@ def test_of_two_changes_of_an_agent_at_once_none_is_lost(
 @pytest.mark.req("D8")
 @pytest.mark.both_databases
 def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
-    ctx: Context, agent: Agent, session: AgentSession
+    ctx: Context,
+    agent: Agent,
+    session: AgentSession,
 ) -> None:
     key = IdempotencyKey("k_1", "a", "hash")
-    answered(ctx, begin(ctx, session.id, "user-7 said so", key=key), "user-7?", kept="user-7!")
+    answered(
+        ctx,
+        begin(ctx, session.id, "user-7 said so", key=key),
+        "user-7?",
+        kept="user-7!",
+    )
     with ctx.store.write() as tx:
         agents.open_child(ctx, tx, session, CHAT)
     other = agents.open_session(ctx, KEY, agent.id, "user-8")
@@ -710,7 +889,9 @@ def tables_with(ctx: Context, text: str) -> set[str]:
 
 @pytest.mark.req("D8", "G4")
 def test_what_was_captured_of_a_users_sessions_is_deleted_with_them(
-    ctx: Context, agent: Agent, session: AgentSession
+    ctx: Context,
+    agent: Agent,
+    session: AgentSession,
 ) -> None:
     """An agent asks in its session's name, so that a captured request names no user."""
     with ctx.store.write() as tx:
@@ -739,7 +920,11 @@ def say_and_look(ctx: Context, session: str) -> None:
     begun = begin(ctx, session, key=SENT_AGAIN)
     first = turns.begin_answer(ctx, begun.session, model="chat")
     calls = (MessageToolCall("c_1", "look", "{}"),)
-    turns.record_step(ctx, begun.session, answer=replace(whole(first, ""), tool_calls=calls))
+    turns.record_step(
+        ctx,
+        begun.session,
+        answer=replace(whole(first, ""), tool_calls=calls),
+    )
     turns.record_step(ctx, begun.session, results=[("c_1", "42")])
     answered(ctx, begun, "It is 42.", kept="It is 42.")
 
@@ -747,7 +932,11 @@ def say_and_look(ctx: Context, session: str) -> None:
 @pytest.mark.parametrize("after_commit", [False, True])
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
-    ctx: Context, session: AgentSession, unit: str, *, after_commit: bool
+    ctx: Context,
+    session: AgentSession,
+    unit: str,
+    *,
+    after_commit: bool,
 ) -> None:
     """The client sends the same message again, until it is answered, and once more."""
     stored = UNITS.index(unit) + after_commit

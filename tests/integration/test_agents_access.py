@@ -22,7 +22,10 @@ from harness.app.installation import Installation
 from harness.frame.errors import ConfigError
 from harness.frame.people.access import SYSTEM, Role
 from harness.frame.signing.keyring import KeyPurpose
-from harness.interfaces.api.agents.process import SignsForAgents, build_agents_app
+from harness.interfaces.api.agents.process import (
+    SignsForAgents,
+    build_agents_app,
+)
 from harness.operations import keys
 from tests.support.control.manual_clock import ManualClock
 from tests.support.control.waiting_switch import waiting_switch
@@ -31,8 +34,10 @@ from tests.support.site.agents_site import error_of
 
 pytestmark = pytest.mark.req("E1", "E2")
 
-LOOPBACK, OUTSIDE = "127.0.0.1", "203.0.113.9"
-PEER, AGENT = "x-swapgate-peer", "x-swapgate-agent"
+LOOPBACK = "127.0.0.1"
+OUTSIDE = "203.0.113.9"
+PEER = "x-swapgate-peer"
+AGENT = "x-swapgate-agent"
 BODY = {"name": "support", "model": "chat"}
 
 
@@ -62,18 +67,34 @@ class AgentsDoor:
         return asyncio.run(call())
 
     def key(self, name: str, role: Role | None = None) -> tuple[str, dict[str, str]]:
-        ctx, secret = self.installation.context, self.installation.secret
-        key, text = keys.create_key(ctx, SYSTEM, name, secret=secret, role=role)
+        ctx = self.installation.context
+        secret = self.installation.secret
+        key, text = keys.create_key(
+            ctx,
+            SYSTEM,
+            name,
+            secret=secret,
+            role=role,
+        )
         return key.id, {"authorization": f"Bearer {text}"}
 
-    def peer(self, address: str, *, age_s: float = 0.0, secret: bytes | None = None) -> bytes:
+    def peer(
+        self,
+        address: str,
+        *,
+        age_s: float = 0.0,
+        secret: bytes | None = None,
+    ) -> bytes:
         """What the router says of who is connected to it."""
         now = self.clock.now().timestamp() - age_s
         return sign_peer_header(address, secret or self.installation.secret, now)
 
 
 def open_door(
-    folder: Path, *, is_open: bool, signs_as: KeyPurpose | None = KeyPurpose.CONTROL
+    folder: Path,
+    *,
+    is_open: bool,
+    signs_as: KeyPurpose | None = KeyPurpose.CONTROL,
 ) -> Iterator[AgentsDoor]:
     clock = ManualClock()
     with routed(folder, "http://127.0.0.1:9") as world:
@@ -116,7 +137,10 @@ def test_the_agents_process_has_no_signing_key_and_asks_the_control_plane(
         config = world.place.config
         monkeypatch.setenv("SWAPGATE_SIGNING_KEY", "not for the agents process")
         monkeypatch.setenv("SWAPGATE_SIGNING_KEY_FILE", str(config))
-        with closing(open_agents(config)) as opened, pytest.raises(ConfigError):
+        with (
+            closing(open_agents(config)) as opened,
+            pytest.raises(ConfigError),
+        ):
             opened.signatures.sign(b"a grant")
     assert not {"SWAPGATE_SIGNING_KEY", "SWAPGATE_SIGNING_KEY_FILE"} & os.environ.keys()
 
@@ -138,7 +162,15 @@ def test_while_the_control_plane_is_away_literal_models_wait_and_routes_do_not(
         assert door.send(path=f"{link}0").status_code == 404
         assert door.send(path=link).status_code == 200
         form = {"content-type": "application/x-www-form-urlencoded"}
-        assert door.send("POST", link, content=b"", headers=form).status_code == 503
+        assert (
+            door.send(
+                "POST",
+                link,
+                content=b"",
+                headers=form,
+            ).status_code
+            == 503
+        )
 
 
 def test_the_control_plane_signs_only_what_the_agents_process_passes_on(tmp_path: Path) -> None:
@@ -148,7 +180,12 @@ def test_the_control_plane_signs_only_what_the_agents_process_passes_on(tmp_path
         peer = {PEER: control.peer(LOOPBACK).decode()}
         forged = {PEER: control.peer(LOOPBACK, secret=b"another").decode()}
         stale = {PEER: control.peer(LOOPBACK, age_s=3600).decode()}
-        for headers in ({}, forged, stale, control.key("boss", Role.ADMIN)[1]):
+        for headers in (
+            {},
+            forged,
+            stale,
+            control.key("boss", Role.ADMIN)[1],
+        ):
             answer = control.send("POST", headers=headers, json=literal)
             assert answer.status_code == 404
             assert ("secrets and clocks" in answer.text) == (PEER in headers)
@@ -169,7 +206,11 @@ def test_without_a_key_nobody_is_served_unless_the_settings_say_so(
     assert answer.headers["www-authenticate"] == 'Bearer realm="swapgate agents"'
     signed = {PEER: closed_door.peer(LOOPBACK).decode()}
     assert closed_door.send(headers=signed).status_code == 401
-    for path in ("/agents/openapi.json", "/agents/a/sessions", "/agents/nothing/here"):
+    for path in (
+        "/agents/openapi.json",
+        "/agents/a/sessions",
+        "/agents/nothing/here",
+    ):
         assert closed_door.send(path=path).status_code == 401
     assert closed_door.send(path="/healthz").status_code == 200
     _, good = closed_door.key("a data key")
@@ -289,10 +330,22 @@ def test_what_a_foreign_page_may_send_is_refused(door: AgentsDoor, method: str) 
 
 
 def test_only_this_machine_by_its_own_names_is_served_without_a_key(door: AgentsDoor) -> None:
-    for host in ("localhost", "localhost:8080", "127.0.0.1", "127.8.9.1:1", "[::1]:8080"):
+    for host in (
+        "localhost",
+        "localhost:8080",
+        "127.0.0.1",
+        "127.8.9.1:1",
+        "[::1]:8080",
+    ):
         assert door.send(host=host).status_code == 200, host
     # A client behind a proxy may be anyone.
-    for header in ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via"):
+    for header in (
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "forwarded",
+        "x-real-ip",
+        "via",
+    ):
         assert door.send(headers={header: LOOPBACK}).status_code == 401, header
     for address in (OUTSIDE, "192.168.1.7", "2001:db8::1", "fe80::1", ""):
         signed = {PEER: door.peer(address).decode()}

@@ -25,7 +25,11 @@ from harness.frame.people.access import SYSTEM, Role
 from harness.operations import keys
 from harness.routing.context import Context
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import ReceivedRequest, completion, streamed
+from tests.support.providers.scripted_upstream import (
+    ReceivedRequest,
+    completion,
+    streamed,
+)
 from tests.support.router.router_process import eventually
 from tests.support.site import documented_commands
 from tests.support.site.agents_endpoints import (
@@ -36,7 +40,13 @@ from tests.support.site.agents_endpoints import (
     documented,
     wrong_types,
 )
-from tests.support.site.agents_site import OPENAI_KEY, AgentsSite, agents_site, error_of, good
+from tests.support.site.agents_site import (
+    OPENAI_KEY,
+    AgentsSite,
+    agents_site,
+    error_of,
+    good,
+)
 from tests.support.site.documented_commands import run_in_bash, shell_blocks
 
 pytestmark = [pytest.mark.req("E1", "E2"), pytest.mark.slow]
@@ -58,8 +68,22 @@ RAW = (
     b'{"a":' * 40 + b"1" + b"}" * 40,
     b"\xff\xfe",
 )
-QUERIES = ("limit=0", "limit=x", "limit=100001", "after=", "after=%F0nonsense", "colour=red")
-UNKNOWN = ("unknown", "x" * 3000, "%20", "%F0%9F", "..%2F..", "'; DROP TABLE agent; --")
+QUERIES = (
+    "limit=0",
+    "limit=x",
+    "limit=100001",
+    "after=",
+    "after=%F0nonsense",
+    "colour=red",
+)
+UNKNOWN = (
+    "unknown",
+    "x" * 3000,
+    "%20",
+    "%F0%9F",
+    "..%2F..",
+    "'; DROP TABLE agent; --",
+)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +127,11 @@ class Place:
     session_id: str
 
     def path(self, endpoint: Endpoint, **other: str) -> str:
-        known = {"agent_id": self.agent_id, "session_id": self.session_id, "user_id": "u-0"}
+        known = {
+            "agent_id": self.agent_id,
+            "session_id": self.session_id,
+            "user_id": "u-0",
+        }
         given = {**known, **other}
         return endpoint.path.format(**given)
 
@@ -142,10 +170,16 @@ def bad_bodies(
         return
     body = dict(endpoint.body or {})
     for name, inner in schema["properties"].items():
-        for value in (*wrong_types(document, inner), *endpoint.wrong.get(name, ())):
+        for value in (
+            *wrong_types(document, inner),
+            *endpoint.wrong.get(name, ()),
+        ):
             yield name, {**body, name: value}
     for name in schema.get("required", ()):
-        yield name, {key: value for key, value in body.items() if key != name}
+        yield (
+            name,
+            {key: value for key, value in body.items() if key != name},
+        )
     yield "colour", {**body, "colour": "red"}
 
 
@@ -162,7 +196,9 @@ def test_every_endpoint_has_its_row(document: Any) -> None:
 
 @pytest.mark.parametrize("endpoint", WITH_BODY, ids=lambda row: row.name)
 def test_a_wrong_field_is_named_and_nothing_is_stored(
-    site: AgentsSite, document: Any, endpoint: Endpoint
+    site: AgentsSite,
+    document: Any,
+    endpoint: Endpoint,
 ) -> None:
     path = place(site).path(endpoint)
     # A stream that has not begun is refused as any other answer.
@@ -170,7 +206,12 @@ def test_a_wrong_field_is_named_and_nothing_is_stored(
     before = stored(site)
     wrong = []
     for name, body in bad_bodies(document, endpoint):
-        answer = site.client.request(endpoint.method, path, json=body, headers=headers)
+        answer = site.client.request(
+            endpoint.method,
+            path,
+            json=body,
+            headers=headers,
+        )
         refused = answer.json().get("error", {}) if answer.content else {}
         is_clear = (
             400 <= answer.status_code < 410
@@ -189,21 +230,40 @@ def test_a_wrong_field_is_named_and_nothing_is_stored(
 
 
 def test_a_body_that_is_no_strict_json_object_is_refused(site: AgentsSite) -> None:
-    endpoint, kind = WITH_BODY[0], {"content-type": "application/json"}
+    endpoint = WITH_BODY[0]
+    kind = {"content-type": "application/json"}
     path = place(site).path(endpoint)
     before = stored(site)
     for raw in RAW:
-        answer = site.client.request(endpoint.method, path, content=raw, headers=kind)
+        answer = site.client.request(
+            endpoint.method,
+            path,
+            content=raw,
+            headers=kind,
+        )
         assert error_of(answer, 400)["message"], raw
-    for other in ("text/plain", "multipart/form-data", "application/x-www-form-urlencoded"):
+    for other in (
+        "text/plain",
+        "multipart/form-data",
+        "application/x-www-form-urlencoded",
+    ):
         sent = {"content-type": other}
         body = json.dumps(endpoint.body).encode()
-        answer = site.client.request(endpoint.method, path, content=body, headers=sent)
+        answer = site.client.request(
+            endpoint.method,
+            path,
+            content=body,
+            headers=sent,
+        )
         assert error_of(answer, 415)["code"] == "unsupported_media_type"
     large = json.dumps({**(endpoint.body or {}), "more": "x" * 20_000_000}).encode()
     for url in (site.world.url, site.world.place.url("agents")):
         answer = httpx.request(
-            endpoint.method, f"{url}{path}", content=large, headers=kind, timeout=120
+            endpoint.method,
+            f"{url}{path}",
+            content=large,
+            headers=kind,
+            timeout=120,
         )
         assert error_of(answer, 413)["code"] == "request_too_large"
     assert stored(site) == before
@@ -211,18 +271,29 @@ def test_a_body_that_is_no_strict_json_object_is_refused(site: AgentsSite) -> No
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda row: row.name)
 def test_what_is_not_there_is_said(site: AgentsSite, endpoint: Endpoint) -> None:
-    known, other, before = place(site), place(site), stored(site)
+    known = place(site)
+    other = place(site)
+    before = stored(site)
     named = [name for name in ("agent_id", "session_id") if f"{{{name}}}" in endpoint.path]
     for name in named:
-        strangers = [*UNKNOWN, *([other.session_id] if name == "session_id" else [])]
+        strangers = [
+            *UNKNOWN,
+            *([other.session_id] if name == "session_id" else []),
+        ]
         for stranger in strangers:
             path = known.path(endpoint, **{name: stranger})
             answer = site.client.request(endpoint.method, path, json=endpoint.body)
-            assert error_of(answer, 404)["code"] in (f"{name[:-3]}_not_found", "not_found")
+            assert error_of(answer, 404)["code"] in (
+                f"{name[:-3]}_not_found",
+                "not_found",
+            )
     if "{" in endpoint.path:
         nul = dict.fromkeys(("agent_id", "session_id", "user_id"), "a%00")
         path = known.path(endpoint, **nul)
-        error_of(site.client.request(endpoint.method, path, json=endpoint.body), 400)
+        error_of(
+            site.client.request(endpoint.method, path, json=endpoint.body),
+            400,
+        )
     wrong = site.client.put(known.path(endpoint), json={})
     assert error_of(wrong, 405)["code"] == "method_not_allowed"
     assert stored(site) == before
@@ -247,13 +318,18 @@ def test_a_query_that_makes_no_sense_is_refused(site: AgentsSite, endpoint: Endp
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda row: row.name)
 def test_each_kind_of_client_may_do_what_its_key_allows(
-    site: AgentsSite, bearers: Mapping[Kind, dict[str, str]], endpoint: Endpoint
+    site: AgentsSite,
+    bearers: Mapping[Kind, dict[str, str]],
+    endpoint: Endpoint,
 ) -> None:
     for kind, status in endpoint.statuses.items():
         path = place(site, bearers[Kind.OWNER]).path(endpoint)
         before = stored(site)
         answer = site.client.request(
-            endpoint.method, path, json=endpoint.body, headers=bearers[kind]
+            endpoint.method,
+            path,
+            json=endpoint.body,
+            headers=bearers[kind],
         )
         assert answer.status_code == status, (kind, answer.text)
         if status >= 400:
@@ -278,7 +354,11 @@ def test_a_literal_model_takes_the_consent_of_an_approver(
     makes = bearers[Kind.PROPOSER] if kind is Kind.VIEWER else headers
     path = f"/agents/{place(site, makes).agent_id}"
     before = stored(site)
-    whole = {"name": "literal", "model": "chat", **body}
+    whole = {
+        "name": "literal",
+        "model": "chat",
+        **body,
+    }
 
     made = site.client.post("/agents", json=whole, headers=headers)
     changed = site.client.patch(path, json=body, headers=headers)
@@ -288,7 +368,10 @@ def test_a_literal_model_takes_the_consent_of_an_approver(
         good(changed)
         return
     for answer in (made, changed):
-        assert error_of(answer, 403)["code"] in ("approval_needed", "not_allowed")
+        assert error_of(answer, 403)["code"] in (
+            "approval_needed",
+            "not_allowed",
+        )
     assert stored(site) == before
 
 
@@ -322,7 +405,10 @@ def documented_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agents
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(OPENAI_KEY, "sk-made-up")
         with agents_site(
-            folder, with_openai=True, with_control=True, sections=sections
+            folder,
+            with_openai=True,
+            with_control=True,
+            sections=sections,
         ) as made:
             made.upstream.turns["gpt-4o-mini"] = answer
             yield made
@@ -330,7 +416,8 @@ def documented_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agents
 
 def json_values(text: str) -> Iterator[Any]:
     """The JSON objects that stand one after the other, with events between them left out."""
-    decoder, at = json.JSONDecoder(), 0
+    decoder = json.JSONDecoder()
+    at = 0
     while (start := text.find("{", at)) >= 0:
         value, at = decoder.raw_decode(text, start)
         yield value
@@ -348,7 +435,11 @@ def test_every_command_works(documented_site: AgentsSite) -> None:
     assert "event: turn.completed" in said
     shown = list(json_values(said))
     assert [value["content"] for value in shown if value.get("steps")] == ["It was 1001."] * 2
-    assert shown[-1] == {"items": [], "total": 0, "next": None}
+    assert shown[-1] == {
+        "items": [],
+        "total": 0,
+        "next": None,
+    }
     assert {value.get("model") for value in shown if value.get("name") == "support"} == {
         "openai:gpt-4o-mini"
     }
@@ -356,7 +447,12 @@ def test_every_command_works(documented_site: AgentsSite) -> None:
     sent = [asked for asked in documented_site.upstream.asked if asked.body][-1].json[
         "messages"
     ]
-    assert [message["role"] for message in sent] == ["system", "user", "assistant", "user"]
+    assert [message["role"] for message in sent] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+    ]
 
 
 def test_the_demo_has_what_the_commands_name(tmp_path: Path) -> None:
@@ -379,7 +475,11 @@ def test_the_demo_has_what_the_commands_name(tmp_path: Path) -> None:
 def test_the_commands_of_a_switch_work_and_wait_for_a_person(
     documented_site: AgentsSite,
 ) -> None:
-    (commands,) = re.findall(r"```bash\n(.*?)```", DOCS, flags=re.DOTALL)
+    (commands,) = re.findall(
+        r"```bash\n(.*?)```",
+        DOCS,
+        flags=re.DOTALL,
+    )
     here = commands.replace(
         ADDRESS, documented_site.world.url.replace("127.0.0.1", "localhost")
     )
@@ -387,7 +487,11 @@ def test_the_commands_of_a_switch_work_and_wait_for_a_person(
     ctx = documented_site.world.installation.context
     with subprocess.Popen(  # noqa: S603 - the documented commands are what is tried
         ["bash", "-euo", "pipefail", "-c", here],  # noqa: S607
-        env={"PATH": os.environ["PATH"], "AGENT": agent, "SESSION": session},
+        env={
+            "PATH": os.environ["PATH"],
+            "AGENT": agent,
+            "SESSION": session,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -400,7 +504,10 @@ def test_the_commands_of_a_switch_work_and_wait_for_a_person(
     assert running.returncode == 0, shown
     listed, switched = json_values(shown)
     assert "openai/gpt-4o-mini" in [model["model"] for model in listed["models"]]
-    assert (switched["status"], switched["request"]) == ("approved", request.id)
+    assert (switched["status"], switched["request"]) == (
+        "approved",
+        request.id,
+    )
 
 
 def pending_of(ctx: Context, session: str) -> Sequence[ModelSwitchRequest]:

@@ -38,10 +38,14 @@ OPEN_DOOR = {
     "function": {
         "name": "open_door",
         "description": "Opens a door",
-        "parameters": {"type": "object", "properties": {"door": {"type": "string"}}},
+        "parameters": {
+            "type": "object",
+            "properties": {"door": {"type": "string"}},
+        },
     },
 }
-BASE, BETTER = "sim-base", "sim-better"
+BASE = "sim-base"
+BETTER = "sim-better"
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +114,15 @@ def test_a_stream_that_breaks_off_ends_in_an_error_and_a_failed_message(
     assert told[-1][0] == "error"
     assert "turn.completed" not in [name for name, _ in told]
     user, failed = site.messages(session)
-    assert (user["state"], failed["state"], failed["content"]) == ("complete", "failed", "")
+    assert (
+        user["state"],
+        failed["state"],
+        failed["content"],
+    ) == (
+        "complete",
+        "failed",
+        "",
+    )
     site.upstream.turns[BASE] = completion("again")
     good(site.send(session, "And now?"))
     sent = site.upstream.asked[-1].json["messages"]
@@ -122,7 +134,8 @@ def test_a_function_of_the_client_is_returned_and_its_result_goes_to_the_model(
 ) -> None:
     session = site.session(tools=[OPEN_DOOR], instructions="Be brief.")
     site.upstream.turns[BASE] = calling(
-        ("c1", "open_door", '{"door": "a"}'), ("c2", "open_door", '{"door": "b"}')
+        ("c1", "open_door", '{"door": "a"}'),
+        ("c2", "open_door", '{"door": "b"}'),
     )
 
     asked = good(site.send(session, "Open both"))
@@ -131,13 +144,32 @@ def test_a_function_of_the_client_is_returned_and_its_result_goes_to_the_model(
 
     busy = error_of(site.send(session, "Never mind"), 409)
     assert busy["code"] == "tool_results_missing"
-    unknown = site.send(session, "x", role="tool", toolCallId="c9")
+    unknown = site.send(
+        session,
+        "x",
+        role="tool",
+        toolCallId="c9",
+    )
     assert error_of(unknown, 400)["code"] == "unknown_tool_call"
     site.upstream.turns[BASE] = completion("Both are open.")
-    second = good(site.send(session, "done", role="tool", toolCallId="c2"))
+    second = good(
+        site.send(
+            session,
+            "done",
+            role="tool",
+            toolCallId="c2",
+        )
+    )
     assert [call["id"] for call in second["openCalls"]] == ["c1"]
     assert (second["role"], second["steps"]) == ("tool", 0)
-    last = good(site.send(session, "stuck", role="tool", toolCallId="c1"))
+    last = good(
+        site.send(
+            session,
+            "stuck",
+            role="tool",
+            toolCallId="c1",
+        )
+    )
 
     assert last["content"] == "Both are open."
     sent = site.upstream.asked[-1].json["messages"]
@@ -156,14 +188,18 @@ def test_half_a_character_of_a_model_breaks_no_session(site: AgentsSite) -> None
     halves = "\ud83d\ude00, \ud83d"
     named = calling(("c\ud83d", "close\ud83d", '{"door": "\ud83d"}'))
     site.upstream.turns[BASE] = scripted(
-        streamed("\ud83d", "\ude00"), named, completion(halves), error(400, "no \ud83d")
+        streamed("\ud83d", "\ude00"),
+        named,
+        completion(halves),
+        error(400, "no \ud83d"),
     )
     session = site.session()
 
     assert events(site.send(session, "Hi", stream=True))[-1][1]["content"] == "\U0001f600"
     assert good(site.send(session, "Hi"))["content"] == "\U0001f600, \ufffd"
     assert "no \ufffd" in error_of(site.send(session, "Hi"), 400)["message"]
-    called, failed = site.messages(session)[3], site.messages(session)[-1]
+    called = site.messages(session)[3]
+    failed = site.messages(session)[-1]
     assert called["toolCalls"][0]["arguments"] == '{"door": "\ufffd"}'
     assert "no \ufffd" in failed["error"]
 
@@ -181,15 +217,30 @@ def test_a_message_that_the_model_refuses_breaks_no_session(site: AgentsSite) ->
     sent = [message["content"] for message in site.upstream.asked[0].json["messages"]]
     assert sent == ["Hi", "Again"]
     found = site.messages(session)
-    assert [row["content"] for row in found] == ["broken", "", "Hi", "", "Again", "hello"]
+    assert [row["content"] for row in found] == [
+        "broken",
+        "",
+        "Hi",
+        "",
+        "Again",
+        "hello",
+    ]
     assert found[1]["error"] in refused["message"]
 
 
 @pytest.mark.parametrize(("finish", "says"), [("length", "length limit"), ("stop", None)])
 def test_an_answer_that_was_cut_off_says_so(
-    site: AgentsSite, finish: str, says: str | None
+    site: AgentsSite,
+    finish: str,
+    says: str | None,
 ) -> None:
-    pieces = (ROLE, event({"content": "It is"}), event(finish=finish), USAGE, DONE)
+    pieces = (
+        ROLE,
+        event({"content": "It is"}),
+        event(finish=finish),
+        USAGE,
+        DONE,
+    )
     whole = completion("It is").steps[0]
     assert isinstance(whole, bytes)
     plain = whole.replace(b'"finish_reason":"stop"', f'"finish_reason":"{finish}"'.encode())
@@ -224,7 +275,8 @@ def test_the_fallback_answers_a_retryable_failure_and_the_answer_says_so(
 def test_an_answer_that_the_fallback_model_saved_is_no_error_to_callers(
     site: AgentsSite,
 ) -> None:
-    ctx, secret = site.world.installation.context, site.world.installation.secret
+    ctx = site.world.installation.context
+    secret = site.world.installation.secret
     route = literal_route_name("sim/sim-worse")
     site.upstream.turns["sim-worse"] = error(503)
 
@@ -233,7 +285,12 @@ def test_an_answer_that_the_fallback_model_saved_is_no_error_to_callers(
         return report.all.left, report.all.failed
 
     def asked_next() -> list[str | None]:
-        found = list_failovers(ctx, PageRequest(9), secret=secret, route=route)
+        found = list_failovers(
+            ctx,
+            PageRequest(9),
+            secret=secret,
+            route=route,
+        )
         return [failover.next_target for failover in found]
 
     saved = site.session(model="sim:sim-worse", config={"fallbackModel": CHAT})
@@ -252,7 +309,12 @@ def test_the_same_message_again_gets_the_same_answer(site: AgentsSite) -> None:
     assert answers[1].headers["idempotent-replayed"] == "true"
     other = site.send(session, "Hello", headers=headers)
     assert error_of(other, 409)["code"] == "idempotency_key_reused"
-    as_stream = site.send(session, "Hi", headers=headers, stream=True)
+    as_stream = site.send(
+        session,
+        "Hi",
+        headers=headers,
+        stream=True,
+    )
     assert answers[0].json() == answers[1].json()
     assert events(as_stream) == [("turn.completed", answers[0].json())]
     assert len(site.messages(session)) == 2

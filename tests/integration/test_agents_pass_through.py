@@ -13,9 +13,20 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from harness.agents.caller import HeaderFault, read_peer_header, sign_peer_header
-from harness.routing.settings import AgentSettings, CorsSettings, RouterSettings
-from tests.support.providers.scripted_upstream import completion, running_upstream
+from harness.agents.caller import (
+    HeaderFault,
+    read_peer_header,
+    sign_peer_header,
+)
+from harness.routing.settings import (
+    AgentSettings,
+    CorsSettings,
+    RouterSettings,
+)
+from tests.support.providers.scripted_upstream import (
+    completion,
+    running_upstream,
+)
 from tests.support.router.agents_upstream import (
     AgentsLine,
     AgentsUpstream,
@@ -41,7 +52,10 @@ pytestmark = pytest.mark.req("E1", "E2")
 SSE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
 CHUNKED = SSE_HEAD + b"transfer-encoding: chunked\r\n\r\n"
 MODEL_BODY = b'{"model":"support","messages":[{"role":"user","content":"hi"}]}'
-MODEL_HEADERS = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+MODEL_HEADERS = {
+    "authorization": f"Bearer {KEY}",
+    "content-type": "application/json",
+}
 
 
 def chunk(data: bytes) -> bytes:
@@ -92,7 +106,9 @@ Answer = tuple[int, dict[str, str], bytes]
 
 @contextmanager
 def router(
-    upstream: AgentsUpstream, folder: Path, given: RouterSettings = QUICK
+    upstream: AgentsUpstream,
+    folder: Path,
+    given: RouterSettings = QUICK,
 ) -> Iterator[World]:
     first = snapshot("http://127.0.0.1:1/v1")
     with running_router(first, folder, given, agents=settings(upstream)) as running:
@@ -101,7 +117,9 @@ def router(
 
 @contextmanager
 def killed_after(
-    before: bytes, head: bytes, folder: Path
+    before: bytes,
+    head: bytes,
+    folder: Path,
 ) -> Iterator[tuple[http.client.HTTPConnection, World]]:
     """A request under way whose agents process sends head and body so far, and is killed."""
 
@@ -114,7 +132,10 @@ def killed_after(
         await asyncio.Event().wait()
         return False
 
-    with running_agents(play) as upstream, router(upstream, folder) as running:
+    with (
+        running_agents(play) as upstream,
+        router(upstream, folder) as running,
+    ):
         client = connection(running)
         client.request("POST", "/agents/a/sessions/s/messages", b"{}")
         yield client, running
@@ -136,7 +157,11 @@ def ask(
     try:
         client.request(method, path, body, headers or {})
         got = client.getresponse()
-        return got.status, {k.lower(): v for k, v in got.getheaders()}, got.read()
+        return (
+            got.status,
+            {k.lower(): v for k, v in got.getheaders()},
+            got.read(),
+        )
     finally:
         client.close()
 
@@ -154,7 +179,9 @@ async def test_a_listed_pages_preflight_is_answered_by_the_router(
     door = Door(tmp_path, settings=listed, agents=settings(agents))
 
     status, headers, _ = await door.call(
-        "/agents/ag_1/sessions", method="OPTIONS", headers=((b"origin", page),)
+        "/agents/ag_1/sessions",
+        method="OPTIONS",
+        headers=((b"origin", page),),
     )
 
     assert (status, headers[b"access-control-allow-origin"]) == (204, page)
@@ -172,11 +199,19 @@ async def test_a_listed_pages_preflight_is_answered_by_the_router(
     ],
 )
 def test_every_method_path_and_query_arrives_as_it_was_sent(
-    world: World, agents: AgentsUpstream, method: str, target: str
+    world: World,
+    agents: AgentsUpstream,
+    method: str,
+    target: str,
 ) -> None:
     body = b'{"name":"helper"}' if method in {"POST", "PATCH", "PUT"} else None
 
-    status, headers, answered = ask(world, target, method, body)
+    status, headers, answered = ask(
+        world,
+        target,
+        method,
+        body,
+    )
 
     request = agents.requests[-1]
     assert request.line == f"{method} {target} HTTP/1.1"
@@ -216,7 +251,13 @@ def test_the_clients_own_headers_go_along_and_those_of_one_hop_do_not(
     assert request.all("accept") == ["text/event-stream"]
     assert request.all("content-length") == ["2"]
     assert len(request.all("x-swapgate-request-id")) == 1
-    hop = {"connection", "x-hop", "te", "proxy-authorization", "x-forwarded-host"}
+    hop = {
+        "connection",
+        "x-hop",
+        "te",
+        "proxy-authorization",
+        "x-forwarded-host",
+    }
     assert not hop & {name for name, _ in request.headers}
 
 
@@ -228,17 +269,30 @@ def test_the_true_peer_is_signed_and_a_clients_word_on_it_is_dropped(
 
     now = time.time()  # noqa: TID251 - the real clock's
     own = sign_peer_header("192.0.2.9", b"another secret", now).decode()
-    ask(world, "/agents", headers={"x-swapgate-peer": own, "x-swapgate-agent": own})
+    ask(
+        world,
+        "/agents",
+        headers={"x-swapgate-peer": own, "x-swapgate-agent": own},
+    )
 
     assert peer(agents.requests[-1]) == "127.0.0.1"
     assert not agents.requests[-1].all("x-swapgate-agent")
 
 
 @pytest.mark.parametrize(
-    "header", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Proto"]
+    "header",
+    [
+        "X-Forwarded-For",
+        "Forwarded",
+        "Via",
+        "X-Real-IP",
+        "X-Forwarded-Proto",
+    ],
 )
 def test_who_comes_through_a_proxy_of_this_machine_is_nobody_of_it(
-    world: World, agents: AgentsUpstream, header: str
+    world: World,
+    agents: AgentsUpstream,
+    header: str,
 ) -> None:
     ask(world, "/agents", headers={header: "127.0.0.1"})
 
@@ -251,9 +305,17 @@ async def test_a_trusted_proxy_says_who_its_client_is_and_never_that_it_is_local
 ) -> None:
     trusting = replace(QUICK, trusted_proxies=("127.0.0.1",))
     door = Door(tmp_path, settings=trusting, agents=settings(agents))
-    for forwarded, address in ((b"198.51.100.7", "198.51.100.7"), (b"127.0.0.1", "unknown")):
+    for forwarded, address in (
+        (b"198.51.100.7", "198.51.100.7"),
+        (b"127.0.0.1", "unknown"),
+    ):
         header = (b"x-forwarded-for", forwarded)
-        await door.call("/agents", method="GET", headers=(header,), peer="127.0.0.1")
+        await door.call(
+            "/agents",
+            method="GET",
+            headers=(header,),
+            peer="127.0.0.1",
+        )
         (signed,) = agents.requests[-1].all("x-swapgate-peer")
         at = door.clock.now().timestamp()
         assert read_peer_header(signed.encode(), SECRET, at) == address
@@ -282,7 +344,12 @@ def test_what_is_too_large_ambiguous_or_elsewhere_is_never_passed_on(
     world: World, agents: AgentsUpstream
 ) -> None:
     before = len(agents.requests)
-    status, _, body = ask(world, "/agents", "POST", b"x" * 100_001)
+    status, _, body = ask(
+        world,
+        "/agents",
+        "POST",
+        b"x" * 100_001,
+    )
     assert (status, code(body)) == (413, "request_too_large")
     with socket.create_connection(("127.0.0.1", urlsplit(world.url).port or 0)) as wire:
         wire.sendall(b"GET /agents HTTP/1.1\r\nhost: localhost\r\nhost: evil\r\n\r\n")
@@ -324,7 +391,12 @@ async def test_within_another_program_it_works_as_well(
 ) -> None:
     """Without a socket there is no peer, and nobody is taken for this machine's."""
     door = Door(tmp_path, agents=settings(agents))
-    status, _, body = await door.call("/agents", b'{"name":"n"}', peer="", headers=(AUTH,))
+    status, _, body = await door.call(
+        "/agents",
+        b'{"name":"n"}',
+        peer="",
+        headers=(AUTH,),
+    )
     door.app._agents.close()  # type: ignore[union-attr]  # no lifespan ends it
     assert (status, body) == (200, b'{"id":"ag_1"}')
     (signed,) = agents.requests[-1].all("x-swapgate-peer")
@@ -344,20 +416,31 @@ async def test_within_another_program_it_works_as_well(
     ],
 )
 async def test_what_http_cannot_carry_is_never_sent_on(
-    agents: AgentsUpstream, tmp_path: Path, path: str, header: tuple[bytes, bytes]
+    agents: AgentsUpstream,
+    tmp_path: Path,
+    path: str,
+    header: tuple[bytes, bytes],
 ) -> None:
     """Another program that the router runs in may pass on anything."""
     before = len(agents.requests)
     door = Door(tmp_path, agents=settings(agents))
-    status, _, body = await door.call(path, b"{}", headers=(header,))
+    status, _, body = await door.call(
+        path,
+        b"{}",
+        headers=(header,),
+    )
     door.app._agents.close()  # type: ignore[union-attr]  # no lifespan ends it
-    assert (status, code(body)) in {(400, "invalid_request"), (404, "unknown_url")}
+    assert (status, code(body)) in {
+        (400, "invalid_request"),
+        (404, "unknown_url"),
+    }
     assert len(agents.requests) == before
 
 
 def test_events_arrive_one_by_one_as_they_are_sent(tmp_path: Path) -> None:
     """Each is sent only once what was before it was read, the head included."""
-    begun, heard = asyncio.Event(), asyncio.Event()
+    begun = asyncio.Event()
+    heard = asyncio.Event()
 
     async def play(_: PassedRequest, line: AgentsLine) -> bool:
         await line.send(CHUNKED)
@@ -367,7 +450,10 @@ def test_events_arrive_one_by_one_as_they_are_sent(tmp_path: Path) -> None:
         await line.send(chunk(b"data: two\n\n") + b"0\r\n\r\n")
         return True
 
-    with running_agents(play) as upstream, router(upstream, tmp_path) as running:
+    with (
+        running_agents(play) as upstream,
+        router(upstream, tmp_path) as running,
+    ):
         client = connection(running)
         client.request("POST", "/agents/a/sessions/s/messages", b"{}")
         got = client.getresponse()
@@ -385,7 +471,10 @@ def test_a_client_who_leaves_ends_the_request_at_the_agents_process(tmp_path: Pa
         await line.until_left()
         return False
 
-    with running_agents(play) as upstream, router(upstream, tmp_path) as running:
+    with (
+        running_agents(play) as upstream,
+        router(upstream, tmp_path) as running,
+    ):
         client = connection(running)
         client.request("GET", "/agents/a/events")
         got = client.getresponse()
@@ -401,13 +490,18 @@ def test_a_client_who_leaves_ends_the_request_at_the_agents_process(tmp_path: Pa
     [
         (b"\x1f\x8b..", CHUNKED[:-2] + b"content-encoding: gzip\r\n\r\n"),
         (b'{"id":', b"HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\n"),
-        (b'{"id":', CHUNKED.replace(b"text/event-stream", b"application/json ")),
+        (
+            b'{"id":',
+            CHUNKED.replace(b"text/event-stream", b"application/json "),
+        ),
         (b"data: one\n\n", CHUNKED),
     ],
     ids=["compressed events", "plain", "plain in chunks", "events"],
 )
 def test_an_answer_that_breaks_off_is_never_taken_for_whole(
-    tmp_path: Path, before: bytes, head: bytes
+    tmp_path: Path,
+    before: bytes,
+    head: bytes,
 ) -> None:
     with killed_after(before, head, tmp_path) as (client, running):
         with pytest.raises(http.client.IncompleteRead) as error:
@@ -432,7 +526,12 @@ def test_a_process_that_is_away_or_killed_before_its_answer_is_503_and_never_ask
     with running_agents(play) as upstream:
         for number, where in enumerate((settings(upstream), gone)):
             with running_router(first, tmp_path / str(number), agents=where) as running:
-                status, headers, body = ask(running, "/agents/a", "POST", b"{}")
+                status, headers, body = ask(
+                    running,
+                    "/agents/a",
+                    "POST",
+                    b"{}",
+                )
             assert (status, code(body)) == (503, "agents_unavailable")
             assert int(headers["retry-after"]) >= 1
             assert json.loads(body)["error"]["type"] == "router_error"
@@ -457,7 +556,13 @@ def test_models_are_served_while_the_agents_process_is_away_and_hangs(tmp_path: 
             status, headers, body = ask(running, "/agents")
             assert (status, code(body)) == (503, "overloaded")
             assert "retry-after" in headers
-            chat = ask(running, "/v1/chat/completions", "POST", MODEL_BODY, MODEL_HEADERS)
+            chat = ask(
+                running,
+                "/v1/chat/completions",
+                "POST",
+                MODEL_BODY,
+                MODEL_HEADERS,
+            )
             assert chat[0] == 200
             for client in waiting:
                 client.close()

@@ -15,9 +15,19 @@ from harness.operations import keys
 from tests.integration.test_secrets_leak_nowhere import content, forms
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import ReceivedRequest, completion, error
+from tests.support.providers.scripted_upstream import (
+    ReceivedRequest,
+    completion,
+    error,
+)
 from tests.support.router.router_process import eventually
-from tests.support.site.agents_site import OPENAI_KEY, AgentsSite, agents_site, error_of, good
+from tests.support.site.agents_site import (
+    OPENAI_KEY,
+    AgentsSite,
+    agents_site,
+    error_of,
+    good,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +39,11 @@ def admin(site: AgentsSite) -> dict[str, str]:
     installation = site.world.installation
     ctx = installation.context
     _, text = keys.create_key(
-        ctx, SYSTEM, ctx.chance.token("ada-"), secret=installation.secret, role=Role.ADMIN
+        ctx,
+        SYSTEM,
+        ctx.chance.token("ada-"),
+        secret=installation.secret,
+        role=Role.ADMIN,
     )
     return {"authorization": f"Bearer {text}"}
 
@@ -77,11 +91,15 @@ def leaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentsSit
 
     def echo_headers(request: ReceivedRequest) -> ScriptedTurn:
         return error(
-            400 if "400" in str(request.json["messages"]) else 401, str(request.headers)
+            400 if "400" in str(request.json["messages"]) else 401,
+            str(request.headers),
         )
 
     with agents_site(tmp_path, with_openai=True, with_control=True) as site:
-        site.upstream.turns |= {"gpt-4o-mini": echo_headers, "sim-base": completion()}
+        site.upstream.turns |= {
+            "gpt-4o-mini": echo_headers,
+            "sim-base": completion(),
+        }
         yield site
 
 
@@ -89,18 +107,28 @@ def leaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentsSit
 def test_no_key_is_in_prompts_transcripts_errors_logs_or_files(
     leaky: AgentsSite, tmp_path: Path
 ) -> None:
-    site, world = leaky, leaky.world
-    mine, approver = {"authorization": f"Bearer {world.key}"}, admin(site)
+    site = leaky
+    world = leaky.world
+    mine = {"authorization": f"Bearer {world.key}"}
+    approver = admin(site)
     seeds = [SEED, "SEEDsecret-0123456789abcdef", world.key]
     seeds.append(approver["authorization"].removeprefix("Bearer "))
     answers: list[httpx.Response] = []
 
-    def post(path: str, body: object, headers: dict[str, str]) -> httpx.Response:
+    def post(
+        path: str,
+        body: object,
+        headers: dict[str, str],
+    ) -> httpx.Response:
         answers.append(site.client.post(path, json=body, headers=headers))
         return answers[-1]
 
     for model, headers in (("chat", mine), ("openai:gpt-4o-mini", approver)):
-        body = {"name": "support", "model": model, "config": {"fallbackModel": "chat"}}
+        body = {
+            "name": "support",
+            "model": model,
+            "config": {"fallbackModel": "chat"},
+        }
         if model == "chat":
             body.pop("config")
         agent = good(post("/agents", body, headers))["id"]
@@ -108,12 +136,23 @@ def test_no_key_is_in_prompts_transcripts_errors_logs_or_files(
         place = f"/agents/{agent}/sessions/{session}/messages"
         for text in ("hello", "tell me 400"):
             for streams in (False, True):
-                post(place, {"role": "user", "content": text, "stream": streams}, headers)
+                post(
+                    place,
+                    {
+                        "role": "user",
+                        "content": text,
+                        "stream": streams,
+                    },
+                    headers,
+                )
         answers.append(site.client.get(place, headers=headers))
         answers.append(site.client.get(f"/agents/{agent}", headers=headers))
         path = f"/agents/{agent}/sessions/{session}"
         good(post(f"{path}/switch_model", {"action": "list"}, headers))
-        wanted = {"action": "switch", "model": "sim" if model != "chat" else "gpt-4o-mini"}
+        wanted = {
+            "action": "switch",
+            "model": "sim" if model != "chat" else "gpt-4o-mini",
+        }
         request = post(f"{path}/switch_model", wanted, headers).json().get("request")
         answers.append(site.client.get(f"{path}/switch_requests", headers=headers))
         if request:
@@ -121,7 +160,10 @@ def test_no_key_is_in_prompts_transcripts_errors_logs_or_files(
             assert ctx.approval_links is not None
             link = ctx.approval_links.link(switches.load_switch(ctx, request))
             answers.append(httpx.get(link))
-    for wrong in ({"authorization": f"Bearer {SEED}"}, {"authorization": f"Bearer {SEED} x"}):
+    for wrong in (
+        {"authorization": f"Bearer {SEED}"},
+        {"authorization": f"Bearer {SEED} x"},
+    ):
         error_of(post("/agents", {"name": "x", "model": "chat"}, wrong), 401)
     post("/agents", {"name": "x", "model": SEED}, approver)
     for name in ("agents", "control", "router"):

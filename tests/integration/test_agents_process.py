@@ -12,7 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import (
+    ScriptedEvent,
+    ScriptedTurn,
+)
 from tests.support.providers.scripted_upstream import (
     ROLE,
     ReceivedRequest,
@@ -21,7 +24,12 @@ from tests.support.providers.scripted_upstream import (
     event,
 )
 from tests.support.router.router_process import ask, eventually
-from tests.support.site.agents_site import AgentsSite, agents_site, error_of, good
+from tests.support.site.agents_site import (
+    AgentsSite,
+    agents_site,
+    error_of,
+    good,
+)
 from tests.support.store.postgres_cluster import postgres_node
 
 pytestmark = pytest.mark.req("E2", "C5")
@@ -65,7 +73,10 @@ class Gate(tuple[Any, ...]):  # noqa: SLOT001 - it has an attribute
 
 
 def sending(
-    site: AgentsSite, pool: ThreadPoolExecutor, session: str, **fields: object
+    site: AgentsSite,
+    pool: ThreadPoolExecutor,
+    session: str,
+    **fields: object,
 ) -> Future[httpx.Response]:
     """A message that is under way: the provider has been asked for it."""
     before = len(site.upstream.asked)
@@ -85,7 +96,13 @@ def test_an_answer_whose_process_was_killed_is_interrupted_and_the_key_goes_on(
     site.upstream.turns[BASE] = half if stream else HANGS
     headers = {"Idempotency-Key": "k-1"}
     with ThreadPoolExecutor(1) as pool:
-        cut = sending(site, pool, session, stream=stream, headers=headers)
+        cut = sending(
+            site,
+            pool,
+            session,
+            stream=stream,
+            headers=headers,
+        )
         site.world.place.kill("agents")
         assert cut.exception() is not None or cut.result().status_code >= 200
 
@@ -113,7 +130,8 @@ def test_an_answer_under_way_ends_before_its_process_does(tmp_path: Path) -> Non
     # However busy this machine is: the answer comes while the process still waits for it.
     router = {"flush_interval_s": 0.2, "drain_s": 600.0}
     with agents_site(tmp_path, sections={"router": router}) as site:
-        gate, session = Gate.closed(), site.session()
+        gate = Gate.closed()
+        session = site.session()
         site.upstream.turns[BASE] = gate.reply
         with ThreadPoolExecutor(2) as pool:
             answer = sending(site, pool, session)
@@ -123,7 +141,10 @@ def test_an_answer_under_way_ends_before_its_process_does(tmp_path: Path) -> Non
             assert good(answer.result())["content"] == "late"
             assert ended.result() == 0
         site.start()
-        assert [row["state"] for row in site.messages(session)] == ["complete", "complete"]
+        assert [row["state"] for row in site.messages(session)] == [
+            "complete",
+            "complete",
+        ]
 
 
 def refuses(site: AgentsSite) -> bool:
@@ -136,7 +157,8 @@ def refuses(site: AgentsSite) -> bool:
 
 
 def test_a_second_message_is_refused_until_the_first_has_its_answer(site: AgentsSite) -> None:
-    gate, session = Gate.closed(), site.session()
+    gate = Gate.closed()
+    session = site.session()
     site.upstream.turns[BASE] = gate.reply
     with ThreadPoolExecutor(1) as pool:
         first = sending(site, pool, session)
@@ -152,7 +174,8 @@ def test_a_second_message_is_refused_until_the_first_has_its_answer(site: Agents
 
 
 def test_a_client_that_leaves_takes_no_answer_away(site: AgentsSite) -> None:
-    gate, session = Gate.closed(), site.session()
+    gate = Gate.closed()
+    session = site.session()
     site.upstream.turns[BASE] = gate.reply
     body = {"role": "user", "content": "Hi"}
     with pytest.raises(httpx.ReadTimeout):
@@ -167,7 +190,8 @@ Outage = tuple[AgentsSite, Callable[[], object], Callable[[], object]]
 
 @contextmanager
 def sqlite_outage(folder: Path) -> Iterator[Outage]:
-    file, away = folder / "swapgate.db", folder / "elsewhere.db"
+    file = folder / "swapgate.db"
+    away = folder / "elsewhere.db"
     with agents_site(folder) as site:
         yield site, lambda: file.rename(away), lambda: away.rename(file)
 
@@ -225,5 +249,13 @@ def test_while_the_database_is_away_agents_say_so_and_models_are_served(
         again = good(site.send(session, "Take your time", headers=headers))
         assert again["content"] == "hello"
         rows = [row for row in site.messages(session) if row["state"] == "complete"]
-        assert [row["content"] for row in rows] == ["First", "hello", "Take your time", "hello"]
-        assert {row["state"] for row in site.messages(session)} <= {"complete", "interrupted"}
+        assert [row["content"] for row in rows] == [
+            "First",
+            "hello",
+            "Take your time",
+            "hello",
+        ]
+        assert {row["state"] for row in site.messages(session)} <= {
+            "complete",
+            "interrupted",
+        }

@@ -12,7 +12,12 @@ import pytest
 
 from harness.app.alert_sinks import ConfiguredSinks
 from harness.frame.alerts.alert import AlertKind, Severity
-from harness.frame.alerts.alert_record import AlertMessage, AlertSettings, AlertSink, Notified
+from harness.frame.alerts.alert_record import (
+    AlertMessage,
+    AlertSettings,
+    AlertSink,
+    Notified,
+)
 from harness.frame.errors import DeliveryFailed
 from harness.frame.people.access import SYSTEM
 from harness.operations import alert_delivery, queries
@@ -84,7 +89,8 @@ def test_a_webhook_is_signed_as_the_documentation_verifies_it(receiver: Receiver
     sinks(webhook(receiver)).send("hook", MESSAGE)
 
     (got,) = receiver.got
-    signature, secret = got.headers["x-swapgate-signature"], ENVIRON["HOOK_SECRET"].encode()
+    signature = got.headers["x-swapgate-signature"]
+    secret = ENVIRON["HOOK_SECRET"].encode()
     verify = documented()
     assert verify(got.body, signature, secret)
     assert not verify(got.body + b" ", signature, secret)
@@ -93,7 +99,11 @@ def test_a_webhook_is_signed_as_the_documentation_verifies_it(receiver: Receiver
     assert not verify(got.body, old, secret)
     assert got.headers["x-swapgate-delivery"] == "al_1.1"
     told = json.loads(got.body)
-    assert (told["kind"], told["state"], told["severity"]) == (
+    assert (
+        told["kind"],
+        told["state"],
+        told["severity"],
+    ) == (
         "breaker_open",
         "raised",
         "warning",
@@ -111,7 +121,10 @@ def test_a_user_in_a_webhooks_url_goes_into_a_header(receiver: Receiver) -> None
     sinks(named).send("hook", MESSAGE)
 
     without, with_user = (got.headers for got in receiver.got)
-    assert (without["user-agent"], without.get("authorization")) == ("swapgate", None)
+    assert (without["user-agent"], without.get("authorization")) == (
+        "swapgate",
+        None,
+    )
     assert with_user["authorization"] == "Basic YW5uOnBAc3M="
 
 
@@ -155,7 +168,10 @@ def test_another_answer_is_no_delivery_and_no_secret_is_in_what_is_said(
             AlertSink("x", webhook="http://127.0.0.1:9/hook", secret_env=VARIABLE),
             "reached",
         ),
-        (AlertSink("x", "", "", "http://127.0.0.1:9/", "NOWHERE"), "NOWHERE is not"),
+        (
+            AlertSink("x", "", "", "http://127.0.0.1:9/", "NOWHERE"),
+            "NOWHERE is not",
+        ),
         (AlertSink("x", url="json://127.0.0.1:9/"), "no connection"),
         (AlertSink("x", url="nothing://like/that"), "does not support"),
         (AlertSink("x", url_env="NOT_SET"), "NOT_SET is not set"),
@@ -176,9 +192,10 @@ def test_a_url_may_stand_in_the_environment_or_in_a_file(
     for environ in ({"CHAT": url}, {"CHAT_FILE": str(file)}):
         sinks(AlertSink("chat", url_env="CHAT"), environ=environ).send("chat", MESSAGE)
     with pytest.raises(DeliveryFailed, match="CHAT_FILE cannot be read"):
-        sinks(AlertSink("chat", url_env="CHAT"), environ={"CHAT_FILE": "/nowhere"}).send(
-            "chat", MESSAGE
-        )
+        sinks(
+            AlertSink("chat", url_env="CHAT"),
+            environ={"CHAT_FILE": "/nowhere"},
+        ).send("chat", MESSAGE)
 
     assert len(receiver.got) == 2
 
@@ -191,9 +208,15 @@ def test_a_webhook_that_was_down_gets_its_alert_once_it_is_back(
     with receiver.up():
         pass  # its port is known, and nobody listens there now
     clock = ManualClock()
-    store = Store(database_url, secret=b"s", clock=clock, signatures=CONTROL)
+    store = Store(
+        database_url,
+        secret=b"s",
+        clock=clock,
+        signatures=CONTROL,
+    )
     made = SmallInstallation(tmp_path, store, clock)
-    made.policy, made.chance = approved(), CountingRandomIds()
+    made.policy = approved()
+    made.chance = CountingRandomIds()
     made.sinks = sinks(webhook(receiver), by_apprise(receiver))  # type: ignore[assignment]
     try:
         made.set_up()

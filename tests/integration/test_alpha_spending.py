@@ -20,7 +20,12 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import RouteSettings, RouteSuite
-from tests.support.control.control_plane import ANN, POLICY, SmallInstallation, answer
+from tests.support.control.control_plane import (
+    ANN,
+    POLICY,
+    SmallInstallation,
+    answer,
+)
 from tests.support.control.manual_clock import ManualClock
 
 pytestmark = pytest.mark.req("F2")
@@ -39,7 +44,11 @@ def test_each_look_gets_its_part_of_alpha(world: SmallInstallation) -> None:
         assert plan.alpha == pytest.approx(alpha)
         with world.store.read() as tx:
             details = Verdicts(tx).get(proposal.verdict or "").suites[0].details
-        told = (details["look"], details["spend"], details["alpha"])
+        told = (
+            details["look"],
+            details["spend"],
+            details["alpha"],
+        )
         assert told == (look, "first_full", plan.alpha)
 
 
@@ -127,7 +136,10 @@ def test_aliases_that_answer_with_one_name_have_one_first_look_together(
         target.model if target.model == "base" else "one-model"
     )
     plain_world.script = lambda target, item, epoch: answer(
-        replace(target, model={"alias-1": "equal", "alias-2": "better"}[target.model])
+        replace(
+            target,
+            model={"alias-1": "equal", "alias-2": "better"}[target.model],
+        )
         if target.model != "base"
         else target,
         item,
@@ -136,7 +148,10 @@ def test_aliases_that_answer_with_one_name_have_one_first_look_together(
     first = plain_world.decided("sim/alias-1")
     second = plain_world.decided("sim/alias-2")
 
-    assert (plan_of(second).look, second.phase) == (1, ProposalPhase.REJECTED)
+    assert (plan_of(second).look, second.phase) == (
+        1,
+        ProposalPhase.REJECTED,
+    )
     assert f"with 1 earlier looks at colours ({first.id})" in second.closed_because
     third = plain_world.decided("sim/alias-2")
     assert (plan_of(third).look, third.phase) == (3, ProposalPhase.CANARY)
@@ -205,7 +220,10 @@ def test_other_settings_that_were_tried_by_hand_are_looks(
     ctx = plain_world.context()
     for name in ("sim/worse", "sim/equal"):
         eval_queue.start_run(
-            ctx, ANN, "colours", targets.add_target(ctx, ANN, seed_of(name)).id
+            ctx,
+            ANN,
+            "colours",
+            targets.add_target(ctx, ANN, seed_of(name)).id,
         )
     plain_world.run_once(turns=2)
     assert plain_world.preview(WORSE).plans[0].look == 1

@@ -15,31 +15,63 @@ from harness.frame.errors import StoreUnavailable
 from harness.frame.people.access import OPERATOR, SYSTEM
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import dashboard_sessions, keys
-from tests.support.control.control_plane import POLICY, SECRET, SmallInstallation, approved
+from tests.support.control.control_plane import (
+    POLICY,
+    SECRET,
+    SmallInstallation,
+    approved,
+)
 from tests.support.control.waiting_switch import waiting_switch
-from tests.support.site.management_api import Door, awaiting_approval, error_of
+from tests.support.site.management_api import (
+    Door,
+    awaiting_approval,
+    error_of,
+)
 
 ROLES = ("viewer", "proposer", "approver", "admin")
 # What a read needs besides its path.
-QUERIES = {"/models/resolve": "?name=sim/base", "/models/match": "?name=better"}
+QUERIES = {
+    "/models/resolve": "?name=sim/base",
+    "/models/match": "?name=better",
+}
 # What names in paths stand for; the other ones are of what `names` made.
-PARTS = {"{route}": "chat", "{model}": "sim/base", "{provider}": "sim", "{name}": "vera"}
+PARTS = {
+    "{route}": "chat",
+    "{model}": "sim/base",
+    "{provider}": "sim",
+    "{name}": "vera",
+}
 # Its provider lists no models here.
-EMERGENCY = {"route": "chat", "target": "sim/worse", "reason": "a leak", "for_s": 3600}
+EMERGENCY = {
+    "route": "chat",
+    "target": "sim/worse",
+    "reason": "a leak",
+    "for_s": 3600,
+}
 ASKS_A_PROVIDER = "POST /providers/sim/models"
 # What is asked, with which body, and the least role that it takes.
 WRITES = {
     "POST /models": ({"provider": "sim", "model": "new"}, "proposer"),
     "POST /evals": ({"suite": "colours", "target": "sim/base"}, "proposer"),
     "POST /evals/{run}/cancel": ({"reason": "a drill"}, "proposer"),
-    "POST /proposals": ({"route": "chat", "candidate": "sim/equal"}, "proposer"),
-    "POST /proposals/preview": ({"route": "chat", "candidate": "sim/equal"}, "proposer"),
+    "POST /proposals": (
+        {"route": "chat", "candidate": "sim/equal"},
+        "proposer",
+    ),
+    "POST /proposals/preview": (
+        {"route": "chat", "candidate": "sim/equal"},
+        "proposer",
+    ),
     "POST /proposals/{proposal}/cancel": ({}, "approver"),  # another's
     "POST /proposals/{proposal}/retry": ({}, "approver"),
     "POST /proposals/{proposal}/approve": ({}, "approver"),
     "POST /proposals/{proposal}/reject": ({"reason": "no"}, "approver"),
     "POST /routes/chat/accepted-costs": (
-        {"candidate": "sim/equal", "ratio": 2, "because": "it helps"},
+        {
+            "candidate": "sim/equal",
+            "ratio": 2,
+            "because": "it helps",
+        },
         "approver",
     ),
     "POST /routes/chat/rollback": ({"reason": "no"}, "approver"),
@@ -50,11 +82,18 @@ WRITES = {
     "POST /canaries/chat/promote": ({"reason": "now"}, "approver"),
     "POST /canaries/chat/finish": ({"reason": "fine"}, "approver"),
     "POST /shadows/chat/start": (
-        {"candidate": "sim/worse", "reason": "a look", "usd_per_day": None},
+        {
+            "candidate": "sim/worse",
+            "reason": "a look",
+            "usd_per_day": None,
+        },
         "approver",
     ),
     "POST /shadows/chat/stop": ({}, "proposer"),
-    "POST /switches": ({"force": "provider:sim", "reason": "a drill"}, "approver"),
+    "POST /switches": (
+        {"force": "provider:sim", "reason": "a drill"},
+        "approver",
+    ),
     "POST /switches/{switch}/lift": ({"reason": "over"}, "approver"),
     "POST /break-glass": (EMERGENCY, "approver"),
     "POST /break-glass/{glass}/confirm": (None, "admin"),
@@ -67,12 +106,24 @@ WRITES = {
     "POST /alerts/test": (None, "admin"),
     "GET /captures/{capture}": (None, "approver"),
     "DELETE /captures?all=true": (None, "admin"),
-    "POST /user-deletions": ({"user": "u-1", "reason": "ticket 12"}, "admin"),
+    "POST /user-deletions": (
+        {"user": "u-1", "reason": "ticket 12"},
+        "admin",
+    ),
     "POST /routes": ({"name": "mail", "incumbent": "sim/base"}, "admin"),
     "PATCH /routes/chat": ({"description": "Answers"}, "admin"),
-    "PUT /routes/chat/fallbacks": ({"fallbacks": [], "reason": "none is needed"}, "admin"),
-    "POST /credentials/providers": ({"name": "sim", "value": "sk-x"}, "admin"),
-    "PUT /credentials/providers/sim": ({"apiBase": "http://127.0.0.1:9/v1"}, "admin"),
+    "PUT /routes/chat/fallbacks": (
+        {"fallbacks": [], "reason": "none is needed"},
+        "admin",
+    ),
+    "POST /credentials/providers": (
+        {"name": "sim", "value": "sk-x"},
+        "admin",
+    ),
+    "PUT /credentials/providers/sim": (
+        {"apiBase": "http://127.0.0.1:9/v1"},
+        "admin",
+    ),
     "DELETE /credentials/providers/sim": (None, "admin"),
     "POST /check": (None, "proposer"),
     ASKS_A_PROVIDER: (None, "proposer"),
@@ -81,7 +132,10 @@ WRITES = {
     "POST /keys": ({"name": "carl"}, "admin"),
     "DELETE /keys/{key}": (None, "admin"),
     "POST /people/vera/declarations": ({"reason": "we met"}, "admin"),
-    "POST /dashboard-sessions/{session}/end": ({"reason": "a lost laptop"}, "admin"),
+    "POST /dashboard-sessions/{session}/end": (
+        {"reason": "a lost laptop"},
+        "admin",
+    ),
     "PUT /keys/{key}/limits": ({"requests_per_min": 60}, "admin"),
     "PUT /keys/{key}/opt-outs": ({"opt_outs": ["canary"]}, "admin"),
 }
@@ -101,8 +155,17 @@ def names(door: Door) -> dict[str, str]:
     door.post(f"/proposals/{waiting.id}/approve", role="approver")
     world.run_once()
     door.post("/canaries/chat/abort", {"reason": "over"})
-    key, _ = keys.create_key(world.context(), SYSTEM, "old", secret=SECRET)
-    shadow = {"candidate": "sim/worse", "reason": "a look", "usd_per_day": None}
+    key, _ = keys.create_key(
+        world.context(),
+        SYSTEM,
+        "old",
+        secret=SECRET,
+    )
+    shadow = {
+        "candidate": "sim/worse",
+        "reason": "a look",
+        "usd_per_day": None,
+    }
     door.post("/shadows/chat/start", shadow)
     door.post("/shadows/chat/stop", {})
     switch = door.post("/switches", {"force": "provider:sim", "reason": "a drill"})
@@ -115,7 +178,12 @@ def names(door: Door) -> dict[str, str]:
         (grant,) = AgentGrants(tx).not_revoked(agent=approved_switch.agent)
     link = dashboard_sessions.create_link(ctx, OPERATOR, secret=SECRET)[1]
     lasts = timedelta(hours=1)
-    going_on = dashboard_sessions.open_link(ctx, link, secret=SECRET, lasts=lasts)[0]
+    going_on = dashboard_sessions.open_link(
+        ctx,
+        link,
+        secret=SECRET,
+        lasts=lasts,
+    )[0]
     return {
         "session": going_on.session.id,
         "request": waiting_switch(ctx).id,
@@ -159,17 +227,28 @@ def test_every_role_may_read(door: Door, names: dict[str, str]) -> None:
     assert len(paths) > 50
     for path in paths:
         for role in ROLES:
-            assert door.send("GET", path, role=role).status_code == 200, (path, role)
+            assert door.send("GET", path, role=role).status_code == 200, (
+                path,
+                role,
+            )
 
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("verb", WRITES)
 def test_a_verb_takes_its_role_and_no_less(
-    verb: str, role: str, door: Door, names: dict[str, str]
+    verb: str,
+    role: str,
+    door: Door,
+    names: dict[str, str],
 ) -> None:
     method, path = verb.split()
     body, least = WRITES[verb]
-    answer = door.send(method, path.format(**names), role=role, json=body)
+    answer = door.send(
+        method,
+        path.format(**names),
+        role=role,
+        json=body,
+    )
     if ROLES.index(role) < ROLES.index(least):
         assert error_of(answer, 403)["type"] == "NotAllowed"
     else:
@@ -188,21 +267,36 @@ def test_the_table_above_has_every_write_and_nothing_that_is_gone(door: Door) ->
 # What control alone says: of a proposal, a verdict, a rollout, a key, an event. A body may name
 # whose a new key is, and the verdict that an approver saw.
 CONTROLS = {
-    *("approver", "proposer", "proposer_principal", "proposer_key", "principal", "actor"),
-    *(
-        "phase",
-        "state",
-        "outcome",
-        "verdict",
-        "evidence",
-        "widened",
-        "self_approval",
-        "rollout",
-    ),
-    *("signature", "prev_signature", "created_by", "created_with", "created_at", "revision"),
-    *("step", "hash", "id", "installation", "epoch"),
+    "approver",
+    "proposer",
+    "proposer_principal",
+    "proposer_key",
+    "principal",
+    "actor",
+    "phase",
+    "state",
+    "outcome",
+    "verdict",
+    "evidence",
+    "widened",
+    "self_approval",
+    "rollout",
+    "signature",
+    "prev_signature",
+    "created_by",
+    "created_with",
+    "created_at",
+    "revision",
+    "step",
+    "hash",
+    "id",
+    "installation",
+    "epoch",
 }
-GIVEN = {"POST /keys": {"principal"}, "POST /proposals/{proposal}/approve": {"verdict"}}
+GIVEN = {
+    "POST /keys": {"principal"},
+    "POST /proposals/{proposal}/approve": {"verdict"},
+}
 
 
 def test_no_body_has_a_field_that_only_control_sets(door: Door) -> None:
@@ -243,7 +337,9 @@ WITH_BODY = {verb: body for verb, (body, _) in WRITES.items() if isinstance(body
 
 @pytest.mark.parametrize("verb", WITH_BODY)
 def test_a_body_that_sets_what_only_control_sets_changes_nothing(
-    verb: str, door: Door, names: dict[str, str]
+    verb: str,
+    door: Door,
+    names: dict[str, str],
 ) -> None:
     method, path = verb.split()
     with door.world.store.read() as tx:
@@ -262,9 +358,20 @@ def own_address(word: str) -> str:
 
 
 def test_nothing_opens_without_a_key(door: Door, names: dict[str, str]) -> None:
-    for path in (*reads(door, names), "/openapi.json", "/nowhere", "//metrics", "//docs"):
+    for path in (
+        *reads(door, names),
+        "/openapi.json",
+        "/nowhere",
+        "//metrics",
+        "//docs",
+    ):
         # From an address of its own each time: failed attempts are counted by it.
-        answer = door.send("GET", path, role=None, address=own_address(path))
+        answer = door.send(
+            "GET",
+            path,
+            role=None,
+            address=own_address(path),
+        )
         assert error_of(answer, 401)["type"] == "Unauthenticated", path
         assert answer.headers["www-authenticate"] == 'Bearer realm="swapgate"'
 
@@ -298,7 +405,8 @@ def test_readyz_says_no_while_the_database_is_away_and_the_log_says_each_reason_
     tmp_path: Path,
 ) -> None:
     world = world_of(tmp_path)
-    door, etag = Door(world), world.store.etag
+    door = Door(world)
+    etag = world.store.etag
     reasons = ["refused the connection"] * 3 + ["is at revision 0002"] * 2 + [""] * 2
 
     def answer() -> str:
@@ -311,7 +419,14 @@ def test_readyz_says_no_while_the_database_is_away_and_the_log_says_each_reason_
         answers = [door.send("GET", "//readyz", role=None) for _ in range(7)]
     statuses = [(answer.status_code, answer.json()["status"]) for answer in answers]
     assert statuses == [(503, "not ready")] * 5 + [(200, "ok")] * 2
-    told = [(line["event"], line.get("error"), line["log_level"]) for line in logged]
+    told = [
+        (
+            line["event"],
+            line.get("error"),
+            line["log_level"],
+        )
+        for line in logged
+    ]
     assert told == [
         ("not_ready", "refused the connection", "warning"),
         ("not_ready", "is at revision 0002", "warning"),
@@ -323,15 +438,39 @@ def test_readyz_says_no_while_the_database_is_away_and_the_log_says_each_reason_
 def test_guessing_keys_is_slowed_down_for_that_address_alone(tmp_path: Path) -> None:
     door = Door(world_of(tmp_path))
     wrong = {"authorization": "Bearer sg-mgmt-wrong"}
-    answers = [door.send("GET", "/routes", headers=wrong, address="1.1.1.1") for _ in range(12)]
+    answers = [
+        door.send(
+            "GET",
+            "/routes",
+            headers=wrong,
+            address="1.1.1.1",
+        )
+        for _ in range(12)
+    ]
     assert [a.status_code for a in answers] == [401] * 10 + [429] * 2
     assert answers[-1].headers["retry-after"] == "1"
 
     # A right key is served however many wrong ones its address sent.
     assert door.send("GET", "/routes", address="1.1.1.1").status_code == 200
-    assert door.send("GET", "/routes", headers=wrong, address="2.2.2.2").status_code == 401
+    assert (
+        door.send(
+            "GET",
+            "/routes",
+            headers=wrong,
+            address="2.2.2.2",
+        ).status_code
+        == 401
+    )
     door.world.clock.advance(1)
-    assert door.send("GET", "/routes", headers=wrong, address="1.1.1.1").status_code == 401
+    assert (
+        door.send(
+            "GET",
+            "/routes",
+            headers=wrong,
+            address="1.1.1.1",
+        ).status_code
+        == 401
+    )
 
 
 @pytest.mark.req("F3")
@@ -340,7 +479,12 @@ def test_wrong_keys_from_one_network_of_ipv6_are_counted_together(tmp_path: Path
     wrong = {"authorization": "Bearer sg-mgmt-wrong"}
 
     def guess(address: str) -> int:
-        return door.send("GET", "/routes", headers=wrong, address=address).status_code
+        return door.send(
+            "GET",
+            "/routes",
+            headers=wrong,
+            address=address,
+        ).status_code
 
     assert [guess(f"2001:db8::{n}") for n in range(1, 13)] == [401] * 10 + [429] * 2
     assert guess("2001:db8:0:1::1") == 401

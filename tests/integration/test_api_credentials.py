@@ -49,9 +49,20 @@ def test_an_overlap_keeps_the_old_value_behind_the_new_one_until_it_expires(door
     path = "/credentials/providers/openai"
     door.send("PUT", path, json={"value": "one"})
     shown = door.send("PUT", path, json={"value": "two", "overlapS": 3600}).json()
-    door.send("PUT", path, json={"value": "zero", "key": "more", "first": True})
+    door.send(
+        "PUT",
+        path,
+        json={
+            "value": "zero",
+            "key": "more",
+            "first": True,
+        },
+    )
 
-    assert [credential["name"] for credential in shown["stored"]] == ["default", "default.old"]
+    assert [credential["name"] for credential in shown["stored"]] == [
+        "default",
+        "default.old",
+    ]
     assert stored(door, "openai") == ["zero", "two", "one"]
     door.world.clock.advance(timedelta(hours=1, seconds=1).total_seconds())
     assert credentials.expire_credentials(door.app.state.installation.context) == 1
@@ -67,7 +78,11 @@ NONSENSE: tuple[tuple[str, dict[str, object], int], ...] = (
     ("nowhere", {"value": VALUE, "kind": "custom"}, 422),
     ("openai", {"value": "two words"}, 422),
     ("openai", {"value": ""}, 422),
-    ("openai", {"value": VALUE, "apiBase": f"https://u:{VALUE}@host/v1"}, 422),
+    (
+        "openai",
+        {"value": VALUE, "apiBase": f"https://u:{VALUE}@host/v1"},
+        422,
+    ),
     ("openai", {"value": VALUE, "apiBase": "ftp://host"}, 422),
     ("openai", {"value": VALUE, "api_base": "https://host"}, 422),
     ("openai", {"value": [VALUE]}, 422),
@@ -108,7 +123,8 @@ def test_a_new_provider_finds_its_vendors_variable_and_takes_every_field(door: D
 @pytest.mark.req("D4", "E3")
 def test_removing_a_key_says_where_the_keys_are_that_are_not_stored(door: Door) -> None:
     context = door.app.state.installation.context
-    path, environ = "/credentials/providers/openai", dict[str, str]()
+    path = "/credentials/providers/openai"
+    environ = dict[str, str]()
     object.__setattr__(context, "environ", environ)
     door.send("PUT", path, json={"apiBase": "https://api.openai.com/v1"})
     nothing = error_of(door.send("DELETE", path), 404)["message"]
@@ -192,7 +208,11 @@ def test_the_value_is_write_only_in_the_description(door: Door) -> None:
 def test_every_value_is_encrypted_anew_or_none(door: Door) -> None:
     context = door.app.state.installation.context
     for name in ("openai", "groq"):
-        door.send("PUT", f"/credentials/providers/{name}", json={"value": f"{name}-value"})
+        door.send(
+            "PUT",
+            f"/credentials/providers/{name}",
+            json={"value": f"{name}-value"},
+        )
     with context.store.read() as tx:
         before = [credential.ciphertext for credential in Credentials(tx).all()]
     KEYS.insert(0, new_key())
@@ -204,4 +224,7 @@ def test_every_value_is_encrypted_anew_or_none(door: Door) -> None:
         after = [credential.ciphertext for credential in Credentials(tx).all()]
     assert not set(before) & set(after)
     only_new = FernetCipher(lambda: KEYS[:1])
-    assert sorted(map(only_new.decrypt, after)) == ["groq-value", "openai-value"]
+    assert sorted(map(only_new.decrypt, after)) == [
+        "groq-value",
+        "openai-value",
+    ]

@@ -10,7 +10,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.support.control.control_plane import SmallInstallation
-from tests.support.site.documented_commands import DOCS, run_in_bash, shell_blocks
+from tests.support.site.documented_commands import (
+    DOCS,
+    run_in_bash,
+    shell_blocks,
+)
 from tests.support.site.management_api import Door, served
 
 
@@ -86,9 +90,7 @@ def test_every_operation_needs_the_bearer_key(document: dict[str, Any]) -> None:
     assert not [node for node in nodes(document["paths"]) if "security" in node]
 
 
-def test_idempotency_keys_are_offered_where_money_is_spent(
-    document: dict[str, Any],
-) -> None:
+def test_idempotency_keys_are_offered_where_money_is_spent(document: dict[str, Any]) -> None:
     offered = {
         path
         for path, verbs in document["paths"].items()
@@ -103,9 +105,19 @@ def test_an_answer_with_one_field_more_or_less_would_be_noticed(
     document: dict[str, Any],
 ) -> None:
     """The other tests hold every answer against this document: it must be strict."""
-    root = {"$ref": "#/components/schemas/AuditCheck", "components": document["components"]}
+    root = {
+        "$ref": "#/components/schemas/AuditCheck",
+        "components": document["components"],
+    }
     Draft202012Validator(root).validate({"whole": True, "first_break": None})
-    for wrong in ({"whole": True}, {"whole": True, "first_break": None, "more": 1}):
+    for wrong in (
+        {"whole": True},
+        {
+            "whole": True,
+            "first_break": None,
+            "more": 1,
+        },
+    ):
         with pytest.raises(jsonschema.ValidationError):
             Draft202012Validator(root).validate(wrong)
 
@@ -122,11 +134,20 @@ def test_defaults_of_a_new_route_are_documented_and_descriptions_name_no_inner_a
     fields = document["components"]["schemas"]["RouteBody"]["properties"]
     documented = {n: field["default"] for n, field in fields.items() if "default" in field}
     assert documented["total_timeout_s"] == 120.0
-    assert {**made, **documented, "fallbacks": []} == {**made, "fallbacks": []}
+    assert {
+        **made,
+        **documented,
+        "fallbacks": [],
+    } == {**made, "fallbacks": []}
 
     operations = [o for path in document["paths"].values() for o in path.values()]
     described = " ".join(o.get("description", "") for o in operations)
-    for inner in ("expected_verdict", "expected_version", "StaleWrite", "None for"):
+    for inner in (
+        "expected_verdict",
+        "expected_version",
+        "StaleWrite",
+        "None for",
+    ):
         assert inner not in described
 
 
@@ -156,12 +177,18 @@ def test_every_command_works(careful: Door) -> None:
     with served(careful.app) as address, turning(careful.world):
         named = {"ROUTE": "chat", "CANDIDATE": "sim/better"}
         said = run_in_bash(
-            commands, API=f"{address}/api/v1", KEY=careful.keys["admin"], **named
+            commands,
+            API=f"{address}/api/v1",
+            KEY=careful.keys["admin"],
+            **named,
         )
 
     assert said.rstrip().endswith('{"whole": true, "first_break": null}')
     [proposal] = careful.get("/proposals")["items"]
-    assert (proposal["phase"], proposal["proposer"]) == ("rolled_back", "a proposer")
+    assert (proposal["phase"], proposal["proposer"]) == (
+        "rolled_back",
+        "a proposer",
+    )
 
 
 def test_every_endpoint_is_in_the_table(door: Door) -> None:

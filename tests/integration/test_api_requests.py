@@ -14,7 +14,12 @@ from structlog.testing import capture_logs
 from harness.frame.errors import StoreUnavailable
 from harness.frame.suggestions import describe_fault
 from tests.support.control.control_plane import SECRET
-from tests.support.site.management_api import Door, awaiting_approval, error_of, served
+from tests.support.site.management_api import (
+    Door,
+    awaiting_approval,
+    error_of,
+    served,
+)
 
 WISH = {"route": "chat", "candidate": "sim/better"}
 
@@ -39,13 +44,23 @@ def test_an_approval_is_for_the_verdict_that_was_seen(door: Door) -> None:
     waiting = awaiting_approval(door.world)
     path = f"/proposals/{waiting.id}/approve"
 
-    other = door.send("POST", path, role="approver", json={"verdict": "v_other"})
+    other = door.send(
+        "POST",
+        path,
+        role="approver",
+        json={"verdict": "v_other"},
+    )
     assert error_of(other, 409)["type"] == "StaleWrite"
     assert door.get(f"/proposals/{waiting.id}")["approver"] is None
 
     seen = {"verdict": waiting.verdict}
     assert door.post(path, seen, role="approver")["approved_verdict"] == waiting.verdict
-    again = door.send("POST", path, role="admin", json=seen)
+    again = door.send(
+        "POST",
+        path,
+        role="admin",
+        json=seen,
+    )
     assert error_of(again, 409)["type"] == "Conflict"
 
 
@@ -70,9 +85,33 @@ WRONG = (
     ("/proposals", [WISH], "body"),
     ("/proposals", "text", "body"),
     ("/proposals", None, "body"),
-    ("/routes", {"name": "x", "incumbent": "sim/base", "suites": ["a"]}, "body.suites.0"),
-    ("/evals", {"suite": "colours", "target": "sim/base", "items": 0}, "body.items"),
-    ("/evals", {"suite": "colours", "target": "sim/base", "items": 2**40}, "body.items"),
+    (
+        "/routes",
+        {
+            "name": "x",
+            "incumbent": "sim/base",
+            "suites": ["a"],
+        },
+        "body.suites.0",
+    ),
+    (
+        "/evals",
+        {
+            "suite": "colours",
+            "target": "sim/base",
+            "items": 0,
+        },
+        "body.items",
+    ),
+    (
+        "/evals",
+        {
+            "suite": "colours",
+            "target": "sim/base",
+            "items": 2**40,
+        },
+        "body.items",
+    ),
     ("/keys", {"name": "x", "role": "root"}, "body.role"),
     ("/models", {"provider": "sim", "model": ""}, "body.model"),
     ("/canaries/chat/pause", {"reason": "r", "why": "x"}, "body.why"),
@@ -154,13 +193,48 @@ def test_an_unknown_key_or_word_brings_the_nearest_and_repeats_no_value(door: Do
             {**WISH, "polcy": 1},
             "body.polcy: unknown key; known here: route,",
         ),
-        ("POST", "/routes", {**route, "suits": []}, "unknown key; did you mean 'suites'?"),
-        ("POST", "/routes", {"name": "m", "primary": "x"}, "did you mean 'incumbent'?"),
-        ("GET", "/proposals?rute=chat", None, "query.rute: unknown key; did you mean 'route'?"),
-        ("PUT", "/providers/x", {"apiBas": "secret"}, "did you mean 'apiBase'?"),
-        ("PUT", "/providers/x", {"kind": "opnai"}, "unknown kind 'opnai'; did you mean"),
-        ("POST", "/routes", {**route, "suites": "x"}, "body.suites: a list is needed"),
-        ("POST", "/proposals", {}, "body.route: is missing; body.candidate: is missing"),
+        (
+            "POST",
+            "/routes",
+            {**route, "suits": []},
+            "unknown key; did you mean 'suites'?",
+        ),
+        (
+            "POST",
+            "/routes",
+            {"name": "m", "primary": "x"},
+            "did you mean 'incumbent'?",
+        ),
+        (
+            "GET",
+            "/proposals?rute=chat",
+            None,
+            "query.rute: unknown key; did you mean 'route'?",
+        ),
+        (
+            "PUT",
+            "/providers/x",
+            {"apiBas": "secret"},
+            "did you mean 'apiBase'?",
+        ),
+        (
+            "PUT",
+            "/providers/x",
+            {"kind": "opnai"},
+            "unknown kind 'opnai'; did you mean",
+        ),
+        (
+            "POST",
+            "/routes",
+            {**route, "suites": "x"},
+            "body.suites: a list is needed",
+        ),
+        (
+            "POST",
+            "/proposals",
+            {},
+            "body.route: is missing; body.candidate: is missing",
+        ),
     )
     for method, path, body, hint in wrong:
         message = error_of(door.send(method, path, json=body), 422)["message"]
@@ -172,7 +246,13 @@ def test_every_fault_that_our_models_can_have_is_said_in_our_own_words() -> None
     used = set(_core_types([kind.__pydantic_core_schema__ for kind in _models(BaseModel)]))
     used.discard("default")
     begins = {{"str": "string", "is-instance": "is_instance"}.get(kind, kind) for kind in used}
-    always = ("greater_than", "less_than", "too_short", "too_long", "finite_number")
+    always = (
+        "greater_than",
+        "less_than",
+        "too_short",
+        "too_long",
+        "finite_number",
+    )
     faults = [
         fault
         for fault in get_args(core_schema.ErrorType)
@@ -181,10 +261,24 @@ def test_every_fault_that_our_models_can_have_is_said_in_our_own_words() -> None
         or fault.startswith(always)
     ]
     assert {"tuple_type", "float_parsing", "union_tag_invalid"} <= set(faults)
-    about = ("min_length", "max_length", "pattern", "gt", "ge", "lt", "le", "class")
+    about = (
+        "min_length",
+        "max_length",
+        "pattern",
+        "gt",
+        "ge",
+        "lt",
+        "le",
+        "class",
+    )
     ctx = dict.fromkeys((*about, "expected", "expected_tags", "discriminator", "tag"), "'x'")
     for fault in faults:
-        found = {"type": fault, "msg": "Input should be", "input": "", "ctx": ctx}
+        found = {
+            "type": fault,
+            "msg": "Input should be",
+            "input": "",
+            "ctx": ctx,
+        }
         assert "Input should be" not in describe_fault(found, (), {}), fault
 
 
@@ -252,14 +346,22 @@ def test_no_answer_has_a_key_or_a_hash(door: Door) -> None:
     for path, operations in door.document["paths"].items():
         if "get" in operations and "{" not in path:
             text = door.send("GET", path.removeprefix("/api/v1")).text
-            for secret in (*door.keys.values(), *hashes, SECRET.decode()):
+            for secret in (
+                *door.keys.values(),
+                *hashes,
+                SECRET.decode(),
+            ):
                 assert secret not in text
 
 
 @pytest.mark.both_databases
 @pytest.mark.parametrize("model", ["日本語", "a'b\"c;--", "a b/c#d?e", "%41", "../x"])
 def test_any_text_comes_back_as_it_went_in(model: str, door: Door) -> None:
-    wish = {"provider": "sim", "model": model, "parameters": {"n": 1e300}}
+    wish = {
+        "provider": "sim",
+        "model": model,
+        "parameters": {"n": 1e300},
+    }
     added = door.post("/models", wish)
     assert added["model"] == model
     assert "lists no models" in added.pop("unlisted")
@@ -311,7 +413,10 @@ def test_failures_are_counted_by_the_real_address_whatever_a_caller_says(
     http_: httpx.Client,
 ) -> None:
     def guess(number: int) -> httpx.Response:
-        headers = {"authorization": "Bearer wrong", "x-forwarded-for": f"10.0.0.{number}"}
+        headers = {
+            "authorization": "Bearer wrong",
+            "x-forwarded-for": f"10.0.0.{number}",
+        }
         return http_.get("/routes", headers=headers)
 
     answers = [guess(number) for number in range(12)]

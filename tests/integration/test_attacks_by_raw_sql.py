@@ -39,35 +39,73 @@ from tests.support.store.raw_rows import (
 pytestmark = [pytest.mark.req("F1", "F5", "A7"), pytest.mark.both_databases]
 
 ASKING: Final = POLICY.replace("automatic", "approved")
-LATER: Final = {"version": 3, "revision": 4, "prev_version": 2}
+LATER: Final = {
+    "version": 3,
+    "revision": 4,
+    "prev_version": 2,
+}
 WEIGHT: Final = (
     NEXT
     | ON
     | LATER
-    | {"kind": "weight", "canary": "t_new", "canary_evidence": "e_new", "weight_bps": 500}
+    | {
+        "kind": "weight",
+        "canary": "t_new",
+        "canary_evidence": "e_new",
+        "weight_bps": 500,
+    }
 )
-AT_THE_END: Final = LATER | {"version": 4, "revision": 5, "prev_version": 3}
+AT_THE_END: Final = LATER | {
+    "version": 4,
+    "revision": 5,
+    "prev_version": 3,
+}
 
 
 def wordless(
-    db: Database, *, policy: str = POLICY, widened: str = "{}", **verdict: int
+    db: Database,
+    *,
+    policy: str = POLICY,
+    widened: str = "{}",
+    **verdict: int,
 ) -> tuple[Row, Row]:
     """Another proposal, t_third's, for which nobody gave his word: its canary and promotion.
 
     Its evidence is there where the database takes it without that word.
     """
     candidate = {"candidate": "t_third"}
-    proposal = {"id": "p_2", "phase": "promoted", "policy": policy, "widened": widened}
+    proposal = {
+        "id": "p_2",
+        "phase": "promoted",
+        "policy": policy,
+        "widened": widened,
+    }
     db.insert("proposal", PROPOSAL | candidate | proposal)
-    judged = {"id": "v_2", "proposal": "p_2", "route": "a", "incumbent": "t_old"}
-    db.insert("verdict", MIDDLE | judged | candidate | {"outcome": "passed"} | verdict)
+    judged = {
+        "id": "v_2",
+        "proposal": "p_2",
+        "route": "a",
+        "incumbent": "t_old",
+    }
+    db.insert(
+        "verdict",
+        MIDDLE | judged | candidate | {"outcome": "passed"} | verdict,
+    )
     if (policy, widened) == (POLICY, "{}"):
         db.insert("evidence", proven("e_2", "a", "t_third", "v_2"))
     db.run("UPDATE rollout SET state = 'rolled_back', version = version + 1")
-    started = {"id": "ro_2", "proposal": "p_2", "verdict": "v_2"}
+    started = {
+        "id": "ro_2",
+        "proposal": "p_2",
+        "verdict": "v_2",
+    }
     db.insert("rollout", ROLLOUT | candidate | started)
     proof = {"verdict_id": "v_2", "verdict_candidate": "t_third"}
-    opened = {"canary": "t_third", "canary_evidence": "e_2", "rollout": "ro_2"}
+    opened = {
+        "canary": "t_third",
+        "canary_evidence": "e_2",
+        "rollout": "ro_2",
+    }
     promoted = {"incumbent": "t_third", "incumbent_evidence": "e_2"}
     return CANARY | proof | opened, PROMOTION | proof | promoted
 
@@ -84,7 +122,13 @@ def test_a_promotion_without_its_canary_s_steps_is_refused(database: Database) -
     canary, promotion = wordless(database)
     with pytest.raises(REFUSED, match="last_step"):
         database.insert(
-            "route_version", promotion | {"version": 2, "prev_version": 1, "revision": 3}
+            "route_version",
+            promotion
+            | {
+                "version": 2,
+                "prev_version": 1,
+                "revision": 3,
+            },
         )
     database.insert("route_version", canary)
     with pytest.raises(REFUSED, match="last_step"):
@@ -106,7 +150,13 @@ def test_a_promotion_after_its_canary_s_last_step_needs_nobody(database: Databas
 
 def test_a_rollout_is_not_moved_past_what_the_route_serves(database: Database) -> None:
     database.insert("route_version", CANARY)
-    for forged in ("step = 1", "step = 2", "step = -1", "policy = '{}'", "verdict = 'v_bad'"):
+    for forged in (
+        "step = 1",
+        "step = 2",
+        "step = -1",
+        "policy = '{}'",
+        "verdict = 'v_bad'",
+    ):
         with pytest.raises(REFUSED, match=r"next_step|registered"):
             database.run(f"UPDATE rollout SET version = version + 1, {forged}")  # noqa: S608
     with pytest.raises(REFUSED, match="version_follows"):
@@ -130,11 +180,19 @@ def test_what_was_rolled_back_does_not_come_back(database: Database) -> None:
 def test_what_waits_for_a_person_is_no_evidence_without_one(
     database: Database, asks: dict[str, str]
 ) -> None:
-    wordless(database, policy=asks.get("policy", POLICY), widened=asks.get("widened", "{}"))
+    wordless(
+        database,
+        policy=asks.get("policy", POLICY),
+        widened=asks.get("widened", "{}"),
+    )
     evidence = proven("e_2", "a", "t_third", "v_2")
     with pytest.raises(REFUSED, match="approval_missing"):
         database.insert("evidence", evidence)
-    word = APPROVAL | {"id": "a_2", "proposal": "p_2", "verdict": "v_2"}
+    word = APPROVAL | {
+        "id": "a_2",
+        "proposal": "p_2",
+        "verdict": "v_2",
+    }
     database.insert("approval", word | {"id": "a_3", "kind": "promotion"})
     with pytest.raises(REFUSED, match="approval_missing"):
         database.insert("evidence", evidence)
@@ -152,7 +210,11 @@ def test_a_policy_that_asks_for_a_person_opens_nothing_without_one(database: Dat
     database.insert("evidence", proven("e_2", "a", "t_third", "v_2"))
     with pytest.raises(REFUSED, match="approval_missing"):
         database.insert("route_version", canary)
-    word = APPROVAL | {"id": "a_2", "proposal": "p_2", "verdict": "v_2"}
+    word = APPROVAL | {
+        "id": "a_2",
+        "proposal": "p_2",
+        "verdict": "v_2",
+    }
     for forged, why in (
         ({"name": PROPOSAL["proposer"]}, "four_eyes"),
         ({"verdict": "v_ok"}, "approval_of_verdict"),
@@ -169,7 +231,10 @@ def test_a_policy_that_asks_for_a_person_opens_nothing_without_one(database: Dat
 def test_a_verdict_opens_nothing_after_it_expired_or_before_it_was_decided(
     database: Database,
 ) -> None:
-    for at, why in ((EXPIRES, "verdict_expired"), (AT - 1, "verdict_expired|time_follows")):
+    for at, why in (
+        (EXPIRES, "verdict_expired"),
+        (AT - 1, "verdict_expired|time_follows"),
+    ):
         with pytest.raises(REFUSED, match=why):
             database.insert("route_version", CANARY | {"at": at})
 
@@ -184,7 +249,10 @@ def test_a_canary_is_not_dated_back_before_the_version_it_follows(database: Data
 def test_a_verdict_is_used_once(database: Database) -> None:
     database.insert("route_version", CANARY)
     gone = dict.fromkeys(("canary", "canary_evidence", "salt", "rollout", "unit_rule"))
-    database.insert("route_version", NEXT | LATER | gone | {"kind": "abort", "weight_bps": 0})
+    database.insert(
+        "route_version",
+        NEXT | LATER | gone | {"kind": "abort", "weight_bps": 0},
+    )
     with pytest.raises(REFUSED, match="verdict_used"):
         database.insert("route_version", CANARY | AT_THE_END)
 
@@ -199,8 +267,13 @@ def test_a_canary_opens_with_its_rollout_at_its_first_step(database: Database) -
 
 
 def test_a_temporary_table_of_the_same_name_fools_no_trigger(postgres_url: str) -> None:
-    restore = NEXT | {"kind": "restore", "incumbent": "t_new", "incumbent_evidence": "e_new"}
-    columns, values = ", ".join(restore), ", ".join(f":{column}" for column in restore)
+    restore = NEXT | {
+        "kind": "restore",
+        "incumbent": "t_new",
+        "incumbent_evidence": "e_new",
+    }
+    columns = ", ".join(restore)
+    values = ", ".join(f":{column}" for column in restore)
     with prepared(postgres_url) as database, database.engine.connect() as db:
         db.exec_driver_sql("CREATE TEMP TABLE route_version AS TABLE public.route_version")
         db.exec_driver_sql(
@@ -243,8 +316,16 @@ def test_every_table_of_sqlite_is_strict_and_has_no_rowid(sqlite_url: str) -> No
 # INSERT OR REPLACE deletes a row without firing its DELETE triggers. Only SQLite has it.
 FORGED: Mapping[str, Row] = {
     "verdict": MIDDLE
-    | {"id": "v_bad", "proposal": "p_1", "outcome": "passed"}
-    | {"route": "a", "incumbent": "t_old", "candidate": "t_new"},
+    | {
+        "id": "v_bad",
+        "proposal": "p_1",
+        "outcome": "passed",
+    }
+    | {
+        "route": "a",
+        "incumbent": "t_old",
+        "candidate": "t_new",
+    },
     "target": {
         "id": "t_old",
         "provider": "sim",
@@ -312,7 +393,12 @@ def test_or_replace_puts_nothing_in_the_place_of_a_row(sqlite_url: str, recursiv
     tables = ("proposal", "rollout", "route_version", "shadow")
     with prepared(sqlite_url) as database:
         database.insert("proposal", PROPOSAL | {"id": "p_9", "phase": "rejected"})
-        other = {"id": "ro_9", "verdict": "v_other_incumbent", "state": "paused", "route": "c"}
+        other = {
+            "id": "ro_9",
+            "verdict": "v_other_incumbent",
+            "state": "paused",
+            "route": "c",
+        }
         database.insert("rollout", ROLLOUT | other)
         database.insert("shadow", SHADOW)
         before = [database.count(table) for table in tables]
@@ -330,8 +416,12 @@ def test_without_foreign_keys_and_checks_there_is_still_no_promotion_without_its
     """Both are switches of a connection; triggers and STRICT have none in SQL."""
     with prepared(sqlite_url) as database:
         database.insert("route_version", CANARY)
-    forged = PROMOTION | {"verdict_id": "v_none", "incumbent_evidence": "e_none"}
-    columns, values = ", ".join(forged), ", ".join(f":{column}" for column in forged)
+    forged = PROMOTION | {
+        "verdict_id": "v_none",
+        "incumbent_evidence": "e_none",
+    }
+    columns = ", ".join(forged)
+    values = ", ".join(f":{column}" for column in forged)
     evidence = proven("e_none", "a", "t_new", "v_none")
     with closing(sqlite3.connect(engine.file_of(engine.parse(sqlite_url)))) as db:
         db.execute("PRAGMA foreign_keys = OFF")

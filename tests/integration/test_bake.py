@@ -26,9 +26,15 @@ from harness.routing.records.proposals import Approvals
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import EndBake
 from harness.routing.table import Arm, choose_arm, hash_bucket
-from tests.support.control.control_plane import BEN, CANARY, POLICY, SmallInstallation
+from tests.support.control.control_plane import (
+    BEN,
+    CANARY,
+    POLICY,
+    SmallInstallation,
+)
 
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 pytestmark = pytest.mark.req("F3", "F8")
 
 
@@ -60,7 +66,10 @@ def test_after_a_promotion_the_incumbent_before_it_keeps_one_percent(
     assert proposal.phase is ProposalPhase.PROMOTED
     assert after.incumbent == proposal.candidate
     assert after.holdback is not None
-    assert (after.holdback.target, after.holdback.weight_bps) == (before, 100)
+    assert (after.holdback.target, after.holdback.weight_bps) == (
+        before,
+        100,
+    )
     keys = [f"user:{i}" for i in range(20_000)]
     held = [key for key in keys if choose_arm(after, key) is Arm.HOLDBACK]
     assert len(held) == pytest.approx(200, abs=60)
@@ -72,7 +81,8 @@ def test_after_a_promotion_the_incumbent_before_it_keeps_one_percent(
 def test_a_bake_ends_by_itself_in_its_time_and_the_promotion_stands(
     baking: SmallInstallation,
 ) -> None:
-    proposal, ctx = promoted(baking), baking.context()
+    proposal = promoted(baking)
+    ctx = baking.context()
     baking.run_once(ctx)
     # A clock that is set is no time that passed.
     baking.clock.jump(DAY.total_seconds() + 60)
@@ -172,7 +182,21 @@ def test_a_bake_that_begins_long_after_traffic_stopped_does_not_end_before_it_re
 
 def record_traffic(world: SmallInstallation, *, requests: int) -> None:
     minute = world.clock.now().replace(second=0, microsecond=0)
-    row = TrafficMinute("chat", minute, "w", "incumbent", "t", 1, requests, 0, 0, 0, 0, 0, 0.0)
+    row = TrafficMinute(
+        "chat",
+        minute,
+        "w",
+        "incumbent",
+        "t",
+        1,
+        requests,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0.0,
+    )
     world.feed()
     with world.store.write() as tx:
         Observations(tx).append([], [row])
@@ -208,7 +232,8 @@ def test_what_a_person_takes_back_in_its_bake_returns_only_with_a_new_verdict(
     baking: SmallInstallation, way: str
 ) -> None:
     proposal = promoted(baking)
-    version, ctx = baking.route().version, baking.context()
+    version = baking.route().version
+    ctx = baking.context()
     if way == "abort":
         operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "complaints")
     else:
@@ -220,7 +245,13 @@ def test_what_a_person_takes_back_in_its_bake_returns_only_with_a_new_verdict(
     assert baking.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
     assert "complaints" in baking.get(proposal.id).closed_because
     with pytest.raises(ProofRefused, match="propose it again"):
-        operations.roll_back(ctx, BEN, "chat", to_version=version, reason="once more")
+        operations.roll_back(
+            ctx,
+            BEN,
+            "chat",
+            to_version=version,
+            reason="once more",
+        )
     assert baking.route().incumbent == proposal.incumbent
     assert baking.propose("sim/better").phase is ProposalPhase.PROPOSED
 
@@ -255,7 +286,8 @@ def test_a_router_s_stop_that_arrives_after_the_promotion_takes_it_back(
 
 def test_a_person_cannot_move_on_what_a_router_has_stopped(world: SmallInstallation) -> None:
     in_canary(world)
-    ctx, version = world.context(), world.route().version
+    ctx = world.context()
+    version = world.route().version
     a_router_stops(world)
 
     for signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
@@ -293,7 +325,10 @@ def test_a_promotion_by_hand_leaves_the_person_s_word(world: SmallInstallation) 
         (approval,) = Approvals(tx).for_proposal(proposal.id)
     assert approval.kind is ApprovalKind.PROMOTION
     assert (approval.name, approval.verdict) == (BEN.name, proposal.verdict)
-    assert (proposal.approver, proposal.approved_verdict) == (BEN.name, proposal.verdict)
+    assert (proposal.approver, proposal.approved_verdict) == (
+        BEN.name,
+        proposal.verdict,
+    )
     assert approval.reason == "a demo at noon"
 
 
@@ -301,7 +336,12 @@ def test_who_looked_at_an_older_state_is_told_to_look_again(world: SmallInstalla
     in_canary(world)
     version = world.rollout().version
     operations.operate(
-        world.context(), BEN, "chat", RolloutSignal.PAUSE, "a drill", expected_version=version
+        world.context(),
+        BEN,
+        "chat",
+        RolloutSignal.PAUSE,
+        "a drill",
+        expected_version=version,
     )
     with pytest.raises(StaleWrite, match="check it again"):
         operations.operate(
@@ -317,8 +357,16 @@ def test_who_looked_at_an_older_state_is_told_to_look_again(world: SmallInstalla
 @pytest.mark.parametrize(
     ("hands", "error", "words"),
     [
-        ([RolloutSignal.PROMOTE, RolloutSignal.PAUSE], IllegalTransition, ": abort, finish"),
-        ([RolloutSignal.ADVANCE] * len(CANARY.steps), IllegalTransition, "last step"),
+        (
+            [RolloutSignal.PROMOTE, RolloutSignal.PAUSE],
+            IllegalTransition,
+            ": abort, finish",
+        ),
+        (
+            [RolloutSignal.ADVANCE] * len(CANARY.steps),
+            IllegalTransition,
+            "last step",
+        ),
         ([RolloutSignal.FINISH], IllegalTransition, "only a bake"),
         ([RolloutSignal.HARM], InputError, "only the evidence"),
         ([RolloutSignal.PROVEN], InputError, "only the evidence"),
@@ -327,7 +375,10 @@ def test_who_looked_at_an_older_state_is_told_to_look_again(world: SmallInstalla
     ids=str,
 )
 def test_a_hand_that_comes_at_the_wrong_time_is_told_what_it_can_do(
-    baking: SmallInstallation, hands: list[RolloutSignal], error: type[Exception], words: str
+    baking: SmallInstallation,
+    hands: list[RolloutSignal],
+    error: type[Exception],
+    words: str,
 ) -> None:
     in_canary(baking)
     *before, last = hands

@@ -15,9 +15,24 @@ import pytest
 
 from tests.acceptance.installation import Installation, eventually
 from tests.acceptance.providers import Simulator
-from tests.acceptance.swaps import SHORT, await_phase, await_up, before_simulator, propose
-from tests.integration.test_clients_docs import BLOCK, USUAL_URL, Client, install
-from tests.support.providers.scripted_upstream import completion, running_upstream, streamed
+from tests.acceptance.swaps import (
+    SHORT,
+    await_phase,
+    await_up,
+    before_simulator,
+    propose,
+)
+from tests.integration.test_clients_docs import (
+    BLOCK,
+    USUAL_URL,
+    Client,
+    install,
+)
+from tests.support.providers.scripted_upstream import (
+    completion,
+    running_upstream,
+    streamed,
+)
 from tests.support.router.live_router import (
     CANDIDATE,
     INCUMBENT,
@@ -36,21 +51,36 @@ ARM = "llm_provider-x-swapgate-arm"
 # LiteLLM answers some ten requests a second beside other tests: a first step of 1 % would take
 # minutes.
 FIRST, LAST = SHORT["canary"]["steps"]
-WIDE = {**SHORT, "canary": {**SHORT["canary"], "steps": [{**FIRST, "weight_bps": 1_000}, LAST]}}
+WIDE = {
+    **SHORT,
+    "canary": {
+        **SHORT["canary"],
+        "steps": [{**FIRST, "weight_bps": 1_000}, LAST],
+    },
+}
 
-pytestmark = [pytest.mark.verify, pytest.mark.req("A1", "F1"), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.verify,
+    pytest.mark.req("A1", "F1"),
+    pytest.mark.timeout(900),
+]
 
 
 def installed_litellm(folder: Path) -> Path:
     """Installs LiteLLM, with the driver of the database behind the stand-in for Prisma."""
     (version,) = re.findall(r"LiteLLM (\d+\.\d+\.\d+)", PAGE)
-    packages, versions = ("litellm[proxy]", "psycopg[binary]"), (version, psycopg.__version__)
+    packages = ("litellm[proxy]", "psycopg[binary]")
+    versions = (version, psycopg.__version__)
     return install(Client("LiteLLM", "PyPI", packages, versions, ""), folder / "client")
 
 
 @contextmanager
 def running_litellm(
-    title: str, url: str, folder: Path, programs: Path | None = None, **more: str
+    title: str,
+    url: str,
+    folder: Path,
+    programs: Path | None = None,
+    **more: str,
 ) -> Iterator[str]:
     """Runs LiteLLM with the page's configuration of this title before the router at `url`."""
     programs = programs or installed_litellm(folder)
@@ -65,10 +95,20 @@ def running_litellm(
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         **more,
     }
-    words = [str(programs / "litellm"), "--config", title, "--host", "127.0.0.1"]
+    words = [
+        str(programs / "litellm"),
+        "--config",
+        title,
+        "--host",
+        "127.0.0.1",
+    ]
     with (folder / "litellm.log").open("wb") as log:
         proxy = subprocess.Popen(  # noqa: S603 - the program that was just installed
-            [*words, "--port", str(port)], cwd=folder, env=environment, stdout=log, stderr=log
+            [*words, "--port", str(port)],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
         )
         try:
             wait_until(lambda: is_alive(port), timeout_s=600)
@@ -95,7 +135,11 @@ def test_callers_of_a_litellm_proxy_keep_their_arm_of_the_route_behind_it(
     ):
         upstream.turns = dict.fromkeys((INCUMBENT, CANDIDATE), completion())
 
-        def arm(text: str, field: str, caller: str) -> str:
+        def arm(
+            text: str,
+            field: str,
+            caller: str,
+        ) -> str:
             named = {field: caller}
             answer = client.chat.completions.with_raw_response.create(
                 model="support",
@@ -114,7 +158,9 @@ def test_callers_of_a_litellm_proxy_keep_their_arm_of_the_route_behind_it(
 
         upstream.turns = dict.fromkeys((INCUMBENT, CANDIDATE), streamed("he", "llo"))
         chunks = client.chat.completions.create(
-            model="support", messages=[{"role": "user", "content": "hi"}], stream=True
+            model="support",
+            messages=[{"role": "user", "content": "hi"}],
+            stream=True,
         )
         assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "hello"
 
@@ -129,7 +175,10 @@ def test_litellm_splits_as_a_route_says_until_a_rollback_and_until_a_promotion(
     try:
         place.init()
         await_up(place, "router", "control")
-        own = {"SWAPGATE_URL": place.url("router"), "PROVIDER_URL": f"{sim.url}/v1"}
+        own = {
+            "SWAPGATE_URL": place.url("router"),
+            "PROVIDER_URL": f"{sim.url}/v1",
+        }
         own["SWAPGATE_KEY"] = place.data_key
         with running_litellm(
             "beside.yaml", place.url("router"), tmp_path, None, **own
@@ -163,7 +212,8 @@ def answers_of(sim: Simulator, model: str) -> int:
 def asked_by_new_callers(proxy: str) -> Iterator[list[str]]:
     """New callers ask without end, eight at once; yields what failed."""
     failed: list[str] = []
-    callers, over = itertools.count(), threading.Event()
+    callers = itertools.count()
+    over = threading.Event()
 
     def ask_on() -> None:
         with openai.OpenAI(base_url=proxy, api_key=MASTER_KEY, max_retries=0) as client:
@@ -171,7 +221,12 @@ def asked_by_new_callers(proxy: str) -> Iterator[list[str]]:
                 try:
                     client.chat.completions.create(
                         model="support",
-                        messages=[{"role": "user", "content": "Where is my parcel?"}],
+                        messages=[
+                            {
+                                "role": "user",
+                                "content": "Where is my parcel?",
+                            }
+                        ],
                         user=f"caller-{next(callers)}",
                     )
                 except openai.OpenAIError as error:

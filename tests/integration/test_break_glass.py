@@ -28,7 +28,13 @@ from harness.frame.pagination import PageRequest
 from harness.frame.people.access import OPERATOR, SYSTEM, Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.interfaces.cli.operations.status import next_command
-from harness.operations import alert_delivery, control_jobs, keys, queries, route_queries
+from harness.operations import (
+    alert_delivery,
+    control_jobs,
+    keys,
+    queries,
+    route_queries,
+)
 from harness.operations.route_status import RouteState, describe_needs
 from harness.proposals import break_glass
 from harness.proposals.break_glass import BreakGlassRequest
@@ -47,7 +53,14 @@ from harness.routing.table import RouteSettings
 from router.snapshot.compiler import compile_snapshot
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
-from tests.support.store.raw_rows import AT, NEXT, REFUSED, Database, Row, prepared
+from tests.support.store.raw_rows import (
+    AT,
+    NEXT,
+    REFUSED,
+    Database,
+    Row,
+    prepared,
+)
 from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("G2", "F1", "F5")
@@ -57,7 +70,10 @@ URGENT = "the vendor switches the old model off tonight"
 
 
 def ask(
-    world: SmallInstallation, actor: Actor, lasts: timedelta = HOUR, **also: Any
+    world: SmallInstallation,
+    actor: Actor,
+    lasts: timedelta = HOUR,
+    **also: Any,
 ) -> BreakGlass:
     wanted = BreakGlassRequest("chat", "sim/worse", URGENT, lasts, **also)
     return break_glass.propose_break_glass(world.context(), actor, wanted)
@@ -115,8 +131,14 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
             for event in AuditLog(tx).for_subject("route chat", since=made.created_at, limit=9)
         ]
     assert evidence is not None
-    assert (evidence.incumbent.kind, evidence.incumbent.proof) == ("waiver", waiver.id)
-    assert (waiver.author, waiver.expires_at) == ("Ada and Bo", made.expires_at)
+    assert (evidence.incumbent.kind, evidence.incumbent.proof) == (
+        "waiver",
+        waiver.id,
+    )
+    assert (waiver.author, waiver.expires_at) == (
+        "Ada and Bo",
+        made.expires_at,
+    )
     assert {"break_glass.propose", "break_glass.confirm"} <= set(actions)
     ((heading, text),) = break_glass.list_notices(world.context())
     assert heading.startswith("Break-glass: route chat is served without proof until")
@@ -131,7 +153,10 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert all(named in of_arm for of_arm in headers.values())
 
     status = route_queries.load_status(world.context(), "chat")
-    assert (status.state_text, status.urgency(world.clock.now())) == ("served without proof", 1)
+    assert (status.state_text, status.urgency(world.clock.now())) == (
+        "served without proof",
+        1,
+    )
     assert made.id in status.reason
     headline = describe_needs([status], 1, world.clock.now())
     assert headline == "chat: served without proof"
@@ -156,7 +181,13 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert break_glass.list_notices(world.context()) == []
     # What served by a waiver does not come back by having served.
     with pytest.raises(ProofRefused):
-        operations.roll_back(world.context(), OPERATOR, "chat", to_version=2, reason="again")
+        operations.roll_back(
+            world.context(),
+            OPERATOR,
+            "chat",
+            to_version=2,
+            reason="again",
+        )
 
 
 def test_a_candidate_promoted_before_it_was_not_taken_back_and_says_who_serves(
@@ -182,7 +213,11 @@ def test_a_rollback_beneath_it_takes_the_promotion_before_it_back(
     proposal = world.promoted()
     in_force(world)
     operations.roll_back(
-        world.context(), OPERATOR, "chat", to_version=1, reason="both are worse"
+        world.context(),
+        OPERATOR,
+        "chat",
+        to_version=1,
+        reason="both are worse",
     )
 
     rollback = status.explain_canary(world.context(), "chat").status.rollback
@@ -193,7 +228,8 @@ def test_a_rollback_beneath_it_takes_the_promotion_before_it_back(
 
 
 def test_a_candidate_whose_place_another_took_does_not_serve(world: SmallInstallation) -> None:
-    first, _ = (world.promoted(candidate) for candidate in ("sim/good", "sim/better"))
+    first = world.promoted("sim/good")
+    _ = world.promoted("sim/better")
     assert world.serving() == "better"
     step = comparison.load_comparison(world.context(), first.id).next_step
     assert step == "none; the candidate does not serve now: another model took its place."
@@ -202,8 +238,12 @@ def test_a_candidate_whose_place_another_took_does_not_serve(world: SmallInstall
 def test_a_rollback_whose_reason_names_a_break_glass_is_still_one_by_hand(
     world: SmallInstallation,
 ) -> None:
-    ada, bo = world.person("Ada", Role.APPROVER), world.person("Bo")
-    for reason in ("break-glass was not needed", "break-glass {}: not needed"):
+    ada = world.person("Ada", Role.APPROVER)
+    bo = world.person("Bo")
+    for reason in (
+        "break-glass was not needed",
+        "break-glass {}: not needed",
+    ):
         asked = ask(world, ada)
         made = break_glass.confirm_break_glass(world.context(), bo, asked.id)
         operations.roll_back(world.context(), OPERATOR, "chat", reason=reason.format(made.id))
@@ -295,7 +335,8 @@ def test_without_reason_expiry_or_room_nobody_asks_for_it(world: SmallInstallati
 def test_a_freeze_holds_it_back_unless_both_people_saw_the_word(
     world: SmallInstallation,
 ) -> None:
-    ada, bo = world.person("Ada", Role.APPROVER), world.person("Bo")
+    ada = world.person("Ada", Role.APPROVER)
+    bo = world.person("Bo")
     ctx = world.context()
     asked = ask(world, ada)
     freeze = SwitchRequest(FREEZE, "the release", "chat", 5 * HOUR)
@@ -438,12 +479,34 @@ def says(db: Database, **changes: object) -> None:
 def database(database_url: str) -> Iterator[Database]:
     """Ada, Bo, whom an admin declared to be Ada's second name, and a service; a waiver."""
     with prepared(database_url) as db:
-        for name, kind in (("ada", "person"), ("bo", "person"), ("ci", "service")):
-            who = {"id": f"pr_{name}", "name": name, "folded": name, "created_at": AT}
+        for name, kind in (
+            ("ada", "person"),
+            ("bo", "person"),
+            ("ci", "service"),
+        ):
+            who = {
+                "id": f"pr_{name}",
+                "name": name,
+                "folded": name,
+                "created_at": AT,
+            }
             db.insert("principal", who | {"kind": kind})
-        waiver = {"id": "w_1", "route": "b", "target": "t_third", "author": "ada and bo"}
-        db.insert("waiver", waiver | {"reason": "r", "expires_at": ASKED["expires_at"]})
-        evidence = {"id": "e_w", "route": "b", "target": "t_third", "kind": "waiver"}
+        waiver = {
+            "id": "w_1",
+            "route": "b",
+            "target": "t_third",
+            "author": "ada and bo",
+        }
+        db.insert(
+            "waiver",
+            waiver | {"reason": "r", "expires_at": ASKED["expires_at"]},
+        )
+        evidence = {
+            "id": "e_w",
+            "route": "b",
+            "target": "t_third",
+            "kind": "waiver",
+        }
         db.insert("evidence", evidence | {"waiver_id": "w_1", "created_at": AT})
         yield db
 
@@ -474,12 +537,30 @@ def test_raw_sql_confirms_nothing_alone_and_serves_nothing_that_two_have_not_con
     ):
         with pytest.raises(REFUSED, match=message):
             says(db, **changes)
-    link = {"id": "pl_1", "principal": "pr_bo", "number": 1, "person": "pr_ada"}
-    made = {"reason": "one person", "created_at": AT, "created_by": "local"}
+    link = {
+        "id": "pl_1",
+        "principal": "pr_bo",
+        "number": 1,
+        "person": "pr_ada",
+    }
+    made = {
+        "reason": "one person",
+        "created_at": AT,
+        "created_by": "local",
+    }
     db.insert("person_link", link | made)
     with pytest.raises(REFUSED, match="four_eyes"):
         says(db)
-    db.insert("person_link", link | made | {"id": "pl_2", "number": 2, "person": "pr_bo"})
+    db.insert(
+        "person_link",
+        link
+        | made
+        | {
+            "id": "pl_2",
+            "number": 2,
+            "person": "pr_bo",
+        },
+    )
 
     with pytest.raises(REFUSED, match="break_glass_missing"):
         db.insert("route_version", SERVED)
@@ -494,12 +575,29 @@ def test_raw_sql_confirms_nothing_alone_and_serves_nothing_that_two_have_not_con
         db.insert("route_version", late)
     with pytest.raises(REFUSED, match="break_glass_missing"):
         db.insert("route_version", SERVED | {"at": AT})
-    freeze: dict[str, object] = {"id": "sw_1", "kind": "freeze", "name": "", "source": "cli"}
-    freeze |= {"reason": "r", "actor": "ada", "created_at": AT, "expires_at": AT + 5}
+    freeze: dict[str, object] = {
+        "id": "sw_1",
+        "kind": "freeze",
+        "name": "",
+        "source": "cli",
+    }
+    freeze |= {
+        "reason": "r",
+        "actor": "ada",
+        "created_at": AT,
+        "expires_at": AT + 5,
+    }
     for changes, message in (
         ({"expires_at": AT}, "freeze_ends"),
         ({"starts_at": AT + 5}, "freeze_ends"),
-        ({"kind": "provider", "name": "sim", "starts_at": AT + 1}, "only_freezes_wait"),
+        (
+            {
+                "kind": "provider",
+                "name": "sim",
+                "starts_at": AT + 1,
+            },
+            "only_freezes_wait",
+        ),
     ):
         with pytest.raises(REFUSED, match=message):
             db.insert("switch", freeze | changes)
@@ -509,17 +607,34 @@ def test_raw_sql_confirms_nothing_alone_and_serves_nothing_that_two_have_not_con
     thawed = SERVED | {"at": AT + 6}
     db.insert("route_version", thawed)
 
-    after = {"version": 3, "prev_version": 2, "revision": 4, "prev_incumbent": "t_third"}
+    after = {
+        "version": 3,
+        "prev_version": 2,
+        "revision": 4,
+        "prev_incumbent": "t_third",
+    }
     settings = thawed | after | {"kind": "settings"}
     with pytest.raises(REFUSED, match="break_glass_named"):
         db.insert("route_version", settings | {"break_glass": None})
-    back = {"incumbent": "t_old", "incumbent_evidence": "e_b", "break_glass": None}
+    back = {
+        "incumbent": "t_old",
+        "incumbent_evidence": "e_b",
+        "break_glass": None,
+    }
     db.insert("route_version", thawed | after | back)
-    again = {"version": 4, "prev_version": 3, "revision": 5, "prev_incumbent": "t_old"}
+    again = {
+        "version": 4,
+        "prev_version": 3,
+        "revision": 5,
+        "prev_incumbent": "t_old",
+    }
     for hidden in ("bg_1", None):
         with pytest.raises(REFUSED, match="break_glass"):
             db.insert("route_version", thawed | again | {"break_glass": hidden})
-    for statement in ("DELETE FROM break_glass", "UPDATE break_glass SET reason = 'better'"):
+    for statement in (
+        "DELETE FROM break_glass",
+        "UPDATE break_glass SET reason = 'better'",
+    ):
         with pytest.raises(REFUSED, match="append_only"):
             db.run(statement)
 
@@ -537,7 +652,13 @@ def test_its_alert_ends_with_a_rollback_also_where_raw_sql_ended_it_before(
     assert len(open_alerts(world)) == 1
     assert world.route().break_glass == glass.id
 
-    operations.roll_back(world.context(), SYSTEM, "chat", to_version=1, reason="it was forged")
+    operations.roll_back(
+        world.context(),
+        SYSTEM,
+        "chat",
+        to_version=1,
+        reason="it was forged",
+    )
     alert_delivery.run_once(world.context())
 
     assert world.serving() == "base"

@@ -7,16 +7,31 @@ import httpx
 import pytest
 
 from evals.sim import server as sim
-from harness.gate.online.guardrails import CanaryJudge, Guardrail, Guardrails, JudgeTally
+from harness.gate.online.guardrails import (
+    CanaryJudge,
+    Guardrail,
+    Guardrails,
+    JudgeTally,
+)
 from harness.gate.online.rollout import Rollout, RolloutState
 from harness.operations import control_jobs
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
 from tests.support.control.control_plane import CANARY, ITEMS
 from tests.support.providers import simulator_thread
-from tests.support.router.router_process import Routed, ask, eventually, routed, start_canary
+from tests.support.router.router_process import (
+    Routed,
+    ask,
+    eventually,
+    routed,
+    start_canary,
+)
 
-pytestmark = [pytest.mark.verify, pytest.mark.timeout(600), pytest.mark.req("F3")]
+pytestmark = [
+    pytest.mark.verify,
+    pytest.mark.timeout(600),
+    pytest.mark.req("F3"),
+]
 
 JUDGED = replace(
     CANARY,
@@ -36,7 +51,10 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     suite = tmp_path_factory.mktemp("suite") / "colours.jsonl"
     # Callers ask for number 3; who is wrong says what another one is.
     items = [
-        {"input": f"Colour number {n}?", "target": "c3" if n == 3 else "no idea"}
+        {
+            "input": f"Colour number {n}?",
+            "target": "c3" if n == 3 else "no idea",
+        }
         for n in range(ITEMS)
     ]
     suite.write_text("".join(f"{json.dumps(item)}\n" for item in items), encoding="utf-8")
@@ -46,7 +64,11 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-def change(provider: str, model: str, **profile: object) -> None:
+def change(
+    provider: str,
+    model: str,
+    **profile: object,
+) -> None:
     answer = httpx.post(f"{provider}/sim/profiles/{model}", json=profile)
     assert answer.status_code == 200, answer.text
 
@@ -67,11 +89,18 @@ def test_a_judged_canary_through_health_a_judge_that_is_down_and_bad_answers(
     provider: str, tmp_path: Path
 ) -> None:
     change(provider, "sim-better", skill=1.0)
-    providers = {"sim": {"kind": "sim", "api_base": f"{provider}/v1", "prices": PRICES}}
+    providers = {
+        "sim": {
+            "kind": "sim",
+            "api_base": f"{provider}/v1",
+            "prices": PRICES,
+        }
+    }
     with routed(tmp_path, provider, providers=providers) as world:
         start_canary(world, tmp_path, canary=JUDGED)
         world.start("--workers", "2")
-        ctx, live = world.installation.context, rollout_of(world)
+        ctx = world.installation.context
+        live = rollout_of(world)
 
         def judged(least: int) -> bool:
             return sum(tally.units for tally in tallies(world, live.id)) >= least
@@ -90,10 +119,12 @@ def test_a_judged_canary_through_health_a_judge_that_is_down_and_bad_answers(
 
             # The judge fails: users have their answers all the same, and nothing goes back.
             httpx.put(
-                f"{provider}/sim/faults/sim-backup", json={"kind": "status", "status": 503}
+                f"{provider}/sim/faults/sim-backup",
+                json={"kind": "status", "status": 503},
             )
             eventually(
-                lambda: world.counter("swapgate_router_judge_resting_total") > 0, timeout_s=180
+                lambda: world.counter("swapgate_router_judge_resting_total") > 0,
+                timeout_s=180,
             )
             load.more(60)
         assert load.errors == []

@@ -16,13 +16,25 @@ from harness.frame.signing.audit import AuditEvent
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.guardrails import Guardrails
 from harness.gate.online.observation import Segment
-from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
+from harness.gate.online.rollout import (
+    ActionKind,
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+)
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.online.worker_guard import GuardCount
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
-from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
-from tests.support.control.control_plane import BEN, CANARY, SmallInstallation
+from tests.support.canary.segmented_traffic import (
+    SegmentTruth,
+    simulate_segments,
+)
+from tests.support.control.control_plane import (
+    BEN,
+    CANARY,
+    SmallInstallation,
+)
 from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("F3", "F5")
@@ -37,7 +49,11 @@ def test_every_action_up_to_the_promotion_comes_out_the_same(world: SmallInstall
     world.promoted()
     found = actions(world)
 
-    assert {"canary.enough", "canary.step_done", "canary.promote"} <= found.keys()
+    assert {
+        "canary.enough",
+        "canary.step_done",
+        "canary.promote",
+    } <= found.keys()
     for event in found.values():
         again = audit.replay_action(world.context(), event.number)
         assert again.agrees, again.differences
@@ -107,7 +123,10 @@ def test_a_canary_whose_proof_was_changed_or_is_not_there_goes_back(
 
     action = decision.decide(world.context(), rollout)
 
-    assert (action.kind, action.signal) == (ActionKind.ROLLBACK, RolloutSignal.STALE)
+    assert (action.kind, action.signal) == (
+        ActionKind.ROLLBACK,
+        RolloutSignal.STALE,
+    )
     assert action.reason.startswith("its proof is gone: ")
 
 
@@ -121,13 +140,21 @@ def test_what_is_no_action_of_a_canary_is_refused_in_words(world: SmallInstallat
 @pytest.mark.parametrize(
     ("forgery", "said"),
     [
-        ("UPDATE block SET failures = failures + 1 WHERE number = 1", "differ from the blocks"),
+        (
+            "UPDATE block SET failures = failures + 1 WHERE number = 1",
+            "differ from the blocks",
+        ),
         ("DELETE FROM block WHERE number = 2", "blocks were used"),
-        ("UPDATE rollout SET policy = replace(policy, '0.05', '0.5')", "policy"),
+        (
+            "UPDATE rollout SET policy = replace(policy, '0.05', '0.5')",
+            "policy",
+        ),
     ],
 )
 def test_tampering_with_blocks_or_policy_is_seen(
-    world: SmallInstallation, forgery: str, said: str
+    world: SmallInstallation,
+    forgery: str,
+    said: str,
 ) -> None:
     world.promoted()
     event = actions(world)["canary.promote"]
@@ -164,7 +191,10 @@ def opened(world: SmallInstallation) -> Rollout:
 
 
 def store_blocks(
-    world: SmallInstallation, rollout: Rollout, rate: float, first: int = 0
+    world: SmallInstallation,
+    rollout: Rollout,
+    rate: float,
+    first: int = 0,
 ) -> None:
     harmed = simulate_segments(
         SegmentTruth(Segment.TOOLS, canary=rate),
@@ -193,15 +223,24 @@ def test_a_rollback_by_a_routers_own_guard_names_the_segment_once_its_blocks_sho
     rollout = harmed_tools(world, rate=0.01)
     with world.store.write() as tx:
         alerts.raise_alert(
-            tx, AlertKind.LOCAL_ABORT, rollout.id, subject="route chat",
-            title="the router stopped the canary", text="Worker w saw 3 of 3 units fail.",
-        )  # fmt: skip
+            tx,
+            AlertKind.LOCAL_ABORT,
+            rollout.id,
+            subject="route chat",
+            title="the router stopped the canary",
+            text="Worker w saw 3 of 3 units fail.",
+        )
     world.run_once()
     found = explain_canary(world.context(), "chat").status
     assert found.rollout.state is RolloutState.ROLLED_BACK
     assert SAID not in str(found.explanation)
 
-    store_blocks(world, rollout, rate=0.9, first=40)
+    store_blocks(
+        world,
+        rollout,
+        rate=0.9,
+        first=40,
+    )
 
     found = explain_canary(world.context(), "chat").status
     assert found.action.figures.segment is not None
@@ -209,11 +248,23 @@ def test_a_rollback_by_a_routers_own_guard_names_the_segment_once_its_blocks_sho
     assert any(SAID in line for line in lines), lines
 
 
-def guard_alert(rollout: Rollout, at: datetime, count: GuardCount) -> Alert:
+def guard_alert(
+    rollout: Rollout,
+    at: datetime,
+    count: GuardCount,
+) -> Alert:
     kind = AlertKind.LOCAL_ABORT
-    key, text = f"{kind.value}:{rollout.id}", f"Worker w saw {count.text}"
+    key = f"{kind.value}:{rollout.id}"
+    text = f"Worker w saw {count.text}"
     return Alert(
-        kind, "route chat", key, "the router stopped it", text, at, "w", details=to_plain(count)
+        kind,
+        "route chat",
+        key,
+        "the router stopped it",
+        text,
+        at,
+        "w",
+        details=to_plain(count),
     )
 
 
@@ -223,7 +274,14 @@ def test_a_canary_that_a_routers_own_guard_stopped_shows_the_errors_that_the_gua
     world: SmallInstallation,
 ) -> None:
     rollout = opened(world)
-    count = GuardCount(4, 3, 1, log_e=7.0, log_limit=6.0, canary_classes={"timeout": 3})
+    count = GuardCount(
+        4,
+        3,
+        1,
+        log_e=7.0,
+        log_limit=6.0,
+        canary_classes={"timeout": 3},
+    )
     with world.store.write() as tx:
         Alerts(tx).fold([guard_alert(rollout, tx.now(), count)])
     world.run_once()
@@ -245,7 +303,12 @@ def test_a_canary_that_a_routers_own_guard_stopped_shows_the_errors_that_the_gua
     assert not audit.replay_action(world.context(), event.number).differences
 
     # A block that comes later shows its own counts beside the guard's.
-    store_blocks(world, rollout, rate=0.01, first=40)
+    store_blocks(
+        world,
+        rollout,
+        rate=0.01,
+        first=40,
+    )
     errors = explain_canary(world.context(), "chat").status.explanation.guardrails[0]
     assert "by a router's guard" not in errors.candidate
     assert errors.says == "harm is shown by the router's own guard"

@@ -12,7 +12,11 @@ from harness.frame.people.access import SYSTEM
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.budget import false_pass_risk
 from harness.proposals import decisions, registration
-from harness.proposals.candidates import candidate_rounds, candidates, leaderboard
+from harness.proposals.candidates import (
+    candidate_rounds,
+    candidates,
+    leaderboard,
+)
 from harness.proposals.candidates.leaderboard import Standing
 from harness.proposals.candidates.setbacks import find_setbacks
 from harness.providers.models.model_match import DiscoveredModel
@@ -29,7 +33,12 @@ from harness.routing.candidate_schedule import (
     parse_patterns,
     round_alpha,
 )
-from harness.routing.proposal import Proposal, ProposalEvent, ProposalPhase, apply_event
+from harness.routing.proposal import (
+    Proposal,
+    ProposalEvent,
+    ProposalPhase,
+    apply_event,
+)
 from harness.routing.records.proposals import CandidateRounds, Proposals
 from harness.routing.records.routes import Routing
 from harness.store.store import Store
@@ -43,17 +52,31 @@ from tests.support.control.control_plane import (
 
 WEEKLY = CandidateSchedule(("sim/*",), "0 3 * * 1", 50.0)
 MONDAY = datetime(2026, 1, 5, 3, tzinfo=UTC)
-RIGHT = {"base": 25, "good": 50, "better": 60, "worse": 5, "equal": 25, "new": 60}
+RIGHT = {
+    "base": 25,
+    "good": 50,
+    "better": 60,
+    "worse": 5,
+    "equal": 25,
+    "new": 60,
+}
 
 
-def skilled(target: Target, item: Item, _epoch: int) -> str:
+def skilled(
+    target: Target,
+    item: Item,
+    _epoch: int,
+) -> str:
     number = int(item.id.rpartition("-")[2])
     return str(item.target) if number * 7 % 60 < RIGHT[target.model] else "wrong"
 
 
 def schedule(world: SmallInstallation, plan: CandidateSchedule) -> None:
     routes.change_settings(
-        world.context(), SYSTEM, "chat", lambda before: replace(before, candidates=plan)
+        world.context(),
+        SYSTEM,
+        "chat",
+        lambda before: replace(before, candidates=plan),
     )
     run_schedule(world)
 
@@ -137,7 +160,8 @@ def test_nothing_is_measured_twice_while_suite_incumbent_and_claim_stay(
     assert len(proposals(world)) == 1
     assert [len(one.proposals) for one in rounds(world)] == [0, 1, 0]
 
-    ctx, cheaper = world.context(), replace(WEEKLY, prefer=Preference.CHEAPER)
+    ctx = world.context()
+    cheaper = replace(WEEKLY, prefer=Preference.CHEAPER)
     again = candidates.plan_round(ctx, world.route(), cheaper)
     assert [one.name for one in again.measured] == ["sim/equal"]  # for another claim
 
@@ -233,7 +257,9 @@ def test_beside_a_candidate_of_ones_own_machine_the_incumbents_answers_are_paid(
     policy = ctx.policy("default")
     capped = replace(policy, gate=replace(policy.gate, max_cost_usd=5.0))
     (waits,) = candidates.plan_round(
-        replace(ctx, policies={**ctx.policies, "default": capped}), world.route(), WEEKLY
+        replace(ctx, policies={**ctx.policies, "default": capped}),
+        world.route(),
+        WEEKLY,
     ).waiting
     assert "so the policy's `max_cost_usd` would end its run" in waits.remark
     cheaper = replace(WEEKLY, prefer=Preference.CHEAPER)
@@ -275,7 +301,11 @@ def test_a_canary_opens_by_itself_where_the_schedule_and_the_policy_say_so(
     assert run_until_decided(world)["better"].phase is ProposalPhase.CANARY
 
 
-def roll_back_on(world: SmallInstallation, route: str, candidate: str) -> Proposal:
+def roll_back_on(
+    world: SmallInstallation,
+    route: str,
+    candidate: str,
+) -> Proposal:
     """A person's proposal on another route, whose canary harms its users."""
     proposal = world.decided(candidate, route=route)
     assert proposal.phase is ProposalPhase.CANARY, proposal.closed_because
@@ -436,11 +466,19 @@ def test_a_round_waits_while_a_person_s_swap_is_under_way(world: SmallInstallati
 def test_a_model_that_leaves_the_list_leaves_the_candidates(world: SmallInstallation) -> None:
     list_models(world, "base", "good", "better")
     ctx = world.context()
-    found, _ = candidates.select_candidates(ctx, "sim/base", WEEKLY)
+    found, _ = candidates.select_candidates(
+        ctx,
+        "sim/base",
+        WEEKLY,
+    )
     assert [model.name for model in found] == ["sim/better", "sim/good"]
 
     list_models(world, "base", "better")
-    found, _ = candidates.select_candidates(ctx, "sim/base", WEEKLY)
+    found, _ = candidates.select_candidates(
+        ctx,
+        "sim/base",
+        WEEKLY,
+    )
     assert [model.name for model in found] == ["sim/better"]
 
 
@@ -469,7 +507,8 @@ def test_faults_of_a_schedule_are_said_when_it_is_set(world: SmallInstallation) 
 
 @pytest.mark.req("A3")
 def test_patterns_and_ceilings() -> None:
-    cheap, dear = Price(0.1, 0.4), Price(0.1, 0.6)
+    cheap = Price(0.1, 0.4)
+    dear = Price(0.1, 0.6)
     (pattern,) = parse_patterns(["openrouter/*:price<0.5"])
     assert pattern.takes("openrouter/a/b:free", cheap)
     assert not pattern.takes("openrouter/a/b", dear)
@@ -477,7 +516,13 @@ def test_patterns_and_ceilings() -> None:
     assert not pattern.takes("openai/a", cheap)
     with pytest.raises(InputError, match="did you mean 'openai/\\*:price<9'"):
         parse_patterns(["openai/*:prise<9"])
-    for wrong in ("gpt-5", "openai/", "openai/*:price<x", "openai/*:price>1", ""):
+    for wrong in (
+        "gpt-5",
+        "openai/",
+        "openai/*:price<x",
+        "openai/*:price>1",
+        "",
+    ):
         with pytest.raises(InputError, match="selects no models"):
             parse_patterns([wrong])
 
@@ -526,7 +571,10 @@ def test_the_leaderboard_has_every_measured_model_with_its_standing(
 @pytest.mark.parametrize("after_commit", [False, True])
 @pytest.mark.parametrize("at", [1, 2])
 def test_a_crash_within_a_round_leads_to_one_round(
-    world: SmallInstallation, at: int, *, after_commit: bool
+    world: SmallInstallation,
+    at: int,
+    *,
+    after_commit: bool,
 ) -> None:
     world.script = skilled
     list_models(world, "base", "good", "worse")

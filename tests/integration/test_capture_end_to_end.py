@@ -11,7 +11,11 @@ from harness.operations.records import captured
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import Routed, eventually, routed
 
-pytestmark = [pytest.mark.req("F9", "D8", "G4"), pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.req("F9", "D8", "G4"),
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+]
 
 EMAIL = "kim.lee{}@example.org"
 KEY = "sk-proj-Zk3Vq9Lw2Xn7Rt5Yb8Hd4{:04}"
@@ -22,7 +26,10 @@ WEATHER: Any = {
     "type": "function",
     "function": {
         "name": "mail",
-        "parameters": {"type": "object", "properties": {"to": {"type": "string"}}},
+        "parameters": {
+            "type": "object",
+            "properties": {"to": {"type": "string"}},
+        },
     },
 }
 
@@ -61,7 +68,10 @@ def label(file: Path) -> None:
     for text in file.read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
         line["label"] = right[line["messages"][-1]["content"]]
-        line |= {"label_author": "ann", "labelled_at": "2026-11-20T12:00:00+00:00"}
+        line |= {
+            "label_author": "ann",
+            "labelled_at": "2026-11-20T12:00:00+00:00",
+        }
         lines.append(json.dumps(line))
     file.write_text("\n".join(lines), encoding="utf-8")
 
@@ -122,21 +132,41 @@ def test_captured_traffic_becomes_a_suite_that_the_gate_decides_by(tmp_path: Pat
         label(labelled)
         # The label scorer's labels; the answers have no tools to call.
         imported = run(
-            *("suite", "import", str(labelled), "--suite", "production"),
-            *("--scorer", "label", "--max-output-tokens", "64", "--json"),
+            "suite",
+            "import",
+            str(labelled),
+            "--suite",
+            "production",
+            "--scorer",
+            "label",
+            "--max-output-tokens",
+            "64",
+            "--json",
         )
         assert json.loads(imported.stdout)["configured"] is True
         assert 'routes = ["triage"]' in (tmp_path / "suites/manifest.toml").read_text()
 
         refused = run(
-            *("gate", "run", "--suite", "production", "--incumbent", "sim/sim-base"),
-            *("--candidate", "other/sim-better"),
+            "gate",
+            "run",
+            "--suite",
+            "production",
+            "--incumbent",
+            "sim/sim-base",
+            "--candidate",
+            "other/sim-better",
             expect=7,
         )
         assert "may not see it" in refused.stderr
         passed = run(
-            *("gate", "run", "--suite", "production", "--incumbent", "sim/sim-base"),
-            *("--candidate", "sim/sim-better"),
+            "gate",
+            "run",
+            "--suite",
+            "production",
+            "--incumbent",
+            "sim/sim-base",
+            "--candidate",
+            "sim/sim-better",
         )
         assert passed.stdout.startswith("PASSED: ")
         gone = run("capture", "purge", "--user", "user-7", "--json")

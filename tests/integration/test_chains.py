@@ -7,7 +7,12 @@ from datetime import timedelta
 import pytest
 
 from harness.canary import operations
-from harness.frame.errors import InputError, NotAllowed, NotFound, ProofRefused
+from harness.frame.errors import (
+    InputError,
+    NotAllowed,
+    NotFound,
+    ProofRefused,
+)
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.gate.online.rollout import RolloutSignal
 from harness.operations import queries
@@ -41,7 +46,11 @@ def world(world: SmallInstallation) -> SmallInstallation:
     return world
 
 
-def add(world: SmallInstallation, target: str, **more: object) -> Route:
+def add(
+    world: SmallInstallation,
+    target: str,
+    **more: object,
+) -> Route:
     wanted = FallbackRequest(target, **more)  # type: ignore[arg-type]  # its own fields
     return fallback_chain.add_fallback(world.context(), ADA, "chat", wanted, reason="a spare")
 
@@ -100,7 +109,9 @@ def take_back(world: SmallInstallation, proposal: str) -> None:
     ids=["failed", "waits", "refused", "expired", "did harm", "taken back"],
 )
 def test_a_target_without_evidence_stays_out_of_the_chain(
-    world: SmallInstallation, candidate: str, then: Callable[[SmallInstallation, str], None]
+    world: SmallInstallation,
+    candidate: str,
+    then: Callable[[SmallInstallation, str], None],
 ) -> None:
     world.policy = approved(replace(POLICY, canary=replace(CANARY, bake_s=10_000.0)))
     with pytest.raises(ProofRefused, match="no evidence on route 'chat'"):
@@ -113,7 +124,12 @@ def test_a_target_without_evidence_stays_out_of_the_chain(
 
 
 def test_a_waiver_lets_it_in_and_is_shown_and_audited(world: SmallInstallation) -> None:
-    add(world, "sim/equal", waive=WAIVE, capable=True)
+    add(
+        world,
+        "sim/equal",
+        waive=WAIVE,
+        capable=True,
+    )
 
     [entry] = fallback_chain.list_fallbacks(world.context(), "chat")
     assert (entry.evidence, entry.capable, entry.waiver_expired) == (
@@ -122,9 +138,15 @@ def test_a_waiver_lets_it_in_and_is_shown_and_audited(world: SmallInstallation) 
         False,
     )
     assert entry.waiver is not None
-    assert (entry.waiver.author, entry.waiver.reason) == ("ada", WAIVE.reason)
+    assert (entry.waiver.author, entry.waiver.reason) == (
+        "ada",
+        WAIVE.reason,
+    )
     [event] = audited(world, "waiver.add")
-    assert (event["target"], event["reason"]) == (entry.target.id, WAIVE.reason)
+    assert (event["target"], event["reason"]) == (
+        entry.target.id,
+        WAIVE.reason,
+    )
     [change] = audited(world, "route.fallbacks")
     assert change["proofs"] == {entry.target.id: entry.waiver.id}
 
@@ -138,7 +160,9 @@ def test_a_waiver_lets_it_in_and_is_shown_and_audited(world: SmallInstallation) 
     ],
 )
 def test_a_waiver_has_a_reason_and_an_end(
-    world: SmallInstallation, waive: WaiverRequest, words: str
+    world: SmallInstallation,
+    waive: WaiverRequest,
+    words: str,
 ) -> None:
     with pytest.raises(InputError, match=words):
         add(world, "sim/equal", waive=waive)
@@ -180,7 +204,12 @@ def test_an_expired_waiver_serves_on_until_somebody_changes_the_route(
     assert shown(world) == [("equal", EvidenceKind.WAIVER)]
     with pytest.raises(ProofRefused, match="waiver of ada"):
         fallback_chain.mark_capable(
-            ctx, ADA, "chat", "sim/equal", capable=True, reason="a test"
+            ctx,
+            ADA,
+            "chat",
+            "sim/equal",
+            capable=True,
+            reason="a test",
         )
     with pytest.raises(ProofRefused, match="waiver of ada"):
         routes.change_settings(ctx, ADA, "chat", lambda before: before)
@@ -217,13 +246,22 @@ def test_a_provider_that_may_not_see_the_data_comes_to_the_route_in_no_role(
     )
     refused(
         lambda: fallback_chain.add_fallback(
-            ctx, ADA, "chat", FallbackRequest("away/equal", waive=WAIVE), reason="spare"
+            ctx,
+            ADA,
+            "chat",
+            FallbackRequest("away/equal", waive=WAIVE),
+            reason="spare",
         )
     )
     refused(lambda: routes.create_route(ctx, ADA, "two", "away/base", settings=personal))
     refused(
         lambda: routes.create_route(
-            ctx, ADA, "two", "sim/base", fallbacks=["away/base"], settings=personal
+            ctx,
+            ADA,
+            "two",
+            "sim/base",
+            fallbacks=["away/base"],
+            settings=personal,
         )
     )
     open_ = replace(personal, data_class="")
@@ -231,7 +269,11 @@ def test_a_provider_that_may_not_see_the_data_comes_to_the_route_in_no_role(
     refused(lambda: routes.change_settings(ctx, ADA, "two", lambda _: personal))
     with pytest.raises(NotFound, match="did you mean 'personal'"):
         routes.create_route(
-            ctx, ADA, "three", "sim/base", settings=replace(personal, data_class="personnel")
+            ctx,
+            ADA,
+            "three",
+            "sim/base",
+            settings=replace(personal, data_class="personnel"),
         )
 
     assert data_class_checks.list_violations(ctx) == []

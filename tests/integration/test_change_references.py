@@ -13,8 +13,20 @@ from harness.proposals.report.markdown import render_markdown
 from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalPhase
 from harness.routing.records import proposals
 from harness.routing.records.proposals import Approvals
-from tests.support.control.control_plane import BEN, POLICY, SmallInstallation, approved
-from tests.support.store.raw_rows import APPROVAL, MIDDLE, PROPOSAL, REFUSED, prepared, proven
+from tests.support.control.control_plane import (
+    BEN,
+    POLICY,
+    SmallInstallation,
+    approved,
+)
+from tests.support.store.raw_rows import (
+    APPROVAL,
+    MIDDLE,
+    PROPOSAL,
+    REFUSED,
+    prepared,
+    proven,
+)
 from tests.support.store.raw_rows import POLICY as RAW_POLICY
 
 pytestmark = pytest.mark.req("G2", "F5")
@@ -97,10 +109,24 @@ def test_the_database_takes_no_approval_and_no_evidence_without_the_change_reque
     database_url: str,
 ) -> None:
     policy = RAW_POLICY.replace("{", '{"change_reference":"required",', 1)
-    on_b = {"id": "p_b", "route": "b", "policy": policy, "phase": "awaiting_approval"}
-    verdict = {"id": "v_b", "proposal": "p_b", "outcome": "passed", "route": "b"}
+    on_b = {
+        "id": "p_b",
+        "route": "b",
+        "policy": policy,
+        "phase": "awaiting_approval",
+    }
+    verdict = {
+        "id": "v_b",
+        "proposal": "p_b",
+        "outcome": "passed",
+        "route": "b",
+    }
     targets = {"incumbent": "t_old", "candidate": "t_new"}
-    approval = APPROVAL | {"id": "a_b", "proposal": "p_b", "verdict": "v_b"}
+    approval = APPROVAL | {
+        "id": "a_b",
+        "proposal": "p_b",
+        "verdict": "v_b",
+    }
     with prepared(database_url) as db:
         db.insert("proposal", PROPOSAL | on_b)
         db.insert("verdict", MIDDLE | targets | verdict)

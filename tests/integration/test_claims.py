@@ -10,7 +10,12 @@ from harness.frame.errors import ConfigError, InputError, NotFound
 from harness.frame.people.access import SYSTEM
 from harness.gate.offline.suite_claims import WEIGHTED_MEAN
 from harness.gate.policy import GatePolicy
-from harness.gate.suite_plan import Claim, ClaimPopulation, PrimaryCombination, SuiteRole
+from harness.gate.suite_plan import (
+    Claim,
+    ClaimPopulation,
+    PrimaryCombination,
+    SuiteRole,
+)
 from harness.gate.verdict import Passed
 from harness.proposals import recomputation
 from harness.proposals.candidates import estimate
@@ -25,7 +30,11 @@ from harness.registry import targets
 from harness.routes import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.table import RouteSettings, RouteSuite
-from tests.support.control.control_plane import ITEMS, POLICY, SmallInstallation
+from tests.support.control.control_plane import (
+    ITEMS,
+    POLICY,
+    SmallInstallation,
+)
 from tests.support.control.manual_clock import ManualClock
 
 CHEAPER = Claim.CHEAPER
@@ -41,14 +50,22 @@ def plain(tmp_path: Path) -> SmallInstallation:
     return world
 
 
-def same(_target: Target, item: Item, _epoch: int) -> str:
+def same(
+    _target: Target,
+    item: Item,
+    _epoch: int,
+) -> str:
     """All models answer alike."""
     return str(item.target)
 
 
 def prepared(world: SmallInstallation, gate: GatePolicy = GATE) -> SmallInstallation:
     world.policy = replace(POLICY, gate=gate)
-    prices = {"base": Price(2.0, 4.0), "good": Price(0.5, 1.0), "equal": Price(2.0, 4.0)}
+    prices = {
+        "base": Price(2.0, 4.0),
+        "good": Price(0.5, 1.0),
+        "equal": Price(2.0, 4.0),
+    }
     provider = Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices)
     targets.put_provider(world.context(), SYSTEM, provider)
     return world
@@ -63,11 +80,19 @@ def estimated(
     **wish: Any,
 ) -> SuiteEstimate:
     request = ProposalRequest(route, candidate, **wish)
-    (found,) = estimate.estimate_proposal(world.context(), request, effect=effect)
+    (found,) = estimate.estimate_proposal(
+        world.context(),
+        request,
+        effect=effect,
+    )
     return found
 
 
-def proposed(world: SmallInstallation, candidate: str, **more: Any) -> Proposal:
+def proposed(
+    world: SmallInstallation,
+    candidate: str,
+    **more: Any,
+) -> Proposal:
     return world.decided(candidate, claim=CHEAPER, **more)
 
 
@@ -118,7 +143,10 @@ def test_a_model_without_a_price_is_refused_before_anything_is_asked(
 ) -> None:
     prepared(plain)
 
-    with pytest.raises(InputError, match=r"sim/better is unknown: set providers\.sim\.prices"):
+    with pytest.raises(
+        InputError,
+        match=r"sim/better is unknown: set providers\.sim\.prices",
+    ):
         plain.propose("sim/better", claim=CHEAPER)
     with pytest.raises(InputError, match="needs the claim cheaper_and_not_worse"):
         plain.propose("sim/good", min_saving=0.2)
@@ -146,7 +174,8 @@ def test_the_plan_recommends_the_claim_that_fits_the_candidates_price(
 ) -> None:
     gate = replace(GATE, claim=Claim.SUPERIOR, margin_max=0.3)
     prepared(plain, gate)
-    tenth, same_price = (estimated(plain, name).advice for name in ("sim/good", "sim/equal"))
+    tenth = estimated(plain, "sim/good").advice
+    same_price = estimated(plain, "sim/equal").advice
     asked = estimated(plain, "sim/good", claim=Claim.SUPERIOR).advice
 
     assert [(one.claim, one.margin) for one in tenth.options if one.epochs == 1] == [
@@ -165,14 +194,21 @@ def test_the_plan_recommends_the_claim_that_fits_the_candidates_price(
     assert [one.claim for one in tenth.options if one.epochs == 2] == [CHEAPER]
     these = replace(gate, population=ClaimPopulation.THESE, epochs=2)
     first = estimated(prepared(plain, these), "sim/good").advice.recommended
-    assert (first.claim, first.population) == (CHEAPER, ClaimPopulation.THESE)
+    assert (first.claim, first.population) == (
+        CHEAPER,
+        ClaimPopulation.THESE,
+    )
 
 
 @pytest.mark.req("A3", "A7", "F2")
 def test_a_guard_stops_a_swap_that_the_primary_suite_would_pass(
     plain: SmallInstallation,
 ) -> None:
-    def script(target: Target, item: Item, _epoch: int) -> str:
+    def script(
+        target: Target,
+        item: Item,
+        _epoch: int,
+    ) -> str:
         right = (target.model == "base") == item.id.startswith("guard")
         return str(item.target) if right else "wrong"
 
@@ -215,17 +251,28 @@ def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
 @pytest.mark.parametrize(
     ("suites", "claim", "why"),
     [
-        ([RouteSuite("colours", SuiteRole.GUARD)], None, "needs a primary suite"),
+        (
+            [RouteSuite("colours", SuiteRole.GUARD)],
+            None,
+            "needs a primary suite",
+        ),
         (
             [RouteSuite("colours"), RouteSuite("shades")],
             CHEAPER,
             "which does not fit the claim",
         ),
-        ([RouteSuite("colours"), RouteSuite("colours")], None, "contains a suite twice"),
+        (
+            [RouteSuite("colours"), RouteSuite("colours")],
+            None,
+            "contains a suite twice",
+        ),
     ],
 )
 def test_roles_that_make_no_claim_are_refused(
-    plain: SmallInstallation, suites: Sequence[RouteSuite], claim: Claim | None, why: str
+    plain: SmallInstallation,
+    suites: Sequence[RouteSuite],
+    claim: Claim | None,
+    why: str,
 ) -> None:
     prepared(plain, replace(GATE, primaries=PrimaryCombination.ANY))
     with_suites(plain, *suites)
@@ -273,7 +320,8 @@ def test_a_candidate_without_answers_is_priced_by_the_incumbents_tokens(
 ) -> None:
     world.decided("sim/better")
 
-    known, unpriced = estimated(world, "sim/good"), estimated(world, "sim/nobody")
+    known = estimated(world, "sim/good")
+    unpriced = estimated(world, "sim/nobody")
 
     assert known.estimated
     # The same price for all models of this world.
@@ -285,7 +333,8 @@ def test_a_candidate_without_answers_is_priced_by_the_incumbents_tokens(
 def test_the_cheapest_design_is_for_the_difference_that_matters(
     world: SmallInstallation,
 ) -> None:
-    small, large = (estimated(world, effect=effect) for effect in (0.05, 0.3))
+    small = estimated(world, effect=0.05)
+    large = estimated(world, effect=0.3)
 
     assert small.advice.own.enough is None
     assert "too few to detect 5" in small.warning
@@ -313,7 +362,11 @@ def test_the_warning_of_too_few_planned_items_names_the_design_that_would_do(
 def test_for_non_inferiority_the_margin_is_the_distance(world: SmallInstallation) -> None:
     world.policy = replace(world.policy, gate=replace(world.policy.gate, margin_max=0.25))
     suite_estimate = estimated(
-        world, "sim/equal", reason="cheaper", claim=Claim.NON_INFERIOR, margin=0.25
+        world,
+        "sim/equal",
+        reason="cheaper",
+        claim=Claim.NON_INFERIOR,
+        margin=0.25,
     )
 
     assert suite_estimate.effect == 0.25

@@ -21,7 +21,11 @@ from tests.support.providers.simulator_thread import serve_in_thread
 from tests.support.site.processes import free_port
 
 # Of each, its fallback.
-ROUTES = {"one": "b/m", "own": "a/n", "two": "b/m"}
+ROUTES = {
+    "one": "b/m",
+    "own": "a/n",
+    "two": "b/m",
+}
 SWAPGATE = str(Path(sys.executable).with_name("swapgate"))
 
 
@@ -63,7 +67,10 @@ def test_init_asks_to_keep_a_fallback_at_another_provider_warm(
     done = CliRunner().invoke(program, ["init"], input="n\ny\n")
     assert "write `keep_warm: 1%` under routes.two" in done.stderr
     shown = [run("route", "show", name).stdout for name in ("one", "two")]
-    assert [re.findall(r"keep warm +(.*)", text) for text in shown] == [["0 %"], ["1 %"]]
+    assert [re.findall(r"keep warm +(.*)", text) for text in shown] == [
+        ["0 %"],
+        ["1 %"],
+    ]
     again = CliRunner().invoke(program, ["init"], input="n\n")
     assert again.stderr.count("[Y/n]") == 1
 
@@ -90,11 +97,16 @@ def test_every_command_that_the_report_on_litellm_s_file_prints_runs_as_written(
     printed = [words for words in commands if not words.startswith(("serve", "doctor"))]
     for words in printed:
         run(*shlex.split(words))
-    assert {words.split(" ")[0] for words in printed} >= {"shadow", "proposal", "route"}
+    assert {words.split(" ")[0] for words in printed} >= {
+        "shadow",
+        "proposal",
+        "route",
+    }
     shown = run("route", "show", "m").stdout
     assert re.search(r"timeout +60 s\n", shown)
     assert re.search(
-        r"fallbacks +openai/gpt-4.1-nano#\w+, anthropic/claude-opus-4-8, anthropic/cl", shown
+        r"fallbacks +openai/gpt-4.1-nano#\w+, anthropic/claude-opus-4-8, anthropic/cl",
+        shown,
     )
 
 
@@ -159,7 +171,11 @@ def test_init_writes_the_providers_of_keys_that_it_finds_once_somebody_agrees(
 def test_a_key_in_dotenv_is_listed_with_its_place_and_its_removal_names_the_file(
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for taken_from_file in ("GROQ_API_KEY", DOTENV_VARIABLE, DOTENV_FILE_VARIABLE):
+    for taken_from_file in (
+        "GROQ_API_KEY",
+        DOTENV_VARIABLE,
+        DOTENV_FILE_VARIABLE,
+    ):
         monkeypatch.setenv(taken_from_file, "")  # it goes with the test
         monkeypatch.delenv(taken_from_file)
     file = empty_folder / ".env"
@@ -171,7 +187,14 @@ def test_a_key_in_dotenv_is_listed_with_its_place_and_its_removal_names_the_file
     refused = run("provider", "key", "remove", "groq", exits=1).stderr
     assert f"Its key comes from GROQ_API_KEY in {file}" in refused
     assert f"delete GROQ_API_KEY from {file}" in refused
-    stored = ["provider", "key", "set", "groq", "--api-base", "http://127.0.0.1:9/v1"]
+    stored = [
+        "provider",
+        "key",
+        "set",
+        "groq",
+        "--api-base",
+        "http://127.0.0.1:9/v1",
+    ]
     CliRunner().invoke(program, stored, input="gsk-stored-by-a-test")
     left = run("provider", "key", "remove", "groq")
     assert "groq: removed" in left.stdout
@@ -358,7 +381,8 @@ def test_the_doctor_asks_every_provider_and_looks_for_the_models_of_routes(
             "routes: {triage: {incumbent: sim/gone, suites: [tickets]}}\n"
         )
         run("init")
-        found, said = statuses(exits=1), run("doctor", exits=1).stdout
+        found = statuses(exits=1)
+        said = run("doctor", exits=1).stdout
 
     # http.server answers 501 to a GET that it does not know.
     assert found["provider lists_nothing"] == "warn"
@@ -389,7 +413,10 @@ def test_without_init_a_command_says_what_to_run() -> None:
 def test_an_error_is_a_document_too() -> None:
     run("init")
 
-    for words in (("--json", "route", "show", "nope"), ("route", "show", "nope", "--json")):
+    for words in (
+        ("--json", "route", "show", "nope"),
+        ("route", "show", "nope", "--json"),
+    ):
         done = run(*words, exits=1)
         error = json.loads(done.stdout)["error"]
         assert error["kind"] == "NotFound"
@@ -407,7 +434,8 @@ def test_an_unexpected_error_is_a_sentence_and_with_debug_a_traceback_and_ctrl_c
 
     monkeypatch.setattr("harness.app.installation.load_settings", broken)
     fault: BaseException = ZeroDivisionError("a fault of ours")
-    brief, full = run("config", "show", exits=1), run("config", "show", "--debug", exits=1)
+    brief = run("config", "show", exits=1)
+    full = run("config", "show", "--debug", exits=1)
     # What Ctrl-C becomes; the signal itself may be another test's in this process.
     fault = KeyboardInterrupt()
     stopped = run("config", "show", exits=130)
@@ -448,8 +476,16 @@ def test_who_acts_is_the_machines_operator_or_a_keys_principal_and_no_name(
     monkeypatch.delenv("SWAPGATE_MANAGEMENT_KEY")
 
     events = json.loads(run("audit", "tail", "-n", "3", "--json").stdout)
-    who = [(event["actor"], event["principal"], event["key"]) for event in events]
-    key, principal = made["key"]["id"], made["key"]["principal"]
+    who = [
+        (
+            event["actor"],
+            event["principal"],
+            event["key"],
+        )
+        for event in events
+    ]
+    key = made["key"]["id"]
+    principal = made["key"]["principal"]
     assert who == [("local", "local", None), *[("Ops", principal, key)] * 2]
 
     file.write_text("sg-mgmt-nonsense")

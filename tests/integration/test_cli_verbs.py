@@ -19,19 +19,24 @@ from tests.support.site.command_line import CommandLine
 
 # These end only when they are stopped, or are no verbs for data.
 PROCESSES = {
-    *("mcp", "serve all", "serve agents", "serve control", "serve router", "serve ui"),
-    *(
-        "serve drive flagd",
-        "serve drive litellm",
-        "sim traffic",
-        "demo",
-        "eval-worker",
-        "eval-worker-template",
-    ),
-    *("router-worker", "worker"),
+    "mcp",
+    "serve all",
+    "serve agents",
+    "serve control",
+    "serve router",
+    "serve ui",
+    "serve drive flagd",
+    "serve drive litellm",
+    "sim traffic",
+    "demo",
+    "eval-worker",
+    "eval-worker-template",
+    "router-worker",
+    "worker",
     "gate run",  # tests/integration/test_gate_run.py
     "proof verify",  # tests/integration/test_proof_export.py
-    *("completion", "docs generate"),
+    "completion",
+    "docs generate",
 }
 PAIRS = "item,incumbent,candidate\n" + "".join(f"{n},0,1\n" for n in range(40))
 BLOCKS = "block,requests,canary_requests,failures,canary_failures\n1,100,10,0,0\n"
@@ -69,7 +74,14 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
             ask(noun, *verb.split())
     provider_verbs(ask)
     model_verbs(ask)
-    made = ("--incumbent", "sim/base", "--suite", "colours", "--policy", "approved")
+    made = (
+        "--incumbent",
+        "sim/base",
+        "--suite",
+        "colours",
+        "--policy",
+        "approved",
+    )
     for name in ("chat2", "chat3"):
         ask("route", "create", name, *made)
     ask("route", "list")
@@ -83,16 +95,31 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ann = cli.acting("ann", "proposer")
     ids = [
         ask("proposal", "create", route, "sim/better", *words)["proposal"]["id"]  # type: ignore[index]
-        for route, words in (("chat", ann), ("chat2", ann), ("chat3", ()))
+        for route, words in (
+            ("chat", ann),
+            ("chat2", ann),
+            ("chat3", ()),
+        )
     ]
     cli.world.until_decided(ids[2])
     ask("proposal", "list", "--limit", "1")
-    for about in (("proposal", "show"), ("proposal", "report"), ("gate", "replay")):
+    for about in (
+        ("proposal", "show"),
+        ("proposal", "report"),
+        ("gate", "replay"),
+    ):
         ask(*about, ids[0])
     ask("proof", "export", ids[0])
     ask("proposal", "approve", ids[1])
     ask(
-        "proposal", "accept-cost", "chat3", "sim/equal", "--up-to", "2", "--because", "it helps"
+        "proposal",
+        "accept-cost",
+        "chat3",
+        "sim/equal",
+        "--up-to",
+        "2",
+        "--because",
+        "it helps",
     )
     ask("proposal", "reject", ids[2], "--reason", "not now")
     ask("canary", "status")
@@ -103,7 +130,15 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("proposal", "cancel", fourth["proposal"]["id"])  # type: ignore[index]
     canary_verbs(cli, ask, ids[1])
     ask("route", "rollback", "chat2", "--reason", "a rehearsal")
-    switch = ask("switch", "throw", "provider:sim", "--for", "2h", "--reason", "a drill")
+    switch = ask(
+        "switch",
+        "throw",
+        "provider:sim",
+        "--for",
+        "2h",
+        "--reason",
+        "a drill",
+    )
     ask("switch", "list")
     (notice,) = ask("status")["switches"]  # type: ignore[index]
     assert notice.startswith("✕ Kill switch: provider:sim is forced for all routes. local: a ")
@@ -129,7 +164,8 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
 
 def agent_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
     ctx = cli.world.context()
-    first, second = waiting_switch(ctx), waiting_switch(ctx)
+    first = waiting_switch(ctx)
+    second = waiting_switch(ctx)
     waiting = ask("agent", "requests")
     assert isinstance(waiting, list)
     assert {request["id"] for request in waiting} == {first.id, second.id}
@@ -149,7 +185,11 @@ def agent_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
 
 
 def database_verbs(ask: Callable[..., object]) -> None:
-    for words in (("tail",), ("verify",), ("export", "log.csv")):
+    for words in (
+        ("tail",),
+        ("verify",),
+        ("export", "log.csv"),
+    ):
         ask("audit", *words)
     for look in ("list", "open"):  # as a document no browser is opened
         ask("docs", look)
@@ -183,7 +223,8 @@ def key_verbs(ask: Callable[..., object]) -> None:
 
 
 def break_glass_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
-    glass, ada = ("route", "break-glass"), cli.acting("ada", "approver")
+    glass = ("route", "break-glass")
+    ada = cli.acting("ada", "approver")
     why = ("--for", "2h", "--reason", "the vendor switches it off")
     made = ask(*glass, "propose", "chat3", "sim/worse", *why, *ada)
     assert isinstance(made, dict)
@@ -216,7 +257,11 @@ def credential_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
     break_glass_verbs(cli, ask)
     (cli.folder / "keys.env").write_text("GROQ_API_KEY=gsk-1\n")
     assert ask("provider", "key", "import", "--from", "keys.env") == [
-        {"provider": "groq", "variable": "GROQ_API_KEY", "kept": False}
+        {
+            "provider": "groq",
+            "variable": "GROQ_API_KEY",
+            "kept": False,
+        }
     ]
     ask("provider", "key", "set", "openai", exits=2)  # nothing comes from stdin
     misspelt = cli.run("provider", "key", "set", "opnai", exits=1)
@@ -233,7 +278,11 @@ def provider_verbs(ask: Callable[..., object]) -> None:
     ask("provider", "matrix")
     ask("provider", "add", "mistral", "--extra-body", "service_tier=flex")
     ask("provider", "set", "mistral", "--api-base", "http://127.0.0.1:9/v1")
-    for given in (["Host=h"], ["X-A=1", "x-a=2"], ["x-a=1", "x-a=2"]):
+    for given in (
+        ["Host=h"],
+        ["X-A=1", "x-a=2"],
+        ["x-a=1", "x-a=2"],
+    ):
         headers = [word for header in given for word in ("--extra-header", header)]
         ask("provider", "set", "mistral", *headers, exits=2)
     ask("provider", "show", "mistral")
@@ -253,7 +302,15 @@ def trouble_verbs(ask: Callable[..., object]) -> None:
 
 
 def shadow_verbs(ask: Callable[..., object]) -> None:
-    wanted = ("start", "chat", "sim/worse", "--share", "5", "--reason", "a look")
+    wanted = (
+        "start",
+        "chat",
+        "sim/worse",
+        "--share",
+        "5",
+        "--reason",
+        "a look",
+    )
     ask("shadow", *wanted, "--usd-per-day", "much", exits=2)
     started = ask("shadow", *wanted, "--usd-per-day", "none", "--for", "2h")
     assert started["limits"]["share_bps"] == 500  # type: ignore[index]
@@ -272,7 +329,12 @@ def capture_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
     now = cli.world.clock.now()
     with cli.world.store.write() as tx:
         for number in range(2):
-            new = replace(ONE, id=f"cap_{number}", at=now, expires_at=now + timedelta(days=1))
+            new = replace(
+                ONE,
+                id=f"cap_{number}",
+                at=now,
+                expires_at=now + timedelta(days=1),
+            )
             said = {"role": "user", "content": f"{number} is what?"}
             content = {**ONE.content, "messages": [said]}
             Captures(tx).store(replace(new, content=content), most_per_day=5)
@@ -283,14 +345,24 @@ def capture_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
     file = cli.folder / "to-label.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["label"] for line in lines] == [None, None]
-    done = [{**line, "label": "red", "label_author": "ann"} for line in lines]
+    done = [
+        {
+            **line,
+            "label": "red",
+            "label_author": "ann",
+        }
+        for line in lines
+    ]
     file.write_text("\n".join(json.dumps(line) for line in done))
     ask("suite", "import", file.name, "--suite", "live", "--scorer", "exact")
     assert "suites/live.jsonl" in (cli.folder / "swapgate.yaml").read_text()
     assert "# yaml-language-server" in (cli.folder / "swapgate.yaml").read_text()
     ask("capture", "export", file.name, exits=2)  # its labels would be lost
     suites = {row["name"]: row["routes"] for row in ask("suite", "list")}  # type: ignore[attr-defined]
-    assert (suites["colours"], suites["live"]) == (["chat", "chat2", "chat3"], [])
+    assert (suites["colours"], suites["live"]) == (
+        ["chat", "chat2", "chat3"],
+        [],
+    )
     ask("eval", "run", "live", "sim/base")
     assert ask("capture", "purge", "--all") == {"deleted": 2}
     ask("capture", "purge", exits=2)  # of what?
@@ -309,7 +381,11 @@ def model_verbs(ask: Callable[..., object]) -> None:
     ask("model", "discover", "sim", exits=1)  # nothing answers there
 
 
-def canary_verbs(cli: CommandLine, ask: Callable[..., object], proposal: str) -> None:
+def canary_verbs(
+    cli: CommandLine,
+    ask: Callable[..., object],
+    proposal: str,
+) -> None:
     # The commands before took the machine's time, which a route's versions follow.
     behind = SystemClock().now() - cli.world.clock.now()
     cli.world.clock.jump(behind.total_seconds())
@@ -326,8 +402,19 @@ def chain_verbs(ask: Callable[..., object]) -> None:
     for look in ("show", "history", "diff", "candidates"):
         ask("route", look, "chat")
     ask("route", "settings", "chat3", "--stakes", "high")
-    target, why = ("chat3", "sim/worse"), ("--reason", "a rehearsal")
-    ask("route", "fallback", "add", *target, "--waive", "a rehearsal", "--for", "1d", *why)
+    target = ("chat3", "sim/worse")
+    why = ("--reason", "a rehearsal")
+    ask(
+        "route",
+        "fallback",
+        "add",
+        *target,
+        "--waive",
+        "a rehearsal",
+        "--for",
+        "1d",
+        *why,
+    )
     ask("route", "fallback", "mark", *target, "--capable", *why)
     ask("route", "fallback", "order", *target, *why)
     ask("route", "fallback", "list", "chat3")
@@ -343,7 +430,15 @@ def test_a_dry_run_shows_the_plan_stores_nothing_and_is_refused_as_the_proposal_
     assert "With 60 items the gate can only show" in done.stderr
     assert "1st candidate on this route in 90 days: up to 5 %" in done.stderr
     assert cli.json("proposal", "list") == []
-    wide = ("proposal", "create", "chat", "sim/better", "--margin", "0.9", "--dry-run")
+    wide = (
+        "proposal",
+        "create",
+        "chat",
+        "sim/better",
+        "--margin",
+        "0.9",
+        "--dry-run",
+    )
     assert "a margin of 0.9, above" in cli.error(*wide, exits=7)
     assert [model["target"]["name"] for model in cli.json("model", "list")] == ["sim/base"]
     cli.run("proposal", "create", "chat", "sim/better")
@@ -354,14 +449,19 @@ def test_a_dry_run_shows_the_plan_stores_nothing_and_is_refused_as_the_proposal_
 @pytest.mark.req("A8")
 def test_a_request_patch_makes_another_target(cli: CommandLine) -> None:
     patched = cli.json(
-        *("model", "add", "sim/better", "--param", "temperature=0.2"),
-        *("--param", "user=someone", "--patch-param", 'stop=["END"]'),
-        *(
-            "--prompt-addendum",
-            "Answer in JSON.",
-            "--response-format",
-            '{"type": "json_object"}',
-        ),
+        "model",
+        "add",
+        "sim/better",
+        "--param",
+        "temperature=0.2",
+        "--param",
+        "user=someone",
+        "--patch-param",
+        'stop=["END"]',
+        "--prompt-addendum",
+        "Answer in JSON.",
+        "--response-format",
+        '{"type": "json_object"}',
     )
 
     assert patched["parameters"] == {"temperature": 0.2, "user": "someone"}
@@ -389,7 +489,10 @@ def test_a_probe_asks_the_real_provider(
 ) -> None:
     monkeypatch.setenv("SIM_KEY", "sk-of-the-test")
     with serving(lambda _: Response("ready")) as served:
-        configure(cli, f"  other: {{api_base: '{served.url}', api_key_env: SIM_KEY}}\n")
+        configure(
+            cli,
+            f"  other: {{api_base: '{served.url}', api_key_env: SIM_KEY}}\n",
+        )
         found = cli.json("model", "probe", "other/m")
         assert "answered" in cli.text("model", "probe", "other/m")
         made = cli.json("model", "add", "other/m", "--param", "temperature=0.5")
@@ -399,7 +502,10 @@ def test_a_probe_asks_the_real_provider(
     assert found["served_model"] == "served-1@fp"
     assert found["latency_ms"] > 0
     first, *others = served.requests
-    assert (first["authorization"], first["model"]) == ("Bearer sk-of-the-test", "m")
+    assert (first["authorization"], first["model"]) == (
+        "Bearer sk-of-the-test",
+        "m",
+    )
     assert [request["temperature"] for request in others if "temperature" in request] == [0.5]
 
 
@@ -431,8 +537,14 @@ def test_a_probe_says_how_it_failed_or_that_embeddings_alone_are_made(cli: Comma
         configure(cli, f"  near: {{kind: vllm, api_base: '{served.url}'}}\n")
         for refusal in (
             Response(status=404, raw=b'{"detail":"Not Found"}'),
-            Response(status=400, raw=b'{"error":{"message":"\\"m\\" does not support chat"}}'),
-            Response(status=501, raw=b'{"error":{"message":"started with --embeddings"}}'),
+            Response(
+                status=400,
+                raw=b'{"error":{"message":"\\"m\\" does not support chat"}}',
+            ),
+            Response(
+                status=501,
+                raw=b'{"error":{"message":"started with --embeddings"}}',
+            ),
         ):
             answers |= {"chat": refusal, "embeds": vector}
             found = cli.json("model", "probe", "near/m")
@@ -443,12 +555,21 @@ def test_a_probe_says_how_it_failed_or_that_embeddings_alone_are_made(cli: Comma
         for response, words in (
             (Response(status=401), "wants a key"),
             (
-                Response(status=400, raw=b'{"error": {"message": "no such model"}}'),
+                Response(
+                    status=400,
+                    raw=b'{"error": {"message": "no such model"}}',
+                ),
                 "no such model",
             ),
-            (Response(status=500, raw=b"<h1>oops</h1>"), "500: <h1>oops</h1>"),
+            (
+                Response(status=500, raw=b"<h1>oops</h1>"),
+                "500: <h1>oops</h1>",
+            ),
             (Response(raw=b"not JSON"), "not JSON"),
-            (Response(status=302, headers={"location": "http://127.0.0.1:9/"}), "302"),
+            (
+                Response(status=302, headers={"location": "http://127.0.0.1:9/"}),
+                "302",
+            ),
             (Response(reset=True), "does not answer"),
         ):
             answers["chat"] = response
@@ -466,11 +587,36 @@ def configure(cli: CommandLine, provider: str) -> None:
 def test_a_route_shows_its_settings(cli: CommandLine) -> None:
     cli.run("route", "settings", "chat", "--data-class", "personal")
     made = cli.text(
-        *("route", "create", "triage", "--incumbent", "base", "--fallback", "sim/equal"),
-        *("--suite", "colours", "--stakes", "high", "--description", "Tickets"),
-        *("--fallback", "sim/better", "--capable", "sim/equal", "--keep-warm", "1%"),
-        *("--on-content-policy", "fallback", "--side-effects", "--data-class", "personal"),
-        *("--capture", "5%", "--capture-keep-days", "7", "--override", "vision=chat"),
+        "route",
+        "create",
+        "triage",
+        "--incumbent",
+        "base",
+        "--fallback",
+        "sim/equal",
+        "--suite",
+        "colours",
+        "--stakes",
+        "high",
+        "--description",
+        "Tickets",
+        "--fallback",
+        "sim/better",
+        "--capable",
+        "sim/equal",
+        "--keep-warm",
+        "1%",
+        "--on-content-policy",
+        "fallback",
+        "--side-effects",
+        "--data-class",
+        "personal",
+        "--capture",
+        "5%",
+        "--capture-keep-days",
+        "7",
+        "--override",
+        "vision=chat",
     )
     assert made == "route triage is served by sim/base\n"
 
@@ -510,20 +656,54 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
 
 
 def test_settings_that_are_not_given_stay_as_they_are(cli: CommandLine) -> None:
-    cli.run("route", "settings", "chat", "--stakes", "high", "--keep-warm", "0.5%")
-    cli.run("route", "settings", "chat", "--description", "Talks", "--side-effects")
+    cli.run(
+        "route",
+        "settings",
+        "chat",
+        "--stakes",
+        "high",
+        "--keep-warm",
+        "0.5%",
+    )
+    cli.run(
+        "route",
+        "settings",
+        "chat",
+        "--description",
+        "Talks",
+        "--side-effects",
+    )
     settings = cli.json("route", "settings", "chat", "--timeout", "9")["settings"]
 
     assert (settings["stakes"], settings["keep_warm_bps"]) == ("high", 50)
-    assert (settings["description"], settings["side_effects"]) == ("Talks", True)
+    assert (settings["description"], settings["side_effects"]) == (
+        "Talks",
+        True,
+    )
     (suite,) = settings["suites"]
-    assert (suite["suite"], suite["role"], suite["weight"]) == ("colours", "primary", 1.0)
+    assert (
+        suite["suite"],
+        suite["role"],
+        suite["weight"],
+    ) == (
+        "colours",
+        "primary",
+        1.0,
+    )
     assert settings["total_timeout_s"] == 9
     assert "stakes: low → high; keep warm: 0 % → 0.5 %" in cli.text("route", "history", "chat")
     [told] = cli.json("route", "diff", "chat")["file"]
     for name in ("stakes", "keep_warm_bps", "description", "side_effects"):
         assert name in told
-    cli.run("route", "create", "looks", "--incumbent", "sim/base", "--suite", "colours")
+    cli.run(
+        "route",
+        "create",
+        "looks",
+        "--incumbent",
+        "sim/base",
+        "--suite",
+        "colours",
+    )
     for given in ("image=looks", "vision=looks", "image="):
         cli.run("route", "settings", "chat", "--override", given)
     kept = cli.json("route", "settings", "chat", "--stakes", "low")["settings"]["overrides"]
@@ -531,7 +711,14 @@ def test_settings_that_are_not_given_stay_as_they_are(cli: CommandLine) -> None:
     cli.run("route", "settings", "chat", "--override", "sound=looks", exits=2)
     cli.run("route", "settings", "chat", "--override", "vision", exits=2)
     cli.run("route", "settings", "chat", "--keep-warm", "half", exits=2)
-    own = ("--first-token-timeout", "60", "--commit", "whole", "--on-bad-event", "skip")
+    own = (
+        "--first-token-timeout",
+        "60",
+        "--commit",
+        "whole",
+        "--on-bad-event",
+        "skip",
+    )
     settings = cli.json("route", "settings", "chat", *own)["settings"]
     assert [settings[name] for name in ("first_token_timeout_s", "commit", "on_bad_event")] == [
         60,
@@ -541,7 +728,10 @@ def test_settings_that_are_not_given_stay_as_they_are(cli: CommandLine) -> None:
     [told] = cli.json("route", "diff", "chat")["file"]
     assert "first_token_timeout_s, commit, on_bad_event" in told
     settings = cli.json("route", "settings", "chat", "--first-token-timeout", "0")["settings"]
-    assert (settings["first_token_timeout_s"], settings["commit"]) == (None, "whole")
+    assert (settings["first_token_timeout_s"], settings["commit"]) == (
+        None,
+        "whole",
+    )
     cli.run("route", "settings", "chat", "--first-byte-timeout", "-1", exits=2)
     cli.run("route", "settings", "chat", "--timeout", "0", exits=2)
     unknown = cli.run("route", "settings", "chat", "--data-class", "secret", exits=1)
@@ -583,12 +773,26 @@ def test_what_speaks_against_a_step_by_hand_is_said_before_it_is_taken(
 
 
 def test_a_keys_limits_are_set_changed_one_by_one_and_listed(cli: CommandLine) -> None:
-    cli.run("key", "create", "web", "--requests-per-min", "60", "--budget-month", "20.5")
+    cli.run(
+        "key",
+        "create",
+        "web",
+        "--requests-per-min",
+        "60",
+        "--budget-month",
+        "20.5",
+    )
     (key,) = (key for key in cli.json("key", "list") if key["name"] == "web")
 
     assert "60 requests/min, $20.50 a month" in cli.text("key", "list")
     changed = cli.text(
-        "key", "limits", key["id"], "--requests-per-min", "none", "--tokens-per-min", "9000"
+        "key",
+        "limits",
+        key["id"],
+        "--requests-per-min",
+        "none",
+        "--tokens-per-min",
+        "9000",
     )
     assert changed == f"{key['id']}: 9000 tokens/min, $20.50 a month\n"
 
@@ -613,7 +817,16 @@ def test_a_keys_limits_are_set_changed_one_by_one_and_listed(cli: CommandLine) -
     cli.run("key", "limits", key["id"], "--budget-day", "-1", exits=2)
     cli.run("key", "limits", key["id"], "--budget-day", "much", exits=2)
     cli.run("key", "limits", "key_none", "--budget-day", "1", exits=1)
-    cli.run("key", "create", "eve", "--role", "viewer", "--budget-day", "1", exits=2)
+    cli.run(
+        "key",
+        "create",
+        "eve",
+        "--role",
+        "viewer",
+        "--budget-day",
+        "1",
+        exits=2,
+    )
     assert cli.text("key", "revoke", key["id"]) == f"revoked {key['id']}\n"
     assert "was already revoked" in cli.text("key", "revoke", key["id"])
 
@@ -622,7 +835,10 @@ def test_passwords_and_header_values_are_not_shown(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SWAPGATE__DATABASE_URL", "postgresql://me:tops3cret@localhost/db")
-    configure(cli, "  other: {api_base: 'http://x', extra_headers: {x-key: hush}}\n")
+    configure(
+        cli,
+        "  other: {api_base: 'http://x', extra_headers: {x-key: hush}}\n",
+    )
 
     shown = cli.text("config", "show")
 
@@ -651,11 +867,26 @@ def test_the_global_json_reaches_a_command_with_its_own(cli: CommandLine) -> Non
 
 def test_a_run_by_hand_has_a_budget_if_it_is_given_one(cli: CommandLine) -> None:
     shown = cli.json(
-        "eval", "run", "colours", "sim/base", "--max-tokens", "500", "--max-cost", "2"
+        "eval",
+        "run",
+        "colours",
+        "sim/base",
+        "--max-tokens",
+        "500",
+        "--max-cost",
+        "2",
     )
     assert shown["run"]["budget"] == {"max_tokens": 500, "max_cost_usd": 2.0}
     refused = cli.error("eval", "run", "colours", "sim/base", "--max-cost", "nan", exits=2)
-    again = ("route", "create", "chat", "--incumbent", "sim/base", "--suite", "colours")
+    again = (
+        "route",
+        "create",
+        "chat",
+        "--incumbent",
+        "sim/base",
+        "--suite",
+        "colours",
+    )
     assert "there is a route 'chat' already: `swapgate proposal create" in cli.error(
         *again, exits=6
     )

@@ -40,14 +40,29 @@ OTTO = Actor("otto", Role.ADMIN, "pr_otto")
 
 @pytest.mark.parametrize(
     ("candidate", "code", "words"),
-    [("better", 0, "PASSED"), ("worse", 3, "FAILED"), ("equal", 4, "NOT ENOUGH EVIDENCE")],
+    [
+        ("better", 0, "PASSED"),
+        ("worse", 3, "FAILED"),
+        ("equal", 4, "NOT ENOUGH EVIDENCE"),
+    ],
 )
 def test_the_exit_code_is_the_verdict(
-    cli: CommandLine, meanwhile: Meanwhile, candidate: str, code: int, words: str
+    cli: CommandLine,
+    meanwhile: Meanwhile,
+    candidate: str,
+    code: int,
+    words: str,
 ) -> None:
     meanwhile(cli.world.run_once)
 
-    done = cli.run("proposal", "create", "chat", f"sim/{candidate}", "--wait", exits=code)
+    done = cli.run(
+        "proposal",
+        "create",
+        "chat",
+        f"sim/{candidate}",
+        "--wait",
+        exits=code,
+    )
 
     assert words in done.stdout
     assert "evaluating" in done.stderr
@@ -60,7 +75,15 @@ def test_several_candidates_are_waited_for_and_the_best_sets_the_exit_code(
 ) -> None:
     meanwhile(cli.world.run_once)
 
-    done = cli.run("proposal", "create", "chat", "sim/equal", "sim/better", "--wait", exits=0)
+    done = cli.run(
+        "proposal",
+        "create",
+        "chat",
+        "sim/equal",
+        "sim/better",
+        "--wait",
+        exits=0,
+    )
 
     assert "2 candidates at once: each is tested at 1/2 of alpha" in done.stderr
     assert "PASSED" in done.stdout
@@ -75,7 +98,14 @@ def test_several_candidates_are_waited_for_and_the_best_sets_the_exit_code(
 def test_several_candidates_are_planned_one_by_one_and_nothing_is_stored(
     cli: CommandLine,
 ) -> None:
-    words = ("proposal", "create", "chat", "sim/equal", "sim/better", "--dry-run")
+    words = (
+        "proposal",
+        "create",
+        "chat",
+        "sim/equal",
+        "sim/better",
+        "--dry-run",
+    )
 
     planned = cli.json(*words)
 
@@ -93,7 +123,15 @@ def test_until_the_end_means_until_the_canary_has_ended(
 
     meanwhile(goes_on)
 
-    done = cli.run("proposal", "create", "chat", "sim/better", "--wait", "--until", "end")
+    done = cli.run(
+        "proposal",
+        "create",
+        "chat",
+        "sim/better",
+        "--wait",
+        "--until",
+        "end",
+    )
 
     assert "is promoted" in done.stdout
     assert "canary at 1 %" in done.stderr
@@ -133,7 +171,12 @@ def test_what_is_watched_says_each_change_and_ends_by_itself(
     ("candidate", "failing", "code", "ends"),
     [
         ("better", False, 0, "chat: promoted"),
-        ("better", True, 3, "chat: rolled back: The canary fails more often"),
+        (
+            "better",
+            True,
+            3,
+            "chat: rolled back: The canary fails more often",
+        ),
         ("worse", False, 3, "chat: no canary opened: {id}: closed: "),
     ],
 )
@@ -164,8 +207,21 @@ def test_the_time_left_is_reckoned_from_the_pace_since_the_first_look(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     line = ProgressLine()
-    for now_s, done in ((0.0, 0), (2.0, 6), (10.0, 10)):
-        line.say(Progress("run_1: running", done, 100, at_most=True, cost_usd=0.5), now_s)
+    for now_s, done in (
+        (0.0, 0),
+        (2.0, 6),
+        (10.0, 10),
+    ):
+        line.say(
+            Progress(
+                "run_1: running",
+                done,
+                100,
+                at_most=True,
+                cost_usd=0.5,
+            ),
+            now_s,
+        )
 
     first, early, said = capsys.readouterr().err.splitlines()
     assert first == "run_1: running, 0 of up to 100 samples"
@@ -197,8 +253,18 @@ def decide(decision: Callable[..., object], cli: CommandLine) -> None:
     [
         ("default", feed_harm, 3, " was rolled back)"),
         ("default", abort, 3, " was aborted)"),
-        ("approved", partial(decide, decisions.refuse_proposal), 7, " rejected"),
-        ("approved", partial(decide, decisions.cancel_proposal), 1, " cancelled"),
+        (
+            "approved",
+            partial(decide, decisions.refuse_proposal),
+            7,
+            " rejected",
+        ),
+        (
+            "approved",
+            partial(decide, decisions.cancel_proposal),
+            1,
+            " cancelled",
+        ),
     ],
 )
 def test_each_end_of_a_proposal_has_its_code(
@@ -209,7 +275,15 @@ def test_each_end_of_a_proposal_has_its_code(
     code: int,
     words: str,
 ) -> None:
-    cli.run("route", "settings", "chat", "--policy", policy, "--reason", "four eyes")
+    cli.run(
+        "route",
+        "settings",
+        "chat",
+        "--policy",
+        policy,
+        "--reason",
+        "four eyes",
+    )
 
     def goes_on() -> None:
         cli.world.run_once()
@@ -217,7 +291,15 @@ def test_each_end_of_a_proposal_has_its_code(
 
     meanwhile(goes_on)
 
-    waited = ("proposal", "create", "chat", "sim/better", "--wait", "--until", "end")
+    waited = (
+        "proposal",
+        "create",
+        "chat",
+        "sim/better",
+        "--wait",
+        "--until",
+        "end",
+    )
     assert words in cli.text(*waited, exits=code)
 
 
@@ -231,12 +313,21 @@ def test_when_the_time_is_up_the_code_is_5(cli: CommandLine) -> None:
 
 
 def test_several_candidates_have_one_deadline_together(
-    cli: CommandLine, meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+    cli: CommandLine,
+    meanwhile: Meanwhile,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     passed: list[float] = []
     monkeypatch.setattr(SystemClock, "monotonic", lambda _: float(len(passed)))
     meanwhile(lambda: passed.append(1.0))
-    words = ("proposal", "create", "chat", "sim/equal", "sim/better", "--wait")
+    words = (
+        "proposal",
+        "create",
+        "chat",
+        "sim/equal",
+        "sim/better",
+        "--wait",
+    )
 
     cli.run(*words, "--timeout", "3", exits=5)
 
@@ -256,7 +347,10 @@ def test_a_run_is_followed_to_its_end(cli: CommandLine, meanwhile: Meanwhile) ->
 
 @pytest.mark.parametrize(("state", "code"), [("failed", 1), ("over_budget", 4)])
 def test_a_run_that_ends_early_says_how(
-    cli: CommandLine, meanwhile: Meanwhile, state: str, code: int
+    cli: CommandLine,
+    meanwhile: Meanwhile,
+    state: str,
+    code: int,
 ) -> None:
     def ends() -> None:
         with cli.world.store.write() as tx:
@@ -287,7 +381,14 @@ def test_a_terminal_gets_a_drawn_table_and_one_line_of_progress(cli: CommandLine
 
     table = on_a_terminal(cli.folder, "model", "list")
     waited = on_a_terminal(
-        cli.folder, "eval", "run", "colours", "sim/base", "--wait", "--timeout", "0"
+        cli.folder,
+        "eval",
+        "run",
+        "colours",
+        "sim/base",
+        "--wait",
+        "--timeout",
+        "0",
     )
 
     assert "━" in table or "─" in table
@@ -306,7 +407,11 @@ def on_a_terminal(folder: Path, *words: str) -> str:
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
+        env={
+            **os.environ,
+            "TERM": "xterm",
+            "COLUMNS": "200",
+        },
     )
     os.close(theirs)
     said = b""

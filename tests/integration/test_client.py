@@ -32,7 +32,10 @@ from swapgate import (
     StreamBroken,
 )
 from tests.support.providers import simulator_thread
-from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import (
+    ScriptedEvent,
+    ScriptedTurn,
+)
 from tests.support.providers.scripted_upstream import (
     ROLE,
     ReceivedRequest,
@@ -42,7 +45,12 @@ from tests.support.providers.scripted_upstream import (
     error,
     event,
 )
-from tests.support.router.router_process import EVER, Routed, eventually, routed
+from tests.support.router.router_process import (
+    EVER,
+    Routed,
+    eventually,
+    routed,
+)
 from tests.support.site.processes import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +89,10 @@ def test_what_a_client_does_without_a_server_is_in_the_database(world: Routed) -
 @pytest.mark.req("B1")
 def test_a_client_without_a_server_follows_what_is_decided(world: Routed) -> None:
     made, text = keys.create_key(
-        world.installation.context, SYSTEM, "app", secret=world.installation.secret
+        world.installation.context,
+        SYSTEM,
+        "app",
+        secret=world.installation.secret,
     )
     with ModelClient.in_process(world.place.config, text) as client:
         client.complete(ASK)
@@ -144,9 +155,15 @@ def test_closing_a_client_ends_a_stream_that_nobody_reads(
 @pytest.mark.req("B1")
 @pytest.mark.parametrize("in_process", [True, False])
 def test_who_waits_for_an_answer_of_a_client_that_is_closed_is_told(
-    upstream: Upstream, tmp_path: Path, *, in_process: bool
+    upstream: Upstream,
+    tmp_path: Path,
+    *,
+    in_process: bool,
 ) -> None:
-    upstream.turns |= {"sim-base": ScriptedTurn(hang=True), "chat": ScriptedTurn(hang=True)}
+    upstream.turns |= {
+        "sim-base": ScriptedTurn(hang=True),
+        "chat": ScriptedTurn(hang=True),
+    }
     upstream.asked.clear()
     with routed(tmp_path, upstream.url.removesuffix("/v1")) as world:
         client = (
@@ -176,14 +193,18 @@ def test_a_client_without_a_server_serves_on_while_its_database_is_away(world: R
 
 @pytest.mark.req("D8")
 def test_a_client_without_a_server_asks_nobody_who_may_not_see_the_data(world: Routed) -> None:
-    ctx = replace(world.installation.context, data_classes={"personal": frozenset({"sim"})})
+    ctx = replace(
+        world.installation.context,
+        data_classes={"personal": frozenset({"sim"})},
+    )
     routes.change_settings(ctx, ADMIN, "chat", lambda old: replace(old, data_class="personal"))
     file = world.place.config
     before = file.read_text(encoding="utf-8")
 
     for allowed in ("other", "sim"):
         file.write_text(
-            f"{before}\ndata_classes: {{personal: [{allowed}]}}\n", encoding="utf-8"
+            f"{before}\ndata_classes: {{personal: [{allowed}]}}\n",
+            encoding="utf-8",
         )
         with ModelClient.in_process(file, world.key) as client:
             if allowed == "sim":
@@ -249,7 +270,11 @@ def test_what_is_no_address_is_refused_at_once(url: str) -> None:
     ],
 )
 def test_an_answer_that_nobody_can_read_is_refused_in_words(
-    upstream: Upstream, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, why: str
+    upstream: Upstream,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    body: bytes,
+    why: str,
 ) -> None:
     monkeypatch.setattr("harness.client.http.MOST_BYTES", 2**19)
     upstream.turns["chat"] = ScriptedTurn(status, {}, (body,))
@@ -270,7 +295,9 @@ def test_a_client_without_a_key_says_how_to_get_one(monkeypatch: pytest.MonkeyPa
 def test_an_answer_that_asks_for_it_is_asked_for_once_more(upstream: Upstream) -> None:
     again = error(503)
     again = ScriptedTurn(
-        again.status, {"x-should-retry": "true", "retry-after-ms": "5"}, again.steps
+        again.status,
+        {"x-should-retry": "true", "retry-after-ms": "5"},
+        again.steps,
     )
     turns = iter([again, completion("then"), again, again, error(503)])
     upstream.turns["chat"] = lambda _: next(turns)
@@ -303,7 +330,9 @@ def test_an_answer_that_asks_for_it_is_asked_for_once_more(upstream: Upstream) -
     ],
 )
 def test_a_connection_to_a_router_that_ends_within_a_stream_raises(
-    upstream: Upstream, monkeypatch: pytest.MonkeyPatch, turn: ScriptedTurn
+    upstream: Upstream,
+    monkeypatch: pytest.MonkeyPatch,
+    turn: ScriptedTurn,
 ) -> None:
     monkeypatch.setattr("harness.frame.sse.MAX_EVENT_BYTES", 200_000)
     upstream.turns["chat"] = turn
@@ -359,7 +388,10 @@ def public() -> Iterator[tuple[str, object]]:
         if dataclasses.is_dataclass(found):
             yield from ((name, hint) for hint in typing.get_type_hints(found).values())
         for member, value in vars(found).items():
-            if member.startswith("_") and member not in {"__iter__", "__aiter__"}:
+            if member.startswith("_") and member not in {
+                "__iter__",
+                "__aiter__",
+            }:
                 continue
             function = value.fget if isinstance(value, property) else value
             function = getattr(function, "__func__", function)
@@ -400,7 +432,10 @@ def test_no_type_of_a_vendor_leaks_from_the_client() -> None:
     ("code", "also"),
     [
         ("from swapgate import ModelClient", "{'aiohttp'}"),
-        ("import swapgate as s; s.ModelClient.over_http('http://x', 'k').close()", "set()"),
+        (
+            "import swapgate as s; s.ModelClient.over_http('http://x', 'k').close()",
+            "set()",
+        ),
     ],
 )
 def test_a_client_over_http_loads_nothing_heavy(code: str, also: str) -> None:
@@ -410,7 +445,10 @@ def test_a_client_over_http_loads_nothing_heavy(code: str, also: str) -> None:
     )
     script = f"import sys; {code}; print(sorted(({heavy} | {also}) & set(sys.modules)))"
     done = subprocess.run(  # noqa: S603 - our own code
-        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+        [sys.executable, "-c", script],
+        capture_output=True,
+        check=True,
+        text=True,
     )
 
     assert done.stdout == "[]\n"
@@ -424,12 +462,19 @@ def test_every_example_of_the_docs_works(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     examples = re.findall(r"```python\n(.*?)```", DOCS, flags=re.DOTALL)
-    tiers = {"kind": "sim", "api_base": f"{provider}/v1", "tiers": {"fast": "sim-better"}}
+    tiers = {
+        "kind": "sim",
+        "api_base": f"{provider}/v1",
+        "tiers": {"fast": "sim-better"},
+    }
     made = routed(
         tmp_path,
         provider,
         providers={"sim": tiers},
-        routes={"support": {"incumbent": "sim/sim-base"}, "fast": {"incumbent": "sim"}},
+        routes={
+            "support": {"incumbent": "sim/sim-base"},
+            "fast": {"incumbent": "sim"},
+        },
     )
     with made as world:
         world.start()
@@ -438,7 +483,14 @@ def test_every_example_of_the_docs_works(
         before = threading.active_count()
         for number, text in enumerate(examples):
             here = text.replace("http://127.0.0.1:8080", world.url)
-            exec(compile(here, f"docs/how-to/client.md, example {number + 1}", "exec"), {})  # noqa: S102 - the documented code is what is tried
+            exec(  # noqa: S102 - the documented code is what is tried
+                compile(
+                    here,
+                    f"docs/how-to/client.md, example {number + 1}",
+                    "exec",
+                ),
+                {},
+            )
             shown = capsys.readouterr()
             assert shown.out.strip(), text
             assert not shown.err

@@ -46,7 +46,10 @@ CALLS: Final[dict[str, Json]] = {
 }
 AGENTS: Final = ("Claude Code", "Codex", "opencode")
 # npm runs scripts of packages for some of its versions only; these fetch their programs.
-SCRIPTS: Final = {"@anthropic-ai/claude-code": "install.cjs", "opencode-ai": "postinstall.mjs"}
+SCRIPTS: Final = {
+    "@anthropic-ai/claude-code": "install.cjs",
+    "opencode-ai": "postinstall.mjs",
+}
 RUNS: Final = {".py": "python", ".mjs": "node"}  # a file that no command names
 OFFLINE: Final = re.compile(
     r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|dns error|error sending request|Connect"
@@ -81,7 +84,11 @@ def clients(page: str = TEXT) -> list[Client]:
     ]
 
 
-def target(wire: Strict, kind: str, model: str) -> tuple[Provider, Target]:
+def target(
+    wire: Strict,
+    kind: str,
+    model: str,
+) -> tuple[Provider, Target]:
     return Provider(kind, kind, wire.api_base, "WIRE_KEY"), Target(kind, model)
 
 
@@ -125,7 +132,8 @@ class Scene:
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
     with ExitStack() as stack:
-        claude, google = (stack.enter_context(serving(w.strict())) for w in (anthropic, gemini))
+        claude = stack.enter_context(serving(anthropic.strict()))
+        google = stack.enter_context(serving(gemini.strict()))
         pairs = (
             target(claude, "anthropic", anthropic.MODEL),
             target(google, "gemini", gemini.MODEL),
@@ -159,17 +167,39 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 def install(client: Client, home: Path) -> Path:
     home.mkdir()
     if client.registry == "npm":
-        node, npm = shutil.which("node"), shutil.which("npm")
+        node = shutil.which("node")
+        npm = shutil.which("npm")
         if node is None or npm is None:
             without(f"node and npm are not on PATH: {client.name} was not tried")
         pinned = [f"{p}@{v}" for p, v in zip(client.packages, client.versions, strict=True)]
-        run([npm, "install", "--no-audit", "--no-fund", "--prefix", str(home), *pinned], home)
+        run(
+            [
+                npm,
+                "install",
+                "--no-audit",
+                "--no-fund",
+                "--prefix",
+                str(home),
+                *pinned,
+            ],
+            home,
+        )
         for package in set(client.packages) & set(SCRIPTS):
             run([node, SCRIPTS[package]], home / "node_modules" / package)
         return home / "node_modules" / ".bin"
     uv = str(Path(sys.executable).with_name("uv"))
     pinned = [f"{p}=={v}" for p, v in zip(client.packages, client.versions, strict=True)]
-    run([uv, "venv", "--quiet", "--python", sys.executable, str(home / "venv")], home)
+    run(
+        [
+            uv,
+            "venv",
+            "--quiet",
+            "--python",
+            sys.executable,
+            str(home / "venv"),
+        ],
+        home,
+    )
     python = str(home / "venv" / "bin" / "python")
     run([uv, "pip", "install", "--quiet", "--python", python, *pinned], home)
     return home / "venv" / "bin"
@@ -177,14 +207,23 @@ def install(client: Client, home: Path) -> Path:
 
 def run(words: list[str], folder: Path) -> None:
     done = subprocess.run(  # noqa: S603 - installs what the page names
-        words, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S, check=False
+        words,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_S,
+        check=False,
     )
     if done.returncode and OFFLINE.search(done.stderr):
         without(f"no registry can be reached: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def commands(client: Client, folder: Path, url: str) -> str:
+def commands(
+    client: Client,
+    folder: Path,
+    url: str,
+) -> str:
     found = []
     for language, title, text in BLOCK.findall(client.section):
         body = text.replace(USUAL_URL, url)
@@ -201,16 +240,26 @@ def commands(client: Client, folder: Path, url: str) -> str:
     return f"set -eu\n{whole}"
 
 
-def environment(programs: Path, folder: Path, key: str) -> dict[str, str]:
+def environment(
+    programs: Path,
+    folder: Path,
+    key: str,
+) -> dict[str, str]:
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
-    return {"PATH": path, "HOME": str(folder), "SWAPGATE_KEY": key}
+    return {
+        "PATH": path,
+        "HOME": str(folder),
+        "SWAPGATE_KEY": key,
+    }
 
 
 @pytest.mark.req("A1", "B7")
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("client", clients(), ids=lambda client: client.name)
 def test_a_client_answers_with_the_settings_of_its_block(
-    client: Client, scene: Scene, tmp_path: Path
+    client: Client,
+    scene: Scene,
+    tmp_path: Path,
 ) -> None:
     programs = install(client, tmp_path / "client")
     folder = tmp_path / "home"

@@ -14,7 +14,11 @@ from harness.proposals.submission import ProposalRequest
 from harness.providers.target import Target
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
-from tests.support.control.control_plane import ITEMS, SmallInstallation, answer
+from tests.support.control.control_plane import (
+    ITEMS,
+    SmallInstallation,
+    answer,
+)
 
 pytestmark = pytest.mark.req("F2", "A7", "F5")
 SIZE = 2
@@ -40,7 +44,11 @@ def test_a_suite_of_documents_is_planned_run_and_judged_by_document(
     decided = world.decided("sim/better")
 
     (plan,) = decided.plans
-    assert (plan.cluster, plan.n_max, plan.planned_items) == ("document", ITEMS // SIZE, ITEMS)
+    assert (plan.cluster, plan.n_max, plan.planned_items) == (
+        "document",
+        ITEMS // SIZE,
+        ITEMS,
+    )
     with world.store.read() as tx:
         verdict = Verdicts(tx).get(decided.verdict or "")
         run = EvalRuns(tx).get(decided.runs["colours"].candidate)
@@ -51,7 +59,10 @@ def test_a_suite_of_documents_is_planned_run_and_judged_by_document(
     assert report.figures.items == SIZE * report.n_used
     assert "clusters" in report.used_text
     replayed = replay_verdict(world.context(), verdict.id)
-    assert (replayed.agrees, replayed.items) == (True, {"colours": SIZE * report.n_used})
+    assert (replayed.agrees, replayed.items) == (
+        True,
+        {"colours": SIZE * report.n_used},
+    )
 
 
 def test_the_estimate_of_such_a_suite_counts_clusters_and_prices_items(
@@ -83,7 +94,12 @@ def test_another_cluster_field_is_another_suite(world: SmallInstallation) -> Non
 
 
 def ask_about_these(world: SmallInstallation, n_max: int | None = None) -> None:
-    gate = replace(world.policy.gate, population=ClaimPopulation.THESE, epochs=2, n_max=n_max)
+    gate = replace(
+        world.policy.gate,
+        population=ClaimPopulation.THESE,
+        epochs=2,
+        n_max=n_max,
+    )
     world.policy = replace(world.policy, gate=gate)
 
 
@@ -93,7 +109,10 @@ def test_the_claim_is_registered_decides_and_is_replayed(world: SmallInstallatio
     decided = world.decided("sim/better")
 
     (plan,) = decided.plans
-    assert (plan.population, plan.suite_items) == (ClaimPopulation.THESE, ITEMS)
+    assert (plan.population, plan.suite_items) == (
+        ClaimPopulation.THESE,
+        ITEMS,
+    )
     with world.store.read() as tx:
         verdict = Verdicts(tx).get(decided.verdict or "")
     assert isinstance(verdict, Passed)
@@ -142,7 +161,11 @@ def name_languages(world: SmallInstallation) -> None:
     world.suites["colours"] = replace(settings, slices=("language",))
 
 
-def no_danish(target: Target, item: Item, epoch: int) -> str:
+def no_danish(
+    target: Target,
+    item: Item,
+    epoch: int,
+) -> str:
     if target.model == "better" and item.metadata["language"] == "da":
         return "wrong"
     return answer(target, item, epoch)
@@ -165,7 +188,10 @@ def test_a_better_candidate_that_speaks_no_danish_fails(world: SmallInstallation
     assert list(charts) == ["language"]
     assert set(charts["language"]["outcome"]) == {"worse", "kept"}
     shown = {row[1]: row[2] for row in slice_rows(verdict)}
-    assert shown == {"language = da": "worse", "language = en": "not shown worse"}
+    assert shown == {
+        "language = da": "worse",
+        "language = en": "not shown worse",
+    }
 
 
 def test_the_estimate_says_which_loss_of_a_slice_is_seen(world: SmallInstallation) -> None:

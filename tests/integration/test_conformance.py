@@ -20,17 +20,41 @@ from pydantic import SecretStr
 from tests.support.router.router_process import Routed, routed
 from tests.support.sampling import later
 from tests.support.site.npm_clients import tool_loop
-from tests.wire import anthropic, bedrock, chats, conversations, gemini, vertex
+from tests.wire import (
+    anthropic,
+    bedrock,
+    chats,
+    conversations,
+    gemini,
+    vertex,
+)
 from tests.wire import openai as plain
 from tests.wire.conversations import Conversation, Step
-from tests.wire.server import KEY, Json, Reading, Reply, Strict, Turn, serving
+from tests.wire.server import (
+    KEY,
+    Json,
+    Reading,
+    Reply,
+    Strict,
+    Turn,
+    serving,
+)
 
 
-def ask(client: openai.OpenAI, *, stream: bool, **request: Any) -> tuple[Any, Json]:
+def ask(
+    client: openai.OpenAI,
+    *,
+    stream: bool,
+    **request: Any,
+) -> tuple[Any, Json]:
     """The official client's completion; and its message, as it goes back in the next turn."""
     if stream:
         state = ChatCompletionStreamState()
-        asked: Json = {**request, "stream": True, "stream_options": {"include_usage": True}}
+        asked: Json = {
+            **request,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
         chunks: Any = client.chat.completions.create(**asked)
         for chunk in chunks:
             state.handle_chunk(chunk)
@@ -80,10 +104,19 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         patch.setenv("WIRE_KEY", KEY)
         servers["groq"] = stack.enter_context(serving(chats.strict("groq")))
         providers = {
-            kind: {"kind": kind, "api_base": server.api_base, "api_key_env": "WIRE_KEY"}
+            kind: {
+                "kind": kind,
+                "api_base": server.api_base,
+                "api_key_env": "WIRE_KEY",
+            }
             for kind, server in servers.items()
         }
-        routes: Json = {"groq": {"incumbent": f"groq/{plain.MODEL}", "suites": ["colours"]}}
+        routes: Json = {
+            "groq": {
+                "incumbent": f"groq/{plain.MODEL}",
+                "suites": ["colours"],
+            }
+        }
         for kind, wire in WIRES.items():
             target = f"{kind}/{wire.MODEL}"
             routes[kind] = {"incumbent": target, "suites": ["colours"]}
@@ -92,10 +125,22 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
                 "prompt_addendum": ADDENDUM,
                 "response_format": conversations.SCHEMA,
             }
-            patched = {"provider": kind, "model": wire.MODEL, "request_patch": own}
-            routes[f"patched-{kind}"] = {"incumbent": patched, "suites": ["colours"]}
+            patched = {
+                "provider": kind,
+                "model": wire.MODEL,
+                "request_patch": own,
+            }
+            routes[f"patched-{kind}"] = {
+                "incumbent": patched,
+                "suites": ["colours"],
+            }
         world = stack.enter_context(
-            routed(folder, servers["openai"].api_base, providers=providers, routes=routes)
+            routed(
+                folder,
+                servers["openai"].api_base,
+                providers=providers,
+                routes=routes,
+            )
         )
         world.start()
         yield Scene(world, servers)
@@ -106,7 +151,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 @pytest.mark.parametrize("kind", WIRES)
 @pytest.mark.parametrize("talk", conversations.ALL, ids=lambda talk: talk.name)
 def test_a_conversation_survives_the_protocol(
-    scene: Scene, talk: Conversation, kind: str, *, stream: bool
+    scene: Scene,
+    talk: Conversation,
+    kind: str,
+    *,
+    stream: bool,
 ) -> None:
     server = scene.servers[kind]
     messages: list[Json] = []
@@ -115,9 +164,14 @@ def test_a_conversation_survives_the_protocol(
         for step in talk.steps:
             messages += [] if said is None else [said]
             messages += [_answering(call, said) for call in step.more]
-            server.reply, server.fault = step.reply, None
+            server.reply = step.reply
+            server.fault = None
             done, said = ask(
-                client, stream=stream, model=kind, messages=messages, **step.options
+                client,
+                stream=stream,
+                model=kind,
+                messages=messages,
+                **step.options,
             )
 
             assert server.readings[-1] == _expected(step, talk, kind, server.readings[-1])
@@ -129,10 +183,18 @@ def _answering(message: Json, said: Json | None) -> Json:
     id_ = str(message.get("tool_call_id", ""))
     if not id_.startswith("$") or said is None:
         return message
-    return {**message, "tool_call_id": said["tool_calls"][int(id_[1:])]["id"]}
+    return {
+        **message,
+        "tool_call_id": said["tool_calls"][int(id_[1:])]["id"],
+    }
 
 
-def _expected(step: Step, talk: Conversation, kind: str, read: Reading) -> Reading:
+def _expected(
+    step: Step,
+    talk: Conversation,
+    kind: str,
+    read: Reading,
+) -> Reading:
     """What each protocol says of itself stands as it was read."""
     wanted = step.reading
     if "cache_control" in talk.without.get(kind, ()):
@@ -151,10 +213,19 @@ def _expected(step: Step, talk: Conversation, kind: str, read: Reading) -> Readi
         limit = read.limit
     heat = read.temperature if wanted.temperature is None else wanted.temperature
     assert heat in (None, 1.0, 0.5)
-    return replace(wanted, turns=turns, limit=limit, temperature=heat)
+    return replace(
+        wanted,
+        turns=turns,
+        limit=limit,
+        temperature=heat,
+    )
 
 
-def _expected_turn(turn: Turn, kind: str, found: Turn) -> Turn:
+def _expected_turn(
+    turn: Turn,
+    kind: str,
+    found: Turn,
+) -> Turn:
     if kind == "openai":
         return replace(turn, signed=())
     # Gemini signs every call, asked to reason or not.
@@ -164,10 +235,20 @@ def _expected_turn(turn: Turn, kind: str, found: Turn) -> Turn:
     return turn
 
 
-FINISH: Final = {"end": "stop", "sequence": "stop", "length": "length", "tools": "tool_calls"}
+FINISH: Final = {
+    "end": "stop",
+    "sequence": "stop",
+    "length": "length",
+    "tools": "tool_calls",
+}
 
 
-def _same(done: Any, said: Json, reply: Reply, kind: str) -> None:
+def _same(
+    done: Any,
+    said: Json,
+    reply: Reply,
+    kind: str,
+) -> None:
     assert (said.get("content") or "") == reply.text
     (choice,) = done.choices
     assert choice.finish_reason == FINISH[reply.stop]
@@ -177,7 +258,8 @@ def _same(done: Any, said: Json, reply: Reply, kind: str) -> None:
     assert all(len(call["id"]) <= 40 for call in calls)
     if kind != "openai":  # its chat keeps the reasoning to itself
         assert said.get("reasoning_content", "") == reply.reasoning
-    usage, wanted = done.usage, reply.usage
+    usage = done.usage
+    wanted = reply.usage
     assert usage.prompt_tokens == wanted.input
     assert usage.completion_tokens == wanted.output
     assert (usage.prompt_tokens_details.cached_tokens or 0) == wanted.cached
@@ -188,13 +270,17 @@ def _same(done: Any, said: Json, reply: Reply, kind: str) -> None:
 @pytest.mark.parametrize("kind", WIRES)
 def test_a_targets_patch_reaches_every_protocol(scene: Scene, kind: str) -> None:
     server = scene.servers[kind]
-    server.reply, server.fault = Reply('{"name":"Ada","age":36}'), None
+    server.reply = Reply('{"name":"Ada","age":36}')
+    server.fault = None
     with scene.client() as client:
         ask(
             client,
             stream=False,
             model=f"patched-{kind}",
-            messages=[{"role": "system", "content": "Be brief."}, conversations.user("Who?")],
+            messages=[
+                {"role": "system", "content": "Be brief."},
+                conversations.user("Who?"),
+            ],
         )
 
     read = server.readings[-1]
@@ -216,12 +302,23 @@ TOO_LONG: Final = {
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("kind", WIRES)
 def test_a_refusal_is_told_with_its_status_and_its_words(
-    scene: Scene, kind: str, *, stream: bool
+    scene: Scene,
+    kind: str,
+    *,
+    stream: bool,
 ) -> None:
     fault = scene.servers[kind].fault = TOO_LONG[kind]
     try:
-        with scene.client() as client, pytest.raises(openai.BadRequestError) as caught:
-            ask(client, stream=stream, model=kind, messages=[conversations.user("Hello?")])
+        with (
+            scene.client() as client,
+            pytest.raises(openai.BadRequestError) as caught,
+        ):
+            ask(
+                client,
+                stream=stream,
+                model=kind,
+                messages=[conversations.user("Hello?")],
+            )
     finally:
         scene.servers[kind].fault = None
     assert fault.body.get("error", fault.body)["message"] in str(caught.value)
@@ -234,7 +331,8 @@ def test_a_client_is_told_what_the_translation_left_behind(
 ) -> None:
     """Also where a bridge stands before it; never by a name that no header may have."""
     for server in scene.servers.values():
-        server.reply, server.fault = Reply("Hello"), None
+        server.reply = Reply("Hello")
+        server.fault = None
     with scene.client() as client:
         chat = client.chat.completions.with_raw_response.create(
             model="anthropic",
@@ -242,7 +340,10 @@ def test_a_client_is_told_what_the_translation_left_behind(
             stream=stream,
             extra_body={"logit_bias": {"1": 1}, "made\r\nup": 1},
         )
-        headers = {"x-api-key": scene.world.key, "anthropic-version": "2023-06-01"}
+        headers = {
+            "x-api-key": scene.world.key,
+            "anthropic-version": "2023-06-01",
+        }
         message = client._client.post(
             f"{scene.world.url}/v1/messages",
             headers=headers,
@@ -262,8 +363,25 @@ def test_a_client_is_told_what_the_translation_left_behind(
 MARK: Final[Json] = {"cache_control": {"type": "ephemeral"}}
 MARKED: Final[Json] = {
     "max_tokens": 50,
-    "system": [{"type": "text", "text": "A long text of rules.", **MARK}],
-    "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello?", **MARK}]}],
+    "system": [
+        {
+            "type": "text",
+            "text": "A long text of rules.",
+            **MARK,
+        }
+    ],
+    "messages": [
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "text",
+                    "text": "Hello?",
+                    **MARK,
+                }
+            ],
+        }
+    ],
 }
 
 
@@ -272,11 +390,17 @@ MARKED: Final[Json] = {
 def test_a_messages_cache_marks_arrive_or_their_loss_is_told(scene: Scene, kind: str) -> None:
     """Through a bridge, for all but who speaks messages."""
     server = scene.servers[kind]
-    server.reply, server.fault = Reply("Hello"), None
-    headers = {"x-api-key": scene.world.key, "anthropic-version": "2023-06-01"}
+    server.reply = Reply("Hello")
+    server.fault = None
+    headers = {
+        "x-api-key": scene.world.key,
+        "anthropic-version": "2023-06-01",
+    }
     with scene.client() as client:
         told = client._client.post(
-            f"{scene.world.url}/v1/messages", headers=headers, json={"model": kind, **MARKED}
+            f"{scene.world.url}/v1/messages",
+            headers=headers,
+            json={"model": kind, **MARKED},
         )
 
     assert told.status_code == 200, told.text
@@ -295,7 +419,8 @@ CITY: Final = {"type": "object", "properties": {"city": {"type": "string"}}}
 @pytest.fixture
 def weathered(scene: Scene) -> Iterator[Scene]:
     for server in scene.servers.values():
-        server.answers, server.fault = chats.weather, None
+        server.answers = chats.weather
+        server.fault = None
     yield scene
     for server in scene.servers.values():
         server.answers = None
@@ -304,9 +429,17 @@ def weathered(scene: Scene) -> Iterator[Scene]:
 @OF_CLIENTS
 @pytest.mark.parametrize(
     ("route", "endpoint"),
-    [("groq", "responses"), ("anthropic", "chat"), later("gemini", "chat")],
+    [
+        ("groq", "responses"),
+        ("anthropic", "chat"),
+        later("gemini", "chat"),
+    ],
 )
-def test_langchain_runs_a_tool_loop(weathered: Scene, route: str, endpoint: str) -> None:
+def test_langchain_runs_a_tool_loop(
+    weathered: Scene,
+    route: str,
+    endpoint: str,
+) -> None:
     model = ChatOpenAI(
         model=route,
         base_url=f"{weathered.world.url}/v1",
@@ -314,7 +447,15 @@ def test_langchain_runs_a_tool_loop(weathered: Scene, route: str, endpoint: str)
         max_retries=0,
         use_responses_api=endpoint == "responses",
         stream_usage=True,
-    ).bind_tools([{"name": "weather", "description": "Of a city", "parameters": CITY}])
+    ).bind_tools(
+        [
+            {
+                "name": "weather",
+                "description": "Of a city",
+                "parameters": CITY,
+            }
+        ]
+    )
     messages: list[Any] = [HumanMessage("Weather?")]
     for _ in range(2):
         final: AIMessageChunk | None = None
@@ -343,7 +484,11 @@ def test_langchain_runs_a_tool_loop(weathered: Scene, route: str, endpoint: str)
         later("chat", "gemini"),
     ],
 )
-def test_vercels_ai_sdk_runs_a_tool_loop(weathered: Scene, protocol: str, route: str) -> None:
+def test_vercels_ai_sdk_runs_a_tool_loop(
+    weathered: Scene,
+    protocol: str,
+    route: str,
+) -> None:
     told = tool_loop(protocol, f"{weathered.world.url}/v1", weathered.world.key, route)
 
     assert told["cities"] == ["Oslo", "Rome"]
@@ -363,7 +508,9 @@ def test_anthropics_tool_runner_sends_the_whole_conversation(
         return f"{city} is sunny"
 
     with Anthropic(
-        base_url=weathered.world.url, api_key=weathered.world.key, max_retries=0
+        base_url=weathered.world.url,
+        api_key=weathered.world.key,
+        max_retries=0,
     ) as client:
         runner = client.beta.messages.tool_runner(
             model=route,

@@ -9,12 +9,21 @@ import sqlalchemy as sa
 from harness.canary import operations
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind, Severity
-from harness.frame.alerts.alert_record import GIVE_UP_AFTER, AlertRecord, Notified
+from harness.frame.alerts.alert_record import (
+    GIVE_UP_AFTER,
+    AlertRecord,
+    Notified,
+)
 from harness.frame.alerts.records import Alerts, Deliveries
 from harness.frame.errors import NotAllowed, NotFound, StoreUnavailable
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.gate.online.rollout import RolloutSignal
-from harness.operations import alert_delivery, control_jobs, integrity, queries
+from harness.operations import (
+    alert_delivery,
+    control_jobs,
+    integrity,
+    queries,
+)
 from harness.operations.control_jobs import (
     REST_S,
     MonitoredJob,
@@ -26,7 +35,12 @@ from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
 from harness.store.store import Store
-from tests.support.control.control_plane import BEN, SmallInstallation, approved, block_of
+from tests.support.control.control_plane import (
+    BEN,
+    SmallInstallation,
+    approved,
+    block_of,
+)
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.tampering import owned
 
@@ -123,7 +137,10 @@ def test_a_sink_that_is_down_gets_its_messages_once_it_is_back_and_in_order(
         world.clock.advance(15 * 60)
         deliver(world)
 
-    assert [state for _, state in sent_messages(world)] == [Notified.RAISED, Notified.RESOLVED]
+    assert [state for _, state in sent_messages(world)] == [
+        Notified.RAISED,
+        Notified.RESOLVED,
+    ]
     deliver(world, 3)
     assert len(world.sinks.kept["mail"]) == 2
 
@@ -154,7 +171,12 @@ def test_a_broken_audit_chain_is_told_once_until_it_is_whole(world: SmallInstall
     ctx = world.context()
     other = SmallInstallation(
         world.folder,
-        Store(_url(world), secret=b"o", clock=world.clock, signatures=CONTROL),
+        Store(
+            _url(world),
+            secret=b"o",
+            clock=world.clock,
+            signatures=CONTROL,
+        ),
     )
     for _ in range(3):
         integrity.check_audit_log(other.context())
@@ -176,9 +198,11 @@ def _url(world: SmallInstallation) -> str:
 def test_an_expired_waiver_is_told_until_its_target_is_out_of_the_chain(
     world: SmallInstallation,
 ) -> None:
-    ctx, ada = world.context(), Actor("ada", Role.ADMIN, "pr_ada")
+    ctx = world.context()
+    ada = Actor("ada", Role.ADMIN, "pr_ada")
     wanted = FallbackRequest(
-        "sim/equal", waive=WaiverRequest("not measured yet", timedelta(days=1))
+        "sim/equal",
+        waive=WaiverRequest("not measured yet", timedelta(days=1)),
     )
     fallback_chain.add_fallback(ctx, ada, "chat", wanted, reason="a spare")
     fallback_chain.update_waiver_alerts(ctx)
@@ -198,7 +222,8 @@ def test_an_expired_waiver_is_told_until_its_target_is_out_of_the_chain(
 
 
 def test_a_job_that_fails_is_told_until_it_goes_well_again(world: SmallInstallation) -> None:
-    ctx, broken = world.context(), [True]
+    ctx = world.context()
+    broken = [True]
 
     def job(_: object) -> None:
         if broken[0]:
@@ -240,7 +265,8 @@ def test_a_job_without_work_rests_until_something_is_committed_or_a_while_has_pa
 ) -> None:
     world = SmallInstallation(tmp_path)
     world.set_up()
-    ctx, idle = world.context(), [False, True, True, True, True]
+    ctx = world.context()
+    idle = [False, True, True, True, True]
     job = RestingJob(lambda _: idle.pop())
 
     def runs() -> int:
@@ -283,7 +309,8 @@ def test_a_share_that_is_not_the_planned_one_is_told_once(world: SmallInstallati
         (rollout,) = Rollouts(tx).live()
         block = block_of(rollout, 0, world.clock, failing=False)
         Observations(tx).append(
-            [replace(block, sequence=n, canary_units=30) for n in range(1, 4)], []
+            [replace(block, sequence=n, canary_units=30) for n in range(1, 4)],
+            [],
         )
     world.run_once(turns=3)
 
@@ -300,7 +327,13 @@ def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(
     world: SmallInstallation,
 ) -> None:
     opened = Alert(
-        AlertKind.BREAKER_OPEN, "target a/b", "breaker_open:t", "t", "x", world.clock.now(), "w"
+        AlertKind.BREAKER_OPEN,
+        "target a/b",
+        "breaker_open:t",
+        "t",
+        "x",
+        world.clock.now(),
+        "w",
     )
     with world.store.write() as tx:
         Alerts(tx).fold([opened])
@@ -361,7 +394,10 @@ def test_old_alerts_and_failovers_are_forgotten(world: SmallInstallation) -> Non
     world.clock.advance(timedelta(days=31).total_seconds())
 
     control_jobs.purge_expired(
-        world.context(), alerts_days=30, failovers_days=30, traffic_days=400
+        world.context(),
+        alerts_days=30,
+        failovers_days=30,
+        traffic_days=400,
     )
 
     assert all_kinds(world) == []

@@ -52,19 +52,40 @@ TURNS = 400
 @pytest.fixture
 def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     clock = ManualClock()
-    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
-    made = SmallInstallation(tmp_path, store, clock=clock, chance=SystemRandomIds())
+    store = Store(
+        database_url,
+        secret=SECRET,
+        clock=clock,
+        signatures=CONTROL,
+    )
+    made = SmallInstallation(
+        tmp_path,
+        store,
+        clock=clock,
+        chance=SystemRandomIds(),
+    )
     made.set_up()
     yield made
     store.close()
 
 
 @contextmanager
-def stores(url: str, world: SmallInstallation, count: int) -> Iterator[list[Store]]:
+def stores(
+    url: str,
+    world: SmallInstallation,
+    count: int,
+) -> Iterator[list[Store]]:
     with ExitStack() as opened:
         yield [
             opened.enter_context(
-                closing(Store(url, secret=SECRET, clock=world.clock, signatures=CONTROL))
+                closing(
+                    Store(
+                        url,
+                        secret=SECRET,
+                        clock=world.clock,
+                        signatures=CONTROL,
+                    )
+                )
             )
             for _ in range(count)
         ]
@@ -80,7 +101,9 @@ def proposals(world: SmallInstallation) -> dict[str, Proposal]:
 
 
 def turning(
-    world: SmallInstallation, store: Store, done: threading.Event
+    world: SmallInstallation,
+    store: Store,
+    done: threading.Event,
 ) -> Callable[[], None]:
     """A control process. A conflict is for its next turn; any other failure is a fault."""
 
@@ -97,7 +120,9 @@ def turning(
 
 
 def fed_until_closed(
-    world: SmallInstallation, ids: list[str], running: list[Future[None]]
+    world: SmallInstallation,
+    ids: list[str],
+    running: list[Future[None]],
 ) -> None:
     while any(world.get(id_).open for id_ in ids):
         world.feed()
@@ -111,7 +136,10 @@ def test_of_two_control_processes_at_once_every_step_happens_once(
 ) -> None:
     made = proposals(world)
     done = threading.Event()
-    with stores(database_url, world, 2) as opened, ThreadPoolExecutor(2) as processes:
+    with (
+        stores(database_url, world, 2) as opened,
+        ThreadPoolExecutor(2) as processes,
+    ):
         running = [processes.submit(turning(world, store, done)) for store in opened]
         fed_until_closed(world, [proposal.id for proposal in made.values()], running)
         done.set()
@@ -182,14 +210,32 @@ def test_of_two_approvers_one_is_told_that_it_is_done(world: SmallInstallation) 
 
 
 ONCE = {"idempotency-key": "monday-1"}
-PROPOSAL = {"route": "chat", "candidate": "sim/good", "reason": "cheaper"}
+PROPOSAL = {
+    "route": "chat",
+    "candidate": "sim/good",
+    "reason": "cheaper",
+}
 RUN = {"suite": "colours", "target": "sim/base"}
 
 
 @pytest.fixture
-def other(world: SmallInstallation, database_url: str, tmp_path: Path) -> Iterator[Door]:
-    store = Store(database_url, secret=SECRET, clock=world.clock, signatures=CONTROL)
-    second = SmallInstallation(tmp_path, store, clock=world.clock, chance=world.chance)
+def other(
+    world: SmallInstallation,
+    database_url: str,
+    tmp_path: Path,
+) -> Iterator[Door]:
+    store = Store(
+        database_url,
+        secret=SECRET,
+        clock=world.clock,
+        signatures=CONTROL,
+    )
+    second = SmallInstallation(
+        tmp_path,
+        store,
+        clock=world.clock,
+        chance=world.chance,
+    )
     with closing(store):
         door = copy.copy(Door(world))
         door.app = build_app(installation(second))
@@ -219,33 +265,66 @@ def test_sent_to_another_control_process_it_has_one_effect_and_gets_the_same_ans
 ) -> None:
     first = copy.copy(other)
     first.app = build_app(installation(world))
-    made = first.send("POST", path, json=body, headers=ONCE)
-    again = other.send("POST", path, json=body, headers=ONCE)
+    made = first.send(
+        "POST",
+        path,
+        json=body,
+        headers=ONCE,
+    )
+    again = other.send(
+        "POST",
+        path,
+        json=body,
+        headers=ONCE,
+    )
 
     assert (again.status_code, again.content) == (201, made.content)
     assert again.headers["idempotent-replayed"] == "true"
     assert "idempotent-replayed" not in made.headers
-    refused = other.send("POST", path, json={**body, field: "sim/other"}, headers=ONCE)
+    refused = other.send(
+        "POST",
+        path,
+        json={**body, field: "sim/other"},
+        headers=ONCE,
+    )
     assert "another body" in error_of(refused, 422)["message"]
     assert actions(world.context(), action) == 1
-    lesser = other.send("POST", path, json=body, headers=ONCE, role="viewer")
+    lesser = other.send(
+        "POST",
+        path,
+        json=body,
+        headers=ONCE,
+        role="viewer",
+    )
     assert lesser.status_code == httpx.codes.FORBIDDEN
 
 
 @pytest.mark.req("A7")
 @pytest.mark.parametrize(
     ("path", "body", "action"),
-    [("/proposals", PROPOSAL, "proposal.create"), ("/evals", RUN, "eval.run")],
+    [
+        ("/proposals", PROPOSAL, "proposal.create"),
+        ("/evals", RUN, "eval.run"),
+    ],
 )
 def test_of_many_at_once_one_acts_and_all_get_its_answer(
-    world: SmallInstallation, other: Door, path: str, body: dict[str, Any], action: str
+    world: SmallInstallation,
+    other: Door,
+    path: str,
+    body: dict[str, Any],
+    action: str,
 ) -> None:
     other.get("/routes")  # one thread alone makes the schemas of the app
     begun = threading.Barrier(4)
 
     def send(_: int) -> str:
         begun.wait()
-        answer = other.send("POST", path, json=body, headers=ONCE)
+        answer = other.send(
+            "POST",
+            path,
+            json=body,
+            headers=ONCE,
+        )
         assert answer.status_code == httpx.codes.CREATED, answer.text
         return str(answer.json()["id"])
 
@@ -259,11 +338,21 @@ def test_what_was_refused_is_not_kept_and_may_be_sent_again(
     world: SmallInstallation, other: Door
 ) -> None:
     open_now = world.propose("sim/good")
-    refused = other.send("POST", "/proposals", json=PROPOSAL, headers=ONCE)
+    refused = other.send(
+        "POST",
+        "/proposals",
+        json=PROPOSAL,
+        headers=ONCE,
+    )
     assert error_of(refused, 409)["type"] == "RouteBusy"
 
     other.post(f"/proposals/{open_now.id}/cancel", {})
-    again = other.send("POST", "/proposals", json=PROPOSAL, headers=ONCE)
+    again = other.send(
+        "POST",
+        "/proposals",
+        json=PROPOSAL,
+        headers=ONCE,
+    )
     assert again.status_code == httpx.codes.CREATED
     assert "idempotent-replayed" not in again.headers
 
@@ -273,16 +362,44 @@ def test_a_day_later_it_is_a_new_request_and_the_old_one_is_deleted(
     world: SmallInstallation, other: Door
 ) -> None:
     ctx = world.context()
-    first = other.send("POST", "/evals", json=RUN, headers=ONCE).json()["id"]
+    first = other.send(
+        "POST",
+        "/evals",
+        json=RUN,
+        headers=ONCE,
+    ).json()["id"]
     world.clock.advance(timedelta(hours=23).total_seconds())
-    other.send("POST", "/evals", json=RUN, headers={"idempotency-key": "tuesday-1"})
-    assert other.send("POST", "/evals", json=RUN, headers=ONCE).json()["id"] == first
+    other.send(
+        "POST",
+        "/evals",
+        json=RUN,
+        headers={"idempotency-key": "tuesday-1"},
+    )
+    assert (
+        other.send(
+            "POST",
+            "/evals",
+            json=RUN,
+            headers=ONCE,
+        ).json()["id"]
+        == first
+    )
     world.clock.advance(timedelta(hours=1).total_seconds())
-    second = other.send("POST", "/evals", json=RUN, headers=ONCE)
+    second = other.send(
+        "POST",
+        "/evals",
+        json=RUN,
+        headers=ONCE,
+    )
     assert second.json()["id"] != first
     assert "idempotent-replayed" not in second.headers
 
     world.clock.advance(timedelta(days=1, seconds=1).total_seconds())
-    control_jobs.purge_expired(ctx, alerts_days=1, failovers_days=1, traffic_days=400)
+    control_jobs.purge_expired(
+        ctx,
+        alerts_days=1,
+        failovers_days=1,
+        traffic_days=400,
+    )
     with ctx.store.write() as tx:
         assert IdempotentRequests(tx).forget(ctx.clock.now()) == 0

@@ -83,7 +83,13 @@ def test_a_worker_of_a_provider_that_is_gone_is_refused_by_name(
 def test_no_key_speaks_in_the_name_of_the_system(world: SmallInstallation) -> None:
     ctx = world.context()
     with pytest.raises(InputError, match="audit log"):
-        keys.create_key(ctx, SYSTEM, SYSTEM.name, secret=b"s", role=Role.APPROVER)
+        keys.create_key(
+            ctx,
+            SYSTEM,
+            SYSTEM.name,
+            secret=b"s",
+            role=Role.APPROVER,
+        )
 
 
 PATIENCE_S = 30.0
@@ -127,7 +133,12 @@ def failed(job: str, error: BaseException) -> None:
 def test_the_loop_turns_on_when_the_clock_is_set(clock: SettableClock, jump_s: float) -> None:
     ran = threading.Semaphore(0)
     job = ScheduledJob("loop", ran.release, every_s=0.05)
-    schedule = Schedule([job], clock=clock, on_error=failed, watch_s=0.05)
+    schedule = Schedule(
+        [job],
+        clock=clock,
+        on_error=failed,
+        watch_s=0.05,
+    )
     schedule.start()
     try:
         assert ran.acquire(timeout=PATIENCE_S)
@@ -172,4 +183,8 @@ def test_a_wrong_cron_expression_is_refused(clock: SettableClock) -> None:
 
     job = ScheduledJob("nightly", nothing, cron="0 3 * * *")
     with pytest.raises(ConfigError, match="every tuesday"):
-        Schedule([replace(job, cron="every tuesday")], clock=clock, on_error=failed)
+        Schedule(
+            [replace(job, cron="every tuesday")],
+            clock=clock,
+            on_error=failed,
+        )

@@ -53,14 +53,26 @@ def written(statement: str) -> str:
 def opened(url: str, folder: Path) -> SmallInstallation:
     clock = ManualClock()
     made = SmallInstallation(
-        folder, Store(url, secret=SECRET, clock=clock, signatures=CONTROL), clock=clock
+        folder,
+        Store(
+            url,
+            secret=SECRET,
+            clock=clock,
+            signatures=CONTROL,
+        ),
+        clock=clock,
     )
     made.set_up()
     return made
 
 
 def process(world: SmallInstallation, url: str) -> Store:
-    return Store(url, secret=SECRET, clock=world.clock, signatures=CONTROL)
+    return Store(
+        url,
+        secret=SECRET,
+        clock=world.clock,
+        signatures=CONTROL,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +81,15 @@ def points(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     folder = tmp_path_factory.mktemp("undisturbed")
     url = f"sqlite:///{shutil.copyfile(sqlite_template, folder / 'swapgate.db')}"
     world = opened(url, folder)
-    first, every = process(world, url), list[str]()
+    first = process(world, url)
+    every = list[str]()
 
-    def note(_db: object, _cursor: object, statement: str, *_: object) -> None:
+    def note(
+        _db: object,
+        _cursor: object,
+        statement: str,
+        *_: object,
+    ) -> None:
         every.extend(filter(None, [written(statement)]))
 
     sa.event.listen(first._engine, "before_cursor_execute", note)
@@ -81,13 +99,21 @@ def points(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     world.store.close()
     numbered = dict(enumerate(every, 1))
     alike = [number for number, kind in numbered.items() if kind == SAMPLE]
-    kept = {*(n for n in numbered if n not in alike), *alike[:: len(alike) // SAMPLES]}
+    kept = {
+        *(n for n in numbered if n not in alike),
+        *alike[:: len(alike) // SAMPLES],
+    }
     new = {kind: number for number, kind in reversed(numbered.items())}
     chosen = sorted(kept, key=lambda number: (number not in new.values(), number))
     return {number: numbered[number] for number in chosen}
 
 
-def live(world: SmallInstallation, proposal: str, store: Store, turns: int) -> bool:
+def live(
+    world: SmallInstallation,
+    proposal: str,
+    store: Store,
+    turns: int,
+) -> bool:
     """One life of a control process. Whether it saw the proposal's end."""
     ctx = world.context(store)
     try:
@@ -102,7 +128,11 @@ def live(world: SmallInstallation, proposal: str, store: Store, turns: int) -> b
     return False
 
 
-def job_that_dies(world: SmallInstallation, dying: Store, next_life: Store) -> None:
+def job_that_dies(
+    world: SmallInstallation,
+    dying: Store,
+    next_life: Store,
+) -> None:
     proposal = world.propose("sim/better")
     live(world, proposal.id, dying, turns=40)
     assert live(world, proposal.id, next_life, turns=80)
@@ -153,7 +183,12 @@ def dies_at_statement(store: Store, number: int) -> list[int]:
     """How many are left, in the list's one place."""
     left = [number]
 
-    def count(_db: object, _cursor: object, statement: str, *_: object) -> None:
+    def count(
+        _db: object,
+        _cursor: object,
+        statement: str,
+        *_: object,
+    ) -> None:
         if written(statement):
             left[0] -= 1
             if left[0] == 0:
@@ -174,7 +209,10 @@ def dies_at_statement(store: Store, number: int) -> list[int]:
     indirect=["database_url"],
 )
 def test_a_crash_leaves_nothing_of_its_unit_of_work_and_the_next_process_ends_the_job(
-    database_url: str, tmp_path: Path, points: dict[int, str], number: int
+    database_url: str,
+    tmp_path: Path,
+    points: dict[int, str],
+    number: int,
 ) -> None:
     world = opened(database_url, tmp_path)
     dying = process(world, database_url)

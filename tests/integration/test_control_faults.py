@@ -44,7 +44,10 @@ from tests.support.control.inline_workers import InlineWorkers
 
 
 def until_closed(
-    world: SmallInstallation, proposal: str, ctx: Context, turns: int = 200
+    world: SmallInstallation,
+    proposal: str,
+    ctx: Context,
+    turns: int = 200,
 ) -> None:
     for _ in range(turns):
         world.run_once(ctx)
@@ -88,7 +91,8 @@ class Unstartable(InlineWorkers):
 
     def __init__(self, world: SmallInstallation, target: str) -> None:
         super().__init__(lambda run, owner: world._work(world.store, run, owner))
-        self._world, self._target = world, target
+        self._world = world
+        self._target = target
 
     def start(self, run: str) -> str:
         with self._world.store.read() as tx:
@@ -111,7 +115,11 @@ def test_a_run_whose_worker_cannot_start_does_not_keep_others_from_theirs(
 
 
 def test_a_provider_that_is_gone_ends_in_not_measured(world: SmallInstallation) -> None:
-    targets.put_provider(world.context(), SYSTEM, Provider("gone", "sim", "http://127.0.0.1:9"))
+    targets.put_provider(
+        world.context(),
+        SYSTEM,
+        Provider("gone", "sim", "http://127.0.0.1:9"),
+    )
     proposal = world.propose("gone/better")
     with world.store._writing.begin() as db:
         db.execute(sa.text("DELETE FROM provider WHERE name = 'gone'"))
@@ -160,7 +168,10 @@ def test_a_clock_that_was_set_back_further_than_a_verdict_lasts_holds_no_canary_
 ) -> None:
     world.clock.advance(30 * 86_400)
     routes.change_settings(
-        world.context(), SYSTEM, "chat", lambda now: replace(now, total_timeout_s=9.0)
+        world.context(),
+        SYSTEM,
+        "chat",
+        lambda now: replace(now, total_timeout_s=9.0),
     )
     (newest, *_) = read_history(world.context(), "chat")
     world.clock.jump(-30 * 86_400)
@@ -198,7 +209,8 @@ def test_a_shared_run_goes_on_for_the_proposal_that_still_needs_it(
     control_jobs.reconcile(replace(world.context(), workers=None))
     decisions.cancel_proposal(world.context(), ANN, first.id)
 
-    shared, ended = (world.get(made.id).runs["colours"] for made in (second, first))
+    shared = world.get(second.id).runs["colours"]
+    ended = world.get(first.id).runs["colours"]
     assert shared.incumbent == ended.incumbent
     assert shared.candidate != ended.candidate
     assert states(world)[shared.incumbent] is RunState.QUEUED
@@ -209,7 +221,11 @@ def down_once(model: str) -> Callable[[Target, Item, int], str]:
     """The first questions to `model` fail in the provider's infrastructure."""
     failed: list[str] = []
 
-    def script(target: Target, item: Item, epoch: int) -> str:
+    def script(
+        target: Target,
+        item: Item,
+        epoch: int,
+    ) -> str:
         if target.model == model and len(failed) < FIRST_ANSWERS:
             failed.append(item.id)
             raise ProviderFailed("overloaded")
@@ -274,7 +290,9 @@ def test_a_model_that_cannot_be_read_is_named_and_tried_again_by_the_next_propos
 @pytest.mark.req("F2")
 @pytest.mark.parametrize(("model", "outcome"), [("base", "passed"), ("better", "failed")])
 def test_unreadable_answers_count_as_wrong_at_once_where_the_policy_says_so(
-    world: SmallInstallation, model: str, outcome: str
+    world: SmallInstallation,
+    model: str,
+    outcome: str,
 ) -> None:
     world.script = silent(model)
     gate = replace(world.policy.gate, unreadable_is_wrong=True)
@@ -344,15 +362,23 @@ class FrozenInMidRun:
     """The first worker waits for one answer until its lease has ended."""
 
     def __init__(self, world: SmallInstallation, successor: str) -> None:
-        self._world, self._successor = world, successor
-        self.run, self.stored = "", frozenset[tuple[str, int]]()
+        self._world = world
+        self._successor = successor
+        self.run = ""
+        self.stored = frozenset[tuple[str, int]]()
 
-    def __call__(self, target: Target, item: Item, epoch: int) -> str:
+    def __call__(
+        self,
+        target: Target,
+        item: Item,
+        epoch: int,
+    ) -> str:
         with self._world.store.read() as tx:
             run = next(run for run in EvalRuns(tx).list() if run.target == target.id)
             stored = EvalRuns(tx).done(run.id)
         if not self.run and len(stored) == ITEMS // 4:
-            self.run, self.stored = run.id, stored
+            self.run = run.id
+            self.stored = stored
             self._take_away(str(run.lease_owner))
         return answer(target, item, epoch)
 
@@ -363,7 +389,12 @@ class FrozenInMidRun:
             assert list(EvalRuns(tx).release(owner)) == [self.run]
             if self._successor:
                 until = now + timedelta(seconds=LEASE_S)
-                assert EvalRuns(tx).lease(self.run, self._successor, now=now, until=until)
+                assert EvalRuns(tx).lease(
+                    self.run,
+                    self._successor,
+                    now=now,
+                    until=until,
+                )
                 EvalRuns(tx).set_state(self.run, RunState.RUNNING)
 
 
@@ -403,7 +434,12 @@ def test_a_lease_survives_no_clock_that_jumps(world: SmallInstallation, jump_s: 
     for run in states(world):
         with world.store.write() as tx:
             until = world.clock.now() + timedelta(seconds=LEASE_S)
-            assert EvalRuns(tx).lease(run, "dead", now=world.clock.now(), until=until)
+            assert EvalRuns(tx).lease(
+                run,
+                "dead",
+                now=world.clock.now(),
+                until=until,
+            )
             EvalRuns(tx).set_state(run, RunState.RUNNING)
     world.clock.jump(jump_s)
 
@@ -463,7 +499,11 @@ def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
     world.run_once()
     with pytest.raises(StaleWrite, match="another model or canary by now"):
         operations.roll_back(
-            world.context(), BEN, "chat", reason="as I saw it", expected=before
+            world.context(),
+            BEN,
+            "chat",
+            reason="as I saw it",
+            expected=before,
         )
     back = operations.roll_back(world.context(), BEN, "chat", reason="an incident")
     world.run_once()
@@ -494,12 +534,24 @@ def test_a_second_rollback_goes_further_back_and_never_undoes_the_first(
 
     # Forward again by hand, to a version: then that is what a rollback takes back.
     good = next(r for r in read_history(ctx, "chat") if r.kind == "promotion")
-    operations.roll_back(ctx, BEN, "chat", to_version=good.route.version, reason="a mistake")
+    operations.roll_back(
+        ctx,
+        BEN,
+        "chat",
+        to_version=good.route.version,
+        reason="a mistake",
+    )
     assert world.serving() == "better"
     operations.roll_back(ctx, BEN, "chat", reason="no mistake")
     assert world.serving() == "base"
     with pytest.raises(NotFound, match="no version 99"):
-        operations.roll_back(ctx, BEN, "chat", to_version=99, reason="a typo")
+        operations.roll_back(
+            ctx,
+            BEN,
+            "chat",
+            to_version=99,
+            reason="a typo",
+        )
 
 
 @pytest.mark.parametrize("turns", [0, 1, 3])
@@ -552,7 +604,11 @@ def test_a_worker_that_is_killed_again_and_again_costs_no_verdict(
 ) -> None:
     calls = deaths = 0
 
-    def dies(target: Target, item: Item, epoch: int) -> str:
+    def dies(
+        target: Target,
+        item: Item,
+        epoch: int,
+    ) -> str:
         nonlocal calls, deaths
         calls += 1
         if deaths < 9 and calls % 3 == 0:

@@ -28,7 +28,11 @@ TAKEOVER_GOAL_S = 10.0
 END_S = 240.0
 
 
-def start(place: Site, name: str, database: str) -> None:
+def start(
+    place: Site,
+    name: str,
+    database: str,
+) -> None:
     place.ports[name] = free_port()
     place.environment[name] = {
         "SWAPGATE__CONTROL__PORT": str(place.ports[name]),
@@ -54,16 +58,29 @@ def with_route(provider: str) -> dict[str, object]:
         "control": {"reconcile_interval_s": 0.3, "eval_connections": 2},
         "providers": {"sim": {"kind": "sim", "api_base": f"{provider}/v1"}},
         "routes": {
-            "support": {"incumbent": "sim/sim-base", "policy": "demo", "suites": ["tickets"]}
+            "support": {
+                "incumbent": "sim/sim-base",
+                "policy": "demo",
+                "suites": ["tickets"],
+            }
         },
     }
 
 
 @contextmanager
 def two_controls(
-    folder: Path, database: str, **sections: object
+    folder: Path,
+    database: str,
+    **sections: object,
 ) -> Iterator[tuple[Site, Leaders]]:
-    with site(folder, {**SETTINGS, **sections, "database_url": database}) as place:
+    with site(
+        folder,
+        {
+            **SETTINGS,
+            **sections,
+            "database_url": database,
+        },
+    ) as place:
         installation = open_installation(place.config, create_secret=True)
         upgrade_database(installation.settings)
         with closing(Leaders(installation)) as leaders:
@@ -80,7 +97,9 @@ def two_controls(
 
 @pytest.mark.parametrize("interval_s", [0.3, 1.0, 86_400.0])
 def test_by_its_bounds_another_process_leads_within_ten_seconds(
-    interval_s: float, postgres_url: str, tmp_path: Path
+    interval_s: float,
+    postgres_url: str,
+    tmp_path: Path,
 ) -> None:
     settings: dict[str, object] = {
         "database_url": postgres_url,
@@ -90,7 +109,8 @@ def test_by_its_bounds_another_process_leads_within_ten_seconds(
     with site(tmp_path, settings) as place:
         installation = open_installation(place.config, create_secret=True)
         upgrade_database(installation.settings)
-        store, schedule = installation.store, control_schedule(installation)
+        store = installation.store
+        schedule = control_schedule(installation)
         assert store.try_lead("control")
         # The server's patience with a leader that says nothing: on the connection that holds
         # the lock, and within a unit of work, which a new term waits for.
@@ -120,7 +140,8 @@ def test_whoever_leads_and_is_stopped_or_killed_is_replaced(
     postgres_url: str, tmp_path: Path
 ) -> None:
     with two_controls(tmp_path, postgres_url) as (place, leaders):
-        first, second = str(place.pid("first")), str(place.pid("second"))
+        first = str(place.pid("first"))
+        second = str(place.pid("second"))
 
         place.children["first"].send_signal(signal.SIGSTOP)
         eventually(lambda: leaders.current() == second)
@@ -165,7 +186,11 @@ def test_a_request_that_freezes_with_its_leader_in_a_unit_of_work_has_one_effect
     postgres_url: str, tmp_path: Path
 ) -> None:
     """The database ends its unit of work; whoever asks elsewhere meanwhile is served there."""
-    body = {"route": "support", "candidate": "sim/sim-better", "reason": "a test"}
+    body = {
+        "route": "support",
+        "candidate": "sim/sim-better",
+        "reason": "a test",
+    }
     with (
         simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
         two_controls(tmp_path, postgres_url, **with_route(provider)) as (place, leaders),
@@ -173,14 +198,21 @@ def test_a_request_that_freezes_with_its_leader_in_a_unit_of_work_has_one_effect
     ):
         installation = leaders.installation
         _, key = keys.create_key(
-            installation.context, SYSTEM, "ann", secret=installation.secret, role=Role.PROPOSER
+            installation.context,
+            SYSTEM,
+            "ann",
+            secret=installation.secret,
+            role=Role.PROPOSER,
         )
 
         def propose(at: str) -> httpx.Response:
             return httpx.post(
                 f"{place.url(at)}/api/v1/proposals",
                 json=body,
-                headers={"authorization": f"Bearer {key}", "idempotency-key": "once"},
+                headers={
+                    "authorization": f"Bearer {key}",
+                    "idempotency-key": "once",
+                },
                 timeout=END_S,
             )
 
@@ -198,7 +230,10 @@ def test_a_request_that_freezes_with_its_leader_in_a_unit_of_work_has_one_effect
         assert made.status_code == httpx.codes.CREATED
         assert late.status_code == httpx.codes.SERVICE_UNAVAILABLE, late.text
         again = propose("first")
-        assert (again.status_code, again.json()["id"]) == (made.status_code, made.json()["id"])
+        assert (again.status_code, again.json()["id"]) == (
+            made.status_code,
+            made.json()["id"],
+        )
         with installation.store.read() as tx:
             assert [proposal.id for proposal in Proposals(tx).open()] == [made.json()["id"]]
             actions = [event.action for event in AuditLog(tx).all()]

@@ -19,7 +19,13 @@ from harness.registry import targets
 from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Proposals
-from tests.support.control.control_plane import ANN, BEN, POLICY, SmallInstallation, approved
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    POLICY,
+    SmallInstallation,
+    approved,
+)
 
 pytestmark = pytest.mark.req("A3", "F4")
 CARL = replace(BEN, name="carl", principal="pr_carl")
@@ -34,7 +40,11 @@ def price(world: SmallInstallation, **prices: Price | None) -> None:
 
 
 def accepting(ratio: float, because: str = "it answers more") -> dict[str, Any]:
-    return {"actor": BEN, "accept_cost": ratio, "because": because}
+    return {
+        "actor": BEN,
+        "accept_cost": ratio,
+        "because": because,
+    }
 
 
 def watching(policy: Policy, **guardrails: float | bool) -> Policy:
@@ -70,13 +80,20 @@ def test_an_accepted_cost_widens_the_guardrail_of_this_one_canary(
     assert made.phase is ProposalPhase.CANARY
     tolerated = world.rollout().policy.tolerated
     assert tolerated[Guardrail.COST_PER_SUCCESS] == 3.5
-    assert {**tolerated, Guardrail.COST_PER_SUCCESS: 1.5} == POLICY.canary.tolerated
+    assert {
+        **tolerated,
+        Guardrail.COST_PER_SUCCESS: 1.5,
+    } == POLICY.canary.tolerated
     seen = load_comparison(world.context(), made.id).cost.text
     assert "ben accepts up to 3.5 times the cost: it answers more." in seen
     with world.store.read() as tx:
         found = AuditLog(tx).for_subject(f"proposal {made.id}", since=made.created_at, limit=50)
     details = next(event.details for event in found if event.action == "proposal.create")
-    accepted = {"ratio": 3.5, "because": "it answers more.", "by": "ben"}
+    accepted = {
+        "ratio": 3.5,
+        "because": "it answers more.",
+        "by": "ben",
+    }
     assert details["accepted_cost"] == accepted
 
 
@@ -88,7 +105,12 @@ def test_an_approver_accepts_the_cost_of_one_proposal_of_another_person(
     def accept(actor: Actor, ratio: float = 3.5) -> None:
         because = "it answers more"
         cost_ratio.accept_cost_of(
-            world.context(), actor, "chat", "sim/better", ratio=ratio, because=because
+            world.context(),
+            actor,
+            "chat",
+            "sim/better",
+            ratio=ratio,
+            because=because,
         )
 
     with pytest.raises(NotAllowed, match="needs approver"):
@@ -158,7 +180,10 @@ def test_without_a_price_tokens_are_guarded_in_the_place_of_money(
 
 def test_nothing_times_a_number_cannot_be_accepted(world: SmallInstallation) -> None:
     price(world, base=Price(0.0, 0.0))
-    with pytest.raises(InputError, match="sim/base costs nothing, and sim/better costs money"):
+    with pytest.raises(
+        InputError,
+        match="sim/base costs nothing, and sim/better costs money",
+    ):
         world.propose(**accepting(9.0))
 
 
@@ -167,7 +192,8 @@ def test_a_scheduled_candidate_beyond_the_guardrail_waits_for_an_approver(
 ) -> None:
     price(world, better=Price(3.2, 6.4))
     with world.store.write() as tx:
-        source, now = Providers(tx).all()["sim"].api_base, world.clock.now()
+        source = Providers(tx).all()["sim"].api_base
+        now = world.clock.now()
         listed = [DiscoveredModel("sim", name, source, now) for name in ("better", "good")]
         DiscoveredModels(tx).replace("sim", listed)
     weekly = CandidateSchedule(("sim/*",), "0 3 * * 1", 50.0)

@@ -6,7 +6,13 @@ import pytest
 import sqlalchemy as sa
 
 from harness.frame.errors import InputError, NotAllowed, NotFound
-from harness.frame.people.access import LINK_LASTS, OPERATOR, Actor, Role, key_hash
+from harness.frame.people.access import (
+    LINK_LASTS,
+    OPERATOR,
+    Actor,
+    Role,
+    key_hash,
+)
 from harness.frame.people.records import dashboard_session
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import dashboard_sessions, keys
@@ -20,12 +26,21 @@ pytestmark = pytest.mark.req("F5")
 LASTS = timedelta(hours=12)
 
 
-def link_for(world: SmallInstallation, maker: Actor, key: str | None = None) -> str:
+def link_for(
+    world: SmallInstallation,
+    maker: Actor,
+    key: str | None = None,
+) -> str:
     return dashboard_sessions.create_link(world.context(), maker, key, secret=SECRET)[1]
 
 
 def opened(world: SmallInstallation, link: str) -> str:
-    return dashboard_sessions.open_link(world.context(), link, secret=SECRET, lasts=LASTS)[1]
+    return dashboard_sessions.open_link(
+        world.context(),
+        link,
+        secret=SECRET,
+        lasts=LASTS,
+    )[1]
 
 
 def acting(world: SmallInstallation, cookie: str) -> Actor:
@@ -59,11 +74,17 @@ def test_a_link_signs_in_once_and_as_whoever_it_was_made_for(world: SmallInstall
 def test_a_link_that_comes_twice_ends_the_session_that_it_opened(
     world: SmallInstallation,
 ) -> None:
-    ctx, link = world.context(), link_for(world, world.person("ben", Role.APPROVER))
+    ctx = world.context()
+    link = link_for(world, world.person("ben", Role.APPROVER))
     cookie = opened(world, link)
     # In the browser that used it, it is only old.
     with pytest.raises(NotAllowed, match=r"was used at .* and works only once"):
-        dashboard_sessions.preview_link(ctx, link, secret=SECRET, former=cookie)
+        dashboard_sessions.preview_link(
+            ctx,
+            link,
+            secret=SECRET,
+            former=cookie,
+        )
     assert acting(world, cookie).name == "ben"
 
     with pytest.raises(NotAllowed, match="another person may have it"):
@@ -104,11 +125,16 @@ def test_of_two_processes_that_open_a_link_at_once_one_gets_in_and_is_put_out(
 def test_a_browser_that_was_another_before_is_noted_in_the_audit_log(
     world: SmallInstallation,
 ) -> None:
-    ann, ben = world.person("ann", Role.PROPOSER), world.person("ben", Role.APPROVER)
+    ann = world.person("ann", Role.PROPOSER)
+    ben = world.person("ben", Role.APPROVER)
     former = opened(world, link_for(world, ann))
 
     cookie = dashboard_sessions.open_link(
-        world.context(), link_for(world, ben), secret=SECRET, lasts=LASTS, former=former
+        world.context(),
+        link_for(world, ben),
+        secret=SECRET,
+        lasts=LASTS,
+        former=former,
     )[1]
 
     assert acting(world, cookie) == ben
@@ -117,7 +143,10 @@ def test_a_browser_that_was_another_before_is_noted_in_the_audit_log(
         acting(world, former)
     with world.store.read() as tx:
         begun = AuditLog(tx).tail(1)[0]
-    assert (begun.actor, begun.details["instead_of"]) == ("ben", ann.principal)
+    assert (begun.actor, begun.details["instead_of"]) == (
+        "ben",
+        ann.principal,
+    )
 
 
 def test_a_link_to_anothers_key_ends_with_the_key_that_made_it(
@@ -125,7 +154,13 @@ def test_a_link_to_anothers_key_ends_with_the_key_that_made_it(
 ) -> None:
     """An admin who leaves takes no link along."""
     ann = world.person("ann", Role.ADMIN)
-    ben = keys.create_key(world.context(), ann, "ben", secret=SECRET, role=Role.APPROVER)[0]
+    ben = keys.create_key(
+        world.context(),
+        ann,
+        "ben",
+        secret=SECRET,
+        role=Role.APPROVER,
+    )[0]
     link = link_for(world, ann, ben.id)
     keys.revoke_key(world.context(), OPERATOR, str(ann.key))
 
@@ -145,7 +180,10 @@ def test_a_link_that_nobody_used_in_time_is_over(world: SmallInstallation) -> No
         opened(world, "sg-link-guessed")
     with pytest.raises(InputError, match="between a minute and a day"):
         dashboard_sessions.create_link(
-            world.context(), OPERATOR, secret=SECRET, lasts=timedelta(days=2)
+            world.context(),
+            OPERATOR,
+            secret=SECRET,
+            lasts=timedelta(days=2),
         )
 
 
@@ -172,20 +210,42 @@ def test_a_session_ends_by_its_time_by_a_sign_out_and_with_its_key(
         acting(world, of_operator)
 
 
-def test_a_management_key_opens_a_session_and_a_data_key_none(
-    world: SmallInstallation,
-) -> None:
+def test_a_management_key_opens_a_session_and_a_data_key_none(world: SmallInstallation) -> None:
     ctx = world.context()
-    _, text = keys.create_key(ctx, OPERATOR, "ben", secret=SECRET, role=Role.PROPOSER)
-    _, data = keys.create_key(ctx, OPERATOR, "client", secret=SECRET)
+    _, text = keys.create_key(
+        ctx,
+        OPERATOR,
+        "ben",
+        secret=SECRET,
+        role=Role.PROPOSER,
+    )
+    _, data = keys.create_key(
+        ctx,
+        OPERATOR,
+        "client",
+        secret=SECRET,
+    )
 
-    signed_in, cookie = dashboard_sessions.open_with_key(ctx, text, secret=SECRET, lasts=LASTS)
+    signed_in, cookie = dashboard_sessions.open_with_key(
+        ctx,
+        text,
+        secret=SECRET,
+        lasts=LASTS,
+    )
 
     assert signed_in.actor == acting(world, cookie)
-    assert (signed_in.actor.name, signed_in.actor.role) == ("ben", Role.PROPOSER)
+    assert (signed_in.actor.name, signed_in.actor.role) == (
+        "ben",
+        Role.PROPOSER,
+    )
     for refused in (data, text[:-1], cookie, ""):
         with pytest.raises(NotAllowed):
-            dashboard_sessions.open_with_key(ctx, refused, secret=SECRET, lasts=LASTS)
+            dashboard_sessions.open_with_key(
+                ctx,
+                refused,
+                secret=SECRET,
+                lasts=LASTS,
+            )
     for refused in (text, data, ""):
         with pytest.raises(NotAllowed, match="not signed in"):
             acting(world, refused)
@@ -194,7 +254,8 @@ def test_a_management_key_opens_a_session_and_a_data_key_none(
 def test_nobody_prints_a_link_for_a_key_that_he_had_no_hand_in(
     world: SmallInstallation,
 ) -> None:
-    ann, ben = world.person("ann", Role.ADMIN), world.person("ben", Role.APPROVER)
+    ann = world.person("ann", Role.ADMIN)
+    ben = world.person("ben", Role.APPROVER)
 
     with pytest.raises(NotAllowed, match="nor took part in creating it"):
         link_for(world, ann, ben.key)
@@ -211,7 +272,10 @@ def test_a_link_makes_no_second_person_of_a_proposer(world: SmallInstallation) -
     as_puppet = acting(world, opened(world, link_for(world, ann, puppet.key)))
     as_herself = acting(world, opened(world, link_for(world, ann)))
 
-    for actor, why in ((as_puppet, "took part in creating"), (as_herself, "cannot approve")):
+    for actor, why in (
+        (as_puppet, "took part in creating"),
+        (as_herself, "cannot approve"),
+    ):
         with pytest.raises(NotAllowed, match=why):
             decisions.approve_proposal(world.context(), actor, made.id)
 
@@ -233,7 +297,8 @@ def test_neither_link_nor_cookie_is_stored_or_logged(world: SmallInstallation) -
 @pytest.mark.parametrize("forged", [True, False])
 def test_nobody_signs_in_by_sql(world: SmallInstallation, forged: bool) -> None:  # noqa: FBT001 - a case
     """A row of one's own, or another's session that goes on as the operator."""
-    ctx, cookie = world.context(), opened(world, link_for(world, OPERATOR))
+    ctx = world.context()
+    cookie = opened(world, link_for(world, OPERATOR))
     mine = "sg-session-mine"
     with owned(world.store) as db:
         if forged:
@@ -252,7 +317,10 @@ def test_nobody_signs_in_by_sql(world: SmallInstallation, forged: bool) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"principal": "local", "key": None}, "the principal and the link of a session"),
+        (
+            {"principal": "local", "key": None},
+            "the principal and the link of a session",
+        ),
         (
             {"link_expires_at": datetime(2030, 1, 1, tzinfo=UTC)},
             "the principal and the link of a session",
@@ -262,7 +330,9 @@ def test_nobody_signs_in_by_sql(world: SmallInstallation, forged: bool) -> None:
     ],
 )
 def test_the_database_refuses_to_change_a_session(
-    world: SmallInstallation, changes: dict[str, object], why: str
+    world: SmallInstallation,
+    changes: dict[str, object],
+    why: str,
 ) -> None:
     cookie = opened(world, link_for(world, world.person("ben", Role.APPROVER)))
     signed_out(world, cookie)

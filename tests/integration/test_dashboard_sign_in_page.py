@@ -45,7 +45,10 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installat
 @pytest.fixture
 def options(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streamlit's, as `serve` gives them."""
-    given = {"server.allowedHosts": ["127.0.0.1", "localhost"], "server.port": 8501}
+    given = {
+        "server.allowedHosts": ["127.0.0.1", "localhost"],
+        "server.port": 8501,
+    }
     monkeypatch.setattr(streamlit, "get_option", given.__getitem__)
 
 
@@ -58,7 +61,11 @@ def browser(cookie: str = "") -> httpx.AsyncClient:
 
 def key_of(house: Installation, name: str = "ben") -> tuple[str, str]:
     key, text = keys.create_key(
-        house.context, OPERATOR, name, secret=house.secret, role=Role.APPROVER
+        house.context,
+        OPERATOR,
+        name,
+        secret=house.secret,
+        role=Role.APPROVER,
     )
     return key.id, text
 
@@ -68,9 +75,7 @@ def link_of(house: Installation, key: str | None = None) -> str:
 
 
 @pytest.mark.usefixtures("options")
-async def test_a_key_signs_in_by_a_new_cookie_that_no_script_reads(
-    house: Installation,
-) -> None:
+async def test_a_key_signs_in_by_a_new_cookie_that_no_script_reads(house: Installation) -> None:
     _, text = key_of(house)
     async with browser("planted") as client:
         form = await client.get("/sign-in?next=/proposals%3Fstate%3Dall")
@@ -83,7 +88,10 @@ async def test_a_key_signs_in_by_a_new_cookie_that_no_script_reads(
     assert 'name="next" value="/proposals?state=all"' in form.text
     assert "frame-ancestors 'none'" in form.headers["content-security-policy"]
     assert form.headers["cache-control"] == answer.headers["cache-control"] == "no-store"
-    assert (answer.status_code, answer.headers["location"]) == (303, "/proposals?state=all")
+    assert (answer.status_code, answer.headers["location"]) == (
+        303,
+        "/proposals?state=all",
+    )
     cookie = answer.headers["set-cookie"]
     for part in ("HttpOnly", "SameSite=strict", "Path=/", "Max-Age=43200"):
         assert part in cookie
@@ -99,7 +107,10 @@ def proxied(house: Installation, monkeypatch: pytest.MonkeyPatch) -> Installatio
         file.write(BEHIND_A_PROXY)
     house.close()
     page_frame.installation.cache_clear()
-    names = {"server.allowedHosts": ["swapgate.example.com", "127.0.0.1"], "server.port": 8501}
+    names = {
+        "server.allowedHosts": ["swapgate.example.com", "127.0.0.1"],
+        "server.port": 8501,
+    }
     monkeypatch.setattr(streamlit, "get_option", names.__getitem__)
     return page_frame.installation()
 
@@ -139,7 +150,9 @@ async def test_no_page_of_another_site_signs_a_browser_in(
     link = link_of(house)
     async with browser() as client:
         answer = await client.post(
-            "/sign-in", data={"link": link, "confirm": "yes"}, headers=headers
+            "/sign-in",
+            data={"link": link, "confirm": "yes"},
+            headers=headers,
         )
 
     assert answer.status_code in (403, 421)
@@ -192,7 +205,10 @@ def server_returns(place: str) -> Starlette:
 @pytest.mark.parametrize(
     ("asked", "landed"),
     [
-        ("/compare?proposal=p_17&slice=a%2Fb", "/compare?proposal=p_17&slice=a%2Fb"),
+        (
+            "/compare?proposal=p_17&slice=a%2Fb",
+            "/compare?proposal=p_17&slice=a%2Fb",
+        ),
         ("//evil.example", "/"),
         ("https://evil.example/", "/"),
         ("/\\evil.example", "/"),
@@ -201,7 +217,9 @@ def server_returns(place: str) -> Starlette:
     ],
 )
 async def test_single_sign_on_lands_on_the_own_page_that_was_asked_for(
-    asked: str, landed: str, monkeypatch: pytest.MonkeyPatch
+    asked: str,
+    landed: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     names = {"server.allowedHosts": ["s.example"], "server.port": 8501}
     monkeypatch.setattr(streamlit, "get_option", names.__getitem__)
@@ -239,7 +257,9 @@ async def test_a_link_asks_before_it_signs_in_and_says_who_is_signed_in_now(
         assert "set-cookie" not in asked.headers
 
         opened = await client.post(
-            "/sign-in", data={"link": link, "confirm": "yes"}, headers=headers
+            "/sign-in",
+            data={"link": link, "confirm": "yes"},
+            headers=headers,
         )
         again = await client.post("/sign-in", data={"link": link}, headers=headers)
     assert opened.status_code == 303
@@ -270,16 +290,21 @@ async def test_what_is_no_key_and_no_form_is_refused_in_words() -> None:
 
 @pytest.mark.usefixtures("options")
 async def test_who_guesses_is_logged_and_slowed_down_and_the_right_key_opens_at_once(
-    house: Installation, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    house: Installation,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    text, link = key_of(house)[1], link_of(house)
+    text = key_of(house)[1]
+    link = link_of(house)
     headers = {"origin": ORIGIN}
     async with browser() as client:
         with monkeypatch.context() as reading:
             reading.setattr(house.context.store, "write", None)
             guesses = [
                 await client.post(
-                    "/sign-in", data={"link": f"{link}x", "confirm": "yes"}, headers=headers
+                    "/sign-in",
+                    data={"link": f"{link}x", "confirm": "yes"},
+                    headers=headers,
                 )
                 for _ in range(13)
             ]

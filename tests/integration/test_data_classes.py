@@ -10,7 +10,12 @@ import pytest
 from harness.app import installation, seed
 from harness.canary import operations, shadows
 from harness.evals import drift_monitor as monitor
-from harness.frame.errors import InputError, NotAllowed, ProofRefused, SwapgateError
+from harness.frame.errors import (
+    InputError,
+    NotAllowed,
+    ProofRefused,
+    SwapgateError,
+)
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.gate.drift import DriftPolicy
 from harness.gate.online.guardrails import CanaryJudge, Guardrails
@@ -71,7 +76,9 @@ def proposed(world: SmallInstallation) -> Proposal:
 
 
 def until(
-    world: SmallInstallation, proposal: Proposal, reached: Callable[[Proposal], object]
+    world: SmallInstallation,
+    proposal: Proposal,
+    reached: Callable[[Proposal], object],
 ) -> Proposal:
     ctx = as_of(world, "sim", "away")
     for _ in range(10):
@@ -85,7 +92,9 @@ def until(
 
 def in_canary(world: SmallInstallation) -> Proposal:
     return until(
-        world, proposed(world), lambda proposal: proposal.phase is ProposalPhase.CANARY
+        world,
+        proposed(world),
+        lambda proposal: proposal.phase is ProposalPhase.CANARY,
     )
 
 
@@ -98,7 +107,9 @@ def serving(world: SmallInstallation) -> str:
 def test_no_canary_opens_for_who_is_not_cleared_any_more(personal: SmallInstallation) -> None:
     personal.policy = approved()
     waits = until(
-        personal, proposed(personal), lambda p: p.phase is ProposalPhase.AWAITING_APPROVAL
+        personal,
+        proposed(personal),
+        lambda p: p.phase is ProposalPhase.AWAITING_APPROVAL,
     )
 
     with pytest.raises(ProofRefused, match="carries personal data"):
@@ -258,7 +269,8 @@ def test_the_api_moves_no_provider_that_may_see_a_class(personal: SmallInstallat
     assert (
         credentials.put_credential(ctx, ADA, "away", elsewhere).api_base == elsewhere.api_base
     )
-    there, headers = "http://127.0.0.1:9/v1", {"x-a": "b"}
+    there = "http://127.0.0.1:9/v1"
+    headers = {"x-a": "b"}
     same = credentials.CredentialChange(
         api_base=there, extra_headers=headers, reason="a new header"
     )

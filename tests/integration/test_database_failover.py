@@ -19,8 +19,18 @@ from harness.routes import routes
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
 from tests.support.providers import simulator_thread
-from tests.support.router.router_fleet import RoundRobin, RouterFleet, router_fleet
-from tests.support.router.router_process import ROUTE, Load, Routed, eventually, start_canary
+from tests.support.router.router_fleet import (
+    RoundRobin,
+    RouterFleet,
+    router_fleet,
+)
+from tests.support.router.router_process import (
+    ROUTE,
+    Load,
+    Routed,
+    eventually,
+    start_canary,
+)
 from tests.support.site.processes import free_port
 from tests.support.site.small_disk import full, small_disk
 from tests.support.store.postgres_cluster import (
@@ -59,7 +69,10 @@ class Operation:
     def load(self) -> Iterator[Load]:
         urls = self.fleet.urls
         with self.fleet.world.load(
-            3, url=urls[0], http=lambda: httpx.Client(transport=RoundRobin(urls)), users_each=40
+            3,
+            url=urls[0],
+            http=lambda: httpx.Client(transport=RoundRobin(urls)),
+            users_each=40,
         ) as load:
             yield load
 
@@ -83,7 +96,9 @@ class Operation:
     def knows(self, key: str) -> bool:
         return all(
             httpx.get(
-                f"{url}/v1/models", headers={"authorization": f"Bearer {key}"}, timeout=60
+                f"{url}/v1/models",
+                headers={"authorization": f"Bearer {key}"},
+                timeout=60,
             ).is_success
             for url in self.fleet.urls
         )
@@ -108,7 +123,11 @@ def operation(folder: Path, cluster: PostgresCluster) -> Iterator[Operation]:
     with (
         simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
         router_fleet(
-            folder, provider, cluster.url(), routers=2, control={"reconcile_interval_s": 0.3}
+            folder,
+            provider,
+            cluster.url(),
+            routers=2,
+            control={"reconcile_interval_s": 0.3},
         ) as fleet,
     ):
         fleet.start()
@@ -126,7 +145,10 @@ def operation(folder: Path, cluster: PostgresCluster) -> Iterator[Operation]:
 def test_a_standby_takes_over_from_a_primary_and_nobody_notices(
     fault: str, tmp_path: Path
 ) -> None:
-    with postgres_cluster(synchronous=True) as cluster, operation(tmp_path, cluster) as site:
+    with (
+        postgres_cluster(synchronous=True) as cluster,
+        operation(tmp_path, cluster) as site,
+    ):
         site.start_controls()
         eventually(lambda: bool(site.leader()))
         with site.load() as load:
@@ -183,7 +205,12 @@ def test_what_an_asynchronous_standby_lacks_is_named_and_given_up_by_a_person(
             assert site.knows(key)  # what was served is served on
             ctx = world.installation.context
             eventually(lambda: alert_names(world.installation) == {"database_restored"})
-            integrity.accept_restore(ctx, SYSTEM, reason="the primary is lost", above=highest)
+            integrity.accept_restore(
+                ctx,
+                SYSTEM,
+                reason="the primary is lost",
+                above=highest,
+            )
             eventually(lambda: site.states() == {"ok"})
             change_route(world, "after it")
             assert world.revision() > highest
@@ -225,7 +252,9 @@ def database_on_a_small_disk(kind: str) -> Iterator[tuple[str, Path]]:
         with (
             small_disk(Path(name), size="160m") as disk,
             postgres_node(
-                folder=disk / "database", max_wal_size="48MB", min_wal_size="32MB"
+                folder=disk / "database",
+                max_wal_size="48MB",
+                min_wal_size="32MB",
             ) as node,
         ):
             yield node.dsn, disk
@@ -239,7 +268,8 @@ def failed_flushes(fleet: RouterFleet) -> list[float]:
 @pytest.mark.verify
 @pytest.mark.req("G5", "G6")
 @pytest.mark.parametrize(
-    "kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
+    "kind",
+    ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)],
 )
 def test_with_the_databases_disk_full_requests_are_served_and_recorded_later(
     kind: str, tmp_path: Path
@@ -248,14 +278,20 @@ def test_with_the_databases_disk_full_requests_are_served_and_recorded_later(
         database_on_a_small_disk(kind) as (url, disk),
         simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
         router_fleet(
-            tmp_path, provider, url, routers=2, control={"reconcile_interval_s": 0.3}
+            tmp_path,
+            provider,
+            url,
+            routers=2,
+            control={"reconcile_interval_s": 0.3},
         ) as fleet,
     ):
         world = fleet.world
         fleet.start()
         world.place.start("control", "serve", "control", wait_for="/readyz")
         with world.load(
-            3, url=fleet.urls[0], http=lambda: httpx.Client(transport=RoundRobin(fleet.urls))
+            3,
+            url=fleet.urls[0],
+            http=lambda: httpx.Client(transport=RoundRobin(fleet.urls)),
         ) as load:
             load.more(40)
             with full(disk):
@@ -276,7 +312,10 @@ def test_with_the_databases_disk_full_requests_are_served_and_recorded_later(
         # A control plane that was refused goes on by itself.
         world.place.answers("control", "/readyz")
         keys.create_key(
-            world.installation.context, SYSTEM, "after", secret=world.installation.secret
+            world.installation.context,
+            SYSTEM,
+            "after",
+            secret=world.installation.secret,
         )
         assert fleet.stop() == [0, 0]
         with world.installation.store.read() as tx:
@@ -295,5 +334,8 @@ def add_keys(fleet: RouterFleet) -> None:
     installation = fleet.world.installation
     for number in range(1000):
         keys.create_key(
-            installation.context, SYSTEM, f"key-{number}", secret=installation.secret
+            installation.context,
+            SYSTEM,
+            f"key-{number}",
+            secret=installation.secret,
         )

@@ -20,7 +20,11 @@ from harness.store import database_roles, migrate
 from harness.store.store import Store
 from harness.store.tables import APPEND_ONLY
 from tests.contract.conftest import SECRET
-from tests.support.control.control_plane import BEN, SmallInstallation, approved
+from tests.support.control.control_plane import (
+    BEN,
+    SmallInstallation,
+    approved,
+)
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.raw_rows import Database
 
@@ -43,7 +47,9 @@ def as_role(url: str, role: str) -> str:
 
 
 def test_all_of_the_product_runs_under_the_runtime_s_role(
-    postgres_url: str, role: str, tmp_path: Path
+    postgres_url: str,
+    role: str,
+    tmp_path: Path,
 ) -> None:
     database_roles.grant(postgres_url, role)
     url = as_role(postgres_url, role)
@@ -52,9 +58,18 @@ def test_all_of_the_product_runs_under_the_runtime_s_role(
     assert migrate.check(url) == []
 
     def opened() -> Store:
-        return Store(url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
+        return Store(
+            url,
+            secret=SECRET,
+            clock=SystemClock(),
+            signatures=CONTROL,
+        )
 
-    with closing(opened()) as store, closing(opened()) as router, closing(opened()) as other:
+    with (
+        closing(opened()) as store,
+        closing(opened()) as router,
+        closing(opened()) as other,
+    ):
         assert store.try_lead("control-1")
         assert not other.try_lead("control-2")
         world = SmallInstallation(tmp_path, store, policy=approved())
@@ -73,7 +88,11 @@ def test_all_of_the_product_runs_under_the_runtime_s_role(
         canary = router.snapshot().table.routes["chat"].canary
         assert canary is not None
         operations.operate(
-            world.context(), BEN, "chat", RolloutSignal.PROMOTE, "a demo at noon"
+            world.context(),
+            BEN,
+            "chat",
+            RolloutSignal.PROMOTE,
+            "a demo at noon",
         )
         assert router.snapshot().table.routes["chat"].incumbent == canary.target
         with store.read() as tx:
@@ -186,7 +205,9 @@ def test_sqlite_has_no_roles(sqlite_url: str) -> None:
 
 
 def test_the_command_grants_and_the_doctor_says_when_one_role_does_both(
-    postgres_url: str, role: str, tmp_path: Path
+    postgres_url: str,
+    role: str,
+    tmp_path: Path,
 ) -> None:
     def run(url: str, *words: str) -> str:
         file = tmp_path / "swapgate.yaml"
@@ -216,5 +237,8 @@ def test_the_runtime_s_role_is_told_who_upgrades(postgres_url: str, role: str) -
     owner = Database(postgres_url)
     owner.run("DROP TRIGGER verdict_no_update ON verdict")
     owner.engine.dispose()
-    with pytest.raises(DatabaseUnusable, match="may not upgrade the database, which stays as"):
+    with pytest.raises(
+        DatabaseUnusable,
+        match="may not upgrade the database, which stays as",
+    ):
         migrate.upgrade(as_role(postgres_url, role))

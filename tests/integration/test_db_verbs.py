@@ -15,7 +15,11 @@ from tests.support.site.signing_keys import ENVIRONMENT
 pytestmark = pytest.mark.req("F1")
 
 
-def run_sql(cli: CommandLine, *statements: str, triggers: bool = True) -> None:
+def run_sql(
+    cli: CommandLine,
+    *statements: str,
+    triggers: bool = True,
+) -> None:
     with closing(sqlite3.connect(cli.folder / ".swapgate/swapgate.db")) as db:
         query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
         kept = [] if triggers else db.execute(query).fetchall()

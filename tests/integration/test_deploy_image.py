@@ -18,7 +18,15 @@ from deploy.roles import HOME, ROLES, UID, Role
 from harness.interfaces.cli.program import program
 
 # What a test needs for it; `missing` names the first that is not here.
-PROGRAMS: Final = ("unshare", "nsenter", "setpriv", "mount", "chroot", "ip", "cp")
+PROGRAMS: Final = (
+    "unshare",
+    "nsenter",
+    "setpriv",
+    "mount",
+    "chroot",
+    "ip",
+    "cp",
+)
 _INSTRUCTION: Final = re.compile(r"^([A-Z]+) (.*?[^\\])$", re.MULTILINE | re.DOTALL)
 # Instructions whose value is a list, and where an image has it.
 _LISTS: Final = {
@@ -68,7 +76,11 @@ class Image:
     health: tuple[str, ...] = ()
 
 
-def build(dockerfile: str, context: Path, place: Path) -> dict[str, Image]:
+def build(
+    dockerfile: str,
+    context: Path,
+    place: Path,
+) -> dict[str, Image]:
     """Carries out a Dockerfile; returns its stages by name. place: of the roots.
 
     A stage that runs and copies nothing shares the root of the one that it is made from.
@@ -97,7 +109,11 @@ def _base_image(root: Path) -> Image:
 
 
 def _carry_out(
-    image: Image, word: str, rest: str, context: Path, stages: dict[str, Image]
+    image: Image,
+    word: str,
+    rest: str,
+    context: Path,
+    stages: dict[str, Image],
 ) -> Image:
     if word == "RUN":
         _run(image, "/bin/sh", "-ec", rest)
@@ -120,7 +136,12 @@ def _carry_out(
     return image
 
 
-def _copy(image: Image, words: list[str], context: Path, stages: dict[str, Image]) -> None:
+def _copy(
+    image: Image,
+    words: list[str],
+    context: Path,
+    stages: dict[str, Image],
+) -> None:
     origin = context
     if words[0].startswith("--from="):
         origin = stages[words.pop(0).removeprefix("--from=")].root
@@ -167,15 +188,22 @@ class Container:
         for volume in self.image.volumes:
             if not (self.state / volume[1:]).exists():
                 (self.state / volume[1:]).parent.mkdir(parents=True, exist_ok=True)
-                inside, outside = self.image.root / volume[1:], self.state / volume[1:]
+                inside = self.image.root / volume[1:]
+                outside = self.state / volume[1:]
                 subprocess.run(["cp", "-a", inside, outside], check=True)  # noqa: S603, S607
         known = {"STATE": self.state, "CONFIG": self.config}
         script = f'{_MOUNTS}{_READ_ONLY}cd /; exec "$@"'
         words = command or (*self.image.entrypoint, *self.image.command)
         with log.open("ab") as out:
             return subprocess.Popen(  # noqa: S603 - our own command
-                [
-                    *("unshare", "--mount", "--net", "sh", "-c", script, "-"),
+                [  # noqa: S607
+                    "unshare",
+                    "--mount",
+                    "--net",
+                    "sh",
+                    "-c",
+                    script,
+                    "-",
                     *self._inside("chroot", str(self.image.root)),
                     *words,
                 ],
@@ -195,9 +223,18 @@ class Container:
 
     def run(self, process: int, *command: str) -> "subprocess.CompletedProcess[str]":
         """Runs a command beside a running process, with its rights."""
-        enter = ("nsenter", "--mount", "--net", "--root", f"--target={process}")
+        enter = (
+            "nsenter",
+            "--mount",
+            "--net",
+            "--root",
+            f"--target={process}",
+        )
         return subprocess.run(  # noqa: S603 - our own command
-            [*self._inside(*enter), *command], capture_output=True, check=False, text=True
+            [*self._inside(*enter), *command],
+            capture_output=True,
+            check=False,
+            text=True,
         )
 
     def _inside(self, *enter: str) -> tuple[str, ...]:
@@ -205,14 +242,25 @@ class Container:
         variables = {**self.image.environment, **self.variables}
         return (
             *enter,
-            *("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"),
-            *("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"),
-            *("env", "-i", f"--chdir={self.image.folder}"),
+            "setpriv",
+            f"--reuid={user}",
+            f"--regid={group}",
+            "--clear-groups",
+            "--no-new-privs",
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+            "env",
+            "-i",
+            f"--chdir={self.image.folder}",
             *(f"{name}={value}" for name, value in variables.items()),
         )
 
 
-pytestmark = [pytest.mark.verify, pytest.mark.req("G6"), pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.verify,
+    pytest.mark.req("G6"),
+    pytest.mark.timeout(1800),
+]
 ROOT = Path(__file__).parents[2]
 STARTS_S = 240.0
 
@@ -226,7 +274,16 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
     for lock in (ROOT / "requirements").glob("*.lock"):
         (context / "requirements" / lock.name).write_bytes(lock.read_bytes())
     dist = str(context / "dist")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", dist]
+    command = [
+        sys.executable,
+        "-m",
+        "hatchling",
+        "build",
+        "-t",
+        "wheel",
+        "-d",
+        dist,
+    ]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)  # noqa: S603
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text("utf-8")
     return build(dockerfile, context, tmp_path_factory.mktemp("images"))
@@ -237,7 +294,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A volume with a database, the folder `config`, and beside them `keys`, the secret."""
     folder = tmp_path_factory.mktemp("state")
     config = folder / "config" / "swapgate.yaml"
-    home, keys = folder / HOME[1:], folder / "keys"
+    home = folder / HOME[1:]
+    keys = folder / "keys"
     for place in (config.parent, home, keys):
         place.mkdir(parents=True)
     config.write_text(f"home: {home}\nrouter: {{workers: 1}}\n")
@@ -260,10 +318,15 @@ def test_every_image_serves_without_rights_on_a_read_only_root(
         serve(role, images[role.name], state)
 
 
-def serve(role: Role, image: Image, state: Path) -> None:
+def serve(
+    role: Role,
+    image: Image,
+    state: Path,
+) -> None:
     # As a secret of Kubernetes has them: the whole files, with their last newlines.
     keys = {name: (state / "keys" / file).read_text() for name, file in role.keys.items()}
-    box, log = Container(image, state, state / "config", keys), state / f"{role.name}.log"
+    box = Container(image, state, state / "config", keys)
+    log = state / f"{role.name}.log"
     process = box.start(log)
     try:
         until = time.monotonic() + STARTS_S
@@ -271,15 +334,32 @@ def serve(role: Role, image: Image, state: Path) -> None:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
             time.sleep(1)
-        written = box.run(process.pid, "touch", "/opt/swapgate/x", "/usr/x", "/etc/swapgate/x")
+        written = box.run(
+            process.pid,
+            "touch",
+            "/opt/swapgate/x",
+            "/usr/x",
+            "/etc/swapgate/x",
+        )
         assert written.stderr.count("Read-only file system") == 3
         rights = box.run(
-            process.pid, "grep", "-E", "^(Uid|CapBnd|NoNewPrivs)", "/proc/self/status"
+            process.pid,
+            "grep",
+            "-E",
+            "^(Uid|CapBnd|NoNewPrivs)",
+            "/proc/self/status",
         )
         extras = "import authlib, opentelemetry.exporter.otlp.proto.http, procrastinate"
         assert box.run(process.pid, "python", "-c", extras).returncode == 0
         uids = [str(UID)] * 4
-        assert rights.stdout.split() == ["Uid:", *uids, "CapBnd:", "0" * 16, "NoNewPrivs:", "1"]
+        assert rights.stdout.split() == [
+            "Uid:",
+            *uids,
+            "CapBnd:",
+            "0" * 16,
+            "NoNewPrivs:",
+            "1",
+        ]
     finally:
         process.send_signal(signal.SIGTERM)
         code = process.wait(STARTS_S)

@@ -14,17 +14,35 @@ import yaml
 
 from deploy.grafana import dashboard
 from evals.sim import server as sim
-from harness.frame.metrics import CONTROL_METRICS, PROCESS_COUNTERS, ROUTER_METRICS
+from harness.frame.metrics import (
+    CONTROL_METRICS,
+    PROCESS_COUNTERS,
+    ROUTER_METRICS,
+)
 from harness.frame.people.access import SYSTEM, Role
 from harness.operations import keys
 from router.recording.metrics import counter_names
 from tests.support.providers import simulator_thread
-from tests.support.router.router_process import ROUTE, Routed, eventually, routed, start_canary
+from tests.support.router.router_process import (
+    ROUTE,
+    Routed,
+    eventually,
+    routed,
+    start_canary,
+)
 from tests.support.site.processes import free_port
 
 PROMETHEUS = Path(__file__).parents[2] / "deploy" / "prometheus"
-METRICS = {**ROUTER_METRICS, **PROCESS_COUNTERS, **CONTROL_METRICS}
-SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+METRICS = {
+    **ROUTER_METRICS,
+    **PROCESS_COUNTERS,
+    **CONTROL_METRICS,
+}
+SUFFIXES = {
+    "counter": ("_total",),
+    "gauge": ("",),
+    "histogram": ("_bucket", "_sum", "_count"),
+}
 # By the name that Prometheus stores.
 SERIES = {
     f"{name}{suffix}": set(spec.labels)
@@ -116,7 +134,10 @@ def test_promtool_can_read_every_query_of_the_dashboard(tmp_path: Path) -> None:
     file = tmp_path / "panels.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": recorded}]}))
     done = subprocess.run(  # noqa: S603 - Prometheus' own tool
-        [promtool, "check", "rules", file], capture_output=True, check=False, text=True
+        [promtool, "check", "rules", file],
+        capture_output=True,
+        check=False,
+        text=True,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -126,11 +147,18 @@ class Prometheus:
     """A real one, with the files of deploy/ but for addresses and pace."""
 
     def __init__(self, world: Routed) -> None:
-        self._folder, self._place = world.place.folder, world.place
+        self._folder = world.place.folder
+        self._place = world.place
         self.url = f"http://127.0.0.1:{free_port()}"
-        secret, context = world.installation.secret, world.installation.context
+        secret = world.installation.secret
+        context = world.installation.context
         _, token = keys.create_key(
-            context, SYSTEM, "prometheus", secret=secret, role=Role.VIEWER, service=True
+            context,
+            SYSTEM,
+            "prometheus",
+            secret=secret,
+            role=Role.VIEWER,
+            service=True,
         )
         (self._folder / "router.token").write_text(world.key)
         (self._folder / "control.token").write_text(token)
@@ -191,7 +219,10 @@ def scraped(folder: Path) -> Iterator[tuple[Prometheus, Callable[[], None]]]:
             },
             routes={
                 ROUTE: {"incumbent": "sim/sim-base", "suites": ["colours"]},
-                "fails-over": {"incumbent": "sim/sim-worse", "fallbacks": ["sim/sim-base"]},
+                "fails-over": {
+                    "incumbent": "sim/sim-worse",
+                    "fallbacks": ["sim/sim-base"],
+                },
                 "fails": {"incumbent": "sim/sim-worse"},
             },
         ) as world,
@@ -205,9 +236,17 @@ def scraped(folder: Path) -> Iterator[tuple[Prometheus, Callable[[], None]]]:
         prometheus.start(program)
 
         def send() -> None:
-            for route, streams in ((ROUTE, False), (ROUTE, True), ("fails-over", False)):
+            for route, streams in (
+                (ROUTE, False),
+                (ROUTE, True),
+                ("fails-over", False),
+            ):
                 question = [{"role": "user", "content": "Colour number 3?"}]
-                body = {"model": route, "messages": question, "stream": streams}
+                body = {
+                    "model": route,
+                    "messages": question,
+                    "stream": streams,
+                }
                 answer = client.post("/chat/completions", json=body)
                 assert answer.status_code == httpx.codes.OK, answer.text
             body = {"model": "fails", "messages": question}

@@ -11,7 +11,16 @@ import yaml
 from click.testing import CliRunner
 
 from deploy.kubernetes import manifests
-from deploy.roles import CONFIG, END_S, HOME, ROLES, SHUTDOWN_DELAY_S, UID, WORKER, Role
+from deploy.roles import (
+    CONFIG,
+    END_S,
+    HOME,
+    ROLES,
+    SHUTDOWN_DELAY_S,
+    UID,
+    WORKER,
+    Role,
+)
 from harness.interfaces.cli.program import program
 from harness.routing.settings import RouterSettings
 from router.recording.recorder import STOP_S
@@ -36,7 +45,11 @@ def read_yaml(path: str) -> Any:
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
     done = subprocess.run(  # noqa: S603 - commands of this file
-        command, cwd=cwd, capture_output=True, check=False, text=True
+        command,
+        cwd=cwd,
+        capture_output=True,
+        check=False,
+        text=True,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
@@ -45,7 +58,10 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
 def deployment(role: Role) -> Any:
     [found] = [
         manifest
-        for manifest in (*manifests.build_manifests(), *manifests.build_worker_manifests())
+        for manifest in (
+            *manifests.build_manifests(),
+            *manifests.build_worker_manifests(),
+        )
         if manifest["kind"] == "Deployment"
         and manifest["metadata"]["name"] == f"swapgate-{role.name}"
     ]
@@ -217,7 +233,8 @@ def test_there_is_a_unit_for_each_role_and_for_the_eval_workers_of_a_host() -> N
 def test_a_unit_starts_a_command_that_exists_as_a_user_and_in_a_home_of_its_own(
     name: str,
 ) -> None:
-    unit, (program_file, *words) = read_unit(name), exec_start(name)
+    unit = read_unit(name)
+    program_file, *words = exec_start(name)
     done = CliRunner().invoke(program, [*words, "--help"], prog_name="swapgate")
 
     assert program_file == "/opt/swapgate/bin/swapgate"
@@ -226,15 +243,22 @@ def test_a_unit_starts_a_command_that_exists_as_a_user_and_in_a_home_of_its_own(
     assert done.exit_code == 0
     # Control's key is control's and the dashboard's alone (SECURITY.md).
     own = "" if name in ("control", "ui") else f"-{name}"
-    [user], [folder] = unit["User"], unit["StateDirectory"]
+    [user] = unit["User"]
+    [folder] = unit["StateDirectory"]
     assert user == folder == f"swapgate{own}"
     assert f"SWAPGATE__HOME=/var/lib/{folder} HOME=/var/lib/{folder}" in unit["Environment"]
 
 
 @each_unit
 def test_a_unit_may_write_nowhere_else_and_ends_in_time(name: str) -> None:
-    unit, control = read_unit(name), read_unit("control")
-    shared = control.keys() - {"Description", "ExecStart", "User", "StateDirectory"}
+    unit = read_unit(name)
+    control = read_unit("control")
+    shared = control.keys() - {
+        "Description",
+        "ExecStart",
+        "User",
+        "StateDirectory",
+    }
     shared -= {"Environment"}
 
     assert {setting: unit.get(setting) for setting in shared} == {
@@ -264,8 +288,20 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bin_folder = tmp_path_factory.mktemp("release") / "venv" / "bin"
     uv = Path(sys.executable).with_name("uv")
     run(uv, "venv", "--quiet", "--python", sys.executable, bin_folder.parent)
-    install = (uv, "pip", "install", "--quiet", "--python", bin_folder / "python")
-    run(*install, "--require-hashes", "-r", ROOT / "requirements" / "release.lock")
+    install = (
+        uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        bin_folder / "python",
+    )
+    run(
+        *install,
+        "--require-hashes",
+        "-r",
+        ROOT / "requirements" / "release.lock",
+    )
     return bin_folder
 
 
@@ -300,5 +336,8 @@ def test_kubernetes_own_schemas_accept_the_manifests(tools: Path, version: str) 
     files = (manifests.FILE, manifests.WORKERS_FILE)
     said = run(tools / "kubernetes-validate", "--strict", "-k", version, *files)
 
-    built = (*manifests.build_manifests(), *manifests.build_worker_manifests())
+    built = (
+        *manifests.build_manifests(),
+        *manifests.build_worker_manifests(),
+    )
     assert said.count("passed") == len(built), said

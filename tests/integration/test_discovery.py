@@ -16,7 +16,11 @@ from harness.frame.errors import Conflict, DiscoveryFailed, NotFound
 from harness.frame.people.access import SYSTEM
 from harness.frame.runtime.clock import SystemClock
 from harness.frame.signing.audit import AuditEvent
-from harness.proposals.candidates import candidate_rounds, candidates, leaderboard
+from harness.proposals.candidates import (
+    candidate_rounds,
+    candidates,
+    leaderboard,
+)
 from harness.providers.calls.probe import HttpProviderProbe
 from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels, Providers
@@ -82,11 +86,20 @@ pytestmark = pytest.mark.req("C2", "C3")
 
 BEFORE = ("meta-llama/llama-4-scout", "qwen3-32b")
 LISTED = ("vendor/model-2", "vendor/auto")
-PRICES = {"prompt": "0.0000025", "completion": "0.00001", "request": "0"}
+PRICES = {
+    "prompt": "0.0000025",
+    "completion": "0.00001",
+    "request": "0",
+}
 VARYING = {"prompt": "-1", "completion": "-1"}
 OPENROUTER = {
     "data": [
-        {"id": name, "name": f"Vendor: {name}", "context_length": 131072, "pricing": pricing}
+        {
+            "id": name,
+            "name": f"Vendor: {name}",
+            "context_length": 131072,
+            "pricing": pricing,
+        }
         for name, pricing in zip(LISTED, (PRICES, VARYING), strict=True)
     ]
 }
@@ -112,7 +125,10 @@ def ctx(world: SmallInstallation, sim: ListServer) -> Context:
 
 def listing(*names: str, **more: object) -> dict[str, object]:
     """A list as OpenAI writes it, with what others add to each model."""
-    return {"object": "list", "data": [{"id": name, **more} for name in names]}
+    return {
+        "object": "list",
+        "data": [{"id": name, **more} for name in names],
+    }
 
 
 def lists(sim: ListServer, document: object) -> None:
@@ -208,11 +224,16 @@ def test_a_model_that_its_provider_does_not_list_is_said_when_it_is_added(
 
 
 def test_a_simulator_is_asked_for_a_model_that_is_added(
-    ctx: Context, sim: ListServer, world: SmallInstallation
+    ctx: Context,
+    sim: ListServer,
+    world: SmallInstallation,
 ) -> None:
     lists(sim, listing("base", "better"))
     registered_providers.change_provider(
-        ctx, SYSTEM, "sim", ProviderChange(api_base=f"{sim.url}/v1", reason="r")
+        ctx,
+        SYSTEM,
+        "sim",
+        ProviderChange(api_base=f"{sim.url}/v1", reason="r"),
     )
     target = Target("sim", "bettter")
     said = "sim does not list bettter among 2; did you mean 'better'?"
@@ -235,7 +256,10 @@ def test_a_simulator_is_asked_for_a_model_that_is_added(
     ],
 )
 def test_a_hostile_list_is_refused_whole_and_what_was_known_stays(
-    ctx: Context, sim: ListServer, switch: dict[str, object], reason: str
+    ctx: Context,
+    sim: ListServer,
+    switch: dict[str, object],
+    reason: str,
 ) -> None:
     answers(sim, **switch)
 
@@ -247,11 +271,16 @@ def test_a_hostile_list_is_refused_whole_and_what_was_known_stays(
 
 
 def test_a_provider_that_moved_or_went_lists_nothing_that_it_listed_before(
-    world: SmallInstallation, ctx: Context, sim: ListServer
+    world: SmallInstallation,
+    ctx: Context,
+    sim: ListServer,
 ) -> None:
     world.clock.advance(60)
     registered_providers.change_provider(
-        ctx, SYSTEM, "attic", ProviderChange(api_base=f"{sim.url}/v1/elsewhere", reason="moved")
+        ctx,
+        SYSTEM,
+        "attic",
+        ProviderChange(api_base=f"{sim.url}/v1/elsewhere", reason="moved"),
     )
     listed = names(ctx)
     registered_providers.remove_provider(ctx, SYSTEM, "attic")
@@ -295,7 +324,10 @@ def test_a_provider_without_its_key_is_not_asked(ctx: Context) -> None:
 def test_the_command_line_discovers_and_model_add_asks(
     cli: CommandLine, sim: ListServer
 ) -> None:
-    lists(sim, listing("llama-4-scout", "llama-4-maverick", max_model_len=32768))
+    lists(
+        sim,
+        listing("llama-4-scout", "llama-4-maverick", max_model_len=32768),
+    )
     base = ("--api-base", f"{sim.url}/v1")
 
     added = cli.run("model", "add", "attic/llama-4-skout", *base)
@@ -310,7 +342,12 @@ def test_the_command_line_discovers_and_model_add_asks(
         in added.stderr
     )
     assert {"attic/llama-4-scout", "attic/llama-4-maverick"} <= set(known)
-    assert table.splitlines()[1].split() == ["llama-4-maverick", "unknown", "unknown", "32768"]
+    assert table.splitlines()[1].split() == [
+        "llama-4-maverick",
+        "unknown",
+        "unknown",
+        "32768",
+    ]
     assert [model["model"] for model in shown["models"]] == [
         "llama-4-maverick",
         "llama-4-scout",
@@ -349,7 +386,10 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
 
     cheaper = replace(plan, prefer=Preference.CHEAPER)
     routes.change_settings(
-        ctx, SYSTEM, "chat", lambda before: replace(before, candidates=cheaper)
+        ctx,
+        SYSTEM,
+        "chat",
+        lambda before: replace(before, candidates=cheaper),
     )
     world.propose("sim/good")
     world.clock.advance(7 * 86_400)  # past the round, which the proposal holds up
@@ -369,12 +409,23 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
 
     sim.answer.status = 500
     world.clock.advance(3 * 86_400)
-    changed = replace(world.route(), settings=replace(world.route().settings, candidates=plan))
+    changed = replace(
+        world.route(),
+        settings=replace(world.route().settings, candidates=plan),
+    )
     failed, old, *_ = candidate_rounds.judge_schedules(ctx, [changed])
     assert "provider 'sim' lists no models" in failed
     assert "could not read it since" in old
-    names, _ = candidates.select_candidates(ctx, "sim/base", plan)
-    assert [model.name for model in names] == ["sim/b-2", "sim/b-free", "sim/better"]
+    names, _ = candidates.select_candidates(
+        ctx,
+        "sim/base",
+        plan,
+    )
+    assert [model.name for model in names] == [
+        "sim/b-2",
+        "sim/b-free",
+        "sim/better",
+    ]
 
 
 @pytest.mark.req("A3", "F11")
@@ -400,9 +451,10 @@ def test_an_incumbent_that_its_provider_lists_no_more_begins_a_round_at_once(
     ]
     assert not candidate_rounds.run_once(ctx)
     deprecations.update_deprecation_alerts(ctx, leaderboard.describe_shortlist)
-    assert (AlertKind.MODEL_ENDED, world.route().incumbent) in alerts.list_open(
-        ctx, AlertKind.MODEL_ENDED
-    )
+    assert (
+        AlertKind.MODEL_ENDED,
+        world.route().incumbent,
+    ) in alerts.list_open(ctx, AlertKind.MODEL_ENDED)
     world.run_once(turns=12)
     assert leaderboard.load_leaderboard(ctx, "chat").ending.startswith(
         f"{unlisted}. Measured for chat: sim/better (+"
@@ -435,7 +487,9 @@ def test_a_list_is_read_at_once_and_one_that_failed_again_after_a_while(
 
 @pytest.mark.req("A3")
 def test_a_schedule_is_judged_by_lists_that_are_read_for_it(
-    ctx: Context, sim: ListServer, world: SmallInstallation
+    ctx: Context,
+    sim: ListServer,
+    world: SmallInstallation,
 ) -> None:
     provider = f"{sim.url}/v1"
     registered_providers.change_provider(

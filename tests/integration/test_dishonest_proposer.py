@@ -14,7 +14,12 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.table import RouteSuite
-from tests.support.control.control_plane import ANN, BEN, POLICY, SmallInstallation
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    POLICY,
+    SmallInstallation,
+)
 from tests.support.site.management_api import Door
 from tests.support.store.raw_rows import REFUSED, Database
 
@@ -36,12 +41,19 @@ LAX = replace(
 def context(world: SmallInstallation, *policies: Policy) -> Context:
     ctx = world.context()
     return replace(
-        ctx, policies={**ctx.policies, **{policy.name: policy for policy in policies}}
+        ctx,
+        policies={
+            **ctx.policies,
+            **{policy.name: policy for policy in policies},
+        },
     )
 
 
 def decided(
-    world: SmallInstallation, ctx: Context, candidate: str = "sim/better", actor: Actor = EVE
+    world: SmallInstallation,
+    ctx: Context,
+    candidate: str = "sim/better",
+    actor: Actor = EVE,
 ) -> Proposal:
     proposal = world.propose(candidate, actor, ctx=ctx)
     for _ in range(10):
@@ -67,13 +79,21 @@ def gate(**changes: Any) -> Policy:
 @pytest.mark.parametrize(
     ("wish", "why"),
     [
-        ({"margin": 0.9, "claim": Claim.NON_INFERIOR}, "a margin of 0.9, above 0.05"),
+        (
+            {"margin": 0.9, "claim": Claim.NON_INFERIOR},
+            "a margin of 0.9, above 0.05",
+        ),
         ({"margin": 0.06}, "a margin of 0.06, above 0.05"),
-        ({"claim": Claim.CHEAPER, "min_saving": 0.001}, "a saving of 0.001, below 0.1"),
+        (
+            {"claim": Claim.CHEAPER, "min_saving": 0.001},
+            "a saving of 0.001, below 0.1",
+        ),
     ],
 )
 def test_a_wish_beyond_the_policy_is_refused(
-    plain_world: SmallInstallation, wish: dict[str, Any], why: str
+    plain_world: SmallInstallation,
+    wish: dict[str, Any],
+    why: str,
 ) -> None:
     with pytest.raises(NotAllowed, match=why):
         plain_world.propose("sim/good", EVE, **wish)
@@ -85,13 +105,21 @@ def test_a_claim_that_the_policy_does_not_name_is_refused(
     plain_world.policy = gate(claim=Claim.SUPERIOR, claims=(Claim.SUPERIOR,))
 
     with pytest.raises(
-        NotAllowed, match="the claim non_inferior, but the route allows only superior"
+        NotAllowed,
+        match="the claim non_inferior, but the route allows only superior",
     ):
         plain_world.propose("sim/good", EVE, claim=Claim.NON_INFERIOR)
 
 
 @pytest.mark.parametrize(
-    "rules", [{"alpha": 0.5}, {"n_max": 10}, {"epochs": 3}, {"margin": 0.5}], ids=str
+    "rules",
+    [
+        {"alpha": 0.5},
+        {"n_max": 10},
+        {"epochs": 3},
+        {"margin": 0.5},
+    ],
+    ids=str,
 )
 def test_what_was_registered_under_other_rules_is_never_let_in(
     plain_world: SmallInstallation, rules: dict[str, Any]
@@ -176,7 +204,11 @@ def test_an_admin_who_names_a_suite_anew_accepts_what_it_holds(
     assert plain_world.preview(actor=EVE).widened == {}
 
 
-def named(ctx: Context, actor: Actor, *suites: RouteSuite) -> None:
+def named(
+    ctx: Context,
+    actor: Actor,
+    *suites: RouteSuite,
+) -> None:
     routes.change_settings(ctx, actor, "chat", lambda s: replace(s, suites=suites))
 
 
@@ -213,11 +245,16 @@ def test_an_admin_who_proposes_does_not_accept_the_own_suite_by_naming_it_anew(
             (RouteSuite("colours", SuiteRole.GUARD), RouteSuite("easy")),
             {"suite colours", "suite easy"},
         ),
-        ((RouteSuite("colours"), RouteSuite("easy", SuiteRole.REQUIRED)), set()),
+        (
+            (RouteSuite("colours"), RouteSuite("easy", SuiteRole.REQUIRED)),
+            set(),
+        ),
     ],
 )
 def test_an_admin_who_proposes_does_not_take_another_suite_for_the_own_proposal(
-    plain_world: SmallInstallation, suites: tuple[RouteSuite, ...], widened: set[str]
+    plain_world: SmallInstallation,
+    suites: tuple[RouteSuite, ...],
+    widened: set[str],
 ) -> None:
     plain_world.suites["easy"] = replace(plain_world.suites["colours"], name="easy")
     ctx = plain_world.context()
@@ -231,7 +268,8 @@ def test_an_admin_who_proposes_does_not_take_another_suite_for_the_own_proposal(
 def test_a_second_key_of_the_proposers_making_accepts_no_suite(
     world: SmallInstallation,
 ) -> None:
-    eve, sham = world.person("eve"), world.person("sham")
+    eve = world.person("eve")
+    sham = world.person("sham")
     world.suites["colours"] = replace(world.suites["colours"], version="2")
     ctx = world.context()
     named(ctx, sham, RouteSuite("colours"))
@@ -259,16 +297,39 @@ def test_over_rest_a_proposers_key_chooses_nothing_beyond_the_policy(
     plain_world: SmallInstallation,
 ) -> None:
     door = Door(plain_world)
-    wish = {"route": "chat", "candidate": "sim/worse", "reason": REASON, "margin": 0.9}
+    wish = {
+        "route": "chat",
+        "candidate": "sim/worse",
+        "reason": REASON,
+        "margin": 0.9,
+    }
     wish |= {"claim": "non_inferior"}
 
     for path in ("/proposals/preview", "/proposals"):
-        refused = door.send("POST", path, role="proposer", json=wish)
+        refused = door.send(
+            "POST",
+            path,
+            role="proposer",
+            json=wish,
+        )
         assert refused.status_code == 403
         assert "a margin of 0.9, above 0.05" in refused.text
     # What is no field of a proposal is refused, so that nothing else can be chosen.
-    for more in ("alpha", "n_max", "epochs", "self_approval", "policy", "suites", "weights"):
-        answer = door.send("POST", "/proposals", role="proposer", json={**wish, more: 1})
+    for more in (
+        "alpha",
+        "n_max",
+        "epochs",
+        "self_approval",
+        "policy",
+        "suites",
+        "weights",
+    ):
+        answer = door.send(
+            "POST",
+            "/proposals",
+            role="proposer",
+            json={**wish, more: 1},
+        )
         assert answer.status_code == 422, more
 
 
@@ -313,14 +374,21 @@ def test_the_database_lets_nothing_widened_in_without_another_person(
     proposal = decided(world, ctx)
     raw = Database(database_url)
 
-    with pytest.raises(InputError, match="four_eyes"), world.store.write() as tx:
+    with (
+        pytest.raises(InputError, match="four_eyes"),
+        world.store.write() as tx,
+    ):
         Proposals(tx).save(replace(proposal, phase=ProposalPhase.CANARY))
     with (
         pytest.raises(InputError, match="registered fields cannot change"),
         world.store.write() as tx,
     ):
         Proposals(tx).save(replace(proposal, widened={}))
-    for change in ("phase = 'canary'", "widened = '{}'", "self_approval = true"):
+    for change in (
+        "phase = 'canary'",
+        "widened = '{}'",
+        "self_approval = true",
+    ):
         with pytest.raises(REFUSED):
             raw.run(f"UPDATE proposal SET version = version + 1, {change}")  # noqa: S608
     raw.engine.dispose()

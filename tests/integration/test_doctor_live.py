@@ -16,17 +16,36 @@ from click.testing import CliRunner, Result
 from evals.sim.server import simulator
 from harness.app.doctor.live_scenarios import QUESTION
 from harness.interfaces.cli.program import program
-from harness.providers.calls.tool_probe import PRICE_TOOL, STOCK_TOOL, TOOL_ANSWERS
+from harness.providers.calls.tool_probe import (
+    PRICE_TOOL,
+    STOCK_TOOL,
+    TOOL_ANSWERS,
+)
 from tests.support.providers.simulator_thread import serve_in_thread
 from tests.wire import anthropic, bedrock, gemini, vertex
 from tests.wire import openai as plain
-from tests.wire.server import KEY, Reading, Refused, Reply, Strict, Usage, serving
+from tests.wire.server import (
+    KEY,
+    Reading,
+    Refused,
+    Reply,
+    Strict,
+    Usage,
+    serving,
+)
 
 pytestmark = [pytest.mark.req("B7"), pytest.mark.timeout(900)]
-WIRES: dict[str, Any] = {"anthropic": anthropic, "gemini": gemini, "openai": plain}
+WIRES: dict[str, Any] = {
+    "anthropic": anthropic,
+    "gemini": gemini,
+    "openai": plain,
+}
 LATER: dict[str, Any] = {"bedrock": bedrock, "vertex": vertex}
 ANSWER = "ready at once"
-CALLS = ((STOCK_TOOL, {"item": "lamp"}), (PRICE_TOOL, {"item": "lamp", "currency": "EUR"}))
+CALLS = (
+    (STOCK_TOOL, {"item": "lamp"}),
+    (PRICE_TOOL, {"item": "lamp", "currency": "EUR"}),
+)
 SAID = f"There are {TOOL_ANSWERS[STOCK_TOOL]:,} lamps at {TOOL_ANSWERS[PRICE_TOOL]} EUR each."
 PRICES = "{input_usd_per_mtok: 1.0, output_usd_per_mtok: 10.0}"
 
@@ -74,7 +93,11 @@ def provider(
         yield served
 
 
-def live(kind: str, *more: str, exits: int = 0) -> tuple[dict[str, str], Any]:
+def live(
+    kind: str,
+    *more: str,
+    exits: int = 0,
+) -> tuple[dict[str, str], Any]:
     name = f"own/{ {**WIRES, **LATER}[kind].MODEL }"
     words = ("doctor", "--live", name, "--json", *more)
     result = run(*words, exits=exits)
@@ -96,7 +119,11 @@ def live(kind: str, *more: str, exits: int = 0) -> tuple[dict[str, str], Any]:
 )
 def test_a_provider_that_keeps_its_protocol_works_in_every_scenario(kind: str) -> None:
     with provider(kind) as served:
-        found, document = live(kind, "--max-usd", "1")
+        found, document = live(
+            kind,
+            "--max-usd",
+            "1",
+        )
 
     assert set(found.values()) == {"works"}, document
     assert document["calls"] == len(served.asked) == 6
@@ -107,9 +134,19 @@ def test_a_provider_that_keeps_its_protocol_works_in_every_scenario(kind: str) -
 def test_a_call_that_could_pass_the_cap_is_not_made() -> None:
     with provider("openai") as served:
         # One answer may cost 1,024 × 10 $/M and its input: a little more than 0.0102 $.
-        found, document = live("openai", "--max-usd", "0.0125", exits=1)
+        found, document = live(
+            "openai",
+            "--max-usd",
+            "0.0125",
+            exits=1,
+        )
         before = len(served.asked)
-        nothing, _ = live("openai", "--max-usd", "0.01", exits=1)
+        nothing, _ = live(
+            "openai",
+            "--max-usd",
+            "0.01",
+            exits=1,
+        )
         none = len(served.asked) - before
 
     assert found["plain answer"] == "works"
@@ -122,12 +159,29 @@ def test_a_call_that_could_pass_the_cap_is_not_made() -> None:
 
 def test_a_model_without_a_price_is_not_asked() -> None:
     with provider("openai") as served:
-        result = run("doctor", "--live", "own/unheard-of", "--max-usd", "1", "--json", exits=1)
+        result = run(
+            "doctor",
+            "--live",
+            "own/unheard-of",
+            "--max-usd",
+            "1",
+            "--json",
+            exits=1,
+        )
 
     assert not served.asked
     assert "the model's price is unknown" in result.stdout
     run("doctor", "--live", "own", exits=2)
-    run("doctor", "--live", "own", "--max-usd", "1", "--tools", "own", exits=2)
+    run(
+        "doctor",
+        "--live",
+        "own",
+        "--max-usd",
+        "1",
+        "--tools",
+        "own",
+        exits=2,
+    )
 
 
 def _without_usage(answer: Any) -> Any:
@@ -138,16 +192,36 @@ def _without_usage(answer: Any) -> Any:
 def test_a_provider_that_lies_is_found_out_and_repeats_nothing() -> None:
     with provider("openai") as served:
         served.answers = lambda reading: Reply(
-            text=ANSWER, usage=Usage(output=5_000 if reading.limit == 16 else 7)
+            text=ANSWER,
+            usage=Usage(output=5_000 if reading.limit == 16 else 7),
         )
-        huge, document = live("openai", "--max-usd", "1", exits=1)
+        huge, document = live(
+            "openai",
+            "--max-usd",
+            "1",
+            exits=1,
+        )
         served.answers = lambda _: Reply(text="word " * 4_096, usage=Usage(output=1))
-        long, _ = live("openai", "--max-usd", "1", exits=1)
+        long, _ = live(
+            "openai",
+            "--max-usd",
+            "1",
+            exits=1,
+        )
         served.whole = lambda _: {"error": {"message": f"{KEY} {QUESTION}", "code": KEY}}
-        hidden, _ = live("openai", "--max-usd", "1", exits=1)
+        hidden, _ = live(
+            "openai",
+            "--max-usd",
+            "1",
+            exits=1,
+        )
         served.answers = model_reply
         served.whole = lambda reply: {**plain.whole(reply), "model": KEY}
-        named, _ = live("openai", "--max-usd", "1")
+        named, _ = live(
+            "openai",
+            "--max-usd",
+            "1",
+        )
         served.whole = lambda reply: {
             **_without_usage(plain.whole(reply)),
             KEY: KEY,
@@ -155,7 +229,12 @@ def test_a_provider_that_lies_is_found_out_and_repeats_nothing() -> None:
         }
         served.answers = lambda _: Reply(text=ANSWER)
         asked = len(served.asked)
-        silent, unknown = live("openai", "--max-usd", "0.03", exits=1)
+        silent, unknown = live(
+            "openai",
+            "--max-usd",
+            "0.03",
+            exits=1,
+        )
         asked = len(served.asked) - asked
 
     assert huge["plain answer"] == "works"
@@ -163,8 +242,14 @@ def test_a_provider_that_lies_is_found_out_and_repeats_nothing() -> None:
     assert huge["stream"] == "not tried"
     assert "no cap is reliable" in json.dumps(document)
     # 20,480 bytes are no single token, nor 1,024.
-    assert (long["plain answer"], long["length stop"]) == ("works", "not tried")
-    assert (hidden["plain answer"], named["plain answer"]) == ("fails", "differs")
+    assert (long["plain answer"], long["length stop"]) == (
+        "works",
+        "not tried",
+    )
+    assert (hidden["plain answer"], named["plain answer"]) == (
+        "fails",
+        "differs",
+    )
     assert silent["plain answer"] == silent["length stop"] == "fails"
     # Each counts with the most that it can cost; the stream has its usage.
     assert unknown["calls"] == asked
@@ -176,7 +261,14 @@ def test_a_refused_key_ends_the_run_after_one_request(monkeypatch: pytest.Monkey
     with provider("openai") as served:
         monkeypatch.setenv("WIRE_KEY", wrong)
         served.fault = Refused(401, {"error": {"message": wrong, "code": wrong}})
-        result = run("doctor", "--live", f"own/{plain.MODEL}", "--max-usd", "1", exits=1)
+        result = run(
+            "doctor",
+            "--live",
+            f"own/{plain.MODEL}",
+            "--max-usd",
+            "1",
+            exits=1,
+        )
 
     assert "FAIL: fails" in result.stdout
     assert "swapgate provider key set" in result.stdout
@@ -243,7 +335,10 @@ def test_a_key_that_the_loops_find_refused_is_never_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wrong = "sk-recognisable-secret"
-    echo = {"type": "error", "error": {"type": "authentication_error", "message": wrong}}
+    echo = {
+        "type": "error",
+        "error": {"type": "authentication_error", "message": wrong},
+    }
     with provider("anthropic", at_once) as served:
         monkeypatch.setenv("WIRE_KEY", wrong)
         served.fault = Refused(401, echo)
@@ -263,7 +358,12 @@ def test_the_doctor_of_tools_ends_in_time_and_leaves_no_traffic() -> None:
     with provider("openai", endless):
         found = outcomes(f"own/{plain.MODEL}", exits=1)
         short = run(
-            "doctor", "--tools", f"own/{plain.MODEL}", "--timeout", "0.000001", exits=1
+            "doctor",
+            "--tools",
+            f"own/{plain.MODEL}",
+            "--timeout",
+            "0.000001",
+            exits=1,
         ).stdout
 
     assert found["results"] == "does not"

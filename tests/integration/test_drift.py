@@ -57,7 +57,12 @@ class Alias:
         self.broken = False
         self.names = "base-1"
 
-    def __call__(self, target: Target, item: Item, epoch: int) -> str:
+    def __call__(
+        self,
+        target: Target,
+        item: Item,
+        epoch: int,
+    ) -> str:
         if self.broken:
             raise ProviderFailed("503 from the provider")
         behind = replace(target, model=self.skilled_like) if target.model == "base" else target
@@ -76,16 +81,29 @@ def alias() -> Alias:
 def world(tmp_path: Path, alias: Alias) -> SmallInstallation:
     clock = ManualClock()
     made = SmallInstallation(
-        tmp_path, clock=clock, script=alias, served=alias.served, drift={"colours": POLICY}
+        tmp_path,
+        clock=clock,
+        script=alias,
+        served=alias.served,
+        drift={"colours": POLICY},
     )
     made.set_up()
     return made
 
 
 @pytest.fixture
-def stored(tmp_path: Path, database_url: str, alias: Alias) -> Iterator[SmallInstallation]:
+def stored(
+    tmp_path: Path,
+    database_url: str,
+    alias: Alias,
+) -> Iterator[SmallInstallation]:
     clock = ManualClock()
-    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(
+        database_url,
+        secret=SECRET,
+        clock=clock,
+        signatures=CONTROL,
+    )
     made = SmallInstallation(
         tmp_path,
         store,
@@ -187,7 +205,11 @@ def test_a_model_that_changed_behind_its_name_raises_an_alert_with_the_diff(
     (shown,) = watches.list_drift_reports(world.context(), "chat")
     assert len(shown.changes) == 25
     first = shown.changes[0]
-    assert (first.score_before, first.score_now, first.answer_now) == (1.0, 0.0, "wrong")
+    assert (first.score_before, first.score_now, first.answer_now) == (
+        1.0,
+        0.0,
+        "wrong",
+    )
 
 
 @pytest.mark.req("F6")
@@ -249,7 +271,11 @@ def test_a_better_model_is_told_and_a_person_accepts_it_as_the_new_baseline(
     assert status(world).comparisons == 2
     assert status(world).baseline.reason == "cheaper now"  # type: ignore[union-attr]
     assert open_alerts(world) == {}
-    assert actions(world) == ["drift.baseline", "drift.found", "drift.baseline"]
+    assert actions(world) == [
+        "drift.baseline",
+        "drift.found",
+        "drift.baseline",
+    ]
 
 
 def test_a_swap_ends_the_watch_and_its_alert(world: SmallInstallation, alias: Alias) -> None:
@@ -322,12 +348,24 @@ def test_a_run_by_hand_needs_no_waiting(world: SmallInstallation) -> None:
     ctx = world.context()
     with pytest.raises(NotAllowed):
         watches.start_checks(ctx, VIEWER, "chat")
-    (first,) = watches.start_checks(ctx, ANN, "chat")
-    (same,) = watches.start_checks(ctx, ANN, "chat")
+    (first,) = watches.start_checks(
+        ctx,
+        ANN,
+        "chat",
+    )
+    (same,) = watches.start_checks(
+        ctx,
+        ANN,
+        "chat",
+    )
     assert first == same
 
     run_cycle(world)
-    (second,) = watches.start_checks(ctx, ANN, "chat")
+    (second,) = watches.start_checks(
+        ctx,
+        ANN,
+        "chat",
+    )
     run_cycle(world)
 
     assert second.run != first.run
@@ -352,9 +390,16 @@ def test_without_a_drift_section_nothing_is_watched(world: SmallInstallation) ->
 
 @pytest.mark.req("A7")
 def test_of_two_control_processes_each_check_happens_once(
-    stored: SmallInstallation, database_url: str, alias: Alias
+    stored: SmallInstallation,
+    database_url: str,
+    alias: Alias,
 ) -> None:
-    other = Store(database_url, secret=SECRET, clock=stored.clock, signatures=CONTROL)
+    other = Store(
+        database_url,
+        secret=SECRET,
+        clock=stored.clock,
+        signatures=CONTROL,
+    )
 
     def process(store: Store) -> None:
         for _ in range(6):
@@ -381,7 +426,10 @@ def test_of_two_control_processes_each_check_happens_once(
 
 @pytest.mark.parametrize("after_commit", [False, True])
 def test_wherever_the_control_process_dies_the_next_one_goes_on(
-    stored: SmallInstallation, alias: Alias, *, after_commit: bool
+    stored: SmallInstallation,
+    alias: Alias,
+    *,
+    after_commit: bool,
 ) -> None:
     for at in range(1, 9):
         dying = CrashingStore(stored.store, at=at, after_commit=after_commit)
@@ -408,7 +456,9 @@ SECTION = "scorer: exact, drift: {items: 60}}"
 
 @pytest.fixture
 def cli(
-    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    sqlite_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[CommandLine]:
     with installed(tmp_path, sqlite_url, monkeypatch) as made:
         watching = FILE.replace("scorer: exact}", SECTION)

@@ -11,7 +11,12 @@ import pytest
 
 from tests.acceptance.installation import Installation, eventually
 from tests.acceptance.providers import Simulator
-from tests.acceptance.swaps import await_phase, await_up, before_simulator, propose
+from tests.acceptance.swaps import (
+    await_phase,
+    await_up,
+    before_simulator,
+    propose,
+)
 from tests.integration.test_clients_docs import Client, install
 from tests.support.site.documented_commands import shell_blocks
 
@@ -28,7 +33,11 @@ FLAG = {
     "defaultVariant": "base",
 }
 
-pytestmark = [pytest.mark.verify, pytest.mark.req("F1"), pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.verify,
+    pytest.mark.req("F1"),
+    pytest.mark.timeout(1800),
+]
 
 
 @pytest.fixture
@@ -43,7 +52,8 @@ def place(tmp_path: Path) -> Iterator[Installation]:
 def test_flagds_shares_follow_a_rollback_and_then_a_promotion(
     place: Installation, tmp_path: Path
 ) -> None:
-    flags, spans = tmp_path / "flags.json", tmp_path / "spans.jsonl"
+    flags = tmp_path / "flags.json"
+    spans = tmp_path / "spans.jsonl"
     flags.write_text(json.dumps({"flags": {"support": FLAG, "other": FLAG}}))
 
     def flag(name: str = "support") -> Any:
@@ -65,7 +75,13 @@ def test_flagds_shares_follow_a_rollback_and_then_a_promotion(
         Client("flagd", "PyPI", tuple(PACKAGES), tuple(PACKAGES.values()), ""),
         tmp_path / "client",
     )
-    program = (str(programs / "python"), str(CALLERS), str(flags), str(spans), f"{sim.url}/v1")
+    program = (
+        str(programs / "python"),
+        str(CALLERS),
+        str(flags),
+        str(spans),
+        f"{sim.url}/v1",
+    )
     with subprocess.Popen(program) as asking:  # noqa: S603 - the client has its own venv
         try:
             swap = propose(place, "support", "sim/sim-better")

@@ -18,7 +18,12 @@ import pytest
 
 from tests.acceptance.installation import Installation, Process, eventually
 from tests.acceptance.providers import Simulator
-from tests.acceptance.swaps import await_phase, await_up, before_simulator, propose
+from tests.acceptance.swaps import (
+    await_phase,
+    await_up,
+    before_simulator,
+    propose,
+)
 from tests.integration.test_beside_litellm import (
     MANY,
     MASTER_KEY,
@@ -32,7 +37,11 @@ REQUESTS = 5_000
 STAND_IN = Path(__file__).parents[1] / "support" / "litellm"
 USUAL_LITELLM = "http://127.0.0.1:4000"
 
-pytestmark = [pytest.mark.verify, pytest.mark.req("F1"), pytest.mark.timeout(5400)]
+pytestmark = [
+    pytest.mark.verify,
+    pytest.mark.req("F1"),
+    pytest.mark.timeout(5400),
+]
 
 
 @dataclass
@@ -45,8 +54,12 @@ class Callers:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        over, lock = threading.Event(), threading.Lock()
-        body = {"model": "support", "messages": [{"role": "user", "content": "Where is it?"}]}
+        over = threading.Event()
+        lock = threading.Lock()
+        body = {
+            "model": "support",
+            "messages": [{"role": "user", "content": "Where is it?"}],
+        }
 
         def ask_on() -> None:
             headers = {"Authorization": f"Bearer {MASTER_KEY}"}
@@ -80,10 +93,21 @@ class Beside:
         key = {"LITELLM_MASTER_KEY": MASTER_KEY}
         return self.place.start("serve", "drive", "litellm", *words, env=key)
 
-    def admin(self, method: str, path: str, **body: object) -> httpx.Response:
+    def admin(
+        self,
+        method: str,
+        path: str,
+        **body: object,
+    ) -> httpx.Response:
         headers = {"Authorization": f"Bearer {MASTER_KEY}"}
         url = self.proxy.removesuffix("/v1") + path
-        answer = httpx.request(method, url, headers=headers, json=body or None, timeout=60)
+        answer = httpx.request(
+            method,
+            url,
+            headers=headers,
+            json=body or None,
+            timeout=60,
+        )
         return answer.raise_for_status()
 
     def shares(self) -> dict[str, tuple[float, bool]]:
@@ -105,7 +129,8 @@ class Beside:
         return [a["text"] for a in self.place.json("alert", "list") if a["kind"] == "split"]
 
 
-BASE, BETTER = "openai/sim-base", "openai/sim-better"
+BASE = "openai/sim-base"
+BETTER = "openai/sim-better"
 ONLY_BASE = {BASE: (10_000, True), BETTER: (0, False)}
 ONLY_BETTER = {BASE: (0, False), BETTER: (10_000, True)}
 
@@ -130,7 +155,11 @@ def beside(tmp_path: Path, empty_postgres_url: str) -> Iterator[Beside]:
         place.init()
         await_up(place, "control")
         with running_litellm("drive.yaml", "", tmp_path, programs, **own) as proxy:
-            (commands,) = re.findall(r"```sh\n(.*?)swapgate serve drive", PAGE, re.DOTALL)
+            (commands,) = re.findall(
+                r"```sh\n(.*?)swapgate serve drive",
+                PAGE,
+                re.DOTALL,
+            )
             url = proxy.removesuffix("/v1")
             subprocess.run(  # noqa: S603 - the page's commands
                 ["/bin/bash", "-ec", commands.replace(USUAL_LITELLM, url)],
@@ -145,7 +174,9 @@ def beside(tmp_path: Path, empty_postgres_url: str) -> Iterator[Beside]:
 def test_litellms_weights_follow_a_rollback_and_then_a_promotion_without_a_failed_request(
     beside: Beside,
 ) -> None:
-    place, sim, callers = beside.place, beside.sim, Callers(beside.proxy)
+    place = beside.place
+    sim = beside.sim
+    callers = Callers(beside.proxy)
     driver = beside.drive()
     eventually(lambda: beside.shares() == ONLY_BASE)
     with callers.asking():
@@ -168,7 +199,12 @@ def test_litellms_weights_follow_a_rollback_and_then_a_promotion_without_a_faile
     assert callers.failed == []
 
     path = f"/model/{beside.deployment('sim-base')}/update"
-    beside.admin("PATCH", path, litellm_params={"weight": 5_000}, blocked=False)
+    beside.admin(
+        "PATCH",
+        path,
+        litellm_params={"weight": 5_000},
+        blocked=False,
+    )
     eventually(lambda: any("sim/sim-base has 33" in text for text in beside.alerts()))
     eventually(lambda: beside.shares() == ONLY_BETTER)
     assert MASTER_KEY not in driver.log

@@ -31,7 +31,11 @@ from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.settings import RouterSettings, UiSettings
 from harness.store import engine, job_queue
-from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
+from tests.support.control.control_plane import (
+    ANN,
+    POLICY,
+    SmallInstallation,
+)
 
 
 class Held:
@@ -113,7 +117,10 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
         eval_queue.cancel_run(ctx, ANN, "run_nothing", "why not")
     with pytest.raises(NotAllowed):
         eval_queue.cancel_run(
-            ctx, Actor("dan", Role.PROPOSER, "pr_dan"), pair.candidate, "a rival"
+            ctx,
+            Actor("dan", Role.PROPOSER, "pr_dan"),
+            pair.candidate,
+            "a rival",
         )
     ended = eval_queue.cancel_run(ctx, ANN, pair.candidate, "the wrong model")
 
@@ -157,7 +164,10 @@ def test_a_run_stops_at_the_answer_that_reaches_its_budget(world: SmallInstallat
     after = world.until_decided(limited(world, max_tokens=40).id)
     run, samples = candidate_run(world, after)
 
-    assert (after.phase, run.state) == (ProposalPhase.REJECTED, RunState.OVER_BUDGET)
+    assert (after.phase, run.state) == (
+        ProposalPhase.REJECTED,
+        RunState.OVER_BUDGET,
+    )
     used = [sample.input_tokens + sample.output_tokens for sample in samples]
     assert sum(used) >= 40 > sum(used) - max(used)
     assert f"used {sum(used)} of 40 tokens" in run.message
@@ -193,10 +203,18 @@ def test_money_is_not_spent_where_its_sum_could_not_be_known(world: SmallInstall
 CAP_USD = 0.01
 
 
-def compare(world: SmallInstallation, ctx: Context, *suites: str) -> Proposal:
+def compare(
+    world: SmallInstallation,
+    ctx: Context,
+    *suites: str,
+) -> Proposal:
     with world.store.read() as tx:
         providers = Providers(tx).all()
-    parts = (RouterSettings(), ControlSettings(), UiSettings())
+    parts = (
+        RouterSettings(),
+        ControlSettings(),
+        UiSettings(),
+    )
     settings = Settings("", world.folder, None, *parts, providers, {}, {}, {})
     seeds = (Target("sim", "base"), Target("sim", "better"))
     return gate_run.register_comparison(
@@ -213,11 +231,16 @@ def test_a_comparison_whose_model_has_no_price_ends_and_says_so(
     world: SmallInstallation,
 ) -> None:
     targets.put_provider(
-        world.context(), SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1")
+        world.context(),
+        SYSTEM,
+        Provider("sim", "sim", "http://127.0.0.1:9/v1"),
     )
     ctx = replace(world.context(), monthly_cap_usd=CAP_USD)
 
-    with pytest.raises(SpendingPaused, match="not measured: the price of sim/base is unknown"):
+    with pytest.raises(
+        SpendingPaused,
+        match="not measured: the price of sim/base is unknown",
+    ):
         run_until_decided(ctx, compare(world, ctx, "colours").id, waits)
 
 
@@ -235,7 +258,12 @@ def test_a_comparison_at_the_monthly_cap_ends_and_says_so(world: SmallInstallati
         run_until_decided(ctx, proposal.id, waits)
 
 
-def take(url: str, count: int, *, providers: Iterable[str] = ()) -> list[str]:
+def take(
+    url: str,
+    count: int,
+    *,
+    providers: Iterable[str] = (),
+) -> list[str]:
     """The runs that one slot takes, in order, until it has so many."""
     taken: list[str] = []
 
@@ -247,7 +275,13 @@ def take(url: str, count: int, *, providers: Iterable[str] = ()) -> list[str]:
             if len(taken) == count:
                 ended.set()
 
-        await job_queue.consume(url, providers=list(providers), slots=1, work=work, ended=ended)
+        await job_queue.consume(
+            url,
+            providers=list(providers),
+            slots=1,
+            work=work,
+            ended=ended,
+        )
 
     asyncio.run(consume())
     return taken

@@ -9,7 +9,11 @@ from evals.suites.items import Item
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import IllegalTransition, ProviderAway
-from harness.frame.failures import DEFAULT_PATIENCE_S, LONGEST_PAUSE_S, RETRY_PAUSES_S
+from harness.frame.failures import (
+    DEFAULT_PATIENCE_S,
+    LONGEST_PAUSE_S,
+    RETRY_PAUSES_S,
+)
 from harness.gate.run import EvalRun, RunState
 from harness.operations import alert_delivery, queries
 from harness.proposals import decisions, eval_queue, evaluation
@@ -17,7 +21,12 @@ from harness.providers.target import Target
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns
-from tests.support.control.control_plane import ANN, POLICY, SmallInstallation, answer
+from tests.support.control.control_plane import (
+    ANN,
+    POLICY,
+    SmallInstallation,
+    answer,
+)
 
 pytestmark = pytest.mark.req("F2")
 PATIENCE_S = 3_600.0
@@ -44,7 +53,11 @@ def away_after(
     asked: list[str] = []
     gone: list[float] = []
 
-    def script(target: Target, item: Item, epoch: int) -> str:
+    def script(
+        target: Target,
+        item: Item,
+        epoch: int,
+    ) -> str:
         if target.model in models:
             asked.append(item.id)
             if len(asked) > answers:
@@ -82,7 +95,13 @@ def test_page_and_alert_say_a_wait_once_also_while_the_provider_is_asked(
             decisions.retry_proposal(world.context(), ANN, proposal.id)
 
     begun = world.clock.now()
-    away_after(world, 0, 3_000, models=["base", "better"], during=during)
+    away_after(
+        world,
+        0,
+        3_000,
+        models=["base", "better"],
+        during=during,
+    )
     proposal = waiting(world)
     paused = queries.find_proposal(world.context(), proposal.id).waits
     since = paused.partition("; next try ")[0]
@@ -151,7 +170,8 @@ def given_up(world: SmallInstallation, proposal: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("act", "phase"), [(continued, ProposalPhase.CANARY), (given_up, ProposalPhase.CANCELLED)]
+    ("act", "phase"),
+    [(continued, ProposalPhase.CANARY), (given_up, ProposalPhase.CANCELLED)],
 )
 def test_a_person_continues_or_gives_up_a_comparison_that_waits(
     world: SmallInstallation,
@@ -186,4 +206,9 @@ def test_a_run_of_no_proposal_waits_for_a_day(world: SmallInstallation) -> None:
 def test_the_pauses_before_further_tries_end_with_the_owners_patience() -> None:
     first_s, second_s, _ = RETRY_PAUSES_S
     gate = replace(POLICY.gate, infra_patience_s=first_s + second_s + 10.0)
-    assert [gate.infra_pause_s(n) for n in range(1, 5)] == [first_s, second_s, 10.0, 0.0]
+    assert [gate.infra_pause_s(n) for n in range(1, 5)] == [
+        first_s,
+        second_s,
+        10.0,
+        0.0,
+    ]

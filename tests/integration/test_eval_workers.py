@@ -26,7 +26,9 @@ from tests.support.providers.scripted_chat import Response, serving
 from tests.support.router.router_process import eventually
 from tests.support.site.processes import Site, kill_nine, site
 
-ITEMS, CONNECTIONS, AT_ONCE = 30, 4, 3
+ITEMS = 30
+CONNECTIONS = 4
+AT_ONCE = 3
 END_S = 240.0
 
 
@@ -70,7 +72,11 @@ class Counting:
 
 
 def settings(
-    folder: Path, url: str, *, judged: bool = True, **of_provider: object
+    folder: Path,
+    url: str,
+    *,
+    judged: bool = True,
+    **of_provider: object,
 ) -> dict[str, object]:
     data = folder / "replies.jsonl"
     rows = [{"input": f"Say {n}.", "target": f"{n}"} for n in range(ITEMS)]
@@ -88,7 +94,10 @@ def settings(
             "sim": {
                 "kind": "openai",
                 "api_base": url,
-                "eval_limits": {"max_concurrent": AT_ONCE, "requests_per_min": 100_000},
+                "eval_limits": {
+                    "max_concurrent": AT_ONCE,
+                    "requests_per_min": 100_000,
+                },
                 **of_provider,
             }
         },
@@ -96,14 +105,23 @@ def settings(
     }
 
 
-def queued(installation: Installation, model: str, suite: str = "replies") -> str:
+def queued(
+    installation: Installation,
+    model: str,
+    suite: str = "replies",
+) -> str:
     ctx = installation.context
     target = targets.add_target(ctx, SYSTEM, Target("sim", model))
     return eval_queue.start_run(ctx, SYSTEM, suite, target.id).id
 
 
 def worker(place: Site, run: str) -> subprocess.Popen[bytes]:
-    process = ("--owner", f"w-{time.monotonic_ns()}", "--parent", str(os.getpid()))
+    process = (
+        "--owner",
+        f"w-{time.monotonic_ns()}",
+        "--parent",
+        str(os.getpid()),
+    )
     return subprocess.Popen(place.command("eval-worker", run, *process))  # noqa: S603 - our own command
 
 
@@ -114,7 +132,10 @@ def test_workers_share_a_providers_limit_and_a_killed_one_asks_only_what_was_in_
     tmp_path: Path,
 ) -> None:
     counting = Counting()
-    with serving(counting) as served, site(tmp_path, settings(tmp_path, served.url)) as place:
+    with (
+        serving(counting) as served,
+        site(tmp_path, settings(tmp_path, served.url)) as place,
+    ):
         installation = open_installation(place.config, create_secret=True)
         upgrade_database(installation.settings)
         for provider in installation.settings.providers.values():
@@ -216,17 +237,19 @@ def test_target_and_judge_are_each_asked_with_their_own_stored_key_and_headers(
                     time.sleep(0.05)
                 (ended,) = ctx.workers.reap()
                 with ctx.store.read() as tx:
-                    state, samples = (
-                        EvalRuns(tx).get(run).state.value,
-                        EvalRuns(tx).samples(run),
-                    )
+                    state = EvalRuns(tx).get(run).state.value
+                    samples = EvalRuns(tx).samples(run)
             finally:
                 installation.close()
 
     assert (ended[2], state) == (0, "done"), ended
     assert len(samples) == 2
     asked = {
-        (request["model"], request["authorization"], request["extra"])
+        (
+            request["model"],
+            request["authorization"],
+            request["extra"],
+        )
         for request in served.requests
     }
     assert asked == {

@@ -72,7 +72,10 @@ def test_a_tasks_pin_follows_its_file(inspect: SimpleNamespace, tmp_path: Path) 
     ],
 )
 def test_a_task_file_that_does_not_work_says_why(
-    inspect: SimpleNamespace, tmp_path: Path, text: str, told: str
+    inspect: SimpleNamespace,
+    tmp_path: Path,
+    text: str,
+    told: str,
 ) -> None:
     file = tmp_path / "suite.py"
     file.write_text(text)
@@ -108,7 +111,9 @@ def test_a_task_must_be_named_right_where_there_are_several(inspect: SimpleNames
     ],
 )
 def test_a_tasks_score_becomes_a_share_or_none(
-    inspect: SimpleNamespace, value: object, share: float | None
+    inspect: SimpleNamespace,
+    value: object,
+    share: float | None,
 ) -> None:
     assert inspect.tasks.as_share(value) == share
 
@@ -125,7 +130,8 @@ def test_messages_keep_text_images_and_tool_errors(inspect: SimpleNamespace) -> 
     from inspect_ai.tool import ToolCallError  # noqa: PLC0415 - see above
 
     message_of = inspect.model.message_of
-    text, image = ContentText(text="Look:"), ContentImage(image="data:image/png;base64,AA==")
+    text = ContentText(text="Look:")
+    image = ContentImage(image="data:image/png;base64,AA==")
     failed = ToolCallError("timeout", "too slow")
 
     assert message_of(ChatMessageUser(content=[text, text]))["content"] == "Look:Look:"
@@ -150,11 +156,24 @@ def test_generation_settings_and_tool_choices_have_their_fields(
     from inspect_ai.util import JSONSchema  # noqa: PLC0415 - see above
 
     schema = ResponseSchema(name="n", json_schema=JSONSchema(type="object"), strict=True)
-    config = GenerateConfig(top_p=0.5, stop_seqs=["."], response_schema=schema, max_tokens=3)
+    config = GenerateConfig(
+        top_p=0.5,
+        stop_seqs=["."],
+        response_schema=schema,
+        max_tokens=3,
+    )
 
     fields = inspect.model.generation_settings(config)
 
-    assert (fields["top_p"], fields["stop"], fields["max_tokens"]) == (0.5, ["."], 3)
+    assert (
+        fields["top_p"],
+        fields["stop"],
+        fields["max_tokens"],
+    ) == (
+        0.5,
+        ["."],
+        3,
+    )
     assert fields["response_format"]["json_schema"]["strict"] is True
     choice = inspect.model.tool_choice_of
     assert choice(ToolFunction(name="add"))["function"] == {"name": "add"}
@@ -239,7 +258,11 @@ def test_a_run_that_is_to_stop_asks_nothing_more_that_waited_for_its_turn(
     ],
 )
 def test_an_answer_that_was_cut_while_the_model_thought_is_not_a_wrong_one(
-    inspect: SimpleNamespace, tmp_path: Path, text: str, score: float | None, told: str
+    inspect: SimpleNamespace,
+    tmp_path: Path,
+    text: str,
+    score: float | None,
+    told: str,
 ) -> None:
     file = tmp_path / "suite.jsonl"
     file.write_text('{"id": "i", "input": "6 * 7", "target": "42"}')
@@ -295,7 +318,12 @@ def stopping(
 ) -> Any:
     stops = iter([False, True])
     return inspect.collector.Collector(
-        EvalJob(PLAIN_RUN, Target("sim", "m"), Provider("sim", "openai", "http://x"), None),
+        EvalJob(
+            PLAIN_RUN,
+            Target("sim", "m"),
+            Provider("sim", "openai", "http://x"),
+            None,
+        ),
         suite,
         [inspect.collector.Question(0, "i", 1)],
         on_sample=lambda sample: bool(on_sample(sample)),

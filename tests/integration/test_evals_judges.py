@@ -34,9 +34,13 @@ Results = dict[str, dict[str, Any]]
 
 
 def suites_in(folder: Path) -> dict[str, SuiteSettings]:
-    data, references = folder / "replies.jsonl", folder / "references.jsonl"
+    data = folder / "replies.jsonl"
+    references = folder / "references.jsonl"
     rows = [
-        {"input": f"What is the code of drawer {n}?", "target": f"It is {n * 37 % 101}-{n}."}
+        {
+            "input": f"What is the code of drawer {n}?",
+            "target": f"It is {n * 37 % 101}-{n}.",
+        }
         for n in range(ITEMS)
     ]
     data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -52,12 +56,19 @@ def suites_in(folder: Path) -> dict[str, SuiteSettings]:
     references.write_text("\n".join(map(json.dumps, rated)), encoding="utf-8")
     checked = replace(JUDGE, references=references)
     plain = SuiteSettings(
-        "replies", path=data, scorer="rubric", scorer_options=RUBRIC, judge=JUDGE
+        "replies",
+        path=data,
+        scorer="rubric",
+        scorer_options=RUBRIC,
+        judge=JUDGE,
     )
     pair = {"criteria": "Tell more."}
     return {
         "rubric": replace(plain, judge=checked),
-        "gone": replace(plain, judge=replace(JUDGE, target=Target("sim", "no-such-judge"))),
+        "gone": replace(
+            plain,
+            judge=replace(JUDGE, target=Target("sim", "no-such-judge")),
+        ),
         "few": replace(plain, judge=replace(JUDGE, max_calls=5)),
         "dear": replace(plain, judge=replace(JUDGE, max_cost_usd=1e-9)),
         "fool": replace(plain, judge=replace(checked, target=Target("sim", "sim-fool"))),
@@ -66,7 +77,11 @@ def suites_in(folder: Path) -> dict[str, SuiteSettings]:
     }
 
 
-def assignment(name: str, suite: SuiteSettings, url: str) -> Assignment:
+def assignment(
+    name: str,
+    suite: SuiteSettings,
+    url: str,
+) -> Assignment:
     target = Target("sim", "base")
     prices = {"sim-judge": Price(1.0, 1.0)}
     provider = Provider("sim", "openai", f"{url}/v1", prices=prices)
@@ -97,7 +112,8 @@ def suites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SuiteSettings]
 
 @pytest.fixture(scope="module")
 def results(
-    suites: dict[str, SuiteSettings], tmp_path_factory: pytest.TempPathFactory
+    suites: dict[str, SuiteSettings],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Results:
     models = tmp_path_factory.mktemp("models") / "models.yaml"
     models.write_text(MODELS, encoding="utf-8")
@@ -109,7 +125,12 @@ def results(
 
 def samples(result: Mapping[str, Any]) -> list[Sample]:
     return [
-        Sample(**{**sample, "error": SampleError(sample["error"]) if sample["error"] else None})
+        Sample(
+            **{
+                **sample,
+                "error": SampleError(sample["error"]) if sample["error"] else None,
+            }
+        )
         for sample in result["samples"]
     ]
 
@@ -119,7 +140,11 @@ def test_a_rubrics_score_is_the_judges(results: Results, suites: Mapping[str, An
     items = ConfiguredSuites({"replies": suites["rubric"]}).suite("replies").items
     found = samples(results["rubric"])
 
-    assert (results["rubric"]["state"], results["rubric"]["error"], len(found)) == (
+    assert (
+        results["rubric"]["state"],
+        results["rubric"]["error"],
+        len(found),
+    ) == (
         "done",
         "",
         ITEMS,
@@ -138,8 +163,10 @@ def test_without_its_judge_an_answer_is_kept_unscored_and_nothing_passes(
     found = samples(results["gone"])
 
     assert all(sample.error is SampleError.INFRA and sample.answer for sample in found)
-    assert all("the judge sim/no-such-judge did not answer: HTTP 404" in sample.error_text
-               for sample in found)  # fmt: skip
+    assert all(
+        "the judge sim/no-such-judge did not answer: HTTP 404" in sample.error_text
+        for sample in found
+    )
     plan = SuitePlan(
         suite="replies",
         suite_digest="",
@@ -152,7 +179,11 @@ def test_without_its_judge_an_answer_is_kept_unscored_and_nothing_passes(
         order_seed=7,
     )
     scored = samples(results["rubric"])
-    for incumbent, candidate in ((scored, found), (found, scored), (found, found)):
+    for incumbent, candidate in (
+        (scored, found),
+        (found, scored),
+        (found, found),
+    ):
         stopped = ("infra_error", results["gone"]["remark"])
         paired = pair_samples(plan, incumbent, candidate)
         report = judge_pairs(plan, paired, stopped=stopped).report
@@ -166,7 +197,8 @@ def test_without_its_judge_an_answer_is_kept_unscored_and_nothing_passes(
 
 @pytest.mark.req("F7")
 def test_a_judge_is_asked_within_its_budget_and_the_run_ends_there(results: Results) -> None:
-    few, dear = samples(results["few"]), samples(results["dear"])
+    few = samples(results["few"])
+    dear = samples(results["dear"])
 
     assert results["few"]["state"] == results["dear"]["state"] == "failed"
     assert [sample.error for sample in few[:6]] == [None] * 5 + [SampleError.INFRA]
@@ -184,7 +216,8 @@ def test_a_judge_that_disagrees_with_people_measures_nothing(results: Results) -
     assert told in results["fool"]["error"]
     assert "sim/sim-judge has Cohen's kappa 1.00" in results["rubric"]["remark"]
     # What was measured is noted, of the refused one too.
-    good, fool = results["rubric"]["calibration"], results["fool"]["calibration"]
+    good = results["rubric"]["calibration"]
+    fool = results["fool"]["calibration"]
     assert good == {"references": 40, "kappa": 1.0}
     assert fool["references"] == 40
     assert (
@@ -239,13 +272,23 @@ TOOL = {
     "type": "function",
     "function": {
         "name": "weather",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+        },
     },
 }
 OTHER = {"type": "function", "function": {"name": "clock", "parameters": {}}}
 CALL = {"name": "weather", "arguments": {"city": "A"}}
 ROWS: list[dict[str, Any]] = [
-    *({"id": name, "input": name, "target": CALL} for name in ("right", "text", "broken")),
+    *(
+        {
+            "id": name,
+            "input": name,
+            "target": CALL,
+        }
+        for name in ("right", "text", "broken")
+    ),
     {
         "id": "none",
         "input": "none",
@@ -263,7 +306,11 @@ CODE_ROWS = [
             "entry_point": name,
         },
     }
-    for name, wanted in (("one", 1), ("two", 2), ("uno", 1))
+    for name, wanted in (
+        ("one", 1),
+        ("two", 2),
+        ("uno", 1),
+    )
 ]
 ToolResults = Sequence[Mapping[str, Any]]
 
@@ -284,16 +331,32 @@ def provider_says(body: Mapping[str, Any]) -> Response:
     message = {
         "role": "assistant",
         "content": None,
-        "tool_calls": [{"id": "c1", "type": "function", "function": call}],
+        "tool_calls": [
+            {
+                "id": "c1",
+                "type": "function",
+                "function": call,
+            }
+        ],
     }
     choice = {"message": message, "finish_reason": "tool_calls"}
     return Response(raw=json.dumps({"choices": [choice], "model": "m"}).encode())
 
 
-def tool_assignment(suite: SuiteSettings, items: int, served: Served) -> Assignment:
-    suites, target = {suite.name: suite}, Target("sim", "m")
+def tool_assignment(
+    suite: SuiteSettings,
+    items: int,
+    served: Served,
+) -> Assignment:
+    suites = {suite.name: suite}
+    target = Target("sim", "m")
     pin = ConfiguredSuites(suites).pin(suite.name).digest
-    run = replace(PLAIN_RUN, suite=suite.name, suite_digest=pin, wanted=items)
+    run = replace(
+        PLAIN_RUN,
+        suite=suite.name,
+        suite_digest=pin,
+        wanted=items,
+    )
     return Assignment(suites, EvalJob(run, target, served.provider(), None))
 
 
@@ -301,7 +364,8 @@ def tool_assignment(suite: SuiteSettings, items: int, served: Served) -> Assignm
 def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[ToolResults, Served]:
     """All runs in one process: tools, code outside of a container, and code within one."""
     folder = tmp_path_factory.mktemp("suites")
-    calls, code = folder / "calls.jsonl", folder / "code.jsonl"
+    calls = folder / "calls.jsonl"
+    code = folder / "code.jsonl"
     for file, rows in ((calls, ROWS), (code, CODE_ROWS)):
         file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     with_tools = SuiteSettings(
@@ -314,7 +378,11 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[ToolResults, Serv
     # Inspect's sandbox `local`: no machine of the tests has Docker.
     uncontained = replace(contained, code_uncontained=True)
     with serving(provider_says) as served:
-        asked = (with_tools, ROWS), (uncontained, CODE_ROWS), (contained, CODE_ROWS)
+        asked = (
+            (with_tools, ROWS),
+            (uncontained, CODE_ROWS),
+            (contained, CODE_ROWS),
+        )
         results = carry_out(
             [tool_assignment(suite, len(rows), served) for suite, rows in asked]
         )
@@ -329,9 +397,18 @@ def test_tools_are_sent_as_written_and_the_calls_are_scored_and_stored(
     sent = {request["messages"][-1]["content"]: request for request in served.requests}
     found = {sample["item"]: sample for sample in result["samples"]}
 
-    assert (result["state"], len(served.requests)) == ("done", len(ROWS) + len(CODE_ROWS))
-    assert (sent["right"]["tools"], sent["right"]["tool_choice"]) == ([TOOL], "auto")
-    assert (sent["none"]["tools"], sent["none"]["tool_choice"]) == ([OTHER], "none")
+    assert (result["state"], len(served.requests)) == (
+        "done",
+        len(ROWS) + len(CODE_ROWS),
+    )
+    assert (sent["right"]["tools"], sent["right"]["tool_choice"]) == (
+        [TOOL],
+        "auto",
+    )
+    assert (sent["none"]["tools"], sent["none"]["tool_choice"]) == (
+        [OTHER],
+        "none",
+    )
     scores = {item: (sample["strict"], sample["rule"]) for item, sample in found.items()}
     assert scores == {
         "right": (1, ""),
@@ -351,6 +428,13 @@ def test_code_is_run_and_scored(answers: tuple[ToolResults, Served]) -> None:
     scores = {
         sample["item"]: (sample["strict"], sample["lenient"]) for sample in result["samples"]
     }
-    assert (result["state"], scores) == ("done", {"one": (0, 1), "two": (0, 0), "uno": (1, 1)})
+    assert (result["state"], scores) == (
+        "done",
+        {
+            "one": (0, 1),
+            "two": (0, 0),
+            "uno": (1, 1),
+        },
+    )
     assert (refused["state"], refused["samples"]) == ("", [])
     assert "runs a model's code in a Docker container, and " in refused["error"]

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from evals.runner.chat_completions import ChatReply
-from evals.runner.provider_client import RETRIES, EvalProviderClient, ProviderFailed
+from evals.runner.provider_client import (
+    RETRIES,
+    EvalProviderClient,
+    ProviderFailed,
+)
 from evals.runner.rate_gate import RateGates
 from harness.frame.failures import FailureClass
 from harness.frame.people.limits import EvalLimits
@@ -19,16 +23,29 @@ from harness.frame.ports import RateBook
 from harness.routing.settings import RouterSettings
 from router.access.rate_limits import LocalRates
 from router.upstream.transports import ProviderClient
-from tests.support.providers.scripted_chat import KEY, Response, Script, Served, serving
+from tests.support.providers.scripted_chat import (
+    KEY,
+    Response,
+    Script,
+    Served,
+    serving,
+)
 
 BODY = {
     "model": "m",
-    "messages": [{"role": "user", "content": "The secret recipe of Aunt Emma is butter."}],
+    "messages": [
+        {
+            "role": "user",
+            "content": "The secret recipe of Aunt Emma is butter.",
+        }
+    ],
 }
 
 
 def ask(
-    served: Served, away: dict[str, tuple[str, float]] | None = None, **more: object
+    served: Served,
+    away: dict[str, tuple[str, float]] | None = None,
+    **more: object,
 ) -> tuple[ChatReply, float]:
     async def once() -> tuple[ChatReply, float]:
         client = open_client(served, away)
@@ -44,7 +61,12 @@ def open_client(
     served: Served, away: dict[str, tuple[str, float]] | None
 ) -> EvalProviderClient:
     return EvalProviderClient(
-        served.provider(extra_headers={"x-extra": "yes", "x-project": "project-of-the-test"}),
+        served.provider(
+            extra_headers={
+                "x-extra": "yes",
+                "x-project": "project-of-the-test",
+            }
+        ),
         KEY,
         calls=ProviderClient,
         connections=2,
@@ -59,10 +81,16 @@ def in_turn(*responses: Response) -> Script:
     return lambda _body: left.pop(0) if len(left) > 1 else left[0]
 
 
-def error(status: int, message: str = "no", **headers: str) -> Response:
+def error(
+    status: int,
+    message: str = "no",
+    **headers: str,
+) -> Response:
     raw = json.dumps({"error": {"message": message}}).encode()
     return Response(
-        status=status, raw=raw, headers={k.replace("_", "-"): v for k, v in headers.items()}
+        status=status,
+        raw=raw,
+        headers={k.replace("_", "-"): v for k, v in headers.items()},
     )
 
 
@@ -74,7 +102,10 @@ def test_an_answer_comes_with_its_time_and_the_request_with_key_and_headers() ->
     assert seconds > 0
     [request] = served.requests
     assert request["path"] == "/v1/chat/completions"
-    assert (request["authorization"], request["extra"]) == (f"Bearer {KEY}", "yes")
+    assert (request["authorization"], request["extra"]) == (
+        f"Bearer {KEY}",
+        "yes",
+    )
 
 
 @pytest.mark.req("A8", "B7")
@@ -97,7 +128,11 @@ def test_a_limit_goes_under_the_name_that_the_provider_knows() -> None:
         Response(reset=True),
         Response(raw=b"<html>"),
         Response(raw=b'{"error": {"message": "overloaded"}}'),
-        Response(raw=b'{"choices": [{"mess', headers={"content-length": "500"}, reset=True),
+        Response(
+            raw=b'{"choices": [{"mess',
+            headers={"content-length": "500"},
+            reset=True,
+        ),
     ],
 )
 def test_a_passing_failure_is_retried(failure: Response) -> None:
@@ -115,7 +150,11 @@ TOLD = {
         RETRIES + 1 + 1,  # the last one is a short question
     ),
     **{
-        f"{status}, which no retry mends": (error(status, "no"), f"HTTP {status}: no", 1)
+        f"{status}, which no retry mends": (
+            error(status, "no"),
+            f"HTTP {status}: no",
+            1,
+        )
         for status in (400, 401, 403, 404, 413, 422)
     },
     "a page": (Response(status=404, raw=b"<h1>no</h1>"), "HTTP 404", 1),
@@ -146,7 +185,10 @@ TOLD = {
 @pytest.mark.parametrize("failure", TOLD)
 def test_a_failure_is_told_after_as_many_attempts_as_may_mend_it(failure: str) -> None:
     response, told, attempts = TOLD[failure]
-    with serving(in_turn(response)) as served, pytest.raises(ProviderFailed, match=f"^{told}$"):
+    with (
+        serving(in_turn(response)) as served,
+        pytest.raises(ProviderFailed, match=f"^{told}$"),
+    ):
         ask(served)
     assert len(served.requests) == attempts
 
@@ -176,7 +218,11 @@ def test_words_of_the_provider_that_repeat_prompt_or_key_are_withheld(message: s
 
 def test_a_redirect_is_not_followed() -> None:
     with serving(in_turn(Response("mine now"))) as other:
-        moved = Response(status=307, raw=b"", headers={"location": f"{other.url}/elsewhere"})
+        moved = Response(
+            status=307,
+            raw=b"",
+            headers={"location": f"{other.url}/elsewhere"},
+        )
         with (
             serving(in_turn(moved)) as served,
             pytest.raises(ProviderFailed, match=r"^HTTP 307$"),
@@ -213,12 +259,23 @@ REFUSED_MODEL = b'{"error": {"message": "no such model", "code": "model_not_foun
         (in_turn(error(401)), False, None),
         (in_turn(error(403)), False, None),
         (in_turn(Response(status=404, raw=REFUSED_MODEL)), False, None),
-        (in_turn(Response(status=400, raw=FILTERED)), False, FailureClass.CONTENT_POLICY),
-        (in_turn(Response(status=400, raw=TOO_LONG)), False, FailureClass.CONTEXT_WINDOW),
+        (
+            in_turn(Response(status=400, raw=FILTERED)),
+            False,
+            FailureClass.CONTENT_POLICY,
+        ),
+        (
+            in_turn(Response(status=400, raw=TOO_LONG)),
+            False,
+            FailureClass.CONTEXT_WINDOW,
+        ),
     ],
 )
 def test_a_provider_is_away_where_it_answers_no_short_question_either(
-    script: Script, *, away: bool, refused: FailureClass | None
+    script: Script,
+    *,
+    away: bool,
+    refused: FailureClass | None,
 ) -> None:
     named: dict[str, tuple[str, float]] = {}
     begun = time.perf_counter()
@@ -231,7 +288,8 @@ def test_a_provider_is_away_where_it_answers_no_short_question_either(
 
 
 def test_what_a_provider_answered_before_it_went_away_does_not_hide_that() -> None:
-    asked, gone = threading.Event(), threading.Event()
+    asked = threading.Event()
+    gone = threading.Event()
 
     def script(body: Mapping[str, object]) -> Response:
         if body["messages"] != BODY["messages"] and not gone.is_set():
@@ -256,7 +314,11 @@ def test_what_a_provider_answered_before_it_went_away_does_not_hide_that() -> No
     assert [name for name, _ in named.values()] == ["sim"]
 
 
-def paced(served: Served, book: RateBook, slots: Path) -> tuple[ChatReply, float]:
+def paced(
+    served: Served,
+    book: RateBook,
+    slots: Path,
+) -> tuple[ChatReply, float]:
     """One question from a worker that shares book and slots with others."""
 
     async def once() -> tuple[ChatReply, float]:
@@ -281,7 +343,8 @@ def paced(served: Served, book: RateBook, slots: Path) -> tuple[ChatReply, float
 
 @pytest.mark.req("A5")
 def test_a_pause_that_the_provider_asks_for_is_for_every_worker(tmp_path: Path) -> None:
-    book, began = LocalRates(), time.monotonic()
+    book = LocalRates()
+    began = time.monotonic()
     with serving(in_turn(error(429, retry_after="0.3"), Response("at last"))) as served:
         assert paced(served, book, tmp_path)[0].text == "at last"
     held = book.change("hold:sim", lambda state: state).requests_until
@@ -291,7 +354,10 @@ def test_a_pause_that_the_provider_asks_for_is_for_every_worker(tmp_path: Path) 
 @pytest.mark.req("A5", "F2")
 def test_a_small_local_server_gets_few_calls_at_once(tmp_path: Path) -> None:
     """Its latency grows with the calls under way: all at once would be too many for it."""
-    asked, lock, under_way, most = 40, threading.Lock(), list[int](), list[int]()
+    asked = 40
+    lock = threading.Lock()
+    under_way = list[int]()
+    most = list[int]()
 
     def crowded(_body: Mapping[str, object]) -> Response:
         with lock:

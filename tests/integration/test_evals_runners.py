@@ -18,7 +18,12 @@ from harness.evals.settings import SuiteSettings
 from harness.gate.suite_plan import shuffle_items
 from harness.providers.target import Provider, RequestPatch, Target
 from tests.support.evals.eval_process import Assignment, carry_out
-from tests.support.providers.scripted_chat import KEY, Response, Served, serving
+from tests.support.providers.scripted_chat import (
+    KEY,
+    Response,
+    Served,
+    serving,
+)
 from tests.support.site.small_disk import small_disk
 from tests.support.store.records import PLAIN_RUN
 
@@ -48,9 +53,20 @@ def tool_answer(body: Mapping[str, Any]) -> Response:
     last = body["messages"][-1]
     if last["role"] == "tool":
         return Response(f"The sum {last['content']}")
-    function = {"name": body["tools"][0]["function"]["name"], "arguments": '{"a": 1, "b": 1}'}
-    call = {"id": "call-1", "type": "function", "function": function}
-    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    function = {
+        "name": body["tools"][0]["function"]["name"],
+        "arguments": '{"a": 1, "b": 1}',
+    }
+    call = {
+        "id": "call-1",
+        "type": "function",
+        "function": function,
+    }
+    message = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [call],
+    }
     choice = {"message": message, "finish_reason": "tool_calls"}
     usage = {"prompt_tokens": 10, "completion_tokens": 2}
     return Response(raw=json.dumps({"choices": [choice], "usage": usage}).encode())
@@ -74,16 +90,27 @@ def suites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SuiteSettings]
     data = folder / "colours.jsonl"
     data.write_text(
         "\n".join(
-            json.dumps({"input": f"Which colour has number {n}?", "target": COLOURS[n % 2]})
+            json.dumps(
+                {
+                    "input": f"Which colour has number {n}?",
+                    "target": COLOURS[n % 2],
+                }
+            )
             for n in range(ITEMS)
         ),
         encoding="utf-8",
     )
     task = shutil.copy(
-        Path(__file__).parents[1] / "support/evals/user_suite.py", folder / "neighbour.py"
+        Path(__file__).parents[1] / "support/evals/user_suite.py",
+        folder / "neighbour.py",
     )
     (folder / "mine.py").write_text("from neighbour import graded\n", encoding="utf-8")
-    colours = SuiteSettings(name="colours", path=data, scorer="label", system="One word.")
+    colours = SuiteSettings(
+        name="colours",
+        path=data,
+        scorer="label",
+        system="One word.",
+    )
     mine = SuiteSettings(name="mine", task=str(folder / "mine.py"))
     return {
         "colours": colours,
@@ -91,7 +118,10 @@ def suites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SuiteSettings]
         "tooled": replace(mine, name="tooled", task=f"{task}:tooled"),
         "two": replace(mine, name="two", task=f"{task}:two_scores"),
         "chosen": replace(
-            mine, name="chosen", task=f"{task}:two_scores", scorer_options={"metric": "second"}
+            mine,
+            name="chosen",
+            task=f"{task}:two_scores",
+            scorer_options={"metric": "second"},
         ),
     }
 
@@ -103,22 +133,42 @@ def served() -> Iterator[Served]:
 
 
 def job(
-    suites: Mapping[str, SuiteSettings], provider: Provider, suite: str = "colours", **run: Any
+    suites: Mapping[str, SuiteSettings],
+    provider: Provider,
+    suite: str = "colours",
+    **run: Any,
 ) -> EvalJob:
     target = Target(
-        "sim", run.pop("model", "m"), request_patch=RequestPatch({"seed": 5}, "Please.")
+        "sim",
+        run.pop("model", "m"),
+        request_patch=RequestPatch({"seed": 5}, "Please."),
     )
     # A @task's pin needs Inspect; the child process fills it in.
     pin = "" if suites[suite].task else ConfiguredSuites(suites).pin(suite).digest
-    fields = {"wanted": 12, "order_seed": 7, **run}
-    eval_run = replace(PLAIN_RUN, suite=suite, suite_digest=pin, target=target.id, **fields)
+    fields = {
+        "wanted": 12,
+        "order_seed": 7,
+        **run,
+    }
+    eval_run = replace(
+        PLAIN_RUN,
+        suite=suite,
+        suite_digest=pin,
+        target=target.id,
+        **fields,
+    )
     return EvalJob(eval_run, target, provider, KEY, max_connections=4)
 
 
 def assignments(
     suites: Mapping[str, SuiteSettings], provider: Provider
 ) -> dict[str, Assignment]:
-    whole = job(suites, provider, wanted=100, epochs=2)
+    whole = job(
+        suites,
+        provider,
+        wanted=100,
+        epochs=2,
+    )
     return {
         "whole": Assignment(suites, whole),
         "nothing left": Assignment(suites, whole, resume=True),
@@ -127,8 +177,25 @@ def assignments(
         "over budget": Assignment(suites, whole, over_after=20),
         "store away": Assignment(suites, whole, fail_after=20),
         "stale": Assignment(suites, replace(whole, run=replace(whole.run, suite_digest="0"))),
-        "down": Assignment(suites, job(suites, provider, model="down", wanted=40, epochs=2)),
-        "rambling": Assignment(suites, job(suites, provider, model="base", wanted=40)),
+        "down": Assignment(
+            suites,
+            job(
+                suites,
+                provider,
+                model="down",
+                wanted=40,
+                epochs=2,
+            ),
+        ),
+        "rambling": Assignment(
+            suites,
+            job(
+                suites,
+                provider,
+                model="base",
+                wanted=40,
+            ),
+        ),
         "unknown": Assignment({}, whole),
     }
 
@@ -162,16 +229,23 @@ def test_a_whole_run_asks_every_item_in_every_epoch_once(results: Results) -> No
 
 
 def test_a_run_whose_samples_are_all_stored_asks_nothing(results: Results) -> None:
-    assert (results["nothing left"]["state"], results["nothing left"]["samples"]) == (
+    assert (
+        results["nothing left"]["state"],
+        results["nothing left"]["samples"],
+    ) == (
         "done",
         [],
     )
 
 
 def test_a_stopped_run_can_be_continued_and_nothing_is_asked_twice(results: Results) -> None:
-    stopped, resumed = pairs(results["stopped"]), pairs(results["resumed"])
+    stopped = pairs(results["stopped"])
+    resumed = pairs(results["resumed"])
 
-    assert (results["stopped"]["state"], results["resumed"]["state"]) == ("stopped", "done")
+    assert (results["stopped"]["state"], results["resumed"]["state"]) == (
+        "stopped",
+        "done",
+    )
     assert 20 <= len(stopped) <= 24  # four were under way
     assert set(stopped).isdisjoint(resumed)
     assert len(stopped) + len(resumed) == 2 * ITEMS
@@ -195,7 +269,11 @@ def test_a_suite_that_changed_since_registration_is_not_run(results: Results) ->
 @pytest.mark.parametrize(
     ("name", "error", "remark"),
     [
-        ("down", "infra", "down's first 5 answers have no score: HTTP 401: key refused"),
+        (
+            "down",
+            "infra",
+            "down's first 5 answers have no score: HTTP 401: key refused",
+        ),
         (
             "rambling",
             None,
@@ -204,7 +282,10 @@ def test_a_suite_that_changed_since_registration_is_not_run(results: Results) ->
     ],
 )
 def test_a_run_ends_after_its_first_answers_if_none_of_them_can_be_scored(
-    results: Results, name: str, error: str | None, remark: str
+    results: Results,
+    name: str,
+    error: str | None,
+    remark: str,
 ) -> None:
     result = results[name]
 
@@ -220,18 +301,42 @@ def test_scores_errors_and_broken_rules_reach_the_sample(results: Results) -> No
         found[f"colours-{n + 1:04}"] for n in (6, 7, 8, 9, 10)
     )
 
-    assert (right["answer"], right["strict"], right["lenient"], right["error"]) == (
+    assert (
+        right["answer"],
+        right["strict"],
+        right["lenient"],
+        right["error"],
+    ) == (
         "red",
         1,
         1,
         None,
     )
-    assert (failed["answer"], failed["strict"], failed["error"]) == ("", None, "infra")
+    assert (
+        failed["answer"],
+        failed["strict"],
+        failed["error"],
+    ) == (
+        "",
+        None,
+        "infra",
+    )
     assert failed["error_text"] == "HTTP 401: key refused"
-    assert (silent["answer"], silent["strict"]) == ("I would rather not say.", 0)
+    assert (silent["answer"], silent["strict"]) == (
+        "I would rather not say.",
+        0,
+    )
     assert (silent["error"], silent["rule"]) == (None, "no_label")
     assert (wrong["strict"], wrong["error"]) == (0, None)
-    assert (fenced["strict"], fenced["lenient"], fenced["rule"]) == (0, 1, "code_fence")
+    assert (
+        fenced["strict"],
+        fenced["lenient"],
+        fenced["rule"],
+    ) == (
+        0,
+        1,
+        "code_fence",
+    )
 
 
 def test_no_error_text_holds_the_prompt_or_the_key(results: Results) -> None:
@@ -253,7 +358,10 @@ def test_inspect_reports_tokens_cost_time_and_who_served(results: Results) -> No
     assert (sample["input_tokens"], sample["output_tokens"]) == (10, 2)
     assert sample["cost_usd"] == pytest.approx((10 * 1 + 2 * 10) / 1e6)
     assert sample["duration_s"] > 0
-    assert (sample["served_model"], sample["served_build"]) == ("served-1", "fp")
+    assert (sample["served_model"], sample["served_build"]) == (
+        "served-1",
+        "fp",
+    )
     assert sample["prompt"] == "Which colour has number 0?"
 
 
@@ -265,12 +373,15 @@ def test_inspect_asks_with_the_suites_settings_and_the_targets_patch(served: Ser
 
     assert request["model"] in ("m", "down")
     assert request["authorization"] == f"Bearer {KEY}"
-    assert (request["temperature"], request["max_completion_tokens"], request["seed"]) == (
-        0.0,
-        512,
-        5,
-    )
-    assert request["messages"][0] == {"role": "system", "content": "One word.\n\nPlease."}
+    assert (
+        request["temperature"],
+        request["max_completion_tokens"],
+        request["seed"],
+    ) == (0.0, 512, 5)
+    assert request["messages"][0] == {
+        "role": "system",
+        "content": "One word.\n\nPlease.",
+    }
 
 
 def test_a_users_task_is_run_with_its_own_solver_and_scorer(
@@ -301,15 +412,23 @@ def test_a_users_task_may_call_tools_and_all_its_calls_are_paid(
     assert (sample["answer"], sample["strict"]) == ("The sum 2", 1)
     assert (sample["input_tokens"], sample["output_tokens"]) == (20, 4)
     [*_, back] = (request for request in served.requests if request.get("tools"))
-    assert back["messages"][-1] == {"role": "tool", "tool_call_id": "call-1", "content": "2"}
+    assert back["messages"][-1] == {
+        "role": "tool",
+        "tool_call_id": "call-1",
+        "content": "2",
+    }
     assert back["messages"][-2]["tool_calls"][0]["function"]["name"] == "add"
 
 
 def test_of_several_scores_of_a_task_one_must_be_named(results: Results) -> None:
-    unnamed, named = (by_item(results[name]) for name in ("two", "chosen"))
+    unnamed = by_item(results["two"])
+    named = by_item(results["chosen"])
 
     assert "set scorer_options.metric: first, second" in unnamed["two-0001"]["error_text"]
-    assert (named["chosen-0001"]["strict"], named["chosen-0002"]["strict"]) == (0.5, 0)
+    assert (
+        named["chosen-0001"]["strict"],
+        named["chosen-0002"]["strict"],
+    ) == (0.5, 0)
 
 
 DISK_ITEMS = 200
@@ -320,7 +439,12 @@ def disk_suites(tmp_path: Path) -> Mapping[str, SuiteSettings]:
     data = tmp_path / "colours.jsonl"
     padding = "x" * 4_000
     lines = [
-        json.dumps({"input": f"Which colour has number {n}? {padding}", "target": "red"})
+        json.dumps(
+            {
+                "input": f"Which colour has number {n}? {padding}",
+                "target": "red",
+            }
+        )
         for n in range(DISK_ITEMS)
     ]
     data.write_text("\n".join(lines), encoding="utf-8")
@@ -340,7 +464,12 @@ def test_a_run_whose_disk_gets_full_says_so_and_goes_on_when_there_is_room(
         whole = job(disk_suites, served.provider(), wanted=DISK_ITEMS)
         stopped, resumed = carry_out(
             [
-                Assignment(disk_suites, whole, fill=disk, fill_after=60),
+                Assignment(
+                    disk_suites,
+                    whole,
+                    fill=disk,
+                    fill_after=60,
+                ),
                 Assignment(disk_suites, whole, resume=True),
             ],
             environment={"TMPDIR": str(disk)},
@@ -349,7 +478,8 @@ def test_a_run_whose_disk_gets_full_says_so_and_goes_on_when_there_is_room(
     assert (stopped["state"], stopped["error"]) == ("failed", "")
     assert stopped["remark"].startswith(f"the disk of {disk}, with Inspect's log, is full")
     # What was answered before is kept, and not asked again.
-    first, rest = sample_keys(stopped), sample_keys(resumed)
+    first = sample_keys(stopped)
+    rest = sample_keys(resumed)
     assert 60 <= len(first) < DISK_ITEMS
     assert (len(first) + len(rest), first & rest) == (DISK_ITEMS, set())
     assert (resumed["state"], resumed["remark"], left) == ("done", "", [])

@@ -123,7 +123,8 @@ class Cell:
     @property
     def expected_providers(self) -> list[str]:
         """Names of the providers that get the request, in order."""
-        incumbent, other = first_name(self.incumbent), second(self.other)
+        incumbent = first_name(self.incumbent)
+        other = second(self.other)
         order = {
             Role.FALLBACK: (incumbent, other),
             Role.CANARY: (other, incumbent),
@@ -186,10 +187,12 @@ def snapshot_of(role: Role) -> Snapshot:
     """A route for each pair of kinds."""
     targets = {kind: Target(first_name(kind), model_of(kind)) for kind in KINDS}
     others = {kind: Target(second(kind), model_of(kind)) for kind in KINDS}
-    routes, shadows = {}, []
+    routes = {}
+    shadows = []
     for incumbent, other in product(KINDS, KINDS):
         name = f"{role}.{incumbent}.{other}"
-        first, guest = targets[incumbent].id, others[other].id
+        first = targets[incumbent].id
+        guest = others[other].id
         route = Route(name, 1, first, None, (), RouteSettings())
         match role:
             case Role.FALLBACK:
@@ -265,7 +268,10 @@ def headers_of(cell: Cell) -> tuple[tuple[bytes, bytes], ...]:
     target = Target(second(cell.other), model_of(cell.other))
     match cell.role:
         case Role.KEEP_WARM:
-            return AUTH, (b"x-swapgate-sticky", warm_key(cell.route, target.id))
+            return AUTH, (
+                b"x-swapgate-sticky",
+                warm_key(cell.route, target.id),
+            )
         case Role.OVERRIDE:
             return AUTH, (b"x-swapgate-kind", b"subagent")
         case _:
@@ -298,7 +304,12 @@ async def test_every_kind_beside_every_kind_answers_whole_or_says_why_not(
     wire: Kinds,
 ) -> None:
     first = snapshot_of(role)
-    door = Door(tmp_path, settings=SETTINGS, first=first, transports=transports)
+    door = Door(
+        tmp_path,
+        settings=SETTINGS,
+        first=first,
+        transports=transports,
+    )
     door.recorder.shadows.know((shadow.id for shadow in first.shadows), ())
     # As the thread that follows the store does: the router knows then that there is no cap.
     door.holder.tell_followers()
@@ -311,11 +322,18 @@ async def test_every_kind_beside_every_kind_answers_whole_or_says_why_not(
     assert not [name for name in counted if "internal" in name or "unreadable" in name]
 
 
-async def fault(cell: Cell, door: Door, wire: Kinds) -> str:
-    wire.failing, wire.asked = cell.failing, []
+async def fault(
+    cell: Cell,
+    door: Door,
+    wire: Kinds,
+) -> str:
+    wire.failing = cell.failing
+    wire.asked = []
     mirrored = door.recorder.counters["shadow_mirrored"]
     status, headers, raw = await door.call(
-        PATHS[cell.endpoint], body(cell), headers=headers_of(cell)
+        PATHS[cell.endpoint],
+        body(cell),
+        headers=headers_of(cell),
     )
     expected = cell.expected_providers
     answers = bool(expected) and expected[-1] not in cell.failing
@@ -341,7 +359,11 @@ async def fault(cell: Cell, door: Door, wire: Kinds) -> str:
     return "" if asked == expected else f"asked were {asked} instead of {expected}"
 
 
-def unlike(cell: Cell, raw: bytes, served: str) -> str:
+def unlike(
+    cell: Cell,
+    raw: bytes,
+    served: str,
+) -> str:
     try:
         text, calls = read_answer(cell, raw)
     except (AssertionError, LookupError, ValueError, TypeError) as error:
@@ -368,18 +390,32 @@ def test_every_cell_of_the_registry_is_in_it() -> None:
 
 @pytest.mark.req("B7")
 @pytest.mark.parametrize(
-    "field", [{"functions": [{"name": "f"}]}, {"modalities": ["text", "audio"]}]
+    "field",
+    [{"functions": [{"name": "f"}]}, {"modalities": ["text", "audio"]}],
 )
 async def test_a_chat_that_no_translation_can_say_goes_to_who_needs_none(
-    field: Json, tmp_path: Path, transports: Transports, wire: Kinds
+    field: Json,
+    tmp_path: Path,
+    transports: Transports,
+    wire: Kinds,
 ) -> None:
     first = snapshot_of(Role.CANARY)
-    door = Door(tmp_path, settings=SETTINGS, first=first, transports=transports)
-    wire.failing, wire.asked = frozenset(), []
+    door = Door(
+        tmp_path,
+        settings=SETTINGS,
+        first=first,
+        transports=transports,
+    )
+    wire.failing = frozenset()
+    wire.asked = []
     cell = Cell(Role.CANARY, Endpoint.CHAT, "openrouter", "anthropic", Form.PLAIN)
     asked = json.dumps({**json.loads(body(cell)), **field}).encode()
 
-    status, headers, _ = await door.call(PATHS[Endpoint.CHAT], asked, headers=headers_of(cell))
+    status, headers, _ = await door.call(
+        PATHS[Endpoint.CHAT],
+        asked,
+        headers=headers_of(cell),
+    )
 
     assert (status, headers[b"x-swapgate-arm"]) == (200, b"canary")
     assert [name for name, _ in wire.asked] == [first_name("openrouter")]

@@ -29,7 +29,14 @@ async def all_at_once(site: Swapgate, gateway: Gateway) -> list[Figures]:
     plays = [(row, retries) for row in rows() for retries in RETRIES]
     asked = await asyncio.gather(
         *(
-            played(r, gateway, retries=n, rate=2, seconds=2, patience_s=PATIENCE_S)
+            played(
+                r,
+                gateway,
+                retries=n,
+                rate=2,
+                seconds=2,
+                patience_s=PATIENCE_S,
+            )
             for r, n in plays
         )
     )
@@ -60,7 +67,12 @@ def test_whatever_the_first_provider_does_clients_get_what_they_may_expect(
 @pytest.mark.req("B9")
 @pytest.mark.verify
 def test_after_mixed_faults_every_request_is_in_the_database(tmp_path: Path) -> None:
-    run = soak.soak(tmp_path, seconds=4, rate=15, limits=PATIENT)
+    run = soak.soak(
+        tmp_path,
+        seconds=4,
+        rate=15,
+        limits=PATIENT,
+    )
 
     assert run.outcome.sent >= 50
     assert run.miscounted() == []
@@ -78,7 +90,13 @@ SECONDS = 240
 @pytest.mark.timeout(0)
 def test_on_a_bad_day_only_what_the_docs_predict_fails() -> None:
     done = subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, "-m", "benchmarks.gameday", "--seconds", str(SECONDS)],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.gameday",
+            "--seconds",
+            str(SECONDS),
+        ],
         cwd=ROOT,
         capture_output=True,
         check=False,

@@ -27,7 +27,11 @@ from harness.frame.errors import NotFound
 from harness.frame.runtime import supervisor as supervisor_module
 from harness.frame.runtime.supervisor import MISCONFIGURED, Supervisor
 from harness.routing.records.proposals import Proposals
-from harness.routing.settings import AgentSettings, RouterSettings, UiSettings
+from harness.routing.settings import (
+    AgentSettings,
+    RouterSettings,
+    UiSettings,
+)
 from tests.integration.test_cli_waiting import read_piece
 from tests.support.browser.dashboard_data import configured, opened
 from tests.support.control.manual_clock import ManualClock
@@ -40,7 +44,9 @@ PARTS = ("ROUTER", "CONTROL", "AGENTS", "UI")
 
 @pytest.fixture
 def cli(
-    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    sqlite_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[CommandLine]:
     for part in PARTS:
         monkeypatch.setenv(f"SWAPGATE__{part}__PORT", str(free_port()))
@@ -111,7 +117,8 @@ def test_a_part_that_is_started_alone_on_a_terminal_says_where_it_is(cli: Comman
         stderr=theirs,
     )
     os.close(theirs)
-    port, said = os.environ["SWAPGATE__CONTROL__PORT"], ""
+    port = os.environ["SWAPGATE__CONTROL__PORT"]
+    said = ""
     while "the management API" not in said and (piece := read_piece(ours)):
         said += piece.decode(errors="replace")
     process.terminate()
@@ -149,7 +156,11 @@ def test_a_part_that_crashes_is_started_again_until_a_signal_ends_all(tmp_path: 
     supervisor = Supervisor({"router": router}, say)
 
     assert supervisor.run() == 0
-    assert said[:3] == ["router runs as", "router ended with 3", "router runs as"]
+    assert said[:3] == [
+        "router runs as",
+        "router ended with 3",
+        "router runs as",
+    ]
     assert said[3:] == ["ending router: they finish their current work first"]
     assert supervisor.children["router"].poll() == -signal.SIGTERM
 
@@ -176,7 +187,8 @@ def test_the_pause_before_a_part_starts_again_grows_up_to_the_longest(
     """The clock of the supervisor goes a thousand times as fast."""
     begun = time.monotonic()
     clock = SimpleNamespace(
-        monotonic=lambda: begun + (time.monotonic() - begun) * 1_000, sleep=time.sleep
+        monotonic=lambda: begun + (time.monotonic() - begun) * 1_000,
+        sleep=time.sleep,
     )
     monkeypatch.setattr(supervisor_module, "time", clock)
     monkeypatch.setattr(supervisor_module, "SETTLED_S", math.inf)
@@ -184,7 +196,16 @@ def test_the_pause_before_a_part_starts_again_grows_up_to_the_longest(
 
     assert said[0] == "router ended with 3"
     waits = [text.rpartition(" in ")[2] for text in said[1:]]
-    assert waits == ["2 s", "4 s", "8 s", "16 s", "32 s", "1 min", "1 min", "1 min"]
+    assert waits == [
+        "2 s",
+        "4 s",
+        "8 s",
+        "16 s",
+        "32 s",
+        "1 min",
+        "1 min",
+        "1 min",
+    ]
 
 
 def test_a_part_that_ran_for_a_while_starts_again_at_once(
@@ -201,7 +222,8 @@ def test_apply_takes_new_routes_and_says_what_it_does_not_take(cli: CommandLine)
         "{incumbent: sim/base,", "{incumbent: sim/other, stakes: high,"
     )
     text = text.replace("policies:\n", "policies:\n  careful: {promotion: approved}\n")
-    running, listing = open_installation(file), open_installation(file)
+    running = open_installation(file)
+    listing = open_installation(file)
     assert "careful" not in running.context.policies
     assert "careful" not in list(listing.context.policies)
     file.write_text(
@@ -259,16 +281,35 @@ def test_users_are_simulated_until_their_time_is_over(
     waits = cli.run("sim", "traffic", "chat", "--until-settled", exits=2).stderr
     assert "`swapgate proposal create chat MODEL" in waits
     # A simulated model of the route's name answers as a router would.
-    cli.run("route", "create", "sim-base", "--incumbent", "sim/base", "--suite", "colours")
+    cli.run(
+        "route",
+        "create",
+        "sim-base",
+        "--incumbent",
+        "sim/base",
+        "--suite",
+        "colours",
+    )
     with serve_in_thread(simulator(time_scale=0)) as url:
-        asked = ("sim", "traffic", "sim-base", "--rate", "20", "--for", "1", "--url", url)
+        asked = (
+            "sim",
+            "traffic",
+            "sim-base",
+            "--rate",
+            "20",
+            "--for",
+            "1",
+            "--url",
+            url,
+        )
         answer = cli.run(*asked, "--json")
     unanswered = cli.run(*asked, exits=1).stderr
 
     said = answer.stderr
     assert json.loads(answer.stdout)["failed"] == 0
     assert "requests was answered, so the traffic ends" in unanswered
-    first, last = said.splitlines()[0], said.splitlines()[-1]
+    first = said.splitlines()[0]
+    last = said.splitlines()[-1]
     assert first == f"20 requests per second to sim-base at {url}/v1; Ctrl-C ends them"
     assert last.endswith("requests, 0 failed")
     assert int(last.split()[0]) >= 1
@@ -295,7 +336,15 @@ def test_traffic_says_where_the_proposals_stand_and_when_they_end(cli: CommandLi
 def test_traffic_ends_where_only_a_persons_approval_is_missing_and_says_whose(
     cli: CommandLine,
 ) -> None:
-    cli.run("route", "settings", "chat", "--policy", "approved", "--reason", "four eyes")
+    cli.run(
+        "route",
+        "settings",
+        "chat",
+        "--policy",
+        "approved",
+        "--reason",
+        "four eyes",
+    )
     asked = ("proposal", "create", "chat", "sim/better")
     made = cli.json(*asked)["proposal"]["id"]
     watch = ProposalWatch(cli.world.context(), ["chat"])

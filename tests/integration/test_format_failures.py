@@ -46,7 +46,10 @@ pytestmark = pytest.mark.req("A8")
 FOLDER = package_data.path("datasets")
 SUITES = {
     name: SuiteSettings(
-        name, path=FOLDER / f"{name}.jsonl", scorer=scorer, scorer_options=options
+        name,
+        path=FOLDER / f"{name}.jsonl",
+        scorer=scorer,
+        scorer_options=options,
     )
     for name, scorer, options in (
         ("extraction", "json_fields", {}),
@@ -69,7 +72,11 @@ HABITS = [
 SAMPLED = ("extraction", "code_fence")
 
 
-def sitting(tmp_path: Path, suite: str, *candidates: Profile) -> SmallInstallation:
+def sitting(
+    tmp_path: Path,
+    suite: str,
+    *candidates: Profile,
+) -> SmallInstallation:
     models = {model.name: model for model in (BASE, *candidates)}
     world = SmallInstallation(
         tmp_path,
@@ -85,7 +92,10 @@ def sitting(tmp_path: Path, suite: str, *candidates: Profile) -> SmallInstallati
 
 
 def compared_with(
-    world: SmallInstallation, candidate: str, *, descends_from: str | None = None
+    world: SmallInstallation,
+    candidate: str,
+    *,
+    descends_from: str | None = None,
 ) -> Comparison:
     made = world.decided(candidate, route="route", descends_from=descends_from)
     return comparison.load_comparison(world.context(), made.id)
@@ -100,13 +110,19 @@ def outcome(compared: Comparison) -> str:
     ("suite", "habits", "rule"),
     [
         pytest.param(
-            suite, habits, rule, marks=[] if (suite, rule) == SAMPLED else pytest.mark.verify
+            suite,
+            habits,
+            rule,
+            marks=[] if (suite, rule) == SAMPLED else pytest.mark.verify,
         )
         for suite, habits, rule in HABITS
     ],
 )
 def test_a_habit_alone_is_a_format_mismatch_and_with_less_skill_a_failure(
-    suite: str, habits: Habits, rule: str, tmp_path: Path
+    suite: str,
+    habits: Habits,
+    rule: str,
+    tmp_path: Path,
 ) -> None:
     in_habit = replace(BASE, name="in-habit", habits=habits)
     in_both = replace(in_habit, name="in-both", default_skill=WEAK)
@@ -118,11 +134,21 @@ def test_a_habit_alone_is_a_format_mismatch_and_with_less_skill_a_failure(
 
     (lost,) = find_format_failures(compared)
     assert outcome(compared) == "harness_mismatch"
-    assert (lost.remedy.rule, max(lost.rules, key=lost.rules.__getitem__)) == (rule, rule)
+    assert (
+        lost.remedy.rule,
+        max(lost.rules, key=lost.rules.__getitem__),
+    ) == (
+        rule,
+        rule,
+    )
     assert lost.strict_delta < -0.05 < lost.lenient_delta
     assert len(lost.examples) == 5
     for example in lost.examples:
-        assert (example.rule, example.candidate_score, example.lenient_score) == (rule, 0, 1)
+        assert (
+            example.rule,
+            example.candidate_score,
+            example.lenient_score,
+        ) == (rule, 0, 1)
         assert example.incumbent != example.candidate
     assert less == ["failed", "failed"]
 
@@ -144,8 +170,14 @@ def test_the_commands_of_a_remedy_ask_the_same_question_in_options_that_there_ar
         words = shlex.split(mend.commands[1])
         given = create_proposal.make_context("create", words[3:]).params
         assert words[:3] == ["swapgate", "proposal", "create"]
-        assert (given["route"], given["candidates"]) == ("route", (mend.target,))
-        assert (given["claim"], given["reason"]) == (proposal.claim.value, "it's dear")
+        assert (given["route"], given["candidates"]) == (
+            "route",
+            (mend.target,),
+        )
+        assert (given["claim"], given["reason"]) == (
+            proposal.claim.value,
+            "it's dear",
+        )
         assert given["descends_from"] == proposal.candidate
         assert (given["margin"] is None) == (proposal.claim is Claim.SUPERIOR)
 
@@ -160,17 +192,32 @@ def test_the_commands_of_a_remedy_ask_the_same_question_in_options_that_there_ar
     ],
 )
 def test_a_remedy_as_a_request_patch_makes_another_target_that_passes(
-    suite: str, habits: Habits, tmp_path: Path, *, json_mode: bool
+    suite: str,
+    habits: Habits,
+    tmp_path: Path,
+    *,
+    json_mode: bool,
 ) -> None:
     """Better in substance, hidden by its habits; mended it shows."""
-    better = replace(BASE, name="better", default_skill=0.97, habits=habits)
+    better = replace(
+        BASE,
+        name="better",
+        default_skill=0.97,
+        habits=habits,
+    )
     world = sitting(tmp_path, suite, better)
     compared = compared_with(world, "sim/better")
-    lost, first = the_loss(compared), compared.candidate
+    lost = the_loss(compared)
+    first = compared.candidate
 
     mended = with_json_mode(first) if json_mode else patch_candidate(first, lost.remedy)
     assert mended.id == lost.mends[json_mode].target
-    seed = Target(mended.provider, mended.model, mended.parameters, mended.request_patch)
+    seed = Target(
+        mended.provider,
+        mended.model,
+        mended.parameters,
+        mended.request_patch,
+    )
     assert targets.add_target(world.context(), ANN, seed).id == mended.id
     again = compared_with(world, mended.id, descends_from=first.id)
 
@@ -182,13 +229,25 @@ PATCH = RequestPatch({"temperature": 0.25, "max_tokens": 77}, "Answer in French.
 HI = [{"role": "user", "content": "hi"}]
 ASKED: dict[Endpoint, dict[str, Any]] = {
     Endpoint.CHAT: {"messages": [{"role": "system", "content": "Be kind."}, *HI]},
-    Endpoint.RESPONSES: {"instructions": "Be kind.", "input": "hi", "max_output_tokens": 5},
-    Endpoint.MESSAGES: {"system": "Be kind.", "messages": HI, "max_tokens": 5},
+    Endpoint.RESPONSES: {
+        "instructions": "Be kind.",
+        "input": "hi",
+        "max_output_tokens": 5,
+    },
+    Endpoint.MESSAGES: {
+        "system": "Be kind.",
+        "messages": HI,
+        "max_tokens": 5,
+    },
 }
 CHATS_ALONE = ("deepseek", "groq")
 
 
-async def sent(endpoint: Endpoint, kind: str, target: Target) -> dict[str, Any]:
+async def sent(
+    endpoint: Endpoint,
+    kind: str,
+    target: Target,
+) -> dict[str, Any]:
     dialect = DIALECTS[endpoint]
     request = read_request(json.dumps({"model": "r", **ASKED[endpoint]}).encode(), endpoint)
     transports = Transports(RouterSettings())
@@ -229,12 +288,19 @@ async def test_a_patch_reaches_the_chat_that_an_endpoint_becomes(
     assert "Be kind." in said
     assert "Answer in French." in said
     assert found["temperature"] == 0.25
-    assert 77 in (found.get("max_tokens"), found.get("max_completion_tokens"))
+    assert 77 in (
+        found.get("max_tokens"),
+        found.get("max_completion_tokens"),
+    )
 
 
 @pytest.mark.parametrize("endpoint", [Endpoint.CHAT, Endpoint.RESPONSES])
 async def test_a_patchs_response_format_reaches_the_chat(endpoint: Endpoint) -> None:
-    schema = {"name": "s", "schema": {"type": "object"}, "strict": True}
+    schema = {
+        "name": "s",
+        "schema": {"type": "object"},
+        "strict": True,
+    }
     shape = {"type": "json_schema", "json_schema": schema}
     patch = RequestPatch(response_format=shape)
 
@@ -245,7 +311,11 @@ async def test_a_patchs_response_format_reaches_the_chat(endpoint: Endpoint) -> 
 
 patches = st.builds(
     RequestPatch,
-    st.dictionaries(st.sampled_from(["temperature", "seed"]), st.integers(0, 3), max_size=2),
+    st.dictionaries(
+        st.sampled_from(["temperature", "seed"]),
+        st.integers(0, 3),
+        max_size=2,
+    ),
     st.sampled_from(["", "a", "b"]),
     st.none() | st.just({"type": "json_object"}),
 )
@@ -255,7 +325,8 @@ patches = st.builds(
 def test_targets_are_the_same_only_with_the_same_patch(
     one: RequestPatch, other: RequestPatch
 ) -> None:
-    first, second = (Target("p", "m", request_patch=patch) for patch in (one, other))
+    first = Target("p", "m", request_patch=one)
+    second = Target("p", "m", request_patch=other)
 
     assert (first.id == second.id) == (one == other)
     assert ("#" in first.name) == (not one.empty)

@@ -8,8 +8,19 @@ from harness.canary import machine, operations
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import Alert, AlertKind
 from harness.frame.alerts.records import Alerts
-from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
-from harness.frame.people.access import LOCAL_PRINCIPAL, OPERATOR, Actor, Role
+from harness.frame.errors import (
+    Conflict,
+    InputError,
+    NotAllowed,
+    NotFound,
+    SignatureInvalid,
+)
+from harness.frame.people.access import (
+    LOCAL_PRINCIPAL,
+    OPERATOR,
+    Actor,
+    Role,
+)
 from harness.frame.people.records import principal as principals
 from harness.gate.online.rollout import MANUAL_SIGNALS, RolloutSignal
 from harness.operations import keys
@@ -24,7 +35,13 @@ from tests.support.control.control_plane import (
     SmallInstallation,
     approved,
 )
-from tests.support.store.raw_rows import APPROVAL, AT, PROPOSAL, REFUSED, Database
+from tests.support.store.raw_rows import (
+    APPROVAL,
+    AT,
+    PROPOSAL,
+    REFUSED,
+    Database,
+)
 from tests.support.store.tampering import insert, owned
 
 pytestmark = pytest.mark.req("F5")
@@ -88,14 +105,21 @@ def test_nobody_becomes_two_people_by_what_is_written_of_him_in_the_database(
     with owned(world.store) as db:
         back = {"name": "eve", "folded": "eve"}
         db.execute(sa.update(principals).where(principals.c.id == eve.principal).values(back))
-        second = PRINCIPAL | {"id": "pr_2", "name": "zoe", "folded": "zoe"}
+        second = PRINCIPAL | {
+            "id": "pr_2",
+            "name": "zoe",
+            "folded": "zoe",
+        }
         insert(db, "principal", second | {"created_at": world.clock.now()})
     with pytest.raises(SignatureInvalid, match="principal"):
         world.person("her other one", Role.APPROVER, principal="zoe")
 
 
 def in_reach_of(
-    world: SmallInstallation, signal: RolloutSignal, *, alone: bool = False
+    world: SmallInstallation,
+    signal: RolloutSignal,
+    *,
+    alone: bool = False,
 ) -> Actor:
     """A canary of ann's that an approver could move so. Returns ann, an approver too."""
     ends = replace(CANARY, bake_s=60.0) if signal is RolloutSignal.FINISH else CANARY
@@ -141,10 +165,12 @@ def test_a_proposer_does_not_acknowledge_the_routers_faults_in_the_own_canary(
     world: SmallInstallation,
 ) -> None:
     ann = in_reach_of(world, RolloutSignal.ADVANCE)
-    ctx, kind = world.context(), AlertKind.INTERNAL_ERROR
+    ctx = world.context()
+    kind = AlertKind.INTERNAL_ERROR
     with world.store.write() as tx:
         about = machine.find_live(tx, "chat").id
-        key, now = f"{kind.value}:{about}", world.clock.now()
+        key = f"{kind.value}:{about}"
+        now = world.clock.now()
         Alerts(tx).fold([Alert(kind, "route chat", key, "it failed", "a.py:7", now, "w1")])
     with pytest.raises(NotAllowed, match="cannot resume"):
         operations.operate(ctx, ann, "chat", RolloutSignal.RESUME, "nothing to see")
@@ -170,8 +196,18 @@ def test_an_admin_does_not_play_two_people_with_keys_that_he_makes_for_them(
     mal = world.person("mal", Role.ADMIN)
     world.person("ann", Role.PROPOSER)
     ben = world.person("ben", Role.APPROVER)
-    as_ann = world.person("ann's phone", Role.PROPOSER, by=mal, principal="ann")
-    as_ben = world.person("ben's phone", Role.APPROVER, by=mal, principal="ben")
+    as_ann = world.person(
+        "ann's phone",
+        Role.PROPOSER,
+        by=mal,
+        principal="ann",
+    )
+    as_ben = world.person(
+        "ben's phone",
+        Role.APPROVER,
+        by=mal,
+        principal="ben",
+    )
     world.clock.advance(30 * 86_400)
     made = waiting(world, as_ann)
 
@@ -204,11 +240,17 @@ def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: SmallInstalla
     new = world.person("kim", Role.APPROVER)
     world.clock.advance(180)
 
-    for approver, warnings in ((old, ()), (new, ("approved with a key created",))):
+    for approver, warnings in (
+        (old, ()),
+        (new, ("approved with a key created",)),
+    ):
         made = waiting(world, ann)
         decisions.approve_proposal(world.context(), approver, made.id)
         (shown,) = decisions.list_approvals(world.context(), made.id)
-        assert (shown.principal, shown.key) == (approver.principal, approver.key)
+        assert (shown.principal, shown.key) == (
+            approver.principal,
+            approver.key,
+        )
         assert len(shown.remarks) == len(warnings)
         for remark, start in zip(shown.remarks, warnings, strict=True):
             assert remark.startswith(start)
@@ -237,27 +279,71 @@ def test_a_revoked_key_acts_no_more(world: SmallInstallation) -> None:
 
 
 def test_the_database_itself_refuses_one_principal_on_both_sides(database: Database) -> None:
-    database.insert("principal", {**PRINCIPAL, "id": "pr_ada", "name": "ada", "folded": "ada"})
-    made = {"id": "p_2", "route": "c", "proposer_principal": "pr_ada"}
+    database.insert(
+        "principal",
+        {
+            **PRINCIPAL,
+            "id": "pr_ada",
+            "name": "ada",
+            "folded": "ada",
+        },
+    )
+    made = {
+        "id": "p_2",
+        "route": "c",
+        "proposer_principal": "pr_ada",
+    }
     database.insert("proposal", PROPOSAL | made)
-    key = {**KEY, "id": "k_ada", "principal": "pr_ada"}
+    key = {
+        **KEY,
+        "id": "k_ada",
+        "principal": "pr_ada",
+    }
     database.insert("api_key", key)
-    whose = {"id": "a_ada", "proposal": "p_2", "verdict": None, "principal": "pr_ada"}
+    whose = {
+        "id": "a_ada",
+        "proposal": "p_2",
+        "verdict": None,
+        "principal": "pr_ada",
+    }
     by_ada = APPROVAL | whose
 
-    for refused in (by_ada | {"name": "somebody"}, by_ada | {"key": "k_ada", "name": "x"}):
+    for refused in (
+        by_ada | {"name": "somebody"},
+        by_ada | {"key": "k_ada", "name": "x"},
+    ):
         with pytest.raises(REFUSED, match="four_eyes"):
             database.insert("approval", refused)
     with pytest.raises(REFUSED, match="another principal"):
-        database.insert("approval", by_ada | {"principal": "pr_b", "name": "b", "key": "k_ada"})
+        database.insert(
+            "approval",
+            by_ada
+            | {
+                "principal": "pr_b",
+                "name": "b",
+                "key": "k_ada",
+            },
+        )
     for change in ("proposer_principal = 'pr_b'", "proposer_key = 'k_ada'"):
         with pytest.raises(REFUSED, match="registered"):
             database.run(f"UPDATE proposal SET {change}, version = 2 WHERE id = 'p_2'")  # noqa: S608
-    for change in ("principal = 'local'", "created_by = 'x'", "created_with = 'x'"):
+    for change in (
+        "principal = 'local'",
+        "created_by = 'x'",
+        "created_with = 'x'",
+    ):
         with pytest.raises(REFUSED, match="registered"):
             database.run(f"UPDATE api_key SET {change}")  # noqa: S608
     with pytest.raises(REFUSED, match="key_owner"):
-        database.insert("api_key", key | {"id": "k_2", "hash": "2", "principal": None})
+        database.insert(
+            "api_key",
+            key
+            | {
+                "id": "k_2",
+                "hash": "2",
+                "principal": None,
+            },
+        )
     with pytest.raises(REFUSED, match="never deleted"):
         database.run("DELETE FROM principal WHERE id = 'local'")
     for change in ("kind = 'person'", "name = 'ops'", "folded = 'ops'"):
@@ -266,4 +352,11 @@ def test_the_database_itself_refuses_one_principal_on_both_sides(database: Datab
 
 
 PRINCIPAL = {"kind": "person", "created_at": AT}
-KEY = {"name": "ada", "hash": "1", "hint": "1", "role": 4, "routes": "[]", "created_at": AT}
+KEY = {
+    "name": "ada",
+    "hash": "1",
+    "hint": "1",
+    "role": 4,
+    "routes": "[]",
+    "created_at": AT,
+}

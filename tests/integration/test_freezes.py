@@ -14,7 +14,12 @@ from harness.app.installation import load_settings, open_installation
 from harness.canary import machine, operations
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
-from harness.frame.errors import ConfigError, Conflict, InputError, NotAllowed
+from harness.frame.errors import (
+    ConfigError,
+    Conflict,
+    InputError,
+    NotAllowed,
+)
 from harness.frame.people.access import Actor, Role
 from harness.frame.runtime.clock import SystemClock
 from harness.frame.signing.audit_log import AuditLog
@@ -25,7 +30,12 @@ from harness.operations import control_jobs, route_queries
 from harness.operations.route_status import RouteState
 from harness.proposals import decisions
 from harness.proposals.report import comparison
-from harness.providers.force import Force, ForceKind, KillSwitch, SwitchSource
+from harness.providers.force import (
+    Force,
+    ForceKind,
+    KillSwitch,
+    SwitchSource,
+)
 from harness.routes import freezes, routes
 from harness.routes.freezes import SwitchRequest
 from harness.routing.proposal import ProposalEvent, ProposalPhase
@@ -44,7 +54,8 @@ from tests.support.control.manual_clock import ManualClock
 from tests.support.site.command_line import CommandLine
 
 pytestmark = pytest.mark.req("G1", "G2")
-HOUR, FREEZE = timedelta(hours=1), Force(ForceKind.FREEZE, "")
+HOUR = timedelta(hours=1)
+FREEZE = Force(ForceKind.FREEZE, "")
 WEEK = SwitchRequest(FREEZE, "the release week.", lasts=HOUR)
 ANN_WHO_APPROVES = Actor(ANN.name, Role.APPROVER, ANN.principal)
 
@@ -76,7 +87,10 @@ def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after
     proposal = world.propose("sim/good")
     assert not any(world.run_once().failed for _ in range(10))
     waits = world.get(proposal.id)
-    assert (waits.phase, waits.rollout) == (ProposalPhase.AWAITING_APPROVAL, None)
+    assert (waits.phase, waits.rollout) == (
+        ProposalPhase.AWAITING_APPROVAL,
+        None,
+    )
     assert routes.load_table(world.context()).routes["chat"].canary is None
     with world.store.read() as tx:
         log = AuditLog(tx).for_subject(
@@ -88,13 +102,19 @@ def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after
     assert details["verdict"]["verdict"] == waits.verdict
     assert isinstance(proof, Passed)
     # A process that looked before the freeze began.
-    with pytest.raises(Conflict, match="no canary opens"), world.store.write() as tx:
+    with (
+        pytest.raises(Conflict, match="no canary opens"),
+        world.store.write() as tx,
+    ):
         machine.open_canary(world.context(), tx, waits, proof, ProposalEvent.APPROVED)
 
     next_step = comparison.load_comparison(world.context(), proposal.id).next_step
     assert next_step.startswith("the policy approved it; it waits: route chat is frozen")
     status = route_queries.load_status(world.context(), "chat")
-    assert (status.state, status.needs_decision) == (RouteState.APPROVED, False)
+    assert (status.state, status.needs_decision) == (
+        RouteState.APPROVED,
+        False,
+    )
     assert re.fullmatch(
         r"Route chat is frozen until .* \(the release week; by ben, sw_\w+\)\. The canary "
         r"opens when the freeze ends\. An approver other than \w+ can end it earlier: "
@@ -115,14 +135,30 @@ def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after
 def test_a_freeze_that_starts_later_holds_nothing_yet_and_says_when_it_begins(
     cli: CommandLine, world: SmallInstallation
 ) -> None:
-    thrown = ("switch", "throw", "freeze", "--from", "2999-12-31T23:00-01:00", "--for", "2h")
+    thrown = (
+        "switch",
+        "throw",
+        "freeze",
+        "--from",
+        "2999-12-31T23:00-01:00",
+        "--for",
+        "2h",
+    )
     assert "within one year" in cli.run(*thrown, "--reason", "x", exits=2).stderr
     never = replace(WEEK, starts_at=datetime.max.replace(tzinfo=UTC))
     with pytest.raises(InputError, match="within one year"):
         freezes.throw_switch(world.context(), BEN, never, source=SwitchSource.REST)
 
     begins = SystemClock().now() + 48 * HOUR
-    soon = ("switch", "throw", "freeze", "--from", begins.isoformat(), "--for", "2h")
+    soon = (
+        "switch",
+        "throw",
+        "freeze",
+        "--from",
+        begins.isoformat(),
+        "--for",
+        "2h",
+    )
     said = cli.run(*soon, "--reason", "x").stderr
     assert f"for all routes from {begins:%Y-%m-%d %H:%M:%S} UTC until " in said
     in_an_hour = replace(WEEK, starts_at=world.clock.now() + HOUR)
@@ -151,7 +187,10 @@ def test_a_running_canary_waits_out_a_freeze_longer_than_its_deadline_and_is_pro
     (held_by,) = open_alerts(world, AlertKind.CANARY_HELD)
     assert "Route chat is frozen until" in held_by
     for signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
-        with pytest.raises(Conflict, match=r"is frozen until .* its canary does not continue"):
+        with pytest.raises(
+            Conflict,
+            match=r"is frozen until .* its canary does not continue",
+        ):
             operations.operate(world.context(), BEN, "chat", signal, "now")
     assert world.rollout().step == 0
 
@@ -172,12 +211,16 @@ def open_alerts(world: SmallInstallation, kind: AlertKind) -> list[str]:
 def test_an_installation_that_observes_measures_and_waits_until_swaps_are_possible(
     world: SmallInstallation,
 ) -> None:
-    world.observe_only, world.policy = True, approved()
+    world.observe_only = True
+    world.policy = approved()
     proposal = world.decided("sim/good")
     decisions.approve_proposal(world.context(), BEN, proposal.id, "it passed")
     world.run_once()
     waits = world.get(proposal.id)
-    assert (waits.phase, waits.rollout) == (ProposalPhase.AWAITING_APPROVAL, None)
+    assert (waits.phase, waits.rollout) == (
+        ProposalPhase.AWAITING_APPROVAL,
+        None,
+    )
     assert world.route().canary is None
     status = route_queries.load_status(world.context(), "chat")
     assert status.reason == (

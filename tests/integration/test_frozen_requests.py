@@ -31,7 +31,11 @@ from harness.routing.proposal import ProposalPhase
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.store.store import Store
-from tests.support.control.control_plane import BEN, SmallInstallation, approved
+from tests.support.control.control_plane import (
+    BEN,
+    SmallInstallation,
+    approved,
+)
 from tests.support.sampling import sampled
 from tests.support.store.interrupted_store import InterruptedStore
 
@@ -67,17 +71,33 @@ def signal(which: RolloutSignal) -> Ask:
     return lambda ctx, actor, _: operations.operate(ctx, actor, "chat", which, "a reason")
 
 
-def propose(ctx: Context, actor: Actor, _: str) -> object:
+def propose(
+    ctx: Context,
+    actor: Actor,
+    _: str,
+) -> object:
     return submission.create_proposal(ctx, actor, ProposalRequest("chat", "sim/good"))
 
 
-def roll_back(ctx: Context, actor: Actor, version: str) -> object:
+def roll_back(
+    ctx: Context,
+    actor: Actor,
+    version: str,
+) -> object:
     return operations.roll_back(
-        ctx, actor, "chat", reason="complaints", expected_version=int(version)
+        ctx,
+        actor,
+        "chat",
+        reason="complaints",
+        expected_version=int(version),
     )
 
 
-def refuse(ctx: Context, actor: Actor, proposal: str) -> object:
+def refuse(
+    ctx: Context,
+    actor: Actor,
+    proposal: str,
+) -> object:
     return decisions.refuse_proposal(ctx, actor, proposal, "no")
 
 
@@ -94,16 +114,26 @@ class Case(NamedTuple):
 
 
 approve = decisions.approve_proposal
-abort, pause = signal(RolloutSignal.ABORT), signal(RolloutSignal.PAUSE)
+abort = signal(RolloutSignal.ABORT)
+pause = signal(RolloutSignal.PAUSE)
 CASES = {
     "propose": Case(to_be_proposed, propose, propose, frozenset({"proposal.create"}), 3),
     "approve": Case(waiting, approve, approve, frozenset({"proposal.approve"})),
     "approve and refuse": Case(
-        waiting, approve, refuse, frozenset({"proposal.approve", "proposal.refused"})
+        waiting,
+        approve,
+        refuse,
+        frozenset({"proposal.approve", "proposal.refused"}),
     ),
     "abort": Case(in_canary, abort, abort, frozenset({"canary.abort"})),
     "pause": Case(in_canary, pause, pause, frozenset({"canary.pause"})),
-    "roll back": Case(promoted_twice, roll_back, roll_back, frozenset({"route.rollback"}), 2),
+    "roll back": Case(
+        promoted_twice,
+        roll_back,
+        roll_back,
+        frozenset({"route.rollback"}),
+        2,
+    ),
 }
 # `make test` has these; `make verify` the others as well.
 SHORT = {("approve", 1), ("propose", 2)}
@@ -122,7 +152,12 @@ def cases() -> list[ParameterSet]:
     ]
 
 
-def refusal(ask: Ask, ctx: Context, actor: Actor, subject: str) -> SwapgateError | None:
+def refusal(
+    ask: Ask,
+    ctx: Context,
+    actor: Actor,
+    subject: str,
+) -> SwapgateError | None:
     try:
         ask(ctx, actor, subject)
     except SwapgateError as error:
@@ -132,7 +167,10 @@ def refusal(ask: Ask, ctx: Context, actor: Actor, subject: str) -> SwapgateError
 
 @pytest.mark.parametrize(("case", "unit"), cases())
 def test_a_request_that_freezes_over_a_change_of_the_leader_has_one_effect_with_its_rival(
-    world: SmallInstallation, elsewhere: Store, case: Case, unit: int
+    world: SmallInstallation,
+    elsewhere: Store,
+    case: Case,
+    unit: int,
 ) -> None:
     subject = case.prepare(world)
     here = world.store
@@ -172,7 +210,10 @@ def test_of_two_who_roll_back_at_once_one_is_refused_also_without_a_version(
     )
     with pytest.raises(StaleWrite, match="check it again"):
         operations.roll_back(
-            world.context(cast("Store", frozen)), BEN, "chat", reason="complaints"
+            world.context(cast("Store", frozen)),
+            BEN,
+            "chat",
+            reason="complaints",
         )
     incumbent = routes.load_table(world.context()).routes["chat"].incumbent
     with world.store.read() as tx:
@@ -181,14 +222,23 @@ def test_of_two_who_roll_back_at_once_one_is_refused_also_without_a_version(
 
 @pytest.mark.parametrize("unit", sampled(range(1, 9), (3, 7)))
 def test_an_alert_is_sent_once_to_each_sink(
-    world: SmallInstallation, elsewhere: Store, unit: int
+    world: SmallInstallation,
+    elsewhere: Store,
+    unit: int,
 ) -> None:
     with world.store.write() as tx:
         alerts.raise_alert(
-            tx, AlertKind.JOB_FAILED, "a job", subject="a job", title="it failed", text="x"
+            tx,
+            AlertKind.JOB_FAILED,
+            "a job",
+            subject="a job",
+            title="it failed",
+            text="x",
         )
     frozen = InterruptedStore(
-        world.store, at=unit, act=lambda: alert_delivery.run_once(world.context(elsewhere))
+        world.store,
+        at=unit,
+        act=lambda: alert_delivery.run_once(world.context(elsewhere)),
     )
 
     with suppress(SwapgateError):
@@ -200,7 +250,9 @@ def test_an_alert_is_sent_once_to_each_sink(
 
 @pytest.mark.parametrize("unit", sampled(range(1, 6), (1, 5)))
 def test_a_scheduled_eval_is_queued_once(
-    world: SmallInstallation, elsewhere: Store, unit: int
+    world: SmallInstallation,
+    elsewhere: Store,
+    unit: int,
 ) -> None:
     def evaluate(store: Store) -> None:
         control_jobs.evaluate_incumbents(world.context(store), suite="colours")
@@ -215,7 +267,9 @@ def test_a_scheduled_eval_is_queued_once(
 
 @pytest.mark.parametrize("unit", sampled(range(1, 16), (4,)))
 def test_a_swap_whose_every_turn_freezes_goes_each_step_once(
-    world: SmallInstallation, elsewhere: Store, unit: int
+    world: SmallInstallation,
+    elsewhere: Store,
+    unit: int,
 ) -> None:
     proposal = world.propose("sim/better").id
     rival = world.context(elsewhere)

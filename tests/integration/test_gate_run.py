@@ -40,16 +40,34 @@ def environment(**more: str) -> dict[str, str]:
     ours = {
         name: value for name, value in os.environ.items() if not name.startswith("SWAPGATE")
     }
-    return {**ours, "PATH": f"{Path(sys.executable).parent}:{ours['PATH']}", **more}
+    return {
+        **ours,
+        "PATH": f"{Path(sys.executable).parent}:{ours['PATH']}",
+        **more,
+    }
 
 
 def gate_run(
-    folder: Path, *words: str, candidate: str = "sim/sim-better"
+    folder: Path,
+    *words: str,
+    candidate: str = "sim/sim-better",
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "swapgate", "gate", "run", "--policy", "quick"]
+    command = [
+        sys.executable,
+        "-m",
+        "swapgate",
+        "gate",
+        "run",
+        "--policy",
+        "quick",
+    ]
     arms = ["--incumbent", "sim/sim-base", "--candidate", candidate]
     return subprocess.run(  # noqa: S603 - our own command
-        [*command, *arms, *words],
+        [
+            *command,
+            *arms,
+            *words,
+        ],
         cwd=folder,
         env=environment(),
         capture_output=True,
@@ -102,7 +120,9 @@ def test_a_suite_that_nobody_knows_is_named_with_the_nearest(folder: Path) -> No
 )
 @pytest.mark.verify
 def test_the_action_runs_its_step_with_inputs_as_data(
-    folder: Path, candidate: str, code: str
+    folder: Path,
+    candidate: str,
+    code: str,
 ) -> None:
     action = yaml.safe_load(ACTION.read_text(encoding="utf-8"))
     inputs = {name: setting.get("default", "") for name, setting in action["inputs"].items()}
@@ -120,13 +140,16 @@ def test_the_action_runs_its_step_with_inputs_as_data(
         name: inputs[value.removeprefix("${{ inputs.").removesuffix(" }}")]
         for name, value in step["env"].items()
     }
-    outputs, summary = folder / "outputs", folder / "summary"
+    outputs = folder / "outputs"
+    summary = folder / "summary"
 
     done = subprocess.run(  # noqa: S603 - the action's own step
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],  # noqa: S607 - as the runner calls it
         cwd=folder,
         env=environment(
-            **variables, GITHUB_OUTPUT=str(outputs), GITHUB_STEP_SUMMARY=str(summary)
+            **variables,
+            GITHUB_OUTPUT=str(outputs),
+            GITHUB_STEP_SUMMARY=str(summary),
         ),
         capture_output=True,
         text=True,
@@ -157,7 +180,11 @@ def sim_address() -> Iterator[str]:
         yield url
 
 
-def trying(folder: Path, sim_address: str, candidate: str) -> subprocess.Popen[str]:
+def trying(
+    folder: Path,
+    sim_address: str,
+    candidate: str,
+) -> subprocess.Popen[str]:
     items = ({"input": f"{n} + {n}", "target": f"{2 * n}"} for n in range(60))
     (folder / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
     ours = {name: value for name, value in os.environ.items() if "_API_KEY" not in name}
@@ -200,7 +227,9 @@ def test_what_was_paid_for_is_kept_and_the_next_call_goes_on(
 
 @pytest.mark.req("F2", "F10")
 def test_a_model_without_a_price_needs_one_and_no_higher_limit(
-    sim_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sim_address: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", f"{sim_address}/v1")
     (tmp_path / ".env").write_text("OPENAI_API_KEY=k")
@@ -218,13 +247,22 @@ def test_a_model_without_a_price_needs_one_and_no_higher_limit(
     ("candidate", "message"),
     [
         ("gpt-5-mini", "openai needs a key: export OPENAI_API_KEY"),
-        ("nowhere/model", "'nowhere' is not a known provider: use one of openai"),
+        (
+            "nowhere/model",
+            "'nowhere' is not a known provider: use one of openai",
+        ),
         ("unheard-of", "is not a target: write provider/model"),
-        ("own/model", "/swapgate.yaml:3: unknown key 'providers.own.colour'"),
+        (
+            "own/model",
+            "/swapgate.yaml:3: unknown key 'providers.own.colour'",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_asked_is_bad_input(
-    sim_address: str, tmp_path: Path, candidate: str, message: str
+    sim_address: str,
+    tmp_path: Path,
+    candidate: str,
+    message: str,
 ) -> None:
     if candidate == "own/model":
         (tmp_path / "swapgate.yaml").write_text("providers:\n  own:\n    colour: red\n")

@@ -22,10 +22,18 @@ GENERATE_S = 120.0
 
 def generate(document: dict[str, Any], package: Path) -> None:
     """Fails if the generator cannot read a part of the document."""
-    source, settings = package.with_suffix(".json"), package.with_suffix(".yaml")
+    source = package.with_suffix(".json")
+    settings = package.with_suffix(".yaml")
     source.write_text(json.dumps(document))
     settings.write_text(yaml.safe_dump({"post_hooks": []}))
-    command = ["generate", "--meta", "none", "--fail-on-warning", "--config", str(settings)]
+    command = [
+        "generate",
+        "--meta",
+        "none",
+        "--fail-on-warning",
+        "--config",
+        str(settings),
+    ]
     command += ["--path", str(source), "--output-path", str(package)]
     done = subprocess.run(  # noqa: S603 - a command of this file
         [sys.executable, "-m", "openapi_python_client", *command],
@@ -47,7 +55,9 @@ def world(tmp_path: Path) -> SmallInstallation:
 
 @pytest.mark.req("A7", "F1")
 def test_a_generated_client_swaps_a_model_with_proof(
-    world: SmallInstallation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: SmallInstallation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     door = Door(world)
     generate(door.document, tmp_path / "generated_control")
@@ -57,7 +67,12 @@ def test_a_generated_client_swaps_a_model_with_proof(
 
     with served(door.app) as url:
 
-        def call(role: str, operation: str, *names: str, **given: Any) -> Any:
+        def call(
+            role: str,
+            operation: str,
+            *names: str,
+            **given: Any,
+        ) -> Any:
             """The parsed answer of an operation, such as `routing.create_route`."""
             send: Callable[..., Any] = import_module(f"generated_control.api.{operation}").sync
             with client_class(base_url=url, token=door.keys[role]) as client:
@@ -69,7 +84,10 @@ def test_a_generated_client_swaps_a_model_with_proof(
         added = call("admin", "providers.put_provider", "lab", body=provider)
         assert added.name == "lab"
         settings = models.RouteBody(
-            "support", "lab/base", suites=[models.SuiteBody("colours")], task="support"
+            "support",
+            "lab/base",
+            suites=[models.SuiteBody("colours")],
+            task="support",
         )
         created = call("admin", "routing.create_route", body=settings)
         assert created.name == "support"
@@ -94,7 +112,10 @@ def test_a_generated_client_swaps_a_model_with_proof(
         world.run_once()
 
         canary = call("viewer", "canaries.get_canary", "support")
-        assert (canary.candidate.name, canary.rollback) == ("lab/better", None)
+        assert (canary.candidate.name, canary.rollback) == (
+            "lab/better",
+            None,
+        )
         shown = call("viewer", "routing.get_route", "support")
         assert shown.canary.weight_bps == 100
 

@@ -12,7 +12,11 @@ import yaml
 
 from harness.routing.proposal import OPEN_PHASES, ProposalPhase
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import ReceivedRequest, completion, error
+from tests.support.providers.scripted_upstream import (
+    ReceivedRequest,
+    completion,
+    error,
+)
 from tests.support.site.agents_site import AgentsSite, agents_site
 from tests.support.site.alert_receiver import Receiver
 from tests.support.site.documented_commands import (
@@ -95,7 +99,12 @@ SQLITE = {
     "privacy": INSTALLED,
 }
 OF_THEIR_OWN = {
-    *("alerts", "backup", "choose-models", "credentials", "postgresql", "migrate-from-litellm")
+    "alerts",
+    "backup",
+    "choose-models",
+    "credentials",
+    "postgresql",
+    "migrate-from-litellm",
 }
 
 
@@ -115,7 +124,11 @@ def test_every_page_with_commands_has_a_test_that_runs_them() -> None:
     unnamed = {page for page in pages if UNNAMED_BLOCK.search(text_of(f"how-to/{page}.md"))}
 
     assert unnamed == set()  # a block of no language would be left out
-    assert told == {*SQLITE, *OF_THEIR_OWN, *ELSEWHERE}
+    assert told == {
+        *SQLITE,
+        *OF_THEIR_OWN,
+        *ELSEWHERE,
+    }
     for name in ELSEWHERE.values():
         assert list(DOCS.parent.glob(f"tests/**/{name}.py")), name
 
@@ -274,7 +287,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresNode]:
         yield node
 
 
-def address(server: PostgresNode, database: str, user: str) -> str:
+def address(
+    server: PostgresNode,
+    database: str,
+    user: str,
+) -> str:
     return f"postgresql://{user}@{server.address}/{database}"
 
 
@@ -285,7 +302,8 @@ def test_two_roles_run_swapgate_and_a_dump_is_restored(
     server: PostgresNode, tmp_path: Path
 ) -> None:
     at = f"@{server.address}/swapgate"
-    first, second = tmp_path / "first", tmp_path / "second"
+    first = tmp_path / "first"
+    second = tmp_path / "second"
     first.mkdir()
     second.mkdir()
     several = "target_session_attrs=read-write&load_balance_hosts=random"
@@ -293,7 +311,10 @@ def test_two_roles_run_swapgate_and_a_dump_is_restored(
     DocumentedCommands(
         "how-to/postgresql.md",
         first,
-        changes={"@db.example/swapgate": at, f"{both}{several}": f"{at}?{several}"},
+        changes={
+            "@db.example/swapgate": at,
+            f"{both}{several}": f"{at}?{several}",
+        },
     ).run()
 
     restored = address(server, "restored", "swapgate_owner")
@@ -326,7 +347,11 @@ swapgate sim --port"""
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
-    (python,) = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    (python,) = re.findall(
+        r"^```python\n(.*?)^```",
+        README,
+        flags=re.MULTILINE | re.DOTALL,
+    )
     propose = "swapgate proposal create"
     page = DocumentedCommands(
         "../README.md",
@@ -414,7 +439,10 @@ def test_every_command_on_choosing_models_works(gateway: AgentsSite) -> None:
     commands = "".join(shell_blocks("how-to/choose-models.md"))
     place = gateway.world.place
     for address, here in (
-        ("http://localhost:8080", gateway.world.url.replace("127.0.0.1", "localhost")),
+        (
+            "http://localhost:8080",
+            gateway.world.url.replace("127.0.0.1", "localhost"),
+        ),
         ("http://127.0.0.1:8086", place.url("mcp")),
     ):
         assert address in commands

@@ -15,7 +15,12 @@ from harness.app.router_process import _restore_snapshot
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
-from harness.frame.errors import InputError, SignatureInvalid, SnapshotInvalid, StoreUnavailable
+from harness.frame.errors import (
+    InputError,
+    SignatureInvalid,
+    SnapshotInvalid,
+    StoreUnavailable,
+)
 from harness.frame.people.access import SYSTEM
 from harness.frame.people.records import ApiKeys
 from harness.frame.plain_data import canonical_json
@@ -42,7 +47,14 @@ from tests.contract.conftest import SECRET
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL, VERIFIER
-from tests.support.store.records import KEY, NEW, OLD, PROVIDER, ROUTE, seeded
+from tests.support.store.records import (
+    KEY,
+    NEW,
+    OLD,
+    PROVIDER,
+    ROUTE,
+    seeded,
+)
 from tests.support.store.tampering import forge, owned, row
 
 KEYS = metadata.tables["api_key"]
@@ -51,7 +63,14 @@ KEYS = metadata.tables["api_key"]
 @pytest.fixture
 def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     clock = ManualClock()
-    with closing(Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)) as store:
+    with closing(
+        Store(
+            database_url,
+            secret=SECRET,
+            clock=clock,
+            signatures=CONTROL,
+        )
+    ) as store:
         with store.write() as tx:
             Providers(tx).put(PROVIDER)
             for number in range(9):
@@ -145,7 +164,8 @@ def record(world: SmallInstallation, action: str = "route.describe") -> int:
 def test_each_new_event_is_a_line_and_a_head_follows_each_hour_and_each_promotion(
     world: SmallInstallation,
 ) -> None:
-    printed, ctx = Printed(), world.context()
+    printed = Printed()
+    ctx = world.context()
     first = record(world)
     assert printed.write(ctx)
     assert (printed.events, printed.heads) == ([], [first])
@@ -179,7 +199,12 @@ CLOCK = SystemClock()
 
 @pytest.fixture
 def store(database_url: str) -> Iterator[Store]:
-    opened = Store(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
+    opened = Store(
+        database_url,
+        secret=SECRET,
+        clock=CLOCK,
+        signatures=CONTROL,
+    )
     with closing(opened) as store:
         with store.write() as tx:
             Providers(tx).put(PROVIDER)
@@ -209,9 +234,20 @@ def holder(store: Store, file: Path) -> SnapshotHolder:
 
 
 @pytest.fixture
-def router(database_url: str, store: Store, tmp_path: Path) -> Iterator[SnapshotHolder]:  # noqa: ARG001 - it fills the database
+def router(
+    database_url: str,
+    store: Store,  # noqa: ARG001 - it fills the database
+    tmp_path: Path,
+) -> Iterator[SnapshotHolder]:
     url = database_url
-    with closing(Store(url, secret=SECRET, clock=CLOCK, signatures=VERIFIER)) as theirs:
+    with closing(
+        Store(
+            url,
+            secret=SECRET,
+            clock=CLOCK,
+            signatures=VERIFIER,
+        )
+    ) as theirs:
         made = holder(theirs, tmp_path / "snapshot.json")
         made.boot()
         yield made
@@ -219,7 +255,9 @@ def router(database_url: str, store: Store, tmp_path: Path) -> Iterator[Snapshot
 
 @pytest.mark.req("F1")
 def test_a_row_that_was_mended_serves_again_though_no_counter_tells(
-    store: Store, router: SnapshotHolder, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    router: SnapshotHolder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = metadata.tables["provider"]
     with store.write() as tx:
@@ -260,11 +298,18 @@ def test_control_alerts_within_a_turn_and_ends_the_alert_when_all_is_well(
         assert not Alerts(tx).list(open_only=True)
 
 
-def edited(file: Path, old: str, new: str) -> None:
+def edited(
+    file: Path,
+    old: str,
+    new: str,
+) -> None:
     whole = json.loads(file.read_text())
     assert old in whole["snapshot"]
     content = whole["snapshot"].replace(old, new)
-    whole |= {"snapshot": content, "sha256": sha256(content.encode()).hexdigest()}
+    whole |= {
+        "snapshot": content,
+        "sha256": sha256(content.encode()).hexdigest(),
+    }
     file.write_text(json.dumps(whole))
 
 
@@ -282,7 +327,10 @@ def edited(file: Path, old: str, new: str) -> None:
     ],
 )
 def test_a_snapshot_on_disk_that_was_edited_serves_nobody(
-    router: SnapshotHolder, tmp_path: Path, old: str, new: str
+    router: SnapshotHolder,
+    tmp_path: Path,
+    old: str,
+    new: str,
 ) -> None:
     file = tmp_path / "snapshot.json"
     edited(file, old, new)

@@ -31,7 +31,11 @@ def outcome(world: SmallInstallation, verdict: str | None) -> str:
 def test_a_judge_below_the_floor_ends_in_not_measured_with_the_figure(
     world: SmallInstallation,
 ) -> None:
-    def unfit(_target: Target, _item: Item, _epoch: int) -> str:
+    def unfit(
+        _target: Target,
+        _item: Item,
+        _epoch: int,
+    ) -> str:
         raise JudgeUnfit(f"{TOLD}: Cohen's kappa is 0.31")
 
     world.script = unfit
@@ -40,8 +44,11 @@ def test_a_judge_below_the_floor_ends_in_not_measured_with_the_figure(
     assert proposal.verdict
     with world.store.read() as tx:
         verdict = Verdicts(tx).get(proposal.verdict)
-        runs = [EvalRuns(tx).get(run) for pair in proposal.runs.values()
-                for run in (pair.incumbent, pair.candidate)]  # fmt: skip
+        runs = [
+            EvalRuns(tx).get(run)
+            for pair in proposal.runs.values()
+            for run in (pair.incumbent, pair.candidate)
+        ]
     assert isinstance(verdict, InfraError)
     assert "Cohen's kappa is 0.31" in verdict.reason
     assert RunState.FAILED in {run.state for run in runs}
@@ -53,14 +60,21 @@ def test_once_the_judge_is_back_the_proposal_is_measured_again(
 ) -> None:
     away = True
 
-    def sometimes(target: Target, item: Item, epoch: int) -> str:
+    def sometimes(
+        target: Target,
+        item: Item,
+        epoch: int,
+    ) -> str:
         if away:
             raise JudgeUnfit("suite colours: Swapgate could not check its judge: HTTP 503")
         return answer(target, item, epoch)
 
     world.script = sometimes
     first = world.decided()
-    assert (outcome(world, first.verdict), first.retry_at is None) == ("infra_error", False)
+    assert (outcome(world, first.verdict), first.retry_at is None) == (
+        "infra_error",
+        False,
+    )
     away = False
 
     world.run_once(turns=20)

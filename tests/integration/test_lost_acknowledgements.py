@@ -87,7 +87,12 @@ class Books:
 @pytest.fixture
 def books(tmp_path: Path, database_url: str) -> Generator[Books]:
     clock = ManualClock()
-    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(
+        database_url,
+        secret=SECRET,
+        clock=clock,
+        signatures=CONTROL,
+    )
     with closing(store):
         yield Books(tmp_path, DeafStore(store), clock)
 
@@ -99,7 +104,9 @@ def request(recorder: Recorder, clock: ManualClock) -> None:
 
 @pytest.mark.parametrize("max_bytes", [1_000_000, 0], ids=["by the spool", "in memory"])
 def test_what_is_sent_again_after_a_lost_acknowledgement_counts_once(
-    books: Books, database_url: str, max_bytes: int
+    books: Books,
+    database_url: str,
+    max_bytes: int,
 ) -> None:
     recorder = books.recorder(max_bytes=max_bytes)
     request(recorder, books.clock)
@@ -138,7 +145,8 @@ def test_a_batch_whose_first_transaction_goes_on_is_waited_for(
     books: Books, database_url: str
 ) -> None:
     """A router gave up after a time-out; its first transaction is still under way."""
-    entered, may_end = threading.Event(), threading.Event()
+    entered = threading.Event()
+    may_end = threading.Event()
     found: list[bool] = []
 
     def first() -> None:
@@ -151,7 +159,10 @@ def test_a_batch_whose_first_transaction_goes_on_is_waited_for(
         with books.store.write() as tx:
             found.append(Observations(tx).begin_batch("w.1", books.clock.now()))
 
-    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    threads = [
+        threading.Thread(target=first),
+        threading.Thread(target=second),
+    ]
     threads[0].start()
     assert entered.wait(60)
     threads[1].start()

@@ -26,14 +26,24 @@ from harness.providers.target import Target
 from harness.registry import targets
 from harness.routing.agent import SessionState
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import ReceivedRequest, completion
+from tests.support.providers.scripted_upstream import (
+    ReceivedRequest,
+    completion,
+)
 from tests.support.site.agents_site import AgentsSite, agents_site
 from tests.support.site.processes import free_port
 
 pytestmark = pytest.mark.req("C1", "C6", "C8")
-BASE, BETTER = "sim-base", "sim-better"
+BASE = "sim-base"
+BETTER = "sim-better"
 ROOT = Path(__file__).parents[2]
-READING = {"list_routes", "compare", "canary_status", "list_candidates", "manage_credentials"}
+READING = {
+    "list_routes",
+    "compare",
+    "canary_status",
+    "list_candidates",
+    "manage_credentials",
+}
 
 
 @dataclass
@@ -96,13 +106,21 @@ async def tools_of(client: Client) -> set[str]:
     return {tool.name for tool in (await client.list_tools()).tools}
 
 
-async def called(client: Client, name: str, **arguments: object) -> Any:
+async def called(
+    client: Client,
+    name: str,
+    **arguments: object,
+) -> Any:
     result = await client.call_tool(name, arguments)
     assert not result.is_error, text_of(result)
     return json.loads(text_of(result))
 
 
-async def refused(client: Client, name: str, **arguments: object) -> str:
+async def refused(
+    client: Client,
+    name: str,
+    **arguments: object,
+) -> str:
     result = await client.call_tool(name, arguments)
     assert result.is_error, text_of(result)
     return text_of(result)
@@ -119,7 +137,10 @@ async def test_an_agent_sees_routes_credentials_and_canaries(connect: Any) -> No
         credentials = await called(client, "manage_credentials", action="list")
         canaries = await called(client, "canary_status")
 
-        assert (route["route"], route["incumbent"]) == ("chat", "sim/sim-base")
+        assert (route["route"], route["incumbent"]) == (
+            "chat",
+            "sim/sim-base",
+        )
         assert [provider["name"] for provider in credentials["items"]] == ["sim"]
         assert canaries["items"] == []
         assert "no canary yet" in await refused(client, "canary_status", route="chat")
@@ -130,15 +151,28 @@ async def test_an_agent_proposes_a_swap_and_has_no_tool_to_approve_it(
 ) -> None:
     async with connect("proposer") as client:
         names = await tools_of(client)
-        assert names == {*READING, "preview_swap", "propose_swap", "switch_model", "spawn"}
+        assert names == {
+            *READING,
+            "preview_swap",
+            "propose_swap",
+            "switch_model",
+            "spawn",
+        }
         assert not [name for name in names if "approve" in name or "promote" in name]
-        given = {"route": "chat", "candidate": "sim/sim-better", "reason": "better"}
+        given = {
+            "route": "chat",
+            "candidate": "sim/sim-better",
+            "reason": "better",
+        }
         preview = await called(client, "preview_swap", **given)
         assert preview["candidate"] == "sim/sim-better"
         assert preview["cost_text"].startswith("The price of sim/")
         proposal = await called(client, "propose_swap", **given)
         try:
-            assert (proposal["phase"], proposal["proposer"]) == ("proposed", "proposer")
+            assert (proposal["phase"], proposal["proposer"]) == (
+                "proposed",
+                "proposer",
+            )
             compared = await called(client, "compare", route="chat")
             assert compared["proposal"]["id"] == proposal["id"]
             assert "chat" in await refused(client, "propose_swap", **given)
@@ -151,7 +185,11 @@ async def test_an_agent_proposes_a_swap_and_has_no_tool_to_approve_it(
 async def test_a_role_below_and_a_data_key_are_not_shown_what_they_may_not_do(
     connect: Any,
 ) -> None:
-    given = {"route": "chat", "candidate": "sim/sim-better", "reason": "better"}
+    given = {
+        "route": "chat",
+        "candidate": "sim/sim-better",
+        "reason": "better",
+    }
     async with connect("viewer") as client:
         assert await tools_of(client) == READING
         assert "needs proposer" in await refused(client, "propose_swap", **given)
@@ -165,12 +203,26 @@ async def test_wrong_arguments_are_named(connect: Any) -> None:
         assert "candidate" in await refused(client, "propose_swap", route="chat")
         assert "wage: unknown key" in await refused(client, "list_routes", wage=7)
         said = "candidat: unknown key; did you mean 'candidate'?"
-        assert said in await refused(client, "propose_swap", route="chat", candidat="x")
+        assert said in await refused(
+            client,
+            "propose_swap",
+            route="chat",
+            candidat="x",
+        )
         assert "give one of" in await refused(client, "compare")
         assert "action" in await refused(client, "manage_credentials", action="set")
-        given = {"route": "chat", "candidate": "sim/sim-better", "reason": "a\0b"}
+        given = {
+            "route": "chat",
+            "candidate": "sim/sim-better",
+            "reason": "a\0b",
+        }
         assert "a NUL" in await refused(client, "propose_swap", **given)
-        assert "a NUL" in await refused(client, "spawn", session="se_\0", tasks=[])
+        assert "a NUL" in await refused(
+            client,
+            "spawn",
+            session="se_\0",
+            tasks=[],
+        )
 
 
 async def test_the_operator_without_a_key_may_propose_at_most(place: McpSite) -> None:
@@ -196,7 +248,9 @@ async def test_without_a_key_http_shows_this_machine_what_there_is(place: McpSit
     ],
 )
 def test_a_stranger_and_a_web_page_get_nothing(
-    place: McpSite, headers: dict[str, str], status: int
+    place: McpSite,
+    headers: dict[str, str],
+    status: int,
 ) -> None:
     sent = {"content-type": "application/json", **headers}
     url = f"{place.site.world.place.url('mcp')}/mcp"
@@ -228,25 +282,42 @@ async def test_sub_tasks_run_in_the_name_of_a_session(connect: Any, place: McpSi
     session = path.rpartition("/")[2]
     async with connect("proposer") as client:
         done = await called(
-            client, "spawn", session=session, tasks=[{"task": "one"}, {"task": "two"}]
+            client,
+            "spawn",
+            session=session,
+            tasks=[{"task": "one"}, {"task": "two"}],
         )
 
         assert [task["answer"] for task in done["tasks"]] == ["ONE", "TWO"]
         assert "no session" in await refused(
-            client, "spawn", session="se_none", tasks=[{"task": "one"}]
+            client,
+            "spawn",
+            session="se_none",
+            tasks=[{"task": "one"}],
         )
         assert "session" in await refused(client, "spawn", tasks=[{"task": "one"}])
-        assert "session" in await refused(client, "switch_model", action="switch", model="x")
+        assert "session" in await refused(
+            client,
+            "switch_model",
+            action="switch",
+            model="x",
+        )
         listed = await called(client, "switch_model", action="list")
         assert {row["provider"] for row in listed["providers"]} == {"sim"}
     async with connect("data") as client:
         # Not its own.
         assert "no session" in await refused(
-            client, "spawn", session=session, tasks=[{"task": "one"}]
+            client,
+            "spawn",
+            session=session,
+            tasks=[{"task": "one"}],
         )
     async with connect("viewer") as client:
         assert "needs proposer" in await refused(
-            client, "spawn", session=session, tasks=[{"task": "one"}]
+            client,
+            "spawn",
+            session=session,
+            tasks=[{"task": "one"}],
         )
 
 
@@ -290,8 +361,18 @@ async def test_a_server_of_one_session_acts_in_the_name_of_no_other(place: McpSi
         [spawn] = [tool for tool in (await client.list_tools()).tools if tool.name == "spawn"]
         assert "session" not in spawn.input_schema["properties"]
         tasks = [{"task": "one"}]
-        assert own in await refused(client, "spawn", session=other, tasks=tasks)
-        assert own in await refused(client, "switch_model", session=other, action="list")
+        assert own in await refused(
+            client,
+            "spawn",
+            session=other,
+            tasks=tasks,
+        )
+        assert own in await refused(
+            client,
+            "switch_model",
+            session=other,
+            action="list",
+        )
         done = await called(client, "spawn", tasks=tasks)
 
     assert done["tasks"][0]["status"] == "done"
@@ -313,7 +394,11 @@ async def test_calls_of_an_mcp_client_wait_for_one_approval_of_their_set(
         return [one for one in found.json()["items"] if one["status"] == "pending"]
 
     async with connect("proposer") as client:
-        one = {"session": session, "task": "one", "model": "sim/sim-better"}
+        one = {
+            "session": session,
+            "task": "one",
+            "model": "sim/sim-better",
+        }
         schemas = {tool.name: tool.input_schema for tool in (await client.list_tools()).tools}
         assert {"task", "model", "tasks"} <= set(schemas["spawn"]["properties"])
         calls = [asyncio.create_task(called(client, "spawn", **one)) for _ in range(2)]
@@ -326,7 +411,10 @@ async def test_calls_of_an_mcp_client_wait_for_one_approval_of_their_set(
         await asyncio.to_thread(switches.approve_switch, ctx, SYSTEM, request["request"])
         done = await asyncio.gather(*calls)
 
-    assert [answer["tasks"][0]["answer"] for answer in done] == ["better", "better"]
+    assert [answer["tasks"][0]["answer"] for answer in done] == [
+        "better",
+        "better",
+    ]
 
 
 async def test_a_call_that_the_client_cancels_ends_its_sub_tasks(

@@ -14,19 +14,31 @@ from harness.operations.route_queries import load_target_traffic
 from harness.providers.target import Provider
 from harness.registry import targets
 from harness.routes import routes, scorecard
-from harness.routes.traffic_report import TargetTraffic, hide_single_sums, load_traffic_report
+from harness.routes.traffic_report import (
+    TargetTraffic,
+    hide_single_sums,
+    load_traffic_report,
+)
 from harness.routing.records.observations import Failovers, Observations
 from harness.routing.records.routes import Routing
 from harness.routing.reliability.failover import Failover, hash_user
 from harness.routing.table import RouteSettings
 from harness.store.tables import metadata
-from tests.support.control.control_plane import ITEMS, SKILL, SmallInstallation
+from tests.support.control.control_plane import (
+    ITEMS,
+    SKILL,
+    SmallInstallation,
+)
 from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("A3", "B9")
 
 
-def recorded(world: SmallInstallation, hours: float, **changes: Any) -> None:
+def recorded(
+    world: SmallInstallation,
+    hours: float,
+    **changes: Any,
+) -> None:
     with world.store.write() as tx:
         route = Routing(tx).route("chat")
         assert route is not None
@@ -70,7 +82,12 @@ def test_scores_are_of_the_incumbents_newest_run_with_interval_and_time(
 
     (score,) = scorecard.build_scorecard(world.context(), "chat").scores
 
-    assert None not in (score.measured_at, score.score, score.low, score.high)
+    assert None not in (
+        score.measured_at,
+        score.score,
+        score.low,
+        score.high,
+    )
     assert score.current
     assert 0 < score.items <= ITEMS
     assert score.score == pytest.approx(SKILL["base"] / 12, abs=0.2)
@@ -88,7 +105,10 @@ def test_cost_failures_and_latency_are_of_the_recorded_traffic(
     # $0.028 for 200 requests in 3 days.
     assert route_scorecard.usd_per_1000 == pytest.approx(0.14)
     assert route_scorecard.month_usd == pytest.approx(0.28)
-    assert (route_scorecard.failed, route_scorecard.charged) == pytest.approx((0.01, 0.05))
+    assert (
+        route_scorecard.failed,
+        route_scorecard.charged,
+    ) == pytest.approx((0.01, 0.05))
     # Of the last day: half up to 50 ms, half from there to 100.
     assert (route_scorecard.p50_ms, route_scorecard.p95_ms) == pytest.approx((50.0, 95.0))
     assert route_scorecard.requests_day == 100
@@ -104,7 +124,14 @@ def test_another_targets_answers_are_no_measure_of_the_incumbent(
     world: SmallInstallation,
 ) -> None:
     recorded(world, 2)
-    recorded(world, 2, target="t_other", cost_usd=9.0, latency_ms={1000: 100}, failed=0)
+    recorded(
+        world,
+        2,
+        target="t_other",
+        cost_usd=9.0,
+        latency_ms={1000: 100},
+        failed=0,
+    )
 
     route_scorecard = scorecard.build_scorecard(world.context(), "chat")
 
@@ -118,7 +145,12 @@ def test_another_targets_answers_are_no_measure_of_the_incumbent(
 def statements() -> Iterator[list[str]]:
     asked: list[str] = []
 
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+    def note(
+        _connection: object,
+        _cursor: object,
+        statement: str,
+        *_: object,
+    ) -> None:
         asked.append(statement)
 
     sa.event.listen(sa.Engine, "before_cursor_execute", note)
@@ -195,10 +227,17 @@ def test_the_provider_matrix_names_the_medians_that_the_scorecards_show(
 
 
 def test_without_a_price_the_cost_is_unknown(world: SmallInstallation) -> None:
-    recorded(world, 2, cost_usd=0.0, unpriced=100)
+    recorded(
+        world,
+        2,
+        cost_usd=0.0,
+        unpriced=100,
+    )
     priced = scorecard.build_scorecard(world.context(), "chat")
     targets.put_provider(
-        world.context(), SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1")
+        world.context(),
+        SYSTEM,
+        Provider("sim", "sim", "http://127.0.0.1:9/v1"),
     )
 
     # 100 input tokens at $1 and 20 output at $2 per million.
@@ -209,15 +248,31 @@ def test_without_a_price_the_cost_is_unknown(world: SmallInstallation) -> None:
 SECRET = b"s" * 32
 
 
-def record(world: SmallInstallation, target: str, requests: int, bound_ms: int) -> None:
+def record(
+    world: SmallInstallation,
+    target: str,
+    requests: int,
+    bound_ms: int,
+) -> None:
     """Records requests of this minute on two routes. target: empty where none answered."""
     minute = world.clock.now().replace(second=0, microsecond=0)
     with world.store.write() as tx:
         ids = {t.name: id_ for id_, t in Routing(tx).targets().items()}
         rows = [
             TrafficMinute(
-                *(route, minute, "w", "incumbent", ids.get(target, ""), 1, requests),
-                *(0 if target else requests, 0, 0, 0, 0, 0.25),
+                route,
+                minute,
+                "w",
+                "incumbent",
+                ids.get(target, ""),
+                1,
+                requests,
+                0 if target else requests,
+                0,
+                0,
+                0,
+                0,
+                0.25,
                 latency_ms={bound_ms: requests},
             )
             for route in ("chat", "mail")
@@ -225,13 +280,32 @@ def record(world: SmallInstallation, target: str, requests: int, bound_ms: int) 
         Observations(tx).append([], rows)
 
 
-def leave(world: SmallInstallation, target: str, number: int) -> None:
+def leave(
+    world: SmallInstallation,
+    target: str,
+    number: int,
+) -> None:
     left = Failover(
-        worker="w1", number=number, at=world.clock.now(), request="req_1", route="chat",
-        arm="incumbent", target=target, provider=target.partition("/")[0], failure="overloaded",
-        status=529, attempts=1, latency_ms=120.0, endpoint="chat", stream=True, body_bytes=1234,
-        messages=1, tools=1, user_hash=hash_user("user:alice", SECRET), next_target=None,
-    )  # fmt: skip
+        worker="w1",
+        number=number,
+        at=world.clock.now(),
+        request="req_1",
+        route="chat",
+        arm="incumbent",
+        target=target,
+        provider=target.partition("/")[0],
+        failure="overloaded",
+        status=529,
+        attempts=1,
+        latency_ms=120.0,
+        endpoint="chat",
+        stream=True,
+        body_bytes=1234,
+        messages=1,
+        tools=1,
+        user_hash=hash_user("user:alice", SECRET),
+        next_target=None,
+    )
     with world.store.write() as tx:
         Failovers(tx).append([left])
 
@@ -282,6 +356,11 @@ def test_failovers_of_a_user_are_found_by_the_id_and_by_the_part_of_the_hash_tha
     leave(world, "sim/base", 1)
     (failover,) = queries.list_failovers(world.context(), secret=SECRET)
     assert failover.shape == "chat, stream, 1,234 bytes, 1 tool"
-    for user, times in (("alice", 1), (failover.user, 1), (failover.user[:-1], 0), ("bob", 0)):
+    for user, times in (
+        ("alice", 1),
+        (failover.user, 1),
+        (failover.user[:-1], 0),
+        ("bob", 0),
+    ):
         page = queries.list_failovers(world.context(), secret=SECRET, user=user)
         assert len(page) == times, user

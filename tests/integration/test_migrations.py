@@ -136,7 +136,9 @@ EARLIER = {
 @pytest.mark.req("F3")
 @pytest.mark.parametrize("change", EARLIER)
 def test_a_database_from_before_the_first_release_is_refused_and_stays(
-    database_url: str, tmp_path: Path, change: str
+    database_url: str,
+    tmp_path: Path,
+    change: str,
 ) -> None:
     with connected(database_url) as db:
         for statement in EARLIER[change].split("; "):

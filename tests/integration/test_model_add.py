@@ -30,7 +30,9 @@ LLAMA = "openrouter/meta-llama/llama-3.3-70b-instruct"
 
 @pytest.fixture
 def cli(
-    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    sqlite_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[CommandLine]:
     monkeypatch.delenv("OPENROUTER_API_KEY", raising=False)
     with installed(tmp_path, sqlite_url, monkeypatch) as made:
@@ -72,12 +74,21 @@ def test_the_kind_s_place_and_key_are_taken_where_nothing_else_is_said(
     assert first.stdout == again.stdout
     assert first.stderr.strip() == "added provider openrouter at https://openrouter.ai/api/v1"
     assert again.stderr == ""
-    assert (made.kind, made.api_base) == ("openrouter", "https://openrouter.ai/api/v1")
+    assert (made.kind, made.api_base) == (
+        "openrouter",
+        "https://openrouter.ai/api/v1",
+    )
     assert made.api_key_env == "OPENROUTER_API_KEY"
 
 
 def test_another_name_with_an_address_is_an_openai_compatible_server(cli: CommandLine) -> None:
-    added = cli.run("model", "add", "attic/llama3:8b", "--api-base", "http://127.0.0.1:9/v1")
+    added = cli.run(
+        "model",
+        "add",
+        "attic/llama3:8b",
+        "--api-base",
+        "http://127.0.0.1:9/v1",
+    )
 
     said, unknown = added.stderr.splitlines()
     assert said == "added provider attic at http://127.0.0.1:9/v1"
@@ -91,12 +102,23 @@ def test_another_name_with_an_address_is_an_openai_compatible_server(cli: Comman
         (["openruoter/m"], 1, "did you mean 'openrouter'?"),
         (["vllm/m"], 2, "has no usual address: give --api-base"),
         (["openai_codex/m"], 2, "signs in"),
-        (["attic/m", "--api-base", "ftp://x"], 2, "not an http or https address"),
-        (["sim/m", "--api-base", "http://127.0.0.1:1"], 6, "is configured at"),
+        (
+            ["attic/m", "--api-base", "ftp://x"],
+            2,
+            "not an http or https address",
+        ),
+        (
+            ["sim/m", "--api-base", "http://127.0.0.1:1"],
+            6,
+            "is configured at",
+        ),
     ],
 )
 def test_what_cannot_be_added_says_what_to_do(
-    cli: CommandLine, words: list[str], exits: int, said: str
+    cli: CommandLine,
+    words: list[str],
+    exits: int,
+    said: str,
 ) -> None:
     assert said in cli.error("model", "add", *words, exits=exits)
 
@@ -109,7 +131,10 @@ def test_the_catalogue_is_listed_and_searched(cli: CommandLine) -> None:
     shown = cli.text("model", "search", "anthropic/claude-sonnet-4-5")
 
     assert listed["anthropic/claude-sonnet-4-5"]["price"]["input_usd_per_mtok"] == 3
-    assert listed["sim/base"]["price"] == {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2}
+    assert listed["sim/base"]["price"] == {
+        "input_usd_per_mtok": 1,
+        "output_usd_per_mtok": 2,
+    }
     assert "anthropic/claude-sonnet-4-5-20250929" in [model["name"] for model in searched]
     assert "2026-11-30" in shown
     assert "no such model" in cli.run("model", "search", "xyzzy").stderr
@@ -163,12 +188,20 @@ def test_every_command_of_the_page_works(cli: CommandLine) -> None:
         cli.run(*words[1:], exits=1 if words[1:3] == ["model", "match"] else 0)
 
     assert {" ".join(command.split()[1:3]) for command in ran} == {
-        *("model add", "model list", "model search", "model match", "proposal create")
+        "model add",
+        "model list",
+        "model search",
+        "model match",
+        "proposal create",
     }
 
 
 def test_the_settings_are_understood_and_the_count_is_right(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+    (block,) = re.findall(
+        r"```yaml\n(.*?)```",
+        PAGE,
+        flags=re.DOTALL,
+    )
     file = tmp_path / "swapgate.yaml"
     file.write_text(block, encoding="utf-8")
     settings = configuration.load_settings(

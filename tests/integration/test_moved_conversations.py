@@ -21,7 +21,14 @@ from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import Provider, Target
 from harness.routing.reliability.breaker import BreakerPolicy
-from harness.routing.table import Canary, KeyGrant, Route, RouteSettings, RoutingTable, Snapshot
+from harness.routing.table import (
+    Canary,
+    KeyGrant,
+    Route,
+    RouteSettings,
+    RoutingTable,
+    Snapshot,
+)
 from router.protocols.endpoints import ENDPOINTS
 from router.upstream.transports import Transports
 from tests.support.router.asgi_router import Door
@@ -63,7 +70,11 @@ class Cell:
     def route(self, turn: int) -> str:
         if turn < 2 or (turn == 3 and self.occasion is Occasion.ROLLED_BACK):
             return f"old.{self.old}"
-        if self.occasion in (Occasion.CANARY, Occasion.FALLBACK, Occasion.KILL_SWITCH):
+        if self.occasion in (
+            Occasion.CANARY,
+            Occasion.FALLBACK,
+            Occasion.KILL_SWITCH,
+        ):
             return f"{self.occasion}.{self.old}.{self.new}"
         return f"new.{self.new}"
 
@@ -88,7 +99,8 @@ def snapshot_of() -> Snapshot:
     routes += [Route(f"new.{k}", 1, t.id, None, (), RouteSettings()) for k, t in new.items()]
     switches: list[KillSwitch] = []
     for one, other in product(KINDS, KINDS):
-        pair, guest = f"{one}.{other}", new[other].id
+        pair = f"{one}.{other}"
+        guest = new[other].id
         plain = Route(f"canary.{pair}", 1, old[one].id, None, (), RouteSettings())
         routes.append(replace(plain, canary=Canary(guest, 10_000, "salt", f"r_{pair}")))
         behind = replace(plain, name=f"fallback.{pair}", fallbacks=(guest,))
@@ -130,7 +142,12 @@ def cities(step: int, together: int) -> list[Json]:
 def door_before(wire: ToolLoops, folder: Path) -> Door:
     transports = Transports(SETTINGS, wire)
     transports.prepare(KINDS)
-    return Door(folder, settings=SETTINGS, first=snapshot_of(), transports=transports)
+    return Door(
+        folder,
+        settings=SETTINGS,
+        first=snapshot_of(),
+        transports=transports,
+    )
 
 
 @pytest.mark.req("B1", "B2", "B7")
@@ -139,7 +156,11 @@ def door_before(wire: ToolLoops, folder: Path) -> Door:
     [
         sampled_cells,
         *(
-            pytest.param(partial(cells, occasion), marks=pytest.mark.verify, id=occasion.value)
+            pytest.param(
+                partial(cells, occasion),
+                marks=pytest.mark.verify,
+                id=occasion.value,
+            )
             for occasion in Occasion
         ),
     ],
@@ -150,7 +171,8 @@ async def test_a_moved_tool_loop_goes_on(
     wire = ToolLoops()
     door = door_before(wire, tmp_path)
 
-    count, wrong = 0, []
+    count = 0
+    wrong = []
     for cell in chosen():
         count += 1
         if why := await fault(cell, door, wire):
@@ -159,7 +181,11 @@ async def test_a_moved_tool_loop_goes_on(
     assert not wrong, f"{len(wrong)} of {count} cells, such as\n" + "\n".join(wrong[:20])
 
 
-async def fault(cell: Cell, door: Door, wire: ToolLoops) -> str:
+async def fault(
+    cell: Cell,
+    door: Door,
+    wire: ToolLoops,
+) -> str:
     hosted = cell.endpoint in PROVIDER_KINDS[cell.old].speaks
     client = CLIENTS[cell.endpoint](cell.feature, hosted=hosted)
     wire.together = 2 if cell.feature is Feature.PARALLEL else 1
@@ -188,9 +214,22 @@ async def test_thinking_of_an_unknown_maker_is_tried_once_and_counted_as_no_fail
     wire = ToolLoops()
     door = door_before(wire, tmp_path)
     client = MessageClient(Feature.THINKING, hosted=False)
-    thought = {"type": "thinking", "thinking": "hm", "signature": "another"}
-    use = {"type": "tool_use", "id": "toolu_x", "name": "weather", "input": {"city": "c00"}}
-    result = {"type": "tool_result", "tool_use_id": "toolu_x", "content": "9 C"}
+    thought = {
+        "type": "thinking",
+        "thinking": "hm",
+        "signature": "another",
+    }
+    use = {
+        "type": "tool_use",
+        "id": "toolu_x",
+        "name": "weather",
+        "input": {"city": "c00"},
+    }
+    result = {
+        "type": "tool_result",
+        "tool_use_id": "toolu_x",
+        "content": "9 C",
+    }
     client.history += [
         {"role": "assistant", "content": [thought, use]},
         {"role": "user", "content": [result]},
@@ -199,7 +238,10 @@ async def test_thinking_of_an_unknown_maker_is_tried_once_and_counted_as_no_fail
 
     status, headers, raw = await door.call("/v1/messages", body)
 
-    assert client.hear(raw, stream=stream) == ("", [("weather", {"city": "c10"})])
+    assert client.hear(raw, stream=stream) == (
+        "",
+        [("weather", {"city": "c10"})],
+    )
     assert (status, headers[b"x-swapgate-attempts"]) == (200, b"1")
     assert headers[b"x-swapgate-degraded"] == b"messages.thinking, thinking"
     (refusal,) = wire.refused
@@ -221,9 +263,16 @@ async def test_an_outage_is_the_answer_where_the_next_target_cannot_be_asked_the
     hosted = {"type": "web_search_20250305", "name": "web_search"}
     filed = {"type": "document", "source": {"type": "file", "file_id": "f"}}
     wire.failing = frozenset({"anthropic-old"})
-    for fields in ({"tools": [hosted], "content": "hi"}, {"content": [filed]}):
+    for fields in (
+        {"tools": [hosted], "content": "hi"},
+        {"content": [filed]},
+    ):
         message = {"role": "user", "content": fields.pop("content")}
-        body = {"model": "fallback.anthropic.groq", "max_tokens": 9, "messages": [message]}
+        body = {
+            "model": "fallback.anthropic.groq",
+            "max_tokens": 9,
+            "messages": [message],
+        }
         status, _, raw = await door.call(
             "/v1/messages", json.dumps({**body, **fields}).encode()
         )

@@ -3,12 +3,22 @@ from datetime import timedelta
 
 import pytest
 
-from harness.agents.models import choose_model, describe_unchecked, list_available, load_figures
+from harness.agents.models import (
+    choose_model,
+    describe_unchecked,
+    list_available,
+    load_figures,
+)
 from harness.app import seed
 from harness.app.installation import load_settings
 from harness.frame.errors import AmbiguousName, NotFound
 from harness.frame.people.access import SYSTEM
-from harness.proposals import decisions, eval_queue, fallback_chain, submission
+from harness.proposals import (
+    decisions,
+    eval_queue,
+    fallback_chain,
+    submission,
+)
 from harness.proposals.candidates import cost_ratio, estimate
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.proposals.submission import ProposalRequest
@@ -18,7 +28,11 @@ from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels, Providers
 from harness.providers.target import Provider, Target
 from harness.registry import targets
-from harness.registry.named_models import explain_name, find_model, find_unlisted
+from harness.registry.named_models import (
+    explain_name,
+    find_model,
+    find_unlisted,
+)
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.records.proposals import Proposals
@@ -44,7 +58,11 @@ KNOWN = {
     "gemini": "gemini-2.5-flash gemini-3.8-flash",
     "anthropic": "claude-opus-4-7 claude-sonnet-4-6",
 }
-LISTED = ("meta-llama/llama-4-scout", "meta-llama/llama-4-maverick", "qwen/qwen3-32b")
+LISTED = (
+    "meta-llama/llama-4-scout",
+    "meta-llama/llama-4-maverick",
+    "qwen/qwen3-32b",
+)
 
 
 @pytest.fixture
@@ -56,7 +74,8 @@ def ctx(world: SmallInstallation) -> Context:
     with plain.store.write() as tx:
         now = plain.clock.now()
         DiscoveredModels(tx).replace(
-            "openrouter", [DiscoveredModel("openrouter", name, PLACE, now) for name in LISTED]
+            "openrouter",
+            [DiscoveredModel("openrouter", name, PLACE, now) for name in LISTED],
         )
     entries = [
         CatalogueEntry(kind, model)
@@ -117,7 +136,8 @@ def test_a_loose_name_means_what_the_provider_lists_once_its_list_is_known(
     listed = ("gpt-5-mini", "gpt-5-2026-01-01", "gpt-4o")
     with ctx.store.write() as tx:
         DiscoveredModels(tx).replace(
-            "main", [DiscoveredModel("main", name, PLACE, ctx.clock.now()) for name in listed]
+            "main",
+            [DiscoveredModel("main", name, PLACE, ctx.clock.now()) for name in listed],
         )
     # A person added a model that the provider does not list.
     targets.add_target(ctx, ANN, Target("main", "gpt-6"))
@@ -140,7 +160,12 @@ def test_a_loose_name_means_what_the_provider_lists_once_its_list_is_known(
         unlisted = find_unlisted(tx, Target("main", "gpt-5"))
     assert unlisted == "main does not list gpt-5 among 3; did you mean 'gpt-5-2026-01-01'?"
     shown = [model.model for model in list_available(ctx, frozenset(), "main/").models]
-    assert shown == ["main/gpt-4o", "main/gpt-5-2026-01-01", "main/gpt-5-mini", "main/gpt-6"]
+    assert shown == [
+        "main/gpt-4o",
+        "main/gpt-5-2026-01-01",
+        "main/gpt-5-mini",
+        "main/gpt-6",
+    ]
 
 
 @pytest.mark.parametrize("words", ["gpt 5 mini", "openai:gpt-5-mini"])
@@ -199,7 +224,8 @@ def test_an_agents_model_is_listed_or_registered_by_a_person(ctx: Context) -> No
 def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
     ctx: Context,
 ) -> None:
-    typed, declared = "openrouter/qwen/qwen4", Target("openrouter", "own/finetune")
+    typed = "openrouter/qwen/qwen4"
+    declared = Target("openrouter", "own/finetune")
     request = ProposalRequest("chat", typed)
     route = RouteSeed("other", Target("openrouter", "qwen/qwen4"))
     file = replace(load_settings(), providers={}, routes={"other": route})
@@ -212,17 +238,24 @@ def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
         lambda: routes.create_route(ctx, SYSTEM, "other", typed, settings=settings),
         lambda: seed.apply_file(ctx, SYSTEM, file),
         lambda: cost_ratio.accept_cost_of(
-            ctx, BEN, "chat", typed, ratio=2.0, because="it answers more"
+            ctx,
+            BEN,
+            "chat",
+            typed,
+            ratio=2.0,
+            because="it answers more",
         ),
     ):
         with pytest.raises(
-            NotFound, match=f"no provider lists '{typed}'; nearest: .*model add"
+            NotFound,
+            match=f"no provider lists '{typed}'; nearest: .*model add",
         ):
             act()
     with ctx.store.read() as tx:
         assert dict(Routing(tx).targets()) == before
         own = replace(
-            Providers(tx).all()["openrouter"], models={"own/finetune": Capabilities()}
+            Providers(tx).all()["openrouter"],
+            models={"own/finetune": Capabilities()},
         )
 
     # What the file declares, or a person added, is meant.
@@ -236,15 +269,39 @@ def test_a_name_that_is_no_one_model_makes_nothing(ctx: Context) -> None:
     with ctx.store.read() as tx:
         before = dict(Routing(tx).targets())
     refused = [
-        ("llama-4", AmbiguousName, "llama-4-maverick, openrouter/meta-llama/llama-4-scout"),
+        (
+            "llama-4",
+            AmbiguousName,
+            "llama-4-maverick, openrouter/meta-llama/llama-4-scout",
+        ),
         ("openai/gpt", AmbiguousName, "may be one of main/"),
         ("gpt 9", NotFound, "nearest: main/gpt"),
-        ("gpt-5-minii", NotFound, "lists 'gpt-5-minii'; nearest: main/gpt-5-mini and"),
+        (
+            "gpt-5-minii",
+            NotFound,
+            "lists 'gpt-5-minii'; nearest: main/gpt-5-mini and",
+        ),
         ("opus", NotFound, "far/claude-opus-4-7, whose provider has no key"),
-        ("groq/gpt-4o", NotFound, "no provider lists 'groq.gpt-4o'; nearest:"),
-        ("groq:gpt-4o", NotFound, "no provider lists 'groq.gpt-4o'; nearest:"),
-        ("gone/better", NotFound, "no provider lists 'gone/better'; nearest: sim/better"),
-        ("xyzzy zyx", NotFound, r"no provider lists 'xyzzy zyx'; nearest: \S+ and \S+; "),
+        (
+            "groq/gpt-4o",
+            NotFound,
+            "no provider lists 'groq.gpt-4o'; nearest:",
+        ),
+        (
+            "groq:gpt-4o",
+            NotFound,
+            "no provider lists 'groq.gpt-4o'; nearest:",
+        ),
+        (
+            "gone/better",
+            NotFound,
+            "no provider lists 'gone/better'; nearest: sim/better",
+        ),
+        (
+            "xyzzy zyx",
+            NotFound,
+            r"no provider lists 'xyzzy zyx'; nearest: \S+ and \S+; ",
+        ),
     ]
     for words, error, message in refused:
         assert explain_name(ctx, words).found is None

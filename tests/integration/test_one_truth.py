@@ -14,7 +14,11 @@ from dashboard import page_frame
 from dashboard.views import policies
 from harness.app.installation import CONFIG_VARIABLE
 from harness.canary import operations
-from harness.evals.month_spending import PurposeSpending, SpendingPurpose, month_of
+from harness.evals.month_spending import (
+    PurposeSpending,
+    SpendingPurpose,
+    month_of,
+)
 from harness.evals.records import Spending
 from harness.frame.formatting import format_month_usd
 from harness.frame.people.access import SYSTEM
@@ -33,7 +37,13 @@ from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.table import RouteSettings, RouteSuite
-from tests.support.control.control_plane import ANN, BEN, POLICY, SKILL, block_of
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    POLICY,
+    SKILL,
+    block_of,
+)
 from tests.support.site.command_line import CommandLine, installed
 
 pytestmark = pytest.mark.req("A3", "F2")
@@ -45,8 +55,16 @@ MINUTE: Final = timedelta(minutes=1)
 # each the word, the sentence, and what a list of routes says.
 ENDS: Final = {
     "ended": ("aborted", "its canary was aborted", "canary aborted"),
-    "harmed": ("rolled back", "its canary was rolled back", "canary rolled back"),
-    "taken": ("promotion taken back", "its promotion was taken back", "promotion taken back"),
+    "harmed": (
+        "rolled back",
+        "its canary was rolled back",
+        "canary rolled back",
+    ),
+    "taken": (
+        "promotion taken back",
+        "its promotion was taken back",
+        "promotion taken back",
+    ),
 }
 PAGES: Final = {
     # A page alone, with what it shows by itself.
@@ -80,7 +98,13 @@ COMMANDS: Final = {
     **{f"history of {route}": f"route history {route}" for route in ENDS},
 }
 # What says something of the route `mixed` alone.
-OF_MIXED: Final = ("compare", "routes", "route show", "proposal show", "report")
+OF_MIXED: Final = (
+    "compare",
+    "routes",
+    "route show",
+    "proposal show",
+    "report",
+)
 CHANGE: Final = "CHG-20417"
 FROZEN: Final = "the books of November are closed"
 
@@ -131,25 +155,47 @@ def _happen(cli: CommandLine) -> Mapping[str, str]:
         routes.create_route(world.context(), SYSTEM, name, "sim/base", settings=settings)
     made = {
         name: submission.create_proposal(
-            world.context(), ANN, ProposalRequest(name, "sim/better", change_reference=CHANGE)
+            world.context(),
+            ANN,
+            ProposalRequest(name, "sim/better", change_reference=CHANGE),
         ).id
         for name in ("mixed", "held", "undone", *ENDS)
     }
     world.run_once(turns=16)
     _harm(cli, "harmed")
     for name in ("taken", "undone"):
-        operations.operate(world.context(), BEN, name, RolloutSignal.PROMOTE, "a demo at noon")
+        operations.operate(
+            world.context(),
+            BEN,
+            name,
+            RolloutSignal.PROMOTE,
+            "a demo at noon",
+        )
     operations.operate(world.context(), BEN, "undone", RolloutSignal.FINISH, "long enough")
     cli.run("route", "rollback", "undone", "--reason", "it is too chatty")
     _record_traffic(cli)
     said = cli.text("canary", "abort", "taken", "--reason", "users complain", "--yes")
     assert said == "the promotion of taken was taken back\n"
     operations.operate(
-        world.context(), BEN, "ended", RolloutSignal.ABORT, "answers are too long"
+        world.context(),
+        BEN,
+        "ended",
+        RolloutSignal.ABORT,
+        "answers are too long",
     )
     control_jobs.reconcile(world.context())
     _spend(cli)
-    cli.run("switch", "throw", "freeze", "--route", "mixed", "--for", "2h", "--reason", FROZEN)
+    cli.run(
+        "switch",
+        "throw",
+        "freeze",
+        "--route",
+        "mixed",
+        "--for",
+        "2h",
+        "--reason",
+        FROZEN,
+    )
     return made
 
 
@@ -165,7 +211,8 @@ def _spend(cli: CommandLine) -> None:
 def _harm(cli: CommandLine, route: str) -> None:
     """The candidate fails until the guard ends its canary."""
     world = cli.world
-    number, live = 0, True
+    number = 0
+    live = True
     while live:
         with world.store.write() as tx:
             found = [rollout for rollout in Rollouts(tx).live() if rollout.route == route]
@@ -176,7 +223,8 @@ def _harm(cli: CommandLine, route: str) -> None:
             ]
             Observations(tx).append(blocks, [])
         world.run_once()
-        number, live = number + 8, bool(found)
+        number = number + 8
+        live = bool(found)
     assert number < 80
 
 
@@ -190,11 +238,16 @@ def _record_traffic(cli: CommandLine) -> None:
             *(("held", now - number * MINUTE) for number in range(10, 70)),
         ]
         Observations(tx).append(
-            [], [_minute(name, minute, table[name].incumbent) for name, minute in minutes]
+            [],
+            [_minute(name, minute, table[name].incumbent) for name, minute in minutes],
         )
 
 
-def _minute(route: str, minute: object, target: str) -> TrafficMinute:
+def _minute(
+    route: str,
+    minute: object,
+    target: str,
+) -> TrafficMinute:
     return TrafficMinute(
         route=route,
         minute=minute,  # type: ignore[arg-type]  # a datetime
@@ -257,7 +310,11 @@ def _plain(app: AppTest) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-def _all(reading: Reading, pattern: str, names: Sequence[str]) -> set[str]:
+def _all(
+    reading: Reading,
+    pattern: str,
+    names: Sequence[str],
+) -> set[str]:
     return {match for name in names for match in re.findall(pattern, reading.texts[name])}
 
 
@@ -274,10 +331,16 @@ def test_what_a_route_costs_is_one_figure_with_its_window(reading: Reading) -> N
 
 @pytest.mark.parametrize(
     ("page", "command"),
-    [("overview", "status"), ("traffic", "route traffic"), ("keys", "spending command")],
+    [
+        ("overview", "status"),
+        ("traffic", "route traffic"),
+        ("keys", "spending command"),
+    ],
 )
 def test_a_page_and_its_command_begin_with_one_sentence(
-    reading: Reading, page: str, command: str
+    reading: Reading,
+    page: str,
+    command: str,
 ) -> None:
     sentence = reading.texts[command].splitlines()[0].rstrip(".")
     assert _squeezed(sentence) in _squeezed(reading.texts[page])
@@ -291,7 +354,11 @@ def test_a_freeze_is_said_in_one_sentence_wherever_it_holds_something_back(
     for page in ("overview", "proposals", "compare", "routes"):
         assert notice in reading.texts[page], page
     assert FROZEN not in reading.texts["canary of held"]
-    assert re.search(rf" mixed +in force .* {FROZEN}$", reading.texts["freezes"], re.MULTILINE)
+    assert re.search(
+        rf" mixed +in force .* {FROZEN}$",
+        reading.texts["freezes"],
+        re.MULTILINE,
+    )
 
 
 def test_a_change_request_stands_wherever_its_swap_does(reading: Reading) -> None:
@@ -341,7 +408,8 @@ def test_a_hold_is_the_first_thing_that_is_said_of_its_route(reading: Reading) -
 
 
 def test_a_rollback_by_hand_after_the_bake_is_no_steady_route(reading: Reading) -> None:
-    overview, canary = reading.texts["overview"], reading.texts["canary of undone"]
+    overview = reading.texts["overview"]
+    canary = reading.texts["canary of undone"]
     assert "undone ✕ promotion taken back" in overview
     assert re.search("sim/better had its promotion taken back", canary)
     assert "Promotion taken back by local" in canary
@@ -375,7 +443,11 @@ def test_an_abort_a_rollback_and_a_promotion_taken_back_have_each_one_name_every
     assert (f"canary of route {route} was rolled back" in texts["alert list"]) == (
         word == "rolled back"
     )
-    who = {"ended": "abort by ben", "harmed": "The canary", "taken": f"{word} by local"}[route]
+    who = {
+        "ended": "abort by ben",
+        "harmed": "The canary",
+        "taken": f"{word} by local",
+    }[route]
     assert re.search(rf"route {route} +{{\"reason\": \"{who}", texts["audit log"])
     # What a policy says of canaries in general stands last on the page Routes.
     about = [texts[name] for name in texts if name.endswith(f"of {route}")]

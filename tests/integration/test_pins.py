@@ -34,9 +34,19 @@ from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store
-from tests.support.control.control_plane import BEN, SmallInstallation, answer, approved
+from tests.support.control.control_plane import (
+    BEN,
+    SmallInstallation,
+    answer,
+    approved,
+)
 from tests.support.router.live_router import KEY, wait_until
-from tests.support.router.router_process import ask, eventually, routed, start_canary
+from tests.support.router.router_process import (
+    ask,
+    eventually,
+    routed,
+    start_canary,
+)
 from tests.support.router.simulated_router import OWN, SimScene
 
 pytestmark = pytest.mark.req("F6")
@@ -55,7 +65,11 @@ def awaiting(world: SmallInstallation) -> Proposal:
     return world.decided("sim/better")
 
 
-def now_serves(world: SmallInstallation, target: str, model: str) -> None:
+def now_serves(
+    world: SmallInstallation,
+    target: str,
+    model: str,
+) -> None:
     world.clock.advance(1)
     at = world.clock.now()
     with world.store.write() as tx:
@@ -217,7 +231,10 @@ def test_a_run_of_a_model_that_is_served_no_more_is_not_shared(
 
 @pytest.mark.parametrize(("pin", "opens"), [(ServedPin.MODEL, True), (ServedPin.BUILD, False)])
 def test_the_policy_says_whether_a_build_counts(
-    world: SmallInstallation, pin: ServedPin, *, opens: bool
+    world: SmallInstallation,
+    pin: ServedPin,
+    *,
+    opens: bool,
 ) -> None:
     world.policy = replace(world.policy, gate=replace(world.policy.gate, served_pin=pin))
     world.served = lambda target, item: ServedModel(target.model, f"fp_{item.id[-1]}")
@@ -247,12 +264,20 @@ def test_a_stale_verdict_opens_no_chain(world: SmallInstallation) -> None:
     changed(world, "template")
     with pytest.raises(ProofRefused, match="no evidence"):
         fallback_chain.add_fallback(
-            world.context(), ADMIN, "chat", FallbackRequest("sim/better"), reason="a spare"
+            world.context(),
+            ADMIN,
+            "chat",
+            FallbackRequest("sim/better"),
+            reason="a spare",
         )
 
     world.suites["colours"] = before
     route = fallback_chain.add_fallback(
-        world.context(), ADMIN, "chat", FallbackRequest("sim/better"), reason="a spare"
+        world.context(),
+        ADMIN,
+        "chat",
+        FallbackRequest("sim/better"),
+        reason="a spare",
     )
     assert len(route.fallbacks) == 1
 
@@ -305,7 +330,11 @@ def test_sightings_that_nobody_signed_have_no_score_asked_for_again(
     asked: list[str] = []
     failed: set[str] = set()
 
-    def failing(target: Target, item: Item, epoch: int) -> str:
+    def failing(
+        target: Target,
+        item: Item,
+        epoch: int,
+    ) -> str:
         if target.model == "better":
             asked.append(item.id)
             if 5 <= len(asked) < 5 + GIVE_UP_AFTER:
@@ -337,7 +366,8 @@ def test_another_judge_in_mid_run_of_either_arm_takes_a_proposal_of_its_own(
     run = getattr(proposal.runs["colours"], arm)
     with world.store.write() as tx:
         for number in (1, 2):
-            item, judge = f"colour-{number}", f"judge-{number}"
+            item = f"colour-{number}"
+            judge = f"judge-{number}"
             scored = Sample(run, item, 0, number, "c", 1.0, 1.0, 1, 1, 0.0, 0.1)
             EvalRuns(tx).store_sample(replace(scored, judge_model=judge))
             assert (
@@ -350,7 +380,11 @@ def live(store: Store) -> list[Rollout]:
         return list(Rollouts(tx).live())
 
 
-def stand_for(sim_url: str, alias: str, serves: str) -> None:
+def stand_for(
+    sim_url: str,
+    alias: str,
+    serves: str,
+) -> None:
     done = httpx.post(f"{sim_url}/sim/profiles/{alias}", json={"serves": serves})
     assert done.status_code == 200, done.text
 
@@ -366,9 +400,14 @@ ASKS: Mapping[str, Mapping[str, object]] = {
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("endpoint", ASKS)
 def test_the_name_in_the_providers_answer_is_noted_once(
-    scene: SimScene, sim_url: str, endpoint: str, *, stream: bool
+    scene: SimScene,
+    sim_url: str,
+    endpoint: str,
+    *,
+    stream: bool,
 ) -> None:
-    url, body = f"{scene.world.url}/v1/{endpoint}", {"model": "support", "stream": stream}
+    url = f"{scene.world.url}/v1/{endpoint}"
+    body = {"model": "support", "stream": stream}
     bearer = {"authorization": f"Bearer {KEY}"}
     serving = scene.world.holder.current
     assert serving is not None
@@ -377,7 +416,12 @@ def test_the_name_in_the_providers_answer_is_noted_once(
     for name in ("first-2026", "second-2026"):
         stand_for(sim_url, OWN, name)
         for _ in range(3):
-            done = httpx.post(url, json={**body, **ASKS[endpoint]}, headers=bearer, timeout=60)
+            done = httpx.post(
+                url,
+                json={**body, **ASKS[endpoint]},
+                headers=bearer,
+                timeout=60,
+            )
             assert done.status_code == 200, done.text
     scene.world.wait_for_traffic(6)
     wait_until(lambda: len(scene.world.store.sightings) >= 2)
@@ -390,10 +434,15 @@ def test_the_name_in_the_providers_answer_is_noted_once(
 
 @pytest.mark.slow
 def test_an_alias_that_changes_in_mid_canary_takes_it_back_without_another_eval(
-    sim_url: str, sqlite_url: str, tmp_path: Path
+    sim_url: str,
+    sqlite_url: str,
+    tmp_path: Path,
 ) -> None:
     stand_for(sim_url, "sim-better", "sim-better")
-    with routed(tmp_path, sim_url, sqlite_url) as world, world.client() as client:
+    with (
+        routed(tmp_path, sim_url, sqlite_url) as world,
+        world.client() as client,
+    ):
         world.start("--workers", "2")
         control = start_canary(world, tmp_path)
         (rollout,) = live(world.installation.store)

@@ -11,7 +11,11 @@ import sqlalchemy as sa
 from click.testing import CliRunner, Result
 
 from evals.sim import server as sim
-from harness.app.database import require_database, schema_state, upgrade_database
+from harness.app.database import (
+    require_database,
+    schema_state,
+    upgrade_database,
+)
 from harness.app.installation import load_settings, open_installation
 from harness.frame.errors import DatabaseUnusable
 from harness.frame.people.access import SYSTEM
@@ -55,15 +59,27 @@ def test_a_pooler_in_transaction_mode_is_refused_by_whatever_uses_the_database(
 @pytest.mark.parametrize(
     ("mode", "settings", "said"),
     [
-        ("transaction", {}, "in transaction mode.*`pool_mode = session`.*serve router"),
+        (
+            "transaction",
+            {},
+            "in transaction mode.*`pool_mode = session`.*serve router",
+        ),
         ("transaction", {"server_round_robin": 1}, "in transaction mode"),
         ("transaction", {"default_pool_size": 1}, "in transaction mode"),
         ("statement", {}, "in statement mode.*`pool_mode = session`"),
-        ("session", {"ignore_startup_parameters": ""}, "`ignore_startup_parameters = "),
+        (
+            "session",
+            {"ignore_startup_parameters": ""},
+            "`ignore_startup_parameters = ",
+        ),
     ],
 )
 def test_a_control_plane_runs_behind_pgbouncer_in_session_mode_alone(
-    node: PostgresNode, tmp_path: Path, mode: str, settings: dict[str, object], said: str
+    node: PostgresNode,
+    tmp_path: Path,
+    mode: str,
+    settings: dict[str, object],
+    said: str,
 ) -> None:
     with (
         pgbouncer(node, mode, settings=settings) as url,
@@ -91,7 +107,10 @@ def test_a_router_serves_and_records_behind_pgbouncer_in_transaction_mode(
         installation = world.installation
         for number in range(3):
             key = keys.create_key(
-                installation.context, SYSTEM, f"{number}", secret=installation.secret
+                installation.context,
+                SYSTEM,
+                f"{number}",
+                secret=installation.secret,
             )[1]
             with world.client(key) as client:
                 eventually(lambda client=client: _is_answered(client))
@@ -192,7 +211,9 @@ def place(tmp_path: Path) -> Path:
 
 def run(place: Path, *words: str) -> Result:
     return CliRunner().invoke(
-        program, ["--config", str(place / "swapgate.yaml"), *words], standalone_mode=False
+        program,
+        ["--config", str(place / "swapgate.yaml"), *words],
+        standalone_mode=False,
     )
 
 
@@ -203,7 +224,11 @@ def initialised(place: Path) -> Path:
     return place / "home" / "sg.db"
 
 
-VERBS = (["proposal", "list"], ["db", "check"], ["route", "list"])
+VERBS = (
+    ["proposal", "list"],
+    ["db", "check"],
+    ["route", "list"],
+)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +243,9 @@ VERBS = (["proposal", "list"], ["db", "check"], ["route", "list"])
     ids=["reading", "serving"],
 )
 def test_a_database_that_is_away_is_said_in_a_sentence_and_not_made_anew(
-    place: Path, commands: tuple[list[str], ...], said: tuple[str, ...]
+    place: Path,
+    commands: tuple[list[str], ...],
+    said: tuple[str, ...],
 ) -> None:
     initialised(place).unlink()
     for words in commands:
@@ -239,7 +266,10 @@ def test_where_nothing_is_the_database_is_what_is_missing(place: Path) -> None:
 
 @pytest.mark.parametrize("missing", [True, False], ids=["missing", "damaged"])
 def test_a_router_without_database_and_snapshot_says_so_before_it_starts_a_worker(
-    place: Path, monkeypatch: pytest.MonkeyPatch, *, missing: bool
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    missing: bool,
 ) -> None:
     async def start(*_: object) -> int:
         raise AssertionError("it began to start workers")
@@ -275,7 +305,11 @@ def test_a_damaged_database_is_said_in_a_sentence(place: Path, content: bytes) -
     whole = file.read_bytes()
     damaged = whole[: len(whole) // 3] if content == b"cut" else content
     file.write_bytes(damaged)
-    for words in (*VERBS, ["db", "upgrade"], ["doctor"]):
+    for words in (
+        *VERBS,
+        ["db", "upgrade"],
+        ["doctor"],
+    ):
         for beside in place.glob("home/sg.db-*"):
             beside.unlink()
         done = run(place, *words)

@@ -26,14 +26,26 @@ from tests.support.store.raw_rows import (
     proven,
 )
 
-pytestmark = [pytest.mark.req("F1", "F3", "F5", "A7"), pytest.mark.both_databases]
+pytestmark = [
+    pytest.mark.req("F1", "F3", "F5", "A7"),
+    pytest.mark.both_databases,
+]
 
 
 def after_canary(**changes: object) -> Row:
     """The version after CANARY, with the canary still in it."""
     canary = ON | {"canary": "t_new", "canary_evidence": "e_new"}
-    base = {"version": 3, "revision": 4, "prev_version": 2}
-    return {**NEXT, **canary, **base, **changes}
+    base = {
+        "version": 3,
+        "revision": 4,
+        "prev_version": 2,
+    }
+    return {
+        **NEXT,
+        **canary,
+        **base,
+        **changes,
+    }
 
 
 GONE = {
@@ -56,7 +68,12 @@ LEGAL: Mapping[str, tuple[Row, ...]] = {
         CANARY,
         PROMOTION,
         NEXT
-        | {"version": 4, "revision": 5, "prev_version": 3, "prev_incumbent": "t_new"}
+        | {
+            "version": 4,
+            "revision": 5,
+            "prev_version": 3,
+            "prev_incumbent": "t_new",
+        }
         | {"kind": "restore"},
     ),
 }
@@ -90,17 +107,33 @@ ILLEGAL_AT_FIRST: Mapping[str, Row] = {
     "a weight without a canary": NEXT | {"kind": "weight", "weight_bps": 100},
     "a weight that starts a canary": NEXT
     | ON
-    | {"kind": "weight", "canary": "t_new", "canary_evidence": "e_new"},
+    | {
+        "kind": "weight",
+        "canary": "t_new",
+        "canary_evidence": "e_new",
+    },
     "an abort of nothing": NEXT | {"kind": "abort"},
     "a restore of a target that never was the incumbent": NEXT
-    | {"kind": "restore", "incumbent": "t_new", "incumbent_evidence": "e_new"},
+    | {
+        "kind": "restore",
+        "incumbent": "t_new",
+        "incumbent_evidence": "e_new",
+    },
     "a version skipped": SETTINGS | {"version": 3, "prev_version": 1},
     "a revision skipped": SETTINGS | {"revision": 9},
     "a revision twice": SETTINGS | {"revision": 2},
     "a first version with a verdict for evidence": FIRST
-    | {"route": "c", "revision": 3, "incumbent_evidence": "e_new"},
+    | {
+        "route": "c",
+        "revision": 3,
+        "incumbent_evidence": "e_new",
+    },
     "a first version without evidence": FIRST
-    | {"route": "c", "revision": 3, "incumbent_evidence": "e_missing"},
+    | {
+        "route": "c",
+        "revision": 3,
+        "incumbent_evidence": "e_missing",
+    },
 }
 ILLEGAL_IN_A_CANARY: Mapping[str, Row] = {
     "a promotion without a verdict": PROMOTION | dict.fromkeys(PROOF),
@@ -129,7 +162,12 @@ ILLEGAL_IN_A_CANARY: Mapping[str, Row] = {
     "a kind that does not exist": PROMOTION | {"kind": "force"},
     "a kind left out": PROMOTION | {"kind": None},
     "a second baseline": PROMOTION | dict.fromkeys(PROOF) | {"kind": "baseline"},
-    "a canary beside another": CANARY | {"version": 3, "revision": 4, "prev_version": 2},
+    "a canary beside another": CANARY
+    | {
+        "version": 3,
+        "revision": 4,
+        "prev_version": 2,
+    },
     "a weight that falls": after_canary(kind="weight", weight_bps=50),
     "a weight of another rollout": after_canary(kind="weight", weight_bps=500, rollout="ro_2"),
     "a weight with another salt": after_canary(kind="weight", weight_bps=500, salt="t"),
@@ -146,13 +184,15 @@ def refuse_all(database: Database, rows: Mapping[str, tuple[str, Row]]) -> None:
 
 def test_the_database_refuses_to_serve_what_has_no_proof(database: Database) -> None:
     refuse_all(
-        database, {what: ("route_version", row) for what, row in ILLEGAL_AT_FIRST.items()}
+        database,
+        {what: ("route_version", row) for what, row in ILLEGAL_AT_FIRST.items()},
     )
     assert database.count("route_version") == 2
 
     database.insert("route_version", CANARY)
     refuse_all(
-        database, {what: ("route_version", row) for what, row in ILLEGAL_IN_A_CANARY.items()}
+        database,
+        {what: ("route_version", row) for what, row in ILLEGAL_IN_A_CANARY.items()},
     )
     assert database.count("route_version") == 3
 
@@ -164,7 +204,11 @@ def test_a_version_comes_once(database: Database) -> None:
 
 PLAN = {"holdback_plan": '{"weight_bps": 100}'}
 HELD = {"holdback": "t_old", **PLAN}
-FOURTH = {"version": 4, "prev_version": 3, "revision": 5}
+FOURTH = {
+    "version": 4,
+    "prev_version": 3,
+    "revision": 5,
+}
 
 
 def test_a_holdback_is_the_last_incumbent_kept_by_its_promotion(database: Database) -> None:
@@ -172,11 +216,19 @@ def test_a_holdback_is_the_last_incumbent_kept_by_its_promotion(database: Databa
         with pytest.raises(REFUSED, match="holdback"):
             database.insert("route_version", row)
     database.insert("route_version", CANARY)
-    for held in ({"holdback": "t_third", **PLAN}, {"holdback": "t_old"}, PLAN):
+    for held in (
+        {"holdback": "t_third", **PLAN},
+        {"holdback": "t_old"},
+        PLAN,
+    ):
         with pytest.raises(REFUSED, match="holdback"):
             database.insert("route_version", PROMOTION | held)
     database.insert("route_version", PROMOTION | HELD)
-    new = {"incumbent": "t_new", "incumbent_evidence": "e_new", "prev_incumbent": "t_new"}
+    new = {
+        "incumbent": "t_new",
+        "incumbent_evidence": "e_new",
+        "prev_incumbent": "t_new",
+    }
     other = HELD | {"holdback_plan": '{"weight_bps": 5000}'}
     with pytest.raises(REFUSED, match="holdback"):
         database.insert("route_version", SETTINGS | new | FOURTH | other)
@@ -193,7 +245,11 @@ def test_the_verdict_of_a_rollout_that_was_rolled_back_proves_nothing_more(
         database.insert("route_version", PROMOTION if before else CANARY)
 
 
-FALLBACK = {"route": "a", "version": 2, "position": 0}
+FALLBACK = {
+    "route": "a",
+    "version": 2,
+    "position": 0,
+}
 WAIVED = FALLBACK | {"target": "t_third", "evidence": "e_w"}
 BAD_EVIDENCE: Mapping[str, Row] = {
     "a baseline once the route has a version": baseline("e_late", "a", "t_new"),
@@ -211,12 +267,18 @@ BAD_EVIDENCE: Mapping[str, Row] = {
         "waiver_id": "w_invented",
     },
     "a waiver left out": {**baseline("e", "a", "t_third"), "kind": "waiver"},
-    "a kind of its own": {**baseline("e", "a", "t_third"), "kind": "trust me"},
+    "a kind of its own": {
+        **baseline("e", "a", "t_third"),
+        "kind": "trust me",
+    },
 }
 
 
 def test_the_database_takes_no_evidence_without_its_proof(database: Database) -> None:
-    refuse_all(database, {what: ("evidence", row) for what, row in BAD_EVIDENCE.items()})
+    refuse_all(
+        database,
+        {what: ("evidence", row) for what, row in BAD_EVIDENCE.items()},
+    )
 
 
 def test_a_waiver_needs_reason_author_and_expiry(database: Database) -> None:
@@ -243,8 +305,16 @@ def test_a_waived_fallback_is_accepted_and_serves_in_no_other_role(database: Dat
 
 
 def waive(database: Database, *, expires_at: int) -> None:
-    waived = {**baseline("e_w", "a", "t_third"), "kind": "waiver", "waiver_id": "w_1"}
-    words = {"reason": "r", "author": "ada", "expires_at": expires_at}
+    waived = {
+        **baseline("e_w", "a", "t_third"),
+        "kind": "waiver",
+        "waiver_id": "w_1",
+    }
+    words = {
+        "reason": "r",
+        "author": "ada",
+        "expires_at": expires_at,
+    }
     database.insert("waiver", WAIVER | words)
     database.insert("evidence", waived)
 
@@ -263,19 +333,29 @@ def test_an_expired_waiver_is_kept_by_no_persons_change_and_holds_up_no_abort(
 ) -> None:
     waive(database, expires_at=AT + 1)
     database.insert_all(("route_fallback", WAIVED), ("route_version", SETTINGS))
-    base = {"version": 3, "revision": 4, "prev_version": 2}
+    base = {
+        "version": 3,
+        "revision": 4,
+        "prev_version": 2,
+    }
     third = WAIVED | {"version": 3}
 
     with pytest.raises(REFUSED, match="waiver_expired"):
         database.insert_all(
-            ("route_fallback", third), ("route_version", SETTINGS | base | {"at": AT + 1})
+            ("route_fallback", third),
+            ("route_version", SETTINGS | base | {"at": AT + 1}),
         )
 
     database.insert_all(
-        ("route_fallback", third), ("route_version", CANARY | base | {"at": AT + 1})
+        ("route_fallback", third),
+        ("route_version", CANARY | base | {"at": AT + 1}),
     )
     ended = after_canary(kind="abort", **GONE, at=AT + 2)
-    ended |= {"version": 4, "revision": 5, "prev_version": 3}
+    ended |= {
+        "version": 4,
+        "revision": 5,
+        "prev_version": 3,
+    }
     database.insert_all(("route_fallback", WAIVED | {"version": 4}), ("route_version", ended))
 
 
@@ -283,14 +363,25 @@ CHAINS: Mapping[str, tuple[Row, ...]] = {
     "emptied": (),
     "exchanged": ({"target": "t_new", "evidence": "e_new"},),
     "moved": ({"position": 1},),
-    "lengthened": ({}, {"target": "t_new", "evidence": "e_new", "position": 1}),
+    "lengthened": (
+        {},
+        {
+            "target": "t_new",
+            "evidence": "e_new",
+            "position": 1,
+        },
+    ),
 }
 
 
 def test_a_chain_is_not_changed_in_the_shadow_of_a_canary(database: Database) -> None:
     waive(database, expires_at=AT + 1)
     database.insert_all(("route_fallback", WAIVED), ("route_version", SETTINGS))
-    canary = CANARY | {"version": 3, "revision": 4, "prev_version": 2}
+    canary = CANARY | {
+        "version": 3,
+        "revision": 4,
+        "prev_version": 2,
+    }
     for chain in CHAINS.values():
         links = [("route_fallback", WAIVED | {"version": 3} | link) for link in chain]
         with pytest.raises(REFUSED, match="chain_stays"):
@@ -301,13 +392,33 @@ def test_a_chain_is_not_changed_in_the_shadow_of_a_canary(database: Database) ->
 
 def test_a_fallback_needs_evidence_of_its_own_target_and_a_version(database: Database) -> None:
     for bad in (
-        {"version": 2, "target": "t_third", "evidence": "e_missing"},
-        {"version": 2, "target": "t_third", "evidence": "e_old"},
-        {"version": 2, "target": "t_third", "evidence": None},
+        {
+            "version": 2,
+            "target": "t_third",
+            "evidence": "e_missing",
+        },
+        {
+            "version": 2,
+            "target": "t_third",
+            "evidence": "e_old",
+        },
+        {
+            "version": 2,
+            "target": "t_third",
+            "evidence": None,
+        },
         # No such version follows: the deferred foreign key refuses at the commit.
-        {"version": 2, "target": "t_new", "evidence": "e_new"},
+        {
+            "version": 2,
+            "target": "t_new",
+            "evidence": "e_new",
+        },
         # That version is written, and its chain sealed.
-        {"version": 1, "target": "t_new", "evidence": "e_new"},
+        {
+            "version": 1,
+            "target": "t_new",
+            "evidence": "e_new",
+        },
     ):
         assert not database.takes(("route_fallback", FALLBACK | bad))
     assert database.count("route_fallback") == 0
@@ -316,14 +427,28 @@ def test_a_fallback_needs_evidence_of_its_own_target_and_a_version(database: Dat
 def test_a_baseline_hoarded_before_the_first_version_is_worth_nothing_later(
     database: Database,
 ) -> None:
-    database.insert("evidence", baseline("e_c", "c", "t_old"), baseline("e_x", "c", "t_new"))
-    start_of_c = FIRST | {"route": "c", "revision": 3, "incumbent_evidence": "e_c"}
+    database.insert(
+        "evidence",
+        baseline("e_c", "c", "t_old"),
+        baseline("e_x", "c", "t_new"),
+    )
+    start_of_c = FIRST | {
+        "route": "c",
+        "revision": 3,
+        "incumbent_evidence": "e_c",
+    }
     database.insert("route_version", start_of_c)
 
     with pytest.raises(REFUSED):
         database.insert(
             "route_fallback",
-            {"route": "c", "version": 2, "position": 0, "target": "t_new", "evidence": "e_x"},
+            {
+                "route": "c",
+                "version": 2,
+                "position": 0,
+                "target": "t_new",
+                "evidence": "e_x",
+            },
         )
 
 
@@ -358,9 +483,31 @@ def test_nothing_is_changed_or_deleted_afterwards(database: Database) -> None:
 
 def test_audit_events_have_no_gaps_and_follow_the_chain(database: Database) -> None:
     fill(database)
-    event = {"at": AT, "actor": "eve", "action": "x", "subject": "y", "details": "{}"}
-    for number, previous in ((3, "1" * 64), (1, "0" * 64), (2, "0" * 64)):
-        forged = event | {"number": number, "previous": previous, "mac": "2" * 64}
+    event = {
+        "at": AT,
+        "actor": "eve",
+        "action": "x",
+        "subject": "y",
+        "details": "{}",
+    }
+    for number, previous in (
+        (3, "1" * 64),
+        (1, "0" * 64),
+        (2, "0" * 64),
+    ):
+        forged = event | {
+            "number": number,
+            "previous": previous,
+            "mac": "2" * 64,
+        }
         assert not database.takes(("audit_event", forged))
 
-    database.insert("audit_event", event | {"number": 2, "previous": "1" * 64, "mac": "2" * 64})
+    database.insert(
+        "audit_event",
+        event
+        | {
+            "number": 2,
+            "previous": "1" * 64,
+            "mac": "2" * 64,
+        },
+    )

@@ -45,7 +45,11 @@ def test_no_older_row_of_a_proposal_opens_the_canary_again_that_a_person_ended(
     assert sum(canary is not None for canary in canaries) == 1
 
 
-UNREADABLE = [{"kind": "nonsense"}, {"last_seen": 9 * 10**18}, {"sources": "no json"}]
+UNREADABLE = [
+    {"kind": "nonsense"},
+    {"last_seen": 9 * 10**18},
+    {"sources": "no json"},
+]
 
 
 @pytest.mark.parametrize("change", UNREADABLE, ids=str)
@@ -58,7 +62,17 @@ def test_an_alert_that_cannot_be_read_stops_no_canary(
     assert world.get(made.id).phase is ProposalPhase.CANARY
     with world.store.write() as tx:
         Alerts(tx).fold(
-            [Alert(AlertKind.JOB_FAILED, "s", "k", "t", "x", ctx.clock.now(), "one")]
+            [
+                Alert(
+                    AlertKind.JOB_FAILED,
+                    "s",
+                    "k",
+                    "t",
+                    "x",
+                    ctx.clock.now(),
+                    "one",
+                )
+            ]
         )
     (name, value), *_ = change.items()
     statement = sa.text(f"UPDATE alert SET {name} = :value")  # noqa: S608 - of this file
@@ -82,14 +96,17 @@ def test_a_verdict_is_a_look_also_where_its_samples_are_gone(world: SmallInstall
 @pytest.mark.parametrize(
     "base",
     [
-        *("http://localhost:9/v1", "http://127.1:9/v1", "http://2130706433:9/v1"),
-        *("http://[::ffff:127.0.0.1]:9/v1", "http://[::1]:9/v1", "http://0x7f000001:9/v1"),
+        "http://localhost:9/v1",
+        "http://127.1:9/v1",
+        "http://2130706433:9/v1",
+        "http://[::ffff:127.0.0.1]:9/v1",
+        "http://[::1]:9/v1",
+        "http://0x7f000001:9/v1",
     ],
 )
 def test_another_spelling_of_an_address_is_the_same_host(base: str) -> None:
-    one, other = (
-        Provider("a", "custom", base_url, None) for base_url in ("http://127.0.0.1:9/v1", base)
-    )
+    one = Provider("a", "custom", "http://127.0.0.1:9/v1", None)
+    other = Provider("a", "custom", base, None)
 
     assert model_names.provider_host(one) == model_names.provider_host(other)
     assert (

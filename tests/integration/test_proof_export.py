@@ -12,7 +12,11 @@ from harness.app.proof import ProofFindings, verify_proof
 from harness.canary import operations
 from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM
-from harness.frame.signing.keyring import KeyPurpose, format_keyring, row_payload
+from harness.frame.signing.keyring import (
+    KeyPurpose,
+    format_keyring,
+    row_payload,
+)
 from harness.routing.evidence import Proof, format_proof
 from harness.routing.records.proposals import Proposals
 from harness.store.proof_rows import DOCUMENT, read_proof
@@ -79,7 +83,9 @@ def test_a_rollback_after_the_promotion_is_part_of_the_proof(
 
 @pytest.mark.parametrize("candidate", ["worse", "equal"])
 def test_a_verdict_against_the_candidate_is_proven_as_well(
-    world: SmallInstallation, tmp_path: Path, candidate: str
+    world: SmallInstallation,
+    tmp_path: Path,
+    candidate: str,
 ) -> None:
     proposal = world.decided(f"sim/{candidate}")
 
@@ -130,7 +136,10 @@ def add_a_fallback(whole: Whole) -> None:
         (change_the_margin, "proposal p_"),
         (change_the_outcome, "verdict v_"),
         (leave_out_a_sample, "the file is not as it was exported"),
-        (leave_out_a_change_of_the_route, "the file is not as it was exported"),
+        (
+            leave_out_a_change_of_the_route,
+            "the file is not as it was exported",
+        ),
         (name_another_day, "the file is not as it was exported"),
         (add_a_table, "the row traffic: this is not a signed table"),
         (add_a_fallback, "route_version "),
@@ -138,7 +147,10 @@ def add_a_fallback(whole: Whole) -> None:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_change_is_named(
-    promotion: Proof, tmp_path: Path, change: Callable[[Whole], None], named: str
+    promotion: Proof,
+    tmp_path: Path,
+    change: Callable[[Whole], None],
+    named: str,
 ) -> None:
     whole = json.loads(format_proof(promotion))
 
@@ -150,7 +162,11 @@ def test_a_change_is_named(
     assert found.shown == ()
 
 
-def resigned(proof: Proof, table: str, rows: Iterable[Mapping[str, Any]]) -> str:
+def resigned(
+    proof: Proof,
+    table: str,
+    rows: Iterable[Mapping[str, Any]],
+) -> str:
     """The file as the control key would sign it with these rows of a table."""
     covered = [{k: v for k, v in row.items() if k != "signature"} for row in rows]
     signed = [
@@ -192,13 +208,21 @@ def test_a_keyring_of_another_installation_is_said_once_for_all_rows(
 @pytest.mark.parametrize(
     ("table", "column", "named"),
     [
-        ("rollout", "proposal", "a row of rollout belongs to another proposal"),
+        (
+            "rollout",
+            "proposal",
+            "a row of rollout belongs to another proposal",
+        ),
         ("rollout", "route", "a row of rollout belongs to another route"),
         ("verdict", "route", "a row of verdict belongs to another route"),
     ],
 )
 def test_a_signed_row_of_another_swap_is_named(
-    promotion: Proof, tmp_path: Path, table: str, column: str, named: str
+    promotion: Proof,
+    tmp_path: Path,
+    table: str,
+    column: str,
+    named: str,
 ) -> None:
     rows = [{**row, column: "another"} for row in promotion.rows[table]]
 
@@ -230,19 +254,27 @@ def test_terms_that_were_registered_after_the_answers_are_named(
         (lambda text: text[:-9], "this is not JSON"),
         (lambda _: "{}", "did not write this file"),
         (lambda _: "[]", "did not write this file"),
-        (lambda text: text.replace("proof 1", "proof 2"), "its format is 'swapgate proof 2'"),
+        (
+            lambda text: text.replace("proof 1", "proof 2"),
+            "its format is 'swapgate proof 2'",
+        ),
     ],
     ids=["blank", "cut", "empty", "list", "newer"],
 )
 def test_a_file_that_is_not_as_it_was_written_is_refused_with_its_place(
-    promotion: Proof, tmp_path: Path, change: Callable[[str], str], named: str
+    promotion: Proof,
+    tmp_path: Path,
+    change: Callable[[str], str],
+    named: str,
 ) -> None:
     with pytest.raises(InputError, match=named):
         verified(tmp_path, change(format_proof(promotion)))
 
 
 def test_export_and_verify_are_two_commands_and_the_second_needs_two_files(
-    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    sqlite_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with installed(tmp_path, sqlite_url, monkeypatch) as cli:
         cli.run("config", "apply")
@@ -266,4 +298,7 @@ def test_export_and_verify_are_two_commands_and_the_second_needs_two_files(
         )
         assert shown.endswith("The proof holds.\n")
         assert as_json["holds"] is True
-        assert sorted(path.name for path in empty.iterdir()) == ["proof.json", "signing.pub"]
+        assert sorted(path.name for path in empty.iterdir()) == [
+            "proof.json",
+            "signing.pub",
+        ]

@@ -23,8 +23,16 @@ from harness.providers.calls.probe import (
     ProbeSubject,
 )
 from harness.providers.kinds import PROVIDER_KINDS
-from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES, Capabilities
-from harness.providers.models.catalogue import COLUMNS, Ability, CatalogueEntry, model_abilities
+from harness.providers.models.capabilities import (
+    UNKNOWN_CAPABILITIES,
+    Capabilities,
+)
+from harness.providers.models.catalogue import (
+    COLUMNS,
+    Ability,
+    CatalogueEntry,
+    model_abilities,
+)
 from harness.providers.ports import ProviderDoor
 from harness.providers.records import Providers
 from harness.providers.target import Price, Provider, Target
@@ -43,7 +51,10 @@ from harness.routing.context import Context
 from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving
-from tests.support.providers.scripted_probe import FixedCatalogue, ScriptedProviderProbe
+from tests.support.providers.scripted_probe import (
+    FixedCatalogue,
+    ScriptedProviderProbe,
+)
 from tests.support.providers.simulator_thread import serve_in_thread
 
 YES, NO, OPEN = Ability
@@ -61,12 +72,24 @@ GPT = CatalogueEntry(
 def test_what_is_known_is_said_and_what_is_not_is_unknown() -> None:
     found = model_abilities(PROVIDER_KINDS["openai"], UNKNOWN_CAPABILITIES, GPT, GPT.price)
     assert list(found) == list(COLUMNS)
-    assert (found["chat"], found["vision"], found["stream"]) == (YES, NO, OPEN)
+    assert (
+        found["chat"],
+        found["vision"],
+        found["stream"],
+    ) == (YES, NO, OPEN)
     assert (found["caching"], found["thinking"]) == (YES, YES)
     # The registry's word wins over the catalogue's.
     own = Capabilities(tools=False)
     found = model_abilities(PROVIDER_KINDS["openai"], own, GPT, None)
-    assert (found["tools"], found["parallel_tools"], found["caching"]) == (NO, OPEN, OPEN)
+    assert (
+        found["tools"],
+        found["parallel_tools"],
+        found["caching"],
+    ) == (
+        NO,
+        OPEN,
+        OPEN,
+    )
     # What the kind does not serve, no model can do.
     found = model_abilities(PROVIDER_KINDS["groq"], UNKNOWN_CAPABILITIES, None, None)
     assert (found["chat"], found["embeddings"]) == (OPEN, NO)
@@ -84,7 +107,10 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
     ctx = replace(
         world.context(),
         models=FixedCatalogue(GPT),
-        data_classes={"personal": frozenset({"sim"}), "public": frozenset({"openai", "sim"})},
+        data_classes={
+            "personal": frozenset({"sim"}),
+            "public": frozenset({"openai", "sim"}),
+        },
         cipher=FernetCipher([new_key()].copy),
     )
     registered_providers.change_provider(ctx, SYSTEM, "openai", ProviderChange())
@@ -96,29 +122,51 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
     assert (matrix_row.configured, matrix_row.has_key) == (True, True)
     assert matrix_row.data_classes == ["public"]
     [model] = matrix_row.models
-    assert (model.model, model.context_window, model.routes) == ("gpt-x", 128_000, [])
+    assert (model.model, model.context_window, model.routes) == (
+        "gpt-x",
+        128_000,
+        [],
+    )
     assert row(ctx, "sim").models[0].routes == ["chat"]
-    learned, about = "sim/m refuses seed as clients send it", "target sim/m"
+    learned = "sim/m refuses seed as clients send it"
+    about = "target sim/m"
     with world.store.write() as tx:
         kind = AlertKind.LEARNED_REPAIR
-        alerts.raise_alert(tx, kind, about, subject=about, title=learned, text="t")
+        alerts.raise_alert(
+            tx,
+            kind,
+            about,
+            subject=about,
+            title=learned,
+            text="t",
+        )
     assert row(ctx, "sim").repairs == [learned]
     assert not queries.list_alerts(ctx).items
     bedrock = row(ctx, "bedrock")
-    assert (bedrock.configured, bedrock.health) == (False, ProviderHealth.UNKNOWN)
+    assert (bedrock.configured, bedrock.health) == (
+        False,
+        ProviderHealth.UNKNOWN,
+    )
     assert "sk-of" not in repr(build_matrix(ctx))
 
 
 @pytest.mark.req("E4")
 def test_health_is_what_was_found_last(world: SmallInstallation) -> None:
-    def answer(provider: Provider, _key: str, _path: str) -> ProbeReply:
+    def answer(
+        provider: Provider,
+        _key: str,
+        _path: str,
+    ) -> ProbeReply:
         if provider.name == "gone":
             return ProbeReply(None, 5.0, error="no answer")
         return ProbeReply(200, 0.1, b"{}", first_s=0.2)
 
     ctx = replace(world.context(), door=ScriptedProviderProbe(answer))
     registered_providers.change_provider(
-        ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1")
+        ctx,
+        SYSTEM,
+        "gone",
+        ProviderChange("custom", "http://127.0.0.1:9/v1"),
     )
     assert row(ctx, "gone").health is ProviderHealth.UNKNOWN
     registered_providers.run_check(ctx)
@@ -158,12 +206,19 @@ def ctx(world: SmallInstallation) -> Context:
     day = world.clock.now().date() + timedelta(days=40)
     known = FixedCatalogue(
         CatalogueEntry(
-            "anthropic", "claude-sonnet-4", Price(3, 15), 200_000, ABLE, end_date=day
+            "anthropic",
+            "claude-sonnet-4",
+            Price(3, 15),
+            200_000,
+            ABLE,
+            end_date=day,
         ),
         CatalogueEntry("anthropic", "claude-sonnet-5", Price(2, 10), 400_000, ABLE),
     )
     made = replace(
-        world.context(), models=known, judges={"colours": Target("claude", "claude-sonnet-4")}
+        world.context(),
+        models=known,
+        judges={"colours": Target("claude", "claude-sonnet-4")},
     )
     targets.put_provider(made, SYSTEM, Provider("claude", "anthropic", "http://127.0.0.1:9"))
     return made
@@ -239,7 +294,10 @@ def test_every_provider_is_asked_and_each_finding_named(
     )
     targets.add_target(ctx, SYSTEM, Target("sim", "sim-base"))
     registered_providers.change_provider(
-        ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1")
+        ctx,
+        SYSTEM,
+        "gone",
+        ProviderChange("custom", "http://127.0.0.1:9/v1"),
     )
     registered_providers.change_provider(ctx, SYSTEM, "groq", ProviderChange())
 
@@ -295,7 +353,11 @@ def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
 ) -> None:
     ctx = with_door(world, HttpProviderProbe(SystemClock()))
     up = Provider(
-        "up", "openai", "http://127.0.0.1:9/v1", "UP_KEY", {"x-a": f"a\r\nx-b: {SECRET}"}
+        "up",
+        "openai",
+        "http://127.0.0.1:9/v1",
+        "UP_KEY",
+        {"x-a": f"a\r\nx-b: {SECRET}"},
     )
     with ctx.store.write() as tx:
         Providers(tx).put(provider_secrets.encrypt_headers(up, ctx.cipher))
@@ -330,7 +392,11 @@ def test_an_odd_first_line_is_shown_without_what_was_sent() -> None:
 
         served = threading.Thread(target=answer)
         served.start()
-        up = Provider("up", "openai", f"http://127.0.0.1:{listening.getsockname()[1]}/v1")
+        up = Provider(
+            "up",
+            "openai",
+            f"http://127.0.0.1:{listening.getsockname()[1]}/v1",
+        )
         reply = HttpProviderProbe(SystemClock()).ask(up, SECRET, "/models", None, 30.0)
         served.join()
     assert reply.status is None

@@ -18,13 +18,23 @@ from harness.proposals import decisions
 from harness.providers.calls.guarded_http import check_headers
 from harness.providers.records import Providers
 from harness.providers.target import Provider, Target
-from harness.registry import credentials, named_models, registered_providers, targets
+from harness.registry import (
+    credentials,
+    named_models,
+    registered_providers,
+    targets,
+)
 from harness.registry.targets import ProviderChange
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.settings import RouterSettings, UiSettings
-from tests.support.control.control_plane import BEN, SmallInstallation, answer, approved
+from tests.support.control.control_plane import (
+    BEN,
+    SmallInstallation,
+    answer,
+    approved,
+)
 from tests.support.site.management_api import Door, error_of
 
 pytestmark = pytest.mark.req("A7", "F6")
@@ -40,7 +50,9 @@ def provider(world: SmallInstallation, name: str = "sim") -> Provider:
 
 
 def move(
-    world: SmallInstallation, base: str = ELSEWHERE, reason: str = WHY
+    world: SmallInstallation,
+    base: str = ELSEWHERE,
+    reason: str = WHY,
 ) -> registered_providers.ProviderSummary:
     """A second before and after: runs begin before it or behind it."""
     world.clock.advance(1)
@@ -76,9 +88,16 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(
         assert rollout.state is RolloutState.PAUSED
         assert Routing(tx).table().routes["chat"] == before
         event = next(e for e in AuditLog(tx).tail() if e.action == "canary.pause")
-    for reason in (event.details["reason"], decision.decide(world.context(), rollout).reason):
+    for reason in (
+        event.details["reason"],
+        decision.decide(world.context(), rollout).reason,
+    ):
         assert "provider sim was moved by eve" in str(reason)
-    for signal in (RolloutSignal.RESUME, RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
+    for signal in (
+        RolloutSignal.RESUME,
+        RolloutSignal.ADVANCE,
+        RolloutSignal.PROMOTE,
+    ):
         with pytest.raises(ProofRefused, match="sim was moved by eve"):
             operations.operate(world.context(), BEN, "chat", signal, "go on")
     operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "measure it again")
@@ -118,33 +137,54 @@ def test_one_that_is_moved_for_the_exam_and_put_back_proves_nothing(
     assert "put back" in change.text
 
 
-def by_credential(world: SmallInstallation, base: str, reason: str) -> object:
+def by_credential(
+    world: SmallInstallation,
+    base: str,
+    reason: str,
+) -> object:
     change = credentials.CredentialChange(api_base=base, reason=reason)
     return credentials.put_credential(world.context(), EVE, "sim", change)
 
 
-def by_file(world: SmallInstallation, base: str, reason: str) -> object:
-    parts = (RouterSettings(), ControlSettings(), UiSettings())
+def by_file(
+    world: SmallInstallation,
+    base: str,
+    reason: str,
+) -> object:
+    parts = (
+        RouterSettings(),
+        ControlSettings(),
+        UiSettings(),
+    )
     known = {"sim": replace(provider(world), api_base=base, moved=None)}
     settings = Settings("", world.folder, None, *parts, known, {}, {}, {})
     return seed.apply_providers(world.context(), EVE, settings, reason)
 
 
-def by_header(world: SmallInstallation, value: str, reason: str) -> object:
+def by_header(
+    world: SmallInstallation,
+    value: str,
+    reason: str,
+) -> object:
     headers = {"x-upstream": value.rpartition("/")[0]}
     check_headers(headers)
     change = ProviderChange(extra_headers=headers, reason=reason)
     return registered_providers.change_provider(world.context(), EVE, "sim", change)
 
 
-def by_provider(world: SmallInstallation, base: str, reason: str) -> object:
+def by_provider(
+    world: SmallInstallation,
+    base: str,
+    reason: str,
+) -> object:
     change = ProviderChange(api_base=base, reason=reason)
     return registered_providers.change_provider(world.context(), EVE, "sim", change)
 
 
 @pytest.mark.parametrize("way", [by_provider, by_credential, by_file, by_header])
 def test_every_way_to_move_one_in_use_wants_a_reason_and_makes_verdicts_stale(
-    world: SmallInstallation, way: Callable[[SmallInstallation, str, str], object]
+    world: SmallInstallation,
+    way: Callable[[SmallInstallation, str, str], object],
 ) -> None:
     world.policy = approved()
     made = world.decided()
@@ -156,7 +196,11 @@ def test_every_way_to_move_one_in_use_wants_a_reason_and_makes_verdicts_stale(
     way(world, ELSEWHERE, WHY)
     moved = provider(world).moved
     assert moved is not None
-    assert (moved.by, moved.reason, moved.at) == ("eve", WHY, world.clock.now())
+    assert (moved.by, moved.reason, moved.at) == (
+        "eve",
+        WHY,
+        world.clock.now(),
+    )
     with world.store.read() as tx:
         validity = proof_validity.assess_proof(
             world.context(), tx, Verdicts(tx).get(made.verdict or "")
@@ -174,7 +218,10 @@ def test_another_key_or_price_and_the_same_address_are_no_move(
     same = ProviderChange(api_base="http://127.0.0.1:9/v1/", api_key_env="ANOTHER")
     assert registered_providers.change_provider(ctx, EVE, "sim", same).answers_since is None
     credentials.put_credential(
-        ctx, EVE, "sim", credentials.CredentialChange(value="sk-of-the-same-place")
+        ctx,
+        EVE,
+        "sim",
+        credentials.CredentialChange(value="sk-of-the-same-place"),
     )
     targets.put_provider(ctx, EVE, replace(provider(world), prices={}))
     assert provider(world).moved is None
@@ -224,7 +271,11 @@ def test_over_rest_the_answer_names_the_routes_and_what_waits(world: SmallInstal
 
 
 def test_what_is_measured_again_after_a_move_is_another_look(world: SmallInstallation) -> None:
-    def failing(target: Target, item: Item, epoch: int) -> str:
+    def failing(
+        target: Target,
+        item: Item,
+        epoch: int,
+    ) -> str:
         if target.model == "better" and item.id[-1] in "13579":
             raise ProviderFailed("away")
         return answer(target, item, epoch)

@@ -24,7 +24,10 @@ def test_a_provider_of_a_kind_needs_its_name_alone(world: SmallInstallation) -> 
     made = registered_providers.change_provider(
         world.context(), SYSTEM, "groq", ProviderChange()
     )
-    assert (made.kind, made.api_base) == ("groq", "https://api.groq.com/openai/v1")
+    assert (made.kind, made.api_base) == (
+        "groq",
+        "https://api.groq.com/openai/v1",
+    )
     assert made.api_key_env == "GROQ_API_KEY"
     assert world.store.snapshot().providers["groq"].kind == "groq"
 
@@ -45,11 +48,25 @@ NONSENSE: tuple[tuple[str, ProviderChange, str], ...] = (
     ("mine", ProviderChange("custom"), "needs an api_base"),
     *(
         (name, ProviderChange("openai"), "is not a provider name")
-        for name in ("a/b", "a:b", "", " a", "-a", "ü", "\N{ROCKET}", "z" * 64, "a\n")
+        for name in (
+            "a/b",
+            "a:b",
+            "",
+            " a",
+            "-a",
+            "ü",
+            "\N{ROCKET}",
+            "z" * 64,
+            "a\n",
+        )
     ),
     ("openai", ProviderChange(extra_body={"model": "m"}), "'model'"),
     ("sim", ProviderChange("openai"), "cannot change"),
-    ("openai", ProviderChange(api_base="http://169.254.169.254"), "allow_addresses"),
+    (
+        "openai",
+        ProviderChange(api_base="http://169.254.169.254"),
+        "allow_addresses",
+    ),
 )
 
 
@@ -119,7 +136,10 @@ def test_a_provider_in_use_is_not_removed(world: SmallInstallation) -> None:
 def test_with_a_provider_its_stored_keys_go(world: SmallInstallation) -> None:
     ctx = replace(world.context(), cipher=FernetCipher([new_key()].copy))
     credentials.put_credential(
-        ctx, SYSTEM, "groq", credentials.CredentialChange(value="gsk-of-the-test")
+        ctx,
+        SYSTEM,
+        "groq",
+        credentials.CredentialChange(value="gsk-of-the-test"),
     )
     registered_providers.remove_provider(ctx, SYSTEM, "groq")
     with world.store.read() as tx:

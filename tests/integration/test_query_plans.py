@@ -51,13 +51,33 @@ FAILURE: Final = 'class="sg sg-banner worse" role="alert"><p><b>✕'
 READING: Final = {
     **dict.fromkeys(
         (
-            *("agent grants", "agent requests", "alert list"),
-            *("audit tail", "audit verify", "canary status", "capture list", "db check"),
-            *("drift status", "eval list", "key list", "model list"),
-            *("person list", "person sessions", "proposal list", "provider key list"),
-            *("provider list", "provider matrix", "route break-glass list", "route failovers"),
-            *("route list", "route measured", "route traffic"),
-            *("spending", "status", "suite list", "switch list"),
+            "agent grants",
+            "agent requests",
+            "alert list",
+            "audit tail",
+            "audit verify",
+            "canary status",
+            "capture list",
+            "db check",
+            "drift status",
+            "eval list",
+            "key list",
+            "model list",
+            "person list",
+            "person sessions",
+            "proposal list",
+            "provider key list",
+            "provider list",
+            "provider matrix",
+            "route break-glass list",
+            "route failovers",
+            "route list",
+            "route measured",
+            "route traffic",
+            "spending",
+            "status",
+            "suite list",
+            "switch list",
         ),
         "",
     ),
@@ -86,28 +106,66 @@ READING: Final = {
 NOT_READING: Final = frozenset(
     {
         *(f"agent {verb}" for verb in ("approve", "reject", "revoke")),
-        *("alert test",),
-        *("init", "doctor", "user delete", "capture purge"),
+        "alert test",
+        "init",
+        "doctor",
+        "user delete",
+        "capture purge",
         *(f"canary {verb}" for verb in ("abort", "advance", "decide", "finish")),
         *(f"canary {verb}" for verb in ("pause", "promote", "resume")),
-        *("config apply", "config schema", "config show", "docs list", "docs open"),
+        "config apply",
+        "config schema",
+        "config show",
+        "docs list",
+        "docs open",
         *(f"db {verb}" for verb in ("accept-restore", "grant", "retire-key")),
-        *("db rotate-key", "db remove-forged", "db upgrade", "drift accept", "drift run"),
-        *("eval cancel", "eval run", "gate decide", "try"),
-        *(f"key {verb}" for verb in ("create", "limits", "opt-outs", "revoke", "sign-in-link")),
-        *("model add", "model discover", "model probe", "model search"),
+        "db rotate-key",
+        "db remove-forged",
+        "db upgrade",
+        "drift accept",
+        "drift run",
+        "eval cancel",
+        "eval run",
+        "gate decide",
+        "try",
+        *(
+            f"key {verb}"
+            for verb in (
+                "create",
+                "limits",
+                "opt-outs",
+                "revoke",
+                "sign-in-link",
+            )
+        ),
+        "model add",
+        "model discover",
+        "model probe",
+        "model search",
         *(f"person {verb}" for verb in ("link", "separate", "sign-out")),
         *(
             f"proposal {verb}"
-            for verb in ("accept-cost", "approve", "cancel", "create", "reject", "retry")
+            for verb in (
+                "accept-cost",
+                "approve",
+                "cancel",
+                "create",
+                "reject",
+                "retry",
+            )
         ),
         *(f"provider {verb}" for verb in ("add", "remove", "set")),
         *(f"provider key {verb}" for verb in ("import", "login", "logout", "remove")),
-        *("provider key rotate-encryption", "provider key set"),
+        "provider key rotate-encryption",
+        "provider key set",
         *(f"route break-glass {verb}" for verb in ("confirm", "end", "propose")),
         *(f"route fallback {verb}" for verb in ("add", "mark", "order", "remove")),
         *(f"route {verb}" for verb in ("create", "rollback", "settings")),
-        *("shadow start", "shadow stop", "suite import", "switch lift", "switch throw"),
+        "shadow start",
+        "shadow stop",
+        "suite import",
+        "switch lift",
+        "switch throw",
     }
 )
 # By page the addresses that are asked beside the page's own.
@@ -168,7 +226,10 @@ def ask_cli(names: Mapping[str, str]) -> list[str]:
 # Pattern of a statement → on which databases, and why it may read all rows.
 BOTH: Final = ("sqlite", "postgresql")
 EXCEPTIONS: Final = {
-    r"LIKE '%'": (("sqlite",), "a search for part of a word, which somebody typed"),
+    r"LIKE '%'": (
+        ("sqlite",),
+        "a search for part of a word, which somebody typed",
+    ),
     r"SELECT DISTINCT (captured|failover)\.user_hash": (
         BOTH,
         "the deletion of a user finds marks of several names in their index alone",
@@ -185,12 +246,18 @@ EXCEPTIONS: Final = {
         ("sqlite",),
         "from each route's name to the next, by the index: an entry of each route",
     ),
-    r"GROUP BY proposal\.phase$": (BOTH, "how many there are of each, counted in an index"),
+    r"GROUP BY proposal\.phase$": (
+        BOTH,
+        "how many there are of each, counted in an index",
+    ),
     r"FROM captured ORDER BY captured\.at DESC, captured\.id$": (
         BOTH,
         "an export writes all captured requests",
     ),
-    r"DELETE FROM captured$": (("postgresql",), "all captured requests are deleted"),
+    r"DELETE FROM captured$": (
+        ("postgresql",),
+        "all captured requests are deleted",
+    ),
     r"SELECT api_key\.id, api_key\.name FROM api_key": (
         BOTH,
         "a new key's name is compared with all in force as folded names, which no index has",
@@ -199,13 +266,18 @@ EXCEPTIONS: Final = {
         BOTH,
         "a page in its index's order: few alerts are shown elsewhere alone",
     ),
-    r"alert\.title ILIKE": (("postgresql",), "a person searches the texts of alerts"),
+    r"alert\.title ILIKE": (
+        ("postgresql",),
+        "a person searches the texts of alerts",
+    ),
 }
 
 
 @pytest.fixture
 def cli(
-    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[CommandLine]:
     with installed(tmp_path, database_url, monkeypatch) as made:
         monkeypatch.setenv(CONFIG_VARIABLE, str(made.folder / "swapgate.yaml"))
@@ -228,23 +300,40 @@ def live_through(cli: CommandLine, door: Door) -> dict[str, str]:
     routes.create_route(ctx, SYSTEM, "mail", "sim/base", settings=settings)
     opened = world.decided(route="mail")
     assert opened.phase is ProposalPhase.CANARY
-    shadow = {"candidate": "sim/worse", "reason": "a look", "usd_per_day": None}
+    shadow = {
+        "candidate": "sim/worse",
+        "reason": "a look",
+        "usd_per_day": None,
+    }
     for route in ("chat", "mail"):
         door.post(f"/shadows/{route}/start", shadow)
     switch = door.post("/switches", {"force": "provider:sim", "reason": "a drill"})
     glass = door.post("/break-glass", EMERGENCY, role="approver")
     now = world.clock.now()
-    door.post("/switches", {"force": "freeze", "reason": "a launch", "for_s": 3600})
+    door.post(
+        "/switches",
+        {
+            "force": "freeze",
+            "reason": "a launch",
+            "for_s": 3600,
+        },
+    )
     captured = replace(ONE, at=now, expires_at=now + timedelta(days=1))
     with world.store.write() as tx:
         Captures(tx).store(captured, most_per_day=5)
-    asked, waiting = waiting_switch(ctx), waiting_switch(ctx)
+    asked = waiting_switch(ctx)
+    waiting = waiting_switch(ctx)
     approved = switches.approve_switch(ctx, SYSTEM, asked.id)
     with ctx.store.read() as tx:
         (grant,) = AgentGrants(tx).not_revoked(agent=approved.agent)
     link = dashboard_sessions.create_link(ctx, OPERATOR, secret=SECRET)[1]
     lasts = timedelta(hours=1)
-    session = dashboard_sessions.open_link(ctx, link, secret=SECRET, lasts=lasts)[0].session
+    session = dashboard_sessions.open_link(
+        ctx,
+        link,
+        secret=SECRET,
+        lasts=lasts,
+    )[0].session
     return {
         "route": "mail",
         "proposal": made.id,
@@ -337,7 +426,11 @@ def test_no_endpoint_page_command_or_control_turn_reads_a_growing_table_whole(
     with recorded() as statements:
         door = Door(world)
         names = live_through(cli, door)
-        refused = [*ask_pages(names), *ask_cli(names), *ask_api(door, names)]
+        refused = [
+            *ask_pages(names),
+            *ask_cli(names),
+            *ask_api(door, names),
+        ]
         now = world.clock.now()
         with world.store.listings() as stored:
             ask_lists(stored, now)

@@ -14,7 +14,10 @@ from harness.providers.target import Provider, Target
 from harness.routing.reliability.breaker import BreakerPolicy
 from harness.routing.table import KeyGrant, Route, RoutingTable, Snapshot
 from tests.integration.test_wheel import uv
-from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import (
+    ScriptedEvent,
+    ScriptedTurn,
+)
 from tests.support.providers.scripted_upstream import (
     DONE,
     EVENTS,
@@ -23,20 +26,31 @@ from tests.support.providers.scripted_upstream import (
     event,
     running_upstream,
 )
-from tests.support.router.live_router import KEY, QUICK, SECRET, running_router
+from tests.support.router.live_router import (
+    KEY,
+    QUICK,
+    SECRET,
+    running_router,
+)
 from tests.support.site import npm_clients
 from tests.support.site.npm_clients import FOLDER, without
 from tests.wire import anthropic, chats, openai
 from tests.wire.server import Json, Reply
 
-pytestmark = [pytest.mark.verify, pytest.mark.req("B8", "A2"), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.verify,
+    pytest.mark.req("B8", "A2"),
+    pytest.mark.timeout(900),
+]
 
 INSTALL_S: Final = 300
 RUN_S: Final = 240
 PAUSE_S: Final = 0.2
 # Heartbeats in each pause; a failure closes no circuit to the next reader.
 BEATING: Final = replace(
-    QUICK, heartbeat_s=0.05, breaker=BreakerPolicy(failures=1_000_000, share=1.0)
+    QUICK,
+    heartbeat_s=0.05,
+    breaker=BreakerPolicy(failures=1_000_000, share=1.0),
 )
 # The oldest that streams calls of tools, with what it needs of its day, and the newest.
 CLIENTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -98,7 +112,17 @@ KINDS: Final = {"chats": "custom", "claude": "anthropic"}
 
 def call(arguments: str) -> bytes:
     function = {"name": "find_town", "arguments": arguments}
-    return event({"tool_calls": [{"index": 0, "id": "call_1", "function": function}]})
+    return event(
+        {
+            "tool_calls": [
+                {
+                    "index": 0,
+                    "id": "call_1",
+                    "function": function,
+                }
+            ]
+        }
+    )
 
 
 # Events behind an `id:`, a name that is repeated, two calls in one index.
@@ -168,7 +192,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_client_reads_what_the_router_writes(url: str, tmp_path: Path, client: str) -> None:
+def test_a_client_reads_what_the_router_writes(
+    url: str,
+    tmp_path: Path,
+    client: str,
+) -> None:
     install = installed_packages if client.startswith("npm") else installed_python
     words = install(tmp_path / "client", CLIENTS[client])
 
@@ -196,20 +224,35 @@ def is_right(place: str, read: Json) -> bool:
     calls = [list(call) for call in reply.calls]
     # Where the protocol or the client has no place for thoughts, they are no text either.
     thoughts = read.get("thoughts") and reply.reasoning
-    return read == {"text": reply.text, "thoughts": thoughts, "calls": calls}
+    return read == {
+        "text": reply.text,
+        "thoughts": thoughts,
+        "calls": calls,
+    }
 
 
 def installed_python(folder: Path, packages: tuple[str, ...]) -> list[Path | str]:
     """Runs the readers by a new environment's Python. Skips where it cannot be had."""
     python = folder / "bin" / "python"
-    made: list[Path | str] = [uv(), "venv", "--quiet", "--python", sys.executable, folder]
+    made: list[Path | str] = [
+        uv(),
+        "venv",
+        "--quiet",
+        "--python",
+        sys.executable,
+        folder,
+    ]
     subprocess.run(made, check=True)  # noqa: S603 - our own environment
-    install([uv(), "pip", "install", "--quiet", "--python", python, *packages], folder)
+    install(
+        [uv(), "pip", "install", "--quiet", "--python", python, *packages],
+        folder,
+    )
     return [python, PYTHON_READERS]
 
 
 def installed_packages(folder: Path, packages: tuple[str, ...]) -> list[Path | str]:
-    node, npm = shutil.which("node"), shutil.which("npm")
+    node = shutil.which("node")
+    npm = shutil.which("npm")
     if node is None or npm is None:
         without("node and npm are not on PATH: the clients of npm were not tried")
     folder.mkdir()
@@ -229,7 +272,12 @@ def installed_packages(folder: Path, packages: tuple[str, ...]) -> list[Path | s
 
 def install(words: list[Path | str], folder: Path) -> None:
     done = subprocess.run(  # noqa: S603 - the packages of the table
-        words, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S, check=False
+        words,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_S,
+        check=False,
     )
     if done.returncode != 0:
         pytest.skip(f"a client cannot be installed: {done.stderr[-300:]}")

@@ -21,7 +21,12 @@ from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store
 from tests.integration.conftest import prepared
-from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved
+from tests.support.control.control_plane import (
+    BEN,
+    SECRET,
+    SmallInstallation,
+    approved,
+)
 from tests.support.control.manual_clock import ManualClock
 from tests.support.store.tampering import owned, written
 
@@ -34,7 +39,12 @@ class KeyHolder:
     def sign(self, payload: bytes) -> str:  # noqa: ARG002 - the port's signature
         return "0123456789abcdef.anything"
 
-    def check(self, payload: bytes, signature: str, purpose: KeyPurpose) -> None:
+    def check(
+        self,
+        payload: bytes,
+        signature: str,
+        purpose: KeyPurpose,
+    ) -> None:
         """Nothing is found."""
 
 
@@ -42,11 +52,20 @@ class KeyHolder:
 def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     """Where signatures show nothing: the scores alone speak."""
     clock = ManualClock()
-    store = Store(database_url, secret=SECRET, clock=clock, signatures=KeyHolder())
+    store = Store(
+        database_url,
+        secret=SECRET,
+        clock=clock,
+        signatures=KeyHolder(),
+    )
     yield from prepared(tmp_path, store, clock)
 
 
-def tamper(world: SmallInstallation, statement: str, **values: object) -> None:
+def tamper(
+    world: SmallInstallation,
+    statement: str,
+    **values: object,
+) -> None:
     with owned(world.store) as db:
         db.execute(sa.text(statement), values)
 
@@ -63,7 +82,11 @@ def better_score(world: SmallInstallation, proposal: Proposal) -> None:
 
 
 def no_scores(world: SmallInstallation, proposal: Proposal) -> None:
-    tamper(world, "DELETE FROM sample WHERE run = :run", run=proposal.runs["colours"].incumbent)
+    tamper(
+        world,
+        "DELETE FROM sample WHERE run = :run",
+        run=proposal.runs["colours"].incumbent,
+    )
 
 
 def another_target(world: SmallInstallation, proposal: Proposal) -> None:
@@ -76,7 +99,11 @@ def another_target(world: SmallInstallation, proposal: Proposal) -> None:
 
 
 def rewrite(
-    world: SmallInstallation, proposal: Proposal, column: str, before: str, after: str
+    world: SmallInstallation,
+    proposal: Proposal,
+    column: str,
+    before: str,
+    after: str,
 ) -> None:
     """A text within its verdict."""
     tamper(
@@ -94,7 +121,11 @@ def other_terms(world: SmallInstallation, proposal: Proposal) -> None:
 
 
 def unreadable(world: SmallInstallation, proposal: Proposal) -> None:
-    tamper(world, "UPDATE verdict SET inputs = '{}' WHERE id = :id", id=proposal.verdict)
+    tamper(
+        world,
+        "UPDATE verdict SET inputs = '{}' WHERE id = :id",
+        id=proposal.verdict,
+    )
 
 
 def a_longer_life(world: SmallInstallation, proposal: Proposal) -> None:

@@ -48,7 +48,11 @@ def test_the_list_of_licences_has_every_locked_package_as_it_is() -> None:
 
 
 def read_list() -> dict[tuple[str, str], str]:
-    lines = re.findall(r"^- (.+): (\S+ \d.*)$", licences.FILE.read_text("utf-8"), re.MULTILINE)
+    lines = re.findall(
+        r"^- (.+): (\S+ \d.*)$",
+        licences.FILE.read_text("utf-8"),
+        re.MULTILINE,
+    )
     return {
         (name, version): text
         for text, packages in lines

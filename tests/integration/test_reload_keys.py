@@ -13,7 +13,11 @@ import psutil
 import pytest
 
 from harness.app import data_plane
-from harness.app.installation import load_settings, open_installation, read_dotenv
+from harness.app.installation import (
+    load_settings,
+    open_installation,
+    read_dotenv,
+)
 from harness.frame.errors import ConfigError
 from harness.frame.people.access import SYSTEM, Role
 from harness.frame.runtime.supervisor import Supervisor, supervise_reloads
@@ -92,7 +96,10 @@ def answering(world: Routed) -> str:
     try:
         answer = httpx.post(
             f"{world.url}/v1/chat/completions",
-            json={"model": "chat", "messages": [{"role": "user", "content": "Hello"}]},
+            json={
+                "model": "chat",
+                "messages": [{"role": "user", "content": "Hello"}],
+            },
             headers={"authorization": f"Bearer {world.key}"},
             timeout=60,
         )
@@ -119,7 +126,10 @@ def has_value(world: Routed, viewer: str) -> bool | None:
 @pytest.mark.verify
 @pytest.mark.parametrize("together", [True, False], ids=["serve all", "single processes"])
 def test_a_key_that_leaves_dotenv_makes_the_fallback_answer_until_it_is_back(
-    provider: str, tmp_path: Path, *, together: bool
+    provider: str,
+    tmp_path: Path,
+    *,
+    together: bool,
 ) -> None:
     sim = {"kind": "sim", "api_base": f"{provider}/v1"}
     dotenv = tmp_path / ".env"
@@ -128,7 +138,10 @@ def test_a_key_that_leaves_dotenv_makes_the_fallback_answer_until_it_is_back(
         tmp_path,
         provider,
         agents={"port": free_port()},
-        providers={"first": {**sim, "api_key_env": "FIRST_KEY"}, "second": sim},
+        providers={
+            "first": {**sim, "api_key_env": "FIRST_KEY"},
+            "second": sim,
+        },
         routes={
             "chat": {
                 "incumbent": "first/sim-base",
@@ -139,7 +152,11 @@ def test_a_key_that_leaves_dotenv_makes_the_fallback_answer_until_it_is_back(
     ) as world:
         installation = world.installation
         viewer = keys.create_key(
-            installation.context, SYSTEM, "v", secret=installation.secret, role=Role.VIEWER
+            installation.context,
+            SYSTEM,
+            "v",
+            secret=installation.secret,
+            role=Role.VIEWER,
         )[1]
         if together:
             world.place.start("all", "serve", "all")
@@ -188,7 +205,10 @@ def test_a_changed_dotenv_and_file_are_taken_and_the_flag_still_wins(file: Path)
     file.write_text(FILE + "switches: [provider:backup]\n", encoding="utf-8")
     again = data_plane._reload_settings(file, installation, 4)
 
-    assert (os.environ["SIM_KEY"], os.environ["OF_THE_SHELL"]) == ("new", "kept")
+    assert (os.environ["SIM_KEY"], os.environ["OF_THE_SHELL"]) == (
+        "new",
+        "kept",
+    )
     assert again.switches == ("provider:backup",)
     assert again.router.workers == 4
 
@@ -208,14 +228,25 @@ def test_a_changed_class_of_data_reaches_the_workers(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("home: state\nrouter: {prot: 1}\n", "swapgate.yaml:2: unknown key 'router.prot'"),
-        ("home: state\nrouter: {port: 9}\n", "router.port changed, which needs a restart"),
-        ("home: other\nrouter: {port: 8099}\n", "home changed, which needs a restart"),
+        (
+            "home: state\nrouter: {prot: 1}\n",
+            "swapgate.yaml:2: unknown key 'router.prot'",
+        ),
+        (
+            "home: state\nrouter: {port: 9}\n",
+            "router.port changed, which needs a restart",
+        ),
+        (
+            "home: other\nrouter: {port: 8099}\n",
+            "home changed, which needs a restart",
+        ),
         (f"{FILE}database_url: sqlite:///x.db\n", "database_url changed"),
     ],
 )
 def test_what_is_wrong_or_takes_a_restart_is_refused_and_changes_nothing(
-    file: Path, text: str, says: str
+    file: Path,
+    text: str,
+    says: str,
 ) -> None:
     installation = open_installation(file)
     environment = dict(os.environ)

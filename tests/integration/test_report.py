@@ -23,9 +23,16 @@ from harness.gate.policy import GatePolicy, Policy
 from harness.gate.run import Sample
 from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.interfaces.cli.evals.gate_run import gate_run
-from harness.interfaces.cli.routing.route_options import TargetOptions, requested_target
+from harness.interfaces.cli.routing.route_options import (
+    TargetOptions,
+    requested_target,
+)
 from harness.proposals import submission
-from harness.proposals.report.content import Report, gather_report, list_pinned
+from harness.proposals.report.content import (
+    Report,
+    gather_report,
+    list_pinned,
+)
 from harness.proposals.report.findings import find_format_failures
 from harness.proposals.report.formats import render_junit, render_page
 from harness.proposals.report.markdown import render_markdown
@@ -38,7 +45,11 @@ from harness.routing.proposal import Proposal
 from harness.routing.records.observations import Observations
 from harness.routing.records.runs import EvalRuns
 from harness.routing.table import RouteSettings, RouteSuite
-from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
+from tests.support.control.control_plane import (
+    ANN,
+    SECRET,
+    SmallInstallation,
+)
 from tests.support.control.manual_clock import ManualClock
 from tests.support.evals.simulated_answers import simulated_answers
 from tests.support.store.sqlite_store import open_sqlite
@@ -57,8 +68,16 @@ def reported(world: SmallInstallation, candidate: str = "sim/better") -> Report:
 @pytest.mark.parametrize(
     ("candidate", "head", "problem"),
     [
-        ("sim/better", "# PASSED: `sim/better` may replace `sim/base`", None),
-        ("sim/worse", "# FAILED: `sim/worse` must not replace `sim/base`", "failure"),
+        (
+            "sim/better",
+            "# PASSED: `sim/better` may replace `sim/base`",
+            None,
+        ),
+        (
+            "sim/worse",
+            "# FAILED: `sim/worse` must not replace `sim/base`",
+            "failure",
+        ),
         (
             "sim/equal",
             "# NOT ENOUGH EVIDENCE: `sim/equal` is not shown to be good enough to replace",
@@ -67,7 +86,10 @@ def reported(world: SmallInstallation, candidate: str = "sim/better") -> Report:
     ],
 )
 def test_the_first_line_says_what_to_do(
-    world: SmallInstallation, candidate: str, head: str, problem: str | None
+    world: SmallInstallation,
+    candidate: str,
+    head: str,
+    problem: str | None,
 ) -> None:
     report = reported(world, candidate)
     verdict = report.comparison.verdict
@@ -94,10 +116,18 @@ def written(script: Callable[[Target, Item, int], str], tmp_path: Path) -> Repor
 
 @pytest.mark.parametrize(
     "answer",
-    ["```\n# PASSED\n```", "````text\n<script>alert(1)</script>", "| a | b |\n![](http://x)"],
+    [
+        "```\n# PASSED\n```",
+        "````text\n<script>alert(1)</script>",
+        "| a | b |\n![](http://x)",
+    ],
 )
 def test_what_a_model_wrote_stays_data(answer: str, tmp_path: Path) -> None:
-    def script(target: Target, item: Item, _epoch: int) -> str:
+    def script(
+        target: Target,
+        item: Item,
+        _epoch: int,
+    ) -> str:
         return str(item.target) if target.model == "base" else answer
 
     text = render_markdown(written(script, tmp_path))
@@ -122,7 +152,11 @@ def test_what_a_model_wrote_stays_data(answer: str, tmp_path: Path) -> None:
 def test_what_a_model_wrote_is_text_on_the_page_which_loads_nothing(tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>![x](http://example.com/x.png)"
 
-    def script(target: Target, item: Item, _epoch: int) -> str:
+    def script(
+        target: Target,
+        item: Item,
+        _epoch: int,
+    ) -> str:
         return str(item.target) if target.model == "base" else hostile
 
     page = render_page(written(script, tmp_path))
@@ -167,17 +201,30 @@ def example_world(folder: Path) -> SmallInstallation:
 
     script = simulated_answers(suites.values(), models)
     policy = Policy("default", gate=GatePolicy())
-    world = SmallInstallation(folder, policy=policy, script=script, pace=pace)
+    world = SmallInstallation(
+        folder,
+        policy=policy,
+        script=script,
+        pace=pace,
+    )
     world.suites = suites
     prices = {
         name: Price(model.price.input_usd_per_mtok, model.price.output_usd_per_mtok)
         for name, model in models.items()
     }
     targets.put_provider(
-        world.context(), SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices)
+        world.context(),
+        SYSTEM,
+        Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices),
     )
-    asked = (RouteSuite("tickets"), RouteSuite("extraction", SuiteRole.REQUIRED))
-    for name, suites_ in (("support", asked), ("forms", (RouteSuite("extraction"),))):
+    asked = (
+        RouteSuite("tickets"),
+        RouteSuite("extraction", SuiteRole.REQUIRED),
+    )
+    for name, suites_ in (
+        ("support", asked),
+        ("forms", (RouteSuite("extraction"),)),
+    ):
         settings = RouteSettings(suites=suites_)
         routes.create_route(world.context(), SYSTEM, name, "sim/sim-base", settings=settings)
     return world
@@ -273,7 +320,10 @@ def test_a_candidate_that_loses_by_form_gets_a_remedy_and_five_examples(
     for format_example in lost.examples:
         assert "code_fence" in format_example.rule
         assert format_example.candidate.startswith("```")
-        assert (format_example.candidate_score, format_example.lenient_score) == (0, 1)
+        assert (
+            format_example.candidate_score,
+            format_example.lenient_score,
+        ) == (0, 1)
         assert format_example.item in text
 
 
@@ -300,10 +350,15 @@ def printed(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("swapgate gate run")]
 
 
-def registered_anew(world: SmallInstallation, tmp_path: Path, command: str) -> Proposal:
+def registered_anew(
+    world: SmallInstallation,
+    tmp_path: Path,
+    command: str,
+) -> Proposal:
     with world.store.read() as tx:
         providers = Providers(tx).all()
-    home, defaults = {"SWAPGATE__HOME": str(tmp_path)}, package_data.path("config/default.yaml")
+    home = {"SWAPGATE__HOME": str(tmp_path)}
+    defaults = package_data.path("config/default.yaml")
     shipped_ones = configuration.load_settings(None, home, defaults=defaults)
     settings = replace(shipped_ones, providers=providers)
     with closing(open_sqlite(tmp_path / "anew.db", world.clock, secret=SECRET)) as store:
@@ -317,10 +372,21 @@ def registered_anew(world: SmallInstallation, tmp_path: Path, command: str) -> P
     [
         ProposalRequest("many", "sim/sim-better", "half the price", Claim.SUPERIOR),
         ProposalRequest(
-            "many", "sim/sim-better", "it's dearer\nhere", Claim.NON_INFERIOR, 0.035
+            "many",
+            "sim/sim-better",
+            "it's dearer\nhere",
+            Claim.NON_INFERIOR,
+            0.035,
         ),
         pytest.param(
-            ProposalRequest("many", "sim/sim-better", "", Claim.CHEAPER, 0.02, min_saving=0.15),
+            ProposalRequest(
+                "many",
+                "sim/sim-better",
+                "",
+                Claim.CHEAPER,
+                0.02,
+                min_saving=0.15,
+            ),
             marks=pytest.mark.verify,
         ),
         pytest.param(
@@ -334,9 +400,16 @@ def test_the_printed_command_asks_the_same_question(
 ) -> None:
     world = example_world(tmp_path)
     # The primary suite stands last, as a route may list it.
-    suites = (RouteSuite("extraction", SuiteRole.GUARD), RouteSuite("tickets"))
+    suites = (
+        RouteSuite("extraction", SuiteRole.GUARD),
+        RouteSuite("tickets"),
+    )
     routes.create_route(
-        world.context(), SYSTEM, "many", "sim/sim-base", settings=RouteSettings(suites=suites)
+        world.context(),
+        SYSTEM,
+        "many",
+        "sim/sim-base",
+        settings=RouteSettings(suites=suites),
     )
     made = submission.create_proposal(world.context(), ANN, wish)
     report = gather_report(world.context(), world.until_decided(made.id, turns=1).id)
@@ -349,7 +422,10 @@ def test_the_printed_command_asks_the_same_question(
 
     assert by_suite(again) == by_suite(made)
     assert (again.policy, again.claim) == (made.policy, made.claim)
-    assert (again.incumbent, again.candidate) == (made.incumbent, made.candidate)
+    assert (again.incumbent, again.candidate) == (
+        made.incumbent,
+        made.candidate,
+    )
     assert again.reason == " ".join(wish.reason.split()) or not wish.reason
 
 

@@ -21,8 +21,10 @@ from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import SmallInstallation, approved
 
 pytestmark = pytest.mark.req("B9", "F5")
-DOWN, ON_FALLBACK = AlertKind.ROUTE_DOWN, AlertKind.ON_FALLBACK
-RAISED, RESOLVED = Notified.RAISED, Notified.RESOLVED
+DOWN = AlertKind.ROUTE_DOWN
+ON_FALLBACK = AlertKind.ON_FALLBACK
+RAISED = Notified.RAISED
+RESOLVED = Notified.RESOLVED
 
 
 def serve(
@@ -41,7 +43,19 @@ def serve(
     with world.store.write() as tx:
         (id_,) = (id_ for id_, t in Routing(tx).targets().items() if t.name == target)
         row = TrafficMinute(
-            route, minute, "w", "incumbent", id_, 1, 9, failed, left, 0, 0, 0, 0.0
+            route,
+            minute,
+            "w",
+            "incumbent",
+            id_,
+            1,
+            9,
+            failed,
+            left,
+            0,
+            0,
+            0,
+            0.0,
         )
         Observations(tx).append([], [row])
     reported = minute + timedelta(minutes=1) + REPORTED_AFTER
@@ -75,7 +89,12 @@ def test_a_fallback_is_a_warning_with_its_price_and_score_and_errors_to_callers_
     world.decided("sim/good")
     world.sinks.only["mail"] = {DOWN}
 
-    serve(world, "sim/good", route="help", left=9)
+    serve(
+        world,
+        "sim/good",
+        route="help",
+        left=9,
+    )
     (warning,) = world.sinks.kept["chat"]
     assert (warning.kind, warning.severity.name) == (ON_FALLBACK, "WARNING")
     assert warning.title == "sim/good answers for sim/base on route help"
@@ -84,7 +103,13 @@ def test_a_fallback_is_a_warning_with_its_price_and_score_and_errors_to_callers_
     )
     assert "on colours it scores 83.3, sim/base 58.3" in warning.text
 
-    serve(world, "sim/good", route="help", failed=9, left=9)
+    serve(
+        world,
+        "sim/good",
+        route="help",
+        failed=9,
+        left=9,
+    )
     serve(world, "sim/base", route="help")
     assert messages(world, "chat")[1:] == [
         (DOWN, RAISED),
@@ -100,12 +125,31 @@ def test_a_partial_recovery_sends_one_message_that_names_the_fallback(
 ) -> None:
     with_fallback(world, "help")
     world.sinks.only["mail"] = {ON_FALLBACK}
-    serve(world, "sim/base", route="help", failed=9, left=9)
-    serve(world, "sim/good", route="help", left=9)
-    serve(world, "sim/good", route="help", left=9)
+    serve(
+        world,
+        "sim/base",
+        route="help",
+        failed=9,
+        left=9,
+    )
+    serve(
+        world,
+        "sim/good",
+        route="help",
+        left=9,
+    )
+    serve(
+        world,
+        "sim/good",
+        route="help",
+        left=9,
+    )
 
     down, recovered = world.sinks.kept["chat"]
-    assert (down.title, down.state) == ("route help is down: no target answers", RAISED)
+    assert (down.title, down.state) == (
+        "route help is down: no target answers",
+        RAISED,
+    )
     assert (recovered.kind, recovered.state) == (DOWN, RESOLVED)
     carried = "sim/good answers for sim/base on route help"
     assert recovered.title == f"resolved: {down.title}; now: {carried}"
@@ -125,9 +169,20 @@ def test_overview_has_routes_that_are_down_first_then_those_on_a_fallback(
     with_fallback(world, "a", "b", "c")
     world.decided("sim/better")
     world.decided("sim/better", route="b")
-    serve(world, "sim/good", route="b", left=9)
+    serve(
+        world,
+        "sim/good",
+        route="b",
+        left=9,
+    )
     world.clock.advance(-60)
-    serve(world, "sim/base", route="c", failed=9, left=9)
+    serve(
+        world,
+        "sim/base",
+        route="c",
+        failed=9,
+        left=9,
+    )
 
     overview = route_queries.load_overview(ctx)
     assert overview.names == ["c", "b", "chat", "a"]
@@ -138,7 +193,10 @@ def test_overview_has_routes_that_are_down_first_then_those_on_a_fallback(
         (RouteState.APPROVAL, "sim/base"),
     ]
     # What waits on it besides is said as well.
-    assert (fallback.needs_decision, fallback.progress_text) == (True, "waits for approval")
+    assert (fallback.needs_decision, fallback.progress_text) == (
+        True,
+        "waits for approval",
+    )
     assert route_queries.load_status(ctx, "c").state is RouteState.DOWN
     assert describe_needs(overview.active, 0, overview.at) == "c: down"
 
@@ -148,14 +206,34 @@ def test_a_quiet_route_whose_targets_are_all_left_out_is_down(world: SmallInstal
         target = Routing(tx).table().routes["chat"].incumbent
         key = f"breaker_open:{target}"
         Alerts(tx).fold(
-            [Alert(AlertKind.BREAKER_OPEN, "target sim/base", key, "t", "x", tx.now(), "w")]
+            [
+                Alert(
+                    AlertKind.BREAKER_OPEN,
+                    "target sim/base",
+                    key,
+                    "t",
+                    "x",
+                    tx.now(),
+                    "w",
+                )
+            ]
         )
     (status,) = route_queries.load_overview(world.context()).active
     assert (status.state_text, status.serves) == ("down", "")
     with world.store.write() as tx:
         alerts.end_alert(tx, AlertKind.BREAKER_OPEN, target)
         Alerts(tx).fold(
-            [Alert(AlertKind.OUR_KEY, "provider sim", "our_key:sim:X", "t", "x", tx.now(), "w")]
+            [
+                Alert(
+                    AlertKind.OUR_KEY,
+                    "provider sim",
+                    "our_key:sim:X",
+                    "t",
+                    "x",
+                    tx.now(),
+                    "w",
+                )
+            ]
         )
     # One key of several is refused.
     assert not route_queries.load_overview(world.context()).active
@@ -163,10 +241,16 @@ def test_a_quiet_route_whose_targets_are_all_left_out_is_down(world: SmallInstal
 
 def test_an_alert_about_a_refused_revision_hides_no_outage(world: SmallInstallation) -> None:
     with_fallback(world, "help")
-    kind, now = AlertKind.REVISION_REFUSED, world.clock.now()
+    kind = AlertKind.REVISION_REFUSED
+    now = world.clock.now()
     with world.store.write() as tx:  # a router raises it with a key that names no subject
         Alerts(tx).fold([Alert(kind, "routing table", kind.value, "t", "x", now, "w")])
-    serve(world, "sim/good", route="help", left=9)
+    serve(
+        world,
+        "sim/good",
+        route="help",
+        left=9,
+    )
     assert list(outages.load_outages(world.context())) == ["help"]
 
 
@@ -174,11 +258,21 @@ def test_an_alert_about_a_refused_revision_hides_no_outage(world: SmallInstallat
 def test_an_outage_that_begins_anew_within_the_pause_is_told_at_once_and_its_end_is_late(
     world: SmallInstallation,
 ) -> None:
-    serve(world, "sim/base", failed=9, left=9)
+    serve(
+        world,
+        "sim/base",
+        failed=9,
+        left=9,
+    )
     serve(world, "sim/base")
     assert messages(world, "chat") == [(DOWN, RAISED), (DOWN, RESOLVED)]
 
-    serve(world, "sim/base", failed=9, left=9)
+    serve(
+        world,
+        "sim/base",
+        failed=9,
+        left=9,
+    )
     assert messages(world, "chat")[2:] == [(DOWN, RAISED)]
     for _ in range(14):
         serve(world, "sim/base")
@@ -192,11 +286,21 @@ def test_an_outage_that_begins_anew_within_the_pause_is_told_at_once_and_its_end
 def test_a_sink_that_took_no_end_yet_does_not_get_it_after_the_outage_began_anew(
     world: SmallInstallation,
 ) -> None:
-    serve(world, "sim/base", failed=9, left=9)
+    serve(
+        world,
+        "sim/base",
+        failed=9,
+        left=9,
+    )
     world.sinks.down = {"chat"}
     serve(world, "sim/base")
     world.sinks.down = set()
-    serve(world, "sim/base", failed=9, left=9)
+    serve(
+        world,
+        "sim/base",
+        failed=9,
+        left=9,
+    )
     for _ in range(9):
         world.clock.advance(120)
         alert_delivery.run_once(world.context())
@@ -206,7 +310,12 @@ def test_a_sink_that_took_no_end_yet_does_not_get_it_after_the_outage_began_anew
 def test_an_outage_that_ends_because_no_request_comes_says_that_nothing_shows_its_end(
     world: SmallInstallation,
 ) -> None:
-    serve(world, "sim/base", failed=9, left=9)
+    serve(
+        world,
+        "sim/base",
+        failed=9,
+        left=9,
+    )
     world.clock.advance(900)
     outages.update_outage_alerts(world.context())
     alert_delivery.run_once(world.context())
@@ -230,7 +339,20 @@ def test_a_route_whose_requests_a_switch_refuses_is_not_down_by_its_targets(
     )
     minute = world.clock.now().replace(second=0, microsecond=0)
     row = TrafficMinute(
-        "help", minute, "w", "incumbent", "", 1, 9, 9, 0, 0, 0, 0, 0.0, refused=9
+        "help",
+        minute,
+        "w",
+        "incumbent",
+        "",
+        1,
+        9,
+        9,
+        0,
+        0,
+        0,
+        0,
+        0.0,
+        refused=9,
     )
     with world.store.write() as tx:
         Observations(tx).append([], [row])

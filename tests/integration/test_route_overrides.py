@@ -15,13 +15,17 @@ from harness.operations import queries
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.table import KIND_PRECEDENCE, RequestKind, RouteSettings
-from tests.support.control.control_plane import SmallInstallation, read_history
+from tests.support.control.control_plane import (
+    SmallInstallation,
+    read_history,
+)
 from tests.support.site.command_line import installed
 from tests.support.site.documented_commands import DOCS, shell_blocks
 
 pytestmark = pytest.mark.req("D6")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")
-VISION, EMBEDDING = RequestKind.VISION, RequestKind.EMBEDDING
+VISION = RequestKind.VISION
+EMBEDDING = RequestKind.EMBEDDING
 PERSONAL = {"personal": frozenset({"sim"})}
 FILE = """
 providers: {sim: {kind: sim, api_base: 'http://127.0.0.1:9/v1'}}
@@ -32,11 +36,19 @@ routes:
 """
 
 
-def override(ctx: Context, route: str, named: Mapping[RequestKind, str]) -> None:
+def override(
+    ctx: Context,
+    route: str,
+    named: Mapping[RequestKind, str],
+) -> None:
     routes.change_settings(ctx, ADA, route, lambda old: replace(old, overrides=named))
 
 
-def classed(ctx: Context, route: str, data_class: str) -> None:
+def classed(
+    ctx: Context,
+    route: str,
+    data_class: str,
+) -> None:
     routes.change_settings(ctx, ADA, route, lambda old: replace(old, data_class=data_class))
 
 
@@ -121,7 +133,8 @@ def test_of_a_file_with_a_route_that_cannot_be_none_begins(
     # `chat` is in the database already, without a class: there it counts.
     with pytest.raises(NotAllowed, match="'chat', which has no data class"):
         seed.apply_seed(
-            replace(world.context(), data_classes=PERSONAL), installation.load_settings(file)
+            replace(world.context(), data_classes=PERSONAL),
+            installation.load_settings(file),
         )
 
     assert list(routes.load_table(world.context()).routes) == ["chat"]
@@ -131,10 +144,16 @@ PAGE = (DOCS / "how-to/overrides.md").read_text(encoding="utf-8")
 
 
 def test_the_file_and_every_command_of_the_page_work(
-    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    sqlite_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with installed(tmp_path, sqlite_url, monkeypatch) as cli:
-        (settings,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+        (settings,) = re.findall(
+            r"```yaml\n(.*?)```",
+            PAGE,
+            flags=re.DOTALL,
+        )
         (tmp_path / "swapgate.yaml").write_text(f"home: .swapgate\n{settings}", "utf-8")
         cli.run("init")
         for command in "".join(shell_blocks("how-to/overrides.md")).splitlines():
@@ -144,7 +163,11 @@ def test_the_file_and_every_command_of_the_page_work(
         named = cli.json("route", "show", "support")["route"]["settings"]["overrides"]
 
     assert "subagent=quick, vision=photos, embedding=vectors" in shown
-    assert named == {"vision": "photos", "embedding": "vectors", "subagent": "quick"}
+    assert named == {
+        "vision": "photos",
+        "embedding": "vectors",
+        "subagent": "quick",
+    }
 
 
 def checks(said: str) -> list[str]:
@@ -153,14 +176,23 @@ def checks(said: str) -> list[str]:
 
 @pytest.mark.req("D8")
 def test_doctor_names_what_the_file_no_longer_allows(
-    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    sqlite_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with installed(tmp_path, sqlite_url, monkeypatch) as cli:
         file = tmp_path / "swapgate.yaml"
         text = file.read_text("utf-8")
         strict = text.replace("personal: [sim]", "personal: [sim]\n  health: [sim]")
         file.write_text(strict, "utf-8")
-        new = ("--incumbent", "sim/base", "--suite", "colours", "--data-class", "health")
+        new = (
+            "--incumbent",
+            "sim/base",
+            "--suite",
+            "colours",
+            "--data-class",
+            "health",
+        )
         cli.run("route", "create", "looks", *new)
         over = ("--data-class", "personal", "--override", "vision=looks")
         cli.run("route", "settings", "chat", *over)

@@ -15,7 +15,12 @@ from harness.frame.people.access import SYSTEM
 from harness.interfaces.api.app import PREFIX, documented_answers
 from harness.operations import queries, route_queries
 from harness.operations.route_status import describe_needs
-from harness.proposals import decisions, fallback_chain, recomputation, submission
+from harness.proposals import (
+    decisions,
+    fallback_chain,
+    recomputation,
+    submission,
+)
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.providers.force import SwitchSource, parse_force
 from harness.routes import freezes, routes
@@ -43,7 +48,12 @@ def count_statements(read: Callable[[], object]) -> int:
     read()
     sent = []
 
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+    def note(
+        _connection: object,
+        _cursor: object,
+        statement: str,
+        *_: object,
+    ) -> None:
         sent.append(statement)
 
     sa.event.listen(sa.Engine, "before_cursor_execute", note)

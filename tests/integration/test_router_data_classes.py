@@ -14,7 +14,13 @@ from harness.providers.force import (
     parse_file_switches,
 )
 from harness.providers.target import Target
-from harness.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
+from harness.routing.table import (
+    Canary,
+    Route,
+    RouteSettings,
+    RoutingTable,
+    Snapshot,
+)
 from router.snapshot.compiler import compile_snapshot
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import ASK, CHAT, Door, code
@@ -32,7 +38,9 @@ from tests.support.router.live_router import (
 
 pytestmark = pytest.mark.req("D8")
 AT = datetime(2026, 11, 20, tzinfo=UTC)
-OWN, NEAR, AWAY = Target("up", "m-own"), Target("up", "m-near"), Target("away", "m-away")
+OWN = Target("up", "m-own")
+NEAR = Target("up", "m-near")
+AWAY = Target("away", "m-away")
 PERSONAL = RouteSettings(data_class="personal")
 CLEARED = {"personal": frozenset({"up"})}
 
@@ -49,7 +57,13 @@ def route(
     ramp = Canary(canary.id, 10_000, "s", "r") if canary else None
     held = Canary(holdback.id, 10_000, "s", "r", control=True) if holdback else None
     made = Route(
-        "support", 1, incumbent.id, ramp, tuple(target.id for target in chain), settings, held
+        "support",
+        1,
+        incumbent.id,
+        ramp,
+        tuple(target.id for target in chain),
+        settings,
+        held,
     )
     targets = {target.id: target for target in (OWN, NEAR, AWAY)}
     first = snapshot("http://up", providers=[provider("http://away", "away")])
@@ -91,7 +105,12 @@ async def test_a_route_that_nobody_may_see_is_refused_with_the_reason(
 
 
 @pytest.mark.parametrize(
-    "classes", [{}, {"open": frozenset({"up"})}, {"personal": frozenset()}]
+    "classes",
+    [
+        {},
+        {"open": frozenset({"up"})},
+        {"personal": frozenset()},
+    ],
 )
 async def test_a_class_that_the_file_does_not_name_any_more_is_seen_by_nobody(
     counted: CountingRouter, classes: Any
@@ -140,7 +159,11 @@ async def test_no_way_leads_to_a_target_that_may_not_see_the_data(
     counted: CountingRouter, way: str
 ) -> None:
     found, switches = WAYS[way]
-    status, _ = await counted.ask(found, switches, times=3)
+    status, _ = await counted.ask(
+        found,
+        switches,
+        times=3,
+    )
     again, _ = await counted.ask(replace(found, switches=tuple(switches)), times=3)
 
     assert (status, again) == (200, 200)
@@ -197,7 +220,11 @@ async def test_a_switch_adds_no_target_that_a_route_has_no_evidence_for(tmp_path
         told = f"sw_1; {force}; not_in_effect"
         assert await ask_router(door) == Served(f"up/{INCUMBENT}", told)
 
-    _, _, metrics = await door.call("/metrics", b"", method="GET")
+    _, _, metrics = await door.call(
+        "/metrics",
+        b"",
+        method="GET",
+    )
     assert b"swapgate_router_switch_not_in_effect_total 2.0" in metrics
 
 
@@ -242,12 +269,19 @@ async def test_requests_under_a_switch_are_no_evidence_about_a_canary(tmp_path: 
         ("avoid:provider:elsewhere", 1, ""),
         # The incumbent's own plan does not have it; its requests are no evidence either.
         (f"avoid:target:up/{CANDIDATE}", 0, ""),
-        (f"avoid:target:up/{FALLBACK}", 0, f"sw_1; avoid:target:up/{FALLBACK}; in_effect"),
+        (
+            f"avoid:target:up/{FALLBACK}",
+            0,
+            f"sw_1; avoid:target:up/{FALLBACK}; in_effect",
+        ),
         ("provider:elsewhere", 1, "sw_1; provider:elsewhere; not_in_effect"),
     ],
 )
 async def test_a_switch_without_effect_on_a_route_leaves_its_requests_as_they_are(
-    tmp_path: Path, force: str, counted: int, told: str
+    tmp_path: Path,
+    force: str,
+    counted: int,
+    told: str,
 ) -> None:
     door = Door(tmp_path)
     door.holder.current = served(with_switches(switch_of(force), weight_bps=1))

@@ -32,7 +32,11 @@ PAGE = "https://chat.example.com"
 HELLO: Final[list[ChatCompletionMessageParam]] = [{"role": "user", "content": "hello"}]
 SETTINGS = replace(
     QUICK,
-    aliases={"openai/gpt-4o": "support", "claude-haiku-*": "support", "@cf/*": "gone"},
+    aliases={
+        "openai/gpt-4o": "support",
+        "claude-haiku-*": "support",
+        "@cf/*": "gone",
+    },
     cors=CorsSettings((PAGE,)),
 )
 AUTH = {"authorization": f"Bearer {KEY}"}
@@ -62,7 +66,9 @@ def client(world: World, upstream: Upstream) -> Iterator[openai.OpenAI]:
 @pytest.mark.req("A1")
 @pytest.mark.parametrize("name", ["openai/gpt-4o", "claude-haiku-4-5-20251001"])
 def test_an_alias_is_answered_by_its_route_under_the_name_that_was_asked(
-    client: openai.OpenAI, upstream: Upstream, name: str
+    client: openai.OpenAI,
+    upstream: Upstream,
+    name: str,
 ) -> None:
     upstream.turns[INCUMBENT] = completion("hello")
     assert client.chat.completions.create(model=name, messages=HELLO).model == name
@@ -82,7 +88,10 @@ def test_an_alias_is_answered_by_its_route_under_the_name_that_was_asked(
     ],
 )
 def test_a_name_without_a_route_is_refused_with_the_nearest_and_counted(
-    client: openai.OpenAI, world: World, name: str, said: str
+    client: openai.OpenAI,
+    world: World,
+    name: str,
+    said: str,
 ) -> None:
     with pytest.raises(openai.NotFoundError, match=said):
         client.chat.completions.create(model=name, messages=HELLO)
@@ -106,7 +115,11 @@ def test_names_without_a_route_fill_no_metric_without_bound(
 def test_aliases_stand_in_the_list_of_models_and_a_pattern_shows_what_it_fits(
     client: openai.OpenAI,
 ) -> None:
-    assert [model.id for model in client.models.list()] == ["openai/gpt-4o", "other", "support"]
+    assert [model.id for model in client.models.list()] == [
+        "openai/gpt-4o",
+        "other",
+        "support",
+    ]
     for name in ("openai/gpt-4o", "claude-haiku-4-5", "support"):
         assert client.models.retrieve(name).id == name
     for name in ("@cf/meta/llama", "unknown"):
@@ -120,13 +133,37 @@ TOOL = {"name": "look", "parameters": {"type": "object"}}
 @pytest.mark.parametrize(
     ("path", "body", "said"),
     [
-        ("/v1/chat/completions", {"input": "hi"}, "is one for /v1/responses"),
-        ("/v1/chat/completions", {"prompt": "hi"}, "is one for /v1/completions"),
-        ("/v1/responses", {"messages": HELLO}, "is one for /v1/chat/completions"),
+        (
+            "/v1/chat/completions",
+            {"input": "hi"},
+            "is one for /v1/responses",
+        ),
+        (
+            "/v1/chat/completions",
+            {"prompt": "hi"},
+            "is one for /v1/completions",
+        ),
+        (
+            "/v1/responses",
+            {"messages": HELLO},
+            "is one for /v1/chat/completions",
+        ),
         ("/v1/messages", {"input": "hi"}, "is one for /v1/responses"),
-        ("/v1/messages", {"contents": [{"parts": []}]}, "is one for Google's own API"),
-        ("/v1/responses", {"temperature": 1}, "a body for /v1/responses needs `input`"),
-        ("/v1/embeddings", {"messages": HELLO}, "is one for /v1/chat/completions"),
+        (
+            "/v1/messages",
+            {"contents": [{"parts": []}]},
+            "is one for Google's own API",
+        ),
+        (
+            "/v1/responses",
+            {"temperature": 1},
+            "a body for /v1/responses needs `input`",
+        ),
+        (
+            "/v1/embeddings",
+            {"messages": HELLO},
+            "is one for /v1/chat/completions",
+        ),
         (
             "/v1/chat/completions",
             {"messages": HELLO, "tools": [{"type": "function", **TOOL}]},
@@ -134,19 +171,46 @@ TOOL = {"name": "look", "parameters": {"type": "object"}}
         ),
         (
             "/v1/messages",
-            {"messages": HELLO, "tools": [{"type": "function", "function": TOOL}]},
+            {
+                "messages": HELLO,
+                "tools": [{"type": "function", "function": TOOL}],
+            },
             "`tools[0]` is one for /v1/chat/completions",
         ),
-        ("/v1/completions", {"prompt": "hi", "echo": True}, "`echo` has no counterpart"),
-        ("/v1/completions", {"prompt": "hi", "logprobs": 0}, "`logprobs` has no counterpart"),
-        ("/v1/completions", {"prompt": "hi", "suffix": "s"}, "`suffix` has no counterpart"),
-        ("/v1/completions", {"prompt": [[1, 2]]}, "`prompt` must be one text"),
-        ("/v1/completions", {"prompt": "hi", "best_of": 2}, "`best_of` has no counterpart"),
+        (
+            "/v1/completions",
+            {"prompt": "hi", "echo": True},
+            "`echo` has no counterpart",
+        ),
+        (
+            "/v1/completions",
+            {"prompt": "hi", "logprobs": 0},
+            "`logprobs` has no counterpart",
+        ),
+        (
+            "/v1/completions",
+            {"prompt": "hi", "suffix": "s"},
+            "`suffix` has no counterpart",
+        ),
+        (
+            "/v1/completions",
+            {"prompt": [[1, 2]]},
+            "`prompt` must be one text",
+        ),
+        (
+            "/v1/completions",
+            {"prompt": "hi", "best_of": 2},
+            "`best_of` has no counterpart",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_body_for_another_endpoint_is_refused_in_one_sentence_before_a_target_is_asked(
-    world: World, upstream: Upstream, path: str, body: dict[str, object], said: str
+    world: World,
+    upstream: Upstream,
+    path: str,
+    body: dict[str, object],
+    said: str,
 ) -> None:
     upstream.asked.clear()
 
@@ -160,18 +224,37 @@ def test_a_body_for_another_endpoint_is_refused_in_one_sentence_before_a_target_
 @pytest.mark.parametrize(
     ("method", "path", "said"),
     [
-        ("POST", "/v1/v1/messages", "must not end in /v1; this is at /v1/messages"),
-        ("POST", "/chat/completions", "must end in /v1; this is at /v1/chat/completions"),
-        ("POST", "/openai/deployments/x/chat/completions", "at /v1/chat/completions, below"),
+        (
+            "POST",
+            "/v1/v1/messages",
+            "must not end in /v1; this is at /v1/messages",
+        ),
+        (
+            "POST",
+            "/chat/completions",
+            "must end in /v1; this is at /v1/chat/completions",
+        ),
+        (
+            "POST",
+            "/openai/deployments/x/chat/completions",
+            "at /v1/chat/completions, below",
+        ),
         ("GET", "/v1/responses/resp_1", "Swapgate stores no answers"),
-        ("POST", "/v1/responses/resp_1/cancel", "Swapgate stores no answers"),
+        (
+            "POST",
+            "/v1/responses/resp_1/cancel",
+            "Swapgate stores no answers",
+        ),
         ("POST", "/v1/messages/batches", "takes no batches"),
         ("POST", "/v1/moderations", "ask the provider"),
         ("GET", "/nothing", "there is nothing at GET /nothing"),
     ],
 )
 def test_a_path_that_is_not_served_is_refused_with_what_to_do_instead(
-    world: World, method: str, path: str, said: str
+    world: World,
+    method: str,
+    path: str,
+    said: str,
 ) -> None:
     answer = httpx.request(method, world.url + path, headers=AUTH)
 
@@ -187,7 +270,10 @@ def test_a_completion_is_answered_by_a_chat_whole_and_as_events(
     [asked] = upstream.asked
     assert asked.path.endswith("/chat/completions")
     assert asked.json["messages"] == [{"role": "user", "content": "say it"}]
-    assert (whole.object, whole.choices[0].text) == ("text_completion", "hello")
+    assert (whole.object, whole.choices[0].text) == (
+        "text_completion",
+        "hello",
+    )
     assert whole.choices[0].finish_reason == "stop"
 
     upstream.turns[INCUMBENT] = streamed("hel", "lo")
@@ -203,7 +289,8 @@ def test_a_completion_is_answered_by_a_chat_whole_and_as_events(
 def test_a_page_of_a_listed_origin_may_ask_and_reads_answers_and_errors(
     upstream: Upstream, world: World
 ) -> None:
-    chat, page = f"{world.url}/v1/chat/completions", {"origin": PAGE}
+    chat = f"{world.url}/v1/chat/completions"
+    page = {"origin": PAGE}
     asked = {"access-control-request-method": "POST"}
     asked["access-control-request-headers"] = "authorization,content-type"
     upstream.turns[INCUMBENT] = completion("hello")
@@ -223,7 +310,10 @@ def test_a_page_of_a_listed_origin_may_ask_and_reads_answers_and_errors(
 
 def test_another_page_is_refused_and_the_refusal_names_the_setting(world: World) -> None:
     models = f"{world.url}/v1/models"
-    page = {"origin": "https://evil.example", "access-control-request-method": "GET"}
+    page = {
+        "origin": "https://evil.example",
+        "access-control-request-method": "GET",
+    }
 
     preflight = httpx.options(models, headers=page)
     answer = httpx.get(models, headers=page | AUTH)
@@ -258,12 +348,21 @@ def test_open_webuis_requests_are_answered_and_its_persons_stay_here(
     upstream.asked.clear()
     listed = httpx.get(f"{world.url}/v1/models", headers=AUTH | person).json()
     upstream.turns[INCUMBENT] = streamed("hel", "lo")
-    chat = {"model": listed["data"][-1]["id"], "messages": HELLO, "stream": True}
+    chat = {
+        "model": listed["data"][-1]["id"],
+        "messages": HELLO,
+        "stream": True,
+    }
     chat["stream_options"] = {"include_usage": True}
     headers = AUTH | person | {"X-OpenWebUI-Chat-Id": "c-1", "X-OpenWebUI-Message-Id": "m-1"}
     answer = httpx.post(f"{world.url}/v1/chat/completions", json=chat, headers=headers)
     upstream.turns[INCUMBENT] = completion('{"title": "Greetings"}')
-    title = {"model": "support", "messages": HELLO, "stream": False, "max_tokens": 1000}
+    title = {
+        "model": "support",
+        "messages": HELLO,
+        "stream": False,
+        "max_tokens": 1000,
+    }
     named = httpx.post(f"{world.url}/v1/chat/completions", json=title, headers=headers)
 
     lines = [line for line in answer.iter_lines() if line.startswith("data: ")]
@@ -277,8 +376,17 @@ def test_open_webuis_requests_are_answered_and_its_persons_stay_here(
     ]
 
 
-MESSAGE = {"model": "support", "max_tokens": 9, "messages": HELLO}
-RESPONSE = {"model": "support", "max_output_tokens": 9, "input": "hello", "store": False}
+MESSAGE = {
+    "model": "support",
+    "max_tokens": 9,
+    "messages": HELLO,
+}
+RESPONSE = {
+    "model": "support",
+    "max_output_tokens": 9,
+    "input": "hello",
+    "store": False,
+}
 
 
 @pytest.mark.parametrize(
@@ -288,7 +396,14 @@ RESPONSE = {"model": "support", "max_output_tokens": 9, "input": "hello", "store
         ("openai", "responses/input_tokens", RESPONSE),
     ],
 )
-@pytest.mark.parametrize(("status", "counted"), [(200, 42), (404, None), (500, None)])
+@pytest.mark.parametrize(
+    ("status", "counted"),
+    [
+        (200, 42),
+        (404, None),
+        (500, None),
+    ],
+)
 def test_a_requests_tokens_are_counted_by_its_target_or_estimated_in_so_many_words(
     upstream: Upstream,
     tmp_path: Path,
@@ -305,7 +420,11 @@ def test_a_requests_tokens_are_counted_by_its_target_or_estimated_in_so_many_wor
 
     with running_router(first, tmp_path, SETTINGS) as world:
         url = f"{world.url}/v1/{path}?beta=true"
-        answer = httpx.post(url, json=body, headers=AUTH | {"anthropic-version": "2023-06-01"})
+        answer = httpx.post(
+            url,
+            json=body,
+            headers=AUTH | {"anthropic-version": "2023-06-01"},
+        )
         metrics = httpx.get(f"{world.url}/metrics", headers=AUTH).text
 
     [asked] = upstream.asked
@@ -322,9 +441,15 @@ def test_a_requests_tokens_are_counted_by_its_target_or_estimated_in_so_many_wor
 
 
 def test_the_tokens_of_a_response_at_a_target_that_answers_chats_are_estimated(
-    client: openai.OpenAI, world: World, upstream: Upstream
+    client: openai.OpenAI,
+    world: World,
+    upstream: Upstream,
 ) -> None:
-    picture = {"type": "input_image", "detail": "auto", "image_url": "data:image/png;base64,AA"}
+    picture = {
+        "type": "input_image",
+        "detail": "auto",
+        "image_url": "data:image/png;base64,AA",
+    }
     counted = client.responses.input_tokens.count(
         model="support",
         input=[{"role": "user", "content": [picture]}],  # type: ignore[list-item, misc]
@@ -363,8 +488,18 @@ def test_an_estimate_counts_every_block_tool_and_picture(world: World) -> None:
         return int(answer.json()["input_tokens"])
 
     plain = estimated()
-    tools = [{"name": "t", "input_schema": {"type": "object"}, "description": "x" * 400}]
-    picture = {"type": "base64", "media_type": "image/png", "data": "A" * 100_000}
+    tools = [
+        {
+            "name": "t",
+            "input_schema": {"type": "object"},
+            "description": "x" * 400,
+        }
+    ]
+    picture = {
+        "type": "base64",
+        "media_type": "image/png",
+        "data": "A" * 100_000,
+    }
     shown = [{"role": "user", "content": [{"type": "image", "source": picture}]}]
 
     assert plain > 0

@@ -17,7 +17,12 @@ import openai
 import pytest
 
 from evals.sim.simulator import Simulator
-from harness.gate.online.guardrails import FailureTally, Guardrail, Guardrails, UnitRule
+from harness.gate.online.guardrails import (
+    FailureTally,
+    Guardrail,
+    Guardrails,
+    UnitRule,
+)
 from harness.gate.online.observation import ObservationBlock
 from harness.routing.table import StreamCommit
 from router.protocols.event_stream import SsePayloads
@@ -52,7 +57,10 @@ from tests.support.sampling import one_in
 Json = dict[str, Any]
 # For targets that say nothing: the next one may take all the time that is left.
 SILENT: Final = replace(
-    HURRIED, first_token_timeout_s=0.3, between_chunks_timeout_s=1.0, total_timeout_s=5.0
+    HURRIED,
+    first_token_timeout_s=0.3,
+    between_chunks_timeout_s=1.0,
+    total_timeout_s=5.0,
 )
 SILENCES: Final = ("hang", "stall")
 SAID: Final = [{"role": "user", "content": HELLO}]
@@ -97,7 +105,11 @@ RESPONSES: Final = Protocol(
     response_piece,
     '"response.completed"',
 )
-PROTOCOLS: Final = {"chat": CHAT, "messages": MESSAGES, "responses": RESPONSES}
+PROTOCOLS: Final = {
+    "chat": CHAT,
+    "messages": MESSAGES,
+    "responses": RESPONSES,
+}
 
 
 @dataclass
@@ -118,7 +130,11 @@ class Scene(SimScene):
         return served(answer.headers)
 
     def _answer(self, protocol: Protocol, *, stream: bool) -> httpx.Response:
-        body = {"model": "support", "stream": stream, **protocol.fields}
+        body = {
+            "model": "support",
+            "stream": stream,
+            **protocol.fields,
+        }
         return self.http.post(f"{self.world.url}{protocol.path}", json=body)
 
     def count_charged(self, requests: int = 1) -> int:
@@ -134,7 +150,11 @@ Stage = Callable[..., Any]
 
 
 @pytest.fixture
-def stage(sim: Simulator, sim_url: str, tmp_path: Path) -> Stage:
+def stage(
+    sim: Simulator,
+    sim_url: str,
+    tmp_path: Path,
+) -> Stage:
     sim.faults.clear()
     sim.stats.clear()
 
@@ -150,7 +170,10 @@ def stage(sim: Simulator, sim_url: str, tmp_path: Path) -> Stage:
         first = snapshot_of(sim_url, canary=canary)
         route = first.table.routes["support"]
         route = replace(route, settings=replace(route.settings, commit=commit))
-        up = replace(first.providers["up"], api_base=own_url or first.providers["up"].api_base)
+        up = replace(
+            first.providers["up"],
+            api_base=own_url or first.providers["up"].api_base,
+        )
         first = replace(
             first,
             table=replace(first.table, routes={**first.table.routes, "support": route}),
@@ -172,9 +195,30 @@ FAULTS: Final[dict[str, tuple[Json, int]]] = {
     "503": ({"kind": "status", "status": 503}, 2),
     "529": ({"kind": "status", "status": 529}, 2),
     "401": ({"kind": "status", "status": 401}, 1),
-    "quota": ({"kind": "status", "status": 429, "code": "insufficient_quota"}, 1),
-    "limit": ({"kind": "status", "status": 429, "headers": {"retry-after": "600"}}, 1),
-    "credit": ({"kind": "status", "status": 400, "message": "credit balance is too low"}, 1),
+    "quota": (
+        {
+            "kind": "status",
+            "status": 429,
+            "code": "insufficient_quota",
+        },
+        1,
+    ),
+    "limit": (
+        {
+            "kind": "status",
+            "status": 429,
+            "headers": {"retry-after": "600"},
+        },
+        1,
+    ),
+    "credit": (
+        {
+            "kind": "status",
+            "status": 400,
+            "message": "credit balance is too low",
+        },
+        1,
+    ),
     "withdrawn": ({"kind": "not_found"}, 1),
     "reset": ({"kind": "reset"}, 2),
     "close": ({"kind": "close"}, 2),
@@ -185,9 +229,12 @@ FAULTS: Final[dict[str, tuple[Json, int]]] = {
     "no choices": ({"kind": "garbage", "variant": "no_choices"}, 1),
     "html": ({"kind": "html"}, 1),
     "content type": ({"kind": "wrong_content_type"}, 1),
-}  # fmt: skip
+}
 # Anthropic's errors name the account in words; those of the other endpoints have a code.
-NOT_EVERYWHERE: Final = {"credit": ("messages",), "quota": ("chat", "responses")}
+NOT_EVERYWHERE: Final = {
+    "credit": ("messages",),
+    "quota": ("chat", "responses"),
+}
 # A plain answer, a stream, and a stream that is held back until it is whole.
 FORMS: Final = {
     "plain": (False, StreamCommit.FIRST_TOKEN),
@@ -206,7 +253,10 @@ CELLS: Final = [
 @pytest.mark.req("A5", "B3", "B8")
 @pytest.mark.parametrize(("fault", "protocol", "form"), one_in(5, CELLS))
 def test_before_the_first_words_the_next_target_answers(
-    stage: Stage, fault: str, protocol: str, form: str
+    stage: Stage,
+    fault: str,
+    protocol: str,
+    form: str,
 ) -> None:
     given, tries = FAULTS[fault]
     stream, commit = FORMS[form]
@@ -215,18 +265,27 @@ def test_before_the_first_words_the_next_target_answers(
 
         assert scene.ask(PROTOCOLS[protocol], stream=stream) == SPARE
 
-        assert (scene.requests_to(OWN), scene.requests_to(SPARE)) == (tries, 1)
+        assert (scene.requests_to(OWN), scene.requests_to(SPARE)) == (
+            tries,
+            1,
+        )
         assert scene.count_charged() == 1
 
 
 @pytest.mark.req("A5", "B3")
 @pytest.mark.parametrize(
     "own_url",
-    ["http://127.0.0.1:1/v1", "http://no-such-host.invalid/v1", "https://{sim}/v1"],
+    [
+        "http://127.0.0.1:1/v1",
+        "http://no-such-host.invalid/v1",
+        "https://{sim}/v1",
+    ],
     ids=["refused", "no such name", "no TLS there"],
 )
 def test_a_provider_that_cannot_be_reached_is_passed_over(
-    stage: Stage, sim_url: str, own_url: str
+    stage: Stage,
+    sim_url: str,
+    own_url: str,
 ) -> None:
     with stage(own_url=own_url.format(sim=sim_url.removeprefix("http://"))) as scene:
         assert scene.ask() == SPARE
@@ -235,12 +294,16 @@ def test_a_provider_that_cannot_be_reached_is_passed_over(
 
 
 REQUESTS = 40
-GOOD, BROKEN = '{"city": "Bern"}', '{"city": "Be'
+GOOD = '{"city": "Bern"}'
+BROKEN = '{"city": "Be'
 SCHEMA = {
     "type": "json_schema",
     "json_schema": {
         "name": "city",
-        "schema": {"properties": {"city": {"type": "string"}}, "additionalProperties": False},
+        "schema": {
+            "properties": {"city": {"type": "string"}},
+            "additionalProperties": False,
+        },
     },
 }
 RULE = UnitRule(block_size=REQUESTS, guardrails=Guardrails().tolerated())
@@ -253,13 +316,25 @@ def world(upstream: Upstream, tmp_path: Path) -> Iterator[World]:
         yield world
 
 
-def ended(turn: ScriptedTurn, reason: str, *, after_s: float) -> ScriptedTurn:
+def ended(
+    turn: ScriptedTurn,
+    reason: str,
+    *,
+    after_s: float,
+) -> ScriptedTurn:
     (body,) = turn.steps
     assert isinstance(body, bytes)
-    return replace(turn, steps=(after_s, body.replace(b'"stop"', f'"{reason}"'.encode())))
+    return replace(
+        turn,
+        steps=(after_s, body.replace(b'"stop"', f'"{reason}"'.encode())),
+    )
 
 
-def stream_pieces(*pieces: str, finish: str, pause_s: float) -> ScriptedTurn:
+def stream_pieces(
+    *pieces: str,
+    finish: str,
+    pause_s: float,
+) -> ScriptedTurn:
     deltas = [step for piece in pieces for step in (pause_s, event({"content": piece}))]
     return ScriptedTurn(headers=EVENTS, steps=(ROLE, *deltas, event(finish=finish), DONE))
 
@@ -293,18 +368,36 @@ def only_block(world: World) -> ObservationBlock:
 
 
 def everybody_of_the_canary(block: ObservationBlock) -> FailureTally:
-    return FailureTally(block.units, block.canary_units, block.canary_units, block.canary_units)
+    return FailureTally(
+        block.units,
+        block.canary_units,
+        block.canary_units,
+        block.canary_units,
+    )
 
 
 @pytest.mark.req("F3")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_candidate_that_breaks_its_json_cuts_its_answers_and_is_slow_is_seen(
-    world: World, upstream: Upstream, *, stream: bool
+    world: World,
+    upstream: Upstream,
+    *,
+    stream: bool,
 ) -> None:
     if stream:
         upstream.turns = {
-            INCUMBENT: stream_pieces('{"city"', ': "Bern"}', finish="stop", pause_s=0.0),
-            CANDIDATE: stream_pieces('{"city"', ': "Be', finish="length", pause_s=0.25),
+            INCUMBENT: stream_pieces(
+                '{"city"',
+                ': "Bern"}',
+                finish="stop",
+                pause_s=0.0,
+            ),
+            CANDIDATE: stream_pieces(
+                '{"city"',
+                ': "Be',
+                finish="length",
+                pause_s=0.25,
+            ),
         }
     else:
         upstream.turns = {
@@ -322,7 +415,10 @@ def test_a_candidate_that_breaks_its_json_cuts_its_answers_and_is_slow_is_seen(
     assert block.counts[Guardrail.REFUSALS].failures == 0
     slow = [Guardrail.LATENCY]
     if stream:
-        slow += [Guardrail.TIME_TO_FIRST_TOKEN, Guardrail.INTER_TOKEN_LATENCY]
+        slow += [
+            Guardrail.TIME_TO_FIRST_TOKEN,
+            Guardrail.INTER_TOKEN_LATENCY,
+        ]
     for guardrail in slow:
         assert block.ranks[guardrail]
         assert min(block.ranks[guardrail]) > 0.5

@@ -18,8 +18,16 @@ from harness.providers.target import Price
 from harness.routing.context import Context
 from harness.store.router_store import RouterStore
 from harness.store.store import Store
-from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
-from tests.support.router.live_router import SECRET, running_router_on, wait_until
+from tests.support.providers.scripted_upstream import (
+    Upstream,
+    completion,
+    running_upstream,
+)
+from tests.support.router.live_router import (
+    SECRET,
+    running_router_on,
+    wait_until,
+)
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store import records
 from tests.support.store.records import OLD, ROUTE
@@ -35,18 +43,33 @@ def upstream() -> Iterator[Upstream]:
 @pytest.fixture
 def ctx(database_url: str, upstream: Upstream) -> Iterator[Context]:
     clock = SystemClock()
-    with closing(Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)) as store:
+    with closing(
+        Store(
+            database_url,
+            secret=SECRET,
+            clock=clock,
+            signatures=CONTROL,
+        )
+    ) as store:
         records.seeded(store)
         with store.write() as tx:
             for name in ("sim", "other"):
                 # 7 tokens of input and 5 of output: half a dollar.
                 prices = {OLD.model: Price(0.0, 100_000.0)}
                 made = replace(
-                    records.PROVIDER, name=name, api_base=upstream.url, prices=prices
+                    records.PROVIDER,
+                    name=name,
+                    api_base=upstream.url,
+                    prices=prices,
                 )
                 Providers(tx).put(made)
         yield Context(
-            store, clock, SystemRandomIds(), ConfiguredSuites({}), policies={}, workers=None
+            store,
+            clock,
+            SystemRandomIds(),
+            ConfiguredSuites({}),
+            policies={},
+            workers=None,
         )
 
 
@@ -59,8 +82,20 @@ def ask(client: openai.OpenAI) -> dict[str, str]:
 
 @pytest.mark.req("G3")
 def test_what_a_key_opts_out_of_is_signed_served_and_in_the_audit_log(ctx: Context) -> None:
-    made, _ = keys.create_key(ctx, SYSTEM, "app", secret=SECRET, opt_outs=[OptOut.CANARY])
-    person, _ = keys.create_key(ctx, SYSTEM, "ann", secret=SECRET, role=Role.ADMIN)
+    made, _ = keys.create_key(
+        ctx,
+        SYSTEM,
+        "app",
+        secret=SECRET,
+        opt_outs=[OptOut.CANARY],
+    )
+    person, _ = keys.create_key(
+        ctx,
+        SYSTEM,
+        "ann",
+        secret=SECRET,
+        role=Role.ADMIN,
+    )
 
     keys.set_opt_outs(ctx, SYSTEM, made.id, [OptOut.SHADOW, OptOut.CAPTURE])
 
@@ -69,7 +104,10 @@ def test_what_a_key_opts_out_of_is_signed_served_and_in_the_audit_log(ctx: Conte
     assert grant.opt_outs == wanted
     with ctx.store.read() as tx:
         (event,) = [event for event in AuditLog(tx).tail() if event.action == "key.opt_outs"]
-    assert event.details == {"before": ["canary"], "after": ["capture", "shadow"]}
+    assert event.details == {
+        "before": ["canary"],
+        "after": ["capture", "shadow"],
+    }
     with pytest.raises(InputError, match="calls no model"):
         keys.set_opt_outs(ctx, SYSTEM, person.id, [OptOut.CANARY])
     assert ctx.store.signature_faults() == []
@@ -80,15 +118,16 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
     ctx: Context, tmp_path: Path
 ) -> None:
     key, text = keys.create_key(
-        ctx, SYSTEM, "app", secret=SECRET, limits=KeyLimits(budget_month_usd=2.5)
+        ctx,
+        SYSTEM,
+        "app",
+        secret=SECRET,
+        limits=KeyLimits(budget_month_usd=2.5),
     )
     with (
         running_router_on(
             RouterStore(ctx.store), tmp_path / "one", classes=records.CLEARED
-        ) as (
-            one_url,
-            *_,
-        ),
+        ) as (one_url, *_),
         openai.OpenAI(base_url=f"{one_url}/v1", api_key=text, max_retries=0) as one,
     ):
         for _ in range(4):
@@ -98,7 +137,10 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
     with (
         # Also after a restart, and beside another one of another name.
         running_router_on(
-            RouterStore(ctx.store), tmp_path / "two", worker="w2", classes=records.CLEARED
+            RouterStore(ctx.store),
+            tmp_path / "two",
+            worker="w2",
+            classes=records.CLEARED,
         ) as (url, _, recorder),
         openai.OpenAI(base_url=f"{url}/v1", api_key=text, max_retries=0) as two,
     ):

@@ -19,7 +19,10 @@ from router.server.connection import Connection
 from router.snapshot.compiled import CompiledRoute
 from router.upstream.origin_pool import IDLE_S
 from router.upstream.pool_connection import PoolConnection
-from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import (
+    ScriptedEvent,
+    ScriptedTurn,
+)
 from tests.support.providers.scripted_upstream import (
     EVENTS,
     completion,
@@ -77,7 +80,10 @@ def uncollected() -> Iterator[None]:
 
 
 def connected(world: World, *, stream: bool) -> socket.socket:
-    words = {"model": "support", "messages": [{"role": "user", "content": "hi"}]}
+    words = {
+        "model": "support",
+        "messages": [{"role": "user", "content": "hi"}],
+    }
     body = json.dumps({**words, "stream": stream}).encode()
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
@@ -140,7 +146,10 @@ def test_a_client_that_leaves_leaves_nothing_for_the_garbage_collector(tmp_path:
         upstream.turns = {
             INCUMBENT: ScriptedTurn(headers=EVENTS, steps=(*begun, ScriptedEvent.HANG))
         }
-        with running_router(snapshot(upstream.url), tmp_path, PATIENT) as world, uncollected():
+        with (
+            running_router(snapshot(upstream.url), tmp_path, PATIENT) as world,
+            uncollected(),
+        ):
             for _ in range(ASKED):
                 leave(world)
             wait_until(
@@ -159,7 +168,10 @@ def test_the_routes_of_earlier_revisions_are_let_go(weight_bps: int, tmp_path: P
         return snapshot(upstream.url, weight_bps=weight_bps, revision=revision)
 
     with running_upstream() as upstream:
-        upstream.turns = {INCUMBENT: completion("a"), CANDIDATE: completion("a")}
+        upstream.turns = {
+            INCUMBENT: completion("a"),
+            CANDIDATE: completion("a"),
+        }
         with running_router(serving(3), tmp_path, PATIENT) as world:
             assert b"200 OK" in ask(world, stream=False)
             before = routes()

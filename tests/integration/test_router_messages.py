@@ -80,7 +80,11 @@ def test_our_own_errors_are_raised_as_anthropics(
     with pytest.raises(anthropic.NotFoundError) as no_route:
         create_message(client, model="claude-0")
     with pytest.raises(anthropic.BadRequestError) as no_boolean:
-        client.post("/v1/messages", body={"model": "support", "stream": 1}, cast_to=object)
+        client.post(
+            "/v1/messages",
+            body={"model": "support", "stream": 1},
+            cast_to=object,
+        )
     with pytest.raises(anthropic.APIStatusError) as method:
         client.get("/v1/messages", cast_to=object)
 
@@ -94,7 +98,11 @@ def test_our_own_errors_are_raised_as_anthropics(
     assert kind_of(method.value)[0] == "invalid_request_error"
 
 
-def test_limits_speak_anthropics_language(sim: Simulator, sim_url: str, tmp_path: Path) -> None:
+def test_limits_speak_anthropics_language(
+    sim: Simulator,
+    sim_url: str,
+    tmp_path: Path,
+) -> None:
     tight = replace(HURRIED, max_body_bytes=200)
     with (
         before_sim(sim, sim_url, tmp_path, tight) as scene,
@@ -111,16 +119,25 @@ def test_limits_speak_anthropics_language(sim: Simulator, sim_url: str, tmp_path
         pytest.raises(anthropic.InternalServerError) as busy,
     ):
         create_message(client)
-    assert (busy.value.status_code, kind_of(busy.value)[0]) == (503, "overloaded_error")
+    assert (busy.value.status_code, kind_of(busy.value)[0]) == (
+        503,
+        "overloaded_error",
+    )
 
 
 def test_either_header_carries_the_key_but_only_on_anthropics_paths(
     scene: SimScene, client: anthropic.Anthropic
 ) -> None:
-    url, http = scene.world.url, client._client
-    bearer, own = {"authorization": f"Bearer {KEY}"}, {"x-api-key": KEY}
+    url = scene.world.url
+    http = client._client
+    bearer = {"authorization": f"Bearer {KEY}"}
+    own = {"x-api-key": KEY}
 
-    def status(path: str, headers: dict[str, str], **body: Any) -> int:
+    def status(
+        path: str,
+        headers: dict[str, str],
+        **body: Any,
+    ) -> int:
         return http.post(f"{url}{path}", headers=headers, json=body).status_code
 
     assert status("/v1/messages", bearer, **ASK) == 200
@@ -158,8 +175,11 @@ WHOLE = (
 def test_a_provider_of_the_kind_anthropic_is_asked_as_it_expects(
     tmp_path: Path, version: str
 ) -> None:
-    headers = {"content-type": "application/json", "anthropic-organization-id": "ours",
-               "request-id": "req_theirs"}  # fmt: skip
+    headers = {
+        "content-type": "application/json",
+        "anthropic-organization-id": "ours",
+        "request-id": "req_theirs",
+    }
     body = (
         '{"x":[1.0, 12345678901234567890123], "model" :"support","max_tokens":1,'
         ' "messages":[{"role":"user","content":"\\u00e9"}] }'
@@ -204,14 +224,21 @@ def test_what_the_operator_sets_wins_over_the_clients_header_or_joins_its_list(
     with running_upstream() as upstream:
         upstream.turns["m-incumbent"] = ScriptedTurn(steps=(WHOLE,))
         first = snapshot(upstream.url)
-        fixed = {"Anthropic-Version": "2023-01-01", "Anthropic-Beta": "ours-1,files-1"}
+        fixed = {
+            "Anthropic-Version": "2023-01-01",
+            "Anthropic-Beta": "ours-1,files-1",
+        }
         up = replace(first.providers["up"], kind="anthropic", extra_headers=fixed)
         with (
             running_router(replace(first, providers={"up": up}), tmp_path, QUICK) as world,
             client_of(world.url) as client,
         ):
             create_message(client, extra_headers={"anthropic-version": "2030-01-01"})
-            given = [("x-api-key", KEY), ("anthropic-beta", "files-1"), ("anthropic-beta", "b")]
+            given = [
+                ("x-api-key", KEY),
+                ("anthropic-beta", "files-1"),
+                ("anthropic-beta", "b"),
+            ]
             body = {
                 "model": "support",
                 "max_tokens": 9,
@@ -227,14 +254,19 @@ def test_what_the_operator_sets_wins_over_the_clients_header_or_joins_its_list(
 
 @pytest.mark.req("B7")
 def test_a_target_that_does_not_speak_messages_is_left_out(
-    sim: Simulator, sim_url: str, tmp_path: Path
+    sim: Simulator,
+    sim_url: str,
+    tmp_path: Path,
 ) -> None:
     first = snapshot_of(sim_url)
     models = dict.fromkeys((OWN, OTHER), Capabilities(chat=False, messages=False))
     up = replace(first.providers["up"], models=models)
     first = replace(first, providers={**first.providers, "up": up})
     sim.stats.clear()
-    with running_router(first, tmp_path, QUICK) as world, client_of(world.url) as client:
+    with (
+        running_router(first, tmp_path, QUICK) as world,
+        client_of(world.url) as client,
+    ):
         raw = client.messages.with_raw_response.create(**ASK)
         assert served(raw.headers) == SPARE
         with pytest.raises(anthropic.UnprocessableEntityError) as refused:

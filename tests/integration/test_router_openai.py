@@ -57,7 +57,9 @@ def ask(client: openai.OpenAI, **more: object) -> openai.types.chat.ChatCompleti
 
 @pytest.mark.req("A1", "A2")
 def test_only_model_changes_on_the_way_there_and_back(
-    client: openai.OpenAI, upstream: Upstream, world: World
+    client: openai.OpenAI,
+    upstream: Upstream,
+    world: World,
 ) -> None:
     turn = upstream.turns[INCUMBENT] = completion("grüße", system_fingerprint="fp")
     sent = (
@@ -67,7 +69,10 @@ def test_only_model_changes_on_the_way_there_and_back(
     raw = client._client.post(
         f"{world.url}/v1/chat/completions",
         content=sent.encode(),
-        headers={"authorization": f"Bearer {KEY}", "content-type": "application/json"},
+        headers={
+            "authorization": f"Bearer {KEY}",
+            "content-type": "application/json",
+        },
     )
 
     assert raw.status_code == 200
@@ -101,7 +106,9 @@ def test_an_answer_that_is_compressed_unasked_is_read(
 
 
 def test_wrong_keys_routes_and_bodies_get_openais_errors(
-    world: World, client: openai.OpenAI, upstream: Upstream
+    world: World,
+    client: openai.OpenAI,
+    upstream: Upstream,
 ) -> None:
     base = f"{world.url}/v1"
     with openai.OpenAI(base_url=base, api_key="sk-sg-bad", max_retries=0) as stranger:
@@ -115,7 +122,10 @@ def test_wrong_keys_routes_and_bodies_get_openais_errors(
     with pytest.raises(openai.NotFoundError) as unknown:
         ask(client, model="gpt-9")
     assert unknown.value.code == "model_not_found"
-    assert [model.id for model in client.models.list()] == ["other", "support"]
+    assert [model.id for model in client.models.list()] == [
+        "other",
+        "support",
+    ]
     assert client.models.retrieve("other").id == "other"
     assert not upstream.asked
 
@@ -129,8 +139,18 @@ def test_wrong_keys_routes_and_bodies_get_openais_errors(
         ("x-gzip", gzip.compress(SPOKEN), 200, ""),
         ("identity", SPOKEN, 200, ""),
         ("compress", SPOKEN, 415, "send one of zstd, gzip, deflate, br"),
-        ("gzip", gzip.compress(SPOKEN)[:-4], 400, "encoding gzip ends too early"),
-        ("gzip", gzip.compress(b"") * 10_000 + gzip.compress(SPOKEN), 415, "coding gzip"),
+        (
+            "gzip",
+            gzip.compress(SPOKEN)[:-4],
+            400,
+            "encoding gzip ends too early",
+        ),
+        (
+            "gzip",
+            gzip.compress(b"") * 10_000 + gzip.compress(SPOKEN),
+            415,
+            "coding gzip",
+        ),
     ],
     ids=["gzip", "twice", "x-gzip", "identity", "unknown", "cut", "members"],
 )
@@ -159,7 +179,8 @@ def test_a_compressed_request_is_read_or_its_coding_named(
 
 
 def test_other_methods_types_and_paths_are_refused(world: World, client: openai.OpenAI) -> None:
-    http, auth = client._client, {"authorization": f"Bearer {KEY}"}
+    http = client._client
+    auth = {"authorization": f"Bearer {KEY}"}
 
     chat = f"{world.url}/v1/chat/completions"
     assert http.get(chat, headers=auth).status_code == 405

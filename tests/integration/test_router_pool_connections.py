@@ -187,7 +187,9 @@ async def test_a_closed_reply_reads_nothing_of_the_next_request(pool: UpstreamPo
 
 @on_both_loops
 async def test_a_slow_reader_slows_the_provider() -> None:
-    pool, total, sent = UpstreamPool(QUICK), 32 * 1024 * 1024, 0
+    pool = UpstreamPool(QUICK)
+    total = 32 * 1024 * 1024
+    sent = 0
 
     async def play(line: ServerConnection) -> None:
         nonlocal sent
@@ -249,9 +251,15 @@ async def test_packets_are_not_held_back(pool: UpstreamPool) -> None:
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A new one for localhost, that nobody's system trusts."""
     folder = tmp_path_factory.mktemp("tls")
-    key, cert = folder / "key.pem", folder / "cert.pem"
+    key = folder / "key.pem"
+    cert = folder / "cert.pem"
     words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    names = [
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost",
+    ]
     files = ["-keyout", str(key), "-out", str(cert)]
     subprocess.run(  # noqa: S603 - a certificate for this test
         ["openssl", *words.split(), *names, *files],  # noqa: S607

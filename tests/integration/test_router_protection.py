@@ -81,7 +81,9 @@ class Hostile:
                 yield from self._gib(CHUNK)
             case "gzip bomb":
                 size = len(self.bomb)
-                yield JSON_HEAD + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % size
+                yield (
+                    JSON_HEAD + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % size
+                )
                 yield self.bomb
             case "header":
                 yield JSON_HEAD + b"x-a: "
@@ -90,7 +92,7 @@ class Hostile:
                 yield JSON_HEAD
                 yield from self._gib(b"x-a: %s\r\n" % (b"y" * 8000))
             case _:  # a stream of one event that does not end
-                yield ANSWER_HEAD + b"text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+                yield (ANSWER_HEAD + b"text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
                 yield b"6\r\ndata: \r\n"
                 yield from self._gib(CHUNK)
 
@@ -145,7 +147,11 @@ def world(hostile: Hostile, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @contextmanager
-def served(folder: Path, hostile: Hostile, url: str) -> Iterator[Routed]:
+def served(
+    folder: Path,
+    hostile: Hostile,
+    url: str,
+) -> Iterator[Routed]:
     settings: dict[str, object] = {
         "database_url": f"sqlite:///{folder / 'swapgate.db'}",
         # Its circuit stays closed, so that it is asked first every time.
@@ -170,7 +176,10 @@ def served(folder: Path, hostile: Hostile, url: str) -> Iterator[Routed]:
             upgrade_database(installation.settings)
             seed.apply_seed(installation.context, installation.settings)
             made = keys.create_key(
-                installation.context, SYSTEM, "test", secret=installation.secret
+                installation.context,
+                SYSTEM,
+                "test",
+                secret=installation.secret,
             )
             yield Routed(place, installation, made[1])
         finally:
@@ -218,7 +227,9 @@ def connect(world: Routed) -> socket.socket:
 @pytest.mark.req("G5")
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_answer_without_end_is_cut_and_the_next_target_answers(
-    world: Routed, hostile: Hostile, kind: str
+    world: Routed,
+    hostile: Hostile,
+    kind: str,
 ) -> None:
     hostile.kind = kind
     hostile.sent = []
@@ -260,7 +271,10 @@ def test_thousands_of_idle_connections_hold_up_nobody(world: Routed) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # As many as this process and the router may have open, at most 3,000.
-    room = min(hard, psutil.Process(world.place.pid("router")).rlimit(psutil.RLIMIT_NOFILE)[0])
+    room = min(
+        hard,
+        psutil.Process(world.place.pid("router")).rlimit(psutil.RLIMIT_NOFILE)[0],
+    )
     try:
         with ExitStack() as stack, Peak(world) as peak:
             for number in range(min(3_000, room - 500)):
@@ -278,6 +292,7 @@ def answered(world: Routed, times: int) -> None:
     with world.client() as client:
         for _ in range(times):
             done = client.chat.completions.create(
-                model="well", messages=[{"role": "user", "content": "Colour number 3?"}]
+                model="well",
+                messages=[{"role": "user", "content": "Colour number 3?"}],
             )
             assert done.choices[0].message.content

@@ -12,11 +12,22 @@ from evals.sim import faults, server
 from evals.sim.simulator import Simulator
 from harness.canary import shadows
 from harness.canary.shadows import ShadowStatus
-from harness.evals.month_spending import PurposeSpending, SpendingPurpose, month_of
+from harness.evals.month_spending import (
+    PurposeSpending,
+    SpendingPurpose,
+    month_of,
+)
 from harness.evals.records import Spending
 from harness.evals.spending import load_report
 from harness.frame.errors import InputError, NotAllowed, NotFound
-from harness.frame.people.access import SYSTEM, Actor, ApiKey, OptOut, Role, key_hash
+from harness.frame.people.access import (
+    SYSTEM,
+    Actor,
+    ApiKey,
+    OptOut,
+    Role,
+    key_hash,
+)
 from harness.frame.people.records import ApiKeys
 from harness.frame.runtime.clock import SystemClock, SystemRandomIds
 from harness.operations import keys
@@ -33,16 +44,30 @@ from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.snapshot.holder import SnapshotHolder, load_snapshot
-from tests.support.router.live_router import KEY, QUICK, SECRET, running_router_on, wait_until
+from tests.support.router.live_router import (
+    KEY,
+    QUICK,
+    SECRET,
+    running_router_on,
+    wait_until,
+)
 from tests.support.router.simulated_router import HELLO, OWN, SPARE
 from tests.support.site.signing_keys import CONTROL
 
 pytestmark = pytest.mark.req("F8")
 
-ADA, KIM = Actor("ada", Role.APPROVER, "pr_ada"), Actor("kim", Role.PROPOSER, "pr_kim")
+ADA = Actor("ada", Role.APPROVER, "pr_ada")
+KIM = Actor("kim", Role.PROPOSER, "pr_kim")
 CLOCK = SystemClock()
-OLD, NEW, FREE = Target("up", OWN), Target("other", SPARE), Target("other", "sim-worse")
-ALL = ShadowLimits(share_bps=10_000, at_once=4, requests_per_day=1000, usd_per_day=1.0)
+OLD = Target("up", OWN)
+NEW = Target("other", SPARE)
+FREE = Target("other", "sim-worse")
+ALL = ShadowLimits(
+    share_bps=10_000,
+    at_once=4,
+    requests_per_day=1000,
+    usd_per_day=1.0,
+)
 SLOW = replace(QUICK, first_token_timeout_s=600.0, total_timeout_s=600.0)
 
 
@@ -70,7 +95,13 @@ class Scene:
         etag = self.ctx.store.etag()
         wait_until(lambda: self.holder.current and self.holder.current.etag == etag)
 
-    def ask(self, number: int = 0, *, stream: bool = False, **more: Any) -> str:
+    def ask(
+        self,
+        number: int = 0,
+        *,
+        stream: bool = False,
+        **more: Any,
+    ) -> str:
         with openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0) as client:
             given: dict[str, Any] = {
                 "model": "support",
@@ -112,8 +143,18 @@ def scene(
 ) -> Iterator[Scene]:
     sim.faults.clear()
     sim.stats.clear()
-    theirs = Store(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
-    ours = Store(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
+    theirs = Store(
+        database_url,
+        secret=SECRET,
+        clock=CLOCK,
+        signatures=CONTROL,
+    )
+    ours = Store(
+        database_url,
+        secret=SECRET,
+        clock=CLOCK,
+        signatures=CONTROL,
+    )
     with ours.write() as tx:
         Spending(tx).set_cap(cap_usd, CLOCK.now())
         prices = {OWN: Price(1.0, 2.0), SPARE: Price(10.0, 20.0)}
@@ -123,11 +164,18 @@ def scene(
             Routing(tx).add_target(target)
         route = CreateRoute("support", OLD.id, (), RouteSettings(data_class="personal"))
         Routing(tx).commit(
-            route, expected_version=0, actor="ada", reason="a test", now=CLOCK.now()
+            route,
+            expected_version=0,
+            actor="ada",
+            reason="a test",
+            now=CLOCK.now(),
         )
         hashed = key_hash(KEY, SECRET)
         ApiKeys(tx).add(ApiKey("k", "test", hashed, "good", None, frozenset(), CLOCK.now()))
-    cleared = {"personal": frozenset({"up", "other"}), "health": frozenset({"up"})}
+    cleared = {
+        "personal": frozenset({"up", "other"}),
+        "health": frozenset({"up"}),
+    }
     ctx = Context(
         ours,
         CLOCK,
@@ -161,7 +209,10 @@ def change(at: Scene, settings: RouteSettings) -> None:
 
 
 def test_answers_are_paired_counted_and_paid_and_users_notice_nothing(
-    database_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+    database_url: str,
+    sim: Simulator,
+    sim_url: str,
+    tmp_path: Path,
 ) -> None:
     with scene(database_url, sim, sim_url, tmp_path) as at:
         without = [at.ask(n) for n in range(3)]
@@ -173,7 +224,11 @@ def test_answers_are_paired_counted_and_paid_and_users_notice_nothing(
         status = at.status(lambda s: s.pairs == 4)
         assert told == without
         assert streamed
-        assert (status.mirrored, status.left_out, status.harm) == (4, {}, False)
+        assert (status.mirrored, status.left_out, status.harm) == (
+            4,
+            {},
+            False,
+        )
         assert status.cost_usd > 0
         wait_until(lambda: at.mirroring().calls == 4)
         assert at.mirroring().spent_usd == pytest.approx(status.cost_usd)
@@ -192,7 +247,10 @@ def test_answers_are_paired_counted_and_paid_and_users_notice_nothing(
 
 
 def test_a_candidate_that_hangs_or_fails_harms_nobody_and_is_counted(
-    sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+    sqlite_url: str,
+    sim: Simulator,
+    sim_url: str,
+    tmp_path: Path,
 ) -> None:
     with scene(sqlite_url, sim, sim_url, tmp_path, SLOW) as at:
         at.start(at_once=1)
@@ -210,7 +268,10 @@ def test_a_candidate_that_hangs_or_fails_harms_nobody_and_is_counted(
 
 
 def test_failures_are_evidence_and_overload_makes_it_rest(
-    sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+    sqlite_url: str,
+    sim: Simulator,
+    sim_url: str,
+    tmp_path: Path,
 ) -> None:
     with scene(sqlite_url, sim, sim_url, tmp_path) as at:
         at.start()
@@ -233,7 +294,10 @@ def test_failures_are_evidence_and_overload_makes_it_rest(
 
 @pytest.mark.req("G5")
 def test_it_rests_at_the_monthly_cap_and_goes_on_once_it_is_raised(
-    sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+    sqlite_url: str,
+    sim: Simulator,
+    sim_url: str,
+    tmp_path: Path,
 ) -> None:
     with scene(sqlite_url, sim, sim_url, tmp_path, cap_usd=0.0) as at:
         at.start()
@@ -251,7 +315,10 @@ def test_it_rests_at_the_monthly_cap_and_goes_on_once_it_is_raised(
 
 
 def test_nobody_is_asked_under_a_switch_or_for_who_says_no_or_twice(
-    sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+    sqlite_url: str,
+    sim: Simulator,
+    sim_url: str,
+    tmp_path: Path,
 ) -> None:
     with scene(sqlite_url, sim, sim_url, tmp_path) as at:
         at.start()
@@ -269,10 +336,18 @@ def test_nobody_is_asked_under_a_switch_or_for_who_says_no_or_twice(
 
 
 @pytest.mark.parametrize(
-    "now", [RouteSettings(side_effects=True, data_class="personal"), RouteSettings()]
+    "now",
+    [
+        RouteSettings(side_effects=True, data_class="personal"),
+        RouteSettings(),
+    ],
 )
 def test_a_route_that_changes_under_it_is_mirrored_no_more(
-    now: RouteSettings, sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+    now: RouteSettings,
+    sqlite_url: str,
+    sim: Simulator,
+    sim_url: str,
+    tmp_path: Path,
 ) -> None:
     with scene(sqlite_url, sim, sim_url, tmp_path) as at:
         made = at.start()
@@ -288,18 +363,39 @@ def test_a_route_that_changes_under_it_is_mirrored_no_more(
 
 
 def test_what_must_not_be_mirrored_is_refused_with_words(
-    sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+    sqlite_url: str,
+    sim: Simulator,
+    sim_url: str,
+    tmp_path: Path,
 ) -> None:
     with scene(sqlite_url, sim, sim_url, tmp_path) as at:
-        wanted = {"route_name": "support", "candidate_name": NEW.name, "reason": "a test"}
+        wanted = {
+            "route_name": "support",
+            "candidate_name": NEW.name,
+            "reason": "a test",
+        }
 
-        def refused(error: type[Exception], word: str, actor: Actor = ADA, **more: Any) -> None:
+        def refused(
+            error: type[Exception],
+            word: str,
+            actor: Actor = ADA,
+            **more: Any,
+        ) -> None:
             with pytest.raises(error, match=word):
-                shadows.start_shadow(at.ctx, actor, limits=ALL, **{**wanted, **more})
+                shadows.start_shadow(
+                    at.ctx,
+                    actor,
+                    limits=ALL,
+                    **{**wanted, **more},
+                )
 
         refused(NotAllowed, "approver", KIM)
         refused(InputError, "incumbent", candidate_name=OLD.name)
-        refused(InputError, "the price of other/sim-worse is unknown", candidate_name=FREE.name)
+        refused(
+            InputError,
+            "the price of other/sim-worse is unknown",
+            candidate_name=FREE.name,
+        )
         refused(InputError, "reason", reason=" ")
         refused(InputError, "90 days", lasts=timedelta(days=91))
         refused(NotFound, "no route", route_name="suport")
@@ -312,7 +408,10 @@ def test_what_must_not_be_mirrored_is_refused_with_words(
 
 
 def test_tools_that_act_on_the_world_keep_a_route_out(
-    sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+    sqlite_url: str,
+    sim: Simulator,
+    sim_url: str,
+    tmp_path: Path,
 ) -> None:
     with scene(sqlite_url, sim, sim_url, tmp_path) as at:
         change(at, RouteSettings(side_effects=True))

@@ -15,7 +15,10 @@ import pytest
 from router.frame.asgi import App
 from router.server.process import WorkerServer, server
 from router.workers.parent import HAND_OVER
-from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import (
+    ScriptedEvent,
+    ScriptedTurn,
+)
 from tests.support.providers.scripted_upstream import (
     EVENTS,
     ROLE,
@@ -57,17 +60,31 @@ class Place:
         )
 
     def _app(self) -> App:
-        async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def app(
+            scope: Any,
+            receive: Any,
+            send: Any,
+        ) -> None:
             if scope["type"] == "lifespan":
                 for step in ("startup", "shutdown"):
                     await receive()
                     await send({"type": f"lifespan.{step}.complete"})
                 return
             length = [] if scope["path"] == "/stream" else [(b"content-length", b"2")]
-            head = {"type": "http.response.start", "status": 200, "headers": length}
+            head = {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": length,
+            }
             await send(head)
             if scope["path"] == "/stream":
-                await send({"type": "http.response.body", "body": b"be", "more_body": True})
+                await send(
+                    {
+                        "type": "http.response.body",
+                        "body": b"be",
+                        "more_body": True,
+                    }
+                )
                 while not self.over.is_set():  # noqa: ASYNC110 - of another thread
                     await asyncio.sleep(0.01)
             await send({"type": "http.response.body", "body": b"ok"})
@@ -113,7 +130,10 @@ def send_and_read(found: socket.socket, what: bytes = ASK) -> bytes:
 
 
 def test_after_sigterm_it_serves_on_for_the_delay_then_refuses_and_lets_streams_end() -> None:
-    with running(drain_s=60.0, shutdown_delay_s=600.0) as place, place.connect() as stream:
+    with (
+        running(drain_s=60.0, shutdown_delay_s=600.0) as place,
+        place.connect() as stream,
+    ):
         stream.sendall(STREAM)
         assert stream.recv(65536).startswith(b"HTTP/1.1 200")
         place.stop()
@@ -138,7 +158,10 @@ def test_after_sigterm_it_serves_on_for_the_delay_then_refuses_and_lets_streams_
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_without_a_delay_it_refuses_at_once(number: int) -> None:
     delay_s = 600.0 if number == signal.SIGINT else 0.0
-    with running(drain_s=60.0, shutdown_delay_s=delay_s) as place, place.connect() as stream:
+    with (
+        running(drain_s=60.0, shutdown_delay_s=delay_s) as place,
+        place.connect() as stream,
+    ):
         stream.sendall(STREAM)
         assert stream.recv(65536)
         place.stop(number)
@@ -159,7 +182,11 @@ def test_a_server_that_is_replaced_keeps_its_idle_connections_for_one_more_reque
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("router.server.connection.LINGER_S", 0.0)
-    with running(drain_s=60.0) as place, place.connect() as idle, place.connect() as other:
+    with (
+        running(drain_s=60.0) as place,
+        place.connect() as idle,
+        place.connect() as other,
+    ):
         assert send_and_read(idle)
         assert send_and_read(other)
         place.stop(HAND_OVER)
@@ -254,7 +281,10 @@ def test_what_no_provider_ends_is_recorded_as_the_server_leaves(
 def test_a_health_check_under_way_holds_up_no_stop(tmp_path: Path) -> None:
     often = replace(QUICK, health_check_interval_s=0.2)
     with running_upstream() as upstream:
-        upstream.turns = {INCUMBENT: completion(), FALLBACK: ScriptedTurn(hang=True)}
+        upstream.turns = {
+            INCUMBENT: completion(),
+            FALLBACK: ScriptedTurn(hang=True),
+        }
         with running_router(snapshot(upstream.url, fallback=True), tmp_path, often):
             wait_until(lambda: bool(upstream.asked_for(FALLBACK)))
 

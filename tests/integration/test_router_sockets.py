@@ -56,7 +56,10 @@ def request(
     key: str | None = KEY,
     length: int | None = -1,
 ) -> bytes:
-    head = [b"%s %s HTTP/%s\r\nhost: x\r\n" % (method, path, version), *lines]
+    head = [
+        b"%s %s HTTP/%s\r\nhost: x\r\n" % (method, path, version),
+        *lines,
+    ]
     if key is not None:
         head.append(f"authorization: Bearer {key}\r\n".encode())
     if length is not None:
@@ -99,12 +102,22 @@ def error_code(out: bytes) -> object:
 
 
 def test_pipelined_requests_are_answered_in_order(world: World) -> None:
-    models = request(b"", LAST, method=b"GET", path=b"/v1/models")
+    models = request(
+        b"",
+        LAST,
+        method=b"GET",
+        path=b"/v1/models",
+    )
 
     out = exchange(world, request() + request(STREAM) + request(b"{bad") + models)
 
     assert statuses(out) == [200, 200, 400, 200]
-    kinds = (b"chat.completion", b"[DONE]", b"invalid_json", b'"object": "list"')
+    kinds = (
+        b"chat.completion",
+        b"[DONE]",
+        b"invalid_json",
+        b'"object": "list"',
+    )
     places = [out.index(kind) for kind in kinds]
     assert places == sorted(places)
 
@@ -126,7 +139,10 @@ def test_a_body_may_come_in_chunks_and_after_a_100(world: World) -> None:
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("cut", [1, 10_000])
 def test_a_client_that_offers_http_2_is_answered_over_http_1(
-    world: World, *, chunked: bool, cut: int
+    world: World,
+    *,
+    chunked: bool,
+    cut: int,
 ) -> None:
     """Java's client does so with every request."""
     offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAM\r\n"
@@ -143,10 +159,19 @@ def test_a_client_that_offers_http_2_is_answered_over_http_1(
 
 
 def test_a_trailer_is_no_header(world: World) -> None:
-    head = request(b"", b"transfer-encoding: chunked\r\n", LAST, length=None, key=None)
+    head = request(
+        b"",
+        b"transfer-encoding: chunked\r\n",
+        LAST,
+        length=None,
+        key=None,
+    )
     body = b"%x\r\n%s\r\n0\r\n" % (len(PLAIN), PLAIN)
 
-    out = exchange(world, head + body + b"authorization: Bearer %s\r\n\r\n" % KEY.encode())
+    out = exchange(
+        world,
+        head + body + b"authorization: Bearer %s\r\n\r\n" % KEY.encode(),
+    )
 
     assert statuses(out) == [401]
 
@@ -162,7 +187,9 @@ def test_trailers_and_frames_of_chunks_without_end_are_cut(world: World, end: by
 
 
 def test_a_client_that_never_reads_is_hung_up_on(
-    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upstream: Upstream,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("router.server.slow_reader.STALLED_S", 0.3)
     words = [event({"content": "x" * 60_000})] * 1000
@@ -179,7 +206,9 @@ def test_a_client_that_never_reads_is_hung_up_on(
 
 @pytest.mark.req("G5")
 def test_a_client_that_reads_a_trickle_of_a_big_answer_is_no_deaf_one(
-    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upstream: Upstream,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The system holds megabytes for it, out of the router's sight."""
     monkeypatch.setattr("router.server.slow_reader.STALLED_S", 1.0)
@@ -212,7 +241,10 @@ def test_a_body_too_large_is_refused_before_it_is_sent(world: World) -> None:
 @pytest.mark.req("G5")
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_client_that_reads_once_all_is_sent_learns_that_it_was_too_much(
-    upstream: Upstream, tmp_path: Path, *, chunked: bool
+    upstream: Upstream,
+    tmp_path: Path,
+    *,
+    chunked: bool,
 ) -> None:
     """As Python's clients do. Hung up on before, it would get a reset for an answer."""
     body = b"x" * (16 * 1024 * 1024)
@@ -237,7 +269,11 @@ def test_a_client_that_reads_once_all_is_sent_learns_that_it_was_too_much(
 @pytest.mark.req("G5")
 @pytest.mark.parametrize("quiet", [True, False])
 def test_a_client_that_sends_on_after_its_last_answer_is_read_on_for_a_while_alone(
-    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, quiet: bool
+    upstream: Upstream,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    quiet: bool,
 ) -> None:
     monkeypatch.setattr("router.server.connection.READ_ON_QUIET_S", 0.1)
     monkeypatch.setattr("router.server.connection.READ_ON_BYTES", 1024 * 1024)
@@ -264,7 +300,10 @@ def test_a_client_that_sends_on_after_its_last_answer_is_read_on_for_a_while_alo
     ],
 )
 def test_a_client_that_ended_its_own_side_gets_its_answer(
-    world: World, upstream: Upstream, sent: bytes, end: bytes
+    world: World,
+    upstream: Upstream,
+    sent: bytes,
+    end: bytes,
 ) -> None:
     def script_turn(asked: ReceivedRequest) -> ScriptedTurn:
         quick = streamed("a", "b") if asked.json.get("stream") else completion("hello")
@@ -285,7 +324,9 @@ def test_a_client_that_ended_its_own_side_gets_its_answer(
 @pytest.mark.req("G5")
 @pytest.mark.parametrize("body", [PLAIN, STREAM])
 def test_a_client_that_is_gone_altogether_is_not_waited_for(
-    world: World, upstream: Upstream, body: bytes
+    world: World,
+    upstream: Upstream,
+    body: bytes,
 ) -> None:
     upstream.turns = {INCUMBENT: ScriptedTurn(hang=True)}
     before = len(upstream.asked)
@@ -305,7 +346,9 @@ def test_a_client_that_ends_its_side_within_its_request_gets_nothing(world: Worl
 
 
 def test_an_answer_that_has_begun_ends_with_its_connection(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def fail(stream: CommittedStream) -> AsyncGenerator[bytes, None]:
         async for piece in relay(stream):
@@ -337,7 +380,11 @@ def test_http_1_0_is_answered_and_closed(world: World) -> None:
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n",
         "GET /é HTTP/1.1\r\nhost: a\r\n\r\n".encode(),
-        request(b"zz\r\n{}\r\n0\r\n\r\n", b"transfer-encoding: chunked\r\n", length=None),
+        request(
+            b"zz\r\n{}\r\n0\r\n\r\n",
+            b"transfer-encoding: chunked\r\n",
+            length=None,
+        ),
         request(b"2\r\n{}\r\n0\r\n\r\n", b"transfer-encoding: chunked\r\n"),  # smuggling
         request(b"", b"content-length: 3\r\n", length=4),
     ],
@@ -388,7 +435,9 @@ def test_an_endless_head_is_cut_and_others_are_served_meanwhile(
     ],
 )
 def test_a_request_that_does_not_arrive_is_hung_up_on(
-    world: World, monkeypatch: pytest.MonkeyPatch, begun: bytes
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    begun: bytes,
 ) -> None:
     monkeypatch.setattr("router.server.connection.REQUEST_ARRIVES_S", 1.0)
     monkeypatch.setattr("router.frame.asgi.REQUEST_ARRIVES_S", 0.5)
@@ -440,7 +489,12 @@ def test_of_two_keys_the_first_counts(world: World, upstream: Upstream) -> None:
     assert len(upstream.asked) == before
 
 
-async def many(world: World, *, connections: int, requests: int) -> Counter[int]:
+async def many(
+    world: World,
+    *,
+    connections: int,
+    requests: int,
+) -> Counter[int]:
     port = int(world.url.rpartition(":")[2])
     found: Counter[int] = Counter()
 

@@ -30,10 +30,24 @@ from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.snapshot.holder import load_snapshot
 from tests.support.providers import simulator_thread
-from tests.support.providers.scripted_upstream import completion, running_upstream
+from tests.support.providers.scripted_upstream import (
+    completion,
+    running_upstream,
+)
 from tests.support.router import router_process
-from tests.support.router.live_router import KEY, SECRET, running_router_on, wait_until
-from tests.support.router.router_process import Routed, ask, eventually, routed, start_canary
+from tests.support.router.live_router import (
+    KEY,
+    SECRET,
+    running_router_on,
+    wait_until,
+)
+from tests.support.router.router_process import (
+    Routed,
+    ask,
+    eventually,
+    routed,
+    start_canary,
+)
 from tests.support.site.signing_keys import CONTROL
 from tests.support.site.small_disk import full, small_disk
 from tests.support.store import records
@@ -93,7 +107,12 @@ def test_a_database_that_takes_two_seconds_for_everything_slows_no_request(
     with (
         running_upstream() as upstream,
         closing(
-            Store(database_url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
+            Store(
+                database_url,
+                secret=SECRET,
+                clock=SystemClock(),
+                signatures=CONTROL,
+            )
         ) as store,
     ):
         upstream.turns = {OLD.model: completion("hello")}
@@ -107,12 +126,10 @@ def test_a_database_that_takes_two_seconds_for_everything_slows_no_request(
         slow = Slow(store)
         with (
             running_router_on(
-                RouterStore(cast("Store", slow)), tmp_path, classes=records.CLEARED
-            ) as (
-                url,
-                _,
-                recorder,
-            ),
+                RouterStore(cast("Store", slow)),
+                tmp_path,
+                classes=records.CLEARED,
+            ) as (url, _, recorder),
             openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client,
         ):
             asked = [while_it_works(slow, client) for _ in range(3)]
@@ -128,7 +145,8 @@ def while_it_works(slow: Slow, client: openai.OpenAI) -> int:
     before = slow.turns
     wait_until(lambda: slow.turns > before)
     # Reading and recording take turns: in this time each is at work once.
-    until, answered = slow.turns + 2, 0
+    until = slow.turns + 2
+    answered = 0
     while slow.turns < until:
         done = client.chat.completions.create(
             model=ROUTE, messages=[{"role": "user", "content": "hi"}]
@@ -196,10 +214,17 @@ def test_a_locked_database_costs_no_request_and_no_observation(
 def test_a_revoked_key_stays_refused_without_the_database_also_after_a_restart(
     provider: str, tmp_path: Path
 ) -> None:
-    file, away = tmp_path / "swapgate.db", tmp_path / "elsewhere.db"
+    file = tmp_path / "swapgate.db"
+    away = tmp_path / "elsewhere.db"
     with routed(tmp_path, provider) as world:
-        ctx, secret = world.installation.context, world.installation.secret
-        revoked, text = keys.create_key(ctx, SYSTEM, "gone", secret=secret)
+        ctx = world.installation.context
+        secret = world.installation.secret
+        revoked, text = keys.create_key(
+            ctx,
+            SYSTEM,
+            "gone",
+            secret=secret,
+        )
         keys.revoke_key(ctx, SYSTEM, revoked.id)
 
         def answers() -> list[bool]:
@@ -219,13 +244,21 @@ def test_a_revoked_key_stays_refused_without_the_database_also_after_a_restart(
 
 @pytest.mark.req("F1", "F3")
 def test_keys_and_a_canary_are_in_force_soon_after_they_are_decided(
-    provider: str, database_url: str, tmp_path: Path
+    provider: str,
+    database_url: str,
+    tmp_path: Path,
 ) -> None:
     with routed(tmp_path, provider, database_url) as world:
         world.start()
-        context, secret = world.installation.context, world.installation.secret
+        context = world.installation.context
+        secret = world.installation.secret
 
-        made, text = keys.create_key(context, SYSTEM, "new", secret=secret)
+        made, text = keys.create_key(
+            context,
+            SYSTEM,
+            "new",
+            secret=secret,
+        )
         with world.client(text) as client:
             eventually(lambda: accepted(client))
             keys.revoke_key(context, SYSTEM, made.id)
@@ -306,7 +339,9 @@ def on_the_canary(world: Routed, users: int = 40) -> int:
     with world.client() as client:
         raw = [
             client.chat.completions.with_raw_response.create(
-                model="chat", messages=[{"role": "user", "content": "hi"}], user=f"late-{n}"
+                model="chat",
+                messages=[{"role": "user", "content": "hi"}],
+                user=f"late-{n}",
             )
             for n in range(users)
         ]
@@ -379,5 +414,8 @@ def test_workers_tell_their_parent_how_a_candidate_failed(
             assert isinstance(tally, ErrorTally)
             # After some errors the candidate's circuit leaves it out.
             assert tally.classes["server: 500 server_error"].canary >= 1
-            assert set(tally.classes) <= {"server: 500 server_error", "circuit_open"}
+            assert set(tally.classes) <= {
+                "server: 500 server_error",
+                "circuit_open",
+            }
             assert sum(counts.failures for counts in tally.classes.values()) == block.failures

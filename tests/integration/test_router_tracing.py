@@ -26,13 +26,24 @@ from tests.support.providers.scripted_upstream import (
     running_upstream,
     streamed,
 )
-from tests.support.router.live_router import FALLBACK, INCUMBENT, KEY, running_router, snapshot
+from tests.support.router.live_router import (
+    FALLBACK,
+    INCUMBENT,
+    KEY,
+    running_router,
+    snapshot,
+)
 from tests.support.router.router_process import ROUTE, ask, routed
-from tests.support.site.trace_collector import CollectedSpan, Collector, collecting
+from tests.support.site.trace_collector import (
+    CollectedSpan,
+    Collector,
+    collecting,
+)
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
-SERVER, CLIENT = 2, 3
+SERVER = 2
+CLIENT = 3
 QUESTION = "what nobody else may read"
 
 
@@ -59,7 +70,10 @@ def traced(
 ) -> Iterator[openai.OpenAI]:
     tracing = OpenTelemetry(TracingSettings(collector.url, content))
     first = snapshot(upstream.url, fallback=True)
-    first = replace(first, keys=tuple(replace(key, opt_outs=opt_outs) for key in first.keys))
+    first = replace(
+        first,
+        keys=tuple(replace(key, opt_outs=opt_outs) for key in first.keys),
+    )
     with (
         running_router(first, folder, tracing=tracing) as world,
         openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,
@@ -67,7 +81,12 @@ def traced(
         yield client
 
 
-def chat(client: openai.OpenAI, *, stream: bool = False, **headers: str) -> None:
+def chat(
+    client: openai.OpenAI,
+    *,
+    stream: bool = False,
+    **headers: str,
+) -> None:
     done = client.chat.completions.create(
         model="support",
         messages=[{"role": "user", "content": QUESTION}],
@@ -88,14 +107,24 @@ def request_and_attempts(collector: Collector) -> tuple[CollectedSpan, list[Coll
 
 @pytest.mark.req("B5", "B9")
 def test_a_request_is_a_span_and_each_attempt_one_below_it(
-    upstream: Upstream, collector: Collector, tmp_path: Path
+    upstream: Upstream,
+    collector: Collector,
+    tmp_path: Path,
 ) -> None:
     upstream.turns = {INCUMBENT: error(401), FALLBACK: completion("hello")}
     with traced(upstream, collector, tmp_path) as client:
-        chat(client, traceparent=f"00-{TRACE}-{PARENT}-01", tracestate="vendor=1")
+        chat(
+            client,
+            traceparent=f"00-{TRACE}-{PARENT}-01",
+            tracestate="vendor=1",
+        )
 
     whole, (first, second) = request_and_attempts(collector)
-    assert (whole.name, whole.trace, whole.parent) == ("chat support", TRACE, PARENT)
+    assert (whole.name, whole.trace, whole.parent) == (
+        "chat support",
+        TRACE,
+        PARENT,
+    )
     assert not whole.failed
     expected = {
         "gen_ai.operation.name": "chat",
@@ -115,7 +144,11 @@ def test_a_request_is_a_span_and_each_attempt_one_below_it(
         "swapgate.outcome": "ok",
     }
     assert {name: whole.attributes.get(name) for name in expected} == expected
-    assert (first.name, first.parent, first.failed) == (f"chat {INCUMBENT}", whole.span, True)
+    assert (first.name, first.parent, first.failed) == (
+        f"chat {INCUMBENT}",
+        whole.span,
+        True,
+    )
     assert first.attributes["error.type"] == "our_key"
     assert (second.parent, second.failed) == (whole.span, False)
     assert second.attributes["gen_ai.request.model"] == FALLBACK
@@ -128,7 +161,9 @@ def test_a_request_is_a_span_and_each_attempt_one_below_it(
 
 @pytest.mark.req("B5")
 def test_a_stream_ends_its_spans_when_it_ends(
-    upstream: Upstream, collector: Collector, tmp_path: Path
+    upstream: Upstream,
+    collector: Collector,
+    tmp_path: Path,
 ) -> None:
     upstream.turns = {INCUMBENT: streamed("one", "two")}
     with traced(upstream, collector, tmp_path) as client:
@@ -144,11 +179,16 @@ def test_a_stream_ends_its_spans_when_it_ends(
 
 @pytest.mark.req("B8")
 def test_a_broken_stream_says_so_in_both_spans(
-    upstream: Upstream, collector: Collector, tmp_path: Path
+    upstream: Upstream,
+    collector: Collector,
+    tmp_path: Path,
 ) -> None:
     half = event({"content": "half"})
     upstream.turns = {INCUMBENT: broken_stream(ROLE, half, ScriptedEvent.RESET)}
-    with traced(upstream, collector, tmp_path) as client, pytest.raises(openai.APIError):
+    with (
+        traced(upstream, collector, tmp_path) as client,
+        pytest.raises(openai.APIError),
+    ):
         chat(client, stream=True)
 
     whole, (attempt,) = request_and_attempts(collector)
@@ -160,7 +200,9 @@ def test_a_broken_stream_says_so_in_both_spans(
 
 @pytest.mark.req("B5", "G4")
 def test_content_is_recorded_where_it_is_asked_for(
-    upstream: Upstream, collector: Collector, tmp_path: Path
+    upstream: Upstream,
+    collector: Collector,
+    tmp_path: Path,
 ) -> None:
     upstream.turns = {INCUMBENT: completion("the answer")}
     with traced(upstream, collector, tmp_path, content=True) as client:
@@ -175,11 +217,20 @@ def test_content_is_recorded_where_it_is_asked_for(
 @pytest.mark.req("G3", "G4")
 @pytest.mark.parametrize("by", ["key", "header"])
 def test_no_content_is_recorded_of_who_lets_nobody_keep_a_copy(
-    upstream: Upstream, collector: Collector, tmp_path: Path, by: str
+    upstream: Upstream,
+    collector: Collector,
+    tmp_path: Path,
+    by: str,
 ) -> None:
     upstream.turns = {INCUMBENT: completion("the answer")}
     opt_outs = frozenset({OptOut.CAPTURE} if by == "key" else ())
-    with traced(upstream, collector, tmp_path, content=True, opt_outs=opt_outs) as client:
+    with traced(
+        upstream,
+        collector,
+        tmp_path,
+        content=True,
+        opt_outs=opt_outs,
+    ) as client:
         headers = {"x-swapgate-capture": "off"} if by == "header" else {}
         chat(client, stream=False, **headers)
 
@@ -201,7 +252,9 @@ def test_a_collector_that_is_away_costs_no_request_and_no_exit(
 @pytest.mark.slow
 @pytest.mark.req("B9")
 def test_the_standard_variable_turns_tracing_on_in_a_router_process(
-    collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collector: Collector,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     monkeypatch.setenv("OTEL_SERVICE_NAME", "our-router")
@@ -238,7 +291,10 @@ def test_tracing_is_off_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        ({"choices": [{"finish_reason": "stop"}, {"finish_reason": "x"}]}, ["stop", "x"]),
+        (
+            {"choices": [{"finish_reason": "stop"}, {"finish_reason": "x"}]},
+            ["stop", "x"],
+        ),
         ({"stop_reason": "end_turn"}, ["end_turn"]),
         ({"status": "completed"}, ["completed"]),
         ({"data": []}, []),

@@ -10,7 +10,11 @@ from structlog.testing import capture_logs
 
 from router.workers import parent as crews
 from router.workers.parent import WorkerParent, WorkerPool, WorkerSpec
-from tests.support.router.live_router import SwitchableStore, parents_books, snapshot
+from tests.support.router.live_router import (
+    SwitchableStore,
+    parents_books,
+    snapshot,
+)
 
 # argv: what to do, a folder to leave a mark in, then what every worker is given.
 WORKER = """
@@ -50,12 +54,33 @@ class Yard:
         store = SwitchableStore(snapshot("http://127.0.0.1:1/v1"))
         _, self.books = parents_books(folder, store)
 
-    def crew(self, told: str, *, workers: int = 1, drain_s: float = 30.0) -> WorkerPool:
-        return WorkerPool(self.orders(told, workers=workers, drain_s=drain_s), [], self.books)
+    def crew(
+        self,
+        told: str,
+        *,
+        workers: int = 1,
+        drain_s: float = 30.0,
+    ) -> WorkerPool:
+        return WorkerPool(
+            self.orders(told, workers=workers, drain_s=drain_s),
+            [],
+            self.books,
+        )
 
-    def orders(self, told: str, *, workers: int = 1, drain_s: float = 30.0) -> WorkerSpec:
+    def orders(
+        self,
+        told: str,
+        *,
+        workers: int = 1,
+        drain_s: float = 30.0,
+    ) -> WorkerSpec:
         return WorkerSpec(
-            command=[sys.executable, str(self.script), told, str(self.marks)],
+            command=[
+                sys.executable,
+                str(self.script),
+                told,
+                str(self.marks),
+            ],
             environment={**os.environ, "PYTHONPATH": str(Path.cwd())},
             given=b"the settings",
             workers=workers,
@@ -95,7 +120,9 @@ async def until(condition: Callable[[], bool]) -> None:
 @pytest.mark.req("G5")
 @pytest.mark.parametrize("told", ["dies once", "hangs once"])
 def test_a_worker_that_dies_or_hangs_is_replaced(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch, told: str
+    yard: Yard,
+    monkeypatch: pytest.MonkeyPatch,
+    told: str,
 ) -> None:
     if told == "hangs once":
         monkeypatch.setattr(crews, "SILENT_S", 2.0)

@@ -70,7 +70,9 @@ def kinds(errors: list[str]) -> set[str]:
 
 @pytest.mark.req("B9", "G5")
 def test_a_killed_worker_takes_its_own_requests_alone_and_is_replaced(
-    slow_provider: str, database_url: str, tmp_path: Path
+    slow_provider: str,
+    database_url: str,
+    tmp_path: Path,
 ) -> None:
     with routed(tmp_path, slow_provider, database_url) as world:
         world.start("--workers", "2")
@@ -213,10 +215,15 @@ def test_workers_share_a_keys_limit_and_one_connection_gets_all_of_it(
     provider: str, tmp_path: Path
 ) -> None:
     with routed(tmp_path, provider) as world:
-        ctx, secret = world.installation.context, world.installation.secret
+        ctx = world.installation.context
+        secret = world.installation.secret
         (key, text), (_, other) = (
             keys.create_key(
-                ctx, SYSTEM, name, secret=secret, limits=KeyLimits(requests_per_min=40)
+                ctx,
+                SYSTEM,
+                name,
+                secret=secret,
+                limits=KeyLimits(requests_per_min=40),
             )
             for name in ("limited", "other")
         )
@@ -251,7 +258,12 @@ def outcome(client: openai.OpenAI) -> int:
     return 200
 
 
-def fresh(world: Routed, text: str, *, times: int) -> list[int]:
+def fresh(
+    world: Routed,
+    text: str,
+    *,
+    times: int,
+) -> list[int]:
     with world.client(text) as client:
         return [outcome(client) for _ in range(times)]
 
@@ -272,7 +284,11 @@ def test_a_worker_may_have_as_many_connections_as_the_system_allows(
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def configure(world: Routed, text: str | None = None, **router: object) -> None:
+def configure(
+    world: Routed,
+    text: str | None = None,
+    **router: object,
+) -> None:
     file = world.place.config
     document = yaml.safe_load(text or file.read_text(encoding="utf-8"))
     document["router"].update(router)

@@ -19,10 +19,21 @@ from tests.support.site.command_line import CommandLine, installed
 PAGE = Path(__file__).parents[2] / "docs/runbook.md"
 SECTIONS = dict(
     re.findall(
-        r"^## (\w+)\n\n(.+?)(?=^## |\Z)", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+        r"^## (\w+)\n\n(.+?)(?=^## |\Z)",
+        PAGE.read_text("utf-8"),
+        re.MULTILINE | re.DOTALL,
     )
 )
-LOOKS = ("list", "freezes", "measured", "show", "status", "failovers", "history", "matrix")
+LOOKS = (
+    "list",
+    "freezes",
+    "measured",
+    "show",
+    "status",
+    "failovers",
+    "history",
+    "matrix",
+)
 PRICES = "      base: {input_usd_per_mtok: 1, output_usd_per_mtok: 2}\n"
 DRIFT = "  colours: {path: colours.jsonl, scorer: exact"
 
@@ -49,7 +60,9 @@ COMMANDS = {
 
 @pytest.fixture
 def cli(
-    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    sqlite_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[CommandLine]:
     with installed(tmp_path, sqlite_url, monkeypatch) as made:
         file = tmp_path / "swapgate.yaml"
@@ -63,19 +76,38 @@ def cli(
 def test_every_command_of_the_runbook_runs(cli: CommandLine) -> None:
     tried: set[str] = set()
 
-    def run(command: str, *, exits: int = 0, **names: str) -> None:
+    def run(
+        command: str,
+        *,
+        exits: int = 0,
+        **names: str,
+    ) -> None:
         assert command in COMMANDS, "the runbook lacks this command"
         tried.add(command)
-        given = {"ROUTE": "chat", "PROVIDER/MODEL": "sim/base", "PROVIDER": "sim"} | names
+        given = {
+            "ROUTE": "chat",
+            "PROVIDER/MODEL": "sim/base",
+            "PROVIDER": "sim",
+        } | names
         for name, value in given.items():
             command = re.sub(rf"(?<![\w/]){name}(?![\w/])", value, command)
         cli.run(*shlex.split(command)[1:], exits=exits)
 
     cli.run("config", "apply")
     cli.run("model", "add", "sim/worse")
-    words = ("--candidates", "sim/good", "--every", "0 3 * * 1", "--round-budget", "5")
+    words = (
+        "--candidates",
+        "sim/good",
+        "--every",
+        "0 3 * * 1",
+        "--round-budget",
+        "5",
+    )
     cli.run("route", "settings", "chat", *words)
-    run("swapgate route settings ROUTE --candidates PATTERN", PATTERN="'sim/*'")
+    run(
+        "swapgate route settings ROUTE --candidates PATTERN",
+        PATTERN="'sim/*'",
+    )
     look_around(run)
     ids = propose(cli, run)
     decide(cli, run, ids)
@@ -89,7 +121,13 @@ def look_around(run: Callable[..., None]) -> None:
         noun, verb, *_ = [*command.split()[1:], ""]
         if verb in LOOKS and noun not in ("proposal", "shadow", "canary"):
             run(command)
-    for command in ("audit tail", "audit verify", "db check", "agent grants", "agent requests"):
+    for command in (
+        "audit tail",
+        "audit verify",
+        "db check",
+        "agent grants",
+        "agent requests",
+    ):
         run(f"swapgate {command}")
     run("swapgate spending")
     run("swapgate route fallback list ROUTE")
@@ -105,7 +143,14 @@ def look_around(run: Callable[..., None]) -> None:
 
 def propose(cli: CommandLine, run: Callable[..., None]) -> dict[str, str]:
     for name in ("second", "third"):
-        words = ("--incumbent", "sim/base", "--suite", "colours", "--policy", "approved")
+        words = (
+            "--incumbent",
+            "sim/base",
+            "--suite",
+            "colours",
+            "--policy",
+            "approved",
+        )
         cli.run("route", "create", name, *words)
     ann = cli.acting("ann", "proposer")
     made = {}
@@ -129,9 +174,19 @@ def catch_up(cli: CommandLine) -> None:
     cli.world.clock.jump(behind.total_seconds())
 
 
-def decide(cli: CommandLine, run: Callable[..., None], ids: dict[str, str]) -> None:
-    run("swapgate proposal approve PROPOSAL --reason WHY", PROPOSAL=ids["second"])
-    run("swapgate proposal reject PROPOSAL --reason WHY", PROPOSAL=ids["third"])
+def decide(
+    cli: CommandLine,
+    run: Callable[..., None],
+    ids: dict[str, str],
+) -> None:
+    run(
+        "swapgate proposal approve PROPOSAL --reason WHY",
+        PROPOSAL=ids["second"],
+    )
+    run(
+        "swapgate proposal reject PROPOSAL --reason WHY",
+        PROPOSAL=ids["third"],
+    )
     another = "swapgate proposal create ROUTE PROVIDER/MODEL --reason WHY"
     run(another, ROUTE="third", **{"PROVIDER/MODEL": "sim/worse"})
     waiting = cli.json("proposal", "list", "--route", "third", "--open")[0]["id"]
@@ -155,10 +210,16 @@ def mend(cli: CommandLine, run: Callable[..., None]) -> None:
     worse = {"PROVIDER/MODEL": "sim/worse"}
     for command in sorted(command for command in COMMANDS if "fallback add" in command):
         run(command, **worse)
-        run("swapgate route fallback remove ROUTE PROVIDER/MODEL --reason WHY", **worse)
+        run(
+            "swapgate route fallback remove ROUTE PROVIDER/MODEL --reason WHY",
+            **worse,
+        )
     thrown = "swapgate switch throw target:PROVIDER/MODEL"
     for limits in ("--route ROUTE --for 2h", "--for 10s"):
-        run(f"{thrown} {limits} --reason WHY", **{"target:PROVIDER/MODEL": "target:sim/base"})
+        run(
+            f"{thrown} {limits} --reason WHY",
+            **{"target:PROVIDER/MODEL": "target:sim/base"},
+        )
     key = cli.json("key", "create", "carol")["key"]["id"]
     for limit in ("20", "40"):
         run(f"swapgate key limits KEY --budget-day {limit}", KEY=key)
@@ -172,8 +233,16 @@ def mend(cli: CommandLine, run: Callable[..., None]) -> None:
     run("swapgate provider key set PROVIDER", exits=2)
     typed = CliRunner().invoke(program, ["provider", "key", "set", "sim"], input="sk-new-key\n")
     assert typed.exit_code == 0, typed.output
-    run("swapgate provider key login PROVIDER", exits=2, PROVIDER="github_copilot")
-    run("swapgate provider key logout PROVIDER", exits=1, PROVIDER="github_copilot")
+    run(
+        "swapgate provider key login PROVIDER",
+        exits=2,
+        PROVIDER="github_copilot",
+    )
+    run(
+        "swapgate provider key logout PROVIDER",
+        exits=1,
+        PROVIDER="github_copilot",
+    )
     why = ("--for", "2h", "--reason", "an outage")
     glass = cli.json("route", "break-glass", "propose", "chat", "sim/worse", *why)["id"]
     run("swapgate route break-glass list")

@@ -13,7 +13,12 @@ from harness.frame.people.access import SYSTEM
 from harness.frame.runtime.encryption import FernetCipher, new_key
 from harness.providers.records import Providers
 from harness.providers.target import Provider
-from harness.registry import credentials, provider_secrets, registered_providers, targets
+from harness.registry import (
+    credentials,
+    provider_secrets,
+    registered_providers,
+    targets,
+)
 from harness.registry.credentials import CredentialChange
 from harness.registry.targets import ProviderChange
 from router.snapshot.holder import load_snapshot, save_snapshot
@@ -21,7 +26,12 @@ from tests.support.control.control_plane import SmallInstallation
 
 pytestmark = pytest.mark.req("D4", "C8")
 VALUE = "SEEDED-header-0123456789"
-HOSTED = Provider("hosted", "openai", "http://127.0.0.1:9/v1", extra_headers={"x-key": VALUE})
+HOSTED = Provider(
+    "hosted",
+    "openai",
+    "http://127.0.0.1:9/v1",
+    extra_headers={"x-key": VALUE},
+)
 
 
 def stored(world: SmallInstallation) -> Provider:
@@ -61,7 +71,10 @@ def test_a_header_is_stored_and_sent_to_routers_encrypted_with_its_name_readable
         registered_providers.get_provider(ctx, "hosted"),
         credentials.get_credentials(ctx, "hosted"),
     )
-    assert [provider.extra_headers for provider in shown] == [["x-key"], ["x-key"]]
+    assert [provider.extra_headers for provider in shown] == [
+        ["x-key"],
+        ["x-key"],
+    ]
 
 
 def test_the_same_header_put_again_changes_nothing(
@@ -97,7 +110,10 @@ def test_headers_are_replaced_whole_and_left_alone_where_they_are_not_named(
     }
 
     credentials.put_credential(
-        ctx, SYSTEM, "hosted", CredentialChange(extra_headers={"x-other": "v"})
+        ctx,
+        SYSTEM,
+        "hosted",
+        CredentialChange(extra_headers={"x-other": "v"}),
     )
     assert provider_secrets.decrypt_headers(stored(world), ctx.cipher).extra_headers == {
         "x-other": "v"
@@ -111,7 +127,8 @@ def test_headers_are_replaced_whole_and_left_alone_where_they_are_not_named(
 
 
 def test_a_new_encryption_key_encrypts_headers_too(world: SmallInstallation) -> None:
-    old, new = new_key(), new_key()
+    old = new_key()
+    new = new_key()
     ctx = replace(world.context(), cipher=FernetCipher(lambda: [old]))
     targets.put_provider(ctx, SYSTEM, HOSTED)
 

@@ -25,7 +25,12 @@ from harness.routes import freezes, routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.routes import Routing
 from harness.routing.table import RouteSettings, RouteSuite
-from tests.support.control.control_plane import BEN, POLICY, SmallInstallation, approved
+from tests.support.control.control_plane import (
+    BEN,
+    POLICY,
+    SmallInstallation,
+    approved,
+)
 
 pytestmark = pytest.mark.req("A7", "F2")
 
@@ -35,7 +40,11 @@ WAIVE = WaiverRequest("no time", timedelta(days=1))
 
 
 def force(
-    world: SmallInstallation, actor: Actor, kind: ForceKind, name: str, route: str | None
+    world: SmallInstallation,
+    actor: Actor,
+    kind: ForceKind,
+    name: str,
+    route: str | None,
 ) -> None:
     wanted = freezes.SwitchRequest(Force(kind, name), "an incident", route=route)
     freezes.throw_switch(world.context(), actor, wanted, source=SwitchSource.CLI)
@@ -65,11 +74,19 @@ def test_who_proposed_a_model_makes_no_fallback_of_it_while_its_canary_is_on(
     ctx = plain_world.context()
     with pytest.raises(ProofRefused, match="only for a person other than its proposer"):
         fallback_chain.add_fallback(
-            ctx, ANN, "chat", FallbackRequest("sim/good"), reason="more redundancy"
+            ctx,
+            ANN,
+            "chat",
+            FallbackRequest("sim/good"),
+            reason="more redundancy",
         )
 
     fallback_chain.add_fallback(
-        ctx, EVE, "chat", FallbackRequest("sim/good"), reason="more redundancy"
+        ctx,
+        EVE,
+        "chat",
+        FallbackRequest("sim/good"),
+        reason="more redundancy",
     )
     assert fallbacks(plain_world) == ["sim/good"]
 
@@ -77,7 +94,9 @@ def test_who_proposed_a_model_makes_no_fallback_of_it_while_its_canary_is_on(
 @pytest.mark.parametrize("route", ["chat", None])
 @pytest.mark.parametrize("kind", [ForceKind.TARGET, ForceKind.PROVIDER])
 def test_who_proposed_a_model_forces_no_traffic_to_it_while_its_proposal_is_open(
-    plain_world: SmallInstallation, kind: ForceKind, route: str | None
+    plain_world: SmallInstallation,
+    kind: ForceKind,
+    route: str | None,
 ) -> None:
     ctx = plain_world.context()
     targets.put_provider(ctx, EVE, Provider("own", "sim", "http://127.0.0.1:8/v1"))
@@ -97,11 +116,19 @@ def test_who_proposed_a_model_forces_no_traffic_to_it_while_its_proposal_is_open
 def test_what_was_rolled_back_for_harm_is_no_fallback_either(world: SmallInstallation) -> None:
     ctx = world.context()
     fallback_chain.add_fallback(
-        ctx, ANN, "chat", FallbackRequest("sim/equal", waive=WAIVE), reason="a spare"
+        ctx,
+        ANN,
+        "chat",
+        FallbackRequest("sim/equal", waive=WAIVE),
+        reason="a spare",
     )
     proposal = world.in_canary("sim/good", ANN)
     fallback_chain.add_fallback(
-        ctx, EVE, "chat", FallbackRequest("sim/good", capable=True), reason="more redundancy"
+        ctx,
+        EVE,
+        "chat",
+        FallbackRequest("sim/good", capable=True),
+        reason="more redundancy",
     )
 
     text = rolled_back(world, proposal)
@@ -115,11 +142,19 @@ def test_a_rollback_goes_through_where_the_chain_cannot_change_and_says_what_sta
 ) -> None:
     ctx = world.context()
     fallback_chain.add_fallback(
-        ctx, ANN, "chat", FallbackRequest("sim/equal", waive=WAIVE), reason="a spare"
+        ctx,
+        ANN,
+        "chat",
+        FallbackRequest("sim/equal", waive=WAIVE),
+        reason="a spare",
     )
     proposal = world.in_canary("sim/good", ANN)
     fallback_chain.add_fallback(
-        ctx, EVE, "chat", FallbackRequest("sim/good"), reason="more redundancy"
+        ctx,
+        EVE,
+        "chat",
+        FallbackRequest("sim/good"),
+        reason="more redundancy",
     )
     world.clock.advance(WAIVE.lasts.total_seconds())
 
@@ -134,14 +169,22 @@ def test_a_rollback_goes_through_where_the_chain_cannot_change_and_says_what_sta
 
 
 STRICT = replace(
-    approved(), gate=replace(POLICY.gate, alpha=1e-4, margin=0.01, claims=(Claim.SUPERIOR,))
+    approved(),
+    gate=replace(
+        POLICY.gate,
+        alpha=1e-4,
+        margin=0.01,
+        claims=(Claim.SUPERIOR,),
+    ),
 )
 
 
 @pytest.mark.parametrize("policy", [POLICY, approved()], ids=["evaluating", "approved"])
 @pytest.mark.parametrize("change", ["policy", "suite", "role"])
 def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
-    plain_world: SmallInstallation, change: str, policy: Policy
+    plain_world: SmallInstallation,
+    change: str,
+    policy: Policy,
 ) -> None:
     world = plain_world
     world.policy = policy
@@ -264,7 +307,8 @@ def awaiting(world: SmallInstallation) -> Proposal:
 def test_an_approval_by_a_key_that_was_revoked_since_opens_no_canary(
     plain_world: SmallInstallation,
 ) -> None:
-    proposal, ctx = awaiting(plain_world), plain_world.context()
+    proposal = awaiting(plain_world)
+    ctx = plain_world.context()
     approver = plain_world.person("ben", Role.APPROVER)
     decisions.approve_proposal(ctx, approver, proposal.id)
     keys.revoke_key(ctx, SYSTEM, str(approver.key))
@@ -311,7 +355,10 @@ def test_a_proposer_takes_back_only_his_own_proposal(plain_world: SmallInstallat
     ],
 )
 def test_what_a_candidate_adds_to_every_prompt_is_read_by_another_person(
-    plain_world: SmallInstallation, addendum: str, *, free: bool
+    plain_world: SmallInstallation,
+    addendum: str,
+    *,
+    free: bool,
 ) -> None:
     patch = RequestPatch(prompt_addendum=addendum)
     seed = Target("sim", "good", request_patch=patch)
@@ -329,12 +376,17 @@ def test_what_a_candidate_adds_to_every_prompt_is_read_by_another_person(
 
 
 @pytest.mark.parametrize(
-    "name", ["\u202eevil", "chat\u200b", "chat\u3164", "\u0441hat", "a\x1b[2K"]
+    "name",
+    ["\u202eevil", "chat\u200b", "chat\u3164", "\u0441hat", "a\x1b[2K"],
 )
 def test_a_route_has_no_name_that_looks_like_another(
     plain_world: SmallInstallation, name: str
 ) -> None:
     with pytest.raises(InputError, match="the name"):
         routes.create_route(
-            plain_world.context(), EVE, name, "sim/base", settings=RouteSettings()
+            plain_world.context(),
+            EVE,
+            name,
+            "sim/base",
+            settings=RouteSettings(),
         )

@@ -21,7 +21,12 @@ from harness.operations import keys
 from harness.providers.credential import ProviderKey, StoredKey
 from harness.providers.target import Provider
 from router.upstream.transport import UpstreamRequest
-from tests.support.router.router_process import ROUTE, Routed, eventually, routed
+from tests.support.router.router_process import (
+    ROUTE,
+    Routed,
+    eventually,
+    routed,
+)
 from tests.support.site.alert_receiver import Receiver
 from tests.support.site.processes import free_port, site
 from tests.support.site.trace_collector import Collector, collecting
@@ -30,28 +35,70 @@ from tests.unit.test_dashboard_page_states import pages
 MAIN = Path(current_user.__file__).with_name("main.py")
 STORED, ENVIRONMENT, WRONG, HEADER, USERINFO, HOOK, SINK, TRACING = (
     f"sk-SEED{name}-0123456789abcdef"
-    for name in ("stored", "env", "wrong", "header", "user", "hook", "sink", "otlp")
+    for name in (
+        "stored",
+        "env",
+        "wrong",
+        "header",
+        "user",
+        "hook",
+        "sink",
+        "otlp",
+    )
 )
 READS = (
-    *("/credentials/providers", "/overview", "/models", "/routes", "/routes/chat"),
-    *("/routes/chat/history", "/audit", "/keys", "/alerts", "/failovers", "/policies"),
-    *("/suites", "/evals", "/switches", "/openapi.json"),
-    *("/providers", "/providers/first", "/providers/matrix", "/check"),
+    "/credentials/providers",
+    "/overview",
+    "/models",
+    "/routes",
+    "/routes/chat",
+    "/routes/chat/history",
+    "/audit",
+    "/keys",
+    "/alerts",
+    "/failovers",
+    "/policies",
+    "/suites",
+    "/evals",
+    "/switches",
+    "/openapi.json",
+    "/providers",
+    "/providers/first",
+    "/providers/matrix",
+    "/check",
 )
 WORDS = (
-    *("provider key list --json", "config show --json", "audit tail --json"),
-    *("doctor --json", "model probe first/sim-base", "model probe wrong/sim-base"),
-    *("alert list --json", "provider show first --json", "provider matrix --json"),
+    "provider key list --json",
+    "config show --json",
+    "audit tail --json",
+    "doctor --json",
+    "model probe first/sim-base",
+    "model probe wrong/sim-base",
+    "alert list --json",
+    "provider show first --json",
+    "provider matrix --json",
     "alert test --json",
 )
 # On a database that is not there; the last one of them is a process that dies.
-DATABASE_WORDS = ("doctor --json", "config show --json", "worker r_none --owner w --parent 1")
+DATABASE_WORDS = (
+    "doctor --json",
+    "config show --json",
+    "worker r_none --owner w --parent 1",
+)
 
 
 @contextmanager
 def simulator(secret: str) -> Iterator[str]:
     port = free_port()
-    words = ["sim", "--port", str(port), "--key-env", "SIM_WANTS", "--time-scale", "0.02"]
+    words = [
+        "sim",
+        "--port",
+        str(port),
+        "--key-env",
+        "SIM_WANTS",
+        "--time-scale",
+        "0.02",
+    ]
     process = subprocess.Popen(  # noqa: S603 - our own command
         [sys.executable, "-m", "swapgate", *words],
         env={**os.environ, "SIM_WANTS": secret},
@@ -76,7 +123,11 @@ def answers(url: str) -> bool:
 def forms(secret: str) -> tuple[bytes, ...]:
     """As it is, in URLs, and in base64 wherever in a text it begins."""
     inner = [base64.b64encode(b"x" * at + secret.encode())[4:-4] for at in range(3)]
-    return (secret.encode(), quote(secret, safe="").encode(), *inner)
+    return (
+        secret.encode(),
+        quote(secret, safe="").encode(),
+        *inner,
+    )
 
 
 def forget() -> None:
@@ -131,7 +182,8 @@ def seeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seeded]:
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver(status=500).up())
         monkeypatch.setenv(
-            "SEEDED_SINK", f"json://user:{SINK}@127.0.0.1:{receiver.port}/{SINK}"
+            "SEEDED_SINK",
+            f"json://user:{SINK}@127.0.0.1:{receiver.port}/{SINK}",
         )
         hook = f"http://127.0.0.1:{receiver.port}/hook"
         collector = stack.enter_context(collecting())
@@ -149,7 +201,11 @@ def seeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seeded]:
                 alerts={
                     "deliver_interval_s": 0.2,
                     "sinks": [
-                        {"name": "hook", "webhook": hook, "secret_env": "SEEDED_HOOK"},
+                        {
+                            "name": "hook",
+                            "webhook": hook,
+                            "secret_env": "SEEDED_HOOK",
+                        },
                         {"name": "chat", "url_env": "SEEDED_SINK"},
                     ],
                 },
@@ -158,8 +214,14 @@ def seeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seeded]:
                     "wrong": {**kind, "api_key_env": "SEEDED_KEY"},
                 },
                 routes={
-                    ROUTE: {"incumbent": "first/sim-base", "suites": ["colours"]},
-                    "refused": {"incumbent": "wrong/sim-base", "suites": ["colours"]},
+                    ROUTE: {
+                        "incumbent": "first/sim-base",
+                        "suites": ["colours"],
+                    },
+                    "refused": {
+                        "incumbent": "wrong/sim-base",
+                        "suites": ["colours"],
+                    },
                 },
             )
         )
@@ -170,15 +232,31 @@ def seeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seeded]:
 @pytest.mark.req("C2", "C8", "D4")
 @pytest.mark.verify
 def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
-    seeded: Seeded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seeded: Seeded,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = seeded.world
-    installation, said = world.installation, []
+    installation = world.installation
+    said = []
     admin = keys.create_key(
-        installation.context, SYSTEM, "admin", secret=installation.secret, role=Role.ADMIN
+        installation.context,
+        SYSTEM,
+        "admin",
+        secret=installation.secret,
+        role=Role.ADMIN,
     )[1]
     seeds = [
-        *(STORED, ENVIRONMENT, WRONG, HEADER, USERINFO, HOOK, SINK, TRACING, admin, world.key),
+        STORED,
+        ENVIRONMENT,
+        WRONG,
+        HEADER,
+        USERINFO,
+        HOOK,
+        SINK,
+        TRACING,
+        admin,
+        world.key,
         *(os.environ[f"SWAPGATE_{secret_name}"] for secret_name in ("SECRET", "METRICS_TOKEN")),
         os.environ["SWAPGATE_ENCRYPTION_KEYS"],
     ]
@@ -190,7 +268,10 @@ def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
         said.append(api.put(f"{path}/nowhere", json={"value": WRONG}).text)
         said.append(api.put(f"{path}/first", json={"value": f"{WRONG} x"}).text)
         said.append(api.put(f"{path}/first", json={"value": [WRONG]}).text)
-        inside = {"kind": "custom", "apiBase": f"http://u:{USERINFO}@127.0.0.1:9/v1"}
+        inside = {
+            "kind": "custom",
+            "apiBase": f"http://u:{USERINFO}@127.0.0.1:9/v1",
+        }
         for place in (f"{path}/inside", "/api/v1/providers/inside"):
             refused = api.put(place, json=inside)
             assert refused.is_client_error
@@ -238,7 +319,9 @@ def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
 @pytest.mark.req("C8")
 @pytest.mark.parametrize("words", DATABASE_WORDS)
 def test_the_databases_password_is_in_nothing_that_a_failing_process_says(
-    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url = f"postgresql://swapgate:{WRONG}@127.0.0.1:{free_port()}/swapgate"
     monkeypatch.setenv("SWAPGATE__DATABASE_URL", url)

@@ -27,10 +27,20 @@ from tests.support.control.control_plane import (
 
 pytestmark = pytest.mark.req("F4")
 # Shares of right answers in sixtieths, around the incumbent's 35.
-RIGHT = {"base": 35, "good": 56, "better": 60, "worse": 10, "equal": 35}
+RIGHT = {
+    "base": 35,
+    "good": 56,
+    "better": 60,
+    "worse": 10,
+    "equal": 35,
+}
 
 
-def skilled(target: Target, item: Item, _epoch: int) -> str:
+def skilled(
+    target: Target,
+    item: Item,
+    _epoch: int,
+) -> str:
     number = int(item.id.rpartition("-")[2])
     return str(item.target) if number * 7 % 60 < RIGHT[target.model] else "wrong"
 
@@ -45,7 +55,11 @@ def phases(world: SmallInstallation, made: tuple[Proposal, ...]) -> list[Proposa
     return [world.get(proposal.id).phase for proposal in made]
 
 
-def decided(world: SmallInstallation, made: tuple[Proposal, ...], turns: int = 12) -> None:
+def decided(
+    world: SmallInstallation,
+    made: tuple[Proposal, ...],
+    turns: int = 12,
+) -> None:
     for _ in range(turns):
         world.run_once()
         if ProposalPhase.EVALUATING not in phases(world, made):
@@ -106,7 +120,9 @@ def test_all_candidates_share_one_run_of_the_incumbent_and_one_alpha(
     ],
 )
 def test_a_selection_that_makes_no_sense_stores_nothing(
-    world: SmallInstallation, models: tuple[str, ...], why: str
+    world: SmallInstallation,
+    models: tuple[str, ...],
+    why: str,
 ) -> None:
     with pytest.raises(InputError, match=why):
         propose(world, *models)
@@ -119,7 +135,12 @@ def test_a_selection_that_makes_no_sense_stores_nothing(
 def test_nobody_joins_a_selection_once_it_is_measured(world: SmallInstallation) -> None:
     made = propose(world, "good", "equal")
     world.run_once()
-    late = replace(made[0], id="p_late", place=2, candidate=made[1].candidate)
+    late = replace(
+        made[0],
+        id="p_late",
+        place=2,
+        candidate=made[1].candidate,
+    )
 
     with pytest.raises(SwapgateError), world.store.write() as tx:
         Proposals(tx).add(late)
@@ -130,7 +151,10 @@ def test_nobody_joins_a_selection_once_it_is_measured(world: SmallInstallation) 
 def test_a_proposal_never_changes_its_selection(world: SmallInstallation) -> None:
     made = propose(world, "good", "equal")
 
-    with pytest.raises(InputError, match=r"registered|route_busy"), world.store.write() as tx:
+    with (
+        pytest.raises(InputError, match=r"registered|route_busy"),
+        world.store.write() as tx,
+    ):
         Proposals(tx).save(replace(made[0], selection=""))
 
 
@@ -171,27 +195,39 @@ def test_what_was_cancelled_does_not_hold_up_the_others(world: SmallInstallation
 
     decided(world, made)
 
-    assert phases(world, made) == [ProposalPhase.CANARY, ProposalPhase.CANCELLED]
+    assert phases(world, made) == [
+        ProposalPhase.CANARY,
+        ProposalPhase.CANCELLED,
+    ]
 
 
 @pytest.mark.req("F7")
 def test_the_best_waits_for_approval_where_the_policy_asks_a_person(
     world: SmallInstallation,
 ) -> None:
-    world.script, world.policy = skilled, approved()
+    world.script = skilled
+    world.policy = approved()
     made = propose(world, "good", "better")
 
     decided(world, made)
 
-    assert phases(world, made) == [ProposalPhase.REJECTED, ProposalPhase.AWAITING_APPROVAL]
+    assert phases(world, made) == [
+        ProposalPhase.REJECTED,
+        ProposalPhase.AWAITING_APPROVAL,
+    ]
     decisions.approve_proposal(world.context(), BEN, made[1].id)
     world.run_once()
-    assert phases(world, made) == [ProposalPhase.REJECTED, ProposalPhase.CANARY]
+    assert phases(world, made) == [
+        ProposalPhase.REJECTED,
+        ProposalPhase.CANARY,
+    ]
 
 
 def test_of_equals_the_first_id_goes_on(world: SmallInstallation) -> None:
     world.script = lambda target, item, epoch: skilled(
-        replace(target, model="better") if target.model == "good" else target, item, epoch
+        replace(target, model="better") if target.model == "good" else target,
+        item,
+        epoch,
     )
     made = propose(world, "good", "better")
 
@@ -222,7 +258,11 @@ def test_a_proof_that_ran_out_while_a_rival_was_measured_is_none(
     assert "expired" in first.closed_because
 
 
-def _sleep(world: SmallInstallation, run: str, proposal: str) -> None:
+def _sleep(
+    world: SmallInstallation,
+    run: str,
+    proposal: str,
+) -> None:
     if run == world.get(proposal).runs["colours"].candidate:
         raise RuntimeError("not now")
 

@@ -38,7 +38,11 @@ from tests.support.router.router_process import (
 )
 from tests.support.store.postgres_cluster import PostgresNode, postgres_node
 
-pytestmark = [pytest.mark.req("G5"), pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.req("G5"),
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+]
 
 AWAY_S = 60.0
 # Of 8 tokens, which is what the simulator counts for the question of `ask_once`.
@@ -56,16 +60,29 @@ def slow_provider() -> Iterator[str]:
 @pytest.mark.req("F1", "F3")
 @pytest.mark.parametrize("entrance", ["round robin", "nginx", "envoy"])
 def test_a_rolling_restart_fails_no_request_and_counts_no_caller_twice(
-    entrance: str, slow_provider: str, postgres_url: str, tmp_path: Path
+    entrance: str,
+    slow_provider: str,
+    postgres_url: str,
+    tmp_path: Path,
 ) -> None:
     settings = yaml.safe_load(documented_block("yaml", "trusted_proxies"))["router"]
-    router = {**settings, "host": "127.0.0.1", "trusted_proxies": ["127.0.0.1"]}
+    router = {
+        **settings,
+        "host": "127.0.0.1",
+        "trusted_proxies": ["127.0.0.1"],
+    }
     with router_fleet(tmp_path, slow_provider, postgres_url, router=router) as fleet:
         fleet.start()
         start_canary(fleet.world, tmp_path)
         eventually(fleet.in_force)
         route = fleet.route()
-        with entered(fleet, entrance, tmp_path, callers=8, users_each=20) as load:
+        with entered(
+            fleet,
+            entrance,
+            tmp_path,
+            callers=8,
+            users_each=20,
+        ) as load:
             for name in fleet.names:
                 load.more(100)
                 restart(fleet, name)
@@ -83,15 +100,31 @@ def test_a_rolling_restart_fails_no_request_and_counts_no_caller_twice(
 
 @pytest.mark.verify
 def test_routers_grant_a_keys_rate_and_its_budget_together(
-    provider: str, postgres_url: str, tmp_path: Path
+    provider: str,
+    postgres_url: str,
+    tmp_path: Path,
 ) -> None:
     router = {"flush_interval_s": 0.2, "rate_share": 1 / 3}
-    priced = {"sim": {"kind": "sim", "api_base": f"{provider}/v1", "prices": PRICES}}
+    priced = {
+        "sim": {
+            "kind": "sim",
+            "api_base": f"{provider}/v1",
+            "prices": PRICES,
+        }
+    }
     with router_fleet(
-        tmp_path, provider, postgres_url, router=router, providers=priced
+        tmp_path,
+        provider,
+        postgres_url,
+        router=router,
+        providers=priced,
     ) as fleet:
         fleet.start()
-        _, rated = limited_key(fleet, "rated", KeyLimits(requests_per_min=60))
+        _, rated = limited_key(
+            fleet,
+            "rated",
+            KeyLimits(requests_per_min=60),
+        )
         begun = time.monotonic()
         answers = [ask_once(url, rated) for url in fleet.urls for _ in range(30)]
         granted = answers.count("")
@@ -99,7 +132,9 @@ def test_routers_grant_a_keys_rate_and_its_budget_together(
         assert set(answers) == {"", "rate_limit_exceeded"}
 
         key, budgeted = limited_key(
-            fleet, "budgeted", KeyLimits(budget_day_usd=19.5 * COST_USD)
+            fleet,
+            "budgeted",
+            KeyLimits(budget_day_usd=19.5 * COST_USD),
         )
         first, *others = fleet.urls
         answered = [answers_until_refused(first, budgeted)]
@@ -123,7 +158,13 @@ def test_routers_serve_through_a_bad_hour_of_postgresql_and_record_all_of_it_onc
         fleet.start()
         start_canary(fleet.world, tmp_path)
         eventually(fleet.in_force)
-        with entered(fleet, "round robin", tmp_path, callers=3, users_each=40) as load:
+        with entered(
+            fleet,
+            "round robin",
+            tmp_path,
+            callers=3,
+            users_each=40,
+        ) as load:
             server.stop()
             eventually(lambda: states(fleet) == {"degraded"})
             until = time.monotonic() + AWAY_S
@@ -158,7 +199,9 @@ def test_routers_serve_through_a_bad_hour_of_postgresql_and_record_all_of_it_onc
 def test_routers_on_one_sqlite_file_serve_on_while_it_is_away_and_refuse_an_older_one(
     provider: str, tmp_path: Path
 ) -> None:
-    file, backup, away = (tmp_path / name for name in ("swapgate.db", "backup.db", "away.db"))
+    file = tmp_path / "swapgate.db"
+    backup = tmp_path / "backup.db"
+    away = tmp_path / "away.db"
     with router_fleet(tmp_path, provider, f"sqlite:///{file}") as fleet:
         world = fleet.world
         fleet.start()
@@ -166,7 +209,13 @@ def test_routers_on_one_sqlite_file_serve_on_while_it_is_away_and_refuse_an_olde
         describe_route(world, "newer than the backup")
         eventually(fleet.in_force)
         served = world.revision()
-        with entered(fleet, "round robin", tmp_path, callers=3, users_each=40) as load:
+        with entered(
+            fleet,
+            "round robin",
+            tmp_path,
+            callers=3,
+            users_each=40,
+        ) as load:
             file.rename(away)
             eventually(lambda: states(fleet) == {"degraded"})
             load.more(20)
@@ -179,7 +228,10 @@ def test_routers_on_one_sqlite_file_serve_on_while_it_is_away_and_refuse_an_olde
             load.more(20)
             assert revisions(fleet) == {served}
             integrity.accept_restore(
-                world.installation.context, SYSTEM, reason="a drill", above=served
+                world.installation.context,
+                SYSTEM,
+                reason="a drill",
+                above=served,
             )
             eventually(lambda: states(fleet) == {"ok"})
             describe_route(world, "after it")
@@ -191,14 +243,20 @@ def test_routers_on_one_sqlite_file_serve_on_while_it_is_away_and_refuse_an_olde
 
 
 def copy_sqlite(file: Path, to: Path) -> None:
-    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(to)) as target:
+    with (
+        closing(sqlite3.connect(file)) as source,
+        closing(sqlite3.connect(to)) as target,
+    ):
         source.backup(target)
 
 
 def describe_route(world: Routed, description: str) -> None:
     context = world.installation.context
     routes.change_settings(
-        context, SYSTEM, ROUTE, lambda now: replace(now, description=description)
+        context,
+        SYSTEM,
+        ROUTE,
+        lambda now: replace(now, description=description),
     )
 
 
@@ -220,9 +278,20 @@ def locked(server: PostgresNode, *tables: str) -> Iterator[None]:
         yield
 
 
-def limited_key(fleet: RouterFleet, name: str, limits: KeyLimits) -> tuple[str, str]:
-    context, secret = fleet.world.installation.context, fleet.world.installation.secret
-    key, text = keys.create_key(context, SYSTEM, name, secret=secret, limits=limits)
+def limited_key(
+    fleet: RouterFleet,
+    name: str,
+    limits: KeyLimits,
+) -> tuple[str, str]:
+    context = fleet.world.installation.context
+    secret = fleet.world.installation.secret
+    key, text = keys.create_key(
+        context,
+        SYSTEM,
+        name,
+        secret=secret,
+        limits=limits,
+    )
     headers = {"authorization": f"Bearer {text}"}
     for url in fleet.urls:
         eventually(partial(knows, f"{url}/v1/models", headers))
@@ -237,14 +306,21 @@ def ask_once(url: str, key: str) -> str:
     """Why it was refused; empty for an answer."""
     answer = httpx.post(
         f"{url}/v1/chat/completions",
-        json={"model": ROUTE, "messages": [{"role": "user", "content": "Colour number 3?"}]},
+        json={
+            "model": ROUTE,
+            "messages": [{"role": "user", "content": "Colour number 3?"}],
+        },
         headers={"authorization": f"Bearer {key}"},
         timeout=60,
     )
     return "" if answer.status_code == httpx.codes.OK else str(answer.json()["error"]["code"])
 
 
-def answers_until_refused(url: str, key: str, pause_s: float = 0.0) -> int:
+def answers_until_refused(
+    url: str,
+    key: str,
+    pause_s: float = 0.0,
+) -> int:
     """How many requests were answered until the key's budget was used up."""
     for count in itertools.count():
         if refusal := ask_once(url, key):
@@ -262,16 +338,25 @@ def requests_of(fleet: RouterFleet, key: str = "") -> int:
 
 @contextmanager
 def entered(
-    fleet: RouterFleet, entrance: str, folder: Path, *, callers: int, users_each: int
+    fleet: RouterFleet,
+    entrance: str,
+    folder: Path,
+    *,
+    callers: int,
+    users_each: int,
 ) -> Iterator[Load]:
     load = partial(fleet.world.load, callers, users_each=users_each)
     if entrance == "round robin":
         with load(
-            url=fleet.urls[0], http=lambda: httpx.Client(transport=RoundRobin(fleet.urls))
+            url=fleet.urls[0],
+            http=lambda: httpx.Client(transport=RoundRobin(fleet.urls)),
         ) as found:
             yield found
         return
-    with balancer(entrance, folder, fleet.ports) as url, load(url=url) as found:
+    with (
+        balancer(entrance, folder, fleet.ports) as url,
+        load(url=url) as found,
+    ):
         yield found
 
 

@@ -50,11 +50,21 @@ from harness.registry.credentials import CredentialChange
 from harness.registry.targets import ProviderChange
 from harness.routing.context import Context
 from tests.support.control.control_plane import ANN, SmallInstallation
-from tests.support.providers.oauth_server import CLIENT, OAuthSite, oauth_site
-from tests.support.router.router_process import ROUTE, Routed, eventually, routed
+from tests.support.providers.oauth_server import (
+    CLIENT,
+    OAuthSite,
+    oauth_site,
+)
+from tests.support.router.router_process import (
+    ROUTE,
+    Routed,
+    eventually,
+    routed,
+)
 
 pytestmark = pytest.mark.req("D2", "D3", "D4", "D7")
-COPILOT, CODEX = "github_copilot", "openai_codex"
+COPILOT = "github_copilot"
+CODEX = "openai_codex"
 
 
 @dataclass
@@ -68,7 +78,13 @@ class Desk:
     code: DeviceCode | None = None
 
     def log_in(self) -> sign_in.SignedIn:
-        return sign_in.sign_in(self.ctx, SYSTEM, self.name, show=self.show, pause=self.pause)
+        return sign_in.sign_in(
+            self.ctx,
+            SYSTEM,
+            self.name,
+            show=self.show,
+            pause=self.pause,
+        )
 
     def show(self, code: DeviceCode) -> None:
         self.code = code
@@ -127,7 +143,10 @@ def test_who_signs_in_gets_a_provider_whose_requests_carry_the_token(desk: Desk)
     assert desk.code is not None
     assert desk.waited_s == 5.0
     (shown,) = credentials.list_credentials(desk.ctx)
-    assert (shown.kind, [credential.name for credential in shown.stored]) == (
+    assert (
+        shown.kind,
+        [credential.name for credential in shown.stored],
+    ) == (
         desk.name,
         ["oauth"],
     )
@@ -147,13 +166,22 @@ def test_no_token_is_in_the_database_the_audit_log_or_a_snapshot(desk: Desk) -> 
     assert len(desk.site.all) > 6
     assert not any(token in written for token in desk.site.all)
     done = [event.action for event in audit if "log" in event.action]
-    assert sorted(done) == ["credential.login", "credential.login", "credential.logout"]
+    assert sorted(done) == [
+        "credential.login",
+        "credential.login",
+        "credential.logout",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("said", "why"), [(PollAnswer.DENIED, "refused"), (PollAnswer.PENDING, "code expired")]
+    ("said", "why"),
+    [(PollAnswer.DENIED, "refused"), (PollAnswer.PENDING, "code expired")],
 )
-def test_a_no_and_too_long_a_wait_store_nothing(desk: Desk, said: PollAnswer, why: str) -> None:
+def test_a_no_and_too_long_a_wait_store_nothing(
+    desk: Desk,
+    said: PollAnswer,
+    why: str,
+) -> None:
     desk.then = said
     with pytest.raises(SignInRefused, match=why):
         desk.log_in()
@@ -168,7 +196,8 @@ def test_a_server_that_is_away_is_asked_until_the_code_ends(desk: Desk) -> None:
             del place, code
             return PollAnswer.UNREACHABLE
 
-    desk.then, desk.ctx = PollAnswer.PENDING, replace(desk.ctx, oauth=Away(desk.world.clock))
+    desk.then = PollAnswer.PENDING
+    desk.ctx = replace(desk.ctx, oauth=Away(desk.world.clock))
     with pytest.raises(SignInRefused, match="code expired"):
         desk.log_in()
     assert desk.code is not None
@@ -228,7 +257,8 @@ def test_a_token_that_the_provider_refuses_in_its_life_is_renewed_at_once(desk: 
     desk.log_in()
     first = desk.token()
     desk.world.clock.advance(90)
-    kind, now = AlertKind.OUR_KEY, desk.world.clock.now()
+    kind = AlertKind.OUR_KEY
+    now = desk.world.clock.now()
     key = f"our_key:{desk.name}"
     with desk.ctx.store.write() as tx:
         Alerts(tx).fold([Alert(kind, f"provider {desk.name}", key, "401", "", now, "w1")])
@@ -267,7 +297,8 @@ def test_nobody_is_told_any_more_of_a_sign_in_that_was_taken_away(
 
 def test_encryption_keys_rotate_under_a_sign_in(desk: Desk) -> None:
     desk.log_in()
-    old, new = new_key(), new_key()
+    old = new_key()
+    new = new_key()
     keys = [old]
     desk.ctx = replace(desk.ctx, cipher=FernetCipher(lambda: keys))
     desk.log_in()
@@ -286,14 +317,16 @@ def test_only_its_own_prefix_leads_there_and_only_while_somebody_is_signed_in(
 ) -> None:
     name = f"{desk.name}/gpt-5"
     desk.log_in()
-    chosen, guessed = (
-        named_models.explain_name(desk.ctx, name),
-        named_models.explain_name(desk.ctx, "gpt-5"),
-    )
+    chosen = named_models.explain_name(desk.ctx, name)
+    guessed = named_models.explain_name(desk.ctx, "gpt-5")
     sign_in.sign_out(desk.ctx, SYSTEM, desk.name)
     without = named_models.explain_name(desk.ctx, name)
 
-    assert (chosen.found and chosen.found.name, guessed.found, without.found) == (
+    assert (
+        chosen.found and chosen.found.name,
+        guessed.found,
+        without.found,
+    ) == (
         name,
         None,
         None,
@@ -330,9 +363,21 @@ def test_a_key_is_no_sign_in(desk: Desk) -> None:
 
 def test_who_may_not_and_what_cannot_be_signed_in_for_is_refused(desk: Desk) -> None:
     with pytest.raises(NotAllowed):
-        sign_in.sign_in(desk.ctx, ANN, desk.name, show=desk.show, pause=desk.pause)
+        sign_in.sign_in(
+            desk.ctx,
+            ANN,
+            desk.name,
+            show=desk.show,
+            pause=desk.pause,
+        )
     with pytest.raises(InputError, match="`swapgate provider key set groq`"):
-        sign_in.sign_in(desk.ctx, SYSTEM, "groq", show=desk.show, pause=desk.pause)
+        sign_in.sign_in(
+            desk.ctx,
+            SYSTEM,
+            "groq",
+            show=desk.show,
+            pause=desk.pause,
+        )
     desk.ctx = replace(desk.ctx, oauth_changes={})
     with pytest.raises(ConfigError, match=rf"oauth\.{desk.name}\.client_id"):
         desk.log_in()
@@ -347,7 +392,8 @@ def test_a_server_that_is_away_at_the_start_is_named(desk: Desk) -> None:
 
 
 def test_who_asks_too_soon_is_told_to_slow_down_and_an_outage_is_no_answer(desk: Desk) -> None:
-    place, server = desk.site.place, desk.ctx.oauth
+    place = desk.site.place
+    server = desk.ctx.oauth
     assert server is not None
     code = server.device_code(place)
 
@@ -382,7 +428,8 @@ class Caller:
             while not self.stopping.wait(0.02):
                 try:
                     raw = client.chat.completions.with_raw_response.create(
-                        model=ROUTE, messages=[{"role": "user", "content": "Colour?"}]
+                        model=ROUTE,
+                        messages=[{"role": "user", "content": "Colour?"}],
                     )
                     assert raw.parse().choices[0].message.content
                 except (openai.APIError, AssertionError) as error:
@@ -403,18 +450,35 @@ class Caller:
 
 
 @contextmanager
-def installed(folder: Path, site: OAuthSite, *, open_s: float) -> Iterator[Routed]:
+def installed(
+    folder: Path,
+    site: OAuthSite,
+    *,
+    open_s: float,
+) -> Iterator[Routed]:
     place = site.place
     given = ("device_url", "token_url", "exchange_url", "scope")
     with routed(
         folder,
         "",
-        router={"flush_interval_s": 0.2, "workers": 2, "breaker": {"open_s": open_s}},
+        router={
+            "flush_interval_s": 0.2,
+            "workers": 2,
+            "breaker": {"open_s": open_s},
+        },
         providers={
-            "copilot": {"kind": "github_copilot", "api_base": f"{site.url}/v1"},
+            "copilot": {
+                "kind": "github_copilot",
+                "api_base": f"{site.url}/v1",
+            },
             "spare": {"kind": "custom", "api_base": f"{site.url}/spare/v1"},
         },
-        oauth={"copilot": {"client_id": CLIENT, **{n: getattr(place, n) for n in given}}},
+        oauth={
+            "copilot": {
+                "client_id": CLIENT,
+                **{n: getattr(place, n) for n in given},
+            }
+        },
         routes={
             ROUTE: {
                 "incumbent": "copilot/gpt-4o",
@@ -432,7 +496,10 @@ def installed(folder: Path, site: OAuthSite, *, open_s: float) -> Iterator[Route
 def log_in(world: Routed, site: OAuthSite) -> str:
     command = world.place.command("provider", "key", "login", "copilot")
     process = subprocess.Popen(  # noqa: S603 - our own command
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stderr is not None
     # The first line says as whom the command acts.
@@ -456,7 +523,11 @@ def has_alert(world: Routed, kind: AlertKind) -> bool:
     return any(caller.kind is kind for caller in alerts)
 
 
-def leaks(world: Routed, site: OAuthSite, said: str) -> bool:
+def leaks(
+    world: Routed,
+    site: OAuthSite,
+    said: str,
+) -> bool:
     written = said + world.place.log("router") + world.place.log("control")
     files = [path for path in world.place.folder.rglob("*") if path.is_file()]
     held = written.encode() + b"".join(file.read_bytes() for file in files)
@@ -466,7 +537,10 @@ def leaks(world: Routed, site: OAuthSite, said: str) -> bool:
 @pytest.mark.verify
 def test_tokens_are_renewed_while_requests_go_on_and_none_fails(tmp_path: Path) -> None:
     clock = SystemClock()
-    with oauth_site(clock, life_s=20.0) as site, installed(tmp_path, site, open_s=1) as world:
+    with (
+        oauth_site(clock, life_s=20.0) as site,
+        installed(tmp_path, site, open_s=1) as world,
+    ):
         # Vendors allow for clocks that differ; this one, for a machine that has other work.
         site.leeway_s = 10.0
         site.interval_s = 1.0
@@ -478,7 +552,10 @@ def test_tokens_are_renewed_while_requests_go_on_and_none_fails(tmp_path: Path) 
             assert set(caller.served) == {("spare", "1")}
 
             said = log_in(world, site)
-            eventually(lambda: len(taken(site)) >= 3 or bool(caller.errors), timeout_s=240)
+            eventually(
+                lambda: len(taken(site)) >= 3 or bool(caller.errors),
+                timeout_s=240,
+            )
             assert not [token for token, accepted in site.asked if not accepted]
 
             site.revoke()
@@ -491,5 +568,9 @@ def test_tokens_are_renewed_while_requests_go_on_and_none_fails(tmp_path: Path) 
 
         assert not caller.errors
         who = [provider for provider, _ in caller.served]
-        assert (who[0], who[-1], "copilot" in who) == ("spare", "spare", True)
+        assert (
+            who[0],
+            who[-1],
+            "copilot" in who,
+        ) == ("spare", "spare", True)
         assert not leaks(world, site, said)

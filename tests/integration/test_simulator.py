@@ -21,7 +21,10 @@ from harness.frame.errors import InputError
 MODEL = "sim-base"
 HELLO = "Say 12 words please."
 PROMPT = {"model": MODEL, "messages": [{"role": "user", "content": HELLO}]}
-SCHEMA: dict[str, object] = {"type": "object", "properties": {"city": {"type": "string"}}}
+SCHEMA: dict[str, object] = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+}
 TOOL: ToolParam = {"name": "weather", "input_schema": SCHEMA}
 FUNCTION: FunctionToolParam = {
     "type": "function",
@@ -43,7 +46,12 @@ def chat(http: httpx.Client, **fields: Any) -> httpx.Response:
     return http.post("/v1/chat/completions", json=PROMPT | fields)
 
 
-def set_fault(http: httpx.Client, kind: str, model: str = MODEL, **fields: Any) -> None:
+def set_fault(
+    http: httpx.Client,
+    kind: str,
+    model: str = MODEL,
+    **fields: Any,
+) -> None:
     set_ = http.put(f"/sim/faults/{model}", json={"kind": kind, **fields})
     assert set_.status_code == 200, set_.text
 
@@ -85,19 +93,48 @@ def test_the_model_behind_an_alias_changes_openly_or_in_silence(http: httpx.Clie
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "says"),
     [
-        ("PUT", "/sim/faults/sim-base", {"kind": "explode"}, 400, "kind: unknown word"),
+        (
+            "PUT",
+            "/sim/faults/sim-base",
+            {"kind": "explode"},
+            400,
+            "kind: unknown word",
+        ),
         ("PUT", "/sim/faults/nobody", {"kind": "hang"}, 404, "nobody"),
-        ("POST", "/sim/profiles/sim-base", {"skil": 1}, 400, "skil: unknown key"),
-        ("POST", "/sim/profiles/sim-base", {"like": "sim-wors"}, 404, "sim-wors"),
+        (
+            "POST",
+            "/sim/profiles/sim-base",
+            {"skil": 1},
+            400,
+            "skil: unknown key",
+        ),
+        (
+            "POST",
+            "/sim/profiles/sim-base",
+            {"like": "sim-wors"},
+            404,
+            "sim-wors",
+        ),
         ("GET", "/sim/levers", None, 404, "no switch"),
         ("GET", "/elsewhere", None, 404, "/elsewhere"),
         ("POST", "/v1/chat/completions", b"not json", 400, "parse the JSON"),
-        ("POST", "/v1/chat/completions", {"messages": []}, 400, "model parameter"),
+        (
+            "POST",
+            "/v1/chat/completions",
+            {"messages": []},
+            400,
+            "model parameter",
+        ),
         ("POST", "/v1/embeddings", {"model": "sim-base"}, 400, "'input'"),
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(
-    http: httpx.Client, method: str, path: str, body: object, status: int, says: str
+    http: httpx.Client,
+    method: str,
+    path: str,
+    body: object,
+    status: int,
+    says: str,
 ) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     answer = http.request(method, path, content=content)
@@ -110,13 +147,21 @@ async def test_only_loopback_clients_reach_the_switches() -> None:
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return {
+            "type": "http.request",
+            "body": b"",
+            "more_body": False,
+        }
 
     async def send(message: Any) -> None:
         sent.append(message)
 
     app = server.build_app(server.simulator())
-    for client, status in [(("192.0.2.7", 5), 403), (None, 403), (("::1", 5), 200)]:
+    for client, status in [
+        (("192.0.2.7", 5), 403),
+        (None, 403),
+        (("::1", 5), 200),
+    ]:
         sent.clear()
         scope: dict[str, Any] = {
             "type": "http",
@@ -154,7 +199,10 @@ def simulator_process() -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly_even_while_an_answer_hangs(sign: signal.Signals) -> None:
-    with simulator_process() as (url, process), httpx.Client(base_url=url) as client:
+    with (
+        simulator_process() as (url, process),
+        httpx.Client(base_url=url) as client,
+    ):
         set_fault(client, "hang", "*")
         hanging = HTTPConnection(url.removeprefix("http://"))
         hanging.request("POST", "/v1/chat/completions", json.dumps(PROMPT))
@@ -218,12 +266,29 @@ def test_after_a_tools_result_both_answer_in_words(
         tool_choice={"type": "any"},
         messages=[
             {"role": "user", "content": "x"},
-            {"role": "assistant", "content": [
-                {"type": "tool_use", "id": "t", "name": "weather", "input": {}}]},
-            {"role": "user", "content": [
-                {"type": "tool_result", "tool_use_id": "t", "content": "20 C"}]},
+            {
+                "role": "assistant",
+                "content": [
+                    {
+                        "type": "tool_use",
+                        "id": "t",
+                        "name": "weather",
+                        "input": {},
+                    }
+                ],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "type": "tool_result",
+                        "tool_use_id": "t",
+                        "content": "20 C",
+                    }
+                ],
+            },
         ],
-    )  # fmt: skip
+    )
     assert message.content[0].type == "text"
 
     response = client.responses.create(
@@ -232,8 +297,17 @@ def test_after_a_tools_result_both_answer_in_words(
         tool_choice="required",
         input=[
             {"role": "user", "content": "x"},
-            {"type": "function_call", "call_id": "c", "name": "weather", "arguments": "{}"},
-            {"type": "function_call_output", "call_id": "c", "output": "20 C"},
+            {
+                "type": "function_call",
+                "call_id": "c",
+                "name": "weather",
+                "arguments": "{}",
+            },
+            {
+                "type": "function_call_output",
+                "call_id": "c",
+                "output": "20 C",
+            },
         ],
     )
     assert response.output_text
@@ -245,11 +319,18 @@ def test_each_call_of_a_conversation_has_an_id_of_its_own(client: openai.OpenAI)
     ids = set()
     for _ in range(3):
         (call,) = client.responses.create(
-            model=MODEL, tools=[FUNCTION], tool_choice="required", input=turns
+            model=MODEL,
+            tools=[FUNCTION],
+            tool_choice="required",
+            input=turns,
         ).output
         assert call.type == "function_call"
         ids.add(call.call_id)
-        output = {"type": "function_call_output", "call_id": call.call_id, "output": "20 C"}
+        output = {
+            "type": "function_call_output",
+            "call_id": call.call_id,
+            "output": "20 C",
+        }
         turns += [call, output, {"role": "user", "content": "Ask twice."}]
 
     assert len(ids) == 3
@@ -269,10 +350,16 @@ def test_both_tools_are_called_at_once_where_the_prompt_says_so(
         tool_choice={"type": "any"},
     ) as stream:
         blocks = stream.get_final_message().content
-    assert [block.name for block in blocks if block.type == "tool_use"] == ["weather", "alarm"]
+    assert [block.name for block in blocks if block.type == "tool_use"] == [
+        "weather",
+        "alarm",
+    ]
 
     functions: list[Any] = [FUNCTION, {**FUNCTION, "name": "alarm"}]
-    for at_once, names in ((True, ["weather", "alarm"]), (False, ["weather"])):
+    for at_once, names in (
+        (True, ["weather", "alarm"]),
+        (False, ["weather"]),
+    ):
         with client.responses.stream(
             model=MODEL,
             input=prompt,

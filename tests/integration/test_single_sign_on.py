@@ -6,7 +6,13 @@ import sqlalchemy as sa
 
 from harness.config import configuration
 from harness.frame import package_data
-from harness.frame.errors import ConfigError, Conflict, InputError, NotAllowed, NotFound
+from harness.frame.errors import (
+    ConfigError,
+    Conflict,
+    InputError,
+    NotAllowed,
+    NotFound,
+)
 from harness.frame.people.access import LOCAL_PRINCIPAL, OPERATOR, Role
 from harness.frame.people.records import person_link
 from harness.frame.signing.audit_log import AuditLog
@@ -49,22 +55,34 @@ def claims(world: SmallInstallation, **changes: object) -> dict[str, Any]:
 
 def signed_in(world: SmallInstallation, said: dict[str, Any]) -> ActorSession:
     identity = read_identity(said, OIDC)
-    return single_sign_on.sign_in(world.context(), identity, secret=SECRET, lasts=LASTS)
+    return single_sign_on.sign_in(
+        world.context(),
+        identity,
+        secret=SECRET,
+        lasts=LASTS,
+    )
 
 
 def test_a_person_is_the_issuers_subject_with_the_highest_role_of_the_groups(
     world: SmallInstallation,
 ) -> None:
     said = claims(world)
-    first, same = signed_in(world, said), signed_in(world, said)
+    first = signed_in(world, said)
+    same = signed_in(world, said)
     assert same == first
-    assert (first.actor.name, first.actor.role) == ("dora@example.com", Role.APPROVER)
+    assert (first.actor.name, first.actor.role) == (
+        "dora@example.com",
+        Role.APPROVER,
+    )
     assert first.actor.key is None
 
     world.clock.advance(60)
     later = signed_in(world, claims(world, email="d.smith@example.com", groups="staff"))
     assert later.actor.principal == first.actor.principal
-    assert (later.actor.name, later.actor.role) == ("dora@example.com", Role.VIEWER)
+    assert (later.actor.name, later.actor.role) == (
+        "dora@example.com",
+        Role.VIEWER,
+    )
     assert later.session.id != first.session.id
     with world.store.read() as tx:
         events = [
@@ -96,9 +114,15 @@ NOBODY: tuple[tuple[dict[str, object], str], ...] = (
     ({"sub": "\u202eu-1"}, "ASCII characters"),
     ({"sub": "u" * 10_000}, "ASCII characters"),
     ({"email": "x" * 10_000}, "the name of this sign-in is invalid"),
-    ({"email": "\u202egro.elpmaxe@arod"}, "the name of this sign-in is invalid"),
+    (
+        {"email": "\u202egro.elpmaxe@arod"},
+        "the name of this sign-in is invalid",
+    ),
     ({"email": "d\u043era@example.com"}, "mixes letters"),
-    ({"email": "dora\ud800@example.com"}, "the name of this sign-in is invalid"),
+    (
+        {"email": "dora\ud800@example.com"},
+        "the name of this sign-in is invalid",
+    ),
     ({"email": "Swapgate"}, "for Swapgate itself"),
     ({"email": "do\u200bra"}, "the name of this sign-in is invalid"),
     ({"groups": ["golf"]}, "in none of the groups"),
@@ -167,7 +191,8 @@ def test_who_proposed_by_single_sign_on_cannot_approve_it(world: SmallInstallati
 def test_who_has_a_key_and_single_sign_on_is_one_person_once_declared(
     world: SmallInstallation,
 ) -> None:
-    ctx, ana = world.context(), world.person("ana", Role.ADMIN)
+    ctx = world.context()
+    ana = world.person("ana", Role.ADMIN)
     by_sign_on = signed_in(world, claims(world, email="ana@example.org")).actor
     made = waiting(world, ana)
 
@@ -187,7 +212,10 @@ def test_who_has_a_key_and_single_sign_on_is_one_person_once_declared(
     puppet = world.person("puppet", Role.APPROVER, by=ana)
     decisions.cancel_proposal(ctx, ana, made.id)
     other = waiting(world, by_sign_on)
-    for herself, why in ((ana, "one person"), (puppet, "took part in creating")):
+    for herself, why in (
+        (ana, "one person"),
+        (puppet, "took part in creating"),
+    ):
         with pytest.raises(NotAllowed, match=why):
             decisions.approve_proposal(ctx, herself, other.id)
     decisions.approve_proposal(ctx, world.person("ben", Role.APPROVER), other.id)
@@ -227,7 +255,8 @@ def test_who_may_hold_a_services_key_decides_with_neither_until_an_admin_says_wh
 def test_an_approver_who_is_declared_to_be_the_proposer_opens_no_canary(
     world: SmallInstallation,
 ) -> None:
-    ctx, ana = world.context(), world.person("ana", Role.ADMIN)
+    ctx = world.context()
+    ana = world.person("ana", Role.ADMIN)
     by_sign_on = signed_in(world, claims(world, email="ana@example.org")).actor
     keys.separate_people(ctx, OPERATOR, "ana@example.org", "another Ana, it seemed")
     made = waiting(world, ana)
@@ -243,7 +272,8 @@ def test_an_approver_who_is_declared_to_be_the_proposer_opens_no_canary(
 
 @pytest.mark.both_databases
 def test_the_database_itself_refuses_one_person_on_both_sides(world: SmallInstallation) -> None:
-    ctx, ana = world.context(), world.person("ana", Role.ADMIN)
+    ctx = world.context()
+    ana = world.person("ana", Role.ADMIN)
     by_sign_on = signed_in(world, claims(world, email="ana@example.org")).actor
     keys.link_people(ctx, OPERATOR, "ana@example.org", "ana", "she told me")
     made = waiting(world, ana)
@@ -264,11 +294,21 @@ def test_the_database_itself_refuses_one_person_on_both_sides(world: SmallInstal
     ):
         insert(db, "approval", approval)
     for change in ({"person": by_sign_on.principal}, {"reason": "other"}):
-        with pytest.raises(REFUSED, match="never changed"), written(world.store) as db:
+        with (
+            pytest.raises(REFUSED, match="never changed"),
+            written(world.store) as db,
+        ):
             db.execute(sa.update(person_link).values(change))
-    with pytest.raises(REFUSED, match="never changed"), written(world.store) as db:
+    with (
+        pytest.raises(REFUSED, match="never changed"),
+        written(world.store) as db,
+    ):
         db.execute(sa.delete(person_link))
-    chain = {"id": "pl_2", "principal": ana.principal, "person": LOCAL_PRINCIPAL.id}
+    chain = {
+        "id": "pl_2",
+        "principal": ana.principal,
+        "person": LOCAL_PRINCIPAL.id,
+    }
     with (
         pytest.raises(REFUSED, match="other principals are declared"),
         written(world.store) as db,
@@ -280,7 +320,8 @@ def test_only_an_admin_declares_who_somebody_is_and_never_in_a_chain(
     world: SmallInstallation,
 ) -> None:
     ctx = world.context()
-    ana, ben = world.person("ana", Role.APPROVER), world.person("ben", Role.ADMIN)
+    ana = world.person("ana", Role.APPROVER)
+    ben = world.person("ben", Role.ADMIN)
     world.person("ana two", Role.VIEWER)
     with pytest.raises(NotAllowed, match="needs admin"):
         keys.link_people(ctx, ana, "ana two", "ana", "it is me")
@@ -301,7 +342,10 @@ def test_only_an_admin_declares_who_somebody_is_and_never_in_a_chain(
     assert shown["ana two"] == ("ana", "ben")
     assert shown["ana"] == ("", "")
     # Who is no admin reads of himself, under all of his names, and of nobody else.
-    assert {view.name for view in keys.list_people(ctx, ana)} == {"ana", "ana two"}
+    assert {view.name for view in keys.list_people(ctx, ana)} == {
+        "ana",
+        "ana two",
+    }
     assert not keys.list_people(ctx, None)
 
 
@@ -309,10 +353,17 @@ def test_only_an_admin_declares_who_somebody_is_and_never_in_a_chain(
 def test_an_admin_ends_anothers_session_by_key_and_by_single_sign_on(
     world: SmallInstallation,
 ) -> None:
-    ctx, said = world.context(), claims(world)
-    dora, ben = signed_in(world, said), world.person("ben", Role.APPROVER)
+    ctx = world.context()
+    said = claims(world)
+    dora = signed_in(world, said)
+    ben = world.person("ben", Role.APPROVER)
     made = dashboard_sessions.create_link(ctx, ben, secret=SECRET)
-    cookie = dashboard_sessions.open_link(ctx, made[1], secret=SECRET, lasts=LASTS)[1]
+    cookie = dashboard_sessions.open_link(
+        ctx,
+        made[1],
+        secret=SECRET,
+        lasts=LASTS,
+    )[1]
     going_on = dashboard_sessions.list_open(ctx, OPERATOR)
     assert {(view.name, view.by) for view in going_on} == {
         ("dora@example.com", "oidc"),
@@ -334,24 +385,46 @@ def test_an_admin_ends_anothers_session_by_key_and_by_single_sign_on(
     assert not dashboard_sessions.list_open(ctx, OPERATOR)
     with world.store.read() as tx:
         event = AuditLog(tx).tail(1)[0]
-    assert (event.action, event.details["reason"]) == ("dashboard.end", "a lost laptop")
+    assert (event.action, event.details["reason"]) == (
+        "dashboard.end",
+        "a lost laptop",
+    )
 
 
 @pytest.mark.req("G3")
 @pytest.mark.parametrize(
     ("key", "value", "why"),
     [
-        ("issuer", "http://login.example.com", "http is for loopback addresses only"),
-        ("public_url", "https://user@swapgate.example.com", "must be an address"),
-        ("public_url", "https://swapgate.example.com/ui", "must have no path"),
-        ("client_secret_env", "s3cret!", "the name of an environment variable"),
+        (
+            "issuer",
+            "http://login.example.com",
+            "http is for loopback addresses only",
+        ),
+        (
+            "public_url",
+            "https://user@swapgate.example.com",
+            "must be an address",
+        ),
+        (
+            "public_url",
+            "https://swapgate.example.com/ui",
+            "must have no path",
+        ),
+        (
+            "client_secret_env",
+            "s3cret!",
+            "the name of an environment variable",
+        ),
         ("roles", "{}", "must name a group"),
         ("scope", "email groups", "must include `openid`"),
         ("roles", "{leads: aprover}", "did you mean 'approver'"),
     ],
 )
 def test_a_section_that_signs_nobody_in_is_refused_with_its_place(
-    key: str, value: str, why: str, tmp_path: Any
+    key: str,
+    value: str,
+    why: str,
+    tmp_path: Any,
 ) -> None:
     entries = {
         "issuer": ISSUER,

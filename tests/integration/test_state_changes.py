@@ -41,11 +41,21 @@ from harness.store.store import Store
 from harness.store.tables import SIGNED
 from router.snapshot.holder import SnapshotHolder
 from tests.contract.test_store_shadows import SHADOW
-from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved
+from tests.support.control.control_plane import (
+    BEN,
+    SECRET,
+    SmallInstallation,
+    approved,
+)
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL, VERIFIER
-from tests.support.store.agent_records import ANSWERING, APPROVED, REQUEST, add_agent
+from tests.support.store.agent_records import (
+    ANSWERING,
+    APPROVED,
+    REQUEST,
+    add_agent,
+)
 from tests.support.store.raw_rows import Database
 from tests.support.store.records import NEW
 
@@ -84,7 +94,11 @@ COPIES: Mapping[str, Mapping[str, object]] = {
     "rollout": {"state": "rolled_back"},
     "switch": {"lifted_at": None, "lifted_by": None},
     "break_glass": {"route": "another"},
-    "agent_grant": {"request": None, "kind": "change", "session": ""},
+    "agent_grant": {
+        "request": None,
+        "kind": "change",
+        "session": "",
+    },
 }
 
 
@@ -114,20 +128,38 @@ def lived_postgres(
 
 def lived_through(url: str, folder: Path) -> Lived:
     found = Lived(url)
-    with closing(Store(url, secret=SECRET, clock=found.clock, signatures=CONTROL)) as store:
+    with closing(
+        Store(
+            url,
+            secret=SECRET,
+            clock=found.clock,
+            signatures=CONTROL,
+        )
+    ) as store:
         live(installed(folder, store, found.clock, found.chance))
     return found
 
 
 def installed(
-    folder: Path, store: Store, clock: ManualClock, chance: CountingRandomIds
+    folder: Path,
+    store: Store,
+    clock: ManualClock,
+    chance: CountingRandomIds,
 ) -> SmallInstallation:
-    return SmallInstallation(folder, store, clock=clock, chance=chance, policy=approved())
+    return SmallInstallation(
+        folder,
+        store,
+        clock=clock,
+        chance=chance,
+        policy=approved(),
+    )
 
 
 @pytest.fixture
 def lived_in(
-    database_url: str, tmp_path: Path, request: pytest.FixtureRequest
+    database_url: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> Iterator[SmallInstallation]:
     """A copy of what the product wrote once: a row in each of the tables."""
     if database_url.startswith("sqlite"):
@@ -137,7 +169,14 @@ def lived_in(
         lived = request.getfixturevalue("lived_postgres")
         request.getfixturevalue("postgres").overwrite(database_url, lived.url)
     clock = copy(lived.clock)
-    with closing(Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)) as store:
+    with closing(
+        Store(
+            database_url,
+            secret=SECRET,
+            clock=clock,
+            signatures=CONTROL,
+        )
+    ) as store:
         yield installed(tmp_path, store, clock, copy(lived.chance))
 
 
@@ -147,12 +186,24 @@ def live(world: SmallInstallation) -> None:
     targets.add_target(ctx, SYSTEM, Target("sim", "good"))
     waive = WaiverRequest("a test", timedelta(days=1))
     fallback_chain.add_fallback(
-        ctx, SYSTEM, "chat", FallbackRequest("sim/good", waive=waive), reason="a second one"
+        ctx,
+        SYSTEM,
+        "chat",
+        FallbackRequest("sim/good", waive=waive),
+        reason="a second one",
     )
-    keys.create_key(ctx, SYSTEM, "ops", secret=SECRET, role=Role.VIEWER)
+    keys.create_key(
+        ctx,
+        SYSTEM,
+        "ops",
+        secret=SECRET,
+        role=Role.VIEWER,
+    )
     keys.separate_people(ctx, OPERATOR, "ops", "a test")
     force = freezes.SwitchRequest(
-        Force(ForceKind.PROVIDER, "sim"), "an outage", lasts=timedelta(hours=1)
+        Force(ForceKind.PROVIDER, "sim"),
+        "an outage",
+        lasts=timedelta(hours=1),
     )
     freezes.throw_switch(ctx, SYSTEM, force, source=SwitchSource.CLI)
     day = timedelta(days=1)
@@ -210,8 +261,13 @@ def key_of(database: Database, table: str) -> list[str]:
     return list(found)
 
 
-def statement(database: Database, table: str, verb: str) -> tuple[str, dict[str, Any]]:
-    row, key = row_of(database, table), key_of(database, table)
+def statement(
+    database: Database,
+    table: str,
+    verb: str,
+) -> tuple[str, dict[str, Any]]:
+    row = row_of(database, table)
+    key = key_of(database, table)
     where = " AND ".join(f"{name} = :key_{name}" for name in key)
     at = {f"key_{name}": row[name] for name in key}
     if verb == "DELETE":
@@ -225,7 +281,10 @@ def statement(database: Database, table: str, verb: str) -> tuple[str, dict[str,
     copy = row | {last: f"{row[last]}9" if isinstance(row[last], str) else row[last] + 90}
     if table == "route_version":
         copy |= {"revision": 99, "kind": "settings"}
-        copy |= {"prev_version": copy["version"] - 1, "prev_incumbent": copy["incumbent"]}
+        copy |= {
+            "prev_version": copy["version"] - 1,
+            "prev_incumbent": copy["incumbent"],
+        }
     copy |= COPIES.get(table, {})
     names = ", ".join(copy)
     values = ", ".join(f":{name}" for name in copy)
@@ -244,11 +303,18 @@ def without_rules(database: Database) -> None:
             db.execute(sa.text(f"DROP TRIGGER {name}"))
 
 
-def run_unbound(database: Database, text: str, values: dict[str, Any]) -> None:
+def run_unbound(
+    database: Database,
+    text: str,
+    values: dict[str, Any],
+) -> None:
     if database.dialect == "postgresql":
         database.run(text, values)
         return
-    with closing(sqlite3.connect(str(database.engine.url.database))) as raw, raw:
+    with (
+        closing(sqlite3.connect(str(database.engine.url.database))) as raw,
+        raw,
+    ):
         raw.execute(text, values)
 
 
@@ -264,11 +330,17 @@ def names_of_faults(world: SmallInstallation) -> set[str]:
 @pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("tables", "verbs"),
-    [*(([table], ("INSERT", "UPDATE")) for table in TABLES), ([*TABLES], ("DELETE",))],
+    [
+        *(([table], ("INSERT", "UPDATE")) for table in TABLES),
+        ([*TABLES], ("DELETE",)),
+    ],
     ids=str,
 )
 def test_a_change_by_a_role_with_dml_alone_is_refused_or_found(
-    lived_in: SmallInstallation, database: Database, tables: Sequence[str], verbs: Sequence[str]
+    lived_in: SmallInstallation,
+    database: Database,
+    tables: Sequence[str],
+    verbs: Sequence[str],
 ) -> None:
     """What the database lets through adds a fault of its own."""
     known = set[str]()
@@ -290,11 +362,13 @@ def cases(database: Database, signed: SignedTable) -> Iterator[tuple[Statement, 
     """What somebody does to a row of the table, and what undoes it: he takes it out, changes a
     column, also to what nobody can read, and puts a copy beside it.
     """
-    name, key = signed.table.name, signed.key
+    name = signed.table.name
+    key = signed.key
     row = row_of(database, name)
     where = " AND ".join(f"{column} = :key_{column}" for column in key)
     at = {f"key_{column}": row[column] for column in key}
-    names, values = ", ".join(row), ", ".join(f":{column}" for column in row)
+    names = ", ".join(row)
+    values = ", ".join(f":{column}" for column in row)
     insert = f"INSERT INTO {name} ({names}) VALUES ({values})"
     delete = f"DELETE FROM {name} WHERE {where}"
     if name not in MAY_GO:
@@ -304,16 +378,37 @@ def cases(database: Database, signed: SignedTable) -> Iterator[tuple[Statement, 
             continue
         update = f"UPDATE {name} SET {column.name} = :value WHERE {where}"
         value = 9 * 10**18 if isinstance(column.type, UtcTime) else '{"a": NaN}'
-        yield (update, at | {"value": value}), (update, at | {"value": row[column.name]})
+        yield (
+            (update, at | {"value": value}),
+            (update, at | {"value": row[column.name]}),
+        )
     if name in TABLES:
-        changed, values_at = statement(database, name, "UPDATE")
+        changed, values_at = statement(
+            database,
+            name,
+            "UPDATE",
+        )
         before = at | {"value": row[TABLES[name][0]]}
-        yield (changed, values_at), (changed.replace("'eve'", "NULL"), before)
-    _, copy = statement(database, name, "INSERT")
-    yield (insert, copy), (delete, {f"key_{column}": copy[column] for column in key})
+        yield (
+            (changed, values_at),
+            (changed.replace("'eve'", "NULL"), before),
+        )
+    _, copy = statement(
+        database,
+        name,
+        "INSERT",
+    )
+    yield (
+        (insert, copy),
+        (delete, {f"key_{column}": copy[column] for column in key}),
+    )
 
 
-def try_unbound(database: Database, text: str, values: dict[str, Any]) -> bool:
+def try_unbound(
+    database: Database,
+    text: str,
+    values: dict[str, Any],
+) -> bool:
     try:
         run_unbound(database, text, values)
     except (sqlite3.IntegrityError, sa.exc.IntegrityError):
@@ -330,8 +425,14 @@ def test_no_row_of_a_signed_table_stops_control_or_a_router_and_each_forged_one_
     name: str,
 ) -> None:
     """Taken out, made unreadable or copied, with no rule of the database left."""
-    world, ctx = lived_in, lived_in.context()
-    store = Store(database_url, secret=SECRET, clock=world.clock, signatures=VERIFIER)
+    world = lived_in
+    ctx = lived_in.context()
+    store = Store(
+        database_url,
+        secret=SECRET,
+        clock=world.clock,
+        signatures=VERIFIER,
+    )
     router = SnapshotHolder(RouterStore(store), tmp_path / "snapshot.json")
     served = router.boot().snapshot.table.routes["chat"].incumbent
     without_rules(database)

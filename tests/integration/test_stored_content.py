@@ -17,11 +17,19 @@ from harness.store.tables import metadata
 from tests.contract.test_store_observations import ONE
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import ReceivedRequest, completion, streamed
+from tests.support.providers.scripted_upstream import (
+    ReceivedRequest,
+    completion,
+    streamed,
+)
 from tests.support.router.router_process import ROUTE, Routed, eventually
 from tests.support.site.agents_site import AgentsSite, agents_site, good
 
-pytestmark = [pytest.mark.req("G4"), pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.req("G4"),
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+]
 
 USER = "user-4711"
 
@@ -46,13 +54,22 @@ def echo(request: ReceivedRequest) -> ScriptedTurn:
     return streamed(words) if request.json.get("stream") else completion(words)
 
 
-def tell_everybody(site: AgentsSite, user: str, word: str) -> None:
+def tell_everybody(
+    site: AgentsSite,
+    user: str,
+    word: str,
+) -> None:
     """The word goes through every path by which a user's words come in."""
     with site.world.client() as client:
         for stream in (False, True):
             raw: Any = client.chat.completions.with_raw_response.create(
                 model=ROUTE,
-                messages=[{"role": "user", "content": f"{word}, streamed: {stream}"}],
+                messages=[
+                    {
+                        "role": "user",
+                        "content": f"{word}, streamed: {stream}",
+                    }
+                ],
                 user=user,
                 stream=stream,
                 # The header decides the arm; whose request it is stands in the body.
@@ -60,7 +77,10 @@ def tell_everybody(site: AgentsSite, user: str, word: str) -> None:
             )
             made = raw.parse()
             assert not stream or list(made)
-            opinion = {"request_id": raw.headers["x-swapgate-request-id"], "label": word}
+            opinion = {
+                "request_id": raw.headers["x-swapgate-request-id"],
+                "label": word,
+            }
             told = client._client.post("/feedback", json=opinion, headers=client.auth_headers)
             assert told.status_code == 202
     agent = site.create(instructions="Help.", tools=["switch_model"])
@@ -68,7 +88,11 @@ def tell_everybody(site: AgentsSite, user: str, word: str) -> None:
     session = good(site.client.post(f"{agent}/sessions", json=body))["id"]
     path = f"{agent}/sessions/{session}"
     good(site.send(path, word, headers={"idempotency-key": f"k-{user}"}))
-    wanted = {"action": "switch", "model": "sim/sim-better", "reason": word}
+    wanted = {
+        "action": "switch",
+        "model": "sim/sim-better",
+        "reason": word,
+    }
     assert site.client.post(f"{path}/switch_model", json=wanted).status_code == 202
 
 
@@ -89,19 +113,41 @@ def test_seeded_words_are_gone_after_the_users_deletion(
 ) -> None:
     word, other, asked = (f"Xyzzy{name}{secrets.token_hex(8)}" for name in ("a", "b", "c"))
     suite = tmp_path / "asked.jsonl"
-    suite.write_text(json.dumps({"id": "one", "input": asked, "target": "x"}) + "\n")
+    suite.write_text(
+        json.dumps(
+            {
+                "id": "one",
+                "input": asked,
+                "target": "x",
+            }
+        )
+        + "\n"
+    )
     sections = {
         "suites": {"asked": {"path": str(suite), "scorer": "exact"}},
         "routes": {
-            ROUTE: {"incumbent": "sim/sim-base", "suites": ["asked"], "capture": "100%"}
+            ROUTE: {
+                "incumbent": "sim/sim-base",
+                "suites": ["asked"],
+                "capture": "100%",
+            }
         },
     }
     with agents_site(tmp_path, sections=sections, database_url=database_url) as site:
-        world, store = site.world, site.world.installation.store
+        world = site.world
+        store = site.world.installation.store
         site.upstream.turns |= {"sim-base": echo, "sim-better": echo}
         run = world.place.run
         shadow = ("shadow", "start", ROUTE, "sim/sim-better")
-        run(*shadow, *("--share", "100", "--usd-per-day", "none", "--reason", "a look"))
+        run(
+            *shadow,
+            "--share",
+            "100",
+            "--usd-per-day",
+            "none",
+            "--reason",
+            "a look",
+        )
         tell_everybody(site, USER, word)
         tell_everybody(site, "another", other)
         eventually(lambda: captured(world) == 6)
@@ -119,7 +165,10 @@ def test_seeded_words_are_gone_after_the_users_deletion(
         assert all(seed.encode() in before for seed in (word, other, asked))
         assert store.signature_faults() == []
 
-        for expected in ({"sessions": 1, "captures": 3}, {"sessions": 0, "captures": 0}):
+        for expected in (
+            {"sessions": 1, "captures": 3},
+            {"sessions": 0, "captures": 0},
+        ):
             deleted = run("user", "delete", USER, "--reason", "ticket 12", "--json")
             counts = json.loads(deleted.stdout)
             assert {name: counts[name] for name in expected} == expected
@@ -140,12 +189,22 @@ def test_what_has_expired_is_not_left_in_the_databases_log(
     content = {"messages": [{"role": "user", "content": word}]}
     now = world.clock.now()
     with world.store.write() as tx:
-        new = replace(ONE, content=content, at=now, expires_at=now + timedelta(days=1))
+        new = replace(
+            ONE,
+            content=content,
+            at=now,
+            expires_at=now + timedelta(days=1),
+        )
         Captures(tx).store(new, most_per_day=9)
     assert word.encode() in stored_bytes(folder, database_url)
 
     world.clock.jump(timedelta(days=2).total_seconds())
-    purge_expired(world.context(), alerts_days=30, failovers_days=30, traffic_days=400)
+    purge_expired(
+        world.context(),
+        alerts_days=30,
+        failovers_days=30,
+        traffic_days=400,
+    )
 
     assert word.encode() not in stored_bytes(folder, database_url)
 

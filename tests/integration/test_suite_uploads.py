@@ -68,11 +68,15 @@ def test_uploads_of_several_processes_lose_none_and_are_known_without_a_restart(
     own = {f"own-{me}-{n}" for me in range(2) for n in range(UPLOADS)}
     assert said.count("added wanted\n") == 1
     assert said.count("refused there is already a suite 'wanted': use another name\n") == 1
-    assert set(running.context.suites.names()) - set(before) == {"wanted", *own}
+    assert set(running.context.suites.names()) - set(before) == {
+        "wanted",
+        *own,
+    }
     assert {e.name for e in queries.list_suites(running.context) if e.error} == set()
     assert len(list((tmp_path / "suites").iterdir())) == len(own) + 1
-    added = [e.subject for e in queries.read_audit_events(running.context)
-             if e.action == "suite.add"]  # fmt: skip
+    added = [
+        e.subject for e in queries.read_audit_events(running.context) if e.action == "suite.add"
+    ]
     assert sorted(added) == sorted(f"suite {name}" for name in {"wanted", *own})
     running.close()
 
@@ -81,7 +85,12 @@ def test_an_uploaded_suite_has_its_scorers_options_and_its_judge(tmp_path: Path)
     running, editor = (open_installation(configured(tmp_path)) for _ in range(2))
     options = {"rubric": "1: polite.\n0: else.", "show_target": False}
     judge = JudgeSettings(Target.from_name("sim/judge"), max_cost_usd=2.5)
-    wanted = SuiteSettings("replies", scorer="rubric", scorer_options=options, judge=judge)
+    wanted = SuiteSettings(
+        "replies",
+        scorer="rubric",
+        scorer_options=options,
+        judge=judge,
+    )
     add_suite(editor, ANA, wanted, "replies.jsonl", ITEMS)
     assert running.context.judges["replies"].name == "sim/judge"
     settings = open_installation(tmp_path / "swapgate.yaml").settings.suites["replies"]
@@ -145,12 +154,14 @@ suites:
 def test_a_replaced_suite_has_its_new_settings_in_the_place_of_its_old_ones(
     tmp_path: Path,
 ) -> None:
-    config, file = configured(tmp_path), tmp_path / "items.jsonl"
+    config = configured(tmp_path)
+    file = tmp_path / "items.jsonl"
     base = config.read_text()
     config.write_text(base + REPLACED)
     file.write_bytes(ITEMS)
     for name in ("mails", "more"):
-        wanted, installation = SuiteSettings(name, scorer="numeric"), open_installation(config)
+        wanted = SuiteSettings(name, scorer="numeric")
+        installation = open_installation(config)
         with pytest.raises(Conflict, match="or --replace"):
             import_file(installation, ANA, file, wanted)
         done = import_file(installation, ANA, file, wanted, replace_=True)
@@ -176,7 +187,10 @@ def test_a_refused_upload_of_labels_leaves_no_entry_in_the_manifest(tmp_path: Pa
     with pytest.raises(ConfigError, match="a form that Swapgate cannot extend"):
         upload("second")
     assert manifest.read_bytes() == before
-    assert {file.name for file in manifest.parent.iterdir()} == {"kept.jsonl", manifest.name}
+    assert {file.name for file in manifest.parent.iterdir()} == {
+        "kept.jsonl",
+        manifest.name,
+    }
 
 
 @pytest.mark.parametrize(
@@ -185,21 +199,37 @@ def test_a_refused_upload_of_labels_leaves_no_entry_in_the_manifest(tmp_path: Pa
         ("s", "x.yaml", PROMPTFOO, "ends in .jsonl or .csv, not in '.yaml'"),
         ("s", "x.json", PROMPTFOO, "ends in .jsonl or .csv, not in '.json'"),
         ("s", "x.jsonl", PROMPTFOO, "^x.jsonl:1: field 'input'"),
-        ("s", "x.csv", b"input,target\na,b\nc,\n", "^x.csv:3: field 'target'"),
+        (
+            "s",
+            "x.csv",
+            b"input,target\na,b\nc,\n",
+            "^x.csv:3: field 'target'",
+        ),
         ("s", "x.jsonl", ITEMS + b"\n{}", "^x.jsonl:4: field 'input'"),
         ("s", "x.jsonl", b"[" * 200_000, "^x.jsonl:1: not JSON"),
         ("../s", "x.jsonl", ITEMS, "is not a suite's name"),
     ],
 )
 def test_a_refused_upload_names_its_own_line_and_leaves_nothing_behind(
-    name: str, file: str, content: bytes, because: str, tmp_path: Path
+    name: str,
+    file: str,
+    content: bytes,
+    because: str,
+    tmp_path: Path,
 ) -> None:
     config = configured(tmp_path)
-    installation, before = open_installation(config), config.read_bytes()
+    installation = open_installation(config)
+    before = config.read_bytes()
     with pytest.raises(InputError, match=because):
         add_suite(installation, ANA, SuiteSettings(name), file, content)
     (tmp_path / file).write_bytes(content)
     with pytest.raises(InputError):
-        import_file(installation, ANA, tmp_path / file, SuiteSettings(name), uploaded=True)
+        import_file(
+            installation,
+            ANA,
+            tmp_path / file,
+            SuiteSettings(name),
+            uploaded=True,
+        )
     assert config.read_bytes() == before
     assert not (tmp_path / "suites").exists()

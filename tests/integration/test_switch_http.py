@@ -15,15 +15,27 @@ from harness.frame.people.access import SYSTEM, Role
 from harness.operations import keys
 from harness.providers.target import Target
 from harness.registry import targets
-from tests.support.providers.scripted_upstream import ReceivedRequest, completion
-from tests.support.site.agents_site import AgentsSite, agents_site, calling, good
+from tests.support.providers.scripted_upstream import (
+    ReceivedRequest,
+    completion,
+)
+from tests.support.site.agents_site import (
+    AgentsSite,
+    agents_site,
+    calling,
+    good,
+)
 from tests.wire import anthropic as claude
 from tests.wire import gemini
 from tests.wire import openai as plain
 from tests.wire.server import KEY, Reading, Reply, Strict, serving
 
-pytestmark = [pytest.mark.req("C1", "C4", "C5", "C8"), pytest.mark.timeout(900)]
-BASE, BETTER = "sim-base", "sim-better"
+pytestmark = [
+    pytest.mark.req("C1", "C4", "C5", "C8"),
+    pytest.mark.timeout(900),
+]
+BASE = "sim-base"
+BETTER = "sim-better"
 PRICE = {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2}
 
 
@@ -47,13 +59,25 @@ def shared(
 
 @pytest.fixture
 def site(shared: AgentsSite) -> AgentsSite:
-    shared.upstream.turns = {BASE: completion("base"), BETTER: completion("better")}
+    shared.upstream.turns = {
+        BASE: completion("base"),
+        BETTER: completion("better"),
+    }
     shared.upstream.asked.clear()
     return shared
 
 
-def switch(site: AgentsSite, session: str, model: str, **fields: object) -> Any:
-    body = {"action": "switch", "model": model, **fields}
+def switch(
+    site: AgentsSite,
+    session: str,
+    model: str,
+    **fields: object,
+) -> Any:
+    body = {
+        "action": "switch",
+        "model": model,
+        **fields,
+    }
     return site.client.post(f"{session}/switch_model", json=body)
 
 
@@ -64,9 +88,16 @@ def pending(site: AgentsSite, answer: Any) -> ModelSwitchRequest:
 
 def key_of(site: AgentsSite, role: Role | None) -> str:
     installation = site.world.installation
-    ctx, secret = installation.context, installation.secret
+    ctx = installation.context
+    secret = installation.secret
     name = ctx.chance.token("key-")
-    return keys.create_key(ctx, SYSTEM, name, secret=secret, role=role)[1]
+    return keys.create_key(
+        ctx,
+        SYSTEM,
+        name,
+        secret=secret,
+        role=role,
+    )[1]
 
 
 def link_of(site: AgentsSite, request: ModelSwitchRequest) -> str:
@@ -75,21 +106,39 @@ def link_of(site: AgentsSite, request: ModelSwitchRequest) -> str:
     return links.link(request)
 
 
-def decide(link: str, key: str, decision: str = "approve", **more: str) -> httpx.Response:
-    return httpx.post(link, data={"key": key, "decision": decision, **more})
+def decide(
+    link: str,
+    key: str,
+    decision: str = "approve",
+    **more: str,
+) -> httpx.Response:
+    return httpx.post(
+        link,
+        data={
+            "key": key,
+            "decision": decision,
+            **more,
+        },
+    )
 
 
 @pytest.mark.verify
 def test_a_model_asks_in_its_turn_and_answers_as_another_from_the_next_message_on(
     site: AgentsSite,
 ) -> None:
-    wish = {"action": "switch", "model": "sim better", "reason": "a long contract"}
+    wish = {
+        "action": "switch",
+        "model": "sim better",
+        "reason": "a long contract",
+    }
 
     def base(request: ReceivedRequest) -> Any:
         is_told = request.json["messages"][-1]["role"] == "tool"
-        return completion("I have asked.") if is_told else calling(
-            ("c1", "switch_model", json.dumps(wish))
-        )  # fmt: skip
+        return (
+            completion("I have asked.")
+            if is_told
+            else calling(("c1", "switch_model", json.dumps(wish)))
+        )
 
     site.upstream.turns[BASE] = base
     session = site.session(tools=["switch_model"], instructions="Be brief.")
@@ -99,7 +148,10 @@ def test_a_model_asks_in_its_turn_and_answers_as_another_from_the_next_message_o
     (row,) = good(site.client.get(f"{session}/switch_requests"))["items"]
     assert (row["status"], row["model"]) == ("pending", "sim/sim-better")
     result = json.loads(site.messages(session)[2]["content"])
-    assert (result["status"], result["request"]) == ("pending", row["request"])
+    assert (result["status"], result["request"]) == (
+        "pending",
+        row["request"],
+    )
     ctx = site.world.installation.context
     request = switches.load_switch(ctx, row["request"])
     assert request.reason == "a long contract"
@@ -107,7 +159,10 @@ def test_a_model_asks_in_its_turn_and_answers_as_another_from_the_next_message_o
     assert answer.status_code == 200, answer.text
     second = good(site.send(session, "What is my number?"))
 
-    assert (second["content"], second["target"]) == ("better", "sim/sim-better")
+    assert (second["content"], second["target"]) == (
+        "better",
+        "sim/sim-better",
+    )
     (sent,) = site.upstream.asked_for(BETTER)
     texts = [str(message["content"]) for message in sent.json["messages"]]
     assert texts[0].startswith("Be brief.")
@@ -120,7 +175,8 @@ def test_a_model_asks_in_its_turn_and_answers_as_another_from_the_next_message_o
 def test_a_link_is_for_its_own_request_alone(site: AgentsSite) -> None:
     session = site.session()
     request = pending(site, switch(site, session, "sim/sim-base"))
-    link, key = link_of(site, request), key_of(site, Role.APPROVER)
+    link = link_of(site, request)
+    key = key_of(site, Role.APPROVER)
     base, _, token = link.rpartition("/")
     _, mac = token.split(".")
     secret = site.world.installation.secret
@@ -128,7 +184,12 @@ def test_a_link_is_for_its_own_request_alone(site: AgentsSite) -> None:
     of_other = ApprovalLinks(site.world.url, secret).link(other)
     mixed = of_other.replace(other.id, request.id)
     foreign = ApprovalLinks(site.world.url, b"another secret").link(request)
-    for forged in (mixed, foreign, f"{base}/{request.id}.{mac[:-1]}x", f"{base}/x"):
+    for forged in (
+        mixed,
+        foreign,
+        f"{base}/{request.id}.{mac[:-1]}x",
+        f"{base}/x",
+    ):
         assert httpx.get(forged).status_code == 404
         assert decide(forged, key).status_code == 404
     assert switches.load_switch(site.world.installation.context, request.id) == request
@@ -138,7 +199,8 @@ def test_wrong_keys_are_limited_behind_a_link_too_and_a_right_one_is_not(
     site: AgentsSite,
 ) -> None:
     request = pending(site, switch(site, site.session(), "sim/sim-base"))
-    link, key = link_of(site, request), key_of(site, Role.APPROVER)
+    link = link_of(site, request)
+    key = key_of(site, Role.APPROVER)
     # Nobody else asks from there.
     transport = httpx.HTTPTransport(local_address="127.0.0.77")
     with httpx.Client(transport=transport, timeout=120) as guesser:
@@ -181,13 +243,19 @@ WEATHER: Final = {
     "function": {
         "name": "weather",
         "description": "Of a city",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+        },
     },
 }
 CITIES: Final = ("Oslo", "Rome")
 PICTURE: Final = [
     {"type": "text", "text": "My number is 7. What is the weather?"},
-    {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
+    {
+        "type": "image_url",
+        "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="},
+    },
 ]
 
 
@@ -197,7 +265,12 @@ def weather(read: Reading) -> Reply:
         return Reply(" and ".join(newest.results))
     if "weather" in newest.text:
         calls = tuple(("weather", {"city": city}) for city in CITIES)
-        return Reply("Let me look.", "I think", calls=calls, stop="tools")
+        return Reply(
+            "Let me look.",
+            "I think",
+            calls=calls,
+            stop="tools",
+        )
     return Reply("It is 7.")
 
 
@@ -208,7 +281,11 @@ def wires(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentsSite
         stack.enter_context(pytest.MonkeyPatch.context()).setenv("WIRE_KEY", KEY)
         servers: dict[str, Strict] = {}
         providers: dict[str, Any] = {}
-        for kind, wire in (("openai", plain), ("anthropic", claude), ("gemini", gemini)):
+        for kind, wire in (
+            ("openai", plain),
+            ("anthropic", claude),
+            ("gemini", gemini),
+        ):
             server = servers[kind] = wire.strict()
             server.answers = weather
             stack.enter_context(serving(server))
@@ -218,11 +295,22 @@ def wires(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentsSite
                 "api_key_env": "WIRE_KEY",
                 "prices": {wire.MODEL: PRICE},
             }
-        models = {"chat": "my-openai", "claude": "my-anthropic", "gem": "my-gemini"}
-        wire_of = {"my-openai": plain, "my-anthropic": claude, "my-gemini": gemini}
+        models = {
+            "chat": "my-openai",
+            "claude": "my-anthropic",
+            "gem": "my-gemini",
+        }
+        wire_of = {
+            "my-openai": plain,
+            "my-anthropic": claude,
+            "my-gemini": gemini,
+        }
         # Routes of all three: the router has loaded its translations when it is ready.
         routes = {
-            route: {"incumbent": f"{name}/{wire_of[name].MODEL}", "suites": ["colours"]}
+            route: {
+                "incumbent": f"{name}/{wire_of[name].MODEL}",
+                "suites": ["colours"],
+            }
             for route, name in models.items()
         }
         sections = {"providers": providers, "routes": routes}
@@ -233,12 +321,23 @@ def wires(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentsSite
         )
 
 
-def finish_tools(site: AgentsSite, session: str, content: object) -> Any:
+def finish_tools(
+    site: AgentsSite,
+    session: str,
+    content: object,
+) -> Any:
     asked = good(site.send(session, content))
     assert len(asked["openCalls"]) == 2
     for call in asked["openCalls"]:
         city = json.loads(call["arguments"])["city"]
-        last = good(site.send(session, f"{city} is fine", role="tool", toolCallId=call["id"]))
+        last = good(
+            site.send(
+                session,
+                f"{city} is fine",
+                role="tool",
+                toolCallId=call["id"],
+            )
+        )
     return last
 
 
@@ -249,7 +348,11 @@ def test_the_whole_context_goes_from_protocol_to_protocol(
     session = site.session(tools=[WEATHER])
     said = "Oslo is fine and Rome is fine"
     assert finish_tools(site, session, PICTURE)["content"] == said
-    order = (("anthropic", claude.MODEL), ("gemini", gemini.MODEL), ("openai", plain.MODEL))
+    order = (
+        ("anthropic", claude.MODEL),
+        ("gemini", gemini.MODEL),
+        ("openai", plain.MODEL),
+    )
     for count, (kind, model) in enumerate(order, 1):
         name = f"my-{kind}/{model}"
         request = pending(site, switch(site, session, name, reason="try it"))

@@ -9,7 +9,11 @@ import pytest
 
 from harness.agents import agents, switches, turns
 from harness.agents.agents import AgentsClient
-from harness.agents.built_in_tools import BuiltInTool, build_switch_tool, switch_model
+from harness.agents.built_in_tools import (
+    BuiltInTool,
+    build_switch_tool,
+    switch_model,
+)
 from harness.agents.caller import ApprovalLinks
 from harness.agents.message import (
     IncomingMessage,
@@ -18,7 +22,11 @@ from harness.agents.message import (
     MessageUsage,
     ServedBy,
 )
-from harness.agents.models import choose_model, list_available, read_model_choice
+from harness.agents.models import (
+    choose_model,
+    list_available,
+    read_model_choice,
+)
 from harness.agents.records import Sessions, SwitchRequests
 from harness.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.agents.switches import list_notes
@@ -26,7 +34,13 @@ from harness.agents.turn import ToolCaller
 from harness.agents.turns import BegunTurn
 from harness.app.installation import open_installation
 from harness.frame.alerts.alert import AlertKind
-from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound, StaleWrite
+from harness.frame.errors import (
+    Conflict,
+    InputError,
+    NotAllowed,
+    NotFound,
+    StaleWrite,
+)
 from harness.frame.people.access import SYSTEM
 from harness.operations import alert_delivery, keys, queries
 from harness.providers.models.capabilities import Capabilities
@@ -46,7 +60,12 @@ from harness.routing.agent import (
 from harness.routing.context import Context
 from harness.routing.settings import AgentSettings, AutoFloor
 from harness.routing.table import RouteSettings, RouteSuite
-from tests.support.control.control_plane import ANN, BEN, SECRET, SmallInstallation
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    SECRET,
+    SmallInstallation,
+)
 
 pytestmark = pytest.mark.req("C1", "C3", "C4", "C5", "C8")
 CHAT = ModelChoice("chat", ModelKind.ROUTE, route="chat")
@@ -54,7 +73,12 @@ BETTER = literal_choice("sim/better", "sim/better")
 PERSON = AgentsClient.of_person(BEN)
 OWNER = "here:8085#1"
 MARKUP = "<b>now</b> <!channel> [yes](http://e.example/)"
-PICTURE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]
+PICTURE = [
+    {
+        "type": "image_url",
+        "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="},
+    }
+]
 
 
 @pytest.fixture
@@ -64,13 +88,29 @@ def ctx(world: SmallInstallation) -> Context:
         "blind": Capabilities(vision=False),
         "toolless": Capabilities(tools=False),
     }
-    names = ("base", "better", *models, "claude-sonnet-4", "claude-sonnet-3", "claude-opus-4")
+    names = (
+        "base",
+        "better",
+        *models,
+        "claude-sonnet-4",
+        "claude-sonnet-3",
+        "claude-opus-4",
+    )
     prices = {name: Price(1.0, 2.0) for name in names}
     plain = world.context()
-    provider = Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices, models=models)
+    provider = Provider(
+        "sim",
+        "sim",
+        "http://127.0.0.1:9/v1",
+        prices=prices,
+        models=models,
+    )
     targets.put_provider(plain, SYSTEM, provider, "a test")
     keyless = Provider(
-        "far", "openai", "http://127.0.0.1:9/v1", prices={"gpt-far": Price(1, 1)}
+        "far",
+        "openai",
+        "http://127.0.0.1:9/v1",
+        prices={"gpt-far": Price(1, 1)},
     )
     targets.put_provider(plain, SYSTEM, keyless)
     return replace(
@@ -92,7 +132,10 @@ def session(ctx: Context, agent: Agent) -> AgentSession:
 
 
 def ask(
-    ctx: Context, session: AgentSession, model: ModelChoice = BETTER, **more: Any
+    ctx: Context,
+    session: AgentSession,
+    model: ModelChoice = BETTER,
+    **more: Any,
 ) -> ModelSwitchRequest:
     return switches.request_switch(ctx, session.id, (model,), **more)
 
@@ -106,7 +149,12 @@ def now_on(ctx: Context, session: AgentSession) -> AgentSession:
         return Sessions(tx).get(session.id)
 
 
-def exchange(ctx: Context, session: AgentSession, content: Any, **answered: Any) -> None:
+def exchange(
+    ctx: Context,
+    session: AgentSession,
+    content: Any,
+    **answered: Any,
+) -> None:
     incoming = IncomingMessage(MessageRole.USER, content)
     begun = turns.begin_turn(ctx, OWNER, session.id, incoming)
     assert isinstance(begun, BegunTurn)
@@ -118,7 +166,12 @@ def exchange(ctx: Context, session: AgentSession, content: Any, **answered: Any)
         served=ServedBy("chat", "chat", "sim/base"),
         **answered,
     )
-    turns.record_step(ctx, begun.session, answer=whole, kept="")
+    turns.record_step(
+        ctx,
+        begun.session,
+        answer=whole,
+        kept="",
+    )
 
 
 def granted(ctx: Context, session: AgentSession) -> str:
@@ -127,14 +180,21 @@ def granted(ctx: Context, session: AgentSession) -> str:
     return id_
 
 
-def call(ctx: Context, session: AgentSession, action: str, model: str = "") -> dict[str, Any]:
+def call(
+    ctx: Context,
+    session: AgentSession,
+    action: str,
+    model: str = "",
+) -> dict[str, Any]:
     answer = asyncio.run(switch_model(ctx, session.id, action, model, "why not"))
     return answer.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 @pytest.mark.parametrize("shown", [{"facts": ()}, {"reason": "another"}])
 def test_a_request_that_shows_something_else_now_is_not_the_one_that_was_seen(
-    ctx: Context, session: AgentSession, shown: dict[str, Any]
+    ctx: Context,
+    session: AgentSession,
+    shown: dict[str, Any],
 ) -> None:
     request = ask(ctx, session, reason="it is cleverer")
     seen = replace(request, **shown)
@@ -176,7 +236,11 @@ def test_what_nobody_decides_expires(ctx: Context, session: AgentSession) -> Non
 
     assert not ctx.store.lists.switch_requests(pending_at=ctx.clock.now())
     assert now_on(ctx, session).model == CHAT
-    (note,) = list_notes(ctx, session.id, request.asked_at)
+    (note,) = list_notes(
+        ctx,
+        session.id,
+        request.asked_at,
+    )
     assert note.startswith("No person decided about the switch to sim/better in time")
     ctx.clock.jump(-3_600)  # type: ignore[attr-defined]
     with pytest.raises(Conflict, match="expired already"):
@@ -280,11 +344,16 @@ def test_an_unknown_model_of_a_client_is_told_its_two_nearest_and_the_command(
         ("google/gemini-2.5-flash", "swapgate provider add gemini"),
         ("vllm/llama", "swapgate provider add vllm --api-base URL"),
         ("openai_codex/gpt-5", "swapgate provider key login openai_codex"),
-        ("azure/a-deployment-with-a-long-name", "provider add azure_openai --api-base URL"),
+        (
+            "azure/a-deployment-with-a-long-name",
+            "provider add azure_openai --api-base URL",
+        ),
     ],
 )
 def test_a_name_of_a_provider_that_is_not_set_up_is_told_how_to_add_it(
-    ctx: Context, name: str, command: str
+    ctx: Context,
+    name: str,
+    command: str,
 ) -> None:
     with pytest.raises(NotFound, match=command) as unknown:
         read_model_choice(ctx, name)
@@ -302,7 +371,10 @@ def test_the_list_says_when_a_provider_listed_a_model_itself(
 
     (listed,) = call(ctx, session, "list", "llama")["models"]
 
-    assert (listed["model"], listed["contextWindow"]) == ("sim/llama-9", 8_192)
+    assert (listed["model"], listed["contextWindow"]) == (
+        "sim/llama-9",
+        8_192,
+    )
     assert listed["listedOn"] == f"{now:%Y-%m-%d}"
 
 
@@ -322,10 +394,23 @@ def test_the_list_shows_models_of_every_provider_with_a_key_and_counts_the_rest(
 
     rows = {row["provider"]: row for row in told["providers"]}
     assert set(rows) == {"big", "sim", "unasked"}
-    few, big = rows["sim"]["models"], rows["big"]
-    assert (rows["sim"]["shown"], big["models"], big["shown"]) == (few, 300, 100 - few)
+    few = rows["sim"]["models"]
+    big = rows["big"]
+    assert (
+        rows["sim"]["shown"],
+        big["models"],
+        big["shown"],
+    ) == (
+        few,
+        300,
+        100 - few,
+    )
     sources = {name: row["source"] for name, row in rows.items()}
-    assert sources == {"big": "listed", "sim": "catalogue", "unasked": "catalogue"}
+    assert sources == {
+        "big": "listed",
+        "sim": "catalogue",
+        "unasked": "catalogue",
+    }
     assert "swapgate model discover unasked" in rows["unasked"]["note"]
     assert f"{200 + few} more" in told["message"]
     assert len(told["models"]) == 100
@@ -345,15 +430,26 @@ def test_a_plain_auto_is_the_one_route_with_a_floor_for_whoever_approves_it(
     switches.approve_switch(ctx, BEN, told["request"])
 
     model = now_on(ctx, session).model
-    assert (model.kind, model.route, model.text) == (ModelKind.AUTO, "chat", "auto:chat")
+    assert (model.kind, model.route, model.text) == (
+        ModelKind.AUTO,
+        "chat",
+        "auto:chat",
+    )
 
 
 def test_an_mcp_client_may_wait_for_the_decision_and_a_turn_does_not(
-    ctx: Context, session: AgentSession, monkeypatch: pytest.MonkeyPatch
+    ctx: Context,
+    session: AgentSession,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wish: dict[str, object] = {"action": "switch", "model": "sim/better", "wait_s": 60}
+    wish: dict[str, object] = {
+        "action": "switch",
+        "model": "sim/better",
+        "wait_s": 60,
+    }
     caller = ToolCaller(session.id)
-    tool, in_a_turn = build_switch_tool(ctx, waits=True), build_switch_tool(ctx)
+    tool = build_switch_tool(ctx, waits=True)
+    in_a_turn = build_switch_tool(ctx)
     assert "wait_s" in str(tool.offered.parameters)
     assert "wait_s" not in str(in_a_turn.offered.parameters)
     load = switches.load_switch
@@ -365,7 +461,8 @@ def test_an_mcp_client_may_wait_for_the_decision_and_a_turn_does_not(
         return request
 
     monkeypatch.setattr(switches, "load_switch", approved_meanwhile)
-    first, last = answer_of(in_a_turn, wish, caller), answer_of(tool, wish, caller)
+    first = answer_of(in_a_turn, wish, caller)
+    last = answer_of(tool, wish, caller)
 
     assert (first["status"], last["status"]) == ("pending", "approved")
     assert last["request"] == first["request"]
@@ -374,7 +471,11 @@ def test_an_mcp_client_may_wait_for_the_decision_and_a_turn_does_not(
             answer_of(tool, {**wish, "wait_s": wrong}, caller)
 
 
-def answer_of(tool: BuiltInTool, arguments: dict[str, object], caller: ToolCaller) -> Any:
+def answer_of(
+    tool: BuiltInTool,
+    arguments: dict[str, object],
+    caller: ToolCaller,
+) -> Any:
     async def answer() -> object:
         return (await tool.answer(arguments, caller)).content
 
@@ -382,7 +483,9 @@ def answer_of(tool: BuiltInTool, arguments: dict[str, object], caller: ToolCalle
 
 
 def test_the_last_verdict_and_scores_are_shown(
-    world: SmallInstallation, ctx: Context, session: AgentSession
+    world: SmallInstallation,
+    ctx: Context,
+    session: AgentSession,
 ) -> None:
     world.decided("sim/better")
 
@@ -397,7 +500,13 @@ def test_the_last_verdict_and_scores_are_shown(
 def test_a_route_needs_no_grant_and_the_keys_routes_hold(ctx: Context) -> None:
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create_route(ctx, SYSTEM, "other", "sim/better", settings=settings)
-    key, _ = keys.create_key(ctx, SYSTEM, "client", secret=SECRET, routes=("chat",))
+    key, _ = keys.create_key(
+        ctx,
+        SYSTEM,
+        "client",
+        secret=SECRET,
+        routes=("chat",),
+    )
     own = AgentsClient.of_data_key(key)
     made = agents.create_agent(ctx, own, "mine", CHAT)
     session = agents.open_session(ctx, own, made.id)
@@ -419,7 +528,11 @@ def test_a_data_class_holds_before_anybody_is_asked(ctx: Context) -> None:
     provider = Provider("other", "sim", "http://127.0.0.1:9/v1", prices={"m": Price(1, 1)})
     targets.put_provider(ctx, SYSTEM, provider)
     private = agents.create_agent(
-        ctx, PERSON, "private", literal_choice("other/m", "other/m"), data_class="internal"
+        ctx,
+        PERSON,
+        "private",
+        literal_choice("other/m", "other/m"),
+        data_class="internal",
     )
     session = agents.open_session(ctx, PERSON, private.id)
 
@@ -451,7 +564,9 @@ def test_a_grant_is_revoked_once_by_an_approver_and_its_session_goes_on_with_ano
 
 
 def test_an_alert_carries_the_question_and_a_link_but_stores_no_word_of_the_agent(
-    world: SmallInstallation, ctx: Context, session: AgentSession
+    world: SmallInstallation,
+    ctx: Context,
+    session: AgentSession,
 ) -> None:
     request = ask(ctx, session, reason=MARKUP)
     alert_delivery.run_once(ctx)
@@ -470,7 +585,9 @@ def test_an_alert_carries_the_question_and_a_link_but_stores_no_word_of_the_agen
 
 
 def test_without_a_signing_key_no_alert_has_a_link(
-    world: SmallInstallation, ctx: Context, session: AgentSession
+    world: SmallInstallation,
+    ctx: Context,
+    session: AgentSession,
 ) -> None:
     ask(ctx, session)
     alert_delivery.run_once(replace(ctx, approval_links=None))
@@ -482,7 +599,8 @@ def test_without_a_signing_key_no_alert_has_a_link(
 def test_an_installation_makes_links_only_where_it_could_sign_an_approval(
     tmp_path: Path,
 ) -> None:
-    config, home = tmp_path / "swapgate.yaml", tmp_path / "home"
+    config = tmp_path / "swapgate.yaml"
+    home = tmp_path / "home"
 
     def makes_links(agents: str = "") -> bool:
         config.write_text(f"home: {home}\n{agents}", encoding="utf-8")

@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from harness.app import installation
-from harness.frame.errors import ConfigError, InputError, NotAllowed, NotFound
+from harness.frame.errors import (
+    ConfigError,
+    InputError,
+    NotAllowed,
+    NotFound,
+)
 from harness.frame.people.access import Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.providers.force import (
@@ -27,7 +32,9 @@ SIM = Force(ForceKind.PROVIDER, "sim")
 
 @pytest.fixture
 def cli(
-    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    sqlite_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[CommandLine]:
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
     with installed(tmp_path, sqlite_url, monkeypatch) as made:
@@ -41,10 +48,16 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
     ctx = world.context()
     hour = timedelta(hours=1)
     short = freezes.throw_switch(
-        ctx, BEN, SwitchRequest(SIM, "outage", lasts=hour), source=SwitchSource.CLI
+        ctx,
+        BEN,
+        SwitchRequest(SIM, "outage", lasts=hour),
+        source=SwitchSource.CLI,
     )
     long = freezes.throw_switch(
-        ctx, BEN, SwitchRequest(SIM, "outage", "chat"), source=SwitchSource.REST
+        ctx,
+        BEN,
+        SwitchRequest(SIM, "outage", "chat"),
+        source=SwitchSource.REST,
     )
     assert list(freezes.list_live_switches(ctx)) == [long, short]
 
@@ -88,7 +101,8 @@ def test_what_is_not_known_cannot_be_forced(
 
 
 def test_a_switch_needs_a_reason_an_approver_and_some_time(world: SmallInstallation) -> None:
-    ctx, ann = world.context(), Actor("ann", Role.PROPOSER, "pr_ann")
+    ctx = world.context()
+    ann = Actor("ann", Role.PROPOSER, "pr_ann")
     with pytest.raises(NotAllowed):
         freezes.throw_switch(ctx, ann, SwitchRequest(SIM, "outage"), source=SwitchSource.CLI)
     with pytest.raises(NotAllowed):
@@ -98,7 +112,10 @@ def test_a_switch_needs_a_reason_an_approver_and_some_time(world: SmallInstallat
     for lasts in (timedelta(0), timedelta(days=366)):
         with pytest.raises(InputError, match="year"):
             freezes.throw_switch(
-                ctx, BEN, SwitchRequest(SIM, "outage", lasts=lasts), source=SwitchSource.CLI
+                ctx,
+                BEN,
+                SwitchRequest(SIM, "outage", lasts=lasts),
+                source=SwitchSource.CLI,
             )
 
 
@@ -108,7 +125,11 @@ def test_a_switch_needs_a_reason_an_approver_and_some_time(world: SmallInstallat
         {"force": "sim", "reason": "what of it?"},
         {"force": "chat=provider:sim", "reason": "the route stands apart"},
         {"force": "provider:sim", "reason": ""},
-        {"force": "provider:sim", "reason": "too short", "for_s": 0},
+        {
+            "force": "provider:sim",
+            "reason": "too short",
+            "for_s": 0,
+        },
         {"force": "provider:sim"},
     ],
 )
@@ -128,7 +149,16 @@ def test_who_throws_a_switch_is_told_which_routes_it_does_not_reach(cli: Command
     assert "keep their plans: chat" in throw_switch("target:sim/better")
     assert "keep their plans" not in throw_switch("provider:sim")
     why = ("--reason", "drill")
-    cli.run(*("route", "fallback", "add", "chat", "sim/better"), "--waive=x", "--for=1d", *why)
+    cli.run(
+        "route",
+        "fallback",
+        "add",
+        "chat",
+        "sim/better",
+        "--waive=x",
+        "--for=1d",
+        *why,
+    )
     assert "keep their plans" not in throw_switch("target:sim/better")
     cli.run("route", "settings", "chat", "--stakes=high")
     assert "keep their plans: chat" in throw_switch("target:sim/better")

@@ -9,13 +9,21 @@ from pathlib import Path
 import pytest
 
 from harness.providers.credential import ProviderKey
-from harness.providers.force import KillSwitch, SwitchSource, parse_environment_switches
+from harness.providers.force import (
+    KillSwitch,
+    SwitchSource,
+    parse_environment_switches,
+)
 from harness.providers.target import Provider, RequestPatch, Target
 from harness.routing.table import Canary, Route, RoutingTable, Snapshot
 from router.snapshot.compiler import compile_snapshot
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import completion, error, streamed
+from tests.support.providers.scripted_upstream import (
+    completion,
+    error,
+    streamed,
+)
 from tests.support.router.asgi_router import CHAT, Door
 from tests.support.router.live_router import snapshot, switch_of
 from tests.support.sampling import sampled
@@ -51,7 +59,8 @@ def shape(
         extra_body=extra_body or {},
     )
     return Shape(
-        provider, Target("shaped", "m-shaped", parameters or {}, patch or RequestPatch())
+        provider,
+        Target("shaped", "m-shaped", parameters or {}, patch or RequestPatch()),
     )
 
 
@@ -72,7 +81,8 @@ SHAPES = {
     "oauth": shape("github_copilot", key=None, extra_body={"service_tier": "flex"}),
     "stored key": shape("openai", {"max_tokens": 64}, key=None),
 }
-OTHER, THIRD = Target("other", "m-other"), Target("third", "m-third")
+OTHER = Target("other", "m-other")
+THIRD = Target("third", "m-third")
 # By role of the shaped target: the arm's targets in order, and whether the first is a canary.
 ROLES = {
     "incumbent": (("shaped", "other"), False),
@@ -83,7 +93,11 @@ ROLES = {
 
 
 def snapshot_of(role: str, shaped: Shape) -> Snapshot:
-    targets = {"shaped": shaped.target, "other": OTHER, "third": THIRD}
+    targets = {
+        "shaped": shaped.target,
+        "other": OTHER,
+        "third": THIRD,
+    }
     names, with_canary = ROLES[role]
     ids = [targets[name].id for name in names]
     if with_canary:
@@ -127,7 +141,12 @@ def sources(force: str) -> Iterator[tuple[Sequence[KillSwitch], Sequence[KillSwi
     yield parse_environment_switches(f"support={force}", AT), ()
 
 
-def expected_plan(names: Sequence[str], named: str, *, avoids: bool) -> Sequence[str]:
+def expected_plan(
+    names: Sequence[str],
+    named: str,
+    *,
+    avoids: bool,
+) -> Sequence[str]:
     kept = [name for name in names if (name == named) != avoids]
     return kept or names
 
@@ -162,7 +181,9 @@ SAMPLE = ("extra body", "patched answer limit of kind openai")
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("form", sampled(SHAPES, SAMPLE))
 async def test_a_switch_leads_to_the_target_that_it_names_whatever_the_target_is_sent(
-    tmp_path: Path, form: str, role: str
+    tmp_path: Path,
+    form: str,
+    role: str,
 ) -> None:
     shaped = SHAPES[form]
     found = snapshot_of(role, shaped)
@@ -191,11 +212,18 @@ async def test_a_shaped_fallback_answers_while_a_switch_concerns_another_provide
     shaped = SHAPES[form]
     found = snapshot_of("fallback", shaped)
     keys = {name: [ProviderKey("key", "secret")] for name in found.providers}
-    for force in ("avoid:provider:third", "provider:third", "avoid:provider:other"):
+    for force in (
+        "avoid:provider:third",
+        "provider:third",
+        "avoid:provider:other",
+    ):
         for stream in (False, True):
             router = Router(tmp_path / force.replace(":", "-") / str(stream))
             router.down = frozenset({"m-other"})
             thrown = replace(found, switches=(switch_of(force),))
             router.holder.current = compile_snapshot(thrown, (), keys)
 
-            assert await router.ask(stream=stream) == (200, shaped.target.name)
+            assert await router.ask(stream=stream) == (
+                200,
+                shaped.target.name,
+            )

@@ -19,7 +19,12 @@ from harness.providers import api_base_rules
 from harness.routing.agent import AgentTool
 from harness.routing.settings import ToolServer, TurnBounds
 from tests.support.site.processes import free_port
-from tests.support.site.tool_server import BAD, TOKEN, TOOLS, tool_server_process
+from tests.support.site.tool_server import (
+    BAD,
+    TOKEN,
+    TOOLS,
+    tool_server_process,
+)
 
 pytestmark = pytest.mark.req("E1")
 ROOT = Path(__file__).parents[2]
@@ -36,7 +41,11 @@ async def offered(tools: ToolServers, *names: str) -> list[str]:
 
 
 async def call(
-    tools: ToolServers, name: str, arguments: str = "{}", *, timeout_s: float = 240.0
+    tools: ToolServers,
+    name: str,
+    arguments: str = "{}",
+    *,
+    timeout_s: float = 240.0,
 ) -> ToolResult:
     caller = ToolCaller("se_1", TurnBounds(timeout_s=timeout_s))
     return await tools.run(MessageToolCall("c_1", name, arguments), caller)
@@ -111,7 +120,10 @@ def test_an_agent_may_be_given_tools_of_configured_servers_alone() -> None:
     ],
 )
 async def test_a_tool_that_misbehaves_is_an_error_and_the_next_call_is_answered(
-    tools: ToolServers, name: str, arguments: str, reason: str
+    tools: ToolServers,
+    name: str,
+    arguments: str,
+    reason: str,
 ) -> None:
     timeout_s = 1.0 if name == "hang" else 240.0
     result = await call(tools, f"files__{name}", arguments, timeout_s=timeout_s)
@@ -190,7 +202,10 @@ def raw(body: bytes, kind: str = "application/json") -> bytes:
     ids=["mute", "flood", "noise", "page", "gone"],
 )
 async def test_a_server_that_is_none_is_left_out_and_then_left_alone(
-    monkeypatch: pytest.MonkeyPatch, tools: ToolServers, answer: bytes | None, reason: str
+    monkeypatch: pytest.MonkeyPatch,
+    tools: ToolServers,
+    answer: bytes | None,
+    reason: str,
 ) -> None:
     if answer is None:
         monkeypatch.setattr(tool_servers, "LIST_S", 1.0)
@@ -211,7 +226,13 @@ async def test_a_server_that_is_none_is_left_out_and_then_left_alone(
 
 async def test_no_log_has_the_key_that_a_server_refuses() -> None:
     error = {"code": -32000, "message": f"not with {TOKEN}"}
-    body = json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode()
+    body = json.dumps(
+        {
+            "jsonrpc": "2.0",
+            "id": None,
+            "error": error,
+        }
+    ).encode()
     async with listening(raw(body).replace(b"200 OK", b"403 Forbidden")) as (refuses, _):
         with structlog.testing.capture_logs() as logged:
             assert await offered(build(refuses=refuses), "refuses") == []
@@ -263,7 +284,10 @@ async def clinging() -> AsyncIterator[ToolServer]:
     """A server that forgets its session at the first call, and never lets it be ended."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionError):
+        with (
+            closing(writer),
+            suppress(asyncio.IncompleteReadError, ConnectionError),
+        ):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
                 if head.startswith(b"delete"):
@@ -271,13 +295,19 @@ async def clinging() -> AsyncIterator[ToolServer]:
                 length = re.search(rb"content-length: (\d+)", head)
                 body = await reader.readexactly(int(length[1]) if length else 0)
                 asked = json.loads(body or b"{}")
-                answer: dict[str, object] = {"jsonrpc": "2.0", "id": asked.get("id")}
+                answer: dict[str, object] = {
+                    "jsonrpc": "2.0",
+                    "id": asked.get("id"),
+                }
                 if asked.get("method") in RESULTS:
-                    status, answer["result"] = "200 OK", RESULTS[asked["method"]]
+                    status = "200 OK"
+                    answer["result"] = RESULTS[asked["method"]]
                 elif asked.get("method") == "tools/call":
-                    status, answer = "404 Not Found", {}
+                    status = "404 Not Found"
+                    answer = {}
                 else:
-                    status, answer["error"] = "200 OK", {"code": -32601, "message": "no"}
+                    status = "200 OK"
+                    answer["error"] = {"code": -32601, "message": "no"}
                 text = json.dumps(answer).encode()
                 writer.write(
                     f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n"
@@ -312,7 +342,11 @@ def test_models_are_served_without_the_library() -> None:
     )
     program = f"import sys, {', '.join(modules)}; print('mcp' in sys.modules)"
     done = subprocess.run(  # noqa: S603 - our own modules
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
     )
 
     assert done.stdout.split() == ["False"]

@@ -23,7 +23,11 @@ from router.upstream.pool import UpstreamPool
 from router.upstream.translate.transport import TranslatingTransport
 from router.upstream.transport import UpstreamReply, UpstreamRequest
 from tests.support.providers import simulator_thread
-from tests.support.providers.raw_server import Play, ServerConnection, raw_server
+from tests.support.providers.raw_server import (
+    Play,
+    ServerConnection,
+    raw_server,
+)
 from tests.support.router.router_process import eventually, routed
 from tests.support.site.processes import site
 from tests.wire import anthropic, gemini, vertex
@@ -31,7 +35,11 @@ from tests.wire.server import KEY, Json, Reading, Reply, Usage, serving
 
 pytestmark = pytest.mark.slow
 
-WIRES: Final[dict[str, Any]] = {"anthropic": anthropic, "gemini": gemini, "vertex": vertex}
+WIRES: Final[dict[str, Any]] = {
+    "anthropic": anthropic,
+    "gemini": gemini,
+    "vertex": vertex,
+}
 SECRET: Final = ProviderKey("K", KEY)
 SETTINGS: Final = RouterSettings(max_response_bytes=1024 * 1024)
 LIVE: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
@@ -48,16 +56,28 @@ def loaded() -> dict[str, TranslatingTransport]:
 
 @asynccontextmanager
 async def call_provider(
-    loaded: TranslatingTransport, kind: str, play: Play, *, stream: bool = True, **more: Any
+    loaded: TranslatingTransport,
+    kind: str,
+    play: Play,
+    *,
+    stream: bool = True,
+    **more: Any,
 ) -> AsyncIterator[tuple[UpstreamReply, int]]:
     """The reply, and how many connections the provider saw."""
     pool = UpstreamPool(SETTINGS)
     async with raw_server(play) as server:
         base = f"http://127.0.0.1:{server.port}"
         provider = Provider("p", kind, base, "K")
-        body = {"model": WIRES[kind].MODEL, "messages": [{"role": "user", "content": "Hi"}]}
+        body = {
+            "model": WIRES[kind].MODEL,
+            "messages": [{"role": "user", "content": "Hi"}],
+        }
         request = UpstreamRequest(
-            provider, json.dumps({**body, **more}).encode(), stream, path=CHAT_PATH, key=SECRET
+            provider,
+            json.dumps({**body, **more}).encode(),
+            stream,
+            path=CHAT_PATH,
+            key=SECRET,
         )
         transport = TranslatingTransport(kind, pool)
         transport._translation = loaded._translation
@@ -77,7 +97,11 @@ def plays(*pieces: bytes) -> Play:
     return play
 
 
-def whole(body: object, status: str = "200 OK", kind: str = "application/json") -> bytes:
+def whole(
+    body: object,
+    status: str = "200 OK",
+    kind: str = "application/json",
+) -> bytes:
     raw = json.dumps(body).encode() if not isinstance(body, bytes) else body
     head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(raw)}\r\n\r\n"
     return head.encode() + raw
@@ -110,23 +134,44 @@ async def test_a_stream_that_breaks_off_has_no_good_end(
     [
         (
             "anthropic",
-            {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+            {
+                "type": "error",
+                "error": {
+                    "type": "overloaded_error",
+                    "message": "Overloaded",
+                },
+            },
             FailureClass.OVERLOADED,
         ),
         (
             "gemini",
-            {"error": {"code": 429, "message": "quota", "status": "RESOURCE_EXHAUSTED"}},
+            {
+                "error": {
+                    "code": 429,
+                    "message": "quota",
+                    "status": "RESOURCE_EXHAUSTED",
+                }
+            },
             FailureClass.RATE_LIMITED,
         ),
         (
             "gemini",
-            {"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}},
+            {
+                "error": {
+                    "code": 503,
+                    "message": "overloaded",
+                    "status": "UNAVAILABLE",
+                }
+            },
             FailureClass.OVERLOADED,
         ),
     ],
 )
 async def test_an_error_within_a_stream_keeps_its_class(
-    loaded: dict[str, TranslatingTransport], kind: str, event: Json, failure: FailureClass
+    loaded: dict[str, TranslatingTransport],
+    kind: str,
+    event: Json,
+    failure: FailureClass,
 ) -> None:
     first = WIRES[kind].events(Reply("Some words"))[0]
     wrong = f"data: {json.dumps(event)}\n\n".encode()
@@ -158,7 +203,11 @@ async def test_whoever_leaves_a_stream_closes_it_at_the_provider(
 @pytest.mark.parametrize("kind", WIRES)
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'{"hello": 1}', b'{"content": "x"}'])
 async def test_what_is_no_answer_is_malformed(
-    loaded: dict[str, TranslatingTransport], kind: str, body: bytes, *, stream: bool
+    loaded: dict[str, TranslatingTransport],
+    kind: str,
+    body: bytes,
+    *,
+    stream: bool,
 ) -> None:
     sent = LIVE + b"data: " + body + b"\n\n" if stream else whole(body)
     async with call_provider(loaded[kind], kind, plays(sent), stream=stream) as (reply, _):
@@ -174,7 +223,9 @@ async def test_what_is_no_answer_is_malformed(
 @pytest.mark.req("A5", "F2")
 @pytest.mark.parametrize("kind", WIRES)
 async def test_a_fault_of_ours_in_a_translation_is_not_the_clients_or_the_providers(
-    loaded: dict[str, TranslatingTransport], kind: str, monkeypatch: pytest.MonkeyPatch
+    loaded: dict[str, TranslatingTransport],
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def breaks(*_: object, **__: object) -> Any:
         raise KeyError("what the client said")
@@ -232,7 +283,10 @@ async def test_an_image_elsewhere_is_not_fetched_and_the_provider_not_asked(
         async with talk as (reply, connections):
             error = json.loads(await reply.body())["error"]
 
-        assert (reply.status, error["code"]) == (422, "not_supported_by_target")
+        assert (reply.status, error["code"]) == (
+            422,
+            "not_supported_by_target",
+        )
         assert connections == len(other.lines) == 0
 
 
@@ -242,7 +296,8 @@ USAGE: Final = Usage(input=100, output=20, cached=40)
 def examinee(model: str, *, hiccups: int = 0) -> Callable[[Reading], Reply]:
     """Answers the shipped suites as the simulator's model would. hiccups: 529s before that."""
     simulator = sim.simulator()
-    sitting, left = simulator.models[model], [anthropic.OVERLOADED] * hiccups
+    sitting = simulator.models[model]
+    left = [anthropic.OVERLOADED] * hiccups
 
     def answer(read: Reading) -> Reply:
         if left:
@@ -254,7 +309,11 @@ def examinee(model: str, *, hiccups: int = 0) -> Callable[[Reading], Reply]:
     return answer
 
 
-def provider(kind: str, api_base: str, model: str) -> Json:
+def provider(
+    kind: str,
+    api_base: str,
+    model: str,
+) -> Json:
     price = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 10.0}
     return {
         "kind": kind,
@@ -270,8 +329,10 @@ def test_a_candidate_and_an_incumbent_of_other_protocols_get_their_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WIRE_KEY", KEY)
-    old, new = gemini.strict(), anthropic.strict()
-    old.answers, new.answers = examinee("sim-base"), examinee("sim-better", hiccups=2)
+    old = gemini.strict()
+    new = anthropic.strict()
+    old.answers = examinee("sim-base")
+    new.answers = examinee("sim-better", hiccups=2)
     with serving(old), serving(new):
         settings: dict[str, object] = {
             "providers": {
@@ -290,8 +351,16 @@ def test_a_candidate_and_an_incumbent_of_other_protocols_get_their_verdict(
                 "temperature=0.25",
             )
             done = place.run(
-                *("gate", "run", "--suite", "tickets", "--policy", "quick", "--json"),
-                *(*arms, "--keep", str(tmp_path / "kept")),
+                "gate",
+                "run",
+                "--suite",
+                "tickets",
+                "--policy",
+                "quick",
+                "--json",
+                *arms,
+                "--keep",
+                str(tmp_path / "kept"),
             )
     assert json.loads(done.stdout)["verdict"]["verdict"] == "passed"
     assert [*old.refused, *new.refused] == [str(anthropic.OVERLOADED)] * 2
@@ -307,7 +376,10 @@ def test_a_candidate_and_an_incumbent_of_other_protocols_get_their_verdict(
     finally:
         installation.close()
     assert len(runs) == 2
-    assert {sample.served_model for sample in samples} == {gemini.MODEL, anthropic.MODEL}
+    assert {sample.served_model for sample in samples} == {
+        gemini.MODEL,
+        anthropic.MODEL,
+    }
     assert not [sample for sample in samples if sample.error]
     used = {(e.input_tokens, e.cached_tokens, e.output_tokens) for e in samples}
     assert used == {(USAGE.input, USAGE.cached, USAGE.output)}
@@ -319,7 +391,11 @@ def test_a_proposal_says_which_shares_of_the_requests_its_candidate_cannot_take(
     tmp_path: Path,
 ) -> None:
     searches: Json = {"type": "web_search_preview"}
-    function: Json = {"type": "function", "name": "look", "parameters": {"type": "object"}}
+    function: Json = {
+        "type": "function",
+        "name": "look",
+        "parameters": {"type": "object"},
+    }
     asked: list[Json] = [
         *[{}] * 5,
         {"tools": [function, searches]},
@@ -338,8 +414,17 @@ def test_a_proposal_says_which_shares_of_the_requests_its_candidate_cannot_take(
             headers = {"authorization": f"Bearer {world.key}"}
             for more in asked:
                 # Whatever the provider makes of it, it was asked for.
-                body = {"model": "chat", "input": "Colour number 3?", **more}
-                httpx.post(f"{world.url}/v1/responses", json=body, headers=headers, timeout=60)
+                body = {
+                    "model": "chat",
+                    "input": "Colour number 3?",
+                    **more,
+                }
+                httpx.post(
+                    f"{world.url}/v1/responses",
+                    json=body,
+                    headers=headers,
+                    timeout=60,
+                )
             eventually(lambda: world.recorded() == len(asked))
             assert world.place.terminate("router") == 0
 

@@ -12,7 +12,10 @@ from harness.providers.target import Provider
 from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.translate.request_screening import RULES, screen_request
 from router.upstream.translate.translation import TranslatedCall, Translation
-from router.upstream.translate.transport import TranslatingTransport, load_translation
+from router.upstream.translate.transport import (
+    TranslatingTransport,
+    load_translation,
+)
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import (
     ScriptedEvent,
@@ -30,7 +33,10 @@ MODELS: Final = {
     "vertex": vertex.MODEL,
 }
 USER: Final = {"role": "user", "content": "Rain?"}
-TOOL: Final = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+TOOL: Final = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object"}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +45,15 @@ def loaded() -> Mapping[str, Translation]:
 
 
 def translate_request(
-    loaded: Mapping[str, Translation], kind: str, **more: Any
+    loaded: Mapping[str, Translation],
+    kind: str,
+    **more: Any,
 ) -> TranslatedCall:
-    body = {"model": MODELS[kind], "messages": [dict(USER)], **more}
+    body = {
+        "model": MODELS[kind],
+        "messages": [dict(USER)],
+        **more,
+    }
     return loaded[kind].ask(screen_request(body, kind), stream=False)
 
 
@@ -55,7 +67,13 @@ def translate_request(
         ("anthropic", "claude-opus-4-6", "xhigh", "high", True),
         ("anthropic", "claude-opus-4-6", "max", "max", False),
         ("anthropic", "claude-opus-4-7", "xhigh", "xhigh", False),
-        ("bedrock", "anthropic.claude-sonnet-4-5-20250929-v1:0", "xhigh", "high", True),
+        (
+            "bedrock",
+            "anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "xhigh",
+            "high",
+            True,
+        ),
         ("bedrock", "anthropic.claude-opus-4-6-v1:0", "xhigh", "high", True),
         ("gemini", "gemini-2.5-flash", "xhigh", "high", True),
         ("gemini", "gemini-3-pro-preview", "minimal", "low", True),
@@ -73,10 +91,18 @@ def test_an_effort_is_said_as_it_is_or_as_the_nearest_with_a_word(
     told: bool,
 ) -> None:
     call = translate_request(
-        loaded, kind, model=model, reasoning_effort=effort, max_tokens=64000
+        loaded,
+        kind,
+        model=model,
+        reasoning_effort=effort,
+        max_tokens=64000,
     )
     plain = translate_request(
-        loaded, kind, model=model, reasoning_effort=said, max_tokens=64000
+        loaded,
+        kind,
+        model=model,
+        reasoning_effort=said,
+        max_tokens=64000,
     )
 
     assert call.body == plain.body
@@ -97,10 +123,17 @@ def test_an_effort_is_said_as_it_is_or_as_the_nearest_with_a_word(
 )
 @pytest.mark.parametrize("limit", [16, 600, 1400, 5000])
 def test_an_effort_leaves_the_answer_its_share_of_the_limit(
-    loaded: Mapping[str, Translation], kind: str, model: str, limit: int
+    loaded: Mapping[str, Translation],
+    kind: str,
+    model: str,
+    limit: int,
 ) -> None:
     call = translate_request(
-        loaded, kind, model=model, reasoning_effort="high", max_tokens=limit
+        loaded,
+        kind,
+        model=model,
+        reasoning_effort="high",
+        max_tokens=limit,
     )
 
     budgets = [
@@ -122,9 +155,12 @@ def test_a_temperature_that_nobody_asked_for_is_not_sent(
     thinking = {"model": "gemini-3-pro-preview", "reasoning_effort": "low"}
 
     assert "temperature" not in json.dumps(translate_request(loaded, kind, **thinking).body)
-    wanted = translate_request(loaded, kind, **thinking, temperature=0.5).body[
-        "generationConfig"
-    ]
+    wanted = translate_request(
+        loaded,
+        kind,
+        **thinking,
+        temperature=0.5,
+    ).body["generationConfig"]
     assert wanted["temperature"] == 0.5
 
 
@@ -132,12 +168,27 @@ def test_a_temperature_that_nobody_asked_for_is_not_sent(
 def test_a_call_without_arguments_has_none_at_the_provider(
     loaded: Mapping[str, Translation], kind: str
 ) -> None:
-    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}
-    turn = {"role": "assistant", "content": None, "tool_calls": [call]}
-    result = {"role": "tool", "tool_call_id": "a", "content": "rain"}
+    call = {
+        "id": "a",
+        "type": "function",
+        "function": {"name": "f", "arguments": ""},
+    }
+    turn = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [call],
+    }
+    result = {
+        "role": "tool",
+        "tool_call_id": "a",
+        "content": "rain",
+    }
 
     body = translate_request(
-        loaded, kind, messages=[dict(USER), turn, result], tools=[copy.deepcopy(TOOL)]
+        loaded,
+        kind,
+        messages=[dict(USER), turn, result],
+        tools=[copy.deepcopy(TOOL)],
     ).body
 
     (made,) = [object_ for object_ in _objects(body) if {"args", "input"} & set(object_)]
@@ -149,22 +200,48 @@ def _objects(value: Any) -> list[dict[str, Any]]:
         return [object_ for item in value for object_ in _objects(item)]
     if not isinstance(value, dict):
         return []
-    return [value, *(object_ for object_ in value.values() for object_ in _objects(object_))]
+    return [
+        value,
+        *(object_ for object_ in value.values() for object_ in _objects(object_)),
+    ]
 
 
 SAID: Final = {"role": "assistant", "content": "SECRET"}
 REFUSED: Final[list[tuple[str, dict[str, Any], str | None]]] = [
-    ("anthropic", {"messages": [{"role": "system", "content": "SECRET"}]}, "messages"),
+    (
+        "anthropic",
+        {"messages": [{"role": "system", "content": "SECRET"}]},
+        "messages",
+    ),
     ("gemini", {"temperature": "SECRET"}, "temperature"),
     ("gemini", {"reasoning_effort": "SECRET"}, "reasoning_effort"),
     (
         "gemini",
-        {"messages": [USER, {"role": "tool", "tool_call_id": "z", "content": "SECRET"}]},
+        {
+            "messages": [
+                USER,
+                {
+                    "role": "tool",
+                    "tool_call_id": "z",
+                    "content": "SECRET",
+                },
+            ]
+        },
         "messages[1].tool_call_id",
     ),
     ("vertex", {"thinking": "SECRET"}, "thinking"),
     *(
-        (kind, {"messages": [USER, {**SAID, "thinking_blocks": "SECRET"}, USER]}, "messages")
+        (
+            kind,
+            {
+                "messages": [
+                    USER,
+                    {**SAID, "thinking_blocks": "SECRET"},
+                    USER,
+                ]
+            },
+            "messages",
+        )
         for kind in ("anthropic", "bedrock")
     ),
 ]
@@ -179,7 +256,10 @@ def test_a_refusal_has_neither_the_librarys_words_nor_the_clients(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with caplog.at_level(logging.DEBUG), pytest.raises(Untranslatable) as caught:
+    with (
+        caplog.at_level(logging.DEBUG),
+        pytest.raises(Untranslatable) as caught,
+    ):
         translate_request(loaded, kind, **copy.deepcopy(more))
 
     error = caught.value
@@ -209,15 +289,38 @@ UNENDED: Final[Mapping[str, dict[str, Any]]] = {
     },
     "bedrock": {
         "output": {"message": {"role": "assistant", "content": [{"text": "hi"}]}},
-        "usage": {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2},
+        "usage": {
+            "inputTokens": 1,
+            "outputTokens": 1,
+            "totalTokens": 2,
+        },
     },
-    "gemini": {"candidates": [{"content": WORDS, "index": 0, "avgLogprobs": float("nan")}]},
+    "gemini": {
+        "candidates": [
+            {
+                "content": WORDS,
+                "index": 0,
+                "avgLogprobs": float("nan"),
+            }
+        ]
+    },
     "vertex": {"candidates": [{"content": WORDS, "index": 0}]},
 }
 
 
-async def replied(kind: str, turn: ScriptedTurn, *, stream: bool) -> bytes:
-    body = json.dumps({"model": MODELS[kind], "messages": [USER], "stream": stream}).encode()
+async def replied(
+    kind: str,
+    turn: ScriptedTurn,
+    *,
+    stream: bool,
+) -> bytes:
+    body = json.dumps(
+        {
+            "model": MODELS[kind],
+            "messages": [USER],
+            "stream": stream,
+        }
+    ).encode()
     place = Provider("p", kind, "http://127.0.0.1:9/v1")
     transport = TranslatingTransport(kind, ScriptedTransport(lambda _: turn))
     reply = await transport.send(UpstreamRequest(place, body, stream))
@@ -233,18 +336,40 @@ async def test_an_answer_that_does_not_say_why_it_ended_is_translated_without_a_
 
     (choice,) = json.loads(await replied(kind, turn, stream=False))["choices"]
 
-    assert (choice["message"]["content"], choice["finish_reason"]) == ("hi", None)
+    assert (choice["message"]["content"], choice["finish_reason"]) == (
+        "hi",
+        None,
+    )
 
 
 @pytest.mark.req("B8")
-@pytest.mark.parametrize("end", [(), (ScriptedEvent.RESET,), (ScriptedEvent.HANG,)])
+@pytest.mark.parametrize(
+    "end",
+    [
+        (),
+        (ScriptedEvent.RESET,),
+        (ScriptedEvent.HANG,),
+    ],
+)
 @pytest.mark.parametrize("ended", [True, False])
 async def test_a_google_stream_that_said_why_it_ends_is_whole(
-    monkeypatch: pytest.MonkeyPatch, end: tuple[ScriptedEvent, ...], *, ended: bool
+    monkeypatch: pytest.MonkeyPatch,
+    end: tuple[ScriptedEvent, ...],
+    *,
+    ended: bool,
 ) -> None:
     monkeypatch.setattr("router.upstream.reply_reading.LAST_EVENTS_S", 0.05)
     reason = {"finishReason": "STOP"} if ended else {}
-    said = {"candidates": [{"content": WORDS, "index": 0, "avgLogprobs": 0.5, **reason}]}
+    said = {
+        "candidates": [
+            {
+                "content": WORDS,
+                "index": 0,
+                "avgLogprobs": 0.5,
+                **reason,
+            }
+        ]
+    }
     event = b"data: " + json.dumps(said).replace("0.5", "NaN").encode() + b"\n\n"
     turn = ScriptedTurn(headers={"content-type": "text/event-stream"}, steps=(event, *end))
 

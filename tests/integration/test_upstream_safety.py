@@ -22,7 +22,10 @@ from harness.frame.errors import ConfigError, DeliveryFailed, InputError
 from harness.frame.failures import FailureClass
 from harness.frame.people.access import SYSTEM
 from harness.frame.runtime.clock import SystemClock
-from harness.providers.calls.guarded_http import ClosedAddress, GuardedHttpClient
+from harness.providers.calls.guarded_http import (
+    ClosedAddress,
+    GuardedHttpClient,
+)
 from harness.providers.calls.probe import HttpProviderProbe
 from harness.providers.credential import ProviderKey
 from harness.providers.records import Providers
@@ -35,9 +38,18 @@ from router.upstream.transport import UpstreamRequest
 from router.upstream.transports import ProviderClient, Transports
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_chat import Response, Served, serving
-from tests.support.providers.scripted_upstream import broken_stream, event, running_upstream
+from tests.support.providers.scripted_upstream import (
+    broken_stream,
+    event,
+    running_upstream,
+)
 from tests.support.router.live_router import KEY as CLIENT_KEY
-from tests.support.router.live_router import UPSTREAM_KEY, provider, running_router, snapshot
+from tests.support.router.live_router import (
+    UPSTREAM_KEY,
+    provider,
+    running_router,
+    snapshot,
+)
 
 SECRET = "sk-of-ours-0123456789abcdef"  # noqa: S105 - made up
 KEY = ProviderKey("UP_KEY", SECRET)
@@ -57,7 +69,12 @@ def by_transport(make: Callable[[RouterSettings], Any], kind: str = "openai") ->
         way = made(asked) if isinstance(made, Transports) else made
         try:
             reply = await way.send(
-                UpstreamRequest(asked, json.dumps(CHAT).encode(), stream=False, key=KEY)
+                UpstreamRequest(
+                    asked,
+                    json.dumps(CHAT).encode(),
+                    stream=False,
+                    key=KEY,
+                )
             )
             try:
                 await reply.body()
@@ -74,7 +91,11 @@ def by_transport(make: Callable[[RouterSettings], Any], kind: str = "openai") ->
 def by_eval(served: Served) -> None:
     async def call_provider() -> None:
         client = EvalProviderClient(
-            up(served), SECRET, calls=ProviderClient, connections=1, first_pause_s=0.001
+            up(served),
+            SECRET,
+            calls=ProviderClient,
+            connections=1,
+            first_pause_s=0.001,
         )
         try:
             await client.ask(CHAT)
@@ -130,7 +151,11 @@ CALLERS = {
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_nobody_follows_a_redirect_with_a_key_or_a_question(caller: str, status: int) -> None:
     with serving(lambda _: Response("mine now")) as other:
-        moved = Response(status=status, raw=b"", headers={"location": f"{other.url}/there"})
+        moved = Response(
+            status=status,
+            raw=b"",
+            headers={"location": f"{other.url}/there"},
+        )
         with serving(lambda _: moved) as served:
             CALLERS[caller](served)
 
@@ -187,7 +212,9 @@ STREAMS = {
 @pytest.mark.req("D1", "D4")
 @pytest.mark.parametrize("how", STREAMS)
 def test_a_stream_that_breaks_with_our_key_in_its_words_shows_it_to_nobody(
-    how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    how: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with running_upstream() as upstream:
         upstream.turns["m-incumbent"] = STREAMS[how]
@@ -197,7 +224,11 @@ def test_a_stream_that_breaks_with_our_key_in_its_words_shows_it_to_nobody(
             answer = httpx.post(
                 f"{world.url}/v1/chat/completions",
                 headers={"authorization": f"Bearer {CLIENT_KEY}"},
-                json={**CHAT, "model": "support", "stream": True},
+                json={
+                    **CHAT,
+                    "model": "support",
+                    "stream": True,
+                },
                 timeout=60,
             )
 
@@ -261,7 +292,8 @@ def test_a_name_that_leads_to_a_closed_address_is_sent_nothing(
     client = GuardedHttpClient()
     with serving(lambda _: Response("mine now")) as served:
         monkeypatch.setattr(
-            "harness.providers.calls.guarded_http.may_connect", lambda *_: False
+            "harness.providers.calls.guarded_http.may_connect",
+            lambda *_: False,
         )
         with (
             pytest.raises(ClosedAddress),
@@ -286,7 +318,11 @@ def leads_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """innocent.test leads to the metadata service."""
     real = socket.getaddrinfo
 
-    def resolve_host(host: Any, *args: Any, **more: Any) -> Any:
+    def resolve_host(
+        host: Any,
+        *args: Any,
+        **more: Any,
+    ) -> Any:
         return real(METADATA if host == "innocent.test" else host, *args, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve_host)
@@ -344,7 +380,11 @@ async def test_the_router_does_not_connect_to_a_closed_address(base: str) -> Non
 def test_an_eval_does_not_ask_a_closed_address(base: str) -> None:
     async def call_provider() -> None:
         client = EvalProviderClient(
-            provider_at(base), "k", calls=ProviderClient, connections=1, first_pause_s=0.001
+            provider_at(base),
+            "k",
+            calls=ProviderClient,
+            connections=1,
+            first_pause_s=0.001,
         )
         try:
             await client.ask({"messages": []})

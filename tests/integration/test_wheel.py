@@ -38,7 +38,9 @@ OF_THE_CHECKOUT = (
     "test_stored_content",
 )
 CHOSEN = (
-    *("-q", "-m", "not (soak or postgres or verify or slow)"),
+    "-q",
+    "-m",
+    "not (soak or postgres or verify or slow)",
     *(f"--ignore=tests/unit/{name}.py" for name in OF_THE_CHECKOUT),
 )
 
@@ -49,7 +51,11 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
-def run(*command: str | Path, cwd: Path, **variables: str) -> str:
+def run(
+    *command: str | Path,
+    cwd: Path,
+    **variables: str,
+) -> str:
     done = subprocess.run(  # noqa: S603 - commands of this file
         command,
         cwd=cwd,
@@ -76,7 +82,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def built_wheel(folder: Path, **variables: str) -> Path:
-    build = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
+    build = (
+        sys.executable,
+        "-m",
+        "hatchling",
+        "build",
+        "-t",
+        "wheel",
+        "-d",
+        folder,
+    )
     run(*build, cwd=ROOT, **variables)
     (built,) = folder.glob("swapgate-*.whl")
     return built
@@ -88,11 +103,28 @@ def elsewhere(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("elsewhere")
     python = folder / "venv/bin/python"
     install = (uv(), "pip", "install", "--quiet", "--python", python)
-    run(uv(), "venv", "--quiet", "--python", sys.executable, folder / "venv", cwd=folder)
+    run(
+        uv(),
+        "venv",
+        "--quiet",
+        "--python",
+        sys.executable,
+        folder / "venv",
+        cwd=folder,
+    )
     lock = ROOT / "requirements/runtime.lock"
     run(*install, "--require-hashes", "-r", lock, cwd=folder)
     # Of the extras, which the lock has for the images, as whoever installs none.
-    run(uv(), "pip", "uninstall", "--quiet", "--python", python, *EXTRAS, cwd=folder)
+    run(
+        uv(),
+        "pip",
+        "uninstall",
+        "--quiet",
+        "--python",
+        python,
+        *EXTRAS,
+        cwd=folder,
+    )
     run(*install, "--no-deps", "--offline", wheel, cwd=folder)
     return folder
 
@@ -108,8 +140,25 @@ def borrowed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def borrowing(wheel: Path, folder: Path) -> Path:
     python = folder / "venv/bin/python"
-    run(uv(), "venv", "--quiet", "--python", sys.executable, folder / "venv", cwd=folder)
-    install = (uv(), "pip", "install", "--quiet", "--python", python, "--no-deps", "--offline")
+    run(
+        uv(),
+        "venv",
+        "--quiet",
+        "--python",
+        sys.executable,
+        folder / "venv",
+        cwd=folder,
+    )
+    install = (
+        uv(),
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        python,
+        "--no-deps",
+        "--offline",
+    )
     run(*install, wheel, cwd=folder)
     packages = site_packages(folder)
     (packages / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")

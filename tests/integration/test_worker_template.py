@@ -49,7 +49,10 @@ def build(folder: Path) -> SubprocessWorkers:
     return SubprocessWorkers(
         ["false"],
         template=[sys.executable, "-c", TEMPLATE],
-        needed_by=lambda run: {"KEY_OF_RUN": str(len(run)), "PYTHONPATH": str(ROOT)},
+        needed_by=lambda run: {
+            "KEY_OF_RUN": str(len(run)),
+            "PYTHONPATH": str(ROOT),
+        },
         cwd=folder,
     )
 
@@ -57,7 +60,9 @@ def build(folder: Path) -> SubprocessWorkers:
 @pytest.fixture
 def workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SubprocessWorkers]:
     monkeypatch.setattr(
-        eval_worker_processes, "KEPT", (*eval_worker_processes.KEPT, "PYTHONPATH")
+        eval_worker_processes,
+        "KEPT",
+        (*eval_worker_processes.KEPT, "PYTHONPATH"),
     )
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("SECRET_OF_THE_PARENT", "not for workers")
@@ -128,7 +133,8 @@ def test_workers_end_with_a_killed_template_and_the_next_run_has_a_new_one(
     workers: SubprocessWorkers, tmp_path: Path
 ) -> None:
     workers.start(SLEEPS)
-    worker, template = pid_in(tmp_path / "worker"), pid_in(tmp_path / "template")
+    worker = pid_in(tmp_path / "worker")
+    template = pid_in(tmp_path / "template")
     os.kill(template, signal.SIGKILL)
     eventually(lambda: gone(template) and gone(worker))
     workers.start("sys.exit(0)")
@@ -146,9 +152,12 @@ def test_workers_end_with_a_killed_template_and_the_next_run_has_a_new_one(
 @pytest.mark.req("F2")
 def test_workers_end_with_a_killed_control_process(tmp_path: Path) -> None:
     control = subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-c", CONTROL, str(ROOT)], cwd=tmp_path, env=dict(os.environ)
+        [sys.executable, "-c", CONTROL, str(ROOT)],
+        cwd=tmp_path,
+        env=dict(os.environ),
     )
-    worker, template = pid_in(tmp_path / "worker"), pid_in(tmp_path / "template")
+    worker = pid_in(tmp_path / "worker")
+    template = pid_in(tmp_path / "template")
     control.kill()
     control.wait()
 
@@ -167,7 +176,9 @@ def test_a_template_that_cannot_start_says_why(
 
 
 def test_an_idle_template_gives_its_memory_back(
-    workers: SubprocessWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: SubprocessWorkers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     workers.start("sys.exit(0)")
     ended(workers)

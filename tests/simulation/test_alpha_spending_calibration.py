@@ -26,7 +26,10 @@ from tests.support.control.manual_clock import ManualClock
 
 pytestmark = pytest.mark.req("F2", "A7")
 
-LOOKS, TRIALS, ITEMS, ALPHA = 8, 1500, 100, 0.05
+LOOKS = 8
+TRIALS = 1500
+ITEMS = 100
+ALPHA = 0.05
 BOUND = 1.5 * ALPHA
 
 
@@ -37,13 +40,17 @@ def alphas(folder: Path) -> list[float]:
     world.set_up()
     file = world.suites["colours"].path
     assert file is not None
-    text, found = file.read_text(encoding="utf-8"), []
+    text = file.read_text(encoding="utf-8")
+    found = []
     for number in range(LOOKS):
         respelled = folder / f"spelling-{number}.jsonl"
         respelled.write_text(text.replace("?", " " * number + "?"), encoding="utf-8")
         name = f"suite-{number}"
         world.suites[name] = replace(
-            world.suites["colours"], name=name, path=respelled, version=str(number)
+            world.suites["colours"],
+            name=name,
+            path=respelled,
+            version=str(number),
         )
         ctx = world.context()
         settings = RouteSettings(suites=(RouteSuite(name),))

@@ -19,7 +19,9 @@ SIZE = 100
 
 
 def rollout(
-    index: int, weights_bps: tuple[int, ...], keys: int = 2000
+    index: int,
+    weights_bps: tuple[int, ...],
+    keys: int = 2000,
 ) -> Iterator[ObservationBlock]:
     """Every key comes once a day, on the side of its one toss; a weight for each day."""
     rng = np.random.default_rng([43, index])
@@ -28,14 +30,34 @@ def rollout(
         in_canary = rng.permutation(buckets) < weight_bps
         for first in range(0, keys, SIZE):
             arms = in_canary[first : first + SIZE]
-            yield block(START + day * DAY, day + 1, weight_bps, len(arms), int(arms.sum()))
+            yield block(
+                START + day * DAY,
+                day + 1,
+                weight_bps,
+                len(arms),
+                int(arms.sum()),
+            )
 
 
 def block(
-    at: datetime, period: int, weight_bps: int, units: int, canary_units: int
+    at: datetime,
+    period: int,
+    weight_bps: int,
+    units: int,
+    canary_units: int,
 ) -> ObservationBlock:
-    made = replace(PLAIN_BLOCK, opened_at=at, closed_at=at, period=period)
-    return replace(made, weight_bps=weight_bps, units=units, canary_units=canary_units)
+    made = replace(
+        PLAIN_BLOCK,
+        opened_at=at,
+        closed_at=at,
+        period=period,
+    )
+    return replace(
+        made,
+        weight_bps=weight_bps,
+        units=units,
+        canary_units=canary_units,
+    )
 
 
 def alarms(weights_bps: tuple[int, ...], rollouts: int = 150) -> int:

@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 
 from benchmarks.canary.run import SCENES
-from harness.gate.online.evidence_paths import counts_path, guardrail_path, ranks_path
-from harness.gate.online.fisher import Certificate, add_block, log_certificate
+from harness.gate.online.evidence_paths import (
+    counts_path,
+    guardrail_path,
+    ranks_path,
+)
+from harness.gate.online.fisher import (
+    Certificate,
+    add_block,
+    log_certificate,
+)
 from harness.gate.online.guardrails import (
     FailureTally,
     Guardrail,
@@ -38,7 +46,10 @@ from tests.support.canary.guarded_traffic import (
     simulate_rollout,
     simulate_traffic,
 )
-from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
+from tests.support.canary.segmented_traffic import (
+    SegmentTruth,
+    simulate_segments,
+)
 from tests.support.sampling import later, sampled
 
 pytestmark = pytest.mark.req("F3")
@@ -56,11 +67,14 @@ def healthy() -> list[list[ObservationBlock]]:
     """A provider incident in the middle of each: both arms fail, and are slow."""
     return [
         simulate_rollout(
-            SimulatedHarm(), TWELVE, blocks=300, rng=np.random.default_rng([43, n]),
+            SimulatedHarm(),
+            TWELVE,
+            blocks=300,
+            rng=np.random.default_rng([43, n]),
             incident=range(100, 110),
         )
         for n in range(60)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.verify
@@ -87,17 +101,29 @@ def test_each_guardrail_alone_keeps_its_promise(
     [(scene, 450, 4) for scene in SAMPLE] + [later(scene, 1000, 100) for scene in SCENES],
 )
 def test_a_healthy_canary_is_not_blamed_for_what_hits_both_arms(
-    scene: str, length: int, rollouts: int
+    scene: str,
+    length: int,
+    rollouts: int,
 ) -> None:
     blamed = sum(
-        is_rolled_back(SimulatedHarm(), SCENES[scene], exposures=length, seed=[71, n])
+        is_rolled_back(
+            SimulatedHarm(),
+            SCENES[scene],
+            exposures=length,
+            seed=[71, n],
+        )
         for n in range(rollouts)
     )
     assert blamed <= upto(DEFAULT.alpha, rollouts)
 
 
 def test_an_incident_of_both_arms_is_no_error_of_the_canary() -> None:
-    found = detect_errors(Truth(), cap=1000, rollouts=400, incident=range(400, 420))
+    found = detect_errors(
+        Truth(),
+        cap=1000,
+        rollouts=400,
+        incident=range(400, 420),
+    )
     assert np.isfinite(found).sum() <= upto(0.05, 400)
 
 
@@ -111,7 +137,10 @@ def test_an_incident_of_both_arms_is_no_error_of_the_canary() -> None:
     ],
 )
 def test_failures_are_rolled_back_by_default_as_soon_as_the_benchmark_asks(
-    rate: float, cap: int, rollouts: int, limits: tuple[int, int]
+    rate: float,
+    cap: int,
+    rollouts: int,
+    limits: tuple[int, int],
 ) -> None:
     found = [
         exposures(SimulatedHarm(errors=rate), cap=cap, seed=[31, n]) for n in range(rollouts)
@@ -132,14 +161,30 @@ def test_failures_are_rolled_back_by_default_as_soon_as_the_benchmark_asks(
 def test_harm_of_each_kind_is_seen_beside_guardrails_that_see_none(
     harm: SimulatedHarm, most: int
 ) -> None:
-    found = [exposures(harm, policy=TWELVE, cap=200, seed=[47, n]) for n in range(10)]
+    found = [
+        exposures(
+            harm,
+            policy=TWELVE,
+            cap=200,
+            seed=[47, n],
+        )
+        for n in range(10)
+    ]
     assert float(np.median(found)) <= most
 
 
 @pytest.mark.verify
 def test_a_slow_down_at_the_tolerated_ratio_is_no_harm() -> None:
     slower = SimulatedHarm(slower=1.25)
-    found = [exposures(slower, policy=TWELVE, cap=300, seed=[53, n]) for n in range(30)]
+    found = [
+        exposures(
+            slower,
+            policy=TWELVE,
+            cap=300,
+            seed=[53, n],
+        )
+        for n in range(30)
+    ]
     assert sum(map(math.isfinite, found)) <= upto(TWELVE.alpha, 30)
 
 
@@ -148,7 +193,8 @@ def test_ranks_of_a_block_whose_latency_drifts_are_uniform_and_independent(
     share: float,
 ) -> None:
     """Time of day, or a queue that fills within a block, must look like nothing."""
-    tripped, ranks = 0, []
+    tripped = 0
+    ranks = []
     drift = np.linspace(1.0, 6.0, 100)
     for index in range(80):
         rng = np.random.default_rng([61, index])
@@ -160,7 +206,12 @@ def test_ranks_of_a_block_whose_latency_drifts_are_uniform_and_independent(
                 MeasuredUnit(bool(c), float(v)) for c, v in zip(canary, values, strict=True)
             ]
             block = (f"r-{index}", "w", number)
-            ranked = rank_block(units, guardrail=Guardrail.LATENCY, tolerated=1.0, block=block)
+            ranked = rank_block(
+                units,
+                guardrail=Guardrail.LATENCY,
+                tolerated=1.0,
+                block=block,
+            )
             blocks.append(ranked.u)
         ranks += [u for block_ranks in blocks for u in block_ranks]
         tripped += bool((ranks_path(blocks) >= math.log(20.0)).any())
@@ -170,27 +221,51 @@ def test_ranks_of_a_block_whose_latency_drifts_are_uniform_and_independent(
 
 
 @pytest.mark.parametrize(
-    ("control", "rollouts"), [(0.01, 100), later(0.01, 250), later(0.10, 250)]
+    ("control", "rollouts"),
+    [
+        (0.01, 100),
+        later(0.01, 250),
+        later(0.10, 250),
+    ],
 )
 def test_a_canary_at_the_limit_of_harm_is_certified_in_at_most_one_of_twenty(
     control: float, rollouts: int
 ) -> None:
     """Its odds of failing are twice the incumbent's."""
-    truth = Truth(control, 2.0 * control / (1.0 + control), size=40, canaries=10)
+    truth = Truth(
+        control,
+        2.0 * control / (1.0 + control),
+        size=40,
+        canaries=10,
+    )
     certified = sum(_ever_certified(truth, index, blocks=300) for index in range(rollouts))
     assert certified <= upto(0.05, rollouts)
 
 
 def test_a_healthy_canary_is_certified_within_the_planned_exposures() -> None:
-    truth = Truth(0.001, 0.001, size=40, canaries=10)
+    truth = Truth(
+        0.001,
+        0.001,
+        size=40,
+        canaries=10,
+    )
     assert sum(_ever_certified(truth, index, blocks=120) for index in range(50)) >= 40
 
 
-def _ever_certified(truth: Truth, index: int, blocks: int) -> bool:
+def _ever_certified(
+    truth: Truth,
+    index: int,
+    blocks: int,
+) -> bool:
     state = Certificate()
     rng = np.random.default_rng([29, index])
     for block in simulate_traffic(truth, blocks, rng).counts():
-        counts = (block.units, block.canary, block.failures, block.canary_failures)
+        counts = (
+            block.units,
+            block.canary,
+            block.failures,
+            block.canary_failures,
+        )
         state = add_block(state, counts, rho_ni=2.0)
         if log_certificate(state, p0=0.01)[0] >= math.log(20.0):
             return True
@@ -214,9 +289,16 @@ def test_a_quiet_route_blames_nobody_for_an_incident_that_begins_and_ends(
     assert tripped <= upto(1.0 / 25.0, 60)
 
 
-def _quiet(per_minute: float | None, rate: float, seed: int, *, bursts: bool = False) -> float:
+def _quiet(
+    per_minute: float | None,
+    rate: float,
+    seed: int,
+    *,
+    bursts: bool = False,
+) -> float:
     """Exposures to the rollback; a block closes after a minute with those that came."""
-    share, units = 0.05, 3000
+    share = 0.05
+    units = 3000
     rng = np.random.default_rng([79, seed])
     size = np.full(units, 100)
     if per_minute is not None:
@@ -241,7 +323,9 @@ def _quiet(per_minute: float | None, rate: float, seed: int, *, bursts: bool = F
 @pytest.mark.parametrize(("per_s", "bps"), [(0.3, 1000), (2.0, 2500)])
 @pytest.mark.parametrize("cold_s", [30.0, 600.0])
 def test_a_cold_start_is_no_harm_and_a_model_that_stays_slow_is(
-    per_s: float, bps: int, cold_s: float
+    per_s: float,
+    bps: int,
+    cold_s: float,
 ) -> None:
     starts = [ColdStart(per_s, bps, 3.0, cold) for cold in (cold_s, math.inf)]
     cold, slow = ([rolled_back(start, [89, n])[0] for n in range(3)] for start in starts)
@@ -255,7 +339,9 @@ def test_a_cold_start_is_no_harm_and_a_model_that_stays_slow_is(
     [(3.0, 12, 2), *(later(speed, 100, 5) for speed in (0.3, 1.0, 3.0))],
 )
 def test_a_healthy_candidate_is_not_blamed_for_its_speed(
-    speed: float, candidates: int, most: int
+    speed: float,
+    candidates: int,
+    most: int,
 ) -> None:
     assert sum(_is_judged_harmful(speed, 0.05, n) for n in range(candidates)) <= most
 
@@ -264,9 +350,14 @@ def test_a_slow_candidate_does_not_hide_its_failures() -> None:
     assert sum(_is_judged_harmful(3.0, 0.15, n) for n in range(6)) >= 5
 
 
-def _is_judged_harmful(speed: float, rate: float, seed: int) -> bool:
+def _is_judged_harmful(
+    speed: float,
+    rate: float,
+    seed: int,
+) -> bool:
     """Whether errors roll a candidate back that takes `speed` times as long."""
-    policy, callers = replace(CanaryPolicy(), guardrails=Guardrails.none()), 1500
+    policy = replace(CanaryPolicy(), guardrails=Guardrails.none())
+    callers = 1500
     rng = np.random.default_rng([83, seed])
     canary = rng.random(callers) < 0.25
     lasts = rng.lognormal(math.log(70.0), 0.3, (callers, 3))
@@ -278,13 +369,18 @@ def _is_judged_harmful(speed: float, rate: float, seed: int) -> bool:
         end = float(ends[caller, turn])
         begin = end - float(lasts[caller, turn])
         moments += [(begin, 0, caller, turn), (end, 1, caller, turn)]
-    ledger, units = Ledger("r-1", "w-1", build_unit_rule(policy, START)), {}
+    ledger = Ledger("r-1", "w-1", build_unit_rule(policy, START))
+    units = {}
     blocks = []
     for now, is_end, caller, turn in sorted(moments):
         at = START + timedelta(seconds=now)
         if not is_end:
             units[caller, turn] = ledger.admit(
-                caller, canary=bool(canary[caller]), weight_bps=2500, now=now, at=at
+                caller,
+                canary=bool(canary[caller]),
+                weight_bps=2500,
+                now=now,
+                at=at,
             )
         elif (unit := units[caller, turn]) is not None:
             ledger.finish(unit, failed=bool(failed[caller, turn]), now=now)

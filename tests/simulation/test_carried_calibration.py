@@ -50,7 +50,17 @@ class DailyTraffic:
 # 20 exposures a day at 1 %, all of callers who were never there before.
 SMALL: Final = DailyTraffic(0, 2000, 14, 0.01, 0.05)
 # Half of the callers come every day, to two routers that start again on three of 30 days.
-BUSY: Final = DailyTraffic(100, 100, 30, 0.5, 0.005, 0.005, 0.02, counts=2, restarted=3)
+BUSY: Final = DailyTraffic(
+    100,
+    100,
+    30,
+    0.5,
+    0.005,
+    0.005,
+    0.02,
+    counts=2,
+    restarted=3,
+)
 
 
 def simulate_days(traffic: DailyTraffic, seed: Sequence[int]) -> Iterator[ObservationBlock]:
@@ -78,26 +88,52 @@ def simulate_days(traffic: DailyTraffic, seed: Sequence[int]) -> Iterator[Observ
                 continue
             number += 1
             new = history == KeyHistory.NEVER_SEEN
-            all_counted, of_new = (_tally(c, canary[units], failed) for c in (counted, new))
+            all_counted = _tally(counted, canary[units], failed)
+            of_new = _tally(new, canary[units], failed)
             at = START + timedelta(days=day - 1)
             yield ObservationBlock(
-                "r", "w", number, round(traffic.share * 10_000), *all_counted, 0, at, at,
-                number, period=day, never_seen=NeverSeen(*of_new),
-            )  # fmt: skip
+                "r",
+                "w",
+                number,
+                round(traffic.share * 10_000),
+                *all_counted,
+                0,
+                at,
+                at,
+                number,
+                period=day,
+                never_seen=NeverSeen(*of_new),
+            )
 
 
-def _met(traffic: DailyTraffic, day: int, rng: np.random.Generator) -> np.ndarray:
+def _met(
+    traffic: DailyTraffic,
+    day: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """Who is met on a day, in order; whose count is the first is chance."""
     first = traffic.regulars + (day - 1) * traffic.newcomers
-    here = [*range(traffic.regulars), *range(first, first + traffic.newcomers)]
+    here = [
+        *range(traffic.regulars),
+        *range(first, first + traffic.newcomers),
+    ]
     # The restarts are spread over the days.
     every = traffic.days // traffic.restarted if traffic.restarted else traffic.days + 1
     counts = traffic.counts * (2 if day % every == 0 else 1)
     return np.concatenate([rng.permutation(here) for _ in range(counts)])
 
 
-def _tally(chosen: Flags, canary: Flags, failed: Flags) -> tuple[int, int, int, int]:
-    parts = (chosen, chosen & canary, chosen & failed, chosen & failed & canary)
+def _tally(
+    chosen: Flags,
+    canary: Flags,
+    failed: Flags,
+) -> tuple[int, int, int, int]:
+    parts = (
+        chosen,
+        chosen & canary,
+        chosen & failed,
+        chosen & failed & canary,
+    )
     units, in_canary, failures, canary_failures = (int(part.sum()) for part in parts)
     return units, in_canary, failures, canary_failures
 
@@ -107,7 +143,11 @@ pytestmark = pytest.mark.req("F3")
 ERRORS_ALONE = replace(CARRIED, guardrails=Guardrails.none())
 
 
-def rolled_back(traffic: DailyTraffic, policy: CanaryPolicy, rollouts: int) -> int:
+def rolled_back(
+    traffic: DailyTraffic,
+    policy: CanaryPolicy,
+    rollouts: int,
+) -> int:
     return sum(
         collect_evidence(list(simulate_days(traffic, [47, n])), policy).block is not None
         for n in range(rollouts)
@@ -123,14 +163,29 @@ def test_harm_on_a_small_route_is_found_within_two_weeks_in_nine_of_ten_cases(
 
 def test_callers_who_come_back_to_many_routers_roll_nothing_back() -> None:
     """Counted each time, a third of these canaries would fall."""
-    traffic = replace(BUSY, days=3, counts=20, restarted=1)
+    traffic = replace(
+        BUSY,
+        days=3,
+        counts=20,
+        restarted=1,
+    )
     assert rolled_back(traffic, ERRORS_ALONE, 25) <= upto(0.04, 25)
 
 
 @pytest.mark.parametrize("share", [later(0.25), 0.5])
-@pytest.mark.parametrize(("regulars", "newcomers"), [(5, 0), (20, 0), (10, 10), (0, 49)])
+@pytest.mark.parametrize(
+    ("regulars", "newcomers"),
+    [
+        (5, 0),
+        (20, 0),
+        (10, 10),
+        (0, 49),
+    ],
+)
 def test_a_larger_share_or_more_time_for_few_callers_blames_no_healthy_candidate(
-    regulars: int, newcomers: int, share: float
+    regulars: int,
+    newcomers: int,
+    share: float,
 ) -> None:
     traffic = DailyTraffic(regulars, newcomers, 28, share, 0.05, 0.05, sticky=0.1)
     assert rolled_back(traffic, ERRORS_ALONE, 20) <= upto(0.04, 20)
@@ -141,8 +196,15 @@ def test_a_larger_share_or_more_time_for_few_callers_blames_no_healthy_candidate
 @pytest.mark.parametrize("sticky", [0.02, 0.1])
 @pytest.mark.parametrize("regulars", [0, 100, 190])
 def test_thirty_days_keep_their_alpha_however_many_callers_come_back(
-    regulars: int, sticky: float, share: float
+    regulars: int,
+    sticky: float,
+    share: float,
 ) -> None:
     who = {"regulars": regulars, "newcomers": 200 - regulars}
-    traffic = replace(BUSY, sticky=sticky, share=share, **who)
+    traffic = replace(
+        BUSY,
+        sticky=sticky,
+        share=share,
+        **who,
+    )
     assert rolled_back(traffic, ERRORS_ALONE, 200) <= upto(0.04, 200)

@@ -8,9 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.gate.gate_benchmark import FIVE, GateBenchmarkPlan, resample_items, theta0_of
+from benchmarks.gate.gate_benchmark import (
+    FIVE,
+    GateBenchmarkPlan,
+    resample_items,
+    theta0_of,
+)
 from benchmarks.gate.gate_rules import hybrid
-from benchmarks.gate.score_matrix import ModelPair, close_pairs, generate_chances, load_matrix
+from benchmarks.gate.score_matrix import (
+    ModelPair,
+    close_pairs,
+    generate_chances,
+    load_matrix,
+)
 from harness.gate.budget import DifferenceSpread, measure_spread
 from harness.gate.claim_advice import advise_claim
 from harness.gate.offline.suite_claims import judge_costs
@@ -18,7 +28,11 @@ from harness.gate.suite_plan import Claim, ClaimPopulation
 from harness.gate.verdict import CostOutcome
 from tests.simulation.test_claims_calibration import PLAN, lognormal
 from tests.simulation.test_gate_calibration import BINARY, GRADED
-from tests.support.gate.gate_answers import AnsweredSuite, measure_answers, move_chances
+from tests.support.gate.gate_answers import (
+    AnsweredSuite,
+    measure_answers,
+    move_chances,
+)
 from tests.support.sampling import later
 
 pytestmark = pytest.mark.req("F2", "A3")
@@ -27,8 +41,17 @@ SAVING = 0.9
 NEAR = 0.05
 
 
-def plan_powers(pair: ModelPair, lift: float, n: int) -> Mapping[Claim, float]:
-    a, b = resample_items(pair, lift, (1, 2_000), np.random.default_rng(61))
+def plan_powers(
+    pair: ModelPair,
+    lift: float,
+    n: int,
+) -> Mapping[Claim, float]:
+    a, b = resample_items(
+        pair,
+        lift,
+        (1, 2_000),
+        np.random.default_rng(61),
+    )
     spread = measure_spread((b - a).reshape(-1, 1).tolist())
     assert spread is not None
     plans = [replace(PLAN, claim=claim, n_max=n) for claim in Claim]
@@ -38,15 +61,26 @@ def plan_powers(pair: ModelPair, lift: float, n: int) -> Mapping[Claim, float]:
     }
 
 
-def reached(pair: ModelPair, claim: Claim, lift: float, n: int) -> float:
+def reached(
+    pair: ModelPair,
+    claim: Claim,
+    lift: float,
+    n: int,
+) -> float:
     rng = np.random.default_rng([67, n, round(lift * 1000)])
-    a, b = resample_items(pair, lift, (TIMES, n), rng)
+    a, b = resample_items(
+        pair,
+        lift,
+        (TIMES, n),
+        rng,
+    )
     shown = float(hybrid(a, b, theta0_of(claim.quality))[0].mean())
     return shown * cost_shown(n) if claim is Claim.CHEAPER else shown
 
 
 def cost_shown(n: int) -> float:
-    rng, times = np.random.default_rng([71, n]), 20
+    rng = np.random.default_rng([71, n])
+    times = 20
     found = [
         judge_costs(
             [(1.0, (1.0 - SAVING) * cost) for cost in lognormal(0.5)(rng, n).tolist()],
@@ -73,9 +107,17 @@ def test_claims_about_these_very_items_are_shown_as_often_as_the_plan_says(n: in
     bench = GateBenchmarkPlan(replications=80, power=300, pairs=6)
     matrix = generate_chances(bench.seed)
     suite = AnsweredSuite(Claim.SUPERIOR, n, n, 2)
-    (_, these) = measure_answers(matrix, suite, bench)
+    (_, these) = measure_answers(
+        matrix,
+        suite,
+        bench,
+    )
     plan = replace(
-        PLAN, claim=Claim.SUPERIOR, n_max=n, epochs=2, population=ClaimPopulation.THESE
+        PLAN,
+        claim=Claim.SUPERIOR,
+        n_max=n,
+        epochs=2,
+        population=ClaimPopulation.THESE,
     )
     spreads = [spread_of_chances(pair) for pair in close_pairs(matrix, bench.pairs)]
     planned = np.mean(

@@ -25,9 +25,18 @@ pytestmark = pytest.mark.req("F2", "A3")
 Floats = NDArray[np.float64]
 Shape = Callable[[np.random.Generator, int], Floats]
 PLAN = SuitePlan(
-    "s", "d", SuiteRole.PRIMARY, Claim.CHEAPER, 0.05, 0.05, 200, 1, 7,
-    min_saving=0.1, cost_ceiling=10.0,
-)  # fmt: skip
+    "s",
+    "d",
+    SuiteRole.PRIMARY,
+    Claim.CHEAPER,
+    0.05,
+    0.05,
+    200,
+    1,
+    7,
+    min_saving=0.1,
+    cost_ceiling=10.0,
+)
 TRIALS = 300
 
 
@@ -50,8 +59,15 @@ SHAPES: Mapping[str, Shape] = {
 }
 
 
-def shown(plan: SuitePlan, theirs: Shape, saving: float, seed: int, trials: int) -> float:
-    rng, hits = np.random.default_rng([41, seed]), 0
+def shown(
+    plan: SuitePlan,
+    theirs: Shape,
+    saving: float,
+    seed: int,
+    trials: int,
+) -> float:
+    rng = np.random.default_rng([41, seed])
+    hits = 0
     for _ in range(trials):
         ours = lognormal(0.5)(rng, plan.n_max)
         paid = (1.0 - saving) * theirs(rng, plan.n_max)
@@ -76,9 +92,11 @@ def test_one_at_half_the_price_is_found_to_be_cheaper() -> None:
 
 
 def test_one_that_saves_enough_is_hardly_ever_said_not_to() -> None:
-    rng, hits = np.random.default_rng(43), 0
+    rng = np.random.default_rng(43)
+    hits = 0
     for _ in range(TRIALS):
-        ours, theirs = lognormal(1.0)(rng, 200), 0.9 * lognormal(1.0)(rng, 200)
+        ours = lognormal(1.0)(rng, 200)
+        theirs = 0.9 * lognormal(1.0)(rng, 200)
         pairs = list(zip(ours.tolist(), theirs.tolist(), strict=True))
         hits += judge_costs(pairs, PLAN).outcome is CostOutcome.REFUTED
 
@@ -90,7 +108,9 @@ def test_a_weighted_mean_of_two_suites_errs_no_more_often_than_one(claim: Claim)
     truth = 0.0 if claim is Claim.SUPERIOR else -0.05
     promoted = []
     pairs = zip(
-        close_pairs(load_matrix(BINARY), 4), close_pairs(load_matrix(GRADED), 4), strict=True
+        close_pairs(load_matrix(BINARY), 4),
+        close_pairs(load_matrix(GRADED), 4),
+        strict=True,
     )
     for index, both in enumerate(pairs):
         rng = np.random.default_rng([47, index])
@@ -107,9 +127,20 @@ def test_one_of_three_equal_suites_passes_in_at_most_one_of_twenty() -> None:
     hits = np.zeros(2000, dtype=np.bool_)
     for index, pair in enumerate(suites):
         rng = np.random.default_rng([53, index])
-        a, b = resample_items(pair, 0.0, (2000, 200), rng)
+        a, b = resample_items(
+            pair,
+            0.0,
+            (2000, 200),
+            rng,
+        )
         # Holm's first limit; nothing is promoted before the end.
-        design = Design(Claim.SUPERIOR, 0.05, 200, alpha=0.05 / 3, early=False)
+        design = Design(
+            Claim.SUPERIOR,
+            0.05,
+            200,
+            alpha=0.05 / 3,
+            early=False,
+        )
         decisions = judge_batch(b - a, design)
         assert decisions.n_used[decisions.promoted].min(initial=200) == 200
         hits |= decisions.promoted

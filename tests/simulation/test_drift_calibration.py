@@ -37,8 +37,10 @@ def alarms(story: Story, seed: int) -> Floats:
     chance = rng.beta(50, 50, columns) if story.noisy else rng.beta(0.5, 0.2, columns)
     half = rng.random(columns) < 0.5
     later = np.clip(chance - 2 * story.loss * half, 0, 1)
-    bag, runs = ScoreBag.empty(WINDOWS[-1], columns), []
-    evidence, found = np.zeros(WATCHES), np.full(WATCHES, math.nan)
+    bag = ScoreBag.empty(WINDOWS[-1], columns)
+    runs = []
+    evidence = np.zeros(WATCHES)
+    found = np.full(WATCHES, math.nan)
     for comparison in range(story.comparisons + 1):
         changed = story.changed_at is not None and comparison >= story.changed_at
         runs.append((rng.random(columns) < (later if changed else chance)).astype(float))
@@ -46,7 +48,10 @@ def alarms(story: Story, seed: int) -> Floats:
         if comparison == 0:
             continue
         windows = [window for window in WINDOWS if window <= comparison]
-        e = np.mean([e_values(bag, np.asarray(runs[-size:])) for size in windows], axis=0)
+        e = np.mean(
+            [e_values(bag, np.asarray(runs[-size:])) for size in windows],
+            axis=0,
+        )
         evidence += e / (comparison * (comparison + 1))
         found[np.isnan(found) & (evidence >= 1 / ALPHA)] = comparison
     return found
@@ -75,7 +80,11 @@ def test_of_watches_of_an_unchanged_model_few_ever_raise_an_alarm(*, noisy: bool
     ],
 )
 def test_a_changed_model_is_found_within_few_runs(
-    changed_at: int, loss: float, items: int, runs: int, share: float
+    changed_at: int,
+    loss: float,
+    items: int,
+    runs: int,
+    share: float,
 ) -> None:
     story = Story(items, changed_at + runs - 1, changed_at, loss)
 

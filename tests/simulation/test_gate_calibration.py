@@ -44,7 +44,8 @@ from tests.support.sampling import later, sampled
 pytestmark = pytest.mark.req("F2", "F4")
 
 SHIPPED = Path(__file__).resolve().parents[2] / "datasets" / "gatebench"
-BINARY, GRADED = SHIPPED / "suite_binary.csv", SHIPPED / "suite_graded.csv"
+BINARY = SHIPPED / "suite_binary.csv"
+GRADED = SHIPPED / "suite_graded.csv"
 REPLICATIONS = 1000
 PAIRS = 6
 OURS = ("hybrid gate",)
@@ -66,10 +67,19 @@ CROSSED = [
 @pytest.mark.parametrize(("suite", "claim"), CROSSED)
 @pytest.mark.parametrize("n", [200, later(500)])
 def test_a_candidate_that_is_no_better_is_promoted_in_at_most_one_of_twenty(
-    suite: Path, claim: Claim, n: int
+    suite: Path,
+    claim: Claim,
+    n: int,
 ) -> None:
     pairs = close_pairs(load_matrix(suite), PAIRS)
-    cell = measure_rule(pairs, claim, n=n, lift=0.0, replications=REPLICATIONS, rules=OURS)
+    cell = measure_rule(
+        pairs,
+        claim,
+        n=n,
+        lift=0.0,
+        replications=REPLICATIONS,
+        rules=OURS,
+    )
 
     assert cell["hybrid gate"].mean <= upto(0.05, PAIRS * REPLICATIONS)
     assert cell["hybrid gate"].worst <= upto(0.055, REPLICATIONS)
@@ -80,9 +90,17 @@ def test_a_better_candidate_is_found_early_and_looking_often_costs_little_power(
     suite: Path,
 ) -> None:
     """10 points better, and 5 beside a test that looks once."""
-    pairs, rules = close_pairs(load_matrix(suite), PAIRS), (*OURS, "paired t, fixed n")
+    pairs = close_pairs(load_matrix(suite), PAIRS)
+    rules = (*OURS, "paired t, fixed n")
     ten, five = (
-        measure_rule(pairs, Claim.SUPERIOR, n=500, lift=lift, replications=200, rules=rules)
+        measure_rule(
+            pairs,
+            Claim.SUPERIOR,
+            n=500,
+            lift=lift,
+            replications=200,
+            rules=rules,
+        )
         for lift in (0.10, 0.05)
     )
 
@@ -105,7 +123,12 @@ def test_an_equal_candidate_is_called_worse_in_at_most_one_of_twenty(claim: Clai
     rejected = []
     for index, pair in enumerate(close_pairs(load_matrix(BINARY), PAIRS)):
         rng = np.random.default_rng([17, index])
-        a, b = resample_items(pair, 0.0, (REPLICATIONS, 200), rng)
+        a, b = resample_items(
+            pair,
+            0.0,
+            (REPLICATIONS, 200),
+            rng,
+        )
         rejected.append(judge_batch(b - a, Design(claim, MARGIN, 200)).rejected.mean())
 
     assert float(np.mean(rejected)) <= upto(0.05, PAIRS * REPLICATIONS)
@@ -113,20 +136,31 @@ def test_an_equal_candidate_is_called_worse_in_at_most_one_of_twenty(claim: Clai
 
 @pytest.mark.parametrize(
     ("claim", "n", "replications"),
-    [(Claim.NON_INFERIOR, 80, 300), *(later(claim, 200, 1000) for claim in QUALITY_CLAIMS)],
+    [
+        (Claim.NON_INFERIOR, 80, 300),
+        *(later(claim, 200, 1000) for claim in QUALITY_CLAIMS),
+    ],
 )
 def test_missing_scores_let_no_useless_candidate_pass_and_fail_no_equal_one(
-    claim: Claim, n: int, replications: int
+    claim: Claim,
+    n: int,
+    replications: int,
 ) -> None:
     """Against the candidate and for it: whichever scores somebody hides who knows them all."""
     pairs = close_pairs(generate_scores(ScoreKind.PASS_FAIL, 1), 1)
-    for row in measure_missing(pairs, claim, n=n, replications=replications):
+    for row in measure_missing(
+        pairs,
+        claim,
+        n=n,
+        replications=replications,
+    ):
         assert max(row.passed, row.failed) <= upto(MOST_WRONG, replications), row
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
-    ("seed", "pairs"), [later(101, 6), pytest.param(202, 6, marks=pytest.mark.soak)]
+    ("seed", "pairs"),
+    [later(101, 6), pytest.param(202, 6, marks=pytest.mark.soak)],
 )
 def test_the_goals_are_reached_on_matrices_that_nobody_has_seen(seed: int, pairs: int) -> None:
     # 2,000 draws of several candidates: their share's standard error is half a point.
@@ -164,15 +198,24 @@ def test_more_items_never_pass_fewer_candidates_within_the_margin(
 
 
 def draw(
-    pair: ModelPair, mean: float, shape: tuple[int, int], rng: np.random.Generator
+    pair: ModelPair,
+    mean: float,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
 ) -> Floats:
     return np.asarray(rng.choice(pair.d, size=shape, p=tilt_weights(pair.d, mean)))
 
 
 def test_items_of_one_document_do_not_promote_a_candidate_that_is_no_better() -> None:
-    pairs, claim = close_pairs(load_matrix(BINARY), 2), Claim.SUPERIOR
+    pairs = close_pairs(load_matrix(BINARY), 2)
+    claim = Claim.SUPERIOR
     (row,) = measure_clusters(
-        pairs, claim, 200, replications=300, groups=(10,), correlations=(0.8,)
+        pairs,
+        claim,
+        200,
+        replications=300,
+        groups=(10,),
+        correlations=(0.8,),
     )
 
     assert row.by_items >= 0.2
@@ -184,10 +227,20 @@ def test_items_of_one_document_do_not_promote_a_candidate_that_is_no_better() ->
 @pytest.mark.parametrize("claim", list(QUALITY_CLAIMS))
 @pytest.mark.parametrize("suite", [BINARY, GRADED], ids=["pass-fail", "graded"])
 def test_the_level_holds_for_every_size_of_cluster(
-    suite: Path, claim: Claim, items: int
+    suite: Path,
+    claim: Claim,
+    items: int,
 ) -> None:
     pairs = close_pairs(load_matrix(suite), 3)
-    rows = list(measure_clusters(pairs, claim, items, replications=2000, groups=GROUPS))
+    rows = list(
+        measure_clusters(
+            pairs,
+            claim,
+            items,
+            replications=2000,
+            groups=GROUPS,
+        )
+    )
 
     assert max(row.by_clusters for row in rows) <= 0.055
     assert max(row.worst for row in rows) <= 0.065
@@ -207,11 +260,20 @@ def test_the_level_holds_for_every_size_of_cluster(
     ],
 )
 def test_of_several_that_are_no_better_one_passes_in_at_most_one_of_twenty(
-    suite: Path, candidates: int, n: int, claim: Claim, replications: int
+    suite: Path,
+    candidates: int,
+    n: int,
+    claim: Claim,
+    replications: int,
 ) -> None:
     pairs = close_pairs(load_matrix(suite), PAIRS)
     cell = measure_selection(
-        pairs, claim, n=n, lift=0.0, replications=replications, candidates=candidates
+        pairs,
+        claim,
+        n=n,
+        lift=0.0,
+        replications=replications,
+        candidates=candidates,
     )
     assert cell.mean <= upto(0.05, PAIRS * replications)
     assert cell.worst <= upto(0.055, replications)
@@ -222,7 +284,8 @@ def test_candidates_that_answer_alike_pass_no_more_often_than_one() -> None:
     rng = np.random.default_rng(14)
     d = rng.choice([-1.0, 0.0, 1.0], size=(2000, 200), p=[0.1, 0.8, 0.1])
 
-    one, three = (decide_selections([d] * k, Claim.SUPERIOR)[0] for k in (1, 3))
+    one = decide_selections([d] * 1, Claim.SUPERIOR)[0]
+    three = decide_selections([d] * 3, Claim.SUPERIOR)[0]
 
     assert (three >= 0).mean() < (one >= 0).mean() <= upto(0.05, 2000)
 
@@ -234,7 +297,14 @@ def test_the_better_one_goes_on_and_not_its_rivals() -> None:
         chances = [0.1 - better / 2, 0.8, 0.1 + better / 2]
         return rng.choice([-1.0, 0.0, 1.0], size=(200, 500), p=chances)
 
-    chosen, items = decide_selections([drawn(0.1), drawn(0.0), drawn(-0.05)], Claim.SUPERIOR)
+    chosen, items = decide_selections(
+        [
+            drawn(0.1),
+            drawn(0.0),
+            drawn(-0.05),
+        ],
+        Claim.SUPERIOR,
+    )
 
     assert (chosen == 0).mean() >= 0.9
     assert (chosen > 0).mean() <= 0.02
@@ -255,10 +325,16 @@ def test_the_better_one_goes_on_and_not_its_rivals() -> None:
     ],
 )
 def test_slices_without_a_loss_are_seldom_blamed_and_a_planned_loss_is_found(
-    suite: str, pairs: int, replications: int, count: int, size: int
+    suite: str,
+    pairs: int,
+    replications: int,
+    count: int,
+    size: int,
 ) -> None:
     """The plan knows the spread, and names the loss that the first look finds with power .8."""
-    level, shape, found = SLICE_ALPHA / count, (replications, size), []
+    level = SLICE_ALPHA / count
+    shape = (replications, size)
+    found = []
     of_one_look = level / (2 if size > MIN_SLICE_UNITS else 1)
     for index, pair in enumerate(
         close_pairs(load_matrix(SHIPPED / f"suite_{suite}.csv"), pairs)
@@ -284,6 +360,11 @@ def named(d: Floats, level: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]
 def test_the_resampled_truth_is_the_one_that_was_asked_for() -> None:
     for index, pair in enumerate(close_pairs(load_matrix(GRADED), PAIRS)):
         rng = np.random.default_rng([19, index])
-        a, b = resample_items(pair, theta0_of(Claim.NON_INFERIOR), (400, 500), rng)
+        a, b = resample_items(
+            pair,
+            theta0_of(Claim.NON_INFERIOR),
+            (400, 500),
+            rng,
+        )
         error = (b - a).std() / math.sqrt(a.size)
         assert abs((b - a).mean() + 0.05) <= 4.0 * error

@@ -5,13 +5,23 @@ import math
 import numpy as np
 import pytest
 
-from harness.gate.online.worker_guard import FIRST_WEIGHT, HARM_GRID, WorkerGuard, abort_log_e
+from harness.gate.online.worker_guard import (
+    FIRST_WEIGHT,
+    HARM_GRID,
+    WorkerGuard,
+    abort_log_e,
+)
 from tests.support.sampling import later
 
-ALPHA, REQUESTS = 0.01, 100_000
+ALPHA = 0.01
+REQUESTS = 100_000
 
 
-def ever_stopped(arms: np.ndarray, share: float, limit: float) -> np.ndarray:
+def ever_stopped(
+    arms: np.ndarray,
+    share: float,
+    limit: float,
+) -> np.ndarray:
     """Whether each row's failures, in order, reach the limit: LocalGuard for many at once."""
     grid = np.array(HARM_GRID)
     among = grid * share + 1.0 - share
@@ -31,7 +41,8 @@ def test_many_at_once_are_what_one_is() -> None:
     limit = 1.5
 
     for row, stops in zip(rows, ever_stopped(rows, 0.05, limit), strict=True):
-        guard, stopped = WorkerGuard(), False
+        guard = WorkerGuard()
+        stopped = False
         for canary in row:
             guard = guard.after(canary=bool(canary), share=0.05)
             stopped = stopped or guard.log_e >= limit
@@ -40,13 +51,19 @@ def test_many_at_once_are_what_one_is() -> None:
 
 @pytest.mark.req("F3")
 @pytest.mark.parametrize(
-    ("share", "error_rate"), [(0.01, 0.01), later(0.05, 0.02), later(0.25, 0.002)]
+    ("share", "error_rate"),
+    [
+        (0.01, 0.01),
+        later(0.05, 0.02),
+        later(0.25, 0.002),
+    ],
 )
 def test_in_100_000_requests_healthy_canaries_are_stopped_at_most_as_often_as_alpha(
     share: float, error_rate: float
 ) -> None:
     random = np.random.default_rng(20)
-    rollouts, workers = 4000, 4
+    rollouts = 4000
+    workers = 4
     seen = round(REQUESTS * error_rate / workers)
     limit = abort_log_e(ALPHA, workers=workers, turn=0)
 

@@ -44,7 +44,10 @@ def check_calibration(endings: Sequence[Ending]) -> None:
     """Healthy candidates go back by chance at most at the level; clearly bad ones always."""
     healthy = [ending for ending in endings if ending.fate.harm is Harm.NONE]
     by_chance = sum(ending.rolled_back_by_data for ending in healthy)
-    assert by_chance <= stats.binom.ppf(0.9999, len(healthy), ALPHA), (by_chance, len(healthy))
+    assert by_chance <= stats.binom.ppf(0.9999, len(healthy), ALPHA), (
+        by_chance,
+        len(healthy),
+    )
     bad = [e for e in endings if e.fate.harm is not Harm.NONE and not e.by_people]
     for ending in bad:
         # Healthy time has to be won back, as above.
@@ -79,7 +82,12 @@ def test_they_hold_on_a_database_with_two_control_processes(
 ) -> None:
     def two(clock: ManualClock) -> Sequence[Store]:
         return [
-            Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+            Store(
+                database_url,
+                secret=SECRET,
+                clock=clock,
+                signatures=CONTROL,
+            )
             for _ in range(2)
         ]
 

@@ -7,7 +7,12 @@ from typing import Final
 import numpy as np
 import pytest
 
-from harness.canary.shadows import SHADOW_ALPHA, check_log_e, combined_log_e, is_harm
+from harness.canary.shadows import (
+    SHADOW_ALPHA,
+    check_log_e,
+    combined_log_e,
+    is_harm,
+)
 from harness.routing.shadow import ShadowCheck
 from router.recording.shared_files import SharedMarks
 
@@ -36,7 +41,10 @@ def accused() -> int:
             if e(*counts[newest]) < 0.2 and len(counts) < len(CHECKS):
                 newest = CHECKS[len(counts)].value
             before = counts.get(newest, (0, 0))
-            counts[newest] = (before[0] + int(lost), before[1] + int(not lost))
+            counts[newest] = (
+                before[0] + int(lost),
+                before[1] + int(not lost),
+            )
             # Cheap, and never less than any mean of them: else the product's own is asked.
             most = max(1.0, *(e(*count) for count in counts.values()))
             if most >= 1 / SHADOW_ALPHA and is_harm(combined_log_e(counts)):
@@ -58,13 +66,16 @@ def test_a_check_that_was_not_asked_for_weighs_as_one_without_evidence() -> None
 
 def test_callers_who_repeat_a_prompt_accuse_no_more_often_than_the_level_says() -> None:
     """A candidate that is no worse: each of 80 callers always loses, or always wins."""
-    by_caller, by_request = 0, 0
+    by_caller = 0
+    by_request = 0
     for run in range(150):
         rng = np.random.default_rng([59, run])
         loses = rng.random(80) < 0.5
         often = rng.permutation(1.0 / np.arange(1, 81))
         callers = rng.choice(80, 300, p=often / often.sum())
-        marks, first, every = SharedMarks(b"secret"), [0, 0], [0, 0]
+        marks = SharedMarks(b"secret")
+        first = [0, 0]
+        every = [0, 0]
         wrongly = [False, False]
         for caller in callers:
             side = 0 if loses[caller] else 1

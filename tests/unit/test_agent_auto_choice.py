@@ -39,9 +39,12 @@ def reaches(candidate: AutoCandidate, floor: float) -> bool:
 
 @given(everybody, floors, st.randoms())
 def test_who_answers_reaches_the_floor_at_the_lowest_known_price_or_is_the_incumbent(
-    everyone: tuple[AutoCandidate, list[AutoCandidate]], floor: float, random: object
+    everyone: tuple[AutoCandidate, list[AutoCandidate]],
+    floor: float,
+    random: object,
 ) -> None:
-    incumbent, others = everyone[0], list({one.name: one for one in everyone[1]}.values())
+    incumbent = everyone[0]
+    others = list({one.name: one for one in everyone[1]}.values())
     choice = choose_target(incumbent, others, floor, SUITE)
 
     chosen = choice.chosen
@@ -60,7 +63,8 @@ def test_who_answers_reaches_the_floor_at_the_lowest_known_price_or_is_the_incum
 
 
 scores = st.lists(st.floats(0, 1), min_size=1, max_size=200)
-STREAMS, ITEMS = 1_000, 300
+STREAMS = 1_000
+ITEMS = 300
 
 
 @given(scores)
@@ -72,7 +76,8 @@ def test_the_bound_is_at_or_below_the_mean(values: list[float]) -> None:
 
 @given(scores, st.integers(2, 5))
 def test_more_of_the_same_never_lowers_it(values: list[float], times: int) -> None:
-    once, more = lower_bound(values), lower_bound(values * times)
+    once = lower_bound(values)
+    more = lower_bound(values * times)
     assert once is not None
     assert more is not None
     assert more >= once - 1e-9
@@ -83,16 +88,35 @@ def test_the_order_does_not_matter(values: list[float]) -> None:
     assert lower_bound(values) == lower_bound(values[::-1])
 
 
-@pytest.mark.parametrize("values", [[], [math.nan], [1.0, -0.1], [0.5, 1.1], [math.inf]])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        [math.nan],
+        [1.0, -0.1],
+        [0.5, 1.1],
+        [math.inf],
+    ],
+)
 def test_what_is_no_score_has_no_bound(values: list[float]) -> None:
     assert lower_bound(values) is None
 
 
 @pytest.mark.parametrize(
     ("right", "items", "low"),
-    [(50, 50, 0.895), (95, 100, 0.844), (190, 200, 0.879), (950, 1000, 0.921), (0, 9, 0.0)],
+    [
+        (50, 50, 0.895),
+        (95, 100, 0.844),
+        (190, 200, 0.879),
+        (950, 1000, 0.921),
+        (0, 9, 0.0),
+    ],
 )
-def test_the_figures_of_the_documentation(right: int, items: int, low: float) -> None:
+def test_the_figures_of_the_documentation(
+    right: int,
+    items: int,
+    low: float,
+) -> None:
     assert lower_bound([1.0] * right + [0.0] * (items - right)) == pytest.approx(low, abs=5e-4)
 
 

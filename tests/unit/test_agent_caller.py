@@ -41,7 +41,8 @@ def test_a_header_that_was_changed_anywhere_is_refused(data: st.DataObject) -> N
     place = data.draw(st.integers(0, len(header) - 1))
     other = data.draw(st.integers(0, 255).filter(lambda byte: byte != header[place]))
     more = data.draw(st.binary(min_size=1, max_size=5))
-    before, after = header[:place], header[place:]
+    before = header[:place]
+    after = header[place:]
 
     for changed in (
         before,
@@ -58,7 +59,9 @@ def test_a_header_that_was_changed_anywhere_is_refused(data: st.DataObject) -> N
     st.binary(max_size=300),
 )
 def test_what_this_installation_did_not_sign_for_the_purpose_is_refused(
-    caller: AgentCaller, secret: bytes, value: bytes
+    caller: AgentCaller,
+    secret: bytes,
+    value: bytes,
 ) -> None:
     too_long = sign_agent_header(AgentCaller("a" * MAX_SIGNED_BYTES, "s"), SECRET, NOW)
     anothers = sign_agent_header(caller, secret, NOW)
@@ -86,10 +89,32 @@ def test_an_older_header_and_one_of_the_future_are_stale(age_s: float) -> None:
 @pytest.mark.parametrize(
     "payload",
     [
-        {"agent": "a", "session": "s", "key": "", "grant": ""},
-        {"agent": "a", "session": "s", "key": "", "grant": "", "at": "now"},
-        {"agent": "a", "session": "s", "key": "", "grant": 3, "at": NOW},
-        {"agent": "a", "session": "s", "role": "admin", "at": NOW},
+        {
+            "agent": "a",
+            "session": "s",
+            "key": "",
+            "grant": "",
+        },
+        {
+            "agent": "a",
+            "session": "s",
+            "key": "",
+            "grant": "",
+            "at": "now",
+        },
+        {
+            "agent": "a",
+            "session": "s",
+            "key": "",
+            "grant": 3,
+            "at": NOW,
+        },
+        {
+            "agent": "a",
+            "session": "s",
+            "role": "admin",
+            "at": NOW,
+        },
         {"agent": "a", "at": NOW},
         ["agent", "session"],
         None,
@@ -107,8 +132,22 @@ def test_what_is_signed_and_is_no_caller_is_refused(payload: object) -> None:
 @pytest.mark.parametrize(
     ("addresses", "is_own"),
     [
-        (("127.0.0.1", "127.9.9.9", "::1", "[::1]", "::ffff:127.0.0.1"), True),
-        (("", "0.0.0.0", "::", "10.0.0.1", "::/64", "127.0.0.1.example", "unknown"), False),  # noqa: S104
+        (
+            ("127.0.0.1", "127.9.9.9", "::1", "[::1]", "::ffff:127.0.0.1"),
+            True,
+        ),
+        (
+            (
+                "",
+                "0.0.0.0",  # noqa: S104
+                "::",
+                "10.0.0.1",
+                "::/64",
+                "127.0.0.1.example",
+                "unknown",
+            ),
+            False,
+        ),
         (("127.1", "0"), False),
     ],
 )

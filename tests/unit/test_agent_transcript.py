@@ -27,16 +27,36 @@ pytestmark = pytest.mark.req("C5")
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
 THOUGHT: Mapping[str, object] = {"thinking_blocks": [{"thinking": "…", "signature": "s"}]}
 SIGNED = MessageToolCall("c1", "search", "{}", {"extra_content": {"google": 1}})
-PICTURE = ({"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}},)
+PICTURE = (
+    {
+        "type": "image_url",
+        "image_url": {"url": "https://example.com/cat.png"},
+    },
+)
 
 
-def message(position: int, role: str, content: Content = "", **fields: Any) -> SessionMessage:
+def message(
+    position: int,
+    role: str,
+    content: Content = "",
+    **fields: Any,
+) -> SessionMessage:
     return SessionMessage(
-        "se_1", position, f"ms_{position}", MessageRole(role), NOW, content, **fields
+        "se_1",
+        position,
+        f"ms_{position}",
+        MessageRole(role),
+        NOW,
+        content,
+        **fields,
     )
 
 
-def answer(position: int, target: str = "claude/opus", **fields: object) -> SessionMessage:
+def answer(
+    position: int,
+    target: str = "claude/opus",
+    **fields: object,
+) -> SessionMessage:
     return message(
         position,
         "assistant",
@@ -47,14 +67,29 @@ def answer(position: int, target: str = "claude/opus", **fields: object) -> Sess
 
 
 def test_what_a_model_refused_at_once_is_not_sent_again() -> None:
-    def refused(position: int, turn: str, **extra: object) -> SessionMessage:
+    def refused(
+        position: int,
+        turn: str,
+        **extra: object,
+    ) -> SessionMessage:
         state = MessageState.FAILED
-        return answer(position, state=state, turn=turn, extra=extra)
+        return answer(
+            position,
+            state=state,
+            turn=turn,
+            extra=extra,
+        )
 
     told = [
         message(1, "user", "Hello", turn="t1"),
         answer(2, turn="t1", tool_calls=(SIGNED,)),
-        message(3, "tool", "42", turn="t1", response_to="c1"),
+        message(
+            3,
+            "tool",
+            "42",
+            turn="t1",
+            response_to="c1",
+        ),
         refused(4, "t1", refused=True),
         message(5, "user", "a broken picture", turn="t2"),
         refused(6, "t2", refused=True),
@@ -78,10 +113,15 @@ def test_what_a_model_refused_at_once_is_not_sent_again() -> None:
     ],
 )
 def test_a_call_that_a_provider_would_refuse_is_sent_as_one_that_it_takes(
-    name: str, arguments: str, sent: tuple[str, str]
+    name: str,
+    arguments: str,
+    sent: tuple[str, str],
 ) -> None:
     wrong = MessageToolCall("c1", name, arguments, {"extra_content": 1})
-    told = [answer(1, tool_calls=(wrong,)), message(2, "tool", "no", response_to="c1")]
+    told = [
+        answer(1, tool_calls=(wrong,)),
+        message(2, "tool", "no", response_to="c1"),
+    ]
 
     call = build_context(told, ["claude/opus"])[0]["tool_calls"][0]
     assert (call["function"]["name"], call["function"]["arguments"]) == sent
@@ -94,13 +134,25 @@ def test_reasoning_goes_to_the_provider_that_wrote_it_alone() -> None:
         message(3, "tool", "r", response_to="c1"),
     ]
 
-    call = {"id": "c1", "type": "function", "function": {"name": "search", "arguments": "{}"}}
+    call = {
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "search", "arguments": "{}"},
+    }
     said = {"role": "assistant", "content": "yes"}
     for targets, of_first, of_call in (
         (["claude/opus", "claude/sonnet"], THOUGHT, {}),
         (["google/gemini"], {}, SIGNED.extra),
-        (["claude/opus", "google/gemini"], {}, {}),
-        (["other/m"], {}, {}),
+        (
+            ["claude/opus", "google/gemini"],
+            {},
+            {},
+        ),
+        (
+            ["other/m"],
+            {},
+            {},
+        ),
     ):
         first, second, _ = build_context(messages, targets)
         assert first == {**said, **of_first}
@@ -118,7 +170,10 @@ def test_reasoning_goes_to_the_provider_that_wrote_it_alone() -> None:
 
 
 def test_calls_of_the_client_are_open_until_each_has_its_result() -> None:
-    calls = (MessageToolCall("c1", "open_door", "{}"), MessageToolCall("c2", "open_door", "{}"))
+    calls = (
+        MessageToolCall("c1", "open_door", "{}"),
+        MessageToolCall("c2", "open_door", "{}"),
+    )
     asked = [message(1, "user", "Open both"), answer(2, tool_calls=calls)]
     one = [*asked, message(3, "tool", "done", response_to="c2")]
     both = [*one, message(4, "tool", "done", response_to="c1")]
@@ -130,10 +185,18 @@ def test_calls_of_the_client_are_open_until_each_has_its_result() -> None:
 
 
 def test_what_a_target_cannot_hold_is_a_sentence_each() -> None:
-    messages = [message(1, "user", PICTURE), answer(2, usage=MessageUsage(9000, 100))]
+    messages = [
+        message(1, "user", PICTURE),
+        answer(2, usage=MessageUsage(9000, 100)),
+    ]
     small = Capabilities(vision=False, tools=False, context_window=8192)
 
-    misfits = list_misfits(messages, small, tools=True, target="local/llama")
+    misfits = list_misfits(
+        messages,
+        small,
+        tools=True,
+        target="local/llama",
+    )
 
     assert misfits == (
         "local/llama has no tools, and the agent's conversation needs them",
@@ -143,7 +206,12 @@ def test_what_a_target_cannot_hold_is_a_sentence_each() -> None:
             "conversation needs"
         ),
     )
-    assert not list_misfits(messages, Capabilities(), tools=True, target="local/llama")
+    assert not list_misfits(
+        messages,
+        Capabilities(),
+        tools=True,
+        target="local/llama",
+    )
 
 
 def test_the_conversation_is_as_long_as_the_last_answer_was_counted_and_what_came_since() -> (

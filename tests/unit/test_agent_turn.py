@@ -14,8 +14,18 @@ from pydantic import ValidationError
 
 from harness.agents.caller import AgentCaller
 from harness.agents.conversation import TurnOutcome
-from harness.agents.message import MessageRole, MessageToolCall, MessageUsage, SessionMessage
-from harness.agents.sub_task import SpawnArguments, SubTask, read_outcome, share_bounds
+from harness.agents.message import (
+    MessageRole,
+    MessageToolCall,
+    MessageUsage,
+    SessionMessage,
+)
+from harness.agents.sub_task import (
+    SpawnArguments,
+    SubTask,
+    read_outcome,
+    share_bounds,
+)
 from harness.agents.turn import (
     MAX_CALL_ID,
     ModelCallRequest,
@@ -38,14 +48,21 @@ OPEN_DOOR = OfferedTool("open_door", "", {"type": "object"}, runs_at_client=True
 TOOLS = (SEARCH, OPEN_DOOR)
 
 
-def call(name: str, id_: str = "c1", arguments: str = "{}") -> MessageToolCall:
+def call(
+    name: str,
+    id_: str = "c1",
+    arguments: str = "{}",
+) -> MessageToolCall:
     return MessageToolCall(id_, name, arguments)
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (call("serch"), "there is no tool 'serch'; there are: search, open_door"),
+        (
+            call("serch"),
+            "there is no tool 'serch'; there are: search, open_door",
+        ),
         (call("search", arguments="{"), "not JSON"),
         (call("search", arguments="[1]"), "not a JSON object"),
         (call("search", arguments="[" * 100_000), "not JSON"),
@@ -65,10 +82,18 @@ def test_the_model_is_told_which_call_is_not_run_and_why(
 
 def test_of_too_many_calls_the_first_ones_are_run() -> None:
     calls = [call("search", f"c{number}") for number in range(5)]
-    server, _, refused = sort_calls(calls, TOOLS, most=2)
+    server, _, refused = sort_calls(
+        calls,
+        TOOLS,
+        most=2,
+    )
 
     assert [server_call.id for server_call in server] == ["c0", "c1"]
-    assert [refused_call.id for refused_call, _ in refused] == ["c2", "c3", "c4"]
+    assert [refused_call.id for refused_call, _ in refused] == [
+        "c2",
+        "c3",
+        "c4",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -106,10 +131,18 @@ calls_of_models = st.builds(
 def test_every_call_is_sorted_once_and_in_order(calls: list[MessageToolCall]) -> None:
     named = name_calls(calls, "ms_1")
     groups = sort_calls(named, TOOLS, most=4)
-    sorted_calls = [*groups[0], *groups[1], *(refused_call for refused_call, _ in groups[2])]
+    sorted_calls = [
+        *groups[0],
+        *groups[1],
+        *(refused_call for refused_call, _ in groups[2]),
+    ]
 
     assert sorted(c.id for c in sorted_calls) == sorted(c.id for c in named)
-    for group in (groups[0], groups[1], tuple(refused_call for refused_call, _ in groups[2])):
+    for group in (
+        groups[0],
+        groups[1],
+        tuple(refused_call for refused_call, _ in groups[2]),
+    ):
         places = [named.index(group_call) for group_call in group]
         assert places == sorted(places)
 
@@ -125,18 +158,31 @@ def test_every_call_of_an_answer_has_an_id_of_its_own(calls: list[MessageToolCal
 def test_an_id_that_a_model_could_have_guessed_is_given_to_one_call() -> None:
     named = name_calls([call("search", "call_ms_1_2"), call("search", "")], "ms_1")
 
-    assert [named_call.id for named_call in named] == ["call_ms_1_2", "call_ms_1_3"]
+    assert [named_call.id for named_call in named] == [
+        "call_ms_1_2",
+        "call_ms_1_3",
+    ]
 
 
 @pytest.mark.req("C6")
 def test_a_call_names_task_and_model_or_several_of_them() -> None:
-    one, two = SubTask(task="one", model="cheap"), SubTask(task="two")
-    given = [{"task": " one", "model": "cheap"}, {"task": "two", "model": None}]
+    one = SubTask(task="one", model="cheap")
+    two = SubTask(task="two")
+    given = [
+        {"task": " one", "model": "cheap"},
+        {"task": "two", "model": None},
+    ]
     named = SpawnArguments.model_validate({"task": " one", "model": "cheap"})
 
-    assert list(SpawnArguments.model_json_schema()["properties"])[:2] == ["task", "model"]
+    assert list(SpawnArguments.model_json_schema()["properties"])[:2] == [
+        "task",
+        "model",
+    ]
     assert named.sub_tasks == (one,)
-    assert SpawnArguments.model_validate({"tasks": given}).sub_tasks == [one, two]
+    assert SpawnArguments.model_validate({"tasks": given}).sub_tasks == [
+        one,
+        two,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +191,10 @@ def test_a_call_names_task_and_model_or_several_of_them() -> None:
         ({}, "give either `task`"),
         ({"model": "cheap"}, "give either `task`"),
         ({"task": "one", "tasks": [{"task": "two"}]}, "give either `task`"),
-        ({"tasks": [{"task": "two"}], "model": "cheap"}, "`model` belongs to `task`"),
+        (
+            {"tasks": [{"task": "two"}], "model": "cheap"},
+            "`model` belongs to `task`",
+        ),
     ],
 )
 @pytest.mark.req("C6")
@@ -184,7 +233,9 @@ def test_what_is_no_list_of_tasks_is_said(tasks: object, place: tuple[object, ..
 )
 @pytest.mark.req("C6")
 def test_sub_tasks_together_may_use_no_more_than_the_turn_has_left(
-    left: TurnBounds, usd: float, count: int
+    left: TurnBounds,
+    usd: float,
+    count: int,
 ) -> None:
     one = share_bounds(left, usd, count)
 
@@ -237,7 +288,11 @@ class NewToTheRouter:
     [("gr_1", "model_not_ready", True), ("", "model_not_found", False)],
 )
 async def test_a_model_that_was_just_granted_may_be_asked_again(
-    monkeypatch: pytest.MonkeyPatch, grant: str, code: str, *, is_temporary: bool
+    monkeypatch: pytest.MonkeyPatch,
+    grant: str,
+    code: str,
+    *,
+    is_temporary: bool,
 ) -> None:
     calls = RouterModelCalls(
         "http://127.0.0.1:9", b"secret", ManualClock(), grant_arrives_s=0.0
@@ -249,4 +304,7 @@ async def test_a_model_that_was_just_granted_may_be_asked_again(
     with pytest.raises(CallFailed) as failed:
         await calls.ask(asked)
 
-    assert (failed.value.code, failed.value.retryable) == (code, is_temporary)
+    assert (failed.value.code, failed.value.retryable) == (
+        code,
+        is_temporary,
+    )

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.frame.alerts.alert import ALERT_RULES, Alert, AlertEvent, AlertKind
+from harness.frame.alerts.alert import (
+    ALERT_RULES,
+    Alert,
+    AlertEvent,
+    AlertKind,
+)
 from harness.frame.alerts.alert_record import (
     FIRST_WAIT,
     MAX_WAIT,
@@ -26,10 +31,30 @@ from harness.frame.alerts.alert_record import (
 )
 from tests.support.store.records import NOW
 
-OPENED = Alert(AlertKind.BREAKER_OPEN, "target a/b", "breaker_open:t", "t", "x", NOW, "w1")
-DONE = Alert(AlertKind.ROLLED_BACK, "route chat", "rolled_back:r", "t", "x", NOW, "control")
+OPENED = Alert(
+    AlertKind.BREAKER_OPEN,
+    "target a/b",
+    "breaker_open:t",
+    "t",
+    "x",
+    NOW,
+    "w1",
+)
+DONE = Alert(
+    AlertKind.ROLLED_BACK,
+    "route chat",
+    "rolled_back:r",
+    "t",
+    "x",
+    NOW,
+    "control",
+)
 steps = st.lists(
-    st.tuples(st.sampled_from(AlertEvent), st.sampled_from(["w1", "w2"]), st.integers(0, 2000)),
+    st.tuples(
+        st.sampled_from(AlertEvent),
+        st.sampled_from(["w1", "w2"]),
+        st.integers(0, 2000),
+    ),
     max_size=40,
 )
 
@@ -128,7 +153,10 @@ def test_after_a_quiet_time_it_is_a_new_record() -> None:
 
 def test_what_happened_is_told_once_and_is_over() -> None:
     record = after(DONE)
-    assert (record.open, due_message(record, NOW)) == (False, Notified.RAISED)
+    assert (record.open, due_message(record, NOW)) == (
+        False,
+        Notified.RAISED,
+    )
     assert due_message(mark_notified(record, Notified.RAISED, NOW), NOW + REMIND_AFTER) is None
     assert due_message(record, NOW + REMIND_AFTER) is None
 
@@ -139,7 +167,10 @@ def test_what_another_worker_notices_too_is_told_once() -> None:
         at_ = NOW + timedelta(minutes=minutes)
         again = apply_alert(record, replace(DONE, at=at_, source="w2"))
         assert again is not None
-        assert (again.id, due_message(again, at_ + QUIET_PERIOD)) == (record.id, None)
+        assert (again.id, due_message(again, at_ + QUIET_PERIOD)) == (
+            record.id,
+            None,
+        )
         record = again
 
 
@@ -148,11 +179,21 @@ def test_whatever_comes_people_know_the_state_in_the_end_and_are_not_flooded(
     moves: list[tuple[AlertEvent, str, int]],
 ) -> None:
     record: AlertRecord | None = None
-    now, messages = NOW, []
+    now = NOW
+    messages = []
     for news, source, seconds in moves:
         now += timedelta(seconds=seconds)
         record = (
-            apply_alert(record, replace(OPENED, source=source, news=news, at=now)) or record
+            apply_alert(
+                record,
+                replace(
+                    OPENED,
+                    source=source,
+                    news=news,
+                    at=now,
+                ),
+            )
+            or record
         )
         if record is not None and (due := due_message(record, now)):
             record = mark_notified(record, due, now)
@@ -206,7 +247,9 @@ def test_the_next_step_names_the_provider_that_the_alert_is_about(kind: AlertKin
 )
 @pytest.mark.req("B9")
 def test_a_message_leads_to_the_page_where_one_decides(
-    kind: AlertKind, subject: str, page: str
+    kind: AlertKind,
+    subject: str,
+    page: str,
 ) -> None:
     alert = Alert(kind, subject, f"{kind.value}:pr_1", "t", "x", NOW, "control")
     assert find_alert_page(alert) == page

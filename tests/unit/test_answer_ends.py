@@ -9,7 +9,12 @@ from harness.providers.models.capabilities import Endpoint
 from router.frame.body import read_request
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import parse_object
-from router.protocols.answers import ENDS, AnswerEnding, ending_failure, read_ending
+from router.protocols.answers import (
+    ENDS,
+    AnswerEnding,
+    ending_failure,
+    read_ending,
+)
 from router.protocols.chat.stream import ChatStream
 from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import Irregularity, StreamFilter
@@ -20,15 +25,24 @@ from tests.support.providers.scripted_upstream import completion, event
 from tests.support.router.asgi_router import ASK, Place
 from tests.support.router.live_router import FALLBACK, INCUMBENT
 
-F, E = FailureClass, AnswerEnding
+F = FailureClass
+E = AnswerEnding
 STREAM = ASK[:-1] + b',"stream":true}'
 
 
-def whole(endpoint: Endpoint, said: str, reason: str) -> dict[str, Any]:
+def whole(
+    endpoint: Endpoint,
+    said: str,
+    reason: str,
+) -> dict[str, Any]:
     match endpoint:
         case Endpoint.MESSAGES:
             block = [{"type": "text", "text": said}] if said else []
-            return {"type": "message", "content": block, "stop_reason": reason}
+            return {
+                "type": "message",
+                "content": block,
+                "stop_reason": reason,
+            }
         case Endpoint.RESPONSES:
             part = {"type": "output_text", "text": said}
             item = [{"type": "message", "content": [part]}] if said else []
@@ -90,7 +104,10 @@ def test_a_word_means_the_same_at_every_provider_that_has_it() -> None:
     ],
 )
 def test_an_end_is_a_failure_where_its_user_gets_nothing(
-    reason: str, failure: FailureClass | None, *, has_output: bool
+    reason: str,
+    failure: FailureClass | None,
+    *,
+    has_output: bool,
 ) -> None:
     assert ending_failure(reason, has_output=has_output, silence=False) is failure
 
@@ -106,7 +123,9 @@ def test_an_end_is_a_failure_where_its_user_gets_nothing(
 )
 @pytest.mark.parametrize("said", ["", " \n"])
 def test_a_whole_answer_that_says_nothing_or_thinks_alone_is_none_unless_silence_is_one(
-    endpoint: Endpoint, reason: str, said: str
+    endpoint: Endpoint,
+    reason: str,
+    said: str,
 ) -> None:
     dialect = DIALECTS[endpoint]
     with pytest.raises(UpstreamFailed, match="without words"):
@@ -143,7 +162,10 @@ async def test_what_gives_its_user_nothing_is_answered_by_the_next_target_and_co
 
     status, headers = await place.ask(times=10)
 
-    assert (status, headers[b"x-swapgate-target"]) == (200, f"up/{FALLBACK}".encode())
+    assert (status, headers[b"x-swapgate-target"]) == (
+        200,
+        f"up/{FALLBACK}".encode(),
+    )
     assert await place.state() == 2
 
 
@@ -151,10 +173,19 @@ THOUGHT: dict[Endpoint, dict[str, Any]] = {
     Endpoint.CHAT: whole(Endpoint.CHAT, " \n", "stop"),
     Endpoint.MESSAGES: {
         "type": "message",
-        "content": [{"type": "thinking", "thinking": "hm", "signature": "s"}],
+        "content": [
+            {
+                "type": "thinking",
+                "thinking": "hm",
+                "signature": "s",
+            }
+        ],
         "stop_reason": "end_turn",
     },
-    Endpoint.RESPONSES: {"status": "completed", "output": [{"type": "reasoning", "id": "r"}]},
+    Endpoint.RESPONSES: {
+        "status": "completed",
+        "output": [{"type": "reasoning", "id": "r"}],
+    },
 }
 THOUGHT[Endpoint.CHAT]["choices"][0]["message"]["reasoning_content"] = "hm"
 
@@ -168,7 +199,10 @@ def test_a_stream_of_thoughts_alone_or_that_its_provider_aborts_fails_at_its_end
             MessagesStream('"m"'),
             [
                 ("message_start", {"message": {"usage": {}}}),
-                ("content_block_start", {"index": 0, "content_block": block}),
+                (
+                    "content_block_start",
+                    {"index": 0, "content_block": block},
+                ),
                 ("content_block_delta", {"index": 0, "delta": thought}),
                 ("message_delta", {"delta": {"stop_reason": "end_turn"}}),
             ],
@@ -177,7 +211,10 @@ def test_a_stream_of_thoughts_alone_or_that_its_provider_aborts_fails_at_its_end
             ResponsesStream('"m"'),
             [
                 ("response.reasoning_text.delta", {"delta": "hm"}),
-                ("response.completed", {"response": THOUGHT[Endpoint.RESPONSES]}),
+                (
+                    "response.completed",
+                    {"response": THOUGHT[Endpoint.RESPONSES]},
+                ),
             ],
         ),
     ]
@@ -218,18 +255,38 @@ def test_own_servers_say_in_the_stream_that_a_prompt_is_too_long(said: bytes) ->
 BLANK: Final[dict[Endpoint, list[tuple[str, dict[str, Any]]]]] = {
     Endpoint.CHAT: [
         ("", {"choices": [{"index": 0, "delta": {"content": "\n"}}]}),
-        ("", {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
+        (
+            "",
+            {
+                "choices": [
+                    {
+                        "index": 0,
+                        "delta": {},
+                        "finish_reason": "stop",
+                    }
+                ]
+            },
+        ),
     ],
     Endpoint.MESSAGES: [
         ("message_start", {"message": {"usage": {}}}),
-        ("content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}}),
-        ("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": "\n"}}),
+        (
+            "content_block_start",
+            {"index": 0, "content_block": {"type": "text", "text": ""}},
+        ),
+        (
+            "content_block_delta",
+            {"index": 0, "delta": {"type": "text_delta", "text": "\n"}},
+        ),
         ("message_delta", {"delta": {"stop_reason": "end_turn"}}),
     ],
     Endpoint.RESPONSES: [
         ("response.output_text.delta", {"delta": "\n"}),
         ("response.output_text.done", {"text": "\n"}),
-        ("response.completed", {"response": whole(Endpoint.RESPONSES, "\n", "completed")}),
+        (
+            "response.completed",
+            {"response": whole(Endpoint.RESPONSES, "\n", "completed")},
+        ),
     ],
 }
 
@@ -251,7 +308,11 @@ def test_a_stream_of_blanks_alone_can_still_go_to_the_next_target(endpoint: Endp
 @pytest.mark.req("B8")
 @pytest.mark.parametrize(
     ("said", "failure"),
-    [(("", "yes"), None), (("yes", ""), None), (("", ""), F.EMPTY)],
+    [
+        (("", "yes"), None),
+        (("yes", ""), None),
+        (("", ""), F.EMPTY),
+    ],
     ids=["the second speaks", "the first speaks", "both think alone"],
 )
 def test_of_several_choices_one_may_think_alone(
@@ -260,10 +321,19 @@ def test_of_several_choices_one_may_think_alone(
     stream = ChatStream('"m"', show_usage=False, wanted=2)
     choices = []
     for number, words in enumerate(said):
-        message: dict[str, Any] = {"reasoning_content": "hm", "content": words}
+        message: dict[str, Any] = {
+            "reasoning_content": "hm",
+            "content": words,
+        }
         stream.feed(event(message, index=number))
         stream.feed(event(finish="stop", index=number))
-        choices.append({"index": number, "message": message, "finish_reason": "stop"})
+        choices.append(
+            {
+                "index": number,
+                "message": message,
+                "finish_reason": "stop",
+            }
+        )
     members = parse_object(json.dumps({"choices": choices}).encode())
 
     assert stream.failure_class is failure

@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit, rename_answer_limit
+from harness.providers.kinds import (
+    PROVIDER_KINDS,
+    AnswerLimit,
+    rename_answer_limit,
+)
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import Provider, RequestPatch, Target
 from router.frame.body import read_request
@@ -21,12 +25,17 @@ ASK = {"model": "support", "messages": [{"role": "user", "content": "hi"}]}
 
 
 async def sent_body(
-    folder: Path, kind: str, client: Mapping[str, object], patch: RequestPatch | None = None
+    folder: Path,
+    kind: str,
+    client: Mapping[str, object],
+    patch: RequestPatch | None = None,
 ) -> dict[str, object]:
     up = provider("http://up", kind=kind)
     door = Door(folder, first=snapshot("http://up", providers=[up], patch=patch))
     status, _, _ = await door.call(
-        CHAT, json.dumps({**ASK, **client}).encode(), headers=(AUTH,)
+        CHAT,
+        json.dumps({**ASK, **client}).encode(),
+        headers=(AUTH,),
     )
     assert status == 200
     found: dict[str, object] = json.loads(door.transport.seen[0].body)
@@ -48,7 +57,10 @@ async def sent_body(
 )
 @pytest.mark.parametrize("client", [OLD, NEW])
 async def test_a_limit_goes_under_the_name_that_the_provider_knows(
-    tmp_path: Path, kind: str, named: str, client: str
+    tmp_path: Path,
+    kind: str,
+    named: str,
+    client: str,
 ) -> None:
     sent = await sent_body(tmp_path, kind, {client: 7})
 
@@ -57,9 +69,18 @@ async def test_a_limit_goes_under_the_name_that_the_provider_knows(
 
 @pytest.mark.req("A2", "B7")
 @pytest.mark.parametrize("kind", ["custom", "vllm", "openrouter", "groq"])
-@pytest.mark.parametrize("client", [{OLD: 7}, {NEW: 7}, {OLD: 7, NEW: 9}])
+@pytest.mark.parametrize(
+    "client",
+    [
+        {OLD: 7},
+        {NEW: 7},
+        {OLD: 7, NEW: 9},
+    ],
+)
 async def test_a_kind_that_knows_both_or_of_which_nobody_knows_gets_the_clients_own(
-    tmp_path: Path, kind: str, client: dict[str, int]
+    tmp_path: Path,
+    kind: str,
+    client: dict[str, int],
 ) -> None:
     sent = await sent_body(tmp_path, kind, client)
 
@@ -79,7 +100,11 @@ def test_a_targets_own_limit_is_the_weaker_one_under_either_name() -> None:
     target = up.as_sent(Target("up", "m", {OLD: 3}))
     chat = DIALECTS[Endpoint.CHAT]
 
-    for client, limit in (({OLD: 7}, 7), ({NEW: 8}, 8), ({}, 3)):
+    for client, limit in (
+        ({OLD: 7}, 7),
+        ({NEW: 8}, 8),
+        ({}, 3),
+    ):
         request = read_request(json.dumps({**ASK, **client}).encode(), Endpoint.CHAT).for_kind(
             "openai"
         )
@@ -103,10 +128,18 @@ def test_other_endpoints_are_left_as_they_are(kind: str, endpoint: Endpoint) -> 
     first=st.booleans(),
 )
 def test_only_the_name_changes_and_every_other_byte_stays(
-    name: str, space: str, beside: str, *, first: bool
+    name: str,
+    space: str,
+    beside: str,
+    *,
+    first: bool,
 ) -> None:
     limit = f'"{name}"{space}:{space}7'
-    others = ['"model":"r"', f'"user": {json.dumps(beside)}', f'"x": {{"{OLD}": [1.0]}}']
+    others = [
+        '"model":"r"',
+        f'"user": {json.dumps(beside)}',
+        f'"x": {{"{OLD}": [1.0]}}',
+    ]
     parts = [limit, *others] if first else [*others, limit]
     before = f"{space}{{{space}{', '.join(parts)} }}"
 

@@ -21,7 +21,9 @@ from harness.providers.target import Target
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=20
+    scalars,
+    lambda inner: st.lists(inner) | st.dictionaries(text, inner),
+    max_leaves=20,
 )
 
 
@@ -87,7 +89,12 @@ def nulled(value: object) -> object:
 def test_a_page_says_how_many_there_are_in_all() -> None:
     assert json_answer(list("abcde")) == Page(list("abcde"), 5, next=None)
     body = json.loads(bytes(JsonAnswer(json_answer([])).body))
-    assert body == {"items": [], "total": 0, "next": None, "invalid": []}
+    assert body == {
+        "items": [],
+        "total": 0,
+        "next": None,
+        "invalid": [],
+    }
 
 
 class Colour(StrEnum):

@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from harness.interfaces.api.frame.error_status import ErrorGuard
-from harness.interfaces.api.frame.request_body import MAX_BODY_BYTES, StrictBody
+from harness.interfaces.api.frame.request_body import (
+    MAX_BODY_BYTES,
+    StrictBody,
+)
 from harness.operations.single_sign_on import MOST_ADDRESSES, FailedAttempts
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.manual_clock import ManualClock
@@ -28,13 +31,28 @@ class Echo:
     def __init__(self) -> None:
         self.got: list[Message] = []
 
-    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        _: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         self.got = [await receive(), await receive()]
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [],
+            }
+        )
         await send({"type": "http.response.body", "body": self.got[0]["body"]})
 
 
-async def run(app: Any, *messages: Message, scope: dict[str, Any] = SCOPE) -> list[Message]:
+async def run(
+    app: Any,
+    *messages: Message,
+    scope: dict[str, Any] = SCOPE,
+) -> list[Message]:
     coming: Iterator[Message] = iter(messages)
     sent: list[Message] = []
 
@@ -49,12 +67,17 @@ async def run(app: Any, *messages: Message, scope: dict[str, Any] = SCOPE) -> li
 
 
 def piece(body: bytes, *, more: bool) -> Message:
-    return {"type": "http.request", "body": body, "more_body": more}
+    return {
+        "type": "http.request",
+        "body": body,
+        "more_body": more,
+    }
 
 
 async def test_a_body_in_pieces_arrives_in_one_and_then_the_client_is_heard() -> None:
     echo = Echo()
-    first, last = piece(b'{"a"', more=True), piece(b": 1}", more=False)
+    first = piece(b'{"a"', more=True)
+    last = piece(b": 1}", more=False)
     sent = await run(StrictBody(echo), first, last, GONE)
     assert sent[1]["body"] == b'{"a": 1}'
     assert echo.got[1] == GONE
@@ -74,8 +97,18 @@ async def test_half_a_body_has_no_effect_and_no_answer() -> None:
 
 
 async def test_a_fault_after_the_answer_began_is_the_servers_to_end() -> None:
-    async def breaks(_: Scope, __: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+    async def breaks(
+        _: Scope,
+        __: Receive,
+        send: Send,
+    ) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [],
+            }
+        )
         raise RuntimeError("in the middle")
 
     with pytest.raises(RuntimeError, match="in the middle"):
@@ -85,7 +118,11 @@ async def test_a_fault_after_the_answer_began_is_the_servers_to_end() -> None:
 async def test_what_is_not_http_passes_through() -> None:
     scopes: list[Scope] = []
 
-    async def app(scope: Scope, _: Receive, __: Send) -> None:
+    async def app(
+        scope: Scope,
+        _: Receive,
+        __: Send,
+    ) -> None:
         scopes.append(scope)
 
     layers = ErrorGuard(StrictBody(app), chance=CountingRandomIds())

@@ -3,7 +3,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.frame.errors import InputError
-from harness.providers.api_base_rules import check_allowed_address, check_api_base, may_connect
+from harness.providers.api_base_rules import (
+    check_allowed_address,
+    check_api_base,
+    may_connect,
+)
 
 pytestmark = pytest.mark.req("D1", "D4")
 
@@ -157,7 +161,14 @@ def test_a_name_that_leads_to_a_closed_address_is_not_connected_to() -> None:
 @given(
     number=st.integers(0, 2**16 - 1),
     form=st.sampled_from(
-        ["{0}", "0x{0:x}", "0{0:o}", "169.{1}", "169.254.{2}", "0xa9.254.{2}"]
+        [
+            "{0}",
+            "0x{0:x}",
+            "0{0:o}",
+            "169.{1}",
+            "169.254.{2}",
+            "0xa9.254.{2}",
+        ]
     ),
 )
 def test_every_spelling_of_a_link_local_address_is_refused(number: int, form: str) -> None:

@@ -2,7 +2,12 @@ import math
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+)
 
 from harness.frame.errors import InputError
 from harness.frame.failures import FAILURE_RULES, BreakerEffect, FailureClass
@@ -34,10 +39,17 @@ COUNTED = [failure for failure in F if FAILURE_RULES[failure].breaker is Breaker
 
 
 def after(
-    breaker: Breaker, now: float, *outcomes: F | None, policy: BreakerPolicy = POLICY
+    breaker: Breaker,
+    now: float,
+    *outcomes: F | None,
+    policy: BreakerPolicy = POLICY,
 ) -> Breaker:
     for outcome in outcomes:
-        breaker, ticket = admit(breaker, now, policy)
+        breaker, ticket = admit(
+            breaker,
+            now,
+            policy,
+        )
         assert ticket is not None
         breaker = settle(breaker, ticket, outcome, now, policy)
     return breaker
@@ -86,7 +98,11 @@ def test_a_neutral_outcome_changes_nothing_while_closed(failure: F) -> None:
 def test_half_open_lets_one_probe_at_a_time_and_closes_after_three_good_ones() -> None:
     breaker = opened()
     for left in (2, 1, 0):
-        breaker, probe = admit(breaker, 120.0, POLICY)
+        breaker, probe = admit(
+            breaker,
+            120.0,
+            POLICY,
+        )
         assert breaker.state is BreakerState.HALF_OPEN
         assert probe is not None
         assert admit(breaker, 120.0, POLICY) == (breaker, None)
@@ -99,7 +115,8 @@ def test_half_open_lets_one_probe_at_a_time_and_closes_after_three_good_ones() -
 
 @pytest.mark.parametrize("failure", [*COUNTED, *OPENING])
 def test_every_failed_probe_doubles_the_time_up_to_fifteen_minutes(failure: F) -> None:
-    breaker, now = opened(), 0.0
+    breaker = opened()
+    now = 0.0
     for expected in (120.0, 240.0, 480.0, 900.0, 900.0):
         assert breaker.open_s == expected
         assert retry_in_s(breaker, now, POLICY) == expected
@@ -117,7 +134,11 @@ def test_an_open_circuit_is_probed_from_ten_seconds_on_by_one_request_at_a_time(
 
     assert admit(breaker, 9.9, TRICKLE) == (breaker, None)
     assert retry_in_s(breaker, 4.0, TRICKLE) == 6.0
-    breaker, probe = admit(breaker, 10.0, TRICKLE)
+    breaker, probe = admit(
+        breaker,
+        10.0,
+        TRICKLE,
+    )
     assert probe is not None
     assert admit(breaker, 19.0, TRICKLE) == (breaker, None)
     assert retry_in_s(breaker, 19.0, TRICKLE) == PROBE_UNDER_WAY_S
@@ -137,11 +158,19 @@ def test_a_closed_breaker_that_is_reset_stays_as_it_is() -> None:
 
 
 def test_a_probe_that_is_never_settled_is_given_up_after_its_lease() -> None:
-    breaker, lost = admit(opened(), 120.0, POLICY)
+    breaker, lost = admit(
+        opened(),
+        120.0,
+        POLICY,
+    )
     lease_over = 120.0 + POLICY.probe_lease_s
 
     assert admit(breaker, lease_over - 0.1, POLICY)[1] is None
-    breaker, probe = admit(breaker, lease_over, POLICY)
+    breaker, probe = admit(
+        breaker,
+        lease_over,
+        POLICY,
+    )
     assert probe not in (None, lost)
     assert lost is not None
     assert settle(breaker, lost, F.SERVER, lease_over, POLICY).state is BreakerState.HALF_OPEN
@@ -154,7 +183,11 @@ def test_a_new_credential_closes_what_our_own_side_opened(because: F, *, probing
     breaker = after(CLOSED_BREAKER, 0.0, because)
     late = breaker.serial
     if probing:
-        breaker, probe = admit(breaker, 120.0, POLICY)
+        breaker, probe = admit(
+            breaker,
+            120.0,
+            POLICY,
+        )
         assert probe is not None
         late = probe
 
@@ -201,9 +234,18 @@ def test_a_policy_that_makes_no_breaker_is_refused(wrong: dict[str, float]) -> N
 
 
 def test_a_policy_at_its_limits_is_a_policy() -> None:
-    smallest = BreakerPolicy(failures=1, share=0.0, open_s=1.0, open_max_s=1.0)
+    smallest = BreakerPolicy(
+        failures=1,
+        share=0.0,
+        open_s=1.0,
+        open_max_s=1.0,
+    )
 
-    breaker, ticket = admit(CLOSED_BREAKER, 0.0, smallest)
+    breaker, ticket = admit(
+        CLOSED_BREAKER,
+        0.0,
+        smallest,
+    )
     assert ticket is not None
     assert settle(breaker, ticket, F.SERVER, 0.0, smallest).open_until == 1.0
     assert BreakerPolicy(share=1.0, probe_successes=1).share == 1.0
@@ -214,7 +256,8 @@ class AnyTraffic(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.breaker, self.now = CLOSED_BREAKER, 1000.0
+        self.breaker = CLOSED_BREAKER
+        self.now = 1000.0
         self.out: list[tuple[Ticket, bool]] = []  # and whether it is a probe
         self.counted: list[tuple[int, bool]] = []  # bucket and whether failed, since closing
 
@@ -226,7 +269,11 @@ class AnyTraffic(RuleBasedStateMachine):
     def begin(self) -> None:
         before = self.breaker
         may = retry_in_s(before, self.now, self.policy) <= 0
-        self.breaker, ticket = admit(before, self.now, self.policy)
+        self.breaker, ticket = admit(
+            before,
+            self.now,
+            self.policy,
+        )
         assert may is (ticket is not None)
         if before.state is BreakerState.CLOSED:
             assert ticket is not None
@@ -248,7 +295,10 @@ class AnyTraffic(RuleBasedStateMachine):
             assert self.breaker.window == ()
             self.counted.clear()
 
-    @rule(failure=st.sampled_from([F.SERVER, F.CONNECT]), times=st.integers(1, 8))
+    @rule(
+        failure=st.sampled_from([F.SERVER, F.CONNECT]),
+        times=st.integers(1, 8),
+    )
     def fail_some(self, failure: F, times: int) -> None:
         for _ in range(times):
             self.begin()
@@ -256,7 +306,10 @@ class AnyTraffic(RuleBasedStateMachine):
                 self.end(failure, -1)
 
     @precondition(lambda self: self.out)
-    @rule(outcome=st.sampled_from([None, None, None, *F]), which=st.integers(0, 100))
+    @rule(
+        outcome=st.sampled_from([None, None, None, *F]),
+        which=st.integers(0, 100),
+    )
     def end(self, outcome: F | None, which: int) -> None:
         ticket, probe = self.out.pop(which % len(self.out))
         before = self.breaker
@@ -275,7 +328,13 @@ class AnyTraffic(RuleBasedStateMachine):
             bucket = int(self.now * BUCKETS // self.policy.window_s)
             self.counted.append((bucket, outcome is not None))
 
-    def _check_move(self, before: Breaker, outcome: F | None, *, probe: bool) -> None:
+    def _check_move(
+        self,
+        before: Breaker,
+        outcome: F | None,
+        *,
+        probe: bool,
+    ) -> None:
         if before.state is BreakerState.CLOSED:
             bucket = int(self.now * BUCKETS // self.policy.window_s)
             window = [failed for at, failed in self.counted if at > bucket - BUCKETS]

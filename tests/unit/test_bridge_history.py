@@ -17,26 +17,66 @@ from router.upstream.endpoint_translation import (
 
 pytestmark = pytest.mark.req("B7")
 Json = dict[str, Any]
-MINE, OTHER = "aaaaaaaa", "bbbbbbbb"
+MINE = "aaaaaaaa"
+OTHER = "bbbbbbbb"
 USER: Json = {"role": "user", "content": "Go on."}
 TEXT: Json = {"type": "text", "text": "What is it?"}
 READ: Json = {"name": "read", "input_schema": {"type": "object"}}
 SEARCH: Json = {"type": "web_search_20250305", "name": "web_search"}
 THINKS: Json = {"thinking": {"type": "enabled", "budget_tokens": 2048}}
-CALL: Json = {"id": "c", "type": "function", "function": {"name": "read", "arguments": "{}"}}
-RESULT: Json = {"type": "tool_result", "tool_use_id": "c", "content": "1"}
-FUNCTION: Json = {"type": "function", "name": "read", "parameters": {"type": "object"}}
-OUTPUT: Json = {"type": "function_call_output", "call_id": "c", "output": "1"}
-CALLED: Json = {"role": "assistant", "reasoning_content": "I read it.", "tool_calls": [CALL]}
-CHOICE: Json = {"index": 0, "message": CALLED, "finish_reason": "tool_calls"}
-ANSWER: Json = {"id": "x", "model": "m", "choices": [CHOICE]}
+CALL: Json = {
+    "id": "c",
+    "type": "function",
+    "function": {"name": "read", "arguments": "{}"},
+}
+RESULT: Json = {
+    "type": "tool_result",
+    "tool_use_id": "c",
+    "content": "1",
+}
+FUNCTION: Json = {
+    "type": "function",
+    "name": "read",
+    "parameters": {"type": "object"},
+}
+OUTPUT: Json = {
+    "type": "function_call_output",
+    "call_id": "c",
+    "output": "1",
+}
+CALLED: Json = {
+    "role": "assistant",
+    "reasoning_content": "I read it.",
+    "tool_calls": [CALL],
+}
+CHOICE: Json = {
+    "index": 0,
+    "message": CALLED,
+    "finish_reason": "tool_calls",
+}
+ANSWER: Json = {
+    "id": "x",
+    "model": "m",
+    "choices": [CHOICE],
+}
 
 
 def message_body(*messages: Json, **more: Any) -> bytes:
-    return json.dumps({"model": "m", "max_tokens": 9, "messages": messages, **more}).encode()
+    return json.dumps(
+        {
+            "model": "m",
+            "max_tokens": 9,
+            "messages": messages,
+            **more,
+        }
+    ).encode()
 
 
-def turns(body: bytes, kind: str = "custom", maker: str = MINE) -> list[Json]:
+def turns(
+    body: bytes,
+    kind: str = "custom",
+    maker: str = MINE,
+) -> list[Json]:
     found: list[Json] = json.loads(translate_message(body, kind, maker).body)["messages"]
     return found
 
@@ -46,7 +86,11 @@ def assistant(*blocks: Json) -> Json:
 
 
 def hosted(kind: str, content: object) -> Json:
-    return {"type": kind, "tool_use_id": "s", "content": content}
+    return {
+        "type": kind,
+        "tool_use_id": "s",
+        "content": content,
+    }
 
 
 PAGE = "https://page.example"
@@ -62,8 +106,17 @@ HIT = {
     "url": PAGE,
     "encrypted_content": "SECRET",
 }
-RAN = {"type": "code_execution_result", "stdout": "42", "stderr": ""}
-ASKED = {"type": "mcp_tool_use", "id": "s", "name": "read", "server_name": "files"}
+RAN = {
+    "type": "code_execution_result",
+    "stdout": "42",
+    "stderr": "",
+}
+ASKED = {
+    "type": "mcp_tool_use",
+    "id": "s",
+    "name": "read",
+    "server_name": "files",
+}
 FOUND = [{"type": "text", "text": "found"}]
 
 
@@ -75,7 +128,10 @@ FOUND = [{"type": "text", "text": "found"}]
             ["web_search", "q1", "A title", PAGE],
         ),
         ([hosted("code_execution_tool_result", RAN)], ["42"]),
-        ([ASKED, hosted("mcp_tool_result", FOUND)], ["files", "read", "found"]),
+        (
+            [ASKED, hosted("mcp_tool_result", FOUND)],
+            ["files", "read", "found"],
+        ),
     ],
 )
 def test_what_a_hosted_tool_left_is_said_as_text(blocks: list[Json], words: list[str]) -> None:
@@ -88,9 +144,22 @@ def test_what_a_hosted_tool_left_is_said_as_text(blocks: list[Json], words: list
 
 
 def test_a_result_may_hold_what_a_search_found_and_a_document_by_its_url() -> None:
-    found = {"type": "search_result", "source": PAGE, "title": "A title", "content": FOUND}
-    page = {"type": "document", "source": {"type": "url", "url": f"{PAGE}/a.pdf"}}
-    use = {"type": "tool_use", "id": "c", "name": "read", "input": {}}
+    found = {
+        "type": "search_result",
+        "source": PAGE,
+        "title": "A title",
+        "content": FOUND,
+    }
+    page = {
+        "type": "document",
+        "source": {"type": "url", "url": f"{PAGE}/a.pdf"},
+    }
+    use = {
+        "type": "tool_use",
+        "id": "c",
+        "name": "read",
+        "input": {},
+    }
     body = message_body(
         USER,
         assistant(use),
@@ -116,16 +185,27 @@ def test_a_file_of_an_earlier_turn_is_named_and_one_of_this_turn_is_refused() ->
 
 def test_so_it_is_in_a_response_whose_tools_still_run_and_in_a_chat() -> None:
     part = {"type": "input_file", "file_id": "f"}
-    called = {"type": "function_call", "call_id": "c", "name": "read", "arguments": "{}"}
+    called = {
+        "type": "function_call",
+        "call_id": "c",
+        "name": "read",
+        "arguments": "{}",
+    }
     filed = {"role": "user", "content": [part]}
-    for items, is_refused in (([filed, called, OUTPUT], False), ([filed, USER], True)):
+    for items, is_refused in (
+        ([filed, called, OUTPUT], False),
+        ([filed, USER], True),
+    ):
         raw = json.dumps({"model": "m", "input": items}).encode()
         if is_refused:
             with pytest.raises(Untranslatable, match="input_file"):
                 translate_response(raw, "custom")
         else:
             assert translate_response(raw, "custom").dropped == ("input.input_file",)
-    chat = {"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}
+    chat = {
+        "role": "user",
+        "content": [{"type": "file", "file": {"file_id": "f"}}],
+    }
     body = json.dumps({"messages": [chat, {"role": "assistant", "content": "a"}, chat]})
     moved = move_chat(body.encode(), INTAKES["anthropic"])
     kinds = [turn["content"][0]["type"] for turn in json.loads(moved.body)["messages"][::2]]
@@ -137,7 +217,8 @@ def test_a_container_binds_only_with_the_skills_that_it_is_to_have() -> None:
     assert translate_message(body, "custom").dropped == ("container",)
     with pytest.raises(Untranslatable, match="container"):
         translate_message(
-            message_body(USER, container={"skills": [{"skill_id": "pdf"}]}), "custom"
+            message_body(USER, container={"skills": [{"skill_id": "pdf"}]}),
+            "custom",
         )
 
 
@@ -147,7 +228,10 @@ def test_a_hosted_tool_beside_others_is_left_out_and_alone_it_binds() -> None:
     assert translated.dropped == ("tools.web_search_20250305",)
     for body in (
         {"tools": [SEARCH]},
-        {"tools": [READ, SEARCH], "tool_choice": {"type": "tool", "name": "web_search"}},
+        {
+            "tools": [READ, SEARCH],
+            "tool_choice": {"type": "tool", "name": "web_search"},
+        },
     ):
         held = UNTRANSLATABLE_FIELDS[Endpoint.MESSAGES](body.get)
         assert held == "a tool of type 'web_search_20250305'"
@@ -160,7 +244,10 @@ def test_a_messages_reasoning_comes_back_to_its_maker_alone(kind: str) -> None:
     first = translate_message(message_body(USER, tools=[READ], **THINKS), kind, MINE)
     content = json.loads(first.whole(parse_object(json.dumps(ANSWER).encode())))["content"]
     body = message_body(
-        USER, assistant(*content), {"role": "user", "content": [RESULT]}, **THINKS
+        USER,
+        assistant(*content),
+        {"role": "user", "content": [RESULT]},
+        **THINKS,
     )
     assert turns(body, kind)[1]["reasoning_content"] == "I read it."
     assert "reasoning_content" not in turns(body, kind, OTHER)[1]
@@ -168,7 +255,11 @@ def test_a_messages_reasoning_comes_back_to_its_maker_alone(kind: str) -> None:
 
 
 def test_a_responses_reasoning_comes_back_to_its_maker_alone() -> None:
-    request: Json = {"model": "m", "input": [USER], "reasoning": {"summary": "auto"}}
+    request: Json = {
+        "model": "m",
+        "input": [USER],
+        "reasoning": {"summary": "auto"},
+    }
     first = translate_response(json.dumps(request).encode(), "deepseek", MINE)
     output = json.loads(first.whole(parse_object(json.dumps(ANSWER).encode())))["output"]
     again = json.dumps({**request, "input": [USER, *output, OUTPUT]}).encode()
@@ -187,8 +278,16 @@ def test_signed_thinking_goes_through_a_response_and_back_to_the_chat_that_it_ca
         "reasoning": {"effort": "low", "summary": "auto"},
         "tools": [FUNCTION],
     }
-    signed = {"type": "thinking", "thinking": "hm", "signature": mark_piece("c2ln", MINE)}
-    message = {"role": "assistant", "reasoning_content": "hm", "thinking_blocks": [signed]}
+    signed = {
+        "type": "thinking",
+        "thinking": "hm",
+        "signature": mark_piece("c2ln", MINE),
+    }
+    message = {
+        "role": "assistant",
+        "reasoning_content": "hm",
+        "thinking_blocks": [signed],
+    }
     head = {"id": "chat_1", "model": "m"}
     first = translate_response(json.dumps({**asked, "input": "hi"}).encode(), "anthropic")
     if streamed:
@@ -198,14 +297,24 @@ def test_signed_thinking_goes_through_a_response_and_back_to_the_chat_that_it_ca
             ({"tool_calls": [{**CALL, "index": 0}]}, None),
             ({}, "tool_calls"),
         ]
-        choices = [{"index": 0, "delta": d, "finish_reason": reason} for d, reason in deltas]
+        choices = [
+            {
+                "index": 0,
+                "delta": d,
+                "finish_reason": reason,
+            }
+            for d, reason in deltas
+        ]
         chunks = [json.dumps({**head, "choices": [choice]}) for choice in choices]
         reader = first.events()
         raw = reader.feed("".join(f"data: {chunk}\n\n" for chunk in chunks).encode())
         last = (raw + reader.end()).rpartition(b"data: ")[2]
         output = json.loads(last)["response"]["output"]
     else:
-        choice = {"message": {**message, "tool_calls": [CALL]}, "finish_reason": "tool_calls"}
+        choice = {
+            "message": {**message, "tool_calls": [CALL]},
+            "finish_reason": "tool_calls",
+        }
         whole = json.dumps({**head, "choices": [{"index": 0, **choice}]}).encode()
         output = json.loads(first.whole(parse_object(whole)))["output"]
 
@@ -219,18 +328,31 @@ def test_signed_thinking_goes_through_a_response_and_back_to_the_chat_that_it_ca
 
 
 PICTURE = "data:image/png;base64,AAAA"
-SCHEMA: Json = {"type": "object", "properties": {"colour": {"type": "string"}}}
+SCHEMA: Json = {
+    "type": "object",
+    "properties": {"colour": {"type": "string"}},
+}
 
 
 def test_what_a_message_says_survives() -> None:
-    source = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+    source = {
+        "type": "base64",
+        "media_type": "image/png",
+        "data": "AAAA",
+    }
     cat: Json = {"role": "assistant", "content": "A cat."}
     asked = message_body(
-        {"role": "user", "content": [{"type": "image", "source": source}, TEXT]},
+        {
+            "role": "user",
+            "content": [{"type": "image", "source": source}, TEXT],
+        },
         cat,
         USER,
         system=[
-            {"type": "text", "text": "x-anthropic-billing-header: cc_version=1.a;"},
+            {
+                "type": "text",
+                "text": "x-anthropic-billing-header: cc_version=1.a;",
+            },
             {"type": "text", "text": "One."},
             {"type": "text", "text": "Two."},
         ],
@@ -240,7 +362,11 @@ def test_what_a_message_says_survives() -> None:
         speed="fast",
         fallbacks=[],
         tools=[{**READ, "description": "Of a file"}],
-        tool_choice={"type": "tool", "name": "read", "disable_parallel_tool_use": True},
+        tool_choice={
+            "type": "tool",
+            "name": "read",
+            "disable_parallel_tool_use": True,
+        },
         output_config={"format": {"type": "json_schema", "schema": SCHEMA}},
         thinking={"type": "enabled", "budget_tokens": 4000},
     )
@@ -248,7 +374,11 @@ def test_what_a_message_says_survives() -> None:
 
     assert chat.pop("response_format")["json_schema"]["schema"] == SCHEMA
     parameters = READ["input_schema"]
-    function = {"name": "read", "description": "Of a file", "parameters": parameters}
+    function = {
+        "name": "read",
+        "description": "Of a file",
+        "parameters": parameters,
+    }
     assert chat == {
         "model": "m",
         "max_tokens": 9,
@@ -260,7 +390,10 @@ def test_what_a_message_says_survives() -> None:
             {"role": "system", "content": "One.\n\nTwo."},
             {
                 "role": "user",
-                "content": [{"type": "image_url", "image_url": {"url": PICTURE}}, TEXT],
+                "content": [
+                    {"type": "image_url", "image_url": {"url": PICTURE}},
+                    TEXT,
+                ],
             },
             cat,
             USER,
@@ -272,7 +405,11 @@ def test_what_a_message_says_survives() -> None:
 
 
 def test_what_a_response_says_survives() -> None:
-    wanted = {"name": "c", "schema": SCHEMA, "strict": True}
+    wanted = {
+        "name": "c",
+        "schema": SCHEMA,
+        "strict": True,
+    }
     seen = {"type": "input_image", "image_url": PICTURE}
     content = [{"type": "input_text", "text": "What is it?"}, seen]
     asked = {
@@ -299,13 +436,25 @@ def test_what_a_response_says_survives() -> None:
             {"role": "system", "content": "Short."},
             {
                 "role": "user",
-                "content": [TEXT, {"type": "image_url", "image_url": {"url": PICTURE}}],
+                "content": [
+                    TEXT,
+                    {"type": "image_url", "image_url": {"url": PICTURE}},
+                ],
             },
         ],
         "response_format": {"type": "json_schema", "json_schema": wanted},
     }
-    choice = {"message": {"role": "assistant", "content": "Half"}, "finish_reason": "length"}
-    cut = json.dumps({"id": "x", "model": "m", "choices": [{"index": 0, **choice}]}).encode()
+    choice = {
+        "message": {"role": "assistant", "content": "Half"},
+        "finish_reason": "length",
+    }
+    cut = json.dumps(
+        {
+            "id": "x",
+            "model": "m",
+            "choices": [{"index": 0, **choice}],
+        }
+    ).encode()
     answer = json.loads(translated.whole(parse_object(cut)))
     assert (answer["status"], answer["store"]) == ("incomplete", False)
     assert answer["incomplete_details"] == {"reason": "max_output_tokens"}
@@ -322,4 +471,13 @@ def test_what_a_response_says_survives() -> None:
 def test_what_no_chat_can_say_of_a_response_is_named(fields: Json, named: str) -> None:
     assert named in UNTRANSLATABLE_FIELDS[Endpoint.RESPONSES](fields.get)
     with pytest.raises(Untranslatable, match=named):
-        translate_response(json.dumps({"model": "m", "input": "a", **fields}).encode(), "groq")
+        translate_response(
+            json.dumps(
+                {
+                    "model": "m",
+                    "input": "a",
+                    **fields,
+                }
+            ).encode(),
+            "groq",
+        )

@@ -69,13 +69,23 @@ def as_stream(answer: Json, *, mixed: bool) -> bytes:
     calls = []
     for index, call in enumerate(message.get("tool_calls", ())):
         function = call["function"]
-        begun = {"index": index, "id": call["id"], "function": {**function, "arguments": ""}}
+        begun = {
+            "index": index,
+            "id": call["id"],
+            "function": {**function, "arguments": ""},
+        }
         rest = [{"index": index, "function": {"arguments": c}} for c in function["arguments"]]
         calls.append([begun, *rest])
     turns = zip_longest(*calls) if mixed else calls
     deltas += [{"tool_calls": [piece]} for turn in turns for piece in turn if piece]
     (choice,) = answer["choices"]
-    ends = [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]
+    ends = [
+        {
+            "index": 0,
+            "delta": {},
+            "finish_reason": choice["finish_reason"],
+        }
+    ]
     chunks: list[Json] = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
     chunks += [{"choices": ends}, {"choices": [], "usage": answer["usage"]}]
     head = {name: answer[name] for name in ("id", "created", "model")}
@@ -102,7 +112,12 @@ def plain(answer: Json) -> Said:
     for call in message.get("tool_calls", []):
         function = call["function"]
         found.append(
-            ("tool_use", call["id"], function["name"], json.loads(function["arguments"]))
+            (
+                "tool_use",
+                call["id"],
+                function["name"],
+                json.loads(function["arguments"]),
+            )
         )
     return found
 
@@ -112,15 +127,29 @@ def blocks(message: Json) -> Said:
     for item in message["content"]:
         match item["type"]:
             case "tool_use":
-                found.append(("tool_use", item["id"], item["name"], item["input"]))
+                found.append(
+                    (
+                        "tool_use",
+                        item["id"],
+                        item["name"],
+                        item["input"],
+                    )
+                )
             case kind:
                 found.append((kind, item[kind]))
     return found
 
 
-@given(answer=ANSWERS, mixed=st.booleans(), places=st.lists(st.integers(0, 10**6), max_size=8))
+@given(
+    answer=ANSWERS,
+    mixed=st.booleans(),
+    places=st.lists(st.integers(0, 10**6), max_size=8),
+)
 def test_streamed_messages_say_what_the_chat_said_however_it_is_cut(
-    *, answer: Json, mixed: bool, places: list[int]
+    *,
+    answer: Json,
+    mixed: bool,
+    places: list[int],
 ) -> None:
     events = ChatStreamReader(MessageEventWriter(), thinking=True)
     out = b"".join(
@@ -170,9 +199,16 @@ def response_of(events: bytes) -> tuple[list[str], Json]:
     return kinds, data["response"]
 
 
-@given(answer=ANSWERS, mixed=st.booleans(), places=st.lists(st.integers(0, 10**6), max_size=8))
+@given(
+    answer=ANSWERS,
+    mixed=st.booleans(),
+    places=st.lists(st.integers(0, 10**6), max_size=8),
+)
 def test_streamed_responses_say_what_the_chat_said_however_it_is_cut(
-    *, answer: Json, mixed: bool, places: list[int]
+    *,
+    answer: Json,
+    mixed: bool,
+    places: list[int],
 ) -> None:
     asked = b'{"model":"m","input":"a","reasoning":{"summary":"auto"}}'
     translated = translate_response(asked, "custom")
@@ -222,7 +258,10 @@ def test_a_message_sent_back_is_what_the_chat_had_said(answer: Json) -> None:
     """The next turn: the client repeats the answer, and the provider knows it again."""
     asked = b'{"model":"m","messages":[]}'
     content = json.loads(translate_message(asked, "custom").whole(as_whole(answer)))["content"]
-    again = {"model": "m", "messages": [{"role": "assistant", "content": content}]}
+    again = {
+        "model": "m",
+        "messages": [{"role": "assistant", "content": content}],
+    }
 
     (turn,) = json.loads(translate_message(json.dumps(again).encode(), "custom").body)[
         "messages"
@@ -273,15 +312,24 @@ BRIDGED = pytest.mark.parametrize("endpoint", [Endpoint.MESSAGES, Endpoint.RESPO
 @BRIDGED
 @given(body=BODIES, turns=st.none() | st.lists(BODIES, max_size=3))
 def test_any_request(
-    endpoint: Endpoint, body: dict[str, Any], turns: list[dict[str, Any]] | None
+    endpoint: Endpoint,
+    body: dict[str, Any],
+    turns: list[dict[str, Any]] | None,
 ) -> None:
     if turns is not None:
-        body = {**body, "messages": turns, "input": turns}
+        body = {
+            **body,
+            "messages": turns,
+            "input": turns,
+        }
     text = json.dumps({"model": "m", **body}).encode()
     request = read_request(text, endpoint)
     UNTRANSLATABLE_FIELDS[endpoint](request.value)
     less = without_fields(
-        text, endpoint, hints_of(request, frozenset(OptionalFeature)), Target("p", "m")
+        text,
+        endpoint,
+        hints_of(request, frozenset(OptionalFeature)),
+        Target("p", "m"),
     )
     for intake in INTAKES.values():
         move_chat(text, intake)
@@ -300,7 +348,9 @@ def test_any_request(
 @BRIDGED
 @given(answers=st.lists(BODIES, min_size=1, max_size=4), choice=BODIES)
 def test_any_answer(
-    endpoint: Endpoint, answers: list[dict[str, Any]], choice: dict[str, Any]
+    endpoint: Endpoint,
+    answers: list[dict[str, Any]],
+    choice: dict[str, Any],
 ) -> None:
     translated = TRANSLATIONS[endpoint](b'{"model":"m"}', "custom", "mine")
     events = translated.events()

@@ -13,7 +13,10 @@ from router.protocols.answers import BROKEN_CALL
 from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import StreamFilter
 from router.protocols.transcript import build_transcript
-from router.upstream.endpoint_translation import translate_message, translate_response
+from router.upstream.endpoint_translation import (
+    translate_message,
+    translate_response,
+)
 
 Piece = dict[str, Any]
 Calls = list[tuple[str, str]]
@@ -21,11 +24,19 @@ ASKED_MESSAGE = b'{"model":"m","max_tokens":9,"messages":[{"role":"user","conten
 ASKED_RESPONSE = b'{"model":"m","input":"a"}'
 
 
-def piece(name: str | None, arguments: str, **more: Any) -> Piece:
+def piece(
+    name: str | None,
+    arguments: str,
+    **more: Any,
+) -> Piece:
     function = (
         {"arguments": arguments} if name is None else {"name": name, "arguments": arguments}
     )
-    return {"type": "function", **more, "function": function}
+    return {
+        "type": "function",
+        **more,
+        "function": function,
+    }
 
 
 ONE: Calls = [("find_town", '{"town":"Oslo"}')]
@@ -34,26 +45,73 @@ STREAMS: list[tuple[list[Piece], Calls]] = [
     # The name in every piece, or in the last, empty one as well.
     (
         [
-            piece("find_town", '{"town":', index=0, id="t"),
-            piece("find_town", '"Oslo"}', index=0, id="t"),
-            piece("find_town", "", index=0, id="t"),
+            piece(
+                "find_town",
+                '{"town":',
+                index=0,
+                id="t",
+            ),
+            piece(
+                "find_town",
+                '"Oslo"}',
+                index=0,
+                id="t",
+            ),
+            piece(
+                "find_town",
+                "",
+                index=0,
+                id="t",
+            ),
         ],
         ONE,
     ),
     # The name in two pieces.
-    ([piece("find_", "", index=0, id="t"), piece("town", '{"town":"Oslo"}', index=0)], ONE),
+    (
+        [
+            piece(
+                "find_",
+                "",
+                index=0,
+                id="t",
+            ),
+            piece("town", '{"town":"Oslo"}', index=0),
+        ],
+        ONE,
+    ),
     # Another id with each piece.
     (
         [
-            piece("find_town", "", index=0, id="t1"),
-            piece(None, '{"town":', index=0, id="t2"),
-            piece(None, '"Oslo"}', index=0, id="t3"),
+            piece(
+                "find_town",
+                "",
+                index=0,
+                id="t1",
+            ),
+            piece(
+                None,
+                '{"town":',
+                index=0,
+                id="t2",
+            ),
+            piece(
+                None,
+                '"Oslo"}',
+                index=0,
+                id="t3",
+            ),
         ],
         ONE,
     ),
     # Two calls in one index: by id, with the same id, without ids, and without an index.
     *(
-        ([piece("find_town", '{"n":1}', **first), piece(name, '{"n":2}', **second)], TWO)
+        (
+            [
+                piece("find_town", '{"n":1}', **first),
+                piece(name, '{"n":2}', **second),
+            ],
+            TWO,
+        )
         for name, first, second in (
             ("find_town", {"index": 0, "id": "a"}, {"index": 0, "id": "b"}),
             ("find_town", {"index": 0, "id": "a"}, {"index": 0, "id": "a"}),
@@ -65,7 +123,12 @@ STREAMS: list[tuple[list[Piece], Calls]] = [
     # none, beside a call with its own name or id.
     (
         [
-            piece("find_town", "{}", index=0, id="t"),
+            piece(
+                "find_town",
+                "{}",
+                index=0,
+                id="t",
+            ),
             piece(None, '{"town":', index=0),
             piece(None, '"Oslo"}', index=0),
         ],
@@ -73,7 +136,15 @@ STREAMS: list[tuple[list[Piece], Calls]] = [
     ),
     *(
         (
-            [piece("f", "{}", index=0, id="a"), piece(*second, index=index, id="b")],
+            [
+                piece(
+                    "f",
+                    "{}",
+                    index=0,
+                    id="a",
+                ),
+                piece(*second, index=index, id="b"),
+            ],
             [("f", "{}"), second],
         )
         for second, index in ((("g", '{"n":1}'), 0), (("f", "{}"), 1))
@@ -81,8 +152,18 @@ STREAMS: list[tuple[list[Piece], Calls]] = [
     # Arguments in pieces of two calls by turns.
     (
         [
-            piece("find_town", '{"n"', index=0, id="a"),
-            piece("find_town", '{"n"', index=1, id="b"),
+            piece(
+                "find_town",
+                '{"n"',
+                index=0,
+                id="a",
+            ),
+            piece(
+                "find_town",
+                '{"n"',
+                index=1,
+                id="b",
+            ),
             piece(None, ":1}", index=0),
             piece(None, ":2}", index=1),
         ],
@@ -93,7 +174,11 @@ STREAMS: list[tuple[list[Piece], Calls]] = [
 
 def chunks(pieces: list[Piece]) -> list[dict[str, Any]]:
     deltas = [{"index": 0, "delta": {"tool_calls": [given]}} for given in pieces]
-    ended = {"index": 0, "delta": {}, "finish_reason": "tool_calls"}
+    ended = {
+        "index": 0,
+        "delta": {},
+        "finish_reason": "tool_calls",
+    }
     return [{"id": "c", "choices": [choice]} for choice in (*deltas, ended)]
 
 
@@ -107,7 +192,9 @@ def written(out: bytes) -> list[dict[str, Any]]:
 
 
 def calls_of_message(out: bytes) -> tuple[Calls, list[str]]:
-    names, arguments, ids = [], dict[int, str](), []
+    names = []
+    arguments = dict[int, str]()
+    ids = []
     for event in written(out):
         block = event.get("content_block", {})
         if block.get("type") == "tool_use":
@@ -152,7 +239,14 @@ def test_guardrails_captures_and_both_translations_read_the_same_calls(
 
 @pytest.mark.req("B8")
 def test_arguments_that_are_cut_never_end_well() -> None:
-    cut = [piece("find_town", '{"town":', index=0, id="t")]
+    cut = [
+        piece(
+            "find_town",
+            '{"town":',
+            index=0,
+            id="t",
+        )
+    ]
 
     for translate, request in (
         (translate_message, ASKED_MESSAGE),
@@ -189,7 +283,14 @@ def test_calls_that_are_passed_on_are_told_apart_by_their_index(
     joined: dict[int, dict[str, str]] = {}
     for event in written(out.removesuffix(b"data: [DONE]\n\n")):
         for call in event["choices"][0]["delta"].get("tool_calls", ()):
-            place = joined.setdefault(call["index"], {"id": "", "name": "", "arguments": ""})
+            place = joined.setdefault(
+                call["index"],
+                {
+                    "id": "",
+                    "name": "",
+                    "arguments": "",
+                },
+            )
             place["id"] += call.get("id") or ""
             for name, value in call["function"].items():
                 place[name] += value or ""
@@ -198,16 +299,38 @@ def test_calls_that_are_passed_on_are_told_apart_by_their_index(
     assert len({call["id"] for call in joined.values()} - {""}) == len(calls)
 
 
-CALL = {"type": "function_call", "name": "find_town", "call_id": "c", "arguments": '{"n":1'}
+CALL = {
+    "type": "function_call",
+    "name": "find_town",
+    "call_id": "c",
+    "arguments": '{"n":1',
+}
 TEXT = {"type": "message", "content": [{"type": "output_text", "text": "a"}]}
 
 
 def broken_streams(*, cut: bool) -> list[tuple[Endpoint, list[dict[str, Any]]]]:
     ended, stopped = ("length", "max_tokens") if cut else ("tool_calls", "tool_use")
-    chats = chunks([piece("find_town", '{"n":1', index=0, id="t")])
+    chats = chunks(
+        [
+            piece(
+                "find_town",
+                '{"n":1',
+                index=0,
+                id="t",
+            )
+        ]
+    )
     chats[-1]["choices"][0]["finish_reason"] = ended
-    block = {"type": "tool_use", "id": "t", "name": "find_town", "input": {}}
-    response: dict[str, Any] = {"status": "completed", "output": [TEXT, CALL]}
+    block = {
+        "type": "tool_use",
+        "id": "t",
+        "name": "find_town",
+        "input": {},
+    }
+    response: dict[str, Any] = {
+        "status": "completed",
+        "output": [TEXT, CALL],
+    }
     if cut:
         response |= {
             "status": "incomplete",
@@ -218,18 +341,30 @@ def broken_streams(*, cut: bool) -> list[tuple[Endpoint, list[dict[str, Any]]]]:
         (
             Endpoint.MESSAGES,
             [
-                {"type": "content_block_start", "index": 0, "content_block": block},
+                {
+                    "type": "content_block_start",
+                    "index": 0,
+                    "content_block": block,
+                },
                 {
                     "type": "content_block_delta",
                     "index": 0,
-                    "delta": {"type": "input_json_delta", "partial_json": '{"n":1'},
+                    "delta": {
+                        "type": "input_json_delta",
+                        "partial_json": '{"n":1',
+                    },
                 },
                 {"type": "message_delta", "delta": {"stop_reason": stopped}},
             ],
         ),
         (
             Endpoint.RESPONSES,
-            [{"type": f"response.{response['status']}", "response": response}],
+            [
+                {
+                    "type": f"response.{response['status']}",
+                    "response": response,
+                }
+            ],
         ),
     ]
 
@@ -241,7 +376,10 @@ def test_broken_arguments_that_are_passed_on_fail_but_for_what_a_limit_has_cut(
 ) -> None:
     endpoint, events = broken_streams(cut=False)[place]
     stream = passed(endpoint, events)
-    assert (stream.failure, stream.failure_class) == (BROKEN_CALL, FailureClass.MALFORMED)
+    assert (stream.failure, stream.failure_class) == (
+        BROKEN_CALL,
+        FailureClass.MALFORMED,
+    )
 
     assert not passed(*broken_streams(cut=True)[place]).failure
 
@@ -249,7 +387,10 @@ def test_broken_arguments_that_are_passed_on_fail_but_for_what_a_limit_has_cut(
 @pytest.mark.req("B8")
 @pytest.mark.parametrize("endpoint", [Endpoint.CHAT, Endpoint.RESPONSES])
 def test_so_they_do_in_a_plain_answer(endpoint: Endpoint) -> None:
-    called = {"content": "a", "tool_calls": [piece("find_town", '{"n":1', id="t")]}
+    called = {
+        "content": "a",
+        "tool_calls": [piece("find_town", '{"n":1', id="t")],
+    }
     body: dict[str, Any] = {
         "choices": [{"message": called, "finish_reason": "tool_calls"}],
         "status": "completed",

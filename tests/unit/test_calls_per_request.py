@@ -62,16 +62,25 @@ def budget_of(name: str) -> RequestCost:
     return RequestCost(int(str(allowed["calls"])), int(str(allowed["coroutines"])))
 
 
-def assert_within(name: str, counted: RequestCost, allowed: RequestCost) -> None:
+def assert_within(
+    name: str,
+    counted: RequestCost,
+    allowed: RequestCost,
+) -> None:
     for field in ("calls", "coroutines"):
-        number, most = getattr(counted, field), getattr(allowed, field)
+        number = getattr(counted, field)
+        most = getattr(allowed, field)
         assert number <= math.floor(most * (1 + TOLERANCE)), (
             f"{name}: {number} {field}, {most} allowed by {BUDGET.name}. "
             "Spend less, or raise it there with a reason."
         )
 
 
-def least_cost(name: str, allowed: RequestCost, folder: Path) -> RequestCost:
+def least_cost(
+    name: str,
+    allowed: RequestCost,
+    folder: Path,
+) -> RequestCost:
     cost = metered(KINDS[name], folder)
     if cost.calls > allowed.calls:
         # On a busy machine most requests may see what the worker does once a second.
@@ -80,7 +89,16 @@ def least_cost(name: str, allowed: RequestCost, folder: Path) -> RequestCost:
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "apart", "limited", "canary", "guardrails", "embeddings", "messages"]
+    "name",
+    [
+        "plain",
+        "apart",
+        "limited",
+        "canary",
+        "guardrails",
+        "embeddings",
+        "messages",
+    ],
 )
 def test_a_whole_answer(name: str, tmp_path: Path) -> None:
     allowed = budget_of(name)
@@ -97,9 +115,13 @@ def test_a_request_leaves_nothing_for_the_garbage_collector(name: str, tmp_path:
 
 
 def test_a_stream_and_each_of_its_chunks(tmp_path: Path) -> None:
-    few, chunk = budget_of("stream"), budget_of("chunk")
+    few = budget_of("stream")
+    chunk = budget_of("chunk")
     more = MANY_CHUNKS - FEW_CHUNKS
-    many = RequestCost(few.calls + more * chunk.calls, few.coroutines + more * chunk.coroutines)
+    many = RequestCost(
+        few.calls + more * chunk.calls,
+        few.coroutines + more * chunk.coroutines,
+    )
 
     for name, allowed in (("stream", few), ("long_stream", many)):
         assert_within(name, least_cost(name, allowed, tmp_path / name), allowed)
@@ -124,13 +146,17 @@ def test_a_chat_passes_few_files_and_the_page_about_the_code_names_each(tmp_path
 def test_those_that_a_rollout_needs_are_called_with_one(tmp_path: Path) -> None:
     called = files(KINDS["guardrails"], tmp_path).keys()
 
-    assert {Path("observers/canary_guard.py"), Path("request/guardrail_probe.py")} <= called
+    assert {
+        Path("observers/canary_guard.py"),
+        Path("request/guardrail_probe.py"),
+    } <= called
 
 
 def test_a_change_that_costs_five_percent_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish, allowed = Reporter.finish, budget_of("plain")
+    finish = Reporter.finish
+    allowed = budget_of("plain")
 
     def costly_finish(reporter: Reporter, *given: Any) -> None:
         for _ in range(math.ceil(0.05 * allowed.calls)):

@@ -18,7 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.frame.plain_data import canonical_json, from_plain, to_plain, to_shown
+from harness.frame.plain_data import (
+    canonical_json,
+    from_plain,
+    to_plain,
+    to_shown,
+)
 from harness.gate.explain import explain_rollout
 from harness.gate.online.guardrails import (
     CanaryJudge,
@@ -35,7 +40,12 @@ from harness.gate.online.observation import (
     Segment,
     claim_keys,
 )
-from harness.gate.online.rollout import ActionKind, Rollout, RolloutState, build_unit_rule
+from harness.gate.online.rollout import (
+    ActionKind,
+    Rollout,
+    RolloutState,
+    build_unit_rule,
+)
 from harness.gate.online.rollout_action import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy, CanaryStep
@@ -99,8 +109,15 @@ class DrawnCanary:
 
 def draw(seed: int) -> DrawnCanary:
     rng = random.Random(seed)
-    judged, harmed = rng.random() < 0.4, rng.random() < 0.5
-    guards = rng.choice((Guardrails(), Guardrails.none(), Guardrails(feedback=1.0)))
+    judged = rng.random() < 0.4
+    harmed = rng.random() < 0.5
+    guards = rng.choice(
+        (
+            Guardrails(),
+            Guardrails.none(),
+            Guardrails(feedback=1.0),
+        )
+    )
     weights = rng.choice(((2500, 2500, 2500), (500, 2500, 5000)))
     policy = CanaryPolicy(
         steps=tuple(CanaryStep(bps, 40) for bps in sorted(set(weights))),
@@ -111,10 +128,18 @@ def draw(seed: int) -> DrawnCanary:
         guardrails=replace(guards, judge=1.25) if judged else guards,
         judge=JUDGE if judged else None,
     )
-    span_s, unanswered = rng.choice(SPANS_S), rng.choice((0.0, 0.0, 0.3))
+    span_s = rng.choice(SPANS_S)
+    unanswered = rng.choice((0.0, 0.0, 0.3))
     bad = rng.choice((0.6, 0.9)) if harmed else 0.03
     requests = [
-        ask(rng, f"caller {rng.randrange(KEYS) + day * KEYS // 2}", day, span_s, bad, weights)
+        ask(
+            rng,
+            f"caller {rng.randrange(KEYS) + day * KEYS // 2}",
+            day,
+            span_s,
+            bad,
+            weights,
+        )
         for day in range(DAYS)
         for _ in range(rng.choice((60, 200)))
     ]
@@ -123,9 +148,15 @@ def draw(seed: int) -> DrawnCanary:
 
 
 def ask(
-    rng: random.Random, key: str, day: int, span_s: float, bad: float, weights: Sequence[int]
+    rng: random.Random,
+    key: str,
+    day: int,
+    span_s: float,
+    bad: float,
+    weights: Sequence[int],
 ) -> Request:
-    tools, streams = rng.random() < 0.3, rng.random() < 0.5
+    tools = rng.random() < 0.3
+    streams = rng.random() < 0.5
     segments = (
         Segment.TOOLS if tools else Segment.NO_TOOLS,
         Segment.STREAM if streams else Segment.WHOLE,
@@ -159,14 +190,20 @@ def is_canary(key: str, weight_bps: int) -> bool:
 class Process:
     """One router's process: its ledger, and what it has been told of its requests."""
 
-    def __init__(self, name: str, drawn: DrawnCanary, pages: dict[int, bytes]) -> None:
+    def __init__(
+        self,
+        name: str,
+        drawn: DrawnCanary,
+        pages: dict[int, bytes],
+    ) -> None:
         rule = build_unit_rule(drawn.policy, START, ledger_salt="salt")
         # A worker has it from the routing table.
         self.rule = from_plain(UnitRule, json.loads(json.dumps(to_plain(rule))))
         assert self.rule == rule
         self.ledger = Ledger("r", name, self.rule)
         self.blocks: list[ObservationBlock] = []
-        self._drawn, self._pages = drawn, pages
+        self._drawn = drawn
+        self._pages = pages
         self._units: dict[int, LedgerUnit] = {}
         self._chance = random.Random(name)
 
@@ -184,12 +221,23 @@ class Process:
         if unit is not None:
             self._units[number] = unit
 
-    def go_on(self, number: int, what: str, now: float) -> None:
+    def go_on(
+        self,
+        number: int,
+        what: str,
+        now: float,
+    ) -> None:
         if number not in self._units:
             return
-        request, unit = self._drawn.requests[number], self._units[number]
+        request = self._drawn.requests[number]
+        unit = self._units[number]
         if what == "answer":
-            self.ledger.finish(unit, failed=request.failed, sample=request.sample, now=now)
+            self.ledger.finish(
+                unit,
+                failed=request.failed,
+                sample=request.sample,
+                now=now,
+            )
         elif what == "feedback":
             self.ledger.note_feedback(unit, bad=request.failed, now=now)
         else:
@@ -219,7 +267,8 @@ def serve(drawn: DrawnCanary, processes: int) -> list[ObservationBlock]:
     crew = [Process(f"w-{n}", drawn, pages) for n in range(processes)]
     choose = random.Random(len(drawn.requests))
     of = [choose.choice(crew) for _ in drawn.requests]
-    now, number = 0.0, 1
+    now = 0.0
+    number = 1
     for now, what, which in events(drawn):
         if what == "tick":
             for process in crew:
@@ -241,24 +290,42 @@ def events(drawn: DrawnCanary) -> Iterable[tuple[float, str, int]]:
     found = []
     for number, request in enumerate(drawn.requests):
         answered_s = request.at_s + request.lasts_s
-        found += [(request.at_s, "begin", number), (answered_s, "answer", number)]
-        for what, after_s in (("feedback", request.feedback_s), ("verdict", request.verdict_s)):
+        found += [
+            (request.at_s, "begin", number),
+            (answered_s, "answer", number),
+        ]
+        for what, after_s in (
+            ("feedback", request.feedback_s),
+            ("verdict", request.verdict_s),
+        ):
             if after_s is not None:
                 found.append((answered_s + after_s, what, number))
     ticks = {
-        round(moment + after_s) for moment, *_ in found if moment < DAYS * DAY_S
+        round(moment + after_s)
+        for moment, *_ in found
+        if moment < DAYS * DAY_S
         for after_s in (1.0, 61.0, 700.0)
-    }  # fmt: skip
+    }
     found += [(float(second), "tick", 0) for second in ticks]
     return sorted(event for event in found if event[0] < DAYS * DAY_S)
 
 
 def rollout(drawn: DrawnCanary) -> Rollout:
     return Rollout(
-        id="r", proposal="p", route="x", incumbent="a", candidate="b", verdict="v",
-        policy=drawn.policy, salt="s", step=0, state=RolloutState.MEASURING,
-        started_at=START, step_started_at=START, updated_at=START,
-    )  # fmt: skip
+        id="r",
+        proposal="p",
+        route="x",
+        incumbent="a",
+        candidate="b",
+        verdict="v",
+        policy=drawn.policy,
+        salt="s",
+        step=0,
+        state=RolloutState.MEASURING,
+        started_at=START,
+        step_started_at=START,
+        updated_at=START,
+    )
 
 
 def decided(drawn: DrawnCanary, blocks: Sequence[ObservationBlock]) -> str:
@@ -267,7 +334,8 @@ def decided(drawn: DrawnCanary, blocks: Sequence[ObservationBlock]) -> str:
 
 
 def counted(blocks: Sequence[ObservationBlock]) -> Mapping[int, tuple[int, int]]:
-    units, new = Counter[int](), Counter[int]()
+    units = Counter[int]()
+    new = Counter[int]()
     for block in blocks:
         units[block.period] += block.units
         new[block.period] += block.never_seen.units if block.never_seen else 0
@@ -286,7 +354,10 @@ def test_the_draws_hold_every_kind_of_canary_and_harm_is_told_from_health() -> N
     ):
         assert {*met} == {True, False}
     ends = Counter(
-        (drawn.harmed, decide_action(rollout(drawn), serve(drawn, 1), START).kind)
+        (
+            drawn.harmed,
+            decide_action(rollout(drawn), serve(drawn, 1), START).kind,
+        )
         for drawn in canaries
     )
     assert ends[True, ActionKind.ROLLBACK] == sum(drawn.harmed for drawn in canaries)
@@ -314,7 +385,8 @@ def test_stored_blocks_of_every_combination_are_judged_to_the_same_bytes(seed: i
 @pytest.mark.parametrize("seed", SAMPLED)
 def test_a_block_says_what_its_policy_registered_and_nothing_else(seed: int) -> None:
     drawn = draw(seed)
-    policy, blocks = drawn.policy, serve(drawn, 1)
+    policy = drawn.policy
+    blocks = serve(drawn, 1)
     told = [block.counts.get(Guardrail.ERRORS) for block in blocks]
 
     assert any(isinstance(errors, ErrorTally) and errors.segments for errors in told)
@@ -330,7 +402,8 @@ def test_a_block_says_what_its_policy_registered_and_nothing_else(seed: int) -> 
 @pytest.mark.parametrize("seed", SAMPLED)
 def test_two_processes_count_the_callers_that_one_would_have_counted(seed: int) -> None:
     drawn = replace(draw(seed), unanswered=0.0)
-    one, two = counted(serve(drawn, 1)), counted(serve(drawn, 2))
+    one = counted(serve(drawn, 1))
+    two = counted(serve(drawn, 2))
 
     asked = [(1 + int(request.at_s // DAY_S), request.key) for request in drawn.requests]
     expected = Counter(period for period, _ in set(asked))

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.req("F3")
 def status(what: Rollout, observation_blocks: list[ObservationBlock]) -> CanaryStatus:
     now = START + timedelta(hours=1)
     action = decide_action(what, observation_blocks, now)
-    old, new = (Target(provider="sim", model=name) for name in ("old", "new"))
+    old = Target(provider="sim", model="old")
+    new = Target(provider="sim", model="new")
     return CanaryStatus(
         what,
         old,
@@ -57,11 +58,27 @@ def test_each_state_has_its_buttons_and_says_why_one_is_off() -> None:
     paused = live(state=RolloutState.PAUSED)
     # By state: the buttons in their order, and those that are off.
     for canary, shown, off in (
-        (live(), [S.ABORT, S.PAUSE, *ONWARD], {}),
+        (
+            live(),
+            [S.ABORT, S.PAUSE, *ONWARD],
+            {},
+        ),
         (paused, [S.ABORT, S.RESUME, *ONWARD], {}),
-        (live(step=1), [S.ABORT, S.PAUSE, *ONWARD], {S.ADVANCE: canary_controls.LAST}),
-        (harmed, [S.ABORT, S.PAUSE, *ONWARD], dict.fromkeys(ONWARD, canary_controls.HARM)),
-        (baking(), [S.ABORT, S.FINISH], {}),
+        (
+            live(step=1),
+            [S.ABORT, S.PAUSE, *ONWARD],
+            {S.ADVANCE: canary_controls.LAST},
+        ),
+        (
+            harmed,
+            [S.ABORT, S.PAUSE, *ONWARD],
+            dict.fromkeys(ONWARD, canary_controls.HARM),
+        ),
+        (
+            baking(),
+            [S.ABORT, S.FINISH],
+            {},
+        ),
         (ended, [], {}),
     ):
         buttons = canary_controls.list_buttons(canary)
@@ -82,7 +99,11 @@ def test_the_split_of_callers_is_checked_with_its_figures() -> None:
     planned = [replace(block, canary_units=1) for block in blocks(300)]
     skewed = [replace(block, canary_units=4) for block in blocks(300)]
 
-    for counted, symbol in ((planned, "✓"), (skewed, "▲"), ([], "◷")):
+    for counted, symbol in (
+        (planned, "✓"),
+        (skewed, "▲"),
+        ([], "◷"),
+    ):
         found = status(rollout(RolloutState.WAITING, 0, POLICY), counted)
         label, figures = canary_text.split_check(found)
         assert label.symbol == symbol
@@ -95,7 +116,11 @@ def test_who_overrules_the_plan_is_told_what_the_data_say_against_it() -> None:
 
     against = canary_status.explanation.against
     assert against
-    for signal, objections in ((S.ADVANCE, against), (S.PROMOTE, against), (S.ABORT, ())):
+    for signal, objections in (
+        (S.ADVANCE, against),
+        (S.PROMOTE, against),
+        (S.ABORT, ()),
+    ):
         assert canary_status.objections(signal) == objections
     assert not live().objections(S.ADVANCE)
 
@@ -109,6 +134,11 @@ def test_the_sign_of_a_guardrail_is_that_of_its_evidence() -> None:
         (2.31, 0.4, True, "▲", labels.Tone.UNDECIDED),
         (5.0, 1.0, True, "✕", labels.Tone.WORSE),
     ):
-        found = replace(row, log_e=log_e, distance=distance, warns=warns)
+        found = replace(
+            row,
+            log_e=log_e,
+            distance=distance,
+            warns=warns,
+        )
         label = canary_text.evidence_label(found)
         assert (label.symbol, label.tone) == (symbol, tone)

@@ -34,7 +34,13 @@ def test_it_stops_at_the_block_that_trips(decide: Decide) -> None:
     found = json.loads(result.stdout)
 
     assert result.exit_code == 3
-    assert list(found) == ["action", "log_e", "block", "distance_to_trip", "exposures"]
+    assert list(found) == [
+        "action",
+        "log_e",
+        "block",
+        "distance_to_trip",
+        "exposures",
+    ]
     assert found == {
         "action": "rollback",
         "log_e": pytest.approx(4.3020, abs=1e-4),
@@ -73,7 +79,11 @@ def test_missing_outcomes_decide_nothing(decide: Decide) -> None:
     lost = LOST + "a,100,5,2,0,3,3\nb,100,5,1,0,2,2\n"
     held = decide(lost, "--json")
     found = json.loads(held.stdout)
-    assert (held.exit_code, found["action"], found["missing"]) == (0, "hold", 5)
+    assert (held.exit_code, found["action"], found["missing"]) == (
+        0,
+        "hold",
+        5,
+    )
     assert found["log_e"] < 0.0 < found["log_e_if_missing_failed"]
 
     sure = LOST + "a,100,5,6,5,2,0\nb,100,5,6,5,2,0\n"
@@ -102,14 +112,30 @@ def test_without_json_a_person_can_read_it(decide: Decide) -> None:
         (HEAD + "a,9999999999999999,1,0,0\n", 2, "requests is"),
         (HEAD + "a,2000000,1,0,0\n", 2, "a block has 0 to 1,000,000"),
         (HEAD + ",100,1,0,0\n", 2, "block is empty"),
-        (HEAD + "a,100,1,0,0\na,100,1,0,0\n", 3, "block 'a' is already in line 2"),
+        (
+            HEAD + "a,100,1,0,0\na,100,1,0,0\n",
+            3,
+            "block 'a' is already in line 2",
+        ),
         (HEAD + "a,100,101,0,0\n", 2, "101 canary requests of 100"),
         (HEAD + "a,100,1,101,0\n", 2, "101 failures of 100"),
         (HEAD + "a,100,5,1,2\n", 2, "2 canary failures, but 1 failures"),
-        (HEAD + "a,100,1,5,2\n", 2, "2 canary failures, but 5 failures in all and 1 canary"),
-        (HEAD + "a,10,9,5,2\n", 2, "3 failures outside the canary, but 1 requests"),
+        (
+            HEAD + "a,100,1,5,2\n",
+            2,
+            "2 canary failures, but 5 failures in all and 1 canary",
+        ),
+        (
+            HEAD + "a,10,9,5,2\n",
+            2,
+            "3 failures outside the canary, but 1 requests",
+        ),
         (LOST + "a,100,5,1,0,1,2\n", 2, "canary_missing is 2, but missing"),
-        (LOST + "a,10,5,6,1,5,1\n", 2, "9 failures outside the canary, but 5 requests there"),
+        (
+            LOST + "a,10,5,6,1,5,1\n",
+            2,
+            "9 failures outside the canary, but 5 requests there",
+        ),
         (
             LOST + "a,100,1,1,1,1,1\n",
             2,
@@ -119,7 +145,10 @@ def test_without_json_a_person_can_read_it(decide: Decide) -> None:
     ],
 )
 def test_bad_input_ends_with_2_and_its_place(
-    decide: Decide, content: str, line: int, message: str
+    decide: Decide,
+    content: str,
+    line: int,
+    message: str,
 ) -> None:
     result = decide(content, "--json")
 
@@ -142,7 +171,11 @@ def test_bad_input_ends_with_2_and_its_place(
         ("--rho", "1e308"),
     ],
 )
-def test_a_bad_option_ends_with_2_and_its_name(decide: Decide, option: str, value: str) -> None:
+def test_a_bad_option_ends_with_2_and_its_name(
+    decide: Decide,
+    option: str,
+    value: str,
+) -> None:
     result = decide(WORKED, option, value)
     assert result.exit_code == 2
     assert option in result.stderr

@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.frame.errors import InputError
-from harness.gate.online.evidence_paths import TIMES, counts_path, odds_grid, skip_warm_up
+from harness.gate.online.evidence_paths import (
+    TIMES,
+    counts_path,
+    odds_grid,
+    skip_warm_up,
+)
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.guardrails import ArmLevels, FailureTally, Guardrail
 from harness.gate.online.observation import NeverSeen, ObservationBlock
@@ -25,7 +30,8 @@ def counts(draw: st.DrawFn) -> FailureTally:
     units = draw(st.integers(0, 120))
     canary = draw(st.integers(0, units))
     failures = draw(st.integers(0, units))
-    low, high = max(0, failures - units + canary), min(canary, failures)
+    low = max(0, failures - units + canary)
+    high = min(canary, failures)
     return FailureTally(units, canary, failures, draw(st.integers(low, high)))
 
 
@@ -34,7 +40,8 @@ def test_the_factors_average_to_1_over_what_could_have_happened(found: FailureTa
     """An e-value: its mean is 1 when the null is true, whatever the block's margins."""
     low = max(0, found.failures - found.units + found.canary)
     high = min(found.canary, found.failures)
-    null, harm = 1.0, 3.0
+    null = 1.0
+    harm = 3.0
     others = found.units - found.canary
     ways = [
         math.comb(found.canary, y) * math.comb(others, found.failures - y)
@@ -44,7 +51,13 @@ def test_the_factors_average_to_1_over_what_could_have_happened(found: FailureTa
         way
         / sum(ways)
         * math.exp(
-            log_factors(found.units, found.canary, found.failures, y, odds=(null, harm))[0]
+            log_factors(
+                found.units,
+                found.canary,
+                found.failures,
+                y,
+                odds=(null, harm),
+            )[0]
         )
         for y, way in zip(range(low, high + 1), ways, strict=True)
     )
@@ -57,14 +70,20 @@ def log_e(found: FailureTally) -> float:
 
 @given(found=counts())
 def test_a_block_without_a_choice_says_nothing(found: FailureTally) -> None:
-    if found.canary in (0, found.units) or found.failures in (0, found.units):
+    if found.canary in (0, found.units) or found.failures in (
+        0,
+        found.units,
+    ):
         assert log_e(found) == 0.0
 
 
 @given(found=counts())
 def test_one_more_canary_failure_never_speaks_for_the_canary(found: FailureTally) -> None:
     more = FailureTally(
-        found.units, found.canary, found.failures, min(found.canary, found.canary_failures + 1)
+        found.units,
+        found.canary,
+        found.failures,
+        min(found.canary, found.canary_failures + 1),
     )
     if more.canary_failures > min(more.failures, more.canary):
         return
@@ -106,7 +125,11 @@ def block(number: int, **changes: object) -> ObservationBlock:
 def slow(number: int) -> ObservationBlock:
     on = (*TIMES, Guardrail.OUTPUT_TOKENS)
     level = ArmLevels(2.0, 1.0)
-    return block(number, ranks=dict.fromkeys(on, (0.999,)), levels=dict.fromkeys(on, level))
+    return block(
+        number,
+        ranks=dict.fromkeys(on, (0.999,)),
+        levels=dict.fromkeys(on, level),
+    )
 
 
 def test_a_small_block_is_judged_by_the_planned_share_only_where_arms_are_coins() -> None:
@@ -118,7 +141,11 @@ def test_a_small_block_is_judged_by_the_planned_share_only_where_arms_are_coins(
 COLD = replace(NEW, guardrails=replace(NEW.guardrails, output_tokens=False))
 
 
-def busy(number: int, worker: str = "w-1", weight_bps: int = 100) -> ObservationBlock:
+def busy(
+    number: int,
+    worker: str = "w-1",
+    weight_bps: int = 100,
+) -> ObservationBlock:
     """One of many units, whose warm-up lasts as long as its time."""
     ranks = dict.fromkeys(TIMES, (0.999,) * 10)
     made = block(number, canary_units=50, ranks=ranks)
@@ -134,10 +161,15 @@ COLD_UNITS = [slow(n) for n in range(1, 101)]
         pytest.param(COLD_UNITS, 100, id="units"),
         pytest.param([busy(n) for n in range(1, 11)], 500, id="time"),
         pytest.param(
-            [*COLD_UNITS, *(busy(n, "w-2") for n in range(102, 112))], 600, id="another-router"
+            [*COLD_UNITS, *(busy(n, "w-2") for n in range(102, 112))],
+            600,
+            id="another-router",
         ),
         pytest.param(
-            [*COLD_UNITS, *(busy(n, weight_bps=2500) for n in range(102, 112))],
+            [
+                *COLD_UNITS,
+                *(busy(n, weight_bps=2500) for n in range(102, 112)),
+            ],
             600,
             id="another-share",
         ),
@@ -178,9 +210,22 @@ def test_a_bake_has_no_warm_up() -> None:
 
 def test_ranks_with_units_of_the_warm_up_go_with_it() -> None:
     policy = replace(COLD, warm_up_units=0)
-    pooled = NeverSeen(50, 1, 0, 0, ranks={Guardrail.LATENCY: (0.7,), Guardrail.JUDGE: (0.1,)})
+    pooled = NeverSeen(
+        50,
+        1,
+        0,
+        0,
+        ranks={Guardrail.LATENCY: (0.7,), Guardrail.JUDGE: (0.1,)},
+    )
     pools = [replace(slow(n), never_seen=pooled) for n in (13, 14)]
-    first, plain, mixed, last = skip_warm_up([slow(1), block(12), *pools], policy)
+    first, plain, mixed, last = skip_warm_up(
+        [
+            slow(1),
+            block(12),
+            *pools,
+        ],
+        policy,
+    )
 
     assert Guardrail.LATENCY not in first.ranks
     assert plain == block(12)
@@ -199,6 +244,13 @@ def test_the_warm_up_leaves_errors_and_amounts_alone() -> None:
     assert replace(kept, ranks=first.ranks, levels=first.levels) == first
 
 
-@pytest.mark.parametrize(("least", "units"), [(300, 100), (90, 30), (2, 0)])
+@pytest.mark.parametrize(
+    ("least", "units"),
+    [
+        (300, 100),
+        (90, 30),
+        (2, 0),
+    ],
+)
 def test_the_warm_up_is_a_third_of_the_first_step_at_the_most(least: int, units: int) -> None:
     assert replace(NEW, steps=(CanaryStep(100, least),)).cold_units == units

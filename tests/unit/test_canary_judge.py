@@ -50,10 +50,17 @@ DRAWN = RequestTraits.WORDS | RequestTraits.JUDGED
 
 
 @pytest.mark.parametrize(
-    ("bps", "share", "larger"), [(100, 10_000, 404), (2500, 6_000, 6_000), (1, 10, 1)]
+    ("bps", "share", "larger"),
+    [
+        (100, 10_000, 404),
+        (2500, 6_000, 6_000),
+        (1, 10, 1),
+    ],
 )
 def test_the_larger_arm_has_four_units_judged_for_each_of_the_smaller(
-    bps: int, share: int, larger: int
+    bps: int,
+    share: int,
+    larger: int,
 ) -> None:
     judge = replace(JUDGE, share_bps=share)
 
@@ -89,7 +96,11 @@ def test_the_judge_is_not_told_whose_answer_it_is_and_cannot_be_led_out_of_the_d
 
 def test_one_conversation_makes_one_prompt_and_its_letters_stay_letters() -> None:
     answer = {"role": "assistant", "content": "Zürich"}
-    told = {"system": "Sei kurz", "messages": ["Où ?"], "answer": answer}
+    told = {
+        "system": "Sei kurz",
+        "messages": ["Où ?"],
+        "answer": answer,
+    }
 
     shown = build_prompt(JUDGE.criteria, told)
 
@@ -108,7 +119,10 @@ def test_one_conversation_makes_one_prompt_and_its_letters_stay_letters() -> Non
         ('{"verdict": null}', JudgeOutcome.NO_VERDICT),
         ("good", JudgeOutcome.NO_VERDICT),
         ('[{"verdict": "good"}]', JudgeOutcome.GOOD),
-        ('{"verdict": "good"} or {"verdict": "bad"}', JudgeOutcome.NO_VERDICT),
+        (
+            '{"verdict": "good"} or {"verdict": "bad"}',
+            JudgeOutcome.NO_VERDICT,
+        ),
         ("", JudgeOutcome.NO_VERDICT),
     ],
 )
@@ -134,12 +148,24 @@ def test_money_is_what_is_stored_and_as_much_as_every_worker_may_have_spent_sinc
     ("policy", "words"),
     [
         (replace(POLICY, judge=None), "needs `canary.judge`"),
-        (replace(POLICY, guardrails=Guardrails.none()), "needs a tolerated ratio"),
-        (replace(POLICY, judge=replace(JUDGE, model="/x")), "PROVIDER/MODEL"),
-        (replace(POLICY, judge=replace(JUDGE, max_usd=0.0)), "without money"),
+        (
+            replace(POLICY, guardrails=Guardrails.none()),
+            "needs a tolerated ratio",
+        ),
+        (
+            replace(POLICY, judge=replace(JUDGE, model="/x")),
+            "PROVIDER/MODEL",
+        ),
+        (
+            replace(POLICY, judge=replace(JUDGE, max_usd=0.0)),
+            "without money",
+        ),
         (replace(POLICY, judge=replace(JUDGE, share_bps=0)), "basis points"),
         (replace(POLICY, judge=replace(JUDGE, timeout_s=0.0)), "timeout_s"),
-        (replace(POLICY, judge=replace(JUDGE, criteria="  ")), "describe a good answer"),
+        (
+            replace(POLICY, judge=replace(JUDGE, criteria="  ")),
+            "describe a good answer",
+        ),
     ],
 )
 def test_a_judge_that_makes_no_sense_is_refused(policy: CanaryPolicy, words: str) -> None:
@@ -150,7 +176,13 @@ def test_a_judge_that_makes_no_sense_is_refused(policy: CanaryPolicy, words: str
 
 
 @pytest.mark.parametrize(
-    ("cost_usd", "fits"), [(0.0, True), (3.0, True), (-0.01, False), (math.inf, False)]
+    ("cost_usd", "fits"),
+    [
+        (0.0, True),
+        (3.0, True),
+        (-0.01, False),
+        (math.inf, False),
+    ],
 )
 def test_a_tally_with_a_cost_that_cannot_be_does_not_fit(
     cost_usd: float, *, fits: bool
@@ -233,9 +265,20 @@ def test_a_verdict_that_comes_too_late_or_twice_changes_nothing() -> None:
 def judged_block(number: int, tally: JudgeTally) -> ObservationBlock:
     at = START + timedelta(minutes=number)
     return ObservationBlock(
-        "r", "w", number, 5000, 100, 50, 0, 0, 0, at, at, number,
+        "r",
+        "w",
+        number,
+        5000,
+        100,
+        50,
+        0,
+        0,
+        0,
+        at,
+        at,
+        number,
         counts={Guardrail.JUDGE: tally},
-    )  # fmt: skip
+    )
 
 
 def judge_row(explanation: RolloutExplanation) -> GuardrailRow:
@@ -254,7 +297,9 @@ def test_a_judge_that_says_nothing_of_anybody_moves_nothing() -> None:
 @pytest.mark.verify
 def test_a_judge_that_fails_at_chance_brings_down_few_healthy_canaries() -> None:
     """Half of all verdicts are missing, whoever answered."""
-    rng, runs, fell = Random(7), 200, 0
+    rng = Random(7)
+    runs = 200
+    fell = 0
     for _ in range(runs):
         blocks = []
         for n in range(1, 41):

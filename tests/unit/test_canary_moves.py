@@ -33,7 +33,11 @@ def opened(world: SmallInstallation) -> Rollout:
     return world.rollout()
 
 
-def give(world: SmallInstallation, signal: RolloutSignal, reason: str) -> None:
+def give(
+    world: SmallInstallation,
+    signal: RolloutSignal,
+    reason: str,
+) -> None:
     operations.operate(world.context(), BEN, "chat", signal, reason=reason)
 
 
@@ -47,12 +51,28 @@ def alert_texts(world: SmallInstallation, kind: AlertKind) -> list[tuple[str, st
         return [(alert.title, alert.text) for alert in Alerts(tx).list() if alert.kind is kind]
 
 
-def record(world: SmallInstallation, target: str, requests: int, minutes_ago: int) -> None:
+def record(
+    world: SmallInstallation,
+    target: str,
+    requests: int,
+    minutes_ago: int,
+) -> None:
     minute = world.clock.now().replace(second=0, microsecond=0) - timedelta(minutes=minutes_ago)
     row = TrafficMinute(
-        "chat", minute, f"w-{target}-{minutes_ago}", "incumbent", target, 1, requests,
-        0, 0, 0, 0, 0, 0.0,
-    )  # fmt: skip
+        "chat",
+        minute,
+        f"w-{target}-{minutes_ago}",
+        "incumbent",
+        target,
+        1,
+        requests,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0.0,
+    )
     with world.store.write() as tx:
         Observations(tx).append([], [row])
 
@@ -73,7 +93,10 @@ def test_every_move_up_to_the_end_of_the_bake_is_listed_in_its_order(
         weights = [
             version.route.holdback is not None for version in Routing(tx).history("chat")
         ]
-    assert (kinds[:2], weights[:2]) == (["settings", "promotion"], [False, True])
+    assert (kinds[:2], weights[:2]) == (
+        ["settings", "promotion"],
+        [False, True],
+    )
     assert {"baseline", "canary", "weight"} <= {*kinds}
     ((title, text),) = alert_texts(world, AlertKind.PROMOTED)
     assert title == "sim/better is now the model of route chat"
@@ -105,10 +128,19 @@ def test_a_pause_keeps_the_share_and_tells_why_until_it_is_resumed(
 
 @pytest.mark.parametrize(
     ("requests", "minutes", "known"),
-    [(2, 1, False), (2, 30, True), (5_000, 1, True), (0, 30, False)],
+    [
+        (2, 1, False),
+        (2, 30, True),
+        (5_000, 1, True),
+        (0, 30, False),
+    ],
 )
 def test_a_pace_is_taken_of_many_requests_or_of_a_long_time_and_of_no_trial(
-    world: SmallInstallation, requests: int, minutes: int, *, known: bool
+    world: SmallInstallation,
+    requests: int,
+    minutes: int,
+    *,
+    known: bool,
 ) -> None:
     with world.store.read() as tx:
         (target,) = Routing(tx).targets()
@@ -122,7 +154,10 @@ def test_a_pace_is_taken_of_many_requests_or_of_a_long_time_and_of_no_trial(
     assert any("shadow start" in option for option in plan.options) is late
     # The route refuses a shadow.
     routes.change_settings(
-        world.context(), SYSTEM, "chat", lambda now: replace(now, side_effects=True)
+        world.context(),
+        SYSTEM,
+        "chat",
+        lambda now: replace(now, side_effects=True),
     )
     plan = duration_estimate.estimate_for_route(world.context(), "chat")
     assert ("Give such a step" in " ".join(plan.options)) is late
@@ -143,14 +178,20 @@ def test_a_pace_is_taken_of_many_requests_or_of_a_long_time_and_of_no_trial(
     ],
 )
 def test_a_judge_is_refused_before_anything_is_paid_for(
-    world: SmallInstallation, model: str, max_usd: float, words: str
+    world: SmallInstallation,
+    model: str,
+    max_usd: float,
+    words: str,
 ) -> None:
     policy = replace(
         world.policy,
         canary=replace(
             world.policy.canary,
             judge=CanaryJudge(model, "It answers.", max_usd=max_usd),
-            guardrails=replace(world.policy.canary.guardrails, **{Guardrail.JUDGE.value: 1.25}),
+            guardrails=replace(
+                world.policy.canary.guardrails,
+                **{Guardrail.JUDGE.value: 1.25},
+            ),
         ),
     )
     with world.store.read() as tx:

@@ -59,11 +59,25 @@ def steps(draw: st.DrawFn) -> tuple[CanaryStep, ...]:
 RATIOS = (
     st.sampled_from([False]) | st.sampled_from([RATIO.low, RATIO.high]) | st.floats(0.1, 100)
 )
-FREE = ("alpha", "rho", "rho_ni", "p0", "certificate", "block_size", "bake_s", "bake_bps")
+FREE = (
+    "alpha",
+    "rho",
+    "rho_ni",
+    "p0",
+    "certificate",
+    "block_size",
+    "bake_s",
+    "bake_bps",
+)
 POLICIES = st.builds(
     CanaryPolicy,
     steps=steps(),
-    guardrails=st.builds(Guardrails, latency=RATIOS, truncation=RATIOS, feedback=RATIOS),
+    guardrails=st.builds(
+        Guardrails,
+        latency=RATIOS,
+        truncation=RATIOS,
+        feedback=RATIOS,
+    ),
     peak=st.builds(PeakHours, st.integers(0, 24), st.integers(0, 24)),
     **{name: numbers(name) for name in FREE},
 )
@@ -111,7 +125,8 @@ def blocks(draw: st.DrawFn) -> list[ObservationBlock]:
 @st.composite
 def tallies(draw: st.DrawFn, units: int) -> FailureTally:
     canary = draw(st.integers(0, units))
-    ours, theirs = draw(st.integers(0, units - canary)), draw(st.integers(0, canary))
+    ours = draw(st.integers(0, units - canary))
+    theirs = draw(st.integers(0, canary))
     return FailureTally(units, canary, ours + theirs, theirs)
 
 
@@ -121,7 +136,11 @@ def shown(
     now: datetime,
     pace: TrafficPace,
 ) -> None:
-    for state in (RolloutState.WAITING, RolloutState.MEASURING, RolloutState.PAUSED):
+    for state in (
+        RolloutState.WAITING,
+        RolloutState.MEASURING,
+        RolloutState.PAUSED,
+    ):
         found = rollout(state, policy=policy)
         action = decide_action(found, observation_blocks, now)
         again = decide_action(found, observation_blocks, now)
@@ -137,15 +156,27 @@ def shown(
 # One example takes up to a second.
 in_verify = os.environ.get("SWAPGATE_HYPOTHESIS") == "verify"
 PACES = st.builds(
-    TrafficPace, st.floats(0.01, 1e7), st.floats(0.01, 1e7), st.floats(0, 1), st.booleans()
+    TrafficPace,
+    st.floats(0.01, 1e7),
+    st.floats(0.01, 1e7),
+    st.floats(0, 1),
+    st.booleans(),
 )
 
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=60 if in_verify else 5)
-@given(policy=POLICIES, seen=blocks(), now_s=st.floats(0, 1e8), pace=PACES)
+@given(
+    policy=POLICIES,
+    seen=blocks(),
+    now_s=st.floats(0, 1e8),
+    pace=PACES,
+)
 def test_no_policy_that_loads_breaks_a_look_a_page_or_a_plan(
-    policy: CanaryPolicy, seen: list[ObservationBlock], now_s: float, pace: TrafficPace
+    policy: CanaryPolicy,
+    seen: list[ObservationBlock],
+    now_s: float,
+    pace: TrafficPace,
 ) -> None:
     shown(policy, seen, START + timedelta(seconds=now_s), pace)
 

@@ -30,14 +30,28 @@ POLICY = CanaryPolicy(
     steps=(
         CanaryStep(100, 20, deadline_s=7 * 86_400.0),
         CanaryStep(500, 50, deadline_s=7 * 86_400.0),
-        CanaryStep(2500, 100, certify=True, deadline_s=7 * 86_400.0),
+        CanaryStep(
+            2500,
+            100,
+            certify=True,
+            deadline_s=7 * 86_400.0,
+        ),
     )
 )
 
 
-def rollout(state: RolloutState, step: int = 0, policy: CanaryPolicy = POLICY) -> Rollout:
+def rollout(
+    state: RolloutState,
+    step: int = 0,
+    policy: CanaryPolicy = POLICY,
+) -> Rollout:
     built = records.rollout(state=state, step=step, policy=policy)
-    return replace(built, started_at=START, step_started_at=START, updated_at=START)
+    return replace(
+        built,
+        started_at=START,
+        step_started_at=START,
+        updated_at=START,
+    )
 
 
 def blocks(
@@ -65,7 +79,9 @@ def blocks(
 
 
 def ask(
-    found: Rollout, data: Sequence[ObservationBlock], now: datetime = START
+    found: Rollout,
+    data: Sequence[ObservationBlock],
+    now: datetime = START,
 ) -> tuple[ActionKind, RolloutSignal | None]:
     action = decide_action(found, data, now)
     if action.signal is not None:
@@ -76,7 +92,9 @@ def ask(
 
 
 def silent(
-    data: Sequence[ObservationBlock], canary: int, control: int
+    data: Sequence[ObservationBlock],
+    canary: int,
+    control: int,
 ) -> list[ObservationBlock]:
     lost = ArmSplit(canary + control, canary)
     return [
@@ -99,14 +117,19 @@ def silent(
     ]
 
 
-W, M, P = RolloutState.WAITING, RolloutState.MEASURING, RolloutState.PAUSED
+W = RolloutState.WAITING
+M = RolloutState.MEASURING
+P = RolloutState.PAUSED
 HELD = (ActionKind.HOLD, None)
 
 
 def test_silence_is_paused_at_the_deadline() -> None:
     late = START + 7 * DAY
     assert ask(rollout(W), [], late - timedelta(seconds=1)) == HELD
-    assert ask(rollout(W), [], late) == (ActionKind.PAUSE, RolloutSignal.SILENT)
+    assert ask(rollout(W), [], late) == (
+        ActionKind.PAUSE,
+        RolloutSignal.SILENT,
+    )
     few = decide_action(rollout(W), blocks(3, 1), late)
     assert few.signal is RolloutSignal.SILENT
     assert "3 of 20 canary exposures at 1 %" in few.reason
@@ -115,10 +138,18 @@ def test_silence_is_paused_at_the_deadline() -> None:
 
 @pytest.mark.parametrize("state", [W, M, P])
 def test_harm_rolls_back_from_every_live_state(state: RolloutState) -> None:
-    sick = blocks(2, 1, failures=1, canary_failures=1)
+    sick = blocks(
+        2,
+        1,
+        failures=1,
+        canary_failures=1,
+    )
     action = decide_action(rollout(state), sick, START)
 
-    assert (action.kind, action.signal) == (ActionKind.ROLLBACK, RolloutSignal.HARM)
+    assert (action.kind, action.signal) == (
+        ActionKind.ROLLBACK,
+        RolloutSignal.HARM,
+    )
     assert action.block == 2
     assert action.distance_to_trip == 1.0
     assert "2 of 2 against 0 of 198" in action.reason
@@ -133,7 +164,10 @@ def test_the_certified_step_promotes_only_with_its_certificate() -> None:
     assert "of 26.6667" in held.reason  # the carried stream has three quarters
     enough = blocks(30, 25, weight_bps=2500)
     action = decide_action(last, enough, START)
-    assert (action.kind, action.signal) == (ActionKind.PROMOTE, RolloutSignal.PROVEN)
+    assert (action.kind, action.signal) == (
+        ActionKind.PROMOTE,
+        RolloutSignal.PROVEN,
+    )
     assert action.figures.certificate > 20
 
 
@@ -159,7 +193,15 @@ UP = (ActionKind.PROMOTE, RolloutSignal.PROVEN)
         (rollout(W, step=1), EARLIER, 0, HELD),
         (
             rollout(W, step=1),
-            [*EARLIER, *blocks(10, 5, weight_bps=500, first=91)],
+            [
+                *EARLIER,
+                *blocks(
+                    10,
+                    5,
+                    weight_bps=500,
+                    first=91,
+                ),
+            ],
             0,
             ENOUGH,
         ),
@@ -171,7 +213,12 @@ UP = (ActionKind.PROMOTE, RolloutSignal.PROVEN)
         (rollout(M), blocks(20, 1), 0, ON),
         # A certified step in the middle goes on; a last one without a certificate promotes.
         (rollout(M, policy=MIDDLE), blocks(600, 1), 0, ON),
-        (rollout(M, policy=with_steps(CanaryStep(100, 20))), blocks(20, 1), 0, UP),
+        (
+            rollout(M, policy=with_steps(CanaryStep(100, 20))),
+            blocks(20, 1),
+            0,
+            UP,
+        ),
         # Evidence that does not decide is paused at the deadline.
         (
             rollout(M, step=2),
@@ -210,10 +257,18 @@ def test_every_signal_is_in_the_table_and_nothing_moves_up_without_data(
 ) -> None:
     failed = min(failed, canary)
     data = blocks(
-        count, canary, failed + others, failed, weight_bps=POLICY.steps[step].weight_bps
+        count,
+        canary,
+        failed + others,
+        failed,
+        weight_bps=POLICY.steps[step].weight_bps,
     )
     found = rollout(state, step)
-    kind, signal = ask(found, data, START + timedelta(days=days))
+    kind, signal = ask(
+        found,
+        data,
+        START + timedelta(days=days),
+    )
     if kind in (ActionKind.ADVANCE, ActionKind.PROMOTE) or signal is RolloutSignal.ENOUGH:
         assert count * canary >= POLICY.steps[step].min_exposures
 
@@ -233,16 +288,29 @@ def test_a_wrong_split_holds_until_a_person_resumes() -> None:
 def test_outcomes_that_never_came_neither_take_a_canary_back_nor_let_it_on() -> None:
     healthy = blocks(30, 1, failures=1)
     assert ask(rollout(M), healthy) == ON
-    sick = blocks(30, 1, failures=2, canary_failures=1)
+    sick = blocks(
+        30,
+        1,
+        failures=2,
+        canary_failures=1,
+    )
     assert ask(rollout(M), sick) == (ActionKind.ROLLBACK, RolloutSignal.HARM)
 
     assert ask(rollout(M), silent(healthy, 1, 0)) == HELD
     said = decide_action(rollout(M), silent(healthy, 1, 0), START).reason
     assert said.startswith("30 outcomes did not arrive: counted against the canary, they")
-    assert ask(rollout(M), silent(sick, 0, 1)) == (ActionKind.ROLLBACK, RolloutSignal.HARM)
+    assert ask(rollout(M), silent(sick, 0, 1)) == (
+        ActionKind.ROLLBACK,
+        RolloutSignal.HARM,
+    )
     # Of the incumbent, some may be missing: whatever they are, there is no harm.
     assert ask(rollout(M), silent(healthy, 0, 1)) == ON
     # No silence of the incumbent certifies a canary that fails as often as it answers.
-    plain = blocks(40, 25, failures=2, canary_failures=1)
+    plain = blocks(
+        40,
+        25,
+        failures=2,
+        canary_failures=1,
+    )
     open_, known = (collect_evidence(data, POLICY) for data in (silent(plain, 0, 20), plain))
     assert open_.log_certificate <= known.log_certificate

@@ -8,7 +8,11 @@ from hypothesis import strategies as st
 from harness.canary import duration_estimate
 from harness.frame import formatting
 from harness.gate import explain, ramp
-from harness.gate.online.rollout_action import missing_duration, peak_reached_at, peak_seconds
+from harness.gate.online.rollout_action import (
+    missing_duration,
+    peak_reached_at,
+    peak_seconds,
+)
 from harness.gate.policy import CanaryPolicy, CanaryStep, PeakHours
 from harness.gate.ramp import TrafficPace
 
@@ -37,7 +41,14 @@ def test_a_floor_of_time_is_in_the_plan() -> None:
 
 # Medians of the odds ratio's certificate alone, as the reference implementation has them; it is
 # half of the mean here.
-@pytest.mark.parametrize(("rate", "median"), [(0.01, 1010), (0.05, 260), (0.10, 170)])
+@pytest.mark.parametrize(
+    ("rate", "median"),
+    [
+        (0.01, 1010),
+        (0.05, 260),
+        (0.10, 170),
+    ],
+)
 def test_the_certificate_takes_the_exposures_that_were_measured(
     rate: float, median: int
 ) -> None:
@@ -91,7 +102,13 @@ def test_the_same_plan_is_the_same_twice_and_says_what_it_rests_on() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.4, "1 s"), (90, "1.5 min"), (7200, "2 h"), (9000, "2.5 h"), (864_000, "10 days")],
+    [
+        (0.4, "1 s"),
+        (90, "1.5 min"),
+        (7200, "2 h"),
+        (9000, "2.5 h"),
+        (864_000, "10 days"),
+    ],
 )
 def test_a_forecast_has_two_figures(seconds: float, said: str) -> None:
     assert formatting.format_estimate(seconds) == said
@@ -99,7 +116,12 @@ def test_a_forecast_has_two_figures(seconds: float, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("per_hour", "said"),
-    [(17_940.0, "17,940"), (1_234_567.0, "1,234,567"), (8.333, "8.33"), (250.4, "250")],
+    [
+        (17_940.0, "17,940"),
+        (1_234_567.0, "1,234,567"),
+        (8.333, "8.33"),
+        (250.4, "250"),
+    ],
 )
 def test_traffic_is_written_as_people_write_it(per_hour: float, said: str) -> None:
     busy = TrafficPace(per_hour, per_hour, 0.01, measured=True)
@@ -110,9 +132,18 @@ def test_traffic_is_written_as_people_write_it(per_hour: float, said: str) -> No
 @pytest.mark.parametrize(
     ("quiet", "said"),
     [
-        (TrafficPace(5 / 24, 2.0, 0.01, measured=True), "at 25 % about 1.2 of them meet"),
-        (TrafficPace(2.0, 2.0, 0.01, measured=False), "are the same each day, 0.0001 % of"),
-        (TrafficPace(90.0, 90.0, 0.01, measured=False), "a day, one step takes 600 days or"),
+        (
+            TrafficPace(5 / 24, 2.0, 0.01, measured=True),
+            "at 25 % about 1.2 of them meet",
+        ),
+        (
+            TrafficPace(2.0, 2.0, 0.01, measured=False),
+            "are the same each day, 0.0001 % of",
+        ),
+        (
+            TrafficPace(90.0, 90.0, 0.01, measured=False),
+            "a day, one step takes 600 days or",
+        ),
         (TrafficPace(90.0, 90.0, 0.01, measured=True), ""),
     ],
 )
@@ -147,14 +178,25 @@ def at(hours: float) -> datetime:
     ],
 )
 def test_peak_hours_are_counted_within_the_window_alone(
-    peak: PeakHours, began: float, ended: float, hours: float
+    peak: PeakHours,
+    began: float,
+    ended: float,
+    hours: float,
 ) -> None:
     assert peak_seconds(peak, at(began), at(ended)) == hours * HOUR
 
 
-@given(st.integers(0, 23), st.integers(0, 24), st.floats(0, 72), st.floats(0, 72))
+@given(
+    st.integers(0, 23),
+    st.integers(0, 24),
+    st.floats(0, 72),
+    st.floats(0, 72),
+)
 def test_a_window_and_the_rest_of_the_day_make_the_whole_time(
-    start: int, end: int, began: float, length: float
+    start: int,
+    end: int,
+    began: float,
+    length: float,
 ) -> None:
     whole = peak_seconds(PeakHours(0, 24), at(began), at(began + length))
     inside = peak_seconds(PeakHours(start, end), at(began), at(began + length))
@@ -166,9 +208,17 @@ def test_a_window_and_the_rest_of_the_day_make_the_whole_time(
         assert inside + outside == pytest.approx(whole, abs=1e-3)
 
 
-@given(st.integers(0, 24), st.integers(0, 24), st.floats(0, 72), st.floats(1, 1e7))
+@given(
+    st.integers(0, 24),
+    st.integers(0, 24),
+    st.floats(0, 72),
+    st.floats(1, 1e7),
+)
 def test_a_peak_is_reached_at_the_first_moment_at_which_it_lasted_that_long(
-    start: int, end: int, began: float, wanted_s: float
+    start: int,
+    end: int,
+    began: float,
+    wanted_s: float,
 ) -> None:
     peak = PeakHours(start, end)
     reached = peak_reached_at(peak, at(began), wanted_s)

@@ -15,7 +15,11 @@ from typing import Final
 import pytest
 
 from dashboard import labels
-from harness.canary.canary_state import CanaryState, CanaryStateKind, describe_canary_state
+from harness.canary.canary_state import (
+    CanaryState,
+    CanaryStateKind,
+    describe_canary_state,
+)
 from harness.gate.explain import explain_rollout
 from harness.gate.online.guardrail_report import OpinionTotals
 from harness.gate.online.guardrails import (
@@ -45,7 +49,11 @@ HOLD: Final = "On hold: no router has recorded traffic of this route for 5 min"
 
 
 def blocks(
-    count: int, *, bps: int = 100, failing: bool = False, slow: bool = False
+    count: int,
+    *,
+    bps: int = 100,
+    failing: bool = False,
+    slow: bool = False,
 ) -> list[ObservationBlock]:
     canary = bps // 100
     latency = Guardrail.LATENCY
@@ -94,7 +102,9 @@ def with_classes(observation_blocks: list[ObservationBlock]) -> list[Observation
 
 
 def with_feedback(
-    observation_blocks: list[ObservationBlock], opinions: int | None, bad: int = 0
+    observation_blocks: list[ObservationBlock],
+    opinions: int | None,
+    bad: int = 0,
 ) -> list[ObservationBlock]:
     """opinions: of the incumbent's units of a block, None for a block that does not tell."""
 
@@ -137,7 +147,11 @@ class Situation:
         action = decide_action(self.rollout, self.blocks, now)
         found = explain_rollout(self.rollout, action, self.blocks, now)
         state = describe_canary_state(
-            self.rollout, self.holds, action, found, pause_reason=self.pause_reason
+            self.rollout,
+            self.holds,
+            action,
+            found,
+            pause_reason=self.pause_reason,
         )
         pace = None if found.units_per_hour is None else round(found.units_per_hour)
         return [
@@ -165,15 +179,29 @@ class Situation:
 BACK: Final = rollout(RolloutState.ROLLED_BACK, 0, POLICY)
 PAUSED: Final = replace(waiting(), state=RolloutState.PAUSED)
 BAKING: Final = replace(
-    rollout(RolloutState.PROMOTED, 1, POLICY), bake_ends_at=START + timedelta(hours=5)
+    rollout(RolloutState.PROMOTED, 1, POLICY),
+    bake_ends_at=START + timedelta(hours=5),
 )
 LATE: Final = replace(POLICY, steps=(replace(POLICY.steps[0], deadline_s=700.0),))
-FLOORS: Final = replace(POLICY, steps=(CanaryStep(100, 1, min_s=3600.0, min_peak_s=7200.0),))
+FLOORS: Final = replace(
+    POLICY,
+    steps=(
+        CanaryStep(
+            100,
+            1,
+            min_s=3600.0,
+            min_peak_s=7200.0,
+        ),
+    ),
+)
 ABORTED: Final = replace(BACK, ended_because="abort by ana: the customer asked")
 HARMED: Final = replace(BACK, ended_because="errors are more frequent")
 SITUATIONS: Final[Mapping[str, Situation]] = {
     "a warm-up lasts for a time and for units": Situation(
-        replace(waiting(), policy=replace(POLICY, warm_up_s=600.0, warm_up_units=9)),
+        replace(
+            waiting(),
+            policy=replace(POLICY, warm_up_s=600.0, warm_up_units=9),
+        ),
         blocks(3),
         3,
     ),
@@ -215,7 +243,11 @@ SITUATIONS: Final[Mapping[str, Situation]] = {
         waiting(), blocks(19, failing=True), 20, holds=(HOLD,)
     ),
     "a pause says who paused it and what else holds it": Situation(
-        PAUSED, blocks(10), 20, holds=(HOLD,), pause_reason="pause by ben: lunch"
+        PAUSED,
+        blocks(10),
+        20,
+        holds=(HOLD,),
+        pause_reason="pause by ben: lunch",
     ),
     "an aborted one says so whatever else is known": Situation(
         ABORTED, blocks(10), holds=(HOLD,)
@@ -276,8 +308,10 @@ def test_every_state_has_a_sign_of_its_own_kind(kind: CanaryStateKind) -> None:
 
     assert len(label.symbol) == 1
     calm = kind in (
-        CanaryStateKind.HEALTHY, CanaryStateKind.BAKING, CanaryStateKind.PROMOTED,
-    )  # fmt: skip
+        CanaryStateKind.HEALTHY,
+        CanaryStateKind.BAKING,
+        CanaryStateKind.PROMOTED,
+    )
     assert (label.tone is labels.Tone.BETTER) is calm
 
 

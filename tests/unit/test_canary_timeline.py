@@ -20,10 +20,7 @@ pytestmark = pytest.mark.req("F3")
 
 def test_every_point_shows_the_evidence_as_it_was_then() -> None:
     policy = POLICY
-    days = [
-        replace(block, period=1 + block.number // 10)
-        for block in blocks(24, slow=True)
-    ]  # fmt: skip
+    days = [replace(block, period=1 + block.number // 10) for block in blocks(24, slow=True)]
     points = build_timeline(replace(waiting(), policy=policy), days)
 
     evidence = [
@@ -45,7 +42,8 @@ def test_it_ends_where_the_evidence_tripped_with_the_figures_of_the_decision() -
 
 
 def test_an_interval_holds_the_share_and_narrows_with_units() -> None:
-    few, many = FailureShare(1, 10), FailureShare(100, 1000)
+    few = FailureShare(1, 10)
+    many = FailureShare(100, 1000)
 
     # Wilson 1927, as R's prop.test without its correction gives it.
     assert few.interval == pytest.approx((0.0179, 0.4042), abs=1e-4)
@@ -55,7 +53,8 @@ def test_an_interval_holds_the_share_and_narrows_with_units() -> None:
 
 
 def test_a_long_canary_is_thinned_and_keeps_its_end_and_its_steps() -> None:
-    one, two = blocks(700), blocks(1000, bps=2500)[700:]
+    one = blocks(700)
+    two = blocks(1000, bps=2500)[700:]
 
     points = build_timeline(waiting(), [*one, *two])
 
@@ -131,7 +130,9 @@ def test_new_data_and_a_longer_axis_change_nothing_else_of_a_chart() -> None:
 
 def test_the_share_goes_to_zero_when_it_was_rolled_back() -> None:
     ended = replace(
-        waiting(), state=RolloutState.ROLLED_BACK, updated_at=START + timedelta(minutes=20)
+        waiting(),
+        state=RolloutState.ROLLED_BACK,
+        updated_at=START + timedelta(minutes=20),
     )
 
     frames = canary_timeline.build_frames(
@@ -147,8 +148,15 @@ def test_the_share_goes_to_zero_when_it_was_rolled_back() -> None:
 def test_a_step_begins_when_it_began_also_before_a_request_of_it_was_counted(
     state: RolloutState, counted: int
 ) -> None:
-    began, ended = (START + timedelta(minutes=minutes) for minutes in (12.5, 40))
-    second = replace(waiting(), state=state, step=1, step_started_at=began, updated_at=ended)
+    began = START + timedelta(minutes=12.5)
+    ended = START + timedelta(minutes=40)
+    second = replace(
+        waiting(),
+        state=state,
+        step=1,
+        step_started_at=began,
+        updated_at=ended,
+    )
     both = [*blocks(12), *blocks(12 + counted, bps=2500)[12:]]
 
     found = canary_timeline.build_frames(second, build_timeline(second, both), ended)

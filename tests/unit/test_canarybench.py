@@ -10,7 +10,8 @@ pytestmark = pytest.mark.req("F3")
 def test_ranks_of_many_rows_are_the_products_own_ranks() -> None:
     rng = np.random.default_rng(1)
     values = rng.integers(0, 30, (200, 20)).astype(float)
-    ties, among = rng.random(200), rng.random((200, 19)) < 0.7
+    ties = rng.random(200)
+    among = rng.random((200, 19)) < 0.7
     floats = ranks_of_rows(values[:, 0], values[:, 1:], ties, among)
 
     for n in range(200):

@@ -44,9 +44,21 @@ class AwayStore(Store):
         yield
 
 
-def draft(number: int = 1, *, said: str = SENT, answer: str | None = None) -> CaptureDraft:
+def draft(
+    number: int = 1,
+    *,
+    said: str = SENT,
+    answer: str | None = None,
+) -> CaptureDraft:
     asked = {"messages": [{"role": "user", "content": said}]}
-    whole = {"choices": [{"message": {"content": f"Hello, {said}"}, "finish_reason": "stop"}]}
+    whole = {
+        "choices": [
+            {
+                "message": {"content": f"Hello, {said}"},
+                "finish_reason": "stop",
+            }
+        ]
+    }
     at = datetime(2026, 11, 20, 12, tzinfo=UTC)
     head = CapturedRequest(
         id="",
@@ -71,11 +83,18 @@ def draft(number: int = 1, *, said: str = SENT, answer: str | None = None) -> Ca
 
 def open_store(folder: Path, kind: type[Store] = Store) -> Store:
     (file := folder / "desk.db").write_bytes(migrated_file())
-    return kind(f"sqlite:///{file}", secret=SECRET, clock=ManualClock(), signatures=CONTROL)
+    return kind(
+        f"sqlite:///{file}",
+        secret=SECRET,
+        clock=ManualClock(),
+        signatures=CONTROL,
+    )
 
 
 def desk(
-    folder: Path, *drafts: CaptureDraft, kind: type[Store] = Store
+    folder: Path,
+    *drafts: CaptureDraft,
+    kind: type[Store] = Store,
 ) -> tuple[list[CapturedRequest], Counter[str]]:
     store = open_store(folder, kind)
     counters: Counter[str] = Counter()
@@ -104,22 +123,35 @@ def test_a_draft_is_stored_redacted_with_all_that_tells_where_it_is_from(
 def test_the_same_question_is_counted_and_a_full_day_takes_no_more(tmp_path: Path) -> None:
     questions = "One?", " one? ", "Two?", "Three?"
     found, counted = desk(
-        tmp_path, *(draft(n, said=question) for n, question in enumerate(questions))
+        tmp_path,
+        *(draft(n, said=question) for n, question in enumerate(questions)),
     )
 
     assert [request.seen for request in sorted(found, key=lambda capture: capture.request)] == [
         2,
         1,
     ]
-    assert counted == {"captures_stored": 2, "captures_repeated": 1, "captures_over_day": 1}
+    assert counted == {
+        "captures_stored": 2,
+        "captures_repeated": 1,
+        "captures_over_day": 1,
+    }
 
 
 def test_what_cannot_be_read_or_stored_is_dropped_and_no_log_has_a_word_of_it(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     with caplog.at_level(logging.DEBUG):
-        kept, unreadable = desk(tmp_path, draft(answer=f'{{"choices": "{SENT}"'), draft(2))
-        none, away = desk(tmp_path, draft(), kind=AwayStore)
+        kept, unreadable = desk(
+            tmp_path,
+            draft(answer=f'{{"choices": "{SENT}"'),
+            draft(2),
+        )
+        none, away = desk(
+            tmp_path,
+            draft(),
+            kind=AwayStore,
+        )
 
     assert (len(kept), len(none)) == (1, 0)
     assert unreadable == {"captures_unreadable": 1, "captures_stored": 1}
@@ -139,7 +171,10 @@ def test_a_desk_without_room_drops_and_does_not_wait(tmp_path: Path) -> None:
     assert counters == {"captures_dropped": 3}
 
 
-@given(requests=st.lists(st.uuids().map(str), unique=True), low=st.integers(0, 10_000))
+@given(
+    requests=st.lists(st.uuids().map(str), unique=True),
+    low=st.integers(0, 10_000),
+)
 def test_a_greater_share_draws_all_that_a_smaller_one_did(
     requests: list[str], low: int
 ) -> None:
@@ -155,35 +190,70 @@ def test_about_the_share_is_drawn() -> None:
 
 
 def test_the_id_follows_route_and_question_alone() -> None:
-    one = {"messages": [{"role": "user", "content": "How  much?"}], "answer": "1"}
-    same = {"messages": [{"role": "user", "content": "how much?\n"}], "answer": "2"}
-    other = {"messages": [{"role": "user", "content": "how many?"}], "answer": "1"}
+    one = {
+        "messages": [{"role": "user", "content": "How  much?"}],
+        "answer": "1",
+    }
+    same = {
+        "messages": [{"role": "user", "content": "how much?\n"}],
+        "answer": "2",
+    }
+    other = {
+        "messages": [{"role": "user", "content": "how many?"}],
+        "answer": "1",
+    }
 
     assert capture_id("r", one, SECRET) == capture_id("r", same, SECRET)
-    assert len({capture_id(*parts) for parts in (
-        ("r", one, SECRET), ("s", one, SECRET), ("r", other, SECRET), ("r", one, b"another"),
-    )}) == 4  # fmt: skip
+    assert (
+        len(
+            {
+                capture_id(*parts)
+                for parts in (
+                    ("r", one, SECRET),
+                    ("s", one, SECRET),
+                    ("r", other, SECRET),
+                    ("r", one, b"another"),
+                )
+            }
+        )
+        == 4
+    )
 
 
 class Sampled:
     """A door of a route that captures everything, or nothing."""
 
     def __init__(
-        self, folder: Path, share_bps: int = 10_000, opt_outs: frozenset[OptOut] = frozenset()
+        self,
+        folder: Path,
+        share_bps: int = 10_000,
+        opt_outs: frozenset[OptOut] = frozenset(),
     ) -> None:
         settings = RouteSettings(capture_bps=share_bps, data_class="personal")
         first = snapshot("http://up", settings=settings)
         keys = tuple(replace(key, opt_outs=opt_outs) for key in first.keys)
         first = replace(first, keys=keys)
         cleared = {"personal": frozenset({"up"})}
-        self.door = Door(folder, lambda _: completion(), first=first, classes=cleared)
+        self.door = Door(
+            folder,
+            lambda _: completion(),
+            first=first,
+            classes=cleared,
+        )
         self.drafts: list[CaptureDraft] = []
         self.door.recorder.capture = self.drafts.append  # type: ignore[method-assign, assignment]  # the desk has its own tests
 
     def ask(
-        self, said: str = "hi", headers: Sequence[tuple[bytes, bytes]] = (), **more: object
+        self,
+        said: str = "hi",
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        **more: object,
     ) -> int:
-        body = {"model": "support", "messages": [{"role": "user", "content": said}], **more}
+        body = {
+            "model": "support",
+            "messages": [{"role": "user", "content": said}],
+            **more,
+        }
         given = json.dumps(body).encode()
         call = self.door.call(CHAT, given, headers=(AUTH, *headers))
         return asyncio.run(call)[0]
@@ -203,8 +273,16 @@ def test_a_drawn_request_goes_to_the_desk_with_its_answer(tmp_path: Path) -> Non
     assert json.loads(draft.client_body)["messages"][0]["content"] == "hi"
     assert json.loads(draft.answer)["choices"]
     head = draft.head
-    assert (head.route, head.arm, head.endpoint) == ("support", "incumbent", "chat")
-    assert (head.data_class, head.share_bps, draft.per_day) == ("personal", 10_000, 200)
+    assert (head.route, head.arm, head.endpoint) == (
+        "support",
+        "incumbent",
+        "chat",
+    )
+    assert (head.data_class, head.share_bps, draft.per_day) == (
+        "personal",
+        10_000,
+        200,
+    )
     assert (head.expires_at - head.at).days == RouteSettings().capture_keep_days
     assert "kim" not in head.user_hash
 
@@ -213,15 +291,34 @@ def test_a_drawn_request_goes_to_the_desk_with_its_answer(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("taken", "ask", "counted"),
     [
-        ({"share_bps": 0}, {}, {}),
-        ({}, {"headers": [(b"x-swapgate-capture", b"off")]}, {"captures_refused": 1}),
-        ({}, {"store": False}, {"captures_refused": 1}),
-        ({"opt_outs": frozenset({OptOut.CAPTURE})}, {}, {"captures_refused": 1}),
+        (
+            {"share_bps": 0},
+            {},
+            {},
+        ),
+        (
+            {},
+            {"headers": [(b"x-swapgate-capture", b"off")]},
+            {"captures_refused": 1},
+        ),
+        (
+            {},
+            {"store": False},
+            {"captures_refused": 1},
+        ),
+        (
+            {"opt_outs": frozenset({OptOut.CAPTURE})},
+            {},
+            {"captures_refused": 1},
+        ),
     ],
     ids=["no share", "client's header", "client's body", "key opted out"],
 )
 def test_what_is_not_drawn_or_refused_is_not_taken(
-    taken: dict[str, Any], ask: dict[str, Any], counted: dict[str, int], tmp_path: Path
+    taken: dict[str, Any],
+    ask: dict[str, Any],
+    counted: dict[str, int],
+    tmp_path: Path,
 ) -> None:
     sampled = Sampled(tmp_path, **taken)
 
@@ -239,6 +336,10 @@ def test_of_a_request_over_the_limit_only_its_size_is_taken(tmp_path: Path) -> N
     assert sampled.ask(said="x" * limit) == 200
 
     (draft,) = sampled.drafts
-    assert (draft.client_body, draft.answer, draft.head.too_large) == ("", "", True)
+    assert (draft.client_body, draft.answer, draft.head.too_large) == (
+        "",
+        "",
+        True,
+    )
     assert draft.head.body_bytes > limit
     assert sampled.counted == {"captures_too_large": 1}

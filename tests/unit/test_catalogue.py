@@ -22,7 +22,11 @@ from harness.providers.models.catalogue import (
     package_file,
 )
 from harness.providers.target import Price, Provider, Target, find_price
-from harness.registry.deprecations import ALERT_AHEAD, find_deprecations, find_successor
+from harness.registry.deprecations import (
+    ALERT_AHEAD,
+    find_deprecations,
+    find_successor,
+)
 
 
 def table(folder: Path, **rows: dict[str, object]) -> LitellmTable:
@@ -45,7 +49,10 @@ def test_litellm_s_table_is_read_without_importing_litellm() -> None:
         "print(len(LitellmTable().catalogue()), 'litellm' in sys.modules)"
     )
     done = subprocess.run(  # noqa: S603 - our own Python
-        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=True,
+        text=True,
     )
 
     count, imported = done.stdout.split()
@@ -78,13 +85,22 @@ def test_what_the_table_leaves_out_is_unknown(tmp_path: Path) -> None:
         tmp_path,
         plain={"litellm_provider": "openai", "mode": "chat"},
         half={**ROW, "output_cost_per_token": None},
-        blind={**ROW, "supports_vision": False, "supports_function_calling": True},
-        odd={**ROW, "max_input_tokens": "many", "deprecation_date": "soon"},
+        blind={
+            **ROW,
+            "supports_vision": False,
+            "supports_function_calling": True,
+        },
+        odd={
+            **ROW,
+            "max_input_tokens": "many",
+            "deprecation_date": "soon",
+        },
     ).catalogue()
 
-    plain, half, blind, odd = (
-        known.find("openai", n) for n in ("plain", "half", "blind", "odd")
-    )
+    plain = known.find("openai", "plain")
+    half = known.find("openai", "half")
+    blind = known.find("openai", "blind")
+    odd = known.find("openai", "odd")
     assert plain is not None
     assert half is not None
     assert blind is not None
@@ -107,12 +123,18 @@ def test_other_providers_regions_and_modes_are_left_out(tmp_path: Path) -> None:
             "fireworks_ai/m": {**ROW, "litellm_provider": "fireworks_ai"},
             "azure/eu/m": {**ROW, "litellm_provider": "azure"},
             "azure/m": {**ROW, "litellm_provider": "azure"},
-            "vertex_ai/m": {**ROW, "litellm_provider": "vertex_ai-mistral_models"},
+            "vertex_ai/m": {
+                **ROW,
+                "litellm_provider": "vertex_ai-mistral_models",
+            },
             "draw": {**ROW, "mode": "image_generation"},
         },
     ).catalogue()
 
-    assert sorted(model.name for model in known) == ["azure_openai/m", "vertex/m"]
+    assert sorted(model.name for model in known) == [
+        "azure_openai/m",
+        "vertex/m",
+    ]
 
 
 def test_an_entry_of_which_nothing_is_known_can_do_everything() -> None:
@@ -155,20 +177,33 @@ def test_the_file_s_word_wins_field_by_field(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("catalogue:\n  gpt-5: {}\n", r"swapgate\.yaml:2: catalogue\.gpt-5: write KIND/MODEL"),
+        (
+            "catalogue:\n  gpt-5: {}\n",
+            r"swapgate\.yaml:2: catalogue\.gpt-5: write KIND/MODEL",
+        ),
         (
             "catalogue:\n  openai/m:\n    prise: 1\n",
             r"yaml:3: unknown key .*did you mean 'price'",
         ),
-        ("catalogue:\n  openai/m:\n    context_window: 0\n", r"yaml:3: .*must lie in 1 to"),
+        (
+            "catalogue:\n  openai/m:\n    context_window: 0\n",
+            r"yaml:3: .*must lie in 1 to",
+        ),
         (
             "catalogue:\n  openai/m:\n    capabilities: {fly: true}\n",
             r"yaml:3: .*'fly' is unknown",
         ),
-        ("catalogue:\n  openai/m:\n    end_date: soon\n", r"yaml:3: .*end_date"),
+        (
+            "catalogue:\n  openai/m:\n    end_date: soon\n",
+            r"yaml:3: .*end_date",
+        ),
     ],
 )
-def test_a_wrong_line_of_the_catalogue_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_a_wrong_line_of_the_catalogue_is_named(
+    tmp_path: Path,
+    text: str,
+    said: str,
+) -> None:
     file = tmp_path / "swapgate.yaml"
     file.write_text(text, encoding="utf-8")
 
@@ -190,9 +225,17 @@ TODAY = date(2026, 11, 20)
 ABLE = frozenset({"chat", "tools"})
 
 
-def entry(model: str, ends_in: int | None = None, **more: object) -> CatalogueEntry:
+def entry(
+    model: str,
+    ends_in: int | None = None,
+    **more: object,
+) -> CatalogueEntry:
     day = None if ends_in is None else TODAY + timedelta(days=ends_in)
-    fields: dict[str, object] = {"has": ABLE, "context_window": 100, **more}
+    fields: dict[str, object] = {
+        "has": ABLE,
+        "context_window": 100,
+        **more,
+    }
     return CatalogueEntry("anthropic", model, end_date=day, **fields)  # type: ignore[arg-type]
 
 
@@ -202,9 +245,18 @@ OLD = entry("claude-sonnet-4-5", 10)
 @pytest.mark.parametrize(
     ("others", "follows"),
     [
-        ([entry("claude-sonnet-4-6"), entry("claude-sonnet-5")], "claude-sonnet-5"),
-        ([entry("claude-sonnet-4-6"), entry("claude-sonnet-5-preview")], "claude-sonnet-4-6"),
-        ([entry("claude-sonnet-4-6"), entry("claude-opus-5")], "claude-sonnet-4-6"),
+        (
+            [entry("claude-sonnet-4-6"), entry("claude-sonnet-5")],
+            "claude-sonnet-5",
+        ),
+        (
+            [entry("claude-sonnet-4-6"), entry("claude-sonnet-5-preview")],
+            "claude-sonnet-4-6",
+        ),
+        (
+            [entry("claude-sonnet-4-6"), entry("claude-opus-5")],
+            "claude-sonnet-4-6",
+        ),
         ([entry("claude-sonnet-4-1")], None),
         ([entry("claude-sonnet-5", has=frozenset({"chat"}))], None),
         ([entry("claude-sonnet-5", context_window=99)], None),
@@ -212,7 +264,17 @@ OLD = entry("claude-sonnet-4-5", 10)
         ([entry("claude-sonnet-5", 60)], None),
         ([entry("claude-sonnet-5", 400)], "claude-sonnet-5"),
         ([entry("claude-sonnet-4-5-20250929", 10)], None),
-        ([CatalogueEntry("vertex", "claude-sonnet-5", has=ABLE, context_window=100)], None),
+        (
+            [
+                CatalogueEntry(
+                    "vertex",
+                    "claude-sonnet-5",
+                    has=ABLE,
+                    context_window=100,
+                )
+            ],
+            None,
+        ),
     ],
 )
 @pytest.mark.req("F11")

@@ -75,7 +75,11 @@ class ParsedChatStream(ChatStream):
 
 
 def relayed(
-    stream: ChatStream, data: bytes, cuts: list[int], *, keeps: bool | None
+    stream: ChatStream,
+    data: bytes,
+    cuts: list[int],
+    *,
+    keeps: bool | None,
 ) -> dict[str, object]:
     """What the client gets of `data`, cut at these places, and all that the stream noted."""
     if keeps is not None:
@@ -93,7 +97,11 @@ def relayed(
         "sent": out,
         "failure": (stream.failure, stream.failure_class),
         "ended": (stream.finished, stream.ended, stream.finish_reasons),
-        "counted": (stream.output_events, stream.progress_events, stream.committed),
+        "counted": (
+            stream.output_events,
+            stream.progress_events,
+            stream.committed,
+        ),
         "named": (stream.model, stream.irregularities),
         "fault": stream.signals_fault,
         "signals": signals
@@ -108,16 +116,24 @@ def relayed(
     }
 
 
-def compare(data: bytes, cuts: list[int], *, keeps: bool | None, skips: bool) -> None:
-    by_form, parsed = (
-        ChatStream('"route"', show_usage=False),
-        ParsedChatStream('"route"', show_usage=False),
-    )
+def compare(
+    data: bytes,
+    cuts: list[int],
+    *,
+    keeps: bool | None,
+    skips: bool,
+) -> None:
+    by_form = ChatStream('"route"', show_usage=False)
+    parsed = ParsedChatStream('"route"', show_usage=False)
     by_form.skips = parsed.skips = skips
     assert relayed(by_form, data, cuts, keeps=keeps) == relayed(parsed, data, cuts, keeps=keeps)
 
 
-def events_with(*said: bytes, form: bytes = MODEL_FIRST, name: bytes = b"content") -> bytes:
+def events_with(
+    *said: bytes,
+    form: bytes = MODEL_FIRST,
+    name: bytes = b"content",
+) -> bytes:
     return b"".join(form % (name, text) + b"\n\n" for text in said)
 
 
@@ -134,42 +150,88 @@ def events_with(*said: bytes, form: bytes = MODEL_FIRST, name: bytes = b"content
     skips=False,
 )
 def test_every_stream_is_relayed_as_if_each_event_were_parsed(
-    *, data: bytes, cuts: list[int], keeps: bool | None, skips: bool
+    *,
+    data: bytes,
+    cuts: list[int],
+    keeps: bool | None,
+    skips: bool,
 ) -> None:
-    compare(data, cuts, keeps=keeps, skips=skips)
+    compare(
+        data,
+        cuts,
+        keeps=keeps,
+        skips=skips,
+    )
 
 
 @pytest.mark.parametrize("odd", ODD_TEXTS)
 def test_an_odd_text_after_plain_ones_is_read_as_the_parser_reads_it(odd: bytes) -> None:
     plain = [b"a", "\u00e9\\n".encode()] * 4
     for form, name in itertools.product(FORMS, (b"content", b"reasoning_content", b"refusal")):
-        whole = events_with(*plain, odd, b"b", form=form, name=name)
+        whole = events_with(
+            *plain,
+            odd,
+            b"b",
+            form=form,
+            name=name,
+        )
         whole += event(finish="stop") + DONE
         events = [at + 2 for at in range(len(whole)) if whole.startswith(b"\n\n", at)]
-        compare(whole, events, keeps=True, skips=False)
-        compare(whole, [], keeps=None, skips=False)
+        compare(
+            whole,
+            events,
+            keeps=True,
+            skips=False,
+        )
+        compare(
+            whole,
+            [],
+            keeps=None,
+            skips=False,
+        )
 
 
 HEAD = b'data: {"model":"m","choices":[{"delta":{"content":"%b"},'
 # Each almost has the form of the plain events before it, which end like the first.
 ALIKE = {
     "another choice": (HEAD + b'"index":0}]}', HEAD + b'"index":1}]}'),
-    "an end": (HEAD + b'"finish_reason":null}]}', HEAD + b'"finish_reason":1234}]}'),
-    "another model": (HEAD + b'"index":0}],"model":"m"}', HEAD + b'"index":0}],"model":"n"}'),
+    "an end": (
+        HEAD + b'"finish_reason":null}]}',
+        HEAD + b'"finish_reason":1234}]}',
+    ),
+    "another model": (
+        HEAD + b'"index":0}],"model":"m"}',
+        HEAD + b'"index":0}],"model":"n"}',
+    ),
     "usage": (
         HEAD + b'"index":0}],"usage":null}',
         HEAD + b'"index":0}],"usage":{"prompt_tokens":1,"completion_tokens":2}}',
     ),
     "a broken end": (HEAD + b'"index":0}]}', HEAD + b'"index":0}]]'),
-    "an empty text": (HEAD + b'"index":0}]}', HEAD.replace(b"%b", b"%.0b") + b'"index":0}]}'),
+    "an empty text": (
+        HEAD + b'"index":0}]}',
+        HEAD.replace(b"%b", b"%.0b") + b'"index":0}]}',
+    ),
 }
 
 
 @pytest.mark.parametrize(("plain", "alike"), ALIKE.values(), ids=ALIKE)
 def test_an_event_that_differs_elsewhere_is_parsed(plain: bytes, alike: bytes) -> None:
-    events = [*[plain % b"a"] * 6, alike % b"a", plain % b"a"]
-    for cuts in ([], list(itertools.accumulate(len(sent) + 2 for sent in events))):
-        compare(b"".join(sent + b"\n\n" for sent in events), cuts, keeps=True, skips=False)
+    events = [
+        *[plain % b"a"] * 6,
+        alike % b"a",
+        plain % b"a",
+    ]
+    for cuts in (
+        [],
+        list(itertools.accumulate(len(sent) + 2 for sent in events)),
+    ):
+        compare(
+            b"".join(sent + b"\n\n" for sent in events),
+            cuts,
+            keeps=True,
+            skips=False,
+        )
 
 
 # In each, what changes is not the text, but looks like it.
@@ -189,7 +251,12 @@ MISLEADING = (
 def test_what_is_not_plainly_a_text_event_is_parsed(
     form: bytes, texts: tuple[bytes, ...]
 ) -> None:
-    compare(b"".join(form % text + b"\n\n" for text in texts), [], keeps=True, skips=False)
+    compare(
+        b"".join(form % text + b"\n\n" for text in texts),
+        [],
+        keeps=True,
+        skips=False,
+    )
 
 
 @pytest.mark.parametrize("form", [MODEL_FIRST, MODEL_LAST, NO_MODEL])
@@ -200,7 +267,8 @@ def test_after_a_few_text_events_no_more_are_parsed(
     for _ in range(4):
         stream.feed(events_with(b"a", form=form))
     monkeypatch.setattr(
-        "router.protocols.event_stream.parse_object", lambda _: pytest.fail("it was parsed")
+        "router.protocols.event_stream.parse_object",
+        lambda _: pytest.fail("it was parsed"),
     )
 
     sent = stream.feed(events_with(b"new", form=form))
@@ -213,7 +281,12 @@ def test_a_form_that_deviated_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(TextEventForm, "text", lambda form, event: event[len(form.before) :])
 
     with pytest.raises(AssertionError):
-        compare(events_with(*[b"a"] * 9), [], keeps=None, skips=False)
+        compare(
+            events_with(*[b"a"] * 9),
+            [],
+            keeps=None,
+            skips=False,
+        )
 
 
 def assembled(*deltas: dict[str, object]) -> object:
@@ -225,10 +298,19 @@ def assembled(*deltas: dict[str, object]) -> object:
 
 @pytest.mark.req("B1", "C5")
 def test_signed_thoughts_of_a_stream_go_back_with_the_message() -> None:
-    first, second = ({"type": "thinking", "thinking": t, "signature": "s"} for t in "ab")
+    first, second = (
+        {
+            "type": "thinking",
+            "thinking": t,
+            "signature": "s",
+        }
+        for t in "ab"
+    )
 
     extra = assembled(
-        {"thinking_blocks": [first]}, {"content": "x"}, {"thinking_blocks": [second]}
+        {"thinking_blocks": [first]},
+        {"content": "x"},
+        {"thinking_blocks": [second]},
     )
 
     assert extra == {"thinking_blocks": [first, second]}
@@ -237,9 +319,21 @@ def test_signed_thoughts_of_a_stream_go_back_with_the_message() -> None:
 @pytest.mark.req("B1", "C5")
 def test_the_pieces_of_a_detail_make_one_detail() -> None:
     def piece(**fields: object) -> dict[str, object]:
-        return {"reasoning_details": [{"type": "reasoning.text", "index": 0, **fields}]}
+        return {
+            "reasoning_details": [
+                {
+                    "type": "reasoning.text",
+                    "index": 0,
+                    **fields,
+                }
+            ]
+        }
 
-    sealed = {"type": "reasoning.encrypted", "index": 1, "data": "…"}
+    sealed = {
+        "type": "reasoning.encrypted",
+        "index": 1,
+        "data": "…",
+    }
 
     extra = assembled(
         piece(text="First ", signature=None),
@@ -248,5 +342,10 @@ def test_the_pieces_of_a_detail_make_one_detail() -> None:
         {"reasoning_details": [sealed]},
     )
 
-    whole = {"type": "reasoning.text", "index": 0, "text": "First this.", "signature": "s"}
+    whole = {
+        "type": "reasoning.text",
+        "index": 0,
+        "text": "First this.",
+        "signature": "s",
+    }
     assert extra == {"reasoning_details": [whole, sealed]}

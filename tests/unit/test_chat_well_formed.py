@@ -11,24 +11,46 @@ from router.upstream.translate.request_screening import RULES, screen_request
 
 KINDS = sorted(RULES)
 USER = {"role": "user", "content": "Rain?"}
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object"}},
+}
 
 
 def calls(*arguments: Any, ids: str = "abc") -> dict[str, Any]:
     made = [
-        {"id": id_, "type": "function", "function": {"name": "f", "arguments": argument}}
+        {
+            "id": id_,
+            "type": "function",
+            "function": {"name": "f", "arguments": argument},
+        }
         for id_, argument in zip(ids, arguments, strict=False)
     ]
-    return {"role": "assistant", "content": None, "tool_calls": made}
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": made,
+    }
 
 
 def result(id_: str) -> dict[str, Any]:
-    return {"role": "tool", "tool_call_id": id_, "content": "rain"}
+    return {
+        "role": "tool",
+        "tool_call_id": id_,
+        "content": "rain",
+    }
 
 
 def refused(kind: str, **body: Any) -> Untranslatable:
     with pytest.raises(Untranslatable) as caught:
-        screen_request({"model": "m", "messages": [USER], **body}, kind)
+        screen_request(
+            {
+                "model": "m",
+                "messages": [USER],
+                **body,
+            },
+            kind,
+        )
     return caught.value
 
 
@@ -41,14 +63,34 @@ def refused(kind: str, **body: Any) -> Untranslatable:
         ([], "messages"),
         ([{"role": "system", "content": "Be brief."}], "messages"),
         ([{"role": "user", "content": ""}], "messages"),
-        ([{"role": "user", "content": [{"type": "text", "text": ""}]}], "messages"),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": ""}]}],
+            "messages",
+        ),
         ([{"role": "user"}], "messages[0].content"),
-        ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text"),
+        (
+            [{"role": "user", "content": [{"type": "text"}]}],
+            "messages[0].content[0].text",
+        ),
         ([{"role": "wizard", "content": "x"}], "messages[0].role"),
         ([USER, result("zz")], "messages[1].tool_call_id"),
-        ([USER, calls("{}"), result("a"), result("a")], "messages[3].tool_call_id"),
-        ([USER, calls("{}", "{}"), result("b"), USER], "messages[1].tool_calls[0]"),
-        ([USER, calls("{}", "{}", ids="aa")], "messages[1].tool_calls[1].id"),
+        (
+            [
+                USER,
+                calls("{}"),
+                result("a"),
+                result("a"),
+            ],
+            "messages[3].tool_call_id",
+        ),
+        (
+            [USER, calls("{}", "{}"), result("b"), USER],
+            "messages[1].tool_calls[0]",
+        ),
+        (
+            [USER, calls("{}", "{}", ids="aa")],
+            "messages[1].tool_calls[1].id",
+        ),
         (
             [
                 USER,
@@ -61,16 +103,34 @@ def refused(kind: str, **body: Any) -> Untranslatable:
         ),
         *(
             (
-                [USER, calls("{}", broken), result("a"), result("b")],
+                [
+                    USER,
+                    calls("{}", broken),
+                    result("a"),
+                    result("b"),
+                ],
                 "messages[1].tool_calls[1].function.arguments",
             )
-            for broken in ('{"city":', "[1]", "7", '{"x": NaN}', {"x": 1}, None, "[" * 9999)
+            for broken in (
+                '{"city":',
+                "[1]",
+                "7",
+                '{"x": NaN}',
+                {"x": 1},
+                None,
+                "[" * 9999,
+            )
         ),
-        ([USER, {"role": "assistant", "function_call": {}}], "messages[1].function_call"),
+        (
+            [USER, {"role": "assistant", "function_call": {}}],
+            "messages[1].function_call",
+        ),
     ],
 )
 def test_a_chat_that_is_none_is_refused_with_its_place(
-    kind: str, messages: Any, param: str
+    kind: str,
+    messages: Any,
+    param: str,
 ) -> None:
     assert refused(kind, messages=copy.deepcopy(messages)).param == param
 
@@ -95,13 +155,21 @@ def test_a_chat_that_is_none_is_refused_with_its_place(
         ("tools[0].function.name", [{"type": "function", "function": {}}]),
         ("tool_choice", "sometimes"),
         ("tool_choice", "required"),
-        ("tool_choice.function.name", {"type": "function", "function": {"name": "g"}}),
+        (
+            "tool_choice.function.name",
+            {"type": "function", "function": {"name": "g"}},
+        ),
         ("response_format", "json"),
-        ("response_format.json_schema.schema", {"type": "json_schema", "json_schema": {}}),
+        (
+            "response_format.json_schema.schema",
+            {"type": "json_schema", "json_schema": {}},
+        ),
     ],
 )
 def test_a_field_of_another_type_is_refused_by_its_name(
-    kind: str, name: str, value: Any
+    kind: str,
+    name: str,
+    value: Any,
 ) -> None:
     found = refused(kind, **{name.partition("[")[0].partition(".")[0]: value})
 
@@ -111,8 +179,19 @@ def test_a_field_of_another_type_is_refused_by_its_name(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_tool_loop_is_taken_and_empty_arguments_are_an_object(kind: str) -> None:
-    messages = [USER, calls("", '{"city": "Oslo"}'), result("b"), result("a"), USER]
-    body = {"model": "m", "messages": messages, "tools": [TOOL], "tool_choice": "required"}
+    messages = [
+        USER,
+        calls("", '{"city": "Oslo"}'),
+        result("b"),
+        result("a"),
+        USER,
+    ]
+    body = {
+        "model": "m",
+        "messages": messages,
+        "tools": [TOOL],
+        "tool_choice": "required",
+    }
 
     request = screen_request(copy.deepcopy(body), kind)
 
@@ -138,12 +217,19 @@ FIELDS = st.sampled_from(
 )
 
 
-@given(body=st.dictionaries(FIELDS, VALUES, max_size=4), turns=st.lists(VALUES, max_size=3))
+@given(
+    body=st.dictionaries(FIELDS, VALUES, max_size=4),
+    turns=st.lists(VALUES, max_size=3),
+)
 def test_whatever_comes_is_taken_or_refused_in_words(
     body: dict[str, Any], turns: list[Any]
 ) -> None:
     for kind in KINDS:
-        asked = {"model": "m", "messages": [USER, *turns], **body}
+        asked = {
+            "model": "m",
+            "messages": [USER, *turns],
+            **body,
+        }
         assert _outcome(copy.deepcopy(asked), kind), json.dumps(asked)
 
 

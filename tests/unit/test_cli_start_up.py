@@ -15,14 +15,30 @@ from harness.config.validation_errors import RETIRED_COMMANDS
 from harness.interfaces.cli import canary
 from harness.interfaces.cli.evals import file_decision
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import LazyCommand, LazyCommandGroup
+from harness.interfaces.cli.frame.command import (
+    LazyCommand,
+    LazyCommandGroup,
+)
 from harness.interfaces.cli.program import VERBS, program
 from tests.support.site.processes import free_port, site
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
-    *("numpy", "scipy", "pandas", "sqlalchemy", "alembic", "inspect_ai", "fastapi"),
-    *("streamlit", "pydantic", "yaml", "rich", "aiohttp", "uvicorn", "openai", "litellm"),
+    "numpy",
+    "scipy",
+    "pandas",
+    "sqlalchemy",
+    "alembic",
+    "inspect_ai",
+    "fastapi",
+    "streamlit",
+    "pydantic",
+    "yaml",
+    "rich",
+    "aiohttp",
+    "uvicorn",
+    "openai",
+    "litellm",
 )
 PRINT_HEAVY = f"""
 import sys
@@ -52,7 +68,9 @@ COMPLETING = {
     ],
 )
 def test_help_version_and_completion_import_nothing_heavy(
-    words: list[str], env: Mapping[str, str] | None, shown: str
+    words: list[str],
+    env: Mapping[str, str] | None,
+    shown: str,
 ) -> None:
     done = subprocess.run(  # noqa: S603 - our own Python
         [sys.executable, "-c", PRINT_HEAVY, *words],
@@ -106,8 +124,18 @@ from harness.interfaces.cli.program import program
 program(["--config", sys.argv[1], "serve", sys.argv[2]])
 """
 SERVING_WITHOUT = (
-    *("alembic", "inspect_ai", "litellm", "numpy", "openai", "pandas", "psutil", "regex"),
-    *("rich", "scipy", "streamlit", "websockets"),
+    "alembic",
+    "inspect_ai",
+    "litellm",
+    "numpy",
+    "openai",
+    "pandas",
+    "psutil",
+    "regex",
+    "rich",
+    "scipy",
+    "streamlit",
+    "websockets",
 )
 
 
@@ -121,7 +149,14 @@ def test_a_process_that_serves_loads_nothing_that_it_does_not_need(
         upgrade_database(installation.settings)
 
         done = subprocess.run(  # noqa: S603 - our own Python
-            [sys.executable, "-c", PRINT_SERVING, place.config, part, *SERVING_WITHOUT],
+            [
+                sys.executable,
+                "-c",
+                PRINT_SERVING,
+                place.config,
+                part,
+                *SERVING_WITHOUT,
+            ],
             cwd=ROOT,
             capture_output=True,
             check=True,
@@ -209,7 +244,11 @@ main()
 
 def test_an_old_python_is_one_sentence() -> None:
     done = subprocess.run(  # noqa: S603 - our own Python
-        [sys.executable, "-c", OLD], cwd=ROOT, capture_output=True, check=False, text=True
+        [sys.executable, "-c", OLD],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+        text=True,
     )
 
     assert done.returncode == 1
@@ -226,10 +265,20 @@ def test_an_old_python_can_read_what_says_so(file: str) -> None:
 
 
 def test_what_json_lacks_becomes_null(capsys: pytest.CaptureFixture[str]) -> None:
-    output.document({"a": float("inf"), "b": [float("nan"), 1.5], "c": "é"})
+    output.document(
+        {
+            "a": float("inf"),
+            "b": [float("nan"), 1.5],
+            "c": "é",
+        }
+    )
 
     shown = capsys.readouterr().out
-    assert json.loads(shown) == {"a": None, "b": [None, 1.5], "c": "é"}
+    assert json.loads(shown) == {
+        "a": None,
+        "b": [None, 1.5],
+        "c": "é",
+    }
     assert "é" in shown
 
 

@@ -32,7 +32,11 @@ HEARD = JUDGED.replace("      judge", "      guardrails: {{judge: 1.25}}\n      
 DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
 
 
-def loaded(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> Settings:
+def loaded(
+    tmp_path: Path,
+    text: str,
+    environ: dict[str, str] | None = None,
+) -> Settings:
     file = tmp_path / "swapgate.yaml"
     file.write_text(text, encoding="utf-8")
     return configuration.load_settings(file, environ or {}, defaults=DEFAULTS)
@@ -41,7 +45,12 @@ def loaded(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> 
 @pytest.mark.req("E3")
 def test_the_shipped_defaults_hold_four_suites_and_four_policies() -> None:
     settings = configuration.load_settings(None, {}, defaults=DEFAULTS)
-    assert set(settings.suites) == {"arithmetic", "extraction", "tickets", "instructions"}
+    assert set(settings.suites) == {
+        "arithmetic",
+        "extraction",
+        "tickets",
+        "instructions",
+    }
     assert set(settings.policies) == {"default", "approved", "demo", "quick"}
     assert settings.policies["default"].gate.claim is Claim.SUPERIOR
     assert all(suite.path and suite.path.is_file() for suite in settings.suites.values())
@@ -77,12 +86,24 @@ WRONG_CRON = "{incumbent: p/m, candidates: {models: [p/n], every: '61 3 * * 1', 
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
-        ("router:\n  prot: 1\n", 2, "unknown key 'router.prot'; did you mean 'port'?"),
+        (
+            "router:\n  prot: 1\n",
+            2,
+            "unknown key 'router.prot'; did you mean 'port'?",
+        ),
         ("routr: {}\n", 1, "did you mean 'router'?"),
         ("dashboard: {}\n", 1, "did you mean 'ui'?"),
-        ("xyzzy: {}\n", 1, "unknown key 'xyzzy'; known here: database_url, "),
+        (
+            "xyzzy: {}\n",
+            1,
+            "unknown key 'xyzzy'; known here: database_url, ",
+        ),
         (OF_KIND.format("llamafile"), 2, "did you mean 'llama_cpp'?"),
-        (OF_KIND.format("opnai"), 2, "unknown kind 'opnai'; did you mean 'openai'?"),
+        (
+            OF_KIND.format("opnai"),
+            2,
+            "unknown kind 'opnai'; did you mean 'openai'?",
+        ),
         (
             OF_KIND.format("openai") + "routes:\n  r:\n    incumbent: gpt-5-mini\n",
             5,
@@ -93,45 +114,149 @@ WRONG_CRON = "{incumbent: p/m, candidates: {models: [p/n], every: '61 3 * * 1', 
             2,
             "did you mean 'p/own'?",
         ),
-        (f"{ROUTE}    stakes: urgent\n", 4, "unknown word 'urgent'; known here: low, high"),
-        ("router:\n  retry:\n    attempts: none\n", 3, "attempts: a whole number is needed"),
-        ("spending: {monthly_cap_usd: five}\n", 1, "monthly_cap_usd: a number is needed"),
-        ("router:\n  retry: {base_s: 9}\n", 1, "router.retry: base_s (9.0) is above cap_s"),
+        (
+            f"{ROUTE}    stakes: urgent\n",
+            4,
+            "unknown word 'urgent'; known here: low, high",
+        ),
+        (
+            "router:\n  retry:\n    attempts: none\n",
+            3,
+            "attempts: a whole number is needed",
+        ),
+        (
+            "spending: {monthly_cap_usd: five}\n",
+            1,
+            "monthly_cap_usd: a number is needed",
+        ),
+        (
+            "router:\n  retry: {base_s: 9}\n",
+            1,
+            "router.retry: base_s (9.0) is above cap_s",
+        ),
         (
             "router:\n  breaker: {open_s: -1}\n",
             1,
             "trickle_s and probe_lease_s must be above 0",
         ),
-        ("policies:\n  a:\n    gate: {alpa: 1}\n", 3, "did you mean 'alpha'?"),
-        ("policies:\n  a:\n    gate: {alpha: 2}\n", 3, "is 2; it must lie in 0.000001 to 0.5"),
+        (
+            "policies:\n  a:\n    gate: {alpa: 1}\n",
+            3,
+            "did you mean 'alpha'?",
+        ),
+        (
+            "policies:\n  a:\n    gate: {alpha: 2}\n",
+            3,
+            "is 2; it must lie in 0.000001 to 0.5",
+        ),
         ("policies:\n  a:\n    gate: {alpha: .nan}\n", 3, "finite"),
-        ("policies:\n  a:\n    gate:\n      margin: yes please\n", 4, "number"),
-        ("policies:\n  a:\n    gate: {population: these}\n", 3, "needs `epochs` of 2 or more"),
-        (AT_X.format("more_api_key_envs: [B]"), 2, "more_api_key_envs: needs `api_key_env`"),
-        (AT_X.format("models: {m: {context_window: 0}}"), 2, "lie in 1 to 1,000,000,000"),
-        (AT_X.format("eval_limits: {max_concurrent: 0}"), 2, "it must lie in 1 to 1,000,000"),
-        (HEADED + "x b: c\n", 6, "providers.p.extra_headers.x b: 'x b' is not a header name"),
-        (HEADED + "X-A: c\n", 4, "p.extra_headers: the extra header 'X-A' is given twice"),
-        ("providers:\n  a:b: {api_base: http://h}\n", 2, "'a:b' is not a provider name"),
-        (OF_KIND.format("vllm"), 2, "required for a provider of kind 'vllm'"),
+        (
+            "policies:\n  a:\n    gate:\n      margin: yes please\n",
+            4,
+            "number",
+        ),
+        (
+            "policies:\n  a:\n    gate: {population: these}\n",
+            3,
+            "needs `epochs` of 2 or more",
+        ),
+        (
+            AT_X.format("more_api_key_envs: [B]"),
+            2,
+            "more_api_key_envs: needs `api_key_env`",
+        ),
+        (
+            AT_X.format("models: {m: {context_window: 0}}"),
+            2,
+            "lie in 1 to 1,000,000,000",
+        ),
+        (
+            AT_X.format("eval_limits: {max_concurrent: 0}"),
+            2,
+            "it must lie in 1 to 1,000,000",
+        ),
+        (
+            HEADED + "x b: c\n",
+            6,
+            "providers.p.extra_headers.x b: 'x b' is not a header name",
+        ),
+        (
+            HEADED + "X-A: c\n",
+            4,
+            "p.extra_headers: the extra header 'X-A' is given twice",
+        ),
+        (
+            "providers:\n  a:b: {api_base: http://h}\n",
+            2,
+            "'a:b' is not a provider name",
+        ),
+        (
+            OF_KIND.format("vllm"),
+            2,
+            "required for a provider of kind 'vllm'",
+        ),
         ("routes:\n  r:\n    incumbent: foo\n", 3, "write provider/model"),
-        ("routes:\n  r:\n    incumbent: a/b\n    suites: [{sute: x}]\n", 4, "'suite'"),
-        (f"{ROUTE}    fallbacks:\n      - a/c\n      - {{target: c}}\n", 6, "provider/model"),
-        (f"{ROUTE}    fallbacks: [{{target: a/b, model: b}}]\n", 4, "give `provider` with"),
-        (f"{ROUTE}    fallbacks: [{{provider: a}}]\n", 4, "give `provider` with"),
+        (
+            "routes:\n  r:\n    incumbent: a/b\n    suites: [{sute: x}]\n",
+            4,
+            "'suite'",
+        ),
+        (
+            f"{ROUTE}    fallbacks:\n      - a/c\n      - {{target: c}}\n",
+            6,
+            "provider/model",
+        ),
+        (
+            f"{ROUTE}    fallbacks: [{{target: a/b, model: b}}]\n",
+            4,
+            "give `provider` with",
+        ),
+        (
+            f"{ROUTE}    fallbacks: [{{provider: a}}]\n",
+            4,
+            "give `provider` with",
+        ),
         (TIER.format("a", "x"), 4, "has no tier 'x'"),
-        (f"{PROVIDER}{ROUTE}    fallbacks: [p]\n", 5, "provider 'p' has no tier 'r'"),
+        (
+            f"{PROVIDER}{ROUTE}    fallbacks: [p]\n",
+            5,
+            "provider 'p' has no tier 'r'",
+        ),
         (PROVIDER + TIER.format("p", "fats"), 5, "did you mean 'fast'?"),
         (f"{ROUTE}    keep_warm: a bit\n", 4, "write 1%"),
         (f"{ROUTE}    keep_warm: 11%\n", 4, "0 to 1000"),
         (f"{ROUTE}    keep_warm: 0.001%\n", 4, "whole basis points"),
-        (f"{ROUTE}    on_content_policy: retry\n", 4, "'retry'; known here: fail, fallback"),
+        (
+            f"{ROUTE}    on_content_policy: retry\n",
+            4,
+            "'retry'; known here: fail, fallback",
+        ),
         (f"{ROUTE}    tools: harmless\n", 4, "side_effects"),
-        (f"{ROUTE}    data_class: x\ndata_classes: {{xy: []}}\n", 4, "did you mean 'xy'?"),
-        (f"{ROUTE}    overrides: {{visoin: s}}\n", 4, "did you mean 'vision'?"),
-        (f"{ROUTE}    overrides:\n      vision: s\n", 5, "which does not exist"),
-        (f"{ROUTE}    overrides:\n      image: r\n", 5, "names the route itself"),
-        (CARELESS, 5, "routes.r.overrides.vision: route 'r': the override for vision names"),
+        (
+            f"{ROUTE}    data_class: x\ndata_classes: {{xy: []}}\n",
+            4,
+            "did you mean 'xy'?",
+        ),
+        (
+            f"{ROUTE}    overrides: {{visoin: s}}\n",
+            4,
+            "did you mean 'vision'?",
+        ),
+        (
+            f"{ROUTE}    overrides:\n      vision: s\n",
+            5,
+            "which does not exist",
+        ),
+        (
+            f"{ROUTE}    overrides:\n      image: r\n",
+            5,
+            "names the route itself",
+        ),
+        (
+            CARELESS,
+            5,
+            "routes.r.overrides.vision: route 'r': the override for vision names",
+        ),
         (
             (
                 "suites:\n  s:\n    path: s.jsonl\n    data_class: pii\n"
@@ -141,16 +266,44 @@ WRONG_CRON = "{incumbent: p/m, candidates: {models: [p/n], every: '61 3 * * 1', 
             "may not see pii data; allowed are local",
         ),
         (FALLING_STEPS, 5, "above the previous step's weight"),
-        ("policies:\n  a:\n    canary:\n      steps: []\n", 4, "at least one step"),
-        ("policies:\n  a:\n    canary: {bake_bps: 0}\n", 3, "lie in 1 to 5,000 basis points"),
-        (CANARY + " {peak: {start_h: 25}}\n", 3, "is 25; it must lie in 0 to 24"),
-        (GUARDED + "latency: -1}\n", 4, "latency: is -1; a tolerated ratio is 0.1"),
-        (GUARDED + "judge: 1.25}\n", 4, "needs `canary.judge`, the model that reads"),
+        (
+            "policies:\n  a:\n    canary:\n      steps: []\n",
+            4,
+            "at least one step",
+        ),
+        (
+            "policies:\n  a:\n    canary: {bake_bps: 0}\n",
+            3,
+            "lie in 1 to 5,000 basis points",
+        ),
+        (
+            CANARY + " {peak: {start_h: 25}}\n",
+            3,
+            "is 25; it must lie in 0 to 24",
+        ),
+        (
+            GUARDED + "latency: -1}\n",
+            4,
+            "latency: is -1; a tolerated ratio is 0.1",
+        ),
+        (
+            GUARDED + "judge: 1.25}\n",
+            4,
+            "needs `canary.judge`, the model that reads",
+        ),
         (JUDGED.format("sim/m", 5), 4, "needs a tolerated ratio"),
         (GUARDED + "judge: 1.25}\n      judge: {}\n", 5, "model"),
         (HEARD.format("sim", 5), 5, "PROVIDER/MODEL, not 'sim'"),
-        (HEARD.format("sim/m", 0), 5, "the judge cannot read answers without"),
-        (HEARD.format("sim/m", "5, share_bps: 0"), 5, "1 to 10,000 basis points"),
+        (
+            HEARD.format("sim/m", 0),
+            5,
+            "the judge cannot read answers without",
+        ),
+        (
+            HEARD.format("sim/m", "5, share_bps: 0"),
+            5,
+            "1 to 10,000 basis points",
+        ),
         (HEARD.format("sim/m", "5, timeout_s: 900"), 5, "at most 120 s"),
         (
             HEARD.format("sim/m", 5) + "providers: {p: {api_base: 'http://p/v1'}}\n"
@@ -160,8 +313,16 @@ WRONG_CRON = "{incumbent: p/m, candidates: {models: [p/n], every: '61 3 * * 1', 
             "the judge of policy 'a' is at 'sim', which may not see personal data",
         ),
         (GUARDED + "latency: 0}\n", 4, "give the tolerated ratio"),
-        (GUARDED + "latency: on}\n", 4, "give the tolerated ratio, such as 1.25"),
-        (CANARY + " {local_alpha: -1}\n", 3, "lie in 0, or 0.000001 to 0.25"),
+        (
+            GUARDED + "latency: on}\n",
+            4,
+            "give the tolerated ratio, such as 1.25",
+        ),
+        (
+            CANARY + " {local_alpha: -1}\n",
+            3,
+            "lie in 0, or 0.000001 to 0.25",
+        ),
         ("suites:\n  mine: {scorer: exact}\n", 2, "either `path` or `task`"),
         (
             "alerts:\n  sinks:\n    - {url_env: U, kinds: [promoted, route-dwn]}\n",
@@ -182,7 +343,10 @@ WRONG_CRON = "{incumbent: p/m, candidates: {models: [p/n], every: '61 3 * * 1', 
     ],
 )
 def test_a_fault_in_the_file_is_named_with_file_line_and_guess(
-    tmp_path: Path, text: str, line: int, words: str
+    tmp_path: Path,
+    text: str,
+    line: int,
+    words: str,
 ) -> None:
     with pytest.raises(ConfigError) as error:
         loaded(tmp_path, text)
@@ -201,7 +365,10 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     settings = loaded(
         tmp_path,
         "router: {port: 1}\n",
-        {"SWAPGATE__ROUTER__PORT": "2", "SWAPGATE__DATABASE_URL_FILE": str(secret)},
+        {
+            "SWAPGATE__ROUTER__PORT": "2",
+            "SWAPGATE__DATABASE_URL_FILE": str(secret),
+        },
     )
     assert settings.router.port == 2
     assert settings.database_url == "postgresql+psycopg://db/swapgate"
@@ -211,7 +378,11 @@ def test_a_wrong_environment_variable_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"SWAPGATE__ROUTER__PRT.*did you mean 'port'"):
         loaded(tmp_path, "{}", {"SWAPGATE__ROUTER__PRT": "2"})
     with pytest.raises(ConfigError, match="cannot read"):
-        loaded(tmp_path, "{}", {"SWAPGATE__DATABASE_URL_FILE": str(tmp_path / "none")})
+        loaded(
+            tmp_path,
+            "{}",
+            {"SWAPGATE__DATABASE_URL_FILE": str(tmp_path / "none")},
+        )
 
 
 def test_a_users_file_is_laid_over_the_defaults_key_by_key(tmp_path: Path) -> None:
@@ -239,7 +410,10 @@ routes:
     assert settings.policies["default"].gate.margin == 0.02
     assert settings.policies["default"].gate.alpha == 0.05
     route = settings.routes["triage"]
-    assert (route.incumbent.provider, route.incumbent.model) == ("openai", "gpt")
+    assert (route.incumbent.provider, route.incumbent.model) == (
+        "openai",
+        "gpt",
+    )
     assert route.fallbacks[0].parameters == {"temperature": 0}
     assert [s.role for s in route.settings.suites] == ["primary", "required"]
     openai = settings.providers["openai"]
@@ -275,7 +449,11 @@ data_classes:
     )
     route = settings.routes["r"]
     spare, large, third = route.fallbacks
-    assert (large.provider, large.model, large.parameters) == ("b", "large", {"temperature": 0})
+    assert (large.provider, large.model, large.parameters) == (
+        "b",
+        "large",
+        {"temperature": 0},
+    )
     assert route.settings == RouteSettings(
         stakes=Stakes.HIGH,
         on_content_policy=OnContentPolicy.FALLBACK,
@@ -317,10 +495,15 @@ def test_the_address_of_a_provider_that_has_one_place_may_be_left_out(tmp_path: 
     ],
 )
 def test_a_routes_name_that_would_be_taken_for_something_else_is_refused_with_its_place(
-    tmp_path: Path, name: str, why: str
+    tmp_path: Path,
+    name: str,
+    why: str,
 ) -> None:
     with pytest.raises(ConfigError) as error:
-        loaded(tmp_path, f'{PROVIDER}routes:\n  "{name}": {{incumbent: p/small}}\n')
+        loaded(
+            tmp_path,
+            f'{PROVIDER}routes:\n  "{name}": {{incumbent: p/small}}\n',
+        )
     assert "yaml:3: routes." in str(error.value)
     assert why in str(error.value)
 
@@ -345,16 +528,24 @@ def test_sinks_are_read_and_get_names(tmp_path: Path) -> None:
         ("{url: 'slack://a/b/c', url_env: S}", "give one of"),
         ("{webhook: 'https://x.example/'}", "secret_env"),
         ("{webhook: 'ftp://x.example/', secret_env: S}", "http or https"),
-        ("{url: 'slack://a/b/c', secret_env: S}", "only a webhook can have `secret_env`"),
+        (
+            "{url: 'slack://a/b/c', secret_env: S}",
+            "only a webhook can have `secret_env`",
+        ),
         ("{url: nothing}", "must be an apprise URL"),
-        ("{webhook: 'http://169.254.169.254/x', secret_env: S}", "link-local"),
+        (
+            "{webhook: 'http://169.254.169.254/x', secret_env: S}",
+            "link-local",
+        ),
         ("{webhook: 'http://metadata.goog/x', secret_env: S}", "metadata"),
         ("{url: 'json://metadata.google.internal/'}", "metadata"),
         ("{url: 'slack://a/b/c', retries: 3}", "unknown key"),
     ],
 )
 def test_a_sink_that_makes_no_sense_is_refused_with_its_place(
-    tmp_path: Path, sink: str, why: str
+    tmp_path: Path,
+    sink: str,
+    why: str,
 ) -> None:
     with pytest.raises(ConfigError, match=why) as raised:
         loaded(tmp_path, f"alerts:\n  sinks:\n    - {sink}\n")

@@ -18,14 +18,20 @@ DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
 
 
 def loaded(
-    folder: Path, content: dict[str, Any], environ: dict[str, str] | None = None
+    folder: Path,
+    content: dict[str, Any],
+    environ: dict[str, str] | None = None,
 ) -> Settings:
     file = folder / "swapgate.yaml"
     file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return load_settings(file, environ or {}, defaults=DEFAULTS)
 
 
-def refusal(folder: Path, agents: dict[str, Any], **others: Any) -> str:
+def refusal(
+    folder: Path,
+    agents: dict[str, Any],
+    **others: Any,
+) -> str:
     with pytest.raises(ConfigError) as error:
         loaded(folder, {"agents": agents, **others})
     return str(error.value).removeprefix(f"{folder}/")
@@ -57,7 +63,9 @@ def test_without_a_section_agents_are_served_on_loopback_and_want_keys(tmp_path:
     ],
 )
 def test_requests_are_passed_through_to_the_url_or_else_to_this_files_process(
-    tmp_path: Path, given: dict[str, Any], url: str
+    tmp_path: Path,
+    given: dict[str, Any],
+    url: str,
 ) -> None:
     assert loaded(tmp_path, {"agents": given}).agents.pass_through_url == url
 
@@ -65,10 +73,15 @@ def test_requests_are_passed_through_to_the_url_or_else_to_this_files_process(
 @pytest.mark.parametrize("setting", ["router", "agents"])
 @pytest.mark.parametrize("host", [EVERYWHERE, "::", "10.1.2.3", "gateway.internal", ""])
 def test_nobody_goes_without_a_key_where_others_can_reach_the_port(
-    tmp_path: Path, setting: str, host: str
+    tmp_path: Path,
+    setting: str,
+    host: str,
 ) -> None:
     agents: dict[str, Any] = {"open_on_loopback": True, "host": "127.0.0.1"}
-    hosts: dict[str, dict[str, Any]] = {"router": {"host": "127.0.0.1"}, "agents": agents}
+    hosts: dict[str, dict[str, Any]] = {
+        "router": {"host": "127.0.0.1"},
+        "agents": agents,
+    }
     hosts[setting]["host"] = host
 
     said = refusal(tmp_path, agents, router=hosts["router"])
@@ -79,7 +92,10 @@ def test_nobody_goes_without_a_key_where_others_can_reach_the_port(
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
 def test_a_loopback_host_may_be_open(tmp_path: Path, host: str) -> None:
-    open_ = {"router": {"host": host}, "agents": {"host": host, "open_on_loopback": True}}
+    open_ = {
+        "router": {"host": host},
+        "agents": {"host": host, "open_on_loopback": True},
+    }
     assert loaded(tmp_path, open_).agents.open_on_loopback
 
 
@@ -119,7 +135,8 @@ def servers(url: str = "http://a", **header_envs: str) -> dict[str, Any]:
     return {"tool_servers": {"files": server}}
 
 
-HEADERS, URL = "tool_servers.files.header_envs", "tool_servers.files.url"
+HEADERS = "tool_servers.files.header_envs"
+URL = "tool_servers.files.url"
 CONTROL = {"url": "http://control:9", "control_url": "http://control:9/"}
 
 
@@ -129,7 +146,11 @@ CONTROL = {"url": "http://control:9", "control_url": "http://control:9/"}
         ({"port": 8080}, "port", OWN),
         ({"host": "localhost", "url": "http://127.0.0.1:8080/"}, "url", OWN),
         ({"enabled": False, "url": "http://127.0.0.1:8080"}, "url", OWN),
-        ({"url": "http://127.0.0.1:8081"}, "url", "is the control plane's address"),
+        (
+            {"url": "http://127.0.0.1:8081"},
+            "url",
+            "is the control plane's address",
+        ),
         (CONTROL, "url", "is `agents.control_url`"),
         ({"control_url": "http://127.0.0.1:8080/"}, "control_url", OWN),
         (
@@ -147,16 +168,27 @@ CONTROL = {"url": "http://control:9", "control_url": "http://control:9/"}
             f"{HEADERS}.authorization",
             "this file holds no secret values",
         ),
-        (servers(x="Swapgate_Secret"), f"{HEADERS}.x", "which no tool server gets"),
+        (
+            servers(x="Swapgate_Secret"),
+            f"{HEADERS}.x",
+            "which no tool server gets",
+        ),
         (servers(**{"content-length": "X"}), HEADERS, ""),
         *(
-            ({"tool_servers": {name: {"url": "http://a"}}}, "tool_servers", "SERVER.TOOL")
+            (
+                {"tool_servers": {name: {"url": "http://a"}}},
+                "tool_servers",
+                "SERVER.TOOL",
+            )
             for name in ("", "a.b", "A", "-a", "a b", "x" * 65, "sökning")
         ),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_its_place(
-    tmp_path: Path, agents: dict[str, Any], place: str, words: str
+    tmp_path: Path,
+    agents: dict[str, Any],
+    place: str,
+    words: str,
 ) -> None:
     said = refusal(tmp_path, agents)
     assert f": agents.{place}" in said

@@ -6,16 +6,28 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.app.gateways.litellm_import import REQUEST_FIELDS, SECTIONS, convert_litellm
+from harness.app.gateways.litellm_import import (
+    REQUEST_FIELDS,
+    SECTIONS,
+    convert_litellm,
+)
 from harness.app.set_up import convert_file
 from harness.config import configuration
 from harness.config.model import Settings
 from harness.frame import package_data
-from harness.frame.config_conversion import Conversion, ConversionOutcome, SourceConfig
+from harness.frame.config_conversion import (
+    Conversion,
+    ConversionOutcome,
+    SourceConfig,
+)
 from harness.providers.models.catalogue import package_file
 
 pytestmark = pytest.mark.req("G1")
-SECRETS = ("sk-proj-abcdefghijklmnopqrstuvwx1234567890", "hunter2", "master-key-of-all")
+SECRETS = (
+    "sk-proj-abcdefghijklmnopqrstuvwx1234567890",
+    "hunter2",
+    "master-key-of-all",
+)
 EXAMPLE = f"""\
 model_list:
   - model_name: gpt-4o
@@ -105,11 +117,17 @@ def test_models_become_routes_whose_chains_are_deployments_and_fallbacks(
         "anthropic/claude-sonnet-4-5",
     ]
     assert heavy.parameters == {"temperature": 0.2}
-    assert chains["claude"] == ["anthropic/claude-sonnet-4-5", "hosted-vllm/llama"]
+    assert chains["claude"] == [
+        "anthropic/claude-sonnet-4-5",
+        "hosted-vllm/llama",
+    ]
     assert settings.routes["claude"].settings.on_content_policy == "fallback"
     assert chains["team-local"] == ["hosted-vllm/llama"]
     assert set(chains) == {"gpt-4o", "claude", "team-local"}
-    assert settings.router.aliases == {"team/local": "team-local", "gpt-4": "gpt-4o"}
+    assert settings.router.aliases == {
+        "team/local": "team-local",
+        "gpt-4": "gpt-4o",
+    }
     azure = settings.providers["azure"]
     assert azure.api_base == "https://eu.openai.azure.com/openai/v1"
     assert azure.api_key_env == "AZURE_KEY"
@@ -174,16 +192,44 @@ def leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[str]:
         yield from leaves(part, (*path, str(key)))
 
 
-WORDS = ("gpt-4o", "openai/gpt-4o", "azure/x", "os.environ/KEY", "http://h/v1", "*", "claude")
+WORDS = (
+    "gpt-4o",
+    "openai/gpt-4o",
+    "azure/x",
+    "os.environ/KEY",
+    "http://h/v1",
+    "*",
+    "claude",
+)
 GIVEN = (
-    *("model", "api_base", "api_key", "extra_body", "extra_headers", "rpm", "new"),
+    "model",
+    "api_base",
+    "api_key",
+    "extra_body",
+    "extra_headers",
+    "rpm",
+    "new",
     "litellm_credential_name",
 )
 SETTINGS = (
-    *("drop_params", "redis_host", "master_key", "fallbacks", "model_group_alias", "timeout"),
-    *("num_retries", "default_fallbacks", "cooldown_time", "new"),
+    "drop_params",
+    "redis_host",
+    "master_key",
+    "fallbacks",
+    "model_group_alias",
+    "timeout",
+    "num_retries",
+    "default_fallbacks",
+    "cooldown_time",
+    "new",
 )
-OTHERS = (*SECTIONS, "guardrails", "credential_list", "environment_variables", "never_seen")
+OTHERS = (
+    *SECTIONS,
+    "guardrails",
+    "credential_list",
+    "environment_variables",
+    "never_seen",
+)
 
 
 def mappings(
@@ -226,16 +272,31 @@ def test_every_key_of_any_file_is_accounted_for(values: dict[str, object]) -> No
 
 def test_two_names_stay_two_routes_and_names_that_no_route_may_have_become_aliases() -> None:
     models: list[object] = [
-        {"model_name": "team/chat", "litellm_params": {"model": "openai/gpt-4o"}},
-        {"model_name": "team-chat", "litellm_params": {"model": "anthropic/claude-haiku-4-5"}},
+        {
+            "model_name": "team/chat",
+            "litellm_params": {"model": "openai/gpt-4o"},
+        },
+        {
+            "model_name": "team-chat",
+            "litellm_params": {"model": "anthropic/claude-haiku-4-5"},
+        },
         {"model_name": "*", "litellm_params": {"model": "*"}},
         {"model_name": 7, "litellm_params": {"model": "openai/gpt-4o"}},
-        {"model_name": "claude-*", "litellm_params": {"model": "anthropic/claude-opus-4-8"}},
-        {"model_name": "@cf/Llama 3", "litellm_params": {"model": "groq/llama"}},
+        {
+            "model_name": "claude-*",
+            "litellm_params": {"model": "anthropic/claude-opus-4-8"},
+        },
+        {
+            "model_name": "@cf/Llama 3",
+            "litellm_params": {"model": "groq/llama"},
+        },
         {"model_name": "*", "litellm_params": {"model": "zai/glm"}},
     ]
     aliases = {"team-chat": "team/chat", "openai/gpt-4": "team/chat"}
-    given = {"model_list": models, "router_settings": {"model_group_alias": aliases}}
+    given = {
+        "model_list": models,
+        "router_settings": {"model_group_alias": aliases},
+    }
     conversion = converted(given)
 
     routes = conversion.config["routes"]
@@ -265,12 +326,24 @@ def test_two_names_stay_two_routes_and_names_that_no_route_may_have_become_alias
 def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() -> None:
     new = {"model": "openai/gpt-5-mini", "weight": 5}
     models: list[object] = [
-        {"model_name": "m", "litellm_params": {"model": "openai/gpt-4o", "weight": 95}},
-        {"model_name": "m", "litellm_params": {**new, "silent_model": "next"}},
+        {
+            "model_name": "m",
+            "litellm_params": {"model": "openai/gpt-4o", "weight": 95},
+        },
+        {
+            "model_name": "m",
+            "litellm_params": {**new, "silent_model": "next"},
+        },
         {"model_name": "m", "litellm_params": {**new, "silent_model": "m"}},
-        {"model_name": "next", "litellm_params": {"model": "anthropic/claude-haiku-4-5"}},
+        {
+            "model_name": "next",
+            "litellm_params": {"model": "anthropic/claude-haiku-4-5"},
+        },
     ]
-    fallback = {"model": "next", "messages": [{"role": "user", "content": "short"}]}
+    fallback = {
+        "model": "next",
+        "messages": [{"role": "user", "content": "short"}],
+    }
     conversion = converted(
         {
             "model_list": models,
@@ -308,13 +381,22 @@ def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() ->
             "Swapgate does not know the provider of 'opneai/gpt'; did you mean 'openai'?",
         ),
         ({"model": "bedrock/x"}, "needs `aws_region_name`"),
-        ({"model": "azure/x"}, "a provider of kind 'azure_openai' needs an api_base"),
+        (
+            {"model": "azure/x"},
+            "a provider of kind 'azure_openai' needs an api_base",
+        ),
         (
             {"model": "openai/x", "api_base": "os.environ/NOWHERE"},
             "NOWHERE is not set: set it",
         ),
-        ({"model": "openai/x", "api_base": "http://169.254.169.254"}, "api_base names 169.254"),
-        ({"model": "openai/x", "api_base": "http://u:p@h/v1"}, "api_base contains a user or a"),
+        (
+            {"model": "openai/x", "api_base": "http://169.254.169.254"},
+            "api_base names 169.254",
+        ),
+        (
+            {"model": "openai/x", "api_base": "http://u:p@h/v1"},
+            "api_base contains a user or a",
+        ),
         (
             {"model": "openai/x", "litellm_credential_name": "c"},
             "write the credential's api_base",
@@ -337,7 +419,10 @@ def test_a_deployment_that_cannot_be_called_is_left_out_with_the_reason(
 def test_a_name_that_only_a_wildcard_matches_gets_its_own_route() -> None:
     models = [
         {"model_name": "*", "litellm_params": {"model": "openai/*"}},
-        {"model_name": "fast/*", "litellm_params": {"model": "groq/llama-*"}},
+        {
+            "model_name": "fast/*",
+            "litellm_params": {"model": "groq/llama-*"},
+        },
         {"model_name": "m", "litellm_params": {"model": "openai/m"}},
         {"model_name": "n", "litellm_params": {"model": "openai/n"}},
     ]
@@ -353,8 +438,14 @@ def test_a_name_that_only_a_wildcard_matches_gets_its_own_route() -> None:
 
     assert conversion.config["routes"] == {
         "m": {"incumbent": "openai/m", "fallbacks": ["groq/llama-8b"]},
-        "n": {"incumbent": "openai/n", "fallbacks": ["openai/m", "openai/gpt-4o"]},
-        "fast-8b": {"incumbent": "groq/llama-8b", "fallbacks": ["openai/gpt-4o"]},
+        "n": {
+            "incumbent": "openai/n",
+            "fallbacks": ["openai/m", "openai/gpt-4o"],
+        },
+        "fast-8b": {
+            "incumbent": "groq/llama-8b",
+            "fallbacks": ["openai/gpt-4o"],
+        },
         "gpt-4o": {"incumbent": "openai/gpt-4o"},
     }
     router = conversion.config["router"]
@@ -372,7 +463,10 @@ def test_a_name_that_only_a_wildcard_matches_gets_its_own_route() -> None:
     ("model", "address"),
     [
         ("zai/glm-5", "https://api.z.ai/api/paas/v4"),
-        ("dashscope/qwen", "https://dashscope.aliyuncs.com/compatible-mode/v1"),
+        (
+            "dashscope/qwen",
+            "https://dashscope.aliyuncs.com/compatible-mode/v1",
+        ),
         ("together_ai/x/y", "https://api.together.ai/v1"),
         ("poe/x", "https://api.poe.com/v1"),  # of LiteLLM's own table
     ],
@@ -402,7 +496,10 @@ def test_each_file_that_litellm_publishes_gives_an_installation_or_the_reasons(
 ) -> None:
     folder = package_file("proxy/proxy_config.yaml")
     assert folder is not None
-    files = [*folder.parent.glob("*.yaml"), *folder.parent.glob("example_config_yaml/*.yaml")]
+    files = [
+        *folder.parent.glob("*.yaml"),
+        *folder.parent.glob("example_config_yaml/*.yaml"),
+    ]
     for file in files:
         conversion = convert_file(file, {"FAKE_OPENAI_API_BASE": "https://example.org/v1"})
         assert conversion.notes, file

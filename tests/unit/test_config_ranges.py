@@ -14,7 +14,11 @@ from harness.config import schema as shape
 from harness.config import source_locations
 from harness.config.configuration import load_settings
 from harness.config.source_locations import KeyPath
-from harness.config.validation_errors import RANGES, RETIRED_KEYS, range_errors
+from harness.config.validation_errors import (
+    RANGES,
+    RETIRED_KEYS,
+    range_errors,
+)
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.formatting import escape_formula
 from harness.gate.online.guardrails import Guardrails
@@ -26,10 +30,17 @@ DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
 
 # Numbers that another rule bounds: pydantic's own bounds, the routes' settings, the ratios.
 ELSEWHERE = {
-    "max_calls", "min_agreement", "levels", "recheck_s", "keep_warm", "capture",
-    "capture_per_day", "capture_keep_days", "share",
+    "max_calls",
+    "min_agreement",
+    "levels",
+    "recheck_s",
+    "keep_warm",
+    "capture",
+    "capture_per_day",
+    "capture_keep_days",
+    "share",
     *(field.name for field in fields(Guardrails)),
-}  # fmt: skip
+}
 
 
 NUMBERS = (float, int, float | None, int | None)
@@ -66,7 +77,8 @@ def test_no_number_of_a_policy_lies_beyond_its_range(part: str, name: str) -> No
             policy: dict[str, Any] = {"canary": {"steps": [STEP | {name: value}]}}
             place: KeyPath = ("canary", "steps", 0, name)
         else:
-            policy, place = {part: {name: value}}, (part, name)
+            policy = {part: {name: value}}
+            place = (part, name)
         path, said = first_complaint(policy)
         assert path == ("policies", "odd", *place)
         assert said.startswith("is ")
@@ -127,13 +139,24 @@ def with_keys(patterns: list[str]) -> dict[str, Any]:
     return built
 
 
-@pytest.mark.parametrize("words", [["serve", "all"], ["status"], ["config", "show"]], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["serve", "all"],
+        ["status"],
+        ["config", "show"],
+    ],
+    ids=str,
+)
 def test_all_retired_keys_are_named_with_place_and_replacement_and_nothing_starts(
-    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     table = {**RETIRED_KEYS, **OTHERS}
     monkeypatch.setattr("harness.config.validation_errors.RETIRED_KEYS", table)
-    file, home = tmp_path / "swapgate.yaml", tmp_path / "home"
+    file = tmp_path / "swapgate.yaml"
+    home = tmp_path / "home"
     file.write_text(yaml.safe_dump({"home": str(home), **with_keys([*table])}))
 
     done = CliRunner().invoke(program, ["--config", str(file), *words])
@@ -180,10 +203,17 @@ BILLION = "a0: &a0 [x, x]\n" + "".join(
         (BILLION, r":12: has more than 20 aliases"),
         ("a: " + "[" * 40 + "]" * 40, r":1: is nested more than 32 deep"),
         ("a: " + "[" * 100_000, r":1: is nested more than 32 deep"),
-        ("a: " + "x" * 1_000_001, r":1: is longer than 1,000,000 characters"),
+        (
+            "a: " + "x" * 1_000_001,
+            r":1: is longer than 1,000,000 characters",
+        ),
     ],
 )
-def test_a_configuration_file_has_limits(text: str, why: str, tmp_path: Path) -> None:
+def test_a_configuration_file_has_limits(
+    text: str,
+    why: str,
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "swapgate.yaml"
     file.write_text(text)
 
@@ -211,7 +241,8 @@ def test_a_few_aliases_are_welcome(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"reason": "a", "reason": "b"}', b'[{"x": {"role": 1, "role": 4}}]']
+    "body",
+    [b'{"reason": "a", "reason": "b"}', b'[{"x": {"role": 1, "role": 4}}]'],
 )
 def test_a_key_given_twice_in_a_body_is_refused(body: bytes) -> None:
     with pytest.raises(InputError, match=r"'(reason|role)' twice"):
@@ -228,7 +259,8 @@ def test_init_writes_a_configuration_that_its_owner_alone_reads(
 
 
 @pytest.mark.parametrize(
-    "start", ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "\t=1", " \r=1", "\uff1d1+1"]
+    "start",
+    ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "\t=1", " \r=1", "\uff1d1+1"],
 )
 def test_a_cell_of_the_tables_own_download_is_escape_formula(start: str) -> None:
     column = pd.Series([start, "plain", 3]).map(escape_formula)

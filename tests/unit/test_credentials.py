@@ -17,7 +17,11 @@ from harness.providers.target import Provider
 from harness.routing.table import Snapshot
 from router.snapshot.holder import no_keys
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import EVENTS, completion, error
+from tests.support.providers.scripted_upstream import (
+    EVENTS,
+    completion,
+    error,
+)
 from tests.support.router.asgi_router import ASK, CHAT, Door, Script
 from tests.support.router.live_router import (
     CANDIDATE,
@@ -38,7 +42,14 @@ HOSTED = Provider("groq", "groq", "https://api.groq.com/openai/v1", "GROQ_API_KE
 def test_keys_of_the_environment_come_in_the_order_of_their_names() -> None:
     asked = replace(HOSTED, more_api_key_envs=("B", "A"))
 
-    keys = keys_from_environment(asked, {"A": "1", "B": "", "GROQ_API_KEY": "2"})
+    keys = keys_from_environment(
+        asked,
+        {
+            "A": "1",
+            "B": "",
+            "GROQ_API_KEY": "2",
+        },
+    )
 
     assert keys == (ProviderKey("GROQ_API_KEY", "2"), ProviderKey("A", "1"))
     assert "2" not in repr(keys[0])
@@ -48,7 +59,8 @@ def test_a_secret_that_a_provider_repeats_is_hidden_and_so_is_a_longer_one_that_
     None
 ):
     said = hide_secrets(
-        b"bad key sk-abcdefgh and sk-abcdefgh-2", ["sk-abcdefgh", "sk-abcdefgh-2", "bad"]
+        b"bad key sk-abcdefgh and sk-abcdefgh-2",
+        ["sk-abcdefgh", "sk-abcdefgh-2", "bad"],
     )
 
     assert said == b"bad key [hidden] and [hidden]"
@@ -60,7 +72,11 @@ def test_a_secret_that_a_provider_repeats_is_hidden_and_so_is_a_longer_one_that_
     [
         (HOSTED, False, True),
         (replace(HOSTED, api_key_env=None), False, True),
-        (replace(HOSTED, extra_headers={"Authorization": "Basic x"}), False, False),
+        (
+            replace(HOSTED, extra_headers={"Authorization": "Basic x"}),
+            False,
+            False,
+        ),
         (LOCAL, False, False),
         (LOCAL, True, True),
         (replace(LOCAL, api_key_env="NAMED"), False, True),
@@ -68,7 +84,10 @@ def test_a_secret_that_a_provider_repeats_is_hidden_and_so_is_a_longer_one_that_
     ],
 )
 def test_a_provider_lacks_a_key_when_it_wants_one_and_has_none(
-    asked: Provider, *, stored_before: bool, lacks: bool
+    asked: Provider,
+    *,
+    stored_before: bool,
+    lacks: bool,
 ) -> None:
     assert lacks_key(asked, (), stored_before=stored_before) is lacks
     assert not lacks_key(asked, (ProviderKey("k", "v"),), stored_before=stored_before)
@@ -92,7 +111,8 @@ class TwoProviders(Door):
             name: replace(route, fallbacks=chain) for name, route in first.table.routes.items()
         }
         super().__init__(
-            folder, first=replace(first, table=replace(first.table, routes=routes))
+            folder,
+            first=replace(first, table=replace(first.table, routes=routes)),
         )
 
 
@@ -104,7 +124,10 @@ async def test_a_target_without_a_key_is_never_asked_and_the_next_one_answers(
 
     status, headers, _ = await door.call(CHAT, ASK)
 
-    assert (status, headers[b"x-swapgate-target"]) == (200, f"spare/{CANDIDATE}".encode())
+    assert (status, headers[b"x-swapgate-target"]) == (
+        200,
+        f"spare/{CANDIDATE}".encode(),
+    )
     assert headers[b"x-swapgate-attempts"] == b"1"
     door.app._alarms.evaluate()
     door.recorder.flush()
@@ -113,15 +136,25 @@ async def test_a_target_without_a_key_is_never_asked_and_the_next_one_answers(
     assert alert.title == "up gets no requests: it has no key"
     assert [failover.failure for failover in door.kept.failovers] == ["no_key"]
 
-    good = replace(door.kept.snapshot(), etag="again", providers=door.kept.snapshot().providers)
-    door.holder._keys_of = lambda of: {**upstream_keys(of), "up": (ProviderKey("k", "v"),)}
+    good = replace(
+        door.kept.snapshot(),
+        etag="again",
+        providers=door.kept.snapshot().providers,
+    )
+    door.holder._keys_of = lambda of: {
+        **upstream_keys(of),
+        "up": (ProviderKey("k", "v"),),
+    }
     door.kept.put(good)
     assert door.holder.refresh()
     status, headers, _ = await door.call(CHAT, ASK)
     assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
     door.app._alarms.evaluate()
     door.recorder.flush()
-    assert [alert.news for alert in door.kept.alerts] == [AlertEvent.RAISED, AlertEvent.ENDED]
+    assert [alert.news for alert in door.kept.alerts] == [
+        AlertEvent.RAISED,
+        AlertEvent.ENDED,
+    ]
 
 
 @pytest.mark.req("E5")
@@ -144,7 +177,8 @@ async def test_a_key_that_a_provider_repeats_in_its_refusal_does_not_reach_the_c
     tmp_path: Path,
 ) -> None:
     refused = replace(
-        error(400), steps=(json.dumps({"error": {"message": f"bad {UPSTREAM_KEY}"}}).encode(),)
+        error(400),
+        steps=(json.dumps({"error": {"message": f"bad {UPSTREAM_KEY}"}}).encode(),),
     )
     door = Door(tmp_path, lambda _: refused)
 
@@ -179,10 +213,20 @@ async def test_a_key_in_an_error_event_after_the_first_output_does_not_reach_the
 
 
 FIRST, SECOND, *_ = UPSTREAM_KEYS
-REFUSALS = [error(401), error(402), error(403), error(404, code="model_not_found")]
+REFUSALS = [
+    error(401),
+    error(402),
+    error(403),
+    error(404, code="model_not_found"),
+]
 
 
-def world(key_env: str, etag: str, *stored: StoredKey, team: str = "router") -> Snapshot:
+def world(
+    key_env: str,
+    etag: str,
+    *stored: StoredKey,
+    team: str = "router",
+) -> Snapshot:
     up = provider("http://up", api_key_env=key_env, extra_headers={"x-team": team})
     made = snapshot("http://up", fallback=True, providers=[up])
     return replace(made, etag=etag, stored_keys=stored)
@@ -191,7 +235,12 @@ def world(key_env: str, etag: str, *stored: StoredKey, team: str = "router") -> 
 class Refusing(Door):
     """An incumbent that refuses every request. meanwhile: happens once, during one."""
 
-    def __init__(self, folder: Path, turn: ScriptedTurn, first: Snapshot) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        turn: ScriptedTurn,
+        first: Snapshot,
+    ) -> None:
         self.turn: ScriptedTurn | None = turn
         self.meanwhile: Callable[[], None] | None = None
         script: Script = {INCUMBENT: self._refuse, FALLBACK: completion()}
@@ -220,15 +269,41 @@ class Refusing(Door):
         (
             error(402),
             world(FIRST, "two", StoredKey("up", "default", "written again")),
-            *(None, INCUMBENT, 4),
+            None,
+            INCUMBENT,
+            4,
         ),
-        (error(402), world(FIRST, "two", team="another"), None, INCUMBENT, 4),
-        (error(401), world(SECOND, "two"), error(401), FALLBACK, 2),
-        (error(401), world(FIRST, "two"), error(401), FALLBACK, 1),
+        (
+            error(402),
+            world(FIRST, "two", team="another"),
+            None,
+            INCUMBENT,
+            4,
+        ),
+        (
+            error(401),
+            world(SECOND, "two"),
+            error(401),
+            FALLBACK,
+            2,
+        ),
+        (
+            error(401),
+            world(FIRST, "two"),
+            error(401),
+            FALLBACK,
+            1,
+        ),
     ],
     ids=[
-        *("401", "402", "403", "not this account's", "the same key written again", "a header"),
-        *("a key that is refused too", "no new key"),
+        "401",
+        "402",
+        "403",
+        "not this account's",
+        "the same key written again",
+        "a header",
+        "a key that is refused too",
+        "no new key",
     ],
 )
 async def test_whatever_proves_who_asks_is_tried_by_the_first_request_after_its_change(
@@ -271,7 +346,10 @@ async def test_a_switch_thrown_for_a_target_ends_its_pause_and_closes_its_circui
     tmp_path: Path, force: str
 ) -> None:
     first = world("UP_KEY", "1")
-    for turn in (replace(error(429), headers={"retry-after": "7200"}), error(401)):
+    for turn in (
+        replace(error(429), headers={"retry-after": "7200"}),
+        error(401),
+    ):
         refusing = Refusing(tmp_path, turn, first)
         assert [await refusing.ask() for _ in range(2)] == [FALLBACK] * 2
         refusing.turn = None

@@ -10,7 +10,13 @@ from streamlit.testing.v1.element_tree import Button
 
 from dashboard import current_user, dialog_forms, page_frame
 from dashboard.views import canary as canary_page
-from dashboard.views import canary_text, decisions, route_holds, route_timeline, suite_dialogs
+from dashboard.views import (
+    canary_text,
+    decisions,
+    route_holds,
+    route_timeline,
+    suite_dialogs,
+)
 from harness.app.installation import CONFIG_VARIABLE
 from harness.canary import shadows
 from harness.evals.drift_watches import list_drift_status
@@ -68,7 +74,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Lived:
 
 
 @pytest.fixture
-def house(template: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lived]:
+def house(
+    template: Lived,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Lived]:
     """An installation of the test's own, in which ben acts."""
     forget()
     home = shutil.copytree(template.config.parent, tmp_path / "home")
@@ -148,8 +158,11 @@ def test_where_only_is_observed_what_sends_users_to_a_candidate_is_off_and_emerg
         assert _reads(pages[page]) >= {("Approve", True), ("Reject", True)}
     assert "Once approved it waits: route" in text(pages["compare"])
     assert _reads(pages["canary"]) >= {
-        *(("Abort the canary", True), ("Pause", True), ("Kill switch …", True)),
-        *(("Next step", False), ("Promote now", False)),
+        ("Abort the canary", True),
+        ("Pause", True),
+        ("Kill switch …", True),
+        ("Next step", False),
+        ("Promote now", False),
     }
     assert canary_page.FROZEN in text(pages["canary"])
     assert ("Kill switch …", True) in _reads(pages["routes"])
@@ -179,7 +192,12 @@ def test_a_swap_is_proposed_with_its_price_shown_and_a_busy_route_says_what_is_o
     assert (made.proposer, made.reason) == ("ben", "it is cheaper")
 
     monkeypatch.setattr(current_user, "signed_in", lambda: ANA)
-    page = shown(monkeypatch, house.config, "compare", {"id": house.proposals["awaiting"]})
+    page = shown(
+        monkeypatch,
+        house.config,
+        "compare",
+        {"id": house.proposals["awaiting"]},
+    )
     assert ("Approve", False) in _reads(page)
     assert "ana proposed this, so another person must approve it." in text(page)
 
@@ -198,7 +216,11 @@ def test_an_approval_repeats_verdict_cost_and_risk_and_needs_a_reason(house: Liv
         assert repeated in text(app), repeated
     assert app.button(key=f"approval-now-{id_}").disabled
     assert dialog_forms.REASON_MISSING in text(app)
-    fill(app, {f"approval-why-{id_}": "it is cheaper, too"}, f"approval-now-{id_}")
+    fill(
+        app,
+        {f"approval-why-{id_}": "it is cheaper, too"},
+        f"approval-now-{id_}",
+    )
     found = submission.get_proposal(page_frame.context(), id_)
     assert found.approver == "ben"
 
@@ -209,7 +231,11 @@ def test_a_canary_is_paused_promoted_by_hand_and_its_bake_finished(
 ) -> None:
     for signal, effect, then in (
         ("pause", "until a person resumes it", "is paused at 5 %"),
-        ("promote", "From 5 % to 100 % for sim/sim-better", "is promoted and baking"),
+        (
+            "promote",
+            "From 5 % to 100 % for sim/sim-better",
+            "is promoted and baking",
+        ),
         ("finish", "Swapgate no longer detects harm", "was promoted"),
     ):
         status = canary_text.load_canary(page_frame.context(), "support-chat").status
@@ -224,7 +250,11 @@ def test_a_canary_is_paused_promoted_by_hand_and_its_bake_finished(
         )
         assert effect in text(app)
         assert app.button(key=f"{signal}-now-{about}").disabled
-        fill(app, {f"{signal}-why-{about}": "a demo at noon"}, f"{signal}-now-{about}")
+        fill(
+            app,
+            {f"{signal}-why-{about}": "a demo at noon"},
+            f"{signal}-now-{about}",
+        )
         page = shown(monkeypatch, house.config, "canary", {"route": "support-chat"})
         assert f"<b>sim/sim-better</b> {then}" in text(page)
     proposal = submission.get_proposal(page_frame.context(), house.proposals["canary"])
@@ -291,7 +321,10 @@ def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_someth
     assert "Held back: <b>sim/sim-better on support-chat</b>" in text(app)
     assert app.button(key="freeze-now-support-chat").disabled
     until = (now() + timedelta(days=3)).replace(tzinfo=None, microsecond=0)
-    given = {"freeze-until-support-chat": until, "freeze-why-support-chat": "Christmas."}
+    given = {
+        "freeze-until-support-chat": until,
+        "freeze-why-support-chat": "Christmas.",
+    }
     fill(app, given, "freeze-now-support-chat")
 
     (record,) = freezes.list_liftable_switches(ctx, "support-chat")
@@ -299,16 +332,24 @@ def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_someth
     pages = {
         (page, *query.values()): shown(monkeypatch, house.config, page, query)
         for page, query in (
-            ("overview", {}), ("keys", {}),
-            ("canary", {"route": "support-chat"}), ("routes", {"route": "support-chat"}),
+            ("overview", {}),
+            ("keys", {}),
+            ("canary", {"route": "support-chat"}),
+            ("routes", {"route": "support-chat"}),
             ("compare", {"id": house.proposals["canary"]}),
             ("compare", {"id": house.proposals["awaiting"]}),
         )
-    }  # fmt: skip
+    }
     told = {key for key, page in pages.items() if "(ben). No canary opens" in text(page)}
-    assert pages.keys() - told == {("keys",), ("compare", house.proposals["awaiting"])}
+    assert pages.keys() - told == {
+        ("keys",),
+        ("compare", house.proposals["awaiting"]),
+    }
     frozen = pages["canary", "support-chat"]
-    assert _reads(frozen) >= {("Abort the canary", True), ("Promote now", False)}
+    assert _reads(frozen) >= {
+        ("Abort the canary", True),
+        ("Promote now", False),
+    }
     assert canary_page.FROZEN in text(frozen)
     assert ("Lift the freeze of ben …", True) in _reads(pages["routes", "support-chat"])
 
@@ -338,12 +379,23 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
     assert ("Break-glass …", False) in _reads(busy)
     assert route_holds.BUSY in text(busy)
 
-    app = dialog("kept('glass-target-quiet', 'sim/sim-better')", "route_holds.propose('quiet')")
+    app = dialog(
+        "kept('glass-target-quiet', 'sim/sim-better')",
+        "route_holds.propose('quiet')",
+    )
     assert "instead of <b>sim/sim-base</b>" in text(app)
     assert app.button(key="glass-now-quiet").disabled
-    fill(app, {"glass-why-quiet": "it is switched off tonight"}, "glass-now-quiet")
+    fill(
+        app,
+        {"glass-why-quiet": "it is switched off tonight"},
+        "glass-now-quiet",
+    )
     (asked,) = break_glass.list_open(page_frame.context())
-    assert (asked.route, asked.proposer, asked.confirmed) == ("quiet", "ben", False)
+    assert (asked.route, asked.proposer, asked.confirmed) == (
+        "quiet",
+        "ben",
+        False,
+    )
     overview = text(shown(monkeypatch, house.config, "overview"))
     assert "; a break-glass waits for a second person</h1>" in overview
     assert "<b>Break-glass requested for route quiet.</b> sim/sim-better is to" in overview
@@ -360,7 +412,13 @@ def test_a_shadow_without_a_proposal_is_started_by_an_approver_and_stopped(
     house: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = dialog("shadows.start(['quiet'])")
-    fill(app, {"shadow-route": "quiet", "shadow-candidate-quiet": "sim/sim-better"})
+    fill(
+        app,
+        {
+            "shadow-route": "quiet",
+            "shadow-candidate-quiet": "sim/sim-better",
+        },
+    )
     assert "All of them still get the answers of <b>sim/sim-base</b>" in text(app)
     assert app.button(key="shadow-now").disabled
     fill(app, {"shadow-share_bps": 12.5, "shadow-why": "before we propose it"})
@@ -370,14 +428,22 @@ def test_a_shadow_without_a_proposal_is_started_by_an_approver_and_stopped(
     fill(app, {}, "shadow-now")
 
     page = shown(monkeypatch, house.config, "canary")
-    for words in ("<b>1 shadow</b> runs", "12.5 % of the callers", "ben: before we propose it"):
+    for words in (
+        "<b>1 shadow</b> runs",
+        "12.5 % of the callers",
+        "ben: before we propose it",
+    ):
         assert words in text(page), words
     assert ("Stop the shadow of quiet …", True) in _reads(page)
     (running,) = shadows.list_running(page_frame.context())
     assert running.shadow.limits.share_bps == 1_250
     app = _opened("shadows.stop(kept('one', list_running(ctx))[0].shadow)")
     id_ = running.shadow.id
-    fill(app, {f"shadow-stop-why-{id_}": "seen enough"}, f"shadow-stop-now-{id_}")
+    fill(
+        app,
+        {f"shadow-stop-why-{id_}": "seen enough"},
+        f"shadow-stop-now-{id_}",
+    )
     assert "ended by ben: seen enough" in text(shown(monkeypatch, house.config, "canary"))
 
 
@@ -391,7 +457,12 @@ def test_captured_requests_are_read_by_an_approver_alone_and_the_audit_log_says_
     }
     ctx = page_frame.context()
     at = ctx.clock.now()
-    kept = replace(CAPTURED, at=at, expires_at=capture_expiry(at, 9), content=content)
+    kept = replace(
+        CAPTURED,
+        at=at,
+        expires_at=capture_expiry(at, 9),
+        content=content,
+    )
     with ctx.store.write() as tx:
         Captures(tx).store(kept, most_per_day=9)
     page = shown(monkeypatch, house.config, "suites")
@@ -419,9 +490,10 @@ def test_a_route_is_checked_for_drift_and_its_model_accepted_as_it_answers_now(
     forget()
     ctx = page_frame.context()
     page = shown(monkeypatch, house.config, "routes", {"route": "faq"})
-    assert {("Check for drift now …", True), ("Accept how it answers now …", True)} <= (
-        _reads(page)
-    )
+    assert {
+        ("Check for drift now …", True),
+        ("Accept how it answers now …", True),
+    } <= (_reads(page))
     given = "*kept('given', ('faq', list_drift_status(ctx, route='faq')))"
     asked = _opened(f"route_holds.run({given})")
     assert "no control process answers at" in text(asked)

@@ -33,8 +33,15 @@ from harness.operations import dashboard_sessions, keys
 from harness.operations.dashboard_sessions import ActorSession
 from harness.proposals.report import comparison
 from harness.proposals.report.comparison import ArmFigures
-from harness.proposals.report.findings import describe_absence, list_drawbacks
-from harness.providers.force import ENVIRONMENT_VARIABLE, SwitchSource, parse_force
+from harness.proposals.report.findings import (
+    describe_absence,
+    list_drawbacks,
+)
+from harness.providers.force import (
+    ENVIRONMENT_VARIABLE,
+    SwitchSource,
+    parse_force,
+)
 from harness.providers.target import Provider
 from harness.registry import targets
 from harness.routes import freezes
@@ -43,12 +50,33 @@ from harness.routing.agent import ModelChoice, ModelKind
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns
 from tests.support.browser import agent_sessions
-from tests.support.browser.dashboard_data import ANA, XSS, Lived, configured, lived_copy, opened
+from tests.support.browser.dashboard_data import (
+    ANA,
+    XSS,
+    Lived,
+    configured,
+    lived_copy,
+    opened,
+)
 from tests.support.control.manual_clock import ManualClock
 
 MAIN = Path(current_user.__file__).with_name("main.py")
-PAGES = ("overview", "compare", "proposals", "canary", "routes", "providers", "sessions")
-EVERY_PAGE = (*PAGES, *("audit", "keys", "suites", "traffic"))
+PAGES = (
+    "overview",
+    "compare",
+    "proposals",
+    "canary",
+    "routes",
+    "providers",
+    "sessions",
+)
+EVERY_PAGE = (
+    *PAGES,
+    "audit",
+    "keys",
+    "suites",
+    "traffic",
+)
 # What fills an empty page; of the others it is `swapgate init`.
 FILLED_BY = {
     "compare": "<code>swapgate proposal create",
@@ -150,12 +178,28 @@ def dialog(*lines: str) -> AppTest:
     return AppTest.from_string("\n".join((DIALOGS, *lines)), default_timeout=120).run()
 
 
-def signed_in_as(monkeypatch: pytest.MonkeyPatch, name: str, role: Role) -> None:
+def signed_in_as(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    role: Role,
+) -> None:
     """A session of a new key, whose cookie the browser sends."""
-    ctx, secret = page_frame.installation().context, page_frame.installation().secret
-    _, key = keys.create_key(ctx, SYSTEM, name, secret=secret, role=role)
+    ctx = page_frame.installation().context
+    secret = page_frame.installation().secret
+    _, key = keys.create_key(
+        ctx,
+        SYSTEM,
+        name,
+        secret=secret,
+        role=role,
+    )
     lasts = timedelta(hours=1)
-    cookie = dashboard_sessions.open_with_key(ctx, key, secret=secret, lasts=lasts)[1]
+    cookie = dashboard_sessions.open_with_key(
+        ctx,
+        key,
+        secret=secret,
+        lasts=lasts,
+    )[1]
     monkeypatch.setattr(current_user, "session_cookie", lambda: cookie)
 
 
@@ -164,12 +208,21 @@ def pages() -> Sequence[str]:
 
 
 FIELDS = (
-    *("text_input", "text_area", "number_input", "selectbox", "multiselect"),
-    *("checkbox", "datetime_input"),
+    "text_input",
+    "text_area",
+    "number_input",
+    "selectbox",
+    "multiselect",
+    "checkbox",
+    "datetime_input",
 )
 
 
-def fill(app: AppTest, fields: Mapping[str, object], press: str = "") -> None:
+def fill(
+    app: AppTest,
+    fields: Mapping[str, object],
+    press: str = "",
+) -> None:
     for key, value in fields.items():
         known: list[Any] = [field for kind in FIELDS for field in app.get(kind)]
         (field,) = [field for field in known if field.key == key]
@@ -196,7 +249,9 @@ def test_an_empty_page_names_what_fills_it(
 
 @pytest.mark.parametrize("page", ["canary", "routes"])
 def test_a_route_that_is_not_there_is_told_and_no_other_shown(
-    page: str, lived_in: Lived, monkeypatch: pytest.MonkeyPatch
+    page: str,
+    lived_in: Lived,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app = shown(monkeypatch, lived_in.config, page, {"route": "no<b>pe"})
 
@@ -256,16 +311,25 @@ def test_what_speaks_against_a_candidate_has_intervals_and_says_what_chance_expl
     with opened(lived_in.config, ManualClock(now())) as installation:
         found = comparison.load_comparison(installation.context, lived_in.proposals["canary"])
     fast = ArmFigures(
-        200, 1.0, 0.9, 1.2, 0.0, (0.9, 1.1), (0.8, 1.0), (1.1, 1.3), (0.0, 0.02)
-    )  # fmt: skip
-    slow = replace(
-        fast, p95_s=2.1, p95_interval_s=(2.0, 2.2), cost_usd_per_1000=2.3,
-        cost_interval_usd_per_1000=(2.2, 2.4),
-    )  # fmt: skip
-    better, worse = (
-        replace(found, incumbent_figures=before, candidate_figures=after)
-        for before, after in ((slow, fast), (fast, slow))
+        200,
+        1.0,
+        0.9,
+        1.2,
+        0.0,
+        (0.9, 1.1),
+        (0.8, 1.0),
+        (1.1, 1.3),
+        (0.0, 0.02),
     )
+    slow = replace(
+        fast,
+        p95_s=2.1,
+        p95_interval_s=(2.0, 2.2),
+        cost_usd_per_1000=2.3,
+        cost_interval_usd_per_1000=(2.2, 2.4),
+    )
+    better = replace(found, incumbent_figures=slow, candidate_figures=fast)
+    worse = replace(found, incumbent_figures=fast, candidate_figures=slow)
 
     assert list_drawbacks(better) == []
     assert describe_absence(better).startswith("No drawback: it is not slower")
@@ -294,7 +358,11 @@ def test_a_large_comparison_shows_the_same_and_its_figures_read_no_sample_whole(
     made: list[str] = []
     init = Sample.__init__
 
-    def count(sample: Sample, *given: Any, **named: Any) -> None:
+    def count(
+        sample: Sample,
+        *given: Any,
+        **named: Any,
+    ) -> None:
         init(sample, *given, **named)
         made.append(sample.item)
 
@@ -308,16 +376,32 @@ def test_a_large_comparison_shows_the_same_and_its_figures_read_no_sample_whole(
 
 
 def test_a_card_says_for_whom_a_comparison_waits_what_it_costs_and_offers_to_ask_again(
-    lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lived_in: Lived,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config, proposal = copied(lived_in, tmp_path), lived_in.proposals["evaluating"]
-    with opened(config, ManualClock(now())) as installation, installation.store.write() as tx:
+    config = copied(lived_in, tmp_path)
+    proposal = lived_in.proposals["evaluating"]
+    with (
+        opened(config, ManualClock(now())) as installation,
+        installation.store.write() as tx,
+    ):
         (pair,) = Proposals(tx).get(proposal).runs.values()
         run = EvalRuns(tx).get(pair.candidate)
-        EvalRuns(tx).lease(run.id, "w", now=now(), until=now() + timedelta(minutes=1))
+        EvalRuns(tx).lease(
+            run.id,
+            "w",
+            now=now(),
+            until=now() + timedelta(minutes=1),
+        )
         away = str(ProviderAway("sim", "connection refused", 20.0))
         tried = now() + timedelta(minutes=5)
-        wait = replace(run, waits_since=now(), patience_since=now(), retry_at=tried)
+        wait = replace(
+            run,
+            waits_since=now(),
+            patience_since=now(),
+            retry_at=tried,
+        )
         assert EvalRuns(tx).wait(replace(wait, message=away), "w")
 
     for page in ("proposals", "compare"):
@@ -330,7 +414,9 @@ def test_a_card_says_for_whom_a_comparison_waits_what_it_costs_and_offers_to_ask
 
 @pytest.mark.req("F3")
 def test_a_hold_is_said_first_alike_by_canary_page_and_command_line_before_what_was_done(
-    lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lived_in: Lived,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = copied(lived_in, tmp_path)
     with opened(config, ManualClock(now())) as installation:
@@ -338,9 +424,13 @@ def test_a_hold_is_said_first_alike_by_canary_page_and_command_line_before_what_
         (running,) = canary_status.list_canaries(ctx, route="support-chat")
         with ctx.store.write() as tx:
             alerts.raise_alert(
-                tx, AlertKind.CANARY_HELD, running.rollout.id,
-                subject="route support-chat", title="it is on hold",
-                text="Router w1 has an old snapshot, see `/readyz`.")  # fmt: skip
+                tx,
+                AlertKind.CANARY_HELD,
+                running.rollout.id,
+                subject="route support-chat",
+                title="it is on hold",
+                text="Router w1 has an old snapshot, see `/readyz`.",
+            )
         (held,) = canary_status.list_canaries(ctx, route="support-chat")
 
     said = text(shown(monkeypatch, config, "canary", {"route": "support-chat"}))
@@ -396,7 +486,9 @@ def test_a_router_that_did_not_hear_of_a_change_is_named(
 
 
 def test_a_lost_database_is_named_with_what_still_works_and_tried_again(
-    lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lived_in: Lived,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = copied(lived_in, tmp_path)
     take_database_away(config.parent)
@@ -415,7 +507,9 @@ def test_a_lost_database_is_named_with_what_still_works_and_tried_again(
 
 
 def test_an_unknown_comparison_is_said_plainly_and_a_fault_of_ours_shows_no_traceback(
-    lived_in: Lived, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    lived_in: Lived,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a secret detail")
@@ -442,12 +536,18 @@ def test_a_switch_in_force_and_a_broken_audit_log_are_shown_on_every_page(
     targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
     thrown, lifted = (
         freezes.throw_switch(
-            ctx, ANA, SwitchRequest(parse_force("provider:sim"), why), source=SwitchSource.CLI
+            ctx,
+            ANA,
+            SwitchRequest(parse_force("provider:sim"), why),
+            source=SwitchSource.CLI,
         )
         for why in (XSS, "a drill that is over")
     )
     freezes.lift_switch(ctx, ANA, lifted.id, reason="over")
-    monkeypatch.setattr("harness.frame.signing.audit_log.AuditLog.first_break", lambda _: 1234)
+    monkeypatch.setattr(
+        "harness.frame.signing.audit_log.AuditLog.first_break",
+        lambda _: 1234,
+    )
 
     for page in PAGES:
         app = shown(monkeypatch, config, page)
@@ -469,14 +569,29 @@ def test_what_is_wrong_now_is_on_the_overview_with_what_to_do(
     with ctx.store.write() as tx:
         for number in range(7):
             alerts.raise_alert(
-                tx, AlertKind.JOB_FAILED, f"job {number}", subject="s", title=XSS, text="x"
+                tx,
+                AlertKind.JOB_FAILED,
+                f"job {number}",
+                subject="s",
+                title=XSS,
+                text="x",
             )
         alerts.raise_alert(
-            tx, AlertKind.PROMOTED, "r", subject="s", title="it is over", text="x"
+            tx,
+            AlertKind.PROMOTED,
+            "r",
+            subject="s",
+            title="it is over",
+            text="x",
         )
     with ctx.store.write() as tx:
         alerts.raise_alert(
-            tx, AlertKind.BREAKER_OPEN, "b", subject="s", title="the newest", text="x"
+            tx,
+            AlertKind.BREAKER_OPEN,
+            "b",
+            subject="s",
+            title="the newest",
+            text="x",
         )
 
     app = shown(monkeypatch, config, "overview")
@@ -526,10 +641,22 @@ def test_a_session_acts_with_a_key_as_long_as_it_holds(
     app = shown(monkeypatch, config, "overview")
     assert page_frame.STATE not in app.session_state
     assert 'href="/sign-in?next=' in text(app)
-    ctx, secret = page_frame.installation().context, page_frame.installation().secret
-    key, secret_text = keys.create_key(ctx, SYSTEM, "carla", secret=secret, role=Role.APPROVER)
+    ctx = page_frame.installation().context
+    secret = page_frame.installation().secret
+    key, secret_text = keys.create_key(
+        ctx,
+        SYSTEM,
+        "carla",
+        secret=secret,
+        role=Role.APPROVER,
+    )
     lasts = timedelta(hours=1)
-    cookie = dashboard_sessions.open_with_key(ctx, secret_text, secret=secret, lasts=lasts)[1]
+    cookie = dashboard_sessions.open_with_key(
+        ctx,
+        secret_text,
+        secret=secret,
+        lasts=lasts,
+    )[1]
 
     monkeypatch.setattr(current_user, "session_cookie", lambda: cookie)
     app.run()
@@ -596,10 +723,16 @@ def test_a_part_that_refreshes_itself_ends_with_the_sign_in_that_reading_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CONFIG_VARIABLE, str(with_sign_on(tmp_path)))
-    ctx, secret = page_frame.installation().context, page_frame.installation().secret
+    ctx = page_frame.installation().context
+    secret = page_frame.installation().secret
     link = dashboard_sessions.create_link(ctx, OPERATOR, secret=secret)[1]
     lasts = timedelta(hours=1)
-    found, cookie = dashboard_sessions.open_link(ctx, link, secret=secret, lasts=lasts)
+    found, cookie = dashboard_sessions.open_link(
+        ctx,
+        link,
+        secret=secret,
+        lasts=lasts,
+    )
     monkeypatch.setattr(current_user, "session_cookie", lambda: cookie)
 
     def shown_text() -> str:
@@ -652,7 +785,9 @@ FAULTS: Mapping[str, Callable[[Path], object]] = {
 @pytest.mark.req("F5")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_where_people_sign_in_nothing_that_fails_shows_a_page_to_a_stranger(
-    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = with_sign_on(tmp_path)
     monkeypatch.setenv(CONFIG_VARIABLE, str(config))
@@ -665,19 +800,29 @@ def test_where_people_sign_in_nothing_that_fails_shows_a_page_to_a_stranger(
     seen = text(app)
     assert not app.code
     assert "The dashboard cannot be opened now" in seen or "Sign in</b> to Swapgate" in seen
-    for secret in (str(tmp_path), "swapgate.db", "secret.key", "Routes", "alembic"):
+    for secret in (
+        str(tmp_path),
+        "swapgate.db",
+        "secret.key",
+        "Routes",
+        "alembic",
+    ):
         assert secret not in seen
 
 
 @pytest.mark.req("F5")
 def test_who_may_only_read_finds_every_button_shut_and_why_and_copies_commands_that_run(
-    lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lived_in: Lived,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = copied(lived_in, tmp_path)
     monkeypatch.setenv(CONFIG_VARIABLE, str(config))
     signed_in_as(monkeypatch, "vera", Role.VIEWER)
 
-    open_buttons, silent, commands = set(), set(), set()
+    open_buttons = set()
+    silent = set()
+    commands = set()
     app = shown(monkeypatch, config, "overview")
     for page in pages():
         app.switch_page(f"views/{page}.py").run()
@@ -693,4 +838,8 @@ def test_who_may_only_read_finds_every_button_shut_and_why_and_copies_commands_t
         structlog.reset_defaults()
         program, *words = shlex.split(command)
         done = CliRunner().invoke(command_line, words, prog_name=program)
-        assert (program, done.exit_code, bool(done.output)) == ("swapgate", 0, True), command
+        assert (program, done.exit_code, bool(done.output)) == (
+            "swapgate",
+            0,
+            True,
+        ), command

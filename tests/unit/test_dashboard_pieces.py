@@ -60,7 +60,13 @@ def report(suite: str = "a", **changes: Any) -> SuiteReport:
 
 
 def minute(at: int, **changes: Any) -> TrafficMinute:
-    usual = {"requests": 100, "failed": 0, "charged": 0, "cost_usd": 0.2, "latency_ms": {}}
+    usual = {
+        "requests": 100,
+        "failed": 0,
+        "charged": 0,
+        "cost_usd": 0.2,
+        "latency_ms": {},
+    }
     return replace(TRAFFIC, minute=START + timedelta(minutes=at), **{**usual, **changes})
 
 
@@ -75,7 +81,10 @@ def test_more_of_a_cost_is_worse_less_is_better_and_an_unknown_one_is_not_compar
     assert change.tone is {"▲": Tone.WORSE, "▼": Tone.BETTER, "=": Tone.NEUTRAL}[change.symbol]
     if change.tone is not Tone.NEUTRAL:
         assert (new > old) == (change.tone is Tone.WORSE)
-    assert (unknown.tone, unknown.words) == (Tone.NEUTRAL, "cannot be compared,")
+    assert (unknown.tone, unknown.words) == (
+        Tone.NEUTRAL,
+        "cannot be compared,",
+    )
     assert change.was == f"was {labels.usd(old)}"
 
 
@@ -83,14 +92,31 @@ def test_more_of_a_cost_is_worse_less_is_better_and_an_unknown_one_is_not_compar
 def test_each_fallback_says_why_it_may_serve_and_an_expired_waiver_is_a_banner() -> None:
     until = datetime(2026, 12, 1, tzinfo=UTC)
     waiver = Waiver("w_1", "chat", "t", "<no time>", "ada", until)
-    one, two, three = (Target("a", name) for name in ("one", "two", "three"))
+    one = Target("a", "one")
+    two = Target("a", "two")
+    three = Target("a", "three")
     chain = [
         ChainEntry(one, capable=True, evidence=EvidenceKind.BASELINE),
-        ChainEntry(two, capable=False, evidence=EvidenceKind.VERDICT, verdict="v_7"),
-        ChainEntry(three, capable=False, evidence=EvidenceKind.WAIVER, waiver=waiver),
+        ChainEntry(
+            two,
+            capable=False,
+            evidence=EvidenceKind.VERDICT,
+            verdict="v_7",
+        ),
+        ChainEntry(
+            three,
+            capable=False,
+            evidence=EvidenceKind.WAIVER,
+            waiver=waiver,
+        ),
     ]
     shown = routes_page.fallback_table("chat", chain)
-    for words in ("baseline", "verdict v_7", "waiver of ada, until", "&lt;no time&gt;"):
+    for words in (
+        "baseline",
+        "verdict v_7",
+        "waiver of ada, until",
+        "&lt;no time&gt;",
+    ):
         assert words in shown
     assert "expired" not in shown
     assert shown.index("a/one") < shown.index("a/two") < shown.index("a/three")
@@ -98,7 +124,11 @@ def test_each_fallback_says_why_it_may_serve_and_an_expired_waiver_is_a_banner()
     assert not waiver.expired(until - timedelta(microseconds=1))
     assert waiver.expired(until)
     late = ChainEntry(
-        three, capable=False, evidence=EvidenceKind.WAIVER, waiver=waiver, waiver_expired=True
+        three,
+        capable=False,
+        evidence=EvidenceKind.WAIVER,
+        waiver=waiver,
+        waiver_expired=True,
     )
     shown = routes_page.fallback_table("chat", [late])
     assert "A waiver has expired." in shown
@@ -123,8 +153,14 @@ def test_words_that_went_are_struck_and_those_that_came_underlined_where_some_st
         "paid 42.<del>50</del> now",
         "paid 42.<ins>5</ins> now",
     )
-    assert answers.difference("shipping", "an <outage>") == ("shipping", "an &lt;outage&gt;")
-    assert answers.difference("I do not know.", "team 8.") == ("I do not know.", "team 8.")
+    assert answers.difference("shipping", "an <outage>") == (
+        "shipping",
+        "an &lt;outage&gt;",
+    )
+    assert answers.difference("I do not know.", "team 8.") == (
+        "I do not know.",
+        "team 8.",
+    )
 
 
 @given(st.text(alphabet="<>&\"'abc "))
@@ -156,12 +192,18 @@ def test_a_long_answer_is_cut_and_says_so_and_bars_of_all_suites_share_one_scale
     )
     assert "The first 6,000 of 25,000 characters." in panels.replace("\xa0", " ")
     bars = cards.pair_bars([("a", 20, 10, 0), ("b", 5, 0, 1)])
-    assert re.findall(r"width:([\d.]+)%", bars) == ["39.00", "78.00", "0.00", "19.50"]
+    assert re.findall(r"width:([\d.]+)%", bars) == [
+        "39.00",
+        "78.00",
+        "0.00",
+        "19.50",
+    ]
 
 
 def test_a_frame_of_suites_has_limits_and_no_interval_of_few_pairs() -> None:
     frame = plots.suite_frame(
-        [report(n_used=29), report("b", n_used=30, claim=Claim.SUPERIOR)], {"a": "Tool calls"}
+        [report(n_used=29), report("b", n_used=30, claim=Claim.SUPERIOR)],
+        {"a": "Tool calls"},
     )
     assert frame["low"].isna().tolist() == [True, False]
     assert frame["limit"].tolist() == [-2.0, 0.0]
@@ -179,8 +221,22 @@ def test_a_frame_of_suites_has_limits_and_no_interval_of_few_pairs() -> None:
         ({"strict": 0.0, "lenient": 0.0}, "✕ wrong"),
         ({"strict": 0.5, "lenient": 0.5}, "◐ 0.50"),
         ({"strict": 0.0, "rule": "code_fence"}, "✕ wrong form (code_fence)"),
-        ({"strict": None, "lenient": None, "error": SampleError.UNSCORED}, "? not scored"),
-        ({"strict": None, "lenient": None, "error": SampleError.INFRA}, "? no answer"),
+        (
+            {
+                "strict": None,
+                "lenient": None,
+                "error": SampleError.UNSCORED,
+            },
+            "? not scored",
+        ),
+        (
+            {
+                "strict": None,
+                "lenient": None,
+                "error": SampleError.INFRA,
+            },
+            "? no answer",
+        ),
     ],
 )
 def test_a_rating_has_a_shape_and_a_word(changes: dict[str, Any], says: str) -> None:
@@ -189,10 +245,20 @@ def test_a_rating_has_a_shape_and_a_word(changes: dict[str, Any], says: str) -> 
 
 @pytest.mark.req("A3")
 def test_cost_is_told_per_thousand_requests_and_draws_no_trend_without_a_price() -> None:
-    trend = overview.cost_trend([minute(0), minute(1, cost_usd=0.4), minute(5)])
+    trend = overview.cost_trend(
+        [
+            minute(0),
+            minute(1, cost_usd=0.4),
+            minute(5),
+        ]
+    )
     assert trend == pytest.approx([3.0, 2.0])
     assert "cost per 1,000 requests" in overview.last_hour([minute(0), minute(5)])
-    unpriced = [minute(0), minute(1, cost_usd=0.0, unpriced=7), minute(5)]
+    unpriced = [
+        minute(0),
+        minute(1, cost_usd=0.0, unpriced=7),
+        minute(5),
+    ]
     assert "cost per 1,000 requests" not in overview.last_hour(unpriced)
     assert "no request" in overview.last_hour([])
 
@@ -237,7 +303,10 @@ def test_the_dashboard_without_single_sign_on_stays_on_loopback_and_loads_nothin
 
 
 def test_what_every_prompt_begins_with_is_left_out_of_the_questions_whole_words_only() -> None:
-    asked = {"a": "Answer shortly: where is it?", "b": "Answer shortly: who was it?"}
+    asked = {
+        "a": "Answer shortly: where is it?",
+        "b": "Answer shortly: who was it?",
+    }
 
     assert strip_common_start(asked) == (
         {"a": "where is it?", "b": "who was it?"},
@@ -246,24 +315,42 @@ def test_what_every_prompt_begins_with_is_left_out_of_the_questions_whole_words_
     assert strip_common_start({"a": "Answer shortly: where?"})[1] == ""
     assert strip_common_start({"a": "The sun", "b": "The sea"})[1] == ""
     # A sentence that begins alike stays whole, unless its beginning is long.
-    mails = {"a": "Be short. Which team answers mail 8?", "b": "Be short. Which team is it?"}
+    mails = {
+        "a": "Be short. Which team answers mail 8?",
+        "b": "Be short. Which team is it?",
+    }
     assert strip_common_start(mails | {"c": "Be short. Which one?"})[1] == ""
     long = "Be short. Which team of the " + "very " * 12
     assert strip_common_start({"a": f"{long}old house?", "b": f"{long}new one?"})[1] == long
 
 
 def test_a_download_runs_no_formula_and_keeps_every_column() -> None:
-    frame = pd.DataFrame({"item": ["a", "=1+1"], "answer": ["@SUM(A1)", "−2"], "s": [0.5, -1]})
+    frame = pd.DataFrame(
+        {
+            "item": ["a", "=1+1"],
+            "answer": ["@SUM(A1)", "−2"],
+            "s": [0.5, -1],
+        }
+    )
 
     assert to_csv(frame).decode("utf-8-sig").splitlines() == [
-        '"item","answer","s"', '"a","\'@SUM(A1)",0.5', '"\'=1+1","−2",-1.0',
-    ]  # fmt: skip
+        '"item","answer","s"',
+        '"a","\'@SUM(A1)",0.5',
+        '"\'=1+1","−2",-1.0',
+    ]
 
 
 def test_a_price_that_is_unknown_stands_apart_from_the_sum_and_is_no_zero() -> None:
     assert ">and 2 requests of unknown price<" in keys.unpriced(2)
-    assert (keys.unpriced(0), "and" in keys.unpriced(2, known=False)) == ("", False)
+    assert (keys.unpriced(0), "and" in keys.unpriced(2, known=False)) == (
+        "",
+        False,
+    )
     run = EvalRun("run_1", "tickets", "d", "t_a", 1, 1, 9, RunState.DONE, START)
-    costs = ((9, 0.0, "no known cost"), (0, 0.0, "$0.00"), (9, 1.5, "$1.50"))
+    costs = (
+        (9, 0.0, "no known cost"),
+        (0, 0.0, "$0.00"),
+        (9, 1.5, "$1.50"),
+    )
     for samples, cost_usd, words in costs:
         assert run_cells(RunView(run, "a", samples, cost_usd), {}, START)["Cost"] == words

@@ -22,7 +22,13 @@ from tests.support.browser.agent_sessions import (
     open_session,
 )
 from tests.support.browser.dashboard_data import XSS
-from tests.unit.test_dashboard_page_states import dialog, forget, shown, signed_in_as, text
+from tests.unit.test_dashboard_page_states import (
+    dialog,
+    forget,
+    shown,
+    signed_in_as,
+    text,
+)
 from tests.unit.test_dashboard_setup_pages import act_as
 
 SAGE = "south/sage-1"
@@ -39,18 +45,31 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentSe
     forget()
 
 
-def page_text(monkeypatch: pytest.MonkeyPatch, home: Path, **query: str) -> str:
+def page_text(
+    monkeypatch: pytest.MonkeyPatch,
+    home: Path,
+    **query: str,
+) -> str:
     return text(shown(monkeypatch, home / "swapgate.yaml", "sessions", query))
 
 
 def test_what_was_said_is_read_with_a_key_alone_and_an_unknown_price_is_not_nothing(
-    session: AgentSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session: AgentSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ctx = page_frame.context()
     call = MessageToolCall("c_1", "find", '{"order": "A-1815"}')
     converse(ctx, session.id, "Where is order A-1815?", "", calls=[call])
     converse(ctx, session.id, '{"state": "delivered"}', XSS, response_to="c_1")
-    converse(ctx, session.id, "And now?", "No idea.", target=UNPRICED, cost_usd=None)
+    converse(
+        ctx,
+        session.id,
+        "And now?",
+        "No idea.",
+        target=UNPRICED,
+        cost_usd=None,
+    )
 
     said = page_text(monkeypatch, tmp_path, session=session.id)
     assert SCOUT in said
@@ -59,24 +78,45 @@ def test_what_was_said_is_read_with_a_key_alone_and_an_unknown_price_is_not_noth
     assert "known cost $0.02" in said
 
     signed_in_as(monkeypatch, "vera", Role.VIEWER)
-    app = shown(monkeypatch, tmp_path / "swapgate.yaml", "sessions", {"session": session.id})
+    app = shown(
+        monkeypatch,
+        tmp_path / "swapgate.yaml",
+        "sessions",
+        {"session": session.id},
+    )
     said = text(app)
     assert said.count('<section class="message') == 6
-    for words in ("Where is order A-1815?", '→ find {"order": "A-1815"}', "<img src=x"):
+    for words in (
+        "Where is order A-1815?",
+        '→ find {"order": "A-1815"}',
+        "<img src=x",
+    ):
         assert words in said
     assert not any("<img" in str(part.proto.body) for part in app.get("html"))
     assert "price unknown" in said[said.index(f"<b>{UNPRICED}") :]
 
 
 def test_a_long_transcript_is_read_a_page_at_a_time(
-    session: AgentSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session: AgentSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for number in range(50):
-        converse(page_frame.context(), session.id, f"question {number}.", f"answer {number}.")
+        converse(
+            page_frame.context(),
+            session.id,
+            f"question {number}.",
+            f"answer {number}.",
+        )
     signed_in_as(monkeypatch, "vito", Role.VIEWER)
 
     newest = page_text(monkeypatch, tmp_path, session=session.id)
-    earlier = page_text(monkeypatch, tmp_path, session=session.id, behind="40")
+    earlier = page_text(
+        monkeypatch,
+        tmp_path,
+        session=session.id,
+        behind="40",
+    )
 
     assert "Messages 71 to 100 of 100." in newest
     assert "answer 49." in newest
@@ -86,7 +126,9 @@ def test_a_long_transcript_is_read_a_page_at_a_time(
 
 
 def test_a_purged_session_is_said_to_be_gone(
-    session: AgentSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session: AgentSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     secret = page_frame.installation().secret
     captures.delete_user(page_frame.context(), OPERATOR, "ada", "asked", secret=secret)
@@ -105,7 +147,10 @@ def ask(session: AgentSession) -> ModelSwitchRequest:
 
 @pytest.mark.parametrize(
     ("verb", "state", "model"),
-    [("Approve", SwitchState.APPROVED, SAGE), ("Reject", SwitchState.REJECTED, "chat")],
+    [
+        ("Approve", SwitchState.APPROVED, SAGE),
+        ("Reject", SwitchState.REJECTED, "chat"),
+    ],
 )
 def test_an_approver_alone_decides_on_a_switch_and_sees_what_it_means(
     session: AgentSession,
@@ -116,10 +161,15 @@ def test_an_approver_alone_decides_on_a_switch_and_sees_what_it_means(
     state: SwitchState,
     model: str,
 ) -> None:
-    request, file = ask(session), tmp_path / "swapgate.yaml"
+    request = ask(session)
+    file = tmp_path / "swapgate.yaml"
     for name, role, why in (
         ("", Role.VIEWER, "Sign in first, at the top of this page"),
-        ("volker", Role.VIEWER, "volker has the role viewer; this needs approver"),
+        (
+            "volker",
+            Role.VIEWER,
+            "volker has the role viewer; this needs approver",
+        ),
         ("clara", Role.APPROVER, ""),
     ):
         if name:
@@ -139,7 +189,14 @@ def test_an_approver_alone_decides_on_a_switch_and_sees_what_it_means(
     )
     said = text(app)
     prices = ("$10.00 in, $40.00 out", "$2.00 in, $8.00 out")
-    for fact in (SAGE, SCOUT, *prices, "not measured", "it writes better <img", "Time left"):
+    for fact in (
+        SAGE,
+        SCOUT,
+        *prices,
+        "not measured",
+        "it writes better <img",
+        "Time left",
+    ):
         assert fact in said, fact
     app.text_input(key=f"{verb}-why-{request.id}").set_value("too dear").run()
     app.button(key=f"{verb}-now-{request.id}").click().run()

@@ -42,9 +42,20 @@ from harness.registry.targets import ProviderChange
 from harness.routes import freezes, routes
 from harness.routes.matrix import MatrixModel, build_matrix
 from harness.routing.records.routes import Routing
-from harness.routing.table import RouteSettings, RouteSuite, Stakes, StreamCommit
+from harness.routing.table import (
+    RouteSettings,
+    RouteSuite,
+    Stakes,
+    StreamCommit,
+)
 from tests.support.browser.dashboard_data import ANA, configured
-from tests.unit.test_dashboard_page_states import dialog, fill, forget, page_app, text
+from tests.unit.test_dashboard_page_states import (
+    dialog,
+    fill,
+    forget,
+    page_app,
+    text,
+)
 
 SECRET = "sk-test-do-not-show-1234567890"  # noqa: S105 - what must be hidden
 
@@ -61,23 +72,43 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def furnish(many: int = 1) -> None:
-    ctx, secret = page_frame.context(), page_frame.installation().secret
+    ctx = page_frame.context()
+    secret = page_frame.installation().secret
     targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
     for model in ("base", "backup"):
         targets.add_target(ctx, ANA, Target("sim", model))
     settings = RouteSettings(suites=(RouteSuite("tickets"),))
     for number in range(many):
         routes.create_route(
-            ctx, ANA, f"chat-{number}", "sim/base", fallbacks=["sim/backup"], settings=settings
+            ctx,
+            ANA,
+            f"chat-{number}",
+            "sim/base",
+            fallbacks=["sim/backup"],
+            settings=settings,
         )
         limits = KeyLimits(budget_day_usd=5)
-        keys.create_key(ctx, SYSTEM, f"client-{number}", secret=secret, limits=limits)
+        keys.create_key(
+            ctx,
+            SYSTEM,
+            f"client-{number}",
+            secret=secret,
+            limits=limits,
+        )
 
 
-def act_as(monkeypatch: pytest.MonkeyPatch, name: str, role: Role) -> Actor:
+def act_as(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    role: Role,
+) -> Actor:
     installation = page_frame.installation()
     _, text = keys.create_key(
-        installation.context, SYSTEM, name, secret=installation.secret, role=role
+        installation.context,
+        SYSTEM,
+        name,
+        secret=installation.secret,
+        role=role,
     )
     actor = keys.authenticate(installation.store, text, secret=installation.secret)
     monkeypatch.setattr(current_user, "signed_in", lambda: actor)
@@ -100,11 +131,19 @@ def test_a_provider_is_added_and_asked_at_once_and_its_key_shown_nowhere(
     app = dialog("providers.add_provider()", "page_frame.show_done_message()")
     fill(
         app,
-        {"new-kind": "vllm", "new-address-vllm": "http://127.0.0.1:9/v1", "new-name-vllm": ""},
+        {
+            "new-kind": "vllm",
+            "new-address-vllm": "http://127.0.0.1:9/v1",
+            "new-name-vllm": "",
+        },
     )
     assert app.button(key="new-now-vllm").disabled
     assert "Name and address are needed." in text(app)
-    fill(app, {"new-name-vllm": "house", "new-key-vllm": SECRET}, "new-now-vllm")
+    fill(
+        app,
+        {"new-name-vllm": "house", "new-key-vllm": SECRET},
+        "new-now-vllm",
+    )
     assert not app.exception
 
     said = text(shown("providers"))
@@ -202,7 +241,10 @@ def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_co
     registered_providers.change_provider(
         ctx, ANA, "github_copilot", ProviderChange("github_copilot")
     )
-    for opened in ("providers.change_keys('github_copilot')", "providers.add_provider()"):
+    for opened in (
+        "providers.change_keys('github_copilot')",
+        "providers.add_provider()",
+    ):
         app = dialog(opened)
         assert "swapgate provider key login github_copilot" in [code.value for code in app.code]
         assert not [
@@ -218,12 +260,21 @@ def test_a_client_key_is_shown_to_its_creator_until_it_is_stored(
     app = dialog("keys.show_new_key()", "keys.create_client_key()")
     fill(app, {"client-name": "Client-0 "}, "client-now")
     assert "there is a data key 'client-0'" in text(app)
-    fill(app, {"client-name": "acme", "client-budget_day_usd": 7.5}, "client-now")
+    fill(
+        app,
+        {"client-name": "acme", "client-budget_day_usd": 7.5},
+        "client-now",
+    )
     made = app.code[0].value
     found = keys.authenticate_data_key(
-        page_frame.context().store, made, secret=page_frame.installation().secret
+        page_frame.context().store,
+        made,
+        secret=page_frame.installation().secret,
     )
-    assert (found.name, found.limits) == ("acme", KeyLimits(budget_day_usd=7.5))
+    assert (found.name, found.limits) == (
+        "acme",
+        KeyLimits(budget_day_usd=7.5),
+    )
     assert found.created_with == ada.key
 
     act_as(monkeypatch, "eve", Role.ADMIN)
@@ -243,7 +294,11 @@ def test_rates_stand_at_clients_and_providers(house: Path) -> None:
     installation = page_frame.installation()
     limits = KeyLimits(requests_per_min=10, tokens_per_min=1000)
     keys.create_key(
-        installation.context, SYSTEM, "acme", secret=installation.secret, limits=limits
+        installation.context,
+        SYSTEM,
+        "acme",
+        secret=installation.secret,
+        limits=limits,
     )
     said = text(shown("keys"))
     assert "10 requests / min<br>1,000 tokens / min" in said
@@ -264,17 +319,29 @@ def test_a_clients_limits_are_changed_and_its_key_revoked_by_its_name(
     [client] = [key for key in list_keys(page_frame.context()) if key.name == "client-0"]
     app.selectbox(key="chosen-key").select(client.id).run()
     assert "These are its limits already." in text(app)
-    fill(app, {f"limit-budget_day_usd-{client.id}": 9.5}, f"limit-now-{client.id}")
+    fill(
+        app,
+        {f"limit-budget_day_usd-{client.id}": 9.5},
+        f"limit-now-{client.id}",
+    )
     [changed] = [key for key in list_keys(page_frame.context()) if key.id == client.id]
     assert changed.limits == KeyLimits(budget_day_usd=9.5)
     # The dialog still shows what it was opened with.
-    fill(app, {f"limit-budget_day_usd-{client.id}": 900}, f"limit-now-{client.id}")
+    fill(
+        app,
+        {f"limit-budget_day_usd-{client.id}": 900},
+        f"limit-now-{client.id}",
+    )
     assert "another person changed this key's limits" in text(app)
 
     app.session_state[f"act-{client.id}"] = "Revoke"
     app.run()
     assert app.button(key=f"revoke-now-{client.id}").disabled
-    fill(app, {f"revoke-sure-{client.id}": "client-0"}, f"revoke-now-{client.id}")
+    fill(
+        app,
+        {f"revoke-sure-{client.id}": "client-0"},
+        f"revoke-now-{client.id}",
+    )
     [gone] = [key for key in list_keys(page_frame.context()) if key.id == client.id]
     assert gone.revoked_at is not None
 
@@ -285,8 +352,15 @@ def test_an_admin_declares_who_somebody_is_with_a_reason(
 ) -> None:
     act_as(monkeypatch, "ada", Role.ADMIN)
     installation = page_frame.installation()
-    ctx, secret = installation.context, installation.secret
-    keys.create_key(ctx, SYSTEM, "ada phone", secret=secret, role=Role.VIEWER)
+    ctx = installation.context
+    secret = installation.secret
+    keys.create_key(
+        ctx,
+        SYSTEM,
+        "ada phone",
+        secret=secret,
+        role=Role.VIEWER,
+    )
 
     app = dialog(
         "from harness.operations import keys as known",
@@ -321,7 +395,11 @@ def test_a_kill_switch_says_what_it_changes_and_asks_why(
     assert not app.exception
 
     [switch] = freezes.list_live_switches(page_frame.context())
-    assert (switch.route, switch.reason, switch.actor) == ("chat-0", "base is down", "ben")
+    assert (switch.route, switch.reason, switch.actor) == (
+        "chat-0",
+        "base is down",
+        "ben",
+    )
     page = shown("routes")
     assert f"open-lift-{switch.id}" in [button.key for button in page.button]
 
@@ -341,9 +419,16 @@ def test_a_chain_takes_no_new_model_without_evidence_or_a_waiver(
     fill(app, {"chain-why-chat-0": "a second vendor"}, "chain-now-chat-0")
     assert "sim/other has no evidence on route 'chat-0'" in text(app)
 
-    fill(app, {"chain-waive-chat-0": "it serves elsewhere"}, "chain-now-chat-0")
+    fill(
+        app,
+        {"chain-waive-chat-0": "it serves elsewhere"},
+        "chain-now-chat-0",
+    )
     chain = fallback_chain.list_fallbacks(page_frame.context(), "chat-0")
-    assert [entry.target.name for entry in chain] == ["sim/other", "sim/backup"]
+    assert [entry.target.name for entry in chain] == [
+        "sim/other",
+        "sim/backup",
+    ]
     assert chain[0].waiver is not None
     assert chain[0].waiver.author == "ada"
 
@@ -357,9 +442,11 @@ def test_a_suite_is_uploaded_and_one_that_cannot_be_leaves_nothing(
     house: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Beyond U+FFFF: JSON's escapes of it are two broken characters in YAML.
-    title, content = "Small sums \N{ABACUS}", b"input,target\n2 + 2,4\n3 + 3,6\n"
+    title = "Small sums \N{ABACUS}"
+    content = b"input,target\n2 + 2,4\n3 + 3,6\n"
     wanted = SuiteSettings("sums", scorer="numeric", title=title)
-    ada, ctx = act_as(monkeypatch, "ada", Role.ADMIN), page_frame.context()
+    ada = act_as(monkeypatch, "ada", Role.ADMIN)
+    ctx = page_frame.context()
     before = house.read_text(encoding="utf-8")
 
     def disk_is_full(*_: object) -> None:
@@ -387,7 +474,11 @@ def test_each_scorer_is_asked_for_its_options_and_its_judge() -> None:
         "form = Form(Role.ADMIN, 'upload')",
         "st.session_state.asked = (suites.ask(form), form.missing)",
     )
-    for scorer, judged in (("pairwise", True), ("label", False), ("json_schema", False)):
+    for scorer, judged in (
+        ("pairwise", True),
+        ("label", False),
+        ("json_schema", False),
+    ):
         app.selectbox(key="upload-scorer").select(scorer).run()
         assert not app.exception
         assert bool([box for box in app.selectbox if box.key == "upload-judge"]) == judged
@@ -404,7 +495,10 @@ def test_each_scorer_is_asked_for_its_options_and_its_judge() -> None:
     options = {"rubric": "1: polite. 0: else.", "show_target": False}
     judge = JudgeSettings(Target.from_name("sim/backup"))
     assert wanted == SuiteSettings(
-        "replies", scorer="rubric", scorer_options=options, judge=judge
+        "replies",
+        scorer="rubric",
+        scorer_options=options,
+        judge=judge,
     )
 
 
@@ -412,11 +506,24 @@ def test_labels_are_filled_in_with_who_gave_them(monkeypatch: pytest.MonkeyPatch
     wave = {"tool_calls": [{"function": {"name": "wave", "arguments": "{}"}}]}
     asked = [{"role": "user", "content": "hi"}]
     lines: list[dict[str, Any]] = [
-        {"id": "one", "messages": asked, "answer": {"content": "Hello."}, "label": None},
-        {"id": "two", "messages": asked, "answer": {"content": None, **wave}, "label": None},
+        {
+            "id": "one",
+            "messages": asked,
+            "answer": {"content": "Hello."},
+            "label": None,
+        },
+        {
+            "id": "two",
+            "messages": asked,
+            "answer": {"content": None, **wave},
+            "label": None,
+        },
     ]
     # An answer stands as people read it, not as a data structure.
-    assert [row["Answer"] for row in suites_page.list_rows(lines)] == ["Hello.", "wave({})"]
+    assert [row["Answer"] for row in suites_page.list_rows(lines)] == [
+        "Hello.",
+        "wave({})",
+    ]
     ada = act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog("suites.label_captures()")
     app.session_state[suites_page.CAPTURES] = (ada.principal, lines)
@@ -436,7 +543,8 @@ def test_labels_are_filled_in_with_who_gave_them(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.req("E4")
 def test_a_price_says_where_it_comes_from_and_when_the_catalogue_says_another() -> None:
-    price, other = Price(1.0, 2.0), Price(3.0, 4.0)
+    price = Price(1.0, 2.0)
+    other = Price(3.0, 4.0)
     entry = CatalogueEntry("openai", "gpt-x", price)
     day = datetime(2026, 11, 20, tzinfo=UTC).date()
     known = build_catalogue([entry], "litellm 1.2.3", day)
@@ -459,7 +567,10 @@ def test_a_price_says_where_it_comes_from_and_when_the_catalogue_says_another() 
     [row] = [row for row in build_matrix(ctx) if row.provider == "openai"]
     listed = row.models[0].price_origin
     assert listed is not None
-    assert (listed.source[:8], listed.as_of is not None) == ("litellm ", True)
+    assert (listed.source[:8], listed.as_of is not None) == (
+        "litellm ",
+        True,
+    )
 
 
 def test_each_setting_of_a_route_is_changed_with_a_preview_and_not_over_somebody_elses(
@@ -500,14 +611,24 @@ def test_each_setting_of_a_route_is_changed_with_a_preview_and_not_over_somebody
     app.button(key="settings-now-chat-0").click().run()
     assert "another person changed task" in text(app)
     assert ctx.store.lists.routes()[0].settings.data_class == ""
-    fill(app, {"task-chat-0": "", "override-vision-chat-0": "chat-1"}, "settings-now-chat-0")
+    fill(
+        app,
+        {"task-chat-0": "", "override-vision-chat-0": "chat-1"},
+        "settings-now-chat-0",
+    )
     assert "names 'chat-1', which has no data class" in text(app)
 
     fill(app, {"override-vision-chat-0": None}, "settings-now-chat-0")
     found = ctx.store.lists.routes()[0].settings
-    assert (found.data_class, found.commit) == ("personal", StreamCommit.WHOLE)
+    assert (found.data_class, found.commit) == (
+        "personal",
+        StreamCommit.WHOLE,
+    )
     assert (found.first_token_timeout_s, found.keep_warm_bps) == (4.5, 50)
     assert (found.stakes, found.task) == (Stakes.HIGH, "post")
-    [event] = [e for e in queries.read_audit_events(ctx)
-               if e.action == "route.settings" and e.actor == "ada"]  # fmt: skip
+    [event] = [
+        e
+        for e in queries.read_audit_events(ctx)
+        if e.action == "route.settings" and e.actor == "ada"
+    ]
     assert "commit: first_token → whole" in str(event.details)

@@ -7,7 +7,11 @@ import pytest
 
 from dashboard import current_user, page_frame
 from harness.app.installation import load_settings
-from harness.evals.month_spending import PurposeSpending, SpendingPurpose, month_of
+from harness.evals.month_spending import (
+    PurposeSpending,
+    SpendingPurpose,
+    month_of,
+)
 from harness.evals.records import Spending
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
@@ -23,7 +27,13 @@ from harness.routing.reliability.failover import Failover, hash_user
 from harness.routing.table import RouteSettings
 from tests.support.browser.dashboard_data import ANA, XSS, configured, opened
 from tests.support.control.manual_clock import ManualClock
-from tests.unit.test_dashboard_page_states import forget, now, pages, shown, text
+from tests.unit.test_dashboard_page_states import (
+    forget,
+    now,
+    pages,
+    shown,
+    text,
+)
 
 ROUTES = 200
 VIEWER = Actor("vera", Role.VIEWER, "pr_vera", "key_vera")
@@ -54,24 +64,53 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
         for number in range(ROUTES):
             routes.create_route(
-                ctx, ANA, f"team-{number:03}", "sim/base", settings=RouteSettings()
+                ctx,
+                ANA,
+                f"team-{number:03}",
+                "sim/base",
+                settings=RouteSettings(),
             )
         served = Target("sim", "base").id
         minute = then.replace(second=0, microsecond=0)
         traffic = [
             TrafficMinute(
-                f"team-{number:03}", minute, "w1", "incumbent", served, 1, requests=50,
-                failed=number == 7, charged=3, streams=0, input_tokens=9, output_tokens=9,
+                f"team-{number:03}",
+                minute,
+                "w1",
+                "incumbent",
+                served,
+                1,
+                requests=50,
+                failed=number == 7,
+                charged=3,
+                streams=0,
+                input_tokens=9,
+                output_tokens=9,
                 cost_usd=0.25,
             )
             for number in range(ROUTES)
-        ]  # fmt: skip
+        ]
         left = Failover(
-            worker="w1", number=1, at=then, request="req_1", route="team-007", arm="incumbent",
-            target="sim/base", provider="sim", failure="overloaded", status=529, attempts=1,
-            latency_ms=120.0, endpoint="chat", stream=False, body_bytes=80, messages=1, tools=0,
-            user_hash=hash_user("user:alice", installation.secret), next_target=None,
-        )  # fmt: skip
+            worker="w1",
+            number=1,
+            at=then,
+            request="req_1",
+            route="team-007",
+            arm="incumbent",
+            target="sim/base",
+            provider="sim",
+            failure="overloaded",
+            status=529,
+            attempts=1,
+            latency_ms=120.0,
+            endpoint="chat",
+            stream=False,
+            body_bytes=80,
+            messages=1,
+            tools=0,
+            user_hash=hash_user("user:alice", installation.secret),
+            next_target=None,
+        )
         with ctx.store.write() as tx:
             Observations(tx).append([], traffic)
             Failovers(tx).append([left])
@@ -80,7 +119,12 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             spent = PurposeSpending(SpendingPurpose.EVALS, 1.5, calls=3)
             Spending(tx).add(month_of(at), spent)
             alerts.raise_alert(
-                tx, AlertKind.OUR_KEY, "x", subject="provider sim", title=XSS, text="=1+1"
+                tx,
+                AlertKind.OUR_KEY,
+                "x",
+                subject="provider sim",
+                title=XSS,
+                text="=1+1",
             )
     return config
 

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from harness.frame.errors import InputError
 from harness.providers.calls.probe import MAX_REPLY_BYTES
-from harness.providers.models.model_match import MAX_MODELS, parse_listed_models
+from harness.providers.models.model_match import (
+    MAX_MODELS,
+    parse_listed_models,
+)
 from harness.providers.target import Price, Provider
 
 pytestmark = pytest.mark.req("C2", "C3")
@@ -36,7 +39,11 @@ WRONG_TYPES = [
         "pricing": {"prompt": "NaN", "completion": [1]},
     },
     {"id": "cheap", "pricing": {"prompt": "-0.1", "completion": "Infinity"}},
-    {"id": "free", "context_length": 10**40, "pricing": {"prompt": 0, "completion": "0"}},
+    {
+        "id": "free",
+        "context_length": 10**40,
+        "pricing": {"prompt": 0, "completion": "0"},
+    },
     {"id": "priced", "pricing": "0.1"},
 ]
 # With control characters, and others that mislead.
@@ -62,7 +69,16 @@ json_values = st.recursive(
         st.lists(inner, max_size=4)
         | st.dictionaries(
             st.sampled_from(
-                ("data", "models", "id", "name", "pricing", "prompt", "context_length", "x")
+                (
+                    "data",
+                    "models",
+                    "id",
+                    "name",
+                    "pricing",
+                    "prompt",
+                    "context_length",
+                    "x",
+                )
             ),
             inner,
             max_size=5,
@@ -91,21 +107,56 @@ PRICED = priced("0.0000025", "0.00001") | {"input_cache_read": "0.00000025"}
 @pytest.mark.parametrize(
     ("document", "models"),
     [
-        ({"data": [{"id": "b"}, {"id": "a"}]}, [("a", None, None), ("b", None, None)]),
-        ({"data": [{"id": "q", "max_model_len": 32768}]}, [("q", 32768, None)]),
-        ({"data": [{"id": "/m/q.gguf", "meta": {"n_ctx": 1024}}]}, [("/m/q.gguf", 1024, None)]),
-        ({"data": [{"id": "q", "max_context_length": 8192}]}, [("q", 8192, None)]),
-        ({"models": [{"name": "models/g", "inputTokenLimit": 9}]}, [("g", 9, None)]),
-        ({"data": [{"id": "models/q.gguf"}]}, [("models/q.gguf", None, None)]),
-        ({"data": [{"id": "models/g", "owned_by": "google"}]}, [("g", None, None)]),
+        (
+            {"data": [{"id": "b"}, {"id": "a"}]},
+            [("a", None, None), ("b", None, None)],
+        ),
+        (
+            {"data": [{"id": "q", "max_model_len": 32768}]},
+            [("q", 32768, None)],
+        ),
+        (
+            {"data": [{"id": "/m/q.gguf", "meta": {"n_ctx": 1024}}]},
+            [("/m/q.gguf", 1024, None)],
+        ),
+        (
+            {"data": [{"id": "q", "max_context_length": 8192}]},
+            [("q", 8192, None)],
+        ),
+        (
+            {"models": [{"name": "models/g", "inputTokenLimit": 9}]},
+            [("g", 9, None)],
+        ),
+        (
+            {"data": [{"id": "models/q.gguf"}]},
+            [("models/q.gguf", None, None)],
+        ),
+        (
+            {"data": [{"id": "models/g", "owned_by": "google"}]},
+            [("g", None, None)],
+        ),
         ({"data": [], "models": [{"name": "m"}]}, [("m", None, None)]),
         ([{"id": "t", "context_length": 7}], [("t", 7, None)]),
         (
-            {"data": [{"id": "v/m:free", "context_length": 131072, "pricing": PRICED}]},
+            {
+                "data": [
+                    {
+                        "id": "v/m:free",
+                        "context_length": 131072,
+                        "pricing": PRICED,
+                    }
+                ]
+            },
             [("v/m:free", 131072, Price(2.5, 10.0, 0.25))],
         ),
-        ({"data": [{"id": "r", "pricing": priced("-1", "-1")}]}, [("r", None, None)]),
-        ({"data": [{"id": "f", "pricing": priced("0", 0)}]}, [("f", None, Price(0, 0))]),
+        (
+            {"data": [{"id": "r", "pricing": priced("-1", "-1")}]},
+            [("r", None, None)],
+        ),
+        (
+            {"data": [{"id": "f", "pricing": priced("0", 0)}]},
+            [("f", None, Price(0, 0))],
+        ),
         ({"data": []}, []),
     ],
 )
@@ -125,7 +176,10 @@ def test_a_list_is_read_in_each_form(
         (b'{"error": "no"}', "not a list of models"),
         (b'"models"', "not a list of models"),
         (b"[" + b" " * MAX_REPLY_BYTES, "larger than 4 MiB"),
-        (json.dumps([{"id": f"m{n}"} for n in range(MAX_MODELS + 1)]).encode(), "5001 models"),
+        (
+            json.dumps([{"id": f"m{n}"} for n in range(MAX_MODELS + 1)]).encode(),
+            "5001 models",
+        ),
     ],
 )
 def test_what_is_no_list_or_too_long_is_refused(content: bytes, reason: str) -> None:

@@ -13,7 +13,13 @@ from harness.interfaces.cli.program import program
 
 
 @pytest.mark.parametrize(
-    "asked", ["reference/config", "config", "docs/reference/config.md", "Reference/Config.html"]
+    "asked",
+    [
+        "reference/config",
+        "config",
+        "docs/reference/config.md",
+        "Reference/Config.html",
+    ],
 )
 def test_a_page_is_found_by_its_path_or_its_last_part(asked: str) -> None:
     assert package_data.find_page(asked).title == "Configuration"

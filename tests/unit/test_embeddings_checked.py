@@ -28,14 +28,28 @@ def packed(*values: float) -> str:
     return base64.b64encode(array("f", values).tobytes()).decode()
 
 
-def check(given: object, *vectors: Any, **more: object) -> None:
-    asked = json.dumps({"model": "r", "input": given, **more}).encode()
+def check(
+    given: object,
+    *vectors: Any,
+    **more: object,
+) -> None:
+    asked = json.dumps(
+        {
+            "model": "r",
+            "input": given,
+            **more,
+        }
+    ).encode()
     answer = json.dumps({"data": list(vectors)}).encode()
     EMBEDDINGS.check_vectors(read_request(asked, Endpoint.EMBEDDINGS), parse_object(answer))
 
 
 def vector(index: object, embedding: object) -> dict[str, object]:
-    return {"object": "embedding", "index": index, "embedding": embedding}
+    return {
+        "object": "embedding",
+        "index": index,
+        "embedding": embedding,
+    }
 
 
 @pytest.mark.req("A5", "B3")
@@ -82,7 +96,10 @@ def test_a_number_beyond_all_floats_is_malformed() -> None:
 
 
 @pytest.mark.req("A2")
-@given(st.lists(st.lists(finite, min_size=3, max_size=3), min_size=1, max_size=5), st.data())
+@given(
+    st.lists(st.lists(finite, min_size=3, max_size=3), min_size=1, max_size=5),
+    st.data(),
+)
 def test_whole_embeddings_pass_in_any_order(
     rows: list[list[float]], data: st.DataObject
 ) -> None:
@@ -154,4 +171,7 @@ async def test_a_targets_settings_about_words_are_left_out(tmp_path: Path) -> No
 
     await door.call(PATH, ASK)
 
-    assert json.loads(door.transport.seen[0].body) == {**json.loads(ASK), "model": INCUMBENT}
+    assert json.loads(door.transport.seen[0].body) == {
+        **json.loads(ASK),
+        "model": INCUMBENT,
+    }

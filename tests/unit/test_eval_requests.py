@@ -26,7 +26,11 @@ def test_the_request_patch_wins_over_the_target_and_the_target_over_the_suite() 
     target = Target(
         "sim",
         "m",
-        parameters={"temperature": 0.5, "top_p": 0.9, "seed": 1},
+        parameters={
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "seed": 1,
+        },
         request_patch=RequestPatch(parameters={"seed": 2}),
     )
 
@@ -41,26 +45,41 @@ def test_the_request_patch_wins_over_the_target_and_the_target_over_the_suite() 
 
 
 def test_a_null_takes_a_field_out_and_one_limit_replaces_the_other() -> None:
-    target = Target("sim", "m", parameters={"temperature": None, "max_completion_tokens": 5})
+    target = Target(
+        "sim",
+        "m",
+        parameters={"temperature": None, "max_completion_tokens": 5},
+    )
 
     sent = request_body(target, ASKED, {"temperature": 0.0, "max_tokens": 9})
 
-    assert sent == {"model": "m", "messages": ASKED, "max_completion_tokens": 5}
+    assert sent == {
+        "model": "m",
+        "messages": ASKED,
+        "max_completion_tokens": 5,
+    }
 
 
 @pytest.mark.req("A8")
 @pytest.mark.parametrize(
-    ("before", "system"), [([], "JSON only."), (["Be brief."], "Be brief.\n\nJSON only.")]
+    ("before", "system"),
+    [([], "JSON only."), (["Be brief."], "Be brief.\n\nJSON only.")],
 )
 def test_the_addendum_goes_to_the_end_of_the_system_message(
     before: list[str], system: str
 ) -> None:
     patch = RequestPatch(prompt_addendum="JSON only.", response_format={"type": "json_object"})
-    messages = [*({"role": "system", "content": text} for text in before), *ASKED]
+    messages = [
+        *({"role": "system", "content": text} for text in before),
+        *ASKED,
+    ]
 
     sent = request_body(Target("sim", "m", request_patch=patch), messages, {})
 
-    assert sent["messages"] == [{"role": "system", "content": system}, *ASKED]
+    assert sent["messages"] == [
+        {"role": "system", "content": system},
+        *ASKED,
+    ]
     assert sent["response_format"] == {"type": "json_object"}
 
 
@@ -84,15 +103,31 @@ def test_a_reply_tells_text_usage_and_who_served_it() -> None:
         )
     )
 
-    assert (reply.text, reply.finish, reply.served.label) == ("Hello", "stop", "m-2026@fp_1")
-    assert (reply.input_tokens, reply.cached_tokens, reply.output_tokens) == (7, 4, 2)
+    assert (reply.text, reply.finish, reply.served.label) == (
+        "Hello",
+        "stop",
+        "m-2026@fp_1",
+    )
+    assert (
+        reply.input_tokens,
+        reply.cached_tokens,
+        reply.output_tokens,
+    ) == (7, 4, 2)
 
 
 @pytest.mark.parametrize(
     ("message", "text"),
     [
         ({"content": None, "refusal": "I won't."}, "I won't."),
-        ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "ab"),
+        (
+            {
+                "content": [
+                    {"type": "text", "text": "a"},
+                    {"type": "text", "text": "b"},
+                ]
+            },
+            "ab",
+        ),
         ({"content": None}, ""),
         ({"content": "half \ud83d"}, "half \ufffd"),
     ],
@@ -117,7 +152,10 @@ def test_tool_calls_are_kept_with_their_arguments_as_text(arguments: object) -> 
         (b"[]", "not a JSON object"),
         (b'{"error": {"message": "overloaded"}}', "an error inside a 200"),
         (b'{"choices": []}', "not a chat completion"),
-        (b'{"choices": [{"message": {"content": 3}}]}', "not a chat completion"),
+        (
+            b'{"choices": [{"message": {"content": 3}}]}',
+            "not a chat completion",
+        ),
         (raw({"content": "x"}, usage=[1]), "not a chat completion"),
     ],
 )

@@ -29,17 +29,26 @@ REFERENCES = 20
 @pytest.fixture
 def suite(tmp_path: Path) -> Suite:
     """Its references: people like even numbers."""
-    data, references = tmp_path / "s.jsonl", tmp_path / "references.jsonl"
+    data = tmp_path / "s.jsonl"
+    references = tmp_path / "references.jsonl"
     data.write_text('{"input": "a", "target": "b"}', encoding="utf-8")
     rows = [
-        {"input": "n?", "answer": f"{n}", "score": 0.9 if n % 2 == 0 else 0.1}
+        {
+            "input": "n?",
+            "answer": f"{n}",
+            "score": 0.9 if n % 2 == 0 else 0.1,
+        }
         for n in range(REFERENCES)
     ]
     references.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     judge = JudgeSettings(Target("sim", "sim-judge"), references=references, recheck_s=60)
     return load_suite(
         SuiteSettings(
-            "replies", path=data, scorer="rubric", scorer_options={"rubric": "x"}, judge=judge
+            "replies",
+            path=data,
+            scorer="rubric",
+            scorer_options={"rubric": "x"},
+            judge=judge,
         )
     )
 
@@ -54,9 +63,18 @@ def agrees_but_for(wrong: int) -> ScriptedJudge:
 
 
 def confirmed(
-    suite: Suite, judge: ScriptedJudge, checks: CalibrationCache | None = None
+    suite: Suite,
+    judge: ScriptedJudge,
+    checks: CalibrationCache | None = None,
 ) -> RaterAgreement | None:
-    found = asyncio.run(measure_judge(suite, judge, checks=checks, connections=4))
+    found = asyncio.run(
+        measure_judge(
+            suite,
+            judge,
+            checks=checks,
+            connections=4,
+        )
+    )
     if found is None:
         return None
     demand_agreement(suite.settings, found)
@@ -87,13 +105,23 @@ def test_a_judge_that_abstains_does_not_agree(suite: Suite) -> None:
 
 
 def test_a_judge_that_is_away_measures_nothing(suite: Suite) -> None:
-    with pytest.raises(JudgeUnfit, match="could not check its judge: the judge did not answer"):
+    with pytest.raises(
+        JudgeUnfit,
+        match="could not check its judge: the judge did not answer",
+    ):
         confirmed(suite, ScriptedJudge(lambda _data: None))
 
 
 def test_references_of_one_score_tell_nothing(suite: Suite, tmp_path: Path) -> None:
     file = tmp_path / "alike.jsonl"
-    rows = [{"input": "n?", "answer": "2", "score": 1} for _ in range(10)]
+    rows = [
+        {
+            "input": "n?",
+            "answer": "2",
+            "score": 1,
+        }
+        for _ in range(10)
+    ]
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     assert suite.settings.judge is not None
     judge = replace(suite.settings.judge, references=file)
@@ -133,7 +161,13 @@ def test_a_kept_agreement_that_is_damaged_or_from_the_future_is_measured_again(
     noted = json.loads(kept.read_text(encoding="utf-8"))
     ahead = (clock.now() + timedelta(hours=1)).timestamp()
 
-    for damaged in ("", "[]", "{}", '{"at": 1}', json.dumps({**noted, "at": ahead})):
+    for damaged in (
+        "",
+        "[]",
+        "{}",
+        '{"at": 1}',
+        json.dumps({**noted, "at": ahead}),
+    ):
         kept.write_text(damaged, encoding="utf-8")
         before = len(judge.asked)
         confirmed(suite, judge, checks)
@@ -152,22 +186,56 @@ def test_a_kept_agreement_that_is_damaged_or_from_the_future_is_measured_again(
         (None, 5, -1),
     ],
 )
-def test_scores_fall_into_equal_bands(score: float | None, levels: int, found: int) -> None:
+def test_scores_fall_into_equal_bands(
+    score: float | None,
+    levels: int,
+    found: int,
+) -> None:
     assert score_band(score, levels) == found
 
 
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ({"input": "a", "answer": "x", "score": 2}, "a number from 0 to 1"),
-        ({"input": "a", "answer": "x", "score": "good"}, "a number from 0 to 1"),
-        ({"input": "a", "answer": ["x"], "score": 1}, "`answer`, a text"),
+        (
+            {
+                "input": "a",
+                "answer": "x",
+                "score": 2,
+            },
+            "a number from 0 to 1",
+        ),
+        (
+            {
+                "input": "a",
+                "answer": "x",
+                "score": "good",
+            },
+            "a number from 0 to 1",
+        ),
+        (
+            {
+                "input": "a",
+                "answer": ["x"],
+                "score": 1,
+            },
+            "`answer`, a text",
+        ),
         ({"input": "a", "score": 1}, "field 'answer': missing"),
-        ({"input": "a", "answer": "x", "score": 1}, "1 references; agreement needs 10"),
+        (
+            {
+                "input": "a",
+                "answer": "x",
+                "score": 1,
+            },
+            "1 references; agreement needs 10",
+        ),
     ],
 )
 def test_references_that_cannot_be_used_are_told(
-    tmp_path: Path, row: dict[str, object], told: str
+    tmp_path: Path,
+    row: dict[str, object],
+    told: str,
 ) -> None:
     file = tmp_path / "references.jsonl"
     file.write_text(json.dumps(row), encoding="utf-8")
@@ -194,15 +262,37 @@ def pairs_of(table: Table) -> list[tuple[int, int]]:
         # p_o = 35/50, p_e = (25*30 + 25*20)/2500 = .5
         ([[20, 5], [10, 15]], 0.4, 0.1511, 0.6489),
         # p_o = 60/100, p_e = (60*70 + 40*30)/10000 = .54
-        ([[45, 15], [25, 15]], 0.06 / 0.46, -0.0629, 0.3238),
+        (
+            [[45, 15], [25, 15]],
+            0.06 / 0.46,
+            -0.0629,
+            0.3238,
+        ),
         # p_o = 77/100, p_e = .36 + .09 + .01: both raters 60, 30 and 10 %
-        ([[50, 8, 2], [7, 21, 2], [3, 1, 6]], (0.77 - 0.46) / 0.54, 0.4242, 0.7239),
+        (
+            [
+                [50, 8, 2],
+                [7, 21, 2],
+                [3, 1, 6],
+            ],
+            (0.77 - 0.46) / 0.54,
+            0.4242,
+            0.7239,
+        ),
         ([[10, 0], [0, 10]], 1.0, 1.0, 1.0),
-        ([[0, 10], [10, 0]], -1.0, -1.0, -1.0),
+        (
+            [[0, 10], [10, 0]],
+            -1.0,
+            -1.0,
+            -1.0,
+        ),
     ],
 )
 def test_kappa_and_its_interval_of_tables_worked_by_hand(
-    table: Table, kappa: float, low: float, high: float
+    table: Table,
+    kappa: float,
+    low: float,
+    high: float,
 ) -> None:
     """The interval by the delta method."""
     found = cohens_kappa(pairs_of(table))

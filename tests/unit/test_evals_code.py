@@ -15,7 +15,8 @@ from evals.suites.suite import load_suite
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import ConfigError, InputError
 
-RIGHT, WRONG = ScoreResult(1, 1), ScoreResult(0, 0)
+RIGHT = ScoreResult(1, 1)
+WRONG = ScoreResult(0, 0)
 TWICE = {
     "prompt": "import math\n\ndef twice(n):\n    '''Double.'''\n",
     "test": "def check(candidate):\n    assert candidate(2) == 4\n",
@@ -25,7 +26,9 @@ TWICE = {
 
 async def run_here(program: str, timeout_s: float) -> str | None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-"),
+        sys.executable,
+        "-I",
+        "-",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -40,10 +43,14 @@ async def run_here(program: str, timeout_s: float) -> str | None:
 
 
 def judged(
-    answer: str, target: object = TWICE, run: RunProgram = run_here, **given: object
+    answer: str,
+    target: object = TWICE,
+    run: RunProgram = run_here,
+    **given: object,
 ) -> ScoreResult:
     chosen = find_scorer("code")
-    item, options = Item("i", "asked", target), chosen.options(given)
+    item = Item("i", "asked", target)
+    options = chosen.options(given)
     assert chosen.check(item, options) is None
     scorer = chosen.sandboxed
     assert scorer is not None
@@ -60,8 +67,14 @@ def judged(
     [
         ("    return 2 * n", RIGHT),
         ("def twice(n):\n    return math.floor(2 * n)", RIGHT),
-        ("```python\ndef twice(n):\n    return 2 * n\n```", ScoreResult(0, 1, "code_fence")),
-        ("Sure:\n```\n    return n + n\n```\nDone.", ScoreResult(0, 1, "extra_prose")),
+        (
+            "```python\ndef twice(n):\n    return 2 * n\n```",
+            ScoreResult(0, 1, "code_fence"),
+        ),
+        (
+            "Sure:\n```\n    return n + n\n```\nDone.",
+            ScoreResult(0, 1, "extra_prose"),
+        ),
         ("    return n", WRONG),
         ("```python\ndef twice(n):\n    return n\n```", WRONG),
         ("I cannot do that.", WRONG),
@@ -136,7 +149,16 @@ def test_with_docker_inspect_starts_a_container_without_a_network(
 @pytest.mark.req("F6")
 def test_the_pin_of_a_suite_says_that_code_ran_uncontained(tmp_path: Path) -> None:
     data = tmp_path / "code.jsonl"
-    data.write_text(json.dumps({"id": "a", "input": "Double.", "target": TWICE}) + "\n")
+    data.write_text(
+        json.dumps(
+            {
+                "id": "a",
+                "input": "Double.",
+                "target": TWICE,
+            }
+        )
+        + "\n"
+    )
     contained = SuiteSettings("coding", path=data, scorer="code")
     pins = [
         load_suite(config).pin
@@ -154,12 +176,18 @@ def test_the_pin_of_a_suite_says_that_code_ran_uncontained(tmp_path: Path) -> No
         ({"entry_point": "f"}, {}, "needs a target with `test`"),
         ({"test": "x", "entry_point": 3}, {}, "must be texts"),
         ("def", {}, "its test is not Python"),
-        ("x", {"timeout_s": 0}, "option 'timeout_s' must be from 0.1 to 300"),
+        (
+            "x",
+            {"timeout_s": 0},
+            "option 'timeout_s' must be from 0.1 to 300",
+        ),
         ("x", {"memory_mb": 1}, "option 'memory_mb' must be from 64"),
     ],
 )
 def test_what_cannot_be_run_is_told(
-    target: object, options: dict[str, object], told: str
+    target: object,
+    options: dict[str, object],
+    told: str,
 ) -> None:
     chosen = find_scorer("code")
 

@@ -9,7 +9,11 @@ import pytest
 
 from evals.runner.inspect_tasks import DataSuite
 from evals.suites.suite import load_suite
-from evals.suites.suite_import import ImportedSuite, import_suites, read_labelled
+from evals.suites.suite_import import (
+    ImportedSuite,
+    import_suites,
+    read_labelled,
+)
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import Conflict, InputError, SwapgateError
 
@@ -30,7 +34,10 @@ def line(number: int, **changed: Any) -> dict[str, Any]:
         "id": f"cap_{number}",
         "messages": [
             {"role": "system", "content": "Route it."},
-            {"role": "user", "content": [{"type": "text", "text": f"Mail {number}"}]},
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": f"Mail {number}"}],
+            },
         ],
         "answer": {"role": "assistant", "content": "billing"},
         "model": "sim/base",
@@ -43,12 +50,23 @@ def line(number: int, **changed: Any) -> dict[str, Any]:
     }
 
 
-def imported(folder: Path, *lines: Any, replace_: bool = False, **wished: Any) -> ImportedSuite:
+def imported(
+    folder: Path,
+    *lines: Any,
+    replace_: bool = False,
+    **wished: Any,
+) -> ImportedSuite:
     file = folder / "labelled.jsonl"
     file.write_text("\n".join(json.dumps(item) for item in lines), encoding="utf-8")
     settings = SuiteSettings("production", **{"scorer": "label", **wished})
     found = [read_labelled(file, settings)]
-    (done,) = import_suites(found, base=folder, actor="ann", now=NOW, replace_=replace_)
+    (done,) = import_suites(
+        found,
+        base=folder,
+        actor="ann",
+        now=NOW,
+        replace_=replace_,
+    )
     return done
 
 
@@ -90,12 +108,24 @@ def test_a_labelled_file_is_a_suite_whose_manifest_says_where_it_is_from(
 
 
 def test_a_conversation_is_asked_as_it_was_with_its_tools(tmp_path: Path) -> None:
-    call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    call = {
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "find", "arguments": "{}"},
+    }
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Where is it?"},
-        {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "c1", "content": "Oslo"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [call],
+        },
+        {
+            "role": "tool",
+            "tool_call_id": "c1",
+            "content": "Oslo",
+        },
     ]
     tools = [{"type": "function", "function": {"name": "find", "parameters": {}}}]
     done = imported(tmp_path, line(1, messages=messages, tools=tools), line(2))
@@ -121,29 +151,52 @@ def test_captured_data_keep_their_class_whoever_edits_the_configuration(tmp_path
     ("lines", "because"),
     [
         ([line(1), {"label": "x"}], "labelled.jsonl:2: field 'id'"),
-        ([line(1), line(1)], "labelled.jsonl:2: field 'id': line 1 has the same id"),
+        (
+            [line(1), line(1)],
+            "labelled.jsonl:2: field 'id': line 1 has the same id",
+        ),
         ([line(1, messages=[])], "labelled.jsonl:1: field 'messages'"),
-        ([line(1, messages=[{"role": "cat", "content": "x"}])], "message 0: must be an object"),
-        ([line(1, messages=[{"role": "user", "content": 7}])], "message 0: content must be"),
-        ([line(1, messages=[{"role": "user", "content": " "}])], "the messages have no text"),
+        (
+            [line(1, messages=[{"role": "cat", "content": "x"}])],
+            "message 0: must be an object",
+        ),
+        (
+            [line(1, messages=[{"role": "user", "content": 7}])],
+            "message 0: content must be",
+        ),
+        (
+            [line(1, messages=[{"role": "user", "content": " "}])],
+            "the messages have no text",
+        ),
         (
             [line(1, messages=[{"role": "assistant", "content": "x"}])],
             "the last message is the model's",
         ),
         ([line(1, tools=[{}])], "labelled.jsonl:1: tools must be"),
         ([line(1, tags="x")], "labelled.jsonl:1: field 'tags'"),
-        ([line(1, label_author="")], "labelled.jsonl:1: field 'label_author'"),
+        (
+            [line(1, label_author="")],
+            "labelled.jsonl:1: field 'label_author'",
+        ),
         ([line(1, labelled_at="today")], "'today' is not a time"),
         ([line(1, provenance=None)], "labelled.jsonl:1: field 'provenance'"),
         ([line(1, provenance={"route": 1})], "field 'provenance.route'"),
         ([line(1, label=None)], "no line has a label"),
-        ([line(1), line(2, provenance={**line(2)["provenance"], "data_class": ""})], "several"),
+        (
+            [
+                line(1),
+                line(2, provenance={**line(2)["provenance"], "data_class": ""}),
+            ],
+            "several",
+        ),
         ([[1]], "labelled.jsonl:1: each line must be one JSON object"),
         ([line(1, label=7)], "cap_1"),
     ],
 )
 def test_a_fault_is_named_by_its_place_and_nothing_is_left_behind(
-    lines: list[Any], because: str, tmp_path: Path
+    lines: list[Any],
+    because: str,
+    tmp_path: Path,
 ) -> None:
     with pytest.raises(InputError, match=because.replace("[", r"\[")):
         imported(tmp_path, *lines)
@@ -161,7 +214,13 @@ def test_a_suite_is_replaced_only_when_that_is_said_and_restored_when_refused(
     with pytest.raises(Conflict, match="--replace"):
         imported(tmp_path, line(3), line(4))
     with pytest.raises(SwapgateError):
-        imported(tmp_path, line(3), line(4), replace_=True, scorer="no-such")
+        imported(
+            tmp_path,
+            line(3),
+            line(4),
+            replace_=True,
+            scorer="no-such",
+        )
     assert first.data.read_bytes() == before
 
     second = imported(tmp_path, line(3), line(4), replace_=True)

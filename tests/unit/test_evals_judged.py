@@ -25,7 +25,11 @@ JUDGE = JudgeSettings(Target("sim", "sim-judge"))
 
 
 def judged(
-    name: str, says: Says | ScriptedJudge, answer: str, item: Item = ITEM, **options: Any
+    name: str,
+    says: Says | ScriptedJudge,
+    answer: str,
+    item: Item = ITEM,
+    **options: Any,
 ) -> ScoreResult:
     chosen = find_scorer(name)
     given = chosen.options(options)
@@ -39,8 +43,18 @@ def rubric(says: Says | ScriptedJudge, answer: str = "Hi") -> ScoreResult:
     return judged("rubric", says, answer, rubric="Polite?")
 
 
-def pairwise(says: Says | ScriptedJudge, answer: str = "Hi", **more: Any) -> ScoreResult:
-    return judged("pairwise", says, answer, criteria="Polite?", **more)
+def pairwise(
+    says: Says | ScriptedJudge,
+    answer: str = "Hi",
+    **more: Any,
+) -> ScoreResult:
+    return judged(
+        "pairwise",
+        says,
+        answer,
+        criteria="Polite?",
+        **more,
+    )
 
 
 @pytest.mark.req("F7")
@@ -138,7 +152,14 @@ def test_which_letter_comes_first_is_drawn_by_the_recorded_seed() -> None:
     def first(item: str, seed: int) -> str:
         judge = ScriptedJudge(lambda data: {"winner": "tie", "n": data["A"]})
         pairwise_item = replace(ITEM, id=item)
-        judged("pairwise", judge, "Hi", pairwise_item, criteria="x", seed=seed)
+        judged(
+            "pairwise",
+            judge,
+            "Hi",
+            pairwise_item,
+            criteria="x",
+            seed=seed,
+        )
         return "A" if '"A": "Hi"' in judge.asked[0] else "B"
 
     drawn = [first(f"i{n}", 1) for n in range(64)]
@@ -169,11 +190,22 @@ def suite(tmp_path: Path) -> SuiteSettings:
     file = tmp_path / "s.jsonl"
     file.write_text('{"input": "a", "target": "b"}', encoding="utf-8")
     references = tmp_path / "references.jsonl"
-    rows = [{"input": "a", "answer": f"{n}", "score": n % 2} for n in range(10)]
+    rows = [
+        {
+            "input": "a",
+            "answer": f"{n}",
+            "score": n % 2,
+        }
+        for n in range(10)
+    ]
     references.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     judge = replace(JUDGE, references=references)
     return SuiteSettings(
-        "s", path=file, scorer="rubric", scorer_options={"rubric": "x"}, judge=judge
+        "s",
+        path=file,
+        scorer="rubric",
+        scorer_options={"rubric": "x"},
+        judge=judge,
     )
 
 
@@ -198,7 +230,12 @@ def test_whatever_decides_a_judgement_changes_the_pin_and_a_budget_does_not(
         assert load_suite(replace(suite, judge=judge)).pin.digest != was.digest
     for options in ({"rubric": "y"}, {"rubric": "x", "show_target": False}):
         assert load_suite(replace(suite, scorer_options=options)).pin.digest != was.digest
-    cheap = replace(suite.judge, max_calls=3, max_cost_usd=0.1, recheck_s=5.0)
+    cheap = replace(
+        suite.judge,
+        max_calls=3,
+        max_cost_usd=0.1,
+        recheck_s=5.0,
+    )
     assert load_suite(replace(suite, judge=cheap)).pin == was
     with suite.judge.references.open("a", encoding="utf-8") as file:
         file.write('\n{"input": "a", "answer": "more", "score": 1}')
@@ -219,7 +256,11 @@ def test_a_judge_too_many_or_too_few_is_told(suite: SuiteSettings) -> None:
         ("pairwise", ITEM, "needs the option 'criteria'"),
     ],
 )
-def test_a_suite_that_a_judge_could_not_score_is_told(name: str, item: Item, told: str) -> None:
+def test_a_suite_that_a_judge_could_not_score_is_told(
+    name: str,
+    item: Item,
+    told: str,
+) -> None:
     chosen = find_scorer(name)
 
     with pytest.raises(InputError, match=told):

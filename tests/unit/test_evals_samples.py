@@ -18,7 +18,11 @@ from evals.scorers.unwrap import parse_literal, parse_source
 from evals.suites.items import Item, load_items
 from harness.frame.errors import InputError
 from harness.gate.suite_plan import ItemGroups, shuffle_items
-from harness.routing.capture import find_near_duplicates, jaccard_similarity, shingles
+from harness.routing.capture import (
+    find_near_duplicates,
+    jaccard_similarity,
+    shingles,
+)
 
 
 def jsonl(folder: Path, *records: object) -> Path:
@@ -34,7 +38,11 @@ def csv_file(folder: Path, text: str) -> Path:
 
 
 def test_an_item_without_an_id_is_named_by_its_place(tmp_path: Path) -> None:
-    file = jsonl(tmp_path, {"input": "a", "target": "1"}, {"input": "b", "expected": 2})
+    file = jsonl(
+        tmp_path,
+        {"input": "a", "target": "1"},
+        {"input": "b", "expected": 2},
+    )
 
     assert load_items(file, name="sums") == (
         Item("sums-0001", "a", "1"),
@@ -67,9 +75,21 @@ def test_an_input_that_looks_like_json_stays_text(tmp_path: Path) -> None:
 
 
 def test_two_fields_can_make_the_target(tmp_path: Path) -> None:
-    file = jsonl(tmp_path, {"prompt": "p", "one": 1, "two": [2]})
+    file = jsonl(
+        tmp_path,
+        {
+            "prompt": "p",
+            "one": 1,
+            "two": [2],
+        },
+    )
 
-    [item] = load_items(file, name="n", input_field="prompt", target_field="one+two")
+    [item] = load_items(
+        file,
+        name="n",
+        input_field="prompt",
+        target_field="one+two",
+    )
 
     assert item.target == {"one": 1, "two": [2]}
 
@@ -78,18 +98,74 @@ def test_two_fields_can_make_the_target(tmp_path: Path) -> None:
     ("records", "place", "told"),
     [
         ([{"input": "a"}], 1, "'target' or 'expected': missing"),
-        ([{"input": "a", "target": "1"}, {"target": "2"}], 2, "'input': missing"),
-        ([{"input": " ", "target": "1"}], 1, "must be a text that is not empty"),
-        ([{"input": 3, "target": "1"}], 1, "must be a text that is not empty"),
-        ([{"input": "a", "target": "1", "id": []}], 1, "'id': must be a text"),
-        ([{"input": "a", "target": "1", "choices": ["one"]}], 1, "two texts or more"),
-        ([{"input": "a", "target": "1", "metadata": "m"}], 1, "'metadata': must be"),
-        ([{"id": 7, "input": "a", "target": "1"}] * 2, 2, "already the id of line 1"),
+        (
+            [{"input": "a", "target": "1"}, {"target": "2"}],
+            2,
+            "'input': missing",
+        ),
+        (
+            [{"input": " ", "target": "1"}],
+            1,
+            "must be a text that is not empty",
+        ),
+        (
+            [{"input": 3, "target": "1"}],
+            1,
+            "must be a text that is not empty",
+        ),
+        (
+            [
+                {
+                    "input": "a",
+                    "target": "1",
+                    "id": [],
+                }
+            ],
+            1,
+            "'id': must be a text",
+        ),
+        (
+            [
+                {
+                    "input": "a",
+                    "target": "1",
+                    "choices": ["one"],
+                }
+            ],
+            1,
+            "two texts or more",
+        ),
+        (
+            [
+                {
+                    "input": "a",
+                    "target": "1",
+                    "metadata": "m",
+                }
+            ],
+            1,
+            "'metadata': must be",
+        ),
+        (
+            [
+                {
+                    "id": 7,
+                    "input": "a",
+                    "target": "1",
+                }
+            ]
+            * 2,
+            2,
+            "already the id of line 1",
+        ),
         (["text"], 1, "one JSON object"),
     ],
 )
 def test_a_fault_is_told_with_file_line_and_field(
-    tmp_path: Path, records: list[object], place: int, told: str
+    tmp_path: Path,
+    records: list[object],
+    place: int,
+    told: str,
 ) -> None:
     file = jsonl(tmp_path, *records)
 
@@ -105,20 +181,39 @@ def test_a_fault_is_told_with_file_line_and_field(
     [
         ("a.jsonl", b"", "no items"),
         ("a.jsonl", b"\n\n", "no items"),
-        ("a.jsonl", b'{"input": "a", "target": "1"}\n{"input": ', ":2: not JSON"),
+        (
+            "a.jsonl",
+            b'{"input": "a", "target": "1"}\n{"input": ',
+            ":2: not JSON",
+        ),
         ("a.jsonl", b'{"input": "a", "target": NaN}', ":1: not JSON: NaN"),
-        ("a.jsonl", b'{"input": "a", "target": "1"}\n{"input": "\xff"}', ":2: not UTF-8"),
+        (
+            "a.jsonl",
+            b'{"input": "a", "target": "1"}\n{"input": "\xff"}',
+            ":2: not UTF-8",
+        ),
         # With the line where the row begins.
-        ("a.csv", b"input,target\na,1,2\n", r"\.csv:2: the row has more cells"),
+        (
+            "a.csv",
+            b"input,target\na,1,2\n",
+            r"\.csv:2: the row has more cells",
+        ),
         ("a.csv", b'input,target\na,1\n"b\n', r"\.csv:3: not CSV"),
-        ("a.csv", b"input,target\na,\n", r"\.csv:2: field 'target' or 'expected': missing"),
+        (
+            "a.csv",
+            b"input,target\na,\n",
+            r"\.csv:2: field 'target' or 'expected': missing",
+        ),
         ("a.csv", b'input,target\n"a\nb",1\nc,\n', r"\.csv:4: field"),
         ("gone.jsonl", None, r"gone\.jsonl: cannot be read: No such file"),
         ("a.xlsx", b"x", r"unknown kind of file '\.xlsx'; use \.jsonl"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_with_its_fault(
-    tmp_path: Path, name: str, raw: bytes | None, told: str
+    tmp_path: Path,
+    name: str,
+    raw: bytes | None,
+    told: str,
 ) -> None:
     if raw is not None:
         (tmp_path / name).write_bytes(raw)
@@ -140,11 +235,23 @@ def test_the_order_is_a_permutation_that_the_seed_fixes(ids: set[str], seed: int
 
 @given(ids=ids, seed=st.integers(0, 99), wanted=st.integers(1, 40))
 def test_wanting_more_items_goes_on_where_fewer_ended(
-    ids: set[str], seed: int, wanted: int
+    ids: set[str],
+    seed: int,
+    wanted: int,
 ) -> None:
     groups = ItemGroups(tuple(ids))
-    fewer = plan_questions(groups, order_seed=seed, wanted=wanted, epochs=2)
-    more = plan_questions(groups, order_seed=seed, wanted=wanted + 5, epochs=2)
+    fewer = plan_questions(
+        groups,
+        order_seed=seed,
+        wanted=wanted,
+        epochs=2,
+    )
+    more = plan_questions(
+        groups,
+        order_seed=seed,
+        wanted=wanted + 5,
+        epochs=2,
+    )
 
     assert more[: len(fewer)] == fewer
     assert len(fewer) == 2 * min(wanted, len(ids))
@@ -164,7 +271,8 @@ def often() -> Iterator[None]:
         for _ in (phase, info) * 20:
             pass
 
-    interval, (most, *others) = sys.getswitchinterval(), gc.get_threshold()
+    interval = sys.getswitchinterval()
+    most, *others = gc.get_threshold()
     gc.callbacks.append(collected)
     sys.setswitchinterval(1e-6)
     gc.set_threshold(50, *others)
@@ -194,7 +302,10 @@ WORDS = st.lists(st.sampled_from(["a", "b", "c", "d"]), min_size=1, max_size=12)
 
 
 @pytest.mark.req("F9")
-@given(texts=st.lists(WORDS, max_size=14), threshold=st.sampled_from([0.3, 0.5, 0.8, 0.9, 1.0]))
+@given(
+    texts=st.lists(WORDS, max_size=14),
+    threshold=st.sampled_from([0.3, 0.5, 0.8, 0.9, 1.0]),
+)
 def test_the_quick_way_finds_what_comparing_all_with_all_does(
     texts: list[str], threshold: float
 ) -> None:
@@ -221,6 +332,10 @@ def test_the_quick_way_finds_what_comparing_all_with_all_does(
 @pytest.mark.req("F9")
 def test_one_word_of_many_makes_a_near_duplicate_and_another_question_does_not() -> None:
     mail = " ".join(f"word{n}" for n in range(60))
-    texts = {"first": mail, "again": f"{mail} thanks", "other": "where is my parcel"}
+    texts = {
+        "first": mail,
+        "again": f"{mail} thanks",
+        "other": "where is my parcel",
+    }
 
     assert find_near_duplicates(texts, threshold=0.9) == {"again": "first"}

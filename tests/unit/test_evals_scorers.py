@@ -24,7 +24,12 @@ def form(rule: str) -> ScoreResult:
     return ScoreResult(0, 1, rule)
 
 
-def judged(name: str, answer: str, item: Item, **given: Any) -> ScoreResult:
+def judged(
+    name: str,
+    answer: str,
+    item: Item,
+    **given: Any,
+) -> ScoreResult:
     chosen = find_scorer(name)
     options = chosen.complete([item], chosen.options(given))
     assert chosen.check(item, options) is None
@@ -96,7 +101,9 @@ def test_numeric_on_a_final_line(answer: str, scored: ScoreResult) -> None:
     ],
 )
 def test_numeric_without_a_form_takes_the_last_number(
-    answer: str, target: object, scored: ScoreResult
+    answer: str,
+    target: object,
+    scored: ScoreResult,
 ) -> None:
     assert judged("numeric", answer, to(target)) == scored
 
@@ -121,7 +128,12 @@ def test_numeric_allows_its_tolerance_and_no_more() -> None:
 )
 def test_label(answer: str, scored: ScoreResult) -> None:
     assert (
-        judged("label", answer, to("account_access"), labels=["account_access", "billing"])
+        judged(
+            "label",
+            answer,
+            to("account_access"),
+            labels=["account_access", "billing"],
+        )
         == scored
     )
 
@@ -130,7 +142,13 @@ def test_a_longer_label_hides_a_shorter_one_within_it() -> None:
     labels = ["refund", "refund status"]
 
     assert (
-        judged("label", "It is refund status", to("refund status"), labels=labels).lenient == 1
+        judged(
+            "label",
+            "It is refund status",
+            to("refund status"),
+            labels=labels,
+        ).lenient
+        == 1
     )
 
 
@@ -138,7 +156,10 @@ def test_without_a_list_the_labels_are_the_targets_of_the_suite() -> None:
     label = find_scorer("label")
     items = [to("red"), to("blue")]
 
-    assert label.complete(items, label.options({}))["labels"] == ["blue", "red"]
+    assert label.complete(items, label.options({}))["labels"] == [
+        "blue",
+        "red",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +176,11 @@ def test_without_a_list_the_labels_are_the_targets_of_the_suite() -> None:
     ],
 )
 @pytest.mark.parametrize("target", ["B", 1, "blue"])
-def test_choice(target: object, answer: str, scored: ScoreResult) -> None:
+def test_choice(
+    target: object,
+    answer: str,
+    scored: ScoreResult,
+) -> None:
     item = Item("i", "asked", target, choices=("red", "blue", "green"))
 
     assert judged("choice", answer, item) == scored
@@ -184,7 +209,10 @@ def test_regex(answer: str, scored: ScoreResult) -> None:
 
 SCHEMA = {
     "type": "object",
-    "properties": {"name": {"type": "string"}, "total": {"type": ["number", "null"]}},
+    "properties": {
+        "name": {"type": "string"},
+        "total": {"type": ["number", "null"]},
+    },
     "required": ["name", "total"],
     "additionalProperties": False,
 }
@@ -197,10 +225,16 @@ GOOD = json.dumps(FIELDS.target)
     [
         (GOOD, RIGHT),
         (f"\n{GOOD}\n", RIGHT),
-        (GOOD.replace('"', '\\"').replace('\\\\"', '\\\\\\"'), form("double_escaped")),
+        (
+            GOOD.replace('"', '\\"').replace('\\\\"', '\\\\\\"'),
+            form("double_escaped"),
+        ),
         (GOOD.replace('\\"', '\\\\\\"'), form("double_escaped")),
         (GOOD.replace("}", ', "note": "x"}'), form("schema")),
-        (f"```\n{GOOD.replace('}', ',}')}\n```", form("code_fence+trailing_comma")),
+        (
+            f"```\n{GOOD.replace('}', ',}')}\n```",
+            form("code_fence+trailing_comma"),
+        ),
         (GOOD.replace("12.5", "12.6"), WRONG),
         (f"```json\n{GOOD.replace('12.5', '12.6')}\n```", WRONG),
         ("{}", WRONG),
@@ -259,7 +293,8 @@ def test_json_schema(answer: str, scored: ScoreResult) -> None:
 
 
 def test_the_schema_may_stand_in_the_options_and_ask_for_a_list() -> None:
-    item, given = to("anything"), {"schema": TEXTS}
+    item = to("anything")
+    given = {"schema": TEXTS}
 
     assert judged("json_schema", '["a"]', item, **given) == RIGHT
     assert judged("json_schema", '```\n["a"]\n```', item, **given) == form("code_fence")
@@ -268,22 +303,54 @@ def test_the_schema_may_stand_in_the_options_and_ask_for_a_list() -> None:
 @pytest.mark.parametrize(
     ("rule", "kept", "broken"),
     [
-        ({"rule": "sentences_exact", "count": 2}, "One. Two!", "One. Two! Three?"),
-        ({"rule": "sentences_exact", "count": 2}, 'He said: "Go." (I went.)', '"Go." Went. ?'),
-        ({"rule": "sentences_exact", "count": 1}, "**Wait...**", "v1.5 " + "." * 300_000 + "x"),
-        ({"rule": "words_between", "low": 2, "high": 3}, "one - two", "one"),
+        (
+            {"rule": "sentences_exact", "count": 2},
+            "One. Two!",
+            "One. Two! Three?",
+        ),
+        (
+            {"rule": "sentences_exact", "count": 2},
+            'He said: "Go." (I went.)',
+            '"Go." Went. ?',
+        ),
+        (
+            {"rule": "sentences_exact", "count": 1},
+            "**Wait...**",
+            "v1.5 " + "." * 300_000 + "x",
+        ),
+        (
+            {
+                "rule": "words_between",
+                "low": 2,
+                "high": 3,
+            },
+            "one - two",
+            "one",
+        ),
         ({"rule": "bullets_exact", "count": 2}, "- a\n- b", "* a\n- b"),
         ({"rule": "paragraphs_exact", "count": 2}, "a\n\nb", "a\nb"),
-        ({"rule": "include_words", "words": ["rain", "sun"]}, "Sun, then rain", "trains, sun"),
+        (
+            {"rule": "include_words", "words": ["rain", "sun"]},
+            "Sun, then rain",
+            "trains, sun",
+        ),
         ({"rule": "exclude_words", "words": ["rain"]}, "a train", "Rain!"),
         ({"rule": "lower_case"}, "all small", "All small"),
-        ({"rule": "ends_with", "phrase": "The end."}, "So. The end.\n", "The end. So."),
+        (
+            {"rule": "ends_with", "phrase": "The end."},
+            "So. The end.\n",
+            "The end. So.",
+        ),
         ({"rule": "starts_with", "word": "Well"}, "Well, then", "Oh well"),
         ({"rule": "no_commas"}, "a b", "a, b"),
         ({"rule": "title_in_angles"}, "<<On tea>>\ntext", "<On tea>\ntext"),
     ],
 )
-def test_each_rule_of_writing(rule: dict[str, object], kept: str, broken: str) -> None:
+def test_each_rule_of_writing(
+    rule: dict[str, object],
+    kept: str,
+    broken: str,
+) -> None:
     assert judged("instructions", kept, to("a model answer", rules=[rule])) == RIGHT
     assert judged("instructions", broken, to("a model answer", rules=[rule])).strict == 0
 
@@ -295,7 +362,10 @@ def test_each_rule_of_writing(rule: dict[str, object], kept: str, broken: str) -
         ("One two. Three.", RIGHT),
         ("```\nOne two. Three.\n```", form("code_fence")),
         ("Sure, here it is:\nOne two. Three.", form("leading_prose")),
-        ("One two. Three.\n\nShall I go on, or not?", form("trailing_prose")),
+        (
+            "One two. Three.\n\nShall I go on, or not?",
+            form("trailing_prose"),
+        ),
         ("", EMPTY),
     ],
 )
@@ -340,27 +410,55 @@ def test_an_unknown_scorer_and_an_unknown_option_name_the_nearest() -> None:
         ("label", to("green"), {"labels": ["red"]}, "'green' is not one of"),
         ("label", to("green"), {"labels": "red"}, "must be a list"),
         ("choice", to("A"), {}, "needs the field 'choices'"),
-        ("choice", Item("i", "x", "C", choices=("a", "b")), {}, "not one of its choices"),
+        (
+            "choice",
+            Item("i", "x", "C", choices=("a", "b")),
+            {},
+            "not one of its choices",
+        ),
         ("regex", to("(("), {}, "not a regular expression"),
         ("json_fields", to("text"), {}, "needs an object"),
-        ("json_fields", to({"a": 1}, schema={"type": 3}), {}, "not a JSON Schema"),
+        (
+            "json_fields",
+            to({"a": 1}, schema={"type": 3}),
+            {},
+            "not a JSON Schema",
+        ),
         ("instructions", to("x"), {}, "needs metadata.rules"),
-        ("instructions", to("x", rules=[{"rule": "rhyme"}]), {}, "unknown rule 'rhyme'"),
+        (
+            "instructions",
+            to("x", rules=[{"rule": "rhyme"}]),
+            {},
+            "unknown rule 'rhyme'",
+        ),
         ("instructions", to("x", rules=["no_commas"]), {}, "unknown rule"),
-        ("instructions", to("x", rules=[{"rule": "sentences_exact"}]), {}, "must be a int"),
+        (
+            "instructions",
+            to("x", rules=[{"rule": "sentences_exact"}]),
+            {},
+            "must be a int",
+        ),
         ("json_schema", to("x"), {}, "needs a schema"),
         ("json_schema", to({"type": 7}), {}, "not a JSON Schema"),
     ],
 )
 def test_an_item_that_a_scorer_cannot_judge_is_refused(
-    name: str, item: Item, given: dict[str, object], told: str
+    name: str,
+    item: Item,
+    given: dict[str, object],
+    told: str,
 ) -> None:
     chosen = find_scorer(name)
     with pytest.raises(InputError, match=told):
         chosen.check(item, chosen.complete([item], chosen.options(given)))
 
 
-CHECKED = [("contains-json", None), ("regex", "^a+b?"), ("levenshtein", "x"), ("is-json", None)]
+CHECKED = [
+    ("contains-json", None),
+    ("regex", "^a+b?"),
+    ("levenshtein", "x"),
+    ("is-json", None),
+]
 ITEMS = {
     "assertions": to("x", **{"assert": [{"type": k, "value": v} for k, v in CHECKED]}),
     "exact": to("Paris"),
@@ -375,8 +473,30 @@ ITEMS = {
 }
 PIECES = st.sampled_from(
     [
-        *("```", "```json\n", "{", "}", '"', "'", "\\", "\n", "ANSWER:", "42", ",", "B", "**"),
-        *("red tape", "Paris", "[", "]", "null", "True", "9" * 5000, "<<", ">>", ". ", "name"),
+        "```",
+        "```json\n",
+        "{",
+        "}",
+        '"',
+        "'",
+        "\\",
+        "\n",
+        "ANSWER:",
+        "42",
+        ",",
+        "B",
+        "**",
+        "red tape",
+        "Paris",
+        "[",
+        "]",
+        "null",
+        "True",
+        "9" * 5000,
+        "<<",
+        ">>",
+        ". ",
+        "name",
         ":",
     ]
 )
@@ -410,7 +530,9 @@ def test_every_scorer_is_among_those_that_the_laws_are_tried_on() -> None:
 @example(answer="```" + " " * 100_000 + "x")
 @example(answer='{"a":' + "[" * 980 + "]" * 980 + "}")
 def test_no_answer_breaks_a_scorer_and_leniency_never_costs(
-    name: str, wish: dict[str, bool], answer: str
+    name: str,
+    wish: dict[str, bool],
+    answer: str,
 ) -> None:
     given_options = {key: wish[key] for key in wish if key in SCORERS[name].defaults}
     scored = judged(name, answer, ITEMS[name], **given_options)
@@ -424,7 +546,8 @@ def test_no_answer_breaks_a_scorer_and_leniency_never_costs(
 
 def test_a_scorers_identity_changes_with_its_options_and_its_name() -> None:
     numeric = find_scorer("numeric")
-    one, other = numeric.options({}), numeric.options({"tolerance": 0.5})
+    one = numeric.options({})
+    other = numeric.options({"tolerance": 0.5})
 
     assert scorer_identity(numeric, one) == scorer_identity(numeric, one)
     assert len({scorer_identity(numeric, one), scorer_identity(numeric, other)}) == 2

@@ -29,7 +29,12 @@ def colours(tmp_path: Path) -> SuiteSettings:
         ),
         encoding="utf-8",
     )
-    return SuiteSettings(name="colours", path=file, scorer="label", title="Colours")
+    return SuiteSettings(
+        name="colours",
+        path=file,
+        scorer="label",
+        title="Colours",
+    )
 
 
 @pytest.mark.req("F6")
@@ -66,11 +71,17 @@ def test_a_catalog_names_its_suites_and_the_nearest_to_a_wrong_name(
     colours: SuiteSettings,
 ) -> None:
     catalog = ConfiguredSuites(
-        {"colours": colours, "plain": replace(colours, name="plain", title="")}
+        {
+            "colours": colours,
+            "plain": replace(colours, name="plain", title=""),
+        }
     )
 
     assert catalog.names() == ["colours", "plain"]
-    assert (catalog.title("colours"), catalog.title("plain")) == ("Colours", "plain")
+    assert (catalog.title("colours"), catalog.title("plain")) == (
+        "Colours",
+        "plain",
+    )
     with pytest.raises(NotFound, match="no suite 'colors'; did you mean 'colours'"):
         catalog.pin("colors")
     with pytest.raises(NotFound, match="there are: colours, plain"):
@@ -91,7 +102,14 @@ def test_items_that_the_scorer_cannot_judge_are_counted_and_not_in_the_suite(
 ) -> None:
     file = tmp_path / "asserted.jsonl"
     checked = {"assert": [{"type": "contains", "value": "a"}]}
-    rows = [{"input": "a", "target": "a", "metadata": known} for known in (checked, {})]
+    rows = [
+        {
+            "input": "a",
+            "target": "a",
+            "metadata": known,
+        }
+        for known in (checked, {})
+    ]
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     settings = SuiteSettings(name="asserted", path=file, scorer="assertions")
     catalog = ConfiguredSuites({"asserted": settings})
@@ -140,8 +158,14 @@ def test_a_suite_needs_data_and_a_template_with_a_place_for_the_input(
     ("template", "text"),
     [
         ("{input}", "Which {choices}?\n\nA) red\nB) {input}"),
-        ("Q: {input}\n{choices}\nLetter:", "Q: Which {choices}?\nA) red\nB) {input}\nLetter:"),
-        ('{"q": "{input}"}', '{"q": "Which {choices}?"}\n\nA) red\nB) {input}'),
+        (
+            "Q: {input}\n{choices}\nLetter:",
+            "Q: Which {choices}?\nA) red\nB) {input}\nLetter:",
+        ),
+        (
+            '{"q": "{input}"}',
+            '{"q": "Which {choices}?"}\n\nA) red\nB) {input}',
+        ),
     ],
 )
 def test_a_template_places_input_and_choices_and_leaves_other_braces(
@@ -155,9 +179,21 @@ def test_a_template_places_input_and_choices_and_leaves_other_braces(
 def test_items_are_shown_with_their_targets(tmp_path: Path) -> None:
     file = tmp_path / "tagged.jsonl"
     rows = [
-        {"id": "a", "input": "1?", "target": "x"},
-        {"id": "b", "input": "2?", "target": {"k": 1}},
-        {"id": "c", "input": "3?", "target": "z"},
+        {
+            "id": "a",
+            "input": "1?",
+            "target": "x",
+        },
+        {
+            "id": "b",
+            "input": "2?",
+            "target": {"k": 1},
+        },
+        {
+            "id": "c",
+            "input": "3?",
+            "target": "z",
+        },
     ]
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     catalog: SuiteCatalog = ConfiguredSuites({"tagged": SuiteSettings("tagged", path=file)})
@@ -258,11 +294,19 @@ def test_every_target_is_right_and_every_distractor_wrong(suite: str) -> None:
     options = {"final_line": "ANSWER:"} if suite == "arithmetic" else {}
     file = FOLDER / f"{suite}.jsonl"
     loaded = load_suite(
-        SuiteSettings(suite, path=file, scorer=SUITES[suite], scorer_options=options)
+        SuiteSettings(
+            suite,
+            path=file,
+            scorer=SUITES[suite],
+            scorer_options=options,
+        )
     )
 
     assert loaded.left_out == {}
     for item in loaded.items.values():
         assert loaded.score(spoken(suite, item.target), item.id).strict == 1, item.id
         for wrong in item.metadata["distractors"]:
-            assert loaded.score(spoken(suite, wrong), item.id).strict == 0, (item.id, wrong)
+            assert loaded.score(spoken(suite, wrong), item.id).strict == 0, (
+                item.id,
+                wrong,
+            )

@@ -12,7 +12,8 @@ from evals.suites.suite import load_suite
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import InputError
 
-RIGHT, WRONG = ScoreResult(1, 1), ScoreResult(0, 0)
+RIGHT = ScoreResult(1, 1)
+WRONG = ScoreResult(0, 0)
 TARGET = {"name": "weather.today", "arguments": {"city": "Oslo", "days": 3}}
 
 
@@ -21,10 +22,14 @@ def form(rule: str) -> ScoreResult:
 
 
 def judged(
-    answer: str, *calls: AnswerToolCall, target: object = TARGET, any_of: bool = False
+    answer: str,
+    *calls: AnswerToolCall,
+    target: object = TARGET,
+    any_of: bool = False,
 ) -> ScoreResult:
     chosen = find_scorer("tool_call")
-    item, options = Item("i", "asked", target), chosen.options({"any_of": any_of})
+    item = Item("i", "asked", target)
+    options = chosen.options({"any_of": any_of})
     assert chosen.check(item, options) is None
     assert chosen.calls is not None
     return chosen.calls(calls, answer, item, options)
@@ -44,7 +49,10 @@ def call(name: str = "weather.today", **arguments: object) -> AnswerToolCall:
         (call("weather_today"), form("tool_name_form")),
         (call("weather-today"), form("tool_name_form")),
         (call("functions.weather.today"), form("tool_name_form")),
-        (AnswerToolCall("weather.today", "{'city': 'Oslo', 'days': 3}"), form("single_quotes")),
+        (
+            AnswerToolCall("weather.today", "{'city': 'Oslo', 'days': 3}"),
+            form("single_quotes"),
+        ),
         (
             AnswerToolCall("weather.today", '{"city": "Oslo", "days": 3,}'),
             form("trailing_comma"),
@@ -73,14 +81,23 @@ def test_a_call_is_right_by_its_name_and_arguments(
         (json.dumps(TARGET), form("call_as_text")),
         (f"```json\n{json.dumps(TARGET)}\n```", form("call_as_text")),
         (f"I will look.\n{json.dumps(TARGET)}", form("call_as_text")),
-        (f"<tool_call>{json.dumps(TARGET)}</tool_call>", form("call_as_text")),
+        (
+            f"<tool_call>{json.dumps(TARGET)}</tool_call>",
+            form("call_as_text"),
+        ),
         (json.dumps([TARGET]), form("call_as_text")),
-        (json.dumps({"tool_calls": [{"function": TARGET}]}), form("call_as_text")),
+        (
+            json.dumps({"tool_calls": [{"function": TARGET}]}),
+            form("call_as_text"),
+        ),
         (
             json.dumps({"tool": "weather.today", "args": TARGET["arguments"]}),
             form("call_as_text"),
         ),
-        (json.dumps({"name": "weather.today", "arguments": {"city": "Bergen"}}), WRONG),
+        (
+            json.dumps({"name": "weather.today", "arguments": {"city": "Bergen"}}),
+            WRONG,
+        ),
         ("It is raining in Oslo.", WRONG),
         ("", ScoreResult(0, 0, "empty_answer")),
     ],
@@ -106,14 +123,44 @@ def test_where_no_call_is_right_words_are() -> None:
 
 
 def test_accepted_values_may_be_several_and_an_argument_optional() -> None:
-    target = {"name": "area", "arguments": {"base": [10], "unit": ["cm", "units", ""]}}
+    target = {
+        "name": "area",
+        "arguments": {"base": [10], "unit": ["cm", "units", ""]},
+    }
 
-    assert judged("", call("area", base=10), target=target, any_of=True) == RIGHT
-    assert judged("", call("area", base=10, unit="cm"), target=target, any_of=True) == RIGHT
-    assert judged("", call("area", base="10"), target=target, any_of=True) == form(
-        "argument_type"
+    assert (
+        judged(
+            "",
+            call("area", base=10),
+            target=target,
+            any_of=True,
+        )
+        == RIGHT
     )
-    assert judged("", call("area", unit="cm"), target=target, any_of=True) == WRONG
+    assert (
+        judged(
+            "",
+            call("area", base=10, unit="cm"),
+            target=target,
+            any_of=True,
+        )
+        == RIGHT
+    )
+    assert judged(
+        "",
+        call("area", base="10"),
+        target=target,
+        any_of=True,
+    ) == form("argument_type")
+    assert (
+        judged(
+            "",
+            call("area", unit="cm"),
+            target=target,
+            any_of=True,
+        )
+        == WRONG
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,11 +168,17 @@ def test_accepted_values_may_be_several_and_an_argument_optional() -> None:
     [
         ("weather", {}, "needs a target of the form"),
         ([{"name": "weather"}], {}, "needs a target of the form"),
-        (TARGET, {"any_of": True}, "every argument of 'weather.today' is a list"),
+        (
+            TARGET,
+            {"any_of": True},
+            "every argument of 'weather.today' is a list",
+        ),
     ],
 )
 def test_a_target_that_is_no_call_is_told(
-    target: object, options: dict[str, Any], told: str
+    target: object,
+    options: dict[str, Any],
+    told: str,
 ) -> None:
     chosen = find_scorer("tool_call")
 
@@ -142,9 +195,17 @@ def test_an_answer_with_calls_is_stored_with_them() -> None:
 
 
 def test_an_item_may_have_tools_of_its_own() -> None:
-    ours = {"tool_choice": "auto", "response_format": {"type": "json_object"}}
+    ours = {
+        "tool_choice": "auto",
+        "response_format": {"type": "json_object"},
+    }
     tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
-    item = Item("i", "asked", "x", metadata={"tools": [tool], "tool_choice": "required"})
+    item = Item(
+        "i",
+        "asked",
+        "x",
+        metadata={"tools": [tool], "tool_choice": "required"},
+    )
 
     assert merge_fields(ours, item) == {
         "tools": [tool],
@@ -156,14 +217,22 @@ def test_an_item_may_have_tools_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("request_", "told"),
     [
-        ({"tool": []}, "unknown field 'tool'; it knows tools, tool_choice, response_format"),
-        ({"tools": [{"name": "f"}]}, "tools must be a list of objects of the form"),
+        (
+            {"tool": []},
+            "unknown field 'tool'; it knows tools, tool_choice, response_format",
+        ),
+        (
+            {"tools": [{"name": "f"}]},
+            "tools must be a list of objects of the form",
+        ),
         ({"tool_choice": 1}, "tool_choice must be a text or an object"),
         ({"response_format": "json"}, "response_format must be an object"),
     ],
 )
 def test_a_wrong_field_of_the_request_is_told_with_its_place(
-    tmp_path: Path, request_: dict[str, object], told: str
+    tmp_path: Path,
+    request_: dict[str, object],
+    told: str,
 ) -> None:
     file = tmp_path / "s.jsonl"
     file.write_text('{"input": "a", "target": "b"}', encoding="utf-8")

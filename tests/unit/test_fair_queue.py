@@ -6,9 +6,19 @@ from harness.proposals.eval_queue import QueuedRun
 from tests.support.store.records import PLAIN_RUN
 
 
-def queued(run: str, *proposals: str, position: int = 0, leased: bool = False) -> QueuedRun:
+def queued(
+    run: str,
+    *proposals: str,
+    position: int = 0,
+    leased: bool = False,
+) -> QueuedRun:
     eval_run = replace(PLAIN_RUN, id=run, state=RunState.QUEUED)
-    return QueuedRun(eval_run, proposals, leased=leased, position=position)
+    return QueuedRun(
+        eval_run,
+        proposals,
+        leased=leased,
+        position=position,
+    )
 
 
 def test_proposals_take_turns_and_one_with_runs_at_work_waits_for_the_others() -> None:
@@ -23,6 +33,9 @@ def test_proposals_take_turns_and_one_with_runs_at_work_waits_for_the_others() -
     ]
     ordered = [run.id for run in fair_order(queue)]
     assert ordered == ["a1", "b1", "a2", "shared", "a3", "by hand"]
-    at_work = [queued("a0", "a", leased=True), queued("a00", "a", leased=True)]
+    at_work = [
+        queued("a0", "a", leased=True),
+        queued("a00", "a", leased=True),
+    ]
     ordered = [run.id for run in fair_order([*queue, *at_work])]
     assert ordered == ["b1", "shared", "a1", "a2", "a3", "by hand"]

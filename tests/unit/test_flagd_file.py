@@ -11,11 +11,16 @@ from harness.providers.target import Target
 
 pytestmark = pytest.mark.req("F1")
 
-BASE, BETTER = Target("sim", "base"), Target("sim", "better")
+BASE = Target("sim", "base")
+BETTER = Target("sim", "better")
 TARGETS = (BASE, BETTER)
 FLAG = {
     "state": "ENABLED",
-    "variants": {"a": "sim/base", "b": {"model": "better"}, "c": "gpt-9"},
+    "variants": {
+        "a": "sim/base",
+        "b": {"model": "better"},
+        "c": "gpt-9",
+    },
     "defaultVariant": "a",
 }
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -35,7 +40,8 @@ def ours(*weights: list[Any]) -> Any:
 
 class Files:
     def __init__(self, folder: Path) -> None:
-        self.flags, self.spans = folder / "flags.json", folder / "spans.jsonl"
+        self.flags = folder / "flags.json"
+        self.spans = folder / "spans.jsonl"
         self.write(FLAG)
         self.driver = FlagdFile(self.flags, self.spans)
 
@@ -56,14 +62,28 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
 
 
-def span(caller: str, variant: str, **more: Any) -> str:
-    said = {"key": "support", "result.variant": variant, "context.id": caller}
+def span(
+    caller: str,
+    variant: str,
+    **more: Any,
+) -> str:
+    said = {
+        "key": "support",
+        "result.variant": variant,
+        "context.id": caller,
+    }
     attributes = [
         {"key": f"feature_flag.{name}", "value": {"stringValue": value}}
         for name, value in said.items()
     ]
     event = {"name": "feature_flag.evaluation", "attributes": attributes}
-    spans = [{**SPAN, "events": [event], **more}]
+    spans = [
+        {
+            **SPAN,
+            "events": [event],
+            **more,
+        }
+    ]
     return json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]})
 
 
@@ -77,7 +97,8 @@ def test_a_candidate_keeps_its_callers_while_its_share_grows_and_the_next_gets_o
         targeting = files.flag["targeting"]
         return targeting and targeting["if"][1]["fractional"]
 
-    first, later = share(100), share(7_000)
+    first = share(100)
+    later = share(7_000)
     assert first[0] == later[0]
     assert later[1:] == [["b", 7_000], ["a", 3_000]]  # the first bucket is the candidate's
     assert not share(0)
@@ -90,11 +111,20 @@ def test_a_candidate_keeps_its_callers_while_its_share_grows_and_the_next_gets_o
         ({}, {BASE.id: 10_000}),
         ({"state": "DISABLED"}, {}),
         ({"defaultVariant": "c"}, {"variant c": 10_000}),
-        ({"targeting": {"fractional": [["a", 1], ["b", 1]]}}, {OTHER_RULES: 10_000}),
+        (
+            {"targeting": {"fractional": [["a", 1], ["b", 1]]}},
+            {OTHER_RULES: 10_000},
+        ),
         ({"targeting": ours(["b", "1"], ["a", 99])}, {OTHER_RULES: 10_000}),
         ({"targeting": ours(["b", -1], ["a", 99])}, {BASE.id: 10_000}),
-        ({"targeting": ours(["a", 99], ["b", 1])}, {"default variant a": 10_000}),
-        ({"targeting": ours(["c", 1], ["a", 10**6])}, {"variant c": 1, BASE.id: 10_000}),
+        (
+            {"targeting": ours(["a", 99], ["b", 1])},
+            {"default variant a": 10_000},
+        ),
+        (
+            {"targeting": ours(["c", 1], ["a", 10**6])},
+            {"variant c": 1, BASE.id: 10_000},
+        ),
     ],
     ids=[
         "default",
@@ -108,7 +138,9 @@ def test_a_candidate_keeps_its_callers_while_its_share_grows_and_the_next_gets_o
     ],
 )
 def test_a_flags_shares_are_those_that_flagd_gives(
-    files: Files, change: dict[str, Any], split: dict[str, int]
+    files: Files,
+    change: dict[str, Any],
+    split: dict[str, int],
 ) -> None:
     files.write({**FLAG, **change})
 
@@ -118,14 +150,28 @@ def test_a_flags_shares_are_those_that_flagd_gives(
 @pytest.mark.parametrize(
     ("flag", "reason"),
     [
-        ({**FLAG, "targeting": {"if": [True, "c"]}}, "targeting of its own: remove it"),
-        ({**FLAG, "state": "DISABLED"}, "is not enabled, or has no variants: correct the flag"),
-        ({**FLAG, "variants": {"a": "sim/base"}}, "no variant of sim/better: add a variant"),
-        ({**FLAG, "variants": None}, "is not enabled, or has no variants: correct the flag"),
+        (
+            {**FLAG, "targeting": {"if": [True, "c"]}},
+            "targeting of its own: remove it",
+        ),
+        (
+            {**FLAG, "state": "DISABLED"},
+            "is not enabled, or has no variants: correct the flag",
+        ),
+        (
+            {**FLAG, "variants": {"a": "sim/base"}},
+            "no variant of sim/better: add a variant",
+        ),
+        (
+            {**FLAG, "variants": None},
+            "is not enabled, or has no variants: correct the flag",
+        ),
     ],
 )
 def test_a_flag_that_cannot_be_split_stays_as_it_is(
-    files: Files, flag: dict[str, Any], reason: str
+    files: Files,
+    flag: dict[str, Any],
+    reason: str,
 ) -> None:
     files.write(flag)
 

@@ -19,14 +19,27 @@ from harness.routes.monthly_bill import (
 pytestmark = pytest.mark.req("A3")
 
 NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
-OLD, NEW = "t_old", "t_new"
-DEAR, CHEAP = Price(2.0, 10.0), Price(0.5, 4.0, 0.1)
+OLD = "t_old"
+NEW = "t_new"
+DEAR = Price(2.0, 10.0)
+CHEAP = Price(0.5, 4.0, 0.1)
 # 3 days of it: 3,000 requests of 1,000 input and 200 output tokens each.
 TRAFFIC = TrafficTotal(
-    route="support", arm="incumbent", target=OLD, first=NOW - timedelta(days=3), last=NOW,
-    requests=3000, failed=0, charged=0, streams=0,
-    input_tokens=3_000_000, cached_tokens=0, output_tokens=600_000, cost_usd=12.0, unpriced=0,
-)  # fmt: skip
+    route="support",
+    arm="incumbent",
+    target=OLD,
+    first=NOW - timedelta(days=3),
+    last=NOW,
+    requests=3000,
+    failed=0,
+    charged=0,
+    streams=0,
+    input_tokens=3_000_000,
+    cached_tokens=0,
+    output_tokens=600_000,
+    cost_usd=12.0,
+    unpriced=0,
+)
 # Of the incumbent and the candidate, on one item.
 Pair = tuple[TokenCounts, TokenCounts]
 # The candidate's tokenizer makes 1.2 of it, and it writes half as much.
@@ -34,7 +47,9 @@ ITEMS = [(TokenCounts(100, 40), TokenCounts(120, 20)) for _ in range(40)]
 
 
 def forecast_bill(
-    items: list[Pair] = ITEMS, *totals: TrafficTotal, price: Price | None = CHEAP
+    items: list[Pair] = ITEMS,
+    *totals: TrafficTotal,
+    price: Price | None = CHEAP,
 ) -> CostForecast:
     bill = measure_bill(totals or (TRAFFIC,), OLD, DEAR, NOW)
     sides = ([pair[side] for pair in items] for side in (0, 1))
@@ -59,7 +74,13 @@ def test_cached_input_is_paid_at_its_own_price() -> None:
 
 
 def test_what_other_arms_asked_for_is_asked_of_the_candidate_too() -> None:
-    canary = replace(TRAFFIC, arm="canary", target=NEW, requests=1000, cost_usd=0.5)
+    canary = replace(
+        TRAFFIC,
+        arm="canary",
+        target=NEW,
+        requests=1000,
+        cost_usd=0.5,
+    )
     both = forecast_bill(ITEMS, TRAFFIC, canary)
 
     assert both.requests_per_month == pytest.approx(40_000)
@@ -77,9 +98,18 @@ def test_what_other_arms_asked_for_is_asked_of_the_candidate_too() -> None:
             forecast_bill(ITEMS, replace(TRAFFIC, first=NOW - timedelta(hours=23))),
             "recorded (23 h)",
         ),
-        (forecast_bill(ITEMS, replace(TRAFFIC, target=NEW)), "answered no request"),
-        (forecast_bill(ITEMS, replace(TRAFFIC, input_tokens=0)), "no tokens"),
-        (forecast_bill([(TokenCounts(0, 0), TokenCounts(1, 1))]), "no tokens"),
+        (
+            forecast_bill(ITEMS, replace(TRAFFIC, target=NEW)),
+            "answered no request",
+        ),
+        (
+            forecast_bill(ITEMS, replace(TRAFFIC, input_tokens=0)),
+            "no tokens",
+        ),
+        (
+            forecast_bill([(TokenCounts(0, 0), TokenCounts(1, 1))]),
+            "no tokens",
+        ),
     ],
 )
 def test_what_is_not_known_is_said_and_never_zero(given: CostForecast, why: str) -> None:
@@ -130,7 +160,12 @@ def test_a_month_is_unknown_below_a_day_of_traffic_and_names_its_window_above() 
 
 
 def test_after_the_promotion_the_route_costs_what_its_new_model_costs() -> None:
-    after = replace(TRAFFIC, target=NEW, requests=1000, cost_usd=1.0)
+    after = replace(
+        TRAFFIC,
+        target=NEW,
+        requests=1000,
+        cost_usd=1.0,
+    )
     totals = (TRAFFIC, after)
     forecast = forecast_bill(ITEMS, *totals)
     promoted = replace(forecast, serving=measure_bill(totals, NEW, CHEAP, NOW))
@@ -144,7 +179,9 @@ def test_after_the_promotion_the_route_costs_what_its_new_model_costs() -> None:
 @given(
     factor=st.floats(0.1, 10),
     lengths=st.lists(
-        st.tuples(st.integers(1, 999), st.integers(1, 999)), min_size=30, max_size=50
+        st.tuples(st.integers(1, 999), st.integers(1, 999)),
+        min_size=30,
+        max_size=50,
     ),
 )
 def test_a_candidate_that_takes_so_many_times_the_tokens_costs_so_many_times_as_much(

@@ -23,13 +23,25 @@ from harness.gate.offline.format_rules import (
 )
 from harness.gate.run import UNREADABLE
 from harness.interfaces.cli.routing import models
-from harness.interfaces.cli.routing.route_options import TargetOptions, requested_target
-from harness.proposals.report.findings import model_add_command, patch_candidate, with_json_mode
+from harness.interfaces.cli.routing.route_options import (
+    TargetOptions,
+    requested_target,
+)
+from harness.proposals.report.findings import (
+    model_add_command,
+    patch_candidate,
+    with_json_mode,
+)
 from harness.providers.target import RequestPatch, Target
 
 pytestmark = pytest.mark.req("A8")
 
-INVOICE = {"number": "INV-7", "supplier": "Kestrel & Sons", "total": 4982.49, "paid": None}
+INVOICE = {
+    "number": "INV-7",
+    "supplier": "Kestrel & Sons",
+    "total": 4982.49,
+    "paid": None,
+}
 GOOD = json.dumps(INVOICE)
 SPREAD = json.dumps(INVOICE, indent=2)
 PYTHONIC = "{'number': 'INV-7', 'supplier': 'Kestrel & Sons', 'total': 4982.49, 'paid': None}"
@@ -37,11 +49,17 @@ JAVASCRIPT = '{number: "INV-7", supplier: "Kestrel & Sons", total: 4982.49, paid
 
 JSON_ANSWERS = [
     (f"```json\n{SPREAD}\n```", "code_fence"),
-    (f"Sure! Here's the JSON:\n\n```json\n{SPREAD}\n```\n\nAnything else?", "code_fence"),
+    (
+        f"Sure! Here's the JSON:\n\n```json\n{SPREAD}\n```\n\nAnything else?",
+        "code_fence",
+    ),
     (f"Based on the text, the object is: {GOOD}", "leading_prose"),
     (f"The keys are {{number, supplier}}. So:\n{GOOD}", "leading_prose"),
     (f"<think>It is {{not}} paid yet.</think>\n{SPREAD}", "leading_prose"),
-    (f"{GOOD}\n\nNote: I set `paid` to null, as the text does not say.", "trailing_prose"),
+    (
+        f"{GOOD}\n\nNote: I set `paid` to null, as the text does not say.",
+        "trailing_prose",
+    ),
     (f"{GOOD}\n\nI left {{paid}} empty.", "trailing_prose"),
     (PYTHONIC, "single_quotes"),
     (SPREAD.replace("\n}", ",\n}"), "trailing_comma"),
@@ -53,10 +71,15 @@ JSON_ANSWERS = [
     (GOOD.replace("4982.49", '"4982.49"'), "value_type"),
     (GOOD.replace(', "paid": null', ""), "missing_null"),
     (f"```json\n{PYTHONIC}\n```", "code_fence+single_quotes"),
-]  # fmt: skip
+]
 
 
-def scored(name: str, answer: str, item: Item, **options: Any) -> ScoreResult:
+def scored(
+    name: str,
+    answer: str,
+    item: Item,
+    **options: Any,
+) -> ScoreResult:
     chosen = find_scorer(name)
     settings = chosen.complete([item], chosen.options(options))
     assert chosen.check(item, settings) is None
@@ -98,25 +121,53 @@ NO_COMMAS = {"rule": "no_commas"}
 @pytest.mark.parametrize(
     ("answer", "item", "rule"),
     [
-        ("Sure, here it is:\n\nOne. Two.", item_with_rules(TWO, NO_COMMAS), "leading_prose"),
-        ("One. Two. Three. Four.", item_with_rules(TWO, NO_COMMAS), "length"),
+        (
+            "Sure, here it is:\n\nOne. Two.",
+            item_with_rules(TWO, NO_COMMAS),
+            "leading_prose",
+        ),
+        (
+            "One. Two. Three. Four.",
+            item_with_rules(TWO, NO_COMMAS),
+            "length",
+        ),
         (
             "Of course, here:\n\nOne. Two. Three.",
             item_with_rules(TWO, NO_COMMAS),
             "leading_prose+length",
         ),
-        ("* a\n* b", item_with_rules({"rule": "bullets_exact", "count": 2}), "literal_form"),
-        ("1. a\n2. b", item_with_rules({"rule": "bullets_exact", "count": 2}), "literal_form"),
+        (
+            "* a\n* b",
+            item_with_rules({"rule": "bullets_exact", "count": 2}),
+            "literal_form",
+        ),
+        (
+            "1. a\n2. b",
+            item_with_rules({"rule": "bullets_exact", "count": 2}),
+            "literal_form",
+        ),
         (
             "Go. **The end!**",
             item_with_rules({"rule": "ends_with", "phrase": "The end."}),
             "literal_form",
         ),
-        ("so it is", item_with_rules({"rule": "starts_with", "word": "So"}), "literal_form"),
-        ("«Tea»\nHot.", item_with_rules({"rule": "title_in_angles"}), "literal_form"),
+        (
+            "so it is",
+            item_with_rules({"rule": "starts_with", "word": "So"}),
+            "literal_form",
+        ),
+        (
+            "«Tea»\nHot.",
+            item_with_rules({"rule": "title_in_angles"}),
+            "literal_form",
+        ),
     ],
 )
-def test_texts_that_follow_in_another_form(answer: str, item: Item, rule: str) -> None:
+def test_texts_that_follow_in_another_form(
+    answer: str,
+    item: Item,
+    rule: str,
+) -> None:
     assert scored("instructions", answer, item) == ScoreResult(0, 1, rule)
 
 
@@ -127,7 +178,10 @@ def test_texts_that_follow_in_another_form(answer: str, item: Item, rule: str) -
         # Its length is all that is asked for: then it is the substance.
         ("One. Two. Three.", item_with_rules(TWO)),
         ("* a", item_with_rules({"rule": "bullets_exact", "count": 2})),
-        ("The end. Or not.", item_with_rules({"rule": "ends_with", "phrase": "The end."})),
+        (
+            "The end. Or not.",
+            item_with_rules({"rule": "ends_with", "phrase": "The end."}),
+        ),
     ],
 )
 def test_what_was_not_followed_in_any_form_stays_wrong(answer: str, item: Item) -> None:
@@ -139,12 +193,20 @@ def test_every_rule_seen_here_has_words_of_its_own() -> None:
     rules |= {*UNREADABLE}
 
     assert rules <= set(FORMAT_RULES)
-    for rule in ("call_as_text", "tool_name_form", "argument_type", "double_escaped"):
+    for rule in (
+        "call_as_text",
+        "tool_name_form",
+        "argument_type",
+        "double_escaped",
+    ):
         assert find_format_rule(rule, "tool_call") != OTHER_RULE
 
 
 def test_the_rules_that_repairs_and_peelings_name_have_words() -> None:
-    named = {name for name, _ in REPAIRS} | {"leading_prose", "trailing_prose"}
+    named = {name for name, _ in REPAIRS} | {
+        "leading_prose",
+        "trailing_prose",
+    }
     named |= {rule for rule, _ in unwrap_layers('```\\n**"label".**\\n```')}
 
     assert named <= set(FORMAT_RULES)
@@ -155,7 +217,11 @@ def test_the_rules_that_repairs_and_peelings_name_have_words() -> None:
     [
         ({"code_fence": 3, "trailing_comma": 2}, "code_fence", [JSON_ONLY]),
         (
-            {"code_fence+single_quotes": 2, "code_fence": 2, "key_case": 3},
+            {
+                "code_fence+single_quotes": 2,
+                "code_fence": 2,
+                "key_case": 3,
+            },
             "code_fence",
             [JSON_ONLY, FORMAT_RULES["key_case"].prompt],
         ),
@@ -164,7 +230,9 @@ def test_the_rules_that_repairs_and_peelings_name_have_words() -> None:
     ],
 )
 def test_the_rule_that_broke_most_decides_and_others_that_broke_often_get_a_line(
-    rules: dict[str, int], worst: str, prompts: list[str]
+    rules: dict[str, int],
+    worst: str,
+    prompts: list[str],
 ) -> None:
     remedy = find_remedy(rules)
 
@@ -198,7 +266,10 @@ def test_nothing_broken_needs_no_remedy() -> None:
 
 
 CANDIDATE = Target(
-    "sim", "m", {"effort": "high", "top_p": 0.5}, RequestPatch({"seed": 7}, "Don't hurry.")
+    "sim",
+    "m",
+    {"effort": "high", "top_p": 0.5},
+    RequestPatch({"seed": 7}, "Don't hurry."),
 )
 
 

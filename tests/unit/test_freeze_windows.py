@@ -48,10 +48,19 @@ def test_a_freeze_that_ends_in_a_repeated_or_skipped_hour_is_the_longer_one() ->
     ("words", "said"),
     [
         (("Fri 25:00", "Mon 08:00", "UTC", "why"), "not a time of the week"),
-        (("Someday 5:00", "Mon 08:00", "UTC", "why"), "not a time of the week"),
+        (
+            ("Someday 5:00", "Mon 08:00", "UTC", "why"),
+            "not a time of the week",
+        ),
         (("Fri 16:00", "Fri 16:00", "UTC", "why"), "is empty"),
-        (("Fri 16:00", "Mon 08:00", "Mars/Olympus", "why"), "does not know the time zone"),
-        (("Fri 16:00", "Mon 08:00", "../../etc/passwd", "why"), "does not know the time zone"),
+        (
+            ("Fri 16:00", "Mon 08:00", "Mars/Olympus", "why"),
+            "does not know the time zone",
+        ),
+        (
+            ("Fri 16:00", "Mon 08:00", "../../etc/passwd", "why"),
+            "does not know the time zone",
+        ),
         (("Fri 16:00", "Mon 08:00", "UTC", "  "), "needs a `reason`"),
     ],
 )
@@ -63,10 +72,16 @@ def test_a_window_that_makes_no_sense_is_refused(
 
 
 def test_time_under_two_freezes_at_once_counts_once() -> None:
-    start, hour = utc("2026-11-20 00:00"), timedelta(hours=1)
+    start = utc("2026-11-20 00:00")
+    hour = timedelta(hours=1)
     spans = [
         Freeze("sw_1", "chat", "why", "ben", start + a * hour, start + b * hour)
-        for a, b in ((0, 4), (2, 3), (3, 6), (20, 90))
+        for a, b in (
+            (0, 4),
+            (2, 3),
+            (3, 6),
+            (20, 90),
+        )
     ]
     now = start + 21 * hour
     assert measure_frozen_time(spans, start + hour, now) == 6 * hour

@@ -21,7 +21,12 @@ from harness.gate.claim_advice import ClaimAdvice, advise_claim
 from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.sequential import judge_differences
 from harness.gate.sentences import further_items
-from harness.gate.suite_plan import Claim, ClaimPopulation, SuitePlan, SuiteRole
+from harness.gate.suite_plan import (
+    Claim,
+    ClaimPopulation,
+    SuitePlan,
+    SuiteRole,
+)
 from tests.unit.test_gate_verdicts import plan
 
 pytestmark = pytest.mark.req("F2", "A3")
@@ -48,10 +53,16 @@ def test_both_sides_are_asked_side_by_side() -> None:
 
 def test_epochs_are_bought_only_where_an_answer_varies_more_than_the_items_do() -> None:
     steady = cheapest_design(
-        DifferenceSpread(0.2, 0.0, 100), 0.05, PlannedTest(0.05, 5_000, 300), (OURS, THEIRS)
+        DifferenceSpread(0.2, 0.0, 100),
+        0.05,
+        PlannedTest(0.05, 5_000, 300),
+        (OURS, THEIRS),
     )
     few_items = cheapest_design(
-        DifferenceSpread(0.02, 0.4, 100), 0.05, PlannedTest(0.05, 400, 300), (OURS, THEIRS)
+        DifferenceSpread(0.02, 0.4, 100),
+        0.05,
+        PlannedTest(0.05, 400, 300),
+        (OURS, THEIRS),
     )
 
     assert steady is not None
@@ -64,7 +75,10 @@ def test_epochs_are_bought_only_where_an_answer_varies_more_than_the_items_do() 
 def test_a_suite_that_is_too_small_at_any_number_of_epochs_has_no_design() -> None:
     assert (
         cheapest_design(
-            DifferenceSpread(0.2, 0.0, 100), 0.05, PlannedTest(0.05, 300, 300), (OURS, THEIRS)
+            DifferenceSpread(0.2, 0.0, 100),
+            0.05,
+            PlannedTest(0.05, 300, 300),
+            (OURS, THEIRS),
         )
         is None
     )
@@ -72,7 +86,9 @@ def test_a_suite_that_is_too_small_at_any_number_of_epochs_has_no_design() -> No
 
 @given(spreads, st.floats(0.02, 0.2), st.integers(50, 20_000))
 def test_the_cheapest_design_shows_the_effect_and_no_cheaper_one_does(
-    spread: DifferenceSpread, effect: float, suite_items: int
+    spread: DifferenceSpread,
+    effect: float,
+    suite_items: int,
 ) -> None:
     option = cheapest_design(
         spread, effect, PlannedTest(0.05, suite_items, 300), (OURS, THEIRS)
@@ -153,11 +169,26 @@ def test_the_planned_power_is_that_of_the_planned_analyses() -> None:
 
 # Of 100 items models of five points' distance differ on 18.
 PASS_FAIL = DifferenceSpread(0.18, 0.0, 200)
-DEAR, CHEAP = (MeanUsage(100, 200.0, 50.0, usd, 2.0) for usd in (0.01, 0.001))
+DEAR = MeanUsage(100, 200.0, 50.0, 0.01, 2.0)
+CHEAP = MeanUsage(100, 200.0, 50.0, 0.001, 2.0)
 
 
-def plans(n: int, own: Claim = Claim.SUPERIOR, margin: float = 0.05) -> Sequence[SuitePlan]:
-    plain = SuitePlan("s", "digest", SuiteRole.PRIMARY, own, margin, 0.05, n, 1, order_seed=1)
+def plans(
+    n: int,
+    own: Claim = Claim.SUPERIOR,
+    margin: float = 0.05,
+) -> Sequence[SuitePlan]:
+    plain = SuitePlan(
+        "s",
+        "digest",
+        SuiteRole.PRIMARY,
+        own,
+        margin,
+        0.05,
+        n,
+        1,
+        order_seed=1,
+    )
     claims = dict.fromkeys((own, *Claim))
     cost = {"min_saving": 0.1, "cost_ceiling": 10.0}
     return [
@@ -167,13 +198,23 @@ def plans(n: int, own: Claim = Claim.SUPERIOR, margin: float = 0.05) -> Sequence
 
 
 def advise(
-    n: int, saving: float | None, asked: Claim | None = None, own: Claim = Claim.SUPERIOR
+    n: int,
+    saving: float | None,
+    asked: Claim | None = None,
+    own: Claim = Claim.SUPERIOR,
 ) -> ClaimAdvice:
     sides = (DEAR, CHEAP)
     return advise_claim(plans(n, own), asked, n, PASS_FAIL, sides, saving, 0.05)
 
 
-@pytest.mark.parametrize(("n", "power"), [(100, 0.28), (200, 0.44), (480, 0.76)])
+@pytest.mark.parametrize(
+    ("n", "power"),
+    [
+        (100, 0.28),
+        (200, 0.44),
+        (480, 0.76),
+    ],
+)
 def test_as_good_at_a_tenth_of_the_price_is_asked_as_cheaper_and_not_worse(
     n: int, power: float
 ) -> None:
@@ -204,7 +245,10 @@ def test_as_good_at_a_tenth_of_the_price_is_asked_as_cheaper_and_not_worse(
     ],
 )
 def test_what_somebody_asks_stays_and_an_open_question_follows_the_price(
-    saving: float | None, asked: Claim | None, own: Claim, recommended: Claim
+    saving: float | None,
+    asked: Claim | None,
+    own: Claim,
+    recommended: Claim,
 ) -> None:
     advice = advise(480, saving, asked, own)
 
@@ -223,15 +267,43 @@ def test_what_somebody_asks_stays_and_an_open_question_follows_the_price(
             None,
             "costs 90 % less, and the claim that it is cheaper needs about 52 items",
         ),
-        (480, None, None, "a price is unknown or 0, and the claim that it is cheaper needs"),
-        (480, -9.0, None, "costs 10 times as much, and the claim that it is cheaper needs a"),
-        (480, 0.0, None, "both models cost the same, and the claim that it is cheaper needs a"),
-        (480, 0.9, Claim.NON_INFERIOR, "costs 90 % less, and the claim that it is cheaper was"),
-        (480, 0.9, None, "the candidate costs 90 % less; an equal candidate is shown in"),
+        (
+            480,
+            None,
+            None,
+            "a price is unknown or 0, and the claim that it is cheaper needs",
+        ),
+        (
+            480,
+            -9.0,
+            None,
+            "costs 10 times as much, and the claim that it is cheaper needs a",
+        ),
+        (
+            480,
+            0.0,
+            None,
+            "both models cost the same, and the claim that it is cheaper needs a",
+        ),
+        (
+            480,
+            0.9,
+            Claim.NON_INFERIOR,
+            "costs 90 % less, and the claim that it is cheaper was",
+        ),
+        (
+            480,
+            0.9,
+            None,
+            "the candidate costs 90 % less; an equal candidate is shown in",
+        ),
     ],
 )
 def test_the_reason_says_what_is_known_of_the_price_and_what_the_claim_about_it_needs(
-    n: int, saving: float | None, asked: Claim | None, said: str
+    n: int,
+    saving: float | None,
+    asked: Claim | None,
+    said: str,
 ) -> None:
     assert said in advise(n, saving, asked).why
 
@@ -259,8 +331,14 @@ def test_these_items_come_first_only_where_the_owners_setting_says_so() -> None:
         for two in ((like, these), (these, like))
     ]
 
-    assert [one.population for one in found[0].options] == [like.population, these.population]
-    assert [one.population for one in found[1].options] == [these.population, like.population]
+    assert [one.population for one in found[0].options] == [
+        like.population,
+        these.population,
+    ]
+    assert [one.population for one in found[1].options] == [
+        these.population,
+        like.population,
+    ]
     assert found[1].recommended.answers == 2 * found[0].recommended.answers
     assert "until a run has measured how much repeated answers vary" in found[0].why
     noisy = replace(PASS_FAIL, within=0.05)

@@ -74,8 +74,10 @@ def draw(seed: int) -> AnsweredSuites:
         if claim is Claim.SUPERIOR and rng.random() < 0.4:
             combine = PrimaryCombination.ANY
     better = rng.random() < 0.4
-    units, epochs = rng.choice((70, 130) if better else (5, 70, 130)), rng.choice((1, 1, 2))
-    about_these, candidates = rng.random() < 0.5 and epochs > 1, rng.choice((1, 1, 3))
+    units = rng.choice((70, 130) if better else (5, 70, 130))
+    epochs = rng.choice((1, 1, 2))
+    about_these = rng.random() < 0.5 and epochs > 1
+    candidates = rng.choice((1, 1, 3))
     plans = []
     for number, role in enumerate(roles):
         main = role is SuiteRole.PRIMARY
@@ -100,7 +102,12 @@ def draw(seed: int) -> AnsweredSuites:
     return AnsweredSuites(tuple(plans), sides)
 
 
-def in_groups(rng: random.Random, plan: SuitePlan, *, about_these: bool) -> SuitePlan:
+def in_groups(
+    rng: random.Random,
+    plan: SuitePlan,
+    *,
+    about_these: bool,
+) -> SuitePlan:
     if rng.random() < 0.2:
         sizes = tuple(rng.randint(1, 4) for _ in range(plan.n_max))
         plan = replace(plan, cluster="document", cluster_sizes=sizes)
@@ -108,9 +115,14 @@ def in_groups(rng: random.Random, plan: SuitePlan, *, about_these: bool) -> Suit
         items = plan.n_max + rng.choice((0, 60))
         plan = replace(plan, suite_items=items, population=ClaimPopulation.THESE)
     if plan.n_max >= 130 and rng.random() < 0.5:
-        items, half = plan.planned_items, plan.items_in(plan.n_max // 2)
+        items = plan.planned_items
+        half = plan.items_in(plan.n_max // 2)
         slices = (
-            Slice("language", "en", tuple(range(0, items, 2)) if not plan.cluster else ()),
+            Slice(
+                "language",
+                "en",
+                tuple(range(0, items, 2)) if not plan.cluster else (),
+            ),
             Slice("half", "first", tuple(range(half))),
             Slice("half", "second", tuple(range(half, items))),
         )
@@ -118,9 +130,15 @@ def in_groups(rng: random.Random, plan: SuitePlan, *, about_these: bool) -> Suit
     return plan
 
 
-def answers(rng: random.Random, plan: SuitePlan, *, better: bool) -> Sides:
+def answers(
+    rng: random.Random,
+    plan: SuitePlan,
+    *,
+    better: bool,
+) -> Sides:
     lift = rng.choice(BETTER_LIFTS if better else LIFTS)
-    graded, lenient = rng.random() < 0.3, rng.random() < 0.3
+    graded = rng.random() < 0.3
+    lenient = rng.random() < 0.3
     unscored = rng.choice((0.0, 0.05))
     gone = rng.choice((0.0, 0.0, 0.01) if better else (0.0, 0.0, 0.01, 0.05))
     ours: list[Sample] = []
@@ -129,22 +147,39 @@ def answers(rng: random.Random, plan: SuitePlan, *, better: bool) -> Sides:
         ease = rng.random()
         for epoch in range(1, plan.epochs + 1):
             for samples, more in ((ours, 0.0), (theirs, lift)):
-                samples.append(answer(rng, plan, (position, epoch), ease + more, graded=graded))
+                samples.append(
+                    answer(
+                        rng,
+                        plan,
+                        (position, epoch),
+                        ease + more,
+                        graded=graded,
+                    )
+                )
                 if rng.random() < unscored:
                     samples[-1] = replace(
-                        samples[-1], strict=None, lenient=None, error=SampleError.UNSCORED
+                        samples[-1],
+                        strict=None,
+                        lenient=None,
+                        error=SampleError.UNSCORED,
                     )
                 elif samples is theirs and rng.random() < gone:
                     samples[-1] = broken(samples[-1])
             if lenient and theirs and theirs[-1].strict is not None:
                 loose = rng.choice((1.0, 1.0, theirs[-1].strict))
                 theirs[-1] = replace(theirs[-1], lenient=loose, rule=rng.choice(RULES))
-    a, b = f"run_a_{plan.suite}", f"run_b_{plan.suite}"
+    a = f"run_a_{plan.suite}"
+    b = f"run_b_{plan.suite}"
     return [replace(s, run=a) for s in ours], [replace(s, run=b) for s in theirs]
 
 
 def answer(
-    rng: random.Random, plan: SuitePlan, place: tuple[int, int], chance: float, *, graded: bool
+    rng: random.Random,
+    plan: SuitePlan,
+    place: tuple[int, int],
+    chance: float,
+    *,
+    graded: bool,
 ) -> Sample:
     position, epoch = place
     score = min(1.0, max(0.0, chance)) if graded else float(rng.random() < chance)
@@ -190,7 +225,11 @@ def first(sides: Sides, items: int) -> Sides:
     return ours, [sample for sample in theirs if sample.position < items]
 
 
-def check_again(verdict: Verdict, drawn: AnsweredSuites, found: Mapping[str, Sides]) -> None:
+def check_again(
+    verdict: Verdict,
+    drawn: AnsweredSuites,
+    found: Mapping[str, Sides],
+) -> None:
     stored = replace(verdict, inputs=json.loads(json.dumps(verdict.inputs)))
     assert verdict_bytes(replay_verdict(stored)) == verdict_bytes(verdict)
     recomputation = recompute_verdict(stored, proposed(drawn), found)
@@ -215,7 +254,11 @@ def test_the_draws_hold_every_outcome_and_a_fifth_of_them_passes() -> None:
         assert any(met)
 
 
-def endings(seed: int, drawn: AnsweredSuites, share: float) -> tuple[Verdict | None, Verdict]:
+def endings(
+    seed: int,
+    drawn: AnsweredSuites,
+    share: float,
+) -> tuple[Verdict | None, Verdict]:
     """The verdict on a share of the answers while the runs go on, and once they have ended."""
     part = {
         plan.suite: first(drawn.sides[plan.suite], 1 + int(share * plan.planned_items))
@@ -268,7 +311,11 @@ def test_every_combination_is_decided_again_to_the_same_bytes(seed: int) -> None
     assert verdict is not None
     check_again(verdict, drawn, drawn.sides)
     for share in SHARES:
-        early, stopped = endings(seed, drawn, share)
+        early, stopped = endings(
+            seed,
+            drawn,
+            share,
+        )
         if early is not None:
             check_again(early, drawn, drawn.sides)
             if len(drawn.plans) == 1:
@@ -281,7 +328,13 @@ LIKE = replace(plan_of(n_max=ITEMS), epochs=2)
 THESE = replace(LIKE, population=ClaimPopulation.THESE, suite_items=ITEMS)
 
 
-def asked_twice(lift: float, seed: int = 1, answers: int = 2, *, copied: bool = False) -> Sides:
+def asked_twice(
+    lift: float,
+    seed: int = 1,
+    answers: int = 2,
+    *,
+    copied: bool = False,
+) -> Sides:
     """Both sides' answers to items of their own chances; a copy has the length of the first."""
     rng = np.random.default_rng(seed)
     ability = rng.choice([0.02, 0.1, 0.5, 0.9, 0.98], ITEMS)

@@ -7,7 +7,11 @@ from statistics import fmean
 import pytest
 from scipy import stats
 
-from harness.gate.offline.suite_claims import CostPair, items_to_show_saving, judge_costs
+from harness.gate.offline.suite_claims import (
+    CostPair,
+    items_to_show_saving,
+    judge_costs,
+)
 from harness.gate.suite_plan import Claim, SuitePlan
 from harness.gate.verdict import CostFigures, CostOutcome
 from tests.unit.test_gate_verdicts import plan
@@ -16,15 +20,28 @@ pytestmark = pytest.mark.req("A3", "A7", "F2")
 
 
 def claim(
-    n_max: int, saving: float = 0.2, ceiling: float = 3.0, alpha: float = 0.05
+    n_max: int,
+    saving: float = 0.2,
+    ceiling: float = 3.0,
+    alpha: float = 0.05,
 ) -> SuitePlan:
     made = plan(claim=Claim.CHEAPER, n_max=n_max)
-    return replace(made, min_saving=saving, cost_ceiling=ceiling, alpha=alpha)
+    return replace(
+        made,
+        min_saving=saving,
+        cost_ceiling=ceiling,
+        alpha=alpha,
+    )
 
 
-def factor(values: Sequence[float], level: float, n_max: int) -> float:
+def factor(
+    values: Sequence[float],
+    level: float,
+    n_max: int,
+) -> float:
     """The log of what the newest value multiplies the evidence by."""
-    seen, i = values[:-1], len(values) - 1
+    seen = values[:-1]
+    i = len(values) - 1
     spread = math.fsum((y - fmean(seen)) ** 2 for y in seen) if seen else 0.0
     stake = min(math.sqrt(2 * level * (i + 1) / ((0.25 + spread) * n_max)), 0.75)
     return math.log1p(stake * values[-1])
@@ -36,7 +53,8 @@ def reference(
     """(outcome, items used, evidence for, evidence against)"""
     low: list[float] = []
     high: list[float] = []
-    level, against = math.log(1 / asked.alpha), math.log(20)
+    level = math.log(1 / asked.alpha)
+    against = math.log(20)
     shown = refuted = 0.0
     for used in range(1, len(pairs) + 1):
         ours, theirs = pairs[used - 1]
@@ -67,18 +85,25 @@ def reference(
 def drawn(seed: int) -> tuple[list[CostPair], SuitePlan]:
     rng = Random(seed)
     n = rng.choice((15, 20, 21, 80))
-    price, missing = rng.choice((0.1, 0.4, 0.8, 2.0)), rng.choice((0.0, 0.0, 0.2, 1.0))
-    gone, free = rng.choice((0.0, 0.2)), rng.random() < 0.1
+    price = rng.choice((0.1, 0.4, 0.8, 2.0))
+    missing = rng.choice((0.0, 0.0, 0.2, 1.0))
+    gone = rng.choice((0.0, 0.2))
+    free = rng.random() < 0.1
     tail = rng.choice((0.2, 0.7))
     pairs: list[CostPair] = []
     for _ in range(n):
         ours = 0.0 if free else rng.lognormvariate(0.0, 0.4)
         theirs = rng.lognormvariate(0.0, tail) * price
         pairs.append(
-            (None if rng.random() < gone else ours, None if rng.random() < missing else theirs)
+            (
+                None if rng.random() < gone else ours,
+                None if rng.random() < missing else theirs,
+            )
         )
     asked = claim(
-        n + rng.choice((0, 40)), rng.choice((0.0, 0.3)), alpha=rng.choice((0.05, 0.01))
+        n + rng.choice((0, 40)),
+        rng.choice((0.0, 0.3)),
+        alpha=rng.choice((0.05, 0.01)),
     )
     return pairs, asked
 
@@ -96,7 +121,10 @@ def test_every_cost_claim_ends_where_the_rule_says_with_its_evidence() -> None:
         counted = pairs[:used]
         assert found.missing_incumbent == sum(a is None for a, _ in counted)
         assert found.missing_candidate == sum(b is None for _, b in counted)
-        check_means(found, [(a, b) for a, b in counted if a is not None and b is not None])
+        check_means(
+            found,
+            [(a, b) for a, b in counted if a is not None and b is not None],
+        )
         outcomes.add((found.outcome, found.above_ceiling))
     assert outcomes == {
         (CostOutcome.OPEN, 0),
@@ -111,7 +139,8 @@ def check_means(found: CostFigures, both: Sequence[tuple[float, float]]) -> None
     if not both:
         assert (found.incumbent_usd, found.candidate_usd, found.saving) == (None,) * 3
         return
-    ours, theirs = fmean(a for a, _ in both), fmean(b for _, b in both)
+    ours = fmean(a for a, _ in both)
+    theirs = fmean(b for _, b in both)
     assert found.incumbent_usd == pytest.approx(ours)
     assert found.candidate_usd == pytest.approx(theirs)
     if ours == 0.0:
@@ -135,9 +164,30 @@ def check_means(found: CostFigures, both: Sequence[tuple[float, float]]) -> None
         ([(1.0, 0.1), (1.0, 3.001)], 1),
         ([(1.0, 2.0), (1.0, 10.0)], 0),  # five times the dearest before it
         ([(1.0, 2.0), (1.0, 10.001)], 1),
-        ([(1.0, 0.1), (3.0, 0.1), (1.0, 6.0)], 0),
-        ([(1.0, 0.1), (3.0, 0.1), (1.0, 6.001)], 1),
-        ([(1.0, 0.1), (None, 0.1), (1.0, 3.001)], 1),
+        (
+            [
+                (1.0, 0.1),
+                (3.0, 0.1),
+                (1.0, 6.0),
+            ],
+            0,
+        ),
+        (
+            [
+                (1.0, 0.1),
+                (3.0, 0.1),
+                (1.0, 6.001),
+            ],
+            1,
+        ),
+        (
+            [
+                (1.0, 0.1),
+                (None, 0.1),
+                (1.0, 3.001),
+            ],
+            1,
+        ),
     ],
 )
 def test_the_ceiling_is_what_both_sides_cost_before(
@@ -151,11 +201,17 @@ def test_the_ceiling_is_what_both_sides_cost_before(
 
 @pytest.mark.parametrize(
     ("pair", "used"),
-    [((None, 0.1), 20), ((0.0, 0.1), 20), ((0.001, None), 20), ((0.001, 0.0), 25)],
+    [
+        ((None, 0.1), 20),
+        ((0.0, 0.1), 20),
+        ((0.001, None), 20),
+        ((0.001, 0.0), 25),
+    ],
 )
 def test_after_twenty_items_a_side_has_shown_its_price(pair: CostPair, used: int) -> None:
     """A candidate may be for nothing; an incumbent that is cannot be undercut."""
-    nineteen, more = (judge_costs([pair] * n, claim(5000)) for n in (19, 25))
+    nineteen = judge_costs([pair] * 19, claim(5000))
+    more = judge_costs([pair] * 25, claim(5000))
 
     assert (nineteen.outcome, nineteen.n_used) == (CostOutcome.OPEN, 19)
     assert more.n_used == used
@@ -163,7 +219,10 @@ def test_after_twenty_items_a_side_has_shown_its_price(pair: CostPair, used: int
 
 
 def test_the_items_that_show_a_saving_follow_its_formula() -> None:
-    for saving, terms in ((0.5, claim(99, 0.1, 10.0)), (0.9, claim(99, 0.2, 2.0, 0.01))):
+    for saving, terms in (
+        (0.5, claim(99, 0.1, 10.0)),
+        (0.9, claim(99, 0.2, 2.0, 0.01)),
+    ):
         gap = 0.75 * (saving - terms.min_saving) / terms.cost_ceiling
         expected = math.ceil(math.log(1 / terms.alpha) / math.log(1 + gap))
         assert items_to_show_saving(saving, terms) == expected

@@ -20,8 +20,20 @@ pytestmark = pytest.mark.req("F2", "A7")
 
 HEAD = "item,incumbent,candidate\n"
 FIELDS = [
-    *("verdict", "how", "n_used", "n", "delta", "ci_low", "ci_high", "ci_method"),
-    *("log_e_bad", "p_final", "wins", "ties", "losses", "reason"),
+    "verdict",
+    "how",
+    "n_used",
+    "n",
+    "delta",
+    "ci_low",
+    "ci_high",
+    "ci_method",
+    "log_e_bad",
+    "p_final",
+    "wins",
+    "ties",
+    "losses",
+    "reason",
 ]
 Decide = Callable[..., Result]
 
@@ -53,7 +65,15 @@ def test_a_winner_passes_with_every_figure(decide: Decide) -> None:
     assert result.exit_code == 0
     assert list(found) == FIELDS
     wanted = judge_differences([1.0] * 20, Design(Claim.SUPERIOR, 0.05, 20))
-    assert (found["verdict"], found["how"], found["n"]) == ("passed", "final", 20)
+    assert (
+        found["verdict"],
+        found["how"],
+        found["n"],
+    ) == (
+        "passed",
+        "final",
+        20,
+    )
     assert (found["n_used"], found["wins"]) == (wanted.n_used, wanted.n_used)
     assert found["p_final"] == wanted.p_final
     assert (found["ci_low"], found["ci_method"]) == (wanted.ci_low, "tango")
@@ -62,9 +82,28 @@ def test_a_winner_passes_with_every_figure(decide: Decide) -> None:
 @pytest.mark.parametrize(
     ("scores", "options", "exit_code", "wanted"),
     [
-        ([(1, 0)] * 20, (), 3, {"verdict": "failed", "n_used": 8}),
-        ([(1, 0), (0, 1)] * 10, (), 4, {"verdict": "inconclusive", "how": "final"}),
-        ([(1, 1)] * 10, ("--n-max", "40"), 4, {"verdict": "running", "how": None, "n": 40}),
+        (
+            [(1, 0)] * 20,
+            (),
+            3,
+            {"verdict": "failed", "n_used": 8},
+        ),
+        (
+            [(1, 0), (0, 1)] * 10,
+            (),
+            4,
+            {"verdict": "inconclusive", "how": "final"},
+        ),
+        (
+            [(1, 1)] * 10,
+            ("--n-max", "40"),
+            4,
+            {
+                "verdict": "running",
+                "how": None,
+                "n": 40,
+            },
+        ),
     ],
     ids=["a-loser", "a-draw", "fewer-than-planned"],
 )
@@ -100,7 +139,11 @@ def test_epochs_are_averaged_and_missing_scores_are_bounds(decide: Decide) -> No
     assert found["n_used"] == 3
     assert (found["measured"], found["delta"]) == (1, 0.0)
     assert (found["bound_low"], found["bound_high"]) == pytest.approx((-1 / 3, 5 / 9))
-    assert (found["wins"], found["ties"], found["losses"]) == (0, 1, 0)
+    assert (
+        found["wins"],
+        found["ties"],
+        found["losses"],
+    ) == (0, 1, 0)
     assert "4 of the incumbent's (4 × no score) and 4 of the candidate's" in found["reason"]
 
 
@@ -109,19 +152,44 @@ def test_epochs_are_averaged_and_missing_scores_are_bounds(decide: Decide) -> No
     [
         pytest.param(["", *"0" * 39], "1" * 40, "passed", 0, id="one-lost-and-better"),
         pytest.param("1" * 40, ["", *"0" * 39], "failed", 3, id="one-lost-and-worse"),
-        pytest.param([""] * 9 + ["0"] * 31, "1" * 40, "passed", 0, id="a-broken-incumbent"),
-        pytest.param("1" * 40, [""] * 40, "not_measured", 1, id="nothing-of-the-candidate"),
-        pytest.param([""] * 40, [""] * 40, "not_measured", 1, id="a-log-against-itself"),
+        pytest.param(
+            [""] * 9 + ["0"] * 31,
+            "1" * 40,
+            "passed",
+            0,
+            id="a-broken-incumbent",
+        ),
+        pytest.param(
+            "1" * 40,
+            [""] * 40,
+            "not_measured",
+            1,
+            id="nothing-of-the-candidate",
+        ),
+        pytest.param(
+            [""] * 40,
+            [""] * 40,
+            "not_measured",
+            1,
+            id="a-log-against-itself",
+        ),
         pytest.param(["", *"10" * 20], ["", *"10" * 20], "inconclusive", 4, id="alike"),
     ],
 )
 def test_no_missing_score_decides(
-    decide: Decide, ours: Sequence[str], theirs: Sequence[str], verdict: str, exit_code: int
+    decide: Decide,
+    ours: Sequence[str],
+    theirs: Sequence[str],
+    verdict: str,
+    exit_code: int,
 ) -> None:
     rows = (f"q{n},{a},{b}\n" for n, (a, b) in enumerate(zip(ours, theirs, strict=True)))
     result = decide(HEAD + "".join(rows), "--json")
 
-    assert (answer(result)["verdict"], result.exit_code) == (verdict, exit_code)
+    assert (answer(result)["verdict"], result.exit_code) == (
+        verdict,
+        exit_code,
+    )
     assert ("next" in answer(result)) == (verdict == "not_measured")
 
 
@@ -136,7 +204,16 @@ def test_items_count_in_the_order_of_their_first_row(decide: Decide) -> None:
 def test_marks_line_ends_quotes_blank_lines_and_other_columns_do_not_matter(
     decide: Decide,
 ) -> None:
-    plain = decide(rows([(0, 1), (1, 1), (0.5, 0)]), "--json")
+    plain = decide(
+        rows(
+            [
+                (0, 1),
+                (1, 1),
+                (0.5, 0),
+            ]
+        ),
+        "--json",
+    )
     dressed = (
         b"\xef\xbb\xbfNote, Candidate ,Item,INCUMBENT\r\n"
         b'"a, b",1,q0,0\r\n\r\n,1.0,q1,1\r\n"two\r\nlines",-0.0,"q2", 0.5 \r\n'
@@ -170,9 +247,19 @@ def test_other_separators_encodings_and_long_cells_are_read(
     [
         ("", (), 1, "the file is empty"),
         (HEAD, (), 2, "no items"),
-        ("item,incumbent,candidte\nq,0,1\n", (), 1, "did you mean 'candidte'?"),
+        (
+            "item,incumbent,candidte\nq,0,1\n",
+            (),
+            1,
+            "did you mean 'candidte'?",
+        ),
         ("item,candidate\nq,1\n", (), 1, "column 'incumbent' is missing"),
-        ("item,item,incumbent,candidate\nq,q,0,1\n", (), 1, "column 'item' occurs twice"),
+        (
+            "item,item,incumbent,candidate\nq,q,0,1\n",
+            (),
+            1,
+            "column 'item' occurs twice",
+        ),
         (HEAD + "q1,0,1\nq2,nan,1\n", (), 3, "incumbent is 'nan'"),
         (HEAD + "q1,inf,1\n", (), 2, "incumbent is 'inf'"),
         (HEAD + "q1,0_1,1\n", (), 2, "incumbent is '0_1'"),
@@ -183,8 +270,18 @@ def test_other_separators_encodings_and_long_cells_are_read(
         (HEAD + "q1,0\n", (), 2, "2 fields, but the header has 3"),
         (HEAD + "q1,0,1,1\n", (), 2, "4 fields, but the header has 3"),
         (HEAD + ",0,1\n", (), 2, "item is empty"),
-        (HEAD + "q1,0,1\n\nq1,0,1\n", (), 4, "already in line 2; several epochs"),
-        ("epoch," + HEAD + "1,q,0,1\n01,q,0,1\n", (), 3, "epoch 01 is already in line"),
+        (
+            HEAD + "q1,0,1\n\nq1,0,1\n",
+            (),
+            4,
+            "already in line 2; several epochs",
+        ),
+        (
+            "epoch," + HEAD + "1,q,0,1\n01,q,0,1\n",
+            (),
+            3,
+            "epoch 01 is already in line",
+        ),
         ("epoch," + HEAD + "a,q,0,1\n", (), 2, "epoch is 'a'"),
         (
             "epoch," + HEAD + "1,q,0,1\n2,q,0,1\n1,r,0,1\n",
@@ -192,14 +289,23 @@ def test_other_separators_encodings_and_long_cells_are_read(
             4,
             "item 'r' has epochs 1, the first item has 1, 2",
         ),
-        (HEAD + "q1,0,1\nq2,0,1\n", ("--n-max", "1"), 3, "exceeds the planned 1"),
+        (
+            HEAD + "q1,0,1\nq2,0,1\n",
+            ("--n-max", "1"),
+            3,
+            "exceeds the planned 1",
+        ),
         (HEAD + 'q1,"0,1\n', (), 2, "not CSV"),
         (HEAD + "q1,0,\0\n", (), 2, "candidate is"),
         (HEAD.encode() + b"q1,0,1\nq\xff,0,1\n", (), 3, "not UTF-8"),
     ],
 )
 def test_bad_input_ends_with_2_and_its_place(
-    decide: Decide, content: str | bytes, options: tuple[str, ...], line: int, message: str
+    decide: Decide,
+    content: str | bytes,
+    options: tuple[str, ...],
+    line: int,
+    message: str,
 ) -> None:
     result = decide(content, "--json", *options)
 
@@ -230,7 +336,11 @@ def test_a_bad_option_ends_with_2_and_its_name(
 def test_means_that_differ_by_rounding_alone_are_a_tie(decide: Decide) -> None:
     text = "epoch," + HEAD + "1,q,0.1,0.15\n2,q,0.2,0.15\n1,r,1,1\n2,r,1,1\n"
     found = answer(decide(text, "--json"))
-    assert (found["wins"], found["ties"], found["losses"]) == (0, 2, 0)
+    assert (
+        found["wins"],
+        found["ties"],
+        found["losses"],
+    ) == (0, 2, 0)
     assert (found["delta"], found["ci_method"]) == (0.0, "tango")
 
 
@@ -265,10 +375,18 @@ def grouped(columns: str, lines: Sequence[tuple[object, ...]]) -> str:
 def test_a_file_of_clusters_is_decided_as_a_proposal_is(decide: Decide) -> None:
     sizes = [1 + n % 4 for n in range(80)]
     scores = [(n % 2, n % 5 != 0, n) for n, size in enumerate(sizes) for _ in range(size)]
-    text = grouped("document", [(ours, int(theirs), f"d{n}") for ours, theirs, n in scores])
+    text = grouped(
+        "document",
+        [(ours, int(theirs), f"d{n}") for ours, theirs, n in scores],
+    )
     verdict = ask(
         [clustered(sizes)],
-        {"math": sides([float(a) for a, _, _ in scores], [float(b) for _, b, _ in scores])},
+        {
+            "math": sides(
+                [float(a) for a, _, _ in scores],
+                [float(b) for _, b, _ in scores],
+            )
+        },
     )
     assert verdict is not None
     report = verdict.suites[0]
@@ -276,7 +394,15 @@ def test_a_file_of_clusters_is_decided_as_a_proposal_is(decide: Decide) -> None:
     found = answer(decide(text, "--cluster", "document", "--json"))
 
     assert found["verdict"] == report.outcome
-    for name in ("how", "n_used", "delta", "ci_low", "ci_high", "log_e_bad", "p_final"):
+    for name in (
+        "how",
+        "n_used",
+        "delta",
+        "ci_low",
+        "ci_high",
+        "log_e_bad",
+        "p_final",
+    ):
         assert found[name] == getattr(report, name)
     fewer = answer(decide(text, "--cluster", "document", "--n-max", "200", "--json"))
     assert fewer["n"] == 200
@@ -287,19 +413,38 @@ def test_a_file_of_clusters_is_decided_as_a_proposal_is(decide: Decide) -> None:
     [
         ([(0, 1, "a")], ("--cluster", "topic"), "column 'topic' is missing"),
         ([(0, 1, "")], ("--cluster", "document"), "document is empty"),
-        ([(0, 1, "a")], ("--cluster", "item"), "column 'item' cannot name a cluster"),
+        (
+            [(0, 1, "a")],
+            ("--cluster", "item"),
+            "column 'item' cannot name a cluster",
+        ),
         (
             [(0, 1, "a"), (0, 1, "b")],
             ("--cluster", "document", "--n-max", "1"),
             "2 clusters are more than the planned 1",
         ),
-        ([(0, 1, "a")] * 59, ("--slice", "document"), "no slice of document has the 60"),
-        ([(0, 1, "a")] * 60, ("--slice", "document", "--n-max", "70"), "all planned 70"),
-        ([(0, 1, "<b>")] * 60, ("--slice", "document"), "'<b>' is not a slice name"),
+        (
+            [(0, 1, "a")] * 59,
+            ("--slice", "document"),
+            "no slice of document has the 60",
+        ),
+        (
+            [(0, 1, "a")] * 60,
+            ("--slice", "document", "--n-max", "70"),
+            "all planned 70",
+        ),
+        (
+            [(0, 1, "<b>")] * 60,
+            ("--slice", "document"),
+            "'<b>' is not a slice name",
+        ),
     ],
 )
 def test_groups_that_cannot_be_judged_end_with_2(
-    decide: Decide, lines: Sequence[tuple[object, ...]], options: tuple[str, ...], message: str
+    decide: Decide,
+    lines: Sequence[tuple[object, ...]],
+    options: tuple[str, ...],
+    message: str,
 ) -> None:
     result = decide(grouped("document", lines), *options, "--json")
 

@@ -11,7 +11,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from harness.evals.export_formats import parse_inspect, parse_promptfoo
-from harness.evals.scored_run import ExportedPairs, GapCount, ScoredRun, ScoredSample, pair_runs
+from harness.evals.scored_run import (
+    ExportedPairs,
+    GapCount,
+    ScoredRun,
+    ScoredSample,
+    pair_runs,
+)
 from harness.frame.errors import InputError
 from harness.interfaces.cli.evals import export_decision, file_decision
 from harness.interfaces.cli.evals.export_decision import (
@@ -26,7 +32,12 @@ pytestmark = pytest.mark.req("G1", "F2")
 ROOT = Path(__file__).parent.parent.parent
 FILES = ROOT / "tests/support/evals/exports"
 # The four sums: the incumbent is wrong about the third, the candidate fails at the last.
-SUMS = [(1.0, 1.0), (1.0, 1.0), (0.0, 1.0), (1.0, None)]
+SUMS = [
+    (1.0, 1.0),
+    (1.0, 1.0),
+    (0.0, 1.0),
+    (1.0, None),
+]
 SIDES = ("incumbent", "candidate")
 EXAMPLES = {
     "promptfoo": ["promptfoo_both.json"],
@@ -39,7 +50,9 @@ EXAMPLES = {
 OTHERS = {"lm-eval", "deepeval", "csv"}
 CHOICES = {
     "promptfoo": ExportChoice(
-        "promptfoo", "openai:gpt-4o-mini", "anthropic:messages:claude-haiku-4-5"
+        "promptfoo",
+        "openai:gpt-4o-mini",
+        "anthropic:messages:claude-haiku-4-5",
     ),
     "langsmith": ExportChoice("langsmith", metric="correct"),
     "inspect": ExportChoice("inspect", metric="match"),
@@ -62,7 +75,12 @@ def test_each_format_gives_the_same_pairs_with_its_error_counted(format_name: st
     epochs = 2 if format_name == "inspect" else 1
     wanted = [((ours,) * epochs, (theirs,) * epochs) for ours, theirs in SUMS]
     assert [(pair.incumbent, pair.candidate) for pair in result.pairs] == wanted
-    assert result.candidate_gaps == GapCount(4 * epochs, failed=epochs, unscored=0, missing=0)
+    assert result.candidate_gaps == GapCount(
+        4 * epochs,
+        failed=epochs,
+        unscored=0,
+        missing=0,
+    )
     assert result.incumbent_gaps.total == 0
 
 
@@ -103,9 +121,26 @@ def test_the_command_reports_gaps_and_says_that_it_promotes_nothing() -> None:
 
     answer = json.loads(done.stdout)
     assert done.exit_code == 4
-    assert (answer["verdict"], answer["wins"], answer["losses"]) == ("inconclusive", 1, 0)
-    assert (answer["measured"], answer["bound_low"], answer["bound_high"]) == (3, 0.0, 0.25)
-    assert answer["candidate_gaps"] == {"samples": 4, "failed": 1, "unscored": 0, "missing": 0}
+    assert (
+        answer["verdict"],
+        answer["wins"],
+        answer["losses"],
+    ) == (
+        "inconclusive",
+        1,
+        0,
+    )
+    assert (
+        answer["measured"],
+        answer["bound_low"],
+        answer["bound_high"],
+    ) == (3, 0.0, 0.25)
+    assert answer["candidate_gaps"] == {
+        "samples": 4,
+        "failed": 1,
+        "unscored": 0,
+        "missing": 0,
+    }
     assert answer["use"] == export_decision.REPORT_ONLY
     assert "4 samples, 1 failed, 0 unscored, 0 missing" in shown.stdout
     assert "it promotes nothing" in shown.stdout
@@ -130,7 +165,12 @@ def test_no_code_of_exports_can_reach_a_verdict_or_the_database() -> None:
         module.startswith((*own, "harness.frame", "harness.interfaces.cli.evals"))
         for module in rooms
     )
-    assert not {name for _, name in imported} & {"Passed", "Verdict", "Store", "Context"}
+    assert not {name for _, name in imported} & {
+        "Passed",
+        "Verdict",
+        "Store",
+        "Context",
+    }
 
 
 def run(*scores: tuple[str, float | None], failed: str = "") -> ScoredRun:
@@ -147,8 +187,18 @@ def test_what_only_one_run_has_counts_as_missing_and_is_never_dropped() -> None:
     assert [pair.item for pair in result.pairs] == ["a", "b", "c", "d"]
     assert result.pairs[0].candidate == (None,)
     assert result.pairs[1].candidate == (1, None)
-    assert result.incumbent_gaps == GapCount(4, failed=0, unscored=1, missing=1)
-    assert result.candidate_gaps == GapCount(3, failed=1, unscored=0, missing=2)
+    assert result.incumbent_gaps == GapCount(
+        4,
+        failed=0,
+        unscored=1,
+        missing=1,
+    )
+    assert result.candidate_gaps == GapCount(
+        3,
+        failed=1,
+        unscored=0,
+        missing=2,
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,17 +209,32 @@ def test_what_only_one_run_has_counts_as_missing_and_is_never_dropped() -> None:
         ("braintrust", "[1]", "has no list of rows"),
         ("braintrust", '{"input": 1}', "has no rows with `scores`"),
         ("langsmith", "a,b\n1,2\n", "has no columns feedback.NAME"),
-        ("langsmith", "feedback.m\n1\n", "has rows with neither an example_id"),
+        (
+            "langsmith",
+            "feedback.m\n1\n",
+            "has rows with neither an example_id",
+        ),
         ("openai-evals", '{"a": 1}\n[2]\n', "line 2: not a JSON object"),
         ("openai-evals", '{"a": 1}', "contains neither events of oaieval"),
         ("lm-eval", '{"a": 1}', "line 1: has no doc_id"),
         ("inspect", '{"samples": []}', "has no samples"),
-        ("promptfoo", f'{{"score": {"9" * 5_000}}}', "contains a number with too many digits"),
-        ("lm-eval", f'{{"score": {"9" * 5_000}}}', "line 1: not a JSON object"),
+        (
+            "promptfoo",
+            f'{{"score": {"9" * 5_000}}}',
+            "contains a number with too many digits",
+        ),
+        (
+            "lm-eval",
+            f'{{"score": {"9" * 5_000}}}',
+            "line 1: not a JSON object",
+        ),
     ],
 )
 def test_a_file_of_another_form_is_refused_with_what_is_wrong(
-    tmp_path: Path, format_name: str, text: str, message: str
+    tmp_path: Path,
+    format_name: str,
+    text: str,
+    message: str,
 ) -> None:
     file = tmp_path / "results"
     file.write_text(text)
@@ -187,11 +252,17 @@ def test_a_file_of_another_form_is_refused_with_what_is_wrong(
             ["--from", "promptfoo", *paths(["promptfoo_both.json"])],
             "with --incumbent and --candid",
         ),
-        (["--from", "langsmith", *paths(EXAMPLES["langsmith"])], "by --metric: correct, short"),
+        (
+            ["--from", "langsmith", *paths(EXAMPLES["langsmith"])],
+            "by --metric: correct, short",
+        ),
         (["--metric", "x", "pairs.csv"], "--metric need --from"),
         (["a.csv", "b.csv"], "name the tool of other files with --from"),
         (["--from", "lm-eval", "--cluster", "c", "a"], "without --from"),
-        (["--from", "inspect", str(FILES / "README.md"), "b"], "README.md: line 1: not JSON"),
+        (
+            ["--from", "inspect", str(FILES / "README.md"), "b"],
+            "README.md: line 1: not JSON",
+        ),
     ],
 )
 def test_what_is_not_said_clearly_is_bad_input(words: list[str], message: str) -> None:
@@ -215,15 +286,25 @@ def test_no_file_of_another_tool_breaks_the_program_or_the_terminal(tmp_path: Pa
     text = (FILES / EXAMPLES["promptfoo"][0]).read_text(encoding="utf-8")
     hostile = tmp_path / "both.json"
     hostile.write_text(text.replace("openai:gpt-4o-mini", "a\\u001b[2Jb"), encoding="utf-8")
-    names = ["--incumbent", "a\x1b[2Jb", "--candidate", CHOICES["promptfoo"].candidate]
+    names = [
+        "--incumbent",
+        "a\x1b[2Jb",
+        "--candidate",
+        CHOICES["promptfoo"].candidate,
+    ]
     done = CliRunner().invoke(
-        program, ["gate", "decide", "--from", "promptfoo", *names, str(hostile)]
+        program,
+        ["gate", "decide", "--from", "promptfoo", *names, str(hostile)],
     )
     assert "\N{REPLACEMENT CHARACTER}[2Jb" in done.stdout, done.output
     assert "\x1b" not in done.stdout
 
 
-def sample(id_: str, score: float | None, **more: Any) -> ScoredSample:
+def sample(
+    id_: str,
+    score: float | None,
+    **more: Any,
+) -> ScoredSample:
     return ScoredSample(id_, {"m": score}, **more)
 
 
@@ -239,7 +320,14 @@ def pair(
 def test_repeats_of_a_question_are_one_item_whatever_their_ids_and_places_are() -> None:
     ours = [sample(str(n), n % 2, question=f"q{n // 2}") for n in range(4)]
     theirs = [sample(f"x{n}", n % 2, question=f"q{(3 - n) // 2}") for n in range(4)]
-    theirs.append(sample("y", 1, question="q9", cached=True))
+    theirs.append(
+        sample(
+            "y",
+            1,
+            question="q9",
+            cached=True,
+        )
+    )
 
     result = pair(ours, theirs)
 
@@ -261,11 +349,36 @@ def test_repeats_of_a_question_are_one_item_whatever_their_ids_and_places_are() 
 @pytest.mark.parametrize(
     ("ours", "theirs", "terms", "message"),
     [
-        ({"question": "p"}, {"question": "q"}, {}, "item '1' is not the same in both runs"),
-        ({"revision": "p"}, {"revision": "q"}, {}, "item '1' is not the same in both runs"),
-        ({}, {}, {"task version": ("1", "2")}, "differ in task version: '1' and '2'"),
-        ({}, {}, {"scorer m": ("{}", "{x}")}, "differ in scorer m"),
-        ({}, {}, {"scorer n": ("{}", "{x}")}, ""),
+        (
+            {"question": "p"},
+            {"question": "q"},
+            {},
+            "item '1' is not the same in both runs",
+        ),
+        (
+            {"revision": "p"},
+            {"revision": "q"},
+            {},
+            "item '1' is not the same in both runs",
+        ),
+        (
+            {},
+            {},
+            {"task version": ("1", "2")},
+            "differ in task version: '1' and '2'",
+        ),
+        (
+            {},
+            {},
+            {"scorer m": ("{}", "{x}")},
+            "differ in scorer m",
+        ),
+        (
+            {},
+            {},
+            {"scorer n": ("{}", "{x}")},
+            "",
+        ),
         (
             {"unread": {"m": "A+"}},
             {},
@@ -292,13 +405,23 @@ def test_runs_that_are_no_answers_to_the_same_questions_are_refused(
 
 def promptfoo_row(test: int, **vars_: str) -> dict[str, object]:
     asserts = [{"type": "equals", "value": vars_.pop("wanted", "x")}]
-    return {"testIdx": test, "vars": vars_, "testCase": {"assert": asserts}, "score": 1}
+    return {
+        "testIdx": test,
+        "vars": vars_,
+        "testCase": {"assert": asserts},
+        "score": 1,
+    }
 
 
 def test_promptfoos_item_is_its_variables_and_assertions_and_never_its_row() -> None:
     rows = [
         promptfoo_row(0, q="apple"),
-        promptfoo_row(1, q="apple", sessionId="s", _conversation="c"),
+        promptfoo_row(
+            1,
+            q="apple",
+            sessionId="s",
+            _conversation="c",
+        ),
         promptfoo_row(2, q="apple", wanted="y"),
         promptfoo_row(3, q="plum"),
     ]
@@ -314,24 +437,54 @@ def test_promptfoos_item_is_its_variables_and_assertions_and_never_its_row() -> 
 
 @pytest.mark.parametrize(
     ("value", "score"),
-    [("C", 1), ("P", 0.5), ("N", 0), ("Yes", 1), ("TRUE", 1), ("no", 0), ("0.5", 0.5)],
+    [
+        ("C", 1),
+        ("P", 0.5),
+        ("N", 0),
+        ("Yes", 1),
+        ("TRUE", 1),
+        ("no", 0),
+        ("0.5", 0.5),
+    ],
 )
 def test_inspects_scores_are_read_as_inspect_reads_them(value: str, score: float) -> None:
     rows = [
-        {"id": n, "input": f"{n}", "scores": {"s": {"value": given}}}
+        {
+            "id": n,
+            "input": f"{n}",
+            "scores": {"s": {"value": given}},
+        }
         for n, given in enumerate((value, "A+", None, float("nan")))
     ]
 
     (run,) = parse_inspect(json.dumps({"samples": rows}))
 
-    assert [one.scores["s"] for one in run.samples] == [score, None, None, None]
-    assert [dict(one.unread) for one in run.samples] == [{}, {"s": "A+"}, {}, {}]
+    assert [one.scores["s"] for one in run.samples] == [
+        score,
+        None,
+        None,
+        None,
+    ]
+    assert [dict(one.unread) for one in run.samples] == [
+        {},
+        {"s": "A+"},
+        {},
+        {},
+    ]
 
 
 def test_inspects_long_and_pictured_questions_are_told_apart_by_their_ids() -> None:
-    long, picture = "x" * 6_000, [{"role": "user", "content": [{"type": "image"}]}]
+    long = "x" * 6_000
+    picture = [{"role": "user", "content": [{"type": "image"}]}]
     given = ["2+2", "2+2", long, long, picture, picture]
-    rows = [{"id": n, "input": question, "scores": {}} for n, question in enumerate(given)]
+    rows = [
+        {
+            "id": n,
+            "input": question,
+            "scores": {},
+        }
+        for n, question in enumerate(given)
+    ]
 
     (run,) = parse_inspect(json.dumps({"samples": rows}))
 
@@ -372,7 +525,10 @@ def repeated(wrong: int) -> str:
     ],
 )
 def test_the_answer_is_in_plain_words_with_what_could_be_seen(
-    tmp_path: Path, wrong: tuple[int, int], code: int, words: str
+    tmp_path: Path,
+    wrong: tuple[int, int],
+    code: int,
+    words: str,
 ) -> None:
     files = tmp_path / "incumbent.csv", tmp_path / "candidate.csv"
     for file, first in zip(files, wrong, strict=True):
@@ -393,7 +549,15 @@ def test_one_json_object_has_all_figures(tmp_path: Path) -> None:
 
     answer = json.loads(tried(file, "--json").stdout)
 
-    assert (answer["verdict"], answer["items"], answer["epochs"]) == ("inconclusive", 2, 1)
+    assert (
+        answer["verdict"],
+        answer["items"],
+        answer["epochs"],
+    ) == (
+        "inconclusive",
+        2,
+        1,
+    )
     assert answer["items_for_5_points"] > 100
     assert answer["smallest_difference"] > 0.5
     for score in (1, 0.5):
@@ -406,24 +570,39 @@ def test_one_json_object_has_all_figures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("prompts: [a]\nproviders: [b]\n", "looks like a promptfoo configuration"),
+        (
+            "prompts: [a]\nproviders: [b]\n",
+            "looks like a promptfoo configuration",
+        ),
         (
             '{"messages": []}',
             "looks like a data set of conversations, and has no readable scores",
         ),
-        ("a,b\n1,2\n", "is not from a known eval tool, and has no readable scores; its"),
+        (
+            "a,b\n1,2\n",
+            "is not from a known eval tool, and has no readable scores; its",
+        ),
         ("", "is neither JSON nor a table"),
         ("[]", "has no results"),
         ('{"id": 1,}\n{"id": 2,}\n', "line 1: not JSON"),
-        ("id,score,score\n1,1,0\n", "line 1: two columns have the name 'score'"),
-        ("item,score\na,A+\n", "score of run '' cannot be read as scores: 1 sample has the"),
+        (
+            "id,score,score\n1,1,0\n",
+            "line 1: two columns have the name 'score'",
+        ),
+        (
+            "item,score\na,A+\n",
+            "score of run '' cannot be read as scores: 1 sample has the",
+        ),
         ("item,incumbent,candidate\n", "no items"),
     ],
 )
 def test_a_file_without_results_is_told_what_it_looks_like(
-    tmp_path: Path, content: str, message: str
+    tmp_path: Path,
+    content: str,
+    message: str,
 ) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
+    first = tmp_path / "first"
+    second = tmp_path / "second"
     first.write_text(content)
     second.write_text(content)
 
@@ -442,7 +621,10 @@ def test_a_table_of_two_models_has_two_runs_and_an_error_is_no_score(tmp_path: P
 
     answer = json.loads(done.stdout)
     gaps = [answer[f"{side}_gaps"] for side in ("incumbent", "candidate")]
-    assert [(gap["samples"], gap["failed"]) for gap in gaps] == [(2, 1), (2, 0)]
+    assert [(gap["samples"], gap["failed"]) for gap in gaps] == [
+        (2, 1),
+        (2, 0),
+    ]
 
 
 def test_files_of_two_tools_are_no_pair() -> None:

@@ -30,7 +30,8 @@ def test_one_item_that_fell_is_worth_the_odds_of_a_coin() -> None:
 
 
 @given(
-    st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=3, max_size=5), st.integers(1, 2)
+    st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=3, max_size=5),
+    st.integers(1, 2),
 )
 def test_over_all_orders_of_the_runs_the_mean_is_one(scores: list[float], size: int) -> None:
     orders = list(itertools.permutations(scores))
@@ -40,8 +41,20 @@ def test_over_all_orders_of_the_runs_the_mean_is_one(scores: list[float], size: 
 
 
 def test_a_run_that_did_not_measure_an_item_is_left_out_of_it() -> None:
-    whole = np.asarray([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
-    with_gap = np.asarray([[1.0, 1.0], [math.nan, 1.0], [1.0, 0.0]])
+    whole = np.asarray(
+        [
+            [1.0, 1.0],
+            [0.0, 1.0],
+            [1.0, 0.0],
+        ]
+    )
+    with_gap = np.asarray(
+        [
+            [1.0, 1.0],
+            [math.nan, 1.0],
+            [1.0, 0.0],
+        ]
+    )
     pair = np.asarray([[1.0], [1.0]])
 
     both = log_e_values(with_gap, [1])[0]
@@ -53,7 +66,9 @@ def test_a_run_that_did_not_measure_an_item_is_left_out_of_it() -> None:
 
 @given(
     st.lists(
-        st.lists(st.sampled_from([0.0, 1.0]), min_size=4, max_size=4), min_size=2, max_size=20
+        st.lists(st.sampled_from([0.0, 1.0]), min_size=4, max_size=4),
+        min_size=2,
+        max_size=20,
     ),
     st.randoms(use_true_random=False),
 )
@@ -64,28 +79,33 @@ def test_the_order_of_items_does_not_matter(
     random.shuffle(columns)  # type: ignore[attr-defined]
     shuffled = [[row[c] for c in columns] for row in rows]
 
-    one, other = (
-        compare_runs(runs(*rows), 0.05, START),
-        compare_runs(runs(*shuffled), 0.05, START),
-    )
+    one = compare_runs(runs(*rows), 0.05, START)
+    other = compare_runs(runs(*shuffled), 0.05, START)
 
     assert one.log_e == pytest.approx(other.log_e, abs=1e-12)
-    assert (one.delta, one.worse, one.better) == (other.delta, other.worse, other.better)
+    assert (one.delta, one.worse, one.better) == (
+        other.delta,
+        other.worse,
+        other.better,
+    )
 
 
-@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=8), st.integers(2, 20))
+@given(
+    st.lists(st.floats(0, 1, width=32), min_size=1, max_size=8),
+    st.integers(2, 20),
+)
 def test_a_model_that_always_answers_alike_gives_no_evidence(
     scores: list[float], times: int
 ) -> None:
     evidence = compare_runs(runs(*[list[float | None](scores)] * times), 0.05, START)
 
     assert evidence.log_e <= 1e-9
-    assert (evidence.delta, evidence.worse, evidence.better, evidence.drifted) == (
-        0.0,
-        0,
-        0,
-        False,
-    )
+    assert (
+        evidence.delta,
+        evidence.worse,
+        evidence.better,
+        evidence.drifted,
+    ) == (0.0, 0, 0, False)
 
 
 def test_pass_and_fail_are_fishers_noncentral_hypergeometric() -> None:
@@ -116,8 +136,17 @@ def test_every_item_lost_is_drift_at_the_first_comparison() -> None:
     evidence = compare_runs(runs([1.0] * 40, [0.0] * 40), 0.05, START)
 
     assert evidence.drifted
-    assert (evidence.check, evidence.window, evidence.direction) == (1, 1, "worse")
-    assert (evidence.delta, evidence.worse, evidence.same, evidence.better) == (-1.0, 40, 0, 0)
+    assert (evidence.check, evidence.window, evidence.direction) == (
+        1,
+        1,
+        "worse",
+    )
+    assert (
+        evidence.delta,
+        evidence.worse,
+        evidence.same,
+        evidence.better,
+    ) == (-1.0, 40, 0, 0)
     assert evidence.ci_high is not None
     assert evidence.ci_high < 0
 
@@ -134,7 +163,8 @@ def test_a_change_for_the_better_is_drift_too() -> None:
 def test_a_single_item_that_broke_for_good_is_found_in_time() -> None:
     stable: list[list[float | None]] = [[1.0] * 20 for _ in range(40)]
     broken: list[list[float | None]] = [[0.0, *[1.0] * 19] for _ in range(40)]
-    before, found_after = START, None
+    before = START
+    found_after = None
     for count in range(2, 81):
         evidence = compare_runs(runs(*[*stable, *broken][:count]), 0.05, before)
         before = evidence.log_e

@@ -15,7 +15,12 @@ from harness.gate.offline.sequential import (
     judge_differences,
 )
 from harness.gate.online.evidence_paths import counts_path, ranks_path
-from harness.gate.online.fisher import Certificate, add_block, log_odds_e, log_srm
+from harness.gate.online.fisher import (
+    Certificate,
+    add_block,
+    log_odds_e,
+    log_srm,
+)
 from harness.gate.online.guardrails import FailureTally, rank_among
 from harness.gate.online.worker_guard import HARM_GRID
 from harness.gate.suite_plan import Claim
@@ -42,7 +47,9 @@ def near(value: float) -> Any:
 
 def cases(section: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
-        "case", GOLDEN[section], ids=[case.get("name", "") for case in GOLDEN[section]]
+        "case",
+        GOLDEN[section],
+        ids=[case.get("name", "") for case in GOLDEN[section]],
     )
 
 
@@ -99,7 +106,8 @@ def test_the_final_figures_agree_over_all_items(case: dict[str, Any]) -> None:
 
 @cases("canary")
 def test_evidence_of_harm_and_of_no_harm_agrees_block_by_block(case: dict[str, Any]) -> None:
-    certificate, blocks = Certificate(), case["blocks_n_m_F_y"]
+    certificate = Certificate()
+    blocks = case["blocks_n_m_F_y"]
     harm = counts_path([FailureTally(*block) for block in blocks], case["rho"], weights=())
     assert harm.tolist() == [close(log_e) for log_e in case["log_e"]]
     for block, log_e_ni in zip(blocks, case["log_e_ni_rho2"], strict=True):
@@ -148,7 +156,11 @@ def test_a_candidate_that_never_differs_is_certified_at_the_known_item() -> None
     for n_max, item in zip(case["n_max"], case["item"], strict=True):
         design = Design(Claim.NON_INFERIOR, case["margin"], n_max)
         evidence = judge_differences([0.0] * n_max, design)
-        assert (evidence.outcome, evidence.how, evidence.n_used) == ("promote", "early", item)
+        assert (evidence.outcome, evidence.how, evidence.n_used) == (
+            "promote",
+            "early",
+            item,
+        )
 
 
 def test_holm_agrees() -> None:

@@ -56,18 +56,37 @@ def test_the_plan_of_analyses_is_the_registered_one(n_max: int, items: tuple[int
     assert interim_items(n_max) == items
 
 
-def cross(shares: Sequence[float], limits: Sequence[float], drift: float = 0.0) -> float:
+def cross(
+    shares: Sequence[float],
+    limits: Sequence[float],
+    drift: float = 0.0,
+) -> float:
     """How often a normal walk is at or above one of the limits (of its z) by its last share."""
     covariance = [[math.sqrt(min(a, b) / max(a, b)) for b in shares] for a in shares]
     means = [drift * math.sqrt(share) for share in shares]
-    below = stats.multivariate_normal(means, covariance, abseps=1e-7, releps=1e-7)
+    below = stats.multivariate_normal(
+        means,
+        covariance,
+        abseps=1e-7,
+        releps=1e-7,
+    )
     return 1.0 - float(below.cdf(np.array(limits)))
 
 
-@pytest.mark.parametrize("items", [(60, 70, 80), (60, 120), (100,), (50, 100, 400)])
+@pytest.mark.parametrize(
+    "items",
+    [
+        (60, 70, 80),
+        (60, 120),
+        (100,),
+        (50, 100, 400),
+    ],
+)
 @pytest.mark.parametrize(("alpha", "whole"), [(0.05, 0.9), (0.01, 0.9 * 0.2**0.1)])
 def test_up_to_each_analysis_its_part_of_alpha_is_spent(
-    items: tuple[int, ...], alpha: float, whole: float
+    items: tuple[int, ...],
+    alpha: float,
+    whole: float,
 ) -> None:
     levels = interim_levels(items, alpha)
     limits = [-NORMAL.inv_cdf(level) for level in levels]
@@ -93,8 +112,16 @@ def test_power_is_how_often_any_analysis_is_passed(drift: float) -> None:
 def test_a_comparison_ends_at_the_first_analysis_that_promotes_or_item_that_is_hopeless(
     claim: Claim,
 ) -> None:
-    design = Design(claim, 0.05, 300, alpha=0.02, futility=0.05)
-    rng, ends, rows = Random(8), set(), []
+    design = Design(
+        claim,
+        0.05,
+        300,
+        alpha=0.02,
+        futility=0.05,
+    )
+    rng = Random(8)
+    ends = set()
+    rows = []
     for _ in range(40):
         lift = rng.uniform(-0.05, 0.15)
         rows.append([max(-1.0, min(1.0, rng.gauss(lift, 0.5))) for _ in range(300)])
@@ -113,7 +140,8 @@ def test_a_comparison_ends_at_the_first_analysis_that_promotes_or_item_that_is_h
 
 
 def first_end(d: Sequence[float], design: Design) -> tuple[int, str, str]:
-    path, last = evidence_path(d, design), design.n_max
+    path = evidence_path(d, design)
+    last = design.n_max
     for n in range(1, last + 1):
         how = "final" if n == last else "early"
         level = design.levels.get(n)
@@ -121,7 +149,10 @@ def first_end(d: Sequence[float], design: Design) -> tuple[int, str, str]:
             return n, "promote", how
         if path.rejects[n - 1]:
             return n, "reject", how
-        sums = np.array(math.fsum(d[:n])), np.array(math.fsum(x * x for x in d[:n]))
+        sums = (
+            np.array(math.fsum(d[:n])),
+            np.array(math.fsum(x * x for x in d[:n])),
+        )
         if last / 4 <= n < last and chance_of_passing(n, *sums, design) < design.futility:
             return n, "inconclusive", FUTILE
     return last, "inconclusive", "final"

@@ -33,12 +33,15 @@ def test_a_win_never_raises_the_evidence_against(d: list[float], claim: Claim) -
 
 @given(d=either, claim=claims, chance=st.randoms(use_true_random=False))
 def test_the_evidence_against_and_the_final_test_do_not_depend_on_the_order(
-    d: list[float], claim: Claim, chance: Random
+    d: list[float],
+    claim: Claim,
+    chance: Random,
 ) -> None:
     shuffled = list(d)
     chance.shuffle(shuffled)
     design = Design(claim, 0.05, len(d))
-    one, other = evidence_path(d, design), evidence_path(shuffled, design)
+    one = evidence_path(d, design)
+    other = evidence_path(shuffled, design)
 
     assert one.log_e_bad[-1] == pytest.approx(other.log_e_bad[-1], rel=1e-9, abs=1e-9)
     if len(d) > 1:
@@ -46,8 +49,16 @@ def test_the_evidence_against_and_the_final_test_do_not_depend_on_the_order(
         assert p[0] == pytest.approx(p[1], abs=1e-9)
 
 
-@given(d=either, claim=claims, bad=st.sampled_from([math.nan, math.inf, 1.01, -1.01]))
-def test_what_is_not_a_difference_is_refused(d: list[float], claim: Claim, bad: float) -> None:
+@given(
+    d=either,
+    claim=claims,
+    bad=st.sampled_from([math.nan, math.inf, 1.01, -1.01]),
+)
+def test_what_is_not_a_difference_is_refused(
+    d: list[float],
+    claim: Claim,
+    bad: float,
+) -> None:
     with pytest.raises(InputError, match=f"difference {len(d) + 1} "):
         judge_differences([*d, bad], Design(claim, 0.05, 100))
 
@@ -60,7 +71,11 @@ def test_more_items_than_planned_are_refused() -> None:
 def test_nothing_yet_is_running_and_one_item_has_no_interval() -> None:
     design = Design(Claim.SUPERIOR, 0.05, 1)
     nothing = judge_differences([], design)
-    assert (nothing.outcome, nothing.n_used, nothing.delta) == ("running", 0, 0.0)
+    assert (nothing.outcome, nothing.n_used, nothing.delta) == (
+        "running",
+        0,
+        0.0,
+    )
     one = judge_differences([1.0], design)
     assert (one.outcome, one.how) == ("inconclusive", "final")
     assert one.ci_low is one.ci_high is one.p_final is one.p_t is None
@@ -79,7 +94,9 @@ def test_nothing_yet_is_running_and_one_item_has_no_interval() -> None:
     ],
 )
 def test_a_design_that_promises_nothing_is_refused(
-    margin: float, n_max: int, alpha: float
+    margin: float,
+    n_max: int,
+    alpha: float,
 ) -> None:
     with pytest.raises(InputError):
         Design(Claim.SUPERIOR, margin, n_max, alpha)

@@ -7,7 +7,11 @@ import pytest
 
 from harness.gate.offline.pairs import PairedSuite
 from harness.gate.offline.suite_claims import SuiteClaim
-from harness.gate.offline.verdicts import RULES_VERSION, decide_verdict, run_ids
+from harness.gate.offline.verdicts import (
+    RULES_VERSION,
+    decide_verdict,
+    run_ids,
+)
 from harness.gate.run import Sample
 from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.gate.verdict import Failed, Verdict
@@ -50,7 +54,9 @@ def proposal(asked: SuitePlan = PLAN) -> Proposal:
 
 
 def recompute(
-    verdict: Verdict, registered: Proposal | None = None, found: Any = SIDES
+    verdict: Verdict,
+    registered: Proposal | None = None,
+    found: Any = SIDES,
 ) -> Recomputation:
     return recompute_verdict(verdict, registered or proposal(), {"math": found})
 
@@ -58,9 +64,16 @@ def recompute(
 def test_a_verdict_is_decided_at_its_moment_in_utc_and_expires_after_its_time() -> None:
     verdict = decide_verdict("r", "x", "y", [PLAN], {"math": SIDES}, NOW.astimezone(), 60.0)
     assert verdict is not None
-    assert (verdict.decided_at, verdict.expires_at) == (NOW, NOW + timedelta(seconds=60))
+    assert (verdict.decided_at, verdict.expires_at) == (
+        NOW,
+        NOW + timedelta(seconds=60),
+    )
     assert verdict.inputs["decided_at"] == NOW.isoformat()
-    assert (verdict.route, verdict.incumbent, verdict.candidate) == ("r", "x", "y")
+    assert (verdict.route, verdict.incumbent, verdict.candidate) == (
+        "r",
+        "x",
+        "y",
+    )
     # Primary suites come last, whatever the order in which they were registered.
     two = ask(
         [PLAN, plan("law", SuiteRole.GUARD, Claim.NON_INFERIOR, 100)],
@@ -92,11 +105,19 @@ def test_a_verdict_about_another_question_terms_or_runs_than_the_registered_ones
     registered: dict[str, Any], said: str
 ) -> None:
     found = recompute(decided(), replace(proposal(), **registered))
-    assert (found.agreement, said in found.text) == (AgreementLevel.DIFFERS, True)
+    assert (found.agreement, said in found.text) == (
+        AgreementLevel.DIFFERS,
+        True,
+    )
 
 
 @pytest.mark.parametrize(
-    ("field", "seconds"), [("decided_at", 1), ("expires_at", 1), ("expires_at", -1)]
+    ("field", "seconds"),
+    [
+        ("decided_at", 1),
+        ("expires_at", 1),
+        ("expires_at", -1),
+    ],
 )
 def test_other_times_than_those_of_the_policy_are_told(field: str, seconds: int) -> None:
     verdict = decided()
@@ -126,7 +147,13 @@ def test_samples_that_make_no_pairs_too_few_or_others_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "more"), [(1, ""), (5, ""), (6, " and 1 more"), (8, " and 3 more")]
+    ("changed", "more"),
+    [
+        (1, ""),
+        (5, ""),
+        (6, " and 1 more"),
+        (8, " and 3 more"),
+    ],
 )
 def test_items_that_are_not_what_the_samples_say_are_named_up_to_five(
     changed: int, more: str
@@ -147,18 +174,30 @@ def test_another_outcome_or_no_report_is_another_verdict() -> None:
     content = {field.name: getattr(passed, field.name) for field in fields(Failed)}
 
     for other, words in (
-        (Failed(**content), "the stored scores give PASSED, but the verdict is FAILED"),
-        (replace(passed, suites=()), "the stored scores belong to other suites"),
+        (
+            Failed(**content),
+            "the stored scores give PASSED, but the verdict is FAILED",
+        ),
+        (
+            replace(passed, suites=()),
+            "the stored scores belong to other suites",
+        ),
     ):
         found = recompute(other)
-        assert (found.agreement, found.text) == (AgreementLevel.DIFFERS, words)
+        assert (found.agreement, found.text) == (
+            AgreementLevel.DIFFERS,
+            words,
+        )
     assert recompute(passed) == Recomputation(AgreementLevel.AGREES)
     assert run_ids(passed.inputs, "math") == ("run_a_math", "run_b_math")
 
 
 @pytest.mark.parametrize(
     ("rules", "step"),
-    [(RULES_VERSION - 1, "propose the swap again"), (RULES_VERSION + 1, "upgrade")],
+    [
+        (RULES_VERSION - 1, "propose the swap again"),
+        (RULES_VERSION + 1, "upgrade"),
+    ],
 )
 def test_a_verdict_by_rules_that_this_version_does_not_have_is_not_decided_again(
     rules: int, step: str
@@ -203,7 +242,11 @@ def test_a_blocked_suite_keeps_its_reason_whatever_came_since() -> None:
     case = SuiteClaim(PLAN, PairedSuite((), "run_a_math", "run_b_math", "away"))
     again, unlike = remeasure_claim(case, SIDES)
 
-    assert (again.paired.blocked, again.paired.items, unlike) == ("away", (), [])
+    assert (again.paired.blocked, again.paired.items, unlike) == (
+        "away",
+        (),
+        [],
+    )
 
 
 def compared(**changes: Any) -> Recomputation:
@@ -214,7 +257,10 @@ def compared(**changes: Any) -> Recomputation:
 
 def test_sentences_and_last_digits_may_differ_and_each_other_figure_is_named() -> None:
     report = decided().suites[0]
-    close = {"delta": report.delta * (1 + 5e-10), "log_e_bad": report.log_e_bad * (1 - 5e-10)}
+    close = {
+        "delta": report.delta * (1 + 5e-10),
+        "log_e_bad": report.log_e_bad * (1 - 5e-10),
+    }
     assert compared(reason="other words", **close).agrees
     assert compared(log_e_bad=0.0, delta=0.0).text == (
         f"math: delta is {report.delta}, but the verdict has 0.0; "
@@ -229,4 +275,7 @@ def test_sentences_and_last_digits_may_differ_and_each_other_figure_is_named() -
         ("delta", "ci_low", "ci_high", "margin", "log_e_bad", "p_final"), 9.5
     )
     named = compared(**figures)
-    assert (named.agreement, len(named.differences)) == (AgreementLevel.FIGURES_DIFFER, 5)
+    assert (named.agreement, len(named.differences)) == (
+        AgreementLevel.FIGURES_DIFFER,
+        5,
+    )

@@ -11,9 +11,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.gate.offline.design import REJECT_LOG_E, Design, with_unseen_loss
+from harness.gate.offline.design import (
+    REJECT_LOG_E,
+    Design,
+    with_unseen_loss,
+)
 from harness.gate.offline.item_tests import final_p
-from harness.gate.offline.sequential import evidence_path, judge_batch, judge_differences
+from harness.gate.offline.sequential import (
+    evidence_path,
+    judge_batch,
+    judge_differences,
+)
 from harness.gate.suite_plan import Claim
 from tests.support.sampling import later
 
@@ -22,32 +30,54 @@ pytestmark = pytest.mark.req("F2")
 SUPERIOR = Design(Claim.SUPERIOR, 0.05, 250)
 
 
-def passfail(n: int, seed: int = 1, won: float = 0.1, lost: float = 0.1) -> list[float]:
+def passfail(
+    n: int,
+    seed: int = 1,
+    won: float = 0.1,
+    lost: float = 0.1,
+) -> list[float]:
     rng = Random(seed)
     return rng.choices([1.0, -1.0, 0.0], [won, lost, 1.0 - won - lost], k=n)
 
 
-def graded(n: int, seed: int = 2, mean: float = 0.0, sd: float = 0.3) -> list[float]:
+def graded(
+    n: int,
+    seed: int = 2,
+    mean: float = 0.0,
+    sd: float = 0.3,
+) -> list[float]:
     rng = Random(seed)
     return [max(-1.0, min(1.0, rng.gauss(mean, sd))) for _ in range(n)]
 
 
-def t_statistic(d: Sequence[float], theta0: float, guard: float) -> float:
-    n, mean = len(d), fmean(d)
+def t_statistic(
+    d: Sequence[float],
+    theta0: float,
+    guard: float,
+) -> float:
+    n = len(d)
+    mean = fmean(d)
     spread = math.fsum((x - mean) ** 2 for x in d) + guard
     return (mean - theta0) / math.sqrt(spread / n**2)
 
 
-def p_of_t(d: Sequence[float], theta0: float, guard: float = 0.25) -> float:
+def p_of_t(
+    d: Sequence[float],
+    theta0: float,
+    guard: float = 0.25,
+) -> float:
     return float(stats.t.sf(t_statistic(d, theta0, guard), len(d) - 1))
 
 
 def p_of_tango(d: Sequence[float], theta0: float) -> float:
-    n, b, c = len(d), d.count(1.0), d.count(-1.0)
+    n = len(d)
+    b = d.count(1.0)
+    c = d.count(-1.0)
     big_b = -b - c + (2 * n - b + c) * theta0
     big_c = -c * theta0 * (1 - theta0)
     q = (math.sqrt(big_b**2 - 8 * n * big_c) - big_b) / (4 * n)
-    excess, variance = b - c - n * theta0, n * (2 * q + theta0 * (1 - theta0))
+    excess = b - c - n * theta0
+    variance = n * (2 * q + theta0 * (1 - theta0))
     return float(stats.norm.sf(excess / math.sqrt(variance))) if excess else 0.5
 
 
@@ -59,7 +89,9 @@ def p_with_unseen_item(d: Sequence[float], theta0: float) -> float:
 
 
 def p_by_hall(d: Sequence[float], theta0: float) -> float:
-    n, mean, t = len(d), fmean(d), t_statistic(d, theta0, 0.25)
+    n = len(d)
+    mean = fmean(d)
+    t = t_statistic(d, theta0, 0.25)
     variance = (math.fsum((x - mean) ** 2 for x in d) + 0.25) / n
     skew = math.fsum((x - mean) ** 3 for x in d) / n / variance**1.5
     if skew < 0.0:
@@ -72,7 +104,10 @@ def p_at_the_end(d: Sequence[float], design: Design) -> float:
     """The smaller of the test's p and of 1/e of a bet of all money on every graded item."""
     graded = any(x not in (-1.0, 0.0, 1.0) for x in d)
     money = math.prod((1.0 + x) / (1.0 + design.theta0) for x in d) if graded else 0.0
-    return min(p_of_test_alone(d, design.theta0), 1.0 / money if money > 1.0 else 1.0)
+    return min(
+        p_of_test_alone(d, design.theta0),
+        1.0 / money if money > 1.0 else 1.0,
+    )
 
 
 def p_of_test_alone(d: Sequence[float], theta0: float) -> float:
@@ -82,7 +117,12 @@ def p_of_test_alone(d: Sequence[float], theta0: float) -> float:
 
 
 @cache
-def p_of_counts(won: int, lost: int, n: int, theta0: float) -> float:
+def p_of_counts(
+    won: int,
+    lost: int,
+    n: int,
+    theta0: float,
+) -> float:
     d = [1.0] * won + [-1.0] * lost + [0.0] * (n - won - lost)
     plain = p_of_t(d, theta0) if theta0 else p_by_hall(d, theta0)
     return max(plain, p_of_tango(d, theta0))
@@ -90,7 +130,8 @@ def p_of_counts(won: int, lost: int, n: int, theta0: float) -> float:
 
 def exact_p(d: Sequence[float], theta0: float) -> float:
     """Of all wins and losses, at 16 shares of the interval that misses 1 in 100,000."""
-    n, count = len(d), len(d) - d.count(0.0)
+    n = len(d)
+    count = len(d) - d.count(0.0)
     low = stats.beta.ppf(5e-6, count, n - count + 1) if count else 0.0
     high = stats.beta.ppf(1.0 - 5e-6, count + 1, n - count) if count < n else 1.0
     begin, end = (math.asin(math.sqrt(max(share, -theta0))) for share in (low, high))
@@ -104,7 +145,11 @@ def exact_p(d: Sequence[float], theta0: float) -> float:
     largest = 0.0
     for step in range(16):
         differ = math.sin(begin + (end - begin) * step / 15.0) ** 2
-        chances = [(differ + theta0) / 2.0, (differ - theta0) / 2.0, 1.0 - differ]
+        chances = [
+            (differ + theta0) / 2.0,
+            (differ - theta0) / 2.0,
+            1.0 - differ,
+        ]
         chances = [min(max(chance, 0.0), 1.0) for chance in chances]
         largest = max(largest, float(stats.multinomial.pmf(as_small, n, chances).sum()))
     return min(1.0, largest + 1e-5)
@@ -124,8 +169,20 @@ def test_the_last_test_of_every_design_is_the_one_of_the_formula(
     design: Design, seed: int
 ) -> None:
     n = design.n_max
-    rows = [passfail(n, seed), graded(n, seed), [x * 0.1 for x in passfail(n, seed)]]
-    rows += [passfail(n, seed, won=0.6, lost=0.3), [0.03125] * (n - 1) + [-1.0]]
+    rows = [
+        passfail(n, seed),
+        graded(n, seed),
+        [x * 0.1 for x in passfail(n, seed)],
+    ]
+    rows += [
+        passfail(
+            n,
+            seed,
+            won=0.6,
+            lost=0.3,
+        ),
+        [0.03125] * (n - 1) + [-1.0],
+    ]
     rows += [[0.0625 * (1 + i % 3) for i in range(n)]]
     for d in rows:
         evidence = judge_differences(d, design)
@@ -137,7 +194,11 @@ def test_the_last_test_of_every_design_is_the_one_of_the_formula(
         assert evidence.p_t == pytest.approx(stats.t.sf(t, len(used) - 1), rel=1e-9)
         assert evidence.sd == pytest.approx(np.std(used, ddof=1))
         assert evidence.delta == pytest.approx(fmean(used))
-        counts = (sum(x > 0 for x in used), used.count(0.0), sum(x < 0 for x in used))
+        counts = (
+            sum(x > 0 for x in used),
+            used.count(0.0),
+            sum(x < 0 for x in used),
+        )
         assert (evidence.wins, evidence.ties, evidence.losses) == counts
 
 
@@ -150,7 +211,11 @@ def test_two_items_are_the_fewest_that_are_tested() -> None:
         assert evidence.ci_low is not None
         one = judge_differences(d[:1], Design(Claim.SUPERIOR, 0.05, 2))
         figures = (one.p_final, one.t, one.sd, one.ci_low, one.ci_high)
-        assert (figures, one.outcome, one.delta) == ((None,) * 5, "running", d[0])
+        assert (figures, one.outcome, one.delta) == (
+            (None,) * 5,
+            "running",
+            d[0],
+        )
 
 
 def test_a_p_value_up_to_the_level_promotes() -> None:
@@ -162,7 +227,10 @@ def test_a_p_value_up_to_the_level_promotes() -> None:
     alpha = p / 0.9
     if alpha < 0.05:  # less of a smaller alpha is spent
         alpha = (p / 0.9 * 0.05**0.1) ** (1.0 / 1.1)
-    for at, outcome in ((alpha * 1.001, "promote"), (alpha * 0.999, "inconclusive")):
+    for at, outcome in (
+        (alpha * 1.001, "promote"),
+        (alpha * 0.999, "inconclusive"),
+    ):
         exact = replace(late, alpha=at)
         evidence = judge_differences(d, exact)
         assert (evidence.outcome, evidence.how) == (outcome, "final")
@@ -174,9 +242,15 @@ def test_a_candidate_fails_where_it_is_worse_and_the_margin_is_out_of_reach(
     claim: Claim,
 ) -> None:
     """The chance of passing at the end is that of statistics.md §1.16, as it may be at best."""
-    n_max, theta0 = 600, Design(claim, 0.05, 600).theta0
+    n_max = 600
+    theta0 = Design(claim, 0.05, 600).theta0
     slightly, clearly = ([mean + 0.1 * (-1.0) ** i for i in range(n_max)] for mean in M)
-    for d in (slightly, clearly, passfail(n_max, lost=0.16), [-1.0] * 9 + [0.0] * 591):
+    for d in (
+        slightly,
+        clearly,
+        passfail(n_max, lost=0.16),
+        [-1.0] * 9 + [0.0] * 591,
+    ):
         design = Design(claim, 0.05, n_max)
         path = evidence_path(d, design)
         expected = [
@@ -203,7 +277,8 @@ M = (-0.02, -0.08)
 
 
 def chance(d: Sequence[float], design: Design) -> float:
-    n, left = len(d), design.n_max - len(d)
+    n = len(d)
+    left = design.n_max - len(d)
     if not left:
         return 0.0
     mean = fmean(d)
@@ -238,10 +313,19 @@ def test_wins_that_are_all_alike_show_little_at_any_size(claim: Claim, n: int) -
     assert float(final_p([*([gain] * (n - 1)), -1.0], design.theta0)) > 0.3
 
 
-@pytest.mark.parametrize(("n", "gain"), [(20, 0.17), (50, 0.07), (100, 0.05)])
+@pytest.mark.parametrize(
+    ("n", "gain"),
+    [
+        (20, 0.17),
+        (50, 0.07),
+        (100, 0.05),
+    ],
+)
 @pytest.mark.parametrize("claim", [Claim.SUPERIOR, Claim.NON_INFERIOR])
 def test_alike_wins_pass_once_so_many_would_have_met_a_loss(
-    claim: Claim, n: int, gain: float
+    claim: Claim,
+    n: int,
+    gain: float,
 ) -> None:
     design = Design(claim, 0.05, n)
     won, less = ((1.0 + g) * (1.0 + design.theta0) - 1.0 for g in (gain, gain / 2.0))

@@ -16,16 +16,43 @@ from harness.evals.settings import SuiteSettings
 from harness.frame.errors import InputError
 from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.pairs import PairedItem
-from harness.gate.offline.slices import SLICE_ALPHA, judge_slices, look_levels
-from harness.gate.suite_plan import MIN_SLICE_UNITS, ItemGroups, Slice, SuitePlan, guard_slices
-from harness.gate.verdict import Failed, HarnessMismatch, Inconclusive, Passed, ScorePair
-from tests.unit.test_gate_verdicts import BETTER, ask, named, plan, sides, weighted
+from harness.gate.offline.slices import (
+    SLICE_ALPHA,
+    judge_slices,
+    look_levels,
+)
+from harness.gate.suite_plan import (
+    MIN_SLICE_UNITS,
+    ItemGroups,
+    Slice,
+    SuitePlan,
+    guard_slices,
+)
+from harness.gate.verdict import (
+    Failed,
+    HarnessMismatch,
+    Inconclusive,
+    Passed,
+    ScorePair,
+)
+from tests.unit.test_gate_verdicts import (
+    BETTER,
+    ask,
+    named,
+    plan,
+    sides,
+    weighted,
+)
 
 pytestmark = pytest.mark.req("F2", "A7")
 
 
 def clustered(sizes: Sequence[int], **changes: object) -> SuitePlan:
-    made = replace(plan(n_max=len(sizes)), cluster="document", cluster_sizes=tuple(sizes))
+    made = replace(
+        plan(n_max=len(sizes)),
+        cluster="document",
+        cluster_sizes=tuple(sizes),
+    )
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -47,7 +74,10 @@ def test_ten_copies_of_an_item_are_no_ten_items() -> None:
     assert isinstance(by_clusters, Inconclusive)
     report = by_clusters.suites[0]
     assert (report.n_used, report.n_max, report.wins, report.losses) == (16, 16, 11, 5)
-    assert (report.figures.cluster, report.figures.items) == ("document", 160)
+    assert (report.figures.cluster, report.figures.items) == (
+        "document",
+        160,
+    )
     assert "16 of 16 clusters did not show" in by_clusters.reason
 
 
@@ -58,7 +88,8 @@ def test_ten_copies_of_an_item_are_no_ten_items() -> None:
 def test_the_items_of_a_cluster_stand_together(clusters: dict[str, str], seed: int) -> None:
     groups = ItemGroups(tuple(clusters), clusters, "document")
 
-    order, sizes = groups.order(seed), groups.cluster_sizes(seed)
+    order = groups.order(seed)
+    sizes = groups.cluster_sizes(seed)
 
     assert sorted(order) == sorted(clusters)
     assert sum(sizes) == len(order)
@@ -70,11 +101,17 @@ def test_the_items_of_a_cluster_stand_together(clusters: dict[str, str], seed: i
 
 
 def write_documents(
-    folder: Path, documents: Sequence[object], cluster: str = "document"
+    folder: Path,
+    documents: Sequence[object],
+    cluster: str = "document",
 ) -> SuiteSettings:
     file = folder / "asked.jsonl"
     lines = [
-        {"id": f"q{n}", "input": f"{n}?", "target": "yes"}
+        {
+            "id": f"q{n}",
+            "input": f"{n}?",
+            "target": "yes",
+        }
         | ({"metadata": {"document": name}} if name is not None else {})
         for n, name in enumerate(documents)
     ]
@@ -88,7 +125,12 @@ def test_a_suite_names_the_field_and_its_pin_says_so(tmp_path: Path) -> None:
 
     groups = suites.groups("asked")
 
-    assert groups.clusters == {"q0": "a", "q1": "7", "q2": "a", "q3": "7"}
+    assert groups.clusters == {
+        "q0": "a",
+        "q1": "7",
+        "q2": "a",
+        "q3": "7",
+    }
     assert groups.units == 2
     plain = load_suite(replace(settings, cluster=""))
     assert plain.pin.digest != suites.pin("asked").digest
@@ -97,7 +139,19 @@ def test_a_suite_names_the_field_and_its_pin_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, "", " ", 1.5, float("nan"), True, ["a"], {"a": 1}, "x" * 201, "a\nb", "a\u202eb"],
+    [
+        None,
+        "",
+        " ",
+        1.5,
+        float("nan"),
+        True,
+        ["a"],
+        {"a": 1},
+        "x" * 201,
+        "a\nb",
+        "a\u202eb",
+    ],
     ids=repr,
 )
 def test_an_item_without_a_name_of_its_cluster_is_named_with_its_line(
@@ -131,7 +185,10 @@ OTHERS = tuple(n for n in range(N) if n % 3)
 
 
 def sliced(n_max: int = N, **changes: object) -> SuitePlan:
-    slices = (Slice("language", "en", OTHERS), Slice("language", "da", DANISH))
+    slices = (
+        Slice("language", "en", OTHERS),
+        Slice("language", "da", DANISH),
+    )
     return replace(plan(n_max=n_max), slices=slices, **changes)  # type: ignore[arg-type]
 
 
@@ -151,14 +208,21 @@ def test_a_slice_that_is_shown_worse_fails_whatever_the_mean_says() -> None:
     report = failed.suites[0]
     (danish,) = report.figures.worse_slices
     # Its 60th item is the 178th of the order: that is the first look.
-    assert (danish.name, danish.n_used, danish.n_max) == ("language = da", 60, 100)
+    assert (danish.name, danish.n_used, danish.n_max) == (
+        "language = da",
+        60,
+        100,
+    )
     assert danish.delta == pytest.approx(-0.5)
     assert (report.n_used <= 178, report.delta > 0) == (True, True)
     assert "worse in a slice, at any mean: language = da: −50.0 points" in failed.reason
 
 
 def test_the_looks_at_the_slices_share_the_error_that_slices_may_have() -> None:
-    assert look_levels(sliced()) == [(200, SLICE_ALPHA / 4), (100, SLICE_ALPHA / 4)]
+    assert look_levels(sliced()) == [
+        (200, SLICE_ALPHA / 4),
+        (100, SLICE_ALPHA / 4),
+    ]
     whole = (Slice("language", "en", tuple(range(MIN_SLICE_UNITS))),)
     assert look_levels(replace(sliced(), slices=whole)) == [(MIN_SLICE_UNITS, SLICE_ALPHA)]
 
@@ -222,7 +286,12 @@ def test_values_with_too_few_items_are_no_slices() -> None:
 def write_suite(folder: Path, languages: Sequence[object]) -> SuiteSettings:
     file = folder / "asked.jsonl"
     lines = [
-        {"id": f"q{n}", "input": f"{n}?", "target": "yes", "metadata": {"language": value}}
+        {
+            "id": f"q{n}",
+            "input": f"{n}?",
+            "target": "yes",
+            "metadata": {"language": value},
+        }
         for n, value in enumerate(languages)
     ]
     file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
@@ -243,7 +312,18 @@ def test_slice_fields_are_part_of_the_pin_and_of_every_item(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "value",
-    [None, 1.5, float("nan"), True, {}, "<b>", "a|b", "[a](b)", "`a`", "a" * 65],
+    [
+        None,
+        1.5,
+        float("nan"),
+        True,
+        {},
+        "<b>",
+        "a|b",
+        "[a](b)",
+        "`a`",
+        "a" * 65,
+    ],
     ids=repr,
 )
 def test_a_value_that_could_be_markup_is_refused_with_its_line(
@@ -268,14 +348,17 @@ def looked_at(n_max: int, *slices: Slice) -> SuitePlan:
     return replace(plan(n_max=n_max), slices=slices)
 
 
-EVEN, ODD = (
-    Slice("kind", "even", tuple(range(0, 240, 2))),
-    Slice("kind", "odd", tuple(range(1, 240, 2))),
-)
+EVEN = Slice("kind", "even", tuple(range(0, 240, 2)))
+ODD = Slice("kind", "odd", tuple(range(1, 240, 2)))
 TWO = looked_at(240, EVEN, ODD)
 
 
-def losing(name: Slice, n: int = 240, size: float = 0.3, seed: int = 5) -> list[float]:
+def losing(
+    name: Slice,
+    n: int = 240,
+    size: float = 0.3,
+    seed: int = 5,
+) -> list[float]:
     rng = Random(seed)
     hit = set(name.positions)
     return [round(rng.uniform(-0.2, 0.2) - size * (p in hit), 3) for p in range(n)]
@@ -295,8 +378,17 @@ def test_each_slice_is_looked_at_when_its_60th_and_its_last_unit_are_in() -> Non
     odd = d[1:120:2]
     half = float(stats.t.ppf(0.975, 59)) * float(stats.sem(odd))
     figures = found[240].figures[1]
-    assert (figures.name, figures.n_used, figures.n_max) == ("kind = odd", 60, 120)
-    expected = (fmean(odd), fmean(odd) - half, fmean(odd) + half, 2 * loss_p(odd))
+    assert (figures.name, figures.n_used, figures.n_max) == (
+        "kind = odd",
+        60,
+        120,
+    )
+    expected = (
+        fmean(odd),
+        fmean(odd) - half,
+        fmean(odd) + half,
+        2 * loss_p(odd),
+    )
     measured = (figures.delta, figures.ci_low, figures.ci_high, figures.p)
     assert measured == pytest.approx(expected)
     assert found[240].worse == (found[240].figures[1],)
@@ -322,10 +414,18 @@ def test_the_p_value_is_the_smallest_of_the_looks_times_their_number() -> None:
 def test_a_slice_is_guarded_by_its_units_among_those_that_may_be_asked() -> None:
     alike = {"topic": ["a"] * 120}
 
-    (asked,) = guard_slices(alike, (), 60)
+    (asked,) = guard_slices(
+        alike,
+        (),
+        60,
+    )
     assert asked.positions == tuple(range(60))
     assert guard_slices(alike, (), 59) == ()
     # Of 60 clusters of two, all; of 59 nothing is shown.
-    (both,) = guard_slices(alike, (2,) * 60, 60)
+    (both,) = guard_slices(
+        alike,
+        (2,) * 60,
+        60,
+    )
     assert len(both.positions) == 120
     assert guard_slices(alike, (2,) * 60, 59) == ()

@@ -19,9 +19,18 @@ from harness.gate.offline.intervals import (
 pytestmark = pytest.mark.req("F2", "A7")
 
 
-@pytest.mark.parametrize("values", [[1.0, 4.0], [0.25, -0.5, 0.75, 0.0], [3.0] * 5])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0, 4.0],
+        [0.25, -0.5, 0.75, 0.0],
+        [3.0] * 5,
+    ],
+)
 def test_the_intervals_of_a_mean_are_those_of_scipy(values: Sequence[float]) -> None:
-    n, total, squares = len(values), math.fsum(values), math.fsum(x * x for x in values)
+    n = len(values)
+    total = math.fsum(values)
+    squares = math.fsum(x * x for x in values)
     error = stats.sem(values)
     for confidence in (0.95, 0.8):
         half = stats.t.ppf(0.5 + confidence / 2, n - 1) * error
@@ -32,7 +41,15 @@ def test_the_intervals_of_a_mean_are_those_of_scipy(values: Sequence[float]) -> 
             assert t_interval(n, total, squares) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan], [1.0, math.inf]])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        [1.0],
+        [1.0, math.nan],
+        [1.0, math.inf],
+    ],
+)
 def test_there_is_no_interval_of_less_than_two_numbers(values: Sequence[float]) -> None:
     assert mean_interval(values) is None
 
@@ -56,7 +73,14 @@ def test_a_quantile_lies_between_the_closest_ranks_that_hold_it(n: int, share: f
 
 
 @pytest.mark.parametrize(
-    ("n", "ranks"), [(6, (1, 6)), (10, (2, 9)), (20, (6, 15)), (50, (18, 33)), (100, (40, 61))]
+    ("n", "ranks"),
+    [
+        (6, (1, 6)),
+        (10, (2, 9)),
+        (20, (6, 15)),
+        (50, (18, 33)),
+        (100, (40, 61)),
+    ],
 )
 def test_the_median_lies_between_the_ranks_of_the_sign_test(
     n: int, ranks: tuple[int, int]

@@ -9,10 +9,19 @@ from harness.frame.errors import InputError, StaleEvidence
 from harness.gate.offline.design import FUTILE
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.suite_judgement import judge_pairs
-from harness.gate.offline.verdicts import decide_verdict, judge_suites, replay_verdict
+from harness.gate.offline.verdicts import (
+    decide_verdict,
+    judge_suites,
+    replay_verdict,
+)
 from harness.gate.run import Sample, SampleError
 from harness.gate.sentences import NOT_SHOWN_WORSE
-from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
+from harness.gate.suite_plan import (
+    Claim,
+    PrimaryCombination,
+    SuitePlan,
+    SuiteRole,
+)
 from harness.gate.verdict import (
     Failed,
     HarnessMismatch,
@@ -77,7 +86,12 @@ def sides(
 
 def broken(sample: Sample) -> Sample:
     return replace(
-        sample, answer="", strict=None, lenient=None, error=SampleError.INFRA, error_text="503"
+        sample,
+        answer="",
+        strict=None,
+        lenient=None,
+        error=SampleError.INFRA,
+        error_text="503",
     )
 
 
@@ -92,7 +106,14 @@ def ask(
     stopped: Mapping[str, tuple[str, str]] | None = None,
 ) -> Verdict | None:
     return decide_verdict(
-        "triage", "t_old", "t_new", plans, found, NOW, 3600.0, stopped=stopped
+        "triage",
+        "t_old",
+        "t_new",
+        plans,
+        found,
+        NOW,
+        3600.0,
+        stopped=stopped,
     )
 
 
@@ -104,7 +125,11 @@ def test_a_better_candidate_passes_and_its_proof_expires() -> None:
     verdict = one(BETTER)
 
     assert isinstance(verdict, Passed)
-    assert (verdict.route, verdict.incumbent, verdict.candidate) == ("triage", "t_old", "t_new")
+    assert (verdict.route, verdict.incumbent, verdict.candidate) == (
+        "triage",
+        "t_old",
+        "t_new",
+    )
     assert verdict.expires_at - verdict.decided_at == timedelta(hours=1)
     assert verdict.suites[0].n_used == 60
     assert "better" in verdict.reason
@@ -156,13 +181,21 @@ def test_a_hopeless_loss_that_may_be_one_of_form_waits_until_the_runs_end() -> N
 def test_silence_counts_against_neither_arm_and_the_difference_is_of_measured_items() -> None:
     alike = ALIKE[0]
     gaps = [broken(one) if one.position % 3 == 0 else one for one in alike]
-    for verdict in (one((gaps, alike)), one((alike, gaps)), one((gaps, gaps))):
+    for verdict in (
+        one((gaps, alike)),
+        one((alike, gaps)),
+        one((gaps, gaps)),
+    ):
         assert isinstance(verdict, InfraError)
         assert "missing scores decide" in verdict.reason
-        report, figures = verdict.suites[0], verdict.suites[0].figures
+        report = verdict.suites[0]
+        figures = verdict.suites[0].figures
         lost = max(figures.unscored_incumbent, figures.unscored_candidate)
         assert f"{lost} of the " in verdict.reason
-        assert (report.delta, figures.measured) == (0.0, report.n_used - lost)
+        assert (report.delta, figures.measured) == (
+            0.0,
+            report.n_used - lost,
+        )
         assert (figures.bound_low or 0.0) < 0.0 or (figures.bound_high or 0.0) > 0.0
         given_up = replace(proposal(), retry_at=None)
         step = describe_next_step(DecidedProposal(given_up, verdict, None, {}, 8))
@@ -173,7 +206,8 @@ def test_silence_counts_against_neither_arm_and_the_difference_is_of_measured_it
 
 
 def test_a_real_loss_stands_beside_an_unanswered_item_a_little_later() -> None:
-    ours, theirs = list(WORSE[0]), list(WORSE[1])
+    ours = list(WORSE[0])
+    theirs = list(WORSE[1])
     theirs[0] = broken(theirs[0])
     assert one((ours[:8], theirs[:8])) is None
     found = one((ours, theirs))
@@ -187,7 +221,15 @@ def test_a_real_loss_stands_beside_an_unanswered_item_a_little_later() -> None:
 
 
 def test_a_broken_incumbent_can_be_replaced() -> None:
-    ours = [replace(one, strict=0.0, lenient=0.0, rule="no_label") for one in WORSE[0]]
+    ours = [
+        replace(
+            one,
+            strict=0.0,
+            lenient=0.0,
+            rule="no_label",
+        )
+        for one in WORSE[0]
+    ]
 
     assert isinstance(one((ours, BETTER[1])), Passed)
 
@@ -219,7 +261,11 @@ def test_a_run_that_stopped_is_never_a_pass() -> None:
     broke = ask([plan()], {"math": some}, {"math": ("inconclusive", "over budget")})
     assert isinstance(broke, Inconclusive)
     assert "over budget" in broke.reason
-    died = ask([plan()], {"math": some}, {"math": ("infra_error", "worker died 3 times")})
+    died = ask(
+        [plan()],
+        {"math": some},
+        {"math": ("infra_error", "worker died 3 times")},
+    )
     assert isinstance(died, InfraError)
     assert "worker died 3 times" in died.reason
     decided = ask([plan()], {"math": BETTER}, {"math": ("infra_error", "late")})
@@ -250,7 +296,11 @@ OPEN = sides([1.0, 0.0, 1.0, 0.0] * 50, [0.0, 1.0, 1.0, 0.0] * 50)
 
 def weighted(*weights: float, claim: Claim = Claim.SUPERIOR) -> list[SuitePlan]:
     return [
-        replace(plan(f"s{n}", claim=claim), combine=PrimaryCombination.WEIGHTED, weight=weight)
+        replace(
+            plan(f"s{n}", claim=claim),
+            combine=PrimaryCombination.WEIGHTED,
+            weight=weight,
+        )
         for n, weight in enumerate(weights)
     ]
 
@@ -263,14 +313,20 @@ def named(*found: Sides) -> Mapping[str, Sides]:
     return {f"s{n}": sample for n, sample in enumerate(found)}
 
 
-def leaning(wins: int, losses: int, n: int = 200) -> Sides:
+def leaning(
+    wins: int,
+    losses: int,
+    n: int = 200,
+) -> Sides:
     """Differences spread evenly over the items, so that nothing crosses early by order."""
-    ours, theirs = [1.0] * n, [1.0] * n
+    ours = [1.0] * n
+    theirs = [1.0] * n
     for k in range(wins):
         ours[k * n // wins] = 0.0
     for k in range(losses):
         place = (k * n // losses + 1) % n
-        ours[place], theirs[place] = 1.0, 0.0
+        ours[place] = 1.0
+        theirs[place] = 0.0
     return sides(ours, theirs)
 
 
@@ -312,16 +368,36 @@ def test_a_suite_that_would_pass_alone_may_not_pass_among_four() -> None:
 def test_no_suite_is_no_decision() -> None:
     joint = judge_suites([])
 
-    assert (joint.outcome, joint.reason, joint.reports) == ("running", "", ())
+    assert (joint.outcome, joint.reason, joint.reports) == (
+        "running",
+        "",
+        (),
+    )
 
 
 PLAN = SuitePlan("math", "sha", SuiteRole.PRIMARY, Claim.SUPERIOR, 0.05, 0.05, 100, 1, 7)
 
 
-def sample(run: str, position: int, score: float | None, epoch: int = 1) -> Sample:
+def sample(
+    run: str,
+    position: int,
+    score: float | None,
+    epoch: int = 1,
+) -> Sample:
     error = SampleError.UNSCORED if score is None else None
-    made = replace(PLAIN_SAMPLE, run=run, item=f"q{position}", epoch=epoch, position=position)
-    return replace(made, strict=score, lenient=score, error=error)
+    made = replace(
+        PLAIN_SAMPLE,
+        run=run,
+        item=f"q{position}",
+        epoch=epoch,
+        position=position,
+    )
+    return replace(
+        made,
+        strict=score,
+        lenient=score,
+        error=error,
+    )
 
 
 def run(name: str, scores: Iterable[float | None]) -> list[Sample]:
@@ -329,8 +405,14 @@ def run(name: str, scores: Iterable[float | None]) -> list[Sample]:
 
 
 def test_only_the_finished_prefix_counts_whatever_finished_first() -> None:
-    ours, theirs = run("a", [1.0] * 6), run("b", [0.0] * 6)
-    late = [theirs[0], theirs[4], theirs[1], theirs[5]]
+    ours = run("a", [1.0] * 6)
+    theirs = run("b", [0.0] * 6)
+    late = [
+        theirs[0],
+        theirs[4],
+        theirs[1],
+        theirs[5],
+    ]
 
     suite = pair_samples(PLAN, list(reversed(ours)), late)
 
@@ -343,22 +425,41 @@ def test_a_score_that_is_none_is_refused(score: float) -> None:
         pair_samples(PLAN, run("a", [score]), run("b", [1.0]))
 
 
-ONE, TWO = sample("a", 0, 1.0), sample("a", 1, 1.0)
+ONE = sample("a", 0, 1.0)
+TWO = sample("a", 1, 1.0)
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "message"),
     [
-        ([ONE, TWO, TWO], run("b", [1.0, 1.0]), "item q1 epoch 1 appears twice"),
-        ([ONE], [replace(sample("b", 0, 1.0), item="x0")], "position 0 has two items"),
-        ([ONE, replace(TWO, epoch=2, item="q0")], [], "item q0 has two positions"),
+        (
+            [ONE, TWO, TWO],
+            run("b", [1.0, 1.0]),
+            "item q1 epoch 1 appears twice",
+        ),
+        (
+            [ONE],
+            [replace(sample("b", 0, 1.0), item="x0")],
+            "position 0 has two items",
+        ),
+        (
+            [ONE, replace(TWO, epoch=2, item="q0")],
+            [],
+            "item q0 has two positions",
+        ),
         ([ONE, sample("c", 1, 1.0)], [], "two runs, a and c"),
-        ([ONE], [sample("b", 0, 1.0, 2)], "the epochs of the two sides differ"),
+        (
+            [ONE],
+            [sample("b", 0, 1.0, 2)],
+            "the epochs of the two sides differ",
+        ),
         ([ONE, replace(ONE, epoch=2)], [], "more than the planned 1 epoch"),
     ],
 )
 def test_samples_that_are_no_pairs_of_one_plan_are_stale(
-    ours: list[Sample], theirs: list[Sample], message: str
+    ours: list[Sample],
+    theirs: list[Sample],
+    message: str,
 ) -> None:
     with pytest.raises(StaleEvidence, match=message):
         pair_samples(PLAN, ours, theirs)
@@ -369,14 +470,26 @@ def test_samples_that_are_no_pairs_of_one_plan_are_stale(
 def test_an_item_without_a_score_counts_against_the_candidate_and_stays_open(
     answer: str,
 ) -> None:
-    whole, gaps = run("a", [1.0] * 10), run("b", [1.0] * 10)
+    whole = run("a", [1.0] * 10)
+    gaps = run("b", [1.0] * 10)
     gaps[4] = replace(broken(gaps[4]), answer=answer, error_text="the judge is away.")
-    suite, turned = pair_samples(PLAN, whole, gaps), pair_samples(PLAN, gaps, whole)
+    suite = pair_samples(PLAN, whole, gaps)
+    turned = pair_samples(PLAN, gaps, whole)
 
     assert (len(suite.items), suite.blocked, turned.blocked) == (10, "", "")
     for item, scores, favour, why in (
-        (suite.items[4], (1.0, 0.0), (1.0, 1.0), ((), ("the judge is away",))),
-        (turned.items[4], (1.0, 1.0), (0.0, 1.0), (("the judge is away",), ())),
+        (
+            suite.items[4],
+            (1.0, 0.0),
+            (1.0, 1.0),
+            ((), ("the judge is away",)),
+        ),
+        (
+            turned.items[4],
+            (1.0, 1.0),
+            (0.0, 1.0),
+            (("the judge is away",), ()),
+        ),
     ):
         assert (item.pair.incumbent, item.pair.candidate) == scores
         best = item.in_favour.pair

@@ -17,7 +17,11 @@ from harness.gate.online.guardrails import (
     Guardrails,
 )
 from harness.gate.online.observation import NeverSeen, ObservationBlock
-from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence, distance_path
+from harness.gate.online.rollout_evidence import (
+    CanaryEvidence,
+    collect_evidence,
+    distance_path,
+)
 from harness.gate.policy import CanaryPolicy
 
 pytestmark = pytest.mark.req("F3")
@@ -42,8 +46,10 @@ def evidence_for(evidence: CanaryEvidence, guardrail: Guardrail) -> GuardrailEvi
 
 @st.composite
 def tallies(draw: st.DrawFn) -> FailureTally:
-    canary, control = draw(st.integers(0, 5)), draw(st.integers(0, 100))
-    y, others = draw(st.integers(0, canary)), draw(st.integers(0, control))
+    canary = draw(st.integers(0, 5))
+    control = draw(st.integers(0, 100))
+    y = draw(st.integers(0, canary))
+    others = draw(st.integers(0, control))
     return FailureTally(canary + control, canary, y + others, y)
 
 
@@ -59,7 +65,10 @@ def test_errors_weigh_nine_tenths_and_the_others_share_the_rest() -> None:
 
 
 def test_one_guardrail_trips_alone_at_its_share_of_alpha_and_is_named() -> None:
-    slow = {"ranks": {G.LATENCY: (0.995,)}, "levels": {G.LATENCY: ArmLevels(4.2, 2.0)}}
+    slow = {
+        "ranks": {G.LATENCY: (0.995,)},
+        "levels": {G.LATENCY: ArmLevels(4.2, 2.0)},
+    }
     evidence = collect_evidence([block(n, **slow) for n in range(1, 40)], POLICY)
 
     assert evidence.block is not None
@@ -81,7 +90,9 @@ def test_one_guardrail_trips_alone_at_its_share_of_alpha_and_is_named() -> None:
     ),
 )
 def test_a_guardrail_that_is_off_is_never_looked_at(
-    tally: FailureTally, ranks: list[float], guardrail: Guardrail
+    tally: FailureTally,
+    ranks: list[float],
+    guardrail: Guardrail,
 ) -> None:
     policy = replace(POLICY, guardrails=Guardrails.none())
     if guardrail in RANK_GUARDRAILS:
@@ -95,8 +106,18 @@ CARRYING = replace(POLICY, guardrails=Guardrails.none(), alpha=0.05)
 ALL_NEW = NeverSeen(100, 1, 10, 1)
 
 
-def sick(number: int, period: int, never_seen: NeverSeen | None) -> ObservationBlock:
-    return block(number, failures=10, canary_failures=1, period=period, never_seen=never_seen)
+def sick(
+    number: int,
+    period: int,
+    never_seen: NeverSeen | None,
+) -> ObservationBlock:
+    return block(
+        number,
+        failures=10,
+        canary_failures=1,
+        period=period,
+        never_seen=never_seen,
+    )
 
 
 def test_what_never_seen_keys_showed_is_carried_over_the_days() -> None:
@@ -112,7 +133,8 @@ def test_what_never_seen_keys_showed_is_carried_over_the_days() -> None:
 
 
 def test_a_block_that_asked_no_ledger_counts_as_never_seen_on_the_first_day_alone() -> None:
-    first, second = sick(1, 1, None), sick(2, 2, None)
+    first = sick(1, 1, None)
+    second = sick(2, 2, None)
 
     assert first.of_new_keys == first
     assert second.of_new_keys is None
@@ -125,7 +147,8 @@ def test_carried_evidence_at_more_data_never_changes_what_was_seen_before(cut: i
     rng = np.random.default_rng(3)
     blocks = []
     for n in range(1, 31):
-        failures, new = int(rng.integers(0, 3)), int(rng.integers(0, 2))
+        failures = int(rng.integers(0, 3))
+        new = int(rng.integers(0, 2))
         never_seen = ALL_NEW if new and failures else NeverSeen(0, 0, 0, 0)
         failures = 10 if never_seen == ALL_NEW else failures
         blocks.append(

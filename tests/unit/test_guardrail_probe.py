@@ -29,9 +29,16 @@ from tests.support.router.live_router import snapshot
 
 pytestmark = pytest.mark.req("F3")
 RULE = UnitRule(guardrails=Guardrails().tolerated())
-CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+}
 CHAT_JSON: dict[str, object] = {
-    "response_format": {"type": "json_schema", "json_schema": {"schema": CITY}}
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"schema": CITY},
+    }
 }
 CHAT_TOOLS: dict[str, object] = {
     "tools": [{"type": "function", "function": {"name": "go", "parameters": CITY}}]
@@ -40,7 +47,15 @@ ASKS: dict[Endpoint, tuple[dict[str, object], dict[str, object]]] = {
     Endpoint.CHAT: (CHAT_JSON, CHAT_TOOLS),
     Endpoint.RESPONSES: (
         {"text": {"format": {"type": "json_schema", "schema": CITY}}},
-        {"tools": [{"type": "function", "name": "go", "parameters": CITY}]},
+        {
+            "tools": [
+                {
+                    "type": "function",
+                    "name": "go",
+                    "parameters": CITY,
+                }
+            ]
+        },
     ),
     Endpoint.MESSAGES: (
         {"output_config": {"format": {"type": "json_schema", "schema": CITY}}},
@@ -66,24 +81,64 @@ def watch(
     return guardrails.probe(request)
 
 
-def answer(endpoint: Endpoint, text: str, call: str, ended: str) -> dict[str, object]:
+def answer(
+    endpoint: Endpoint,
+    text: str,
+    call: str,
+    ended: str,
+) -> dict[str, object]:
     """call: arguments of a call of `go`, or ""."""
     if endpoint is Endpoint.CHAT:
-        calls = [{"type": "function", "function": {"name": "go", "arguments": call}}]
-        message = {"content": text or None, "tool_calls": calls if call else None}
-        return {"choices": [{"index": 0, "message": message, "finish_reason": ended}]}
+        calls = [
+            {
+                "type": "function",
+                "function": {"name": "go", "arguments": call},
+            }
+        ]
+        message = {
+            "content": text or None,
+            "tool_calls": calls if call else None,
+        }
+        return {
+            "choices": [
+                {
+                    "index": 0,
+                    "message": message,
+                    "finish_reason": ended,
+                }
+            ]
+        }
     if endpoint is Endpoint.MESSAGES:
-        block = {"type": "tool_use", "name": "go", "input": json.loads(call or "{}")}
+        block = {
+            "type": "tool_use",
+            "name": "go",
+            "input": json.loads(call or "{}"),
+        }
         content = [block] if call else [{"type": "text", "text": text}]
         reasons = {"length": "max_tokens", "content_filter": "refusal"}
         return {"content": content, "stop_reason": reasons.get(ended, ended)}
-    part = {"type": "message", "content": [{"type": "output_text", "text": text}]}
-    made = {"type": "function_call", "name": "go", "arguments": call}
+    part = {
+        "type": "message",
+        "content": [{"type": "output_text", "text": text}],
+    }
+    made = {
+        "type": "function_call",
+        "name": "go",
+        "arguments": call,
+    }
     reason = {"length": "max_output_tokens"}.get(ended, ended)
-    return {"output": [made if call else part], "incomplete_details": {"reason": reason}}
+    return {
+        "output": [made if call else part],
+        "incomplete_details": {"reason": reason},
+    }
 
 
-def streamed(endpoint: Endpoint, text: str, call: str, ended: str) -> list[dict[str, object]]:
+def streamed(
+    endpoint: Endpoint,
+    text: str,
+    call: str,
+    ended: str,
+) -> list[dict[str, object]]:
     """The same in pieces of two characters."""
     pieces = [(call or text)[at : at + 2] for at in range(0, len(call or text), 2)]
     if endpoint is Endpoint.CHAT:
@@ -99,20 +154,46 @@ def streamed(endpoint: Endpoint, text: str, call: str, ended: str) -> list[dict[
         choices = [{"index": 0, "delta": delta} for delta in deltas]
         return [
             {"choices": [choice]}
-            for choice in (*choices, {"index": 0, "delta": {}, "finish_reason": ended})
+            for choice in (
+                *choices,
+                {
+                    "index": 0,
+                    "delta": {},
+                    "finish_reason": ended,
+                },
+            )
         ]
     whole = answer(endpoint, text, call, ended)
     if endpoint is Endpoint.RESPONSES:
         return [{"type": "response.incomplete", "response": whole}]
     kind, field = ("input_json_delta", "partial_json") if call else ("text_delta", "text")
-    block = {"type": "tool_use", "name": "go", "input": {}} if call else {"type": "text"}
+    block = (
+        {
+            "type": "tool_use",
+            "name": "go",
+            "input": {},
+        }
+        if call
+        else {"type": "text"}
+    )
     return [
-        {"type": "content_block_start", "index": 0, "content_block": block},
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": block,
+        },
         *(
-            {"type": "content_block_delta", "index": 0, "delta": {"type": kind, field: piece}}
+            {
+                "type": "content_block_delta",
+                "index": 0,
+                "delta": {"type": kind, field: piece},
+            }
             for piece in pieces
         ),
-        {"type": "message_delta", "delta": {"stop_reason": whole["stop_reason"]}},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": whole["stop_reason"]},
+        },
     ]
 
 
@@ -121,7 +202,10 @@ def bad_of(given: GuardrailProbe, signals: AnswerSignals | None) -> AnswerFault:
 
 
 def judged(
-    given: GuardrailProbe, text: str, call: str, ended: str
+    given: GuardrailProbe,
+    text: str,
+    call: str,
+    ended: str,
 ) -> tuple[AnswerFault, AnswerFault]:
     endpoint = given.request.endpoint
     signals = given.new_signals()
@@ -142,18 +226,33 @@ def judged(
     ("text", "call", "ended", "bad"),
     [
         ('{"city": "Bern"}', "", "stop", AnswerFault(0)),
-        ('{"city": "Be', "", "length", AnswerFault.TRUNCATED | AnswerFault.JSON),
+        (
+            '{"city": "Be',
+            "",
+            "length",
+            AnswerFault.TRUNCATED | AnswerFault.JSON,
+        ),
         ('```json\n{"city": "Bern"}\n```', "", "stop", AnswerFault.JSON),
         ('{"town": "Bern"}', "", "stop", AnswerFault.JSON),
         ("", "", "stop", AnswerFault.JSON),
         ("", "", "content_filter", AnswerFault.REFUSED),
-        ("I'm sorry, but I can't help with that.", "", "stop", AnswerFault.REFUSED),
+        (
+            "I'm sorry, but I can't help with that.",
+            "",
+            "stop",
+            AnswerFault.REFUSED,
+        ),
         ("", '{"city": "Bern"}', "stop", AnswerFault(0)),
         ("", '{"town": "Bern"}', "stop", AnswerFault.TOOLS),
     ],
 )
 def test_an_answer_is_judged_alike_whole_and_streamed(
-    route: CompiledRoute, endpoint: Endpoint, text: str, call: str, ended: str, bad: AnswerFault
+    route: CompiledRoute,
+    endpoint: Endpoint,
+    text: str,
+    call: str,
+    ended: str,
+    bad: AnswerFault,
 ) -> None:
     json_wanted, tools = ASKS[endpoint]
     given = watch(route, {**json_wanted, **tools}, endpoint)
@@ -185,7 +284,10 @@ def test_a_call_of_a_tool_that_was_not_offered_or_that_does_not_parse_is_bad(
 def test_an_answer_that_only_sounds_like_a_refusal_is_none(
     route: CompiledRoute, text: str
 ) -> None:
-    assert judged(watch(route), text, "", "stop") == (AnswerFault(0), AnswerFault(0))
+    assert judged(watch(route), text, "", "stop") == (
+        AnswerFault(0),
+        AnswerFault(0),
+    )
 
 
 def test_of_a_huge_answer_little_is_kept_and_its_json_is_not_judged(

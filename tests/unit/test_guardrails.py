@@ -6,7 +6,12 @@ from hypothesis import strategies as st
 
 from harness.frame.errors import InputError
 from harness.frame.plain_data import short_hash
-from harness.gate.online.guardrails import Guardrail, MeasuredUnit, rank_block, scored_count
+from harness.gate.online.guardrails import (
+    Guardrail,
+    MeasuredUnit,
+    rank_block,
+    scored_count,
+)
 from harness.gate.online.observation import (
     KEYS_PER_PAGE,
     PAGES,
@@ -27,7 +32,12 @@ values = st.builds(MeasuredUnit, st.booleans(), st.none() | st.floats(0, 1e6))
 def test_ranks_lie_between_0_and_1_and_come_out_the_same_again(
     measured: list[MeasuredUnit],
 ) -> None:
-    ranks = rank_block(measured, guardrail=Guardrail.LATENCY, tolerated=1.25, block=SEED)
+    ranks = rank_block(
+        measured,
+        guardrail=Guardrail.LATENCY,
+        tolerated=1.25,
+        block=SEED,
+    )
     canaries = sum(unit.canary for unit in measured)
 
     fewer, more = sorted((canaries, len(measured) - canaries))
@@ -35,7 +45,10 @@ def test_ranks_lie_between_0_and_1_and_come_out_the_same_again(
     assert len(ranks.u) == scored_count(fewer, more)
     assert all(0.0 <= u <= 1.0 for u in ranks.u)
     assert ranks == rank_block(
-        measured, guardrail=Guardrail.LATENCY, tolerated=1.25, block=SEED
+        measured,
+        guardrail=Guardrail.LATENCY,
+        tolerated=1.25,
+        block=SEED,
     )
 
 
@@ -43,7 +56,10 @@ def test_a_failed_unit_ranks_above_every_value_and_beside_other_failures() -> No
     healthy = [MeasuredUnit(canary=False, value=9.0)] * 101
     failed = MeasuredUnit(canary=True, value=None)
     (u,) = rank_block(
-        [*healthy, failed], guardrail=Guardrail.LATENCY, tolerated=1.25, block=SEED
+        [*healthy, failed],
+        guardrail=Guardrail.LATENCY,
+        tolerated=1.25,
+        block=SEED,
     ).u
     assert u == pytest.approx(0.9910771660)  # among 99 of the 101
     all_failed = [MeasuredUnit(canary=False, value=None)] * 99
@@ -64,12 +80,19 @@ def test_where_the_canary_has_the_traffic_the_controls_are_ranked_and_slow_is_st
 ):
     """As in a bake, where the old incumbent keeps 1 %."""
 
-    def drawn(canary_s: float, tolerated: float, number: int) -> float:
+    def drawn(
+        canary_s: float,
+        tolerated: float,
+        number: int,
+    ) -> float:
         block = ("r-1", "w-1", number)
         units = [MeasuredUnit(canary=True, value=canary_s + n / 100) for n in range(99)]
         units.insert(number % 99, MeasuredUnit(canary=False, value=1.5))
         return rank_block(
-            units, guardrail=Guardrail.LATENCY, tolerated=tolerated, block=block
+            units,
+            guardrail=Guardrail.LATENCY,
+            tolerated=tolerated,
+            block=block,
         ).u[0]
 
     assert all(drawn(2.0, 1.0, n) > 0.99 for n in range(20))
@@ -94,13 +117,22 @@ NEW, BACK, COUNTED = KeyHistory
 prints = st.integers(0, 2**44 - 1)
 
 
-def claimed(pages: dict[int, bytes], period: int, *keys: int) -> list[KeyHistory]:
+def claimed(
+    pages: dict[int, bytes],
+    period: int,
+    *keys: int,
+) -> list[KeyHistory]:
     changed, found = claim_keys(pages, KeyClaim("r", period, keys))
     pages.update(changed)
     return [*found]
 
 
-@given(claims=st.lists(st.tuples(st.integers(1, 4), st.lists(prints, max_size=8)), max_size=8))
+@given(
+    claims=st.lists(
+        st.tuples(st.integers(1, 4), st.lists(prints, max_size=8)),
+        max_size=8,
+    )
+)
 def test_the_ledger_says_what_a_plain_memory_would(claims: list[tuple[int, list[int]]]) -> None:
     pages: dict[int, bytes] = {}
     last: dict[int, int] = {}

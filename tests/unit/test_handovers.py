@@ -7,10 +7,22 @@ import pytest
 
 from harness.gate.online.guardrails import UnitRule
 from harness.providers.models.capabilities import Endpoint
-from harness.routing.table import Arm, Canary, Handover, Route, Snapshot, choose_arm
+from harness.routing.table import (
+    Arm,
+    Canary,
+    Handover,
+    Route,
+    Snapshot,
+    choose_arm,
+)
 from router.conversation.intake import mark_piece
 from router.frame.body import read_request
-from router.observers.guardrail_sampling import KEPT, LEAST, TIMES, ShortDeadlines
+from router.observers.guardrail_sampling import (
+    KEPT,
+    LEAST,
+    TIMES,
+    ShortDeadlines,
+)
 from router.recording.shared_files import SharedMarks
 from router.request.planner import is_under_way
 from router.upstream.transport import UpstreamRequest
@@ -24,13 +36,34 @@ pytestmark = pytest.mark.req("B7", "F3", "F4")
 LASTS_S = 1800.0
 ASKED = {"role": "user", "content": "hi"}
 SAID = {"role": "assistant", "content": "hello"}
-CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
-RESULT = {"type": "function_call_output", "call_id": "c", "output": "1"}
-FUNCTION = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALL = {
+    "type": "function_call",
+    "call_id": "c",
+    "name": "f",
+    "arguments": "{}",
+}
+RESULT = {
+    "type": "function_call_output",
+    "call_id": "c",
+    "output": "1",
+}
+FUNCTION = {
+    "id": "c",
+    "type": "function",
+    "function": {"name": "f", "arguments": "{}"},
+}
 # Of an agent's session, which asks again without a word of its user's.
 LOOP: list[dict[str, Any]] = [
-    {"role": "assistant", "content": None, "tool_calls": [FUNCTION]},
-    {"role": "tool", "tool_call_id": "c", "content": "1"},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [FUNCTION],
+    },
+    {
+        "role": "tool",
+        "tool_call_id": "c",
+        "content": "1",
+    },
 ]
 
 
@@ -45,11 +78,19 @@ def opened(settled_bps: int = 0) -> Snapshot:
     return replace(first, table=replace(first.table, routes=routes))
 
 
-async def model(door: Door, person: str, *messages: dict[str, Any]) -> str:
+async def model(
+    door: Door,
+    person: str,
+    *messages: dict[str, Any],
+) -> str:
     asked = [] if messages and messages[-1]["role"] == "tool" else [ASKED]
     body = json.dumps({"model": "support", "messages": [*messages, *asked]}).encode()
     sticky = (b"x-swapgate-sticky", person.encode())
-    status, headers, _ = await door.call(CHAT, body, headers=(AUTH, sticky))
+    status, headers, _ = await door.call(
+        CHAT,
+        body,
+        headers=(AUTH, sticky),
+    )
     assert status == 200
     return headers[b"x-swapgate-target"].decode().removeprefix("up/")
 
@@ -116,18 +157,29 @@ async def test_a_larger_share_leaves_with_the_candidate_who_was_there_before(
         (Endpoint.CHAT, {"messages": [ASKED, SAID]}, False),  # it begins the answer
         (Endpoint.CHAT, {"messages": [ASKED, SAID, ASKED]}, True),
         (Endpoint.CHAT, {"messages": [SAID, ASKED]}, False),  # a greeting is no answer
-        (Endpoint.CHAT, {"messages": [SAID, {"role": "tool", "content": "1"}]}, True),
+        (
+            Endpoint.CHAT,
+            {"messages": [SAID, {"role": "tool", "content": "1"}]},
+            True,
+        ),
         (Endpoint.MESSAGES, {"messages": [ASKED, SAID, ASKED]}, True),
         (Endpoint.RESPONSES, {"input": "hi"}, False),
         (Endpoint.RESPONSES, {"input": [ASKED, ASKED]}, False),
         (Endpoint.RESPONSES, {"input": [ASKED, CALL, RESULT]}, True),
-        (Endpoint.RESPONSES, {"input": "hi", "previous_response_id": "r"}, True),
+        (
+            Endpoint.RESPONSES,
+            {"input": "hi", "previous_response_id": "r"},
+            True,
+        ),
         (Endpoint.CHAT, {"messages": "odd"}, False),
         (Endpoint.CHAT, {"messages": [1, None, ASKED]}, False),
     ],
 )
 def test_a_request_shows_whether_its_conversation_is_under_way(
-    endpoint: Endpoint, fields: dict[str, Any], *, under_way: bool
+    endpoint: Endpoint,
+    fields: dict[str, Any],
+    *,
+    under_way: bool,
 ) -> None:
     asked = read_request(json.dumps({"model": "m", **fields}).encode(), endpoint)
     assert is_under_way(asked) is under_way

@@ -39,7 +39,10 @@ class Checked(Place):
     """A route with a fallback."""
 
     def __init__(
-        self, folder: Path, models: dict[str, Capabilities] | None = None, kind: str = "custom"
+        self,
+        folder: Path,
+        models: dict[str, Capabilities] | None = None,
+        kind: str = "custom",
     ) -> None:
         super().__init__(
             folder,
@@ -64,9 +67,17 @@ class Checked(Place):
 
 @pytest.mark.req("B10")
 def test_an_interval_of_zero_checks_nobody() -> None:
-    quiet = HealthCheckState(BreakerState.CLOSED, 0.0, answered_at=0.0, checked_at=0.0)
+    quiet = HealthCheckState(
+        BreakerState.CLOSED,
+        0.0,
+        answered_at=0.0,
+        checked_at=0.0,
+    )
 
-    assert [check_due_in_s(quiet, 9.0, every_s) for every_s in (0.0, 5.0)] == [math.inf, 0.0]
+    assert [check_due_in_s(quiet, 9.0, every_s) for every_s in (0.0, 5.0)] == [
+        math.inf,
+        0.0,
+    ]
 
 
 @pytest.mark.req("B10")
@@ -80,7 +91,10 @@ async def test_who_answered_lately_is_not_checked_and_the_check_is_cheap(
     assert await door.check(2) == [FALLBACK]
     assert json.loads(door.transport.seen[-1].body)["max_tokens"] == ANSWER_TOKENS
     # A provider that is ill may send anything.
-    assert [request.max_bytes for request in door.transport.seen] == [None, MAX_CHECK_BYTES]
+    assert [request.max_bytes for request in door.transport.seen] == [
+        None,
+        MAX_CHECK_BYTES,
+    ]
     assert await door.up() == 1
     found = await door.metrics()
     assert found[f'swapgate_health_check_duration_seconds{{target="up/{FALLBACK}"}}'] >= 0
@@ -123,7 +137,14 @@ async def test_checks_close_a_circuit_so_that_no_user_has_to_be_the_probe(
 
 
 @pytest.mark.req("B10", "A6")
-@pytest.mark.parametrize("turn", [error(503), error(500), ScriptedTurn(refuse=True)])
+@pytest.mark.parametrize(
+    "turn",
+    [
+        error(503),
+        error(500),
+        ScriptedTurn(refuse=True),
+    ],
+)
 async def test_a_fallback_that_is_down_is_told_of_within_a_minute(
     tmp_path: Path, turn: ScriptedTurn
 ) -> None:
@@ -190,7 +211,9 @@ async def test_checks_that_fail_open_no_circuit_that_users_find_healthy(tmp_path
     ],
 )
 async def test_what_may_be_the_checks_own_fault_opens_no_circuit(
-    tmp_path: Path, turn: ScriptedTurn, up: int
+    tmp_path: Path,
+    turn: ScriptedTurn,
+    up: int,
 ) -> None:
     door = Checked(tmp_path)
     door.script[FALLBACK] = turn
@@ -252,7 +275,11 @@ async def test_anthropics_models_are_checked_in_their_own_protocol(tmp_path: Pat
     ],
 )
 async def test_a_key_that_is_refused_and_a_model_withdrawn_are_found_before_a_user_does(
-    tmp_path: Path, turn: ScriptedTurn, kind: AlertKind, *, guess: bool
+    tmp_path: Path,
+    turn: ScriptedTurn,
+    kind: AlertKind,
+    *,
+    guess: bool,
 ) -> None:
     door = Checked(tmp_path)
     if not guess:
@@ -269,7 +296,10 @@ async def test_a_key_that_is_refused_and_a_model_withdrawn_are_found_before_a_us
 @pytest.mark.req("B10", "B4")
 async def test_a_guess_that_is_wrong_keeps_no_circuit_open(tmp_path: Path) -> None:
     door = Checked(tmp_path)
-    door.script |= {INCUMBENT: error(503), FALLBACK: error(404, code="model_not_found")}
+    door.script |= {
+        INCUMBENT: error(503),
+        FALLBACK: error(404, code="model_not_found"),
+    }
     for _ in range(4):
         await door.ask()
     assert await door.state(INCUMBENT) == 2
@@ -284,14 +314,28 @@ async def test_a_guess_that_is_wrong_keeps_no_circuit_open(tmp_path: Path) -> No
 
 
 TARGET = "t"
-POLICY = BreakerPolicy(failures=2, window_s=12.0, share=0.5, open_s=5.0, trickle_s=3.0)
+POLICY = BreakerPolicy(
+    failures=2,
+    window_s=12.0,
+    share=0.5,
+    open_s=5.0,
+    trickle_s=3.0,
+)
 
 
 @given(
     st.lists(
         st.tuples(
             st.sampled_from([0.0, 0.4, 1.0, 3.0, 13.0]),
-            st.sampled_from([None, None, None, FailureClass.SERVER, FailureClass.CANCELLED]),
+            st.sampled_from(
+                [
+                    None,
+                    None,
+                    None,
+                    FailureClass.SERVER,
+                    FailureClass.CANCELLED,
+                ]
+            ),
             st.booleans(),
         ),
         max_size=60,
@@ -301,12 +345,17 @@ def test_a_breaker_moves_as_if_each_success_were_settled_alone(
     requests: list[tuple[float, FailureClass | None, bool]],
 ) -> None:
     now = [100.0]
-    health, alone = TargetHealth(POLICY, lambda: now[0]), CLOSED_BREAKER
+    health = TargetHealth(POLICY, lambda: now[0])
+    alone = CLOSED_BREAKER
     waiting: list[tuple[int, FailureClass | None]] = []  # tickets of answers that come late
     for pause_s, outcome, comes_late in requests:
         now[0] += pause_s
         ticket = health.admit(TARGET)
-        alone, expected = admit(alone, now[0], POLICY)
+        alone, expected = admit(
+            alone,
+            now[0],
+            POLICY,
+        )
         assert ticket == expected
         if ticket is None:
             continue

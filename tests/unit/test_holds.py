@@ -19,7 +19,11 @@ from harness.interfaces.cli.canary_facts import rollout_facts
 from harness.operations import alert_delivery, control_jobs
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
-from tests.support.control.control_plane import BEN, SmallInstallation, block_of
+from tests.support.control.control_plane import (
+    BEN,
+    SmallInstallation,
+    block_of,
+)
 from tests.support.control.manual_clock import ManualClock
 
 pytestmark = pytest.mark.req("F3")
@@ -44,9 +48,20 @@ def requests(
 ) -> None:
     minute = world.clock.now().replace(second=0, microsecond=0)
     row = TrafficMinute(
-        world.rollout().route, minute - timedelta(minutes=minutes_ago),
-        f"{worker}{minutes_ago}", arm, "t", 1, number, 0, 0, 0, 0, 0, 0.0,
-    )  # fmt: skip
+        world.rollout().route,
+        minute - timedelta(minutes=minutes_ago),
+        f"{worker}{minutes_ago}",
+        arm,
+        "t",
+        1,
+        number,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0.0,
+    )
     with world.store.write() as tx:
         Observations(tx).append([], [row])
 
@@ -90,7 +105,8 @@ def test_a_canary_with_over_3_times_its_share_of_the_requests_holds_and_says_why
     world: SmallInstallation,
 ) -> None:
     up_to_the_next_step(world)
-    ctx, share = world.context(), world.rollout().current.weight_bps / 10_000
+    ctx = world.context()
+    share = world.rollout().current.weight_bps / 10_000
     requests(world, 10_000)
     requests(world, int(10_000 * 2 * share), arm="canary")
     assert decide_action(world, ctx).kind.value == "advance"
@@ -105,11 +121,19 @@ def test_a_canary_with_over_3_times_its_share_of_the_requests_holds_and_says_why
 def test_the_plan_and_the_status_name_a_key_that_carries_too_many_requests(
     world: SmallInstallation,
 ) -> None:
-    ctx, route = world.context(), world.rollout().route
+    ctx = world.context()
+    route = world.rollout().route
     text = "98 % of the requests carry one key (user:shop)."
     kind = AlertKind.SHARED_KEY
     with world.store.write() as tx:
-        alerts.raise_alert(tx, kind, route, subject=f"route {route}", title="t", text=text)
+        alerts.raise_alert(
+            tx,
+            kind,
+            route,
+            subject=f"route {route}",
+            title="t",
+            text=text,
+        )
 
     (status,) = canary_status.list_canaries(ctx, route=route)
     assert ("one key", text) in rollout_facts(status)
@@ -119,7 +143,8 @@ def test_the_plan_and_the_status_name_a_key_that_carries_too_many_requests(
 def test_the_plan_of_a_route_that_litellm_splits_says_what_is_seen_and_how_fast(
     world: SmallInstallation,
 ) -> None:
-    ctx, route = world.context(), world.rollout().route
+    ctx = world.context()
+    route = world.rollout().route
     requests(world, 10_000)
     assert "LiteLLM" not in estimate_for_route(ctx, route).words
 
@@ -273,10 +298,23 @@ def test_an_alert_that_was_told_before_the_clock_was_set_back_still_ends(
     assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, world.rollout().id)
 
 
-def router_fails(world: SmallInstallation, about: str, subject: str = "route chat") -> None:
-    kind, now = AlertKind.INTERNAL_ERROR, world.clock.now()
+def router_fails(
+    world: SmallInstallation,
+    about: str,
+    subject: str = "route chat",
+) -> None:
+    kind = AlertKind.INTERNAL_ERROR
+    now = world.clock.now()
     key = f"{kind.value}:{about}"
-    alert = Alert(kind, subject, key, "the router failed", "KeyError in a.py:7", now, "w1")
+    alert = Alert(
+        kind,
+        subject,
+        key,
+        "the router failed",
+        "KeyError in a.py:7",
+        now,
+        "w1",
+    )
     with world.store.write() as tx:
         Alerts(tx).fold([alert])
 
@@ -286,7 +324,8 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
     world: SmallInstallation,
 ) -> None:
     up_to_the_next_step(world)
-    ctx, rollout = world.context(), world.rollout()
+    ctx = world.context()
+    rollout = world.rollout()
     router_fails(world, rollout.id)
 
     assert "swapgate canary resume" in decide_action(world, ctx).reason
@@ -295,14 +334,20 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
         requests(world, 50)
         control_jobs.reconcile(ctx)
         alert_delivery.run_once(ctx)
-    assert (world.rollout().step, decide_action(world, ctx).kind) == (0, ActionKind.HOLD)
+    assert (world.rollout().step, decide_action(world, ctx).kind) == (
+        0,
+        ActionKind.HOLD,
+    )
 
     with pytest.raises(InputError, match="reason"):
         operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, " ")
     after = operations.operate(
         ctx, BEN, "chat", RolloutSignal.RESUME, "a known bug, mended"
     ).rollout
-    assert (after.state, after.step_started_at) == (rollout.state, rollout.step_started_at)
+    assert (after.state, after.step_started_at) == (
+        rollout.state,
+        rollout.step_started_at,
+    )
     control_jobs.reconcile(ctx)
     assert world.rollout().step == 1
     with world.store.read() as tx:
@@ -315,7 +360,8 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
 
 @pytest.mark.req("F2")
 def test_status_says_that_faults_hold_it_how_many_and_why(world: SmallInstallation) -> None:
-    ctx, rollout = world.context(), world.rollout()
+    ctx = world.context()
+    rollout = world.rollout()
     assert canary_status.explain_canary(ctx, "chat").status.hold_reasons == []
     for _ in range(3):
         router_fails(world, rollout.id)
@@ -324,7 +370,11 @@ def test_status_says_that_faults_hold_it_how_many_and_why(world: SmallInstallati
     status = canary_status.explain_canary(ctx, "chat").status
     (why,) = status.hold_reasons
     assert why == status.faults
-    for text in ("routers failed 3 times", "KeyError in a.py:7", "swapgate canary resume"):
+    for text in (
+        "routers failed 3 times",
+        "KeyError in a.py:7",
+        "swapgate canary resume",
+    ):
         assert text in why
     facts = dict(rollout_facts(status))
     assert facts["state"] == "on hold at 1 %"
@@ -343,7 +393,8 @@ def test_a_fault_of_a_router_holds_no_harm_back(world: SmallInstallation) -> Non
 def test_a_fault_of_a_router_is_over_with_its_rollout_or_by_silence(
     world: SmallInstallation,
 ) -> None:
-    ctx, rollout = world.context(), world.rollout()
+    ctx = world.context()
+    rollout = world.rollout()
     router_fails(world, rollout.id)
     router_fails(world, "route other", "route other")
     alert_delivery.run_once(ctx)

@@ -59,7 +59,10 @@ def test_a_host_is_its_name_however_its_address_is_written(base: str, place: str
 def test_a_model_is_called_what_it_is_asked_for_and_what_it_answers_with() -> None:
     sighting = Sighting("t", ServedModel("GPT-X-2026-05-01"), NOW, NOW)
 
-    assert known_model_names(Target("p", " Gpt-X"), [sighting]) == {"gpt-x", "gpt-x-2026-05-01"}
+    assert known_model_names(Target("p", " Gpt-X"), [sighting]) == {
+        "gpt-x",
+        "gpt-x-2026-05-01",
+    }
     assert (
         normalize_model_name("ｇｐｔ-x")
         == normalize_model_name("gpt\u2011x")
@@ -75,13 +78,26 @@ def test_a_provider_that_is_gone_may_be_any_host() -> None:
     assert not same_host("api.example.com", "other.example.com")
 
 
-SUM = [{"role": "system", "content": "A number."}, {"role": "user", "content": "2+2?"}]
+SUM = [
+    {"role": "system", "content": "A number."},
+    {"role": "user", "content": "2+2?"},
+]
 
 
-def loaded(folder: Path, name: str, content: object, fields: tuple[str, str]) -> Item:
+def loaded(
+    folder: Path,
+    name: str,
+    content: object,
+    fields: tuple[str, str],
+) -> Item:
     file = folder / name
     file.write_text(content if isinstance(content, str) else json.dumps(content))
-    (item,) = load_items(file, name="s", input_field=fields[0], target_field=fields[1])
+    (item,) = load_items(
+        file,
+        name="s",
+        input_field=fields[0],
+        target_field=fields[1],
+    )
     return item
 
 
@@ -89,15 +105,29 @@ def loaded(folder: Path, name: str, content: object, fields: tuple[str, str]) ->
     ("content", "fields"),
     [
         ({"input": SUM, "ideal": "4"}, ("input", "ideal")),
-        ({"messages": [*SUM, {"role": "assistant", "content": "4"}]}, ("input", "")),
+        (
+            {"messages": [*SUM, {"role": "assistant", "content": "4"}]},
+            ("input", ""),
+        ),
         ({"input": {"question": "2+2?"}, "expected": "4"}, ("input", "")),
-        ({"inputs": {"q": "2+2?"}, "outputs": {"answer": "4"}}, ("inputs", "outputs")),
+        (
+            {"inputs": {"q": "2+2?"}, "outputs": {"answer": "4"}},
+            ("inputs", "outputs"),
+        ),
         ("q,__expected\n2+2?,equals: 4\n", ("q", "__expected")),
     ],
-    ids=["openai-evals", "fine-tuning", "braintrust", "langsmith", "promptfoo"],
+    ids=[
+        "openai-evals",
+        "fine-tuning",
+        "braintrust",
+        "langsmith",
+        "promptfoo",
+    ],
 )
 def test_a_record_of_another_tool_asks_and_wants_the_same(
-    tmp_path: Path, content: object, fields: tuple[str, str]
+    tmp_path: Path,
+    content: object,
+    fields: tuple[str, str],
 ) -> None:
     name = "data.csv" if isinstance(content, str) else "data.jsonl"
 
@@ -110,7 +140,13 @@ def test_a_record_of_another_tool_asks_and_wants_the_same(
 
 def test_an_array_and_choices_with_labels_are_read(tmp_path: Path) -> None:
     choices = {"text": ["3", "4"], "label": ["1", "2"]}
-    rows = [{"input": "2+2?", "choices": choices, "target": "2"}]
+    rows = [
+        {
+            "input": "2+2?",
+            "choices": choices,
+            "target": "2",
+        }
+    ]
 
     item = loaded(tmp_path, "data.json", rows, ("input", ""))
 
@@ -129,7 +165,11 @@ def test_an_array_and_choices_with_labels_are_read(tmp_path: Path) -> None:
         ("equals", ""),
     ],
 )
-def test_an_assertion_is_never_compared_as_text(tmp_path: Path, target: str, kind: str) -> None:
+def test_an_assertion_is_never_compared_as_text(
+    tmp_path: Path,
+    target: str,
+    kind: str,
+) -> None:
     row = {"input": "2+2?", "target": target}
 
     if not kind:

@@ -27,7 +27,8 @@ DOUBLING: dict[str, object] = {
     | {"a40": {"type": "string"}},
     "$ref": "#/$defs/a0",
 }
-SLOW, HOSTILE = r"(\w|\w\w)+[yz]$", "x" * 60 + "!"
+SLOW = r"(\w|\w\w)+[yz]$"
+HOSTILE = "x" * 60 + "!"
 NAMES = st.sampled_from("abc")
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-2, 2, width=16) | NAMES,
@@ -44,7 +45,13 @@ def schemas(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
     return st.fixed_dictionaries(
         {},
         optional={
-            "type": types | st.lists(types, min_size=1, max_size=2, unique=True),
+            "type": types
+            | st.lists(
+                types,
+                min_size=1,
+                max_size=2,
+                unique=True,
+            ),
             "properties": st.dictionaries(NAMES, inner, max_size=3),
             "required": st.lists(NAMES, max_size=2, unique=True),
             "additionalProperties": inner,
@@ -83,7 +90,10 @@ def test_types_and_members_are_held_against_a_schema(limits: SchemaLimits) -> No
     assert not is_valid(["a", 1], {"items": {"type": "string"}}, limits)
     assert not is_valid({"a": 1}, {"additionalProperties": False}, limits)
     assert not is_valid(3, {"anyOf": [{"type": "string"}, {"minimum": 4}]}, limits)
-    reference = {"$defs": {"text": {"type": "string"}}, "items": {"$ref": "#/$defs/text"}}
+    reference = {
+        "$defs": {"text": {"type": "string"}},
+        "items": {"$ref": "#/$defs/text"},
+    }
     assert not is_valid([1], reference, limits)
 
 
@@ -101,7 +111,8 @@ def test_too_many_steps_and_too_deep_a_schema_are_stopped(
 
 
 @pytest.mark.parametrize(
-    "schema", [{"pattern": SLOW}, {"items": {"patternProperties": {SLOW: {}}}}]
+    "schema",
+    [{"pattern": SLOW}, {"items": {"patternProperties": {SLOW: {}}}}],
 )
 def test_a_pattern_is_timed_or_not_looked_at(
     schema: dict[str, object], monkeypatch: pytest.MonkeyPatch
@@ -116,7 +127,13 @@ def test_a_pattern_is_timed_or_not_looked_at(
 
 
 def test_threads_count_their_own_steps() -> None:
-    schema = {"items": {"type": "integer", "minimum": 0, "maximum": 9}}
+    schema = {
+        "items": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": 9,
+        }
+    }
     values = [[random.Random(seed).randrange(9)] * 300 for seed in range(64)]
 
     with ThreadPoolExecutor(8) as pool:
@@ -131,7 +148,8 @@ def test_a_schema_that_would_take_long_or_cannot_be_read_refuses_nothing() -> No
     assert matches_schema(1, {"$ref": "http://127.0.0.1:1/schema"})
     assert matches_schema("a" * 40, {"pattern": "^(a+)+$x"})
     assert matches_schema(
-        {"k": 1}, {"patternProperties": {"(a+)+$": {}}, "additionalProperties": False}
+        {"k": 1},
+        {"patternProperties": {"(a+)+$": {}}, "additionalProperties": False},
     )
     assert matches_schema(1, {"type": "no such type"})
     assert not matches_schema(1, {"type": "string"})
@@ -141,11 +159,19 @@ def test_a_schema_that_would_take_long_or_cannot_be_read_refuses_nothing() -> No
 
 
 @given(
-    st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=9)
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        st.lists,
+        max_leaves=9,
+    )
 )
 def test_whatever_stands_where_a_schema_should_is_survived(schema: object) -> None:
     assert matches_schema({"a": [1]}, schema) is (schema is not False)
-    odd = {"type": schema, "properties": schema, "required": schema}
+    odd = {
+        "type": schema,
+        "properties": schema,
+        "required": schema,
+    }
     assert matches_schema(1, odd) in (True, False)
     deep: object = {}
     for _ in range(200):

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from harness.frame.errors import InputError
 from harness.providers.force import KillSwitch
 from harness.providers.target import Target
-from harness.routing.plan import MAX_KEEP_WARM_BPS, KeepWarm, draw_keep_warm, keep_warm_targets
+from harness.routing.plan import (
+    MAX_KEEP_WARM_BPS,
+    KeepWarm,
+    draw_keep_warm,
+    keep_warm_targets,
+)
 from harness.routing.table import (
     BUCKETS,
     Canary,
@@ -25,7 +30,13 @@ from harness.routing.table import (
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, Script
-from tests.support.router.live_router import FALLBACK, INCUMBENT, provider, snapshot, switch_of
+from tests.support.router.live_router import (
+    FALLBACK,
+    INCUMBENT,
+    provider,
+    snapshot,
+    switch_of,
+)
 
 pytestmark = pytest.mark.req("B6")
 
@@ -64,7 +75,11 @@ def test_every_target_gets_its_share() -> None:
 
 @given(keys, target_lists, shares, shares, st.dates())
 def test_raising_the_share_only_adds_keys(
-    key: str, targets: list[str], low: int, high: int, day: date
+    key: str,
+    targets: list[str],
+    low: int,
+    high: int,
+    day: date,
 ) -> None:
     low, high = sorted((low, high))
     before = drawn(key, targets, KeepWarm(low), day)
@@ -74,7 +89,10 @@ def test_raising_the_share_only_adds_keys(
 
 @given(keys, target_lists, shares, st.sets(st.sampled_from("abcdefgh")))
 def test_a_sick_target_gets_nothing_and_moves_nobody_else(
-    key: str, targets: list[str], share: int, sick: set[str]
+    key: str,
+    targets: list[str],
+    share: int,
+    sick: set[str],
 ) -> None:
     healthy = drawn(key, targets, KeepWarm(share))
     now = drawn(key, targets, KeepWarm(share), sick=frozenset(sick))
@@ -84,7 +102,9 @@ def test_a_sick_target_gets_nothing_and_moves_nobody_else(
 
 @given(keys, target_lists, shares)
 def test_a_route_with_side_effects_is_never_drawn(
-    key: str, targets: list[str], share: int
+    key: str,
+    targets: list[str],
+    share: int,
 ) -> None:
     assert drawn(key, targets, KeepWarm(share, side_effects=True)) is None
     assert drawn(key, targets, KeepWarm(0)) is None
@@ -119,7 +139,10 @@ def test_each_other_providers_first_target_of_the_chain_is_warmed() -> None:
     provider_of = {target: target[0] for target in ("a1", "a2", "b1", "b2", "c1")}
 
     assert keep_warm_targets(route, provider_of) == ("b1",)  # c1 is the canary's
-    assert keep_warm_targets(replace(route, canary=None), provider_of) == ("b1", "c1")
+    assert keep_warm_targets(replace(route, canary=None), provider_of) == (
+        "b1",
+        "c1",
+    )
     high = replace(route, canary=None, settings=replace(settings, stakes=Stakes.HIGH))
     assert keep_warm_targets(high, provider_of) == ("b2", "c1")
 
@@ -130,7 +153,8 @@ def test_a_share_that_is_no_trickle_is_refused(share: int) -> None:
         KeepWarm(share)
 
 
-WARM, OWN = Target("other", FALLBACK), Target("up", INCUMBENT)
+WARM = Target("other", FALLBACK)
+OWN = Target("up", INCUMBENT)
 TENTH = RouteSettings(keep_warm_bps=1000)
 ASKED: Final = 200
 
@@ -143,7 +167,10 @@ class Warmed(Door):
         settings: RouteSettings = TENTH,
         switches: tuple[KillSwitch, ...] = (),
     ) -> None:
-        script: Script = {INCUMBENT: completion(), FALLBACK: turn or completion()}
+        script: Script = {
+            INCUMBENT: completion(),
+            FALLBACK: turn or completion(),
+        }
         first = snapshot("http://up", providers=[provider("http://up", "other")])
         route = Route("support", 1, OWN.id, None, (WARM.id,), settings)
         table = RoutingTable(1, {"support": route}, {OWN.id: OWN, WARM.id: WARM})
@@ -156,7 +183,11 @@ class Warmed(Door):
         for number in range(ASKED):
             sticky = ((b"x-swapgate-sticky", b"user-%d" % number),) if users else ()
             asked = ASK if users else ASK.replace(b'{"role":"user","content":"hi"}', b"")
-            status, headers, _ = await self.call(CHAT, asked, headers=(AUTH, *sticky))
+            status, headers, _ = await self.call(
+                CHAT,
+                asked,
+                headers=(AUTH, *sticky),
+            )
             assert status == 200
             found[headers[b"x-swapgate-arm"], headers[b"x-swapgate-target"]] += 1
         return found

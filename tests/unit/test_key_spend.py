@@ -35,7 +35,13 @@ class Spends(DayTotals[KeySpend, SpendTotals]):
         super().__init__(worker, self.new, "key", total_spend)
 
 
-def add(spends: Spends, day: date, *, tokens: int, cost_usd: float | None) -> None:
+def add(
+    spends: Spends,
+    day: date,
+    *,
+    tokens: int,
+    cost_usd: float | None,
+) -> None:
     priced = cost_usd is not None
     ended = ENDED._replace(output_tokens=tokens, cost_usd=cost_usd or 0.0, priced=priced)
     spends.note(spend_rows([ended], datetime.combine(day, time(12), UTC), spends.worker))
@@ -43,8 +49,18 @@ def add(spends: Spends, day: date, *, tokens: int, cost_usd: float | None) -> No
 
 def test_it_is_known_at_once_and_written_once() -> None:
     spends = Spends("w1")
-    add(spends, DAY, tokens=10, cost_usd=0.5)
-    add(spends, DAY, tokens=5, cost_usd=None)
+    add(
+        spends,
+        DAY,
+        tokens=10,
+        cost_usd=0.5,
+    )
+    add(
+        spends,
+        DAY,
+        tokens=5,
+        cost_usd=None,
+    )
 
     assert spends.used("k", DAY) == SpendTotals(DAY, 0.5, 0.5, 1)
     assert spends.new.take() == [KeySpend("k", DAY, "w1", 2, 15, 0.5, 1)]
@@ -54,8 +70,14 @@ def test_it_is_known_at_once_and_written_once() -> None:
 
 
 def test_a_clock_that_goes_back_over_midnight_hides_nothing_of_the_day_after() -> None:
-    spends, tomorrow = Spends("w1"), DAY + timedelta(1)
-    add(spends, tomorrow, tokens=0, cost_usd=1.0)
+    spends = Spends("w1")
+    tomorrow = DAY + timedelta(1)
+    add(
+        spends,
+        tomorrow,
+        tokens=0,
+        cost_usd=1.0,
+    )
     spends.new.take()
     spends.know(["k"], [KeySpend("k", tomorrow, "w0", 1, 1, 5.0, 0)])
 
@@ -73,7 +95,12 @@ class Two:
         self.added: dict[tuple[str, date], float] = defaultdict(float)
 
     def add(self, name: str, dollars: int) -> None:
-        add(self.workers[name], self.today, tokens=1, cost_usd=float(dollars))
+        add(
+            self.workers[name],
+            self.today,
+            tokens=1,
+            cost_usd=float(dollars),
+        )
         self.added[name, self.today] += dollars
 
     def write(self, name: str, _: int = 0) -> None:
@@ -116,7 +143,10 @@ def test_each_process_knows_its_own_and_all_that_is_stored(
     expected = total_spend(rows, two.today)
     for spends in two.workers.values():
         totals = spends.used("k", two.today)
-        assert (totals.day_usd, totals.month_usd) == (expected.day_usd, expected.month_usd)
+        assert (totals.day_usd, totals.month_usd) == (
+            expected.day_usd,
+            expected.month_usd,
+        )
 
 
 class Names(ServedNames):
@@ -134,7 +164,11 @@ def test_a_new_name_is_noted_at_once_and_a_known_one_not_each_time() -> None:
         names.note("t", model)
     names.note("other", "old")
 
-    assert names.taken() == [("t", "old"), ("t", "new"), ("other", "old")]
+    assert names.taken() == [
+        ("t", "old"),
+        ("t", "new"),
+        ("other", "old"),
+    ]
     names.note("t", "old")
     assert names.taken() == []
 

@@ -40,7 +40,10 @@ class ManualLoop:
         return self._now_s
 
     def call_later(
-        self, delay_s: float, call: Callable[..., object], *given: object
+        self,
+        delay_s: float,
+        call: Callable[..., object],
+        *given: object,
     ) -> asyncio.TimerHandle:
         due = self._now_s + delay_s
         timer = asyncio.TimerHandle(due, call, given, self._loop)
@@ -95,7 +98,12 @@ class Echo:
     def __init__(self) -> None:
         self.served: list[tuple[str, bytes]] = []
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         body = b""
         more = True
         while more:
@@ -106,14 +114,25 @@ class Echo:
             more = message["more_body"]
         self.served.append((scope["path"], body))
         length = (b"content-length", b"%d" % len(body))
-        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [length],
+            }
+        )
         await send({"type": "http.response.body", "body": body})
 
 
 class ClientConnection:
     def __init__(self) -> None:
         self.app = Echo()
-        config = Config(self.app, interface="asgi3", proxy_headers=False, log_config=None)
+        config = Config(
+            self.app,
+            interface="asgi3",
+            proxy_headers=False,
+            log_config=None,
+        )
         config.load()
         self.loop = ManualLoop()
         self.transport = Written()
@@ -137,13 +156,17 @@ class ClientConnection:
 
 _BODIES = st.binary(max_size=8) | st.just(b"x" * 200)
 _REQUESTS = st.lists(
-    st.tuples(st.sampled_from([SAME, OTHER, CHUNKED]), _BODIES), min_size=1, max_size=6
+    st.tuples(st.sampled_from([SAME, OTHER, CHUNKED]), _BODIES),
+    min_size=1,
+    max_size=6,
 )
 
 
 @given(_REQUESTS, st.sets(st.integers(1, 400), max_size=12), st.data())
 def test_requests_are_the_same_however_they_are_cut_and_whenever_they_come(
-    requests: list[tuple[bytes, bytes]], cuts: set[int], data: st.DataObject
+    requests: list[tuple[bytes, bytes]],
+    cuts: set[int],
+    data: st.DataObject,
 ) -> None:
     def bytes_of(head: bytes, body: bytes) -> bytes:
         if head is not CHUNKED:
@@ -182,7 +205,10 @@ class Parsed:
         self.complete = 0
         parser = httptools.HttpRequestParser(self)
         parser.feed_data(data)
-        self.scope: dict[str, Any] = {"headers": self.headers, "path": self.url}
+        self.scope: dict[str, Any] = {
+            "headers": self.headers,
+            "path": self.url,
+        }
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -245,11 +271,18 @@ def test_a_head_whose_next_may_mean_something_else_is_not_learned() -> None:
 
 _NAMES = st.sampled_from([b"content-length", b"Content-Length", b"X-Length", b"Te", b"Host"])
 _LINES = st.lists(
-    st.tuples(_NAMES, st.sampled_from([b"1", b"2", b"12", b"a", b""])), max_size=4
+    st.tuples(_NAMES, st.sampled_from([b"1", b"2", b"12", b"a", b""])),
+    max_size=4,
 )
 
 
-@given(_LINES, _LINES, st.binary(max_size=20), st.binary(max_size=40), st.integers(0, 20))
+@given(
+    _LINES,
+    _LINES,
+    st.binary(max_size=20),
+    st.binary(max_size=40),
+    st.integers(0, 20),
+)
 def test_whatever_is_read_by_a_known_head_the_parser_reads_as_well(
     before: list[tuple[bytes, bytes]],
     after: list[tuple[bytes, bytes]],
@@ -260,7 +293,11 @@ def test_whatever_is_read_by_a_known_head_the_parser_reads_as_well(
     """came: bytes of the first body that the head was learned with."""
 
     def written(body: bytes) -> bytes:
-        lines = [*before, (b"Content-Length", b"%d" % len(body)), *after]
+        lines = [
+            *before,
+            (b"Content-Length", b"%d" % len(body)),
+            *after,
+        ]
         head = b"".join(b"%b: %b\r\n" % line for line in lines)
         return b"POST / HTTP/1.1\r\n%b\r\n%b" % (head, body)
 
@@ -276,7 +313,8 @@ def test_whatever_is_read_by_a_known_head_the_parser_reads_as_well(
     if head is None:
         return
     other = written(second)
-    read, reference = head.read(other), Parsed(other)
+    read = head.read(other)
+    reference = Parsed(other)
     assert read == (reference.scope, len(second), reference.body)
     assert reference.complete == 1
 
@@ -316,10 +354,17 @@ class NotedRequest:
     """Notes in which turn it starts. fault: raised by its start."""
 
     def __init__(
-        self, number: int, clock: "TurnClock", *, gone: bool = False, fault: bool = False
+        self,
+        number: int,
+        clock: "TurnClock",
+        *,
+        gone: bool = False,
+        fault: bool = False,
     ) -> None:
         self.gone = gone
-        self._number, self._clock, self._fault = number, clock, fault
+        self._number = number
+        self._clock = clock
+        self._fault = fault
 
     def start(self) -> None:
         self._clock.started.append((self._clock.turn, self._number))
@@ -376,7 +421,10 @@ def test_a_request_whose_client_has_gone_does_not_start() -> None:
     burst.append(NotedRequest(99, clock))
     asyncio.run(clock.run([burst]))
 
-    assert [number for _, number in clock.started] == [*range(STARTS_IN_A_TURN), 99]
+    assert [number for _, number in clock.started] == [
+        *range(STARTS_IN_A_TURN),
+        99,
+    ]
 
 
 def test_a_fault_in_one_start_holds_up_no_other() -> None:

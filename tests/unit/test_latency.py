@@ -42,9 +42,17 @@ def test_without_a_bound_it_is_at_least_the_last_one() -> None:
     assert quantile_ms({}, 0.5) is None
 
 
-@given(one=counts, other=counts, low=st.floats(0.01, 1), high=st.floats(0.01, 1))
+@given(
+    one=counts,
+    other=counts,
+    low=st.floats(0.01, 1),
+    high=st.floats(0.01, 1),
+)
 def test_quantiles_rise_and_lie_between_those_of_the_parts(
-    one: dict[int, int], other: dict[int, int], low: float, high: float
+    one: dict[int, int],
+    other: dict[int, int],
+    low: float,
+    high: float,
 ) -> None:
     low, high = sorted((low, high))
     both = merge_histograms([one, other])
@@ -138,7 +146,15 @@ def test_a_few_hangs_move_no_limit_before_there_is_a_measure() -> None:
 
 @pytest.mark.parametrize(
     ("max_tokens", "kind"),
-    [(0, 0), (-1, 0), (1, 256), (256, 256), (257, 1024), (16_384, 16_384), (10**9, 16_385)],
+    [
+        (0, 0),
+        (-1, 0),
+        (1, 256),
+        (256, 256),
+        (257, 1024),
+        (16_384, 16_384),
+        (10**9, 16_385),
+    ],
 )
 def test_answers_of_one_class_may_be_about_as_long(max_tokens: int, kind: int) -> None:
     assert answer_class(max_tokens) == kind

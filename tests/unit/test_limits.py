@@ -42,37 +42,70 @@ def test_a_request_that_one_limit_refuses_takes_nothing_of_the_other() -> None:
 def test_tokens_are_settled_by_what_was_used() -> None:
     limit = RateLimit(tokens_per_min=100)
     state = admit_request(START, limit, 100, 0.0).state
-    less = settle_request(state, limit, estimated=100, actual=10, now=0.0)
-    more = settle_request(state, limit, estimated=100, actual=160, now=0.0)
+    less = settle_request(
+        state,
+        limit,
+        estimated=100,
+        actual=10,
+        now=0.0,
+    )
+    more = settle_request(
+        state,
+        limit,
+        estimated=100,
+        actual=160,
+        now=0.0,
+    )
 
     assert admit_request(less, limit, 90, 0.0).allowed
     assert not admit_request(less, limit, 91, 0.0).allowed
     assert admit_request(more, limit, 100, 0.0).retry_after_s == pytest.approx(96.0)
-    assert settle_request(START, limit, estimated=50, actual=0, now=5.0).tokens_until == 5.0
+    assert (
+        settle_request(
+            START,
+            limit,
+            estimated=50,
+            actual=0,
+            now=5.0,
+        ).tokens_until
+        == 5.0
+    )
 
 
 @given(steps, st.floats(1, 100), st.floats(1, 100))
 def test_no_more_is_let_through_than_a_minutes_worth_and_what_time_brings(
-    steps: list[tuple[float, float]], requests: float, tokens: float
+    steps: list[tuple[float, float]],
+    requests: float,
+    tokens: float,
 ) -> None:
-    limit, state, now = RateLimit(requests, tokens), START, 0.0
-    gone, gone_tokens, largest = 0, 0.0, 0.0
+    limit = RateLimit(requests, tokens)
+    state = START
+    now = 0.0
+    gone = 0
+    gone_tokens = 0.0
+    largest = 0.0
     for seconds, amount in steps:
         now += seconds
         decision = admit_request(state, limit, amount, now)
         state = decision.state
         assert decision.allowed is (decision.retry_after_s == 0)
         if decision.allowed:
-            gone, gone_tokens, largest = gone + 1, gone_tokens + amount, max(largest, amount)
+            gone = gone + 1
+            gone_tokens = gone_tokens + amount
+            largest = max(largest, amount)
         assert gone <= max(1.0, requests) + requests * now / 60 + 1e-6
         assert gone_tokens <= max(largest, tokens) + tokens * now / 60 + 1e-6
 
 
 @given(steps, st.floats(1, 100), st.floats(1, 100))
 def test_who_waits_as_long_as_told_gets_through_and_nobody_earlier(
-    steps: list[tuple[float, float]], requests: float, tokens: float
+    steps: list[tuple[float, float]],
+    requests: float,
+    tokens: float,
 ) -> None:
-    limit, state, now = RateLimit(requests, tokens), START, 0.0
+    limit = RateLimit(requests, tokens)
+    state = START
+    now = 0.0
     for seconds, amount in steps:
         now += seconds
         decision = admit_request(state, limit, amount, now)
@@ -95,13 +128,17 @@ def test_a_limit_that_lets_nothing_through_is_refused(field: str, value: float) 
 
 
 @given(
-    per_minute=st.integers(1, 300), pauses=st.lists(st.floats(0, 20), min_size=1, max_size=200)
+    per_minute=st.integers(1, 300),
+    pauses=st.lists(st.floats(0, 20), min_size=1, max_size=200),
 )
 def test_of_a_provider_no_minute_has_more_requests_than_its_limit(
     per_minute: int, pauses: list[float]
 ) -> None:
     """Whoever waits as long as told, then goes; a minute begins with any of the requests."""
-    limit, state, now, went = EvalLimits(requests_per_min=per_minute).rate, START, 1000.0, []
+    limit = EvalLimits(requests_per_min=per_minute).rate
+    state = START
+    now = 1000.0
+    went = []
     for pause in pauses:
         for _ in range(10):
             decision = admit_request(state, limit, 0, now)
@@ -248,7 +285,10 @@ def test_a_process_that_stopped_in_the_middle_holds_up_no_request(tmp_path: Path
 
 def test_who_comes_first_begins_anew_and_who_comes_later_does_not(tmp_path: Path) -> None:
     file = tmp_path / "rates.book"
-    with closing(SharedRates(file)) as first, closing(SharedRates(file)) as second:
+    with (
+        closing(SharedRates(file)) as first,
+        closing(SharedRates(file)) as second,
+    ):
         first.change("k", lambda _: RateState(7.0))
         assert second.change("k", lambda state: state) == RateState(7.0)
 

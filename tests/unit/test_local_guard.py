@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from harness.frame.failures import FailureClass
 from harness.gate.online.guardrails import UnitRule
-from harness.gate.online.worker_guard import FIRST_WEIGHT, GuardCount, WorkerGuard, abort_log_e
+from harness.gate.online.worker_guard import (
+    FIRST_WEIGHT,
+    GuardCount,
+    WorkerGuard,
+    abort_log_e,
+)
 from harness.routing.table import Arm, Canary, Route
 from router.observers.canary_guard import WAIT_S, CanaryGuards, RolloutGuard
 from router.recording.shared_files import GuardFiles, GuardTurn, LocalAbort
@@ -30,7 +35,11 @@ ratios = st.floats(0.5, 4.0)
 failures = st.lists(st.booleans(), max_size=30)
 
 
-def after(arms: list[bool], share: float, rho: float = 1.0) -> WorkerGuard:
+def after(
+    arms: list[bool],
+    share: float,
+    rho: float = 1.0,
+) -> WorkerGuard:
     guard = WorkerGuard(rho)
     for canary in arms:
         guard = guard.after(canary=canary, share=share)
@@ -39,7 +48,9 @@ def after(arms: list[bool], share: float, rho: float = 1.0) -> WorkerGuard:
 
 @given(arms=failures, share=shares, rho=ratios)
 def test_where_who_fails_is_drawn_by_share_alone_evidence_is_expected_to_stay_as_it_is(
-    arms: list[bool], share: float, rho: float
+    arms: list[bool],
+    share: float,
+    rho: float,
 ) -> None:
     before = after(arms, share, rho)
 
@@ -55,10 +66,17 @@ def test_where_who_fails_is_drawn_by_share_alone_evidence_is_expected_to_stay_as
 
 @pytest.mark.parametrize(
     ("weight_bps", "workers", "exposures"),
-    [(100, 1, 2), (100, 4, 2), (100, 16, 3), (2500, 4, 6)],
+    [
+        (100, 1, 2),
+        (100, 4, 2),
+        (100, 16, 3),
+        (2500, 4, 6),
+    ],
 )
 def test_a_canary_that_always_fails_is_stopped_after_a_handful(
-    weight_bps: int, workers: int, exposures: int
+    weight_bps: int,
+    workers: int,
+    exposures: int,
 ) -> None:
     limit = abort_log_e(0.01, workers=workers, turn=0)
 
@@ -96,7 +114,13 @@ def test_however_often_workers_are_started_again_all_spend_at_most_alpha(
 
 @pytest.mark.parametrize(
     ("turn", "part"),
-    [(0, 0.95 / 2), (1, 0.95 / 2), (2, 0.05 / 2), (3, 0.05 / 6), (4, 0.05 / 12)],
+    [
+        (0, 0.95 / 2),
+        (1, 0.95 / 2),
+        (2, 0.05 / 2),
+        (3, 0.05 / 6),
+        (4, 0.05 / 12),
+    ],
 )
 def test_the_workers_of_the_beginning_share_most_of_alpha_and_later_ones_the_rest(
     turn: int, part: float
@@ -112,7 +136,12 @@ class GuardedRollout:
         self.now_s = 0.0
 
     def begin(self, key: str, *, canary: bool = False) -> Any:
-        return self.guard.begin(key, canary=canary, share=0.01, now_s=self.now_s)
+        return self.guard.begin(
+            key,
+            canary=canary,
+            share=0.01,
+            now_s=self.now_s,
+        )
 
 
 def test_a_failure_is_read_once_the_requests_before_it_have_ended() -> None:
@@ -137,7 +166,10 @@ def test_who_is_late_is_taken_for_the_worst_against_the_canarys_guilt() -> None:
 
     guarded.guard.read(WAIT_S)
 
-    assert (guarded.guard.evidence.failures, guarded.guard.evidence.canary_failures) == (3, 0)
+    assert (
+        guarded.guard.evidence.failures,
+        guarded.guard.evidence.canary_failures,
+    ) == (3, 0)
 
 
 def test_a_key_counts_once() -> None:
@@ -149,7 +181,13 @@ def test_a_key_counts_once() -> None:
 
 
 class Side:
-    def __init__(self, files: GuardFiles, route: Route = ROUTE, *, stale: bool = False) -> None:
+    def __init__(
+        self,
+        files: GuardFiles,
+        route: Route = ROUTE,
+        *,
+        stale: bool = False,
+    ) -> None:
         self.announced: list[LocalAbort] = []
         self.alerts: list[LocalAbort] = []
         self.holder = SimpleNamespace(current=None, stale=stale)
@@ -170,10 +208,21 @@ class Side:
         served = replace(compiled.routes["support"], route=route)
         self.holder.current = replace(compiled, routes={route.name: served})
 
-    def request(self, key: str, arm: Arm, *, failed: bool) -> None:
+    def request(
+        self,
+        key: str,
+        arm: Arm,
+        *,
+        failed: bool,
+    ) -> None:
         counted = self.guards.begin(CANARY, arm, key)
         why = FailureClass.TIMEOUT.value if failed else ""
-        self.guards.end(CANARY.rollout, counted, failed=failed, why=why)
+        self.guards.end(
+            CANARY.rollout,
+            counted,
+            failed=failed,
+            why=why,
+        )
 
     def break_it(self) -> None:
         for n in range(3):
@@ -199,7 +248,11 @@ def test_failures_that_hit_both_arms_stop_nothing() -> None:
     side = Side(GuardFiles())
 
     for n in range(2000):
-        side.request(f"k{n}", Arm.CANARY if n % 100 == 7 else Arm.INCUMBENT, failed=True)
+        side.request(
+            f"k{n}",
+            Arm.CANARY if n % 100 == 7 else Arm.INCUMBENT,
+            failed=True,
+        )
 
     assert not side.guards.stopped(CANARY)
 
@@ -274,11 +327,18 @@ def test_a_worker_whose_snapshot_is_older_keeps_what_another_one_tells(tmp_path:
 
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-COUNT = GuardCount(3, 3, 0, log_e=7.0, log_limit=6.0)
+COUNT = GuardCount(
+    3,
+    3,
+    0,
+    log_e=7.0,
+    log_limit=6.0,
+)
 
 
 def test_every_process_that_watches_a_rollout_gets_a_turn_of_its_own(tmp_path: Path) -> None:
-    first, second = GuardFiles(tmp_path / "guard"), GuardFiles(tmp_path / "guard")
+    first = GuardFiles(tmp_path / "guard")
+    second = GuardFiles(tmp_path / "guard")
 
     assert first.claim("r/1", 2) == GuardTurn(0, 2)
     assert second.claim("r/1", 4) == GuardTurn(1, 2)

@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.providers.models.catalogue import Catalogue, CatalogueEntry, build_catalogue
+from harness.providers.models.catalogue import (
+    Catalogue,
+    CatalogueEntry,
+    build_catalogue,
+)
 from harness.providers.models.model_match import (
     NOTHING_OFFERED,
     VENDOR_WORDS,
@@ -60,7 +64,11 @@ PROVIDERS = {
         ("google", "gemini", {}),
         ("main", "openai", {}),
         ("mistral", "mistral", {}),
-        ("openrouter", "openrouter", {"meta-llama/llama-3.3-70b-instruct": Price(1, 1)}),
+        (
+            "openrouter",
+            "openrouter",
+            {"meta-llama/llama-3.3-70b-instruct": Price(1, 1)},
+        ),
     )
 }
 TARGETS = [Target("openrouter", "qwen/qwen3-32b")]
@@ -143,11 +151,17 @@ def test_a_name_means_one_model(name: str, found: str) -> None:
 @pytest.mark.parametrize(
     ("name", "among"),
     [
-        ("claude", "claude-fable-5 claude-haiku-4-5 claude-mythos-preview claude-opus-4-7"),
+        (
+            "claude",
+            "claude-fable-5 claude-haiku-4-5 claude-mythos-preview claude-opus-4-7",
+        ),
         ("gpt", "gpt-5.1 gpt-4o gpt-5-mini gpt-5-nano gpt-5.1-codex"),
         ("openai gpt", "gpt-5.1 gpt-5-mini"),
         ("gemini", "gemini-3.8-flash gemini-2.5-pro gemini-2.5-flash-lite"),
-        ("deepseek", "deepseek-v3.2 deepseek-v4-flash deepseek-chat deepseek-r1"),
+        (
+            "deepseek",
+            "deepseek-v3.2 deepseek-v4-flash deepseek-chat deepseek-r1",
+        ),
         ("flash", "deepseek-v4-flash gemini-3.8-flash"),
         ("mistral", "mistral-large-2512 mistral-medium-3"),
         ("gemma", "gemma-3-27b-it gemma-4-31b-it"),
@@ -222,11 +236,17 @@ VENDORS = sorted({" ".join(word) for word in VENDOR_WORDS})
 
 @given(
     word=st.sampled_from(VENDORS),
-    others=st.lists(st.sampled_from(["", "-big", "-small", "-vast"]), min_size=2, unique=True),
+    others=st.lists(
+        st.sampled_from(["", "-big", "-small", "-vast"]),
+        min_size=2,
+        unique=True,
+    ),
     versions=st.lists(st.integers(1, 9), min_size=4, max_size=4),
 )
 def test_a_vendors_bare_word_never_means_one_of_several_families(
-    word: str, others: list[str], versions: list[int]
+    word: str,
+    others: list[str],
+    versions: list[int],
 ) -> None:
     """Also where one family, an old one as a rule, is called by nothing else."""
     models = [f"{word.replace(' ', '-')}{own}-v{n}" for own, n in zip(others, versions)]  # noqa: B905 - there are more versions
@@ -256,7 +276,9 @@ FAMILIES = sorted({parse_model_name(offer.model).words for offer in OFFERS})
     glue=st.sampled_from([".", "-"]),
 )
 def test_a_version_is_never_another_version(
-    words: tuple[str, ...], version: tuple[int, int], glue: str
+    words: tuple[str, ...],
+    version: tuple[int, int],
+    glue: str,
 ) -> None:
     match_ = match_name(f"{' '.join(words)} {version[0]}{glue}{version[1]}")
 
@@ -284,7 +306,10 @@ def test_one_answer_of_three(name: str) -> None:
 
 @given(
     versions=st.lists(
-        st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=6, unique=True
+        st.tuples(st.integers(1, 9), st.integers(0, 9)),
+        min_size=1,
+        max_size=6,
+        unique=True,
     ),
     dotted=st.booleans(),
 )
@@ -336,4 +361,8 @@ def test_a_model_that_its_provider_still_lists_has_not_ended() -> None:
         match_ = match_among("swan", [newer, older], today=TODAY).found
         found[listed] = match_.model if match_ else ""
 
-    assert found == {True: "swan-9", False: "swan-8", None: "swan-8"}
+    assert found == {
+        True: "swan-9",
+        False: "swan-8",
+        None: "swan-8",
+    }

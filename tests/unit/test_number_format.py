@@ -83,7 +83,10 @@ def test_the_examples_of_every_format_hold() -> None:
 
 
 HEADINGS = ("SUITE", "CLAIM", "ALLOWED LOSS")
-ROWS = [("tickets", "superior", "5 points"), ("arithmetic", "non-inferior", None)]
+ROWS = [
+    ("tickets", "superior", "5 points"),
+    ("arithmetic", "non-inferior", None),
+]
 
 
 def draw(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,8 +32,12 @@ from tests.support.router.live_router import provider, served, snapshot
 
 pytestmark = pytest.mark.req("D6")
 SUBAGENT, VISION, IMAGE, VIDEO, EMBEDDING = RequestKind
-RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
-PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+RESPONSES = "/v1/responses"
+MESSAGES = "/v1/messages"
+PICTURE = {
+    "type": "image_url",
+    "image_url": {"url": "data:image/png;base64,AA"},
+}
 FILM = {"type": "video_url", "video_url": {"url": "https://films.example/1"}}
 kinds = st.sampled_from(RequestKind)
 classes_ = st.sampled_from(["", "a", "b", "nobody named it"])
@@ -95,7 +99,10 @@ def test_only_a_kind_that_was_declared_or_seen_decides_and_only_where_it_has_a_r
         assert choose_kind(alone, declared, seen_) is kind
 
 
-OUTPUT = {"type": "function_call_output", "output": [{"type": "input_image"}]}
+OUTPUT = {
+    "type": "function_call_output",
+    "output": [{"type": "input_image"}],
+}
 FOUND = {"type": "tool_result", "content": [{"type": "image"}]}
 USED = {"type": "tool_use", "input": {"content": [PICTURE]}}
 SHOWN = {"type": "function", "function": {"parameters": PICTURE}}
@@ -107,29 +114,64 @@ SHOWN = {"type": "function", "function": {"parameters": PICTURE}}
         (CHAT, {"messages": [{"role": "user", "content": "hi"}]}, set()),
         (CHAT, {"messages": user({"type": "text", "text": "hi"})}, set()),
         (CHAT, {"messages": user(PICTURE)}, {VISION}),
-        (CHAT, {"messages": [*user(PICTURE), {"role": "user", "content": "and?"}]}, {VISION}),
+        (
+            CHAT,
+            {
+                "messages": [
+                    *user(PICTURE),
+                    {"role": "user", "content": "and?"},
+                ]
+            },
+            {VISION},
+        ),
         (CHAT, {"messages": user(FILM)}, {VIDEO}),
         (CHAT, {"messages": user(FILM, PICTURE)}, {VIDEO, VISION}),
         (CHAT, {"messages": [], "modalities": ["text", "image"]}, {IMAGE}),
         (CHAT, {"messages": [], "modalities": ["text", "audio"]}, set()),
         (RESPONSES, {"input": "hi"}, set()),
-        (RESPONSES, {"input": user({"type": "input_image", "image_url": "x"})}, {VISION}),
+        (
+            RESPONSES,
+            {"input": user({"type": "input_image", "image_url": "x"})},
+            {VISION},
+        ),
         (RESPONSES, {"input": [OUTPUT]}, {VISION}),
-        (RESPONSES, {"input": "a cat", "tools": [{"type": "image_generation"}]}, {IMAGE}),
-        (MESSAGES, {"messages": user({"type": "image", "source": {}})}, {VISION}),
+        (
+            RESPONSES,
+            {"input": "a cat", "tools": [{"type": "image_generation"}]},
+            {IMAGE},
+        ),
+        (
+            MESSAGES,
+            {"messages": user({"type": "image", "source": {}})},
+            {VISION},
+        ),
         (MESSAGES, {"messages": user(FOUND)}, {VISION}),
         ("/v1/embeddings", {"input": "hi"}, {EMBEDDING}),
         # What a tool was given is the client's own, whatever it looks like.
         (MESSAGES, {"messages": user(USED)}, set()),
         (CHAT, {"messages": [], "tools": [SHOWN]}, set()),
         # Nothing that a client may write breaks it.
-        (CHAT, {"messages": {"type": "image"}, "tools": 3, "modalities": "image"}, set()),
-        (CHAT, {"messages": [None, {"content": {"type": "image"}}, [PICTURE]]}, set()),
+        (
+            CHAT,
+            {
+                "messages": {"type": "image"},
+                "tools": 3,
+                "modalities": "image",
+            },
+            set(),
+        ),
+        (
+            CHAT,
+            {"messages": [None, {"content": {"type": "image"}}, [PICTURE]]},
+            set(),
+        ),
         (CHAT, {"messages": user({"type": ["image"]})}, set()),
     ],
 )
 def test_what_a_request_is_seen_to_be(
-    path: str, body: dict[str, Any], wanted: set[RequestKind]
+    path: str,
+    body: dict[str, Any],
+    wanted: set[RequestKind],
 ) -> None:
     assert detected_kinds(path, **body) == wanted
 
@@ -142,7 +184,10 @@ def test_what_a_request_is_seen_to_be(
 )
 @pytest.mark.req("D8")
 def test_who_may_see_the_stricter_class_may_see_the_other(
-    classes: dict[str, frozenset[str]], own: str, than: str, provider: str
+    classes: dict[str, frozenset[str]],
+    own: str,
+    than: str,
+    provider: str,
 ) -> None:
     if is_at_least_as_strict(classes, own, than=than) and may_see(classes, own, provider):
         assert may_see(classes, than, provider)
@@ -163,16 +208,27 @@ def test_who_may_see_the_stricter_class_may_see_the_other(
 )
 @pytest.mark.req("D8")
 def test_a_class_is_as_strict_as_another_when_it_lets_nobody_else_in(
-    own: str, than: str, *, strict: bool
+    own: str,
+    than: str,
+    *,
+    strict: bool,
 ) -> None:
-    classes = {"personal": frozenset({"local", "eu"}), "health": frozenset({"local"})}
+    classes = {
+        "personal": frozenset({"local", "eu"}),
+        "health": frozenset({"local"}),
+    }
 
     assert is_at_least_as_strict(classes, own, than=than) is strict
 
 
 RULE = UnitRule(block_size=1)
-OWN, SEES, AWAY = Target("up", "m-own"), Target("up", "m-sees"), Target("away", "m-sees")
-CLASSES = {"personal": frozenset({"up", "away"}), "health": frozenset({"up"})}
+OWN = Target("up", "m-own")
+SEES = Target("up", "m-sees")
+AWAY = Target("away", "m-sees")
+CLASSES = {
+    "personal": frozenset({"up", "away"}),
+    "health": frozenset({"up"}),
+}
 LOOK = json.dumps(
     {"model": "chat", "messages": [{"role": "user", "content": [PICTURE]}]}
 ).encode()
@@ -187,12 +243,17 @@ def two_routes(
     canary: bool = False,
 ) -> Snapshot:
     """chat, photos: their classes of data."""
-    named = overrides or {RequestKind.VISION: "photos", RequestKind.SUBAGENT: "small"}
+    named = overrides or {
+        RequestKind.VISION: "photos",
+        RequestKind.SUBAGENT: "small",
+    }
     settings = RouteSettings(data_class=chat, overrides=named)
     trial = Canary(AWAY.id, 10_000, "s", "r-photos", RULE) if canary else None
     # It would come back here if overrides were followed more than once.
     looking = RouteSettings(
-        data_class=photos, overrides={RequestKind.VISION: "chat"}, keep_warm_bps=1_000
+        data_class=photos,
+        overrides={RequestKind.VISION: "chat"},
+        keep_warm_bps=1_000,
     )
     made = {
         "chat": Route("chat", 1, OWN.id, settings=settings),
@@ -225,7 +286,11 @@ async def test_a_picture_goes_to_the_vision_route_and_counts_for_its_canary(
     assert b'"chat"' in body
     door.recorder.flush(final=True)
     (block,) = door.kept.blocks.values()
-    assert (block.rollout, block.units, block.canary_units) == ("r-photos", 1, 1)
+    assert (block.rollout, block.units, block.canary_units) == (
+        "r-photos",
+        1,
+        1,
+    )
     assert [row.route for row in door.kept.traffic] == ["photos"]
 
 
@@ -239,11 +304,18 @@ async def test_a_picture_goes_to_the_vision_route_and_counts_for_its_canary(
     ],
 )
 async def test_a_subagent_says_so_and_its_word_counts_for_more_than_its_pictures(
-    tmp_path: Path, kind: bytes, asked: bytes, answers: bytes
+    tmp_path: Path,
+    kind: bytes,
+    asked: bytes,
+    answers: bytes,
 ) -> None:
     door = Door(tmp_path, first=two_routes())
 
-    _, headers, _ = await door.call(CHAT, asked, headers=(AUTH, (b"x-swapgate-kind", kind)))
+    _, headers, _ = await door.call(
+        CHAT,
+        asked,
+        headers=(AUTH, (b"x-swapgate-kind", kind)),
+    )
 
     assert headers[b"x-swapgate-route"] == answers
     assert headers.get(b"x-swapgate-kind", kind) == kind
@@ -280,7 +352,11 @@ def photos_of(route: CompiledRoute) -> CompiledRoute:
     ],
 )
 async def test_a_route_that_is_not_as_strict_answers_nothing_for_another(
-    tmp_path: Path, chat: str, photos: str, *, answers: bool
+    tmp_path: Path,
+    chat: str,
+    photos: str,
+    *,
+    answers: bool,
 ) -> None:
     door = door_of(tmp_path)
     found = two_routes(chat=chat, photos=photos, canary=True)
@@ -328,6 +404,10 @@ async def test_a_wrong_word_reaches_nobody(tmp_path: Path) -> None:
     door = door_of(tmp_path)
     door.holder.current = served(two_routes(), classes=CLASSES)
 
-    status, _, body = await door.call(CHAT, LOOK, headers=(AUTH, (b"x-swapgate-kind", b"\xff")))
+    status, _, body = await door.call(
+        CHAT,
+        LOOK,
+        headers=(AUTH, (b"x-swapgate-kind", b"\xff")),
+    )
 
     assert (status, code(body)) == (400, "invalid_header")

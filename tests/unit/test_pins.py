@@ -6,8 +6,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from harness.evals.proof_validity import list_pin_differences
-from harness.gate.offline.verdicts import decide_verdict, replay_verdict, verdict_bytes
-from harness.gate.pins import ServedModel, ServedPin, Sighting, find_replacement
+from harness.gate.offline.verdicts import (
+    decide_verdict,
+    replay_verdict,
+    verdict_bytes,
+)
+from harness.gate.pins import (
+    ServedModel,
+    ServedPin,
+    Sighting,
+    find_replacement,
+)
 from harness.gate.run import Sample
 from harness.gate.suite_plan import Claim, SuitePin, SuitePlan, SuiteRole
 
@@ -15,11 +24,20 @@ pytestmark = pytest.mark.req("F6")
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-A, B = ServedModel("m-1", "fp_1"), ServedModel("m-2", "fp_1")
+A = ServedModel("m-1", "fp_1")
+B = ServedModel("m-2", "fp_1")
 PLAN = SuitePlan(
-    "s", "d" * 64, SuiteRole.PRIMARY, Claim.SUPERIOR, 0.05, 0.05, 30, 1, 7,
+    "s",
+    "d" * 64,
+    SuiteRole.PRIMARY,
+    Claim.SUPERIOR,
+    0.05,
+    0.05,
+    30,
+    1,
+    7,
     served_pin=ServedPin.MODEL,
-)  # fmt: skip
+)
 PIN = SuitePin("s", "1", "d" * 64, "exact@1/2+judge:t_1/3", "t", 30)
 
 
@@ -27,14 +45,31 @@ def sighting(served: ServedModel, at: datetime) -> Sighting:
     return Sighting("t", served, at, at)
 
 
-def side(run: str, score: float, served: ServedModel, judge: str = "j-1") -> list[Sample]:
+def side(
+    run: str,
+    score: float,
+    served: ServedModel,
+    judge: str = "j-1",
+) -> list[Sample]:
     return [
         Sample(
-            run, f"i{n}", 0, n, "a", score, score, 1, 1, None, 0.1,
-            served_model=served.model, served_build=served.build, judge_model=judge,
+            run,
+            f"i{n}",
+            0,
+            n,
+            "a",
+            score,
+            score,
+            1,
+            1,
+            None,
+            0.1,
+            served_model=served.model,
+            served_build=served.build,
+            judge_model=judge,
         )
         for n in range(30)
-    ]  # fmt: skip
+    ]
 
 
 def test_a_newer_sighting_of_another_model_replaces_the_measured_one() -> None:
@@ -74,7 +109,8 @@ def test_what_was_served_is_part_of_the_verdict_and_of_its_id() -> None:
         samples = {"s": (side("r1", 0.0, A), side("r2", 1.0, served))}
         return decide_verdict("chat", "t_1", "t_2", [plan], samples, NOW, 60.0)
 
-    one, other = decided(B), decided(A)
+    one = decided(B)
+    other = decided(A)
 
     assert one is not None
     assert other is not None

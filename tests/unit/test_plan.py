@@ -5,8 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.frame.failures import CLIENT_FAILURES, FAILURE_RULES, FailureClass
-from harness.providers.force import Force, ForceKind, KillSwitch, SwitchSource
+from harness.frame.failures import (
+    CLIENT_FAILURES,
+    FAILURE_RULES,
+    FailureClass,
+)
+from harness.providers.force import (
+    Force,
+    ForceKind,
+    KillSwitch,
+    SwitchSource,
+)
 from harness.providers.models.capabilities import (
     UNKNOWN_CAPABILITIES,
     Capabilities,
@@ -39,7 +48,12 @@ from harness.routing.table import Arm, Canary, Route, RouteSettings, Stakes
 F = FailureClass
 TARGETS = {t.id: t for t in (Target(f"provider-{name}", "m") for name in "abcdef")}
 ids = st.sampled_from(sorted(TARGETS))
-KNOWN = (Target("a", "x"), Target("b", "y"), Target("b", "z"), Target("c", "c"))
+KNOWN = (
+    Target("a", "x"),
+    Target("b", "y"),
+    Target("b", "z"),
+    Target("c", "c"),
+)
 INC, SPARE, CHEAP, CAN = (target.id for target in KNOWN)
 
 
@@ -59,7 +73,14 @@ FAIL_FAST = PlanContext(when_all_open=WhenAllOpen.FAIL_FAST)
 def switch(kind: ForceKind, name: str) -> KillSwitch:
     at = datetime(2026, 3, 1, tzinfo=UTC)
     return KillSwitch(
-        "s-1", None, Force(kind, name), "outage", "ada", at, None, SwitchSource.CLI
+        "s-1",
+        None,
+        Force(kind, name),
+        "outage",
+        "ada",
+        at,
+        None,
+        SwitchSource.CLI,
     )
 
 
@@ -98,7 +119,8 @@ surroundings = st.builds(
     PlanContext,
     capabilities=capabilities,
     health=st.dictionaries(
-        ids, st.builds(TargetAvailability, waits, st.none() | st.floats(0, 9))
+        ids,
+        st.builds(TargetAvailability, waits, st.none() | st.floats(0, 9)),
     ),
     targets=st.just(TARGETS),
     switches=st.lists(
@@ -116,7 +138,11 @@ surroundings = st.builds(
 
 @given(routes, st.sampled_from(Arm), needs, surroundings, st.none() | ids)
 def test_every_target_is_in_the_plan_or_left_out_with_a_reason_and_never_twice(
-    route: Route, arm: Arm, need: Needs, around: PlanContext, warm: str | None
+    route: Route,
+    arm: Arm,
+    need: Needs,
+    around: PlanContext,
+    warm: str | None,
 ) -> None:
     plan = plan_request(route, arm, need, around, warm)
 
@@ -136,7 +162,10 @@ def test_every_target_is_in_the_plan_or_left_out_with_a_reason_and_never_twice(
 
 @given(routes, st.sampled_from(Arm), needs, surroundings)
 def test_a_target_of_a_plan_can_do_it_and_may_do_it(
-    route: Route, arm: Arm, need: Needs, around: PlanContext
+    route: Route,
+    arm: Arm,
+    need: Needs,
+    around: PlanContext,
 ) -> None:
     plan = plan_request(route, arm, need, around)
 
@@ -155,7 +184,10 @@ def test_a_target_of_a_plan_can_do_it_and_may_do_it(
 
 @given(routes, st.sampled_from(Arm), needs, surroundings)
 def test_a_plan_is_empty_only_for_reasons_that_it_names(
-    route: Route, arm: Arm, need: Needs, around: PlanContext
+    route: Route,
+    arm: Arm,
+    need: Needs,
+    around: PlanContext,
 ) -> None:
     plan = plan_request(route, arm, need, around)
 
@@ -170,7 +202,14 @@ def test_a_plan_is_empty_only_for_reasons_that_it_names(
 
 
 @pytest.mark.req("D8")
-@given(routes, st.sampled_from(Arm), needs, surroundings, st.frozensets(ids), st.none() | ids)
+@given(
+    routes,
+    st.sampled_from(Arm),
+    needs,
+    surroundings,
+    st.frozensets(ids),
+    st.none() | ids,
+)
 def test_nothing_brings_in_who_may_not_see_the_data(
     route: Route,
     arm: Arm,
@@ -189,7 +228,8 @@ def test_nothing_brings_in_who_may_not_see_the_data(
 
 
 TWO_OPEN = replace(
-    FAIL_FAST, health={INC: TargetAvailability(30.2), SPARE: TargetAvailability(12.0)}
+    FAIL_FAST,
+    health={INC: TargetAvailability(30.2), SPARE: TargetAvailability(12.0)},
 )
 
 
@@ -197,9 +237,18 @@ TWO_OPEN = replace(
 def test_high_stakes_fall_only_to_capable_targets_and_then_fail_loudly() -> None:
     plan = plan_request(HIGH, Arm.INCUMBENT, Needs(), TWO_OPEN)
 
-    assert (plan.targets, plan.all_open, plan.retry_after_s) == ((), True, 12)
-    open_, stakes = ExclusionReason.OPEN, ExclusionReason.STAKES
-    assert [excluded.because for excluded in plan.left_out] == [open_, open_, stakes]
+    assert (plan.targets, plan.all_open, plan.retry_after_s) == (
+        (),
+        True,
+        12,
+    )
+    open_ = ExclusionReason.OPEN
+    stakes = ExclusionReason.STAKES
+    assert [excluded.because for excluded in plan.left_out] == [
+        open_,
+        open_,
+        stakes,
+    ]
     assert "31 s" in plan.left_out[0].reason
     assert "capable" in plan.left_out[2].reason
 
@@ -208,13 +257,20 @@ def test_high_stakes_fall_only_to_capable_targets_and_then_fail_loudly() -> None
 def test_low_stakes_fall_the_whole_chain() -> None:
     plan = plan_request(ROUTE, Arm.INCUMBENT, Needs(), TWO_OPEN)
 
-    assert (plan.targets, plan.all_open, plan.retry_after_s) == ((CHEAP,), False, None)
+    assert (plan.targets, plan.all_open, plan.retry_after_s) == (
+        (CHEAP,),
+        False,
+        None,
+    )
 
 
 def test_the_arms_are_never_beneath_the_stakes_but_a_canary_in_the_chain_may_be() -> None:
     route = high(Route("r", 1, INC, canary(CAN), (CAN, INC)))
 
-    assert plan_request(route, Arm.CANARY, Needs(), PlanContext()).targets == (CAN, INC)
+    assert plan_request(route, Arm.CANARY, Needs(), PlanContext()).targets == (
+        CAN,
+        INC,
+    )
     assert plan_request(route, Arm.INCUMBENT, Needs(), PlanContext()).targets == (INC,)
     assert CHEAP not in plan_request(HIGH, Arm.INCUMBENT, Needs(), PlanContext(), CHEAP).targets
 
@@ -246,7 +302,11 @@ def test_a_wait_of_less_than_a_second_is_told_as_one() -> None:
 @pytest.mark.req("A6")
 def test_the_health_of_a_target_is_its_breakers_or_the_pause_it_asked_for() -> None:
     policy = BreakerPolicy(trickle_s=900.0)
-    _, ticket = admit(CLOSED_BREAKER, 0.0, policy)
+    _, ticket = admit(
+        CLOSED_BREAKER,
+        0.0,
+        policy,
+    )
     assert ticket is not None
     opened = settle(CLOSED_BREAKER, ticket, F.QUOTA, 3.0, policy)
 
@@ -259,12 +319,21 @@ def test_the_health_of_a_target_is_its_breakers_or_the_pause_it_asked_for() -> N
 
 @pytest.mark.req("B11")
 def test_a_switch_leaves_only_what_it_forces() -> None:
-    def planned(route: Route, arm: Arm, kind: ForceKind, name: str) -> RoutePlan:
+    def planned(
+        route: Route,
+        arm: Arm,
+        kind: ForceKind,
+        name: str,
+    ) -> RoutePlan:
         around = PlanContext(targets={t.id: t for t in KNOWN}, switches=[switch(kind, name)])
         return plan_request(route, arm, Needs(), around)
 
-    provider, target = ForceKind.PROVIDER, ForceKind.TARGET
-    assert planned(ROUTE, Arm.CANARY, provider, "b").targets == (SPARE, CHEAP)
+    provider = ForceKind.PROVIDER
+    target = ForceKind.TARGET
+    assert planned(ROUTE, Arm.CANARY, provider, "b").targets == (
+        SPARE,
+        CHEAP,
+    )
     assert planned(HIGH, Arm.CANARY, provider, "b").targets == (SPARE,)
     assert planned(ROUTE, Arm.CANARY, target, CHEAP).targets == (CHEAP,)
     assert planned(ROUTE, Arm.INCUMBENT, target, "b/y").targets == (SPARE,)
@@ -317,7 +386,11 @@ CANARY_PLAN = RoutePlan(INC, CAN, (CAN, INC, SPARE, CHEAP), ())
 INCUMBENT_PLAN = RoutePlan(INC, None, (INC, SPARE, CHEAP), ())
 
 
-def following(plan: RoutePlan, *failures: tuple[str, F], fallback: bool = False) -> str | None:
+def following(
+    plan: RoutePlan,
+    *failures: tuple[str, F],
+    fallback: bool = False,
+) -> str | None:
     windows = {
         CAN: Capabilities(context_window=9),
         INC: Capabilities(context_window=8),
@@ -411,7 +484,8 @@ def test_a_window_holds_input_and_output_together() -> None:
 
 
 def test_a_window_is_larger_only_when_both_are_known() -> None:
-    small, large = Capabilities(context_window=8), Capabilities(context_window=9)
+    small = Capabilities(context_window=8)
+    large = Capabilities(context_window=9)
 
     assert large.larger_than(small)
     assert not small.larger_than(small)

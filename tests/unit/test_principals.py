@@ -23,7 +23,15 @@ from harness.frame.records.transaction import Transaction
 from harness.interfaces.api.frame.access import read_bearer
 from tests.support.control.control_plane import SECRET
 
-KEY = ApiKey("k", "n", "h", "h", Role.ADMIN, frozenset(), datetime(2026, 1, 1, tzinfo=UTC))
+KEY = ApiKey(
+    "k",
+    "n",
+    "h",
+    "h",
+    Role.ADMIN,
+    frozenset(),
+    datetime(2026, 1, 1, tzinfo=UTC),
+)
 
 
 @pytest.mark.req("F5")
@@ -36,7 +44,10 @@ def test_spelling_case_width_and_spaces_make_no_other_name(other: str) -> None:
 @given(st.text())
 def test_folding_again_changes_nothing(text: str) -> None:
     assert fold_name(fold_name(text)) == fold_name(text)
-    assert fold_name(text.upper()) in (fold_name(text), fold_name(text.upper()))
+    assert fold_name(text.upper()) in (
+        fold_name(text),
+        fold_name(text.upper()),
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,8 +79,18 @@ def test_the_chain_of_creation_goes_back_to_its_first_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = replace(KEY, id="k1", created_by="ann")
-    second = replace(KEY, id="k2", created_by="zoe", created_with="k1")
-    third = replace(KEY, id="k3", created_by="kim", created_with="k2")
+    second = replace(
+        KEY,
+        id="k2",
+        created_by="zoe",
+        created_with="k1",
+    )
+    third = replace(
+        KEY,
+        id="k3",
+        created_by="kim",
+        created_with="k2",
+    )
     keys = {key.id: key for key in (first, second, third)}
     monkeypatch.setattr(ApiKeys, "find", lambda _, id_: keys.get(id_))
 
@@ -135,7 +156,9 @@ OURS = parse_proxy_networks(["10.0.0.0/8", "2001:db8:1::/48"])
     ],
 )
 def test_the_last_address_that_is_no_proxy_of_ours_is_the_clients(
-    peer: str | None, forwarded: list[bytes], address: str
+    peer: str | None,
+    forwarded: list[bytes],
+    address: str,
 ) -> None:
     assert client_address(peer, forwarded, OURS) == address
 

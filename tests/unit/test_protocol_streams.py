@@ -43,12 +43,19 @@ START = raw(
 )
 BLOCK = block(type="text", text="")
 STOPPED = ev("content_block_stop", index=0)
-END = ev("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 7})
+END = ev(
+    "message_delta",
+    delta={"stop_reason": "end_turn"},
+    usage={"output_tokens": 7},
+)
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 TEXT = delta(type="text_delta", text='say "model": "claude"')
 MESSAGE = START + BLOCK + PING + TEXT + delta(type="text_delta", text="b") + STOPPED + END
 
-CREATED = raw("response.created", '"sequence_number":0,"response":{"id":"r","model": "gpt"}')
+CREATED = raw(
+    "response.created",
+    '"sequence_number":0,"response":{"id":"r","model": "gpt"}',
+)
 ADDED = ev("response.output_item.added", sequence_number=1, item={"type": "message"})
 WORD = ev("response.output_text.delta", sequence_number=2, delta='"model": "gpt"')
 COMPLETED = raw(
@@ -93,7 +100,11 @@ EACH = pytest.mark.parametrize(
 )
 
 
-def run(stream: StreamFilter, data: bytes, cuts: list[int]) -> bytes:
+def run(
+    stream: StreamFilter,
+    data: bytes,
+    cuts: list[int],
+) -> bytes:
     """What the client gets when `data` arrives cut at these places, and ends."""
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     out = b""
@@ -110,7 +121,12 @@ cuts = st.lists(st.integers(0, 10_000), max_size=30)
 @EACH
 @given(cuts=cuts, line=st.sampled_from([b"\n", b"\r\n", b"\r"]))
 def test_only_the_model_changes_wherever_the_network_cuts(
-    make: Make, begun: bytes, sure: int, end: bytes, cuts: list[int], line: bytes
+    make: Make,
+    begun: bytes,
+    sure: int,
+    end: bytes,
+    cuts: list[int],
+    line: bytes,
 ) -> None:
     assert 0 < sure <= len(begun)
     data = (begun + end).replace(b"\n", line)
@@ -118,7 +134,11 @@ def test_only_the_model_changes_wherever_the_network_cuts(
 
     out = run(stream, data, cuts)
 
-    assert (stream.failure, stream.finished, stream.failure_class) == ("", True, None)
+    assert (stream.failure, stream.finished, stream.failure_class) == (
+        "",
+        True,
+        None,
+    )
     # In the words of the answer the quotes are escaped: those stay.
     changed = data
     for model in (b'"claude"', b'"gpt"', b'"m"'):
@@ -130,7 +150,12 @@ def test_only_the_model_changes_wherever_the_network_cuts(
 @pytest.mark.req("B8")
 @given(cuts=cuts, data=st.data())
 def test_a_stream_cut_before_its_end_is_broken(
-    make: Make, begun: bytes, sure: int, end: bytes, cuts: list[int], data: st.DataObject
+    make: Make,
+    begun: bytes,
+    sure: int,
+    end: bytes,
+    cuts: list[int],
+    data: st.DataObject,
 ) -> None:
     whole = begun[: data.draw(st.integers(0, sure))]
     stream = make()
@@ -169,24 +194,45 @@ def test_a_stream_cut_before_its_end_is_broken(
         (messages, STOPPED, False),
         (messages, block(type="text", text="a"), True),
         (messages, block(type="redacted_thinking"), True),
-        (messages, ev("message_delta", delta={"stop_reason": "max_tokens"}), True),
+        (
+            messages,
+            ev("message_delta", delta={"stop_reason": "max_tokens"}),
+            True,
+        ),
         (messages, ev("an_event_of_tomorrow"), False),
         (responses, ev("an_event_of_tomorrow"), False),
         (responses, CREATED, False),
-        (responses, ev("response.in_progress", response={"model": None}), False),
+        (
+            responses,
+            ev("response.in_progress", response={"model": None}),
+            False,
+        ),
         (responses, ADDED, False),
         (responses, ev("response.content_part.added"), False),
         (responses, ev("response.output_text.delta", delta=""), False),
         (responses, WORD, True),
-        (responses, ev("response.function_call_arguments.delta", delta="{"), True),
-        (responses, ev("response.reasoning_summary_text.delta", delta="a"), True),
+        (
+            responses,
+            ev("response.function_call_arguments.delta", delta="{"),
+            True,
+        ),
+        (
+            responses,
+            ev("response.reasoning_summary_text.delta", delta="a"),
+            True,
+        ),
         (responses, ev("response.refusal.delta", delta="a"), True),
         (responses, ev("response.output_item.done", item={}), True),
         (responses, ev("response.incomplete", response={}), True),
     ],
-)  # fmt: skip
+)
 @pytest.mark.req("B8")
-def test_the_first_real_output_commits(make: Make, data: bytes, *, commits: bool) -> None:
+def test_the_first_real_output_commits(
+    make: Make,
+    data: bytes,
+    *,
+    commits: bool,
+) -> None:
     stream = make()
 
     stream.feed(data)
@@ -222,7 +268,13 @@ def test_an_error_event_of_a_message_is_kept_back_and_has_its_class(
     ("event", "failure"),
     [
         (ev("error", code="server_error", message="x"), F.SERVER),
-        (ev("error", error={"code": "rate_limit_exceeded", "message": "x"}), F.RATE_LIMITED),
+        (
+            ev(
+                "error",
+                error={"code": "rate_limit_exceeded", "message": "x"},
+            ),
+            F.RATE_LIMITED,
+        ),
         (b'data: {"error":{"type":"insufficient_quota"}}\n\n', F.QUOTA),
         (ev("error"), F.MALFORMED),
         (FAILED, F.SERVER),
@@ -249,7 +301,11 @@ def test_a_response_that_fails_after_its_output_ends_with_the_providers_words() 
     out = stream.feed(RESPONSE + FAILED)
 
     assert out.endswith(FAILED.replace(b'"gpt"', b'"route"'))
-    assert (stream.finished, stream.failure, stream.failure_class) == (True, "", F.SERVER)
+    assert (stream.finished, stream.failure, stream.failure_class) == (
+        True,
+        "",
+        F.SERVER,
+    )
 
 
 def test_usage_counts_the_cache_and_the_last_word_on_the_output() -> None:
@@ -266,7 +322,10 @@ def test_usage_counts_the_cache_and_the_last_word_on_the_output() -> None:
     assert other.used() == TokenUsage(0, 1)
     other.feed(COMPLETED)
     assert other.used() == TokenUsage(9, 4)
-    assert (stream.finish_reasons, other.finish_reasons) == (["end_turn"], ["completed"])
+    assert (stream.finish_reasons, other.finish_reasons) == (
+        ["end_turn"],
+        ["completed"],
+    )
 
 
 def test_a_stop_without_a_reason_is_no_end() -> None:
@@ -289,7 +348,15 @@ def test_what_ends_a_broken_stream_is_in_the_clients_protocol() -> None:
     stream.feed(RESPONSE)
     told = json.loads(stream.broken("it broke", F.TIMEOUT).split(b"data: ")[1])
     assert told["sequence_number"] == 3
-    assert (told["type"], told["code"], told["message"]) == ("error", "timeout", "it broke")
+    assert (
+        told["type"],
+        told["code"],
+        told["message"],
+    ) == (
+        "error",
+        "timeout",
+        "it broke",
+    )
     assert told["error"]["message"] == "it broke"  # the official client looks here
 
 

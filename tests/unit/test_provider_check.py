@@ -27,9 +27,15 @@ UP = Provider("up", "openai", "http://up.test/v1")
 TARGET = Target("up", "m")
 LISTED = json.dumps({"data": [{"id": "m"}]}).encode()
 MODELS = ProbeReply(200, 0.05, LISTED, skew_s=0.4)
-ANSWER = ProbeReply(200, 0.1, first_s=0.25, skew_s=0.4)
+ANSWER = ProbeReply(
+    200,
+    0.1,
+    first_s=0.25,
+    skew_s=0.4,
+)
 OK, WARN, FAIL, UNKNOWN = ProbeStatus
-R, S = ProbeReply, ProbeSubject
+R = ProbeReply
+S = ProbeSubject
 
 
 @pytest.mark.parametrize(
@@ -39,21 +45,69 @@ R, S = ProbeReply, ProbeSubject
         (MODELS, ANSWER, S.MODEL, OK, ""),
         (MODELS, ANSWER, S.FIRST_TOKEN, OK, ""),
         (MODELS, ANSWER, S.CLOCK, OK, ""),
-        (R(None, 5, error="no answer"), None, S.REACHABLE, FAIL, "--api-base"),
+        (
+            R(None, 5, error="no answer"),
+            None,
+            S.REACHABLE,
+            FAIL,
+            "--api-base",
+        ),
         (R(401, 0.1), R(401, 0.1), S.KEY, FAIL, "provider key set up"),
         (R(404, 0.1), R(403, 0.1), S.KEY, FAIL, "provider key set up"),
         (R(404, 0.1), ANSWER, S.KEY, OK, ""),
         (R(500, 0.1), R(500, 0.1), S.KEY, UNKNOWN, ""),
         (MODELS, R(404, 0.1, error="404: gone"), S.MODEL, FAIL, "retired"),
-        (R(200, 0.1, b'{"data":[{"id":"x"}]}'), None, S.MODEL, WARN, "retired"),
+        (
+            R(200, 0.1, b'{"data":[{"id":"x"}]}'),
+            None,
+            S.MODEL,
+            WARN,
+            "retired",
+        ),
         (R(200, 0.1, b"nonsense"), None, S.MODEL, UNKNOWN, ""),
-        (MODELS, R(429, 0.1, error="429: slow"), S.FIRST_TOKEN, FAIL, "quota"),
-        (MODELS, R(402, 0.1, error="402: pay"), S.FIRST_TOKEN, FAIL, "top up"),
-        (MODELS, R(503, 0.1, error="503: no"), S.FIRST_TOKEN, FAIL, "status page"),
-        (MODELS, R(400, 0.1, error="400: what"), S.FIRST_TOKEN, FAIL, "parameters"),
+        (
+            MODELS,
+            R(429, 0.1, error="429: slow"),
+            S.FIRST_TOKEN,
+            FAIL,
+            "quota",
+        ),
+        (
+            MODELS,
+            R(402, 0.1, error="402: pay"),
+            S.FIRST_TOKEN,
+            FAIL,
+            "top up",
+        ),
+        (
+            MODELS,
+            R(503, 0.1, error="503: no"),
+            S.FIRST_TOKEN,
+            FAIL,
+            "status page",
+        ),
+        (
+            MODELS,
+            R(400, 0.1, error="400: what"),
+            S.FIRST_TOKEN,
+            FAIL,
+            "parameters",
+        ),
         (MODELS, R(None, 15, error="late"), S.FIRST_TOKEN, FAIL, "in time"),
-        (MODELS, R(200, 0.1, error="ended"), S.FIRST_TOKEN, WARN, "model probe"),
-        (MODELS, None, S.FIRST_TOKEN, UNKNOWN, "send a request to its route"),
+        (
+            MODELS,
+            R(200, 0.1, error="ended"),
+            S.FIRST_TOKEN,
+            WARN,
+            "model probe",
+        ),
+        (
+            MODELS,
+            None,
+            S.FIRST_TOKEN,
+            UNKNOWN,
+            "send a request to its route",
+        ),
         (R(200, 0.1, skew_s=-400), None, S.CLOCK, WARN, "NTP"),
         (R(200, 0.1), None, S.CLOCK, UNKNOWN, ""),
     ],
@@ -95,7 +149,10 @@ def test_the_question_is_asked_in_the_kinds_own_protocol() -> None:
 @pytest.mark.parametrize(
     ("event", "content"),
     [
-        (b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}', False),
+        (
+            b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}',
+            False,
+        ),
         (b'data: {"choices":[{"delta":{"content":"r"}}]}', True),
         (b'data: {"choices":[{"delta":{"reasoning_content":"h"}}]}', True),
         (b'data: {"type":"content_block_delta","delta":{"text":"r"}}', True),
@@ -138,7 +195,11 @@ def test_ollama_lists_a_model_with_its_tag_and_answers_without() -> None:
 
 def test_a_list_is_asked_for_as_a_whole() -> None:
     paths = [models_path(kind) for kind in ("openai", "anthropic", "gemini")]
-    assert paths == ["/models", "/models?limit=1000", "/models?pageSize=1000"]
+    assert paths == [
+        "/models",
+        "/models?limit=1000",
+        "/models?pageSize=1000",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -162,9 +223,24 @@ def test_a_local_servers_own_answer_that_is_not_whole_is_not_proposed(
 @pytest.mark.parametrize(
     ("kind", "asked", "listed", "window"),
     [
-        ("llama_cpp", '{"default_generation_settings":{"n_ctx":4096}}', "", 4096),
-        ("ollama", '{"models":[7,{"name":"m:latest","context_length":4096}]}', "", 4096),
-        ("ollama", '{"models":[{"name":"n:latest","context_length":4096}]}', "", None),
+        (
+            "llama_cpp",
+            '{"default_generation_settings":{"n_ctx":4096}}',
+            "",
+            4096,
+        ),
+        (
+            "ollama",
+            '{"models":[7,{"name":"m:latest","context_length":4096}]}',
+            "",
+            4096,
+        ),
+        (
+            "ollama",
+            '{"models":[{"name":"n:latest","context_length":4096}]}',
+            "",
+            None,
+        ),
         ("tgi", '{"model_id":"m","max_total_tokens":2048}', "", 2048),
         ("vllm", None, ',"max_model_len":8192', 8192),
         ("sglang", None, ',"max_model_len":16384', 16384),
@@ -173,7 +249,10 @@ def test_a_local_servers_own_answer_that_is_not_whole_is_not_proposed(
     ],
 )
 def test_a_server_of_your_own_says_how_long_a_request_may_be(
-    kind: str, asked: str | None, listed: str, window: int | None
+    kind: str,
+    asked: str | None,
+    listed: str,
+    window: int | None,
 ) -> None:
     provider = Provider("up", kind, "http://up.test:8080/v1/")
     server = own_server.own_server(provider)

@@ -29,7 +29,11 @@ from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, CHAT, Door
-from tests.support.router.live_router import provider, snapshot, upstream_keys
+from tests.support.router.live_router import (
+    provider,
+    snapshot,
+    upstream_keys,
+)
 
 F = FailureClass
 ABOUT_KEYS: Final = {F.OUR_KEY, F.QUOTA, F.RATE_LIMITED}
@@ -39,7 +43,9 @@ rests = st.dictionaries(st.sampled_from("abcd"), st.floats(0, 100))
 
 @given(key_lists, rests, st.floats(0, 100))
 def test_the_first_key_that_does_not_rest_is_chosen_and_else_the_soonest_back(
-    keys: list[str], until: Mapping[str, float], now: float
+    keys: list[str],
+    until: Mapping[str, float],
+    now: float,
 ) -> None:
     able = rested_keys(keys, until, now)
     key = choose_key(keys, until, now)
@@ -77,7 +83,9 @@ class Keyed(Door):
         self.used: list[str] = []
         made = provider("http://up", more_api_key_envs=("UP_KEY_2",))
         super().__init__(
-            folder, self.script_turn, first=snapshot("http://up", providers=[made])
+            folder,
+            self.script_turn,
+            first=snapshot("http://up", providers=[made]),
         )
 
     def script_turn(self, request: UpstreamRequest) -> ScriptedTurn:
@@ -202,7 +210,8 @@ def test_what_was_encrypted_is_read_again_and_says_nothing_of_itself() -> None:
 @pytest.mark.req("D4")
 def test_an_old_key_decrypts_until_it_is_removed_and_the_newest_one_encrypts() -> None:
     keys = [new_key_of["a"]]
-    ours, other = FernetCipher(lambda: keys), FernetCipher(lambda: keys)
+    ours = FernetCipher(lambda: keys)
+    other = FernetCipher(lambda: keys)
     before = ours.encrypt("x")
     assert other.decrypt(before) == "x"
 

@@ -6,7 +6,10 @@ from hypothesis import strategies as st
 
 from evals.runner.provider_client import EvalProviderClient, ProviderFailed
 from harness.frame.errors import InputError
-from harness.providers.api_base_rules import api_base_example, check_api_base_path
+from harness.providers.api_base_rules import (
+    api_base_example,
+    check_api_base_path,
+)
 from harness.providers.calls.guarded_http import (
     MAX_HEADERS,
     MAX_NAME_LENGTH,
@@ -30,16 +33,30 @@ def test_an_endpoint_is_either_spoken_or_translated() -> None:
     [
         ("vllm", Capabilities(), {"responses", "messages"}),
         ("vllm", Capabilities(responses="native"), {"messages"}),
-        ("custom", Capabilities(responses="native", messages="native"), set()),
+        (
+            "custom",
+            Capabilities(responses="native", messages="native"),
+            set(),
+        ),
         ("openai", Capabilities(), {"messages"}),
         ("openai", Capabilities(responses=False), {"responses", "messages"}),
         ("ollama", Capabilities(chat=False), set()),
         ("anthropic", Capabilities(messages=False), {"chat", "responses"}),
     ],
-    ids=["local", "native", "both", "hosted", "declared", "no chat", "anthropic"],
+    ids=[
+        "local",
+        "native",
+        "both",
+        "hosted",
+        "declared",
+        "no chat",
+        "anthropic",
+    ],
 )
 def test_a_model_is_asked_by_translation_where_its_own_endpoint_is_not_sure(
-    kind: str, can: Capabilities, translated: set[str]
+    kind: str,
+    can: Capabilities,
+    translated: set[str],
 ) -> None:
     assert PROVIDER_KINDS[kind].translates(can) == translated
 
@@ -88,7 +105,10 @@ def test_an_azure_resource_is_named_by_its_address_alone(api_base: str) -> None:
     ("kind", "api_base"),
     [
         ("vertex", "https://h/v1/projects/p/locations/l/publishers/google"),
-        ("vertex", "https://h/gateway/v1beta1/projects/p/locations/l/publishers/google/"),
+        (
+            "vertex",
+            "https://h/gateway/v1beta1/projects/p/locations/l/publishers/google/",
+        ),
         ("openai", "https://h/v1"),
         ("bedrock", "https://bedrock-runtime.eu-west-1.amazonaws.com"),
     ],
@@ -141,7 +161,13 @@ def test_headers_that_http_carries_are_taken(headers: dict[str, str]) -> None:
         ("x" * (MAX_NAME_LENGTH + 1), "not a header name"),
         *(
             (name, "for the connection")
-            for name in ("Host", "content-length", "Transfer-Encoding", "Connection", "TE")
+            for name in (
+                "Host",
+                "content-length",
+                "Transfer-Encoding",
+                "Connection",
+                "TE",
+            )
         ),
     ],
 )
@@ -192,10 +218,21 @@ def test_what_is_taken_is_one_line_each(headers: dict[str, str]) -> None:
 
 
 def test_an_eval_is_told_of_a_header_that_cannot_be_sent() -> None:
-    ours = Provider("up", "openai", "http://127.0.0.1:9/v1", None, {"x-a": f"a\n{SECRET}"})
+    ours = Provider(
+        "up",
+        "openai",
+        "http://127.0.0.1:9/v1",
+        None,
+        {"x-a": f"a\n{SECRET}"},
+    )
 
     async def call_provider() -> None:
-        client = EvalProviderClient(ours, None, calls=ProviderClient, connections=1)
+        client = EvalProviderClient(
+            ours,
+            None,
+            calls=ProviderClient,
+            connections=1,
+        )
         try:
             await client.ask({"messages": []})
         finally:

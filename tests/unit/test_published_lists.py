@@ -9,7 +9,10 @@ import pytest
 import yaml
 
 from harness.providers.calls.probe import listed_name
-from harness.providers.models.catalogue import CatalogueEntry, build_catalogue
+from harness.providers.models.catalogue import (
+    CatalogueEntry,
+    build_catalogue,
+)
 from harness.providers.models.model_match import DiscoveredModel, list_offers
 from harness.providers.models.name_resolution import ModelNameQuery
 from harness.providers.target import Provider
@@ -37,7 +40,9 @@ def cases() -> Iterator[tuple[Sequence[str], str, object]]:
 
 @pytest.mark.parametrize(("lists", "words", "meant"), list(cases()))
 def test_a_loose_name_means_a_model_that_the_provider_lists(
-    lists: Sequence[str], words: str, meant: object
+    lists: Sequence[str],
+    words: str,
+    meant: object,
 ) -> None:
     providers = {name: Provider(name, LISTS[name]["kind"], PLACE) for name in lists}
     catalogue = build_catalogue(

@@ -65,7 +65,10 @@ def test_workers_share_a_providers_slots_and_a_killed_one_leaves_its_own(
     tmp_path: Path,
 ) -> None:
     async def counted() -> list[int]:
-        with closing(Slots(tmp_path, lambda: 2)) as slots, holder(tmp_path) as other:
+        with (
+            closing(Slots(tmp_path, lambda: 2)) as slots,
+            holder(tmp_path) as other,
+        ):
             before = await free(slots)
             other.kill()
             other.wait()
@@ -98,11 +101,19 @@ def test_slots_of_one_process_are_given_once_each_and_come_back(tmp_path: Path) 
     assert 1 < most <= 3
 
 
-def pace_of(book: LocalRates, folder: Path, **limits: int) -> RateGate:
+def pace_of(
+    book: LocalRates,
+    folder: Path,
+    **limits: int,
+) -> RateGate:
     return RateGates({"p": EvalLimits(**limits)}, book, folder).gate_for("p", "m")
 
 
-async def goes(pace: RateGate, size: int = 4, tokens: int | None = None) -> bool:
+async def goes(
+    pace: RateGate,
+    size: int = 4,
+    tokens: int | None = None,
+) -> bool:
     try:
         async with asyncio.timeout(0.05), pace.acquire(size) as turn:
             if tokens is not None:
@@ -149,7 +160,10 @@ def test_a_target_gets_two_calls_at_first_however_many_runs_ask_it(tmp_path: Pat
     paces = RateGates({}, LocalRates(), tmp_path)
 
     async def ask_all() -> list[bool]:
-        async with paces.gate_for("p", "m").acquire(1), paces.gate_for("p", "m").acquire(1):
+        async with (
+            paces.gate_for("p", "m").acquire(1),
+            paces.gate_for("p", "m").acquire(1),
+        ):
             return [await goes(paces.gate_for("p", model)) for model in ("m", "other")]
 
     assert asyncio.run(ask_all()) == [False, True]
@@ -171,7 +185,10 @@ def ask(latency_s: Callable[[int], float], calls: int = 1_000) -> list[int]:
     """Asks a server, whose latency follows from the calls under way, as fast as the speed
     allows; returns how many were under way as each call began.
     """
-    speed, now, seen, ends = CallSpeed(), 0.0, list[int](), list[tuple[float, float, bool]]()
+    speed = CallSpeed()
+    now = 0.0
+    seen = list[int]()
+    ends = list[tuple[float, float, bool]]()
     while len(seen) < calls:
         while len(ends) < int(speed.calls):
             full = len(ends) + 1 >= int(speed.calls)
@@ -192,7 +209,9 @@ def ask(latency_s: Callable[[int], float], calls: int = 1_000) -> list[int]:
 )
 @pytest.mark.req("F2")
 def test_calls_grow_until_an_answer_takes_twice_as_long(
-    latency_s: Callable[[int], float], least: int, most: int
+    latency_s: Callable[[int], float],
+    least: int,
+    most: int,
 ) -> None:
     seen = ask(latency_s)
     assert seen[:2] == [1, 2]

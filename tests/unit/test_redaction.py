@@ -28,7 +28,11 @@ def grouped(number: str, mark: str) -> str:
     return mark.join(number[i : i + 4] for i in range(0, len(number), 4))
 
 
-def iban(country: str, rest: str, mark: str) -> str:
+def iban(
+    country: str,
+    rest: str,
+    mark: str,
+) -> str:
     body = rest[: IBAN_LENGTHS[country] - 4]
     check = 98 - int("".join(str(int(letter, 36)) for letter in f"{body}{country}00")) % 97
     return grouped(f"{country}{check:02}{body}", mark)
@@ -66,12 +70,24 @@ PHONES = st.one_of(
     ),
     st.from_regex(r"0[1-9][0-9]{8,10}", fullmatch=True),
     st.from_regex(r"0[1-9][0-9]{2}[ /-][1-9][0-9]{5,7}", fullmatch=True),
-    st.from_regex(r"(\([2-9][0-9]{2}\) |[2-9][0-9]{2}-)[0-9]{3}-[0-9]{4}", fullmatch=True),
+    st.from_regex(
+        r"(\([2-9][0-9]{2}\) |[2-9][0-9]{2}-)[0-9]{3}-[0-9]{4}",
+        fullmatch=True,
+    ),
 )
 KEYS = st.builds(
     lambda head, tail: f"{head}{tail}7",
     st.sampled_from(
-        ["sk-sg-", "sk-proj-", "sk-ant-api03-", "sk-or-v1-", "sg-mgmt-", "ghp_", "AIza", "hf_"]
+        [
+            "sk-sg-",
+            "sk-proj-",
+            "sk-ant-api03-",
+            "sk-or-v1-",
+            "sg-mgmt-",
+            "ghp_",
+            "AIza",
+            "hf_",
+        ]
     ),
     st.text(MIXED, min_size=40, max_size=40),
 )
@@ -81,7 +97,12 @@ EDGES = st.sampled_from(["", " ", "\n", ", ", "(", ") ", "“", "; "])
 WORDS = st.text(LETTERS + " äöü.,!?\n", max_size=30)
 
 
-def placed(secret: str, before: str, after: str, edge: str) -> str:
+def placed(
+    secret: str,
+    before: str,
+    after: str,
+    edge: str,
+) -> str:
     return f"{before} {edge if edge != ') ' else ''}{secret}{edge or ' '}{after}"
 
 
@@ -93,7 +114,11 @@ def within(texts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         texts,
         lambda inner: st.one_of(
             st.lists(inner, min_size=1, max_size=3),
-            st.builds(lambda value, number: [number, None, value], inner, st.integers(0, 9)),
+            st.builds(
+                lambda value, number: [number, None, value],
+                inner,
+                st.integers(0, 9),
+            ),
             st.dictionaries(st.text(LETTERS, min_size=1, max_size=5), inner, min_size=1),
             st.builds(lambda value: json.dumps({"arguments": value}), inner),
             st.builds(lambda value: json.dumps(value, ensure_ascii=False), inner),
@@ -116,9 +141,15 @@ def strings(value: object) -> list[str]:
                 inner = json.loads(value)
             except ValueError:
                 inner = None
-            return [value, *(strings(inner) if isinstance(inner, dict | list | str) else [])]
+            return [
+                value,
+                *(strings(inner) if isinstance(inner, dict | list | str) else []),
+            ]
         case dict():
-            return [*map(str, value), *(s for part in value.values() for s in strings(part))]
+            return [
+                *map(str, value),
+                *(s for part in value.values() for s in strings(part)),
+            ]
         case list():
             return [s for item in value for s in strings(item)]
         case _:
@@ -136,7 +167,10 @@ def test_no_secret_is_left_in_any_text_of_what_was_redacted(secret: str, value: 
 @given(
     value=st.recursive(
         st.one_of(
-            st.none(), st.booleans(), st.text(LETTERS + " .,!?{}[]\\\"'"), st.floats(0, 1)
+            st.none(),
+            st.booleans(),
+            st.text(LETTERS + " .,!?{}[]\\\"'"),
+            st.floats(0, 1),
         ),
         lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(LETTERS), inner)),
     )
@@ -151,19 +185,31 @@ def test_what_holds_nothing_personal_stays_as_it_was(value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("to a.b@c.io, x@c.io, a.b@c.io", "to [EMAIL_1], [EMAIL_2], [EMAIL_1]"),
+        (
+            "to a.b@c.io, x@c.io, a.b@c.io",
+            "to [EMAIL_1], [EMAIL_2], [EMAIL_1]",
+        ),
         ("card 4111 1111 1111 1111!", "card [CARD_1]!"),
         ("amex 3782 822463 10005", "amex [CARD_1]"),
         ("no card 4111 1111 1111 1112", "no card 4111 1111 1111 1112"),
-        ("IBAN DE89 3704 0044 0532 0130 00 is mine", "IBAN [IBAN_1] is mine"),
-        ("no IBAN GB82 WEST 1234 5698 7654 33 is", "no IBAN GB82 WEST 1234 5698 7654 33 is"),
+        (
+            "IBAN DE89 3704 0044 0532 0130 00 is mine",
+            "IBAN [IBAN_1] is mine",
+        ),
+        (
+            "no IBAN GB82 WEST 1234 5698 7654 33 is",
+            "no IBAN GB82 WEST 1234 5698 7654 33 is",
+        ),
         ("from 10.0.0.1 and 2001:db8::7", "from [IP_1] and [IP_2]"),
-        ("call +49 (0)170 1234567 or (555) 123-4567", "call [PHONE_1] or [PHONE_2]"),
+        (
+            "call +49 (0)170 1234567 or (555) 123-4567",
+            "call [PHONE_1] or [PHONE_2]",
+        ),
         ("key sk-sg-abcdefgh12345678 leaked", "key [KEY_1] leaked"),
         ('half {"to": "a\\u0040b.io', 'half {"to": "[EMAIL_1]'),
         *((same, same) for same in ORDINARY),
     ],
-)  # fmt: skip
+)
 def test_each_kind_becomes_a_numbered_placeholder(text: str, expected: str) -> None:
     assert ALL.redact(text).value == expected
 
@@ -205,7 +251,11 @@ def test_rules_of_the_user_come_first_and_change_the_digest() -> None:
         ("order", "x" * 1001, "at most 1000 characters"),
     ],
 )
-def test_a_rule_that_makes_no_sense_is_refused(name: str, pattern: str, because: str) -> None:
+def test_a_rule_that_makes_no_sense_is_refused(
+    name: str,
+    pattern: str,
+    because: str,
+) -> None:
     with pytest.raises(InputError, match=because):
         RedactionRule(name, pattern)
 

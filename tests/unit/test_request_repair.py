@@ -14,7 +14,11 @@ from harness.providers.models.capabilities import (
     dropped_features,
 )
 from harness.providers.target import Target
-from harness.routing.reliability.request_repair import RepairKind, find_repair, repair_request
+from harness.routing.reliability.request_repair import (
+    RepairKind,
+    find_repair,
+    repair_request,
+)
 from router.frame.body import read_request
 from router.frame.failure import error_object
 from router.request.needs import given_fields, without_fields
@@ -33,7 +37,13 @@ REFUSALS: Final[list[dict[str, Any]]] = [
     .read_text("utf-8")
     .splitlines()
 ]
-SENT = {"model": "m", "messages": [], "temperature": 0.2, "seed": 1, "max_tokens": 9000}
+SENT = {
+    "model": "m",
+    "messages": [],
+    "temperature": 0.2,
+    "seed": 1,
+    "max_tokens": 9000,
+}
 
 
 def repaired(error_: dict[str, Any], sent: dict[str, Any] = SENT) -> dict[str, Any] | None:
@@ -59,13 +69,21 @@ def test_a_published_refusal_of_a_field_is_repaired_where_that_is_safe(
             "message": "'temperature' does not support 0.2 with this model.",
             "param": "temperature",
         },
-        {"message": "not with this model", "param": "temperature", "code": "unsupported_value"},
+        {
+            "message": "not with this model",
+            "param": "temperature",
+            "code": "unsupported_value",
+        },
         # Anthropic
         {"message": "temperature: Extra inputs are not permitted"},
         {"message": "`temperature` is deprecated for this model"},
         {"message": "`temperature` and `top_p` cannot both be specified for this model"},
         # Mistral, FastAPI
-        {"message": "temperature: no", "type": "extra_forbidden", "param": "temperature"},
+        {
+            "message": "temperature: no",
+            "type": "extra_forbidden",
+            "param": "temperature",
+        },
         # Google
         {"message": 'Unknown name "temperature": Cannot find field.'},
     ],
@@ -77,11 +95,23 @@ def test_a_hint_that_is_refused_by_name_is_left_out(error_: dict[str, Any]) -> N
 @pytest.mark.parametrize(
     ("message", "limit"),
     [
-        ("max_tokens is too large: 9000. This model supports at most 4096 tokens", 4096),
-        ("max_tokens: 9000 > 8192, which is the maximum allowed number", 8192),
+        (
+            "max_tokens is too large: 9000. This model supports at most 4096 tokens",
+            4096,
+        ),
+        (
+            "max_tokens: 9000 > 8192, which is the maximum allowed number",
+            8192,
+        ),
         ("`max_tokens` must be less than or equal to `8192`", 8192),
-        ("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", 8192),
-        ("'max_tokens' is too large: 9000. The window is 4096 (9000 > 4096 - 96)", 4000),
+        (
+            "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]",
+            8192,
+        ),
+        (
+            "'max_tokens' is too large: 9000. The window is 4096 (9000 > 4096 - 96)",
+            4000,
+        ),
         ("Expected a value <= 2048, but got 9000 instead: max_tokens", 2048),
     ],
 )
@@ -106,17 +136,33 @@ def test_a_limit_below_the_targets_or_under_another_name_is_changed() -> None:
     "error_",
     [
         {"message": "messages: Field required"},
-        {"message": "Unsupported value: 'user'", "param": "messages[0].role"},
+        {
+            "message": "Unsupported value: 'user'",
+            "param": "messages[0].role",
+        },
         {"message": "the role user is not supported"},
         {"message": "tools are not supported", "param": "tools"},
-        {"message": "Expected a value <= 2 of temperature", "param": "temperature"},
+        {
+            "message": "Expected a value <= 2 of temperature",
+            "param": "temperature",
+        },
         {"message": "max_tokens: Field required"},
     ],
 )
 def test_what_means_something_and_what_is_the_clients_fault_is_not_repaired(
     error_: dict[str, Any],
 ) -> None:
-    assert find_repair(error_, {**SENT, "user": "u", "tools": []}) is None
+    assert (
+        find_repair(
+            error_,
+            {
+                **SENT,
+                "user": "u",
+                "tools": [],
+            },
+        )
+        is None
+    )
 
 
 def test_a_repair_changes_only_what_breaks_it() -> None:
@@ -124,12 +170,19 @@ def test_a_repair_changes_only_what_breaks_it() -> None:
 
     assert found is not None
     assert (found.kind, found.limit) == (RepairKind.AT_MOST, 8192)
-    assert repair_request({"max_tokens": 5}, [found]) == ({"max_tokens": 5}, ())
+    assert repair_request({"max_tokens": 5}, [found]) == (
+        {"max_tokens": 5},
+        (),
+    )
     assert repair_request({}, [found]) == ({}, ())
 
 
 HOT = ASK[:-1] + b',"temperature":0.3}'
-REFUSAL = error(400, "'temperature' does not support 0.3 with this model", "unsupported_value")
+REFUSAL = error(
+    400,
+    "'temperature' does not support 0.3 with this model",
+    "unsupported_value",
+)
 
 
 def picky(request: UpstreamRequest) -> ScriptedTurn:
@@ -160,7 +213,10 @@ async def test_a_refused_hint_is_declared_and_remembered_for_a_day(tmp_path: Pat
     door.recorder.flush()
     raised, ended = door.kept.alerts
     assert raised.title == f"up/{INCUMBENT} refuses temperature as clients send it"
-    assert (raised.kind, ended.news) == (AlertKind.LEARNED_REPAIR, AlertEvent.ENDED)
+    assert (raised.kind, ended.news) == (
+        AlertKind.LEARNED_REPAIR,
+        AlertEvent.ENDED,
+    )
     await door.call(CHAT, HOT)
     assert len(door.transport.seen) == 6
 
@@ -184,12 +240,20 @@ async def test_what_one_prompt_leaves_of_a_window_limits_no_other_request(
 
 @pytest.mark.req("F4")
 async def test_a_candidate_that_refuses_a_hint_is_not_charged_with_it(tmp_path: Path) -> None:
-    place = Place(tmp_path, {INCUMBENT: completion()}, weight_bps=10_000, moves=True)
+    place = Place(
+        tmp_path,
+        {INCUMBENT: completion()},
+        weight_bps=10_000,
+        moves=True,
+    )
     place.script[CANDIDATE] = lambda: picky(place.transport.seen[-1])
 
     status, headers = await place.ask(HOT, times=3)
 
-    assert (status, headers[b"x-swapgate-target"]) == (200, f"up/{CANDIDATE}".encode())
+    assert (status, headers[b"x-swapgate-target"]) == (
+        200,
+        f"up/{CANDIDATE}".encode(),
+    )
     place.recorder.flush(final=True)
     (row,) = place.kept.traffic
     assert (row.requests, row.charged) == (3, 0)
@@ -204,7 +268,10 @@ def test_kinds_lack_hints_alone() -> None:
 
 def test_a_hint_is_lacking_by_the_model_by_its_kind_or_by_translation() -> None:
     def find_dropped(
-        has: Capabilities, kind: frozenset[str], *, translated: bool
+        has: Capabilities,
+        kind: frozenset[str],
+        *,
+        translated: bool,
     ) -> set[OptionalFeature]:
         return set(dropped_features(has, kind, Endpoint.MESSAGES, translated=translated))
 
@@ -213,7 +280,11 @@ def test_a_hint_is_lacking_by_the_model_by_its_kind_or_by_translation() -> None:
         OptionalFeature.CACHING
     }
     kept = dropped_features(
-        UNKNOWN_CAPABILITIES, frozenset(), Endpoint.MESSAGES, translated=True, cache_marks=True
+        UNKNOWN_CAPABILITIES,
+        frozenset(),
+        Endpoint.MESSAGES,
+        translated=True,
+        cache_marks=True,
     )
     assert kept == set()
     assert find_dropped(Capabilities(seed=False), frozenset({"top_k"}), translated=False) == {
@@ -222,7 +293,11 @@ def test_a_hint_is_lacking_by_the_model_by_its_kind_or_by_translation() -> None:
     }
 
 
-def lost(endpoint: Endpoint, target: Target = PLAIN, **body: object) -> dict[str, object]:
+def lost(
+    endpoint: Endpoint,
+    target: Target = PLAIN,
+    **body: object,
+) -> dict[str, object]:
     """What is left of the body without any hint."""
     text = json.dumps({"model": "r", **body}).encode()
     hints = given_fields(read_request(text, endpoint), frozenset(OptionalFeature))
@@ -232,25 +307,52 @@ def lost(endpoint: Endpoint, target: Target = PLAIN, **body: object) -> dict[str
 
 
 def test_each_protocol_has_its_own_names_for_them() -> None:
-    assert lost(Endpoint.CHAT, seed=1, reasoning_effort="low", temperature=1) == {
-        "temperature": 1
-    }
+    assert lost(
+        Endpoint.CHAT,
+        seed=1,
+        reasoning_effort="low",
+        temperature=1,
+    ) == {"temperature": 1}
     included = ["reasoning.encrypted_content", "file_search_call.results"]
     assert lost(Endpoint.RESPONSES, reasoning={"effort": "low"}, include=included) == {
         "include": included[1:]
     }
     thought = {"type": "enabled", "budget_tokens": 1024}
-    assert lost(Endpoint.MESSAGES, thinking=thought, output_config={"effort": "low"}) == {}
+    assert (
+        lost(
+            Endpoint.MESSAGES,
+            thinking=thought,
+            output_config={"effort": "low"},
+        )
+        == {}
+    )
 
 
 def test_cache_marks_are_taken_out_and_data_that_look_alike_are_not() -> None:
     mark = {"cache_control": {"type": "ephemeral"}}
     schema = {"type": "object", "properties": mark}
-    use = {"type": "tool_use", "id": "a", "name": "f", "input": mark}
+    use = {
+        "type": "tool_use",
+        "id": "a",
+        "name": "f",
+        "input": mark,
+    }
     left = lost(
         Endpoint.MESSAGES,
-        system=[{"type": "text", "text": "a", **mark}],
-        tools=[{"name": "f", "input_schema": schema, **mark}],
+        system=[
+            {
+                "type": "text",
+                "text": "a",
+                **mark,
+            }
+        ],
+        tools=[
+            {
+                "name": "f",
+                "input_schema": schema,
+                **mark,
+            }
+        ],
         messages=[{"role": "assistant", "content": [use]}],
     )
     assert left == {
@@ -262,4 +364,9 @@ def test_cache_marks_are_taken_out_and_data_that_look_alike_are_not() -> None:
 
 def test_what_the_target_itself_sets_is_no_hint_of_the_client() -> None:
     own = Target("p", "m", parameters={"seed": 3})
-    assert lost(Endpoint.CHAT, own, seed=3, logprobs=True) == {"seed": 3}
+    assert lost(
+        Endpoint.CHAT,
+        own,
+        seed=3,
+        logprobs=True,
+    ) == {"seed": 3}

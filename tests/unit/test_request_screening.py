@@ -28,7 +28,14 @@ KINDS = sorted(RULES)
 
 def screened(kind: str, **more: Any) -> ScreenedRequest:
     messages = [{"role": "user", "content": "Hello?"}]
-    return screen_request({"model": "m", "messages": messages, **more}, kind)
+    return screen_request(
+        {
+            "model": "m",
+            "messages": messages,
+            **more,
+        },
+        kind,
+    )
 
 
 @pytest.mark.parametrize("kind", ["anthropic", "bedrock"])
@@ -39,7 +46,12 @@ def test_what_anthropics_models_refuse_or_lack_is_said_otherwise_and_named(kind:
     ]
     json_mode = {"type": "json_object"}
 
-    found = screened(kind, messages=greeted, stop=["\n", "END"], response_format=json_mode)
+    found = screened(
+        kind,
+        messages=greeted,
+        stop=["\n", "END"],
+        response_format=json_mode,
+    )
 
     assert found.params == {"stop": ["END"]}
     roles = [message["role"] for message in found.messages]
@@ -53,10 +65,17 @@ def test_what_anthropics_models_refuse_or_lack_is_said_otherwise_and_named(kind:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("name", "value"), [("n", 2), ("functions", [{"name": "f"}]), ("audio", {"voice": "a"})]
+    ("name", "value"),
+    [
+        ("n", 2),
+        ("functions", [{"name": "f"}]),
+        ("audio", {"voice": "a"}),
+    ],
 )
 def test_what_changes_the_answer_is_refused_by_name(
-    kind: str, name: str, value: object
+    kind: str,
+    name: str,
+    value: object,
 ) -> None:
     with pytest.raises(Untranslatable, match=f"`{name}`") as caught:
         screened(kind, **{name: value})
@@ -80,7 +99,14 @@ def test_log_probabilities_are_refused_where_there_are_none() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hint_is_dropped_and_named_unless_it_says_nothing(kind: str) -> None:
-    request = screened(kind, store=True, logit_bias={"1": 2}, verbosity="low", metadata={}, n=1)
+    request = screened(
+        kind,
+        store=True,
+        logit_bias={"1": 2},
+        verbosity="low",
+        metadata={},
+        n=1,
+    )
 
     assert [*request.dropped] == ["store", "logit_bias", "verbosity"]
     assert request.params == {}
@@ -100,9 +126,19 @@ def test_a_hint_is_dropped_and_named_unless_it_says_nothing(kind: str) -> None:
     ],
 )
 def test_only_what_the_provider_fetches_itself_may_be_a_url(
-    kind: str, url: str, *, taken: bool
+    kind: str,
+    url: str,
+    *,
+    taken: bool,
 ) -> None:
-    image = {"type": "image_url", "image_url": {"url": url, "format": "x", "detail": "high"}}
+    image = {
+        "type": "image_url",
+        "image_url": {
+            "url": url,
+            "format": "x",
+            "detail": "high",
+        },
+    }
     body = {"model": "m", "messages": [{"role": "user", "content": [image]}]}
     if not taken:
         with pytest.raises(Untranslatable, match="image_url"):
@@ -118,10 +154,17 @@ def test_only_what_the_provider_fetches_itself_may_be_a_url(
     "message",
     [
         "text",
-        {"role": "function", "name": "f", "content": "1"},
+        {
+            "role": "function",
+            "name": "f",
+            "content": "1",
+        },
         {"role": "user", "content": [{"type": "video_url"}]},
         {"role": "user", "content": 7},
-        {"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]},
+        {
+            "role": "user",
+            "content": [{"type": "file", "file": {"file_id": "file-1"}}],
+        },
     ],
 )
 def test_a_message_of_no_known_form_is_refused(kind: str, message: object) -> None:
@@ -140,24 +183,53 @@ CHOSEN = {"tool_choice": {"type": "any"}, "top_k": 3}
 @pytest.mark.parametrize(
     ("params", "left", "dropped"),
     [
-        ({"temperature": 1.7}, {"temperature": 1.0}, ["temperature"]),
-        (thinking(2048, temperature=0.2), thinking(2048), ["temperature"]),
-        (thinking(4096, max_tokens=3000), thinking(2250, max_tokens=3000), []),
-        (thinking(4096, max_tokens=1300), {"max_tokens": 1300}, ["reasoning_effort"]),
-        (thinking(1024, max_tokens=100), {"max_tokens": 100}, ["reasoning_effort"]),
+        (
+            {"temperature": 1.7},
+            {"temperature": 1.0},
+            ["temperature"],
+        ),
+        (
+            thinking(2048, temperature=0.2),
+            thinking(2048),
+            ["temperature"],
+        ),
+        (
+            thinking(4096, max_tokens=3000),
+            thinking(2250, max_tokens=3000),
+            [],
+        ),
+        (
+            thinking(4096, max_tokens=1300),
+            {"max_tokens": 1300},
+            ["reasoning_effort"],
+        ),
+        (
+            thinking(1024, max_tokens=100),
+            {"max_tokens": 100},
+            ["reasoning_effort"],
+        ),
         ({**ADAPTIVE, **CHOSEN}, CHOSEN, ["reasoning_effort"]),
     ],
 )
 def test_thinking_and_what_it_excludes(
-    params: dict[str, Any], left: dict[str, Any], dropped: list[str]
+    params: dict[str, Any],
+    left: dict[str, Any],
+    dropped: list[str],
 ) -> None:
     assert settle_thinking(params, []) == dropped
     assert params == left
 
 
-@given(budget=st.integers(1, 40_000), limit=st.integers(1, 60_000), own_budget=st.booleans())
+@given(
+    budget=st.integers(1, 40_000),
+    limit=st.integers(1, 60_000),
+    own_budget=st.booleans(),
+)
 def test_an_answer_keeps_its_share_of_the_limit_or_there_is_no_thinking(
-    budget: int, limit: int, *, own_budget: bool
+    budget: int,
+    limit: int,
+    *,
+    own_budget: bool,
 ) -> None:
     params = thinking(budget, max_tokens=limit)
 
@@ -172,7 +244,11 @@ def test_an_answer_keeps_its_share_of_the_limit_or_there_is_no_thinking(
 
 
 def test_a_tools_turn_that_began_without_thought_goes_on_without() -> None:
-    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    call = {
+        "id": "1",
+        "type": "function",
+        "function": {"name": "f", "arguments": "{}"},
+    }
     turn: list[dict[str, Any]] = [
         {"role": "assistant", "tool_calls": [call]},
         {"role": "tool", "content": "1"},
@@ -184,18 +260,38 @@ def test_a_tools_turn_that_began_without_thought_goes_on_without() -> None:
 def test_what_is_foreign_is_taken_out_for_a_provider_that_refuses_it() -> None:
     part = {"type": "text", "text": 'the word "cache_control" stays'}
     function = {"name": "f", "arguments": "{}"}
-    call = {"id": "1", "extra_content": {"google": {}}, "function": function}
+    call = {
+        "id": "1",
+        "extra_content": {"google": {}},
+        "function": function,
+    }
     chat = {
         "model": "m",
         "messages": [
-            {"role": "user", "content": [{**part, "cache_control": {"type": "ephemeral"}}]},
-            {"role": "assistant", "reasoning_content": "hm", "tool_calls": [call]},
-            {"role": "assistant", "reasoning_details": [{"text": "hm"}], "content": "yes"},
+            {
+                "role": "user",
+                "content": [{**part, "cache_control": {"type": "ephemeral"}}],
+            },
+            {
+                "role": "assistant",
+                "reasoning_content": "hm",
+                "tool_calls": [call],
+            },
+            {
+                "role": "assistant",
+                "reasoning_details": [{"text": "hm"}],
+                "content": "yes",
+            },
         ],
     }
     body, dropped, _ = move_chat(json.dumps(chat).encode(), INTAKES["groq"])
 
-    gone = {"cache_control", "extra_content", "reasoning_content", "reasoning_details"}
+    gone = {
+        "cache_control",
+        "extra_content",
+        "reasoning_content",
+        "reasoning_details",
+    }
     assert set(dropped) == gone
     left = json.loads(body)["messages"]
     assert left[0]["content"] == [part]
@@ -210,10 +306,28 @@ NO_KEY: Final = {"reason": "API_KEY_INVALID"}
 @pytest.mark.parametrize(
     ("kind", "fault", "status", "told", "wait_s"),
     [
-        ("anthropic", anthropic.OVERLOADED, 529, {"type": "overloaded_error"}, None),
+        (
+            "anthropic",
+            anthropic.OVERLOADED,
+            529,
+            {"type": "overloaded_error"},
+            None,
+        ),
         ("anthropic", anthropic.RATE_LIMITED, 429, {}, b"17"),
-        ("gemini", gemini.RATE_LIMITED, 429, {"type": "rate_limit_error"}, b"17"),
-        ("gemini", gemini.error(400, "INVALID_ARGUMENT", "No.", NO_KEY), 401, {}, None),
+        (
+            "gemini",
+            gemini.RATE_LIMITED,
+            429,
+            {"type": "rate_limit_error"},
+            b"17",
+        ),
+        (
+            "gemini",
+            gemini.error(400, "INVALID_ARGUMENT", "No.", NO_KEY),
+            401,
+            {},
+            None,
+        ),
         (
             "gemini",
             gemini.error(400, "INVALID_ARGUMENT", LONG),
@@ -224,13 +338,20 @@ NO_KEY: Final = {"reason": "API_KEY_INVALID"}
     ],
 )
 async def test_a_refusal_keeps_its_cause_its_words_and_the_time_to_wait(
-    kind: str, fault: Refused, status: int, told: dict[str, str], wait_s: bytes | None
+    kind: str,
+    fault: Refused,
+    status: int,
+    told: dict[str, str],
+    wait_s: bytes | None,
 ) -> None:
     given = [(k.encode(), v.encode()) for k, v in fault.headers.items()]
     reply = ReadReply(fault.status, given, json.dumps(fault.body).encode())
     refusal = await translate_refusal(reply, kind)
 
-    assert (refusal.status, dict(refusal.headers).get(b"retry-after")) == (status, wait_s)
+    assert (refusal.status, dict(refusal.headers).get(b"retry-after")) == (
+        status,
+        wait_s,
+    )
     error = json.loads(await refusal.body())["error"]
     assert error["message"] == fault.body["error"]["message"]
     assert told.items() <= error.items()
@@ -243,7 +364,12 @@ TREE: Json = {
     "$defs": {
         "node": {
             "type": "object",
-            "properties": {"children": {"type": "array", "items": {"$ref": "#/$defs/node"}}},
+            "properties": {
+                "children": {
+                    "type": "array",
+                    "items": {"$ref": "#/$defs/node"},
+                }
+            },
         }
     },
 }
@@ -260,8 +386,14 @@ def written(kind: str, schema: Json) -> tuple[Json, bool]:
 @EACH_KIND
 def test_alternatives_at_the_top_become_one_object_and_that_is_told(kind: str) -> None:
     branches = [
-        {"properties": {"path": {"type": "string"}, "id": {}}, "required": ["id", "path"]},
-        {"properties": {"url": {"type": "string"}, "id": {}}, "required": ["id", "url"]},
+        {
+            "properties": {"path": {"type": "string"}, "id": {}},
+            "required": ["id", "path"],
+        },
+        {
+            "properties": {"url": {"type": "string"}, "id": {}},
+            "required": ["id", "url"],
+        },
     ]
     for name in ("anyOf", "oneOf"):
         schema, weaker = written(kind, {name: branches})
@@ -284,7 +416,12 @@ def test_no_reference_points_nowhere(kind: str) -> None:
     assert ("$ref" in json.dumps(schema)) == keeps
     assert weaker != keeps  # a recursion has no end
 
-    repeated = {"properties": {"a": {"type": "integer"}, "b": {"$ref": "#/properties/a"}}}
+    repeated = {
+        "properties": {
+            "a": {"type": "integer"},
+            "b": {"$ref": "#/properties/a"},
+        }
+    }
     schema, weaker = written(kind, repeated)
     assert schema["properties"]["b"] == {"type": "integer"}
     assert not weaker
@@ -299,7 +436,11 @@ def test_google_gets_values_of_one_type_and_bounds_in_words() -> None:
             "properties": {
                 "level": {"enum": ["low", 1, None]},
                 "kind": {"const": "a"},
-                "n": {"type": "number", "exclusiveMinimum": 0, "description": "How many."},
+                "n": {
+                    "type": "number",
+                    "exclusiveMinimum": 0,
+                    "description": "How many.",
+                },
             }
         },
     )
@@ -316,7 +457,13 @@ def test_google_gets_values_of_one_type_and_bounds_in_words() -> None:
 def test_what_every_kind_knows_stays(kind: str) -> None:
     plain = {
         "type": "object",
-        "properties": {"a": {"type": ["string", "null"], "description": "d", "minLength": 1}},
+        "properties": {
+            "a": {
+                "type": ["string", "null"],
+                "description": "d",
+                "minLength": 1,
+            }
+        },
         "required": ["a"],
         "additionalProperties": {"type": "string"},
         "description": "all",
@@ -325,10 +472,28 @@ def test_what_every_kind_knows_stays(kind: str) -> None:
 
 
 SCHEMAS = st.recursive(
-    st.sampled_from([{}, {"type": "string"}, {"$ref": "#"}, {"enum": [1, "a"]}, None, 3]),
+    st.sampled_from(
+        [
+            {},
+            {"type": "string"},
+            {"$ref": "#"},
+            {"enum": [1, "a"]},
+            None,
+            3,
+        ]
+    ),
     lambda inner: st.dictionaries(
         st.sampled_from(
-            ["properties", "anyOf", "allOf", "items", "$defs", "$ref", "required", "enum"]
+            [
+                "properties",
+                "anyOf",
+                "allOf",
+                "items",
+                "$defs",
+                "$ref",
+                "required",
+                "enum",
+            ]
         ),
         inner | st.lists(inner, max_size=2) | st.dictionaries(st.just("a"), inner),
         max_size=3,

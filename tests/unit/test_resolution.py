@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from harness.providers.force import Force, ForceKind
 from harness.providers.kinds import PROVIDER_KINDS
-from harness.providers.models.catalogue import CatalogueEntry, build_catalogue
+from harness.providers.models.catalogue import (
+    CatalogueEntry,
+    build_catalogue,
+)
 from harness.providers.models.model_match import list_offers
 from harness.providers.models.name_resolution import (
     ModelNameQuery,
@@ -31,7 +34,11 @@ KNOWN = build_catalogue(
 )
 
 
-def provider(name: str, kind: str = "", **fields: object) -> Provider:
+def provider(
+    name: str,
+    kind: str = "",
+    **fields: object,
+) -> Provider:
     return Provider(name, kind or name, "http://127.0.0.1:9/v1", **fields)  # type: ignore[arg-type]
 
 
@@ -48,12 +55,20 @@ ALL = [
 ]
 
 
-def resolve_name(name: str, *names: str, **given: object) -> Resolution:
+def resolve_name(
+    name: str,
+    *names: str,
+    **given: object,
+) -> Resolution:
     there = {model.name: model for model in ALL if not names or model.name in names}
     return resolve(name, there, **given)
 
 
-def resolve(name: str, there: Mapping[str, Provider], **given: object) -> Resolution:
+def resolve(
+    name: str,
+    there: Mapping[str, Provider],
+    **given: object,
+) -> Resolution:
     offers = list_offers(there, KNOWN, ())
     query = ModelNameQuery(name.strip(), there, offers, catalogue=KNOWN, **given)  # type: ignore[arg-type]
     return query.resolve()
@@ -63,14 +78,29 @@ def resolve(name: str, there: Mapping[str, Provider], **given: object) -> Resolu
     ("name", "there", "target", "rule"),
     [
         # prefix: a provider's name, a kind's; by slash and by colon
-        ("openrouter/anthropic/claude", "", "openrouter/anthropic/claude", "prefix"),
+        (
+            "openrouter/anthropic/claude",
+            "",
+            "openrouter/anthropic/claude",
+            "prefix",
+        ),
         ("openai:gpt-4o-mini", "", "main/gpt-4o-mini", "prefix"),
         ("main/gpt-5", "", "main/gpt-5", "prefix"),
         ("home:llama3:8b", "", "home/llama3:8b", "prefix"),
         ("ollama/llama3", "", "home/llama3", "prefix"),
-        ("anthropic/claude-sonnet-4-5", "", "anthropic/claude-sonnet-4-5", "prefix"),
+        (
+            "anthropic/claude-sonnet-4-5",
+            "",
+            "anthropic/claude-sonnet-4-5",
+            "prefix",
+        ),
         # keyword: the model that the words mean, else whose names begin so
-        ("openai/gpt-oss-120b", "groq openrouter", "groq/openai/gpt-oss-120b", "keyword"),
+        (
+            "openai/gpt-oss-120b",
+            "groq openrouter",
+            "groq/openai/gpt-oss-120b",
+            "keyword",
+        ),
         ("house-model", "", "own/house-model", "keyword"),
         ("gemini-3-pro", "", "gemini/gemini-3-pro", "keyword"),
         ("gemini-3-pro", "vertex", "vertex/gemini-3-pro", "keyword"),
@@ -81,19 +111,32 @@ def resolve(name: str, there: Mapping[str, Provider], **given: object) -> Resolu
         ("llama3:8b", "home openrouter", "home/llama3:8b", "local"),
         ("mistral", "home openrouter", "home/mistral", "local"),
         # gateway: the whole name
-        ("google/gemini", "gemini openrouter", "openrouter/google/gemini", "gateway"),
+        (
+            "google/gemini",
+            "gemini openrouter",
+            "openrouter/google/gemini",
+            "gateway",
+        ),
         (
             "anthropic/claude-sonnet-4-5",
             "openrouter home",
             "openrouter/anthropic/claude-sonnet-4-5",
             "gateway",
         ),
-        ("meta-llama/llama-3", "openrouter", "openrouter/meta-llama/llama-3", "gateway"),
+        (
+            "meta-llama/llama-3",
+            "openrouter",
+            "openrouter/meta-llama/llama-3",
+            "gateway",
+        ),
         ("gpt-5", "home openrouter", "openrouter/gpt-5", "gateway"),
     ],
-)  # fmt: skip
+)
 def test_the_first_rule_that_fits_decides(
-    name: str, there: str, target: str, rule: str
+    name: str,
+    there: str,
+    target: str,
+    rule: str,
 ) -> None:
     resolution = resolve_name(name, *there.split())
 
@@ -110,13 +153,41 @@ def test_the_first_rule_that_fits_decides(
             "such names belong to anthropic, but no provider of it is configured",
         ),
         ("GPT-99", "", "its known models do not include GPT-99"),
-        ("claude nine", "anthropic", "a name of several words is not an exact name"),
-        ("gpt-5", "home", "it is not a local model: the catalogue has it for openai"),
-        ("qwen/qwen3-32b", "home", "a local provider takes only plain names"),
-        ("llama3", "main", "no local provider with an apiBase is configured"),
-        ("llama3", "main", "no gateway (openrouter) with a key is configured"),
-        ("bedrock/m", "main", "bedrock is a kind, but no provider of it is configured"),
-        ("elsewhere/m", "main", "'elsewhere' is neither a configured provider nor a kind"),
+        (
+            "claude nine",
+            "anthropic",
+            "a name of several words is not an exact name",
+        ),
+        (
+            "gpt-5",
+            "home",
+            "it is not a local model: the catalogue has it for openai",
+        ),
+        (
+            "qwen/qwen3-32b",
+            "home",
+            "a local provider takes only plain names",
+        ),
+        (
+            "llama3",
+            "main",
+            "no local provider with an apiBase is configured",
+        ),
+        (
+            "llama3",
+            "main",
+            "no gateway (openrouter) with a key is configured",
+        ),
+        (
+            "bedrock/m",
+            "main",
+            "bedrock is a kind, but no provider of it is configured",
+        ),
+        (
+            "elsewhere/m",
+            "main",
+            "'elsewhere' is neither a configured provider nor a kind",
+        ),
         ("grok-4.7", "codex", "an OAuth provider needs its own prefix"),
         ("", "main", "the name is empty"),
         # A kind in front is never left for another one.
@@ -125,7 +196,11 @@ def test_the_first_rule_that_fits_decides(
         ("openrouter/anthropic/claude-opus-5", "anthropic", "is configured"),
     ],
 )
-def test_a_name_that_nobody_takes_says_why(name: str, there: str, said: str) -> None:
+def test_a_name_that_nobody_takes_says_why(
+    name: str,
+    there: str,
+    said: str,
+) -> None:
     resolution = resolve_name(name, *there.split())
 
     assert resolution.target is None
@@ -148,7 +223,9 @@ def test_a_server_that_is_called_like_another_kind_is_not_taken_for_it() -> None
     there=st.sets(st.sampled_from([model.name for model in ALL])),
 )
 def test_a_kind_and_a_colon_lead_to_that_kind_or_to_nobody(
-    kind: str, model: str, there: set[str]
+    kind: str,
+    model: str,
+    there: set[str],
 ) -> None:
     configured = {model.name: model for model in ALL if model.name in there}
     resolution = resolve(f"{kind}:{model}", configured)
@@ -175,7 +252,11 @@ def test_an_account_is_taken_by_its_prefix_alone_and_signed_in() -> None:
 @pytest.mark.parametrize(
     ("force", "name", "target"),
     [
-        ("provider:main", "anthropic/claude-opus-5", "main/anthropic/claude-opus-5"),
+        (
+            "provider:main",
+            "anthropic/claude-opus-5",
+            "main/anthropic/claude-opus-5",
+        ),
         ("provider:main", "openai:gpt-5", "main/gpt-5"),
         ("provider:gone", "main/gpt-5", "main/gpt-5"),
         ("provider:codex", "main/gpt-5", "main/gpt-5"),
@@ -183,14 +264,24 @@ def test_an_account_is_taken_by_its_prefix_alone_and_signed_in() -> None:
         ("target:t_0123", "claude-opus-5", "anthropic/claude-opus-5"),
     ],
 )
-def test_a_forced_provider_comes_before_all(force: str, name: str, target: str) -> None:
+def test_a_forced_provider_comes_before_all(
+    force: str,
+    name: str,
+    target: str,
+) -> None:
     kind, _, forced = force.partition(":")
 
     assert resolve_name(name, forced=Force(ForceKind(kind), forced)).target == target
 
 
 NAMES = st.text("abcgpt/:-.5", max_size=12) | st.sampled_from(
-    ["openai:gpt-5", "claude-opus-5", "openrouter/x/y", "llama3", "codex/gpt-5"]
+    [
+        "openai:gpt-5",
+        "claude-opus-5",
+        "openrouter/x/y",
+        "llama3",
+        "codex/gpt-5",
+    ]
 )
 
 
@@ -211,9 +302,15 @@ def test_every_name_has_each_rule_once_and_at_most_one_that_takes_it(
         assert resolution.model
 
 
-@given(model=st.text("abc/:-5", min_size=1, max_size=8), there=st.sampled_from(ALL))
+@given(
+    model=st.text("abc/:-5", min_size=1, max_size=8),
+    there=st.sampled_from(ALL),
+)
 @example(model="b/", there=provider("groq"))
 def test_a_provider_s_own_prefix_always_leads_to_it(model: str, there: Provider) -> None:
     resolution = resolve_name(f"{there.name}/{model}", signed_in={"codex"})
 
-    assert (resolution.provider, resolution.model) == (there.name, model.strip())
+    assert (resolution.provider, resolution.model) == (
+        there.name,
+        model.strip(),
+    )

@@ -6,21 +6,50 @@ import pytest
 from harness.providers.models.capabilities import Endpoint
 from router.frame.failure import Untranslatable
 from router.frame.json_spans import parse_object
-from router.upstream.endpoint_translation import UNTRANSLATABLE_FIELDS, translate_response
+from router.upstream.endpoint_translation import (
+    UNTRANSLATABLE_FIELDS,
+    translate_response,
+)
 from tests.wire import openai
 from tests.wire.server import Json, Reply
 
 pytestmark = pytest.mark.req("B7")
-RUN: Json = {"type": "function", "name": "run", "parameters": {"type": "object"}}
-SPACE: Json = {"type": "namespace", "name": "mcp__files", "tools": [{**RUN, "name": "read"}]}
-GRAMMAR: Json = {"type": "grammar", "syntax": "lark", "definition": "start: WORD"}
-PATCH: Json = {"type": "custom", "name": "patch", "description": "Edits.", "format": GRAMMAR}
+RUN: Json = {
+    "type": "function",
+    "name": "run",
+    "parameters": {"type": "object"},
+}
+SPACE: Json = {
+    "type": "namespace",
+    "name": "mcp__files",
+    "tools": [{**RUN, "name": "read"}],
+}
+GRAMMAR: Json = {
+    "type": "grammar",
+    "syntax": "lark",
+    "definition": "start: WORD",
+}
+PATCH: Json = {
+    "type": "custom",
+    "name": "patch",
+    "description": "Edits.",
+    "format": GRAMMAR,
+}
 SEARCH: Json = {"type": "web_search"}
 USER: Json = {"role": "user", "content": "Go on."}
 
 
-def response_body(*tools: Json, given: list[Json] | None = None, **more: Any) -> bytes:
-    body = {"model": "m", "input": given or [USER], "tools": list(tools), **more}
+def response_body(
+    *tools: Json,
+    given: list[Json] | None = None,
+    **more: Any,
+) -> bytes:
+    body = {
+        "model": "m",
+        "input": given or [USER],
+        "tools": list(tools),
+        **more,
+    }
     return json.dumps(body).encode()
 
 
@@ -46,14 +75,21 @@ def output(body: bytes, reply: Reply) -> list[Json]:
 
 def test_a_namespaces_functions_are_offered_under_names_of_their_own_and_given_back() -> None:
     body = response_body(RUN, SPACE)
-    assert [f["name"] for f in functions(body)] == ["run", "mcp__files__read"]
+    assert [f["name"] for f in functions(body)] == [
+        "run",
+        "mcp__files__read",
+    ]
 
     first, second = output(body, calling(("mcp__files__read", {}), ("run", {})))
     assert (first["name"], first["namespace"]) == ("read", "mcp__files")
     assert second["name"] == "run"
     assert "namespace" not in second
 
-    result = {"type": "function_call_output", "call_id": first["call_id"], "output": "x"}
+    result = {
+        "type": "function_call_output",
+        "call_id": first["call_id"],
+        "output": "x",
+    }
     again = chat(response_body(RUN, SPACE, given=[USER, first, result]))
     (call,) = again["messages"][1]["tool_calls"]
     assert call["function"]["name"] == "mcp__files__read"
@@ -69,11 +105,19 @@ def test_a_custom_tool_is_a_function_with_one_text_and_its_calls_are_custom_agai
     assert (item["type"], item["input"]) == ("custom_tool_call", 'a "b"\n')
 
     id_ = item["call_id"]
-    result = {"type": "custom_tool_call_output", "call_id": id_, "output": "done"}
+    result = {
+        "type": "custom_tool_call_output",
+        "call_id": id_,
+        "output": "done",
+    }
     turns = chat(response_body(PATCH, given=[USER, item, result]))["messages"]
     (call,) = turns[1]["tool_calls"]
     assert json.loads(call["function"]["arguments"]) == {"input": 'a "b"\n'}
-    assert turns[2] == {"role": "tool", "tool_call_id": id_, "content": "done"}
+    assert turns[2] == {
+        "role": "tool",
+        "tool_call_id": id_,
+        "content": "done",
+    }
 
 
 def test_a_custom_tools_call_is_streamed_as_one() -> None:
@@ -98,7 +142,8 @@ def test_a_hosted_tool_beside_others_is_left_out_and_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tools", "choice"), [([SEARCH], "auto"), ([RUN, SEARCH], {"type": "web_search"})]
+    ("tools", "choice"),
+    [([SEARCH], "auto"), ([RUN, SEARCH], {"type": "web_search"})],
 )
 def test_a_request_for_a_hosted_tool_binds_to_those_who_have_it(
     tools: list[Json], choice: object
@@ -110,7 +155,11 @@ def test_a_request_for_a_hosted_tool_binds_to_those_who_have_it(
 
 
 def test_allowed_tools_alone_are_offered() -> None:
-    choice = {"type": "allowed_tools", "mode": "required", "tools": [RUN]}
+    choice = {
+        "type": "allowed_tools",
+        "mode": "required",
+        "tools": [RUN],
+    }
     found = chat(response_body(RUN, PATCH, tool_choice=choice))
     assert [tool["function"]["name"] for tool in found["tools"]] == ["run"]
     assert found["tool_choice"] == "required"
@@ -128,7 +177,12 @@ READ = {
     "name": "read",
     "output": "found",
 }
-RAN = {"type": "code_interpreter_call", "id": "ci", "code": "1+1", "container_id": "secret"}
+RAN = {
+    "type": "code_interpreter_call",
+    "id": "ci",
+    "code": "1+1",
+    "container_id": "secret",
+}
 
 
 @pytest.mark.parametrize(
@@ -145,7 +199,11 @@ RAN = {"type": "code_interpreter_call", "id": "ci", "code": "1+1", "container_id
 def test_what_a_hosted_tool_left_in_the_history_is_said_as_text(
     item: Json, words: list[str]
 ) -> None:
-    message = {"type": "message", "role": "assistant", "content": "So it is."}
+    message = {
+        "type": "message",
+        "role": "assistant",
+        "content": "So it is.",
+    }
     translated = translate_response(response_body(given=[USER, item, message, USER]), "custom")
     _, said, _ = json.loads(translated.body)["messages"]
     assert said["role"] == "assistant"
@@ -155,9 +213,18 @@ def test_what_a_hosted_tool_left_in_the_history_is_said_as_text(
 
 
 def test_text_behind_calls_that_wait_for_results_is_of_their_turn() -> None:
-    call = {"type": "function_call", "call_id": "c", "name": "run", "arguments": "{}"}
+    call = {
+        "type": "function_call",
+        "call_id": "c",
+        "name": "run",
+        "arguments": "{}",
+    }
     said = {"role": "assistant", "content": "I look."}
-    result = {"type": "function_call_output", "call_id": "c", "output": "1"}
+    result = {
+        "type": "function_call_output",
+        "call_id": "c",
+        "output": "1",
+    }
     turns = chat(response_body(RUN, given=[USER, call, said, result]))["messages"]
     assert [turn["role"] for turn in turns] == ["user", "assistant", "tool"]
     assert turns[1]["content"] == "I look."

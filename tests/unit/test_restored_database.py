@@ -26,7 +26,11 @@ from harness.store.router_store import RouterStore
 from harness.store.signed_snapshot import verified
 from harness.store.store import Store
 from router.snapshot.holder import SnapshotHolder
-from tests.support.control.control_plane import BEN, SECRET, SmallInstallation
+from tests.support.control.control_plane import (
+    BEN,
+    SECRET,
+    SmallInstallation,
+)
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL, VERIFIER
 
@@ -39,7 +43,15 @@ SERVED = Lineage("one", 1, 6, 9, "d6", {"chat": "4:then"})
     [
         (SERVED, False),
         (replace(SERVED, revision=7, changes=9), False),
-        (replace(SERVED, revision=6, changes=10, digest="d7"), False),
+        (
+            replace(
+                SERVED,
+                revision=6,
+                changes=10,
+                digest="d7",
+            ),
+            False,
+        ),
         (replace(SERVED, revision=3), True),
         (replace(SERVED, changes=8), True),
         (replace(SERVED, revision=7, changes=8), True),
@@ -62,18 +74,31 @@ class Place:
     """A control plane and a router's holder over one SQLite file that can be put back."""
 
     def __init__(self, folder: Path, file: Path) -> None:
-        self.file, self._backup = file, folder / "backup.db"
+        self.file = file
+        self._backup = folder / "backup.db"
         url = f"sqlite:///{file}"
         self.folder = folder
         clock = ManualClock()
-        control = Store(url, secret=SECRET, clock=clock, signatures=CONTROL)
+        control = Store(
+            url,
+            secret=SECRET,
+            clock=clock,
+            signatures=CONTROL,
+        )
         self.world = SmallInstallation(folder, control, clock=clock)
-        self.store = Store(url, secret=SECRET, clock=clock, signatures=VERIFIER)
+        self.store = Store(
+            url,
+            secret=SECRET,
+            clock=clock,
+            signatures=VERIFIER,
+        )
         self.holder = self.new_holder()
 
     def new_holder(self) -> SnapshotHolder:
         return SnapshotHolder(
-            RouterStore(self.store), self.folder / "snapshot.json", restored=self._verified
+            RouterStore(self.store),
+            self.folder / "snapshot.json",
+            restored=self._verified,
         )
 
     def _verified(self, stored: Snapshot) -> Snapshot:
@@ -88,14 +113,20 @@ class Place:
 
     @staticmethod
     def _copy(source: Path, target: Path) -> None:
-        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+        with (
+            closing(sqlite3.connect(source)) as old,
+            closing(sqlite3.connect(target)) as new,
+        ):
             old.backup(new)
 
     def describe(self, text: str) -> None:
         """One more revision, a second later."""
         self.world.clock.advance(1)
         routes.change_settings(
-            self.world.context(), SYSTEM, "chat", lambda s: replace(s, description=text)
+            self.world.context(),
+            SYSTEM,
+            "chat",
+            lambda s: replace(s, description=text),
         )
 
     def create_key(self, name: str) -> str:
@@ -160,11 +191,17 @@ def test_once_found_older_no_higher_number_helps(place: Place) -> None:
 def test_a_key_revoked_since_the_backup_stays_revoked_also_after_a_restart(
     place: Place,
 ) -> None:
-    key, other = place.create_key("app"), place.create_key("other")
+    key = place.create_key("app")
+    other = place.create_key("other")
     place.revoke_and_restore(key)
     place.holder.refresh()
 
-    integrity.accept_restore(place.world.context(), SYSTEM, reason="kept", above=9)
+    integrity.accept_restore(
+        place.world.context(),
+        SYSTEM,
+        reason="kept",
+        above=9,
+    )
     place.holder.refresh()
     new = place.create_key("new")
     place.holder.refresh()
@@ -180,13 +217,21 @@ def test_a_key_is_not_revoked_by_what_is_written_to_the_routers_disk(place: Plac
     key = place.create_key("app")
     place.revoke_and_restore(key)
     other = place.create_key("other")
-    integrity.accept_restore(place.world.context(), SYSTEM, reason="kept", above=9)
+    integrity.accept_restore(
+        place.world.context(),
+        SYSTEM,
+        reason="kept",
+        above=9,
+    )
     place.holder.refresh()
     file = place.folder / "snapshot.json"
     whole = json.loads(file.read_text())
     content = whole["snapshot"].replace(f'"ids":["{key}"]', f'"ids":["{other}"]')
     assert content != whole["snapshot"]
-    whole |= {"snapshot": content, "sha256": sha256(content.encode()).hexdigest()}
+    whole |= {
+        "snapshot": content,
+        "sha256": sha256(content.encode()).hexdigest(),
+    }
     file.write_text(json.dumps(whole))
 
     place.holder = place.new_holder()
@@ -232,14 +277,27 @@ def test_it_goes_on_once_accepted_though_a_router_that_refused_was_killed(place:
     with world.store.write() as tx:
         Alerts(tx).fold([refusal(world.clock.now())])
 
-    integrity.accept_restore(world.context(), SYSTEM, reason="the disk died", above=0)
+    integrity.accept_restore(
+        world.context(),
+        SYSTEM,
+        reason="the disk died",
+        above=0,
+    )
 
     assert world.run_once().failed == ()
 
 
 def refusal(now: datetime) -> Alert:
     kind = AlertKind.DATABASE_RESTORED
-    return Alert(kind, "routing table", kind.value, "it went back", "why", now, "router-1")
+    return Alert(
+        kind,
+        "routing table",
+        kind.value,
+        "it went back",
+        "why",
+        now,
+        "router-1",
+    )
 
 
 def test_another_installations_database_is_refused_until_a_person_removes_the_snapshot(
@@ -298,12 +356,27 @@ def test_only_an_admin_accepts_and_says_why(place: Place) -> None:
     ctx = place.world.context()
 
     with pytest.raises(NotAllowed):
-        integrity.accept_restore(ctx, BEN, reason="x", above=0)
+        integrity.accept_restore(
+            ctx,
+            BEN,
+            reason="x",
+            above=0,
+        )
     with pytest.raises(InputError, match="needs a reason"):
-        integrity.accept_restore(ctx, SYSTEM, reason=" ", above=0)
+        integrity.accept_restore(
+            ctx,
+            SYSTEM,
+            reason=" ",
+            above=0,
+        )
     for none in (-1, 2**53 + 1):
         with pytest.raises(InputError, match="from 0 to"):
-            integrity.accept_restore(ctx, SYSTEM, reason="x", above=none)
+            integrity.accept_restore(
+                ctx,
+                SYSTEM,
+                reason="x",
+                above=none,
+            )
 
 
 def test_traffic_that_names_a_revision_which_no_router_served_raises_no_floor(

@@ -42,7 +42,14 @@ uniforms = st.floats(0, 1, exclude_max=True)
         ({"retry-after-ms": "1500"}, 1.5),
         ({"x-ms-retry-after-ms": "250"}, 0.25),
         ({"retry-after": "1", "retry-after-ms": "1500"}, 1.5),
-        ({"retry-after": "2", "retry-after-ms": "1500", "x-ms-retry-after-ms": "9"}, 2.0),
+        (
+            {
+                "retry-after": "2",
+                "retry-after-ms": "1500",
+                "x-ms-retry-after-ms": "9",
+            },
+            2.0,
+        ),
         ({"retry-after": "soon", "retry-after-ms": "1500"}, 1.5),
     ],
 )
@@ -52,7 +59,8 @@ def test_a_providers_wait_is_read_in_every_form_and_the_largest_counts(
     assert retry_after_s(headers, NOW) == expected
 
 
-OPENAI, ANTHROPIC = "x-ratelimit-{}-tokens", "anthropic-ratelimit-tokens-{}"
+OPENAI = "x-ratelimit-{}-tokens"
+ANTHROPIC = "anthropic-ratelimit-tokens-{}"
 
 
 @pytest.mark.parametrize(
@@ -69,19 +77,41 @@ OPENAI, ANTHROPIC = "x-ratelimit-{}-tokens", "anthropic-ratelimit-tokens-{}"
     ],
 )
 def test_a_rate_that_headers_call_used_up_is_waited_for(
-    form: str, remaining: str, reset: str, expected: float
+    form: str,
+    remaining: str,
+    reset: str,
+    expected: float,
 ) -> None:
-    headers = {form.format("remaining"): remaining, form.format("reset"): reset}
+    headers = {
+        form.format("remaining"): remaining,
+        form.format("reset"): reset,
+    }
     assert used_up_for_s(headers, NOW) == expected
     assert used_up_for_s({form.format("remaining"): remaining}, NOW) == 0.0
 
 
 @pytest.mark.parametrize(
     "garbage",
-    ["", "soon", "nan", "inf", "-inf", "1e3", "1_0", "٣", "7 s", "0x10", "--1", "1.2.3",
-     "Sun, 99 Foo 2026 1:1:1 GMT", "Mon, 01 Jan 99999 00:00:00 GMT", "9" * 400,
-     "Sun, 01 Mar 2026 12:00:09 +9999999", "."],
-)  # fmt: skip
+    [
+        "",
+        "soon",
+        "nan",
+        "inf",
+        "-inf",
+        "1e3",
+        "1_0",
+        "٣",
+        "7 s",
+        "0x10",
+        "--1",
+        "1.2.3",
+        "Sun, 99 Foo 2026 1:1:1 GMT",
+        "Mon, 01 Jan 99999 00:00:00 GMT",
+        "9" * 400,
+        "Sun, 01 Mar 2026 12:00:09 +9999999",
+        ".",
+    ],
+)
 def test_garbage_is_no_wait(garbage: str) -> None:
     assert retry_after_s({"retry-after": garbage}, NOW) is None
     assert retry_after_s({"retry-after-ms": garbage}, NOW) is None
@@ -120,7 +150,13 @@ def wait_s(
     told_s: float | None = None,
     uniform: float = 0.5,
 ) -> float | None:
-    return retry_wait_s(failure, tries=tries, retry_after_s=told_s, uniform=uniform, room=room)
+    return retry_wait_s(
+        failure,
+        tries=tries,
+        retry_after_s=told_s,
+        uniform=uniform,
+        room=room,
+    )
 
 
 @pytest.mark.parametrize("failure", list(F))
@@ -155,9 +191,14 @@ def test_while_another_target_stands_by_no_wait_is_long() -> None:
 
 
 def test_only_classes_with_a_backoff_use_more_tries_and_one_try_is_one_for_all() -> None:
-    patient, hasty = RetryPolicy(tries_per_target=4), RetryPolicy(tries_per_target=1)
+    patient = RetryPolicy(tries_per_target=4)
+    hasty = RetryPolicy(tries_per_target=1)
 
-    def wait(failure: F, tries: int, policy: RetryPolicy) -> float | None:
+    def wait(
+        failure: F,
+        tries: int,
+        policy: RetryPolicy,
+    ) -> float | None:
         return retry_wait_s(
             failure,
             tries=tries,
@@ -185,9 +226,19 @@ def test_only_classes_with_a_backoff_use_more_tries_and_one_try_is_one_for_all()
     room=st.builds(RetryBudget, st.floats(-10, 1000), st.floats(0, 1000), st.booleans()),
 )
 def test_no_wait_is_shorter_than_told_or_longer_than_the_budget(
-    failure: F, tries: int, told_s: float | None, uniform: float, room: RetryBudget
+    failure: F,
+    tries: int,
+    told_s: float | None,
+    uniform: float,
+    room: RetryBudget,
 ) -> None:
-    wait = wait_s(failure, room, tries=tries, told_s=told_s, uniform=uniform)
+    wait = wait_s(
+        failure,
+        room,
+        tries=tries,
+        told_s=told_s,
+        uniform=uniform,
+    )
 
     if wait is not None:
         assert (told_s or 0.0) <= wait

@@ -11,7 +11,8 @@ pytestmark = pytest.mark.req("B9")
 
 NOON = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 ROUTE = Route("chat", 1, "own", fallbacks=("first", "second"))
-DOWN, ON_FALLBACK = OutageKind.DOWN, OutageKind.ON_FALLBACK
+DOWN = OutageKind.DOWN
+ON_FALLBACK = OutageKind.ON_FALLBACK
 
 
 def row(
@@ -27,7 +28,18 @@ def row(
     at = NOON + timedelta(minutes=minute)
     counts = requests, failed, charged
     return TrafficMinute(
-        "chat", at, "w", arm.value, target, 1, *counts, 0, 0, 0, 0.0, refused=refused
+        "chat",
+        at,
+        "w",
+        arm.value,
+        target,
+        1,
+        *counts,
+        0,
+        0,
+        0,
+        0.0,
+        refused=refused,
     )
 
 
@@ -59,8 +71,24 @@ def outage(
         ([row(0, 300, 3, 3)], 1, None),
         ([row(0, 299, 3, 3)], 1, DOWN),
         # A quiet route's minutes are taken together.
-        ([row(0, 1, 1, 1), row(2, 1, 1, 1), row(4, 1, 1, 1)], 5, DOWN),
-        ([row(0, 1), row(2, 1, 1, 1), row(4, 1, 1, 1)], 5, None),
+        (
+            [
+                row(0, 1, 1, 1),
+                row(2, 1, 1, 1),
+                row(4, 1, 1, 1),
+            ],
+            5,
+            DOWN,
+        ),
+        (
+            [
+                row(0, 1),
+                row(2, 1, 1, 1),
+                row(4, 1, 1, 1),
+            ],
+            5,
+            None,
+        ),
         # The newest whole minute decides.
         ([row(0, 60, 60, 60), row(1, 60)], 2, None),
         ([row(0, 60), row(1, 60, 60, 60)], 1.5, DOWN),
@@ -80,7 +108,9 @@ def outage(
     ],
 )
 def test_the_newest_minutes_tell_what_callers_meet(
-    rows: list[TrafficMinute], minutes: float, kind: OutageKind | None
+    rows: list[TrafficMinute],
+    minutes: float,
+    kind: OutageKind | None,
 ) -> None:
     found = outage(rows, minutes)
     assert (found.kind if found else None) is kind
@@ -94,7 +124,12 @@ def test_an_outage_counts_since_its_first_minute_and_names_the_newest_fallback()
         row(2, 10, 0, 10, "first"),
     ]
     assert outage(rows, 3) == RouteOutage(
-        ON_FALLBACK, NOON + timedelta(minutes=1), 130, 0, 130, fallback="second"
+        ON_FALLBACK,
+        NOON + timedelta(minutes=1),
+        130,
+        0,
+        130,
+        fallback="second",
     )
     assert outage([*rows, row(3, 9, 9, 9, "second")], 3.5) == RouteOutage(
         DOWN, NOON + timedelta(minutes=3), 9, 9, 0, no_answers=True
@@ -110,17 +145,29 @@ def test_an_outage_counts_since_its_first_minute_and_names_the_newest_fallback()
         ([row(0, 9)], 1.9, ["own", "first", "second"], False),
         ([row(0, 9)], 2, ["own", "first", "second"], True),
         # Some of this minute's requests came before; the circuits say what comes now.
-        ([row(0, 9), row(0, 1, 1, 1, "")], 0.5, ["own", "first", "second"], True),
+        (
+            [row(0, 9), row(0, 1, 1, 1, "")],
+            0.5,
+            ["own", "first", "second"],
+            True,
+        ),
         ([row(0, 9), row(0, 1, 1, 1, "")], 0.5, ["own", "first"], False),
     ],
 )
 def test_the_circuits_of_all_targets_tell_at_once_where_no_request_is_answered(
-    rows: list[TrafficMinute], minutes: float, shut: list[str], *, down: bool
+    rows: list[TrafficMinute],
+    minutes: float,
+    shut: list[str],
+    *,
+    down: bool,
 ) -> None:
     found = outage(rows, minutes, shut)
     assert (found is not None) is down
     if found is not None:
-        assert (found.since, found.no_answers) == (NOON - timedelta(minutes=9), True)
+        assert (found.since, found.no_answers) == (
+            NOON - timedelta(minutes=9),
+            True,
+        )
 
 
 @pytest.mark.parametrize(
@@ -133,8 +180,22 @@ def test_the_circuits_of_all_targets_tell_at_once_where_no_request_is_answered(
         ([row(0, 60), row(1, 2, 2, 2)], 1.2, None, None),
         ([row(0, 60), row(1, 2, 2, 2)], 1.2, DOWN, DOWN),
         ([row(0, 600), row(1, 200, 2, 2)], 1.2, DOWN, None),
-        ([row(0, 60), row(1, 2, 0, 2, "first")], 1.2, ON_FALLBACK, ON_FALLBACK),
-        ([row(0, 60), row(1, 5), row(1, 2, 0, 2, "first")], 1.2, ON_FALLBACK, None),
+        (
+            [row(0, 60), row(1, 2, 0, 2, "first")],
+            1.2,
+            ON_FALLBACK,
+            ON_FALLBACK,
+        ),
+        (
+            [
+                row(0, 60),
+                row(1, 5),
+                row(1, 2, 0, 2, "first"),
+            ],
+            1.2,
+            ON_FALLBACK,
+            None,
+        ),
         # Callers who get errors again are not on a fallback.
         ([row(0, 60, 0, 60, "first"), row(1, 2, 2, 2)], 1.2, DOWN, DOWN),
         ([row(0, 60), row(1, 9, 9, 9)], 1.2, ON_FALLBACK, DOWN),

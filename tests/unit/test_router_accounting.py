@@ -25,7 +25,11 @@ from harness.routing.table import Arm, Canary
 from router.observers.feedback import FeedbackIntake
 from router.recording import reporter as reporting
 from router.recording.metrics import RouterMetrics, StateSample
-from router.recording.port import FeedbackBody, FeedbackOutcome, FeedbackVerdict
+from router.recording.port import (
+    FeedbackBody,
+    FeedbackOutcome,
+    FeedbackVerdict,
+)
 from router.recording.reporter import Reporter
 from router.recording.scored_units import (
     AnswerFault,
@@ -37,7 +41,11 @@ from router.recording.spool import FrameReader, encode_frame
 from router.recording.sums import CompletedRequest
 from router.recording.worker_aggregator import WorkerReports
 from tests.support.control.manual_clock import ManualClock
-from tests.support.router.live_router import SwitchableStore, parents_books, snapshot
+from tests.support.router.live_router import (
+    SwitchableStore,
+    parents_books,
+    snapshot,
+)
 
 ROLLOUT = "r-1"
 CALLERS = Canary("t", 100, "s", ROLLOUT, UnitRule(block_size=100))
@@ -105,7 +113,8 @@ def block_sums(office: Office) -> tuple[int, int, int]:
 @pytest.mark.req("F3")
 def test_a_sticky_key_on_two_workers_is_one_unit(office: Office) -> None:
     async def play() -> None:
-        first, second = await office.worker(), await office.worker()
+        first = await office.worker()
+        second = await office.worker()
         for worker in (first, second):
             for key in ("user:a", "user:b"):
                 worker.finish(worker.admit(CALLERS, Arm.CANARY, key), ended())
@@ -117,7 +126,11 @@ def test_a_sticky_key_on_two_workers_is_one_unit(office: Office) -> None:
     assert block_sums(office) == (2, 0, 0)
     assert sum(row.requests for row in office.store.traffic) == 4
     (row,) = office.store.traffic
-    assert (row.worker, row.input_tokens, row.latency_ms) == ("parent", 28, {50: 4})
+    assert (row.worker, row.input_tokens, row.latency_ms) == (
+        "parent",
+        28,
+        {50: 4},
+    )
 
 
 @pytest.mark.req("F3")
@@ -126,7 +139,8 @@ def test_what_a_killed_worker_had_begun_is_missing_in_either_arm(
     office: Office, arm: Arm
 ) -> None:
     async def play() -> None:
-        killed, other = await office.worker(), await office.worker()
+        killed = await office.worker()
+        other = await office.worker()
         killed.admit(CALLERS, arm, "user:a")
         killed.report()
         other.finish(other.admit(CALLERS, arm, "user:b"), ended())
@@ -147,7 +161,8 @@ def test_any_workers_text_has_the_counts_of_all_and_keeps_those_of_the_dead(
     office: Office,
 ) -> None:
     async def play() -> list[str]:
-        first, second = await office.worker(counts=lambda: 4), await office.worker()
+        first = await office.worker(counts=lambda: 4)
+        second = await office.worker()
         for worker in (first, second):
             assert worker._metrics is not None
             worker._metrics.attempt("up/m", FailureClass.SERVER)
@@ -217,7 +232,10 @@ def test_a_parent_that_does_not_read_makes_later_requests_unscored_and_holds_up_
 
 @pytest.mark.parametrize("begins", [False, True])
 def test_a_worker_that_rests_reports_a_request_that_ends_and_evidence_that_begins(
-    office: Office, monkeypatch: pytest.MonkeyPatch, *, begins: bool
+    office: Office,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    begins: bool,
 ) -> None:
     monkeypatch.setattr(reporting, "QUIET_S", 3600.0)
 
@@ -332,7 +350,8 @@ def test_messages_come_out_whole_however_the_bytes_are_cut(
     sent: list[dict[str, Any]], size: int
 ) -> None:
     data = b"".join(map(encode_frame, sent))
-    frames, heard = FrameReader(), list[dict[str, Any]]()
+    frames = FrameReader()
+    heard = list[dict[str, Any]]()
     for start in range(0, len(data), size):
         heard += frames.feed(data[start : start + size])
 
@@ -356,7 +375,9 @@ def test_what_a_workers_requests_were_seen_to_do_is_in_the_parents_block(
             arm = Arm.CANARY if number % 10 == 0 else Arm.INCUMBENT
             ticket = worker.admit(GUARDED, arm, f"user:{number}", int(RequestTraits.WORDS))
             worker.finish(
-                ticket, ended(), SEEN if arm is Arm.CANARY else GuardrailSample(SEEN.values)
+                ticket,
+                ended(),
+                SEEN if arm is Arm.CANARY else GuardrailSample(SEEN.values),
             )
         await worker.aclose()
 
@@ -375,7 +396,8 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(office: O
     outcomes: list[FeedbackOutcome | None] = []
 
     async def play() -> None:
-        served, told = await office.worker(), await office.worker()
+        served = await office.worker()
+        told = await office.worker()
         doors = [FeedbackIntake(recorder, RouterMetrics(list)) for recorder in (served, told)]
         for number in ("1", "2"):
             ticket = served.admit(GUARDED, Arm.CANARY, f"user:{number}")
@@ -400,7 +422,13 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(office: O
 
     asyncio.run(play())
 
-    assert outcomes == [FeedbackOutcome.COUNTED, None, None, None, FeedbackOutcome.LATE]
+    assert outcomes == [
+        FeedbackOutcome.COUNTED,
+        None,
+        None,
+        None,
+        FeedbackOutcome.LATE,
+    ]
     (block,) = office.store.blocks.values()
     assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(2, 2, 1, 1, ArmSplit(1, 1))
 

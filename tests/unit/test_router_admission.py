@@ -18,7 +18,11 @@ from router.access.rate_limits import LocalRates
 from router.observers.feedback import FEEDBACK_PATH
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import completion, error, streamed
+from tests.support.providers.scripted_upstream import (
+    completion,
+    error,
+    streamed,
+)
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, code
 from tests.support.router.live_router import KEY, QUICK, SECRET, snapshot
 
@@ -39,7 +43,11 @@ def door(tmp_path: Path) -> Make:
     ) -> Door:
         grants = (
             KeyGrant("k-good", key_hash(KEY, SECRET)),
-            KeyGrant("k-limited", key_hash(LIMITED, SECRET), limits=KeyLimits(**limits)),
+            KeyGrant(
+                "k-limited",
+                key_hash(LIMITED, SECRET),
+                limits=KeyLimits(**limits),
+            ),
         )
         first = replace(snapshot("http://127.0.0.1:1/v1"), keys=grants)
         return Door(tmp_path, script, settings, first=first)
@@ -48,7 +56,10 @@ def door(tmp_path: Path) -> Make:
 
 
 async def ask(
-    door: Door, body: bytes = ASK, path: str = CHAT, headers: Any = BEARER
+    door: Door,
+    body: bytes = ASK,
+    path: str = CHAT,
+    headers: Any = BEARER,
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     return await door.call(path, body, headers=headers)
 
@@ -64,7 +75,10 @@ async def test_requests_over_the_limit_are_told_when_to_come_back(door: Make) ->
     await ask(router)
     status, headers, body = await ask(router)
     assert (status, code(body)) == (429, "rate_limit_exceeded")
-    assert (headers[b"retry-after"], headers[b"retry-after-ms"]) == (b"30", b"30000")
+    assert (headers[b"retry-after"], headers[b"retry-after-ms"]) == (
+        b"30",
+        b"30000",
+    )
     assert headers[b"x-ratelimit-remaining-requests"] == b"0"
     assert headers[b"x-ratelimit-reset-requests"] == b"1m0s"
     assert "limit of 2 requests per minute" in json.loads(body)["error"]["message"]
@@ -92,12 +106,19 @@ async def test_routers_of_several_machines_grant_their_share_and_together_the_li
     door: Make,
 ) -> None:
     routers = [
-        door(settings=replace(QUICK, rate_share=1 / 3), requests_per_min=6, tokens_per_min=9000)
+        door(
+            settings=replace(QUICK, rate_share=1 / 3),
+            requests_per_min=6,
+            tokens_per_min=9000,
+        )
         for _ in range(3)
     ]
     for router in routers:
         status, headers, _ = await ask(router)
-        assert (status, headers[b"x-ratelimit-limit-requests"]) == (200, b"2")
+        assert (status, headers[b"x-ratelimit-limit-requests"]) == (
+            200,
+            b"2",
+        )
         assert headers[b"x-ratelimit-limit-tokens"] == b"3000"
         assert (await ask(router))[0] == 200
         status, _, body = await ask(router)
@@ -120,14 +141,28 @@ async def test_a_wrong_request_counts_as_one(door: Make) -> None:
 @pytest.mark.parametrize(
     ("turn", "body", "estimate", "used"),
     [
-        (completion(), ASK.replace(b'"model"', b'"max_tokens":500,"model"'), 500, 12),
-        (streamed("a", "b"), ASK.replace(b'"model"', b'"stream":true,"model"'), 0, 9),
+        (
+            completion(),
+            ASK.replace(b'"model"', b'"max_tokens":500,"model"'),
+            500,
+            12,
+        ),
+        (
+            streamed("a", "b"),
+            ASK.replace(b'"model"', b'"stream":true,"model"'),
+            0,
+            9,
+        ),
         (error(400), ASK, 0, 0),
     ],
     ids=["whole", "stream", "refused"],
 )
 async def test_tokens_are_estimated_first_and_counted_afterwards(
-    door: Make, turn: ScriptedTurn, body: bytes, estimate: int, used: int
+    door: Make,
+    turn: ScriptedTurn,
+    body: bytes,
+    estimate: int,
+    used: int,
 ) -> None:
     router = door(lambda _: turn, tokens_per_min=1000)
 
@@ -142,7 +177,10 @@ async def test_tokens_are_estimated_first_and_counted_afterwards(
 
 async def test_the_providers_own_limits_are_not_taken_for_the_keys(door: Make) -> None:
     def script_turn(_: UpstreamRequest) -> ScriptedTurn:
-        own = {"x-ratelimit-remaining-requests": "77", "content-type": "application/json"}
+        own = {
+            "x-ratelimit-remaining-requests": "77",
+            "content-type": "application/json",
+        }
         return ScriptedTurn(200, own, completion().steps)
 
     router = door(script_turn, requests_per_min=5)
@@ -229,13 +267,29 @@ async def test_an_address_with_wrong_keys_is_slowed_down_and_right_keys_from_it_
     statuses = [(await ask(router, headers=wrong))[0] for _ in range(11)]
     assert statuses == [401] * 10 + [429]
 
-    _, headers, _ = await router.call(CHAT, ASK, headers=wrong, peer="198.51.100.8")
+    _, headers, _ = await router.call(
+        CHAT,
+        ASK,
+        headers=wrong,
+        peer="198.51.100.8",
+    )
     assert headers[b"x-should-retry"] == b"false"
     status, headers, body = await ask(router, headers=())
-    assert (status, code(body), headers[b"retry-after"]) == (429, "rate_limit_exceeded", b"1")
+    assert (status, code(body), headers[b"retry-after"]) == (
+        429,
+        "rate_limit_exceeded",
+        b"1",
+    )
     assert (await ask(router))[0] == (await ask(router, headers=(AUTH,)))[0] == 200
     # Another's mistyped key is told what is wrong with it.
-    assert (await router.call(CHAT, ASK, headers=wrong, peer="198.51.100.7"))[0] == 401
+    assert (
+        await router.call(
+            CHAT,
+            ASK,
+            headers=wrong,
+            peer="198.51.100.7",
+        )
+    )[0] == 401
     router.clock.advance(1)
     assert (await ask(router, headers=wrong))[0] == 401
 
@@ -245,8 +299,18 @@ async def test_behind_a_trusted_proxy_each_client_has_its_own_count(tmp_path: Pa
     router = Door(tmp_path, settings=settings)
 
     async def guess(peer: str, forwarded: bytes) -> int:
-        headers = ((b"authorization", b"Bearer no"), (b"x-forwarded-for", forwarded))
-        return (await router.call(CHAT, ASK, headers=headers, peer=peer))[0]
+        headers = (
+            (b"authorization", b"Bearer no"),
+            (b"x-forwarded-for", forwarded),
+        )
+        return (
+            await router.call(
+                CHAT,
+                ASK,
+                headers=headers,
+                peer=peer,
+            )
+        )[0]
 
     # What the client claims before its own address is its invention.
     guesses = [await guess("10.1.1.1", b"1.2.3.%d, 203.0.113.9" % n) for n in range(11)]
@@ -260,7 +324,14 @@ async def test_any_number_of_addresses_takes_a_bounded_number_of_counts(door: Ma
     router = door()
     headers = ((b"authorization", b"Bearer no"),)
     statuses = {
-        (await router.call(CHAT, ASK, headers=headers, peer=f"10.{n >> 8}.{n & 255}.1"))[0]
+        (
+            await router.call(
+                CHAT,
+                ASK,
+                headers=headers,
+                peer=f"10.{n >> 8}.{n & 255}.1",
+            )
+        )[0]
         for n in range(3000)
     }
 
@@ -279,7 +350,11 @@ async def test_feedback_has_an_allowance_of_its_own_of_the_same_size(door: Make)
 
     assert (await ask(router, word, FEEDBACK_PATH))[0] == 202
     assert (await ask(router, b"{}", FEEDBACK_PATH))[0] == 400  # a wrong one is one too
-    status, headers, body = await ask(router, word, FEEDBACK_PATH)
+    status, headers, body = await ask(
+        router,
+        word,
+        FEEDBACK_PATH,
+    )
 
     assert (status, code(body)) == (429, "rate_limit_exceeded")
     assert headers[b"retry-after"] == b"30"

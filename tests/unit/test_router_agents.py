@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
+from harness.agents.caller import (
+    AGENT_HEADER,
+    AgentCaller,
+    sign_agent_header,
+)
 from harness.frame.errors import InputError
 from harness.frame.people.limits import KeyLimits
 from harness.providers.target import DataClasses, Target
@@ -17,7 +21,12 @@ from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, code
-from tests.support.router.live_router import SECRET, served, snapshot, switch_of
+from tests.support.router.live_router import (
+    SECRET,
+    served,
+    snapshot,
+    switch_of,
+)
 
 pytestmark = pytest.mark.req("C5", "E1", "E2", "D8")
 
@@ -45,14 +54,27 @@ Answer = tuple[int, Mapping[bytes, bytes], bytes]
 def first(*grants: AgentGrant, keys: tuple[KeyGrant, ...] = ()) -> Snapshot:
     made = snapshot("http://up")
     table = replace(made.table, targets={**made.table.targets, LITERAL.id: LITERAL})
-    return replace(made, table=table, keys=(*made.keys, *keys), agent_grants=grants)
+    return replace(
+        made,
+        table=table,
+        keys=(*made.keys, *keys),
+        agent_grants=grants,
+    )
 
 
-def door(folder: Path, *grants: AgentGrant, keys: tuple[KeyGrant, ...] = ()) -> Door:
+def door(
+    folder: Path,
+    *grants: AgentGrant,
+    keys: tuple[KeyGrant, ...] = (),
+) -> Door:
     return Door(folder, first=first(*grants, keys=keys))
 
 
-async def call(at: Door, caller: AgentCaller = CALLER, body: bytes = BODY) -> Answer:
+async def call(
+    at: Door,
+    caller: AgentCaller = CALLER,
+    body: bytes = BODY,
+) -> Answer:
     header = sign_agent_header(caller, SECRET, at.clock.now().timestamp())
     return await at.call(CHAT, body, headers=((AGENT_HEADER, header),))
 
@@ -63,7 +85,11 @@ async def test_the_header_stands_for_the_key_that_it_names_or_for_none(
 ) -> None:
     at = door(tmp_path)
 
-    status, headers, _ = await call(at, caller, ASK)
+    status, headers, _ = await call(
+        at,
+        caller,
+        ASK,
+    )
 
     assert status == 200
     assert headers[b"x-swapgate-route"] == b"support"
@@ -78,11 +104,19 @@ async def test_the_routes_and_limits_of_the_named_key_hold(tmp_path: Path) -> No
     slow = replace(CALLER, key="k-slow")
 
     assert (await call(at, slow, ASK))[0] == 200
-    status, _, body = await call(at, slow, ASK)
+    status, _, body = await call(
+        at,
+        slow,
+        ASK,
+    )
 
     assert (status, code(body)) == (429, "rate_limit_exceeded")
     assert (await call(at, body=ASK))[0] == 200
-    status, _, body = await call(at, replace(CALLER, key="k-narrow"), ASK)
+    status, _, body = await call(
+        at,
+        replace(CALLER, key="k-narrow"),
+        ASK,
+    )
     assert (status, code(body)) == (403, "route_not_allowed")
 
 
@@ -97,28 +131,51 @@ async def test_the_routes_and_limits_of_the_named_key_hold(tmp_path: Path) -> No
     ids=["unknown key", "beside a bearer key", "beside an API key", "twice"],
 )
 async def test_a_header_that_is_not_alone_or_names_no_key_is_refused(
-    tmp_path: Path, caller: AgentCaller, headers: tuple[tuple[bytes, bytes], ...]
+    tmp_path: Path,
+    caller: AgentCaller,
+    headers: tuple[tuple[bytes, bytes], ...],
 ) -> None:
     at = door(tmp_path, GRANT)
-    given = (AGENT_HEADER, sign_agent_header(caller, SECRET, at.clock.now().timestamp()))
+    given = (
+        AGENT_HEADER,
+        sign_agent_header(caller, SECRET, at.clock.now().timestamp()),
+    )
     for together in ((given, *headers), (*headers, given)):
-        status, _, body = await at.call(CHAT, ASK, headers=together)
+        status, _, body = await at.call(
+            CHAT,
+            ASK,
+            headers=together,
+        )
         assert (status, code(body)) == (401, "invalid_agent_header")
     assert at.recorder.counters["agent_callers_refused"] == 2
     for secret in (b"another secret", b""):
-        forged = (AGENT_HEADER, sign_agent_header(CALLER, secret, at.clock.now().timestamp()))
+        forged = (
+            AGENT_HEADER,
+            sign_agent_header(CALLER, secret, at.clock.now().timestamp()),
+        )
         for together in ((forged,), (AUTH, forged)):
-            status, _, body = await at.call(CHAT, ASK, headers=together)
+            status, _, body = await at.call(
+                CHAT,
+                ASK,
+                headers=together,
+            )
             assert (status, code(body)) == (401, "invalid_agent_header")
     assert not at.transport.seen
 
 
 async def test_a_header_is_refused_once_it_is_stale(tmp_path: Path) -> None:
     at = door(tmp_path, GRANT)
-    header = (AGENT_HEADER, sign_agent_header(CALLER, SECRET, at.clock.now().timestamp()))
+    header = (
+        AGENT_HEADER,
+        sign_agent_header(CALLER, SECRET, at.clock.now().timestamp()),
+    )
     assert (await at.call(CHAT, ASK, headers=(header,)))[0] == 200
     at.clock.advance(61)
-    status, _, body = await at.call(CHAT, ASK, headers=(header,))
+    status, _, body = await at.call(
+        CHAT,
+        ASK,
+        headers=(header,),
+    )
     assert status == 401
     assert b"clocks" in body
 
@@ -151,17 +208,37 @@ async def test_a_grant_without_a_session_opens_its_target_to_all_of_the_agents(
 @pytest.mark.parametrize(
     ("caller", "name"),
     [
-        *((replace(CALLER, **other), NAME) for other in (
-            {"agent": "ag_2"}, {"session": "se_2"}, {"grant": "gr_2"}, {"grant": ""},
-        )),
-        *((CALLER, n) for n in ("@up/m-incumbent", "up/m-literal", "@up/m-literal ", "@")),
+        *(
+            (replace(CALLER, **other), NAME)
+            for other in (
+                {"agent": "ag_2"},
+                {"session": "se_2"},
+                {"grant": "gr_2"},
+                {"grant": ""},
+            )
+        ),
+        *(
+            (CALLER, n)
+            for n in (
+                "@up/m-incumbent",
+                "up/m-literal",
+                "@up/m-literal ",
+                "@",
+            )
+        ),
     ],
-)  # fmt: skip
+)
 async def test_a_grant_opens_nothing_to_another_and_no_other_target(
-    tmp_path: Path, caller: AgentCaller, name: str
+    tmp_path: Path,
+    caller: AgentCaller,
+    name: str,
 ) -> None:
     at = door(tmp_path, GRANT)
-    status, _, body = await call(at, caller, ASK.replace(b"support", name.encode()))
+    status, _, body = await call(
+        at,
+        caller,
+        ASK.replace(b"support", name.encode()),
+    )
     assert (status, code(body)) == (404, "model_not_found")
     assert not at.transport.seen
 
@@ -200,8 +277,12 @@ async def test_a_client_can_neither_name_a_literal_target_nor_see_it(tmp_path: P
 
 
 async def test_a_literal_target_that_may_not_see_the_data_gets_nothing(tmp_path: Path) -> None:
-    classes: DataClasses = {"health": frozenset({"another"}), "plain": frozenset({"up"})}
-    health, plain = replace(GRANT, data_class="health"), replace(GRANT, data_class="plain")
+    classes: DataClasses = {
+        "health": frozenset({"another"}),
+        "plain": frozenset({"up"}),
+    }
+    health = replace(GRANT, data_class="health")
+    plain = replace(GRANT, data_class="plain")
     barred = Door(tmp_path / "barred", first=first(health), classes=classes)
     status, _, _ = await call(barred)
     assert status >= 500
@@ -260,12 +341,20 @@ async def test_the_target_that_auto_chose_is_asked_first_if_its_route_may_ask_it
     (fallback, *_) = route.fallbacks
     targets = {**made.table.targets, LITERAL.id: LITERAL}
     settings = replace(route.settings, stakes=stakes)
-    routes = {**made.table.routes, "support": replace(route, settings=settings)}
+    routes = {
+        **made.table.routes,
+        "support": replace(route, settings=settings),
+    }
     at = Door(
-        tmp_path, first=replace(made, table=replace(made.table, targets=targets, routes=routes))
+        tmp_path,
+        first=replace(made, table=replace(made.table, targets=targets, routes=routes)),
     )
     for wanted in (fallback, LITERAL.id, route.incumbent, "t_none"):
-        _, headers, _ = await call(at, replace(CALLER, grant="", target=wanted), ASK)
+        _, headers, _ = await call(
+            at,
+            replace(CALLER, grant="", target=wanted),
+            ASK,
+        )
         is_first = wanted == fallback and stakes is Stakes.LOW
         assert (headers[b"x-swapgate-arm"] == b"keep_warm") is is_first
         assert (headers[b"x-swapgate-target"] == targets[fallback].name.encode()) is is_first
@@ -279,7 +368,11 @@ async def test_no_target_is_asked_first_while_a_switch_rules(tmp_path: Path) -> 
     switch = switch_of(f"target:{route.incumbent}")
     at = Door(tmp_path, first=replace(made, switches=(switch,)))
     wanted = replace(CALLER, grant="", target=route.fallbacks[0])
-    _, headers, _ = await call(at, wanted, ASK)
+    _, headers, _ = await call(
+        at,
+        wanted,
+        ASK,
+    )
     assert headers[b"x-swapgate-arm"] == b"incumbent"
 
 

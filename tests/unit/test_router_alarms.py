@@ -11,7 +11,8 @@ from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import Place
 from tests.support.router.live_router import FALLBACK, INCUMBENT
 
-OWN, SPARE = f"up/{INCUMBENT}", f"up/{FALLBACK}"
+OWN = f"up/{INCUMBENT}"
+SPARE = f"up/{FALLBACK}"
 
 
 def sent_alerts(place: Place) -> list[tuple[AlertKind, AlertEvent]]:
@@ -45,11 +46,18 @@ async def test_a_long_pause_is_an_alert_until_it_is_over_and_shown_in_the_metric
     [
         (error(401), AlertKind.OUR_KEY, "provider up"),
         (error(402), AlertKind.QUOTA, "provider up"),
-        (error(404, code="model_not_found"), AlertKind.MODEL_UNKNOWN, f"target {OWN}"),
+        (
+            error(404, code="model_not_found"),
+            AlertKind.MODEL_UNKNOWN,
+            f"target {OWN}",
+        ),
     ],
 )
 async def test_what_is_ours_to_mend_is_told_once_and_not_per_request(
-    tmp_path: Path, turn: ScriptedTurn, kind: AlertKind, subject: str
+    tmp_path: Path,
+    turn: ScriptedTurn,
+    kind: AlertKind,
+    subject: str,
 ) -> None:
     place = Place(tmp_path, {INCUMBENT: turn, FALLBACK: completion()}, fallback=True)
 
@@ -60,7 +68,11 @@ async def test_what_is_ours_to_mend_is_told_once_and_not_per_request(
 
 
 async def test_another_cause_takes_the_place_of_the_first(tmp_path: Path) -> None:
-    place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: completion()}, fallback=True)
+    place = Place(
+        tmp_path,
+        {INCUMBENT: error(401), FALLBACK: completion()},
+        fallback=True,
+    )
     await place.ask()
     place.script = {INCUMBENT: error(503), FALLBACK: completion()}
     place.clock.advance(121)
@@ -91,7 +103,8 @@ async def test_what_goes_on_is_said_again_without_being_counted(tmp_path: Path) 
 @pytest.mark.req("F1")
 async def test_a_refused_revision_or_snapshot_on_disk_is_told_once(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: completion()})
-    alarms, holder = place.app._alarms, place.holder
+    alarms = place.app._alarms
+    holder = place.holder
     holder.refused = str(SnapshotInvalid("route 'support' names a target that is not there"))
     alarms.evaluate()
     alarms.evaluate()
@@ -112,7 +125,11 @@ async def test_a_refused_revision_or_snapshot_on_disk_is_told_once(tmp_path: Pat
 
 @pytest.mark.req("B5")
 async def test_more_failovers_than_the_log_takes_are_counted(tmp_path: Path) -> None:
-    place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: completion()}, fallback=True)
+    place = Place(
+        tmp_path,
+        {INCUMBENT: error(401), FALLBACK: completion()},
+        fallback=True,
+    )
 
     await place.ask(times=FAILOVERS_PER_S + 3)
     place.clock.advance(1)

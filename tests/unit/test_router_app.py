@@ -8,12 +8,19 @@ import pytest
 from harness.routing.table import RouteSettings
 from router.recording.internal_errors import RouterPart
 from router.request import client_directives, model_endpoint
-from router.request.request_observers import RequestObserver, RequestObservers
+from router.request.request_observers import (
+    RequestObserver,
+    RequestObservers,
+)
 from router.request.request_state import RoutedRequest
 from router.request.routed_response import RoutedResponse
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import completion, error, streamed
+from tests.support.providers.scripted_upstream import (
+    completion,
+    error,
+    streamed,
+)
 from tests.support.router.asgi_router import ASK, CHAT, Door, code
 from tests.support.router.live_router import KEY, NARROW_KEY, QUICK, snapshot
 
@@ -75,7 +82,8 @@ async def test_a_stale_or_refused_snapshot_is_called_degraded(tmp_path: Path) ->
 
     door.holder.stale = True
     assert (await door.call("/readyz", method="GET"))[2] == degraded % b"database_away"
-    door.holder.stale, door.holder.refused = False, "why"
+    door.holder.stale = False
+    door.holder.refused = "why"
     assert (await door.call("/readyz", method="GET"))[2] == degraded % b"revision_refused"
 
 
@@ -96,11 +104,25 @@ async def test_the_providers_headers_are_passed_on_but_for_the_hops(tmp_path: Pa
 
     assert headers[b"x-ratelimit-remaining"] == b"7"
     assert headers[b"x-swapgate-arm"] == b"incumbent"
-    gone = {b"connection", b"x-hop", b"set-cookie", b"server", b"openai-organization"}
+    gone = {
+        b"connection",
+        b"x-hop",
+        b"set-cookie",
+        b"server",
+        b"openai-organization",
+    }
     assert not gone & headers.keys()
 
 
-@pytest.mark.parametrize("turn", [completion(), error(400), error(500), streamed("a")])
+@pytest.mark.parametrize(
+    "turn",
+    [
+        completion(),
+        error(400),
+        error(500),
+        streamed("a"),
+    ],
+)
 async def test_every_routed_answer_says_what_happened(
     tmp_path: Path, turn: ScriptedTurn
 ) -> None:
@@ -147,7 +169,11 @@ async def test_stream_must_be_a_boolean(tmp_path: Path, stream: str) -> None:
     ],
 )
 async def test_a_task_picks_its_route_where_the_key_may_use_it(
-    tmp_path: Path, model: str, task: bytes, key: str, outcome: tuple[int, bytes | None]
+    tmp_path: Path,
+    model: str,
+    task: bytes,
+    key: str,
+    outcome: tuple[int, bytes | None],
 ) -> None:
     first = snapshot("http://127.0.0.1:1/v1")
     support = replace(first.table.routes["support"], settings=RouteSettings(task="triage"))
@@ -157,7 +183,9 @@ async def test_a_task_picks_its_route_where_the_key_may_use_it(
 
     asked = json.dumps({**json.loads(ASK), "model": model}).encode()
     status, headers, _ = await door.call(
-        CHAT, asked, headers=(bearer, (b"x-swapgate-task", task))
+        CHAT,
+        asked,
+        headers=(bearer, (b"x-swapgate-task", task)),
     )
 
     assert (status, headers.get(b"x-swapgate-route")) == outcome
@@ -190,7 +218,12 @@ def witness(monkeypatch: pytest.MonkeyPatch) -> Witness:
     seen = Witness()
     build = RequestObservers.__init__
 
-    def with_witness(self, always, of_evidence, errors) -> None:  # type: ignore[no-untyped-def]
+    def with_witness(  # type: ignore[no-untyped-def]
+        self,
+        always,
+        of_evidence,
+        errors,
+    ) -> None:
         build(self, [seen, *always], of_evidence, errors)
 
     monkeypatch.setattr(RequestObservers, "__init__", with_witness)
@@ -203,7 +236,9 @@ async def ask(folder: Path) -> None:
 
 
 async def test_the_end_comes_where_the_request_breaks_off_right_after_its_beginning(
-    witness: Witness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    witness: Witness,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begin = RequestObservers.begin
 
@@ -229,7 +264,11 @@ async def test_the_end_comes_where_the_request_breaks_off_right_after_its_beginn
     ids=lambda part: part if isinstance(part, str) else "",
 )
 async def test_who_saw_the_beginning_sees_the_end_whatever_fails_on_the_way(
-    witness: Witness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+    witness: Witness,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: object,
+    name: str,
 ) -> None:
     monkeypatch.setattr(owner, name, break_off)
 

@@ -14,10 +14,22 @@ from scipy.stats import chi2
 
 from harness.frame.alerts.alert import AlertEvent, AlertKind
 from harness.providers.models.capabilities import Endpoint
-from harness.routing.table import BUCKETS, Arm, Canary, Handover, Route, choose_arm, hash_bucket
+from harness.routing.table import (
+    BUCKETS,
+    Arm,
+    Canary,
+    Handover,
+    Route,
+    choose_arm,
+    hash_bucket,
+)
 from router.frame.body import ClientRequest, read_request
 from router.recording.sums import KEPT, RouteKeys
-from router.request.client_directives import opening_digest, read_directives, sticky_key
+from router.request.client_directives import (
+    opening_digest,
+    read_directives,
+    sticky_key,
+)
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.asgi_router import CHAT, Door
 from tests.support.router.live_router import snapshot
@@ -30,9 +42,19 @@ IntArray = npt.NDArray[np.int64]
 
 
 def request(**fields: object) -> ClientRequest:
-    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}]
+    messages = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "hi"},
+    ]
     return read_request(
-        json.dumps({"model": "support", "messages": messages, **fields}).encode(), Endpoint.CHAT
+        json.dumps(
+            {
+                "model": "support",
+                "messages": messages,
+                **fields,
+            }
+        ).encode(),
+        Endpoint.CHAT,
     )
 
 
@@ -93,8 +115,12 @@ def test_every_worker_and_every_version_puts_a_key_in_the_same_bucket() -> None:
     found = [hash_bucket(f"user:{i}", salt="salt_1") for i in range(5)]
 
     assert found == GOLDEN
-    key, bucket = "user:0", hash_bucket("user:0", salt="salt")
-    assert [arm(key, bucket + more) for more in (0, 1)] == [Arm.INCUMBENT, Arm.CANARY]
+    key = "user:0"
+    bucket = hash_bucket("user:0", salt="salt")
+    assert [arm(key, bucket + more) for more in (0, 1)] == [
+        Arm.INCUMBENT,
+        Arm.CANARY,
+    ]
     for less, kept in ((0, Arm.HOLDBACK), (1, Arm.INCUMBENT)):
         held = Canary("t_new", BUCKETS - bucket - less, "salt", "r-1")
         assert choose_arm(replace(ROUTE, canary=None, holdback=held), key) is kept
@@ -120,7 +146,16 @@ def test_the_first_key_that_is_there_counts() -> None:
     assert sticky_key(request(user=""), None, "k").startswith("opening:")
 
 
-@pytest.mark.parametrize("messages", [None, [], "x", [{"role": "system", "content": "s"}], [1]])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        None,
+        [],
+        "x",
+        [{"role": "system", "content": "s"}],
+        [1],
+    ],
+)
 def test_a_request_without_anything_else_is_its_own_caller(messages: object) -> None:
     assert sticky_key(request(messages=messages), None, "k-1") == ""
 
@@ -136,7 +171,9 @@ class Shape(NamedTuple):
     compacts: bool = True
 
 
-CHATS, RESPONSES, MESSAGES = Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.MESSAGES
+CHATS = Endpoint.CHAT
+RESPONSES = Endpoint.RESPONSES
+MESSAGES = Endpoint.MESSAGES
 IN_USER_ID = {"metadata": {"user_id": "user_7f3c_account__session_TALK"}}
 SHAPES = {
     "OpenAI's SDK": Shape(CHATS, compacts=False),
@@ -148,7 +185,9 @@ SHAPES = {
     "Claude Code": Shape(MESSAGES, {"x-claude-code-session-id": "TALK"}, IN_USER_ID),
     "Claude Code before 2.1.86": Shape(MESSAGES, {}, IN_USER_ID),
     "Codex": Shape(
-        RESPONSES, {"session-id": "TALK", "thread-id": "TALK"}, {"prompt_cache_key": "app"}
+        RESPONSES,
+        {"session-id": "TALK", "thread-id": "TALK"},
+        {"prompt_cache_key": "app"},
     ),
     "Open WebUI": Shape(
         CHATS,
@@ -169,7 +208,11 @@ SHAPES = {
 }
 
 
-def body_of(shape: Shape, talk: int, turn: int) -> bytes:
+def body_of(
+    shape: Shape,
+    talk: int,
+    turn: int,
+) -> bytes:
     """A turn with all before it, a clock, a count and an id in front, and more tools."""
     rules = (
         "x-anthropic-billing-header: cc_version=2.1; cch=" * (shape.endpoint is MESSAGES)
@@ -189,10 +232,20 @@ def body_of(shape: Shape, talk: int, turn: int) -> bytes:
     fields: dict[Endpoint, dict[str, object]] = {
         CHATS: {"messages": [{"role": "system", "content": rules}, *messages]},
         RESPONSES: {"instructions": rules, "input": messages},
-        MESSAGES: {"system": [{"type": "text", "text": rules}], "messages": messages},
+        MESSAGES: {
+            "system": [{"type": "text", "text": rules}],
+            "messages": messages,
+        },
     }
     tools = [{"type": "function", "function": {"name": f"f{n}"}} for n in range(turn)]
-    body = json.dumps({"model": "m", "tools": tools, **shape.fields, **fields[shape.endpoint]})
+    body = json.dumps(
+        {
+            "model": "m",
+            "tools": tools,
+            **shape.fields,
+            **fields[shape.endpoint],
+        }
+    )
     return body.replace("TALK", f"t-{talk}").encode()
 
 
@@ -201,7 +254,8 @@ def body_of(shape: Shape, talk: int, turn: int) -> bytes:
 def test_every_conversation_of_a_real_client_keeps_its_arm_through_10_turns(
     shape: Shape,
 ) -> None:
-    route, seen = at(1000), set[Arm]()
+    route = at(1000)
+    seen = set[Arm]()
     for talk in range(200):
         lines = [
             (name.encode(), value.replace("TALK", f"t-{talk}").encode())
@@ -225,14 +279,19 @@ async def test_a_key_that_carries_most_requests_is_drawn_by_conversation(
 
     async def ask(number: int, key: str) -> None:
         said = [{"role": "user", "content": f"question {number}"}]
-        body = {"model": "support", "user": key, "messages": said}
+        body = {
+            "model": "support",
+            "user": key,
+            "messages": said,
+        }
         _, headers, _ = await door.call(CHAT, json.dumps(body).encode())
         arms.append(headers[b"x-swapgate-arm"])
 
     for number in range(150):
         await ask(number, "shop")
         await ask(number, f"person {number % 50}")
-    shop, others = arms[::2], {arms[n::100][0] for n in range(1, 100, 2)}
+    shop = arms[::2]
+    others = {arms[n::100][0] for n in range(1, 100, 2)}
     assert len(set(shop)) == 1
     assert len(others) == 2
     door.app._alarms.evaluate()
@@ -261,11 +320,19 @@ async def test_requests_that_share_their_examples_are_drawn_by_what_comes_behind
     routes = {**first.table.routes, "support": replace(route, canary=canary)}
     first = replace(first, table=replace(first.table, routes=routes))
     door = Door(tmp_path, first=first)
-    example = [{"role": "user", "content": "2 + 2"}, {"role": "assistant", "content": "4"}]
+    example = [
+        {"role": "user", "content": "2 + 2"},
+        {"role": "assistant", "content": "4"},
+    ]
     arms: list[bytes] = []
 
     async def ask(*more: dict[str, str]) -> bytes:
-        messages = [*example, {"role": "user", "content": "3 + 3"}, example[1], *more]
+        messages = [
+            *example,
+            {"role": "user", "content": "3 + 3"},
+            example[1],
+            *more,
+        ]
         body = {"model": "support", "messages": messages}
         _, headers, _ = await door.call(CHAT, json.dumps(body).encode())
         return headers[b"x-swapgate-arm"]
@@ -300,7 +367,11 @@ def test_the_shares_of_keys_are_bounded_and_forget() -> None:
 @pytest.mark.req("F3")
 def test_an_opening_has_the_same_digest_in_every_process_and_version() -> None:
     parts = [
-        {"type": "text", "text": "Wo ist mein Paket \u2013 \ud800?", "n": [1, 1.5, None, True]}
+        {
+            "type": "text",
+            "text": "Wo ist mein Paket \u2013 \ud800?",
+            "n": [1, 1.5, None, True],
+        }
     ]
     assert opening_digest([("system", "Be kind."), ("user", parts)]) == (
         "4563e2bb6473bbda68553f829c912746"

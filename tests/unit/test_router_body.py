@@ -20,7 +20,13 @@ from harness.providers.target import RequestPatch, Target
 from harness.routing.table import Arm
 from router.frame.asgi import BodyTooLarge
 from router.frame.body import read_request
-from router.frame.json_spans import MAX_DEPTH, ParsedObject, decode, parse_object, walk_text
+from router.frame.json_spans import (
+    MAX_DEPTH,
+    ParsedObject,
+    decode,
+    parse_object,
+    walk_text,
+)
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS
 from router.request import upstream_call
@@ -38,7 +44,9 @@ scalars = (
     | st.text()
 )
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20
+    scalars,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
 )
 names = st.text().filter(lambda name: name not in {"model", "stream", "stream_options"})
 spaces = st.text(alphabet=" \t\r\n", max_size=3)
@@ -52,7 +60,9 @@ def bodies(draw: st.DrawFn) -> tuple[str, str]:
         (
             json.dumps(name, ensure_ascii=draw(st.booleans())),
             json.dumps(
-                value, indent=draw(st.sampled_from([None, 1])), ensure_ascii=draw(st.booleans())
+                value,
+                indent=draw(st.sampled_from([None, 1])),
+                ensure_ascii=draw(st.booleans()),
             ),
         )
         for name, value in members.items()
@@ -84,7 +94,10 @@ def encodable(text: str) -> bool:
 
 
 @pytest.mark.req("A2")
-@given(bodies().filter(lambda pair: encodable(pair[0])), st.sampled_from(Endpoint))
+@given(
+    bodies().filter(lambda pair: encodable(pair[0])),
+    st.sampled_from(Endpoint),
+)
 def test_everything_but_model_survives_byte_for_byte(
     pair: tuple[str, str], endpoint: Endpoint
 ) -> None:
@@ -155,10 +168,23 @@ def test_a_name_that_is_hidden_or_repeated_further_in_is_not_mistaken(text: str)
 @pytest.mark.parametrize(
     "text",
     [
-        "", "{", "[]", "null", '{"a" 1}', '{"a":}', '{"a":1,}', "{a:1}", '{"a":1}x',
-        '{"a":NaN}', '{"a":-Infinity}', '{"a":1,"a":2}', '{"a":01}', '{"a":"\n"}', "{1:2}",
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"a" 1}',
+        '{"a":}',
+        '{"a":1,}',
+        "{a:1}",
+        '{"a":1}x',
+        '{"a":NaN}',
+        '{"a":-Infinity}',
+        '{"a":1,"a":2}',
+        '{"a":01}',
+        '{"a":"\n"}',
+        "{1:2}",
     ],
-)  # fmt: skip
+)
 def test_what_is_not_strict_json_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         walk_text(text)
@@ -179,7 +205,13 @@ def test_a_large_body_keeps_every_byte_but_those_of_its_model(
     long: str,
 ) -> None:
     is_ascii = long.isascii()
-    members = {**before, "v": "model", "model": model, **after, "long": long}
+    members = {
+        **before,
+        "v": "model",
+        "model": model,
+        **after,
+        "long": long,
+    }
     try:
         body = json.dumps(members, separators=separators, ensure_ascii=is_ascii).encode()
     except UnicodeEncodeError:
@@ -190,7 +222,9 @@ def test_a_large_body_keeps_every_byte_but_those_of_its_model(
 
     if written is not None:
         wanted = json.dumps(
-            {**members, "model": "m"}, separators=separators, ensure_ascii=is_ascii
+            {**members, "model": "m"},
+            separators=separators,
+            ensure_ascii=is_ascii,
         )
         assert written == wanted.encode()
 
@@ -201,7 +235,9 @@ def test_a_large_body_keeps_every_byte_but_those_of_its_model(
     long=st.sampled_from((0, 100_000)),
 )
 def test_depth_is_counted_exactly_in_a_body_that_is_parsed(
-    brackets: list[str], wide: int, long: int
+    brackets: list[str],
+    wide: int,
+    long: int,
 ) -> None:
     inner = json.dumps(["[" * long, *range(wide)])
     for pair in brackets:
@@ -245,13 +281,24 @@ def sent(body: Mapping[str, object], target: Target) -> dict[str, object]:
 
 def test_parameters_are_defaults_and_the_patch_is_not() -> None:
     patch = RequestPatch(
-        parameters={"top_p": 0.5, "seed": 1, "model": "never", "messages": []},
+        parameters={
+            "top_p": 0.5,
+            "seed": 1,
+            "model": "never",
+            "messages": [],
+        },
         response_format={"type": "json_object"},
     )
     target = Target("p", "m", {"temperature": 0, "max_tokens": 5}, patch)
 
     found = sent(
-        {"model": "r", "messages": [1], "temperature": 1.5, "top_p": 0.9, "response_format": 1},
+        {
+            "model": "r",
+            "messages": [1],
+            "temperature": 1.5,
+            "top_p": 0.9,
+            "response_format": 1,
+        },
         target,
     )
 
@@ -276,12 +323,32 @@ USER = {"role": "user", "content": "hi"}
         ([USER], [{"role": "system", "content": 'Be\n"brief".'}, USER]),
         (
             [{"content": "Sé amable\ud800", "role": "system"}, USER],
-            [{"content": 'Sé amable\ud800\n\nBe\n"brief".', "role": "system"}, USER],
+            [
+                {
+                    "content": 'Sé amable\ud800\n\nBe\n"brief".',
+                    "role": "system",
+                },
+                USER,
+            ],
         ),
         (
-            [USER, {"role": "developer", "content": [{"type": "text", "text": "a"}]}],
-            [USER, {"role": "developer", "content": [
-                {"type": "text", "text": "a"}, {"type": "text", "text": 'Be\n"brief".'}]}],
+            [
+                USER,
+                {
+                    "role": "developer",
+                    "content": [{"type": "text", "text": "a"}],
+                },
+            ],
+            [
+                USER,
+                {
+                    "role": "developer",
+                    "content": [
+                        {"type": "text", "text": "a"},
+                        {"type": "text", "text": 'Be\n"brief".'},
+                    ],
+                },
+            ],
         ),
         (
             [{"role": "system", "content": ""}],
@@ -292,7 +359,7 @@ USER = {"role": "user", "content": "hi"}
             [{"role": "system", "content": 'Be\n"brief".'}],
         ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.req("A8")
 def test_the_addendum_ends_the_system_message(
     messages: list[object], expected: list[object]
@@ -315,7 +382,10 @@ messages = st.lists(
 
 
 @pytest.mark.req("A8")
-@given(st.builds(Target, st.just("p"), st.just("m"), parameters, patches), messages)
+@given(
+    st.builds(Target, st.just("p"), st.just("m"), parameters, patches),
+    messages,
+)
 def test_what_was_measured_is_what_serves(target: Target, said: list[dict[str, str]]) -> None:
     measured = chat_completions.request_body(target, said, {})
 
@@ -325,7 +395,17 @@ def test_what_was_measured_is_what_serves(target: Target, said: list[dict[str, s
 # What a text may hold that looks like the member `model`, and is another's, or text itself.
 lookalikes = st.recursive(
     st.sampled_from(
-        ["m", "model", '"model":"m"', '\\"model":"m"', '{"model":"m"}', "\\", "m\\", '"', "é/"]
+        [
+            "m",
+            "model",
+            '"model":"m"',
+            '\\"model":"m"',
+            '{"model":"m"}',
+            "\\",
+            "m\\",
+            '"',
+            "é/",
+        ]
     ),
     lambda inner: (
         st.lists(inner, max_size=2)
@@ -352,13 +432,22 @@ def test_the_quick_way_finds_no_other_model_than_the_walk(
 ) -> None:
     colon = ":" if compact else ": "
     text = json.dumps(
-        {**before, "model": model, **after}, separators=(",", colon), ensure_ascii=ascii_only
+        {
+            **before,
+            "model": model,
+            **after,
+        },
+        separators=(",", colon),
+        ensure_ascii=ascii_only,
     )
 
     quick = parse_object(text.encode()).with_text("model", '"new"')
 
     place = walk_text(text).values["model"]
-    assert quick in {None, f'{text[: place.start]}"new"{text[place.end :]}'.encode()}
+    assert quick in {
+        None,
+        f'{text[: place.start]}"new"{text[place.end :]}'.encode(),
+    }
 
 
 MORE = (
@@ -384,9 +473,24 @@ def test_a_body_is_written_alike_in_a_short_way_and_by_patches(kind: str) -> Non
     upstream = route.upstreams[route.route.incumbent]
     for endpoint, more in itertools.product(route.plans, MORE):
         text = f'{{"model": "support","input":"Hi","messages":[]{more}}}'
-        read, plan = read_request(text.encode(), endpoint), route.plans[endpoint][Arm.INCUMBENT]
-        job = RoutedRequest(read, route, Arm.INCUMBENT, plan, begun=0.0, deadline=1.0)
-        attempt = Attempt(upstream, 1, None, until=1.0, number=1, endpoint=endpoint)
+        read = read_request(text.encode(), endpoint)
+        plan = route.plans[endpoint][Arm.INCUMBENT]
+        job = RoutedRequest(
+            read,
+            route,
+            Arm.INCUMBENT,
+            plan,
+            begun=0.0,
+            deadline=1.0,
+        )
+        attempt = Attempt(
+            upstream,
+            1,
+            None,
+            until=1.0,
+            number=1,
+            endpoint=endpoint,
+        )
 
         sent = upstream_call._request(job, attempt).body
 
@@ -417,7 +521,10 @@ CODERS = [
 ]
 
 
-@given(body=st.binary(max_size=2_000), codings=st.lists(st.sampled_from(CODERS), max_size=3))
+@given(
+    body=st.binary(max_size=2_000),
+    codings=st.lists(st.sampled_from(CODERS), max_size=3),
+)
 def test_what_any_codings_made_of_a_body_is_undone(
     body: bytes, codings: list[tuple[str, Callable[[bytes], bytes]]]
 ) -> None:

@@ -11,7 +11,10 @@ from harness.routing.reliability.breaker import BreakerPolicy, WhenAllOpen
 from harness.routing.table import RouteSettings, StreamCommit
 from router.health.target_health import LONGEST_PAUSE_S
 from tests.support.control.manual_clock import ManualClock
-from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import (
+    ScriptedEvent,
+    ScriptedTurn,
+)
 from tests.support.providers.scripted_upstream import (
     ROLE,
     broken_stream,
@@ -20,8 +23,20 @@ from tests.support.providers.scripted_upstream import (
     event,
     streamed,
 )
-from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place, Script, leaving
-from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT, QUICK
+from tests.support.router.asgi_router import (
+    ASK,
+    AUTH,
+    CHAT,
+    Place,
+    Script,
+    leaving,
+)
+from tests.support.router.live_router import (
+    CANDIDATE,
+    FALLBACK,
+    INCUMBENT,
+    QUICK,
+)
 
 STREAM = ASK[:-1] + b',"stream":true}'
 MESSAGE = ASK[:-1] + b',"max_tokens":9}'
@@ -35,7 +50,9 @@ async def test_a_wall_clock_that_is_set_ends_no_rest_of_a_target(
     jump_s: float, tmp_path: Path
 ) -> None:
     place = Place(
-        tmp_path, {INCUMBENT: error(500), FALLBACK: completion("spare")}, fallback=True
+        tmp_path,
+        {INCUMBENT: error(500), FALLBACK: completion("spare")},
+        fallback=True,
     )
     await place.ask(times=6)
     asked = place.asked[INCUMBENT]
@@ -75,7 +92,12 @@ async def test_what_the_next_request_would_meet_as_well_opens_at_once(
 @pytest.mark.req("A5", "B3", "B4")
 async def test_only_when_no_key_is_left_the_circuit_opens(tmp_path: Path) -> None:
     script: Script = {INCUMBENT: error(401), FALLBACK: completion()}
-    place = Place(tmp_path, script, fallback=True, more_keys=("UP_KEY_2",))
+    place = Place(
+        tmp_path,
+        script,
+        fallback=True,
+        more_keys=("UP_KEY_2",),
+    )
 
     assert (await place.ask(times=3))[0] == 200
 
@@ -88,7 +110,11 @@ async def test_only_when_no_key_is_left_the_circuit_opens(tmp_path: Path) -> Non
 @pytest.mark.req("A5")
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
 async def test_what_clients_send_wrong_harms_no_target(tmp_path: Path, status: int) -> None:
-    place = Place(tmp_path, {INCUMBENT: error(status), FALLBACK: completion()}, fallback=True)
+    place = Place(
+        tmp_path,
+        {INCUMBENT: error(status), FALLBACK: completion()},
+        fallback=True,
+    )
 
     answered, headers = await place.ask(times=20)
 
@@ -105,13 +131,17 @@ def in_the_future(clock: ManualClock) -> str:
 @pytest.mark.parametrize("name", ["retry-after", "retry-after-ms", "x-ms-retry-after-ms"])
 @pytest.mark.parametrize("text", ["0.01", "date"])
 async def test_a_pause_that_fits_the_budget_is_made_and_the_same_target_answers(
-    tmp_path: Path, name: str, text: str
+    tmp_path: Path,
+    name: str,
+    text: str,
 ) -> None:
     date = in_the_future(ManualClock())
     limited = replace(error(429), headers={name: date if text == "date" else text})
     answers = iter([limited, completion("after the pause")])
     place = Place(
-        tmp_path, {INCUMBENT: lambda: next(answers), FALLBACK: completion()}, fallback=True
+        tmp_path,
+        {INCUMBENT: lambda: next(answers), FALLBACK: completion()},
+        fallback=True,
     )
 
     status, _ = await place.ask()
@@ -121,10 +151,17 @@ async def test_a_pause_that_fits_the_budget_is_made_and_the_same_target_answers(
 
 @pytest.mark.req("A5", "B4")
 @pytest.mark.parametrize(
-    ("told_s", "rests_s"), [(30, 30), (7200, 7200), (999_999_999, LONGEST_PAUSE_S)]
+    ("told_s", "rests_s"),
+    [
+        (30, 30),
+        (7200, 7200),
+        (999_999_999, LONGEST_PAUSE_S),
+    ],
 )
 async def test_a_pause_past_the_budget_is_kept_for_a_day_at_most_and_a_person_may_end_it(
-    tmp_path: Path, told_s: int, rests_s: float
+    tmp_path: Path,
+    told_s: int,
+    rests_s: float,
 ) -> None:
     limited = replace(error(429), headers={"retry-after": str(told_s)})
     place = Place(tmp_path, {INCUMBENT: limited, FALLBACK: completion()}, fallback=True)
@@ -184,10 +221,17 @@ async def test_a_pause_keeps_no_request_from_a_lone_target(tmp_path: Path) -> No
 
 @pytest.mark.req("A5", "B4")
 @pytest.mark.parametrize(
-    ("path", "body"), [(CHAT, ASK), (CHAT, STREAM), ("/v1/messages", MESSAGE)]
+    ("path", "body"),
+    [
+        (CHAT, ASK),
+        (CHAT, STREAM),
+        ("/v1/messages", MESSAGE),
+    ],
 )
 async def test_when_all_are_paused_each_is_named_with_the_time_and_nobody_waits(
-    tmp_path: Path, path: str, body: bytes
+    tmp_path: Path,
+    path: str,
+    body: bytes,
 ) -> None:
     def limited(seconds: int) -> ScriptedTurn:
         return replace(error(429), headers={"retry-after": str(seconds)})
@@ -214,7 +258,10 @@ async def test_when_all_are_paused_each_is_named_with_the_time_and_nobody_waits(
 @pytest.mark.req("B4")
 async def test_when_every_circuit_is_open_the_answer_is_a_fast_503(tmp_path: Path) -> None:
     place = Place(
-        tmp_path, {INCUMBENT: error(401), FALLBACK: error(401)}, FAIL_FAST, fallback=True
+        tmp_path,
+        {INCUMBENT: error(401), FALLBACK: error(401)},
+        FAIL_FAST,
+        fallback=True,
     )
     await place.ask()
     place.clock.advance(4)
@@ -235,7 +282,11 @@ async def test_when_every_circuit_is_open_the_answer_is_a_fast_503(tmp_path: Pat
 
 @pytest.mark.req("B4")
 async def test_a_last_resort_is_asked_once_and_its_answer_counts(tmp_path: Path) -> None:
-    place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: error(401)}, fallback=True)
+    place = Place(
+        tmp_path,
+        {INCUMBENT: error(401), FALLBACK: error(401)},
+        fallback=True,
+    )
     await place.ask()
     place.script[INCUMBENT] = completion("back")
 
@@ -247,10 +298,21 @@ async def test_a_last_resort_is_asked_once_and_its_answer_counts(tmp_path: Path)
 
 
 @pytest.mark.req("B4", "B8")
-@pytest.mark.parametrize("rest", [(), (ScriptedEvent.RESET,), (b"data: {oops}\n\n",)])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        (),
+        (ScriptedEvent.RESET,),
+        (b"data: {oops}\n\n",),
+    ],
+)
 async def test_a_stream_counts_at_its_end(tmp_path: Path, rest: tuple[Any, ...]) -> None:
     broken = broken_stream(ROLE, event({"content": "half"}), *rest)
-    place = Place(tmp_path, {INCUMBENT: broken, FALLBACK: streamed("spare")}, fallback=True)
+    place = Place(
+        tmp_path,
+        {INCUMBENT: broken, FALLBACK: streamed("spare")},
+        fallback=True,
+    )
 
     await place.ask(STREAM, times=7)
 
@@ -261,7 +323,11 @@ async def test_a_stream_counts_at_its_end(tmp_path: Path, rest: tuple[Any, ...])
 @pytest.mark.req("B4")
 @pytest.mark.parametrize("body", [ASK, STREAM])
 async def test_a_probe_whose_caller_leaves_is_set_free(tmp_path: Path, body: bytes) -> None:
-    place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: streamed("x")}, fallback=True)
+    place = Place(
+        tmp_path,
+        {INCUMBENT: error(401), FALLBACK: streamed("x")},
+        fallback=True,
+    )
     await place.ask(STREAM)
     place.clock.advance(OPEN_S)
     half = broken_stream(ROLE, event({"content": "half"}), ScriptedEvent.HANG)
@@ -279,13 +345,26 @@ async def test_a_probe_whose_caller_leaves_is_set_free(tmp_path: Path, body: byt
 
 @pytest.mark.req("F4", "B4")
 @pytest.mark.parametrize(
-    ("own", "weight_bps", "arm"), [(CANDIDATE, 10_000, "canary"), (INCUMBENT, 0, "incumbent")]
+    ("own", "weight_bps", "arm"),
+    [(CANDIDATE, 10_000, "canary"), (INCUMBENT, 0, "incumbent")],
 )
 async def test_an_arm_that_is_left_out_as_open_is_charged_and_its_cause_is_evidence_once(
-    tmp_path: Path, own: str, weight_bps: int, arm: str
+    tmp_path: Path,
+    own: str,
+    weight_bps: int,
+    arm: str,
 ) -> None:
-    script: Script = {INCUMBENT: completion(), FALLBACK: completion(), own: error(401)}
-    place = Place(tmp_path, script, fallback=True, weight_bps=weight_bps)
+    script: Script = {
+        INCUMBENT: completion(),
+        FALLBACK: completion(),
+        own: error(401),
+    }
+    place = Place(
+        tmp_path,
+        script,
+        fallback=True,
+        weight_bps=weight_bps,
+    )
     await place.ask()
 
     status, headers = await place.ask(times=3)
@@ -305,8 +384,17 @@ async def test_an_arm_that_is_left_out_as_open_is_charged_and_its_cause_is_evide
 async def test_an_incumbent_left_out_during_a_rollout_is_charged_like_a_canary(
     tmp_path: Path,
 ) -> None:
-    script: Script = {INCUMBENT: error(401), FALLBACK: completion(), CANDIDATE: completion()}
-    place = Place(tmp_path, script, fallback=True, weight_bps=1)
+    script: Script = {
+        INCUMBENT: error(401),
+        FALLBACK: completion(),
+        CANDIDATE: completion(),
+    }
+    place = Place(
+        tmp_path,
+        script,
+        fallback=True,
+        weight_bps=1,
+    )
 
     await place.ask(times=4)
     place.recorder.flush()
@@ -328,7 +416,11 @@ async def test_a_client_in_a_hurry_opens_no_circuit_for_the_others(
     hurried = (AUTH, (b"x-swapgate-timeout", b"0.05"))
 
     for _ in range(6):
-        _, _, body = await place.call(CHAT, STREAM, headers=hurried)
+        _, _, body = await place.call(
+            CHAT,
+            STREAM,
+            headers=hurried,
+        )
         assert b"timeout" in body
 
     assert await place.state() == 0
@@ -339,7 +431,10 @@ async def test_limits_of_our_own_count_however_little_time_a_client_gives(
     tmp_path: Path,
 ) -> None:
     quick = replace(QUICK, first_token_timeout_s=0.05)
-    script: Script = {INCUMBENT: ScriptedTurn(hang=True), FALLBACK: streamed("spare")}
+    script: Script = {
+        INCUMBENT: ScriptedTurn(hang=True),
+        FALLBACK: streamed("spare"),
+    }
     place = Place(tmp_path, script, quick, fallback=True)
     headers = (AUTH, (b"x-swapgate-timeout", b"2"))
 
@@ -356,7 +451,10 @@ async def test_slow_starts_open_no_circuit_of_a_target_that_answers_in_between(
     tmp_path: Path,
 ) -> None:
     quick = replace(QUICK, first_token_timeout_s=0.05)
-    script: Script = {INCUMBENT: streamed("well"), FALLBACK: streamed("spare")}
+    script: Script = {
+        INCUMBENT: streamed("well"),
+        FALLBACK: streamed("spare"),
+    }
     place = Place(tmp_path, script, quick, fallback=True)
 
     for n in range(20):

@@ -7,7 +7,10 @@ import pytest
 from harness.gate.online.guardrails import ArmSplit, ErrorTally, Guardrail
 from harness.gate.online.observation import ObservationBlock, TrafficMinute
 from harness.routing.settings import RouterSettings
-from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import (
+    ScriptedEvent,
+    ScriptedTurn,
+)
 from tests.support.providers.scripted_upstream import (
     DONE,
     ROLE,
@@ -17,7 +20,13 @@ from tests.support.providers.scripted_upstream import (
     event,
     streamed,
 )
-from tests.support.router.asgi_router import ASK, CHAT, Place, Script, leaving
+from tests.support.router.asgi_router import (
+    ASK,
+    CHAT,
+    Place,
+    Script,
+    leaving,
+)
 from tests.support.router.live_router import (
     CANDIDATE,
     FALLBACK,
@@ -28,10 +37,16 @@ from tests.support.router.live_router import (
 
 # Of the budget something is left for the next target after a silence.
 HURRIED = replace(
-    QUICK, first_token_timeout_s=0.1, between_chunks_timeout_s=0.3, total_timeout_s=1.0
+    QUICK,
+    first_token_timeout_s=0.1,
+    between_chunks_timeout_s=0.3,
+    total_timeout_s=1.0,
 )
 STREAM = ASK[:-1] + b',"stream":true}'
-HTML = ScriptedTurn(headers={"content-type": "text/html"}, steps=(b"<html>Bad gateway</html>",))
+HTML = ScriptedTurn(
+    headers={"content-type": "text/html"},
+    steps=(b"<html>Bad gateway</html>",),
+)
 NAN = ScriptedTurn(steps=(b'{"choices":[{"index":0}],"x":NaN}',))
 DEEP = ScriptedTurn(steps=(b'{"choices":' + b"[" * 10_000 + b"]" * 10_000 + b"}",))
 EMPTY = ScriptedTurn(steps=(b'{"choices":[]}',))
@@ -118,7 +133,12 @@ async def test_a_canary_failure_is_answered_by_the_incumbent_and_charged_by_its_
     assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
     assert int(headers[b"x-swapgate-attempts"]) >= 2
     row, block = place.books()
-    assert (row.arm, row.requests, row.failed, row.charged) == ("canary", 1, 0, 1)
+    assert (row.arm, row.requests, row.failed, row.charged) == (
+        "canary",
+        1,
+        0,
+        1,
+    )
     assert (block.canary_units, block.canary_failures) == (1, 1)
     errors = block.counts[Guardrail.ERRORS]
     assert isinstance(errors, ErrorTally)
@@ -164,7 +184,11 @@ async def test_a_key_that_opted_out_meets_the_routes_own_model_and_counts_in_no_
     place = CanaryPlace(tmp_path, completion(), completion())
     out = (b"authorization", f"Bearer {OPTED_OUT_KEY}".encode())
 
-    _, headers, _ = await place.call(CHAT, ASK, headers=(out,))
+    _, headers, _ = await place.call(
+        CHAT,
+        ASK,
+        headers=(out,),
+    )
 
     assert headers[b"x-swapgate-arm"] == b"incumbent"
     assert place.asked == {INCUMBENT: 1}
@@ -174,12 +198,18 @@ async def test_a_key_that_opted_out_meets_the_routes_own_model_and_counts_in_no_
 
 @pytest.mark.req("F4", "A5")
 async def test_a_request_that_both_reject_charges_nobody(tmp_path: Path) -> None:
-    theirs = error(400, "says the candidate"), error(400, "says the incumbent")
+    theirs = (
+        error(400, "says the candidate"),
+        error(400, "says the incumbent"),
+    )
     place = CanaryPlace(tmp_path, *theirs)
 
     status, _, body = await place.call(CHAT, ASK)
 
-    assert (status, json.loads(body)["error"]["message"]) == (400, "says the incumbent")
+    assert (status, json.loads(body)["error"]["message"]) == (
+        400,
+        "says the incumbent",
+    )
     row, _ = place.books()
     assert (row.failed, row.charged) == (0, 0)
     assert place.charged_units() == (1, 0)
@@ -195,7 +225,12 @@ async def test_when_all_fail_the_error_names_every_attempt_and_stops_the_clients
         INCUMBENT: error(503),
         FALLBACK: HTML,
     }
-    place = Place(tmp_path, script, fallback=True, weight_bps=10_000)
+    place = Place(
+        tmp_path,
+        script,
+        fallback=True,
+        weight_bps=10_000,
+    )
 
     status, headers, body = await place.call(CHAT, ASK)
 
@@ -213,7 +248,12 @@ async def test_when_all_fail_the_error_names_every_attempt_and_stops_the_clients
     assert headers[b"x-swapgate-attempts"] == b"5"
     place.recorder.flush(final=True)
     (row,) = place.kept.traffic
-    assert (row.requests, row.failed, row.charged, row.target) == (1, 1, 1, "")
+    assert (row.requests, row.failed, row.charged, row.target) == (
+        1,
+        1,
+        1,
+        "",
+    )
 
 
 @pytest.mark.req("B8")

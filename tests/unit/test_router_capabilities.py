@@ -5,13 +5,26 @@ from typing import Any, NamedTuple
 import pytest
 
 from harness.providers.models.capabilities import Capabilities
-from tests.support.providers.scripted_upstream import completion, error, streamed
+from tests.support.providers.scripted_upstream import (
+    completion,
+    error,
+    streamed,
+)
 from tests.support.router.asgi_router import CHAT, Place, Script
 from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT
 
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object"}},
+}
+PICTURE = {
+    "type": "image_url",
+    "image_url": {"url": "data:image/png;base64,AAAA"},
+}
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {"name": "s", "schema": {"type": "object"}},
+}
 LONG = [{"role": "user", "content": "word " * 4000}]
 TOO_LONG = error(400, "too long", "context_length_exceeded")
 
@@ -28,14 +41,33 @@ class Answer(NamedTuple):
 
 
 class Scene(Place):
-    def __init__(self, folder: Path, models: dict[str, Capabilities], **more: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        models: dict[str, Capabilities],
+        **more: Any,
+    ) -> None:
         turns: Script = {name: completion() for name in (INCUMBENT, CANDIDATE, FALLBACK)}
-        super().__init__(folder, turns, fallback=True, models=models, **more)
+        super().__init__(
+            folder,
+            turns,
+            fallback=True,
+            models=models,
+            **more,
+        )
 
     async def answer(self, **fields: Any) -> Answer:
-        body = {"model": "support", "messages": [{"role": "user", "content": "hi"}], **fields}
+        body = {
+            "model": "support",
+            "messages": [{"role": "user", "content": "hi"}],
+            **fields,
+        }
         status, headers, answer = await self.call(CHAT, json.dumps(body).encode())
-        return Answer(status, {k.decode(): v.decode() for k, v in headers.items()}, answer)
+        return Answer(
+            status,
+            {k.decode(): v.decode() for k, v in headers.items()},
+            answer,
+        )
 
     async def served(self, **fields: Any) -> str:
         answer = await self.answer(**fields)
@@ -85,9 +117,19 @@ async def test_when_nobody_can_do_it_the_client_learns_what_is_lacking_and_where
     scene = Scene(tmp_path, lacking)
     answer = await scene.answer(tools=[TOOL])
 
-    assert (answer.status, answer.error["code"]) == (422, "not_supported_by_route")
+    assert (answer.status, answer.error["code"]) == (
+        422,
+        "not_supported_by_route",
+    )
     listed = answer.error["targets"]
-    assert [(target["target"], target["left_out"], target["reason"]) for target in listed] == [
+    assert [
+        (
+            target["target"],
+            target["left_out"],
+            target["reason"],
+        )
+        for target in listed
+    ] == [
         (f"up/{INCUMBENT}", "capability", "lacks tools"),
         (f"up/{FALLBACK}", "capability", "lacks tools"),
     ]
@@ -150,9 +192,18 @@ async def test_all_that_is_degraded_is_said_in_one_header_of_a_stream_too(
     weak = Capabilities(parallel_tools=False, seed=False, caching=False)
     scene = Scene(tmp_path, {INCUMBENT: weak})
     scene.script[INCUMBENT] = streamed("a")
-    marked = [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]
+    marked = [
+        {
+            "type": "text",
+            "text": "hi",
+            "cache_control": {"type": "ephemeral"},
+        }
+    ]
     answer = await scene.answer(
-        tools=[TOOL], seed=1, stream=True, messages=[{"role": "user", "content": marked}]
+        tools=[TOOL],
+        seed=1,
+        stream=True,
+        messages=[{"role": "user", "content": marked}],
     )
     said = answer.headers["x-swapgate-degraded"]
     assert said == "parallel_tool_calls, seed, caching"
@@ -191,7 +242,10 @@ async def test_a_prompt_too_long_goes_to_no_window_that_is_not_known_to_be_large
 
     answer = await scene.answer()
 
-    assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
+    assert (answer.status, answer.error["code"]) == (
+        400,
+        "context_length_exceeded",
+    )
     assert scene.models_called() == [INCUMBENT]
 
 

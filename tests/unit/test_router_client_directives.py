@@ -63,14 +63,25 @@ async def test_a_stream_that_is_silent_for_long_gets_comments_before_and_between
     tmp_path: Path,
 ) -> None:
     words = event({"content": "one"}), 0.2, event({"content": "two"})
-    found = await ask(tmp_path, broken_stream(0.2, ROLE, *words, event(finish="stop"), DONE))
+    found = await ask(
+        tmp_path,
+        broken_stream(0.2, ROLE, *words, event(finish="stop"), DONE),
+    )
 
     assert found.status == 200
     before, between = found.content.split(b'"one"')
     assert before.startswith(COMMENT)
     assert COMMENT in between
     events = found.content.replace(COMMENT, b"").split(b"\n\n")
-    assert [b"one" in events[1], b"two" in events[2], events[-2]] == [True, True, DONE.strip()]
+    assert [
+        b"one" in events[1],
+        b"two" in events[2],
+        events[-2],
+    ] == [
+        True,
+        True,
+        DONE.strip(),
+    ]
     # Its head went out before anybody had answered.
     assert b"x-swapgate-target" not in found.headers
     assert found.headers[b"x-swapgate-route"] == b"support"
@@ -80,7 +91,8 @@ async def test_a_stream_is_silent_while_its_provider_sends_nothing_for_the_clien
     tmp_path: Path,
 ) -> None:
     """Like usage that the client did not ask for, or an event in many small pieces."""
-    first, second = event({"content": "one"}), event({"content": "two"})
+    first = event({"content": "one"})
+    second = event({"content": "two"})
     trickle = tuple(step for byte in second[:10] for step in (bytes([byte]), 0.02))
     end = event(finish="stop"), DONE
     found = await ask(tmp_path, broken_stream(ROLE, first, *trickle, second[10:], *end))
@@ -90,11 +102,19 @@ async def test_a_stream_is_silent_while_its_provider_sends_nothing_for_the_clien
 
 @pytest.mark.parametrize(
     ("path", "body"),
-    [(CHAT, STREAM), ("/v1/responses", b'{"model":"support","stream":true,"input":"hello"}')],
+    [
+        (CHAT, STREAM),
+        (
+            "/v1/responses",
+            b'{"model":"support","stream":true,"input":"hello"}',
+        ),
+    ],
     ids=["chat", "responses"],
 )
 async def test_a_client_for_which_each_empty_line_ends_an_event_reads_the_stream(
-    tmp_path: Path, path: str, body: bytes
+    tmp_path: Path,
+    path: str,
+    body: bytes,
 ) -> None:
     busy = b": busy\n\n", b"event: ping\n\n", b"id: 1\n\n", b"data:\n\n"
     said = event({"content": "hi"}), event(finish="stop")
@@ -104,7 +124,12 @@ async def test_a_client_for_which_each_empty_line_ends_an_event_reads_the_stream
         said = f"data: {delta}\n\n".encode(), f"data: {end}\n\n".encode()
     turn = broken_stream(*busy, 0.2, *busy, 0.2, b"id: 2\n" + said[0], 0.2, said[1], DONE)
 
-    found = await ask(tmp_path, turn, path=path, body=body)
+    found = await ask(
+        tmp_path,
+        turn,
+        path=path,
+        body=body,
+    )
 
     assert COMMENT in found.content
     assert '"hi"' in json.dumps(read_stream(found.content))
@@ -137,10 +162,14 @@ async def test_a_quick_answer_has_no_comments_and_all_its_headers(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("beat_s", "heartbeat"), [(0.05, b"off"), (0.0, b"as you like")], ids=["client", "settings"]
+    ("beat_s", "heartbeat"),
+    [(0.05, b"off"), (0.0, b"as you like")],
+    ids=["client", "settings"],
 )
 async def test_heartbeats_can_be_switched_off(
-    tmp_path: Path, beat_s: float, heartbeat: bytes
+    tmp_path: Path,
+    beat_s: float,
+    heartbeat: bytes,
 ) -> None:
     settings = replace(QUICK, heartbeat_s=beat_s)
     found = await ask(tmp_path, late_by(0.2, streamed("hi")), settings, heartbeat=heartbeat)
@@ -151,8 +180,18 @@ async def test_heartbeats_can_be_switched_off(
 
 async def test_a_client_may_lower_the_time_for_its_request(tmp_path: Path) -> None:
     late = late_by(0.8, completion())
-    short = await ask(tmp_path, late, body=ASK, timeout=b"0.2")
-    plenty = await ask(tmp_path, late, body=ASK, timeout=b"3600")
+    short = await ask(
+        tmp_path,
+        late,
+        body=ASK,
+        timeout=b"0.2",
+    )
+    plenty = await ask(
+        tmp_path,
+        late,
+        body=ASK,
+        timeout=b"3600",
+    )
 
     assert short.status == 502
     told: dict[str, Any] = json.loads(short.content)["error"]
@@ -168,7 +207,10 @@ async def test_a_client_may_lower_the_time_for_its_request(tmp_path: Path) -> No
     ],
 )
 async def test_the_providers_own_model_name_is_left_where_the_settings_say_so(
-    tmp_path: Path, turn: ScriptedTurn, body: bytes, name: bytes
+    tmp_path: Path,
+    turn: ScriptedTurn,
+    body: bytes,
+    name: bytes,
 ) -> None:
     own = replace(QUICK, response_model=AnsweredModel.PROVIDER)
 

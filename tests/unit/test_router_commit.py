@@ -9,7 +9,11 @@ import pytest
 from harness.providers.models.capabilities import Capabilities
 from harness.routing.reliability import latency
 from harness.routing.reliability.breaker import BreakerPolicy, WhenAllOpen
-from harness.routing.reliability.latency import FEW_ANSWERS, MIN_ANSWERS, MIN_LIMIT_S
+from harness.routing.reliability.latency import (
+    FEW_ANSWERS,
+    MIN_ANSWERS,
+    MIN_LIMIT_S,
+)
 from harness.routing.settings import RouterSettings
 from harness.routing.table import (
     OnBadEvent,
@@ -20,7 +24,10 @@ from harness.routing.table import (
 )
 from router.request.request_state import Attempt, RoutedRequest
 from router.request.stream_relay import MOST_HELD_BYTES
-from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import (
+    ScriptedEvent,
+    ScriptedTurn,
+)
 from tests.support.providers.scripted_upstream import (
     DONE,
     ROLE,
@@ -52,12 +59,23 @@ class Routed(Place):
         fallback: bool = True,
         models: dict[str, Capabilities] | None = None,
     ) -> None:
-        super().__init__(folder, turns, settings, fallback=fallback, route=route, models=models)
+        super().__init__(
+            folder,
+            turns,
+            settings,
+            fallback=fallback,
+            route=route,
+            models=models,
+        )
 
     async def answer(
         self, body: bytes = STREAM, *more: tuple[bytes, bytes]
     ) -> tuple[int, dict[bytes, bytes], str]:
-        status, headers, answer = await self.call(CHAT, body, headers=(AUTH, *more))
+        status, headers, answer = await self.call(
+            CHAT,
+            body,
+            headers=(AUTH, *more),
+        )
         assert self.transport.open_replies == 0
         return status, headers, answer.decode()
 
@@ -84,11 +102,18 @@ async def test_a_stream_that_breaks_after_its_first_words_is_answered_whole_by_t
     tmp_path: Path, rest: tuple[Any, ...]
 ) -> None:
     broken = broken_stream(*HALF, *rest)
-    routed = Routed(tmp_path, {INCUMBENT: broken, FALLBACK: streamed("spare")}, settings=QUIET)
+    routed = Routed(
+        tmp_path,
+        {INCUMBENT: broken, FALLBACK: streamed("spare")},
+        settings=QUIET,
+    )
 
     status, headers, answer = await routed.answer()
 
-    assert (status, headers[b"x-swapgate-target"]) == (200, f"up/{FALLBACK}".encode())
+    assert (status, headers[b"x-swapgate-target"]) == (
+        200,
+        f"up/{FALLBACK}".encode(),
+    )
     assert streamed_text(answer) == "spare"
     assert answer.endswith("data: [DONE]\n\n")
     # Charged once, with its failure, and nobody's success.
@@ -111,7 +136,12 @@ async def test_an_answer_that_is_held_back_is_given_byte_for_byte_and_counted_on
         answers.append((await routed.answer())[2])
         routed.recorder.flush(final=True)
         (row,) = routed.kept.traffic
-        assert (row.requests, row.failed, row.input_tokens, row.output_tokens) == (1, 0, 3, 4)
+        assert (
+            row.requests,
+            row.failed,
+            row.input_tokens,
+            row.output_tokens,
+        ) == (1, 0, 3, 4)
 
     assert answers[0] == answers[1]
     assert streamed_text(answers[0]) == "all of it"
@@ -145,9 +175,18 @@ async def test_a_lone_target_that_breaks_off_is_an_error_without_a_word(tmp_path
 async def test_an_event_that_cannot_be_read_is_left_out_where_the_route_says_so(
     tmp_path: Path, place: int
 ) -> None:
-    steps = [ROLE, event({"content": "a"}), event({"content": "b"}), END, b"data: [DONE]\n\n"]
+    steps = [
+        ROLE,
+        event({"content": "a"}),
+        event({"content": "b"}),
+        END,
+        b"data: [DONE]\n\n",
+    ]
     steps.insert(place, b'data: {"choices": [{"delta": {"content": \n\n')
-    turns: Script = {INCUMBENT: broken_stream(*steps), FALLBACK: streamed("spare")}
+    turns: Script = {
+        INCUMBENT: broken_stream(*steps),
+        FALLBACK: streamed("spare"),
+    }
 
     _, _, answer = await (skipping := Routed(tmp_path / "skip", turns, SKIP)).answer()
     assert streamed_text(answer) == "ab"
@@ -178,7 +217,10 @@ async def test_a_stream_of_nothing_that_can_be_read_is_still_passed_over(
 @pytest.mark.parametrize("where", ["router", "model", "route"])
 @pytest.mark.parametrize("stream", [True, False], ids=["first token", "first byte"])
 async def test_a_silent_target_is_left_after_the_limit_of_route_model_or_router(
-    tmp_path: Path, where: str, *, stream: bool
+    tmp_path: Path,
+    where: str,
+    *,
+    stream: bool,
 ) -> None:
     name = "first_token_timeout_s" if stream else "first_byte_timeout_s"
     # The more special one rules: the others would wait for the whole budget.
@@ -248,7 +290,10 @@ async def test_what_a_worker_has_measured_limits_whoever_has_somebody_behind(
     await routed.answer(ASK)
 
     assert used[:MIN_ANSWERS] == [(INCUMBENT, math.inf)] * MIN_ANSWERS
-    assert used[MIN_ANSWERS:] == [*[(INCUMBENT, MIN_LIMIT_S)] * 3, (FALLBACK, math.inf)]
+    assert used[MIN_ANSWERS:] == [
+        *[(INCUMBENT, MIN_LIMIT_S)] * 3,
+        (FALLBACK, math.inf),
+    ]
 
 
 @pytest.mark.req("B3")
@@ -259,7 +304,11 @@ async def test_what_a_client_allows_limits_a_target_that_nobody_has_measured(
     routed = Routed(tmp_path, turns, RouteSettings())
     used = seen_limits(routed, monkeypatch)
 
-    for body in (allowing(200), allowing(9000), allowing(200, ',"reasoning_effort":"high"')):
+    for body in (
+        allowing(200),
+        allowing(9000),
+        allowing(200, ',"reasoning_effort":"high"'),
+    ):
         await routed.answer(body)
 
     limits_s = [limit_s for _, limit_s in used]
@@ -271,7 +320,10 @@ async def test_a_fresh_router_leaves_a_hanging_target_and_a_slow_one_only_at_fir
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(latency, "MIN_LIMIT_S", 0.01)  # else this took two minutes
-    turns: Script = {INCUMBENT: ScriptedTurn(hang=True), FALLBACK: completion("spare")}
+    turns: Script = {
+        INCUMBENT: ScriptedTurn(hang=True),
+        FALLBACK: completion("spare"),
+    }
     routed = Routed(tmp_path, turns, RouteSettings())
     used = seen_limits(routed, monkeypatch)
 
@@ -296,12 +348,19 @@ FILTERED = error(400, code="content_policy_violation")
     ("rule", "spare", "asked"),
     [
         (OnContentPolicy.FAIL, completion(), {INCUMBENT: 1}),
-        (OnContentPolicy.FALLBACK, completion(), {INCUMBENT: 1, FALLBACK: 1}),
+        (
+            OnContentPolicy.FALLBACK,
+            completion(),
+            {INCUMBENT: 1, FALLBACK: 1},
+        ),
         (OnContentPolicy.FALLBACK, FILTERED, {INCUMBENT: 1, FALLBACK: 1}),
     ],
 )
 async def test_a_content_filters_refusal_falls_only_where_the_route_says_so(
-    tmp_path: Path, rule: OnContentPolicy, spare: ScriptedTurn, asked: dict[str, int]
+    tmp_path: Path,
+    rule: OnContentPolicy,
+    spare: ScriptedTurn,
+    asked: dict[str, int],
 ) -> None:
     turns: Script = {INCUMBENT: FILTERED, FALLBACK: spare}
     routed = Routed(tmp_path, turns, RouteSettings(on_content_policy=rule))
@@ -330,6 +389,9 @@ async def test_high_stakes_whose_capable_circuits_are_open_name_the_targets_that
 
     told = json.loads(answer)["error"]
     assert (status, told["code"]) == (503, "all_circuits_open")
-    assert [target["left_out"] for target in told["targets"]] == ["open", "stakes"]
+    assert [target["left_out"] for target in told["targets"]] == [
+        "open",
+        "stakes",
+    ]
     assert "marked capable" in told["message"]
     assert routed.asked == {INCUMBENT: 1}

@@ -24,7 +24,14 @@ from router.request.client_directives import read_directives, sticky_key
 
 F = FailureClass
 HI = [{"role": "user", "content": "hi"}]
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {}, "strict": True}}
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "s",
+        "schema": {},
+        "strict": True,
+    },
+}
 
 
 def request(endpoint: str, **fields: Any) -> ClientRequest:
@@ -32,7 +39,13 @@ def request(endpoint: str, **fields: Any) -> ClientRequest:
     return read_request(json.dumps(body).encode(), Endpoint(endpoint))
 
 
-def sent(endpoint: str, target: Target, *, serial: bool = False, **fields: Any) -> Any:
+def sent(
+    endpoint: str,
+    target: Target,
+    *,
+    serial: bool = False,
+    **fields: Any,
+) -> Any:
     dialect = DIALECTS[Endpoint(endpoint)]
     asked = request(endpoint, **fields)
     return json.loads(dialect.patched(asked, target, serialize_tools=serial))
@@ -44,48 +57,117 @@ def sent(endpoint: str, target: Target, *, serial: bool = False, **fields: Any) 
 @pytest.mark.parametrize(
     ("endpoint", "fields", "key"),
     [
-        ("messages", {"metadata": {"user_id": "ann"}, "messages": HI}, "user:ann"),
+        (
+            "messages",
+            {"metadata": {"user_id": "ann"}, "messages": HI},
+            "user:ann",
+        ),
         ("responses", {"user": "ann", "input": "hi"}, "user:ann"),
-        ("responses", {"safety_identifier": "ann", "user": "all"}, "safety_identifier:ann"),
-        ("chat", {"metadata": {"session_id": "s", "user_id": "ann"}}, "user:ann"),
-        ("chat", {"metadata": {"session_id": "s", "tag": "x"}}, "conversation:s"),
+        (
+            "responses",
+            {"safety_identifier": "ann", "user": "all"},
+            "safety_identifier:ann",
+        ),
+        (
+            "chat",
+            {"metadata": {"session_id": "s", "user_id": "ann"}},
+            "user:ann",
+        ),
+        (
+            "chat",
+            {"metadata": {"session_id": "s", "tag": "x"}},
+            "conversation:s",
+        ),
         ("chat", {"litellm_session_id": "s"}, "conversation:s"),
         ("chat", {"session_id": "s"}, "conversation:s"),
-        ("chat", {"metadata": {}, "litellm_metadata": {"user_id": "ann"}}, "user:ann"),
-        ("responses", {"input": "hi", "conversation": {"id": "conv_1"}}, "conversation:conv_1"),
-        ("chat", {"providerOptions": {"gateway": {"user": "ann"}}}, "user:ann"),
-        ("responses", {"user_security_context": {"end_user_id": "ann"}}, "user:ann"),
-        ("messages", {"litellm_metadata": {"user": "ann"}, "messages": HI}, "user:ann"),
-        ("chat", {"metadata": {"userId": "ann", "sessionId": "s"}}, "user:ann"),
+        (
+            "chat",
+            {"metadata": {}, "litellm_metadata": {"user_id": "ann"}},
+            "user:ann",
+        ),
+        (
+            "responses",
+            {"input": "hi", "conversation": {"id": "conv_1"}},
+            "conversation:conv_1",
+        ),
+        (
+            "chat",
+            {"providerOptions": {"gateway": {"user": "ann"}}},
+            "user:ann",
+        ),
+        (
+            "responses",
+            {"user_security_context": {"end_user_id": "ann"}},
+            "user:ann",
+        ),
+        (
+            "messages",
+            {"litellm_metadata": {"user": "ann"}, "messages": HI},
+            "user:ann",
+        ),
+        (
+            "chat",
+            {"metadata": {"userId": "ann", "sessionId": "s"}},
+            "user:ann",
+        ),
         ("chat", {"orq": {"thread": {"id": "s"}}}, "conversation:s"),
-        ("chat", {"providerOptions": {"gateway": {"tags": ["x"]}}, "messages": []}, ""),
+        (
+            "chat",
+            {
+                "providerOptions": {"gateway": {"tags": ["x"]}},
+                "messages": [],
+            },
+            "",
+        ),
         ("messages", {"metadata": {"user_id": 7}, "messages": []}, ""),
         ("messages", {"metadata": 7}, ""),
         ("responses", {"input": [{"type": "item_reference"}]}, "key:k"),
-        ("responses", {"input": "hi", "previous_response_id": "resp_1"}, "key:k"),
-        ("responses", {"input": "hi", "conversation": "conv_1"}, "conversation:conv_1"),
+        (
+            "responses",
+            {"input": "hi", "previous_response_id": "resp_1"},
+            "key:k",
+        ),
+        (
+            "responses",
+            {"input": "hi", "conversation": "conv_1"},
+            "conversation:conv_1",
+        ),
     ],
 )
 def test_callers_are_told_apart_by_what_the_body_says(
-    endpoint: str, fields: dict[str, Any], key: str
+    endpoint: str,
+    fields: dict[str, Any],
+    key: str,
 ) -> None:
     assert sticky_key(request(endpoint, **fields), None, "k") == key
 
 
 @pytest.mark.parametrize(
     ("endpoint", "system", "said"),
-    [("messages", "system", "messages"), ("responses", "instructions", "input")],
+    [
+        ("messages", "system", "messages"),
+        ("responses", "instructions", "input"),
+    ],
 )
 def test_a_conversation_keeps_its_arm_as_it_grows(
-    endpoint: str, system: str, said: str
+    endpoint: str,
+    system: str,
+    said: str,
 ) -> None:
-    def key(text: str, more: list[dict[str, str]], rules: str = "be kind") -> str:
+    def key(
+        text: str,
+        more: list[dict[str, str]],
+        rules: str = "be kind",
+    ) -> str:
         messages = [{"role": "user", "content": text}, *more]
         return sticky_key(request(endpoint, **{system: rules, said: messages}), None, "k")
 
     first = key("hi", [])
     assert first.startswith("opening:")
-    later = [{"role": "assistant", "content": "ho"}, {"role": "user", "content": "more"}]
+    later = [
+        {"role": "assistant", "content": "ho"},
+        {"role": "user", "content": "more"},
+    ]
     assert key("hi", later) == first
     assert key("hello", []) != first
     assert key("hi", [], "be rude") != first
@@ -113,7 +195,10 @@ def test_a_clock_in_the_rules_leaves_a_conversation_its_arm(rules: str) -> None:
             "content": rules.format(at=began + turn * timedelta(hours=7)),
         }
         keys.add(sticky_key(request("chat", messages=[system, *said]), None, "k"))
-        said += [{"role": "assistant", "content": f"{turn}"}, {"role": "user", "content": "on"}]
+        said += [
+            {"role": "assistant", "content": f"{turn}"},
+            {"role": "user", "content": "on"},
+        ]
 
     assert len(keys) == 1
 
@@ -121,8 +206,14 @@ def test_a_clock_in_the_rules_leaves_a_conversation_its_arm(rules: str) -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("Heute ist Montag, 30. November.", "Heute ist Dienstag, 1. Dezember."),
-        ("Nous sommes le lundi 30 novembre.", "Nous sommes le mardi 1 décembre."),
+        (
+            "Heute ist Montag, 30. November.",
+            "Heute ist Dienstag, 1. Dezember.",
+        ),
+        (
+            "Nous sommes le lundi 30 novembre.",
+            "Nous sommes le mardi 1 décembre.",
+        ),
         ("Сегодня понедельник, 30 ноября.", "Сегодня вторник, 1 декабря."),
         ("今天是2026年11月30日星期一。", "今天是2026年12月1日星期二。"),
         ("It is the 2nd of May.", "It is the 31st of July."),
@@ -154,23 +245,35 @@ def test_the_headers_of_known_clients_name_a_person_or_else_a_conversation() -> 
         return read_directives({"headers": lines}).sticky
 
     for name in (
-        *("x-openwebui-user-id", "x-openwebui-chat-id", "x-litellm-session-id", "session_id"),
-        *(
-            "x-session-id",
-            "x-claude-code-session-id",
-            "session-id",
-            "thread-id",
-            "conversation_id",
-        ),
-        *("helicone-user-id", "langfuse_trace_user_id", "x-session-affinity"),
-        *("x-opencode-session", "x-auth-request-user", "x-auth-request-email"),
-        *("x-llmgateway-user-id", "x-forwarded-user", "x-ms-client-principal-id"),
+        "x-openwebui-user-id",
+        "x-openwebui-chat-id",
+        "x-litellm-session-id",
+        "session_id",
+        "x-session-id",
+        "x-claude-code-session-id",
+        "session-id",
+        "thread-id",
+        "conversation_id",
+        "helicone-user-id",
+        "langfuse_trace_user_id",
+        "x-session-affinity",
+        "x-opencode-session",
+        "x-auth-request-user",
+        "x-auth-request-email",
+        "x-llmgateway-user-id",
+        "x-forwarded-user",
+        "x-ms-client-principal-id",
     ):
         assert named((name, "it")) == b"it", name
     assert named(("x-openwebui-chat-id", "c"), ("x-openwebui-user-id", "u")) == b"u"
     assert named(("x-openwebui-chat-id", "c"), ("x-openwebui-user-id", "")) == b"c"
     assert named(("x-session-id", "c"), ("x-swapgate-sticky", "mine")) == b"mine"
-    for name in ("x-request-id", "x-ms-client-session-id", "authorization", "a_" * 90 + "x"):
+    for name in (
+        "x-request-id",
+        "x-ms-client-session-id",
+        "authorization",
+        "a_" * 90 + "x",
+    ):
         assert named((name, "it")) is None, name
     for name, value in (
         ("x-portkey-metadata", '{"_user": "it", "environment": "prod"}'),
@@ -187,7 +290,8 @@ def test_the_headers_of_known_clients_name_a_person_or_else_a_conversation() -> 
 
 
 def test_an_input_that_is_a_text_begins_a_conversation_too() -> None:
-    one, two = (sticky_key(request("responses", input=x), None, "k") for x in ("a", "b"))
+    one = sticky_key(request("responses", input="a"), None, "k")
+    two = sticky_key(request("responses", input="b"), None, "k")
 
     assert one.startswith("opening:")
     assert one != two
@@ -203,31 +307,59 @@ def test_a_patch_reaches_a_response_under_its_own_names() -> None:
     patch = RequestPatch({**PATCH.parameters, "input": "never"}, "Be brief.", SCHEMA)
     target = Target("p", "m", {"temperature": 0}, patch)
 
-    assert sent("responses", target, input="hi", text={"verbosity": "low"}) == {
+    assert sent(
+        "responses",
+        target,
+        input="hi",
+        text={"verbosity": "low"},
+    ) == {
         "model": "m",
         "input": "hi",
         "text": {
             "verbosity": "low",
-            "format": {"type": "json_schema", "name": "s", "schema": {}, "strict": True},
+            "format": {
+                "type": "json_schema",
+                "name": "s",
+                "schema": {},
+                "strict": True,
+            },
         },
         "temperature": 0,
         "max_output_tokens": 9,
         "instructions": "Be brief.",
     }
-    assert sent("responses", target, input="hi", instructions="Sé.")["instructions"] == (
-        "Sé.\n\nBe brief."
-    )
+    assert sent(
+        "responses",
+        target,
+        input="hi",
+        instructions="Sé.",
+    )["instructions"] == ("Sé.\n\nBe brief.")
     assert (
-        sent("responses", target, input="hi", instructions=None)["instructions"] == "Be brief."
+        sent(
+            "responses",
+            target,
+            input="hi",
+            instructions=None,
+        )["instructions"]
+        == "Be brief."
     )
 
 
 @pytest.mark.req("A8")
 def test_a_patch_reaches_a_message_under_its_own_names() -> None:
     target = Target("p", "m", {"max_completion_tokens": 5, "top_k": 1}, PATCH)
-    cached = {"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}
+    cached = {
+        "type": "text",
+        "text": "a",
+        "cache_control": {"type": "ephemeral"},
+    }
 
-    assert sent("messages", target, messages=HI, max_tokens=100) == {
+    assert sent(
+        "messages",
+        target,
+        messages=HI,
+        max_tokens=100,
+    ) == {
         "model": "m",
         "messages": HI,
         "max_tokens": 9,
@@ -251,7 +383,12 @@ def test_tools_are_called_one_at_a_time_in_each_protocols_words() -> None:
         "disable_parallel_tool_use": True,
     }
     choice = {"type": "tool", "name": "f"}
-    assert sent("messages", target, serial=True, tool_choice=choice)["tool_choice"] == {
+    assert sent(
+        "messages",
+        target,
+        serial=True,
+        tool_choice=choice,
+    )["tool_choice"] == {
         **choice,
         "disable_parallel_tool_use": True,
     }
@@ -275,7 +412,11 @@ MESSAGE = {
     "model": "claude",
     "content": [{"type": "text", "text": "a"}],
     "stop_reason": "end_turn",
-    "usage": {"input_tokens": 3, "cache_read_input_tokens": 4, "output_tokens": 2},
+    "usage": {
+        "input_tokens": 3,
+        "cache_read_input_tokens": 4,
+        "output_tokens": 2,
+    },
 }
 RESPONSE = {
     "object": "response",
@@ -292,7 +433,11 @@ def checked(endpoint: str, body: object) -> TokenUsage | None:
 def test_a_whole_answer_tells_its_usage() -> None:
     assert checked("messages", MESSAGE) == TokenUsage(7, 2, cached_tokens=4)
     written = {"cache_creation": {"ephemeral_1h_input_tokens": 400_000}}
-    usage = {"input_tokens": 0, "cache_creation_input_tokens": 1_000_000, **written}
+    usage = {
+        "input_tokens": 0,
+        "cache_creation_input_tokens": 1_000_000,
+        **written,
+    }
     told = checked("messages", {**MESSAGE, "usage": usage})
     assert told == TokenUsage(1_000_000, 0, 0, 1_000_000, 400_000)
     # Written for 5 minutes 1.25 times the price of other input, for an hour 2 times.
@@ -308,16 +453,36 @@ def test_a_whole_answer_tells_its_usage() -> None:
     [
         ("messages", {}, F.MALFORMED),
         ("messages", {**MESSAGE, "content": None}, F.MALFORMED),
-        ("messages", {**MESSAGE, "content": [], "stop_reason": None}, F.MALFORMED),
-        ("messages", {"type": "error", "error": {"type": "overloaded_error"}}, F.OVERLOADED),
+        (
+            "messages",
+            {
+                **MESSAGE,
+                "content": [],
+                "stop_reason": None,
+            },
+            F.MALFORMED,
+        ),
+        (
+            "messages",
+            {"type": "error", "error": {"type": "overloaded_error"}},
+            F.OVERLOADED,
+        ),
         ("messages", {"type": "error"}, F.MALFORMED),
         ("responses", {}, F.MALFORMED),
         ("responses", {"output": {}}, F.MALFORMED),
-        ("responses", {**RESPONSE, "error": {"code": "server_error"}}, F.SERVER),
+        (
+            "responses",
+            {**RESPONSE, "error": {"code": "server_error"}},
+            F.SERVER,
+        ),
         ("responses", {"error": "no"}, F.MALFORMED),
     ],
 )
-def test_what_is_no_answer_has_its_class(endpoint: str, body: object, failure: F) -> None:
+def test_what_is_no_answer_has_its_class(
+    endpoint: str,
+    body: object,
+    failure: F,
+) -> None:
     with pytest.raises(UpstreamFailed) as refused:
         checked(endpoint, body)
 
@@ -333,7 +498,11 @@ def error_body(reply: Reply) -> dict[str, Any]:
 
 
 def test_an_error_that_is_anthropics_already_stays_as_it_is() -> None:
-    reply = Reply(400, (JSON,), b'{ "type":"error","error":{"type":"x_error","message":"m"}}')
+    reply = Reply(
+        400,
+        (JSON,),
+        b'{ "type":"error","error":{"type":"x_error","message":"m"}}',
+    )
 
     assert DIALECTS[Endpoint.MESSAGES].error(reply, "req_1") is reply
     assert DIALECTS[Endpoint.CHAT].error(reply, "req_1") is reply
@@ -349,13 +518,26 @@ def test_any_json_of_a_provider_becomes_an_error_with_a_message(value: object) -
 @pytest.mark.parametrize(
     ("endpoint", "asked"),
     [
-        (Endpoint.CHAT, {"response_format": {"type": "json_object", "schema": {"a": 1}}}),
-        (Endpoint.RESPONSES, {"text": {"format": {"type": "json_object", "schema": {}}}}),
+        (
+            Endpoint.CHAT,
+            {"response_format": {"type": "json_object", "schema": {"a": 1}}},
+        ),
+        (
+            Endpoint.RESPONSES,
+            {"text": {"format": {"type": "json_object", "schema": {}}}},
+        ),
     ],
 )
 def test_a_schema_beside_any_json_is_not_held_against_an_answer(
     endpoint: Endpoint, asked: dict[str, object]
 ) -> None:
-    body = json.dumps({"model": "chat", "messages": [], "input": "hi", **asked}).encode()
+    body = json.dumps(
+        {
+            "model": "chat",
+            "messages": [],
+            "input": "hi",
+            **asked,
+        }
+    ).encode()
 
     assert DIALECTS[endpoint].schema(read_request(body, endpoint)) == {}

@@ -50,13 +50,21 @@ class World(Door):
     async def ask(self, route: str = "support") -> str:
         self.callers += 1
         said = [{"role": "user", "content": "hi"}]
-        body = {"model": route, "messages": said, "user": f"user-{self.callers}"}
+        body = {
+            "model": route,
+            "messages": said,
+            "user": f"user-{self.callers}",
+        }
         status, headers, _ = await self.call(CHAT, json.dumps(body).encode())
         assert status == 200
         return headers[b"x-swapgate-request-id"].decode()
 
     async def post(self, body: object, key: tuple[bytes, bytes] = AUTH) -> FeedbackAnswer:
-        status, _, answer = await self.call(FEEDBACK, json.dumps(body).encode(), headers=(key,))
+        status, _, answer = await self.call(
+            FEEDBACK,
+            json.dumps(body).encode(),
+            headers=(key,),
+        )
         return FeedbackAnswer(status, json.loads(answer))
 
     async def say(self, request_id: str, **opinion: object) -> FeedbackAnswer:
@@ -92,7 +100,10 @@ async def test_bad_feedback_counts_against_the_canary_until_its_block_is_out(
     answers = (bad, low, high, words, late)
     assert [answer.status for answer in answers] == [200, 200, 200, 202, 202]
     assert bad.body["counted"] is True
-    assert (words.body["outcome"], late.body["outcome"]) == ("not_scored", "late")
+    assert (words.body["outcome"], late.body["outcome"]) == (
+        "not_scored",
+        "late",
+    )
     (block,) = world.kept.blocks.values()
     assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(SIZE, SIZE, 2, 2, ArmSplit(3, 3))
     series = 'swapgate_feedback_total{arm="canary",label="wrong",route="support",verdict="bad"}'
@@ -118,7 +129,10 @@ async def test_nobody_speaks_of_another_keys_request_and_no_one_of_an_unknown_on
         await world.say("req_gone-1", thumb="up"),
         await world.say("x", score=1),
     ):
-        assert (answer.status, answer.error["code"]) == (404, "request_not_found")
+        assert (answer.status, answer.error["code"]) == (
+            404,
+            "request_not_found",
+        )
     assert (await world.post({}, (b"authorization", b"Bearer none"))).status == 401
     assert await world.counted() == []
 
@@ -138,12 +152,17 @@ async def test_nobody_speaks_of_another_keys_request_and_no_one_of_an_unknown_on
     ],
 )
 async def test_feedback_that_is_none_is_refused_with_the_field(
-    world: World, body: dict[str, object], param: str | None
+    world: World,
+    body: dict[str, object],
+    param: str | None,
 ) -> None:
     answer = await world.post(body)
 
     assert answer.status == 400
-    assert (answer.error["code"], answer.error["param"]) == ("invalid_feedback", param)
+    assert (answer.error["code"], answer.error["param"]) == (
+        "invalid_feedback",
+        param,
+    )
 
 
 async def test_feedback_is_small_and_has_one_method(world: World) -> None:
@@ -163,10 +182,17 @@ X_API_KEY = (b"x-api-key", AUTH[1].removeprefix(b"Bearer "))
 
 
 async def evaluate(
-    world: World, flag: str, body: object, key: tuple[bytes, bytes] = AUTH
+    world: World,
+    flag: str,
+    body: object,
+    key: tuple[bytes, bytes] = AUTH,
 ) -> tuple[int, Any]:
     path = f"{FLAGS}/{flag}" if flag else FLAGS
-    status, _, answer = await world.call(path, json.dumps(body).encode(), headers=(key,))
+    status, _, answer = await world.call(
+        path,
+        json.dumps(body).encode(),
+        headers=(key,),
+    )
     return status, json.loads(answer)
 
 
@@ -178,10 +204,19 @@ def context(caller: object) -> dict[str, object]:
 async def test_a_flag_has_the_model_and_the_arm_that_a_chat_of_its_caller_gets(
     world: World, key: tuple[bytes, bytes]
 ) -> None:
-    status, flag = await evaluate(world, "support", context("ann"), key)
+    status, flag = await evaluate(
+        world,
+        "support",
+        context("ann"),
+        key,
+    )
     said = json.dumps({"model": "support", "messages": [{"role": "user", "content": "hi"}]})
     sticky = (AUTH, (b"x-swapgate-sticky", b"ann"))
-    _, headers, _ = await world.call(CHAT, said.encode(), headers=sticky)
+    _, headers, _ = await world.call(
+        CHAT,
+        said.encode(),
+        headers=sticky,
+    )
 
     assert status == 200
     assert flag["key"] == "support"
@@ -213,21 +248,42 @@ async def test_feedback_is_the_outcome_of_an_evaluation_and_without_it_the_outco
 
     # A caller counts once a day, and what is fetched ahead of use is no exposure.
     outcomes = [answer.body["outcome"] for answer in (*said, late)]
-    assert outcomes == ["counted", "counted", "counted", "not_scored", "late"]
+    assert outcomes == [
+        "counted",
+        "counted",
+        "counted",
+        "not_scored",
+        "late",
+    ]
     assert all("request_id" not in flag["metadata"] for flag in bulk)
     (block,) = world.kept.blocks.values()
     assert (block.units, block.failures, block.missing) == (SIZE, 4, 3)
     errors = block.counts[Guardrail.ERRORS]
     assert isinstance(errors, ErrorTally)
-    assert errors.classes == {"bad_feedback": ArmSplit(1, 1), "missing": ArmSplit(3, 3)}
+    assert errors.classes == {
+        "bad_feedback": ArmSplit(1, 1),
+        "missing": ArmSplit(3, 3),
+    }
 
 
-def flag_span(context_id: str, *, code: int, inside: bool = True) -> dict[str, object]:
-    given = {"feature_flag.key": "support", "feature_flag.context.id": context_id}
+def flag_span(
+    context_id: str,
+    *,
+    code: int,
+    inside: bool = True,
+) -> dict[str, object]:
+    given = {
+        "feature_flag.key": "support",
+        "feature_flag.context.id": context_id,
+    }
     pairs = [{"key": key, "value": {"stringValue": value}} for key, value in given.items()]
     event = {"name": "feature_flag.evaluation", "attributes": pairs}
     noted = {"events": [event]} if inside else {"attributes": pairs}
-    return {"name": "ask", "status": {"code": code}, **noted}
+    return {
+        "name": "ask",
+        "status": {"code": code},
+        **noted,
+    }
 
 
 def as_protobuf(batch: object) -> bytes:
@@ -250,13 +306,20 @@ async def test_a_span_in_which_a_flag_was_evaluated_is_the_outcome_of_its_exposu
         flag_span("of another flag system", code=2),
         flag_span("req_w0-77", code=2),
         {"name": "without a flag"},
-        {**flag_span("user-3", code=0, inside=False), "name": "feature_flag.evaluation"},
+        {
+            **flag_span("user-3", code=0, inside=False),
+            "name": "feature_flag.evaluation",
+        },
         *(flag_span(f"req_w0-{number}", code=2) for number in range(78, 78 + MOST_OUTCOMES)),
     ]
     batch = {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
     body = json.dumps(batch).encode() if form == JSON_TYPE else as_protobuf(batch)
     sent = (AUTH, (b"content-type", form + b"; charset=utf-8"))
-    status, headers, answer = await world.call("/v1/traces", body, headers=sent)
+    status, headers, answer = await world.call(
+        "/v1/traces",
+        body,
+        headers=sent,
+    )
     world.clock.advance(RULE.missing_s + 1)
     world.recorder.flush()
 
@@ -278,14 +341,26 @@ async def test_a_bulk_evaluation_lists_the_routes_of_the_key_and_is_sent_once_by
     body = json.dumps(context("ann")).encode()
     status, headers, answer = await world.call(FLAGS, body)
     tag = headers[b"etag"]
-    same, _, nothing = await world.call(FLAGS, body, headers=(AUTH, (b"if-none-match", tag)))
+    same, _, nothing = await world.call(
+        FLAGS,
+        body,
+        headers=(AUTH, (b"if-none-match", tag)),
+    )
     narrow = (b"authorization", f"Bearer {NARROW_KEY}".encode())
-    _, few = await evaluate(world, "", context("ann"), narrow)
+    _, few = await evaluate(
+        world,
+        "",
+        context("ann"),
+        narrow,
+    )
 
     flags = {flag["key"]: flag for flag in json.loads(answer)["flags"]}
     assert status == 200
     assert {"support", "other"} <= set(flags)
-    assert (flags["other"]["variant"], flags["other"]["reason"]) == ("incumbent", "STATIC")
+    assert (flags["other"]["variant"], flags["other"]["reason"]) == (
+        "incumbent",
+        "STATIC",
+    )
     assert (same, nothing) == (304, b"")
     assert len(few["flags"]) < len(flags)
 
@@ -293,21 +368,49 @@ async def test_a_bulk_evaluation_lists_the_routes_of_the_key_and_is_sent_once_by
 @pytest.mark.parametrize(
     ("flag", "body", "status", "code"),
     [
-        ("suport", {"context": {"targetingKey": "ann"}}, 404, "FLAG_NOT_FOUND"),
+        (
+            "suport",
+            {"context": {"targetingKey": "ann"}},
+            404,
+            "FLAG_NOT_FOUND",
+        ),
         ("support", {}, 400, "TARGETING_KEY_MISSING"),
-        ("support", {"context": {"targetingKey": ""}}, 400, "TARGETING_KEY_MISSING"),
+        (
+            "support",
+            {"context": {"targetingKey": ""}},
+            400,
+            "TARGETING_KEY_MISSING",
+        ),
         ("support", {"context": "ann"}, 400, "INVALID_CONTEXT"),
-        ("support", {"context": {"targetingKey": 7}}, 400, "INVALID_CONTEXT"),
-        ("support", {"context": {"targetingKey": "x" * 1025}}, 400, "INVALID_CONTEXT"),
+        (
+            "support",
+            {"context": {"targetingKey": 7}},
+            400,
+            "INVALID_CONTEXT",
+        ),
+        (
+            "support",
+            {"context": {"targetingKey": "x" * 1025}},
+            400,
+            "INVALID_CONTEXT",
+        ),
         ("support", ["ann"], 400, "PARSE_ERROR"),
         ("other", {}, 200, None),
         ("", {}, 200, None),
     ],
 )
 async def test_a_flag_that_cannot_be_evaluated_says_why_in_the_protocols_words(
-    world: World, flag: str, body: object, status: int, code: str | None
+    world: World,
+    flag: str,
+    body: object,
+    status: int,
+    code: str | None,
 ) -> None:
-    got, answer = await evaluate(world, flag, body)
+    got, answer = await evaluate(
+        world,
+        flag,
+        body,
+    )
 
     assert (got, answer.get("errorCode")) == (status, code)
     assert code is None or (answer["key"] == flag and answer["errorDetails"])
@@ -315,7 +418,12 @@ async def test_a_flag_that_cannot_be_evaluated_says_why_in_the_protocols_words(
 
 async def test_a_flag_of_a_route_that_the_key_may_not_use_is_not_found(world: World) -> None:
     narrow = (b"authorization", f"Bearer {NARROW_KEY}".encode())
-    _, listed = await evaluate(world, "", context("ann"), narrow)
+    _, listed = await evaluate(
+        world,
+        "",
+        context("ann"),
+        narrow,
+    )
     allowed = {flag["key"] for flag in listed["flags"]}
     (barred,) = {"support", "other"} - allowed
 

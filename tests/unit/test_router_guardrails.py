@@ -16,7 +16,10 @@ from harness.gate.online.guardrails import (
 )
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.prompt_cache import CacheUse, saved_seconds
-from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
+from harness.gate.online.rollout_evidence import (
+    CanaryEvidence,
+    collect_evidence,
+)
 from harness.gate.policy import CanaryPolicy
 from harness.providers.target import Price
 from router.recording.observation_builder import RankPool
@@ -51,7 +54,13 @@ seens = st.builds(
 class Play(LedgerPlay):
     """Requests that a guardrail may apply to, and words about them."""
 
-    def begin(self, key: str, *, canary: bool = False, kind: RequestTraits = ALL) -> LedgerUnit:
+    def begin(
+        self,
+        key: str,
+        *,
+        canary: bool = False,
+        kind: RequestTraits = ALL,
+    ) -> LedgerUnit:
         """key: empty for a caller who was not here before."""
         unit = self.admit(key, canary=canary, traits=kind)
         assert unit is not None
@@ -67,7 +76,12 @@ class Play(LedgerPlay):
         failed: bool = False,
     ) -> LedgerUnit:
         unit = self.begin(key, canary=canary, kind=kind)
-        self.ledger.finish(unit, failed=failed, sample=sample or good(), now=self.now)
+        self.ledger.finish(
+            unit,
+            failed=failed,
+            sample=sample or good(),
+            now=self.now,
+        )
         return unit
 
     def say(self, unit: LedgerUnit, *, bad: bool) -> bool:
@@ -86,13 +100,25 @@ def failed() -> GuardrailSample:
     return GuardrailSample(SampleValues(output_tokens=3.0))
 
 
-@given(st.lists(st.tuples(st.booleans(), traits, st.none() | seens), min_size=1, max_size=20))
+@given(
+    st.lists(
+        st.tuples(st.booleans(), traits, st.none() | seens),
+        min_size=1,
+        max_size=20,
+    )
+)
 def test_a_blocks_findings_fit_the_units_that_each_guardrail_applies_to(
     requests: list[tuple[bool, RequestTraits, GuardrailSample | None]],
 ) -> None:
     play = Play(CALLERS)
     for canary, kind, evidence in requests:
-        play.ask("", evidence or failed(), canary=canary, kind=kind, failed=evidence is None)
+        play.ask(
+            "",
+            evidence or failed(),
+            canary=canary,
+            kind=kind,
+            failed=evidence is None,
+        )
     block = play.only()
 
     for guardrail in CALLERS.guardrails:
@@ -117,7 +143,12 @@ def test_an_error_is_an_error_alone_and_the_worst_value() -> None:
     play = Play(CALLERS)
     for _ in range(19):
         play.ask("")
-    play.ask("", failed(), canary=True, failed=True)
+    play.ask(
+        "",
+        failed(),
+        canary=True,
+        failed=True,
+    )
     block = play.only()
 
     assert (block.failures, block.canary_failures, block.missing) == (1, 1, 0)
@@ -147,9 +178,15 @@ def test_a_lost_outcome_is_a_failure_of_every_guardrail_in_both_arms() -> None:
 
 def test_feedback_counts_as_long_after_a_quick_answer_as_after_a_slow_one() -> None:
     play = Play(CALLERS)
-    quick, slow = play.ask("quick", canary=True), play.begin("slow")
+    quick = play.ask("quick", canary=True)
+    slow = play.begin("slow")
     play.now = 30.0
-    play.ledger.finish(slow, failed=False, sample=good(30.0), now=play.now)
+    play.ledger.finish(
+        slow,
+        failed=False,
+        sample=good(30.0),
+        now=play.now,
+    )
     play.now = 59.0
     assert play.say(quick, bad=False)
     play.now = 61.0
@@ -164,7 +201,8 @@ def test_feedback_counts_as_long_after_a_quick_answer_as_after_a_slow_one() -> N
 
 
 def test_values_of_small_blocks_are_ranked_together_once_there_are_enough() -> None:
-    play, ranks = Play(replace(CALLERS, block_size=100)), []
+    play = Play(replace(CALLERS, block_size=100))
+    ranks = []
     for number in range(100):
         play.ask(f"caller {number}", good(float(number)), canary=number % 50 == 0)
         play.now += 120.0
@@ -179,7 +217,12 @@ def test_values_of_small_blocks_are_ranked_together_once_there_are_enough() -> N
 PRICE = Price(2.5, 10.0, 0.25)
 
 
-def cached(tokens: int, *, price: Price = PRICE, first_s: float = 0.2) -> GuardrailSample:
+def cached(
+    tokens: int,
+    *,
+    price: Price = PRICE,
+    first_s: float = 0.2,
+) -> GuardrailSample:
     """tokens: of the input, what the prompt cache had."""
     cost_usd = price.cost_usd(10_000, 20, tokens)
     use = CacheUse(
@@ -193,10 +236,15 @@ def cached(tokens: int, *, price: Price = PRICE, first_s: float = 0.2) -> Guardr
 
 def evidence_of(*, canary: GuardrailSample, incumbent: GuardrailSample) -> CanaryEvidence:
     """Collects the evidence of 600 callers, half of them in the canary."""
-    play, blocks = Play(replace(CALLERS, block_size=50)), []
+    play = Play(replace(CALLERS, block_size=50))
+    blocks = []
     for number in range(600):
         in_canary = number % 2 == 0
-        play.ask(f"caller {number}", canary if in_canary else incumbent, canary=in_canary)
+        play.ask(
+            f"caller {number}",
+            canary if in_canary else incumbent,
+            canary=in_canary,
+        )
         blocks += play.ledger.tick(play.now, play.at)
     numbered = [replace(block, number=n) for n, block in enumerate(blocks)]
     return collect_evidence(numbered, CanaryPolicy(warm_up_s=0.0, warm_up_units=30))
@@ -215,9 +263,12 @@ def opened(sample: GuardrailSample, opening_s: float) -> GuardrailSample:
     )
 
 
-COLD, WARM = cached(0, first_s=0.6), cached(9_500)
-SLOW, DEAR = cached(9_500, first_s=0.6), Price(5.0, 20.0, 0.5)
-COST, FIRST_TOKEN = Guardrail.COST_PER_SUCCESS, Guardrail.TIME_TO_FIRST_TOKEN
+COLD = cached(0, first_s=0.6)
+WARM = cached(9_500)
+SLOW = cached(9_500, first_s=0.6)
+DEAR = Price(5.0, 20.0, 0.5)
+COST = Guardrail.COST_PER_SUCCESS
+FIRST_TOKEN = Guardrail.TIME_TO_FIRST_TOKEN
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,18 @@ from router.snapshot.compiled import CompiledTarget
 from router.upstream.transport import UpstreamRequest
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import completion, error, streamed
+from tests.support.providers.scripted_upstream import (
+    completion,
+    error,
+    streamed,
+)
 from tests.support.router.asgi_router import AUTH, CHAT, Door
-from tests.support.router.code_faults import broken, calls_within, module_of, name_of
+from tests.support.router.code_faults import (
+    broken,
+    calls_within,
+    module_of,
+    name_of,
+)
 from tests.support.router.live_router import (
     CANDIDATE,
     INCUMBENT,
@@ -63,12 +72,20 @@ from tests.support.sampling import later
 NOW: Final = ManualClock().now()
 PRICE: Final = Price(1.0, 2.0)
 TEXT: Final = "well met"
-TOOL: Final = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+TOOL: Final = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object"}},
+}
 RULE: Final = build_unit_rule(
     CanaryPolicy(
         block_size=8,
         guardrails=replace(Guardrails(), judge=1.25),
-        judge=CanaryJudge("critic/m-judge", "It helps.", max_usd=1.0, share_bps=10_000),
+        judge=CanaryJudge(
+            "critic/m-judge",
+            "It helps.",
+            max_usd=1.0,
+            share_bps=10_000,
+        ),
     ),
     NOW,
 )
@@ -132,7 +149,12 @@ class Spans:
     def begin(self, observed: RoutedRequest) -> "Spans":  # noqa: ARG002 - the port's
         return self
 
-    def attempt(self, upstream: CompiledTarget, number: int, settle: OnEnd) -> OnEnd:  # noqa: ARG002 - the port's
+    def attempt(
+        self,
+        upstream: CompiledTarget,  # noqa: ARG002 - the port's
+        number: int,  # noqa: ARG002 - the port's
+        settle: OnEnd,
+    ) -> OnEnd:
         return settle
 
     def end(self, response: RoutedResponse) -> None: ...
@@ -161,13 +183,25 @@ def watched(weight_bps: int) -> Snapshot:
 
 
 class Scene:
-    def __init__(self, folder: Path, *, canary: bool, stream: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        canary: bool,
+        stream: bool,
+    ) -> None:
         self.stream = stream
         self.fails = False
         self.asked: list[str] = []
         # Of nine in ten, everybody's first request is the candidate's, or the incumbent's.
         first = watched(9_999 if canary else 1)
-        self.door = Door(folder, self._script_turn, SETTINGS, first=first, tracing=Spans())
+        self.door = Door(
+            folder,
+            self._script_turn,
+            SETTINGS,
+            first=first,
+            tracing=Spans(),
+        )
         self.door.holder.tell_followers()
         self.arm = b"canary" if canary else b"incumbent"
         self._number = 0
@@ -210,12 +244,18 @@ def stream(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(params=[False, True], ids=["incumbent", "canary"])
-def scene(request: pytest.FixtureRequest, tmp_path: Path, *, stream: bool) -> Scene:
+def scene(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    *,
+    stream: bool,
+) -> Scene:
     return Scene(tmp_path, canary=request.param, stream=stream)
 
 
 def is_own_way(code: CodeType) -> bool:
-    name, module = name_of(code), module_of(code)
+    name = name_of(code)
+    module = module_of(code)
     folders = (module, module.rpartition(".")[0])
     return name in THE_ANSWERS_OWN_WAY or any(
         folder in THE_ANSWERS_OWN_WAY for folder in folders
@@ -234,7 +274,8 @@ async def test_whatever_watches_or_plans_a_request_may_fail_without_it(
     await scene.ask()
     found = await calls_within(ANSWER, scene.ask)
     attacked = [wait for wait in found if not is_own_way(wait)]
-    wrong, struck = [], 0
+    wrong = []
+    struck = 0
     for code in sorted(attacked, key=name_of):
         with broken(code, found[code]) as fault:
             why = await scene.fault()
@@ -255,9 +296,15 @@ async def test_a_fault_in_a_targets_call_is_answered_by_another_way(scene: Scene
     run = Dispatcher.run.__code__
     found = await calls_within(run, scene.ask)
     del found[run]
-    wrong, struck = [], 0
+    wrong = []
+    struck = 0
     for code in sorted(found, key=name_of):
-        with broken(code, found[code], times=1, within=run) as fault:
+        with broken(
+            code,
+            found[code],
+            times=1,
+            within=run,
+        ) as fault:
             why = await scene.fault()
         struck += bool(fault.struck)
         if why:
@@ -303,7 +350,10 @@ async def test_what_runs_for_the_candidate_alone_is_charged_to_it(
         scene.door
     )
     (alert,) = await internal_error_alerts(scene.door)
-    assert (alert.key, alert.subject) == ("internal_error:r-1", "route support")
+    assert (alert.key, alert.subject) == (
+        "internal_error:r-1",
+        "route support",
+    )
     assert "in part attempt, arm canary" in alert.text
     assert "sk-secret" not in alert.text + alert.title
 
@@ -319,7 +369,10 @@ async def test_what_runs_for_the_candidate_alone_is_charged_to_it(
     ],
 )
 async def test_a_fault_of_the_books_charges_no_arm(
-    broken_part: Any, tmp_path: Path, *, stream: bool
+    broken_part: Any,
+    tmp_path: Path,
+    *,
+    stream: bool,
 ) -> None:
     scene = Scene(tmp_path, canary=True, stream=stream)
 
@@ -358,7 +411,10 @@ async def test_a_fault_of_what_asks_any_target_charges_no_arm(tmp_path: Path) ->
     ],
 )
 async def test_an_answer_goes_on_without_who_copies_counts_or_notices(
-    part: Any, tmp_path: Path, *, stream: bool
+    part: Any,
+    tmp_path: Path,
+    *,
+    stream: bool,
 ) -> None:
     scene = Scene(tmp_path, canary=False, stream=stream)
 
@@ -374,16 +430,26 @@ async def test_an_answer_goes_on_without_who_copies_counts_or_notices(
 @pytest.mark.req("A5", "F4")
 @pytest.mark.parametrize(
     ("part", "within"),
-    [(StreamFilter.feed, CommittedStream.sent.__code__), (CommittedStream._begin_wait, None)],
+    [
+        (StreamFilter.feed, CommittedStream.sent.__code__),
+        (CommittedStream._begin_wait, None),
+    ],
 )
 async def test_an_answer_that_can_be_read_no_further_ends_in_an_error(
-    part: Any, within: CodeType | None, tmp_path: Path
+    part: Any,
+    within: CodeType | None,
+    tmp_path: Path,
 ) -> None:
     scene = Scene(tmp_path, canary=True, stream=True)
     turn = streamed("one ", "two ", "three")
     scene.door.script = lambda _: turn
 
-    with broken(part.__code__, [part], times=1, within=within):
+    with broken(
+        part.__code__,
+        [part],
+        times=1,
+        within=within,
+    ):
         status, _, raw = await scene.ask()
 
     assert status == 200

@@ -22,7 +22,11 @@ from harness.gate.policy import CanaryPolicy
 from harness.providers.target import NO_DATA_CLASSES, DataClasses, Price
 from harness.routing.table import RouteSettings
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import completion, error, streamed
+from tests.support.providers.scripted_upstream import (
+    completion,
+    error,
+    streamed,
+)
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
 from tests.support.router.live_router import CANDIDATE, provider, snapshot
 
@@ -31,7 +35,9 @@ pytestmark = pytest.mark.req("F3")
 JUDGE = "m-judge"
 CRITIC = CanaryJudge(f"critic/{JUDGE}", "It helps.", max_usd=1.0)
 POLICY = CanaryPolicy(
-    block_size=8, guardrails=replace(Guardrails.none(), judge=1.25), judge=CRITIC
+    block_size=8,
+    guardrails=replace(Guardrails.none(), judge=1.25),
+    judge=CRITIC,
 )
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 PRICE = Price(1.0, 2.0)
@@ -66,7 +72,12 @@ class Scene:
             settings=RouteSettings(data_class=data_class),
             providers=[provider("http://critic/v1", "critic", prices=prices)],
         )
-        self.door = Door(folder, self._script_turn, first=first, classes=classes)
+        self.door = Door(
+            folder,
+            self._script_turn,
+            first=first,
+            classes=classes,
+        )
         self.door.holder.tell_followers()
 
     def _script_turn(self, request: Any) -> ScriptedTurn:
@@ -76,12 +87,27 @@ class Scene:
         self.judged.append(body)
         return self.says(body)
 
-    async def ask(self, times: int, *, stream: bool = False, **more: Any) -> None:
+    async def ask(
+        self,
+        times: int,
+        *,
+        stream: bool = False,
+        **more: Any,
+    ) -> None:
         for _ in range(times):
             self.callers += 1
             user = f"user-{self.callers}"
-            body = {**json.loads(ASK), "stream": stream, "user": user, **self.more}
-            status, _, _ = await self.door.call(CHAT, json.dumps(body).encode(), **more)
+            body = {
+                **json.loads(ASK),
+                "stream": stream,
+                "user": user,
+                **self.more,
+            }
+            status, _, _ = await self.door.call(
+                CHAT,
+                json.dumps(body).encode(),
+                **more,
+            )
             assert status == 200
 
     async def settled(self) -> None:
@@ -110,7 +136,10 @@ async def test_a_candidate_whose_answers_are_bad_is_found_bad_and_the_incumbent_
         lambda request: verdict_turn("bad" if "dreadful" in whose(request) else "good"),
     )
     make = streamed if stream else completion
-    scene.answers = {CANDIDATE: make("dreadful"), "m-incumbent": make("hello")}
+    scene.answers = {
+        CANDIDATE: make("dreadful"),
+        "m-incumbent": make("hello"),
+    }
 
     await scene.ask(8, stream=stream)
     await scene.settled()
@@ -211,7 +240,18 @@ async def test_what_others_spent_counts_and_while_nobody_knows_nobody_is_asked(
     spent = JudgeTally(4, 2, 0, 0, cost_usd=5.0)
     at = scene.door.clock.now()
     other = ObservationBlock(
-        "r-1", "another", 1, 5000, 8, 4, 0, 0, 0, at, at, counts={Guardrail.JUDGE: spent}
+        "r-1",
+        "another",
+        1,
+        5000,
+        8,
+        4,
+        0,
+        0,
+        0,
+        at,
+        at,
+        counts={Guardrail.JUDGE: spent},
     )
     scene.door.kept.blocks["r-1", "another", 1] = other
 
@@ -251,13 +291,25 @@ async def test_a_caller_is_judged_once_by_his_first_answer(tmp_path: Path) -> No
 @pytest.mark.req("D8")
 @pytest.mark.parametrize(
     ("allowed", "price", "asked"),
-    [({"up"}, PRICE, 0), ({"up", "critic"}, None, 0), ({"up", "critic"}, PRICE, 3)],
+    [
+        ({"up"}, PRICE, 0),
+        ({"up", "critic"}, None, 0),
+        ({"up", "critic"}, PRICE, 3),
+    ],
 )
 async def test_no_judge_reads_what_it_may_not_see_or_at_a_price_that_is_unknown(
-    tmp_path: Path, allowed: set[str], price: Price | None, asked: int
+    tmp_path: Path,
+    allowed: set[str],
+    price: Price | None,
+    asked: int,
 ) -> None:
     classes = {"personal": frozenset(allowed)}
-    scene = Scene(tmp_path, data_class="personal", classes=classes, price=price)
+    scene = Scene(
+        tmp_path,
+        data_class="personal",
+        classes=classes,
+        price=price,
+    )
 
     await scene.ask(3)
     await scene.settled()

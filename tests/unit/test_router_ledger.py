@@ -9,8 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.frame.failures import FailureClass
-from harness.gate.online.guardrails import ArmSplit, ErrorTally, Guardrail, UnitRule
-from harness.gate.online.observation import KeyHistory, NeverSeen, ObservationBlock
+from harness.gate.online.guardrails import (
+    ArmSplit,
+    ErrorTally,
+    Guardrail,
+    UnitRule,
+)
+from harness.gate.online.observation import (
+    KeyHistory,
+    NeverSeen,
+    ObservationBlock,
+)
 from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger
 from router.recording.scored_units import (
     GuardrailSample,
@@ -90,7 +99,12 @@ events = st.one_of(
 histories = st.lists(events, max_size=120)
 
 
-def played(history: Sequence[tuple[str, int, object]], rule: UnitRule, *, flip: bool) -> Play:
+def played(
+    history: Sequence[tuple[str, int, object]],
+    rule: UnitRule,
+    *,
+    flip: bool,
+) -> Play:
     """flip: every outcome the other way round."""
     play = Play(rule)
     under_way: list[LedgerUnit | None] = []
@@ -114,12 +128,10 @@ def test_every_blocks_counts_fit_together(history: list[tuple[str, int, object]]
     play = played(history, CALLERS, flip=False)
 
     for block in play.blocks:
-        n, m, total, canary = (
-            block.units,
-            block.canary_units,
-            block.failures,
-            block.canary_failures,
-        )
+        n = block.units
+        m = block.canary_units
+        total = block.failures
+        canary = block.canary_failures
         assert 1 <= n <= CALLERS.block_size
         assert 0 <= m <= n
         assert 0 <= canary <= min(m, total)
@@ -193,7 +205,11 @@ def test_a_worker_that_is_behind_with_the_weight_does_not_break_up_the_blocks() 
         play.finish(play.admit(weight_bps=weight))
     play.close()
 
-    assert [(b.weight_bps, b.units) for b in play.blocks] == [(100, 1), (500, 2), (100, 2)]
+    assert [(b.weight_bps, b.units) for b in play.blocks] == [
+        (100, 1),
+        (500, 2),
+        (100, 2),
+    ]
 
 
 def test_a_block_of_a_quiet_route_closes_by_age() -> None:
@@ -224,14 +240,23 @@ def test_periods_count_from_the_rollouts_beginning_and_no_block_spans_two() -> N
     play.finish(play.admit("b"))
     play.close()
 
-    assert [(block.period, block.units) for block in play.blocks] == [(2, 1), (3, 1)]
+    assert [(block.period, block.units) for block in play.blocks] == [
+        (2, 1),
+        (3, 1),
+    ]
 
 
 def test_a_jump_of_the_wall_clock_moves_no_period() -> None:
     play = Play(replace(CALLERS, began_s=START.timestamp()))
     play.finish(play.admit("a"))
     jumped = play.at + timedelta(days=400)
-    unit = play.ledger.admit("b", canary=False, weight_bps=100, now=1.0, at=jumped)
+    unit = play.ledger.admit(
+        "b",
+        canary=False,
+        weight_bps=100,
+        now=1.0,
+        at=jumped,
+    )
     play.finish(unit)
     play.close()
 
@@ -241,7 +266,10 @@ def test_a_jump_of_the_wall_clock_moves_no_period() -> None:
 def test_a_block_tells_by_class_how_each_arm_failed() -> None:
     play = Play(CALLERS)
     units = {key: play.admit(key, canary=key in "ab") for key in "abcde"}
-    for key, why in {"a": FailureClass.TIMEOUT, "c": FailureClass.TIMEOUT}.items():
+    for key, why in {
+        "a": FailureClass.TIMEOUT,
+        "c": FailureClass.TIMEOUT,
+    }.items():
         unit = units[key]
         assert unit is not None
         play.ledger.finish(unit, failed=True, why=why)
@@ -252,7 +280,11 @@ def test_a_block_tells_by_class_how_each_arm_failed() -> None:
     (block,) = play.blocks
     assert block.counts == {
         Guardrail.ERRORS: ErrorTally(
-            5, 2, 3, 2, {"missing": ArmSplit(1, 1), "timeout": ArmSplit(2, 1)}
+            5,
+            2,
+            3,
+            2,
+            {"missing": ArmSplit(1, 1), "timeout": ArmSplit(2, 1)},
         )
     }
 
@@ -318,17 +350,33 @@ def test_a_block_whose_claim_gets_no_answer_counts_without_one_when_it_is_overdu
 def test_a_block_without_a_claim_ranks_no_value_that_is_ranked_among_never_seen_keys() -> None:
     rule = UnitRule(
         ledger_salt="ledger_a",
-        missing_s=100.0, guardrails={Guardrail.LATENCY: 1.5},
-    )  # fmt: skip
-    ledger, now, blocks = Ledger("r-1", "w-1", rule), 0.0, list[ObservationBlock]()
-    for name, answered in (("a", True), ("b", False), ("c", True)):
+        missing_s=100.0,
+        guardrails={Guardrail.LATENCY: 1.5},
+    )
+    ledger = Ledger("r-1", "w-1", rule)
+    now = 0.0
+    blocks = list[ObservationBlock]()
+    for name, answered in (
+        ("a", True),
+        ("b", False),
+        ("c", True),
+    ):
         for n in range(12):  # 20 at a share of half are ranked together
             unit = ledger.admit(
-                f"{name}{n}", canary=n % 2 == 0, weight_bps=5000, now=now, at=START
+                f"{name}{n}",
+                canary=n % 2 == 0,
+                weight_bps=5000,
+                now=now,
+                at=START,
             )
             assert unit is not None
             sample = GuardrailSample(SampleValues(latency=0.5 + n / 100))
-            ledger.finish(unit, failed=False, sample=sample, now=now)
+            ledger.finish(
+                unit,
+                failed=False,
+                sample=sample,
+                now=now,
+            )
         now += MAX_BLOCK_AGE_S
         for closed in ledger.unclaimed(now, START):
             if answered:

@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 from harness.frame.errors import InputError
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import RequestPatch, Target
-from harness.routing.reliability.breaker import BreakerPolicy, BreakerState, WhenAllOpen
+from harness.routing.reliability.breaker import (
+    BreakerPolicy,
+    BreakerState,
+    WhenAllOpen,
+)
 from harness.routing.reliability.retry import RetryPolicy
 from harness.routing.settings import RouterSettings
 from harness.routing.table import Canary, Route, choose_arm
@@ -23,7 +27,10 @@ from router.frame.json_spans import parse_object
 from router.protocols.endpoints import DIALECTS
 from router.request.client_directives import sticky_key
 from router.request.needs import detect_needs
-from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import (
+    ScriptedEvent,
+    ScriptedTurn,
+)
 from tests.support.providers.scripted_upstream import (
     ROLE,
     broken_stream,
@@ -53,7 +60,10 @@ TURNS: Final = {
     "half a stream": broken_stream(ROLE, HALF),
     "half, then reset": broken_stream(ROLE, HALF, ScriptedEvent.RESET),
 }
-HANGS: Final = (ScriptedTurn(hang=True), broken_stream(ROLE, HALF, ScriptedEvent.HANG))
+HANGS: Final = (
+    ScriptedTurn(hang=True),
+    broken_stream(ROLE, HALF, ScriptedEvent.HANG),
+)
 turns = st.sampled_from(sorted(TURNS))
 MOST: Final = 4
 
@@ -62,7 +72,14 @@ MOST: Final = 4
 def steps(draw: st.DrawFn) -> tuple[str, str, str, bool, float, bool]:
     pause = draw(st.sampled_from([0.0, 0.0, 10.0, 130.0, 1000.0]))
     leaves = draw(st.integers(0, 9)) == 0
-    return draw(turns), draw(turns), draw(turns), draw(st.booleans()), pause, leaves
+    return (
+        draw(turns),
+        draw(turns),
+        draw(turns),
+        draw(st.booleans()),
+        pause,
+        leaves,
+    )
 
 
 @pytest.mark.req("A5", "B4")
@@ -70,7 +87,13 @@ def steps(draw: st.DrawFn) -> tuple[str, str, str, bool, float, bool]:
     st.lists(steps(), min_size=1, max_size=25),
     st.sampled_from(WhenAllOpen),
     st.sampled_from([0, 10_000]),
-    st.sampled_from([(), ("UP_KEY_2",), ("UP_KEY_2", "UP_KEY_3")]),
+    st.sampled_from(
+        [
+            (),
+            ("UP_KEY_2",),
+            ("UP_KEY_2", "UP_KEY_3"),
+        ]
+    ),
 )
 @settings(max_examples=60, deadline=None)
 def test_every_ticket_and_connection_returns_and_no_request_asks_too_often(
@@ -93,9 +116,21 @@ async def _play(
     chosen = RouterSettings(
         total_timeout_s=30.0,
         breaker=BreakerPolicy(when_all_open=when_all_open),
-        retry=RetryPolicy(base_s=0, cap_s=0, attempts=MOST, attempt_s=0),
+        retry=RetryPolicy(
+            base_s=0,
+            cap_s=0,
+            attempts=MOST,
+            attempt_s=0,
+        ),
     )
-    place = Place(folder, {}, chosen, fallback=True, weight_bps=weight_bps, more_keys=more_keys)
+    place = Place(
+        folder,
+        {},
+        chosen,
+        fallback=True,
+        weight_bps=weight_bps,
+        more_keys=more_keys,
+    )
     router = place.app
     for candidate, incumbent, fallback, streams, pause, leaves in script:
         before = place.asked.total()
@@ -218,7 +253,11 @@ def refuse(constant: str) -> None:
 @example(body={"tool_choice": {"a": 1.5}, "text": {"a": 1.5}}, huge=True)
 @given(body=objects, huge=st.booleans())
 def test_any_body_is_refused_or_sent_on(
-    endpoint: Endpoint, target: Target, body: dict[str, object], *, huge: bool
+    endpoint: Endpoint,
+    target: Target,
+    body: dict[str, object],
+    *,
+    huge: bool,
 ) -> None:
     text = json.dumps({"model": "support", **body}).encode()
     text = text.replace(b"1.5", b"1e999") if huge else text

@@ -21,7 +21,8 @@ from tests.support.providers.scripted_upstream import (
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place
 from tests.support.router.live_router import FALLBACK, INCUMBENT, switch_of
 
-OWN, SPARE = f"up/{INCUMBENT}", f"up/{FALLBACK}"
+OWN = f"up/{INCUMBENT}"
+SPARE = f"up/{FALLBACK}"
 
 
 def events(place: Place) -> list[dict[str, Any]]:
@@ -90,7 +91,11 @@ async def test_a_request_that_failed_is_counted_under_the_last_target(tmp_path: 
 async def test_the_failovers_of_one_user_show_one_hash_whatever_decides_the_arm(
     tmp_path: Path,
 ) -> None:
-    place = Place(tmp_path, {INCUMBENT: error(503), FALLBACK: completion()}, fallback=True)
+    place = Place(
+        tmp_path,
+        {INCUMBENT: error(503), FALLBACK: completion()},
+        fallback=True,
+    )
     for sticky in (b"first", b"second"):
         header = (b"x-swapgate-sticky", sticky)
         await place.call(CHAT, ASK[:-1] + b',"user":"alice"}', headers=(AUTH, header))
@@ -138,7 +143,11 @@ async def test_a_streams_attempt_is_counted_at_its_end_and_its_first_token_once(
 
 @pytest.mark.req("B5", "B4")
 async def test_a_target_passed_over_as_open_is_logged_as_such(tmp_path: Path) -> None:
-    place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: completion()}, fallback=True)
+    place = Place(
+        tmp_path,
+        {INCUMBENT: error(401), FALLBACK: completion()},
+        fallback=True,
+    )
 
     await place.ask(times=2)
 
@@ -161,7 +170,11 @@ async def test_a_request_that_left_no_target_is_not_in_the_log(
 
 @pytest.mark.req("B5")
 async def test_a_log_that_nobody_writes_drops_events_and_counts_them(tmp_path: Path) -> None:
-    place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: completion()}, fallback=True)
+    place = Place(
+        tmp_path,
+        {INCUMBENT: error(401), FALLBACK: completion()},
+        fallback=True,
+    )
 
     for _ in range(QUEUE):
         place.app._events.put("filler")
@@ -196,7 +209,12 @@ async def test_a_request_that_a_switch_refuses_is_no_failure_of_the_provider_it_
     }
     place.recorder.flush()
     (minute,) = place.kept.traffic
-    assert (minute.requests, minute.failed, minute.refused, minute.charged) == (3, 3, 2, 1)
+    assert (
+        minute.requests,
+        minute.failed,
+        minute.refused,
+        minute.charged,
+    ) == (3, 3, 2, 1)
 
 
 @pytest.mark.req("B9", "E5", "D8")

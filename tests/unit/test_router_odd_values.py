@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from harness.frame.people.limits import KeyLimits
-from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import (
+    ScriptedEvent,
+    ScriptedTurn,
+)
 from tests.support.providers.scripted_upstream import (
     DONE,
     ROLE,
@@ -56,14 +59,19 @@ async def test_no_limit_of_output_is_too_large_for_a_keys_rate(tmp_path: Path) -
     ("given", "sent"),
     [
         (b'{ "a" : 1e999 }', b'{ "a" : 1e999 ,"include_usage":true}'),
-        (b'{"include_usage":false, "a":1}', b'{"include_usage":true, "a":1}'),
+        (
+            b'{"include_usage":false, "a":1}',
+            b'{"include_usage":true, "a":1}',
+        ),
         (b"{ }", b'{ "include_usage":true}'),
         (b"null", b'{"include_usage":true}'),
         (b"[1]", b'{"include_usage":true}'),
     ],
 )
 async def test_a_streams_other_options_stay_byte_for_byte(
-    tmp_path: Path, given: bytes, sent: bytes
+    tmp_path: Path,
+    given: bytes,
+    sent: bytes,
 ) -> None:
     door = Door(tmp_path, lambda _: streamed("a"))
 
@@ -75,7 +83,13 @@ async def test_a_streams_other_options_stay_byte_for_byte(
 
 @pytest.mark.parametrize(
     "told",
-    [b'{"error":{"message":"no","a":NaN}}', '{"a":1}'.encode("utf-16"), b"12", b"", b"<p>"],
+    [
+        b'{"error":{"message":"no","a":NaN}}',
+        '{"a":1}'.encode("utf-16"),
+        b"12",
+        b"",
+        b"<p>",
+    ],
 )
 async def test_a_refusal_that_clients_cannot_read_is_put_in_openais_shape(
     tmp_path: Path, told: bytes
@@ -90,7 +104,10 @@ async def test_a_refusal_that_clients_cannot_read_is_put_in_openais_shape(
     assert error["message"]
 
 
-TOO_LONG = {"message": "This model's maximum context length is 9 tokens", "code": 400}
+TOO_LONG = {
+    "message": "This model's maximum context length is 9 tokens",
+    "code": 400,
+}
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -119,7 +136,10 @@ async def test_usage_beside_the_last_choice_or_alone_is_counted_and_sent_only_if
     ends = [last.replace(b"}\n\n", b", " + usage)]
     if not beside:
         ends = [last, b'data: {"choices": [], ' + usage]
-    door = Door(tmp_path, lambda _: broken_stream(event({"content": "a"}), *ends, DONE))
+    door = Door(
+        tmp_path,
+        lambda _: broken_stream(event({"content": "a"}), *ends, DONE),
+    )
     asked = b'"stream":true,"stream_options":{"include_usage":true}'
 
     _, _, plain = await door.call(CHAT, asking(b'"stream":true'))
@@ -135,21 +155,34 @@ async def test_usage_beside_the_last_choice_or_alone_is_counted_and_sent_only_if
 @pytest.mark.parametrize("status", [400, 429, 503])
 @pytest.mark.parametrize("end", [ScriptedEvent.HANG, ScriptedEvent.RESET])
 async def test_a_refusal_is_known_by_its_status_when_its_words_do_not_come(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, end: ScriptedEvent
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    end: ScriptedEvent,
 ) -> None:
     monkeypatch.setattr("router.upstream.reply_reading.WAIT_S", 0.05)
-    door = Door(tmp_path, lambda _: ScriptedTurn(status=status, steps=(b'{"err', end)))
+    door = Door(
+        tmp_path,
+        lambda _: ScriptedTurn(status=status, steps=(b'{"err', end)),
+    )
 
     answered, _, body = await door.call(CHAT, ASK)
 
     assert answered == (400 if status == 400 else 502)
-    found = {400: b"status 400", 429: b"rate_limited", 503: b"overloaded"}
+    found = {
+        400: b"status 400",
+        429: b"rate_limited",
+        503: b"overloaded",
+    }
     assert found[status] in body
 
 
 async def test_a_stream_of_nothing_but_comments_is_no_answer(tmp_path: Path) -> None:
     steps = [b": " + b"x" * 60_000 + b"\n\n"] * 100
-    door = Door(tmp_path, lambda _: broken_stream(ROLE, *steps, event({"content": "late"})))
+    door = Door(
+        tmp_path,
+        lambda _: broken_stream(ROLE, *steps, event({"content": "late"})),
+    )
 
     status, _, body = await door.call(CHAT, asking(b'"stream":true'))
 

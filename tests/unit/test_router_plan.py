@@ -7,18 +7,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.frame.failures import FailureClass
-from harness.providers.models.capabilities import Capabilities, Endpoint, Needs
+from harness.providers.models.capabilities import (
+    Capabilities,
+    Endpoint,
+    Needs,
+)
 from harness.routing.reliability.breaker import BreakerPolicy, WhenAllOpen
 from harness.routing.table import Arm
 from router.frame.body import read_request
 from router.health.target_health import TargetHealth
-from router.protocols.provider_failures import classify_error, classify_status
+from router.protocols.provider_failures import (
+    classify_error,
+    classify_status,
+)
 from router.recording.shared_files import SharedMarks
 from router.request.needs import detect_needs
 from router.request.planner import Planner
 from router.snapshot.route_plans import is_arm_charged
 from tests.support.control.manual_clock import ManualClock
-from tests.support.router.live_router import INCUMBENT, provider, served, snapshot
+from tests.support.router.live_router import (
+    INCUMBENT,
+    provider,
+    served,
+    snapshot,
+)
 
 F = FailureClass
 # Each line: of whom, the status, the body as published, and the class.
@@ -53,7 +65,10 @@ REFUSALS: Final[list[dict[str, Any]]] = [
 )
 @pytest.mark.req("F4")
 def test_the_assigned_arm_is_charged_whatever_answered(
-    arm: Arm, failures: list[FailureClass | None], *, expected: bool
+    arm: Arm,
+    failures: list[FailureClass | None],
+    *,
+    expected: bool,
 ) -> None:
     assert is_arm_charged(arm, failures) is expected
 
@@ -77,15 +92,38 @@ def test_providers_words_as_they_are_published_say_whose_fault_it_was() -> None:
     ("error", "expected"),
     [
         # OpenAI's of a response, vLLM, Anthropic, OpenRouter, Google
-        ({"code": "image_parse_error", "message": "not an image"}, F.BAD_REQUEST),
+        (
+            {"code": "image_parse_error", "message": "not an image"},
+            F.BAD_REQUEST,
+        ),
         ({"code": "invalid_prompt", "message": "flagged"}, F.CONTENT_POLICY),
-        ({"type": "BadRequestError", "code": 400, "message": "no such role"}, F.BAD_REQUEST),
-        ({"type": "invalid_request_error", "message": "an odd image"}, F.BAD_REQUEST),
+        (
+            {
+                "type": "BadRequestError",
+                "code": 400,
+                "message": "no such role",
+            },
+            F.BAD_REQUEST,
+        ),
+        (
+            {"type": "invalid_request_error", "message": "an odd image"},
+            F.BAD_REQUEST,
+        ),
         ({"code": 429, "message": "Rate limited upstream"}, F.RATE_LIMITED),
-        ({"code": 503, "status": "UNAVAILABLE", "message": "try later"}, F.OVERLOADED),
+        (
+            {
+                "code": 503,
+                "status": "UNAVAILABLE",
+                "message": "try later",
+            },
+            F.OVERLOADED,
+        ),
         ({"code": 7, "message": "what is this"}, F.MALFORMED),
         # TGI, Ollama
-        ("Input validation error: `inputs` must have less than 1024 tokens", F.CONTEXT_WINDOW),
+        (
+            "Input validation error: `inputs` must have less than 1024 tokens",
+            F.CONTEXT_WINDOW,
+        ),
         ("Model is overloaded", F.OVERLOADED),
         ("what is this", F.MALFORMED),
     ],
@@ -104,14 +142,24 @@ def test_any_answer_has_a_class(status: int, body: bytes) -> None:
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {}}}
-PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 9000}}
-SOUND = {"type": "input_audio", "input_audio": {"data": "A" * 9000, "format": "wav"}}
+PICTURE = {
+    "type": "image_url",
+    "image_url": {"url": "data:image/png;base64," + "A" * 9000},
+}
+SOUND = {
+    "type": "input_audio",
+    "input_audio": {"data": "A" * 9000, "format": "wav"},
+}
 leaves = st.none() | st.booleans() | st.integers() | st.text(max_size=20)
 jsons = st.recursive(
     leaves,
     lambda inner: (
         st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from(["type", "content", "text", "x"]), inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["type", "content", "text", "x"]),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=20,
 )
@@ -172,7 +220,11 @@ def test_where_nothing_is_configured_the_ready_plan_is_taken_as_it_is() -> None:
         SharedMarks(b"s"),
     )
     body = json.dumps(
-        {"model": "support", "tools": [TOOL], "messages": user_messages(PICTURE)}
+        {
+            "model": "support",
+            "tools": [TOOL],
+            "messages": user_messages(PICTURE),
+        }
     ).encode()
     request = read_request(body, Endpoint.CHAT)
 
@@ -190,7 +242,8 @@ def test_where_nothing_is_configured_the_ready_plan_is_taken_as_it_is() -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from(["messages", "tools", "max_tokens", "response_format", "text"]), jsons
+        st.sampled_from(["messages", "tools", "max_tokens", "response_format", "text"]),
+        jsons,
     )
 )
 def test_any_json_has_needs_and_the_estimate_is_no_more_than_its_bytes(

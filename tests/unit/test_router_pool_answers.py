@@ -12,7 +12,11 @@ from router.frame.failure import UpstreamFailed
 from router.upstream.origin_pool import interleave_addresses
 from router.upstream.pool import UpstreamPool, build_head
 from router.upstream.pool_connection import MAX_HEAD_BYTES
-from tests.support.providers.raw_server import OK, ServerConnection, raw_server
+from tests.support.providers.raw_server import (
+    OK,
+    ServerConnection,
+    raw_server,
+)
 from tests.support.router.event_loops import on_both_loops
 from tests.support.router.live_router import QUICK
 
@@ -23,7 +27,9 @@ CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 
 
 async def answered(
-    *pieces: bytes, then_reset: bool = False, max_bytes: int | None = None
+    *pieces: bytes,
+    then_reset: bool = False,
+    max_bytes: int | None = None,
 ) -> tuple[int, bytes]:
     """Status and body of what a provider sends so. Raises UpstreamFailed."""
 
@@ -53,11 +59,20 @@ async def answered(
     [
         (HEAD + b"content-length: 3\r\n\r\nabc", b"abc"),
         (HEAD + b"content-length: 0\r\n\r\n", b""),
-        (CHUNKED + b"1;x=y\r\na\r\n2\r\nbc\r\n0\r\nx-trailer: 1\r\n\r\n", b"abc"),
+        (
+            CHUNKED + b"1;x=y\r\na\r\n2\r\nbc\r\n0\r\nx-trailer: 1\r\n\r\n",
+            b"abc",
+        ),
         (HEAD + b"\r\nabc", b"abc"),
         (b"HTTP/1.0 200 OK\r\n\r\nabc", b"abc"),
-        (b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"content-length: 3\r\n\r\nabc", b"abc"),
-        (b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" * 3 + CHUNKED + b"0\r\n\r\n", b""),
+        (
+            b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"content-length: 3\r\n\r\nabc",
+            b"abc",
+        ),
+        (
+            b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" * 3 + CHUNKED + b"0\r\n\r\n",
+            b"",
+        ),
         (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
     ],
 )
@@ -169,21 +184,31 @@ async def test_an_answer_is_bounded_by_what_its_request_allows() -> None:
 
 GRAMMAR = st.sampled_from(
     [
-        *(HEAD, CHUNKED, OK, b"\r\n", b"\r\n\r\n", b"0\r\n\r\n", b"5\r\nhello\r\n"),
-        *(b"content-length: 5\r\n", b"transfer-encoding: chunked\r\n", b"hello", b"\x00"),
-        *(
-            b"HTTP/1.1 100 Continue\r\n\r\n",
-            b"HTTP/1.1 204 X\r\n\r\n",
-            b"connection: close\r\n",
-        ),
-        *(b"content-encoding: gzip\r\n", b"HTTP/1.1 101 X\r\nupgrade: y\r\n\r\n", b": \n"),
+        HEAD,
+        CHUNKED,
+        OK,
+        b"\r\n",
+        b"\r\n\r\n",
+        b"0\r\n\r\n",
+        b"5\r\nhello\r\n",
+        b"content-length: 5\r\n",
+        b"transfer-encoding: chunked\r\n",
+        b"hello",
+        b"\x00",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 204 X\r\n\r\n",
+        b"connection: close\r\n",
+        b"content-encoding: gzip\r\n",
+        b"HTTP/1.1 101 X\r\nupgrade: y\r\n\r\n",
+        b": \n",
     ]
 )
 NOISE = st.binary(max_size=40)
 
 
 @given(
-    pieces=st.lists(GRAMMAR | NOISE, max_size=8), cuts=st.lists(st.integers(1, 200), max_size=6)
+    pieces=st.lists(GRAMMAR | NOISE, max_size=8),
+    cuts=st.lists(st.integers(1, 200), max_size=6),
 )
 @example(pieces=[OK, OK], cuts=[])
 def test_no_answer_hangs_or_raises_anything_else_or_reaches_the_next_request(
@@ -238,7 +263,11 @@ def provider(base: str, **headers: str) -> Provider:
 
 
 def test_the_head_names_host_path_key_and_length() -> None:
-    call = build_head(provider("https://api.test/v1/", **{"X-Team": "a"}), "/chat", "s3cret")
+    call = build_head(
+        provider("https://api.test/v1/", **{"X-Team": "a"}),
+        "/chat",
+        "s3cret",
+    )
 
     assert (call.host, call.port, call.secure) == ("api.test", 443, True)
     assert call.heads[True].split(b"\r\n") == [
@@ -267,14 +296,36 @@ def test_extra_headers_win_whatever_their_case() -> None:
     ("base", "host", "port", "line", "named"),
     [
         ("http://h:81", "h", 81, b"POST /chat ", b"Host: h:81\r\n"),
-        ("http://[::1]:81/v1", "::1", 81, b"POST /v1/chat ", b"Host: [::1]:81\r\n"),
-        ("http://bücher.test", "xn--bcher-kva.test", 80, b"POST /chat ", b"Host: xn--"),
-        ("http://h/a b/ü", "h", 80, b"POST /a%20b/%C3%BC/chat ", b"Host: h\r\n"),
+        (
+            "http://[::1]:81/v1",
+            "::1",
+            81,
+            b"POST /v1/chat ",
+            b"Host: [::1]:81\r\n",
+        ),
+        (
+            "http://bücher.test",
+            "xn--bcher-kva.test",
+            80,
+            b"POST /chat ",
+            b"Host: xn--",
+        ),
+        (
+            "http://h/a b/ü",
+            "h",
+            80,
+            b"POST /a%20b/%C3%BC/chat ",
+            b"Host: h\r\n",
+        ),
         ("http://h/a%20b", "h", 80, b"POST /a%20b/chat ", b"Host: h\r\n"),
     ],
 )
 def test_addresses_of_every_kind(
-    base: str, host: str, port: int, line: bytes, named: bytes
+    base: str,
+    host: str,
+    port: int,
+    line: bytes,
+    named: bytes,
 ) -> None:
     call = build_head(provider(base), "/chat", "")
 
@@ -285,7 +336,16 @@ def test_addresses_of_every_kind(
 
 
 @pytest.mark.parametrize(
-    "base", ["", "h", "ftp://h", "http://", "http://h:99999", "http://h:x", "http://u:p@h/v1"]
+    "base",
+    [
+        "",
+        "h",
+        "ftp://h",
+        "http://",
+        "http://h:99999",
+        "http://h:x",
+        "http://u:p@h/v1",
+    ],
 )
 def test_what_is_no_address_is_a_connect_failure_without_secrets(base: str) -> None:
     with pytest.raises(UpstreamFailed, match="provider 'up'") as failed:
@@ -315,6 +375,12 @@ def test_a_header_cannot_smuggle(name: str, value: str) -> None:
 
 
 def test_the_families_take_turns() -> None:
-    found = [(6, "a"), (6, "b"), (6, "b"), (4, "c"), (4, "d")]
+    found = [
+        (6, "a"),
+        (6, "b"),
+        (6, "b"),
+        (4, "c"),
+        (4, "d"),
+    ]
 
     assert interleave_addresses(found) == ["a", "c", "b", "d"]

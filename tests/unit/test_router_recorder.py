@@ -17,7 +17,11 @@ from harness.frame.alerts.records import Alerts
 from harness.frame.errors import StoreUnavailable
 from harness.frame.people.limits import KeySpend
 from harness.gate.online.guardrails import UnitRule
-from harness.gate.online.observation import KeyClaim, ObservationBlock, TrafficMinute
+from harness.gate.online.observation import (
+    KeyClaim,
+    ObservationBlock,
+    TrafficMinute,
+)
 from harness.gate.pins import ServedModel, Sighting
 from harness.routing.records.observations import Observations
 from harness.routing.reliability.failover import Failover
@@ -28,8 +32,18 @@ from harness.store.store import Store
 from router.recording.ledger import Ledger
 from router.recording.recorder import TOGETHER, Recorder
 from router.recording.scored_units import OpenBlock
-from router.recording.spool import Batch, Spool, batch_from_json, batch_to_json
-from router.recording.sums import CompletedRequest, Sums, minute_rows, sum_rows
+from router.recording.spool import (
+    Batch,
+    Spool,
+    batch_from_json,
+    batch_to_json,
+)
+from router.recording.sums import (
+    CompletedRequest,
+    Sums,
+    minute_rows,
+    sum_rows,
+)
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import SwitchableStore, snapshot
 from tests.support.site.signing_keys import CONTROL
@@ -54,14 +68,36 @@ DONE = CompletedRequest(
 moments = st.datetimes(min_value=datetime(2000, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 counts = st.integers(0, 1000)
 blocks = st.builds(
-    ObservationBlock, st.text(), st.text(), counts, counts, counts, counts, counts, counts,
-    counts, moments, moments,
-)  # fmt: skip
+    ObservationBlock,
+    st.text(),
+    st.text(),
+    counts,
+    counts,
+    counts,
+    counts,
+    counts,
+    counts,
+    counts,
+    moments,
+    moments,
+)
 traffic = st.builds(
-    TrafficMinute, st.text(), moments, st.text(), st.text(), st.text(), counts, counts, counts,
-    counts, counts, counts, counts, st.floats(0, 1e6),
+    TrafficMinute,
+    st.text(),
+    moments,
+    st.text(),
+    st.text(),
+    st.text(),
+    counts,
+    counts,
+    counts,
+    counts,
+    counts,
+    counts,
+    counts,
+    st.floats(0, 1e6),
     st.dictionaries(st.integers(-1, 10_000), counts),
-)  # fmt: skip
+)
 
 
 class Bench:
@@ -88,7 +124,13 @@ class Bench:
             queue_rows=queue_rows,
         )
 
-    def request(self, *, failed: bool = False, key: str = "", canary: Canary = CANARY) -> None:
+    def request(
+        self,
+        *,
+        failed: bool = False,
+        key: str = "",
+        canary: Canary = CANARY,
+    ) -> None:
         """key: of a caller who was not here before, unless it is given."""
         self.callers += 1
         key = key or f"caller {self.callers}"
@@ -114,16 +156,29 @@ def test_blocks_and_minutes_are_stored_when_they_are_complete(bench: Bench) -> N
 
     assert bench.stored == (2, 3)
     (block,) = bench.store.blocks.values()
-    assert (block.failures, block.canary_failures, block.worker) == (1, 1, "w")
+    assert (block.failures, block.canary_failures, block.worker) == (
+        1,
+        1,
+        "w",
+    )
     (row,) = bench.store.traffic
     assert (row.charged, row.input_tokens, row.output_tokens) == (1, 21, 15)
     assert (row.cost_usd, row.latency_ms) == (1.5, {50: 3})
     ended = [DONE, DONE._replace(priced=False)]
-    (row,) = minute_rows(ended, bench.clock.now(), "w")
+    (row,) = minute_rows(
+        ended,
+        bench.clock.now(),
+        "w",
+    )
     assert (row.requests, row.unpriced) == (2, 1)
 
 
-def spooled(bench: Bench, batches: int, *, requests: int = 2) -> None:
+def spooled(
+    bench: Bench,
+    batches: int,
+    *,
+    requests: int = 2,
+) -> None:
     bench.store.away = True
     for _ in range(batches):
         for _ in range(requests):
@@ -137,7 +192,8 @@ def spooled(bench: Bench, batches: int, *, requests: int = 2) -> None:
 def test_with_the_database_away_nothing_is_lost_or_counts_twice_and_few_transactions_follow(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, write = 0, bench.store.write
+    begun = 0
+    write = bench.store.write
 
     def counted() -> AbstractContextManager[SimpleNamespace]:
         nonlocal begun
@@ -162,7 +218,8 @@ def test_of_a_spool_only_the_batch_that_is_refused_is_set_aside(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spooled(bench, 5)
-    append, interruptions = bench.store._append, iter([True])
+    append = bench.store._append
+    interruptions = iter([True])
 
     def picky(blocks: Sequence[ObservationBlock], *rest: Any) -> None:
         if any(block.sequence == 3 for block in blocks):
@@ -205,10 +262,26 @@ def test_all_else_waits_for_the_database_and_is_written_with_what_other_processe
     at = bench.clock.now()
     alert = Alert(AlertKind.BREAKER_OPEN, "s", "k", "t", "x", at, "w")
     row = Failover(
-        "w", 1, at, "req", "support", "incumbent", "up/m", "up", "timeout", None, 1, 5.0,
-        "chat", stream=False, body_bytes=2, messages=1, tools=0, user_hash="h",
+        "w",
+        1,
+        at,
+        "req",
+        "support",
+        "incumbent",
+        "up/m",
+        "up",
+        "timeout",
+        None,
+        1,
+        5.0,
+        "chat",
+        stream=False,
+        body_bytes=2,
+        messages=1,
+        tools=0,
+        user_hash="h",
         next_target=None,
-    )  # fmt: skip
+    )
     bench.store.away = True
     bench.recorder.notify(alert)
     bench.recorder.failed_over([row])
@@ -222,7 +295,14 @@ def test_all_else_waits_for_the_database_and_is_written_with_what_other_processe
     spent = KeySpend("k", DAY, "another", 3, 30, 1.5, 0)
     seen = Sighting("t", ServedModel("newest"), at, at)
     bench.recorder.absorb(Batch((), (), spends=[spent]))
-    bench.recorder.absorb(Batch((), (), spends=[spent], sightings=[seen]))
+    bench.recorder.absorb(
+        Batch(
+            (),
+            (),
+            spends=[spent],
+            sightings=[seen],
+        )
+    )
     bench.recorder.flush()
 
     assert (bench.store.alerts, bench.store.failovers) == ([alert], [row])
@@ -243,12 +323,33 @@ def test_summed_minutes_count_what_their_rows_count_whatever_the_buckets(
     rows: list[TrafficMinute],
 ) -> None:
     again = [replace(row, requests=1, latency_ms={7: 1}) for row in rows]
-    summed = sum_rows("traffic", [*rows, *again, *rows])
+    summed = sum_rows(
+        "traffic",
+        [
+            *rows,
+            *again,
+            *rows,
+        ],
+    )
 
     keys = ("route", "minute", "worker", "arm", "target", "revision")
     assert len(summed) == len({tuple(getattr(row, key) for key in keys) for row in rows})
-    for name in ("requests", "failed", "charged", "streams", "input_tokens", "unpriced"):
-        everything = sum(getattr(row, name) for row in [*rows, *again, *rows])
+    for name in (
+        "requests",
+        "failed",
+        "charged",
+        "streams",
+        "input_tokens",
+        "unpriced",
+    ):
+        everything = sum(
+            getattr(row, name)
+            for row in [
+                *rows,
+                *again,
+                *rows,
+            ]
+        )
         assert sum(getattr(row, name) for row in summed) == everything
     counted = sum(sum(row.latency_ms.values()) for row in summed)
     assert counted == sum(2 * sum(row.latency_ms.values()) + 1 for row in rows)
@@ -256,7 +357,9 @@ def test_summed_minutes_count_what_their_rows_count_whatever_the_buckets(
 
 @pytest.mark.req("F3")
 def test_a_kill_in_mid_replay_counts_nothing_twice(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spooled(bench, 5, requests=1)
     write = bench.recorder._write
@@ -281,7 +384,9 @@ def test_a_kill_in_mid_replay_counts_nothing_twice(
 
 
 def test_a_spool_that_another_process_replays_waits_and_loses_nothing(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("router.recording.spool.LOCK_S", 0.05)
     bench.store.away = True
@@ -336,7 +441,8 @@ def test_a_database_that_never_answers_does_not_hold_the_end_up_nor_lose_a_row(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("router.recording.recorder.STOP_S", 0.1)
-    begun, answer = threading.Event(), threading.Event()
+    begun = threading.Event()
+    answer = threading.Event()
 
     def hang(*_: object) -> None:
         begun.set()
@@ -387,10 +493,16 @@ def test_a_rollout_that_is_over_is_forgotten_once_its_blocks_are_out(bench: Benc
         Batch,
         st.lists(blocks, max_size=3),
         st.lists(traffic, max_size=3),
-        st.lists(st.builds(Failover, at=moments, latency_ms=st.floats(0, 1e6)), max_size=2),
+        st.lists(
+            st.builds(Failover, at=moments, latency_ms=st.floats(0, 1e6)),
+            max_size=2,
+        ),
         st.lists(st.builds(Alert, at=moments), max_size=2),
         st.lists(st.builds(KeySpend, cost_usd=st.floats(0, 1e6)), max_size=2),
-        st.lists(st.builds(Sighting, first_at=moments, last_at=moments), max_size=2),
+        st.lists(
+            st.builds(Sighting, first_at=moments, last_at=moments),
+            max_size=2,
+        ),
         st.lists(
             st.builds(
                 ShadowTally,
@@ -422,7 +534,11 @@ def test_minutes_that_several_processes_added_up_merge_to_those_of_one(
     merged, alone = (Sums[TrafficMinute]("traffic") for _ in range(2))
     for _, route, ms, failed in ended:
         alone.add(
-            minute_rows([DONE._replace(route=route, latency_ms=ms, failed=failed)], at, "w")
+            minute_rows(
+                [DONE._replace(route=route, latency_ms=ms, failed=failed)],
+                at,
+                "w",
+            )
         )
     for worker in range(3):
         own = [
@@ -457,8 +573,18 @@ def test_an_alert_that_is_refused_takes_no_observation_with_it(
     tmp_path: Path, sqlite_url: str
 ) -> None:
     clock = ManualClock()
-    store = Store(sqlite_url, secret=b"s", clock=clock, signatures=CONTROL)
-    recorder = Recorder(RouterStore(store), Spool(tmp_path / "spool"), worker="w", clock=clock)
+    store = Store(
+        sqlite_url,
+        secret=b"s",
+        clock=clock,
+        signatures=CONTROL,
+    )
+    recorder = Recorder(
+        RouterStore(store),
+        Spool(tmp_path / "spool"),
+        worker="w",
+        clock=clock,
+    )
     recorder.finish(None, DONE)
     without_zone = clock.now().replace(tzinfo=None)
     recorder.notify(Alert(AlertKind.TEST, "s", "k", "t", "x", without_zone, "w"))
@@ -550,7 +676,9 @@ def test_callers_counted_while_the_database_was_away_are_not_new_on_a_later_day(
 
 @pytest.mark.req("F3")
 def test_claims_of_one_rollout_that_are_refused_do_not_hold_up_anothers(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     claim_keys = bench.store._claim_keys
 
@@ -564,7 +692,10 @@ def test_claims_of_one_rollout_that_are_refused_do_not_hold_up_anothers(
         bench.request(key=key, canary=replace(CARRIED, rollout="r-0"))
         bench.request(key=key, canary=CARRIED)
     bench.recorder.flush()
-    assert [block.rollout for block in bench.store.blocks.values()] == ["r-1", "r-1"]
+    assert [block.rollout for block in bench.store.blocks.values()] == [
+        "r-1",
+        "r-1",
+    ]
     assert bench.recorder.counters["claims_failed"] == 1
 
     bench.recorder.flush()

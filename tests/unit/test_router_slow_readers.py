@@ -68,16 +68,31 @@ class Opened:
     def __init__(self, room: int) -> None:
         self.done = 0
         config = Config(
-            self._app, http=Connection, interface="asgi3", proxy_headers=False, log_config=None
+            self._app,
+            http=Connection,
+            interface="asgi3",
+            proxy_headers=False,
+            log_config=None,
         )
         config.load()
         self.connection = Connection(config, ConnectionState(), {})
         self.reader = SlowReader(self.connection, room)
         self.connection.connection_made(self.reader)
 
-    async def _app(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002 - ASGI
+    async def _app(
+        self,
+        scope: Any,  # noqa: ARG002 - ASGI
+        receive: Any,  # noqa: ARG002 - ASGI
+        send: Any,
+    ) -> None:
         length = (b"content-length", str(len(BODY)).encode())
-        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [length],
+            }
+        )
         await send({"type": "http.response.body", "body": BODY})
         self.done += 1
 
@@ -108,7 +123,9 @@ async def test_a_big_answer_is_written_slice_by_slice_as_the_client_takes_it() -
     assert opened.done == 2
     assert max(len(character) for character in opened.reader.written) <= SLICE_BYTES
     out = b"".join(opened.reader.written)
-    head, first, second = out.partition(BODY)[0], out.find(BODY), out.rfind(BODY)
+    head = out.partition(BODY)[0]
+    first = out.find(BODY)
+    second = out.rfind(BODY)
     assert head.startswith(b"HTTP/1.1 200")
     assert 0 < first < second
     assert out.endswith(BODY)
@@ -118,7 +135,8 @@ async def test_a_big_answer_is_written_slice_by_slice_as_the_client_takes_it() -
 async def test_a_quick_reader_gets_one_slice_for_each_turn_of_the_others() -> None:
     opened = Opened(room=100 * len(BODY))
     opened.connection.data_received(ASK)
-    others, seen = 0, []
+    others = 0
+    seen = []
     while opened.done == 0 or len(b"".join(opened.reader.written)) < len(BODY):
         await asyncio.sleep(0)
         others += 1
@@ -143,7 +161,10 @@ async def test_a_client_that_leaves_within_a_big_answer_leaves_nothing_behind() 
 @pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="not of this system")
 def test_the_system_holds_little_for_a_client_that_does_not_read() -> None:
     """Without a bound it takes megabytes, and a stream is looked through so far ahead."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as deaf:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.socket() as deaf,
+    ):
         bound_unsent(listener)
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(listener.getsockname())

@@ -30,9 +30,19 @@ from router.access.front_door import bearer_key, find_grant
 from router.frame.replies import header_text
 from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
-from router.snapshot.holder import SnapshotHolder, load_snapshot, save_snapshot
+from router.snapshot.holder import (
+    SnapshotHolder,
+    load_snapshot,
+    save_snapshot,
+)
 from tests.support.control.manual_clock import ManualClock
-from tests.support.router.live_router import KEY, SECRET, SwitchableStore, snapshot, switch_of
+from tests.support.router.live_router import (
+    KEY,
+    SECRET,
+    SwitchableStore,
+    snapshot,
+    switch_of,
+)
 
 URL = "http://127.0.0.1:1/v1"
 UNTIL = ManualClock().now()
@@ -49,25 +59,49 @@ targets = st.builds(
     st.builds(RequestPatch, jsons, text, st.none() | jsons.filter(bool)),
 )
 rules = st.builds(
-    UnitRule, numbers, floats, floats, floats, floats,
-    floats, st.dictionaries(st.sampled_from(Guardrail), floats, max_size=2),
+    UnitRule,
+    numbers,
+    floats,
+    floats,
+    floats,
+    floats,
+    floats,
+    st.dictionaries(st.sampled_from(Guardrail), floats, max_size=2),
     judge=st.none() | st.builds(CanaryJudge, text, text, max_usd=floats),
-)  # fmt: skip
+)
 routes = st.builds(
-    Route, text, numbers, text, st.none() | st.builds(Canary, text, numbers, text, text, rules),
+    Route,
+    text,
+    numbers,
+    text,
+    st.none() | st.builds(Canary, text, numbers, text, text, rules),
     st.lists(text, max_size=2).map(tuple),
     st.builds(
-        RouteSettings, description=text, stakes=st.sampled_from(Stakes), policy=text,
-        suites=st.lists(st.builds(RouteSuite, text, st.sampled_from(SuiteRole)), max_size=2)
-        .map(tuple),
-        total_timeout_s=floats, on_content_policy=st.sampled_from(OnContentPolicy),
-        keep_warm_bps=numbers, side_effects=st.booleans(),
-        capable=st.lists(text, max_size=2).map(tuple), data_class=text, task=text,
+        RouteSettings,
+        description=text,
+        stakes=st.sampled_from(Stakes),
+        policy=text,
+        suites=st.lists(
+            st.builds(RouteSuite, text, st.sampled_from(SuiteRole)),
+            max_size=2,
+        ).map(tuple),
+        total_timeout_s=floats,
+        on_content_policy=st.sampled_from(OnContentPolicy),
+        keep_warm_bps=numbers,
+        side_effects=st.booleans(),
+        capable=st.lists(text, max_size=2).map(tuple),
+        data_class=text,
+        task=text,
         overrides=st.dictionaries(st.sampled_from(RequestKind), text, max_size=2),
     ),
-)  # fmt: skip
+)
 providers = st.builds(
-    Provider, text, text, text, st.none() | text, st.dictionaries(text, text, max_size=2),
+    Provider,
+    text,
+    text,
+    text,
+    st.none() | text,
+    st.dictionaries(text, text, max_size=2),
     st.dictionaries(text, st.builds(Price, floats, floats), max_size=2),
     st.lists(text, max_size=2).map(tuple),
     st.dictionaries(
@@ -75,8 +109,9 @@ providers = st.builds(
         st.builds(Capabilities, *[st.booleans()] * 9, st.none() | numbers),
         max_size=2,
     ),
-)  # fmt: skip
-rates, dollars = st.none() | st.floats(1, 1e6), st.none() | floats
+)
+rates = st.none() | st.floats(1, 1e6)
+dollars = st.none() | floats
 limits = st.builds(KeyLimits, rates, rates, dollars, dollars, st.floats(0.01, 1))
 snapshots = st.builds(
     Snapshot,
@@ -102,7 +137,13 @@ snapshots = st.builds(
     ).map(tuple),
     text,
     switches=st.sampled_from(
-        [(), (switch_of("provider:up"), switch_of("target:up/m", route="r", expires_at=UNTIL))]
+        [
+            (),
+            (
+                switch_of("provider:up"),
+                switch_of("target:up/m", route="r", expires_at=UNTIL),
+            ),
+        ]
     ),
 )
 
@@ -122,7 +163,9 @@ def test_a_snapshot_comes_back_from_disk_as_it_was(
 
 @given(st.integers(0, 10_000), st.integers(0, 255))
 def test_a_damaged_file_is_never_served(
-    tmp_path_factory: pytest.TempPathFactory, place: int, byte: int
+    tmp_path_factory: pytest.TempPathFactory,
+    place: int,
+    byte: int,
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "damaged.json"
     whole = snapshot(URL, weight_bps=100)
@@ -179,12 +222,26 @@ def test_what_judges_schemas_is_loaded_before_a_revision_serves_that_asks_for_it
     monkeypatch.setattr("router.snapshot.holder.matching.load_judge", loaded)
     held.boot()
     timed = UnitRule(guardrails={Guardrail.LATENCY: 1.25})
-    store.put(snapshot(URL, weight_bps=100, revision=4, rule=timed))
+    store.put(
+        snapshot(
+            URL,
+            weight_bps=100,
+            revision=4,
+            rule=timed,
+        )
+    )
     held.refresh()
     assert served == []
 
     judged = UnitRule(guardrails={Guardrail.JSON_VALIDITY: 1.0})
-    store.put(snapshot(URL, weight_bps=100, revision=5, rule=judged))
+    store.put(
+        snapshot(
+            URL,
+            weight_bps=100,
+            revision=5,
+            rule=judged,
+        )
+    )
     held.refresh()
     assert served == [4]
 
@@ -232,7 +289,10 @@ def test_without_a_database_the_disk_serves_and_is_called_stale(tmp_path: Path) 
 def test_without_database_and_disk_the_router_refuses_to_start(tmp_path: Path) -> None:
     held = holder(SwitchableStore(None), tmp_path)
 
-    with pytest.raises(SnapshotInvalid, match=r"cannot start.*database is away.*No such file"):
+    with pytest.raises(
+        SnapshotInvalid,
+        match=r"cannot start.*database is away.*No such file",
+    ):
         held.boot()
 
 
@@ -261,7 +321,14 @@ def test_a_key_opens_what_the_current_snapshot_grants() -> None:
 
     assert opened(header, serving)
     assert opened(header.replace(b"Bearer", b"bearer"), serving)
-    for wrong in (None, b"", b"Basic x", b"Bearer ", b"Bearer \xff", header + b"x"):
+    for wrong in (
+        None,
+        b"",
+        b"Basic x",
+        b"Bearer ",
+        b"Bearer \xff",
+        header + b"x",
+    ):
         assert opened(wrong, serving) is None
     revoked = compile_snapshot(replace(snapshot(URL), keys=()))
     assert opened(header, revoked) is None

@@ -26,11 +26,18 @@ from tests.support.providers.scripted_upstream import (
     streamed,
 )
 from tests.support.router.asgi_router import CHAT, Door, Script
-from tests.support.router.live_router import FALLBACK, INCUMBENT, QUICK, provider, snapshot
+from tests.support.router.live_router import (
+    FALLBACK,
+    INCUMBENT,
+    QUICK,
+    provider,
+    snapshot,
+)
 
 pytestmark = pytest.mark.req("B8")
 
-MESSAGES, RESPONSES = "/v1/messages", "/v1/responses"
+MESSAGES = "/v1/messages"
+RESPONSES = "/v1/responses"
 ASK: dict[str, Any] = {
     "model": "support",
     "max_tokens": 100,
@@ -40,7 +47,11 @@ ASK: dict[str, Any] = {
 ASKS = {
     CHAT: ASK,
     MESSAGES: ASK,
-    RESPONSES: {"model": "support", "stream": True, "input": "hi"},
+    RESPONSES: {
+        "model": "support",
+        "stream": True,
+        "input": "hi",
+    },
 }
 
 
@@ -49,16 +60,28 @@ def ev(kind: str, **fields: Any) -> bytes:
 
 
 def delta(text: str) -> bytes:
-    return ev("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+    return ev(
+        "content_block_delta",
+        index=0,
+        delta={"type": "text_delta", "text": text},
+    )
 
 
 MESSAGE = (
     ev("message_start", message={"model": "m", "usage": {"input_tokens": 1}}),
-    ev("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+    ev(
+        "content_block_start",
+        index=0,
+        content_block={"type": "text", "text": ""},
+    ),
     delta("hello"),
     ev("content_block_stop", index=0),
 )
-STOPPED = ev("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 2})
+STOPPED = ev(
+    "message_delta",
+    delta={"stop_reason": "end_turn"},
+    usage={"output_tokens": 2},
+)
 CHAT_TEXT = (ROLE, event({"content": "hello"}))
 FINISHED = event(finish="stop")
 CUT = b'data: {"choices":[],"usa'  # within what comes after the reason to end
@@ -110,7 +133,11 @@ def door(
     return made
 
 
-async def ask_router(router: Door, path: str = CHAT, **more: object) -> bytes:
+async def ask_router(
+    router: Door,
+    path: str = CHAT,
+    **more: object,
+) -> bytes:
     status, _, body = await router.call(path, json.dumps({**ASKS[path], **more}).encode())
     assert status == 200, body
     return body
@@ -136,7 +163,12 @@ GOOD = f'{ATTEMPTS}failure_class="none",provider="up",target="up/{INCUMBENT}"}}'
     ],
 )
 async def test_a_stream_that_said_why_it_ends_is_whole_without_its_last_event(
-    tmp_path: Path, kind: str, path: str, begun: tuple[bytes, ...], last: bytes, end: str
+    tmp_path: Path,
+    kind: str,
+    path: str,
+    begun: tuple[bytes, ...],
+    last: bytes,
+    end: str,
 ) -> None:
     """kind: of a provider that has chats alone, else empty."""
     turn = ScriptedTurn(headers=EVENTS, steps=(*begun, *ENDS[end]))
@@ -161,7 +193,10 @@ async def test_a_stream_that_said_why_it_ends_is_whole_without_its_last_event(
     ],
 )
 async def test_one_that_does_not_say_why_it_ends_is_broken(
-    tmp_path: Path, kind: str, path: str, end: str
+    tmp_path: Path,
+    kind: str,
+    path: str,
+    end: str,
 ) -> None:
     quick = replace(QUICK, between_chunks_timeout_s=0.05)
     begun = BEGUN[CHAT if kind else path]
@@ -174,7 +209,12 @@ async def test_one_that_does_not_say_why_it_ends_is_broken(
     assert b"error" in body.split(b"\n\n")[-2]
     assert b"broke off" in body
     # Behind a block's end, Claude Code does not ask again.
-    ends = (DONE, b"content_block_stop", b"event: message_", b"event: response.completed")
+    ends = (
+        DONE,
+        b"content_block_stop",
+        b"event: message_",
+        b"event: response.completed",
+    )
     assert not [end for end in ends if end in body.replace(b"event: message_start", b"")]
     (attempt,) = [name for name in await router.metrics() if name.startswith(ATTEMPTS)]
     assert 'failure_class="none"' not in attempt
@@ -182,7 +222,11 @@ async def test_one_that_does_not_say_why_it_ends_is_broken(
 
 
 FIRST_OF_TWO = (event({"content": "one"}), FINISHED)
-SECOND_OF_TWO = (0.3, event({"content": "two"}, index=1), event(finish="stop", index=1))
+SECOND_OF_TWO = (
+    0.3,
+    event({"content": "two"}, index=1),
+    event(finish="stop", index=1),
+)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -198,7 +242,10 @@ SECOND_OF_TWO = (0.3, event({"content": "two"}, index=1), event(finish="stop", i
     ],
 )
 async def test_a_stream_is_whole_once_each_choice_that_was_asked_for_came_or_the_last_event(
-    tmp_path: Path, rest: tuple[bytes | float | ScriptedEvent, ...], *, whole: bool
+    tmp_path: Path,
+    rest: tuple[bytes | float | ScriptedEvent, ...],
+    *,
+    whole: bool,
 ) -> None:
     router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=(*FIRST_OF_TWO, *rest)))
 
@@ -235,7 +282,9 @@ NOTHING_NEW = {
     ],
 )
 async def test_what_brings_an_answer_on_alone_gives_a_stream_more_time(
-    tmp_path: Path, path: str, nothing: bytes
+    tmp_path: Path,
+    path: str,
+    nothing: bytes,
 ) -> None:
     # Before, this went on to the end of all time, which is two minutes.
     pings: tuple[bytes | float, ...] = (nothing, 0.02) * 6000
@@ -262,12 +311,27 @@ async def test_thoughts_that_a_translation_keeps_back_give_a_stream_more_time(
     assert b"is up" not in body
 
 
-USE = {"type": "tool_use", "id": "c", "name": "f", "input": {}}
+USE = {
+    "type": "tool_use",
+    "id": "c",
+    "name": "f",
+    "input": {},
+}
 NO_PIECE = {"type": "input_json_delta", "partial_json": ""}
 NAMED = {
     CHAT: (
         ROLE,
-        event({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}),
+        event(
+            {
+                "tool_calls": [
+                    {
+                        "index": 0,
+                        "id": "c",
+                        "function": {"name": "f"},
+                    }
+                ]
+            }
+        ),
         event({"tool_calls": [{"index": 0, "function": {"arguments": ""}}]}),
     ),
     MESSAGES: (
@@ -278,7 +342,10 @@ NAMED = {
     ),
     RESPONSES: (
         ev("response.created", response={}),
-        ev("response.output_item.added", item={"type": "function_call", "name": "f"}),
+        ev(
+            "response.output_item.added",
+            item={"type": "function_call", "name": "f"},
+        ),
         ev("response.function_call_arguments.delta", delta=""),
     ),
 }
@@ -294,7 +361,9 @@ GOES_ON = {
 
 @pytest.mark.parametrize(("kind", "path"), [*(("", path) for path in NAMED), *TRANSLATED])
 async def test_a_tools_name_alone_does_not_commit_a_stream(
-    tmp_path: Path, kind: str, path: str
+    tmp_path: Path,
+    kind: str,
+    path: str,
 ) -> None:
     spoken = CHAT if kind else path
     turns: Script = {
@@ -315,7 +384,8 @@ async def test_a_tools_name_alone_does_not_commit_a_stream(
 async def test_what_is_not_known_is_passed_on_in_its_place(tmp_path: Path, path: str) -> None:
     odd = ev("weather", sun=True)
     turn = ScriptedTurn(
-        headers=EVENTS, steps=(odd, *GOES_ON[path][:-1], odd, GOES_ON[path][-1])
+        headers=EVENTS,
+        steps=(odd, *GOES_ON[path][:-1], odd, GOES_ON[path][-1]),
     )
 
     body = await ask_router(door(tmp_path, turn), path)
@@ -326,7 +396,10 @@ async def test_what_is_not_known_is_passed_on_in_its_place(tmp_path: Path, path:
 
 
 async def test_a_call_without_arguments_is_committed_by_its_end(tmp_path: Path) -> None:
-    turn = ScriptedTurn(headers=EVENTS, steps=(*NAMED[CHAT], event(finish="tool_calls"), DONE))
+    turn = ScriptedTurn(
+        headers=EVENTS,
+        steps=(*NAMED[CHAT], event(finish="tool_calls"), DONE),
+    )
 
     body = await ask_router(door(tmp_path, turn))
 
@@ -360,16 +433,47 @@ async def test_a_number_that_is_none_is_left_out_of_its_event(
         assert b"llo" in await ask_router(router, path)
 
 
-def plain(path: str, content: object, **more: object) -> ScriptedTurn:
+def plain(
+    path: str,
+    content: object,
+    **more: object,
+) -> ScriptedTurn:
     answers: dict[str, dict[str, Any]] = {
-        CHAT: {"choices": [{"index": 0, "message": {"role": "assistant", "content": content}}]},
-        MESSAGES: {"type": "message", "content": [content] if content else []},
-        RESPONSES: {"object": "response", "output": [content] if content else []},
+        CHAT: {
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": content},
+                }
+            ]
+        },
+        MESSAGES: {
+            "type": "message",
+            "content": [content] if content else [],
+        },
+        RESPONSES: {
+            "object": "response",
+            "output": [content] if content else [],
+        },
     }
-    return ScriptedTurn(steps=(json.dumps({"model": "m", **answers[path], **more}).encode(),))
+    return ScriptedTurn(
+        steps=(
+            json.dumps(
+                {
+                    "model": "m",
+                    **answers[path],
+                    **more,
+                }
+            ).encode(),
+        )
+    )
 
 
-PLAIN = {CHAT: "hello", MESSAGES: {"type": "text", "text": "hello"}, RESPONSES: {"a": "hello"}}
+PLAIN = {
+    CHAT: "hello",
+    MESSAGES: {"type": "text", "text": "hello"},
+    RESPONSES: {"a": "hello"},
+}
 
 
 @pytest.mark.parametrize(
@@ -381,7 +485,10 @@ PLAIN = {CHAT: "hello", MESSAGES: {"type": "text", "text": "hello"}, RESPONSES: 
     ],
 )
 async def test_a_plain_answer_without_a_reason_to_end_is_passed_and_counted(
-    tmp_path: Path, kind: str, path: str, end: bytes
+    tmp_path: Path,
+    kind: str,
+    path: str,
+    end: bytes,
 ) -> None:
     """end: what a translation makes of it, which is the usual one."""
     router = (
@@ -399,7 +506,10 @@ async def test_a_plain_answer_without_a_reason_to_end_is_passed_and_counted(
 
 @pytest.mark.parametrize("path", PLAIN)
 async def test_one_without_content_either_is_no_answer(tmp_path: Path, path: str) -> None:
-    router = door(tmp_path, {INCUMBENT: plain(path, None), FALLBACK: plain(path, PLAIN[path])})
+    router = door(
+        tmp_path,
+        {INCUMBENT: plain(path, None), FALLBACK: plain(path, PLAIN[path])},
+    )
 
     status, headers, body = await router.call(
         path, json.dumps({**ASKS[path], "stream": False}).encode()

@@ -32,7 +32,11 @@ async def test_a_firewalls_page_for_one_caller_leaves_key_and_circuit_alone(
 
     sticky = (b"x-swapgate-sticky", b"always the same")
     for _ in range(10):
-        status, headers, body = await place.call(CHAT, ASK, headers=(AUTH, sticky))
+        status, headers, body = await place.call(
+            CHAT,
+            ASK,
+            headers=(AUTH, sticky),
+        )
 
     assert (status, code(body)) == (403, "blocked")
     assert "Access denied" in read_error(body)["message"]
@@ -47,7 +51,11 @@ async def test_a_firewalls_page_for_one_caller_leaves_key_and_circuit_alone(
 async def test_a_firewall_that_refuses_several_callers_in_a_row_opens_the_circuit(
     tmp_path: Path,
 ) -> None:
-    place = Place(tmp_path, {INCUMBENT: FIREWALL, FALLBACK: completion()}, fallback=True)
+    place = Place(
+        tmp_path,
+        {INCUMBENT: FIREWALL, FALLBACK: completion()},
+        fallback=True,
+    )
 
     await place.ask(times=2)
     place.script[INCUMBENT] = completion()
@@ -75,7 +83,10 @@ async def test_an_endpoint_that_a_target_lacks_is_asked_of_the_next_and_closes_n
 
     place.script[FALLBACK] = lacking
     given, _, body = await place.call(CHAT, ASK)
-    assert (given, code(body)) == (404 if status == 404 else 422, "endpoint_missing")
+    assert (given, code(body)) == (
+        404 if status == 404 else 422,
+        "endpoint_missing",
+    )
 
 
 @pytest.mark.req("A5", "B4")
@@ -84,13 +95,19 @@ async def test_what_a_provider_never_stored_is_the_clients_own_in_the_providers_
 ) -> None:
     place = Place(
         tmp_path,
-        {INCUMBENT: error(404, "Response with id 'r_9' not found."), FALLBACK: completion()},
+        {
+            INCUMBENT: error(404, "Response with id 'r_9' not found."),
+            FALLBACK: completion(),
+        },
         fallback=True,
     )
 
     status, headers, body = await place.call(CHAT, ASK)
 
-    assert (status, read_error(body)["message"]) == (404, "Response with id 'r_9' not found.")
+    assert (status, read_error(body)["message"]) == (
+        404,
+        "Response with id 'r_9' not found.",
+    )
     assert headers[b"x-should-retry"] == b"false"
     assert place.asked == {INCUMBENT: 1}
     assert await place.state() == 0
@@ -101,7 +118,11 @@ async def test_a_canary_is_not_charged_with_what_another_provider_had_made(
     tmp_path: Path,
 ) -> None:
     gone = error(404, "Item with id 'i_1' not found.")
-    place = Place(tmp_path, {INCUMBENT: completion(), CANDIDATE: gone}, weight_bps=10_000)
+    place = Place(
+        tmp_path,
+        {INCUMBENT: completion(), CANDIDATE: gone},
+        weight_bps=10_000,
+    )
 
     status, headers = await place.ask(times=5)
 
@@ -123,13 +144,21 @@ async def test_a_refusals_code_and_place_explain_a_canary_and_its_sentence_is_ke
         "param": "tools[3].function.parameters.properties.salary",
     }
     refusal = ScriptedTurn(400, steps=(json.dumps({"error": said}).encode(),))
-    place = Place(tmp_path, {INCUMBENT: completion(), CANDIDATE: refusal}, weight_bps=10_000)
+    place = Place(
+        tmp_path,
+        {INCUMBENT: completion(), CANDIDATE: refusal},
+        weight_bps=10_000,
+    )
 
     await place.ask(times=5)
     place.recorder.flush(final=True)
 
     (row, *_) = place.kept.failovers
-    assert (row.status, row.code, row.place) == (400, said["code"], "tools[3]")
+    assert (row.status, row.code, row.place) == (
+        400,
+        said["code"],
+        "tools[3]",
+    )
     assert row.sentence == "tools[3]: ask [EMAIL_1], you sent '…'"
     (block, *_) = place.kept.blocks.values()
     errors = block.counts[Guardrail.ERRORS]
@@ -157,10 +186,21 @@ async def test_the_alert_of_a_circuit_has_the_words_that_opened_it(tmp_path: Pat
 @pytest.mark.parametrize(
     ("body", "code", "where"),
     [
-        ({"param": "messages[3].content[0].image_url"}, "", "messages[3].content[0]"),
-        ({"param": "metadata.salary", "code": "unknown_name"}, "unknown_name", "metadata"),
         (
-            {"type": "invalid_request_error", "message": "tools.2.input_schema: no schema"},
+            {"param": "messages[3].content[0].image_url"},
+            "",
+            "messages[3].content[0]",
+        ),
+        (
+            {"param": "metadata.salary", "code": "unknown_name"},
+            "unknown_name",
+            "metadata",
+        ),
+        (
+            {
+                "type": "invalid_request_error",
+                "message": "tools.2.input_schema: no schema",
+            },
             "invalid_request_error",
             "tools.2",
         ),
@@ -176,9 +216,11 @@ async def test_the_alert_of_a_circuit_has_the_words_that_opened_it(tmp_path: Pat
         ({"code": "you said hello", "message": "Hello: who is it"}, "", ""),
     ],
     ids=["param", "map", "anthropic", "google", "words"],
-)  # fmt: skip
+)
 def test_a_refusals_place_ends_before_a_clients_own_names(
-    body: dict[str, object], code: str, where: str
+    body: dict[str, object],
+    code: str,
+    where: str,
 ) -> None:
     assert (read_code(body), read_place(body)) == (code, where)
 
@@ -188,14 +230,22 @@ def test_a_refusals_place_ends_before_a_clients_own_names(
     ("body", "message"),
     [
         (b'{"error":"no images here"}', "no images here"),
-        (b'{"object":"error","message":"no images here","code":400}', "no images here"),
+        (
+            b'{"object":"error","message":"no images here","code":400}',
+            "no images here",
+        ),
         (b'[{"error":{"message":"no images here"}}]', "no images here"),
-        (b'{"detail":[{"loc":["body","top_k"],"msg":"too low"}]}', "too low"),
+        (
+            b'{"detail":[{"loc":["body","top_k"],"msg":"too low"}]}',
+            "too low",
+        ),
     ],
     ids=["ollama", "vllm", "google", "fastapi"],
 )
 async def test_a_refusal_in_another_shape_reaches_the_client_in_its_own_protocols(
-    tmp_path: Path, body: bytes, message: str
+    tmp_path: Path,
+    body: bytes,
+    message: str,
 ) -> None:
     refusal = ScriptedTurn(400, {"content-type": "application/json"}, (body,))
     place = Place(tmp_path, {INCUMBENT: refusal})
@@ -205,14 +255,21 @@ async def test_a_refusal_in_another_shape_reaches_the_client_in_its_own_protocol
     found = read_error(answer)
     assert status == 400
     assert message in found["message"]
-    assert (found["type"], found["code"]) == ("invalid_request_error", code(answer))
+    assert (found["type"], found["code"]) == (
+        "invalid_request_error",
+        code(answer),
+    )
 
 
 @pytest.mark.req("F2", "F4")
 async def test_what_an_open_circuit_keeps_from_a_candidate_is_no_evidence_of_either_arm(
     tmp_path: Path,
 ) -> None:
-    place = Place(tmp_path, {INCUMBENT: completion(), CANDIDATE: error(500)}, weight_bps=5_000)
+    place = Place(
+        tmp_path,
+        {INCUMBENT: completion(), CANDIDATE: error(500)},
+        weight_bps=5_000,
+    )
 
     await place.ask(times=60)
 
@@ -282,7 +339,11 @@ async def test_words_about_the_request_stand_in_the_error_that_none_answered_and
 async def test_what_a_target_that_is_down_keeps_is_not_denied_by_the_next_one(
     tmp_path: Path,
 ) -> None:
-    unknown = error(400, "Previous response 'r' not found.", "previous_response_not_found")
+    unknown = error(
+        400,
+        "Previous response 'r' not found.",
+        "previous_response_not_found",
+    )
     place = Place(tmp_path, {INCUMBENT: error(503), FALLBACK: unknown}, fallback=True)
 
     status, _ = await place.ask()

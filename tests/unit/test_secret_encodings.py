@@ -35,14 +35,19 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "hexadecimal": lambda s: s.encode().hex(),
 }
 secrets = st.text(
-    st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=8, max_size=60
+    st.characters(min_codepoint=0x20, max_codepoint=0x7E),
+    min_size=8,
+    max_size=60,
 )
 
 
 @pytest.mark.parametrize("spelled", SPELLINGS.values(), ids=SPELLINGS)
 @given(secret=secrets, before=st.text(max_size=5), after=st.text(max_size=5))
 def test_every_spelling_is_taken_out_whole(
-    spelled: Callable[[str], str], secret: str, before: str, after: str
+    spelled: Callable[[str], str],
+    secret: str,
+    before: str,
+    after: str,
 ) -> None:
     said = f"{before}<{spelled(secret)}>{after}".encode("utf-8", "surrogatepass")
 
@@ -62,7 +67,13 @@ def test_every_spelling_is_taken_out_whole(
         lambda s: repr(s.encode("latin-1")),
         lambda s: repr(repr(s.encode())),
     ],
-    ids=["JSON", "Python", "UTF-8 bytes", "Latin-1 bytes", "Python in Python"],
+    ids=[
+        "JSON",
+        "Python",
+        "UTF-8 bytes",
+        "Latin-1 bytes",
+        "Python in Python",
+    ],
 )
 @given(secret=st.text(st.characters(max_codepoint=0xFF), min_size=8, max_size=60))
 def test_what_no_header_carries_is_taken_out_of_what_is_said_of_it(
@@ -83,7 +94,10 @@ def test_a_header_that_was_sent_in_latin_1_may_come_back_so() -> None:
 @pytest.mark.parametrize("before", ["", "B", "Be", "Bearer "])
 @given(secret=secrets, after=st.sampled_from(["", ":", "::", "\n"]))
 def test_base64_of_any_text_with_the_secret_shows_at_most_three_signs_of_it(
-    encode: Callable[[bytes], bytes], before: str, secret: str, after: str
+    encode: Callable[[bytes], bytes],
+    before: str,
+    secret: str,
+    after: str,
 ) -> None:
     whole = encode(f"{before}{secret}{after}".encode())
 

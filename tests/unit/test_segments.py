@@ -16,7 +16,11 @@ from harness.gate.online.guardrails import (
     SegmentCount,
     UnitRule,
 )
-from harness.gate.online.observation import SEGMENTS, ObservationBlock, Segment
+from harness.gate.online.observation import (
+    SEGMENTS,
+    ObservationBlock,
+    Segment,
+)
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.online.segment_harm import describe_sources, find_segment
 from harness.gate.policy import CanaryPolicy
@@ -26,7 +30,10 @@ from router.frame.body import read_request
 from router.observers.guardrail_sampling import detect_segments
 from router.recording.ledger import Ledger
 from router.recording.scored_units import SEGMENTS_FROM
-from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
+from tests.support.canary.segmented_traffic import (
+    SegmentTruth,
+    simulate_segments,
+)
 from tests.support.router.asgi_router import ASK, CHAT, Door
 from tests.support.router.counted_router import CallCounter
 from tests.support.router.live_router import snapshot
@@ -37,7 +44,9 @@ NEW = replace(CanaryPolicy(), guardrails=Guardrails.none())
 
 
 def detected(
-    body: dict[str, object], endpoint: Endpoint = Endpoint.CHAT, key: str = "user:u"
+    body: dict[str, object],
+    endpoint: Endpoint = Endpoint.CHAT,
+    key: str = "user:u",
 ) -> set[Segment]:
     request = read_request(json.dumps({"model": "m", **body}).encode(), endpoint)
     bits = detect_segments(request, key)
@@ -86,7 +95,12 @@ def closed_block(unit_rule: UnitRule, *traits: int) -> ObservationBlock:
     ledger = Ledger("r", "w", unit_rule)
     for number, trait in enumerate(traits):
         unit = ledger.admit(
-            f"u{number}", canary=not number, weight_bps=2500, now=0.0, at=NOW, traits=trait
+            f"u{number}",
+            canary=not number,
+            weight_bps=2500,
+            now=0.0,
+            at=NOW,
+            traits=trait,
         )
         assert unit is not None
         ledger.finish(unit, failed=not number)
@@ -114,7 +128,15 @@ async def test_a_routers_blocks_tell_the_segments_of_what_it_served(tmp_path: Pa
     assert set(errors.segments.values()) == {SegmentCount(1, 1, 0, 0)}
 
 
-@pytest.mark.parametrize("count", [(5, 1, 1, 1), (2, 2, 1, 1), (2, 1, 2, 1), (2, 1, 1, 2)])
+@pytest.mark.parametrize(
+    "count",
+    [
+        (5, 1, 1, 1),
+        (2, 2, 1, 1),
+        (2, 1, 2, 1),
+        (2, 1, 1, 2),
+    ],
+)
 def test_a_segment_with_more_than_its_block_is_refused(
     count: tuple[int, int, int, int],
 ) -> None:
@@ -133,7 +155,12 @@ def block_of(inside: SegmentCount, whole: SegmentCount) -> ObservationBlock:
 
 def test_the_segment_that_carries_the_harm_is_named_with_its_figures() -> None:
     found = find_segment(
-        [block_of(SegmentCount(912, 12, 12, 9), SegmentCount(10_022, 122, 112, 10))]
+        [
+            block_of(
+                SegmentCount(912, 12, 12, 9),
+                SegmentCount(10_022, 122, 112, 10),
+            )
+        ]
     )
 
     assert found is not None
@@ -156,7 +183,12 @@ def test_a_block_that_noted_no_segments_is_in_no_comparison() -> None:
 
 def test_harm_elsewhere_as_well_is_said() -> None:
     found = find_segment(
-        [block_of(SegmentCount(912, 12, 15, 12), SegmentCount(10_022, 122, 130, 25))]
+        [
+            block_of(
+                SegmentCount(912, 12, 15, 12),
+                SegmentCount(10_022, 122, 130, 25),
+            )
+        ]
     )
 
     assert found is not None
@@ -177,7 +209,9 @@ def test_harm_that_is_everywhere_names_no_segment() -> None:
 
 def test_a_rollback_by_errors_says_where_they_are() -> None:
     harmed = simulate_segments(
-        SegmentTruth(Segment.TOOLS, canary=0.9), blocks=2_000, rng=np.random.default_rng(4)
+        SegmentTruth(Segment.TOOLS, canary=0.9),
+        blocks=2_000,
+        rng=np.random.default_rng(4),
     )
 
     errors = collect_evidence(harmed, NEW).guardrails[0]
@@ -189,13 +223,29 @@ def test_a_rollback_by_errors_says_where_they_are() -> None:
     assert "segment" not in collect_evidence(healthy, NEW).guardrails[0].as_json()
 
 
-def raw_block(number: int, failed: int = 11, **changes: Any) -> ObservationBlock:
+def raw_block(
+    number: int,
+    failed: int = 11,
+    **changes: Any,
+) -> ObservationBlock:
     errors = ErrorTally(100, 25, failed + 1, failed, segments={})
     told = replace(errors, segments=changes.pop("segments", {}))
     return ObservationBlock(
-        "r", "w", number, 2_500, 100, 25, failed + 1, failed, 0, NOW, NOW, number,
-        counts={Guardrail.ERRORS: told}, **changes,
-    )  # fmt: skip
+        "r",
+        "w",
+        number,
+        2_500,
+        100,
+        25,
+        failed + 1,
+        failed,
+        0,
+        NOW,
+        NOW,
+        number,
+        counts={Guardrail.ERRORS: told},
+        **changes,
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,7 +271,15 @@ def test_a_segment_that_cannot_be_summed_up_keeps_no_harm_from_tripping(
         assert collect_evidence([odd, *harmed], NEW).tripped is Guardrail.ERRORS
 
 
-@pytest.mark.parametrize("rank", [float("nan"), 5.0, -3.0, float("-inf")])
+@pytest.mark.parametrize(
+    "rank",
+    [
+        float("nan"),
+        5.0,
+        -3.0,
+        float("-inf"),
+    ],
+)
 def test_a_stored_rank_that_is_none_hides_no_harm(rank: float) -> None:
     policy = CanaryPolicy()
     calm = [raw_block(number, failed=0) for number in range(1, 40)]

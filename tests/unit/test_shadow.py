@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.canary.shadows import check_log_e, combined_log_e, is_harm, share_of_level
+from harness.canary.shadows import (
+    check_log_e,
+    combined_log_e,
+    is_harm,
+    share_of_level,
+)
 from harness.frame.errors import InputError
 from harness.providers.target import Target
 from harness.routing.shadow import (
@@ -20,7 +25,13 @@ from harness.routing.shadow import (
     unit_counts,
     within_budget,
 )
-from harness.routing.table import Canary, Route, RouteSettings, find_shadow_end, is_mirrored
+from harness.routing.table import (
+    Canary,
+    Route,
+    RouteSettings,
+    find_shadow_end,
+    is_mirrored,
+)
 from router.recording.shared_files import SharedMarks
 from router.recording.sums import DayTotals, Sums
 
@@ -28,7 +39,8 @@ pytestmark = pytest.mark.req("F8")
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TODAY = NOW.date()
-OLD, NEW = Target("up", "old"), Target("up", "new")
+OLD = Target("up", "old")
+NEW = Target("up", "new")
 SHADOW = Shadow(
     id="sh_1",
     route="support",
@@ -56,14 +68,34 @@ TOOL = {
 }
 
 
-def side(answer: dict[str, object] | None, ms: float = 10.0, **asked: object) -> PairSide:
-    content = None if answer is None else {"messages": [], "answer": answer, **asked}
+def side(
+    answer: dict[str, object] | None,
+    ms: float = 10.0,
+    **asked: object,
+) -> PairSide:
+    content = (
+        None
+        if answer is None
+        else {
+            "messages": [],
+            "answer": answer,
+            **asked,
+        }
+    )
     return PairSide(content, ms, 5, 0.001)
 
 
 def calling(arguments: str, name: str = "find") -> dict[str, object]:
-    call = {"id": "c", "type": "function", "function": {"name": name, "arguments": arguments}}
-    return {"content": None, "tool_calls": [call], "finish_reason": "tool_calls"}
+    call = {
+        "id": "c",
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
+    return {
+        "content": None,
+        "tool_calls": [call],
+        "finish_reason": "tool_calls",
+    }
 
 
 def test_a_tenth_of_the_callers_is_mirrored_the_same_ones_each_time() -> None:
@@ -79,13 +111,21 @@ def test_a_tenth_of_the_callers_is_mirrored_the_same_ones_each_time() -> None:
     ("route", "word"),
     [
         (None, "does not exist"),
-        (replace(ROUTE, settings=RouteSettings(data_class="personal", side_effects=True)),
-         "have side effects"),
-        (replace(ROUTE, settings=RouteSettings(data_class="health")), "another class"),
+        (
+            replace(
+                ROUTE,
+                settings=RouteSettings(data_class="personal", side_effects=True),
+            ),
+            "have side effects",
+        ),
+        (
+            replace(ROUTE, settings=RouteSettings(data_class="health")),
+            "another class",
+        ),
         (replace(ROUTE, incumbent="another"), "another incumbent"),
         (replace(ROUTE, canary=Canary(NEW.id, 100, "s", "r-1")), "canary"),
     ],
-)  # fmt: skip
+)
 def test_a_shadow_ends_when_what_it_was_cleared_for_is_no_more(
     route: Route | None, word: str
 ) -> None:
@@ -103,7 +143,10 @@ def test_a_shadow_ends_when_what_it_was_cleared_for_is_no_more(
     ],
 )
 def test_either_budget_ends_it_and_an_unknown_price_has_none(
-    *, used: ShadowUsage, priced: bool, may: bool
+    *,
+    used: ShadowUsage,
+    priced: bool,
+    may: bool,
 ) -> None:
     assert within_budget(ShadowLimits(), used, priced=priced) is may
     assert within_budget(ShadowLimits(usd_per_day=None), ShadowUsage(999, 1e9), priced=False)
@@ -130,7 +173,15 @@ def test_sums_of_workers_add_up_and_nothing_counts_twice() -> None:
     new: Sums[ShadowTally] = Sums("shadows")
     mine = DayTotals("w-1", new, "shadow", sum_usage)
     mine.note(
-        [ShadowTally("sh_1", TODAY, "w-1", {"mirrored": 2}, {"candidate.cost_usd": 0.25})]
+        [
+            ShadowTally(
+                "sh_1",
+                TODAY,
+                "w-1",
+                {"mirrored": 2},
+                {"candidate.cost_usd": 0.25},
+            )
+        ]
     )
     assert not mine.knows("sh_1")  # nobody said what others spend
     written = new.take()
@@ -146,11 +197,22 @@ def test_sums_of_workers_add_up_and_nothing_counts_twice() -> None:
 
 
 def test_a_pair_is_compared_by_what_the_request_asks_for() -> None:
-    schema = {"type": "object", "required": ["a"], "additionalProperties": False,
-              "properties": {"a": {"type": "string"}}}  # fmt: skip
+    schema = {
+        "type": "object",
+        "required": ["a"],
+        "additionalProperties": False,
+        "properties": {"a": {"type": "string"}},
+    }
     form = {"type": "json_schema", "json_schema": {"schema": schema}}
-    good = side({"content": '{"a": "x"}', "finish_reason": "stop"}, response_format=form)
-    bad = side({"content": '{"b": 1}', "finish_reason": "length"}, 30.0, response_format=form)
+    good = side(
+        {"content": '{"a": "x"}', "finish_reason": "stop"},
+        response_format=form,
+    )
+    bad = side(
+        {"content": '{"b": 1}', "finish_reason": "length"},
+        30.0,
+        response_format=form,
+    )
 
     counts, sums = compare_pair(good, bad)
 
@@ -176,7 +238,10 @@ def test_a_pair_is_compared_by_what_the_request_asks_for() -> None:
     ],
 )
 def test_a_tool_call_names_an_offered_tool_with_its_arguments(
-    *, arguments: str, name: str, valid: bool
+    *,
+    arguments: str,
+    name: str,
+    valid: bool,
 ) -> None:
     plain = side({"content": "no need", "finish_reason": "stop"}, tools=[TOOL])
     counts, _ = compare_pair(plain, side(calling(arguments, name), tools=[TOOL]))
@@ -187,8 +252,17 @@ def test_a_tool_call_names_an_offered_tool_with_its_arguments(
 def test_no_answer_and_a_refusal_are_told_apart() -> None:
     fine = side({"content": "hello there", "finish_reason": "stop"})
 
-    assert compare_pair(fine, side(None)) == ({"answered.incumbent_only": 1}, {})
-    refused = side({"content": "", "refusal": "I will not", "finish_reason": "stop"})
+    assert compare_pair(fine, side(None)) == (
+        {"answered.incumbent_only": 1},
+        {},
+    )
+    refused = side(
+        {
+            "content": "",
+            "refusal": "I will not",
+            "finish_reason": "stop",
+        }
+    )
     counts, _ = compare_pair(fine, refused)
     assert counts["not_refused.incumbent_only"] == 1
 
@@ -213,5 +287,13 @@ def test_a_caller_counts_once_however_many_workers_and_requests(tmp_path: Path) 
 
 
 def test_a_callers_first_pair_is_told_by_its_checks_alone() -> None:
-    counts = {"pairs": 1, "mirrored": 1, "json.both": 1, "schema.candidate_only": 1}
-    assert unit_counts(counts) == {"unit.json.both": 1, "unit.schema.candidate_only": 1}
+    counts = {
+        "pairs": 1,
+        "mirrored": 1,
+        "json.both": 1,
+        "schema.candidate_only": 1,
+    }
+    assert unit_counts(counts) == {
+        "unit.json.both": 1,
+        "unit.schema.candidate_only": 1,
+    }

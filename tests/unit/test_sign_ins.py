@@ -57,7 +57,9 @@ def jwt(**claims: object) -> str:
     ],
 )
 def test_the_server_is_asked_at_its_interval_and_less_often_once_it_is_slow_or_away(
-    answer: PollAnswer, before_s: float, after_s: float
+    answer: PollAnswer,
+    before_s: float,
+    after_s: float,
 ) -> None:
     assert next_interval_s(before_s, answer) == after_s
 
@@ -165,7 +167,13 @@ def test_the_file_changes_what_it_names_and_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://vendor.example/x", "ftp://x/y", "https://u:p@x/y", "x", "http://127.evil.example"],
+    [
+        "http://vendor.example/x",
+        "ftp://x/y",
+        "https://u:p@x/y",
+        "x",
+        "http://127.evil.example",
+    ],
 )
 def test_tokens_never_go_over_plain_http_to_another_machine(url: str) -> None:
     with pytest.raises(InputError):
@@ -173,7 +181,11 @@ def test_tokens_never_go_over_plain_http_to_another_machine(url: str) -> None:
 
 
 def test_http_is_for_this_machine() -> None:
-    for url in ("http://127.0.0.1:9/x", "http://localhost/x", "http://[::1]/x"):
+    for url in (
+        "http://127.0.0.1:9/x",
+        "http://localhost/x",
+        "http://[::1]/x",
+    ):
         assert check_oauth_url(url) == url
 
 

@@ -9,7 +9,12 @@ from harness.config.model import Settings
 from harness.frame import package_data
 from harness.frame.errors import ConfigError, SignatureInvalid
 from harness.frame.signing.ed25519 import Ed25519Signatures
-from harness.frame.signing.keyring import KeyPurpose, format_keyring, parse_keyring, row_payload
+from harness.frame.signing.keyring import (
+    KeyPurpose,
+    format_keyring,
+    parse_keyring,
+    row_payload,
+)
 from tests.support.site.signing_keys import (
     CONTROL,
     ENVIRONMENT,
@@ -66,7 +71,8 @@ def test_a_keyring_reads_as_it_was_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a b c", f"0123456789abcdef control {'A' * 43} signs", "x y z !"]
+    "text",
+    ["", "a b c", f"0123456789abcdef control {'A' * 43} signs", "x y z !"],
 )
 def test_a_keyring_that_is_none_is_refused_with_its_place(text: str) -> None:
     with pytest.raises(ConfigError, match="here"):
@@ -75,7 +81,11 @@ def test_a_keyring_that_is_none_is_refused_with_its_place(text: str) -> None:
 
 def test_keys_are_made_once_each_for_its_owner_alone(settings: Settings) -> None:
     made = secret_files.create_keys(settings)
-    assert {file.name for file in made} == {"signing.key", "worker-signing.key", "signing.pub"}
+    assert {file.name for file in made} == {
+        "signing.key",
+        "worker-signing.key",
+        "signing.pub",
+    }
     private = [settings.home / name for name in secret_files.PRIVATE_FILES.values()]
     assert all(file.stat().st_mode & 0o777 == 0o600 for file in private)
     before = [file.read_text() for file in private]
@@ -126,7 +136,9 @@ def test_a_private_key_that_others_may_read_is_refused(settings: Settings) -> No
 
 
 def test_keys_may_stand_in_the_environment_and_in_files_that_it_names(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     for name, value in ENVIRONMENT.items():
         file = tmp_path / name

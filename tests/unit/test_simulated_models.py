@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 
 from evals.scorers import ScoreResult
 from evals.scorers.judged import with_data
-from evals.sim import answers, chat_completions, faults, profiles, server, simulated_model
+from evals.sim import (
+    answers,
+    chat_completions,
+    faults,
+    profiles,
+    server,
+    simulated_model,
+)
 from evals.sim.answers import answer_as_judge
 from evals.sim.chat_completions import ChatRequest
 from evals.sim.faults import Fault, FaultBook, FaultKind
@@ -56,7 +63,8 @@ def scores(model: str, suite: str) -> list[ScoreResult]:
     examinee = SIM.models[model]
     return [
         judged(suite).score(
-            answers.answer(examinee.sit(item), examinee.profile, prompt=item.input), item.id
+            answers.answer(examinee.sit(item), examinee.profile, prompt=item.input),
+            item.id,
         )
         for item in SIM.bank.suites[suite]
     ]
@@ -88,7 +96,11 @@ def test_the_real_scorer_agrees_with_what_the_model_meant(suite: str) -> None:
 @each_suite
 @pytest.mark.parametrize(
     "pair",
-    [("sim-base", "sim-equal"), ("sim-base", "sim-backup"), ("sim-better", "sim-fragile")],
+    [
+        ("sim-base", "sim-equal"),
+        ("sim-base", "sim-backup"),
+        ("sim-better", "sim-fragile"),
+    ],
 )
 def test_near_equal_models_disagree_on_some_items_only(
     suite: str, pair: tuple[str, str]
@@ -111,7 +123,8 @@ def test_the_fenced_model_loses_by_form_and_not_by_substance() -> None:
 
 @each_suite
 def test_a_request_seed_moves_few_answers_and_the_same_seed_none(suite: str) -> None:
-    base, items = SIM.models["sim-base"], SIM.bank.suites[suite]
+    base = SIM.models["sim-base"]
+    items = SIM.bank.suites[suite]
     first = [base.sit(item, request_seed=1) for item in items]
     moved = share([v.right != base.sit(v.item).right for v in first])
 
@@ -133,7 +146,12 @@ TEMPLATES = (
 
 
 def item(number: int, text: str) -> BankItem:
-    return BankItem(suite="s", id=f"s-{number}", input=text, target="yes")
+    return BankItem(
+        suite="s",
+        id=f"s-{number}",
+        input=text,
+        target="yes",
+    )
 
 
 @given(found=st.sampled_from(SHIPPED), template=st.sampled_from(TEMPLATES))
@@ -142,7 +160,8 @@ def test_a_shipped_item_is_found_inside_any_template(found: BankItem, template: 
 
 
 def test_of_several_items_in_a_prompt_the_last_and_longest_is_found() -> None:
-    first, second = item(1, "How many legs has a spider?"), item(2, "How many legs has a cow?")
+    first = item(1, "How many legs has a spider?")
+    second = item(2, "How many legs has a cow?")
     longer = item(3, f"Tell me. {second.input}")
 
     assert ItemBank([first, second]).find(f"Q: {first.input} A: 8\nQ: {second.input}") is second
@@ -184,7 +203,10 @@ def test_a_users_file_says_only_what_differs(tmp_path: Path) -> None:
     found = profiles.load_profiles(file)
 
     assert found["b"] == Profile("b")
-    assert (found["a"].skill_in("tickets"), found["a"].skill_in("other")) == (0.9, 0.6)
+    assert (
+        found["a"].skill_in("tickets"),
+        found["a"].skill_in("other"),
+    ) == (0.9, 0.6)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +215,10 @@ def test_a_users_file_says_only_what_differs(tmp_path: Path) -> None:
         ("a: {skil: 0.5}", "a: skil: unknown key"),
         ("a: {skill: 1.5}", "a: default_skill: must be at most 1.0"),
         ("a: {skill: {tickets: high}}", r"a: skill\.tickets"),
-        ("a: {habits: {json_fence: 0.8}}", r"a: habits\.json_fence: unknown key"),
+        (
+            "a: {habits: {json_fence: 0.8}}",
+            r"a: habits\.json_fence: unknown key",
+        ),
         ("a: {latency: {tokens_per_s: 0}}", r"a: latency\.tokens_per_s"),
         ("a: {price: 5}", "a: price"),
         ("a: {serves: [b]}", "a: serves"),
@@ -205,7 +230,9 @@ def test_a_users_file_says_only_what_differs(tmp_path: Path) -> None:
     ],
 )
 def test_a_fault_in_a_file_is_named_with_its_place(
-    tmp_path: Path, text: str, place: str
+    tmp_path: Path,
+    text: str,
+    place: str,
 ) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(text)
@@ -215,8 +242,16 @@ def test_a_fault_in_a_file_is_named_with_its_place(
 
 
 SCRIPT = [
-    {"newest": "found", "earlier": r"order (?P<order>\S+)", "text": "$order is found."},
-    {"newest": r"order (?P<order>\S+)", "tool": "find", "arguments": {"ids": ["$order"]}},
+    {
+        "newest": "found",
+        "earlier": r"order (?P<order>\S+)",
+        "text": "$order is found.",
+    },
+    {
+        "newest": r"order (?P<order>\S+)",
+        "tool": "find",
+        "arguments": {"ids": ["$order"]},
+    },
 ]
 
 
@@ -262,7 +297,13 @@ def test_discovery_reads_each_model_with_its_price() -> None:
 
 def chat(**fields: Any) -> ChatRequest:
     messages = fields.pop("messages", [{"role": "user", "content": "Hello"}])
-    return chat_completions.parse_chat({"model": "m", "messages": messages, **fields})
+    return chat_completions.parse_chat(
+        {
+            "model": "m",
+            "messages": messages,
+            **fields,
+        }
+    )
 
 
 SCHEMA = {
@@ -274,7 +315,10 @@ SCHEMA = {
         "wind": {"type": "number"},
         "rain": {"type": "boolean"},
         "hours": {"type": "array", "items": {"type": "integer"}},
-        "place": {"type": "object", "properties": {"zip": {"type": "string"}}},
+        "place": {
+            "type": "object",
+            "properties": {"zip": {"type": "string"}},
+        },
         "note": {"type": "null"},
         "unless": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
         "maybe": {"type": ["null", "string"]},
@@ -300,7 +344,14 @@ def test_half_a_character_is_refused() -> None:
 def test_a_wrong_call_uses_the_items_distractor() -> None:
     call = {"name": "weather", "arguments": {"city": "Lima"}}
     wrong = {"name": "weather", "arguments": {"city": "Quito"}}
-    item = BankItem("s", "s-1", "Weather in Lima?", call, distractors=(wrong,), tool_call=call)
+    item = BankItem(
+        "s",
+        "s-1",
+        "Weather in Lima?",
+        call,
+        distractors=(wrong,),
+        tool_call=call,
+    )
     request = chat(tools=[{"type": "function", "function": {"name": "weather"}}])
 
     (made,) = answers.calls_for(request, SimulatedAnswer(item, right=False, value=wrong))

@@ -55,7 +55,9 @@ def test_of_day_and_month_the_worse_decides_and_then_the_longer() -> None:
 
     def until(day_usd: float, month_usd: float) -> date | None:
         return check_budget(
-            budget, SpendTotals(date(2026, 3, 5), day_usd, month_usd), DAY.replace(day=5)
+            budget,
+            SpendTotals(date(2026, 3, 5), day_usd, month_usd),
+            DAY.replace(day=5),
         ).until
 
     assert until(10, 80) == date(2026, 3, 6)
@@ -102,7 +104,10 @@ def test_what_is_no_budget_is_refused(wrong: dict[str, float]) -> None:
 
 
 def report(
-    spent_usd: float, unpriced: int, cap_usd: float | None = None, reason: str = ""
+    spent_usd: float,
+    unpriced: int,
+    cap_usd: float | None = None,
+    reason: str = "",
 ) -> SpendingReport:
     evals = PurposeSpending(SpendingPurpose.EVALS, spent_usd, 257, unpriced)
     return SpendingReport(
@@ -115,7 +120,8 @@ def report(
     )
 
 
-SINCE, NO_CAP = "since 1 Nov 2026 (UTC)", "there is no monthly cap"
+SINCE = "since 1 Nov 2026 (UTC)"
+NO_CAP = "there is no monthly cap"
 
 
 @pytest.mark.req("G5")
@@ -131,8 +137,14 @@ SINCE, NO_CAP = "since 1 Nov 2026 (UTC)", "there is no monthly cap"
                 "and Swapgate refuses turns of agents"
             ),
         ),
-        (report(1.5, 3), f"$1.50 spent {SINCE}, plus 3 calls of unknown price; {NO_CAP}"),
-        (report(0.0, 257), f"257 calls {SINCE}, all of unknown price; {NO_CAP}"),
+        (
+            report(1.5, 3),
+            f"$1.50 spent {SINCE}, plus 3 calls of unknown price; {NO_CAP}",
+        ),
+        (
+            report(0.0, 257),
+            f"257 calls {SINCE}, all of unknown price; {NO_CAP}",
+        ),
         (
             report(0.0, 257, 2.0),
             f"257 calls {SINCE}, below a cap of $2.00, all of unknown price",

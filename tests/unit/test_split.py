@@ -20,7 +20,12 @@ from harness.canary.split import (
 )
 from harness.frame.alerts.alert import AlertEvent
 from harness.frame.errors import UpstreamError
-from harness.providers.force import Force, ForceKind, KillSwitch, SwitchSource
+from harness.providers.force import (
+    Force,
+    ForceKind,
+    KillSwitch,
+    SwitchSource,
+)
 from harness.providers.target import Provider, Target
 from harness.routing.table import Arm, Canary, Route, RoutingTable, Snapshot
 from router.recording.port import Recording
@@ -34,7 +39,8 @@ from tests.support.site.http_thread import serving as serving_http
 pytestmark = pytest.mark.req("F1")
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-BASE, BETTER = Target("sim", "base"), Target("sim", "better")
+BASE = Target("sim", "base")
+BETTER = Target("sim", "better")
 TARGETS = {target.id: target for target in (BASE, BETTER)}
 CANARY = Canary(BETTER.id, 100, "salt", "ro_1")
 ROUTE = Route("support", 1, BASE.id)
@@ -69,7 +75,8 @@ def test_a_request_counts_at_the_share_at_which_it_began_however_late_it_ends() 
         at = START + timedelta(minutes=minute)
         return TrustedTime(BASE.id, canary, at, at)
 
-    settles, raised = timedelta(seconds=30), replace(CANARY, weight_bps=5_000)
+    settles = timedelta(seconds=30)
+    raised = replace(CANARY, weight_bps=5_000)
     times = confirm_time((), moment(0, CANARY), settles)
     times = confirm_time(times, moment(3, CANARY), None)
     times = confirm_time(times, moment(4, raised), settles)
@@ -81,18 +88,35 @@ def test_a_request_counts_at_the_share_at_which_it_began_however_late_it_ends() 
 
     # Not while the share settles, nor after the last look that saw it.
     assert [share(s) for s in (29, 31, 179, 181, 269, 271, 359, 361)] == [
-        *(None, 100, 100, None),
-        *(None, 5_000, 5_000, None),
+        None,
+        100,
+        100,
+        None,
+        None,
+        5_000,
+        5_000,
+        None,
     ]
     assert len(confirm_time(times, moment(60, raised), settles)) == 1
 
 
 def test_each_arm_has_its_name_also_while_a_promotion_bakes() -> None:
     live = TrustedTime(BASE.id, CANARY, START, START)
-    bake = TrustedTime(BETTER.id, replace(CANARY, target=BASE.id, control=True), START, START)
+    bake = TrustedTime(
+        BETTER.id,
+        replace(CANARY, target=BASE.id, control=True),
+        START,
+        START,
+    )
 
-    assert (live.find_arm(BASE.id), live.find_arm(BETTER.id)) == (Arm.INCUMBENT, Arm.CANARY)
-    assert (bake.find_arm(BASE.id), bake.find_arm(BETTER.id)) == (Arm.HOLDBACK, Arm.INCUMBENT)
+    assert (live.find_arm(BASE.id), live.find_arm(BETTER.id)) == (
+        Arm.INCUMBENT,
+        Arm.CANARY,
+    )
+    assert (bake.find_arm(BASE.id), bake.find_arm(BETTER.id)) == (
+        Arm.HOLDBACK,
+        Arm.INCUMBENT,
+    )
     assert live.candidate == bake.candidate == BETTER.id
     assert live.find_arm("t_other") is None
 
@@ -119,7 +143,10 @@ def row(**more: Any) -> dict[str, Any]:
         ({"status": "failure"}, ("base", True, False)),
         # A refusal that the caller caused.
         (
-            {"status": "failure", "metadata": {"error_information": {"error_code": "400"}}},
+            {
+                "status": "failure",
+                "metadata": {"error_information": {"error_code": "400"}},
+            },
             ("base", False, False),
         ),
         # A retry answered, and the callback names the deployment that failed first.
@@ -174,7 +201,12 @@ class Gateway:
         named = {t if t in known else f"deployment {t}": bps for t, bps in self.split.items()}
         return named if route == "support" else {}
 
-    def set_split(self, route: str, targets: Collection[Target], split: Split) -> None:
+    def set_split(
+        self,
+        route: str,
+        targets: Collection[Target],
+        split: Split,
+    ) -> None:
         assert route == "support"
         assert set(split) <= {target.id for target in targets}
         self.split = split
@@ -194,10 +226,23 @@ class Records(Recording):
         self.units: list[tuple[str, bool, int]] = []
         self.requests: list[CompletedRequest] = []
 
-    def admit_to(self, _: str, __: object, key: str, *, canary: bool, weight_bps: int) -> None:
+    def admit_to(
+        self,
+        _: str,
+        __: object,
+        key: str,
+        *,
+        canary: bool,
+        weight_bps: int,
+    ) -> None:
         self.units.append((key, canary, weight_bps))
 
-    def finish(self, _: object, ended: CompletedRequest, __: object = None) -> None:
+    def finish(
+        self,
+        _: object,
+        ended: CompletedRequest,
+        __: object = None,
+    ) -> None:
         self.requests.append(ended)
 
     def alerts(self) -> list[tuple[AlertEvent, str]]:
@@ -206,7 +251,8 @@ class Records(Recording):
 
 class Scene:
     def __init__(self) -> None:
-        self.clock, self.gateway = ManualClock(START), Gateway()
+        self.clock = ManualClock(START)
+        self.gateway = Gateway()
         self.records = Records(self.clock)
         self.start()
 
@@ -224,7 +270,8 @@ class Scene:
         return self.records.alerts()
 
     def log(self, target: Target | None, *, failed: bool = False) -> None:
-        number, now = len(self.gateway.outcomes), self.clock.now()
+        number = len(self.gateway.outcomes)
+        now = self.clock.now()
         self.gateway.outcomes.append(
             Outcome(
                 id=f"r{number}",
@@ -314,7 +361,8 @@ def test_a_fault_of_one_route_or_of_the_log_is_an_alert_and_the_others_get_their
     assert text.startswith("an unexpected fault, KeyError('a fault of this test'): its last")
     assert scene.gateway.split == {BASE.id: 9_900, BETTER.id: 100}
 
-    scene.gateway.is_odd, scene.gateway.unread = False, "a row is unreadable"
+    scene.gateway.is_odd = False
+    scene.gateway.unread = "a row is unreadable"
     for _ in range(4):
         scene.tick(IN_CANARY)
     scene.log(BETTER)
@@ -385,13 +433,23 @@ class LiteLLM(Exchange):
         models = [
             {
                 "model_name": "support",
-                "litellm_params": {"model": f"openai/{name}", "weight": weight},
-                "model_info": {"id": f"d_{name}", "db_model": True, "blocked": False},
+                "litellm_params": {
+                    "model": f"openai/{name}",
+                    "weight": weight,
+                },
+                "model_info": {
+                    "id": f"d_{name}",
+                    "db_model": True,
+                    "blocked": False,
+                },
             }
             for name, weight in (("base", 7), ("better", 0))
         ]
         rows = [row(endTime=None), row(request_id="r2")]
-        found = {"data": models if "model" in self.path else rows, "total_pages": 1}
+        found = {
+            "data": models if "model" in self.path else rows,
+            "total_pages": 1,
+        }
         self.answer(200, json.dumps(found).encode())
 
     do_GET = do_PATCH = exchange  # noqa: N815 - the base class calls them so
@@ -402,7 +460,10 @@ def test_litellm_may_retry_at_a_weight_of_zero_unless_the_deployment_is_blocked(
     with serving_http(LiteLLM) as port:
         admin = LiteLLMAdmin(f"http://127.0.0.1:{port}", "sk-1")
         admin.begin_look()
-        assert admin.read_split("support", TARGETS.values()) == {BASE.id: 10_000, BETTER.id: 1}
+        assert admin.read_split("support", TARGETS.values()) == {
+            BASE.id: 10_000,
+            BETTER.id: 1,
+        }
         admin.set_split("support", TARGETS.values(), {BASE.id: 10_000})
 
     _, (_, kept), (path, stopped) = LiteLLM.changes

@@ -69,7 +69,15 @@ def test_several_hosts_are_read_as_libpq_and_as_sqlalchemy_write_them(url: str) 
     assert (arguments["host"], arguments["port"]) == ("a,b", "1,2")
     assert arguments["target_session_attrs"] == "read-write"
     assert arguments["connect_timeout"] == engine.CONNECT_TIMEOUT_S
-    assert (arguments["user"], arguments["password"], arguments["dbname"]) == ("u", "p", "d")
+    assert (
+        arguments["user"],
+        arguments["password"],
+        arguments["dbname"],
+    ) == (
+        "u",
+        "p",
+        "d",
+    )
 
 
 def test_several_hosts_need_no_ports() -> None:
@@ -78,7 +86,8 @@ def test_several_hosts_need_no_ports() -> None:
 
 
 def test_a_missing_sqlite_file_is_not_made_and_found_once_it_is_back(sqlite_url: str) -> None:
-    store, file = open_store(sqlite_url), Path(sqlite_url.removeprefix("sqlite:///"))
+    store = open_store(sqlite_url)
+    file = Path(sqlite_url.removeprefix("sqlite:///"))
     away = file.with_suffix(".away")
     file.rename(away)
     with pytest.raises(StoreUnavailable, match="missing"):
@@ -97,7 +106,8 @@ def test_the_log_of_a_replaced_file_is_not_played_into_the_one_in_its_place(
 ) -> None:
     file = Path(sqlite_url.removeprefix("sqlite:///"))
     # Two processes, for SQLite: what one closes, the other may have open.
-    store, other = open_store(sqlite_url), open_store(sqlite_url)
+    store = open_store(sqlite_url)
+    other = open_store(sqlite_url)
     for storage in (store, other):
         with storage.write() as tx:
             Providers(tx).put(PROVIDER)
@@ -122,16 +132,30 @@ def test_the_log_of_a_replaced_file_is_not_played_into_the_one_in_its_place(
 @pytest.mark.req("B2")
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_what_was_committed_into_a_file_that_is_gone_is_not_called_written(
-    sqlite_url: str, sqlite_template: Path, tmp_path: Path, when: str
+    sqlite_url: str,
+    sqlite_template: Path,
+    tmp_path: Path,
+    when: str,
 ) -> None:
     file = Path(sqlite_url.removeprefix("sqlite:///"))
     store = ReplacedStore(sqlite_url, sqlite_template, when)
     spool = Spool(tmp_path / "spool.jsonl")
     recorder = Recorder(
-        RouterStore(cast("Store", store)), spool, worker="w1", clock=FixedClock()
+        RouterStore(cast("Store", store)),
+        spool,
+        worker="w1",
+        clock=FixedClock(),
     )
     recorder.notify(
-        Alert(AlertKind.BREAKER_OPEN, "target t", "k", "t", "text", FixedClock().now(), "w1")
+        Alert(
+            AlertKind.BREAKER_OPEN,
+            "target t",
+            "k",
+            "t",
+            "text",
+            FixedClock().now(),
+            "w1",
+        )
     )
 
     recorder.flush()
@@ -197,7 +221,12 @@ def put_in_its_place(template: Path, file: Path) -> None:
 
 
 class ReplacedStore:
-    def __init__(self, url: str, template: Path, when: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        template: Path,
+        when: str,
+    ) -> None:
         self.inner = open_store(url)
         self.inner.etag()
         self.replaced = False
@@ -227,9 +256,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_a_locked_sqlite_is_unavailable_and_may_be_tried_again(sqlite_url: str) -> None:
-    first, second = open_store(sqlite_url), open_store(sqlite_url)
+    first = open_store(sqlite_url)
+    second = open_store(sqlite_url)
     with first.write():
-        with pytest.raises(StoreUnavailable, match="locked") as caught, second.write():
+        with (
+            pytest.raises(StoreUnavailable, match="locked") as caught,
+            second.write(),
+        ):
             pass
         assert caught.value.retryable
         # Readers do not wait for the writer.
@@ -286,7 +319,10 @@ def test_the_leaders_name_lies_beside_the_database(sqlite_url: str, tmp_path: Pa
 def test_a_time_without_a_zone_is_refused(sqlite_url: str) -> None:
     store = open_store(sqlite_url)
     naive = replace(RUN, created_at=datetime(2026, 1, 1))  # noqa: DTZ001 - that is the point
-    with pytest.raises(InputError, match="no time zone"), store.write() as tx:
+    with (
+        pytest.raises(InputError, match="no time zone"),
+        store.write() as tx,
+    ):
         EvalRuns(tx).add(naive)
     store.close()
 

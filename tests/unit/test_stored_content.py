@@ -56,7 +56,10 @@ def test_each_column_that_can_hold_text_is_classified() -> None:
         (table.name, column.name)
         for table in metadata.tables.values()
         for column in table.columns
-        if not isinstance(column.type, sa.BigInteger | sa.Boolean | sa.Double | Day | UtcTime)
+        if not isinstance(
+            column.type,
+            sa.BigInteger | sa.Boolean | sa.Double | Day | UtcTime,
+        )
     ]
     assert sorted([*content, *elsewhere]) == sorted(
         (table, column) for table, column in stored if column not in plain

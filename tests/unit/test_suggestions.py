@@ -28,7 +28,12 @@ def test_a_name_in_another_case_and_without_its_provider_is_suggested() -> None:
 
 @pytest.mark.req("D7")
 @pytest.mark.parametrize(
-    ("name", "kind"), [("azure", "azure_openai"), ("Google", "gemini"), ("opennai", "openai")]
+    ("name", "kind"),
+    [
+        ("azure", "azure_openai"),
+        ("Google", "gemini"),
+        ("opennai", "openai"),
+    ],
 )
 def test_a_kind_is_suggested_for_another_products_name_of_it(name: str, kind: str) -> None:
     with pytest.raises(InputError, match=f"unknown kind {name!r}; did you mean {kind!r}"):

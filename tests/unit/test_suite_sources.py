@@ -30,7 +30,12 @@ def lines(*records: Record) -> bytes:
 
 
 def read(
-    folder: Path, content: bytes, wanted: str = "", *, human: str = "", name: str = "set.txt"
+    folder: Path,
+    content: bytes,
+    wanted: str = "",
+    *,
+    human: str = "",
+    name: str = "set.txt",
 ) -> ImportedDataset:
     file = folder / name
     file.write_bytes(content)
@@ -38,34 +43,97 @@ def read(
     return read_dataset(source, check_source(source, wanted), human_score=human)
 
 
-def score(name: str, value: object, kind: str = "NUMERIC", by: str = "ANNOTATION") -> Record:
-    return {"name": name, "source": by, "dataType": kind, "value": value}
+def score(
+    name: str,
+    value: object,
+    kind: str = "NUMERIC",
+    by: str = "ANNOTATION",
+) -> Record:
+    return {
+        "name": name,
+        "source": by,
+        "dataType": kind,
+        "value": value,
+    }
 
 
-LANGFUSE = {"datasetId": "d", "input": "q", "expectedOutput": None, "output": "the answer"}
-RUN = {"run_type": "llm", "inputs": {"q": "q"}, "outputs": {"a": "wrong"}}
+LANGFUSE = {
+    "datasetId": "d",
+    "input": "q",
+    "expectedOutput": None,
+    "output": "the answer",
+}
+RUN = {
+    "run_type": "llm",
+    "inputs": {"q": "q"},
+    "outputs": {"a": "wrong"},
+}
 APP = {"key": "right", "feedback_source": {"type": "app"}}
-EVENT = {"_xact_id": "1", "input": "q", "output": "o", "scores": {"review": 1, "auto": 0.5}}
+EVENT = {
+    "_xact_id": "1",
+    "input": "q",
+    "output": "o",
+    "scores": {"review": 1, "auto": 0.5},
+}
 
 
 @pytest.mark.parametrize(
     ("record", "human", "target"),
     [
-        ({**LANGFUSE, "scores": [score("fix", "right", "CORRECTION")]}, "", "right"),
-        ({**LANGFUSE, "scores": [score("team", "refund", "CATEGORICAL")]}, "", "refund"),
-        ({**LANGFUSE, "scores": [score("level", "1", "CATEGORICAL")]}, "", "1"),
-        ({**LANGFUSE, "scores": [score("ok", 1, "BOOLEAN")]}, "", "the answer"),
         (
-            {**LANGFUSE, "scores": [score("ok", 1), score("auto", 0, by="EVAL")]},
+            {**LANGFUSE, "scores": [score("fix", "right", "CORRECTION")]},
+            "",
+            "right",
+        ),
+        (
+            {**LANGFUSE, "scores": [score("team", "refund", "CATEGORICAL")]},
+            "",
+            "refund",
+        ),
+        (
+            {**LANGFUSE, "scores": [score("level", "1", "CATEGORICAL")]},
+            "",
+            "1",
+        ),
+        (
+            {**LANGFUSE, "scores": [score("ok", 1, "BOOLEAN")]},
+            "",
+            "the answer",
+        ),
+        (
+            {
+                **LANGFUSE,
+                "scores": [score("ok", 1), score("auto", 0, by="EVAL")],
+            },
             "",
             "the answer",
         ),
         ({**LANGFUSE, "scores": [score("auto", 1, by="EVAL")]}, "", None),
-        ({**LANGFUSE, "scores": [score("auto", 1, by="API")]}, "auto", "the answer"),
-        ({**LANGFUSE, "scores": [score("ok", 1), score("tone", 0.5)]}, "", None),
-        ({**LANGFUSE, "scores": [score("ok", 0)], "expectedOutput": "e"}, "", "e"),
+        (
+            {**LANGFUSE, "scores": [score("auto", 1, by="API")]},
+            "auto",
+            "the answer",
+        ),
+        (
+            {**LANGFUSE, "scores": [score("ok", 1), score("tone", 0.5)]},
+            "",
+            None,
+        ),
+        (
+            {
+                **LANGFUSE,
+                "scores": [score("ok", 0)],
+                "expectedOutput": "e",
+            },
+            "",
+            "e",
+        ),
         ({**LANGFUSE, "quality": [1]}, "quality", "the answer"),
-        ({**RUN, "feedback": [{**APP, "correction": {"a": "good"}}]}, "", {"a": "good"}),
+        (
+            {**RUN, "feedback": [{**APP, "correction": {"a": "good"}}]},
+            "",
+            {"a": "good"},
+        ),
         ({**RUN, "feedback": [{**APP, "score": 1}]}, "", {"a": "wrong"}),
         ({**RUN, "feedback": [{**APP, "value": "spam"}]}, "", "spam"),
         (RUN, "", None),
@@ -76,7 +144,10 @@ EVENT = {"_xact_id": "1", "input": "q", "output": "o", "scores": {"review": 1, "
     ],
 )
 def test_a_persons_score_labels_a_record_without_a_right_answer(
-    tmp_path: Path, record: Record, human: str, target: object
+    tmp_path: Path,
+    record: Record,
+    human: str,
+    target: object,
 ) -> None:
     if target is None:
         with pytest.raises(InputError, match="no question with a right answer"):
@@ -101,14 +172,41 @@ def test_a_persons_score_labels_a_record_without_a_right_answer(
         (b"input,target\na,b,c\n", ":2: the row has more cells"),
         ("input,target\nä,b\n".encode("latin-1"), ":2: not UTF-8 text"),
         (b"PK\x03\x04", "an Excel workbook"),
-        (lines({"ideal": "b"}), ":1: field 'input': missing or empty; fields here: ideal"),
-        (lines({"input": "a", "target": "b", "id": {}}), ":1: field 'id': must be"),
         (
-            lines(*({"id": 1, "input": text, "target": "b"} for text in "ac")),
+            lines({"ideal": "b"}),
+            ":1: field 'input': missing or empty; fields here: ideal",
+        ),
+        (
+            lines(
+                {
+                    "input": "a",
+                    "target": "b",
+                    "id": {},
+                }
+            ),
+            ":1: field 'id': must be",
+        ),
+        (
+            lines(
+                *(
+                    {
+                        "id": 1,
+                        "input": text,
+                        "target": "b",
+                    }
+                    for text in "ac"
+                )
+            ),
             ":2: field 'id': '1' is already the id of",
         ),
-        (lines({"doc_id": 1}), "samples of lm-eval, which has results and no items"),
-        (lines({"question": "a"}), "is no known data set, .*its fields are question"),
+        (
+            lines({"doc_id": 1}),
+            "samples of lm-eval, which has results and no items",
+        ),
+        (
+            lines({"question": "a"}),
+            "is no known data set, .*its fields are question",
+        ),
         (
             lines(
                 {**LANGFUSE, "scores": [score("a", "x", "CATEGORICAL")]},
@@ -123,7 +221,9 @@ def test_a_persons_score_labels_a_record_without_a_right_answer(
     ],
 )
 def test_bad_input_is_named_by_place_and_reason(
-    tmp_path: Path, content: bytes, because: str
+    tmp_path: Path,
+    content: bytes,
+    because: str,
 ) -> None:
     with pytest.raises(InputError, match=f"set.txt.*{because}"):
         read(tmp_path, content)
@@ -136,9 +236,15 @@ def test_bad_input_is_named_by_place_and_reason(
         (b"input\ttarget\na;b\tc\n", [("a;b", "c")]),
         (lines({"input": "a\u2028b", "target": "c"}), [("a\u2028b", "c")]),
         (b'{"input": "a\\ud83d", "target": "b"}\n', [("a\ufffd", "b")]),
-        (f"input,target\n{'x' * 200_000},b\n".encode(), [("x" * 200_000, "b")]),
+        (
+            f"input,target\n{'x' * 200_000},b\n".encode(),
+            [("x" * 200_000, "b")],
+        ),
         (b"inputs.q,outputs.a\nx,y\n", [({"q": "x"}, {"a": "y"})]),
-        (lines({"data": [{"input": "a", "target": "b"}], "meta": {}}), [("a", "b")]),
+        (
+            lines({"data": [{"input": "a", "target": "b"}], "meta": {}}),
+            [("a", "b")],
+        ),
         (lines(*[{"input": "a", "target": "b"}] * 3), [("a", "b")]),  # repeats are one item
         (lines({"input": "a", "target": []}), [("a", [])]),  # the model must not call a tool
         (lines({"input": "a", "ideal": "[1]"}), [("a", "[1]")]),
@@ -147,13 +253,24 @@ def test_bad_input_is_named_by_place_and_reason(
             [("a", {"type": "x", "content": "y"})],
         ),
         (
-            lines(*({"input": "a", "target": 1, "metadata": {"rules": [n]}} for n in "12")),
+            lines(
+                *(
+                    {
+                        "input": "a",
+                        "target": 1,
+                        "metadata": {"rules": [n]},
+                    }
+                    for n in "12"
+                )
+            ),
             [("a", 1)] * 2,
         ),
     ],
 )
 def test_a_text_in_any_form_is_read_as_it_was_meant(
-    tmp_path: Path, content: bytes, items: list[tuple[object, object]]
+    tmp_path: Path,
+    content: bytes,
+    items: list[tuple[object, object]],
 ) -> None:
     found = read(tmp_path, content).items
 
@@ -163,14 +280,29 @@ def test_a_text_in_any_form_is_read_as_it_was_meant(
 @pytest.mark.parametrize(
     ("wanted", "fits"),
     [
-        *(("langfuse", True), ("deepeval", True), ("jsonl", True), ("braintrust", False)),
-        *(("csv", False), ("inspect", False), ("otel", False), ("litellm", False)),
+        ("langfuse", True),
+        ("deepeval", True),
+        ("jsonl", True),
+        ("braintrust", False),
+        ("csv", False),
+        ("inspect", False),
+        ("otel", False),
+        ("litellm", False),
     ],
 )
 def test_a_named_format_is_what_the_file_has_or_the_file_is_refused(
-    tmp_path: Path, wanted: str, *, fits: bool
+    tmp_path: Path,
+    wanted: str,
+    *,
+    fits: bool,
 ) -> None:
-    content = lines({"datasetId": "d", "input": "q", "expectedOutput": "a"})
+    content = lines(
+        {
+            "datasetId": "d",
+            "input": "q",
+            "expectedOutput": "a",
+        }
+    )
     if fits:
         assert read(tmp_path, content, wanted).items
     else:
@@ -178,15 +310,29 @@ def test_a_named_format_is_what_the_file_has_or_the_file_is_refused(
             read(tmp_path, content, wanted)
 
 
-def imported(folder: Path, source: str, **choice: str) -> SuiteImport:
+def imported(
+    folder: Path,
+    source: str,
+    **choice: str,
+) -> SuiteImport:
     installation = open_installation(configured(folder))
     return import_source(
-        installation, ANA, source, SuiteSettings("own"), SourceChoice(**choice)
+        installation,
+        ANA,
+        source,
+        SuiteSettings("own"),
+        SourceChoice(**choice),
     )
 
 
 TOLD = [{"role": "system", "content": "You route mails."}]
-ASKED = [*TOLD, {"role": "user", "content": "The parcel came broken, mail me at [EMAIL_1]."}]
+ASKED = [
+    *TOLD,
+    {
+        "role": "user",
+        "content": "The parcel came broken, mail me at [EMAIL_1].",
+    },
+]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +346,9 @@ ASKED = [*TOLD, {"role": "user", "content": "The parcel came broken, mail me at 
     ],
 )
 def test_logged_requests_become_a_redacted_file_to_label_which_becomes_a_suite(
-    tmp_path: Path, sample: str, written: int
+    tmp_path: Path,
+    sample: str,
+    written: int,
 ) -> None:
     done = imported(tmp_path, str(SAMPLES / sample))
 
@@ -210,14 +358,24 @@ def test_logged_requests_become_a_redacted_file_to_label_which_becomes_a_suite(
     assert (file.stat().st_mode & 0o777, len(found)) == (0o600, written)
     assert found[0]["messages"] == ASKED
     assert found[0]["answer"]["content"] == "refund"
-    assert (found[0]["label"], found[0]["provenance"]["redactions"]) == (None, {"email": 1})
+    assert (found[0]["label"], found[0]["provenance"]["redactions"]) == (
+        None,
+        {"email": 1},
+    )
     assert found[-1]["model"]
     if written == 2:
         roles = [turn["role"] for turn in found[1]["messages"]]
         assert roles == ["user", "assistant", "tool"]
     with pytest.raises(InputError, match="could hold labels"):
         imported(tmp_path, str(SAMPLES / sample))
-    labelled = [{**line, "label": "refund", "label_author": "ann"} for line in found]
+    labelled = [
+        {
+            **line,
+            "label": "refund",
+            "label_author": "ann",
+        }
+        for line in found
+    ]
     file.write_bytes(lines(*labelled))
     (suite,) = imported(tmp_path, str(file)).suites
     assert suite.items == written
@@ -228,7 +386,12 @@ def attribute(key: str, value: object) -> Record:
 
 
 def span_with(*events: Record) -> bytes:
-    span = {"traceId": "1", "spanId": "2", "events": events, "attributes": []}
+    span = {
+        "traceId": "1",
+        "spanId": "2",
+        "events": events,
+        "attributes": [],
+    }
     span["attributes"] = [attribute("gen_ai.system", "openai")]
     return lines({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]})
 
@@ -240,7 +403,13 @@ def event(name: str, **attributes: str) -> Record:
 
 MESSAGES = [{"role": "user", "content": "Where?"}]
 ANSWER = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "There."}}]}
-ROW = ["1", "acompletion", "2026-11-20 14:00:00", json.dumps(MESSAGES), json.dumps(ANSWER)]
+ROW = [
+    "1",
+    "acompletion",
+    "2026-11-20 14:00:00",
+    json.dumps(MESSAGES),
+    json.dumps(ANSWER),
+]
 
 
 @pytest.mark.parametrize(
@@ -248,11 +417,18 @@ ROW = ["1", "acompletion", "2026-11-20 14:00:00", json.dumps(MESSAGES), json.dum
     [
         span_with(
             event("gen_ai.user.message", content="Where?"),
-            event("gen_ai.choice", message='{"content": "There."}', finish_reason="stop"),
+            event(
+                "gen_ai.choice",
+                message='{"content": "There."}',
+                finish_reason="stop",
+            ),
         ),
         span_with(
             event("gen_ai.content.prompt", gen_ai__prompt=json.dumps(MESSAGES)),
-            event("gen_ai.content.completion", gen_ai__completion='[{"content": "There."}]'),
+            event(
+                "gen_ai.content.completion",
+                gen_ai__completion='[{"content": "There."}]',
+            ),
         ),
         "request_id;call_type;startTime;messages;response\n{}\n".format(
             ";".join('"' + cell.replace('"', '""') + '"' for cell in ROW)
@@ -280,27 +456,43 @@ def test_earlier_forms_of_a_log_give_the_same_request(tmp_path: Path, content: b
     done = imported(tmp_path, str(file))
 
     assert done.to_label is not None
-    (line,) = map(json.loads, done.to_label.file.read_text(encoding="utf-8").splitlines())
-    assert (line["messages"], line["answer"]["content"]) == (MESSAGES, "There.")
+    (line,) = map(
+        json.loads,
+        done.to_label.file.read_text(encoding="utf-8").splitlines(),
+    )
+    assert (line["messages"], line["answer"]["content"]) == (
+        MESSAGES,
+        "There.",
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "because"),
     [
-        ({"resourceSpans": {}}, "log.json:1: field 'resourceSpans': must be a list"),
+        (
+            {"resourceSpans": {}},
+            "log.json:1: field 'resourceSpans': must be a list",
+        ),
         (
             {"resourceSpans": [{"resource": {"attributes": [{"value": {"intValue": "x"}}]}}]},
             "log.json:1: field 'value' of",
         ),
         ({"resourceSpans": []}, "has no request to label"),
         (
-            {"request_id": "1", "call_type": "completion", "messages": 1, "response": 2},
+            {
+                "request_id": "1",
+                "call_type": "completion",
+                "messages": 1,
+                "response": 2,
+            },
             "log.json:1: fields 'proxy_server_request', 'response'",
         ),
     ],
 )
 def test_a_log_that_cannot_be_read_is_named_and_leaves_no_file(
-    tmp_path: Path, content: Record, because: str
+    tmp_path: Path,
+    content: Record,
+    because: str,
 ) -> None:
     file = tmp_path / "log.json"
     file.write_bytes(lines(content))
@@ -311,30 +503,59 @@ def test_a_log_that_cannot_be_read_is_named_and_leaves_no_file(
 
 
 def test_tools_and_tool_answers_of_a_span_stay_a_conversation(tmp_path: Path) -> None:
-    parts = [{"type": "tool_call", "id": "c", "name": "find", "arguments": {"a": 1}}]
+    parts = [
+        {
+            "type": "tool_call",
+            "id": "c",
+            "name": "find",
+            "arguments": {"a": 1},
+        }
+    ]
     turns = [
         {"role": "user", "parts": [{"type": "text", "content": "Where?"}]},
         {"role": "assistant", "parts": parts},
-        {"role": "tool", "parts": [{"type": "tool_call_response", "id": "c", "response": "x"}]},
+        {
+            "role": "tool",
+            "parts": [
+                {
+                    "type": "tool_call_response",
+                    "id": "c",
+                    "response": "x",
+                }
+            ],
+        },
     ]
     attributes = {
         "gen_ai.system_instructions": [{"type": "text", "content": "Be brief."}],
         "gen_ai.input.messages": turns,
         "gen_ai.output.messages": [{"role": "assistant", "parts": parts}],
-        "gen_ai.tool.definitions": [{"type": "function", "name": "find", "parameters": {}}],
+        "gen_ai.tool.definitions": [
+            {
+                "type": "function",
+                "name": "find",
+                "parameters": {},
+            }
+        ],
     }
     listed = [
         {"key": key, "value": {"stringValue": json.dumps(value)}}
         for key, value in attributes.items()
     ]
-    span = {"traceId": "1", "spanId": "2", "attributes": listed}
+    span = {
+        "traceId": "1",
+        "spanId": "2",
+        "attributes": listed,
+    }
     file = tmp_path / "spans.json"
     file.write_bytes(lines({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}))
 
     done = imported(tmp_path, str(file))
 
     assert done.to_label is not None
-    (line,) = map(json.loads, done.to_label.file.read_text(encoding="utf-8").splitlines())
+    (line,) = map(
+        json.loads,
+        done.to_label.file.read_text(encoding="utf-8").splitlines(),
+    )
     call = {"id": "c", "type": "function"}
     call["function"] = {"name": "find", "arguments": '{"a": 1}'}  # type: ignore[assignment]
     assert [turn["role"] for turn in line["messages"]] == [
@@ -344,7 +565,11 @@ def test_tools_and_tool_answers_of_a_span_stay_a_conversation(tmp_path: Path) ->
         "tool",
     ]
     assert line["messages"][2]["tool_calls"] == line["answer"]["tool_calls"] == [call]
-    assert line["messages"][3] == {"role": "tool", "tool_call_id": "c", "content": "x"}
+    assert line["messages"][3] == {
+        "role": "tool",
+        "tool_call_id": "c",
+        "content": "x",
+    }
     assert line["tools"][0]["function"]["name"] == "find"
 
 
@@ -354,12 +579,20 @@ def test_metadata_and_tags_become_slices_and_no_bad_import_leaves_a_file(
     file = tmp_path / "set.jsonl"
     file.write_bytes(
         lines(
-            {"input": "a", "target": "x", "tags": ["vip", "de"], "metadata": {"topic": "t"}},
+            {
+                "input": "a",
+                "target": "x",
+                "tags": ["vip", "de"],
+                "metadata": {"topic": "t"},
+            },
             {"input": "b", "target": "y"},
         )
     )
     installation = open_installation(configured(tmp_path))
-    for slices, because in ((("team",), "--slice can name tags, topic"), (("topic",), "")):
+    for slices, because in (
+        (("team",), "--slice can name tags, topic"),
+        (("topic",), ""),
+    ):
         wished = SuiteSettings("own", slices=(*slices, "tags"))
         if because:
             with pytest.raises(InputError, match=because):
@@ -367,7 +600,10 @@ def test_metadata_and_tags_become_slices_and_no_bad_import_leaves_a_file(
             assert not list(tmp_path.rglob("own*"))
     done = import_source(installation, ANA, str(file), wished, SourceChoice())
 
-    items = map(json.loads, done.suites[0].data.read_text(encoding="utf-8").splitlines())
+    items = map(
+        json.loads,
+        done.suites[0].data.read_text(encoding="utf-8").splitlines(),
+    )
     values = [(item["metadata"]["topic"], item["metadata"]["tags"]) for item in items]
     assert values == [("t", "vip, de"), ("none", "none")]
     assert done.suites[0].settings["slices"] == ["topic", "tags"]
@@ -376,15 +612,24 @@ def test_metadata_and_tags_become_slices_and_no_bad_import_leaves_a_file(
 @pytest.mark.parametrize(
     ("address", "because"),
     [
-        ("langfuse://mails", "set LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY"),
+        (
+            "langfuse://mails",
+            "set LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY",
+        ),
         ("braintrust://mails", "write braintrust://PROJECT/DATASET"),
         ("http://x", "no file, and no address"),
         ("missing.jsonl", "cannot be read: No such file"),
-        (str(SAMPLES / "../exports/openai_evals_items.json"), "is no known data set"),
+        (
+            str(SAMPLES / "../exports/openai_evals_items.json"),
+            "is no known data set",
+        ),
     ],
 )
 def test_an_address_that_cannot_be_read_says_what_it_lacks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, because: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    because: str,
 ) -> None:
     monkeypatch.delenv("LANGFUSE_PUBLIC_KEY", raising=False)
     with pytest.raises(InputError, match=because):

@@ -70,7 +70,11 @@ def test_a_set_of_sub_tasks_shows_each_task() -> None:
 @pytest.mark.parametrize(
     ("text", "shown", "inert"),
     [
-        ("two\nlines\tand\x00more", "two lines and more", "two lines and more"),
+        (
+            "two\nlines\tand\x00more",
+            "two lines and more",
+            "two lines and more",
+        ),
         ("turned \u202earound", "turned around", "turned around"),
         ("<script>", "<script>", "·script·"),
         ("<!channel> @here", "<!channel> @here", "·!channel· ·here"),
@@ -80,12 +84,24 @@ def test_a_set_of_sub_tasks_shows_each_task() -> None:
             "·yes·(https //e. example/a)",
         ),
         ("*all* `code` _x_", "*all* `code` _x_", "·all· ·code· ·x·"),
-        ("costs $1.50, 20 % less", "costs $1.50, 20 % less", "costs $1.50, 20 % less"),
+        (
+            "costs $1.50, 20 % less",
+            "costs $1.50, 20 % less",
+            "costs $1.50, 20 % less",
+        ),
         ("half \ud800", "half", "half"),
-        ("x" * 1_001, "x" * 999 + "…", "x" * 299 + "·"),
+        (
+            "x" * 1_001,
+            "x" * 999 + "…",
+            "x" * 299 + "·",
+        ),
     ],
 )
-def test_what_an_agent_wrote_is_one_line_of_data(text: str, shown: str, inert: str) -> None:
+def test_what_an_agent_wrote_is_one_line_of_data(
+    text: str,
+    shown: str,
+    inert: str,
+) -> None:
     assert visible_text(text) == shown
     assert inert_text(text) == inert
 
@@ -112,7 +128,13 @@ def test_a_link_is_of_its_request_as_it_is_alone() -> None:
     token = links.link(REQUEST).removeprefix(f"http://swapgate.test{APPROVAL_PATH}")
 
     assert links.is_of(token, REQUEST)
-    for wrong in ("", token[:-1], token.replace("sw_1", "sw_2"), "\ud800", "é"):
+    for wrong in (
+        "",
+        token[:-1],
+        token.replace("sw_1", "sw_2"),
+        "\ud800",
+        "é",
+    ):
         assert not links.is_of(wrong, REQUEST)
     assert not links.is_of(token, replace(REQUEST, reason="another"))
     assert not replace(links, secret=b"another").is_of(token, REQUEST)

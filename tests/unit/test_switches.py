@@ -43,9 +43,13 @@ def ids(kill_switches: tuple[KillSwitch, ...]) -> list[str]:
 
 
 def test_a_switch_is_in_force_until_it_expires() -> None:
-    ends_now, ends_later = switch("a", expires=0), switch("b", expires=1)
+    ends_now = switch("a", expires=0)
+    ends_later = switch("b", expires=1)
 
-    assert ids(active_switches([ends_now, ends_later, switch("c")], NOW)) == ["c", "b"]
+    assert ids(active_switches([ends_now, ends_later, switch("c")], NOW)) == [
+        "c",
+        "b",
+    ]
 
 
 def test_the_environment_is_the_strongest_then_a_command_then_the_file() -> None:
@@ -61,10 +65,8 @@ def test_the_environment_is_the_strongest_then_a_command_then_the_file() -> None
 
 
 def test_one_route_comes_before_all_and_the_newest_before_older_ones() -> None:
-    older, newer = (
-        switch("older", SwitchSource.CLI, "chat", 1),
-        switch("newer", SwitchSource.REST, "chat", 2),
-    )
+    older = switch("older", SwitchSource.CLI, "chat", 1)
+    newer = switch("newer", SwitchSource.REST, "chat", 2)
     every = switch("every", hour=3)
 
     assert ruling_switch([older, newer, every], "chat") == newer
@@ -73,7 +75,11 @@ def test_one_route_comes_before_all_and_the_newest_before_older_ones() -> None:
     assert ruling_switch([switch("a"), switch("b")], "chat") == switch("b")
 
 
-PLAN = (Target("openai", "gpt"), Target("mistral", "large"), Target("openai", "mini"))
+PLAN = (
+    Target("openai", "gpt"),
+    Target("mistral", "large"),
+    Target("openai", "mini"),
+)
 T1, T2, T3 = (target.id for target in PLAN)
 
 
@@ -87,10 +93,19 @@ T1, T2, T3 = (target.id for target in PLAN)
     ],
 )
 def test_only_what_is_forced_stays_and_in_its_order(
-    kind: ForceKind, name: str, kept: tuple[str, ...]
+    kind: ForceKind,
+    name: str,
+    kept: tuple[str, ...],
 ) -> None:
     by = KillSwitch(
-        "s-7", None, Force(kind, name), "outage", "ada", NOW, None, SwitchSource.CLI
+        "s-7",
+        None,
+        Force(kind, name),
+        "outage",
+        "ada",
+        NOW,
+        None,
+        SwitchSource.CLI,
     )
     plan = force_plan(by, PLAN)
 
@@ -120,12 +135,19 @@ def test_provider_and_model_name_all_targets_of_the_model_unless_one_has_that_na
         ([f"avoid:target:{T1}", "provider:openai"], [T3], True),
         (["provider:openai", f"avoid:target:{T1}"], [T3], True),
         (["avoid:provider:openai", "provider:openai"], [T2], True),
-        (["avoid:provider:openai", "avoid:provider:mistral"], [T1, T3], True),
+        (
+            ["avoid:provider:openai", "avoid:provider:mistral"],
+            [T1, T3],
+            True,
+        ),
         (["avoid:provider:groq"], [T1, T2, T3], False),
     ],
 )
 def test_what_is_avoided_leaves_the_chain_which_is_never_empty(
-    forces: list[str], kept: list[str], *, in_effect: bool
+    forces: list[str],
+    kept: list[str],
+    *,
+    in_effect: bool,
 ) -> None:
     switches = [
         replace(switch(f"s-{number}", hour=number), force=parse_force(force))
@@ -162,14 +184,20 @@ def test_the_environments_switches_are_read() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("openai", r"item 1 \('openai'\) is not a switch; write provider:NAME"),
+        (
+            "openai",
+            r"item 1 \('openai'\) is not a switch; write provider:NAME",
+        ),
         ("provider:a,", r"item 2 \(''\) is not a switch"),
         ("provider:a,modell:b", r"item 2 \('modell:b'\)"),
         ("=provider:a", r"item 1 \('=provider:a'\) is not a switch"),
         ("chat=", r"is not a switch"),
         ("provider:", r"names no provider"),
         ("chat=target: ", r"names no target"),
-        ("provider:a,target:b", r"item 2 .*all routes for a second time.*provider:a"),
+        (
+            "provider:a,target:b",
+            r"item 2 .*all routes for a second time.*provider:a",
+        ),
         ("c=provider:a,c=target:b", r"item 2 .*route 'c' for a second time"),
     ],
 )

@@ -29,7 +29,10 @@ logging.getLogger("a.library").warning("%d of %s", 3, "them")
 
 def run(program: str) -> str:
     done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stderr
 
@@ -46,8 +49,17 @@ def test_on_a_terminal_only_what_matters_is_a_short_line() -> None:
 
 
 def test_nothing_that_is_logged_speaks_to_the_terminal() -> None:
-    event = {"event": "no_routes", "level": "warning", "timestamp": "2026-11-22T07:00:01Z"}
-    named = {**event, "found": ["a", "b"], "said": "\x1b[2Jgone\nnext", "none": []}
+    event = {
+        "event": "no_routes",
+        "level": "warning",
+        "timestamp": "2026-11-22T07:00:01Z",
+    }
+    named = {
+        **event,
+        "found": ["a", "b"],
+        "said": "\x1b[2Jgone\nnext",
+        "none": [],
+    }
 
     assert telemetry.format_line(None, "", named) == (
         "07:00:01  warning  no routes: found: a b, said:  [2Jgone next, none: none"
@@ -68,7 +80,11 @@ def test_an_outage_is_a_line_in_ten_seconds_for_people_and_every_failover_in_jso
 
     times = iter([0.0, 1.0, 9.9, 10.0])
     few = telemetry.FewRepeats(lambda: next(times))
-    event = {"event": "failover", "route": "chat", "level": "warning"}
+    event = {
+        "event": "failover",
+        "route": "chat",
+        "level": "warning",
+    }
     assert few(None, "", event) == {**event, "left_out": 0}
     for _ in range(2):
         with pytest.raises(structlog.DropEvent):
@@ -81,11 +97,27 @@ def test_every_line_is_json_and_tracebacks_have_no_variables() -> None:
     logged = run(PROGRAM)
 
     lines = [json.loads(line) for line in logged.splitlines()]
-    assert [line["event"] for line in lines] == ["begun", "failed", "failed", "3 of them"]
-    assert [line["level"] for line in lines] == ["info", "error", "error", "warning"]
+    assert [line["event"] for line in lines] == [
+        "begun",
+        "failed",
+        "failed",
+        "3 of them",
+    ]
+    assert [line["level"] for line in lines] == [
+        "info",
+        "error",
+        "error",
+        "warning",
+    ]
     assert all(line["timestamp"] for line in lines)
     for failed in lines[1:3]:
         (error,) = failed["exception"]
-        assert (error["exc_type"], error["exc_value"]) == ("ValueError", "it broke")
-        assert [frame["name"] for frame in error["frames"]] == ["<module>", "fail"]
+        assert (error["exc_type"], error["exc_value"]) == (
+            "ValueError",
+            "it broke",
+        )
+        assert [frame["name"] for frame in error["frames"]] == [
+            "<module>",
+            "fail",
+        ]
     assert "sk-sg-very-secret" not in logged

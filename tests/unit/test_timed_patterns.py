@@ -11,7 +11,8 @@ from harness.frame.errors import InputError, PatternTooSlow
 from harness.frame.matching import BoundedPattern
 from harness.frame.redaction import RedactionRule, Redactor
 
-SLOW, HOSTILE = r"(\w|\w\w)+[yz]$", "x" * 60 + "!"
+SLOW = r"(\w|\w\w)+[yz]$"
+HOSTILE = "x" * 60 + "!"
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +21,12 @@ def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matching, "MATCH_TIMEOUT_S", matching.MATCH_TIMEOUT_S / 10)
 
 
-def scored(name: str, answer: str, item: Item, **options: object) -> ScoreResult:
+def scored(
+    name: str,
+    answer: str,
+    item: Item,
+    **options: object,
+) -> ScoreResult:
     chosen = find_scorer(name)
     filled = chosen.options(options)
     assert chosen.check(item, filled) is None

@@ -40,7 +40,11 @@ async def test_the_inner_limit_is_the_inner_blocks_alone() -> None:
         with pytest.raises(TimeoutError), timers.limit(in_s(0.02)):
             await asyncio.sleep(60)
         await asyncio.sleep(0)
-    with pytest.raises(TimeoutError), timers.limit(in_s(0.02)), timers.limit(in_s(60)):
+    with (
+        pytest.raises(TimeoutError),
+        timers.limit(in_s(0.02)),
+        timers.limit(in_s(60)),
+    ):
         await asyncio.sleep(60)
 
 

@@ -22,7 +22,14 @@ ASKS_STOCK = ProbeToolCall(STOCK_TOOL, '{"item": "lamp"}')
 ASKS_PRICE = ProbeToolCall(PRICE_TOOL, '{"item": "lamp", "currency": "EUR"}')
 SAID = f"{TOOL_ANSWERS[STOCK_TOOL]} lamps, {TOOL_ANSWERS[PRICE_TOOL]} EUR each"
 AT_ONCE = ToolLoopTrace([[ASKS_STOCK, ASKS_PRICE], []], SAID)
-IN_TURN = ToolLoopTrace([[ASKS_STOCK], [ASKS_PRICE], []], SAID)
+IN_TURN = ToolLoopTrace(
+    [
+        [ASKS_STOCK],
+        [ASKS_PRICE],
+        [],
+    ],
+    SAID,
+)
 FORCED = ToolLoopTrace([[ASKS_PRICE]])
 GOOD = ToolProbeResult(AT_ONCE, FORCED, AT_ONCE)
 
@@ -95,26 +102,48 @@ NO_TOOLS = "set providers.up.models.m.tools: false"
 @pytest.mark.parametrize(
     ("about", "loop", "why"),
     [
-        ("tools", ToolLoopTrace([[]], "I would look it up"), "it answers with text"),
-        ("tools", ToolLoopTrace([[ProbeToolCall("weather", "{}")]]), "an unknown tool"),
+        (
+            "tools",
+            ToolLoopTrace([[]], "I would look it up"),
+            "it answers with text",
+        ),
+        (
+            "tools",
+            ToolLoopTrace([[ProbeToolCall("weather", "{}")]]),
+            "an unknown tool",
+        ),
         (
             "tools",
             ToolLoopTrace([[ProbeToolCall(STOCK_TOOL, "{a: lamp")]]),
             "not a JSON object",
         ),
-        ("tools", ToolLoopTrace([[ProbeToolCall(STOCK_TOOL, "[1]")]]), "not a JSON object"),
-        ("results", replace(AT_ONCE, text="Many."), "omits the result of price_of, stock_of"),
+        (
+            "tools",
+            ToolLoopTrace([[ProbeToolCall(STOCK_TOOL, "[1]")]]),
+            "not a JSON object",
+        ),
+        (
+            "results",
+            replace(AT_ONCE, text="Many."),
+            "omits the result of price_of, stock_of",
+        ),
         ("results", replace(AT_ONCE, text=" "), "is empty"),
         (
             "results",
             ToolLoopTrace([[ASKS_STOCK], []], str(TOOL_ANSWERS[STOCK_TOOL])),
             "without calling price_of",
         ),
-        ("results", replace(AT_ONCE, error="400: no such role"), "400: no such role"),
+        (
+            "results",
+            replace(AT_ONCE, error="400: no such role"),
+            "400: no such role",
+        ),
     ],
 )
 def test_what_is_no_call_of_a_tool_or_does_not_use_its_results_is_said(
-    about: str, loop: ToolLoopTrace, why: str
+    about: str,
+    loop: ToolLoopTrace,
+    why: str,
 ) -> None:
     finding = judged(replace(GOOD, whole=loop))[about]
 
@@ -131,18 +160,27 @@ def test_results_are_found_however_numbers_are_written(said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "loop", [ToolLoopTrace([[ASKS_STOCK]]), ToolLoopTrace([[]], "Good morning."), AT_ONCE]
+    "loop",
+    [
+        ToolLoopTrace([[ASKS_STOCK]]),
+        ToolLoopTrace([[]], "Good morning."),
+        AT_ONCE,
+    ],
 )
 def test_a_forced_choice_that_is_not_kept_is_said(loop: ToolLoopTrace) -> None:
     assert judged(replace(GOOD, forced=loop))["forced choice"].failed
 
 
 @pytest.mark.parametrize(
-    "arguments", ["{}", '{"item": "lamp"}', '{"item": "lamp", "currency": "GBP"}', "{"]
+    "arguments",
+    ["{}", '{"item": "lamp"}', '{"item": "lamp", "currency": "GBP"}', "{"],
 )
 def test_arguments_outside_of_a_strict_schema_are_said(arguments: str) -> None:
     found = judged(
-        replace(GOOD, forced=ToolLoopTrace([[ProbeToolCall(PRICE_TOOL, arguments)]]))
+        replace(
+            GOOD,
+            forced=ToolLoopTrace([[ProbeToolCall(PRICE_TOOL, arguments)]]),
+        )
     )
 
     assert failed(found) == {"strict schema"}

@@ -13,11 +13,28 @@ NOW = datetime(2026, 11, 20, 22, 0, tzinfo=UTC)
 POLICY = CanaryPolicy()
 
 
-def recorded(requests: int, lasting: timedelta, charged: int = 0) -> list[TrafficTotal]:
+def recorded(
+    requests: int,
+    lasting: timedelta,
+    charged: int = 0,
+) -> list[TrafficTotal]:
     first = NOW - lasting
     return [
         TrafficTotal(
-            "support", "incumbent", "t", first, NOW, requests, 0, charged, 0, 10, 0, 10, 0.1, 0
+            "support",
+            "incumbent",
+            "t",
+            first,
+            NOW,
+            requests,
+            0,
+            charged,
+            0,
+            10,
+            0,
+            10,
+            0.1,
+            0,
         )
     ]
 
@@ -30,10 +47,17 @@ def pace(totals: list[TrafficTotal]) -> TrafficPace:
 
 @pytest.mark.parametrize(
     ("requests", "lasting_s", "per_hour"),
-    [(20, 2, 1_200), (540, 60, 32_400), (43_200, 3_600, 43_200), (12, 86_400, 0.5)],
+    [
+        (20, 2, 1_200),
+        (540, 60, 32_400),
+        (43_200, 3_600, 43_200),
+        (12, 86_400, 0.5),
+    ],
 )
 def test_the_pace_is_reckoned_over_what_the_records_cover_and_a_minute_at_least(
-    requests: int, lasting_s: int, per_hour: float
+    requests: int,
+    lasting_s: int,
+    per_hour: float,
 ) -> None:
     traffic_pace = pace(recorded(requests, timedelta(seconds=lasting_s)))
     assert traffic_pace.requests_per_hour == pytest.approx(per_hour)
@@ -60,10 +84,17 @@ def test_a_failure_rate_of_enough_requests_is_told_as_measured() -> None:
 
 @pytest.mark.parametrize(
     ("blocks", "lasting_s", "per_hour"),
-    [(0, 0, None), (3, 599, None), (3, 600, 1_800.0), (3, 7_200, 150.0)],
+    [
+        (0, 0, None),
+        (3, 599, None),
+        (3, 600, 1_800.0),
+        (3, 7_200, 150.0),
+    ],
 )
 def test_new_keys_an_hour_are_told_by_blocks_that_span_ten_minutes_at_least(
-    blocks: int, lasting_s: int, per_hour: float | None
+    blocks: int,
+    lasting_s: int,
+    per_hour: float | None,
 ) -> None:
     ends = NOW + timedelta(seconds=lasting_s)
     observed = [
@@ -74,10 +105,17 @@ def test_new_keys_an_hour_are_told_by_blocks_that_span_ten_minutes_at_least(
 
 @pytest.mark.parametrize(
     ("counted", "per_hour", "measured"),
-    [(None, 1_200.0, False), (40.0, 40.0, True), (9_000.0, 1_200.0, True)],
+    [
+        (None, 1_200.0, False),
+        (40.0, 40.0, True),
+        (9_000.0, 1_200.0, True),
+    ],
 )
 def test_a_pace_of_keys_is_measured_where_they_were_counted_and_is_never_above_that_of_requests(
-    counted: float | None, per_hour: float, *, measured: bool
+    counted: float | None,
+    per_hour: float,
+    *,
+    measured: bool,
 ) -> None:
     totals = recorded(100, timedelta(minutes=5))
 
@@ -88,7 +126,14 @@ def test_a_pace_of_keys_is_measured_where_they_were_counted_and_is_never_above_t
     assert found.rate_measured
 
 
-@pytest.mark.parametrize(("requests", "in_time"), [(10**7, True), (1, False), (0, False)])
+@pytest.mark.parametrize(
+    ("requests", "in_time"),
+    [
+        (10**7, True),
+        (1, False),
+        (0, False),
+    ],
+)
 def test_a_ramp_is_in_time_where_each_step_is(requests: int, *, in_time: bool) -> None:
     found = pace(recorded(requests, timedelta(hours=1))) if requests else None
     steps = plan_ramp(POLICY, found) if found else ()

@@ -16,38 +16,74 @@ from tests.support.router.live_router import provider, snapshot
 from tests.wire.bedrock import framed
 
 Event = dict[str, Any]
-HEAD: Final[Event] = {"id": "msg_1", "model": "m", "content": [], "usage": {"input_tokens": 3}}
+HEAD: Final[Event] = {
+    "id": "msg_1",
+    "model": "m",
+    "content": [],
+    "usage": {"input_tokens": 3},
+}
 END: Final[list[Event]] = [
-    {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {}},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "tool_use"},
+        "usage": {},
+    },
     {"type": "message_stop"},
 ]
 
 
 def begin(place: int, given: Event | None = None) -> Event:
-    block = {"type": "tool_use", "id": f"t{place}", "name": f"f{place}", "input": given or {}}
-    return {"type": "content_block_start", "index": place, "content_block": block}
+    block = {
+        "type": "tool_use",
+        "id": f"t{place}",
+        "name": f"f{place}",
+        "input": given or {},
+    }
+    return {
+        "type": "content_block_start",
+        "index": place,
+        "content_block": block,
+    }
 
 
 def more(place: int, text: str) -> Event:
     delta = {"type": "input_json_delta", "partial_json": text}
-    return {"type": "content_block_delta", "index": place, "delta": delta}
+    return {
+        "type": "content_block_delta",
+        "index": place,
+        "delta": delta,
+    }
 
 
 def stop(place: int) -> Event:
     return {"type": "content_block_stop", "index": place}
 
 
-CALL: Final = [begin(0), more(0, '{"n":0}'), stop(0)]
+CALL: Final = [
+    begin(0),
+    more(0, '{"n":0}'),
+    stop(0),
+]
 IN_TURNS: Final = [
-    *(begin(0), begin(1), more(1, '{"n"'), more(0, '{"n":0}'), more(1, ":1}")),
-    *(stop(0), stop(1)),
+    begin(0),
+    begin(1),
+    more(1, '{"n"'),
+    more(0, '{"n":0}'),
+    more(1, ":1}"),
+    stop(0),
+    stop(1),
 ]
 STREAMS: Final[dict[str, tuple[Event, Sequence[Event], str, int]]] = {
     "Anthropic's": (HEAD, CALL, "", 1),
     "no head": ({}, CALL, "", 1),
     "whole input": (HEAD, [begin(0, {"n": 0}), stop(0)], "", 1),
     "blocks in turns": (HEAD, IN_TURNS, "", 2),
-    "no stops": (HEAD, [e for e in IN_TURNS if e["type"] != "content_block_stop"], "", 2),
+    "no stops": (
+        HEAD,
+        [e for e in IN_TURNS if e["type"] != "content_block_stop"],
+        "",
+        2,
+    ),
     "an end of OpenAI's": (HEAD, CALL, "data: [DONE]\n\n", 1),
 }
 
@@ -56,12 +92,19 @@ STREAMS: Final[dict[str, tuple[Event, Sequence[Event], str, int]]] = {
 @pytest.mark.parametrize("name", STREAMS)
 async def test_each_call_reaches_a_chats_client_whole(name: str, tmp_path: Path) -> None:
     head, events, behind, calls = STREAMS[name]
-    said = [{"type": "message_start", "message": head}, *events, *END]
+    said = [
+        {"type": "message_start", "message": head},
+        *events,
+        *END,
+    ]
     text = "".join(f"data: {json.dumps(event)}\n\n" for event in said) + behind
     turn = ScriptedTurn(headers=EVENTS, steps=(text.encode(),))
     claude = provider("http://up", kind="anthropic")
     door = Door(
-        tmp_path, lambda _: turn, moves=True, first=snapshot("http://up", providers=[claude])
+        tmp_path,
+        lambda _: turn,
+        moves=True,
+        first=snapshot("http://up", providers=[claude]),
     )
 
     status, _, raw = await door.call(CHAT, ASK[:-1] + b',"stream":true}')
@@ -91,7 +134,11 @@ def candidate(parts: list[Event], reason: str) -> Event:
     ("parts", "reason", "told"),
     [
         ([{"functionCall": {"name": "f"}}], "STOP", "tool_calls"),
-        ([{"functionCall": {"name": "f", "args": None}}], "STOP", "tool_calls"),
+        (
+            [{"functionCall": {"name": "f", "args": None}}],
+            "STOP",
+            "tool_calls",
+        ),
         ([{"text": "a"}], "MAX_TOKENS", "length"),
         ([{"text": "a"}], "RECITATION", "content_filter"),
         ([{"text": "a"}], "MALFORMED_FUNCTION_CALL", "aborted"),
@@ -99,14 +146,24 @@ def candidate(parts: list[Event], reason: str) -> Event:
     ],
 )
 async def test_googles_own_word_says_how_its_answer_ended(
-    parts: list[Event], reason: str, told: str, tmp_path: Path, *, stream: bool
+    parts: list[Event],
+    reason: str,
+    told: str,
+    tmp_path: Path,
+    *,
+    stream: bool,
 ) -> None:
     said = json.dumps(candidate(parts, reason)).encode()
     whole = ScriptedTurn(steps=(said,))
     turn = ScriptedTurn(headers=EVENTS, steps=(b"data: " + said + b"\n\n",))
     google = provider("http://up", kind="gemini")
     first = snapshot("http://up", providers=[google])
-    door = Door(tmp_path, lambda _: turn if stream else whole, moves=True, first=first)
+    door = Door(
+        tmp_path,
+        lambda _: turn if stream else whole,
+        moves=True,
+        first=first,
+    )
 
     _, _, raw = await door.call(
         CHAT, ASK[:-1] + b',"stream":%b}' % str(stream).lower().encode()
@@ -128,22 +185,46 @@ async def test_googles_own_word_says_how_its_answer_ended(
     ],
 )
 async def test_anthropics_own_word_says_how_its_answer_ended(
-    reason: str, told: str, tmp_path: Path, *, stream: bool
+    reason: str,
+    told: str,
+    tmp_path: Path,
+    *,
+    stream: bool,
 ) -> None:
     block = {"type": "text", "text": "a"}
     events = [
         {"type": "message_start", "message": HEAD},
-        {"type": "content_block_start", "index": 0, "content_block": block},
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": block,
+        },
         stop(0),
-        {"type": "message_delta", "delta": {"stop_reason": reason}, "usage": {}},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": reason},
+            "usage": {},
+        },
         {"type": "message_stop"},
     ]
     text = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
-    said = json.dumps({**HEAD, "model": None, "content": [block], "stop_reason": reason})
+    said = json.dumps(
+        {
+            **HEAD,
+            "model": None,
+            "content": [block],
+            "stop_reason": reason,
+        }
+    )
     whole = ScriptedTurn(steps=(said.encode(),))
     turn = ScriptedTurn(headers=EVENTS, steps=(text.encode(),))
     first = snapshot("http://up", providers=[provider("http://up", kind="anthropic")])
-    door = Door(tmp_path, lambda _: turn if stream else whole, moves=True, first=first)
+    door = Door(
+        tmp_path,
+        lambda _: turn if stream else whole,
+        moves=True,
+        first=first,
+    )
 
     _, _, raw = await door.call(
         CHAT, ASK[:-1] + b',"stream":%b}' % str(stream).lower().encode()

@@ -40,7 +40,10 @@ def test_one_suite_is_its_own_claim() -> None:
     verdict = decided([plan()], {"math": BETTER})
     basis = VerdictBasis.from_verdict(verdict)
 
-    assert (basis.claims, basis.passed_claims) == (verdict.suites, verdict.suites)
+    assert (basis.claims, basis.passed_claims) == (
+        verdict.suites,
+        verdict.suites,
+    )
     assert (basis.mean, basis.members, basis.alternatives) == (None, (), ())
     (report,) = verdict.suites
     assert basis.items_text == f"{report.n_used} of 200 items"
@@ -58,7 +61,10 @@ def test_the_weighted_mean_is_one_claim_and_its_suites_are_counted_once() -> Non
     )
     assert not any(basis.decides(report) for report in basis.members)
     used = basis.claims[0].n_used
-    assert (basis.items, basis.items_planned) == ({"s0": used, "s1": used}, 400)
+    assert (basis.items, basis.items_planned) == (
+        {"s0": used, "s1": used},
+        400,
+    )
     assert basis.items_text == (f"{2 * used} of 400 items ({used} of 200 in each of 2 suites)")
 
 
@@ -90,7 +96,10 @@ def test_suites_of_which_one_has_to_be_better_are_alternatives() -> None:
 @pytest.mark.req("A7")
 def test_a_comparison_of_clusters_that_was_given_up_counts_clusters_to_people_alone() -> None:
     clustered = replace(
-        plan(n_max=100), futility=0.05, cluster="document", cluster_sizes=(2,) * 100
+        plan(n_max=100),
+        futility=0.05,
+        cluster="document",
+        cluster_sizes=(2,) * 100,
     )
     alike = sides([1.0, 1.0, 0.0, 0.0] * 50, [0.0, 0.0, 1.0, 1.0] * 50)
     verdict = ask([clustered], {"math": alike})

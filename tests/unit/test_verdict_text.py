@@ -18,11 +18,25 @@ from harness.proposals.report.comparison import ArmFigures
 pytestmark = pytest.mark.req("A7", "F2")
 DANISH = SliceFigures("language", "Danish", 60, 90, -0.5, -0.63, -0.37, 0.001, worse=True)
 REPORT = SuiteReport(
-    suite="mail", role=SuiteRole.PRIMARY, claim=Claim.NON_INFERIOR, margin=0.02,
-    outcome="passed", how="final", n_used=500, n_max=500, delta=-0.004, ci_low=-0.026,
-    ci_high=0.018, ci_method="tango", log_e_bad=0.0, p_final=0.01, wins=15, ties=468, losses=17,
+    suite="mail",
+    role=SuiteRole.PRIMARY,
+    claim=Claim.NON_INFERIOR,
+    margin=0.02,
+    outcome="passed",
+    how="final",
+    n_used=500,
+    n_max=500,
+    delta=-0.004,
+    ci_low=-0.026,
+    ci_high=0.018,
+    ci_method="tango",
+    log_e_bad=0.0,
+    p_final=0.01,
+    wins=15,
+    ties=468,
+    losses=17,
     reason="",
-)  # fmt: skip
+)
 
 
 def report(outcome: str = "passed", **figures: Any) -> SuiteReport:
@@ -36,15 +50,30 @@ def basis(*suites: SuiteReport, mean: SuiteReport | None = None) -> VerdictBasis
 @pytest.mark.parametrize(
     ("found", "says"),
     [
-        (REPORT, "−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0; 500 pairs."),
-        (replace(REPORT, claim=Claim.SUPERIOR), "must be better than 0; 500 pairs."),
-        (replace(REPORT, n_used=29), "−0.4 points on 29 pairs: too few for an interval"),
-        (report("inconclusive"), "500 pairs. The interval crosses the limit."),
+        (
+            REPORT,
+            "−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0; 500 pairs.",
+        ),
+        (
+            replace(REPORT, claim=Claim.SUPERIOR),
+            "must be better than 0; 500 pairs.",
+        ),
+        (
+            replace(REPORT, n_used=29),
+            "−0.4 points on 29 pairs: too few for an interval",
+        ),
+        (
+            report("inconclusive"),
+            "500 pairs. The interval crosses the limit.",
+        ),
         (
             replace(report(cluster="document", items=93), n_used=31),
             "93 pairs in 31 clusters (by document)",
         ),
-        (replace(REPORT, n_used=0, reason="no answer came"), "no answer came"),
+        (
+            replace(REPORT, n_used=0, reason="no answer came"),
+            "no answer came",
+        ),
         (
             report("harness_mismatch", rule="code_fence"),
             "Most often violated format rule: code_fence",
@@ -79,7 +108,8 @@ def test_a_slice_that_is_shown_worse_fails_its_suite_and_a_chart_says_what_decid
 
 
 def test_what_failed_is_told_before_what_passed_and_a_mean_before_its_members() -> None:
-    passed, failed = (replace(REPORT, suite=name) for name in ("a", "b"))
+    passed = replace(REPORT, suite="a")
+    failed = replace(REPORT, suite="b")
     failed = replace(failed, outcome="failed")
     assert list(verdict_text.deciding(basis(passed, failed))) == [failed]
     mean = replace(REPORT, suite="the mean", outcome="failed")
@@ -96,7 +126,11 @@ def test_a_cheaper_model_is_told_with_its_saving_and_its_allowed_loss() -> None:
 def test_the_output_speed_of_both_models_is_shown_where_it_is_known() -> None:
     unknown = ArmFigures(0, None, None, None, None)
     known = replace(unknown, tokens_per_s=41.5)
-    shown = (known, replace(known, tokens_per_s=38.25)), (unknown, known), (known, unknown)
+    shown = (
+        (known, replace(known, tokens_per_s=38.25)),
+        (unknown, known),
+        (known, unknown),
+    )
 
     tiles = [verdict_text.tiles(*both)[-1] for both in shown]
 

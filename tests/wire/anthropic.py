@@ -62,8 +62,17 @@ NO_SCHEMA_WORDS: Final = (
 )
 
 
-def error(status: int, kind: str, message: str, **headers: str) -> Refused:
-    body = {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_1"}
+def error(
+    status: int,
+    kind: str,
+    message: str,
+    **headers: str,
+) -> Refused:
+    body = {
+        "type": "error",
+        "error": {"type": kind, "message": message},
+        "request_id": "req_1",
+    }
     return Refused(status, body, {k.replace("_", "-"): v for k, v in headers.items()})
 
 
@@ -95,7 +104,10 @@ def strict(signature: str = SIGNATURE) -> Strict:
 def read(asked: WireRequest, signature: str = SIGNATURE) -> Reading:
     if asked.headers.get("x-api-key") != KEY:
         raise error(401, "authentication_error", "invalid x-api-key")
-    need(asked.headers.get("anthropic-version"), "anthropic-version: header is required")
+    need(
+        asked.headers.get("anthropic-version"),
+        "anthropic-version: header is required",
+    )
     if asked.path != "/v1/messages":
         raise error(404, "not_found_error", "Not Found")
     body = asked.body
@@ -105,12 +117,24 @@ def read(asked: WireRequest, signature: str = SIGNATURE) -> Reading:
         raise error(404, "not_found_error", f"model: {body.get('model')}")
     limit: Any = body.get("max_tokens")
     need(isinstance(limit, int), "max_tokens: Field required")
-    need(1 <= limit <= 64000, f"max_tokens: {limit} is not allowed for {MODEL}")
+    need(
+        1 <= limit <= 64000,
+        f"max_tokens: {limit} is not allowed for {MODEL}",
+    )
     temperature = body.get("temperature")
-    need(temperature is None or 0 <= temperature <= 1, "temperature: range: 0..1")
-    need(set(body.get("metadata", {})) <= {"user_id"}, "metadata: Extra inputs")
+    need(
+        temperature is None or 0 <= temperature <= 1,
+        "temperature: range: 0..1",
+    )
+    need(
+        set(body.get("metadata", {})) <= {"user_id"},
+        "metadata: Extra inputs",
+    )
     for stop in body.get("stop_sequences", []):
-        need(stop.strip(), "stop_sequences: each stop sequence must contain non-whitespace")
+        need(
+            stop.strip(),
+            "stop_sequences: each stop sequence must contain non-whitespace",
+        )
     marks = [0]
     betas = asked.headers.get("anthropic-beta", "")
     tools = _tools(body, marks, TOOL | {"defer_loading"} if DEFERRED in betas else TOOL)
@@ -119,13 +143,26 @@ def read(asked: WireRequest, signature: str = SIGNATURE) -> Reading:
     messages = body["messages"]
     if SYSTEM_AMONG_MESSAGES in betas:
         said = [message for message in messages if message["role"] == "system"]
-        system = "\n".join([system, *(_system(message["content"], marks) for message in said)])
+        system = "\n".join(
+            [
+                system,
+                *(_system(message["content"], marks) for message in said),
+            ]
+        )
         messages = [message for message in messages if message["role"] != "system"]
     for number, message in enumerate(messages):
         _signed(message["content"], signature, f"messages.{number}.content")
     by_budget = thinks and body["thinking"]["type"] == "enabled"
-    turns = _turns(messages, marks, thinks=by_budget, tools=bool(tools))
-    need(marks[0] <= 4, "A maximum of 4 blocks with cache_control may be provided")
+    turns = _turns(
+        messages,
+        marks,
+        thinks=by_budget,
+        tools=bool(tools),
+    )
+    need(
+        marks[0] <= 4,
+        "A maximum of 4 blocks with cache_control may be provided",
+    )
     return Reading(
         system=system,
         turns=turns,
@@ -144,22 +181,41 @@ def read(asked: WireRequest, signature: str = SIGNATURE) -> Reading:
 def _marked(given: Json, marks: list[int]) -> None:
     mark = given.get("cache_control")
     if mark is not None:
-        need(mark.get("type") == "ephemeral", "cache_control.type: must be ephemeral")
-        need(set(mark) <= {"type", "ttl"}, "cache_control: Extra inputs are not permitted")
+        need(
+            mark.get("type") == "ephemeral",
+            "cache_control.type: must be ephemeral",
+        )
+        need(
+            set(mark) <= {"type", "ttl"},
+            "cache_control: Extra inputs are not permitted",
+        )
         marks[0] += 1
 
 
-def _tools(body: Json, marks: list[int], known: frozenset[str]) -> tuple[str, ...]:
+def _tools(
+    body: Json,
+    marks: list[int],
+    known: frozenset[str],
+) -> tuple[str, ...]:
     names = []
     for tool in body.get("tools", []):
         if tool.get("type") in HOSTED:
             names.append(tool["name"])
             continue
         for name in tool:
-            need(name in known, f"tools.0.custom.{name}: Extra inputs are not permitted")
+            need(
+                name in known,
+                f"tools.0.custom.{name}: Extra inputs are not permitted",
+            )
         need(tool.get("type", "custom") == "custom", "tools: unknown type")
-        need(NAME.fullmatch(tool["name"]), "tools.0.custom.name: should match pattern")
-        need(tool["input_schema"].get("type") == "object", "input_schema.type: required")
+        need(
+            NAME.fullmatch(tool["name"]),
+            "tools.0.custom.name: should match pattern",
+        )
+        need(
+            tool["input_schema"].get("type") == "object",
+            "input_schema.type: required",
+        )
         _marked(tool, marks)
         names.append(tool["name"])
     need(len(set(names)) == len(names), "tools: Tool names must be unique.")
@@ -173,7 +229,10 @@ def _choice(body: Json, tools: tuple[str, ...]) -> str:
     need(tools, "tool_choice may only be specified while providing tools")
     kind = choice.get("type")
     allowed = {"type"} if kind == "none" else {"type", "disable_parallel_tool_use"}
-    need(set(choice) <= allowed | ({"name"} if kind == "tool" else set()), "tool_choice: Extra")
+    need(
+        set(choice) <= allowed | ({"name"} if kind == "tool" else set()),
+        "tool_choice: Extra",
+    )
     need(kind in ("auto", "any", "none", "tool"), "tool_choice: unknown type")
     if kind != "tool":
         return str(kind)
@@ -186,8 +245,14 @@ def _system(given: object, marks: list[int]) -> str:
         return given
     assert isinstance(given, list)
     for block in given:
-        need(block.get("type") == "text" and block.get("text"), "system: text blocks only")
-        need(set(block) <= {"type", "text", "cache_control", "citations"}, "system: Extra")
+        need(
+            block.get("type") == "text" and block.get("text"),
+            "system: text blocks only",
+        )
+        need(
+            set(block) <= {"type", "text", "cache_control", "citations"},
+            "system: Extra",
+        )
         _marked(block, marks)
     return "\n".join(block["text"] for block in given)
 
@@ -198,13 +263,22 @@ def _thinking(body: Json) -> bool:
         return False
     if thinking["type"] == "adaptive":
         return True
-    need(thinking["type"] == "enabled", "thinking.type: Input should be 'enabled'")
-    need(thinking["budget_tokens"] >= 1024, "thinking.budget_tokens: at least 1024")
+    need(
+        thinking["type"] == "enabled",
+        "thinking.type: Input should be 'enabled'",
+    )
+    need(
+        thinking["budget_tokens"] >= 1024,
+        "thinking.budget_tokens: at least 1024",
+    )
     need(
         thinking["budget_tokens"] < body["max_tokens"],
         "`max_tokens` must be greater than `thinking.budget_tokens`",
     )
-    need(body.get("temperature", 1) == 1, "`temperature` may only be set to 1 when thinking")
+    need(
+        body.get("temperature", 1) == 1,
+        "`temperature` may only be set to 1 when thinking",
+    )
     need("top_k" not in body, "`top_k` must be unset when thinking is enabled")
     need(
         body.get("tool_choice", {}).get("type") not in ("any", "tool"),
@@ -214,11 +288,17 @@ def _thinking(body: Json) -> bool:
 
 
 def _schema(config: Json) -> bool:
-    need(set(config) <= {"format", "effort"}, "output_config: Extra inputs are not permitted")
+    need(
+        set(config) <= {"format", "effort"},
+        "output_config: Extra inputs are not permitted",
+    )
     wanted = config.get("format")
     if wanted is None:
         return False
-    need(wanted.get("type") == "json_schema", "output_config.format.type: json_schema")
+    need(
+        wanted.get("type") == "json_schema",
+        "output_config.format.type: json_schema",
+    )
     _closed(wanted["schema"])
     return True
 
@@ -234,20 +314,33 @@ def _closed(schema: object) -> None:
                 "For 'object' type, 'additionalProperties' must be explicitly set to false",
             )
         for word in NO_SCHEMA_WORDS:
-            need(word not in schema, f"For this type, property '{word}' is not supported")
+            need(
+                word not in schema,
+                f"For this type, property '{word}' is not supported",
+            )
         for part in schema.values():
             _closed(part)
 
 
 def _turns(
-    messages: list[Json], marks: list[int], *, thinks: bool, tools: bool
+    messages: list[Json],
+    marks: list[int],
+    *,
+    thinks: bool,
+    tools: bool,
 ) -> tuple[Turn, ...]:
     need(messages, "messages: at least one message is required")
-    need(messages[0]["role"] == "user", "messages: first message must use the user role")
+    need(
+        messages[0]["role"] == "user",
+        "messages: first message must use the user role",
+    )
     open_ids: list[str] = []
     turns: list[Turn] = []
     for message in messages:
-        need(set(message) == {"role", "content"}, "messages: Extra inputs are not permitted")
+        need(
+            set(message) == {"role", "content"},
+            "messages: Extra inputs are not permitted",
+        )
         role = message["role"]
         need(
             role in ("user", "assistant"),
@@ -261,11 +354,17 @@ def _turns(
             _block(block, message["role"], marks)
         turns += _read(message["role"], blocks, open_ids)
         uses = [block["id"] for block in blocks if block["type"] == "tool_use"]
-        need(tools or not uses, "Requests which include `tool_use` blocks must define tools")
+        need(
+            tools or not uses,
+            "Requests which include `tool_use` blocks must define tools",
+        )
         open_ids = uses
     ids = [b["id"] for m in messages for b in _uses(m["content"])]
     need(len(set(ids)) == len(ids), "messages: `tool_use` ids must be unique")
-    need(not open_ids, f"`tool_use` ids were found without `tool_result` blocks: {open_ids}")
+    need(
+        not open_ids,
+        f"`tool_use` ids were found without `tool_result` blocks: {open_ids}",
+    )
     if thinks:
         _thought_kept(messages)
     return tuple(turns)
@@ -276,30 +375,54 @@ def _uses(content: object) -> list[Json]:
     return [block for block in blocks if block["type"] == "tool_use"]
 
 
-def _block(block: Json, role: str, marks: list[int]) -> None:
+def _block(
+    block: Json,
+    role: str,
+    marks: list[int],
+) -> None:
     kind: Any = block.get("type")
     need(kind in BLOCKS, f"messages: Input tag '{kind}' found")
     extra = set(block) - BLOCKS[kind] - {"type", "cache_control"}
     need(not extra, f"messages.{kind}.{extra}: Extra inputs are not permitted")
     _marked(block, marks)
     if kind == "text":
-        need(block["text"].strip(), "messages: text content blocks must be non-empty")
+        need(
+            block["text"].strip(),
+            "messages: text content blocks must be non-empty",
+        )
     if kind in ("tool_use", "thinking", "redacted_thinking"):
         need(
-            role == "assistant", f"messages: `{kind}` blocks can only be in assistant messages"
+            role == "assistant",
+            f"messages: `{kind}` blocks can only be in assistant messages",
         )
     if kind == "tool_use":
-        need(ID.fullmatch(block["id"]), "tool_use.id: String should match pattern")
-        need(NAME.fullmatch(block["name"]), "tool_use.name: String should match pattern")
-        need(isinstance(block["input"], dict), "tool_use.input: Input should be a valid dict")
+        need(
+            ID.fullmatch(block["id"]),
+            "tool_use.id: String should match pattern",
+        )
+        need(
+            NAME.fullmatch(block["name"]),
+            "tool_use.name: String should match pattern",
+        )
+        need(
+            isinstance(block["input"], dict),
+            "tool_use.input: Input should be a valid dict",
+        )
     if kind == "tool_result":
-        need(role == "user", "`tool_result` blocks can only be in user messages")
+        need(
+            role == "user",
+            "`tool_result` blocks can only be in user messages",
+        )
         _marked({}, marks)
     if kind == "image":
         _image(block["source"])
 
 
-def _signed(content: object, signature: str, place: str) -> None:
+def _signed(
+    content: object,
+    signature: str,
+    place: str,
+) -> None:
     for at, block in enumerate(content if isinstance(content, list) else ()):
         if block["type"] == "thinking":
             own = block["signature"] == signature
@@ -308,24 +431,40 @@ def _signed(content: object, signature: str, place: str) -> None:
 
 def _image(source: Json) -> None:
     if source["type"] == "url":
-        need(source["url"].startswith("https://"), "Only HTTPS URLs are supported.")
+        need(
+            source["url"].startswith("https://"),
+            "Only HTTPS URLs are supported.",
+        )
         return
-    need(set(source) == {"type", "media_type", "data"}, "image.source: Extra inputs")
-    need(source["media_type"] in IMAGES, "image.source.base64.media_type: Input should be …")
+    need(
+        set(source) == {"type", "media_type", "data"},
+        "image.source: Extra inputs",
+    )
+    need(
+        source["media_type"] in IMAGES,
+        "image.source.base64.media_type: Input should be …",
+    )
     try:
         base64.b64decode(source["data"], validate=True)
     except ValueError:
         raise bad("image.source.base64: invalid base64 data") from None
 
 
-def _read(role: str, blocks: list[Json], open_ids: list[str]) -> list[Turn]:
+def _read(
+    role: str,
+    blocks: list[Json],
+    open_ids: list[str],
+) -> list[Turn]:
     results = [block for block in blocks if block["type"] == "tool_result"]
     ids = [result["tool_use_id"] for result in results]
     need(
         sorted(ids) == sorted(open_ids),
         f"each `tool_use` must have a `tool_result` in the next message: {open_ids} {ids}",
     )
-    need(blocks[: len(results)] == results, "`tool_result` blocks must come first")
+    need(
+        blocks[: len(results)] == results,
+        "`tool_result` blocks must come first",
+    )
     found = []
     if results:
         found.append(Turn("tool", results=tuple(_text_of(result) for result in results)))
@@ -344,7 +483,10 @@ def _text_of(result: Json) -> str:
     if isinstance(content, str):
         return content
     for part in content:
-        need(part["type"] in ("text", "image"), "tool_result.content: Input tag not expected")
+        need(
+            part["type"] in ("text", "image"),
+            "tool_result.content: Input tag not expected",
+        )
         if part["type"] == "image":
             _image(part["source"])
     return "".join(part["text"] for part in content if part["type"] == "text")
@@ -377,12 +519,25 @@ STOPS: Final = {
 def _content(reply: Reply, signature: str) -> list[Json]:
     found: list[Json] = []
     if reply.reasoning:
-        found.append({"type": "thinking", "thinking": reply.reasoning, "signature": signature})
+        found.append(
+            {
+                "type": "thinking",
+                "thinking": reply.reasoning,
+                "signature": signature,
+            }
+        )
     if reply.text:
         found.append({"type": "text", "text": reply.text})
     for name, arguments in reply.calls:
         id_ = f"toolu_01{next(NUMBERS)}"
-        found.append({"type": "tool_use", "id": id_, "name": name, "input": arguments})
+        found.append(
+            {
+                "type": "tool_use",
+                "id": id_,
+                "name": name,
+                "input": arguments,
+            }
+        )
     return found
 
 
@@ -412,7 +567,11 @@ def _message(reply: Reply, content: list[Json]) -> Json:
 
 def whole(reply: Reply, signature: str = SIGNATURE) -> Json:
     message = _message(reply, _content(reply, signature))
-    return {**message, "stop_reason": STOPS[reply.stop], "usage": _usage(reply)}
+    return {
+        **message,
+        "stop_reason": STOPS[reply.stop],
+        "usage": _usage(reply),
+    }
 
 
 def _event(kind: str, **data: object) -> bytes:
@@ -444,7 +603,14 @@ def _pieces(block: Json) -> tuple[Json, list[Json]]:
         words = re.findall(r"\S+\s*", block["thinking"])
         deltas = [{"type": "thinking_delta", "thinking": word} for word in words]
         signed = {"type": "signature_delta", "signature": block["signature"]}
-        return {"type": kind, "thinking": "", "signature": ""}, [*deltas, signed]
+        return {
+            "type": kind,
+            "thinking": "",
+            "signature": "",
+        }, [
+            *deltas,
+            signed,
+        ]
     raw = json.dumps(block["input"], ensure_ascii=False)
     pieces = ["", *(raw[at : at + 5] for at in range(0, len(raw), 5))]
     return {**block, "input": {}}, [

@@ -39,7 +39,11 @@ STOPS: Final = {
 }
 
 
-def error(status: int, name: str, message: str) -> Refused:
+def error(
+    status: int,
+    name: str,
+    message: str,
+) -> Refused:
     return Refused(status, {"message": message}, {"x-amzn-errortype": name})
 
 
@@ -52,14 +56,26 @@ def need(holds: object, message: str) -> None:
         raise bad(message)
 
 
-def known(given: Json, fields: frozenset[str], place: str) -> None:
+def known(
+    given: Json,
+    fields: frozenset[str],
+    place: str,
+) -> None:
     extra = sorted(set(given) - fields)
-    need(not extra, f"The model returned: extraneous key {extra} is not permitted at {place}")
+    need(
+        not extra,
+        f"The model returned: extraneous key {extra} is not permitted at {place}",
+    )
 
 
 def strict() -> Strict:
     found = Strict(
-        read, lambda request: request.path.endswith("-stream"), whole, events, "", bad
+        read,
+        lambda request: request.path.endswith("-stream"),
+        whole,
+        events,
+        "",
+        bad,
     )
     found.stream_type = "application/vnd.amazon.eventstream"
     return found
@@ -67,7 +83,11 @@ def strict() -> Strict:
 
 def read(asked: WireRequest) -> Reading:
     if asked.headers.get("authorization") != f"Bearer {KEY}":
-        raise error(403, "AccessDeniedException", "Authentication failed: API Key not valid.")
+        raise error(
+            403,
+            "AccessDeniedException",
+            "Authentication failed: API Key not valid.",
+        )
     place = PATH.fullmatch(asked.path)
     if place is None or unquote(place[1]) != MODEL or ":" in place[1]:
         said = "Could not resolve the foundation model from the provided model identifier."
@@ -78,14 +98,24 @@ def read(asked: WireRequest) -> Reading:
     known(config, CONFIG, "#/inferenceConfig")
     need(0 <= config.get("temperature", 1) <= 1, "temperature: at most 1")
     more = body.get("additionalModelRequestFields", {})
-    known(more, names("thinking tool_choice top_k anthropic_beta"), "#/additional")
+    known(
+        more,
+        names("thinking tool_choice top_k anthropic_beta"),
+        "#/additional",
+    )
     tools, choice = _tools(body)
     system = [block["text"] for block in body.get("system", []) if "text" in block]
     thinks = more.get("thinking", {}).get("type") == "enabled"
     if thinks:
         budget = more["thinking"]["budget_tokens"]
-        need(1024 <= budget < config.get("maxTokens", 10**6), "budget_tokens < max_tokens")
-        need("temperature" not in config, "temperature may only be set to 1 with thinking")
+        need(
+            1024 <= budget < config.get("maxTokens", 10**6),
+            "budget_tokens < max_tokens",
+        )
+        need(
+            "temperature" not in config,
+            "temperature may only be set to 1 with thinking",
+        )
     text = json.dumps(body)
     return Reading(
         system="\n".join(system),
@@ -110,9 +140,19 @@ def _tools(body: Json) -> tuple[tuple[str, ...], str]:
     found = []
     for tool in given["tools"]:
         known(tool, names("toolSpec cachePoint"), "#/toolConfig/tools")
-        known(tool["toolSpec"], names("name description inputSchema strict"), "toolSpec")
-        need(re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", tool["toolSpec"]["name"]), "toolSpec.name")
-        need(tool["toolSpec"]["inputSchema"]["json"]["type"] == "object", "inputSchema.type")
+        known(
+            tool["toolSpec"],
+            names("name description inputSchema strict"),
+            "toolSpec",
+        )
+        need(
+            re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", tool["toolSpec"]["name"]),
+            "toolSpec.name",
+        )
+        need(
+            tool["toolSpec"]["inputSchema"]["json"]["type"] == "object",
+            "inputSchema.type",
+        )
         found.append(tool["toolSpec"]["name"])
     choice = given.get("toolChoice", {"auto": {}})
     known(choice, names("auto any tool"), "#/toolConfig/toolChoice")
@@ -121,18 +161,27 @@ def _tools(body: Json) -> tuple[tuple[str, ...], str]:
 
 
 def _turns(messages: list[Json], tools: tuple[str, ...]) -> tuple[Turn, ...]:
-    need(messages and messages[0]["role"] == "user", "A conversation must start with a user")
+    need(
+        messages and messages[0]["role"] == "user",
+        "A conversation must start with a user",
+    )
     turns: list[Turn] = []
     calls: set[str] = set()
     for number, message in enumerate(messages):
         known(message, names("role content"), "#/messages")
         role = ("user", "assistant")[number % 2]
-        need(message["role"] == role, "roles must alternate between user and assistant")
+        need(
+            message["role"] == role,
+            "roles must alternate between user and assistant",
+        )
         need(message["content"], "The content field is empty")
         for block in message["content"]:
             known(block, CONTENT, "#/messages/content")
             need(len(block) == 1, "ContentBlock is a union")
-            need(block.get("text", "x").strip(), "text content blocks must be non-empty")
+            need(
+                block.get("text", "x").strip(),
+                "text content blocks must be non-empty",
+            )
             if "image" in block:
                 base64.b64decode(block["image"]["source"]["bytes"], validate=True)
         results = [b["toolResult"] for b in message["content"] if "toolResult" in b]
@@ -148,7 +197,12 @@ def _turns(messages: list[Json], tools: tuple[str, ...]) -> tuple[Turn, ...]:
     return tuple(turns)
 
 
-def _read(role: str, content: list[Json], results: list[Json], uses: list[Json]) -> list[Turn]:
+def _read(
+    role: str,
+    content: list[Json],
+    results: list[Json],
+    uses: list[Json],
+) -> list[Turn]:
     found = []
     if results:
         texts = tuple("".join(c.get("text", "") for c in r["content"]) for r in results)
@@ -196,7 +250,11 @@ def whole(reply: Reply) -> Json:
     if reply.text:
         content.append({"text": reply.text})
     for name, given in reply.calls:
-        use = {"toolUseId": f"tooluse_{next(NUMBERS)}", "name": name, "input": given}
+        use = {
+            "toolUseId": f"tooluse_{next(NUMBERS)}",
+            "name": name,
+            "input": given,
+        }
         content.append({"toolUse": use})
     return {
         "output": {"message": {"role": "assistant", "content": content}},
@@ -206,9 +264,17 @@ def whole(reply: Reply) -> Json:
     }
 
 
-def framed(name: str, body: Json, kind: str = "event") -> bytes:
+def framed(
+    name: str,
+    body: Json,
+    kind: str = "event",
+) -> bytes:
     """A message of `application/vnd.amazon.eventstream`."""
-    given = {f":{kind}-type": name, ":content-type": "application/json", ":message-type": kind}
+    given = {
+        f":{kind}-type": name,
+        ":content-type": "application/json",
+        ":message-type": kind,
+    }
     headers = b"".join(
         struct.pack("!B", len(k)) + k.encode() + struct.pack("!BH", 7, len(v)) + v.encode()
         for k, v in given.items()
@@ -231,8 +297,18 @@ def events(reply: Reply) -> list[bytes]:
         blocks.append((None, [{"text": word} for word in words]))
     for name, given in reply.calls:
         raw = json.dumps(given)
-        start = {"toolUse": {"toolUseId": f"tooluse_{next(NUMBERS)}", "name": name}}
-        blocks.append((start, [{"toolUse": {"input": piece}} for piece in (raw[:5], raw[5:])]))
+        start = {
+            "toolUse": {
+                "toolUseId": f"tooluse_{next(NUMBERS)}",
+                "name": name,
+            }
+        }
+        blocks.append(
+            (
+                start,
+                [{"toolUse": {"input": piece}} for piece in (raw[:5], raw[5:])],
+            )
+        )
     for index, (begun, deltas) in enumerate(blocks):
         at = {"contentBlockIndex": index}
         if begun:

@@ -44,7 +44,8 @@ class ChatRules(NamedTuple):
 
 RULES: Final[Mapping[str, ChatRules]] = {
     "mistral": ChatRules(
-        re.compile(r"[A-Za-z0-9]{9}"), (FIELDS | {"random_seed"}) - _NOT_AT_MISTRAL
+        re.compile(r"[A-Za-z0-9]{9}"),
+        (FIELDS | {"random_seed"}) - _NOT_AT_MISTRAL,
     ),
     "groq": ChatRules(fields=FIELDS - _NOT_AT_GROQ),
     "deepseek": ChatRules(wants_reasoning=True),
@@ -53,10 +54,23 @@ RULES: Final[Mapping[str, ChatRules]] = {
 
 def bad(message: object, code: str | None = None) -> Refused:
     kind = "invalid_request_error"
-    return Refused(400, {"error": {"message": message, "type": kind, "code": code}})
+    return Refused(
+        400,
+        {
+            "error": {
+                "message": message,
+                "type": kind,
+                "code": code,
+            }
+        },
+    )
 
 
-def need(holds: object, message: str, code: str | None = None) -> None:
+def need(
+    holds: object,
+    message: str,
+    code: str | None = None,
+) -> None:
     if not holds:
         raise bad(message, code)
 
@@ -79,18 +93,30 @@ def read(body: Json, kind: str) -> Reading:
         for message in body["messages"]:
             _known(message, _MESSAGE)
     offered = tuple(tool["function"]["name"] for tool in body.get("tools", ()))
-    need(offered or not {"tools", *_OF_TOOLS} & set(body), "allowed only with 'tools'")
+    need(
+        offered or not {"tools", *_OF_TOOLS} & set(body),
+        "allowed only with 'tools'",
+    )
     choice = body.get("tool_choice", "auto")
     if not isinstance(choice, str):
         choice = choice["function"]["name"]
-    need(choice in (*offered, "auto", "none", "required"), f"Invalid 'tool_choice': {choice}")
-    need(body.get("stream") or "stream_options" not in body, "allowed only with 'stream'")
+    need(
+        choice in (*offered, "auto", "none", "required"),
+        f"Invalid 'tool_choice': {choice}",
+    )
+    need(
+        body.get("stream") or "stream_options" not in body,
+        "allowed only with 'stream'",
+    )
     waiting: list[str] = []
     turns: list[Turn] = []
     for number, message in enumerate(body["messages"]):
         if message["role"] == "tool":
             id_ = message["tool_call_id"]
-            need(id_ in waiting, "'tool' must be a response to a preceding 'tool_calls'")
+            need(
+                id_ in waiting,
+                "'tool' must be a response to a preceding 'tool_calls'",
+            )
             waiting.remove(id_)
             turns.append(Turn("tool", results=(_text(message["content"]),)))
             continue
@@ -115,16 +141,24 @@ def _known(given: Iterable[str], fields: frozenset[str]) -> None:
         need(name in fields, f"property '{name}' is unsupported")
 
 
-def _calls(message: Json, rules: ChatRules, number: int) -> list[str]:
+def _calls(
+    message: Json,
+    rules: ChatRules,
+    number: int,
+) -> list[str]:
     calls = message.get("tool_calls") or []
     ids = [call["id"] for call in calls]
     for id_ in ids:
         words = "Tool call id must be a-z, A-Z, 0-9, with a length of 9."
         need(rules.ids.fullmatch(id_), words, "3280")
-    need(len(set(ids)) == len(ids), "Duplicate tool call id in assistant message")
+    need(
+        len(set(ids)) == len(ids),
+        "Duplicate tool call id in assistant message",
+    )
     for call in calls:
         need(
-            isinstance(json.loads(call["function"]["arguments"]), dict), "arguments: no object"
+            isinstance(json.loads(call["function"]["arguments"]), dict),
+            "arguments: no object",
         )
     if rules.wants_reasoning and calls:
         words = "The `reasoning_content` in the thinking mode must be passed back to the API."
@@ -147,12 +181,21 @@ def whole(reply: Reply) -> Json:
 
 def events(reply: Reply) -> list[bytes]:
     delta = {"index": 0, "delta": {"reasoning_content": reply.reasoning}}
-    head = {"id": "chatcmpl-1", "model": openai.MODEL, "created": 1}
+    head = {
+        "id": "chatcmpl-1",
+        "model": openai.MODEL,
+        "created": 1,
+    }
     thoughts = f"data: {json.dumps({**head, 'choices': [delta]})}\n\n".encode()
     return [*([thoughts] if reply.reasoning else ()), *openai.events(reply)]
 
 
-USAGE: Final = Usage(input=20, output=9, cached=8, reasoning=3)
+USAGE: Final = Usage(
+    input=20,
+    output=9,
+    cached=8,
+    reasoning=3,
+)
 
 
 def weather(read: Reading) -> Reply:
@@ -161,10 +204,19 @@ def weather(read: Reading) -> Reply:
     if read.tools and not results and read.choice != "none":
         cities = ("Oslo",) if read.serial else ("Oslo", "Rome")
         calls = tuple((read.tools[0], {"city": city}) for city in cities)
-        return Reply("Let me look.", calls=calls, stop="tools", usage=USAGE)
+        return Reply(
+            "Let me look.",
+            calls=calls,
+            stop="tools",
+            usage=USAGE,
+        )
     text = '{"colour": "red"}' if read.schema else " and ".join(results) or "Hello there."
     return Reply(text, reasoning="Hm." if read.thinks else "", usage=USAGE)
 
 
 def weather_turn(asked: ReceivedRequest) -> ScriptedTurn:
-    return play(strict("groq"), WireRequest(asked.path, asked.headers, asked.json), weather)
+    return play(
+        strict("groq"),
+        WireRequest(asked.path, asked.headers, asked.json),
+        weather,
+    )

@@ -39,13 +39,25 @@ def user(text: str) -> Json:
 
 def tool(name: str, *fields: str) -> Json:
     properties = {name: {"type": "string"} for name in fields}
-    schema = {"type": "object", "properties": properties, "required": list(fields)}
-    function = {"name": name, "description": f"Looks up {name}.", "parameters": schema}
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": list(fields),
+    }
+    function = {
+        "name": name,
+        "description": f"Looks up {name}.",
+        "parameters": schema,
+    }
     return {"type": "function", "function": function}
 
 
 def result(number: int, text: str) -> Json:
-    return {"role": "tool", "tool_call_id": f"${number}", "content": text}
+    return {
+        "role": "tool",
+        "tool_call_id": f"${number}",
+        "content": text,
+    }
 
 
 WEATHER: Final = tool("weather", "city")
@@ -59,7 +71,10 @@ SCHEMA: Final[Json] = {
         "strict": True,
         "schema": {
             "type": "object",
-            "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+            "properties": {
+                "name": {"type": "string"},
+                "age": {"type": "integer"},
+            },
             "required": ["name", "age"],
             "additionalProperties": False,
         },
@@ -70,7 +85,13 @@ HELLO: Final = Turn("user", "Hello?")
 
 
 def _marked(text: str) -> list[Json]:
-    return [{"type": "text", "text": text, **MARK}]
+    return [
+        {
+            "type": "text",
+            "text": text,
+            **MARK,
+        }
+    ]
 
 
 PLAIN: Final = Conversation(
@@ -79,7 +100,12 @@ PLAIN: Final = Conversation(
         Step(
             ({"role": "system", "content": "Be brief."}, user("Hello?")),
             Reply("Good day to you."),
-            Reading("Be brief.", (HELLO,), limit=64, temperature=0.5),
+            Reading(
+                "Be brief.",
+                (HELLO,),
+                limit=64,
+                temperature=0.5,
+            ),
             {"max_completion_tokens": 64, "temperature": 0.5},
         ),
     ),
@@ -101,7 +127,11 @@ SEVERAL: Final = Conversation(
             Reply("Good night."),
             Reading(
                 "Be brief.\nBe kind.",
-                (HELLO, Turn("assistant", "Good day."), Turn("user", "And now?")),
+                (
+                    HELLO,
+                    Turn("assistant", "Good day."),
+                    Turn("user", "And now?"),
+                ),
             ),
         ),
     ),
@@ -162,7 +192,11 @@ PARALLEL: Final = Conversation(
             {"tools": [WEATHER, TIME], "parallel_tool_calls": True},
         ),
         Step(
-            (result(1, "Sun"), result(0, "Snow"), user("So?")),
+            (
+                result(1, "Sun"),
+                result(0, "Snow"),
+                user("So?"),
+            ),
             Reply("Snow and sun."),
             Reading(
                 "",
@@ -184,13 +218,19 @@ def _choice(choice: Any, read: str) -> Step:
     return Step(
         (user("Oslo?"),),
         Reply(calls=(OSLO,), stop="tools") if read != "none" else Reply("No."),
-        Reading("", (Turn("user", "Oslo?"),), ("weather", "local_time"), choice=read),
+        Reading(
+            "",
+            (Turn("user", "Oslo?"),),
+            ("weather", "local_time"),
+            choice=read,
+        ),
         {"tools": [WEATHER, TIME], "tool_choice": choice},
     )
 
 
 FORCED: Final = Conversation(
-    "a named tool", (_choice({"type": "function", "function": {"name": "weather"}}, "weather"),)
+    "a named tool",
+    (_choice({"type": "function", "function": {"name": "weather"}}, "weather"),),
 )
 REQUIRED: Final = Conversation("a required tool", (_choice("required", "any"),))
 NO_TOOL: Final = Conversation("tools that must not be called", (_choice("none", "none"),))
@@ -221,7 +261,11 @@ REASONING: Final = Conversation(
         ),
         Step(
             (result(0, "Snow"),),
-            Reply("Snow.", reasoning="It snows.", usage=Usage(50, 9, reasoning=4)),
+            Reply(
+                "Snow.",
+                reasoning="It snows.",
+                usage=Usage(50, 9, reasoning=4),
+            ),
             Reading(
                 "",
                 (
@@ -241,14 +285,29 @@ CACHING: Final = Conversation(
     (
         Step(
             (
-                {"role": "system", "content": _marked("A long text of rules.")},
+                {
+                    "role": "system",
+                    "content": _marked("A long text of rules."),
+                },
                 {"role": "user", "content": _marked("Hello?")},
             ),
-            Reply("Good day.", usage=Usage(2000, 5, cached=1500, written=100)),
+            Reply(
+                "Good day.",
+                usage=Usage(
+                    2000,
+                    5,
+                    cached=1500,
+                    written=100,
+                ),
+            ),
             Reading("A long text of rules.", (HELLO,), marks=2),
         ),
     ),
-    {"gemini": ("cache_control",), "vertex": ("cache_control",), "openai": ("cache_control",)},
+    {
+        "gemini": ("cache_control",),
+        "vertex": ("cache_control",),
+        "openai": ("cache_control",),
+    },
 )
 STOPS: Final = Conversation(
     "a length stop, stop sequences, text of many scripts in small pieces",
@@ -256,7 +315,12 @@ STOPS: Final = Conversation(
         Step(
             (user("Sing, 世界!"),),
             Reply("Ærlig talt 😀👩‍👩‍👧 — 世界 \u2028 e\u0301nd", stop="length"),
-            Reading("", (Turn("user", "Sing, 世界!"),), stops=("###", "END"), limit=2000),
+            Reading(
+                "",
+                (Turn("user", "Sing, 世界!"),),
+                stops=("###", "END"),
+                limit=2000,
+            ),
             {"max_completion_tokens": 2000, "stop": ["###", "END"]},
         ),
         Step(
@@ -266,7 +330,10 @@ STOPS: Final = Conversation(
                 "",
                 (
                     Turn("user", "Sing, 世界!"),
-                    Turn("assistant", "Ærlig talt 😀👩‍👩‍👧 — 世界 \u2028 e\u0301nd"),
+                    Turn(
+                        "assistant",
+                        "Ærlig talt 😀👩‍👩‍👧 — 世界 \u2028 e\u0301nd",
+                    ),
                     Turn("user", "More"),
                 ),
                 stops=("END",),

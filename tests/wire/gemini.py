@@ -23,7 +23,10 @@ from tests.wire.server import (
 
 MODEL: Final = "gemini-3-pro-preview"
 SIGNATURE: Final = base64.b64encode(b"a thought that was signed here").decode()
-SKIPS: Final = ("skip_thought_signature_validator", "context_engineering_is_the_way_to_go")
+SKIPS: Final = (
+    "skip_thought_signature_validator",
+    "context_engineering_is_the_way_to_go",
+)
 FIELDS: Final = names(
     "contents systemInstruction tools toolConfig safetySettings generationConfig "
     "cachedContent serviceTier"
@@ -33,7 +36,13 @@ CONFIG: Final = names(
     "responseSchema responseJsonSchema thinkingConfig seed presencePenalty "
     "frequencyPenalty responseLogprobs logprobs responseModalities mediaResolution"
 )
-DATA: Final = ("text", "inlineData", "fileData", "functionCall", "functionResponse")
+DATA: Final = (
+    "text",
+    "inlineData",
+    "fileData",
+    "functionCall",
+    "functionResponse",
+)
 PART: Final = frozenset((*DATA, "thought", "thoughtSignature", "mediaResolution"))
 SCHEMA: Final = names(
     "type format title description nullable enum maxItems minItems properties required "
@@ -48,8 +57,18 @@ PLACE: Final = "/v1beta"
 PATH: Final = re.compile(r"/models/([^:]+):(generateContent|streamGenerateContent\?alt=sse)")
 
 
-def error(code: int, status: str, message: str, *details: Json) -> Refused:
-    given = {"code": code, "message": message, "status": status, "details": list(details)}
+def error(
+    code: int,
+    status: str,
+    message: str,
+    *details: Json,
+) -> Refused:
+    given = {
+        "code": code,
+        "message": message,
+        "status": status,
+        "details": list(details),
+    }
     return Refused(code, {"error": given})
 
 
@@ -57,7 +76,10 @@ RATE_LIMITED: Final = error(
     429,
     "RESOURCE_EXHAUSTED",
     "You exceeded your current quota, please check your plan.",
-    {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "17s"},
+    {
+        "@type": "type.googleapis.com/google.rpc.RetryInfo",
+        "retryDelay": "17s",
+    },
 )
 OVERLOADED: Final = error(
     503, "UNAVAILABLE", "The model is overloaded. Please try again later."
@@ -73,7 +95,11 @@ def need(holds: object, message: str) -> None:
         raise bad(message)
 
 
-def known(given: Json, fields: frozenset[str], place: str) -> None:
+def known(
+    given: Json,
+    fields: frozenset[str],
+    place: str,
+) -> None:
     for name in given:
         need(
             name in fields,
@@ -91,19 +117,35 @@ def proto(value: Any, *, inside: bool = False) -> Any:
     found = {}
     for name, part in value.items():
         camel = re.sub(r"_(\w)", lambda m: m[1].upper(), name)
-        free = camel in ("args", "response", "properties", "responseJsonSchema")
+        free = camel in (
+            "args",
+            "response",
+            "properties",
+            "responseJsonSchema",
+        )
         found[camel] = proto(part, inside=free)
     return found
 
 
 def strict() -> Strict:
-    return Strict(read, lambda request: "alt=sse" in request.path, whole, events, PLACE, bad)
+    return Strict(
+        read,
+        lambda request: "alt=sse" in request.path,
+        whole,
+        events,
+        PLACE,
+        bad,
+    )
 
 
 def read(asked: WireRequest) -> Reading:
     key = asked.headers.get("x-goog-api-key")
     if key is None:
-        raise error(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.")
+        raise error(
+            403,
+            "PERMISSION_DENIED",
+            "Method doesn't allow unregistered callers.",
+        )
     if key != KEY:
         info = {
             "@type": "type.googleapis.com/google.rpc.ErrorInfo",
@@ -134,7 +176,10 @@ def read_below(base: str, asked: WireRequest) -> Reading:
     known(system, frozenset({"role", "parts"}), "system_instruction")
     for part in system["parts"]:
         known(part, frozenset({"text"}), "system_instruction.parts")
-        need(part["text"], "system_instruction.parts: contents must not be empty")
+        need(
+            part["text"],
+            "system_instruction.parts: contents must not be empty",
+        )
     return Reading(
         system="\n".join(part["text"] for part in system["parts"]),
         turns=_turns(body["contents"]),
@@ -150,19 +195,34 @@ def read_below(base: str, asked: WireRequest) -> Reading:
 
 def _config(config: Json) -> None:
     known(config, CONFIG, "generation_config")
-    need(0 <= config.get("temperature", 1) <= 2, "temperature must be in the range [0.0, 2.0]")
-    need(len(config.get("stopSequences", [])) <= 5, "stop_sequences: at most 5")
-    need(config.get("candidateCount", 1) == 1, "candidate_count is not supported")
+    need(
+        0 <= config.get("temperature", 1) <= 2,
+        "temperature must be in the range [0.0, 2.0]",
+    )
+    need(
+        len(config.get("stopSequences", [])) <= 5,
+        "stop_sequences: at most 5",
+    )
+    need(
+        config.get("candidateCount", 1) == 1,
+        "candidate_count is not supported",
+    )
     thinking = config.get("thinkingConfig", {})
     known(
-        thinking, frozenset({"includeThoughts", "thinkingBudget", "thinkingLevel"}), "thinking"
+        thinking,
+        frozenset({"includeThoughts", "thinkingBudget", "thinkingLevel"}),
+        "thinking",
     )
     both = "thinkingBudget" in thinking and "thinkingLevel" in thinking
-    need(not both, "You can only set only one of thinking budget and thinking level.")
+    need(
+        not both,
+        "You can only set only one of thinking budget and thinking level.",
+    )
     json_type = config.get("responseMimeType") == "application/json"
     for name in ("responseSchema", "responseJsonSchema"):
         need(
-            name not in config or json_type, f"{name} needs response_mime_type application/json"
+            name not in config or json_type,
+            f"{name} needs response_mime_type application/json",
         )
     if "responseSchema" in config:
         _schema(config["responseSchema"])
@@ -171,7 +231,11 @@ def _config(config: Json) -> None:
 def _tools(tools: list[Json]) -> tuple[str, ...]:
     names = []
     for tool in tools:
-        known(tool, frozenset({"functionDeclarations", "googleSearch"}), "tools[0]")
+        known(
+            tool,
+            frozenset({"functionDeclarations", "googleSearch"}),
+            "tools[0]",
+        )
         for declared in tool.get("functionDeclarations", []):
             known(declared, DECLARATION, "tools[0].function_declarations[0]")
             need(NAME.fullmatch(declared["name"]), "Invalid function name.")
@@ -197,10 +261,19 @@ def _schema(schema: Json) -> None:
 
 
 def _choice(config: Json, tools: tuple[str, ...]) -> str:
-    known(config, frozenset({"functionCallingConfig", "retrievalConfig"}), "tool_config")
+    known(
+        config,
+        frozenset({"functionCallingConfig", "retrievalConfig"}),
+        "tool_config",
+    )
     given = config.get("functionCallingConfig", {})
-    known(given, frozenset({"mode", "allowedFunctionNames"}), "function_calling_config")
-    mode, allowed = given.get("mode", "AUTO"), given.get("allowedFunctionNames", [])
+    known(
+        given,
+        frozenset({"mode", "allowedFunctionNames"}),
+        "function_calling_config",
+    )
+    mode = given.get("mode", "AUTO")
+    allowed = given.get("allowedFunctionNames", [])
     need(not allowed or mode == "ANY", "allowed_function_names needs mode ANY")
     need(set(allowed) <= set(tools), "allowed_function_names: not declared")
     if mode == "ANY" and len(allowed) == 1:
@@ -216,7 +289,10 @@ def _turns(contents: list[Json]) -> tuple[Turn, ...]:
         known(content, frozenset({"role", "parts"}), "contents")
         role: Any = content.get("role")
         parts: Any = content.get("parts")
-        need(role in ("user", "model"), "Please use a valid role: user, model.")
+        need(
+            role in ("user", "model"),
+            "Please use a valid role: user, model.",
+        )
         need(parts, "contents.parts must not be empty.")
         for part in parts:
             _part(part)
@@ -227,9 +303,15 @@ def _turns(contents: list[Json]) -> tuple[Turn, ...]:
             "of function call parts of the function call turn.",
         )
         calls = sum("functionCall" in part for part in parts)
-        need(not calls or turns, "a function call turn comes after a user turn")
+        need(
+            not calls or turns,
+            "a function call turn comes after a user turn",
+        )
         turns.append(_read_turn(role, parts))
-    need(contents[-1]["role"] == "user", "Please ensure that the last turn is a user turn")
+    need(
+        contents[-1]["role"] == "user",
+        "Please ensure that the last turn is a user turn",
+    )
     _signed(contents)
     return tuple(turns)
 
@@ -237,19 +319,39 @@ def _turns(contents: list[Json]) -> tuple[Turn, ...]:
 def _part(part: Json) -> None:
     known(part, PART, "contents[0].parts[0]")
     data = [name for name in DATA if name in part]
-    need(len(data) == 1, "required oneof field 'data' must have one initialized field")
+    need(
+        len(data) == 1,
+        "required oneof field 'data' must have one initialized field",
+    )
     if "text" in part:
         need(part["text"], "contents.parts: text must not be empty")
     if "inlineData" in part:
         base64.b64decode(part["inlineData"]["data"], validate=True)
-        need(part["inlineData"]["mimeType"].startswith("image/"), "Unsupported MIME type")
+        need(
+            part["inlineData"]["mimeType"].startswith("image/"),
+            "Unsupported MIME type",
+        )
     if "functionCall" in part:
-        known(part["functionCall"], frozenset({"id", "name", "args"}), "function_call")
+        known(
+            part["functionCall"],
+            frozenset({"id", "name", "args"}),
+            "function_call",
+        )
         need(isinstance(part["functionCall"]["args"], dict), "args: Struct")
     if "functionResponse" in part:
-        known(part["functionResponse"], frozenset({"id", "name", "response"}), "response")
-        need(part["functionResponse"]["name"], "function_response.name: Name cannot be empty.")
-        need(isinstance(part["functionResponse"]["response"], dict), "response: Struct")
+        known(
+            part["functionResponse"],
+            frozenset({"id", "name", "response"}),
+            "response",
+        )
+        need(
+            part["functionResponse"]["name"],
+            "function_response.name: Name cannot be empty.",
+        )
+        need(
+            isinstance(part["functionResponse"]["response"], dict),
+            "response: Struct",
+        )
 
 
 def _signed(contents: list[Json]) -> None:
@@ -261,9 +363,15 @@ def _signed(contents: list[Json]) -> None:
         if calls:
             signature = calls[0].get("thoughtSignature")
             name = calls[0]["functionCall"]["name"]
-            need(signature, f"Function call `{name}` is missing a `thought_signature`.")
+            need(
+                signature,
+                f"Function call `{name}` is missing a `thought_signature`.",
+            )
             plain = base64.b64decode(signature).decode(errors="replace")
-            need(signature == SIGNATURE or plain in SKIPS, "Corrupted thought signature.")
+            need(
+                signature == SIGNATURE or plain in SKIPS,
+                "Corrupted thought signature.",
+            )
 
 
 def _read_turn(role: str, parts: list[Json]) -> Turn:
@@ -287,7 +395,13 @@ def _read_turn(role: str, parts: list[Json]) -> Turn:
     real = tuple(signature for signature in signed if signature == SIGNATURE)
     images = sum("inlineData" in part or "fileData" in part for part in parts)
     said = "".join(texts_)
-    return Turn("user" if role == "user" else "assistant", said, images, calls, signed=real)
+    return Turn(
+        "user" if role == "user" else "assistant",
+        said,
+        images,
+        calls,
+        signed=real,
+    )
 
 
 FINISH: Final = {
@@ -328,8 +442,15 @@ def _usage(reply: Reply) -> Json:
     return found
 
 
-def _answer(reply: Reply, parts: list[Json], finish: str | None) -> Json:
-    candidate: Json = {"content": {"parts": parts, "role": "model"}, "index": 0}
+def _answer(
+    reply: Reply,
+    parts: list[Json],
+    finish: str | None,
+) -> Json:
+    candidate: Json = {
+        "content": {"parts": parts, "role": "model"},
+        "index": 0,
+    }
     if finish is not None:
         candidate["finishReason"] = finish
     return {

@@ -15,10 +15,34 @@ from evals.sim import simulator
 from harness.frame.failures import FailureClass
 from harness.providers.target import Provider
 from router.frame.failure import UpstreamFailed
-from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
-from tests.support.providers.scripted_transport import ScriptedTransport, ScriptedTurn
-from tests.wire import anthropic, bedrock, chats, gemini, openai, responses, vertex
-from tests.wire.server import KEY, Json, Reading, Reply, Strict, WireRequest, play, whole_turn
+from router.upstream.transport import (
+    Transport,
+    UpstreamReply,
+    UpstreamRequest,
+)
+from tests.support.providers.scripted_transport import (
+    ScriptedTransport,
+    ScriptedTurn,
+)
+from tests.wire import (
+    anthropic,
+    bedrock,
+    chats,
+    gemini,
+    openai,
+    responses,
+    vertex,
+)
+from tests.wire.server import (
+    KEY,
+    Json,
+    Reading,
+    Reply,
+    Strict,
+    WireRequest,
+    play,
+    whole_turn,
+)
 
 # Those with a protocol of their own; every other kind answers as OpenAI does.
 STRICT: Final[Mapping[str, ModuleType]] = {
@@ -58,7 +82,8 @@ class StrictWire(Transport, ABC):
     async def aclose(self) -> None: ...
 
     def _script_turn(self, request: UpstreamRequest) -> ScriptedTurn:
-        provider, path = request.provider, request.path
+        provider = request.provider
+        path = request.path
         self.asked.append((provider.name, path))
         if provider.name in self.failing:
             raise UpstreamFailed(FailureClass.TIMEOUT, "it does not answer")
@@ -73,8 +98,13 @@ class StrictWire(Transport, ABC):
         )
 
 
-def strict_of(provider: Provider, path: str, body: Json) -> Strict:
-    name, kind = provider.name, provider.kind
+def strict_of(
+    provider: Provider,
+    path: str,
+    body: Json,
+) -> Strict:
+    name = provider.name
+    kind = provider.kind
     if kind == "anthropic":
         return anthropic.strict(f"sig{name}")
     if kind in STRICT:

@@ -33,17 +33,40 @@ MESSAGE: Final = {
     "system": {"content", "name"},
     "developer": {"content", "name"},
     "user": {"content", "name"},
-    "assistant": {"content", "name", "tool_calls", "refusal", "audio", "function_call"},
+    "assistant": {
+        "content",
+        "name",
+        "tool_calls",
+        "refusal",
+        "audio",
+        "function_call",
+    },
     "tool": {"content", "tool_call_id"},
 }
-PART: Final = {"text": {"text"}, "image_url": {"image_url"}, "refusal": {"refusal"}}
+PART: Final = {
+    "text": {"text"},
+    "image_url": {"image_url"},
+    "refusal": {"refusal"},
+}
 
 
-def error(status: int, message: str, code: str | None = None, **headers: str) -> Refused:
+def error(
+    status: int,
+    message: str,
+    code: str | None = None,
+    **headers: str,
+) -> Refused:
     kind = "invalid_request_error" if status < 429 else "requests"
-    given = {"message": message, "type": kind, "param": None, "code": code}
+    given = {
+        "message": message,
+        "type": kind,
+        "param": None,
+        "code": code,
+    }
     return Refused(
-        status, {"error": given}, {k.replace("_", "-"): v for k, v in headers.items()}
+        status,
+        {"error": given},
+        {k.replace("_", "-"): v for k, v in headers.items()},
     )
 
 
@@ -60,10 +83,18 @@ def need(holds: object, message: str) -> None:
         raise bad(message)
 
 
-def known(given: Json, fields: set[str] | frozenset[str], place: str = "") -> None:
+def known(
+    given: Json,
+    fields: set[str] | frozenset[str],
+    place: str = "",
+) -> None:
     for name in given:
         if name not in fields:
-            raise error(400, f"Unknown parameter: '{place}{name}'.", "unknown_parameter")
+            raise error(
+                400,
+                f"Unknown parameter: '{place}{name}'.",
+                "unknown_parameter",
+            )
 
 
 def streams(asked: WireRequest) -> bool:
@@ -79,11 +110,21 @@ def read(asked: WireRequest) -> Reading:
         raise error(401, "Incorrect API key provided", "invalid_api_key")
     body = asked.body
     if asked.path != "/v1/chat/completions" or body.get("model") != MODEL:
-        raise error(404, f"The model `{body.get('model')}` does not exist", "model_not_found")
+        raise error(
+            404,
+            f"The model `{body.get('model')}` does not exist",
+            "model_not_found",
+        )
     known(body, FIELDS)
-    need("max_tokens" not in body, "Unsupported parameter: use 'max_completion_tokens'")
+    need(
+        "max_tokens" not in body,
+        "Unsupported parameter: use 'max_completion_tokens'",
+    )
     temperature = body.get("temperature")
-    need(temperature is None or 0 <= temperature <= 2, "Invalid 'temperature': 0 to 2")
+    need(
+        temperature is None or 0 <= temperature <= 2,
+        "Invalid 'temperature': 0 to 2",
+    )
     tools = _tools(body.get("tools", []))
     stop = body.get("stop") or ()
     return Reading(
@@ -107,14 +148,21 @@ def read(asked: WireRequest) -> Reading:
 def _tools(tools: list[Json]) -> tuple[str, ...]:
     for tool in tools:
         known(tool, {"type", "function"}, "tools[0].")
-        known(tool["function"], {"name", "description", "parameters", "strict"}, "tools[0].")
+        known(
+            tool["function"],
+            {"name", "description", "parameters", "strict"},
+            "tools[0].",
+        )
     return tuple(tool["function"]["name"] for tool in tools)
 
 
 def _choice(choice: Any, tools: tuple[str, ...]) -> str:
     if isinstance(choice, str):
         return {"required": "any"}.get(choice, choice)
-    need(choice["function"]["name"] in tools, "Tool choice not found in 'tools'")
+    need(
+        choice["function"]["name"] in tools,
+        "Tool choice not found in 'tools'",
+    )
     return str(choice["function"]["name"])
 
 
@@ -127,7 +175,10 @@ def _text(content: Any) -> str:
 def _image(url: str) -> None:
     head, comma, data = url.partition(";base64,")
     if head.startswith("data:"):
-        need(comma and head.startswith("data:image/"), "Invalid MIME type. Only image types")
+        need(
+            comma and head.startswith("data:image/"),
+            "Invalid MIME type. Only image types",
+        )
         base64.b64decode(data, validate=True)
     else:
         need(url.startswith(("https://", "http://")), "Invalid image URL")
@@ -137,7 +188,8 @@ def _turns(messages: list[Json]) -> tuple[Turn, ...]:
     turns: list[Turn] = []
     waiting: list[str] = []
     for number, message in enumerate(messages):
-        place, role = f"messages[{number}].", message["role"]
+        place = f"messages[{number}]."
+        role = message["role"]
         known(message, MESSAGE[role] | {"role"}, place)
         content = message.get("content")
         for at, part in enumerate(content if isinstance(content, list) else ()):
@@ -145,7 +197,10 @@ def _turns(messages: list[Json]) -> tuple[Turn, ...]:
             if part["type"] == "image_url":
                 _image(part["image_url"]["url"])
         if role == "tool":
-            need(message["tool_call_id"] in waiting, "'tool_calls' must precede")
+            need(
+                message["tool_call_id"] in waiting,
+                "'tool_calls' must precede",
+            )
             waiting.remove(message["tool_call_id"])
             if turns[-1].role == "tool":
                 results = (*turns.pop().results, _text(content))
@@ -153,13 +208,19 @@ def _turns(messages: list[Json]) -> tuple[Turn, ...]:
                 results = (_text(content),)
             turns.append(Turn("tool", results=results))
             continue
-        need(not waiting, f"tool_call_ids did not have response messages: {waiting}")
+        need(
+            not waiting,
+            f"tool_call_ids did not have response messages: {waiting}",
+        )
         if role in ("system", "developer"):
             continue
         calls = message.get("tool_calls") or []
         for call in calls:
             known(call, {"id", "type", "function"}, f"{place}tool_calls[0].")
-            need(len(call["id"]) <= 40, f"Invalid '{place}tool_calls[0].id': string too long.")
+            need(
+                len(call["id"]) <= 40,
+                f"Invalid '{place}tool_calls[0].id': string too long.",
+            )
         waiting = [call["id"] for call in calls]
         made = tuple(
             (c["function"]["name"], json.loads(c["function"]["arguments"])) for c in calls
@@ -167,7 +228,10 @@ def _turns(messages: list[Json]) -> tuple[Turn, ...]:
         parts = content if isinstance(content, list) else []
         images = sum(part["type"] == "image_url" for part in parts)
         turns.append(Turn(role, _text(content), images, made))
-    need(not waiting, f"tool_call_ids did not have response messages: {waiting}")
+    need(
+        not waiting,
+        f"tool_call_ids did not have response messages: {waiting}",
+    )
     return tuple(turns)
 
 
@@ -203,17 +267,29 @@ def _usage(reply: Reply) -> Json:
 
 
 def whole(reply: Reply) -> Json:
-    message: Json = {"role": "assistant", "content": reply.text or None, "refusal": None}
+    message: Json = {
+        "role": "assistant",
+        "content": reply.text or None,
+        "refusal": None,
+    }
     if reply.calls:
         message["tool_calls"] = _calls(reply)
-    choice = {"index": 0, "message": message, "finish_reason": FINISH[reply.stop]}
+    choice = {
+        "index": 0,
+        "message": message,
+        "finish_reason": FINISH[reply.stop],
+    }
     head = {
         "id": f"chatcmpl-{next(NUMBERS)}",
         "object": "chat.completion",
         "created": 1,
         "model": MODEL,
     }
-    return {**head, "choices": [{**choice, "logprobs": None}], "usage": _usage(reply)}
+    return {
+        **head,
+        "choices": [{**choice, "logprobs": None}],
+        "usage": _usage(reply),
+    }
 
 
 def events(reply: Reply) -> list[bytes]:
@@ -225,18 +301,48 @@ def events(reply: Reply) -> list[bytes]:
     }
 
     def chunk(delta: Json, finish: str | None = None) -> Json:
-        return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+        return {
+            **head,
+            "choices": [
+                {
+                    "index": 0,
+                    "delta": delta,
+                    "finish_reason": finish,
+                }
+            ],
+        }
 
     out = [chunk({"role": "assistant", "content": ""})]
     out += [chunk({"content": word}) for word in re.findall(r"\S+\s*|\s+", reply.text)]
     for number, call in enumerate(_calls(reply)):
         empty = {**call["function"], "arguments": ""}
-        out.append(chunk({"tool_calls": [{**call, "index": number, "function": empty}]}))
+        out.append(
+            chunk(
+                {
+                    "tool_calls": [
+                        {
+                            **call,
+                            "index": number,
+                            "function": empty,
+                        }
+                    ]
+                }
+            )
+        )
         raw = call["function"]["arguments"]
         for at in range(0, len(raw), 5):
-            piece = {"index": number, "function": {"arguments": raw[at : at + 5]}}
+            piece = {
+                "index": number,
+                "function": {"arguments": raw[at : at + 5]},
+            }
             out.append(chunk({"tool_calls": [piece]}))
     out.append(chunk({}, FINISH[reply.stop]))
-    out.append({**head, "choices": [], "usage": _usage(reply)})
+    out.append(
+        {
+            **head,
+            "choices": [],
+            "usage": _usage(reply),
+        }
+    )
     lines = [f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode() for event in out]
     return [*lines, b"data: [DONE]\n\n"]

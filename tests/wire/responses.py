@@ -50,7 +50,10 @@ def read(body: Json, provider: str) -> Reading:
             _check_id(item, provider, reasons=reasons)
             waiting.append(item["call_id"])
         elif kind in RESULTS:
-            need(item["call_id"] in waiting, "No tool call found for function call output")
+            need(
+                item["call_id"] in waiting,
+                "No tool call found for function call output",
+            )
             waiting.remove(item["call_id"])
             turns.append(Turn("tool", results=(_text(item["output"]),)))
         elif kind == "message":
@@ -87,7 +90,12 @@ def _conversation(body: Json) -> list[Json]:
     return found
 
 
-def _check_reasoning(item: Json, provider: str, *, stored: bool) -> None:
+def _check_reasoning(
+    item: Json,
+    provider: str,
+    *,
+    stored: bool,
+) -> None:
     encrypted = item.get("encrypted_content")
     if encrypted is None:
         known = stored and str(item["id"]).startswith(f"rs_{provider}_")
@@ -99,7 +107,12 @@ def _check_reasoning(item: Json, provider: str, *, stored: bool) -> None:
         raise error(400, words, "invalid_encrypted_content")
 
 
-def _check_id(item: Json, provider: str, *, reasons: bool) -> None:
+def _check_id(
+    item: Json,
+    provider: str,
+    *,
+    reasons: bool,
+) -> None:
     """An id of an item that this provider made after it reasoned wants that reasoning."""
     id_ = str(item.get("id") or "")
     if id_:
@@ -119,7 +132,11 @@ def sealed(provider: str) -> str:
     return f"gAAAAAB{provider}"
 
 
-def whole(reply: Reply, body: Json, provider: str) -> Json:
+def whole(
+    reply: Reply,
+    body: Json,
+    provider: str,
+) -> Json:
     output: list[Json] = []
     end = REASONED if reply.reasoning else ""
     done = {"status": "completed"}
@@ -129,17 +146,41 @@ def whole(reply: Reply, body: Json, provider: str) -> Json:
 
     if reply.reasoning:
         summary = {"type": "summary_text", "text": reply.reasoning}
-        item: Json = {**id_of("rs"), "type": "reasoning", "summary": [summary]}
+        item: Json = {
+            **id_of("rs"),
+            "type": "reasoning",
+            "summary": [summary],
+        }
         if "reasoning.encrypted_content" in body.get("include", ()):
             item["encrypted_content"] = sealed(provider)
         output.append(item)
     if reply.text:
-        part = {"type": "output_text", "text": reply.text, "annotations": []}
-        said = {**id_of("msg"), "type": "message", "role": "assistant", **done}
+        part = {
+            "type": "output_text",
+            "text": reply.text,
+            "annotations": [],
+        }
+        said = {
+            **id_of("msg"),
+            "type": "message",
+            "role": "assistant",
+            **done,
+        }
         output.append({**said, "content": [part]})
     for name, arguments in reply.calls:
-        call = {**id_of("fc"), "type": "function_call", "call_id": f"call_{next(NUMBERS)}"}
-        output.append({**call, "name": name, "arguments": json.dumps(arguments), **done})
+        call = {
+            **id_of("fc"),
+            "type": "function_call",
+            "call_id": f"call_{next(NUMBERS)}",
+        }
+        output.append(
+            {
+                **call,
+                "name": name,
+                "arguments": json.dumps(arguments),
+                **done,
+            }
+        )
     usage = {
         "input_tokens": 5,
         "input_tokens_details": {"cached_tokens": 0},
@@ -151,20 +192,52 @@ def whole(reply: Reply, body: Json, provider: str) -> Json:
     if body.get("store") is not False:
         STORED.update({item["id"]: [item] for item in output})
         STORED[id_] = [*_conversation(body), *output]
-    head = {"id": id_, "object": "response", "created_at": 1, **done}
-    return {**head, "model": body["model"], "output": output, "tools": [], "usage": usage}
+    head = {
+        "id": id_,
+        "object": "response",
+        "created_at": 1,
+        **done,
+    }
+    return {
+        **head,
+        "model": body["model"],
+        "output": output,
+        "tools": [],
+        "usage": usage,
+    }
 
 
 def events(answer: Json) -> list[bytes]:
-    began = {**answer, "status": "in_progress", "output": []}
+    began = {
+        **answer,
+        "status": "in_progress",
+        "output": [],
+    }
     told: list[Json] = [{"type": "response.created", "response": began}]
     for index, item in enumerate(answer["output"]):
         place = {"output_index": index, "item": item}
-        empty = {"content": [], "summary": [], "arguments": ""}
+        empty = {
+            "content": [],
+            "summary": [],
+            "arguments": "",
+        }
         bare = {name: empty.get(name, value) for name, value in item.items()}
-        told.append({"type": "response.output_item.added", **place, "item": bare})
+        told.append(
+            {
+                "type": "response.output_item.added",
+                **place,
+                "item": bare,
+            }
+        )
         pieces = _pieces(item)
-        told += [{"item_id": item["id"], "output_index": index, **piece} for piece in pieces]
+        told += [
+            {
+                "item_id": item["id"],
+                "output_index": index,
+                **piece,
+            }
+            for piece in pieces
+        ]
         told.append({"type": "response.output_item.done", **place})
     told.append({"type": "response.completed", "response": answer})
     numbered = [{**event, "sequence_number": at} for at, event in enumerate(told)]
@@ -181,17 +254,44 @@ def _pieces(item: Json) -> list[Json]:
         deltas = [given[at : at + 5] for at in range(0, len(given), 5)]
         return [
             *({"type": f"{kind}.delta", "delta": delta} for delta in deltas),
-            {"type": f"{kind}.done", "arguments": given, "name": item["name"]},
+            {
+                "type": f"{kind}.done",
+                "arguments": given,
+                "name": item["name"],
+            },
         ]
     if item["type"] == "reasoning":
-        (part,), kind, at = item["summary"], "response.reasoning_summary", "summary_index"
+        (part,) = item["summary"]
+        kind = "response.reasoning_summary"
+        at = "summary_index"
     else:
-        (part,), kind, at = item["content"], "response.content", "content_index"
+        (part,) = item["content"]
+        kind = "response.content"
+        at = "content_index"
     text = "response.output_text" if at == "content_index" else f"{kind}_text"
-    place, said = {at: 0}, part["text"]
+    place = {at: 0}
+    said = part["text"]
     return [
-        {"type": f"{kind}_part.added", **place, "part": {**part, "text": ""}},
-        {"type": f"{text}.delta", **place, "delta": said, "logprobs": []},
-        {"type": f"{text}.done", **place, "text": said, "logprobs": []},
-        {"type": f"{kind}_part.done", **place, "part": part},
+        {
+            "type": f"{kind}_part.added",
+            **place,
+            "part": {**part, "text": ""},
+        },
+        {
+            "type": f"{text}.delta",
+            **place,
+            "delta": said,
+            "logprobs": [],
+        },
+        {
+            "type": f"{text}.done",
+            **place,
+            "text": said,
+            "logprobs": [],
+        },
+        {
+            "type": f"{kind}_part.done",
+            **place,
+            "part": part,
+        },
     ]

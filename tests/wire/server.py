@@ -24,7 +24,10 @@ class Refused(Exception):
     """body: the error as the real provider words it."""
 
     def __init__(
-        self, status: int, body: Json, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        body: Json,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(json.dumps(body))
         self.status = status
@@ -138,7 +141,13 @@ def _read(strict: Strict, asked: WireRequest) -> Reading:
     """What lacks a field or has another type is the client's fault, and is answered so."""
     try:
         return strict.read(asked)
-    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        AssertionError,
+    ) as error:
         raise strict.malformed(f"malformed: {type(error).__name__}: {error}") from error
 
 
@@ -168,7 +177,8 @@ def whole_turn(body: Json, status: int = 200) -> ScriptedTurn:
 def serving(strict: Strict) -> Iterator[Strict]:
     class Handler(Exchange):
         def exchange(self) -> None:
-            raw, headers = self.received_body(), self.received_headers()
+            raw = self.received_body()
+            headers = self.received_headers()
             try:
                 asked = WireRequest(self.path, headers, _object(strict, raw))
                 strict.asked.append(asked)
@@ -186,7 +196,12 @@ def serving(strict: Strict) -> Iterator[Strict]:
             else:
                 self._whole(200, strict.whole(reply), {})
 
-        def _whole(self, status: int, body: Json, headers: Mapping[str, str]) -> None:
+        def _whole(
+            self,
+            status: int,
+            body: Json,
+            headers: Mapping[str, str],
+        ) -> None:
             sent = {"content-type": "application/json", **headers}
             self.answer(status, json.dumps(body).encode(), sent)
 

@@ -17,7 +17,10 @@ from tests.wire.server import Json
 
 Call = tuple[str, Json]
 QUESTION: Final = "How warm is it in each of the cities?"
-SCHEMA: Final = {"type": "object", "properties": {"city": {"type": "string"}}}
+SCHEMA: Final = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+}
 
 
 class Feature(StrEnum):
@@ -79,12 +82,17 @@ class ChatClient(ToolClient):
             message, end = _chat(events(raw))
         else:
             (choice,) = json.loads(raw)["choices"]
-            message, end = choice["message"], choice["finish_reason"]
+            message = choice["message"]
+            end = choice["finish_reason"]
         assert end in ("stop", "tool_calls")
         self.history.append(message)
         calls = message.get("tool_calls") or []
         for call in calls:
-            result = {"role": "tool", "tool_call_id": call["id"], "content": "9 C"}
+            result = {
+                "role": "tool",
+                "tool_call_id": call["id"],
+                "content": "9 C",
+            }
             self.history.append(result)
         made = [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in calls]
         return message.get("content") or "", made
@@ -97,7 +105,8 @@ def _chat(chunks: list[Json]) -> tuple[Json, str | None]:
     calls: dict[int, Json] = {}
     for chunk in chunks:
         for choice in chunk["choices"]:
-            delta, end = choice["delta"], choice.get("finish_reason")
+            delta = choice["delta"]
+            end = choice.get("finish_reason")
             message["content"] += delta.get("content") or ""
             for name in ("thinking_blocks", "extra_content"):
                 if delta.get(name):
@@ -120,7 +129,11 @@ class MessageClient(ToolClient):
         super().__init__(feature, hosted=hosted)
         content: list[Json] = [{"type": "text", "text": QUESTION}]
         if feature is Feature.IMAGE:
-            source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
+            source = {
+                "type": "base64",
+                "media_type": "image/png",
+                "data": PIXEL,
+            }
             content.append({"type": "image", "source": source})
         self.history = [{"role": "user", "content": content}]
 
@@ -142,7 +155,12 @@ class MessageClient(ToolClient):
         self.history.append({"role": "assistant", "content": content})
         uses = [block for block in content if block["type"] == "tool_use"]
         results = [
-            {"type": "tool_result", "tool_use_id": use["id"], "content": "9 C"} for use in uses
+            {
+                "type": "tool_result",
+                "tool_use_id": use["id"],
+                "content": "9 C",
+            }
+            for use in uses
         ]
         if results:
             self.history.append({"role": "user", "content": results})
@@ -161,7 +179,11 @@ _SEARCH_BLOCKS: Final[list[Json]] = [
         "type": "web_search_tool_result",
         "tool_use_id": "srv_1",
         "content": [
-            {"type": "web_search_result", "title": "Weather", "url": "https://weather.example"}
+            {
+                "type": "web_search_result",
+                "title": "Weather",
+                "url": "https://weather.example",
+            }
         ],
     },
 ]
@@ -178,7 +200,9 @@ def accumulated(raw: bytes) -> Any:
     buffers: dict[int, bytes] = {}
     for event in events(raw):
         message = accumulate_event(
-            event=cast("Any", event), current_snapshot=message, json_bufs=buffers
+            event=cast("Any", event),
+            current_snapshot=message,
+            json_bufs=buffers,
         )
     return message
 
@@ -201,7 +225,13 @@ class ResponseClient(ToolClient):
 
     def fields(self) -> Json:
         found: Json = {"input": self.history, "store": False}
-        found["tools"] = [{"type": "function", "name": "weather", "parameters": SCHEMA}]
+        found["tools"] = [
+            {
+                "type": "function",
+                "name": "weather",
+                "parameters": SCHEMA,
+            }
+        ]
         if self.feature is Feature.HOSTED:
             found["tools"].append({"type": "web_search"})
         if self.feature in (Feature.THINKING, Feature.ENCRYPTED):
@@ -220,7 +250,10 @@ class ResponseClient(ToolClient):
         self.history += output
         calls = [item for item in output if item["type"] == "function_call"]
         for call in calls:
-            result = {"type": "function_call_output", "call_id": call["call_id"]}
+            result = {
+                "type": "function_call_output",
+                "call_id": call["call_id"],
+            }
             self.history.append({**result, "output": "9 C"})
         said = [item["content"] for item in output if item["type"] == "message"]
         text = "".join(part["text"] for content in said for part in content)

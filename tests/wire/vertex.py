@@ -10,7 +10,14 @@ __all__ = ["MODEL", "PLACE", "SIGNATURE", "bad", "events", "strict", "whole"]
 
 
 def strict() -> Strict:
-    return Strict(read, lambda request: "alt=sse" in request.path, whole, events, PLACE, bad)
+    return Strict(
+        read,
+        lambda request: "alt=sse" in request.path,
+        whole,
+        events,
+        PLACE,
+        bad,
+    )
 
 
 def read(asked: WireRequest) -> Reading:

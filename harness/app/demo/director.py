@@ -37,7 +37,11 @@ from harness.app.installation import Installation, open_installation
 from harness.app.set_up import SetUpResult, set_up
 from harness.canary import operations
 from harness.frame.errors import SwapgateError
-from harness.frame.formatting import format_count, format_percent, format_span
+from harness.frame.formatting import (
+    format_count,
+    format_percent,
+    format_span,
+)
 from harness.frame.people.access import OPERATOR
 from harness.frame.runtime.supervisor import wait_for_interrupt
 from harness.gate.verdict import Failed
@@ -54,7 +58,10 @@ from harness.routing.proposal import ProposalPhase
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 
-QUIET_RPS, BUSY_RPS, FAILING_RPS, SDK_RPS = 8.0, 220.0, 80.0, 14.0
+QUIET_RPS = 8.0
+BUSY_RPS = 220.0
+FAILING_RPS = 80.0
+SDK_RPS = 14.0
 # A slow machine needs some minutes; after this time the demo gives up.
 LONGEST_S = 1200.0
 SHOW_EVERY_S = 10.0
@@ -75,7 +82,12 @@ def run_demo(*, once: bool, swap: bool) -> int:
     return play_to_end(stage, lambda: _play(stage, once=once, swap=swap))
 
 
-def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
+def _play(
+    stage: DemoEnvironment,
+    *,
+    once: bool,
+    swap: bool,
+) -> bool:
     notes = stage.choose_ports(PORTS)
     stage.write_config()
     for provider in ("sim", "primary", "backup"):
@@ -125,10 +137,14 @@ class DemoStep:
     @property
     def ending(self) -> tuple[bool, str]:
         """Returns whether the story ended as expected, and a sentence about it."""
-        verdict, story = self.comparison.verdict, self.story
+        verdict = self.comparison.verdict
+        story = self.story
         words = verdict.words if verdict else "no verdict"
         text = f"{words}, then {self.comparison.proposal.phase_text}"
-        return self.phase is story.ends, f"{story.route}: {story.candidate}: {text}"
+        return (
+            self.phase is story.ends,
+            f"{story.route}: {story.candidate}: {text}",
+        )
 
 
 @dataclass
@@ -145,7 +161,10 @@ class DemoShow:
 
     def say(self, words: str) -> None:
         elapsed = time.monotonic() - self._started
-        self._console.print(f"[dim]{format_count(elapsed):>5} s[/dim]  {words}", soft_wrap=True)
+        self._console.print(
+            f"[dim]{format_count(elapsed):>5} s[/dim]  {words}",
+            soft_wrap=True,
+        )
         sys.stdout.flush()
 
     def lines(self, title: str, lines: Sequence[str]) -> None:
@@ -199,8 +218,10 @@ class DemoShow:
 
     def _watch(self) -> None:
         """Follows the proposals until all have ended, or until `LONGEST_S`."""
-        began, shown = time.monotonic(), 0.0
-        ctx, names = self.installation.context, [story.route for story in self._expected]
+        began = time.monotonic()
+        shown = 0.0
+        ctx = self.installation.context
+        names = [story.route for story in self._expected]
         while (
             going_on := [scene for scene in self.scenes if not scene.over]
         ) or self._expected:
@@ -218,7 +239,8 @@ class DemoShow:
             time.sleep(0.5)
 
     def _refresh(self, scene: DemoStep) -> None:
-        ctx, proposal = self.installation.context, scene.comparison.proposal.id
+        ctx = self.installation.context
+        proposal = scene.comparison.proposal.id
         # A comparison reads every answer, so only a new phase is worth one.
         if get_proposal(ctx, proposal).phase is not scene.phase:
             scene.comparison = load_comparison(ctx, proposal)
@@ -232,7 +254,8 @@ class DemoShow:
             self.traffic.rates[scene.story.route] = QUIET_RPS
 
     def _release_model(self) -> None:
-        name, like = (model.partition("/")[2] for model in (NEW, BETTER))
+        name = NEW.partition("/")[2]
+        like = BETTER.partition("/")[2]
         self._switch("POST", f"profiles/{name}", {"like": like})
         named_models.discover_models(self.installation.context, OPERATOR, "sim")
         self.say(f"{NEW} is new: {NIGHTLY_ROUTE} measures new models on a schedule")
@@ -247,7 +270,8 @@ class DemoShow:
                 self.say(f"{story.route}: {story.candidate} is proposed ({proposal.id})")
 
     def _announce(self, scene: DemoStep) -> None:
-        verdict, proposal = scene.comparison.verdict, scene.comparison.proposal
+        verdict = scene.comparison.verdict
+        proposal = scene.comparison.proposal
         name = f"{scene.story.route}: {scene.story.candidate}"
         if verdict is not None and not scene.reported:
             scene.reported = True
@@ -262,11 +286,20 @@ class DemoShow:
             return
         # The provider now answers half of this model's requests with errors.
         model = FRAGILE.partition("/")[2]
-        fault = {"kind": "status", "status": 500, "rate": FAULT_RATE}
+        fault = {
+            "kind": "status",
+            "status": 500,
+            "rate": FAULT_RATE,
+        }
         self._switch("PUT", f"faults/{model}", fault)
         self.say(f"{model} now fails {format_percent(FAULT_RATE, 0)} of its requests online")
 
-    def _switch(self, method: str, path: str, body: Mapping[str, object]) -> None:
+    def _switch(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object],
+    ) -> None:
         request = urllib.request.Request(  # noqa: S310 - loopback
             f"{self.stage.url('sim')}/sim/{path}",
             data=json.dumps(body).encode(),
@@ -322,8 +355,12 @@ class DemoShow:
     def report(self, beside: Sequence[tuple[bool, str]]) -> bool:
         tally = self.traffic.tally
         stories = [*(scene.ending for scene in self.scenes), *beside]
-        self.lines("The six stories", [f"{_mark(good=good)} {text}" for good, text in stories])
-        sdk, generator = tally.answered["openai"], tally.answered["generator"]
+        self.lines(
+            "The six stories",
+            [f"{_mark(good=good)} {text}" for good, text in stories],
+        )
+        sdk = tally.answered["openai"]
+        generator = tally.answered["generator"]
         enough = sdk >= SDK_REQUESTS
         self.lines(
             f"{_mark(good=not tally.failed)} {tally.total:,} requests of users, "

@@ -33,7 +33,8 @@ MODELS = Path(__file__).with_name("models.yaml")
 TIME_SCALE = 0.05
 # The commands in docs/reference/agents.md name this model; the demo simulates it.
 DOCUMENTED_MODEL = "gpt-4o-mini"
-_KEY_VARIABLE, _KEY = "SWAPGATE_DEMO_KEY", "sk-simulated"
+_KEY_VARIABLE = "SWAPGATE_DEMO_KEY"
+_KEY = "sk-simulated"
 PORTS = {
     "router": 8080,
     "control": 8081,
@@ -103,12 +104,18 @@ class Scenario:
 
 
 def build_scenarios(*, swap: bool) -> tuple[Scenario, ...]:
-    promoted, stopped = ProposalPhase.PROMOTED, ProposalPhase.REJECTED
+    promoted = ProposalPhase.PROMOTED
+    stopped = ProposalPhase.REJECTED
     return (
         Scenario("chat-web", BETTER, stopped if swap else promoted),
         Scenario("chat-mobile", WORSE, promoted if swap else stopped),
         # It scores well, then fails online.
-        Scenario("chat-email", FRAGILE, ProposalPhase.ROLLED_BACK, breaks_online=True),
+        Scenario(
+            "chat-email",
+            FRAGILE,
+            ProposalPhase.ROLLED_BACK,
+            breaks_online=True,
+        ),
         Scenario(NIGHTLY_ROUTE, NEW, stopped if swap else promoted, scheduled=True),
     )
 
@@ -145,17 +152,31 @@ class DemoEnvironment:
         return notes
 
     def start(
-        self, name: str, words: list[str], environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        words: list[str],
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Starts `swapgate WORDS` with its output in NAME.log. Does not wait."""
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             self.children[name] = subprocess.Popen(  # noqa: S603 - our own command
-                [sys.executable, "-m", "swapgate", "--config", str(self.config), *words],
+                [
+                    sys.executable,
+                    "-m",
+                    "swapgate",
+                    "--config",
+                    str(self.config),
+                    *words,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+                env={
+                    **os.environ,
+                    "PYTHONUNBUFFERED": "1",
+                    **(environment or {}),
+                },
                 start_new_session=True,
             )
 
@@ -219,18 +240,27 @@ class DemoEnvironment:
         models = yaml.safe_load(MODELS.read_text(encoding="utf-8"))
         prices = {name: model["price"] for name, model in models.items()}
         if self.swap:
-            better, worse = (models[name.partition("/")[2]] for name in (BETTER, WORSE))
+            better = models[BETTER.partition("/")[2]]
+            worse = models[WORSE.partition("/")[2]]
             better["skill"], worse["skill"] = worse["skill"], better["skill"]
         self.profiles.write_text(yaml.safe_dump(models), encoding="utf-8")
         documented = prices.pop(DOCUMENTED_MODEL)
         prices[NEW.partition("/")[2]] = prices[BETTER.partition("/")[2]]
         suites = [{"suite": SUITE, "role": "primary"}]
         routes: dict[str, dict[str, object]] = {
-            story.route: {"incumbent": INCUMBENT, "policy": "demo", "suites": suites}
+            story.route: {
+                "incumbent": INCUMBENT,
+                "policy": "demo",
+                "suites": suites,
+            }
             for story in build_scenarios(swap=self.swap)
         }
         routes[NIGHTLY_ROUTE] |= {
-            "candidates": {"models": [f"{NEW}*"], "every": "* * * * *", "budget_usd": 5}
+            "candidates": {
+                "models": [f"{NEW}*"],
+                "every": "* * * * *",
+                "budget_usd": 5,
+            }
         }
         routes[OUTAGE_ROUTE] = {
             "incumbent": OUTAGE_PRIMARY,
@@ -248,8 +278,14 @@ class DemoEnvironment:
                 "first_byte_timeout_s": 60,
                 "first_token_timeout_s": 60,
             },
-            "control": {"port": self.ports["control"], "reconcile_interval_s": 0.5},
-            "agents": {"port": self.ports["agents"], "open_on_loopback": True},
+            "control": {
+                "port": self.ports["control"],
+                "reconcile_interval_s": 0.5,
+            },
+            "agents": {
+                "port": self.ports["agents"],
+                "open_on_loopback": True,
+            },
             "ui": {"port": self.ports["ui"]},
             "providers": {
                 "openai": {
@@ -264,10 +300,20 @@ class DemoEnvironment:
         self.config.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
     def _provider(self, process: str, prices: dict[str, object]) -> dict[str, object]:
-        return {"kind": "sim", "api_base": f"{self.url(process)}/v1", "prices": prices}
+        return {
+            "kind": "sim",
+            "api_base": f"{self.url(process)}/v1",
+            "prices": prices,
+        }
 
     def start_provider(self, name: str) -> None:
-        words = ["sim", "--port", str(self.ports[name]), "--profiles", str(self.profiles)]
+        words = [
+            "sim",
+            "--port",
+            str(self.ports[name]),
+            "--profiles",
+            str(self.profiles),
+        ]
         self.start(name, [*words, "--time-scale", str(TIME_SCALE)])
         self.await_answer(name, "/healthz")
 

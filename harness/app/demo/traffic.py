@@ -35,7 +35,8 @@ from harness.routing.table import FIRST_ROUTE_STEP
 TIMEOUT_S = 60.0
 # Unanswered requests: the generator's in all, and the official client's per route, whose CPU
 # time would leave the generator none on a busy machine.
-MOST_IN_FLIGHT, SDK_IN_FLIGHT = 200, 2
+MOST_IN_FLIGHT = 200
+SDK_IN_FLIGHT = 2
 KEPT_FAILURES = 100
 QUESTIONS = (
     "Where is my parcel?",
@@ -60,7 +61,12 @@ class TrafficCounts:
     def total(self) -> int:
         return sum(self.answered.values()) + self.failed
 
-    def note_failure(self, client: str, route: str, why: str) -> None:
+    def note_failure(
+        self,
+        client: str,
+        route: str,
+        why: str,
+    ) -> None:
         """Counts a failed request. Keeps only the first texts, because traffic may run for
         days.
         """
@@ -111,14 +117,21 @@ class DemoTraffic:
             official = partial(_ask, client)
 
             async def users(
-                name: str, route: str, ask: Ask, free: asyncio.Semaphore, share: float = 0.0
+                name: str,
+                route: str,
+                ask: Ask,
+                free: asyncio.Semaphore,
+                share: float = 0.0,
             ) -> None:
                 """Sends each request as a new user (open loop), by default at the
                 route's rate. Catches up with at most half a second.
                 """
                 due = time.monotonic()
                 for number in itertools.count():
-                    due = max(due + 1 / (share or self.rates[route]), time.monotonic() - 0.5)
+                    due = max(
+                        due + 1 / (share or self.rates[route]),
+                        time.monotonic() - 0.5,
+                    )
                     if (wait_s := due - time.monotonic()) > 0:
                         await asyncio.sleep(wait_s)
                     await free.acquire()
@@ -131,25 +144,49 @@ class DemoTraffic:
             for route in self.rates:
                 tasks.create_task(users("generator", route, light, most))
                 if sdk_rate:
-                    few, share = asyncio.Semaphore(SDK_IN_FLIGHT), sdk_rate / len(self.rates)
+                    few = asyncio.Semaphore(SDK_IN_FLIGHT)
+                    share = sdk_rate / len(self.rates)
                     tasks.create_task(users("openai", route, official, few, share))
 
-    async def _one(self, client: str, route: str, answer: Awaitable[str]) -> None:
+    async def _one(
+        self,
+        client: str,
+        route: str,
+        answer: Awaitable[str],
+    ) -> None:
         why = "an empty answer"
         try:
             text = await answer
-        except (OpenAIError, aiohttp.ClientError, TimeoutError, ValueError) as error:
-            text, why = "", f"{type(error).__name__}: {error}"[:200]
+        except (
+            OpenAIError,
+            aiohttp.ClientError,
+            TimeoutError,
+            ValueError,
+        ) as error:
+            text = ""
+            why = f"{type(error).__name__}: {error}"[:200]
         if text:
             self.tally.answered[client] += 1
         else:
             self.tally.note_failure(client, route, why)
 
 
-async def _post(session: aiohttp.ClientSession, url: str, route: str, number: int) -> str:
+async def _post(
+    session: aiohttp.ClientSession,
+    url: str,
+    route: str,
+    number: int,
+) -> str:
     """Asks by a plain HTTP request. Raises ValueError for a status that is not 200."""
-    question = {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}
-    body = {"model": route, "user": f"user-{route}-{number}", "messages": [question]}
+    question = {
+        "role": "user",
+        "content": QUESTIONS[number % len(QUESTIONS)],
+    }
+    body = {
+        "model": route,
+        "user": f"user-{route}-{number}",
+        "messages": [question],
+    }
     async with session.post(url, json=body) as answer:
         reply = await answer.json()
     if answer.status != 200:
@@ -157,11 +194,18 @@ async def _post(session: aiohttp.ClientSession, url: str, route: str, number: in
     return str(reply["choices"][0]["message"]["content"] or "")
 
 
-async def _ask(client: AsyncOpenAI, route: str, number: int) -> str:
+async def _ask(
+    client: AsyncOpenAI,
+    route: str,
+    number: int,
+) -> str:
     """Asks by the official client, for many requests in a stream. Returns an empty text for a
     stream without an end.
     """
-    message: Any = {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}
+    message: Any = {
+        "role": "user",
+        "content": QUESTIONS[number % len(QUESTIONS)],
+    }
     asked: dict[str, Any] = {"model": route, "messages": [message]}
     asked["user"] = f"sdk-{route}-{number}"
     # No streams on this route: when its provider is killed, a stream that has begun must fail,
@@ -169,7 +213,8 @@ async def _ask(client: AsyncOpenAI, route: str, number: int) -> str:
     if route == "search" or number % 2:
         reply = await client.chat.completions.create(**asked)
         return str(reply.choices[0].message.content or "")
-    text, ended = "", False
+    text = ""
+    ended = False
     async for chunk in await client.chat.completions.create(**asked, stream=True):
         for choice in chunk.choices:
             text += choice.delta.content or ""
@@ -228,23 +273,40 @@ class DemoAgent:
                 if time.monotonic() > deadline:
                     raise SwapgateError(f"{self.route} is not served by {model}")
                 time.sleep(0.1)
-            served, message = self._send(client, "agent", self.turns)
+            served, message = self._send(
+                client,
+                "agent",
+                self.turns,
+            )
         self.served.append(served)
         self.turns.append(message.model_dump(exclude_none=True))
         for call in message.tool_calls or ():
-            name, arguments = call.function.name, json.loads(call.function.arguments)
+            name = call.function.name
+            arguments = json.loads(call.function.arguments)
             given = ", ".join(f"{key}={value}" for key, value in arguments.items())
             self.say(f"agent on {self.route}: {served} calls {name}({given})")
-            result = {"role": "tool", "tool_call_id": call.id, "content": TOOLS[name][1]}
+            result = {
+                "role": "tool",
+                "tool_call_id": call.id,
+                "content": TOOLS[name][1],
+            }
             self.turns.append(result)
         if not message.tool_calls:
             self.answer = message.content or ""
             self.say(f"agent on {self.route}: {served} answers: {self.answer}")
 
-    def _send(self, client: OpenAI, user: str, turns: Any) -> tuple[str, Any]:
+    def _send(
+        self,
+        client: OpenAI,
+        user: str,
+        turns: Any,
+    ) -> tuple[str, Any]:
         try:
             raw = client.chat.completions.with_raw_response.create(
-                model=self.route, messages=turns, tools=DEFINITIONS, user=user
+                model=self.route,
+                messages=turns,
+                tools=DEFINITIONS,
+                user=user,
             )
         except OpenAIError as error:
             raise SwapgateError(f"the agent on {self.route} got no answer: {error}") from None
@@ -353,7 +415,11 @@ def _require_answers(traffic: DemoTraffic) -> None:
         )
 
 
-def _report(traffic: DemoTraffic, watch: "ProposalWatch", elapsed: float) -> str:
+def _report(
+    traffic: DemoTraffic,
+    watch: "ProposalWatch",
+    elapsed: float,
+) -> str:
     parts = [_count(traffic), *watch.texts()]
     return f"{format_count(elapsed):>5} s  {' · '.join(parts)}"
 
@@ -425,7 +491,8 @@ class ProposalWatch:
             return f"evals: {done} of at most {most} answers"
         if proposal.phase is ProposalPhase.CANARY:
             for canary in list_canaries(self.ctx, route=proposal.route)[:1]:
-                now, action = canary.rollout.current, canary.action
+                now = canary.rollout.current
+                action = canary.action
                 return (
                     f"canary at {format_bps(now.weight_bps)}: {action.step_exposures} of "
                     f"{now.min_exposures} exposures, evidence of harm "

@@ -18,15 +18,28 @@ from harness.app.database import without_password
 from harness.app.processes import answers_http
 from harness.config.model import Settings
 from harness.evals.settings import SuiteSettings
-from harness.frame.errors import DatabaseUnusable, NotAllowed, StoreUnavailable, SwapgateError
+from harness.frame.errors import (
+    DatabaseUnusable,
+    NotAllowed,
+    StoreUnavailable,
+    SwapgateError,
+)
 from harness.frame.pagination import PageRequest
 from harness.frame.runtime.tcp_ports import is_free, port_holder
 from harness.frame.suggestions import did_you_mean
 from harness.operations import queries
 from harness.proposals import fallback_chain
-from harness.providers.calls.probe import ProbeFinding, ProbeStatus, ProbeSubject
+from harness.providers.calls.probe import (
+    ProbeFinding,
+    ProbeStatus,
+    ProbeSubject,
+)
 from harness.providers.records import Providers
-from harness.registry import data_class_checks, provider_secrets, registered_providers
+from harness.registry import (
+    data_class_checks,
+    provider_secrets,
+    registered_providers,
+)
 from harness.routes import freezes, routes
 from harness.routing.context import Context
 from harness.routing.table import FIRST_ROUTE_STEP
@@ -53,7 +66,8 @@ Findings = Iterator[DoctorFinding]
 
 
 def all_checks(
-    read_settings: Callable[[], Settings], open_context: Callable[[], Context]
+    read_settings: Callable[[], Settings],
+    open_context: Callable[[], Context],
 ) -> Findings:
     """Yields the findings of each check; skips checks that cannot run. An error that
     read_settings or open_context raises is a finding.
@@ -119,7 +133,11 @@ def _database(
     try:
         found = [_schema(settings), *_roles(settings)]
         context = open_context()
-        return context, [*found, _audit(context), _signatures(context)]
+        return context, [
+            *found,
+            _audit(context),
+            _signatures(context),
+        ]
     except SwapgateError as error:
         return None, [*found, *_unusable(error, answers=bool(found))]
 
@@ -145,7 +163,8 @@ def _unusable(error: SwapgateError, *, answers: bool) -> Findings:
 
 
 def _schema(settings: Settings) -> DoctorFinding:
-    state, shown = database.schema_state(settings), without_password(settings.database_url)
+    state = database.schema_state(settings)
+    shown = without_password(settings.database_url)
     if state.differences:
         found = (
             f"{shown} is at revision {state.found}, but needs {state.needed}: "
@@ -173,7 +192,10 @@ def _audit(context: Context) -> DoctorFinding:
     if broken is not None:
         found = f"broken at event {broken}: somebody changed this event or an earlier event"
         return DoctorFinding(
-            "audit log", "fail", found, "compare with a backup; see `audit tail`"
+            "audit log",
+            "fail",
+            found,
+            "compare with a backup; see `audit tail`",
         )
     events = queries.list_audit_events(context, PageRequest(1)).total
     return DoctorFinding("audit log", "ok", f"whole, {events} events")
@@ -216,7 +238,8 @@ def _judges(settings: Settings, context: Context | None) -> Findings:
     for name, suite in settings.suites.items():
         if suite.judge is None:
             continue
-        subject, target = f"judge of suite {name}", suite.judge.target
+        subject = f"judge of suite {name}"
+        target = suite.judge.target
         provider = providers.get(target.provider)
         if provider is None:
             found = f"there is no provider {target.provider!r} for {target.name}"
@@ -259,7 +282,12 @@ def _finding(subject: str, finding: ProbeFinding) -> DoctorFinding:
     if finding.status is ProbeStatus.OK:
         return DoctorFinding(subject, "ok", finding.found)
     fails = finding.status is ProbeStatus.FAIL and finding.subject in _OF_PROVIDER
-    return DoctorFinding(subject, "fail" if fails else "warn", finding.found, finding.next_step)
+    return DoctorFinding(
+        subject,
+        "fail" if fails else "warn",
+        finding.found,
+        finding.next_step,
+    )
 
 
 def _secrets(_: Settings, context: Context) -> Findings:
@@ -280,7 +308,8 @@ def _secrets(_: Settings, context: Context) -> Findings:
         missing = [name for name in provider.key_envs if not os.environ.get(name)]
         others = len(missing) < len(provider.key_envs)
         if missing and others and provider.name not in {key.provider for key in stored}:
-            found, step = f"{', '.join(missing)} not set", "set it, e.g. in .env"
+            found = f"{', '.join(missing)} not set"
+            step = "set it, e.g. in .env"
             yield DoctorFinding(f"keys of {provider.name}", "warn", found, step)
         opened = provider_secrets.decrypt_headers(provider, context.cipher).extra_headers
         step = f"set the headers of {provider.name} again, or restore the encryption key"
@@ -342,7 +371,8 @@ def _ports(settings: Settings, _: Context | None) -> Findings:
         ("ui", settings.ui, "/_stcore/health"),
     )
     for name, where, path in parts:
-        subject, place = f"port of {name}", f"{where.host}:{where.port}"
+        subject = f"port of {name}"
+        place = f"{where.host}:{where.port}"
         if is_free(where.host, where.port):
             yield DoctorFinding(subject, "ok", f"{place} is free")
         elif answers_http(where.host, where.port, path):
@@ -350,7 +380,10 @@ def _ports(settings: Settings, _: Context | None) -> Findings:
         else:
             found = f"{place} is held by {port_holder(where.port)}"
             yield DoctorFinding(
-                subject, "fail", found, f"stop that process, or set {name}.port"
+                subject,
+                "fail",
+                found,
+                f"stop that process, or set {name}.port",
             )
 
 

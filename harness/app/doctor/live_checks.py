@@ -34,7 +34,12 @@ from harness.client.async_client import AsyncModelClient
 from harness.client.chat_request import chat_body
 from harness.client.in_process import InProcessChannel
 from harness.client.types import CompletionRequest, Message, Usage
-from harness.frame.errors import AnswerUnreadable, CallFailed, InputError, NotFound
+from harness.frame.errors import (
+    AnswerUnreadable,
+    CallFailed,
+    InputError,
+    NotFound,
+)
 from harness.frame.failures import FailureClass
 from harness.providers.credential import lacks_key
 from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
@@ -183,24 +188,37 @@ class _LiveRun:
         if self.is_hopeless:
             self.findings += [scenario.untried() for scenario in scenarios]
             return
-        target = Target(self.provider.name, model, {AnswerLimit.MAX_TOKENS.value: ANSWER_LIMIT})
+        target = Target(
+            self.provider.name,
+            model,
+            {AnswerLimit.MAX_TOKENS.value: ANSWER_LIMIT},
+        )
         with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:
             router, key = single_target_router(
-                self.installation, target, self.provider, Path(folder)
+                self.installation,
+                target,
+                self.provider,
+                Path(folder),
             )
             channel = InProcessChannel(router, key)
             client = AsyncModelClient(channel, self.installation.clock, repeats=False)
             asyncio.run(self._ask_all(client, model, scenarios))
 
     async def _ask_all(
-        self, client: AsyncModelClient, model: str, scenarios: Sequence[LiveScenario]
+        self,
+        client: AsyncModelClient,
+        model: str,
+        scenarios: Sequence[LiveScenario],
     ) -> None:
         async with client:
             for scenario in scenarios:
                 self.findings.append(await self._ask(client, model, scenario))
 
     async def _ask(
-        self, client: AsyncModelClient, model: str, scenario: LiveScenario
+        self,
+        client: AsyncModelClient,
+        model: str,
+        scenario: LiveScenario,
     ) -> LiveFinding:
         if self.is_hopeless:
             return scenario.untried()
@@ -235,7 +253,10 @@ class _LiveRun:
 
 
 async def _read(
-    client: AsyncModelClient, request: CompletionRequest, *, streamed: bool
+    client: AsyncModelClient,
+    request: CompletionRequest,
+    *,
+    streamed: bool,
 ) -> LiveAnswer:
     """Asks once. Raises CallFailed."""
     if not streamed:

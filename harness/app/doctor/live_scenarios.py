@@ -106,7 +106,11 @@ def _differs(found: str, step: str = "nothing to do") -> _Judged:
     return LiveOutcome.DIFFERS, found, step
 
 
-def _plain(answer: LiveAnswer, response: CompletionResponse, model: str) -> _Judged:
+def _plain(
+    answer: LiveAnswer,
+    response: CompletionResponse,
+    model: str,
+) -> _Judged:
     """Judges an ordinary answer: text, finish reason, usage, and the name of the model that
     answered.
     """
@@ -126,7 +130,11 @@ def _plain(answer: LiveAnswer, response: CompletionResponse, model: str) -> _Jud
     return _works(answer.counts)
 
 
-def _length(answer: LiveAnswer, response: CompletionResponse, _model: str) -> _Judged:
+def _length(
+    answer: LiveAnswer,
+    response: CompletionResponse,
+    _model: str,
+) -> _Judged:
     """Judges an answer that a limit should have cut off. The limit works if the provider counts
     no more than `SHORT_LIMIT` tokens, and says that it cut the answer off.
     """
@@ -146,7 +154,11 @@ def _length(answer: LiveAnswer, response: CompletionResponse, _model: str) -> _J
     )
 
 
-def _stream(answer: LiveAnswer, response: CompletionResponse, model: str) -> _Judged:
+def _stream(
+    answer: LiveAnswer,
+    response: CompletionResponse,
+    model: str,
+) -> _Judged:
     """Judges a stream as an ordinary answer, and then its pieces and the place of the usage."""
     plain = _plain(answer, response, model)
     if plain[0] is not LiveOutcome.FAILS and len(answer.models) > 1:
@@ -158,12 +170,17 @@ def _stream(answer: LiveAnswer, response: CompletionResponse, model: str) -> _Ju
     pieces = sum(bool(chunk.text) for chunk in answer.chunks)
     if pieces < 2:
         return _differs(
-            "the whole text comes in one chunk", "do not expect an early first token"
+            "the whole text comes in one chunk",
+            "do not expect an early first token",
         )
     return _works(f"{pieces} chunks, {answer.counts}")
 
 
-def _structured(_: LiveAnswer, response: CompletionResponse, _model: str) -> _Judged:
+def _structured(
+    _: LiveAnswer,
+    response: CompletionResponse,
+    _model: str,
+) -> _Judged:
     step = "set json_schema: false for this model in swapgate.yaml"
     try:
         value = json.loads(response.text)
@@ -215,7 +232,12 @@ class LiveScenario:
         return LiveFinding(self.name, outcome, self.expected, found, step)
 
     def untried(self, why: str = "the plain answer failed") -> LiveFinding:
-        return LiveFinding(self.name, LiveOutcome.NOT_TRIED, self.expected, f"not tried: {why}")
+        return LiveFinding(
+            self.name,
+            LiveOutcome.NOT_TRIED,
+            self.expected,
+            f"not tried: {why}",
+        )
 
 
 STRUCTURED: Final = LiveScenario(
@@ -226,14 +248,20 @@ STRUCTURED: Final = LiveScenario(
     {
         "response_format": {
             "type": "json_schema",
-            "json_schema": {"name": "city", "strict": True, "schema": _CITY_SCHEMA},
+            "json_schema": {
+                "name": "city",
+                "strict": True,
+                "schema": _CITY_SCHEMA,
+            },
         }
     },
 )
 # The scenarios that test the model, in the order in which doctor runs them.
 SCENARIOS: Final = (
     LiveScenario(
-        "plain answer", "text, finish reason stop, usage above 0, the model's name", _plain
+        "plain answer",
+        "text, finish reason stop, usage above 0, the model's name",
+        _plain,
     ),
     LiveScenario(
         "length stop",

@@ -12,7 +12,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from evals.runner.chat_completions import MalformedReply, parse_reply, request_body
+from evals.runner.chat_completions import (
+    MalformedReply,
+    parse_reply,
+    request_body,
+)
 from harness.frame.errors import InputError, NoAnswer
 from harness.frame.plain_data import read_object
 from harness.frame.runtime.clock import SystemClock
@@ -52,7 +56,12 @@ NATIVE_PROBES: Final[Mapping[Endpoint, NativeProbe]] = {
         {
             "response.created": ("response.id",),
             "response.output_item.added": ("output_index", "item.type"),
-            "response.output_text.delta": ("output_index", "content_index", "item_id", "delta"),
+            "response.output_text.delta": (
+                "output_index",
+                "content_index",
+                "item_id",
+                "delta",
+            ),
             "response.output_item.done": ("output_index", "item.type"),
             "response.completed": (
                 "response.id",
@@ -84,7 +93,8 @@ def find_gap(endpoint: Endpoint, stream: bytes) -> str:
     """Returns the first event or member that a stream of this endpoint lacks; empty if it is
     complete.
     """
-    rules, came = NATIVE_PROBES[endpoint].events, set[str]()
+    rules = NATIVE_PROBES[endpoint].events
+    came = set[str]()
     payloads = EventPayloads()
     for payload in (*payloads.read(stream), *payloads.rest()):
         event = read_object(payload) or {}
@@ -153,8 +163,10 @@ def chat(
     """Sends a short question to a target. allowed: see `check_api_base`."""
     messages = [{"role": "user", "content": PROBE_QUESTION}]
     body = request_body(provider.as_sent(target), messages, {})
-    door, secret = HttpProviderProbe(SystemClock(), allowed), key.secret if key else ""
-    kind, started = PROVIDER_KINDS.get(provider.kind), time.perf_counter()
+    door = HttpProviderProbe(SystemClock(), allowed)
+    secret = key.secret if key else ""
+    kind = PROVIDER_KINDS.get(provider.kind)
+    started = time.perf_counter()
     # Uses the router's code for adapted kinds, because it can translate and describes failures.
     if kind is not None and Endpoint.CHAT in kind.adapted:
         sent = json.dumps(body).encode()
@@ -162,7 +174,8 @@ def chat(
     else:
         found = door.ask(provider, secret, CHAT_PATH, body, timeout_s)
         found = replace(found, seconds=time.perf_counter() - started)
-    reply, error = None, _error_text(provider, key, found)
+    reply = None
+    error = _error_text(provider, key, found)
     if not error:
         try:
             reply = parse_reply(found.content)
@@ -179,7 +192,11 @@ def chat(
     gaps = {}
     local = kind is not None and kind.group is ProviderGroup.LOCAL
     for endpoint, probe in NATIVE_PROBES.items() if local else ():
-        question = {**probe.body, "model": target.model, "stream": True}
+        question = {
+            **probe.body,
+            "model": target.model,
+            "stream": True,
+        }
         own = door.ask(provider, secret, probe.path, question, timeout_s, whole=True)
         gaps[endpoint] = _error_text(provider, key, own) or find_gap(endpoint, own.content)
     whole = {endpoint: NATIVE for endpoint, gap in gaps.items() if not gap}
@@ -195,7 +212,12 @@ def chat(
     )
 
 
-def _probe(target: Target, found: ProbeReply, *, error: str) -> Probe:
+def _probe(
+    target: Target,
+    found: ProbeReply,
+    *,
+    error: str,
+) -> Probe:
     latency_ms = round(found.seconds * 1000, 1)
     return Probe(target.name, False, found.status, latency_ms, error=error)  # noqa: FBT003
 
@@ -231,7 +253,11 @@ def _embedded(
     )
 
 
-def _error_text(provider: Provider, key: ProviderKey | None, found: ProbeReply) -> str:
+def _error_text(
+    provider: Provider,
+    key: ProviderKey | None,
+    found: ProbeReply,
+) -> str:
     """Returns the provider's error; for a refused key, which key it was and what to do."""
     if found.status not in KEY_REFUSED_STATUSES:
         return found.error
@@ -242,7 +268,11 @@ def _error_text(provider: Provider, key: ProviderKey | None, found: ProbeReply) 
 
 
 def _translated(
-    provider: Provider, secret: str, body: bytes, timeout_s: float, allowed: Collection[str]
+    provider: Provider,
+    secret: str,
+    body: bytes,
+    timeout_s: float,
+    allowed: Collection[str],
 ) -> ProbeReply:
     """Raises ConfigError if the translation code is not installed."""
     try:
@@ -252,7 +282,11 @@ def _translated(
     from router.upstream.transports import ProviderClient  # noqa: PLC0415 - not for all
 
     calls = ProviderClient(
-        provider, secret or None, connections=1, timeout_s=timeout_s, allowed=allowed
+        provider,
+        secret or None,
+        connections=1,
+        timeout_s=timeout_s,
+        allowed=allowed,
     )
 
     async def posted() -> Posted:

@@ -38,7 +38,11 @@ from harness.providers.calls.tool_probe import (
     ToolOutcome,
     ToolProbeResult,
 )
-from harness.providers.credential import ProviderKey, hide_provider_secrets, lacks_key
+from harness.providers.credential import (
+    ProviderKey,
+    hide_provider_secrets,
+    lacks_key,
+)
 from harness.providers.force import KillSwitch
 from harness.providers.records import Credentials
 from harness.providers.target import Provider, Target
@@ -82,7 +86,10 @@ def meant(installation: Installation, name: str) -> list[tuple[Target, Provider]
 
 
 def report(
-    installation: Installation, target: Target, provider: Provider, timeout_s: float
+    installation: Installation,
+    target: Target,
+    provider: Provider,
+    timeout_s: float,
 ) -> TargetReport[ToolFinding]:
     """Runs and judges the loops: at most nine answers and a refusal. timeout_s: for all."""
     keys = provider_secrets.keys_of_provider(installation.context, provider)
@@ -91,21 +98,38 @@ def report(
         findings = [ToolFinding("key", ToolOutcome.DOES_NOT, True, "it has no key", step)]  # noqa: FBT003
     else:
         with TemporaryDirectory(prefix="swapgate-doctor-") as folder:
-            router, key = single_target_router(installation, target, provider, Path(folder))
+            router, key = single_target_router(
+                installation,
+                target,
+                provider,
+                Path(folder),
+            )
             channel = InProcessChannel(router, key)
             text = partial(_error_text, provider, keys)
             seen = asyncio.run(_probe_loops(channel, timeout_s, text))
         findings = list(tool_probe.tool_findings(provider, target, seen))
-    return TargetReport(target.name, not any(finding.failed for finding in findings), findings)
+    return TargetReport(
+        target.name,
+        not any(finding.failed for finding in findings),
+        findings,
+    )
 
 
-def _error_text(provider: Provider, keys: Sequence[ProviderKey], error: CallFailed) -> str:
+def _error_text(
+    provider: Provider,
+    keys: Sequence[ProviderKey],
+    error: CallFailed,
+) -> str:
     if FailureClass.MODEL_UNKNOWN in f"{error.details.get('attempts')}":
         return f"{provider.name} does not know the model"
     return without_secrets(" ".join(str(error).split()), provider, keys)[:MAX_TEXT]
 
 
-def without_secrets(text: str, provider: Provider, keys: Sequence[ProviderKey]) -> str:
+def without_secrets(
+    text: str,
+    provider: Provider,
+    keys: Sequence[ProviderKey],
+) -> str:
     """Hides the provider's keys and headers in a text that the provider may have sent back."""
     hidden = text.encode("utf-8", "replace")
     for key in keys or (None,):
@@ -114,7 +138,9 @@ def without_secrets(text: str, provider: Provider, keys: Sequence[ProviderKey]) 
 
 
 async def _probe_loops(
-    channel: InProcessChannel, timeout_s: float, error_text: Callable[[CallFailed], str]
+    channel: InProcessChannel,
+    timeout_s: float,
+    error_text: Callable[[CallFailed], str],
 ) -> ToolProbeResult:
     """Removes `max_tokens`, because some providers refuse it."""
     until = asyncio.get_running_loop().time() + timeout_s
@@ -160,7 +186,10 @@ async def _whole(client: AsyncModelClient, request: CompletionRequest) -> ToolLo
 
 
 async def _looped(
-    client: AsyncModelClient, request: CompletionRequest, *, streamed: bool = False
+    client: AsyncModelClient,
+    request: CompletionRequest,
+    *,
+    streamed: bool = False,
 ) -> ToolLoopTrace:
     """Runs a tool loop of at most `MAX_TURNS` answers. An unfinished loop is a trace with an
     error.
@@ -168,7 +197,10 @@ async def _looped(
     on_chunk = (lambda _: None) if streamed else None
     try:
         run = await client.complete_with_tools(
-            request, _FUNCTIONS, max_turns=MAX_TURNS, on_chunk=on_chunk
+            request,
+            _FUNCTIONS,
+            max_turns=MAX_TURNS,
+            on_chunk=on_chunk,
         )
     except ToolLoopUnfinished as unfinished:
         error = f"after {MAX_TURNS} turns the model still calls tools"
@@ -256,5 +288,10 @@ def single_target_router(
             Credentials(tx).put(stored_key)
     known = targets.add_target(ctx, SYSTEM, target)
     routes.create_route(ctx, SYSTEM, ROUTE, known.id, settings=RouteSettings())
-    _, key = data_keys.create_key(ctx, SYSTEM, "doctor", secret=alone.secret)
+    _, key = data_keys.create_key(
+        ctx,
+        SYSTEM,
+        "doctor",
+        secret=alone.secret,
+    )
     return embed(alone, "doctor-"), key

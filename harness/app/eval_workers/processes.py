@@ -81,7 +81,10 @@ class WorkerTemplate:
     """The control process's side of a template process, which forks workers on request."""
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], cwd: Path
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        cwd: Path,
     ) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - until it is closed
         self._lock = threading.Lock()
@@ -96,7 +99,8 @@ class WorkerTemplate:
             stderr=self._errors,
         )
         assert self._process.stdin and self._process.stdout  # noqa: S101, PT018 - both are pipes
-        self._asks, self._tells = self._process.stdin, self._process.stdout
+        self._asks = self._process.stdin
+        self._tells = self._process.stdout
         os.set_blocking(self._tells.fileno(), False)
 
     @property
@@ -104,14 +108,22 @@ class WorkerTemplate:
         return self._process.poll() is None
 
     def fork(
-        self, run: str, owner: str, environment: Mapping[str, str], errors: str
+        self,
+        run: str,
+        owner: str,
+        environment: Mapping[str, str],
+        errors: str,
     ) -> ForkedWorker:
         """Requests a worker, which starts after the template's imports. errors: the file for
         the worker's stderr. Raises OSError if the template has ended.
         """
         worker = ForkedWorker(owner, self)
         self._workers[owner] = worker
-        asked = {"run": run, "environment": dict(environment), "errors": errors}
+        asked = {
+            "run": run,
+            "environment": dict(environment),
+            "errors": errors,
+        }
         try:
             self.send({"owner": owner, **asked})
         except OSError:
@@ -175,14 +187,20 @@ def serve_forks() -> AskedRun | None:
     template when its stdin closes. Call it in a process with one thread, because a forked
     worker has no other threads.
     """
-    template, owners = os.getpid(), dict[int, str]()
+    template = os.getpid()
+    owners = dict[int, str]()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # ignores a terminal's Ctrl-C: the control process ends the template
     # A collection would touch, and so copy, all pages of imported objects.
     gc.freeze()
     # Without a buffer, because `select` would not see buffered input.
-    with open(0, "rb", buffering=0, closefd=False) as asks:
+    with open(
+        0,
+        "rb",
+        buffering=0,
+        closefd=False,
+    ) as asks:
         while True:
             if select.select([asks], [], [], LOOK_EVERY_S)[0]:
                 if not (line := asks.readline()):
@@ -204,7 +222,10 @@ def _tell_ended(owners: dict[int, str]) -> None:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             return
-        told = {"owner": owners.pop(pid), "code": os.waitstatus_to_exitcode(status)}
+        told = {
+            "owner": owners.pop(pid),
+            "code": os.waitstatus_to_exitcode(status),
+        }
         with suppress(OSError):  # the control process has ended
             os.write(sys.stdout.fileno(), json.dumps(told).encode() + b"\n")
 
@@ -227,9 +248,17 @@ def _become_worker(message: Mapping[str, Any], template: int) -> None:
 
 # Variables for Python, temporary files, time and locale. Each worker gets its keys as well.
 KEPT = (
-    *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT"),
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "VIRTUAL_ENV",
+    "SYSTEMROOT",
     # OpenSSL reads a company's certificate authority from these variables.
-    *("SSL_CERT_FILE", "SSL_CERT_DIR"),
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
 )
 # Longer than the pauses between the runs of a busy control plane.
 TEMPLATE_KEPT_S = 60.0
@@ -261,7 +290,9 @@ class SubprocessWorkers:
         needed_by: Callable[[str], Mapping[str, str]],
         cwd: Path,
     ) -> None:
-        self._command, self._needed_by, self._cwd = list(command), needed_by, cwd
+        self._command = list(command)
+        self._needed_by = needed_by
+        self._cwd = cwd
         self._template_command = list(template) if SUPPORTED else []
         self._template: WorkerTemplate | None = None
         self._template_lock = threading.Lock()
@@ -283,7 +314,11 @@ class SubprocessWorkers:
         return owner
 
     def _fork(
-        self, run: str, owner: str, environment: Mapping[str, str], errors: IO[bytes]
+        self,
+        run: str,
+        owner: str,
+        environment: Mapping[str, str],
+        errors: IO[bytes],
     ) -> ForkedWorker:
         with self._template_lock:
             template = self._template
@@ -291,7 +326,9 @@ class SubprocessWorkers:
                 if template is not None:
                     template.close()
                 template = WorkerTemplate(
-                    self._template_command, {**_minimum(), **ONE_THREAD}, self._cwd
+                    self._template_command,
+                    {**_minimum(), **ONE_THREAD},
+                    self._cwd,
                 )
                 self._template = template
             # An unnamed file, so that a killed control process leaves no file behind.
@@ -299,10 +336,21 @@ class SubprocessWorkers:
             return template.fork(run, owner, environment, file)
 
     def _spawn(
-        self, run: str, owner: str, environment: Mapping[str, str], errors: IO[bytes]
+        self,
+        run: str,
+        owner: str,
+        environment: Mapping[str, str],
+        errors: IO[bytes],
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 - our own command
-            [*self._command, run, "--owner", owner, "--parent", str(os.getpid())],
+            [
+                *self._command,
+                run,
+                "--owner",
+                owner,
+                "--parent",
+                str(os.getpid()),
+            ],
             env=environment,
             cwd=self._cwd,
             stdin=subprocess.DEVNULL,
@@ -341,7 +389,8 @@ class SubprocessWorkers:
 
     def _close_template(self) -> None:
         with self._template_lock:
-            template, self._template = self._template, None
+            template = self._template
+            self._template = None
             if template is not None:
                 template.close()
 
@@ -371,7 +420,11 @@ def _minimum() -> dict[str, str]:
     one run cannot read the keys of another.
     """
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-    return {**kept, "PYTHONUNBUFFERED": "1", "INSPECT_DISPLAY": "none"}
+    return {
+        **kept,
+        "PYTHONUNBUFFERED": "1",
+        "INSPECT_DISPLAY": "none",
+    }
 
 
 def worker_command(name: str) -> list[str]:

@@ -15,12 +15,20 @@ from pathlib import Path
 import structlog
 
 from harness.app import secret_files
-from harness.app.installation import CONFIG_VARIABLE, Installation, job_queue, open_installation
+from harness.app.installation import (
+    CONFIG_VARIABLE,
+    Installation,
+    job_queue,
+    open_installation,
+)
 from harness.config import source_locations
 from harness.config.model import RunQueueKind
 from harness.evals.ports import EvalWorkers
 from harness.frame.errors import ConfigError, InputError, NotFound
-from harness.frame.imports import leave_modules_alone, pause_garbage_collection
+from harness.frame.imports import (
+    leave_modules_alone,
+    pause_garbage_collection,
+)
 from harness.frame.runtime import telemetry
 from harness.frame.signing.keyring import KeyPurpose
 from harness.proposals import eval_queue
@@ -45,12 +53,16 @@ def build_workers(installation: Installation) -> EvalWorkers:
     """Builds the starter of eval workers. A worker gets the keys and headers of its run's
     provider and judge, in variables that exist only for it.
     """
-    from harness.app.eval_workers.processes import SubprocessWorkers, worker_command  # noqa: PLC0415
+    from harness.app.eval_workers.processes import (  # noqa: PLC0415
+        SubprocessWorkers,
+        worker_command,
+    )
     from harness.app.eval_workers.worker import JUDGE, TARGET  # noqa: PLC0415
     from harness.registry import provider_secrets  # noqa: PLC0415 - only where workers start
 
     source = installation.settings.source
-    command, template = worker_command("eval-worker"), worker_command("eval-worker-template")
+    command = worker_command("eval-worker")
+    template = worker_command("eval-worker-template")
     if source is not None:
         for argv in (command, template):
             argv += ["--config", str(source.resolve())]
@@ -86,7 +98,12 @@ def build_workers(installation: Installation) -> EvalWorkers:
                 given[passed.headers] = json.dumps(dict(headers))
         return given
 
-    return SubprocessWorkers(command, template=template, needed_by=needed_by, cwd=Path.cwd())
+    return SubprocessWorkers(
+        command,
+        template=template,
+        needed_by=needed_by,
+        cwd=Path.cwd(),
+    )
 
 
 def run_worker_template(given: Path | None) -> None:
@@ -103,10 +120,21 @@ def run_worker_template(given: Path | None) -> None:
         from router.upstream import transports  # noqa: F401, PLC0415
     leave_modules_alone()
     if (asked := serve_forks()) is not None:
-        run_worker(given, asked.run, owner=asked.owner, parent=os.getppid())
+        run_worker(
+            given,
+            asked.run,
+            owner=asked.owner,
+            parent=os.getppid(),
+        )
 
 
-def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None:
+def run_worker(
+    given: Path | None,
+    run: str,
+    *,
+    owner: str,
+    parent: int,
+) -> None:
     """Runs one eval run in this process. owner: the worker's name on the lease. parent: the pid
     of the process with which the worker ends.
     """
@@ -120,7 +148,8 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
     from router.upstream.transports import ProviderClient  # noqa: PLC0415
 
     installation = open_installation(given, signs_as=KeyPurpose.WORKER)
-    settings, home = installation.settings, secret_files.writable_home(installation.settings)
+    settings = installation.settings
+    home = secret_files.writable_home(installation.settings)
     shared = home / "evals"  # for all workers of this machine
     secrets = dict(os.environ)
     # A run's child processes, such as a model's code, must not inherit these variables.
@@ -133,7 +162,11 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
             runner=InspectRunner(
                 settings.suites,
                 checks=CalibrationCache(home / "judges", installation.clock),
-                paces=RateGates(settings.eval_limits, SharedRates(shared / "rates"), shared),
+                paces=RateGates(
+                    settings.eval_limits,
+                    SharedRates(shared / "rates"),
+                    shared,
+                ),
                 allowed=settings.router.allow_addresses,
                 calls=ProviderClient,
             ),
@@ -155,7 +188,12 @@ log = structlog.get_logger()
 LOOK_EVERY_S = 0.2
 
 
-def run_worker_host(given: Path | None, *, slots: int, providers: Collection[str]) -> None:
+def run_worker_host(
+    given: Path | None,
+    *,
+    slots: int,
+    providers: Collection[str],
+) -> None:
     """Runs until SIGTERM or SIGINT. Raises ConfigError without a queue or its package."""
     telemetry.configure()
     installation = open_installation(given, signs_as=KeyPurpose.WORKER)

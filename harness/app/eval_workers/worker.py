@@ -36,7 +36,14 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.runtime.supervisor import interrupts
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.pins import ServedModel, Sighting
-from harness.gate.run import CALIBRATED, EVER, LEASE_S, EvalRun, RunState, Sample
+from harness.gate.run import (
+    CALIBRATED,
+    EVER,
+    LEASE_S,
+    EvalRun,
+    RunState,
+    Sample,
+)
 from harness.proposals.eval_queue import needed_runs
 from harness.providers.records import Providers, Sightings
 from harness.providers.target import Provider
@@ -58,7 +65,8 @@ class WorkerEnv:
 
 TARGET = WorkerEnv("SWAPGATE_RUN_TARGET_KEY", "SWAPGATE_RUN_TARGET_HEADERS")
 JUDGE = WorkerEnv("SWAPGATE_RUN_JUDGE_KEY", "SWAPGATE_RUN_JUDGE_HEADERS")
-STORE_ATTEMPTS, STORE_PAUSE_S = 30, 1.0
+STORE_ATTEMPTS = 30
+STORE_PAUSE_S = 1.0
 NOTE_EVERY = timedelta(seconds=5)
 
 
@@ -89,7 +97,8 @@ class EvalWorker:
             return None
         with interrupts([signal.SIGTERM]) as over:
             return self._work_on(
-                job, lambda: over.ended or self._stop.is_set() or bool(self._refusal)
+                job,
+                lambda: over.ended or self._stop.is_set() or bool(self._refusal),
             )
 
     def _work_on(self, job: EvalJob, stopping: Callable[[], bool]) -> RunState | None:
@@ -99,7 +108,9 @@ class EvalWorker:
         run = job.run.id
         beat = threading.Thread(target=self._beat, args=(run,), daemon=True)
         beat.start()
-        meter, remark, away = _ProgressMeter(job, *self._progress(run)), "", None
+        meter = _ProgressMeter(job, *self._progress(run))
+        remark = ""
+        away = None
         try:
             state = RunState.OVER_BUDGET
             if not meter.over:
@@ -107,11 +118,14 @@ class EvalWorker:
                 remark = self.runner.remark
         except JudgeUnfit as error:
             # Fails the run, because the next worker would find the same fault.
-            state, remark = RunState.FAILED, str(error)
+            state = RunState.FAILED
+            remark = str(error)
         except SpendingPaused as error:
-            state, remark = RunState.STOPPED, str(error)
+            state = RunState.STOPPED
+            remark = str(error)
         except ProviderAway as error:
-            state, away = RunState.STOPPED, error
+            state = RunState.STOPPED
+            away = error
         finally:
             self._stop.set()
             beat.join()
@@ -137,7 +151,9 @@ class EvalWorker:
                 return None
             before = EvalRuns(tx).get(run)
             EvalRuns(tx).set_state(
-                run, RunState.RUNNING, before.message if before.waits_since else ""
+                run,
+                RunState.RUNNING,
+                before.message if before.waits_since else "",
             )
             eval_run = EvalRuns(tx).get(run)
             target = Routing(tx).targets()[eval_run.target]
@@ -146,9 +162,11 @@ class EvalWorker:
                 raise NotFound(f"run {run}: provider {target.provider!r} no longer exists")
             judge = Providers(tx).all().get(self.judges.get(eval_run.suite, ""))
             purpose = spending_purpose(tx, run)
-            own, judging = (
-                SpendingMeter(StoredSpending(self.store), self.clock, of)
-                for of in (purpose, SpendingPurpose.JUDGES)
+            own = SpendingMeter(StoredSpending(self.store), self.clock, purpose)
+            judging = SpendingMeter(
+                StoredSpending(self.store),
+                self.clock,
+                SpendingPurpose.JUDGES,
             )
             self._meters = [own, judging]
             return EvalJob(
@@ -177,7 +195,12 @@ class EvalWorker:
 
     def _lease(self, lease: Callable[..., bool], run: str) -> bool:
         now = self.clock.now()
-        return lease(run, self.owner, now=now, until=now + timedelta(seconds=LEASE_S))
+        return lease(
+            run,
+            self.owner,
+            now=now,
+            until=now + timedelta(seconds=LEASE_S),
+        )
 
     def _beat(self, run: str) -> None:
         """Renews the lease until the run ends. Stops the run if the parent has ended, or if the
@@ -235,7 +258,11 @@ class EvalWorker:
             return self._store(tx, job.run, sample, sightings)
 
     def _store(
-        self, tx: Transaction, run: EvalRun, sample: Sample, sightings: Sequence[Sighting]
+        self,
+        tx: Transaction,
+        run: EvalRun,
+        sample: Sample,
+        sightings: Sequence[Sighting],
     ) -> bool:
         if run.waits_since is not None and not self._kept:
             EvalRuns(tx).end_wait(run.id)
@@ -246,7 +273,10 @@ class EvalWorker:
         """Lists the served models to note, each at most once per `NOTE_EVERY`."""
         now = self.clock.now()
         found = []
-        for target, served in ((job.target.id, sample.served), (job.judge, sample.judge)):
+        for target, served in (
+            (job.target.id, sample.served),
+            (job.judge, sample.judge),
+        ):
             noted = self._noted.get((target, served))
             if not (target and served.model) or (noted and now - noted < NOTE_EVERY):
                 continue
@@ -254,7 +284,12 @@ class EvalWorker:
             found.append(Sighting(target, served, now, now))
         return found
 
-    def _leave(self, job: EvalJob, state: RunState, message: str) -> RunState | None:
+    def _leave(
+        self,
+        job: EvalJob,
+        state: RunState,
+        message: str,
+    ) -> RunState | None:
         """Gives the lease back with the run's final state. Returns None if another worker has
         the run.
 
@@ -263,10 +298,12 @@ class EvalWorker:
         """
         run = job.run.id
         with self.store.write() as tx:
-            eval_run, stored = EvalRuns(tx).get(run), EvalRuns(tx).done(run)
+            eval_run = EvalRuns(tx).get(run)
+            stored = EvalRuns(tx).done(run)
             gone = (job.done | self._kept) - stored
             if gone:
-                state, message = RunState.FAILED, f"{len(gone)} stored samples are gone"
+                state = RunState.FAILED
+                message = f"{len(gone)} stored samples are gone"
             if eval_run.lease_owner == self.owner:
                 self._note_calibration(tx, job.run)
             refused = state is RunState.FAILED and bool(message)
@@ -286,7 +323,8 @@ class EvalWorker:
         first_failed = now - timedelta(seconds=away.silent_s)
         with self.store.write() as tx:
             run = EvalRuns(tx).get(id_)
-            since, patience_since = run.waits_since, run.patience_since
+            since = run.waits_since
+            patience_since = run.patience_since
             if since is None or patience_since is None:
                 since = patience_since = first_failed
             waited_s = (now - patience_since).total_seconds()
@@ -354,7 +392,8 @@ class _ProgressMeter:
         A budget in USD stops a model without a price at once, because its cost cannot be
         limited.
         """
-        budget, model = self.job.run.budget, self.job.target.model
+        budget = self.job.run.budget
+        model = self.job.target.model
         if budget.max_tokens is not None and self.tokens >= budget.max_tokens:
             return f"the run has used {self.tokens} of {budget.max_tokens} tokens"
         if budget.max_cost_usd is None:
@@ -366,6 +405,7 @@ class _ProgressMeter:
                 "a price"
             )
         if self.cost_usd >= budget.max_cost_usd:
-            spent, most = format_usd(self.cost_usd), format_usd(budget.max_cost_usd)
+            spent = format_usd(self.cost_usd)
+            most = format_usd(budget.max_cost_usd)
             return f"the run has spent {spent} of {most}"
         return ""

@@ -74,9 +74,15 @@ class SplitDrive:
     """Drives one gateway. settles: how long the gateway's processes may use the old split."""
 
     def __init__(
-        self, driver: SplitDriver, recorder: "Recorder", clock: Clock, settles: timedelta
+        self,
+        driver: SplitDriver,
+        recorder: "Recorder",
+        clock: Clock,
+        settles: timedelta,
     ) -> None:
-        self._driver, self._recorder, self._clock = driver, recorder, clock
+        self._driver = driver
+        self._recorder = recorder
+        self._clock = clock
         self._settles = settles
         self._routes: dict[str, DrivenRoute] = {}
         self._open: dict[str, Alert] = {}
@@ -129,7 +135,8 @@ class SplitDrive:
         allowed = allowed_split(targets, route.route, route.switches, now)
         had = known.split if known and known.split else allowed
         names = {id_: target.name for id_, target in targets.items()}
-        change, times = describe_change(had, has, names), known.times if known else ()
+        change = describe_change(had, has, names)
+        times = known.times if known else ()
         if describe_change(allowed, has, names):
             self._routes[name] = DrivenRoute({}, times, targets)
             try:
@@ -185,16 +192,26 @@ class SplitDrive:
             )
 
     def _record(
-        self, outcome: Outcome, found: TrustedTime, revision: int, *, is_new: bool
+        self,
+        outcome: Outcome,
+        found: TrustedTime,
+        revision: int,
+        *,
+        is_new: bool,
     ) -> None:
         """Records one outcome as a router would. is_new: the caller's first request came after
         the split began, so that chance chose the caller's arm.
         """
-        from router.recording.scored_units import GuardrailSample, SampleValues  # noqa: PLC0415 - slow
+        from router.recording.scored_units import (  # noqa: PLC0415 - slow
+            GuardrailSample,
+            SampleValues,
+        )
         from router.recording.sums import CompletedRequest  # noqa: PLC0415 - slow
 
         target = outcome.target or found.candidate
-        arm, trial, ticket = found.find_arm(target), found.trial, None
+        arm = found.find_arm(target)
+        trial = found.trial
+        ticket = None
         if arm is None:
             return
         # Earlier callers do not count: session affinity, not chance, chose their arm.
@@ -232,13 +249,12 @@ class SplitDrive:
         for subject in over:
             self._recorder.notify(self._open.pop(subject).now(AlertEvent.ENDED, now))
         for subject, text in problems.items():
-            key, title = (
-                f"{AlertKind.SPLIT.value}:{subject}",
-                f"the split of {subject} is unsure",
-            )
+            key = f"{AlertKind.SPLIT.value}:{subject}"
+            title = f"the split of {subject} is unsure"
             if subject == OUTCOMES:
                 title = f"{subject} are incomplete"
-            source, known = self._recorder.worker, self._open.get(subject)
+            source = self._recorder.worker
+            known = self._open.get(subject)
             alert = Alert(AlertKind.SPLIT, subject, key, title, text, now, source)
             if known is not None and known.text == text:
                 if now - known.at < STILL_AFTER:
@@ -251,7 +267,12 @@ class SplitDrive:
 
 
 def drive_litellm(
-    given: Path | None, url: str, key: str, *, every_s: float, settle_s: float
+    given: Path | None,
+    url: str,
+    key: str,
+    *,
+    every_s: float,
+    settle_s: float,
 ) -> None:
     """Drives LiteLLM until SIGTERM or SIGINT. Raises ConfigError, SnapshotInvalid."""
     installation = open_installation(given, signs_as=None)
@@ -260,11 +281,22 @@ def drive_litellm(
 
 
 def drive_flagd(
-    given: Path | None, flags: Path, spans: Path, *, every_s: float, settle_s: float
+    given: Path | None,
+    flags: Path,
+    spans: Path,
+    *,
+    every_s: float,
+    settle_s: float,
 ) -> None:
     """Writes flagd's flags until SIGTERM or SIGINT. Raises ConfigError, SnapshotInvalid."""
     installation = open_installation(given, signs_as=None)
-    _drive(installation, FlagdFile(flags, spans), FLAGD_WORKER, every_s, settle_s)
+    _drive(
+        installation,
+        FlagdFile(flags, spans),
+        FLAGD_WORKER,
+        every_s,
+        settle_s,
+    )
 
 
 def _drive(

@@ -34,10 +34,13 @@ class FlagdFile:
     """A `SplitDriver`. It reads only outcomes that are written after its creation."""
 
     def __init__(self, flags: Path, spans: Path) -> None:
-        self._flags, self._spans = flags, spans
-        self._inode, self._read_bytes = 0, 0
+        self._flags = flags
+        self._spans = spans
+        self._inode = 0
+        self._read_bytes = 0
         if spans.exists():
-            self._inode, self._read_bytes = spans.stat().st_ino, spans.stat().st_size
+            self._inode = spans.stat().st_ino
+            self._read_bytes = spans.stat().st_size
 
     def begin_look(self) -> None:
         """Does nothing: each method reads the files, which other programs may change."""
@@ -49,7 +52,12 @@ class FlagdFile:
         flag = _flag(self._load()[0], route)
         return _read_shares(flag, targets) if flag else {}
 
-    def set_split(self, route: str, targets: Collection[Target], split: Split) -> None:
+    def set_split(
+        self,
+        route: str,
+        targets: Collection[Target],
+        split: Split,
+    ) -> None:
         """Writes the flag's shares. Keeps the salt while the variants stay, so that callers
         keep theirs.
 
@@ -78,7 +86,8 @@ class FlagdFile:
                 f"flag {route!r} of {self._flags} has targeting of its own: remove it, because "
                 "it gives callers a model that Swapgate did not allow"
             )
-        flag["defaultVariant"], flag["targeting"] = weights[-1][0], {}
+        flag["defaultVariant"] = weights[-1][0]
+        flag["targeting"] = {}
         if len(weights) > 1:
             if bucket_by is None or {*dict(shares)} != {name for name, _ in weights}:
                 # A new salt, so that a new candidate gets other callers than the previous one.
@@ -91,7 +100,8 @@ class FlagdFile:
         """Yields the outcomes in the new lines, even if their calls began before `since`."""
         from router.observers.otlp_outcomes import read_flag_spans  # noqa: PLC0415 - slow
 
-        document, fault = self._load()[0], ""
+        document = self._load()[0]
+        fault = ""
         for line in filter(bytes.strip, self._new_lines()):
             try:
                 spans = list(read_flag_spans(line, protobuf=False))
@@ -141,7 +151,8 @@ class FlagdFile:
 
         before: the content that this process read; a file with other content stays unchanged.
         """
-        place, part = self._flags.resolve(), None
+        place = self._flags.resolve()
+        part = None
         try:
             text = json.dumps(document, indent=2, allow_nan=False) + "\n"
             with NamedTemporaryFile("w", dir=place.parent, delete=False) as file:
@@ -166,7 +177,8 @@ class FlagdFile:
             with self._spans.open("rb") as file:
                 about = os.fstat(file.fileno())
                 if about.st_ino != self._inode or about.st_size < self._read_bytes:
-                    self._inode, self._read_bytes = about.st_ino, 0
+                    self._inode = about.st_ino
+                    self._read_bytes = 0
                 file.seek(self._read_bytes)
                 data = file.read(MOST_BYTES)
         except FileNotFoundError:
@@ -189,11 +201,18 @@ def _flag(document: Mapping[str, Any], route: str) -> dict[str, Any]:
     return flag if flag.get("state") == "ENABLED" else {}
 
 
-def _served(variant: str, variants: Mapping[str, Any], targets: Collection[Target]) -> str:
+def _served(
+    variant: str,
+    variants: Mapping[str, Any],
+    targets: Collection[Target],
+) -> str:
     """Returns the id of the target that the variant names, else the variant's own name."""
     value = variants.get(variant)
     value = value.get("model") if isinstance(value, dict) else value
-    for names in ({t.id: t.name for t in targets}, {t.id: t.model for t in targets}):
+    for names in (
+        {t.id: t.name for t in targets},
+        {t.id: t.model for t in targets},
+    ):
         found = [id_ for id_, name in names.items() if name == value]
         if len(found) == 1:
             return found[0]
@@ -212,7 +231,11 @@ def _distribution(targeting: Any) -> tuple[Any, _Weights]:
         (bucket_by, *weights), *_ = rule.values()
         # flagd reads a negative weight as 0, and refuses a weight that is not an integer.
         found = [(name, max(0, weight)) for name, weight in weights]
-        ours = [*targeting, *rule, *bucket_by] == ["if", "fractional", "cat"]
+        ours = [
+            *targeting,
+            *rule,
+            *bucket_by,
+        ] == ["if", "fractional", "cat"]
         ours = ours and caller == _CALLER and _CALLER in bucket_by["cat"]
     except (AttributeError, LookupError, TypeError, ValueError):
         return OTHER_RULES, ()
@@ -222,7 +245,8 @@ def _distribution(targeting: Any) -> tuple[Any, _Weights]:
 
 def _read_shares(flag: Mapping[str, Any], targets: Collection[Target]) -> Split:
     """Computes the shares by target, in basis points, as flagd would serve them."""
-    variants, default = flag["variants"], f"{flag.get('defaultVariant')}"
+    variants = flag["variants"]
+    default = f"{flag.get('defaultVariant')}"
     bucket_by, weights = _distribution(flag.get("targeting"))
     if bucket_by is OTHER_RULES:
         return {OTHER_RULES: BUCKETS}

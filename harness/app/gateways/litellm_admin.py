@@ -46,8 +46,14 @@ class Deployment(NamedTuple):
 class LiteLLMAdmin:
     """A `SplitDriver`. key: LiteLLM's master key, which no message contains."""
 
-    def __init__(self, url: str, key: str, allowed: Collection[str] = ()) -> None:
-        self._url, self._key = url.rstrip("/"), key
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        allowed: Collection[str] = (),
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._key = key
         self._client = GuardedHttpClient(allowed)
         self._deployments: Sequence[Deployment] = ()
 
@@ -75,7 +81,12 @@ class LiteLLMAdmin:
             for name, part in split.items()
         }
 
-    def set_split(self, route: str, targets: Collection[Target], split: Split) -> None:
+    def set_split(
+        self,
+        route: str,
+        targets: Collection[Target],
+        split: Split,
+    ) -> None:
         """Sets the weights of the route's deployments. Deployments of one target share its
         weight equally.
 
@@ -105,8 +116,15 @@ class LiteLLMAdmin:
         for target in sorted(by_target, key=lambda target: -split.get(target, 0)):
             weight = split.get(target, 0) / len(by_target[target])
             for deployment in by_target[target]:
-                body = {"litellm_params": {"weight": weight}, "blocked": not weight}
-                self._call(f"/model/{quote(deployment.id)}/update", body, method="PATCH")
+                body = {
+                    "litellm_params": {"weight": weight},
+                    "blocked": not weight,
+                }
+                self._call(
+                    f"/model/{quote(deployment.id)}/update",
+                    body,
+                    method="PATCH",
+                )
 
     def read_outcomes(self, since: datetime, driven: Driven) -> Iterator[Outcome]:
         """Yields the requests of driven routes that began since then.
@@ -136,27 +154,43 @@ class LiteLLMAdmin:
             "sort_order": "asc",
             "exclude_internal_health_checks": "true",
         }
-        page, pages = 1, 1
+        page = 1
+        pages = 1
         while page <= pages:
             answer = self._call(f"/spend/logs/v2?{urlencode({**asked, 'page': page})}")
             try:
                 yield from answer["data"]
-                page, pages = page + 1, int(answer["total_pages"])
+                page = page + 1
+                pages = int(answer["total_pages"])
             except _UNREADABLE as error:
                 raise UpstreamError(f"LiteLLM's logs are unreadable: {error!r}") from None
 
-    def _call(self, path: str, body: object = None, *, method: str | None = None) -> Any:
+    def _call(
+        self,
+        path: str,
+        body: object = None,
+        *,
+        method: str | None = None,
+    ) -> Any:
         """Calls the API and returns the JSON of its answer. Raises UpstreamError, without the
         key.
         """
-        headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
+        headers = {
+            "authorization": f"Bearer {self._key}",
+            "content-type": "application/json",
+        }
         sent = None if body is None else json.dumps(body).encode()
         about = f"LiteLLM at {self._url}"
         try:
             with self._client.send(
-                f"{self._url}{path}", headers, sent, timeout_s=TIMEOUT_S, method=method
+                f"{self._url}{path}",
+                headers,
+                sent,
+                timeout_s=TIMEOUT_S,
+                method=method,
             ) as answer:
-                text, status = answer.read(), answer.status
+                text = answer.read()
+                status = answer.status
         except (OSError, HTTPException, ValueError) as error:
             raise UpstreamError(f"{about} does not answer: {error}") from None
         with suppress(ValueError, RecursionError):
@@ -167,7 +201,8 @@ class LiteLLMAdmin:
 
 
 def _deployment(entry: Mapping[str, Any]) -> Deployment:
-    params, info = entry["litellm_params"], entry["model_info"]
+    params = entry["litellm_params"]
+    info = entry["model_info"]
     model = str(params["model"])
     own = info.get(TARGET_FIELD)
     return Deployment(
@@ -207,7 +242,8 @@ def read_row(row: Mapping[str, Any], served: Mapping[str, str]) -> Outcome | Non
     first = stamp if again else row.get("model_id")
     if row.get("cache_hit") == "True" or (first not in served and (first or not again)):
         return None
-    started, ended = (_time(row[name]) for name in ("startTime", "endTime"))
+    started = _time(row["startTime"])
+    ended = _time(row["endTime"])
     failed = again or (refused and code not in CALLERS_FAULT)
     return Outcome(
         id=str(row["request_id"]),

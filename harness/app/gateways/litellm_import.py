@@ -13,9 +13,18 @@ from itertools import product
 from shlex import quote
 from typing import Any, Final
 
-from harness.app.gateways.litellm_providers import KINDS, find_vendor, public_places, vendors
+from harness.app.gateways.litellm_providers import (
+    KINDS,
+    find_vendor,
+    public_places,
+    vendors,
+)
 from harness.config.validation_errors import RANGES
-from harness.frame.config_conversion import ConfigPath, Conversion, SourceConfig
+from harness.frame.config_conversion import (
+    ConfigPath,
+    Conversion,
+    SourceConfig,
+)
 from harness.frame.errors import InputError
 from harness.frame.people.access import check_principal_name
 from harness.frame.suggestions import did_you_mean
@@ -34,14 +43,30 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "PROJECT": ("vertex_project",),
 }
 # By kind: the end of Swapgate's address, then the ends that LiteLLM's address may have.
-_ENDINGS: Final = {"azure_openai": ("/openai/v1", "/openai", "/models"), "ollama": ("/v1",)}
+_ENDINGS: Final = {
+    "azure_openai": ("/openai/v1", "/openai", "/models"),
+    "ollama": ("/v1",),
+}
 _FOUNDRY: Final = ".services.ai.azure.com"  # such azure_ai addresses have Azure's v1 API too
 # Fields of a request that become a target's parameters.
 REQUEST_FIELDS: Final = frozenset(
     {
-        *(*HINTS, *LENGTHS, "stop", "n", "logit_bias", "logprobs", "top_logprobs", "thinking"),
-        *("response_format", "tools", "tool_choice", "modalities", "prediction"),
-        *("dimensions", "encoding_format", "truncation"),
+        *HINTS,
+        *LENGTHS,
+        "stop",
+        "n",
+        "logit_bias",
+        "logprobs",
+        "top_logprobs",
+        "thinking",
+        "response_format",
+        "tools",
+        "tool_choice",
+        "modalities",
+        "prediction",
+        "dimensions",
+        "encoding_format",
+        "truncation",
     }
 )
 # By LiteLLM's key: Swapgate's section and name, and a factor and a summand that convert a
@@ -51,9 +76,13 @@ _FACTS: Final[Mapping[str, _Row]] = {
     **{
         f"supports_{theirs}": ("models", ours, 0, 0)
         for theirs, ours in (
-            *(("vision", "vision"), ("function_calling", "tools"), ("reasoning", "reasoning")),
-            *(("response_schema", "json_schema"), ("native_streaming", "stream")),
-            *(("prompt_caching", "caching"), ("parallel_function_calling", "parallel_tools")),
+            ("vision", "vision"),
+            ("function_calling", "tools"),
+            ("reasoning", "reasoning"),
+            ("response_schema", "json_schema"),
+            ("native_streaming", "stream"),
+            ("prompt_caching", "caching"),
+            ("parallel_function_calling", "parallel_tools"),
         )
     },
     "max_input_tokens": ("models", "context_window", 1, 0),
@@ -61,8 +90,18 @@ _FACTS: Final[Mapping[str, _Row]] = {
     "stream_timeout": ("models", "first_token_timeout_s", 1, 0),
     "input_cost_per_token": ("prices", "input_usd_per_mtok", 1e6, 0),
     "output_cost_per_token": ("prices", "output_usd_per_mtok", 1e6, 0),
-    "cache_read_input_token_cost": ("prices", "cached_input_usd_per_mtok", 1e6, 0),
-    "cache_creation_input_token_cost": ("prices", "cache_write_usd_per_mtok", 1e6, 0),
+    "cache_read_input_token_cost": (
+        "prices",
+        "cached_input_usd_per_mtok",
+        1e6,
+        0,
+    ),
+    "cache_creation_input_token_cost": (
+        "prices",
+        "cache_write_usd_per_mtok",
+        1e6,
+        0,
+    ),
 }
 _TOTAL: Final = "total_timeout_s"
 _WHOLE: Final = ("context_window", "tries_per_target", "failures")
@@ -75,30 +114,67 @@ _SETTINGS: Final[Mapping[str, _Row]] = {
     "cooldown_time": ("breaker", "open_s", 1, 0),
     "health_check_interval": ("", "health_check_interval_s", 1, 0),
 }
-_CHAINS: Final = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+_CHAINS: Final = (
+    "fallbacks",
+    "context_window_fallbacks",
+    "content_policy_fallbacks",
+)
 _KEY: Final = "`swapgate key create --help`"
 _REASONS: Final[Mapping[str, str]] = {
     key: reason
     for keys, reason in (
-        ("include", "first copy the keys of the included files into this file"),
-        ("environment_variables", "Swapgate copies no values: set them, or put them into .env"),
-        ("credential_list", "write the credential's api_base and api_key into the deployment"),
-        ("extra_body", "may hold a secret: write it into the target's parameters"),
+        (
+            "include",
+            "first copy the keys of the included files into this file",
+        ),
+        (
+            "environment_variables",
+            "Swapgate copies no values: set them, or put them into .env",
+        ),
+        (
+            "credential_list",
+            "write the credential's api_base and api_key into the deployment",
+        ),
+        (
+            "extra_body",
+            "may hold a secret: write it into the target's parameters",
+        ),
         (
             "headers extra_headers",
             "may hold a secret: write it into the provider's `extra_headers`",
         ),
-        ("optional_pre_call_checks", "for affinity, clients send the header x-swapgate-sticky"),
-        ("routing_strategy", "a new model gets a share by a proposal: see its model_name"),
-        ("weight order", "it only determines the order of the chain: see its model_name"),
-        ("max_retries", "the router retries: set num_retries in the settings"),
+        (
+            "optional_pre_call_checks",
+            "for affinity, clients send the header x-swapgate-sticky",
+        ),
+        (
+            "routing_strategy",
+            "a new model gets a share by a proposal: see its model_name",
+        ),
+        (
+            "weight order",
+            "it only determines the order of the chain: see its model_name",
+        ),
+        (
+            "max_retries",
+            "the router retries: set num_retries in the settings",
+        ),
         ("api_version", "the address of Azure's v1 API needs no version"),
-        ("rpm tpm max_budget budget_duration", f"limits belong to client keys: {_KEY}"),
+        (
+            "rpm tpm max_budget budget_duration",
+            f"limits belong to client keys: {_KEY}",
+        ),
         ("master_key", f"Swapgate copies no keys: {_KEY} creates new keys"),
         ("cache cache_params", "Swapgate caches no answers"),
         ("alerting alert_types", "list the receivers in alerts.sinks"),
-        ("callbacks success_callback failure_callback", "set router.tracing.otlp_endpoint"),
-        ("drop_params", "the router omits unsupported fields, and its response reports this"),
+        (
+            "callbacks success_callback failure_callback",
+            "set router.tracing.otlp_endpoint",
+        ),
+        (
+            "drop_params",
+            "the router omits unsupported fields, and its response reports this",
+        ),
     )
     for key in keys.split()
 }
@@ -151,16 +227,25 @@ class _Converter:
         names = sorted(self._names.items(), key=lambda name: -len(name[0]))
         if aliases := {name: route for name, route in names if name != route}:
             self._router["aliases"] = aliases
-        parts = {"router": self._router, "providers": self._providers, "routes": self._routes}
-        config = {"home": ".swapgate", **{key: part for key, part in parts.items() if part}}
+        parts = {
+            "router": self._router,
+            "providers": self._providers,
+            "routes": self._routes,
+        }
+        config = {
+            "home": ".swapgate",
+            **{key: part for key, part in parts.items() if part},
+        }
         return Conversion(config, tuple(source.notes()), tuple(self._variables))
 
     def _read_deployment(self, path: ConfigPath) -> None:
         """Reads an entry of `model_list` into a provider and a group. Raises InputError, which
         becomes the entry's note.
         """
-        source, where = self._source, (*path, "litellm_params")
-        name, given = source.text((*path, "model_name")), source.value(where)
+        source = self._source
+        where = (*path, "litellm_params")
+        name = source.text((*path, "model_name"))
+        given = source.value(where)
         mode = source.value((*path, "model_info", "mode")) or "chat"
         if mode not in ("chat", "completion", "embedding", "responses"):
             raise InputError(f"Swapgate serves chats and embeddings, no {mode!s:.40}")
@@ -178,7 +263,8 @@ class _Converter:
         source.take((*path, "model_info", "mode"), f"target of {mode}s")
         if mode == "embedding":
             facts.setdefault("models", {})["chat"] = False
-        order, weight = (source.number((*where, key), 0) for key in ("order", "weight"))
+        order = source.number((*where, "order"), 0)
+        weight = source.number((*where, "weight"), 0)
         provider = self._add_provider(where, vendor)
         for key in _REASONS.keys() & source.value(path).keys():
             source.leave((*path, key), _REASONS[key])
@@ -205,10 +291,12 @@ class _Converter:
 
     def _read_facts(self, path: ConfigPath) -> dict[str, dict[str, object]]:
         """Returns a deployment's parameters, its facts about the model, and its prices."""
-        source, facts = self._source, dict[str, dict[str, object]]()
+        source = self._source
+        facts = dict[str, dict[str, object]]()
 
         def read(place: ConfigPath) -> None:
-            key, request = f"{place[-1]}", place[-2] == "litellm_params"
+            key = f"{place[-1]}"
+            request = place[-2] == "litellm_params"
             if request and key in _REASONS:
                 raise InputError(_REASONS[key])
             if request and key in REQUEST_FIELDS:
@@ -230,7 +318,12 @@ class _Converter:
         except InputError:
             return False
 
-    def _put(self, into: dict[str, Any], row: _Row, path: ConfigPath) -> None:
+    def _put(
+        self,
+        into: dict[str, Any],
+        row: _Row,
+        path: ConfigPath,
+    ) -> None:
         """Converts a number or a flag by its row of the table. Raises InputError outside the
         range.
         """
@@ -256,17 +349,27 @@ class _Converter:
         same vendor, address and key share a provider.
         """
         kind, base, variable = self._read_provider(path, vendor)
-        key, source = (*path, "api_key"), self._source
+        key = (*path, "api_key")
+        source = self._source
         clear = bool(source.value(key)) and not source.variable(key)
         variable = source.variable(key) or variable
-        identity = (vendor, kind, base, source.text(key) if clear else variable)
+        identity = (
+            vendor,
+            kind,
+            base,
+            source.text(key) if clear else variable,
+        )
         if not (name := self._known.get(identity, "")):
             number = sum(known[0] == vendor for known in self._known) + 1
             stem = vendor if vendor == kind else vendor.replace("_", "-")
             name = self._known[identity] = stem if number == 1 else f"{stem}-{number}"
             if clear:
                 variable = f"SWAPGATE_{name.replace('-', '_').upper()}_API_KEY"
-            entry = {"kind": kind, "api_base": base, "api_key_env": variable}
+            entry = {
+                "kind": kind,
+                "api_base": base,
+                "api_key_env": variable,
+            }
             self._providers[name] = {field: text for field, text in entry.items() if text}
             self._variables |= {variable: None} if variable else {}
         for part in ("custom_llm_provider", *self._address_keys(path, kind)):
@@ -288,13 +391,18 @@ class _Converter:
         if vendor == "azure_ai" and _FOUNDRY in self._source.text((*path, "api_base"), ""):
             kind = "azure_openai"
         place, usual = public_places().get(vendor, ("", (PROVIDER_KINDS[kind].key_env,)))
-        variable = next((name for name in usual if name in self._source.environ), usual[0])
+        variable = next(
+            (name for name in usual if name in self._source.environ),
+            usual[0],
+        )
         own = PROVIDER_KINDS[kind].api_base
         base = self._read_address(path, kind) or place
         if own and base.removesuffix("/v1") == own.removesuffix("/v1"):
             base = ""
         elif base and kind == "openai":
-            kind, variable = "custom", ""  # another server with OpenAI's protocol
+            # another server with OpenAI's protocol
+            kind = "custom"
+            variable = ""
         api_base_rules.check_api_base_path(kind, base or own)
         api_base_rules.check_api_base(base or own)
         return kind, base, variable
@@ -365,7 +473,8 @@ class _Converter:
         return True
 
     def _read_alias(self, path: ConfigPath) -> None:
-        alias, value = f"{path[-1]}", self._source.value(path)
+        alias = f"{path[-1]}"
+        value = self._source.value(path)
         if alias in self._names or alias in self._routes:
             raise InputError(f"there is a route {alias!r} already")
         given = value if isinstance(value, Mapping) else {"model": value}
@@ -375,7 +484,8 @@ class _Converter:
         self._source.take(path, f"router.aliases: route {route}{text}", changed=is_hidden)
 
     def _read_mirror(self, path: ConfigPath, group: str) -> None:
-        value, route = self._source.value(path), self._names[group]
+        value = self._source.value(path)
+        route = self._names[group]
         first, *others = value if isinstance(value, list) else [value]
         try:
             target = _command_name(self._find_other(first, route))
@@ -412,14 +522,18 @@ class _Converter:
                 provider, model = self._patterns[pattern]
                 for part in parts.groups():
                     model = model.replace("*", part, 1)
-                self._add(self._name_route(name, _plain(name, model)), f"{provider}/{model}")
+                self._add(
+                    self._name_route(name, _plain(name, model)),
+                    f"{provider}/{model}",
+                )
                 return
 
     def _extend(self, path: ConfigPath, *, everyone: bool) -> None:
         """Adds a chain's targets to its routes. everyone: reads only chains that apply to all
         routes, which must come after the routes' own.
         """
-        every, key = path[-1] in ("*", "default_fallbacks"), path[1]
+        every = path[-1] in ("*", "default_fallbacks")
+        key = path[1]
         if every != everyone:
             return
         if isinstance(path[-1], int):
@@ -439,7 +553,10 @@ class _Converter:
                 self._routes[route]["on_content_policy"] = "fallback"
         whole = "every route without own fallbacks" if self._own_chain else "every route"
         text = f"fallbacks of {whole if every else routes[0]}"
-        is_narrow = key in ("context_window_fallbacks", "content_policy_fallbacks")
+        is_narrow = key in (
+            "context_window_fallbacks",
+            "content_policy_fallbacks",
+        )
         text += ", after any failure" if is_narrow else ""
         text += f", without {', '.join(lost)}: not converted" if lost else ""
         self._source.take(path, text, changed=is_narrow or bool(lost))
@@ -448,7 +565,8 @@ class _Converter:
         """Returns a chain's routes, and its names and keys that Swapgate cannot convert."""
         if not isinstance(entries := self._source.value(path), list):
             raise InputError("is not a list of names")
-        others, lost = list[str](), list[str]()
+        others = list[str]()
+        lost = list[str]()
         for entry in entries:
             parts = entry if isinstance(entry, Mapping) else {"model": entry}
             lost += sorted(map(str, parts.keys() - {"model"}))

@@ -14,7 +14,17 @@ from harness.providers.models.catalogue import package_file
 
 # Our provider kind by LiteLLM's provider name.
 KINDS: Final[Mapping[str, str]] = {
-    **{kind: kind for kind in ("openai", "anthropic", "gemini", "bedrock", "groq", "deepseek")},
+    **{
+        kind: kind
+        for kind in (
+            "openai",
+            "anthropic",
+            "gemini",
+            "bedrock",
+            "groq",
+            "deepseek",
+        )
+    },
     **{kind: kind for kind in ("mistral", "openrouter", "ollama", "lm_studio", "vllm")},
     "litellm_proxy": "litellm",
     "llamafile": "llama_cpp",
@@ -25,7 +35,10 @@ KINDS: Final[Mapping[str, str]] = {
     "bedrock_converse": "bedrock",
     # Servers that speak OpenAI's protocol at an address that the file must have.
     **dict.fromkeys(("openai_like", "custom_openai", "azure_ai", "databricks"), "custom"),
-    **dict.fromkeys(("xinference", "infinity", "lemonade", "docker_model_runner"), "custom"),
+    **dict.fromkeys(
+        ("xinference", "infinity", "lemonade", "docker_model_runner"),
+        "custom",
+    ),
 }
 # Providers that speak OpenAI's protocol: name, address, and the variables of the key.
 _Place = tuple[str, tuple[str, ...]]
@@ -100,7 +113,11 @@ def public_places() -> Mapping[str, _Place]:
     listed = {
         name: (row["base_url"].rstrip("/"), (row["api_key_env"],)) for name, row in rows.items()
     }
-    return {**listed, **_PLACES, **_OWN_ADDRESSES}
+    return {
+        **listed,
+        **_PLACES,
+        **_OWN_ADDRESSES,
+    }
 
 
 def vendors() -> Collection[str]:

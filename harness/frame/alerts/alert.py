@@ -81,7 +81,8 @@ PROVIDER_PLACEHOLDER: Final = "PROVIDER"
 # this time to find the cause again by its health checks.
 _WORKER: Final = timedelta(minutes=4)
 _TOLD_ONCE: Final = timedelta(minutes=30)  # for causes that a worker may report only once
-_K, _S = AlertKind, Severity
+_K = AlertKind
+_S = Severity
 ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     _K.BREAKER_OPEN: AlertRule(
         _S.WARNING,
@@ -157,13 +158,17 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         "continues by itself; `swapgate canary status` shows its state",
     ),
     _K.PROMOTED: AlertRule(
-        _S.INFO, "nothing; `swapgate route rollback` restores the former model", lasting=False
+        _S.INFO,
+        "nothing; `swapgate route rollback` restores the former model",
+        lasting=False,
     ),
     _K.CANARY_PAUSED: AlertRule(
-        _S.WARNING, "look at the Canary page, then `swapgate canary resume` or `abort`"
+        _S.WARNING,
+        "look at the Canary page, then `swapgate canary resume` or `abort`",
     ),
     _K.AWAITING_APPROVAL: AlertRule(
-        _S.WARNING, "read the comparison, then `swapgate proposal approve` or `reject`"
+        _S.WARNING,
+        "read the comparison, then `swapgate proposal approve` or `reject`",
     ),
     _K.SAMPLE_RATIO: AlertRule(
         _S.CRITICAL,

@@ -155,7 +155,11 @@ def due_message(record: AlertRecord, now: datetime) -> Notified | None:
     return Notified.RAISED if now - record.notified_at >= remind else None
 
 
-def mark_notified(record: AlertRecord, message: Notified, now: datetime) -> AlertRecord:
+def mark_notified(
+    record: AlertRecord,
+    message: Notified,
+    now: datetime,
+) -> AlertRecord:
     return replace(
         record,
         notified=message,
@@ -215,7 +219,13 @@ ALERTS_PAGE: Final = "/alerts"
 OF_A_PROPOSAL: Final = frozenset({_K.AWAITING_APPROVAL, _K.EVAL_WAITS})
 
 OF_A_CANARY: Final = frozenset(
-    {_K.ROLLED_BACK, _K.LOCAL_ABORT, _K.CANARY_PAUSED, _K.CANARY_HELD, _K.SAMPLE_RATIO}
+    {
+        _K.ROLLED_BACK,
+        _K.LOCAL_ABORT,
+        _K.CANARY_PAUSED,
+        _K.CANARY_HELD,
+        _K.SAMPLE_RATIO,
+    }
 )
 
 OF_TRAFFIC: Final = frozenset({_K.ROUTE_DOWN, _K.ON_FALLBACK})
@@ -306,7 +316,12 @@ def claim_delivery(delivery: Delivery, now: datetime) -> Delivery:
     return replace(delivery, next_attempt_at=now + CLAIMED_FOR)
 
 
-def new_delivery(record: AlertRecord, message: Notified, sink: str, now: datetime) -> Delivery:
+def new_delivery(
+    record: AlertRecord,
+    message: Notified,
+    sink: str,
+    now: datetime,
+) -> Delivery:
     """Creates a message's delivery to a sink. record: the alert's record, which already counts
     the message.
     """
@@ -329,7 +344,10 @@ def new_delivery(record: AlertRecord, message: Notified, sink: str, now: datetim
 
 
 def alert_message(
-    delivery: Delivery, record: AlertRecord, *, dashboard_url: str = ""
+    delivery: Delivery,
+    record: AlertRecord,
+    *,
+    dashboard_url: str = "",
 ) -> AlertMessage:
     """Builds the message for a sink. dashboard_url: the dashboard's address without a slash at
     its end; if empty, the message has no links.
@@ -362,7 +380,13 @@ def mark_delivered(delivery: Delivery, now: datetime) -> Delivery:
     )
 
 
-def mark_failed(delivery: Delivery, now: datetime, error: str, *, uniform: float) -> Delivery:
+def mark_failed(
+    delivery: Delivery,
+    now: datetime,
+    error: str,
+    *,
+    uniform: float,
+) -> Delivery:
     """Schedules the next attempt, or gives up. uniform: a random number in [0, 1)."""
     attempts = delivery.attempts + 1
     tried = replace(delivery, attempts=attempts, last_error=error[:MAX_ERROR_LENGTH])
@@ -371,9 +395,18 @@ def mark_failed(delivery: Delivery, now: datetime, error: str, *, uniform: float
     return replace(tried, next_attempt_at=now + retry_wait(attempts, uniform))
 
 
-def drop_delivery(delivery: Delivery, now: datetime, reason: str) -> Delivery:
+def drop_delivery(
+    delivery: Delivery,
+    now: datetime,
+    reason: str,
+) -> Delivery:
     """Ends a delivery without a further attempt."""
-    return replace(delivery, next_attempt_at=None, gave_up_at=now, last_error=reason)
+    return replace(
+        delivery,
+        next_attempt_at=None,
+        gave_up_at=now,
+        last_error=reason,
+    )
 
 
 def delivery_jitter(delivery: Delivery) -> float:

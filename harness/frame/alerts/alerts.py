@@ -47,7 +47,11 @@ class AlertView:
     @property
     def message_counts(self) -> str:
         """Formats the numbers of messages: `1 sent, 2 waiting`; empty without messages."""
-        counts = {"sent": self.delivered, "waiting": self.waiting, "given up": self.given_up}
+        counts = {
+            "sent": self.delivered,
+            "waiting": self.waiting,
+            "given up": self.given_up,
+        }
         return ", ".join(f"{n:,} {state}" for state, n in counts.items() if n)
 
 
@@ -66,14 +70,22 @@ def raise_alert(
     Alerts(tx).fold([Alert(kind, subject, key, title, text, tx.now(), SOURCE, news)])
 
 
-def resolve_alert(tx: Transaction, kind: AlertKind, about: str) -> None:
+def resolve_alert(
+    tx: Transaction,
+    kind: AlertKind,
+    about: str,
+) -> None:
     """Ends the open alert, if any, because its cause is over."""
     record = Alerts(tx).newest(f"{kind.value}:{about}")
     if record is not None and record.open:
         Alerts(tx).fold([resolution_of(record, tx.now())])
 
 
-def end_alert(tx: Transaction, kind: AlertKind, about: str = "") -> bool:
+def end_alert(
+    tx: Transaction,
+    kind: AlertKind,
+    about: str = "",
+) -> bool:
     """Ends an open alert although sources may still report its cause, for example after a
     person has checked it. The next report opens it again. Returns whether an alert was open.
     about: empty for a kind with a single alert.
@@ -95,7 +107,11 @@ def list_open(ctx: World, *kinds: AlertKind) -> set[tuple[AlertKind, str]]:
     }
 
 
-def is_open(ctx: World, kind: AlertKind, about: str) -> bool:
+def is_open(
+    ctx: World,
+    kind: AlertKind,
+    about: str,
+) -> bool:
     with ctx.store.read() as tx:
         record = Alerts(tx).newest(f"{kind.value}:{about}")
     return record is not None and record.open
@@ -108,7 +124,12 @@ class AlertNotice:
     text: str
 
 
-def update_alert(ctx: World, kind: AlertKind, about: str, notice: AlertNotice | None) -> None:
+def update_alert(
+    ctx: World,
+    kind: AlertKind,
+    about: str,
+    notice: AlertNotice | None,
+) -> None:
     """Opens the alert if there is a notice and it is not open. Without a notice, ends it."""
     if (notice is not None) == is_open(ctx, kind, about):
         return
@@ -137,7 +158,12 @@ def update_alerts(
             update_alert(ctx, *key, notice)
         elif notice.title != titles[key]:
             with ctx.store.write() as tx:
-                raise_alert(tx, *key, **asdict(notice), news=AlertEvent.STILL)
+                raise_alert(
+                    tx,
+                    *key,
+                    **asdict(notice),
+                    news=AlertEvent.STILL,
+                )
 
 
 def resolution_of(record: AlertRecord, now: datetime) -> Alert:
@@ -155,7 +181,10 @@ def resolution_of(record: AlertRecord, now: datetime) -> Alert:
 
 
 def queue_message(
-    tx: Transaction, record: AlertRecord, message: Notified, sinks: Iterable[str]
+    tx: Transaction,
+    record: AlertRecord,
+    message: Notified,
+    sinks: Iterable[str],
 ) -> None:
     now = tx.now()
     after = mark_notified(record, message, now)
@@ -176,7 +205,8 @@ def build_alert_view(record: AlertRecord, deliveries: Sequence[Delivery]) -> Ale
         waiting=sum(delivery.next_attempt_at is not None for delivery in deliveries),
         given_up=sum(delivery.gave_up_at is not None for delivery in deliveries),
         last_error=next(
-            (delivery.last_error for delivery in deliveries if delivery.last_error), ""
+            (delivery.last_error for delivery in deliveries if delivery.last_error),
+            "",
         ),
         page=find_alert_page(record),
     )

@@ -7,10 +7,20 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.frame.alerts.alert import ALERT_RULES, Alert, AlertKind
-from harness.frame.alerts.alert_record import AlertRecord, Delivery, Notified, apply_alerts
+from harness.frame.alerts.alert_record import (
+    AlertRecord,
+    Delivery,
+    Notified,
+    apply_alerts,
+)
 from harness.frame.records.columns import Row, at_least, one_of, unique_where
 from harness.frame.records.record import record, record_of
-from harness.frame.records.repository import Records, given, newest_key, rows_key
+from harness.frame.records.repository import (
+    Records,
+    given,
+    newest_key,
+    rows_key,
+)
 
 
 def alert_from_row(row: Row) -> AlertRecord:
@@ -54,7 +64,12 @@ alert = ALERT.table
 DELIVERY: Final = record(
     Delivery,
     "delivery",
-    sa.Column("alert", sa.Text, sa.ForeignKey("alert.id", ondelete="CASCADE"), nullable=False),
+    sa.Column(
+        "alert",
+        sa.Text,
+        sa.ForeignKey("alert.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
     one_of("message", Notified),
     at_least("number", 1),
     at_least("attempts", 0),
@@ -124,7 +139,11 @@ class Alerts(Records[AlertRecord]):
             raise self._missing(record.id)
 
     def list(
-        self, *, open_only: bool = False, kind: AlertKind | None = None, limit: int = 100
+        self,
+        *,
+        open_only: bool = False,
+        kind: AlertKind | None = None,
+        limit: int = 100,
     ) -> Sequence[AlertRecord]:
         open_ = alert.c.resolved_at.is_(None) if open_only else None
         return self._all(self._select(open_, given(alert.c.kind, kind)).limit(limit))

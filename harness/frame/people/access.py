@@ -19,7 +19,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from hashlib import sha256
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import Final
 from unicodedata import category, name, normalize
 from urllib.parse import urlsplit
@@ -147,7 +154,9 @@ def listens_on_loopback(host: str) -> bool:
 
 
 def client_address(
-    peer: str | None, forwarded_for: Sequence[bytes], proxies: Sequence[Network]
+    peer: str | None,
+    forwarded_for: Sequence[bytes],
+    proxies: Sequence[Network],
 ) -> str:
     """Returns an IPv4 address, or the /64 network of an IPv6 address; UNKNOWN_ADDRESS without
     a peer address.
@@ -241,7 +250,11 @@ def sign_in_url(base_url: str, link: str) -> str:
 
 
 def require_makeable(
-    *, for_key: str, maker: str, maker_key: str | None, known_to: frozenset[str]
+    *,
+    for_key: str,
+    maker: str,
+    maker_key: str | None,
+    known_to: frozenset[str],
 ) -> None:
     """Refuses a link unless its maker uses the link's key or took part in creating the key.
     Otherwise one person could act as two. Raises NotAllowed.

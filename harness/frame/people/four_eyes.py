@@ -10,7 +10,13 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from harness.frame.errors import NotAllowed
-from harness.frame.people.access import LOCAL_PRINCIPAL, Actor, PersonLink, Principal, fold_name
+from harness.frame.people.access import (
+    LOCAL_PRINCIPAL,
+    Actor,
+    PersonLink,
+    Principal,
+    fold_name,
+)
 from harness.frame.people.records import ApiKeys, PersonLinks, Principals
 from harness.frame.records.transaction import Transaction
 
@@ -41,7 +47,10 @@ class TwoPersonRequest(Protocol):
 
 
 def check_four_eyes(
-    tx: Transaction, actor: Actor, proposal: TwoPersonRequest, act: str
+    tx: Transaction,
+    actor: Actor,
+    proposal: TwoPersonRequest,
+    act: str,
 ) -> None:
     """Refuses by NotAllowed an actor who is the proposer or has a key that the proposer took
     part in creating, unless the policy allows `self_approval`. act: a verb for messages, such
@@ -53,9 +62,13 @@ def check_four_eyes(
 
 
 def _find_refusals(
-    tx: Transaction, actor: Actor, proposal: TwoPersonRequest, act: str
+    tx: Transaction,
+    actor: Actor,
+    proposal: TwoPersonRequest,
+    act: str,
 ) -> Iterator[str]:
-    whose, hands = proposal.proposer_principal, Hands(tx)
+    whose = proposal.proposer_principal
+    hands = Hands(tx)
     way = _OPERATORS_WAYS.get(act, "") if whose == LOCAL_PRINCIPAL.id else ""
     if actor.principal == whose or fold_name(actor.name) == fold_name(proposal.proposer):
         yield (
@@ -65,7 +78,8 @@ def _find_refusals(
         )
     if whose:
         yield from _find_undeclared(hands, actor, proposal, act)
-    proposer, approver = hands.people.person(whose), hands.people.person(actor.principal)
+    proposer = hands.people.person(whose)
+    approver = hands.people.person(actor.principal)
     if whose and proposer in hands.of_key(actor.key):
         yield (
             f"{proposal.proposer} proposed {proposal.id} and took part in creating the key "
@@ -89,10 +103,15 @@ def _find_refusals(
 
 
 def _find_undeclared(
-    hands: "Hands", actor: Actor, proposal: TwoPersonRequest, act: str
+    hands: "Hands",
+    actor: Actor,
+    proposal: TwoPersonRequest,
+    act: str,
 ) -> Iterator[str]:
     """Yields reasons why actor and proposer are, or could be, one person with two sign-ins."""
-    tx, people, whose = hands.tx, hands.people, proposal.proposer_principal
+    tx = hands.tx
+    people = hands.people
+    whose = proposal.proposer_principal
     both = {people.person(actor.principal), people.person(whose)}
     if len(both) == 1:
         yield (
@@ -128,7 +147,8 @@ class Hands:
     """
 
     def __init__(self, tx: Transaction) -> None:
-        self.tx, self.people = tx, PersonLinks(tx).people()
+        self.tx = tx
+        self.people = PersonLinks(tx).people()
 
     def of_key(self, key: str | None) -> frozenset[str]:
         creators = load_key_creators(self.tx, key) if key is not None else ()
@@ -169,7 +189,8 @@ def load_declarers(tx: Transaction, link: PersonLink) -> frozenset[str]:
 
 def load_key_creators(tx: Transaction, key: str) -> frozenset[str]:
     """Loads the key's creator, the creator of the key that created it, and so on."""
-    met, creators = set[str](), set[str]()
+    met = set[str]()
+    creators = set[str]()
     at: str | None = key
     while at is not None and at not in met:
         met.add(at)
@@ -182,7 +203,11 @@ def load_key_creators(tx: Transaction, key: str) -> frozenset[str]:
     return frozenset(creators)
 
 
-def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
+def is_other_person(
+    tx: Transaction,
+    name: str,
+    proposer: Actor,
+) -> bool:
     """Returns whether the named principal is another person than the proposer, and has no key
     that the proposer took part in creating.
     """

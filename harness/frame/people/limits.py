@@ -25,7 +25,10 @@ class SpendBudget:
     warn_share: float = 0.8  # the share of a budget, 0 to 1, that starts a warning
 
     def __post_init__(self) -> None:
-        for name, value in (("day_usd", self.day_usd), ("month_usd", self.month_usd)):
+        for name, value in (
+            ("day_usd", self.day_usd),
+            ("month_usd", self.month_usd),
+        ):
             if value is not None and not 0 <= value < math.inf:
                 raise InputError(f"{name} is 0 or more, or absent for no budget; not {value}")
         if not 0 < self.warn_share <= 1:
@@ -117,12 +120,18 @@ def next_month(day: date) -> date:
     return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
-def check_budget(budget: SpendBudget, spent: SpendTotals, today: date) -> SpendDecision:
+def check_budget(
+    budget: SpendBudget,
+    spent: SpendTotals,
+    today: date,
+) -> SpendDecision:
     """Decides whether another request may run. The budget with the worse level decides; at
     equal levels, the month's budget.
     """
     now = spent if spent.day == today else totals_on(spent, today)
-    daily_usd, monthly_usd, warn_share = budget.day_usd, budget.month_usd, budget.warn_share
+    daily_usd = budget.day_usd
+    monthly_usd = budget.month_usd
+    warn_share = budget.warn_share
     if (daily_usd is None or now.day_usd < daily_usd * warn_share) and (
         monthly_usd is None or now.month_usd < monthly_usd * warn_share
     ):
@@ -134,7 +143,11 @@ def check_budget(budget: SpendBudget, spent: SpendTotals, today: date) -> SpendD
 
 
 def _judged(
-    period: str, budget_usd: float | None, spent_usd: float, until: date, warn_share: float
+    period: str,
+    budget_usd: float | None,
+    spent_usd: float,
+    until: date,
+    warn_share: float,
 ) -> SpendDecision:
     if budget_usd is None or spent_usd < budget_usd * warn_share:
         return FINE
@@ -172,7 +185,8 @@ class RateLimit:
 
     def part(self, share: float) -> Self:
         """Returns a share (above 0, at most 1) of these limits, but at least 1 per minute."""
-        requests, tokens = self.requests_per_min, self.tokens_per_min
+        requests = self.requests_per_min
+        tokens = self.tokens_per_min
         return replace(
             self,
             requests_per_min=None if requests is None else max(1.0, requests * share),
@@ -202,7 +216,10 @@ class LimitStatus(NamedTuple):
 
 
 def admit_request(
-    state: RateState, limit: RateLimit, tokens: float, now: float
+    state: RateState,
+    limit: RateLimit,
+    tokens: float,
+    now: float,
 ) -> RateDecision:
     """Adds a request's cost to both buckets, or to neither."""
     requests_until, tokens_until = state
@@ -223,22 +240,39 @@ def admit_request(
             else (limit.tokens_per_min, "tokens")
         )
         reason = f"this key's limit of {per_minute:.15g} {what} per minute is used up"
-        return RateDecision(state, allowed=False, retry_after_s=wait_s, reason=reason)
+        return RateDecision(
+            state,
+            allowed=False,
+            retry_after_s=wait_s,
+            reason=reason,
+        )
     taken = RateState(max(requests_until, now) + cost_s, max(tokens_until, now) + tokens_s)
     return RateDecision(taken, allowed=True)
 
 
 def settle_request(
-    state: RateState, limit: RateLimit, *, estimated: float, actual: float, now: float
+    state: RateState,
+    limit: RateLimit,
+    *,
+    estimated: float,
+    actual: float,
+    now: float,
 ) -> RateState:
     """Returns the state with a request's actual tokens. estimated: the admitted tokens."""
     until = max(state.tokens_until, now)
     if limit.tokens_per_min is not None:
-        until = max(now, until + (actual - estimated) * MINUTE_S / limit.tokens_per_min)
+        until = max(
+            now,
+            until + (actual - estimated) * MINUTE_S / limit.tokens_per_min,
+        )
     return RateState(state.requests_until, until)
 
 
-def limit_statuses(state: RateState, limit: RateLimit, now: float) -> tuple[LimitStatus, ...]:
+def limit_statuses(
+    state: RateState,
+    limit: RateLimit,
+    now: float,
+) -> tuple[LimitStatus, ...]:
     statuses: tuple[LimitStatus, ...] = ()
     for kind, per_minute, until in (
         ("requests", limit.requests_per_min, state.requests_until),
@@ -307,7 +341,9 @@ class EvalLimits:
     def rate(self) -> RateLimit:
         """Returns a rate that keeps every period of one minute within the limit."""
         return RateLimit(
-            _paced(self.requests_per_min), _paced(self.tokens_per_min), burst_s=BURST_S
+            _paced(self.requests_per_min),
+            _paced(self.tokens_per_min),
+            burst_s=BURST_S,
         )
 
 

@@ -20,7 +20,13 @@ from harness.frame.people.access import (
     fold_name,
 )
 from harness.frame.people.limits import KeyLimits
-from harness.frame.records.columns import at_least, json_value, not_blank, one_of, text
+from harness.frame.records.columns import (
+    at_least,
+    json_value,
+    not_blank,
+    one_of,
+    text,
+)
 from harness.frame.records.record import record
 from harness.frame.records.repository import Records
 from harness.frame.records.signed_tables import sign_rows_of
@@ -119,7 +125,10 @@ class Principals(Records[Principal]):
     # Reads all rows, because a forged row with this name must not hide the right row.
     def named(self, name: str) -> Principal | None:
         wanted = fold_name(name)
-        return next((record for record in self.all() if record.folded == wanted), None)
+        return next(
+            (record for record in self.all() if record.folded == wanted),
+            None,
+        )
 
     def signed_in(self, issuer: str, subject: str) -> Principal | None:
         pair = (issuer, subject)
@@ -233,7 +242,11 @@ class DashboardSessions(Records[DashboardSession]):
 
     def open_at(self, now: datetime) -> Sequence[DashboardSession]:
         row = dashboard_session.c
-        is_open = (row.cookie_hash.is_not(None), row.ended_at.is_(None), row.expires_at > now)
+        is_open = (
+            row.cookie_hash.is_not(None),
+            row.ended_at.is_(None),
+            row.expires_at > now,
+        )
         return self._all(self._select(*is_open).order_by(row.opened_at.desc(), row.id))
 
     def forget(self, before: datetime) -> int:

@@ -47,7 +47,8 @@ def keep_strict(table: sa.Table) -> None:
     can rewrite a row without its triggers. PostgreSQL has neither problem.
     """
     options = table.dialect_options["sqlite"]
-    options["strict"], options["with_rowid"] = True, False
+    options["strict"] = True
+    options["with_rowid"] = False
 
 
 # The column of a row's signature, in every table whose rows are signed.
@@ -180,7 +181,12 @@ def count(name: str, *, nullable: bool = False) -> sa.Column[int]:
 
 
 def added_count(name: str) -> sa.Column[int]:
-    return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
+    return sa.Column(
+        name,
+        sa.BigInteger,
+        nullable=False,
+        server_default="0",
+    )
 
 
 def number(name: str, *, nullable: bool = False) -> sa.Column[float]:
@@ -251,11 +257,19 @@ def index_where(
     *columns: str,
     unique: bool = False,
 ) -> sa.Index:
-    return sa.Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+    return sa.Index(
+        name,
+        *columns,
+        unique=unique,
+        sqlite_where=where,
+        postgresql_where=where,
+    )
 
 
 def unique_where(
-    name: str, where: sa.ColumnElement[bool] | sa.TextClause, *columns: str
+    name: str,
+    where: sa.ColumnElement[bool] | sa.TextClause,
+    *columns: str,
 ) -> sa.Index:
     return index_where(name, where, *columns, unique=True)
 

@@ -65,23 +65,33 @@ def _fields_of(cls: Any, table: sa.Table) -> Sequence[_Field]:
     ]
 
 
-def _stored_field(name: str, hint: Any, table: sa.Table) -> _Field | None:
+def _stored_field(
+    name: str,
+    hint: Any,
+    table: sa.Table,
+) -> _Field | None:
     options = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
     kind = next((option for option in options if isinstance(option, type)), object)
     if name not in table.c:
         return _Field(name, kind) if is_dataclass(kind) else None
-    column, parse, decode = table.c[name], reader(hint), None
+    column = table.c[name]
+    parse = reader(hint)
+    decode = None
     encode: Callable[[Any], object] | None = None
     if isinstance(column.type, Json):
         is_mapping = get_origin(hint) is Mapping
-        decode, encode = parse, to_plain if parse else dict if is_mapping else None
+        decode = parse
+        encode = to_plain if parse else dict if is_mapping else None
     elif issubclass(kind, Enum):
-        decode, encode = parse, _value_of_enum
+        decode = parse
+        encode = _value_of_enum
     elif kind is int and isinstance(column.type, FreeText):
-        decode, encode = int, str
+        decode = int
+        encode = str
     empty = _EMPTY.get(get_origin(hint) or hint)
     if column.nullable and empty is not None:
-        encode, decode = partial(_encode_full, encode), partial(_decode_full, decode, empty)
+        encode = partial(_encode_full, encode)
+        decode = partial(_decode_full, decode, empty)
         return _Field(name, None, encode, decode)
     shared = isinstance(column.type, Json) and is_dataclass(kind)
     return _Field(name, None, encode, decode, shared)
@@ -100,7 +110,11 @@ def _encode_full(encode: Callable[[Any], object] | None, value: Any) -> object:
     return (encode(value) if encode else value) if value else None
 
 
-def _decode_full(decode: Callable[[Any], object] | None, empty: type, value: object) -> object:
+def _decode_full(
+    decode: Callable[[Any], object] | None,
+    empty: type,
+    value: object,
+) -> object:
     if value is None:
         return empty()
     return decode(value) if decode else value
@@ -110,7 +124,11 @@ def _value_of_enum(value: Enum | None) -> object:
     return None if value is None else value.value
 
 
-def values_of(record: Any, table: sa.Table, **other: object) -> Values:
+def values_of(
+    record: Any,
+    table: sa.Table,
+    **other: object,
+) -> Values:
     """Returns a row's values: the record's fields that have a column. other: values that
     replace fields, or that fill further columns.
     """
@@ -126,7 +144,12 @@ def values_of(record: Any, table: sa.Table, **other: object) -> Values:
     return values | other
 
 
-def record_of(cls: type[T], row: Row, table: sa.Table, **other: object) -> T:
+def record_of(
+    cls: type[T],
+    row: Row,
+    table: sa.Table,
+    **other: object,
+) -> T:
     """Builds a record from a row that `values_of` wrote. other: fields that the caller has
     read.
     """
@@ -146,7 +169,11 @@ def _reading(cls: Any, table: sa.Table) -> tuple[Sequence[str], Sequence[_Field]
     return [field.name for field in stored if field not in converted], converted
 
 
-def _value_of(field: _Field, row: Row, table: sa.Table) -> object:
+def _value_of(
+    field: _Field,
+    row: Row,
+    table: sa.Table,
+) -> object:
     if field.kind is not None:
         return record_of(field.kind, row, table)
     decode = cast("Callable[[Any], object]", field.decode)
@@ -155,16 +182,26 @@ def _value_of(field: _Field, row: Row, table: sa.Table) -> object:
     return decode(getattr(row, field.name))
 
 
-def parse_json(row: Row, name: str, kind: type[T]) -> T:
+def parse_json(
+    row: Row,
+    name: str,
+    kind: type[T],
+) -> T:
     return cast(
         "T",
         _parse_column(
-            row, name, cast("Callable[[Any], object]", reader(cast("Hashable", kind)))
+            row,
+            name,
+            cast("Callable[[Any], object]", reader(cast("Hashable", kind))),
         ),
     )
 
 
-def _parse_column(row: Row, name: str, parse: Callable[[Any], object]) -> object:
+def _parse_column(
+    row: Row,
+    name: str,
+    parse: Callable[[Any], object],
+) -> object:
     if isinstance(row, StoredRow):
         text = row.stored.get(name)
         if isinstance(text, str):
@@ -212,7 +249,12 @@ def record(  # noqa: PLR0913 - a declaration
     also: computes further columns from an object.
     """
     own = [part for part in parts if isinstance(part, sa.Column)]
-    columns = columns_of(kind, *own, flat=flat.split(), without=without.split())
+    columns = columns_of(
+        kind,
+        *own,
+        flat=flat.split(),
+        without=without.split(),
+    )
     for column in columns:
         if column.name in refers:
             column.append_foreign_key(sa.ForeignKey(_key_of(refers[column.name])))

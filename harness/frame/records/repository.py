@@ -11,7 +11,12 @@ from typing import Any, Final, Generic, TypeVar, cast
 import sqlalchemy as sa
 
 from harness.frame.errors import NotFound
-from harness.frame.pagination import Page, PageRequest, decode_cursor, encode_cursor
+from harness.frame.pagination import (
+    Page,
+    PageRequest,
+    decode_cursor,
+    encode_cursor,
+)
 from harness.frame.records.columns import Row, UtcTime
 from harness.frame.records.record import Record
 from harness.frame.records.transaction import Transaction
@@ -145,7 +150,8 @@ class Order:
         """Builds the condition for the rows after a cursor. Raises NotFound for a missing row,
         InputError for a malformed cursor.
         """
-        first, place = self.columns[0], self._place(tx, after)
+        first = self.columns[0]
+        place = self._place(tx, after)
         # Follows from the second condition, but lets the database use an index.
         onwards = first <= place[0] if first in self.falling else first >= place[0]
         return sa.and_(onwards, self._behind(self.columns, place))
@@ -163,11 +169,15 @@ class Order:
     def _behind(
         self, columns: Sequence[Column], values: Sequence[object]
     ) -> sa.ColumnElement[bool]:
-        first, value = columns[0], values[0]
+        first = columns[0]
+        value = values[0]
         further = first < value if first in self.falling else first > value
         if len(columns) == 1:
             return further
-        return sa.or_(further, sa.and_(first == value, self._behind(columns[1:], values[1:])))
+        return sa.or_(
+            further,
+            sa.and_(first == value, self._behind(columns[1:], values[1:])),
+        )
 
 
 def _kind(column: Column) -> type:
@@ -198,7 +208,10 @@ class Rows:
 
 
 def read_page(
-    tx: Transaction, query: sa.Select[Any], order: Order, page_request: PageRequest
+    tx: Transaction,
+    query: sa.Select[Any],
+    order: Order,
+    page_request: PageRequest,
 ) -> Rows:
     """Reads one page of a list. query: the whole list, unsorted."""
     count = sa.select(sa.func.count()).select_from(query.subquery())
@@ -228,10 +241,16 @@ class PageReader:
         """
         query = select_where(record.table, *where)
         rows = read_page(self.tx, query, order, page_request)
-        good, invalid = rows.rows, list[RowFault]()
+        good = rows.rows
+        invalid = list[RowFault]()
         if record.signed:
             good, invalid = self.sorted_out(record.table, rows.rows)
-        return Page([record.read(row) for row in good], rows.total, rows.next, invalid)
+        return Page(
+            [record.read(row) for row in good],
+            rows.total,
+            rows.next,
+            invalid,
+        )
 
     def sorted_out(
         self, table: sa.Table, rows: Sequence[Row]

@@ -12,7 +12,13 @@ import sqlalchemy as sa
 
 from harness.frame.errors import InputError, SignatureInvalid
 from harness.frame.ports import Signatures, Verifier
-from harness.frame.records.columns import ANY, SIGNATURE, FreeText, Row, default_text
+from harness.frame.records.columns import (
+    ANY,
+    SIGNATURE,
+    FreeText,
+    Row,
+    default_text,
+)
 from harness.frame.signing.keyring import KeyPurpose, row_payload
 
 # The next step in messages about a row that does not verify.
@@ -40,7 +46,10 @@ class SignedTable:
         """Sorts the signed columns by name, because migrations add columns in any order."""
         left_out = {*self.changing, SIGNATURE}
         return tuple(
-            sorted((c for c in self.table.c if c.name not in left_out), key=lambda c: c.name)
+            sorted(
+                (c for c in self.table.c if c.name not in left_out),
+                key=lambda c: c.name,
+            )
         )
 
     @cached_property
@@ -145,7 +154,8 @@ def _readers(table: sa.Table) -> Mapping[str, Callable[[object], object]]:
 
 
 def _reader(column: sa.Column[Any]) -> Callable[[object], object]:
-    default, type_ = default_text(column), column.type
+    default = default_text(column)
+    type_ = column.type
     read: Callable[[object], object]
     if isinstance(type_, sa.types.TypeDecorator) and not isinstance(type_, FreeText):
         read = partial(_process, type_.process_result_value)
@@ -182,7 +192,10 @@ def named(signed: SignedTable, values: Mapping[str, Any]) -> str:
 
 
 def covered_values(
-    signed: SignedTable, values: Mapping[str, Any], *, stored: bool = False
+    signed: SignedTable,
+    values: Mapping[str, Any],
+    *,
+    stored: bool = False,
 ) -> dict[str, object]:
     """Returns the signed columns in their stored form. stored: whether `values` has that form.
 
@@ -208,7 +221,12 @@ class RowVerifier:
         self._verifier = verifier
         self._installation = installation
 
-    def check_row(self, table: sa.Table, row: Row, **more: object) -> None:
+    def check_row(
+        self,
+        table: sa.Table,
+        row: Row,
+        **more: object,
+    ) -> None:
         signed = signed_table(table)
         if why := self.row_fault(signed, row, **more):
             name = named(signed, {name: getattr(row, name) for name in signed.key})
@@ -217,7 +235,12 @@ class RowVerifier:
                 f"{REMEDY}"
             )
 
-    def row_fault(self, signed: SignedTable, row: Row, **more: object) -> str:
+    def row_fault(
+        self,
+        signed: SignedTable,
+        row: Row,
+        **more: object,
+    ) -> str:
         """Returns why a row's signature is invalid; empty if it is valid. The signature of a
         StoredRow may cover the stored text.
         """
@@ -260,7 +283,12 @@ class RowSignatures(RowVerifier):
         super().__init__(signatures, installation)
         self._signer = signatures
 
-    def sign(self, table: sa.Table, values: Mapping[str, Any], **more: object) -> str:
+    def sign(
+        self,
+        table: sa.Table,
+        values: Mapping[str, Any],
+        **more: object,
+    ) -> str:
         """Signs a row. more: further signed values. Raises InputError."""
         signed = signed_table(table)
         try:

@@ -37,7 +37,12 @@ _DENIED = "InsufficientPrivilege"
 # Substrings of the driver's error, our error, and its message.
 _FAILURES: Final = (
     (
-        ("no such table", "UndefinedTable", "no such column", "UndefinedColumn"),
+        (
+            "no such table",
+            "UndefinedTable",
+            "no such column",
+            "UndefinedColumn",
+        ),
         StoreUnavailable,
         "the database has no tables or outdated tables: run `swapgate db upgrade`",
     ),
@@ -50,7 +55,11 @@ _FAILURES: Final = (
         ),
     ),
     (
-        ("file is not a database", "database disk image is malformed", "malformed database"),
+        (
+            "file is not a database",
+            "database disk image is malformed",
+            "malformed database",
+        ),
         DatabaseUnusable,
         (
             "the database's file is damaged ({}): stop every process, move the file and the "
@@ -133,7 +142,8 @@ def clear_frames(*errors: BaseException | None) -> None:
 
 
 def _failure(error: sa.exc.DBAPIError) -> Exception:
-    cause, line = f"{error.orig!r}", _first_line(error)
+    cause = f"{error.orig!r}"
+    line = _first_line(error)
     for signs, kind, text in _FAILURES:
         if any(sign in cause for sign in signs):
             return kind(text.format(line))
@@ -173,7 +183,10 @@ def build_insert_if_absent(table: sa.Table, dialect: str) -> postgresql.Insert:
 
 @cache
 def build_upsert(
-    table: sa.Table, add: tuple[str, ...], put: tuple[str, ...], dialect: str
+    table: sa.Table,
+    add: tuple[str, ...],
+    put: tuple[str, ...],
+    dialect: str,
 ) -> postgresql.Insert:
     """Builds an INSERT that updates a row whose key exists. Cached like the INSERT above."""
     insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
@@ -218,7 +231,9 @@ class Transaction:
         self._kept: dict[tuple[str, ...], Any] = {}
 
     def read(
-        self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
+        self,
+        statement: sa.Executable,
+        parameters: Mapping[str, Any] | None = None,
     ) -> sa.CursorResult[Any]:
         with translated():
             return self.db.execute(statement, parameters)
@@ -230,7 +245,8 @@ class Transaction:
         parameters: Mapping[str, Any] | None = None,
     ) -> list[Row]:
         """Reads rows without decoding them. statement: selects the table's `stored_columns`."""
-        columns, found = table.c.keys(), self.read(statement, parameters)
+        columns = table.c.keys()
+        found = self.read(statement, parameters)
         rows = (StoredRow(table, dict(zip(columns, row, strict=True))) for row in found)
         return [cast("Row", row) for row in rows]
 
@@ -295,7 +311,10 @@ class Transaction:
         self.write(build_upsert(table, tuple(add), tuple(put), self.dialect), values)
 
     def signed(
-        self, table: sa.Table, values: Mapping[str, object], **more: object
+        self,
+        table: sa.Table,
+        values: Mapping[str, object],
+        **more: object,
     ) -> dict[str, object]:
         """Returns a new row's values with its signature. more: further signed values.
 
@@ -304,7 +323,10 @@ class Transaction:
         """
         if signed_table(table).live is not None:
             self.change_snapshot()
-        return {**values, SIGNATURE: self.signatures.sign(table, values, **more)}
+        return {
+            **values,
+            SIGNATURE: self.signatures.sign(table, values, **more),
+        }
 
     @property
     def dialect(self) -> str:
@@ -318,7 +340,10 @@ class Transaction:
         self.write(sa.insert(table), self.signed(table, values))
 
     def amend(
-        self, table: sa.Table, where: sa.ColumnElement[bool], changes: Mapping[str, object]
+        self,
+        table: sa.Table,
+        where: sa.ColumnElement[bool],
+        changes: Mapping[str, object],
     ) -> int:
         """Changes columns of signed rows. Returns the number of rows. Raises SignatureInvalid
         for a row that does not verify.
@@ -332,7 +357,12 @@ class Transaction:
             self.write(sa.update(table).where(*same).values(only))
         return len(found)
 
-    def checked(self, table: sa.Table, rows: Iterable[Row], **more: object) -> list[Row]:
+    def checked(
+        self,
+        table: sa.Table,
+        rows: Iterable[Row],
+        **more: object,
+    ) -> list[Row]:
         """Verifies rows, which need all columns, and returns them. Raises SignatureInvalid."""
         found = list(rows)
         for row in found:
@@ -343,7 +373,12 @@ class Transaction:
         """Returns the rows that verify, so that a forged row stops only its own route."""
         return [row for row in rows if self.fault(table, row) is None]
 
-    def fault(self, table: sa.Table, row: Row, **more: object) -> RowFault | None:
+    def fault(
+        self,
+        table: sa.Table,
+        row: Row,
+        **more: object,
+    ) -> RowFault | None:
         signed = signed_table(table)
         why = self.signatures.row_fault(signed, row, **more)
         if not why:

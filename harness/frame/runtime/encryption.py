@@ -49,7 +49,12 @@ def read_key_file(file: Path) -> list[str]:
     return found
 
 
-def write_key_file(file: Path, keys: Sequence[str], *, mode: int = 0o600) -> None:
+def write_key_file(
+    file: Path,
+    keys: Sequence[str],
+    *,
+    mode: int = 0o600,
+) -> None:
     """Writes a key file atomically, by default only for its owner. Raises OSError."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)

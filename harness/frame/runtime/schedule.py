@@ -6,7 +6,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, JobExecutionEvent
+from apscheduler.events import (
+    EVENT_JOB_ERROR,
+    EVENT_JOB_EXECUTED,
+    JobExecutionEvent,
+)
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
@@ -50,9 +54,15 @@ class Schedule:
     ) -> None:
         self._scheduler = BackgroundScheduler(
             timezone="UTC",
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+            job_defaults={
+                "coalesce": True,
+                "max_instances": 1,
+                "misfire_grace_time": None,
+            },
         )
-        self._jobs, self._clock, self._watch_s = jobs, clock, watch_s
+        self._jobs = jobs
+        self._clock = clock
+        self._watch_s = watch_s
         self._on_error = on_error
         self._ended_at: dict[str, float] = {}  # job to the monotonic time of its last good run
         self._ending = threading.Event()
@@ -60,7 +70,12 @@ class Schedule:
         self._scheduler.add_listener(self._failed, EVENT_JOB_ERROR)
         self._scheduler.add_listener(self._note_end, EVENT_JOB_EXECUTED)
         for job in jobs:
-            self._scheduler.add_job(job.run, trigger=_trigger(job), id=job.name, name=job.name)
+            self._scheduler.add_job(
+                job.run,
+                trigger=_trigger(job),
+                id=job.name,
+                name=job.name,
+            )
 
     def _failed(self, event: JobExecutionEvent) -> None:
         self._on_error(event.job_id, event.exception)

@@ -85,7 +85,8 @@ class Interruption:
 
     def wants_reload(self) -> bool:
         """Returns True once for each SIGHUP. A SIGHUP of a closed terminal ends the program."""
-        hung_up, self.hung_up = self.hung_up, False
+        hung_up = self.hung_up
+        self.hung_up = False
         if hung_up and self.on_terminal and not has_terminal():
             self.ended = True
         return hung_up and not self.ended
@@ -195,7 +196,9 @@ class Supervisor:
     def start(self, name: str) -> None:
         # In a separate process group, Ctrl-C reaches only the parent, which ends the children.
         self.children[name] = subprocess.Popen(  # noqa: S603 - our own commands
-            list(self.commands[name]), start_new_session=True, env=dict(os.environ)
+            list(self.commands[name]),
+            start_new_session=True,
+            env=dict(os.environ),
         )
         self._note_start(name)
 

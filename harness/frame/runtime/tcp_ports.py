@@ -85,7 +85,13 @@ def _listens(connection: _Connection, port: int) -> bool:
     return bool(here) and connection.status == LISTEN
 
 
-def require_free(host: str, port: int, *, what: str, setting: str) -> None:
+def require_free(
+    host: str,
+    port: int,
+    *,
+    what: str,
+    setting: str,
+) -> None:
     """Raises ConfigError if a port is in use. The message names its holder and the setting."""
     if not is_free(host, port):
         step = f"set {setting} in swapgate.yaml"
@@ -97,7 +103,12 @@ def require_free(host: str, port: int, *, what: str, setting: str) -> None:
         )
 
 
-def free_port(host: str, wanted: int, *, spoken_for: Container[int] = ()) -> int:
+def free_port(
+    host: str,
+    wanted: int,
+    *,
+    spoken_for: Container[int] = (),
+) -> int:
     """Returns the first free port from `wanted` on that is not in `spoken_for`."""
     for port in range(wanted, min(wanted + 200, 65_536)):
         if port not in spoken_for and is_free(host, port):

@@ -41,10 +41,19 @@ class FewRepeats:
             tuple[object, ...], tuple[float, int]
         ] = {}  # maps a kind to its last log time and the count of failovers since
 
-    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    def __call__(
+        self,
+        _logger: WrappedLogger,
+        _method: str,
+        event: EventDict,
+    ) -> EventDict:
         if event.get("event") != FAILOVER:
             return event
-        kind = event.get("route"), event.get("target"), event.get("failure_class")
+        kind = (
+            event.get("route"),
+            event.get("target"),
+            event.get("failure_class"),
+        )
         now_s = self._now_s()
         shown_s, left_out = self._shown.get(kind, (-REPEATED_AFTER_S, 0))
         if now_s - shown_s < REPEATED_AFTER_S:
@@ -54,7 +63,11 @@ class FewRepeats:
         return {**event, "left_out": left_out}
 
 
-def format_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+def format_line(
+    _logger: WrappedLogger,
+    _method: str,
+    event: EventDict,
+) -> str:
     """Formats a log event, including a traceback, as one line for people."""
     fields = dict(event)
     clock = str(fields.pop("timestamp", ""))[_CLOCK]
@@ -108,10 +121,15 @@ def configure(*, level: int | None = None, terminal: bool | None = None) -> None
         )
     )
     logging.basicConfig(
-        handlers=[libraries], level=logging.ERROR if terminal else logging.WARNING
+        handlers=[libraries],
+        level=logging.ERROR if terminal else logging.WARNING,
     )
     structlog.configure(
-        processors=[*([FewRepeats()] if terminal else []), *_SAID_OF_ALL, render],
+        processors=[
+            *([FewRepeats()] if terminal else []),
+            *_SAID_OF_ALL,
+            render,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,

@@ -100,7 +100,10 @@ def event_mac(event: AuditEvent, secret: bytes) -> str:
 
 
 def find_chain_break(
-    events: Iterable[AuditEvent], secret: bytes, after: int = 0, previous: str = GENESIS
+    events: Iterable[AuditEvent],
+    secret: bytes,
+    after: int = 0,
+    previous: str = GENESIS,
 ) -> int | None:
     """Returns the number of the first event that breaks the chain; None if no event does.
 

@@ -54,7 +54,11 @@ class AuditLog(Records[AuditEvent]):
     order = (audit_event.c.number.desc(),)
 
     def append(
-        self, actor: Actor, action: str, subject: str, details: Mapping[str, object]
+        self,
+        actor: Actor,
+        action: str,
+        subject: str,
+        details: Mapping[str, object],
     ) -> AuditEvent:
         self._tx.serialize()
         last = self._first(self._select().limit(1))
@@ -90,7 +94,12 @@ class AuditLog(Records[AuditEvent]):
         return self._first(self._select(audit_event.c.number == number))
 
     def for_subject(
-        self, subject: str, *, since: datetime, limit: int, actions: Collection[str] = ()
+        self,
+        subject: str,
+        *,
+        since: datetime,
+        limit: int,
+        actions: Collection[str] = (),
     ) -> Sequence[AuditEvent]:
         named = audit_event.c.action.in_(sorted(actions)) if actions else None
         about = (audit_event.c.subject == subject, audit_event.c.at >= since)
@@ -126,7 +135,11 @@ def chained(event: AuditEvent, secret: bytes) -> AuditEvent:
 EVENTS: Final = Order((audit_event.c.number,), frozenset({audit_event.c.number}))
 
 
-def read_events(tx: Transaction, selection: AuditFilter, page_request: PageRequest) -> Rows:
+def read_events(
+    tx: Transaction,
+    selection: AuditFilter,
+    page_request: PageRequest,
+) -> Rows:
     query = sa.select(audit_event).where(*_selected(selection))
     return read_page(tx, query, EVENTS, page_request)
 
@@ -137,7 +150,10 @@ def _selected(selection: AuditFilter) -> list[sa.ColumnElement[bool]]:
     if selection.actor:
         name = event.actor.icontains(selection.actor, autoescape=True)
         wanted.append(sa.or_(name, event.key == selection.actor))
-    for column, text in ((event.action, selection.action), (event.subject, selection.subject)):
+    for column, text in (
+        (event.action, selection.action),
+        (event.subject, selection.subject),
+    ):
         if text:
             wanted.append(column.icontains(text, autoescape=True))
     if selection.since is not None:

@@ -105,7 +105,12 @@ class Ed25519Signatures:
         key, private = self._signing
         return join_signature(key, private.sign(payload))
 
-    def check(self, payload: bytes, signature: str, purpose: KeyPurpose) -> None:
+    def check(
+        self,
+        payload: bytes,
+        signature: str,
+        purpose: KeyPurpose,
+    ) -> None:
         key, dot, _ = signature.partition(".")
         if not dot:
             split_signature(signature)
@@ -120,7 +125,12 @@ class Ed25519Signatures:
             while len(self._held) > REMEMBERED:
                 self._held.popitem(last=False)
 
-    def _verify(self, key: PublicKey, raw: bytes, payload: bytes) -> None:
+    def _verify(
+        self,
+        key: PublicKey,
+        raw: bytes,
+        payload: bytes,
+    ) -> None:
         from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - `--help` stays quick
 
         verify = self._verify_with.get(key.public)

@@ -67,7 +67,11 @@ def decode_base64url(text: str) -> bytes:
         raise ValueError(str(error)) from None
 
 
-def verifying_key(keyring: Keyring, key: str, purpose: KeyPurpose) -> PublicKey:
+def verifying_key(
+    keyring: Keyring,
+    key: str,
+    purpose: KeyPurpose,
+) -> PublicKey:
     """Finds a signature's key. Raises SignatureInvalid if the key is unknown, retired, or not
     for this purpose.
     """
@@ -87,7 +91,12 @@ def format_keyring(keys: Iterable[PublicKey]) -> str:
     lines = (
         f"{k.id} {k.purpose.value} {encode_base64url(k.public)} {k.state.value}\n" for k in keys
     )
-    return "".join(("# Public keys that verify rows: share it with every router.\n", *lines))
+    return "".join(
+        (
+            "# Public keys that verify rows: share it with every router.\n",
+            *lines,
+        )
+    )
 
 
 def parse_keyring(text: str, place: str) -> dict[str, PublicKey]:
@@ -99,7 +108,11 @@ def parse_keyring(text: str, place: str) -> dict[str, PublicKey]:
             continue
         try:
             id_, purpose, public, state = fields
-            key = PublicKey(KeyPurpose(purpose), decode_base64url(public), KeyState(state))
+            key = PublicKey(
+                KeyPurpose(purpose),
+                decode_base64url(public),
+                KeyState(state),
+            )
         except ValueError:
             raise ConfigError(
                 f"{place}, line {number}: expected `<key id> <purpose> <public key> <state>`"
@@ -128,10 +141,18 @@ SIGNING_DOMAIN: Final = b"swapgate row 1\n"
 
 
 def row_payload(
-    table: str, installation: str, row: Mapping[str, object], **more: object
+    table: str,
+    installation: str,
+    row: Mapping[str, object],
+    **more: object,
 ) -> bytes:
     """Returns the bytes to sign: the row's stored columns and the further values in `more`."""
-    whole = {"table": table, "installation": installation, "row": row, **more}
+    whole = {
+        "table": table,
+        "installation": installation,
+        "row": row,
+        **more,
+    }
     return SIGNING_DOMAIN + canonical_json(whole).encode("utf-8", "surrogatepass")
 
 

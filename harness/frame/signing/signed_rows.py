@@ -84,7 +84,8 @@ def older_reason(served: Lineage, offered: Lineage) -> str:
         return ""
     if offered.epoch != served.epoch:
         return "" if offered.epoch > served.epoch else _older(served, offered)
-    before, now = (served.revision, served.changes), (offered.revision, offered.changes)
+    before = (served.revision, served.changes)
+    now = (offered.revision, offered.changes)
     if any(new < old for old, new in zip(before, now, strict=True)):
         return _older(served, offered)
     if before == now and served.digest not in ("", offered.digest):

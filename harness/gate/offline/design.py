@@ -19,7 +19,12 @@ from typing import Final
 from harness.frame.errors import InputError
 from harness.gate.arrays import ArrayLike, Floats, np, ordered_sum, special
 from harness.gate.offline.intervals import VARIANCE_GUARD, squared_deviations
-from harness.gate.suite_plan import QUALITY_CLAIMS, Claim, PrimaryCombination, SuitePlan
+from harness.gate.suite_plan import (
+    QUALITY_CLAIMS,
+    Claim,
+    PrimaryCombination,
+    SuitePlan,
+)
 
 # The rejection has its own 5 %: it cannot cause a false promotion.
 REJECT_LOG_E = math.log(20.0)
@@ -91,7 +96,8 @@ def with_unseen_loss(differences: ArrayLike) -> Floats:
     """
     d = np.asarray(differences, dtype=np.float64)
     gaps = d - ordered_sum(d)[..., None] / d.shape[-1]
-    above, below = np.maximum(gaps, 0.0), np.minimum(gaps, 0.0)
+    above = np.maximum(gaps, 0.0)
+    below = np.minimum(gaps, 0.0)
     shared = np.minimum(ordered_sum(above * above), ordered_sum(below * below))[..., None]
     return np.concatenate([d, -1.0 / (1.0 + shared / 2.0)], axis=-1)
 
@@ -104,7 +110,12 @@ FUTILE_FROM: Final = 0.25
 OPTIMISM_SE: Final = 2.0
 
 
-def chance_of_passing(n: ArrayLike, total: Floats, squares: Floats, design: Design) -> Floats:
+def chance_of_passing(
+    n: ArrayLike,
+    total: Floats,
+    squares: Floats,
+    design: Design,
+) -> Floats:
     """Computes the chance that the test at `n_max` passes, given the sum of n items and the sum
     of their squares; 0 at n_max. Source: conditional power, Lan, Simon & Halperin 1982.
     """
@@ -152,24 +163,40 @@ def interim_levels(items: Sequence[int], alpha: float) -> tuple[float, ...]:
     recursion is Armitage, McPherson & Rowe's (1969).
     """
     shares = [n / items[-1] for n in items]
-    spent = [0.0, *(spent_alpha(alpha) * share**_SPENDING_POWER for share in shares)]
+    spent = [
+        0.0,
+        *(spent_alpha(alpha) * share**_SPENDING_POWER for share in shares),
+    ]
     levels: list[float] = []
-    grid, density = np.zeros(1), np.ones(1)
+    grid = np.zeros(1)
+    density = np.ones(1)
     for (before, share), (paid, due) in zip(
         pairwise([0.0, *shares]), pairwise(spent), strict=True
     ):
         step = float(np.sqrt(share - before))
         limit = _limit(grid, density, step, due - paid)
         levels.append(_rounded(float(special.ndtr(-limit / np.sqrt(share)))))
-        grid, density = _go_on(grid, density, step, limit, float(np.sqrt(share)))
+        grid, density = _go_on(
+            grid,
+            density,
+            step,
+            limit,
+            float(np.sqrt(share)),
+        )
     return tuple(levels)
 
 
 @lru_cache(maxsize=1024)
-def interim_power(items: Sequence[int], alpha: float, drift: float) -> float:
+def interim_power(
+    items: Sequence[int],
+    alpha: float,
+    drift: float,
+) -> float:
     """Returns the chance that any analysis shows the claim. drift: in standard errors."""
     shares = [n / items[-1] for n in items]
-    shown, grid, density = 0.0, np.zeros(1), np.ones(1)
+    shown = 0.0
+    grid = np.zeros(1)
+    density = np.ones(1)
     for (before, share), level in zip(
         pairwise([0.0, *shares]), interim_levels(items, alpha), strict=True
     ):
@@ -177,13 +204,25 @@ def interim_power(items: Sequence[int], alpha: float, drift: float) -> float:
         limit = -float(special.ndtri(level)) * float(np.sqrt(share))
         grid = grid + drift * (share - before)
         shown += float(np.sum(density * special.ndtr((grid - limit) / step)))
-        grid, density = _go_on(grid, density, step, limit, float(np.sqrt(share)))
+        grid, density = _go_on(
+            grid,
+            density,
+            step,
+            limit,
+            float(np.sqrt(share)),
+        )
     return shown
 
 
-def _limit(grid: Floats, density: Floats, step: float, level: float) -> float:
+def _limit(
+    grid: Floats,
+    density: Floats,
+    step: float,
+    level: float,
+) -> float:
     """Returns the value that a so far uncrossed sum exceeds with probability `level`."""
-    low, high = -_REACH, _REACH
+    low = -_REACH
+    high = _REACH
     for _ in range(60):
         middle = (low + high) / 2.0
         above = float(np.sum(density * special.ndtr((grid - middle) / step)))
@@ -192,7 +231,11 @@ def _limit(grid: Floats, density: Floats, step: float, level: float) -> float:
 
 
 def _go_on(
-    grid: Floats, density: Floats, step: float, limit: float, sd: float
+    grid: Floats,
+    density: Floats,
+    step: float,
+    limit: float,
+    sd: float,
 ) -> tuple[Floats, Floats]:
     """Returns the sum's distribution if the comparison continues, as masses on a grid."""
     after = np.linspace(-_REACH * sd, limit, _GRID)

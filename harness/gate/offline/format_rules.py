@@ -35,7 +35,8 @@ def find_remedy(rules: Mapping[str, int], scorer: str = "") -> FormatRemedy | No
         first = rule.partition("+")[0]
         counts[first] = counts.get(first, 0) + count
     often = sorted(counts, key=lambda rule: (-counts[rule], rule))
-    worst, total = often[0], sum(counts.values())
+    worst = often[0]
+    total = sum(counts.values())
     lines = dict.fromkeys(
         find_format_rule(rule, scorer).prompt
         for rule in often
@@ -96,18 +97,26 @@ FORMAT_RULES: Final[Mapping[str, FormatRule]] = {
         "convert values to the schema's types",
     ),
     "case": FormatRule(
-        "writes the label in another case", LABEL_ONLY, "compare labels without case"
+        "writes the label in another case",
+        LABEL_ONLY,
+        "compare labels without case",
     ),
     "label_with_extra_text": FormatRule(
-        "writes more than the label", LABEL_ONLY, "look for the only label in the answer"
+        "writes more than the label",
+        LABEL_ONLY,
+        "look for the only label in the answer",
     ),
     "extra_text": FormatRule(
-        "writes more than the answer", VALUE_ONLY, "look for the answer in it"
+        "writes more than the answer",
+        VALUE_ONLY,
+        "look for the answer in it",
     ),
     "markup": FormatRule("marks its answer up", VALUE_ONLY, "take off Markdown"),
     "quotes": FormatRule("puts its answer into quotes", VALUE_ONLY, "take off quotes"),
     "trailing_punctuation": FormatRule(
-        "ends its answer with punctuation", VALUE_ONLY, "take off punctuation"
+        "ends its answer with punctuation",
+        VALUE_ONLY,
+        "take off punctuation",
     ),
     "no_final_line": FormatRule(
         "leaves out the final line",
@@ -191,4 +200,9 @@ def find_format_rule(rule: str, scorer: str = "") -> FormatRule:
     if not form.json_mode or scorer in JSON_SCORERS:
         return form
     what = form.what.replace("its JSON", "its answer").replace("the JSON", "the answer")
-    return replace(form, what=what, prompt=SCORER_LINES.get(scorer, TEXT_ONLY), json_mode=False)
+    return replace(
+        form,
+        what=what,
+        prompt=SCORER_LINES.get(scorer, TEXT_ONLY),
+        json_mode=False,
+    )

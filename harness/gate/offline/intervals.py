@@ -44,7 +44,8 @@ def quantile_interval(values: Sequence[float], share: float) -> tuple[float, flo
     Uses the narrowest pair of ranks with at most 2.5 % probability outside on each side.
     Source: David & Nagaraja 2003, Order Statistics, 7.1.
     """
-    n, tail = len(values), (1 - CONFIDENCE) / 2
+    n = len(values)
+    tail = (1 - CONFIDENCE) / 2
     # The number of values below the quantile is binomial.
     below = bisect_right(range(n), tail, key=lambda rank: special.bdtr(rank, n, share)) - 1
     above = bisect_left(range(n), 1 - tail, key=lambda rank: special.bdtr(rank, n, share))
@@ -85,7 +86,8 @@ def lower_bound(scores: Sequence[float]) -> float | None:
     wrong = n - right
     gain = float(special.betaln(right + _HALF, wrong + _HALF) - special.betaln(_HALF, _HALF))
     needed = gain - math.log(1.0 / (1.0 - CONFIDENCE))
-    low, high = 0.0, right / n
+    low = 0.0
+    high = right / n
     for _ in range(_HALVINGS):
         middle = (low + high) / 2.0
         likelihood = float(special.xlogy(right, middle) + special.xlog1py(wrong, -middle))
@@ -101,14 +103,22 @@ Z95 = 1.959963984540054
 _HALVINGS = 60
 
 
-def tango_z(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, theta0: ArrayLike) -> Floats:
+def tango_z(
+    wins: ArrayLike,
+    losses: ArrayLike,
+    n: ArrayLike,
+    theta0: ArrayLike,
+) -> Floats:
     """Computes Tango's score statistic for the difference of paired proportions.
 
     wins: pairs that only the candidate passed; losses: only the incumbent. At theta0 = 0 it is
     McNemar's z. If both the variance and the excess are 0, the result is 0.
     Source: Tango 1998, Stat. Med. 17:891.
     """
-    b, c, count, theta = (np.asarray(x, dtype=np.float64) for x in (wins, losses, n, theta0))
+    b = np.asarray(wins, dtype=np.float64)
+    c = np.asarray(losses, dtype=np.float64)
+    count = np.asarray(n, dtype=np.float64)
+    theta = np.asarray(theta0, dtype=np.float64)
     big_b = -b - c + (2.0 * count - b + c) * theta
     big_c = -c * theta * (1.0 - theta)
     root = np.sqrt(np.maximum(big_b * big_b - 8.0 * count * big_c, 0.0))
@@ -121,24 +131,40 @@ def tango_z(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, theta0: ArrayLike)
     return np.asarray(np.where(positive, z, limit), dtype=np.float64)
 
 
-def tango_p(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, theta0: ArrayLike) -> Floats:
+def tango_p(
+    wins: ArrayLike,
+    losses: ArrayLike,
+    n: ArrayLike,
+    theta0: ArrayLike,
+) -> Floats:
     """Computes the upper tail of tango_z: small when the difference exceeds theta0."""
     return np.asarray(special.ndtr(-tango_z(wins, losses, n, theta0)), dtype=np.float64)
 
 
-def tango_interval(wins: int, losses: int, n: int, z: float = Z95) -> tuple[float, float]:
+def tango_interval(
+    wins: int,
+    losses: int,
+    n: int,
+    z: float = Z95,
+) -> tuple[float, float]:
     """Returns the differences that Tango's test accepts. Not adjusted for early stopping."""
     targets = np.array([z, -z])
-    low, high = np.array([-1.0, -1.0]), np.array([1.0, 1.0])
+    low = np.array([-1.0, -1.0])
+    high = np.array([1.0, 1.0])
     for _ in range(_HALVINGS):
         middle = (low + high) / 2.0
         above = tango_z(wins, losses, n, middle) > targets
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
+        low = np.where(above, middle, low)
+        high = np.where(above, high, middle)
     limits = (low + high) / 2.0
     return float(limits[0]), float(limits[1])
 
 
-def squared_deviations(n: ArrayLike, total: ArrayLike, squares: ArrayLike) -> Floats:
+def squared_deviations(
+    n: ArrayLike,
+    total: ArrayLike,
+    squares: ArrayLike,
+) -> Floats:
     """Computes the sum of squared deviations from the mean."""
     count = np.maximum(np.asarray(n, dtype=np.float64), 1.0)
     sums = np.asarray(total, dtype=np.float64)
@@ -147,7 +173,10 @@ def squared_deviations(n: ArrayLike, total: ArrayLike, squares: ArrayLike) -> Fl
 
 
 def t_interval(
-    n: int, total: float, squares: float, confidence: float = 0.95
+    n: int,
+    total: float,
+    squares: float,
+    confidence: float = 0.95,
 ) -> tuple[float, float]:
     """Computes Student's interval, n >= 2. Not adjusted for early stopping."""
     mean = total / n

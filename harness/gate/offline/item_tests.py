@@ -11,9 +11,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from harness.gate.arrays import ArrayLike, Floats, Ints, np, ordered_sum, special
+from harness.gate.arrays import (
+    ArrayLike,
+    Floats,
+    Ints,
+    np,
+    ordered_sum,
+    special,
+)
 from harness.gate.offline.design import with_unseen_loss
-from harness.gate.offline.intervals import VARIANCE_GUARD, squared_deviations, tango_p
+from harness.gate.offline.intervals import (
+    VARIANCE_GUARD,
+    squared_deviations,
+    tango_p,
+)
 
 MOST_NOISE: Final = 0.25  # variance of the mean of two scores
 
@@ -65,7 +76,11 @@ def p_about_these(p: ArrayLike, left: ArrayLike) -> Floats:
     return np.asarray(np.where(np.equal(left, 1.0), p, anew), dtype=np.float64)
 
 
-def final_p(differences: ArrayLike, theta0: float, most: float = 1.0) -> Floats:
+def final_p(
+    differences: ArrayLike,
+    theta0: float,
+    most: float = 1.0,
+) -> Floats:
     """Computes p_final of statistics.md §1.5 for (…, n) differences of items or clusters,
     n >= 2: how well they fit a mean of theta0 or less. Above `most` the value is approximate.
 
@@ -73,16 +88,24 @@ def final_p(differences: ArrayLike, theta0: float, most: float = 1.0) -> Floats:
     allowance for an unseen loss.
     """
     d = np.asarray(differences, dtype=np.float64)
-    n, whole = d.shape[-1], (d == np.round(d)).all(axis=-1)
+    n = d.shape[-1]
+    whole = (d == np.round(d)).all(axis=-1)
     graded = _graded_p(with_unseen_loss(d), theta0)
     if not whole.any():
         return graded
-    won, lost = (d > 0.0).sum(axis=-1), (d < 0.0).sum(axis=-1)
+    won = (d > 0.0).sum(axis=-1)
+    lost = (d < 0.0).sum(axis=-1)
     counted = _counted_p(won, lost, n, theta0, most)
     return np.asarray(np.where(whole, counted, graded), dtype=np.float64)
 
 
-def _counted_p(won: Ints, lost: Ints, n: int, theta0: float, most: float) -> Floats:
+def _counted_p(
+    won: Ints,
+    lost: Ints,
+    n: int,
+    theta0: float,
+    most: float,
+) -> Floats:
     p = np.array(_whole_p(won, lost, n, theta0))
     for at in np.argwhere(tango_p(won, lost, n, theta0) <= _SMALL + 2.0 * most):
         where = tuple(at)
@@ -115,7 +138,12 @@ _FAR: Final = 8.0  # standard deviations of the losses; the probability beyond i
 
 
 @lru_cache(maxsize=65_536)
-def _exact_p(won: int, lost: int, n: int, theta0: float) -> float:
+def _exact_p(
+    won: int,
+    lost: int,
+    n: int,
+    theta0: float,
+) -> float:
     """Returns the probability, under the null, of a `_whole_p` not above the observed value:
     the maximum over the shares of differing items that fit the data.
 
@@ -123,7 +151,8 @@ def _exact_p(won: int, lost: int, n: int, theta0: float) -> float:
     """
     limit = np.log(max(float(_whole_p(won, lost, n, theta0)), NEVER)).round(_TIE_DIGITS)
     shares = _plausible_shares(won + lost, n, -theta0)
-    losing, winning = (shares - theta0) / 2.0, np.maximum(shares + theta0, 0.0) / 2.0
+    losing = (shares - theta0) / 2.0
+    winning = np.maximum(shares + theta0, 0.0) / 2.0
     far = _FAR * np.sqrt(n * losing * (1.0 - losing)) + 1.0
     least = max(0, int((n * losing - far).min()))
     losses = np.arange(least, min(n, int((n * losing + far).max())) + 1)[:, None]
@@ -131,7 +160,9 @@ def _exact_p(won: int, lost: int, n: int, theta0: float) -> float:
     wins = _fewest_wins(losses, n, theta0, limit)
     chance = np.minimum(winning / np.maximum(1.0 - losing, NEVER), 1.0)
     enough = special.betainc(
-        np.clip(wins, 1, others + 1), np.maximum(others - wins, 0) + 1.0, chance
+        np.clip(wins, 1, others + 1),
+        np.maximum(others - wins, 0) + 1.0,
+        chance,
     )
     enough = np.where(wins > others, 0.0, np.where(wins > 0, enough, 1.0))
     ways = (
@@ -142,7 +173,11 @@ def _exact_p(won: int, lost: int, n: int, theta0: float) -> float:
     return min(1.0, float((likely * enough).sum(axis=0).max()) + _MISSED)
 
 
-def _plausible_shares(differ: int, n: int, least: float) -> Floats:
+def _plausible_shares(
+    differ: int,
+    n: int,
+    least: float,
+) -> Floats:
     """Returns a grid of shares of differing items over the interval that fits `differ` of n."""
     tail = _MISSED / 2.0
     low = special.betaincinv(differ, n - differ + 1, tail) if differ else 0.0
@@ -151,9 +186,15 @@ def _plausible_shares(differ: int, n: int, least: float) -> Floats:
     return np.asarray(np.sin(np.linspace(begin, end, _PLAUSIBLE)) ** 2)
 
 
-def _fewest_wins(losses: Ints, n: int, theta0: float, limit: float) -> Ints:
+def _fewest_wins(
+    losses: Ints,
+    n: int,
+    theta0: float,
+    limit: float,
+) -> Ints:
     """Returns the fewest wins with a `_whole_p` within the limit, else the most wins plus 1."""
-    low, high = np.zeros_like(losses), n - losses + 1
+    low = np.zeros_like(losses)
+    high = n - losses + 1
     while (low < high).any():
         middle = (low + high) // 2
         p = _whole_p(np.minimum(middle, n - losses), losses, n, theta0)
@@ -163,10 +204,17 @@ def _fewest_wins(losses: Ints, n: int, theta0: float, limit: float) -> Ints:
     return high
 
 
-def _whole_p(won: ArrayLike, lost: ArrayLike, n: int, theta0: float) -> Floats:
+def _whole_p(
+    won: ArrayLike,
+    lost: ArrayLike,
+    n: int,
+    theta0: float,
+) -> Floats:
     """Returns the larger p-value of Student's t and of the score test, from wins and losses."""
-    won, lost = np.asarray(won, dtype=np.float64), np.asarray(lost, dtype=np.float64)
-    total, squares = won - lost, won + lost
+    won = np.asarray(won, dtype=np.float64)
+    lost = np.asarray(lost, dtype=np.float64)
+    total = won - lost
+    squares = won + lost
     if theta0 < 0.0:
         plain = t_tail(n, _t_of_sums(n, total, squares, theta0))
     else:
@@ -177,12 +225,19 @@ def _whole_p(won: ArrayLike, lost: ArrayLike, n: int, theta0: float) -> Floats:
 
 
 def _graded_p(d: Floats, theta0: float) -> Floats:
-    n, total = d.shape[-1], ordered_sum(d)
+    n = d.shape[-1]
+    total = ordered_sum(d)
     gaps = d - total[..., None] / n
     return _lean_p(n, total, ordered_sum(d * d), ordered_sum(gaps * gaps * gaps), theta0)
 
 
-def _lean_p(n: int, total: Floats, squares: Floats, cubes: Floats, theta0: float) -> Floats:
+def _lean_p(
+    n: int,
+    total: Floats,
+    squares: Floats,
+    cubes: Floats,
+    theta0: float,
+) -> Floats:
     """Corrects t for rare losses among common wins: a sample with few losses has a high mean
     and a small spread. cubes: the sum of the cubed deviations from the mean.
 
@@ -196,6 +251,11 @@ def _lean_p(n: int, total: Floats, squares: Floats, cubes: Floats, theta0: float
     return t_tail(n, t + a / 2.0 + a * t * t + a * a * t * t * t / 3.0)
 
 
-def _t_of_sums(n: int, total: Floats, squares: Floats, theta0: float) -> Floats:
+def _t_of_sums(
+    n: int,
+    total: Floats,
+    squares: Floats,
+    theta0: float,
+) -> Floats:
     noise = np.sqrt(squared_deviations(n, total, squares) + VARIANCE_GUARD)
     return np.asarray((total / n - theta0) * n / noise, dtype=np.float64)

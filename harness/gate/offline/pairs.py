@@ -12,7 +12,12 @@ from dataclasses import dataclass, field, replace
 
 from harness.frame.errors import InputError, StaleEvidence
 from harness.gate.offline.item_tests import MOST_NOISE
-from harness.gate.pins import ServedModel, ServedModels, ServedPin, named_models
+from harness.gate.pins import (
+    ServedModel,
+    ServedModels,
+    ServedPin,
+    named_models,
+)
 from harness.gate.run import Sample, SampleError
 from harness.gate.suite_plan import Claim, SuitePlan
 from harness.gate.verdict import ScorePair
@@ -105,18 +110,23 @@ def score_difference(candidate: float, incumbent: float) -> float:
 
 
 def pair_samples(
-    plan: SuitePlan, incumbent: Sequence[Sample], candidate: Sequence[Sample]
+    plan: SuitePlan,
+    incumbent: Sequence[Sample],
+    candidate: Sequence[Sample],
 ) -> PairedSuite:
     """Pairs the items that both sides have finished, in the registered order.
 
     Raises StaleEvidence if the sides differ in items, order or epochs, or a side has a sample
     twice. Raises InputError for a score outside [0, 1].
     """
-    ours, theirs = _by_position(plan, incumbent), _by_position(plan, candidate)
+    ours = _by_position(plan, incumbent)
+    theirs = _by_position(plan, candidate)
     items: list[PairedItem] = []
-    blocked, pinned = "", _Pinned(plan.served_pin)
+    blocked = ""
+    pinned = _Pinned(plan.served_pin)
     for position in range(plan.planned_items):
-        a, b = ours.get(position, []), theirs.get(position, [])
+        a = ours.get(position, [])
+        b = theirs.get(position, [])
         _same_item(plan, position, a, b)
         if len(a) < plan.epochs or len(b) < plan.epochs:
             break
@@ -156,10 +166,14 @@ def _by_position(plan: SuitePlan, samples: Sequence[Sample]) -> Mapping[int, lis
         key = (sample.item, sample.epoch)
         if key in seen:
             raise _stale(
-                plan, f"item {sample.item} epoch {sample.epoch} appears twice in one run"
+                plan,
+                f"item {sample.item} epoch {sample.epoch} appears twice in one run",
             )
         if sample.run != samples[0].run:
-            raise _stale(plan, f"samples of two runs, {samples[0].run} and {sample.run}")
+            raise _stale(
+                plan,
+                f"samples of two runs, {samples[0].run} and {sample.run}",
+            )
         if places.setdefault(sample.item, sample.position) != sample.position:
             raise _stale(plan, f"item {sample.item} has two positions in the order")
         seen[key] = sample
@@ -170,7 +184,10 @@ def _by_position(plan: SuitePlan, samples: Sequence[Sample]) -> Mapping[int, lis
 
 
 def _checked(sample: Sample) -> Sample:
-    for name, score in (("strict", sample.strict), ("lenient", sample.lenient)):
+    for name, score in (
+        ("strict", sample.strict),
+        ("lenient", sample.lenient),
+    ):
         if score is not None and not 0.0 <= score <= 1.0:
             raise InputError(
                 f"run {sample.run}, item {sample.item}: the {name} score is {score}; "
@@ -179,15 +196,27 @@ def _checked(sample: Sample) -> Sample:
     return sample
 
 
-def _same_item(plan: SuitePlan, position: int, a: list[Sample], b: list[Sample]) -> None:
+def _same_item(
+    plan: SuitePlan,
+    position: int,
+    a: list[Sample],
+    b: list[Sample],
+) -> None:
     names = sorted({sample.item for sample in (*a, *b)})
     if len(names) > 1:
         raise _stale(plan, f"position {position} has two items, {' and '.join(names)}")
     if max(len(a), len(b)) > plan.epochs:
-        raise _stale(plan, f"item {names[0]} has more than the planned {plan.epochs} epoch(s)")
+        raise _stale(
+            plan,
+            f"item {names[0]} has more than the planned {plan.epochs} epoch(s)",
+        )
 
 
-def _same_epochs(plan: SuitePlan, a: list[Sample], b: list[Sample]) -> None:
+def _same_epochs(
+    plan: SuitePlan,
+    a: list[Sample],
+    b: list[Sample],
+) -> None:
     if [sample.epoch for sample in a] != [sample.epoch for sample in b]:
         raise _stale(plan, f"item {a[0].item}: the epochs of the two sides differ")
 

@@ -121,7 +121,8 @@ def evidence_path(differences: ArrayLike, design: Design) -> EvidencePath:
     losing = [np.cumsum(np.log1p(-stake * d), axis=-1) for stake in BET_GRID]
     log_e_bad = log_mean_rows(losing)
     rejects = log_e_bad >= REJECT_LOG_E
-    total, squares = np.cumsum(d, axis=-1), np.cumsum(d * d, axis=-1)
+    total = np.cumsum(d, axis=-1)
+    squares = np.cumsum(d * d, axis=-1)
     reach = chance_of_passing(items, total, squares, design)
     if design.theta0 < 0.0:
         rejects &= reach < OUT_OF_REACH
@@ -130,7 +131,9 @@ def evidence_path(differences: ArrayLike, design: Design) -> EvidencePath:
 
 
 def judge_differences(
-    differences: Sequence[float], design: Design, noise: AnswerNoise | None = None
+    differences: Sequence[float],
+    design: Design,
+    noise: AnswerNoise | None = None,
 ) -> ComparisonEvidence:
     """Decides on items in their registered order, and consumes items up to the decision.
 
@@ -142,13 +145,15 @@ def judge_differences(
         return build_evidence(d, taken, design)
     decided = judge_batch(d[None], design, noise)
     used = int(decided.n_used[0])
-    outcome, how = "running", "early" if used < design.n_max else "final"
+    outcome = "running"
+    how = "early" if used < design.n_max else "final"
     if decided.promoted[0]:
         outcome = "promote"
     elif decided.rejected[0]:
         outcome = "reject"
     elif decided.futile[0]:
-        outcome, how = "inconclusive", FUTILE
+        outcome = "inconclusive"
+        how = FUTILE
     elif used == design.n_max:
         outcome = "inconclusive"
     evidence = build_evidence(d[:used], taken, design, noise)
@@ -156,11 +161,14 @@ def judge_differences(
 
 
 def judge_batch(
-    matrix: ArrayLike, design: Design, noise: AnswerNoise | None = None
+    matrix: ArrayLike,
+    design: Design,
+    noise: AnswerNoise | None = None,
 ) -> BatchDecisions:
     """Judges every row of differences (comparisons, items), without display figures."""
     d = check_differences(matrix)
-    taken, items = evidence_path(d, design), d.shape[-1]
+    taken = evidence_path(d, design)
+    items = d.shape[-1]
     stops = taken.rejects | taken.hopeless
     used = np.where(stops.any(axis=-1), np.argmax(stops, axis=-1) + 1, items)
     promoted = np.zeros(len(d), dtype=np.bool_)
@@ -168,14 +176,19 @@ def judge_batch(
         # A promotion takes precedence over a stop at the same item.
         if 2 <= n <= items and (open_ := ~promoted & (used >= n)).any():
             now = open_ & (analysis_p(d[:, :n], design, noise, most=level) <= level)
-            promoted, used = promoted | now, np.where(now, n, used)
+            promoted = promoted | now
+            used = np.where(now, n, used)
     rejected = ~promoted & taken.rejects[np.arange(len(d)), used - 1]
     futile = ~promoted & ~rejected & taken.hopeless[np.arange(len(d)), used - 1]
     return BatchDecisions(promoted, rejected, futile, used)
 
 
 def analysis_p(
-    d: Floats, design: Design, noise: AnswerNoise | None = None, *, most: float = 1.0
+    d: Floats,
+    design: Design,
+    noise: AnswerNoise | None = None,
+    *,
+    most: float = 1.0,
 ) -> Floats:
     """Computes the p-value of (…, n) differences, n >= 2. Above `most` it is approximate."""
     p = final_p(d, design.theta0, most if noise is None else 1.0)
@@ -190,27 +203,41 @@ def _staked_p(d: Floats, theta0: float) -> Floats:
     """
     left = ordered_sum(np.log(np.maximum((1.0 + d) / (1.0 + theta0), NEVER)))
     graded = (d != np.round(d)).any(axis=-1)
-    return np.asarray(np.where(graded, np.exp(np.minimum(-left, 0.0)), 1.0), dtype=np.float64)
+    return np.asarray(
+        np.where(graded, np.exp(np.minimum(-left, 0.0)), 1.0),
+        dtype=np.float64,
+    )
 
 
-def _left(d: Floats, design: Design, noise: AnswerNoise) -> Floats:
+def _left(
+    d: Floats,
+    design: Design,
+    noise: AnswerNoise,
+) -> Floats:
     """Returns the share of the variance that counts for these items."""
-    n, anew = d.shape[-1], np.add(*noise.first(d.shape[-1]))
+    n = d.shape[-1]
+    anew = np.add(*noise.first(d.shape[-1]))
     squares = squared_deviations(n, ordered_sum(d), ordered_sum(d * d))
     variance = (squares + VARIANCE_GUARD) / (n - 1)
     return share_left(n / (design.suite_items or n), asked_anew(anew, variance))
 
 
 def build_evidence(
-    d: Floats, taken: EvidencePath, design: Design, noise: AnswerNoise | None = None
+    d: Floats,
+    taken: EvidencePath,
+    design: Design,
+    noise: AnswerNoise | None = None,
 ) -> ComparisonEvidence:
     """Computes every figure for the items `d`. taken: the path of these items, or of more."""
-    used, few = len(d), len(d) < 2
+    used = len(d)
+    few = len(d) < 2
     t = None if few else float(guarded_t(d, design.theta0))
     total, squares = (float(ordered_sum(x)) if used else 0.0 for x in (d, d * d))
-    wins, losses = int((d > 0.0).sum()), int((d < 0.0).sum())
+    wins = int((d > 0.0).sum())
+    losses = int((d < 0.0).sum())
     method = "tango" if (d == np.round(d)).all() else "t"
-    low, high = None, None
+    low = None
+    high = None
     if noise is not None and not few:
         left = math.sqrt(float(_left(d, design, noise)))
         low, high = (

@@ -78,7 +78,10 @@ def merge_items(
         unscored_incumbent=sum(part.unscored_incumbent for part in parts),
         unscored_candidate=sum(part.unscored_candidate for part in parts),
         unanswered=any(part.unanswered for part in parts),
-        missing=(mean([p.missing[0] for p in parts]), mean([p.missing[1] for p in parts])),
+        missing=(
+            mean([p.missing[0] for p in parts]),
+            mean([p.missing[1] for p in parts]),
+        ),
         reasons=join_reasons(parts),
         rules=tuple(rule for part in parts for rule in part.rules),
         costs=(cost(0), cost(1)),
@@ -154,7 +157,11 @@ def judge_slices(plan: SuitePlan, items: Sequence[PairedItem]) -> SliceJudgement
 
 def _lenient(item: PairedItem) -> PairedItem:
     pair = item.pair
-    read = replace(pair, incumbent=pair.lenient_incumbent, candidate=pair.lenient_candidate)
+    read = replace(
+        pair,
+        incumbent=pair.lenient_incumbent,
+        candidate=pair.lenient_candidate,
+    )
     return replace(item, pair=read)
 
 
@@ -162,7 +169,8 @@ def _judge(plan: SuitePlan, items: Sequence[PairedItem]) -> SliceJudgement:
     available = plan.units_in(len(items))
     d = [score_difference(item.pair.candidate, item.pair.incumbent) for item in items]
     p_values: dict[int, float] = {}
-    worse_at, shown = None, (False,) * len(plan.slices)
+    worse_at = None
+    shown = (False,) * len(plan.slices)
     for end, index, p in sorted(_looks(plan, d, available)):
         p_values[index] = min(p, p_values.get(index, 1.0))
         ordered = [p_values.get(at, 1.0) for at in range(len(plan.slices))]
@@ -173,7 +181,14 @@ def _judge(plan: SuitePlan, items: Sequence[PairedItem]) -> SliceJudgement:
     known = [x if item.complete else math.nan for x, item in zip(d, items, strict=True)]
     figures = tuple(
         _figures(
-            plan, slice_, known, (worse_at or available, p_values.get(index), shown[index])
+            plan,
+            slice_,
+            known,
+            (
+                worse_at or available,
+                p_values.get(index),
+                shown[index],
+            ),
         )
         for index, slice_ in enumerate(plan.slices)
     )
@@ -181,7 +196,9 @@ def _judge(plan: SuitePlan, items: Sequence[PairedItem]) -> SliceJudgement:
 
 
 def _looks(
-    plan: SuitePlan, d: Sequence[float], available: int
+    plan: SuitePlan,
+    d: Sequence[float],
+    available: int,
 ) -> Iterator[tuple[int, int, float]]:
     """Yields (units of the order, slice, p-value) of every look whose units are measured."""
     for index, slice_ in enumerate(plan.slices):
@@ -220,7 +237,11 @@ def _figures(
     )
 
 
-def _differences(layout: _SliceUnits, d: Sequence[float], count: int) -> list[float]:
+def _differences(
+    layout: _SliceUnits,
+    d: Sequence[float],
+    count: int,
+) -> list[float]:
     """Returns the mean differences of the first units, over their items in the slice."""
     return [
         math.fsum(d[position] for position in members) / len(members)

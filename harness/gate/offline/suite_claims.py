@@ -22,7 +22,11 @@ from harness.gate.budget import holm_test
 from harness.gate.offline.design import REJECT_LOG_E, spent_alpha
 from harness.gate.offline.intervals import mean_interval
 from harness.gate.offline.pairs import PairedItem, PairedSuite
-from harness.gate.offline.slices import merge_clusters, merge_items, promotion_waits_for
+from harness.gate.offline.slices import (
+    merge_clusters,
+    merge_items,
+    promotion_waits_for,
+)
 from harness.gate.offline.suite_judgement import (
     StoppedRun,
     SuiteJudgement,
@@ -31,7 +35,12 @@ from harness.gate.offline.suite_judgement import (
 )
 from harness.gate.sentences import cost_reason
 from harness.gate.suite_plan import Claim, SuitePlan
-from harness.gate.verdict import CostFigures, CostOutcome, HolmFigures, SuiteReport
+from harness.gate.verdict import (
+    CostFigures,
+    CostOutcome,
+    HolmFigures,
+    SuiteReport,
+)
 
 # US dollars per item of (incumbent, candidate), means over epochs; None if unknown.
 CostPair = tuple[float | None, float | None]
@@ -51,8 +60,11 @@ class _Bet:
     """A betting e-process for a mean above 0 of values that are at least -1."""
 
     def __init__(self, log_level: float, n_max: int) -> None:
-        self._level, self._n_max = log_level, n_max
-        self._n, self._total, self._squares = 0, 0.0, 0.0
+        self._level = log_level
+        self._n_max = n_max
+        self._n = 0
+        self._total = 0.0
+        self._squares = 0.0
         self.log_e = 0.0
 
     @property
@@ -80,18 +92,28 @@ def judge_costs(pairs: Sequence[CostPair], plan: SuitePlan) -> CostFigures:
     """
     cheaper = _Bet(math.log(1.0 / plan.alpha), plan.n_max)
     dearer = _Bet(REJECT_LOG_E, plan.n_max)
-    known, total, dearest, used, above = 0, 0.0, 0.0, 0, 0
+    known = 0
+    total = 0.0
+    dearest = 0.0
+    used = 0
+    above = 0
     unknown = False
     for ours, theirs in pairs:
         used += 1
         if total > 0.0:
             ceiling = max(plan.cost_ceiling * total / known, COST_HEADROOM * dearest)
             above += theirs is not None and theirs > ceiling
-            low, high = _saved(ours, theirs, plan.min_saving, ceiling)
+            low, high = _saved(
+                ours,
+                theirs,
+                plan.min_saving,
+                ceiling,
+            )
             cheaper.add(low)
             dearer.add(-high)
         if ours is not None:
-            known, total = known + 1, total + ours
+            known = known + 1
+            total = total + ours
         dearest = max(dearest, theirs or 0.0)
         unknown = used == KNOWN_AFTER and _unknown(pairs[:used])
         if above or unknown or cheaper.crossed or dearer.crossed:
@@ -118,7 +140,10 @@ def items_to_show_saving(saving: float, plan: SuitePlan) -> int | None:
 
 
 def _saved(
-    ours: float | None, theirs: float | None, share: float, ceiling: float
+    ours: float | None,
+    theirs: float | None,
+    share: float,
+    ceiling: float,
 ) -> tuple[float, float]:
     """Returns the bounds of (1 - share) * ours - theirs in ceilings, within [-1, 1]."""
     if ours is not None and theirs is not None:
@@ -236,7 +261,11 @@ def _with_costs(report: SuiteReport, costs: CostFigures) -> SuiteReport:
     return replace(report, details=replace(report.figures, cost=costs).as_json())
 
 
-def _outcome(case: SuiteClaim, scores: str, costs: CostFigures) -> str:
+def _outcome(
+    case: SuiteClaim,
+    scores: str,
+    costs: CostFigures,
+) -> str:
     if costs.outcome is CostOutcome.REFUTED:
         return "failed"
     if costs.outcome is CostOutcome.UNSHOWABLE:
@@ -280,10 +309,16 @@ def weighted_mean(cases: Sequence[SuiteClaim]) -> ClaimGroup:
         upto = min(ready, len(whole.paired.items))
         if upto < ready:
             report = waiting_report(whole.paired, judged.report, whole.stopped)
-            judged, decided = replace(judged, report=report), report.outcome != "running"
-    votes, members = [(judged.report.outcome, judged.report)], {}
+            judged = replace(judged, report=report)
+            decided = report.outcome != "running"
+    votes = [(judged.report.outcome, judged.report)]
+    members = {}
     for case in cases:
-        judgement, counts = _member(case, upto, decided=decided)
+        judgement, counts = _member(
+            case,
+            upto,
+            decided=decided,
+        )
         members[case.plan.suite] = judgement
         if counts:
             votes.insert(0, (judgement.report.outcome, judgement.report))
@@ -373,12 +408,21 @@ def _stopped(ended: Sequence[SuiteClaim]) -> StoppedRun | None:
     return min(found, key=lambda result: result[0] != "infra_error") if found else None
 
 
-def _item(number: int, parts: Sequence[PairedItem], weights: Sequence[float]) -> PairedItem:
+def _item(
+    number: int,
+    parts: Sequence[PairedItem],
+    weights: Sequence[float],
+) -> PairedItem:
     whole = merge_items(parts, lambda values: fsum(map(mul, weights, values)))
     return replace(whole, pair=replace(whole.pair, item=f"{number}"))
 
 
-def _member(case: SuiteClaim, upto: int, *, decided: bool) -> tuple[SuiteJudgement, bool]:
+def _member(
+    case: SuiteClaim,
+    upto: int,
+    *,
+    decided: bool,
+) -> tuple[SuiteJudgement, bool]:
     """Judges one suite, and tells whether it is shown worse: only then its outcome counts."""
     first = case.first(upto)
     early = judge_pairs(case.plan, first.paired, stopped=first.stopped)
@@ -391,7 +435,9 @@ def _member(case: SuiteClaim, upto: int, *, decided: bool) -> tuple[SuiteJudgeme
     report = early.report
     if decided and report.outcome in ("running", "infra_error"):
         report = replace(
-            report, outcome="inconclusive", reason="This suite alone decides nothing."
+            report,
+            outcome="inconclusive",
+            reason="This suite alone decides nothing.",
         )
     reason = (
         f"{report.reason} It counts in the weighted mean, with weight {case.plan.weight:g}."
@@ -411,7 +457,12 @@ def _ranks(p_values: Sequence[float]) -> list[int]:
 
 
 def _adjusted(
-    report: SuiteReport, p: float, rank: int, limit: float, *, ok: bool
+    report: SuiteReport,
+    p: float,
+    rank: int,
+    limit: float,
+    *,
+    ok: bool,
 ) -> SuiteReport:
     holm = HolmFigures(p, rank + 1, limit)
     details = replace(report.figures, holm=holm).as_json()
@@ -422,4 +473,9 @@ def _adjusted(
     reason = report.reason
     if report.outcome == "passed" and not ok:
         reason = "Better by itself, but not after the correction for the other suites."
-    return replace(report, outcome=outcome, reason=f"{reason} {rule_text}", details=details)
+    return replace(
+        report,
+        outcome=outcome,
+        reason=f"{reason} {rule_text}",
+        details=details,
+    )

@@ -16,7 +16,11 @@ from harness.gate.arrays import np
 from harness.gate.offline.design import FUTILE, design_from_plan
 from harness.gate.offline.intervals import mcnemar
 from harness.gate.offline.item_tests import AnswerNoise
-from harness.gate.offline.pairs import PairedItem, PairedSuite, score_difference
+from harness.gate.offline.pairs import (
+    PairedItem,
+    PairedSuite,
+    score_difference,
+)
 from harness.gate.offline.sequential import (
     ComparisonEvidence,
     build_evidence,
@@ -83,7 +87,10 @@ class _Readings:
 
 
 def judge_pairs(
-    plan: SuitePlan, paired: PairedSuite, *, stopped: StoppedRun | None = None
+    plan: SuitePlan,
+    paired: PairedSuite,
+    *,
+    stopped: StoppedRun | None = None,
 ) -> SuiteJudgement:
     """Judges a suite and its slices from existing pairs, without costs (statistics.md §1.6,
     §1.13).
@@ -99,10 +106,8 @@ def judge_pairs(
     outcome, base = _between(against, favour)
     # The items of the reported difference; a slice or the lenient scores may use more items.
     used = plan.items_in(base.report.n_used)
-    low, high = (
-        fmean(_differences(merge_clusters(plan, items[:used])))
-        for items in (paired.items, favourable.items)
-    )
+    low = fmean(_differences(merge_clusters(plan, paired.items[:used])))
+    high = fmean(_differences(merge_clusters(plan, favourable.items[:used])))
     figures = base.report.figures
     if low < high:
         figures = replace(figures, bound_low=low, bound_high=high)
@@ -129,7 +134,8 @@ def judge_pairs(
 
 def _between(against: SuiteJudgement, favour: SuiteJudgement) -> tuple[str, SuiteJudgement]:
     """Returns the outcome that missing scores allow, and the judgement with its figures."""
-    low, high = against.report.outcome, favour.report.outcome
+    low = against.report.outcome
+    high = favour.report.outcome
     longer = max(against, favour, key=lambda judged: judged.consumed)
     if low == "passed":
         return low, against
@@ -141,7 +147,9 @@ def _between(against: SuiteJudgement, favour: SuiteJudgement) -> tuple[str, Suit
 
 
 def _judge_reading(
-    plan: SuitePlan, paired: PairedSuite, stopped: StoppedRun | None
+    plan: SuitePlan,
+    paired: PairedSuite,
+    stopped: StoppedRun | None,
 ) -> SuiteJudgement:
     """Judges the pairs without a second reading of missing scores.
 
@@ -165,7 +173,9 @@ def _judge_reading(
 
 
 def _worse_slice(
-    plan: SuitePlan, paired: PairedSuite, slices: SliceJudgement
+    plan: SuitePlan,
+    paired: PairedSuite,
+    slices: SliceJudgement,
 ) -> SuiteJudgement:
     """Returns the report as of the look that showed a loss in a slice."""
     units = slices.worse_at or 0
@@ -177,11 +187,16 @@ def _worse_slice(
 
 
 def _with_slices(report: SuiteReport, slices: SliceJudgement) -> SuiteReport:
-    return replace(report, details=replace(report.figures, slices=slices.figures).as_json())
+    return replace(
+        report,
+        details=replace(report.figures, slices=slices.figures).as_json(),
+    )
 
 
 def waiting_report(
-    paired: PairedSuite, report: SuiteReport, stopped: StoppedRun | None
+    paired: PairedSuite,
+    report: SuiteReport,
+    stopped: StoppedRun | None,
 ) -> SuiteReport:
     """Reports a suite whose mean is shown before every slice has had its first look."""
     outcome = "running"
@@ -193,12 +208,15 @@ def waiting_report(
 
 
 def _judge_scores(
-    plan: SuitePlan, paired: PairedSuite, stopped: StoppedRun | None
+    plan: SuitePlan,
+    paired: PairedSuite,
+    stopped: StoppedRun | None,
 ) -> SuiteJudgement:
     """Judges strict and lenient scores of the whole suite, without slices and costs."""
     readings = _read(plan, paired)
     outcome = _outcome(paired, readings, stopped)
-    strict, consumed = readings.strict, readings.consumed
+    strict = readings.strict
+    consumed = readings.consumed
     used = paired.items[: plan.items_in(strict.n_used)]
     lenient = readings.lenient
     if lenient is not None:
@@ -206,12 +224,19 @@ def _judge_scores(
     shown = _measured(plan, used, strict, _differences)
     report = _report(plan, shown, outcome)
     figures = replace(
-        _with_form(_figures(plan, used, shown), paired.items[: plan.items_in(consumed)]),
+        _with_form(
+            _figures(plan, used, shown),
+            paired.items[: plan.items_in(consumed)],
+        ),
         lenient=_lenient_figures(lenient),
     )
     why = stopped[1] if stopped else ""
     reason = _reason(
-        plan, _Readings(shown, lenient), report, figures.rule, paired.blocked or why
+        plan,
+        _Readings(shown, lenient),
+        report,
+        figures.rule,
+        paired.blocked or why,
     )
     report = replace(report, reason=reason, details=figures.as_json())
     return SuiteJudgement(report, consumed)
@@ -229,8 +254,10 @@ def _noise(items: Sequence[PairedItem]) -> AnswerNoise | None:
 def _read(plan: SuitePlan, paired: PairedSuite) -> _Readings:
     """Compares the strict scores, and the lenient ones only where they can explain a loss."""
     # The noise was measured on strict scores, so it does not apply to lenient scores.
-    units, design = merge_clusters(plan, paired.items), design_from_plan(plan)
-    differences, noise = _differences(units), _noise(units)
+    units = merge_clusters(plan, paired.items)
+    design = design_from_plan(plan)
+    differences = _differences(units)
+    noise = _noise(units)
     strict = judge_differences(differences, design, noise)
     asked = ("reject",) if plan.role is SuiteRole.GUARD else ("reject", "inconclusive")
     if strict.outcome not in asked:
@@ -246,8 +273,13 @@ def _read(plan: SuitePlan, paired: PairedSuite) -> _Readings:
     return _Readings(strict, judge_differences(_lenient_differences(units), within))
 
 
-def _outcome(paired: PairedSuite, readings: _Readings, stopped: StoppedRun | None) -> str:
-    strict, lenient = readings.strict, readings.lenient
+def _outcome(
+    paired: PairedSuite,
+    readings: _Readings,
+    stopped: StoppedRun | None,
+) -> str:
+    strict = readings.strict
+    lenient = readings.lenient
     over = stopped is not None or bool(paired.blocked)
     if lenient is not None and lenient.outcome == "promote":
         return "harness_mismatch"
@@ -281,12 +313,17 @@ def _measured(
     used = items[: plan.items_in(evidence.n_used)]
     if all(item.complete for item in used):
         return evidence
-    d, design = np.array(read(measured_units(plan, used))), design_from_plan(plan)
+    d = np.array(read(measured_units(plan, used)))
+    design = design_from_plan(plan)
     known = build_evidence(d, evidence_path(d, design), design)
     return replace(evidence, **{name: getattr(known, name) for name in MEASURED})
 
 
-def _report(plan: SuitePlan, evidence: ComparisonEvidence, outcome: str) -> SuiteReport:
+def _report(
+    plan: SuitePlan,
+    evidence: ComparisonEvidence,
+    outcome: str,
+) -> SuiteReport:
     return SuiteReport(
         suite=plan.suite,
         role=plan.role,
@@ -300,7 +337,9 @@ def _report(plan: SuitePlan, evidence: ComparisonEvidence, outcome: str) -> Suit
 
 
 def _figures(
-    plan: SuitePlan, items: Sequence[PairedItem], evidence: ComparisonEvidence
+    plan: SuitePlan,
+    items: Sequence[PairedItem],
+    evidence: ComparisonEvidence,
 ) -> SuiteFigures:
     units = measured_units(plan, items)
     whole = all(d == round(d) for d in _differences(units))
@@ -339,7 +378,12 @@ def _with_form(figures: SuiteFigures, items: Sequence[PairedItem]) -> SuiteFigur
     worst = min(counts, key=lambda rule: (-counts[rule], rule))
     examples = [item.pair.item for item in items if worst in item.rules][:MAX_EXAMPLES]
     rules = dict(sorted(counts.items()))
-    return replace(figures, rule=worst, rules=rules, examples=tuple(examples))
+    return replace(
+        figures,
+        rule=worst,
+        rules=rules,
+        examples=tuple(examples),
+    )
 
 
 def _lenient_figures(evidence: ComparisonEvidence | None) -> LenientFigures | None:
@@ -362,7 +406,8 @@ def _reason(
     rule: str | None,
     stopped: str,
 ) -> str:
-    strict, lenient = readings.strict, readings.lenient
+    strict = readings.strict
+    lenient = readings.lenient
     if report.outcome == "harness_mismatch" and lenient is not None:
         return (
             f"The candidate loses by form, not by substance: {format_points(strict.delta)} "

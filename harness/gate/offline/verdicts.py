@@ -31,7 +31,12 @@ from harness.gate.offline.suite_claims import (
 from harness.gate.pins import ServedModel, ServedModels
 from harness.gate.run import Sample
 from harness.gate.sentences import NOT_SHOWN_WORSE
-from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
+from harness.gate.suite_plan import (
+    Claim,
+    PrimaryCombination,
+    SuitePlan,
+    SuiteRole,
+)
 from harness.gate.verdict import VERDICTS, ScorePair, SuiteReport, Verdict
 
 # Increase it with each change of the rules that can change a verdict from equal scores.
@@ -165,7 +170,8 @@ def _marks(paired: PairedSuite) -> dict[str, object]:
 
 def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> SuiteClaim:
     suite = plan.suite
-    marks, runs = inputs["marks"][suite], inputs["runs"][suite]
+    marks = inputs["marks"][suite]
+    runs = inputs["runs"][suite]
     rows = inputs["pairs"][suite]
     costs = inputs.get("costs", {}).get(suite) or [(None, None)] * len(rows)
     variances = inputs.get("variances", {}).get(suite) or [None] * len(rows)
@@ -189,7 +195,11 @@ def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> SuiteClaim:
     return SuiteClaim(plan, paired, (stopped[0], stopped[1]) if stopped else None)
 
 
-def _item(row: Sequence[Any], mark: Mapping[str, Any] | None, epochs: int) -> PairedItem:
+def _item(
+    row: Sequence[Any],
+    mark: Mapping[str, Any] | None,
+    epochs: int,
+) -> PairedItem:
     pair = ScorePair(str(row[0]), *(float(score) for score in row[1:]))
     if mark is None:
         return PairedItem(pair)
@@ -208,8 +218,13 @@ def _item(row: Sequence[Any], mark: Mapping[str, Any] | None, epochs: int) -> Pa
 
 # The verdict has the first of these outcomes that any suite has; `passed` needs all suites.
 OUTCOME_PRECEDENCE: Final = (
-    "failed", "running", "infra_error", "harness_mismatch", "inconclusive", "passed",
-)  # fmt: skip
+    "failed",
+    "running",
+    "infra_error",
+    "harness_mismatch",
+    "inconclusive",
+    "passed",
+)
 
 GUARD_NOT_WORSE: Final = "A guard suite passes because the candidate is not shown to be worse."
 
@@ -228,11 +243,17 @@ def judge_suites(cases: Sequence[SuiteClaim]) -> JointJudgement:
     """Returns the outcome on all suites; `running` while the outcome is open."""
     groups = _groups(cases)
     votes = [vote for group in groups for vote in group.votes]
-    outcome = next((word for word in OUTCOME_PRECEDENCE if word in dict(votes)), "running")
+    outcome = next(
+        (word for word in OUTCOME_PRECEDENCE if word in dict(votes)),
+        "running",
+    )
     deciding = [report for vote, report in votes if vote == outcome]
     by_suite = {suite: member for group in groups for suite, member in group.members.items()}
     ordered = [by_suite[case.plan.suite] for case in cases]
-    reports = (*(claim.report for claim in ordered), *(g.whole for g in groups if g.whole))
+    reports = (
+        *(claim.report for claim in ordered),
+        *(g.whole for g in groups if g.whole),
+    )
     return JointJudgement(
         outcome=outcome,
         reason=_reason(outcome, deciding, reports),
@@ -260,7 +281,10 @@ def _alone(case: SuiteClaim) -> ClaimGroup:
         report = replace(report, reason=f"{report.reason} {GUARD_NOT_WORSE}")
         judgement = replace(judgement, report=report)
         return ClaimGroup(votes=(("passed", report),), members={case.plan.suite: judgement})
-    return ClaimGroup(votes=((report.outcome, report),), members={case.plan.suite: judgement})
+    return ClaimGroup(
+        votes=((report.outcome, report),),
+        members={case.plan.suite: judgement},
+    )
 
 
 def _silent(report: SuiteReport) -> bool:
@@ -269,7 +293,9 @@ def _silent(report: SuiteReport) -> bool:
 
 
 def _reason(
-    outcome: str, deciding: Sequence[SuiteReport], reports: Sequence[SuiteReport]
+    outcome: str,
+    deciding: Sequence[SuiteReport],
+    reports: Sequence[SuiteReport],
 ) -> str:
     """Returns the deciding suite's sentence; after a pass, the last (primary) suite's."""
     if not deciding:
@@ -352,7 +378,8 @@ def _decide(
     items.
     """
     judgement = judge_suites(cases)
-    outcome, reports = judgement.outcome, judgement.reports
+    outcome = judgement.outcome
+    reports = judgement.reports
     if outcome == "running":
         return None
     used = [case.first(units) for case, units in zip(cases, judgement.consumed, strict=True)]

@@ -80,13 +80,18 @@ def block_tally(block: ObservationBlock, guardrail: Guardrail) -> FailureTally |
     """Returns the counts of a guardrail of failures in a block."""
     if guardrail is Guardrail.ERRORS:
         return FailureTally(
-            block.units, block.canary_units, block.failures, block.canary_failures
+            block.units,
+            block.canary_units,
+            block.failures,
+            block.canary_failures,
         )
     return block.counts.get(guardrail)
 
 
 def guardrail_path(
-    blocks: Sequence[ObservationBlock], guardrail: Guardrail, policy: CanaryPolicy
+    blocks: Sequence[ObservationBlock],
+    guardrail: Guardrail,
+    policy: CanaryPolicy,
 ) -> Floats:
     """Computes log e of one guardrail after each block."""
     if guardrail_kind(guardrail) is GuardrailKind.RANKS:
@@ -110,14 +115,16 @@ def pool_returned(
     returns. Only counts and shares decide how many blocks form a pool, never an arm's answers.
     """
     found: list[FailureTally | None] = []
-    pool, pooled_share = _NOTHING, 0.0
+    pool = _NOTHING
+    pooled_share = 0.0
     for tally, share, returned in zip(tallies, shares, back, strict=True):
         smaller = min(share, 1.0 - share)
         if tally is None or not returned or not 0.0 < tally.units * smaller < FEWEST:
             found.append(tally)
             continue
         if share != pooled_share:
-            pool, pooled_share = _NOTHING, share
+            pool = _NOTHING
+            pooled_share = share
         pool = FailureTally(
             pool.units + tally.units,
             pool.canary + tally.canary,
@@ -154,7 +161,8 @@ def counts_path(
     shares: planned share of keys in the canary, for each block; 0 or an empty sequence if arms
     were not assigned at random. weights: of the ratios of HARM_GRID; empty for equal weights.
     """
-    odds, nothing = odds_grid(tolerated), (0.0,) * len(HARM_GRID)
+    odds = odds_grid(tolerated)
+    nothing = (0.0,) * len(HARM_GRID)
     if not any(tallies):
         return _uncounted_path(len(tallies))
     factors = [
@@ -163,7 +171,11 @@ def counts_path(
         else planned_factors(tally.failures, tally.canary_failures, share, tolerated)
         if 0.0 < tally.units * min(share, 1.0 - share) < FEWEST
         else log_factors(
-            tally.units, tally.canary, tally.failures, tally.canary_failures, odds=odds
+            tally.units,
+            tally.canary,
+            tally.failures,
+            tally.canary_failures,
+            odds=odds,
         )
         for tally, share in zip(tallies, shares or [0.0] * len(tallies), strict=True)
     ]
@@ -188,7 +200,10 @@ def _unranked_path(blocks: int) -> Floats:
 
 @lru_cache(maxsize=65_536)
 def planned_factors(
-    failures: int, canary_failures: int, share: float, tolerated: float
+    failures: int,
+    canary_failures: int,
+    share: float,
+    tolerated: float,
 ) -> tuple[float, ...]:
     """Computes a small block's log factors: each failing unit is in the canary with the planned
     share as probability, independent of the other units (statistics.md §2.11).
@@ -229,7 +244,11 @@ def _mean(products: Floats, weights: Sequence[float] = ()) -> Floats:
 
 
 TIMES: Final = frozenset(
-    {Guardrail.LATENCY, Guardrail.TIME_TO_FIRST_TOKEN, Guardrail.INTER_TOKEN_LATENCY}
+    {
+        Guardrail.LATENCY,
+        Guardrail.TIME_TO_FIRST_TOKEN,
+        Guardrail.INTER_TOKEN_LATENCY,
+    }
 )
 
 
@@ -249,14 +268,16 @@ def skip_warm_up(
     mixed: dict[_Place, set[bool]] = {}
     seen = 0
     for block in sorted(blocks, key=lambda block: block.number):
-        place, new = (block.worker, block.weight_bps), block.never_seen
+        place = (block.worker, block.weight_bps)
+        new = block.never_seen
         if policy.warm_up_s and block.canary_units and place[1] <= policy.steps[-1].weight_bps:
             ends.setdefault(place, add_seconds(block.closed_at, policy.warm_up_s))
         cold = seen < policy.cold_units or block.opened_at < ends.get(place, block.opened_at)
         seen += block.canary_units
         if cold:
             mixed[place] = {False, True}
-        left, kept = mixed.get(place, set()), block
+        left = mixed.get(place, set())
+        kept = block
         if new is not None and new.ranks is not None and True in left and _has_times(new):
             kept = replace(kept, never_seen=replace(new, ranks=_no_times(new.ranks)))
             left -= set() if cold else {True}

@@ -24,7 +24,13 @@ from datetime import datetime
 from functools import lru_cache
 
 from harness.frame.errors import InputError
-from harness.gate.arrays import Floats, log_mean, normalize_zeros, np, special
+from harness.gate.arrays import (
+    Floats,
+    log_mean,
+    normalize_zeros,
+    np,
+    special,
+)
 from harness.gate.online.observation import ObservationBlock
 
 # A larger block's table of outcomes does not fit in memory.
@@ -33,7 +39,12 @@ MAX_UNITS = 1_000_000
 
 @lru_cache(maxsize=65_536)
 def log_factors(
-    units: int, canary: int, failures: int, canary_failures: int, *, odds: tuple[float, ...]
+    units: int,
+    canary: int,
+    failures: int,
+    canary_failures: int,
+    *,
+    odds: tuple[float, ...],
 ) -> tuple[float, ...]:
     """Computes the log of f_odds[k](y) / f_odds[0](y) for k = 1, 2 …, with f Fisher's
     noncentral hypergeometric distribution.
@@ -43,17 +54,27 @@ def log_factors(
     failure, only failures) gives exactly 0. Raises InputError for impossible counts.
     """
     check_counts(units, canary, failures, canary_failures)
-    low, high = max(0, failures - units + canary), min(canary, failures)
+    low = max(0, failures - units + canary)
+    high = min(canary, failures)
     if low == high:
         return (0.0,) * (len(odds) - 1)
     log_likelihoods = _log_likelihoods(
-        units, canary, failures, canary_failures, log_odds=[math.log(ratio) for ratio in odds]
+        units,
+        canary,
+        failures,
+        canary_failures,
+        log_odds=[math.log(ratio) for ratio in odds],
     )
     null = log_likelihoods[0]
     return tuple(value - null for value in log_likelihoods[1:])
 
 
-def check_counts(units: int, canary: int, failures: int, canary_failures: int) -> None:
+def check_counts(
+    units: int,
+    canary: int,
+    failures: int,
+    canary_failures: int,
+) -> None:
     """Checks the counts of a block. Raises InputError that names the impossible count."""
     if not 0 <= units <= MAX_UNITS:
         raise InputError(f"{units} requests: a block has 0 to {MAX_UNITS:,}")
@@ -75,9 +96,18 @@ def check_counts(units: int, canary: int, failures: int, canary_failures: int) -
 
 
 def _log_likelihoods(
-    units: int, canary: int, failures: int, canary_failures: int, *, log_odds: Sequence[float]
+    units: int,
+    canary: int,
+    failures: int,
+    canary_failures: int,
+    *,
+    log_odds: Sequence[float],
 ) -> list[float]:
-    y = np.arange(max(0, failures - units + canary), min(canary, failures) + 1, dtype=float)
+    y = np.arange(
+        max(0, failures - units + canary),
+        min(canary, failures) + 1,
+        dtype=float,
+    )
     ways = _log_choose(canary, y) + _log_choose(units - canary, failures - y)
     at = canary_failures - int(y[0])
     result = []
@@ -110,7 +140,9 @@ class Certificate:
 
 
 def add_block(
-    so_far: Certificate, block: tuple[int, int, int, int], rho_ni: float
+    so_far: Certificate,
+    block: tuple[int, int, int, int],
+    rho_ni: float,
 ) -> Certificate:
     """Adds a block of (units, canary units, failures, canary failures).
 
@@ -118,7 +150,11 @@ def add_block(
     """
     units, canary, failures, canary_failures = block
     factors = log_factors(
-        units, canary, failures, canary_failures, odds=(rho_ni, *HEALTHY_GRID)
+        units,
+        canary,
+        failures,
+        canary_failures,
+        odds=(rho_ni, *HEALTHY_GRID),
     )
     return Certificate(
         normalize_zeros(a + b for a, b in zip(so_far.log_products, factors, strict=True)),
@@ -146,7 +182,8 @@ def log_rate_e(certificate: Certificate, p0: float) -> float:
 
 def log_certificate(certificate: Certificate, p0: float) -> tuple[float, float, float]:
     """Returns the log of the mean of the two e-values, then the logs of both."""
-    odds, rate = log_odds_e(certificate), log_rate_e(certificate, p0)
+    odds = log_odds_e(certificate)
+    rate = log_rate_e(certificate, p0)
     return log_mean([odds, rate]), odds, rate
 
 
@@ -160,12 +197,18 @@ PRIOR_STRENGTH = 2000.0
 ALARM_LOG_E = math.log(1000.0)
 
 
-def log_srm(canary: int, units: int, share: float, strength: float = PRIOR_STRENGTH) -> float:
+def log_srm(
+    canary: int,
+    units: int,
+    share: float,
+    strength: float = PRIOR_STRENGTH,
+) -> float:
     """Computes the log e-value against "each unit goes to the canary with probability `share`".
 
     The counts are assignments, not served requests. Source: Lindon & Malek 2022.
     """
-    a, b = strength * share, strength * (1.0 - share)
+    a = strength * share
+    b = strength * (1.0 - share)
     others = units - canary
     mixture = special.betaln(a + canary, b + others) - special.betaln(a, b)
     return float(mixture - canary * math.log(share) - others * math.log1p(-share))
@@ -192,6 +235,12 @@ def worst_log_srm(
         cost = costs.setdefault(part, math.log(j * (j + 1)))
         if looked_into:
             canary, units = counts.get(part, (0, 0))
-            canary, units = counts[part] = canary + block.canary_units, units + block.units
-            worst = max(worst, log_srm(canary, units, block.weight_bps / 10_000.0) - cost)
+            canary, units = counts[part] = (
+                canary + block.canary_units,
+                units + block.units,
+            )
+            worst = max(
+                worst,
+                log_srm(canary, units, block.weight_bps / 10_000.0) - cost,
+            )
     return worst

@@ -29,8 +29,17 @@ from harness.gate.online.segment_harm import SegmentHarm
 
 # Figures of a guardrail's evidence that the JSON contains without conversion.
 _PLAIN = (
-    *("tolerated", "weight", "log_e", "log_e_max", "distance_to_trip", "canary", "control"),
-    *("canary_failures", "control_failures", "canary_level", "control_level"),
+    "tolerated",
+    "weight",
+    "log_e",
+    "log_e_max",
+    "distance_to_trip",
+    "canary",
+    "control",
+    "canary_failures",
+    "control_failures",
+    "canary_level",
+    "control_level",
 )
 GUARDRAIL_NAMES: Final[Mapping[Guardrail, str]] = {
     Guardrail.ERRORS: "Errors",
@@ -68,7 +77,10 @@ def _number_pair(canary: float, control: float) -> str:
 
 # The canary's fault if a guardrail of values trips ({}: ratio); the format of both values.
 _VALUES = {
-    Guardrail.LATENCY: ("takes {} as long as the incumbent for an answer", _seconds_pair),
+    Guardrail.LATENCY: (
+        "takes {} as long as the incumbent for an answer",
+        _seconds_pair,
+    ),
     Guardrail.TIME_TO_FIRST_TOKEN: (
         "takes {} as long as the incumbent to begin its answer",
         _seconds_pair,
@@ -77,7 +89,10 @@ _VALUES = {
         "takes {} as long as the incumbent between pieces of its answer",
         _seconds_pair,
     ),
-    Guardrail.OUTPUT_TOKENS: ("answers with {} as many tokens as the incumbent", _number_pair),
+    Guardrail.OUTPUT_TOKENS: (
+        "answers with {} as many tokens as the incumbent",
+        _number_pair,
+    ),
     Guardrail.COST_PER_SUCCESS: (
         "costs {} as much as the incumbent for an answer",
         format_price_pair,
@@ -94,7 +109,10 @@ class JudgeTotals:
     cost_usd: float = 0.0
 
     def as_json(self) -> dict[str, object]:
-        unjudged = {"canary": self.canary_unjudged, "control": self.control_unjudged}
+        unjudged = {
+            "canary": self.canary_unjudged,
+            "control": self.control_unjudged,
+        }
         return {"no_verdict": unjudged, "cost_usd": self.cost_usd}
 
 
@@ -197,7 +215,10 @@ class GuardrailEvidence(GuardrailTotals):
     def as_json(self) -> dict[str, object]:
         """Writes the evidence as JSON without NaN and infinity."""
         known = self.canary_classes or self.control_classes
-        classes = {"canary": self.canary_classes, "control": self.control_classes}
+        classes = {
+            "canary": self.canary_classes,
+            "control": self.control_classes,
+        }
         return {
             **({"classes": classes} if known else {}),
             **({"judging": self.judging.as_json()} if self.judging else {}),
@@ -225,11 +246,10 @@ def guardrail_totals(
     if guardrail_kind(guardrail) is GuardrailKind.RANKS:
         return _values(blocks, guardrail)
     tallies = [tally for block in blocks if (tally := block_tally(block, guardrail))]
-    canary, units = sum(t.canary for t in tallies), sum(t.units for t in tallies)
-    failed, failures = (
-        sum(t.canary_failures for t in tallies),
-        sum(t.failures for t in tallies),
-    )
+    canary = sum(t.canary for t in tallies)
+    units = sum(t.units for t in tallies)
+    failed = sum(t.canary_failures for t in tallies)
+    failures = sum(t.failures for t in tallies)
     control = units - canary
     return GuardrailTotals(
         canary,
@@ -246,7 +266,8 @@ def guardrail_totals(
 
 def _classes(blocks: Sequence[ObservationBlock]) -> tuple[Mapping[str, int], Mapping[str, int]]:
     """Counts the canary's and the incumbent's errors by class."""
-    canary, control = Counter[str](), Counter[str]()
+    canary = Counter[str]()
+    control = Counter[str]()
     for block in blocks:
         tally = block.counts.get(Guardrail.ERRORS)
         if isinstance(tally, ErrorTally):
@@ -261,7 +282,9 @@ def _judging(tallies: Sequence[FailureTally]) -> JudgeTotals:
     canary = sum(tally.no_verdict.canary for tally in judge_tallies)
     unjudged = sum(tally.no_verdict.failures for tally in judge_tallies)
     return JudgeTotals(
-        canary, unjudged - canary, math.fsum(tally.cost_usd for tally in judge_tallies)
+        canary,
+        unjudged - canary,
+        math.fsum(tally.cost_usd for tally in judge_tallies),
     )
 
 
@@ -308,7 +331,10 @@ def _cache(measured: Sequence[tuple[int, ArmLevels]]) -> CacheLevels | None:
     if not any(level.cache for _, level in measured):
         return None
     known = [
-        (n, level.cache or CacheLevels(0.0, 0.0, level.canary, level.control))
+        (
+            n,
+            level.cache or CacheLevels(0.0, 0.0, level.canary, level.control),
+        )
         for n, level in measured
     ]
     means = _weighted_means([(n, cache.canary, cache.control) for n, cache in known])

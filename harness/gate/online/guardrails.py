@@ -121,7 +121,10 @@ class FailureTally:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "FailureTally":
         """Restores a tally of the class that its fields name. Raises as `read_fields`."""
-        kind = next((kind for name, kind in _TALLIES.items() if name in stored), FailureTally)
+        kind = next(
+            (kind for name, kind in _TALLIES.items() if name in stored),
+            FailureTally,
+        )
         tally: FailureTally = read_fields(kind, stored)
         return tally
 
@@ -174,9 +177,11 @@ class ErrorTally(FailureTally):
     @property
     def fits(self) -> bool:
         """Checks that segments fit into the block, and classes into the failures."""
-        splits, failed = self.classes.values(), _failed(self)
+        splits = self.classes.values()
+        failed = _failed(self)
         known = ArmSplit(
-            sum(split.failures for split in splits), sum(split.canary for split in splits)
+            sum(split.failures for split in splits),
+            sum(split.canary for split in splits),
         )
         return (
             failed.is_part_of(_counted(self))
@@ -323,7 +328,11 @@ class BlockRanks:
     level: ArmLevels | None
 
 
-def rank_among(value: float, controls: Sequence[float], tie_breaker: float) -> float:
+def rank_among(
+    value: float,
+    controls: Sequence[float],
+    tie_breaker: float,
+) -> float:
     """Ranks the value among the controls, in [0, 1]: `(less + U·(equal + 1))/(K + 1)`.
 
     controls: from the same time window, each one used once. tie_breaker: U, uniform on (0, 1).
@@ -380,7 +389,10 @@ def rank_block(
     return BlockRanks(
         tuple(1.0 - u if exchanged else u for u in ranks),
         mean_levels(
-            (unit.canary, unit.value if unit.observed is None else unit.observed)
+            (
+                unit.canary,
+                unit.value if unit.observed is None else unit.observed,
+            )
             for unit in values
         ),
     )

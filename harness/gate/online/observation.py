@@ -99,11 +99,19 @@ class ObservationBlock:
             guardrail: tally.without(self._lost(tally, against=against), canary=not against)
             for guardrail, tally in self.counts.items()
         }
-        whole = FailureTally(self.units, self.canary_units, self.failures, self.canary_failures)
+        whole = FailureTally(
+            self.units,
+            self.canary_units,
+            self.failures,
+            self.canary_failures,
+        )
         errors = self.counts.get(Guardrail.ERRORS, whole)
         left = whole.without(self._lost(errors, against=against), canary=not against)
         return replace(
-            self, failures=left.failures, canary_failures=left.canary_failures, counts=counts
+            self,
+            failures=left.failures,
+            canary_failures=left.canary_failures,
+            counts=counts,
         )
 
     def _lost(self, tally: FailureTally, *, against: bool) -> int:
@@ -310,9 +318,11 @@ def claim_keys(
     """
     period = min(claim.period, _LAST_PERIOD)
     read = {number: _entries(page) for number, page in pages.items()}
-    found, changed = [], set[int]()
+    found = []
+    changed = set[int]()
     for print_ in claim.fingerprints:
-        number, rest = page_of(print_), print_ & 0xFFFFFFFF
+        number = page_of(print_)
+        rest = print_ & 0xFFFFFFFF
         page = read.setdefault(number, {})
         last = page.get(rest)
         if last is not None and last >= period:

@@ -43,7 +43,11 @@ class CacheUse(NamedTuple):
 NO_CACHE_USE: Final = CacheUse()
 
 
-def saved_seconds(input_tokens: int, cached_tokens: int, first_token_s: float) -> float:
+def saved_seconds(
+    input_tokens: int,
+    cached_tokens: int,
+    first_token_s: float,
+) -> float:
     """Computes the most seconds that the cache can have saved. first_token_s: measured."""
     if not cached_tokens or not input_tokens:
         return 0.0
@@ -99,7 +103,10 @@ class CacheLevels:
 
     @classmethod
     def averaged(
-        cls, known: Sequence[tuple[int, "CacheLevels"]], canary: float, control: float
+        cls,
+        known: Sequence[tuple[int, "CacheLevels"]],
+        canary: float,
+        control: float,
     ) -> Self:
         """Averages shares over blocks, weighted by ranked values.
 
@@ -158,9 +165,11 @@ class CacheLevels:
             f"{format_number(ratio, 2)} ×"
             for ratio in (observed, self.ratio, observed / self.ratio)
         )
-        where, cold = ("at an equal share", "the cold cache")
+        where = "at an equal share"
+        cold = "the cold cache"
         if not self.is_cached:
-            where, cold = self.basis, "new connections"
+            where = self.basis
+            cold = "new connections"
         elif self.canary_opened or self.control_opened:
             where = "at an equal share and once connected"
             cold = "the cold cache and new connections"

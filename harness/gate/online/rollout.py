@@ -42,7 +42,12 @@ class CanaryEnd(StrEnum):
         return f"canary{of_route} was {self}"
 
 
-def describe_abort(name: str, reason: str, *, baking: bool) -> str:
+def describe_abort(
+    name: str,
+    reason: str,
+    *,
+    baking: bool,
+) -> str:
     """Writes the reason of an end caused by a person. `find_end` parses it."""
     return f"{CanaryEnd.TAKEN_BACK if baking else 'abort'} by {name}: {reason}"
 
@@ -119,7 +124,10 @@ MANUAL_SIGNALS: Final = frozenset(
 )
 
 # Manual signals that help the candidate: they continue its canary, or end its bake.
-MANUAL_ONWARD_SIGNALS: Final = MANUAL_SIGNALS - {RolloutSignal.PAUSE, RolloutSignal.ABORT}
+MANUAL_ONWARD_SIGNALS: Final = MANUAL_SIGNALS - {
+    RolloutSignal.PAUSE,
+    RolloutSignal.ABORT,
+}
 
 _S = RolloutState
 TRANSITIONS: Final[Mapping[tuple[RolloutState, RolloutSignal], RolloutState]] = {
@@ -227,7 +235,10 @@ class Rollout:
 
 
 def apply_signal(
-    rollout: Rollout, signal: RolloutSignal, now: datetime, because: str = ""
+    rollout: Rollout,
+    signal: RolloutSignal,
+    now: datetime,
+    because: str = "",
 ) -> Rollout:
     """Returns the rollout after `signal`; STEP_DONE and ADVANCE go one step on.
 
@@ -252,7 +263,11 @@ def apply_signal(
     )
 
 
-def _bake_end(rollout: Rollout, state: RolloutState, now: datetime) -> datetime | None:
+def _bake_end(
+    rollout: Rollout,
+    state: RolloutState,
+    now: datetime,
+) -> datetime | None:
     begins = state is RolloutState.PROMOTED and rollout.live
     if begins and rollout.policy.bake_s:
         return add_seconds(now, rollout.policy.bake_s)
@@ -260,7 +275,10 @@ def _bake_end(rollout: Rollout, state: RolloutState, now: datetime) -> datetime 
 
 
 def build_unit_rule(
-    policy: CanaryPolicy, began_at: datetime, *, ledger_salt: str = ""
+    policy: CanaryPolicy,
+    began_at: datetime,
+    *,
+    ledger_salt: str = "",
 ) -> UnitRule:
     """Returns the unit rule for routers. ledger_salt: for the rollout's key ledger."""
     return UnitRule(

@@ -25,8 +25,16 @@ from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.observation import ObservationBlock
-from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
-from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
+from harness.gate.online.rollout import (
+    ActionKind,
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+)
+from harness.gate.online.rollout_evidence import (
+    CanaryEvidence,
+    collect_evidence,
+)
 from harness.gate.online.segment_harm import SegmentHarm, find_segment
 from harness.gate.online.worker_guard import GuardCount
 from harness.gate.policy import CanaryStep, PeakHours
@@ -150,7 +158,12 @@ DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def missing_duration(step: CanaryStep, peak: PeakHours, began: datetime, now: datetime) -> str:
+def missing_duration(
+    step: CanaryStep,
+    peak: PeakHours,
+    began: datetime,
+    now: datetime,
+) -> str:
     """Describes the step's minimum time that is still missing; empty if none is."""
     lasted_s = (now - began).total_seconds()
     if lasted_s < 0:
@@ -168,13 +181,21 @@ def missing_duration(step: CanaryStep, peak: PeakHours, began: datetime, now: da
     return ""
 
 
-def peak_seconds(peak: PeakHours, began: datetime, now: datetime) -> float:
+def peak_seconds(
+    peak: PeakHours,
+    began: datetime,
+    now: datetime,
+) -> float:
     """Returns the seconds of peak hours between two moments; 0 if the clock was set back."""
     lasted = _peak_until(peak, now) - _peak_until(peak, began)
     return max(timedelta(), lasted).total_seconds()
 
 
-def peak_reached_at(peak: PeakHours, began: datetime, length_s: float) -> datetime:
+def peak_reached_at(
+    peak: PeakHours,
+    began: datetime,
+    length_s: float,
+) -> datetime:
     """Returns the first moment with `length_s` seconds of peak hours since `began`.
 
     length_s: more than 0.
@@ -182,7 +203,8 @@ def peak_reached_at(peak: PeakHours, began: datetime, length_s: float) -> dateti
     length = _peak_length(peak)
     days, rest = divmod(_peak_until(peak, began) + timedelta(seconds=length_s), length)
     if not rest:  # the end of a day's peak, not the next day's start
-        days, rest = days - 1, length
+        days = days - 1
+        rest = length
     return add_seconds(_first_peak(peak), (days * DAY + rest).total_seconds())
 
 
@@ -234,7 +256,8 @@ def decide_action(
     """
     blocks = sorted(blocks, key=lambda block: block.number)
     evidence = collect_evidence(blocks, rollout.policy)
-    step, tripped = rollout.current, evidence.block
+    step = rollout.current
+    tripped = evidence.block
     deadline = add_seconds(rollout.step_started_at, step.deadline_s)
     view = _View(
         rollout=rollout,
@@ -269,11 +292,19 @@ def _choose(view: _View) -> _Choice:
     if rollout.baking:
         return _baking(view)
     if not rollout.live:
-        return ActionKind.HOLD, None, f"The rollout has ended: {rollout.state.value}."
+        return (
+            ActionKind.HOLD,
+            None,
+            f"The rollout has ended: {rollout.state.value}.",
+        )
     if view.evidence.block is not None:
         return ActionKind.ROLLBACK, RolloutSignal.HARM, _harm(view)
     if rollout.state is RolloutState.PAUSED:
-        return ActionKind.HOLD, None, f"Paused: a person resumes or aborts. {_standing(view)}"
+        return (
+            ActionKind.HOLD,
+            None,
+            f"Paused: a person resumes or aborts. {_standing(view)}",
+        )
     if rollout.state is RolloutState.WAITING:
         return _waiting(view)
     return _measuring(view)
@@ -281,13 +312,18 @@ def _choose(view: _View) -> _Choice:
 
 def _baking(view: _View) -> _Choice:
     """Decides while the promotion bakes: every failure of the candidate counts."""
-    rollout, ends = view.rollout, view.rollout.bake_ends_at
+    rollout = view.rollout
+    ends = view.rollout.bake_ends_at
     if view.evidence.block is not None:
         return ActionKind.ROLLBACK, RolloutSignal.HARM, _harm(view)
     share = format_bps(rollout.policy.bake_bps)
     kept = f"the former incumbent keeps {share} as a control. {_standing(view)}"
     if ends is not None and view.now >= ends:
-        return ActionKind.HOLD, RolloutSignal.BAKED, f"The bake is over. {_standing(view)}"
+        return (
+            ActionKind.HOLD,
+            RolloutSignal.BAKED,
+            f"The bake is over. {_standing(view)}",
+        )
     left = format_span((ends - view.now).total_seconds()) if ends else ""
     return ActionKind.HOLD, None, f"Promoted; for {left} more {kept}"
 
@@ -296,7 +332,11 @@ def _waiting(view: _View) -> _Choice:
     """Decides while the step lacks exposures: enough, too late, or hold."""
     counted = f"{view.step_exposures:,} of {view.wanted:,} canary exposures at {_share(view)}"
     if view.step_exposures >= view.wanted:
-        return ActionKind.HOLD, RolloutSignal.ENOUGH, f"{counted}: enough. {_standing(view)}"
+        return (
+            ActionKind.HOLD,
+            RolloutSignal.ENOUGH,
+            f"{counted}: enough. {_standing(view)}",
+        )
     if view.late:
         lasted_s = (view.now - view.rollout.step_started_at).total_seconds()
         needed = format_estimate(lasted_s * view.wanted / max(1, view.step_exposures))
@@ -319,9 +359,11 @@ def _measuring(view: _View) -> _Choice:
         return _open(view, f"{missing} at {_share(view)}")
     if view.log_srm >= ALARM_LOG_E:
         return _open(
-            view, "The canary's share of traffic is not the planned share: see routing"
+            view,
+            "The canary's share of traffic is not the planned share: see routing",
         )
-    step, began = rollout.current, rollout.step_started_at
+    step = rollout.current
+    began = rollout.step_started_at
     missing = missing_duration(step, rollout.policy.peak, began, view.now)
     if view.evidence.slow_in_warm_up:
         missing = missing or "The canary is slow in its warm-up: later times decide"
@@ -329,8 +371,12 @@ def _measuring(view: _View) -> _Choice:
         return _open(view, missing)
     wanted = view.evidence.certificate_limit
     if rollout.current.certify and view.evidence.log_certificate < wanted:
-        value, needed = _e(view.evidence.log_certificate), _e(wanted)
-        return _open(view, f"The certificate of no harm is at {value:.2g} of {needed:g}")
+        value = _e(view.evidence.log_certificate)
+        needed = _e(wanted)
+        return _open(
+            view,
+            f"The certificate of no harm is at {value:.2g} of {needed:g}",
+        )
     shown = "certified" if rollout.current.certify else "no evidence of harm beyond tolerance"
     reason = f"{view.step_exposures:,} exposures at {_share(view)}, {shown}. {_standing(view)}"
     if rollout.last_step:
@@ -394,7 +440,8 @@ def _left(view: _View) -> str:
 
 
 def _figures(view: _View) -> RolloutFigures:
-    canary_evidence, policy = view.evidence, view.rollout.policy
+    canary_evidence = view.evidence
+    policy = view.rollout.policy
     return RolloutFigures(
         at=view.now,
         last_block=view.last_block,

@@ -21,8 +21,15 @@ from harness.gate.online.evidence_paths import (
     guardrail_weights,
     skip_warm_up,
 )
-from harness.gate.online.fisher import Certificate, add_block, log_certificate
-from harness.gate.online.guardrail_report import GuardrailEvidence, guardrail_totals
+from harness.gate.online.fisher import (
+    Certificate,
+    add_block,
+    log_certificate,
+)
+from harness.gate.online.guardrail_report import (
+    GuardrailEvidence,
+    guardrail_totals,
+)
 from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.segment_harm import find_segment
@@ -104,7 +111,10 @@ def collect_evidence(
     certificate = max(certificates, key=lambda certified: certified.log_e - certified.limit)
     reason = None if tripped is None else max(guardrails, key=_share_of_evidence).guardrail
     if reason is Guardrail.ERRORS:
-        guardrails = (replace(guardrails[0], segment=find_segment(read)), *guardrails[1:])
+        guardrails = (
+            replace(guardrails[0], segment=find_segment(read)),
+            *guardrails[1:],
+        )
     return CanaryEvidence(
         blocks=len(read),
         log_e=_last(now.path),
@@ -138,11 +148,17 @@ def distance_path(
     block that tripped.
     """
     ordered = skip_warm_up(blocks, policy)
-    streams, number = _streams(ordered, policy), len(ordered)
-    tripped = min((s.tripped for s in streams if s.tripped is not None), default=number - 1)
-    excess, distance = np.full(number, -np.inf), np.zeros(number)
+    streams = _streams(ordered, policy)
+    number = len(ordered)
+    tripped = min(
+        (s.tripped for s in streams if s.tripped is not None),
+        default=number - 1,
+    )
+    excess = np.full(number, -np.inf)
+    distance = np.zeros(number)
     for stream in streams:
-        places, path = np.array(stream.places, dtype=np.intp), stream.path
+        places = np.array(stream.places, dtype=np.intp)
+        path = stream.path
         if stream.number == CARRIED:
             # The evidence does not change after blocks without never-seen keys.
             after_each = np.concatenate([[0.0], path])
@@ -212,7 +228,10 @@ class _Stream:
 
 
 def _streams(
-    ordered: Sequence[ObservationBlock], policy: CanaryPolicy, *, against: bool = False
+    ordered: Sequence[ObservationBlock],
+    policy: CanaryPolicy,
+    *,
+    against: bool = False,
 ) -> list[_Stream]:
     """Returns the stream of never-seen keys, which spans all periods, and a stream for each
     period after the first, in which each key can count again.
@@ -262,12 +281,15 @@ def period_cost(period: int) -> float:
 
 
 def _guardrails(
-    now: _Stream, read: Sequence[ObservationBlock], policy: CanaryPolicy
+    now: _Stream,
+    read: Sequence[ObservationBlock],
+    policy: CanaryPolicy,
 ) -> tuple[GuardrailEvidence, ...]:
     weight = guardrail_weights(policy.tolerated)
     found = []
     for guardrail, tolerated in policy.tolerated.items():
-        path, sums = now.paths[guardrail], guardrail_totals(read, guardrail)
+        path = now.paths[guardrail]
+        sums = guardrail_totals(read, guardrail)
         found.append(
             GuardrailEvidence(
                 guardrail=guardrail,
@@ -298,7 +320,12 @@ def _certificate(stream: _Stream, policy: CanaryPolicy) -> _Certified:
     for block in (block.set_missing(against=True) for block in stream.blocks):
         certificate = add_block(
             certificate,
-            (block.units, block.canary_units, block.failures, block.canary_failures),
+            (
+                block.units,
+                block.canary_units,
+                block.failures,
+                block.canary_failures,
+            ),
             policy.rho_ni,
         )
     total, odds, rate = log_certificate(certificate, policy.p0)

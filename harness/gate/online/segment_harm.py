@@ -9,8 +9,17 @@ from typing import Final
 
 from harness.gate.arrays import Ints, np, special
 from harness.gate.online.fisher import MAX_UNITS
-from harness.gate.online.guardrails import ErrorTally, FailureTally, Guardrail
-from harness.gate.online.observation import SEGMENTS, SOURCES, ObservationBlock, Segment
+from harness.gate.online.guardrails import (
+    ErrorTally,
+    FailureTally,
+    Guardrail,
+)
+from harness.gate.online.observation import (
+    SEGMENTS,
+    SOURCES,
+    ObservationBlock,
+    Segment,
+)
 
 # The maximum probability of naming a segment by chance alone.
 _NAMED_BY_CHANCE: Final = 0.1
@@ -35,7 +44,8 @@ class SegmentHarm:
     def text(self) -> str:
         """Writes a sentence without its full stop."""
         verb = "is in" if self.alone else "is greatest in"
-        inside, elsewhere = self.inside, self.elsewhere
+        inside = self.inside
+        elsewhere = self.elsewhere
         return (
             f"The harm {verb} {self.segment.text}: {inside.canary_failures:,} of the canary's "
             f"{inside.canary:,} units failed there, {elsewhere.canary_failures:,} of "
@@ -106,7 +116,9 @@ def find_segment(blocks: Sequence[ObservationBlock]) -> SegmentHarm | None:
     inside = known[segment]
     elsewhere = _without(whole, inside)
     usual = special.bdtrc(
-        elsewhere.canary_failures - 1, elsewhere.canary, _control_rate(elsewhere)
+        elsewhere.canary_failures - 1,
+        elsewhere.canary,
+        _control_rate(elsewhere),
     )
     alone = not elsewhere.canary_failures or bool(usual > _ELSEWHERE)
     return SegmentHarm(segment, inside, elsewhere, alone, len(found))
@@ -116,7 +128,12 @@ def _is_sound(errors: ErrorTally) -> bool:
     """Tells whether a block's segments can be summed up. A row that somebody wrote directly to
     the database must not block a rollback.
     """
-    whole = (errors.units, errors.canary, errors.failures, errors.canary_failures)
+    whole = (
+        errors.units,
+        errors.canary,
+        errors.failures,
+        errors.canary_failures,
+    )
     numbers = [n for count in (whole, *errors.segments.values()) for n in count]
     return all(isinstance(n, int) and 0 <= n <= MAX_UNITS for n in numbers) and errors.fits
 

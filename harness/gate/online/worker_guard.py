@@ -117,7 +117,12 @@ def read_guard_count(details: Mapping[str, Any]) -> GuardCount | None:
     return count
 
 
-def abort_log_e(alpha: float, *, workers: int, turn: int) -> float:
+def abort_log_e(
+    alpha: float,
+    *,
+    workers: int,
+    turn: int,
+) -> float:
     """Computes the log e at which a worker aborts. All workers of a router together spend alpha
     at most.
 
@@ -130,7 +135,13 @@ def abort_log_e(alpha: float, *, workers: int, turn: int) -> float:
     return -math.log(alpha * share)
 
 
-def arm_log_factor(ratio: float, null: float, share: float, *, canary: bool) -> float:
+def arm_log_factor(
+    ratio: float,
+    null: float,
+    share: float,
+    *,
+    canary: bool,
+) -> float:
     def among_failures(times: float) -> float:
         return times * share + 1.0 - share
 
@@ -139,5 +150,6 @@ def arm_log_factor(ratio: float, null: float, share: float, *, canary: bool) -> 
 
 
 def _log_add(a: float, b: float) -> float:
-    high, low = max(a, b), min(a, b)
+    high = max(a, b)
+    low = min(a, b)
     return high if low == -math.inf else high + math.log1p(math.exp(low - high))

@@ -35,7 +35,11 @@ from harness.interfaces.api import (
     switch_requests,
 )
 from harness.interfaces.api.agents.process import SignsForAgents
-from harness.interfaces.api.frame.access import SERVER, AccessRules, Authenticated
+from harness.interfaces.api.frame.access import (
+    SERVER,
+    AccessRules,
+    Authenticated,
+)
 from harness.interfaces.api.frame.error_status import (
     ErrorGuard,
     answer_http_error,
@@ -90,7 +94,10 @@ def build_app(
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)
     locks = AccessRules(
-        installation.store, installation.secret, installation.clock, metrics_token
+        installation.store,
+        installation.secret,
+        installation.clock,
+        metrics_token,
     )
     # The middleware added last runs first.
     app.add_middleware(StrictBody)
@@ -101,7 +108,10 @@ def build_app(
 
 def documented_answers() -> Mapping[tuple[str, str], Any]:
     return {
-        (PREFIX + route.path_format, method.lower()): route.endpoint.__annotations__["return"]
+        (
+            PREFIX + route.path_format,
+            method.lower(),
+        ): route.endpoint.__annotations__["return"]
         for router in ROUTERS.values()
         for route in router.routes
         if isinstance(route, APIRoute)
@@ -139,7 +149,12 @@ def run_control(config: Path | None) -> None:
     leave_alone_what_serves()
     schedule.start()
     try:
-        run_app(SignsForAgents(app, installation), host=where.host, port=where.port, **SERVER)
+        run_app(
+            SignsForAgents(app, installation),
+            host=where.host,
+            port=where.port,
+            **SERVER,
+        )
     finally:
         schedule.stop()
         installation.close()

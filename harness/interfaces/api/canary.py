@@ -78,21 +78,35 @@ def get_canary(who: CallerParam, route: str) -> CanaryStatus:
 
 
 @endpoint(router, "GET", "/canaries/{route}/plan")
-def plan_canary(who: CallerParam, route: str, policy: str | None = None) -> RampPlan:
+def plan_canary(
+    who: CallerParam,
+    route: str,
+    policy: str | None = None,
+) -> RampPlan:
     """Estimates how long each step of a canary would take at today's traffic."""
     return duration_estimate.estimate_for_route(who.ctx, route, policy)
 
 
 def _add_operation(signal: RolloutSignal, text: str) -> None:
-    def act(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
+    def act(
+        who: CallerParam,
+        route: str,
+        body: CanaryOperationBody,
+    ) -> Rollout:
         done = operate(
-            who.ctx, who.actor, route, signal, body.reason, expected_version=body.version
+            who.ctx,
+            who.actor,
+            route,
+            signal,
+            body.reason,
+            expected_version=body.version,
         )
         if signal not in OVERRULES:
             return done.rollout
         return extend(CanaryOperationResult, done.rollout, warnings=done.warnings)
 
-    act.__name__, act.__doc__ = f"{signal.value}_canary", text
+    act.__name__ = f"{signal.value}_canary"
+    act.__doc__ = text
     if signal in OVERRULES:
         act.__annotations__["return"] = CanaryOperationResult
     endpoint(router, "POST", f"/canaries/{{route}}/{signal.value}")(act)
@@ -103,17 +117,33 @@ for _signal, _text in OPERATIONS.items():
 
 
 @endpoint(router, "POST", "/shadows/{route}/start")
-def start_shadow(who: CallerParam, route: str, body: ShadowBody) -> Shadow:
+def start_shadow(
+    who: CallerParam,
+    route: str,
+    body: ShadowBody,
+) -> Shadow:
     """Starts a shadow: within two seconds every router mirrors requests to the candidate. No
     caller gets the candidate's answers.
     """
     limits = ShadowLimits(body.share_bps, body.at_once, body.requests_per_day, body.usd_per_day)
     lasts = timedelta(seconds=body.for_s)
     return shadows.start_shadow(
-        who.ctx, who.actor, route, body.candidate, limits, reason=body.reason, lasts=lasts
+        who.ctx,
+        who.actor,
+        route,
+        body.candidate,
+        limits,
+        reason=body.reason,
+        lasts=lasts,
     )
 
 
 operation(router, "GET /shadows", "list_shadows", queries.list_shadows, RouteQuery)
 operation(router, "GET /shadows/{route}", "get_shadow", shadows.load_status)
-operation(router, "POST /shadows/{route}/stop", "stop_shadow", shadows.stop_shadow, ReasonBody)
+operation(
+    router,
+    "POST /shadows/{route}/stop",
+    "stop_shadow",
+    shadows.stop_shadow,
+    ReasonBody,
+)

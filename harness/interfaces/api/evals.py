@@ -94,7 +94,11 @@ def get_eval(who: CallerParam, run: str) -> EvalProgress:
 
 
 @endpoint(router, "GET", "/evals/{run}/samples")
-def eval_samples(who: CallerParam, run: str, piece: PathPart) -> Page[Sample]:
+def eval_samples(
+    who: CallerParam,
+    run: str,
+    piece: PathPart,
+) -> Page[Sample]:
     """Lists a run's samples, in the order in which the run asks the items."""
     return who.ctx.store.lists.samples(piece.page, run=run)
 
@@ -109,7 +113,12 @@ operation(
 )
 operation(router, "GET /verdicts/{verdict}", "get_verdict", queries.load_verdict)
 operation(router, "GET /drift", "list_watched", drift_watches.list_drift_status)
-operation(router, "GET /routes/{route}/drift", "route_drift", drift_watches.list_drift_reports)
+operation(
+    router,
+    "GET /routes/{route}/drift",
+    "route_drift",
+    drift_watches.list_drift_reports,
+)
 operation(
     router,
     "POST /routes/{route}/drift/run",

@@ -69,7 +69,8 @@ class _MetricsCollector(Collector):
     """Reads the figures from the database at each scrape."""
 
     def __init__(self, ctx: Context, turn_age_s: TurnAge | None) -> None:
-        self._ctx, self._turn_age_s = ctx, turn_age_s
+        self._ctx = ctx
+        self._turn_age_s = turn_age_s
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -95,7 +96,10 @@ class _MetricsCollector(Collector):
         distance = _gauge("swapgate_canary_distance_to_trip")
         for status in canary_status.list_canaries(self._ctx):
             rollout = status.rollout
-            weight.add_metric([rollout.route, rollout.state.value], rollout.current.weight_bps)
+            weight.add_metric(
+                [rollout.route, rollout.state.value],
+                rollout.current.weight_bps,
+            )
             log_e.add_metric([rollout.route], status.action.log_e)
             distance.add_metric([rollout.route], status.action.distance_to_trip)
         return weight, log_e, distance

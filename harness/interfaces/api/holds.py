@@ -18,7 +18,12 @@ from harness.interfaces.api.frame.endpoint import (
     operation,
 )
 from harness.proposals import break_glass as broken
-from harness.providers.force import KillSwitch, SwitchRecord, SwitchSource, parse_force
+from harness.providers.force import (
+    KillSwitch,
+    SwitchRecord,
+    SwitchSource,
+    parse_force,
+)
 from harness.routes import freezes
 from harness.routing.evidence import BreakGlass
 
@@ -62,7 +67,11 @@ def throw_switch(who: CallerParam, body: SwitchBody) -> KillSwitch:
     """Throws a switch within two seconds. Needs an approver."""
     lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
     request = freezes.SwitchRequest(
-        parse_force(body.force), body.reason, body.route, lasts, body.starts_at
+        parse_force(body.force),
+        body.reason,
+        body.route,
+        lasts,
+        body.starts_at,
     )
     return freezes.throw_switch(who.ctx, who.actor, request, source=SwitchSource.REST)
 
@@ -82,7 +91,11 @@ def propose_break_glass(who: CallerParam, body: BreakGlassBody) -> BreakGlass:
     hour.
     """
     request = broken.BreakGlassRequest(
-        body.route, body.target, body.reason, timedelta(seconds=body.for_s), body.through_freeze
+        body.route,
+        body.target,
+        body.reason,
+        timedelta(seconds=body.for_s),
+        body.through_freeze,
     )
     return broken.propose_break_glass(who.ctx, who.actor, request)
 

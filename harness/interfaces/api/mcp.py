@@ -46,10 +46,20 @@ from harness.agents.turn import ToolCaller
 from harness.app.agents import TurnService, open_agents
 from harness.app.installation import Installation
 from harness.frame.calm_server import CalmServer
-from harness.frame.errors import InputError, NotAllowed, NotFound, SwapgateError
+from harness.frame.errors import (
+    InputError,
+    NotAllowed,
+    NotFound,
+    SwapgateError,
+)
 from harness.frame.imports import leave_alone_what_serves
 from harness.frame.pagination import MOST_LISTED, PageRequest
-from harness.frame.people.access import OPERATOR, Actor, Role, listens_on_loopback
+from harness.frame.people.access import (
+    OPERATOR,
+    Actor,
+    Role,
+    listens_on_loopback,
+)
 from harness.frame.plain_data import write_json
 from harness.frame.signing.keyring import KeyPurpose
 from harness.interfaces.api import canary, proposals
@@ -62,7 +72,11 @@ from harness.interfaces.api.agents.access import (
 )
 from harness.interfaces.api.frame.access import SERVER
 from harness.interfaces.api.frame.endpoint import ApiCaller, Body, Name
-from harness.interfaces.api.frame.error_status import ErrorGuard, describe_places, json_answer
+from harness.interfaces.api.frame.error_status import (
+    ErrorGuard,
+    describe_places,
+    json_answer,
+)
 from harness.interfaces.api.frame.request_body import check_json
 from harness.operations import queries, route_queries
 from harness.proposals.candidates import leaderboard
@@ -87,7 +101,8 @@ class ManagementTool:
             description=" ".join((self.answer.__doc__ or "").split()),
             input_schema=self.arguments.model_json_schema(),
             annotations=ToolAnnotations(
-                read_only_hint=self.role == Role.VIEWER, open_world_hint=False
+                read_only_hint=self.role == Role.VIEWER,
+                open_world_hint=False,
             ),
         )
 
@@ -249,8 +264,10 @@ class McpServer:
         session_tools: tools that act on behalf of a session.
         session: id of the server's only session; empty if each call names its session.
         """
-        self._ctx, self._secret = installation.context, installation.secret
-        self._client, self._session = client, session
+        self._ctx = installation.context
+        self._secret = installation.secret
+        self._client = client
+        self._session = session
         self._in_session = {tool.offered.name: tool for tool in session_tools}
 
     def build(self) -> Server[Any]:
@@ -286,9 +303,11 @@ class McpServer:
 
     async def call_tool(self, context: Caller, params: CallToolRequestParams) -> CallToolResult:
         try:
-            text, is_error = await self._answer(context, params), False
+            text = await self._answer(context, params)
+            is_error = False
         except SwapgateError as error:
-            text, is_error = str(error), True
+            text = str(error)
+            is_error = True
         except Exception:
             name = self._ctx.chance.token("e_")
             log.exception("mcp_failed", id=name, tool=params.name[:64])
@@ -297,7 +316,8 @@ class McpServer:
         return CallToolResult(content=[TextContent(type="text", text=text)], is_error=is_error)
 
     async def _answer(self, context: Caller, params: CallToolRequestParams) -> str:
-        name, arguments = params.name, params.arguments or {}
+        name = params.name
+        arguments = params.arguments or {}
         check_json(json.dumps(arguments).encode())
         client = await anyio.to_thread.run_sync(self._client, context)
         if name in self._in_session:
@@ -309,7 +329,10 @@ class McpServer:
         raise NotFound(f"there is no tool {name[:64]!r}; there are: {names}")
 
     def _manage(
-        self, tool: ManagementTool, arguments: Mapping[str, Any], client: AgentsClient
+        self,
+        tool: ManagementTool,
+        arguments: Mapping[str, Any],
+        client: AgentsClient,
     ) -> str:
         actor = management_actor(client)
         if actor is None:
@@ -322,7 +345,10 @@ class McpServer:
         return write_json(tool.answer(ApiCaller(self._ctx, actor, self._secret), given))
 
     async def _call_in_session(
-        self, name: str, arguments: Mapping[str, Any], client: AgentsClient
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        client: AgentsClient,
     ) -> str:
         session = arguments.get(SESSION) or self._session
         if self._session and session != self._session:
@@ -360,12 +386,20 @@ def management_actor(client: AgentsClient) -> Actor | None:
 
 def _describe_in_session(tool: BuiltInTool, *, bound: bool) -> Tool:
     """Describes a tool. bound: the server knows the session, so a call does not name it."""
-    offered, schema = tool.offered, dict[str, Any](tool.offered.parameters)
+    offered = tool.offered
+    schema = dict[str, Any](tool.offered.parameters)
     if not bound:
-        schema["properties"] = {**schema.get("properties", {}), SESSION: _SESSION_FIELD}
+        schema["properties"] = {
+            **schema.get("properties", {}),
+            SESSION: _SESSION_FIELD,
+        }
         if offered.name != SWITCH_MODEL:  # whose action `list` needs no session
             schema["required"] = [*schema.get("required", ()), SESSION]
-    return Tool(name=offered.name, description=offered.description, input_schema=schema)
+    return Tool(
+        name=offered.name,
+        description=offered.description,
+        input_schema=schema,
+    )
 
 
 KEY_VARIABLE: Final = "SWAPGATE_MANAGEMENT_KEY"
@@ -388,7 +422,11 @@ def request_client(context: Caller) -> AgentsClient:
     return client
 
 
-def http_app(installation: Installation, server: Server[Any], host: str) -> ASGIApp:
+def http_app(
+    installation: Installation,
+    server: Server[Any],
+    host: str,
+) -> ASGIApp:
     """Builds the stateless ASGI app, which authenticates each request by its own key."""
     is_open = installation.settings.agents.open_on_loopback and listens_on_loopback(host)
     app: ASGIApp = server.streamable_http_app(
@@ -399,12 +437,26 @@ def http_app(installation: Installation, server: Server[Any], host: str) -> ASGI
         custom_starlette_routes=[Route("/healthz", lambda _: JSONResponse({"status": "ok"}))],
     )
     failed = FailedKeys(installation)
-    app = AgentsAccess(app, installation=installation, is_open=is_open, failed=failed)
+    app = AgentsAccess(
+        app,
+        installation=installation,
+        is_open=is_open,
+        failed=failed,
+    )
     chance = installation.context.chance
-    return ErrorGuard(app, chance=chance, answer=answer_error, unforeseen=answer_unforeseen)
+    return ErrorGuard(
+        app,
+        chance=chance,
+        answer=answer_error,
+        unforeseen=answer_unforeseen,
+    )
 
 
-def run_mcp(config: Path | None, address: tuple[str, int] | None, session: str) -> None:
+def run_mcp(
+    config: Path | None,
+    address: tuple[str, int] | None,
+    session: str,
+) -> None:
     """Blocks until SIGTERM, Ctrl-C, or the end of stdin. address: host and port for HTTP; None
     for stdin and stdout. session: id of the session on whose behalf clients call tools.
     """
@@ -420,7 +472,9 @@ def run_mcp(config: Path | None, address: tuple[str, int] | None, session: str) 
 
 
 async def _serve(
-    installation: Installation, address: tuple[str, int] | None, session: str
+    installation: Installation,
+    address: tuple[str, int] | None,
+    session: str,
 ) -> None:
     turns = TurnService(installation, place=f"mcp:{os.getpid()}")
     client = request_client if address else partial(own_client, installation)
@@ -433,4 +487,11 @@ async def _serve(
         host, port = address
         app = http_app(installation, server, host)
         leave_alone_what_serves()
-        await CalmServer(uvicorn.Config(app, host=host, port=port, **SERVER)).serve()
+        await CalmServer(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                **SERVER,
+            )
+        ).serve()

@@ -210,7 +210,11 @@ def create_key(who: CallerParam, body: KeyBody) -> NewKey:
 
 
 @endpoint(router, "PUT", "/keys/{key}/limits")
-def limit_key(who: CallerParam, key: str, body: LimitsBody) -> ApiKey:
+def limit_key(
+    who: CallerParam,
+    key: str,
+    body: LimitsBody,
+) -> ApiKey:
     """Replaces all limits of a data key; an omitted field sets no limit."""
     return keys.set_limits(who.ctx, who.actor, key, lambda _: body.limits())
 
@@ -248,7 +252,11 @@ def list_failovers(
 
 
 @endpoint(router, "POST", "/people/{name}/declarations", status=201)
-def declare_person(who: CallerParam, name: str, body: DeclarationBody) -> PersonLink:
+def declare_person(
+    who: CallerParam,
+    name: str,
+    body: DeclarationBody,
+) -> PersonLink:
     """Declares that two principals are the same person, or that a principal is a person of its
     own. Needs an admin.
     """
@@ -276,11 +284,22 @@ def purge_captures(who: CallerParam, piece: Annotated[PurgeQuery, Query()]) -> N
 
 operation(router, "GET /spending", "show_spending", load_report)
 operation(router, "GET /keys", "list_keys", queries.list_keys, PageQuery)
-operation(router, "PUT /keys/{key}/opt-outs", "opt_out_key", keys.set_opt_outs, OptOutsBody)
+operation(
+    router,
+    "PUT /keys/{key}/opt-outs",
+    "opt_out_key",
+    keys.set_opt_outs,
+    OptOutsBody,
+)
 operation(router, "DELETE /keys/{key}", "revoke_key", keys.revoke_key, status=204)
 operation(router, "GET /people", "list_people", keys.list_people)
 SESSIONS = "/dashboard-sessions"
-operation(router, f"GET {SESSIONS}", "list_dashboard_sessions", dashboard_sessions.list_open)
+operation(
+    router,
+    f"GET {SESSIONS}",
+    "list_dashboard_sessions",
+    dashboard_sessions.list_open,
+)
 operation(
     router,
     f"POST {SESSIONS}/{{session}}/end",
@@ -288,10 +307,32 @@ operation(
     dashboard_sessions.end_another,
     OverruleBody,
 )
-operation(alerts_router, "GET /alerts", "list_alerts", queries.list_alerts, AlertQuery)
-operation(alerts_router, "POST /alerts/test", "test_alerts", alert_delivery.send_test)
-operation(captures_router, "GET /captures", "list_captures", queries.list_captures, RouteQuery)
-operation(captures_router, "GET /captures/{capture}", "show_capture", captures.read_capture)
+operation(
+    alerts_router,
+    "GET /alerts",
+    "list_alerts",
+    queries.list_alerts,
+    AlertQuery,
+)
+operation(
+    alerts_router,
+    "POST /alerts/test",
+    "test_alerts",
+    alert_delivery.send_test,
+)
+operation(
+    captures_router,
+    "GET /captures",
+    "list_captures",
+    queries.list_captures,
+    RouteQuery,
+)
+operation(
+    captures_router,
+    "GET /captures/{capture}",
+    "show_capture",
+    captures.read_capture,
+)
 # The user's id is in the body, because logs contain paths.
 operation(
     captures_router,

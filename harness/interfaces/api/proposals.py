@@ -35,8 +35,15 @@ from harness.proposals.candidates import cost_ratio, estimate
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.report import comparison
 from harness.proposals.report.comparison import ArmFigures
-from harness.proposals.report.findings import FormatFailure, find_format_failures
-from harness.proposals.submission import MOST_CANDIDATES, ProposalPreview, ProposalRequest
+from harness.proposals.report.findings import (
+    FormatFailure,
+    find_format_failures,
+)
+from harness.proposals.submission import (
+    MOST_CANDIDATES,
+    ProposalPreview,
+    ProposalRequest,
+)
 from harness.providers.target import Target
 from harness.routes.monthly_bill import CostForecast
 from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalView
@@ -185,7 +192,12 @@ def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
         for side in found.suites
     ]
     lost = find_format_failures(found)
-    return extend(ProposalComparison, found, suites=suites, lost_by_form=lost)
+    return extend(
+        ProposalComparison,
+        found,
+        suites=suites,
+        lost_by_form=lost,
+    )
 
 
 @endpoint(router, "POST", "/proposals/preview")
@@ -198,7 +210,12 @@ def preview_proposal(who: CallerParam, body: ProposalBody) -> PlannedProposal:
     preview = submission.preview_proposal(who.ctx, request, who.actor)
     planning = estimate.estimate_proposal(who.ctx, request)
     advice = {suite.plan.suite: suite.advice for suite in planning}
-    return extend(PlannedProposal, preview, advice=advice, cost_text=preview.cost.text)
+    return extend(
+        PlannedProposal,
+        preview,
+        advice=advice,
+        cost_text=preview.cost.text,
+    )
 
 
 operation(
@@ -210,14 +227,36 @@ operation(
     status=201,
 )
 PROPOSAL = "/proposals/{proposal}"
-operation(router, "GET /proposals", "list_proposals", queries.list_proposals, ProposalQuery)
+operation(
+    router,
+    "GET /proposals",
+    "list_proposals",
+    queries.list_proposals,
+    ProposalQuery,
+)
 operation(router, f"GET {PROPOSAL}", "get_proposal", queries.find_proposal)
-operation(router, f"GET {PROPOSAL}/review", "review_proposal", decisions.review_proposal)
-operation(router, f"GET {PROPOSAL}/approvals", "list_approvals", decisions.list_approvals)
+operation(
+    router,
+    f"GET {PROPOSAL}/review",
+    "review_proposal",
+    decisions.review_proposal,
+)
+operation(
+    router,
+    f"GET {PROPOSAL}/approvals",
+    "list_approvals",
+    decisions.list_approvals,
+)
 for _verb, _decide, _body in (
     ("approve", decisions.approve_proposal, ApprovalBody),
     ("reject", decisions.refuse_proposal, OverruleBody),
     ("retry", decisions.retry_proposal, ReasonBody),
     ("cancel", decisions.cancel_proposal, ReasonBody),
 ):
-    operation(router, f"POST {PROPOSAL}/{_verb}", f"{_verb}_proposal", _decide, _body)
+    operation(
+        router,
+        f"POST {PROPOSAL}/{_verb}",
+        f"{_verb}_proposal",
+        _decide,
+        _body,
+    )

@@ -78,7 +78,11 @@ operation(router, "GET /providers/matrix", "provider_matrix", build_matrix)
 
 
 @endpoint(router, "PUT", "/providers/{provider}")
-def put_provider(who: CallerParam, provider: str, body: ProviderBody) -> ProviderSummary:
+def put_provider(
+    who: CallerParam,
+    provider: str,
+    body: ProviderBody,
+) -> ProviderSummary:
     """Adds or changes a provider, on every router within two seconds. Needs an admin."""
     return registered_providers.change_provider(who.ctx, who.actor, provider, body.to_change())
 
@@ -152,7 +156,9 @@ def create_credential(who: CallerParam, body: NewCredentialBody) -> ProviderCred
 
 @endpoint(credentials_router, "PUT", "/credentials/providers/{provider}")
 def put_credential(
-    who: CallerParam, provider: str, body: CredentialBody
+    who: CallerParam,
+    provider: str,
+    body: CredentialBody,
 ) -> ProviderCredentials:
     """Adds or replaces a provider's key, on every router within two seconds. Needs an admin."""
     return credentials.put_credential(who.ctx, who.actor, provider, body.change())
@@ -160,16 +166,26 @@ def put_credential(
 
 @endpoint(credentials_router, "DELETE", "/credentials/providers/{provider}")
 def remove_credential(
-    who: CallerParam, provider: str, key: str | None = None
+    who: CallerParam,
+    provider: str,
+    key: str | None = None,
 ) -> ProviderCredentials:
     """Removes all stored keys of a provider, or only `key`. Needs an admin."""
     return credentials.remove_credential(who.ctx, who.actor, provider, key=key)
 
 
 operation(router, "GET /check", "last_check", registered_providers.load_last_check)
-operation(router, "GET /providers", "list_providers", registered_providers.list_providers)
 operation(
-    router, "GET /providers/{provider}", "get_provider", registered_providers.get_provider
+    router,
+    "GET /providers",
+    "list_providers",
+    registered_providers.list_providers,
+)
+operation(
+    router,
+    "GET /providers/{provider}",
+    "get_provider",
+    registered_providers.get_provider,
 )
 operation(
     router,
@@ -182,7 +198,12 @@ MODELS = "/providers/{provider}/models"
 operation(router, f"GET {MODELS}", "list_discovered", named_models.list_discovered)
 operation(router, f"POST {MODELS}", "discover_models", named_models.discover_models)
 KEYS = "/credentials/providers"
-operation(credentials_router, f"GET {KEYS}", "list_credentials", credentials.list_credentials)
+operation(
+    credentials_router,
+    f"GET {KEYS}",
+    "list_credentials",
+    credentials.list_credentials,
+)
 operation(
     credentials_router,
     f"GET {KEYS}/{{provider}}",

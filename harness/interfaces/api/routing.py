@@ -31,12 +31,20 @@ from harness.operations import queries
 from harness.proposals import fallback_chain
 from harness.proposals.candidates import candidate_rounds, leaderboard
 from harness.proposals.candidates.candidate_rounds import JudgedRoute
-from harness.proposals.fallback_chain import ChainEntry, FallbackRequest, WaiverRequest
+from harness.proposals.fallback_chain import (
+    ChainEntry,
+    FallbackRequest,
+    WaiverRequest,
+)
 from harness.providers.target import RequestPatch, Target
 from harness.registry import deprecations, named_models, targets
 from harness.routes import routes, scorecard
 from harness.routing.candidate_schedule import CandidateSchedule
-from harness.routing.capture import MAX_COPY_BYTES, MAX_KEEP_DAYS, MAX_PER_DAY
+from harness.routing.capture import (
+    MAX_COPY_BYTES,
+    MAX_KEEP_DAYS,
+    MAX_PER_DAY,
+)
 from harness.routing.plan import MAX_KEEP_WARM_BPS
 from harness.routing.table import (
     BUCKETS,
@@ -82,7 +90,11 @@ class ModelBody(Body):
             self.provider,
             self.model,
             self.parameters,
-            RequestPatch(patch.parameters, patch.prompt_addendum, patch.response_format),
+            RequestPatch(
+                patch.parameters,
+                patch.prompt_addendum,
+                patch.response_format,
+            ),
         )
 
 
@@ -289,7 +301,9 @@ def create_route(who: CallerParam, body: RouteBody) -> JudgedRoute:
 
 @endpoint(router, "GET", "/routes/{route}/diff")
 def route_diff(
-    who: CallerParam, route: str, versions: Annotated[VersionsQuery, Query()]
+    who: CallerParam,
+    route: str,
+    versions: Annotated[VersionsQuery, Query()],
 ) -> RouteDiff:
     newer = queries.load_route_version(who.ctx, route, versions.newer)
     before = versions.older or max(newer.route.version - 1, 1)
@@ -302,7 +316,11 @@ def route_diff(
 
 
 @endpoint(router, "PATCH", "/routes/{route}")
-def change_route(who: CallerParam, route: str, body: SettingsBody) -> JudgedRoute:
+def change_route(
+    who: CallerParam,
+    route: str,
+    body: SettingsBody,
+) -> JudgedRoute:
     """Changes a route's settings, but not its models. Needs an admin. faults: problems of its
     candidate schedule.
     """
@@ -313,16 +331,37 @@ def change_route(who: CallerParam, route: str, body: SettingsBody) -> JudgedRout
 
 
 @endpoint(router, "PUT", "/routes/{route}/fallbacks")
-def put_fallbacks(who: CallerParam, route: str, body: ChainBody) -> Page[ChainEntry]:
+def put_fallbacks(
+    who: CallerParam,
+    route: str,
+    body: ChainBody,
+) -> Page[ChainEntry]:
     """Replaces the chain. Needs an admin, and for each new model evidence or a waiver."""
     chain = [fallback.request for fallback in body.fallbacks]
     fallback_chain.replace_chain(who.ctx, who.actor, route, chain, reason=body.reason)
     return json_answer(fallback_chain.list_fallbacks(who.ctx, route))
 
 
-operation(router, "GET /models/resolve", "resolve_model", named_models.explain_name, NameQuery)
-operation(router, "GET /models/ending", "list_endings", deprecations.list_deprecations)
-operation(router, "GET /models/match", "match_model", named_models.explain_name, NameQuery)
+operation(
+    router,
+    "GET /models/resolve",
+    "resolve_model",
+    named_models.explain_name,
+    NameQuery,
+)
+operation(
+    router,
+    "GET /models/ending",
+    "list_endings",
+    deprecations.list_deprecations,
+)
+operation(
+    router,
+    "GET /models/match",
+    "match_model",
+    named_models.explain_name,
+    NameQuery,
+)
 operation(router, "GET /models/{model:path}", "get_model", queries.find_target)
 operation(router, "GET /routes/{route}", "get_route", queries.find_route)
 operation(
@@ -333,11 +372,22 @@ operation(
     PageQuery,
 )
 operation(
-    router, "GET /routes/{route}/candidates", "list_candidates", leaderboard.load_leaderboard
+    router,
+    "GET /routes/{route}/candidates",
+    "list_candidates",
+    leaderboard.load_leaderboard,
 )
-operation(router, "GET /routes/{route}/measured", "route_measured", scorecard.build_scorecard)
 operation(
-    router, "GET /routes/{route}/fallbacks", "list_fallbacks", fallback_chain.list_fallbacks
+    router,
+    "GET /routes/{route}/measured",
+    "route_measured",
+    scorecard.build_scorecard,
+)
+operation(
+    router,
+    "GET /routes/{route}/fallbacks",
+    "list_fallbacks",
+    fallback_chain.list_fallbacks,
 )
 operation(
     router,

@@ -67,7 +67,8 @@ def get_switch_request(who: CallerParam, request: str) -> SwitchRequestView:
 
 for decide in (switches.approve_switch, switches.reject_switch):
     verb = decide.__name__.removesuffix("_switch")
-    call, name = f"POST /switch-requests/{{request}}/{verb}", f"{verb}_switch_request"
+    call = f"POST /switch-requests/{{request}}/{verb}"
+    name = f"{verb}_switch_request"
     operation(router, call, name, decide, SwitchDecisionBody)
 
 

@@ -28,13 +28,21 @@ def user() -> None:
 
 
 @command(user)
-def delete(session: Session, user_id: str = arg("USER"), *, reason: str = REASON) -> None:
+def delete(
+    session: Session,
+    user_id: str = arg("USER"),
+    *,
+    reason: str = REASON,
+) -> None:
     """Delete USER's sessions, captured requests and failover hashes, for good.
 
     USER is the id that clients sent. The audit log keeps the reason, but not the id.
     """
     done = session.decide(
-        captures.delete_user, user_id, reason, secret=session.installation.secret
+        captures.delete_user,
+        user_id,
+        reason,
+        secret=session.installation.secret,
     )
     output.answer(
         done,
@@ -58,9 +66,12 @@ def requests(
     page_request: PageRequest = PAGE,
 ) -> None:
     """List the switch requests that wait for a person."""
-    ctx, now = session.context, session.context.clock.now()
+    ctx = session.context
+    now = session.context.clock.now()
     found = ctx.store.lists.switch_requests(
-        page_request, session=session_id, pending_at=None if show_all else now
+        page_request,
+        session=session_id,
+        pending_at=None if show_all else now,
     ).map(lambda request: view_switch(ctx, request))
     output.listing(
         found,
@@ -98,7 +109,10 @@ def show(session: Session, request_id: str = arg("ID")) -> None:
 
 @command(agent)
 def approve(
-    session: Session, request_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
+    session: Session,
+    request_id: str = arg("ID"),
+    *,
+    reason: str = OPTIONAL_REASON,
 ) -> None:
     """Switch a session to the requested model, from its next message on."""
     request = session.decide(switches.approve_switch, request_id, reason)
@@ -107,7 +121,10 @@ def approve(
 
 @command(agent)
 def reject(
-    session: Session, request_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
+    session: Session,
+    request_id: str = arg("ID"),
+    *,
+    reason: str = OPTIONAL_REASON,
 ) -> None:
     """Leave a session on its model; its agent gets the reason."""
     request = session.decide(switches.reject_switch, request_id, reason)
@@ -147,7 +164,10 @@ def _state(session: Session, grant: AgentGrant) -> str:
 
 @command(agent)
 def revoke(
-    session: Session, grant_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
+    session: Session,
+    grant_id: str = arg("ID"),
+    *,
+    reason: str = OPTIONAL_REASON,
 ) -> None:
     """Revoke a grant: routers refuse the model within seconds."""
     revoked = session.decide(agents.revoke_grant, grant_id, reason)

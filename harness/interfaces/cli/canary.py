@@ -10,7 +10,11 @@ import click
 
 from harness.canary import operations
 from harness.canary import status as canary_status
-from harness.canary.canary_state import OPERATIONS, OVERRULES, describe_effect
+from harness.canary.canary_state import (
+    OPERATIONS,
+    OVERRULES,
+    describe_effect,
+)
 from harness.canary.status import CanaryHistory, CanaryStatus, list_canaries
 from harness.frame.formatting import format_estimate, format_percent
 from harness.gate.explain import StepNeed
@@ -42,7 +46,10 @@ VERSION: Final = opt("Act only if the rollout is still at this version.")
 
 
 def _confirm(
-    session: Session, route: str, signal: RolloutSignal, version: int | None
+    session: Session,
+    route: str,
+    signal: RolloutSignal,
+    version: int | None,
 ) -> int | None:
     """Prints the signal's effect and the objections to it, and asks on a terminal.
 
@@ -76,10 +83,18 @@ def at_a_terminal() -> bool:
 def operation_command(signal: RolloutSignal) -> click.Command:
 
     def operate(
-        session: Session, route: str, *, reason: str = REASON, version: int | None = VERSION
+        session: Session,
+        route: str,
+        *,
+        reason: str = REASON,
+        version: int | None = VERSION,
     ) -> None:
         rollout = session.decide(
-            operations.operate, route, signal, reason, expected_version=version
+            operations.operate,
+            route,
+            signal,
+            reason,
+            expected_version=version,
         ).rollout
         output.answer(rollout, f"the {_describe(rollout)}")
 
@@ -93,7 +108,12 @@ def operation_command(signal: RolloutSignal) -> click.Command:
     ) -> None:
         if not yes:
             version = _confirm(session, route, signal, version)
-        operate(session, route, reason=reason, version=version)
+        operate(
+            session,
+            route,
+            reason=reason,
+            version=version,
+        )
 
     asks = "\n\nOn a terminal, the command explains the effect, and asks."
     text = OPERATIONS[signal] + (asks if signal is RolloutSignal.ABORT else "")
@@ -127,7 +147,11 @@ SECTIONS = {
 }
 
 
-@click.command(cls=LazyCommandGroup, lazy={"plan": PLAN, "decide": DECIDE}, sections=SECTIONS)
+@click.command(
+    cls=LazyCommandGroup,
+    lazy={"plan": PLAN, "decide": DECIDE},
+    sections=SECTIONS,
+)
 def canary() -> None:
     """Canaries: a candidate on a small share of the traffic."""
 
@@ -137,7 +161,12 @@ for _signal in OPERATIONS:
 
 
 @command(canary)
-def status(session: Session, route: str | None, *, watched: bool = WATCH) -> int:
+def status(
+    session: Session,
+    route: str | None,
+    *,
+    watched: bool = WATCH,
+) -> int:
     """Show the live canaries; with ROUTE its newest canary, live or ended.
 
     With --watch, the command also follows open proposals until their canaries. Exit code with
@@ -171,7 +200,11 @@ def _print_reading(reading: CanaryReading) -> None:
 
 def _reading_json(reading: CanaryReading) -> object:
     awaited = [
-        {"rollout": None, "proposal": row.proposal.id, "awaited": row.text}
+        {
+            "rollout": None,
+            "proposal": row.proposal.id,
+            "awaited": row.text,
+        }
         for row in reading.awaited
     ]
     return [*(as_json(row) for row in reading.canaries), *awaited]
@@ -202,11 +235,16 @@ def explain(session: Session, route: str) -> None:
 
 
 def _print_explained(history: CanaryHistory) -> None:
-    status, explanation = history.status, history.status.explanation
-    rollout, state = status.rollout, status.state
+    status = history.status
+    explanation = history.status.explanation
+    rollout = status.rollout
+    state = status.state
     output.facts(
         [
-            ("route", f"{rollout.route}: {status.candidate.name} for {status.incumbent.name}"),
+            (
+                "route",
+                f"{rollout.route}: {status.candidate.name} for {status.incumbent.name}",
+            ),
             ("state", state.words),
             ("why", state.reason),
             ("next", state.next_step),

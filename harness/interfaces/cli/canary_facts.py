@@ -11,15 +11,27 @@ from harness.gate.online.rollout import Rollout
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.output import harm_text
 from harness.interfaces.cli.frame.session import Session
-from harness.interfaces.cli.proposals.verdict_wait import find_exit_code, load_progress
+from harness.interfaces.cli.proposals.verdict_wait import (
+    find_exit_code,
+    load_progress,
+)
 from harness.proposals import submission
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
 
 # Attributes of a canary that the document copies.
 SHOWN: Final = (
-    *("incumbent", "candidate", "action", "explanation", "state", "moved", "held", "faults"),
-    *("accepted_cost", "callers", "shared_key"),
+    "incumbent",
+    "candidate",
+    "action",
+    "explanation",
+    "state",
+    "moved",
+    "held",
+    "faults",
+    "accepted_cost",
+    "callers",
+    "shared_key",
 )
 
 
@@ -35,23 +47,34 @@ def brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
 
 
 def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
-    rollout, action = status.rollout, status.action
-    step, state = rollout.current, status.state
+    rollout = status.rollout
+    action = status.action
+    step = rollout.current
+    state = status.state
     needs = f"{action.step_exposures:,} of {step.min_exposures:,} exposures at this share"
     ends = "promotion" if rollout.last_step else format_bps(_next_weight(status))
     return [
         ("route", rollout.route),
         ("rollout", f"{rollout.id}, of proposal {rollout.proposal}"),
-        ("candidate", f"{status.candidate.name} against {status.incumbent.name}"),
+        (
+            "candidate",
+            f"{status.candidate.name} against {status.incumbent.name}",
+        ),
         ("state", state.words),
         ("why", state.reason),
         ("next", state.next_step),
-        ("share", _share(rollout) if rollout.live or rollout.baking else None),
+        (
+            "share",
+            _share(rollout) if rollout.live or rollout.baking else None,
+        ),
         ("step", f"{rollout.step + 1} of {len(rollout.policy.steps)}"),
         ("exposures", f"{action.exposures:,}"),
         ("callers", status.callers or None),
         ("one key", status.shared_key or None),
-        ("cost", status.accepted_cost.text if status.accepted_cost else None),
+        (
+            "cost",
+            status.accepted_cost.text if status.accepted_cost else None,
+        ),
         ("harm", harm_text(action.distance_to_trip)),
         (
             f"for {ends}",
@@ -122,7 +145,8 @@ class CanaryFollower:
     """Loads live canaries and open proposals, and follows each of them to its end."""
 
     def __init__(self, session: Session, route: str | None) -> None:
-        self._session, self._route = session, route
+        self._session = session
+        self._route = route
         self._followed: dict[str, None] = {}  # ids of proposals, an ordered set
 
     @property
@@ -130,7 +154,8 @@ class CanaryFollower:
         return self._session.context
 
     def load(self) -> CanaryReading:
-        ctx, route = self._ctx, self._route
+        ctx = self._ctx
+        route = self._route
         newest = canary_status.list_canaries(ctx, route=route)
         live = {
             row.rollout.proposal: row
@@ -141,7 +166,8 @@ class CanaryFollower:
         self._followed.update(dict.fromkeys([*live, *(proposal.id for proposal in opened)]))
         if not self._followed:
             return CanaryReading(newest, ())
-        canaries, awaited = [], []
+        canaries = []
+        awaited = []
         for id_ in self._followed:
             row = live.get(id_) or self._find_ended(id_)
             if row is not None:
@@ -168,7 +194,8 @@ class CanaryFollower:
 
 
 def _line(row: CanaryStatus) -> str:
-    needs, harm = (row.rollout.current.min_exposures, harm_text(row.action.distance_to_trip))
+    needs = row.rollout.current.min_exposures
+    harm = harm_text(row.action.distance_to_trip)
     counts = f"{row.action.step_exposures:,} of {needs:,} exposures; {harm}"
     held = f": {row.state.reason}" if row.hold_reasons or not row.rollout.live else ""
     more = f"; {counts}" if row.rollout.live else ""

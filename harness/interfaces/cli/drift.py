@@ -6,7 +6,12 @@ import click
 
 from harness.app.processes import describe_missing_control
 from harness.evals import drift_watches
-from harness.evals.drift_watches import DRIFTED, DriftReport, DriftStatus, describe_comparison
+from harness.evals.drift_watches import (
+    DRIFTED,
+    DriftReport,
+    DriftStatus,
+    describe_comparison,
+)
 from harness.frame.formatting import format_excerpt
 from harness.gate.drift import DriftCheck, DriftCheckState, DriftEvidence
 from harness.interfaces.cli.frame import output
@@ -15,7 +20,9 @@ from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 
 SUITE: Final = opt(
-    "Only this suite. [default: all suites with drift runs]", metavar="SUITE", default=""
+    "Only this suite. [default: all suites with drift runs]",
+    metavar="SUITE",
+    default="",
 )
 
 
@@ -25,7 +32,12 @@ def drift() -> None:
 
 
 @command(drift)
-def status(session: Session, route: str | None, *, suite: str = SUITE) -> None:
+def status(
+    session: Session,
+    route: str | None,
+    *,
+    suite: str = SUITE,
+) -> None:
     """Show every watched incumbent and its result.
 
     With ROUTE: its runs since the baseline, and the changed items with old and new answers.
@@ -66,7 +78,11 @@ def _run_cells(check: DriftCheck) -> dict[str, object]:
     }
 
 
-def _show_route(session: Session, route: str, suite: str) -> None:
+def _show_route(
+    session: Session,
+    route: str,
+    suite: str,
+) -> None:
     drift_reports = drift_watches.list_drift_reports(session.context, route, suite=suite)
     if output.documented(drift_reports):
         return
@@ -79,7 +95,8 @@ def _show_route(session: Session, route: str, suite: str) -> None:
 
 
 def _show(shown: DriftReport) -> None:
-    status_, baseline = shown.status, shown.status.baseline
+    status_ = shown.status
+    baseline = shown.status.baseline
     last = status_.last
     evidence = last.evidence if last else None
     output.facts(
@@ -94,7 +111,10 @@ def _show(shown: DriftReport) -> None:
             ("compared", describe_comparison(status_.comparisons)),
             ("change", _change(evidence) if evidence else None),
             ("evidence", _evidence(evidence) if evidence else None),
-            ("served", ", ".join(last.served) or "not named by the provider" if last else None),
+            (
+                "served",
+                ", ".join(last.served) or "not named by the provider" if last else None,
+            ),
             ("served before", _served_before(shown)),
             ("message", last.message or None if last else None),
         ]
@@ -123,7 +143,12 @@ def _show(shown: DriftReport) -> None:
 
 
 @command(drift)
-def run(session: Session, route: str, *, suite: str = SUITE) -> None:
+def run(
+    session: Session,
+    route: str,
+    *,
+    suite: str = SUITE,
+) -> None:
     """Start a drift run of ROUTE's incumbent at once, in the control process."""
     started = drift_watches.start_checks(session.context, session.actor, route, suite=suite)
     if advice := describe_missing_control(session.settings.control):
@@ -136,9 +161,20 @@ def run(session: Session, route: str, *, suite: str = SUITE) -> None:
 
 
 @command(drift)
-def accept(session: Session, route: str, *, suite: str = SUITE, reason: str = REASON) -> None:
+def accept(
+    session: Session,
+    route: str,
+    *,
+    suite: str = SUITE,
+    reason: str = REASON,
+) -> None:
     """Accept the current answers of ROUTE's model: measure a new baseline, end its alerts."""
-    opened = session.decide(drift_watches.accept_baseline, route, suite=suite, reason=reason)
+    opened = session.decide(
+        drift_watches.accept_baseline,
+        route,
+        suite=suite,
+        reason=reason,
+    )
     if output.documented(opened):
         return
     for baseline in opened:

@@ -9,7 +9,10 @@ from typing import Any, Final, NoReturn
 import click
 
 from harness.frame.errors import SwapgateError
-from harness.interfaces.cli.frame.command import LazyCommand, LazyCommandGroup
+from harness.interfaces.cli.frame.command import (
+    LazyCommand,
+    LazyCommandGroup,
+)
 from harness.interfaces.cli.frame.session import Session, global_options
 
 INTERRUPTED = 130
@@ -41,9 +44,18 @@ class RootCommand(LazyCommandGroup):
         except SwapgateError as error:
             click.echo(f"swapgate: {error}", err=True)
             if error.docs_page and sys.stderr.isatty():
-                click.echo(f"more about it: swapgate docs open {error.docs_page}", err=True)
+                click.echo(
+                    f"more about it: swapgate docs open {error.docs_page}",
+                    err=True,
+                )
             code = error.exit_code
-            _document(words, type(error).__name__, str(error), code, retry=error.retryable)
+            _document(
+                words,
+                type(error).__name__,
+                str(error),
+                code,
+                retry=error.retryable,
+            )
         except Exception as error:  # noqa: BLE001 - the last resort
             code = 1
             _unexpected(words, error)
@@ -53,7 +65,8 @@ class RootCommand(LazyCommandGroup):
 def _if_retired(error: click.NoSuchCommand) -> click.UsageError:
     from harness.config.validation_errors import RETIRED_COMMANDS  # noqa: PLC0415 - `--help` stays quick
 
-    words, ctx = [error.command_name], error.ctx
+    words = [error.command_name]
+    ctx = error.ctx
     while ctx is not None and ctx.parent is not None:
         words.insert(0, str(ctx.info_name))
         ctx = ctx.parent
@@ -83,15 +96,29 @@ def _unexpected(words: Sequence[str], error: Exception) -> None:
 
 
 def _document(
-    words: Sequence[str], kind: str, message: str, code: int, *, retry: bool = False
+    words: Sequence[str],
+    kind: str,
+    message: str,
+    code: int,
+    *,
+    retry: bool = False,
 ) -> None:
     if "--json" not in words:
         return
-    error = {"kind": kind, "message": message, "exit_code": code, "retryable": retry}
+    error = {
+        "kind": kind,
+        "message": message,
+        "exit_code": code,
+        "retryable": retry,
+    }
     click.echo(json.dumps({"error": error}, ensure_ascii=False, indent=2))
 
 
-def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+def _print_version(
+    ctx: click.Context,
+    _: click.Parameter,
+    value: bool,  # noqa: FBT001 - click's signature
+) -> None:
     if value and not ctx.resilient_parsing:
         from importlib import metadata  # noqa: PLC0415 - it takes a fifth of `--help`
 
@@ -116,7 +143,10 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
             ".operations.status",
             "Show the state of all routes, and what waits for a person.",
         ),
-        "doctor": (".operations.doctor", "Check the installation, and show what to fix."),
+        "doctor": (
+            ".operations.doctor",
+            "Check the installation, and show what to fix.",
+        ),
         "docs": (".operations.docs", "The docs that ship with Swapgate."),
         "demo": (
             ".operations.serve",
@@ -128,18 +158,36 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         ),
     },
     "Providers, models, routes": {
-        "provider": (".providers", "Providers: where models are called, and their keys."),
-        "model": (".routing.models", "Targets: models at providers, with prices."),
-        "route": (".routing.routes", "Routes: the names that clients use as `model`."),
+        "provider": (
+            ".providers",
+            "Providers: where models are called, and their keys.",
+        ),
+        "model": (
+            ".routing.models",
+            "Targets: models at providers, with prices.",
+        ),
+        "route": (
+            ".routing.routes",
+            "Routes: the names that clients use as `model`.",
+        ),
     },
     "Swap a model": {
-        "proposal": (".proposals.proposal", "Proposals: requests to swap a route's model."),
-        "canary": (".canary", "Canaries: a candidate on a small share of the traffic."),
+        "proposal": (
+            ".proposals.proposal",
+            "Proposals: requests to swap a route's model.",
+        ),
+        "canary": (
+            ".canary",
+            "Canaries: a candidate on a small share of the traffic.",
+        ),
         "shadow": (
             ".shadow",
             "Shadows: requests mirrored to a candidate, whose answers users never get.",
         ),
-        "eval": (".evals.runs:eval_group", "Eval runs: one suite on one target."),
+        "eval": (
+            ".evals.runs:eval_group",
+            "Eval runs: one suite on one target.",
+        ),
         "suite": (
             ".evals.suites",
             "Suites: items with a scorer, which measure models.",
@@ -158,14 +206,23 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         ),
     },
     "Watch": {
-        "alert": (".operations.audit", "Alerts: open faults, and who was notified."),
-        "drift": (".drift", "The drift watch: whether models still answer as before."),
+        "alert": (
+            ".operations.audit",
+            "Alerts: open faults, and who was notified.",
+        ),
+        "drift": (
+            ".drift",
+            "The drift watch: whether models still answer as before.",
+        ),
         "switch": (
             ".routing.holds",
             "Switches: force or avoid a provider or a target, or freeze routes.",
         ),
         "agent": (".agents", "Agents: their switch requests and grants."),
-        "audit": (".operations.audit", "The audit log: append-only, hash-chained."),
+        "audit": (
+            ".operations.audit",
+            "The audit log: append-only, hash-chained.",
+        ),
         "spending": (
             ".operations.status",
             "Show this month's costs (UTC) of evals, judges, shadows, drift checks and agents.",
@@ -190,12 +247,18 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
             ".operations.serve",
             "Serve tools to agents over MCP: on stdin and stdout, or over HTTP.",
         ),
-        "completion": (".operations.docs", "Print the completion script of a shell."),
+        "completion": (
+            ".operations.docs",
+            "Print the completion script of a shell.",
+        ),
     },
 }
 # Swapgate's own processes start these.
 _HIDDEN: Final = {
-    "eval-worker": (".operations.serve", "Ask and score the missing items of an eval run."),
+    "eval-worker": (
+        ".operations.serve",
+        "Ask and score the missing items of an eval run.",
+    ),
     "eval-worker-template": (
         ".operations.serve",
         "Fork eval workers for the runs that the parent names on stdin.",
@@ -225,7 +288,10 @@ VERBS = {
     lazy=VERBS,
     sections={heading: tuple(verbs) for heading, verbs in _SECTIONS.items()},
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 96,
+    },
     epilog="Exit codes: 0 passed or ok, 1 error, 2 usage, 3 gate failed, 4 inconclusive, "
     "5 timeout, 6 conflict, 7 denied.",
 )

@@ -13,7 +13,12 @@ import click
 
 from harness.frame.errors import InputError
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import EXISTING_FILE, command, opt, taken_from
+from harness.interfaces.cli.frame.command import (
+    EXISTING_FILE,
+    command,
+    opt,
+    taken_from,
+)
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.routing.route_options import body_fields
@@ -83,7 +88,8 @@ def _matrix_cells(row: "MatrixRow", model: "MatrixModel | None") -> dict[str, ob
 def show(session: Session, name: str) -> None:
     """Show a provider, without the values of its extra headers."""
     _print_provider(
-        session, registered_providers.get_provider(session.context_with_providers, name)
+        session,
+        registered_providers.get_provider(session.context_with_providers, name),
     )
 
 
@@ -96,7 +102,12 @@ def _print_provider(session: Session, summary: ProviderSummary) -> None:
             ("api base", summary.api_base),
             (
                 "key from",
-                ", ".join(filter(None, (summary.api_key_env, *summary.more_api_key_envs))),
+                ", ".join(
+                    filter(
+                        None,
+                        (summary.api_key_env, *summary.more_api_key_envs),
+                    )
+                ),
             ),
             ("extra headers", ", ".join(summary.extra_headers)),
             ("extra body", ", ".join(summary.extra_body)),
@@ -152,9 +163,11 @@ def add(
     Its models are called NAME/MODEL. Store its key with `swapgate provider key set NAME`.
     """
     change = options.change(kind)
-    ctx, who = session.context_with_providers, session.deciding_actor
+    ctx = session.context_with_providers
+    who = session.deciding_actor
     _print_provider(
-        session, registered_providers.change_provider(ctx, who, name, change, create=True)
+        session,
+        registered_providers.change_provider(ctx, who, name, change, create=True),
     )
 
 
@@ -175,9 +188,11 @@ def set_provider(
     results depend on --extra-body, it cannot change: add another provider instead.
     """
     change = options.change(reason=reason)
-    ctx, who = session.context_with_providers, session.deciding_actor
+    ctx = session.context_with_providers
+    who = session.deciding_actor
     _print_provider(
-        session, registered_providers.change_provider(ctx, who, name, change, create=False)
+        session,
+        registered_providers.change_provider(ctx, who, name, change, create=False),
     )
 
 
@@ -289,7 +304,8 @@ def set_credential(
     ),
     kind: str | None = opt("Kind of a new provider. [default: its name]"),
     reason: str = opt(
-        "Reason; required to change the address of a provider in use.", default=""
+        "Reason; required to change the address of a provider in use.",
+        default="",
     ),
 ) -> None:
     """Store a provider's key. The command prompts for the key, or reads it from stdin.
@@ -300,10 +316,19 @@ def set_credential(
     credentials.check_provider(session.context, provider, kind)
     value = _value(provider)
     change = CredentialChange(
-        kind, api_base, reason=reason, value=value, key=key, first=first, overlap=overlap
+        kind,
+        api_base,
+        reason=reason,
+        value=value,
+        key=key,
+        first=first,
+        overlap=overlap,
     )
     shown = credentials.put_credential(
-        session.context_with_providers, session.deciding_actor, provider, change
+        session.context_with_providers,
+        session.deciding_actor,
+        provider,
+        change,
     )
     output.answer(shown, f"{provider}: key {key!r} is stored")
     for entry in () if session.json else shown.outdated:
@@ -353,7 +378,10 @@ def import_credentials(
     """Store keys from environment variables or a .env file, such as OPENAI_API_KEY."""
     ctx = session.context_with_providers
     found = credentials.import_credentials(
-        ctx, session.deciding_actor, _read(file) if file else os.environ, replace_known=replace
+        ctx,
+        session.deciding_actor,
+        _read(file) if file else os.environ,
+        replace_known=replace,
     )
     output.listing(
         found,
@@ -378,7 +406,9 @@ def _read(file: Path) -> Mapping[str, str]:
 
 @command(provider_key, "rotate-encryption")
 def rotate_encryption(
-    session: Session, *, new_key: bool = opt("First add a new encryption key to the key file.")
+    session: Session,
+    *,
+    new_key: bool = opt("First add a new encryption key to the key file."),
 ) -> None:
     """Re-encrypt every stored key with the first encryption key.
 

@@ -51,7 +51,9 @@ def start(
         default=DEFAULT.requests_per_day,
     ),
     usd_per_day: str = opt(
-        "Budget in US dollars per UTC day, across all routers.", metavar="USD|none", default="1"
+        "Budget in US dollars per UTC day, across all routers.",
+        metavar="USD|none",
+        default="1",
     ),
     at_once: int = opt(
         "Concurrent mirrored requests per worker.",
@@ -67,7 +69,12 @@ def start(
     """
     limits = ShadowLimits(round(share * 100), at_once, requests_per_day, _usd(usd_per_day))
     started = session.decide(
-        shadows.start_shadow, route, candidate, limits, reason=reason, lasts=lasts
+        shadows.start_shadow,
+        route,
+        candidate,
+        limits,
+        reason=reason,
+        lasts=lasts,
     )
     output.answer(
         started,
@@ -88,14 +95,24 @@ def _usd(text: str) -> float | None:
 
 
 @command(shadow)
-def stop(session: Session, route: str = arg("ROUTE"), *, reason: str = OPTIONAL_REASON) -> None:
+def stop(
+    session: Session,
+    route: str = arg("ROUTE"),
+    *,
+    reason: str = OPTIONAL_REASON,
+) -> None:
     """End a route's shadow: routers stop within two seconds."""
     ended = session.decide(shadows.stop_shadow, route, reason=reason)
     output.answer(ended, f"stopped {ended.id}")
 
 
 @command(shadow)
-def status(session: Session, route: str | None, *, page_request: PageRequest = PAGE) -> None:
+def status(
+    session: Session,
+    route: str | None,
+    *,
+    page_request: PageRequest = PAGE,
+) -> None:
     """List the shadows, newest first; with ROUTE show the figures of its newest shadow."""
     if route is None:
         _list(session, page_request)
@@ -113,7 +130,10 @@ def _print_status(shadow_status: ShadowStatus) -> None:
             ("state", shadow_status.state),
             ("candidate", started.candidate.name),
             ("proposal", started.proposal or "none: an approver started it"),
-            ("share", f"{format_bps(started.limits.share_bps)} of the callers"),
+            (
+                "share",
+                f"{format_bps(started.limits.share_bps)} of the callers",
+            ),
             ("until", timestamp(started.expires_at)),
             *shadows.list_figures(shadow_status),
         ]

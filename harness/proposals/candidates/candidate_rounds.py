@@ -16,14 +16,22 @@ from typing import Final
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
-from harness.frame.errors import ConfigError, RouteBusy, StoreUnavailable, SwapgateError
+from harness.frame.errors import (
+    ConfigError,
+    RouteBusy,
+    StoreUnavailable,
+    SwapgateError,
+)
 from harness.frame.formatting import format_usd
 from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.proposals import submission
 from harness.proposals.candidates import candidates
-from harness.proposals.candidates.candidates import PlannedCandidate, RoundPlan
+from harness.proposals.candidates.candidates import (
+    PlannedCandidate,
+    RoundPlan,
+)
 from harness.proposals.submission import ProposalRequest, ScheduleTerms
 from harness.providers.credential import lacks_key
 from harness.providers.models.model_match import DiscoveredModel
@@ -54,7 +62,8 @@ def run_once(ctx: Context) -> list[str]:
 
     A round whose time passed while no process ran starts once, not once for each missed time.
     """
-    did, failed = [], []
+    did = []
+    failed = []
     with ctx.store.read() as tx:
         routes = [
             r for _, r in sorted(Routing(tx).table().routes.items()) if r.settings.candidates
@@ -76,7 +85,8 @@ def _run_route(ctx: Context, route: Route) -> list[str]:
 
     The announced end of the incumbent starts a round at once, one for each announcement.
     """
-    schedule, now = route.settings.candidates, ctx.clock.now()
+    schedule = route.settings.candidates
+    now = ctx.clock.now()
     assert schedule is not None and ctx.calendar is not None  # noqa: S101, PT018 - `run_once`
     with ctx.store.read() as tx:
         newest = CandidateRounds(tx).newest(route.name, 50)
@@ -100,7 +110,11 @@ def find_obstacle(tx: Transaction, route: Route) -> str:
     return "the route is served without proof" if route.break_glass is not None else ""
 
 
-def _find_ending(ctx: Context, route: Route, rounds: Sequence[CandidateRound]) -> str:
+def _find_ending(
+    ctx: Context,
+    route: Route,
+    rounds: Sequence[CandidateRound],
+) -> str:
     """Describes the incumbent's end, if no round was started for it yet."""
     for ending in deprecations.list_deprecations(ctx):
         because = (
@@ -114,7 +128,12 @@ def _find_ending(ctx: Context, route: Route, rounds: Sequence[CandidateRound]) -
     return ""
 
 
-def _begin(ctx: Context, route: Route, schedule: CandidateSchedule, because: str) -> list[str]:
+def _begin(
+    ctx: Context,
+    route: Route,
+    schedule: CandidateSchedule,
+    because: str,
+) -> list[str]:
     """Reads the lists, plans the round, proposes its models and stores the round.
 
     A round without a new model is stored too, so that the schedule moves on. If a person
@@ -146,7 +165,11 @@ def _begin(ctx: Context, route: Route, schedule: CandidateSchedule, because: str
 
 
 def _store(
-    ctx: Context, route: Route, because: str, made: tuple[str, ...], plan: RoundPlan
+    ctx: Context,
+    route: Route,
+    because: str,
+    made: tuple[str, ...],
+    plan: RoundPlan,
 ) -> None:
     """Stores a started round with its audit event, unless another control process was faster.
 
@@ -213,7 +236,8 @@ class ListRefresh:
         asked.
         """
         keys = provider_secrets.keys_of_provider(ctx, provider)
-        now, asked = ctx.clock.now(), (provider, tuple(keys))
+        now = ctx.clock.now()
+        asked = (provider, tuple(keys))
         before, tried_at = self._tried.get(provider.name, (None, now))
         if before == asked and now - tried_at < RETRY:
             return False
@@ -277,7 +301,8 @@ def _read_lists_of(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
     schedules = [route.settings.candidates for route in routes if route.settings.candidates]
     patterns = [pattern for one in schedules for pattern in parse_patterns(one.models)]
     return refresh_lists(
-        ctx, lambda provider: any(p.takes_provider(provider.name) for p in patterns)
+        ctx,
+        lambda provider: any(p.takes_provider(provider.name) for p in patterns),
     )
 
 
@@ -290,13 +315,18 @@ def _announce(ctx: Context, new: set[str]) -> list[str]:
     if not new:
         return said
     with ctx.store.read() as tx:
-        routes, targets = Routing(tx).table().routes, Routing(tx).targets()
+        routes = Routing(tx).table().routes
+        targets = Routing(tx).targets()
     for name, route in sorted(routes.items()):
         schedule = route.settings.candidates
         if schedule is None:
             continue
         incumbent = targets[route.incumbent].name
-        selected, _ = candidates.select_candidates(ctx, incumbent, schedule)
+        selected, _ = candidates.select_candidates(
+            ctx,
+            incumbent,
+            schedule,
+        )
         plan = candidates.plan_round(ctx, route, schedule)
         planned = {one.name: one for one in (*plan.measured, *plan.waiting)}
         for model in selected:
@@ -325,7 +355,11 @@ def _was_announced(ctx: Context, about: str) -> bool:
         return Alerts(tx).newest(f"{AlertKind.NEW_CANDIDATE.value}:{about}") is not None
 
 
-def _describe_step(ctx: Context, route: Route, planned: PlannedCandidate | None) -> str:
+def _describe_step(
+    ctx: Context,
+    route: Route,
+    planned: PlannedCandidate | None,
+) -> str:
     """Explains to people when a new model is measured, and for how much.
 
     planned: the model in the next round's plan; None if the suites have measured it already.
@@ -350,7 +384,8 @@ def find_next_round(ctx: Context, route: Route) -> datetime | None:
 
     Also None in a process without a calendar. Does not look ahead to the incumbent's end.
     """
-    schedule, now = route.settings.candidates, ctx.clock.now()
+    schedule = route.settings.candidates
+    now = ctx.clock.now()
     if ctx.calendar is None or schedule is None:
         return None
     with ctx.store.read() as tx:

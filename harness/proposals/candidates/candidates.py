@@ -22,7 +22,10 @@ from harness.proposals import registration
 from harness.proposals.candidates import cost_ratio, estimate
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.candidates.estimate import SuiteEstimate
-from harness.proposals.candidates.setbacks import describe_setbacks, find_setbacks
+from harness.proposals.candidates.setbacks import (
+    describe_setbacks,
+    find_setbacks,
+)
 from harness.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.records import Providers
@@ -105,14 +108,17 @@ class RoundPlan:
 
 
 def select_candidates(
-    ctx: Context, incumbent: str, schedule: CandidateSchedule
+    ctx: Context,
+    incumbent: str,
+    schedule: CandidateSchedule,
 ) -> tuple[list[SelectedModel], list[str]]:
     """Lists the models that the schedule selects and that do not end soon, and warns of
     patterns without a model and of old lists. incumbent: `provider/model`.
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        lists, providers = named_models.read_lists(tx), Providers(tx).all()
+        lists = named_models.read_lists(tx)
+        providers = Providers(tx).all()
     listed = {f"{model.provider}/{model.model}" for model in lists}
     read_at = {model.provider: model.found_at for model in lists}
     last_day = (now + ALERT_AHEAD).date()
@@ -161,7 +167,9 @@ def _explain_none(
     asked = sorted(filter(pattern.takes_provider, providers))
     if not asked:
         hint = did_you_mean(
-            pattern.provider, providers, otherwise=" (`swapgate provider list`)"
+            pattern.provider,
+            providers,
+            otherwise=" (`swapgate provider list`)",
         )
         return f": there is no provider {pattern.provider!r}{hint}"
     unread = [name for name in asked if name not in read_at]
@@ -174,7 +182,11 @@ def _explain_none(
     return "" if named else did_you_mean(pattern.name, offered)
 
 
-def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> RoundPlan:
+def plan_round(
+    ctx: Context,
+    route: Route,
+    schedule: CandidateSchedule,
+) -> RoundPlan:
     """Plans the next round: the selected models that were never measured on the current suites,
     cheapest first, up to the budget.
 
@@ -184,13 +196,21 @@ def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> Round
     with ctx.store.read() as tx:
         incumbent = Routing(tx).targets()[route.incumbent].name
         spent = _spent_alpha(tx, route.name, ctx.clock.now())
-    selected, warnings = select_candidates(ctx, incumbent, schedule)
+    selected, warnings = select_candidates(
+        ctx,
+        incumbent,
+        schedule,
+    )
     with ctx.store.read() as tx:
         new = [
             model.name
             for model in selected
             if not was_measured(
-                ctx, tx, route, Target.from_name(model.name).id, schedule.prefer.claim
+                ctx,
+                tx,
+                route,
+                Target.from_name(model.name).id,
+                schedule.prefer.claim,
             )
         ]
         setbacks = find_setbacks(tx, new, ctx.clock.now())
@@ -218,11 +238,18 @@ def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> Round
             continue
         waiting.append(replace(candidate, remark=remark))
     return RoundPlan(
-        tuple(measured), tuple(waiting), round_alpha(spent, len(measured)), tuple(warnings)
+        tuple(measured),
+        tuple(waiting),
+        round_alpha(spent, len(measured)),
+        tuple(warnings),
     )
 
 
-def _spent_alpha(tx: Transaction, route: str, now: datetime) -> float:
+def _spent_alpha(
+    tx: Transaction,
+    route: str,
+    now: datetime,
+) -> float:
     """Sums the false-pass risk of the rounds of the last 90 days, for all candidates.
 
     Proposals of people do not count: rounds have a budget of their own (`round_alpha`).
@@ -235,7 +262,11 @@ def _spent_alpha(tx: Transaction, route: str, now: datetime) -> float:
 
 
 def was_measured(
-    ctx: Context, tx: Transaction, route: Route, candidate: str, claim: Claim
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    candidate: str,
+    claim: Claim,
 ) -> bool:
     """Tells whether the gate has judged a target against the route's incumbent, on the current
     suites, or is about to. The verdict `not measured` does not count.
@@ -253,7 +284,8 @@ def was_measured(
             or (
                 proposal.policy.gate.claimed == claimed
                 and isinstance(
-                    _verdict_of(tx, proposal.verdict), Passed | Failed | Inconclusive
+                    _verdict_of(tx, proposal.verdict),
+                    Passed | Failed | Inconclusive,
                 )
             )
         )
@@ -297,7 +329,10 @@ def describe_faults(ctx: Context, route: Route) -> Sequence[str]:
 
 
 def price_candidate(
-    ctx: Context, route: Route, schedule: CandidateSchedule, name: str
+    ctx: Context,
+    route: Route,
+    schedule: CandidateSchedule,
+    name: str,
 ) -> PlannedCandidate:
     """Estimates the cost of measuring a model, or explains why it is not measured.
 
@@ -320,7 +355,10 @@ def price_candidate(
 
 
 def _compare_costs(
-    ctx: Context, route: Route, target: Target, estimates: Sequence[SuiteEstimate]
+    ctx: Context,
+    route: Route,
+    target: Target,
+    estimates: Sequence[SuiteEstimate],
 ) -> CostRatio:
     """Compares a candidate's cost with the incumbent's. Raises InputError if it would end the
     canary.
@@ -337,7 +375,11 @@ def _compare_costs(
 
 
 def _check_prices(
-    ctx: Context, schedule: CandidateSchedule, cost: CostRatio, *, capped: bool
+    ctx: Context,
+    schedule: CandidateSchedule,
+    cost: CostRatio,
+    *,
+    capped: bool,
 ) -> None:
     """Raises InputError for an unknown price, except of models on the team's own machines.
     capped: whether the policy limits the cost of a run.
@@ -363,12 +405,17 @@ def _check_prices(
     )
 
 
-def _add_up(name: str, estimates: Sequence[SuiteEstimate], cost: CostRatio) -> PlannedCandidate:
+def _add_up(
+    name: str,
+    estimates: Sequence[SuiteEstimate],
+    cost: CostRatio,
+) -> PlannedCandidate:
     """Sums a candidate's maximum cost over its suites, and the incumbent's part of it.
 
     Raises InputError if the cost of one suite cannot be estimated.
     """
-    own, whole = 0.0, 0.0
+    own = 0.0
+    whole = 0.0
     for suite in estimates:
         usd = suite.candidate.cost_usd if suite.candidate else None
         total = 0.0 if cost.unpriced else suite.cost_usd

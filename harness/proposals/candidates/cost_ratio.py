@@ -40,7 +40,11 @@ from harness.routing.records.runs import EvalRuns, Suites
 MOST_SAMPLES: Final = 500
 
 
-def mean_usage(tx: Transaction, plan: SuitePlan, target: Target | None) -> MeanUsage | None:
+def mean_usage(
+    tx: Transaction,
+    plan: SuitePlan,
+    target: Target | None,
+) -> MeanUsage | None:
     """Computes the means of the newest run with answers; None without such a run. Ignores a run
     without any readable answer, and a row with an invalid signature.
 
@@ -53,7 +57,11 @@ def mean_usage(tx: Transaction, plan: SuitePlan, target: Target | None) -> MeanU
     return None
 
 
-def _measured_usage(tx: Transaction, plan: SuitePlan, target: Target) -> MeanUsage | None:
+def _measured_usage(
+    tx: Transaction,
+    plan: SuitePlan,
+    target: Target,
+) -> MeanUsage | None:
     for run in EvalRuns(tx).of_suite(target.id, plan.suite, plan.suite_digest):
         answers = EvalRuns(tx).figures(run.id, below=MOST_SAMPLES).answered
         readable = not is_nothing_readable(zip(answers.error, answers.rule, strict=True))
@@ -69,7 +77,8 @@ def _means(answers: AnswerColumns, *, judged: bool) -> MeanUsage:
     judged: whether the suite has a judge, whose cost then counts.
     """
     costs = [cost for cost in answers.cost_usd if cost is not None]
-    judging, count = sum_judging_cost(answers, judged=judged), len(answers)
+    judging = sum_judging_cost(answers, judged=judged)
+    count = len(answers)
     return MeanUsage(
         answers=count,
         input_tokens=fmean(answers.input_tokens),
@@ -81,7 +90,10 @@ def _means(answers: AnswerColumns, *, judged: bool) -> MeanUsage:
 
 
 def usage_at_price(
-    ctx: Context, tx: Transaction, target: Target | None, of: MeanUsage
+    ctx: Context,
+    tx: Transaction,
+    target: Target | None,
+    of: MeanUsage,
 ) -> MeanUsage:
     """Prices a target with the same tokens, time and judge cost.
 
@@ -101,7 +113,10 @@ GUESSED_RUBRIC_TOKENS: Final = 300
 
 
 def guess_usage(
-    ctx: Context, tx: Transaction, plan: SuitePlan, target: Target | None
+    ctx: Context,
+    tx: Transaction,
+    plan: SuitePlan,
+    target: Target | None,
 ) -> MeanUsage | None:
     """Guesses from the items' texts and list prices; None if texts cannot be read.
 
@@ -123,7 +138,10 @@ def guess_usage(
 
 
 def estimate_sides(
-    ctx: Context, tx: Transaction, plan: SuitePlan, arms: tuple[Target, Target | None]
+    ctx: Context,
+    tx: Transaction,
+    plan: SuitePlan,
+    arms: tuple[Target, Target | None],
 ) -> tuple[MeanUsage | None, MeanUsage | None]:
     """Estimates the usage of an answer of either model. For a candidate without answers, uses
     the incumbent's tokens; for an incumbent without answers, guesses from the items' texts.
@@ -263,7 +281,11 @@ def find_ratio(
     )
 
 
-def load_ratio(ctx: Context, tx: Transaction, proposal: Proposal) -> CostRatio:
+def load_ratio(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+) -> CostRatio:
     """Compares the costs of a stored proposal, by today's prices and with its own
     acceptance.
     """
@@ -313,7 +335,11 @@ LASTS: Final = timedelta(days=30)
 MOST_READ: Final = 200  # acceptances on a route
 
 
-def accept_cost(actor: Actor, ratio: float, because: str) -> CostAcceptance:
+def accept_cost(
+    actor: Actor,
+    ratio: float,
+    because: str,
+) -> CostAcceptance:
     """Builds an acceptance of an approver, without storing it.
 
     ratio: 1 to MOST_ACCEPTED, in costs of the incumbent.
@@ -332,7 +358,13 @@ def accept_cost(actor: Actor, ratio: float, because: str) -> CostAcceptance:
 
 
 def accept_cost_of(
-    ctx: Context, actor: Actor, route: str, candidate: str, *, ratio: float, because: str
+    ctx: Context,
+    actor: Actor,
+    route: str,
+    candidate: str,
+    *,
+    ratio: float,
+    because: str,
 ) -> CostAcceptance:
     """Accept up to `ratio` times the incumbent's cost for the next proposal of a candidate.
 
@@ -348,17 +380,27 @@ def accept_cost_of(
     plans = [plan for _, plan in plan_suites(ctx, settings, policy.gate)]
     with ctx.store.write() as tx:
         target = named_models.register_model(ctx, tx, actor, candidate)
-        arms = (Routing(tx).targets()[routes.require_route(tx, route).incumbent], target)
+        arms = (
+            Routing(tx).targets()[routes.require_route(tx, route).incumbent],
+            target,
+        )
         cost = find_ratio(ctx, tx, plans, policy.canary, arms)
         if not cost.is_covered_by(ratio):
             cost.require_acceptance("Accept at least `--up-to {}`, or propose another model")
-        details = {"candidate": target.id, "name": target.name, "accepted": asdict(accepted)}
+        details = {
+            "candidate": target.id,
+            "name": target.name,
+            "accepted": asdict(accepted),
+        }
         AuditLog(tx).append(actor, ACCEPT_COST, f"route {route}", details)
     return accepted
 
 
 def find_accepted_cost(
-    ctx: Context, tx: Transaction, route: str, candidate: Target
+    ctx: Context,
+    tx: Transaction,
+    route: str,
+    candidate: Target,
 ) -> CostAcceptance | None:
     """Finds an approver's acceptance for the next proposal of a candidate; None without one.
 
@@ -367,9 +409,15 @@ def find_accepted_cost(
     """
     since = ctx.clock.now() - LASTS
     events = AuditLog(tx).for_subject(
-        f"route {route}", since=since, limit=MOST_READ, actions=[ACCEPT_COST]
+        f"route {route}",
+        since=since,
+        limit=MOST_READ,
+        actions=[ACCEPT_COST],
     )
-    newest = next((one for one in events if one.details["candidate"] == candidate.id), None)
+    newest = next(
+        (one for one in events if one.details["candidate"] == candidate.id),
+        None,
+    )
     if newest is None or any(
         one.candidate == candidate.id and one.created_at >= newest.at
         for one in Proposals(tx).list(route=route)

@@ -138,7 +138,9 @@ class SuiteEstimate:
 
 
 def estimate_proposal(
-    ctx: Context, request: ProposalRequest, effect: float | None = None
+    ctx: Context,
+    request: ProposalRequest,
+    effect: float | None = None,
 ) -> Sequence[SuiteEstimate]:
     """Estimates suite by suite; stores nothing.
 
@@ -179,12 +181,20 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
     earlier: proposals that may have measured the suite, newest first.
     limit: the policy's limit for a run.
     """
-    plan, effect = plans[0], _effect(plans[0], wished)
-    ours, theirs = sides = cost_ratio.estimate_sides(ctx, tx, plan, arms)
+    plan = plans[0]
+    effect = _effect(plans[0], wished)
+    ours, theirs = sides = cost_ratio.estimate_sides(
+        ctx,
+        tx,
+        plan,
+        arms,
+    )
     spread = _measure_spread(tx, plan, arms[0].id, earlier)
     known = spread or DifferenceSpread(_guess(plan, effect), 0.0, 0, bool(plan.cluster))
-    sd, units = known.sd(plan.epochs), ctx.suites.groups(plan.suite).units
-    test, saving = planned_test(plan, units, known), _saving(ctx, tx, arms, sides)
+    sd = known.sd(plan.epochs)
+    units = ctx.suites.groups(plan.suite).units
+    test = planned_test(plan, units, known)
+    saving = _saving(ctx, tx, arms, sides)
     advice = advise_claim(plans, chosen, units, known, sides, saving, wished or EFFECT)
     judged = ctx.suites.pin(plan.suite).judged
     warnings = (
@@ -223,7 +233,10 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
 
 
 def _measure_spread(
-    tx: Transaction, plan: SuitePlan, incumbent: str, earlier: Sequence[Proposal]
+    tx: Transaction,
+    plan: SuitePlan,
+    incumbent: str,
+    earlier: Sequence[Proposal],
 ) -> DifferenceSpread | None:
     """Measures the newest comparison on this suite, preferably with the same incumbent."""
     for proposal in sorted(earlier, key=lambda former: former.incumbent != incumbent):
@@ -242,7 +255,9 @@ def _measure_spread(
 
 
 def _differences(
-    plan: SuitePlan, ours: Sequence[Sample], theirs: Sequence[Sample]
+    plan: SuitePlan,
+    ours: Sequence[Sample],
+    theirs: Sequence[Sample],
 ) -> list[list[float]]:
     """Returns differences by unit and epoch, for answers with a score on both sides."""
     scores = {(s.item, s.epoch): s.strict for s in ours if s.strict is not None}
@@ -311,7 +326,8 @@ def _warning(
     if smallest <= effect:
         return ""
     wanted = format_score(effect, None)
-    power, enough = test.power(sd, effect, plan.n_max), test.items_needed(sd, effect)
+    power = test.power(sd, effect, plan.n_max)
+    enough = test.items_needed(sd, effect)
     advice = (
         f"{best.items} {plan.unit}s with {best.epochs} epoch{'s' if best.epochs > 1 else ''} "
         f"would show {wanted} points"
@@ -327,7 +343,9 @@ def _warning(
 
 
 def _budget_warning(
-    plan: SuitePlan, sides: Sequence[MeanUsage | None], limit: RunBudget
+    plan: SuitePlan,
+    sides: Sequence[MeanUsage | None],
+    limit: RunBudget,
 ) -> str:
     """Warns of a run that its policy's limit would end; else empty. sides: incumbent,
     candidate.

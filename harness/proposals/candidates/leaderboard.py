@@ -22,7 +22,13 @@ from harness.gate.offline.design import FUTILE
 from harness.gate.offline.intervals import mean_interval
 from harness.gate.run import AnswerColumns
 from harness.gate.suite_plan import Claim, SuiteRole
-from harness.gate.verdict import Failed, Inconclusive, Passed, SuiteReport, Verdict
+from harness.gate.verdict import (
+    Failed,
+    Inconclusive,
+    Passed,
+    SuiteReport,
+    Verdict,
+)
 from harness.proposals.candidates import candidate_rounds, candidates
 from harness.proposals.candidates.candidates import RoundPlan
 from harness.proposals.report.comparison import compute_arm_figures, is_large
@@ -63,7 +69,8 @@ class Finalist:
         `cheaper_and_not_worse`, cost comes first.
         """
         cost = math.inf if self.cost_usd is None else self.cost_usd
-        first, second = -self.delta, cost
+        first = -self.delta
+        second = cost
         if self.proposal.claim is Claim.CHEAPER:
             first, second = second, first
         return first, second, self.proposal.id
@@ -194,7 +201,8 @@ def load_leaderboard(ctx: Context, name: str) -> Leaderboard:
     """Loads the leaderboard of a route. Raises NotFound."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
-        known, providers = Routing(tx).targets(), Providers(tx).all()
+        known = Routing(tx).targets()
+        providers = Providers(tx).all()
         names = {id_: target.name for id_, target in known.items()}
         measured = _list_measured(ctx, tx, route)
         rows = [
@@ -257,7 +265,11 @@ def mark_frontier(rows: Sequence[LeaderboardRow]) -> Sequence[LeaderboardRow]:
     ]
 
 
-def _list_measured(ctx: Context, tx: Transaction, route: Route) -> Sequence[Proposal]:
+def _list_measured(
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+) -> Sequence[Proposal]:
     """Lists proposals of any route on the current primary suites, newest first."""
     wanted = {
         suite.suite: ctx.suites.pin(suite.suite).digest
@@ -276,7 +288,10 @@ def _choose_newest(measured: Sequence[Proposal], route: Route) -> Sequence[Propo
     """Picks a candidate's proposal by: present incumbent, then decided, then newest."""
 
     def worth(proposal: Proposal) -> tuple[bool, bool]:
-        return proposal.incumbent == route.incumbent, proposal.verdict is not None
+        return (
+            proposal.incumbent == route.incumbent,
+            proposal.verdict is not None,
+        )
 
     found: dict[str, Proposal] = {}
     for proposal in measured:
@@ -286,7 +301,12 @@ def _choose_newest(measured: Sequence[Proposal], route: Route) -> Sequence[Propo
     return [found[id_] for id_ in found if id_ != route.incumbent]
 
 
-def _row(tx: Transaction, proposal: Proposal, name: str, incumbent: str) -> LeaderboardRow:
+def _row(
+    tx: Transaction,
+    proposal: Proposal,
+    name: str,
+    incumbent: str,
+) -> LeaderboardRow:
     """Builds a candidate's row. Figures against the incumbent are left out if it was another
     model's.
 
@@ -314,7 +334,12 @@ def _row(tx: Transaction, proposal: Proposal, name: str, incumbent: str) -> Lead
     whole = next((r for r in primary if r.suite not in weights), primary[0])
     low, high = (whole.ci_low, whole.ci_high) if _is_whole(whole, primary) else (None, None)
     delta = primary_difference(verdict, weights)
-    return replace(row, delta=delta, delta_low=low, delta_high=high)
+    return replace(
+        row,
+        delta=delta,
+        delta_low=low,
+        delta_high=high,
+    )
 
 
 def _is_whole(report: SuiteReport, primary: Sequence[SuiteReport]) -> bool:
@@ -323,7 +348,10 @@ def _is_whole(report: SuiteReport, primary: Sequence[SuiteReport]) -> bool:
 
 
 def _incumbent(
-    tx: Transaction, measured: Sequence[Proposal], incumbent: str, name: str
+    tx: Transaction,
+    measured: Sequence[Proposal],
+    incumbent: str,
+    name: str,
 ) -> LeaderboardRow:
     """Builds the incumbent's row from its run with the most answers, in either arm."""
     found = [
@@ -336,7 +364,11 @@ def _incumbent(
     return _with_answers(LeaderboardRow(name, incumbent, Standing.INCUMBENT), answers)
 
 
-def _answers(tx: Transaction, proposal: Proposal, arm: str) -> Sequence[AnswerColumns]:
+def _answers(
+    tx: Transaction,
+    proposal: Proposal,
+    arm: str,
+) -> Sequence[AnswerColumns]:
     """Loads answers by primary suite; checks their signatures unless there are too many."""
     runs = [
         (getattr(proposal.runs[plan.suite], arm), plan.planned_items)

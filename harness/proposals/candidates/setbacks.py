@@ -50,7 +50,9 @@ class Setback:
 
 
 def find_setbacks(
-    tx: Transaction, names: Collection[str], now: datetime
+    tx: Transaction,
+    names: Collection[str],
+    now: datetime,
 ) -> Mapping[str, Sequence[Setback]]:
     """Lists the setbacks of the last 90 days by model, the newest first; at most one for each
     route: the newest outcome there. names: `provider/model`, which also stand for the model
@@ -77,7 +79,11 @@ def find_setbacks(
     return found
 
 
-def _read_setback(tx: Transaction, proposal: Proposal, target: str) -> Setback | None:
+def _read_setback(
+    tx: Transaction,
+    proposal: Proposal,
+    target: str,
+) -> Setback | None:
     """Reads a proposal's setback; None if it ended without one, or is open."""
     if proposal.end is not None:
         predicate = proposal.end.predicate

@@ -80,7 +80,11 @@ def _telling(answer: TellingAnswer, prompt: str) -> Iterator[str]:
     """
     change = format_points(answer.candidate_score - answer.incumbent_score)
     broken = f", broken rule: {answer.rule}" if answer.rule else ""
-    yield from ("", f"### {cell(answer.item)} ({answer.suite}): {change} points{broken}", "")
+    yield from (
+        "",
+        f"### {cell(answer.item)} ({answer.suite}): {change} points{broken}",
+        "",
+    )
     yield from fenced(prompt.strip())
     ours = format_score(answer.incumbent_score, None)
     theirs = format_score(answer.candidate_score, None)
@@ -114,13 +118,29 @@ def describe_pins(report: Report) -> Iterator[str]:
         )
         for pin in (part.side.pin for part in report.suites)
     ]
-    heads = ("suite", "version", "data", "scorer", "judge", "prompt and settings", "together")
+    heads = (
+        "suite",
+        "version",
+        "data",
+        "scorer",
+        "judge",
+        "prompt and settings",
+        "together",
+    )
     yield from table(heads, rows)
     yield ""
     parts = [part.side.served for part in report.suites]
     for head, target, served in (
-        ("Incumbent", comparison.incumbent, {s for part in parts for s in part.incumbent}),
-        ("Candidate", comparison.candidate, {s for part in parts for s in part.candidate}),
+        (
+            "Incumbent",
+            comparison.incumbent,
+            {s for part in parts for s in part.incumbent},
+        ),
+        (
+            "Candidate",
+            comparison.candidate,
+            {s for part in parts for s in part.candidate},
+        ),
     ):
         yield f"- {head} `{target.id}`; its provider reported serving {_reported(served)}."
     if judges := {s for part in parts for s in part.judge}:
@@ -158,13 +178,19 @@ def _rerun_lines(report: Report, verdict: Verdict | None) -> Iterator[str]:
 def _replaying(report: Report, verdict: Verdict) -> Iterator[str]:
     """Writes how to decide again from the stored answers, if they were kept."""
     if report.standalone and report.kept is None:
-        yield from ("", "The answers were not kept. `swapgate gate run … --keep FOLDER` keeps")
+        yield from (
+            "",
+            "The answers were not kept. `swapgate gate run … --keep FOLDER` keeps",
+        )
         yield "answers, so that `swapgate gate replay` can decide again from them."
         return
     words = ["swapgate", "gate", "replay", verdict.id]
     place = "" if report.kept is None else f"{variables(report.kept)} "
     yield from ("", "```", place + shlex.join(words), "```")
-    yield from ("", "decides again from the stored answers, and must give the same bytes.")
+    yield from (
+        "",
+        "decides again from the stored answers, and must give the same bytes.",
+    )
 
 
 def _reported(served: Iterable[ServedModel]) -> str:
@@ -220,7 +246,8 @@ def strip_common_start(questions: Mapping[str, str]) -> tuple[Mapping[str, str],
     """
     texts = [*set(questions.values())]
     start = os.path.commonprefix(texts) if len(texts) > 1 else ""  # noqa: RUF071 - texts, not paths
-    sentences, words = _end_of(start, SENTENCE_ENDS), _end_of(start, WORD_ENDS)
+    sentences = _end_of(start, SENTENCE_ENDS)
+    words = _end_of(start, WORD_ENDS)
     start = start[: sentences if sentences >= SHORT_START else words]
     if len(start) < (SHORT_START if sentences >= SHORT_START else SHORT_WORDS):
         return questions, ""
@@ -234,7 +261,11 @@ def _end_of(text: str, marks: tuple[str, ...]) -> int:
 
 def _load_suite(ctx: Context, side: SuiteAnswers) -> SuiteTexts:
     prompts = {sample.item: sample.prompt for sample in (*side.candidate, *side.incumbent)}
-    shown, missing = _read_suite(ctx, side, prompts)
+    shown, missing = _read_suite(
+        ctx,
+        side,
+        prompts,
+    )
     stored = {item: shown[item][0] if item in shown else prompts[item] for item in prompts}
     questions, start = strip_common_start(stored)
     return SuiteTexts(
@@ -248,7 +279,9 @@ def _load_suite(ctx: Context, side: SuiteAnswers) -> SuiteTexts:
 
 
 def _read_suite(
-    ctx: Context, side: SuiteAnswers, items: Iterable[str]
+    ctx: Context,
+    side: SuiteAnswers,
+    items: Iterable[str],
 ) -> tuple[Mapping[str, tuple[str, str]], str]:
     """Reads (question, expected answer) by item from the suite's data, and why any of it is
     missing.

@@ -30,11 +30,17 @@ from harness.gate.verdict import Verdict, VerdictBasis
 from harness.proposals import evaluation
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.candidates.cost_ratio import CostRatio
-from harness.proposals.report.next_steps import DecidedProposal, describe_next_step
+from harness.proposals.report.next_steps import (
+    DecidedProposal,
+    describe_next_step,
+)
 from harness.providers.target import Target
 from harness.routes import freezes, monthly_bill
 from harness.routes.monthly_bill import CostForecast
-from harness.routes.routes import describe_later_rollback, find_later_rollback
+from harness.routes.routes import (
+    describe_later_rollback,
+    find_later_rollback,
+)
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase, ProposalView
 from harness.routing.records.proposals import Proposals, Rollouts
@@ -111,7 +117,8 @@ class SuiteAnswers:
     @property
     def served(self) -> ServedModels:
         """The models that providers reported serving, for both arms and the judge."""
-        ours, theirs = self.figures.incumbent, self.figures.candidate
+        ours = self.figures.incumbent
+        theirs = self.figures.candidate
         return ServedModels(
             incumbent=named_models(ours.served),
             candidate=named_models(theirs.served),
@@ -174,7 +181,10 @@ class Comparison:
 
 
 def load_comparison(
-    ctx: Context, proposal: str, *, most_texts: int | None = None
+    ctx: Context,
+    proposal: str,
+    *,
+    most_texts: int | None = None,
 ) -> Comparison:
     """Loads a proposal with both models' answers, their costs and its verdict. Raises NotFound.
 
@@ -201,7 +211,9 @@ def load_comparison(
         rollout = Rollouts(tx).get(found.rollout) if found.rollout else None
         ratio = cost_ratio.load_ratio(ctx, tx, found)
         shown = ProposalView.from_proposal(
-            found, Routing(tx).route, evaluation.describe_proposal_waits(tx, found)
+            found,
+            Routing(tx).route,
+            evaluation.describe_proposal_waits(tx, found),
         )
     return Comparison(
         proposal=shown,
@@ -235,7 +247,9 @@ def is_large(proposal: Proposal, most_texts: int = MOST_TEXTS) -> bool:
 
 
 def with_texts(
-    ctx: Context, comparison: Comparison, items: Mapping[str, Collection[str]]
+    ctx: Context,
+    comparison: Comparison,
+    items: Mapping[str, Collection[str]],
 ) -> Comparison:
     """Loads only the answers to some items, whole and checked. items: by suite.
 
@@ -305,7 +319,8 @@ def _load_suite(
     light: bool,
 ) -> SuiteAnswers:
     """light: no signature checks, and texts only for the examples of a FORMAT MISMATCH."""
-    pair, below = proposal.runs[plan.suite], plan.planned_items
+    pair = proposal.runs[plan.suite]
+    below = plan.planned_items
     reports = [r for r in (verdict.suites if verdict else ()) if r.suite == plan.suite]
     shown = [item for report in reports for item in report.figures.examples]
 

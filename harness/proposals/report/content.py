@@ -74,7 +74,8 @@ def list_pinned(side: SuiteAnswers) -> Sequence[tuple[str, str]]:
     """Lists the pinned parts of a suite and the served models, as (name, text), without empty
     ones.
     """
-    pin, served = side.pin, side.served
+    pin = side.pin
+    served = side.served
     arms = (
         ("incumbent", served.incumbent),
         ("candidate", served.candidate),
@@ -91,7 +92,13 @@ def list_pinned(side: SuiteAnswers) -> Sequence[tuple[str, str]]:
 
 
 SUITE_HEADS: Final = (
-    *("suite", "role", "outcome", "delta", "95 % interval", "allowed loss", "items"),
+    "suite",
+    "role",
+    "outcome",
+    "delta",
+    "95 % interval",
+    "allowed loss",
+    "items",
     "wins/ties/losses",
 )
 
@@ -201,7 +208,11 @@ class Report:
 
 
 def gather_report(
-    ctx: Context, proposal: str, *, standalone: bool = False, kept: Path | None = None
+    ctx: Context,
+    proposal: str,
+    *,
+    standalone: bool = False,
+    kept: Path | None = None,
 ) -> Report:
     """Gathers a proposal's report. Raises NotFound.
 
@@ -245,7 +256,8 @@ class _Item:
 def _used(side: SuiteAnswers, basis: VerdictBasis | None) -> Sequence[_Item]:
     """Lists the items behind the verdict whose answers have no error on either side."""
     limit = basis.items[side.plan.suite] if basis else side.plan.planned_items
-    ours, theirs = _by_item(side.incumbent, limit), _by_item(side.candidate, limit)
+    ours = _by_item(side.incumbent, limit)
+    theirs = _by_item(side.candidate, limit)
     return [
         _Item(item, ours[item], theirs[item])
         for item in ours
@@ -265,10 +277,15 @@ def _by_item(samples: Sequence[Sample], below: int) -> Mapping[str, list[Sample]
     return found
 
 
-def _telling_answer(ctx: Context, suite: str, item: _Item) -> TellingAnswer:
+def _telling_answer(
+    ctx: Context,
+    suite: str,
+    item: _Item,
+) -> TellingAnswer:
     """Builds a telling answer. A suite that is unknown here leaves `expected` empty."""
     ours, theirs = item.scores
-    a, b = item.incumbent[0], item.candidate[0]
+    a = item.incumbent[0]
+    b = item.candidate[0]
     try:
         expected = ctx.suites.shown(suite, item.item)[1]
     except SwapgateError:
@@ -312,5 +329,12 @@ def _largest(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
     ranked = []
     for answer in sorted(telling, key=lambda telling_answer: telling_answer.item):
         seen[answer.suite, size(answer)] += 1
-        ranked.append((-size(answer), seen[answer.suite, size(answer)], answer.suite, answer))
+        ranked.append(
+            (
+                -size(answer),
+                seen[answer.suite, size(answer)],
+                answer.suite,
+                answer,
+            )
+        )
     return [answer for *_, answer in sorted(ranked, key=lambda entry: entry[:3])]

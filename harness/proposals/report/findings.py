@@ -22,7 +22,11 @@ from harness.frame.formatting import (
     format_score,
     format_thousand_price,
 )
-from harness.gate.offline.format_rules import FormatRemedy, find_format_rule, find_remedy
+from harness.gate.offline.format_rules import (
+    FormatRemedy,
+    find_format_rule,
+    find_remedy,
+)
 from harness.gate.online.rollout import CanaryEnd, describe_who
 from harness.gate.run import Sample
 from harness.gate.suite_plan import Claim, SuiteRole
@@ -98,7 +102,10 @@ def list_drawbacks(
     names = titles or {}
     found = [*_of_canary(comparison), *_of_arms(comparison)]
     if comparison.basis is not None:
-        found += [*_of_suites(comparison.basis, names), *_of_slices(comparison.basis, names)]
+        found += [
+            *_of_suites(comparison.basis, names),
+            *_of_slices(comparison.basis, names),
+        ]
     return sorted(found, key=lambda drawback: not drawback.clear)
 
 
@@ -108,7 +115,8 @@ def describe_absence(comparison: Comparison) -> str:
     Names only figures that were measured, so that a missing price does not read as "not
     dearer".
     """
-    before, after = comparison.incumbent_figures, comparison.candidate_figures
+    before = comparison.incumbent_figures
+    after = comparison.candidate_figures
     if not comparison.is_measured:
         return "Unknown: it was not measured."
     if None in (before.p50_s, after.p50_s):
@@ -136,17 +144,33 @@ def _of_canary(comparison: Comparison) -> Iterator[Drawback]:
 
 def _of_arms(comparison: Comparison) -> Iterator[Drawback]:
     """Yields drawbacks in latency, cost and failed calls."""
-    before, after = comparison.incumbent_figures, comparison.candidate_figures
+    before = comparison.incumbent_figures
+    after = comparison.candidate_figures
     if not (before.samples and after.samples):
         return
 
-    def compare(name: str, interval: str, write: Callable[[float | None], str]) -> _Figure:
-        old, new = getattr(before, name), getattr(after, name)
-        return _Figure(old, new, getattr(before, interval), getattr(after, interval), write)
+    def compare(
+        name: str,
+        interval: str,
+        write: Callable[[float | None], str],
+    ) -> _Figure:
+        old = getattr(before, name)
+        new = getattr(after, name)
+        return _Figure(
+            old,
+            new,
+            getattr(before, interval),
+            getattr(after, interval),
+            write,
+        )
 
     p95 = compare("p95_s", "p95_interval_s", format_latency)
     median = compare("p50_s", "p50_interval_s", format_latency)
-    cost = compare("cost_usd_per_1000", "cost_interval_usd_per_1000", format_thousand_price)
+    cost = compare(
+        "cost_usd_per_1000",
+        "cost_interval_usd_per_1000",
+        format_thousand_price,
+    )
     failed = compare("failed", "failed_interval", _one_decimal)
     for figure, name in ((p95, "at p95"), (median, "at the median")):
         if figure.worse and figure.old is not None and figure.new is not None:
@@ -194,14 +218,22 @@ def _of_slices(basis: VerdictBasis, names: Mapping[str, str]) -> Iterator[Drawba
             f"{effect}; {used}. By chance one of several slices easily looks worse: the test "
             "of the slices does not show a loss."
         )
-        yield Drawback(f"{_title(report, names)}, {slice_.name} looks worse", text, clear=False)
+        yield Drawback(
+            f"{_title(report, names)}, {slice_.name} looks worse",
+            text,
+            clear=False,
+        )
 
 
 def _title(report: SuiteReport, names: Mapping[str, str]) -> str:
     return names.get(report.suite, report.suite)
 
 
-def _effect(delta: float, low: float | None, high: float | None) -> str:
+def _effect(
+    delta: float,
+    low: float | None,
+    high: float | None,
+) -> str:
     return f"{format_points(delta)} points, 95 % CI {format_points_interval(low, high)}"
 
 
@@ -240,13 +272,22 @@ def target_options(target: Target) -> Sequence[str]:
     """Writes a target's own settings as options of `model add` and `gate run`."""
     patch: RequestPatch = target.request_patch
     words: list[str] = []
-    for option, fields in (("--param", target.parameters), ("--patch-param", patch.parameters)):
+    for option, fields in (
+        ("--param", target.parameters),
+        ("--patch-param", patch.parameters),
+    ):
         for key, value in fields.items():
-            words += [option, f"{key}={json.dumps(value, ensure_ascii=False)}"]
+            words += [
+                option,
+                f"{key}={json.dumps(value, ensure_ascii=False)}",
+            ]
     if patch.prompt_addendum:
         words += ["--prompt-addendum", patch.prompt_addendum]
     if patch.response_format:
-        words += ["--response-format", json.dumps(dict(patch.response_format))]
+        words += [
+            "--response-format",
+            json.dumps(dict(patch.response_format)),
+        ]
     return words
 
 
@@ -254,7 +295,8 @@ def build_rerun_command(comparison: Comparison, candidate: Target | None = None)
     """Writes the command that repeats a comparison, optionally with another candidate. Empty if
     `gate run` cannot: for several primary suites, or an incumbent with settings.
     """
-    proposal, incumbent = comparison.proposal, comparison.incumbent
+    proposal = comparison.proposal
+    incumbent = comparison.incumbent
     primary = [plan.suite for plan in proposal.plans if plan.role is SuiteRole.PRIMARY]
     own = incumbent.parameters or not incumbent.request_patch.empty
     if len(primary) != 1 or own:
@@ -266,8 +308,17 @@ def build_rerun_command(comparison: Comparison, candidate: Target | None = None)
         if plan.role is not SuiteRole.PRIMARY:
             words += [OPTIONS[plan.role], plan.suite]
     words += ["--incumbent", f"{incumbent.provider}/{incumbent.model}"]
-    words += ["--candidate", f"{target.provider}/{target.model}", *target_options(target)]
-    words += ["--policy", proposal.policy.name, "--claim", proposal.claim.value]
+    words += [
+        "--candidate",
+        f"{target.provider}/{target.model}",
+        *target_options(target),
+    ]
+    words += [
+        "--policy",
+        proposal.policy.name,
+        "--claim",
+        proposal.claim.value,
+    ]
     gate = proposal.policy.gate
     words += ["--margin", f"{gate.margin!r}"]
     if proposal.claim is Claim.CHEAPER:
@@ -340,7 +391,11 @@ def find_format_failures(
 
 
 def _failure_of_suite(
-    comparison: Comparison, side: SuiteAnswers, report: SuiteReport, *, standalone: bool
+    comparison: Comparison,
+    side: SuiteAnswers,
+    report: SuiteReport,
+    *,
+    standalone: bool,
 ) -> Sequence[FormatFailure]:
     """Explains one suite's format mismatch; empty if no rule or no lenient score is known."""
     rules = report.figures.rules
@@ -364,7 +419,10 @@ def _failure_of_suite(
 
 
 def _list_fixes(
-    comparison: Comparison, remedy: FormatRemedy, *, standalone: bool
+    comparison: Comparison,
+    remedy: FormatRemedy,
+    *,
+    standalone: bool,
 ) -> Sequence[FormatFix]:
     """Lists the changes of a target that fix the form, each with its commands."""
     fixes = [
@@ -377,12 +435,21 @@ def _list_fixes(
         what = "`response_format: json_object`, if the provider supports it"
         fixes.append((what, with_json_mode(comparison.candidate)))
     return [
-        FormatFix(what, target.id, _commands(comparison, target, standalone=standalone))
+        FormatFix(
+            what,
+            target.id,
+            _commands(comparison, target, standalone=standalone),
+        )
         for what, target in fixes
     ]
 
 
-def _commands(comparison: Comparison, target: Target, *, standalone: bool) -> Sequence[str]:
+def _commands(
+    comparison: Comparison,
+    target: Target,
+    *,
+    standalone: bool,
+) -> Sequence[str]:
     if standalone:
         return (build_rerun_command(comparison, target),)
     return model_add_command(target), _proposing(target, comparison.proposal)
@@ -412,7 +479,8 @@ def _proposing(target: Target, proposal: Proposal) -> str:
 def _examples(side: SuiteAnswers, report: SuiteReport) -> Sequence[FormatExample]:
     """Returns the items that the verdict names; the verdict may not have used all of them."""
     named = report.figures.examples
-    ours, theirs = _first(side.incumbent), _first(side.candidate, broken=True)
+    ours = _first(side.incumbent)
+    theirs = _first(side.candidate, broken=True)
     return [
         _example(ours[item], theirs[item]) for item in named if item in ours and item in theirs
     ]

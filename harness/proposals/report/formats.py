@@ -54,7 +54,9 @@ def _drawing(suite: SuiteReport) -> str:
     """Draws the difference with its interval, between 100 points worse and 100 better."""
     if suite.ci_low is None or suite.ci_high is None:
         return ""
-    low, at, high = (_x(share) for share in (suite.ci_low, suite.delta, suite.ci_high))
+    low = _x(suite.ci_low)
+    at = _x(suite.delta)
+    high = _x(suite.ci_high)
     words = (
         f"{escape(suite.suite)}: {format_points(suite.delta)} points (95 % interval "
         f"{format_points_interval(suite.ci_low, suite.ci_high)}); left of the line the "
@@ -117,7 +119,12 @@ def render_junit(report: Report) -> str:
             time=f"{duration_s:.3f}",
         )
         if problem:
-            ET.SubElement(case, problem, type=outcome, message=_text(reason))
+            ET.SubElement(
+                case,
+                problem,
+                type=outcome,
+                message=_text(reason),
+            )
         else:
             ET.SubElement(case, "system-out").text = _text(reason)
     root = ET.Element("testsuites")
@@ -132,7 +139,12 @@ def _case(part: SuiteSection) -> Case:
     answers = [*part.side.incumbent, *part.side.candidate]
     duration_s = sum(answer.duration_s for answer in answers)
     if report is None:
-        return _title(part.side.plan), duration_s, "open", "the gate is still open"
+        return (
+            _title(part.side.plan),
+            duration_s,
+            "open",
+            "the gate is still open",
+        )
     return _title(part.side.plan), duration_s, report.outcome, report.reason
 
 

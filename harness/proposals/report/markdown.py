@@ -99,18 +99,28 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     A comparison without a verdict gets only its title and its state.
     """
     comparison = report.comparison
-    a, b = code(comparison.incumbent.name), code(comparison.candidate.name)
+    a = code(comparison.incumbent.name)
+    b = code(comparison.candidate.name)
     if verdict is None:
         yield f"# No verdict yet: {b} against {a} on route `{comparison.proposal.route}`"
-        yield from ("", cell(comparison.proposal.closed_because or "The gate is still open."))
+        yield from (
+            "",
+            cell(comparison.proposal.closed_because or "The gate is still open."),
+        )
         return
     yield f"# {verdict.words}: {b} {HEADS[verdict.outcome]} {a}"
     if comparison.standing is not None and comparison.standing.proof is ProofState.STALE:
-        yield from ("", f"**STALE**, no longer valid: {cell(comparison.standing.why)}.")
+        yield from (
+            "",
+            f"**STALE**, no longer valid: {cell(comparison.standing.why)}.",
+        )
     for fault in comparison.faults:
         yield from ("", f"**Mind:** {cell(fault)}")
     if comparison.basis is not None:
-        yield from ("", f"**Decided:** {cell(describe_claim(comparison.basis))}")
+        yield from (
+            "",
+            f"**Decided:** {cell(describe_claim(comparison.basis))}",
+        )
     why = reason_text(verdict)
     yield from ("", f"**Why:** {why[:1].upper()}{why[1:]}")
     yield from _against(comparison)
@@ -129,7 +139,10 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     )
     why += "".join(f" {label}: {code(value)}." for _, label, value in comparison.proposal.texts)
     why += f" Cost: {cell(comparison.cost.text)}"
-    yield from ("", f"**Asked:** on route `{comparison.proposal.route}`, {terms}.{why}")
+    yield from (
+        "",
+        f"**Asked:** on route `{comparison.proposal.route}`, {terms}.{why}",
+    )
     if comparison.proposal.widened and not report.standalone:
         yield from (
             "",
@@ -160,25 +173,41 @@ def _glance(report: Report) -> Iterator[str]:
     (_, ours), (_, theirs) = report.arms
     rows = [
         *scores,
-        ("cost per 1,000 answers", format_thousand_price(ours.cost_usd_per_1000),
-         format_thousand_price(theirs.cost_usd_per_1000),
-         _change(ours.cost_usd_per_1000, theirs.cost_usd_per_1000)),
-        ("median time", format_latency(ours.p50_s), format_latency(theirs.p50_s),
-         _change(ours.p50_s, theirs.p50_s)),
-        ("calls that failed", format_percent(ours.failed, 1),
-         format_percent(theirs.failed, 1), ""),
+        (
+            "cost per 1,000 answers",
+            format_thousand_price(ours.cost_usd_per_1000),
+            format_thousand_price(theirs.cost_usd_per_1000),
+            _change(ours.cost_usd_per_1000, theirs.cost_usd_per_1000),
+        ),
+        (
+            "median time",
+            format_latency(ours.p50_s),
+            format_latency(theirs.p50_s),
+            _change(ours.p50_s, theirs.p50_s),
+        ),
+        (
+            "calls that failed",
+            format_percent(ours.failed, 1),
+            format_percent(theirs.failed, 1),
+            "",
+        ),
         *_bill_row(report),
-    ]  # fmt: skip
+    ]
     yield ""
     yield from table(("", "incumbent", "candidate", "change"), rows)
 
 
 def _bill_row(report: Report) -> Iterator[Sequence[str]]:
     forecast = report.comparison.forecast
-    now, then = forecast.now_usd, forecast.candidate_usd
+    now = forecast.now_usd
+    then = forecast.candidate_usd
     if now is not None and then is not None:
-        yield ("the route's bill in 30 days", format_month_usd(now), format_month_usd(then),
-               _change(now, then))  # fmt: skip
+        yield (
+            "the route's bill in 30 days",
+            format_month_usd(now),
+            format_month_usd(then),
+            _change(now, then),
+        )
 
 
 def _score_row(part: SuiteSection) -> Iterator[Sequence[str]]:
@@ -186,7 +215,8 @@ def _score_row(part: SuiteSection) -> Iterator[Sequence[str]]:
     report = part.report
     if report is None:
         return
-    ours, theirs = report.figures.incumbent_mean, report.figures.candidate_mean
+    ours = report.figures.incumbent_mean
+    theirs = report.figures.candidate_mean
     if ours is None or theirs is None or report.is_unscored:
         return
     known = report.ci_low is not None
@@ -229,14 +259,31 @@ def _form(lost: FormatFailure) -> Iterator[str]:
         yield from ("```", *mend.commands, "```")
     heads = ("item", "rule", "strict score", "form ignored")
     rows = [
-        (cell(example.item), f"`{example.rule or 'unnamed'}`", _score(example.candidate_score),
-         _score(example.lenient_score))
+        (
+            cell(example.item),
+            f"`{example.rule or 'unnamed'}`",
+            _score(example.candidate_score),
+            _score(example.lenient_score),
+        )
         for example in lost.examples
-    ]  # fmt: skip
-    yield from ("", f"### {len(rows)} of its answers", "", *table(heads, rows))
+    ]
+    yield from (
+        "",
+        f"### {len(rows)} of its answers",
+        "",
+        *table(heads, rows),
+    )
     for example in lost.examples:
-        yield from ("", f"{cell(example.item)}, incumbent and candidate:", "")
-        yield from (*fenced(example.incumbent), "", *fenced(example.candidate))
+        yield from (
+            "",
+            f"{cell(example.item)}, incumbent and candidate:",
+            "",
+        )
+        yield from (
+            *fenced(example.incumbent),
+            "",
+            *fenced(example.candidate),
+        )
 
 
 def _score(share: float | None) -> str:
@@ -267,7 +314,8 @@ def _suites(report: Report) -> Iterator[str]:
 
 def _open_row(plan: SuitePlan) -> Sequence[str]:
     loss = format_score(plan.margin, None)
-    role, none_used = plan.role.value, f"0 of {plan.n_max_text}"
+    role = plan.role.value
+    none_used = f"0 of {plan.n_max_text}"
     return plan.suite, role, "open", DASH, DASH, loss, none_used, DASH
 
 
@@ -297,8 +345,16 @@ def _claimed_cost(verdict: Verdict | None) -> Iterator[str]:
         if cost is not None
     ]
     if rows:
-        heads = ("suite", "cheaper", "incumbent, per 1,000 items", "candidate",
-                 "saving", "95 % interval", "claimed", "items used")  # fmt: skip
+        heads = (
+            "suite",
+            "cheaper",
+            "incumbent, per 1,000 items",
+            "candidate",
+            "saving",
+            "95 % interval",
+            "claimed",
+            "items used",
+        )
         yield ""
         yield from table(heads, rows)
         yield ""
@@ -314,14 +370,33 @@ def _share(share: float | None) -> str:
 
 
 def _arms(arms: Sequence[tuple[str, ArmFigures]]) -> Iterator[str]:
-    heads = ("", "answers", "cost per 1,000", "95 % interval", "median", "95 % interval",
-             "95th percentile", "tokens a second", "calls that failed")  # fmt: skip
-    rows = [(code(name), f"{arm.samples:,}", *figure_cells(arm)) for name, arm in arms]
+    heads = (
+        "",
+        "answers",
+        "cost per 1,000",
+        "95 % interval",
+        "median",
+        "95 % interval",
+        "95th percentile",
+        "tokens a second",
+        "calls that failed",
+    )
+    rows = [
+        (
+            code(name),
+            f"{arm.samples:,}",
+            *figure_cells(arm),
+        )
+        for name, arm in arms
+    ]
     yield from table(heads, rows)
     (_, ours), (_, theirs) = arms
     if ours.cost_usd_per_1000 and theirs.cost_usd_per_1000 is not None:
         share = theirs.cost_usd_per_1000 / ours.cost_usd_per_1000
-        yield from ("", f"An answer of the candidate costs {share:.2f} times the incumbent's.")
+        yield from (
+            "",
+            f"An answer of the candidate costs {share:.2f} times the incumbent's.",
+        )
 
 
 def _judging(report: Report) -> Iterator[str]:
@@ -329,7 +404,11 @@ def _judging(report: Report) -> Iterator[str]:
     judged = [part.side for part in report.suites if part.side.pin.judged]
     if judged:
         rows = [
-            (side.plan.suite, f"{side.judging.calls:,}", format_usd(side.judging.usd))
+            (
+                side.plan.suite,
+                f"{side.judging.calls:,}",
+                format_usd(side.judging.usd),
+            )
             for side in judged
         ]
         yield ""

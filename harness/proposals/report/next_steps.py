@@ -96,7 +96,9 @@ def _measure_again(decided: DecidedProposal) -> str:
         return step
     cut = filter(None, map(count_cut, chain.from_iterable(decided.answers.values())))
     if longest := max(
-        (one for one in cut if one.silent), key=attrgetter("limit"), default=None
+        (one for one in cut if one.silent),
+        key=attrgetter("limit"),
+        default=None,
     ):
         return (
             f"{longest.advice}, then propose again. This is not evidence about the candidate."
@@ -121,7 +123,9 @@ def _unreadable_step(decided: DecidedProposal) -> str:
 
 def _after_passing(decided: DecidedProposal) -> str:
     """Describes the step after a pass, by the proposal's phase."""
-    proposal, rollout, frozen = decided.proposal, decided.rollout, decided.frozen
+    proposal = decided.proposal
+    rollout = decided.rollout
+    frozen = decided.frozen
     match proposal.phase:
         case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
             decides = (
@@ -167,7 +171,11 @@ def _more_items(decided: DecidedProposal) -> str:
     )
 
 
-def _price_of(arms: Sequence[AnswerColumns], items: int, connections: int) -> str:
+def _price_of(
+    arms: Sequence[AnswerColumns],
+    items: int,
+    connections: int,
+) -> str:
     """Writes cost and time of more items, as the end of a sentence; empty if unknown.
 
     arms: the answers so far of both models. connections: requests that run at once.

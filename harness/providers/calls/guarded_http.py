@@ -67,7 +67,11 @@ class GuardedHttpClient:
             connection.close()
 
 
-def check_peer(sock: socket.socket, host: str, allowed: Collection[str] = ()) -> None:
+def check_peer(
+    sock: socket.socket,
+    host: str,
+    allowed: Collection[str] = (),
+) -> None:
     """Checks the address to which a socket is connected. Raises ClosedAddress.
 
     The name was resolved before, so this check also refuses a name that resolves to a closed
@@ -84,7 +88,12 @@ class _TimedResponse(http.client.HTTPResponse):
     time.
     """
 
-    def __init__(self, left_s: Callable[[], float], sock: socket.socket, **more: Any) -> None:
+    def __init__(
+        self,
+        left_s: Callable[[], float],
+        sock: socket.socket,
+        **more: Any,
+    ) -> None:
         super().__init__(sock, **more)
         self.fp = io.BufferedReader(_TimedReader(sock, self.fp.detach(), left_s))
 
@@ -93,9 +102,14 @@ class _TimedReader(io.RawIOBase):
     """Limits each read to the time left for the whole answer."""
 
     def __init__(
-        self, sock: socket.socket, raw: io.RawIOBase, left_s: Callable[[], float]
+        self,
+        sock: socket.socket,
+        raw: io.RawIOBase,
+        left_s: Callable[[], float],
     ) -> None:
-        self._sock, self._raw, self._left_s = sock, raw, left_s
+        self._sock = sock
+        self._raw = raw
+        self._left_s = left_s
 
     def readable(self) -> bool:
         return True
@@ -188,7 +202,12 @@ def check_headers(headers: Mapping[str, str]) -> None:
             )
 
 
-def request_headers(provider: Provider, key: str, *, stream: bool = False) -> dict[str, str]:
+def request_headers(
+    provider: Provider,
+    key: str,
+    *,
+    stream: bool = False,
+) -> dict[str, str]:
     """Builds a request's headers. Evals and the router both use it, so that a provider cannot
     tell them apart.
     """

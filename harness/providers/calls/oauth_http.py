@@ -86,7 +86,12 @@ class HttpOAuthServer:
 
     def device_code(self, place: OAuthEndpoints) -> DeviceCode:
         if place.flow is OAuthFlow.OPENAI:
-            reply = self._post(place, place.device_url, _JSON, {"client_id": place.client_id})
+            reply = self._post(
+                place,
+                place.device_url,
+                _JSON,
+                {"client_id": place.client_id},
+            )
             secret = reply.text("device_auth_id")
         else:
             fields = {"client_id": place.client_id, "scope": place.scope}
@@ -133,7 +138,11 @@ class HttpOAuthServer:
         """
         fields = {"device_auth_id": code.secret, "user_code": code.user_code}
         reply = self._post(place, place.poll_url, _JSON, fields)
-        if reply.error in (PollAnswer.DENIED, PollAnswer.EXPIRED, PollAnswer.SLOW_DOWN):
+        if reply.error in (
+            PollAnswer.DENIED,
+            PollAnswer.EXPIRED,
+            PollAnswer.SLOW_DOWN,
+        ):
             return PollAnswer(reply.error)
         if reply.status in NOT_YET:
             return PollAnswer.PENDING
@@ -161,16 +170,28 @@ class HttpOAuthServer:
 
     def exchange(self, place: OAuthEndpoints, account_token: str) -> OAuthTokens:
         reply = self._send(
-            place, place.exchange_url, None, {"Authorization": f"token {account_token}"}
+            place,
+            place.exchange_url,
+            None,
+            {"Authorization": f"token {account_token}"},
         )
-        token, ends = reply.text("token"), reply.seconds("expires_at")
+        token = reply.text("token")
+        ends = reply.seconds("expires_at")
         if not (reply.ok and token):
             raise _failed(reply)
         left_s = None if ends is None else max(ends - self._clock.now().timestamp(), 0.0)
-        return OAuthTokens(token, expires_in_s=left_s, refresh_in_s=reply.seconds("refresh_in"))
+        return OAuthTokens(
+            token,
+            expires_in_s=left_s,
+            refresh_in_s=reply.seconds("refresh_in"),
+        )
 
     def _post(
-        self, place: OAuthEndpoints, url: str, form: str, fields: Mapping[str, str]
+        self,
+        place: OAuthEndpoints,
+        url: str,
+        form: str,
+        fields: Mapping[str, str],
     ) -> _Reply:
         """Posts fields as a form or as JSON, without empty ones. Raises SignInUnreachable."""
         sent = {name: value for name, value in fields.items() if value}
@@ -178,12 +199,20 @@ class HttpOAuthServer:
         return self._send(place, url, text.encode(), {"Content-Type": form})
 
     def _send(
-        self, place: OAuthEndpoints, url: str, body: bytes | None, headers: Mapping[str, str]
+        self,
+        place: OAuthEndpoints,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
     ) -> _Reply:
         """Sends a request, and reads at most MAX_BYTES. Raises SignInUnreachable without an
         answer.
         """
-        sent = {"Accept": _JSON, **place.headers, **headers}
+        sent = {
+            "Accept": _JSON,
+            **place.headers,
+            **headers,
+        }
         host = urlsplit(url).hostname or ""
         try:
             with self._client.send(url, sent, body, timeout_s=TIMEOUT_S) as answer:
@@ -218,7 +247,9 @@ def _tokens(reply: _Reply) -> OAuthTokens:
         raise _failed(reply)
     life = reply.seconds("expires_in")
     return OAuthTokens(
-        token, reply.text("refresh_token"), lifetime_s(token) if life is None else life
+        token,
+        reply.text("refresh_token"),
+        lifetime_s(token) if life is None else life,
     )
 
 

@@ -20,7 +20,10 @@ from harness.providers.calls.probe import (
     is_listed,
 )
 from harness.providers.kinds import PROVIDER_KINDS, OwnServer
-from harness.providers.models.model_match import LARGEST_WINDOW, parse_listed_models
+from harness.providers.models.model_match import (
+    LARGEST_WINDOW,
+    parse_listed_models,
+)
 from harness.providers.target import Provider, Target
 
 _LOADING: Final = 503
@@ -47,7 +50,10 @@ def beside_api(provider: Provider) -> Provider:
 
 
 def server_findings(
-    provider: Provider, target: Target | None, models: ProbeReply, replies: ServerReplies
+    provider: Provider,
+    target: Target | None,
+    models: ProbeReply,
+    replies: ServerReplies,
 ) -> Iterator[ProbeFinding]:
     """Yields findings about health and context. models: the server's list of models."""
     server, health, about = replies
@@ -63,7 +69,8 @@ def server_findings(
 
 def _health(server: OwnServer, health: ProbeReply) -> ProbeFinding:
     """Judges the answer of the health endpoint."""
-    subject, status = ProbeSubject.SERVER, health.status
+    subject = ProbeSubject.SERVER
+    status = health.status
     if status == 200:
         return ProbeFinding(subject, ProbeStatus.OK, f"{server.health} says that it is ready")
     if status == _LOADING:
@@ -75,12 +82,17 @@ def _health(server: OwnServer, health: ProbeReply) -> ProbeFinding:
     return ProbeFinding(subject, ProbeStatus.UNKNOWN, found)
 
 
-def _context(provider: Provider, target: Target, window: int) -> ProbeFinding:
+def _context(
+    provider: Provider,
+    target: Target,
+    window: int,
+) -> ProbeFinding:
     """Compares the server's context window with the declared one. window: tokens.
 
     Warns if the server's window is smaller, because the router would send too long requests.
     """
-    subject, expected = ProbeSubject.CONTEXT, provider.can(target.model).context_window
+    subject = ProbeSubject.CONTEXT
+    expected = provider.can(target.model).context_window
     found = f"{window:,} tokens for a request and its answer"
     if expected is None or expected <= window:
         return ProbeFinding(subject, ProbeStatus.OK, found)
@@ -93,7 +105,9 @@ def _context(provider: Provider, target: Target, window: int) -> ProbeFinding:
 
 
 def _described_window(
-    server: OwnServer, target: Target, about: ProbeReply | None
+    server: OwnServer,
+    target: Target,
+    about: ProbeReply | None,
 ) -> int | None:
     """Reads the context window from the server's description; None without a plausible
     number.
@@ -115,7 +129,11 @@ def _is_of(row: object, model: str) -> bool:
     return isinstance(row, Mapping) and is_listed(model, (row.get("name"),))
 
 
-def _listed_window(provider: Provider, target: Target, models: ProbeReply) -> int | None:
+def _listed_window(
+    provider: Provider,
+    target: Target,
+    models: ProbeReply,
+) -> int | None:
     """Reads the context window from the server's list of models; None without one."""
     try:
         listed = parse_listed_models(models.content, provider, datetime.min.replace(tzinfo=UTC))

@@ -23,12 +23,20 @@ from harness.frame.formatting import format_milliseconds, format_span
 from harness.frame.ports import Clock
 from harness.frame.sse import EventPayloads
 from harness.providers.api_base_rules import check_api_base
-from harness.providers.calls.guarded_http import GuardedHttpClient, check_request_headers
+from harness.providers.calls.guarded_http import (
+    GuardedHttpClient,
+    check_request_headers,
+)
 from harness.providers.credential import hide_secrets
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.oauth import OAUTH_ENDPOINTS, key_command
-from harness.providers.target import ANTHROPIC_KIND, ANTHROPIC_VERSION, Provider, Target
+from harness.providers.target import (
+    ANTHROPIC_KIND,
+    ANTHROPIC_VERSION,
+    Provider,
+    Target,
+)
 
 PROBE_QUESTION: Final = "Reply with the one word: ready"
 KEY_REFUSED_STATUSES: Final = (401, 403)
@@ -116,7 +124,10 @@ def streamed_probe_request(
         "stream": True,
     }
     if not provider.can(target.model).chat and Endpoint.EMBEDDINGS in spoken:
-        return "/embeddings", {"model": target.model, "input": PROBE_QUESTION}
+        return "/embeddings", {
+            "model": target.model,
+            "input": PROBE_QUESTION,
+        }
     if Endpoint.CHAT in spoken:
         return "/chat/completions", body
     if Endpoint.MESSAGES in spoken:
@@ -162,7 +173,8 @@ def probe_findings(
 
 def missing_key_finding(provider: Provider) -> ProbeFinding:
     """Builds the finding of a provider that needs a key and has none."""
-    found, step = "it has no key", f"`{key_command(provider.name, provider.kind)}`"
+    found = "it has no key"
+    step = f"`{key_command(provider.name, provider.kind)}`"
     if provider.key_envs:
         found = f"{found}: {', '.join(provider.key_envs)} not set"
         step = f"{step}, or set {provider.key_envs[0]}, e.g. in .env"
@@ -182,7 +194,11 @@ def _reachable(provider: Provider, models: ProbeReply) -> ProbeFinding:
     return ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.OK, found)
 
 
-def _key(provider: Provider, models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
+def _key(
+    provider: Provider,
+    models: ProbeReply,
+    chat: ProbeReply | None,
+) -> ProbeFinding:
     """Judges whether the provider accepts the key, by the statuses of both replies."""
     statuses = [reply.status for reply in (models, chat) if reply is not None]
     if refused := [status for status in statuses if status in KEY_REFUSED_STATUSES]:
@@ -197,7 +213,11 @@ def _key(provider: Provider, models: ProbeReply, chat: ProbeReply | None) -> Pro
     return ProbeFinding(ProbeSubject.KEY, ProbeStatus.UNKNOWN, found)
 
 
-def _model(target: Target, models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
+def _model(
+    target: Target,
+    models: ProbeReply,
+    chat: ProbeReply | None,
+) -> ProbeFinding:
     """Judges whether the provider knows the target's model. An answer proves more than
     a list.
     """
@@ -261,7 +281,11 @@ def _clock(models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
         found = f"ours is {format_span(abs(skew))} {'behind' if skew > 0 else 'ahead'}"
         step = "set this machine's clock (NTP): signatures and expiries depend on it"
         return ProbeFinding(ProbeSubject.CLOCK, ProbeStatus.WARN, found, step)
-    return ProbeFinding(ProbeSubject.CLOCK, ProbeStatus.OK, f"within {MAX_SKEW_S:g} s of ours")
+    return ProbeFinding(
+        ProbeSubject.CLOCK,
+        ProbeStatus.OK,
+        f"within {MAX_SKEW_S:g} s of ours",
+    )
 
 
 def models_path(kind: str) -> str:
@@ -275,7 +299,13 @@ def parse_model_list(content: bytes) -> set[str]:
         found = json.loads(content)
         names = map(listed_name, found.get("data") or found["models"])
         return {name for name in names if isinstance(name, str)}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ):
         return set()
 
 
@@ -330,10 +360,14 @@ class HttpProviderProbe:
             return ProbeReply(None, 0.0, error=str(error))
         content = None if body is None else json.dumps(body).encode()
         hidden = (key, *provider.extra_headers.values())
-        started, sent_at = time.perf_counter(), self._clock.now()
+        started = time.perf_counter()
+        sent_at = self._clock.now()
         try:
             with self._client.send(
-                provider.url(path), _headers(provider, key), content, timeout_s=timeout_s
+                provider.url(path),
+                _headers(provider, key),
+                content,
+                timeout_s=timeout_s,
             ) as answer:
                 seconds = time.perf_counter() - started
                 skew = _skew_s(answer.headers.get("date"), sent_at, self._clock.now())
@@ -372,7 +406,12 @@ def _first(answer: http.client.HTTPResponse, started: float) -> tuple[float | No
         for _ in range(MAX_LINES):
             line = answer.readline(MAX_REPLY_BYTES)
             # The end of the stream also ends its last event.
-            if any(map(is_content_event, events.read(line) if line else events.rest())):
+            if any(
+                map(
+                    is_content_event,
+                    events.read(line) if line else events.rest(),
+                )
+            ):
                 return time.perf_counter() - started, ""
             if not line:
                 return None, "the stream ended"
@@ -384,7 +423,11 @@ def _first(answer: http.client.HTTPResponse, started: float) -> tuple[float | No
     return None, "too many lines"
 
 
-def _skew_s(date: str | None, sent: datetime, came: datetime) -> float | None:
+def _skew_s(
+    date: str | None,
+    sent: datetime,
+    came: datetime,
+) -> float | None:
     """Compares the answer's date header with the middle between sending and answer."""
     try:
         theirs = parsedate_to_datetime(date or "").astimezone(UTC)

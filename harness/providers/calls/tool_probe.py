@@ -117,7 +117,9 @@ class _Declared:
 
 
 def tool_findings(
-    provider: Provider, target: Target, result: ToolProbeResult
+    provider: Provider,
+    target: Target,
+    result: ToolProbeResult,
 ) -> Iterator[ToolFinding]:
     """Yields a finding for each capability, in the order in which they depend on one
     another.
@@ -141,7 +143,11 @@ _STREAMED: Final = "send requests with tools without `stream`, or propose anothe
 
 
 def _judged(
-    declared: _Declared, subject: str, capability: str, judged: _Judged, step: str = ""
+    declared: _Declared,
+    subject: str,
+    capability: str,
+    judged: _Judged,
+    step: str = "",
 ) -> ToolFinding:
     """Compares an outcome with the declared capability, and proposes the next step.
 
@@ -149,8 +155,10 @@ def _judged(
     for declaring that it is missing.
     """
     outcome, found = judged
-    has, works = declared.has(capability), outcome is ToolOutcome.WORKS
-    next_step, failed = "", False
+    has = declared.has(capability)
+    works = outcome is ToolOutcome.WORKS
+    next_step = ""
+    failed = False
     if outcome is ToolOutcome.NOT_SEEN or (works and has):
         text = found
     elif works:
@@ -159,7 +167,8 @@ def _judged(
     elif not has:
         text = f"as declared: {found}"
     else:
-        text, failed = f"{declared.describe(capability)}; {found}", True
+        text = f"{declared.describe(capability)}; {found}"
+        failed = True
         next_step = step or declared.setting(capability, to=False)
     return ToolFinding(subject, outcome, failed, text, next_step)
 
@@ -171,9 +180,15 @@ def _calls(loop: ToolLoopTrace) -> _Judged:
         return ToolOutcome.DOES_NOT, why
     for call in loop.calls:
         if call.name not in TOOL_SCHEMAS:
-            return ToolOutcome.OTHERS, f"it calls an unknown tool: {call.name[:40]!r}"
+            return (
+                ToolOutcome.OTHERS,
+                f"it calls an unknown tool: {call.name[:40]!r}",
+            )
         if read_object(call.arguments or "{}") is None:
-            return ToolOutcome.DOES_NOT, f"its arguments of {call.name} are not a JSON object"
+            return (
+                ToolOutcome.DOES_NOT,
+                f"its arguments of {call.name} are not a JSON object",
+            )
     return (
         ToolOutcome.WORKS,
         f"{_count(len(loop.calls), 'call')} in {_count(sum(map(bool, loop.turns)), 'turn')}",
@@ -201,18 +216,30 @@ def _results(loop: ToolLoopTrace) -> _Judged:
     text = _IN_NUMBER.sub("", loop.text)
     lost = sorted(name for name, number in TOOL_ANSWERS.items() if str(number) not in text)
     if not loop.text.strip():
-        return ToolOutcome.DOES_NOT, "its answer after the tools' results is empty"
+        return (
+            ToolOutcome.DOES_NOT,
+            "its answer after the tools' results is empty",
+        )
     if uncalled := [name for name in lost if name not in called]:
-        return ToolOutcome.DOES_NOT, f"it answers without calling {', '.join(uncalled)}"
+        return (
+            ToolOutcome.DOES_NOT,
+            f"it answers without calling {', '.join(uncalled)}",
+        )
     if lost:
-        return ToolOutcome.DOES_NOT, f"its answer omits the result of {', '.join(lost)}"
+        return (
+            ToolOutcome.DOES_NOT,
+            f"its answer omits the result of {', '.join(lost)}",
+        )
     return ToolOutcome.WORKS, "its answer has the results of both tools"
 
 
 def _forced(loop: ToolLoopTrace | None) -> _Judged:
     """Judges whether the model obeys a forced tool choice."""
     if loop is None:
-        return ToolOutcome.NOT_SEEN, "not tried, because the first loop got no answer"
+        return (
+            ToolOutcome.NOT_SEEN,
+            "not tried, because the first loop got no answer",
+        )
     if loop.error:
         return ToolOutcome.DOES_NOT, loop.error
     called = {call.name for call in loop.calls}
@@ -234,24 +261,39 @@ def _strict(result: ToolProbeResult) -> _Judged:
         return ToolOutcome.NOT_SEEN, "it called no tool"
     for name in known:
         if not matches_schema(read_object(name.arguments or "{}"), TOOL_SCHEMAS[name.name]):
-            return ToolOutcome.DOES_NOT, f"its arguments of {name.name} do not fit the schema"
-    return ToolOutcome.WORKS, f"the arguments of {_count(len(known), 'call')} fit the schemas"
+            return (
+                ToolOutcome.DOES_NOT,
+                f"its arguments of {name.name} do not fit the schema",
+            )
+    return (
+        ToolOutcome.WORKS,
+        f"the arguments of {_count(len(known), 'call')} fit the schemas",
+    )
 
 
 def _streamed(result: ToolProbeResult) -> _Judged:
     """Judges whether the pieces of streamed calls form JSON objects."""
     loop = result.streamed
     if loop is None:
-        return ToolOutcome.NOT_SEEN, "not tried, because the first loop got no answer"
+        return (
+            ToolOutcome.NOT_SEEN,
+            "not tried, because the first loop got no answer",
+        )
     if loop.error:
         outcome = ToolOutcome.DOES_NOT if loop.turns else ToolOutcome.NO_ANSWER
         return outcome, loop.error
     if not loop.calls and not result.whole.calls:
-        return ToolOutcome.NOT_SEEN, "it called no tool, with a stream or without"
+        return (
+            ToolOutcome.NOT_SEEN,
+            "it called no tool, with a stream or without",
+        )
     outcome, found = _calls(loop)
     if outcome is not ToolOutcome.WORKS:
         return outcome, f"in a stream {found}"
-    return outcome, f"the pieces of {_count(len(loop.calls), 'call')} form JSON"
+    return (
+        outcome,
+        f"the pieces of {_count(len(loop.calls), 'call')} form JSON",
+    )
 
 
 def _count(number: int, what: str) -> str:

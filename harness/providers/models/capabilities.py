@@ -110,7 +110,10 @@ def missing_capabilities(needs: Needs, has: Capabilities) -> tuple[str, ...]:
     lacks = (
         (needs.stream and not has.stream, "streaming"),
         (needs.tools and not has.tools, "tools"),
-        (needs.parallel_tools and not has.parallel_tools, "parallel tool calls"),
+        (
+            needs.parallel_tools and not has.parallel_tools,
+            "parallel tool calls",
+        ),
         (needs.json_schema and not has.json_schema, "JSON schema"),
         (needs.vision and not has.vision, "vision"),
     )

@@ -17,8 +17,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup, ProviderKind
-from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES, Capabilities, Endpoint
+from harness.providers.kinds import (
+    PROVIDER_KINDS,
+    ProviderGroup,
+    ProviderKind,
+)
+from harness.providers.models.capabilities import (
+    UNKNOWN_CAPABILITIES,
+    Capabilities,
+    Endpoint,
+)
 from harness.providers.models.model_names import parse_model_name
 from harness.providers.target import Price, Provider
 
@@ -112,7 +120,9 @@ class Catalogue:
 
 
 def build_catalogue(
-    entries: Iterable[CatalogueEntry], source: str = "", as_of: date | None = None
+    entries: Iterable[CatalogueEntry],
+    source: str = "",
+    as_of: date | None = None,
 ) -> Catalogue:
     """Builds a catalogue. A later entry for a model replaces an earlier entry."""
     by_model = {(entry.kind, entry.model): entry for entry in entries}
@@ -129,7 +139,9 @@ class PriceOrigin:
 
 
 def find_price_origin(
-    price: Price, entry: CatalogueEntry | None, known: Catalogue
+    price: Price,
+    entry: CatalogueEntry | None,
+    known: Catalogue,
 ) -> PriceOrigin:
     """Finds a price's origin. A price that differs from the catalogue's comes from the
     configuration or an older catalogue.
@@ -143,7 +155,9 @@ def find_price_origin(
 
 
 def with_catalogue_prices(
-    provider: Provider, known: Catalogue, models: Iterable[str]
+    provider: Provider,
+    known: Catalogue,
+    models: Iterable[str],
 ) -> Provider:
     """Adds the catalogue's prices for models that the provider has no price for."""
     found = {
@@ -171,7 +185,10 @@ COLUMNS: Final = (
 
 _CALLED: Final = {"thinking": "reasoning"}  # a column's name in `Capabilities`
 
-_ENDPOINTS: Final = {"chat": Endpoint.CHAT, "embeddings": Endpoint.EMBEDDINGS}
+_ENDPOINTS: Final = {
+    "chat": Endpoint.CHAT,
+    "embeddings": Endpoint.EMBEDDINGS,
+}
 
 
 class Ability(StrEnum):
@@ -183,7 +200,10 @@ class Ability(StrEnum):
 
 
 def model_abilities(
-    kind: ProviderKind, own: Capabilities, entry: CatalogueEntry | None, price: Price | None
+    kind: ProviderKind,
+    own: Capabilities,
+    entry: CatalogueEntry | None,
+    price: Price | None,
 ) -> Mapping[str, Ability]:
     """Returns a model's abilities by column. NO if any source denies the ability."""
     return {column: _ability(column, kind, own, entry, price) for column in COLUMNS}
@@ -243,7 +263,16 @@ MODES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     "responses": ("responses", frozenset({"embeddings", "chat"})),
     "embedding": (
         "embeddings",
-        frozenset({"chat", "responses", "messages", "stream", "tools", "parallel_tools"}),
+        frozenset(
+            {
+                "chat",
+                "responses",
+                "messages",
+                "stream",
+                "tools",
+                "parallel_tools",
+            }
+        ),
     ),
 }
 
@@ -278,7 +307,9 @@ class LitellmTable:
     """
 
     def __init__(
-        self, changes: Iterable[CatalogueChange] = (), file: Path | None = None
+        self,
+        changes: Iterable[CatalogueChange] = (),
+        file: Path | None = None,
     ) -> None:
         self._changes = tuple(changes)
         self._file = file
@@ -364,9 +395,14 @@ def _entry(key: str, row: Mapping[str, object]) -> CatalogueEntry | None:
     )
 
 
-def _price(kind: str, made_for: str, row: Mapping[str, object]) -> Price | None:
+def _price(
+    kind: str,
+    made_for: str,
+    row: Mapping[str, object],
+) -> Price | None:
     """Builds a price from a row; None if input or output has no price."""
-    sent, output = _usd(row, "input_cost_per_token"), _usd(row, "output_cost_per_token")
+    sent = _usd(row, "input_cost_per_token")
+    output = _usd(row, "output_cost_per_token")
     if made_for == "embeddings":
         output = output or 0.0  # a vector has no output tokens
     if sent is None or output is None:
@@ -374,10 +410,8 @@ def _price(kind: str, made_for: str, row: Mapping[str, object]) -> Price | None:
     # For models that are not local, 0 in the table stands for an unknown price.
     if sent == output == 0 and PROVIDER_KINDS[kind].group is not ProviderGroup.LOCAL:
         return None
-    read, written = (
-        _usd(row, name)
-        for name in ("cache_read_input_token_cost", "cache_creation_input_token_cost")
-    )
+    read = _usd(row, "cache_read_input_token_cost")
+    written = _usd(row, "cache_creation_input_token_cost")
     return Price(sent, output, read, written)
 
 

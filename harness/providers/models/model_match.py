@@ -18,9 +18,17 @@ from typing import Final
 from harness.frame.errors import InputError
 from harness.frame.plain_data import CamelCase
 from harness.providers.calls.probe import MAX_REPLY_BYTES, listed_name
-from harness.providers.kinds import LOCAL_KEYWORDS, PROVIDER_KINDS, ProviderGroup
+from harness.providers.kinds import (
+    LOCAL_KEYWORDS,
+    PROVIDER_KINDS,
+    ProviderGroup,
+)
 from harness.providers.models.catalogue import Catalogue, CatalogueEntry
-from harness.providers.models.model_names import ModelName, count_other_words, parse_model_name
+from harness.providers.models.model_names import (
+    ModelName,
+    count_other_words,
+    parse_model_name,
+)
 from harness.providers.target import Price, Provider, Target
 
 MAX_MODELS: Final = 5_000
@@ -64,7 +72,9 @@ class DiscoveredList(CamelCase):
 
 
 def parse_listed_models(
-    content: bytes, provider: Provider, found_at: datetime
+    content: bytes,
+    provider: Provider,
+    found_at: datetime,
 ) -> DiscoveredList:
     """Parses a list in the form of OpenAI, Anthropic, Google or Together. Raises InputError."""
     entries = _entries(content)
@@ -77,7 +87,9 @@ def parse_listed_models(
         if not name or not isinstance(entry, Mapping):
             left_out += 1
             continue
-        place, window, price = provider.api_base, _window(entry), _price(entry)
+        place = provider.api_base
+        window = _window(entry)
+        price = _price(entry)
         model = DiscoveredModel(provider.name, name, place, found_at, window, price, found_at)
         models.setdefault(name, model)
     return DiscoveredList(tuple(model for _, model in sorted(models.items())), left_out)
@@ -104,7 +116,10 @@ def merge_lists(
         replace(model, listed_since=since.get(model.model) or model.found_at)
         for model in listed
     ]
-    return [*first, *(old for old in gone if not now or now - (old.gone_at or now) < GONE_KEPT)]
+    return [
+        *first,
+        *(old for old in gone if not now or now - (old.gone_at or now) < GONE_KEPT),
+    ]
 
 
 def _entries(content: bytes) -> Sequence[object]:
@@ -241,7 +256,10 @@ def list_offers(
     """
     own_word = {(model.provider, model.model): model for model in listed}
     used: dict[str, set[str]] = {}
-    for owner, model in (*((target.provider, target.model) for target in targets), *own_word):
+    for owner, model in (
+        *((target.provider, target.model) for target in targets),
+        *own_word,
+    ):
         used.setdefault(owner, set()).add(model)
     has_list = {owner for owner, _ in own_word}
     found = []
@@ -254,7 +272,11 @@ def list_offers(
             of_kind = {
                 e.model for e in known if e.kind == provider.kind and ":" not in e.model[:4]
             }
-        own = {*provider.models, *provider.prices, *used.get(name, ())}
+        own = {
+            *provider.models,
+            *provider.prices,
+            *used.get(name, ()),
+        }
         for model in sorted(of_kind | own):
             entry = known.find(provider.kind, model)
             own_entry = own_word.get((name, model))
@@ -276,7 +298,12 @@ def know_models(offers: Iterable[ModelOffer]) -> frozenset[str]:
     )
 
 
-def match_among(given: str, among: Sequence[ModelOffer], *, today: date) -> ModelMatch:
+def match_among(
+    given: str,
+    among: Sequence[ModelOffer],
+    *,
+    today: date,
+) -> ModelMatch:
     """Finds the model that a name means. Models that have ended by `today` come last."""
     if not among or not given.strip():
         return ModelMatch("the name is empty" if among else NOTHING_OFFERED)
@@ -324,7 +351,8 @@ def name_parts(name: str) -> frozenset[str]:
 
 def list_nearest(name: str, among: Iterable[str]) -> list[str]:
     """Sorts the other names by shared parts, then similar letters, then the later version."""
-    parts, letters = name_parts(name), SequenceMatcher(b=name.lower(), autojunk=False)
+    parts = name_parts(name)
+    letters = SequenceMatcher(b=name.lower(), autojunk=False)
 
     def likeness(other: str) -> tuple[int, float]:
         letters.set_seq1(other.lower())
@@ -359,12 +387,18 @@ def _newest(several: Sequence[_Read], wanted: ModelName) -> ModelOffer:
     for offer, name in pool:
         by_provider.setdefault(offer.provider, []).append((offer, name))
     bests = [
-        max(sorted(own, key=lambda one: _preference(one[0])), key=lambda one: one[1].rank)
+        max(
+            sorted(own, key=lambda one: _preference(one[0])),
+            key=lambda one: one[1].rank,
+        )
         for own in by_provider.values()
     ]
     # At another provider, a name without a date may mean the same model as the newest date.
     same = (0, max(name.date for _, name in pool))
-    return min((offer for offer, name in bests if name.date in same), key=_preference)
+    return min(
+        (offer for offer, name in bests if name.date in same),
+        key=_preference,
+    )
 
 
 def _meant(read: Sequence[_Read], wanted: ModelName) -> Sequence[_Read]:
@@ -401,7 +435,11 @@ def _sizes(words: Words, read: Sequence[_Read]) -> Sequence[_Read]:
     ]
 
 
-def _of_local_kinds(words: Words, wanted: ModelName, read: Sequence[_Read]) -> Sequence[_Read]:
+def _of_local_kinds(
+    words: Words,
+    wanted: ModelName,
+    read: Sequence[_Read],
+) -> Sequence[_Read]:
     """Returns only the offers of local providers, if the words are a local keyword and one of
     these offers fits.
     """

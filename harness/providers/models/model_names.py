@@ -33,7 +33,8 @@ def provider_host(provider: Provider | None) -> str:
         return ""
     try:
         place = urlsplit(provider.api_base)
-        host, port = _one_machine(plain_host(place.hostname or "")), place.port
+        host = _one_machine(plain_host(place.hostname or ""))
+        port = place.port
     except ValueError:
         return provider.api_base.casefold()
     standard = {"http": 80, "https": 443}.get(place.scheme)
@@ -112,7 +113,12 @@ class ModelName:
         """A key for sorting by age: a newer model is greater. Previews are the smallest. At
         equal versions, `latest` aliases are smaller than other names.
         """
-        return not self.preview, self.version, not self.latest, self.date or 99_999_999
+        return (
+            not self.preview,
+            self.version,
+            not self.latest,
+            self.date or 99_999_999,
+        )
 
 
 def count_other_words(family: frozenset[str], wanted: frozenset[str]) -> tuple[int, bool]:
@@ -150,20 +156,26 @@ def parse_model_name(name: str) -> ModelName:
     while read.numbers and read.numbers[-1] == 0:
         read.numbers.pop()
     return ModelName(
-        tuple(read.words), tuple(read.numbers), read.date, read.preview, read.latest
+        tuple(read.words),
+        tuple(read.numbers),
+        read.date,
+        read.preview,
+        read.latest,
     )
 
 
 def _dated(read: _Reading, found: re.Match[str]) -> str:
     """Notes a date, and returns a separator in its place."""
-    year, month = found["y"] or found["y2"], found["m"] or found["m2"]
+    year = found["y"] or found["y2"]
+    month = found["m"] or found["m2"]
     read.date = int(f"{year}{month}{found['d'] or '00'}")
     return " "
 
 
 def _take(read: _Reading, token: str) -> None:
     """Reads one part of a name, such as `gpt`, `4.1`, `mini` or `2024`."""
-    continues, read.in_version = read.in_version, False
+    continues = read.in_version
+    read.in_version = False
     if not token.strip(".") or token in _SILENT:
         return
     if token in PREVIEW_WORDS:
@@ -173,12 +185,22 @@ def _take(read: _Reading, token: str) -> None:
     elif stamp := _STAMP.match(token):
         read.date = read.date or _stamped(stamp)
     elif number := _NUMBER.match(token):
-        _count(read, number[1], continues=continues, as_word=token)
+        _count(
+            read,
+            number[1],
+            continues=continues,
+            as_word=token,
+        )
     elif _SIZE.match(token):
         read.words.append(token)
     elif glued := _GLUED.match(token):
         read.words.append(glued[1])
-        _count(read, glued[2], continues=False, as_word=glued[2])
+        _count(
+            read,
+            glued[2],
+            continues=False,
+            as_word=glued[2],
+        )
     elif glued := _GLUED_WORD.match(token):
         read.words += [glued[1], glued[2]]
     else:
@@ -187,11 +209,18 @@ def _take(read: _Reading, token: str) -> None:
 
 def _stamped(stamp: re.Match[str]) -> int:
     """Reads four digits as year and month if they are plausible, otherwise as month and day."""
-    a, b = int(stamp["a"]), int(stamp["b"])
+    a = int(stamp["a"])
+    b = int(stamp["b"])
     return 20_000_000 + a * 10_000 + b * 100 if 23 <= a <= 49 and 1 <= b <= 12 else a * 100 + b
 
 
-def _count(read: _Reading, text: str, *, continues: bool, as_word: str) -> None:
+def _count(
+    read: _Reading,
+    text: str,
+    *,
+    continues: bool,
+    as_word: str,
+) -> None:
     """Adds numbers to the version. After another word, numbers count as a word."""
     if read.numbers and not continues:
         read.words.append(as_word)

@@ -83,7 +83,10 @@ class Resolution:
     def deciding(self) -> RuleResult | None:
         """The rule that took or refused the name; None if no rule did."""
         decided = (RuleOutcome.TOOK, RuleOutcome.REFUSED)
-        return next((result for result in self.rules if result.outcome in decided), None)
+        return next(
+            (result for result in self.rules if result.outcome in decided),
+            None,
+        )
 
     @property
     def reason(self) -> str:
@@ -156,7 +159,10 @@ class ModelNameQuery:
             return "the name is empty"
         # If a name begins with an OAuth provider, only the rules FORCED and OAUTH apply.
         chosen = self._chosen_account()
-        if chosen and rule not in (ResolutionRule.FORCED, ResolutionRule.OAUTH):
+        if chosen and rule not in (
+            ResolutionRule.FORCED,
+            ResolutionRule.OAUTH,
+        ):
             return f"the name asks for the OAuth provider {chosen[0]}"
         absent = self._absent_kind()
         ask: Mapping[ResolutionRule, Callable[[], _Found]] = {
@@ -175,7 +181,11 @@ class ModelNameQuery:
         if self.forced.kind is ForceKind.TARGET:
             provider, _, model = self.forced.name.partition("/")
             if provider in self.providers and model:
-                return _Took(provider, model, f"a switch forces the target {self.forced.name}")
+                return _Took(
+                    provider,
+                    model,
+                    f"a switch forces the target {self.forced.name}",
+                )
             return f"a switch forces the target {self.forced.name}, which names no provider"
         provider = self.forced.name
         if provider not in self.providers:
@@ -185,7 +195,11 @@ class ModelNameQuery:
         head, rest = self._split()
         own = head in (provider, self.providers[provider].kind)
         model = rest if own and rest else self.name
-        return _Took(provider, model, f"a switch forces provider {provider} for all routes")
+        return _Took(
+            provider,
+            model,
+            f"a switch forces provider {provider} for all routes",
+        )
 
     def _prefix(self) -> _Found:
         head, rest = self._split()
@@ -200,7 +214,12 @@ class ModelNameQuery:
             return f"{head} is a kind, but no provider of it is configured"
         return self._at(of_kind[0], rest, f"{head} is the kind of {_first_of(of_kind)}")
 
-    def _at(self, provider: str, model: str, why: str) -> _Found:
+    def _at(
+        self,
+        provider: str,
+        model: str,
+        why: str,
+    ) -> _Found:
         """Finds the model of a name after a provider's prefix.
 
         A short form counts only if one model's name has all its parts.

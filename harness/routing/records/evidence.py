@@ -73,7 +73,8 @@ FALLBACK_EVIDENCE = (
 )
 _SERVED = sa.union_all(
     sa.select(
-        route_version.c.version, route_version.c.incumbent_evidence.label("evidence")
+        route_version.c.version,
+        route_version.c.incumbent_evidence.label("evidence"),
     ).where(
         route_version.c.route == sa.bindparam("name"),
         route_version.c.incumbent == sa.bindparam("target"),
@@ -87,7 +88,10 @@ SERVED = sa.select(_SERVED.c.evidence).order_by(_SERVED.c.version.desc()).limit(
 
 
 def proof_of(  # noqa: PLR0911 - one return per class
-    tx: Transaction, change: TableChange, before: Row | None, now: datetime
+    tx: Transaction,
+    change: TableChange,
+    before: Row | None,
+    now: datetime,
 ) -> Values:
     """Returns the columns of a new version's proof: its base, evidence and verdict.
 
@@ -108,7 +112,10 @@ def proof_of(  # noqa: PLR0911 - one return per class
         case StartCanary(proof=proof):
             return base | _verdict(tx, proof) | {"canary_evidence": _proven(tx, proof, now)}
         case PromoteCanary(proof=proof):
-            new = {"incumbent_evidence": _proven(tx, proof, now), "canary_evidence": None}
+            new = {
+                "incumbent_evidence": _proven(tx, proof, now),
+                "canary_evidence": None,
+            }
             return base | _verdict(tx, proof) | new
         case RestoreIncumbent(incumbent=incumbent):
             former = {"name": change.route, "incumbent": incumbent}
@@ -148,11 +155,19 @@ def _verdict(tx: Transaction, proof: Passed) -> Values:
     }
 
 
-def _proven(tx: Transaction, proof: Passed, now: datetime) -> str:
+def _proven(
+    tx: Transaction,
+    proof: Passed,
+    now: datetime,
+) -> str:
     return ensure(tx, verdict_evidence(proof), now)
 
 
-def ensure(tx: Transaction, new: TargetEvidence, now: datetime) -> str:
+def ensure(
+    tx: Transaction,
+    new: TargetEvidence,
+    now: datetime,
+) -> str:
     """Writes evidence unless it is stored, and returns its id."""
     same = sa.select(evidence).where(evidence.c.id == new.id)
     known = tx.read(same).all()
@@ -162,7 +177,11 @@ def ensure(tx: Transaction, new: TargetEvidence, now: datetime) -> str:
 
 
 def write_fallbacks(
-    tx: Transaction, change: TableChange, after: Route, before: Row | None, now: datetime
+    tx: Transaction,
+    change: TableChange,
+    after: Route,
+    before: Row | None,
+    now: datetime,
 ) -> list[list[str]]:
     """Writes a version's fallbacks before the version, and returns them for its signature.
 
@@ -184,7 +203,10 @@ def write_fallbacks(
 
 
 def _check_waivers(
-    tx: Transaction, route: str, chain: Iterable[TargetEvidence], now: datetime
+    tx: Transaction,
+    route: str,
+    chain: Iterable[TargetEvidence],
+    now: datetime,
 ) -> None:
     """Refuses a chain with an expired waiver. Called only for people's changes, because a
     rollout must always be able to go back.
@@ -206,7 +228,11 @@ def chain_signed(rows_: Iterable[Row]) -> list[list[str]]:
 
 
 def _chain(
-    tx: Transaction, change: TableChange, after: Route, before: Row | None, now: datetime
+    tx: Transaction,
+    change: TableChange,
+    after: Route,
+    before: Row | None,
+    now: datetime,
 ) -> dict[str, str]:
     """Returns the evidence of each fallback of the new version, by target.
 
@@ -228,7 +254,12 @@ def _chain(
     return {fallback: chain[fallback] for fallback in after.fallbacks}
 
 
-def _proof(tx: Transaction, route: str, proof: ChainProof, now: datetime) -> str:
+def _proof(
+    tx: Transaction,
+    route: str,
+    proof: ChainProof,
+    now: datetime,
+) -> str:
     """Returns the id of one fallback's evidence, written if it is new."""
     match proof:
         case Passed():

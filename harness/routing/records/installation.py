@@ -26,16 +26,30 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.signing.signed_rows import Lineage, head_text
 from harness.routing.records.traffic_tables import traffic
-from harness.routing.records.versions import IS_NEWEST, REVISION, route_version
+from harness.routing.records.versions import (
+    IS_NEWEST,
+    REVISION,
+    route_version,
+)
 
 # One row. changes: triggers count changes of keys, providers and switches, for the ETag.
 meta = sa.Table(
     "meta",
     metadata,
-    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column(
+        "id",
+        sa.BigInteger,
+        primary_key=True,
+        autoincrement=False,
+    ),
     text("installation"),
     count("changes"),
-    sa.Column("epoch", sa.BigInteger, nullable=False, server_default="1"),
+    sa.Column(
+        "epoch",
+        sa.BigInteger,
+        nullable=False,
+        server_default="1",
+    ),
     # After a restore, new revisions must exceed this revision, which routers already served.
     added_count("revision_floor"),
     sa.CheckConstraint("id = 1", name="one_row"),
@@ -46,7 +60,12 @@ meta = sa.Table(
 manifest = sa.Table(
     "manifest",
     metadata,
-    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column(
+        "id",
+        sa.BigInteger,
+        primary_key=True,
+        autoincrement=False,
+    ),
     count("epoch"),
     count("revision"),
     count("changes"),
@@ -119,10 +138,15 @@ class Installations:
     def open_epoch(self, *, above: int) -> Lineage:
         """Begins an epoch whose revisions are higher than `above`; see `Lineage`."""
         self._tx.change_snapshot()
-        floor = sa.case((meta.c.revision_floor > above, meta.c.revision_floor), else_=above)
+        floor = sa.case(
+            (meta.c.revision_floor > above, meta.c.revision_floor),
+            else_=above,
+        )
         self._tx.write(
             sa.update(meta).values(
-                epoch=meta.c.epoch + 1, changes=meta.c.changes + 1, revision_floor=floor
+                epoch=meta.c.epoch + 1,
+                changes=meta.c.changes + 1,
+                revision_floor=floor,
             )
         )
         return self.lineage()

@@ -25,7 +25,12 @@ from harness.frame.records.columns import (
 from harness.frame.records.record import record, record_of
 from harness.frame.records.repository import Query, Records, given
 from harness.frame.records.signed_tables import sign_rows_of
-from harness.providers.force import ForceKind, KillSwitch, SwitchRecord, SwitchSource
+from harness.providers.force import (
+    ForceKind,
+    KillSwitch,
+    SwitchRecord,
+    SwitchSource,
+)
 from harness.providers.records import TARGET, target
 from harness.providers.target import Target
 from harness.routing.evidence import BreakGlass
@@ -57,7 +62,8 @@ SWITCH: Final = record(
 
 # Routers do not need freezes, so a forged freeze must not make them or an abort refuse.
 _REROUTES: Final = sa.and_(
-    SWITCH.table.c.lifted_at.is_(None), SWITCH.table.c.kind != ForceKind.FREEZE.value
+    SWITCH.table.c.lifted_at.is_(None),
+    SWITCH.table.c.kind != ForceKind.FREEZE.value,
 )
 switch = sign_rows_of(SWITCH.table, live=_REROUTES)
 
@@ -100,7 +106,11 @@ SHADOW: Final = record(
     sa.Index("ix_shadow_started_at", "started_at", "id"),
     sa.Index("ix_shadow_route", "route", "started_at"),
     unique_where("uq_shadow_live", sa.text("ended_at IS NULL"), "route"),
-    refers={"incumbent": "target", "candidate": "target", "proposal": "proposal"},
+    refers={
+        "incumbent": "target",
+        "candidate": "target",
+        "proposal": "proposal",
+    },
     signed=True,
     flat="limits",
     also=lambda started: {"candidate": started.candidate.id},
@@ -128,7 +138,13 @@ class Switches(Records[SwitchRecord]):
     order = (switch.c.created_at.desc(), switch.c.id.desc())
     missing = "there is no switch {}; `swapgate switch list` shows them"
 
-    def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
+    def lift(
+        self,
+        id_: str,
+        *,
+        actor: str,
+        now: datetime,
+    ) -> SwitchRecord:
         """Marks a switch as lifted. Raises NotFound."""
         return self._close(id_, lifted_at=now, lifted_by=actor)
 
@@ -194,9 +210,21 @@ class Shadows(Records[Shadow]):
             )
         super().add(new)
 
-    def end(self, id_: str, *, actor: str, because: str, now: datetime) -> Shadow:
+    def end(
+        self,
+        id_: str,
+        *,
+        actor: str,
+        because: str,
+        now: datetime,
+    ) -> Shadow:
         """Marks a shadow as ended. Raises NotFound."""
-        return self._close(id_, ended_at=now, ended_by=actor, ended_because=because)
+        return self._close(
+            id_,
+            ended_at=now,
+            ended_by=actor,
+            ended_because=because,
+        )
 
     def list(
         self,
@@ -205,7 +233,10 @@ class Shadows(Records[Shadow]):
         proposal: str | None = None,
         limit: int = MOST_LISTED,
     ) -> Sequence[Shadow]:
-        where = given(shadow.c.route, route), given(shadow.c.proposal, proposal)
+        where = (
+            given(shadow.c.route, route),
+            given(shadow.c.proposal, proposal),
+        )
         return self._all(self._select(*where).limit(limit))
 
     def live(self) -> Sequence[Shadow]:

@@ -106,21 +106,29 @@ class Failovers(Records[Failover]):
 
 
 def marks_having(
-    tx: Transaction, column: sa.Column[str], hashes: Sequence[str]
+    tx: Transaction,
+    column: sa.Column[str],
+    hashes: Sequence[str],
 ) -> Iterator[Sequence[str]]:
     """Yields, in batches, the stored marks that contain one of the hashes. The mark of a
     request that names its caller twice has several hashes, separated by spaces.
     """
     own = frozenset(hashes)
     several = tx.read(sa.select(column).where(column.contains(" ")).distinct()).scalars()
-    marks = [*hashes, *(mark for mark in several if not own.isdisjoint(mark.split()))]
+    marks = [
+        *hashes,
+        *(mark for mark in several if not own.isdisjoint(mark.split())),
+    ]
     for first in range(0, len(marks), MARKS_AT_A_TIME):
         yield marks[first : first + MARKS_AT_A_TIME]
 
 
 BLOCKS = (
     sa.select(block)
-    .where(block.c.rollout == sa.bindparam("of"), block.c.number > sa.bindparam("after"))
+    .where(
+        block.c.rollout == sa.bindparam("of"),
+        block.c.number > sa.bindparam("after"),
+    )
     .order_by(block.c.number)
 )
 
@@ -132,7 +140,8 @@ SEEN_PAGES = sa.select(seen_keys.c.page, seen_keys.c.entries).where(
 KEEP_PAGE = (
     sa.update(seen_keys)
     .where(
-        seen_keys.c.rollout == sa.bindparam("of"), seen_keys.c.page == sa.bindparam("of_page")
+        seen_keys.c.rollout == sa.bindparam("of"),
+        seen_keys.c.page == sa.bindparam("of_page"),
     )
     .values(entries=sa.bindparam("new_entries"))
 )
@@ -254,7 +263,10 @@ class Observations(Traffic):
 
     def _add_traffic(self, minutes: Iterable[TrafficMinute]) -> None:
         """Stores new minutes, and adds to stored ones."""
-        ordered = sorted(minutes, key=lambda minute: [str(part) for part in _key_of(minute)])
+        ordered = sorted(
+            minutes,
+            key=lambda minute: [str(part) for part in _key_of(minute)],
+        )
         stored = self._stored_latencies(ordered)
         more: list[TrafficMinute] = []
         for minute in ordered:
@@ -319,13 +331,21 @@ class Observations(Traffic):
         changed, found = claim_keys(before, claim)
         if new := [page for page in changed if page not in before]:
             rows = [
-                {"rollout": claim.rollout, "page": page, "entries": changed[page]}
+                {
+                    "rollout": claim.rollout,
+                    "page": page,
+                    "entries": changed[page],
+                }
                 for page in new
             ]
             self._tx.write(sa.insert(seen_keys), rows)
         if old := [page for page in changed if page in before]:
             pages = [
-                {"of": claim.rollout, "of_page": page, "new_entries": changed[page]}
+                {
+                    "of": claim.rollout,
+                    "of_page": page,
+                    "new_entries": changed[page],
+                }
                 for page in old
             ]
             self._tx.write(KEEP_PAGE, pages)
@@ -343,7 +363,8 @@ class Observations(Traffic):
         if after:
             return [BLOCK.read(row) for row in self._tx.read(BLOCKS, values)]
         rows = self._tx.once(
-            rows_key(block, rollout), lambda: self._tx.read(BLOCKS, values).all()
+            rows_key(block, rollout),
+            lambda: self._tx.read(BLOCKS, values).all(),
         )
         return [BLOCK.read(row) for row in rows]
 
@@ -379,7 +400,12 @@ class Observations(Traffic):
         """
         return self._asked_names(route, since, FAR_DAY)
 
-    def _asked_names(self, route: str, since: date, until: date) -> Sequence[AskedName]:
+    def _asked_names(
+        self,
+        route: str,
+        since: date,
+        until: date,
+    ) -> Sequence[AskedName]:
         days = (asked_name.c.day >= since, asked_name.c.day <= until)
         query = sa.select(asked_name).where(asked_name.c.route == route, *days)
         rows = self._tx.read(query.order_by(asked_name.c.day, asked_name.c.name))
@@ -398,14 +424,19 @@ class Observations(Traffic):
 
     def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:
         """Sums today's and this month's spend by key; keys without spend are left out."""
-        row, first = key_spend.c, today.replace(day=1)
+        row = key_spend.c
+        first = today.replace(day=1)
         of_today = sa.case((row.day == today, row.cost_usd), else_=0.0)
         query = sa.select(
             row.key,
             sa.func.sum(of_today).label("day_usd"),
             sa.func.sum(row.cost_usd).label("month_usd"),
             sa.func.sum(row.unpriced).label("unpriced"),
-        ).where(row.key.in_(sorted(keys)), row.day >= first, row.day < next_month(first))
+        ).where(
+            row.key.in_(sorted(keys)),
+            row.day >= first,
+            row.day < next_month(first),
+        )
         return {
             sums.key: SpendTotals(today, sums.day_usd, sums.month_usd, int(sums.unpriced))
             for sums in self._tx.read(query.group_by(row.key))

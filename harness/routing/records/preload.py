@@ -35,26 +35,38 @@ class LookUp(sa.Join):
 
 
 @compiles(LookUp, "sqlite")
-def _in_this_order(join: LookUp, compiler: SQLCompiler, **options: Any) -> str:
+def _in_this_order(
+    join: LookUp,
+    compiler: SQLCompiler,
+    **options: Any,
+) -> str:
     # Only CROSS JOIN keeps the order of tables in SQLite. In the other order, SQLite would read
     # the whole JSON for each row of the table.
     return _as_planned(join, compiler, **options).replace(" JOIN ", " CROSS JOIN ", 1)
 
 
 @compiles(LookUp)
-def _as_planned(join: LookUp, compiler: SQLCompiler, **options: Any) -> str:
+def _as_planned(
+    join: LookUp,
+    compiler: SQLCompiler,
+    **options: Any,
+) -> str:
     return str(compiler.visit_join(join, **options))  # type: ignore[no-untyped-call]
 
 
 def look_up(
-    rows: sa.FromClause, table: sa.FromClause, same: sa.ColumnElement[bool]
+    rows: sa.FromClause,
+    table: sa.FromClause,
+    same: sa.ColumnElement[bool],
 ) -> sa.FromClause:
     """Joins rows of JSON with a table. same: the condition, which should use a key."""
     return LookUp(rows, table, same)
 
 
 def json_rows(
-    parameter: str, columns: Mapping[str, sa.types.TypeEngine[Any]], dialect: str
+    parameter: str,
+    columns: Mapping[str, sa.types.TypeEngine[Any]],
+    dialect: str,
 ) -> sa.FromClause:
     """Returns the objects of a JSON array as a table. columns: the objects' keys."""
     if dialect == "postgresql":
@@ -96,7 +108,10 @@ def read_named(
     """
     sorted_names = sorted(set(names))
     for first in range(0, len(sorted_names), NAMES_AT_ONCE):
-        parameters = {NAMES: sorted_names[first : first + NAMES_AT_ONCE], **(more or {})}
+        parameters = {
+            NAMES: sorted_names[first : first + NAMES_AT_ONCE],
+            **(more or {}),
+        }
         if stored is None:
             yield from tx.read(query, parameters)
         else:
@@ -165,7 +180,8 @@ def newest_rows(table: sa.Table, dialect: str) -> sa.Select[Any]:
     row by an index, because groups have many wide rows.
     """
     newest = _NEWEST[table]
-    names, of = json_rows(NAMES, {"name": sa.Text()}, dialect), table.alias("of_group").c
+    names = json_rows(NAMES, {"name": sa.Text()}, dialect)
+    of = table.alias("of_group").c
     newest_id = (
         sa.select(of.id)
         .where(of[newest.group] == names.c.name)

@@ -13,7 +13,12 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from harness.frame.errors import InputError, ProofRefused, RouteBusy, StaleWrite
+from harness.frame.errors import (
+    InputError,
+    ProofRefused,
+    RouteBusy,
+    StaleWrite,
+)
 from harness.frame.pagination import MOST_LISTED
 from harness.frame.records.columns import (
     FreeText,
@@ -53,8 +58,17 @@ PAST_GATE_VALUES = tuple(phase.value for phase in ProposalPhase if phase in PAST
 
 # Columns that never change after the row is written. A separate rule protects `plans`.
 PROPOSAL_REGISTERED = (
-    *("id", "route", "incumbent", "candidate", "claim", "proposer", "policy", "self_approval"),
-    *("created_at", "on_better", "widened"),
+    "id",
+    "route",
+    "incumbent",
+    "candidate",
+    "claim",
+    "proposer",
+    "policy",
+    "self_approval",
+    "created_at",
+    "on_better",
+    "widened",
 )
 
 
@@ -65,7 +79,12 @@ def _among(column: str, values: tuple[str, ...]) -> sa.TextClause:
 
 def added_text(name: str) -> sa.Column[str]:
     """A text column that older databases get with an empty value."""
-    return sa.Column(name, FreeText, nullable=False, server_default="")
+    return sa.Column(
+        name,
+        FreeText,
+        nullable=False,
+        server_default="",
+    )
 
 
 # With literal values, so that the condition matches that of the partial index.
@@ -78,7 +97,12 @@ PROPOSAL: Final = record(
     Proposal,
     "proposal",
     sa.Column("self_approval", sa.Boolean, nullable=False),
-    sa.Column("widened", Json, nullable=False, server_default="{}"),
+    sa.Column(
+        "widened",
+        Json,
+        nullable=False,
+        server_default="{}",
+    ),
     *map(added_text, ("proposer_principal", "selection", *PROPOSAL_TEXTS)),
     added_count("place"),
     one_of("claim", Claim),
@@ -88,10 +112,14 @@ PROPOSAL: Final = record(
     at_least("infra_errors", 0),
     at_least("version", 1),
     sa.CheckConstraint(
-        "approver IS NULL OR approver <> proposer OR self_approval", name="four_eyes"
+        "approver IS NULL OR approver <> proposer OR self_approval",
+        name="four_eyes",
     ),
     unique_where(
-        "ux_proposal_open_route", _among("phase", OPEN_PHASE_VALUES), "route", "place"
+        "ux_proposal_open_route",
+        _among("phase", OPEN_PHASE_VALUES),
+        "route",
+        "place",
     ),
     unique_where("ux_proposal_past_gate", _among("phase", PAST_GATE_VALUES), "route"),
     index_where("ix_proposal_open", HAS_NOT_ENDED, "created_at", "id"),
@@ -111,14 +139,23 @@ proposal = PROPOSAL.table
 APPROVAL: Final = record(
     Approval,
     "approval",
-    sa.Column("widened", Json, nullable=False, server_default="{}"),
+    sa.Column(
+        "widened",
+        Json,
+        nullable=False,
+        server_default="{}",
+    ),
     added_text("change_reference"),
     one_of("kind", ApprovalKind),
     not_blank("principal"),
     not_blank("name"),
     sa.Index("ix_approval_proposal", "proposal", "at"),
     sa.Index("ix_approval_verdict", "verdict"),
-    refers={"proposal": proposal, "verdict": verdict, "key": "api_key"},
+    refers={
+        "proposal": proposal,
+        "verdict": verdict,
+        "key": "api_key",
+    },
     signed=True,
 )
 
@@ -231,9 +268,17 @@ class Proposals(Records[Proposal]):
         counts = self._tx.read(PHASES)
         return {ProposalPhase(row.phase): row.n for row in counts if row.phase in known}
 
-    def of_pair(self, route: str, incumbent: str, candidate: str) -> Sequence[Proposal]:
+    def of_pair(
+        self,
+        route: str,
+        incumbent: str,
+        candidate: str,
+    ) -> Sequence[Proposal]:
         """Lists proposals that compare these two targets on a route, newest first."""
-        pair = (proposal.c.incumbent == incumbent, proposal.c.candidate == candidate)
+        pair = (
+            proposal.c.incumbent == incumbent,
+            proposal.c.candidate == candidate,
+        )
         return self._all(self._select(proposal.c.route == route, *pair))
 
     def since(self, route: str, at: datetime) -> Sequence[Proposal]:
@@ -277,7 +322,11 @@ class CandidateRounds(Records[CandidateRound]):
         return self._all(self._select(candidate_round.c.route == route).limit(limit))
 
 
-def _stale(kind: str, mine: Proposal | Rollout, stored: Proposal | Rollout) -> StaleWrite:
+def _stale(
+    kind: str,
+    mine: Proposal | Rollout,
+    stored: Proposal | Rollout,
+) -> StaleWrite:
     """Builds the error for a record that another process has changed."""
     return StaleWrite(
         f"{kind} {mine.id} is stored at version {stored.version}, not {mine.version}: load it "
@@ -288,7 +337,14 @@ def _stale(kind: str, mine: Proposal | Rollout, stored: Proposal | Rollout) -> S
 LIVE_STATE_VALUES = tuple(state.value for state in RolloutState if state in LIVE_STATES)
 
 ROLLOUT_REGISTERED = (
-    *("id", "proposal", "route", "incumbent", "candidate", "verdict", "policy", "salt"),
+    "id",
+    "proposal",
+    "route",
+    "incumbent",
+    "candidate",
+    "verdict",
+    "policy",
+    "salt",
     "started_at",
 )
 
@@ -325,7 +381,8 @@ _STORED = sa.select(*stored_columns(rollout)).order_by(rollout.c.started_at, rol
 LIVE = _STORED.where(IS_LIVE)
 
 BAKING = _STORED.where(
-    rollout.c.state == RolloutState.PROMOTED, rollout.c.bake_ends_at.is_not(None)
+    rollout.c.state == RolloutState.PROMOTED,
+    rollout.c.bake_ends_at.is_not(None),
 )
 
 LIVE_ON_ROUTE = sa.select(rollout.c.id).where(IS_LIVE, rollout.c.route == sa.bindparam("route"))
@@ -394,5 +451,8 @@ class Rollouts(Records[Rollout]):
         limit: int = MOST_LISTED,
     ) -> Sequence[Rollout]:
         """Lists rollouts, newest first. route, candidate: None for all."""
-        where = (given(rollout.c.route, route), given(rollout.c.candidate, candidate))
+        where = (
+            given(rollout.c.route, route),
+            given(rollout.c.candidate, candidate),
+        )
         return self._all(self._select(*where).limit(limit))

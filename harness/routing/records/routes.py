@@ -13,7 +13,11 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.frame.errors import ProofRefused, RevisionConflict, SnapshotInvalid
+from harness.frame.errors import (
+    ProofRefused,
+    RevisionConflict,
+    SnapshotInvalid,
+)
 from harness.frame.records.columns import Row
 from harness.frame.records.repository import newest_key, row_key
 from harness.frame.records.signed_tables import stored_columns
@@ -30,7 +34,12 @@ from harness.routing.records.evidence import (
 )
 from harness.routing.records.installation import meta
 from harness.routing.records.interventions import break_glass
-from harness.routing.records.preload import CHAINS_OF, FIRST_AFTER, VERSIONS_OF, after_key
+from harness.routing.records.preload import (
+    CHAINS_OF,
+    FIRST_AFTER,
+    VERSIONS_OF,
+    after_key,
+)
 from harness.routing.records.proposals import rollout
 from harness.routing.records.versions import (
     IS_FALLBACK_OF_NEWEST,
@@ -62,7 +71,8 @@ ROUTE_HEADS = (
         *(route_version.c[name] for name in ("incumbent", "at")),
         # Reads both rows of a break-glass, so that an edit of one row cannot hide it.
         sa.or_(
-            route_version.c.break_glass.is_not(None), route_version.c.route.in_(_emergencies)
+            route_version.c.break_glass.is_not(None),
+            route_version.c.route.in_(_emergencies),
         ).label("break_glass"),
         rollout.c.id.label("rollout"),
         *(rollout.c[name] for name in ("state", "candidate", "updated_at")),
@@ -72,9 +82,7 @@ ROUTE_HEADS = (
         rollout,
         rollout.c.id
         == sa.select(_of_route.c.id)
-        .where(
-            _of_route.c.route == route_version.c.route,
-        )
+        .where(_of_route.c.route == route_version.c.route)
         .order_by(_of_route.c.started_at.desc(), _of_route.c.id.desc())
         .limit(1)
         .correlate(route_version)
@@ -115,7 +123,12 @@ HAS_HAD = sa.select(
 )
 FLOOR = sa.select(meta.c.revision_floor)
 TARGETS = sa.select(target)
-_TAKEN: Final = ("version_taken", "revision_follows", "pk_route_version", "route_version.route")
+_TAKEN: Final = (
+    "version_taken",
+    "revision_follows",
+    "pk_route_version",
+    "route_version.route",
+)
 
 
 # A route's newest version and its chain, not yet verified.
@@ -129,9 +142,12 @@ def read_current(
     names: at most a page of routes; None for all.
     """
     if names is None:
-        query, named, links = _STORED_CURRENT, None, tx.read(CURRENT_FALLBACKS)
+        query = _STORED_CURRENT
+        named = None
+        links = tx.read(CURRENT_FALLBACKS)
     else:
-        query, named = VERSIONS_OF, {"names": sorted(names)}
+        query = VERSIONS_OF
+        named = {"names": sorted(names)}
         links = tx.read(CHAINS_OF, named)
     chains: dict[str, list[Row]] = defaultdict(list)
     for link in links:
@@ -238,7 +254,8 @@ class Routing:
         """
         names = {"names": [rollout_]}
         row = self._tx.once(
-            after_key(rollout_), lambda: self._tx.read(FIRST_AFTER, names).first()
+            after_key(rollout_),
+            lambda: self._tx.read(FIRST_AFTER, names).first(),
         )
         return None if row is None else record_from_row(row, {})
 
@@ -308,7 +325,11 @@ class Routing:
         return revision
 
 
-def _time_of(change: TableChange, now: datetime, before: datetime | None) -> datetime:
+def _time_of(
+    change: TableChange,
+    now: datetime,
+    before: datetime | None,
+) -> datetime:
     """Returns a new version's time. A version with proof is never earlier than its proof and
     the previous version, even if the clock was set back.
     """

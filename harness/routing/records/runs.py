@@ -50,7 +50,12 @@ SUITE: Final = record(
     "suite",
     text("digest"),
     time("created_at"),
-    sa.Column("texts", sa.Text, nullable=False, server_default=""),
+    sa.Column(
+        "texts",
+        sa.Text,
+        nullable=False,
+        server_default="",
+    ),
     at_least("items", 0),
     key="digest",
     signed=True,
@@ -72,7 +77,14 @@ EVAL_RUN: Final = record(
     sa.CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease_whole"),
     sa.Index("ix_eval_run_created_at", "created_at", "id"),
     sa.Index("ix_eval_run_target", "target", "created_at"),
-    sa.Index("ix_eval_run_target_suite", "target", "suite", "created_at", "id", "state"),
+    sa.Index(
+        "ix_eval_run_target_suite",
+        "target",
+        "suite",
+        "created_at",
+        "id",
+        "state",
+    ),
     sa.Index("ix_eval_run_fingerprint", "fingerprint", "created_at"),
     sa.Index("ix_eval_run_state", "state", "created_at", "id"),
     sa.Index("ix_eval_run_lease_owner", "lease_owner"),
@@ -86,8 +98,15 @@ EVAL_RUN: Final = record(
 eval_run = sign_rows_of(
     EVAL_RUN.table,
     changing=(
-        *("wanted", "state", "lease_owner", "lease_until", "failures", "message"),
-        *("waits_since", "retry_at", "patience_since"),
+        "wanted",
+        "state",
+        "lease_owner",
+        "lease_until",
+        "failures",
+        "message",
+        "waits_since",
+        "retry_at",
+        "patience_since",
     ),
 )
 
@@ -182,7 +201,11 @@ LEASE = CHANGE_RUN.where(
     ),
 ).values(lease_owner=sa.bindparam("owner"), lease_until=sa.bindparam("until"))
 
-NOT_WAITING: Final[Values] = {"waits_since": None, "retry_at": None, "patience_since": None}
+NOT_WAITING: Final[Values] = {
+    "waits_since": None,
+    "retry_at": None,
+    "patience_since": None,
+}
 
 LEAVE = CHANGE_RUN.where(eval_run.c.lease_owner == sa.bindparam("owner"))
 
@@ -194,7 +217,8 @@ SAMPLES = (
 
 # Reads the digest too, because retention may have blanked the answer.
 NO_ANSWER = sa.and_(
-    sample.c.answer == "", sa.func.coalesce(sample.c.answer_sha256, NOTHING) == NOTHING
+    sample.c.answer == "",
+    sa.func.coalesce(sample.c.answer_sha256, NOTHING) == NOTHING,
 )
 
 TEXTS = {
@@ -204,14 +228,18 @@ TEXTS = {
 
 OUTCOMES = (
     sa.select(*(TEXTS.get(column.name, column) for column in sample.c))
-    .where(sample.c.run == sa.bindparam("run"), sample.c.position < sa.bindparam("below"))
+    .where(
+        sample.c.run == sa.bindparam("run"),
+        sample.c.position < sa.bindparam("below"),
+    )
     .order_by(sample.c.position, sample.c.epoch, sample.c.item)
 )
 
 # Reads in the order of the primary key. The index on position would look up each row by itself,
 # which takes twice as long; `+ 0` keeps the planner from that index.
 FIGURES = sa.select(*(sample.c[name] for name in COLUMNS)).where(
-    sample.c.run == sa.bindparam("run"), sample.c.position + 0 < sa.bindparam("below")
+    sample.c.run == sa.bindparam("run"),
+    sample.c.position + 0 < sa.bindparam("below"),
 )
 
 # Callers sort, because with ORDER BY, SQLite would read the whole run.
@@ -245,7 +273,10 @@ _LAST_PROMPT: Final = (
 
 WITH_TEXTS: Final = (
     sa.select(eval_run.c.id)
-    .where(eval_run.c.state.in_([state.value for state in ENDED]), _LAST_PROMPT != "")
+    .where(
+        eval_run.c.state.in_([state.value for state in ENDED]),
+        _LAST_PROMPT != "",
+    )
     .order_by(eval_run.c.created_at, eval_run.c.id)
 )
 
@@ -300,9 +331,18 @@ class EvalRuns(Records[EvalRun]):
         """Lists all runs on these targets, newest first."""
         return self._all(self._select(eval_run.c.target.in_(sorted(targets))))
 
-    def of_suite(self, target: str, suite: str, suite_digest: str) -> Iterator[EvalRun]:
+    def of_suite(
+        self,
+        target: str,
+        suite: str,
+        suite_digest: str,
+    ) -> Iterator[EvalRun]:
         """Yields a target's runs of one version of a suite lazily, newest first."""
-        of = {"target": target, "suite": suite, "suite_digest": suite_digest}
+        of = {
+            "target": target,
+            "suite": suite,
+            "suite_digest": suite_digest,
+        }
         same = (eval_run.c[name] == value for name, value in of.items())
         for row in self._tx.read(self._select(*same)):
             yield from self._verified([row])
@@ -315,7 +355,10 @@ class EvalRuns(Records[EvalRun]):
         self, targets: Collection[str], states: Sequence[RunState]
     ) -> Sequence[EvalRun]:
         """Lists the newest run of each target and suite, among runs in these states."""
-        values = {"targets": sorted(targets), "states": [state.value for state in states]}
+        values = {
+            "targets": sorted(targets),
+            "states": [state.value for state in states],
+        }
         return self._all(NEWEST_OF_TARGETS, values)
 
     def scored(self, run: str) -> bool:
@@ -333,12 +376,23 @@ class EvalRuns(Records[EvalRun]):
         query = self._select(same, eval_run.c.created_at >= not_before, has_not_failed)
         return self._first(query.limit(1))
 
-    def set_state(self, run: str, state: RunState, message: str = "") -> None:
+    def set_state(
+        self,
+        run: str,
+        state: RunState,
+        message: str = "",
+    ) -> None:
         """Sets the state. All states but RUNNING clear the lease; FAILED counts a failure."""
         # RUNNING needs no `serialize`, because only the worker with the lease sets it.
         self._change_run(run, _into(state, message), decides=state is not RunState.RUNNING)
 
-    def leave(self, run: str, owner: str, state: RunState, message: str = "") -> bool:
+    def leave(
+        self,
+        run: str,
+        owner: str,
+        state: RunState,
+        message: str = "",
+    ) -> bool:
         """Sets the state for the lease's owner. Returns False if it is not the owner."""
         # Compares the owner in the UPDATE itself, so that a worker cannot change a stopped run.
         ours = LEAVE.values(_into(state, message))
@@ -363,7 +417,13 @@ class EvalRuns(Records[EvalRun]):
         """Notes that the run's provider answers again."""
         self._change_run(run, {**NOT_WAITING, "message": ""}, decides=False)
 
-    def blank_texts(self, suite: str, before: datetime, *, limit: int) -> int:
+    def blank_texts(
+        self,
+        suite: str,
+        before: datetime,
+        *,
+        limit: int,
+    ) -> int:
         """Removes prompts and answers from ended runs that began before a moment, at most
         `limit` runs.
 
@@ -387,18 +447,37 @@ class EvalRuns(Records[EvalRun]):
             changes |= {"state": RunState.QUEUED.value, "message": ""}
         self._change_run(run, changes)
 
-    def _change_run(self, run: str, changes: Values, *, decides: bool = True) -> None:
+    def _change_run(
+        self,
+        run: str,
+        changes: Values,
+        *,
+        decides: bool = True,
+    ) -> None:
         """Changes a run. Raises NotFound if it is not stored."""
         if not self._tx.write(CHANGE_RUN.values(changes), {"run": run}, decides=decides):
             self.get(run)
 
-    def lease(self, run: str, owner: str, *, now: datetime, until: datetime) -> bool:
+    def lease(
+        self,
+        run: str,
+        owner: str,
+        *,
+        now: datetime,
+        until: datetime,
+    ) -> bool:
         """Takes or renews the lease. Returns False if the run ended or is another worker's.
 
         A worker may take a lease that has expired, or that ends after `latest_lease_end`.
         """
         furthest = latest_lease_end(now, (until - now).total_seconds())
-        values = {"run": run, "owner": owner, "now": now, "until": until, "furthest": furthest}
+        values = {
+            "run": run,
+            "owner": owner,
+            "now": now,
+            "until": until,
+            "furthest": furthest,
+        }
         taken = self._tx.write(LEASE, values, decides=False) == 1
         if not taken:
             self.get(run)
@@ -409,7 +488,12 @@ class EvalRuns(Records[EvalRun]):
         own = eval_run.c.lease_owner == owner
         given_up = self._tx.read(sa.select(eval_run.c.id).where(own)).scalars().all()
         queued = {"state": RunState.QUEUED.value, **NOT_WAITING}
-        self._change(own, lease_owner=None, lease_until=None, **queued)
+        self._change(
+            own,
+            lease_owner=None,
+            lease_until=None,
+            **queued,
+        )
         return given_up
 
     def store_sample(self, sample_: Sample, *, owner: str | None = None) -> bool:
@@ -459,7 +543,8 @@ class EvalRuns(Records[EvalRun]):
 
     def samples_of(self, run: str, items: Collection[str]) -> Sequence[Sample]:
         """Lists the samples of these items, by position and epoch."""
-        names, found = sorted(set(items)), []
+        names = sorted(set(items))
+        found = []
         for first in range(0, len(names), ITEMS_AT_ONCE):
             batch = names[first : first + ITEMS_AT_ONCE]
             rows = self._tx.read(OF_ITEMS, {"run": run, "items": batch})
@@ -476,14 +561,23 @@ class EvalRuns(Records[EvalRun]):
         Samples without a known cost add nothing, so the cost may be too low.
         """
         row = self._tx.read(PROGRESS, {"run": run}).one()
-        return row.samples, row.cost_usd, int(row.input_tokens), int(row.output_tokens)
+        return (
+            row.samples,
+            row.cost_usd,
+            int(row.input_tokens),
+            int(row.output_tokens),
+        )
 
 
 def _into(state: RunState, message: str) -> dict[str, object]:
     """Returns the columns of a new state. Every state but RUNNING also ends lease and wait."""
     changes: dict[str, object] = {"state": state.value, "message": message}
     if state is not RunState.RUNNING:
-        changes |= {"lease_owner": None, "lease_until": None, **NOT_WAITING}
+        changes |= {
+            "lease_owner": None,
+            "lease_until": None,
+            **NOT_WAITING,
+        }
     if state is RunState.FAILED:
         changes["failures"] = eval_run.c.failures + 1
     return changes

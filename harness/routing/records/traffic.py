@@ -61,7 +61,8 @@ def split_window(since: datetime, until: datetime) -> Sequence[Span]:
     """Splits a window into whole days, whole hours around them, and minutes at its ends."""
     hour = ceil_time(since, HOUR)
     day = ceil_time(hour, DAY)
-    last_day, last_hour = floor_time(until, DAY), floor_time(until, HOUR)
+    last_day = floor_time(until, DAY)
+    last_hour = floor_time(until, HOUR)
     if last_day < day:
         day = last_day = max(hour, last_hour)
     parts = (
@@ -101,7 +102,10 @@ class Traffic:
         """
         sums: dict[tuple[str, str], Mapping[int, int]] = {}
         hour = ceil_time(since, HOUR)
-        for span in (Span(traffic, since, hour), Span(traffic_hour, hour, FAR)):
+        for span in (
+            Span(traffic, since, hour),
+            Span(traffic_hour, hour, FAR),
+        ):
             query = _LATENCIES[span.table]
             if route is not None:
                 query = query.where(span.table.c.route == route)
@@ -116,7 +120,11 @@ class Traffic:
         return sums
 
     def traffic_points(
-        self, *, since: datetime, step: timedelta = MINUTE, route: str | None = None
+        self,
+        *,
+        since: datetime,
+        step: timedelta = MINUTE,
+        route: str | None = None,
     ) -> Sequence[TrafficPoint]:
         """Sums traffic by minute, oldest first; by hour or day if `since` begins one and `step`
         is a multiple of it.
@@ -131,7 +139,11 @@ class Traffic:
         if table is traffic and route is None:
             # With the routes' names, SQLite uses the key, which is faster than another index.
             query = query.where(traffic.c.route.in_(_ROUTES_SINCE))
-        span = {"begin": since, "end": FAR, "day": floor_time(since, DAY)}
+        span = {
+            "begin": since,
+            "end": FAR,
+            "day": floor_time(since, DAY),
+        }
         return [traffic_point_from_row(row) for row in self._tx.read(query, span)]
 
 
@@ -143,7 +155,11 @@ def _within(begins: sa.ColumnElement[Any], named: str = "") -> sa.ColumnElement[
     )
 
 
-def _sums(table: sa.FromClause, first: str, last: str) -> Iterator[sa.ColumnElement[Any]]:
+def _sums(
+    table: sa.FromClause,
+    first: str,
+    last: str,
+) -> Iterator[sa.ColumnElement[Any]]:
     """Yields the columns of a total over the rows of `table`."""
     yield from (table.c[name] for name in TOTAL_KEY)
     yield sa.func.min(table.c[first], type_=UtcTime()).label("first")

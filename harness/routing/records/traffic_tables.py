@@ -106,7 +106,10 @@ def ceil_time(at: datetime, span: timedelta) -> datetime:
 
 
 SUMMED: Final = "traffic"
-_SPANS: Final = {"traffic_hour": HOUR // MICROSECOND, "traffic_day": DAY // MICROSECOND}
+_SPANS: Final = {
+    "traffic_hour": HOUR // MICROSECOND,
+    "traffic_day": DAY // MICROSECOND,
+}
 _ADDED: Final = (*COUNTS, "cost_usd")
 _LATENCY: Final = "latency_ms"
 # A histogram is a JSON object with a count for each upper bound.
@@ -136,13 +139,23 @@ def write_bodies(*, postgres: bool, schema: str = "") -> Mapping[str, str]:
     }
 
 
-def _on_insert(table: str, span: int, schema: str, *, postgres: bool) -> str:
+def _on_insert(
+    table: str,
+    span: int,
+    schema: str,
+    *,
+    postgres: bool,
+) -> str:
     """Writes the statement that adds a new minute to one table of sums.
 
     span: in microseconds.
     """
     columns = ["first_minute", "last_minute", *_ADDED]
-    values = ["NEW.minute", "NEW.minute", *(f"NEW.{name}" for name in _ADDED)]
+    values = [
+        "NEW.minute",
+        "NEW.minute",
+        *(f"NEW.{name}" for name in _ADDED),
+    ]
     least, most = ("LEAST", "GREATEST") if postgres else ("MIN", "MAX")
     changes = [
         f"first_minute = {least}({table}.first_minute, excluded.first_minute)",
@@ -162,7 +175,13 @@ def _on_insert(table: str, span: int, schema: str, *, postgres: bool) -> str:
     )
 
 
-def _on_update(table: str, span: int, schema: str, *, postgres: bool) -> str:
+def _on_update(
+    table: str,
+    span: int,
+    schema: str,
+    *,
+    postgres: bool,
+) -> str:
     """Writes the statement that adds a minute's change to one table of sums.
 
     span: in microseconds.
@@ -183,7 +202,11 @@ def _begin(span: int) -> str:
     return f"NEW.minute - NEW.minute % {span}"
 
 
-def _merge(*histograms: str, less: str = "", postgres: bool) -> str:
+def _merge(
+    *histograms: str,
+    less: str = "",
+    postgres: bool,
+) -> str:
     """Writes the expression that adds up histograms. less: a histogram to subtract."""
     merge, part = (
         (_POSTGRES_MERGE, _POSTGRES_PART) if postgres else (_SQLITE_MERGE, _SQLITE_PART)
@@ -198,7 +221,12 @@ def _merge(*histograms: str, less: str = "", postgres: bool) -> str:
 BLOCK: Final = record(
     ObservationBlock,
     "block",
-    sa.Column("period", sa.BigInteger, nullable=False, server_default="1"),
+    sa.Column(
+        "period",
+        sa.BigInteger,
+        nullable=False,
+        server_default="1",
+    ),
     json_value("counts", nullable=True),
     json_value("ranks", nullable=True),
     json_value("levels", nullable=True),
@@ -292,7 +320,14 @@ def traffic_point_from_row(row: Row) -> TrafficPoint:
     return TrafficPoint(row.minute, int(row.requests), int(row.failed), int(row.charged))
 
 
-TRAFFIC_KEY: Final = ("route", "minute", "worker", "arm", "target", "revision")
+TRAFFIC_KEY: Final = (
+    "route",
+    "minute",
+    "worker",
+    "arm",
+    "target",
+    "revision",
+)
 
 TRAFFIC_SUMS: Final = (*COUNTS, "cost_usd")
 
@@ -304,7 +339,10 @@ SPEND_SUMS: Final = ("requests", "tokens", "cost_usd", "unpriced")
 def check_block(block: ObservationBlock) -> None:
     """Checks that a block's counts do not contradict one another. Raises InputError."""
     errors = FailureTally(
-        block.units, block.canary_units, block.failures, block.canary_failures
+        block.units,
+        block.canary_units,
+        block.failures,
+        block.canary_failures,
     )
     fits = (
         0 <= block.weight_bps <= 10_000
@@ -335,8 +373,10 @@ def _fits_cache(cache: CacheLevels | None) -> bool:
         all(
             0.0 <= share <= 1.0
             for share in (
-                *(cache.canary_share, cache.control_share),
-                *(cache.canary_opened, cache.control_opened),
+                cache.canary_share,
+                cache.control_share,
+                cache.canary_opened,
+                cache.control_opened,
             )
         )
         and 0.0 < cache.canary < math.inf

@@ -44,7 +44,11 @@ VERDICT: Final = record(
     sa.Index("ix_verdict_proposal", "proposal"),
     sa.Index("ix_verdict_decided_at", "decided_at", "id"),
     sa.Index("ix_verdict_route", "route", "decided_at"),
-    refers={"proposal": "proposal", "incumbent": target, "candidate": target},
+    refers={
+        "proposal": "proposal",
+        "incumbent": target,
+        "candidate": target,
+    },
     signed=True,
     without="words",
     read=_read_verdict,
@@ -57,7 +61,11 @@ def verdict_to_row(verdict_: Verdict, proposal: str) -> Values:
     """Returns the columns of a verdict. proposal: the id of the proposal that it decides."""
     suites = [_report(report) for report in verdict_.suites]
     return values_of(
-        verdict_, verdict, proposal=proposal, outcome=verdict_.outcome, suites=suites
+        verdict_,
+        verdict,
+        proposal=proposal,
+        outcome=verdict_.outcome,
+        suites=suites,
     )
 
 

@@ -35,7 +35,13 @@ from harness.providers.records import target
 from harness.routing.evidence import EvidenceKind, TargetEvidence, Waiver
 from harness.routing.records.verdicts import verdict
 from harness.routing.route_changes import CHANGE_KINDS
-from harness.routing.table import Canary, Handover, Route, RouteRecord, RouteSettings
+from harness.routing.table import (
+    Canary,
+    Handover,
+    Route,
+    RouteRecord,
+    RouteSettings,
+)
 
 # Foreign keys refer to these columns of a verdict, as a proof.
 _PROOF: Final = ("id", "route", "incumbent", "candidate", "outcome")
@@ -78,7 +84,13 @@ evidence = sa.Table(
     sa.CheckConstraint("(kind = 'waiver') = (waiver_id IS NOT NULL)", name="waiver_named"),
     sa.UniqueConstraint("id", "route", "target", name="uq_evidence_proof"),
     sa.ForeignKeyConstraint(
-        ["verdict_id", "route", "verdict_incumbent", "target", "verdict_outcome"],
+        [
+            "verdict_id",
+            "route",
+            "verdict_incumbent",
+            "target",
+            "verdict_outcome",
+        ],
         [verdict.c[name] for name in _PROOF],
         name="fk_evidence_verdict",
     ),
@@ -157,7 +169,8 @@ route_version = sa.Table(
         name="incumbent_stays",
     ),
     sa.CheckConstraint(
-        "kind <> 'promotion' OR incumbent = verdict_candidate", name="promotes_the_candidate"
+        "kind <> 'promotion' OR incumbent = verdict_candidate",
+        name="promotes_the_candidate",
     ),
     sa.CheckConstraint(
         "kind <> 'canary' OR (canary IS NOT NULL AND canary = verdict_candidate)",
@@ -311,7 +324,11 @@ def evidence_from_row(row: Row) -> TargetEvidence:
     """Builds evidence from a verified row."""
     proof = row.verdict_id or row.waiver_id or ""
     return TargetEvidence(
-        row.route, row.target, EvidenceKind(row.kind), proof, row.verdict_incumbent
+        row.route,
+        row.target,
+        EvidenceKind(row.kind),
+        proof,
+        row.verdict_incumbent,
     )
 
 
@@ -360,14 +377,26 @@ def route_from_row(row: Row, fallbacks: tuple[str, ...]) -> Route:
 
 
 def _holdback(row: Row) -> Canary:
-    plan: Canary = from_plain(Canary, row.holdback_plan, target=row.holdback, control=True)
+    plan: Canary = from_plain(
+        Canary,
+        row.holdback_plan,
+        target=row.holdback,
+        control=True,
+    )
     return plan
 
 
 def _canary(row: Row) -> Canary:
     rule = parse_json(row, "unit_rule", UnitRule)
     handover = from_plain(Handover | None, row.handover)
-    return Canary(row.canary, row.weight_bps, row.salt, row.rollout, rule, handover=handover)
+    return Canary(
+        row.canary,
+        row.weight_bps,
+        row.salt,
+        row.rollout,
+        rule,
+        handover=handover,
+    )
 
 
 def record_from_row(row: Row, fallbacks: Mapping[int, tuple[str, ...]]) -> RouteRecord:

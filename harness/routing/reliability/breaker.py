@@ -93,7 +93,15 @@ class BreakerPolicy:
     def __post_init__(self) -> None:
         if min(self.failures, self.probe_successes) < 1:
             raise InputError("breaker: failures and probe_successes must be at least 1")
-        if min(self.window_s, self.open_s, self.trickle_s, self.probe_lease_s) <= 0:
+        if (
+            min(
+                self.window_s,
+                self.open_s,
+                self.trickle_s,
+                self.probe_lease_s,
+            )
+            <= 0
+        ):
             raise InputError(
                 "breaker: window_s, open_s, trickle_s and probe_lease_s must be above 0"
             )
@@ -136,7 +144,11 @@ CLOSED_BREAKER: Final = Breaker()
 _HARM: Final = (BreakerEffect.FAILURE, BreakerEffect.OPENS)
 
 
-def retry_in_s(breaker: Breaker, now: float, policy: BreakerPolicy) -> float:
+def retry_in_s(
+    breaker: Breaker,
+    now: float,
+    policy: BreakerPolicy,
+) -> float:
     """Returns the seconds until the breaker admits a request; 0 if it admits one now."""
     if breaker.probe_since is not None and now < breaker.probe_since + policy.probe_lease_s:
         return PROBE_UNDER_WAY_S
@@ -145,7 +157,11 @@ def retry_in_s(breaker: Breaker, now: float, policy: BreakerPolicy) -> float:
     return 0.0
 
 
-def admit(breaker: Breaker, now: float, policy: BreakerPolicy) -> tuple[Breaker, Ticket | None]:
+def admit(
+    breaker: Breaker,
+    now: float,
+    policy: BreakerPolicy,
+) -> tuple[Breaker, Ticket | None]:
     """Returns a request's ticket; None if the breaker refuses the request. Unless the breaker
     is closed, the request is a probe.
     """
@@ -194,7 +210,11 @@ def bucket_number(now: float, policy: BreakerPolicy) -> int:
     return int(now * BUCKETS // policy.window_s)
 
 
-def count_successes(breaker: Breaker, number: int, successes: int) -> Breaker:
+def count_successes(
+    breaker: Breaker,
+    number: int,
+    successes: int,
+) -> Breaker:
     """Counts several successes in one bucket. Their tickets must be a closed breaker's."""
     return breaker._replace(window=_with(breaker.window, number, successes, 0))
 
@@ -298,7 +318,10 @@ def _apply_event(breaker: Breaker, move: BreakerEvent) -> Breaker:
 
 
 def _with(
-    window: tuple[Bucket, ...], number: int, requests: int, failures: int
+    window: tuple[Bucket, ...],
+    number: int,
+    requests: int,
+    failures: int,
 ) -> tuple[Bucket, ...]:
     """Adds outcomes to a window, which keeps at most 12 buckets."""
     if window and window[-1].number >= number:

@@ -58,7 +58,8 @@ class Failover:
     def shape(self) -> str:
         """Describes the request without its content: `chat, stream, 1,234 bytes, 2 tools`."""
         stream = ", stream" if self.stream else ""
-        size, tools = f"{self.body_bytes:,} bytes", format_quantity(self.tools, "tool")
+        size = f"{self.body_bytes:,} bytes"
+        tools = format_quantity(self.tools, "tool")
         return f"{self.endpoint}{stream}, {size}, {tools}"
 
     @property

@@ -56,7 +56,9 @@ def merge_histograms(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
 
 
 def quantile_ms(
-    histogram: Mapping[int, int], share: float, bounds_ms: Sequence[int] = LATENCY_BOUNDS_MS
+    histogram: Mapping[int, int],
+    share: float,
+    bounds_ms: Sequence[int] = LATENCY_BOUNDS_MS,
 ) -> float | None:
     """Interpolates the latency quantile `share`; None without requests. In the bucket without a
     bound, returns its lower end. Source: Prometheus, `histogram_quantile`.
@@ -64,12 +66,14 @@ def quantile_ms(
     rank = share * sum(histogram.values())
     if not rank:
         return None
-    below, seen = 0, 0
+    below = 0
+    seen = 0
     for bound in bounds_ms:
         count = histogram.get(bound, 0)
         if count and seen + count >= rank:
             return below + (bound - below) * (rank - seen) / count
-        below, seen = bound, seen + count
+        below = bound
+        seen = seen + count
     return float(below)
 
 
@@ -179,7 +183,11 @@ def current_speed(speed: CallSpeed, now: float) -> CallSpeed:
     return speed if 0 <= now - speed.used_at <= FORGET_S else CallSpeed(used_at=now)
 
 
-def note_answer(speed: CallSpeed, call: EndedCall, most: int) -> CallSpeed:
+def note_answer(
+    speed: CallSpeed,
+    call: EndedCall,
+    most: int,
+) -> CallSpeed:
     """Returns the speed after an answer. most: the largest number of calls at once.
 
     After each round of answers: fewer calls if a token takes TOO_SLOW times as long as at
@@ -191,7 +199,8 @@ def note_answer(speed: CallSpeed, call: EndedCall, most: int) -> CallSpeed:
     tokens = max(1, call.tokens)
     if speed.calls <= START_CALLS:
         speed = speed._replace(
-            first_s=speed.first_s + call.seconds, first_tokens=speed.first_tokens + tokens
+            first_s=speed.first_s + call.seconds,
+            first_tokens=speed.first_tokens + tokens,
         )
     speed = speed._replace(
         round_s=speed.round_s + call.seconds,
@@ -215,7 +224,11 @@ def note_overload(speed: CallSpeed, call: EndedCall) -> CallSpeed:
     return _change(speed, speed.calls * OVERLOAD_SHARE, call.now)
 
 
-def _change(speed: CallSpeed, calls: float, now: float) -> CallSpeed:
+def _change(
+    speed: CallSpeed,
+    calls: float,
+    now: float,
+) -> CallSpeed:
     return speed._replace(
         calls=max(1.0, calls),
         changed_at=now if calls != speed.calls else speed.changed_at,

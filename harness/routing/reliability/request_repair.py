@@ -44,14 +44,19 @@ _REFUSED: Final[Mapping[TurnOrder, re.Pattern[str]]] = {
     ),
     # From Gemma's and Mistral's templates, and Perplexity.
     TurnOrder.ALTERNATE: _pattern(
-        "roles must alternate", "should alternate with", "unexpected role 'user' after role"
+        "roles must alternate",
+        "should alternate with",
+        "unexpected role 'user' after role",
     ),
 }
 
 
 def refused_order(message: str) -> TurnOrder | None:
     """Returns the turn order that a refusal demands; None for another refusal."""
-    return next((order for order, words in _REFUSED.items() if words.search(message)), None)
+    return next(
+        (order for order, words in _REFUSED.items() if words.search(message)),
+        None,
+    )
 
 
 def in_order(messages: Turns, order: TurnOrder) -> Turns:
@@ -79,7 +84,8 @@ def _without_system(messages: Turns) -> Turns:
         return messages
     turn = {**first, "role": "user"}
     if _role(rest[:1]) == "user":
-        turn, rest = {**rest[0], "content": _joined(first, rest[0])}, rest[1:]
+        turn = {**rest[0], "content": _joined(first, rest[0])}
+        rest = rest[1:]
     return [turn, *rest]
 
 
@@ -87,7 +93,8 @@ def _alternate(messages: Turns) -> Turns:
     """Joins turns of one role; inserts ANSWER between a tool's result and a user's turn."""
     found: Turns = []
     for message in messages:
-        before, role = _role(found[-1:]), _role([message])
+        before = _role(found[-1:])
+        role = _role([message])
         calls = any("tool_calls" in turn for turn in (*found[-1:], message))
         if before == role and role in ("user", "assistant") and not calls:
             found[-1] = {**found[-1], "content": _joined(found[-1], message)}
@@ -191,7 +198,12 @@ _OF_THIS_REQUEST: Final = re.compile(
     re.IGNORECASE,
 )
 _CODES: Final = frozenset(
-    {"unsupported_value", "unsupported_parameter", "unknown_parameter", "extra_forbidden"}
+    {
+        "unsupported_value",
+        "unsupported_parameter",
+        "unknown_parameter",
+        "extra_forbidden",
+    }
 )
 # Messages with the path of an unknown field, by Anthropic, OpenAI, OpenAI's older versions
 # and Groq.
@@ -332,7 +344,8 @@ def repair_request(
     body: Mapping[str, Any], repairs: Iterable[RequestRepair]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Applies repairs to a body. Returns the new body, and the fields that lost something."""
-    found, changed = dict(body), list[str]()
+    found = dict(body)
+    changed = list[str]()
     for repair in repairs:
         less = _repaired(found, repair)
         if less != found and repair.kind is not RepairKind.RENAME:  # renaming loses nothing
@@ -342,12 +355,16 @@ def repair_request(
 
 
 def _repaired(body: dict[str, Any], repair: RequestRepair) -> dict[str, Any]:
-    field, value = repair.field, body.get(repair.field)
+    field = repair.field
+    value = body.get(repair.field)
     match repair.kind:
         case RepairKind.LEAVE_OUT:
             return dict(_without(body, field.split(".")))
         case RepairKind.REORDER if isinstance(body.get("messages"), list):
-            return {**body, "messages": in_order(body["messages"], TurnOrder(repair.name))}
+            return {
+                **body,
+                "messages": in_order(body["messages"], TurnOrder(repair.name)),
+            }
         case RepairKind.RENAME if value is not None:
             return {**_without(body, [field]), repair.name: value}
         case RepairKind.AT_MOST if isinstance(value, int) and value > repair.limit:
@@ -374,7 +391,8 @@ def _unknown_field(error: Mapping[str, object], message: str) -> str:
 
 def _without(place: Any, steps: list[str]) -> Any:
     """Copies without the value at a path. Skips steps that are no key: `thinking.enabled.x`."""
-    step, rest = steps[0], steps[1:]
+    step = steps[0]
+    rest = steps[1:]
     if isinstance(place, dict) and step in place:
         rest_of = {name: value for name, value in place.items() if name != step}
         return {**place, step: _without(place[step], rest)} if rest else rest_of
@@ -384,10 +402,13 @@ def _without(place: Any, steps: list[str]) -> Any:
 
 
 def _repair_length(
-    field: str, message: str, sent: Mapping[str, object]
+    field: str,
+    message: str,
+    sent: Mapping[str, object],
 ) -> RequestRepair | None:
     """Finds the repair of the answer's length limit: another name, or another value."""
-    instead, value = _INSTEAD.search(message), sent[field]
+    instead = _INSTEAD.search(message)
+    value = sent[field]
     if instead is not None and instead[1] in LENGTHS and instead[1] != field:
         return RequestRepair(RepairKind.RENAME, field, name=instead[1])
     if not isinstance(value, int):

@@ -26,7 +26,12 @@ _NUMBERS: Final[Mapping[str, float]] = {
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
 _LONGEST: Final = 64
 # Units of a duration in Go's notation.
-_SPANS: Final[Mapping[str, float]] = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_SPANS: Final[Mapping[str, float]] = {
+    "h": 3600.0,
+    "m": 60.0,
+    "s": 1.0,
+    "ms": 0.001,
+}
 _SPAN_PART: Final = re.compile(r"(\d+\.?\d*)(ms|h|m|s)", re.ASCII)
 _SPAN: Final = re.compile(rf"({_SPAN_PART.pattern})+", re.ASCII)
 
@@ -96,7 +101,11 @@ def _span_s(text: str) -> float:
     return sum(float(number) * _SPANS[unit] for number, unit in _SPAN_PART.findall(text))
 
 
-def _wait_s(text: str, per_second: float, now: datetime) -> float | None:
+def _wait_s(
+    text: str,
+    per_second: float,
+    now: datetime,
+) -> float | None:
     """Parses one header's value in seconds; None if it is not valid."""
     if len(text) > _LONGEST:
         return None
@@ -113,7 +122,11 @@ def _wait_s(text: str, per_second: float, now: datetime) -> float | None:
     return max(0.0, (then - now).total_seconds())
 
 
-def backoff_s(tries: int, uniform: float, policy: RetryPolicy = DEFAULT_RETRY) -> float:
+def backoff_s(
+    tries: int,
+    uniform: float,
+    policy: RetryPolicy = DEFAULT_RETRY,
+) -> float:
     """Computes the wait after `tries` tries: uniform up to `base_s * 2^(tries - 1)`, at most
     cap_s.
 
@@ -136,7 +149,11 @@ class RetryBudget(NamedTuple):
     standby: bool = False  # a further target is healthy
 
 
-def fits_budget(wait_s: float, room: RetryBudget, policy: RetryPolicy = DEFAULT_RETRY) -> bool:
+def fits_budget(
+    wait_s: float,
+    room: RetryBudget,
+    policy: RetryPolicy = DEFAULT_RETRY,
+) -> bool:
     """Whether the rest allows an attempt. False for a long wait if another target is ready."""
     if room.standby and wait_s > policy.max_wait_s:
         return False
@@ -166,9 +183,11 @@ def retry_wait_s(
         case SameTarget.NEVER:
             return None
         case SameTarget.ONCE:
-            most, wait_s = 2, 0.0
+            most = 2
+            wait_s = 0.0
         case SameTarget.BACKOFF | SameTarget.RETRY_AFTER:
-            most, wait_s = policy.tries_per_target, backoff_s(tries, uniform, policy)
+            most = policy.tries_per_target
+            wait_s = backoff_s(tries, uniform, policy)
         case _:
             assert_never(rule)
     wait_s = max(wait_s, retry_after_s or 0.0)

@@ -30,7 +30,12 @@ GUARDS: Final[tuple[Guard, ...]] = (
             f"{table}_no_{event.lower()}",
             table,
             event,
-            ((f"append_only: {table} is never changed or deleted", "1 = 1"),),
+            (
+                (
+                    f"append_only: {table} is never changed or deleted",
+                    "1 = 1",
+                ),
+            ),
         )
         for table in _GROWING
         for event in ("UPDATE", "DELETE")
@@ -72,4 +77,11 @@ COUNTED: Final = {
 # The condition on counted rows of a table; routers do not serve from a freeze.
 COUNTED_ROWS: Final = {"switch": "NEW.kind <> 'freeze'"}
 
-__all__ = ["COUNTED", "COUNTED_ROWS", "GUARDS", "KEPT", "NEVER_EMPTIED", "Guard"]
+__all__ = [
+    "COUNTED",
+    "COUNTED_ROWS",
+    "GUARDS",
+    "KEPT",
+    "NEVER_EMPTIED",
+    "Guard",
+]

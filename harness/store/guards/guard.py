@@ -19,7 +19,11 @@ _HEADING: Final = re.compile(
     r"(?P<event>INSERT|UPDATE|DELETE)(?: OF (?P<columns>[\w, ]+))? ON (?P<table>\w+)"
     r"(?: AS (?P<name>\w+))?"
 )
-_NAMES: Final = {"INSERT": "guard", "UPDATE": "no_rewrite", "DELETE": "no_delete"}
+_NAMES: Final = {
+    "INSERT": "guard",
+    "UPDATE": "no_rewrite",
+    "DELETE": "no_delete",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,11 @@ def _same(keys: Iterable[str]) -> str:
     return " AND ".join(f"t.{key} = NEW.{key}" for key in keys)
 
 
-def taken(table: str, *keys: str, same: str = "") -> str:
+def taken(
+    table: str,
+    *keys: str,
+    same: str = "",
+) -> str:
     """Refuses a row whose key exists, because INSERT OR REPLACE would delete the stored row.
     same: a condition to use instead of the keys.
     """
@@ -75,7 +83,11 @@ def taken(table: str, *keys: str, same: str = "") -> str:
         EXISTS (SELECT 1 FROM {table} t WHERE {same or _same(keys)})"""
 
 
-def busy(table: str, condition: str, *keys: str) -> str:
+def busy(
+    table: str,
+    condition: str,
+    *keys: str,
+) -> str:
     """Refuses a second open row. The unique index does the same, but INSERT OR REPLACE bypasses
     it.
     """
@@ -84,7 +96,11 @@ def busy(table: str, condition: str, *keys: str) -> str:
         AND t.id <> NEW.id AND t.{condition})"""
 
 
-def another(table: str, key: str, *columns: str) -> str:
+def another(
+    table: str,
+    key: str,
+    *columns: str,
+) -> str:
     """Refuses a row whose key exists with other content. Allows an equal row."""
     differs = " OR ".join(f"t.{column} <> NEW.{column}" for column in columns)
     return f"""append_only: this {table} exists with other content
@@ -94,10 +110,13 @@ def another(table: str, key: str, *columns: str) -> str:
 def rewords(columns: Iterable[str], *, blanks: Iterable[str] = ()) -> str:
     """Builds a condition that is true if a column changes to a value other than `blanks`."""
     blank = listed(blanks)
-    return " OR ".join(
-        f"(NEW.{name} <> OLD.{name}{f' AND NEW.{name} NOT IN ({blank})' if blank else ''})"
-        for name in columns
-    )
+    conditions = []
+    for name in columns:
+        condition = f"NEW.{name} <> OLD.{name}"
+        if blank:
+            condition += f" AND NEW.{name} NOT IN ({blank})"
+        conditions.append(f"({condition})")
+    return " OR ".join(conditions)
 
 
 def person(principal: str) -> str:
@@ -122,7 +141,12 @@ def changes_beside(table: sa.Table, *columns: str) -> str:
 
 
 def closed_once(
-    table: sa.Table, once: str, only: str, content: str, closing: Sequence[str], noun: str = ""
+    table: sa.Table,
+    once: str,
+    only: str,
+    content: str,
+    closing: Sequence[str],
+    noun: str = "",
 ) -> str:
     """Builds triggers of a table whose rows may close once, but otherwise never change.
 
@@ -130,7 +154,8 @@ def closed_once(
     closing: the columns that closing sets, the time first.
     noun: a row's noun in the messages; by default the table's name.
     """
-    at, name = closing[0], table.name
+    at = closing[0]
+    name = table.name
     return f"""UPDATE ON {name}
     append_only: a {once} once
         OLD.{at} IS NOT NULL

@@ -23,8 +23,14 @@ from harness.store.guards.guard import (
 _LIFTING: Final = ("lifted_at", "lifted_by")
 _ENDING: Final = ("ended_at", "ended_by", "ended_because")
 _BEGUN: Final = (
-    *("id", "principal", "key", "created_at", "created_by", "created_with"),
-    *("link_hash", "link_expires_at"),
+    "id",
+    "principal",
+    "key",
+    "created_at",
+    "created_by",
+    "created_with",
+    "link_hash",
+    "link_expires_at",
 )
 # Retention may blank answers and prompts; scores and numbers stay.
 _TEXTS: Final = ("answer", "prompt", "error_text")
@@ -48,14 +54,30 @@ INSERT ON switch
     {taken("switch", "id")}
     switch_thrown: a switch is thrown before it is lifted
         NEW.lifted_at IS NOT NULL
-{closed_once(switch, "switch is lifted", "switch is only ever lifted", "thrown", _LIFTING)}
+{
+    closed_once(
+        switch,
+        "switch is lifted",
+        "switch is only ever lifted",
+        "thrown",
+        _LIFTING,
+    )
+}
 
 INSERT ON shadow
     {taken("shadow", "id")}
     shadow_started: a shadow starts before it ends
         NEW.ended_at IS NOT NULL
     {busy("shadow", "ended_at IS NULL", "route")}
-{closed_once(shadow, "shadow ends", "shadow is only ever ended", "started", _ENDING)}
+{
+    closed_once(
+        shadow,
+        "shadow ends",
+        "shadow is only ever ended",
+        "started",
+        _ENDING,
+    )
+}
 
 UPDATE OF {_MEASURED} ON sample AS sample_no_update
     append_only: what was measured is never changed or deleted
@@ -142,7 +164,16 @@ INSERT ON target
     {another("target", "id", "provider", "model", "parameters", "request_patch")}
 INSERT ON suite
     {
-    another("suite", "digest", "name", "version", "data_sha256", "scorer", "template", "items")
+    another(
+        "suite",
+        "digest",
+        "name",
+        "version",
+        "data_sha256",
+        "scorer",
+        "template",
+        "items",
+    )
 }
 
 INSERT ON agent_switch
@@ -151,7 +182,17 @@ INSERT ON agent_switch
         NEW.state <> 'pending'
 UPDATE ON agent_switch
     append_only: the content of a switch request does not change
-        {changes("id", "agent", "session", "targets", "for_children", "asked_at", "expires_at")}
+        {
+    changes(
+        "id",
+        "agent",
+        "session",
+        "targets",
+        "for_children",
+        "asked_at",
+        "expires_at",
+    )
+}
     append_only: a switch is decided once
         OLD.state <> 'pending' AND ({changes_beside(agent_switch, *_BLANKED)})
     append_only: the texts of a switch are blanked or stay
@@ -173,7 +214,11 @@ INSERT ON agent_grant
         AND r.state = 'pending')
 {
     closed_once(
-        agent_grant, "grant is revoked", "grant is only ever revoked", "granted", ["revoked_at"]
+        agent_grant,
+        "grant is revoked",
+        "grant is only ever revoked",
+        "granted",
+        ["revoked_at"],
     )
 }
 """)

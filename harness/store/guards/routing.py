@@ -18,16 +18,36 @@ from harness.routing.records.proposals import (
     PROPOSAL_REGISTERED,
     ROLLOUT_REGISTERED,
 )
-from harness.store.guards.guard import busy, changes, listed, person, read_guards, taken
+from harness.store.guards.guard import (
+    busy,
+    changes,
+    listed,
+    person,
+    read_guards,
+    taken,
+)
 
 _LONGEST_US: Final = LONGEST // timedelta(microseconds=1)
 _ASKED: Final = (
-    *("id", "route", "incumbent", "target", "reason", "through_freeze"),
-    *("proposer", "proposer_principal", "proposer_key"),
-    *("created_at", "confirm_by", "expires_at"),
+    "id",
+    "route",
+    "incumbent",
+    "target",
+    "reason",
+    "through_freeze",
+    "proposer",
+    "proposer_principal",
+    "proposer_key",
+    "created_at",
+    "confirm_by",
+    "expires_at",
 )
 _CONFIRMED: Final = (
-    *("confirmer", "confirmer_principal", "confirmer_key", "confirmed_at", "waiver"),
+    "confirmer",
+    "confirmer_principal",
+    "confirmer_key",
+    "confirmed_at",
+    "waiver",
 )
 _CONFIRMS: Final = "NEW.confirmed_at IS NOT NULL AND OLD.confirmed_at IS NULL"
 
@@ -302,7 +322,12 @@ INSERT ON waiver
     {taken("waiver", "id")}
 """)
 
-ROUTING: Final = (*_VERSIONS, *_PROOF, *BREAK_GLASSES, *_EVIDENCE)
+ROUTING: Final = (
+    *_VERSIONS,
+    *_PROOF,
+    *BREAK_GLASSES,
+    *_EVIDENCE,
+)
 
 
 _OPEN: Final = f"IN ({listed(OPEN_PHASE_VALUES)})"

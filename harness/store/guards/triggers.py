@@ -12,12 +12,24 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.routing.records import traffic_tables
-from harness.store.guards import COUNTED, COUNTED_ROWS, GUARDS, KEPT, NEVER_EMPTIED, Guard
+from harness.store.guards import (
+    COUNTED,
+    COUNTED_ROWS,
+    GUARDS,
+    KEPT,
+    NEVER_EMPTIED,
+    Guard,
+)
 from harness.store.tables import metadata
 
 # The bits of pg_trigger.tgtype.
 _TIMES: Final = {"BEFORE": 2, "AFTER": 0}
-_EVENTS: Final = {"INSERT": 4, "DELETE": 8, "UPDATE": 16, "TRUNCATE": 32}
+_EVENTS: Final = {
+    "INSERT": 4,
+    "DELETE": 8,
+    "UPDATE": 16,
+    "TRUNCATE": 32,
+}
 _ROW: Final = 1
 
 _POLICY: Final = re.compile(
@@ -53,7 +65,8 @@ def present(db: sa.Connection) -> Mapping[str, Trigger]:
 
 def differences(db: sa.Connection) -> list[str]:
     """Lists missing, changed and unknown triggers, one line each."""
-    ours, theirs = shipped(db), present(db)
+    ours = shipped(db)
+    theirs = present(db)
     return [
         *(f"the trigger {name} is missing" for name in sorted(ours.keys() - theirs.keys())),
         *(
@@ -109,7 +122,12 @@ def _of_sqlite() -> Iterator[Trigger]:
         yield _sqlite(name, traffic_tables.SUMMED, f"AFTER {event}", body)
 
 
-def _sqlite(name: str, table: str, when: str, body: str) -> Trigger:
+def _sqlite(
+    name: str,
+    table: str,
+    when: str,
+    body: str,
+) -> Trigger:
     text = f"CREATE TRIGGER {name} {when} ON {table} FOR EACH ROW BEGIN {body} END"
     return Trigger(name, table, 0, (), "", text, ())
 
@@ -153,7 +171,15 @@ def _of_postgres(schema: str) -> Iterator[Trigger]:
         give = "OLD" if guard.event == "DELETE" else "NEW"
         body = f" BEGIN {rules} RETURN {give}; END "
         kind = _ROW | _TIMES["BEFORE"] | _EVENTS[guard.event]
-        yield Trigger(guard.name, guard.table, kind, guard.columns, guard.name, body, settings)
+        yield Trigger(
+            guard.name,
+            guard.table,
+            kind,
+            guard.columns,
+            guard.name,
+            body,
+            settings,
+        )
     truncate = (
         " BEGIN RAISE EXCEPTION 'append_only: % is never emptied', TG_TABLE_NAME"
         " USING ERRCODE = 'integrity_constraint_violation'; END "
@@ -174,7 +200,13 @@ def _of_postgres(schema: str) -> Iterator[Trigger]:
             yield Trigger(name, table, kind | _ROW, (), name, body, settings)
         else:
             yield Trigger(
-                name, table, kind, (), "serving_changed", f"{count}; {notify}", settings
+                name,
+                table,
+                kind,
+                (),
+                "serving_changed",
+                f"{count}; {notify}",
+                settings,
             )
     kind = sum(_EVENTS[event] for event in ("INSERT", "UPDATE", "DELETE"))
     yield Trigger(
@@ -281,7 +313,11 @@ def _install_on_sqlite(db: sa.Connection, trigger: Trigger) -> None:
     db.exec_driver_sql(trigger.body)
 
 
-def _install_on_postgres(db: sa.Connection, schema: str, trigger: Trigger) -> None:
+def _install_on_postgres(
+    db: sa.Connection,
+    schema: str,
+    trigger: Trigger,
+) -> None:
     function = f"{schema}.{trigger.function}()"
     db.exec_driver_sql(
         f"CREATE OR REPLACE FUNCTION {function} RETURNS trigger LANGUAGE plpgsql"

@@ -12,7 +12,11 @@ from typing import Any, Final
 
 from harness.frame.errors import InputError
 from harness.frame.failures import FailureClass
-from router.conversation.intake import AnswerIds, arguments_text, seal_thoughts
+from router.conversation.intake import (
+    AnswerIds,
+    arguments_text,
+    seal_thoughts,
+)
 from router.frame.body import empty_answer_error, first_object, iter_objects
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import ParsedObject
@@ -68,7 +72,11 @@ def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
     called = any(block.kind is BlockKind.CALL for block in blocks)
     refused = any(block.kind is BlockKind.REFUSAL for block in blocks)
     end = read_end(
-        finish, choice, read_usage(members.get("usage")), called=called, refused=refused
+        finish,
+        choice,
+        read_usage(members.get("usage")),
+        called=called,
+        refused=refused,
     )
     end = end._replace(reasoning_tokens=read_reasoning_tokens(members))
     return WholeAnswer(head, blocks, end)
@@ -210,7 +218,11 @@ class ToolCallOrder:
         self.begun = True
         function = delta.get("function")
         given = function if isinstance(function, Mapping) else {}
-        piece = delta.get("id"), given.get("name"), arguments_text(given.get("arguments"))
+        piece = (
+            delta.get("id"),
+            given.get("name"),
+            arguments_text(given.get("arguments")),
+        )
         # Some providers omit the index.
         calls = self._by_index.setdefault(str(delta.get("index")), [])
         call = call_of_piece(calls, StreamedToolCall, *piece)
@@ -353,7 +365,8 @@ class ChatStreamReader:
             self._head = read_head(members)
             out = self._writer.begin(self._head)
         if usage := read_usage(members.get("usage")):
-            self._usage, self._reasoning_tokens = usage, read_reasoning_tokens(members)
+            self._usage = usage
+            self._reasoning_tokens = read_reasoning_tokens(members)
         choices = members.get("choices")
         for choice in iter_objects(choices):
             if choice.get("index") in (0, None):
@@ -397,7 +410,8 @@ class ChatStreamReader:
         if self._open is None:
             return b""
         self._open = None
-        signed, self._signed = self._signed, []
+        signed = self._signed
+        self._signed = []
         return self._writer.close(seal_thoughts(signed))
 
     def _finish(self) -> bytes:

@@ -34,12 +34,30 @@ from router.frame.json_spans import (
     walk_object,
 )
 from router.frame.replies import Reply
-from router.protocols.answer_signals import ANY, AnswerSignals, read_schema, read_signals
-from router.protocols.answers import AnswerEnding, TokenUsage, read_ending, read_usage
+from router.protocols.answer_signals import (
+    ANY,
+    AnswerSignals,
+    read_schema,
+    read_signals,
+)
+from router.protocols.answers import (
+    AnswerEnding,
+    TokenUsage,
+    read_ending,
+    read_usage,
+)
 from router.protocols.caller_names import conversation_opening
 from router.protocols.chat.stream import ChatStream, has_answer
-from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
-from router.protocols.provider_failures import check_arguments, check_ending, error_in_answer
+from router.protocols.event_stream import (
+    Irregularity,
+    StreamFilter,
+    end_irregularity,
+)
+from router.protocols.provider_failures import (
+    check_arguments,
+    check_ending,
+    error_in_answer,
+)
 
 CHAT_RESERVED: Final = frozenset({"model", "messages", "stream"})
 SYSTEM_ROLES: Final = ("system", "developer")
@@ -70,7 +88,11 @@ class ChatDialect:
         return conversation_opening(request.value("messages"), skipped=skipped)
 
     def patched(
-        self, request: ClientRequest, target: RequestTarget, *, serialize_tools: bool = False
+        self,
+        request: ClientRequest,
+        target: RequestTarget,
+        *,
+        serialize_tools: bool = False,
     ) -> bytes:
         """Patches the request for a target: model, parameters, patch and prompt addendum.
 
@@ -116,7 +138,10 @@ class ChatDialect:
         is_text = content.__class__ is str and content and not content.isspace()
         if not (is_text and reason in _GOOD):
             choices = iter_objects(members.get("choices"))
-            messages = [message, *(choice.get("message") for choice in choices)]
+            messages = [
+                message,
+                *(choice.get("message") for choice in choices),
+            ]
             says = any(isinstance(m, dict) and has_answer(m) for m in messages)
             if not reason and not says:
                 raise empty_answer_error("finish_reason")
@@ -147,7 +172,8 @@ class ChatDialect:
         """
         found: dict[str, object] = {}
         for tool in iter_objects(request.value("tools")):
-            function, custom = tool.get("function"), tool.get("custom")
+            function = tool.get("function")
+            custom = tool.get("custom")
             if isinstance(function, Mapping):
                 found[str(function.get("name"))] = function.get("parameters") or ANY
             elif isinstance(custom, Mapping):
@@ -217,7 +243,11 @@ def _asks_for_usage(request: ClientRequest) -> list[TextEdit]:
     return [TextEdit(close, close, f'{"," if options else ""}"include_usage":true')]
 
 
-def _with_addendum(text: str, messages: JsonSpan, addendum: str) -> list[TextEdit]:
+def _with_addendum(
+    text: str,
+    messages: JsonSpan,
+    addendum: str,
+) -> list[TextEdit]:
     """Returns the edits that append the addendum to the first system prompt, or add one."""
     if not isinstance(messages.value, list):
         return []

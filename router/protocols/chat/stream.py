@@ -24,8 +24,18 @@ from router.frame.json_spans import (
 )
 from router.frame.replies import error_event
 from router.protocols.answer_signals import AnswerSignals, read_signals
-from router.protocols.answers import EMPTY, CallCollector, CallPieces, read_usage
-from router.protocols.event_stream import MODEL_ALONE, Irregularity, StreamFilter, with_data
+from router.protocols.answers import (
+    EMPTY,
+    CallCollector,
+    CallPieces,
+    read_usage,
+)
+from router.protocols.event_stream import (
+    MODEL_ALONE,
+    Irregularity,
+    StreamFilter,
+    with_data,
+)
 
 # The content of a JSON string without `\u`, because that could be a lone surrogate.
 _TEXT: Final = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt])++')
@@ -51,7 +61,11 @@ class TextEventForm(NamedTuple):
 
     @classmethod
     def from_event(
-        cls, event: bytes, name: str, choice: object, write: Callable[[bytes], bytes]
+        cls,
+        event: bytes,
+        name: str,
+        choice: object,
+        write: Callable[[bytes], bytes],
     ) -> Self | None:
         """Makes the form around the text member `name`, or returns None for an unusual event.
 
@@ -63,7 +77,8 @@ class TextEventForm(NamedTuple):
         text = _TEXT.match(event, found.end()) if found else None
         if text is None:
             return None
-        before, after = event[: text.start()], event[text.end() :]
+        before = event[: text.start()]
+        after = event[text.end() :]
         # Without an escape around the text, every quote begins or ends a string.
         around = before + after
         if b"\\" in around or b"\n" in around or b"\r" in around or after[:1] != b'"':
@@ -105,7 +120,12 @@ _GOOD: Final = ("stop", "tool_calls")  # the most frequent good reasons; `ENDS` 
 _BESIDE: Final = frozenset({"role", "name", "id", "annotations", "provider_specific_fields"})
 # Thinking is output, but an answer with thinking only is empty.
 _THOUGHTS: Final = frozenset(
-    {"reasoning", "reasoning_content", "reasoning_details", "thinking_blocks"}
+    {
+        "reasoning",
+        "reasoning_content",
+        "reasoning_details",
+        "thinking_blocks",
+    }
 )
 _NO_TEXT: Final[tuple[str, object] | None] = None
 
@@ -121,7 +141,13 @@ class ChatStream(StreamFilter):
     for.
     """
 
-    def __init__(self, json_name: str | None, *, show_usage: bool, wanted: int = 1) -> None:
+    def __init__(
+        self,
+        json_name: str | None,
+        *,
+        show_usage: bool,
+        wanted: int = 1,
+    ) -> None:
         super().__init__(json_name)
         self._show_usage = show_usage
         self._wanted = wanted
@@ -262,10 +288,12 @@ class ChatStream(StreamFilter):
         """
         if self.signals is not None:
             self._note(read_signals, choice, "delta")
-        index, delta = choice.get("index"), choice.get("delta")
+        index = choice.get("index")
+        delta = choice.get("delta")
         number = index if isinstance(index, int) else 0
         self._choices.add(number)
-        outputs, text = 0, None
+        outputs = 0
+        text = None
         if isinstance(delta, dict):
             for name, value in delta.items():
                 if name not in _BESIDE and value not in _NOTHING:
@@ -326,10 +354,12 @@ class ChatStream(StreamFilter):
 
         An empty object is held back until the next piece shows whether it is a placeholder.
         """
-        name, given = function.get("name"), arguments_text(function.get("arguments"))
+        name = function.get("name")
+        given = arguments_text(function.get("arguments"))
         known = calls.add((choice, str(call.get("index"))), call.get("id"), name, given)
         before: list[object] = []
-        piece, part = dict(call), dict(function)
+        piece = dict(call)
+        part = dict(function)
         if not known.sent_id:
             before = self._rest(choice)
             known.number = self._counts.get(choice, 0)
@@ -351,13 +381,21 @@ class ChatStream(StreamFilter):
                 del self._empty[choice]
         if given is not None:
             part["arguments"] = given
-        return [*before, {**piece, "index": known.number, "function": part}]
+        return [
+            *before,
+            {
+                **piece,
+                "index": known.number,
+                "function": part,
+            },
+        ]
 
     def _finish_calls(self, choice: dict[str, object]) -> None:
         """Adds the arguments that were held back to the event with the choice's finish
         reason.
         """
-        index, delta = choice.get("index"), choice.get("delta")
+        index = choice.get("index")
+        delta = choice.get("delta")
         if choice.get("finish_reason") and (
             rest := self._rest(index if isinstance(index, int) else 0)
         ):

@@ -39,7 +39,11 @@ def write_message(answer: WholeAnswer, maker: str = "") -> bytes:
     """
     content = [_block(block, _signature(maker)) for block in answer.blocks]
     return to_json(
-        {**_head(answer.head), "content": content, **_stop(answer.end)}
+        {
+            **_head(answer.head),
+            "content": content,
+            **_stop(answer.end),
+        }
         | {"usage": message_usage(answer.end.usage)}
     ).encode()
 
@@ -53,9 +57,15 @@ class MessageEventWriter:
         self._kind = BlockKind.TEXT
 
     def begin(self, head: AnswerHead) -> bytes:
-        start = {**_head(head), "content": [], "stop_reason": None, "stop_sequence": None}
+        start = {
+            **_head(head),
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+        }
         return write_event(
-            "message_start", {"message": {**start, "usage": message_usage(NO_USAGE)}}
+            "message_start",
+            {"message": {**start, "usage": message_usage(NO_USAGE)}},
         )
 
     def open(self, block: AnswerBlock) -> bytes:
@@ -83,7 +93,10 @@ class MessageEventWriter:
         return write_event("content_block_delta", delta) + stop
 
     def end(self, end: AnswerEnd) -> bytes:
-        data: dict[str, object] = {"delta": _stop(end), "usage": message_usage(end.usage)}
+        data: dict[str, object] = {
+            "delta": _stop(end),
+            "usage": message_usage(end.usage),
+        }
         return write_event("message_delta", data) + write_event("message_stop", {})
 
     def error(self, error: object) -> bytes:
@@ -109,7 +122,12 @@ def message_usage(usage: TokenUsage | None) -> dict[str, object]:
 
 def _head(head: AnswerHead) -> dict[str, object]:
     own = head.id if head.id.startswith("msg_") else f"msg_{head.id}"
-    return {"id": own, "type": "message", "role": "assistant", "model": head.model}
+    return {
+        "id": own,
+        "type": "message",
+        "role": "assistant",
+        "model": head.model,
+    }
 
 
 def _signature(maker: str) -> str:
@@ -128,7 +146,11 @@ def _block(block: AnswerBlock, signature: str = "") -> dict[str, object]:
                 "input": given,
             }
         case BlockKind.THINKING:
-            return {"type": "thinking", "thinking": block.text, "signature": signature}
+            return {
+                "type": "thinking",
+                "thinking": block.text,
+                "signature": signature,
+            }
         case _:
             return {"type": "text", "text": block.text}
 
@@ -138,7 +160,10 @@ def _stop(end: AnswerEnd) -> dict[str, object]:
     good one.
     """
     reason = "stop_sequence" if end.stop_sequence else end.word or _STOPS[end.finish]
-    return {"stop_reason": reason, "stop_sequence": end.stop_sequence or None}
+    return {
+        "stop_reason": reason,
+        "stop_sequence": end.stop_sequence or None,
+    }
 
 
 _BY_STATUS: Final[Mapping[int, str]] = {
@@ -183,7 +208,11 @@ def anthropic_error(reply: Reply, request_id: str) -> Reply:
     shaped["type"] = _BY_STATUS.get(reply.status, kind)
     if shaped.get("code") == _TOO_LONG:
         shaped["message"] = _too_long(shaped)
-    body = {"type": "error", "error": shaped, "request_id": request_id}
+    body = {
+        "type": "error",
+        "error": shaped,
+        "request_id": request_id,
+    }
     headers = (*reply.headers, (b"request-id", request_id.encode()))
     return Reply(reply.status, headers, json.dumps(body).encode())
 
@@ -191,7 +220,9 @@ def anthropic_error(reply: Reply, request_id: str) -> Reply:
 def _too_long(error: Mapping[str, object]) -> str:
     """Uses Anthropic's message, because Anthropic's clients then shorten the conversation."""
     message = str(error.get("message") or "")
-    tokens, most = error.get("n_prompt_tokens"), error.get("n_ctx")  # llama.cpp
+    # llama.cpp
+    tokens = error.get("n_prompt_tokens")
+    most = error.get("n_ctx")
     if not isinstance(tokens, int) or not isinstance(most, int):
         limit = _LIMIT.search(message)
         numbers = [int(number.replace(",", "")) for number in _NUMBER.findall(message)]

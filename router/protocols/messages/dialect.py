@@ -21,7 +21,12 @@ from router.frame.body import (
     to_json,
 )
 from router.frame.failure import UpstreamFailed
-from router.frame.json_spans import ParsedObject, TextEdit, member_edit, walk_object
+from router.frame.json_spans import (
+    ParsedObject,
+    TextEdit,
+    member_edit,
+    walk_object,
+)
 from router.frame.replies import Reply
 from router.protocols.answer_signals import AnswerSignals, read_schema
 from router.protocols.answers import (
@@ -33,12 +38,23 @@ from router.protocols.answers import (
 )
 from router.protocols.caller_names import conversation_opening
 from router.protocols.chat.dialect import CHAT_RESERVED, ChatDialect
-from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
-from router.protocols.messages.answer_writer import TYPE_BY_CLASS, anthropic_error
+from router.protocols.event_stream import (
+    Irregularity,
+    StreamFilter,
+    end_irregularity,
+)
+from router.protocols.messages.answer_writer import (
+    TYPE_BY_CLASS,
+    anthropic_error,
+)
 from router.protocols.provider_failures import check_ending, error_in_answer
 
 
-def read_block_signals(signals: AnswerSignals, place: object, block: object) -> None:
+def read_block_signals(
+    signals: AnswerSignals,
+    place: object,
+    block: object,
+) -> None:
     """Reads the signals of a content block. place: its index in the answer."""
     if not isinstance(block, Mapping):
         return
@@ -52,7 +68,11 @@ def read_block_signals(signals: AnswerSignals, place: object, block: object) -> 
             pass
 
 
-def read_delta_signals(signals: AnswerSignals, place: object, delta: object) -> None:
+def read_delta_signals(
+    signals: AnswerSignals,
+    place: object,
+    delta: object,
+) -> None:
     """Reads the signals of a piece of a content block. place: the block's index."""
     if not isinstance(delta, Mapping):
         return
@@ -120,7 +140,10 @@ class MessagesStream(StreamFilter):
 
     def broken(self, message: str, failure: FailureClass) -> bytes:
         kind = TYPE_BY_CLASS.get(failure, "api_error")
-        error = {"type": "error", "error": {"type": kind, "message": message}}
+        error = {
+            "type": "error",
+            "error": {"type": kind, "message": message},
+        }
         return b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
 
     @property
@@ -301,13 +324,20 @@ class MessagesDialect(ChatDialect):
         return conversation_opening(get("messages"), get("system"), skipped)
 
     def patched(
-        self, request: ClientRequest, target: RequestTarget, *, serialize_tools: bool = False
+        self,
+        request: ClientRequest,
+        target: RequestTarget,
+        *,
+        serialize_tools: bool = False,
     ) -> bytes:
         wanted = setting_edits(request, target, CHAT_RESERVED, NAMES)
         if serialize_tools and not request.serial_tools:
             choice = wanted.get("tool_choice", request.value("tool_choice"))
             given = dict(choice) if isinstance(choice, Mapping) else {"type": "auto"}
-            wanted["tool_choice"] = {**given, "disable_parallel_tool_use": True}
+            wanted["tool_choice"] = {
+                **given,
+                "disable_parallel_tool_use": True,
+            }
         return patched_body(request, target, wanted, "system")
 
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:

@@ -17,7 +17,11 @@ from router.conversation.hosted_tools import (
 )
 from router.conversation.intake import read_mark
 from router.frame.body import iter_objects, to_json
-from router.frame.failure import Untranslatable, no_chat_error, untranslatable_error
+from router.frame.failure import (
+    Untranslatable,
+    no_chat_error,
+    untranslatable_error,
+)
 from router.protocols.caller_names import BILLING
 
 # Only the original provider can read these blocks, and an answer does not need them.
@@ -80,7 +84,11 @@ def cache_mark(block: Mapping[str, object]) -> Turn:
     return {"cache_control": mark} if isinstance(mark, Mapping) else {}
 
 
-def _assistant(content: object, maker: str, blocks: "_Blocks") -> Turn:
+def _assistant(
+    content: object,
+    maker: str,
+    blocks: "_Blocks",
+) -> Turn:
     if not isinstance(content, list):
         return {"role": "assistant", "content": content}
     texts: list[Turn] = []
@@ -90,7 +98,11 @@ def _assistant(content: object, maker: str, blocks: "_Blocks") -> Turn:
         if kind == "tool_use":
             arguments = to_json(block.get("input") or {})
             function = {"name": block.get("name"), "arguments": arguments}
-            call = {"id": block.get("id"), "type": "function", "function": function}
+            call = {
+                "id": block.get("id"),
+                "type": "function",
+                "function": function,
+            }
             calls.append(call | cache_mark(block))
         elif kind not in _THOUGHTS:
             texts.append(blocks.part(block))
@@ -125,7 +137,10 @@ def _user(content: object, blocks: "_Blocks") -> Iterator[Turn]:
     parts += [blocks.part(b) for b in iter_objects(content) if b.get("type") != "tool_result"]
     if all(part["type"] == "text" and "cache_control" not in part for part in parts):
         if parts:
-            yield {"role": "user", "content": _GAP.join(str(part["text"]) for part in parts)}
+            yield {
+                "role": "user",
+                "content": _GAP.join(str(part["text"]) for part in parts),
+            }
     else:
         yield {"role": "user", "content": parts}
 
@@ -140,9 +155,26 @@ def _result(block: Mapping[str, object], blocks: "_Blocks") -> Turn:
     if block.get("is_error") is True and not text.lower().startswith("error"):
         text = _ERROR + text
     within = iter_objects(content) if isinstance(content, list) else ()
-    mark = next((turn for inner in (block, *within) if (turn := cache_mark(inner))), {})
-    result = [{"type": "text", "text": text, **mark}] if mark else text
-    return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": result}
+    mark = next(
+        (turn for inner in (block, *within) if (turn := cache_mark(inner))),
+        {},
+    )
+    result = (
+        [
+            {
+                "type": "text",
+                "text": text,
+                **mark,
+            }
+        ]
+        if mark
+        else text
+    )
+    return {
+        "role": "tool",
+        "tool_call_id": block.get("tool_use_id"),
+        "content": result,
+    }
 
 
 def _result_text(block: Mapping[str, object], blocks: "_Blocks") -> str:
@@ -188,13 +220,25 @@ class _Blocks:
                 url = f"data:{of.get('media_type')};base64,{of.get('data')}"
                 return {"type": "image_url", "image_url": {"url": url}}
             case "image", "url":
-                return {"type": "image_url", "image_url": {"url": str(of.get("url"))}}
+                return {
+                    "type": "image_url",
+                    "image_url": {"url": str(of.get("url"))},
+                }
             case "document", "text":
-                return {"type": "text", "text": f"{_title(block)}:{_GAP}{of.get('data')}"}
+                return {
+                    "type": "text",
+                    "text": f"{_title(block)}:{_GAP}{of.get('data')}",
+                }
             case "document", "base64":
                 data = f"data:{of.get('media_type')};base64,{of.get('data')}"
-                return {"type": "file", "file": {"filename": _title(block), "file_data": data}}
-            case (("image" | "document" | "container_upload"), "file" | None):
+                return {
+                    "type": "file",
+                    "file": {"filename": _title(block), "file_data": data},
+                }
+            case (
+                ("image" | "document" | "container_upload"),
+                "file" | None,
+            ):
                 if not self._is_history:
                     raise _no_place(block)
             case _:
@@ -247,7 +291,11 @@ _LEFT_OUT: Final = frozenset(
 NATIVE_FIELDS: Final = ("container", "mcp_servers", "inference_geo")
 # Types of tools that the client runs.
 _CLIENTS: Final = frozenset({None, "custom"})
-_CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
+_CHOICES: Final = {
+    "auto": "auto",
+    "any": "required",
+    "none": "none",
+}
 # For each effort, the highest thinking budget in tokens.
 _EFFORTS: Final = ((2048, "low"), (8192, "medium"))
 _EFFORT_NAMES: Final = {"max": "xhigh"}
@@ -347,7 +395,10 @@ def _tool(tool: Mapping[str, object]) -> dict[str, object]:
     function: dict[str, object] = {"name": tool.get("name")}
     if tool.get("description"):
         function["description"] = tool["description"]
-    function["parameters"] = tool.get("input_schema") or {"type": "object", "properties": {}}
+    function["parameters"] = tool.get("input_schema") or {
+        "type": "object",
+        "properties": {},
+    }
     if tool.get("strict") is not None:
         function["strict"] = tool["strict"]
     return {"type": "function", "function": function} | cache_mark(tool)
@@ -359,7 +410,11 @@ def _format(request: Mapping[str, object]) -> dict[str, object]:
     form = form or request.get("output_format")
     if not isinstance(form, Mapping) or form.get("type") != "json_schema":
         return {}
-    schema = {"name": "answer", "schema": form.get("schema"), "strict": True}
+    schema = {
+        "name": "answer",
+        "schema": form.get("schema"),
+        "strict": True,
+    }
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 

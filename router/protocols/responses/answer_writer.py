@@ -20,7 +20,10 @@ from router.protocols.answers import (
     WholeAnswer,
 )
 from router.protocols.event_stream import write_event
-from router.protocols.responses.response_request import ResponseTools, custom_text
+from router.protocols.responses.response_request import (
+    ResponseTools,
+    custom_text,
+)
 
 # Settings that a response repeats from its request, with their defaults.
 _REPEATED: Final[Mapping[str, object]] = {
@@ -48,7 +51,10 @@ class ResponseShape:
     """Builds the response to a request. maker: the target that made the reasoning."""
 
     def __init__(
-        self, request: Mapping[str, object], tools: ResponseTools, maker: str = ""
+        self,
+        request: Mapping[str, object],
+        tools: ResponseTools,
+        maker: str = "",
     ) -> None:
         self._request = request
         self._tools = tools
@@ -69,7 +75,10 @@ class ResponseShape:
         return to_json(self.response(answer.head, output, answer.end)).encode()
 
     def response(
-        self, head: AnswerHead, output: list[Item], end: AnswerEnd | None
+        self,
+        head: AnswerHead,
+        output: list[Item],
+        end: AnswerEnd | None,
     ) -> dict[str, object]:
         """Returns the response around its output. end: None while the answer is under way."""
         reason = end.word or _INCOMPLETE.get(end.finish) if end else None
@@ -98,7 +107,12 @@ class ResponseShape:
             "usage": response_usage(end) if end and end.usage else None,
         }
 
-    def own_id(self, block: AnswerBlock, head: AnswerHead, number: int) -> str:
+    def own_id(
+        self,
+        block: AnswerBlock,
+        head: AnswerHead,
+        number: int,
+    ) -> str:
         """Returns the id of an item. number: its place in the output."""
         prefix = {BlockKind.CALL: "fc", BlockKind.THINKING: "rs"}.get(block.kind, "msg")
         if self.is_custom(block):
@@ -117,7 +131,12 @@ class ResponseShape:
             case BlockKind.THINKING:
                 summary = [{"type": "summary_text", "text": block.text}]
                 sealed = {"encrypted_content": block.sealed} if block.sealed else {}
-                return {"id": id_, "type": "reasoning", "summary": summary, **sealed}
+                return {
+                    "id": id_,
+                    "type": "reasoning",
+                    "summary": summary,
+                    **sealed,
+                }
             case _:
                 return {
                     "id": id_,
@@ -136,7 +155,10 @@ class ResponseShape:
             "name": origin.name,
         }
         if origin.is_custom:
-            return call | {"type": "custom_tool_call", "input": custom_text(block.text)}
+            return call | {
+                "type": "custom_tool_call",
+                "input": custom_text(block.text),
+            }
         if origin.namespace:
             call["namespace"] = origin.namespace
         return call | {"type": "function_call", "arguments": block.text}
@@ -164,26 +186,39 @@ class ResponseEventWriter:
         )
 
     def open(self, block: AnswerBlock) -> bytes:
-        self._block, self._texts = block, []
+        self._block = block
+        self._texts = []
         self._id = self._shape.own_id(block, self._head, len(self._output))
-        began = {**self._shape.item(block, self._id), "status": "in_progress"}
+        began = {
+            **self._shape.item(block, self._id),
+            "status": "in_progress",
+        }
         if block.kind is BlockKind.CALL:
             field = "input" if self._shape.is_custom(block) else "arguments"
             return self._added(began | {field: ""})
         if block.kind is BlockKind.THINKING:
             part = {"type": "summary_text", "text": ""}
             return self._added(began | {"summary": []}) + self._event(
-                "response.reasoning_summary_part.added", {**self._place(), "part": part}
+                "response.reasoning_summary_part.added",
+                {**self._place(), "part": part},
             )
         return self._added(began | {"content": []}) + self._event(
-            "response.content_part.added", {**self._place(), "part": _part(block)}
+            "response.content_part.added",
+            {**self._place(), "part": _part(block)},
         )
 
     def more(self, text: str) -> bytes:
         self._texts.append(text)
         if self._shape.is_custom(self._block):
             return b""  # the text is in a JSON object that must be complete first
-        return self._event(f"{self._name}.delta", {**self._place(), "delta": text, **self._no})
+        return self._event(
+            f"{self._name}.delta",
+            {
+                **self._place(),
+                "delta": text,
+                **self._no,
+            },
+        )
 
     def close(self, sealed: str = "") -> bytes:
         block = self._block._replace(text="".join(self._texts), sealed=sealed)
@@ -196,15 +231,29 @@ class ResponseEventWriter:
             out = self._event(f"{_CUSTOM}.delta", {**place, "delta": done["input"]})
             out += self._event(f"{_CUSTOM}.done", {**place, **text})
         elif block.kind is BlockKind.CALL:
-            call = {**place, "arguments": block.text, "name": block.name}
+            call = {
+                **place,
+                "arguments": block.text,
+                "name": block.name,
+            }
             out = self._event(f"{self._name}.done", call)
         elif block.kind is BlockKind.THINKING:
             part = {"type": "summary_text", "text": block.text}
             out = self._event(f"{self._name}.done", {**place, "text": block.text})
-            out += self._event("response.reasoning_summary_part.done", {**place, "part": part})
+            out += self._event(
+                "response.reasoning_summary_part.done",
+                {**place, "part": part},
+            )
         else:
             field = "refusal" if block.kind is BlockKind.REFUSAL else "text"
-            out = self._event(f"{self._name}.done", {**place, field: block.text, **self._no})
+            out = self._event(
+                f"{self._name}.done",
+                {
+                    **place,
+                    field: block.text,
+                    **self._no,
+                },
+            )
             out += self._event("response.content_part.done", {**place, "part": _part(block)})
         ended = {"output_index": len(self._output), "item": done}
         out += self._event("response.output_item.done", ended)
@@ -233,7 +282,10 @@ class ResponseEventWriter:
 
     def _place(self) -> dict[str, object]:
         """Returns the members that place an event: item, output and part."""
-        place: dict[str, object] = {"item_id": self._id, "output_index": len(self._output)}
+        place: dict[str, object] = {
+            "item_id": self._id,
+            "output_index": len(self._output),
+        }
         if self._block.kind is BlockKind.THINKING:
             place["summary_index"] = 0
         elif self._block.kind is not BlockKind.CALL:
@@ -267,7 +319,12 @@ def response_usage(end: AnswerEnd) -> dict[str, object]:
 def _part(block: AnswerBlock) -> Item:
     if block.kind is BlockKind.REFUSAL:
         return {"type": "refusal", "refusal": block.text}
-    return {"type": "output_text", "text": block.text, "annotations": [], "logprobs": []}
+    return {
+        "type": "output_text",
+        "text": block.text,
+        "annotations": [],
+        "logprobs": [],
+    }
 
 
 def _joins(output: list[Item], block: AnswerBlock) -> bool:

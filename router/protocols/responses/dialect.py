@@ -22,12 +22,26 @@ from router.frame.body import (
     to_json,
 )
 from router.frame.failure import UpstreamFailed
-from router.frame.json_spans import ParsedObject, TextEdit, member_edit, walk_object
+from router.frame.json_spans import (
+    ParsedObject,
+    TextEdit,
+    member_edit,
+    walk_object,
+)
 from router.protocols.answer_signals import ANY, AnswerSignals, read_schema
-from router.protocols.answers import AnswerEnding, TokenUsage, read_ending, usage_with_cache
+from router.protocols.answers import (
+    AnswerEnding,
+    TokenUsage,
+    read_ending,
+    usage_with_cache,
+)
 from router.protocols.caller_names import conversation_opening
 from router.protocols.chat.dialect import CHAT_RESERVED, ChatDialect
-from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
+from router.protocols.event_stream import (
+    Irregularity,
+    StreamFilter,
+    end_irregularity,
+)
 from router.protocols.provider_failures import (
     check_arguments,
     check_ending,
@@ -36,7 +50,11 @@ from router.protocols.provider_failures import (
 )
 
 
-def read_signals(signals: AnswerSignals, output: object, incomplete: object) -> None:
+def read_signals(
+    signals: AnswerSignals,
+    output: object,
+    incomplete: object,
+) -> None:
     """Reads the signals of an output. incomplete: the response's `incomplete_details`."""
     for item, entry in enumerate(iter_objects(output)):
         match entry.get("type"):
@@ -51,7 +69,11 @@ def read_signals(signals: AnswerSignals, output: object, incomplete: object) -> 
         signals.ended(incomplete.get("reason"))
 
 
-def _read_part(signals: AnswerSignals, place: object, part: Mapping[str, object]) -> None:
+def _read_part(
+    signals: AnswerSignals,
+    place: object,
+    part: Mapping[str, object],
+) -> None:
     match part.get("type"):
         case "output_text":
             signals.text(place, part.get("text"))
@@ -75,13 +97,22 @@ HELD: Final = frozenset(
 )
 # Metadata events that are not progress.
 NO_PROGRESS: Final = frozenset(
-    {"keepalive", "response.created", "response.queued", "response.in_progress"}
+    {
+        "keepalive",
+        "response.created",
+        "response.queued",
+        "response.in_progress",
+    }
 )
 # Statuses of a background response.
 GOES_ON: Final = frozenset({"queued", "in_progress"})
 # Final events of a part or item, which may be empty.
 _DONE: Final = frozenset(
-    {"response.output_text.done", "response.content_part.done", "response.output_item.done"}
+    {
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+    }
 )
 ENDS: Final = frozenset({"response.completed", "response.incomplete"})
 
@@ -105,7 +136,11 @@ class ResponsesStream(StreamFilter):
         self._number = -1
 
     def broken(self, message: str, failure: FailureClass) -> bytes:
-        details = {"code": failure.value, "message": message, "param": None}
+        details = {
+            "code": failure.value,
+            "message": message,
+            "param": None,
+        }
         # The official client reads `error`; the specification has the fields at the top level.
         error = {
             "type": "error",
@@ -147,7 +182,11 @@ class ResponsesStream(StreamFilter):
             self.finish_reasons.append(str(kind).removeprefix("response."))
             if self.signals is not None:
                 ended = response.value
-                self._note(read_signals, ended.get("output"), ended.get("incomplete_details"))
+                self._note(
+                    read_signals,
+                    ended.get("output"),
+                    ended.get("incomplete_details"),
+                )
         elif kind == "response.failed" and not self._failed(response.value):
             return None
         return (
@@ -157,7 +196,8 @@ class ResponsesStream(StreamFilter):
         )
 
     def _item(self, members: ParsedObject) -> Sequence[TextEdit]:
-        item, place = members.get("item"), members.get("output_index")
+        item = members.get("item")
+        place = members.get("output_index")
         if not isinstance(item, dict) or not self.ids.mend_call(item, place):
             return ()
         return (member_edit(members, "item", to_json(item)),)
@@ -212,7 +252,11 @@ class ResponsesStream(StreamFilter):
         return True
 
 
-def _is_blank(kind: str, delta: object, members: ParsedObject) -> bool:
+def _is_blank(
+    kind: str,
+    delta: object,
+    members: ParsedObject,
+) -> bool:
     if kind not in _DONE:
         return isinstance(delta, str) and delta.isspace()
     item = members.get("item")
@@ -281,7 +325,11 @@ class ResponsesDialect(ChatDialect):
         return conversation_opening(given, request.value("instructions"), skipped)
 
     def patched(
-        self, request: ClientRequest, target: RequestTarget, *, serialize_tools: bool = False
+        self,
+        request: ClientRequest,
+        target: RequestTarget,
+        *,
+        serialize_tools: bool = False,
     ) -> bytes:
         wanted = setting_edits(request, target, RESERVED, NAMES)
         if serialize_tools and not request.serial_tools:
@@ -289,7 +337,10 @@ class ResponsesDialect(ChatDialect):
         if response_format := target.request_patch.response_format:
             text = wanted.get("text", request.value("text"))
             given = dict(text) if isinstance(text, Mapping) else {}
-            wanted["text"] = {**given, "format": _text_format(response_format)}
+            wanted["text"] = {
+                **given,
+                "format": _text_format(response_format),
+            }
         return patched_body(request, target, wanted, "instructions")
 
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:

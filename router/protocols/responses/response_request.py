@@ -20,7 +20,12 @@ from router.conversation.hosted_tools import (
 from router.conversation.intake import maker_of_id, open_thoughts
 from router.conversation.native_histories import check_references
 from router.frame.body import iter_objects, to_json
-from router.frame.failure import REFERENCE, no_chat_error, reference_error, untranslatable_error
+from router.frame.failure import (
+    REFERENCE,
+    no_chat_error,
+    reference_error,
+    untranslatable_error,
+)
 from router.protocols.answers import parse_json
 
 Tool = dict[str, object]
@@ -81,10 +86,16 @@ class ResponseTools:
         if kind not in ("function", _CUSTOM):
             what = f"a tool_choice of type {str(kind)[:60]!r}"
             raise no_chat_error(what, "tool_choice")
-        return {"tool_choice": {"type": "function", "function": {"name": flat_name(choice)}}}
+        return {
+            "tool_choice": {
+                "type": "function",
+                "function": {"name": flat_name(choice)},
+            }
+        }
 
     def _functions(self, tool: Mapping[str, object]) -> Iterator[Tool]:
-        kind, name = tool.get("type"), str(tool.get("name"))
+        kind = tool.get("type")
+        name = str(tool.get("name"))
         if kind == "namespace":
             for inner in iter_objects(tool.get("tools")):
                 within = {**inner, "namespace": name}
@@ -121,7 +132,11 @@ def _custom_function(tool: Mapping[str, object]) -> Tool:
             f"Its input follows this {form.get('syntax')} grammar:\n{form['definition']}"
         )
     description = {"description": "\n\n".join(texts)} if texts else {}
-    return {"name": tool.get("name"), **description, "parameters": _PARAMETERS}
+    return {
+        "name": tool.get("name"),
+        **description,
+        "parameters": _PARAMETERS,
+    }
 
 
 Turn = dict[str, object]
@@ -133,7 +148,11 @@ _RESULTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
 _CALLS: Final = frozenset({"function_call", "custom_tool_call"})
 
 
-def chat_messages(instructions: object, given: object, way: ChatWay) -> list[Turn]:
+def chat_messages(
+    instructions: object,
+    given: object,
+    way: ChatWay,
+) -> list[Turn]:
     """Joins consecutive calls and a text into one assistant turn. Raises Untranslatable."""
     turns = _Turns(way)
     if isinstance(instructions, str) and instructions:
@@ -201,7 +220,11 @@ class _Turns:
             text = item.get("input")
             arguments = to_json({_TEXT: text if isinstance(text, str) else ""})
         function = {"name": flat_name(item), "arguments": arguments}
-        call = {"id": item.get("call_id"), "type": "function", "function": function}
+        call = {
+            "id": item.get("call_id"),
+            "type": "function",
+            "function": function,
+        }
         last = self.found[-1] if self.found else None
         if last is None or last["role"] != "assistant":
             last = {"role": "assistant", "content": None}
@@ -220,8 +243,10 @@ class _Turns:
 
     def _reasoning(self) -> Turn:
         """Returns the reasoning before an answer, for its turn, and forgets it."""
-        thought, self._thought = self._thought, ""
-        signed, self._signed = self._signed, []
+        thought = self._thought
+        self._thought = ""
+        signed = self._signed
+        self._signed = []
         found: Turn = {_REASONING: thought} if thought else {}
         return found | {"thinking_blocks": signed} if signed else found
 
@@ -242,14 +267,22 @@ class _Turns:
         output = item.get("output")
         result = {"role": "tool", "tool_call_id": item.get("call_id")}
         if not isinstance(output, list):
-            return [{**result, "content": output if isinstance(output, str) else ""}]
+            return [
+                {
+                    **result,
+                    "content": output if isinstance(output, str) else "",
+                }
+            ]
         parts = [self._part(entry) for entry in iter_objects(output)]
         texts = [str(part["text"]) for part in parts if part["type"] == "text"]
         files = [part for part in parts if part["type"] != "text"]
         if not files:
             return [{**result, "content": _GAP.join(texts)}]
         texts.append("(The rest of the result is in the next message.)")
-        note = {"type": "text", "text": f"(This is from the tool call {item.get('call_id')}.)"}
+        note = {
+            "type": "text",
+            "text": f"(This is from the tool call {item.get('call_id')}.)",
+        }
         return [
             {**result, "content": _GAP.join(texts)},
             {"role": "user", "content": [note, *files]},
@@ -271,7 +304,10 @@ class _Turns:
             return {"type": "image_url", "image_url": picture}
         if kind == "input_file" and part.get("file_data"):
             names = ("filename", "file_data")
-            return {"type": "file", "file": {n: part[n] for n in names if part.get(n)}}
+            return {
+                "type": "file",
+                "file": {n: part[n] for n in names if part.get(n)},
+            }
         if not (self.is_history or part.get("file_url")):
             raise no_chat_error(f"content of type {kind[:60]!r} without its data", "input")
         self._way.dropped[f"input.{kind}"] = None
@@ -284,7 +320,10 @@ def _append(turn: Turn, text: object) -> None:
 
 
 def _summary(item: Mapping[str, object]) -> str:
-    parts = [*iter_objects(item.get("summary")), *iter_objects(item.get("content"))]
+    parts = [
+        *iter_objects(item.get("summary")),
+        *iter_objects(item.get("content")),
+    ]
     return "".join(str(part.get("text") or "") for part in parts)
 
 
@@ -313,11 +352,18 @@ _LEFT_OUT: Final = frozenset(
     {"access_programs", "background_options", "context_management", "image"}
 )
 # Fields for state at the provider that an answer depends on.
-NATIVE_FIELDS: Final = ("previous_response_id", "conversation", "prompt", "background")
+NATIVE_FIELDS: Final = (
+    "previous_response_id",
+    "conversation",
+    "prompt",
+    "background",
+)
 
 
 def chat_body(
-    request: Mapping[str, object], tools: ResponseTools, way: ChatWay
+    request: Mapping[str, object],
+    tools: ResponseTools,
+    way: ChatWay,
 ) -> dict[str, object]:
     """Translates the whole request. Raises Untranslatable.
 
@@ -382,7 +428,10 @@ def _text(text: object) -> dict[str, object]:
     if isinstance(form, Mapping):
         if form.get("type") == "json_schema":
             schema = {name: value for name, value in form.items() if name != "type"}
-            found["response_format"] = {"type": "json_schema", "json_schema": schema}
+            found["response_format"] = {
+                "type": "json_schema",
+                "json_schema": schema,
+            }
         elif form.get("type") == "json_object":
             found["response_format"] = {"type": "json_object"}
     return found

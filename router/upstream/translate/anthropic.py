@@ -13,8 +13,16 @@ from typing import Any, Final
 
 from harness.providers.target import ANTHROPIC_VERSION
 from router.protocols.event_stream import SsePayloads
-from router.upstream.translate.chat_answer import ChunkMaker, chat_message, completion
-from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request
+from router.upstream.translate.chat_answer import (
+    ChunkMaker,
+    chat_message,
+    completion,
+)
+from router.upstream.translate.request_screening import (
+    Json,
+    ScreenedRequest,
+    screen_request,
+)
 from router.upstream.translate.translation import (
     NEAREST,
     REHEARSAL,
@@ -48,7 +56,12 @@ class AnthropicTranslation:
         dropped = request.dropped
         self._keep_to_levels(request)
         params = mapped(self._config, request, "anthropic")
-        for hint in ("temperature", "top_p", "response_format", "reasoning_effort"):
+        for hint in (
+            "temperature",
+            "top_p",
+            "response_format",
+            "reasoning_effort",
+        ):
             if request.params.get(hint) is not None and not _arrived(hint, params):
                 dropped[hint] = None
         own_budget = "thinking" in request.params
@@ -74,7 +87,10 @@ class AnthropicTranslation:
             raise no_counterpart("anthropic", "messages") from None
         form = body.pop("output_format", None)
         if form is not None:
-            body["output_config"] = {**body.get("output_config", {}), "format": form}
+            body["output_config"] = {
+                **body.get("output_config", {}),
+                "format": form,
+            }
         for tool in body.get("tools") or ():
             if "input_schema" in tool and tool.get("name") in request.schemas:
                 tool["input_schema"] = request.schemas[tool["name"]]
@@ -102,9 +118,15 @@ class AnthropicTranslation:
             json_mode=ask.notes["json"],
             tool_name_reverse_map=ask.notes["names"],
         )
-        id_, model = str(answer.get("id") or ""), str(answer.get("model") or "")
+        id_ = str(answer.get("id") or "")
+        model = str(answer.get("model") or "")
         reason = answer.get("stop_reason")
-        return completion(found.model_dump(), id_=id_, model=model, reason=reason)
+        return completion(
+            found.model_dump(),
+            id_=id_,
+            model=model,
+            reason=reason,
+        )
 
     def chunks(self, ask: TranslatedCall) -> "AnthropicChunks":
         """Returns the translator of one stream. ask: the call that the stream answers."""
@@ -121,9 +143,27 @@ class AnthropicTranslation:
         request = screen_request(copy.deepcopy(REHEARSAL), "anthropic")
         ask = self.ask(request, stream=True)
         usage = {"input_tokens": 1, "output_tokens": 1}
-        content: list[Json] = [{"type": "thinking", "thinking": "-", "signature": "-"}]
-        content.append({"type": "tool_use", "id": "1", "name": "f", "input": {}})
-        message = {"id": "-", "model": "-", "content": content, "usage": usage}
+        content: list[Json] = [
+            {
+                "type": "thinking",
+                "thinking": "-",
+                "signature": "-",
+            }
+        ]
+        content.append(
+            {
+                "type": "tool_use",
+                "id": "1",
+                "name": "f",
+                "input": {},
+            }
+        )
+        message = {
+            "id": "-",
+            "model": "-",
+            "content": content,
+            "usage": usage,
+        }
         self.answer(ask, {**message, "stop_reason": "tool_use"})
         chunks = self.chunks(ask)
         chunks.feed({"type": "message_start", "message": {**message, "content": []}})
@@ -177,9 +217,11 @@ class AnthropicChunks:
         """Returns the events that are due: those of other blocks wait until the current
         block ends.
         """
-        kind, place = str(event.get("type")), event.get("index")
+        kind = str(event.get("type"))
+        place = event.get("index")
         if kind in _ENDS:
-            waiting, self._waiting = self._waiting, []
+            waiting = self._waiting
+            self._waiting = []
             return [*waiting, event]
         if not kind.startswith("content_block_"):
             return [event]
@@ -190,8 +232,13 @@ class AnthropicChunks:
             return []
         if kind != "content_block_stop":
             return _split_input(event)
-        waiting, self._waiting, self._open = self._waiting, [], None
-        return [event, *(piece for later in waiting for piece in self._in_turn(later))]
+        waiting = self._waiting
+        self._waiting = []
+        self._open = None
+        return [
+            event,
+            *(piece for later in waiting for piece in self._in_turn(later)),
+        ]
 
     def _fed(self, event: Json) -> Sequence[Json]:
         kind = event.get("type")
@@ -203,7 +250,8 @@ class AnthropicChunks:
         if kind == "message_start":
             message = {**_NO_HEAD, **event["message"]}
             event = {**event, "message": message}
-            self._maker.id, self._maker.model = str(message["id"]), str(message["model"])
+            self._maker.id = str(message["id"])
+            self._maker.model = str(message["model"])
         if kind not in _EVENTS:
             return ()
         found = self._parse(event)
@@ -229,7 +277,11 @@ class AnthropicChunks:
             if block.get("type") == "redacted_thinking":
                 delta["thinking_blocks"] = [block]
                 continue
-            thought = self._thought or {"type": "thinking", "thinking": "", "signature": ""}
+            thought = self._thought or {
+                "type": "thinking",
+                "thinking": "",
+                "signature": "",
+            }
             thought["thinking"] += block.get("thinking") or ""
             thought["signature"] += block.get("signature") or ""
             self._thought = thought
@@ -255,7 +307,11 @@ def _split_input(event: Json) -> list[Json]:
     if not given or not isinstance(block, dict) or block.get("type") != "tool_use":
         return [event]
     delta = {"type": "input_json_delta", "partial_json": json.dumps(given)}
-    piece = {"type": "content_block_delta", "index": event.get("index"), "delta": delta}
+    piece = {
+        "type": "content_block_delta",
+        "index": event.get("index"),
+        "delta": delta,
+    }
     return [{**event, "content_block": {**block, "input": {}}}, piece]
 
 

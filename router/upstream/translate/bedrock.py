@@ -16,7 +16,11 @@ from harness.frame.failures import FailureClass
 from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.translate.anthropic import AnthropicChunks
 from router.upstream.translate.chat_answer import completion
-from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request
+from router.upstream.translate.request_screening import (
+    Json,
+    ScreenedRequest,
+    screen_request,
+)
 from router.upstream.translate.translation import (
     REHEARSAL,
     ErrorInStream,
@@ -27,7 +31,12 @@ from router.upstream.translate.translation import (
     no_counterpart,
 )
 
-_PIECES: Final = ("contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop")
+_PIECES: Final = (
+    "contentBlockStart",
+    "contentBlockDelta",
+    "contentBlockStop",
+    "messageStop",
+)
 _TYPES: Final = {
     "throttlingException": "rate_limit_error",
     "validationException": "invalid_request_error",
@@ -75,7 +84,11 @@ class BedrockTranslation:
         way = "converse-stream" if stream else "converse"
         path = f"/model/{quote(request.model, safe='')}/{way}"
         return TranslatedCall(
-            path, body, {}, tuple(dropped), {"model": request.model, "json": json_mode}
+            path,
+            body,
+            {},
+            tuple(dropped),
+            {"model": request.model, "json": json_mode},
         )
 
     def answer(self, ask: TranslatedCall, answer: Json) -> Json:
@@ -94,8 +107,14 @@ class BedrockTranslation:
             encoding=None,
             json_mode=ask.notes["json"],
         )
-        model, reason = ask.notes["model"], answer.get("stopReason")
-        return completion(found.model_dump(), id_="", model=model, reason=reason)
+        model = ask.notes["model"]
+        reason = answer.get("stopReason")
+        return completion(
+            found.model_dump(),
+            id_="",
+            model=model,
+            reason=reason,
+        )
 
     def chunks(self, ask: TranslatedCall) -> "BedrockChunks":
         """Returns the translator of one stream. ask: the call that the stream answers."""
@@ -105,9 +124,18 @@ class BedrockTranslation:
     def rehearse(self) -> None:
         ask = self.ask(screen_request(copy.deepcopy(REHEARSAL), "bedrock"), stream=True)
         message = {"role": "assistant", "content": [{"text": "-"}]}
-        usage = {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2}
+        usage = {
+            "inputTokens": 1,
+            "outputTokens": 1,
+            "totalTokens": 2,
+        }
         self.answer(
-            ask, {"output": {"message": message}, "stopReason": "end_turn", "usage": usage}
+            ask,
+            {
+                "output": {"message": message},
+                "stopReason": "end_turn",
+                "usage": usage,
+            },
         )
         self.chunks(ask).feed({"name": "messageStop", "body": {"stopReason": "end_turn"}})
 
@@ -183,13 +211,19 @@ class EventMessages:
 class BedrockChunks(AnthropicChunks):
     """Reads Converse's events. Blocks of thinking are the same as Anthropic's."""
 
-    def __init__(self, decoder: Any, ask: TranslatedCall, payloads: EventMessages) -> None:
+    def __init__(
+        self,
+        decoder: Any,
+        ask: TranslatedCall,
+        payloads: EventMessages,
+    ) -> None:
         super().__init__(SimpleNamespace(chunk_parser=decoder.converse_chunk_parser))
         self.payloads = payloads
         self._maker.model = ask.notes["model"]
 
     def feed(self, event: Json) -> Sequence[Json]:
-        name, body = event["name"], event["body"]
+        name = event["name"]
+        body = event["body"]
         if name.endswith("Exception") or name == "error":
             message = str(body.get("message") or name)
             raise ErrorInStream({"message": message, "type": _TYPES.get(name, "api_error")})
@@ -206,7 +240,8 @@ class BedrockChunks(AnthropicChunks):
         choice = found.choices[0].model_dump()
         delta = self._delta(choice["delta"])
         if name == "contentBlockStop" and self._thought is not None:
-            delta["thinking_blocks"], self._thought = [self._thought], None
+            delta["thinking_blocks"] = [self._thought]
+            self._thought = None
         out = list(self._maker.deltas(delta)) if delta else []
         if name == "messageStop":
             self._stopped = True

@@ -28,7 +28,13 @@ _HOUR: Final = "ephemeral_1h_input_tokens"
 _SEPARATOR: Final = "__thought__"
 
 
-def completion(given: Mapping[str, Any], *, id_: str, model: str, reason: object) -> Json:
+def completion(
+    given: Mapping[str, Any],
+    *,
+    id_: str,
+    model: str,
+    reason: object,
+) -> Json:
     """Shapes an answer.
 
     id_, model: of the answer; if id_ is empty, litellm's id is used. reason: the provider's
@@ -38,10 +44,16 @@ def completion(given: Mapping[str, Any], *, id_: str, model: str, reason: object
     message = chat_message(choice.get("message") or {})
     shaped: Json = {
         "index": 0,
-        "message": {"role": "assistant", "content": None, "refusal": None, **message},
+        "message": {
+            "role": "assistant",
+            "content": None,
+            "refusal": None,
+            **message,
+        },
         "logprobs": choice.get("logprobs"),
         "finish_reason": finish_reason(
-            reason or choice.get("finish_reason"), calls="tool_calls" in message
+            reason or choice.get("finish_reason"),
+            calls="tool_calls" in message,
         ),
     }
     return {
@@ -59,7 +71,13 @@ def chat_message(given: Mapping[str, Any], *, streamed: bool = False) -> Json:
     index.
     """
     found: Json = {}
-    for name in ("content", "reasoning_content", "thinking_blocks", "annotations", "images"):
+    for name in (
+        "content",
+        "reasoning_content",
+        "thinking_blocks",
+        "annotations",
+        "images",
+    ):
         if given.get(name):
             found[name] = given[name]
     calls = given.get("tool_calls")
@@ -80,7 +98,10 @@ def _call(given: Mapping[str, Any], *, streamed: bool) -> Json:
         call["id"] = given["id"].split(_SEPARATOR, 1)[0]
         call["type"] = "function"
     named = {"name": function["name"]} if function.get("name") else {}
-    call["function"] = {**named, "arguments": function.get("arguments") or ""}
+    call["function"] = {
+        **named,
+        "arguments": function.get("arguments") or "",
+    }
     more = given.get("provider_specific_fields")
     if isinstance(more, Mapping) and more.get("thought_signature"):
         call["extra_content"] = _signed(more["thought_signature"])
@@ -159,10 +180,19 @@ class ChunkMaker:
 
     def usage(self, given: object) -> Json:
         """Returns the last chunk, which has the usage and no choice."""
-        return {**self._head(), "choices": [], "usage": chat_usage(given)}
+        return {
+            **self._head(),
+            "choices": [],
+            "usage": chat_usage(given),
+        }
 
     def _chunk(self, delta: Json, finish: str | None = None) -> Json:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        choice = {
+            "index": 0,
+            "delta": delta,
+            "logprobs": None,
+            "finish_reason": finish,
+        }
         return {**self._head(), "choices": [choice]}
 
     def _head(self) -> Json:
@@ -202,12 +232,21 @@ _AWS_TOO_LONG: Final = "input is too long"
 _GOOGLE_TOO_LONG: Final = "exceeds the maximum number of tokens"
 _SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s")
 _RATES: Final = (b"anthropic-ratelimit-", b"x-ratelimit-")
-_KEPT: Final = (b"retry-after", b"retry-after-ms", b"request-id", b"x-request-id")
+_KEPT: Final = (
+    b"retry-after",
+    b"retry-after-ms",
+    b"request-id",
+    b"x-request-id",
+)
 
 
 def whole_refusal(why: Untranslatable) -> ReadReply:
     """Returns the 422 of a request that has no translation; the provider was not called."""
-    error = {"message": why.message, "type": "invalid_request_error", "param": why.param}
+    error = {
+        "message": why.message,
+        "type": "invalid_request_error",
+        "param": why.param,
+    }
     body = json.dumps({"error": {**error, "code": why.code}}).encode()
     return ReadReply(422, [_JSON], body, local=True)
 
@@ -232,7 +271,11 @@ async def translate_refusal(reply: UpstreamReply, kind: str) -> ReadReply:
         error, status, wait_s = _from_google(error, status)
         if wait_s and b"retry-after" not in dict(headers):
             headers.append((b"retry-after", wait_s))
-    shaped = {"param": None, "code": None, **error}
+    shaped = {
+        "param": None,
+        "code": None,
+        **error,
+    }
     return ReadReply(status, headers, json.dumps({"error": shaped}).encode())
 
 
@@ -255,7 +298,10 @@ def _error_of_aws(raw: bytes, status: int) -> Json | None:
     message = found.get("message") or found.get("Message") if isinstance(found, dict) else None
     if not isinstance(message, str):
         return None
-    shaped: Json = {"message": message, "type": _AWS_TYPES.get(status, "api_error")}
+    shaped: Json = {
+        "message": message,
+        "type": _AWS_TYPES.get(status, "api_error"),
+    }
     if _AWS_TOO_LONG in message.lower():
         shaped["code"] = "context_length_exceeded"
     return shaped
@@ -276,7 +322,8 @@ def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:
         shaped["code"] = "context_length_exceeded"
     # Google answers 400 to an unknown key.
     if status == 400 and any(detail.get("reason") == "API_KEY_INVALID" for detail in objects):
-        status, shaped["type"] = 401, "authentication_error"
+        status = 401
+        shaped["type"] = "authentication_error"
     waits = [_SECONDS.fullmatch(str(detail.get("retryDelay"))) for detail in objects]
     wait_s = next((wait[1].encode() for wait in waits if wait), b"")
     return shaped, status, wait_s

@@ -19,7 +19,11 @@ from router.upstream.translate.chat_answer import (
     completion,
     google_error,
 )
-from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request
+from router.upstream.translate.request_screening import (
+    Json,
+    ScreenedRequest,
+    screen_request,
+)
 from router.upstream.translate.translation import (
     REHEARSAL,
     ErrorInStream,
@@ -70,14 +74,25 @@ class GeminiTranslation:
             if request.params.get(hint) and hint not in params:
                 dropped[hint] = None
         try:
-            body = self._body(request.messages, request.model, params, self._provider, {}, None)
+            body = self._body(
+                request.messages,
+                request.model,
+                params,
+                self._provider,
+                {},
+                None,
+            )
         except Exception:  # noqa: BLE001 - litellm has no specific error
             raise no_counterpart(self.kind, "messages") from None
         _give_schemas(body, request.schemas)
         model = quote(request.model, safe="/")
         way = "streamGenerateContent?alt=sse" if stream else "generateContent"
         return TranslatedCall(
-            f"/models/{model}:{way}", body, {}, tuple(dropped), {"model": request.model}
+            f"/models/{model}:{way}",
+            body,
+            {},
+            tuple(dropped),
+            {"model": request.model},
         )
 
     def answer(self, ask: TranslatedCall, answer: Json) -> Json:
@@ -97,7 +112,12 @@ class GeminiTranslation:
         given["choices"][0]["message"].pop("thinking_blocks", None)
         model = str(answer.get("modelVersion") or ask.notes["model"])
         id_ = str(answer.get("responseId") or "")
-        return completion(given, id_=id_, model=model, reason=_end_of(answer))
+        return completion(
+            given,
+            id_=id_,
+            model=model,
+            reason=_end_of(answer),
+        )
 
     def chunks(self, ask: TranslatedCall) -> "GeminiChunks":
         """Returns the translator of one stream. ask: the call that the stream answers."""
@@ -106,11 +126,23 @@ class GeminiTranslation:
 
     def rehearse(self) -> None:
         ask = self.ask(screen_request(copy.deepcopy(REHEARSAL), self.kind), stream=True)
-        parts = [{"text": "-", "thought": True}, {"functionCall": {"name": "f", "args": {}}}]
+        parts = [
+            {"text": "-", "thought": True},
+            {"functionCall": {"name": "f", "args": {}}},
+        ]
         content = {"role": "model", "parts": parts}
         answer = {
-            "candidates": [{"content": content, "finishReason": "STOP", "index": 0}],
-            "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1},
+            "candidates": [
+                {
+                    "content": content,
+                    "finishReason": "STOP",
+                    "index": 0,
+                }
+            ],
+            "usageMetadata": {
+                "promptTokenCount": 1,
+                "candidatesTokenCount": 1,
+            },
         }
         self.answer(ask, copy.deepcopy(answer))
         chunks = self.chunks(ask)
@@ -154,17 +186,25 @@ def _leaves_an_answer(params: Json, model: str) -> bool:
     A budget that is too small becomes 0: without a budget, the model would choose its own. Pro
     models always think, so they get the smallest budget.
     """
-    config, limit = params.get("thinkingConfig"), params.get("max_output_tokens")
+    config = params.get("thinkingConfig")
+    limit = params.get("max_output_tokens")
     budget = config.get("thinkingBudget") if isinstance(config, dict) else None
     if not (config and isinstance(budget, int) and isinstance(limit, int)):
         return True
     fitting = budget_beside(budget, limit)
-    least = min(budget, _LEAST_OF_LITE_TOKENS if "lite" in model else _LEAST_BUDGET_TOKENS)
+    least = min(
+        budget,
+        _LEAST_OF_LITE_TOKENS if "lite" in model else _LEAST_BUDGET_TOKENS,
+    )
     if fitting >= least:
         params["thinkingConfig"] = {**config, "thinkingBudget": fitting}
         return True
     off = _LEAST_BUDGET_TOKENS if "pro" in model else 0
-    params["thinkingConfig"] = {**config, "thinkingBudget": off, "includeThoughts": bool(off)}
+    params["thinkingConfig"] = {
+        **config,
+        "thinkingBudget": off,
+        "includeThoughts": bool(off),
+    }
     return False
 
 
@@ -225,4 +265,8 @@ class GeminiChunks:
             return ()
         self.finished = True
         begun = self._maker.deltas({})
-        return [*begun, self._maker.finish(self._reason), self._maker.usage(self._usage)]
+        return [
+            *begun,
+            self._maker.finish(self._reason),
+            self._maker.usage(self._usage),
+        ]

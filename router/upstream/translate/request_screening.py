@@ -11,7 +11,10 @@ from typing import Any, Final
 
 from router.conversation.tool_schemas import SCHEMA_RULES, write_schema
 from router.frame.failure import MalformedRequest, Untranslatable
-from router.upstream.translate.request_validation import check_fields, check_messages
+from router.upstream.translate.request_validation import (
+    check_fields,
+    check_messages,
+)
 
 Json = dict[str, Any]
 
@@ -77,9 +80,19 @@ _NO_HINTS: Final[Mapping[str, str]] = {
     "function_call": "the older form of tools; send `tool_choice`",
 }
 # Fields that no translation supports. Google's models do return log probabilities.
-_NO_COUNTERPART: Final = ("audio", "modalities", "functions", "function_call")
+_NO_COUNTERPART: Final = (
+    "audio",
+    "modalities",
+    "functions",
+    "function_call",
+)
 NATIVE_FIELDS: Final = ("n", *_NO_COUNTERPART)
-_NOTHING: Final[tuple[object, ...]] = ("", [], {}, ["text"])
+_NOTHING: Final[tuple[object, ...]] = (
+    "",
+    [],
+    {},
+    ["text"],
+)
 
 RULES: Final[Mapping[str, ScreeningRules]] = {
     "anthropic": ScreeningRules(
@@ -114,7 +127,8 @@ def screen_request(body: Json, kind: str) -> ScreenedRequest:
     """Screens a body and changes it in place. Raises Untranslatable, or MalformedRequest."""
     rules = RULES[kind]
     _refuse_choices(body)
-    messages, model = body.get("messages"), body.get("model")
+    messages = body.get("messages")
+    model = body.get("model")
     if not isinstance(model, str):
         raise MalformedRequest("model", "is not a text")
     check_messages(messages)
@@ -146,7 +160,8 @@ def _fit_to_claude(request: ScreenedRequest, kind: str) -> None:
     """Rewrites the parts that Anthropic's models refuse, and names them in `dropped`."""
     if kind not in _ANTHROPICS:
         return
-    params, messages = request.params, request.messages
+    params = request.params
+    messages = request.messages
     stops = params.get("stop")
     given = stops if isinstance(stops, list) else [stops]
     kept = [stop for stop in given if not isinstance(stop, str) or stop.strip()]
@@ -155,7 +170,10 @@ def _fit_to_claude(request: ScreenedRequest, kind: str) -> None:
         params["stop"] = kept
         if not kept:
             del params["stop"]
-    first = next((n for n, m in enumerate(messages) if m["role"] != "system"), len(messages))
+    first = next(
+        (n for n, m in enumerate(messages) if m["role"] != "system"),
+        len(messages),
+    )
     if first < len(messages) and messages[first]["role"] == "assistant":
         messages.insert(first, {"role": "user", "content": _OPENING})
         request.dropped["messages"] = None
@@ -181,7 +199,12 @@ def _refuse_choices(body: Json) -> None:
         raise Untranslatable("`n` must be 1: this target returns one answer per request", "n")
 
 
-def _message(message: Json, place: str, kind: str, request: ScreenedRequest) -> Json:
+def _message(
+    message: Json,
+    place: str,
+    kind: str,
+    request: ScreenedRequest,
+) -> Json:
     """Returns a message with only the members that the kind has a counterpart for.
 
     place: the message's path, for the error.
@@ -191,7 +214,8 @@ def _message(message: Json, place: str, kind: str, request: ScreenedRequest) -> 
         message["role"] = "system"
     elif role not in ("system", "user", "assistant", "tool"):
         raise Untranslatable(
-            f"`{place}.role` {str(role)[:40]!r} has no counterpart", f"{place}.role"
+            f"`{place}.role` {str(role)[:40]!r} has no counterpart",
+            f"{place}.role",
         )
     if message.pop("name", None) and role != "tool":
         request.dropped["messages.name"] = None
@@ -213,13 +237,19 @@ def _message(message: Json, place: str, kind: str, request: ScreenedRequest) -> 
     return message
 
 
-def _part(part: object, place: str, kind: str, request: ScreenedRequest) -> Json:
+def _part(
+    part: object,
+    place: str,
+    kind: str,
+    request: ScreenedRequest,
+) -> Json:
     """Returns a part of a message's content. Raises Untranslatable for an unsupported type
     or URL.
     """
     if not isinstance(part, dict):
         raise Untranslatable(f"`{place}` is not an object", place)
-    rules, type_ = RULES[kind], part.get("type")
+    rules = RULES[kind]
+    type_ = part.get("type")
     if type_ == "refusal":
         return {"type": "text", "text": str(part.get("refusal") or "")}
     if type_ not in rules.parts:
@@ -244,7 +274,11 @@ def _part(part: object, place: str, kind: str, request: ScreenedRequest) -> Json
     return part
 
 
-def _check_url(url: object, place: str, kind: str) -> None:
+def _check_url(
+    url: object,
+    place: str,
+    kind: str,
+) -> None:
     """Raises Untranslatable for a URL that the provider itself would not fetch."""
     allowed = ("data:", *RULES[kind].urls)
     if not isinstance(url, str) or not url.startswith(allowed):

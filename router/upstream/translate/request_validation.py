@@ -30,12 +30,18 @@ def _is_stop(value: object) -> bool:
 
 _Check = tuple[Callable[[object], bool], str]
 _NUMBER: Final[_Check] = (_is_number, "is not a number")
-_WHOLE: Final[_Check] = (lambda value: type(value) is int, "is not an integer")
+_WHOLE: Final[_Check] = (
+    lambda value: type(value) is int,
+    "is not an integer",
+)
 _COUNT: Final[_Check] = (
     lambda value: type(value) is int and value >= 1,
     "is not an integer above 0",
 )
-_FLAG: Final[_Check] = (lambda value: type(value) is bool, "is not true or false")
+_FLAG: Final[_Check] = (
+    lambda value: type(value) is bool,
+    "is not true or false",
+)
 _TYPES: Final[Mapping[str, _Check]] = {
     "temperature": _NUMBER,
     "top_p": _NUMBER,
@@ -49,7 +55,10 @@ _TYPES: Final[Mapping[str, _Check]] = {
     "logprobs": _FLAG,
     "parallel_tool_calls": _FLAG,
     "stop": (_is_stop, "is not a string or a list of strings"),
-    "reasoning_effort": (lambda value: value in EFFORTS, f"is not one of {', '.join(EFFORTS)}"),
+    "reasoning_effort": (
+        lambda value: value in EFFORTS,
+        f"is not one of {', '.join(EFFORTS)}",
+    ),
 }
 
 
@@ -73,7 +82,8 @@ def _tool_names(tools: object) -> set[str]:
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict) or tool.get("type") != "function":
             raise Untranslatable(f"`{place}` is not of type function, which it must be", place)
-        name, schema = function.get("name"), function.get("parameters")
+        name = function.get("name")
+        schema = function.get("parameters")
         if not isinstance(name, str) or not name:
             raise MalformedRequest(f"{place}.function.name", "is not a string")
         if not isinstance(schema, dict | None):
@@ -93,7 +103,8 @@ def _check_choice(choice: object, names: set[str]) -> None:
         return
     if not isinstance(choice, dict):
         raise MalformedRequest(
-            "tool_choice", f"is not one of {', '.join(_CHOICES)}, or an object"
+            "tool_choice",
+            f"is not one of {', '.join(_CHOICES)}, or an object",
         )
     if choice.get("type") != "function":
         raise Untranslatable("`tool_choice.type` is not function", "tool_choice.type")
@@ -107,7 +118,8 @@ def _check_format(form: object) -> None:
         return
     if not isinstance(form, dict) or form.get("type") not in _FORMATS:
         raise MalformedRequest(
-            "response_format", f"has a type that is not one of {', '.join(_FORMATS)}"
+            "response_format",
+            f"has a type that is not one of {', '.join(_FORMATS)}",
         )
     if form["type"] == "json_schema":
         given = form.get("json_schema")
@@ -175,7 +187,11 @@ def _has_text(part: Mapping[str, Any]) -> bool:
 
 def _check_content(message: Mapping[str, Any], place: str) -> None:
     content = message.get("content")
-    if content is None and message.get("role") in ("user", "tool", *_INSTRUCTIONS):
+    if content is None and message.get("role") in (
+        "user",
+        "tool",
+        *_INSTRUCTIONS,
+    ):
         raise MalformedRequest(f"{place}.content", "is missing")
     if isinstance(content, list):
         for at, part in enumerate(content):
@@ -204,7 +220,8 @@ class _OpenCalls:
             id_ = _call_id(call, where)
             if id_ in self._of_turn:
                 raise MalformedRequest(
-                    f"{where}.id", "is also the id of another call in this message"
+                    f"{where}.id",
+                    "is also the id of another call in this message",
                 )
             self._of_turn.add(id_)
             self._open[id_] = where
@@ -216,7 +233,8 @@ class _OpenCalls:
             raise MalformedRequest(f"{place}.tool_call_id", why)
         if self._open.pop(id_, None) is None:
             raise MalformedRequest(
-                f"{place}.tool_call_id", "is the id of a call that already has a result"
+                f"{place}.tool_call_id",
+                "is the id of a call that already has a result",
             )
 
     def settle(self) -> None:
@@ -232,7 +250,8 @@ def _call_id(call: object, place: str) -> str:
         raise MalformedRequest(place, "is not an object")
     if call.get("type", "function") != "function":
         raise MalformedRequest(f"{place}.type", "is not `function`")
-    function, id_ = call.get("function"), call.get("id")
+    function = call.get("function")
+    id_ = call.get("id")
     if not isinstance(id_, str) or not id_:
         raise MalformedRequest(f"{place}.id", "is not a string")
     if not isinstance(function, dict):

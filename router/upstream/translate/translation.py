@@ -24,10 +24,18 @@ BUDGETED: Final[Mapping[str, frozenset[str]]] = {
     "vertex": _GOOGLES,
 }
 # Replacements for efforts that a provider lacks; `dropped` names the change.
-NEAREST: Final[Mapping[str, str]] = {"minimal": "low", "xhigh": "high", "max": "high"}
+NEAREST: Final[Mapping[str, str]] = {
+    "minimal": "low",
+    "xhigh": "high",
+    "max": "high",
+}
 
 
-def is_effort_set(effort: str, params: Json, kind: str) -> bool:
+def is_effort_set(
+    effort: str,
+    params: Json,
+    kind: str,
+) -> bool:
     """Returns whether litellm's mapping expresses an effort as the kind knows it.
 
     params: litellm's. Without a level in them, the model has a token budget.
@@ -37,7 +45,10 @@ def is_effort_set(effort: str, params: Json, kind: str) -> bool:
 
 
 def _level(params: Json) -> str | None:
-    for place, name in (("output_config", "effort"), ("thinkingConfig", "thinkingLevel")):
+    for place, name in (
+        ("output_config", "effort"),
+        ("thinkingConfig", "thinkingLevel"),
+    ):
         given = params.get(place)
         if isinstance(given, dict) and isinstance(given.get(name), str):
             return str(given[name]).lower()
@@ -54,10 +65,18 @@ _FORCED: Final = ("any", "tool")
 
 def budget_beside(budget: int, limit: int) -> int:
     """Cuts a budget so that the answer keeps its share. The result may be negative."""
-    return min(budget, limit - max(LEAST_ANSWER_TOKENS, math.ceil(limit * ANSWER_SHARE)))
+    return min(
+        budget,
+        limit - max(LEAST_ANSWER_TOKENS, math.ceil(limit * ANSWER_SHARE)),
+    )
 
 
-def fit_budget(params: Json, limit: object, *, own_budget: bool) -> bool:
+def fit_budget(
+    params: Json,
+    limit: object,
+    *,
+    own_budget: bool,
+) -> bool:
     """Lowers the budget in `params["thinking"]`. Returns False if too little is left.
 
     limit: the answer's limit in tokens; other values limit nothing. own_budget: the client
@@ -74,7 +93,10 @@ def fit_budget(params: Json, limit: object, *, own_budget: bool) -> bool:
 
 
 def settle_thinking(
-    params: Json, messages: Sequence[Json], *, own_budget: bool = False
+    params: Json,
+    messages: Sequence[Json],
+    *,
+    own_budget: bool = False,
 ) -> list[str]:
     """Removes conflicting fields from `params`, in Anthropic's form. Returns the removed names.
 
@@ -102,10 +124,18 @@ def settle_thinking(
 
 def _on(params: Json) -> bool:
     thinking = params.get("thinking")
-    return isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")
+    return isinstance(thinking, dict) and thinking.get("type") in (
+        "enabled",
+        "adaptive",
+    )
 
 
-def _can_think(params: Json, messages: Sequence[Json], *, own_budget: bool) -> bool:
+def _can_think(
+    params: Json,
+    messages: Sequence[Json],
+    *,
+    own_budget: bool,
+) -> bool:
     choice = params.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") in _FORCED:
         return False
@@ -198,12 +228,19 @@ REHEARSAL: Final[Json] = {
     "model": "-",
     "messages": [{"role": "user", "content": "-"}],
     "tools": [
-        {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+        {
+            "type": "function",
+            "function": {"name": "f", "parameters": {"type": "object"}},
+        }
     ],
 }
 
 
-def mapped(config: Any, request: ScreenedRequest, kind: str) -> Json:
+def mapped(
+    config: Any,
+    request: ScreenedRequest,
+    kind: str,
+) -> Json:
     """Maps the fields by litellm. Raises Untranslatable.
 
     If the model lacks the effort, the nearest one is mapped, and `dropped` names the
@@ -228,7 +265,12 @@ def mapped(config: Any, request: ScreenedRequest, kind: str) -> Json:
     return found
 
 
-def _as_mapped(config: Any, given: Json, request: ScreenedRequest, kind: str) -> Json:
+def _as_mapped(
+    config: Any,
+    given: Json,
+    request: ScreenedRequest,
+    kind: str,
+) -> Json:
     found = _try_mapped(config, given, request.model)
     if found is not None:
         return found
@@ -240,7 +282,11 @@ def _as_mapped(config: Any, given: Json, request: ScreenedRequest, kind: str) ->
     raise no_counterpart(kind, None)
 
 
-def _try_mapped(config: Any, given: Json, model: str) -> Json | None:
+def _try_mapped(
+    config: Any,
+    given: Json,
+    model: str,
+) -> Json | None:
     try:
         # litellm may change its argument.
         return dict(config.map_openai_params(copy.deepcopy(given), {}, model, drop_params=True))

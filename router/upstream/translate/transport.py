@@ -25,8 +25,14 @@ from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.reply_reading import WrappedReply, chunks_until_end
 from router.upstream.translate.anthropic import AnthropicTranslation
 from router.upstream.translate.bedrock import BedrockTranslation
-from router.upstream.translate.chat_answer import translate_refusal, whole_refusal
-from router.upstream.translate.gemini import GeminiTranslation, VertexTranslation
+from router.upstream.translate.chat_answer import (
+    translate_refusal,
+    whole_refusal,
+)
+from router.upstream.translate.gemini import (
+    GeminiTranslation,
+    VertexTranslation,
+)
 from router.upstream.translate.request_screening import Json, screen_request
 from router.upstream.translate.translation import (
     ChunkTranslator,
@@ -35,7 +41,11 @@ from router.upstream.translate.translation import (
     Translation,
     no_counterpart,
 )
-from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
+from router.upstream.transport import (
+    Transport,
+    UpstreamReply,
+    UpstreamRequest,
+)
 
 _ENVIRONMENT: Final = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # without it, the import downloads the map
@@ -95,7 +105,12 @@ AWS_STREAM: Final = b"application/vnd.amazon.eventstream"
 # The router translates a larger body in a thread, so that other requests do not wait. Bytes.
 LARGE: Final = 128 * 1024
 _ITS_OWN: Final = frozenset(
-    {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"}
+    {
+        b"content-type",
+        b"content-length",
+        b"content-encoding",
+        b"transfer-encoding",
+    }
 )
 
 
@@ -137,7 +152,9 @@ class TranslatingTransport(Transport):
 
 
 def _upstream_request(
-    translation: Translation, kind: str, request: UpstreamRequest
+    translation: Translation,
+    kind: str,
+    request: UpstreamRequest,
 ) -> tuple[TranslatedCall, UpstreamRequest]:
     screened_request = screen_request(json.loads(request.body), kind)
     try:
@@ -153,7 +170,12 @@ def _upstream_request(
         body = json.dumps(ask.body, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError):
         raise no_counterpart(kind, None) from None
-    sent = replace(request, path=ask.path, body=body, headers=(*request.headers, *headers))
+    sent = replace(
+        request,
+        path=ask.path,
+        body=body,
+        headers=(*request.headers, *headers),
+    )
     return ask, sent
 
 
@@ -168,17 +190,27 @@ def _own_headers(reply: UpstreamReply) -> Sequence[Header]:
     """
     type_ = dict(reply.headers).get(b"content-type", b"")
     kept = [header for header in reply.headers if header[0] not in _ITS_OWN]
-    return [(b"content-type", b"text/event-stream" if type_ == AWS_STREAM else type_), *kept]
+    return [
+        (
+            b"content-type",
+            b"text/event-stream" if type_ == AWS_STREAM else type_,
+        ),
+        *kept,
+    ]
 
 
 class TranslatedReply(WrappedReply):
     """A whole answer, translated when its body is read."""
 
     def __init__(
-        self, reply: UpstreamReply, translate: Callable[[Json], Json], dropped: Sequence[str]
+        self,
+        reply: UpstreamReply,
+        translate: Callable[[Json], Json],
+        dropped: Sequence[str],
     ) -> None:
         super().__init__(reply)
-        self.headers, self.dropped = _own_headers(reply), tuple(dropped)
+        self.headers = _own_headers(reply)
+        self.dropped = tuple(dropped)
         self._translate = translate
 
     async def body(self) -> bytes:
@@ -207,11 +239,17 @@ def _end_with_default(given: Json) -> bool:
     """
     candidates = given.get("candidates")
     if isinstance(candidates, list) and candidates and isinstance(candidates[0], dict):
-        name, reason, where = "finishReason", "STOP", candidates[0]
+        name = "finishReason"
+        reason = "STOP"
+        where = candidates[0]
     elif isinstance(given.get("output"), dict):
-        name, reason, where = "stopReason", "end_turn", given
+        name = "stopReason"
+        reason = "end_turn"
+        where = given
     elif isinstance(given.get("content"), list):
-        name, reason, where = "stop_reason", "end_turn", given
+        name = "stop_reason"
+        reason = "end_turn"
+        where = given
     else:
         return False
     if where.get(name):
@@ -224,17 +262,22 @@ class StreamReply(WrappedReply):
     """Translates only complete events. It adds no finish reason to a stream without one."""
 
     def __init__(
-        self, reply: UpstreamReply, chunks: ChunkTranslator, dropped: Sequence[str]
+        self,
+        reply: UpstreamReply,
+        chunks: ChunkTranslator,
+        dropped: Sequence[str],
     ) -> None:
         super().__init__(reply)
-        self.headers, self.dropped = _own_headers(reply), tuple(dropped)
+        self.headers = _own_headers(reply)
+        self.dropped = tuple(dropped)
         self._chunks = chunks
 
     async def body(self) -> bytes:
         return b"".join([piece async for piece in self.chunks()])
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        events, translator = self._chunks.payloads, self._chunks
+        events = self._chunks.payloads
+        translator = self._chunks
         async for piece in chunks_until_end(self._reply.chunks(), lambda: translator.ended):
             out: list[bytes] = []
             try:
@@ -246,7 +289,7 @@ class StreamReply(WrappedReply):
             if out:
                 yield b"".join(out)
         last = [_line(event) for event in translator.end()]
-        yield b"".join([*last, DONE]) if translator.finished else b"".join(last)
+        yield (b"".join([*last, DONE]) if translator.finished else b"".join(last))
 
 
 def _fed(translator: ChunkTranslator, data: bytes) -> Sequence[Json]:
@@ -295,7 +338,8 @@ def _malformed(error: Exception) -> UpstreamFailed:
         return _internal(error)
     # Only the type, because the error's text may contain content.
     return UpstreamFailed(
-        FailureClass.MALFORMED, f"the answer cannot be translated: {type(error).__name__}"
+        FailureClass.MALFORMED,
+        f"the answer cannot be translated: {type(error).__name__}",
     )
 
 

@@ -22,7 +22,13 @@ from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
 from harness.frame.people.access import SYSTEM, Role
 from harness.operations import keys
-from harness.routing.agent import Agent, AgentSession, AgentTool, ModelChoice, ModelKind
+from harness.routing.agent import (
+    Agent,
+    AgentSession,
+    AgentTool,
+    ModelChoice,
+    ModelKind,
+)
 from harness.routing.context import Context
 
 CONFIG: Final = """
@@ -40,7 +46,8 @@ providers:
 routes:
   chat: {incumbent: north/scout-1, fallbacks: [north/scout-2]}
 """
-SCOUT, UNPRICED = "north/scout-1", "north/scout-2"
+SCOUT = "north/scout-1"
+UNPRICED = "north/scout-2"
 OPERATOR: Final = AgentsClient.of_operator()
 OWNER: Final = "here#1"
 
@@ -66,13 +73,28 @@ def opened(file: Path) -> Iterator[Installation]:
         installation.close()
 
 
-def create_key(file: Path, name: str, role: Role = Role.ADMIN) -> str:
+def create_key(
+    file: Path,
+    name: str,
+    role: Role = Role.ADMIN,
+) -> str:
     with opened(file) as installation:
-        ctx, secret = installation.context, installation.secret
-        return keys.create_key(ctx, SYSTEM, name, secret=secret, role=role)[1]
+        ctx = installation.context
+        secret = installation.secret
+        return keys.create_key(
+            ctx,
+            SYSTEM,
+            name,
+            secret=secret,
+            role=role,
+        )[1]
 
 
-def create_agent(ctx: Context, name: str = "concierge", route: str = "chat") -> Agent:
+def create_agent(
+    ctx: Context,
+    name: str = "concierge",
+    route: str = "chat",
+) -> Agent:
     choice = ModelChoice(route, ModelKind.ROUTE, route=route)
     spec: dict[str, Any] = {
         "name": name,
@@ -82,7 +104,11 @@ def create_agent(ctx: Context, name: str = "concierge", route: str = "chat") -> 
     return agents.create_agent(ctx, OPERATOR, **spec)
 
 
-def open_session(ctx: Context, agent: Agent, user: str = "ada") -> AgentSession:
+def open_session(
+    ctx: Context,
+    agent: Agent,
+    user: str = "ada",
+) -> AgentSession:
     return agents.open_session(ctx, OPERATOR, agent.id, user)
 
 
@@ -112,4 +138,9 @@ def converse(
         usage=MessageUsage(1000, 500, 0, cost_usd),
     )
     ended = replace(done, **answer_fields)
-    turns.record_step(ctx, begun.session, answer=ended, kept="")
+    turns.record_step(
+        ctx,
+        begun.session,
+        answer=ended,
+        kept="",
+    )

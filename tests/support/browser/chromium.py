@@ -159,7 +159,10 @@ def _from_debian() -> Iterator[Chromium]:
     apt = shutil.which("apt-get")
     if apt is None or os.geteuid() != 0:
         return
-    for arguments in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
+    for arguments in (
+        ["update"],
+        ["install", "-y", "--no-install-recommends", "chromium"],
+    ):
         subprocess.run(  # noqa: S603 - apt-get from PATH, fixed arguments
             [apt, *arguments],
             env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},

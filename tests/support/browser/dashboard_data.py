@@ -30,7 +30,12 @@ from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
 from harness.canary import machine, operations
 from harness.frame.people.access import Actor, Role
-from harness.gate.online.guardrails import ArmSplit, ErrorTally, FailureTally, Guardrail
+from harness.gate.online.guardrails import (
+    ArmSplit,
+    ErrorTally,
+    FailureTally,
+    Guardrail,
+)
 from harness.gate.online.observation import ObservationBlock, TrafficMinute
 from harness.gate.online.rollout import Rollout, RolloutSignal
 from harness.gate.run import EvalRun, RunState, Sample
@@ -48,7 +53,8 @@ XSS = "<img src=x onerror=\"document.title='owned'\"><script>document.title='own
 MINUTE = timedelta(minutes=1)
 # A house that was built for another module is built anew after this time.
 STALE_S = 1800
-ANA, BEN = Actor("ana", Role.ADMIN, "pr_ana"), Actor("ben", Role.ADMIN, "pr_ben")
+ANA = Actor("ana", Role.ADMIN, "pr_ana")
+BEN = Actor("ben", Role.ADMIN, "pr_ben")
 
 CONFIG = """
 providers:
@@ -197,10 +203,19 @@ class _Class:
             name: SimulatedModel(p, bank) for name, p in profiles.load_profiles().items()
         }
 
-    def samples(self, run: EvalRun, model: str, upto: int) -> Iterator[Sample]:
-        suite, pupil = self.catalog.suite(run.suite), self._pupils[model]
+    def samples(
+        self,
+        run: EvalRun,
+        model: str,
+        upto: int,
+    ) -> Iterator[Sample]:
+        suite = self.catalog.suite(run.suite)
+        pupil = self._pupils[model]
         plan = plan_questions(
-            suite.groups, order_seed=run.order_seed, wanted=run.wanted, epochs=run.epochs
+            suite.groups,
+            order_seed=run.order_seed,
+            wanted=run.wanted,
+            epochs=run.epochs,
         )
         for question in plan[:upto]:
             name = question.item
@@ -208,10 +223,8 @@ class _Class:
             sat = pupil.sit(self._items[run.suite, name])
             answer = answers.answer(sat, pupil.profile, prompt=prompt)
             score = suite.score(answer, name)
-            asked, written = (
-                sim_suites.count_message_tokens([prompt]),
-                sim_suites.count_tokens(answer),
-            )
+            asked = sim_suites.count_message_tokens([prompt])
+            written = sim_suites.count_tokens(answer)
             latency = pupil.profile.latency
             luck = sim_suites.normal("latency", model, name)
             yield Sample(
@@ -232,8 +245,15 @@ class _Class:
 
 
 class _House:
-    def __init__(self, ctx: Context, clock: ManualClock, pupils: _Class) -> None:
-        self.ctx, self.clock, self.pupils = ctx, clock, pupils
+    def __init__(
+        self,
+        ctx: Context,
+        clock: ManualClock,
+        pupils: _Class,
+    ) -> None:
+        self.ctx = ctx
+        self.clock = clock
+        self.pupils = pupils
 
     def furnish(self) -> Mapping[str, str]:
         made = {
@@ -259,7 +279,13 @@ class _House:
         self.sit(at_most=12)
         return made
 
-    def proposed(self, route: str, model: str, actor: Actor, reason: str = "") -> str:
+    def proposed(
+        self,
+        route: str,
+        model: str,
+        actor: Actor,
+        reason: str = "",
+    ) -> str:
         request = submission.ProposalRequest(route, f"sim/{model}", reason=reason)
         proposal = submission.create_proposal(self.ctx, actor, request)
         self.run_until_idle()
@@ -336,7 +362,14 @@ def _record_traffic(config: Path, now: datetime) -> None:
                 [],
                 [
                     replace(
-                        _minute(name, start - back * MINUTE, arm, target, n, price),
+                        _minute(
+                            name,
+                            start - back * MINUTE,
+                            arm,
+                            target,
+                            n,
+                            price,
+                        ),
                         # Its router has not heard of the last change.
                         revision=1 if name == "mail-triage" else 100,
                     )
@@ -346,14 +379,26 @@ def _record_traffic(config: Path, now: datetime) -> None:
             )
 
 
-def _errors(units: tuple[int, int], canary: int, at: int) -> dict[Guardrail, FailureTally]:
+def _errors(
+    units: tuple[int, int],
+    canary: int,
+    at: int,
+) -> dict[Guardrail, FailureTally]:
     """The canary's failures time out. units: all of a block, and those of the canary."""
-    classes = {"server": ArmSplit(at % 4, 0), "timeout": ArmSplit(canary, canary)}
+    classes = {
+        "server": ArmSplit(at % 4, 0),
+        "timeout": ArmSplit(canary, canary),
+    }
     return {Guardrail.ERRORS: ErrorTally(*units, canary + at % 4, canary, classes)}
 
 
 def _minute(
-    route: str, minute: datetime, arm: str, target: str, requests: int, price: float
+    route: str,
+    minute: datetime,
+    arm: str,
+    target: str,
+    requests: int,
+    price: float,
 ) -> TrafficMinute:
     return replace(
         TRAFFIC,
@@ -389,16 +434,23 @@ def counted(config: Path, route: str) -> None:
     clock = ManualClock(datetime.now(UTC))  # noqa: TID251
     with opened(config, clock) as installation:
         house = _House(installation.context, clock, _Class(installation.settings.suites))
-        rollout, minute = house.rollout(route), clock.now().replace(second=0, microsecond=0)
+        rollout = house.rollout(route)
+        minute = clock.now().replace(second=0, microsecond=0)
         # Counted twice, it would be the same block.
         worker = f"w-{clock.now():%H%M%S%f}"
         house.blocks(route, 1, worker=worker)
-        arms = [("incumbent", rollout.incumbent, 990), ("canary", rollout.candidate, 10)]
+        arms = [
+            ("incumbent", rollout.incumbent, 990),
+            ("canary", rollout.candidate, 10),
+        ]
         with installation.context.store.write() as tx:
             Observations(tx).append(
                 [],
                 [
-                    replace(_minute(route, minute, arm, target, n, 2.4), worker=worker)
+                    replace(
+                        _minute(route, minute, arm, target, n, 2.4),
+                        worker=worker,
+                    )
                     for arm, target, n in arms
                 ],
             )

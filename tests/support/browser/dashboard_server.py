@@ -32,7 +32,13 @@ def dashboard(config: Path, port: int | None = None) -> Iterator[str]:
     log = config.parent / f"dashboard-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "dashboard.serve", f"--config={config}", f"--port={port}"],
+            [
+                sys.executable,
+                "-m",
+                "dashboard.serve",
+                f"--config={config}",
+                f"--port={port}",
+            ],
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -51,7 +57,11 @@ def dashboard(config: Path, port: int | None = None) -> Iterator[str]:
             raise
 
 
-def await_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def await_answer(
+    url: str,
+    process: subprocess.Popen[bytes],
+    log: Path,
+) -> None:
     """Waits until a server says 200, or has ended."""
     end = time.monotonic() + START_S
     while time.monotonic() < end and process.poll() is None:
@@ -113,7 +123,10 @@ def sign_in(page: Page, key: str) -> None:
 
 def assert_no_sideways_scroll(page: Page) -> None:
     """Charts and tables follow a new width a moment later."""
-    for box in ("document.scrollingElement", "document.querySelector('.stMain')"):
+    for box in (
+        "document.scrollingElement",
+        "document.querySelector('.stMain')",
+    ):
         page.wait_for_function(f"{box}.scrollWidth <= innerWidth")
 
 

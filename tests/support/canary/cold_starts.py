@@ -14,7 +14,11 @@ from harness.gate.online.rollout import build_unit_rule
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
 from router.recording.ledger import Ledger
-from router.recording.scored_units import GuardrailSample, RequestTraits, SampleValues
+from router.recording.scored_units import (
+    GuardrailSample,
+    RequestTraits,
+    SampleValues,
+)
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 DEFAULT: Final = CanaryPolicy()
@@ -24,7 +28,9 @@ RULE: Final = replace(
     guardrails={name: DEFAULT.tolerated[name] for name in TIMES},
 )
 # Simulated beyond the time and the units of the warm-up: then a leak would show.
-BEYOND_S, BEYOND_UNITS, MOST_CALLERS = 420.0, 120, 60_000
+BEYOND_S = 420.0
+BEYOND_UNITS = 120
+MOST_CALLERS = 60_000
 
 
 @dataclass(frozen=True)
@@ -55,22 +61,36 @@ def rolled_back(start: ColdStart, seed: Sequence[int]) -> tuple[float, float]:
 
 
 def record(start: ColdStart, seed: Sequence[int]) -> list[ObservationBlock]:
-    rng, number = np.random.default_rng(seed), start.callers
+    rng = np.random.default_rng(seed)
+    number = start.callers
     at_s = np.cumsum(rng.exponential(1.0 / start.per_s, number))
     canary = rng.random(number) < start.weight_bps / 10_000
     began = at_s[canary.argmax()]
     slow = np.where(canary & (at_s < began + start.cold_s), start.times, 1.0)
-    first, between = rng.lognormal(-1.0, 0.5, number), rng.lognormal(-4.0, 0.3, number)
-    first, between = first * slow, between * slow
+    first = rng.lognormal(-1.0, 0.5, number)
+    between = rng.lognormal(-4.0, 0.3, number)
+    first = first * slow
+    between = between * slow
     total = first + between * rng.lognormal(5.0, 0.8, number)
-    columns = (at_s.tolist(), canary.tolist(), total.tolist(), first.tolist(), between.tolist())
-    ledger, blocks = Ledger("r", "w", RULE), []
+    columns = (
+        at_s.tolist(),
+        canary.tolist(),
+        total.tolist(),
+        first.tolist(),
+        between.tolist(),
+    )
+    ledger = Ledger("r", "w", RULE)
+    blocks = []
     for key, (now, arm, *values) in enumerate(zip(*columns, strict=True)):
         at = START + timedelta(seconds=now)
         unit = ledger.admit(
-            key, canary=arm, weight_bps=start.weight_bps, now=now, at=at,
+            key,
+            canary=arm,
+            weight_bps=start.weight_bps,
+            now=now,
+            at=at,
             traits=RequestTraits.STREAMS.value,
-        )  # fmt: skip
+        )
         assert unit is not None
         ledger.finish(unit, failed=False, sample=GuardrailSample(SampleValues(*values)))
         blocks += ledger.tick(now, at)

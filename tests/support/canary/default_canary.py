@@ -38,7 +38,11 @@ PER_DAY: Final = 400  # blocks
 
 
 def exposures(
-    harm: SimulatedHarm, *, policy: CanaryPolicy = DEFAULT, cap: int, seed: Sequence[int]
+    harm: SimulatedHarm,
+    *,
+    policy: CanaryPolicy = DEFAULT,
+    cap: int,
+    seed: Sequence[int],
 ) -> float:
     """Counts exposures until the policy rolls a canary back; inf for never within `cap`."""
     rng = np.random.default_rng(seed)
@@ -46,7 +50,13 @@ def exposures(
     more = FIRST
     while len(blocks) < cap:
         more = min(more, cap - len(blocks))
-        blocks += simulate_rollout(harm, policy, blocks=more, rng=rng, before=len(blocks))
+        blocks += simulate_rollout(
+            harm,
+            policy,
+            blocks=more,
+            rng=rng,
+            before=len(blocks),
+        )
         found = collect_evidence(blocks, policy)
         if found.block is not None:
             return float(found.exposures)
@@ -55,7 +65,12 @@ def exposures(
 
 
 def detect_errors(
-    truth: Truth, *, cap: int, rollouts: int, seed: int = 5, incident: Sequence[int] = ()
+    truth: Truth,
+    *,
+    cap: int,
+    rollouts: int,
+    seed: int = 5,
+    incident: Sequence[int] = (),
 ) -> list[float]:
     """Exposures to the rollback by errors alone at alpha .05 by rollout; inf for never."""
     found = []
@@ -68,13 +83,23 @@ def detect_errors(
 
 
 def is_rolled_back(
-    harm: SimulatedHarm, make_scene: "SceneMaker", *, exposures: int, seed: Sequence[int]
+    harm: SimulatedHarm,
+    make_scene: "SceneMaker",
+    *,
+    exposures: int,
+    seed: Sequence[int],
 ) -> bool:
     """Tells whether all twelve guardrails roll a canary back within about so many exposures."""
     rng = np.random.default_rng(seed)
     blocks = round(exposures / (SIZE * CANARY_SHARE))
     scene = make_scene(blocks, rng)
-    units = simulate_rollout(harm, TWELVE, blocks=blocks, rng=rng, scene=scene)
+    units = simulate_rollout(
+        harm,
+        TWELVE,
+        blocks=blocks,
+        rng=rng,
+        scene=scene,
+    )
     return collect_evidence(units, TWELVE).block is not None
 
 

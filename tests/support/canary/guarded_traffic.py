@@ -47,7 +47,8 @@ class SimulatedTraffic:
     control_failures: Ints
 
     def counts(self) -> list[FailureTally]:
-        size, canaries = self.truth.size, self.truth.canaries
+        size = self.truth.size
+        canaries = self.truth.canaries
         return [
             FailureTally(size, canaries, int(ours + theirs), int(theirs))
             for ours, theirs in zip(self.control_failures, self.canary_failures, strict=True)
@@ -55,7 +56,10 @@ class SimulatedTraffic:
 
 
 def simulate_traffic(
-    truth: Truth, blocks: int, rng: np.random.Generator, incident: Sequence[int] = ()
+    truth: Truth,
+    blocks: int,
+    rng: np.random.Generator,
+    incident: Sequence[int] = (),
 ) -> SimulatedTraffic:
     """Failures of both arms by block. incident: blocks in which both fail 30 %."""
     canary = np.full(blocks, truth.canary)
@@ -93,8 +97,16 @@ CANARY_SHARE: Final = 0.01
 NO_LEVELS: Final = ArmLevels(1.0, 1.0)
 TOKEN_LIMIT: Final = 900.0
 # Shares of units: failing for each reason; asking for JSON, offering tools, judged, streaming.
-ERRORS, REFUSED, BAD_JSON, BAD_CALL, DISLIKED, JUDGED_BAD = 0.01, 0.02, 0.02, 0.02, 0.03, 0.1
-ASKS_JSON, OFFERS_TOOLS, IS_JUDGED, STREAMS = 0.3, 0.2, 0.1, 0.5
+ERRORS = 0.01
+REFUSED = 0.02
+BAD_JSON = 0.02
+BAD_CALL = 0.02
+DISLIKED = 0.03
+JUDGED_BAD = 0.1
+ASKS_JSON = 0.3
+OFFERS_TOOLS = 0.2
+IS_JUDGED = 0.1
+STREAMS = 0.5
 
 
 @dataclass(frozen=True)
@@ -134,7 +146,8 @@ def simulate_rollout(
     everyone = np.ones(shape, dtype=bool)
     hit = np.zeros((blocks, 1))
     hit[list(incident)] = 1.0
-    chance, slow = np.where(arm, harm.errors, ERRORS), np.ones(shape)
+    chance = np.where(arm, harm.errors, ERRORS)
+    slow = np.ones(shape)
     if scene is not None:
         arm = rng.random(shape) < CANARY_SHARE
         everyone = np.arange(SIZE) < scene.sizes[:, None]
@@ -144,12 +157,12 @@ def simulate_rollout(
     failed = (rng.random(shape) < hit_chance) & everyone
     tokens = rng.lognormal(5.0, 0.8, shape) * np.where(arm, harm.longer, 1.0)
     slow = slow * np.where(arm, harm.slower, 1.0) * (1.0 + 2.0 * hit)
-    first, between = (
-        rng.lognormal(-1.0, 0.5, shape) * slow,
-        rng.lognormal(-4.0, 0.3, shape) * slow,
-    )
-    asks, offers = rng.random(shape) < ASKS_JSON, rng.random(shape) < OFFERS_TOOLS
-    judged, streams = rng.random(shape) < IS_JUDGED, rng.random(shape) < STREAMS
+    first = rng.lognormal(-1.0, 0.5, shape) * slow
+    between = rng.lognormal(-4.0, 0.3, shape) * slow
+    asks = rng.random(shape) < ASKS_JSON
+    offers = rng.random(shape) < OFFERS_TOOLS
+    judged = rng.random(shape) < IS_JUDGED
+    streams = rng.random(shape) < STREAMS
 
     def draw(share: float | Floats) -> Bools:
         return np.asarray((rng.random(shape) < share) & ~failed)
@@ -157,9 +170,15 @@ def simulate_rollout(
     counts = {
         Guardrail.TRUNCATION: (everyone, (tokens > TOKEN_LIMIT) & ~failed),
         Guardrail.REFUSALS: (everyone, draw(REFUSED)),
-        Guardrail.JSON_VALIDITY: (asks, draw(np.where(arm, harm.bad_json, BAD_JSON))),
+        Guardrail.JSON_VALIDITY: (
+            asks,
+            draw(np.where(arm, harm.bad_json, BAD_JSON)),
+        ),
         Guardrail.TOOL_VALIDITY: (offers, draw(BAD_CALL)),
-        Guardrail.FEEDBACK: (everyone, draw(DISLIKED) | (failed & (rng.random(shape) < 0.2))),
+        Guardrail.FEEDBACK: (
+            everyone,
+            draw(DISLIKED) | (failed & (rng.random(shape) < 0.2)),
+        ),
         Guardrail.JUDGE: (judged, draw(JUDGED_BAD)),
     }
     latency = first + between * tokens
@@ -168,7 +187,10 @@ def simulate_rollout(
         Guardrail.TIME_TO_FIRST_TOKEN: (streams, _or_worst(first, failed)),
         Guardrail.INTER_TOKEN_LATENCY: (streams, _or_worst(between, failed)),
         Guardrail.OUTPUT_TOKENS: (everyone, np.where(failed, 0.0, tokens)),
-        Guardrail.COST_PER_SUCCESS: (everyone, _or_worst(1e-4 + 1e-5 * tokens, failed)),
+        Guardrail.COST_PER_SUCCESS: (
+            everyone,
+            _or_worst(1e-4 + 1e-5 * tokens, failed),
+        ),
     }
     on = policy.tolerated
     tallies = {
@@ -186,24 +208,35 @@ def simulate_rollout(
     errors = _tallies(everyone, failed, arm)
     return [
         ObservationBlock(
-            rollout="r", worker="w", sequence=before + n, weight_bps=100, units=errors[n].units,
-            canary_units=errors[n].canary, failures=errors[n].failures,
-            canary_failures=errors[n].canary_failures, missing=0,
+            rollout="r",
+            worker="w",
+            sequence=before + n,
+            weight_bps=100,
+            units=errors[n].units,
+            canary_units=errors[n].canary,
+            failures=errors[n].failures,
+            canary_failures=errors[n].canary_failures,
+            missing=0,
             opened_at=START + timedelta(minutes=before + n),
-            closed_at=START + timedelta(minutes=before + n + 1), number=before + n + 1,
+            closed_at=START + timedelta(minutes=before + n + 1),
+            number=before + n + 1,
             counts={guardrail: tally[n] for guardrail, tally in tallies.items()},
             ranks={name: ranks[n][0] for name, ranks in ranked.items() if ranks[n][0]},
             levels={name: ranks[n][1] for name, ranks in ranked.items() if ranks[n][0]},
         )
         for n in range(blocks)
-    ]  # fmt: skip
+    ]
 
 
 def _or_worst(values: Floats, failed: Bools) -> Floats:
     return np.where(failed, np.inf, values)
 
 
-def _tallies(applies: Bools, failed: Bools, arm: Bools) -> list[FailureTally]:
+def _tallies(
+    applies: Bools,
+    failed: Bools,
+    arm: Bools,
+) -> list[FailureTally]:
     bad = applies & failed
     columns = (applies, applies & arm, bad, bad & arm)
     rows = zip(*(column.sum(axis=1) for column in columns), strict=True)
@@ -211,7 +244,10 @@ def _tallies(applies: Bools, failed: Bools, arm: Bools) -> list[FailureTally]:
 
 
 def _ranked_by_coin(
-    arm: Bools, applies: Bools, values: Floats, measure: tuple[Guardrail, float]
+    arm: Bools,
+    applies: Bools,
+    values: Floats,
+    measure: tuple[Guardrail, float],
 ) -> list[tuple[tuple[float, ...], ArmLevels]]:
     """Ranks each block's values as the router does. measure: with the tolerated ratio."""
     guardrail, tolerated = measure
@@ -223,18 +259,27 @@ def _ranked_by_coin(
             for canary, value in zip(arm[n, on], values[n, on], strict=True)
         ]
         ranked = rank_block(
-            units, guardrail=guardrail, tolerated=tolerated, block=("r", "w", int(n))
+            units,
+            guardrail=guardrail,
+            tolerated=tolerated,
+            block=("r", "w", int(n)),
         )
         found[n] = ranked.u, ranked.level or NO_LEVELS
     return found
 
 
 def _ranked(
-    applies: Bools, values: Floats, tolerated: float, rng: np.random.Generator
+    applies: Bools,
+    values: Floats,
+    tolerated: float,
+    rng: np.random.Generator,
 ) -> list[tuple[tuple[float, ...], ArmLevels]]:
     """Ranks of the blocks whose canary unit the guardrail applies to."""
     ranks = ranks_of_rows(
-        values[:, 0] / tolerated, values[:, 1:], rng.random(len(values)), among=applies[:, 1:]
+        values[:, 0] / tolerated,
+        values[:, 1:],
+        rng.random(len(values)),
+        among=applies[:, 1:],
     )
     return [
         ((float(rank),) if scored else (), level)

@@ -7,13 +7,25 @@ from typing import Final
 
 import numpy as np
 
-from harness.gate.online.guardrails import ErrorTally, Guardrail, SegmentCount
-from harness.gate.online.observation import SEGMENTS, ObservationBlock, Segment
+from harness.gate.online.guardrails import (
+    ErrorTally,
+    Guardrail,
+    SegmentCount,
+)
+from harness.gate.online.observation import (
+    SEGMENTS,
+    ObservationBlock,
+    Segment,
+)
 
 SIZE: Final = 100
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 # Shares of the segments of each kind, in the order of SEGMENTS.
-SHARES: Final = ((0.5, 0.5), (0.1, 0.9), (0.6, 0.1, 0.2, 0.1))
+SHARES: Final = (
+    (0.5, 0.5),
+    (0.1, 0.9),
+    (0.6, 0.1, 0.2, 0.1),
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +38,11 @@ class SegmentTruth:
 
 
 def simulate_segments(
-    truth: SegmentTruth, *, blocks: int, rng: np.random.Generator, share: float = 0.01
+    truth: SegmentTruth,
+    *,
+    blocks: int,
+    rng: np.random.Generator,
+    share: float = 0.01,
 ) -> list[ObservationBlock]:
     """Simulates the blocks of one rollout. share: of the canary."""
     shape = (blocks, SIZE)
@@ -37,18 +53,28 @@ def simulate_segments(
     errors = count_errors(drawn, canary, failed)
     return [
         ObservationBlock(
-            rollout="r", worker="w", sequence=n, weight_bps=round(10_000 * share), units=SIZE,
-            canary_units=tally.canary, failures=tally.failures,
-            canary_failures=tally.canary_failures, missing=0, opened_at=START, closed_at=START,
-            number=n + 1, counts={Guardrail.ERRORS: tally},
+            rollout="r",
+            worker="w",
+            sequence=n,
+            weight_bps=round(10_000 * share),
+            units=SIZE,
+            canary_units=tally.canary,
+            failures=tally.failures,
+            canary_failures=tally.canary_failures,
+            missing=0,
+            opened_at=START,
+            closed_at=START,
+            number=n + 1,
+            counts={Guardrail.ERRORS: tally},
         )
         for n, tally in enumerate(errors)
-    ]  # fmt: skip
+    ]
 
 
 def draw_segments(shape: tuple[int, int], rng: np.random.Generator) -> list[np.ndarray]:
     """Draws a segment of each kind for every unit, as a place in SEGMENTS."""
-    drawn, first = [], 0
+    drawn = []
+    first = 0
     for shares in SHARES:
         drawn.append(first + rng.choice(len(shares), size=shape, p=shares))
         first += len(shares)
@@ -56,12 +82,15 @@ def draw_segments(shape: tuple[int, int], rng: np.random.Generator) -> list[np.n
 
 
 def count_errors(
-    drawn: Sequence[np.ndarray], canary: np.ndarray, failed: np.ndarray
+    drawn: Sequence[np.ndarray],
+    canary: np.ndarray,
+    failed: np.ndarray,
 ) -> list[ErrorTally]:
     """Counts each block's errors by segment, as a router does."""
     kinds = np.ones_like(canary), canary, failed, canary & failed
     wholes = np.stack([units.sum(axis=1) for units in kinds], axis=1)
-    number, places = len(canary), np.arange(len(canary))[:, None] * len(SEGMENTS)
+    number = len(canary)
+    places = np.arange(len(canary))[:, None] * len(SEGMENTS)
     counts = np.stack(
         [
             sum(

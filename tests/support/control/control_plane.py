@@ -30,7 +30,13 @@ from harness.gate.drift import DriftPolicy
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout
 from harness.gate.pins import ServedModel
-from harness.gate.policy import CanaryPolicy, CanaryStep, GatePolicy, Policy, PromotionMode
+from harness.gate.policy import (
+    CanaryPolicy,
+    CanaryStep,
+    GatePolicy,
+    Policy,
+    PromotionMode,
+)
 from harness.gate.run import JudgeCalibration
 from harness.gate.suite_plan import Claim
 from harness.operations import control_jobs, keys
@@ -44,7 +50,13 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
-from harness.routing.table import BUCKETS, Route, RouteRecord, RouteSettings, RouteSuite
+from harness.routing.table import (
+    BUCKETS,
+    Route,
+    RouteRecord,
+    RouteSettings,
+    RouteSuite,
+)
 from harness.store.store import Store
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.inline_workers import InlineWorkers
@@ -79,15 +91,36 @@ BEN = Actor("ben", Role.APPROVER, "pr_ben")
 ENCRYPTION_KEYS = [new_key()]
 SECRET = b"a secret of the tests"
 # Share of items that each model answers rightly, in twelfths.
-SKILL = {"base": 7, "good": 10, "better": 12, "worse": 2, "equal": 7}
-STEPS = (CanaryStep(100, 3), CanaryStep(500, 5), CanaryStep(2500, 10, certify=True))
-CANARY = CanaryPolicy(steps=STEPS, p0=0.2, alpha=0.05, bake_s=0.0)
+SKILL = {
+    "base": 7,
+    "good": 10,
+    "better": 12,
+    "worse": 2,
+    "equal": 7,
+}
+STEPS = (
+    CanaryStep(100, 3),
+    CanaryStep(500, 5),
+    CanaryStep(2500, 10, certify=True),
+)
+CANARY = CanaryPolicy(
+    steps=STEPS,
+    p0=0.2,
+    alpha=0.05,
+    bake_s=0.0,
+)
 POLICY = Policy(
-    "default", gate=GatePolicy(claim=Claim.SUPERIOR, infra_patience_s=100), canary=CANARY
+    "default",
+    gate=GatePolicy(claim=Claim.SUPERIOR, infra_patience_s=100),
+    canary=CANARY,
 )
 
 
-def answer(target: Target, item: Item, _epoch: int) -> str:
+def answer(
+    target: Target,
+    item: Item,
+    _epoch: int,
+) -> str:
     number = int(item.id.rpartition("-")[2])
     right = number * 5 % 12 < SKILL[target.model]
     return str(item.target) if right else "wrong"
@@ -96,7 +129,13 @@ def answer(target: Target, item: Item, _epoch: int) -> str:
 def suite_file(folder: Path) -> Path:
     file = folder / "colours.jsonl"
     lines = [
-        json.dumps({"id": f"colour-{n}", "input": f"Colour number {n}?", "target": f"c{n}"})
+        json.dumps(
+            {
+                "id": f"colour-{n}",
+                "input": f"Colour number {n}?",
+                "target": f"c{n}",
+            }
+        )
         for n in range(ITEMS)
     ]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -155,7 +194,12 @@ class SmallInstallation:
             workers=InlineWorkers(lambda run, owner: self._work(chosen, run, owner)),
         )
 
-    def _work(self, store: Store, run: str, owner: str) -> None:
+    def _work(
+        self,
+        store: Store,
+        run: str,
+        owner: str,
+    ) -> None:
         self.boot(run)
         runner = ScriptedRunner(self.suites, self.script, self.pace, self.served)
         runner.calibration = self.calibration
@@ -172,7 +216,9 @@ class SmallInstallation:
         ctx = self.context()
         prices = {model: Price(1.0, 2.0) for model in SKILL}
         targets.put_provider(
-            ctx, SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices)
+            ctx,
+            SYSTEM,
+            Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices),
         )
         self.add_route("chat")
 
@@ -193,13 +239,19 @@ class SmallInstallation:
         return submission.create_proposal(ctx or self.context(), actor, request)
 
     def decided(
-        self, candidate: str = "sim/better", actor: Actor = ANN, **wish: Any
+        self,
+        candidate: str = "sim/better",
+        actor: Actor = ANN,
+        **wish: Any,
     ) -> Proposal:
         proposal = self.propose(candidate, actor, **wish)
         return self.until_decided(proposal.id)
 
     def preview(
-        self, candidate: str = "sim/better", actor: Actor | None = None, route: str = "chat"
+        self,
+        candidate: str = "sim/better",
+        actor: Actor | None = None,
+        route: str = "chat",
     ) -> submission.ProposalPreview:
         request = ProposalRequest(route, candidate, "a test")
         return submission.preview_proposal(self.context(), request, actor)
@@ -220,9 +272,20 @@ class SmallInstallation:
             return Rollouts(tx).list(route=route, limit=1)[0]
 
     def person(
-        self, name: str, role: Role = Role.ADMIN, by: Actor = OPERATOR, **also: Any
+        self,
+        name: str,
+        role: Role = Role.ADMIN,
+        by: Actor = OPERATOR,
+        **also: Any,
     ) -> Actor:
-        _, text = keys.create_key(self.context(), by, name, secret=SECRET, role=role, **also)
+        _, text = keys.create_key(
+            self.context(),
+            by,
+            name,
+            secret=SECRET,
+            role=role,
+            **also,
+        )
         return keys.authenticate(self.store, text, secret=SECRET)
 
     def run_once(
@@ -264,7 +327,12 @@ class SmallInstallation:
             rollouts = [*Rollouts(tx).live(), *Rollouts(tx).baking()]
             counts = {r.id: len(Observations(tx).blocks(r.id)) for r in rollouts}
         new = [
-            block_of(rollout, counts[rollout.id] + number, self.clock, failing=failing)
+            block_of(
+                rollout,
+                counts[rollout.id] + number,
+                self.clock,
+                failing=failing,
+            )
             for rollout in rollouts
             for number in range(blocks)
         ]
@@ -272,7 +340,13 @@ class SmallInstallation:
             Observations(tx).append(new, [])
 
 
-def block_of(rollout: Rollout, number: int, clock: Clock, *, failing: bool) -> ObservationBlock:
+def block_of(
+    rollout: Rollout,
+    number: int,
+    clock: Clock,
+    *,
+    failing: bool,
+) -> ObservationBlock:
     weight = BUCKETS - rollout.policy.bake_bps if rollout.baking else rollout.current.weight_bps
     canary = max(1, weight // 100)
     lost = min(canary, 50) if failing else 0
@@ -308,8 +382,16 @@ class Crash(BaseException):
 class CrashingStore:
     """A store whose n-th unit of work is the process's last: before its commit, or after."""
 
-    def __init__(self, store: Store, *, at: int, after_commit: bool) -> None:
-        self._store, self._left, self._after = store, at, after_commit
+    def __init__(
+        self,
+        store: Store,
+        *,
+        at: int,
+        after_commit: bool,
+    ) -> None:
+        self._store = store
+        self._left = at
+        self._after = after_commit
 
     @property
     def died(self) -> bool:

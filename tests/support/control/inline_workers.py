@@ -27,7 +27,8 @@ class InlineWorkers:
         return {}
 
     def reap(self) -> Sequence[tuple[str, str, int, str]]:
-        ended, self._ended = self._ended, []
+        ended = self._ended
+        self._ended = []
         return ended
 
     def stop(self, run: str) -> None:

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 class ManualClock:
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
-        self._now, self._monotonic = start, 0.0
+        self._now = start
+        self._monotonic = 0.0
 
     def now(self) -> datetime:
         return self._now

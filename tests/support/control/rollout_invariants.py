@@ -18,7 +18,11 @@ from harness.gate.online.rollout import TRANSITIONS, Rollout, RolloutState
 from harness.gate.verdict import Passed
 from harness.routing.context import Context
 from harness.routing.evidence import EvidenceKind
-from harness.routing.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
+from harness.routing.proposal import (
+    PAST_GATE_PHASES,
+    Proposal,
+    ProposalPhase,
+)
 from harness.routing.records.evidence import Waivers
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Proposals, Rollouts
@@ -117,7 +121,10 @@ class Watcher:
             check_weights(Routing(tx).history(name)[::-1])
 
     def _rollouts(
-        self, tx: Transaction, now: Mapping[str, Rollout], proposals: Sequence[Proposal]
+        self,
+        tx: Transaction,
+        now: Mapping[str, Rollout],
+        proposals: Sequence[Proposal],
     ) -> None:
         assert now.keys() >= self.rollouts.keys()
         proofs = [rollout.verdict for rollout in now.values()]
@@ -140,7 +147,10 @@ class Watcher:
             if before is not None and before != proposal:
                 # Late harm takes a promotion back; nothing else moves what has ended.
                 moved = (before.phase, proposal.phase)
-                assert moved == (ProposalPhase.PROMOTED, ProposalPhase.ROLLED_BACK), (
+                assert moved == (
+                    ProposalPhase.PROMOTED,
+                    ProposalPhase.ROLLED_BACK,
+                ), (
                     before,
                     proposal,
                 )
@@ -156,7 +166,11 @@ class Watcher:
                 self.rollouts[id_].step_started_at if id_ in self.rollouts else None
             )
             if known is None or known[0] != rollout.step or resumed:
-                self.steps[id_] = (rollout.step, conditions.monotonic, conditions.lead_s)
+                self.steps[id_] = (
+                    rollout.step,
+                    conditions.monotonic,
+                    conditions.lead_s,
+                )
 
     def _no_false_expiry(self, event: AuditEvent, conditions: TurnConditions) -> None:
         """Time that was only set has not passed, unless the process is younger than that."""
@@ -200,7 +214,11 @@ def check_weights(history: Sequence[RouteRecord]) -> None:
         assert all(a <= b for a, b in pairwise(share)), share
 
 
-def check_rollout(tx: Transaction, before: Rollout | None, after: Rollout) -> None:
+def check_rollout(
+    tx: Transaction,
+    before: Rollout | None,
+    after: Rollout,
+) -> None:
     proof = Verdicts(tx).get(after.verdict)
     assert isinstance(proof, Passed)
     told = (proof.route, proof.incumbent, proof.candidate)
@@ -211,8 +229,18 @@ def check_rollout(tx: Transaction, before: Rollout | None, after: Rollout) -> No
     assert before.live or before.baking, f"it moved after its end: {after}"
     assert after.version > before.version
     assert after.step >= before.step
-    assert after.state in reachable(before.state), (before.state, after.state)
-    for name in ("policy", "salt", "verdict", "started_at", "incumbent", "candidate"):
+    assert after.state in reachable(before.state), (
+        before.state,
+        after.state,
+    )
+    for name in (
+        "policy",
+        "salt",
+        "verdict",
+        "started_at",
+        "incumbent",
+        "candidate",
+    ):
         assert getattr(after, name) == getattr(before, name)
     if after.state is RolloutState.PROMOTED and before.live:
         records = Routing(tx).history(after.route)
@@ -221,7 +249,8 @@ def check_rollout(tx: Transaction, before: Rollout | None, after: Rollout) -> No
 
 def reachable(state: RolloutState) -> set[RolloutState]:
     """By any number of the table's transitions."""
-    found, left = {state}, [state]
+    found = {state}
+    left = [state]
     while left:
         here = left.pop()
         new = {to for (at, _), to in TRANSITIONS.items() if at is here} - found
@@ -270,7 +299,10 @@ def exposures(blocks: Sequence[ObservationBlock], weight_bps: int) -> int:
 def check_words(ctx: Context, route: str) -> None:
     status = canary_status.explain_canary(ctx, route).status
     explanation = status.explanation
-    figures = [explanation.eta_s, *(need.eta_s for need in explanation.needs)]
+    figures = [
+        explanation.eta_s,
+        *(need.eta_s for need in explanation.needs),
+    ]
     assert all(figure is None or figure >= 0 for figure in figures), figures
     for words in (
         explanation.why,
@@ -292,7 +324,14 @@ LEGAL = {
     "weight": ("canary", "weight"),
     "promotion": ("canary", "weight"),
     "abort": ("canary", "weight"),
-    "restore": ("baseline", "promotion", "abort", "restore", "canary", "weight"),
+    "restore": (
+        "baseline",
+        "promotion",
+        "abort",
+        "restore",
+        "canary",
+        "weight",
+    ),
 }
 
 
@@ -331,12 +370,20 @@ def check_evidence(tx: Transaction, route: Route) -> None:
             assert stored[fallback.proof] == fallback.target
 
 
-def check_change(tx: Transaction, before: RouteRecord, after: RouteRecord) -> None:
-    old, new = before.route.canary, after.route.canary
+def check_change(
+    tx: Transaction,
+    before: RouteRecord,
+    after: RouteRecord,
+) -> None:
+    old = before.route.canary
+    new = after.route.canary
     if after.kind in ("canary", "promotion"):
         proof = Verdicts(tx).get(after.verdict or "")
         assert isinstance(proof, Passed)
-        assert (proof.route, proof.incumbent) == (after.route.name, before.route.incumbent)
+        assert (proof.route, proof.incumbent) == (
+            after.route.name,
+            before.route.incumbent,
+        )
         arrived = new.target if new else after.route.incumbent
         assert arrived == proof.candidate
     else:
@@ -344,7 +391,11 @@ def check_change(tx: Transaction, before: RouteRecord, after: RouteRecord) -> No
     if after.kind == "weight":
         assert old is not None
         assert new is not None
-        assert (new.rollout, new.salt, new.target) == (old.rollout, old.salt, old.target)
+        assert (new.rollout, new.salt, new.target) == (
+            old.rollout,
+            old.salt,
+            old.target,
+        )
         assert new.weight_bps > old.weight_bps
     if after.kind not in ("promotion", "restore"):
         assert after.route.incumbent == before.route.incumbent
@@ -356,7 +407,11 @@ def check_change(tx: Transaction, before: RouteRecord, after: RouteRecord) -> No
         assert new is None
 
 
-def check_canary(tx: Transaction, route: Route, proposals: Sequence[Proposal]) -> None:
+def check_canary(
+    tx: Transaction,
+    route: Route,
+    proposals: Sequence[Proposal],
+) -> None:
     """One rollout, one open proposal or selection; the table shows the rollout's step and
     nothing else.
     """

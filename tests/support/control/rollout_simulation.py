@@ -24,12 +24,22 @@ from evals.suites.items import Item
 from harness.canary import operations
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
-from harness.frame.errors import ProofRefused, RevisionConflict, SwapgateError
+from harness.frame.errors import (
+    ProofRefused,
+    RevisionConflict,
+    SwapgateError,
+)
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.runtime.clock import PASS_FOR_NEW
 from harness.gate.online.guardrails import Guardrails
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
-from harness.gate.policy import CanaryPolicy, CanaryStep, GatePolicy, Policy, PromotionMode
+from harness.gate.policy import (
+    CanaryPolicy,
+    CanaryStep,
+    GatePolicy,
+    Policy,
+    PromotionMode,
+)
 from harness.gate.suite_plan import Claim
 from harness.operations import alert_delivery, control_jobs
 from harness.proposals import decisions, fallback_chain, submission
@@ -53,19 +63,32 @@ from tests.support.control.control_plane import (
     SmallInstallation,
 )
 from tests.support.control.manual_clock import ManualClock
-from tests.support.control.rollout_invariants import TurnConditions, Watcher, check_words
-from tests.support.control.rollout_traffic import TURN_S, Fate, Harm, Routers, Trouble
+from tests.support.control.rollout_invariants import (
+    TurnConditions,
+    Watcher,
+    check_words,
+)
+from tests.support.control.rollout_traffic import (
+    TURN_S,
+    Fate,
+    Harm,
+    Routers,
+    Trouble,
+)
 from tests.support.store.interrupted_store import InterruptedStore
 from tests.support.store.sqlite_store import open_sqlite
 
 ROUTES = ("chat", "mail")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")
-LEVELS, ITEMS_A_LEVEL = 5, 14
+LEVELS = 5
+ITEMS_A_LEVEL = 14
 SWAPS = 3
-TURNS, REST_TURNS = 60, 150
+TURNS = 60
+REST_TURNS = 150
 BAKE_S = 1800.0
 SHORT_S = 10.0
-NIGHT_S, NIGHT_TURN_S = 3 * 3600.0, 1800.0
+NIGHT_S = 3 * 3600.0
+NIGHT_TURN_S = 1800.0
 # Nobody catches these: a bug, and not somebody who was first.
 UNEXPECTED = re.compile(r": \w+(Error|Exception|Exit): ")
 
@@ -96,7 +119,11 @@ class Ending:
         return forced or any(move.rpartition(" ")[2] in ended for move in self.how)
 
 
-def answer(target: Target, item: Item, _epoch: int) -> str:
+def answer(
+    target: Target,
+    item: Item,
+    _epoch: int,
+) -> str:
     """Each level of model is right where the one below is, and on 14 items more."""
     right = int(item.id.rpartition("-")[2]) < 4 + ITEMS_A_LEVEL * int(target.model[1:])
     return str(item.target) if right else "wrong"
@@ -105,10 +132,24 @@ def answer(target: Target, item: Item, _epoch: int) -> str:
 def policy_of(draw: Random, dice: Random) -> Policy:
     steps = (
         CanaryStep(
-            500, 10, min_s=draw.choice([0.0, 900.0]), deadline_s=draw.choice([7200.0, 36e3])
+            500,
+            10,
+            min_s=draw.choice([0.0, 900.0]),
+            deadline_s=draw.choice([7200.0, 36e3]),
         ),
-        CanaryStep(2000, 40, min_s=draw.choice([0.0, 900.0]), deadline_s=7200.0),
-        CanaryStep(5000, 100, certify=True, min_s=draw.choice([0.0, 900.0]), deadline_s=36e3),
+        CanaryStep(
+            2000,
+            40,
+            min_s=draw.choice([0.0, 900.0]),
+            deadline_s=7200.0,
+        ),
+        CanaryStep(
+            5000,
+            100,
+            certify=True,
+            min_s=draw.choice([0.0, 900.0]),
+            deadline_s=36e3,
+        ),
     )
     canary = CanaryPolicy(
         steps=steps,
@@ -139,7 +180,12 @@ def fate_of(draw: Random) -> Fate:
 class Life:
     """told: what happened, in words, for whoever looks into a seed."""
 
-    def __init__(self, seed: int, folder: Path, open_stores: OpenStores) -> None:
+    def __init__(
+        self,
+        seed: int,
+        folder: Path,
+        open_stores: OpenStores,
+    ) -> None:
         self.draw = Random(seed)
         # What it decides moves none of the other draws.
         self.dice = Random(seed + 2)
@@ -189,7 +235,12 @@ class Life:
     def _say(self, words: str) -> None:
         self.told.append(f"{self.turns:3d} {self.clock.now():%d %H:%M:%S} {words}")
 
-    def _script(self, target: Target, item: Item, epoch: int) -> str:
+    def _script(
+        self,
+        target: Target,
+        item: Item,
+        epoch: int,
+    ) -> str:
         if self.provider_is_down:
             raise ProviderFailed("overloaded")
         return answer(target, item, epoch)
@@ -286,7 +337,9 @@ class Life:
 
     def _crash(self) -> None:
         dying = CrashingStore(
-            self.stores[0], at=self.draw.randint(1, 8), after_commit=self._maybe(0.5)
+            self.stores[0],
+            at=self.draw.randint(1, 8),
+            after_commit=self._maybe(0.5),
         )
         ctx = self.world.context(dying)  # type: ignore[arg-type]  # until it dies
         self.processes.append(ctx)
@@ -356,7 +409,8 @@ class Life:
 
     def _change_a_chain(self, name: str) -> None:
         """A fallback comes, by a waiver or by evidence, or goes."""
-        model, why = f"sim/m{self.dice.randrange(LEVELS)}", "an outage"
+        model = f"sim/m{self.dice.randrange(LEVELS)}"
+        why = "an outage"
         self._say(f"a person changes the chain of {name}: {model}")
         if self.dice.random() < 0.3:
             remove = fallback_chain.remove_fallback
@@ -377,7 +431,14 @@ class Life:
     def _approve(self) -> None:
         for proposal in submission.list_proposals(self.ctx, open_only=True):
             if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
-                self._attempt(partial(decisions.approve_proposal, self.ctx, BEN, proposal.id))
+                self._attempt(
+                    partial(
+                        decisions.approve_proposal,
+                        self.ctx,
+                        BEN,
+                        proposal.id,
+                    )
+                )
 
     def _trouble(self) -> None:
         trouble = self.draw.choice(list(Trouble))
@@ -399,7 +460,11 @@ class Life:
         self._say(f"a person: {signal.value if signal else 'rollback'} {name}")
         if signal is None:
             roll_back = partial(
-                operations.roll_back, self.other, BEN, name, reason="an incident"
+                operations.roll_back,
+                self.other,
+                BEN,
+                name,
+                reason="an incident",
             )
             self._attempt(roll_back)
         else:
@@ -410,7 +475,8 @@ class Life:
         seconds = self.draw.choice([-3600.0, -60.0, 60.0, 3600.0])
         everywhere = self._maybe(0.4)
         if abs(self.ahead_s) > 1.0:
-            seconds, everywhere = -self.ahead_s, False
+            seconds = -self.ahead_s
+            everywhere = False
         self._say(f"the clock is set by {seconds:g} s{' everywhere' if everywhere else ''}")
         self.clock.jump(seconds)
         if everywhere:
@@ -442,7 +508,10 @@ class Life:
                 AlertKind.SAMPLE_RATIO,
                 AlertKind.CANARY_PAUSED,
             ):
-                assert not alerts.is_open(self.ctx, kind, rollout.id), (kind, rollout)
+                assert not alerts.is_open(self.ctx, kind, rollout.id), (
+                    kind,
+                    rollout,
+                )
 
     def _look_into(self, rollout: Rollout) -> None:
         """A person ends what a wrong split has spoilt or has no proof; the rest goes on."""
@@ -451,10 +520,20 @@ class Life:
         elif rollout.state is RolloutState.PAUSED:
             try:
                 operations.operate(
-                    self.ctx, BEN, rollout.route, RolloutSignal.RESUME, "a drill"
+                    self.ctx,
+                    BEN,
+                    rollout.route,
+                    RolloutSignal.RESUME,
+                    "a drill",
                 )
             except ProofRefused:
-                operations.operate(self.ctx, BEN, rollout.route, RolloutSignal.ABORT, "a drill")
+                operations.operate(
+                    self.ctx,
+                    BEN,
+                    rollout.route,
+                    RolloutSignal.ABORT,
+                    "a drill",
+                )
 
     def _endings(self) -> Sequence[Ending]:
         moves: dict[str, list[str]] = {}

@@ -31,7 +31,9 @@ from tests.support.control.manual_clock import ManualClock
 WORKERS = ("router-1", "router-2")
 UNITS = 100
 TURN_S = 120.0
-HEALTHY, HARMED, INCIDENT = 0.02, 0.5, 0.6
+HEALTHY = 0.02
+HARMED = 0.5
+INCIDENT = 0.6
 
 
 class Harm(StrEnum):
@@ -152,7 +154,12 @@ class Routers:
                 Observations(tx).append(report.blocks, report.traffic)
                 Alerts(tx).fold(report.alerts)
 
-    def _serve(self, worker: str, route: Route, report: Report) -> None:
+    def _serve(
+        self,
+        worker: str,
+        route: Route,
+        report: Report,
+    ) -> None:
         report.traffic.append(self._minute(worker, route))
         canary = route.canary or route.holdback
         if canary is None or (canary.rollout in self.stopped and not canary.control):
@@ -175,7 +182,8 @@ class Routers:
         if self.has(Trouble.WRONG_SPLIT):
             share *= 0.25
         base = INCIDENT if self.has(Trouble.INCIDENT) else HEALTHY
-        chance, found = self.draw.random, []
+        chance = self.draw.random
+        found = []
         for _ in range(UNITS):
             chosen = chance() < share
             worse = harm if chosen else Harm.NONE
@@ -191,7 +199,12 @@ class Routers:
         return found
 
     def _guard(
-        self, worker: str, route: Route, canary: Canary, units: list[Unit], report: Report
+        self,
+        worker: str,
+        route: Route,
+        canary: Canary,
+        units: list[Unit],
+        report: Report,
     ) -> None:
         key = worker, canary.rollout
         guard = self._guards.get(key, WorkerGuard(canary.unit_rule.rho))
@@ -216,7 +229,12 @@ class Routers:
             )
         )
 
-    def _block(self, worker: str, canary: Canary, units: list[Unit]) -> ObservationBlock:
+    def _block(
+        self,
+        worker: str,
+        canary: Canary,
+        units: list[Unit],
+    ) -> ObservationBlock:
         number = self._sequence[worker, canary.rollout]
         self._sequence[worker, canary.rollout] += 1
         ranks = rank_block(
@@ -251,7 +269,19 @@ class Routers:
         minute = self.true_now.replace(second=0, microsecond=0)
         target = route.incumbent
         return TrafficMinute(
-            route.name, minute, worker, "incumbent", target, 1, UNITS, 0, 0, 0, 0, 0, 0.0
+            route.name,
+            minute,
+            worker,
+            "incumbent",
+            target,
+            1,
+            UNITS,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0.0,
         )
 
 

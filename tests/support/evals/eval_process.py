@@ -60,7 +60,9 @@ def carry_out(
 
 
 def one(
-    assignment: Assignment, runner: EvalRunner, before: Mapping[str, Any]
+    assignment: Assignment,
+    runner: EvalRunner,
+    before: Mapping[str, Any],
 ) -> dict[str, Any]:
     """before: the result of the assignment that this one may resume."""
     job = assignment.job
@@ -84,7 +86,8 @@ def one(
     def stop() -> bool:
         return assignment.stop_after is not None and len(samples) >= assignment.stop_after
 
-    state, error = "", ""
+    state = ""
+    error = ""
     try:
         with disk:
             fill()
@@ -111,10 +114,15 @@ def main() -> None:
         run = given.job.run
         if not run.suite_digest:
             run = replace(
-                run, suite_digest=ConfiguredSuites(given.suites).pin(run.suite).digest
+                run,
+                suite_digest=ConfiguredSuites(given.suites).pin(run.suite).digest,
             )
         assignment = replace(given, job=replace(given.job, run=run))
-        result = one(assignment, InspectRunner(given.suites, calls=ProviderClient), result)
+        result = one(
+            assignment,
+            InspectRunner(given.suites, calls=ProviderClient),
+            result,
+        )
         print(json.dumps(result), flush=True)  # noqa: T201 - the answer to the parent
 
 

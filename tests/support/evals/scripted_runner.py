@@ -38,7 +38,11 @@ Served = Callable[[Target, Item], ServedModel]
 """(target, item) → what the provider says that it served."""
 
 
-def right_answers(_target: Target, item: Item, _epoch: int) -> str:
+def right_answers(
+    _target: Target,
+    item: Item,
+    _epoch: int,
+) -> str:
     """The target itself, for items whose target is a text."""
     return str(item.target)
 
@@ -61,14 +65,18 @@ class ScriptedRunner:
         self._served = served
 
     def run(
-        self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
+        self,
+        job: EvalJob,
+        on_sample: Callable[[Sample], bool],
+        stop: Callable[[], bool],
     ) -> RunState:
         suite = load_suite(suite_settings(self._suites, job))
         if suite.settings.judge is not None:
             raise InputError(f"suite {suite.settings.name!r}: a judge needs the real runner")
         failed_in_a_row = 0
         first: list[Sample] = []
-        self.remark, under_way = "", job.max_connections
+        self.remark = ""
+        under_way = job.max_connections
         for question in open_questions(job, suite.groups, suite.pin):
             if stop():
                 return RunState.STOPPED
@@ -88,13 +96,25 @@ class ScriptedRunner:
                 return RunState.FAILED
         return RunState.DONE
 
-    def _sample(self, job: EvalJob, suite: Suite, question: Question) -> Sample:
-        item, prompt = suite.items[question.item], suite.prompt(question.item)
+    def _sample(
+        self,
+        job: EvalJob,
+        suite: Suite,
+        question: Question,
+    ) -> Sample:
+        item = suite.items[question.item]
+        prompt = suite.prompt(question.item)
         try:
             answer = self._script(job.target, item, question.epoch)
         except ProviderFailed as error:
             text = str(error)
-            return unscored_sample(job, question, AnswerUsage(), prompt=prompt, text=text)
+            return unscored_sample(
+                job,
+                question,
+                AnswerUsage(),
+                prompt=prompt,
+                text=text,
+            )
         words = len(prompt.split()), len(answer.split())
         spent = AnswerUsage(*words, self._pace(job.target, item))
         served = self._served(job.target, item)

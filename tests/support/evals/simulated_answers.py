@@ -4,7 +4,12 @@ from collections.abc import Callable, Iterable, Mapping
 
 from evals.sim import answers
 from evals.sim.profiles import Profile
-from evals.sim.simulated_model import ItemBank, SimulatedModel, bank_item, load_suites
+from evals.sim.simulated_model import (
+    ItemBank,
+    SimulatedModel,
+    bank_item,
+    load_suites,
+)
 from evals.suites.items import Item
 from harness.evals.settings import SuiteSettings
 from harness.providers.target import Target
@@ -17,7 +22,11 @@ def simulated_answers(
     bank = ItemBank(load_suites(suites))
     pupils = {name: SimulatedModel(model, bank) for name, model in models.items()}
 
-    def script(target: Target, item: Item, _epoch: int) -> str:
+    def script(
+        target: Target,
+        item: Item,
+        _epoch: int,
+    ) -> str:
         patch = target.request_patch
         suite = item.id.rpartition("-")[0]
         return answers.answer(

@@ -4,7 +4,15 @@ two scores), for tests of suites that are Python files. Tests copy this file.
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
-from inspect_ai.scorer import Score, Scorer, Target, accuracy, includes, mean, scorer
+from inspect_ai.scorer import (
+    Score,
+    Scorer,
+    Target,
+    accuracy,
+    includes,
+    mean,
+    scorer,
+)
 from inspect_ai.solver import TaskState, generate, system_message, use_tools
 from inspect_ai.tool import Tool, tool
 
@@ -14,7 +22,12 @@ DATA = [Sample(input=f"Say the number {n}", target=("red", "blue")[n % 2]) for n
 @task
 def graded() -> Task:
     brief = system_message("Be brief.")
-    return Task(dataset=DATA, solver=[brief, generate()], scorer=fussy(), epochs=3)
+    return Task(
+        dataset=DATA,
+        solver=[brief, generate()],
+        scorer=fussy(),
+        epochs=3,
+    )
 
 
 @scorer(metrics=[accuracy()])
@@ -45,7 +58,11 @@ def add() -> Tool:
 @task
 def tooled() -> Task:
     data = [Sample(input="Use number 1 twice", target="sum 2")]
-    return Task(dataset=data, solver=[use_tools(add()), generate()], scorer=includes())
+    return Task(
+        dataset=data,
+        solver=[use_tools(add()), generate()],
+        scorer=includes(),
+    )
 
 
 @task
@@ -56,6 +73,11 @@ def two_scores() -> Task:
 @scorer(metrics={"first": [mean()], "second": [mean()]})
 def both() -> Scorer:
     async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - Inspect's
-        return Score(value={"first": 3.0, "second": 0 if "1" in state.input_text else 0.5})
+        return Score(
+            value={
+                "first": 3.0,
+                "second": 0 if "1" in state.input_text else 0.5,
+            }
+        )
 
     return score

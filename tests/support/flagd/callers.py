@@ -18,7 +18,11 @@ from openfeature.evaluation_context import EvaluationContext
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import (
+    SimpleSpanProcessor,
+    SpanExporter,
+    SpanExportResult,
+)
 
 FLAGS, SPANS, URL = sys.argv[1:]
 
@@ -36,7 +40,10 @@ def ask(number):
     context = EvaluationContext(f"user-{number}")
     with tracer.start_as_current_span("chat"):
         model = client.get_string_value("support", "sim-base", context)
-        body = {"model": model, "messages": [{"role": "user", "content": "Where is it?"}]}
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": "Where is it?"}],
+        }
         request = urllib.request.Request(
             f"{URL}/chat/completions",
             json.dumps(body).encode(),

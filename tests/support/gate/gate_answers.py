@@ -16,7 +16,12 @@ from scipy import special
 
 from benchmarks.gate.gate_benchmark import FIVE, GateBenchmarkPlan, theta0_of
 from benchmarks.gate.gate_rules import ALPHA, MARGIN
-from benchmarks.gate.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
+from benchmarks.gate.score_matrix import (
+    Floats,
+    ModelPair,
+    ScoreMatrix,
+    close_pairs,
+)
 from harness.gate.offline.design import Design
 from harness.gate.offline.item_tests import MOST_NOISE, AnswerNoise
 from harness.gate.offline.sequential import judge_batch
@@ -55,7 +60,9 @@ class AnswersRow:
 
 
 def measure_answers(
-    matrix: ScoreMatrix, suite: AnsweredSuite, plan: GateBenchmarkPlan
+    matrix: ScoreMatrix,
+    suite: AnsweredSuite,
+    plan: GateBenchmarkPlan,
 ) -> Iterator[AnswersRow]:
     """Measures both claims on the same draws; with one answer there is only that about items
     like these. matrix: of chances, as `generate_chances` gives it.
@@ -82,7 +89,9 @@ def measure_answers(
 
 
 def measure_repeats(
-    repeats: Mapping[str, Floats], draws: int, seed: int = 11
+    repeats: Mapping[str, Floats],
+    draws: int,
+    seed: int = 11,
 ) -> dict[str, float]:
     """Returns by model how often it passes as better than itself, by a claim about these items
     with two answers of each arm. repeats: scores of real answers, four or more to an item.
@@ -107,7 +116,8 @@ def measure_repeats(
 
 def move_chances(chances: Floats, mean: float) -> Floats:
     """Makes all items easier, or harder, alike in log odds, until the mean chance is `mean`."""
-    low, high = -_STEEPEST, _STEEPEST
+    low = -_STEEPEST
+    high = _STEEPEST
     odds = special.logit(chances)
     for _ in range(200):
         middle = (low + high) / 2.0
@@ -119,7 +129,11 @@ def move_chances(chances: Floats, mean: float) -> Floats:
 
 
 def _decide(
-    pair: ModelPair, suite: AnsweredSuite, lift: float, draws: int, key: Sequence[int]
+    pair: ModelPair,
+    suite: AnsweredSuite,
+    lift: float,
+    draws: int,
+    key: Sequence[int],
 ) -> Mapping[ClaimPopulation, tuple[float, float]]:
     """Returns each claim's share promoted, and its mean number of items. The suite is drawn
     once; its order and all answers are drawn for every comparison.
@@ -137,18 +151,31 @@ def _decide(
     for first in range(0, draws, _ROWS):
         count = min(_ROWS, draws - first)
         order = rng.permuted(np.tile(np.arange(suite.items), (count, 1)), axis=1)[:, :n]
-        a, a_noise = _answer(ours[order], suite, rng)
-        b, b_noise = _answer(theirs[order], suite, rng)
+        a, a_noise = _answer(
+            ours[order],
+            suite,
+            rng,
+        )
+        b, b_noise = _answer(
+            theirs[order],
+            suite,
+            rng,
+        )
         for population in known:
             these = population is ClaimPopulation.THESE
             noise = AnswerNoise(a_noise, b_noise) if these else None
             decisions = judge_batch(b - a, about_these if these else like, noise)
-            found[population] += decisions.promoted.sum(), decisions.n_used.sum()
+            found[population] += (
+                decisions.promoted.sum(),
+                decisions.n_used.sum(),
+            )
     return {name: (total[0] / draws, total[1] / draws) for name, total in found.items()}
 
 
 def _answer(
-    chances: Floats, suite: AnsweredSuite, rng: np.random.Generator
+    chances: Floats,
+    suite: AnsweredSuite,
+    rng: np.random.Generator,
 ) -> tuple[Floats, Floats]:
     """Draws every item's mean score, and says how noisy it seems."""
     fresh = rng.binomial(suite.answers, chances) / suite.answers

@@ -66,7 +66,11 @@ def measure_clusters(
             )
 
 
-def cluster_sizes(items: int, group: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def cluster_sizes(
+    items: int,
+    group: int,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
     """Draws sizes that sum to about so many items."""
     if group != UNEVEN:
         return np.full(max(1, round(items / group)), group)
@@ -85,7 +89,8 @@ def draw_clustered(
 ) -> Floats:
     """Draws differences of items, the clusters side by side. shape: comparisons, generator."""
     replications, rng = shape
-    weights, items = tilt_weights(pair.d, mean), int(sizes.sum())
+    weights = tilt_weights(pair.d, mean)
+    items = int(sizes.sum())
     own = rng.choice(pair.d, size=(replications, items), p=weights)
     shared = rng.choice(pair.d, size=(replications, len(sizes)), p=weights)
     alike = rng.random((replications, items)) < np.sqrt(icc)

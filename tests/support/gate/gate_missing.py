@@ -42,12 +42,22 @@ class _Loss:
     chosen: bool  # by somebody who knows all scores
 
     def draw(
-        self, mean: float, sign: float, pair: ModelPair, rows: int, rng: np.random.Generator
+        self,
+        mean: float,
+        sign: float,
+        pair: ModelPair,
+        rows: int,
+        rng: np.random.Generator,
     ) -> Floats:
         """Draws differences. sign: 1 with the missing scores against the candidate, -1 with
         them for it.
         """
-        a, b = resample_items(pair, mean, (rows, self.n), rng)
+        a, b = resample_items(
+            pair,
+            mean,
+            (rows, self.n),
+            rng,
+        )
         speaks = (sign * (b - a) < 0.0) & self.chosen
         order = np.argsort(rng.random(a.shape) - speaks, axis=-1)
         hidden = np.argsort(order, axis=-1) < self.share * self.n
@@ -56,11 +66,17 @@ class _Loss:
 
 
 def measure_missing(
-    pairs: Sequence[ModelPair], claim: Claim, *, n: int, replications: int, seed: int = 11
+    pairs: Sequence[ModelPair],
+    claim: Claim,
+    *,
+    n: int,
+    replications: int,
+    seed: int = 11,
 ) -> Iterator[MissingRow]:
     design = Design(claim, MARGIN, n, ALPHA)
     for share, arm, chosen in product(MISSING_SHARES, ARMS, (False, True)):
-        loss, found = _Loss(n, share, arm, chosen), []
+        loss = _Loss(n, share, arm, chosen)
+        found = []
         for index, pair in enumerate(pairs):
             rng = np.random.default_rng([seed, index, n, round(share * 100), ARMS.index(arm)])
             null, equal = (

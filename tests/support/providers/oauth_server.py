@@ -14,11 +14,17 @@ from urllib.parse import parse_qs
 
 from harness.frame.ports import Clock
 from harness.providers.calls.oauth_http import DEVICE_GRANT
-from harness.providers.oauth import SLOW_DOWN_S, OAuthEndpoints, OAuthFlow, PollAnswer
+from harness.providers.oauth import (
+    SLOW_DOWN_S,
+    OAuthEndpoints,
+    OAuthFlow,
+    PollAnswer,
+)
 from tests.support.site.http_thread import Exchange, serving
 
 CLIENT: Final = "Iv1.swapgate-test"
-FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
 CODE_LIFE_S: Final = 900.0
 VERIFIER: Final = "v" * 43
 Headers = Mapping[str, str]
@@ -28,7 +34,8 @@ Said = Mapping[str, object]
 class Refusal(Exception):
     def __init__(self, status: int, error: str) -> None:
         super().__init__(error)
-        self.status, self.error = status, error
+        self.status = status
+        self.error = error
 
 
 @dataclass
@@ -51,9 +58,17 @@ class OAuthSite:
     Another provider, below /spare, takes any request.
     """
 
-    def __init__(self, clock: Clock, *, github: bool = True, life_s: float = 600.0) -> None:
-        self.github, self.life_s = github, life_s
-        self.interval_s, self.leeway_s = 5.0, 0.0
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        github: bool = True,
+        life_s: float = 600.0,
+    ) -> None:
+        self.github = github
+        self.life_s = life_s
+        self.interval_s = 5.0
+        self.leeway_s = 0.0
         self.down = False
         self.newest = self.url = ""
         self.all: list[str] = []
@@ -99,7 +114,12 @@ class OAuthSite:
         ends = self._ends.get(access_token, float("-inf"))
         return self._clock.monotonic() < ends + self.leeway_s
 
-    def answer(self, path: str, headers: Headers, body: bytes) -> tuple[int, Said]:
+    def answer(
+        self,
+        path: str,
+        headers: Headers,
+        body: bytes,
+    ) -> tuple[int, Said]:
         ways: Mapping[str, Callable[[Headers, bytes], Said]] = {
             "/login/device/code": self._device_code,
             "/login/oauth/access_token": self._token,
@@ -124,15 +144,24 @@ class OAuthSite:
 
     def _device_code(self, headers: Headers, body: bytes) -> Said:
         asked = _form(headers, body) if self.github else _json(headers, body)
-        _need(not self.github or asked.get("scope") == "read:user", 400, "invalid_scope")
+        _need(
+            not self.github or asked.get("scope") == "read:user",
+            400,
+            "invalid_scope",
+        )
         self._known_client(asked)
-        now, secret = self._clock.monotonic(), self._new("device")
+        now = self._clock.monotonic()
+        secret = self._new("device")
         user_code = f"USER-{len(self._codes) + 1:04d}"
         self._codes[secret] = _Code(user_code, now, self.interval_s, now + CODE_LIFE_S)
         if not self.github:
             # A number as text, as the real one sends it.
             interval = f"{self.interval_s:.0f}"
-            return {"device_auth_id": secret, "user_code": user_code, "interval": interval}
+            return {
+                "device_auth_id": secret,
+                "user_code": user_code,
+                "interval": interval,
+            }
         return {
             "device_code": secret,
             "user_code": user_code,
@@ -145,7 +174,11 @@ class OAuthSite:
         asked = _json(headers, body)
         secret = asked.get("device_auth_id", "")
         known = self._codes.get(secret)
-        _need(known is not None and known.user_code == asked.get("user_code"), 400, "bad")
+        _need(
+            known is not None and known.user_code == asked.get("user_code"),
+            400,
+            "bad",
+        )
         try:
             tokens = self._poll(secret)
         except Refusal as refused:
@@ -169,17 +202,30 @@ class OAuthSite:
             self._refreshes.remove(asked["refresh_token"])
             return self._tokens()
         if self.github:
-            _need(asked.get("grant_type") == DEVICE_GRANT, 400, "unsupported_grant_type")
+            _need(
+                asked.get("grant_type") == DEVICE_GRANT,
+                400,
+                "unsupported_grant_type",
+            )
             return self._poll(asked.get("device_code", ""))
-        _need(asked.get("grant_type") == "authorization_code", 400, "unsupported_grant_type")
+        _need(
+            asked.get("grant_type") == "authorization_code",
+            400,
+            "unsupported_grant_type",
+        )
         _need(asked.get("code_verifier") == VERIFIER, 400, "invalid_grant")
-        _need(asked.get("redirect_uri") == self.place.redirect_uri, 400, "invalid_grant")
+        _need(
+            asked.get("redirect_uri") == self.place.redirect_uri,
+            400,
+            "invalid_grant",
+        )
         _need(asked.get("code") in self._granted, 400, "invalid_grant")
         return self._granted.pop(asked["code"])
 
     def _poll(self, secret: str) -> Said:
         _need(secret in self._codes, 400, "invalid_grant")
-        known, now = self._codes[secret], self._clock.monotonic()
+        known = self._codes[secret]
+        now = self._clock.monotonic()
         is_early = now < known.last_poll + known.interval_s
         known.last_poll = now
         if now >= known.ends_at:
@@ -193,7 +239,11 @@ class OAuthSite:
 
     def _exchange(self, headers: Headers, _body: bytes) -> Said:
         kind, _, token = headers.get("authorization", "").partition(" ")
-        _need(kind == "token" and token in self._accounts, 401, "bad_credentials")
+        _need(
+            kind == "token" and token in self._accounts,
+            401,
+            "bad_credentials",
+        )
         ends = self._clock.now().timestamp() + self.life_s
         return {"token": self._access(), "expires_at": ends}
 
@@ -210,7 +260,11 @@ class OAuthSite:
         self._refreshes.add(refresh)
         said: Said = {"token_type": "bearer", "refresh_token": refresh}
         if not self.github:
-            return {**said, "access_token": self._access(), "expires_in": self.life_s}
+            return {
+                **said,
+                "access_token": self._access(),
+                "expires_in": self.life_s,
+            }
         account = self._new("account")
         self._accounts = {account}
         return {**said, "access_token": account}
@@ -236,12 +290,26 @@ def _completion(body: bytes) -> Said:
         "object": "chat.completion",
         "created": 1,
         "model": json.loads(body)["model"],
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+        "choices": [
+            {
+                "index": 0,
+                "message": message,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": 3,
+            "completion_tokens": 1,
+            "total_tokens": 4,
+        },
     }
 
 
-def _need(condition: object, status: int, error: str) -> None:
+def _need(
+    condition: object,
+    status: int,
+    error: str,
+) -> None:
     if not condition:
         raise Refusal(status, error)
 
@@ -261,7 +329,10 @@ def _json(headers: Headers, body: bytes) -> Mapping[str, str]:
 
 @contextmanager
 def oauth_site(
-    clock: Clock, *, github: bool = True, life_s: float = 600.0
+    clock: Clock,
+    *,
+    github: bool = True,
+    life_s: float = 600.0,
 ) -> Iterator[OAuthSite]:
     site = OAuthSite(clock, github=github, life_s=life_s)
 
@@ -270,7 +341,11 @@ def oauth_site(
 
         def exchange(self) -> None:
             body = self.received_body()
-            status, said = site.answer(self.path, self.received_headers(), body)
+            status, said = site.answer(
+                self.path,
+                self.received_headers(),
+                body,
+            )
             self.answer(status, json.dumps(said).encode(), {"content-type": JSON})
 
     with serving(Handler) as port:

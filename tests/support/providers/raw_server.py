@@ -99,7 +99,11 @@ async def raw_server(play: Play, tls: ssl.SSLContext | None = None) -> AsyncIter
         server.lines.append(line)
         try:
             await play(line)
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+        except (
+            asyncio.IncompleteReadError,
+            ConnectionError,
+            asyncio.CancelledError,
+        ):
             pass
         finally:
             writer.close()

@@ -54,7 +54,13 @@ class Served:
 
     def provider(self, **more: Any) -> Provider:
         prices = {"m": Price(input_usd_per_mtok=1.0, output_usd_per_mtok=10.0)}
-        return Provider("sim", "openai", self.url, prices=prices, **more)
+        return Provider(
+            "sim",
+            "openai",
+            self.url,
+            prices=prices,
+            **more,
+        )
 
 
 @contextmanager

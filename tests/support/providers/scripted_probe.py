@@ -4,7 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.providers.calls.probe import ProbeReply, ProbeRequest
-from harness.providers.models.catalogue import Catalogue, CatalogueEntry, build_catalogue
+from harness.providers.models.catalogue import (
+    Catalogue,
+    CatalogueEntry,
+    build_catalogue,
+)
 from harness.providers.target import Provider
 
 

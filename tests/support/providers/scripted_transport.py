@@ -8,7 +8,11 @@ from enum import Enum
 
 from harness.frame.failures import FailureClass
 from router.frame.failure import UpstreamFailed
-from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
+from router.upstream.transport import (
+    Transport,
+    UpstreamReply,
+    UpstreamRequest,
+)
 
 
 class ScriptedEvent(Enum):

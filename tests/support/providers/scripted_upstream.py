@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.support.providers.raw_server import end_server
-from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import (
+    ScriptedEvent,
+    ScriptedTurn,
+)
 
 EVENTS = {"content-type": "text/event-stream"}
 
@@ -141,7 +144,12 @@ def running_upstream() -> Iterator[Upstream]:
         loop.close()
 
 
-def completion(text: str = "hello", *, model: str = "m-1", **more: object) -> ScriptedTurn:
+def completion(
+    text: str = "hello",
+    *,
+    model: str = "m-1",
+    **more: object,
+) -> ScriptedTurn:
     """A whole answer, written with odd spacing, so that equal bytes mean something."""
     extra = "".join(f', "{name}":  {json.dumps(value)}' for name, value in more.items())
     body = (
@@ -153,16 +161,39 @@ def completion(text: str = "hello", *, model: str = "m-1", **more: object) -> Sc
     return ScriptedTurn(steps=(body.encode(),))
 
 
-def error(status: int, message: str = "no", code: str | None = None) -> ScriptedTurn:
-    body = {"error": {"message": message, "type": "t", "param": None, "code": code}}
+def error(
+    status: int,
+    message: str = "no",
+    code: str | None = None,
+) -> ScriptedTurn:
+    body = {
+        "error": {
+            "message": message,
+            "type": "t",
+            "param": None,
+            "code": code,
+        }
+    }
     return ScriptedTurn(status=status, steps=(json.dumps(body).encode(),))
 
 
 def event(
-    delta: dict[str, object] | None = None, finish: str | None = None, *, index: int = 0
+    delta: dict[str, object] | None = None,
+    finish: str | None = None,
+    *,
+    index: int = 0,
 ) -> bytes:
-    choice = {"index": index, "delta": delta or {}, "finish_reason": finish}
-    data = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    choice = {
+        "index": index,
+        "delta": delta or {},
+        "finish_reason": finish,
+    }
+    data = {
+        "id": "c",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+    }
     return f"data: {json.dumps({**data, 'choices': [choice]})}\n\n".encode()
 
 
@@ -177,7 +208,8 @@ DONE = b"data: [DONE]\n\n"
 def streamed(*words: str) -> ScriptedTurn:
     deltas = [event({"content": word}) for word in words]
     return ScriptedTurn(
-        headers=EVENTS, steps=(ROLE, *deltas, event(finish="stop"), USAGE, DONE)
+        headers=EVENTS,
+        steps=(ROLE, *deltas, event(finish="stop"), USAGE, DONE),
     )
 
 

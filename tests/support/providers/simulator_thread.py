@@ -4,7 +4,13 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from evals.sim.server import SimServer, build_app, listener_url, open_listener, server
+from evals.sim.server import (
+    SimServer,
+    build_app,
+    listener_url,
+    open_listener,
+    server,
+)
 from evals.sim.simulator import Simulator
 
 
@@ -14,7 +20,9 @@ def serve_in_thread(sim: Simulator) -> Iterator[str]:
     with open_listener("127.0.0.1", 0) as listener:
         serving: SimServer = server(build_app(sim))
         thread = threading.Thread(
-            target=serving.run, kwargs={"sockets": [listener]}, name="swapgate-sim"
+            target=serving.run,
+            kwargs={"sockets": [listener]},
+            name="swapgate-sim",
         )
         thread.start()
         try:

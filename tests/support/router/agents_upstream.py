@@ -88,7 +88,12 @@ class AgentsUpstream:
         return goes_on
 
 
-def answer(body: bytes = b'{"id":"ag_1"}', *, status: str = "200 OK", more: str = "") -> bytes:
+def answer(
+    body: bytes = b'{"id":"ag_1"}',
+    *,
+    status: str = "200 OK",
+    more: str = "",
+) -> bytes:
     head = (
         f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{more}"
         f"content-length: {len(body)}\r\n\r\n"

@@ -24,7 +24,10 @@ from router.upstream.learned_repairs import LearnedFields
 from router.upstream.transport import TransportFactory, UpstreamRequest
 from router.upstream.transports import Transports
 from tests.support.control.manual_clock import ManualClock
-from tests.support.providers.scripted_transport import ScriptedTransport, ScriptedTurn
+from tests.support.providers.scripted_transport import (
+    ScriptedTransport,
+    ScriptedTurn,
+)
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.live_router import (
     INCUMBENT,
@@ -69,18 +72,27 @@ class Door:
         store = cast("RouterStore", self.kept)
         self.clock = clock = ManualClock()
         self.holder = SnapshotHolder(
-            store, folder / "snapshot.json", keys_of=upstream_keys, classes=classes
+            store,
+            folder / "snapshot.json",
+            keys_of=upstream_keys,
+            classes=classes,
         )
         if booted:
             self.holder.boot()
-        self.recorder = Recorder(store, Spool(folder / "spool"), worker="w", clock=clock)
+        self.recorder = Recorder(
+            store,
+            Spool(folder / "spool"),
+            worker="w",
+            clock=clock,
+        )
         self.script = script
         self.asked: Counter[str] = Counter()
         self.transport = ScriptedTransport(self._script_turn)
         learned: LearnedFields = dict
         if moves:
             moving = Transports(settings, self.transport, clock.monotonic)
-            transports, learned = moving, moving.repairs.fields
+            transports = moving
+            learned = moving.repairs.fields
         self.app = Router(
             self.holder,
             self.recorder,
@@ -109,10 +121,21 @@ class Door:
         """
         sent: list[Any] = []
         waiting = [
-            {"type": "http.request", "body": piece, "more_body": True} for piece in pieces[:-1]
+            {
+                "type": "http.request",
+                "body": piece,
+                "more_body": True,
+            }
+            for piece in pieces[:-1]
         ]
         last = pieces[-1] if pieces else b""
-        waiting.append({"type": "http.request", "body": last, "more_body": False})
+        waiting.append(
+            {
+                "type": "http.request",
+                "body": last,
+                "more_body": False,
+            }
+        )
         if leave:
             waiting = [{"type": "http.disconnect"}]
 
@@ -186,7 +209,10 @@ class Place(Door):
     ) -> None:
         self.callers = 0
         up = provider(
-            "http://up", kind=kind, more_api_key_envs=more_keys, models=dict(models or {})
+            "http://up",
+            kind=kind,
+            more_api_key_envs=more_keys,
+            models=dict(models or {}),
         )
         first = snapshot(
             "http://up",
@@ -196,19 +222,37 @@ class Place(Door):
             rule=UnitRule(block_size=1),
             providers=[up],
         )
-        super().__init__(folder, script, settings, moves=moves, first=first)
+        super().__init__(
+            folder,
+            script,
+            settings,
+            moves=moves,
+            first=first,
+        )
 
     async def ask(self, body: bytes = ASK, times: int = 1) -> tuple[int, dict[bytes, bytes]]:
         for _ in range(times):
             # Each is another caller.
             self.callers += 1
             sticky = (b"x-swapgate-sticky", b"%d" % self.callers)
-            status, headers, _ = await self.call(CHAT, body, headers=(AUTH, sticky))
+            status, headers, _ = await self.call(
+                CHAT,
+                body,
+                headers=(AUTH, sticky),
+            )
         return status, headers
 
 
 async def leaving(door: Door, body: bytes) -> None:
-    begun = iter([{"type": "http.request", "body": body, "more_body": False}])
+    begun = iter(
+        [
+            {
+                "type": "http.request",
+                "body": body,
+                "more_body": False,
+            }
+        ]
+    )
 
     async def receive() -> Any:
         message = next(begun, None)
@@ -219,5 +263,10 @@ async def leaving(door: Door, body: bytes) -> None:
 
     async def send(_: Any) -> None: ...
 
-    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [AUTH]}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": CHAT,
+        "headers": [AUTH],
+    }
     await door.app(scope, receive, send)

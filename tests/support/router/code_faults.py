@@ -31,7 +31,8 @@ class Break:
         if self.within is not None and not _runs(self.within):
             first = self.functions[0]
             own = FunctionType(self.code, first.__globals__, closure=first.__closure__)
-            own.__defaults__, own.__kwdefaults__ = first.__defaults__, first.__kwdefaults__
+            own.__defaults__ = first.__defaults__
+            own.__kwdefaults__ = first.__kwdefaults__
             return own(*args, **named)
         self.struck += 1
         if self.times is not None and self.struck >= self.times:
@@ -55,7 +56,11 @@ async def calls_within(outer: CodeType, work: Callable[[], Awaitable[Any]]) -> F
     """
     types: set[CodeType] = set()
 
-    def see(frame: FrameType, event: str, _: object) -> None:
+    def see(
+        frame: FrameType,
+        event: str,
+        _: object,
+    ) -> None:
         module = str(frame.f_globals.get("__name__"))
         ours = module.startswith(OURS) and frame.f_code.co_filename[0] != "<"
         if event == "call" and ours and frame.f_code not in types and _runs(outer):

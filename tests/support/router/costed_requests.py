@@ -11,12 +11,17 @@ from typing import Final, NamedTuple
 from harness.frame.people.limits import KeyLimits
 from harness.gate.online.guardrails import Guardrails, UnitRule
 from harness.routing.table import Snapshot
-from tests.support.router.counted_router import RequestCost, RouterMeter, metered_router
+from tests.support.router.counted_router import (
+    RequestCost,
+    RouterMeter,
+    metered_router,
+)
 from tests.support.router.live_router import snapshot
 
 HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\n"
 CHAT: Final = "/v1/chat/completions"
-FEW_CHUNKS, MANY_CHUNKS = 2, 12
+FEW_CHUNKS = 2
+MANY_CHUNKS = 12
 WORDS: Final = b"word " * 60
 ASKED: Final = (
     b'{"model":"support","user":"CALLER","temperature":0.2,"max_tokens":256,"messages":['
@@ -71,7 +76,10 @@ class CostedRequest(NamedTuple):
         if not self.limited:
             return made
         limits = KeyLimits(requests_per_min=1e9, tokens_per_min=1e12, budget_day_usd=1e9)
-        return replace(made, keys=tuple(replace(key, limits=limits) for key in made.keys))
+        return replace(
+            made,
+            keys=tuple(replace(key, limits=limits) for key in made.keys),
+        )
 
 
 def whole(body: bytes) -> tuple[bytes, ...]:
@@ -110,7 +118,12 @@ KINDS: Final[Mapping[str, CostedRequest]] = {
 }
 
 
-def metered(kind: CostedRequest, folder: Path, *, times: int = 16) -> RequestCost:
+def metered(
+    kind: CostedRequest,
+    folder: Path,
+    *,
+    times: int = 16,
+) -> RequestCost:
     with meter_of(kind, folder) as meter:
         return meter.cost(kind.path, kind.bodies(), times=times)
 

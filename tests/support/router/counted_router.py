@@ -62,7 +62,11 @@ ROUTER: Final = package_data.path("router")
 # What the worker does every few milliseconds, whoever asks: the slower the machine, the more of
 # it falls into the time of a request. The sleeps in between are asyncio's.
 WORKERS_OWN: Final = frozenset(
-    {Timers._fire_due.__code__, Reporter._run.__code__, Background.keep_up.__code__}
+    {
+        Timers._fire_due.__code__,
+        Reporter._run.__code__,
+        Background.keep_up.__code__,
+    }
 )
 
 
@@ -91,7 +95,12 @@ class CallCounter:
         self._loops = sys._getframe().f_back
         sys.setprofile(self.note)
 
-    def note(self, frame: FrameType, happening: str, _: object) -> None:
+    def note(
+        self,
+        frame: FrameType,
+        happening: str,
+        _: object,
+    ) -> None:
         if happening != "call":
             return
         code = frame.f_code
@@ -217,7 +226,12 @@ class RouterMeter:
         self.settle()
 
     def cost(
-        self, path: str, bodies: Iterator[bytes], *, warm_up: int = 8, times: int = 16
+        self,
+        path: str,
+        bodies: Iterator[bytes],
+        *,
+        warm_up: int = 8,
+        times: int = 16,
     ) -> RequestCost:
         """The least of several requests: on some the worker's housekeeping comes on top."""
         counts = []
@@ -225,12 +239,20 @@ class RouterMeter:
             for _ in range(times):
                 before = counter.calls, counter.coroutines
                 self.ask(path, next(bodies))
-                counts.append((counter.calls - before[0], counter.coroutines - before[1]))
+                counts.append(
+                    (
+                        counter.calls - before[0],
+                        counter.coroutines - before[1],
+                    )
+                )
         return RequestCost(*min(counts))
 
     @contextmanager
     def _counting(
-        self, path: str, bodies: Iterator[bytes], warm_up: int
+        self,
+        path: str,
+        bodies: Iterator[bytes],
+        warm_up: int,
     ) -> Iterator[CallCounter]:
         for _ in range(warm_up):
             self.ask(path, next(bodies))
@@ -240,7 +262,12 @@ class RouterMeter:
         self.in_loop(sys.setprofile, None)
 
     def files(
-        self, path: str, bodies: Iterator[bytes], *, warm_up: int = 8, times: int = 8
+        self,
+        path: str,
+        bodies: Iterator[bytes],
+        *,
+        warm_up: int = 8,
+        times: int = 8,
     ) -> Counter[Path]:
         with self._counting(path, bodies, warm_up) as counter:
             for _ in range(times):
@@ -254,7 +281,12 @@ class RouterMeter:
         )
 
     def garbage(
-        self, path: str, bodies: Iterator[bytes], *, warm_up: int = 8, times: int = 16
+        self,
+        path: str,
+        bodies: Iterator[bytes],
+        *,
+        warm_up: int = 8,
+        times: int = 16,
     ) -> Counter[str]:
         """What requests leave to the garbage collector of the router's objects, by type."""
         for _ in range(warm_up):
@@ -292,7 +324,11 @@ def metered_router(
         provider = ThreadedProvider(packets)
         stack.callback(provider.close)
         loop, port = stack.enter_context(
-            _serving(first(f"http://127.0.0.1:{provider.port}/v1"), folder, settings)
+            _serving(
+                first(f"http://127.0.0.1:{provider.port}/v1"),
+                folder,
+                settings,
+            )
         )
         meter = RouterMeter(loop, port, provider, body_apart=body_apart)
         stack.callback(meter.close)
@@ -301,7 +337,9 @@ def metered_router(
 
 @contextmanager
 def _serving(
-    first: Snapshot, folder: Path, settings: RouterSettings
+    first: Snapshot,
+    folder: Path,
+    settings: RouterSettings,
 ) -> Iterator[tuple[asyncio.AbstractEventLoop, int]]:
     clock = SystemClock()
     store = cast("RouterStore", SwitchableStore(first))

@@ -12,7 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-from harness.evals.month_spending import MonthSpending, PurposeSpending, SpendingPurpose
+from harness.evals.month_spending import (
+    MonthSpending,
+    PurposeSpending,
+    SpendingPurpose,
+)
 from harness.frame.alerts.alert import Alert
 from harness.frame.errors import StoreUnavailable
 from harness.frame.people.access import OptOut, key_hash
@@ -29,7 +33,10 @@ from harness.gate.online.observation import (
     claim_keys,
 )
 from harness.gate.pins import Sighting
-from harness.providers.credential import ProviderKeySets, keys_from_environment
+from harness.providers.credential import (
+    ProviderKeySets,
+    keys_from_environment,
+)
 from harness.providers.force import KillSwitch, SwitchSource, parse_force
 from harness.providers.target import (
     NO_DATA_CLASSES,
@@ -43,7 +50,14 @@ from harness.routing.reliability.failover import Failover
 from harness.routing.reliability.retry import RetryPolicy
 from harness.routing.settings import AgentSettings, RouterSettings
 from harness.routing.shadow import Shadow, ShadowLimits, ShadowTally
-from harness.routing.table import Canary, KeyGrant, Route, RouteSettings, RoutingTable, Snapshot
+from harness.routing.table import (
+    Canary,
+    KeyGrant,
+    Route,
+    RouteSettings,
+    RoutingTable,
+    Snapshot,
+)
 from harness.store.router_store import RouterStore
 from router.observers.request_tracing import Tracing
 from router.recording.recorder import Recorder
@@ -70,7 +84,9 @@ UPSTREAM_KEYS = {
     "UP_KEY_3": "third-secret",
     "WIRE_KEY": WIRE_KEY,
 }
-INCUMBENT, CANDIDATE, FALLBACK = "m-incumbent", "m-candidate", "m-fallback"
+INCUMBENT = "m-incumbent"
+CANDIDATE = "m-candidate"
+FALLBACK = "m-fallback"
 # Nothing is waited for; what takes long on a busy machine is no fault.
 QUICK = RouterSettings(
     first_token_timeout_s=30.0,
@@ -217,12 +233,18 @@ def upstream_keys(of: Snapshot) -> ProviderKeySets:
 
 
 def served(
-    of: Snapshot, standing: Sequence[KillSwitch] = (), classes: DataClasses = NO_DATA_CLASSES
+    of: Snapshot,
+    standing: Sequence[KillSwitch] = (),
+    classes: DataClasses = NO_DATA_CLASSES,
 ) -> CompiledSnapshot:
     return compile_snapshot(of, standing, upstream_keys(of), classes)
 
 
-def provider(url: str, name: str = "up", **more: object) -> Provider:
+def provider(
+    url: str,
+    name: str = "up",
+    **more: object,
+) -> Provider:
     prices = {INCUMBENT: Price(1.0, 2.0)}
     made = Provider(name, "custom", url, "UP_KEY", {"x-team": "router"}, prices)
     return replace(made, **more)  # type: ignore[arg-type]  # a test's own fields
@@ -263,9 +285,15 @@ def snapshot(
         providers={configured.name: configured for configured in all_},
         keys=(
             KeyGrant("k-good", key_hash(KEY, SECRET)),
-            KeyGrant("k-narrow", key_hash(NARROW_KEY, SECRET), frozenset({"other"})),
             KeyGrant(
-                "k-out", key_hash(OPTED_OUT_KEY, SECRET), opt_outs=frozenset({OptOut.CANARY})
+                "k-narrow",
+                key_hash(NARROW_KEY, SECRET),
+                frozenset({"other"}),
+            ),
+            KeyGrant(
+                "k-out",
+                key_hash(OPTED_OUT_KEY, SECRET),
+                opt_outs=frozenset({OptOut.CANARY}),
             ),
         ),
         etag=f"{revision}-{weight_bps}",
@@ -285,18 +313,40 @@ def parents_books(folder: Path, store: SwitchableStore) -> tuple[Recorder, Worke
 def switch_of(force: str, **more: object) -> KillSwitch:
     at = ManualClock().now()
     made = KillSwitch(
-        "sw_1", None, parse_force(force), "a drill", "ada", at, None, SwitchSource.CLI
+        "sw_1",
+        None,
+        parse_force(force),
+        "a drill",
+        "ada",
+        at,
+        None,
+        SwitchSource.CLI,
     )
     return replace(made, **more)  # type: ignore[arg-type]  # a test's own fields
 
 
-def shadow_of(route: str, incumbent: str, candidate: Target, **more: object) -> Shadow:
+def shadow_of(
+    route: str,
+    incumbent: str,
+    candidate: Target,
+    **more: object,
+) -> Shadow:
     """Every request is mirrored, for a year."""
     at = ManualClock().now()
     limits = ShadowLimits(share_bps=10_000, requests_per_day=1_000_000, usd_per_day=None)
     until = at + timedelta(days=365)
     made = Shadow(
-        f"s_{route}", route, incumbent, candidate, "", limits, None, "", "", at, until
+        f"s_{route}",
+        route,
+        incumbent,
+        candidate,
+        "",
+        limits,
+        None,
+        "",
+        "",
+        at,
+        until,
     )
     return replace(made, **more)  # type: ignore[arg-type]  # a test's own fields
 
@@ -333,7 +383,11 @@ def running_router(
     """first: None for a store that does not answer."""
     store = SwitchableStore(first)
     running = running_router_on(
-        cast("RouterStore", store), folder, settings, tracing=tracing, agents=agents
+        cast("RouterStore", store),
+        folder,
+        settings,
+        tracing=tracing,
+        agents=agents,
     )
     with running as (url, holder, recorder):
         yield World(store, holder, recorder, url)
@@ -353,7 +407,10 @@ def running_router_on(
     """A router on any store; its URL and what follows the store."""
     clock = SystemClock()
     holder = SnapshotHolder(
-        store, folder / "snapshot.json", keys_of=upstream_keys, classes=classes
+        store,
+        folder / "snapshot.json",
+        keys_of=upstream_keys,
+        classes=classes,
     )
     holder.boot()
     recorder = Recorder(

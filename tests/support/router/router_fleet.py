@@ -85,7 +85,12 @@ class RouterFleet:
 
 @contextmanager
 def router_fleet(
-    folder: Path, provider: str, database_url: str, *, routers: int = 3, **sections: object
+    folder: Path,
+    provider: str,
+    database_url: str,
+    *,
+    routers: int = 3,
+    **sections: object,
 ) -> Iterator[RouterFleet]:
     with routed(folder, provider, database_url, **sections) as world:
         yield RouterFleet(world, [f"router-{number}" for number in range(1, routers + 1)])
@@ -99,7 +104,11 @@ def documented_block(language: str, containing: str) -> str:
 
 
 @contextmanager
-def balancer(name: str, folder: Path, routers: Sequence[int]) -> Iterator[str]:
+def balancer(
+    name: str,
+    folder: Path,
+    routers: Sequence[int],
+) -> Iterator[str]:
     """nginx or Envoy before the routers with these ports: its address. Skips without it."""
     port = free_port()
     command = {"nginx": _nginx, "envoy": _envoy}[name](folder, routers, port)
@@ -115,7 +124,11 @@ def balancer(name: str, folder: Path, routers: Sequence[int]) -> Iterator[str]:
         psutil.wait_procs(children, timeout=60)
 
 
-def _nginx(folder: Path, routers: Sequence[int], port: int) -> list[str]:
+def _nginx(
+    folder: Path,
+    routers: Sequence[int],
+    port: int,
+) -> list[str]:
     found = shutil.which("nginx", path="/usr/sbin:/usr/local/bin:/usr/bin")
     if found is None:
         pytest.skip("nginx is not installed here (apt-get install nginx)")
@@ -137,7 +150,11 @@ def _nginx(folder: Path, routers: Sequence[int], port: int) -> list[str]:
     return [found, "-e", str(folder / "nginx-errors.log"), "-c", str(file)]
 
 
-def _envoy(folder: Path, routers: Sequence[int], port: int) -> list[str]:
+def _envoy(
+    folder: Path,
+    routers: Sequence[int],
+    port: int,
+) -> list[str]:
     beside = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin"
     found = shutil.which("envoy", path=beside)
     if found is None:
@@ -148,14 +165,28 @@ def _envoy(folder: Path, routers: Sequence[int], port: int) -> list[str]:
         assert given in block
         block = block.replace(given, f"address: 127.0.0.1, port_value: {router}")
     block = block.replace(
-        "address: 0.0.0.0, port_value: 8000", f"address: 127.0.0.1, port_value: {port}"
+        "address: 0.0.0.0, port_value: 8000",
+        f"address: 127.0.0.1, port_value: {port}",
     )
     file = folder / "envoy.yaml"
     file.write_text(block, encoding="utf-8")
-    return [found, "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "warn"]
+    return [
+        found,
+        "-c",
+        str(file),
+        "--concurrency",
+        "1",
+        "--disable-hot-restart",
+        "-l",
+        "warn",
+    ]
 
 
-def _wait_until_it_balances(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_it_balances(
+    url: str,
+    process: subprocess.Popen[bytes],
+    log: Path,
+) -> None:
     until = time.monotonic() + BALANCER_STARTS_S
     while time.monotonic() < until and process.poll() is None:
         try:

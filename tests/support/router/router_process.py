@@ -26,7 +26,12 @@ from harness.routes import routes
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
-from tests.support.control.control_plane import CANARY, POLICY, SmallInstallation, suite_file
+from tests.support.control.control_plane import (
+    CANARY,
+    POLICY,
+    SmallInstallation,
+    suite_file,
+)
 from tests.support.site.processes import Site, site
 from tests.support.store.sqlite_store import migrated_file
 
@@ -35,11 +40,17 @@ EVER = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def ask(
-    client: openai.OpenAI, *, stream: bool = False, user: str = "u", route: str = ROUTE
+    client: openai.OpenAI,
+    *,
+    stream: bool = False,
+    user: str = "u",
+    route: str = ROUTE,
 ) -> str:
     if not stream:
         done = client.chat.completions.create(
-            model=route, messages=[{"role": "user", "content": "Colour number 3?"}], user=user
+            model=route,
+            messages=[{"role": "user", "content": "Colour number 3?"}],
+            user=user,
         )
         assert done.model == route
         return done.choices[0].message.content or ""
@@ -66,9 +77,18 @@ class Load:
     routes: Sequence[str] = (ROUTE,)  # by turns
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def call(self, url: str, key: str, number: int, http: httpx.Client | None = None) -> None:
+    def call(
+        self,
+        url: str,
+        key: str,
+        number: int,
+        http: httpx.Client | None = None,
+    ) -> None:
         with openai.OpenAI(
-            base_url=f"{url}/v1", api_key=key, max_retries=0, http_client=http
+            base_url=f"{url}/v1",
+            api_key=key,
+            max_retries=0,
+            http_client=http,
         ) as client:
             turn = number
             while not self.stopping.is_set():
@@ -76,7 +96,12 @@ class Load:
                 user = f"user-{number}-{turn % self.users_each}"
                 try:
                     route = self.routes[turn // 2 % len(self.routes)]
-                    assert ask(client, stream=turn % 2 == 0, user=user, route=route)
+                    assert ask(
+                        client,
+                        stream=turn % 2 == 0,
+                        user=user,
+                        route=route,
+                    )
                 except Exception as error:  # noqa: BLE001 - every kind is a failed request
                     with self._lock:
                         self.errors.append(repr(error))
@@ -110,11 +135,18 @@ class Load:
             for thread in threads:
                 thread.join(120)
 
-    def more(self, answers: int = 20, *, known: int = 0, timeout_s: float = 240.0) -> None:
+    def more(
+        self,
+        answers: int = 20,
+        *,
+        known: int = 0,
+        timeout_s: float = 240.0,
+    ) -> None:
         """Wait until so many more were answered, or one failed besides the `known`."""
         wanted = self.answered + answers
         eventually(
-            lambda: self.answered >= wanted or len(self.errors) > known, timeout_s=timeout_s
+            lambda: self.answered >= wanted or len(self.errors) > known,
+            timeout_s=timeout_s,
         )
 
 
@@ -158,7 +190,10 @@ class Routed:
 
     def client(self, key: str | None = None) -> openai.OpenAI:
         return openai.OpenAI(
-            base_url=f"{self.url}/v1", api_key=key or self.key, max_retries=0, timeout=60
+            base_url=f"{self.url}/v1",
+            api_key=key or self.key,
+            max_retries=0,
+            timeout=60,
         )
 
     def counter(self, name: str) -> float:
@@ -207,7 +242,10 @@ class Routed:
 
 @contextmanager
 def routed(
-    folder: Path, provider: str, database_url: str | None = None, **sections: object
+    folder: Path,
+    provider: str,
+    database_url: str | None = None,
+    **sections: object,
 ) -> Iterator[Routed]:
     """A migrated, seeded installation whose router is not running yet.
 
@@ -231,7 +269,10 @@ def routed(
             upgrade_database(installation.settings)
             seed.apply_seed(installation.context, installation.settings)
             made = keys.create_key(
-                installation.context, SYSTEM, "test", secret=installation.secret
+                installation.context,
+                SYSTEM,
+                "test",
+                secret=installation.secret,
             )
             yield Routed(place, installation, made[1])
         finally:
@@ -239,18 +280,30 @@ def routed(
 
 
 def start_canary(
-    world: Routed, folder: Path, *, canary: CanaryPolicy = CANARY
+    world: Routed,
+    folder: Path,
+    *,
+    canary: CanaryPolicy = CANARY,
 ) -> SmallInstallation:
     """Brings a better candidate to a canary at one half; returns the control plane."""
     steps = (CanaryStep(5000, 1000, certify=True),)
     policy = replace(POLICY, canary=replace(canary, steps=steps))
 
-    def answer(target: Target, item: Item, _epoch: int) -> str:
+    def answer(
+        target: Target,
+        item: Item,
+        _epoch: int,
+    ) -> str:
         number = int(item.id.rpartition("-")[2])
         right = target.model == "sim-better" or number % 2 == 0
         return str(item.target) if right else "wrong"
 
-    control = SmallInstallation(folder, world.installation.store, policy=policy, script=answer)
+    control = SmallInstallation(
+        folder,
+        world.installation.store,
+        policy=policy,
+        script=answer,
+    )
     proposal = control.propose("sim/sim-better")
     for _ in range(10):
         control.run_once()

@@ -12,7 +12,14 @@ from harness.frame.people.access import key_hash
 from harness.gate.online.guardrails import UnitRule
 from harness.providers.target import Provider, Target
 from harness.routing.settings import RouterSettings
-from harness.routing.table import Canary, KeyGrant, Route, RouteSettings, RoutingTable, Snapshot
+from harness.routing.table import (
+    Canary,
+    KeyGrant,
+    Route,
+    RouteSettings,
+    RoutingTable,
+    Snapshot,
+)
 from tests.support.router.live_router import (
     KEY,
     NARROW_KEY,
@@ -22,10 +29,15 @@ from tests.support.router.live_router import (
     running_router,
 )
 
-OWN, SPARE, OTHER = "sim-base", "sim-better", "sim-worse"
+OWN = "sim-base"
+SPARE = "sim-better"
+OTHER = "sim-worse"
 # Some faults are silence.
 HURRIED = replace(
-    QUICK, first_token_timeout_s=3.0, between_chunks_timeout_s=2.0, total_timeout_s=8.0
+    QUICK,
+    first_token_timeout_s=3.0,
+    between_chunks_timeout_s=2.0,
+    total_timeout_s=8.0,
 )
 HELLO = "Say 12 words please."
 
@@ -35,7 +47,12 @@ class SimScene:
     sim: Simulator
     world: World
 
-    def fault(self, kind: str, model: str = OWN, **fields: Any) -> None:
+    def fault(
+        self,
+        kind: str,
+        model: str = OWN,
+        **fields: Any,
+    ) -> None:
         self.sim.faults.set(model, faults.parse_fault({"kind": kind, **fields}))
 
     def requests_to(self, model: str) -> int:
@@ -52,10 +69,16 @@ def served(headers: Mapping[str, str]) -> str:
 
 
 def snapshot_of(
-    sim_url: str, *, own_kind: str = "sim", spare_kind: str = "sim", canary: bool = False
+    sim_url: str,
+    *,
+    own_kind: str = "sim",
+    spare_kind: str = "sim",
+    canary: bool = False,
 ) -> Snapshot:
     """Route `support` with a spare, which `canary` makes its canary; `other` has none."""
-    own, spare, other = Target("up", OWN), Target("other", SPARE), Target("up", OTHER)
+    own = Target("up", OWN)
+    spare = Target("other", SPARE)
+    other = Target("up", OTHER)
     all_ = Canary(spare.id, 10_000, "salt", "r-1", UnitRule())
     support = Route(
         "support",
@@ -68,7 +91,9 @@ def snapshot_of(
     lone = Route("other", 1, other.id, None, (), RouteSettings())
     return Snapshot(
         RoutingTable(
-            1, {"support": support, "other": lone}, {t.id: t for t in (own, spare, other)}
+            1,
+            {"support": support, "other": lone},
+            {t.id: t for t in (own, spare, other)},
         ),
         {
             "up": Provider("up", own_kind, f"{sim_url}/v1", "UP_KEY"),
@@ -76,7 +101,11 @@ def snapshot_of(
         },
         (
             KeyGrant("k", key_hash(KEY, SECRET)),
-            KeyGrant("k-narrow", key_hash(NARROW_KEY, SECRET), frozenset({"other"})),
+            KeyGrant(
+                "k-narrow",
+                key_hash(NARROW_KEY, SECRET),
+                frozenset({"other"}),
+            ),
         ),
         "1",
     )

@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-CREATED, DONE, GONE, REFUSED, UNSEEN = 201, 200, 204, 403, 404
+CREATED = 201
+DONE = 200
+GONE = 204
+REFUSED = 403
+UNSEEN = 404
 
 
 class Kind(StrEnum):
@@ -31,7 +35,12 @@ def for_everybody(status: int) -> dict[Kind, int]:
 
 def to_the_owner(status: int, *, viewer: int) -> dict[Kind, int]:
     """Of a place below an agent that a data key owns."""
-    return {**for_everybody(status), Kind.OTHER: UNSEEN, Kind.OPEN: UNSEEN, Kind.VIEWER: viewer}
+    return {
+        **for_everybody(status),
+        Kind.OTHER: UNSEEN,
+        Kind.OPEN: UNSEEN,
+        Kind.VIEWER: viewer,
+    }
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,19 @@ class Endpoint:
 AGENT: Final = "/agents/{agent_id}"
 SESSION: Final = f"{AGENT}/sessions/{{session_id}}"
 NAMES: Final = ("", "x" * 201)
-MODELS: Final = ("", " ", "auto", "auto:nothing", "@sim/sim-base", "sim:", "nobody-has-this")
-FUNCTION: Final[dict[str, Any]] = {"type": "function", "function": {"name": "f"}}
+MODELS: Final = (
+    "",
+    " ",
+    "auto",
+    "auto:nothing",
+    "@sim/sim-base",
+    "sim:",
+    "nobody-has-this",
+)
+FUNCTION: Final[dict[str, Any]] = {
+    "type": "function",
+    "function": {"name": "f"},
+}
 TOOLS: Final[tuple[object, ...]] = (
     [""],
     ["no-such-tool"],
@@ -79,20 +99,56 @@ PARTS: Final[tuple[object, ...]] = (
     ["x"],
     [{"type": "text"}],
     [{"type": "text", "text": ""}],
-    [{"type": "text", "text": "x", "more": 1}],
+    [
+        {
+            "type": "text",
+            "text": "x",
+            "more": 1,
+        }
+    ],
     [{"type": "text", "text": "x"}, {"type": "text"}],
     [{"type": "image_url"}],
     [{"type": "file", "file": {}}],
     [{"type": "image_url", "image_url": "https://x.example/a.png"}],
     [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}],
-    [{"type": "image_url", "image_url": {"url": "data:text/html;base64,AAAA"}}],
-    [{"type": "image_url", "image_url": {"url": "data:image/png;base64,***"}}],
-    [{"type": "image_url", "image_url": {"url": "data:image/svg+xml;base64,PGI+"}}],
+    [
+        {
+            "type": "image_url",
+            "image_url": {"url": "data:text/html;base64,AAAA"},
+        }
+    ],
+    [
+        {
+            "type": "image_url",
+            "image_url": {"url": "data:image/png;base64,***"},
+        }
+    ],
+    [
+        {
+            "type": "image_url",
+            "image_url": {"url": "data:image/svg+xml;base64,PGI+"},
+        }
+    ],
     [{"type": "image_url", "image_url": {"url": "https://["}}],
     [{"type": "image_url", "image_url": {"url": "https:///path"}}],
-    [{"type": "image_url", "image_url": {"url": "https://x.example/a\n.png"}}],
-    [{"type": "image_url", "image_url": {"url": "https://x.example/a.png", "detail": "max"}}],
-    [{"type": "image_url", "image_url": {"url": "https://x.example/a.png", "size": 3}}],
+    [
+        {
+            "type": "image_url",
+            "image_url": {"url": "https://x.example/a\n.png"},
+        }
+    ],
+    [
+        {
+            "type": "image_url",
+            "image_url": {"url": "https://x.example/a.png", "detail": "max"},
+        }
+    ],
+    [
+        {
+            "type": "image_url",
+            "image_url": {"url": "https://x.example/a.png", "size": 3},
+        }
+    ],
     [{"type": "text", "text": "x"}] * 257,
 )
 
@@ -106,7 +162,10 @@ ENDPOINTS: Final = (
             "name": NAMES,
             "model": MODELS,
             "tools": TOOLS,
-            "config": ({"fallbackModel": "nobody-has-this"}, {"fallback_model": "chat"}),
+            "config": (
+                {"fallbackModel": "nobody-has-this"},
+                {"fallback_model": "chat"},
+            ),
             "dataClass": ("no-such-class",),
             "description": ("x" * 10_001,),
             "instructions": ("x" * 200_001,),
@@ -135,7 +194,10 @@ ENDPOINTS: Final = (
         f"{AGENT}/sessions",
         to_the_owner(CREATED, viewer=REFUSED),
         {"userId": "user-1"},
-        {"userId": ("x" * 201,), "metadata": ({f"key-{number}": 1 for number in range(65)},)},
+        {
+            "userId": ("x" * 201,),
+            "metadata": ({f"key-{number}": 1 for number in range(65)},),
+        },
     ),
     Endpoint("GET", f"{AGENT}/sessions", to_the_owner(DONE, viewer=DONE)),
     Endpoint("GET", SESSION, to_the_owner(DONE, viewer=DONE)),
@@ -146,7 +208,14 @@ ENDPOINTS: Final = (
         to_the_owner(DONE, viewer=REFUSED),
         {"role": "user", "content": "hello"},
         {
-            "role": ("system", "assistant", "developer", "", "User", "x" * 41),
+            "role": (
+                "system",
+                "assistant",
+                "developer",
+                "",
+                "User",
+                "x" * 41,
+            ),
             "content": PARTS,
             "toolCallId": ("call-1",),
         },
@@ -169,7 +238,16 @@ ENDPOINTS: Final = (
 
 
 def documented(document: Mapping[str, Any]) -> set[str]:
-    methods = {"get", "put", "post", "patch", "delete", "head", "options", "trace"}
+    methods = {
+        "get",
+        "put",
+        "post",
+        "patch",
+        "delete",
+        "head",
+        "options",
+        "trace",
+    }
     return {
         f"{method.upper()} {path}"
         for path, operations in document["paths"].items()

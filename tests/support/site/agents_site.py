@@ -10,7 +10,10 @@ from typing import Any
 import httpx
 
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import Upstream, running_upstream
+from tests.support.providers.scripted_upstream import (
+    Upstream,
+    running_upstream,
+)
 from tests.support.router.router_process import Routed, routed
 from tests.support.site.processes import free_port
 
@@ -34,17 +37,30 @@ class AgentsSite:
         return self.world.place.log("agents")
 
     def create(self, **fields: object) -> str:
-        body = {"name": "support", "model": CHAT, **fields}
+        body = {
+            "name": "support",
+            "model": CHAT,
+            **fields,
+        }
         return f"/agents/{good(self.client.post('/agents', json=body))['id']}"
 
     def session(self, **fields: object) -> str:
         agent = self.create(**fields)
         return f"{agent}/sessions/{good(self.client.post(f'{agent}/sessions', json={}))['id']}"
 
-    def send(self, session: str, content: object, **fields: object) -> httpx.Response:
+    def send(
+        self,
+        session: str,
+        content: object,
+        **fields: object,
+    ) -> httpx.Response:
         """headers: of the request; the others are fields of the message."""
         headers: Any = fields.pop("headers", {})
-        body = {"role": "user", "content": content, **fields}
+        body = {
+            "role": "user",
+            "content": content,
+            **fields,
+        }
         return self.client.post(f"{session}/messages", json=body, headers=headers)
 
     def messages(self, session: str) -> list[dict[str, Any]]:
@@ -78,7 +94,11 @@ def calling(*calls: tuple[str, str, str]) -> ScriptedTurn:
         "role": "assistant",
         "content": None,
         "tool_calls": [
-            {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+            {
+                "id": id_,
+                "type": "function",
+                "function": {"name": name, "arguments": arguments},
+            }
             for id_, name, arguments in calls
         ],
     }
@@ -87,8 +107,18 @@ def calling(*calls: tuple[str, str, str]) -> ScriptedTurn:
         "object": "chat.completion",
         "created": 1,
         "model": "m",
-        "choices": [{"index": 0, "finish_reason": "tool_calls", "message": message}],
-        "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "tool_calls",
+                "message": message,
+            }
+        ],
+        "usage": {
+            "prompt_tokens": 7,
+            "completion_tokens": 5,
+            "total_tokens": 12,
+        },
     }
     return ScriptedTurn(steps=(json.dumps(body).encode(),))
 
@@ -111,17 +141,29 @@ def agents_site(
     folder.
     """
     port = free_port()
-    section = {"open_on_loopback": True, "port": port, **agents}
+    section = {
+        "open_on_loopback": True,
+        "port": port,
+        **agents,
+    }
     given: dict[str, Any] = {"agents": section, **(sections or {})}
     with running_upstream() as upstream:
         if with_openai:
-            named = {"kind": "openai", "api_base": upstream.url, "api_key_env": OPENAI_KEY}
+            named = {
+                "kind": "openai",
+                "api_base": upstream.url,
+                "api_key_env": OPENAI_KEY,
+            }
             given["providers"] = {
                 "sim": {"kind": "sim", "api_base": upstream.url},
                 "openai": named,
             }
         if prices is not None:
-            sim = {"kind": "sim", "api_base": upstream.url, "prices": prices}
+            sim = {
+                "kind": "sim",
+                "api_base": upstream.url,
+                "prices": prices,
+            }
             given["providers"] = {"sim": sim}
         provider = upstream.url.removesuffix("/v1")
         with routed(folder, provider, database_url, **given) as world:

@@ -29,7 +29,11 @@ class Receiver:
                 got = Got(self.received_headers(), self.received_body(), self.path)
                 receiver.got.append(got)
                 moved = 300 <= receiver.status < 400
-                self.answer(receiver.status, b"", {"location": "/elsewhere"} if moved else {})
+                self.answer(
+                    receiver.status,
+                    b"",
+                    {"location": "/elsewhere"} if moved else {},
+                )
 
         with serving(Handler, port=self.port) as port:
             self.port = port

@@ -88,7 +88,9 @@ class CommandLine:
 
 @contextmanager
 def installed(
-    folder: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[CommandLine]:
     """An installation in `folder`, from then on the current one, around a database."""
     monkeypatch.chdir(folder)
@@ -107,11 +109,22 @@ def installed(
             settings.write(f"database_url: {database_url}\n")
     # The commands read the machine's clock; a verdict must not have expired by it.
     clock = ManualClock(SystemClock().now())
-    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(
+        database_url,
+        secret=SECRET,
+        clock=clock,
+        signatures=CONTROL,
+    )
     # The commands and the control plane go by the same rules.
     policies = {**load_settings(folder / "swapgate.yaml").policies}
     default = policies.pop("default")
-    world = SmallInstallation(folder, store, clock=clock, policy=default, policies=policies)
+    world = SmallInstallation(
+        folder,
+        store,
+        clock=clock,
+        policy=default,
+        policies=policies,
+    )
     made = CommandLine(folder, world)
     made.run("init")
     yield made

@@ -23,10 +23,16 @@ class Exchange(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("content-length") or 0))
 
     def answer(
-        self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.send_response(status)
-        for name, value in {"content-length": str(len(body)), **(headers or {})}.items():
+        for name, value in {
+            "content-length": str(len(body)),
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
@@ -36,11 +42,17 @@ class Exchange(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(handler: type[Exchange], host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
+def serving(
+    handler: type[Exchange],
+    host: str = "127.0.0.1",
+    port: int = 0,
+) -> Iterator[int]:
     server = ThreadingHTTPServer((host, port), handler)
     server.daemon_threads = True
     thread = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        target=server.serve_forever,
+        kwargs={"poll_interval": 0.05},
+        daemon=True,
     )
     thread.start()
     try:

@@ -27,12 +27,23 @@ from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.providers.scripted_probe import ScriptedProviderProbe
 
 # Role to the name of the person who has it: ann proposes, ben approves.
-PEOPLE = {"viewer": "vera", "proposer": "ann", "approver": "ben", "admin": "ada"}
+PEOPLE = {
+    "viewer": "vera",
+    "proposer": "ann",
+    "approver": "ben",
+    "admin": "ada",
+}
 # Every app documents the same; to write it takes longer than most tests.
 DOCUMENT: dict[str, Any] = {}
 # Every provider answers, and lists no models.
 UNKNOWING = ScriptedProviderProbe(
-    lambda *_: ProbeReply(200, 0.01, b"{}", first_s=0.02, skew_s=0.0)
+    lambda *_: ProbeReply(
+        200,
+        0.01,
+        b"{}",
+        first_s=0.02,
+        skew_s=0.0,
+    )
 )
 
 
@@ -49,11 +60,17 @@ class Door:
     ) -> None:
         self.world = world
         self.app = build_app(
-            installation(world, probe), metrics_token=metrics_token, turn_age_s=turn_age_s
+            installation(world, probe),
+            metrics_token=metrics_token,
+            turn_age_s=turn_age_s,
         )
         self.keys = {
             role: keys.create_key(
-                world.context(), SYSTEM, name, secret=SECRET, role=Role[role.upper()]
+                world.context(),
+                SYSTEM,
+                name,
+                secret=SECRET,
+                role=Role[role.upper()],
             )[1]
             for role, name in PEOPLE.items()
         }
@@ -83,7 +100,12 @@ class Door:
         async def call() -> httpx.Response:
             transport = httpx.ASGITransport(self.app, client=(address, 1234))
             async with httpx.AsyncClient(transport=transport, base_url="http://api") as http:
-                return await http.request(method, url, headers=sent, **options)
+                return await http.request(
+                    method,
+                    url,
+                    headers=sent,
+                    **options,
+                )
 
         answer = asyncio.run(call())
         self._check(method, answer)
@@ -92,8 +114,20 @@ class Door:
     def get(self, path: str, **options: Any) -> Any:
         return good(self.send("GET", path, **options))
 
-    def post(self, path: str, body: object = None, **options: Any) -> Any:
-        return good(self.send("POST", path, json=body, **options))
+    def post(
+        self,
+        path: str,
+        body: object = None,
+        **options: Any,
+    ) -> Any:
+        return good(
+            self.send(
+                "POST",
+                path,
+                json=body,
+                **options,
+            )
+        )
 
     def _check(self, method: str, answer: httpx.Response) -> None:
         schema = self._schema(method, answer)

@@ -107,10 +107,16 @@ class Async:
 
 
 @contextmanager
-def variant(name: str, world: Routed, key: str | None = None) -> Iterator[Variant]:
+def variant(
+    name: str,
+    world: Routed,
+    key: str | None = None,
+) -> Iterator[Variant]:
     """world: its router runs where the variant needs one. key: by default the world's."""
-    key, config = key or world.key, world.place.config
-    sync, in_process = name.startswith("sync"), name.endswith("in-process")
+    key = key or world.key
+    config = world.place.config
+    sync = name.startswith("sync")
+    in_process = name.endswith("in-process")
     if sync:
         made = (
             ModelClient.in_process(config, key)

@@ -18,7 +18,12 @@ INSTALL_S: Final = 300
 RUN_S: Final = 180
 
 
-def tool_loop(protocol: str, base_url: str, key: str, model: str) -> dict[str, Any]:
+def tool_loop(
+    protocol: str,
+    base_url: str,
+    key: str,
+    model: str,
+) -> dict[str, Any]:
     """What `tool_loop.mjs` tells. Skips without node and npm; in CI that is a failure."""
     node, home = installed()
     shutil.copy(FOLDER / "tool_loop.mjs", home)
@@ -36,7 +41,8 @@ def tool_loop(protocol: str, base_url: str, key: str, model: str) -> dict[str, A
 
 
 def installed() -> tuple[str, Path]:
-    node, npm = shutil.which("node"), shutil.which("npm")
+    node = shutil.which("node")
+    npm = shutil.which("npm")
     if node is None or npm is None:
         without("node and npm are not on PATH: Vercel's AI SDK was not tried")
     pins = hashlib.sha256(b"".join((FOLDER / name).read_bytes() for name in PINS))
@@ -58,7 +64,12 @@ def installed() -> tuple[str, Path]:
 def _install(npm: str, folder: Path) -> None:
     words = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     done = subprocess.run(  # noqa: S603 - what is pinned, and none of its scripts
-        words, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S, check=False
+        words,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_S,
+        check=False,
     )
     assert done.returncode == 0, f"npm ci: {done.stderr[-2000:]}"
 

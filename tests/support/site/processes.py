@@ -58,7 +58,11 @@ class Site:
 
     def __post_init__(self) -> None:
         self.config = self.folder / "swapgate.yaml"
-        self.ports = {"router": free_port(), "control": free_port(), "ui": free_port()}
+        self.ports = {
+            "router": free_port(),
+            "control": free_port(),
+            "ui": free_port(),
+        }
         document = {"home": str(self.folder / "home"), **self.settings}
         for name, port in self.ports.items():
             given = document.get(name, {})
@@ -71,7 +75,12 @@ class Site:
 
     def command(self, *words: str) -> list[str]:
         main = [sys.executable, "-m", "swapgate"]
-        return [*main, "--config", str(self.config), *words]
+        return [
+            *main,
+            "--config",
+            str(self.config),
+            *words,
+        ]
 
     def run(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(  # noqa: S603 - our own command
@@ -84,7 +93,12 @@ class Site:
         assert expect is None or done.returncode == expect, done.stderr + done.stdout
         return done
 
-    def start(self, name: str, *words: str, wait_for: str | None = None) -> None:
+    def start(
+        self,
+        name: str,
+        *words: str,
+        wait_for: str | None = None,
+    ) -> None:
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             self.children[name] = subprocess.Popen(  # noqa: S603 - our own command

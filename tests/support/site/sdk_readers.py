@@ -18,11 +18,18 @@ def openai_chat(model: str, *, stream: bool) -> Any:
     client = importlib.import_module("openai").OpenAI(
         base_url=f"{URL}/v1", api_key=KEY, max_retries=0
     )
-    tool = {"type": "function", "function": {"name": "find_town", "parameters": SCHEMA}}
+    tool = {
+        "type": "function",
+        "function": {"name": "find_town", "parameters": SCHEMA},
+    }
     given = client.chat.completions.create(
-        model=model, messages=ASKED, tools=[tool], stream=stream
+        model=model,
+        messages=ASKED,
+        tools=[tool],
+        stream=stream,
     )
-    text, ended = "", False
+    text = ""
+    ended = False
     pieces: dict[int, list[str]] = {}
     for chunk in given if stream else [given]:
         for choice in chunk.choices:
@@ -34,23 +41,37 @@ def openai_chat(model: str, *, stream: bool) -> Any:
                 piece = pieces.setdefault(index, [call.function.name, ""])
                 piece[1] += call.function.arguments or ""
     assert ended, "no finish reason"
-    return text, "", [[name, json.loads(arguments)] for name, arguments in pieces.values()]
+    return (
+        text,
+        "",
+        [[name, json.loads(arguments)] for name, arguments in pieces.values()],
+    )
 
 
 def openai_responses(model: str, *, stream: bool) -> Any:
     client = importlib.import_module("openai").OpenAI(
         base_url=f"{URL}/v1", api_key=KEY, max_retries=0
     )
-    tool = {"type": "function", "name": "find_town", "parameters": SCHEMA, "strict": False}
+    tool = {
+        "type": "function",
+        "name": "find_town",
+        "parameters": SCHEMA,
+        "strict": False,
+    }
     reasoning = {"effort": "low", "summary": "auto"}
     given = client.responses.create(
-        model=model, input=ASKED, tools=[tool], reasoning=reasoning, stream=stream
+        model=model,
+        input=ASKED,
+        tools=[tool],
+        reasoning=reasoning,
+        stream=stream,
     )
     if stream:
         *_, last = given
         assert last.type in ("response.completed", "response.incomplete"), last.type
         given = last.response
-    thoughts, calls = "", []
+    thoughts = ""
+    calls = []
     for item in given.output:
         if item.type == "reasoning":
             thoughts += "".join(part.text for part in item.summary)
@@ -77,7 +98,11 @@ def anthropic_messages(model: str, *, stream: bool) -> Any:
             given = events.get_final_message()
     else:
         given = client.messages.create(**body)
-    by_kind: dict[str, list[Any]] = {"text": [], "thinking": [], "tool_use": []}
+    by_kind: dict[str, list[Any]] = {
+        "text": [],
+        "thinking": [],
+        "tool_use": [],
+    }
     for block in given.content:
         by_kind[block.type].append(block)
     return (
@@ -102,7 +127,11 @@ def main() -> None:
                 place = f"{name} {route} {'streamed' if stream else 'whole'}"
                 try:
                     text, thoughts, calls = read(route, stream=stream)
-                    told[place] = {"text": text, "thoughts": thoughts, "calls": calls}
+                    told[place] = {
+                        "text": text,
+                        "thoughts": thoughts,
+                        "calls": calls,
+                    }
                 except Exception as error:  # noqa: BLE001 - each kind is how a reader says it
                     told[place] = {"error": f"{type(error).__name__}: {error}"}
     sys.stdout.write(json.dumps(told))

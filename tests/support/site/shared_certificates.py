@@ -23,7 +23,12 @@ def share_certificates() -> None:
         return create()
 
     def create_sharing(*arguments: Any, **options: Any) -> ssl.SSLContext:
-        asked = {"verify": True, "cert": None, "trust_env": True, **options}
+        asked = {
+            "verify": True,
+            "cert": None,
+            "trust_env": True,
+            **options,
+        }
         if arguments or list(asked.values()) != [True, None, True]:
             return create(*arguments, **options)
         return usual(tuple(map(os.environ.get, VARIABLES)))

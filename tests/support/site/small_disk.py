@@ -13,7 +13,15 @@ def small_disk(folder: Path, *, size: str = "16m") -> Iterator[Path]:
     """Mounted below `folder`; skips the test where nothing may be mounted."""
     disk = folder / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+    mount = [
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        f"size={size}",
+        "tmpfs",
+        str(disk),
+    ]
     try:
         done = subprocess.run(mount, capture_output=True, text=True, check=False)  # noqa: S603
         problem = done.stderr.strip()

@@ -24,7 +24,10 @@ from mcp_types import (
 FILE: Final = __file__
 TOKEN: Final = "tok-1234567890"  # noqa: S105 - of a server that tells it
 OBJECT: Final[dict[str, Any]] = {"type": "object"}
-NUMBER: Final[dict[str, Any]] = {"type": "object", "properties": {"sum": {"type": "integer"}}}
+NUMBER: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {"sum": {"type": "integer"}},
+}
 TOOLS: Final = [
     Tool(
         name="add",
@@ -36,11 +39,21 @@ TOOLS: Final = [
         Tool(name=name, input_schema=OBJECT)
         for name in ("hang", "die", "long", "secret", "fail", "pid")
     ),
-    Tool(name="tell", description=f"Of {os.environ.get('TOOL_TOKEN')}.", input_schema=OBJECT),
+    Tool(
+        name="tell",
+        description=f"Of {os.environ.get('TOOL_TOKEN')}.",
+        input_schema=OBJECT,
+    ),
     # None of these can be told to a model.
     Tool(name="spawn now!", input_schema=OBJECT),
-    Tool(name="no_schema", input_schema={**OBJECT, "properties": {"a": {"type": 7}}}),
-    Tool(name="far", input_schema={**OBJECT, "$ref": "https://example.com/schema"}),
+    Tool(
+        name="no_schema",
+        input_schema={**OBJECT, "properties": {"a": {"type": 7}}},
+    ),
+    Tool(
+        name="far",
+        input_schema={**OBJECT, "$ref": "https://example.com/schema"},
+    ),
     Tool(name="big", input_schema={**OBJECT, "description": "x" * 50_000}),
     Tool(name="x" * 64, input_schema=OBJECT),
     # It has the name of a built-in one.
@@ -88,7 +101,8 @@ def build() -> Server[Any]:
 def tool_server_process(port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Runs the server. It may still be starting."""
     process = subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-P", FILE, str(port)], env={**os.environ, "TOOL_TOKEN": TOKEN}
+        [sys.executable, "-P", FILE, str(port)],
+        env={**os.environ, "TOOL_TOKEN": TOKEN},
     )
     try:
         yield process

@@ -32,7 +32,10 @@ AGENT = Agent(
     updated_at=NOW,
     description="Sorts tickets.",
     instructions="You sort tickets.",
-    tools=(AgentTool("switch_model"), AgentTool("close", {"type": "object"}, "Closes one.")),
+    tools=(
+        AgentTool("switch_model"),
+        AgentTool("close", {"type": "object"}, "Closes one."),
+    ),
     fallback_model=LITERAL,
     data_class="internal",
     owner_key="k_1",
@@ -74,7 +77,11 @@ REQUEST = ModelSwitchRequest(
     facts=({"name": "Price", "text": "$1.00 in"},),
 )
 ANSWERING = replace(
-    GRANT, id="gr_2", kind=GrantKind.SWITCH, session=SESSION.id, request=REQUEST.id
+    GRANT,
+    id="gr_2",
+    kind=GrantKind.SWITCH,
+    session=SESSION.id,
+    request=REQUEST.id,
 )
 APPROVED = replace(
     REQUEST,
@@ -101,7 +108,10 @@ def message(position: int = 1, **changes: Any) -> SessionMessage:
 
 
 def answer(position: int = 2, **changes: Any) -> SessionMessage:
-    under_way = {"role": MessageRole.ASSISTANT, "state": MessageState.STREAMING}
+    under_way = {
+        "role": MessageRole.ASSISTANT,
+        "state": MessageState.STREAMING,
+    }
     return message(position, **{"content": "", "done_at": None} | under_way | changes)
 
 

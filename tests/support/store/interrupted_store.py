@@ -10,8 +10,16 @@ from harness.store.store import Store
 class InterruptedStore:
     """`act` happens once, before the n-th unit of work. units: those that have begun."""
 
-    def __init__(self, store: Store, *, at: int, act: Callable[[], object]) -> None:
-        self._store, self._at, self._act = store, at, act
+    def __init__(
+        self,
+        store: Store,
+        *,
+        at: int,
+        act: Callable[[], object],
+    ) -> None:
+        self._store = store
+        self._at = at
+        self._act = act
         self.units = 0
         self._within = False
 
@@ -40,7 +48,8 @@ class InterruptedStore:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Within a unit of work nobody else gets in."""
-        before, self._within = self._within, True
+        before = self._within
+        self._within = True
         try:
             yield
         finally:

@@ -16,7 +16,11 @@ import psycopg
 import pytest
 
 from tests.support.site.processes import free_port
-from tests.support.store.postgres_cluster import ACCOUNT, ANSWERS_WITHIN_S, PostgresNode
+from tests.support.store.postgres_cluster import (
+    ACCOUNT,
+    ANSWERS_WITHIN_S,
+    PostgresNode,
+)
 
 IGNORES: Final = "extra_float_digits,options"
 
@@ -43,7 +47,8 @@ def pgbouncer(
     if not database:
         database = f"pooled_{uuid.uuid4().hex}"
         node.query(f"CREATE DATABASE {database}")
-    port, folder = free_port(), Path(tempfile.mkdtemp(prefix="swapgate-pgbouncer-"))
+    port = free_port()
+    folder = Path(tempfile.mkdtemp(prefix="swapgate-pgbouncer-"))
     given = {
         "listen_addr": "127.0.0.1",
         "listen_port": port,
@@ -65,7 +70,12 @@ def pgbouncer(
     command = [program(), str(file)]
     if os.geteuid() == 0:  # it refuses to be root
         folder.chmod(0o755)
-        command = ["setpriv", f"--reuid={ACCOUNT}", "--clear-groups", *command]
+        command = [
+            "setpriv",
+            f"--reuid={ACCOUNT}",
+            "--clear-groups",
+            *command,
+        ]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)  # noqa: S603 - of the package
     url = f"postgresql://postgres@127.0.0.1:{port}/{database}"
     try:

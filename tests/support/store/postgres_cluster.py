@@ -79,8 +79,18 @@ class PostgresNode:
         """As the account that PostgreSQL runs as."""
         account: list[str] = []
         if os.geteuid() == 0:
-            account = ["setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--clear-groups"]
-        return [*self.prefix, *account, binary(program), *words]
+            account = [
+                "setpriv",
+                f"--reuid={ACCOUNT}",
+                f"--regid={ACCOUNT}",
+                "--clear-groups",
+            ]
+        return [
+            *self.prefix,
+            *account,
+            binary(program),
+            *words,
+        ]
 
     def run(self, program: str, *words: str) -> None:
         command = self.command(program, *words)
@@ -88,12 +98,19 @@ class PostgresNode:
         assert done.returncode == 0, done.stderr + done.stdout
 
     def start(self, *, wait: bool = True) -> None:
-        given = {**SETTINGS, **self.settings, "listen_addresses": self.host, "port": self.port}
+        given = {
+            **SETTINGS,
+            **self.settings,
+            "listen_addresses": self.host,
+            "port": self.port,
+        }
         words = [word for name, value in given.items() for word in ("-c", f"{name}={value}")]
         words = [word.replace("''", "") for word in words]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - of the package
-                self.command("postgres", "-D", str(self.folder), *words), stdout=log, stderr=log
+                self.command("postgres", "-D", str(self.folder), *words),
+                stdout=log,
+                stderr=log,
             )
         if wait:
             self.wait_until_it_answers()
@@ -200,7 +217,14 @@ def _copy(primary: PostgresNode, standby: PostgresNode) -> None:
     primary.query(
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active"
     )
-    words = ["-D", str(standby.folder), "-d", primary.dsn, "--checkpoint=fast", "--no-sync"]
+    words = [
+        "-D",
+        str(standby.folder),
+        "-d",
+        primary.dsn,
+        "--checkpoint=fast",
+        "--no-sync",
+    ]
     standby.run("pg_basebackup", *words, "-X", "stream", "-C", "-S", SLOT, "-R")
 
 
@@ -219,7 +243,12 @@ def postgres_cluster(
     """
     with _folder() as folder:
         primary, standby = (
-            PostgresNode(name, folder / name, host=host, prefix=prefix)
+            PostgresNode(
+                name,
+                folder / name,
+                host=host,
+                prefix=prefix,
+            )
             for name, host, prefix in zip(("a", "b"), hosts, prefixes, strict=True)
         )
         cluster = PostgresCluster(primary, standby)
@@ -252,7 +281,12 @@ def postgres_node(
         if folder is not None:
             folder.mkdir()
             _give(folder)
-        node = PostgresNode("a", folder or own / "a", host=host, settings=settings)
+        node = PostgresNode(
+            "a",
+            folder or own / "a",
+            host=host,
+            settings=settings,
+        )
         try:
             _make(node)
             if migrated:
@@ -281,7 +315,15 @@ def _give(folder: Path) -> None:
 
 
 def _make(node: PostgresNode) -> None:
-    initdb = ["-D", str(node.folder), "-U", "postgres", "-A", "trust", "--no-sync"]
+    initdb = [
+        "-D",
+        str(node.folder),
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "--no-sync",
+    ]
     node.run("initdb", *initdb, "--encoding=UTF8", "--locale=C")
     _admit(node)
     node.start()

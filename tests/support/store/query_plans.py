@@ -106,7 +106,12 @@ class _Sqlite:
         query = f"SELECT name FROM sqlite_master WHERE {some_rows}"  # noqa: S608 - ours
         self._partial = set(db.exec_driver_sql(query).scalars())
 
-    def reads_whole(self, sent: str, parameters: Any, statement: str) -> str:
+    def reads_whole(
+        self,
+        sent: str,
+        parameters: Any,
+        statement: str,
+    ) -> str:
         """Returns the plan if it reads a growing table whole, else nothing."""
         rows = self._db.exec_driver_sql(f"EXPLAIN QUERY PLAN {sent}", parameters)
         plan = [str(row[3]) for row in rows]
@@ -132,7 +137,12 @@ class _Postgres:
         self._table = {name: table for name, table, _ in indexes}
         self._partial = {name for name, _, made in indexes if " WHERE " in made}
 
-    def reads_whole(self, sent: str, parameters: Any, statement: str) -> str:
+    def reads_whole(
+        self,
+        sent: str,
+        parameters: Any,
+        statement: str,
+    ) -> str:
         """Returns the plan if it reads a growing table whole, else nothing. In a nearly empty
         table one index is as good as another: that of the condition, whose rows are sorted, or
         that of the order. It is enough that either does.
@@ -184,5 +194,11 @@ def _is_end(node: Mapping[str, Any], inner: Mapping[str, Any]) -> bool:
 
 
 def _describe(step: Mapping[str, Any]) -> str:
-    named = ("Node Type", "Relation Name", "Index Name", "Index Cond", "Filter")
+    named = (
+        "Node Type",
+        "Relation Name",
+        "Index Name",
+        "Index Cond",
+        "Filter",
+    )
     return " ".join(str(step[name]) for name in named if name in step)

@@ -79,15 +79,41 @@ NEXT = VERSION | {
     "prev_version": 1,
     "prev_incumbent": "t_old",
 }
-ON = {"salt": "s", "rollout": "ro_1", "unit_rule": "{}", "weight_bps": 100}
-PROOF = {"verdict_id": "v_ok", "verdict_candidate": "t_new", "verdict_outcome": "passed"}
-CANARY = NEXT | ON | PROOF | {"kind": "canary", "canary": "t_new", "canary_evidence": "e_new"}
+ON = {
+    "salt": "s",
+    "rollout": "ro_1",
+    "unit_rule": "{}",
+    "weight_bps": 100,
+}
+PROOF = {
+    "verdict_id": "v_ok",
+    "verdict_candidate": "t_new",
+    "verdict_outcome": "passed",
+}
+CANARY = (
+    NEXT
+    | ON
+    | PROOF
+    | {
+        "kind": "canary",
+        "canary": "t_new",
+        "canary_evidence": "e_new",
+    }
+)
 # After CANARY, by the person's word that `prepared` stores.
 PROMOTION = (
     NEXT
     | PROOF
-    | {"version": 3, "revision": 4, "prev_version": 2}
-    | {"kind": "promotion", "incumbent": "t_new", "incumbent_evidence": "e_new"}
+    | {
+        "version": 3,
+        "revision": 4,
+        "prev_version": 2,
+    }
+    | {
+        "kind": "promotion",
+        "incumbent": "t_new",
+        "incumbent_evidence": "e_new",
+    }
 )
 SETTINGS = NEXT | {"kind": "settings"}
 SAMPLE = {
@@ -121,7 +147,12 @@ APPROVAL = {
     "reason": "",
     "at": AT,
 }
-WAIVER = {"id": "w_1", "route": "a", "target": "t_third", "expires_at": AT}
+WAIVER = {
+    "id": "w_1",
+    "route": "a",
+    "target": "t_third",
+    "expires_at": AT,
+}
 
 
 class Database:
@@ -134,7 +165,12 @@ class Database:
         with self.engine.begin() as db:
             db.execute(sa.text(statement), row or {})
 
-    def insert(self, table: str, *rows: Row, verb: str = "INSERT") -> None:
+    def insert(
+        self,
+        table: str,
+        *rows: Row,
+        verb: str = "INSERT",
+    ) -> None:
         self.insert_all(*((table, row) for row in rows), verb=verb)
 
     def insert_all(self, *rows: tuple[str, Row], verb: str = "INSERT") -> None:
@@ -181,13 +217,29 @@ def prepared(url: str) -> Iterator[Database]:
         ("v_other_incumbent", "a", "t_third", "t_new", "passed"),
         ("v_other_candidate", "a", "t_old", "t_third", "passed"),
     ):
-        judged = {"route": route, "incumbent": incumbent, "candidate": candidate}
-        whose = {"id": id_, "proposal": "p_1", "outcome": outcome}
+        judged = {
+            "route": route,
+            "incumbent": incumbent,
+            "candidate": candidate,
+        }
+        whose = {
+            "id": id_,
+            "proposal": "p_1",
+            "outcome": outcome,
+        }
         db.insert("verdict", MIDDLE | judged | whose)
-    db.insert("evidence", baseline("e_old", "a", "t_old"), baseline("e_b", "b", "t_old"))
+    db.insert(
+        "evidence",
+        baseline("e_old", "a", "t_old"),
+        baseline("e_b", "b", "t_old"),
+    )
     db.insert("evidence", proven("e_new", "a", "t_new", "v_ok"))
     db.insert("route_version", FIRST)
-    on_b = {"route": "b", "incumbent_evidence": "e_b", "revision": 2}
+    on_b = {
+        "route": "b",
+        "incumbent_evidence": "e_b",
+        "revision": 2,
+    }
     db.insert("route_version", FIRST | on_b)
     db.insert("rollout", ROLLOUT | {"id": "ro_1"})
     db.insert("approval", APPROVAL | {"kind": "promotion"})
@@ -195,13 +247,38 @@ def prepared(url: str) -> Iterator[Database]:
     db.engine.dispose()
 
 
-def baseline(id_: str, route: str, target: str) -> Row:
-    return {"id": id_, "route": route, "target": target, "kind": "baseline", "created_at": AT}
+def baseline(
+    id_: str,
+    route: str,
+    target: str,
+) -> Row:
+    return {
+        "id": id_,
+        "route": route,
+        "target": target,
+        "kind": "baseline",
+        "created_at": AT,
+    }
 
 
-def proven(id_: str, route: str, target: str, verdict: str, **changes: object) -> Row:
-    proof = {"verdict_id": verdict, "verdict_incumbent": "t_old", "verdict_outcome": "passed"}
-    return {**baseline(id_, route, target), "kind": "verdict", **proof, **changes}
+def proven(
+    id_: str,
+    route: str,
+    target: str,
+    verdict: str,
+    **changes: object,
+) -> Row:
+    proof = {
+        "verdict_id": verdict,
+        "verdict_incumbent": "t_old",
+        "verdict_outcome": "passed",
+    }
+    return {
+        **baseline(id_, route, target),
+        "kind": "verdict",
+        **proof,
+        **changes,
+    }
 
 
 def fill(database: Database) -> None:
@@ -220,17 +297,51 @@ def fill(database: Database) -> None:
         "message": "",
         "fingerprint": "f",
     }
-    event = {"number": 1, "at": AT, "actor": "ada", "action": "x", "subject": "y"}
-    chain = {"details": "{}", "previous": "0" * 64, "mac": "1" * 64}
-    pin = {"digest": "d", "name": "s", "version": "1", "data_sha256": "0", "scorer": "x"}
+    event = {
+        "number": 1,
+        "at": AT,
+        "actor": "ada",
+        "action": "x",
+        "subject": "y",
+    }
+    chain = {
+        "details": "{}",
+        "previous": "0" * 64,
+        "mac": "1" * 64,
+    }
+    pin = {
+        "digest": "d",
+        "name": "s",
+        "version": "1",
+        "data_sha256": "0",
+        "scorer": "x",
+    }
     counts = dict.fromkeys(("units", "canary_units", "failures", "canary_failures"), 5)
-    block = {"rollout": "ro_1", "number": 1, "worker": "w", "sequence": 1, "weight_bps": 1}
+    block = {
+        "rollout": "ro_1",
+        "number": 1,
+        "worker": "w",
+        "sequence": 1,
+        "weight_bps": 1,
+    }
     database.insert("eval_run", run)
     database.insert("sample", SAMPLE)
     database.insert("audit_event", event | chain)
     database.insert("waiver", WAIVER | {"reason": "r", "author": "ada"})
-    database.insert("suite", pin | {"template": "", "items": 9, "created_at": AT})
-    times = {"missing": 0, "opened_at": AT, "closed_at": AT}
+    database.insert(
+        "suite",
+        pin
+        | {
+            "template": "",
+            "items": 9,
+            "created_at": AT,
+        },
+    )
+    times = {
+        "missing": 0,
+        "opened_at": AT,
+        "closed_at": AT,
+    }
     database.insert("block", block | counts | times)
     with database.engine.begin() as db:
         for statement in (

@@ -6,9 +6,18 @@ from typing import Any, TypeVar
 
 from harness.frame.people.access import ApiKey
 from harness.frame.records.transaction import Transaction
-from harness.gate.online.guardrails import ArmLevels, FailureTally, Guardrail, Guardrails
+from harness.gate.online.guardrails import (
+    ArmLevels,
+    FailureTally,
+    Guardrail,
+    Guardrails,
+)
 from harness.gate.online.observation import ObservationBlock, TrafficMinute
-from harness.gate.online.rollout import Rollout, RolloutState, build_unit_rule
+from harness.gate.online.rollout import (
+    Rollout,
+    RolloutState,
+    build_unit_rule,
+)
 from harness.gate.policy import CanaryPolicy, CanaryStep, Policy
 from harness.gate.run import EvalRun, RunBudget, RunState, Sample
 from harness.gate.suite_plan import Claim, SuitePin, SuitePlan, SuiteRole
@@ -16,11 +25,21 @@ from harness.gate.verdict import Failed, Passed, SuiteReport, Verdict
 from harness.providers.credential import Credential
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.target import Price, Provider, RequestPatch, Target
-from harness.routing.proposal import Approval, ApprovalKind, Proposal, ProposalPhase, SuiteRuns
+from harness.routing.proposal import (
+    Approval,
+    ApprovalKind,
+    Proposal,
+    ProposalPhase,
+    SuiteRuns,
+)
 from harness.routing.records.proposals import Approvals, Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
-from harness.routing.route_changes import CreateRoute, PromoteCanary, StartCanary
+from harness.routing.route_changes import (
+    CreateRoute,
+    PromoteCanary,
+    StartCanary,
+)
 from harness.routing.table import (
     OnBadEvent,
     OnContentPolicy,
@@ -38,7 +57,11 @@ ROUTE = "triage"
 
 OLD = Target("sim", "old-1")
 NEW = Target("sim", "new-1", {"temperature": 0.2, "stop": ["\n"]})
-SPARE = Target("other", "spare", request_patch=RequestPatch({"seed": 7}, "Answer in JSON."))
+SPARE = Target(
+    "other",
+    "spare",
+    request_patch=RequestPatch({"seed": 7}, "Answer in JSON."),
+)
 
 SETTINGS = RouteSettings(
     description="Which team answers?",
@@ -127,7 +150,15 @@ SAMPLE = Sample(
     judge_model="judge-1",
     judge_build="fp_2",
 )
-KEY = ApiKey("k_1", "web shop", "a" * 64, "wxyz", None, frozenset({"triage", "answers"}), NOW)
+KEY = ApiKey(
+    "k_1",
+    "web shop",
+    "a" * 64,
+    "wxyz",
+    None,
+    frozenset({"triage", "answers"}),
+    NOW,
+)
 BLOCK = ObservationBlock(
     rollout="ro_1",
     worker="w1",
@@ -210,7 +241,11 @@ REPORT = SuiteReport(
 V = TypeVar("V", bound=Verdict)
 
 
-def verdict(kind: type[V], id_: str = "v_1", **changes: Any) -> V:
+def verdict(
+    kind: type[V],
+    id_: str = "v_1",
+    **changes: Any,
+) -> V:
     fields = {
         "id": id_,
         "route": ROUTE,
@@ -218,7 +253,10 @@ def verdict(kind: type[V], id_: str = "v_1", **changes: Any) -> V:
         "candidate": NEW.id,
         "reason": "12 of 100 better",
         "suites": (REPORT,),
-        "inputs": {"pairs": [["i1", 0.0, 1.0]], "runs": {"tickets": ["r_1", "r_2"]}},
+        "inputs": {
+            "pairs": [["i1", 0.0, 1.0]],
+            "runs": {"tickets": ["r_1", "r_2"]},
+        },
         "decided_at": NOW,
         "expires_at": LATER,
     }
@@ -252,7 +290,13 @@ def create_route(tx: Transaction, name: str = ROUTE) -> int:
     for target in (OLD, NEW, SPARE):
         Routing(tx).add_target(target)
     change = CreateRoute(name, OLD.id, (SPARE.id,), SETTINGS)
-    return Routing(tx).commit(change, expected_version=0, actor="ada", reason="new", now=NOW)
+    return Routing(tx).commit(
+        change,
+        expected_version=0,
+        actor="ada",
+        reason="new",
+        now=NOW,
+    )
 
 
 def seeded(store: Store, policy: Policy = POLICY) -> None:
@@ -262,12 +306,21 @@ def seeded(store: Store, policy: Policy = POLICY) -> None:
         Verdicts(tx).store(PASSED, "p_1")
 
 
-def start_canary(tx: Transaction, proof: Passed = PASSED, *, version: int = 1) -> int:
+def start_canary(
+    tx: Transaction,
+    proof: Passed = PASSED,
+    *,
+    version: int = 1,
+) -> int:
     if not Rollouts(tx).list():
         Rollouts(tx).add(rollout())
     change = StartCanary(proof.route, proof, "ro_1", 100, "salt", RULE)
     return Routing(tx).commit(
-        change, expected_version=version, actor="swapgate", reason="passed", now=NOW
+        change,
+        expected_version=version,
+        actor="swapgate",
+        reason="passed",
+        now=NOW,
     )
 
 

@@ -22,6 +22,16 @@ def migrated_file() -> bytes:
         return file.read_bytes()
 
 
-def open_sqlite(file: Path, clock: Clock, *, secret: bytes) -> Store:
+def open_sqlite(
+    file: Path,
+    clock: Clock,
+    *,
+    secret: bytes,
+) -> Store:
     file.write_bytes(migrated_file())
-    return Store(f"sqlite:///{file}", secret=secret, clock=clock, signatures=CONTROL)
+    return Store(
+        f"sqlite:///{file}",
+        secret=secret,
+        clock=clock,
+        signatures=CONTROL,
+    )

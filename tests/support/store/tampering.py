@@ -32,17 +32,30 @@ def owned(store: Store) -> Iterator[sa.Connection]:
         yield db
 
 
-def row(db: sa.Connection, table: str, **key: object) -> dict[str, Any]:
+def row(
+    db: sa.Connection,
+    table: str,
+    **key: object,
+) -> dict[str, Any]:
     known = metadata.tables[table]
     query = sa.select(known).where(*(known.c[name] == value for name, value in key.items()))
     return dict(db.execute(query).one()._mapping)
 
 
-def insert(db: sa.Connection, table: str, values: Mapping[str, object]) -> None:
+def insert(
+    db: sa.Connection,
+    table: str,
+    values: Mapping[str, object],
+) -> None:
     db.execute(sa.insert(metadata.tables[table]).values(**values))
 
 
-def forge(db: sa.Connection, route: str, candidate: str, **changes: object) -> None:
+def forge(
+    db: sa.Connection,
+    route: str,
+    candidate: str,
+    **changes: object,
+) -> None:
     """The three INSERTs: a passed verdict, its evidence, and a version that serves it."""
     versions = metadata.tables["route_version"]
     newest = sa.select(versions).where(versions.c.route == route)

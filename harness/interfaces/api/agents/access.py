@@ -30,7 +30,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from harness.agents import agents
 from harness.agents.agents import AgentsClient
-from harness.agents.caller import PEER_HEADER, HeaderFault, read_peer_header, sign_peer_header
+from harness.agents.caller import (
+    PEER_HEADER,
+    HeaderFault,
+    read_peer_header,
+    sign_peer_header,
+)
 from harness.agents.turn_runner import TurnRunner
 from harness.app.installation import Installation
 from harness.frame.errors import (
@@ -51,7 +56,10 @@ from harness.frame.people.access import (
 )
 from harness.interfaces.api.frame import error_status
 from harness.interfaces.api.frame.access import OPEN, read_bearer
-from harness.interfaces.api.frame.error_status import RETRY_AFTER_S, describe_request_faults
+from harness.interfaces.api.frame.error_status import (
+    RETRY_AFTER_S,
+    describe_request_faults,
+)
 from harness.operations import keys
 from harness.operations.single_sign_on import FailedAttempts
 from harness.routing.agent import AgentSession
@@ -99,8 +107,16 @@ class ErrorAnswer(Response):
         retry_after_s: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-        error = {"message": message, "type": kind, "code": code, "param": param}
+        kind = _TYPES.get(
+            status,
+            "server_error" if status >= 500 else "invalid_request_error",
+        )
+        error = {
+            "message": message,
+            "type": kind,
+            "code": code,
+            "param": param,
+        }
         body = json.dumps({"error": error})
         super().__init__(body, status, dict(headers or {}))
         if retry_after_s is not None:
@@ -153,14 +169,21 @@ def answer_unforeseen(name: str) -> ErrorAnswer:
 
 
 # A request with one of these headers came through a proxy, so its peer is not the sender.
-_PROXY_HEADERS: Final = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via")
+_PROXY_HEADERS: Final = (
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "forwarded",
+    "x-real-ip",
+    "via",
+)
 
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 def key_client(installation: Installation, key: str) -> AgentsClient:
     """Authenticates a client. Raises NotAllowed for an invalid key."""
-    store, secret = installation.store, installation.secret
+    store = installation.store
+    secret = installation.secret
     if key.startswith(DATA_KEY_PREFIX):
         return AgentsClient.of_data_key(keys.authenticate_data_key(store, key, secret=secret))
     if key.startswith(MANAGEMENT_KEY_PREFIX):
@@ -193,12 +216,24 @@ class AgentsAccess:
     """
 
     def __init__(
-        self, app: ASGIApp, *, installation: Installation, is_open: bool, failed: FailedKeys
+        self,
+        app: ASGIApp,
+        *,
+        installation: Installation,
+        is_open: bool,
+        failed: FailedKeys,
     ) -> None:
-        self._app, self._installation = app, installation
-        self._is_open, self._failed = is_open, failed
+        self._app = app
+        self._installation = installation
+        self._is_open = is_open
+        self._failed = failed
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         app = self._app
         if scope["type"] == "http" and scope["path"] not in OPEN:
             client = await self._find_client(scope, Headers(scope=scope))
@@ -271,7 +306,8 @@ def _socket_peer(scope: Scope) -> str:
 
 
 def _find_foreign_page(headers: Headers) -> str | None:
-    hosts, origins = headers.getlist("host"), headers.getlist("origin")
+    hosts = headers.getlist("host")
+    origins = headers.getlist("origin")
     if len(hosts) != 1 or not _is_own_host(hosts[0]):
         return "without a key, the Host must be localhost, 127.0.0.1 or [::1]"
     if origins and origins != [f"http://{hosts[0]}"]:
@@ -301,23 +337,42 @@ def _is_json(method: str, headers: Headers) -> bool:
 
 # Headers of the client that the control plane checks.
 _PASSED_ON: Final = frozenset(
-    {"accept", "authorization", "content-type", "host", "origin", "sec-fetch-site"}
+    {
+        "accept",
+        "authorization",
+        "content-type",
+        "host",
+        "origin",
+        "sec-fetch-site",
+    }
 )
 
 # Headers of the control plane's answer that this process's server writes itself.
 _NOT_SENT_BACK: Final = frozenset(
-    {"cache-control", "connection", "content-encoding", "content-length", "date", "server"}
+    {
+        "cache-control",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "date",
+        "server",
+    }
     | {"transfer-encoding", "x-content-type-options"}
 )
 
 CONTROL_TIMEOUT_S: Final = 30.0
 
 
-def pass_on(installation: Installation, request: Request, body: bytes) -> Response:
+def pass_on(
+    installation: Installation,
+    request: Request,
+    body: bytes,
+) -> Response:
     """Sends a request that needs a signature to the control plane, which makes its own checks
     of the client's key and of the agent. Raises ConfigError.
     """
-    settings, secret = installation.settings, installation.secret
+    settings = installation.settings
+    secret = installation.secret
     url = settings.agents.control_url or http_url(settings.control.host, settings.control.port)
     peer = find_peer(request.scope, installation) or ""
     now = installation.clock.now().timestamp()

@@ -11,12 +11,20 @@ from starlette.responses import Response
 
 from harness.agents import agents
 from harness.agents.built_in_tools import switch_answer, switch_model
-from harness.agents.models import SwitchModelAnswer, describe_unchecked, read_model_choice
+from harness.agents.models import (
+    SwitchModelAnswer,
+    describe_unchecked,
+    read_model_choice,
+)
 from harness.agents.switch_request import SwitchState
 from harness.agents.switches import expire_switches
 from harness.frame.errors import InputError, NotFound
 from harness.frame.pagination import Page
-from harness.interfaces.api.agents.access import AgentsRequest, AgentsRequestParam, pass_on
+from harness.interfaces.api.agents.access import (
+    AgentsRequest,
+    AgentsRequestParam,
+    pass_on,
+)
 from harness.interfaces.api.agents.bodies import (
     AgentAnswer,
     AgentBody,
@@ -30,7 +38,13 @@ from harness.interfaces.api.agents.bodies import (
     ToolBody,
 )
 from harness.interfaces.api.frame.endpoint import PageQuery
-from harness.routing.agent import BUILT_IN_TOOLS, Agent, AgentSession, AgentTool, ModelChoice
+from harness.routing.agent import (
+    BUILT_IN_TOOLS,
+    Agent,
+    AgentSession,
+    AgentTool,
+    ModelChoice,
+)
 
 router = APIRouter()
 PATH = "/agents"
@@ -39,7 +53,12 @@ SESSIONS = "/agents/{agent_id}/sessions"
 SESSION = "/agents/{agent_id}/sessions/{session_id}"
 
 
-@router.post(PATH, status_code=201, response_model=AgentAnswer, summary="Create an agent")
+@router.post(
+    PATH,
+    status_code=201,
+    response_model=AgentAnswer,
+    summary="Create an agent",
+)
 def create_agent(request: AgentsRequestParam, body: AgentBody) -> AgentAnswer | Response:
     """Creates an agent. A literal model needs the key of an approver, because no route's proof
     covers it.
@@ -47,7 +66,12 @@ def create_agent(request: AgentsRequestParam, body: AgentBody) -> AgentAnswer | 
     fields = _fields(request, body)
     if (signed := _sign(request, body, fields)) is not None:
         return signed
-    agent = agents.create_agent(request.ctx, request.client, reason=body.reason, **fields)
+    agent = agents.create_agent(
+        request.ctx,
+        request.client,
+        reason=body.reason,
+        **fields,
+    )
     return _with_notes(request, agent)
 
 
@@ -67,7 +91,9 @@ def get_agent(request: AgentsRequestParam, agent_id: str) -> Agent:
 
 @router.patch(ONE, response_model=AgentAnswer, summary="Change an agent")
 def change_agent(
-    request: AgentsRequestParam, agent_id: str, body: AgentPatchBody
+    request: AgentsRequestParam,
+    agent_id: str,
+    body: AgentPatchBody,
 ) -> AgentAnswer | Response:
     """Changes an agent. A new model applies to sessions that are opened later."""
     changes = _fields(request, body)
@@ -75,7 +101,8 @@ def change_agent(
         raise InputError("the body changes nothing: give a field of the agent")
     if (signed := _sign(request, body, changes)) is not None:
         return signed
-    ctx, client = request.ctx, request.client
+    ctx = request.ctx
+    client = request.client
     changed = agents.change_agent(ctx, client, agent_id, body.reason, **changes)
     return _with_notes(request, changed)
 
@@ -86,17 +113,32 @@ def delete_agent(request: AgentsRequestParam, agent_id: str) -> None:
     agents.delete_agent(request.ctx, request.client, agent_id)
 
 
-@router.post(SESSIONS, status_code=201, response_model=SessionAnswer, summary="Open a session")
-def open_session(request: AgentsRequestParam, agent_id: str, body: SessionBody) -> AgentSession:
+@router.post(
+    SESSIONS,
+    status_code=201,
+    response_model=SessionAnswer,
+    summary="Open a session",
+)
+def open_session(
+    request: AgentsRequestParam,
+    agent_id: str,
+    body: SessionBody,
+) -> AgentSession:
     """Opens a session, which begins with the agent's model."""
     return agents.open_session(
         request.ctx, request.client, agent_id, body.user_id, body.metadata
     )
 
 
-@router.get(SESSIONS, response_model=ListAnswer[SessionAnswer], summary="List sessions")
+@router.get(
+    SESSIONS,
+    response_model=ListAnswer[SessionAnswer],
+    summary="List sessions",
+)
 def list_sessions(
-    request: AgentsRequestParam, agent_id: str, page: Annotated[SessionsQuery, Query()]
+    request: AgentsRequestParam,
+    agent_id: str,
+    page: Annotated[SessionsQuery, Query()],
 ) -> Page[AgentSession]:
     """Lists the agent's sessions, newest first, with closed sessions."""
     agents.load_agent(request.ctx, request.client, agent_id)
@@ -104,12 +146,20 @@ def list_sessions(
 
 
 @router.get(SESSION, response_model=SessionAnswer, summary="Show a session")
-def get_session(request: AgentsRequestParam, agent_id: str, session_id: str) -> AgentSession:
+def get_session(
+    request: AgentsRequestParam,
+    agent_id: str,
+    session_id: str,
+) -> AgentSession:
     return request.require_session(agent_id, session_id)
 
 
 @router.delete(SESSION, status_code=204, summary="Close a session")
-def close_session(request: AgentsRequestParam, agent_id: str, session_id: str) -> None:
+def close_session(
+    request: AgentsRequestParam,
+    agent_id: str,
+    session_id: str,
+) -> None:
     """Closes a session and interrupts its turn. Its messages can still be read."""
     agents.close_session(request.ctx, request.client, agent_id, session_id)
 
@@ -117,7 +167,12 @@ def close_session(request: AgentsRequestParam, agent_id: str, session_id: str) -
 @router.post(
     f"{SESSION}/switch_model",
     summary="List models, or request a switch to another model",
-    responses={202: {"model": SwitchModelAnswer, "description": "A person must decide"}},
+    responses={
+        202: {
+            "model": SwitchModelAnswer,
+            "description": "A person must decide",
+        }
+    },
 )
 async def post_switch_model(
     request: AgentsRequestParam,
@@ -170,7 +225,9 @@ def _fields(request: AgentsRequest, body: AgentFields) -> dict[str, Any]:
 
 
 def _sign(
-    request: AgentsRequest, body: BaseModel, fields: Mapping[str, Any]
+    request: AgentsRequest,
+    body: BaseModel,
+    fields: Mapping[str, Any],
 ) -> Response | None:
     """Has the control plane sign the consent to a literal model. Returns its answer; None
     without a literal model, or if this process signs itself.
@@ -189,7 +246,11 @@ def _with_notes(request: AgentsRequest, agent: Agent) -> AgentAnswer:
     return AgentAnswer.model_validate(agent).model_copy(update={"notes": notes})
 
 
-def _model(request: AgentsRequest, field: str, text: str) -> ModelChoice:
+def _model(
+    request: AgentsRequest,
+    field: str,
+    text: str,
+) -> ModelChoice:
     try:
         return read_model_choice(request.ctx, text)
     except (InputError, NotFound) as error:

@@ -25,13 +25,26 @@ from harness.agents.switch_request import (
     switch_question,
 )
 from harness.app.installation import Installation
-from harness.frame.errors import ConfigError, InputError, NotAllowed, NotFound, SwapgateError
-from harness.interfaces.api.agents.access import FailedKeys, find_status, pass_on
+from harness.frame.errors import (
+    ConfigError,
+    InputError,
+    NotAllowed,
+    NotFound,
+    SwapgateError,
+)
+from harness.interfaces.api.agents.access import (
+    FailedKeys,
+    find_status,
+    pass_on,
+)
 from harness.operations import keys
 
 MAX_FORM_BYTES: Final = 16_384
 FORM: Final = "application/x-www-form-urlencoded"
-_DECISIONS: Final = {"approve": switches.approve_switch, "reject": switches.reject_switch}
+_DECISIONS: Final = {
+    "approve": switches.approve_switch,
+    "reject": switches.reject_switch,
+}
 _HEADERS: Final = {
     "cache-control": "no-store",
     "content-security-policy": (
@@ -66,11 +79,25 @@ _FORM: Final = """<form method="post" autocomplete="off">
 class ApprovalPages:
     """Answers requests below `/agents/approvals/`, and passes other requests on."""
 
-    def __init__(self, app: ASGIApp, *, installation: Installation, failed: FailedKeys) -> None:
-        self._app, self._installation, self._failed = app, installation, failed
-        self._ctx, self._secret = installation.context, installation.secret
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        installation: Installation,
+        failed: FailedKeys,
+    ) -> None:
+        self._app = app
+        self._installation = installation
+        self._failed = failed
+        self._ctx = installation.context
+        self._secret = installation.secret
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(APPROVAL_PATH):
             await self._app(scope, receive, send)
             return
@@ -132,7 +159,11 @@ class ApprovalPages:
         except NotAllowed as error:
             return _page("Not decided", str(error), HTTPStatus.UNAUTHORIZED)
         done = decide(
-            self._ctx, actor, switch.id, fields.get("reason", ""), fingerprint=switch.hash
+            self._ctx,
+            actor,
+            switch.id,
+            fields.get("reason", ""),
+            fingerprint=switch.hash,
         )
         text = f"{actor.name}: the switch request {done.id} is {done.state.value}."
         return _page("Decided", text, HTTPStatus.OK)
@@ -169,7 +200,12 @@ def _refusal(error: SwapgateError) -> Response:
     return _page("Not decided", f"{error}.{hint}", status)
 
 
-def _page(title: str, text: str, status: int, content: str = "") -> Response:
+def _page(
+    title: str,
+    text: str,
+    status: int,
+    content: str = "",
+) -> Response:
     paragraph = f"<p>{escape(text)}</p>" if text else ""
     page = _PAGE.format(title=escape(title), content=paragraph + content)
     return Response(page, status, _HEADERS, media_type="text/html; charset=utf-8")

@@ -25,7 +25,13 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from harness.agents.conversation import TurnOutcome
-from harness.agents.message import Content, IncomingMessage, MessageRole, MessageUsage, ServedBy
+from harness.agents.message import (
+    Content,
+    IncomingMessage,
+    MessageRole,
+    MessageUsage,
+    ServedBy,
+)
 from harness.frame.errors import InputError
 from harness.interfaces.api.frame.endpoint import Name, PageQuery, Text
 from harness.routing.agent import AgentTool, ModelChoice
@@ -108,7 +114,11 @@ class AgentBody(AgentFields):
     """
 
     model_config = _examples(
-        {"name": "support", "model": "chat", "tools": ["switch_model"]},
+        {
+            "name": "support",
+            "model": "chat",
+            "tools": ["switch_model"],
+        },
         # A literal model needs an approver's key.
         {
             "name": "research",
@@ -145,7 +155,11 @@ class SwitchModelBody(AgentsBody):
 
     model_config = _examples(
         {"action": "list"},
-        {"action": "switch", "model": "claude sonnet", "reason": "long contracts"},
+        {
+            "action": "switch",
+            "model": "claude sonnet",
+            "reason": "long contracts",
+        },
     )
 
     action: Literal["list", "switch"]
@@ -210,8 +224,15 @@ class MessageBody(AgentsBody):
 
     model_config = _examples(
         {"role": "user", "content": "Where is my order 1001?"},
-        {"role": "user", "content": "Tell me more.", "stream": True},
-        {"role": "user", "content": [{"type": "text", "text": "What is on this picture?"}]},
+        {
+            "role": "user",
+            "content": "Tell me more.",
+            "stream": True,
+        },
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "What is on this picture?"}],
+        },
     )
 
     role: Annotated[str, Field(max_length=40)]

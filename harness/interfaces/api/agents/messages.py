@@ -11,8 +11,17 @@ import structlog
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
 
-from harness.agents.conversation import PostedMessage, TurnEvent, TurnOutcome, TurnRun
-from harness.agents.message import IdempotencyKey, MessageState, SessionMessage
+from harness.agents.conversation import (
+    PostedMessage,
+    TurnEvent,
+    TurnOutcome,
+    TurnRun,
+)
+from harness.agents.message import (
+    IdempotencyKey,
+    MessageState,
+    SessionMessage,
+)
 from harness.agents.turn import AnswerPiece
 from harness.frame.errors import CallFailed, RouterUnreachable, SwapgateError
 from harness.frame.pagination import Page
@@ -82,7 +91,8 @@ async def post_message(
     body: MessageBody,
     accept: Annotated[str, Header()] = "",
     idempotency_key: Annotated[
-        str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)
+        str | None,
+        Header(alias="Idempotency-Key", min_length=1, max_length=200),
     ] = None,
 ) -> Response:
     """Returns the whole answer, or server-sent events with `stream: true` or `Accept:

@@ -54,7 +54,10 @@ _ERROR: Final = object_schema(
         "message": _TEXT,
         "type": {**_TEXT, "description": "e.g. invalid_request_error"},
         "code": {**_TEXT, "description": "e.g. session_busy"},
-        "param": {"type": ["string", "null"], "description": "the wrong field, if any"},
+        "param": {
+            "type": ["string", "null"],
+            "description": "the wrong field, if any",
+        },
     }
 )
 
@@ -68,7 +71,10 @@ def build_agents_app(installation: Installation, service: "TurnService") -> Fast
         return document
 
     app = DocumentedApi(
-        "Swapgate agents", "/agents/openapi.json", complete, lambda _: service.running()
+        "Swapgate agents",
+        "/agents/openapi.json",
+        complete,
+        lambda _: service.running(),
     )
     app.state.turns = service.turns
     app.include_router(health.probes)
@@ -78,21 +84,28 @@ def build_agents_app(installation: Installation, service: "TurnService") -> Fast
 
 
 def _guarded(app: FastAPI, installation: Installation) -> FastAPI:
-    where, failed = installation.settings.agents, FailedKeys(installation)
+    where = installation.settings.agents
+    failed = FailedKeys(installation)
     app.state.installation = installation
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)
     # The middleware added last runs first.
     app.add_middleware(StrictBody, max_bytes=where.max_message_bytes, too_large=_too_large)
     app.add_middleware(
-        AgentsAccess, installation=installation, is_open=where.open_on_loopback, failed=failed
+        AgentsAccess,
+        installation=installation,
+        is_open=where.open_on_loopback,
+        failed=failed,
     )
     # This runs before `AgentsAccess`, because a browser sends no key, and a form instead of
     # JSON.
     app.add_middleware(ApprovalPages, installation=installation, failed=failed)
     chance = installation.context.chance
     app.add_middleware(
-        ErrorGuard, chance=chance, answer=answer_error, unforeseen=answer_unforeseen
+        ErrorGuard,
+        chance=chance,
+        answer=answer_error,
+        unforeseen=answer_unforeseen,
     )
     return app
 
@@ -105,10 +118,16 @@ class SignsForAgents:
     def __init__(self, app: ASGIApp, installation: Installation) -> None:
         passed_on = FastAPI(openapi_url=None)
         passed_on.include_router(agents.router)
-        self._app, self._installation = app, installation
+        self._app = app
+        self._installation = installation
         self._passed_on = _guarded(passed_on, installation)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         app = self._app
         if scope["type"] == "http" and scope["path"].startswith(agents.PATH):
             is_signed = PEER_HEADER.decode() in Headers(scope=scope)

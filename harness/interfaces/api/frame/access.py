@@ -14,7 +14,12 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from harness.frame.errors import NotAllowed
-from harness.frame.people.access import MANAGEMENT_KEY_PREFIX, Actor, Role, client_address
+from harness.frame.people.access import (
+    MANAGEMENT_KEY_PREFIX,
+    Actor,
+    Role,
+    client_address,
+)
 from harness.frame.ports import Clock
 from harness.interfaces.api.frame.error_status import JsonAnswer, problem
 from harness.operations import keys
@@ -58,10 +63,16 @@ class Authenticated:
     """
 
     def __init__(self, app: ASGIApp, *, locks: AccessRules) -> None:
-        self._app, self._locks = app, locks
+        self._app = app
+        self._locks = locks
         self._attempts = FailedAttempts(locks.clock)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN:
             await self._app(scope, receive, send)
             return
@@ -75,7 +86,13 @@ class Authenticated:
         scope.setdefault("state", {})["actor"] = actor
         await self._app(scope, receive, send)
 
-    def _refusal(self, scope: Scope, why: str, *, given: bool) -> JsonAnswer:
+    def _refusal(
+        self,
+        scope: Scope,
+        why: str,
+        *,
+        given: bool,
+    ) -> JsonAnswer:
         peer = scope["client"][0] if scope.get("client") else None
         address = client_address(peer, (), ())
         wait_s = self._attempts.wait_s(address)

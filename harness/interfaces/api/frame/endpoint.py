@@ -15,7 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.responses import Response
 
 from harness.app.installation import Installation
-from harness.frame.idempotency import IdempotentRequest, NoteMade, do_once, note_nothing
+from harness.frame.idempotency import (
+    IdempotentRequest,
+    NoteMade,
+    do_once,
+    note_nothing,
+)
 from harness.frame.pagination import MOST_LISTED, Page, PageRequest
 from harness.frame.people.access import Actor
 from harness.frame.plain_data import canonical_json, digest
@@ -88,21 +93,33 @@ class ApiCaller:
     headers: dict[str, str] = field(default_factory=dict)
 
     def once(
-        self, body: Body, do: Callable[[NoteMade], T], load: Callable[[Context, str], T]
+        self,
+        body: Body,
+        do: Callable[[NoteMade], T],
+        load: Callable[[Context, str], T],
     ) -> T:
         """Handles a repeated request only once. Raises as `idempotency.do_once`."""
         if self.idempotency_key is None:
             return do(note_nothing)
         # The role is part of the place, because a caller with a lower role must not get an
         # answer that was stored for a higher role.
-        place = [self.actor.principal, self.actor.role.name, type(body).__name__]
+        place = [
+            self.actor.principal,
+            self.actor.role.name,
+            type(body).__name__,
+        ]
         request = IdempotentRequest(
             canonical_json(place),
             self.idempotency_key,
             digest(body.model_dump(mode="json")),
             self.ctx.clock.now(),
         )
-        result, is_repeated = do_once(self.ctx, request, do, load)
+        result, is_repeated = do_once(
+            self.ctx,
+            request,
+            do,
+            load,
+        )
         if is_repeated:
             self.headers[REPLAYED] = "true"
         return result
@@ -147,7 +164,11 @@ def endpoint(
             return JsonAnswer(found, status_code=status, headers=who.headers)
 
         router.add_api_route(
-            path, answered, methods=[method], status_code=status, response_model=None
+            path,
+            answered,
+            methods=[method],
+            status_code=status,
+            response_model=None,
         )
         return handler
 
@@ -172,7 +193,11 @@ def operation(
     names = re.findall(r"{(\w+)", path)
     accepted = inspect.signature(use_case).parameters
 
-    def handler(who: ApiCaller, body: Body | None = None, **given: str) -> object:
+    def handler(
+        who: ApiCaller,
+        body: Body | None = None,
+        **given: str,
+    ) -> object:
         own = (who.ctx, who.actor) if "actor" in accepted else (who.ctx,)
         named = body.arguments() if body else {}
         if "secret" in accepted:
@@ -186,7 +211,8 @@ def operation(
     origin: object = get_origin(kind)
     is_list = origin in (list, Sequence)
     returns = Page[get_args(kind)[0]] if is_list else kind  # type: ignore[misc]
-    handler.__name__, handler.__doc__ = name, _description(use_case)
+    handler.__name__ = name
+    handler.__doc__ = _description(use_case)
     parameters = list(_parameters(method, names, body))
     signature = inspect.Signature(parameters, return_annotation=returns)
     handler.__signature__ = signature  # type: ignore[attr-defined]
@@ -195,7 +221,9 @@ def operation(
 
 
 def _parameters(
-    method: str, names: Sequence[str], body: type[Body] | None
+    method: str,
+    names: Sequence[str],
+    body: type[Body] | None,
 ) -> Iterator[inspect.Parameter]:
     make = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
     yield make("who", annotation=CallerParam)
@@ -206,7 +234,11 @@ def _parameters(
         yield make("body", annotation=Annotated[body, Query()])
         return
     needed = any(field.is_required() for field in body.model_fields.values())
-    yield make("body", annotation=body, default=inspect.Parameter.empty if needed else body())
+    yield make(
+        "body",
+        annotation=body,
+        default=inspect.Parameter.empty if needed else body(),
+    )
 
 
 def _description(use_case: Callable[..., Any]) -> str:

@@ -40,7 +40,11 @@ def json_answer(everything: Sequence[T]) -> Page[T]:
     return Page(everything, len(everything))
 
 
-def extend(kind: type[T], found: Any, **more: Any) -> T:
+def extend(
+    kind: type[T],
+    found: Any,
+    **more: Any,
+) -> T:
     """Builds a dataclass from the attributes of `found` and the further fields `more`."""
     names = {field.name for field in fields(kind)} - more.keys()  # type: ignore[arg-type]
     return kind(**{name: getattr(found, name) for name in names}, **more)
@@ -64,7 +68,13 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> JsonAnswer:
     """Builds an error's answer. kind: the class in harness.frame.errors, if it has one."""
-    body = {"error": {"type": kind, "message": message, "retryable": retryable}}
+    body = {
+        "error": {
+            "type": kind,
+            "message": message,
+            "retryable": retryable,
+        }
+    }
     return JsonAnswer(body, status_code=status, headers=dict(headers or {}))
 
 
@@ -87,10 +97,14 @@ RETRY_AFTER_S = 2
 
 
 def find_status(
-    error: SwapgateError, statuses: Mapping[type[SwapgateError], HTTPStatus] = STATUS
+    error: SwapgateError,
+    statuses: Mapping[type[SwapgateError], HTTPStatus] = STATUS,
 ) -> HTTPStatus | None:
     """Returns the status of a Swapgate error; None for an internal error."""
-    return next((statuses[kind] for kind in type(error).__mro__ if kind in statuses), None)
+    return next(
+        (statuses[kind] for kind in type(error).__mro__ if kind in statuses),
+        None,
+    )
 
 
 def answer_error(error: SwapgateError) -> JsonAnswer | None:
@@ -99,7 +113,13 @@ def answer_error(error: SwapgateError) -> JsonAnswer | None:
         return None
     headers = {"retry-after": str(RETRY_AFTER_S)} if error.retryable else {}
     name = type(error).__name__
-    return problem(status, name, str(error), retryable=error.retryable, headers=headers)
+    return problem(
+        status,
+        name,
+        str(error),
+        retryable=error.retryable,
+        headers=headers,
+    )
 
 
 async def answer_http_error(_: Request, error: Exception) -> JsonAnswer:
@@ -138,7 +158,11 @@ def describe_request_faults(
         yield part, [*map(str, path)], describe_fault(fault, path, schema)
 
 
-def describe_places(kind: type[BaseModel], error: ValidationError, arguments: object) -> str:
+def describe_places(
+    kind: type[BaseModel],
+    error: ValidationError,
+    arguments: object,
+) -> str:
     """Describes the faults of a tool's arguments, each with its place."""
     schema = kind.model_json_schema()
     faults = ((fault, find_fault_path(fault, arguments)) for fault in error.errors())
@@ -172,10 +196,17 @@ class ErrorGuard:
         answer: Callable[[SwapgateError], Response | None] = answer_error,
         unforeseen: Callable[[str], Response] = answer_unforeseen,
     ) -> None:
-        self._app, self._chance = app, chance
-        self._known, self._unforeseen = answer, unforeseen
+        self._app = app
+        self._chance = chance
+        self._known = answer
+        self._unforeseen = unforeseen
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -201,9 +232,17 @@ class ErrorGuard:
         if isinstance(error, SwapgateError) and (known := self._known(error)) is not None:
             return known
         name = self._chance.token("e_")
-        log.error("api_failed", id=name, path=scope["path"], exc_info=error)
+        log.error(
+            "api_failed",
+            id=name,
+            path=scope["path"],
+            exc_info=error,
+        )
         return self._unforeseen(name)
 
 
 # Caches must not store an answer, and browsers must not treat it as HTML.
-_ALWAYS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+_ALWAYS = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+)

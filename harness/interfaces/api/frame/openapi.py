@@ -8,7 +8,15 @@ from dataclasses import fields, is_dataclass
 from datetime import date, datetime
 from enum import Enum, IntEnum
 from operator import attrgetter
-from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Final,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from fastapi import FastAPI
 from starlette.types import StatelessLifespan
@@ -48,7 +56,8 @@ class SchemaComponents:
         """Builds the schema of an answer's type. Raises TypeError for an unknown type."""
         if (scalar := SCALARS.get(kind)) is not None:
             return dict(scalar)
-        origin, inner = get_origin(kind), get_args(kind)
+        origin = get_origin(kind)
+        inner = get_args(kind)
         if origin in (Union, types.UnionType):
             return {"anyOf": [self.schema_for(argument) for argument in inner]}
         if origin is Literal:
@@ -56,11 +65,19 @@ class SchemaComponents:
         if origin is Page:
             return self._page(inner[0])
         if origin is Mapping or origin is dict:
-            return {"type": "object", "additionalProperties": self.schema_for(inner[1])}
+            return {
+                "type": "object",
+                "additionalProperties": self.schema_for(inner[1]),
+            }
         if origin is tuple and inner[-1] is not ...:
             each_place = [self.schema_for(argument) for argument in inner]
             n = len(inner)
-            return {"type": "array", "prefixItems": each_place, "minItems": n, "maxItems": n}
+            return {
+                "type": "array",
+                "prefixItems": each_place,
+                "minItems": n,
+                "maxItems": n,
+            }
         if any(origin is container for container in LISTS):
             return {"type": "array", "items": self.schema_for(inner[0])}
         if isinstance(kind, type) and issubclass(kind, Enum):
@@ -102,7 +119,10 @@ def _derived(kind: type) -> Schema:
         return {"id": text, "name": text}
     if issubclass(kind, BaseVerdict):
         outcome = kind.outcome if kind in VERDICTS.values() else None
-        return {"verdict": {"const": outcome} if outcome else text, "words": text}
+        return {
+            "verdict": {"const": outcome} if outcome else text,
+            "words": text,
+        }
     if issubclass(kind, Route):
         return {"targets": {"type": "array", "items": text}}
     return {}
@@ -168,7 +188,11 @@ def add_answers(document: Schema, answers: Mapping[tuple[str, str], Any]) -> Non
     document.setdefault("components", {}).setdefault("schemas", {}).update(components.schemas)
 
 
-def add_errors_and_keys(document: Schema, error: Schema, keys: str) -> None:
+def add_errors_and_keys(
+    document: Schema,
+    error: Schema,
+    keys: str,
+) -> None:
     """Adds the errors and the bearer key. error: the schema of the field `error`. keys: a
     description of the keys.
     """
@@ -185,7 +209,11 @@ def add_errors_and_keys(document: Schema, error: Schema, keys: str) -> None:
         schemas.pop(name, None)
     schemas["Error"] = object_schema({"error": error})
     document["components"]["securitySchemes"] = {
-        "key": {"type": "http", "scheme": "bearer", "description": keys}
+        "key": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": keys,
+        }
     }
     document["security"] = [{"key": []}]
 

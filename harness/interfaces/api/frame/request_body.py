@@ -39,9 +39,16 @@ class StrictBody:
         max_bytes: int = MAX_BODY_BYTES,
         too_large: Callable[[int], Response] = _too_large,
     ) -> None:
-        self._app, self._max_bytes, self._too_large = app, max_bytes, too_large
+        self._app = app
+        self._max_bytes = max_bytes
+        self._too_large = too_large
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -55,7 +62,11 @@ class StrictBody:
         await self._app(scope, _replay(body, receive), send)
 
 
-async def _read(scope: Scope, receive: Receive, max_bytes: int) -> bytes | None:
+async def _read(
+    scope: Scope,
+    receive: Receive,
+    max_bytes: int,
+) -> bytes | None:
     """Reads the whole body; returns None as soon as it exceeds the limit."""
     declared = Headers(scope=scope).get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
@@ -82,7 +93,11 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         if given:
             return await receive()
         given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return {
+            "type": "http.request",
+            "body": body,
+            "more_body": False,
+        }
 
     return replayed
 

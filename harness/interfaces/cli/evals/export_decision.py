@@ -34,15 +34,34 @@ from harness.evals.scored_run import (
     pair_runs,
     parse_json,
 )
-from harness.evals.table_formats import has_csv_scores, parse_csv_scores, parse_langsmith
+from harness.evals.table_formats import (
+    has_csv_scores,
+    parse_csv_scores,
+    parse_langsmith,
+)
 from harness.frame.errors import InputError
-from harness.frame.text_files import MAX_BYTES, csv_rows, read_text, text_lines
+from harness.frame.text_files import (
+    MAX_BYTES,
+    csv_rows,
+    read_text,
+    text_lines,
+)
 from harness.interfaces.cli.evals.file_decision import FileTerms
-from harness.interfaces.cli.evals.pair_judgement import judge_rows, parse_pairs
+from harness.interfaces.cli.evals.pair_judgement import (
+    judge_rows,
+    parse_pairs,
+)
 
 # Number of examined rows: a tool's first rows may lack fields that later rows have.
 _ROWS: Final = 50
-_LISTS: Final = ("item_results", "itemResults", "events", "rows", "data", "results")
+_LISTS: Final = (
+    "item_results",
+    "itemResults",
+    "events",
+    "rows",
+    "data",
+    "results",
+)
 # Descriptions of files without results, by a field of such a file.
 _WITHOUT_RESULTS: Final[Mapping[str, str]] = {
     "messages": "a data set of conversations",
@@ -108,7 +127,10 @@ def _json_rows(text: str) -> tuple[Mapping[str, object], list[Mapping[str, objec
     if isinstance(value, list):
         return {}, [as_mapping(row) for row in value[:_ROWS]]
     document = as_mapping(value)
-    listed = next((document[n] for n in _LISTS if isinstance(document.get(n), list)), None)
+    listed = next(
+        (document[n] for n in _LISTS if isinstance(document.get(n), list)),
+        None,
+    )
     rows = listed[:_ROWS] if isinstance(listed, list) else [document]
     return document, [as_mapping(row) for row in rows]
 
@@ -148,7 +170,10 @@ def _of_rows(rows: list[Mapping[str, object]]) -> str:
 
 def _refuse(document: Mapping[str, object], rows: list[Mapping[str, object]]) -> str:
     names = [*document, *(name for row in rows for name in row)]
-    looks = next((what for name, what in _WITHOUT_RESULTS.items() if name in names), "")
+    looks = next(
+        (what for name, what in _WITHOUT_RESULTS.items() if name in names),
+        "",
+    )
     listed = ", ".join(dict.fromkeys(name[:40] for name in names[:200]))[:200]
     if not names:
         raise InputError("is neither JSON nor a table: give results that an eval tool wrote")
@@ -172,23 +197,36 @@ class ExportFormat:
 
 EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
     "promptfoo": ExportFormat(
-        "promptfoo", "`promptfoo eval --output results.json`", parse_promptfoo, "score"
+        "promptfoo",
+        "`promptfoo eval --output results.json`",
+        parse_promptfoo,
+        "score",
     ),
     "braintrust": ExportFormat("Braintrust", "rows of an experiment, JSON", parse_braintrust),
     "langsmith": ExportFormat("LangSmith", "results of an experiment, CSV", parse_langsmith),
     "openai-evals": ExportFormat(
-        "OpenAI evals", "a log of `oaieval`, or output items of a run", parse_openai_evals
+        "OpenAI evals",
+        "a log of `oaieval`, or output items of a run",
+        parse_openai_evals,
     ),
     "lm-eval": ExportFormat(
-        "lm-evaluation-harness", "`samples_TASK_….jsonl` of --log_samples", parse_lm_eval, "acc"
+        "lm-evaluation-harness",
+        "`samples_TASK_….jsonl` of --log_samples",
+        parse_lm_eval,
+        "acc",
     ),
     "inspect": ExportFormat("Inspect", "a log, `.eval` or `.json`", parse_inspect),
     "deepeval": ExportFormat("DeepEval", "`test_run_….json` of a test run", parse_deepeval),
     "langfuse": ExportFormat(
-        "Langfuse", "an experiment's result, or traces with scores, JSON", parse_langfuse
+        "Langfuse",
+        "an experiment's result, or traces with scores, JSON",
+        parse_langfuse,
     ),
     "csv": ExportFormat(
-        "CSV", "a row for each answer, with its score", parse_csv_scores, "score"
+        "CSV",
+        "a row for each answer, with its score",
+        parse_csv_scores,
+        "score",
     ),
 }
 
@@ -221,7 +259,9 @@ class ExportChoice:
 
 
 def judge_exports(
-    exported: ExportedPairs, choice: ExportChoice, terms: FileTerms
+    exported: ExportedPairs,
+    choice: ExportChoice,
+    terms: FileTerms,
 ) -> dict[str, object]:
     rows = exported.pairs
     if terms.n_max is not None and len(rows) > terms.n_max:
@@ -250,7 +290,8 @@ def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
         return _read_pairs(files[0])
     form = EXPORT_FORMATS[choice.format]
     runs = [_parse(file, choice.format) for file in files]
-    ours, theirs = runs[0], runs[-1]
+    ours = runs[0]
+    theirs = runs[-1]
     if len(files) == 1 and not (choice.incumbent and choice.candidate):
         names = ", ".join(repr(run.model) for run in ours)
         raise InputError(
@@ -267,7 +308,8 @@ def _read_pairs(file: str) -> ExportedPairs:
     rows = parse_pairs(read_text(file), file)
     if not rows:
         raise InputError(f"{file}:2: no items")
-    incumbent, candidate = [row.incumbent for row in rows], [row.candidate for row in rows]
+    incumbent = [row.incumbent for row in rows]
+    candidate = [row.candidate for row in rows]
     return ExportedPairs(
         "score",
         "incumbent",
@@ -284,7 +326,12 @@ def _count_gaps(scores: Sequence[Sequence[float | None]]) -> GapCount:
     return GapCount(sum(map(len, scores)), 0, sum(row.count(None) for row in scores), 0)
 
 
-def _named(file: str, runs: Sequence[ScoredRun], name: str, option: str) -> ScoredRun:
+def _named(
+    file: str,
+    runs: Sequence[ScoredRun],
+    name: str,
+    option: str,
+) -> ScoredRun:
     try:
         return choose_run(runs, name, option)
     except InputError as error:

@@ -28,8 +28,15 @@ if TYPE_CHECKING:
 
 # The keys of `EXPORT_FORMATS`, repeated here because importing it would slow `--help`.
 EXPORTS = (
-    *("promptfoo", "braintrust", "langsmith", "openai-evals", "lm-eval", "inspect"),
-    *("deepeval", "langfuse", "csv"),
+    "promptfoo",
+    "braintrust",
+    "langsmith",
+    "openai-evals",
+    "lm-eval",
+    "inspect",
+    "deepeval",
+    "langfuse",
+    "csv",
 )
 DECIDE = LazyCommand(
     "harness.interfaces.cli.evals.file_decision:gate_decide",
@@ -37,7 +44,8 @@ DECIDE = LazyCommand(
 )
 
 RUN = LazyCommand(
-    "harness.interfaces.cli.evals.gate_run:gate_run", "Compare two targets without a server."
+    "harness.interfaces.cli.evals.gate_run:gate_run",
+    "Compare two targets without a server.",
 )
 
 REPLAY = LazyCommand(
@@ -46,7 +54,14 @@ REPLAY = LazyCommand(
 )
 
 
-@click.command(cls=LazyCommandGroup, lazy={"decide": DECIDE, "run": RUN, "replay": REPLAY})
+@click.command(
+    cls=LazyCommandGroup,
+    lazy={
+        "decide": DECIDE,
+        "run": RUN,
+        "replay": REPLAY,
+    },
+)
 def gate() -> None:
     """The gate's rule, for files, two targets, or stored verdicts."""
 
@@ -65,7 +80,13 @@ class FileTerms:
         return (*((self.cluster,) if self.cluster else ()), *self.slices)
 
 
-GATE_EXITS = {"passed": 0, "not_measured": 1, "failed": 3, "inconclusive": 4, "running": 4}
+GATE_EXITS = {
+    "passed": 0,
+    "not_measured": 1,
+    "failed": 3,
+    "inconclusive": 4,
+    "running": 4,
+}
 CANARY_EXITS = {"hold": 0, "rollback": 3}
 
 
@@ -137,12 +158,21 @@ def gate_decide(
 
 
 def _judge_pairs(files: Sequence[str], terms: FileTerms) -> dict[str, object]:
-    from harness.interfaces.cli.evals.pair_judgement import judge_rows, parse_pairs  # noqa: PLC0415
+    from harness.interfaces.cli.evals.pair_judgement import (  # noqa: PLC0415
+        judge_rows,
+        parse_pairs,
+    )
 
     if len(files) > 1:
         raise InputError("give one file of pairs; name the tool of other files with --from")
-    pairs, n_max = files[0], terms.n_max
-    rows = parse_pairs(read_text(pairs), pairs, None if terms.cluster else n_max, terms.columns)
+    pairs = files[0]
+    n_max = terms.n_max
+    rows = parse_pairs(
+        read_text(pairs),
+        pairs,
+        None if terms.cluster else n_max,
+        terms.columns,
+    )
     if not rows and n_max is None:
         raise InputError(
             f"{pairs}:2: no items; to judge a run that has no items yet, give --n-max"
@@ -176,16 +206,24 @@ def canary_decide(
 
 
 def _watched(
-    rows: "Sequence[BlockRow]", place: str, alpha: float, rho: float
+    rows: "Sequence[BlockRow]",
+    place: str,
+    alpha: float,
+    rho: float,
 ) -> dict[str, object]:
-    from harness.gate.online.evidence_paths import counts_path, distance_to_trip, odds_grid  # noqa: PLC0415 - `--help` stays quick
+    from harness.gate.online.evidence_paths import (  # noqa: PLC0415 - `--help` stays quick
+        counts_path,
+        distance_to_trip,
+        odds_grid,
+    )
 
     try:
         odds_grid(rho)
     except InputError as error:
         raise InputError(f"--rho: {error}") from None
     bounds = [_bounds(row, place) for row in rows]
-    favour, against = ([pair[arm] for pair in bounds] for arm in (0, 1))
+    favour = [pair[0] for pair in bounds]
+    against = [pair[1] for pair in bounds]
     path = counts_path(favour, rho, weights=()).tolist()
     limit = math.log(1.0 / alpha)
     tripped = next((at for at, log_e in enumerate(path) if log_e >= limit), None)
@@ -200,7 +238,10 @@ def _watched(
     }
     if missing := sum(row.missing for row in rows[:read]):
         worst = counts_path(against[:read], rho, weights=())
-        answer |= {"missing": missing, "log_e_if_missing_failed": float(worst.max())}
+        answer |= {
+            "missing": missing,
+            "log_e_if_missing_failed": float(worst.max()),
+        }
     return answer
 
 
@@ -209,12 +250,19 @@ def _bounds(row: "BlockRow", place: str) -> tuple["FailureTally", "FailureTally"
     from harness.gate.online.fisher import check_counts  # noqa: PLC0415 - `--help` stays quick
     from harness.gate.online.guardrails import FailureTally  # noqa: PLC0415 - `--help` stays quick
 
-    units, failed, missing = (row.requests, row.canary_requests), row.failures, row.missing
-    elsewhere, own = missing - row.canary_missing, row.canary_missing
+    units = (row.requests, row.canary_requests)
+    failed = row.failures
+    missing = row.missing
+    elsewhere = missing - row.canary_missing
+    own = row.canary_missing
     readings = [
         (*units, failed, row.canary_failures),
         (*units, failed + elsewhere, row.canary_failures),
-        (*units, failed + own, row.canary_failures + own),
+        (
+            *units,
+            failed + own,
+            row.canary_failures + own,
+        ),
     ]
     try:
         for counts in readings:

@@ -35,14 +35,32 @@ from harness.frame.ports import Clock
 from harness.gate.sentences import reason_text
 from harness.gate.suite_plan import Claim
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import FiniteRange, command, opt, taken_from
+from harness.interfaces.cli.frame.command import (
+    FiniteRange,
+    command,
+    opt,
+    taken_from,
+)
 from harness.interfaces.cli.frame.session import Session
-from harness.interfaces.cli.frame.waiting import TIMED_OUT, Progress, ProgressLine
+from harness.interfaces.cli.frame.waiting import (
+    TIMED_OUT,
+    Progress,
+    ProgressLine,
+)
 from harness.interfaces.cli.proposals import comparison
 from harness.interfaces.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
-from harness.interfaces.cli.routing.route_options import TargetOptions, requested_target
+from harness.interfaces.cli.routing.route_options import (
+    TargetOptions,
+    requested_target,
+)
 from harness.proposals import evaluation
-from harness.proposals.report.content import FILE, Report, gather_report, suite_rows, variables
+from harness.proposals.report.content import (
+    FILE,
+    Report,
+    gather_report,
+    suite_rows,
+    variables,
+)
 from harness.proposals.report.findings import find_format_failures
 from harness.proposals.report.formats import render_junit, render_page
 from harness.proposals.report.markdown import render_markdown
@@ -75,7 +93,8 @@ class SuiteTrial:
 def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     """Asks both models and writes the page. Returns the exit code. Raises InputError."""
     read_dotenv(Path.cwd())
-    incumbent, candidate = _seed(trial.incumbent), _seed(trial.candidate)
+    incumbent = _seed(trial.incumbent)
+    candidate = _seed(trial.candidate)
     file = config_file(config, os.environ)
     if file is not None:
         load_settings(file)  # so that an error names its line there, not in the copy below
@@ -109,7 +128,12 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
             ended = "stopped"
         except SpendingPaused:
             ended = _describe_pause(ctx, trial.max_usd, [incumbent, candidate])
-        report = gather_report(installation.context, proposal.id, standalone=True, kept=folder)
+        report = gather_report(
+            installation.context,
+            proposal.id,
+            standalone=True,
+            kept=folder,
+        )
     trial.page.write_text(render_page(report), encoding="utf-8")
     if ended:
         output.note(
@@ -123,7 +147,11 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     return exit_code(report)
 
 
-def _describe_pause(ctx: Context, max_usd: float, seeds: Sequence[Target]) -> str:
+def _describe_pause(
+    ctx: Context,
+    max_usd: float,
+    seeds: Sequence[Target],
+) -> str:
     """Describes why --max-usd stopped the comparison, and how to continue."""
     with ctx.store.read() as tx:
         known = Providers(tx).all()
@@ -177,12 +205,21 @@ def _providers(seeds: list[Target], file: Path | None) -> dict[str, object]:
         key = {"api_key_env": kind.key_env} if os.environ.get(kind.key_env) else {}
         own = kind.group in {ProviderGroup.LOCAL, ProviderGroup.SIMULATED}
         free = {target.model: _FREE for target in seeds if target.provider == name and own}
-        found[name] = {"kind": name, "api_base": base, **key, "prices": free}
+        found[name] = {
+            "kind": name,
+            "api_base": base,
+            **key,
+            "prices": free,
+        }
     return found
 
 
 def _config(trial: SuiteTrial, providers: Mapping[str, object]) -> dict[str, object]:
-    suite = {**trial.suite, "path": str(trial.file.resolve()), "title": trial.file.name}
+    suite = {
+        **trial.suite,
+        "path": str(trial.file.resolve()),
+        "title": trial.file.name,
+    }
     return {
         "providers": dict(providers),
         "suites": {_SUITE: suite},
@@ -216,7 +253,9 @@ EXITS: Final = REJECTED_BY_VERDICT | {"passed": 0}
 
 @contextmanager
 def progress_pauses(
-    ctx: Context, clock: Clock, timeout_s: float | None = None
+    ctx: Context,
+    clock: Clock,
+    timeout_s: float | None = None,
 ) -> Iterator[Callable[[Proposal], bool]]:
     """Yields the pauses of `run_until_decided`; each updates the progress line on stderr."""
     ticker = ProgressLine()
@@ -246,7 +285,13 @@ def _progress(ctx: Context, proposal: Proposal) -> Progress:
         waits = evaluation.describe_proposal_waits(tx, proposal)
     stage = "asking" if wanted else "starting"
     return Progress(
-        stage, done, wanted, at_most=True, unit="answers", cost_usd=cost, note=waits
+        stage,
+        done,
+        wanted,
+        at_most=True,
+        unit="answers",
+        cost_usd=cost,
+        note=waits,
     )
 
 
@@ -254,7 +299,10 @@ def print_report(report: Report, keep: Path | None) -> None:
     """Prints the verdict with its suites. keep: the folder that holds every answer."""
     found = report.comparison
     if output.documented(
-        {**comparison.as_json(found, None, standalone=True), "exit_code": exit_code(report)}
+        {
+            **comparison.as_json(found, None, standalone=True),
+            "exit_code": exit_code(report),
+        }
     ):
         return
     for fault in found.faults:
@@ -326,7 +374,9 @@ def gate_run(
         metavar="FOLDER",
     ),
     timeout_s: float | None = opt(
-        "Seconds, then exit code 5. [default: none]", "--timeout", type=FiniteRange(min=0)
+        "Seconds, then exit code 5. [default: none]",
+        "--timeout",
+        type=FiniteRange(min=0),
     ),
 ) -> int:
     """Compare two targets without a server.
@@ -355,8 +405,16 @@ def gate_run(
             proposal = register_comparison(ctx, session.actor, installation.settings, question)
             with progress_pauses(ctx, installation.clock, timeout_s) as pause:
                 found = run_until_decided(ctx, proposal.id, pause)
-            report = gather_report(installation.context, found.id, standalone=True, kept=keep)
-        for path, render in ((markdown_file, render_markdown), (junit_file, render_junit)):
+            report = gather_report(
+                installation.context,
+                found.id,
+                standalone=True,
+                kept=keep,
+            )
+        for path, render in (
+            (markdown_file, render_markdown),
+            (junit_file, render_junit),
+        ):
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(render(report), encoding="utf-8")

@@ -55,14 +55,18 @@ class _Row:
 
 
 def parse_pairs(
-    text: str, place: str, n_max: int | None = None, groups: Sequence[str] = ()
+    text: str,
+    place: str,
+    n_max: int | None = None,
+    groups: Sequence[str] = (),
 ) -> tuple[PairRow, ...]:
     """Reads both models' scores by item, in the order of each item's first row. Ignores other
     columns. Raises InputError at the first fault, and for more than n_max items.
 
     groups: columns that name an item's cluster or slices.
     """
-    required, optional = ("item", "incumbent", "candidate"), ("epoch",)
+    required = ("item", "incumbent", "candidate")
+    optional = ("epoch",)
     if taken := {*groups} & {*required, *optional}:
         raise InputError(f"column {min(taken)!r} cannot name a cluster or a slice")
     members: dict[str, tuple[str, ...]] = {}
@@ -70,7 +74,8 @@ def parse_pairs(
     lines: dict[str, int] = {}
     seen: dict[tuple[str, int], int] = {}
     for row in _rows(text, place, (*required, *dict.fromkeys(groups)), optional):
-        item, epoch = _name(row, "item"), _epoch(row)
+        item = _name(row, "item")
+        epoch = _epoch(row)
         named = tuple(_name(row, column) for column in groups)
         if members.setdefault(item, named) != named:
             raise row.error(
@@ -112,7 +117,10 @@ def parse_blocks(text: str, place: str) -> tuple[BlockRow, ...]:
 
 
 def _rows(
-    text: str, place: str, required: Sequence[str], optional: Sequence[str]
+    text: str,
+    place: str,
+    required: Sequence[str],
+    optional: Sequence[str],
 ) -> Iterator[_Row]:
     numbered = csv_rows(text, lambda line, wrong: InputError(f"{place}:{line}: {wrong}"))
     try:
@@ -132,7 +140,10 @@ def _rows(
 
 
 def _check_header(
-    where: str, header: Sequence[str], required: Sequence[str], optional: Sequence[str]
+    where: str,
+    header: Sequence[str],
+    required: Sequence[str],
+    optional: Sequence[str],
 ) -> None:
     for name in (*required, *optional):
         if header.count(name) > 1:
@@ -177,7 +188,11 @@ def _count(row: _Row, column: str) -> int:
     return int(text)
 
 
-def _twice(item: str, row: _Row, earlier: int) -> str:
+def _twice(
+    item: str,
+    row: _Row,
+    earlier: int,
+) -> str:
     if "epoch" in row.cells:
         return f"item {item!r} epoch {row.cells['epoch']} is already in line {earlier}"
     return (
@@ -187,7 +202,9 @@ def _twice(item: str, row: _Row, earlier: int) -> str:
 
 
 def _same_epochs(
-    place: str, scores: Mapping[str, Mapping[int, object]], lines: Mapping[str, int]
+    place: str,
+    scores: Mapping[str, Mapping[int, object]],
+    lines: Mapping[str, int],
 ) -> None:
     """Checks that all items have the same epochs, as in a registered run."""
     first: set[int] = set()
@@ -205,7 +222,9 @@ def _listed(epochs: Mapping[int, object] | set[int]) -> str:
 
 
 def _item_row(
-    item: str, epochs: Mapping[int, tuple[float | None, float | None]], groups: tuple[str, ...]
+    item: str,
+    epochs: Mapping[int, tuple[float | None, float | None]],
+    groups: tuple[str, ...],
 ) -> PairRow:
     ordered = [epochs[epoch] for epoch in sorted(epochs)]
     return PairRow(
@@ -292,7 +311,13 @@ def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
     sd: float = max(pstdev(differences), (0.25 / (count + 1)) ** 0.5)
     graded = any(difference not in {-1.0, 0.0, 1.0} for difference in differences)
     margin = 0.0 if terms.claim is Claim.SUPERIOR else terms.margin
-    test = PlannedTest(terms.alpha, count, count, graded=graded, margin=margin)
+    test = PlannedTest(
+        terms.alpha,
+        count,
+        count,
+        graded=graded,
+        margin=margin,
+    )
 
     def spread(effect: float) -> float:
         # A mean difference of `effect` needs at least that share of differing pass/fail items.
@@ -314,7 +339,9 @@ def _in_clusters(rows: Sequence[PairRow]) -> tuple[list[PairRow], tuple[int, ...
 
 
 def _guarded(
-    rows: Sequence[PairRow], sizes: Sequence[int], terms: FileTerms
+    rows: Sequence[PairRow],
+    sizes: Sequence[int],
+    terms: FileTerms,
 ) -> tuple[Slice, ...]:
     """Returns the slices that have enough units, largest first, as a proposal does."""
     fields = {
@@ -340,7 +367,8 @@ def _item(row: PairRow) -> PairedItem:
     """Builds an item. A file has no lenient scores, so the worst case replaces them."""
     epochs = len(row.incumbent)
     lost = row.incumbent.count(None), row.candidate.count(None)
-    incumbent, candidate = mean_score(row.incumbent, 1.0), mean_score(row.candidate, 0.0)
+    incumbent = mean_score(row.incumbent, 1.0)
+    candidate = mean_score(row.candidate, 0.0)
     return PairedItem(
         ScorePair(row.item, incumbent, candidate, 1.0, 0.0),
         unscored_incumbent=lost[0],

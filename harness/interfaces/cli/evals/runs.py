@@ -17,9 +17,22 @@ from harness.frame.formatting import (
     format_thousand_price,
 )
 from harness.frame.pagination import PageRequest
-from harness.gate.run import AnswerColumns, EvalRun, RunBudget, RunState, SampleError, count_cut
+from harness.gate.run import (
+    AnswerColumns,
+    EvalRun,
+    RunBudget,
+    RunState,
+    SampleError,
+    count_cut,
+)
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import PAGE, REASON, FiniteRange, command, opt
+from harness.interfaces.cli.frame.command import (
+    PAGE,
+    REASON,
+    FiniteRange,
+    command,
+    opt,
+)
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.waiting import TIMED_OUT, Progress, follow
@@ -31,7 +44,12 @@ from harness.routing.context import Context
 from harness.routing.records.runs import EvalRuns
 
 # Exit code for each end of a run.
-EXITS = {RunState.DONE: 0, RunState.STOPPED: 1, RunState.FAILED: 1, RunState.OVER_BUDGET: 4}
+EXITS = {
+    RunState.DONE: 0,
+    RunState.STOPPED: 1,
+    RunState.FAILED: 1,
+    RunState.OVER_BUDGET: 4,
+}
 
 
 @click.group("eval")
@@ -62,7 +80,12 @@ def run_suite(
     context = session.context_with_providers
     budget = RunBudget(max_tokens, max_cost)
     run = eval_queue.start_run(
-        context, session.actor, suite, target, items=items, budget=budget
+        context,
+        session.actor,
+        suite,
+        target,
+        items=items,
+        budget=budget,
     )
     if advice := describe_missing_control(session.settings.control):
         output.note(advice)
@@ -88,7 +111,11 @@ def _load_progress(ctx: Context, run_id: str) -> tuple[EvalRun, int, float | Non
 
 
 def _progress(
-    run: EvalRun, samples: int, cost_usd: float | None, *, queue: Mapping[str, QueuedRun]
+    run: EvalRun,
+    samples: int,
+    cost_usd: float | None,
+    *,
+    queue: Mapping[str, QueuedRun],
 ) -> Progress:
     queued = queue.get(run.id)
     waits = queued is not None and not queued.leased
@@ -153,33 +180,57 @@ def _why(run: EvalRun, queued: QueuedRun | None) -> str | None:
 
 def _queue_json(queued: QueuedRun | None) -> dict[str, object]:
     if queued is None:
-        return {"needed_by": [], "position": None, "waits": None}
+        return {
+            "needed_by": [],
+            "position": None,
+            "waits": None,
+        }
     waits = None if queued.leased and not queued.away else queued.text
     place = queued.position or None
-    return {"needed_by": list(queued.needed_by), "position": place, "waits": waits}
+    return {
+        "needed_by": list(queued.needed_by),
+        "position": place,
+        "waits": waits,
+    }
 
 
 @command(eval_group)
-def cancel(session: Session, run: str, *, reason: str = REASON) -> None:
+def cancel(
+    session: Session,
+    run: str,
+    *,
+    reason: str = REASON,
+) -> None:
     """Cancel a run for good, with each proposal that waits for it."""
     ended = session.decide(eval_queue.cancel_run, run, reason)
     output.answer(ended, f"{run} is cancelled")
 
 
 @command(eval_group)
-def show(session: Session, run: str, *, samples: bool = opt("Show every answer.")) -> None:
+def show(
+    session: Session,
+    run: str,
+    *,
+    samples: bool = opt("Show every answer."),
+) -> None:
     """Show one run: score, failures, cost and time."""
     _show(session, run, with_samples=samples)
 
 
-def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
+def _show(
+    session: Session,
+    run_id: str,
+    *,
+    with_samples: bool,
+) -> None:
     run, _, _ = queries.load_run_progress(session.context, run_id)
     with session.context.store.read() as tx:
         samples = EvalRuns(tx).samples(run_id)
     names = queries.load_target_names(session.context, {run.target})
     answers = AnswerColumns.from_samples(samples)
     figures = comparison.compute_arm_figures(answers)
-    unscored, cut = len(samples) - answers.error.count(None), count_cut(answers)
+    unscored = len(samples) - answers.error.count(None)
+    cut = count_cut(answers)
     queued = load_queue(session.context).get(run_id)
     strict = _mean(sample.strict for sample in samples)
     lenient = _mean(sample.lenient for sample in samples)
@@ -205,14 +256,23 @@ def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
             ("proposal", _needed_by(queued) or None),
             ("samples", f"{len(samples)} of {run.wanted * run.epochs}"),
             ("score", _scores(strict, lenient)),
-            ("without a score", f"{unscored} of {len(samples)}" if unscored else None),
+            (
+                "without a score",
+                f"{unscored} of {len(samples)}" if unscored else None,
+            ),
             (
                 "cut",
                 f"{cut.number} of {len(samples)} {cut.text}; {cut.advice}" if cut else None,
             ),
             ("failed calls", format_percent(figures.failed, 1, "") or None),
-            ("cost", f"{format_thousand_price(figures.cost_usd_per_1000)} per 1,000 answers"),
-            ("time", f"{format_latency(figures.p50_s, DASH)} (median)" if samples else None),
+            (
+                "cost",
+                f"{format_thousand_price(figures.cost_usd_per_1000)} per 1,000 answers",
+            ),
+            (
+                "time",
+                f"{format_latency(figures.p50_s, DASH)} (median)" if samples else None,
+            ),
             ("message", run.message or None if queued is None else None),
         ]
     )

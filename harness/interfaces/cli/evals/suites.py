@@ -43,7 +43,8 @@ def list_suites(session: Session) -> None:
     """List the suites of the configuration, and the routes that use each."""
     suites = queries.list_suites(session.context, pinned=session.json)
     users, invalid = queries.list_route_users(
-        session.context, lambda route: [used.suite for used in route.settings.suites]
+        session.context,
+        lambda route: [used.suite for used in route.settings.suites],
     )
     for fault in invalid:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
@@ -77,10 +78,14 @@ def import_suite(
         type=click.Choice(SUITE_SOURCES),
     ),
     scorer: str = opt(
-        "Scorer, which compares an answer with its label.", metavar="NAME", default="exact"
+        "Scorer, which compares an answer with its label.",
+        metavar="NAME",
+        default="exact",
     ),
     judge: str = opt(
-        "Model that scores promptfoo's llm-rubric.", metavar="PROVIDER/MODEL", default=""
+        "Model that scores promptfoo's llm-rubric.",
+        metavar="PROVIDER/MODEL",
+        default="",
     ),
     options: tuple[str, ...] = opt(
         "Option of the scorer, such as ignore_case=true; may be repeated.",
@@ -88,7 +93,9 @@ def import_suite(
         metavar="NAME=JSON",
     ),
     max_output_tokens: int | Literal["auto"] = opt(
-        "Token limit of an answer; auto measures it.", type=ANSWER_LIMIT, default=512
+        "Token limit of an answer; auto measures it.",
+        type=ANSWER_LIMIT,
+        default=512,
     ),
     slices: tuple[str, ...] = opt(
         "Metadata field whose values are slices, or `tags`; may be repeated.",
@@ -101,7 +108,9 @@ def import_suite(
         default="",
     ),
     route: str = opt(
-        "Route of logged requests, which gives their data class.", metavar="ROUTE", default=""
+        "Route of logged requests, which gives their data class.",
+        metavar="ROUTE",
+        default="",
     ),
     replace_: bool = opt("Replace the suite of this name, with its settings."),
 ) -> None:
@@ -127,7 +136,12 @@ def import_suite(
     choice = suite_import.SourceChoice(from_ or "", human_score, route)
     try:
         done = suite_import.import_source(
-            session.installation, session.actor, source, wished, choice, replace_=replace_
+            session.installation,
+            session.actor,
+            source,
+            wished,
+            choice,
+            replace_=replace_,
         )
     except NothingTaken as error:
         if not session.json:
@@ -135,7 +149,11 @@ def import_suite(
         raise
     if session.json:
         suites = [
-            {**vars(made), "data": str(made.data), "manifest": str(made.manifest)}
+            {
+                **vars(made),
+                "data": str(made.data),
+                "manifest": str(made.manifest),
+            }
             for made in done.suites
         ]
         waiting = done.to_label and output.plain_fields(done.to_label)
@@ -209,7 +227,10 @@ def capture() -> None:
 
 @command(capture, "list")
 def list_captures(
-    session: Session, *, route: str | None = ONLY_ROUTE, page_request: PageRequest = PAGE
+    session: Session,
+    *,
+    route: str | None = ONLY_ROUTE,
+    page_request: PageRequest = PAGE,
 ) -> None:
     """List captured requests, newest first, without their content."""
     found = queries.list_captures(session.context, page_request, route=route)
@@ -259,7 +280,11 @@ def export(
     Fill in `label` and `label_author`, then run `swapgate suite import FILE`.
     """
     capture_export = captures.export_captures(
-        session.context, session.actor, route=route, since=since, near=near
+        session.context,
+        session.actor,
+        route=route,
+        since=since,
+        near=near,
     )
     captures.write_export(file, capture_export.lines, else_="name another")
     done = {
@@ -268,7 +293,8 @@ def export(
         "near_duplicates": dict(capture_export.near),
         "sample": capture_export.sample,
     }
-    alike, sample = len(capture_export.near), capture_export.sample.text
+    alike = len(capture_export.near)
+    sample = capture_export.sample.text
     output.answer(
         done,
         f"wrote {format_quantity(len(capture_export.lines), 'request')} to {file}",

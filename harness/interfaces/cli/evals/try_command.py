@@ -16,7 +16,11 @@ from harness.frame.formatting import (
     format_quantity,
 )
 from harness.gate.suite_plan import Claim
-from harness.interfaces.cli.evals.file_decision import GATE_EXITS, FileTerms, between_0_and_1
+from harness.interfaces.cli.evals.file_decision import (
+    GATE_EXITS,
+    FileTerms,
+    between_0_and_1,
+)
 from harness.interfaces.cli.frame.command import (
     ANSWER_LIMIT,
     EXISTING_FILE,
@@ -100,9 +104,15 @@ def try_(
     if suite is not None:
         if files or not (incumbent and candidate):
             raise InputError("--suite needs --incumbent and --candidate, and no result files")
-        from harness.interfaces.cli.evals.gate_run import SuiteTrial, try_suite  # noqa: PLC0415 - `--help` stays quick
+        from harness.interfaces.cli.evals.gate_run import (  # noqa: PLC0415 - `--help` stays quick
+            SuiteTrial,
+            try_suite,
+        )
 
-        click.echo(f"asking {incumbent} and {candidate} the questions of {suite}", err=True)
+        click.echo(
+            f"asking {incumbent} and {candidate} the questions of {suite}",
+            err=True,
+        )
         settings = {
             "scorer": scorer,
             "system": system,
@@ -110,17 +120,33 @@ def try_(
             "max_output_tokens": max_output_tokens,
         }
         trial = SuiteTrial(
-            suite, incumbent, candidate, Claim(claim), margin, max_usd, settings, page
+            suite,
+            incumbent,
+            candidate,
+            Claim(claim),
+            margin,
+            max_usd,
+            settings,
+            page,
         )
         return try_suite(trial, session.config)
     if not files:
         raise InputError("give the incumbent's and the candidate's results, or --suite FILE")
-    terms = FileTerms(Claim(claim), margin, alpha=0.05, n_max=None)
+    terms = FileTerms(
+        Claim(claim),
+        margin,
+        alpha=0.05,
+        n_max=None,
+    )
     return _try_files(files, (incumbent, candidate, metric), terms, as_json=session.json)
 
 
 def _try_files(
-    files: Sequence[str], named: Sequence[str], terms: FileTerms, *, as_json: bool
+    files: Sequence[str],
+    named: Sequence[str],
+    terms: FileTerms,
+    *,
+    as_json: bool,
 ) -> int:
     """Judges result files. named: incumbent, candidate and metric, as in `ExportChoice`."""
     from harness.interfaces.cli.evals import export_decision  # noqa: PLC0415 - `--help` stays quick
@@ -171,7 +197,10 @@ _NEXT: Final[Mapping[str, str]] = {
 
 
 def _sentences(
-    exported: "ExportedPairs", answer: Mapping[str, object], sight: "Sight", terms: FileTerms
+    exported: "ExportedPairs",
+    answer: Mapping[str, object],
+    sight: "Sight",
+    terms: FileTerms,
 ) -> Iterator[str]:
     count = len(exported.pairs)
     questions = format_quantity(count, "question")
@@ -202,7 +231,8 @@ def _sentences(
 
 def _means_text(exported: "ExportedPairs") -> str:
     """Lists both runs' means, so that people can compare them with the means in their tool."""
-    ours, theirs = exported.incumbent_mean, exported.candidate_mean
+    ours = exported.incumbent_mean
+    theirs = exported.candidate_mean
     parts = []
     if ours.score is not None and theirs.score is not None:
         parts.append(f"score {format_number(theirs.score)} against {format_number(ours.score)}")
@@ -214,9 +244,14 @@ def _means_text(exported: "ExportedPairs") -> str:
     return "; ".join(parts)
 
 
-def _outcome(exported: "ExportedPairs", answer: Mapping[str, object], terms: FileTerms) -> str:
+def _outcome(
+    exported: "ExportedPairs",
+    answer: Mapping[str, object],
+    terms: FileTerms,
+) -> str:
     verdict = answer["verdict"]
-    low, high = answer["ci_low"], answer["ci_high"]
+    low = answer["ci_low"]
+    high = answer["ci_high"]
     if verdict == "not_measured" or not isinstance(low, float) or not isinstance(high, float):
         return str(answer["reason"])
     against = f" than {exported.incumbent}" if exported.incumbent != "incumbent" else ""

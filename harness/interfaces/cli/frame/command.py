@@ -20,7 +20,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from harness.frame.errors import InputError, SwapgateError
-from harness.frame.imports import import_plain_structlog, pause_garbage_collection
+from harness.frame.imports import (
+    import_plain_structlog,
+    pause_garbage_collection,
+)
 from harness.frame.pagination import MOST_LISTED, PageRequest
 from harness.interfaces.cli.frame.session import Session, adopt_options
 
@@ -59,7 +62,10 @@ class LazyCommandGroup(click.Group):
         self.sections = dict(sections or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*self.lazy, *(n for n in super().list_commands(ctx) if n not in self.lazy)]
+        return [
+            *self.lazy,
+            *(n for n in super().list_commands(ctx) if n not in self.lazy),
+        ]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in self.lazy and cmd_name not in self.commands:
@@ -112,7 +118,10 @@ class LazyCommandGroup(click.Group):
             for name, command in self.commands.items()
         }
         shown = {**eager, **self.lazy}
-        names = [*self.lazy, *(name for name in sorted(eager) if name not in self.lazy)]
+        names = [
+            *self.lazy,
+            *(name for name in sorted(eager) if name not in self.lazy),
+        ]
         return [(name, shown[name].help) for name in names if not shown[name].hidden]
 
 
@@ -135,7 +144,11 @@ class TakenFrom:
     build: Callable[..., object]
 
 
-def opt(text: str, *flags: str, **attributes: Any) -> Any:
+def opt(
+    text: str,
+    *flags: str,
+    **attributes: Any,
+) -> Any:
     """Describes an option. An option without a default is required unless it is a flag, may be
     repeated, or its type allows None.
 
@@ -166,7 +179,10 @@ class FiniteRange(click.FloatRange):
     name = "number"
 
     def convert(
-        self, value: float, param: click.Parameter | None, ctx: click.Context | None
+        self,
+        value: float,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
     ) -> float:
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
@@ -174,7 +190,12 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+UNITS = {
+    "s": "seconds",
+    "m": "minutes",
+    "h": "hours",
+    "d": "days",
+}
 
 
 def _read_duration(text: str) -> timedelta:
@@ -188,10 +209,14 @@ class Reads(click.ParamType[Value]):
     """Parses a value with a function; its InputError becomes a usage error."""
 
     def __init__(self, name: str, read: Callable[[str], Value]) -> None:
-        self.name, self._read = name, read
+        self.name = name
+        self._read = read
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
     ) -> Value:
         if not isinstance(value, str):
             return value  # type: ignore[no-any-return]  # already parsed
@@ -218,7 +243,9 @@ class EnumChoice(click.Choice[Word]):
 
 
 def command(
-    group: click.Group | None = None, name: str | None = None, **attributes: Any
+    group: click.Group | None = None,
+    name: str | None = None,
+    **attributes: Any,
 ) -> Callable[[Callable[..., int | None]], click.Command]:
     """Registers a function `(session, argument, …, *, option, …)` as a command.
 
@@ -246,7 +273,9 @@ def command(
 
 
 def _bind(
-    function: Callable[..., object], given: Mapping[str, Any], session: Session
+    function: Callable[..., object],
+    given: Mapping[str, Any],
+    session: Session,
 ) -> dict[str, Any]:
     bound: dict[str, Any] = {}
     for parameter in inspect.signature(function).parameters.values():
@@ -306,7 +335,8 @@ def _click_parameter(parameter: inspect.Parameter, spec: Spec) -> click.Paramete
     is_flag = attributes.get("is_flag", False)
     attributes.setdefault("required", default is NO_DEFAULT and not (may_repeat or is_flag))
     attributes.setdefault(
-        "show_default", not is_flag and default not in (*NOT_SHOWN, NO_DEFAULT)
+        "show_default",
+        not is_flag and default not in (*NOT_SHOWN, NO_DEFAULT),
     )
     flags = spec.flags or [f"--{parameter.name.strip('_').replace('_', '-')}"]
     if "/" in flags[0]:
@@ -317,7 +347,11 @@ def _click_parameter(parameter: inspect.Parameter, spec: Spec) -> click.Paramete
 def _read_type(kind: Any) -> dict[str, Any]:
     if get_origin(kind) in (Union, UnionType):
         inner = next(option for option in get_args(kind) if option is not type(None))
-        return {**_read_type(inner), "required": False, "default": None}
+        return {
+            **_read_type(inner),
+            "required": False,
+            "default": None,
+        }
     if get_origin(kind) is tuple and get_args(kind)[-1] is ...:
         return {**_read_type(get_args(kind)[0]), "multiple": True}
     if isinstance(kind, type) and issubclass(kind, StrEnum):
@@ -327,7 +361,10 @@ def _read_type(kind: Any) -> dict[str, Any]:
 
 READ_AS: Final[Mapping[type, dict[str, Any]]] = {
     bool: {"is_flag": True},
-    timedelta: {"type": Reads("duration", _read_duration), "metavar": "TIME"},
+    timedelta: {
+        "type": Reads("duration", _read_duration),
+        "metavar": "TIME",
+    },
     Path: {"type": click.Path(path_type=Path)},
 }
 
@@ -335,11 +372,19 @@ READ_AS: Final[Mapping[type, dict[str, Any]]] = {
 def page_of(limit: int, *short: str) -> Any:
     """Describes the options --limit and --after. short: further flags of --limit."""
     rows = WholeRange(1, MOST_LISTED)
-    size = opt("Maximum number of rows.", *short, "--limit", type=rows, default=limit)
+    size = opt(
+        "Maximum number of rows.",
+        *short,
+        "--limit",
+        type=rows,
+        default=limit,
+    )
     after_text = "Continue after this cursor, which the previous page printed."
 
     def page_request(
-        *, limit: int = size, after: str | None = opt(after_text, metavar="CURSOR")
+        *,
+        limit: int = size,
+        after: str | None = opt(after_text, metavar="CURSOR"),
     ) -> PageRequest:
         return PageRequest(limit, after)
 

@@ -103,7 +103,12 @@ def record(value: object, pairs: Iterable[tuple[str, object]]) -> None:
         facts(pairs)
 
 
-def answer(value: object, text: str, *, advice: str = "") -> None:
+def answer(
+    value: object,
+    text: str,
+    *,
+    advice: str = "",
+) -> None:
     """Prints a command's result: the document with `--json`, else text and advice."""
     if documented(value):
         return
@@ -133,10 +138,17 @@ def listing(
 
 
 def table_of(
-    rows: Iterable[T], cells: Callable[[T], Mapping[str, object]], *, empty: str = ""
+    rows: Iterable[T],
+    cells: Callable[[T], Mapping[str, object]],
+    *,
+    empty: str = "",
 ) -> None:
     shown = [cells(row) for row in rows]
-    table(list(shown[0]) if shown else (), [list(row.values()) for row in shown], empty=empty)
+    table(
+        list(shown[0]) if shown else (),
+        [list(row.values()) for row in shown],
+        empty=empty,
+    )
 
 
 def findings(
@@ -168,7 +180,12 @@ def findings(
                 click.echo(f"{INDENT}{part}")
 
 
-def table(headings: Sequence[str], rows: Iterable[Row], *, empty: str) -> None:
+def table(
+    headings: Sequence[str],
+    rows: Iterable[Row],
+    *,
+    empty: str,
+) -> None:
     """Prints a table. empty: the note for a table without rows."""
     texts = [[_cell(value) for value in row] for row in rows]
     if not texts:
@@ -253,7 +270,12 @@ def conversion(notes: Sequence[ConversionNote]) -> None:
     table(
         ("place", "key", "", "result"),
         [
-            (note.place, note.key, f"{_MARKS[note.outcome]} {note.outcome}", note.text)
+            (
+                note.place,
+                note.key,
+                f"{_MARKS[note.outcome]} {note.outcome}",
+                note.text,
+            )
             for note in notes
         ],
         empty="",

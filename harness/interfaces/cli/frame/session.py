@@ -25,10 +25,24 @@ KEY_VARIABLE = "SWAPGATE_MANAGEMENT_KEY"
 # must work without a database, so they check a management key only when they use it.
 OF_THE_MACHINE: Final = frozenset(
     {
-        *("init", "serve", "doctor", "demo", "sim", "try", "mcp", "worker", "db", "config"),
-        *("eval-worker", "eval-worker-template", "router-worker"),
-        *("completion", "docs", "status"),
-        *("gate decide", "canary decide"),
+        "init",
+        "serve",
+        "doctor",
+        "demo",
+        "sim",
+        "try",
+        "mcp",
+        "worker",
+        "db",
+        "config",
+        "eval-worker",
+        "eval-worker-template",
+        "router-worker",
+        "completion",
+        "docs",
+        "status",
+        "gate decide",
+        "canary decide",
     }
 )
 
@@ -121,7 +135,8 @@ class Session:
         from harness.providers.records import Providers  # noqa: PLC0415 - pydantic and YAML are slow to import
         from harness.registry import targets  # noqa: PLC0415
 
-        ctx, settings = self.context, self.installation.settings
+        ctx = self.context
+        settings = self.installation.settings
         with ctx.store.read() as tx:
             known = Providers(tx).all()
         for name, provider in settings.providers.items():
@@ -134,8 +149,13 @@ class Session:
             self.installation.close()
 
 
-def _remember(ctx: click.Context, param: click.Parameter, value: object) -> object:
-    session, name = ctx.ensure_object(Session), param.opts[0].lstrip("-").replace("-", "_")
+def _remember(
+    ctx: click.Context,
+    param: click.Parameter,
+    value: object,
+) -> object:
+    session = ctx.ensure_object(Session)
+    name = param.opts[0].lstrip("-").replace("-", "_")
     if value:
         setattr(session, name, value)
         # Reads the file now, so that commands that need no key report a bad file, too.
@@ -145,7 +165,10 @@ def _remember(ctx: click.Context, param: click.Parameter, value: object) -> obje
 
 def global_options(*, root: bool) -> list[click.Option]:
     """Builds the global options. The help of subcommands hides all but --json."""
-    file = {"type": click.Path(dir_okay=False, path_type=Path), "metavar": "FILE"}
+    file = {
+        "type": click.Path(dir_okay=False, path_type=Path),
+        "metavar": "FILE",
+    }
     flag = {"is_flag": True}
     key_help = (
         "Act with the management key in FILE, as its principal and with its role. "

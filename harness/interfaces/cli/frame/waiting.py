@@ -55,7 +55,11 @@ class Progress:
     @property
     def milestone(self) -> object:
         """A key: a log gets only the first line with each key."""
-        return self.stage, self.note, self.wanted and self.done * LOG_STEPS // self.wanted
+        return (
+            self.stage,
+            self.note,
+            self.wanted and self.done * LOG_STEPS // self.wanted,
+        )
 
 
 class ProgressLine:
@@ -74,13 +78,16 @@ class ProgressLine:
             return
         self._last = new
         click.echo(
-            f"\r\033[K{text}" if self._terminal else text, err=True, nl=not self._terminal
+            f"\r\033[K{text}" if self._terminal else text,
+            err=True,
+            nl=not self._terminal,
         )
 
     def _time_left_s(self, progress: Progress, now_s: float) -> float | None:
         """Estimates from the pace since the first call; None until PACE_KNOWN_S have passed."""
         began_s, before = self._began = self._began or (now_s, progress.done)
-        took_s, did = now_s - began_s, progress.done - before
+        took_s = now_s - began_s
+        did = progress.done - before
         if took_s < PACE_KNOWN_S or did <= 0:
             return None
         return (progress.wanted - progress.done) * took_s / did
@@ -99,7 +106,8 @@ def follow(
     timeout_s: float | None,
 ) -> tuple[T, bool]:
     """Loads a value until it ends. Returns the last value, and whether it ended in time."""
-    clock, ticker = session.installation.clock, ProgressLine()
+    clock = session.installation.clock
+    ticker = ProgressLine()
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
     try:
         while True:
@@ -130,7 +138,12 @@ class Watched(Generic[Shown]):
     ended: Callable[[Shown], bool]
 
 
-def show(session: Session, watched: Watched[Shown], *, again: bool) -> None:
+def show(
+    session: Session,
+    watched: Watched[Shown],
+    *,
+    again: bool,
+) -> None:
     if again:
         watch(session, watched)
     elif session.json:
@@ -143,11 +156,19 @@ def watch(session: Session, watched: Watched[Shown]) -> None:
     """Shows the value until it has ended. Raises errors of `load` that are not retryable."""
     clock = session.installation.clock
     if session.json:
-        _print_lines(watched, clock, lambda value: {"": write_json(watched.document(value))})
+        _print_lines(
+            watched,
+            clock,
+            lambda value: {"": write_json(watched.document(value))},
+        )
     elif sys.stdout.isatty():
         _redraw(watched, clock)
     else:
-        _print_lines(watched, clock, lambda value: _stamped(watched.lines(value), clock))
+        _print_lines(
+            watched,
+            clock,
+            lambda value: _stamped(watched.lines(value), clock),
+        )
 
 
 def _readings(watched: Watched[Shown], clock: Clock) -> Iterator[Shown | SwapgateError]:
@@ -170,7 +191,9 @@ def _readings(watched: Watched[Shown], clock: Clock) -> Iterator[Shown | Swapgat
 
 
 def _print_lines(
-    watched: Watched[Shown], clock: Clock, write: Callable[[Shown], Mapping[str, str]]
+    watched: Watched[Shown],
+    clock: Clock,
+    write: Callable[[Shown], Mapping[str, str]],
 ) -> None:
     last: dict[str, str] = {}
     for reading in _readings(watched, clock):
@@ -202,7 +225,8 @@ def _redraw(watched: Watched[Shown], clock: Clock) -> None:
     from rich.live import Live  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    shown, foot = "", ""
+    shown = ""
+    foot = ""
     with Live(console=Console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
         for reading in _readings(watched, clock):
             if isinstance(reading, SwapgateError):

@@ -14,14 +14,24 @@ from harness.frame.pagination import PageRequest
 from harness.frame.signing.audit import AuditFilter, AuditPosition
 from harness.frame.text_files import read_text
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import FILE, arg, command, opt, page_of, taken_from
+from harness.interfaces.cli.frame.command import (
+    FILE,
+    arg,
+    command,
+    opt,
+    page_of,
+    taken_from,
+)
 from harness.interfaces.cli.frame.output import note_page, timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.operations.database import print_faults
 from harness.operations import alert_delivery, integrity, queries
 
 MOST_DETAILS: Final = 100  # shown characters of an event's details
-WRITERS: Final = {".csv": integrity.write_csv, ".jsonl": integrity.write_json_lines}
+WRITERS: Final = {
+    ".csv": integrity.write_csv,
+    ".jsonl": integrity.write_json_lines,
+}
 DAY_OR_TIME: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 
 
@@ -32,7 +42,11 @@ def audit() -> None:
 
 def _selection(
     *,
-    actor: str = opt("Text in the actor's name, or a key's id.", metavar="TEXT", default=""),
+    actor: str = opt(
+        "Text in the actor's name, or a key's id.",
+        metavar="TEXT",
+        default="",
+    ),
     action: str = opt("Text in the action.", metavar="TEXT", default=""),
     subject: str = opt("Text in the subject.", metavar="TEXT", default=""),
     since: datetime | None = opt("Only from this day or time, UTC.", type=DAY_OR_TIME),
@@ -64,7 +78,8 @@ def tail(
             "DID": event.action,
             "TO": event.subject,
             "DETAILS": format_excerpt(
-                json.dumps(_reason_first(event.details), ensure_ascii=False), MOST_DETAILS
+                json.dumps(_reason_first(event.details), ensure_ascii=False),
+                MOST_DETAILS,
             ),
         },
         empty="the log has no such event",
@@ -175,7 +190,10 @@ def list_alerts(
 ) -> None:
     """List alerts, most recent first, with the next step of each."""
     found = queries.list_alerts(
-        session.context, page_request, open_only=open_only, search=search
+        session.context,
+        page_request,
+        open_only=open_only,
+        search=search,
     )
     output.listing(
         found,

@@ -10,7 +10,13 @@ import click
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_spent_usd, format_usd
 from harness.frame.pagination import PageRequest
-from harness.frame.people.access import LINK_LASTS, ApiKey, OptOut, Role, sign_in_url
+from harness.frame.people.access import (
+    LINK_LASTS,
+    ApiKey,
+    OptOut,
+    Role,
+    sign_in_url,
+)
 from harness.frame.people.limits import KeyLimits
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
@@ -57,16 +63,24 @@ class LimitOptions:
         metavar="SHARE",
     )
     requests_per_min: Limit = opt(
-        "Requests per minute, across one machine's workers.", type=LIMIT, metavar="N"
+        "Requests per minute, across one machine's workers.",
+        type=LIMIT,
+        metavar="N",
     )
     tokens_per_min: Limit = opt(
         "Tokens per minute, of input and output.", type=LIMIT, metavar="N"
     )
     budget_day_usd: Limit = opt(
-        "US dollars per day (UTC).", "--budget-day", type=LIMIT, metavar="USD"
+        "US dollars per day (UTC).",
+        "--budget-day",
+        type=LIMIT,
+        metavar="USD",
     )
     budget_month_usd: Limit = opt(
-        "US dollars per month (UTC).", "--budget-month", type=LIMIT, metavar="USD"
+        "US dollars per month (UTC).",
+        "--budget-month",
+        type=LIMIT,
+        metavar="USD",
     )
 
     @property
@@ -100,7 +114,8 @@ def create(
     ),
     service: bool = opt("The new principal is a service, not a person."),
     opt_outs: tuple[OptOut, ...] = opt(
-        "Feature that the data key's requests stay out of; may be repeated.", "--opt-out"
+        "Feature that the data key's requests stay out of; may be repeated.",
+        "--opt-out",
     ),
     limits: LimitOptions = taken_from(LimitOptions),
 ) -> None:
@@ -164,7 +179,9 @@ def change_limits(
     if not limits.given:
         raise click.UsageError("nothing to change: give a limit, or `none` to remove one")
     changed = session.decide(
-        keys.set_limits, key_id, lambda before: replace(before, **limits.given)
+        keys.set_limits,
+        key_id,
+        lambda before: replace(before, **limits.given),
     )
     output.answer(changed, f"{key_id}: {_limits(changed.limits) or 'no limits'}")
 
@@ -174,7 +191,8 @@ def change_opt_outs(
     session: Session,
     key_id: str = arg("ID"),
     opt_outs: tuple[str, ...] = arg(
-        type=click.Choice([*(feature.value for feature in OptOut), NONE]), required=True
+        type=click.Choice([*(feature.value for feature in OptOut), NONE]),
+        required=True,
     ),
 ) -> None:
     """Set the opt-outs of a data key; `none` removes all. Routers follow within two seconds.
@@ -223,7 +241,11 @@ def print_sign_in_link(
     )
     url = sign_in_url(session.settings.ui.url, text)
     output.answer(
-        {"url": url, "session": link_session.id, "expires_at": link_session.link_expires_at},
+        {
+            "url": url,
+            "session": link_session.id,
+            "expires_at": link_session.link_expires_at,
+        },
         url,
         advice=f"The link works once, until {timestamp(link_session.link_expires_at)} UTC.",
     )
@@ -280,7 +302,11 @@ def list_people(session: Session) -> None:
 
 @command(person)
 def link(
-    session: Session, name: str, person_name: str = arg("PERSON"), *, reason: str = REASON
+    session: Session,
+    name: str,
+    person_name: str = arg("PERSON"),
+    *,
+    reason: str = REASON,
 ) -> None:
     """Declare that NAME is the same person as PERSON.
 
@@ -291,7 +317,12 @@ def link(
 
 
 @command(person)
-def separate(session: Session, name: str, *, reason: str = REASON) -> None:
+def separate(
+    session: Session,
+    name: str,
+    *,
+    reason: str = REASON,
+) -> None:
     """Declare that NAME is a separate person, with no other principal here.
 
     A single sign-on user and a key holder can approve each other's proposals only after this
@@ -323,7 +354,10 @@ def sessions(session: Session) -> None:
 
 @command(person, "sign-out")
 def sign_out(
-    session: Session, session_id: str = arg("SESSION"), *, reason: str = REASON
+    session: Session,
+    session_id: str = arg("SESSION"),
+    *,
+    reason: str = REASON,
 ) -> None:
     """End a person's session in the dashboard, at once."""
     ended = session.decide(dashboard_sessions.end_another, session_id, reason)

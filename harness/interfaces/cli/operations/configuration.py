@@ -87,7 +87,11 @@ def _leaves(path: KeyPath, value: Plain) -> Iterator[tuple[KeyPath, Plain]]:
         yield path, value
 
 
-def _origin(document: Document, path: KeyPath, shipped: Path) -> tuple[SettingSource, str]:
+def _origin(
+    document: Document,
+    path: KeyPath,
+    shipped: Path,
+) -> tuple[SettingSource, str]:
     place = document.places.get(path, "")
     if not place or place.startswith(f"{shipped}:"):
         return SettingSource.DEFAULT, ""

@@ -9,7 +9,12 @@ from harness.frame.errors import InputError
 from harness.frame.people.access import Role
 from harness.frame.signing.keyring import KeyPurpose
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import REASON, WholeRange, command, opt
+from harness.interfaces.cli.frame.command import (
+    REASON,
+    WholeRange,
+    command,
+    opt,
+)
 from harness.interfaces.cli.frame.session import Session
 
 if TYPE_CHECKING:
@@ -136,7 +141,10 @@ def print_faults(faults: "Sequence[RowFault]") -> None:
 
 @command(db, "remove-forged")
 def remove_forged(
-    session: Session, *, reason: str = REASON, yes: bool = opt("Do not ask for confirmation.")
+    session: Session,
+    *,
+    reason: str = REASON,
+    yes: bool = opt("Do not ask for confirmation."),
 ) -> None:
     """Remove the rows whose signature is missing or invalid.
 
@@ -175,7 +183,12 @@ def rotate_key(
 
 
 @command(db, "retire-key")
-def retire_key(session: Session, key: str, *, reason: str = REASON) -> None:
+def retire_key(
+    session: Session,
+    key: str,
+    *,
+    reason: str = REASON,
+) -> None:
     """Stop accepting signatures of the key KEY.
 
     Checks every row and signs it again. Needs the tables' owner. Then restart control, and

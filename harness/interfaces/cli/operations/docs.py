@@ -74,7 +74,9 @@ def _program() -> click.Command:
 
 @command(docs, hidden=True)
 def generate(
-    session: Session, *, check: bool = opt("Write nothing; exit code 1 if a page is stale.")
+    session: Session,
+    *,
+    check: bool = opt("Write nothing; exit code 1 if a page is stale."),
 ) -> int:
     """Regenerate the reference pages and the diagrams."""
     try:

@@ -11,7 +11,11 @@ from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import FiniteRange, command, opt
 from harness.interfaces.cli.frame.session import Session
 
-MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
+MARKS = {
+    "ok": "ok",
+    "warn": "warn",
+    "fail": "FAIL",
+}
 
 
 @command()
@@ -70,7 +74,11 @@ def doctor(
     return 1 if failed else 0
 
 
-def _tools(session: Session, name: str, timeout_s: float) -> bool:
+def _tools(
+    session: Session,
+    name: str,
+    timeout_s: float,
+) -> bool:
     """Returns whether all declared abilities work. Raises NotFound, ConfigError."""
     from harness.app.doctor import tool_checks  # noqa: PLC0415 - the router is slow to import
 
@@ -96,7 +104,12 @@ def _tools(session: Session, name: str, timeout_s: float) -> bool:
     return ok
 
 
-def _live(session: Session, name: str, max_usd: float, timeout_s: float) -> bool:
+def _live(
+    session: Session,
+    name: str,
+    max_usd: float,
+    timeout_s: float,
+) -> bool:
     """Returns whether every check ran and passed. Raises NotFound, InputError, ConfigError."""
     from harness.app.doctor import live_checks  # noqa: PLC0415 - the router is slow to import
 

@@ -217,7 +217,9 @@ def guide(config: Path | None) -> None:
 
 
 def _ask(
-    providers: Mapping[str, Provider], suites: list[str], policies: list[str]
+    providers: Mapping[str, Provider],
+    suites: list[str],
+    policies: list[str],
 ) -> FirstRoute:
     """Asks each question until the answer is valid. providers: the registered providers."""
     usual = FirstRoute()
@@ -231,12 +233,15 @@ def _ask(
         key="" if simulated else _ask_key(provider, providers.get(provider)),
         model=_prompt("Model that serves now", usual.model if simulated else None),
         route=_prompt(
-            "Route, the name that clients use as `model`", usual.route, check=check_route_name
+            "Route, the name that clients use as `model`",
+            usual.route,
+            check=check_route_name,
         ),
         suite=_choose("Suite that decides", suites, usual.suite),
         policy=_choose("Policy", policies, usual.policy if simulated else "default"),
         candidate=_prompt(
-            "Candidate to propose now (- for none)", usual.candidate if simulated else NONE
+            "Candidate to propose now (- for none)",
+            usual.candidate if simulated else NONE,
         ).removeprefix(NONE),
     )
 
@@ -301,10 +306,21 @@ def _prompt(
     )
 
 
-def _choose(question: str, names: list[str], usual: str) -> str:
+def _choose(
+    question: str,
+    names: list[str],
+    usual: str,
+) -> str:
     default = usual if usual in names else names[0]
     choice = click.Choice(names)
-    return str(click.prompt(question, default=default, type=choice, err=True))
+    return str(
+        click.prompt(
+            question,
+            default=default,
+            type=choice,
+            err=True,
+        )
+    )
 
 
 def _print(result: FirstRouteResult, request: FirstRoute) -> None:

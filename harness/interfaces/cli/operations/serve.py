@@ -12,7 +12,10 @@ from typing import Final
 import click
 
 from harness.frame.errors import InputError
-from harness.frame.imports import leave_modules_alone, pause_garbage_collection
+from harness.frame.imports import (
+    leave_modules_alone,
+    pause_garbage_collection,
+)
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     EXISTING_FILE,
@@ -36,7 +39,11 @@ PARTS = tuple(WHAT)
 # missing routes, which the control plane creates. `serve all` prints the addresses for all
 # parts.
 BESIDE_OTHERS = "--beside-others"
-MORE = {"router": ["--beside-control"], "control": [BESIDE_OTHERS], "ui": [BESIDE_OTHERS]}
+MORE = {
+    "router": ["--beside-control"],
+    "control": [BESIDE_OTHERS],
+    "ui": [BESIDE_OTHERS],
+}
 # The CLI loads API and dashboard by name, because it may not import them.
 ENTRY_POINTS = {
     "control": "harness.interfaces.api.app:run_control",
@@ -48,7 +55,9 @@ BESIDE = {
     for part, options in MORE.items()
 }
 _BESIDE_OTHERS = opt(
-    "Set by `serve all`, which prints the addresses itself.", BESIDE_OTHERS, hidden=True
+    "Set by `serve all`, which prints the addresses itself.",
+    BESIDE_OTHERS,
+    hidden=True,
 )
 
 
@@ -72,7 +81,8 @@ def router(
         metavar="N",
     ),
     beside_control: bool = opt(
-        "Set if a control plane starts, too; it creates the file's routes.", hidden=True
+        "Set if a control plane starts, too; it creates the file's routes.",
+        hidden=True,
     ),
 ) -> None:
     """Serve production traffic: the OpenAI-compatible API.
@@ -109,7 +119,12 @@ def ui(session: Session, *, beside_others: bool = _BESIDE_OTHERS) -> None:
 
 
 @contextmanager
-def _announced(session: Session, part: str, *, beside_others: bool) -> Iterator[None]:
+def _announced(
+    session: Session,
+    part: str,
+    *,
+    beside_others: bool,
+) -> Iterator[None]:
     """Prints the address of a part that runs alone on a terminal, once the part answers."""
     if beside_others or not sys.stderr.isatty():
         yield
@@ -122,7 +137,12 @@ def _announced(session: Session, part: str, *, beside_others: bool) -> Iterator[
         yield
 
 
-def _run_part(session: Session, part: str, *, beside_others: bool) -> None:
+def _run_part(
+    session: Session,
+    part: str,
+    *,
+    beside_others: bool,
+) -> None:
     from harness.app.database import require_database  # noqa: PLC0415 - `--help` stays quick
     from harness.app.installation import load_settings  # noqa: PLC0415 - `--help` stays quick
     from harness.app.processes import require_port  # noqa: PLC0415 - `--help` stays quick
@@ -135,7 +155,10 @@ def _run_part(session: Session, part: str, *, beside_others: bool) -> None:
     where = getattr(settings, part)
     require_port(where, what=WHAT[part], setting=f"{part}.port")
     again = own_command(
-        "serve", part, *MORE.get(part, ()) if beside_others else (), config=session.config
+        "serve",
+        part,
+        *MORE.get(part, ()) if beside_others else (),
+        config=session.config,
     )
     address = (where.host, where.port) if part == "ui" else ()
     with (
@@ -206,7 +229,13 @@ def litellm(
     if not (key.isascii() and key.isprintable()):
         raise InputError(f"HTTP cannot send the key in {key_env}: export the key again")
     leave_modules_alone()
-    drive_litellm(session.config, url, key, every_s=every, settle_s=settle)
+    drive_litellm(
+        session.config,
+        url,
+        key,
+        every_s=every,
+        settle_s=settle,
+    )
 
 
 @command(drive)
@@ -215,7 +244,9 @@ def flagd(
     *,
     flags: Path = opt("flagd's file of flags, in JSON.", type=EXISTING_FILE, required=True),
     spans: Path = opt(
-        "File of the OpenTelemetry Collector's `file` exporter.", type=FILE, required=True
+        "File of the OpenTelemetry Collector's `file` exporter.",
+        type=FILE,
+        required=True,
     ),
     every: float = EVERY,
     settle: float = SETTLE,
@@ -229,7 +260,13 @@ def flagd(
 
     require_database(session.settings)  # also reads `.env`
     leave_modules_alone()
-    drive_flagd(session.config, flags, spans, every_s=every, settle_s=settle)
+    drive_flagd(
+        session.config,
+        flags,
+        spans,
+        every_s=every,
+        settle_s=settle,
+    )
 
 
 @command(serve, "all")
@@ -297,7 +334,10 @@ def mcp(
         os.environ[KEY_VARIABLE] = text
     address = (host, port) if http else None
     _run_entry_point(
-        "harness.interfaces.api.mcp:run_mcp", session.config, address, agent_session
+        "harness.interfaces.api.mcp:run_mcp",
+        session.config,
+        address,
+        agent_session,
     )
 
 
@@ -336,7 +376,12 @@ def eval_worker(
     """Ask and score the missing items of an eval run."""
     from harness.app.eval_workers.run import run_worker  # noqa: PLC0415 - `--help` stays quick
 
-    run_worker(session.config, run, owner=owner, parent=parent)
+    run_worker(
+        session.config,
+        run,
+        owner=owner,
+        parent=parent,
+    )
 
 
 @command(hidden=True)
@@ -370,14 +415,18 @@ def sim(
     host: str = opt("Address to listen on.", default="127.0.0.1"),
     port: int = opt("Port; 0 selects a free port.", default=9000),
     profiles: Path | None = opt(
-        "YAML file of simulated models. [default: the shipped models]", type=EXISTING_FILE
+        "YAML file of simulated models. [default: the shipped models]",
+        type=EXISTING_FILE,
     ),
     suites: tuple[str, ...] = opt(
-        "Data file of a suite; may be repeated.", "--suite", metavar="[NAME=]FILE"
+        "Data file of a suite; may be repeated.",
+        "--suite",
+        metavar="[NAME=]FILE",
     ),
     time_scale: float = opt("Factor for all latencies; 0: no delay.", default=1.0),
     key_env: str | None = opt(
-        "Environment variable with the key that requests must send.", metavar="NAME"
+        "Environment variable with the key that requests must send.",
+        metavar="NAME",
     ),
 ) -> None:
     """Serve simulated models over an OpenAI-compatible API, with fault switches.
@@ -391,7 +440,9 @@ def sim(
 
     if port:
         require_port(
-            ControlSettings(host=host, port=port), what="the simulator", setting="--port"
+            ControlSettings(host=host, port=port),
+            what="the simulator",
+            setting="--port",
         )
     simulate(
         host,
@@ -424,7 +475,11 @@ def traffic(
         metavar="SECONDS",
     ),
     until_settled: bool = opt("End when each route's open proposal has ended."),
-    url: str = opt("The router's address. [default: as configured]", metavar="URL", default=""),
+    url: str = opt(
+        "The router's address. [default: as configured]",
+        metavar="URL",
+        default="",
+    ),
     key_env: str = opt(
         "Environment variable that holds the client key.",
         metavar="NAME",

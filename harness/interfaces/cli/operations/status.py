@@ -26,7 +26,11 @@ from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.waiting import Watched, watch
 from harness.operations import route_status
 from harness.operations.queries import list_alerts
-from harness.operations.route_queries import RouteOverview, load_overview, load_statuses
+from harness.operations.route_queries import (
+    RouteOverview,
+    load_overview,
+    load_statuses,
+)
 from harness.operations.route_status import (
     ALERTS_OF_STATES,
     OUTAGE_STATES,
@@ -146,7 +150,13 @@ def status(session: Session, *, watched: bool = WATCH) -> None:
 def _print_first_steps(*, as_json: bool) -> None:
     if as_json:
         steps = [command for command, _ in FIRST_STEPS]
-        output.document({"installation": False, "headline": NOT_SET_UP, "next": steps})
+        output.document(
+            {
+                "installation": False,
+                "headline": NOT_SET_UP,
+                "next": steps,
+            }
+        )
         return
     click.echo(f"{NOT_SET_UP} To begin:")
     output.facts((f"  {command}", effect) for command, effect in FIRST_STEPS)
@@ -171,7 +181,15 @@ def _load(session: Session, most: int) -> _Standing:
         "freezes": route_status.list_freeze_banners(ctx),
     }
     unconfirmed = count_unconfirmed(ctx)
-    return _Standing(overview, routes, alerts, others, requests.items, in_force, unconfirmed)
+    return _Standing(
+        overview,
+        routes,
+        alerts,
+        others,
+        requests.items,
+        in_force,
+        unconfirmed,
+    )
 
 
 def _print(session: Session, standing: _Standing) -> None:
@@ -275,7 +293,13 @@ def _lines(standing: _Standing) -> dict[str, str]:
         for kind, shown in standing.banners.items()
         for banner in shown
     }
-    return {"": standing.headline, **in_force, **routes, **alerts, **requests}
+    return {
+        "": standing.headline,
+        **in_force,
+        **routes,
+        **alerts,
+        **requests,
+    }
 
 
 def _as_json(standing: _Standing) -> dict[str, object]:

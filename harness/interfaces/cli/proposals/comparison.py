@@ -31,8 +31,16 @@ from harness.routes import monthly_bill
 EXAMPLE_CHARACTERS = 200
 # Attributes of a comparison that the document copies.
 SHOWN = (
-    *("proposal", "incumbent", "candidate", "verdict", "standing", "faults"),
-    *("incumbent_figures", "candidate_figures", "forecast", "cost"),
+    "proposal",
+    "incumbent",
+    "candidate",
+    "verdict",
+    "standing",
+    "faults",
+    "incumbent_figures",
+    "candidate_figures",
+    "forecast",
+    "cost",
 )
 HEADINGS = tuple(head.upper() for head in SUITE_HEADS)
 
@@ -50,7 +58,8 @@ def outcome_text(comparison: Comparison) -> str:
 
 
 def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> None:
-    proposal, verdict = comparison.proposal, comparison.verdict
+    proposal = comparison.proposal
+    verdict = comparison.verdict
     output.facts(
         [
             ("proposal", proposal.id),
@@ -65,11 +74,17 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
             ("why", proposal.reason or None),
             *((word, value) for word, _, value in proposal.texts),
             ("cost", comparison.cost.text),
-            ("approved", f"by {proposal.approver}" if proposal.approver else None),
+            (
+                "approved",
+                f"by {proposal.approver}" if proposal.approver else None,
+            ),
             ("phase", proposal.phase_text),
             *[("mind", fault) for fault in comparison.faults],
             ("verdict", verdict.words if verdict else "none yet"),
-            ("decided", describe_claim(comparison.basis) if comparison.basis else None),
+            (
+                "decided",
+                describe_claim(comparison.basis) if comparison.basis else None,
+            ),
             ("reason", reason_text(verdict) if verdict else None),
             ("proof", _proof(comparison)),
             ("next", comparison.next_step or None),
@@ -126,7 +141,10 @@ def print_format_failures(lost: FormatFailure) -> None:
             ("form forgiven", f"{format_points(lost.lenient_delta)} points"),
             *_example(lost),
             *[(f"remedy {n}", mend.what) for n, mend in enumerate(lost.mends, start=1)],
-            ("or", f"a parser in your application that can {lost.remedy.parser}"),
+            (
+                "or",
+                f"a parser in your application that can {lost.remedy.parser}",
+            ),
         ]
     )
     click.echo("for the first remedy:")
@@ -140,8 +158,14 @@ def _example(lost: FormatFailure) -> Sequence[tuple[str, str]]:
     shown = lost.examples[0]
     return (
         ("example", f"{shown.item}, {shown.rule or 'unnamed rule'}"),
-        ("  incumbent", textwrap.shorten(shown.incumbent, EXAMPLE_CHARACTERS)),
-        ("  candidate", textwrap.shorten(shown.candidate, EXAMPLE_CHARACTERS)),
+        (
+            "  incumbent",
+            textwrap.shorten(shown.incumbent, EXAMPLE_CHARACTERS),
+        ),
+        (
+            "  candidate",
+            textwrap.shorten(shown.candidate, EXAMPLE_CHARACTERS),
+        ),
     )
 
 
@@ -178,8 +202,15 @@ def _print_arms(comparison: Comparison) -> None:
         click.echo()
         output.table(
             [
-                *("TARGET", "ANSWERS", "COST PER 1,000", "95 % INTERVAL"),
-                *("MEDIAN", "95 % INTERVAL", "95TH PERCENTILE", "TOKENS/S", "FAILED"),
+                "TARGET",
+                "ANSWERS",
+                "COST PER 1,000",
+                "95 % INTERVAL",
+                "MEDIAN",
+                "95 % INTERVAL",
+                "95TH PERCENTILE",
+                "TOKENS/S",
+                "FAILED",
             ],
             [[name, figures.samples, *figure_cells(figures)] for name, figures in arms],
             empty="",
@@ -200,7 +231,10 @@ def _print_money(comparison: Comparison) -> None:
 
 
 def as_json(
-    comparison: Comparison, status: CanaryStatus | None, *, standalone: bool = False
+    comparison: Comparison,
+    status: CanaryStatus | None,
+    *,
+    standalone: bool = False,
 ) -> dict[str, object]:
     """Converts a comparison without answers, which `eval show RUN --samples` prints."""
     return {

@@ -14,7 +14,13 @@ from harness.frame.errors import InputError
 from harness.frame.formatting import escape_controls
 from harness.gate.sentences import reason_text
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import EXISTING_FILE, FILE, arg, command, opt
+from harness.interfaces.cli.frame.command import (
+    EXISTING_FILE,
+    FILE,
+    arg,
+    command,
+    opt,
+)
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.proposals import recomputation
@@ -29,7 +35,10 @@ def proposal_report(
     proposal_id: str = arg("ID"),
     *,
     form: str = opt(
-        "Format of the report.", "--format", type=click.Choice(FORMATS), default="markdown"
+        "Format of the report.",
+        "--format",
+        type=click.Choice(FORMATS),
+        default="markdown",
     ),
     file: Path | None = opt("File to write. [default: standard output]", "--output"),
 ) -> None:
@@ -86,7 +95,13 @@ def export(
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}") from None
     rows = {table: len(stored) for table, stored in found.rows.items()}
-    if not output.documented({"proposal": found.proposal, "file": str(file), "rows": rows}):
+    if not output.documented(
+        {
+            "proposal": found.proposal,
+            "file": str(file),
+            "rows": rows,
+        }
+    ):
         click.echo(f"{file}: verify it with `swapgate proof verify {file} --key signing.pub`")
 
 
@@ -139,7 +154,8 @@ def replay(
 
 def _replay_action(session: Session, number: int) -> bool:
     again = audit.replay_action(session.context, number)
-    event, decided = again.event, again.decided
+    event = again.event
+    decided = again.decided
     at = f"{timestamp(event.at)} UTC"
     document = {
         "event": event.number,
@@ -149,10 +165,16 @@ def _replay_action(session: Session, number: int) -> bool:
         "blocks": again.blocks,
     }
     facts = [
-        ("action", f"{event.action}, event {event.number}, by {event.actor}"),
+        (
+            "action",
+            f"{event.action}, event {event.number}, by {event.actor}",
+        ),
         ("of", f"{event.subject}, rollout {again.rollout}, {at}"),
         ("said", event.details.get("reason", "")),
-        ("evidence", decided.reason if decided else "cannot be decided again"),
+        (
+            "evidence",
+            decided.reason if decided else "cannot be decided again",
+        ),
         ("blocks", f"{again.blocks:,}"),
     ]
     _print_again(document, facts, again, ", from the stored blocks")
@@ -166,9 +188,21 @@ def _print_again(
     same: str,
 ) -> None:
     """Prints a repeated decision. same: end of the sentence if nothing differs."""
-    digests = {"stored_sha256": again.stored_sha256, "again_sha256": again.again_sha256}
-    differences = {"differences": list(again.differences), "agrees": again.agrees}
-    if output.documented({**document, **digests, **differences}):
+    digests = {
+        "stored_sha256": again.stored_sha256,
+        "again_sha256": again.again_sha256,
+    }
+    differences = {
+        "differences": list(again.differences),
+        "agrees": again.agrees,
+    }
+    if output.documented(
+        {
+            **document,
+            **digests,
+            **differences,
+        }
+    ):
         return
     output.facts(
         [
@@ -186,11 +220,18 @@ def _print_again(
 def _print_replayed(verdict: ReplayedVerdict) -> None:
     stored = verdict.stored
     _print_again(
-        {"verdict": stored.id, "outcome": stored.outcome, "items": dict(verdict.items)},
+        {
+            "verdict": stored.id,
+            "outcome": stored.outcome,
+            "items": dict(verdict.items),
+        },
         [
             ("verdict", stored.id),
             ("says", f"{stored.words}: {reason_text(stored)}"),
-            ("items", ", ".join(f"{suite} {n}" for suite, n in verdict.items.items())),
+            (
+                "items",
+                ", ".join(f"{suite} {n}" for suite, n in verdict.items.items()),
+            ),
         ],
         verdict,
         "; and its pairs follow from the stored samples",

@@ -64,7 +64,11 @@ def list_proposals(
         )
     context = session.context
     proposals = queries.list_proposals(
-        context, page_request, route=route, open_only=open_only, decided_only=decided_only
+        context,
+        page_request,
+        route=route,
+        open_only=open_only,
+        decided_only=decided_only,
     )
     names = queries.load_target_names(context, {row.candidate for row in proposals})
     verdicts = context.store.lists.verdicts({row.verdict for row in proposals if row.verdict})
@@ -90,7 +94,12 @@ def _verdict_words(verdict: str | None, known: Mapping[str, Verdict]) -> str | N
 
 
 @command(proposal)
-def show(session: Session, proposal_id: str = arg("ID"), *, watched: bool = WATCH) -> None:
+def show(
+    session: Session,
+    proposal_id: str = arg("ID"),
+    *,
+    watched: bool = WATCH,
+) -> None:
     """Show a proposal: verdict, figures by suite, reason and canary."""
     context = session.context
     if watched:
@@ -217,7 +226,11 @@ def accept_cost(
 ) -> None:
     """Accept the cost of CANDIDATE on ROUTE, for its next proposal. Needs an approver."""
     accepted = session.decide(
-        cost_ratio.accept_cost_of, route, candidate, ratio=up_to, because=because
+        cost_ratio.accept_cost_of,
+        route,
+        candidate,
+        ratio=up_to,
+        because=because,
     )
     output.answer(accepted, f"{accepted.text}. Now propose {candidate} for {route}")
 
@@ -236,7 +249,10 @@ def reject(
 
 @command(proposal)
 def retry(
-    session: Session, proposal_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
+    session: Session,
+    proposal_id: str = arg("ID"),
+    *,
+    reason: str = OPTIONAL_REASON,
 ) -> None:
     """Retry at once a proposal that waits for a provider; its maximum wait begins again."""
     retried = session.decide(decisions.retry_proposal, proposal_id, reason)
@@ -245,7 +261,10 @@ def retry(
 
 @command(proposal)
 def cancel(
-    session: Session, proposal_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
+    session: Session,
+    proposal_id: str = arg("ID"),
+    *,
+    reason: str = OPTIONAL_REASON,
 ) -> None:
     """Cancel an open proposal before its canary."""
     cancelled = session.decide(decisions.cancel_proposal, proposal_id, reason)

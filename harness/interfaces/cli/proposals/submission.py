@@ -23,7 +23,13 @@ from harness.gate.ramp import StepPlan
 from harness.gate.sentences import share_text, spending_text
 from harness.gate.suite_plan import Claim, ClaimPopulation, SuiteRole
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import FiniteRange, arg, command, opt, taken_from
+from harness.interfaces.cli.frame.command import (
+    FiniteRange,
+    arg,
+    command,
+    opt,
+    taken_from,
+)
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.proposals import comparison, verdict_wait
 from harness.proposals import route_rules, submission
@@ -77,7 +83,16 @@ def _step_time(seconds: float | None) -> str:
 
 
 _OPTIONS = [
-    (name, str, opt(text["help"], f"--{text['word']}", metavar=text["metavar"], default=""))
+    (
+        name,
+        str,
+        opt(
+            text["help"],
+            f"--{text['word']}",
+            metavar=text["metavar"],
+            default="",
+        ),
+    )
     for name, text in PROPOSAL_TEXTS.items()
 ]
 TEXTS: Final = taken_from(make_dataclass("_Texts", _OPTIONS, kw_only=True))
@@ -116,7 +131,12 @@ def create_proposal(
     ),
     effect: float | None = opt(
         "Smallest difference that matters to you, for planning. [default: 0.05]",
-        type=FiniteRange(0, 1, min_open=True, max_open=True),
+        type=FiniteRange(
+            0,
+            1,
+            min_open=True,
+            max_open=True,
+        ),
         metavar="SHARE",
     ),
     dry_run: bool = opt("Check and plan, but store nothing."),
@@ -175,7 +195,12 @@ def create_proposal(
         output.note(_next(proposals[0]))
     code = 0
     if wait:
-        proposals, code = verdict_wait.follow_candidates(session, proposals, until, timeout_s)
+        proposals, code = verdict_wait.follow_candidates(
+            session,
+            proposals,
+            until,
+            timeout_s,
+        )
     if session.json:
         _print_documents(proposals, outlooks, risk)
     elif wait:
@@ -204,7 +229,10 @@ class _Outlook:
 
 
 def _load_outlook(
-    ctx: Context, request: ProposalRequest, effect: float | None, planned: Proposal
+    ctx: Context,
+    request: ProposalRequest,
+    effect: float | None,
+    planned: Proposal,
 ) -> _Outlook:
     preview = submission.preview_proposal(ctx, request)
     planning = estimate.estimate_proposal(ctx, request, effect)
@@ -213,10 +241,22 @@ def _load_outlook(
     )
     untaken = traffic_report.list_untaken(ctx, request.route, request.candidate)
     cost = replace(preview.cost, accepted=planned.accepted_cost)
-    return _Outlook(planned, preview.candidate, preview.unlisted, planning, bill, untaken, cost)
+    return _Outlook(
+        planned,
+        preview.candidate,
+        preview.unlisted,
+        planning,
+        bill,
+        untaken,
+        cost,
+    )
 
 
-def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPreview) -> None:
+def _print_terms(
+    outlooks: Sequence[_Outlook],
+    ramp: RampPlan,
+    terms: ProposalPreview,
+) -> None:
     for outlook in outlooks:
         click.echo(f"candidate: {outlook.candidate}")
         if outlook.unlisted:
@@ -239,7 +279,9 @@ def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPr
 
 
 def _print_documents(
-    proposals: Sequence[Proposal], outlooks: Sequence[_Outlook], more: Mapping[str, object]
+    proposals: Sequence[Proposal],
+    outlooks: Sequence[_Outlook],
+    more: Mapping[str, object],
 ) -> None:
     """Prints the proposals; after a dry run, which stores none, the plans.
 
@@ -262,11 +304,19 @@ def _print_documents(
         output.document({**documents[0], **more})
     else:
         selection = proposals[0].selection if proposals else None
-        output.document({"selection": selection, "candidates": documents, **more})
+        output.document(
+            {
+                "selection": selection,
+                "candidates": documents,
+                **more,
+            }
+        )
 
 
 def _print_dry(
-    session: Session, outlooks: Sequence[_Outlook], more: Mapping[str, object]
+    session: Session,
+    outlooks: Sequence[_Outlook],
+    more: Mapping[str, object],
 ) -> None:
     if session.json:
         _print_documents((), outlooks, more)
@@ -285,7 +335,8 @@ def print_planning(planning: Sequence[SuiteEstimate]) -> None:
     output.table_of(planning, _planning_cells, empty="no suites")
     _print_advice(planning)
     for suite_estimate in planning:
-        suite, plan = suite_estimate.plan.suite, suite_estimate.plan
+        suite = suite_estimate.plan.suite
+        plan = suite_estimate.plan
         advice = suite_estimate.advice
         if plan.role is SuiteRole.PRIMARY:
             output.paragraph(
@@ -315,12 +366,20 @@ def _print_advice(planning: Sequence[SuiteEstimate]) -> None:
     better = {format_score(suite_estimate.advice.effect, None) for suite_estimate in planning}
     output.table(
         [
-            *("SUITE", "MAY BE CLAIMED", "WITHIN", "ITEMS", "COSTS", "IF EQUAL"),
+            "SUITE",
+            "MAY BE CLAIMED",
+            "WITHIN",
+            "ITEMS",
+            "COSTS",
+            "IF EQUAL",
             *(f"IF {points} BETTER" for points in better),
             "80 % TAKES",
         ],
         [
-            [suite_estimate.plan.suite, *_option_cells(option, suite_estimate.advice)]
+            [
+                suite_estimate.plan.suite,
+                *_option_cells(option, suite_estimate.advice),
+            ]
             for suite_estimate in planning
             for option in suite_estimate.advice.options
         ],
@@ -374,7 +433,8 @@ def _saving(suite_estimate: SuiteEstimate) -> str:
 
 
 def _planning_cells(suite_estimate: SuiteEstimate) -> dict[str, object]:
-    plan, duration_s = suite_estimate.plan, suite_estimate.duration_s
+    plan = suite_estimate.plan
+    duration_s = suite_estimate.duration_s
     return {
         "SUITE": plan.suite,
         "ROLE": plan.role.value,

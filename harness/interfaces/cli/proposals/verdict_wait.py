@@ -38,7 +38,10 @@ REJECTED_BY_VERDICT: Final = {
 
 
 def follow_candidates(
-    session: Session, proposals: Sequence[Proposal], until: str, timeout_s: float | None
+    session: Session,
+    proposals: Sequence[Proposal],
+    until: str,
+    timeout_s: float | None,
 ) -> tuple[tuple[Proposal, ...], int]:
     """Waits for all proposals. Returns their last states and the exit code."""
     clock = session.installation.clock
@@ -55,7 +58,10 @@ def follow_candidates(
 
 
 def _follow(
-    session: Session, proposal_id: str, until: str, timeout_s: float | None
+    session: Session,
+    proposal_id: str,
+    until: str,
+    timeout_s: float | None,
 ) -> tuple[Proposal, bool]:
     found, in_time = follow(
         session,
@@ -81,7 +87,12 @@ def load_progress(ctx: Context, proposal_id: str) -> tuple[Proposal, Progress]:
     return proposal, Progress(stage)
 
 
-def _count(tx: Transaction, proposal: Proposal, stage: str, now: datetime) -> Progress:
+def _count(
+    tx: Transaction,
+    proposal: Proposal,
+    stage: str,
+    now: datetime,
+) -> Progress:
     done, wanted = evaluation.count_answers(tx, proposal)
     cost = sum_cost_so_far(tx, evaluation.run_ids(proposal))
     return Progress(
@@ -94,7 +105,11 @@ def _count(tx: Transaction, proposal: Proposal, stage: str, now: datetime) -> Pr
     )
 
 
-def _describe_wait(tx: Transaction, proposal: Proposal, now: datetime) -> str:
+def _describe_wait(
+    tx: Transaction,
+    proposal: Proposal,
+    now: datetime,
+) -> str:
     if waits := evaluation.describe_proposal_waits(tx, proposal):
         return waits
     runs = [queued for queued in list_queue(tx, now) if proposal.id in queued.needed_by]

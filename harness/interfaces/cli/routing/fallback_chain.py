@@ -10,7 +10,11 @@ from harness.interfaces.cli.frame.command import REASON, command, opt
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.proposals import fallback_chain
-from harness.proposals.fallback_chain import ChainEntry, FallbackRequest, WaiverRequest
+from harness.proposals.fallback_chain import (
+    ChainEntry,
+    FallbackRequest,
+    WaiverRequest,
+)
 from harness.routing.evidence import EvidenceKind
 from harness.routing.table import Route
 
@@ -64,7 +68,8 @@ def add(
     capable: bool = opt("Mark the target as capable: it may answer on a route of high stakes."),
     place: int | None = opt("Position in the chain, counted from 1. [default: the end]"),
     waive: str | None = opt(
-        "Add the target without a verdict, for this reason; needs --for.", metavar="REASON"
+        "Add the target without a verdict, for this reason; needs --for.",
+        metavar="REASON",
     ),
     lasts: timedelta | None = opt("Duration of the waiver: 30d.", "--for"),
     reason: str = REASON,
@@ -89,7 +94,13 @@ def add(
 
 
 @command(fallback)
-def remove(session: Session, route: str, target: str, *, reason: str = REASON) -> None:
+def remove(
+    session: Session,
+    route: str,
+    target: str,
+    *,
+    reason: str = REASON,
+) -> None:
     """Remove a target from the chain."""
     changed = session.decide(fallback_chain.remove_fallback, route, target, reason=reason)
     _print_chain(session, changed)
@@ -110,14 +121,22 @@ def mark(
 ) -> None:
     """Set whether a fallback may answer on a route of high stakes."""
     changed = session.decide(
-        fallback_chain.mark_capable, route, target, capable=capable, reason=reason
+        fallback_chain.mark_capable,
+        route,
+        target,
+        capable=capable,
+        reason=reason,
     )
     _print_chain(session, changed)
 
 
 @command(fallback)
 def order(
-    session: Session, route: str, targets: tuple[str, ...], *, reason: str = REASON
+    session: Session,
+    route: str,
+    targets: tuple[str, ...],
+    *,
+    reason: str = REASON,
 ) -> None:
     """Reorder the chain. Name each of its targets once."""
     changed = session.decide(fallback_chain.reorder_chain, route, targets, reason=reason)
@@ -127,4 +146,7 @@ def order(
 def _print_chain(session: Session, route: Route) -> None:
     chain = fallback_chain.list_fallbacks(session.context, route.name)
     names = ", ".join(entry.target.name for entry in chain)
-    output.answer(route, f"route {route.name} falls back to {names or 'no other model'}")
+    output.answer(
+        route,
+        f"route {route.name} falls back to {names or 'no other model'}",
+    )

@@ -8,7 +8,15 @@ import click
 from harness.frame.errors import InputError
 from harness.frame.pagination import PageRequest
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import PAGE, REASON, ROUTE, Reads, arg, command, opt
+from harness.interfaces.cli.frame.command import (
+    PAGE,
+    REASON,
+    ROUTE,
+    Reads,
+    arg,
+    command,
+    opt,
+)
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.operations import queries
@@ -73,7 +81,12 @@ def confirm(session: Session, id_: str = arg("ID")) -> None:
 
 
 @command(break_glass)
-def end(session: Session, id_: str = arg("ID"), *, reason: str = REASON) -> None:
+def end(
+    session: Session,
+    id_: str = arg("ID"),
+    *,
+    reason: str = REASON,
+) -> None:
     """End a break-glass early: the previous model returns at once. One person is enough."""
     ended = session.decide(broken.end_break_glass, id_, reason=reason)
     output.answer(ended, f"{ended.id} has ended")
@@ -157,7 +170,12 @@ def throw(
 
 
 @command(switch)
-def lift(session: Session, switch_id: str = arg("ID"), *, reason: str = REASON) -> None:
+def lift(
+    session: Session,
+    switch_id: str = arg("ID"),
+    *,
+    reason: str = REASON,
+) -> None:
     """Lift a switch: routers stop following it within two seconds."""
     began = session.installation.clock.now()
     record = session.decide(freezes.lift_switch, switch_id, reason=reason)

@@ -17,7 +17,10 @@ from harness.interfaces.cli.frame.command import (
 )
 from harness.interfaces.cli.frame.output import known_price
 from harness.interfaces.cli.frame.session import Session
-from harness.interfaces.cli.routing.route_options import TargetOptions, requested_target
+from harness.interfaces.cli.routing.route_options import (
+    TargetOptions,
+    requested_target,
+)
 from harness.operations import queries
 from harness.providers.models.catalogue import CatalogueEntry
 from harness.providers.models.model_match import NOTHING_OFFERED
@@ -156,7 +159,10 @@ def add(
     """
     seed = requested_target(name, settings)
     registered = registered_providers.register_with_provider(
-        session.context_with_providers, session.actor, seed, api_base=api_base
+        session.context_with_providers,
+        session.actor,
+        seed,
+        api_base=api_base,
     )
     target = registered.target
     output.record(target, [("target", target.name), ("id", target.id)])
@@ -280,7 +286,11 @@ def probe(
     keys = provider_secrets.keys_of_provider(session.context, provider)
     first = keys[0] if keys else None
     found = provider_requests.chat(
-        provider, target, key=first, timeout_s=timeout_s, allowed=allowed
+        provider,
+        target,
+        key=first,
+        timeout_s=timeout_s,
+        allowed=allowed,
     )
     output.record(
         found,

@@ -12,12 +12,22 @@ from harness.config.routing import target_seed
 from harness.frame.errors import InputError
 from harness.gate.suite_plan import SuiteRole
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import ROUTE, Reads, command, opt, taken_from
+from harness.interfaces.cli.frame.command import (
+    ROUTE,
+    Reads,
+    command,
+    opt,
+    taken_from,
+)
 from harness.interfaces.cli.frame.session import Session
 from harness.proposals.candidates import candidate_rounds
 from harness.providers.target import RequestPatch, Target
 from harness.routes import routes
-from harness.routing.candidate_schedule import CandidateSchedule, OnBetter, Preference
+from harness.routing.candidate_schedule import (
+    CandidateSchedule,
+    OnBetter,
+    Preference,
+)
 from harness.routing.plan import parse_keep_warm_share, parse_share_bps
 from harness.routing.table import (
     ROUTE_TIMEOUTS,
@@ -91,7 +101,8 @@ def _object(option: str, text: str | None) -> dict[str, object] | None:
         raise click.BadParameter(f"not JSON: {error}", param_hint=option) from None
     if not isinstance(value, dict):
         raise click.BadParameter(
-            'must be a JSON object, such as {"type": "json_object"}', param_hint=option
+            'must be a JSON object, such as {"type": "json_object"}',
+            param_hint=option,
         )
     return value
 
@@ -119,7 +130,10 @@ _PRIMARY: Final = "Primary suite, which decides the claim. Several count as a we
 @dataclass(frozen=True, kw_only=True)
 class SuiteOptions:
     primaries: tuple[RouteSuite, ...] = opt(
-        _PRIMARY, "--suite", type=_WEIGHTED, metavar="SUITE[=WEIGHT]"
+        _PRIMARY,
+        "--suite",
+        type=_WEIGHTED,
+        metavar="SUITE[=WEIGHT]",
     )
     required: tuple[str, ...] = opt(
         "Suite that must pass within the allowed loss; may be repeated.",
@@ -147,7 +161,11 @@ class SuiteOptions:
 @dataclass(frozen=True, kw_only=True)
 class NewRouteSuites(SuiteOptions):
     primaries: tuple[RouteSuite, ...] = opt(
-        _PRIMARY, "--suite", type=_WEIGHTED, metavar="SUITE[=WEIGHT]", required=True
+        _PRIMARY,
+        "--suite",
+        type=_WEIGHTED,
+        metavar="SUITE[=WEIGHT]",
+        required=True,
     )
 
 
@@ -182,10 +200,12 @@ class SettingsOptions:
         "--side-effects/--no-side-effects",
     )
     data_class: str | None = opt(
-        "Data class of the traffic, which limits the providers; '' for none.", metavar="NAME"
+        "Data class of the traffic, which limits the providers; '' for none.",
+        metavar="NAME",
     )
     task: str | None = opt(
-        "Serve requests with the header x-swapgate-task: NAME.", metavar="NAME"
+        "Serve requests with the header x-swapgate-task: NAME.",
+        metavar="NAME",
     )
     capture_bps: int | None = opt(
         "Share of requests to capture, redacted, for a suite: 1%. New routes: 0%.",
@@ -194,7 +214,8 @@ class SettingsOptions:
         metavar="SHARE",
     )
     capture_per_day: int | None = opt(
-        f"Maximum captures per UTC day. New routes: {_NEW.capture_per_day}.", metavar="N"
+        f"Maximum captures per UTC day. New routes: {_NEW.capture_per_day}.",
+        metavar="N",
     )
     capture_keep_days: float | None = opt(
         f"Days until a capture is deleted. New routes: {_NEW.capture_keep_days:g}.",
@@ -246,7 +267,9 @@ class SettingsOptions:
     )
     every: str | None = opt("Schedule of the candidates, in UTC: '0 3 * * 1'.", metavar="CRON")
     budget_usd: float | None = opt(
-        "Maximum cost of a round in US dollars.", "--round-budget", metavar="USD"
+        "Maximum cost of a round in US dollars.",
+        "--round-budget",
+        metavar="USD",
     )
     on_better: OnBetter | None = opt(
         "Next step after a candidate passes. New schedules: propose."
@@ -259,7 +282,8 @@ class SettingsOptions:
         given = {name: value for name, value in vars(self).items() if value is not None}
         given |= {name: given[name] or None for name in ROUTE_TIMEOUTS if name in given}
         given["candidates"] = self._schedule(
-            before.candidates, {name: given.pop(name, None) for name in _OF_SCHEDULE}
+            before.candidates,
+            {name: given.pop(name, None) for name in _OF_SCHEDULE},
         )
         overrides = {**before.overrides, **dict(self.overrides)}
         given["overrides"] = {kind: route for kind, route in overrides.items() if route}
@@ -285,7 +309,13 @@ class SettingsOptions:
         return CandidateSchedule(**changed)
 
 
-_OF_SCHEDULE: Final = ("candidates", "every", "budget_usd", "on_better", "prefer")
+_OF_SCHEDULE: Final = (
+    "candidates",
+    "every",
+    "budget_usd",
+    "on_better",
+    "prefer",
+)
 _NEEDED: Final = {
     "models": "--candidates",
     "every": "--every",

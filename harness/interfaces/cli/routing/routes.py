@@ -37,7 +37,11 @@ from harness.interfaces.cli.routing.route_options import (
     SettingsOptions,
     settings,
 )
-from harness.interfaces.cli.routing.traffic import list_failovers, route_measured, route_traffic
+from harness.interfaces.cli.routing.traffic import (
+    list_failovers,
+    route_measured,
+    route_traffic,
+)
 from harness.operations import queries, route_queries
 from harness.operations.route_status import RouteStatus
 from harness.proposals.candidates import candidate_rounds
@@ -56,8 +60,12 @@ def route() -> None:
 
 
 for _command in (
-    *(fallback, break_glass, route_traffic, settings),
-    *(list_failovers, route_measured),
+    fallback,
+    break_glass,
+    route_traffic,
+    settings,
+    list_failovers,
+    route_measured,
 ):
     route.add_command(_command)
 
@@ -119,7 +127,8 @@ def create(
         metavar="TARGET",
     ),
     capable: tuple[str, ...] = opt(
-        "Fallback that may answer on a route of high stakes.", metavar="TARGET"
+        "Fallback that may answer on a route of high stakes.",
+        metavar="TARGET",
     ),
     suites: NewRouteSuites = taken_from(NewRouteSuites),
     options: SettingsOptions = taken_from(SettingsOptions),
@@ -156,15 +165,26 @@ def show(session: Session, name: str = ROUTE) -> None:
             ("state", status.line),
             *((field, _named(text, names) or None) for field, text in fields),
             ("open proposal", _proposal(status) or "none"),
-            ("last verdict", status.last_verdict.words if status.last_verdict else "none"),
-            ("requests, last hour", f"{sum(m.requests for m in status.traffic):,}"),
+            (
+                "last verdict",
+                status.last_verdict.words if status.last_verdict else "none",
+            ),
+            (
+                "requests, last hour",
+                f"{sum(m.requests for m in status.traffic):,}",
+            ),
             *scorecard.list_facts(figures, timestamp),
         ]
     )
 
 
 @command(route)
-def history(session: Session, name: str = ROUTE, *, page_request: PageRequest = PAGE) -> None:
+def history(
+    session: Session,
+    name: str = ROUTE,
+    *,
+    page_request: PageRequest = PAGE,
+) -> None:
     """Show the route's versions, newest first."""
     records = queries.list_route_versions(session.context, name, page_request)
     names = queries.load_target_names(
@@ -223,7 +243,11 @@ def diff(
     ids = {id_ for pair in changed.values() for text in pair for id_ in text.split(", ")}
     names = queries.load_target_names(context, ids)
     output.table(
-        ["FIELD", f"VERSION {first.route.version}", f"VERSION {last.route.version}"],
+        [
+            "FIELD",
+            f"VERSION {first.route.version}",
+            f"VERSION {last.route.version}",
+        ],
         [[field, _named(a, names), _named(b, names)] for field, (a, b) in changed.items()],
         empty=f"versions {first.route.version} and {last.route.version} are the same",
     )
@@ -241,13 +265,22 @@ def rollback(
     name: str = ROUTE,
     *,
     to_version: int | None = opt(
-        "Version whose incumbent to restore. [default: the previous incumbent]", metavar="N"
+        "Version whose incumbent to restore. [default: the previous incumbent]",
+        metavar="N",
     ),
     reason: str = REASON,
 ) -> None:
     """Restore a previous incumbent. Needs no proof, and ends a live canary."""
-    found = session.decide(operations.roll_back, name, to_version=to_version, reason=reason)
-    output.answer(found, f"route {name} is served by {_name_incumbent(session, found)} again")
+    found = session.decide(
+        operations.roll_back,
+        name,
+        to_version=to_version,
+        reason=reason,
+    )
+    output.answer(
+        found,
+        f"route {name} is served by {_name_incumbent(session, found)} again",
+    )
 
 
 def _name_incumbent(session: Session, route: Route) -> str:

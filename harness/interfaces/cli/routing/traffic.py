@@ -21,7 +21,14 @@ from harness.frame.formatting import (
 )
 from harness.frame.pagination import PageRequest
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.command import ONLY_ROUTE, PAGE, WATCH, arg, command, opt
+from harness.interfaces.cli.frame.command import (
+    ONLY_ROUTE,
+    PAGE,
+    WATCH,
+    arg,
+    command,
+    opt,
+)
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.waiting import Watched, show
@@ -81,10 +88,19 @@ def route_traffic(
     show(session, shown, again=watched)
 
 
-def _load(ctx: Context, route: str | None, window: timedelta) -> _Traffic:
+def _load(
+    ctx: Context,
+    route: str | None,
+    window: timedelta,
+) -> _Traffic:
     report = load_traffic_report(ctx, window, route)
     reasons = queries.count_failovers(ctx, report.since, route)
-    return _Traffic(report, reasons, load_target_traffic(ctx, report, reasons, route), route)
+    return _Traffic(
+        report,
+        reasons,
+        load_target_traffic(ctx, report, reasons, route),
+        route,
+    )
 
 
 def _as_json(traffic: _Traffic) -> dict[str, object]:
@@ -207,7 +223,10 @@ def list_failovers(
 
 @command(name="measured")
 def route_measured(
-    session: Session, name: str | None = arg("[ROUTE]"), *, watched: bool = WATCH
+    session: Session,
+    name: str | None = arg("[ROUTE]"),
+    *,
+    watched: bool = WATCH,
 ) -> None:
     """Show measured quality, cost, latency and failures of every route, or of ROUTE.
 
@@ -240,7 +259,9 @@ def _measured_line(row: RouteScorecard) -> str:
 
 def _print_measured(found: Sequence[RouteScorecard]) -> None:
     output.table_of(
-        found, _traffic_cells, empty="no routes yet: `swapgate route create` creates one"
+        found,
+        _traffic_cells,
+        empty="no routes yet: `swapgate route create` creates one",
     )
     if found:
         click.echo()

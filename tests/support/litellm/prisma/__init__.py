@@ -38,7 +38,9 @@ class Where:
     """A condition as SQL, with its parameters."""
 
     def __init__(self, model: Model, first: int = 1) -> None:
-        self.model, self.first, self.params = model, first, list[object]()
+        self.model = model
+        self.first = first
+        self.params = list[object]()
 
     def param(self, field: Field, value: object) -> str:
         self.params.append(encode(field, value))
@@ -54,7 +56,7 @@ class Where:
                 joined = (" OR " if name == "OR" else " AND ").join(
                     f"({self.sql(part)})" for part in parts
                 )
-                yield f"NOT ({joined})" if name == "NOT" else f"({joined or 'FALSE'})"
+                yield (f"NOT ({joined})" if name == "NOT" else f"({joined or 'FALSE'})")
             elif name in self.model.keys:
                 yield self.sql(wanted)
             else:
@@ -65,7 +67,12 @@ class Where:
             wanted = {"equals": wanted}
         return " AND ".join(self._operator(field, op, of) for op, of in wanted.items())
 
-    def _operator(self, field: Field, op: str, of: Any) -> str:
+    def _operator(
+        self,
+        field: Field,
+        op: str,
+        of: Any,
+    ) -> str:
         column = f'"{field.column}"'
         if op in ("equals", "not") and of is None:
             return f"{column} IS {'NOT ' if op == 'not' else ''}NULL"
@@ -75,10 +82,21 @@ class Where:
             marks = ", ".join(self.param(field, one) for one in of)
             found = f"{column} IN ({marks})" if marks else "FALSE"
             return found if op == "in" else f"NOT ({found})"
-        signs = {"equals": "=", "not": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+        signs = {
+            "equals": "=",
+            "not": "<>",
+            "gt": ">",
+            "gte": ">=",
+            "lt": "<",
+            "lte": "<=",
+        }
         if op in signs:
             return f"{column} {signs[op]} {self.param(field, of)}"
-        likes = {"contains": "%{}%", "startswith": "{}%", "endswith": "%{}"}
+        likes = {
+            "contains": "%{}%",
+            "startswith": "{}%",
+            "endswith": "%{}",
+        }
         if op in likes:
             return f"{column} LIKE {self.param(field, likes[op].format(of))}"
         raise errors.DataError({"user_facing_error": {"message": f"operator {op!r}"}})
@@ -102,7 +120,8 @@ def encode(field: Field, value: object) -> object:
 
 class Table:
     def __init__(self, client: "Prisma", model: Model) -> None:
-        self.client, self.model = client, model
+        self.client = client
+        self.model = model
 
     def _row(self, found: Mapping[str, Any]) -> Row:
         named = {self.model.names.get(column, column): value for column, value in found.items()}
@@ -142,7 +161,10 @@ class Table:
         return await self._run(text, found.params)
 
     async def find_first(
-        self, where: Any = None, order: Any = None, include: Any = None
+        self,
+        where: Any = None,
+        order: Any = None,
+        include: Any = None,
     ) -> Any:
         return next(iter(await self.find_many(1, where=where, order=order)), None)
 
@@ -169,7 +191,8 @@ class Table:
 
     async def _insert(self, rows: list[Mapping[str, Any]], ending: str = "") -> list[Row]:
         """rows: with the same fields, in the same order."""
-        found, values = Where(self.model), [{**self.model.defaults(), **row} for row in rows]
+        found = Where(self.model)
+        values = [{**self.model.defaults(), **row} for row in rows]
         fields = [self.model.field(name) for name in values[0]]
         tuples = [
             ", ".join(found.param(f, v) for f, v in zip(fields, row.values(), strict=True))
@@ -203,10 +226,20 @@ class Table:
         text = f'UPDATE "{self.model.name}" SET {self._assignments(data, found)} '
         return await self._run(f"{text} WHERE {found.sql(where)} RETURNING *", found.params)
 
-    async def update(self, data: Mapping[str, Any], where: Any, include: Any = None) -> Any:
+    async def update(
+        self,
+        data: Mapping[str, Any],
+        where: Any,
+        include: Any = None,
+    ) -> Any:
         return next(iter(await self._update(data, where)), None)
 
-    async def upsert(self, where: Any, data: Mapping[str, Any], include: Any = None) -> Row:
+    async def upsert(
+        self,
+        where: Any,
+        data: Mapping[str, Any],
+        include: Any = None,
+    ) -> Row:
         updated: Row | None = await self.update(data["update"], where)
         return await self.create(data["create"]) if updated is None else updated
 
@@ -250,7 +283,11 @@ class Prisma:
         return self._db is not None and not self._db.closed
 
     async def fetch(self, statement: str, params: Any) -> list[dict[str, Any]]:
-        found, _ = await asyncio.to_thread(self._execute, statement, params)
+        found, _ = await asyncio.to_thread(
+            self._execute,
+            statement,
+            params,
+        )
         return found
 
     def _execute(self, statement: str, params: Any) -> tuple[list[dict[str, Any]], int]:
@@ -260,13 +297,21 @@ class Prisma:
         try:
             with self._db.cursor() as cursor:
                 cursor.execute(statement.encode(), params)
-                return cursor.fetchall() if cursor.description else [], cursor.rowcount
+                return (
+                    cursor.fetchall() if cursor.description else [],
+                    cursor.rowcount,
+                )
         except psycopg.Error as error:
             twice = isinstance(error, psycopg.errors.UniqueViolation)
             kind = errors.UniqueViolationError if twice else errors.DataError
             raise kind({"user_facing_error": {}}, message=str(error)) from error
 
-    async def query_raw(self, query: str, *params: Any, model: Any = None) -> list[Any]:
+    async def query_raw(
+        self,
+        query: str,
+        *params: Any,
+        model: Any = None,
+    ) -> list[Any]:
         found = await self.fetch(query, [plain_param(one) for one in params])
         return [
             {
@@ -276,12 +321,21 @@ class Prisma:
             for row in found
         ]
 
-    async def query_first(self, query: str, *params: Any, model: Any = None) -> Any:
+    async def query_first(
+        self,
+        query: str,
+        *params: Any,
+        model: Any = None,
+    ) -> Any:
         return next(iter(await self.query_raw(query, *params)), None)
 
     async def execute_raw(self, query: str, *params: Any) -> int:
         params_ = [plain_param(one) for one in params]
-        _, changed = await asyncio.to_thread(self._execute, query, params_)
+        _, changed = await asyncio.to_thread(
+            self._execute,
+            query,
+            params_,
+        )
         return changed
 
     @asynccontextmanager
@@ -311,7 +365,8 @@ class Batch:
     """Collects writes, and runs them in one transaction at `commit`."""
 
     def __init__(self, client: Prisma, path: tuple[str, ...] = ()) -> None:
-        self._client, self._path = client, path
+        self._client = client
+        self._path = path
         self._calls: list[tuple[tuple[str, ...], tuple[Any, ...], dict[str, Any]]] = []
 
     def __getattr__(self, name: str) -> "Batch":
