@@ -1,7 +1,7 @@
 """The Audit page answers: who changed what, and is the log intact?
 
-Only an admin sees all of a person's details: the use case hides them from other readers. The
-page only filters and shows.
+Only an admin sees people's identities at the server of single sign-on: the use case hides them
+from other readers. The page only filters and shows.
 """
 
 import json
