@@ -1,5 +1,7 @@
 """Compares the router with nginx and others, on loopback: `python -m benchmarks.router.run`.
 
+First prints what a request costs in Python calls, beside the baseline (`instructions`).
+
 Each contender has one worker on one core; load and provider share the other core. Contenders
 take turns within a round, so that both meet the same load of other processes. Only ratios
 count.
@@ -24,7 +26,7 @@ from typing import Final
 
 from benchmarks.print_rows import print_cells
 from benchmarks.router import floor, peers, swapgate, upstream
-from benchmarks.router.instructions import interpreter
+from benchmarks.router.instructions import interpreter, print_costs
 from benchmarks.router.load import (
     LARGE,
     LoadJob,
@@ -308,6 +310,7 @@ def main() -> None:
         help="per measurement",
     )
     chosen = options.parse_args()
+    print_costs()
     if (os.cpu_count() or 1) < 2:
         sys.exit("this needs two cores: one for the contender, one for the load")
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:

@@ -1,4 +1,4 @@
-"""The kinds of request whose cost has a budget (`tests/golden/calls_per_request.toml`)."""
+"""The kinds of request whose cost `benchmarks/router/calls_per_request.toml` holds."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,6 @@ from harness.frame.people.limits import KeyLimits
 from harness.gate.online.guardrails import Guardrails, UnitRule
 from harness.routing.table import Snapshot
 from tests.support.router.counted_router import (
-    RequestCost,
     RouterMeter,
     metered_router,
 )
@@ -116,16 +115,6 @@ KINDS: Final[Mapping[str, CostedRequest]] = {
         "/v1/messages", ASKED % b"", whole(MESSAGE), provider="anthropic"
     ),
 }
-
-
-def metered(
-    kind: CostedRequest,
-    folder: Path,
-    *,
-    times: int = 16,
-) -> RequestCost:
-    with meter_of(kind, folder) as meter:
-        return meter.cost(kind.path, kind.bodies(), times=times)
 
 
 def files(kind: CostedRequest, folder: Path) -> Counter[Path]:
