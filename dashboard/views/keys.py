@@ -502,11 +502,10 @@ def _ask_opt_outs(before: Iterable[OptOut], form: Form) -> list[OptOut]:
 def change_key(form: Form, live: Sequence[KeySummary]) -> None:
     """Asks for a key, and then for its limits, its opt-outs or its revocation."""
     by_id = {key.id: key for key in sorted(live, key=lambda key: key.name.casefold())}
-    titles = {
-        id_: f"{key.name} · {f'{key.role.name.lower()} key' if key.role else 'client key'} "
-        f"…{key.hint}"
-        for id_, key in by_id.items()
-    }
+    titles = {}
+    for id_, summary in by_id.items():
+        kind = f"{summary.role.name.lower()} key" if summary.role else "client key"
+        titles[id_] = f"{summary.name} · {kind} …{summary.hint}"
     chosen = form.choose(
         "key",
         "Key",
