@@ -14,6 +14,7 @@ from router.recording.internal_errors import RouterPart
 from router.recording.port import Recording
 from router.recording.scored_units import SEGMENTS_FROM
 from router.request.guardrail_probe import RequestCost, RouteGuardrails
+from router.request.outcome import CHARGED, decide_outcome
 from router.request.request_observers import RequestObserver
 from router.request.request_state import RoutedRequest
 from router.request.routed_response import RoutedResponse
@@ -73,7 +74,7 @@ class RolloutAdmission(RequestObserver):
         traits = probe.traits if probe is not None else 0
         traits |= detect_segments(request, observed.sticky_key) << SEGMENTS_FROM
         observed.ticket = self._recorder.admit(
-            canary, observed.arm, observed.sticky_key, traits
+            canary, observed.arm, observed.sticky_key, traits, observed.key_id
         )
         observed.probe = probe if observed.ticket is not None else None
 
@@ -89,9 +90,12 @@ class GuardrailSampling(RequestObserver):
     part: ClassVar[RouterPart] = RouterPart.GUARDRAILS
 
     def after_answer(self, observed: RoutedRequest, response: RoutedResponse) -> None:
+        """Samples the answer of an exposure, with its times."""
         probe, record, progress = observed.probe, observed.record, response.progress
         if probe is None or record is None:
             return
+        # The times of a plain answer, which the accounting leaves out.
+        outcome = observed.outcome = decide_outcome(response)
         cost = RequestCost(
             record.latency_ms / 1000,
             progress.first_token_s,
@@ -102,7 +106,7 @@ class GuardrailSampling(RequestObserver):
             progress.attempts[-1].upstream.price if progress.result is not None else None,
             getattr(progress.result, "opening_s", 0.0),
         )
-        failed = record.failed or record.charged
+        failed = record.failed or outcome.kind in CHARGED
         observed.sample = probe.sample(response.signals(), cost, failed=failed)
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from harness.frame.errors import InputError
-from harness.frame.failures import ArmFailure, FailureClass
+from harness.frame.failures import FailureClass
 from harness.frame.people.access import OptOut
+from harness.gate.online.outcome import ExposureOutcome
 from harness.providers.credential import ProviderKey
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.plan import ExclusionReason, RoutePlan
@@ -37,7 +38,6 @@ from router.recording.sums import CompletedRequest
 from router.request.guardrail_probe import GuardrailProbe
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
-from router.snapshot.route_plans import is_arm_charged
 from router.upstream.reply_reading import read_error_body
 from router.upstream.transport import UpstreamReply
 
@@ -128,10 +128,6 @@ def decode_header(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
-# A target that is left out for one of these reasons would have failed.
-FAILING: Final = (ExclusionReason.OPEN, ExclusionReason.KEY, ExclusionReason.DATA_CLASS)
-
-
 class RequestSpan(Protocol):
     """Traces attempts. passed_up: headers for the attempt under way."""
 
@@ -211,6 +207,8 @@ class RoutedRequest:
     span: RequestSpan | None = None  # None if tracing is off
     copies: list[AnswerCopy] = field(default_factory=list)  # receive a stream's events as well
     record: CompletedRequest | None = None
+    # How its exposure ended; None until the end, or if an observer failed.
+    outcome: ExposureOutcome | None = None
     sample: GuardrailSample | None = None
     hooks: ObserverHooks | None = None  # of the observers that watch this request
 
@@ -246,6 +244,7 @@ class Attempt:
     caller: tuple[str, str] = ("", "")  # the sticky key and the API key of the request
     # The router cut it because it was slow to begin and another target follows.
     slow: bool = False
+    hasty: bool = False  # its time limit was the client's own deadline, or a share of it
     failure: UpstreamFailed | None = None  # None if the target answered
     ms: float = 0.0  # its duration
 
@@ -268,24 +267,6 @@ class RequestProgress:
         return self.attempts[-1].upstream if self.result is not None else None
 
     def shut(self, target: str) -> UpstreamFailed:
+        """Notes a target whose circuit opened before its turn; returns the failure."""
         self.shut_out = (*self.shut_out, target)
         return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
-
-    def charge(self, job: RoutedRequest) -> str:
-        """Names how the assigned arm failed; empty if it did not fail."""
-        if not (job.plan.left_out or self.shut_out) and len(self.attempts) == 1:
-            failure = self.attempts[0].failure
-            if failure is None or not is_arm_charged(job.arm, [failure.failure]):
-                return ""
-            return failure.named
-        failing = {
-            excluded.target for excluded in job.plan.left_out if excluded.because in FAILING
-        }
-        if job.arm_target in failing:
-            return ArmFailure.CIRCUIT_OPEN.value
-        if job.plan.left_out and job.candidate_is_unable:
-            return ArmFailure.UNABLE.value
-        last = {attempt.upstream.id: attempt.failure for attempt in self.attempts}
-        own = last.get(job.arm_target)
-        classes = [failed.failure if failed else None for failed in last.values()]
-        return own.named if own and is_arm_charged(job.arm, classes) else ""

@@ -51,6 +51,7 @@ from router.recording.scored_units import (
     SampleValues,
 )
 from router.recording.spool import Batch, batch_from_json, batch_to_json
+from tests.support.canary.outcomes import outcome_of
 from tests.support.sampling import sampled
 from tests.unit.test_gate_combinations import rounded
 
@@ -189,7 +190,8 @@ class Process:
             return
         request, unit = self._drawn.requests[number], self._units[number]
         if what == "answer":
-            self.ledger.finish(unit, failed=request.failed, sample=request.sample, now=now)
+            outcome = outcome_of(failed=request.failed)
+            self.ledger.finish(unit, outcome=outcome, sample=request.sample, now=now)
         elif what == "feedback":
             self.ledger.note_feedback(unit, bad=request.failed, now=now)
         else:

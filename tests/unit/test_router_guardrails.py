@@ -15,6 +15,7 @@ from harness.gate.online.guardrails import (
     scored_count,
 )
 from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.outcome import ANSWERED
 from harness.gate.online.prompt_cache import CacheUse, saved_seconds
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
 from harness.gate.policy import CanaryPolicy
@@ -27,6 +28,7 @@ from router.recording.scored_units import (
     RequestTraits,
     SampleValues,
 )
+from tests.support.canary.outcomes import outcome_of
 from tests.unit.test_router_ledger import Play as LedgerPlay
 
 pytestmark = pytest.mark.req("F3")
@@ -67,7 +69,8 @@ class Play(LedgerPlay):
         failed: bool = False,
     ) -> LedgerUnit:
         unit = self.begin(key, canary=canary, kind=kind)
-        self.ledger.finish(unit, failed=failed, sample=sample or good(), now=self.now)
+        outcome = outcome_of(failed=failed)
+        self.ledger.finish(unit, outcome=outcome, sample=sample or good(), now=self.now)
         return unit
 
     def say(self, unit: LedgerUnit, *, bad: bool) -> bool:
@@ -149,7 +152,7 @@ def test_feedback_counts_as_long_after_a_quick_answer_as_after_a_slow_one() -> N
     play = Play(CALLERS)
     quick, slow = play.ask("quick", canary=True), play.begin("slow")
     play.now = 30.0
-    play.ledger.finish(slow, failed=False, sample=good(30.0), now=play.now)
+    play.ledger.finish(slow, outcome=ANSWERED, sample=good(30.0), now=play.now)
     play.now = 59.0
     assert play.say(quick, bad=False)
     play.now = 61.0

@@ -188,6 +188,8 @@ BLOCK: Final = record(
     json_value("counts", nullable=True),
     json_value("ranks", nullable=True),
     json_value("levels", nullable=True),
+    *(json_value(column, nullable=True) for column in ("outcomes", "uncounted", "bets")),
+    *(json_value(column, nullable=True) for column in ("by_key", "served", "waits")),
     sa.UniqueConstraint("rollout", "worker", "sequence", name="uq_block_sent_once"),
     at_least("number", 1),
     at_least("period", 1),
