@@ -80,7 +80,10 @@ class RequestAccounting(RequestObserver):
         progress = response.progress
         result = progress.result
         is_plain = len(progress.attempts) == 1 and not (
-            response.caller_gone or observed.plan.left_out or progress.shut_out
+            response.caller_gone
+            or response.router_failed
+            or observed.plan.left_out
+            or progress.shut_out
         )
         if is_plain and isinstance(result, UpstreamAnswer):
             # Inlines the properties used below, which is faster.

@@ -9,6 +9,7 @@ from harness.frame.failures import ArmFailure, keep_common_causes
 from harness.gate.online.guardrails import (
     MIN_CONTROLS,
     NO_SPLIT,
+    RANK_GUARDRAILS,
     ArmLevels,
     ArmSplit,
     ErrorTally,
@@ -138,8 +139,16 @@ def summarize_block(
 
 
 def counts_for(unit: LedgerUnit, guardrail: Guardrail) -> bool:
-    """Returns whether the unit's outcome is known to the guardrail."""
-    return unit.reading(guardrail) is not Reading.UNKNOWN
+    """Returns whether the guardrail knows the unit's outcome, and its value if it ranks values.
+
+    An answer without a value was not measured, and is no worst value.
+    """
+    reading = unit.reading(guardrail)
+    if reading is Reading.UNKNOWN:
+        return False
+    if reading is Reading.BAD or guardrail not in RANK_GUARDRAILS:
+        return True
+    return unit.values is not None and unit.values.value_for(guardrail) is not None
 
 
 def count_outcomes(units: Iterable[LedgerUnit]) -> dict[str, ArmSplit]:
@@ -198,12 +207,10 @@ def _values(
     lower bound: it counts for the canary, and for the incumbent it is worse than any value, so
     that neither is evidence against the canary.
     """
-    if unit.values is None:
+    reading = unit.reading(guardrail)
+    if unit.values is None or reading is Reading.BAD:
         # A missing value is not evidence against the canary.
         return 0.0 if unit.lost and unit.canary else None, None, False
-    reading = unit.reading(guardrail)
-    if reading is Reading.BAD:
-        return None, None, False
     bounded = reading is Reading.CENSORED
     if bounded and not unit.canary:
         return None, None, True

@@ -40,7 +40,7 @@ from harness.gate.online.rollout_action import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy, CanaryStep
 from harness.proposals.judge import JudgeOutcome
-from harness.routing.records.traffic_tables import check_block
+from harness.routing.records.block_checks import check_block
 from router.recording.ledger import Ledger
 from router.recording.scored_units import (
     SEGMENTS_FROM,

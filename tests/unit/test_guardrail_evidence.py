@@ -50,12 +50,18 @@ def tallies(draw: st.DrawFn) -> FailureTally:
 units = st.floats(0.0, 1.0)
 
 
-def test_errors_weigh_nine_tenths_and_the_others_share_the_rest() -> None:
-    guardrails = guardrail_weights(POLICY.tolerated)
-    assert guardrails[G.ERRORS] == 0.9
-    assert len(set(list(guardrails.values())[1:])) == 1
-    assert sum(guardrails.values()) == pytest.approx(1.0)
+def test_errors_weigh_seven_tenths_leaving_two_and_the_others_share_the_last() -> None:
+    weights = guardrail_weights(POLICY.tolerated)
+    assert (weights[G.ERRORS], weights[G.LEAVING]) == (0.7, 0.2)
+    others = {weight for name, weight in weights.items() if name not in {G.ERRORS, G.LEAVING}}
+    assert len(others) == 1
+    assert sum(weights.values()) == pytest.approx(1.0)
+
+
+def test_a_guardrail_that_is_off_gives_its_weight_to_errors() -> None:
     assert guardrail_weights([G.ERRORS]) == {G.ERRORS: 1.0}
+    assert guardrail_weights([G.ERRORS, G.LEAVING])[G.ERRORS] == pytest.approx(0.8)
+    assert guardrail_weights([G.ERRORS, G.LATENCY])[G.ERRORS] == pytest.approx(0.9)
 
 
 def test_one_guardrail_trips_alone_at_its_share_of_alpha_and_is_named() -> None:

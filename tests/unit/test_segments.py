@@ -21,7 +21,7 @@ from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.online.segment_harm import describe_sources, find_segment
 from harness.gate.policy import CanaryPolicy
 from harness.providers.models.capabilities import Endpoint
-from harness.routing.records.traffic_tables import check_block
+from harness.routing.records.block_checks import check_block
 from router.frame.body import read_request
 from router.observers.guardrail_sampling import detect_segments
 from router.recording.ledger import Ledger

@@ -72,12 +72,14 @@ def guardrail_weights(guardrails: Collection[Guardrail]) -> dict[Guardrail, floa
     observations keeps its weight and an e-value of 1.
     """
     others = [name for name in guardrails if name not in _WEIGHTED]
-    weights = {name: OTHERS_WEIGHT / len(others) for name in others}
-    if Guardrail.LEAVING in guardrails:
-        weights[Guardrail.LEAVING] = LEAVING_WEIGHT
-    given = (OTHERS_WEIGHT if others else 0.0) + weights.get(Guardrail.LEAVING, 0.0)
+    leaves = Guardrail.LEAVING in guardrails
+    if not (others or leaves):
+        return dict.fromkeys(guardrails, 1.0)
+    errors = ERRORS_WEIGHT + (0.0 if others else OTHERS_WEIGHT)
+    errors += 0.0 if leaves else LEAVING_WEIGHT
+    own = {Guardrail.ERRORS: errors, Guardrail.LEAVING: LEAVING_WEIGHT}
     return {
-        name: 1.0 - given if name is Guardrail.ERRORS else weights[name] for name in guardrails
+        name: own[name] if name in own else OTHERS_WEIGHT / len(others) for name in guardrails
     }
 
 
