@@ -1,4 +1,10 @@
-"""Observers that admit a request to its rollout and sample its answer."""
+"""Observers that admit a request to its rollout and sample its answer.
+
+The admission comes before the first attempt, so that no outcome decides whether a request
+counts. What is measured is in `router.request.guardrail_probe`, the statistics are in
+`router.recording.ledger` and the gate. `ShortDeadlines` tells which client limits are too
+short to be evidence.
+"""
 
 import math
 from collections import deque
@@ -37,6 +43,11 @@ _FIELD: Final = _BITS[Segment.FIELD]
 
 
 def detect_segments(request: ClientRequest, sticky_key: str) -> int:
+    """Returns the segments of a request as bits in the order of `SEGMENTS`.
+
+    They are known before the answer: stream, tools, endpoint, and where the sticky key
+    comes from.
+    """
     return (
         (_STREAM if request.stream else _WHOLE)
         | (_TOOLS if request.members.get("tools") else _NO_TOOLS)
@@ -46,6 +57,10 @@ def detect_segments(request: ClientRequest, sticky_key: str) -> int:
 
 
 class RolloutAdmission(RequestObserver):
+    """Admits requests that are evidence to their rollout's statistics, with a probe of the
+    answer.
+    """
+
     part: ClassVar[RouterPart] = RouterPart.SCORING
 
     def __init__(self, recorder: Recording, guards: CanaryGuards) -> None:
@@ -87,6 +102,8 @@ class RolloutAdmission(RequestObserver):
 
 
 class GuardrailSampling(RequestObserver):
+    """Measures the answers of admitted requests. Needs the record of `RequestAccounting`."""
+
     part: ClassVar[RouterPart] = RouterPart.GUARDRAILS
 
     def after_answer(self, observed: RoutedRequest, response: RoutedResponse) -> None:
@@ -140,6 +157,9 @@ class ShortDeadlines(RequestObserver):
             self._note(route.name, target, record.latency_ms / 1000)
 
     def answered(self, route: Route, target: str, seconds: float) -> None:
+        """Notes a latency in seconds, if the control of the route's live rollout gave the
+        answer.
+        """
         if route.experiment is not None and target == _control(route):
             self._note(route.name, target, seconds)
 

@@ -1,4 +1,9 @@
-"""Builds observation blocks from full ledger blocks (statistics.md §2.1)."""
+"""Builds observation blocks from full ledger blocks (statistics.md §2.1).
+
+Pure but for the pools of units that wait to be ranked. Here a unit's values become counts
+and ranks; keys and single values do not leave the process. Which units count is decided in
+`ledger`, the formulas of ranks are in `harness.gate.online.guardrails`.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,6 +46,8 @@ _CACHED: Final = CACHED_TIMES | {Guardrail.COST_PER_SUCCESS}
 
 
 class BlockFindings(NamedTuple):
+    """What one block shows: counts of bad units, ranks of values, and levels for people."""
+
     counts: Mapping[Guardrail, FailureTally]
     ranks: Mapping[Guardrail, tuple[float, ...]]
     levels: Mapping[Guardrail, ArmLevels]
@@ -92,6 +99,7 @@ class RankPool:
         return RankedUnits(together, self._cache.pooled if larger is None else larger)
 
     def forget(self) -> None:
+        """Drops the units that wait, because they may count again as new."""
         self._kept = []
 
 
@@ -184,6 +192,7 @@ def _count_arms(named: Iterable[tuple[str, bool]]) -> dict[str, ArmSplit]:
 
 
 def count_segments(units: Iterable[LedgerUnit]) -> dict[str, SegmentCount]:
+    """Counts units and failures of both arms by segment, for reports."""
     sums: dict[int, list[int]] = {}
     for unit in units:
         failed, bits = unit.failed or unit.lost, unit.traits >> SEGMENTS_FROM
@@ -276,7 +285,7 @@ class ObservationBuilder:
         self._pool, self._new_pool = RankPool(rule.block_size), RankPool(rule.block_size)
 
     def build(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
-        """Summarizes a complete block. units: the block's units that count."""
+        """Builds the next block. block: closed. units: those that count."""
         self._sequence += 1
         for unit in units:
             unit.settle(self._limits)

@@ -1,4 +1,9 @@
-"""Sends a worker's records to the parent every INTERVAL_S; no request waits for it."""
+"""Sends a worker's records to the parent every INTERVAL_S; no request waits for it.
+
+A worker keeps no ledger and writes to no database: `worker_aggregator` does, in the parent.
+Messages of both sides are listed at `spool.encode_frame`. A router of one process uses
+`recorder` directly. If the parent is gone, the worker ends, because it could not record.
+"""
 
 import asyncio
 import asyncio.protocols
@@ -286,7 +291,11 @@ class Reporter(Recording):
         self._send({"entered": number, "outcome": outcome or ""})
 
     def report(self, *, final: bool = False, counts: bool = False) -> bool:
-        """Sends new records unless the parent is far behind; returns True if there are none."""
+        """Sends new records unless the parent is far behind; returns True if there are
+        none.
+
+        final: sends everything, at the worker's end. counts: also sends the metrics.
+        """
         unsent = self._transport.get_write_buffer_size() if self._transport else 0
         if not final and unsent > MAX_UNSENT_BYTES:
             return False
@@ -382,6 +391,9 @@ class Reporter(Recording):
             self._on_orphaned()
 
     def handle_message(self, message: dict[str, Any]) -> None:
+        """Handles a message of the parent: an abort, feedback of another worker, or an
+        answer.
+        """
         if "aborted" in message:
             self.on_abort(from_plain(LocalAbort, message["aborted"]))
             return

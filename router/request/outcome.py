@@ -19,7 +19,7 @@ from harness.gate.online.outcome import (
     OutcomeReason,
 )
 from harness.routing.plan import Excluded, ExclusionReason, SendHold
-from router.request.request_state import Attempt, UpstreamAnswer
+from router.request.request_state import FAILING, Attempt, UpstreamAnswer
 from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.snapshot.route_plans import is_arm_charged
@@ -117,10 +117,10 @@ def _excluded(response: RoutedResponse, out: Excluded) -> ExposureOutcome | None
     plan = response.job.plan
     if out.held is not None:
         return ExposureOutcome(OutcomeKind.NOT_SENT, _HELD[out.held], _CIRCUIT_OPEN)
-    if out.because is ExclusionReason.OPEN:
-        return ExposureOutcome(OutcomeKind.FAILED, OutcomeReason.PROVIDER, _CIRCUIT_OPEN)
-    if out.because in {ExclusionReason.KEY, ExclusionReason.DATA_CLASS}:
-        return ExposureOutcome(OutcomeKind.FAILED, OutcomeReason.OURS, _CIRCUIT_OPEN)
+    if failure := FAILING.get(out.because):
+        is_open = out.because is ExclusionReason.OPEN
+        reason = OutcomeReason.PROVIDER if is_open else OutcomeReason.OURS
+        return ExposureOutcome(OutcomeKind.FAILED, reason, failure.value)
     if response.job.candidate_is_unable:
         return ExposureOutcome(OutcomeKind.FAILED, OutcomeReason.UNABLE, _UNABLE)
     if plan.unable:

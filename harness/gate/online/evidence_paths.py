@@ -8,6 +8,9 @@ During the warm-up, the candidate's times do not count: a newly started model an
 first (statistics.md §2.11). The warm-up excludes whole blocks, by count and admission time, so
 that both arms lose the same period. Answers never decide which blocks count. Errors and all
 other guardrails count from the first unit on.
+
+A path says nothing about alpha: `harness.gate.online.rollout_evidence` compares it with the
+rollback level.
 """
 
 import math
