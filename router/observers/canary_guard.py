@@ -17,7 +17,13 @@ from typing import ClassVar, Final
 from harness.frame.failures import keep_common_causes
 from harness.frame.ports import Clock
 from harness.gate.online.guardrails import Guardrail
-from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome, Reading, read
+from harness.gate.online.outcome import (
+    ROUTER_FAULT,
+    ExposureOutcome,
+    OutcomeKind,
+    Reading,
+    read,
+)
 from harness.gate.online.worker_guard import GuardCount, WorkerGuard, abort_log_e
 from harness.routing.table import Arm, Canary, Route
 from router.recording.internal_errors import RouterPart
@@ -34,6 +40,10 @@ WAIT_S: Final = 5.0
 LOOK_S: Final = 0.5
 # How many keys are remembered, so that each counts once; later keys do not count.
 MAX_KEYS: Final = 500_000
+
+
+# Up to Python 3.11, to find a member in its class takes ten times as long.
+_ANSWERED: Final = OutcomeKind.ANSWERED
 
 
 class CanaryExposure:
@@ -192,7 +202,8 @@ class CanaryGuards(RequestObserver):
     ) -> None:
         """Ends an exposure. An outcome that is unknown for errors is no failure of any arm."""
         if counted is not None:
-            counted.failed = read(Guardrail.ERRORS, outcome) is Reading.BAD
+            answered = outcome.kind is _ANSWERED
+            counted.failed = not answered and read(Guardrail.ERRORS, outcome) is Reading.BAD
             counted.why = outcome.name
             guard = self._guards.get(rollout)
             if guard is not None and guard.read(self._clock.monotonic()):

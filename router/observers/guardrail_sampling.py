@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Final
 
 from harness.gate.online.observation import SEGMENTS, Segment
+from harness.gate.online.outcome import ANSWERED
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.table import Canary, Route
 from router.frame.body import ClientRequest
@@ -20,7 +21,7 @@ from router.recording.internal_errors import RouterPart
 from router.recording.port import Recording
 from router.recording.scored_units import SEGMENTS_FROM
 from router.request.guardrail_probe import RequestCost, RouteGuardrails
-from router.request.outcome import CHARGED, decide_outcome
+from router.request.outcome import time_answer
 from router.request.request_observers import RequestObserver
 from router.request.request_state import RoutedRequest
 from router.request.routed_response import RoutedResponse
@@ -111,8 +112,9 @@ class GuardrailSampling(RequestObserver):
         probe, record, progress = observed.probe, observed.record, response.progress
         if probe is None or record is None:
             return
-        # The times of a plain answer, which the accounting leaves out.
-        outcome = observed.outcome = decide_outcome(response)
+        if observed.outcome is ANSWERED:
+            # The accounting leaves the times of a plain answer out.
+            observed.outcome = time_answer(progress, record.latency_ms / 1000)
         cost = RequestCost(
             record.latency_ms / 1000,
             progress.first_token_s,
@@ -123,7 +125,7 @@ class GuardrailSampling(RequestObserver):
             progress.attempts[-1].upstream.price if progress.result is not None else None,
             getattr(progress.result, "opening_s", 0.0),
         )
-        failed = record.failed or outcome.kind in CHARGED
+        failed = record.failed or record.charged
         observed.sample = probe.sample(response.signals(), cost, failed=failed)
 
 
