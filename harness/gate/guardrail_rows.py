@@ -107,19 +107,17 @@ def _evidence_row(
     Without data the arms' figures are empty texts, because a zero would look measured.
     """
     guardrail, tolerated = evidence.guardrail, evidence.tolerated
-    counts = guardrail_kind(guardrail) is GuardrailKind.COUNTS
     furthest = evidence.log_e_max / (limit - math.log(evidence.weight))
     silent = _without_feedback(evidence)
     measured = bool(evidence.canary) and not silent
     candidate, incumbent = (_arm_figure(evidence, canary=arm) for arm in (True, False))
-    times = "" if tolerated == 1 else f"{format_number(tolerated, 6)} × "
     return GuardrailRow(
         guardrail=guardrail,
         name=GUARDRAIL_NAMES[guardrail],
         says=NO_FEEDBACK if silent else _evidence_text(evidence, measured=measured),
         candidate=candidate if measured else "",
         incumbent=incumbent if measured else "",
-        allowed=f"at most {times}the incumbent's {'odds' if counts else 'value'}",
+        allowed=_allowed(guardrail, tolerated),
         exposures=evidence.canary if measured else 0,
         log_e=evidence.log_e,
         log_e_max=evidence.log_e_max,
@@ -132,6 +130,18 @@ def _evidence_row(
         ),
         warns=is_warning(evidence),
     )
+
+
+def _allowed(guardrail: Guardrail, tolerated: float) -> str:
+    """Writes the limit of a guardrail. tolerated: a ratio, or a margin for sums."""
+    kind = guardrail_kind(guardrail)
+    if kind is GuardrailKind.SUMS:
+        return f"at most the incumbent's share and {format_percent(tolerated)} of the requests"
+    times = "" if tolerated == 1 else f"{format_number(tolerated, 6)} × "
+    return f"at most {times}the incumbent's {_UNITS[kind]}"
+
+
+_UNITS: Final = {GuardrailKind.COUNTS: "odds", GuardrailKind.RANKS: "value"}
 
 
 def _without_feedback(evidence: GuardrailEvidence) -> bool:
@@ -188,7 +198,7 @@ def _evidence_text(evidence: GuardrailEvidence, *, measured: bool) -> str:
 def _arm_figure(evidence: GuardrailEvidence, *, canary: bool) -> str:
     """Writes one arm's figure: a share for counts, a mean for values."""
     units = evidence.canary if canary else evidence.control
-    if guardrail_kind(evidence.guardrail) is GuardrailKind.COUNTS:
+    if guardrail_kind(evidence.guardrail) is not GuardrailKind.RANKS:
         failed = evidence.canary_failures if canary else evidence.control_failures
         if not units:
             return "nothing yet"

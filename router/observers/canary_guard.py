@@ -16,6 +16,14 @@ from typing import ClassVar, Final
 
 from harness.frame.failures import keep_common_causes
 from harness.frame.ports import Clock
+from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.outcome import (
+    ROUTER_FAULT,
+    ExposureOutcome,
+    OutcomeKind,
+    Reading,
+    read,
+)
 from harness.gate.online.worker_guard import GuardCount, WorkerGuard, abort_log_e
 from harness.routing.table import Arm, Canary, Route
 from router.recording.internal_errors import RouterPart
@@ -32,6 +40,10 @@ WAIT_S: Final = 5.0
 LOOK_S: Final = 0.5
 # How many keys are remembered, so that each counts once; later keys do not count.
 MAX_KEYS: Final = 500_000
+
+
+# Up to Python 3.11, to find a member in its class takes ten times as long.
+_ANSWERED: Final = OutcomeKind.ANSWERED
 
 
 class CanaryExposure:
@@ -167,9 +179,9 @@ class CanaryGuards(RequestObserver):
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:  # noqa: ARG002 - the hook's
         exposure = self._exposures.pop(observed.request_id, None)
-        canary, record = observed.route.route.canary, observed.record
-        if exposure is not None and canary is not None and record is not None:
-            self.end(canary.rollout, exposure, failed=record.charged, why=record.charge)
+        canary, outcome = observed.route.route.canary, observed.outcome
+        if exposure is not None and canary is not None:
+            self.end(canary.rollout, exposure, outcome or ROUTER_FAULT)
 
     def begin(self, canary: Canary, arm: Arm, key: str) -> CanaryExposure | None:
         guard = self._guards.get(canary.rollout)
@@ -186,12 +198,13 @@ class CanaryGuards(RequestObserver):
         self,
         rollout: str,
         counted: CanaryExposure | None,
-        *,
-        failed: bool,
-        why: str = "",
+        outcome: ExposureOutcome,
     ) -> None:
+        """Ends an exposure. An outcome that is unknown for errors is no failure of any arm."""
         if counted is not None:
-            counted.failed, counted.why = failed, why
+            answered = outcome.kind is _ANSWERED
+            counted.failed = not answered and read(Guardrail.ERRORS, outcome) is Reading.BAD
+            counted.why = outcome.name
             guard = self._guards.get(rollout)
             if guard is not None and guard.read(self._clock.monotonic()):
                 self._abort(rollout, guard)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Final
 
 from harness.gate.online.observation import SEGMENTS, Segment
+from harness.gate.online.outcome import ANSWERED
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.table import Canary, Route
 from router.frame.body import ClientRequest
@@ -20,6 +21,7 @@ from router.recording.internal_errors import RouterPart
 from router.recording.port import Recording
 from router.recording.scored_units import SEGMENTS_FROM
 from router.request.guardrail_probe import RequestCost, RouteGuardrails
+from router.request.outcome import time_answer
 from router.request.request_observers import RequestObserver
 from router.request.request_state import RoutedRequest
 from router.request.routed_response import RoutedResponse
@@ -88,7 +90,7 @@ class RolloutAdmission(RequestObserver):
         traits = probe.traits if probe is not None else 0
         traits |= detect_segments(request, observed.sticky_key) << SEGMENTS_FROM
         observed.ticket = self._recorder.admit(
-            canary, observed.arm, observed.sticky_key, traits
+            canary, observed.arm, observed.sticky_key, traits, observed.key_id
         )
         observed.probe = probe if observed.ticket is not None else None
 
@@ -106,9 +108,13 @@ class GuardrailSampling(RequestObserver):
     part: ClassVar[RouterPart] = RouterPart.GUARDRAILS
 
     def after_answer(self, observed: RoutedRequest, response: RoutedResponse) -> None:
+        """Samples the answer of an exposure, with its times."""
         probe, record, progress = observed.probe, observed.record, response.progress
         if probe is None or record is None:
             return
+        if observed.outcome is ANSWERED:
+            # The accounting leaves the times of a plain answer out.
+            observed.outcome = time_answer(progress, record.latency_ms / 1000)
         cost = RequestCost(
             record.latency_ms / 1000,
             progress.first_token_s,

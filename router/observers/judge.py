@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from harness.frame.people.access import OptOut
+from harness.gate.online.outcome import OutcomeKind
 from harness.proposals.judge import (
     JudgeOutcome,
     build_prompt,
@@ -164,8 +165,8 @@ class CanarySampleJudge(SideCalls):
         if ticket is None:
             self._places += 1
             return
-        if not _answered_by_its_arm(response):
-            # Counts as good here, because the guardrail on errors counts the failure.
+        if observed.outcome is None or observed.outcome.kind is not OutcomeKind.ANSWERED:
+            # The judge reads only the arm's own answers; its guardrail leaves the unit out.
             self._places += 1
             self._recorder.judged(drawn.canary.rollout, ticket, JudgeOutcome.GOOD, 0.0)
             self._count("without_answer")
@@ -246,17 +247,6 @@ class CanarySampleJudge(SideCalls):
 
     def _count(self, name: str) -> None:
         self._recorder.counters[f"judge_{name}"] += 1
-
-
-def _answered_by_its_arm(exchange: RoutedResponse) -> bool:
-    """Returns whether the arm's own target gave a good answer."""
-    upstream = exchange.progress.upstream
-    return (
-        exchange.outcome == "ok"
-        and not exchange.charge
-        and upstream is not None
-        and upstream.id == exchange.job.arm_target
-    )
 
 
 def _body(criteria: str, client_request: ClientRequest, answer: str) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from harness.agents.caller import AgentCaller
 from harness.frame.ports import Clock
+from harness.gate.online.outcome import ANSWERED, ROUTER_FAULT
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.plan import ExclusionReason
 from harness.routing.reliability.failover import Failover, hash_callers, keep_sentence
@@ -25,6 +26,7 @@ from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
 from router.recording.sums import CompletedRequest
 from router.request.client_directives import caller_keys
+from router.request.outcome import charged_failure, decide_outcome
 from router.request.request_observers import RequestObserver
 from router.request.request_state import FAILING, RequestProgress, RoutedRequest, UpstreamAnswer
 from router.request.routed_response import ANSWERS, FAILED, REFUSED, RoutedResponse
@@ -91,16 +93,23 @@ class RequestAccounting(RequestObserver):
         progress = response.progress
         result = progress.result
         is_plain = len(progress.attempts) == 1 and not (
-            response.caller_gone or observed.plan.left_out or progress.shut_out
+            response.caller_gone
+            or response.router_failed
+            or observed.plan.left_out
+            or progress.shut_out
         )
         if is_plain and isinstance(result, UpstreamAnswer):
             # Inlines the properties used below, which is faster.
             outcome, usage, charge = "ok", result.usage or NO_USAGE, ""
+            observed.outcome = ANSWERED
         elif is_plain and isinstance(result, CommittedStream) and result.went_well:
             outcome, usage, charge = "ok", result.events.used(), ""
+            observed.outcome = ANSWERED
         else:
             response.note_faults()
-            outcome, usage, charge = response.outcome, response.usage, response.charge
+            outcome, usage = response.outcome, response.usage
+            observed.outcome = decide_outcome(response)
+            charge = charged_failure(observed.outcome)
             if outcome in ERRORS and result is None and fallback_model(observed):
                 outcome = HANDED_ON
         target = progress.attempts[-1].upstream if result is not None else None
@@ -141,7 +150,8 @@ class RequestAccounting(RequestObserver):
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         record = observed.record or _minimal_record(observed)
         observed.record = record
-        self._recorder.finish(observed.ticket, record, observed.sample)
+        ended = observed.outcome or ROUTER_FAULT
+        self._recorder.finish(observed.ticket, record, observed.sample, ended)
         request, result = observed.request, response.progress.result
         if not (isinstance(result, UpstreamAnswer) and result.irregularity is None):
             for irregularity in response.irregularities:

@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 from harness.frame.failures import ArmFailure, keep_common_causes
 from harness.gate.online.guardrails import (
     MIN_CONTROLS,
+    NO_SPLIT,
+    RANK_GUARDRAILS,
     ArmLevels,
     ArmSplit,
     ErrorTally,
@@ -29,6 +31,7 @@ from harness.gate.online.guardrails import (
     rank_block,
 )
 from harness.gate.online.observation import SEGMENTS, KeyHistory, NeverSeen, ObservationBlock
+from harness.gate.online.outcome import MISSING, Reading, WaitLimits
 from harness.gate.online.prompt_cache import ArmCacheUse, CacheLevels, CacheUse
 from router.recording.scored_units import (
     CACHED_TIMES,
@@ -116,16 +119,19 @@ def summarize_block(
     levels: dict[Guardrail, ArmLevels] = {}
     for guardrail, ratio in tolerated.items():
         needs = NEEDS[guardrail]
-        counted = guardrail_kind(guardrail) is GuardrailKind.COUNTS
+        kind = guardrail_kind(guardrail)
+        if kind is GuardrailKind.SUMS:
+            continue
+        counted = kind is GuardrailKind.COUNTS
         completed_units = [
             unit
             for unit in (units if counted else ranked.units)
-            if unit.traits & needs == needs
+            if unit.traits & needs == needs and counts_for(unit, guardrail)
         ]
         if not completed_units:
             continue
         if counted:
-            counts[guardrail] = _tally(completed_units, FAULTS[guardrail])
+            counts[guardrail] = _tally(completed_units, guardrail)
             continue
         measured = [
             MeasuredUnit(unit.canary, *_values(unit, guardrail, ranked.cached_share))
@@ -138,6 +144,51 @@ def summarize_block(
             cache = _cache_levels(completed_units, measured, guardrail)
             levels[guardrail] = replace(found.level, cache=cache)
     return BlockFindings(counts, ranks, levels)
+
+
+def counts_for(unit: LedgerUnit, guardrail: Guardrail) -> bool:
+    """Returns whether the guardrail knows the unit's outcome, and its value if it ranks values.
+
+    An answer without a value was not measured, and is no worst value.
+    """
+    reading = unit.reading(guardrail)
+    if reading is Reading.UNKNOWN:
+        return False
+    if reading is Reading.BAD or guardrail not in RANK_GUARDRAILS:
+        return True
+    return unit.values is not None and unit.values.value_for(guardrail) is not None
+
+
+def count_outcomes(units: Iterable[LedgerUnit]) -> dict[str, ArmSplit]:
+    """Counts units by `ExposureOutcome.key`; the splits sum to the units."""
+    return _count_arms(((unit.outcome or MISSING).key, unit.canary) for unit in units)
+
+
+# The most names in `ObservationBlock.served`; rarer names are summed up.
+MAX_SERVED: Final = 8
+OTHER_SERVED: Final = "other"
+
+
+def count_served(units: Iterable[LedgerUnit]) -> dict[str, ArmSplit]:
+    """Counts units by the model that the answer names; a unit without a name is left out."""
+    counted = _count_arms((unit.served, unit.canary) for unit in units if unit.served)
+    ordered = sorted(counted.items(), key=lambda item: (-item[1].failures, item[0]))
+    kept, rare = dict(ordered[:MAX_SERVED]), [split for _, split in ordered[MAX_SERVED:]]
+    if rare:
+        known = kept.get(OTHER_SERVED, NO_SPLIT)
+        rare.append(known)
+        kept[OTHER_SERVED] = ArmSplit(
+            sum(split.failures for split in rare), sum(split.canary for split in rare)
+        )
+    return kept
+
+
+def _count_arms(named: Iterable[tuple[str, bool]]) -> dict[str, ArmSplit]:
+    """Counts names in both arms and in the canary, in the order of the names."""
+    pairs = list(named)
+    both = Counter(name for name, _ in pairs)
+    canary = Counter(name for name, in_canary in pairs if in_canary)
+    return {name: ArmSplit(both[name], canary[name]) for name in sorted(both)}
 
 
 def count_segments(units: Iterable[LedgerUnit]) -> dict[str, SegmentCount]:
@@ -158,12 +209,22 @@ def count_segments(units: Iterable[LedgerUnit]) -> dict[str, SegmentCount]:
 
 def _values(
     unit: LedgerUnit, guardrail: Guardrail, cached_share: float
-) -> tuple[float | None, float | None]:
-    if unit.values is None:
+) -> tuple[float | None, float | None, bool]:
+    """Returns the value to compare, the measured value, and whether it is a lower bound.
+
+    None for the compared value means worse than any value. A value that the end cut short is a
+    lower bound: it counts for the canary, and for the incumbent it is worse than any value, so
+    that neither is evidence against the canary.
+    """
+    reading = unit.reading(guardrail)
+    if unit.values is None or reading is Reading.BAD:
         # A missing value is not evidence against the canary.
-        return 0.0 if unit.lost and unit.canary else None, None
+        return 0.0 if unit.lost and unit.canary else None, None, False
+    bounded = reading is Reading.CENSORED
+    if bounded and not unit.canary:
+        return None, None, True
     compared = unit.values.compared_value(guardrail, cached_share)
-    return compared, unit.values.value_for(guardrail)
+    return compared, unit.values.value_for(guardrail), bounded
 
 
 def _cache_uses(units: Iterable[LedgerUnit]) -> Iterator[tuple[bool, CacheUse]]:
@@ -177,7 +238,7 @@ def _cache_levels(
         return None
     use = ArmCacheUse()
     use.add(_cache_uses(units))
-    compared = mean_levels(unit[:2] for unit in measured)
+    compared = mean_levels(unit[:2] for unit in measured if not unit.bounded)
     canary, control = (_opened_share(units, guardrail, canary=arm) for arm in (True, False))
     if compared is None or not (use.larger or canary or control):
         return None
@@ -192,11 +253,15 @@ def _opened_share(units: Sequence[LedgerUnit], guardrail: Guardrail, *, canary: 
     return sum(values.opening_s > 0.0 for values in own) / len(own)
 
 
-def _tally(units: Iterable[LedgerUnit], bad: int) -> FailureTally:
-    """Counts a unit without an outcome as a failure, in both arms alike."""
+def _tally(units: Iterable[LedgerUnit], guardrail: Guardrail) -> FailureTally:
+    """Counts units whose outcome the guardrail knows, and the bad ones.
+
+    Counts a unit without an outcome as a failure, in both arms alike.
+    """
+    fault = FAULTS.get(guardrail, 0)
     units_, canary, failures, canary_failures = 0, 0, 0, 0
     for unit in units:
-        failed = unit.lost or bool(unit.bad & bad)
+        failed = unit.reading(guardrail) is Reading.BAD or bool(unit.bad & fault)
         units_ += 1
         canary += unit.canary
         failures += failed
@@ -216,11 +281,14 @@ class ObservationBuilder:
         self._worker = worker
         self._rule = rule
         self._sequence = 0
+        self._limits = WaitLimits(rule.first_wait_s, rule.stream_wait_s, rule.gap_wait_s)
         self._pool, self._new_pool = RankPool(rule.block_size), RankPool(rule.block_size)
 
     def build(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
-        """Builds the next block. block: closed. units: those that count; at least one."""
+        """Builds the next block. block: closed. units: those that count."""
         self._sequence += 1
+        for unit in units:
+            unit.settle(self._limits)
         if self._rule.keeps_ledger and not block.claimed:
             # Without a ledger, these units may count as new again, so drop their kept values.
             self._pool.forget()
@@ -229,11 +297,15 @@ class ObservationBuilder:
         findings, errors = self._summarize(units, ranked)
         counts = dict(findings.counts)
         if (heard := counts.get(Guardrail.FEEDBACK)) is not None:
-            opinions = _split(unit for unit in units if unit.heard)
+            opinions = _split(
+                unit for unit in units if unit.heard and counts_for(unit, Guardrail.FEEDBACK)
+            )
             counts[Guardrail.FEEDBACK] = FeedbackTally(*_sums(heard), opinions)
         if (judged := counts.get(Guardrail.JUDGE)) is not None:
             spent_usd, self.judge_usd = self.judge_usd, 0.0
-            none = _split(unit for unit in units if unit.unjudged)
+            none = _split(
+                unit for unit in units if unit.unjudged and counts_for(unit, Guardrail.JUDGE)
+            )
             counts[Guardrail.JUDGE] = JudgeTally(*_sums(judged), none, spent_usd)
         return ObservationBlock(
             rollout=self._rollout,
@@ -252,6 +324,12 @@ class ObservationBuilder:
             ranks=findings.ranks,
             levels=findings.levels,
             never_seen=self._of_new_keys(block, units, findings) if block.claimed else None,
+            outcomes=count_outcomes(units),
+            uncounted={key: ArmSplit(*count) for key, count in sorted(block.uncounted.items())},
+            served=count_served(units),
+            waits={
+                name: limit_s for name, limit_s in self._limits._asdict().items() if limit_s
+            },
         )
 
     def _summarize(
@@ -283,7 +361,8 @@ class ObservationBuilder:
 def _with_errors(
     counts: Mapping[Guardrail, FailureTally], errors: ErrorTally
 ) -> Mapping[Guardrail, FailureTally]:
-    return {Guardrail.ERRORS: errors, **counts} if errors.classes or errors.segments else counts
+    explained = errors.classes or errors.segments or errors.unknown != NO_SPLIT
+    return {Guardrail.ERRORS: errors, **counts} if explained else counts
 
 
 def _errors(units: Sequence[LedgerUnit], failed: Sequence[LedgerUnit]) -> ErrorTally:
@@ -304,6 +383,7 @@ def _errors(units: Sequence[LedgerUnit], failed: Sequence[LedgerUnit]) -> ErrorT
         sum(unit.canary for unit in failed),
         {name: ArmSplit(n, canary[name]) for name, n in sorted(all_.items())},
         count_segments(units),
+        _split(unit for unit in units if not counts_for(unit, Guardrail.ERRORS)),
     )
 
 

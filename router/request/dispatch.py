@@ -324,13 +324,13 @@ class Dispatcher:
                 self._errors.note(RouterPart.STREAM, error, job.route, job.arm)
             failure, outcome = error.kept(), error.failure
             attempt.failure = failure
-            hasty = job.hurried and loop.time() >= attempt.until
-            if error.stale or hasty:
+            attempt.hasty = job.hurried and loop.time() >= attempt.until
+            if error.stale or attempt.hasty:
                 outcome = FailureClass.CANCELLED
         except TimeoutError:
             # A client's short time limit must not open circuits.
-            its_own = job.hurried and limit.when == attempt.until
-            outcome = FailureClass.CANCELLED if its_own else FailureClass.TIMEOUT
+            attempt.hasty = job.hurried and limit.when == attempt.until
+            outcome = FailureClass.CANCELLED if attempt.hasty else FailureClass.TIMEOUT
             failure = UpstreamFailed(
                 FailureClass.TIMEOUT, f"no answer within {format_latency(limit.when - started)}"
             )

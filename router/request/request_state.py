@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, Protocol
 from harness.frame.errors import InputError
 from harness.frame.failures import ArmFailure, FailureClass
 from harness.frame.people.access import OptOut
+from harness.gate.online.outcome import ExposureOutcome
 from harness.providers.credential import ProviderKey
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.plan import ExclusionReason, RoutePlan
@@ -42,7 +43,6 @@ from router.recording.sums import CompletedRequest
 from router.request.guardrail_probe import GuardrailProbe
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
-from router.snapshot.route_plans import is_arm_charged
 from router.upstream.reply_reading import read_error_body
 from router.upstream.transport import UpstreamReply
 
@@ -256,6 +256,8 @@ class RoutedRequest:
     span: RequestSpan | None = None  # None if tracing is off
     copies: list[AnswerCopy] = field(default_factory=list)  # receive a stream's events as well
     record: CompletedRequest | None = None
+    # How its exposure ended; None until the end, or if an observer failed.
+    outcome: ExposureOutcome | None = None
     sample: GuardrailSample | None = None
     hooks: ObserverHooks | None = None  # of the observers that watch this request
 
@@ -302,6 +304,7 @@ class Attempt:
     caller: tuple[str, str] = ("", "")  # the sticky key and the API key of the request
     # The router cut it because it was slow to begin and another target follows.
     slow: bool = False
+    hasty: bool = False  # its time limit was the client's own deadline, or a share of it
     failure: UpstreamFailed | None = None  # None if the target answered
     ms: float = 0.0  # its duration
 
@@ -334,20 +337,3 @@ class RequestProgress:
         """
         self.shut_out = (*self.shut_out, target)
         return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
-
-    def charge(self, job: RoutedRequest) -> str:
-        """Names how the assigned arm failed; empty if it did not fail."""
-        if not (job.plan.left_out or self.shut_out) and len(self.attempts) == 1:
-            failure = self.attempts[0].failure
-            if failure is None or not is_arm_charged(job.arm, [failure.failure]):
-                return ""
-            return failure.named
-        for excluded in job.plan.left_out:
-            if excluded.target == job.arm_target and excluded.because in FAILING:
-                return FAILING[excluded.because].value
-        if job.plan.left_out and job.candidate_is_unable:
-            return ArmFailure.UNABLE.value
-        last = {attempt.upstream.id: attempt.failure for attempt in self.attempts}
-        own = last.get(job.arm_target)
-        classes = [failed.failure if failed else None for failed in last.values()]
-        return own.named if own and is_arm_charged(job.arm, classes) else ""

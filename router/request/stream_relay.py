@@ -40,6 +40,8 @@ class CommittedStream:
     deadline: the end of the request's time, on the event loop's clock.
     on_end: called once, at its close.
     hurried: the client set the deadline, so reaching it is not the provider's failure.
+    last_output_at: when the client had its last output, on the event loop's clock.
+    longest_gap_s: the longest time between two outputs. Comments and pings are no output.
     hide: removes our credentials from an error.
     """
 
@@ -68,6 +70,9 @@ class CommittedStream:
         self._left_s = between_s  # the part of between_s that is left
         self._moved = events.progress_events + reply.progress_events
         self.silent_since = math.inf
+        self.last_output_at = math.inf
+        self.longest_gap_s = 0.0
+        self._has_output = True  # since `last_output_at`
         self._waits_since = 0.0
         self._deadline = deadline
         self._hurried = hurried
@@ -138,6 +143,16 @@ class CommittedStream:
                     limit.when = math.inf
 
     @property
+    def blameless(self) -> bool:
+        """Whether the client's own deadline broke the stream off."""
+        return self._blameless
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the client still has output to read."""
+        return self._has_output
+
+    @property
     def went_well(self) -> bool:
         """Whether no failure of the stream and no fault of the router occurred so far."""
         return not (self.failure or self._faults or self.events.signals_fault)
@@ -201,6 +216,11 @@ class CommittedStream:
         now = self._waits_since = self._loop.time()
         if self.silent_since == math.inf:
             self.silent_since = now
+        if self._has_output:
+            gap_s = now - self.last_output_at
+            if gap_s > self.longest_gap_s:  # noqa: PLR1730 - up to Python 3.11, max is a call
+                self.longest_gap_s = gap_s
+            self.last_output_at, self._has_output = now, False
         if self.events.finish_reasons and self.events.ended:
             self._left_s = min(self._left_s, LAST_EVENTS_S)
         due = now + self._left_s
@@ -215,6 +235,7 @@ class CommittedStream:
         moved = events.progress_events + self._reply.progress_events
         if moved != self._moved:
             self._moved, self._left_s = moved, self._between_s
+            self._has_output = True
         else:
             self._left_s -= self._loop.time() - self._waits_since
 

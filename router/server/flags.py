@@ -173,7 +173,7 @@ class FlagEvaluation:
         key, arm, _, trial = assigned
         ticket = None
         if trial is not None and not self._guards.stopped(trial):
-            ticket = self._recorder.admit(trial, arm, key)
+            ticket = self._recorder.admit(trial, arm, key, client=caller.grant.id)
         name = route.route.name
         self._feedback.remember_exposure(caller.request_id, name, arm, ticket, subject)
 

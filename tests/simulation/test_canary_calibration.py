@@ -38,6 +38,7 @@ from tests.support.canary.guarded_traffic import (
     simulate_rollout,
     simulate_traffic,
 )
+from tests.support.canary.outcomes import outcome_of
 from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
 from tests.support.sampling import later, sampled
 
@@ -287,7 +288,8 @@ def _is_judged_harmful(speed: float, rate: float, seed: int) -> bool:
                 caller, canary=bool(canary[caller]), weight_bps=2500, now=now, at=at
             )
         elif (unit := units[caller, turn]) is not None:
-            ledger.finish(unit, failed=bool(failed[caller, turn]), now=now)
+            outcome = outcome_of(failed=bool(failed[caller, turn]))
+            ledger.finish(unit, outcome=outcome, now=now)
             blocks += ledger.tick(now, at)
     blocks += ledger.close(now, at)
     numbered = [replace(block, number=n) for n, block in enumerate(blocks, 1)]

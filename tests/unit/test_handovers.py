@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import ArmSplit, UnitRule
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.table import Arm, Canary, Handover, Route, Snapshot, choose_arm
 from router.conversation.intake import mark_piece
@@ -200,6 +200,10 @@ class Scene:
         sent = (AUTH, (b"x-swapgate-sticky", who.encode()), *more)
         await self.door.call(CHAT, ASK, headers=sent)
 
+    def outcomes(self) -> list[dict[str, ArmSplit]]:
+        self.door.recorder.flush()
+        return [dict(block.outcomes) for block in self.door.kept.blocks.values()]
+
     def canary_counts(self) -> list[tuple[int, int]]:
         self.door.recorder.flush()
         return [
@@ -235,5 +239,5 @@ async def test_a_candidate_that_hangs_is_found_by_clients_that_leave_it_its_time
     for who in scene.of[Arm.CANARY][:2]:
         await scene.ask(who, limit="0.4")
 
-    assert scene.canary_counts()[LEAST:] == [(1, 1), (1, 1)]
+    assert scene.outcomes()[LEAST:] == [{"left: deadline_waited": (1, 1)}] * 2
     assert scene.door.recorder.counters["unscored_in_haste"] == 0

@@ -17,6 +17,7 @@ from harness.routing.table import Arm, Canary, Route
 from router.observers.canary_guard import WAIT_S, CanaryGuards, RolloutGuard
 from router.recording.shared_files import GuardFiles, GuardTurn, LocalAbort
 from router.snapshot.compiler import compile_snapshot
+from tests.support.canary.outcomes import outcome_of
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import snapshot
 
@@ -173,7 +174,7 @@ class Side:
     def request(self, key: str, arm: Arm, *, failed: bool) -> None:
         counted = self.guards.begin(CANARY, arm, key)
         why = FailureClass.TIMEOUT.value if failed else ""
-        self.guards.end(CANARY.rollout, counted, failed=failed, why=why)
+        self.guards.end(CANARY.rollout, counted, outcome_of(failed=failed, why=why))
 
     def break_it(self) -> None:
         for n in range(3):

@@ -30,6 +30,7 @@ from router.recording.recorder import TOGETHER, Recorder
 from router.recording.scored_units import OpenBlock
 from router.recording.spool import Batch, Spool, batch_from_json, batch_to_json
 from router.recording.sums import CompletedRequest, Sums, minute_rows, sum_rows
+from tests.support.canary.outcomes import outcome_of
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import SwitchableStore, snapshot
 from tests.support.site.signing_keys import CONTROL
@@ -93,7 +94,8 @@ class Bench:
         self.callers += 1
         key = key or f"caller {self.callers}"
         ticket = self.recorder.admit(canary, Arm.CANARY, key)
-        self.recorder.finish(ticket, DONE._replace(charged=failed))
+        outcome = outcome_of(failed=failed)
+        self.recorder.finish(ticket, DONE._replace(charged=failed), outcome=outcome)
 
     @property
     def stored(self) -> tuple[int, int]:

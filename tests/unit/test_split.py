@@ -20,6 +20,7 @@ from harness.canary.split import (
 )
 from harness.frame.alerts.alert import AlertEvent
 from harness.frame.errors import UpstreamError
+from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome
 from harness.providers.force import Force, ForceKind, KillSwitch, SwitchSource
 from harness.providers.target import Provider, Target
 from harness.routing.table import Arm, Canary, Route, RoutingTable, Snapshot
@@ -193,12 +194,20 @@ class Records(Recording):
         super().__init__("litellm-1", clock)
         self.units: list[tuple[str, bool, int]] = []
         self.requests: list[CompletedRequest] = []
+        self.outcomes: list[ExposureOutcome] = []
 
     def admit_to(self, _: str, __: object, key: str, *, canary: bool, weight_bps: int) -> None:
         self.units.append((key, canary, weight_bps))
 
-    def finish(self, _: object, ended: CompletedRequest, __: object = None) -> None:
+    def finish(
+        self,
+        ticket: object,  # noqa: ARG002 - the recorder's
+        ended: CompletedRequest,
+        sample: object = None,  # noqa: ARG002 - the recorder's
+        outcome: ExposureOutcome = ROUTER_FAULT,
+    ) -> None:
         self.requests.append(ended)
+        self.outcomes.append(outcome)
 
     def alerts(self) -> list[tuple[AlertEvent, str]]:
         return [(alert.news, alert.text) for alert in self._take_sums().alerts]

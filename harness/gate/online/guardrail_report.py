@@ -24,6 +24,7 @@ from harness.gate.online.guardrails import (
     guardrail_kind,
 )
 from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.outcome import READINGS, Reading, split_key
 from harness.gate.online.prompt_cache import CacheLevels
 from harness.gate.online.segment_harm import SegmentHarm
 
@@ -45,6 +46,9 @@ GUARDRAIL_NAMES: Final[Mapping[Guardrail, str]] = {
     Guardrail.COST_PER_SUCCESS: "Cost per answer",
     Guardrail.FEEDBACK: "Disliked by users",
     Guardrail.JUDGE: "Found bad by the judge",
+    Guardrail.LEAVING: "Callers who left after a long wait",
+    Guardrail.LIMITS: "Limited by the provider",
+    Guardrail.REPEATS: "One text for unlike questions",
 }
 # The canary's fault if a guardrail of counts trips.
 _COUNTS = {
@@ -55,6 +59,9 @@ _COUNTS = {
     Guardrail.TOOL_VALIDITY: "calls tools wrongly more often than the incumbent",
     Guardrail.FEEDBACK: "is disliked by users more often than the incumbent",
     Guardrail.JUDGE: "is found bad by the judge more often than the incumbent",
+    Guardrail.LEAVING: "keeps callers waiting until they leave more often than the incumbent",
+    Guardrail.LIMITS: "is limited by its provider more often than the incumbent",
+    Guardrail.REPEATS: "answers unlike questions with one text more often than the incumbent",
 }
 
 
@@ -172,7 +179,7 @@ class GuardrailEvidence(GuardrailTotals):
     @property
     def text(self) -> str:
         """Writes a predicate of the canary, without the subject and the full stop."""
-        if guardrail_kind(self.guardrail) is GuardrailKind.COUNTS:
+        if guardrail_kind(self.guardrail) is not GuardrailKind.RANKS:
             return (
                 f"{_COUNTS[self.guardrail]}: {self.canary_failures:,} of {self.canary:,}"
                 f"{_in_brackets(self.canary_classes)} against {self.control_failures:,} of "
@@ -217,14 +224,18 @@ class GuardrailEvidence(GuardrailTotals):
 def guardrail_totals(
     blocks: Sequence[ObservationBlock], guardrail: Guardrail
 ) -> GuardrailTotals:
-    """Sums up one guardrail over these blocks.
+    """Sums up one guardrail over these blocks: counts, values, or limited requests.
 
     Levels are shares of failed units for counts, and geometric means for values. A level is
     None without units, because a rate of 0 would look measured.
     """
-    if guardrail_kind(guardrail) is GuardrailKind.RANKS:
+    kind = guardrail_kind(guardrail)
+    if kind is GuardrailKind.RANKS:
         return _values(blocks, guardrail)
-    tallies = [tally for block in blocks if (tally := block_tally(block, guardrail))]
+    if kind is GuardrailKind.SUMS:
+        tallies = [_limited(block) for block in blocks]
+    else:
+        tallies = [tally for block in blocks if (tally := block_tally(block, guardrail))]
     canary, units = sum(t.canary for t in tallies), sum(t.units for t in tallies)
     failed, failures = (
         sum(t.canary_failures for t in tallies),
@@ -242,6 +253,20 @@ def guardrail_totals(
         _judging(tallies) if guardrail is Guardrail.JUDGE else None,
         _opinions(tallies) if guardrail is Guardrail.FEEDBACK else None,
     )
+
+
+def _limited(block: ObservationBlock) -> FailureTally:
+    """Counts a block's requests that reached the provider, and the limited ones."""
+    readings = READINGS[Guardrail.LIMITS]
+    units = canary = failures = canary_failures = 0
+    for key, split in block.outcomes.items():
+        reading = readings[split_key(key)[0]]
+        if reading is not Reading.UNKNOWN:
+            units, canary = units + split.failures, canary + split.canary
+        if reading is Reading.BAD:
+            failures += split.failures
+            canary_failures += split.canary
+    return FailureTally(units, canary, failures, canary_failures)
 
 
 def _classes(blocks: Sequence[ObservationBlock]) -> tuple[Mapping[str, int], Mapping[str, int]]:

@@ -23,7 +23,7 @@ from harness.frame.formatting import (
 from harness.frame.plain_data import ShownAsJson, to_plain
 from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.guardrail_report import GuardrailEvidence
-from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.guardrails import NO_SPLIT, ArmSplit, Guardrail
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
@@ -72,6 +72,11 @@ class RolloutFigures(ShownAsJson):
     local_abort: str = ""  # the alert of the router guard that stopped the canary
     guard: GuardCount | None = None  # what that guard counted; None for an alert without counts
     warnings: tuple[str, ...] = ()  # reasons against an advance by hand
+    # See `CanaryEvidence`: requests by outcome, requests that were not counted, and all
+    # assigned requests; both arms, canary.
+    outcomes: Mapping[str, ArmSplit] = field(default_factory=dict)
+    uncounted: Mapping[str, ArmSplit] = field(default_factory=dict)
+    assigned: ArmSplit = NO_SPLIT
 
     @property
     def segment(self) -> SegmentHarm | None:
@@ -90,7 +95,10 @@ class RolloutFigures(ShownAsJson):
         return replace(self, guardrails={**self.guardrails, Guardrail.ERRORS: named})
 
     def as_json(self) -> dict[str, object]:
-        """Writes the figures as the audit log keeps them; the last five only if set."""
+        """Writes the figures as the audit log keeps them.
+
+        Omits `carried` and all fields after it unless they are set.
+        """
         figures: dict[str, object] = {name: getattr(self, name) for name in _PLAIN}
         figures["at"] = self.at.isoformat()
         figures["tripped"] = self.tripped and self.tripped.value
@@ -108,18 +116,25 @@ class RolloutFigures(ShownAsJson):
             figures["guard"] = to_plain(self.guard)
         if self.warnings:
             figures["warnings"] = list(self.warnings)
+        if self.outcomes:
+            figures["outcomes"] = _arms_by_key(self.outcomes)
+            figures["assigned"] = _arms(self.assigned)
+        if self.uncounted:
+            figures["uncounted"] = _arms_by_key(self.uncounted)
         return figures
 
 
+def _arms(split: ArmSplit) -> dict[str, int]:
+    return {"canary": split.canary, "control": split.failures - split.canary}
+
+
+def _arms_by_key(splits: Mapping[str, ArmSplit]) -> dict[str, dict[str, int]]:
+    return {key: _arms(split) for key, split in splits.items()}
+
+
 _CONVERTED = {
-    "at",
-    "tripped",
-    "guardrails",
-    "carried",
-    "unproven",
-    "local_abort",
-    "guard",
-    "warnings",
+    *("at", "tripped", "guardrails", "carried", "unproven", "local_abort", "guard"),
+    *("warnings", "outcomes", "uncounted", "assigned"),
 }
 
 _PLAIN = tuple(f.name for f in fields(RolloutFigures) if f.name not in _CONVERTED)
@@ -421,6 +436,9 @@ def _figures(view: _View) -> RolloutFigures:
         min_exposures=view.wanted,
         seconds_left=max(0.0, view.left.total_seconds()),
         carried=canary_evidence.carried,
+        outcomes=canary_evidence.outcomes,
+        uncounted=canary_evidence.uncounted,
+        assigned=canary_evidence.assigned,
     )
 
 

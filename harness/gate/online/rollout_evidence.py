@@ -8,6 +8,7 @@ day (statistics.md §2.12). The module also computes the certificate's evidence.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Final, NamedTuple
@@ -17,13 +18,14 @@ from harness.gate.online.evidence_paths import (
     TIMES,
     combined_path,
     distance_to_trip,
+    error_tally,
     guardrail_path,
     guardrail_weights,
     skip_warm_up,
 )
 from harness.gate.online.fisher import Certificate, add_block, log_certificate
 from harness.gate.online.guardrail_report import GuardrailEvidence, guardrail_totals
-from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.guardrails import NO_SPLIT, ArmSplit, Guardrail
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.segment_harm import find_segment
 from harness.gate.policy import CanaryPolicy
@@ -48,8 +50,8 @@ class CanaryEvidence:
         Guardrail | None
     )  # the guardrail with the largest part of the evidence that tripped
     exposures: int  # canary units
-    # Canary units by weight in bps, without blocks in which every unit failed, because such
-    # blocks contain no information about the canary.
+    # Canary units with a known outcome by weight in bps, without blocks in which every such
+    # unit failed, because those blocks contain no information about the canary.
     exposures_by_weight: Mapping[int, int]
     units: int
     failures: int
@@ -68,6 +70,11 @@ class CanaryEvidence:
     log_e_max: float
     # Whether the evidence comes from never-seen keys over all periods, not from one period.
     carried: bool
+    # outcomes: the units by `ExposureOutcome.key`, and assigned requests that became no unit.
+    # uncounted: other requests that became no unit, by reason. Both arms, canary.
+    outcomes: Mapping[str, ArmSplit]
+    uncounted: Mapping[str, ArmSplit]
+    assigned: ArmSplit  # the sum of `outcomes`, if all blocks record outcomes
 
     @property
     def control_units(self) -> int:
@@ -128,7 +135,22 @@ def collect_evidence(
         log_rate_e=certificate.rate,
         log_e_max=_highest(now.path),
         carried=now.number == CARRIED,
+        outcomes=_sum_splits(block.assigned_outcomes for block in read),
+        uncounted=_sum_splits(block.uncounted_callers for block in read),
+        assigned=ArmSplit(*map(sum, zip(*(block.assigned for block in read), strict=True)))
+        if read
+        else NO_SPLIT,
     )
+
+
+def _sum_splits(parts: Iterable[Mapping[str, ArmSplit]]) -> dict[str, ArmSplit]:
+    """Adds up splits by key, in the order of the keys."""
+    both, canary = Counter[str](), Counter[str]()
+    for part in parts:
+        for key, split in part.items():
+            both[key] += split.failures
+            canary[key] += split.canary
+    return {key: ArmSplit(both[key], canary[key]) for key in sorted(both)}
 
 
 def distance_path(
@@ -296,9 +318,10 @@ class _Certified(NamedTuple):
 def _certificate(stream: _Stream, policy: CanaryPolicy) -> _Certified:
     certificate = Certificate()
     for block in (block.set_missing(against=True) for block in stream.blocks):
+        known = error_tally(block)
         certificate = add_block(
             certificate,
-            (block.units, block.canary_units, block.failures, block.canary_failures),
+            (known.units, known.canary, known.failures, known.canary_failures),
             policy.rho_ni,
         )
     total, odds, rate = log_certificate(certificate, policy.p0)
@@ -320,7 +343,8 @@ def _highest(path: Floats) -> float:
 def _telling(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
     exposures: dict[int, int] = {}
     for block in blocks:
-        if block.failures < block.units:
+        known = error_tally(block)
+        if known.failures < known.units:
             seen_before = exposures.get(block.weight_bps, 0)
-            exposures[block.weight_bps] = seen_before + block.canary_units
+            exposures[block.weight_bps] = seen_before + known.canary
     return exposures

@@ -37,6 +37,7 @@ from harness.gate.online.observation import (
     claim_keys,
     page_of,
 )
+from harness.routing.records.block_checks import check_block
 from harness.routing.records.preload import json_rows, look_up, read_named
 from harness.routing.records.traffic import FAR, Traffic
 from harness.routing.records.traffic_tables import (
@@ -50,7 +51,6 @@ from harness.routing.records.traffic_tables import (
     TRAFFIC_SUMS,
     asked_name,
     block,
-    check_block,
     floor_time,
     key_spend,
     observation_batch,
