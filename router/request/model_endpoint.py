@@ -107,9 +107,7 @@ class ModelEndpoint:
             return routed
         request, route = routed
         id_ = request_id[1].decode()
-        _, arm, plan, _ = self.assign(
-            scope, directives.sticky, route, request, grant, id_
-        )
+        _, arm, plan, _ = self.assign(scope, directives.sticky, route, request, grant, id_)
         now = self.dispatcher.timers.loop.time()
         passed_up = DIALECTS[request.endpoint].passed_up
         headers = client_directives.client_headers(scope, passed_up)

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.guardrails import Guardrail, UnitRule
 from harness.gate.online.observation import SEGMENTS, ObservationBlock, Segment
 from harness.gate.online.outcome import ExposureOutcome, OutcomeKind, OutcomeReason, WaitLimits
 from harness.gate.online.rollout import build_unit_rule
@@ -95,7 +95,7 @@ def record(
     return [replace(block, number=n) for n, block in enumerate(blocks, 1)]
 
 
-def _rule(limits: WaitLimits):  # type: ignore[no-untyped-def] # noqa: ANN202
+def _rule(limits: WaitLimits) -> UnitRule:
     """Other guardrails have no observations here; they keep their part of the weight."""
     rule = build_unit_rule(DEFAULT, START, waits=limits)
     return replace(rule, guardrails={Guardrail.LEAVING: rule.guardrails[Guardrail.LEAVING]})
