@@ -63,10 +63,7 @@ def test_a_healthy_candidate_is_not_rolled_back_because_callers_leave(
     ],
 )
 def test_a_hang_is_rolled_back_within_three_times_the_exposures_of_plain_failures(
-    patience_s: float,
-    streamed: bool,
-    rate: float,
-    rollouts: int,  # noqa: FBT001 - parameters
+    *, patience_s: float, streamed: bool, rate: float, rollouts: int
 ) -> None:
     """At least half of these callers would wait until the limit."""
     hangs = Leavers(patience_s, hanging=rate, streamed=streamed)

@@ -120,10 +120,11 @@ def test_a_stream_counts_its_longest_wait_between_outputs_once() -> None:
     ],
 )
 def test_a_departure_is_harm_only_after_the_limit_of_its_wait(
+    *,
     waited_s: float,
     sent: bool,
     streamed: bool,
-    settled: str,  # noqa: FBT001 - parameters
+    settled: str,
 ) -> None:
     raw = ExposureOutcome(OutcomeKind.LEFT, OutcomeReason.EARLY, waited_s=waited_s, sent=sent)
 

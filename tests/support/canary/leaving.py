@@ -1,5 +1,5 @@
-"""Simulates callers who leave, by the router's ledger: how soon a candidate that hangs is rolled
-back, and how often a healthy one is (statistics.md §2.15).
+"""Simulates callers who leave, by the router's ledger: how soon a candidate that hangs is
+rolled back, and how often a healthy one is (statistics.md §2.15).
 
 The incumbent's answers take 1 s in the median and 4 s at the 99th percentile, a stream's first
 output half of that. A caller's patience is log-normal and equal in both arms: it limits the
