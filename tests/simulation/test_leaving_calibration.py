@@ -38,6 +38,7 @@ HANGS = [
     for rate in (1.0, 0.2, 0.05)
 ]
 CAPS = {1.0: 40, 0.2: 200, 0.05: 900}
+SHARES_BPS = {1.0: 100, 0.2: 100, 0.05: 500}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,10 @@ def test_a_hang_is_rolled_back_within_three_times_the_exposures_of_plain_failure
     hangs = Leavers(patience_s, hanging=rate, streamed=streamed)
     fails = Leavers(patience_s, failing=rate, streamed=streamed)
     hanging, failing = (
-        _median(exposures(one, most=CAPS[rate], seed=[101, n]) for n in range(rollouts))
+        _median(
+            exposures(one, most=CAPS[rate], seed=[101, n], share_bps=SHARES_BPS[rate])
+            for n in range(rollouts)
+        )
         for one in (hangs, fails)
     )
     assert hanging <= 3.0 * failing

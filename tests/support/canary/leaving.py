@@ -31,6 +31,7 @@ SPREAD: Final = math.log(4.0) / 2.3263  # of the answers' times: 1 s in the medi
 PATIENCE_SPREAD: Final = 0.7
 TIMEOUT_S: Final = 120.0
 HISTORY: Final = 1000  # answers of the incumbent before the rollout
+FIRST: Final = 8  # blocks before the evidence is computed for the first time
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,26 @@ def exposures(
 
     most: exposures after which the simulation ends.
     """
-    found = collect_evidence(record(leavers, most, seed, share_bps), DEFAULT)
-    return math.inf if found.block is None else float(found.exposures)
+    blocks: list[ObservationBlock] = []
+    evaluated_at = FIRST
+    for block in record(leavers, most, seed, share_bps):
+        blocks.append(block)
+        if len(blocks) == evaluated_at:
+            evaluated_at *= 2
+            if (found := _rolled_back(blocks)) is not None:
+                return found
+    return _rolled_back(blocks) or math.inf
+
+
+def _rolled_back(blocks: Sequence[ObservationBlock]) -> float | None:
+    found = collect_evidence(blocks, DEFAULT)
+    return None if found.block is None else float(found.exposures)
 
 
 def record(
     leavers: Leavers, most: int, seed: Sequence[int], share_bps: int
-) -> list[ObservationBlock]:
-    """Returns the blocks of one rollout."""
+) -> Iterator[ObservationBlock]:
+    """Yields the blocks of one rollout."""
     rng = np.random.default_rng(seed)
     limits = limits_before(
         count_waits(_waits(leavers, rng) if leavers.history else ()),
@@ -82,7 +95,6 @@ def record(
     number = math.ceil(most * 10_000 / share_bps)
     canary = rng.random(number) < share_bps / 10_000
     traits = STREAM_TRAITS if leavers.streamed else 0
-    blocks: list[ObservationBlock] = []
     ended = zip(canary.tolist(), simulate(leavers, canary, rng), strict=True)
     for key, (arm, outcome) in enumerate(ended):
         unit = ledger.admit(
@@ -91,8 +103,8 @@ def record(
         assert unit is not None
         ledger.finish(unit, outcome=outcome)
         if not (key + 1) % 100:
-            blocks += ledger.tick(0.0, START)
-    return [replace(block, number=n) for n, block in enumerate(blocks, 1)]
+            for block in ledger.tick(0.0, START):
+                yield replace(block, number=block.sequence)
 
 
 def _rule(limits: WaitLimits) -> UnitRule:
