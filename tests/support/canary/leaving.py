@@ -22,10 +22,11 @@ from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.online.waiting import RequestWaits, count_waits, limits_before
 from harness.gate.policy import CanaryPolicy
 from router.recording.ledger import Ledger
-from router.recording.scored_units import SEGMENTS_FROM
+from router.recording.scored_units import SEGMENTS_FROM, RequestTraits
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 STREAM_TRAITS: Final = 1 << SEGMENTS_FROM + SEGMENTS.index(Segment.STREAM)
+SERVED: Final = RequestTraits.SERVED.value
 DEFAULT: Final = CanaryPolicy()
 SPREAD: Final = math.log(4.0) / 2.3263  # of the answers' times: 1 s in the median, 4 s at 99 %
 PATIENCE_SPREAD: Final = 0.7
@@ -94,7 +95,7 @@ def record(
     ledger = Ledger("r", "w", _rule(limits))
     number = math.ceil(most * 10_000 / share_bps)
     canary = rng.random(number) < share_bps / 10_000
-    traits = STREAM_TRAITS if leavers.streamed else 0
+    traits = SERVED | (STREAM_TRAITS if leavers.streamed else 0)
     ended = zip(canary.tolist(), simulate(leavers, canary, rng), strict=True)
     for key, (arm, outcome) in enumerate(ended):
         unit = ledger.admit(
