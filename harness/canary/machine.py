@@ -12,6 +12,7 @@ The machine does not judge evidence: `decision` derives the signal from it, and
 from dataclasses import dataclass, replace
 
 from harness.canary.audit import PROMOTED, RolloutUnit, decision_evidence
+from harness.canary.patience import measure_limits
 from harness.evals import proof_validity
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
@@ -97,7 +98,12 @@ def open_canary(
         rollout=rollout.id,
         weight_bps=policy.steps[0].weight_bps,
         salt=rollout.salt,
-        unit_rule=build_unit_rule(policy, now, ledger_salt=ctx.chance.token("ledger_")),
+        unit_rule=build_unit_rule(
+            policy,
+            now,
+            ledger_salt=ctx.chance.token("ledger_"),
+            waits=measure_limits(tx, route, proposal.incumbent, now),
+        ),
         handover=_handover(rollout, 0),
     )
     Routing(tx).commit(

@@ -181,7 +181,6 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "units_counted_elsewhere": "Callers already counted by another router",
         "unknown_keys": "Requests with an unknown, revoked or expired key",
         "unscored_in_handover": "Requests not counted: conversation older than the step",
-        "unscored_in_haste": "Requests not counted: the client's timeout is too short",
         "unscored_units": "Callers not counted: outcome after the canary's end",
         "worker_restarts": "Workers restarted after they ended",
     }

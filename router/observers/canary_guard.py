@@ -35,8 +35,8 @@ from router.snapshot.holder import SnapshotHolder
 
 log = logging.getLogger(__name__)
 
-# After this time, a missing outcome counts for the canary.
-WAIT_S: Final = 5.0
+# How much longer than the route's time limit the guard waits for an outcome.
+SPARE_S: Final = 1.0
 LOOK_S: Final = 0.5
 # How many keys are remembered, so that each counts once; later keys do not count.
 MAX_KEYS: Final = 500_000
@@ -66,13 +66,15 @@ class CanaryExposure:
 class RolloutGuard:
     """Gathers one rollout's evidence. limit: the log e at which it aborts.
 
-    rho: the tolerated ratio of failures, see `WorkerGuard`. exposures: the canary's keys so
-    far. classes: the canary's failures by name.
+    rho: the tolerated ratio of failures, see `WorkerGuard`. longest_s: the route's time limit
+    for a request, in seconds. exposures: the canary's keys so far. classes: the canary's
+    failures by name.
     """
 
-    def __init__(self, route: str, rho: float, limit: float) -> None:
+    def __init__(self, route: str, rho: float, limit: float, *, longest_s: float) -> None:
         self.route = route
         self.limit = limit
+        self._wait_s = longest_s + SPARE_S
         self.evidence = WorkerGuard(rho)
         self.exposures = 0
         self.classes: Counter[str] = Counter()
@@ -93,14 +95,20 @@ class RolloutGuard:
         return counted
 
     def read(self, now_s: float) -> bool:
+        """Reads the outcomes in the order of assignment; returns whether to abort.
+
+        The first exposure without an outcome stops the reading, because a failure that arrives
+        sooner in one arm than in the other would be evidence against an equal candidate. An
+        exposure whose outcome does not arrive in time is no failure, in either arm.
+        """
         moved = False
         while self._queue:
             first = self._queue[0]
             failed = first.failed
             if failed is None:
-                if now_s - first.since_s < WAIT_S:
+                if now_s - first.since_s < self._wait_s:
                     break
-                failed = not first.canary
+                failed = False
             self._queue.popleft()
             if failed:
                 self.evidence = self.evidence.after(canary=first.canary, share=first.share)
@@ -323,4 +331,6 @@ class CanaryGuards(RequestObserver):
                 continue
             rule = canary.unit_rule
             limit = abort_log_e(rule.local_alpha, workers=watch.workers, turn=watch.turn)
-            self._guards[canary.rollout] = RolloutGuard(route.name, rule.rho, limit)
+            self._guards[canary.rollout] = RolloutGuard(
+                route.name, rule.rho, limit, longest_s=route.settings.total_timeout_s
+            )

@@ -2,26 +2,23 @@
 
 The admission comes before the first attempt, so that no outcome decides whether a request
 counts. What is measured is in `router.request.guardrail_probe`, the statistics are in
-`router.recording.ledger` and the gate. `ShortDeadlines` tells which client limits are too
-short to be evidence.
+`router.recording.ledger` and the gate.
 """
 
-import math
-from collections import deque
 from collections.abc import Mapping
 from typing import ClassVar, Final
 
 from harness.gate.online.observation import SEGMENTS, Segment
 from harness.gate.online.outcome import ANSWERED
 from harness.providers.models.capabilities import Endpoint
-from harness.routing.table import Canary, Route
+from harness.routing.table import Canary
 from router.frame.body import ClientRequest
 from router.observers.canary_guard import CanaryGuards
 from router.recording.internal_errors import RouterPart
 from router.recording.port import Recording
 from router.recording.scored_units import SEGMENTS_FROM
 from router.request.guardrail_probe import RequestCost, RouteGuardrails
-from router.request.outcome import time_answer
+from router.request.outcome import limit_to_share, time_answer
 from router.request.request_observers import RequestObserver
 from router.request.request_state import RoutedRequest
 from router.request.routed_response import RoutedResponse
@@ -115,6 +112,8 @@ class GuardrailSampling(RequestObserver):
         if observed.outcome is ANSWERED:
             # The accounting leaves the times of a plain answer out.
             observed.outcome = time_answer(progress, record.latency_ms / 1000)
+        if observed.hurried and observed.outcome is not None:
+            observed.outcome = limit_to_share(observed, observed.outcome)
         cost = RequestCost(
             record.latency_ms / 1000,
             progress.first_token_s,
@@ -127,60 +126,3 @@ class GuardrailSampling(RequestObserver):
         )
         failed = record.failed or record.charged
         observed.sample = probe.sample(response.signals(), cost, failed=failed)
-
-
-# A timeout below this multiple of the control's usual latency is not evidence.
-TIMES: Final = 3.0
-USUAL: Final = 0.95
-KEPT: Final = 100
-# With fewer answers, the usual time is unknown, so every client's deadline counts as too short.
-LEAST: Final = 20
-
-
-class ShortDeadlines(RequestObserver):
-    """Keeps the latencies of the latest answers by route and target id, for one event loop."""
-
-    part: ClassVar[RouterPart] = RouterPart.RECORDING
-
-    def __init__(self) -> None:
-        self._latest: dict[tuple[str, str], deque[float]] = {}
-
-    def watches(self, route: CompiledRoute) -> bool:
-        return route.experiment is not None
-
-    def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
-        attempts, record = response.progress.attempts, observed.record
-        if record is None or record.outcome != "ok" or len(attempts) != 1:
-            return
-        route, trial = observed.route.route, observed.route.experiment
-        target = attempts[0].upstream.id
-        # Inlines `_control`, because this runs for most requests.
-        if trial is not None and target == (trial.target if trial.control else route.incumbent):
-            self._note(route.name, target, record.latency_ms / 1000)
-
-    def answered(self, route: Route, target: str, seconds: float) -> None:
-        """Notes a latency in seconds, if the control of the route's live rollout gave the
-        answer.
-        """
-        if route.experiment is not None and target == _control(route):
-            self._note(route.name, target, seconds)
-
-    def _note(self, route: str, target: str, seconds: float) -> None:
-        kept = self._latest.get((route, target))
-        if kept is None:
-            kept = self._latest[route, target] = deque(maxlen=KEPT)
-        kept.append(seconds)
-
-    def is_too_short(self, route: Route, limit_s: float) -> bool:
-        """Returns True if a client's deadline is too short for a usual answer, or if the usual
-        time is not known yet.
-        """
-        latest = sorted(self._latest.get((route.name, _control(route)), ()))
-        if len(latest) < LEAST:
-            return True
-        return limit_s < TIMES * latest[math.ceil(USUAL * len(latest)) - 1]
-
-
-def _control(route: Route) -> str:
-    trial = route.experiment
-    return trial.target if trial is not None and trial.control else route.incumbent

@@ -101,14 +101,17 @@ class RequestAccounting(RequestObserver):
         if is_plain and isinstance(result, UpstreamAnswer):
             # Inlines the properties used below, which is faster.
             outcome, usage, charge = "ok", result.usage or NO_USAGE, ""
+            gap_s = waited_s = 0.0
             observed.outcome = ANSWERED
         elif is_plain and isinstance(result, CommittedStream) and result.went_well:
             outcome, usage, charge = "ok", result.events.used(), ""
+            gap_s, waited_s = result.longest_gap_s, 0.0
             observed.outcome = ANSWERED
         else:
             response.note_faults()
             outcome, usage = response.outcome, response.usage
             observed.outcome = decide_outcome(response)
+            gap_s, waited_s = observed.outcome.gap_s, observed.outcome.waited_s
             charge = charged_failure(observed.outcome)
             if outcome in ERRORS and result is None and fallback_model(observed):
                 outcome = HANDED_ON
@@ -145,6 +148,8 @@ class RequestAccounting(RequestObserver):
             outcome,
             progress.first_token_s,
             outcome == REFUSED,
+            gap_s,
+            waited_s,
         )
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:

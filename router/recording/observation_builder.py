@@ -31,8 +31,16 @@ from harness.gate.online.guardrails import (
     rank_block,
 )
 from harness.gate.online.observation import SEGMENTS, KeyHistory, NeverSeen, ObservationBlock
-from harness.gate.online.outcome import MISSING, Reading, WaitLimits
+from harness.gate.online.outcome import MISSING, OutcomeKind, Reading, WaitLimits
 from harness.gate.online.prompt_cache import ArmCacheUse, CacheLevels, CacheUse
+from harness.gate.online.waiting import (
+    NO_WAITS,
+    RequestWaits,
+    WaitCounts,
+    count_waits,
+    find_limits,
+    merge_waits,
+)
 from router.recording.scored_units import (
     CACHED_TIMES,
     FAULTS,
@@ -281,14 +289,18 @@ class ObservationBuilder:
         self._worker = worker
         self._rule = rule
         self._sequence = 0
-        self._limits = WaitLimits(rule.first_wait_s, rule.stream_wait_s, rule.gap_wait_s)
+        self._first_limits = WaitLimits(rule.first_wait_s, rule.stream_wait_s, rule.gap_wait_s)
+        self._waits: WaitCounts = NO_WAITS  # of the control's units in complete blocks
         self._pool, self._new_pool = RankPool(rule.block_size), RankPool(rule.block_size)
 
     def build(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
         """Builds the next block. block: closed. units: those that count."""
         self._sequence += 1
+        # Only earlier blocks determine the limits, so that a unit does not influence its own.
+        limits = find_limits(self._waits, self._first_limits)
         for unit in units:
-            unit.settle(self._limits)
+            unit.settle(limits)
+        self._waits = merge_waits((self._waits, _control_waits(units)))
         if self._rule.keeps_ledger and not block.claimed:
             # Without a ledger, these units may count as new again, so drop their kept values.
             self._pool.forget()
@@ -327,9 +339,7 @@ class ObservationBuilder:
             outcomes=count_outcomes(units),
             uncounted={key: ArmSplit(*count) for key, count in sorted(block.uncounted.items())},
             served=count_served(units),
-            waits={
-                name: limit_s for name, limit_s in self._limits._asdict().items() if limit_s
-            },
+            waits={name: limit_s for name, limit_s in limits._asdict().items() if limit_s},
         )
 
     def _summarize(
@@ -356,6 +366,24 @@ class ObservationBuilder:
             None if len(new) == len(units) else _with_errors(findings.counts, errors),
             None if findings.ranks == of_all.ranks else findings.ranks,
         )
+
+
+def _control_waits(units: Iterable[LedgerUnit]) -> WaitCounts:
+    """Counts the waits of the control's units, whose own target answered or was waited for."""
+    return count_waits(
+        RequestWaits(
+            unit.is_stream,
+            unit.outcome.first_s,
+            unit.outcome.gap_s,
+            unit.outcome.waited_s if unit.outcome.kind in _DEPARTED else 0.0,
+        )
+        for unit in units
+        if not unit.canary and unit.outcome is not None and unit.outcome.kind in _WAITED_FOR
+    )
+
+
+_DEPARTED: Final = frozenset({OutcomeKind.LEFT, OutcomeKind.STOPPED})
+_WAITED_FOR: Final = _DEPARTED | {OutcomeKind.ANSWERED, OutcomeKind.CUT}
 
 
 def _with_errors(

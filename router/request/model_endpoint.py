@@ -7,7 +7,6 @@ asks no provider, and reads or writes no connection: `routed_response` does, thr
 """
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Final
 
 from harness.frame.errors import InputError
@@ -23,7 +22,6 @@ from harness.routing.table import (
     Canary,
     KeyGrant,
     RequestKind,
-    Route,
     choose_kind,
 )
 from router.access.admission import Admission, RateReservation
@@ -60,8 +58,6 @@ _KEEP_WARM: Final = Arm.KEEP_WARM
 class ModelEndpoint:
     """Turns a body and its caller into a refusal or a response that is ready to serve.
 
-    is_too_short: tells whether a client's time limit (seconds) leaves too little time for a
-    usual answer of the route's control.
     counters: counts of rare cases, such as `unnamed_callers`, for the worker's metrics.
     shares: which callers are whole applications, so that their conversations draw arms.
     """
@@ -71,7 +67,6 @@ class ModelEndpoint:
         planner: Planner,
         dispatcher: Dispatcher,
         admission: Admission,
-        is_too_short: Callable[[Route, float], bool],
         observers: RequestObservers,
         counters: Counter[str],
         settings: RouterSettings,
@@ -86,7 +81,6 @@ class ModelEndpoint:
         self._planner = planner
         self.dispatcher = dispatcher
         self._admission = admission
-        self._is_shorter = is_too_short
         self._observers = observers
         self._counters = counters
         self._settings = settings
@@ -113,9 +107,7 @@ class ModelEndpoint:
             return routed
         request, route = routed
         id_ = request_id[1].decode()
-        _, arm, plan, _ = self.assign(
-            scope, directives.sticky, route, request, grant, id_, None
-        )
+        _, arm, plan, _ = self.assign(scope, directives.sticky, route, request, grant, id_)
         now = self.dispatcher.timers.loop.time()
         passed_up = DIALECTS[request.endpoint].passed_up
         headers = client_directives.client_headers(scope, passed_up)
@@ -167,9 +159,8 @@ class ModelEndpoint:
         is_hurried = timeout_s < longest_s
         limit_s = timeout_s if is_hurried else longest_s
         id_ = request_id[1].decode()
-        own_limit_s = limit_s if is_hurried else None
         sticky_key, arm, plan, trial = self.assign(
-            scope, directives.sticky, route, request, grant, id_, own_limit_s
+            scope, directives.sticky, route, request, grant, id_
         )
         begun = self.dispatcher.timers.loop.time()
         passed_up = DIALECTS[request.endpoint].passed_up
@@ -229,18 +220,16 @@ class ModelEndpoint:
         request: ClientRequest,
         grant: KeyGrant,
         request_id: str,
-        own_limit_s: float | None,
     ) -> Assignment:
         """Assigns key, arm, plan and rollout. A fault of the router assigns the incumbent.
 
         sticky: the caller's name in a header; None without one.
         request_id: the sticky key of a request without any other key.
-        own_limit_s: a client's limit below the route's, in seconds; None without one.
 
         The rollout is None if the request is no evidence. Reasons are an opt-out, a
         conversation that began before the canary, a switch, and a keep-warm share. An open
-        circuit of the rollout's target and a client's short limit are reasons, too. An
-        agent may choose a fallback of the route, which is then asked first.
+        circuit of the rollout's target is a reason, too. An agent may choose a fallback of
+        the route, which is then asked first.
         """
         try:
             key = client_directives.sticky_key(request, sticky, grant.id)
@@ -273,13 +262,6 @@ class ModelEndpoint:
                 or arm is _KEEP_WARM
                 or (self._planner.not_closed and not self._planner.is_asked(trial.target))
             ):
-                trial = None
-            elif (
-                trial is not None
-                and own_limit_s is not None
-                and self._is_shorter(route.route, own_limit_s)
-            ):
-                self._counters["unscored_in_haste"] += 1
                 trial = None
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, route)

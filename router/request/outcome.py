@@ -18,7 +18,13 @@ from harness.gate.online.outcome import (
     OutcomeReason,
 )
 from harness.routing.plan import Excluded, ExclusionReason, SendHold
-from router.request.request_state import FAILING, Attempt, RequestProgress, UpstreamAnswer
+from router.request.request_state import (
+    FAILING,
+    Attempt,
+    RequestProgress,
+    RoutedRequest,
+    UpstreamAnswer,
+)
 from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.snapshot.route_plans import is_arm_charged
@@ -194,6 +200,27 @@ def time_answer(progress: RequestProgress, elapsed_s: float) -> ExposureOutcome:
         return ExposureOutcome(_ANSWERED, None, "", 0.0, True, elapsed_s)  # noqa: FBT003 - sent
     first_s, gap_s = progress.first_token_s, stream.longest_gap_s
     return ExposureOutcome(_ANSWERED, None, "", 0.0, True, first_s, gap_s)  # noqa: FBT003 - sent
+
+
+def limit_to_share(job: RoutedRequest, outcome: ExposureOutcome) -> ExposureOutcome:
+    """Counts the first output after the arm's share of the caller's own deadline as left at the
+    deadline.
+
+    The router divides a deadline equally among the targets of a plan, and the candidate's plan
+    has one target more than the incumbent's. So without this rule, equal targets would miss the
+    deadline at different times. The share is the same in both arms: the deadline divided by the
+    number of targets of the longer plan.
+    """
+    if job.experiment is None:
+        return outcome
+    targets = {*job.plan.targets, job.experiment.target}
+    share_s = (job.deadline - job.begun) / len(targets)
+    began_s = outcome.first_s if outcome.first_s is not None else outcome.waited_s
+    if began_s <= share_s:
+        return outcome
+    return ExposureOutcome(
+        OutcomeKind.LEFT, OutcomeReason.DEADLINE_EARLY, waited_s=share_s, sent=False
+    )
 
 
 def _own_attempts(response: RoutedResponse) -> list[Attempt]:

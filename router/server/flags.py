@@ -138,7 +138,7 @@ class FlagEvaluation:
             raise FlagFault("TARGETING_KEY_MISSING", message)
         sticky = targeting_key.encode(errors="replace")
         assigned = self._calls.assign(
-            caller.scope, sticky, route, _REQUEST, caller.grant, caller.request_id, None
+            caller.scope, sticky, route, _REQUEST, caller.grant, caller.request_id
         )
         _, arm, plan, _ = assigned
         if not plan.targets:

@@ -25,11 +25,7 @@ from router.health.worker_alerts import WorkerAlerts
 from router.observers.canary_guard import CanaryGuards
 from router.observers.capture import CaptureSampler
 from router.observers.feedback import FeedbackIntake
-from router.observers.guardrail_sampling import (
-    GuardrailSampling,
-    RolloutAdmission,
-    ShortDeadlines,
-)
+from router.observers.guardrail_sampling import GuardrailSampling, RolloutAdmission
 from router.observers.health_checks import HealthChecks
 from router.observers.judge import CanarySampleJudge
 from router.observers.otlp_outcomes import OutcomeIntake
@@ -193,7 +189,6 @@ class RouterParts:
             marks,
             self._guards.stopped,
         )
-        deadlines = ShortDeadlines()
         always: list[RequestObserver] = [
             self._feedback,
             CaptureSampler(secret, clock, recorder),
@@ -201,7 +196,6 @@ class RouterParts:
             TokenSettlement(self._admission),
             RequestAccounting(recorder, self._metrics, clock),
             failovers,
-            deadlines,
         ]
         if tracing is not None:
             always.append(RequestTracing(tracing, self._errors))
@@ -215,7 +209,6 @@ class RouterParts:
             planner,
             dispatcher,
             self._admission,
-            deadlines.is_too_short,
             RequestObservers(always, of_evidence, self._errors),
             recorder.counters,
             settings,

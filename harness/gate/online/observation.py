@@ -225,6 +225,8 @@ class TrafficMinute:
     # Failed requests for which the router called no target, because of a switch, a missing key
     # or a data class. `charged` excludes them, because they are no failure of a target.
     refused: int = 0
+    # How long callers waited for output (`waiting.WaitCounts`).
+    waits: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
 
 # Swapgate counts this many names per route and day separately, and sums up all other names.

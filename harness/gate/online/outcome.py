@@ -254,14 +254,16 @@ class WaitLimits(NamedTuple):
     gap_s: float = 0.0
 
 
+UNKNOWN_LIMITS: Final = WaitLimits()
+
+
 def settle_departure(
     outcome: ExposureOutcome, limits: WaitLimits, *, streamed: bool
 ) -> ExposureOutcome:
     """Decides whether a caller stopped a flowing stream, left early, or left after waiting.
 
     Returns every other outcome unchanged. streamed: whether the request asked for a stream.
-    While a limit is unknown, a missed deadline counts as waiting, because the router scores no
-    deadline that is short for the route. No other departure does.
+    While a limit is unknown, no departure counts as waiting.
     """
     if outcome.kind is not OutcomeKind.LEFT:
         return outcome
@@ -270,11 +272,10 @@ def settle_departure(
         limit_s = limits.gap_s
     elif streamed:
         limit_s = limits.stream_first_s
-    over = outcome.waited_s > limit_s
+    waited = 0.0 < limit_s < outcome.waited_s
     if outcome.reason in _DEADLINES:
-        reason = OutcomeReason.DEADLINE_WAITED if over else OutcomeReason.DEADLINE_EARLY
+        reason = OutcomeReason.DEADLINE_WAITED if waited else OutcomeReason.DEADLINE_EARLY
         return outcome._replace(reason=reason)
-    waited = over and limit_s > 0.0
     if outcome.sent and not waited:
         return outcome._replace(kind=OutcomeKind.STOPPED, reason=None)
     return outcome._replace(reason=OutcomeReason.WAITED if waited else OutcomeReason.EARLY)

@@ -18,6 +18,7 @@ from typing import Final
 from harness.frame.errors import IllegalTransition
 from harness.frame.formatting import add_seconds
 from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.outcome import UNKNOWN_LIMITS, WaitLimits
 from harness.gate.policy import CanaryPolicy, CanaryStep
 
 
@@ -260,7 +261,11 @@ def _bake_end(rollout: Rollout, state: RolloutState, now: datetime) -> datetime 
 
 
 def build_unit_rule(
-    policy: CanaryPolicy, began_at: datetime, *, ledger_salt: str = ""
+    policy: CanaryPolicy,
+    began_at: datetime,
+    *,
+    ledger_salt: str = "",
+    waits: WaitLimits = UNKNOWN_LIMITS,
 ) -> UnitRule:
     """Returns the unit rule for routers. ledger_salt: for the rollout's key ledger."""
     return UnitRule(
@@ -272,4 +277,7 @@ def build_unit_rule(
         guardrails=policy.guardrails.tolerated(),
         judge=policy.judge,
         ledger_salt=ledger_salt,
+        first_wait_s=waits.first_s,
+        stream_wait_s=waits.stream_first_s,
+        gap_wait_s=waits.gap_s,
     )

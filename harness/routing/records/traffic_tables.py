@@ -242,6 +242,7 @@ TRAFFIC: Final = record(
     added_count("cached_tokens"),
     added_count("unpriced"),
     added_count("refused"),
+    json_value("waits", nullable=True),
     one_of("arm", Arm),
     *(at_least(column, 0) for column in ("requests", "failed", "charged", "streams")),
     *(at_least(column, 0) for column in ("input_tokens", "output_tokens")),
