@@ -31,6 +31,7 @@ log = structlog.get_logger("swapgate.schedule")
 
 
 def control_schedule(installation: Installation) -> "Schedule":
+    from harness.canary import way_back  # noqa: PLC0415 - only the control plane needs it
     from harness.evals import drift_monitor  # noqa: PLC0415 - only the control plane needs it
     from harness.frame.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
     from harness.operations import alert_delivery, captures, control_jobs, integrity  # noqa: PLC0415 - only the control plane needs it
@@ -92,6 +93,7 @@ def control_schedule(installation: Installation) -> "Schedule":
             RestingJob(integrity.check_snapshot),
             every_s=control.reconcile_interval_s,
         ),
+        leading("ways back", way_back.update_alerts, every_s=way_back.EVERY_S),
         leading("outages", outages.update_outage_alerts, every_s=OUTAGES_EVERY_S),
         leading("alerts", alert_delivery.run_once, every_s=settings.alerts.deliver_interval_s),
         leading("drift watch", drift_monitor.run_once, every_s=control.drift_interval_s),
