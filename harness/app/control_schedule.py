@@ -93,7 +93,7 @@ def control_schedule(installation: Installation) -> "Schedule":
             RestingJob(integrity.check_snapshot),
             every_s=control.reconcile_interval_s,
         ),
-        leading("ways back", way_back.update_alerts, every_s=way_back.EVERY_S),
+        leading("ways back", way_back.WayBackWatch(), every_s=way_back.WATCH_S),
         leading("outages", outages.update_outage_alerts, every_s=OUTAGES_EVERY_S),
         leading("alerts", alert_delivery.run_once, every_s=settings.alerts.deliver_interval_s),
         leading("drift watch", drift_monitor.run_once, every_s=control.drift_interval_s),

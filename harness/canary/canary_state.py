@@ -82,7 +82,7 @@ class CanaryState:
         return short if after or short.endswith(AFTER_PROMOTION) else f"canary {short}"
 
 
-def describe_canary_state(
+def describe_canary_state(  # noqa: PLR0913 - by name, and most have a default
     rollout: Rollout,
     holds: Sequence[str],
     action: RolloutAction | None = None,

@@ -34,7 +34,7 @@ from harness.gate.sentences import reason_text
 from harness.gate.verdict import Passed
 from harness.proposals import fallback_chain, recomputation, route_rules
 from harness.registry import targets
-from harness.registry.target_life import TargetLife
+from harness.registry.target_life import TargetLife, describe_no_way_back, list_details
 from harness.routes import freezes, routes
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalEvent, apply_event
@@ -247,7 +247,7 @@ class CanaryMachine:
         after = Rollouts(self._tx).save(self._after(move))
         self._end_proposal(proposal, ProposalEvent.HEALTHY, move)
         self.record(PROMOTED, after, move)
-        gone = way_back.describe_gone(move.way_back) if move.way_back else ""
+        gone = describe_no_way_back(list_details(move.way_back))
         known = f" Swapgate found {gone}." if gone else ""
         self._raise_alert(
             AlertKind.PROMOTED,
@@ -348,7 +348,7 @@ class CanaryMachine:
             {
                 "rollout": rollout.id,
                 "reason": move.reason,
-                **way_back.list_details(move.way_back),
+                **list_details(move.way_back),
                 **figures,
             },
         )

@@ -48,20 +48,14 @@ from harness.gate.online.rollout import (
 from harness.gate.online.rollout_action import RolloutAction
 from harness.proposals import decisions, recomputation
 from harness.registry import data_class_checks
-from harness.registry.target_life import TargetLife
-from harness.routes.routes import (
-    commit,
-    find_taken_back,
-    known_targets,
-    require_route,
-    standing_incumbents,
-)
+from harness.registry.target_life import TargetLife, list_details
+from harness.routes.routes import commit, find_taken_back, known_targets, require_route
 from harness.routing.context import Context
 from harness.routing.proposal import ApprovalKind, ProposalEvent, apply_event
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
-from harness.routing.route_changes import RestoreIncumbent
+from harness.routing.route_changes import RestoreIncumbent, find_way_back
 from harness.routing.table import Route, RouteRecord
 
 
@@ -226,9 +220,9 @@ def apply_action(
     """Applies the action to rollout, routing table and proposal in one transaction.
 
     unit: contains the rollout of the decision. back: whether the incumbent can still serve,
-    for the record of a promotion; it changes no action. Raises StaleWrite if it has moved. If another
-    change has taken the canary off the route, the rollout ends with BASE_CHANGED, whatever the
-    action is.
+    for the record of a promotion; it changes no action. Raises StaleWrite if it has moved. If
+    another change has taken the canary off the route, the rollout ends with BASE_CHANGED,
+    whatever the action is.
     """
     rollout = Rollouts(unit.tx).get(unit.rollout.id)
     if rollout.version != unit.rollout.version:
@@ -270,7 +264,7 @@ class RestoredRoute(Route):
     warnings: tuple[str, ...] = ()
 
 
-def roll_back(
+def roll_back(  # noqa: PLR0913 - by name, and most have a default
     ctx: Context,
     actor: Actor,
     name: str,
@@ -314,7 +308,7 @@ def roll_back(
             route.version,
             reason,
             action="route.rollback",
-            **way_back.list_details(life),
+            **list_details(life),
             **({"force": True} if force else {}),
         )
         if incumbent != route.incumbent:
@@ -338,9 +332,7 @@ def _check_seen(route: Route, expected: Route, expected_version: int | None) -> 
         )
 
 
-def _require_former(
-    ctx: Context, tx: Transaction, route: Route, to_version: int | None
-) -> str:
+def _require_former(ctx: Context, tx: Transaction, route: Route, to_version: int | None) -> str:
     """Returns the id of the incumbent to restore.
 
     Raises NotFound without one, ProofRefused for a model that a rollback took off the route,
@@ -388,11 +380,7 @@ def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -
     an earlier incumbent or without that version.
     """
     if version is None:
-        # Each rollback goes one promotion back, so a second rollback does not undo the first.
-        found, which = (
-            next(iter(standing_incumbents(history)[-2:-1]), None),
-            "earlier incumbent",
-        )
+        found, which = find_way_back(history), "earlier incumbent"
     else:
         named = (r.route.incumbent for r in history if r.route.version == version)
         found, which = next(named, None), f"version {version}"

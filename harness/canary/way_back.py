@@ -1,13 +1,14 @@
 """Checks the target that a rollback would restore, because a rollback to a model that is gone
 leaves all users without answers.
 
-`check_rollout` checks before a promotion, `update_alerts` every ten minutes of a bake, and
+`check_rollout` checks before a promotion, `WayBackWatch` every ten minutes of a bake, and
 `check_rollback` before a rollback by hand. The checks call providers, so they run before a
 transaction. No automatic rollback and no abort waits for them, and they block no promotion.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from time import monotonic
 from typing import Final
@@ -17,17 +18,18 @@ from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.alerts import AlertNotice
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import NotFound, ProofRefused, SwapgateError
-from harness.frame.plain_data import to_plain
 from harness.frame.records.transaction import Transaction
 from harness.gate.online.rollout import Rollout, RolloutState
 from harness.registry.target_life import CHECK_S, LifeState, TargetLife, check_life
-from harness.routes.routes import standing_incumbents
 from harness.routing.context import Context
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
+from harness.routing.route_changes import standing_incumbents
 from harness.routing.table import RouteRecord
 
 EVERY_S: Final = 600.0
+SOON_S: Final = 20.0
+WATCH_S: Final = 5.0  # the interval of the watch, which mostly reads known facts
 # How long the alert of a promotion stays after its bake, or after a promotion without one.
 KEPT: Final = timedelta(days=1)
 # A check of other former incumbents gets at least this time after the first answer.
@@ -56,19 +58,6 @@ def _check(ctx: Context, target: str) -> TargetLife:
         return TargetLife(target, target, LifeState.UNSURE, str(error), now)
 
 
-def describe_gone(life: TargetLife) -> str:
-    """Describes a way back that is gone: `no way back: a/m cannot serve: …`."""
-    return f"no way back: {life.name} cannot serve: {life.reason}" if life.is_gone else ""
-
-
-def list_details(life: TargetLife | None) -> Mapping[str, object]:
-    """Returns the details of a check for an audit event; empty without a check."""
-    if life is None:
-        return {}
-    found = {"state": life.state, "target": life.target, "name": life.name}
-    return {"way_back": to_plain({**found, "reason": life.reason, "at": life.at.isoformat()})}
-
-
 def build_notice(rollout: Rollout, life: TargetLife) -> AlertNotice | None:
     """Builds the alert about a way back that is gone; None for any other way back."""
     if not life.is_gone:
@@ -88,31 +77,54 @@ def find_gone(tx: Transaction, rollout: Rollout) -> str:
     return found.text if found is not None and found.open else ""
 
 
-def update_alerts(ctx: Context) -> None:
+class WayBackWatch:
     """Checks the ways back of all bakes, and opens or ends their alerts.
 
-    A check without a clear answer changes no alert. The alert of a promotion ends with its
-    rollback, or after KEPT.
+    A call asks a target if the last time is EVERY_S ago. If the routers' reports contradict
+    the alert, it asks after SOON_S already. A check without a clear answer changes no alert.
+    The alert of a promotion ends with its rollback, or after KEPT.
     """
-    watched = _list_watched(ctx)
-    lives = check_life(ctx, {rollout.incumbent for rollout in watched}) if watched else {}
-    for rollout in watched:
-        life = lives[rollout.incumbent]
-        if life.state is not LifeState.UNSURE:
-            notice = build_notice(rollout, life)
-            alerts.update_alert(ctx, AlertKind.WAY_BACK_GONE, rollout.id, notice)
-    kept = {rollout.id for rollout in watched}
-    for kind, about in sorted(alerts.list_open(ctx, AlertKind.WAY_BACK_GONE)):
-        if about not in kept:
-            alerts.update_alert(ctx, kind, about, None)
+
+    def __init__(self) -> None:
+        self._asked: dict[str, float] = {}  # by rollout: the last time, in monotonic seconds
+
+    def __call__(self, ctx: Context) -> None:
+        open_ = {about for _, about in alerts.list_open(ctx, AlertKind.WAY_BACK_GONE)}
+        watched = _list_watched(ctx, open_)
+        self._asked = {r.id: at for r in watched if (at := self._asked.get(r.id)) is not None}
+        for id_ in sorted(open_ - {rollout.id for rollout in watched}):
+            alerts.update_alert(ctx, AlertKind.WAY_BACK_GONE, id_, None)
+        due = self._list_due(ctx, watched, open_)
+        lives = check_life(ctx, {rollout.incumbent for rollout in due}) if due else {}
+        for rollout in due:
+            life = lives[rollout.incumbent]
+            if life.state is not LifeState.UNSURE:
+                notice = build_notice(rollout, life)
+                alerts.update_alert(ctx, AlertKind.WAY_BACK_GONE, rollout.id, notice)
+
+    def _list_due(
+        self, ctx: Context, watched: Sequence[Rollout], open_: Collection[str]
+    ) -> Sequence[Rollout]:
+        """Lists the rollouts whose incumbent must be asked now, and notes the time."""
+        if not watched:
+            return ()
+        # Without a door, the check reads only known facts, such as the routers' alerts.
+        known = check_life(replace(ctx, door=None), {r.incumbent for r in watched})
+        now, due = ctx.clock.monotonic(), []
+        for rollout in watched:
+            contradicts = known[rollout.incumbent].is_gone is not (rollout.id in open_)
+            pause_s = SOON_S if contradicts else EVERY_S
+            if now - self._asked.get(rollout.id, -math.inf) >= pause_s:
+                self._asked[rollout.id] = now
+                due.append(rollout)
+        return due
 
 
-def _list_watched(ctx: Context) -> Sequence[Rollout]:
+def _list_watched(ctx: Context, open_: Collection[str]) -> Sequence[Rollout]:
     """Lists the bakes, and the latest promotions that have an open alert."""
-    open_ = {about for _, about in alerts.list_open(ctx, AlertKind.WAY_BACK_GONE)}
     with ctx.store.read() as tx:
         baking = list(Rollouts(tx).baking())
-        over = [_find(tx, about) for about in sorted(open_ - {known.id for known in baking})]
+        over = [_find(tx, about) for about in sorted({*open_} - {known.id for known in baking})]
     since = ctx.clock.now() - KEPT
     recent = (
         rollout

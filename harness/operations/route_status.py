@@ -76,7 +76,6 @@ ALERTS_OF_STATES: Final = frozenset(
         AlertKind.AWAITING_APPROVAL,
         AlertKind.CANARY_PAUSED,
         AlertKind.CANARY_HELD,
-        AlertKind.WAY_BACK_GONE,
         AlertKind.ROUTE_DOWN,
         AlertKind.ON_FALLBACK,
         AlertKind.BREAK_GLASS,  # also shown as a banner on all pages

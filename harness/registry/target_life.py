@@ -64,6 +64,25 @@ class TargetLife:
         return self.state is LifeState.GONE
 
 
+WAY_BACK: Final = "way_back"  # in an audit event's details: the check of a way back
+
+
+def list_details(life: TargetLife | None) -> Mapping[str, object]:
+    """Returns the details of a check for an audit event; empty without a check."""
+    if life is None:
+        return {}
+    found = {"state": life.state.value, "target": life.target, "name": life.name}
+    return {WAY_BACK: {**found, "reason": life.reason, "at": life.at.isoformat()}}
+
+
+def describe_no_way_back(details: Mapping[str, object]) -> str:
+    """Describes a way back that was gone, from an audit event's details; else empty."""
+    checked = details.get(WAY_BACK)
+    if not isinstance(checked, Mapping) or checked.get("state") != LifeState.GONE.value:
+        return ""
+    return f"no way back: {checked.get('name')} cannot serve: {checked.get('reason')}"
+
+
 @dataclass(frozen=True, slots=True)
 class KnownFacts:
     """Facts about a target that need no request to its provider."""
@@ -83,22 +102,21 @@ def judge_life(facts: KnownFacts, reply: ProbeReply | None) -> tuple[LifeState, 
     reply: None if no provider was asked. A reply outweighs the routers' reports, which may be
     minutes old; it does not outweigh an end date or a missing key.
     """
-    if why := _lasting_fact(facts):
-        return LifeState.GONE, why
-    if reply is not None:
-        if why := _refusal(reply):
-            return LifeState.GONE, why
-        if _answers(reply):
-            if facts.shut:
-                return LifeState.UNSURE, f"it answers the check, but {facts.shut}"
-            return LifeState.ALIVE, ""
-    if facts.refused:
-        return LifeState.GONE, facts.refused
+    answers = reply is not None and _answers(reply)
+    gone = _lasting_fact(facts) or (_refusal(reply) if reply is not None else "")
+    if not gone and not answers:
+        gone = facts.refused
     unlisted = ""
     if facts.unlisted is not None:
         unlisted = f"its provider has not listed it since {facts.unlisted.isoformat()}"
-        if reply is None:
-            return LifeState.GONE, unlisted
+    if not gone and reply is None:
+        gone = unlisted
+    if gone:
+        return LifeState.GONE, gone
+    if answers and not facts.shut:
+        return LifeState.ALIVE, ""
+    if answers:
+        return LifeState.UNSURE, f"it answers the check, but {facts.shut}"
     why = (reply.error or _NO_ANSWER) if reply is not None else "Swapgate could not ask it"
     if facts.unreadable_key:
         why = "this process cannot read its provider's key"

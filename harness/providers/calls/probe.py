@@ -421,7 +421,7 @@ def _first(answer: http.client.HTTPResponse, started: float) -> _FirstContent:
 
 
 def _error_event(data: bytes) -> bytes:
-    """Returns an error event's error, as the body of an error answer; empty without an error."""
+    """Returns an error event's error, as an error answer's body; empty without one."""
     try:
         event = json.loads(data)
         error = event.get("error") or (event.get("response") or {}).get("error")
