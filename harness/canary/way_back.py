@@ -52,7 +52,7 @@ def check_rollout(ctx: Context, rollout: Rollout) -> TargetLife:
 def _check(ctx: Context, target: str) -> TargetLife:
     """Checks a target; an error of the check itself is a doubt, and blocks nothing."""
     try:
-        return check_life(ctx, [target])[target]
+        return check_life(ctx, [target], timeout_s=CHECK_S)[target]
     except SwapgateError as error:
         now = ctx.clock.now()
         return TargetLife(target, target, LifeState.UNSURE, str(error), now)

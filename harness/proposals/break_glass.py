@@ -167,9 +167,9 @@ def end_break_glass(ctx: Context, actor: Actor, id_: str, *, reason: str) -> Bre
         if life is not None and life.is_gone and _serves(tx, record):
             raise ProofRefused(
                 f"the former incumbent {life.name} cannot serve: {life.reason}. Restore "
-                f"another former model with `swapgate route rollback {record.route} --to-version N "
-                "--reason …`, which ends the break-glass; its `--force` restores even a model "
-                "that cannot serve"
+                f"another former model with `swapgate route rollback {record.route} "
+                "--to-version N --reason …`, which ends the break-glass; `--force` restores "
+                "even a model that cannot serve"
             )
         return _end(tx, actor, record, f"ended by {actor.name}: {because}")
 
