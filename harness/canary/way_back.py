@@ -66,8 +66,8 @@ def build_notice(rollout: Rollout, life: TargetLife) -> AlertNotice | None:
     return AlertNotice(
         f"route {rollout.route}",
         f"route {rollout.route} has no way back to {life.name}",
-        f"{life.name} cannot serve: {life.reason}.{bake} A rollback would leave the users of "
-        "the route without answers.",
+        f"A rollback would restore {life.name}, which cannot serve: {life.reason}.{bake} "
+        "Callers would get errors.",
     )
 
 

@@ -1,6 +1,7 @@
 """The way back of a promotion, asked of a real provider over HTTP."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -32,7 +33,13 @@ from harness.providers.records import Providers
 from harness.registry import deprecations, targets
 from harness.routing.context import Context
 from router.protocols.provider_failures import classify_reply
-from tests.support.control.control_plane import BEN, CANARY, POLICY, SmallInstallation
+from tests.support.control.control_plane import (
+    BEN,
+    CANARY,
+    POLICY,
+    SmallInstallation,
+    read_history,
+)
 from tests.support.providers.scripted_probe import FixedCatalogue
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS, Upstream, running_upstream
@@ -129,12 +136,18 @@ def test_a_rollback_to_a_model_that_is_gone_is_refused_and_the_next_living_one_i
     promoted_twice(world)
     upstream.turns["good"] = turn
 
-    command = "`swapgate route rollback chat --to-version 1 --reason …`"
     with pytest.raises(ProofRefused, match="sim/good cannot serve") as refusal:
         operations.roll_back(ctx, BEN, "chat", reason="an incident")
-    assert f"The former incumbent sim/base answers: {command}" in str(refusal.value)
     assert "--force" in str(refusal.value)
     assert world.serving() == "better"
+    named = re.search(
+        r"The former incumbent sim/base answers: `swapgate route rollback chat "
+        r"--to-version (\d+) --reason …`",
+        str(refusal.value),
+    )
+    assert named is not None
+    served = next(r for r in read_history(ctx, "chat") if r.route.version == int(named[1]))
+    assert ctx.store.lists.targets_of({served.route.incumbent}).popitem()[1].model == "base"
 
     back = operations.roll_back(ctx, BEN, "chat", reason="it must be", force=True)
     assert world.serving() == "good"
@@ -284,7 +297,7 @@ def test_the_bake_says_that_nothing_is_compared_until_its_control_answers_again(
     (shown,) = canary_status.list_canaries(ctx, route="chat")
     assert shown.state.kind is CanaryStateKind.UNCOMPARED
     assert shown.state.words == "promoted and baking, control gone: nothing is compared"
-    assert "sim/base cannot serve: the provider does not know the model" in shown.state.reason
+    assert "sim/base, which cannot serve: the provider does not know" in shown.state.reason
     assert "If harm is shown, it is rolled back" not in shown.state.next_step
     assert shown.objections(RolloutSignal.ABORT) == (shown.no_way_back,)
     route = route_queries.load_status(ctx, "chat")
@@ -394,7 +407,7 @@ def test_the_api_refuses_and_takes_force(world: SmallInstallation, upstream: Ups
     door = Door(world, probe=HttpProviderProbe(SystemClock(), classify=classify_reply))
     body = {"reason": "an incident"}
     answer = door.send("POST", "/routes/chat/rollback", json=body, role="approver")
-    assert "sim/base cannot serve" in str(error_of(answer, 403))
+    assert "sim/base cannot serve" in str(error_of(answer, 409))
     body_with_force = {**body, "force": True}
     back = door.post("/routes/chat/rollback", body_with_force, role="approver")
     assert back["warnings"][0].startswith("sim/base cannot serve")
@@ -405,15 +418,20 @@ def test_the_command_refuses_names_the_way_and_takes_force(
     cli: CommandLine, upstream: Upstream
 ) -> None:
     moved(cli.world, upstream)
+    cli.world.policy = replace(POLICY, canary=replace(CANARY, bake_s=0.0))
     promoted_twice(cli.world)
     upstream.turns["good"] = GONE
     words = ("route", "rollback", "chat", "--reason", "bad tone")
 
     refusal = cli.error(*words, exits=7)
     assert "sim/good cannot serve: the provider does not know the model" in refusal
-    assert "swapgate route rollback chat --to-version 1" in " ".join(refusal.split())
     assert cli.world.serving() == "better"
+    command = re.search(r"`swapgate (route rollback chat --to-version \d+)", refusal)
+    assert command is not None
+    cli.run(*command[1].split(), "--reason", "bad tone")
+    assert cli.world.serving() == "base"
 
+    words = ("route", "rollback", "chat", "--to-version", "5", "--reason", "bad tone")
     forced = cli.run(*words, "--force")
     assert "route chat is served by sim/good again" in forced.stdout
     assert "warning: sim/good cannot serve" in forced.stderr
