@@ -166,7 +166,7 @@ def _list_ways_back(tx: Transaction) -> Mapping[str, Target]:
     found = {}
     for name in Routing(tx).names():
         former = find_way_back(Routing(tx).history(name))
-        if former in known:
+        if former is not None and former in known:
             found[name] = known[former]
     return found
 
