@@ -76,7 +76,12 @@ def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
 
 def list_alert_keys(rollout: Rollout) -> Sequence[str]:
     """Lists the keys of the alerts that a canary's status reads, to preload them for a list."""
-    kinds = (AlertKind.CANARY_PAUSED, AlertKind.CANARY_HELD, AlertKind.INTERNAL_ERROR)
+    kinds = (
+        AlertKind.CANARY_PAUSED,
+        AlertKind.CANARY_HELD,
+        AlertKind.INTERNAL_ERROR,
+        AlertKind.WAY_BACK_GONE,
+    )
     own = [f"{kind.value}:{rollout.id}" for kind in kinds]
     return [*own, f"{AlertKind.SHARED_KEY.value}:{rollout.route}"]
 

@@ -11,6 +11,7 @@ The machine does not judge evidence: `decision` derives the signal from it, and
 
 from dataclasses import dataclass, replace
 
+from harness.canary import way_back
 from harness.canary.audit import PROMOTED, RolloutUnit, decision_evidence
 from harness.canary.patience import measure_limits
 from harness.evals import proof_validity
@@ -34,6 +35,7 @@ from harness.gate.sentences import reason_text
 from harness.gate.verdict import Passed
 from harness.proposals import fallback_chain, recomputation, route_rules
 from harness.registry import targets
+from harness.registry.target_life import TargetLife, describe_no_way_back, list_details
 from harness.routes import freezes, routes
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalEvent, apply_event
@@ -158,6 +160,8 @@ class CanaryMove:
     reason: str
     # The action that the evidence asks for; None if a person or the route causes the move.
     action: RolloutAction | None = None
+    # Of a promotion: whether the incumbent can still serve; None if it was not checked.
+    way_back: TargetLife | None = None
 
 
 class CanaryMachine:
@@ -249,11 +253,15 @@ class CanaryMachine:
         after = Rollouts(self._tx).save(self._after(move))
         self._end_proposal(proposal, ProposalEvent.HEALTHY, move)
         self.record(PROMOTED, after, move)
+        gone = describe_no_way_back(list_details(move.way_back))
+        known = f" Swapgate found {gone}." if gone else ""
         self._raise_alert(
             AlertKind.PROMOTED,
             f"{self._name(after.candidate)} is now the model of route {after.route}",
-            f"It took the place of {self._name(after.incumbent)}. {move.reason}",
+            f"It took the place of {self._name(after.incumbent)}.{known} {move.reason}",
         )
+        if move.way_back and (notice := way_back.build_notice(after, move.way_back)):
+            self._raise_alert(AlertKind.WAY_BACK_GONE, notice.title, notice.text)
         return after
 
     def _go_back(self, move: CanaryMove) -> Rollout:
@@ -343,7 +351,12 @@ class CanaryMachine:
             move.actor,
             action,
             f"route {rollout.route}",
-            {"rollout": rollout.id, "reason": move.reason, **figures},
+            {
+                "rollout": rollout.id,
+                "reason": move.reason,
+                **list_details(move.way_back),
+                **figures,
+            },
         )
 
     def _raise_alert(self, kind: AlertKind, title: str, text: str) -> None:

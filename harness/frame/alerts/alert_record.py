@@ -215,7 +215,14 @@ ALERTS_PAGE: Final = "/alerts"
 OF_A_PROPOSAL: Final = frozenset({_K.AWAITING_APPROVAL, _K.EVAL_WAITS})
 
 OF_A_CANARY: Final = frozenset(
-    {_K.ROLLED_BACK, _K.LOCAL_ABORT, _K.CANARY_PAUSED, _K.CANARY_HELD, _K.SAMPLE_RATIO}
+    {
+        _K.ROLLED_BACK,
+        _K.LOCAL_ABORT,
+        _K.CANARY_PAUSED,
+        _K.CANARY_HELD,
+        _K.WAY_BACK_GONE,
+        _K.SAMPLE_RATIO,
+    }
 )
 
 OF_TRAFFIC: Final = frozenset({_K.ROUTE_DOWN, _K.ON_FALLBACK})

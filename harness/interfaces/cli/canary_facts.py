@@ -20,7 +20,7 @@ from harness.routing.proposal import Proposal, ProposalPhase
 # Attributes of a canary that the document copies.
 SHOWN: Final = (
     *("incumbent", "candidate", "action", "explanation", "state", "moved", "held", "faults"),
-    *("accepted_cost", "callers", "shared_key"),
+    *("accepted_cost", "callers", "shared_key", "no_way_back"),
 )
 
 

@@ -102,7 +102,7 @@ def find_obstacle(tx: Transaction, route: Route) -> str:
 
 def _find_ending(ctx: Context, route: Route, rounds: Sequence[CandidateRound]) -> str:
     """Describes the incumbent's end, if no round was started for it yet."""
-    for ending in deprecations.list_deprecations(ctx):
+    for ending in deprecations.list_deprecations(ctx, ways_back=False):
         because = (
             ending.text
             if ending.unlisted
