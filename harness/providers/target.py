@@ -128,11 +128,13 @@ RequestTarget = Target | SentTarget
 STANDARD_TIERS: Final = frozenset(
     {"", "auto", "default", "standard", "standard_only", "on_demand", "ON_DEMAND"}
 )
-# Other names of a tier that has a price of its own. Source: `trafficType` of Google's answers.
+# Other names of a tier that has a price of its own. Sources: `trafficType` of Google's answers,
+# and `fast`, OpenAI's other name of its priority tier.
 TIER_NAMES: Final[Mapping[str, str]] = {
     "ON_DEMAND_FLEX": "flex",
     "FLEX": "flex",
     "ON_DEMAND_PRIORITY": "priority",
+    "fast": "priority",
 }
 
 

@@ -42,6 +42,8 @@ from router.recording.scored_units import (
     OpenBlock,
 )
 
+# Values that are lower bounds without a provider's count.
+_OF_TOKENS: Final = frozenset({Guardrail.OUTPUT_TOKENS, Guardrail.COST_PER_SUCCESS})
 _CACHED: Final = CACHED_TIMES | {Guardrail.COST_PER_SUCCESS}
 
 
@@ -220,7 +222,7 @@ def _values(
     if unit.values is None or reading is Reading.BAD:
         # A missing value is not evidence against the canary.
         return 0.0 if unit.lost and unit.canary else None, None, False
-    bounded = reading is Reading.CENSORED
+    bounded = reading is Reading.CENSORED or (unit.values.bounded and guardrail in _OF_TOKENS)
     if bounded and not unit.canary:
         return None, None, True
     compared = unit.values.compared_value(guardrail, cached_share)

@@ -55,6 +55,7 @@ class CompletedRequest(NamedTuple):
     outcome: str = "unknown"  # ok, failed, refused, client_error, cancelled, handed_on
     first_token_s: float | None = None  # only for a stream that began
     refused: bool = False  # failed, and the router called no target (`RoutePlan.refuses`)
+    bounded: bool = False  # tokens and cost are lower bounds: the provider's count is missing
 
 
 def minute_rows(

@@ -57,6 +57,15 @@ def detect_needs(request: ClientRequest) -> Needs:
     )
 
 
+def estimate_prompt(request: ClientRequest) -> int:
+    """Estimates the tokens of a prompt from its texts, at four bytes each; at least 1.
+
+    Pictures, sound and files count no tokens, so that the estimate tends to be too low.
+    """
+    size = sum(_text_bytes(request.value(name), set()) for name in _INPUTS)
+    return max(1, size // BYTES_PER_TOKEN)
+
+
 def _text_bytes(value: object, images: set[str]) -> int:
     """Returns the bytes of all texts in a value as UTF-8, and adds the types of its
     pictures to `images`.

@@ -389,7 +389,7 @@ def _price(kind: str, made_for: str, row: Mapping[str, object]) -> Price | None:
         # The table has no such row; one long price would be wrong for the other range.
         return None
     above = thousands[0] if thousands else 0
-    found: dict[str, TierPrice] = {}
+    tiers: dict[str, TierPrice] = {}
     for suffix in _TIERS:
         own = rates if not suffix else _rates(row, suffix, has_output=has_output)
         wide = _rates(row, f"_above_{above}k_tokens{suffix}", has_output=has_output)
@@ -398,12 +398,12 @@ def _price(kind: str, made_for: str, row: Mapping[str, object]) -> Price | None:
         )
         # Without a rate for cached input, a tier has no known price: it is not the plain one.
         if own is not None and (own[2] is not None or rates[2] is None):
-            found[suffix] = TierPrice(*own, long=long)
-    plain = found[""]
+            tiers[suffix] = TierPrice(*own, long=long)
+    plain = tiers[""]
     if above and plain.long is None:
         return None
     return Price(
-        *rates, long=plain.long, flex=found.get("_flex"), priority=found.get("_priority")
+        *rates, long=plain.long, flex=tiers.get("_flex"), priority=tiers.get("_priority")
     )
 
 
