@@ -62,7 +62,10 @@ def estimate_prompt(request: ClientRequest) -> int:
 
     Pictures, sound and files count no tokens, so that the estimate tends to be too low.
     """
-    size = sum(_text_bytes(request.value(name), set()) for name in _INPUTS)
+    found, size = request.members.found, 0
+    for name in _INPUTS:
+        if name in found:
+            size += _text_bytes(found[name], set())
     return max(1, size // BYTES_PER_TOKEN)
 
 
