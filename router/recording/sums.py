@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _ALL_BOUNDS: Final[tuple[int, ...]] = (*LATENCY_BOUNDS_MS, -1)
 _ADDED: Final[tuple[str, ...]] = (
     *("requests", "failed", "charged", "streams", "input_tokens", "output_tokens"),
-    *("cost_usd", "cached_tokens", "unpriced", "refused"),
+    *("cost_usd", "cached_tokens", "unpriced", "refused", "bounded"),
 )
 
 
@@ -94,6 +94,7 @@ def minute_rows(
                 cached_tokens=sum(column["cached_tokens"]),
                 unpriced=len(requests) - sum(column["priced"]),
                 refused=sum(column["refused"]),
+                bounded=sum(column["bounded"]),
             )
         )
     return rows
@@ -114,7 +115,10 @@ def spend_rows(ended: Sequence[CompletedRequest], at: datetime, worker: str) -> 
         tokens = sum(column["input_tokens"]) + sum(column["output_tokens"])
         cost_usd = sum(column["cost_usd"]) if is_priced else 0.0
         unpriced = 0 if is_priced else len(requests)
-        rows.append(KeySpend(key, day, worker, len(requests), tokens, cost_usd, unpriced))
+        bounded = sum(column["bounded"])
+        rows.append(
+            KeySpend(key, day, worker, len(requests), tokens, cost_usd, unpriced, bounded)
+        )
     return rows
 
 

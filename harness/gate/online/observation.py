@@ -225,6 +225,7 @@ class TrafficMinute:
     # Failed requests for which the router called no target, because of a switch, a missing key
     # or a data class. `charged` excludes them, because they are no failure of a target.
     refused: int = 0
+    bounded: int = 0  # requests whose tokens and cost are lower bounds; the sums include them
 
 
 # Swapgate counts this many names per route and day separately, and sums up all other names.
@@ -263,6 +264,7 @@ class TrafficTotal:
     cost_usd: float
     unpriced: int
     refused: int = 0
+    bounded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
