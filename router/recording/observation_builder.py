@@ -48,14 +48,18 @@ _CACHED: Final = CACHED_TIMES | {Guardrail.COST_PER_SUCCESS}
 
 
 class BlockFindings(NamedTuple):
-    """What one block shows: counts of bad units, ranks of values, and levels for people."""
+    """What one block shows: counts of bad units, ranks of values, and levels for people.
+
+    bounds: the ranked units whose value is a lower bound.
+    """
 
     counts: Mapping[Guardrail, FailureTally]
     ranks: Mapping[Guardrail, tuple[float, ...]]
     levels: Mapping[Guardrail, ArmLevels]
+    bounds: Mapping[Guardrail, ArmSplit]
 
 
-NO_FINDINGS: Final = BlockFindings({}, {}, {})
+NO_FINDINGS: Final = BlockFindings({}, {}, {}, {})
 # Enough units for one expected unit of the smaller arm, and the fewest controls.
 _RANKED_TOGETHER: Final = MIN_CONTROLS + 1
 
@@ -119,6 +123,7 @@ def summarize_block(
     counts: dict[Guardrail, FailureTally] = {}
     ranks: dict[Guardrail, tuple[float, ...]] = {}
     levels: dict[Guardrail, ArmLevels] = {}
+    bounds: dict[Guardrail, ArmSplit] = {}
     for guardrail, ratio in tolerated.items():
         needs = NEEDS[guardrail]
         kind = guardrail_kind(guardrail)
@@ -142,10 +147,12 @@ def summarize_block(
         found = rank_block(measured, guardrail=guardrail, tolerated=ratio, block=block)
         if found.u:
             ranks[guardrail] = found.u
+        if bounded := [unit.canary for unit in measured if unit.bounded]:
+            bounds[guardrail] = ArmSplit(len(bounded), sum(bounded))
         if found.level is not None:
             cache = _cache_levels(completed_units, measured, guardrail)
             levels[guardrail] = replace(found.level, cache=cache)
-    return BlockFindings(counts, ranks, levels)
+    return BlockFindings(counts, ranks, levels, bounds)
 
 
 def counts_for(unit: LedgerUnit, guardrail: Guardrail) -> bool:
@@ -332,6 +339,7 @@ class ObservationBuilder:
             waits={
                 name: limit_s for name, limit_s in self._limits._asdict().items() if limit_s
             },
+            bounds=findings.bounds,
         )
 
     def _summarize(

@@ -101,6 +101,8 @@ class ObservationBlock:
     served: Mapping[str, ArmSplit] = field(default_factory=dict)
     # The limits in seconds by which the block settled departures: fields of `WaitLimits`.
     waits: Mapping[str, float] = field(default_factory=dict)
+    # Ranked units whose value is a lower bound: both arms, canary. For texts only.
+    bounds: Mapping[Guardrail, ArmSplit] = field(default_factory=dict)
 
     @property
     def is_never_seen(self) -> bool:

@@ -197,7 +197,7 @@ BLOCK: Final = record(
     json_value("ranks", nullable=True),
     json_value("levels", nullable=True),
     *(json_value(column, nullable=True) for column in ("outcomes", "uncounted", "bets")),
-    *(json_value(column, nullable=True) for column in ("by_key", "served", "waits")),
+    *(json_value(column, nullable=True) for column in ("by_key", "served", "waits", "bounds")),
     sa.UniqueConstraint("rollout", "worker", "sequence", name="uq_block_sent_once"),
     at_least("number", 1),
     at_least("period", 1),
