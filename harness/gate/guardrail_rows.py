@@ -57,7 +57,8 @@ class GuardrailRow:
     distance: float  # share of the rollback level for the guardrail alone; 1 trips
     furthest: float  # the maximum distance so far
     # For errors, a line for each model with errors; for the judge, its cost; for costs and
-    # times, the part of a difference that the prompt cache explains.
+    # times, the part of a difference that the prompt cache explains, and the number of values
+    # that are lower bounds.
     classes: tuple[str, ...] = ()
     warns: bool = False  # whether it warns against an advance by hand
 
@@ -126,7 +127,7 @@ def _evidence_row(
         classes=(
             _failure_classes(evidence)
             or _judge_lines(evidence, judge)
-            or tuple(filter(None, [evidence.cache_text]))
+            or tuple(filter(None, [evidence.cache_text, evidence.bounds_text]))
         ),
         warns=is_warning(evidence),
     )

@@ -21,7 +21,7 @@ from router.request.guardrail_probe import RequestCost, RouteGuardrails
 from router.request.outcome import limit_to_share, time_answer
 from router.request.request_observers import RequestObserver
 from router.request.request_state import RoutedRequest
-from router.request.routed_response import RoutedResponse
+from router.request.routed_response import ANSWERS, RoutedResponse
 from router.snapshot.compiled import CompiledRoute
 
 _BITS: Final[Mapping[Segment, int]] = {segment: 1 << n for n, segment in enumerate(SEGMENTS)}
@@ -114,15 +114,21 @@ class GuardrailSampling(RequestObserver):
             observed.outcome = time_answer(progress, record.latency_ms / 1000)
         if observed.hurried and observed.outcome is not None:
             observed.outcome = limit_to_share(observed, observed.outcome)
+        usage = response.usage
+        price = None
+        if progress.result is not None and (full := progress.attempts[-1].upstream.price):
+            price = full.for_answer(record.input_tokens, usage.tier)
         cost = RequestCost(
             record.latency_ms / 1000,
             progress.first_token_s,
             progress.last_token_s,
             record.output_tokens,
-            record.cost_usd,
-            response.usage,
-            progress.attempts[-1].upstream.price if progress.result is not None else None,
+            record.cost_usd if record.priced else None,
+            usage,
+            price,
             getattr(progress.result, "opening_s", 0.0),
+            record.bounded,
         )
-        failed = record.failed or record.charged
+        # A stream that broke off has values, too. The outcome decides what they mean.
+        failed = not (response.caller_gone or isinstance(progress.result, ANSWERS))
         observed.sample = probe.sample(response.signals(), cost, failed=failed)

@@ -35,10 +35,11 @@ from router.observers.side_calls import (
     SideParts,
     WorkerSpending,
 )
-from router.protocols.answers import TokenUsage
+from router.protocols.answers import NO_USAGE, TokenUsage
 from router.protocols.transcript import build_transcript
 from router.recording.internal_errors import RouterPart
 from router.recording.port import Ticket
+from router.request.needs import estimate_prompt
 from router.request.request_state import AnswerCopy, RoutedRequest, UpstreamAnswer
 from router.request.routed_response import RoutedResponse
 from router.snapshot.compiled import CompiledJudge, CompiledRoute
@@ -238,12 +239,17 @@ class CanarySampleJudge(SideCalls):
         came = await self._calls.make(own, made, lambda _: None)
         if not isinstance(came, UpstreamAnswer):
             return JudgeOutcome.NO_VERDICT, 0.0, None
+        usage = came.usage or NO_USAGE
+        if not usage.input_tokens:
+            # Without a count, the prompt's estimate is a lower bound.
+            usage = usage._replace(input_tokens=estimate_prompt(own.request))
         cost_usd = 0.0
-        if came.usage is not None and upstream.price is not None:
-            cost_usd = upstream.price.cost_usd(*came.usage)
-            self._metrics.spent(upstream.name, came.usage, upstream.price)
+        if upstream.price is not None:
+            # At a tier without a known price, `_spending` counts the call as unpriced.
+            cost_usd = upstream.price.answer_usd(*usage) or 0.0
+            self._metrics.spent(upstream.name, usage, upstream.price)
         self._money.note(drawn.canary.rollout, cost_usd)
-        return parse_verdict(_text(came)), cost_usd, came.usage
+        return parse_verdict(_text(came)), cost_usd, usage
 
     def _count(self, name: str) -> None:
         self._recorder.counters[f"judge_{name}"] += 1

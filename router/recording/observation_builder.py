@@ -50,18 +50,24 @@ from router.recording.scored_units import (
     OpenBlock,
 )
 
+# Values that are lower bounds without a provider's count.
+_OF_TOKENS: Final = frozenset({Guardrail.OUTPUT_TOKENS, Guardrail.COST_PER_SUCCESS})
 _CACHED: Final = CACHED_TIMES | {Guardrail.COST_PER_SUCCESS}
 
 
 class BlockFindings(NamedTuple):
-    """What one block shows: counts of bad units, ranks of values, and levels for people."""
+    """What one block shows: counts of bad units, ranks of values, and levels for people.
+
+    bounds: the ranked units whose value is a lower bound.
+    """
 
     counts: Mapping[Guardrail, FailureTally]
     ranks: Mapping[Guardrail, tuple[float, ...]]
     levels: Mapping[Guardrail, ArmLevels]
+    bounds: Mapping[Guardrail, ArmSplit]
 
 
-NO_FINDINGS: Final = BlockFindings({}, {}, {})
+NO_FINDINGS: Final = BlockFindings({}, {}, {}, {})
 # Enough units for one expected unit of the smaller arm, and the fewest controls.
 _RANKED_TOGETHER: Final = MIN_CONTROLS + 1
 
@@ -125,6 +131,7 @@ def summarize_block(
     counts: dict[Guardrail, FailureTally] = {}
     ranks: dict[Guardrail, tuple[float, ...]] = {}
     levels: dict[Guardrail, ArmLevels] = {}
+    bounds: dict[Guardrail, ArmSplit] = {}
     for guardrail, ratio in tolerated.items():
         needs = NEEDS[guardrail]
         kind = guardrail_kind(guardrail)
@@ -148,10 +155,12 @@ def summarize_block(
         found = rank_block(measured, guardrail=guardrail, tolerated=ratio, block=block)
         if found.u:
             ranks[guardrail] = found.u
+        if bounded := [unit.canary for unit in measured if unit.bounded]:
+            bounds[guardrail] = ArmSplit(len(bounded), sum(bounded))
         if found.level is not None:
             cache = _cache_levels(completed_units, measured, guardrail)
             levels[guardrail] = replace(found.level, cache=cache)
-    return BlockFindings(counts, ranks, levels)
+    return BlockFindings(counts, ranks, levels, bounds)
 
 
 def counts_for(unit: LedgerUnit, guardrail: Guardrail) -> bool:
@@ -228,7 +237,7 @@ def _values(
     if unit.values is None or reading is Reading.BAD:
         # A missing value is not evidence against the canary.
         return 0.0 if unit.lost and unit.canary else None, None, False
-    bounded = reading is Reading.CENSORED
+    bounded = reading is Reading.CENSORED or (unit.values.bounded and guardrail in _OF_TOKENS)
     if bounded and not unit.canary:
         return None, None, True
     compared = unit.values.compared_value(guardrail, cached_share)
@@ -340,6 +349,7 @@ class ObservationBuilder:
             uncounted={key: ArmSplit(*count) for key, count in sorted(block.uncounted.items())},
             served=count_served(units),
             waits={name: limit_s for name, limit_s in limits._asdict().items() if limit_s},
+            bounds=findings.bounds,
         )
 
     def _summarize(

@@ -98,6 +98,8 @@ class SampleValues(NamedTuple):
     cost_per_success: float | None = None
     cache: CacheUse = NO_CACHE_USE
     opening_s: float = 0.0  # the part of the times for opening the provider's connection
+    # The tokens and the cost are lower bounds, because a provider's count is missing.
+    bounded: bool = False
 
     def value_for(self, guardrail: Guardrail) -> float | None:
         """Returns the value of a guardrail that measures; None if the request failed."""
@@ -123,15 +125,18 @@ class GuardrailSample(NamedTuple):
     @property
     def plain(self) -> tuple[float | int | None, ...]:
         """The sample as numbers, for a worker's report; `from_plain` reads it."""
-        *values, cache, opening_s = self.values
-        return (*values, *cache, opening_s, self.bad)
+        *values, cache, opening_s, bounded = self.values
+        return (*values, *cache, opening_s, int(bounded), self.bad)
 
     @classmethod
     def from_plain(cls, plain: Sequence[float | None]) -> Self:
         total, first, between, tokens, cost, *numbers = plain
-        given, cached, worth_usd, saved_s, opening_s, bad = (number or 0 for number in numbers)
+        known = (number or 0 for number in numbers)
+        given, cached, worth_usd, saved_s, opening_s, bounded, bad = known
         cache = CacheUse(int(given), int(cached), worth_usd, saved_s)
-        values = SampleValues(total, first, between, tokens, cost, cache, opening_s)
+        values = SampleValues(
+            total, first, between, tokens, cost, cache, opening_s, bool(bounded)
+        )
         return cls(values, int(bad))
 
 

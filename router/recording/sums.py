@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _ALL_BOUNDS: Final[tuple[int, ...]] = (*LATENCY_BOUNDS_MS, -1)
 _ADDED: Final[tuple[str, ...]] = (
     *("requests", "failed", "charged", "streams", "input_tokens", "output_tokens"),
-    *("cost_usd", "cached_tokens", "unpriced", "refused"),
+    *("cost_usd", "cached_tokens", "unpriced", "refused", "bounded"),
 )
 
 
@@ -59,6 +59,7 @@ class CompletedRequest(NamedTuple):
     gap_s: float = 0.0  # the longest wait between two outputs of a stream
     # Without new output before the caller or its own deadline ended the request; else 0.
     waited_s: float = 0.0
+    bounded: bool = False  # tokens and cost are lower bounds: the provider's count is missing
 
 
 def minute_rows(
@@ -98,6 +99,7 @@ def minute_rows(
                 unpriced=len(requests) - sum(column["priced"]),
                 refused=sum(column["refused"]),
                 waits=count_waits(_request_waits(requests)),
+                bounded=sum(column["bounded"]),
             )
         )
     return rows
@@ -118,7 +120,10 @@ def spend_rows(ended: Sequence[CompletedRequest], at: datetime, worker: str) -> 
         tokens = sum(column["input_tokens"]) + sum(column["output_tokens"])
         cost_usd = sum(column["cost_usd"]) if is_priced else 0.0
         unpriced = 0 if is_priced else len(requests)
-        rows.append(KeySpend(key, day, worker, len(requests), tokens, cost_usd, unpriced))
+        bounded = sum(column["bounded"])
+        rows.append(
+            KeySpend(key, day, worker, len(requests), tokens, cost_usd, unpriced, bounded)
+        )
     return rows
 
 

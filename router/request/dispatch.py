@@ -295,6 +295,7 @@ class Dispatcher:
         """
         loop = self.timers.loop
         started = loop.time()
+        progress.current = attempt
         try:
             first_s = self._limits.first_s(job, attempt)
         except Exception as error:
@@ -355,6 +356,7 @@ class Dispatcher:
             self._note_s(job, attempt, head.at - started)
         attempt.failure, attempt.ms = failure, (loop.time() - started) * 1000
         progress.attempts.append(attempt)
+        progress.current = None
         return failure
 
     def _next(self, job: RoutedRequest, failures: list[FailedAttempt]) -> str | None:

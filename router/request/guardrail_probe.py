@@ -13,7 +13,7 @@ from harness.frame.matching import matches_schema
 from harness.gate.online.guardrails import Guardrail, UnitRule
 from harness.gate.online.prompt_cache import CacheUse, saved_seconds
 from harness.providers.models.capabilities import Endpoint
-from harness.providers.target import Price
+from harness.providers.target import TokenPrice
 from router.frame.body import ClientRequest
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.answers import NO_JSON, NO_USAGE, TokenUsage, parse_json
@@ -65,8 +65,6 @@ _SERVED: Final = RequestTraits.SERVED.value
 _SERVED_PRICED: Final = _SERVED | _PRICED
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
-# An estimate for text if the provider counts no tokens.
-CHARACTERS_PER_TOKEN: Final = 4
 
 
 class RequestCost(NamedTuple):
@@ -74,7 +72,8 @@ class RequestCost(NamedTuple):
 
     All times are in seconds. first_token_s and last_token_s begin when the request came,
     and are None for a plain answer. opening_s is the part of elapsed_s that opened a
-    connection to the provider. output_tokens is 0 if the provider counts none.
+    connection to the provider. cost_usd is None if it is unknown. bounded: the tokens and the
+    cost are lower bounds, because a provider's count is missing.
     """
 
     elapsed_s: float
@@ -83,10 +82,11 @@ class RequestCost(NamedTuple):
     )  # first_token_s, last_token_s: since the request came; None without a stream
     last_token_s: float | None
     output_tokens: int
-    cost_usd: float
+    cost_usd: float | None
     usage: TokenUsage = NO_USAGE
-    price: Price | None = None  # of the target that answered
+    price: TokenPrice | None = None  # of the answer
     opening_s: float = 0.0  # the part of elapsed_s for opening the connection
+    bounded: bool = False
 
 
 class GuardrailProbe(NamedTuple):
@@ -107,28 +107,27 @@ class GuardrailProbe(NamedTuple):
     def sample(
         self, signals: AnswerSignals | None, spent: RequestCost, *, failed: bool
     ) -> GuardrailSample:
-        """Returns the sample; a failed request's sample has no values but its output
-        tokens.
+        """Returns the sample; a failed request's sample has no values.
 
-        If the caller hung up, the elapsed time ends then. Without a count of the provider,
-        four characters are one token.
+        If the caller hung up, the elapsed time ends then.
 
         The time between tokens is (last − first) / (tokens − 1), in seconds. It is 0 for a
-        plain answer, and for fewer than two tokens. A plain answer's first token comes with
-        its end.
+        plain answer, and for fewer than two tokens. It is unknown if the provider did not count
+        the tokens. A plain answer's first token comes with its end.
         """
-        tokens = float(spent.output_tokens)
-        if not tokens and signals is not None:
-            tokens = float(signals.length // CHARACTERS_PER_TOKEN)
         if failed:
-            return GuardrailSample(SampleValues(output_tokens=tokens))
-        elapsed_s, first_s, last_s, _, cost_usd, usage, price, opening_s = spent
-        between_s = 0.0  # two tokens or more are needed for a time between tokens
+            return GuardrailSample(SampleValues())
+        elapsed_s, first_s, last_s, counted, cost_usd, usage, price, opening_s, bounded = spent
+        tokens = float(counted)
+        # Two tokens or more are needed for a time between tokens.
+        between_s: float | None = 0.0
         if first_s is None:
             first_s = elapsed_s
+        elif bounded:
+            between_s = None
         elif last_s is not None and tokens >= 2.0:
             between_s = max(0.0, last_s - first_s) / (tokens - 1.0)
-        given, _, cached, written, hour = usage
+        given, _, cached, written, hour, _ = usage
         cache = CacheUse(
             given,
             cached,
@@ -137,7 +136,9 @@ class GuardrailProbe(NamedTuple):
             if cached and self.has_caches
             else 0.0,
         )
-        values = SampleValues(elapsed_s, first_s, between_s, tokens, cost_usd, cache, opening_s)
+        values = SampleValues(
+            elapsed_s, first_s, between_s, tokens, cost_usd, cache, opening_s, bounded
+        )
         return GuardrailSample(values, self._bad(signals) if signals is not None else 0)
 
     def _bad(self, signals: AnswerSignals) -> int:

@@ -314,6 +314,9 @@ class RequestProgress:
     """The attempts of a request so far, and its result."""
 
     attempts: list[Attempt] = field(default_factory=list)
+    # Under way; None between attempts, and if the last one has ended. A caller who leaves cuts
+    # it off, so that it does not get into `attempts`.
+    current: Attempt | None = None
     # Targets whose circuit opened between the plan and their turn, by id.
     shut_out: tuple[str, ...] = ()
     # The client's answer; None if all targets failed.

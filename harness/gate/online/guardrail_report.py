@@ -134,6 +134,9 @@ class GuardrailTotals:
     judging: JudgeTotals | None = None  # only for the judge
     opinions: OpinionTotals | None = None  # only for feedback; None if a block has no count
     cache: CacheLevels | None = None  # None if the prompt cache read no input
+    # Units whose value is a lower bound, so that the levels leave them out.
+    canary_bounds: int = 0
+    control_bounds: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +180,16 @@ class GuardrailEvidence(GuardrailTotals):
         return self.cache.describe(self.canary_level / self.control_level, pair)
 
     @property
+    def bounds_text(self) -> str:
+        """Says how many values are lower bounds; empty without them."""
+        if not (self.canary_bounds or self.control_bounds):
+            return ""
+        return (
+            f"lower bounds, which the mean leaves out: candidate {self.canary_bounds:,}, "
+            f"incumbent {self.control_bounds:,} (stopped, or without the provider's count)"
+        )
+
+    @property
     def text(self) -> str:
         """Writes a predicate of the canary, without the subject and the full stop."""
         if guardrail_kind(self.guardrail) is not GuardrailKind.RANKS:
@@ -205,11 +218,13 @@ class GuardrailEvidence(GuardrailTotals):
         """Writes the evidence as JSON without NaN and infinity."""
         known = self.canary_classes or self.control_classes
         classes = {"canary": self.canary_classes, "control": self.control_classes}
+        bounds = {"canary": self.canary_bounds, "control": self.control_bounds}
         return {
             **({"classes": classes} if known else {}),
             **({"judging": self.judging.as_json()} if self.judging else {}),
             **({"opinions": self.opinions.as_json()} if self.opinions else {}),
             **({"segment": self.segment.as_json()} if self.segment else {}),
+            **({"bounds": bounds} if any(bounds.values()) else {}),
             **(
                 {"cache": asdict(self.cache), "cache_words": self.cache_text}
                 if self.cache
@@ -314,11 +329,23 @@ def _values(blocks: Sequence[ObservationBlock], guardrail: Guardrail) -> Guardra
     control = sum(
         block.units - block.canary_units for block in blocks if block.ranks.get(guardrail)
     )
-    if not any(n for n, _ in measured):
-        return GuardrailTotals(canary, control, 0, 0, None, None)
-    levels = [(n, level.canary, level.control) for n, level in measured]
-    means = _weighted_means(levels)
-    return GuardrailTotals(canary, control, 0, 0, *means, cache=_cache(measured))
+    means: tuple[float | None, float | None] = (None, None)
+    cache: CacheLevels | None = None
+    if any(n for n, _ in measured):
+        means = _weighted_means([(n, level.canary, level.control) for n, level in measured])
+        cache = _cache(measured)
+    bounded = [block.bounds[guardrail] for block in blocks if guardrail in block.bounds]
+    of_canary = sum(split.canary for split in bounded)
+    return GuardrailTotals(
+        canary,
+        control,
+        0,
+        0,
+        *means,
+        cache=cache,
+        canary_bounds=of_canary,
+        control_bounds=sum(split.failures for split in bounded) - of_canary,
+    )
 
 
 def _weighted_means(levels: Sequence[tuple[int, float, float]]) -> tuple[float, float]:

@@ -101,6 +101,8 @@ class ObservationBlock:
     served: Mapping[str, ArmSplit] = field(default_factory=dict)
     # The limits in seconds by which the block settled departures: fields of `WaitLimits`.
     waits: Mapping[str, float] = field(default_factory=dict)
+    # Ranked units whose value is a lower bound: both arms, canary. For texts only.
+    bounds: Mapping[Guardrail, ArmSplit] = field(default_factory=dict)
 
     @property
     def is_never_seen(self) -> bool:
@@ -227,6 +229,7 @@ class TrafficMinute:
     refused: int = 0
     # How long callers waited for output (`waiting.WaitCounts`).
     waits: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    bounded: int = 0  # requests whose tokens and cost are lower bounds; the sums include them
 
 
 # Swapgate counts this many names per route and day separately, and sums up all other names.
@@ -265,6 +268,7 @@ class TrafficTotal:
     cost_usd: float
     unpriced: int
     refused: int = 0
+    bounded: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,7 @@ def _has_fitting_outcomes(block: ObservationBlock) -> bool:
         and served.is_part_of(whole)
         and len(block.served) <= MAX_BLOCK_NAMES
         and all(0.0 < limit_s < math.inf for limit_s in block.waits.values())
+        and all(0 <= split.canary <= split.failures for split in block.bounds.values())
     )
 
 

@@ -439,9 +439,12 @@ class Observations(Traffic):
             sa.func.sum(of_today).label("day_usd"),
             sa.func.sum(row.cost_usd).label("month_usd"),
             sa.func.sum(row.unpriced).label("unpriced"),
+            sa.func.sum(row.bounded).label("bounded"),
         ).where(row.key.in_(sorted(keys)), row.day >= first, row.day < next_month(first))
         return {
-            sums.key: SpendTotals(today, sums.day_usd, sums.month_usd, int(sums.unpriced))
+            sums.key: SpendTotals(
+                today, sums.day_usd, sums.month_usd, int(sums.unpriced), int(sums.bounded)
+            )
             for sums in self._tx.read(query.group_by(row.key))
         }
 

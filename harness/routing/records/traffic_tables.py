@@ -57,6 +57,7 @@ COUNTS: Final = (
     "cached_tokens",
     "unpriced",
     "refused",
+    "bounded",
 )
 
 
@@ -196,7 +197,7 @@ BLOCK: Final = record(
     json_value("ranks", nullable=True),
     json_value("levels", nullable=True),
     *(json_value(column, nullable=True) for column in ("outcomes", "uncounted", "bets")),
-    *(json_value(column, nullable=True) for column in ("by_key", "served", "waits")),
+    *(json_value(column, nullable=True) for column in ("by_key", "served", "waits", "bounds")),
     sa.UniqueConstraint("rollout", "worker", "sequence", name="uq_block_sent_once"),
     at_least("number", 1),
     at_least("period", 1),
@@ -243,10 +244,11 @@ TRAFFIC: Final = record(
     added_count("unpriced"),
     added_count("refused"),
     json_value("waits", nullable=True),
+    added_count("bounded"),
     one_of("arm", Arm),
     *(at_least(column, 0) for column in ("requests", "failed", "charged", "streams")),
     *(at_least(column, 0) for column in ("input_tokens", "output_tokens")),
-    *(at_least(column, 0) for column in ("cached_tokens", "unpriced", "refused")),
+    *(at_least(column, 0) for column in ("cached_tokens", "unpriced", "refused", "bounded")),
     amount("cost_usd"),
     sa.Index("ix_traffic_minute", "minute"),
     key="route minute worker arm target revision",
@@ -258,7 +260,8 @@ traffic = TRAFFIC.table
 KEY_SPEND: Final = record(
     KeySpend,
     "key_spend",
-    *(at_least(column, 0) for column in ("requests", "tokens", "unpriced")),
+    added_count("bounded"),
+    *(at_least(column, 0) for column in ("requests", "tokens", "unpriced", "bounded")),
     amount("cost_usd"),
     sa.Index("ix_key_spend_day", "day"),
     key="key day worker",
@@ -294,4 +297,4 @@ TRAFFIC_SUMS: Final = (*COUNTS, "cost_usd")
 
 TOTAL_KEY: Final = ("route", "arm", "target")
 
-SPEND_SUMS: Final = ("requests", "tokens", "cost_usd", "unpriced")
+SPEND_SUMS: Final = ("requests", "tokens", "cost_usd", "unpriced", "bounded")

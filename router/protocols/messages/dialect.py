@@ -74,6 +74,8 @@ CALLS: Final = IN_PIECES - {"text", "thinking"}
 GOOD: Final = ("end_turn", "tool_use")  # the most frequent good reasons; `ENDS` has all
 STOP_SEQUENCE: Final = "stop_sequence"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
+# Stands for the tier of Anthropic's fast mode. `fast` is OpenAI's name of another tier.
+FAST_MODE: Final = "fast_mode"
 _THOUGHT_PIECES: Final = frozenset({"thinking", "signature"})
 
 
@@ -93,7 +95,11 @@ def read_message_tokens(usage: object) -> TokenUsage | None:
     if cached := get("cache_read_input_tokens"):
         read = read_count(cached)
     given = written + read + read_count(get("input_tokens"))
-    return TokenUsage(given, read_count(get("output_tokens")), read, written, hour)
+    tier = get("service_tier")
+    if get("speed") == "fast":
+        tier = FAST_MODE  # each token costs more than at the tier
+    tier = tier if isinstance(tier, str) else ""
+    return TokenUsage(given, read_count(get("output_tokens")), read, written, hour, tier)
 
 
 class MessagesStream(StreamFilter):
@@ -103,7 +109,6 @@ class MessagesStream(StreamFilter):
         super().__init__(json_name)
         self._stopped = self._speaks = False
         self._counts: TokenUsage | None = None
-        self._counted = False
         self._latest: object = ""  # type of the latest event
         self._held = b""  # the end of a block, until another event follows
 
@@ -112,7 +117,7 @@ class MessagesStream(StreamFilter):
         event.
         """
         counts = self._counts or NO_USAGE
-        if self._counted:
+        if self.counted:
             return counts
         # The first event counts only the first output token.
         output_tokens = max(counts.output_tokens, self.output_events)
@@ -249,8 +254,10 @@ class MessagesStream(StreamFilter):
             known = self._counts or NO_USAGE
             # The last event may omit the input tokens.
             input_from = tokens if tokens.input_tokens else known
-            self._counts = input_from._replace(output_tokens=tokens.output_tokens)
-            self._counted = True
+            self._counts = input_from._replace(
+                output_tokens=tokens.output_tokens, tier=tokens.tier or known.tier
+            )
+            self.counted = True
 
     def _stop(self) -> Sequence[TextEdit] | None:
         if not self._stopped:

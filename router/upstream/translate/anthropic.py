@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from harness.providers.target import ANTHROPIC_VERSION
 from router.protocols.event_stream import SsePayloads
+from router.protocols.messages.dialect import read_message_tokens
 from router.upstream.translate.chat_answer import ChunkMaker, chat_message, completion
 from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request
 from router.upstream.translate.translation import (
@@ -104,7 +105,13 @@ class AnthropicTranslation:
         )
         id_, model = str(answer.get("id") or ""), str(answer.get("model") or "")
         reason = answer.get("stop_reason")
-        return completion(found.model_dump(), id_=id_, model=model, reason=reason)
+        return completion(
+            found.model_dump(),
+            id_=id_,
+            model=model,
+            reason=reason,
+            tier=_tier(answer.get("usage")),
+        )
 
     def chunks(self, ask: TranslatedCall) -> "AnthropicChunks":
         """Returns the translator of one stream. ask: the call that the stream answers."""
@@ -139,6 +146,12 @@ def _arrived(hint: str, params: Json) -> bool:
             return "thinking" in params or "output_config" in params
         case _:
             return hint in params
+
+
+def _tier(usage: object) -> object:
+    """Returns the service tier of a message's usage, as the chat has it."""
+    tokens = read_message_tokens(usage)
+    return tokens.tier if tokens else ""
 
 
 def _versions(headers: Mapping[str, str]) -> dict[str, str]:
@@ -204,6 +217,7 @@ class AnthropicChunks:
             message = {**_NO_HEAD, **event["message"]}
             event = {**event, "message": message}
             self._maker.id, self._maker.model = str(message["id"]), str(message["model"])
+            self._maker.tier = _tier(message["usage"])
         if kind not in _EVENTS:
             return ()
         found = self._parse(event)
