@@ -17,6 +17,7 @@ from harness.frame.ports import Clock
 from harness.gate.online.guardrails import FEEDBACK_S, UnitRule
 from harness.gate.online.observation import KeyClaim, KeyHistory, ObservationBlock, fingerprint
 from harness.gate.online.outcome import ExposureOutcome
+from harness.gate.online.uncounted import UncountedReason
 from harness.proposals.judge import JudgeOutcome
 from router.recording.observation_builder import ObservationBuilder
 from router.recording.scored_units import GuardrailSample, LedgerUnit, OpenBlock
@@ -29,8 +30,6 @@ MAX_BLOCK_AGE_S: Final = 60.0
 MAX_KEYS: Final = 500_000
 # How long a closed block waits for its judge's verdicts. The router gives a slower judge up.
 JUDGED_WITHIN_S: Final = 180.0
-# The reason in `ObservationBlock.uncounted` for callers beyond a ledger's `max_keys`.
-MAX_KEYS_REACHED: Final = "max_keys"
 # How many claims are kept for blocks that were sent without an answer; new claims replace the
 # oldest.
 LATE_CLAIMS: Final = 10_000
@@ -88,14 +87,15 @@ class Ledger:
         self._begin(weight_bps, now, at)
         # hash() is salted per process, and this memory ends with the process.
         known = hash(key)
+        block = self._block(weight_bps, now, at)
         if known in self._seen:
+            block.note_uncounted(UncountedReason.RETURNED, canary=canary)
             return None
         if len(self._seen) >= self._max_keys:
             self.unscored += 1
-            self._block(weight_bps, now, at).note_uncounted(MAX_KEYS_REACHED, canary=canary)
+            block.note_uncounted(UncountedReason.MAX_KEYS, canary=canary)
             return None
         self._seen.add(known)
-        block = self._block(weight_bps, now, at)
         unit = LedgerUnit(block, key=key, canary=canary, traits=traits, client=client)
         block.units.append(unit)
         block.out += 1

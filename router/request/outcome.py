@@ -18,7 +18,8 @@ from harness.gate.online.outcome import (
     OutcomeKind,
     OutcomeReason,
 )
-from harness.routing.plan import Excluded, ExclusionReason, SendHold
+from harness.routing.plan import Excluded, ExclusionReason
+from router.request.planner import HELD_REASONS
 from router.request.request_state import Attempt, UpstreamAnswer
 from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import CommittedStream
@@ -31,10 +32,6 @@ CHARGED: Final = frozenset(
 _LIMITED: Final = {
     FailureClass.RATE_LIMITED: OutcomeReason.RATE,
     FailureClass.QUOTA: OutcomeReason.QUOTA,
-}
-_HELD: Final = {
-    SendHold.PAUSE: OutcomeReason.PAUSE,
-    SendHold.QUOTA: OutcomeReason.LIMIT,
 }
 _CIRCUIT_OPEN: Final = ArmFailure.CIRCUIT_OPEN.value
 _UNABLE: Final = ArmFailure.UNABLE.value
@@ -116,7 +113,7 @@ def _of_exclusion(response: RoutedResponse) -> ExposureOutcome | None:
 def _excluded(response: RoutedResponse, out: Excluded) -> ExposureOutcome | None:
     plan = response.job.plan
     if out.held is not None:
-        return ExposureOutcome(OutcomeKind.NOT_SENT, _HELD[out.held], _CIRCUIT_OPEN)
+        return ExposureOutcome(OutcomeKind.NOT_SENT, HELD_REASONS[out.held], _CIRCUIT_OPEN)
     if out.because is ExclusionReason.OPEN:
         return ExposureOutcome(OutcomeKind.FAILED, OutcomeReason.PROVIDER, _CIRCUIT_OPEN)
     if out.because in {ExclusionReason.KEY, ExclusionReason.DATA_CLASS}:

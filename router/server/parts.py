@@ -207,7 +207,7 @@ class RouterParts:
             self._admission,
             deadlines.is_too_short,
             RequestObservers(always, of_evidence, self._errors),
-            recorder.counters,
+            recorder,
             settings,
             clock,
             self._errors,
