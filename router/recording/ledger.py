@@ -87,10 +87,9 @@ class Ledger:
         self._begin(weight_bps, now, at)
         # hash() is salted per process, and this memory ends with the process.
         known = hash(key)
-        block = self._block(weight_bps, now, at)
         if known in self._seen:
-            block.note_uncounted(UncountedReason.RETURNED, canary=canary)
             return None
+        block = self._block(weight_bps, now, at)
         if len(self._seen) >= self._max_keys:
             self.unscored += 1
             block.note_uncounted(UncountedReason.MAX_KEYS, canary=canary)

@@ -1,7 +1,8 @@
 """Why the router could not count a caller for either arm, and which setting would help.
 
 The router adds these requests up in `ObservationBlock.uncounted`. They are no exposures, so no
-evidence uses them. If they are most of a step's requests, the step holds and says why.
+evidence uses them. If they are most of a step's requests, the step holds and says why. A caller
+who has counted already in this period is no such request.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,6 @@ from harness.gate.online.guardrails import ArmSplit
 class UncountedReason(StrEnum):
     """Why a request became no exposure. The values are stored in blocks."""
 
-    RETURNED = "returned"  # the caller has counted in this period
     HANDOVER = "handover"  # the conversation began before the step
     OPT_OUT = "opt_out"  # the client's key takes part in no canary
     SWITCH = "switch"  # a switch chose the target
@@ -25,7 +25,6 @@ class UncountedReason(StrEnum):
 
 
 UNCOUNTED_WORDS: Final[Mapping[str, str]] = {
-    UncountedReason.RETURNED: "the caller has counted today",
     UncountedReason.HANDOVER: "the conversation began before the step",
     UncountedReason.OPT_OUT: "the client's key takes part in no canary",
     UncountedReason.SWITCH: "a switch chose the target",
@@ -34,10 +33,6 @@ UNCOUNTED_WORDS: Final[Mapping[str, str]] = {
     UncountedReason.MAX_KEYS: "the router remembers no further caller today",
 }
 _REMEDIES: Final[Mapping[str, str]] = {
-    UncountedReason.RETURNED: (
-        "give each person or conversation its own sticky key, for example with the header "
-        "`x-swapgate-sticky`"
-    ),
     UncountedReason.HANDOVER: "lower the policy's `handover_s`, or wait until it is over",
     UncountedReason.OPT_OUT: "let more API keys take part in canaries",
     UncountedReason.SWITCH: "end the switch (`swapgate switch list`)",
@@ -57,31 +52,19 @@ def uncounted_words(reason: str) -> str:
 
 
 def describe_uncountable(uncounted: Mapping[str, ArmSplit], units: int) -> str:
-    """Describes why a route's callers can't be counted; empty if most of them can be.
+    """Describes why most callers can't be counted; empty if most of them can be.
 
-    uncounted: requests by reason. units: requests that did count. A caller who has counted
-    already is counted, so returned callers matter only if nearly no one else comes.
+    uncounted: requests by reason. units: requests that did count.
     """
-    found = {reason: split.failures for reason, split in uncounted.items() if split.failures}
-    returned = found.pop(UncountedReason.RETURNED, 0)
+    found = {reason: split.failures for reason, split in uncounted.items()}
     kept_out = sum(found.values())
     requests = units + kept_out
-    if requests >= MIN_REQUESTS and kept_out > MOST_UNCOUNTED * requests:
-        reason = max(found, key=lambda name: (found[name], name))
-        return _text(reason, found[reason], requests)
-    if returned >= MIN_REQUESTS and units * MANY_RETURNS < returned:
-        return _text(UncountedReason.RETURNED, returned, units + returned)
-    return ""
-
-
-# One caller who comes this often a day is usually not one person.
-MANY_RETURNS: Final = 1_000
-
-
-def _text(reason: str, number: int, requests: int) -> str:
-    share = format_percent(number / requests, significant=2)
+    if requests < MIN_REQUESTS or kept_out <= MOST_UNCOUNTED * requests:
+        return ""
+    reason = max(found, key=lambda name: (found[name], name))
+    share = format_percent(found[reason] / requests, significant=2)
     remedy = _REMEDIES.get(reason, "see `swapgate canary explain`")
     return (
-        f"most callers can't be counted: {uncounted_words(reason)} in "
-        f"{format_quantity(number, 'request')} of {requests:,} ({share}); {remedy}"
+        f"Most callers can't be counted: in {found[reason]:,} of "
+        f"{format_quantity(requests, 'request')} ({share}), {uncounted_words(reason)}; {remedy}"
     )
