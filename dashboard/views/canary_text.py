@@ -238,8 +238,12 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
         ends = rollout.bake_ends_at
         left = labels.left(ends, view.now).removesuffix(" left") if ends else "unknown"
         third = Tile("The bake ends in", left, below=labels.date_time(ends) if ends else "")
+    failed = _failed(new, figures.canary_failures, figures.canary_units)
+    if figures.guard is not None and not figures.canary_units:
+        guarded = _failed(new, figures.guard.canary_failures, figures.guard.exposures)
+        failed = replace(guarded, below=f"{guarded.below}, by a router's own guard")
     return (
-        _failed(new, figures.canary_failures, figures.canary_units),
+        failed,
         _failed(old, figures.control_failures, figures.control_units),
         third,
         Tile(

@@ -191,11 +191,14 @@ def _listed(known: ProviderCredentials) -> str:
         lack = "It has no key, so its models get no requests." if known.lacks_key else "No key."
         return f"<p>{escape(lack)}</p>"
     rows = "".join(f"<li>{_stored(key)}</li>" for key in known.stored)
-    of_environment = known.keys - len(known.stored)
-    if of_environment:
-        rows += f"<li>{labels.plural(of_environment, 'key')} from the environment</li>"
+    rows += "".join(f"<li>{escape(variable.text)}</li>" for variable in known.variables)
     first = "If a key is refused or out of quota, the next key serves meanwhile."
-    return f"<p>Keys, in the order in which they are tried. {escape(first)}</p><ol>{rows}</ol>"
+    listed = (
+        f"<p>Keys, in the order in which they are tried. {escape(first)}</p><ol>{rows}</ol>"
+    )
+    if known.variables:
+        listed += markup.note(f"{credentials.describe_variables(known)}.")
+    return listed
 
 
 def _stored(key: StoredKeyView) -> str:

@@ -364,6 +364,8 @@ def next_lines(board: Leaderboard) -> Sequence[str]:
     lines = [f"Next round {when}: {names or 'no model is new'}{cost}."]
     lines.append(f"Schedule: {board.schedule}.")
     lines += [f"{candidate.name} waits: {candidate.remark}." for candidate in plan.waiting]
+    planned = (*plan.measured, *plan.waiting)
+    lines += [f"Setback: {one.setbacks}." for one in planned if one.setbacks]
     return [*lines, *(f"{warning}." for warning in plan.warnings)]
 
 

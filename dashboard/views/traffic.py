@@ -130,7 +130,10 @@ def tiles(report: TrafficReport, reasons: Sequence[FailoverReason]) -> str:
             Tile(
                 "Errors to callers",
                 labels.count(whole.failed),
-                below=f"{format_percent(whole.failed_share, significant=2)} of the requests",
+                below=(
+                    f"{format_percent(whole.failed_share, significant=2)} of the requests"
+                    + (f"; {whole.refused_text}" if whole.refused else "")
+                ),
             ),
             Tile(
                 "Answered by a fallback",

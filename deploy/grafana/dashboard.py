@@ -33,7 +33,7 @@ NO_FAULTS: Final = "|".join(
         *("context_window", "content_policy", "cancelled", "internal"),
     )
 )
-ANSWERED: Final = 'outcome!~"failed|handed_on"'
+ANSWERED: Final = 'outcome!~"failed|refused|handed_on"'
 
 
 def list_traffic_panels(label: str) -> Sequence[Panel]:
@@ -91,7 +91,7 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Share that fails for users",
-            'sum by (route) (rate(swapgate_requests_total{outcome="failed"}[5m]))'
+            'sum by (route) (rate(swapgate_requests_total{outcome=~"failed|refused"}[5m]))'
             " / sum by (route) (rate(swapgate_requests_total[5m]))",
             "{{route}}",
             "percentunit",

@@ -105,7 +105,8 @@ def build_tool(
             fault = error.errors()[0]
             path = find_fault_path(fault, arguments)
             reason = describe_fault(fault, path, schema)
-            raise InputError(f"{'.'.join(map(str, path))}: {reason}") from None
+            place = f"{'.'.join(map(str, path))}: " if path else ""
+            raise InputError(f"{place}{reason}") from None
         return await answer(given, caller)
 
     return BuiltInTool(OfferedTool(name, description, schema), read_and_answer)

@@ -310,7 +310,8 @@ class TurnRun:
         self, calls: Sequence[MessageToolCall], refused: Sequence[RefusedCall]
     ) -> None:
         """Runs the calls in parallel, and stores their results in the calls' order."""
-        caller = ToolCaller(self._begun.session.id, self._budget.left(self._now_s))
+        left = self._budget.left(self._now_s)
+        caller = ToolCaller(self._begun.session.id, left, is_in_turn=True)
         await self._record()
         results = await asyncio.gather(*(self._run_tool(call, caller) for call in calls))
         texts = {result.call: result_text(result) for result in results}

@@ -45,7 +45,7 @@ from harness.frame.errors import (
     SwapgateError,
 )
 from harness.frame.records.transaction import Transaction
-from harness.providers.records import DiscoveredModels, Providers
+from harness.providers.records import Providers
 from harness.providers.target import ModelFigures, Provider, Target, find_price
 from harness.registry import named_models, provider_secrets
 from harness.routes import scorecard
@@ -253,11 +253,13 @@ class ListedModelAnswer(SwitchToolAnswer):
 
 
 class ListedProviderAnswer(SwitchToolAnswer):
-    """A provider with a key. models: number of matching models. shown: number of matching
-    models in the answer. note: why there may be more models.
+    """A provider with a key. source: `listed` if the provider itself lists its models,
+    `catalogue` if Swapgate does not know its list. models: number of matching models. shown:
+    number of matching models in the answer. note: why there may be more models.
     """
 
     provider: str
+    source: str
     models: int
     shown: int
     note: str | None
@@ -330,7 +332,7 @@ def list_available(ctx: Context, opened: frozenset[str], words: str) -> SwitchMo
         usable = sorted(provider_secrets.find_usable(ctx, tx))
         verdicts = _newest_verdicts(tx)
         listed = {(m.provider, m.model): m.found_at for m in named_models.read_lists(tx)}
-        has_list = {model.provider for model in DiscoveredModels(tx).all()}
+        has_list = {provider for provider, _ in listed}
     fits: dict[str, list[ListedModelAnswer]] = {name: [] for name in usable}
     for name, entry in named_models.list_configured_offers(ctx):
         provider, _, model = name.partition("/")
@@ -362,6 +364,7 @@ def list_available(ctx: Context, opened: frozenset[str], words: str) -> SwitchMo
         providers=[
             ListedProviderAnswer(
                 provider=name,
+                source="listed" if name in has_list else "catalogue",
                 models=len(fits[name]),
                 shown=shown[name],
                 note=_note(name, len(fits[name]) - shown[name], has_list=name in has_list),

@@ -78,7 +78,9 @@ class ToolResult:
 @dataclass(frozen=True, slots=True)
 class ToolCaller:
     session: str  # id of the session that called the tool
-    left: TurnBounds = field(default_factory=TurnBounds)  # the rest of the turn's budget
+    # The rest of the turn's budget; without a turn, the budget of the call.
+    left: TurnBounds = field(default_factory=TurnBounds)
+    is_in_turn: bool = False
 
 
 class ModelCalls(Protocol):

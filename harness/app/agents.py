@@ -14,8 +14,9 @@ from harness.agents.auto import AutoTargets
 from harness.agents.built_in_tools import ServerTools, build_credentials_tool, build_switch_tool
 from harness.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
 from harness.agents.message import MessageToolCall, MessageUsage, ServedBy
+from harness.agents.spawner import Spawner
 from harness.agents.turn import AnswerPiece, ModelCallAnswer, ModelCallRequest, OnPiece
-from harness.agents.turn_runner import Spawner, TurnRunner
+from harness.agents.turn_runner import TurnRunner
 from harness.app import secret_files
 from harness.app.installation import Installation, open_installation
 from harness.client.async_client import AsyncModelClient
@@ -199,7 +200,7 @@ class TurnService:
         self.turns = TurnRunner(ctx, self._calls, tools, owner, auto)
         spawn = Spawner(ctx, self.turns).tool()
         tools.built_in[SPAWN] = spawn
-        # For MCP clients, whose call may wait until a person approves the switch.
+        # For MCP clients: their `switch_model` may wait until a person decides.
         self.session_tools = (build_switch_tool(ctx, waits=True), spawn)
 
     @asynccontextmanager

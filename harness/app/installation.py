@@ -16,6 +16,7 @@ from harness.app.alert_sinks import ConfiguredSinks
 from harness.config.model import FILE_NAME, Settings
 from harness.evals.ports import EvalWorkers, RunQueue
 from harness.frame import package_data
+from harness.frame.dotenv import dotenv_names, record_dotenv
 from harness.frame.errors import ConfigError, DatabaseUnusable, InputError
 from harness.frame.ports import Cipher, Clock, Signatures
 from harness.frame.runtime import encryption
@@ -38,7 +39,6 @@ from harness.store.store import Store
 log = logging.getLogger(__name__)
 
 CONFIG_VARIABLE = "SWAPGATE_CONFIG"
-DOTENV_VARIABLE = "SWAPGATE_DOTENV_NAMES"  # the variables that `.env` set, joined by commas
 FileVersion = tuple[int, int, int]
 T = TypeVar("T")
 
@@ -55,13 +55,13 @@ def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
 
 def read_dotenv(folder: Path) -> None:
     """Loads `.env` into the environment. It replaces variables of an earlier call, but no
-    others. `DOTENV_VARIABLE` lists the variables of the file for child processes.
+    others.
     """
     from dotenv import dotenv_values  # noqa: PLC0415 - only where a command needs it
 
-    taken = set(os.environ.get(DOTENV_VARIABLE, "").split(",")) - {""}
+    taken, file = dotenv_names(os.environ), folder / ".env"
     try:
-        lines = dotenv_values(folder / ".env")
+        lines = dotenv_values(file)
     except OSError:
         return
     found = {
@@ -73,7 +73,7 @@ def read_dotenv(folder: Path) -> None:
     for name in taken - set(found):
         os.environ.pop(name, None)
     if found or taken:
-        os.environ[DOTENV_VARIABLE] = ",".join(sorted(found))
+        os.environ.update(record_dotenv(set(found), str(file)))
 
 
 def read_file_version(file: Path | None) -> FileVersion | None:

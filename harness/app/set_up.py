@@ -16,7 +16,6 @@ from harness.app.database import upgrade_database
 from harness.app.eval_workers.run import open_with_workers
 from harness.app.gateways.litellm_import import convert_litellm
 from harness.app.installation import (
-    DOTENV_VARIABLE,
     Installation,
     config_file,
     load_settings,
@@ -28,6 +27,7 @@ from harness.config.model import RunQueueKind
 from harness.config.source_locations import parse_file
 from harness.frame import package_data
 from harness.frame.config_conversion import Conversion, NothingTaken, SourceConfig
+from harness.frame.dotenv import dotenv_names
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.pagination import PageRequest
 from harness.frame.people.access import (
@@ -165,7 +165,7 @@ def set_up(
 def _find_keys(known: Iterable[Provider]) -> tuple[FoundKey, ...]:
     known = list(known)
     there = {provider.name for provider in known}
-    from_file = os.environ.get(DOTENV_VARIABLE, "").split(",")
+    from_file = dotenv_names(os.environ)
     return tuple(
         FoundKey(name, variable, ".env" if variable in from_file else "the environment")
         for name, variable in name_variables(known)

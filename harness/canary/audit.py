@@ -1,7 +1,11 @@
 """Records the inputs of each action on a canary, and decides the action again.
+
 `decision_inputs` and `decision_evidence` return the audit event's details: time, state,
 figures, hashes of policy and blocks. `replay_action` decides an event's action again from the
 stored blocks, and lists the differences. `RolloutUnit` is one rollout within one transaction.
+
+This module reads rollouts and blocks, and changes neither. `harness.canary.machine` writes the
+events; `harness.gate.online.rollout_action` is the decision that is repeated.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,12 +31,19 @@ from harness.routing.records.routes import Routing
 
 @dataclass(frozen=True, slots=True)
 class RolloutUnit:
+    """One rollout with the transaction in which it is judged or moved.
+
+    Invariant: `tx` is open. `rollout` may be older than the stored row; a writer compares the
+    versions before it saves (`operations.apply_action`).
+    """
+
     ctx: Context
     tx: Transaction
     rollout: Rollout  # read in this transaction or an earlier one
 
     @property
     def proposal(self) -> Proposal:
+        """Reads the rollout's proposal in this transaction. Raises NotFound."""
         return Proposals(self.tx).get(self.rollout.proposal)
 
     @property
@@ -65,6 +76,12 @@ PROMOTED: Final = "canary.promote"
 
 @dataclass(frozen=True, slots=True)
 class ReplayedAction:
+    """The result of deciding a recorded action a second time.
+
+    `differences` is empty if the second decision equals the first and its inputs are unchanged.
+    `again_sha256` is empty if the second decision raised an error.
+    """
+
     event: AuditEvent
     rollout: str
     blocks: int  # number of blocks behind the decision
@@ -75,13 +92,21 @@ class ReplayedAction:
 
     @property
     def stored_sha256(self) -> str:
+        """The hash of the decision at the time of the event, hexadecimal."""
         return str(self.event.details["decided_sha256"])
 
     @property
     def agrees(self) -> bool:
+        """Tells whether neither the inputs nor the decision differ."""
         return not self.differences
 
     def decide_again(self, what: str, decide: Callable[[], RolloutAction]) -> "ReplayedAction":
+        """Calls `decide`, and compares the hash of its result with the stored hash.
+
+        what: subject and verb of the difference's text, such as `the stored blocks give`. An
+        error of `decide` becomes a difference, because an unreadable input must not look like
+        agreement.
+        """
         try:
             decided = decide()
             again = digest(to_shown(decided))
@@ -94,6 +119,7 @@ class ReplayedAction:
 
 
 def load_event(tx: Transaction, number: int) -> AuditEvent:
+    """Loads an audit event by its number. Raises NotFound."""
     event = AuditLog(tx).find(number)
     if event is None:
         raise NotFound(
@@ -103,6 +129,10 @@ def load_event(tx: Transaction, number: int) -> AuditEvent:
 
 
 def list_breaks(tx: Transaction, number: int) -> list[str]:
+    """Lists a break of the audit log at or before event `number`.
+
+    A break after the event is left out, because it does not touch the event.
+    """
     broken = AuditLog(tx).first_break()
     is_broken = broken is not None and broken <= number
     return [f"the audit log is broken at event {broken}"] if is_broken else []
@@ -142,6 +172,11 @@ def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str
 
 
 def decision_evidence(unit: RolloutUnit, action: RolloutAction | None) -> dict[str, object]:
+    """Adds the decision's figures to its inputs, as JSON values for the audit event.
+
+    action: None for a person's action; then only the inputs are returned. `log_e` and
+    `log_certificate` are natural logarithms of e-values.
+    """
     inputs = decision_inputs(unit, action)
     if action is None:
         return inputs
@@ -185,6 +220,7 @@ def replay_action(ctx: Context, number: int) -> ReplayedAction:
 def _input_differences(
     inputs: Mapping[str, Any], rollout: Rollout, blocks: Sequence[ObservationBlock]
 ) -> list[str]:
+    """Compares the stored blocks and policy with the counts and hashes in the event."""
     found = []
     if len(blocks) != inputs["blocks"]:
         found.append(f"{inputs['blocks']} blocks were used, but {len(blocks)} are stored")
@@ -210,6 +246,7 @@ def _unasked_move(event: AuditEvent, decided: RolloutAction) -> list[str]:
 
 
 def _rollout_before(rollout: Rollout, inputs: Mapping[str, Any]) -> Rollout:
+    """Restores the fields that a move changes, as the decision saw them."""
     ends = inputs["bake_ends_at"]
     return replace(
         rollout,
@@ -222,10 +259,12 @@ def _rollout_before(rollout: Rollout, inputs: Mapping[str, Any]) -> Rollout:
 
 
 def _until(blocks: Sequence[ObservationBlock], last: int) -> Sequence[ObservationBlock]:
+    """Leaves out blocks that arrived after the decision."""
     return [block for block in blocks if block.number <= last]
 
 
 def _blocks_sha256(blocks: Sequence[ObservationBlock]) -> str:
+    """Hashes blocks in order of number, because the database returns them in any order."""
     ordered = sorted(blocks, key=lambda block: block.number)
     return hash_content("".join(canonical_json(to_shown(block)) for block in ordered))
 

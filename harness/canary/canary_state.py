@@ -1,5 +1,10 @@
 """Describes a canary's state, and the effect of an action on it or of a change of its route.
-States that need a person take precedence: an end, harm, a pause, a hold; then no harm.
+
+States that need a person take precedence: an end, harm, a pause, a hold; then no harm. The API,
+the command line and the dashboard show these texts, so they describe a canary alike.
+
+Pure: the caller passes the rollout, its holds and its evidence. `harness.canary.status` reads
+them from the store; `harness.canary.decision` decides, and never reads a text from here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +33,8 @@ BACK: Final = "If harm is shown, it is rolled back at once."
 
 
 class CanaryStateKind(StrEnum):
+    """The states that people see. A rollout's stored `RolloutState` is coarser."""
+
     ROLLED_BACK = "rolled_back"
     ABORTED = "aborted"  # ended by a person
     TAKEN_BACK = "taken_back"  # a person took the promotion back, in the bake or later
@@ -49,6 +56,12 @@ _AFTER_PROMOTION: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class CanaryState:
+    """A canary's state in words, ready to be shown.
+
+    `reason` has whole sentences, or is empty. `next_step` names the next event, or a person's
+    action.
+    """
+
     kind: CanaryStateKind
     words: str  # `on hold at 5 %`
     predicate: str  # after the candidate's name: `is on hold at 5 %`
@@ -97,6 +110,11 @@ def describe_canary_state(
 def _kind(
     rollout: Rollout, holds: Sequence[str], action: RolloutAction | None
 ) -> CanaryStateKind:
+    """Chooses the first state that applies, in the order of the module's description.
+
+    A healthy state needs evidence: without an action the kind is RUNNING, and without a block
+    EMPTY.
+    """
     if not rollout.live and not rollout.baking:
         return _OF_END[rollout.end] if rollout.end else CanaryStateKind.PROMOTED
     if action is not None and action.signal is RolloutSignal.HARM:
@@ -111,6 +129,7 @@ def _kind(
 
 
 def _quiet_kind(rollout: Rollout, action: RolloutAction | None) -> CanaryStateKind:
+    """Chooses among the states that need no person."""
     if rollout.baking:
         return CanaryStateKind.BAKING
     if action is None:
@@ -145,6 +164,10 @@ _PHRASES: Final[Mapping[CanaryStateKind, tuple[str, str]]] = {
 def _describe(
     kind: CanaryStateKind, rollout: Rollout, *, held: bool, action: RolloutAction | None
 ) -> tuple[str, str]:
+    """Returns `words` and `predicate` of the state.
+
+    held: whether a hold also applies to a pause.
+    """
     at = AFTER_PROMOTION if rollout.baking else f"at {format_bps(rollout.current.weight_bps)}"
     more = ", and on hold" if held and kind is CanaryStateKind.PAUSED else ""
     if action is not None and action.distance_to_trip >= HALF_DISTANCE:
@@ -160,6 +183,7 @@ def _reason(
     action: RolloutAction | None,
     pause_reason: str,
 ) -> str:
+    """Prefers stored reasons to today's evidence, because only they say why the state began."""
     reason = action.reason if action else ""
     hold_text = " ".join(_sentence(hold.removeprefix(HOLD_PREFIX)) for hold in holds)
     match kind:
@@ -180,6 +204,7 @@ def _reason(
 
 
 def _sentence(text: str) -> str:
+    """Makes a stored reason a sentence: a capital letter, and an end mark."""
     text = f"{text[:1].upper()}{text[1:]}".strip()
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
@@ -209,6 +234,10 @@ def _next_step(
     explanation: RolloutExplanation | None,
     incumbent: str,
 ) -> str:
+    """Describes the next event, or the action that a person must take.
+
+    explanation: None if the caller did not read the evidence; then no time is estimated.
+    """
     if kind is CanaryStateKind.HELD and rollout.baking:
         return f"the bake continues until the hold ends. {BACK}"
     if kind in _NEXT:
@@ -219,6 +248,7 @@ def _next_step(
 
 
 def _too_few(rollout: Rollout, explanation: RolloutExplanation | None) -> str:
+    """Offers ways on from a pause for lack of evidence; empty if the evidence suffices."""
     needs = explanation.needs if explanation else ()
     if all(need.done for need in needs if need.what in ("exposures", "certificate")):
         return ""
@@ -230,6 +260,7 @@ def _too_few(rollout: Rollout, explanation: RolloutExplanation | None) -> str:
 
 
 def _onward(explanation: RolloutExplanation) -> str:
+    """Describes the next share and its estimated time; says why an estimate is missing."""
     to = "to " if explanation.goes_to.endswith("%") else ""
     if explanation.eta_s is not None:
         return f"{to}{explanation.goes_to} {explanation.eta}."
@@ -256,6 +287,11 @@ OVERRULES: Final = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
 
 
 def describe_effect(rollout: Rollout, new: str, old: str, signal: RolloutSignal) -> str:
+    """Describes the effect of a person's action before the person confirms it.
+
+    new, old: names of candidate and incumbent. Shares are of the rollout's current step. Raises
+    KeyError for a signal that no person can cause.
+    """
     share = format_bps(rollout.current.weight_bps)
     kept = format_bps(rollout.policy.bake_bps)
     bake = f" {old} keeps {kept} during the bake." if rollout.policy.bake_s else ""
@@ -284,6 +320,7 @@ def describe_effect(rollout: Rollout, new: str, old: str, signal: RolloutSignal)
 
 
 def _next(rollout: Rollout) -> str:
+    """Names the next step's share, or the promotion after the last step."""
     if rollout.last_step:
         return "the promotion"
     return format_bps(rollout.policy.steps[rollout.step + 1].weight_bps)

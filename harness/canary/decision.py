@@ -1,6 +1,7 @@
-"""Decides the next action of a canary or a bake; changes nothing. It considers, in this order:
-the evidence; reasons to hold, such as data or a clock that cannot be trusted; the proof (an
-unmeasured candidate is rolled back, any other change pauses); an abort by a router's own guard.
+"""Decides the next action of a canary or a bake; changes no rollout and no route. It considers,
+in this order: the evidence; reasons to hold, such as data or a clock that cannot be trusted;
+the proof (an unmeasured candidate is rolled back, any other change pauses); an abort by a
+router's own guard.
 
 A router's guard needs no database. Its alert arrives from the router's spool, perhaps much
 later; until then users do not get the shares in the database.
@@ -9,6 +10,9 @@ later; until then users do not get the shares in the database.
 is frozen; `update_hold_alert` raises and ends the alert. A hold ends when its cause ends. After
 a fault of a router, a person must acknowledge the fault (`canary resume`). A hold never delays
 a rollback for harm.
+
+The statistics are in `harness.gate.online.rollout_action`; `harness.canary.machine` writes the
+move.
 """
 
 from collections.abc import Sequence
@@ -27,7 +31,8 @@ from harness.frame.formatting import add_seconds, format_bps, format_percent, fo
 from harness.frame.records.transaction import Transaction
 from harness.gate.online.observation import ObservationBlock, TrafficMinute
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
-from harness.gate.online.rollout_action import RolloutAction, decide_action
+from harness.gate.online.rollout_action import RolloutAction, RolloutFigures, decide_action
+from harness.gate.online.worker_guard import read_guard_count
 from harness.gate.verdict import Verdict
 from harness.proposals import recomputation
 from harness.proposals.recomputation import AgreementLevel
@@ -48,7 +53,12 @@ TRAFFIC_WINDOW: Final = timedelta(hours=2)
 
 
 def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
-    """Returns the action, or a hold with its reason if the data are not trusted."""
+    """Returns the action, or a hold with its reason if the data are not trusted.
+
+    Only moves onward and ends by time can become a hold. A rollback for harm is returned
+    unchanged, because doubtful data must not keep users on a harmful model. The call also feeds
+    the clock watch with the present time.
+    """
     ctx = unit.ctx
     ctx.clock_watch.observe(ctx.clock.now(), ctx.clock.monotonic())
     why = ""
@@ -65,12 +75,14 @@ def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
 
 
 def list_alert_keys(rollout: Rollout) -> Sequence[str]:
+    """Lists the keys of the alerts that a canary's status reads, to preload them for a list."""
     kinds = (AlertKind.CANARY_PAUSED, AlertKind.CANARY_HELD, AlertKind.INTERNAL_ERROR)
     own = [f"{kind.value}:{rollout.id}" for kind in kinds]
     return [*own, f"{AlertKind.SHARED_KEY.value}:{rollout.route}"]
 
 
 def find_pause_reason(tx: Transaction, rollout: Rollout) -> str:
+    """Returns the text of the newest pause alert; empty if the rollout is not paused."""
     if rollout.state is not RolloutState.PAUSED:
         return ""
     paused = Alerts(tx).newest(f"{AlertKind.CANARY_PAUSED.value}:{rollout.id}")
@@ -93,6 +105,11 @@ def list_hold_reasons(tx: Transaction, rollout: Rollout) -> Sequence[str]:
 
 
 def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
+    """Describes faults of routers in this route's requests that no person has acknowledged.
+
+    Empty without such faults. The text names the count, the last time (UTC) and the command
+    that continues the canary.
+    """
     found = Alerts(tx).newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
     if found is None or not found.open:
         return ""
@@ -122,6 +139,11 @@ def update_hold_alert(ctx: Context, rollout: Rollout) -> None:
 
 
 def _distrust_reason(unit: RolloutUnit) -> str:
+    """Explains why this route's recent data cannot carry a move onward; empty if they can.
+
+    A freeze comes first, then this machine's clock, then the data. The checks of the step's
+    share apply to live canaries only.
+    """
     ctx, rollout = unit.ctx, unit.rollout
     now = ctx.clock.now()
     if held := freezes.may_go_on(ctx, unit.tx, rollout.route):
@@ -237,7 +259,11 @@ def future_traffic(traffic: Sequence[TrafficMinute], now: datetime) -> str:
 def missing_units(
     rollout: Rollout, traffic: Sequence[TrafficMinute], step_units: int, now: datetime
 ) -> str:
-    """Detects that the route has traffic, but this step's canary has none."""
+    """Detects that the route has traffic, but this step's canary has none.
+
+    step_units: canary units in blocks with the step's share. Requests of the step's first
+    minute do not count.
+    """
     if step_units or now - rollout.step_started_at < RECENT:
         return ""
     since = rollout.step_started_at + timedelta(minutes=1)
@@ -253,7 +279,11 @@ def missing_units(
 
 
 def oversized_share(rollout: Rollout, traffic: Sequence[TrafficMinute]) -> str:
-    """Detects that few callers make most requests, so that the canary's share is too high."""
+    """Detects that few callers make most requests, so that the canary's share is too high.
+
+    A share counts as too high above MOST_TIMES its planned value. The canary splits callers,
+    not requests, so one busy caller can move the share of requests.
+    """
     planned, since = rollout.current.weight_bps / 10_000, rollout.step_started_at
     rows = [row for row in traffic if row.minute >= since.replace(second=0, microsecond=0)]
     requests = sum(row.requests for row in rows)
@@ -281,7 +311,11 @@ def clock_skew(blocks: Sequence[ObservationBlock], now: datetime) -> str:
 
 
 def stale_snapshot(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -> str:
-    """Detects a router that still assigns by an old share, because its snapshot is old."""
+    """Detects a router that still assigns by an old share, because its snapshot is old.
+
+    Blocks that opened within CATCH_UP of the step's start are ignored, as are blocks older than
+    RECENT.
+    """
     since = max(rollout.step_started_at + CATCH_UP, now - RECENT)
     weight = rollout.current.weight_bps
     for block in blocks:
@@ -295,6 +329,11 @@ def stale_snapshot(rollout: Rollout, blocks: Sequence[ObservationBlock], now: da
 
 
 def decide(ctx: Context, rollout: Rollout) -> RolloutAction:
+    """Decides the next action from everything that is stored now, in one read transaction.
+
+    The result is valid for `rollout.version` only: the writer must decide again if the rollout
+    has moved.
+    """
     with ctx.store.read() as tx:
         unit = RolloutUnit(ctx, tx, rollout)
         action = apply_hold(unit, read_evidence(unit))
@@ -302,6 +341,7 @@ def decide(ctx: Context, rollout: Rollout) -> RolloutAction:
 
 
 def read_evidence(unit: RolloutUnit) -> RolloutAction:
+    """Decides by the stored blocks alone, without holds, proof or a router's guard."""
     blocks = Observations(unit.tx).blocks(unit.rollout.id)
     return decide_action(unit.rollout, blocks, unit.ctx.clock.now())
 
@@ -328,6 +368,7 @@ def _allowed(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
 
 
 def _proven(unit: RolloutUnit, proof: Verdict, action: RolloutAction) -> RolloutAction:
+    """Pauses a move onward if the proof no longer holds; else checks the stored scores."""
     validity = proof_validity.assess_proof(unit.ctx, unit.tx, proof)
     if not validity.holds:
         why = (
@@ -380,8 +421,7 @@ def confirm_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAct
     found = find_worker_abort(unit)
     if found is None:
         return action
-    blocks = Observations(unit.tx).blocks(rollout.id)
-    figures = replace(action.figures, local_abort=found.id).with_segment(blocks)
+    figures = add_worker_abort(unit, action.figures, found)
     where = f" {figures.segment.text}." if figures.segment else ""
     return replace(
         action,
@@ -392,5 +432,15 @@ def confirm_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAct
     )
 
 
+def add_worker_abort(
+    unit: RolloutUnit, figures: RolloutFigures, abort: AlertRecord
+) -> RolloutFigures:
+    """Adds the counts of the router's guard, and the segment that the blocks show by now."""
+    blocks = Observations(unit.tx).blocks(unit.rollout.id)
+    guard = read_guard_count(abort.details)
+    return replace(figures, local_abort=abort.id, guard=guard).with_segment(blocks)
+
+
 def find_worker_abort(unit: RolloutUnit) -> AlertRecord | None:
+    """Returns the newest alert of a router that stopped this rollout itself; else None."""
     return Alerts(unit.tx).newest(f"{AlertKind.LOCAL_ABORT.value}:{unit.rollout.id}")

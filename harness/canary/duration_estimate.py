@@ -1,6 +1,9 @@
 """Estimates the duration of a canary on a route before it starts, from the traffic of the last
 24 hours: units an hour and the incumbent's failure rate. `RampPlan` has the time of each step
 and remedies for slow steps, as figures and text.
+
+An estimate decides nothing and stores nothing. `harness.gate.ramp` computes the steps from the
+pace; a live canary's estimate is in `harness.gate.explain`.
 """
 
 import math
@@ -63,6 +66,12 @@ _SPLITS: Final = {
 
 @dataclass(frozen=True)
 class RampPlan:
+    """The plan of a canary: its steps with their times, and remedies.
+
+    `steps` is empty if `pace` is None. `options` are remedies for people; `words` is the
+    summary.
+    """
+
     route: str
     policy: CanaryPolicy
     # None if too few requests were recorded in 24 hours; then no step has a time.
@@ -73,6 +82,7 @@ class RampPlan:
 
     @property
     def in_time(self) -> bool:
+        """Tells whether every step should end before its deadline; False without a pace."""
         return bool(self.steps) and all(step.in_time for step in self.steps)
 
 
@@ -85,6 +95,7 @@ def estimate_for_route(ctx: Context, route: str, policy: str | None = None) -> R
 
 
 def estimate_for_proposal(ctx: Context, proposal: Proposal) -> RampPlan:
+    """Plans the canary of a proposal by the policy that the proposal has stored."""
     with ctx.store.read() as tx:
         return estimate_for_policy(ctx, tx, proposal.route, proposal.policy.canary)
 
@@ -92,6 +103,10 @@ def estimate_for_proposal(ctx: Context, proposal: Proposal) -> RampPlan:
 def estimate_for_policy(
     ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy
 ) -> RampPlan:
+    """Plans a canary of this policy on this route, from the last 24 hours.
+
+    A route without traffic gets a plan without a pace or steps, whose text says so.
+    """
     now = ctx.clock.now()
     totals = Observations(tx).totals(since=now - TODAY, route=route)
     pace, seconds = _measure_pace(tx, route, policy, totals, now), observed_seconds(totals, now)
@@ -124,6 +139,7 @@ def estimate_for_policy(
 
 
 def describe_seen(requests: int, seconds: float) -> str:
+    """Describes a period that is too short to measure a rate. seconds: the observed period."""
     a_day = requests * ramp.DAY_S / seconds
     return (
         f"At most {format_quantity(requests, 'caller')} came in {format_estimate(seconds)}, "
@@ -132,6 +148,7 @@ def describe_seen(requests: int, seconds: float) -> str:
 
 
 def describe_failing_callers(policy: CanaryPolicy) -> str:
+    """Describes the harm that a canary with few callers can still detect."""
     return (
         f"With fewer than {FEW_CALLERS} callers a day a canary shows only severe harm: "
         f"it takes {count_failing_callers(policy)} callers in the canary, all of whose "
@@ -188,7 +205,12 @@ def describe_driven(policy: CanaryPolicy, pace: TrafficPace | None) -> str:
 
 
 def count_failing_callers(policy: CanaryPolicy, share_bps: int | None = None) -> int:
-    """Counts the failing callers that cause a rollback; by default at the last step's share."""
+    """Counts the failing callers that cause a rollback; by default at the last step's share.
+
+    Assumes that each of them meets the candidate and fails, and that no incumbent's caller
+    fails. Returns at most 100. Source: `evidence_paths.counts_path`, the same path that a live
+    canary follows.
+    """
     most = 100
     shares = [(share_bps or policy.steps[-1].weight_bps) / BUCKETS] * most
     path = counts_path([FailureTally(1, 1, 1, 1)] * most, policy.rho, shares=shares)
@@ -198,6 +220,7 @@ def count_failing_callers(policy: CanaryPolicy, share_bps: int | None = None) ->
 
 
 def offer_decision(route: str) -> str:
+    """Offers the two commands by which a person continues without the missing evidence."""
     return (
         f"A person may decide: `swapgate canary advance {route} --reason …` moves to the next "
         f"share, and `swapgate canary promote {route} --reason …` promotes the candidate, both "
@@ -212,6 +235,7 @@ def _measure_pace(
     totals: Sequence[TrafficTotal],
     now: datetime,
 ) -> TrafficPace | None:
+    """Returns None if neither the number of requests nor the period is enough for a rate."""
     requests = sum(total.requests for total in totals)
     if requests < FEWEST_REQUESTS and observed_seconds(totals, now) < SHORTEST_S:
         return None
@@ -222,6 +246,11 @@ def _measure_pace(
 def compute_pace(
     totals: Sequence[TrafficTotal], units: float | None, policy: CanaryPolicy, now: datetime
 ) -> TrafficPace | None:
+    """Computes the pace of a route from its totals.
+
+    units: new callers an hour from an earlier canary, None without one. Then requests stand in
+    for callers, and `measured` is False. Returns None without requests.
+    """
     requests = sum(total.requests for total in totals)
     if not requests:
         return None
@@ -237,7 +266,10 @@ def compute_pace(
 
 
 def _failure_rate(totals: Sequence[TrafficTotal]) -> float | None:
-    """Returns the share of the incumbent's failed requests, also if a fallback answered."""
+    """Returns the share of the incumbent's failed requests, also if a fallback answered.
+
+    None below FEWEST_REQUESTS: the policy's `p0` is used instead.
+    """
     own = [total for total in totals if total.arm == Arm.INCUMBENT.value]
     asked = sum(total.requests for total in own)
     if asked < FEWEST_REQUESTS:
@@ -254,6 +286,7 @@ def _units_per_hour(tx: Transaction, route: str) -> float | None:
 
 
 def units_per_hour(blocks: Sequence[ObservationBlock]) -> float | None:
+    """Returns units an hour over the blocks' time; None if it is shorter than SHORTEST_S."""
     if not blocks:
         return None
     began = min(block.opened_at for block in blocks)

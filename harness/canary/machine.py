@@ -2,8 +2,11 @@
 
 `open_canary` starts a canary with a passed verdict. Then evidence or a person moves it by a
 signal. `CanaryMachine.apply` writes the move with its audit event and alert: the canary stays
-live, is promoted, is rolled back, or finishes its bake. `decision` derives the signal from
-evidence; `harness.gate.online.rollout` derives the next state.
+live, is promoted, is rolled back, or finishes its bake.
+
+The machine does not judge evidence: `decision` derives the signal from it, and
+`harness.gate.online.rollout` derives the next state. Roles and reasons of people are checked in
+`operations`.
 """
 
 from dataclasses import dataclass, replace
@@ -60,8 +63,10 @@ def open_canary(
 ) -> Proposal:
     """Opens a proposal's canary: stores rollout, routing table and proposal, all or none.
 
-    Raises ProofRefused if the verdict is no longer valid, RevisionConflict if another writer
-    was first, Conflict while the route is frozen.
+    event: PASSED or APPROVED, the reason for which the proposal may open it. Returns the saved
+    proposal. Raises ProofRefused if the verdict is no longer valid or the route's rules have
+    changed. Raises EvidenceMismatch if the stored scores do not give the verdict,
+    RevisionConflict if another writer was first, and Conflict while the route is frozen.
     """
     freezes.require_may_go_on(ctx, tx, proposal.route)
     now = ctx.clock.now()
@@ -107,6 +112,10 @@ def open_canary(
 
 
 def _guard_cost(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
+    """Adds the guardrail for cost to the policy, with the ratio that an approver accepted.
+
+    Without a price for both arms, the policy guards the number of output tokens instead.
+    """
     names, accepted = Routing(tx).targets(), proposal.accepted_cost
     arms = (names[proposal.incumbent], names[proposal.candidate])
     return proposal.policy.canary.with_cost(
@@ -123,6 +132,10 @@ def _handover(rollout: Rollout, settled_bps: int) -> Handover | None:
 
 
 def find_live(tx: Transaction, route: str) -> Rollout:
+    """Finds the route's live canary or bake.
+
+    Raises NotFound for an unknown route and without one.
+    """
     routes.require_route(tx, route)
     for rollout in (*Rollouts(tx).live(), *Rollouts(tx).baking()):
         if rollout.route == route:
@@ -132,6 +145,8 @@ def find_live(tx: Transaction, route: str) -> Rollout:
 
 @dataclass(frozen=True, slots=True)
 class CanaryMove:
+    """One signal with its actor and reason, before it is applied."""
+
     actor: Actor
     signal: RolloutSignal
     reason: str
@@ -140,7 +155,12 @@ class CanaryMove:
 
 
 class CanaryMachine:
-    """One rollout within one transaction, and all its moves."""
+    """One rollout within one transaction, and all its moves.
+
+    Each move saves the rollout by compare-and-swap, commits the routing table, and appends an
+    audit event. All of it happens in the caller's transaction, so a move takes effect as a
+    whole or not at all.
+    """
 
     def __init__(self, unit: RolloutUnit) -> None:
         self._unit = unit
@@ -167,6 +187,11 @@ class CanaryMachine:
                 return self._stay_live(move)
 
     def record(self, action: str, rollout: Rollout, move: CanaryMove) -> None:
+        """Appends the audit event of a move, with the evidence and the inputs before the move.
+
+        rollout: after the move. The event's state and blocks come from the rollout before it,
+        so that the decision can be replayed.
+        """
         figures = decision_evidence(self._unit, move.action)
         self._write_event(action, rollout, move, figures)
 
@@ -179,6 +204,7 @@ class CanaryMachine:
         return True
 
     def _stay_live(self, move: CanaryMove) -> Rollout:
+        """Applies a signal that neither ends nor promotes. A new step commits a new share."""
         after = self._after(move)
         if after.step != self._rollout.step:
             raised = RaiseWeight(
@@ -199,6 +225,12 @@ class CanaryMachine:
         return saved
 
     def _promote(self, move: CanaryMove) -> Rollout:
+        """Makes the candidate the incumbent; with a bake, some callers keep the former
+        incumbent.
+
+        Checks the proof a last time in the same transaction, because it may have ended since
+        the decision. Raises ProofRefused.
+        """
         proof = Verdicts(self._tx).get(self._rollout.verdict)
         if not isinstance(proof, Passed):
             raise ProofRefused(f"verdict {proof.id} is {proof.outcome}, not passed")
@@ -242,6 +274,10 @@ class CanaryMachine:
         return after
 
     def _finish_bake(self, move: CanaryMove) -> Rollout:
+        """Ends the comparison after a promotion; the promotion stays.
+
+        If another change has already removed the holdback, only the rollout is ended.
+        """
         after = self._after(move)
         if self._unit.is_in_place:
             self._commit(EndBake(after.route, after.id), move)
@@ -277,6 +313,7 @@ class CanaryMachine:
         return replace(proposal, approver=move.actor.name, approved_verdict=proposal.verdict)
 
     def _after(self, move: CanaryMove) -> Rollout:
+        """Returns the rollout after the move, unsaved. Raises IllegalTransition."""
         return apply_signal(self._rollout, move.signal, self._ctx.clock.now(), move.reason)
 
     def _end_proposal(self, proposal: Proposal, event: ProposalEvent, move: CanaryMove) -> None:

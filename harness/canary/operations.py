@@ -5,6 +5,10 @@ a former incumbent of a route.
 A person needs an approver's role and a reason. Moves onward need another person than the
 proposer. Resume, advance and promote need a valid proof. Swapgate refuses advance and promote
 if the data show harm, and warns if figures speak against them.
+
+This module checks roles, reasons and four eyes. Evidence is judged in
+`harness.canary.decision`, and moves are written by `harness.canary.machine`; only `roll_back`
+changes a route here. Status for people is in `harness.canary.status`.
 """
 
 from collections.abc import Sequence
@@ -62,6 +66,8 @@ from harness.routing.table import Route, RouteRecord
 
 @dataclass(frozen=True, slots=True)
 class CanaryOperation:
+    """The rollout after a person's action, and warnings to show to that person."""
+
     rollout: Rollout
     warnings: tuple[str, ...] = ()  # figures that speak against the action
 
@@ -125,6 +131,11 @@ def _find_movable(
     signal: RolloutSignal,
     expected_version: int | None,
 ) -> Rollout:
+    """Finds the live rollout that the actor may move.
+
+    Raises NotFound without one, StaleWrite for another version than the actor saw, NotAllowed
+    for the proposer of a move onward.
+    """
     rollout = find_live(tx, route)
     if expected_version not in (None, rollout.version):
         raise StaleWrite(
@@ -137,6 +148,7 @@ def _find_movable(
 
 
 def _require_proof(unit: RolloutUnit) -> None:
+    """Requires a valid verdict that the stored scores still give. Raises ProofRefused."""
     ctx, tx, rollout = unit.ctx, unit.tx, unit.rollout
     proof, proposal = Verdicts(tx).get(rollout.verdict), unit.proposal
     proof_validity.require_proof(ctx, tx, proof)
@@ -146,6 +158,10 @@ def _require_proof(unit: RolloutUnit) -> None:
 def _with_evidence(
     unit: RolloutUnit, move: CanaryMove, kind: ActionKind
 ) -> tuple[CanaryMove, tuple[str, ...]]:
+    """Adds the evidence to a person's move, so that the audit log has the overruled figures.
+
+    kind: the action that the person asks for. Returns the move and the warnings against it.
+    """
     action, against = _check_harmless(unit)
     reason = move.reason
     if move.signal is RolloutSignal.PROMOTE:
@@ -172,7 +188,11 @@ def _check_harmless(unit: RolloutUnit) -> tuple[RolloutAction, tuple[str, ...]]:
 
 
 def drive(ctx: Context, before: Rollout) -> list[str]:
-    """Drives a live canary or a bake by one turn. Returns log lines."""
+    """Drives a live canary or a bake by one turn. Returns log lines.
+
+    before: the rollout as read; the decision is applied only if it has not moved since. Raises
+    StaleWrite otherwise, and the next turn decides again.
+    """
     action = decision.decide(ctx, before)
     _update_ratio_alert(ctx, before, action)
     # An error while reading for this alert must not block a rollback, which ends the alert.
@@ -192,7 +212,9 @@ def drive(ctx: Context, before: Rollout) -> list[str]:
 def apply_action(unit: RolloutUnit, action: RolloutAction) -> Rollout:
     """Applies the action to rollout, routing table and proposal in one transaction.
 
-    unit: contains the rollout of the decision. Raises StaleWrite if it has moved.
+    unit: contains the rollout of the decision. Raises StaleWrite if it has moved. If another
+    change has taken the canary off the route, the rollout ends with BASE_CHANGED, whatever the
+    action is.
     """
     rollout = Rollouts(unit.tx).get(unit.rollout.id)
     if rollout.version != unit.rollout.version:
@@ -281,6 +303,7 @@ def roll_back(
 
 
 def _models(route: Route) -> tuple[str, str | None]:
+    """Returns the ids of incumbent and canary; a change of either makes a rollback stale."""
     return route.incumbent, route.canary.target if route.canary is not None else None
 
 
@@ -301,6 +324,11 @@ def _take_back_baking(
 
 
 def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -> str:
+    """Returns the id of the incumbent to restore.
+
+    version: None for the incumbent before the last promotion in force. Raises NotFound without
+    an earlier incumbent or without that version.
+    """
     if version is None:
         # Each rollback goes one promotion back, so a second rollback does not undo the first.
         found, which = (

@@ -3,9 +3,12 @@
 Loads once, decides without I/O, applies by compare-and-swap, and records. After a conflict with
 another writer, the next turn decides again. All state is in the store, so the driver may stop
 at any point.
+
+The driver calls no model: eval workers do. The verdict is decided in
+`harness.proposals.evaluation`, and a canary's own turn is `harness.canary.operations.drive`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import assert_never
@@ -41,6 +44,7 @@ from harness.proposals import (
     route_rules,
 )
 from harness.proposals.candidates import cost_ratio, leaderboard
+from harness.proposals.candidates.setbacks import Setback, describe_setbacks, find_setbacks
 from harness.routes import freezes
 from harness.routing.candidate_schedule import OnBetter
 from harness.routing.context import Context
@@ -58,7 +62,11 @@ from harness.routing.records.verdicts import Verdicts
 
 
 def drive_proposal(ctx: Context, proposal: Proposal) -> list[str]:
-    """Moves a proposal by its phase. Returns log lines. Raises SwapgateError."""
+    """Moves a proposal by its phase. Returns log lines. Raises SwapgateError.
+
+    If the stored scores no longer give the verdict, the proposal is rejected and an alert is
+    raised; in a canary, the rollout reacts instead.
+    """
     try:
         return _by_phase(ctx, proposal)
     except EvidenceMismatch as error:
@@ -71,6 +79,7 @@ def drive_proposal(ctx: Context, proposal: Proposal) -> list[str]:
 
 
 def _by_phase(ctx: Context, proposal: Proposal) -> list[str]:
+    """Calls the step of the proposal's phase; does nothing for a closed proposal."""
     match proposal.phase:
         case ProposalPhase.PROPOSED:
             return _start(ctx, proposal)
@@ -87,6 +96,10 @@ def _by_phase(ctx: Context, proposal: Proposal) -> list[str]:
 
 
 def _start(ctx: Context, proposal: Proposal) -> list[str]:
+    """Attaches eval runs to a new proposal, and starts its evaluation.
+
+    A proposal whose incumbent has changed is rejected before it costs a call.
+    """
     with ctx.store.write() as tx:
         if base_change := _describe_base_change(tx, proposal):
             return _reject(ctx, tx, proposal, ProposalEvent.BASE_CHANGED, base_change)
@@ -97,6 +110,11 @@ def _start(ctx: Context, proposal: Proposal) -> list[str]:
 
 
 def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
+    """Decides the verdict from the answers so far; waits if they cannot decide yet.
+
+    Changes of the route, its rules or its suites end the proposal as stale, because its answers
+    belong to other conditions.
+    """
     if proposal.retry_at is not None:
         return _retry(ctx, proposal) if proposal.retry_due(ctx.clock.now()) else []
     with ctx.store.read() as tx:
@@ -164,6 +182,10 @@ def _wake(ctx: Context, proposal: Proposal) -> list[str]:
 
 
 def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) -> list[str]:
+    """Stores a verdict, and moves the proposal by the verdict's kind, in one transaction.
+
+    A passed verdict is checked again: a suite or provider may have changed during the run.
+    """
     Verdicts(tx).store(verdict, proposal.id)
     decided = replace(proposal, verdict=verdict.id)
     _audit(tx, decided, "verdict", {"verdict": verdict.id, "outcome": verdict.outcome})
@@ -224,11 +246,14 @@ def _choose(ctx: Context, proposal: Proposal) -> list[str]:
 
 
 def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
+    """Lets a passed proposal continue: by notice, approval, a wait, or a canary."""
     if proposal.on_better is OnBetter.NOTIFY:
         _announce_better(ctx, tx, proposal, proof)
         return
-    cost = cost_ratio.load_ratio(ctx, tx, proposal)
-    if proposal.needs_approval or cost.ends_canary:
+    cost, setbacks = cost_ratio.load_ratio(ctx, tx, proposal), _find_setbacks(ctx, tx, proposal)
+    # No canary opens by itself for a model that was withdrawn from users.
+    withdrawn = any(setback.served for setback in setbacks)
+    if proposal.needs_approval or cost.ends_canary or withdrawn:
         now = ctx.clock.now()
         waits = Proposals(tx).save(
             apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, now)
@@ -236,6 +261,7 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
         wider = "; ".join(route_rules.describe_second_person_reasons(proposal.widened))
         asks = f" It differs from the route's rules: {wider}." if wider else ""
         asks += f" {cost.text}"
+        asks += f" {describe_setbacks(setbacks)}." if setbacks else ""
         alerts.raise_alert(
             tx,
             AlertKind.AWAITING_APPROVAL,
@@ -252,9 +278,20 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
     eval_queue.stop_unneeded_runs(ctx, tx, proposal)
 
 
+def _find_setbacks(ctx: Context, tx: Transaction, proposal: Proposal) -> Sequence[Setback]:
+    """Finds the setbacks of a schedule's candidate, also those since the round began."""
+    if proposal.on_better is None:
+        return ()
+    target = Routing(tx).targets()[proposal.candidate]
+    name = f"{target.provider}/{target.model}"
+    return find_setbacks(tx, {name}, ctx.clock.now()).get(name, ())
+
+
 def _announce_better(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
     """Announces the candidate, because the route's schedule leaves the proposal to a person."""
     name = Routing(tx).targets()[proposal.candidate].name
+    setbacks = describe_setbacks(_find_setbacks(ctx, tx, proposal))
+    named = f" {setbacks}." if setbacks else ""
     alerts.raise_alert(
         tx,
         AlertKind.BETTER_CANDIDATE,
@@ -262,7 +299,7 @@ def _announce_better(ctx: Context, tx: Transaction, proposal: Proposal, proof: P
         subject=f"route {proposal.route}",
         title=f"{name} passed on route {proposal.route}",
         text=f"{proof.words}: {reason_text(proof)} `swapgate proposal create {proposal.route} "
-        f"{name}` proposes it.",
+        f"{name}` proposes it.{named}",
     )
     because = f"it passed on schedule; propose {name} to swap"
     _reject(ctx, tx, proposal, ProposalEvent.NOT_CHOSEN, because)
@@ -280,6 +317,12 @@ def _wait_for_thaw(tx: Transaction, proposal: Proposal, proof: Passed, frozen: s
 def _not_measured(
     ctx: Context, tx: Transaction, proposal: Proposal, verdict: InfraError
 ) -> None:
+    """Pauses a proposal after an infrastructure error, or ends it if another attempt is
+    useless.
+
+    The policy's `infra_pause_s` gives the pause. If the answers were unreadable and the policy
+    counts these as wrong, the next attempt has no pause.
+    """
     now, gate = ctx.clock.now(), proposal.policy.gate
     if replaced := evaluation.find_replacement(ctx, tx, proposal):
         _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
@@ -325,6 +368,7 @@ def _retry(ctx: Context, proposal: Proposal) -> list[str]:
 
 
 def _await(ctx: Context, proposal: Proposal) -> list[str]:
+    """Opens an approved canary unless a freeze holds it; expires a proposal in time."""
     proof, said = _proof_now(ctx, proposal)
     if said:
         return said
@@ -359,6 +403,7 @@ def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:
 
 
 def _open_approved(ctx: Context, proposal: Proposal, proof: Verdict) -> list[str]:
+    """Opens the canary. Raises ProofRefused if the approval belongs to another verdict."""
     if not isinstance(proof, Passed) or proposal.approved_verdict != proof.id:
         raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
     with ctx.store.write() as tx:
@@ -369,6 +414,7 @@ def _open_approved(ctx: Context, proposal: Proposal, proof: Verdict) -> list[str
 
 
 def _other_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
+    """Describes how the proposal's rules differ from the route's present rules; else empty."""
     rule_differences = route_rules.list_rule_differences(ctx, tx, proposal)
     return (
         f"{route_rules.OTHER_RULES} ({'; '.join(rule_differences)}): propose again"
@@ -378,6 +424,7 @@ def _other_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
 
 
 def _another_look(replaced: str) -> str:
+    """Explains why an item that already has a score is not asked again by this proposal."""
     return (
         f"{replaced}. Asking a scored question again needs a new proposal, because every "
         "repeated comparison is tested at a smaller alpha: propose again"
@@ -396,6 +443,11 @@ _HAD_ITS_CANARY = (
 
 
 def _describe_base_change(tx: Transaction, proposal: Proposal) -> str:
+    """Explains why the verdict's comparison no longer fits the route; empty if it fits.
+
+    The second reason protects against a restored backup: a canary that the signed history has
+    already seen must not start again.
+    """
     route = Routing(tx).route(proposal.route)
     if route is None or route.incumbent != proposal.incumbent:
         return _OTHER_BASE
@@ -413,6 +465,7 @@ def _in_write(
 def _reject(
     ctx: Context, tx: Transaction, proposal: Proposal, event: ProposalEvent, because: str
 ) -> list[str]:
+    """Ends the proposal, stops runs that no other proposal needs, and records why."""
     saved = Proposals(tx).save(apply_event(proposal, event, ctx.clock.now(), because))
     eval_queue.stop_unneeded_runs(ctx, tx, saved)
     _audit(tx, saved, f"proposal.{event.value}", {"reason": because})

@@ -1,6 +1,9 @@
-"""Starts, ends and reports shadows: a route's requests mirrored to a candidate whose
-answers users do not get. A shadow needs an open proposal of that candidate or an approver,
-clearance for the data class, and an end. It needs no verdict.
+"""Starts, ends and reports shadows: a route's requests mirrored to a candidate whose answers
+users do not get. A shadow needs an open proposal of that candidate or an approver, clearance
+for the data class, and an end. It needs no verdict.
+
+A shadow never changes a route, and harm in it ends nothing; it only informs people. The routers
+mirror and count (`router.observers`); the limits and tallies are in `harness.routing.shadow`.
 """
 
 import math
@@ -53,8 +56,14 @@ THETAS: Final = (0.55, 0.6, 0.7, 0.8, 0.9, 0.97)
 
 
 def check_log_e(lost: int, won: int) -> float:
-    """Returns the log e-value of one check. lost: pairs in which only the incumbent passed.
+    """Returns the log e-value of one check.
+
+    lost: pairs in which only the incumbent passed.
     won: pairs in which only the candidate passed.
+
+    The null hypothesis is that a discordant pair is lost with probability 1/2 or less. The
+    e-value is the mean of likelihood ratios over THETAS, the assumed probabilities of a loss;
+    so it may be read at any time.
     """
     return log_mean(
         [lost * math.log(2 * theta) + won * math.log(2 * (1 - theta)) for theta in THETAS]
@@ -64,6 +73,8 @@ def check_log_e(lost: int, won: int) -> float:
 def combined_log_e(discordant: Mapping[str, tuple[int, int]]) -> float:
     """Returns the mean of the checks' e-values, which use the same pairs and are dependent.
 
+    discordant: (lost, won) by check.
+
     A check without pairs keeps its weight, and an e-value of 1.
     """
     seen = [check_log_e(*counts) for counts in discordant.values()]
@@ -71,6 +82,7 @@ def combined_log_e(discordant: Mapping[str, tuple[int, int]]) -> float:
 
 
 def is_harm(log_e_all: float) -> bool:
+    """Tells whether the e-value reaches 1/SHADOW_ALPHA (Ville's inequality)."""
     return log_e_all >= -math.log(SHADOW_ALPHA)
 
 
@@ -101,6 +113,12 @@ LEFT_OUT: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class CheckEvidence:
+    """Counts of one check over all pairs, and its evidence.
+
+    `both`, `incumbent_only`, `candidate_only` and `neither` count pairs by the side that
+    passed.
+    """
+
     check: str
     both: int
     incumbent_only: int
@@ -115,6 +133,8 @@ class CheckEvidence:
 
 @dataclass(frozen=True, slots=True)
 class PairFigures:
+    """Means of one side over all pairs of answers."""
+
     ms: float  # for a stream, to its first output
     output_tokens: float
     cost_usd: float
@@ -122,6 +142,13 @@ class PairFigures:
 
 @dataclass(frozen=True, slots=True)
 class ShadowStatus:
+    """A shadow's figures for people.
+
+    `unpriced` counts mirrored requests of unknown price, which `cost_usd` leaves out.
+    `left_out` counts requests by the keys of LEFT_OUT, without zeros. `incumbent` and
+    `candidate` are None before the first pair.
+    """
+
     shadow: Shadow
     state: str
     mirrored: int
@@ -189,6 +216,12 @@ def start_shadow(
 def check_shadow(
     ctx: Context, tx: Transaction, route: Route, candidate: Target, limits: ShadowLimits
 ) -> None:
+    """Checks that a shadow of this candidate may run on the route.
+
+    Raises InputError for a route with side effects, for a model that the route already tries or
+    serves, and for a budget in US dollars without a price. Raises NotAllowed for the data
+    class.
+    """
     if route.settings.side_effects:
         raise InputError(
             f"route {route.name!r} has tools that act on the world (side_effects), so its "
@@ -224,6 +257,7 @@ def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> 
 
 
 def end_finished(ctx: Context) -> Sequence[str]:
+    """Ends every shadow whose time, proposal, route or clearance is over. Returns log lines."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         over = [
@@ -240,6 +274,7 @@ def end_finished(ctx: Context) -> Sequence[str]:
 
 
 def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
+    """Explains why a shadow must end now; empty if it may continue."""
     route = Routing(tx).route(shadow.route)
     why = find_shadow_end(shadow, route)
     if why or route is None:
@@ -254,6 +289,7 @@ def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
 
 
 def end_shadow(tx: Transaction, shadow: Shadow, actor: Actor, because: str) -> Shadow:
+    """Ends a shadow and records it. actor: SYSTEM for an end by time or by a change."""
     ended = Shadows(tx).end(shadow.id, actor=actor.name, because=because, now=tx.now())
     _record_shadow(tx, ended, actor, "shadow.stop", because)
     return ended
@@ -287,6 +323,7 @@ def load_status(ctx: Context, route: str) -> ShadowStatus:
 
 
 def list_running(ctx: Context) -> Sequence[ShadowStatus]:
+    """Lists the status of live shadows by route; leaves out shadows whose time is up."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         live = sorted(Shadows(tx).live(), key=lambda shadow: shadow.route)
@@ -326,6 +363,10 @@ def build_status(shadow: Shadow, rows: Sequence[ShadowTally], now: datetime) -> 
 
 
 def _state(shadow: Shadow, now: datetime) -> str:
+    """Returns the state in words.
+
+    A shadow can be expired before the control plane has ended it.
+    """
     if shadow.ended_at is not None:
         return f"ended by {shadow.ended_by}: {shadow.ended_because}"
     return "expired" if now >= shadow.expires_at else "mirroring"
@@ -345,6 +386,7 @@ def _evidence(check: ShadowCheck, counts: Mapping[str, int]) -> CheckEvidence | 
 
 
 def _figures(side: str, sums: Mapping[str, float], pairs: int) -> PairFigures | None:
+    """Returns one side's means; None without pairs, because a zero would look measured."""
     if not pairs:
         return None
     names = ("ms", "output_tokens", "paired_usd")
@@ -352,6 +394,7 @@ def _figures(side: str, sums: Mapping[str, float], pairs: int) -> PairFigures | 
 
 
 def list_figures(status: ShadowStatus) -> Sequence[tuple[str, str]]:
+    """Lists (name, value) rows for people."""
     limits, used = status.shadow.limits, status.today
     evidence = f"{format_percent(status.share_of_level, 0)} of the level"
     unpriced = f" and {status.unpriced:,} requests without a price" if status.unpriced else ""

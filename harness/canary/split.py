@@ -1,5 +1,8 @@
 """The split of a route whose requests another gateway sends: the gateway picks the model, and
 Swapgate decides the shares. A `SplitDriver` calls one gateway; the other code is pure.
+
+Nothing here decides a share: the routing table does. The drivers of LiteLLM and flagd are in
+`harness.app.gateways`, which also turns outcomes into observations.
 """
 
 from collections import Counter
@@ -49,7 +52,10 @@ class Outcome:
 
 
 class SplitDriver(Protocol):
-    """Each method raises UpstreamError if the gateway does not answer, or refuses."""
+    """Reads and sets the shares at one gateway, and reads the outcomes of its requests.
+
+    Each method raises UpstreamError if the gateway does not answer, or refuses.
+    """
 
     def begin_look(self) -> None:
         """Reads what the other methods need until the next look."""
@@ -59,13 +65,23 @@ class SplitDriver(Protocol):
         """Returns the shares in force; empty if the gateway does not have the route."""
         ...
 
-    def set_split(self, route: str, targets: Collection[Target], split: Split) -> None: ...
+    def set_split(self, route: str, targets: Collection[Target], split: Split) -> None:
+        """Makes the gateway use these shares. split: in basis points, with a sum of 10 000."""
+        ...
 
-    def read_outcomes(self, since: datetime, driven: Driven) -> Iterable[Outcome]: ...
+    def read_outcomes(self, since: datetime, driven: Driven) -> Iterable[Outcome]:
+        """Returns logged requests of the driven routes that began since then.
+
+        A driver may return a request again, or an earlier one; the caller counts each id once.
+        """
+        ...
 
 
 def planned_split(route: Route) -> Split:
-    """Returns the table's shares. The table gives a share only to a proven target."""
+    """Returns the table's shares, in basis points with a sum of 10 000.
+
+    The table gives a share only to a proven target.
+    """
     trial = route.experiment
     if trial is None:
         return {route.incumbent: BUCKETS}
@@ -75,7 +91,11 @@ def planned_split(route: Route) -> Split:
 def allowed_split(
     targets: Mapping[str, Target], route: Route, switches: Iterable[KillSwitch], now: datetime
 ) -> Split:
-    """Returns the table's shares after the kill switches. targets: by id."""
+    """Returns the table's shares after the kill switches. targets: by id.
+
+    A share that a switch forbids goes to the first target that the switches still allow.
+    Targets without a share are left out.
+    """
     split, live = Counter[str](), active_switches(switches, now)
     for target, bps in planned_split(route).items():
         ids = dict.fromkeys((target, route.incumbent, *route.fallbacks))
@@ -124,7 +144,10 @@ def confirm_time(
     """Extends the last period to now. After a change, adds a period that begins once the change
     has settled.
 
-    now: the look at the gateway. settles: time for a change to settle; None without a change.
+    now: the look at the gateway.
+    settles: time for a change to settle; None without a change.
+
+    Drops periods that ended more than twice LATEST before now, so that the list stays short.
     """
     kept = [time for time in times if time.until > now.until - 2 * LATEST]
     if settles is None and kept:

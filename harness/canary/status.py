@@ -1,6 +1,8 @@
 """A canary's status shows people the state of its rollout, the reasons and its history, and for
-charts its timeline: share, evidence of harm and both arms' failures after each block. It makes
-no decision.
+charts its timeline: share, evidence of harm and both arms' failures after each block.
+
+It makes no decision and writes nothing: `harness.canary.decision` decides. The words of a state
+are in `harness.canary.canary_state`, and explanations of evidence in `harness.gate.explain`.
 """
 
 import math
@@ -127,6 +129,11 @@ def _thinned(points: Sequence[TimelinePoint]) -> tuple[TimelinePoint, ...]:
 
 @dataclass(frozen=True)
 class CanaryStatus:
+    """One rollout with the evidence, reasons and names that people need to judge it.
+
+    The evidence is computed when the status is built, so it can be newer than the last move.
+    """
+
     rollout: Rollout
     incumbent: Target
     candidate: Target
@@ -146,10 +153,12 @@ class CanaryStatus:
 
     @property
     def changed_at(self) -> datetime:
+        """The time when the rollout changed last, or was rolled back by hand after the bake."""
         return self.rollback.at if self.rollback else self.rollout.updated_at
 
     @property
     def hold_reasons(self) -> Sequence[str]:
+        """Lists the obstacles of the canary: a moved provider, holds, faults of routers."""
         return [*filter(None, (self.moved, self.held, self.faults))]
 
     @property
@@ -165,10 +174,12 @@ class CanaryStatus:
         )
 
     def objections(self, signal: RolloutSignal) -> Sequence[str]:
+        """Lists arguments against an action that ignores missing evidence; else empty."""
         return self.explanation.against if signal in OVERRULES else ()
 
     @property
     def callers(self) -> str:
+        """Describes how the counted callers were identified."""
         return describe_sources(self.blocks)
 
     @property
@@ -212,18 +223,22 @@ def _check_proofs(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
 
 
 def list_rollouts(ctx: Context) -> Sequence[Rollout]:
+    """Lists the rollouts of live canaries and bakes, without their evidence."""
     with ctx.store.read() as tx:
         return [*Rollouts(tx).live(), *Rollouts(tx).baking()]
 
 
 @dataclass(frozen=True)
 class CanaryHistory:
+    """A canary's status with the moves that led to it."""
+
     status: CanaryStatus
     # Audit events of the rollout, newest first (the last MAX_AUDIT_EVENTS).
     moves: Sequence[AuditEvent]
 
 
 def explain_canary(ctx: Context, route: str) -> CanaryHistory:
+    """Explains the route's newest rollout. Raises NotFound if the route has had no canary."""
     found = next(iter(list_canaries(ctx, route=route)), None)
     if found is None:
         raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
@@ -231,6 +246,7 @@ def explain_canary(ctx: Context, route: str) -> CanaryHistory:
 
 
 def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
+    """Lists the rollout's audit events, newest first, at most MAX_AUDIT_EVENTS of its route."""
     with ctx.store.read() as tx:
         events = AuditLog(tx).for_subject(
             f"route {rollout.route}", since=rollout.started_at, limit=MAX_AUDIT_EVENTS
@@ -250,12 +266,16 @@ def preload_canaries(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
 def build_canary_status(
     unit: RolloutUnit, targets: Mapping[str, Target], now: datetime
 ) -> CanaryStatus:
+    """Builds the status of one rollout from its blocks and alerts.
+
+    targets: by id. now: the moment at which the evidence is judged. Reads row by row; for a
+    list, call `preload_canaries` first.
+    """
     rollout = unit.rollout
     blocks = Observations(unit.tx).blocks(rollout.id)
     action = decide_action(rollout, blocks, now)
-    if rollout.state is RolloutState.ROLLED_BACK and decision.find_worker_abort(unit):
-        # The last blocks arrived after the rollback, and may show the segment that failed.
-        action = replace(action, figures=action.figures.with_segment(blocks))
+    if rollout.state is RolloutState.ROLLED_BACK:
+        action = _with_worker_abort(unit, action)
     current = rollout.live or rollout.baking
     faults = decision.describe_router_faults(unit.tx, rollout) if current else ""
     return CanaryStatus(
@@ -276,7 +296,22 @@ def build_canary_status(
     )
 
 
+def _with_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
+    """Adds what the router's guard counted, if it stopped the canary.
+
+    The last blocks arrive after the rollback or never, and may show the segment that failed.
+    """
+    abort = decision.find_worker_abort(unit)
+    if abort is None:
+        return action
+    figures = decision.add_worker_abort(unit, action.figures, abort)
+    shown = figures.guard.distance if figures.guard else 0.0
+    distance = max(action.distance_to_trip, shown)
+    return replace(action, figures=figures, distance_to_trip=distance)
+
+
 def _moved_provider_reason(unit: RolloutUnit) -> str:
+    """Explains that a provider moved since the measurement; else empty."""
     # Reading verdicts and plans for every canary of a list takes long.
     if not proof_validity.has_moved_providers(unit.tx):
         return ""

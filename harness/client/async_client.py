@@ -1,4 +1,9 @@
-"""The Python client for asyncio, over HTTP or with a router in this process."""
+"""The Python client for asyncio, over HTTP or with a router in this process.
+
+`AsyncModelClient` builds bodies with `chat_request`, sends them through a `Channel` (`http` or
+`in_process`), and reads answers with `response_parsing`. `sync_client` wraps it for code
+without asyncio, so rules about requests and retries are here only. Docs: docs/how-to/client.md.
+"""
 
 import asyncio
 import json
@@ -31,7 +36,10 @@ PAUSE_S: Final = 10.0  # the longest pause before a retry; a router may request 
 
 
 class AsyncModelClient:
-    """The asyncio twin of ModelClient, for one event loop. Close it, or use `async with`."""
+    """The asyncio twin of ModelClient, for one event loop. Close it, or use `async with`.
+
+    All methods raise a kind of CallFailed, and InputError for a request that is not valid.
+    """
 
     def __init__(self, channel: Channel, clock: "Clock", *, repeats: bool = True) -> None:
         """repeats: whether the client retries a request once if the router says so."""
@@ -71,6 +79,7 @@ class AsyncModelClient:
         return cls(InProcessChannel(router, found), SystemClock())
 
     async def complete(self, request: CompletionRequest) -> CompletionResponse:
+        """Sends a request, and returns the whole answer."""
         body = chat_request.chat_body(request)
         route = request.asked_route
         answer = await self._post_with_retry(chat_request.CHAT, body, request.caller, route)
@@ -109,6 +118,7 @@ class AsyncModelClient:
         return await tool_loop.run_tool_loop(complete, request, tools, max_turns)
 
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResponse:
+        """Sends texts, and returns one vector per text, in their order."""
         body = chat_request.embedding_body(request)
         route = request.asked_route
         answer = await self._post_with_retry(
@@ -119,6 +129,7 @@ class AsyncModelClient:
         )
 
     async def aclose(self) -> None:
+        """Closes the connections or the router of this client. Calls in progress fail."""
         await self._channel.aclose()
 
     async def __aenter__(self) -> Self:
@@ -130,6 +141,12 @@ class AsyncModelClient:
     async def _post_with_retry(
         self, path: str, body: Mapping[str, object], caller: Caller, route: str
     ) -> ChannelAnswer:
+        """Posts a body, and returns an answer with status 200.
+
+        Retries once, after the pause that the router asks for, if the router recommends a retry
+        and the pause is at most PAUSE_S. Raises a kind of CallFailed, and InputError for a body
+        that is not JSON.
+        """
         try:
             sent = json.dumps(body, allow_nan=False).encode()
         except (TypeError, ValueError) as fault:
@@ -149,11 +166,13 @@ class AsyncModelClient:
         return answer
 
     async def _failed(self, answer: ChannelAnswer, route: str) -> CallFailed:
+        """Builds the error of an answer without status 200, and closes the answer."""
         body = await _whole(answer)
         return error_from_answer(answer.status, answer.headers, body, route, self._clock.now())
 
 
 async def _whole(answer: ChannelAnswer) -> bytes:
+    """Reads an answer's body, and closes the answer in any case."""
     try:
         return await answer.body()
     finally:
@@ -161,6 +180,9 @@ async def _whole(answer: ChannelAnswer) -> bytes:
 
 
 def _key(given: str | None) -> str:
+    """Returns the given data key, or the environment's. Raises InputError without a
+    usable key.
+    """
     key = given if given is not None else os.environ.get(KEY_VARIABLE, "")
     if not key or not key.isprintable() or not key.isascii():
         raise InputError(

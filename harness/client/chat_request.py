@@ -1,4 +1,8 @@
-"""Builds the bodies and headers of requests to a router. Pure."""
+"""Builds the bodies and headers of requests to a router, in the form of OpenAI's API. Pure.
+
+Fields that a request does not set are left out, so that the target's own defaults apply. The
+router translates for other protocols; `response_parsing` reads the answers.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -21,7 +25,11 @@ _CHOICES: Final = ("auto", "none", "required")
 
 
 def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, object]:
-    """Builds a body. Raises InputError for an `extra` field that has a parameter of its own."""
+    """Builds the body of a chat completion.
+
+    stream: whether to request a stream, with usage in its last event.
+    Raises InputError for an `extra` field that has a parameter of its own.
+    """
     body: dict[str, object] = {
         "model": request.asked_route,
         "messages": _messages(request),
@@ -53,14 +61,14 @@ def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, 
 
 
 def embedding_body(request: EmbeddingRequest) -> dict[str, object]:
-    """Builds a body. Raises InputError for an `extra` field that has a parameter of its own."""
+    """Builds the body of an embeddings request. Raises as `chat_body`."""
     body: dict[str, object] = {"model": request.asked_route, "input": list(request.inputs)}
     body |= _given_fields({"dimensions": request.dimensions, "user": request.user or None})
     return _with_extra(body, request.extra)
 
 
 def request_headers(caller: Caller) -> dict[str, str]:
-    """Builds headers. Raises InputError for an invalid value."""
+    """Builds the headers that only the router reads. Raises InputError for an invalid value."""
     timeout = "" if caller.timeout_s is None else f"{caller.timeout_s:g}"
     found = {
         "x-swapgate-sticky": caller.sticky,
@@ -79,6 +87,9 @@ def _given_fields(fields: Mapping[str, object]) -> dict[str, object]:
 
 
 def _with_extra(body: dict[str, object], extra: Mapping[str, object]) -> dict[str, object]:
+    """Adds the request's further fields. Raises InputError for a field that the body has
+    already.
+    """
     twice = sorted(body.keys() & extra.keys())
     if twice:
         raise InputError(
@@ -88,6 +99,7 @@ def _with_extra(body: dict[str, object], extra: Mapping[str, object]) -> dict[st
 
 
 def _messages(request: CompletionRequest) -> list[dict[str, object]]:
+    """Builds the messages; the request's `system` comes first."""
     first = (Message("system", request.system),) if request.system else ()
     return [_message(message) for message in (*first, *request.messages)]
 
@@ -138,12 +150,14 @@ def _tool(tool: ToolDefinition) -> dict[str, object]:
 
 
 def _choice(choice: str) -> object:
+    """Builds the tool choice; another word than OpenAI's three names a tool."""
     if choice in _CHOICES or not choice:
         return choice or None
     return {"type": "function", "function": {"name": choice}}
 
 
 def _response_format(request: CompletionRequest) -> object:
+    """Builds the form of structured output; None for plain text."""
     if request.json_output:
         return {"type": "json_object"}
     output = request.output_schema

@@ -1,4 +1,8 @@
-"""`HttpChannel` sends requests to a router's address, without redirects and retries."""
+"""`HttpChannel` sends requests to a router's address, without redirects and retries.
+
+It implements `stream.Channel` with aiohttp, and knows nothing about chats: bodies are bytes.
+`async_client` retries, and `in_process` is the channel without a network.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -14,6 +18,8 @@ MOST_BYTES: Final = 256 * 2**20
 
 
 class HttpAnswer:
+    """An answer whose head has arrived. Implements `stream.ChannelAnswer`."""
+
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.headers.items()}
@@ -38,6 +44,7 @@ class HttpAnswer:
             ) from error
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Yields the body as it arrives. Raises StreamBroken if the connection ends early."""
         try:
             async for piece in self._response.content.iter_any():
                 yield piece
@@ -48,6 +55,7 @@ class HttpAnswer:
             ) from error
 
     async def aclose(self) -> None:
+        """Gives the connection back, or closes it if a part of the answer is unread."""
         # A connection with an unread answer cannot be used again.
         if not self._response.content.at_eof():
             self._response.close()
@@ -80,6 +88,11 @@ class HttpChannel:
         self._closed = False
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
+        """Posts a body, and returns the answer as soon as its head arrives, with any status.
+
+        Raises RouterUnreachable without an answer. Raises InputError if the channel is closed,
+        or belongs to another event loop.
+        """
         url = f"{self._base}{path}"
         try:
             # The key is for this address only, so the client follows no redirect.
@@ -99,6 +112,7 @@ class HttpChannel:
         return HttpAnswer(response)
 
     def _opened(self) -> aiohttp.ClientSession:
+        """Returns the session, which the first request opens. Raises InputError as `post`."""
         if self._closed:
             raise InputError("this client is closed; create a new client")
         if self._session is None:
@@ -111,6 +125,7 @@ class HttpChannel:
         return self._session
 
     async def aclose(self) -> None:
+        """Closes all connections. Further requests raise InputError."""
         self._closed = True
         if self._session is not None:
             await self._session.close()

@@ -1,4 +1,10 @@
-"""`InProcessChannel` runs a router's ASGI application in this process, without a socket."""
+"""`InProcessChannel` runs a router's ASGI application in this process, without a socket.
+
+The router is a whole router, with keys, limits, ledger and recording; only the network is left
+out. `harness.app.router_process` builds it. The channel starts it at the first request, and
+stops it when the client is closed. Imported only on demand, because a client over HTTP needs no
+router.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -14,6 +20,8 @@ MOST_WAITING: Final = 16  # unread pieces of an answer; at this number, the prov
 
 
 class AsgiCall:
+    """One request to the application, and its answer. Implements `stream.ChannelAnswer`."""
+
     def __init__(self, scope: Scope, body: bytes) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
@@ -27,6 +35,7 @@ class AsgiCall:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, app: App) -> asyncio.Task[None]:
+        """Begins the request in a task of the running event loop, and returns the task."""
         self._task = asyncio.create_task(self._run(app))
         return self._task
 
@@ -41,20 +50,28 @@ class AsgiCall:
             raise RouterUnreachable(f"{self._end()}; there is no answer")
 
     async def body(self) -> bytes:
+        """Reads the whole body. Raises StreamBroken if it is incomplete."""
         return b"".join([piece async for piece in self.pieces()])
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Yields the body as it arrives.
+
+        If the reader is slow, the application waits after MOST_WAITING pieces. Raises
+        StreamBroken if the application ends early, or the client is closed.
+        """
         while (piece := await self._pieces.get()) is not None:
             yield piece
         if self._gone or not self._whole:
             raise StreamBroken(f"{self._end()}; the answer is incomplete")
 
     async def aclose(self) -> None:
+        """Leaves the request, and waits until the application has ended it."""
         self.leave()
         if self._task is not None:
             await asyncio.wait({self._task})
 
     def leave(self) -> None:
+        """Leaves the request like a client that closes its connection. May be called twice."""
         if self._gone:
             return
         self._gone = True
@@ -101,12 +118,18 @@ class AsgiCall:
             await self._put(piece)
 
     def _on_leaving(self, leave: Callable[[], None] | None) -> None:
+        """Notes the application's callback for a disconnect; calls it at once after `leave`."""
         self._leave = leave
         if leave is not None and self._gone:
             leave()
 
 
 class InProcessChannel:
+    """Posts to a router in this process. Implements `stream.Channel`.
+
+    key: a data key, whose routes, limits and budget apply.
+    """
+
     def __init__(self, router: "EmbeddedRouter", key: str) -> None:
         self._router = router
         self._key = (b"authorization", f"Bearer {key}".encode("utf-8", "surrogatepass"))
@@ -117,6 +140,11 @@ class InProcessChannel:
         self._closed = False
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> AsgiCall:
+        """Posts a body, and returns the answer as soon as its head arrives.
+
+        Raises RouterUnreachable if the application fails before. Raises InputError if the
+        channel is closed, or belongs to another event loop.
+        """
         await self._started()
         more = [(name.encode(), value.encode()) for name, value in headers.items()]
         scope: Scope = {
@@ -139,6 +167,7 @@ class InProcessChannel:
             task.exception()
 
     async def _started(self) -> None:
+        """Starts the router at the first request. Raises InputError as `post`."""
         if self._closed:
             raise InputError("this client is closed; create a new client")
         loop = asyncio.get_running_loop()
@@ -152,6 +181,7 @@ class InProcessChannel:
                 await self._running.start()
 
     async def aclose(self) -> None:
+        """Ends all requests, then stops the router. Does nothing if it is closed."""
         if self._closed:
             return
         self._closed = True
@@ -167,17 +197,21 @@ class InProcessChannel:
 
 
 class Lifespan:
+    """The start and the end of an ASGI application (its lifespan protocol)."""
+
     def __init__(self, app: App) -> None:
         self._app = app
         self._to_app: asyncio.Queue[Message] = asyncio.Queue()
         self._from_app: asyncio.Queue[Message] = asyncio.Queue()
 
     async def start(self) -> None:
+        """Starts the application, and waits until it serves."""
         self._task = asyncio.create_task(self._run())
         self._to_app.put_nowait({"type": "lifespan.startup"})
         await self._from_app.get()
 
     async def stop(self) -> None:
+        """Stops the application, and waits until it has ended."""
         self._to_app.put_nowait({"type": "lifespan.shutdown"})
         await self._task
 

@@ -1,4 +1,9 @@
-"""Parses a router's answers and errors, in which any field may be missing. Pure."""
+"""Parses a router's answers and errors, in which any field may be missing. Pure.
+
+An unknown or wrong field becomes its empty value; only an answer without its main part raises
+AnswerUnreadable. The router translates every provider's answer to OpenAI's form before it comes
+here. `stream` joins the chunks of a stream.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -82,7 +87,9 @@ def parse_completion(body: bytes, served: Served) -> CompletionResponse:
 
 
 def parse_chunk(raw: Mapping[str, object]) -> StreamChunk:
-    """Parses the first choice of a stream's event."""
+    """Parses the first choice of a stream's event. An event without a choice gives an empty
+    chunk.
+    """
     choices = [row for row in _objects(raw.get("choices")) if not row.get("index")]
     choice: Mapping[str, object] = choices[0] if choices else {}
     delta = choice.get("delta")
@@ -92,6 +99,7 @@ def parse_chunk(raw: Mapping[str, object]) -> StreamChunk:
 def _chunk(
     raw: Mapping[str, object], choice: Mapping[str, object], message: Mapping[str, object]
 ) -> StreamChunk:
+    """Reads the fields that whole answers and events share. message: `message` or `delta`."""
     return StreamChunk(
         text=_text(message.get("content")),
         reasoning=_text(message.get("reasoning_content")) or _text(message.get("reasoning")),
@@ -106,7 +114,10 @@ def _chunk(
 
 
 def parse_embeddings(body: bytes, served: Served) -> EmbeddingResponse:
-    """Parses vectors in the order of the inputs. Raises AnswerUnreadable."""
+    """Parses vectors in the order of the inputs. Raises AnswerUnreadable.
+
+    If each vector has an `index`, the indexes set the order.
+    """
     raw = _object(body, served)
     rows = _objects(raw.get("data"))
     places = [row.get("index") for row in rows]
@@ -128,6 +139,7 @@ def _vector(value: object, served: Served) -> tuple[float, ...]:
 
 
 def _object(body: bytes, served: Served) -> dict[str, object]:
+    """Parses a body as a JSON object. Raises AnswerUnreadable."""
     found = read_object(body)
     if found is None:
         raise _unreadable("an answer that is not a JSON object", served)
@@ -147,6 +159,7 @@ def _objects(value: object) -> Sequence[dict[str, object]]:
 
 
 def _text(value: object) -> str:
+    """Reads a text, or joins the texts of a list of parts; empty for another value."""
     if isinstance(value, list):
         return "".join(_text(item.get("text")) for item in _objects(value))
     return value if isinstance(value, str) else ""
@@ -220,7 +233,10 @@ _SHOWN: Final = 300
 def error_from_answer(
     status: int, headers: Mapping[str, str], body: bytes, route: str, now: datetime
 ) -> CallFailed:
-    """Builds the error of an answer without status 200. headers: names in lower case."""
+    """Builds the error of an answer without status 200.
+
+    headers: names in lower case. route: for the message. now: to read a date in Retry-After.
+    """
     found = (read_object(body) or {}).get("error")
     details = found if isinstance(found, dict) else {}
     kind = _kind(status)
@@ -244,6 +260,9 @@ def error_from_answer(
 
 
 def error_from_stream(error: Mapping[str, object], route: str, request_id: str) -> StreamBroken:
+    """Builds the error of a stream that broke off. error: the event's error object; may be
+    empty.
+    """
     message = _text(error.get("message")) or "the stream broke off"
     return StreamBroken(
         f"route {route!r}: {message} (request {request_id}); the answer is incomplete: send "
@@ -255,6 +274,7 @@ def error_from_stream(error: Mapping[str, object], route: str, request_id: str) 
 
 
 def _kind(status: int) -> type[CallFailed]:
+    """Chooses the error of a status. A status below 400 comes from no router."""
     if status in (401, 403):
         return KeyRefused
     if status == 429:

@@ -1,4 +1,8 @@
-"""A streamed answer, and the `Channel` interface that `http` and `in_process` implement."""
+"""A streamed answer, and the `Channel` interface that `http` and `in_process` implement.
+
+`AsyncStream` reads events and joins them to the whole answer. It knows no transport;
+`sync_client` has the stream for code without asyncio. Events are parsed by `response_parsing`.
+"""
 
 from collections.abc import (
     AsyncGenerator,
@@ -29,6 +33,10 @@ from harness.frame.sse import EventPayloads, EventTooLarge
 
 
 class ChannelAnswer(Protocol):
+    """An answer whose head has arrived; its body may still come. headers: names in
+    lower case.
+    """
+
     @property
     def status(self) -> int: ...
 
@@ -59,6 +67,12 @@ class Channel(Protocol):
 
 
 class StreamAssembly:
+    """Joins the chunks of one answer.
+
+    Texts are appended, and of single values the last one counts. Pieces of a tool's request
+    belong together by their index.
+    """
+
     def __init__(self) -> None:
         self.finish_reason = ""
         self._usage: Usage | None = None
@@ -95,6 +109,7 @@ class StreamAssembly:
         )
 
     def response(self, served: Served) -> CompletionResponse:
+        """Builds the answer of the chunks so far."""
         return CompletionResponse(
             text="".join(self._text),
             finish_reason=self.finish_reason,
@@ -114,7 +129,10 @@ _DETAIL_TEXTS: Final = {"reasoning.text": "text", "reasoning.summary": "summary"
 
 
 def _add_details(known: list[Any], pieces: Sequence[Any]) -> None:
-    """Joins the pieces of a detail. Adds up their texts; the last piece has the signature."""
+    """Joins the pieces of a detail. Adds up their texts; the last piece has the signature.
+
+    Changes `known` in place.
+    """
     for piece in pieces:
         if not known or not _continues(known[-1], piece):
             known.append(piece)
@@ -126,6 +144,9 @@ def _add_details(known: list[Any], pieces: Sequence[Any]) -> None:
 
 
 def _continues(last: object, piece: object) -> bool:
+    """Tells whether a piece continues the last detail: same type and index, and a type with
+    pieces.
+    """
     return (
         isinstance(last, dict)
         and isinstance(piece, dict)
@@ -176,6 +197,11 @@ class AsyncStream:
         return self._gathered.response(self.served)
 
     async def _run(self) -> AsyncGenerator[StreamChunk, None]:
+        """Opens the answer at the first chunk, and yields chunks until its end.
+
+        Raises StreamBroken for an error event, an event that is no JSON object, an end without
+        `[DONE]`, and an answer without a finish reason: such an answer may be cut.
+        """
         answer = await self._opening()
         try:
             self._served = response_parsing.parse_served(answer.headers)
@@ -199,6 +225,7 @@ class AsyncStream:
             await answer.aclose()
 
     def _read(self, data: bytes) -> StreamChunk:
+        """Parses an event. Raises StreamBroken for an error event."""
         raw = read_object(data)
         if raw is None:
             raise self._broken({"message": "an event of the stream is not a JSON object"})
@@ -212,6 +239,7 @@ class AsyncStream:
 
 
 async def _data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Yields the data of each event, as bytes."""
     # Drops an incomplete last event, because the stream broke off there.
     events = EventPayloads()
     async for piece in pieces:

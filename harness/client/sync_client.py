@@ -1,4 +1,8 @@
-"""The client for code without asyncio runs the asyncio client on a loop in a thread."""
+"""The client for code without asyncio runs the asyncio client on a loop in a thread.
+
+Only threads and Ctrl-C are handled here. Requests, retries and errors are those of
+`async_client`, whose methods these call.
+"""
 
 import asyncio
 import threading
@@ -26,6 +30,8 @@ _END: Final = object()
 
 
 class BackgroundLoop:
+    """An event loop in a daemon thread of its own, so that callers may have a loop, too."""
+
     def __init__(self) -> None:
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
@@ -89,6 +95,7 @@ class Stream:
         self.close()
 
     def close(self) -> None:
+        """Ends the stream and the provider's work. Does nothing after the client is closed."""
         if not self._loop.closed:
             self._loop.run(self._closing())
 
@@ -98,9 +105,11 @@ class Stream:
 
     @property
     def served(self) -> Served:
+        """The target that answers. Raises InputError before the first chunk."""
         return self._stream.served
 
     def response(self) -> CompletionResponse:
+        """Returns the whole answer. Raises InputError before the stream has ended."""
         return self._stream.response()
 
     def _run(self) -> Iterator[StreamChunk]:
@@ -150,6 +159,7 @@ class ModelClient:
         return cls(lambda: AsyncModelClient.in_process(config, key))
 
     def complete(self, request: CompletionRequest) -> CompletionResponse:
+        """Sends a request, and returns the whole answer."""
         return self._loop.run(self._client.complete(request))
 
     def stream(self, request: CompletionRequest) -> Stream:
@@ -177,9 +187,11 @@ class ModelClient:
         )
 
     def embed(self, request: EmbeddingRequest) -> EmbeddingResponse:
+        """Sends texts, and returns one vector per text, in their order."""
         return self._loop.run(self._client.embed(request))
 
     def close(self) -> None:
+        """Closes the client. Waiting calls in other threads raise RouterUnreachable."""
         if not self._loop.closed:
             self._loop.run(self._client.aclose())
             self._loop.close()

@@ -1,4 +1,8 @@
-"""Runs the functions that the model calls, and calls the model again, until it calls none."""
+"""Runs the functions that the model calls, and calls the model again, until it calls none.
+
+The loop is a convenience for one process: agents with sessions and tool servers are in
+`harness.agents`. It decides nothing about models, and each turn is an ordinary request.
+"""
 
 import asyncio
 import inspect
@@ -34,6 +38,9 @@ async def run_tool_loop(
 ) -> ToolRun:
     """Runs the tools of each turn in parallel, plain functions in threads. The model gets the
     error of a tool. Raises InputError for missing tools, ToolLoopUnfinished.
+
+    complete: sends one request. tools: a function for each of the request's tools, by name.
+    max_turns: number of answers, at least 1. ToolLoopUnfinished has the `conversation` so far.
     """
     _check(request, tools, max_turns)
     messages: list[Message] = list(request.messages)
@@ -63,6 +70,7 @@ async def run_tool_loop(
 def _check(
     request: CompletionRequest, tools: Mapping[str, ToolFunction], max_turns: int
 ) -> None:
+    """Requires a function for each tool, and a tool for each function. Raises InputError."""
     if max_turns < 1:
         raise InputError(f"max_turns: {max_turns} allows no turn; give 1 or more")
     defined = {tool.name for tool in request.tools}
@@ -75,6 +83,9 @@ def _check(
 
 
 async def _answered(request: ToolRequest, tools: Mapping[str, ToolFunction]) -> ToolResponse:
+    """Runs one tool. An unknown tool or an exception becomes an error that the model
+    can read.
+    """
     function = tools.get(request.name)
     if function is None:
         known = ", ".join(sorted(tools))
@@ -88,6 +99,7 @@ async def _answered(request: ToolRequest, tools: Mapping[str, ToolFunction]) -> 
 
 
 async def _called(function: ToolFunction, request: ToolRequest) -> object:
+    """Calls a function with the model's arguments by name, or with the request itself."""
     given: Sequence[object] = (request,) if _takes_request(function) else ()
     named = {} if given else request.arguments
     if inspect.iscoroutinefunction(function):
@@ -97,6 +109,7 @@ async def _called(function: ToolFunction, request: ToolRequest) -> object:
 
 
 def _takes_request(function: ToolFunction) -> bool:
+    """Tells whether a function's only parameter is annotated as ToolRequest."""
     parameters = list(inspect.signature(function).parameters.values())
     if len(parameters) != 1:
         return False
@@ -107,6 +120,7 @@ def _takes_request(function: ToolFunction) -> bool:
 
 
 def _response(request: ToolRequest, found: object) -> ToolResponse:
+    """Turns a function's result into a response: a text as it is, other values as JSON."""
     if isinstance(found, ToolResponse):
         return replace(found, id=request.id)
     text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)

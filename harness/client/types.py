@@ -1,4 +1,8 @@
-"""Data types of the client."""
+"""Data types of the client: requests, messages, answers and tools.
+
+The types are frozen and know no transport. Empty fields mean unknown or not set. A constructor
+raises InputError only for a contradiction; the router and the provider check values.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,6 +31,8 @@ Content = str | Sequence[Text | Image]
 
 @dataclass(frozen=True, slots=True)
 class ToolDefinition:
+    """A tool that the model may call."""
+
     name: str
     description: str = ""
     # JSON Schema of an object.
@@ -38,6 +44,8 @@ class ToolDefinition:
 
 @dataclass(frozen=True, slots=True)
 class ToolRequest:
+    """A model's request to call a tool."""
+
     id: str
     name: str
     arguments_text: str = "{}"  # exactly as the model wrote them
@@ -46,6 +54,7 @@ class ToolRequest:
 
     @property
     def arguments(self) -> dict[str, object]:
+        """The parsed arguments. Raises InputError if the model wrote no JSON object."""
         try:
             found = json.loads(self.arguments_text or "{}")
         except (ValueError, RecursionError) as error:
@@ -59,6 +68,8 @@ class ToolRequest:
 
 @dataclass(frozen=True, slots=True)
 class ToolResponse:
+    """A tool's result for the model."""
+
     id: str  # the ToolRequest's id
     content: str
     is_error: bool = False
@@ -94,6 +105,8 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """Tokens of one or several answers, as the provider counts them."""
+
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0  # part of the input
@@ -125,6 +138,8 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
+    """A token of the answer with its log probability."""
+
     token: str
     logprob: float  # natural logarithm
     top: tuple[tuple[str, float], ...] = ()  # the likeliest tokens here, for `top_logprobs`
@@ -132,6 +147,8 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class CompletionResponse:
+    """A whole answer to a CompletionRequest."""
+
     text: str
     finish_reason: str  # stop, length, tool_calls, content_filter or the provider's own reason
     served: Served
@@ -148,12 +165,15 @@ class CompletionResponse:
 
     @property
     def message(self) -> Message:
+        """The answer as a message, to continue the conversation."""
         extra = self.message_extra
         return Message("assistant", self.text, self.tool_requests, extra=extra)
 
 
 @dataclass(frozen=True, slots=True)
 class ToolDelta:
+    """A piece of a tool request in a stream. Pieces with the same index form one request."""
+
     index: int  # position among the answer's tool requests
     id: str = ""  # only in the request's first piece
     name: str = ""  # only in the request's first piece
@@ -163,6 +183,8 @@ class ToolDelta:
 
 @dataclass(frozen=True, slots=True)
 class StreamChunk:
+    """A piece of an answer; empty fields are no part of it."""
+
     text: str = ""
     reasoning: str = ""
     refusal: str = ""
@@ -177,6 +199,8 @@ class StreamChunk:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingResponse:
+    """An answer to an EmbeddingRequest: vectors in the order of its inputs."""
+
     vectors: tuple[tuple[float, ...], ...]
     served: Served
     usage: Usage | None = None
@@ -185,6 +209,8 @@ class EmbeddingResponse:
 
 @dataclass(frozen=True, slots=True)
 class ToolRun:
+    """The result of a tool loop that ended with an answer."""
+
     response: CompletionResponse
     messages: Sequence[Message]  # the whole conversation, with the last answer
     turns: int  # number of the model's answers
@@ -234,6 +260,7 @@ class AddressedRequest:
 
     @property
     def asked_route(self) -> str:
+        """The name that the request's `model` field gets: the route, or the tier."""
         return self.route or self.model_tier
 
 

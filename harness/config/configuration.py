@@ -2,6 +2,10 @@
 
 The user's file overrides the shipped defaults; the environment overrides both. An unknown key
 or a wrong value raises a ConfigError with file, line, field and the nearest known key.
+
+The steps are: read and merge documents, check them against the schema, then check rules between
+keys. Nothing is stored or started here: `harness.app.seed` creates the routes that the database
+lacks, and `harness.app.reload` loads a changed file.
 """
 
 from collections.abc import Iterator, Mapping
@@ -66,14 +70,21 @@ __all__ = [
 
 
 def load_settings(file: Path | None, environ: Mapping[str, str], *, defaults: Path) -> Settings:
-    """Loads the settings. file: None for the shipped defaults. Raises ConfigError."""
+    """Loads the settings. Raises ConfigError.
+
+    file: None for the shipped defaults. environ: its SWAPGATE__ variables override the file.
+    defaults: the shipped file, in the folder of the shipped suites.
+    """
     document = read_document(file, environ, defaults=defaults)
     base = file.resolve().parent if file is not None else Path.cwd()
     return build_settings(document, base=base, shipped=defaults.parent, source=file)
 
 
 def read_document(file: Path | None, environ: Mapping[str, str], *, defaults: Path) -> Document:
-    """Reads defaults, file and environment into one document. Raises ConfigError."""
+    """Reads defaults, file and environment into one document. Raises ConfigError.
+
+    The document keeps the place of each value, and is not checked yet.
+    """
     document = parse_file(defaults)
     if file is not None:
         document = merge_documents(document, parse_file(file))
@@ -83,7 +94,11 @@ def read_document(file: Path | None, environ: Mapping[str, str], *, defaults: Pa
 def build_settings(
     document: Document, *, base: Path, shipped: Path, source: Path | None
 ) -> Settings:
-    """Builds the settings. base: folder of relative paths. Raises ConfigError."""
+    """Builds the settings. Raises ConfigError at the first fault.
+
+    base: folder of relative paths. shipped: folder of the shipped suites.
+    source: the user's file; None for the defaults.
+    """
     config = parse_config(document)
     for path, message in (
         *range_errors(config.model_dump()),
@@ -137,17 +152,22 @@ def build_settings(
 
 
 def _agent_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
+    """Yields path and message of each invalid setting of agents."""
     faults = agent_faults(config.agents, config.router, config.control, config.suites)
     return ((("agents", *path), message) for path, message in faults)
 
 
 def _oidc_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
+    """Yields path and message of each invalid setting of single sign-on."""
     oidc = config.ui.oidc
     faults = oidc_faults(oidc) if oidc is not None else ()
     return ((("ui", "oidc", *path), message) for path, message in faults)
 
 
 def _check_queue(config: FileConfig, document: Document) -> None:
+    """Checks that a queue for several hosts has a database for several hosts. Raises
+    ConfigError.
+    """
     if config.control.queue is RunQueueKind.EMBEDDED:
         return
     if not (config.database_url or "").startswith("postgresql"):
@@ -159,6 +179,7 @@ def _check_queue(config: FileConfig, document: Document) -> None:
 
 
 def _check_providers(config: FileConfig, document: Document) -> None:
+    """Checks addresses, names and headers of providers and routers. Raises ConfigError."""
     allowed = config.router.allow_addresses
     for number, address in enumerate(allowed):
         with document.at("router", "allow_addresses", number):
@@ -208,6 +229,9 @@ def _check_judges(
 
 
 def _alerts(alerts: AlertSettings, document: Document) -> AlertSettings:
+    """Names and checks the sinks of alerts. Raises ConfigError for a faulty sink or a duplicate
+    name.
+    """
     sinks: dict[str, AlertSink] = {}
     for number, given in enumerate(alerts.sinks):
         with document.at("alerts", "sinks", number):
@@ -221,6 +245,9 @@ def _alerts(alerts: AlertSettings, document: Document) -> AlertSettings:
 def _oauth(
     overrides: Mapping[str, OAuthOverrides], document: Document
 ) -> Mapping[str, OAuthOverrides]:
+    """Checks the addresses of sign-ins, which must not send tokens in clear. Raises
+    ConfigError.
+    """
     for name, override in overrides.items():
         for field in ("device_url", "token_url", "poll_url", "exchange_url"):
             with document.at("oauth", name, field):
@@ -232,6 +259,9 @@ def _oauth(
 def _catalogue(
     items: Mapping[str, CatalogueItem], document: Document
 ) -> tuple[CatalogueChange, ...]:
+    """Builds the file's changes to the catalogue. Raises ConfigError for a name that is not
+    KIND/MODEL.
+    """
     changes = []
     for name, item in items.items():
         kind, _, model = name.partition("/")
@@ -244,6 +274,9 @@ def _catalogue(
 
 
 def _switches(items: list[str], document: Document) -> tuple[str, ...]:
+    """Checks the kill switches. Routers parse them again at their start, with the time of that
+    start.
+    """
     try:
         parse_file_switches(items, datetime.min.replace(tzinfo=UTC))
     except InputError as error:
@@ -264,6 +297,7 @@ def _fields(model: BaseModel) -> dict[str, Any]:
 
 
 def _provider(name: str, entry: ProviderEntry) -> Provider:
+    """Builds a provider from its entry."""
     # Parsed routes name models instead of tiers; eval limits belong to machines.
     kept = {k: v for k, v in _fields(entry).items() if k not in ("tiers", "eval_limits")}
     return Provider(name=name, **kept)
@@ -272,6 +306,7 @@ def _provider(name: str, entry: ProviderEntry) -> Provider:
 def _suite(
     name: str, entry: SuiteEntry, known: FileContext, base: Path, shipped: Path
 ) -> SuiteSettings:
+    """Builds a suite's settings: paths, task, judge and data class. Raises ConfigError."""
     values, document = {**vars(entry)}, known.document
     if (entry.path is None) == (entry.task is None):
         raise document.error(("suites", name), "give either `path` or `task`")
@@ -304,6 +339,7 @@ def _check_clearance(entry: SuiteEntry, judge: JudgeSettings, known: FileContext
 
 
 def _judge(entry: JudgeEntry, base: Path) -> JudgeSettings:
+    """Builds a suite's judge. Raises InputError for a name that is not provider/model."""
     values, named = _fields(entry), target_seed(entry.target)
     del values["parameters"]
     values["target"] = Target(named.provider, named.model, entry.parameters)
@@ -312,4 +348,5 @@ def _judge(entry: JudgeEntry, base: Path) -> JudgeSettings:
 
 
 def _located(path: str, base: Path) -> Path:
+    """Returns an absolute path. base: folder of a relative path."""
     return Path(path).expanduser() if Path(path).expanduser().is_absolute() else base / path

@@ -1,4 +1,9 @@
-"""The frozen settings, which `harness.config` parses from the configuration file."""
+"""The frozen settings, which `harness.config` parses from the configuration file.
+
+The dataclasses hold values and check nothing but a cap. Their comments become the file's
+reference (`schema.describe_fields`). Settings of single subjects are beside their subjects,
+such as `harness.gate.policy`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -60,6 +65,12 @@ class SpendingSettings:
 
 @dataclass(frozen=True)
 class Settings:
+    """All settings of an installation, checked.
+
+    A value from the database, such as a route's present settings, is not here: `routes` are
+    seeds, which count only for routes that the database lacks.
+    """
+
     database_url: str
     home: Path  # the folder for state (SQLite file, secret, disk snapshot, logs)
     source: Path | None  # the file that was read; None for the shipped defaults

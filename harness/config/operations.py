@@ -1,5 +1,8 @@
 """Checks the sections `alerts`, `ui.oidc` and `agents`; builds the settings of `capture` and
 `freezes`.
+
+The functions are pure, and yield or raise faults without a place: `configuration` adds file and
+line. They check rules between keys; types and single keys are checked by `schema`.
 """
 
 import re
@@ -117,6 +120,9 @@ def oidc_faults(oidc: OidcSettings) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _is_safe_url(text: str) -> bool:
+    """Tells whether a URL may carry a sign-in: https, or http on loopback, without query and
+    fragment.
+    """
     parts = _split_url(text)
     if parts is None or parts.query or parts.fragment:
         return False
@@ -134,6 +140,7 @@ class FreezeEntry(BaseModel):
 
 
 def freeze_window(entry: FreezeEntry) -> FreezeWindow:
+    """Builds a weekly freeze. Raises InputError for a wrong day, time or zone."""
     return build_window(entry.starts, entry.ends, entry.time_zone, entry.reason, entry.routes)
 
 
@@ -173,6 +180,9 @@ def agent_faults(
 
 
 def _split_url(url: str) -> SplitResult | None:
+    """Splits an http or https URL; None for another text, and for a URL with a user or
+    a space.
+    """
     try:
         parts = urlsplit(url)
         is_url = (
@@ -190,7 +200,10 @@ def _split_url(url: str) -> SplitResult | None:
 
 
 def _address_faults(path: KeyPath, url: str) -> Iterator[Fault]:
-    """Checks the address of one of our processes. It has no path, because clients append it."""
+    """Checks the address of one of our processes. It has no path, because clients append it.
+
+    A link-local address or a cloud's metadata service is a fault, too.
+    """
     parts = _split_url(url)
     if parts is None or parts.path not in ("", "/") or parts.query or parts.fragment:
         yield path, "must be an address such as http://127.0.0.1:8085, without a path"
@@ -243,6 +256,11 @@ def _loopback_faults(agents: AgentSettings, router_host: str) -> Iterator[Fault]
 
 
 def _server_faults(path: KeyPath, server: ToolServer) -> Iterator[Fault]:
+    """Checks a tool server's address and headers.
+
+    A header names an environment variable, because the file holds no secret. Swapgate's own
+    variables are refused, because a tool server would get their secrets.
+    """
     parts = _split_url(server.url)
     if parts is None:
         yield (*path, "url"), "must be an http or https URL, without a user"

@@ -1,4 +1,9 @@
-"""Builds seeds from the file's `routes`. A seed creates a route that the database lacks."""
+"""Builds seeds from the file's `routes`. A seed creates a route that the database lacks.
+
+An existing route is not changed by the file: people change it by use cases, with audit events
+(`harness.routes.routes`). The functions raise ConfigError with the place of the fault. They
+register no target and pin no suite: `harness.app.seed` does.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -64,6 +69,7 @@ class OverridesEntry(BaseModel):
 
     @property
     def given(self) -> Overrides:
+        """The routes that are set, by kind of request."""
         routes = {kind: getattr(self, kind.value) for kind in RequestKind}
         return {kind: route for kind, route in routes.items() if route}
 
@@ -86,6 +92,8 @@ class RouteEntry(PlainRouteSettings):
 
 @dataclass(frozen=True, slots=True)
 class FileContext:
+    """The parts of the file that other sections refer to."""
+
     document: Document
     providers: Mapping[str, Provider]
     tiers: Mapping[str, Mapping[str, str]]  # the models, by provider and tier
@@ -133,6 +141,7 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
 
 
 def check_overrides(routes: Mapping[str, RouteSeed], known: FileContext) -> None:
+    """Checks the overrides of all routes against one another. Raises ConfigError."""
     carried = {name: route.settings.data_class for name, route in routes.items()}
     for name, route in routes.items():
         for kind, error in override_errors(
@@ -142,10 +151,12 @@ def check_overrides(routes: Mapping[str, RouteSeed], known: FileContext) -> None
 
 
 def _target(entry: str | TargetEntry, route: str, known: FileContext) -> Target:
-    """Parses a target. Raises InputError.
+    """Parses a target.
 
-    If only a provider is named, the target is the model that the provider's `tiers` lists
-    under the route's name.
+    If only a provider is named, the target is the model that the provider's `tiers` lists under
+    the route's name. Raises InputError for an incomplete or contradictory entry.
+
+    route: the route's name.
     """
     tiers = known.tiers
     if isinstance(entry, str):
@@ -165,6 +176,7 @@ def _target(entry: str | TargetEntry, route: str, known: FileContext) -> Target:
 
 
 def _of_tier(provider: str, tier: str, tiers: Mapping[str, Mapping[str, str]]) -> str:
+    """Returns the model of a provider's tier. Raises InputError with the nearest tier."""
     known = tiers.get(provider, {})
     if tier not in known:
         raise InputError(

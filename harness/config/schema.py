@@ -1,4 +1,9 @@
-"""The schema of the configuration file."""
+"""The schema of the configuration file: each section's keys, types and defaults.
+
+Entries are pydantic models, or dataclasses that other packages own. Descriptions of keys are
+the comments beside them, so that reference and code cannot differ. Rules between keys are not
+here: `validation_errors` has the ranges, and `configuration` checks the rest.
+"""
 
 import ast
 import inspect
@@ -52,6 +57,10 @@ from harness.routing.settings import AgentSettings, RouterSettings, UiSettings
 
 
 def describe_fields(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, Any]:
+    """Adds the fields' comments as descriptions to a JSON Schema, in place, and returns it.
+
+    root: the model of which `schema` is the schema. An existing description stays.
+    """
     for name, cls in _classes(root).items():
         definition = schema if cls is root else schema.get("$defs", {}).get(name, {})
         properties = definition.get("properties", {})
@@ -63,7 +72,10 @@ def describe_fields(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, 
 
 
 def field_comments(cls: type) -> Mapping[str, str]:
-    """Maps each field to its comment, which ends the field's line or stands above the field."""
+    """Maps each field to its comment, which ends the field's line or stands above the field.
+
+    Reads the class's source; empty if only bytecode is installed.
+    """
     return _comments_in(cls.__module__).get(cls.__name__, {})
 
 
@@ -92,6 +104,10 @@ def _comments_in(module: str) -> Mapping[str, Mapping[str, str]]:
 def _comments_of_class(
     node: ast.ClassDef, comments: Mapping[int, tuple[str, bool]]
 ) -> Mapping[str, str]:
+    """Maps a class's fields to comments. A comment `a, b: text` describes both fields.
+
+    comments: by line, with whether code precedes the comment.
+    """
     described: dict[str, str] = {}
     for field in node.body:
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
@@ -106,6 +122,9 @@ def _comments_of_class(
 
 
 def _comment_of(field: ast.AnnAssign, comments: Mapping[int, tuple[str, bool]]) -> str:
+    """Returns the comment at the end of a field's line, or else the lines of comments
+    above it.
+    """
     trailing, alone = comments.get(field.end_lineno or field.lineno, ("", False))
     if trailing and not alone:
         return trailing.partition("noqa:")[0].rstrip("# ")
@@ -118,6 +137,7 @@ def _comment_of(field: ast.AnnAssign, comments: Mapping[int, tuple[str, bool]]) 
 
 
 def _classes(root: type) -> dict[str, type]:
+    """Finds all described classes that a class's annotations reach, by name."""
     found: dict[str, type] = {}
     waiting: list[type] = [root]
     while waiting:
@@ -130,6 +150,7 @@ def _classes(root: type) -> dict[str, type]:
 
 
 def _described(hint: Any) -> Iterator[type]:
+    """Yields the described classes inside an annotation."""
     if isinstance(hint, type) and (is_dataclass(hint) or issubclass(hint, BaseModel)):
         yield hint
     for inner in typing.get_args(hint):
@@ -325,12 +346,17 @@ class FileConfig(BaseModel):
 
 @cache
 def json_schema() -> dict[str, object]:
+    """Returns the file's JSON Schema, for the reference, editors and hints in errors."""
     schema: dict[str, Any] = FileConfig.model_json_schema()
     return describe_fields(schema, FileConfig)
 
 
 def parse_config(document: Document) -> FileConfig:
-    """Checks each key. Raises ConfigError for the first fault, RetiredKeys for retired keys."""
+    """Checks each key of a document.
+
+    Raises ConfigError for the first fault, with the nearest known key.
+    Raises RetiredKeys if the document has keys of earlier versions.
+    """
     require_no_retired_keys(document)
     try:
         return FileConfig.model_validate(without_ignored_keys(document))
@@ -342,4 +368,5 @@ def parse_config(document: Document) -> FileConfig:
 
 
 def whole_file(document: Document) -> Mapping[str, object]:
+    """Returns the values of a document with all defaults, in the names of the file."""
     return parse_config(document).model_dump(by_alias=True)

@@ -1,6 +1,9 @@
 """Parses YAML and keeps the file and line of every value, for error messages. The size of the
 input is limited, because a few lines of aliases can expand to a billion values. Environment
 variables override the file (SWAPGATE__SECTION__KEY, and *_FILE for a value in a file).
+
+Nothing here knows a key of the configuration: suites of other tools and the simulator's
+profiles are parsed with it too. `schema` knows the keys.
 """
 
 import re
@@ -26,6 +29,8 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Document:
+    """The values of one or several merged files, with their places."""
+
     values: dict[str, object]  # plain dicts, lists and scalars
     places: Mapping[KeyPath, str]  # path of a value to `file:line`
 
@@ -37,6 +42,7 @@ class Document:
         return "configuration"
 
     def error(self, path: KeyPath, message: object) -> ConfigError:
+        """Builds an error with the place and the path of a value."""
         return ConfigError(f"{self.place(path)}: {dotted_path(path)}: {message}")
 
     @contextmanager
@@ -49,10 +55,13 @@ class Document:
 
 
 def dotted_path(path: KeyPath) -> str:
+    """Writes a path as `routes.chat.suites.0`."""
     return ".".join(str(part) for part in path)
 
 
 class _Limits:
+    """Counts aliases and nesting of one document while it is parsed."""
+
     def __init__(self) -> None:
         self._aliases = self._depth = 0
 
@@ -73,6 +82,7 @@ class _Limits:
 
 
 def _refusal(problem: str, at: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
+    """Builds a YAML error with the line of an event or a node."""
     return yaml.MarkedYAMLError(None, None, problem, at.start_mark)  # type: ignore[arg-type]  # its stubs know one of two kinds of mark
 
 
@@ -90,10 +100,13 @@ class _Loader(yaml.SafeLoader):
 
 
 class _CoreLoader(_Loader):
+    """A loader for YAML 1.2, in which `yes` and `on` are texts."""
+
     yaml_implicit_resolvers = CORE_RESOLVERS
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
+    """Builds a mapping. Refuses a key that is given twice, and a key that is not a scalar."""
     seen: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
@@ -120,6 +133,9 @@ def parse_file(file: Path, *, core: bool = False) -> Document:
 
 
 def parse_text(text: str, file: Path, *, core: bool = False) -> Document:
+    """Parses a text as `parse_file` does. file: the name for places and messages. Raises
+    ConfigError.
+    """
     places: dict[KeyPath, str] = {(): f"{file}:1"}
     try:
         _check_length(text)
@@ -137,6 +153,9 @@ def parse_text(text: str, file: Path, *, core: bool = False) -> Document:
 
 
 def _read(text: str, file: Path, places: dict[KeyPath, str], *, core: bool) -> object:
+    """Parses a text, and notes the place of each value in `places`. Returns None for an empty
+    text.
+    """
     loader = (_CoreLoader if core else _Loader)(text)
     try:
         root = loader.get_single_node()
@@ -150,6 +169,7 @@ def _read(text: str, file: Path, places: dict[KeyPath, str], *, core: bool) -> o
 
 
 def check_size(text: str) -> None:
+    """Checks the limits of a YAML text without building its values. Raises yaml.YAMLError."""
     _check_length(text)
     limits = _Limits()
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -162,6 +182,7 @@ def _check_length(text: str) -> None:
 
 
 def _note(node: yaml.Node, path: KeyPath, file: Path, places: dict[KeyPath, str]) -> None:
+    """Notes the line of each key and each item of a list."""
     if len(path) > MAX_DEPTH:  # for example, a list that contains its own alias
         raise _refusal(TOO_DEEP, node)
     if isinstance(node, yaml.MappingNode):
@@ -194,7 +215,10 @@ PREFIX = "SWAPGATE__"
 
 
 def environment_document(environ: Mapping[str, str]) -> Document:
-    """Reads the SWAPGATE__ variables, whose values are YAML scalars. Raises ConfigError."""
+    """Reads the SWAPGATE__ variables, whose values are YAML scalars. Raises ConfigError.
+
+    SWAPGATE__ROUTER__PORT sets `router.port`: two underscores separate the keys, in lower case.
+    """
     values: dict[str, object] = {}
     places: dict[KeyPath, str] = {}
     for name in sorted(environ):
@@ -209,6 +233,9 @@ def environment_document(environ: Mapping[str, str]) -> Document:
 
 
 def _text(name: str, value: str) -> tuple[str, str]:
+    """Returns a variable's value, and its name without `_FILE` if the value is a file's
+    path.
+    """
     if not name.endswith("_FILE"):
         return value, name
     try:
@@ -228,6 +255,9 @@ def _scalar(name: str, text: str) -> object:
 
 
 def _put(values: dict[str, object], path: tuple[str, ...], value: object) -> None:
+    """Sets a value in nested mappings. Raises ConfigError if a variable sets a section as a
+    scalar.
+    """
     for part in path[:-1]:
         inner = values.setdefault(part, {})
         if not isinstance(inner, dict):

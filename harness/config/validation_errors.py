@@ -1,5 +1,9 @@
 """Errors of the configuration: closed ranges of its numbers, by key; messages with file, line
 and nearest known key; retired keys and commands.
+
+A range belongs to a key's last name, wherever the key is, so one name has one range in the
+whole file. Units are in the name, such as `_s` or `_bps`. Rules of one policy are here too;
+`schema` has the types of keys, and the command line names the successors of retired commands.
 """
 
 import logging
@@ -119,6 +123,7 @@ def range_errors(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _walk(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Yields the faults of all numbers inside a value. path: of the value."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             # Targets and scorers check their own parameters and options.
@@ -132,6 +137,7 @@ def _walk(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _number(key: str, value: float, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Yields the fault of one number. A key without a range takes any number."""
     allowed = RANGES.get(key)
     if allowed is not None and not allowed.holds(value):
         yield (
@@ -143,6 +149,11 @@ def _number(key: str, value: float, path: KeyPath) -> Iterator[tuple[KeyPath, st
 def _policy_errors(
     policy: Mapping[str, object], path: KeyPath
 ) -> Iterator[tuple[KeyPath, str]]:
+    """Yields the faults of one policy that depend on several of its keys.
+
+    Steps must rise, and `margin_max` must not be below the margin. A guardrail is a ratio or
+    off.
+    """
     canary, gate = _mapping(policy.get("canary")), _mapping(policy.get("gate"))
     steps: Any = canary.get("steps") or ()
     weights = [_mapping(step).get("weight_bps", 0) for step in steps]
@@ -237,6 +248,8 @@ def config_error(
 ) -> ConfigError:
     """Builds the error of the first unknown key, with the nearest known key, or else of the
     first fault.
+
+    error: pydantic's. schema: the file's JSON Schema, for the known keys.
     """
     faults = error.errors(include_url=False)
     # If pydantic tried several types, it reports a fault for each. An unknown key tells more
@@ -252,6 +265,9 @@ def config_error(
 
 
 def require_no_retired_keys(document: Document) -> None:
+    """Raises RetiredKeys with all retired keys of a document, each with its place and its
+    successor.
+    """
     found = [
         f"{document.place(path)}: {dotted_path(path)!r} is retired: {instead}"
         for path, instead in _matches(document.values, (), RETIRED_KEYS)
@@ -277,6 +293,7 @@ def without_ignored_keys(document: Document) -> dict[str, object]:
 def _matches(
     value: object, path: KeyPath, patterns: Mapping[str, str]
 ) -> Iterator[tuple[KeyPath, str]]:
+    """Yields path and text of each key that a pattern matches. patterns: as RETIRED_KEYS."""
     for pattern, instead in patterns.items():
         names, _, only = pattern.partition("=")
         if _fits(names.split("."), path) and (not only or str(value) == only):
@@ -291,6 +308,7 @@ def _matches(
 
 
 def _fits(names: list[str], path: KeyPath) -> bool:
+    """Tells whether a pattern's names match a path; `*` matches any name or index."""
     return len(names) == len(path) and all(
         name in ("*", str(part)) for name, part in zip(names, path, strict=True)
     )

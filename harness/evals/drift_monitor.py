@@ -1,5 +1,8 @@
 """Watches incumbents for drift: runs a suite on them by schedule, compares the scores with
 earlier runs, and alerts. All state is in the store; a second control process repeats nothing.
+
+The monitor never changes a route: a person accepts a new baseline or swaps the model. The test
+is in `harness.gate.drift`; opening and closing a watch is in `harness.evals.drift_watches`.
 """
 
 from collections.abc import Sequence
@@ -37,7 +40,11 @@ ANSWER_WIDTH: Final = 120
 
 
 def run_once(ctx: Context) -> list[str]:
-    """Advances all watches. Returns log lines; raises InputError with failed suites."""
+    """Advances all watches. Returns log lines.
+
+    Raises InputError at the end if suites failed, with all of them, so that one broken suite
+    does not stop other watches. Raises a retryable SwapgateError at once.
+    """
     with ctx.store.read() as tx:
         pairs = drift_watches.list_watched_pairs(ctx, tx)
         open_ = drift_watches.find_open_watches(tx)
@@ -65,6 +72,11 @@ def run_once(ctx: Context) -> list[str]:
 
 
 def _advance_pair(ctx: Context, pair: WatchedPair, watch: DriftWatch | None) -> list[str]:
+    """Advances one watch by at most one step: baseline, end of a run, or the next run.
+
+    watch: None if the pair has no open watch. A changed plan closes the watch and opens a new
+    one, because scores of different plans cannot be compared.
+    """
     plan = drift_watches.plan_watch(ctx, pair)
     if watch is None:
         return _begin_watch(ctx, pair, "the first")
@@ -92,6 +104,10 @@ def _advance_pair(ctx: Context, pair: WatchedPair, watch: DriftWatch | None) -> 
 def _begin_watch(
     ctx: Context, pair: WatchedPair, reason: str, *, after: DriftWatch | None = None
 ) -> list[str]:
+    """Opens a watch with its baseline run.
+
+    after: the watch that it replaces, closed in the same write.
+    """
     with ctx.store.write() as tx:
         if after is not None and not drift_watches.close_watch(ctx, tx, after):
             return []
@@ -101,6 +117,8 @@ def _begin_watch(
 
 @dataclass(frozen=True)
 class _WatchTurn:
+    """One turn of an open watch. Methods that take a transaction write within it."""
+
     ctx: Context
     pair: WatchedPair
     watch: DriftWatch
@@ -124,6 +142,7 @@ class _WatchTurn:
             return did + replace(self, watch=after).record_result(tx)
 
     def record_result(self, tx: Transaction) -> list[str]:
+        """Writes the alerts and the audit event of the newest check. Returns log lines."""
         watch, check = self.watch, self.watch.checks[-1]
         if check.message:
             title = f"the drift watch could not measure {self._target_name(tx)}"
@@ -175,6 +194,7 @@ class _WatchTurn:
         return Routing(tx).targets()[self.pair.target].name
 
     def _describe_drift(self, tx: Transaction, evidence: DriftEvidence) -> tuple[str, str]:
+        """Returns title and text of the alert, with the EXAMPLES items that changed most."""
         by = f"{format_score(abs(evidence.delta))} points {evidence.direction}"
         which = "run" if evidence.window == 1 else f"{evidence.window} runs"
         change = evidence.change_text.replace("(", "(95 % interval ")
@@ -217,6 +237,11 @@ def _judge_check(
 
 
 def _unmeasured(check: DriftCheck, run: EvalRun, samples: Sequence[Sample]) -> str:
+    """Explains why a run gives no evidence; empty if its scores count.
+
+    A run with too many missing answers is left out, because missing answers are not evidence
+    about the model.
+    """
     missing = [sample for sample in samples if sample.error]
     if run.state in (RunState.FAILED, RunState.STOPPED):
         last = missing[-1].error_text if missing else ""
@@ -231,6 +256,7 @@ def _unmeasured(check: DriftCheck, run: EvalRun, samples: Sequence[Sample]) -> s
 
 
 def _load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
+    """Returns each item's mean strict score; None if an epoch is missing or failed."""
     found: dict[str, list[Sample]] = {}
     for sample in samples:
         found.setdefault(sample.item, []).append(sample)
@@ -246,6 +272,7 @@ def _load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
 
 
 def _describe_served(checks: Sequence[DriftCheck]) -> str:
+    """Compares the model names in the newest run's answers with those of all earlier runs."""
     before, now = list_served(checks[:-1]), list(checks[-1].served)
     if not now:
         return "The provider does not say which model answers."

@@ -1,5 +1,9 @@
 """Drift watches: opens, measures, reports and closes them. `start_checks` measures a route's
 watched suites at once. `accept_baseline` measures the present model as the new baseline.
+
+These functions queue runs and read their results; they neither call a model nor compare scores.
+`harness.evals.drift_monitor` moves the watches by schedule, and `harness.gate.drift` has the
+test.
 """
 
 from collections.abc import Mapping
@@ -29,6 +33,8 @@ _SAME_SCORE: Final = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class WatchedPair:
+    """A target and a suite that one watch measures, for all routes that they have in common."""
+
     target: str
     suite: str
     routes: tuple[str, ...]  # routes that the target serves, with this suite
@@ -60,11 +66,13 @@ def list_watched_pairs(ctx: Context, tx: Transaction) -> list[WatchedPair]:
 
 
 def find_open_watches(tx: Transaction) -> Mapping[tuple[str, str], DriftWatch]:
+    """Returns the open watches by target and suite. Each pair has at most one."""
     found = Drift(tx).open_watches()
     return {(watch.baseline.target, watch.baseline.suite): watch for watch in found}
 
 
 def plan_watch(ctx: Context, pair: WatchedPair) -> DriftPlan:
+    """Plans a watch by the suite's present pin. items: at most the suite's items."""
     pin = ctx.suites.pin(pair.suite)
     items = min(pair.policy.items or pin.items, pin.items)
     return DriftPlan(pin.digest, items, pair.policy.epochs, pair.policy.alpha)
@@ -81,6 +89,8 @@ def start_check(
     """Queues the next run of a watch. Without a watch, opens one and queues its baseline run;
     this needs a reason. Returns a running check unchanged. Raises Conflict if another process
     was first.
+
+    A later run keeps the plan of its baseline, even if the policy has changed since.
     """
     if watch is not None and watch.running is not None:
         return watch.running
@@ -150,6 +160,12 @@ class ItemChange:
 
 
 def list_item_changes(tx: Transaction, watch: DriftWatch) -> list[ItemChange]:
+    """Lists items whose score differs between the baseline and the newest counted run, the
+    largest loss first.
+
+    Shows each item's first stored answer, because one example is enough to see the change.
+    Empty below two counted runs.
+    """
     measured = watch.counted
     if len(measured) < 2:
         return []
@@ -183,6 +199,11 @@ def describe_comparison(times: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DriftStatus:
+    """A watched pair's state for people.
+
+    `running` is the run's id. `last` is the newest check that has ended, measured or not.
+    """
+
     routes: tuple[str, ...]
     suite: str
     model: str
@@ -196,6 +217,8 @@ class DriftStatus:
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
+    """A watched pair with its checks and the items that changed."""
+
     status: DriftStatus
     checks: tuple[DriftCheck, ...]  # since the baseline, the newest first
     changes: tuple[ItemChange, ...]
@@ -232,6 +255,10 @@ def _list_reports(
 
 
 def _describe(pair: WatchedPair, model: str, watch: DriftWatch | None) -> DriftStatus:
+    """Builds the status.
+
+    A pair without a watch is `starting`: the next turn of the monitor opens it.
+    """
     if watch is None:
         return DriftStatus(pair.routes, pair.suite, model, "starting")
     measured, ended, running = watch.counted, watch.ended, watch.running
@@ -294,6 +321,10 @@ def accept_baseline(
 
 
 def _of_route(ctx: Context, tx: Transaction, route: str, suite: str) -> list[WatchedPair]:
+    """Lists the route's watched pairs.
+
+    suite: empty for all. Raises NotFound without a watched pair.
+    """
     routes.require_route(tx, route)
     pairs = [
         pair

@@ -1,5 +1,9 @@
-"""Parses result files of other eval tools; the functions match values of `gate decide
---from`.
+"""Parses result files of other eval tools; the functions match values of `gate decide --from`.
+
+Each parser takes a file's whole text and returns its runs in the file's order. It raises
+InputError, without the file's name, if the text has another format. A parser neither pairs runs
+nor interprets missing scores: `harness.evals.scored_run` does. Tables are in
+`harness.evals.table_formats`.
 """
 
 import json
@@ -34,6 +38,7 @@ def parse_openai_evals(text: str) -> list[ScoredRun]:
 
 
 def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
+    """Builds one run from the events of an oaieval log; the last event of a metric wins."""
     spec = as_mapping(next((row["spec"] for row in rows if "spec" in row), None))
     functions = spec.get("completion_fns")
     model = str(functions[0]) if isinstance(functions, list) and functions else ""
@@ -73,6 +78,10 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
 
 
 def _parse_items(rows: Sequence[Mapping[str, object]]) -> list[ScoredRun]:
+    """Builds one run per model from output items of OpenAI's Evals API.
+
+    A check without a score counts by `passed`.
+    """
     runs: dict[str, list[ScoredSample]] = {}
     for row in rows:
         answer = as_mapping(row.get("sample"))
@@ -90,6 +99,10 @@ def _parse_items(rows: Sequence[Mapping[str, object]]) -> list[ScoredRun]:
 
 
 def parse_lm_eval(text: str) -> list[ScoredRun]:
+    """Parses the samples file of lm-eval's `--log_samples`; the model's name is not in it.
+
+    Raises InputError for a line without `doc_id`.
+    """
     merged: dict[str, ScoredSample] = {}
     for line, row in parse_json_lines(text):
         if "doc_id" not in row:
@@ -126,6 +139,10 @@ _WORDS: Final[Mapping[str, float]] = {"yes": 1.0, "true": 1.0, "no": 0.0, "false
 
 
 def parse_inspect(text: str) -> list[ScoredRun]:
+    """Parses a log of Inspect as JSON, with its samples. Letter grades become numbers.
+
+    Raises InputError for a log without samples.
+    """
     document = as_mapping(parse_json(text))
     rows = document.get("samples")
     if not isinstance(rows, list) or not rows:
@@ -136,6 +153,7 @@ def parse_inspect(text: str) -> list[ScoredRun]:
 
 
 def _inspect_terms(spec: Mapping[str, object]) -> dict[str, str]:
+    """Returns task, version and scorers' options, which must be equal in both runs."""
     named = {"task": "task", "task version": "task_version"}
     terms = {term: str(spec[key]) for term, key in named.items() if key in spec}
     scorers = spec.get("scorers")
@@ -146,6 +164,7 @@ def _inspect_terms(spec: Mapping[str, object]) -> dict[str, str]:
 
 
 def _inspect_sample(row: Mapping[str, object]) -> ScoredSample:
+    """Names a scorer's parts `SCORER.PART`, if its value has several."""
     values: dict[str, object] = {}
     for scorer, score in as_mapping(row.get("scores")).items():
         value = as_mapping(score).get("value")
@@ -183,6 +202,10 @@ def _inspect_question(row: Mapping[str, object], id_: str) -> str:
 
 
 def _grade(value: object) -> float | None:
+    """Reads a grade as Inspect's own metrics do: a letter, a word, or a number.
+
+    None for other values.
+    """
     if not isinstance(value, str):
         return numeric_score(value)
     if value in _GRADES:
@@ -197,6 +220,10 @@ def _grade(value: object) -> float | None:
 
 
 def parse_braintrust(text: str) -> list[ScoredRun]:
+    """Parses an experiment's rows, as JSON or JSON lines; each experiment is a run.
+
+    Leaves out spans within a test case. Raises InputError if no row has scores.
+    """
     rows = [row for row in parse_json_rows(text, "events", "rows", "data") if _is_root(row)]
     if not any("scores" in row for row in rows):
         raise InputError("has no rows with `scores`: export the experiment's rows as JSON")
@@ -232,6 +259,11 @@ _ERROR: Final = 2
 
 
 def parse_promptfoo(text: str) -> list[ScoredRun]:
+    """Parses results of `promptfoo eval --output`; each provider with a prompt is a run.
+
+    A provider with several prompts gives several runs, whose names contain the prompt's index.
+    Raises InputError without results.
+    """
     rows = _promptfoo_rows(text)
     runs: dict[tuple[str, str], list[ScoredSample]] = {}
     prompts: dict[tuple[str, str], str] = {}
@@ -267,6 +299,7 @@ def _promptfoo_rows(text: str) -> Sequence[object]:
 
 
 def _provider(row: Mapping[str, object]) -> str:
+    """Prefers the label that a person gave to the provider's id."""
     provider = row.get("provider")
     if isinstance(provider, str):
         return provider
@@ -275,6 +308,10 @@ def _provider(row: Mapping[str, object]) -> str:
 
 
 def _promptfoo_sample(row: Mapping[str, object]) -> ScoredSample:
+    """Builds a sample with the metrics `score`, `pass` and each named score.
+
+    A cost of 0 counts as unknown.
+    """
     reason = row.get("failureReason")
     # Older promptfoo versions have no `failureReason`; there, a missing grade marks an error.
     failed = reason == _ERROR or (
@@ -324,6 +361,10 @@ def _promptfoo_question(row: Mapping[str, object]) -> tuple[str, str]:
 
 
 def parse_deepeval(text: str) -> list[ScoredRun]:
+    """Parses a test run of DeepEval, either the exported file or `.latest_test_run.json`.
+
+    Raises InputError without test cases.
+    """
     document = as_mapping(parse_json(text))
     document = as_mapping(document.get("testRunData")) or document  # `.latest_test_run.json`
     cases = document.get("testCases")
@@ -335,6 +376,7 @@ def parse_deepeval(text: str) -> list[ScoredRun]:
 
 
 def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
+    """Builds a sample; DeepEval's seconds become milliseconds."""
     metrics = case.get("metricsData")
     data = [as_mapping(metric) for metric in (metrics if isinstance(metrics, list) else ())]
     # A metric that failed has an error and no score.
@@ -356,6 +398,11 @@ def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
 
 
 def parse_langfuse(text: str) -> list[ScoredRun]:
+    """Parses item results of Langfuse's experiments, or traces with scores; each dataset run is
+    a run.
+
+    Raises InputError if no row has a list of scores.
+    """
     rows = parse_json_rows(text, "item_results", "itemResults", "data")
     if not any(isinstance(_langfuse_scores(row), list) for row in rows):
         raise InputError(
@@ -373,6 +420,7 @@ def _langfuse_scores(row: Mapping[str, object]) -> object:
 
 
 def _langfuse_sample(row: Mapping[str, object]) -> ScoredSample:
+    """Builds a sample. A categorical score keeps its text, and is reported as unreadable."""
     item = as_mapping(row.get("item")) or row
     listed = _langfuse_scores(row)
     values: dict[str, object] = {}
@@ -392,4 +440,5 @@ def _langfuse_sample(row: Mapping[str, object]) -> ScoredSample:
 
 
 def _first(row: Mapping[str, object], *names: str) -> object:
+    """Returns the first present value: the API and the SDK spell names differently."""
     return next((row[name] for name in names if row.get(name) is not None), None)

@@ -3,6 +3,9 @@ shadows, drift checks and the turns of agents, together. It excludes clients' re
 routes. Pure.
 
 Each call adds its cost to a sum. Once the sum reaches the cap, Swapgate makes no call.
+
+`harness.evals.spending_meter` checks the cap before each call; `harness.evals.spending` sets it
+and reports the sums.
 """
 
 import math
@@ -24,6 +27,8 @@ AT_THE_CAP: Final = (
 
 
 class SpendingPurpose(StrEnum):
+    """The purposes that share the cap. Stored sums are separate for each."""
+
     EVALS = "evals"
     JUDGES = "judges"  # of evals and of canaries
     SHADOW = "shadow"
@@ -38,12 +43,15 @@ class SpendingPurpose(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PurposeSpending:
+    """The spending of one purpose in a month, or a part to be added to it."""
+
     purpose: SpendingPurpose
     spent_usd: float = 0.0
     calls: int = 0
     unpriced: int = 0  # calls of unknown cost, which the sum excludes
 
     def plus(self, other: "PurposeSpending") -> "PurposeSpending":
+        """Adds another part of the same purpose; keeps this one's purpose."""
         return replace(
             self,
             spent_usd=self.spent_usd + other.spent_usd,
@@ -54,6 +62,8 @@ class PurposeSpending:
 
 @dataclass(frozen=True, slots=True)
 class MonthSpending:
+    """The spending of one month, against the cap."""
+
     month: date  # its first day
     cap_usd: float | None  # None for no cap
     purposes: tuple[PurposeSpending, ...]  # all purposes, in SpendingPurpose's order
@@ -64,6 +74,10 @@ class MonthSpending:
 
     @property
     def unpriced(self) -> int:
+        """Counts the calls of unknown cost, over all purposes.
+
+        The sum in US dollars lacks them.
+        """
         return sum(row.unpriced for row in self.purposes)
 
     @property
@@ -103,9 +117,11 @@ def check_cap(usd: float | None) -> float | None:
 
 
 def month_of(now: datetime) -> date:
+    """Returns the first day of the time's month. now: in UTC."""
     return now.date().replace(day=1)
 
 
 def fill_purposes(rows: Sequence[PurposeSpending]) -> tuple[PurposeSpending, ...]:
+    """Returns a row for each purpose, in SpendingPurpose's order; zeros without a call."""
     known = {row.purpose: row for row in rows}
     return tuple(known.get(purpose, PurposeSpending(purpose)) for purpose in SpendingPurpose)

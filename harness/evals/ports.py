@@ -1,4 +1,9 @@
-"""Protocols of eval workers, eval runners and the catalogue of configured suites."""
+"""Protocols of eval workers, eval runners and the catalogue of configured suites.
+
+Use cases see only these protocols, so that no decision depends on Inspect, on processes or on
+files. `harness.app` joins them with `evals.runner`, `evals.suites` and the job queue of
+`harness.store`.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +15,8 @@ from harness.providers.target import Provider, Target
 
 
 class EvalWorkers(Protocol):
+    """Processes on this host. Each works on one run."""
+
     def start(self, run: str) -> str:
         """Starts a worker for a run, and returns its owner name for the lease."""
         ...
@@ -22,13 +29,19 @@ class EvalWorkers(Protocol):
         """Returns (run, owner, exit code, last output) of newly ended workers."""
         ...
 
-    def stop(self, run: str) -> None: ...
+    def stop(self, run: str) -> None:
+        """Ends the run's worker. The run keeps its stored samples."""
+        ...
 
-    def stop_all(self) -> None: ...
+    def stop_all(self) -> None:
+        """Ends all workers of this host, when the process shuts down."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
+    """A run that waits for a worker."""
+
     run: str
     provider: str  # the target's; a host takes only jobs of providers that it has
     priority: int  # higher is sooner
@@ -52,18 +65,24 @@ class CallSpending(Protocol):
     """Limits the cost of a run's calls to the monthly cap."""
 
     @property
-    def refusal(self) -> str: ...
+    def refusal(self) -> str:
+        """Explains why the last call was refused; empty if it was not."""
+        ...
 
     def require_money(self, unpriced_model: str = "") -> None:
         """Checks the cap. unpriced_model: the model's name if its price is unknown. Raises
         SpendingPaused."""
         ...
 
-    def pay(self, cost_usd: float | None) -> None: ...
+    def pay(self, cost_usd: float | None) -> None:
+        """Records a call's cost in US dollars; None if it is unknown."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class EvalJob:
+    """Everything that a worker needs for one run; API keys are left out of its `repr`."""
+
     run: EvalRun
     target: Target
     provider: Provider
@@ -82,6 +101,8 @@ class EvalJob:
 
 
 class EvalRunner(Protocol):
+    """Asks a target a suite's items, and scores the answers."""
+
     @property
     def remark(self) -> str:
         """Describes why the last run failed, or how its judge agrees with people."""
@@ -106,13 +127,17 @@ class EvalRunner(Protocol):
 
 
 class SuiteCatalog(Protocol):
+    """The configured suites. Reads files, so a pin may change between two calls."""
+
     def names(self) -> Sequence[str]: ...
 
     def pin(self, suite: str) -> SuitePin:
         """Builds a pin. Raises NotFound, naming the nearest suite; InputError."""
         ...
 
-    def groups(self, suite: str) -> ItemGroups: ...
+    def groups(self, suite: str) -> ItemGroups:
+        """Returns the suite's items with their clusters and slices. Raises as pin()."""
+        ...
 
     def likely_clusters(self, suite: str) -> str:
         """Warns if items seem to belong together, but the suite names no cluster field."""
@@ -128,7 +153,9 @@ class SuiteCatalog(Protocol):
         """Guesses the mean tokens of question and answer; None if texts cannot be read."""
         ...
 
-    def title(self, suite: str) -> str: ...
+    def title(self, suite: str) -> str:
+        """Returns the suite's title for people. Raises NotFound."""
+        ...
 
     def data_class(self, suite: str) -> str:
         """Returns the class of a suite's data, empty for none. Raises NotFound."""

@@ -1,6 +1,9 @@
 """Assesses whether a verdict is still valid: it has not expired, its suites, models and
-providers are as measured, and its candidate may see the route's class of data. These
-conditions change over time, so the database cannot check them.
+providers are as measured, and its candidate may see the route's class of data. These conditions
+change over time, so the database cannot check them.
+
+This module does not recompute scores: `harness.proposals.recomputation` does. It decides no
+move: `harness.canary.decision` reacts to a verdict that no longer holds.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +27,8 @@ from harness.routing.records.runs import EvalRuns, Suites
 
 
 class ProofState(StrEnum):
+    """Whether a verdict still counts as proof."""
+
     HOLDS = "holds"
     EXPIRED = "expired"
     STALE = "stale"
@@ -31,6 +36,8 @@ class ProofState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProofValidity:
+    """A verdict's validity at one moment, with the reason."""
+
     proof: ProofState
     why: str = ""  # changes since the verdict, or its expiry; empty if it is valid
 
@@ -40,6 +47,7 @@ class ProofValidity:
 
     @property
     def text(self) -> str:
+        """The state and its reason, such as `STALE: …`; `holds` for a valid verdict."""
         return f"{self.proof.value.upper()}: {self.why}" if self.why else "holds"
 
     def describe_end(self, proposal: Proposal) -> str:
@@ -60,7 +68,10 @@ def route_time(tx: Transaction, route: str) -> datetime:
 
 
 def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidity:
-    """Prefers STALE to EXPIRED, because STALE names the cause. Reloads a changed suite."""
+    """Prefers STALE to EXPIRED, because STALE names the cause. Reloads a changed suite.
+
+    Never raises for unreadable inputs: a verdict that cannot be read is STALE.
+    """
     plans, why = _read_plans(verdict)
     if why:
         return ProofValidity(ProofState.STALE, why)
@@ -80,6 +91,7 @@ def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidi
 
 
 def require_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
+    """Raises ProofRefused, with the reason, if the verdict is no longer valid."""
     validity = assess_proof(ctx, tx, verdict)
     if not validity.holds:
         raise ProofRefused(
@@ -93,6 +105,7 @@ def find_unreadable(verdict: Verdict) -> str:
 
 
 def _read_plans(verdict: Verdict) -> tuple[Sequence[SuitePlan], str]:
+    """Returns the verdict's plans, and why its inputs cannot be read; one of both is empty."""
     try:
         plans = [*_plans(verdict)]
         for plan in plans:
@@ -114,6 +127,7 @@ def list_clearance_faults(ctx: Context, tx: Transaction, verdict: Verdict) -> li
 
 
 def has_moved_providers(tx: Transaction) -> bool:
+    """Tells whether any provider was ever moved; if not, callers need not read verdicts."""
     return any(provider.moved for provider in Providers(tx).all().values())
 
 
@@ -137,6 +151,7 @@ def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> lis
 
 
 def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | None:
+    """Finds an unmeasured model that now answers under the candidate's name, or None."""
     for plan in _plans(verdict):
         measured = served_from_json(verdict.inputs, plan.suite).candidate
         sighting = Sightings(tx).for_target(verdict.candidate)
@@ -149,6 +164,7 @@ def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | Non
 
 
 def _plans(verdict: Verdict) -> Iterator[SuitePlan]:
+    """Yields the plans in a verdict's inputs. Raises TypeError, LookupError, ValueError."""
     stored = verdict.inputs["plans"]
     if not isinstance(stored, list | tuple):
         raise TypeError("its plans are not a list")
@@ -156,6 +172,7 @@ def _plans(verdict: Verdict) -> Iterator[SuitePlan]:
 
 
 def _suites(ctx: Context, tx: Transaction, plans: Iterable[SuitePlan]) -> Iterator[str]:
+    """Yields a text for each suite that changed since its registration."""
     for plan in plans:
         if change := describe_suite_change(ctx, tx, plan):
             yield change
@@ -191,6 +208,7 @@ def list_pin_differences(before: SuitePin, now: SuitePin) -> Iterator[str]:
 
 
 def _served(tx: Transaction, verdict: Verdict, plans: Iterable[SuitePlan]) -> Iterator[str]:
+    """Yields a text for each arm or judge whose provider now serves an unmeasured model."""
     for plan in plans:
         served = served_from_json(verdict.inputs, plan.suite)
         for target, measured in (
@@ -216,6 +234,7 @@ def _served(tx: Transaction, verdict: Verdict, plans: Iterable[SuitePlan]) -> It
 
 
 def _judge(tx: Transaction, plan: SuitePlan) -> str:
+    """Returns the target id of the suite's judge; empty without a judge or a stored pin."""
     try:
         return Suites(tx).get(plan.suite_digest).judge
     except NotFound:

@@ -1,4 +1,9 @@
-"""Records of drift checks and their baselines, and of the monthly spending and its cap."""
+"""Records of drift checks and their baselines, and of the monthly spending and its cap.
+
+The tables refuse a second open baseline of a pair, a second running check of a watch, and a
+second cap. The meaning of the rows is in `harness.gate.drift` and
+`harness.evals.month_spending`.
+"""
 
 from collections.abc import Sequence
 from datetime import date, datetime
@@ -55,10 +60,16 @@ _SERIAL: Final = "spending"
 
 
 class Spending:
+    """Reads and changes the cap and the months' sums, within one transaction.
+
+    Writers are serialized, so that two processes that add at once lose no cost.
+    """
+
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
 
     def cap_usd(self) -> float | None:
+        """Returns the stored cap in US dollars; None for no cap."""
         return self._tx.read(CAP).scalar()
 
     def set_cap(self, usd: float | None, now: datetime) -> bool:
@@ -75,6 +86,7 @@ class Spending:
         return True
 
     def month(self, month: date) -> MonthSpending:
+        """Returns a month's spending. month: its first day. A month without a row has zeros."""
         rows = self._tx.read(MONTH, {"of": month})
         return MonthSpending(
             month=month,
@@ -83,6 +95,7 @@ class Spending:
         )
 
     def add(self, month: date, spending: PurposeSpending) -> None:
+        """Adds a purpose's costs and calls to a month's sums."""
         self._tx.serialize_by(_SERIAL)
         values = {**SPENDING.write(spending), "first_day": month}
         self._tx.upsert(spending_month, values, add=("spent_usd", "calls", "unpriced"))
@@ -117,19 +130,26 @@ _IS_OPEN: Final = sa.and_(drift_check.c.number == 0, drift_check.c.closed_at.is_
 
 
 class Drift(Records[DriftCheck]):
+    """Drift checks. A watch has no row of its own: it is the checks with one `watch`."""
+
     record = DRIFT_CHECK
     order = (drift_check.c.watch, drift_check.c.number)
 
     def open_watches(self) -> Sequence[DriftWatch]:
+        """Returns watches whose baseline is not closed, each with its checks by number."""
         is_open = drift_check.c.watch.in_(sa.select(drift_check.c.watch).where(IS_OPEN))
         checks = groupby(self._all(self._select(is_open)), lambda check: check.watch)
         return [DriftWatch(tuple(of_watch)) for _, of_watch in checks]
 
     def is_open(self, watch: str) -> bool:
+        """Tells whether the watch is still open. Waits for other writers, so that the answer
+        stays true in this transaction.
+        """
         self._tx.serialize()
         return self._first(self._select(drift_check.c.watch == watch, _IS_OPEN)) is not None
 
     def is_checking(self, run: str) -> bool:
+        """Tells whether the run belongs to a running check: its costs count as drift."""
         return self._first(self._select(drift_check.c.run == run, _IS_RUNNING)) is not None
 
     def start(self, check: DriftCheck) -> bool:
@@ -150,4 +170,5 @@ class Drift(Records[DriftCheck]):
         return self._change(drift_check.c.watch == watch, _IS_OPEN, closed_at=now) == 1
 
     def checks(self, watch: str) -> Sequence[DriftCheck]:
+        """Returns the watch's checks in order of number, the baseline first."""
         return self._all(self._select(drift_check.c.watch == watch))

@@ -1,6 +1,9 @@
 """Scores of one model from another tool's export, and the pairs of two such runs. Failed and
 unscored samples count. An item is identified by its question's content: repeats of a question
 are epochs, and a pair is two answers to one question. These pairs give no verdict.
+
+Nothing here knows a file format: `harness.evals.export_formats` and
+`harness.evals.table_formats` do. The command line passes the pairs to `harness.gate.offline`.
 """
 
 import json
@@ -32,6 +35,10 @@ class ScoredSample:
     latency_ms: float | None = None
 
     def score(self, metric: str) -> float | None:
+        """Returns the sample's score of a metric.
+
+        A failed sample has no score, even if the file has a number.
+        """
         return None if self.failed else self.scores.get(metric)
 
 
@@ -55,11 +62,13 @@ class ScoredRun:
         terms: Mapping[str, str] | None = None,
         prompt: str = "",
     ) -> "ScoredRun":
+        """Builds a run with the metrics of all its samples, in the order of their first use."""
         metrics = dict.fromkeys(metric for sample in samples for metric in sample.scores)
         return cls(model, tuple(samples), tuple(metrics), terms or {}, prompt)
 
 
 def parse_json(text: str) -> object:
+    """Parses JSON. Raises InputError, with the line of a syntax error."""
     try:
         value: object = json.loads(text)
     except json.JSONDecodeError as error:
@@ -105,6 +114,7 @@ def parse_json_rows(text: str, *names: str) -> list[Mapping[str, object]]:
 
 
 def as_mapping(value: object) -> Mapping[str, object]:
+    """Returns a mapping as it is, and an empty one for any other value."""
     return value if isinstance(value, Mapping) else {}
 
 
@@ -129,7 +139,12 @@ def numeric_scores(values: Mapping[str, object]) -> dict[str, float | None]:
 def read_scores(
     values: Mapping[str, object], read: Callable[[object], float | None] = numeric_score
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Returns the scores by name, and the values that cannot be read as scores."""
+    """Returns the scores by name, and the values that cannot be read as scores.
+
+    read: turns a value into a score, None if it cannot.
+
+    Null, an empty text and NaN are missing scores, so they are not reported as unreadable.
+    """
     scores = {str(name): read(value) for name, value in values.items()}
     unread = {
         str(name): str(value)
@@ -172,6 +187,12 @@ class PairRow:
 
 @dataclass(frozen=True, slots=True)
 class GapCount:
+    """Counts the scores that one run lacks, by cause.
+
+    `samples` is the number of all its samples, the other fields count parts of them, except
+    `missing`.
+    """
+
     samples: int
     failed: int  # gave an error instead of an answer
     unscored: int  # answered, without a score
@@ -192,6 +213,7 @@ class AnswerMeans:
 
 
 def mean_known(values: Iterable[float | None]) -> float | None:
+    """Returns the mean of the known values; None without any."""
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
 
@@ -302,6 +324,7 @@ def _names(groups: _Groups) -> Mapping[str, str]:
 
 
 def _check_terms(incumbent: ScoredRun, candidate: ScoredRun, metric: str) -> None:
+    """Raises InputError if settings differ; a scorer's matter for its own metric only."""
     for term, ours in incumbent.terms.items():
         theirs = candidate.terms.get(term, ours)
         of_metric = metric.split(".", maxsplit=1)[0] == term.removeprefix("scorer ")
@@ -331,11 +354,13 @@ def _check_items(ours: _Groups, theirs: _Groups) -> None:
 
 
 def _agree(sample: ScoredSample, version: tuple[str, str]) -> bool:
+    """Tells whether question and revision are equal where both runs know them."""
     pairs = zip((sample.question, sample.revision), version, strict=True)
     return all(ours == theirs or not (ours and theirs) for ours, theirs in pairs)
 
 
 def _check_scores(run: ScoredRun, metric: str) -> None:
+    """Raises InputError for scores outside [0, 1], for unreadable and for missing scores."""
     for sample in run.samples:
         score = sample.score(metric)
         if score is not None and not 0.0 <= score <= 1.0:
@@ -356,6 +381,7 @@ def _check_scores(run: ScoredRun, metric: str) -> None:
 def _notes(
     incumbent: ScoredRun, candidate: ScoredRun, ours: _Groups, theirs: _Groups
 ) -> Iterator[str]:
+    """Yields remarks on conditions that weaken the comparison, but do not forbid it."""
     if incumbent.prompt != candidate.prompt and incumbent.prompt and candidate.prompt:
         yield "the prompts of the runs differ: the pairs compare prompt and model together"
     if (
@@ -380,6 +406,7 @@ def _notes(
 
 
 def _filled(scores: Sequence[float | None], epochs: int) -> tuple[float | None, ...]:
+    """Adds None for epochs that only the other run has."""
     return (*scores, *[None] * (epochs - len(scores)))
 
 

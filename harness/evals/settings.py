@@ -1,4 +1,8 @@
-"""Settings of suites and judges."""
+"""Settings of suites and judges, as the configuration declares them.
+
+The configuration's reader, its reference page and the runner use this one declaration. Values
+are checked where they are read (`harness.config`), not here.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,5 +1,8 @@
 """Keeps the monthly cap, reports Swapgate's spending, and adds up costs of eval runs. A missing
 price makes a run's cost unknown, never 0.
+
+The cap's rule is in `harness.evals.month_spending`. Processes that call models check it by
+`harness.evals.spending_meter`, not here.
 """
 
 import math
@@ -33,7 +36,7 @@ ALERT_KEY = "spending"
 
 
 def run_once(ctx: Context) -> list[str]:
-    """Updates cap and alert. Returns log lines."""
+    """Stores the configured cap if it changed, and updates the alert. Returns log lines."""
     did = []
     with ctx.store.read() as tx:
         stored = Spending(tx).cap_usd()
@@ -48,11 +51,13 @@ def run_once(ctx: Context) -> list[str]:
 
 
 def load_spending(ctx: Context) -> MonthSpending:
+    """Loads the present month's spending and the stored cap."""
     with ctx.store.read() as tx:
         return Spending(tx).month(month_of(ctx.clock.now()))
 
 
 def spending_purpose(tx: Transaction, run: str) -> SpendingPurpose:
+    """Returns the purpose under which a run's calls count: a drift check, or an eval."""
     return SpendingPurpose.DRIFT if Drift(tx).is_checking(run) else SpendingPurpose.EVALS
 
 
@@ -70,6 +75,7 @@ def find_money_obstacle(tx: Transaction, month: MonthSpending, run: EvalRun, jud
 
 
 def _watch(ctx: Context) -> None:
+    """Raises the alert while the cap is reached, and ends it afterwards."""
     notice: alerts.AlertNotice | None = None
     if reason := load_spending(ctx).find_obstacle():
         notice = alerts.AlertNotice(
@@ -86,6 +92,8 @@ def _cap_text(usd: float | None) -> str:
 
 @dataclass(frozen=True)
 class SpendingReport:
+    """This month's spending for people."""
+
     month: date  # its first day
     cap_usd: float | None  # None for no cap
     spent_usd: float
@@ -95,6 +103,7 @@ class SpendingReport:
 
     @property
     def headline(self) -> str:
+        """Summarizes the month in one line; names calls of unknown price beside the sum."""
         since = f"since {format_date(self.month)} (UTC)"
         calls = format_quantity(self.unpriced, "call")
         if self.unpriced and not self.spent_usd:
@@ -128,6 +137,8 @@ def load_report(ctx: Context) -> SpendingReport:
 
 @dataclass(frozen=True, slots=True)
 class JudgingCost:
+    """The calls of one run's judge, and their cost."""
+
     calls: int  # of the judge
     usd: float | None  # 0 without a judge, None if its price is unknown
 
@@ -146,6 +157,7 @@ def sum_judging_cost(answers: AnswerColumns, *, judged: bool) -> JudgingCost:
 
 
 def sum_cost_so_far(tx: Transaction, runs: Iterable[str]) -> float | None:
+    """Sums the cost of runs in US dollars; None if an answering target has no price."""
     providers, targets = Providers(tx).all(), Routing(tx).targets()
     usd = 0.0
     for run in runs:

@@ -3,6 +3,9 @@ the last read sum of stored costs with the cap. After the call it stores the cos
 
 The sum excludes calls in progress, so each process may exceed the cap by one batch of calls. A
 killed process loses the costs of its last seconds.
+
+The meter decides nothing about the cap itself: `MonthSpending.find_obstacle` does. An old sum
+counts as unknown, and with a cap an unknown sum refuses a call.
 """
 
 import math
@@ -53,7 +56,10 @@ class StoredSpending:
 
 
 class SpendingMeter:
-    """Spends on one purpose. Thread-safe."""
+    """Spends on one purpose. Thread-safe.
+
+    `find_obstacle` never waits for the database; `require_money` and `refresh` may.
+    """
 
     def __init__(self, stored: StoredSpending, clock: Clock, purpose: SpendingPurpose) -> None:
         self._stored = stored
@@ -108,13 +114,19 @@ class SpendingMeter:
 
     @property
     def cap_usd(self) -> float | None:
+        """The cap at the last read; None for no cap, and before the first read."""
         return self._month.cap_usd if self._month else None
 
     @property
     def _age_s(self) -> float:
+        """Monotonic seconds since the last read; infinite before the first."""
         return self._clock.monotonic() - self._read_s
 
     def _write(self) -> None:
+        """Stores the collected costs.
+
+        After an error they are collected again, so no cost is lost.
+        """
         with self._numbers:
             self._in_write, self._costs = self._costs, {}
         try:
@@ -128,9 +140,11 @@ class SpendingMeter:
         self._put(read)
 
     def _put(self, month: MonthSpending) -> None:
+        """Takes over a read sum, which now contains the stored costs."""
         with self._numbers:
             self._month, self._read_s, self._in_write = month, self._clock.monotonic(), {}
 
     def _note(self, month: date, cost: PurposeSpending) -> None:
+        """Collects a cost. The caller holds `_numbers`."""
         known = self._costs.get(month)
         self._costs[month] = known.plus(cost) if known else cost

@@ -1,4 +1,8 @@
-"""Parses results in tables: LangSmith's experiments, and a team's own CSV files."""
+"""Parses results in tables: LangSmith's experiments, and a team's own CSV files.
+
+Columns are found by name, as the lists in this module say. Nested formats are in
+`harness.evals.export_formats`; pairing is in `harness.evals.scored_run`.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -20,6 +24,10 @@ _REFERENCES: Final = ("reference.", "reference_outputs")
 
 
 def parse_langsmith(text: str) -> list[ScoredRun]:
+    """Parses the CSV export of one experiment, whose columns `feedback.NAME` are the metrics.
+
+    Raises InputError without such a column, and for a row with neither an example nor inputs.
+    """
     rows = [row for _, row in csv_records(text, _line_fault)]
     columns = list(dict.fromkeys(column for row in rows for column in row if column))
     metrics = [column for column in columns if column.startswith(_FEEDBACK)]
@@ -37,6 +45,7 @@ def _line_fault(line: int, wrong: str) -> InputError:
 def _langsmith_sample(
     row: Mapping[str, str], columns: list[str], metrics: list[str]
 ) -> ScoredSample:
+    """Builds a sample; columns of inputs and references together are its question."""
     example = next((row[name] for name in _EXAMPLES if row.get(name)), "")
     inputs = {name: row.get(name) for name in columns if name.startswith(_INPUTS)}
     expected = {name: row.get(name) for name in columns if name.startswith(_REFERENCES)}
@@ -50,6 +59,7 @@ def _langsmith_sample(
 
 
 def _number(text: object) -> float | None:
+    """Reads a cell as a score: a number, `true` or `false`; None for any other text."""
     plain = str(text or "").strip()
     if plain.lower() in {"true", "false"}:
         return float(plain.lower() == "true")
@@ -67,6 +77,7 @@ _SCORES: Final = ("score", "pass", "passed", "correct", "success", "is_correct",
 
 
 def has_csv_scores(names: Sequence[str]) -> bool:
+    """Tells whether a header names an item and a score, in any case and with spaces around."""
     columns = [name.strip().lower() for name in names]
     has_item = any(name in {*_IDS, *_QUESTIONS} for name in columns)
     return has_item and any(name in _SCORES or name.startswith("score") for name in columns)

@@ -39,6 +39,8 @@ class FailureClass(StrEnum):
 
 class ArmFailure(StrEnum):
     CIRCUIT_OPEN = "circuit_open"  # the router skipped the arm: its circuit breaker was open
+    NO_KEY = "no_key"  # the router skipped the arm: its provider has no key
+    DATA_CLASS = "data_class"  # the arm's provider may not see the route's class of data
     UNABLE = "unable"  # the model lacks an ability that the request needs; the incumbent has it
     MISSING = "missing"  # no outcome came in time
     BAD_FEEDBACK = "bad_feedback"  # the client of a flag reported a bad outcome
@@ -192,6 +194,8 @@ FAILURE_WORDS: Final[Mapping[ErrorClass, str]] = {
     _SAID.CANCELLED: "the client left",
     _SAID.INTERNAL: "a fault of the router",
     _A.CIRCUIT_OPEN: "its circuit was open: it had failed too often just before",
+    _A.NO_KEY: "its provider has no key",
+    _A.DATA_CLASS: "its provider may not see the route's class of data",
     _A.UNABLE: "the model cannot do what the request needs",
     _A.MISSING: "no outcome came in time",
 }

@@ -19,7 +19,8 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     "swapgate_requests": MetricSpec(
         _C,
         "Requests by assigned arm, and by the target that answered or was tried last; outcome "
-        "is ok, failed, client_error, cancelled, or handed_on (the agent's fallback answers)",
+        "is ok, failed, refused (a kill switch, a missing key or a data class left no target "
+        "to call), client_error, cancelled, or handed_on (the agent's fallback answers)",
         ("route", "arm", "provider", "target", "outcome"),
     ),
     "swapgate_request_duration_seconds": MetricSpec(

@@ -66,20 +66,29 @@ _WORDS: Final[Mapping[str, str]] = {
 
 
 def did_you_mean(
-    name: str, known: Iterable[str], *, otherwise: str = "", cutoff: float = 0.6
+    name: str,
+    known: Iterable[str],
+    *,
+    otherwise: str = "",
+    cutoff: float = 0.6,
+    meant: str = "",
 ) -> str:
     """Returns the end of an error message: `; did you mean 'x'?`, or `otherwise` if no known
-    name is near. cutoff: the required similarity, from 0 to 1.
+    name is near. Never suggests `name` itself.
+
+    cutoff: the required similarity, from 0 to 1.
+    meant: the known name for which `name` stands elsewhere; empty to look for the nearest.
     """
-    nearest = find_nearest(name, known, cutoff=cutoff)
+    nearest = meant or find_nearest(name, known, cutoff=cutoff)
     return f"; did you mean {nearest!r}?" if nearest else otherwise
 
 
 def find_nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """Finds the most similar known name. Ignores case and a provider before a slash. Returns an
+    """Finds the most similar other name. Ignores case and a provider before a slash. Returns an
     empty text if no known name is near.
     """
-    spellings = {candidate.casefold(): candidate for candidate in known}
+    # A caller may have refused a name that is known, such as an alias without its route.
+    spellings = {other.casefold(): other for other in known if other != name}
     spellings = {
         spelled.rpartition("/")[2]: spellings[spelled] for spelled in spellings
     } | spellings
@@ -116,8 +125,9 @@ def describe_fault(
     shown = f" {named!r}" if named else ""
     if fault["type"] in UNKNOWN_KEY:
         keys, unknown = _keys_beside(path, schema), str(path[-1]) if path else ""
-        other = _OTHER_KEYS.get(unknown, unknown)
-        return f"unknown key{shown}{_name_nearest(other if other in keys else unknown, keys)}"
+        other = _OTHER_KEYS.get(unknown, "")
+        meant = other if other in keys else ""
+        return f"unknown key{shown}{_name_nearest(unknown, keys, meant=meant)}"
     if fault["type"] in _UNKNOWN_WORD:
         ctx = fault["ctx"]
         words = re.findall("'([^']*)'", ctx.get("expected") or ctx["expected_tags"])
@@ -129,9 +139,9 @@ def describe_fault(
     return str(fault["msg"]).removeprefix("Value error, ")
 
 
-def _name_nearest(name: str, known: Sequence[str]) -> str:
+def _name_nearest(name: str, known: Sequence[str], *, meant: str = "") -> str:
     listed = f"; known here: {', '.join(known)}" if known else ""
-    return did_you_mean(name, known, otherwise=listed)
+    return did_you_mean(name, known, otherwise=listed, meant=meant)
 
 
 def _keys_beside(path: Sequence[str | int], schema: _Schema) -> list[str]:

@@ -2,7 +2,8 @@
 Their import takes half of a command's start, and most commands only read stored decisions.
 
 E-values are kept as logarithms: this module sums and averages them in a fixed order, so that
-results do not depend on an array's shape.
+results do not depend on an array's shape. Modules of the gate import numpy from here, not
+directly. The tests that use these sums are in `harness.gate.offline` and `harness.gate.online`.
 """
 
 import math

@@ -4,6 +4,9 @@
 epochs for the difference that matters, from the spread of measured differences and the mean
 usage of answers. Multiplicity rules bound false passes over suites and proposals: Holm's test,
 the alpha of repeated looks and of several candidates, and the risk summed over proposals.
+
+A prediction never decides: `harness.gate.offline` judges the scores. The past answers that it
+needs are read in `harness.proposals.candidates`.
 """
 
 import math
@@ -31,7 +34,11 @@ EFFECT = 0.05
 
 
 def sd_pass_fail(disagree: float, delta: float = 0.0) -> float:
-    """Computes the deviation of a pass/fail difference from the share of items that differ."""
+    """Computes the deviation of a pass/fail difference from the share of items that differ.
+
+    disagree: share of items on which only one model passes.
+    delta: mean difference, a share of 1.
+    """
     return math.sqrt(max(disagree - delta * delta, 0.0))
 
 
@@ -65,6 +72,7 @@ class MeanUsage:
 
     @property
     def total_usd(self) -> float | None:
+        """The cost of an answer with its judging; None if either is unknown."""
         if self.cost_usd is None or self.judge_usd is None:
             return None
         return self.cost_usd + self.judge_usd
@@ -82,11 +90,14 @@ class DifferenceSpread:
     graded: bool = False  # not every difference is -1, 0 or 1
 
     def sd(self, epochs: int) -> float:
+        """The standard deviation of an item's mean difference over `epochs` answers."""
         return math.sqrt(self.between + self.within / epochs)
 
 
 @dataclass(frozen=True, slots=True)
 class DesignOption:
+    """A number of items and epochs, with its maximum cost; None for an unknown price."""
+
     items: int
     epochs: int
     answers: int  # of both sides
@@ -117,6 +128,7 @@ def comparison_cost_usd(
 def judging_cost_usd(
     items: int, epochs: int, sides: Sequence[MeanUsage | None]
 ) -> float | None:
+    """Returns the judge's part of `comparison_cost_usd`; None if unknown."""
     return _summed(items * epochs, [side.judge_usd if side else None for side in sides])
 
 
@@ -158,7 +170,11 @@ _SHARED: Final = 0.4
 
 @dataclass(frozen=True, slots=True)
 class PlannedTest:
-    """Predicts the test at planned analyses for a suite."""
+    """Predicts the test at planned analyses for a suite.
+
+    Effects are distances of the true mean difference from the null, in shares of 1; sd is the
+    standard deviation of one unit's difference. A unit is an item, or a cluster.
+    """
 
     alpha: float
     suite_items: int  # units of the suite
@@ -170,6 +186,10 @@ class PlannedTest:
     margin: float = 0.0  # allowed loss; 0 for a claim without one
 
     def with_epochs(self, spread: DifferenceSpread, epochs: int) -> "PlannedTest":
+        """Returns the test for this number of answers to each item.
+
+        Noise matters only for a claim about the suite's own items, and only if it was measured.
+        """
         test = replace(self, graded=spread.graded or epochs > 1)
         if not self.about_these or not spread.within:
             return test
@@ -183,6 +203,7 @@ class PlannedTest:
         return self._reach * self._error(sd, items) + self._unseen(sd, items) / items
 
     def power(self, sd: float, effect: float, items: int) -> float:
+        """Returns the probability that the test shows this effect with `items` units."""
         shown = (effect - self._unseen(sd, items) / items) / self._error(sd, items)
         drift = max(-_MOST_DRIFT, min(shown, _MOST_DRIFT))
         return interim_power(interim_items(items), self.alpha, drift)
@@ -218,6 +239,7 @@ class PlannedTest:
 
 
 def planned_test(plan: SuitePlan, suite_items: int, spread: DifferenceSpread) -> PlannedTest:
+    """Builds the prediction for a registered plan. suite_items: the suite's units."""
     test = PlannedTest(
         plan.alpha,
         suite_items,

@@ -1,5 +1,9 @@
 """Estimates how often a suite would show each claim, and recommends a claim (statistics.md
 §1.9).
+
+Advice changes nothing: a proposal registers the policy's claim unless a person chooses another.
+The estimates come from `harness.gate.budget`; `harness.proposals.candidates.estimate` measures
+the spread and the usage that they start from.
 """
 
 import math
@@ -65,6 +69,7 @@ class ClaimAdvice:
 
     @property
     def why(self) -> str:
+        """Explains the recommendation by its power and by the known prices."""
         best = self.recommended
         shown = f"is shown in {format_percent(best.power, 0)} of comparisons"
         if best.claim is Claim.SUPERIOR:
@@ -131,6 +136,7 @@ def _question(options: Sequence[ClaimOption]) -> Claim:
 
 
 def _price_text(plans: Sequence[SuitePlan], best: ClaimOption, saving: float | None) -> str:
+    """Describes the saving by known prices, and the further needs of a cost claim."""
     if saving is None:
         known = "a price is unknown or 0"
     elif abs(saving) < SAME_COST:
@@ -166,6 +172,7 @@ def _option(
     saving: float | None,
     effect: float,
 ) -> ClaimOption:
+    """Estimates one claim. A cost claim that needs more items than planned is never shown."""
     test, sd = planned_test(plan, suite_items, known), known.sd(plan.epochs)
     superior = plan.claim is Claim.SUPERIOR
     theta0 = 0.0 if superior else -plan.margin

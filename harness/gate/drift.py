@@ -98,6 +98,7 @@ class DriftEvidence:
 
     @property
     def share_of_limit(self) -> float:
+        """The evidence as a share of the alarm level, from 0 to 1."""
         return min(max(self.log_e / self.log_e_limit, 0.0), 1.0)
 
     @property
@@ -117,6 +118,12 @@ ItemScores = tuple[tuple[str, float | None], ...]
 
 @dataclass(frozen=True, slots=True)
 class DriftCheck:
+    """One run of a watch: its registration, then its result.
+
+    A check without `ended_at` is running. After its end, either `message` says why it gave no
+    evidence, or `scores` has the items' scores.
+    """
+
     run: str
     watch: str
     number: int  # 0 for the baseline
@@ -142,6 +149,8 @@ class DriftCheck:
 
 @dataclass(frozen=True, slots=True)
 class DriftWatch:
+    """The checks since one baseline. A watch needs no state beside them."""
+
     checks: tuple[DriftCheck, ...]  # the baseline first
 
     @property
@@ -163,10 +172,12 @@ class DriftWatch:
 
     @property
     def ended(self) -> Sequence[DriftCheck]:
+        """Lists checks that have ended, also those that measured nothing."""
         return [check for check in self.checks if check.ended_at is not None]
 
     @property
     def counted(self) -> Sequence[DriftCheck]:
+        """Lists checks whose scores count, the baseline first if it was measured."""
         return [check for check in self.checks if check.state is DriftCheckState.COUNTED]
 
     @property
@@ -175,6 +186,9 @@ class DriftWatch:
         return any(check.evidence and check.evidence.drifted for check in self.checks)
 
     def find_next_due(self, every_s: float) -> datetime:
+        """Returns when the next run is due; a run that measured nothing is repeated after
+        RETRY_S at most.
+        """
         last = self.checks[-1]
         measured = last.state is DriftCheckState.COUNTED
         return last.started_at + timedelta(
@@ -183,6 +197,7 @@ class DriftWatch:
 
 
 def list_served(checks: Iterable[DriftCheck]) -> list[str]:
+    """Lists the model names that the provider gave in these checks, each once."""
     return sorted({name for check in checks for name in check.served})
 
 
@@ -196,11 +211,13 @@ ETAS: Final = tuple(sign * math.log(odd) for sign in (-1.0, 1.0) for odd in ODDS
 def compare_runs(
     history: Sequence[ItemScores], alpha: float, log_before: float
 ) -> DriftEvidence:
-    """Compares the newest run with all earlier runs. history: the baseline first.
+    """Compares the newest run with all earlier runs.
 
-    log_before: the evidence after the previous comparison; -inf before the first comparison. An
-    item without a score is left out of that run only. Raises InputError below two runs, and for
-    a score outside [0, 1].
+    history: the runs' scores, the baseline first.
+    log_before: the evidence after the previous comparison; -inf before the first comparison.
+
+    An item without a score is left out of that run only. Raises InputError below two runs, and
+    for a score outside [0, 1].
     """
     check = len(history) - 1
     if check < 1:
@@ -310,6 +327,7 @@ def _means(scores: Floats) -> Floats:
 def _evidence(
     check: int, window: int, d: Floats, log_e: float, alpha: float, *, falls: bool
 ) -> DriftEvidence:
+    """Writes the figures of one window. d: differences by item, newer minus earlier."""
     low, high, method = _interval(d)
     worse, better = int((d < 0.0).sum()), int((d > 0.0).sum())
     return DriftEvidence(
@@ -331,6 +349,7 @@ def _evidence(
 
 
 def _interval(d: Floats) -> tuple[float | None, float | None, str]:
+    """Returns a 95 % interval of the mean difference with its method; None below two items."""
     if len(d) < 2:
         return None, None, "t"
     if bool(np.all(d == np.round(d))):

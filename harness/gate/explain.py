@@ -1,4 +1,10 @@
-"""Explains how long a canary takes, and why a rollout is in its state."""
+"""Explains how long a canary takes, and why a rollout is in its state.
+
+The explanation repeats a decision's figures for people, and decides nothing itself. Decisions
+are in `harness.gate.online.rollout_action`; the rows of guardrails are in
+`harness.gate.guardrail_rows`, and a canary's state in words is in
+`harness.canary.canary_state`.
+"""
 
 import math
 from collections.abc import Sequence
@@ -106,6 +112,12 @@ MIN_BLOCKS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class StepNeed:
+    """One condition that a rollout must meet before its next step.
+
+    `what` is a stable name, `words` the text. `share` is from 0 to 1, and `eta_s` counts
+    seconds from now.
+    """
+
     what: str
     words: str
     done: bool
@@ -115,6 +127,8 @@ class StepNeed:
 
 @dataclass(frozen=True, slots=True)
 class RolloutExplanation:
+    """A rollout's state and its outlook, for people."""
+
     why: str  # why the rollout is in its state
     goes_to: str  # the next share, empty after its end
     goes_back: str
@@ -177,9 +191,14 @@ def _weights_text(policy: CanaryPolicy) -> str:
 def _explain(
     rollout: Rollout, action: RolloutAction, blocks: Sequence[ObservationBlock], now: datetime
 ) -> RolloutExplanation:
+    """Builds the explanation, except the registered rules.
+
+    Ended rollouts have no needs and no outlook.
+    """
     pace, reason = _pace(rollout, blocks, now), without_scientific_notation(action.reason)
     limit, judge = action.figures.rollback_at, rollout.policy.judge
-    rows = tuple(guardrail_row(one, limit, judge) for one in action.figures.guardrails.values())
+    guardrails, guard = action.figures.guardrails.values(), action.figures.guard
+    rows = tuple(guardrail_row(evidence, limit, judge, guard) for evidence in guardrails)
     if rollout.baking and rollout.bake_ends_at and action.signal is not RolloutSignal.HARM:
         left = max(0.0, (rollout.bake_ends_at - now).total_seconds())
         need = StepNeed("time", "the end of the bake", done=not left, share=0.0, eta_s=left)
@@ -212,6 +231,7 @@ def _back(what: str) -> str:
 def _needs(
     rollout: Rollout, action: RolloutAction, pace: float | None, now: datetime
 ) -> tuple[StepNeed, ...]:
+    """Lists the conditions of the next step; in a pause, a person's decision is the first."""
     found = [_exposures(rollout, action, pace)]
     found += _warm_up(rollout, action, pace, now)
     found.append(_ratio(action))
@@ -226,6 +246,7 @@ def _needs(
 def _warm_up(
     rollout: Rollout, action: RolloutAction, pace: float | None, now: datetime
 ) -> list[StepNeed]:
+    """Explains the part of the warm-up that is left; empty after it."""
     policy, have = rollout.policy, action.exposures
     left = max(0, policy.cold_units - have)
     # The step may have begun after the caller read `now`.
@@ -245,6 +266,7 @@ def _warm_up(
 
 
 def _exposures(rollout: Rollout, action: RolloutAction, pace: float | None) -> StepNeed:
+    """Explains how many of the step's canary callers are counted."""
     step, have = rollout.current, action.step_exposures
     wanted = max(1, step.min_exposures)
     left = max(0, wanted - have)
@@ -271,6 +293,7 @@ def _ratio(action: RolloutAction) -> StepNeed:
 
 
 def _floors(rollout: Rollout, now: datetime) -> list[StepNeed]:
+    """Explains the step's minimum time and peak hours; empty if the step needs neither."""
     step, peak, began = rollout.current, rollout.policy.peak, rollout.step_started_at
     missing = missing_duration(step, peak, began, now)
     if not missing and not step.min_s and not step.min_peak_s:
@@ -317,6 +340,11 @@ def _certificate(
 def _eta(
     rollout: Rollout, needs: Sequence[StepNeed], now: datetime
 ) -> tuple[float | None, str]:
+    """Returns the seconds until the slowest need is met, and the same as text.
+
+    None if a person must act, or if one need's time is unknown: a partial estimate would
+    mislead.
+    """
     if rollout.state is RolloutState.PAUSED:
         return None, "not before a person resumes it"
     if any(need.eta_s is None for need in needs):

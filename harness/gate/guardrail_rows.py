@@ -1,7 +1,12 @@
-"""Explains the evidence of one guardrail as a row, and lists the warnings."""
+"""Explains the evidence of one guardrail as a row, and lists the warnings.
+
+Warnings speak against a person's step onward; they stop nothing. The evidence is computed in
+`harness.gate.online`, and its sums are put into sentences in
+`harness.gate.online.guardrail_report`.
+"""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.frame.failures import describe_failures
@@ -16,6 +21,7 @@ from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.guardrail_report import GUARDRAIL_NAMES, GuardrailEvidence
 from harness.gate.online.guardrails import CanaryJudge, Guardrail, GuardrailKind, guardrail_kind
 from harness.gate.online.rollout_action import RolloutFigures
+from harness.gate.online.worker_guard import GuardCount
 
 # log e (statistics.md §0) of strong evidence, which is not enough for a rollback.
 STRONG_EVIDENCE: Final = math.log(10.0)
@@ -29,6 +35,7 @@ _EVIDENCE: Final = (
     (SOME_EVIDENCE, "some evidence of harm"),
     (0.0, "hardly any evidence of harm"),
 )
+GUARD_SAYS: Final = "harm is shown by the router's own guard"
 _SECONDS: Final = frozenset(
     {Guardrail.LATENCY, Guardrail.TIME_TO_FIRST_TOKEN, Guardrail.INTER_TOKEN_LATENCY}
 )
@@ -36,6 +43,8 @@ _SECONDS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class GuardrailRow:
+    """One guardrail's evidence as texts and figures, for a table."""
+
     guardrail: Guardrail
     name: str
     says: str
@@ -54,8 +63,49 @@ class GuardrailRow:
 
 
 def guardrail_row(
+    evidence: GuardrailEvidence,
+    limit: float,
+    judge: CanaryJudge | None,
+    guard: GuardCount | None = None,
+) -> GuardrailRow:
+    """Explains one guardrail's evidence.
+
+    limit: the log e of a rollback. guard: counts of the router's guard that stopped the canary.
+    """
+    row = _evidence_row(evidence, limit, judge)
+    is_guards = guard is not None and evidence.guardrail is Guardrail.ERRORS
+    return _with_guard(row, guard) if is_guards and guard is not None else row
+
+
+def _with_guard(row: GuardrailRow, guard: GuardCount) -> GuardrailRow:
+    """Adds what the router's guard counted, because the blocks with these requests come later
+    or never.
+    """
+    figure = f"{format_percent(guard.canary_share, significant=2)} "
+    figure += f"({guard.canary_failures:,} of {guard.exposures:,}, by a router's guard)"
+    return replace(
+        row,
+        says=row.says if row.distance >= 1.0 else GUARD_SAYS,
+        candidate=row.candidate or figure,
+        incumbent=row.incumbent or f"{format_quantity(guard.control_failures, 'failure')}",
+        exposures=row.exposures or guard.exposures,
+        distance=max(row.distance, guard.distance),
+        furthest=min(1.0, max(row.furthest, guard.distance)),
+        classes=(*row.classes, f"the router's own guard saw {guard.text}"),
+        warns=True,
+    )
+
+
+def _evidence_row(
     evidence: GuardrailEvidence, limit: float, judge: CanaryJudge | None
 ) -> GuardrailRow:
+    """Builds the row of one guardrail.
+
+    limit: log e of the rollback, for all guardrails together.
+    judge: the policy's judge; None without one.
+
+    Without data the arms' figures are empty texts, because a zero would look measured.
+    """
     guardrail, tolerated = evidence.guardrail, evidence.tolerated
     furthest = evidence.log_e_max / (limit - math.log(evidence.weight))
     silent = _without_feedback(evidence)
@@ -121,6 +171,7 @@ def _failure_classes(evidence: GuardrailEvidence) -> tuple[str, ...]:
 
 
 def _judge_lines(evidence: GuardrailEvidence, judge: CanaryJudge | None) -> tuple[str, ...]:
+    """Describes the judge's cost, and answers without its verdict."""
     totals = evidence.judging
     if totals is None or judge is None:
         return ()
@@ -147,6 +198,7 @@ def _evidence_text(evidence: GuardrailEvidence, *, measured: bool) -> str:
 
 
 def _arm_figure(evidence: GuardrailEvidence, *, canary: bool) -> str:
+    """Writes one arm's figure: a share for counts, a mean for values."""
     units = evidence.canary if canary else evidence.control
     if guardrail_kind(evidence.guardrail) is not GuardrailKind.RANKS:
         failed = evidence.canary_failures if canary else evidence.control_failures

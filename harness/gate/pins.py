@@ -3,6 +3,9 @@
 An alias such as `gpt-4o` is only a name. The answers' `model` names the actual model, and their
 `system_fingerprint`, if present, its setup. A target hashes only our request; the provider can
 change the served model without us.
+
+This module never asks a provider: routers and eval workers record sightings.
+`harness.evals.proof_validity` and `harness.evals.drift_monitor` act on a replacement.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -37,6 +40,7 @@ class ServedModel:
 
     @property
     def pair(self) -> tuple[str, str]:
+        """Name and build as plain texts, for JSON and sorting."""
         return self.model, self.build
 
     @property
@@ -68,6 +72,7 @@ class ServedModels:
 
 
 def named_models(served: Iterable[ServedModel]) -> tuple[ServedModel, ...]:
+    """Lists the models that have a name, each once and sorted."""
     return tuple(sorted({model for model in served if model.model}))
 
 
@@ -113,6 +118,7 @@ def _measured(sighting: Sighting, measured: Collection[ServedModel], pin: Served
 
 
 def newest_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
+    """Keeps the MAX_SIGHTINGS newest sightings, the newest first."""
     newest = sorted(
         sightings, key=lambda sighting: (sighting.last_at, sighting.served), reverse=True
     )

@@ -1,4 +1,9 @@
-"""A policy declares a team's thresholds before it sees any data; it is immutable and hashed."""
+"""A policy declares a team's thresholds before it sees any data; it is immutable and hashed.
+
+A proposal stores its whole policy, so a later change of the configuration does not change its
+thresholds. Values are checked where the configuration is read (`harness.config`), and each
+route's own rules are in `harness.proposals.route_rules`.
+"""
 
 import re
 from dataclasses import asdict, dataclass, field, replace
@@ -73,6 +78,7 @@ class GatePolicy:
 
     @property
     def allowed_claims(self) -> tuple[Claim, ...]:
+        """Lists the claims that a proposal may register, in Claim's order."""
         return tuple(claim for claim in Claim if claim in (self.claim, *self.claims))
 
     @property
@@ -90,6 +96,7 @@ class GatePolicy:
 
     @property
     def largest_margin(self) -> float:
+        """The largest allowed loss that a proposal may choose, a share of 1."""
         return max(self.margin, self.margin_max or 0.0)
 
 
@@ -213,4 +220,5 @@ class Policy:
 
     @property
     def digest(self) -> str:
+        """A hash of every threshold; two policies with equal hashes decide alike."""
         return digest(asdict(self))

@@ -3,6 +3,9 @@
 `plan_ramp` returns each step's exposures, typical and cautious time. No formula gives the time
 to certify. The module simulates a healthy canary that fails as often as the route itself, with
 the functions that decide. Equal arguments give equal results.
+
+A plan is no promise and moves no canary. `harness.canary.duration_estimate` measures the pace
+and shows the plan.
 """
 
 import math
@@ -27,6 +30,8 @@ LOWEST_RATE: Final = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class TrafficPace:
+    """The traffic of a route on which a plan rests."""
+
     # Exposures of all arms per hour, at most the requests per hour.
     units_per_hour: float
     requests_per_hour: float
@@ -38,6 +43,11 @@ class TrafficPace:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
+    """One step with its estimated time.
+
+    `floor_s` is the least time that the policy demands of it.
+    """
+
     weight_bps: int
     min_exposures: int
     certify: bool  # whether the step also waits for a certificate
@@ -51,6 +61,7 @@ class StepPlan:
 
     @property
     def in_time(self) -> bool:
+        """Tells whether four of five healthy canaries pass the step before its deadline."""
         return self.cautious_s is not None and self.cautious_s <= self.deadline_s
 
 
@@ -159,6 +170,7 @@ def simulate_crossings(
 
 
 def _odds(ours: Ints, theirs: Ints, day: Ints, block: tuple[int, int, float]) -> Floats:
+    """Computes `fisher.log_odds_e` for all runs at once, by run and block."""
     size, canary, rho_ni = block
     odds = (rho_ni, *HEALTHY_GRID)
     pairs, places = np.unique(

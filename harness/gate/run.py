@@ -1,5 +1,9 @@
 """An eval run sends a suite's items to one target, and has a sample for each answer.
 `AnswerColumns` holds many answers' figures without an object for each answer.
+
+This module holds values and their rules. `evals.runner` asks the models,
+`harness.proposals.eval_queue` orders the runs, and `harness.gate.offline.pairs` compares two of
+them.
 """
 
 from collections import Counter
@@ -64,6 +68,11 @@ class EvalRun:
     patience_since: datetime | None = None  # waits_since, or when a person retried the run
 
     def is_waiting(self, now: datetime) -> bool:
+        """Tells whether the run pauses until `retry_at`, because its provider is unavailable.
+
+        A time further away than the longest pause comes from a clock that was set back, and
+        does not count.
+        """
         if self.state is not RunState.QUEUED or self.retry_at is None:
             return False
         return 0 < (self.retry_at - now).total_seconds() <= LONGEST_PAUSE_S
@@ -81,9 +90,14 @@ class EvalRun:
 
     @property
     def fingerprint(self) -> str:
+        """A hash of suite, target, order and epochs: runs with one hash may share samples."""
         return digest([self.suite_digest, self.target, self.order_seed, self.epochs])
 
     def is_leased(self, now: datetime) -> bool:
+        """Tells whether a worker holds the run now.
+
+        A lease that ends implausibly late does not count.
+        """
         until = self.lease_until
         return until is not None and now < until <= latest_lease_end(now, LEASE_S)
 
@@ -145,6 +159,12 @@ class SampleError(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
+    """One answer of a target to one item, with its scores, usage and origin.
+
+    A sample with `error` has no score that counts. Costs are in US dollars, None if the price
+    is unknown.
+    """
+
     run: str
     item: str
     epoch: int
@@ -215,6 +235,8 @@ EVER: Final = datetime.fromtimestamp(0, UTC)  # earlier than any calibration
 
 @dataclass(frozen=True, slots=True)
 class JudgeCalibration:
+    """How well a judge's scores agree with people's scores of the same answers."""
+
     references: int
     kappa: float | None  # Cohen's kappa; None if all references have the same score
 
@@ -249,6 +271,10 @@ class AnswerColumns:
 
     @classmethod
     def from_rows(cls, rows: Iterable[Iterable[object]]) -> Self:
+        """Builds columns from rows whose values are in the order of COLUMNS.
+
+        Needs at least one row.
+        """
         columns: Iterable[Sequence[object]] = zip(*rows, strict=True)
         return cls(*columns)  # type: ignore[arg-type]
 
@@ -258,6 +284,7 @@ class AnswerColumns:
 
     @classmethod
     def join(cls, parts: Iterable[Self]) -> Self:
+        """Puts the answers of several parts after one another."""
         filled = [part for part in parts if len(part)]
         if len(filled) == 1:
             return filled[0]
@@ -267,6 +294,7 @@ class AnswerColumns:
 
     @property
     def answered(self) -> Self:
+        """The answers that came from the model: without failures of the infrastructure."""
         if SampleError.INFRA not in self.error:
             return self
         wanted = [error != SampleError.INFRA for error in self.error]
@@ -274,10 +302,12 @@ class AnswerColumns:
 
     @property
     def served(self) -> frozenset[ServedModel]:
+        """The models that the provider named in these answers, each once."""
         return _models(self.served_model, self.served_build)
 
     @property
     def judges(self) -> frozenset[ServedModel]:
+        """The models that scored these answers, each once."""
         return _models(self.judge_model, self.judge_build)
 
 

@@ -1,4 +1,10 @@
-"""Describes a comparison in one or two plain sentences."""
+"""Describes a comparison in one or two plain sentences.
+
+A verdict stores its reason, and is recomputed to the same bytes. So another wording of a stored
+sentence changes the id to which an old verdict is recomputed; functions that reword a stored
+reason for people are free. Sentences about a whole verdict are in
+`harness.gate.verdict_sentences`.
+"""
 
 import re
 from collections import Counter
@@ -36,6 +42,7 @@ TWO_STOPS: Final = re.compile(r"(?<!\.)\.\.(?!\.)")
 
 
 def outcome_text(outcome: str) -> str:
+    """Returns an outcome's words in lower case; an unknown outcome stays as it is."""
     return VERDICTS[outcome].words.lower() if outcome in VERDICTS else outcome
 
 
@@ -155,6 +162,7 @@ def spending_text(look: int, alpha: float, spend: str, candidates: int = 1) -> s
 
 
 def share_text(candidates: int) -> str:
+    """Describes how several candidates share one alpha."""
     return (
         f"{candidates} candidates at once: each is tested at 1/{candidates} of alpha, so that "
         "together they pass by luck no more often than a single candidate; the best that "
@@ -163,6 +171,7 @@ def share_text(candidates: int) -> str:
 
 
 def clusters_text(plan: SuitePlan) -> str:
+    """Describes the units of a plan with clusters."""
     sizes = plan.cluster_sizes
     return (
         f"Items that share `{plan.cluster}` count as one unit, and all units have the same "
@@ -174,6 +183,11 @@ def clusters_text(plan: SuitePlan) -> str:
 def slices_reason(
     worse: Sequence[SliceFigures], plan: SuitePlan, outcome: str, rule: str | None
 ) -> str:
+    """Writes the reason of a suite that lost in slices.
+
+    worse: the slices, with strict scores. outcome: `harness_mismatch` if only the format loses.
+    rule: the format rule that broke most often.
+    """
     named = ", ".join(
         f"{slice_.name}: {format_points(slice_.delta)} points on {slice_.n_used} {plan.unit}s"
         for slice_ in worse
@@ -192,6 +206,7 @@ def slices_wait_reason(reason: str) -> str:
 
 
 def comparison_reason(evidence: ComparisonEvidence, design: Design) -> str:
+    """Writes the reason of a comparison's outcome, from the figures that decided it."""
     match evidence.outcome:
         case "promote":
             return _promoted(evidence, design)
@@ -213,6 +228,7 @@ def comparison_reason(evidence: ComparisonEvidence, design: Design) -> str:
 
 
 def cost_reason(evidence: CostFigures, plan: SuitePlan) -> str:
+    """Writes the result of a cost claim: the saving, or why the costs cannot show one."""
     claimed = f"{format_percent(plan.min_saving)} less was claimed"
     if evidence.saving is None:
         why = "the incumbent costs nothing."
@@ -290,6 +306,7 @@ def _promoted(evidence: ComparisonEvidence, design: Design) -> str:
 
 
 def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
+    """Explains why the claim was not shown, and how many more items would show it."""
     claim = (
         "that the candidate is better"
         if design.claim is Claim.SUPERIOR
@@ -322,6 +339,7 @@ def _given_up(used: int, planned: int, unit: str) -> str:
 
 
 def _difference(evidence: ComparisonEvidence) -> str:
+    """Writes the mean difference with its interval, in points."""
     if evidence.n_used == 0:
         return "no score is measured"
     if evidence.ci_low is None or evidence.ci_high is None:

@@ -5,6 +5,9 @@ A cluster of an item group is one unit of the gate (statistics.md §1.12). Its i
 neighbours in the order, and the seed shuffles whole clusters. A renamed or copied suite counts
 as the same suite, by the overlap of item texts. A suite stores sorted text hashes of 40 bits
 each, so 10,000 items take 67 KB.
+
+Nothing here reads a data file: `evals.suites` does. `harness.proposals.registration` writes the
+plans, and `harness.gate.offline` follows them.
 """
 
 import re
@@ -31,6 +34,8 @@ MOST_SLICES: Final = 20  # more slices would leave each slice too little of the 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
+    """The items of a suite with one value of a metadata field."""
+
     field: str
     value: str
     positions: tuple[int, ...]  # of its items in the registered order, from 0
@@ -42,6 +47,8 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class ItemGroups:
+    """A suite's items, and how its metadata groups them."""
+
     items: tuple[str, ...]  # ids
     # Item → name of its cluster; empty if the suite names no cluster field.
     clusters: Mapping[str, str] = field(default_factory=dict)
@@ -55,9 +62,11 @@ class ItemGroups:
         return len(set(self.clusters.values())) if self.clusters else len(self.items)
 
     def order(self, order_seed: int) -> tuple[str, ...]:
+        """Returns the item ids in the order of this seed, whole clusters together."""
         return shuffle_items(self.items, order_seed, self.clusters)
 
     def cluster_sizes(self, order_seed: int) -> tuple[int, ...]:
+        """Returns the clusters' numbers of items in this order; empty without clusters."""
         if not self.clusters:
             return ()
         ordered = map(self.clusters.__getitem__, self.order(order_seed))
@@ -199,6 +208,7 @@ class Claim(StrEnum):
 
     @property
     def quality(self) -> "Claim":
+        """The part of the claim that scores must show."""
         return Claim.NON_INFERIOR if self is Claim.CHEAPER else self
 
 
@@ -231,7 +241,7 @@ class SuitePin:
     scorer: str
     template: str
     items: int
-    # Result of `item_groups.texts_fingerprint`; `data_sha256` covers it. Empty in older pins.
+    # Result of `texts_fingerprint`; `data_sha256` covers it. Empty in older pins.
     texts: str = field(default="", compare=False, repr=False)
 
     @property
@@ -241,10 +251,12 @@ class SuitePin:
 
     @property
     def judge(self) -> str:
+        """The target id of the judge; empty if no model scores the answers."""
         return self.judge_pin.partition("/")[0]
 
     @property
     def judge_pin(self) -> str:
+        """The judge's part of the scorer pin; empty without a judge."""
         return self.scorer.partition(JUDGE_SEPARATOR)[2]
 
     @property
@@ -258,6 +270,10 @@ class SuitePin:
 
     @property
     def digest(self) -> str:
+        """A hash of all that results depend on.
+
+        `texts` is left out, because `data_sha256` covers it.
+        """
         return digest(
             [self.name, self.version, self.data_sha256, self.scorer, self.template, self.items]
         )
@@ -265,6 +281,11 @@ class SuitePin:
 
 @dataclass(frozen=True, slots=True)
 class SuitePlan:
+    """One suite's registration, stored in the proposal and in the verdict's inputs.
+
+    A unit is an item, or a cluster if `cluster` is set. Margin and alpha are shares of 1.
+    """
+
     suite: str
     suite_digest: str
     role: SuiteRole
@@ -311,6 +332,7 @@ class SuitePlan:
         return self.items_in(self.n_max)
 
     def items_in(self, units: int) -> int:
+        """Counts the items of the first `units` units."""
         return sum(self.cluster_sizes[:units]) if self.cluster else units
 
     def units_in(self, items: int) -> int:
@@ -328,6 +350,7 @@ class SuitePlan:
 
     @property
     def most_answers(self) -> int:
+        """The maximum number of answers of both models together."""
         return 2 * self.planned_items * self.epochs
 
     def as_json(self) -> dict[str, object]:

@@ -4,6 +4,10 @@ matches all five classes (`assert_never`).
 
 A suite's figures are further measurements besides the test itself: means, form, costs.
 `SuiteReport.details` keeps them as JSON.
+
+A verdict is a value: `harness.gate.offline.verdicts` decides it,
+`harness.routing.records.verdicts` stores and verifies it, and `harness.evals.proof_validity`
+says whether it still counts.
 """
 
 from collections.abc import Mapping
@@ -19,6 +23,8 @@ from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteR
 
 @dataclass(frozen=True, slots=True)
 class LenientFigures:
+    """The comparison of a suite by its lenient scores. Differences are shares of 1."""
+
     outcome: str = ""
     n_used: int = 0
     delta: float = 0.0  # candidate minus incumbent
@@ -90,6 +96,11 @@ class HolmFigures:
 
 @dataclass(frozen=True, slots=True)
 class SuiteFigures:
+    """One suite's measurements beside its test, as far as they apply.
+
+    Scores are shares of 1.
+    """
+
     alpha: float | None = None
     look: int | None = None  # number of the look that used alpha
     spend: str | None = None  # the rule that split alpha over looks
@@ -137,6 +148,7 @@ class SuiteFigures:
         return "cluster" if self.cluster else "item"
 
     def as_json(self) -> dict[str, object]:
+        """Writes the figures as a report keeps them, without optional ones that are None."""
         slices = None if self.slices is None else [asdict(one) for one in self.slices]
         written = asdict(self) | {"examples": list(self.examples), "slices": slices}
         absent = [name for name in _OPTIONAL if written[name] is None]
@@ -190,15 +202,18 @@ class SuiteReport:
 
     @property
     def figures(self) -> SuiteFigures:
+        """The figures that `details` keeps as JSON."""
         figures: SuiteFigures = from_plain(SuiteFigures, self.details)
         return figures
 
     @property
     def is_unscored(self) -> bool:
+        """Tells whether no used unit has every score, so that the difference means nothing."""
         return not self.n_used or self.figures.measured == 0
 
     @property
     def items_used(self) -> int:
+        """The number of items behind the report, also if its units are clusters."""
         items = self.figures.items
         return self.n_used if items is None else items
 
@@ -211,6 +226,11 @@ class SuiteReport:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseVerdict(ShowsMore):
+    """The fields of all five verdicts.
+
+    Invariant: equal inputs give an equal `id`, because it is a hash of inputs and figures.
+    """
+
     id: str  # `v_` and a hash of its inputs and figures
     route: str
     incumbent: str
@@ -231,30 +251,40 @@ class BaseVerdict(ShowsMore):
 
 @dataclass(frozen=True, kw_only=True)
 class Passed(BaseVerdict):
+    """The candidate has shown its claim: the proof that a change of the routing table needs."""
+
     outcome = "passed"
     words = "PASSED"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed(BaseVerdict):
+    """The candidate is worse than allowed, or cannot save enough."""
+
     outcome = "failed"
     words = "FAILED"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inconclusive(BaseVerdict):
+    """The planned items, or an early stop, did not show the claim."""
+
     outcome = "inconclusive"
     words = "NOT ENOUGH EVIDENCE"
 
 
 @dataclass(frozen=True, kw_only=True)
 class HarnessMismatch(BaseVerdict):
+    """The candidate loses by the form of its answers, not by their content."""
+
     outcome = "harness_mismatch"
     words = "FORMAT MISMATCH"
 
 
 @dataclass(frozen=True, kw_only=True)
 class InfraError(BaseVerdict):
+    """Scores are missing through no fault of the model, and could change the outcome."""
+
     outcome = "infra_error"
     words = "NOT MEASURED"
 
@@ -272,6 +302,8 @@ REJECTING_OUTCOMES: Final = ("failed", "harness_mismatch")
 
 @dataclass(frozen=True, slots=True)
 class VerdictBasis:
+    """A verdict's registration beside its reports, to tell which suites decide."""
+
     outcome: str
     plans: tuple[SuitePlan, ...]  # as registered, one for each suite
     suites: tuple[SuiteReport, ...]  # as measured, one for each suite
@@ -280,6 +312,10 @@ class VerdictBasis:
 
     @classmethod
     def from_verdict(cls, verdict: BaseVerdict) -> Self:
+        """Reads the registration from the verdict's inputs.
+
+        Raises LookupError for inputs without plans.
+        """
         inputs: Any = verdict.inputs
         plans = tuple(from_plain(SuitePlan, plan) for plan in inputs["plans"])
         names = {plan.suite for plan in plans}
@@ -293,12 +329,14 @@ class VerdictBasis:
 
     @property
     def members(self) -> tuple[SuiteReport, ...]:
+        """Lists the suites of the weighted mean; empty if the mean is not the claim."""
         if self.mean is None:
             return ()
         return self._combined(PrimaryCombination.WEIGHTED)
 
     @property
     def alternatives(self) -> tuple[SuiteReport, ...]:
+        """Lists the primary suites if the claim holds with any one of them."""
         return self._combined(PrimaryCombination.ANY)
 
     @property

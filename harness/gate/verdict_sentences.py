@@ -1,4 +1,8 @@
-"""Sentences about a verdict's claim, its suites, and the outcome."""
+"""Sentences about a verdict's claim, its suites, and the outcome.
+
+They are written when a verdict is shown, and are not stored: a change here changes no verdict.
+The stored reason of each suite is in `harness.gate.sentences`.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -87,6 +91,7 @@ def _passed_parts(basis: VerdictBasis, names: Mapping[str, str]) -> Sequence[str
 
 
 def _promise(report: SuiteReport) -> str:
+    """Names the claim that a passed suite has shown."""
     loss = f"at most {format_score(report.margin, None)} points worse"
     match report.claim:
         case Claim.SUPERIOR:
@@ -100,6 +105,7 @@ def _promise(report: SuiteReport) -> str:
 
 
 def _loss(deciding: Sequence[SuiteReport]) -> str:
+    """Names the kind of loss that all deciding suites have in common."""
     costs = [report.figures.cost for report in deciding]
     if costs and all(
         cost is not None and cost.outcome == CostOutcome.REFUTED for cost in costs

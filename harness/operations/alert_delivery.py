@@ -1,4 +1,9 @@
-"""Ends alerts without a cause, and delivers messages from the outbox."""
+"""Ends alerts without a cause, and delivers messages from the outbox.
+
+Alerts are raised where the cause is seen, not here; their states and retries are pure rules in
+`harness.frame.alerts`. The sinks are adapters in `harness.app`. Several processes may deliver
+at once: each claims a message before it sends it.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +51,8 @@ ROUTER_FAULT_SILENCE: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class DeliveryAttempt:
+    """The result of sending one message to one sink."""
+
     sink: str
     delivered: bool
     error: str  # empty if the sink accepted the message
@@ -84,6 +91,7 @@ def send_test(ctx: Context, actor: Actor) -> Sequence[DeliveryAttempt]:
 
 
 def _attempt_delivery(sinks: AlertSinks, sink: str, message: AlertMessage) -> DeliveryAttempt:
+    """Sends a message now. A refusal of the sink becomes part of the result, not an error."""
     try:
         sinks.send(sink, message)
     except DeliveryFailed as error:
@@ -115,6 +123,11 @@ def _resolve_finished(ctx: Context) -> None:
 
 
 def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # noqa: PLR0911 - a table
+    """Tells whether an alert's cause is gone, by the kind of the alert.
+
+    Only kinds whose source cannot end them are listed; other alerts end at their source. An
+    alert about a row that no longer exists is over.
+    """
     about = record.key.partition(":")[2]
     if record.kind is AlertKind.INTERNAL_ERROR and about == record.subject:
         return now - record.last_seen >= ROUTER_FAULT_SILENCE  # the fault concerns no rollout
@@ -157,6 +170,7 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
 
 
 def _queue(ctx: Context, sinks: AlertSinks) -> None:
+    """Puts the due message of each alert into the outbox, for each sink that takes its kind."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         keys = {alert.key for alert in Alerts(tx).unsettled() if due_message(alert, now)}
@@ -171,6 +185,7 @@ def _queue(ctx: Context, sinks: AlertSinks) -> None:
 
 
 def _send_due(ctx: Context, sinks: AlertSinks) -> None:
+    """Sends the messages that are due now, in each sink's order."""
     with ctx.store.read() as tx:
         due = Deliveries(tx).due(ctx.clock.now())
         records = {delivery.alert: Alerts(tx).get(delivery.alert) for delivery in due}

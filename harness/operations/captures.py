@@ -2,6 +2,9 @@
 
 Deletes a user's content from every table that has some (`delete_user`), and idle sessions
 (`purge_idle`). Proof, such as verdicts and the audit log, has no content of users and stays.
+
+Routers capture and redact (`router.observers.capture`); the rules of a sample are in
+`harness.routing.capture`. Nothing here sends content anywhere: an export is a local file.
 """
 
 import json
@@ -37,6 +40,12 @@ SAMPLE_DAYS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class CaptureSummary:
+    """A captured request without its content, for lists.
+
+    `seen` counts equal requests, `redactions` counts them by rule, and `body_bytes` is the size
+    of request and answer before redaction.
+    """
+
     id: str
     at: datetime
     expires_at: datetime
@@ -56,6 +65,8 @@ class CaptureSummary:
 
 @dataclass(frozen=True)
 class CaptureExport:
+    """An export: its lines, and the requests that it leaves out."""
+
     lines: Sequence[Mapping[str, Any]]  # one JSON object each, oldest first
     near: Mapping[str, str]  # id of an omitted near-duplicate to id of the kept request
     sample: CaptureSample  # sizes of all sampled requests
@@ -211,6 +222,7 @@ def purge_captures(
 
 
 def summarize_capture(request: CapturedRequest) -> CaptureSummary:
+    """Describes a captured request without its content."""
     names = set(CaptureSummary.__dataclass_fields__) - {"messages", "tools"}
     return CaptureSummary(
         **{name: getattr(request, name) for name in names},
@@ -229,6 +241,8 @@ BEYOND: Final = (
 
 @dataclass(frozen=True, slots=True)
 class UserDeletion:
+    """The result of deleting a user's content, with advice about copies elsewhere."""
+
     sessions: int  # deleted with their messages, including sub-tasks' sessions
     captures: int
     failovers: int  # failovers whose user hash was blanked
@@ -312,6 +326,7 @@ def revoke_stale_grants(ctx: Context) -> int:
 
 
 def _has_ended(tx: Transaction, grant: AgentGrant) -> bool:
+    """Tells whether the grant's agent or session is gone or closed."""
     try:
         if Agents(tx).get(grant.agent).deleted_at is not None:
             return True

@@ -3,6 +3,9 @@
 The reconcile loop drives open proposals, bakes and eval workers. Its state is in the store.
 With `control.queue: procrastinate` it fills the job queue. Proposals take turns: the proposal
 with the fewest running runs comes next. A run whose host died is queued again.
+
+A job decides nothing about a swap itself: it calls `harness.canary` and `harness.proposals`,
+and keeps one failure from stopping the other steps.
 """
 
 import heapq
@@ -46,6 +49,8 @@ log = structlog.get_logger("swapgate.reconcile")
 
 @dataclass(frozen=True, slots=True)
 class ReconcileResult:
+    """Log lines of one turn, of its actions and of its failures."""
+
     did: tuple[str, ...]
     failed: tuple[str, ...]
     is_idle: bool = False  # there was no work
@@ -103,6 +108,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
 
 
 def _is_busy(ctx: Context) -> bool:
+    """Tells whether work may continue without a commit, so that the loop must not rest."""
     if not ctx.audit_reading.is_whole or (ctx.workers is not None and ctx.workers.alive()):
         return True
     with ctx.store.read() as tx:
@@ -111,6 +117,7 @@ def _is_busy(ctx: Context) -> bool:
 
 
 def run_once(ctx: Context) -> ReconcileResult:
+    """Runs one turn, and logs it. Raises as `reconcile`."""
     done = reconcile(ctx)
     for words in done.did:
         log.info("reconciled", did=words)
@@ -125,6 +132,11 @@ MOST_AHEAD: Final = 100
 
 
 def share_queue(ctx: Context, queue: RunQueue) -> list[str]:
+    """Fills the job queue with runs in fair order. Returns log lines.
+
+    At most MOST_AHEAD runs of each provider wait there. A run whose target may not see its data
+    fails instead of waiting.
+    """
     did = [_take_back(ctx, run) for run in queue.take_back_dead()]
     with ctx.store.read() as tx:
         waiting = fair_order(list_queue(tx, ctx.clock.now()))
@@ -146,7 +158,11 @@ def share_queue(ctx: Context, queue: RunQueue) -> list[str]:
 
 
 def fair_order(queue: Sequence[QueuedRun]) -> list[EvalRun]:
-    """Orders the waiting runs: proposals take turns, then runs without a proposal."""
+    """Orders the waiting runs: proposals take turns, then runs without a proposal.
+
+    A proposal's turn counts its runs at work and those already placed, so a large proposal does
+    not delay a small one. Equal counts go by the queue's position.
+    """
     at_work = Counter(_proposal(queued) for queued in queue if queued.leased)
     shares: dict[str, deque[QueuedRun]] = defaultdict(deque)
     rest = []
@@ -253,6 +269,7 @@ class MonitoredJob:
             self._is_well = True
 
     def _raise_alert(self, ctx: Context, error: Exception) -> None:
+        """Opens the alert with the error's class and text."""
         with ctx.store.write() as tx:
             alerts.raise_alert(
                 tx,

@@ -1,5 +1,9 @@
 """Signs people in to the dashboard, by a one-time link or a management key. The database has
 only hashes of links and cookies. The audit log records each step under the person's name.
+
+A session has no role of its own: each request reads the role of the key behind it. Cookies
+themselves are set in `dashboard.sign_in_page`; single sign-on is in
+`harness.operations.single_sign_on`.
 """
 
 from collections.abc import Sequence
@@ -39,6 +43,8 @@ ANOTHER: Final = "`swapgate key sign-in-link` prints a new one"
 
 @dataclass(frozen=True, slots=True)
 class ActorSession:
+    """A session with the actor that it acts as now."""
+
     session: DashboardSession
     actor: Actor
 
@@ -77,6 +83,10 @@ def create_link(
 
 
 def _owner(tx: Transaction, actor: Actor, key: str | None) -> Actor:
+    """Returns the actor of the key that a new link acts with.
+
+    key: None for the actor's own key. Raises NotFound, NotAllowed.
+    """
     if key is None or key == actor.key:
         return actor
     if ApiKeys(tx).find(key) is None:
@@ -163,6 +173,7 @@ def end(ctx: Context, signed_in: ActorSession) -> None:
 
 
 def find_former(tx: Transaction, cookie: str, secret: bytes) -> DashboardSession | None:
+    """Ends the session of the browser's earlier cookie, and returns it; None without one."""
     former = DashboardSessions(tx).by_cookie(key_hash(cookie, secret)) if cookie else None
     if former is not None:
         _end(tx, former.cookie_hash)
@@ -174,6 +185,7 @@ def _ended(tx: Transaction, cookie: str, secret: bytes) -> Actor | None:
 
 
 def _end(tx: Transaction, cookie_hash: str | None) -> Actor | None:
+    """Ends the session of a cookie; returns its actor, None if there is no open session."""
     session = DashboardSessions(tx).by_cookie(cookie_hash, lock=True) if cookie_hash else None
     if session is None or session.ended_at is not None:
         return None
@@ -258,6 +270,9 @@ def _find_waiting(ctx: Context, link: str, former: str, secret: bytes) -> ActorS
 
 
 def _waiting(tx: Transaction, link: str, secret: bytes) -> ActorSession:
+    """Finds the session of an unused link. Raises NotAllowed for an unknown, used or expired
+    link, and if a key behind it was revoked.
+    """
     session = DashboardSessions(tx).by_link(key_hash(link, secret))
     if session is None:
         raise NotAllowed(NO_LINK)
@@ -269,6 +284,7 @@ def _waiting(tx: Transaction, link: str, secret: bytes) -> ActorSession:
 
 
 def _end_replayed(tx: Transaction, link: str, former: str, secret: bytes) -> str | None:
+    """Ends the session of a link that a second browser sends; returns the message or None."""
     session = _find_replayed(tx, link, former, secret)
     if session is None or session.opened_at is None:
         return None
@@ -296,6 +312,7 @@ def _find_replayed(
 def _opened(
     ctx: Context, session: DashboardSession, secret: bytes, lasts: timedelta
 ) -> tuple[DashboardSession, str]:
+    """Returns the session as opened now, unsaved, and the text of its new cookie."""
     now = ctx.clock.now()
     # Always a new cookie, so that an attacker cannot plant a known one in the browser.
     cookie = f"{COOKIE_PREFIX}{ctx.chance.secret()}"
@@ -306,6 +323,7 @@ def _opened(
 
 
 def _actor(tx: Transaction, session: DashboardSession) -> Actor:
+    """Returns the session's actor with its present role. Raises NotAllowed."""
     if session.key is not None:
         return keys.actor_behind(tx, session.key)
     if session.principal != LOCAL_PRINCIPAL.id:
@@ -314,6 +332,7 @@ def _actor(tx: Transaction, session: DashboardSession) -> Actor:
 
 
 def _record_start(tx: Transaction, signed_in: ActorSession, before: Actor | None) -> None:
+    """Records a sign-in. before: the actor whose session in the same browser ended."""
     session = signed_in.session
     facts = {
         "by": "key" if session.link_hash is None else "link",

@@ -4,6 +4,9 @@ on a database that was restored from a backup until a person accepts it.
 Exports audit events. It also prints JSON lines: each new event, and the chain's signed head
 every hour and at each promotion. If someone later cuts off the end of the log, a printed head
 proves the cut.
+
+Nothing here repairs a row. Signatures and the chain are in `harness.frame.signing`; the
+snapshot that routers verify is in `harness.store`.
 """
 
 import csv
@@ -59,6 +62,12 @@ def check_audit_log(ctx: Context) -> list[str]:
 
 
 def _read_on(tx: Transaction, reading: AuditReading) -> int | None:
+    """Verifies further pages of the log; returns the number of the first broken event, None
+    without one.
+
+    Begins again at the first event if the last verified event is gone or differs, because then
+    the database was replaced.
+    """
     position = reading.position
     if position.number:
         last = AuditLog(tx).find(position.number)
@@ -97,6 +106,7 @@ def check_snapshot(ctx: Context) -> bool:
 
 
 def _describe_faults(faults: Sequence[RowFault]) -> str:
+    """Describes the number of faults and the first three; empty without faults."""
     first = "; ".join(f"{fault.name}: {fault.why}" for fault in faults[:3])
     return f"{len(faults)} rows, the first: {first}" if faults else ""
 
@@ -141,6 +151,7 @@ def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Li
 
 
 def highest_known_revision(ctx: Context, more: Iterable[int] = ()) -> int:
+    """Returns the highest revision that the database, a router or `more` names."""
     with ctx.store.read() as tx:
         return max(
             Installations(tx).lineage().revision, Installations(tx).highest_served(), *more, 0
@@ -188,10 +199,12 @@ def event_row(event: AuditEvent) -> Mapping[str, str | int]:
 
 
 def event_line(event: AuditEvent) -> str:
+    """Writes an event as one line of JSON, with all its fields."""
     return json.dumps(to_shown(event), ensure_ascii=False)
 
 
 def write_json_lines(events: Iterable[AuditEvent], file: TextIO) -> int:
+    """Writes one line of JSON for each event, and returns their number."""
     count = 0
     for event in events:
         file.write(event_line(event) + "\n")
@@ -297,4 +310,5 @@ def find_missing_head(ctx: Context, heads: Sequence[AuditPosition]) -> int | Non
 
 
 def _payload(head: AuditPosition) -> bytes:
+    """Returns the bytes that a head's signature covers; the time is not among them."""
     return _DOMAIN + canonical_json([head.number, head.mac]).encode()

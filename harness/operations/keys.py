@@ -1,9 +1,12 @@
 """Creates, revokes and limits API keys, and finds their actors. Swapgate shows a key's text
 once, and stores only its hash.
 
-Declares which principals are one person (`link_people`, `separate_people`), and lists them.
-The four-eyes rule counts people, and only an admin knows that a key and a single sign-on belong
-to one person.
+Declares which principals are one person (`link_people`, `separate_people`), and lists them. The
+four-eyes rule counts people, and only an admin knows that a key and a single sign-on belong to
+one person.
+
+Routers check data keys by their own snapshot, not here. The rule that counts people is in
+`harness.frame.people`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,6 +50,8 @@ NO_OPT_OUTS: Final = "a management key calls no model; opt-outs are only for dat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySummary(ApiKey):
+    """A key with its owner and its spend, for lists; the key's text is not stored anywhere."""
+
     spent: SpendTotals
     principal_name: str  # empty for a data key
 
@@ -140,6 +145,7 @@ def _check_data_name(tx: Transaction, name: str) -> None:
 
 
 def _existing(tx: Transaction, name: str) -> Principal:
+    """Finds a principal by name. Raises NotFound."""
     found = Principals(tx).named(name)
     if found is None:
         raise NotFound(
@@ -150,6 +156,7 @@ def _existing(tx: Transaction, name: str) -> Principal:
 
 
 def _new(ctx: Context, tx: Transaction, name: str, service: bool) -> Principal:  # noqa: FBT001
+    """Creates a principal. Raises Conflict for a taken name, InputError for an invalid one."""
     shown = check_principal_name(name)
     if fold_name(shown) == SYSTEM.name:
         raise InputError(f"{shown!r} is the audit log's name for Swapgate itself")
@@ -262,6 +269,10 @@ def actor_behind(tx: Transaction, key: str | None) -> Actor:
 
 
 def _actor(tx: Transaction, key: ApiKey | None) -> Actor:
+    """Returns the key's actor.
+
+    Raises NotAllowed for a data key, and for an unknown or revoked key.
+    """
     if key is None or key.role is None or key.principal is None or key.revoked_at is not None:
         raise NotAllowed("this management key is unknown or revoked")
     name = Principals(tx).get(key.principal).name
@@ -270,6 +281,8 @@ def _actor(tx: Transaction, key: ApiKey | None) -> Actor:
 
 @dataclass(frozen=True, slots=True)
 class PersonView(Principal):
+    """A principal with the declaration of the person behind it, for lists."""
+
     person: str = ""  # name of the declared person, or of this principal; empty if undeclared
     declared_by: str = ""  # the admin's name
     reason: str = ""
@@ -290,6 +303,10 @@ def separate_people(ctx: Context, actor: Actor, principal: str, reason: str) -> 
 def _declare(
     ctx: Context, actor: Actor, principal: str, person: str, reason: str
 ) -> PersonLink:
+    """Stores a declaration, which replaces the principal's earlier one.
+
+    Needs an admin and a reason.
+    """
     actor.require(Role.ADMIN)
     why = require_reason(reason, "to declare who a principal is")
     with ctx.store.write() as tx:
@@ -354,6 +371,7 @@ def list_people(ctx: Context, actor: Actor | None) -> Sequence[PersonView]:
 
 
 def _may_read(people: People, actor: Actor | None, principal: str) -> bool:
+    """Tells whether the actor may see a principal: its own person's, or any for an admin."""
     if actor is None:
         return False
     own = people.person(principal) == people.person(actor.principal)

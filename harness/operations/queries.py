@@ -1,5 +1,9 @@
 """Queries for CLI, REST and dashboard: a record by name (`find_…`, `load_…`), or a page of a
 list (`list_…`). A list reports rows with an invalid signature separately.
+
+A query changes nothing. Reading a captured request is in `harness.operations.captures`, because
+the audit log records it; routes with their canaries and traffic are in
+`harness.operations.route_queries`.
 """
 
 from collections import defaultdict
@@ -93,6 +97,7 @@ def list_suites(ctx: Context, *, pinned: bool = True) -> Sequence[SuiteSummary]:
 
 
 def _suite(ctx: Context, name: str, *, pinned: bool) -> SuiteSummary:
+    """Describes a suite. A suite that does not load gets its error instead of figures."""
     title = ctx.suites.title(name)
     try:
         pin = ctx.suites.pin(name)
@@ -229,6 +234,7 @@ def list_keys(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[KeyS
 
 
 def _owners(tx: Transaction, ids: Collection[str]) -> Mapping[str, str]:
+    """Maps principals to names; leaves out those with an invalid signature."""
     found = {}
     for id_ in ids:
         with suppress(SignatureInvalid):

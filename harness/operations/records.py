@@ -1,4 +1,8 @@
-"""Records of captured requests."""
+"""Records of captured requests.
+
+The table refuses a row without the digest of its redaction rules. Only the router writes rows;
+deletion is in `harness.operations.captures`.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -56,6 +60,7 @@ class Captures(Records[CapturedRequest]):
         since: datetime | None = None,
         limit: int | None = None,
     ) -> Sequence[CapturedRequest]:
+        """Lists captured requests with their content, newest first. since: None for all."""
         later = None if since is None else captured.c.at >= since
         return self._all(self._select(given(captured.c.route, route), later).limit(limit))
 
@@ -70,6 +75,7 @@ class Captures(Records[CapturedRequest]):
         return [(row.body_bytes, row.too_large, row.seen) for row in rows]
 
     def forget(self, now: datetime) -> int:
+        """Deletes requests whose time to keep is over; returns their number."""
         return self._delete(captured.c.expires_at <= now)
 
     def purge(

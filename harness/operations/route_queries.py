@@ -1,4 +1,9 @@
-"""Loads the statuses of routes with few statements."""
+"""Loads the statuses of routes with few statements.
+
+Rows are preloaded for a whole page, because a statement for each route would make pages of
+large installations slow. Words and ranks are in `harness.operations.route_status`. No decision
+reads a status.
+"""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -43,6 +48,8 @@ LATENCIES_OF: Final = timedelta(days=1)
 
 @dataclass(frozen=True)
 class CurrentActivity:
+    """Everything that is going on at one moment, read once for all routes."""
+
     proposals: Mapping[str, Proposal]  # by route, the open proposal in the furthest phase
     rivals: Mapping[str, int]  # by route, the number of other open proposals
     waits: Mapping[str, str]  # by route, when an approved proposal's canary opens
@@ -50,6 +57,11 @@ class CurrentActivity:
     switches: Sequence[KillSwitch]  # stored switches that are not lifted
 
     def includes(self, head: RouteHead, at: datetime) -> bool:
+        """Tells whether a route may not be at rest, by its newest version alone.
+
+        May be True for a route at rest. Apart from outages, it is never False for another
+        route, so that only few routes are loaded whole.
+        """
         if head.break_glass or head.name in self.rollouts or head.name in self.proposals:
             return True
         if head.state == RolloutState.ROLLED_BACK and head.updated_at is not None:
@@ -77,14 +89,17 @@ class RouteOverview:
 
     @property
     def urgent(self) -> Sequence[RouteStatus]:
+        """Lists the active routes that a person should look at first."""
         return [status for status in self.active if status.is_urgent(self.at)]
 
     @property
     def others(self) -> int:
+        """Counts the routes at rest."""
         return len(self.heads) - len(self.faults) - len(self.active)
 
 
 def load_overview(ctx: Context) -> RouteOverview:
+    """Loads the active routes, and the names of all others."""
     at = ctx.clock.now()
     heads = {head.name: head for head in ctx.store.lists.route_heads()}
     with ctx.store.read() as tx:
@@ -99,6 +114,7 @@ def load_overview(ctx: Context) -> RouteOverview:
 
 
 def _load_activity(ctx: Context, tx: Transaction, route: str | None = None) -> CurrentActivity:
+    """Reads open proposals, rollouts and switches. route: None for all routes."""
     rollouts = (*Rollouts(tx).baking(route=route), *Rollouts(tx).live(route=route))
     opened = sorted(Proposals(tx).open(route=route), key=_rank)
     approved = [p for p in opened if p.phase is AWAITING and p.approver is not None]
@@ -120,10 +136,12 @@ def _rank(proposal: Proposal) -> tuple[bool, int]:
 
 
 def _is_gone(head: RouteHead) -> bool:
+    """Tells whether the newest promotion no longer serves."""
     return head.state == RolloutState.PROMOTED and head.candidate != head.incumbent
 
 
 def load_page(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[RouteStatus]:
+    """Loads a page of routes in the overview's order. Raises NotFound for an unknown start."""
     overview = load_overview(ctx)
     names, first = overview.names, 0
     if page_request.after is not None:
@@ -139,6 +157,7 @@ def load_page(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[Rout
 def load_statuses(
     ctx: Context, overview: RouteOverview, names: Sequence[str]
 ) -> Page[RouteStatus]:
+    """Loads these routes with verdict and traffic, in order; forged routes become faults."""
     states = {status.route.name: status for status in overview.active}
     faults = {name: overview.faults[name] for name in names if name in overview.faults}
     at_rest = [name for name in names if name not in states and name not in faults]
@@ -182,6 +201,7 @@ def load_status(ctx: Context, name: str) -> RouteStatus:
 def _load_states(
     ctx: Context, names: Collection[str], heads: Mapping[str, RouteHead], now: CurrentActivity
 ) -> tuple[dict[str, RouteStatus], dict[str, RowFault]]:
+    """Loads routes without verdict and traffic, and the faults of forged ones."""
     page = ctx.store.lists.routes_named(names)
     found = {route.name: route for route in page}
     # A fault's key is a route's name and version.
@@ -212,6 +232,7 @@ def _load_targets(
 
 
 def _preload(tx: Transaction, heads: Sequence[RouteHead], now: CurrentActivity) -> None:
+    """Loads the rows that `_build_state` reads for these routes."""
     rollouts = {
         head.name: now.rollouts[head.name] for head in heads if head.name in now.rollouts
     }
@@ -269,6 +290,7 @@ def _build_state(
 def _find_forced(
     route: Route, targets: Mapping[str, Target], switches: Sequence[KillSwitch]
 ) -> Target | None:
+    """Returns the target that a kill switch forces upon the route; None for the incumbent."""
     ids = (route.incumbent, *route.fallbacks)
     decided = decide_plan(switches, route.name, [targets[id_] for id_ in ids])
     if decided is None or not decided.in_effect or decided.kept[0] == route.incumbent:
@@ -277,10 +299,12 @@ def _find_forced(
 
 
 def _stands_by_proposal(status: RouteStatus) -> bool:
+    """Tells whether the route's state comes from its open proposal."""
     return status.rollout is None and status.open_proposal is not None
 
 
 def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
+    """Adds the newest rollout and the way in which it ended."""
     last = Rollouts(tx).newest(status.route.name)
     if last is None:
         return status
@@ -299,6 +323,7 @@ def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
 def _with_verdict(
     ctx: Context, tx: Transaction, status: RouteStatus, traffic: Sequence[TrafficMinute]
 ) -> RouteStatus:
+    """Adds the verdict that matters now, its validity, and the traffic."""
     verdict, open_ = Verdicts(tx).newest(status.route.name), status.open_proposal
     if open_ is not None and open_.verdict and (verdict is None or verdict.id != open_.verdict):
         # A rival of the same selection may have the newest verdict.
@@ -318,6 +343,7 @@ def load_target_traffic(
     reasons: Iterable[FailoverReason],
     route: str | None = None,
 ) -> Sequence[TargetTraffic]:
+    """Sums a report's traffic by target, with latencies of at most one day."""
     answered = [total for total in report.totals if total.target]
     targets = ctx.store.lists.targets_of({total.target for total in answered})
     since = max(report.since, report.now - LATENCIES_OF)

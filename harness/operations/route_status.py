@@ -1,4 +1,8 @@
-"""A route's status and banners of the states in force, for people. No decision uses them."""
+"""A route's status and banners of the states in force, for people. No decision uses them.
+
+The order of RouteState and the ranks put the most urgent route first. Interfaces show these
+words as they are; `harness.operations.route_queries` loads the rows behind them.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +22,8 @@ from harness.proposals import break_glass
 from harness.providers.force import KillSwitch, SwitchSource
 from harness.providers.target import Target
 from harness.routes import freezes
-from harness.routes.outages import OutageKind, OutageView
+from harness.routes.outage_rule import OutageKind
+from harness.routes.outages import OutageView
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.table import Route, RouteRecord
@@ -103,6 +108,12 @@ _OF_CANARY: Final[Mapping[CanaryStateKind, RouteState]] = {
 
 @dataclass(frozen=True)
 class RouteStatus:
+    """A route with its canary, proposal, verdict and outage, for people.
+
+    `rollout` is the live canary or bake, `last_rollout` the newest of all. `traffic` is empty
+    in an overview, which does not load it.
+    """
+
     route: Route
     incumbent: Target
     candidate: Target | None
@@ -141,6 +152,7 @@ class RouteStatus:
 
     @property
     def state(self) -> RouteState:
+        """The state to show first: an outage, unless proof is missing or users are harmed."""
         if self.outage is None:
             return self.progress
         if self.outage.kind is OutageKind.DOWN:
@@ -150,6 +162,7 @@ class RouteStatus:
 
     @property
     def progress(self) -> RouteState:
+        """The state without regard to an outage."""
         if self.route.break_glass is not None:
             return RouteState.UNPROVED
         if self.rollout is not None and self.canary_state is not None:
@@ -175,6 +188,7 @@ class RouteStatus:
 
     @property
     def reason(self) -> str:
+        """Why the route is in its state; empty for states that need no reason."""
         if self.outage is not None and self.state in OUTAGE_STATES:
             return self.outage.reason
         if self.state is RouteState.UNPROVED:
@@ -222,6 +236,7 @@ class RouteStatus:
 
     @property
     def changed_at(self) -> datetime | None:
+        """The time when the newest canary changed last; None without a canary so far."""
         if self.rollback is not None:
             return self.rollback.at
         return self.last_rollout.updated_at if self.last_rollout else None
@@ -235,6 +250,7 @@ class RouteStatus:
 
 
 def _proposal_state(proposal: Proposal) -> RouteState:
+    """Returns the state of a route whose open proposal has no canary to show."""
     match proposal.phase:
         case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
             return RouteState.APPROVAL
@@ -310,6 +326,8 @@ def _name_routes(named: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Banner:
+    """A notice above every page: a heading and its text."""
+
     heading: str
     text: str
     docs_page: str = ""
@@ -320,12 +338,17 @@ class Banner:
 
 
 def list_switch_banners(ctx: Context, standing: Iterable[KillSwitch]) -> Sequence[Banner]:
+    """Describes the switches in force.
+
+    standing: switches of the environment or the configuration.
+    """
     return [
         _describe_switch(switch) for switch in (*standing, *freezes.list_live_switches(ctx))
     ]
 
 
 def list_break_glass_banners(ctx: Context) -> Sequence[Banner]:
+    """Describes routes that serve without proof; a forged row gives a banner, not an error."""
     page = "how-to/break-glass"
     try:
         found = break_glass.list_notices(ctx)
@@ -337,6 +360,7 @@ def list_break_glass_banners(ctx: Context) -> Sequence[Banner]:
 
 
 def list_freeze_banners(ctx: Context, route: str | None = None) -> Sequence[Banner]:
+    """Describes freezes in force. route: None for all routes."""
     found = freezes.list_freeze_notices(ctx, route)
     return [Banner(f.heading, f.text, "how-to/freezes", serious=False) for f in found]
 

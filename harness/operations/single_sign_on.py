@@ -1,6 +1,9 @@
 """Signs people in to the dashboard by OpenID Connect. The server decides the role at each
 sign-in; the first sign-in fixes the name. `FailedAttempts` limits failed attempts by address,
 for the management API, the agents' API and the dashboard.
+
+The claims are verified before they come here: this module checks their values, not their
+signature. Sessions of links and keys are in `harness.operations.dashboard_sessions`.
 """
 
 from collections import OrderedDict
@@ -43,6 +46,11 @@ LONGEST_SUBJECT: Final = 255
 
 @dataclass(frozen=True, slots=True)
 class SignedInIdentity:
+    """A person as the identity provider describes them.
+
+    Issuer and subject identify the person.
+    """
+
     issuer: str
     subject: str
     name: str
@@ -88,6 +96,7 @@ def read_identity(claims: Mapping[str, object], settings: OidcSettings) -> Signe
 
 
 def _issued_at(claims: Mapping[str, object], issuer: str) -> datetime:
+    """Returns the time of the sign-in. Raises NotAllowed if the claim is missing or no time."""
     seconds = claims.get("iat")
     if isinstance(seconds, int | float) and not isinstance(seconds, bool):
         # The number may not be a valid time.
@@ -97,6 +106,7 @@ def _issued_at(claims: Mapping[str, object], issuer: str) -> datetime:
 
 
 def _text(claims: Mapping[str, object], claim: str) -> str:
+    """Returns a claim's text. Raises NotAllowed if it is missing or empty."""
     value = claims.get(claim)
     if not isinstance(value, str) or not value.strip():
         raise NotAllowed(f"the sign-in has no claim {claim!r}, which must identify you")
@@ -104,6 +114,7 @@ def _text(claims: Mapping[str, object], claim: str) -> str:
 
 
 def _role(claims: Mapping[str, object], settings: OidcSettings, name: str) -> Role:
+    """Returns the highest role of the person's groups. Raises NotAllowed without one."""
     found = claims.get(settings.roles_claim, ())
     groups = (found,) if isinstance(found, str) else found
     if not isinstance(groups, list | tuple):
@@ -170,6 +181,10 @@ def _begin(
     lasts: timedelta,
     before: DashboardSession | None,
 ) -> DashboardSession:
+    """Begins a session, and registers the person at the first sign-in.
+
+    The session ends `lasts` after the sign-in at the server, not after the first request here.
+    """
     now = ctx.clock.now()
     known = Principals(tx).signed_in(identity.issuer, identity.subject)
     person = known or _register(ctx, tx, identity)
@@ -199,6 +214,7 @@ def _begin(
 
 
 def _register(ctx: Context, tx: Transaction, identity: SignedInIdentity) -> Principal:
+    """Creates the person's principal. Raises NotAllowed for a taken or invalid name."""
     if fold_name(identity.name) == SYSTEM.name:
         raise NotAllowed(f"{identity.name!r} is the audit log's name for Swapgate itself")
     person = Principal(

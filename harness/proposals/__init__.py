@@ -1,1 +1,7 @@
-"""Proposals: submission, review, decision."""
+"""Proposals: from a person's request to swap a model, through evals and verdict, to its
+approval.
+
+`submission` registers a proposal, `evaluation` measures it, `decisions` records people's
+answers. `candidates` chooses models to propose, and `report` presents results. Canaries are in
+`harness.canary`, whose `proposal_driver` calls this package on each turn of the reconcile loop.
+"""

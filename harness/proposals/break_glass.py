@@ -1,5 +1,12 @@
 """Break-glass lets a target serve a route without proof while two people take responsibility
-for it."""
+for it.
+
+One person requests it, and an admin confirms it within an hour. The module requests, confirms,
+ends and supervises break-glasses, and describes them for people. It writes routes only by
+`ServeByWaiver` and `RestoreIncumbent`, and never decides whether a target is good enough.
+`harness.routing.evidence` has the record and its limits; docs/how-to/break-glass.md explains
+it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +45,13 @@ from harness.routing.table import Route
 
 @dataclass(frozen=True, slots=True)
 class BreakGlassRequest:
+    """A person's request, before anything is checked.
+
+    lasts: time from the request, not from the confirmation.
+    through_freeze: whether the route may change during a freeze. It does not pass
+    `control.observe_only`.
+    """
+
     route: str
     target: str  # a target id, or `provider/model`
     reason: str
@@ -46,7 +60,17 @@ class BreakGlassRequest:
 
 
 def propose_break_glass(ctx: Context, actor: Actor, wanted: BreakGlassRequest) -> BreakGlass:
-    """Requests a break-glass; the route does not change before a second person confirms it."""
+    """Requests a break-glass; the route does not change before a second person confirms it.
+
+    Needs an approver who is a person, because a service cannot take responsibility.
+
+    Raises InputError without a reason, for a duration of more than 7 days, and for the target
+    that serves already.
+    Raises NotFound for an unknown route or target.
+    Raises NotAllowed for a service, and if the target may not see the route's data class.
+    Raises RouteBusy if the route has a canary, a bake or another break-glass.
+    Raises Conflict during a freeze that the request does not pass.
+    """
     actor.require(Role.APPROVER)
     require_reason(wanted.reason, "a break-glass")
     if not timedelta(0) < wanted.lasts <= LONGEST:
@@ -162,6 +186,11 @@ def list_open(ctx: Context) -> Sequence[BreakGlass]:
 
 
 def count_unconfirmed(ctx: Context) -> int:
+    """Counts the break-glasses that wait for a second person.
+
+    Returns 0 if a stored row has an invalid signature: a forged row must not hide the rest of
+    the status page, and `list_open` still raises SignatureInvalid.
+    """
     try:
         return sum(not record.confirmed for record in list_open(ctx))
     except SignatureInvalid:
@@ -169,6 +198,11 @@ def count_unconfirmed(ctx: Context) -> int:
 
 
 def list_notices(ctx: Context) -> Sequence[tuple[str, str]]:
+    """Lists a notice for each open break-glass, as pairs of heading and text for people.
+
+    A notice says whether the break-glass should end but cannot, because the former incumbent
+    cannot return.
+    """
     with ctx.store.read() as tx:
         names = {id_: known.name for id_, known in Routing(tx).targets().items()}
         return [
@@ -179,10 +213,20 @@ def list_notices(ctx: Context) -> Sequence[tuple[str, str]]:
 
 
 def run_once(ctx: Context) -> list[str]:
+    """Ends each break-glass whose time is over, or whose conditions no longer hold.
+
+    The reconcile loop calls it on each turn, before it drives proposals: a break-glass changes
+    the incumbent that a proposal compares with. Returns a log line for each ended break-glass.
+    """
     return [said for record in list_open(ctx) if (said := _look_after(ctx, record.id))]
 
 
 def _look_after(ctx: Context, id_: str) -> str:
+    """Ends one break-glass if it must end, in a transaction of its own.
+
+    If the former incumbent cannot return, the break-glass stays in force, so that the route
+    keeps a model, and an alert opens. Returns a log line; empty if the break-glass did not end.
+    """
     with ctx.store.write() as tx:
         record = BreakGlasses(tx).get(id_)
         if record.ended_at is not None:
@@ -201,6 +245,12 @@ def _look_after(ctx: Context, id_: str) -> str:
 
 
 def _find_end(tx: Transaction, record: BreakGlass) -> str:
+    """Explains why a break-glass must end now; empty while it may continue.
+
+    It ends with its time, with another version of the route, and without a second person in
+    time. It also ends if the two people are declared one person, or if one of their keys is
+    revoked: then two people no longer take responsibility.
+    """
     route, now = Routing(tx).route(record.route), route_time(tx, record.route)
     if route is None or route.break_glass != (record.id if record.confirmed else None):
         return "another version of the route took its place"
@@ -220,6 +270,7 @@ def _find_end(tx: Transaction, record: BreakGlass) -> str:
 
 
 def _find_standstill(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
+    """Explains why a break-glass should end and cannot; empty otherwise."""
     because = _find_end(tx, record) if record.confirmed else ""
     hindrance = _find_hindrance(ctx, tx, record) if because else ""
     if not hindrance:
@@ -228,6 +279,10 @@ def _find_standstill(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
 
 
 def _find_hindrance(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
+    """Explains why the former incumbent cannot serve again; empty if it can.
+
+    The reasons are a removed provider, a model that has ended, and a refused data class.
+    """
     route = Routing(tx).route(record.route)
     if route is None or route.break_glass != record.id:
         return ""
@@ -242,6 +297,11 @@ def _find_hindrance(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
 
 
 def _end(tx: Transaction, actor: Actor, record: BreakGlass, because: str) -> BreakGlass:
+    """Ends a break-glass, and restores the former incumbent if the break-glass still serves the
+    route.
+
+    If another version took the route's place meanwhile, only the record changes.
+    """
     route = Routing(tx).route(record.route)
     now = route_time(tx, record.route)
     details: dict[str, object] = {"because": because}
@@ -261,6 +321,7 @@ def _end(tx: Transaction, actor: Actor, record: BreakGlass, because: str) -> Bre
 
 
 def _require_person(tx: Transaction, actor: Actor) -> None:
+    """Raises NotAllowed unless the actor is a person or the local operator."""
     known = Principals(tx).among([actor.principal]).get(actor.principal)
     is_local = actor.principal == LOCAL_PRINCIPAL.id
     if not is_local and (known is None or known.kind is not PrincipalKind.PERSON):
@@ -271,6 +332,10 @@ def _require_person(tx: Transaction, actor: Actor) -> None:
 
 
 def _require_free(tx: Transaction, route: Route, *, apart: str = "") -> None:
+    """Raises RouteBusy if the route has another open break-glass, a canary or a bake.
+
+    apart: id of the break-glass that is being confirmed, which does not count.
+    """
     for other in BreakGlasses(tx).open():
         if other.route == route.name and other.id != apart:
             raise RouteBusy(
@@ -285,6 +350,10 @@ def _require_free(tx: Transaction, route: Route, *, apart: str = "") -> None:
 
 
 def _require_thawed(ctx: Context, tx: Transaction, route: str, *, through_freeze: bool) -> None:
+    """Raises Conflict during a freeze, unless the request passes freezes.
+
+    `control.observe_only` always refuses, because such an installation changes no route.
+    """
     frozen = freezes.may_go_on(ctx, tx, route)
     if frozen and (ctx.observe_only or not through_freeze):
         raise Conflict(
@@ -302,6 +371,7 @@ def _describe_state(record: BreakGlass) -> str:
 
 
 def _notice(record: BreakGlass, target: str, standstill: str) -> tuple[str, str]:
+    """Writes heading and text of a break-glass. standstill: result of `_find_standstill`."""
     until = format_date_time(record.expires_at)
     who = f"{record.reason} ({_describe_state(record)}; {record.id})."
     if not record.confirmed:
@@ -319,6 +389,7 @@ def _notice(record: BreakGlass, target: str, standstill: str) -> tuple[str, str]
 
 
 def _list_remarks(tx: Transaction, made: BreakGlass) -> list[str]:
+    """Lists facts about the two keys that everybody should know, such as a very new key."""
     at, new_for = made.confirmed_at or made.created_at, four_eyes.NEW_FOR
     stored = (
         (key, ApiKeys(tx).find(key)) for key in (made.proposer_key, made.confirmer_key) if key

@@ -1,5 +1,10 @@
 """Shows an approver the facts about a proposal. Lets people approve it for its canary, reject
 it, or take it back.
+
+Each act checks the actor's role, and writes an audit event in its transaction. An approval also
+needs another person than the proposer (`harness.frame.people.four_eyes`). No function here
+opens a canary or changes a route: `harness.canary.proposal_driver` does both on the next turn
+of the reconcile loop. `route_rules` finds the settings that need a second person.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -134,6 +139,12 @@ def _accept_cost(
     ratio: float | None,
     reason: str,
 ) -> CostAcceptance | None:
+    """Returns the accepted cost of an approval, and refuses a cost that would end the canary.
+
+    ratio: the cost that the approver accepts, in costs of the incumbent; None keeps the
+    acceptance that was registered with the proposal. Raises Conflict for a second acceptance,
+    and InputError if the canary would still end for its cost.
+    """
     accepted = proposal.accepted_cost
     if ratio is not None:
         if accepted is not None:
@@ -145,6 +156,11 @@ def _accept_cost(
 
 
 def _name_change(proposal: Proposal, given: str) -> str:
+    """Returns the reference of the change request, from the approval or from the proposal.
+
+    Raises Conflict if both differ, and InputError if the policy requires one and both are
+    missing.
+    """
     reference = parse_change_reference(given) or proposal.change_reference
     if proposal.change_reference not in ("", reference):
         raise Conflict(
@@ -208,6 +224,7 @@ def retry_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "") 
 
 
 def _require_own(actor: Actor, proposal: Proposal) -> None:
+    """Requires that the actor proposed it, or may refuse it. Raises NotAllowed."""
     actor.require(Role.PROPOSER)
     if proposal.proposer_principal != actor.principal:
         actor.require(Role.APPROVER)
@@ -216,6 +233,11 @@ def _require_own(actor: Actor, proposal: Proposal) -> None:
 def _end_proposal(
     ctx: Context, actor: Actor, proposal: str, event: ProposalEvent, because: str
 ) -> Proposal:
+    """Ends a proposal before its canary, and stops the runs that no other proposal needs.
+
+    event: REFUSED or CANCELLED. Raises InputError for a proposal in its canary, because only
+    `canary abort` also takes the candidate's traffic away.
+    """
     with ctx.store.write() as tx:
         found = Proposals(tx).get(proposal)
         if found.phase is ProposalPhase.CANARY:
@@ -239,7 +261,12 @@ def record_approval(
     kind: ApprovalKind,
     reason: str,
 ) -> Approval:
-    """Stores the actor's approval of the present verdict. Raises as `check_four_eyes`."""
+    """Stores the actor's approval of the present verdict. Raises as `check_four_eyes`.
+
+    The approval keeps the widened rules and the change request that the person saw.
+
+    kind: the act that it allows, a canary or a promotion before the last step's evidence.
+    """
     act = "approve" if kind is ApprovalKind.CANARY else "promote"
     four_eyes.check_four_eyes(tx, actor, proposal, act)
     made = Approval(
@@ -260,7 +287,11 @@ def record_approval(
 
 
 def find_revocation(tx: Transaction, proposal: Proposal) -> str:
-    """Explains why a stored approval no longer counts; empty if it counts."""
+    """Explains why a stored approval no longer counts; empty if it counts.
+
+    An approval ends with its key, and with a declaration that approver and proposer are one
+    person. The driver asks on each turn while a passed proposal waits for its canary.
+    """
     for approval in Approvals(tx).for_proposal(proposal.id):
         key = ApiKeys(tx).find(approval.key) if approval.key is not None else None
         if key is not None and key.revoked_at is not None:
@@ -280,6 +311,8 @@ def find_revocation(tx: Transaction, proposal: Proposal) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalView(Approval):
+    """An approval as people see it, with remarks about the person's key."""
+
     remarks: tuple[str, ...] = ()  # facts about its keys that everybody should know
 
 
@@ -303,6 +336,8 @@ TRAFFIC: Final = frozenset({"incumbent", "canary", "canary share", "held back"})
 
 @dataclass(frozen=True, slots=True)
 class RouteChange:
+    """One change that an approver should know, because it may favour the candidate."""
+
     at: datetime
     by: str  # who changed it, or who made the first proposal with the change
     what: str  # settings | incumbent | policy | suite | provider
@@ -311,6 +346,8 @@ class RouteChange:
 
 @dataclass(frozen=True, slots=True)
 class ProposalReview:
+    """Facts for an approver besides the verdict (`review_proposal`)."""
+
     proposal: Proposal
     widened: Sequence[str]  # one sentence for each setting
     risk: FalsePassRisk
@@ -340,6 +377,10 @@ def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
 
 
 def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteChange]:
+    """Yields changed settings, newest first, from the route's signed history.
+
+    A restored incumbent counts too. Changes of traffic that every promotion causes do not.
+    """
     names = Routing(tx).targets()
     for newer, older in pairwise(Routing(tx).history(route)):
         if newer.at < since:
@@ -373,7 +414,12 @@ def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
 
 
 def _proposed(tx: Transaction, route: str, since: datetime) -> Iterator[RouteChange]:
-    """Compares proposals, because changes of policies and suites record no author."""
+    """Compares proposals, because changes of policies and suites record no author.
+
+    Yields a change for each policy or suite that differs between two consecutive proposals. The
+    first proposal since `since` is compared with the last one before it, or else with the last
+    admitted proposal.
+    """
     found = Proposals(tx).since(route, since - WINDOW)
     lately = [proposal for proposal in found if proposal.created_at >= since]
     before = [*found[len(lately) :], *Proposals(tx).let_in(route)]
@@ -393,6 +439,9 @@ def _proposed(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
 def _moved_providers(
     ctx: Context, tx: Transaction, proposal: Proposal, since: datetime
 ) -> Iterator[RouteChange]:
+    """Yields the providers of the route's targets, the candidate and the judges that moved
+    since `since`.
+    """
     targets, providers = Routing(tx).targets(), Providers(tx).all()
     route = routes.require_route(tx, proposal.route)
     asked = [targets[target] for target in (*route.targets, proposal.candidate)]
@@ -405,6 +454,10 @@ def _moved_providers(
 
 
 def _pieces(tx: Transaction, before: str, after: str) -> list[str]:
+    """Describes the difference between two versions of a suite.
+
+    A pin that is no longer stored leaves only the digests to compare.
+    """
     try:
         return list(
             proof_validity.list_pin_differences(Suites(tx).get(before), Suites(tx).get(after))
@@ -414,6 +467,7 @@ def _pieces(tx: Transaction, before: str, after: str) -> list[str]:
 
 
 def _policies(before: Policy, after: Policy) -> list[str]:
+    """Lists the settings that differ, as `name: before → after`."""
     ours, theirs = _flat(asdict(before)), _flat(asdict(after))
     return [
         f"{name}: {ours.get(name, DEFAULT)} → {theirs.get(name, DEFAULT)}"
@@ -423,6 +477,7 @@ def _policies(before: Policy, after: Policy) -> list[str]:
 
 
 def _flat(policy: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """Flattens nested settings to dotted names, such as `gate.margin`."""
     found: dict[str, Any] = {}
     for name, value in policy.items():
         if isinstance(value, Mapping):
@@ -433,6 +488,12 @@ def _flat(policy: Mapping[str, Any], place: str = "") -> dict[str, Any]:
 
 
 def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) -> Sequence[str]:
+    """Lists remarks about the keys and people behind an approval, as sentences for people.
+
+    No remark refuses the approval. Each one tells that the four eyes may be fewer: a key that
+    is less than `NEW_FOR` old, a service instead of a person, or a key that the other person
+    created.
+    """
     found = []
     key = ApiKeys(tx).find(approval.key) if approval.key is not None else None
     if key is not None and approval.at - key.created_at < NEW_FOR:
@@ -478,6 +539,7 @@ def _creator(tx: Transaction, key: ApiKey) -> str:
 
 
 def _age(at: datetime, created_at: datetime) -> str:
+    """Writes a duration in its largest whole unit, such as `3 days`."""
     seconds = max(0, round((at - created_at).total_seconds()))
     for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= size:

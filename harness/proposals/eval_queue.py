@@ -1,7 +1,10 @@
 """The queue of eval runs: the order in which workers take them (`list_queue`), and why a run
-waits. Runs that an open proposal needs come first, then the oldest. A run is on hold while its
+waits.
+
+Runs that an open proposal needs come first, then the oldest. A run is on hold while its
 provider is unavailable, or while the monthly cap does not pay for it. The module also
-supervises eval workers, and queues and ends eval runs.
+supervises eval workers, and queues and ends eval runs. It neither calls a model nor judges an
+answer: `harness.app.eval_workers` runs the suites, and `evaluation` decides.
 """
 
 import math
@@ -44,6 +47,12 @@ MOST_WAITING: Final = 10_000
 
 @dataclass(frozen=True)
 class QueuedRun:
+    """A run that has not ended, with its place in the queue and the reason of its wait.
+
+    A run with a position is ready for a worker. The fields `leased`, `unpaid` and `away`
+    explain why another run has no position.
+    """
+
     run: EvalRun
     needed_by: Sequence[str] = ()  # open proposals that wait for it, by id
     leased: bool = False  # a worker processes it
@@ -54,6 +63,7 @@ class QueuedRun:
 
     @property
     def text(self) -> str:
+        """Explains in one phrase where the run stands, for people."""
         if self.away:
             return self.away
         if self.leased:
@@ -71,6 +81,11 @@ class QueuedRun:
 
 
 def needed_runs(proposals: Iterable[Proposal]) -> frozenset[str]:
+    """Returns the ids of the runs for which the given proposals wait.
+
+    Only a proposal in its evals needs runs: not during the pause after InfraError, and not
+    while it waits for the verdicts of its selection.
+    """
     return frozenset(
         run
         for proposal in proposals
@@ -82,6 +97,7 @@ def needed_runs(proposals: Iterable[Proposal]) -> frozenset[str]:
 
 
 def load_queue(ctx: Context) -> Mapping[str, QueuedRun]:
+    """Loads the queue as it is now, by run id."""
     with ctx.store.read() as tx:
         return {queued.run.id: queued for queued in list_queue(tx, ctx.clock.now())}
 
@@ -89,6 +105,9 @@ def load_queue(ctx: Context) -> Mapping[str, QueuedRun]:
 def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
     """Lists the runs that have not ended: first the waiting runs, in the order in which workers
     take them, then runs on hold and runs that a worker processes.
+
+    Runs that a proposal needs precede all others, because a person waits for its verdict.
+    Within both groups the oldest comes first.
     """
     runs = EvalRuns(tx).list(states=RUNNABLE_STATES, limit=MOST_WAITING)
     proposals = Proposals(tx).open()
@@ -127,6 +146,7 @@ def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
 
 
 def _unpaid_runs(tx: Transaction, runs: Iterable[EvalRun], now: datetime) -> Mapping[str, str]:
+    """Maps each run that the monthly cap blocks to the reason. Empty without a cap."""
     month = Spending(tx).month(month_of(now))
     if month.cap_usd is None:
         return {}
@@ -150,7 +170,11 @@ ASKED_TO_END = -signal.SIGTERM
 
 
 def run_once(ctx: Context) -> list[str]:
-    """Collects ended workers and starts needed workers. Returns log lines."""
+    """Collects ended workers and starts needed workers. Returns log lines.
+
+    Starts at most `ctx.eval_workers` at one time, in the order of `list_queue`. Does nothing in
+    a process without workers.
+    """
     if ctx.workers is None:
         return []
     did = collect_ended(ctx)
@@ -168,7 +192,11 @@ def run_once(ctx: Context) -> list[str]:
 
 
 def start_worker(ctx: Context, run: str) -> str:
-    """Starts a run's worker; returns why it did not start, which counts as a failure."""
+    """Starts a run's worker; returns why it did not start, which counts as a failure.
+
+    Raises StoreUnavailable. Any other error counts as a failure of this run, so that it does
+    not stop the other runs.
+    """
     assert ctx.workers is not None  # noqa: S101 - only processes with workers start them
     try:
         with ctx.store.read() as tx:
@@ -184,7 +212,10 @@ def start_worker(ctx: Context, run: str) -> str:
 
 
 def check_cleared(ctx: Context, run: EvalRun) -> None:
-    """Checks the data class now, even if it was allowed before. Raises as `check_suite`."""
+    """Checks the data class now, even if it was allowed before. Raises as `check_suite`.
+
+    The list of providers that may see a class can shrink while a run waits.
+    """
     with ctx.store.read() as tx:
         target = Routing(tx).targets()[run.target]
     data_class_checks.check_suite(ctx, run.suite, [target])
@@ -197,7 +228,11 @@ def _waiting(ctx: Context) -> Sequence[EvalRun]:
 
 
 def collect_ended(ctx: Context) -> list[str]:
-    """Releases the leases of this process's ended workers, and counts their failures."""
+    """Releases the leases of this process's ended workers, and counts their failures.
+
+    An end with code 0 is no failure. Nor is the end of a worker that no longer had its run,
+    unless it died before it took the run. Returns log lines.
+    """
     assert ctx.workers is not None  # noqa: S101 - run_once has looked
     did = []
     for run, owner, code, words in ctx.workers.reap():
@@ -219,7 +254,10 @@ def _died_early(ctx: Context, tx: Transaction, run: str, code: int) -> bool:
 
 
 def fail_run(tx: Transaction, run: str, because: str, *, most: int = MAX_FAILURES) -> str:
-    """Counts a failure; the run is queued again until it has too many."""
+    """Counts a failure; the run is queued again until it has too many.
+
+    most: number of failures after which the run stays failed. Returns a log line.
+    """
     EvalRuns(tx).set_state(run, RunState.FAILED, because)
     failures = EvalRuns(tx).get(run).failures
     if failures < most:
@@ -279,7 +317,10 @@ def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
 
 
 def has_duplicate(tx: Transaction, run: EvalRun) -> bool:
-    """Tells whether a run with this fingerprint and at least as many items has not ended."""
+    """Tells whether a run with this fingerprint and at least as many items has not ended.
+
+    The fingerprint covers suite content, target, item order and epochs.
+    """
     return any(
         queued.wanted >= run.wanted for queued in EvalRuns(tx).unfinished(run.fingerprint)
     )
@@ -295,14 +336,20 @@ def start_run(
     budget: RunBudget = NO_LIMIT,
     note_made: NoteMade = note_nothing,
 ) -> EvalRun:
-    """Queues an eval run, even if an equal run is queued already."""
+    """Queues an eval run, even if an equal run is queued already.
+
+    Takes the arguments of `queue_run`, and raises the same errors.
+    """
     run = queue_run(ctx, actor, suite, target, items=items, budget=budget, note_made=note_made)
     assert run is not None  # noqa: S101 - queue_run skips only duplicates of a slot
     return run
 
 
 def _scheduled_id(suite: str, target: str, slot: str) -> str:
-    """Two control processes make the same id, so that they add the run only once."""
+    """Names a scheduled run after suite, target and time.
+
+    Two control processes make the same id, so that they add the run only once.
+    """
     return f"run_{short_hash(f'{suite} {target} {slot}').hex()}"
 
 

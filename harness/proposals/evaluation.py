@@ -1,5 +1,10 @@
 """Takes a proposal from its eval runs to its verdict. Proposals may share the incumbent's run
 of a suite, but never a candidate's run.
+
+One finds here which runs a proposal needs, which stored answers count, and the call of the
+gate. No function here asks a model, or moves a proposal to another phase: `eval_queue` queues
+the runs, `harness.gate.offline` decides, and `harness.canary.proposal_driver` applies the
+verdict.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,6 +71,7 @@ def attach_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Proposal:
 def _resume_pair(
     ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan, before: SuiteRuns
 ) -> SuiteRuns:
+    """Returns the runs of both arms for another attempt at one suite."""
     return SuiteRuns(
         incumbent=_continue_run(ctx, tx, proposal, plan, before.incumbent, proposal.incumbent),
         candidate=_continue_run(ctx, tx, proposal, plan, before.candidate, proposal.candidate),
@@ -99,13 +105,15 @@ def _continue_run(
 
 
 def _scored(samples: Sequence[Sample]) -> list[Sample]:
+    """Keeps the answers without an infrastructure error."""
     return [sample for sample in samples if sample.error is None]
 
 
 def find_replacement(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
     """Explains why the candidate's scores cannot form one measurement; empty if they can.
 
-    A proposal never repeats a scored question, which would be an uncounted look. So only a
+    Two models may have answered under one name, or a provider may have moved meanwhile. A
+    proposal never repeats a scored question, which would be an uncounted look. So only a
     replaced incumbent is measured again. The samples name the models that answered: samples are
     signed, sightings are not.
     """
@@ -125,6 +133,9 @@ def find_replacement(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
 
 
 def _find_move(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
+    """Explains that a provider of the candidate or judge moved since the runs began; else
+    empty.
+    """
     if plan.suite not in proposal.runs:
         return ""
     pair = proposal.runs[plan.suite]
@@ -141,6 +152,11 @@ def _find_move(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePla
 
 
 def _share_run(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
+    """Returns the id of the incumbent's run: a stored run if it fits, otherwise a new one.
+
+    A stored run fits if it is younger than the policy's `run_max_age_s` and `_can_share`
+    agrees. A new run starts with the answers of `_refused_before`.
+    """
     gate = proposal.policy.gate
     ours = _run(ctx, proposal, plan, proposal.incumbent)
     since = ctx.clock.now() - timedelta(seconds=gate.run_max_age_s)
@@ -167,7 +183,10 @@ def _refused_before(tx: Transaction, ours: EvalRun, since: datetime) -> Sequence
 
 
 def find_refused(tx: Transaction, runs: Iterable[EvalRun]) -> EvalRun | None:
-    """Finds a run that ended because its model's first answers were unreadable."""
+    """Finds a run that ended because its model's first answers were unreadable.
+
+    Returns None if no run ended for this reason.
+    """
     failed = (run for run in runs if run.state is RunState.FAILED)
     return next(
         (
@@ -207,6 +226,7 @@ def _can_share(
 
 
 def _same(tx: Transaction, target: str, plan: SuitePlan, served: Sequence[ServedModel]) -> bool:
+    """Tells whether one model gave the answers, and the target's provider still serves it."""
     sighting = Sightings(tx).for_target(target)
     pin = plan.served_pin
     return (
@@ -218,6 +238,11 @@ def _same(tx: Transaction, target: str, plan: SuitePlan, served: Sequence[Served
 def _new(
     ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan, target: str
 ) -> str:
+    """Creates a run without answers, and stores it. Returns its id.
+
+    A candidate's run has an id that covers the registered plans (`name_candidate_run`), so that
+    its signed answers prove that the plans came first.
+    """
     run = _run(ctx, proposal, plan, target)
     if target == proposal.candidate:
         nonce = ctx.chance.token("")[-NONCE_CHARACTERS:]
@@ -227,6 +252,7 @@ def _new(
 
 
 def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> EvalRun:
+    """Builds a queued run of a plan, with the policy's budget, without storing it."""
     gate = proposal.policy.gate
     return EvalRun(
         id=ctx.chance.token("run_"),
@@ -243,7 +269,11 @@ def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> Eval
 
 
 def check_arms(proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
-    """Requires the registered runs. Raises StaleEvidence for any other run."""
+    """Requires the registered runs. Raises StaleEvidence for any other run.
+
+    Compares suite, target, order of items and epochs: answers to other questions, or in another
+    order, do not belong to the registered test.
+    """
     for plan in proposal.plans:
         pair = proposal.runs[plan.suite]
         for run, target in (
@@ -265,12 +295,16 @@ def check_arms(proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
 
 
 def run_ids(proposal: Proposal) -> frozenset[str]:
+    """Returns the ids of a proposal's runs, of both arms and all suites."""
     return frozenset(
         run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)
     )
 
 
 def load_runs(tx: Transaction, proposal: Proposal) -> dict[str, EvalRun]:
+    """Loads a proposal's runs by id. Raises NotFound for a deleted run, and
+    SignatureInvalid.
+    """
     return {run: EvalRuns(tx).get(run) for run in sorted(run_ids(proposal))}
 
 
@@ -283,6 +317,11 @@ def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
 
 
 def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int]:
+    """Counts the stored answers of both arms, and the most that the proposal may need.
+
+    Returns (done, wanted). A shared run may have more answers than the proposal needs, so
+    `done` is never above `wanted`.
+    """
     wanted = sum(plan.most_answers for plan in proposal.plans)
     done = sum(EvalRuns(tx).progress(run)[0] for run in run_ids(proposal))
     return min(done, wanted), wanted
@@ -291,7 +330,8 @@ def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int]:
 def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
     """Loads the stored outcomes of (incumbent, candidate) by suite, in the run's order.
 
-    Without the answers' texts, because the reconciler calls this every second during a run.
+    Samples have no texts, because the reconciler calls this every second during a run.
+    Signatures are verified.
     """
     plans = {plan.suite: plan for plan in proposal.plans}
     return {
@@ -304,6 +344,11 @@ def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
 
 
 def has_silent_cut(tx: Transaction, proposal: Proposal) -> bool:
+    """Tells whether an answer of either arm ended at its token limit while the model still
+    thought.
+
+    Another attempt would end there too, so the driver does not measure such a proposal again.
+    """
     arms = (arm for answers in load_answers(tx, proposal).values() for arm in answers)
     return any(answer.is_silent_cut for arm in arms for answer in arm)
 
@@ -312,8 +357,11 @@ def drop_unreadable(
     ctx: Context, proposal: Proposal, runs: Mapping[str, EvalRun], found: Mapping[str, Answers]
 ) -> Mapping[str, Answers]:
     """Drops the answers of suites if a model's first answers are unreadable, so that its run
-    has ended or may yet end. How many such answers exist depends on concurrency, so no verdict
-    may use them.
+    has ended or may yet end.
+
+    How many such answers exist depends on concurrency, so no verdict may use them.
+
+    found: result of `load_answers`. runs: result of `load_runs`.
     """
     most = FIRST_ANSWERS + ctx.eval_connections
 
@@ -356,12 +404,18 @@ def dead_ends(proposal: Proposal, runs: Mapping[str, EvalRun], now: datetime) ->
 def given_up(
     proposal: Proposal, runs: Mapping[str, EvalRun], now: datetime
 ) -> Sequence[EvalRun]:
+    """Lists the runs that waited for their provider for longer than the policy allows."""
     patience_s = proposal.policy.gate.infra_patience_s
     return [runs[run] for run in sorted(runs) if runs[run].has_waited(patience_s, now)]
 
 
 def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
-    """Finds runs that ended with fewer items than this proposal may need, and that number."""
+    """Finds runs that ended with fewer items than this proposal may need, and that number.
+
+    Another proposal may have stopped a shared run because its own verdict needed no more
+    answers.
+    Returns the needed number of items by run id.
+    """
     needed = [
         (run, plan.planned_items, plan.epochs)
         for plan in proposal.plans
@@ -376,6 +430,7 @@ def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
 
 
 def _has_stopped_early(tx: Transaction, run: EvalRun, items: int, epochs: int) -> bool:
+    """Tells whether a run lacks answers to its first `items` items, and will not get them."""
     if run.state is RunState.DONE:
         # It may have ended while another proposal extended it.
         return len(EvalRuns(tx).outcomes(run.id, below=items)) < items * epochs
@@ -390,10 +445,12 @@ def decide_verdict(
 ) -> Verdict | None:
     """Returns the verdict; None while the gate needs more samples and can still get them.
 
-    Raises StaleEvidence if the two arms of a suite do not match.
+    Pure: the figures come from the samples, and the terms from the registered plans.
+
     halted: runs that have ended with missing samples. A failed run means "not measured", a run
     over budget "not enough evidence"; neither can pass.
     now: the route's time (`proof_validity.route_time`), at which the verdict is decided.
+    Raises StaleEvidence if the two arms of a suite do not match.
     """
     stopped: dict[str, tuple[str, str]] = {}
     # Failed runs come last: a suite with both a failed run and one over budget is not measured.

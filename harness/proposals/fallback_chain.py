@@ -1,4 +1,10 @@
-"""Changes and lists a route's fallback chain. A new target needs evidence."""
+"""Changes and lists a route's fallback chain. A new target needs evidence.
+
+Evidence is a passed verdict, service on this route before, or a waiver, by which a person takes
+the responsibility (`find_proof`). The module writes the chain by `SetChain` alone, whose
+evidence the store checks again; it never changes the incumbent. The order in which routers try
+the chain is in `harness.routing.plan`.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -38,11 +44,21 @@ LONGEST_WAIVER: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class WaiverRequest:
+    """A person's wish to use a target without a verdict.
+
+    lasts: above 0 and at most `LONGEST_WAIVER`, from now.
+    """
+
     reason: str
     lasts: timedelta
 
 
 def update_waiver_alerts(ctx: Context) -> None:
+    """Opens an alert for each fallback with an expired waiver, and resolves the others.
+
+    The fallback keeps its place until a person changes the chain, so that the end of a waiver
+    alone leaves no route without a fallback.
+    """
     expired = list_expired_waivers(ctx)
     with ctx.store.read() as tx:
         names = {w.target: Routing(tx).targets()[w.target].name for w in expired}
@@ -63,6 +79,12 @@ def _expiry_notice(waiver: Waiver, name: str) -> alerts.AlertNotice:
 
 @dataclass(frozen=True, slots=True)
 class FallbackRequest:
+    """A fallback as a person wants it.
+
+    capable: whether it may answer on a route of high stakes.
+    waive: a new waiver for it; None if it has other evidence, or is in the chain already.
+    """
+
     target: str  # id or `provider/model`
     capable: bool = False
     waive: WaiverRequest | None = None
@@ -70,6 +92,8 @@ class FallbackRequest:
 
 @dataclass(frozen=True, slots=True)
 class ChainEntry:
+    """A fallback with its evidence, as `list_fallbacks` shows it."""
+
     target: Target
     capable: bool
     evidence: EvidenceKind
@@ -102,6 +126,7 @@ def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:
 
 
 def list_expired_waivers(ctx: Context) -> Sequence[Waiver]:
+    """Lists the expired waivers of the fallbacks of all routes, by the route's name."""
     with ctx.store.read() as tx:
         routes = Routing(tx).table().routes
     return [
@@ -121,8 +146,10 @@ def replace_chain(
     reason: str,
     expected: Route | None = None,
 ) -> Route:
-    """Replaces a route's chain. expected: the chain that the actor saw, else raises
-    StaleWrite.
+    """Replaces a route's chain.
+
+    expected: the chain that the actor saw; another chain raises StaleWrite. Raises as
+    `_changed`.
     """
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
@@ -138,6 +165,9 @@ def replace_chain(
 
 
 def _chain_of(route: Route) -> tuple[object, ...]:
+    """Returns the parts of a route that `replace_chain` compares: fallbacks in order, and
+    capable ones.
+    """
     return tuple(route.fallbacks), frozenset(route.settings.capable)
 
 
@@ -150,7 +180,10 @@ def add_fallback(
     place: int | None = None,
     reason: str,
 ) -> Route:
-    """Adds a fallback, or renews its evidence. place: from 1; None for the end."""
+    """Adds a fallback, or renews its evidence.
+
+    place: from 1; None for the end. Raises InputError for a place below 1, and as `_changed`.
+    """
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         id_ = named_models.register_model(ctx, tx, actor, wanted.target).id
@@ -166,6 +199,8 @@ def add_fallback(
 def remove_fallback(
     ctx: Context, actor: Actor, name: str, target: str, *, reason: str
 ) -> Route:
+    """Removes a target from the chain. Raises NotFound if it is not a fallback of the route."""
+
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         del chain[_place(ctx, tx, chain, name, target)]
 
@@ -175,6 +210,11 @@ def remove_fallback(
 def mark_capable(
     ctx: Context, actor: Actor, name: str, target: str, *, capable: bool, reason: str
 ) -> Route:
+    """Changes whether a fallback may answer on a route of high stakes.
+
+    Raises NotFound if the target is not a fallback of the route.
+    """
+
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         place = _place(ctx, tx, chain, name, target)
         chain[place] = replace(chain[place], capable=capable)
@@ -185,6 +225,10 @@ def mark_capable(
 def reorder_chain(
     ctx: Context, actor: Actor, name: str, order: Sequence[str], *, reason: str
 ) -> Route:
+    """Sorts the chain by `order`, which names each fallback once. Raises InputError
+    otherwise.
+    """
+
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         wanted = [named_models.find_model(ctx, tx, target_name).id for target_name in order]
         if sorted(wanted) != sorted(request.target for request in chain):
@@ -204,6 +248,16 @@ def _changed(
     changed: Callable[[Transaction, list[FallbackRequest]], None],
     reason: str,
 ) -> Route:
+    """Runs `changed` on the chain in a write transaction, and stores the result.
+
+    Needs an admin. Raises InputError without a reason, and NotFound for an unknown route or
+    target.
+    Raises NotAllowed for a target that may not see the route's data class.
+    Raises ProofRefused for a target without evidence, and for a fallback with an expired
+    waiver.
+
+    changed: edits the list in place. The list omits the incumbent.
+    """
     actor.require(Role.ADMIN)
     require_reason(reason, "a change of the chain")
     with ctx.store.write() as tx:
@@ -220,6 +274,7 @@ def _changed(
 def _place(
     ctx: Context, tx: Transaction, chain: Sequence[FallbackRequest], route: str, target: str
 ) -> int:
+    """Finds a target's index in the chain. Raises NotFound."""
     id_ = named_models.find_model(ctx, tx, target).id
     for place, request in enumerate(chain):
         if request.target == id_:
@@ -238,6 +293,10 @@ def _commit(
     wanted: Sequence[FallbackRequest],
     reason: str,
 ) -> Route:
+    """Registers the wanted targets, finds evidence for the new ones, and stores the chain.
+
+    A target that is in the chain already keeps its evidence, unless the request renews it.
+    """
     found = [named_models.register_model(ctx, tx, actor, request.target) for request in wanted]
     data_class_checks.check_targets(ctx, route.settings, found, route=route.name)
     proofs = {
@@ -254,8 +313,11 @@ def _commit(
 def drop_fallback(
     tx: Transaction, actor: Actor, route: Route, target: str, reason: str
 ) -> Route:
-    """Drops a fallback; needs no role and no proof. Raises ProofRefused for an expired
-    waiver."""
+    """Drops a fallback; needs no role and no proof. Raises ProofRefused for an expired waiver.
+
+    A candidate that harmed in its canary leaves the chain this way. The other fallbacks keep
+    their evidence.
+    """
     # Skip the incumbent too: it is served first anyway.
     left = [
         fallback for fallback in route.fallbacks if fallback not in (target, route.incumbent)
@@ -266,6 +328,7 @@ def drop_fallback(
 
 
 def _store(tx: Transaction, actor: Actor, route: Route, change: SetChain, reason: str) -> Route:
+    """Writes the chain and its audit event. Returns the route after the change."""
     details = {
         "before": list(route.fallbacks),
         "after": list(change.fallbacks),
@@ -287,7 +350,11 @@ def find_proof(
     target: Target,
     waive: WaiverRequest | None,
 ) -> ChainProof:
-    """Returns a new waiver if requested, otherwise existing evidence. Raises ProofRefused."""
+    """Returns a new waiver if requested, otherwise existing evidence. Raises ProofRefused.
+
+    Tries a passed verdict first, then service on this route before, then a stored waiver.
+    Service does not count for a target that was taken back since (`routes.find_taken_back`).
+    """
     now = ctx.clock.now()
     if waive is not None:
         return _add_waiver(ctx, tx, actor, route, target, waive)
@@ -343,6 +410,11 @@ def _add_waiver(
     target: Target,
     waive: WaiverRequest,
 ) -> Waiver:
+    """Stores a waiver with its audit event.
+
+    Raises InputError without a reason, and for a duration that is not above 0 and at most
+    `LONGEST_WAIVER`.
+    """
     if not waive.reason.strip():
         raise InputError(
             "a waiver needs a reason: every place that uses the waiver shows the reason"

@@ -1,4 +1,8 @@
-"""Creates the first route of an installation."""
+"""Creates the first route of an installation: provider, key, route and, if wanted, a proposal.
+
+The terminal's `swapgate init` and the dashboard's first page fill in a `FirstRoute`. The module
+only calls the use cases that later changes call too, so nothing here skips a check.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +28,8 @@ REASON: Final = "the first proposal"
 
 @dataclass(frozen=True, slots=True)
 class FirstRoute:
+    """Answers of the person who sets the installation up; the defaults use the simulator."""
+
     provider: str = SIMULATOR  # a kind's name, or another name with an address
     api_base: str = "http://127.0.0.1:9000/v1"  # empty for the kind's address
     key: str = field(default="", repr=False)  # empty if not needed, or set by a variable
@@ -36,12 +42,21 @@ class FirstRoute:
 
 @dataclass(frozen=True, slots=True)
 class FirstRouteResult:
+    """The created route, the provider's check and the proposal.
+
+    check: None in a process that does not call providers.
+    """
+
     route: Route
     check: ProviderCheck | None
     proposal: str  # its id, empty for none
 
 
 def provider_choices() -> Sequence[str]:
+    """Lists the providers that a first route may use, the simulator first.
+
+    Omits kinds with a person's account, which needs a sign-in before a key.
+    """
     named = [
         name
         for name, kind in PROVIDER_KINDS.items()
@@ -51,6 +66,7 @@ def provider_choices() -> Sequence[str]:
 
 
 def usual_address(provider: str) -> str:
+    """Returns the usual address of a kind or of the simulator; empty for another name."""
     if provider == SIMULATOR:
         return FirstRoute().api_base
     kind = PROVIDER_KINDS.get(provider)
@@ -58,7 +74,15 @@ def usual_address(provider: str) -> str:
 
 
 def create_first_route(ctx: Context, actor: Actor, wanted: FirstRoute) -> FirstRouteResult:
-    """Creates provider, key, route and proposal. Repeat the call after an error to continue."""
+    """Creates provider, key, route and proposal, each in a transaction of its own.
+
+    After an error before the route exists, repeat the call to continue: an existing provider
+    and target stay as they are. Once the route exists, a repeated call raises Conflict.
+
+    Needs an admin. Raises InputError for an empty name, and the errors of its steps:
+    `check_settings`, `register_with_provider`, `put_credential`, `create_route`,
+    `create_proposal`.
+    """
     # Check the role first: a later refusal would not undo steps that need a lower role.
     actor.require(Role.ADMIN)
     for name in ("provider", "model", "route", "suite"):

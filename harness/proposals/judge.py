@@ -2,7 +2,9 @@
 sample, writes the prompt, parses the verdict, and checks the judge's settings and budget. Pure.
 
 The draw depends only on the arm and on chance, and is made before the answer. The judge does
-not know which model wrote an answer.
+not know which model wrote an answer. `router.observers.judge` makes the calls, and
+`harness.gate.online` counts the verdicts as the guardrail `judge`. A suite's judge is another
+subject (`evals.scorers`).
 """
 
 import json
@@ -35,14 +37,27 @@ Answer with one JSON object and nothing else:
 
 
 class JudgeOutcome(IntEnum):
+    """A judged answer's outcome, as routers store it.
+
+    NO_VERDICT: the judge failed, was late or wrote something else. Blocks count these units
+    separately, so that a silent judge is not evidence against an arm.
+    """
+
     GOOD = 0
     BAD = 1
     NO_VERDICT = 2
 
 
 def sampling_share_bps(judge: CanaryJudge, *, candidate: bool, candidate_bps: int) -> int:
-    """Returns the share of an arm's units that the judge reads. candidate_bps: of the
-    callers."""
+    """Returns the share of an arm's units that the judge reads, in basis points from 1 to 10
+    000.
+
+    The smaller arm is read at the judge's own share. The larger arm is read at a smaller share,
+    so that at most MAX_ARM_RATIO of its units are read for each of the smaller arm's.
+
+    candidate: whether the arm is the candidate's.
+    candidate_bps: the candidate's share of the callers.
+    """
     own = candidate_bps if candidate else BUCKETS - candidate_bps
     other = BUCKETS - own
     if own <= other:
@@ -51,7 +66,12 @@ def sampling_share_bps(judge: CanaryJudge, *, candidate: bool, candidate_bps: in
 
 
 def is_sampled(unit: str, rollout: str, period: int, share: int) -> bool:
-    """Tells whether the judge reads this unit, equally in every worker."""
+    """Tells whether the judge reads this unit, equally in every worker.
+
+    unit: the caller's key. period: number of the rollout's period, so that each period draws
+    anew.
+    share: result of `sampling_share_bps`.
+    """
     return hash_bucket(unit, salt=f"judge:{rollout}:{period}") < share
 
 
@@ -69,7 +89,10 @@ def build_prompt(criteria: str, transcript: Mapping[str, Any]) -> str:
 
 
 def parse_verdict(answer: str) -> JudgeOutcome:
-    """Parses the judge's answer; anything but the requested JSON object is no verdict."""
+    """Parses the judge's answer; anything but the requested JSON object is no verdict.
+
+    Text around the object is ignored, because models like to add some.
+    """
     begin, end = answer.find("{"), answer.rfind("}")
     try:
         found = json.loads(answer[begin : end + 1])
@@ -92,6 +115,12 @@ def has_budget(judge: CanaryJudge, known_usd: float, recent_usd: float, workers:
 
 
 def check_judge(policy: CanaryPolicy) -> None:
+    """Checks that a policy's judge and its guardrail `judge` fit together, and the judge's
+    values.
+
+    Raises InputError if one of both is missing, or if a value is outside its range. Whether the
+    judge's provider may see a route's data is `route_rules.check_judge`'s question.
+    """
     judge, listens = policy.judge, Guardrail.JUDGE in policy.guardrails.tolerated()
     if judge is None:
         if listens:

@@ -1,9 +1,11 @@
-"""Recomputes a verdict from its stored samples before Swapgate relies on it, and replays
-it from its inputs. Results are cached by the content of verdict, registration and samples.
+"""Recomputes a verdict from its stored samples before Swapgate relies on it, and replays it
+from its inputs. Results are cached by the content of verdict, registration and samples.
 
 A verdict's own inputs do not count as evidence: the terms come from the registration, and the
 pairs from the samples. Figures are compared within TOLERANCE, because another version of a
-numerical library may change the last digit.
+numerical library may change the last digit. Whether a proof is still current (suites,
+providers, data classes) is `harness.evals.proof_validity`'s question. The gate's rules are in
+`harness.gate.offline`.
 """
 
 import math
@@ -56,6 +58,12 @@ MAX_NAMED: Final = 5  # items and figures named in texts
 
 
 class AgreementLevel(StrEnum):
+    """How far a recomputed verdict agrees with the stored one.
+
+    Only AGREES lets a swap continue. A running canary pauses at FIGURES_DIFFER, and rolls back
+    at DIFFERS.
+    """
+
     AGREES = "agrees"
     # Evidence and outcome are the same; a figure differs.
     FIGURES_DIFFER = "figures_differ"
@@ -84,6 +92,9 @@ def recompute_verdict(
     """Decides the verdict again from `samples`, by suite, under the registration of `proposal`,
     and compares it with the stored verdict.
 
+    Never raises for a forged verdict: a verdict that cannot be decided again differs. A verdict
+    of another version of the rules has FIGURES_DIFFER, because this version cannot decide it.
+
     samples: incumbent's and candidate's, in the run's order, possibly with later samples.
     """
     if (rules := stored.inputs.get("rules")) != RULES_VERSION:
@@ -105,6 +116,7 @@ def _recompute(
     proposal: Proposal,
     samples: Mapping[str, RunSamples],
 ) -> Recomputation:
+    """Compares the terms and the pairs, and decides again only if both agree."""
     cases = claims_from_json(stored.inputs)
     found = [*_unregistered(stored, proposal, cases)]
     again = []
@@ -124,6 +136,10 @@ def _recompute(
 def _unregistered(
     stored: Verdict, proposal: Proposal, cases: Sequence[SuiteClaim]
 ) -> Iterator[str]:
+    """Yields each difference between a verdict's terms and the proposal's registration.
+
+    Terms are route, targets, plans, runs, and the times of decision and expiry.
+    """
     for name in ("route", "incumbent", "candidate"):
         if getattr(stored, name) != getattr(proposal, name):
             yield f"its {name} differs from {proposal.id}"
@@ -145,7 +161,11 @@ def _unregistered(
 
 
 def remeasure_claim(case: SuiteClaim, samples: RunSamples) -> tuple[SuiteClaim, list[str]]:
-    """Returns the case with pairs from the samples, and its differences as text."""
+    """Returns the case with pairs from the samples, and its differences as text.
+
+    Without differences, the returned case has the same items as the verdict. With differences,
+    the case is returned unchanged. samples: incumbent's and candidate's, in the run's order.
+    """
     suite, used = case.plan.suite, case.paired.items
     try:
         paired = pair_samples(case.plan, *samples)
@@ -173,6 +193,7 @@ def _differs(differences: Sequence[str]) -> Recomputation:
 
 
 def _compared(stored: Verdict, again: Verdict) -> Recomputation:
+    """Compares two verdicts: outcome, then suites, then each figure of each suite's report."""
     if stored.outcome != again.outcome:
         return _differs(
             [f"the stored scores give {again.words}, but the verdict is {stored.words}"]
@@ -215,6 +236,7 @@ def _listed(value: object) -> bool:
 
 
 def _close(before: object, now: object) -> bool:
+    """Tells whether both are numbers that agree within TOLERANCE; two NaN agree."""
     return (
         isinstance(before, int | float)
         and isinstance(now, int | float)
@@ -233,6 +255,12 @@ MAX_REMEMBERED: Final = 64
 def recompute_stored(
     ctx: Context, tx: Transaction, verdict: Verdict, proposal: Proposal
 ) -> Recomputation:
+    """Recomputes a stored verdict from the stored samples of its proposal's runs.
+
+    The last MAX_REMEMBERED results are kept in `ctx.recomputed` under a digest of verdict,
+    plans and samples. So a changed row is never answered from memory. Missing or forged rows
+    give DIFFERS.
+    """
     try:
         runs = {run: EvalRuns(tx).get(run) for run in sorted(evaluation.run_ids(proposal))}
         evaluation.check_arms(proposal, runs)
@@ -253,13 +281,17 @@ def recompute_stored(
 def require_agreement(
     ctx: Context, tx: Transaction, verdict: Verdict, proposal: Proposal
 ) -> None:
+    """Requires that the stored samples still give the verdict. Raises EvidenceMismatch."""
     recomputation = recompute_stored(ctx, tx, verdict, proposal)
     if not recomputation.agrees:
         raise EvidenceMismatch(proposal.id, verdict.id, recomputation.text)
 
 
 def raise_mismatch_alert(tx: Transaction, proposal: Proposal, verdict: str, words: str) -> None:
-    """Opens the alert that stored scores no longer give the verdict, once per verdict."""
+    """Opens the alert that stored scores no longer give the verdict, once per verdict.
+
+    verdict: its id. words: the differences, as text. Also logs an error.
+    """
     log.error("evidence_mismatch", proposal=proposal.id, verdict=verdict, differences=words)
     alerts.raise_alert(
         tx,
@@ -288,6 +320,7 @@ def alerting_mismatch(ctx: Context) -> Iterator[None]:
 
 
 def _digest(verdict: Verdict, proposal: Proposal, samples: Mapping[str, RunSamples]) -> str:
+    """Hashes everything on which a recomputation depends: verdict, registration and samples."""
     body = [
         hash_content(verdict_bytes(verdict)),
         verdict.decided_at.isoformat(),
@@ -301,6 +334,7 @@ def _digest(verdict: Verdict, proposal: Proposal, samples: Mapping[str, RunSampl
 
 
 def _rows(samples: Sequence[Sample]) -> list[list[object]]:
+    """Lists the fields of samples that the gate reads."""
     return [
         [
             sample.run,
@@ -322,6 +356,8 @@ def _rows(samples: Sequence[Sample]) -> list[list[object]]:
 
 @dataclass(frozen=True, slots=True)
 class ReplayedVerdict:
+    """A verdict that was decided again from its own inputs (`replay_verdict`)."""
+
     stored: Verdict
     # stored_sha256, again_sha256: hashes of the whole verdict in canonical form.
     stored_sha256: str
@@ -337,7 +373,11 @@ class ReplayedVerdict:
 
 def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
     """Decides a verdict again from its stored inputs, and compares these with the samples.
-    decision: a verdict's id, or a proposal's for its newest verdict. Raises NotFound.
+
+    Unlike `recompute_verdict`, it expects the same bytes: both use the verdict's own inputs.
+
+    decision: a verdict's id, or a proposal's for its newest verdict.
+    Raises NotFound, also for a proposal without a verdict.
     """
     with ctx.store.read() as tx:
         stored = _verdict(tx, decision)
@@ -365,6 +405,9 @@ def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
 
 
 def _verdict(tx: Transaction, decision: str) -> Verdict:
+    """Loads a verdict by its id, or by its proposal's id, which begins with `p_`. Raises
+    NotFound.
+    """
     if not decision.startswith("p_"):
         return Verdicts(tx).get(decision)
     verdict = Proposals(tx).get(decision).verdict
@@ -374,6 +417,10 @@ def _verdict(tx: Transaction, decision: str) -> Verdict:
 
 
 def _samples(tx: Transaction, case: SuiteClaim) -> RunSamples:
+    """Loads the samples of a claim's runs, up to the planned items; empty for a side without a
+    run.
+    """
+
     def samples_of(run: str, items: int) -> Sequence[Sample]:
         return EvalRuns(tx).samples(run, below=items) if run else ()
 

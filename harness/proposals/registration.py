@@ -1,5 +1,9 @@
 """Plans the suites of a route for a proposal, charges each look at a candidate with alpha, and
-adds up a route's risk (statistics.md §1.8).
+adds up a route's risk (docs/explanation/statistics.md §1.8, §1.16).
+
+The plans fix suites, claim, margin, items, order and alpha before the candidate's first answer.
+Nothing here reads a score's value: only whether scores exist, which makes a look. `submission`
+stores the plans in a proposal; `harness.gate.budget` has the formulas.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -52,6 +56,9 @@ class FalsePassRisk:
 
     @property
     def text(self) -> str:
+        """Writes the risk for people, such as `2nd candidate on this route in 90 days: up to
+        7.5 % …`.
+        """
         who = "one of them" if self.number > 1 else "it"
         text = (
             f"{_ordinal(self.number)} candidate on this route in {WINDOW.days} days: up to "
@@ -77,7 +84,13 @@ def ration_alpha(
     selection: str = "",
 ) -> tuple[SuitePlan, ...]:
     """Limits the plans' alpha to the rest of the policy's `alpha_budget`, which candidates that
-    are proposed together share equally. Raises NotAllowed if too little is left.
+    are proposed together share equally.
+
+    Each selection gets at most half of the remaining budget, so that the budget lasts
+    (`budget.ration_alpha`). Returns the plans unchanged for a policy without a budget.
+
+    selection: id of a selection whose own members do not count as spent; empty for none.
+    Raises NotAllowed if too little is left.
     """
     if gate.alpha_budget is None:
         return tuple(plans)
@@ -102,12 +115,20 @@ def ration_alpha(
 def risk_of_plans(
     tx: Transaction, route: str, plans: Sequence[SuitePlan], gate: GatePolicy, now: datetime
 ) -> FalsePassRisk:
+    """Bounds the risk of a route with these plans, before their proposal exists.
+
+    Counts one further candidate for each member of the planned selection.
+    """
     earlier = [proposal.plans for proposal in _proposals_before(tx, route, now)]
     together = max((plan.candidates for plan in plans), default=1)
     return _risk([*earlier, *[plans] * together], gate, together)
 
 
 def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
+    """Bounds the risk of a stored proposal together with the earlier ones of its 90 days.
+
+    Later proposals do not count.
+    """
     earlier = [
         former.plans
         for former in _proposals_before(tx, proposal.route, proposal.created_at)
@@ -119,7 +140,11 @@ def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
 def _risk(
     registered: Sequence[Sequence[SuitePlan]], gate: GatePolicy, together: int = 1
 ) -> FalsePassRisk:
-    """registered: the plans of each candidate, the newest last."""
+    """Sums the risks of candidates (`budget.total_risk`).
+
+    registered: the plans of each candidate, the newest last.
+    together: number of newest candidates that are not `spent` yet.
+    """
     risks = [false_pass_risk(plans) for plans in registered]
     return FalsePassRisk(
         number=len(risks),
@@ -130,6 +155,7 @@ def _risk(
 
 
 def _proposals_before(tx: Transaction, route: str, now: datetime) -> list[Proposal]:
+    """Lists the route's proposals of the 90 days before `now` that have had a look."""
     return [
         proposal
         for proposal in Proposals(tx).since(route, now - WINDOW)
@@ -140,8 +166,14 @@ def _proposals_before(tx: Transaction, route: str, now: datetime) -> list[Propos
 def find_lineage(
     tx: Transaction, candidate: Target | None, descends_from: str | None
 ) -> frozenset[str]:
-    """Returns the target ids of the same model, and of its ancestor. candidate: None for a
-    model without a target. Raises NotFound, InputError.
+    """Returns the target ids of the same model, and of its ancestor.
+
+    Two targets are the same model if one host serves them under one name, requested or
+    reported. Otherwise a new name for the same model would make its looks free.
+
+    candidate: None for a model without a target.
+    descends_from: id or name of the target on whose results the candidate was tuned.
+    Raises NotFound, InputError.
     """
     first = [candidate] if candidate else []
     ancestors = [targets.find_target(tx, descends_from)] if descends_from else []
@@ -179,7 +211,9 @@ def with_alpha(
     has seen scores may have chosen by them. An open proposal counts too: it will see scores.
     Looks start again only with new items, not with another name, version, prompt, scorer or
     spelling of the same items. A manual run of another target of the family is a look too.
+
     pin: the plan's suite. candidate: its id. family: result of `find_lineage`.
+    Source: `budget.spend_alpha` (docs/explanation/statistics.md §1.8).
     """
     look = 1 + _before(tx, pin, candidate, family)[0]
     return replace(plan, alpha=spend_alpha(gate.alpha, look), look=look, spend=FIRST_FULL)
@@ -188,6 +222,9 @@ def with_alpha(
 def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
     """Describes looks that were not charged to a proposal, because only its answers showed
     which model the candidate is; empty if there are none.
+
+    The driver asks once a proposal has passed. A passed verdict with uncharged looks would have
+    been tested at a too large alpha, so it proves nothing.
     """
     family = find_lineage(tx, Routing(tx).targets()[proposal.candidate], None)
     for plan in proposal.plans:
@@ -253,6 +290,11 @@ def _was_blind(tx: Transaction, proposal: Proposal, candidate: str) -> bool:
 
 
 def _same_items(tx: Transaction, pin: SuitePin, earlier: SuitePlan | EvalRun) -> bool:
+    """Tells whether an earlier plan or run asked the items of `pin`.
+
+    Equal data decide first, then shared texts (SAME_ITEMS_SHARE of the smaller suite). A pin
+    that was deleted, or has no texts, leaves the suite's name.
+    """
     try:
         known = Suites(tx).get(earlier.suite_digest)
     except NotFound:
@@ -266,6 +308,7 @@ def _same_items(tx: Transaction, pin: SuitePin, earlier: SuitePlan | EvalRun) ->
 
 
 def has_looked(tx: Transaction, proposal: Proposal) -> bool:
+    """Tells whether a proposal has shown, or will show, a score of its candidate."""
     # A verdict is a look even if its samples were deleted.
     pairs = proposal.runs.values()
     decided = proposal.open or proposal.verdict is not None
@@ -277,6 +320,12 @@ RegisteredSuites = Sequence[tuple[SuitePin, SuitePlan]]
 
 @dataclass(frozen=True, slots=True)
 class SelectionPlace:
+    """A candidate's place among candidates that are proposed together.
+
+    selection: the selection's id; empty for a candidate alone.
+    place: from 0. candidates: number of candidates, among which alpha is divided.
+    """
+
     selection: str = ""
     place: int = 0
     candidates: int = 1
@@ -292,7 +341,12 @@ def charge_alpha(
     lineage: Collection[str],
     place: SelectionPlace,
 ) -> tuple[SuitePlan, ...]:
-    """Gives each plan its alpha. Raises NotAllowed if the policy's `alpha_budget` is spent."""
+    """Gives each plan its alpha: for its look, divided among the selection, within the budget.
+
+    registered: pins and plans from `plan_suites`. candidate: its id.
+    lineage: result of `find_lineage`.
+    Raises NotAllowed if the policy's `alpha_budget` is spent.
+    """
     charged = [
         budget.share_alpha(
             with_alpha(tx, pin, plan, gate, candidate, lineage),
@@ -306,8 +360,12 @@ def charge_alpha(
 
 
 def plan_suites(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> RegisteredSuites:
-    """Plans a route's suites at the policy's alpha; stores nothing. Raises ConfigError for a
-    route without a primary suite, and for several primary suites without a joint claim.
+    """Plans a route's suites at the policy's alpha; stores nothing.
+
+    Loading a suite may take seconds, so do not call it first inside a write transaction.
+
+    Raises ConfigError for a route without a primary suite, for a suite with two roles, and for
+    several primary suites without a joint claim. Raises NotFound for an unknown suite.
     """
     primary = [s for s in settings.suites if s.role is SuiteRole.PRIMARY]
     if not primary:
@@ -337,7 +395,12 @@ def plan_suites(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> Regi
 def plan_claims(
     ctx: Context, settings: RouteSettings, gate: GatePolicy, registered: Sequence[SuitePlan]
 ) -> Sequence[Sequence[SuitePlan]]:
-    """Plans every suite with each possible claim, the registered claim first."""
+    """Plans every suite with each possible claim, the registered claim first.
+
+    Returns a list of plans for each suite, all at the registered alpha, for `claim_advice`.
+    Only a primary suite gets further claims. There are no further claims for `primaries: any`,
+    which fits the claim `superior` alone.
+    """
     found = {plan.suite: {_claim_key(plan): plan} for plan in registered}
     own = {plan.suite: plan for plan in registered}
     margins = dict.fromkeys((gate.margin, gate.largest_margin))
@@ -354,6 +417,9 @@ def plan_claims(
 
 
 def _claim_key(plan: SuitePlan) -> tuple[object, ...]:
+    """Returns the parts of a plan that make it another claim. A margin does not matter to
+    `superior`.
+    """
     margin = None if plan.claim is Claim.SUPERIOR else plan.margin
     return plan.claim, margin, plan.population
 
@@ -366,6 +432,11 @@ def _plan(
     combine: PrimaryCombination | None,
     primary: Sequence[RouteSuite],
 ) -> SuitePlan:
+    """Plans one suite of a route.
+
+    A suite that is not primary always gets the claim `non_inferior`. groups: by suite.
+    primary: the primary suites. combine: None for a single primary suite.
+    """
     pin = pins[suite.suite]
     main = suite.role is SuiteRole.PRIMARY
     claim = gate.claim if main else Claim.NON_INFERIOR

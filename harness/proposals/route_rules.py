@@ -2,7 +2,10 @@
 differences from the route's present rules.
 
 Rules may change while a proposal is open. A person may also register a proposal on the command
-line with another configuration. The control plane's configuration counts.
+line with another configuration. The control plane's configuration counts. The functions only
+find and describe differences: `submission` stores them as the proposal's `widened`, and
+`harness.canary` refuses a proposal that no longer follows its route. ADR 22 explains why the
+proposer does not choose the rules.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +63,10 @@ def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> 
 
 
 def require_current_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
-    """Requires that the proposal follows its route's present rules. Raises ProofRefused."""
+    """Requires that the proposal follows its route's present rules. Raises ProofRefused.
+
+    The canary calls it before it opens, because rules may have changed since the registration.
+    """
     if rule_differences := list_rule_differences(ctx, tx, proposal):
         raise ProofRefused(
             f"{proposal.id}: {OTHER_RULES} ({'; '.join(rule_differences)}); propose again"
@@ -68,6 +74,9 @@ def require_current_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> 
 
 
 def _suites(route: Route, proposal: Proposal) -> Iterator[str]:
+    """Yields differences between the route's suites and the proposal's: missing, or another
+    role or weight. A suite that only the proposal has must not be primary.
+    """
     plans = {plan.suite: plan for plan in proposal.plans}
     for suite in route.settings.suites:
         plan = plans.pop(suite.suite, None)
@@ -100,6 +109,10 @@ STRICTER: Final = frozenset(
 
 
 def list_choices_beyond(rules: GatePolicy, chosen: GatePolicy) -> list[str]:
+    """Lists a proposer's choices that the route's policy does not allow, as text.
+
+    rules: the policy's gate. chosen: the same with the proposer's claim, margin and saving.
+    """
     found = []
     if chosen.claim not in rules.allowed_claims:
         allowed = ", ".join(rules.allowed_claims)
@@ -112,6 +125,10 @@ def list_choices_beyond(rules: GatePolicy, chosen: GatePolicy) -> list[str]:
 
 
 def _policy(ctx: Context, route: Route, proposal: Proposal) -> Iterator[str]:
+    """Yields differences between the route's policy and the policy of the registration.
+
+    Claim, margin and saving are the proposer's choices, so only their limits count.
+    """
     rules, asked = ctx.policy(route.settings.policy), proposal.policy
     chosen = replace(
         rules.gate,
@@ -134,7 +151,11 @@ def find_second_person_reasons(
 ) -> dict[str, Any]:
     """Finds settings that another person than the proposer must approve, under any policy:
     suites that no person accepted, an incumbent that the proposer restored, added prompt text.
-    candidate, proposer: None if unknown.
+
+    Each of these could make a worse candidate pass. Returns the changes by name, in the form
+    that proposals store as `widened`: with the route's value, the proposed value, and details.
+
+    pins: of the route's suites. candidate, proposer: None if unknown.
     """
     found = _find_other_suites(ctx, tx, route, pins, proposer)
     if proposer is not None:
@@ -198,6 +219,9 @@ def _named(
 
 
 def _content(record: RouteRecord) -> list[tuple[RouteSuite, str]]:
+    """Returns the suites' settings and digests, which decide whether a version set the
+    suites.
+    """
     return [(suite, suite.digest) for suite in record.route.settings.suites]
 
 
@@ -230,7 +254,11 @@ def _since(named: Sequence[RouteRecord], suite: str) -> list[tuple[datetime, str
 
 
 def _parts(suites: Sequence[RouteSuite]) -> Parts:
-    """Returns each suite's role and weight. Weights count only among several primary suites."""
+    """Returns each suite's role and weight.
+
+    Weights count only among several primary suites; all other weights are 1.0 here, so that
+    they do not differ.
+    """
     several = sum(suite.role is SuiteRole.PRIMARY for suite in suites) > 1
     return {
         suite.suite: (
@@ -242,7 +270,11 @@ def _parts(suites: Sequence[RouteSuite]) -> Parts:
 
 
 def _loosened(before: Parts, now: Parts) -> dict[str, tuple[str, str]]:
-    """Returns the suites whose role or weight changed to a less strict one, as text."""
+    """Returns the suites whose role or weight changed to a less strict one, as text.
+
+    Each change of role or weight is less strict, except the changes in STRICTER. Empty without
+    earlier suites, because the first suites of a route set the standard. Values: (before, now).
+    """
     if not before:
         return {}
     pairs = {name: (before.get(name), now.get(name)) for name in {**before, **now}}
@@ -254,6 +286,7 @@ def _loosened(before: Parts, now: Parts) -> dict[str, tuple[str, str]]:
 
 
 def _part(part: tuple[SuiteRole, float] | None) -> str:
+    """Writes a role and, if it is not 1, its weight."""
     if part is None:
         return "none"
     role, weight = part
@@ -261,6 +294,7 @@ def _part(part: tuple[SuiteRole, float] | None) -> str:
 
 
 def _changed(tx: Transaction, accepted: str, now: SuitePin) -> list[str]:
+    """Lists the pieces of a suite that differ from its accepted version."""
     try:
         return list(proof_validity.list_pin_differences(Suites(tx).get(accepted), now))
     except NotFound:
@@ -305,10 +339,14 @@ def _find_added_prompt(incumbent: Target, candidate: Target) -> dict[str, Any]:
 
 
 def describe_second_person_reasons(reasons: Mapping[str, Any]) -> list[str]:
+    """Writes one sentence for each setting of a proposal's `widened`."""
     return [f"{name}: {_describe_one(name, change)}" for name, change in reasons.items()]
 
 
 def _describe_one(name: str, difference: Mapping[str, Any]) -> str:
+    """Writes the change without its name. difference: a value of
+    `find_second_person_reasons`.
+    """
     if name == "incumbent":
         return (
             f"{difference['proposed']}, which the proposer restored instead of "
@@ -326,6 +364,9 @@ def _describe_one(name: str, difference: Mapping[str, Any]) -> str:
 def check_judge(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> None:
     """Checks a policy's judge before any cost: its settings, and whether its provider may see
     the route's data class.
+
+    Raises InputError for invalid settings and for an unknown price, without which `max_usd`
+    could not limit the cost. Raises NotAllowed if the provider may not see the data class.
     """
     canary_judge.check_judge(policy.canary)
     judge = policy.canary.judge

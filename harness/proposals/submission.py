@@ -1,7 +1,13 @@
-"""Lets people submit proposals, of one candidate or of several that share one alpha."""
+"""Lets people submit proposals, of one candidate or of several that share one alpha.
+
+One finds here the request, its preview and its registration. A selection is registered whole or
+not at all, and its terms never change afterwards. No run starts here:
+`harness.canary.proposal_driver` starts the runs on its next turn. `registration` computes the
+alpha of a look, and `route_rules` finds the rules that a proposer widens.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from harness.frame.errors import InputError, NotAllowed, RouteBusy
@@ -44,6 +50,11 @@ ACCEPT_AT_PROPOSAL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ProposalRequest(ProposalTexts):
+    """A person's request, before anything is checked or registered.
+
+    Claim, margin and saving are choices within the limits of the route's policy.
+    """
+
     route: str
     candidate: str
     reason: str = ""
@@ -60,10 +71,15 @@ class ProposalRequest(ProposalTexts):
 
     @property
     def candidates(self) -> tuple[str, ...]:
+        """Lists all candidates of the request, in the order of their places."""
         return (self.candidate, *self.rivals)
 
     @property
     def alone(self) -> tuple["ProposalRequest", ...]:
+        """Splits the request into one for each candidate, which names the others as its rivals.
+
+        An estimate of one of them then still divides alpha among all.
+        """
         return tuple(
             replace(
                 self,
@@ -76,8 +92,14 @@ class ProposalRequest(ProposalTexts):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleTerms:
+    """Terms that a route's candidate schedule adds to its proposals.
+
+    setbacks: appended to the reason of the candidate's proposal, for the people who decide.
+    """
+
     on_better: OnBetter
     most_alpha: float  # for each candidate
+    setbacks: Mapping[str, str] = field(default_factory=dict)  # by candidate, for the reason
 
 
 def create_proposal(
@@ -104,6 +126,9 @@ def create_selection(
 
     Each candidate gets the k-th part of alpha (statistics.md §1.16). Raises as
     `create_proposal`, and InputError for a duplicate candidate.
+
+    Stores the proposals, their suites' pins and audit events in one transaction. terms also
+    sets the step after a pass (`on_better`) and the most alpha.
     """
     actor.require(Role.PROPOSER)
     _check_rivals(request)
@@ -119,7 +144,9 @@ def create_selection(
             place = SelectionPlace(
                 selection, number, several, terms.most_alpha if terms else 1.0
             )
-            one = replace(request, candidate=candidate, rivals=())
+            setbacks = terms.setbacks.get(candidate, "") if terms else ""
+            reason = ". ".join(filter(None, (request.reason, setbacks)))
+            one = replace(request, candidate=candidate, rivals=(), reason=reason)
             proposal = replace(
                 _register(ctx, tx, actor, one, place),
                 on_better=terms.on_better if terms else None,
@@ -150,6 +177,10 @@ def _end_scheduled(ctx: Context, tx: Transaction, actor: Actor, route: str) -> N
 
 
 def _check_rivals(request: ProposalRequest) -> None:
+    """Checks the number of candidates, and that only a candidate alone has an ancestor.
+
+    Raises InputError: an ancestor's looks would count for every candidate of the selection.
+    """
     if len(request.candidates) > MOST_CANDIDATES:
         raise InputError(
             f"at most {MOST_CANDIDATES} candidates can be proposed together, not "
@@ -169,7 +200,16 @@ def _register(
     request: ProposalRequest,
     place: SelectionPlace,
 ) -> Proposal:
-    """Checks a candidate and its suites, and builds its proposal without storing it."""
+    """Checks a candidate and its suites, and builds its proposal without storing it.
+
+    Every check precedes the first eval, so that a refused proposal costs nothing. Registers the
+    candidate as a target, and stores the suites' pins.
+
+    Raises RouteBusy during a bake or a break-glass.
+    Raises InputError for the incumbent itself, and for an unknown price that the claim needs.
+    Raises InputError for a cost that would end the canary, unless an approver accepted it.
+    Raises NotAllowed for a data class, a choice beyond the policy, and a spent alpha budget.
+    """
     now = ctx.clock.now()
     route = routes.require_route(tx, request.route)
     _check_baked(route)
@@ -228,6 +268,12 @@ def _register(
 def _find_accepted_cost(
     ctx: Context, tx: Transaction, actor: Actor, request: ProposalRequest, candidate: Target
 ) -> CostAcceptance | None:
+    """Returns the acceptance in the request, or else an approver's stored acceptance; None
+    without one.
+
+    Raises InputError for a reason without a ratio, and NotAllowed for an acceptance by the
+    wrong role.
+    """
     if request.accept_cost is not None:
         return cost_ratio.accept_cost(actor, request.accept_cost, request.because)
     if request.because.strip():
@@ -248,12 +294,18 @@ def _check_change(proposal: Proposal) -> None:
 def _find_second_person_reasons(
     ctx: Context, tx: Transaction, route: Route, candidate: Target | None, actor: Actor | None
 ) -> dict[str, Any]:
+    """Finds the settings that another person must approve, with the present pins of the route's
+    suites.
+    """
     pins = [ctx.suites.pin(suite.suite) for suite in route.settings.suites]
     return route_rules.find_second_person_reasons(ctx, tx, route, pins, candidate, actor)
 
 
 def _policy(ctx: Context, settings: RouteSettings, request: ProposalRequest) -> Policy:
-    """Returns the route's policy with the request's choices. Raises NotAllowed."""
+    """Returns the route's policy with the request's choices.
+
+    Raises NotAllowed for a choice beyond the policy, and InputError for an invalid one.
+    """
     policy = ctx.policy(settings.policy)
     gate = policy.gate
     if request.margin is not None and not SHARE_RANGE.holds(request.margin):
@@ -279,6 +331,11 @@ def _policy(ctx: Context, settings: RouteSettings, request: ProposalRequest) -> 
 
 
 def _check_baked(route: Route) -> None:
+    """Requires that the route's incumbent is settled. Raises RouteBusy.
+
+    A comparison with a target that serves without proof, or that its bake may still take back,
+    would prove nothing about the route's model.
+    """
     if route.break_glass is not None:
         raise RouteBusy(
             f"route {route.name!r} is served without proof ({route.break_glass}), so it cannot "
@@ -293,6 +350,7 @@ def _check_baked(route: Route) -> None:
 
 
 def _check_reason(gate: GatePolicy, request: ProposalRequest) -> None:
+    """Requires a reason for a claim that accepts a small loss. Raises InputError."""
     if gate.claim is Claim.NON_INFERIOR and not request.reason.strip():
         raise InputError(
             "the claim non_inferior accepts a small loss, so it needs a reason: "
@@ -316,6 +374,13 @@ def _check_prices(tx: Transaction, gate: GatePolicy, *arms: Target) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ProposalPreview:
+    """A proposal as it would be registered now, and facts for the person who decides to submit
+    it.
+
+    plans: with the alpha that this look would spend.
+    risk: with this proposal's candidates.
+    """
+
     plans: tuple[SuitePlan, ...]
     widened: Mapping[str, Any]  # settings that would need another person's approval
     risk: FalsePassRisk
@@ -328,8 +393,12 @@ class ProposalPreview:
 def preview_proposal(
     ctx: Context, request: ProposalRequest, actor: Actor | None = None
 ) -> ProposalPreview:
-    """Returns what `create_proposal` would register; stores nothing. actor: None if the
-    proposer is unknown.
+    """Returns what `create_proposal` would register; stores nothing.
+
+    actor: None if the proposer is unknown; the preview then finds no restored incumbent.
+    Raises NotFound for an unknown route, model or policy.
+    Raises NotAllowed for a choice beyond the policy, and for a spent alpha budget. It does not
+    check whether the route is free.
     """
     with ctx.store.read() as tx:
         route = routes.require_route(tx, request.route)
@@ -370,11 +439,13 @@ def list_proposals(
 
 
 def count_phases(ctx: Context) -> Mapping[ProposalPhase, int]:
+    """Counts all stored proposals by phase."""
     with ctx.store.read() as tx:
         return Proposals(tx).phases()
 
 
 def _registration(proposal: Proposal) -> dict[str, object]:
+    """Lists the registered terms for the audit event, without empty fields."""
     accepted = proposal.accepted_cost
     return {
         "route": proposal.route,

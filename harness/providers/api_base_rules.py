@@ -1,5 +1,9 @@
 """A provider's `api_base` must not lead to a metadata service, which gives out the machine's
 credentials. Swapgate checks the URL when it is set, and each address before it connects. Pure.
+
+Names and addresses have many spellings, so all checks compare plain forms (`plain_host`), and
+look for IPv4 addresses inside IPv6 addresses. Private networks are allowed, because own servers
+run there. The connections themselves are in `calls.guarded_http` and `router.upstream`.
 """
 
 import re
@@ -28,6 +32,7 @@ _API_BASES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
 
 
 def api_base_example(kind: str) -> str:
+    """Returns an example of a kind's api_base; empty for a kind without a form of its own."""
     return _API_BASES[kind][1] if kind in _API_BASES else ""
 
 
@@ -92,7 +97,11 @@ _DOTS: Final = str.maketrans("\u3002\uff0e\uff61", "...")
 
 
 def check_api_base(url: str, allowed: Collection[str] = ()) -> None:
-    """Checks an address. The InputError omits the URL, which may contain a secret."""
+    """Checks an address, without resolving its name.
+
+    allowed: entries of `router.allow_addresses`, which may name closed hosts and networks.
+    Raises InputError, which omits the URL, because it may contain a secret.
+    """
     host = _host(url)
     if not _is_open(host, allowed):
         raise InputError(
@@ -103,6 +112,10 @@ def check_api_base(url: str, allowed: Collection[str] = ()) -> None:
 
 
 def may_connect(host: str, address: str, allowed: Collection[str] = ()) -> bool:
+    """Tells whether Swapgate may connect to an address to which a host's name resolved.
+
+    A name in `allowed` may resolve to any address. False for a broken host or address.
+    """
     try:
         return plain_host(host) in _names(allowed) or _is_open(plain_host(address), allowed)
     except ValueError:
@@ -110,6 +123,7 @@ def may_connect(host: str, address: str, allowed: Collection[str] = ()) -> bool:
 
 
 def is_internal_host(host: str) -> bool:
+    """Tells whether a host is a link-local address or a cloud's metadata service."""
     try:
         return not _is_open(plain_host(host), ())
     except ValueError:
@@ -117,6 +131,7 @@ def is_internal_host(host: str) -> bool:
 
 
 def _names(allowed: Collection[str]) -> set[str]:
+    """Returns the allowed hosts in their plain form, without networks."""
     return {plain_host(name) for name in allowed if "/" not in name}
 
 
@@ -181,6 +196,7 @@ def _ipv4(text: str) -> IPv4Address | None:
 
 
 def _number(part: str) -> int:
+    """Parses a part of an IPv4 address: decimal, hexadecimal or octal. Raises ValueError."""
     if not re.fullmatch(r"0x[0-9a-f]*|[0-9]+", part):
         raise ValueError(part)
     if part.startswith("0x"):
@@ -202,6 +218,7 @@ def _is_open(host: str, allowed: Collection[str]) -> bool:
 
 
 def _meant(address: Address) -> Iterator[Address]:
+    """Yields an address, and each IPv4 address that an IPv6 address may stand for."""
     yield address
     if isinstance(address, IPv6Address):
         if _is_isatap(address) or any(address in network for network in _EMBEDDING):
@@ -217,11 +234,15 @@ def _meant(address: Address) -> Iterator[Address]:
 
 
 def _is_isatap(address: IPv6Address) -> bool:
+    """Tells whether an address has the form of ISATAP (RFC 5214)."""
     first, *rest = address.packed[8:12]
     return bytes([first & ~_ISATAP_FREE_BITS, *rest]) == _ISATAP
 
 
 def _covers(allowed: str, *addresses: Address) -> bool:
+    """Tells whether an allowed entry contains one of the addresses; False for an entry that is
+    a name.
+    """
     try:
         network = ip_network(allowed, strict=False)
     except ValueError:

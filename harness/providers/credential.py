@@ -1,4 +1,9 @@
-"""The keys of providers: their storage, order, replacement, and rest after a failure. Pure."""
+"""The keys of providers: their storage, order, replacement, and rest after a failure. Pure.
+
+Also hides secrets in texts of providers, which some of them repeat in their errors. Values are
+encrypted and decrypted by `harness.registry.provider_secrets`; the router decides when to try
+another key (`router.health.provider_keys`).
+"""
 
 import html
 import re
@@ -42,6 +47,9 @@ def hide_secret(text: bytes, secret: str) -> bytes:
 
 @lru_cache(maxsize=512)
 def _encoded(secret: str) -> tuple[bytes, ...]:
+    """Returns the secret's spellings as bytes: raw, hexadecimal, and base64 at each of three
+    offsets.
+    """
     raw = secret.encode("utf-8", "surrogatepass")
     latin_1 = secret.encode("latin-1", "replace")  # many clients encode headers in Latin-1
     found = [raw, latin_1, raw.hex().encode(), raw.hex().upper().encode()]
@@ -57,12 +65,14 @@ def _encoded(secret: str) -> tuple[bytes, ...]:
 
 @lru_cache(maxsize=512)
 def _escaped(secret: str) -> re.Pattern[bytes]:
+    """Returns a pattern of the secret in which each character may be escaped in its own way."""
     return re.compile(
         b"".join(b"(?:%s)" % b"|".join(_spelled(character)) for character in secret)
     )
 
 
 def _spelled(character: str) -> list[bytes]:
+    """Lists patterns of a character's escapes: JSON, URL, HTML and Python."""
     raw = character.encode("utf-8", "surrogatepass")
     units = character.encode("utf-16-be", "surrogatepass").hex()
     number = ord(character)
@@ -100,6 +110,12 @@ MAX_REST_S: Final = 900.0
 
 
 def key_rest_s(failure: FailureClass, retry_after_s: float | None) -> float | None:
+    """Returns how long a key rests after a failure, in seconds; None if another key would not
+    help.
+
+    A rate limit lets a key rest for `retry_after_s`, another failure for REFUSED_S or longer.
+    No rest is longer than MAX_REST_S. retry_after_s: the provider's wish; None without one.
+    """
     if not FAILURE_RULES[failure].other_key:
         return None
     if failure is FailureClass.RATE_LIMITED:
@@ -110,10 +126,19 @@ def key_rest_s(failure: FailureClass, retry_after_s: float | None) -> float | No
 def rested_keys(
     keys: Sequence[Key], resting_until: Mapping[Key, float], now: float
 ) -> tuple[Key, ...]:
+    """Returns the keys that do not rest now, in order.
+
+    resting_until, now: monotonic seconds of one clock.
+    """
     return tuple(key for key in keys if resting_until.get(key, now) <= now)
 
 
 def choose_key(keys: Sequence[Key], resting_until: Mapping[Key, float], now: float) -> Key:
+    """Chooses the first key that does not rest, or else the key that rests for the shortest
+    time.
+
+    So a request is tried even if all keys rest. keys: at least one.
+    """
     able = rested_keys(keys, resting_until, now)
     return able[0] if able else min(keys, key=lambda key: resting_until[key])
 
@@ -127,6 +152,8 @@ _OWN_HEADERS: Final = frozenset(style.value for style in KeyStyle)
 
 @dataclass(frozen=True, slots=True)
 class ProviderKey:
+    """A clear key in the memory of a process that calls providers."""
+
     name: str  # its name for people and alerts, such as `OPENAI_API_KEY`
     secret: str = field(repr=False)
 
@@ -138,6 +165,7 @@ ProviderKeySets = Mapping[str, Sequence[ProviderKey]]
 def keys_from_environment(
     provider: Provider, environ: Mapping[str, str]
 ) -> tuple[ProviderKey, ...]:
+    """Returns the keys in a provider's environment variables, in order, without empty ones."""
     found = ((name, environ.get(name, "")) for name in provider.key_envs)
     return tuple(ProviderKey(name, secret) for name, secret in found if secret)
 
@@ -157,7 +185,12 @@ def hide_secrets(text: bytes, secrets: Iterable[str]) -> bytes:
 def lacks_key(
     provider: Provider, keys: Sequence[ProviderKey], *, stored_before: bool = False
 ) -> bool:
-    """Whether a provider needs a key but has neither a key nor a header with credentials."""
+    """Tells whether a provider needs a key but has neither a key nor a header with credentials.
+
+    A provider needs a key if its kind does, if it names a variable, or if it once had a stored
+    key: a removed key must not make it call without one. stored_before: whether it ever had
+    one.
+    """
     if keys:
         return False
     kind = PROVIDER_KINDS.get(provider.kind)
@@ -167,6 +200,8 @@ def lacks_key(
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
+    """A key as routers get it, encrypted."""
+
     provider: str
     name: str
     ciphertext: str = field(repr=False)  # empty once the key is removed
@@ -174,6 +209,8 @@ class StoredKey:
 
 @dataclass(frozen=True, slots=True)
 class Credential(StoredKey):
+    """A key as it is stored, with its history."""
+
     position: int  # the router tries the lowest first
     created_at: datetime
     updated_at: datetime
@@ -185,6 +222,10 @@ class Credential(StoredKey):
 
 
 def keys_for_routers(stored: Iterable[Credential], now: datetime) -> tuple[StoredKey, ...]:
+    """Returns the keys for the routers' snapshot; an expired key has an empty ciphertext.
+
+    Empty keys stay in it, because they show that the provider needs a key (`lacks_key`).
+    """
     return tuple(
         StoredKey(key.provider, key.name, key.ciphertext if key.live(now) else "")
         for key in stored
@@ -192,7 +233,10 @@ def keys_for_routers(stored: Iterable[Credential], now: datetime) -> tuple[Store
 
 
 def check_key_value(value: str) -> str:
-    """Strips white space around a key. Raises InputError if a header cannot carry it."""
+    """Strips white space around a key. Raises InputError if a header cannot carry it.
+
+    The message does not repeat the value.
+    """
     found = value.strip()
     if not found or len(found) > MAX_VALUE_LENGTH or not _SENDABLE.fullmatch(found):
         raise InputError(

@@ -5,6 +5,9 @@ All avoiding switches apply, but only one forcing switch. The source decides fir
 then CLI and REST, then file). Then a route's own switch precedes a switch for all routes, and
 then a newer switch an older one.
 A freeze changes no plan: it holds candidates back (`harness.routing.freeze`).
+
+Switches are stored by `harness.routing.records.interventions`, and people set them through
+`harness.routes.freezes`. A switch only removes targets, so it can serve no unproven model.
 """
 
 import re
@@ -27,6 +30,8 @@ _ONE: Final = f"{_FORMS} or freeze"
 
 
 class SwitchSource(StrEnum):
+    """Where a switch was set. The source decides first between forcing switches."""
+
     ENVIRONMENT = "environment"
     CLI = "cli"
     REST = "rest"
@@ -42,6 +47,8 @@ _RANK: Final[Mapping[SwitchSource, int]] = {
 
 
 class ForceKind(StrEnum):
+    """The effect of a switch; the value is the word that people write."""
+
     PROVIDER = "provider"
     TARGET = "target"
     AVOID_PROVIDER = "avoid:provider"
@@ -51,6 +58,8 @@ class ForceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Force:
+    """The effect of a switch and the name of its object; the name of a freeze is empty."""
+
     kind: ForceKind
     name: str  # the provider's name, or the target's id, name or provider/model
 
@@ -81,6 +90,10 @@ class Force:
 
 @dataclass(frozen=True, slots=True)
 class KillSwitch:
+    """A switch, stored or given by environment and file. It never changes; lifting is a
+    SwitchRecord.
+    """
+
     id: str
     route: str | None  # None for all routes
     force: Force
@@ -95,11 +108,14 @@ class KillSwitch:
         return self.route in (None, route)
 
     def is_over(self, now: datetime) -> bool:
+        """Tells whether the switch has expired. A freeze that has not begun is not over."""
         return self.expires_at is not None and self.expires_at <= now
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchRecord:
+    """A stored switch, with the person who lifted it."""
+
     switch: KillSwitch
     lifted_at: datetime | None = None  # lifted_at, lifted_by: None until a person lifts it
     lifted_by: str | None = None
@@ -115,6 +131,8 @@ class SwitchRecord:
 
 @dataclass(frozen=True, slots=True)
 class ForcedPlan:
+    """The part of a plan that a switch leaves."""
+
     switch: KillSwitch
     kept: tuple[str, ...]  # target ids, in order
     in_effect: bool  # False if the route keeps its plan
@@ -162,6 +180,10 @@ def decide_plan(
 
 
 def force_plan(switch: KillSwitch, plan: Sequence[Target]) -> ForcedPlan:
+    """Applies one switch to a plan. If no target would remain, the whole plan stays.
+
+    Pure, so the router, previews and the check of four eyes agree. plan: targets in order.
+    """
     force = switch.force
     named = _named_ids(force, plan)
     kept = tuple(target.id for target in plan if (target.id in named) != force.avoids)
@@ -213,6 +235,11 @@ def parse_force(text: str) -> Force:
 def _standing(
     items: Sequence[str], now: datetime, source: SwitchSource, *, place: str
 ) -> tuple[KillSwitch, ...]:
+    """Builds the switches of an environment variable or a file, without an end.
+
+    place: for messages. Raises InputError for an invalid item, and for a second forcing switch
+    of the same route.
+    """
     switches: dict[tuple[str | None, Force | None], KillSwitch] = {}
     for number, item in enumerate(items, 1):
         here = f"{place}: item {number} ({item!r})"
@@ -238,6 +265,7 @@ def _standing(
 
 
 def _parsed(item: str, place: str, grammar: str = _GRAMMAR) -> tuple[str | None, Force]:
+    """Parses an item to (route, force); the route is None for all routes. Raises InputError."""
     found = _ITEM.fullmatch(item)
     if found is None:
         raise InputError(f"{place} is not a switch; {grammar}")
@@ -248,6 +276,7 @@ def _parsed(item: str, place: str, grammar: str = _GRAMMAR) -> tuple[str | None,
 
 
 def _strength(switch: KillSwitch) -> tuple[int, bool, datetime, str]:
+    """Returns the sort key of switches: a greater key decides."""
     return _RANK[switch.source], switch.route is not None, switch.created_at, switch.id
 
 

@@ -1,5 +1,9 @@
 """The table of provider kinds. The router translates requests for a kind's `adapted` endpoints
 (`router.upstream`), and passes on the bytes of requests for the endpoints that it `speaks`.
+
+A provider that speaks OpenAI's protocol needs one row here and nothing else. A row has facts of
+a vendor that hold for all its models; facts of one model are in the catalogue
+(`models.catalogue`) or in the provider's `models`. Nothing here calls a provider.
 """
 
 import re
@@ -26,6 +30,8 @@ def check_provider_name(name: str) -> None:
 
 
 class AnswerLimit(StrEnum):
+    """The names of the field that limits an answer's tokens."""
+
     MAX_TOKENS = "max_tokens"
     MAX_COMPLETION_TOKENS = "max_completion_tokens"
 
@@ -72,6 +78,13 @@ class OwnServer:
 
 @dataclass(frozen=True, slots=True)
 class ProviderKind:
+    """The facts that all providers of a kind share.
+
+    translated: endpoints that the router translates to the vendor's own protocol. `adapted`
+    also contains endpoints that it translates to chat.
+    catalogue_names: the vendor's names in litellm's table.
+    """
+
     name: str
     group: ProviderGroup
     speaks: frozenset[Endpoint] = frozenset()
@@ -94,14 +107,21 @@ class ProviderKind:
 
     @property
     def adapted(self) -> frozenset[Endpoint]:
+        """The endpoints that the router translates for providers of this kind."""
         chats = Endpoint.CHAT in self.speaks | self.translated
         return self.translated | (_BRIDGED - self.speaks if chats else frozenset())
 
     @property
     def serves(self) -> frozenset[Endpoint]:
+        """All endpoints of this kind, native and translated."""
         return self.speaks | self.adapted
 
     def translates(self, can: Capabilities) -> frozenset[Endpoint]:
+        """Returns the endpoints that the router translates for a model of this kind.
+
+        can: the model's declared capabilities. `native` calls the server's own endpoint, and
+        False prefers the translation to chat.
+        """
         if Endpoint.CHAT not in self.speaks:
             return self.adapted if can.chat else frozenset()
         ways = {endpoint: getattr(can, endpoint.value) for endpoint in _BRIDGED}
@@ -110,6 +130,7 @@ class ProviderKind:
         return (self.adapted - native) | chats if can.chat else frozenset()
 
     def serves_of(self, can: Capabilities) -> frozenset[Endpoint]:
+        """Returns all endpoints that a model of this kind serves, native and translated."""
         own = {endpoint for endpoint in _BRIDGED if getattr(can, endpoint.value) == NATIVE}
         return self.speaks | own | self.translates(can)
 
@@ -271,6 +292,9 @@ _ALL: Final = (
 )
 
 PROVIDER_KINDS: Final[Mapping[str, ProviderKind]] = {kind.name: kind for kind in _ALL}
+# Beginnings of model names that belong to every local kind, because the vendor publishes the
+# weights, and Swapgate has no kind for the vendor's own API.
+LOCAL_KEYWORDS: Final = ("qwen",)
 # Other names of the kinds, by LiteLLM, vendors, and servers that speak OpenAI's protocol.
 _OTHER_NAMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("azure", "azureopenai", "azureai"), "azure_openai"),
@@ -295,14 +319,31 @@ def check_kind(name: str) -> str:
     """Returns the name of a kind. Raises InputError, with the nearest kind, otherwise."""
     if name in PROVIDER_KINDS:
         return name
-    own = _OTHER_NAMES.get("".join(filter(str.isalnum, name.casefold())), "")
-    near = did_you_mean(own or name, PROVIDER_KINDS)
+    near = did_you_mean(name, PROVIDER_KINDS, meant=other_name(name))
     raise InputError(f"unknown kind {name!r}{near}; kinds: {', '.join(PROVIDER_KINDS)}")
+
+
+def other_name(name: str) -> str:
+    """Returns the kind for which another product's name stands; empty if there is none."""
+    return _OTHER_NAMES.get("".join(filter(str.isalnum, name.casefold())), "")
+
+
+def add_command(kind: str) -> str:
+    """Returns the command that sets up a provider of the kind. An OAuth provider needs a
+    sign-in, and a kind without a usual address needs an address.
+    """
+    row = PROVIDER_KINDS[kind]
+    if row.group is ProviderGroup.OAUTH:
+        return f"swapgate provider key login {kind}"
+    return f"swapgate provider add {kind}{'' if row.api_base else ' --api-base URL'}"
 
 
 def rename_answer_limit(fields: Mapping[str, object], kind: str) -> dict[str, object]:
     """Gives the answer's limit the name that the kind accepts. An existing limit of that name
     stays.
+
+    fields: of a request's body; they are not changed. An unknown kind, and a kind that accepts
+    both names, keeps the fields as they are.
     """
     known = PROVIDER_KINDS.get(kind)
     named = known.answer_limit if known is not None else None

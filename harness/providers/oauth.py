@@ -1,6 +1,8 @@
 """The sign-in addresses of provider kinds, and the renewal of tokens. Pure.
 
-GitHub documents its device flow (RFC 8628); the other flows follow the vendors' programs.
+GitHub documents its device flow (RFC 8628); the other flows follow the vendors' programs. The
+functions take a SignIn and a time and return the next SignIn. Requests are sent by
+`calls.oauth_http`, and `harness.registry.sign_in` stores the results.
 """
 
 import json
@@ -24,6 +26,8 @@ class OAuthFlow(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OAuthEndpoints:
+    """The addresses and fields of one kind's sign-in."""
+
     flow: OAuthFlow = OAuthFlow.STANDARD
     device_url: str = ""  # issues the codes
     token_url: str = ""  # issues and renews tokens
@@ -96,6 +100,7 @@ def oauth_endpoints(provider: str, kind: str, change: OAuthOverrides | None) -> 
 
 
 def key_command(provider: str, kind: str) -> str:
+    """Returns the command with which a person gives a provider its key or signs in."""
     verb = "login" if kind in OAUTH_ENDPOINTS else "set"
     return f"swapgate provider key {verb} {provider}"
 
@@ -124,6 +129,7 @@ def check_oauth_url(url: str) -> str:
 
 
 def _of_this_machine(host: str) -> bool:
+    """Tells whether a host is a loopback address or `localhost`."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -135,6 +141,10 @@ _SENDABLE: Final = re.compile(r"[\x21-\x7e]{1,200}")
 
 
 def read_claims(token: str) -> Mapping[str, object]:
+    """Reads the claims of a JWT without checking its signature; empty for another token.
+
+    Swapgate reads only an account's id and the token's life; no permission depends on a claim.
+    """
     parts = token.split(".")
     if len(parts) != JWT_PARTS:
         return {}
@@ -146,6 +156,11 @@ def read_claims(token: str) -> Mapping[str, object]:
 
 
 def claim_headers(token: str, headers: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Returns the headers that repeat claims of a token, such as an account's id.
+
+    headers: by name, the claim's path. A missing claim, or one that a header cannot carry, is
+    left out.
+    """
     found = {}
     for name, path in headers.items():
         value: object = read_claims(token)
@@ -174,6 +189,12 @@ MAX_WAIT_S: Final = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class DeviceCode:
+    """A code that a person types at the vendor, to consent to a sign-in.
+
+    secret: with it, Swapgate asks for the result. interval_s: shortest pause between two
+    questions.
+    """
+
     secret: str = field(repr=False)
     user_code: str  # the person types it at verification_url
     verification_url: str
@@ -183,6 +204,8 @@ class DeviceCode:
 
 @dataclass(frozen=True, slots=True)
 class OAuthTokens:
+    """Tokens that a server issued. Times are seconds from the answer."""
+
     access_token: str = field(repr=False)
     # Empty if the server sends no new token; the previous token then stays valid.
     refresh_token: str = field(default="", repr=False)
@@ -230,6 +253,10 @@ class Renewal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SignInSecrets:
+    """The tokens of a sign-in that requests do not carry, unless the account's token is used
+    itself.
+    """
+
     account_token: str = field(repr=False)
     # If empty, the account's token is used until the provider refuses it.
     refresh_token: str = field(default="", repr=False)
@@ -237,6 +264,10 @@ class SignInSecrets:
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
+    """A person's sign-in at a provider, with the times of its renewals. The tokens are
+    encrypted.
+    """
+
     provider: str
     id: str  # new for each sign-in
     ciphertext: str = field(repr=False)  # its encrypted SignInSecrets
@@ -270,6 +301,11 @@ def renewal_due_at(tokens: OAuthTokens, now: datetime) -> datetime | None:
 
 
 def due_renewal(sign_in: SignIn, now: datetime) -> Renewal | None:
+    """Returns the token to renew now; None if no token is due.
+
+    The account's token comes first, because it is needed to get the access token. A refused
+    sign-in is never due: a person must sign in again.
+    """
     if sign_in.refused or (sign_in.retry_at is not None and now < sign_in.retry_at):
         return None
     if sign_in.account_due is not None and sign_in.account_due <= now:
@@ -298,6 +334,7 @@ def apply_account_tokens(
 
 
 def apply_access_tokens(sign_in: SignIn, tokens: OAuthTokens, now: datetime) -> SignIn:
+    """Applies a new access token, which requests carry from now on."""
     return replace(
         sign_in,
         access_due=renewal_due_at(tokens, now),
@@ -325,15 +362,23 @@ def renew_sooner(sign_in: SignIn, seen_at: datetime, now: datetime) -> SignIn:
 
 
 def record_failed_renewal(sign_in: SignIn, now: datetime) -> SignIn:
+    """Counts a failed attempt, and doubles the pause before the next, from FIRST_PAUSE to
+    MAX_PAUSE.
+    """
     pause = min(FIRST_PAUSE * 2 ** min(sign_in.attempts, 10), MAX_PAUSE)
     return replace(sign_in, attempts=sign_in.attempts + 1, retry_at=now + pause)
 
 
 def record_refusal(sign_in: SignIn, word: str) -> SignIn:
+    """Ends the renewals of a sign-in. word: the server's refusal, for people."""
     return replace(sign_in, refused=word or "refused", retry_at=None)
 
 
 def is_expired(sign_in: SignIn, now: datetime) -> bool:
+    """Tells whether the token that requests carry has expired.
+
+    A token without an expiry counts as expired once the server refused the sign-in.
+    """
     if sign_in.access_ends is None:
         return bool(sign_in.refused)
     return sign_in.access_ends <= now
@@ -345,6 +390,7 @@ def merge_secrets(before: SignInSecrets, tokens: OAuthTokens) -> SignInSecrets:
 
 
 def _ends(tokens: OAuthTokens, now: datetime) -> datetime | None:
+    """Returns when a token expires; None if the server does not send it."""
     if tokens.expires_in_s is None:
         return None
     return now + timedelta(seconds=max(tokens.expires_in_s, 0.0))

@@ -1,4 +1,8 @@
-"""Ports to providers: their servers, the servers for sign-in, and the table of models."""
+"""Ports to providers: their servers, the servers for sign-in, and the table of models.
+
+The implementations are `calls.probe`, `calls.oauth_http`, `router.upstream` and
+`models.catalogue`. The context of a process that calls no provider has None in place of a port.
+"""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +16,8 @@ from harness.providers.target import Provider
 
 
 class ProviderDoor(Protocol):
+    """Sends single small requests of the control plane to providers."""
+
     def ask(
         self,
         provider: Provider,
@@ -51,6 +57,8 @@ class OAuthServer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Posted:
+    """A provider's answer of any status, in OpenAI's form."""
+
     status: int
     headers: Mapping[str, str]  # by name in lower case
     body: bytes = field(repr=False)

@@ -1,4 +1,9 @@
-"""Records of targets and providers, with keys, sign-ins, checks and models."""
+"""Records of targets and providers, with keys, sign-ins, checks and models.
+
+Rows of targets, providers and keys are signed, and routers load them by the store's snapshot.
+The classes only read and write: use cases in `harness.registry` check roles and write audit
+events. The dataclasses are beside their rules, such as `target` and `credential`.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -28,6 +33,7 @@ target = TARGET.table
 
 
 def _move_to_row(provider: Provider) -> Values:
+    """Returns the columns of a provider's last move. A stored provider is not removed."""
     moved = provider.moved
     return {
         "removed_at": None,
@@ -38,6 +44,7 @@ def _move_to_row(provider: Provider) -> Values:
 
 
 def provider_from_row(row: Row) -> Provider:
+    """Builds a provider with its last move from a row."""
     at = row.answers_since
     moved = ProviderMove(at, row.moved_by or "", row.moved_because or "") if at else None
     return record_of(Provider, row, provider, moved=moved)
@@ -121,11 +128,13 @@ LONGEST_NAME: Final = 200  # characters of a served model's name
 
 
 def _has_row(tx: Transaction, name: str) -> bool:
+    """Tells whether a provider has a row, also a removed one."""
     query = sa.select(provider.c.name).where(provider.c.name == name)
     return tx.read(query).first() is not None
 
 
 def _require_provider(tx: Transaction, name: str) -> None:
+    """Raises InputError for a provider without a row."""
     if not _has_row(tx, name):
         raise InputError(f"there is no provider {name!r}: add it before its key")
 
@@ -149,6 +158,11 @@ class Credentials(Records[Credential]):
 
 
 class SignIns(Records[SignIn]):
+    """Sign-ins at providers, one for each provider.
+
+    A renewal runs outside a transaction, so `replace` compares before it writes.
+    """
+
     record = SIGN_IN
     order = (sign_in.c.provider,)
 
@@ -160,6 +174,7 @@ class SignIns(Records[SignIn]):
         self._tx.upsert(sign_in, values, put=tuple(values))
 
     def save(self, changed: SignIn) -> None:
+        """Saves a changed sign-in. Raises StaleWrite if a person signed in or out meanwhile."""
         self._save(changed, sign_in.c.id == changed.id)
 
     def replace(self, before: SignIn, after: SignIn) -> None:
@@ -182,14 +197,18 @@ class SignIns(Records[SignIn]):
             )
 
     def end(self, provider: str) -> bool:
+        """Deletes a provider's sign-in. Returns whether there was one."""
         return self._delete(sign_in.c.provider == provider) > 0
 
 
 class Providers(Records[Provider]):
+    """Providers by name. A removed provider keeps its row without its headers."""
+
     record = PROVIDER
     order = (provider.c.name,)
 
     def put(self, new: Provider) -> None:
+        """Adds or changes a provider. Writes no row that is unchanged."""
         self._tx.serialize()
         values = self.record.write(new) | {"updated_at": self._tx.now()}
         if not _has_row(self._tx, new.name):
@@ -207,6 +226,10 @@ class Providers(Records[Provider]):
             raise NotFound(f"there is no provider {name!r}")
 
     def all(self) -> Mapping[str, Provider]:  # type: ignore[override]  # by name
+        """Loads the providers that are not removed, by name, once for each reading
+        transaction.
+        """
+
         def read() -> Mapping[str, Provider]:
             found = self._all(self._select(provider.c.removed_at.is_(None)))
             return {stored.name: stored for stored in found}
@@ -215,6 +238,8 @@ class Providers(Records[Provider]):
 
 
 class ProviderChecks(Records[ProviderCheck]):
+    """The last check of each provider."""
+
     record = PROVIDER_CHECK
     order = (provider_check.c.provider,)
 
@@ -232,6 +257,8 @@ class ProviderChecks(Records[ProviderCheck]):
 
 
 class DiscoveredModels(Records[DiscoveredModel]):
+    """The models that each provider listed last, and models that it no longer lists."""
+
     record = DISCOVERED_MODEL
     order = (discovered_model.c.provider, discovered_model.c.model)
 
@@ -249,6 +276,7 @@ class DiscoveredModels(Records[DiscoveredModel]):
         return query.join_from(discovered_model, provider, is_there)
 
     def find(self, of_provider: str, model: str) -> DiscoveredModel | None:
+        """Returns a model that a provider lists or has listed; None if it never did."""
         columns = discovered_model.c
         return self._first(
             self._select(columns.provider == of_provider, columns.model == model)
@@ -268,6 +296,8 @@ class DiscoveredModels(Records[DiscoveredModel]):
 
 
 class Sightings(Records[Sighting]):
+    """The models that targets' providers reported serving, in evals and in requests."""
+
     record = SIGHTING
 
     def note(self, sightings: Iterable[Sighting]) -> None:
@@ -282,6 +312,7 @@ class Sightings(Records[Sighting]):
                     self._delete(*_is_same(old))
 
     def for_target(self, target: str) -> Sequence[Sighting]:
+        """Returns a target's newest sightings."""
         return self._tx.once(
             (served_model.name, target), lambda: newest_sightings(self._stored(target))
         )

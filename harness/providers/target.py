@@ -1,5 +1,9 @@
 """Targets, their providers and prices, and figures for the choice of a model. The id of a
 target is the hash of its content, so that every change of a target needs a verdict.
+
+The dataclasses are pure. A provider's address and headers are not part of a target: a move is
+recorded instead, and makes earlier proofs stale (ADR 29). `kinds` has the kinds of providers,
+and `harness.registry.targets` stores targets and providers.
 """
 
 from collections.abc import Mapping
@@ -51,7 +55,11 @@ class RequestPatch:
 
 @dataclass(frozen=True)
 class Target(ShowsMore):
-    """A model at a provider; `parameters` are defaults. Raises InputError for an empty name."""
+    """A model at a provider; `parameters` are defaults. Raises InputError for an empty name.
+
+    Immutable: another parameter or patch is another target, with its own id, and needs its own
+    verdict.
+    """
 
     provider: str
     model: str
@@ -145,8 +153,10 @@ class Price:
         written_tokens: float = 0,
         hour_tokens: float = 0,
     ) -> float:
-        """Returns the cost of an answer.
+        """Returns the cost of an answer in US dollars. Counts are tokens, and means may be
+        fractions.
 
+        cached_tokens: input read from the cache, a part of input_tokens.
         written_tokens: input written to the cache.
         hour_tokens: the part of it that is kept for an hour.
         """
@@ -163,7 +173,13 @@ class Price:
     def cache_worth_usd(
         self, input_tokens: int, cached_tokens: int, written_tokens: int, hour_tokens: int
     ) -> float:
-        """Returns how much less an answer would cost if all its input came from the cache."""
+        """Returns the saving of an answer with all input from the cache, against no input from
+        it.
+
+        In US dollars. With it, the canary compares both arms at the same share of cached
+        tokens, so that a cold cache is not read as a dear model.
+        Source: docs/explanation/statistics.md §2.14.
+        """
         full, cached = self.input_usd_per_mtok, self.cached_input_usd_per_mtok
         saved = 0.0 if cached is None else full - cached
         if written_tokens and (rest := input_tokens - cached_tokens):
@@ -183,6 +199,10 @@ def check_extra_body(fields: JsonObject) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ProviderMove:
+    """A provider's change of kind, address or headers. Results from before `at` prove nothing
+    after it.
+    """
+
     at: datetime
     by: str
     reason: str
@@ -190,7 +210,11 @@ class ProviderMove:
 
 @dataclass(frozen=True)
 class Provider:
-    """Where targets are called. The key itself is never stored here."""
+    """Where targets are called. The key itself is never stored here.
+
+    name: people choose it; several providers may have one kind. api_key_env: the environment
+    variable with the first key; None for stored keys only.
+    """
 
     name: str
     kind: str
@@ -214,6 +238,7 @@ class Provider:
 
     @property
     def header_names(self) -> list[str]:
+        """Lists the names of the extra headers, clear and encrypted, without their values."""
         return sorted({*self.extra_headers, *self.sealed_headers})
 
     def as_sent(self, target: Target) -> SentTarget:
@@ -262,10 +287,14 @@ class Provider:
 
     @property
     def key_envs(self) -> tuple[str, ...]:
+        """Lists the environment variables of the keys, in the order in which routers
+        try them.
+        """
         own = (self.api_key_env,) if self.api_key_env else ()
         return tuple(dict.fromkeys((*own, *self.more_api_key_envs)))
 
     def can(self, model: str) -> Capabilities:
+        """Returns the declared capabilities of a model; all for a model without an entry."""
         return self.models.get(model, UNKNOWN_CAPABILITIES)
 
 
@@ -280,6 +309,7 @@ def may_see(classes: DataClasses, data_class: str, provider: str) -> bool:
 
 
 def classes_of_provider(classes: DataClasses, provider: str) -> list[str]:
+    """Lists the data classes that a provider may see, by name."""
     return sorted(name for name, allowed in classes.items() if provider in allowed)
 
 
@@ -311,6 +341,8 @@ class MeasuredScore:
 
 @dataclass(frozen=True, slots=True)
 class ModelFigures:
+    """Figures by which a person or an agent chooses a model."""
+
     name: str  # `provider/model`
     price: Price | None = None  # None if unknown
     context_window: int | None = None  # tokens
@@ -327,6 +359,7 @@ class ModelFigures:
 
     @property
     def quality_text(self) -> str:
+        """Describes scores and verdict for people; says so if the model was not measured."""
         parts = [score.text for score in self.scores]
         if self.verdict:
             parts.append(f"last verdict {self.verdict}")

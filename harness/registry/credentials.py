@@ -1,4 +1,9 @@
-"""Sets, imports, lists and removes providers' keys. It never returns a stored key."""
+"""Sets, imports, lists and removes providers' keys. It never returns a stored key.
+
+A provider may have several keys, which routers try in the order of their positions. Values are
+encrypted before they are stored, by `ctx.cipher`. `provider_secrets` decrypts them for calls,
+and `sign_in` stores the tokens of a person's account as a key of its own.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -7,6 +12,7 @@ from typing import Final
 
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
+from harness.frame.dotenv import find_dotenv
 from harness.frame.errors import Conflict, InputError, NotFound
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.plain_data import CamelCase
@@ -36,6 +42,8 @@ SIGN_IN_ALERTS: Final = (AlertKind.SIGN_IN_ENDED, AlertKind.TOKEN_NOT_RENEWED)
 
 @dataclass(frozen=True, slots=True)
 class StoredKeyView(CamelCase):
+    """A stored key as people may see it: everything but its value."""
+
     name: str
     created_at: datetime
     updated_at: datetime
@@ -44,7 +52,30 @@ class StoredKeyView(CamelCase):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyVariable(CamelCase):
+    """An environment variable of this process that holds a key."""
+
+    variable: str
+    file: str | None  # path of the `.env` that sets it; None if no `.env` does
+
+    @property
+    def text(self) -> str:
+        return f"{self.variable} in {self.file or 'the environment of this process'}"
+
+    @property
+    def removal(self) -> str:
+        """Tells a person how to take the key away."""
+        if self.file is None:
+            return f"unset {self.variable} where Swapgate starts, and restart its processes"
+        return (
+            f"delete {self.variable} from {self.file}, and send SIGHUP to Swapgate's processes"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderCredentials(CamelCase):
+    """A provider's keys as people may see them, without values of keys and headers."""
+
     name: str
     kind: str
     has_value: bool  # it has a key
@@ -55,6 +86,8 @@ class ProviderCredentials(CamelCase):
     api_base: str
     extra_headers: Sequence[str]  # their names
     stored: Sequence[StoredKeyView]
+    # The keys in the environment, which the router tries after the stored keys.
+    variables: Sequence[KeyVariable] = ()
     # Filled only after a change that moved the provider: the uses that need new proof.
     outdated: Sequence[str] = ()
     # Filled only after a new key: the number of listed models, or an error.
@@ -74,6 +107,8 @@ class CredentialChange(ProviderChange):
 
 @dataclass(frozen=True, slots=True)
 class ImportedCredential:
+    """A key that was found in an environment variable. variable: its name."""
+
     provider: str
     variable: str
     kept: bool = False  # the provider had a key, which was kept
@@ -116,6 +151,7 @@ def _credentials_of(ctx: Context, tx: Transaction, provider: Provider) -> Provid
             StoredKeyView(**{f.name: getattr(key, f.name) for f in fields(StoredKeyView)})
             for key in stored
         ],
+        variables=[KeyVariable(key.name, find_dotenv(key.name, ctx.environ)) for key in given],
     )
 
 
@@ -127,7 +163,16 @@ def put_credential(
     *,
     create_only: bool = False,
 ) -> ProviderCredentials:
-    """Sets a provider's key and address. Adds a provider of a known kind. Raises Conflict."""
+    """Sets a provider's key and address. Adds a provider of a known kind. Raises Conflict.
+
+    Routers use a new key within seconds, without a restart. A moved provider needs new proof;
+    the answer lists the affected uses.
+
+    create_only: raises Conflict if the provider has a live key.
+    Raises NotFound for a provider that is neither known nor named after a kind.
+    Raises InputError for an invalid key, name or overlap, and for a kind that takes no key.
+    Raises NotAllowed if the provider may see a data class, and its address would change.
+    """
     shown = _put(ctx, actor, name, change, create_only=create_only)
     if change.value is None:
         return shown
@@ -137,6 +182,9 @@ def put_credential(
 def _put(
     ctx: Context, actor: Actor, name: str, change: CredentialChange, *, create_only: bool
 ) -> ProviderCredentials:
+    """Writes provider, keys and audit event in one transaction, without calling the
+    provider.
+    """
     actor.require(Role.ADMIN)
     check_key_name(change.key)
     if change.overlap is not None and not timedelta(0) <= change.overlap <= LONGEST_OVERLAP:
@@ -192,7 +240,10 @@ def _change_details(
 
 
 def check_provider(ctx: Context, name: str, kind: str | None) -> None:
-    """Raises NotFound, InputError for a provider that cannot get a key."""
+    """Checks that a provider can get a key, before a person types one.
+
+    kind: as in `CredentialChange`. Raises NotFound, InputError.
+    """
     with ctx.store.read() as tx:
         providers = Providers(tx).all()
     if name not in providers:
@@ -202,6 +253,11 @@ def check_provider(ctx: Context, name: str, kind: str | None) -> None:
 def _new_provider(
     name: str, kind: str | None, known: Iterable[str], *, with_variable: bool
 ) -> Provider:
+    """Builds a provider that is not stored yet.
+
+    with_variable: whether it also reads its kind's environment variable. A provider with a
+    stored key does not, so that a variable that happens to be set adds no second key.
+    """
     check_provider_name(name)
     kind = kind or (name if name in PROVIDER_KINDS else None)
     if kind is None:
@@ -217,19 +273,48 @@ def _new_provider(
 def remove_credential(
     ctx: Context, actor: Actor, name: str, *, key: str | None = None
 ) -> ProviderCredentials:
+    """Removes stored keys. Raises NotFound if there is none; the message says where the
+    provider's other keys are.
+
+    key: name of the key to remove; None for all keys and the sign-in. Needs an admin.
+    """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         provider = targets.require_provider(tx, name)
-        if not take_credentials_away(tx, actor, name, key):
-            lacking = f"no stored key {key!r}" if key else "no stored key"
-            raise NotFound(f"provider {name!r} has {lacking}: `swapgate provider key list`")
-        return _credentials_of(ctx, tx, provider)
+        removed = take_credentials_away(tx, actor, name, key)
+        left = _credentials_of(ctx, tx, provider)
+    if not removed:
+        lacking = f"no stored key {key!r}" if key else "no stored key"
+        raise NotFound(f"provider {name!r} has {lacking}{_describe_other_keys(left)}")
+    return left
+
+
+def _describe_other_keys(shown: ProviderCredentials) -> str:
+    """Describes the provider's other keys, as the end of an error's sentence."""
+    stored = f": it has {', '.join(key.name for key in shown.stored)}" if shown.stored else ""
+    if shown.variables:
+        return f"{stored}. {describe_variables(shown)}"
+    return stored or ", and this process has no key of it: there is nothing to remove"
+
+
+def describe_variables(shown: ProviderCredentials) -> str:
+    """Tells where a provider's keys outside the database are, and how to take them away."""
+    places = " and ".join(variable.text for variable in shown.variables)
+    ways = "; ".join(variable.removal for variable in shown.variables)
+    if len(shown.variables) > 1:
+        begins = "Its other keys come" if shown.stored else "Its keys come"
+        return f"{begins} from {places}. To take them away, {ways}"
+    begins = "Another key comes" if shown.stored else "Its key comes"
+    return f"{begins} from {places}. To take it away, {ways}"
 
 
 def take_credentials_away(
     tx: Transaction, actor: Actor, name: str, key: str | None = None
 ) -> bool:
-    """Removes one key, or all keys and the sign-in. Returns whether there was one."""
+    """Removes one key, or all keys and the sign-in. Returns whether there was one.
+
+    A key's row stays, without its value. The caller checks the actor's role.
+    """
     stored, now = provider_secrets.list_credentials_of(tx, name), tx.now()
     gone = [e for e in stored if e.ciphertext and key in (None, e.name)]
     for credential in gone:
@@ -245,11 +330,16 @@ def take_credentials_away(
 
 
 def resolve_sign_in_alerts(tx: Transaction, provider: str) -> None:
+    """Resolves the alerts about a provider's sign-in, because a person signed in or out."""
     for kind in SIGN_IN_ALERTS:
         alerts.resolve_alert(tx, kind, provider)
 
 
 def expire_credentials(ctx: Context) -> int:
+    """Removes the values of keys whose time is over. Returns their number.
+
+    The control process calls it. Routers already skip an expired key.
+    """
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         over = [e for e in Credentials(tx).all() if e.ciphertext and not e.live(now)]
@@ -266,7 +356,10 @@ def _without_value(credential: Credential, now: datetime) -> Credential:
 
 
 def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
-    """Encrypts all stored values with the newest key, or raises DecryptionFailed."""
+    """Encrypts all stored values with the newest key, or raises DecryptionFailed.
+
+    All values change in one transaction: keys, sign-ins and extra headers. Needs an admin.
+    """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         stored = [credential for credential in Credentials(tx).all() if credential.ciphertext]
@@ -294,6 +387,7 @@ def import_credentials(
 ) -> Sequence[ImportedCredential]:
     """Reads keys from environment variables, and stores them in the database.
 
+    replace_known: whether a provider that has a key gets the new one.
     Raises InputError, storing no key, if a kind takes no key.
     """
     actor.require(Role.ADMIN)
@@ -317,6 +411,11 @@ def import_credentials(
 
 
 def name_variables(known: Iterable[Provider]) -> Iterable[tuple[str, str]]:
+    """Yields (provider, variable) for each key that the environment may contain.
+
+    Configured providers come first, then the kinds with an address of their own that no
+    provider has.
+    """
     configured = {provider.name: provider for provider in known}
     for provider in configured.values():
         kind = PROVIDER_KINDS.get(provider.kind)

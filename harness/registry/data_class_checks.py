@@ -1,4 +1,9 @@
-"""Checks which providers may see a route's traffic or a suite's items."""
+"""Checks which providers may see a route's traffic or a suite's items.
+
+The configuration's `data_classes` names the providers of each class; data without a class may
+go anywhere. Callers check before each use, not only at the registration, because the list may
+shrink. Routers check again for each request (`harness.routing.plan`).
+"""
 
 from collections.abc import Iterable
 
@@ -13,11 +18,16 @@ from harness.routing.table import RouteSettings
 def check_targets(
     ctx: Context, settings: RouteSettings, targets: Iterable[Target], *, route: str
 ) -> None:
-    """Checks that targets may see a route's data. Raises NotAllowed, NotFound for a class."""
+    """Checks that targets may see a route's data.
+
+    Raises NotAllowed for the first target whose provider may not see the route's data class.
+    Raises NotFound for a class that the configuration does not have.
+    """
     _check(ctx, f"route {route!r} carries", settings.data_class, targets)
 
 
 def check_suite(ctx: Context, suite: str, targets: Iterable[Target]) -> None:
+    """Checks that targets may see a suite's items. Raises as `check_targets`."""
     _check(ctx, f"suite {suite!r} has", ctx.suites.data_class(suite), targets)
 
 
@@ -41,6 +51,7 @@ def _check(ctx: Context, having: str, data_class: str, targets: Iterable[Target]
 
 
 def find_refusal(ctx: Context, settings: RouteSettings, *targets: Target, route: str) -> str:
+    """Explains why targets may not see a route's data; empty if they may."""
     try:
         check_targets(ctx, settings, targets, route=route)
     except (NotAllowed, NotFound) as error:
@@ -62,6 +73,10 @@ def check_address(ctx: Context, provider: str, before: str, after: str) -> None:
 
 
 def list_violations(ctx: Context) -> list[str]:
+    """Lists the routes that a target serves without permission, as sentences for people.
+
+    The configuration can change under a route, so `swapgate doctor` checks all routes.
+    """
     with ctx.store.read() as tx:
         table = Routing(tx).table()
     used = (

@@ -1,4 +1,9 @@
-"""Finds models in use that end within 90 days, have ended or are no longer listed."""
+"""Finds models in use that end within 90 days, have ended or are no longer listed.
+
+The ends come from the catalogue, and missing models from the providers' stored lists. The
+module only warns: it changes no route. The candidates that could take a model's place are
+ranked by `harness.proposals.candidates.leaderboard`.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +27,11 @@ ALERT_AHEAD: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class Successor:
+    """A newer model of the same family that could take an ending model's place.
+
+    price: in US dollars per million tokens; None if unknown. context_window: tokens.
+    """
+
     name: str  # `provider/model`, at the ending model's provider
     price: Price | None
     context_window: int | None
@@ -30,6 +40,8 @@ class Successor:
 
 @dataclass(frozen=True, slots=True)
 class Deprecation:
+    """A model that ends, has ended or is no longer listed, with its uses."""
+
     target: str  # its id
     name: str
     end_date: date  # the announced end, or the day when the provider stopped listing it
@@ -60,6 +72,13 @@ def find_deprecations(
     today: date,
     gone: Iterable[DiscoveredModel] = (),  # models that providers no longer list
 ) -> tuple[Deprecation, ...]:
+    """Finds the ending models among `used`, the earliest end first. Pure.
+
+    An announced end counts once it is at most ALERT_AHEAD away. Otherwise a model counts if its
+    provider has stopped listing it at its present address.
+
+    used: targets, each with its uses for people. providers: by name. known: the catalogue.
+    """
     gone_on = {
         (model.provider, model.model, model.source): model.gone_at.date()
         for model in gone
@@ -133,6 +152,7 @@ def list_deprecations(ctx: Context, table: RoutingTable | None = None) -> Sequen
 def list_endings(
     ctx: Context, used: Iterable[Target], providers: Mapping[str, Provider]
 ) -> Sequence[Deprecation]:
+    """Finds the endings of given targets, whether or not a route uses them."""
     today = ctx.clock.now().date()
     with ctx.store.read() as tx:
         gone = DiscoveredModels(tx).gone()
@@ -143,6 +163,10 @@ def list_endings(
 def update_deprecation_alerts(
     ctx: Context, shortlist: Callable[[Context, str], str] = lambda _ctx, _target: ""
 ) -> None:
+    """Opens an alert for each ending model in use, and resolves the alerts of others.
+
+    A model that has ended gets another kind of alert than a model that will end.
+    """
     # shortlist: describes the measured models that could replace a target, by its id.
     found = list_deprecations(ctx)
     notices = {
@@ -153,6 +177,7 @@ def update_deprecation_alerts(
 
 
 def _used(ctx: Context, table: RoutingTable) -> Sequence[tuple[Target, Sequence[str]]]:
+    """Lists targets and judges in use, each with its uses."""
     by_id: dict[str, Target] = {}
     uses: dict[str, list[str]] = {}
     for name, route in sorted(table.routes.items()):
@@ -169,6 +194,7 @@ def _used(ctx: Context, table: RoutingTable) -> Sequence[tuple[Target, Sequence[
 
 
 def _roles(route: Route) -> Sequence[tuple[str, str]]:
+    """Lists a route's targets with their roles."""
     roles = [(route.incumbent, "incumbent")]
     if route.canary:
         roles.append((route.canary.target, "canary"))

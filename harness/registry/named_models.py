@@ -1,10 +1,16 @@
 """Finds the model that a name means, for commands, routes and agents. Reads and stores the
 models that a provider lists. Listing a model does not call it.
+
+A name may be a target's id, `provider/model` or a short form (`harness.providers.models`). The
+rules of names are pure and live there; this module gives them stored providers, lists and keys.
+It stores no target, except in `register_model`.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Final
 
 from harness.frame.errors import (
@@ -32,6 +38,7 @@ from harness.providers.models.model_match import (
     DiscoveredList,
     DiscoveredModel,
     ModelOffer,
+    is_short_for,
     list_nearest,
     list_offers,
     match_among,
@@ -70,7 +77,11 @@ def discover_models(ctx: Context, actor: Actor, name: str) -> DiscoveredList:
 def discover_several(
     ctx: Context, actor: Actor, providers: Sequence[Provider]
 ) -> Mapping[str, DiscoveredList | SwapgateError]:
-    """Reads AT_ONCE lists at a time. One list takes at most TIMEOUT_S."""
+    """Reads AT_ONCE lists at a time. One list takes at most TIMEOUT_S.
+
+    Returns by provider its list, or the error that kept it from being read. Raises
+    StoreUnavailable.
+    """
     actor.require(Role.PROPOSER)
 
     def ask(provider: Provider) -> ProbeReply | SwapgateError:
@@ -97,6 +108,10 @@ def discover_several(
 
 
 def _keep(ctx: Context, actor: Actor, provider: Provider, reply: ProbeReply) -> DiscoveredList:
+    """Stores a list that a provider sent. Raises as `discover_models`.
+
+    The provider must not have changed since: a list of its former address would be wrong.
+    """
     name = provider.name
     if reply.error:
         raise DiscoveryFailed(f"provider {name!r} lists no models: {reply.error}")
@@ -135,6 +150,10 @@ def describe_unlisted(ctx: Context, actor: Actor, target: Target) -> str:
 
 
 def describe_list(ctx: Context, actor: Actor, provider: str) -> str:
+    """Reads a provider's list, and describes the result for people, also a failure.
+
+    Empty in a process that calls no provider.
+    """
     if ctx.door is None:
         return ""
     try:
@@ -145,6 +164,9 @@ def describe_list(ctx: Context, actor: Actor, provider: str) -> str:
 
 
 def _ask(ctx: Context, provider: Provider) -> ProbeReply:
+    """Requests a provider's list. Raises ConfigError in a process that calls no provider, and
+    Conflict without a key.
+    """
     if ctx.door is None:
         raise ConfigError("this process does not call providers")
     keys = provider_secrets.keys_of_provider(ctx, provider)
@@ -166,6 +188,9 @@ def list_discovered(ctx: Context, provider: str) -> Sequence[DiscoveredModel]:
 
 
 def has_own_models(provider: Provider) -> bool:
+    """Tells whether a provider's models are its operator's choice, so that no catalogue knows
+    them.
+    """
     kind = PROVIDER_KINDS.get(provider.kind)
     return kind is not None and (kind.group in _OWN_MODELS or kind.name in GATEWAYS)
 
@@ -180,6 +205,11 @@ _NAMES_PROVIDER: Final = (ResolutionRule.PREFIX, ResolutionRule.OAUTH)
 
 @dataclass(frozen=True, slots=True)
 class NameReading:
+    """The result of reading a name, with the rules that applied, for people and API.
+
+    provider, model: None if no rule took the name.
+    """
+
     name: str
     provider: str | None
     model: str | None
@@ -202,13 +232,20 @@ def find_model(ctx: Context, tx: Transaction, words: str) -> Target:
 
 
 def find_listed_model(ctx: Context, tx: Transaction, words: str) -> Target:
+    """Finds the target of a name that its provider lists. Raises as `find_model` and
+    `require_listed`.
+    """
     target = find_model(ctx, tx, words)
     require_listed(ctx, tx, target)
     return target
 
 
 def require_listed(ctx: Context, tx: Transaction, target: Target) -> None:
-    """Checks that the provider lists the model or a person named it. Raises NotFound."""
+    """Checks that the provider lists the model or a person named it. Raises NotFound.
+
+    A person names a model by adding a target, or by giving it a price or abilities in the
+    configuration. Without a stored list, any model counts as listed.
+    """
     if not find_unlisted(tx, target):
         return
     provider, name = targets.provider_of(tx, target), target.name
@@ -239,6 +276,10 @@ def describe_unchecked(ctx: Context, tx: Transaction, target: Target) -> str:
 
 
 def register_model(ctx: Context, tx: Transaction, actor: Actor, words: str) -> Target:
+    """Finds the target of a name, and registers it if it is new. Raises as `find_listed_model`.
+
+    The caller checks the actor's role.
+    """
     target = find_listed_model(ctx, tx, words)
     if target.id in Routing(tx).targets():
         return target
@@ -265,7 +306,11 @@ def explain_name(
 
 
 def read_name(ctx: Context, tx: Transaction, words: str) -> NameReading:
-    """Reads a name by the rules. Raises InputError for an empty or ambiguous name."""
+    """Reads a name by the rules. Raises InputError for an empty or ambiguous name.
+
+    The result has the found model, or several models that fit equally well, or similar names.
+    It first tries the providers with a key, then all, to explain a missing key.
+    """
     name = words.strip()
     if not name:
         raise InputError("the model's name is empty: write PROVIDER/MODEL")
@@ -303,6 +348,10 @@ def _apply_rules(
     forced: Force | None = None,
     usable: Collection[str] | None = None,
 ) -> Resolution:
+    """Runs the six rules of `name_resolution` on a name.
+
+    usable: providers that may take a name without their prefix; None for all.
+    """
     tokens = {
         e.provider
         for e in provider_secrets.list_live_credentials(tx)
@@ -337,6 +386,7 @@ def _read_as(tx: Transaction, taken: Resolution, reason: str, target: Target) ->
 def _not_found(
     ctx: Context, tx: Transaction, taken: Resolution, offers: Sequence[ModelOffer]
 ) -> NameReading:
+    """Builds the answer for an unknown name, with similar names."""
     if _decided_by(taken, ResolutionRule.OAUTH):  # the account is not signed in
         return _reading(taken, taken.reason)
     name = taken.name
@@ -344,6 +394,10 @@ def _not_found(
     known = {*(offer.name for offer in offers), *Routing(tx).table().routes}
     near = tuple(dict.fromkeys((*versions, *list_nearest(name, known))))[:MOST_NEAR]
     add = "`swapgate model add PROVIDER/MODEL` adds a model"
+    if taken.add_command:
+        model = re.split("[/:]", name, maxsplit=1)[-1]
+        near = tuple(other for other in near if is_short_for(model, other))
+        add = f"`{taken.add_command}` sets up its provider"
     return replace(_reading(taken, _describe_unknown(name, near) + add), near=near)
 
 
@@ -358,6 +412,10 @@ def _describe_unknown(unknown: str, near: Sequence[str]) -> str:
 
 
 def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:
+    """Lists the models of configured providers, as (`provider/model`, entry).
+
+    The configuration's price replaces the catalogue's.
+    """
     with ctx.store.read() as tx:
         providers, offers = Providers(tx).all(), read_offers(ctx, tx)
     found = []
@@ -371,12 +429,16 @@ def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]
 def search_catalogue(
     ctx: Context, words: Sequence[str]
 ) -> Sequence[tuple[str, CatalogueEntry]]:
+    """Finds catalogue entries whose names contain all words, in any case and order."""
     parts = [word.lower() for phrase in words for word in phrase.split()]
     fits = [e for e in ctx.catalogue if all(part in e.name.lower() for part in parts)]
     return [(fit.name, fit) for fit in sorted(fits, key=lambda offer: offer.name)]
 
 
 def read_offers(ctx: Context, tx: Transaction) -> Sequence[ModelOffer]:
+    """Lists the models that the configured providers may serve, from catalogue, lists and
+    targets.
+    """
     return list_offers(
         Providers(tx).all(),
         ctx.catalogue,
@@ -396,7 +458,11 @@ def find_unlisted(tx: Transaction, target: Target) -> str:
     names = {listed.model for listed in read_lists(tx) if listed.provider == target.provider}
     if not names or is_listed(target.model, names):
         return ""
-    hint = did_you_mean(target.model, names)
+    kind = targets.provider_of(tx, target).kind
+    offers = [ModelOffer(target.provider, kind, name) for name in sorted(names)]
+    # An alias, such as `claude-sonnet-4-5`, means a listed model with a date.
+    match = match_among(target.model, offers, today=date.min)
+    hint = did_you_mean(target.model, names, meant=match.found.model if match.found else "")
     return f"{target.provider} does not list {target.model} among {len(names)}{hint}"
 
 

@@ -1,4 +1,9 @@
-"""Encrypts and decrypts providers' secrets. It logs a secret that it cannot decrypt."""
+"""Encrypts and decrypts providers' secrets. It logs a secret that it cannot decrypt.
+
+A secret without its encryption key must not stop a router: the provider then lacks that key or
+header, and `swapgate doctor` reports it. Only a rotation raises DecryptionFailed. `credentials`
+stores the secrets; decrypted values are never stored or logged.
+"""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -34,6 +39,9 @@ def encrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
 
 
 def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
+    """Returns the provider with clear headers, for a request. Leaves out headers that it cannot
+    decrypt.
+    """
     if not provider.sealed_headers:
         return provider
     clear = dict(provider.extra_headers)
@@ -46,6 +54,7 @@ def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
 
 
 def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
+    """Returns a router's snapshot with clear headers."""
     providers = {
         name: decrypt_headers(provider, cipher) for name, provider in snapshot.providers.items()
     }
@@ -53,6 +62,7 @@ def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
 
 
 def reencrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
+    """Encrypts a provider's headers with the newest key. Raises DecryptionFailed."""
     fresh = {
         name: reencrypt(cipher, token, f"the header {name!r} of provider {provider.name!r}")
         for name, token in provider.sealed_headers.items()
@@ -61,6 +71,10 @@ def reencrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
 
 
 def reencrypt(cipher: Cipher, ciphertext: str, place: str) -> str:
+    """Encrypts a stored value with the newest key.
+
+    place: names the secret in the message. Raises DecryptionFailed.
+    """
     try:
         return cipher.reencrypt(ciphertext)
     except DecryptionFailed as error:
@@ -70,6 +84,9 @@ def reencrypt(cipher: Cipher, ciphertext: str, place: str) -> str:
 def decrypt_credential(
     stored: Iterable[StoredKey], cipher: Cipher
 ) -> dict[str, list[ProviderKey]]:
+    """Decrypts stored keys, by provider, in their order. Leaves out removed keys, and keys that
+    it cannot decrypt.
+    """
     found: dict[str, list[ProviderKey]] = {}
     for key in stored:
         if not key.ciphertext:
@@ -89,6 +106,11 @@ def key_sets(
     cipher: Cipher,
     environ: Mapping[str, str],
 ) -> ProviderKeySets:
+    """Returns each provider's keys, in the order in which they are tried: stored keys, then
+    those of environment variables.
+
+    environ: the environment variables of the process that calls providers.
+    """
     clear = decrypt_credential(stored, cipher)
     return {
         known.name: (*clear.get(known.name, ()), *keys_from_environment(known, environ))
@@ -97,15 +119,18 @@ def key_sets(
 
 
 def list_live_credentials(tx: Transaction) -> list[Credential]:
+    """Lists the keys that have a value and have not expired."""
     now = tx.now()
     return [credential for credential in Credentials(tx).all() if credential.live(now)]
 
 
 def list_credentials_of(tx: Transaction, provider: str) -> list[Credential]:
+    """Lists all keys that a provider ever had, also removed ones, by position."""
     return [stored for stored in Credentials(tx).all() if stored.provider == provider]
 
 
 def find_usable(ctx: Context, tx: Transaction) -> frozenset[str]:
+    """Returns the names of the providers that have a key or need none."""
     ever, now = Credentials(tx).all(), ctx.clock.now()
     before = {stored.provider for stored in ever}
     have = {stored.provider for stored in ever if stored.live(now)}
@@ -119,6 +144,7 @@ def find_usable(ctx: Context, tx: Transaction) -> frozenset[str]:
 
 
 def keys_of_provider(ctx: Context, provider: Provider) -> tuple[ProviderKey, ...]:
+    """Returns a provider's decrypted keys, in the order in which they are tried."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         stored = [key for key in list_credentials_of(tx, provider.name) if key.live(now)]

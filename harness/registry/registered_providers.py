@@ -1,5 +1,9 @@
 """Adds, changes, lists and removes providers while routers serve, with audit events. Checks
 whether providers work (`/check`), and stores the results.
+
+A check costs one or two tokens, and says nothing about a model's quality. The answers are
+judged by `harness.providers.calls.probe`; keys are in `credentials`, and a move to another
+address is recorded in `targets`.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -50,6 +54,8 @@ KNOWN_FOR: Final = timedelta(days=1)
 
 @dataclass(frozen=True)
 class SelfTest:
+    """The results of checking all providers."""
+
     ok: bool  # no finding of any provider failed
     at: datetime
     providers: Sequence[ProviderCheck]
@@ -79,6 +85,7 @@ def known_check(ctx: Context) -> Mapping[str, ProviderCheck]:
 
 
 def load_checks(ctx: Context) -> Mapping[str, ProviderCheck]:
+    """Returns the newest stored check of each provider, of any age."""
     with ctx.store.read() as tx:
         return {check.provider: check for check in ProviderChecks(tx).all()}
 
@@ -99,6 +106,7 @@ def run_check(ctx: Context) -> SelfTest:
 
 
 def _ask(ctx: Context, providers: Sequence[Provider]) -> Sequence[ProviderCheck]:
+    """Checks providers in parallel, and stores the results."""
     with ctx.store.read() as tx:
         table, known = Routing(tx).table(), Routing(tx).targets()
     in_use = {target for route in table.routes.values() for target in route.targets}
@@ -125,6 +133,12 @@ def _reply_of(ctx: Context, checks: Sequence[ProviderCheck]) -> SelfTest:
 def _checked(
     ctx: Context, provider: Provider, target: Target | None, used: Collection[str]
 ) -> ProviderCheck:
+    """Checks one provider: its list of models, a small chat, and the health of a server of your
+    own.
+
+    target: the target to call; None if the provider has none. used: its models that routes use.
+    Raises ConfigError in a process that calls no provider.
+    """
     if ctx.door is None:
         raise ConfigError("this process does not call providers")
     provider = provider_secrets.decrypt_headers(provider, ctx.cipher)
@@ -157,6 +171,7 @@ def _server_replies(
     server: OwnServer,
     target: Target | None,
 ) -> own_server.ServerReplies:
+    """Asks a server of your own for its health and its context window."""
     root = own_server.beside_api(provider)
     about = None
     health = door.ask(root, secret, server.health, None, SERVER_TIMEOUT_S)
@@ -183,6 +198,8 @@ def _result(
 
 @dataclass(frozen=True, slots=True)
 class RegisteredTarget:
+    """The result of `register_with_provider`."""
+
     target: Target
     provider: Provider
     added: bool  # whether the provider was added
@@ -192,7 +209,13 @@ class RegisteredTarget:
 def register_with_provider(
     ctx: Context, actor: Actor, seed: Target, *, api_base: str = ""
 ) -> RegisteredTarget:
-    """Registers a target, and its provider if that is missing and named after its kind."""
+    """Registers a target, and its provider if that is missing and named after its kind.
+
+    api_base: the new provider's address; empty for its kind's.
+    Raises Conflict if the provider exists at another address.
+    Raises NotFound and InputError as `default_provider`.
+    Raises NotAllowed if the provider may see a data class and its address is not the kind's.
+    """
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
         known = Providers(tx).all()
@@ -217,6 +240,13 @@ def register_with_provider(
 
 
 def default_provider(name: str, known: Iterable[str] = (), *, api_base: str = "") -> Provider:
+    """Builds a provider with the usual values of its kind; stores nothing.
+
+    A name without a kind of that name becomes a `custom` provider at `api_base`. known:
+    configured names, for the hint.
+    Raises NotFound without a kind and an address.
+    Raises InputError for a kind that needs a sign-in or an address, and for an invalid address.
+    """
     check_provider_name(name)
     kind = PROVIDER_KINDS.get(name)
     if kind is None and not api_base:
@@ -245,6 +275,8 @@ def default_provider(name: str, known: Iterable[str] = (), *, api_base: str = ""
 
 @dataclass(frozen=True, slots=True)
 class ProviderSummary(CamelCase):
+    """A provider as people see it, with its uses and without secrets."""
+
     name: str
     kind: str
     group: ProviderGroup
@@ -280,7 +312,12 @@ def get_provider(ctx: Context, name: str) -> ProviderSummary:
 def change_provider(
     ctx: Context, actor: Actor, name: str, change: ProviderChange, *, create: bool | None = None
 ) -> ProviderSummary:
-    """Adds a provider, or changes it. create: True raises Conflict, False NotFound."""
+    """Adds a provider, or changes it.
+
+    create: True raises Conflict for a known provider, False NotFound for an unknown one; None
+    allows both. Needs an admin. Raises as `targets.change_of_provider` and
+    `targets.put_provider`.
+    """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
         known = Providers(tx).all().get(name)
@@ -320,6 +357,7 @@ def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
 
 
 def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
+    """Yields the uses that forbid a removal: routes, proposals, shadows and judges."""
     yield from (f"route {route}" for route in targets.routes_using(tx, name))
     by_id = Routing(tx).targets()
     for proposal in Proposals(tx).open():
@@ -336,6 +374,7 @@ def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
 
 
 def _glance(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
+    """Summarises a provider. routes: names of the routes that use it."""
     return ProviderSummary(
         name=provider.name,
         kind=provider.kind,
@@ -355,7 +394,11 @@ def _glance(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
 def add_provider(
     ctx: Context, actor: Actor, name: str, change: CredentialChange
 ) -> ProviderCheck | None:
-    """Adds a provider and its key, then checks it. The provider stays if the check fails."""
+    """Adds a provider and its key, then checks it. The provider stays if the check fails.
+
+    Raises Conflict for a known name, and as `put_credential`. Returns None in a process that
+    calls no provider.
+    """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
         if name in Providers(tx).all():
@@ -366,9 +409,11 @@ def add_provider(
 def replace_key(
     ctx: Context, actor: Actor, name: str, change: CredentialChange
 ) -> ProviderCheck | None:
+    """Sets a provider's key, and checks the provider with it. Raises as `put_credential`."""
     credentials.put_credential(ctx, actor, name, change)
     return check_added(ctx, actor, name)
 
 
 def check_added(ctx: Context, actor: Actor, name: str) -> ProviderCheck | None:
+    """Checks a provider; None in a process that calls no provider."""
     return None if ctx.door is None else check_provider(ctx, actor, name)

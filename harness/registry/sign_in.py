@@ -1,4 +1,11 @@
-"""Signs people in and out with their account at a provider (OAuth's device flow)."""
+"""Signs people in and out with their account at a provider (OAuth's device flow), and renews
+their tokens.
+
+The token that requests carry is stored as the key `oauth`, so that routers treat it like any
+other key. One process renews a token at a time, because a refresh token may be valid only once.
+The rules of renewal are pure (`harness.providers.oauth`); the requests are sent by
+`harness.providers.calls.oauth_http`.
+"""
 
 import json
 from collections.abc import Callable
@@ -57,6 +64,8 @@ from harness.routing.context import Context
 
 @dataclass(frozen=True, slots=True)
 class SignedIn(CamelCase):
+    """A sign-in as people see it, without tokens."""
+
     provider: str
     signed_in_at: datetime
     signed_in_by: str
@@ -72,7 +81,13 @@ def sign_in(
     show: Callable[[DeviceCode], None],
     pause: Callable[[float], None],
 ) -> SignedIn:
-    """Shows a code, and waits for the person's consent. Raises SignInRefused."""
+    """Shows a code, and waits for the person's consent. Needs an admin.
+
+    show: shows the code to the person. pause: sleeps for a number of seconds.
+    Raises SignInRefused if the person refuses, or the code expires.
+    Raises SignInUnreachable without a valid answer of the server.
+    Raises ConfigError without a client id, and in a process that reaches no such server.
+    """
     actor.require(Role.ADMIN)
     server = require_oauth_server(ctx)
     provider, place = _place(ctx, actor, name)
@@ -103,6 +118,7 @@ def _wait_for_consent(
     code: DeviceCode,
     pause: Callable[[float], None],
 ) -> OAuthTokens:
+    """Polls the server until the person has consented. Raises SignInRefused."""
     now = ctx.clock.monotonic()
     ends_at = now + min(code.expires_in_s, MAX_WAIT_S)
     interval_s = min(max(code.interval_s, MIN_INTERVAL_S), MAX_INTERVAL_S)
@@ -135,6 +151,9 @@ def sign_out(ctx: Context, actor: Actor, name: str) -> None:
 
 
 def _place(ctx: Context, actor: Actor, name: str) -> tuple[Provider, OAuthEndpoints]:
+    """Returns the provider and its sign-in addresses; adds a provider that is named after its
+    kind.
+    """
     with ctx.store.read() as tx:
         known = Providers(tx).all().get(name)
     kind = known.kind if known else name
@@ -147,22 +166,26 @@ def _place(ctx: Context, actor: Actor, name: str) -> tuple[Provider, OAuthEndpoi
 
 
 def require_oauth_server(ctx: Context) -> OAuthServer:
+    """Returns the server's client. Raises ConfigError in a process without one."""
     if ctx.oauth is None:
         raise ConfigError("this process cannot reach OAuth servers")
     return ctx.oauth
 
 
 def encrypt_secrets(ctx: Context, changed: SignIn, secrets: SignInSecrets) -> SignIn:
+    """Returns the sign-in with its tokens encrypted."""
     return replace(changed, ciphertext=ctx.cipher.encrypt(json.dumps(asdict(secrets))))
 
 
 def decrypt_secrets(ctx: Context, stored: SignIn) -> SignInSecrets:
+    """Decrypts a sign-in's tokens. Raises DecryptionFailed."""
     return SignInSecrets(**json.loads(ctx.cipher.decrypt(stored.ciphertext)))
 
 
 def store_access_key(
     ctx: Context, tx: Transaction, signed_in: SignIn, access: OAuthTokens
 ) -> None:
+    """Stores the token that requests carry as the provider's key `oauth`."""
     name, now = signed_in.provider, ctx.clock.now()
     stored = list_credentials_of(tx, name)
     secret = ctx.cipher.encrypt(check_key_value(access.access_token))
@@ -174,6 +197,7 @@ def store_access_key(
 
 
 def drop_access_key(tx: Transaction, provider: str) -> bool:
+    """Removes the value of a provider's key `oauth`. Returns whether there was one."""
     for credential in list_credentials_of(tx, provider):
         if credential.name == TOKEN_KEY_NAME and credential.ciphertext:
             Credentials(tx).put(replace(credential, ciphertext="", updated_at=tx.now()))
@@ -186,6 +210,11 @@ ENDED, NOT_RENEWED = credentials.SIGN_IN_ALERTS
 
 
 def renew_tokens(ctx: Context) -> int:
+    """Renews the tokens that are due, and removes expired ones. Returns the number of renewals.
+
+    The control process calls it every second. An alert that a provider refuses our key makes a
+    renewal due sooner.
+    """
     with ctx.store.read() as tx:
         found, providers = SignIns(tx).all(), Providers(tx).all()
         seen = {sign_in.provider: _refused_at(tx, sign_in.provider) for sign_in in found}
@@ -205,6 +234,9 @@ def renew_tokens(ctx: Context) -> int:
 
 
 def _refused_at(tx: Transaction, provider: str) -> datetime | None:
+    """Returns when routers last reported that a provider refuses its key; None without an open
+    alert.
+    """
     keys = (provider, f"{provider}:stored:{TOKEN_KEY_NAME}")
     found = (Alerts(tx).newest(f"{AlertKind.OUR_KEY.value}:{key}") for key in keys)
     return max((alert.last_seen for alert in found if alert and alert.open), default=None)
@@ -250,6 +282,11 @@ def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
 def _request_tokens(
     ctx: Context, place: OAuthEndpoints, before: SignIn
 ) -> tuple[SignIn, OAuthTokens | None]:
+    """Requests the token that is due. Returns the sign-in after it, and the token for requests.
+
+    The second is None if the account's token was renewed and requests carry another token.
+    Raises SignInRefused, SignInUnreachable.
+    """
     server, secrets = require_oauth_server(ctx), decrypt_secrets(ctx, before)
     if due_renewal(before, ctx.clock.now()) is Renewal.ACCESS:
         tokens = server.exchange(place, secrets.account_token)
@@ -273,6 +310,7 @@ def _take_away_ended(ctx: Context) -> None:
 
 
 def _alert_refused(tx: Transaction, stored: SignIn) -> None:
+    """Opens the alert that a sign-in has ended, because its server refused a renewal."""
     ends = stored.access_ends
     live = ends if ends and ends > tx.now() else None
     carried = f"the present token until {live:%Y-%m-%d %H:%M} UTC" if live else "no token"
@@ -289,6 +327,7 @@ def _alert_refused(tx: Transaction, stored: SignIn) -> None:
 
 
 def _alert_failing(ctx: Context, stored: SignIn, because: str) -> None:
+    """Opens the alert that a token could not be renewed several times."""
     with ctx.store.write() as tx:
         alerts.raise_alert(
             tx,

@@ -1,6 +1,9 @@
 """Registers targets, and stores providers with their prices. After a provider moves, earlier
 results prove nothing about the model at the new address (ADR 29), but targets that already
 serve stay in service.
+
+A target never changes: its id is the hash of its content. Names that people type are read by
+`named_models`; API and commands for providers are in `registered_providers`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,10 +42,15 @@ from harness.routing.records.runs import EvalRuns
 
 
 def find_price(tx: Transaction, target: Target | None) -> Price | None:
+    """Returns the provider's own price of a target; None if unknown, or without a target."""
     return find_target_price(Providers(tx).all(), target.name) if target else None
 
 
 def find_list_price(ctx: Context, tx: Transaction, target: Target | None) -> Price | None:
+    """Returns the price of a target, also one that is not registered yet; None if unknown.
+
+    Looks at the provider's own price, then the catalogue, then the provider's list.
+    """
     provider = Providers(tx).all().get(target.provider) if target else None
     if target is None or provider is None:
         return None
@@ -72,6 +80,7 @@ def fill_prices(
 
 
 def describe_price(price: Price | None) -> str:
+    """Writes a price for people, in US dollars per million tokens."""
     if price is None:
         return "an unknown price"
     sent, written = (
@@ -82,12 +91,17 @@ def describe_price(price: Price | None) -> str:
 
 
 def add_target(ctx: Context, actor: Actor, seed: Target) -> Target:
+    """Registers a target in a transaction of its own. Needs a proposer. Raises NotFound."""
     actor.require(Role.PROPOSER)
     with ctx.store.write() as tx:
         return register_target(ctx, tx, actor, seed)
 
 
 def register_target(ctx: Context, tx: Transaction, actor: Actor, target: Target) -> Target:
+    """Stores a target unless it is stored, and its model's price. Returns the target.
+
+    The caller checks the actor's role. Raises NotFound for an unknown provider.
+    """
     providers = Providers(tx).all()
     if target.provider not in providers:
         hint = did_you_mean(target.provider, providers, otherwise=".")
@@ -107,6 +121,7 @@ def register_target(ctx: Context, tx: Transaction, actor: Actor, target: Target)
 
 
 def require_provider(tx: Transaction, name: str) -> Provider:
+    """Returns a provider by its name. Raises NotFound, which lists the configured names."""
     found = Providers(tx).all()
     if name not in found:
         listed = ", ".join(found) or "none"
@@ -116,7 +131,10 @@ def require_provider(tx: Transaction, name: str) -> Provider:
 
 @dataclass(frozen=True, slots=True)
 class ProviderChange:
-    """A change of a provider. None keeps the value; for a new provider, it is the default."""
+    """A change of a provider. None keeps the value; for a new provider, it is the default.
+
+    extra_body: cannot change once results depend on it (`put_provider`).
+    """
 
     kind: str | None = None
     api_base: str | None = None
@@ -127,7 +145,12 @@ class ProviderChange:
 
 
 def change_of_provider(ctx: Context, before: Provider, change: ProviderChange) -> Provider:
-    """Applies a change. Raises InputError, NotAllowed (see `check_address`)."""
+    """Applies a change; stores nothing.
+
+    Raises InputError for another kind, invalid headers and an invalid address.
+    Raises NotAllowed for another address if the provider may see a data class
+    (`check_address`).
+    """
     if change.kind not in (None, before.kind):
         raise InputError(
             f"provider {before.name!r} is of kind {before.kind!r}, which cannot change because "
@@ -146,6 +169,7 @@ def change_of_provider(ctx: Context, before: Provider, change: ProviderChange) -
 
 
 def provider_of(tx: Transaction, target: Target) -> Provider:
+    """Returns a target's provider. Raises NotFound for a removed provider."""
     provider = Providers(tx).all().get(target.provider)
     if provider is None:
         raise NotFound(
@@ -167,7 +191,12 @@ def check_evaluable(tx: Transaction, *targets: Target) -> None:
 
 
 def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "") -> None:
-    """Adds or changes a provider. Raises Conflict if results depend on its `extra_body`."""
+    """Adds or changes a provider. Does nothing if all values are the same.
+
+    reason: required to move a provider that a route uses. Needs an admin.
+    Raises Conflict if results depend on its `extra_body`.
+    Raises InputError for invalid values, and without a required reason.
+    """
     actor.require(Role.ADMIN)
     if provider.api_base:  # some kinds have no address
         check_api_base(provider.api_base, ctx.allow_addresses)
@@ -185,6 +214,10 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "
 
 
 def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
+    """Tells whether two providers have the same values, with headers decrypted.
+
+    Encryption gives another ciphertext each time, so stored headers cannot be compared.
+    """
     return known is not None and decrypt_headers(known, ctx.cipher) == decrypt_headers(
         wanted, ctx.cipher
     )
@@ -211,6 +244,7 @@ def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
 
 
 def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
+    """Adds missing prices for the models of the provider's targets and judges."""
     used = (*Routing(tx).targets().values(), *ctx.judges.values())
     models = sorted({target.model for target in used if target.provider == provider.name})
     return fill_prices(ctx, tx, provider, models) if models else provider
@@ -228,6 +262,7 @@ def _put(tx: Transaction, actor: Actor, provider: Provider) -> None:
 
 
 def moved_details(provider: Provider) -> dict[str, object]:
+    """Returns the audit details of a provider's last move; empty if it never moved."""
     if (moved := provider.moved) is None:
         return {}
     return {"moved_at": moved.at.isoformat(), "moved_by": moved.by, "reason": moved.reason}
@@ -256,6 +291,7 @@ def find_target(tx: Transaction, name: str) -> Target:
 
 
 def find_known_target(tx: Transaction, name: str) -> Target | None:
+    """Finds a target as `find_target`; None instead of NotFound. Raises InputError."""
     try:
         return find_target(tx, name)
     except NotFound:
@@ -270,7 +306,14 @@ def with_move(
     wanted: Provider,
     reason: str,
 ) -> Provider:
-    """Records a provider's move. Raises InputError without a reason if a route uses it."""
+    """Records a provider's move. Raises InputError without a reason if a route uses it.
+
+    A move is a change of kind, address or headers: another model may answer there. Its time is
+    never before the newest run of the provider, even if the clock was set back.
+
+    known: the stored provider; None for a new one. A new provider counts as moved if targets of
+    a removed provider of that name exist.
+    """
     if known is not None and decrypt_headers(known, ctx.cipher).same_place(
         decrypt_headers(wanted, ctx.cipher)
     ):
@@ -290,10 +333,12 @@ def with_move(
 
 
 def routes_using(tx: Transaction, provider: str) -> list[str]:
+    """Lists the routes that use a provider in any role, by name."""
     return routes_by_provider(tx).get(provider, [])
 
 
 def routes_by_provider(tx: Transaction) -> Mapping[str, list[str]]:
+    """Lists the routes of each provider, by name."""
     table = Routing(tx).table()
     found: dict[str, list[str]] = {}
     for name, route in sorted(table.routes.items()):
@@ -305,6 +350,10 @@ def routes_by_provider(tx: Transaction) -> Mapping[str, list[str]]:
 def find_move_since(
     ctx: Context, tx: Transaction, target: str, began: datetime
 ) -> Provider | None:
+    """Returns the target's provider if it moved after a run began; else None.
+
+    target: a target's or a judge's id. began: the run's start. A move at that very time counts.
+    """
     known = Routing(tx).targets().get(target)
     if known is None:
         known = next((judge for judge in ctx.judges.values() if judge.id == target), None)
@@ -315,6 +364,9 @@ def find_move_since(
 
 
 def list_outdated(tx: Transaction, provider: str) -> Sequence[str]:
+    """Lists canaries and proposals that a provider's move makes worthless, as texts for
+    people.
+    """
     targets = Routing(tx).targets()
 
     def there(*arms: str) -> bool:

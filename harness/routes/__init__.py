@@ -1,1 +1,5 @@
-"""Use cases that change routes, and reports on them."""
+"""Routes as people manage and read them: settings, freezes, bills, outages and measurements.
+
+The routing table, its changes and its records are in `harness.routing`. Only `routes` writes a
+route here, and only its settings; a swap of models is the business of proposals and canaries.
+"""

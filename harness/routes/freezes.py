@@ -1,5 +1,10 @@
 """Checks whether a candidate may advance (`require_may_go_on`); throws and lifts switches. A
 switch adds no target to a route, so it needs no proof.
+
+A freeze holds candidates back and changes no request; it comes from the configuration's weekly
+windows, from `control.observe_only`, or from a person. The other switches force or avoid a
+provider or a target at once. Their rules are pure: `harness.routing.freeze` and
+`harness.providers.force`.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -65,11 +70,13 @@ def load_freezes(
 
 
 def list_freeze_notices(ctx: Context, route: str | None = None) -> Sequence[Freeze]:
+    """Lists the freezes that hold now, the latest end first. route: None for all routes."""
     with ctx.store.read() as tx:
         return load_freezes(ctx, tx, route)
 
 
 def list_unknown_routes(ctx: Context, routes: Collection[str]) -> Sequence[tuple[str, str]]:
+    """Lists (route, window) for each weekly window that names a route that does not exist."""
     return [
         (name, str(window))
         for window in ctx.freeze_windows
@@ -80,7 +87,10 @@ def list_unknown_routes(ctx: Context, routes: Collection[str]) -> Sequence[tuple
 def may_go_on(
     ctx: Context, tx: Transaction, route: str, step: RolloutSignal | None = None
 ) -> Sequence[str]:
-    """Lists the reasons that refuse a step. step: None to open a canary."""
+    """Lists the reasons that refuse a step, as texts; empty if the step may go on.
+
+    step: None to open a canary. Rollbacks and aborts are never refused.
+    """
     if step is not None and step not in FROZEN_SIGNALS:
         return ()
     return [freeze.describe(route) for freeze in load_freezes(ctx, tx, route)]
@@ -89,7 +99,7 @@ def may_go_on(
 def require_may_go_on(
     ctx: Context, tx: Transaction, route: str, step: RolloutSignal | None = None
 ) -> None:
-    """Checks a step. Raises Conflict during a freeze."""
+    """Checks a step. Raises Conflict during a freeze. step: None to open a canary."""
     if reasons := may_go_on(ctx, tx, route, step):
         stays = f"its canary does not continue ({step.value})" if step else "no canary opens"
         raise Conflict(
@@ -121,11 +131,16 @@ def describe_waits(
 
 
 def measure_frozen(ctx: Context, tx: Transaction, route: str, since: datetime) -> timedelta:
+    """Measures how long a route was frozen since a time, so that a canary's deadlines can
+    exclude it.
+    """
     return measure_frozen_time(load_freezes(ctx, tx, route, since), since, ctx.clock.now())
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchRequest:
+    """A person's request for a switch, before anything is checked."""
+
     force: Force
     reason: str
     route: str | None = None  # None for all routes
@@ -136,8 +151,13 @@ class SwitchRequest:
 def throw_switch(
     ctx: Context, actor: Actor, request: SwitchRequest, *, source: SwitchSource
 ) -> KillSwitch:
-    """Sets a switch. Raises NotAllowed if it would force traffic to a candidate that the actor
-    proposed, InputError for a freeze without an end.
+    """Sets a switch; routers follow it within two seconds.
+
+    Needs an approver and a reason. source: the interface through which the person acts.
+    Raises NotAllowed if it would force traffic to a candidate that the actor proposed.
+    Raises InputError for a freeze without an end, for a start that is not a freeze's, and for a
+    time beyond a year.
+    Raises NotFound for an unknown route, target or provider.
     """
     actor.require(Role.APPROVER)
     require_reason(request.reason, "a switch")
@@ -179,6 +199,9 @@ def throw_switch(
 
 
 def _check(tx: Transaction, request: SwitchRequest) -> None:
+    """Checks that the route, target or provider of a switch exists. Raises NotFound,
+    InputError.
+    """
     if request.route is not None:
         routes.require_route(tx, request.route)
     name = request.force.name
@@ -194,6 +217,10 @@ def _check(tx: Transaction, request: SwitchRequest) -> None:
 
 
 def _check_four_eyes(tx: Transaction, actor: Actor, switch: KillSwitch) -> None:
+    """Raises NotAllowed if the switch would make a candidate serve, and the actor proposed it.
+
+    A forcing switch would otherwise promote a candidate that no other person approved.
+    """
     by_name, stored = Routing(tx).table().routes, Routing(tx).targets()
     for proposal in Proposals(tx).open():
         route = by_name.get(proposal.route)
@@ -232,11 +259,16 @@ def _force(switch: KillSwitch, ids: Iterable[str], known: Mapping[str, Target]) 
 
 @dataclass(frozen=True, slots=True)
 class SwitchPreview:
+    """The routes that a switch would change, before a person throws it."""
+
     affected: list[str]  # routes whose requests the switch would redirect
     unaffected: list[str]  # routes that keep their plans, because they lack the target
 
 
 def preview_switch(ctx: Context, force: Force, route: str | None) -> SwitchPreview:
+    """Lists the routes that a switch would redirect. Stores nothing. route: None for all
+    routes.
+    """
     switch = KillSwitch("", route, force, "", "", ctx.clock.now(), None, SwitchSource.REST)
     with ctx.store.read() as tx:
         table = Routing(tx).table()
@@ -249,6 +281,9 @@ def preview_switch(ctx: Context, force: Force, route: str | None) -> SwitchPrevi
 
 
 def list_liftable_switches(ctx: Context, route: str) -> Sequence[KillSwitch]:
+    """Lists the switches that a person can lift for a route: stored, not lifted and not
+    over.
+    """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         held = Switches(tx).liftable()
@@ -256,5 +291,8 @@ def list_liftable_switches(ctx: Context, route: str) -> Sequence[KillSwitch]:
 
 
 def list_live_switches(ctx: Context) -> Sequence[KillSwitch]:
+    """Lists the stored switches that change plans now, strongest first; freezes are
+    left out.
+    """
     with ctx.store.read() as tx:
         return active_switches(Switches(tx).not_lifted(), ctx.clock.now())

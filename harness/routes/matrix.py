@@ -1,4 +1,9 @@
-"""Builds the provider matrix."""
+"""Builds the provider matrix: each provider with its models, abilities, prices and health.
+
+The matrix joins facts that other modules store: registry, catalogue, checks, alerts and
+traffic. It calls no provider, so its health may be a day old. A check that calls them is in
+`harness.registry.registered_providers`; one route's figures are in `scorecard`.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +36,10 @@ _TROUBLE: Final = frozenset(
 
 
 class ProviderHealth(StrEnum):
+    """Whether a provider answers, by the newest evidence. UNKNOWN: neither checked nor used
+    lately.
+    """
+
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
     UNKNOWN = "unknown"
@@ -38,6 +47,8 @@ class ProviderHealth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MatrixModel(CamelCase):
+    """A model of a provider, with its abilities from registry, kind and catalogue."""
+
     model: str
     abilities: Mapping[str, Ability]  # by column
     context_window: int | None
@@ -50,6 +61,8 @@ class MatrixModel(CamelCase):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixRow(CamelCase):
+    """A configured provider, or a kind that has no provider yet."""
+
     provider: str
     kind: str
     group: ProviderGroup
@@ -116,6 +129,11 @@ def _models(
     serves: Mapping[str, Sequence[str]],
     speeds: Mapping[str, float],
 ) -> Sequence[MatrixModel]:
+    """Builds the rows of a provider's models: of its registered targets and its configuration.
+
+    own: the provider's targets. serves: routes by target id. speeds: medians in ms by target
+    id.
+    """
     by_model: dict[str, list[str]] = {name: [] for name in provider.models}
     for target in own:
         by_model.setdefault(target.model, []).append(target.id)
@@ -140,6 +158,8 @@ def _models(
 
 
 class _Health:
+    """The evidence of providers' health, loaded once for all rows."""
+
     def __init__(
         self, ctx: Context, targets: Mapping[str, Target], speeds: Mapping[str, float]
     ) -> None:
@@ -152,10 +172,18 @@ class _Health:
         self._check = known_check(ctx)
 
     def learned(self, provider: Provider) -> list[str]:
+        """Lists the repairs that routers learned for the provider's targets, as titles of open
+        alerts.
+        """
         start = f"target {provider.name}/"
         return sorted(a.title for a in self._repairs if a.subject.startswith(start))
 
     def assess(self, provider: Provider) -> tuple[ProviderHealth, str, str]:
+        """Returns health, its evidence, and the unhealthy provider or target.
+
+        An open alert of a router precedes the last check, and a failed check precedes answered
+        requests.
+        """
         own = [e.name for e in self._targets.values() if e.provider == provider.name]
         # Routers' alerts have these subjects (`router.health.worker_alerts`).
         names = {f"provider {provider.name}", *(f"target {target}" for target in own)}

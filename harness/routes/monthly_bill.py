@@ -4,7 +4,9 @@
 
 Models differ in their tokenizers and in the length of their answers. So the evals count the
 tokens of candidate and incumbent on the same items. Items differ from clients' requests, so the
-forecast uses only the ratio of the two; length and number of requests come from the route.
+forecast uses only the ratio of the two; length and number of requests come from the route. A
+forecast decides nothing: `harness.proposals.candidates.cost_ratio` compares list prices with
+the canary's limit, and the gate tests a claimed saving. An unknown price is never read as 0.
 """
 
 import math
@@ -35,6 +37,8 @@ MIN_WINDOW: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
+    """Mean or summed tokens of requests; fractions are possible."""
+
     input: float
     output: float
     cached: float = 0.0  # input tokens that the provider read from its cache
@@ -45,6 +49,8 @@ class TokenCounts:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredTokens:
+    """The tokens of both models on the same items, summed over the items."""
+
     items: int = 0
     incumbent: TokenCounts = TokenCounts(0.0, 0.0)
     candidate: TokenCounts = TokenCounts(0.0, 0.0)
@@ -52,6 +58,10 @@ class MeasuredTokens:
 
 @dataclass(frozen=True, slots=True)
 class RouteBill:
+    """A route's recorded traffic of at most 30 days, with the incumbent's cost. Costs are US
+    dollars.
+    """
+
     since: datetime  # beginning of its recorded traffic, at most 30 days ago
     window_s: float
     requests: int  # requests of all arms in that window
@@ -61,6 +71,7 @@ class RouteBill:
 
     @property
     def requests_per_month(self) -> float:
+        """The requests of 30 days at the window's rate; 0.0 without a request."""
         return self.requests * MONTH.total_seconds() / self.window_s if self.requests else 0.0
 
     @property
@@ -78,6 +89,7 @@ class RouteBill:
 
     @property
     def month_text(self) -> str:
+        """Writes the monthly cost for people, or why it is unknown."""
         if self.month_usd is None:
             return f"unknown: {self.unknown}"
         usd, window = format_month_usd(self.month_usd), format_estimate(self.window_s)
@@ -98,6 +110,8 @@ class RouteBill:
 
 @dataclass(frozen=True, slots=True)
 class CostForecast:
+    """A route's bill, now and with the candidate. Costs are US dollars for 30 days."""
+
     bill: RouteBill
     now_usd: float | None  # the incumbent's bill
     requests_per_month: float
@@ -111,6 +125,7 @@ class CostForecast:
 
     @property
     def current(self) -> RouteBill:
+        """The bill of the model that serves the route now."""
         return self.bill if self.serving is None else self.serving
 
 
@@ -141,6 +156,7 @@ def measure_bill(
 
 
 def _per_request(totals: Sequence[TrafficTotal], requests: int) -> TokenCounts:
+    """Divides summed tokens by the number of requests."""
     return TokenCounts(
         sum(total.input_tokens for total in totals) / requests,
         sum(total.output_tokens for total in totals) / requests,
@@ -178,6 +194,7 @@ def forecast_cost(
 def _unknown(
     bill: RouteBill, measured: MeasuredTokens, price: Price | None, *, estimated: bool
 ) -> str:
+    """Explains why a forecast is unknown; empty if it can be computed."""
     if bill.tokens is None or not bill.reckons_month:
         return bill.unknown
     if price is None:
@@ -217,6 +234,12 @@ def forecast_from_answers(
     arms: tuple[Target, Target],
     answers: Iterable[tuple[AnswerColumns, AnswerColumns]],
 ) -> CostForecast:
+    """Forecasts a swap's bill from the answers of its comparison.
+
+    arms: incumbent, candidate. answers: of both arms, for each suite. If another model than the
+    comparison's incumbent serves the route now, the forecast also has the bill of that model.
+    Raises NotFound for an unknown route.
+    """
     bill, price = _bill(tx, route, arms[0]), targets.find_price(tx, arms[1])
     forecast = forecast_cost(bill, _measure(answers), price)
     if routes.require_route(tx, route).incumbent == arms[0].id:
@@ -229,6 +252,9 @@ def forecast_from_history(
 ) -> CostForecast:
     """Forecasts a swap's bill from earlier runs or, if there are none, from the incumbent's
     tokens.
+
+    candidate: an id or a name. plans: the suites whose runs count.
+    Raises NotFound, AmbiguousName, InputError.
     """
     with ctx.store.read() as tx:
         known = Routing(tx).targets()
@@ -240,6 +266,7 @@ def forecast_from_history(
 
 
 def bill_of_route(tx: Transaction, route: str) -> RouteBill:
+    """Measures the bill of the route's present incumbent. Raises NotFound."""
     incumbent = Routing(tx).targets()[routes.require_route(tx, route).incumbent]
     return _bill(tx, route, incumbent)
 
@@ -267,6 +294,7 @@ def _earlier(
 
 
 def _measure(answers: Iterable[tuple[AnswerColumns, AnswerColumns]]) -> MeasuredTokens:
+    """Sums the tokens of the items that both models answered, over all suites."""
     rows: list[tuple[_Tokens, _Tokens]] = []
     for incumbent, candidate in answers:
         ours, theirs = _tokens(incumbent), _tokens(candidate)
@@ -276,6 +304,7 @@ def _measure(answers: Iterable[tuple[AnswerColumns, AnswerColumns]]) -> Measured
 
 
 def _tokens(answers: AnswerColumns) -> Mapping[str, _Tokens]:
+    """Returns the tokens of each answered item, the mean over epochs."""
     came = answers.answered
     counts = list(zip(came.input_tokens, came.output_tokens, came.cached_tokens, strict=True))
     first = dict(zip(came.item, counts, strict=True))
@@ -291,6 +320,7 @@ def _tokens(answers: AnswerColumns) -> Mapping[str, _Tokens]:
 
 
 def describe_forecast(forecast: CostForecast) -> str:
+    """Writes the bill now and with the candidate as sentences for people."""
     bill = forecast.current
     if not bill.reckons_month:
         return f"This route's monthly cost is unknown: {bill.unknown}."
@@ -313,6 +343,7 @@ def describe_forecast(forecast: CostForecast) -> str:
 
 
 def describe_basis(forecast: CostForecast) -> str:
+    """Writes the data behind a forecast; empty if the traffic does not suffice."""
     bill = forecast.current
     if not bill.reckons_month:
         return ""

@@ -1,13 +1,15 @@
 """Finds routes whose callers get errors or a fallback's answers in their recorded minutes, and
 raises alerts.
+
+`load_outages` reads minutes, alerts and scores; `outage_rule` decides. An outage is only
+reported: routers fail over and open circuits by themselves (`harness.routing.reliability`), and
+`harness.canary` ends a canary that harms.
 """
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from functools import cache, partial
 from typing import Final
 
@@ -19,141 +21,26 @@ from harness.frame.alerts.records import Alerts
 from harness.frame.errors import NotFound, SignatureInvalid
 from harness.frame.formatting import format_percent, format_quantity, format_score
 from harness.frame.records.transaction import Transaction
-from harness.gate.online.observation import TrafficMinute
+from harness.providers.force import KillSwitch, active_switches, decide_plan
 from harness.providers.target import MeasuredScore, Target
 from harness.registry.targets import describe_price, find_price
 from harness.routes import routes
+from harness.routes.outage_rule import FRESH, RECENT, OutageKind, RouteOutage, find_outage
 from harness.routes.scorecard import load_target_scores
 from harness.routing.context import Context
+from harness.routing.plan import order_targets
+from harness.routing.records.interventions import Switches
 from harness.routing.records.observations import Observations
 from harness.routing.records.preload import Preload
 from harness.routing.records.routes import Routing
-from harness.routing.table import Arm, Route
-
-# An outage needs at least this many requests as evidence.
-FEW_REQUESTS: Final = 3
-# A larger share of errors in a minute counts as an outage.
-TOLERATED_ERRORS: Final = 0.01
-# A fallback that answers a larger share of the requests serves the route.
-CARRIED_SHARE: Final = 0.5
-# Only minutes that began within this time show a route's present state.
-RECENT: Final = timedelta(minutes=15)
-# Minutes of this age are better evidence than the targets' circuits.
-FRESH: Final = timedelta(minutes=2)
-_MINUTE: Final = timedelta(minutes=1)
-
-
-class OutageKind(StrEnum):
-    DOWN = "down"
-    ON_FALLBACK = "on fallback"
-
-
-@dataclass(frozen=True, slots=True)
-class RouteOutage:
-    kind: OutageKind
-    since: datetime
-    requests: int = 0  # requests, failed, carried: since `since`
-    failed: int = 0
-    carried: int = 0  # requests that fallbacks answered
-    no_answers: bool = False  # callers get no answers now
-    fallback: str = ""  # id of the fallback that answers most requests; empty without one
-
-
-@dataclass(slots=True)
-class _Window:
-    begin: datetime
-    requests: int = 0
-    failed: int = 0
-    carried: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: "_Window") -> None:
-        self.begin = min(self.begin, other.begin)
-        self.requests += other.requests
-        self.failed += other.failed
-        self.carried.update(other.carried)
-
-    @property
-    def kind(self) -> OutageKind | None:
-        enough = self.failed >= FEW_REQUESTS
-        if enough and self.failed > TOLERATED_ERRORS * self.requests:
-            return OutageKind.DOWN
-        carried = self.carried.total()
-        if carried >= FEW_REQUESTS and carried > CARRIED_SHARE * self.requests:
-            return OutageKind.ON_FALLBACK
-        return None
-
-    @property
-    def is_one_sided(self) -> bool:
-        return self.requests in (self.failed, self.carried.total())
-
-
-def find_outage(
-    route: Route, minutes: Iterable[TrafficMinute], shut: Mapping[str, datetime], now: datetime
-) -> RouteOutage | None:
-    """Finds a route's outage. shut: when each target's circuit opened, by target id."""
-    tallies = _tally(route, minutes)
-    newest = tallies[0] if tallies and now - tallies[0].begin < RECENT else None
-    windows = list(_windows(tallies, now)) if newest else []
-    kind = windows[0].kind if windows else None
-    answering = route.may_answer
-    if kind is not OutageKind.DOWN and answering and all(t in shut for t in answering):
-        since = max(shut[target] for target in answering)
-        if newest is None or now - newest.begin >= FRESH:
-            return RouteOutage(OutageKind.DOWN, since, no_answers=True)
-        if newest.failed:
-            requests, failed = newest.requests, newest.failed
-            return RouteOutage(OutageKind.DOWN, since, requests, failed, no_answers=True)
-    return _describe(kind, windows) if kind else None
-
-
-def _describe(kind: OutageKind, windows: Sequence[_Window]) -> RouteOutage:
-    no_answers = windows[0].failed == windows[0].requests
-    whole = _Window(windows[0].begin)
-    for window in windows:
-        if window.kind is not kind:
-            break
-        whole.add(window)
-    carriers = windows[0].carried or whole.carried
-    return RouteOutage(
-        kind=kind,
-        since=whole.begin,
-        requests=whole.requests,
-        failed=whole.failed,
-        carried=whole.carried.total(),
-        no_answers=no_answers,
-        fallback=carriers.most_common(1)[0][0] if carriers and not no_answers else "",
-    )
-
-
-def _tally(route: Route, minutes: Iterable[TrafficMinute]) -> Sequence[_Window]:
-    tallies: dict[datetime, _Window] = {}
-    for row in minutes:
-        tally = tallies.setdefault(row.minute, _Window(row.minute))
-        tally.requests += row.requests
-        tally.failed += row.failed
-        if row.target in route.fallbacks and row.arm != Arm.KEEP_WARM.value:
-            carried = max(0, row.charged - row.failed)
-            tally.carried += Counter({row.target: carried})  # `+=` drops zeros
-    return [tallies[at] for at in sorted(tallies, reverse=True)]
-
-
-def _windows(tallies: Iterable[_Window], now: datetime) -> Iterator[_Window]:
-    window: _Window | None = None
-    for tally in tallies:
-        if window is None:
-            window = _Window(tally.begin)
-        window.add(tally)
-        is_whole = window.begin + _MINUTE <= now
-        if window.requests >= FEW_REQUESTS and (is_whole or window.is_one_sided):
-            yield window
-            window = None
-
+from harness.routing.table import Route
 
 HOUR: Final = timedelta(hours=1)
 ALERTS: Final[Mapping[OutageKind, AlertKind]] = {
     OutageKind.DOWN: AlertKind.ROUTE_DOWN,
     OutageKind.ON_FALLBACK: AlertKind.ON_FALLBACK,
 }
+_OUTAGES: Final = {alert: kind for kind, alert in ALERTS.items()}
 # While such an alert is open, routers do not call the target, or the provider's targets.
 _TARGETS_SHUT: Final = frozenset({AlertKind.BREAKER_OPEN, AlertKind.MODEL_UNKNOWN})
 _PROVIDERS_SHUT: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
@@ -163,10 +50,13 @@ _Scores = Callable[[str], Sequence[MeasuredScore]]  # a target's scores, by its 
 
 @dataclass(frozen=True, slots=True)
 class OutageView:
+    """A route's outage, with texts for people."""
+
     outage: RouteOutage
     own: Target  # the route's incumbent
     fallback: Target | None = None  # the fallback that answers now
     difference: str = ""  # its price and quality compared with the incumbent's
+    switch: str = ""  # the kill switch that changes the route's plan; empty without one
 
     @property
     def kind(self) -> OutageKind:
@@ -174,12 +64,16 @@ class OutageView:
 
     @property
     def state_text(self) -> str:
+        """Names the state in a few words, for a table."""
         if self.fallback is not None and self.kind is OutageKind.ON_FALLBACK:
             return f"on fallback {self.fallback.name}"
+        if self.outage.only_refused:
+            return "refuses requests"
         return "down" if self.outage.no_answers else "callers get errors"
 
     @property
     def reason(self) -> str:
+        """Describes the outage in sentences, with counts and the fallback's difference."""
         outage, since = self.outage, f"Since {self.outage.since:%Y-%m-%d %H:%M} UTC"
         if not outage.requests:
             return f"{since} the routers call none of its targets."
@@ -190,19 +84,41 @@ class OutageView:
             return f"{text} {self.difference}".strip()
         share = format_percent(outage.failed / outage.requests, significant=2)
         text = f"{since} {outage.failed:,} of {requests} failed ({share})"
+        if outage.only_refused:
+            return f"{text}. {self._refusal}"
+        if outage.refused:
+            because = f" ({self.switch})" if self.switch else ""
+            text = f"{text}, {outage.refused:,} of them without a call to a target{because}"
         if outage.no_answers:
             return f"{text}: no target of the route answers."
         carried = f" {self.fallback.name} answers in its place." if self.fallback else ""
         return f"{text}.{carried} {self.difference}".strip()
 
+    @property
+    def _refusal(self) -> str:
+        """Explains why the router calls no target, in sentences."""
+        if self.switch:
+            return f"The router calls no target, because of a kill switch: {self.switch}."
+        return (
+            "The router may call no target of the route: a kill switch, a missing key or a "
+            "data class excludes each. The error that callers get names the reasons."
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Shut:
+    """When targets and providers were shut, from open alerts: by target id, by
+    provider's name.
+    """
+
     targets: Mapping[str, datetime]
     providers: Mapping[str, datetime]
 
     @classmethod
     def from_alerts(cls, open_: Iterable[AlertRecord]) -> "_Shut":
+        """Reads the routers' open alerts. An alert about a named key does not shut a
+        provider.
+        """
         targets, providers = {}, {}
         for record in open_:
             about, *part = record.key.split(":")[1:] or [""]
@@ -213,6 +129,7 @@ class _Shut:
         return cls(targets, providers)
 
     def among(self, targets: Iterable[Target]) -> Mapping[str, datetime]:
+        """Maps the shut ones among targets to the time when each was shut."""
         found = {t.id: self.targets.get(t.id, self.providers.get(t.provider)) for t in targets}
         return {id_: since for id_, since in found.items() if since is not None}
 
@@ -227,6 +144,7 @@ def load_outages(
         open_ = [record for record in Alerts(tx).unsettled() if record.open]
         shut = _Shut.from_alerts(open_)
         begun = {rec.key: rec.first_seen for rec in open_}
+        told = {rec.key.partition(":")[2]: rec.kind for rec in open_ if rec.kind in _OUTAGES}
         suspects = set(Observations(tx).failing_routes(since=now - RECENT))
         if shut.targets or shut.providers:
             suspects |= set(Routing(tx).names())
@@ -235,30 +153,41 @@ def load_outages(
         Preload(tx).routes(suspects)
         minutes = Observations(tx).traffic_of(suspects, since=now - HOUR)
         scores = cache(partial(load_target_scores, tx))
+        switches = active_switches(Switches(tx).not_lifted(), now)
         for name in sorted(suspects):
             with suppress(SignatureInvalid, NotFound):
                 route = routes.require_route(tx, name)
                 targets = {id_: Routing(tx).target(id_) for id_ in route.targets}
                 known = {id_: target for id_, target in targets.items() if target}
                 closed = shut.among(known.values())
-                outage = find_outage(route, minutes.get(name, ()), closed, now)
+                kind = _OUTAGES.get(told[name]) if name in told else None
+                outage = find_outage(route, minutes.get(name, ()), closed, now, kind)
                 if outage is not None:
                     outage = _begin_at_alert(
                         outage, begun.get(f"{ALERTS[outage.kind].value}:{name}"), now
                     )
-                    found[name] = _view(tx, route, known, outage, scores)
+                    view = _view(tx, route, known, outage, scores)
+                    found[name] = replace(view, switch=_switch_reason(route, known, switches))
     return found
 
 
 def update_outage_alerts(ctx: Context) -> None:
+    """Opens, updates and resolves the alerts of all routes' outages.
+
+    If a route changes from one kind of outage to the other, one message tells people
+    (`_hand_over`). An alert that ends without any request says so in its title
+    (`_note_silence`).
+    """
     notices = {
         (ALERTS[view.kind], name): AlertNotice(f"route {name}", _title(name, view), view.reason)
         for name, view in load_outages(ctx).items()
     }
     for kind, name in alerts.list_open(ctx, *ALERTS.values()) - notices.keys():
-        for successor in ALERTS.values():
-            if notice := notices.get((successor, name)):
-                _hand_over(ctx, name, kind, successor, notice)
+        successor = next((k for k in ALERTS.values() if (k, name) in notices), None)
+        if successor is not None:
+            _hand_over(ctx, name, kind, successor, notices[successor, name])
+        else:
+            _note_silence(ctx, name, kind)
     alerts.update_alerts(ctx, frozenset(ALERTS.values()), notices)
 
 
@@ -268,7 +197,8 @@ def _hand_over(
     """Ends an alert and raises its successor, in one message to each sink."""
     with ctx.store.write() as tx:
         record = Alerts(tx).newest(f"{ended.value}:{route}")
-        if record is None or not record.open:
+        # After a return, the message of the end waits, and the successor has its own message.
+        if record is None or not record.open or record.returned:
             return
         changed = replace(notice, title=f"{record.title}; now: {notice.title}")
         alerts.raise_alert(tx, ended, route, **asdict(changed), news=AlertEvent.STILL)
@@ -284,9 +214,33 @@ def _hand_over(
             alerts.queue_message(tx, opened, Notified.RAISED, sinks)
 
 
+def _note_silence(ctx: Context, route: str, kind: AlertKind) -> None:
+    """Names in an ending alert's title that no request shows whether the route works."""
+    with ctx.store.write() as tx:
+        record = Alerts(tx).newest(f"{kind.value}:{route}")
+        last = Observations(tx).last_traffic(route)
+        is_silent = last is None or tx.now() - last >= RECENT
+        if (
+            record is None
+            or not record.open
+            or not is_silent
+            or route not in Routing(tx).names()
+        ):
+            return
+        since = f" since {last:%H:%M} UTC" if last else ""
+        notice = AlertNotice(
+            record.subject,
+            f"{record.title}; no request came{since}, so nothing shows that it works",
+            record.text,
+        )
+        alerts.raise_alert(tx, kind, route, **asdict(notice), news=AlertEvent.STILL)
+
+
 def _title(name: str, view: OutageView) -> str:
     if view.kind is OutageKind.ON_FALLBACK and view.fallback is not None:
         return f"{view.fallback.name} answers for {view.own.name} on route {name}"
+    if view.outage.only_refused:
+        return f"route {name} refuses requests: the router may call none of its targets"
     if view.outage.no_answers:
         return f"route {name} is down: no target answers"
     return f"callers of route {name} get errors"
@@ -295,9 +249,24 @@ def _title(name: str, view: OutageView) -> str:
 def _begin_at_alert(
     outage: RouteOutage, first_seen: datetime | None, now: datetime
 ) -> RouteOutage:
+    """Returns the outage with its alert's beginning if it reaches back to the start of the
+    loaded hour, because it may then be older.
+    """
     if first_seen is None or outage.since > now - HOUR + FRESH:
         return outage
     return replace(outage, since=min(first_seen, outage.since))
+
+
+def _switch_reason(
+    route: Route, targets: Mapping[str, Target], switches: Sequence[KillSwitch]
+) -> str:
+    """Explains how kill switches change the route's plan now; empty if they do not.
+
+    targets: of the route, by id. switches: those in force.
+    """
+    ordered = [targets[id_] for id_ in order_targets(route, None) if id_ in targets]
+    decided = decide_plan(switches, route.name, ordered)
+    return decided.reason if decided is not None and decided.in_effect else ""
 
 
 def _view(
@@ -307,6 +276,7 @@ def _view(
     outage: RouteOutage,
     scores: _Scores,
 ) -> OutageView:
+    """Builds the view of an outage. targets: of the route, by id."""
     own, fallback = targets[route.incumbent], targets.get(outage.fallback)
     difference = ""
     if fallback is not None:
@@ -326,6 +296,7 @@ def _price_difference(tx: Transaction, own: Target, fallback: Target) -> str:
 def _score_differences(
     scores: _Scores, route: Route, own: Target, fallback: Target
 ) -> Iterator[str]:
+    """Yields the scores of both models on each suite that measured both."""
     ours, theirs = (
         {measured.suite: measured.score for measured in scores(target.id)}
         for target in (own, fallback)

@@ -1,4 +1,10 @@
-"""Creates routes, changes their settings, and finds promotions that were undone."""
+"""Creates routes, changes their settings, and finds promotions that were undone.
+
+All changes go through `commit`, which writes route version and audit event together. The
+targets of an existing route do not change here: `harness.canary` promotes and rolls back, and
+`harness.proposals.fallback_chain` changes the chain. The table itself is
+`harness.routing.table`.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -55,6 +61,7 @@ def check_overrides(ctx: Context, tx: Transaction, name: str) -> None:
 
 
 def list_override_violations(ctx: Context) -> list[str]:
+    """Lists the invalid overrides of all routes, as sentences for people."""
     with ctx.store.read() as tx:
         table = Routing(tx).table()
     return [str(error) for _, _, error in _override_faults(ctx, table)]
@@ -63,6 +70,7 @@ def list_override_violations(ctx: Context) -> list[str]:
 def _override_faults(
     ctx: Context, table: RoutingTable
 ) -> Iterator[tuple[str, str, SwapgateError]]:
+    """Yields (route, overriding route, error) for each invalid override."""
     carried = {name: route.settings.data_class for name, route in table.routes.items()}
     for name, route in sorted(table.routes.items()):
         overrides = route.settings.overrides
@@ -74,11 +82,13 @@ LONGEST_TIMEOUT_S: Final = 86_400
 
 
 def load_table(ctx: Context) -> RoutingTable:
+    """Loads the routing table: all routes and their targets, at one revision."""
     with ctx.store.read() as tx:
         return Routing(tx).table()
 
 
 def require_route(tx: Transaction, name: str) -> Route:
+    """Returns a route. Raises NotFound with the nearest name."""
     route = Routing(tx).route(name)
     if route is None:
         hint = did_you_mean(name, Routing(tx).table().routes)
@@ -98,7 +108,13 @@ def create_route(
     capable: Sequence[str] = (),
     settings: RouteSettings,
 ) -> Route:
-    """Creates a route with its baseline targets. Raises Conflict, InputError."""
+    """Creates a route with its baseline targets, which need no verdict.
+
+    incumbent, fallbacks, capable: ids or names of models; unknown ones are registered. Needs an
+    admin. Raises Conflict for a known route, and InputError for invalid settings.
+    Raises NotFound for an unknown model, suite or policy.
+    Raises NotAllowed for a target that may not see the data class.
+    """
     actor.require(Role.ADMIN)
     settings = check_settings(ctx, settings)
     check_route_name(name)
@@ -132,7 +148,15 @@ def change_settings(
     *,
     reason: str = "",
 ) -> Route:
-    """Changes settings and keeps the targets. Raises ProofRefused for an expired waiver."""
+    """Changes settings and keeps the targets.
+
+    changed: returns the new settings; it may be called twice. It cannot change `capable`, which
+    is part of the fallback chain. reason: required for another policy.
+
+    Raises ProofRefused for an expired waiver.
+    Raises RouteBusy for another policy while a proposal is open.
+    Raises as `check_settings` and `check_overrides`.
+    """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
         before = require_route(tx, name).settings
@@ -167,6 +191,7 @@ def change_settings(
 
 
 def known_targets(tx: Transaction, ids: Iterable[str]) -> list[Target]:
+    """Returns the registered targets of ids, sorted by id."""
     targets_ = Routing(tx).targets()
     return [targets_[id_] for id_ in sorted(ids)]
 
@@ -212,11 +237,16 @@ def describe_fields(route: Route) -> dict[str, str]:
 
 
 def _limit(seconds: float | None) -> str:
+    """Writes a time limit; empty without one."""
     return f"{seconds:g} s" if seconds is not None else ""
 
 
 def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
-    """Pins the digest of each suite that has none. Raises NotFound, InputError."""
+    """Pins the digest of each suite that has none. Raises NotFound, InputError.
+
+    Returns the settings with all digests. A digest in the settings stays, so that a changed
+    suite is not accepted by accident.
+    """
     KeepWarm(settings.keep_warm_bps)
     check_capture(settings)
     if not 0 < settings.total_timeout_s <= LONGEST_TIMEOUT_S:
@@ -235,6 +265,7 @@ def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
 
 
 def _check_candidates(ctx: Context, schedule: CandidateSchedule | None, policy: Policy) -> None:
+    """Checks a candidate schedule and whether it fits the policy. Raises InputError."""
     if schedule is None:
         return
     check_schedule(schedule)
@@ -274,7 +305,9 @@ def commit(
     **details: object,
 ) -> None:
     """Writes a change with its audit event. Raises RevisionConflict.
-    version: the route's version before the change.
+
+    version: the route's version before the change. details: further fields of the event. A
+    change that sets another schedule for candidates also starts that schedule.
     """
     now, before = tx.now(), Routing(tx).route(change.route)
     revision = Routing(tx).commit(
@@ -290,10 +323,12 @@ def commit(
 
 
 def _find_cron(settings: RouteSettings) -> str | None:
+    """Returns the schedule's cron expression; None without a schedule."""
     return settings.candidates.every if settings.candidates else None
 
 
 def find_later_rollback(tx: Transaction, rollout: Rollout) -> RouteRecord | None:
+    """Finds the change by which a person undid a promotion after its bake; None without one."""
     if not is_over(rollout):
         return None
     record = Routing(tx).first_after(rollout.id)
@@ -302,6 +337,7 @@ def find_later_rollback(tx: Transaction, rollout: Rollout) -> RouteRecord | None
 
 
 def is_over(rollout: Rollout) -> bool:
+    """Tells whether a rollout promoted its candidate, and the bake has ended."""
     return rollout.state is RolloutState.PROMOTED and not rollout.baking
 
 
@@ -313,6 +349,11 @@ def describe_later_rollback(rollback: RouteRecord | None) -> str:
 def find_taken_back(
     tx: Transaction, name: str, target: str, history: Sequence[RouteRecord]
 ) -> Rollout | None:
+    """Finds the rollout with which a target was last tried on a route, if that was rolled back.
+
+    Returns None if the target stands as an incumbent in `history`, or was not rolled back.
+    history: the route's versions, newest first.
+    """
     if target in standing_incumbents(history):
         return None
     last = next(iter(Rollouts(tx).list(route=name, candidate=target, limit=1)), None)
@@ -320,7 +361,10 @@ def find_taken_back(
 
 
 def standing_incumbents(history: Sequence[RouteRecord]) -> list[str]:
-    """Lists the incumbents whose promotion was not undone, oldest first."""
+    """Lists the incumbents whose promotion was not undone, oldest first.
+
+    history: the route's versions, newest first.
+    """
     chain: list[str] = []
     for record in reversed(history):
         incumbent = record.route.incumbent

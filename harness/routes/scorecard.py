@@ -1,4 +1,9 @@
-"""Sums up the measurements of each route's incumbent. Reads only."""
+"""Sums up the measurements of each route's incumbent. Reads only.
+
+A scorecard shows the newest eval of each suite, cost and failures of 30 days and latency of a
+day. It compares nothing: candidates are in `harness.proposals.candidates.leaderboard`, costs in
+`monthly_bill`, and traffic by minute in `traffic_report`.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -39,6 +44,10 @@ TRAFFIC_WINDOW: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET)
 
 @dataclass(frozen=True)
 class SuiteScore:
+    """The incumbent's newest score on one of the route's suites. score, low, high:
+    shares of 1.
+    """
+
     suite: str
     role: SuiteRole
     score: float | None = None  # None without a run
@@ -51,11 +60,17 @@ class SuiteScore:
 
     @property
     def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval; None without one."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True)
 class RouteScorecard:
+    """Measurements of a route's incumbent. Costs are US dollars; latencies are milliseconds.
+
+    usd_per_1000: cost of 1,000 requests; None if unknown. month_usd: as `RouteBill.month_usd`.
+    """
+
     route: Route
     incumbent: Target
     scores: Sequence[SuiteScore]
@@ -83,6 +98,10 @@ def list_facts(
     describe_time: Callable[[datetime], str],
     titles: Mapping[str, str] | None = None,
 ) -> Sequence[tuple[str, str | None]]:
+    """Lists a scorecard's facts for people, as (name, text); a text of None is unknown.
+
+    describe_time: writes a time, such as an age. titles: suite titles by name.
+    """
     bill, names = scorecard.bill, titles or {}
 
     def seconds(ms: float | None) -> str:
@@ -119,6 +138,9 @@ def build_scorecard(ctx: Context, name: str) -> RouteScorecard:
 
 
 def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
+    """Builds the scorecards of all routes, sorted by name. Raises SignatureInvalid for a forged
+    row.
+    """
     with ctx.store.read() as tx:
         table = Routing(tx).table().routes
         figures = _Figures(ctx, tx, table.values())
@@ -126,6 +148,7 @@ def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
 
 
 def build_sound_scorecards(ctx: Context, names: Sequence[str]) -> Mapping[str, RouteScorecard]:
+    """Builds the scorecards of named routes, without routes that have a forged row."""
     with ctx.store.read() as tx:
         known: list[Route] = []
         Preload(tx).routes(names)
@@ -160,6 +183,7 @@ def load_speeds(ctx: Context, table: Mapping[str, Route] | None = None) -> Mappi
 
 
 def load_target_scores(tx: Transaction, target: str) -> Sequence[MeasuredScore]:
+    """Loads the newest score of a target on each suite, for the choice of a model."""
     scores = []
     newest = EvalRuns(tx).newest_of_targets({target}, TRAFFIC_WINDOW)
     for suite, run in sorted((run.suite, run) for run in newest):
@@ -177,6 +201,11 @@ def _interval(items: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 class _Figures:
+    """The stored figures of several routes, loaded once for all their scorecards.
+
+    named: the routes whose traffic to load; None for all.
+    """
+
     def __init__(
         self,
         ctx: Context,
@@ -199,6 +228,7 @@ class _Figures:
         self._digests: dict[str, str] = {}  # by suite
 
     def build(self, route: Route) -> RouteScorecard:
+        """Builds one route's scorecard."""
         incumbent = self._targets[route.incumbent]
         provider = self._providers.get(incumbent.provider)
         price = provider.prices.get(incumbent.model) if provider else None
@@ -226,6 +256,7 @@ class _Figures:
         return [self._score(suite, newest.get(suite.suite)) for suite in route.settings.suites]
 
     def _score(self, suite: RouteSuite, run: EvalRun | None) -> SuiteScore:
+        """Builds the score of one suite. run: the incumbent's newest run; None without one."""
         items = self._items_of(run.id) if run else []
         if run is None or not items:
             return SuiteScore(suite.suite, suite.role)
@@ -256,6 +287,7 @@ class _Figures:
 
 
 def _share(parts: Sequence[tuple[int, int]]) -> float | None:
+    """Divides the sum of the parts by the sum of the wholes; None for a sum of 0."""
     whole = sum(of for _, of in parts)
     return sum(part for part, _ in parts) / whole if whole else None
 

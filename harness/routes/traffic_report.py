@@ -1,4 +1,8 @@
-"""Reports the recorded traffic of a window. It reads only sums, to be fast."""
+"""Reports the recorded traffic of a window. It reads only sums, to be fast.
+
+The records are counts by minute, arm and target, without content. Whether a route is down now
+is `outages`' question, and `monthly_bill` turns traffic into a cost.
+"""
 
 import math
 from collections import Counter, defaultdict
@@ -36,10 +40,14 @@ _STEPS: Final = tuple(timedelta(minutes=n) for n in (1, 5, 15, 30, 60, 120, 240,
 
 @dataclass(frozen=True, slots=True)
 class RouteTraffic:
+    """The sums of a route's traffic in a window, or of all routes."""
+
     route: str  # empty for all routes
     requests: int
     failed: int  # requests whose caller got an error
     left: int  # requests that the route's own model failed, even if a fallback answered
+    # Requests of `failed` for which the router called no target (`TrafficMinute.refused`)
+    refused: int
     cost_usd: float  # cost of the requests with a known price
     unpriced: int
     last: datetime | None  # the newest minute with a request
@@ -51,6 +59,7 @@ class RouteTraffic:
             requests=sum(total.requests for total in totals),
             failed=sum(total.failed for total in totals),
             left=sum(total.charged for total in totals),
+            refused=sum(total.refused for total in totals),
             cost_usd=math.fsum(total.cost_usd for total in totals),
             unpriced=sum(total.unpriced for total in totals),
             last=max((total.last for total in totals), default=None),
@@ -58,20 +67,35 @@ class RouteTraffic:
 
     @property
     def failed_share(self) -> float | None:
+        """The share of requests whose caller got an error; None without a request."""
         return self.failed / self.requests if self.requests else None
 
     @property
     def known_cost_usd(self) -> float | None:
+        """The cost of the priced requests, in US dollars; None if all requests lack a price."""
         nothing_known = self.requests and self.unpriced >= self.requests
         return None if nothing_known else self.cost_usd
 
     @property
+    def refused_text(self) -> str:
+        """Names the refused requests among the errors; empty without them."""
+        if not self.refused:
+            return ""
+        return (
+            f"{self.refused:,} of these errors: the router called no target, because a kill "
+            "switch, a missing key or a data class left none"
+        )
+
+    @property
     def left_share(self) -> float | None:
+        """The share of requests that the assigned model failed; None without a request."""
         return self.left / self.requests if self.requests else None
 
 
 @dataclass(frozen=True)
 class TrafficReport:
+    """The traffic of a window, by route and over time."""
+
     window: timedelta
     since: datetime  # beginning of the window, at a whole step
     now: datetime
@@ -84,10 +108,12 @@ class TrafficReport:
 
     @property
     def failing(self) -> Sequence[RouteTraffic]:
+        """Lists the routes whose callers got errors, most errors first."""
         return [traffic for traffic in self.routes if traffic.failed]
 
     @property
     def quiet_since(self) -> datetime | None:
+        """The time of the last request, if it is more than QUIET ago; else None."""
         last = self.last_request
         return last if last is not None and self.now - last > QUIET else None
 
@@ -95,6 +121,11 @@ class TrafficReport:
 def load_traffic_report(
     ctx: Context, window: timedelta, route: str | None = None
 ) -> TrafficReport:
+    """Loads the traffic of a window that ends now. route: None for all routes.
+
+    The steps of the chart are whole minutes, hours or a day, so that it has at most MOST_POINTS
+    points.
+    """
     now = ctx.clock.now()
     step = next((s for s in _STEPS if window <= MOST_POINTS * s), _STEPS[-1])
     since = _floor(now - window, step)
@@ -192,6 +223,7 @@ def _by_route(totals: Iterable[TrafficTotal]) -> Sequence[RouteTraffic]:
 
 
 def _floor(at: datetime, step: timedelta) -> datetime:
+    """Returns the beginning of the step that contains a time, counted from 1970 UTC."""
     seconds = step.total_seconds()
     return at - timedelta(seconds=at.timestamp() % seconds)
 
@@ -199,6 +231,7 @@ def _floor(at: datetime, step: timedelta) -> datetime:
 def _course(
     points: Iterable[TrafficPoint], since: datetime, now: datetime, step: timedelta
 ) -> Sequence[TrafficPoint]:
+    """Adds points up by step; a step without traffic has zeros."""
     sums = [[0, 0, 0] for _ in range(math.ceil((now - since) / step))]
     for point in points:
         place = (point.minute - since) // step
@@ -210,6 +243,8 @@ def _course(
 
 @dataclass(frozen=True, slots=True)
 class TargetTraffic:
+    """The requests that one target, or all targets of a provider, answered in a window."""
+
     provider: str
     target: str  # its name; empty for the provider's sum
     requests: int  # requests that it answered
@@ -224,7 +259,12 @@ def sum_by_target(
     latencies: Mapping[tuple[str, str], Mapping[int, int]],
     reasons: Iterable[FailoverReason],
 ) -> Sequence[TargetTraffic]:
-    """Lists each provider's sum, then its targets, by requests, most first."""
+    """Lists each provider's sum, then its targets, by requests, most first.
+
+    answered: totals by target. names: target names by id. latencies: histograms by (route,
+    target).
+    reasons: failovers, by the name of the target that was left.
+    """
     left: Counter[str] = Counter()
     for reason in reasons:
         left[reason.target] += reason.times
@@ -253,6 +293,9 @@ def sum_by_target(
 
 
 def hide_single_sums(rows: Sequence[TargetTraffic]) -> Sequence[TargetTraffic]:
+    """Leaves out the sum of a provider with a single target, which would repeat the target's
+    row.
+    """
     targets = Counter(row.provider for row in rows if row.target)
     return [row for row in rows if row.target or targets[row.provider] > 1]
 
@@ -264,6 +307,7 @@ def _row(
     left: int,
     times: Mapping[int, int],
 ) -> TargetTraffic:
+    """Builds the row of a target. target: empty for the provider's sum."""
     sums = RouteTraffic.from_totals("", totals)
     p95_ms = quantile_ms(times, 0.95)
     return TargetTraffic(provider, target, sums.requests, left, p95_ms, sums.known_cost_usd)

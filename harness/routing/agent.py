@@ -2,6 +2,9 @@
 
 A model choice names a route, `auto` for a route, or a literal target. An agent grant is a
 person's signed consent to a literal target until it expires; the router verifies it.
+
+Nothing here calls a model or stores a turn: `harness.agents` does. The choice of `auto` is in
+`harness.agents.auto`.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,6 +21,8 @@ LITERAL_MARK: Final = "@"
 
 
 class ModelKind(StrEnum):
+    """How a model choice names its target, and so which proof it needs."""
+
     ROUTE = "route"
     AUTO = "auto"  # the cheapest target with valid proof for the route
     LITERAL = "literal"  # one target, without proof for any route
@@ -25,6 +30,8 @@ class ModelKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
+    """A client's choice of a model, parsed. Two texts may mean one choice (`means`)."""
+
     text: str  # as the client wrote it, such as `openai:gpt-4o-mini`
     kind: ModelKind
     route: str = ""  # empty for LITERAL
@@ -35,6 +42,7 @@ class ModelChoice:
         return self.kind is ModelKind.LITERAL
 
     def means(self, other: "ModelChoice") -> bool:
+        """Tells whether both choices lead to the same model, whatever their texts are."""
         own = (self.kind, self.route, self.target)
         return own == (other.kind, other.route, other.target)
 
@@ -69,6 +77,7 @@ def literal_choice(text: str, target: str) -> ModelChoice:
 
 
 def literal_route_name(target: str) -> str:
+    """Names the route under which the router serves a granted literal target."""
     return f"{LITERAL_MARK}{target}"
 
 
@@ -91,19 +100,30 @@ class AgentTool:
 
     @property
     def runs_at_client(self) -> bool:
+        """Tells whether the client runs the tool and returns its result."""
         return self.parameters is not None
 
     @property
     def runs_in_sub_tasks(self) -> bool:
+        """Tells whether sub-tasks have the tool.
+
+        They can neither reach the client, nor switch, nor spawn.
+        """
         return not self.runs_at_client and self.name not in (SWITCH_MODEL, SPAWN)
 
     def is_of_server(self, servers: Collection[str]) -> bool:
+        """Tells whether the tool is one of these tool servers, or a tool of one."""
         server, dot, name = self.name.partition(".")
         return not self.runs_at_client and server in servers and bool(name) == bool(dot)
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
+    """A named model with instructions and tools.
+
+    Deleted agents stay for a while, with `deleted_at`.
+    """
+
     id: str  # `ag_…`
     name: str
     model: ModelChoice
@@ -131,6 +151,8 @@ class SessionState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AgentSession:
+    """One conversation with an agent, and the lease of the turn that runs in it."""
+
     id: str  # `se_…`
     agent: str
     model: ModelChoice  # in force for the next message
@@ -147,6 +169,7 @@ class AgentSession:
     lease_until: datetime | None = None
 
     def without_turn(self) -> "AgentSession":
+        """Returns the session after its turn, without owner and lease."""
         return replace(self, turn="", owner="", lease_until=None)
 
     def has_lapsed(self, now: datetime) -> bool:
@@ -157,6 +180,7 @@ class AgentSession:
         return until is not None and not now < until <= now + 2 * LEASE
 
     def require_open(self) -> None:
+        """Raises Conflict, with the code `session_closed`, if the session is closed."""
         if self.state is SessionState.CLOSED:
             raise Conflict(
                 f"session {self.id} is closed; open another one", code="session_closed"
@@ -190,6 +214,7 @@ class AgentGrant:
     request: str = ""  # id of the approved switch request; empty for other kinds
 
     def opens(self, agent: str, session: str, now: datetime) -> bool:
+        """Tells whether the grant lets this session use its target now."""
         return (
             self.agent == agent
             and self.session in ("", session)

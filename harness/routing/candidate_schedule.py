@@ -1,4 +1,9 @@
-"""The schedule on which a route's suites measure further models. Pure."""
+"""The schedule on which a route's suites measure further models. Pure.
+
+A schedule selects models by name and price; it gives no model traffic.
+`harness.proposals.candidates` runs the rounds, and `harness.canary.proposal_driver` follows
+`OnBetter` after a pass.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -89,12 +94,15 @@ def _check_cron(every: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CandidatePattern:
+    """One parsed name or pattern of a schedule."""
+
     text: str
     name: str  # provider/model, with the wildcards of `fnmatch`
     ceiling_usd: float | None = None  # US dollars a million tokens, of input and of output
 
     @property
     def is_exact(self) -> bool:
+        """Tells whether the pattern names one model, without wildcards."""
         return not any(sign in self.name for sign in _WILDCARDS)
 
     @property
@@ -102,6 +110,7 @@ class CandidatePattern:
         return self.name.partition("/")[0]
 
     def takes_provider(self, name: str) -> bool:
+        """Tells whether models of this provider may match, before their names are known."""
         return fnmatchcase(name, self.provider)
 
     def takes(self, name: str, price: Price | None) -> bool:
@@ -123,6 +132,7 @@ def parse_patterns(models: Iterable[str]) -> Sequence[CandidatePattern]:
 
 
 def _parse(text: str) -> CandidatePattern:
+    """Parses one pattern. Raises InputError, which suggests `:price<` for a near miss."""
     found = _CEILING.match(text)
     name = found["name"] if found else text
     provider, slash, model = name.partition("/")
@@ -139,6 +149,11 @@ def _parse(text: str) -> CandidatePattern:
 
 @dataclass(frozen=True)
 class CandidateRound:
+    """One round of a schedule.
+
+    Route and time identify it, so that two control processes begin it once.
+    """
+
     id: str
     route: str
     due_at: datetime  # the schedule's time, or the time of another cause
@@ -158,6 +173,7 @@ def build_start(route: str, incumbent: str, now: datetime) -> CandidateRound:
 
 
 def round_id(route: str, at: datetime) -> str:
+    """Derives a round's id from route and time."""
     return f"round_{short_hash(f'{route} {at.isoformat()}').hex()}"
 
 

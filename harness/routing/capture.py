@@ -1,8 +1,11 @@
 """A capture is a redacted sample of a route's requests, for a suite. Pure.
 
-`find_near_duplicates` computes the exact Jaccard similarity of word shingles.
-Source: prefix filtering, Bayardo, Ma, Srikant 2007, "Scaling Up All Pairs Similarity Search":
-two sets of similarity t or more share one of their rarest elements.
+`find_near_duplicates` computes the exact Jaccard similarity of word shingles. Source: prefix
+filtering, Bayardo, Ma, Srikant 2007, "Scaling Up All Pairs Similarity Search": two sets of
+similarity t or more share one of their rarest elements.
+
+Redaction happens in the router before content comes here (`router.observers.capture`). Reading,
+exporting and deleting captures is in `harness.operations.captures`.
 """
 
 import math
@@ -29,6 +32,8 @@ _SALT: Final = "capture"
 
 @dataclass(frozen=True, slots=True)
 class CaptureSettings:
+    """The redaction rules of the installation."""
+
     rules: tuple[RedactionRule, ...] = ()  # the user's rules; they run before the built-in ones
     off: tuple[str, ...] = ()  # names of built-in rules that do not run
 
@@ -43,6 +48,8 @@ class CaptureResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CapturedRequest:
+    """A redacted request with its answer, as it is stored."""
+
     # A keyed hash of route and content. Equal content is stored once, and `seen` counts it.
     id: str
     at: datetime
@@ -127,6 +134,7 @@ class CaptureSample:
 
 
 def _span(top: int) -> str:
+    """Writes the sizes between two bounds, for people."""
     place = _SHOWN_SIZES.index(top)
     least = f"{format_bytes(_SHOWN_SIZES[place - 1])} to " if place else "up to "
     return f"{least}{format_bytes(top)}"
@@ -147,6 +155,7 @@ def capture_id(route: str, content: Mapping[str, Any], secret: bytes) -> str:
 
 
 def _spaced(value: object) -> object:
+    """Replaces each run of spaces in all texts of a value by one space."""
     match value:
         case str():
             return " ".join(value.split())
@@ -159,10 +168,15 @@ def _spaced(value: object) -> object:
 
 
 def day_start(at: datetime) -> datetime:
+    """Returns midnight UTC of a moment's day."""
     return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def capture_expiry(at: datetime, keep_days: float) -> datetime:
+    """Returns when a capture is deleted.
+
+    keep_days: as the route has it when the capture is stored.
+    """
     return at + timedelta(days=keep_days)
 
 
@@ -186,6 +200,7 @@ def answer_text(content: Mapping[str, Any]) -> str:
 
 
 def message_text(content: object) -> str:
+    """Returns the text of a message's content; empty for a picture."""
     if isinstance(content, list):
         parts = (part.get("text") for part in content if isinstance(part, dict))
         return "\n".join(part for part in parts if isinstance(part, str))

@@ -1,4 +1,9 @@
-"""The context that every use case gets: store, clock, suites, policies and ports."""
+"""The context that every use case gets: store, clock, suites, policies and ports.
+
+`harness.app.installation` builds it, and use cases take it as the first argument. A dry run
+passes another one. Nothing here decides; the store's transactions are in
+`harness.frame.records.transaction`.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -43,6 +48,12 @@ class NoCipher:
 
 @dataclass(frozen=True)
 class Context(World):
+    """Everything outside a use case that it may use.
+
+    A port is None in a process that lacks it. Types of higher subjects are named as texts,
+    because those subjects import this module.
+    """
+
     suites: "SuiteCatalog"
     policies: Mapping[str, Policy]
     calendar: Calendar | None = None  # None in a process that schedules nothing
@@ -64,6 +75,7 @@ class Context(World):
 
     @property
     def catalogue(self) -> Catalogue:
+        """The known models at this moment; empty without a model catalogue."""
         return self.models.catalogue() if self.models is not None else Catalogue()
 
     cipher: Cipher = field(default_factory=NoCipher)  # encrypts texts before they are stored
@@ -79,6 +91,7 @@ class Context(World):
     approval_links: "ApprovalLinks | None" = None  # None if Swapgate sends no approval links
 
     def policy(self, name: str) -> Policy:
+        """Returns a policy by name. Raises NotFound, with the nearest name."""
         try:
             return self.policies[name]
         except KeyError:

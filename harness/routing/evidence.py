@@ -3,6 +3,9 @@
 A proof is a file with the signed rows of one swap. An auditor verifies it with the public keys
 (`signing.pub`), without the database or a secret. It has scores, digests and decisions, but no
 texts of people or models.
+
+Whether evidence is valid for a change is checked in `harness.routing.route_changes` and by the
+database; `harness.app.proof` verifies a file.
 """
 
 import json
@@ -56,6 +59,11 @@ ChainProof = Passed | Waiver | FormerTarget
 
 @dataclass(frozen=True, slots=True)
 class TargetEvidence:
+    """The reason why one target may serve one route.
+
+    Its id is a hash of the other fields, so that equal evidence is stored once.
+    """
+
     route: str
     target: str
     kind: EvidenceKind
@@ -69,22 +77,27 @@ class TargetEvidence:
 
 @dataclass(frozen=True, slots=True)
 class RouteEvidence:
+    """The evidence of each target in one version of a route."""
+
     incumbent: TargetEvidence
     canary: TargetEvidence | None = None
     fallbacks: tuple[TargetEvidence, ...] = ()  # in the order of the chain
 
 
 def baseline_evidence(route: str, target: str) -> TargetEvidence:
+    """Returns evidence for a target with which the route was created."""
     return TargetEvidence(route, target, EvidenceKind.BASELINE)
 
 
 def verdict_evidence(proof: Passed) -> TargetEvidence:
+    """Returns evidence by a passed verdict."""
     return TargetEvidence(
         proof.route, proof.candidate, EvidenceKind.VERDICT, proof.id, proof.incumbent
     )
 
 
 def waiver_evidence(waiver: Waiver) -> TargetEvidence:
+    """Returns evidence by a person's waiver."""
     return TargetEvidence(waiver.route, waiver.target, EvidenceKind.WAIVER, waiver.id)
 
 
@@ -94,6 +107,11 @@ CONFIRM_WITHIN: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class BreakGlass:
+    """An emergency: a target serves without proof, after a second person confirmed it.
+
+    Both people are stored with their keys, and the former incumbent returns at the end.
+    """
+
     id: str
     route: str
     incumbent: str  # id of the target that serves before and after the break-glass
@@ -117,6 +135,7 @@ class BreakGlass:
 
     @property
     def self_approval(self) -> bool:
+        """Always False: no policy lets one person confirm an own break-glass."""
         return False
 
     @property
@@ -125,6 +144,7 @@ class BreakGlass:
 
     @property
     def state(self) -> str:
+        """The state for people."""
         if self.ended_at is not None:
             return "ended"
         return "in force" if self.confirmed else "waits for a second person"
@@ -137,6 +157,8 @@ StoredValues = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Proof:
+    """The content of a proof file, not yet verified."""
+
     installation: str  # its id; every signature covers it
     proposal: str
     exported_at: str  # ISO 8601, UTC
@@ -148,6 +170,7 @@ class Proof:
 
     @property
     def content(self) -> dict[str, object]:
+        """The values that the file's signature covers, by name."""
         return {
             "format": FORMAT,
             "installation": self.installation,
@@ -173,6 +196,8 @@ class SwapChange:
 
 @dataclass(frozen=True)
 class ProvenRows:
+    """The rows of a proof file after their signatures were verified."""
+
     proposal: Proposal
     verdict: Verdict
     runs: Mapping[str, EvalRun]
@@ -186,6 +211,7 @@ class ProvenRows:
 
 
 def format_proof(proof: Proof) -> str:
+    """Writes a proof as its file; the same proof always gives the same bytes."""
     whole = {**proof.content, "signature": proof.signature}
     return json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=True) + "\n"
 
@@ -213,6 +239,7 @@ def parse_proof(text: str) -> Proof:
 
 
 def _first_difference(written: str, text: str) -> int:
+    """Returns the number of the first line that differs, from 1."""
     pairs = zip(written.splitlines(), text.splitlines(), strict=False)
     unlike = (number for number, (ours, theirs) in enumerate(pairs, 1) if ours != theirs)
     return next(unlike, min(written.count("\n"), text.count("\n")) + 1)

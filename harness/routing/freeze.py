@@ -1,5 +1,8 @@
 """Freezes: while one covers a route, no candidate advances. A switch, a weekly window of the
 configuration, or `control.observe_only` freezes routes. Pure.
+
+A freeze never stops a step back: an abort, a rollback and a kill switch work. Which freezes are
+in force is read in `harness.routes.freezes`.
 """
 
 import datetime as dt
@@ -42,10 +45,12 @@ class Freeze:
     ends_at: datetime
 
     def covers(self, route: str | None) -> bool:
+        """Tells whether the freeze applies to the route. route: None asks for any route."""
         return route is None or self.route in (None, route)
 
     @property
     def heading(self) -> str:
+        """A sentence with the frozen routes and the end of the freeze."""
         scope = "All routes are" if self.route is None else f"Route {self.route} is"
         return f"{scope} frozen{self._until}."
 
@@ -58,6 +63,7 @@ class Freeze:
         )
 
     def describe(self, route: str) -> str:
+        """Describes the freeze within a sentence, for an error about one route."""
         source = f"by {self.source}, {self.switch}" if self.switch else self.source
         return f"route {route} is frozen{self._until} ({self.reason.rstrip('.')}; {source})"
 
@@ -67,6 +73,7 @@ class Freeze:
 
 
 def build_freeze(stored: SwitchRecord) -> Freeze:
+    """Builds a switch's freeze. A freeze that a person lifted ends at that time."""
     thrown = stored.switch
     ends_at = min(stored.lifted_at or NEVER, thrown.expires_at or NEVER)
     starts_at = thrown.starts_at or thrown.created_at
@@ -74,11 +81,14 @@ def build_freeze(stored: SwitchRecord) -> Freeze:
 
 
 def build_standing_freeze(reason: str, source: str, now: datetime) -> Freeze:
+    """Builds a freeze of all routes that no time ends."""
     return Freeze("", None, reason, source, now, NEVER)
 
 
 @dataclass(frozen=True, slots=True)
 class WeekTime:
+    """A time of the week, in a window's own time zone."""
+
     weekday: int  # 0 is Monday
     time: dt.time
 
@@ -88,6 +98,8 @@ class WeekTime:
 
 @dataclass(frozen=True, slots=True)
 class FreezeWindow(ShownAsJson):
+    """A weekly window. It may cross the end of the week."""
+
     starts: WeekTime
     ends: WeekTime
     zone: ZoneInfo

@@ -3,6 +3,9 @@
 The reason of an exclusion is the first that applies: data class, stakes, a missing key, a
 switch, capabilities, an open breaker. `draw_keep_warm` sends a share of requests to fallbacks,
 so that Swapgate knows that they work.
+
+A plan is made once for each request and calls no target: `router.request.dispatch` follows it.
+The arm was chosen before, in `harness.routing.table`.
 """
 
 import math
@@ -38,6 +41,8 @@ class SendHold(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TargetAvailability:
+    """Whether the router may call a target now, by its breaker and its provider's pauses."""
+
     retry_in_s: float = 0.0  # time until the router may call the target; 0 for now
     failed_at: float | None = None  # time of the last failure, in monotonic seconds
     pause_s: float = 0.0  # the rest of the pause that its provider requested
@@ -52,6 +57,8 @@ SHORT_PAUSE_S: Final = 30.0
 
 @dataclass(frozen=True)
 class PlanContext:
+    """Everything that a plan depends on besides the route and the request."""
+
     # A target without an entry in capabilities and health has all capabilities and is healthy.
     capabilities: Mapping[str, Capabilities] = field(default_factory=dict)
     health: Mapping[str, TargetAvailability] = field(default_factory=dict)
@@ -64,6 +71,8 @@ class PlanContext:
 
 
 class ExclusionReason(StrEnum):
+    """Why a target is excluded, in the order in which the reasons are tested."""
+
     DATA_CLASS = "data_class"
     STAKES = "stakes"
     KEY = "no_key"
@@ -78,6 +87,8 @@ OPERATOR_REASONS: Final = (ExclusionReason.DATA_CLASS, ExclusionReason.KEY)
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
+    """One target that may not answer this request, and why."""
+
     target: str
     because: ExclusionReason
     reason: str  # for people, without the target's name
@@ -87,6 +98,8 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True)
 class RoutePlan:
+    """The plan of one request. `targets` and `left_out` together are the route's targets."""
+
     incumbent: str
     guest: str | None  # the target before the incumbent (`preferred_target`)
     targets: tuple[str, ...]  # ids in order; empty if no target may answer
@@ -107,11 +120,25 @@ class RoutePlan:
 
     @property
     def unable(self) -> bool:
+        """Tells whether no target may answer, and a missing capability is a cause.
+
+        False if an open breaker or an operator's setting is a cause too, because then the same
+        request may succeed later.
+        """
         return (
             not self.targets
             and not (self.all_open or any(e.because in OPERATOR_REASONS for e in self.left_out))
             and any(e.because is ExclusionReason.CAPABILITY for e in self.left_out)
         )
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a switch, a missing key or a data class leaves no target to call.
+        False if the targets' circuits are open and no switch excludes another target.
+        """
+        reasons = {excluded.because for excluded in self.left_out}
+        is_refusal = ExclusionReason.SWITCH in reasons or ExclusionReason.OPEN not in reasons
+        return not self.targets and not self.unable and is_refusal
 
     @property
     def retry_after_s(self) -> int | None:
@@ -166,6 +193,15 @@ def plan_request(
     around: PlanContext,
     warm: str | None = None,
 ) -> RoutePlan:
+    """Plans a request.
+
+    arm: the caller's arm, chosen before. needs: the capabilities that the request needs.
+    around: health, switches and keys at this moment. warm: the fallback that keep-warm drew for
+    this request; else None.
+
+    If every target is excluded, and at least one of them only by an open breaker, the plan may
+    have one target as a last resort.
+    """
     guest = preferred_target(route, arm, warm)
     ordered = order_targets(route, guest)
     beneath = _beneath_the_stakes(route, guest)
@@ -210,7 +246,13 @@ def next_target(
     *,
     policy_fallback: bool = False,
 ) -> str | None:
-    """Returns the target to call next; None if the client gets the last failure."""
+    """Returns the target to call next; None if the client gets the last failure.
+
+    failures: of this request so far, the last one last; not empty.
+    policy_fallback: whether the route tries the next target after a content filter's refusal.
+
+    A target whose window was too small excludes later targets whose window is not larger.
+    """
     last = failures[-1]
     later = plan.targets[plan.targets.index(last.target) + 1 :]
     if last.failure in CLIENT_FAILURES and last.target == plan.guest:
@@ -235,6 +277,7 @@ def next_target(
 
 
 def _beneath_the_stakes(route: Route, guest: str | None) -> frozenset[str]:
+    """Lists the fallbacks that high stakes exclude: those not marked capable."""
     if route.settings.stakes is not Stakes.HIGH:
         return frozenset()
     arms = {route.incumbent}
@@ -248,6 +291,7 @@ def _beneath_the_stakes(route: Route, guest: str | None) -> frozenset[str]:
 def _exclude_for_route(
     target: str, beneath: frozenset[str], around: PlanContext
 ) -> Excluded | None:
+    """Returns an exclusion that holds for every request of the route; None without one."""
     if target in around.barred:
         why = "its provider may not see this route's class of data"
         return Excluded(target, ExclusionReason.DATA_CLASS, why)
@@ -258,6 +302,7 @@ def _exclude_for_route(
 
 
 def _force_plan(route: Route, allowed: Sequence[str], around: PlanContext) -> ForcedPlan | None:
+    """Returns the decision of the kill switches; None if no switch is in force."""
     if not around.switches:
         return None
     plan = [around.targets[name] for name in allowed]
@@ -267,6 +312,7 @@ def _force_plan(route: Route, allowed: Sequence[str], around: PlanContext) -> Fo
 def _exclude_for_request(
     target: str, needs: Needs, around: PlanContext, forced: ForcedPlan | None
 ) -> Excluded | None:
+    """Returns an exclusion of this request at this moment; None if the target may answer."""
     if target in around.keyless:
         return Excluded(target, ExclusionReason.KEY, "its provider has no key")
     if forced is not None and target not in forced.kept:
@@ -283,6 +329,12 @@ def _exclude_for_request(
 
 
 def _last_resort(left_out: Sequence[Excluded], around: PlanContext) -> str | None:
+    """Chooses a target that only an open breaker excludes, the one whose last failure is
+    oldest.
+
+    None if the setting is to fail fast, and for targets whose provider asked for a longer pause
+    than SHORT_PAUSE_S.
+    """
     if around.when_all_open is not WhenAllOpen.TRY:
         return None
     only_open = [
@@ -337,6 +389,11 @@ def parse_share_bps(text: str | int, *, what: str) -> int:
 
 
 def keep_warm_targets(route: Route, provider_of: Mapping[str, str]) -> tuple[str, ...]:
+    """Lists the fallbacks to keep warm: one for each provider except the incumbent's.
+
+    Requests of users warm the incumbent's provider anyway. Excludes the canary, and fallbacks
+    that high stakes exclude.
+    """
     first: dict[str, str] = {}
     for fallback in route.fallbacks:
         settings = route.settings
@@ -356,8 +413,10 @@ def draw_keep_warm(
     healthy: Callable[[str], bool],
     setting: KeepWarm,
 ) -> str | None:
-    """Selects the fallback that answers a request. A higher share keeps the
-    selected keys, and selects more.
+    """Selects the fallback that answers a request; None for almost all requests.
+
+    key: the sticky key. A higher share keeps the selected keys, and selects more. The selection
+    changes each day, so that no caller always meets a fallback.
     """
     if not targets or setting.side_effects or not setting.share_bps:
         return None

@@ -4,6 +4,9 @@ rules are the table TRANSITIONS; docs/explanation/architecture.md draws its diag
 The id of a candidate's run contains a hash of the registered plans, and the signature of each
 answer covers that id. So the answers prove that the plans, with margin and alpha, were fixed
 before the first answer.
+
+Nothing here checks a role or a proof: `harness.proposals` submits and approves, and
+`harness.canary.proposal_driver` moves proposals.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,6 +26,8 @@ from harness.routing.table import Route
 
 
 class ProposalPhase(StrEnum):
+    """The phases of a proposal. `OPEN_PHASES` are those that can still change."""
+
     PROPOSED = "proposed"
     EVALUATING = "evaluating"
     AWAITING_APPROVAL = "awaiting_approval"
@@ -34,6 +39,8 @@ class ProposalPhase(StrEnum):
 
 
 class ProposalEvent(StrEnum):
+    """The events that move a proposal: the gate's, a person's, its canary's, a change's."""
+
     START = "start"
     PASSED = "passed"
     PASSED_NEEDS_APPROVAL = "passed_needs_approval"
@@ -135,6 +142,8 @@ def next_phase(phase: ProposalPhase, event: ProposalEvent) -> ProposalPhase:
 
 @dataclass(frozen=True, slots=True)
 class SuiteRuns:
+    """The ids of both models' runs of one suite."""
+
     incumbent: str
     candidate: str
 
@@ -185,6 +194,12 @@ PROPOSAL_TEXTS: Final = {text.name: text.metadata for text in fields(ProposalTex
 
 @dataclass(frozen=True)
 class Proposal(ProposalTexts):
+    """A proposal with its registration, its present phase, and its results so far.
+
+    Invariant: fields of the registration never change once it is stored; the plans never change
+    after PROPOSED.
+    """
+
     id: str
     route: str
     incumbent: str  # incumbent, candidate: target ids
@@ -287,6 +302,7 @@ class Proposal(ProposalTexts):
 
     @property
     def approval_ends_at(self) -> datetime:
+        """The time when a proposal that awaits approval expires, if no person approves it."""
         return add_seconds(self.updated_at, self.policy.approval_ttl_s)
 
     def retry_due(self, now: datetime) -> bool:
@@ -329,6 +345,8 @@ def was_registered_before(proposal: Proposal, run: str) -> bool:
 
 @dataclass(frozen=True)
 class ProposalView(Proposal):
+    """A proposal with facts about the present, for interfaces."""
+
     # Whether its promoted candidate serves the route now. None in other phases, and if the
     # route's signature is invalid.
     serves: bool | None = None

@@ -1,4 +1,9 @@
-"""`apply_change` is the only way from one version of a route to the next."""
+"""`apply_change` is the only way from one version of a route to the next.
+
+Each change is a class, and a change that brings in a target carries its proof. The function is
+pure: it checks that the proof belongs to the route, and `harness.routing.records.routes` checks
+that it is stored and signed. Use cases check the roles of people.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,6 +28,7 @@ _NOT_IN_NAMES: Final = re.compile(r"[\s/?#]")
 
 
 def spell_route_name(model: str) -> str:
+    """Turns a model's name into a valid route name."""
     return _NOT_IN_NAMES.sub("-", model).lstrip(LITERAL_MARK)
 
 
@@ -86,6 +92,11 @@ class CreateRoute:
 
 @dataclass(frozen=True, slots=True)
 class StartCanary:
+    """Opens a canary: a share of the callers meets a proven candidate.
+
+    `weight_bps` is in basis points; later changes can only raise it.
+    """
+
     route: str
     proof: Passed
     rollout: str
@@ -97,6 +108,8 @@ class StartCanary:
 
 @dataclass(frozen=True, slots=True)
 class RaiseWeight:
+    """Raises the canary's share, never lowers it."""
+
     route: str
     rollout: str
     weight_bps: int
@@ -105,6 +118,8 @@ class RaiseWeight:
 
 @dataclass(frozen=True, slots=True)
 class PromoteCanary:
+    """Makes the canary the incumbent, with the proof of its target."""
+
     route: str
     proof: Passed
     # Share of the previous incumbent during the bake; 0 for no bake.
@@ -146,12 +161,16 @@ class ServeByWaiver:
 
 @dataclass(frozen=True, slots=True)
 class ChangeSettings:
+    """Replaces a route's settings. No target changes."""
+
     route: str
     settings: RouteSettings
 
 
 @dataclass(frozen=True)
 class SetChain:
+    """Replaces the fallbacks, in order. Incumbent and canary do not change."""
+
     route: str
     fallbacks: tuple[str, ...]
     capable: tuple[str, ...] = ()  # fallbacks that are good enough for high stakes
@@ -189,7 +208,12 @@ CHANGE_KINDS: Mapping[type, str] = {
 
 
 def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C901, PLR0911, PLR0912 - one branch per class
-    """Returns the route's next version. Raises IllegalTransition, InputError, ProofRefused."""
+    """Returns the route's next version, whose number is higher by one.
+
+    Pure: it stores nothing, and knows no time. Raises IllegalTransition if the change does not
+    apply to this version, InputError for a bad name or chain, ProofRefused for a proof of
+    another route, incumbent or target.
+    """
     if isinstance(change, CreateRoute):
         return _create(route, change)
     if route is None:
@@ -235,6 +259,10 @@ def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C9
 
 
 def _create(route: Route | None, change: CreateRoute) -> Route:
+    """Creates version 1.
+
+    Raises IllegalTransition if the route exists, InputError for a bad name or chain.
+    """
     if route is not None:
         raise IllegalTransition(f"route {change.route!r} exists, at version {route.version}")
     check_route_name(change.route)
@@ -249,6 +277,7 @@ def _create(route: Route | None, change: CreateRoute) -> Route:
 
 
 def _set_chain(after: Route, change: SetChain) -> Route:
+    """Checks a proof for each new fallback, and for each whose evidence is replaced."""
     check_chain(after.name, after.incumbent, change.fallbacks, change.capable)
     for target in change.fallbacks:
         if target in change.proofs or target not in after.fallbacks:
@@ -270,6 +299,10 @@ def _serve_by_waiver(after: Route, waiver: Waiver, break_glass: str) -> Route:
 
 
 def _start_canary(after: Route, change: StartCanary) -> Route:
+    """Opens a canary.
+
+    Raises IllegalTransition if a canary, a bake or a break-glass is in force.
+    """
     _check_proof(after, change.proof)
     if after.canary is not None:
         raise IllegalTransition(
@@ -301,6 +334,11 @@ def _start_canary(after: Route, change: StartCanary) -> Route:
 
 
 def _promote(after: Route, change: PromoteCanary) -> Route:
+    """Makes the canary the incumbent; with a holdback, the former one stays as its control.
+
+    The holdback keeps the canary's salt, so that `choose_arm` takes callers from the end that
+    the canary reached last.
+    """
     proof = change.proof
     _check_proof(after, proof)
     canary = after.canary
@@ -319,6 +357,10 @@ def _promote(after: Route, change: PromoteCanary) -> Route:
 
 
 def _check_proof(route: Route, proof: Passed) -> None:
+    """Checks that the verdict compares with the present incumbent of this route.
+
+    Raises ProofRefused.
+    """
     if (proof.route, proof.incumbent) != (route.name, route.incumbent):
         raise ProofRefused(
             f"verdict {proof.id} is for route {proof.route!r} against {proof.incumbent}; "
@@ -327,6 +369,10 @@ def _check_proof(route: Route, proof: Passed) -> None:
 
 
 def _canary_of(route: Route, rollout: str) -> Canary:
+    """Returns the rollout's canary.
+
+    Raises IllegalTransition if the route has no canary of that rollout.
+    """
     if route.canary is None or route.canary.rollout != rollout:
         raise IllegalTransition(f"route {route.name!r} has no canary of rollout {rollout}")
     return route.canary

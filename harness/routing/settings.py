@@ -1,4 +1,9 @@
-"""Settings of the router, the routes in the file, the agents, the dashboard and its sign-in."""
+"""Settings of the router, the routes in the file, the agents, the dashboard and its sign-in.
+
+The file's reader (`harness.config`), the reference page and the processes use these
+declarations. Values that depend on one another are checked by the reader, not here. Settings
+that can change without a restart are in `harness.routing.table`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -96,8 +101,8 @@ class RouterSettings:
 class SpawnLimits:
     """Limits of a session's sub-tasks."""
 
-    max_tasks: int = 8  # maximum sub-tasks of one `spawn` call
-    max_usd: float = 1.0  # maximum cost of all sub-tasks of one call
+    max_tasks: int = 8  # maximum sub-tasks of a session at the same time
+    max_usd: float = 1.0  # maximum cost of all sub-tasks that begin together
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +169,17 @@ class AgentSettings:
 
     @property
     def switch_wait(self) -> timedelta:
+        """How long a switch waits for a person, as a duration."""
         return timedelta(seconds=self.switch_timeout_s)
 
     @property
     def switch_lasts(self) -> timedelta:
+        """How long a session keeps an approved model, as a duration."""
         return timedelta(days=self.switch_days)
 
     @property
     def literal_lasts(self) -> timedelta:
+        """How long a grant of a literal target lasts, as a duration."""
         return timedelta(days=self.literal_days)
 
     @property
@@ -208,10 +216,12 @@ class OidcSettings:
 
     @property
     def redirect_url(self) -> str:
+        """The address to register at the issuer; the browser returns there after a sign-in."""
         return f"{self.public_url.rstrip('/')}/oauth2callback"
 
     @property
     def metadata_url(self) -> str:
+        """The address of the issuer's own description (OpenID Connect Discovery)."""
         return f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
 
 
@@ -226,6 +236,7 @@ class UiSettings:
 
     @property
     def url(self) -> str:
+        """The address of the dashboard for people, without a slash at the end."""
         if self.oidc is not None:
             return self.oidc.public_url.rstrip("/")
         return http_url(self.host, self.port)

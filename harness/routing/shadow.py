@@ -4,6 +4,9 @@ has its own limits and budget.
 
 A shadow pair compares the answers of incumbent and candidate to one request: form, latency,
 tokens and cost. It needs no model, and yields only counts and sums.
+
+Calls are made in `router.observers.shadow`. The evidence of the counts, and starting and ending
+a shadow, are in `harness.canary.shadows`.
 """
 
 import json
@@ -29,6 +32,8 @@ COST_USD: Final = "candidate.cost_usd"
 
 @dataclass(frozen=True, slots=True)
 class ShadowLimits:
+    """The limits of a shadow. `at_once` holds for each worker."""
+
     share_bps: int = 100  # share of the sticky keys, 1 to 10 000
     at_once: int = 4  # concurrent requests of one worker
     requests_per_day: int = 1000  # days are UTC
@@ -70,11 +75,14 @@ class ShadowTally:
 
 @dataclass(frozen=True, slots=True)
 class ShadowUsage:
+    """A shadow's usage of one day's budget."""
+
     requests: int = 0
     cost_usd: float = 0.0
 
 
 def check_shadow_limits(limits: ShadowLimits) -> None:
+    """Checks the limits' ranges. Raises InputError."""
     if not 1 <= limits.share_bps <= MAX_SHARE_BPS:
         raise InputError(f"a shadow mirrors 1 to {MAX_SHARE_BPS} bps, not {limits.share_bps}")
     if not 1 <= limits.at_once <= MAX_AT_ONCE:
@@ -97,6 +105,7 @@ def within_budget(limits: ShadowLimits, used: ShadowUsage, *, priced: bool) -> b
 
 
 def sum_usage(rows: Iterable[ShadowTally], today: date) -> ShadowUsage:
+    """Sums the workers' usage of one day (UTC)."""
     used = [row for row in rows if row.day == today]
     return ShadowUsage(
         sum(row.counts.get(MIRRORED, 0) for row in used),
@@ -105,6 +114,7 @@ def sum_usage(rows: Iterable[ShadowTally], today: date) -> ShadowUsage:
 
 
 def add_tallies(tally: ShadowTally, more: ShadowTally) -> ShadowTally:
+    """Adds the counts and sums of `more`; keeps shadow, day and worker of `tally`."""
     counts = Counter(tally.counts)
     counts.update(more.counts)
     sums = dict(tally.sums)
@@ -132,6 +142,8 @@ class ShadowCheck(StrEnum):
 
 
 class CheckSides(StrEnum):
+    """Which side's answer passed a check."""
+
     BOTH = "both"
     INCUMBENT = "incumbent_only"
     CANDIDATE = "candidate_only"
@@ -140,6 +152,8 @@ class CheckSides(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PairSide:
+    """One side's answer to a mirrored request, with its usage."""
+
     # The request with this side's answer; None if there is no answer.
     content: Mapping[str, Any] | None
     ms: float  # time to the whole answer; for a stream, to its first output
@@ -150,7 +164,12 @@ class PairSide:
 def compare_pair(
     incumbent: PairSide, candidate: PairSide
 ) -> tuple[dict[str, int], dict[str, float]]:
-    """Returns counts and sums. Raises ValueError, TypeError, KeyError or AttributeError."""
+    """Compares the answers of one request. Returns counts by check and side, and sums by side.
+
+    A check that does not apply to the request is left out, and without both answers there are
+    no sums. Raises ValueError, TypeError, KeyError or AttributeError for an answer of another
+    form.
+    """
     ours, theirs = _checks(incumbent.content), _checks(candidate.content)
     counts = {
         f"{check.value}.{_both(ours[check], theirs[check]).value}": 1
@@ -181,6 +200,7 @@ def _both(incumbent: bool, candidate: bool) -> CheckSides:  # noqa: FBT001 - two
 
 
 def _checks(content: Mapping[str, Any] | None) -> dict[ShadowCheck, bool]:
+    """Returns the checks that apply to this request, and whether its answer passes them."""
     if content is None:
         return {ShadowCheck.ANSWERED: False}
     answer = content["answer"]
@@ -221,6 +241,7 @@ def _valid(call: Mapping[str, Any], tools: list[Mapping[str, Any]]) -> bool:
 
 
 def _parsed(text: object) -> tuple[bool, object]:
+    """Returns whether the text is JSON, and its value."""
     try:
         return True, json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):

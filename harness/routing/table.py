@@ -1,5 +1,9 @@
-"""The immutable routing table, overrides by kind of request, and the `Snapshot` from which
-a router serves.
+"""The immutable routing table, overrides by kind of request, and the `Snapshot` from which a
+router serves.
+
+A table is replaced whole and never changed. The next version of a route comes from
+`harness.routing.route_changes`, storage is in `harness.routing.records`, and the order in which
+a route's targets are tried is in `harness.routing.plan`.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -59,6 +63,7 @@ def choose_kind(
 
 
 def format_overrides(overrides: Overrides) -> str:
+    """Writes the overrides as `kind=route`, in RequestKind's order."""
     return ", ".join(
         f"{kind.value}={overrides[kind]}" for kind in RequestKind if kind in overrides
     )
@@ -139,6 +144,8 @@ class OnEmptyAnswer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RouteSuite:
+    """A suite that a route uses, and its part in the verdict."""
+
     suite: str  # its name
     role: SuiteRole = SuiteRole.PRIMARY  # its effect on the verdict
     weight: float = 1.0  # its weight in the mean of several primary suites
@@ -217,6 +224,8 @@ class Handover:
 
 @dataclass(frozen=True, slots=True)
 class Canary:
+    """The second arm of a route: a canary's candidate, or a bake's former incumbent."""
+
     target: str
     weight_bps: int  # share of sticky keys in basis points, 1 to 10 000 (1 % is 100)
     salt: str
@@ -228,14 +237,18 @@ class Canary:
 
     @property
     def candidate_bps(self) -> int:
+        """The candidate's share of the callers in basis points, whichever arm this is."""
         return BUCKETS - self.weight_bps if self.control else self.weight_bps
 
     def is_candidate(self, arm: Arm) -> bool:
+        """Tells whether requests in this arm go to the candidate."""
         return arm is (Arm.INCUMBENT if self.control else Arm.CANARY)
 
 
 @dataclass(frozen=True, slots=True)
 class Route(ShowsMore):
+    """One version of a route: its targets and settings."""
+
     name: str
     version: int  # rises by one
     incumbent: str  # incumbent, fallbacks: target ids
@@ -256,6 +269,7 @@ class Route(ShowsMore):
 
     @property
     def targets(self) -> frozenset[str]:
+        """The ids of all targets of this version, also fallbacks that high stakes forbid."""
         trial = {self.experiment.target} if self.experiment else set()
         return frozenset({self.incumbent, *self.fallbacks} | trial)
 
@@ -270,6 +284,8 @@ class Route(ShowsMore):
 
 @dataclass(frozen=True)
 class RoutingTable:
+    """All routes at one revision, and the targets that they name, by id."""
+
     revision: int = 0
     routes: Mapping[str, Route] = None  # type: ignore[assignment]  # set in __post_init__
     targets: Mapping[str, Target] = None  # type: ignore[assignment]
@@ -286,7 +302,13 @@ def hash_bucket(key: str, *, salt: str) -> int:
 
 
 def choose_arm(route: Route, key: str) -> Arm:
-    """Chooses a caller's arm. If the canary's weight rises, it keeps its callers."""
+    """Chooses a caller's arm. If the canary's weight rises, it keeps its callers.
+
+    key: the caller's sticky key.
+
+    The same key always gets the same arm at the same weight, in every worker. Handovers are not
+    considered here.
+    """
     canary = route.canary
     if canary and hash_bucket(key, salt=canary.salt) < canary.weight_bps:
         return Arm.CANARY
@@ -298,10 +320,12 @@ def choose_arm(route: Route, key: str) -> Arm:
 
 
 def is_mirrored(shadow: Shadow, key: str) -> bool:
+    """Tells whether the shadow mirrors this caller's requests; the same for each of them."""
     return hash_bucket(key, salt=f"shadow:{shadow.id}") < shadow.limits.share_bps
 
 
 def find_shadow_end(shadow: Shadow, route: Route | None) -> str:
+    """Explains which change of the route ends the shadow; empty if none does."""
     if route is None:
         return f"the route {shadow.route!r} does not exist any more"
     if route.settings.side_effects:
@@ -317,6 +341,8 @@ def find_shadow_end(shadow: Shadow, route: Route | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KeyGrant:
+    """A data key as a router needs it, with its routes and limits."""
+
     id: str
     hash: str  # HMAC-SHA-256 hex
     routes: frozenset[str] = frozenset()  # empty means all
@@ -364,6 +390,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class RouteRecord:
+    """One stored version of a route, with the change that led to it."""
+
     route: Route
     revision: int
     kind: str

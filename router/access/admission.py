@@ -1,4 +1,10 @@
-"""Admission applies a key's budget and rate limits, and counts callers with unknown keys."""
+"""Admission applies a key's budget and rate limits, and counts callers with unknown keys.
+
+The formulas are in `harness.frame.people.limits`, the shared state in `rate_limits`. This
+module identifies no caller (`front_door` does) and knows no route.
+`router.request.model_endpoint` asks before a request, and
+`router.observers.request_accounting` corrects the estimate after it.
+"""
 
 import math
 from collections import Counter
@@ -43,6 +49,10 @@ UNKNOWN_KEY_PREFIX: Final = "nobody's "
 
 
 class AsideKind(StrEnum):
+    """Kinds of calls beside requests for a model. The value is a part of the refusal's
+    message.
+    """
+
     FEEDBACK = "feedback"
     COUNTS = "counting of tokens"
     FLAGS = "evaluation of flags"
@@ -64,6 +74,13 @@ OF_SEVERAL: Final = " at this router, one of several that share the key's rate"
 
 
 class RateReservation(NamedTuple):
+    """The part of a key's rate that one request took, to be corrected by
+    `Admission.settle`.
+
+    input_tokens: estimated from the body's size. tokens: input_tokens plus the client's
+    limit for the answer; this is what the rate lost.
+    """
+
     key: str
     limit: RateLimit
     input_tokens: int  # input_tokens, tokens: estimates before the request is sent
@@ -108,7 +125,9 @@ class Admission:
     ) -> RateReservation | Reply:
         """Reserves or refuses.
 
-        request: None for an invalid request, which counts. size: in bytes.
+        request: None for an invalid request, which counts. size: in bytes. The budget is
+        checked before the rate, so that a stopped key takes nothing from its rate. Its
+        refusal forbids clients to retry.
         """
         active = self._active.get(key)
         if active is None or active[0] is not limits:
@@ -151,6 +170,7 @@ class Admission:
         return _too_many_requests(reason, decided.retry_after_s, headers_)
 
     def settle(self, reservation: RateReservation, actual: int) -> None:
+        """Corrects a reservation by the tokens that the request really took."""
         now = self._clock.monotonic()
 
         def change(state: RateState) -> RateState:
@@ -165,7 +185,10 @@ class Admission:
         self._book.change(reservation.key, change)
 
     def refuse_unknown_key(self, address: str) -> Reply:
-        """Refuses an unknown key: 401, or 429 after too many."""
+        """Refuses an unknown key: 401, or 429 after too many.
+
+        address: the client's. Only a keyed digest of it is counted.
+        """
         digest = blake2b(address.encode(), key=self._salt, digest_size=4).digest()
         count = f"{UNKNOWN_KEY_PREFIX}{int.from_bytes(digest) % UNKNOWN_KEY_BUCKETS}"
         decided = rate_limits.take_tokens(
@@ -179,6 +202,10 @@ class Admission:
         return _too_many_requests(reason, decided.retry_after_s, ())
 
     def _read_limits(self, key: str, limits: KeyLimits) -> ActiveLimits:
+        """Returns the key's limits with this router's part of the rate, and keeps them.
+
+        Rate or budget is None if it limits nothing, so that most requests skip the check.
+        """
         if len(self._active) >= KEPT_KEYS:
             self._active.clear()
         rate, budget = limits.rate.part(self._rate_share), limits.budget
@@ -190,6 +217,7 @@ class Admission:
         return active
 
     def _alert(self, key: str, decision: SpendDecision) -> None:
+        """Alerts a budget once for each level and period, not once for each request."""
         if self._alerted.get(key) == (decision.level, decision.until):
             return
         self._alerted[key] = decision.level, decision.until
@@ -211,6 +239,7 @@ class Admission:
         )
 
     def _stopped(self, decision: SpendDecision) -> Reply:
+        """Refuses a key whose budget is spent, until the next period begins (UTC)."""
         self._counters["budget_stopped"] += 1
         begins = datetime.combine(decision.until or date.max, time(), UTC)
         wait_s = max(1, math.ceil((begins - self._clock.now()).total_seconds()))
@@ -220,6 +249,9 @@ class Admission:
 
 
 def _max_output_tokens(request: ClientRequest) -> int:
+    """Returns the largest limit that the client gives for the answer, at most MOST_TOKENS;
+    0 without one.
+    """
     get, most = request.members.get, 0
     for name in MAX_TOKENS:
         allowed = get(name)

@@ -1,4 +1,9 @@
-"""Identifies callers, finds the serving revision, and counts requests under way."""
+"""Identifies callers, finds the serving revision, and counts requests under way.
+
+The first room after `router.server.app`: a request without a known key goes no further.
+This module reads only a request's head. The key's limits are in `admission`, the routes of
+the request in `router.request.model_endpoint`.
+"""
 
 import hmac
 import itertools
@@ -51,6 +56,11 @@ class Callers:
         self._proxies = parse_proxy_networks(settings.trusted_proxies)
 
     def identify(self, scope: Scope, serving: CompiledSnapshot) -> KeyGrant | Reply:
+        """Returns the grant of the request's key, or the refusal.
+
+        A connection repeats its head, so the grant is kept with the head's facts while the
+        revision serves.
+        """
         facts = scope.get(HEAD_FACTS)
         known: _KnownGrant | None = facts.get(_GRANT) if facts is not None else None
         if known is not None and known[1]() is serving:
@@ -77,6 +87,11 @@ class Callers:
         return grant
 
     def _identify_agent(self, scope: Scope, serving: CompiledSnapshot) -> KeyGrant | Reply:
+        """Returns the grant of the key that an agent's signed header names.
+
+        Only this installation's agents process can write the header. A request may not have
+        such a header and a key at once. The scope keeps the caller under CALLER.
+        """
         headers = scope["headers"]
         values = [value for name, value in headers if name == AGENT_HEADER]
         if len(values) != 1 or any(name in _OWN_KEYS for name, _ in headers):
@@ -99,6 +114,7 @@ class Callers:
         return error_reply(401, message, "invalid_agent_header")
 
     def _address(self, scope: Scope) -> str:
+        """Returns the client's address, behind the proxies that the settings trust."""
         client = scope.get("client")
         forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
         return client_address(client[0] if client else None, forwarded, self._proxies)
@@ -121,6 +137,12 @@ SOON: Final[Header] = (b"retry-after", b"1")
 
 
 class FrontDoor:
+    """Gives requests an id, a grant, a revision and a place among the requests under way.
+
+    most: how many requests a worker serves at once.
+    renewals: ends pauses of targets, when a new revision is first seen.
+    """
+
     def __init__(
         self,
         holder: SnapshotHolder,
@@ -145,6 +167,10 @@ class FrontDoor:
         return b"x-swapgate-request-id", number.encode()
 
     def identify(self, scope: Scope) -> Reply | tuple[KeyGrant, CompiledSnapshot]:
+        """Returns the caller's grant and the serving revision, or the refusal.
+
+        The request keeps this revision to its end. Replies 503 before the first revision.
+        """
         serving = self._holder.current
         if serving is None:
             message = "the router has no routes yet; try again in a second"
@@ -158,6 +184,9 @@ class FrontDoor:
         return grant if isinstance(grant, Reply) else (grant, serving)
 
     def enter(self) -> Reply | None:
+        """Counts a request in, or returns a 503 if the worker is full. After None, call
+        `leave` once.
+        """
         if self.under_way >= self._most:
             self._recorder.counters["refused_when_full"] += 1
             return error_reply(503, "this worker is full", "overloaded", headers=(SOON, CLOSE))
@@ -168,6 +197,9 @@ class FrontDoor:
         self.under_way -= 1
 
     def note_failure(self, request_id: Header, error: Exception) -> Reply:
+        """Returns the 500 for a fault of the router's own code, with the request's id to
+        quote.
+        """
         number = request_id[1].decode()
         # The error's message may contain content; InternalErrors logs its place once.
         log.error("request %s failed", number)
@@ -175,12 +207,18 @@ class FrontDoor:
         return error_reply(500, f"the router failed; quote {number}", "internal_error")
 
     def client_reply(self, scope: Scope, request_id: Header, reply: Reply) -> Reply:
+        """Rewrites an error for a client of Anthropic's protocol; returns other replies
+        unchanged.
+        """
         if reply.status >= 400 and is_anthropics(scope):
             return anthropic_error(reply, request_id[1].decode())
         return reply
 
 
 def is_anthropics(scope: Scope) -> bool:
+    """Returns whether the client speaks Anthropic's protocol, by its path or its version
+    header.
+    """
     path = scope["path"]
     return path in (_MESSAGES, f"{_MESSAGES}/count_tokens") or (
         path not in ENDPOINTS and header(scope, VERSION) is not None
@@ -253,6 +291,7 @@ def find_grant(key: bytes | None, serving: CompiledSnapshot, secret: bytes) -> K
 
 
 def bearer_key(authorization: bytes | None) -> bytes | None:
+    """Returns the key of an `authorization` header; None for another scheme."""
     if authorization is None or authorization[:7].lower() != _SCHEME:
         return None
     return authorization[7:]

@@ -1,6 +1,8 @@
 """Keeps each key's rate state: in one process, or in a file that all workers share.
 
 The file is read and written, not mapped, so that a full disk is an error and not a crash.
+This module only stores states. `harness.frame.people.limits` computes them, and `admission`
+decides by them.
 """
 
 import errno
@@ -113,6 +115,11 @@ class SharedRates:
         return opened
 
     def _place(self, key: str) -> int:
+        """Returns the byte offset of a key's state, and takes a free slot for a new key.
+
+        Raises OSError if PROBES slots are taken, or another worker holds the file's lock
+        too long.
+        """
         name = short_hash(key, len(FREE))
         if not (self._lock(0) or self._lock_soon(0)):
             raise OSError(errno.EAGAIN, "another worker is busy with it")
@@ -128,6 +135,7 @@ class SharedRates:
         raise OSError(errno.ENOSPC, "no slot is left")
 
     def _lock_soon(self, place: int) -> bool:
+        """Waits up to LOCK_S for the lock of one byte; returns whether this process has it."""
         until = time.monotonic() + LOCK_S
         while time.monotonic() < until:
             time.sleep(PAUSE_S)
@@ -149,6 +157,9 @@ class SharedRates:
 
 
 def _slots(name: bytes) -> Iterator[int]:
+    """Yields the byte offsets of the slots in which a name may be: linear probing, PROBES
+    slots.
+    """
     first = int.from_bytes(name[:8])
     return ((first + probe) % SLOTS * SLOT.size for probe in range(PROBES))
 
@@ -156,6 +167,10 @@ def _slots(name: bytes) -> Iterator[int]:
 def take_tokens(
     book: RateBook, key: str, limit: RateLimit, tokens: float, now: float
 ) -> RateDecision:
+    """Takes a request and its tokens from a key's rate, if the limit allows it.
+
+    now: monotonic seconds. A refused request takes nothing.
+    """
     decided: list[RateDecision] = []
 
     def change(state: RateState) -> RateState:

@@ -1,4 +1,9 @@
-"""Moves a chat's history to a target of another kind. A suitable body stays unchanged."""
+"""Moves a chat's history to a target of another kind. A suitable body stays unchanged.
+
+The rules of each kind are in `intake`, files and hosted tools in `hosted_tools`. Histories
+of Anthropic's and OpenAI's own protocols are in `native_histories`. This module changes a
+request before it is sent, and marks answers; it translates no protocol.
+"""
 
 import json
 import re
@@ -24,12 +29,21 @@ _HASH_DIGITS: Final = 8
 
 
 class ToolNames:
+    """Renames tools whose names a target refuses.
+
+    clients: the target's name → the client's, to restore names in the answer. A new name
+    has a digest of the old one, so that a tool keeps its name in every turn.
+    """
+
     def __init__(self, pattern: re.Pattern[str], longest: int) -> None:
         self.clients: dict[str, str] = {}  # the target's name → the client's
         self._pattern = pattern
         self._longest = longest
 
     def rename(self, holder: dict[str, object]) -> None:
+        """Renames the tool, call or result in `holder`, in place, if the target refuses its
+        name.
+        """
         name = holder.get("name")
         if not isinstance(name, str) or self._pattern.fullmatch(name):
             return
@@ -41,6 +55,7 @@ class ToolNames:
 
 
 def has_strange_name(body: bytes, pattern: re.Pattern[str]) -> bool:
+    """Returns whether a body with tools has a name that does not match, without parsing it."""
     return b'"tools"' in body and any(
         not pattern.fullmatch(name.decode("utf-8", "replace")) for name in _NAMES.findall(body)
     )
@@ -65,6 +80,10 @@ REASONING: Final = "reasoning_content"
 
 
 def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
+    """Returns whether the target accepts a body as it is, without parsing it.
+
+    May return False for a suitable body: `move_chat` then finds nothing to change.
+    """
     if QUOTED_MARK in body or (FILE_ID in body and not intake.reads_file_ids):
         return False
     for quoted in intake.quoted:
@@ -80,7 +99,12 @@ def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
 
 
 def move_chat(body: bytes, intake: HistoryIntake, maker: str = "") -> MovedBody:
-    """Rewrites a chat for its target. maker: as `maker_of` names it."""
+    """Rewrites a chat for its target.
+
+    maker: as `maker_of` names it. The target gets back only what this maker signed. Removes
+    fields that the kind refuses, replaces files by text, and gives calls and tools
+    acceptable ids and names.
+    """
     if suits_chat(body, intake):
         return MovedBody(body)
     chat: Json = json.loads(body)
@@ -107,6 +131,10 @@ def move_chat(body: bytes, intake: HistoryIntake, maker: str = "") -> MovedBody:
 
 
 def mark_chat(answer: Json, maker: str) -> bool:
+    """Marks the signed pieces of an answer or event with their maker, in place.
+
+    Returns whether there were any.
+    """
     marked = False
     for choice in list_objects(answer.get("choices")):
         for message in (choice.get("message"), choice.get("delta")):
@@ -155,12 +183,18 @@ def _signed_places(message: Json) -> Iterator[tuple[Json, str]]:
 
 
 def give_back_reasoning(messages: Iterable[Json]) -> None:
+    """Adds empty reasoning to answers with tool calls, because some kinds refuse them
+    without it.
+    """
     for message in messages:
         if message.get("role") == "assistant" and message.get("tool_calls"):
             message.setdefault(REASONING, "")
 
 
 def without_reasoning(messages: Iterable[Json], names: Iterable[str]) -> bool:
+    """Removes members with reasoning from messages, in place. Returns whether there were
+    any.
+    """
     gone = [message.pop(name, None) for message in messages for name in names]
     return any(value is not None for value in gone)
 

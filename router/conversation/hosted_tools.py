@@ -1,7 +1,9 @@
-"""Hosted tools and files in a request. A translation into a chat omits them, or names them in
-text.
+"""Hosted tools and files in a request. A translation into a chat omits them, or names them
+in text.
 
-In a history, text replaces their results.
+In a history, text replaces their results. A hosted tool runs at the provider, so a target
+of another protocol cannot run it. The translations themselves are in `router.protocols`;
+this module only reads and rewrites parts of a request.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -42,6 +44,7 @@ def hosted_text(block: Mapping[str, object]) -> str:
 
 
 def has_text(block: Mapping[str, object]) -> bool:
+    """Returns whether a block or item has a text or a number that a model can read."""
     return next(_leaves(block, ""), None) is not None
 
 
@@ -153,7 +156,11 @@ _KINDS: Final = (
 
 
 def hosted_tools_alone(tools: object, choice: object, clients: Collection[object]) -> str:
-    """Describes the hosted tool that a request needs. clients: types that the client runs."""
+    """Describes the hosted tool that a request needs; empty if it can do without.
+
+    A request needs one if the client chose it, or if it has no other tools. clients: types
+    that the client runs.
+    """
     given = list(iter_objects(tools))
     hosted = [tool for tool in given if not _is_clients(tool, clients)]
     if not hosted:
@@ -165,6 +172,9 @@ def hosted_tools_alone(tools: object, choice: object, clients: Collection[object
 
 
 def name_hosted(tool: str) -> str:
+    """Returns a short name for a description of `hosted_tools_alone`, for lists and
+    metrics.
+    """
     known = next((kind for kind in _KINDS if f"'{kind}" in tool), "")
     return f"the tool {known}" if known else "another hosted tool"
 
@@ -172,6 +182,7 @@ def name_hosted(tool: str) -> str:
 def without_hosted(
     tools: object, clients: Collection[object], dropped: dict[str, None]
 ) -> Iterator[Mapping[str, object]]:
+    """Yields the tools that the client runs, and notes the others in `dropped`."""
     for tool in iter_objects(tools):
         if _is_clients(tool, clients):
             yield tool
@@ -180,6 +191,7 @@ def without_hosted(
 
 
 def flat_name(tool: Mapping[str, object]) -> str:
+    """Returns a tool's name with its namespace, for protocols without namespaces."""
     space, name = tool.get("namespace"), str(tool.get("name") or "")
     return f"{space}__{name}" if space else name
 

@@ -1,7 +1,10 @@
-"""Defines which parts of a history a kind of target accepts, ids of tool calls, and marks of
-makers.
+"""Defines which parts of a history a kind of target accepts, ids of tool calls, and marks
+of makers.
 
-A maker is a target that signed or encrypted a piece of an answer; only it can read that piece.
+A maker is a target that signed or encrypted a piece of an answer; only it can read that
+piece. The router marks such pieces in answers, and clients send them back unchanged. So a
+later request shows who can read them, although the router stores no conversation.
+`chat_history` and `native_histories` apply these rules to a body.
 """
 
 import json
@@ -45,6 +48,9 @@ def maker_of(target: Target) -> str:
 
 
 def mark_piece(value: str, maker: str) -> str:
+    """Returns a piece with its maker's mark. A mark has a full stop, which no signature
+    has.
+    """
     return f"sg.{maker}.{value}"
 
 
@@ -59,7 +65,10 @@ def read_mark(piece: object) -> MarkedPiece:
 
 
 def seal_thoughts(blocks: Sequence[Mapping[str, object]]) -> str:
-    """Packs a chat's marked thinking into one piece of its maker. Empty without a mark."""
+    """Packs a chat's marked thinking into one piece of its maker. Empty without a mark.
+
+    Other protocols carry thinking as one opaque text; `open_thoughts` unpacks it.
+    """
     values = [value for block in blocks for value in block.values()]
     maker = next((found for value in values if (found := read_mark(value).maker)), "")
     if not maker:
@@ -69,6 +78,7 @@ def seal_thoughts(blocks: Sequence[Mapping[str, object]]) -> str:
 
 
 def open_thoughts(piece: object) -> list[dict[str, object]]:
+    """Unpacks what `seal_thoughts` packed; empty for any other piece."""
     marked = read_mark(piece)
     try:
         found = json.loads(urlsafe_b64decode(marked.value)) if marked.maker else None
@@ -79,6 +89,9 @@ def open_thoughts(piece: object) -> list[dict[str, object]]:
 
 
 def is_made_by(text: str, maker: str) -> bool:
+    """Returns whether a body has a piece that this maker signed. An empty maker signs
+    nothing.
+    """
     return bool(maker) and (f"sg.{maker}." in text or f"_{OWN_ID}{maker}_" in text)
 
 
@@ -88,6 +101,7 @@ def own_id(prefix: str, maker: str, rest: str) -> str:
 
 
 def maker_of_id(id_: object) -> str:
+    """Returns the maker in an id that a translation wrote; empty for other ids."""
     if not isinstance(id_, str) or not is_own_id(id_):
         return ""
     return id_.partition(f"_{OWN_ID}")[2].partition("_")[0]
@@ -109,6 +123,8 @@ _RESULT_IDS: Final = (b'"tool_call_id"', b'"tool_use_id"', b'"call_id"')
 
 
 class IdRule(NamedTuple):
+    """The ids of tool calls that a kind of target accepts, and how a new id is written."""
+
     pattern: re.Pattern[str]
     length: int  # length of a new id
     prefix: str = ""
@@ -128,6 +144,11 @@ class IdRule(NamedTuple):
 
 
 class CallIds:
+    """Rewrites the ids of a history's tool calls for a target.
+
+    An acceptable id stays. The same history always gets the same new ids.
+    """
+
     def __init__(self, rule: IdRule) -> None:
         self._rule = rule
         self._used: set[str] = set()
@@ -136,9 +157,13 @@ class CallIds:
         self._answered: dict[str, str] = {}
 
     def begin_turn(self) -> None:
+        """Begins an answer's calls: results that follow belong to these calls only."""
         self._open.clear()
 
     def of_call(self, given: object) -> str:
+        """Returns the id of the next call: the given one if the target accepts it, else a
+        new one.
+        """
         old = given if isinstance(given, str) else ""
         number = self._seen[old]
         self._seen[old] += 1
@@ -219,6 +244,11 @@ class AnswerIds:
         return self._own
 
     def of_call(self, given: object, place: object, *, again: bool = False) -> str:
+        """Returns the id of a call in the answer, unique also within the request.
+
+        place: the call's place in the answer; events of a stream name a call again by it.
+        again: the call was in the stream, so its id must not change.
+        """
         if self._taken is None:
             found = _IDS.findall(self._request_body.encode())
             self._taken = {id_.decode("utf-8", "replace") for id_ in found}
@@ -237,6 +267,7 @@ class AnswerIds:
 
 
 def arguments_text(given: object) -> object:
+    """Returns a call's arguments as JSON text, if a server sends them as an object."""
     if isinstance(given, Mapping):
         return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
     return given

@@ -1,4 +1,11 @@
-"""Moves Messages and Responses histories, and removes pieces that only another target reads."""
+"""Moves Messages and Responses histories, and removes pieces that only another target
+reads.
+
+Both protocols are sent to targets that speak them, so a body changes only where it must.
+The rules of makers and ids are in `intake`; chats are moved in `chat_history`. A repair
+after a provider's refusal uses the `without_…` functions
+(`router.upstream.learned_repairs`).
+"""
 
 import json
 import re
@@ -32,6 +39,7 @@ RESULT: Final = b'"tool_result"'
 
 
 def suits_message(body: bytes) -> bool:
+    """Returns whether every target accepts a body as it is, without parsing it."""
     if SIGNED in body or b'"redacted_thinking"' in body:
         return False
     if RESULT not in body:
@@ -86,6 +94,9 @@ def settle_thinking(request: Json, messages: Sequence[Json]) -> bool:
 
 
 def mark_message(answer: Json, maker: str) -> bool:
+    """Marks signed thinking in an answer or event with its maker. Returns whether there was
+    any.
+    """
     delta = answer.get("delta")
     if isinstance(delta, dict) and delta.get("type") == "signature_delta":
         delta["signature"] = mark_piece(str(delta.get("signature") or ""), maker)
@@ -171,6 +182,7 @@ ADVICE: Final = f"the router translated that answer, and no provider stores it; 
 
 
 def suits_response(body: bytes) -> bool:
+    """Returns whether every target accepts a body as it is, without parsing it."""
     return _OWN not in body and not _REASONING.search(body) and RESPONSE_CALL_IDS.suits(body)
 
 
@@ -231,6 +243,9 @@ def check_references(request: Mapping[str, object]) -> None:
 
 
 def mark_response(answer: Json, maker: str) -> bool:
+    """Marks encrypted reasoning in an answer or event with its maker. Returns whether there
+    was any.
+    """
     whole = answer.get("response")
     output = (whole if isinstance(whole, dict) else answer).get("output")
     marked = False
@@ -270,7 +285,11 @@ def _is_stray(item: object, after: object) -> bool:
 
 
 def _clear_ids(items: Iterable[object], *, every: bool) -> None:
-    """every: also removes the provider's ids, because the history lost their reasoning."""
+    """Removes ids that no provider knows, or all ids of items that are complete without
+    them.
+
+    every: also removes the provider's ids, because the history lost their reasoning.
+    """
     for item in items:
         if not isinstance(item, dict) or str(item.get("type") or "message") not in _BY_CONTENT:
             continue

@@ -1,4 +1,9 @@
-"""Writes a tool's JSON schema for each kind of target, and detects lost constraints."""
+"""Writes a tool's JSON schema for each kind of target, and detects lost constraints.
+
+Some kinds accept no references, no alternatives at the top, or not all keywords. The writer
+keeps as much of the schema as the kind reads. It validates no call against a schema:
+`router.request.guardrail_probe` does.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
@@ -62,12 +67,19 @@ class WrittenSchema(NamedTuple):
 
 
 def write_schema(given: Json, rule: SchemaRule) -> WrittenSchema:
+    """Returns the client's schema as the kind accepts it: an object at the top.
+
+    A constraint that cannot be written becomes `is_weaker`, which tells the client of the
+    loss.
+    """
     writer = _Writer(given, rule)
     schema = writer.root()
     return WrittenSchema(schema, writer.is_weaker)
 
 
 class _Writer:
+    """Writes one schema. is_weaker: a constraint was lost so far."""
+
     def __init__(self, whole: Json, rule: SchemaRule) -> None:
         self.is_weaker = False
         self._whole = whole
@@ -75,6 +87,9 @@ class _Writer:
         self._nodes = 0
 
     def root(self) -> Json:
+        """Returns the schema with an object at the top, and alternatives there merged into
+        it.
+        """
         top = self._merged(self._whole, ())
         for name in _DEFINITIONS:
             definitions = top.pop(name, None)
@@ -105,6 +120,11 @@ class _Writer:
         return top
 
     def _join(self, top: Json, branches: list[Json], *, all_hold: bool) -> None:
+        """Merges branches into `top`, in place.
+
+        all_hold: True for `allOf` and references, whose required members all stay required.
+        Of alternatives, only members stay required that each branch requires.
+        """
         properties: Json = dict(_object(top.get("properties")))
         for branch in branches:
             for name, value in _object(branch.get("properties")).items():
@@ -122,6 +142,11 @@ class _Writer:
             top["required"] = required
 
     def _node(self, value: Any, path: tuple[str, ...]) -> Any:
+        """Writes a part of the schema; replaces a reference by its definition if the kind
+        has none.
+
+        path: the references that lead to this part, to detect a recursive one.
+        """
         if not isinstance(value, dict):
             return value
         self._nodes += 1
@@ -184,6 +209,9 @@ class _Writer:
         return reference.startswith(tuple(f"#/{name}/" for name in _DEFINITIONS))
 
     def _pointed(self, reference: str) -> Json:
+        """Returns the part that a JSON pointer names; an object of any shape if it does not
+        exist.
+        """
         place: Any = self._whole
         for step in _steps(reference):
             if isinstance(place, list) and step.isdecimal() and int(step) < len(place):

@@ -1,4 +1,9 @@
-"""ASGI types and helpers."""
+"""ASGI types and helpers: heads, bodies, replies, and the notice that a client left.
+
+Our own server (`router.server`) adds the scope keys below, which spare a task and a second
+read of the head. Each helper also works without them, under any ASGI server. Nothing here
+depends on a request's path or protocol.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -20,10 +25,12 @@ REQUEST_ARRIVES_S: Final = 30.0
 WATCH_AFTER_S: Final = 0.02
 
 
-class BodyTooLarge(Exception): ...
+class BodyTooLarge(Exception):
+    """The request's body is longer than its path allows."""
 
 
-class ClientDisconnected(Exception): ...
+class ClientDisconnected(Exception):
+    """The client closed the connection before its request or its answer was complete."""
 
 
 # Scope key of our server: the complete body, if it arrived with the head. `receive` returns it,
@@ -39,6 +46,7 @@ OnLeaving = Callable[[Callable[[], None] | None], None]
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
+    """Returns the first value of a header; None without one. name: in lower case."""
     for key, value in scope["headers"]:
         if key == name:
             return bytes(value)
@@ -78,6 +86,7 @@ async def read_body(receive: Receive, max_bytes: int, timers: Timers) -> bytes:
 
 
 async def send_reply(send: Send, reply: Reply, headers: Iterable[Header]) -> None:
+    """Sends a whole reply with its content-length. headers: added to the reply's own."""
     status, own, body = reply
     listed = [*own, *headers, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": listed})
@@ -85,7 +94,12 @@ async def send_reply(send: Send, reply: Reply, headers: Iterable[Header]) -> Non
 
 
 class DisconnectWatch:
-    """Cancels its block when the caller disconnects; its exit raises ClientDisconnected."""
+    """Cancels its block when the caller disconnects; its exit raises ClientDisconnected.
+
+    on_leaving: our server's notice of a disconnect (ON_LEAVING). Without it, a task reads
+    `receive` once the block has lasted WATCH_AFTER_S. Use it in a coroutine, or it raises
+    RuntimeError.
+    """
 
     def __init__(
         self, receive: Receive, timers: Timers, on_leaving: OnLeaving | None = None
@@ -124,6 +138,7 @@ class DisconnectWatch:
             raise ClientDisconnected from None
 
     def due(self) -> None:
+        """Begins to wait for the client's disconnect; `Timers` calls it."""
         self._watch = asyncio.get_running_loop().create_task(self._wait())
 
     async def _wait(self) -> None:

@@ -1,4 +1,9 @@
-"""Reads the fields of a client's JSON body that routing needs; the body stays unchanged."""
+"""Reads the fields of a client's JSON body that routing needs; the body stays unchanged.
+
+Edits are made in the text, so that all other bytes reach the provider as the client sent
+them. `json_spans` finds the places. What each protocol's fields mean is in
+`router.protocols`.
+"""
 
 import json
 import math
@@ -27,6 +32,11 @@ _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
 
 @dataclass(slots=True)
 class ClientRequest:
+    """A parsed body, as all rooms of the router read it.
+
+    text: the body as text. model: the name that the client asks for, usually a route's.
+    """
+
     text: str
     members: ParsedObject
     model: str
@@ -35,6 +45,7 @@ class ClientRequest:
     endpoint: Endpoint = _CHAT
 
     def value(self, name: str) -> object:
+        """Returns a member of the body; None if it is null or absent."""
         return self.members.get(name)
 
     def for_kind(self, kind: str) -> "ClientRequest":
@@ -50,6 +61,7 @@ class ClientRequest:
 
     @property
     def serial_tools(self) -> bool:
+        """Whether the client itself forbids parallel tool calls, in any of the protocols."""
         choice = self.value("tool_choice")
         return self.value("parallel_tool_calls") is False or (
             isinstance(choice, dict) and choice.get("disable_parallel_tool_use") is True
@@ -57,13 +69,18 @@ class ClientRequest:
 
 
 class FieldError(InputError):
+    """The body is JSON, but a field has an impossible value. param: the field."""
+
     def __init__(self, param: str, message: str) -> None:
         super().__init__(message)
         self.param = param
 
 
 def read_request(body: bytes, endpoint: Endpoint) -> ClientRequest:
-    """Reads a body. Raises InputError for bad JSON, a missing model or a bad `stream`."""
+    """Reads a body. Raises InputError for bad JSON, a missing model or a bad `stream`.
+
+    The error is a FieldError if one field is at fault. Embeddings never stream.
+    """
     members = parse_object(body)
     get = members.get
     model = get("model")
@@ -87,6 +104,9 @@ def model_alone(request: ClientRequest, target: RequestTarget) -> bytes | None:
 
 
 def model_edit(request: ClientRequest, target: RequestTarget) -> TextEdit:
+    """Returns the edit that writes the target's model. Raises ValueError if the body has no
+    model.
+    """
     model = request.members.text_place("model")
     if model is None:
         raise ValueError("the request has no `model`")
@@ -125,6 +145,7 @@ def setting_edits(
 
 
 def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[TextEdit]:
+    """Returns the edits that set top-level fields: replaced in place, or added at the end."""
     if not wanted:
         return []
     members = request.members
@@ -143,6 +164,9 @@ def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[Te
 
 
 def append_members(content: JsonSpan, addendum: str) -> list[TextEdit]:
+    """Returns the edits that add a text to a system prompt: a text, a list of parts, or
+    null.
+    """
     last = content.end - 1  # before the closing quote or bracket
     if isinstance(content.value, str):
         return [TextEdit(last, last, to_json(f"\n\n{addendum}")[1:-1])]
@@ -167,6 +191,7 @@ def patched_body(
 
 
 def to_json(value: object) -> str:
+    """Writes a value as compact JSON in ASCII. Infinity becomes the largest finite number."""
     # ASCII only: JSON may contain a lone surrogate as an escape, which UTF-8 cannot encode.
     try:
         return _dumps(value)
@@ -203,12 +228,16 @@ def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:
 
 
 def empty_answer_error(reason: str) -> UpstreamFailed:
+    """Builds the failure for an answer without content. reason: the protocol's field that
+    would explain it.
+    """
     return UpstreamFailed(
         FailureClass.MALFORMED, f"status 200 without content and without a {reason}"
     )
 
 
 def iter_objects(value: object) -> Iterator[Mapping[str, object]]:
+    """Yields a list's objects; yields nothing for any other value."""
     if isinstance(value, list):
         yield from (item for item in value if isinstance(item, dict))
 

@@ -1,4 +1,10 @@
-"""Failures of an attempt at a provider, and the provider's error details."""
+"""Failures of an attempt at a provider, and the provider's error details.
+
+The classes of failures and the router's reactions are in `harness.frame.failures`. Here is
+the exception that carries one, and the reading of error bodies of many providers. A class
+is chosen in `router.protocols.provider_failures`; a reply is made in
+`router.request.refusals`.
+"""
 
 import json
 import re
@@ -46,6 +52,7 @@ def no_chat_error(what: str, param: str) -> Untranslatable:
 
 
 def reference_error() -> Untranslatable:
+    """Builds the error for a reference to an item that only another provider stores."""
     why = f"{REFERENCE} refers to an item that another provider stores"
     return Untranslatable(f"{why}; {SEND_ALL}", "input")
 
@@ -68,7 +75,10 @@ _TITLE: Final = re.compile(rb"<title>([^<]{1,200})</title>", re.IGNORECASE)
 
 
 class ProviderWords(NamedTuple):
-    """A provider's error details, without the request, which the exception keeps in memory."""
+    """A provider's error details, without the request, which the exception keeps in memory.
+
+    cause: as `UpstreamFailed.cause`. sentence: the provider's message in one line.
+    """
 
     failure: FailureClass
     cause: str
@@ -79,6 +89,7 @@ class UpstreamFailed(UpstreamError):
     """An attempt without a usable answer.
 
     detail: without secrets and content.
+    status, body, content_type, headers: of the reply; None or empty without one.
     stale: the provider closed a reused connection without a response, probably as idle.
     local: the router sent no request to the provider.
     """
@@ -124,6 +135,7 @@ class UpstreamFailed(UpstreamError):
 
     @property
     def named(self) -> str:
+        """The class and its cause, as counts of failures name them."""
         return name_failure(self.failure, self.cause)
 
     @property
@@ -133,6 +145,7 @@ class UpstreamFailed(UpstreamError):
 
     @property
     def provider_words(self) -> ProviderWords:
+        """The details that a worker keeps for alerts after the request has ended."""
         return ProviderWords(self.failure, self.cause, self.sentence)
 
     @property
@@ -233,6 +246,9 @@ def _inner_error(found: Any) -> Mapping[str, object] | None:
 
 
 def refused_request(why: Untranslatable) -> UpstreamFailed:
+    """Builds the failure of a request that cannot be translated: 422, made by the router
+    itself.
+    """
     message = f"{why.message}; leave it out, or ask another route"
     body = error_body(message, "invalid_request_error", why.code, param=why.param)
     failed = UpstreamFailed(FailureClass.BAD_REQUEST, why.message, status=422, body=body)

@@ -1,4 +1,10 @@
-"""Parses a JSON object, finds its members in the text, and replaces single values there."""
+"""Parses a JSON object, finds its members in the text, and replaces single values there.
+
+Three readers share this module. A native parser reads most bodies (`parse_object`), and a
+walk over the text finds the places of members. A tolerant parser reads answers with NaN
+(`parse_finite_object`). A body nested deeper than MAX_DEPTH, or with more than MAX_MEMBERS
+names at the top, is refused. Nothing here knows a protocol: `body` does.
+"""
 
 import json
 import json.scanner
@@ -27,6 +33,8 @@ class JsonSpan(NamedTuple):
 
 
 class ObjectSpans(NamedTuple):
+    """The members of an object by name, with their places."""
+
     values: dict[str, JsonSpan]
     close: int  # the index of the closing brace
 
@@ -132,7 +140,10 @@ def _expect(text: str, at: int, mark: str) -> int:
 
 
 class ParsedObject:
-    """A parsed object. found: its members. `values` walks the text on its first use."""
+    """A parsed object. found: its members. `values` walks the text on its first use.
+
+    Use `get` for a value, and `values` only for its place: most requests need no walk.
+    """
 
     __slots__ = ("_walked", "found", "get", "text")
 
@@ -188,22 +199,29 @@ class ParsedObject:
 
     @property
     def values(self) -> dict[str, JsonSpan]:
+        """The members with their places. The walk takes as long as parsing the text again."""
         if self._walked is None:
             self._walked = walk_whole(self.text)
         return self._walked.values
 
     @property
     def close(self) -> int:
+        """The index of the object's closing brace in the text."""
         return self.text.rindex("}")
 
 
 class TextEdit(NamedTuple):
+    """A replacement of text[start:end]; an insertion if both are equal."""
+
     start: int
     end: int
     text: str
 
 
 def member_edit(members: ParsedObject, name: str, value: str) -> TextEdit:
+    """Returns the edit that replaces a member's value. value: as JSON. The member must
+    exist.
+    """
     place = members.values[name]
     return TextEdit(place.start, place.end, value)
 
@@ -235,6 +253,7 @@ def decode(body: bytes) -> str:
 
 
 def _has_many_brackets(body: bytes) -> bool:
+    """Returns whether a body may be nested too deep, by its number of opening brackets."""
     if len(body) <= _COUNTED_BYTES:
         # Each removed bracket shortens the text by one byte. CPython 3.11's `bytes.count` looks
         # at each byte, so it is slower than `replace`, which searches.
@@ -252,6 +271,7 @@ def _has_many_brackets(body: bytes) -> bool:
 
 
 def _too_deep(body: bytes) -> bool:
+    """Returns whether the brackets outside of strings are nested deeper than MAX_DEPTH."""
     # This is exact for valid JSON; the parser refuses other text anyway.
     outside = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     brackets = b"".join(outside.translate(_BRACES, _NOT_STRUCTURE).split(b'"')[::2])
@@ -263,6 +283,11 @@ def _too_deep(body: bytes) -> bool:
 
 
 def _nests_too_deep(found: dict[str, object], body: bytes) -> bool:
+    """Returns whether parsed values are nested too deep, level by level.
+
+    If the values have many members, the brackets of the body are checked instead, which is
+    faster.
+    """
     level: list[dict[str, object] | list[object]] = [found]
     left = len(body) // _BYTES_PER_MEMBER
     for _ in range(MAX_DEPTH):

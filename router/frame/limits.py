@@ -17,7 +17,10 @@ TICK_S: Final = 0.01
 
 
 class Timer(Protocol):
-    """`Timers` calls `due` once, at `when` (the event loop's clock)."""
+    """`Timers` calls `due` once, at `when` (the event loop's clock).
+
+    A timer may move its `when` while it is set.
+    """
 
     when: float
 
@@ -39,11 +42,13 @@ class Timers:
         return asyncio.get_running_loop()
 
     def add(self, timer: Timer) -> None:
+        """Sets a timer. It fires at most TICK_S late while the event loop is free."""
         self._set.add(timer)
         if self._check is None:
             self._check = self.loop.call_later(TICK_S, self._fire_due)
 
     def limit(self, when: float) -> "TimeLimit":
+        """Returns a limit for a block that ends at `when`, on the event loop's clock."""
         return TimeLimit(self, when)
 
     def _fire_due(self) -> None:
@@ -112,7 +117,10 @@ V = TypeVar("V")
 
 
 class BoundedMap(Generic[K, V]):
-    """A map of the latest entries: at least `least`, at most a sixteenth more."""
+    """A map of the latest entries: at least `least`, at most a sixteenth more.
+
+    An entry that is put again is the latest one. Reading an entry does not renew it.
+    """
 
     def __init__(self, least: int) -> None:
         # It removes several entries at once, because deleted entries slow a dict's iteration.

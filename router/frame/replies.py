@@ -1,4 +1,8 @@
-"""The router's replies, error bodies and error events, in OpenAI's shape."""
+"""The router's replies, error bodies and error events, in OpenAI's shape.
+
+Other protocols rewrite these replies (`router.protocols`). Also decides which of a
+provider's headers a client gets. No reply is sent here: `asgi` sends.
+"""
 
 import json
 from collections.abc import Collection, Iterable
@@ -96,12 +100,15 @@ _WORTH_A_RETRY: Final = (408, 409, 425, 429)
 
 
 class Reply(NamedTuple):
+    """A whole reply, not sent yet."""
+
     status: int
     headers: tuple[Header, ...]  # without content-length, which the sender adds
     body: bytes
 
 
 def error_body(message: str, kind: str, code: str, **more: object) -> bytes:
+    """Returns an error as JSON. more: further fields of the error, or another `param`."""
     error = {"message": message, "type": kind, "param": None, "code": code, **more}
     return json.dumps({"error": error}).encode()
 
@@ -109,6 +116,10 @@ def error_body(message: str, kind: str, code: str, **more: object) -> bytes:
 def error_reply(
     status: int, message: str, code: str, *, headers: Iterable[Header] = (), **more: object
 ) -> Reply:
+    """Builds an error reply. From its status it decides whether clients may retry.
+
+    code: what programs read. more: as for `error_body`.
+    """
     kind = "invalid_request_error" if status < 500 else "router_error"
     given = (JSON, *headers)
     # Tells clients that a retry would fail, too.

@@ -1,1 +1,1 @@
-"""Knows which targets and provider keys the router may use."""
+"""The state of targets and of providers' keys in one worker, and its alerts."""

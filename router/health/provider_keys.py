@@ -1,4 +1,9 @@
-"""Chooses among a provider's keys: a refused key rests while another is left."""
+"""Chooses among a provider's keys: a refused key rests while another is left.
+
+How long a key rests is decided in `harness.providers.credential`. With a single key there
+is no choice, so its targets' circuit breakers act instead (`target_health`). No key leaves
+this module in a log or an alert: only its name does.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,7 +29,10 @@ SEVERAL: Final = 2
 
 
 class ProviderKeys:
-    """Chooses keys, for one event loop. on_key: called if a key is refused, or works again."""
+    """Chooses keys, for one event loop.
+
+    on_key: called if a key is refused for a reason that a person must end, or works again.
+    """
 
     def __init__(self, monotonic: Callable[[], float], on_key: OnKey) -> None:
         self._monotonic = monotonic
@@ -35,6 +43,11 @@ class ProviderKeys:
         self._there: ProviderKeySets = NO_KEYS
 
     def key(self, upstream: CompiledTarget) -> ProviderKey | None:
+        """Returns the key for the next attempt; None if the provider needs none.
+
+        The first key that does not rest is used. If all rest, the one that rests shortest
+        is.
+        """
         if len(upstream.keys) < SEVERAL:
             return upstream.keys[0] if upstream.keys else None
         return choose_key(upstream.keys, self._resting_keys(upstream), self._monotonic())
@@ -42,6 +55,7 @@ class ProviderKeys:
     def other_left(
         self, upstream: CompiledTarget, key: ProviderKey | None, failure: FailureClass
     ) -> bool:
+        """Returns whether another key of the provider may succeed where this one failed."""
         if len(upstream.keys) < SEVERAL or not FAILURE_RULES[failure].other_key:
             return False
         able = rested_keys(upstream.keys, self._resting_keys(upstream), self._monotonic())
@@ -70,6 +84,7 @@ class ProviderKeys:
             self._on_key(provider, key.name, refusal)
 
     def accepted(self, upstream: CompiledTarget, key: ProviderKey | None) -> None:
+        """Ends a key's rest and its alert, because an attempt with it succeeded."""
         if not self.refused:
             return
         provider = upstream.provider.name
@@ -79,10 +94,14 @@ class ProviderKeys:
             self._on_key(provider, key.name, None)
 
     def gone(self, upstream: CompiledTarget, key: ProviderKey | None) -> bool:
+        """Returns whether the serving snapshot no longer has this key."""
         name = upstream.provider.name
         return key is not None and name in self._there and key not in self._there[name]
 
     def forget_gone(self, serving: CompiledSnapshot) -> None:
+        """Notes a snapshot's keys, and ends the rests and alerts of keys that it does not
+        have.
+        """
         self._there = serving.provider_keys
         there = {(name, key) for name, own in serving.provider_keys.items() for key in own}
         for provider, key in self.refused - there:
@@ -103,6 +122,10 @@ class ProviderKeys:
 
 @dataclass(frozen=True, slots=True, repr=False)  # it contains secrets
 class CredentialProof:
+    """The parts of a provider's configuration that may end a refusal of its keys, to
+    compare revisions.
+    """
+
     keys: tuple[ProviderKey, ...]
     # If somebody stores the same key again, this changes, too: perhaps the account was paid.
     stored: tuple[StoredKey, ...]
@@ -123,6 +146,12 @@ class EarlyRecovery:
         self._switches: Collection[str] | None = None
 
     def evaluate(self, serving: CompiledSnapshot) -> None:
+        """Admits targets again whose provider's keys or headers changed, or that a new
+        switch selects.
+
+        Does nothing if the snapshot was evaluated before. The first snapshot of a process
+        changes no target.
+        """
         if serving is self.serving:
             return
         self.serving = serving

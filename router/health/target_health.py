@@ -1,8 +1,9 @@
 """Target health keeps each target's circuit breaker, pause and latest answers. No I/O.
 
-It also decides when a health check is due. A target with user requests needs no check,
-and a failed check opens no circuit while users get good answers. Times are monotonic
-seconds.
+It also decides when a health check is due. A target with user requests needs no check, and
+a failed check opens no circuit while users get good answers. Times are monotonic seconds.
+The breaker's rules are in `harness.routing.reliability.breaker`; `router.request.attempts`
+records the attempts, `router.observers.health_checks` makes the checks.
 """
 
 import math
@@ -40,7 +41,7 @@ class HealthCheckState(NamedTuple):
     state: BreakerState
     retry_in_s: float  # until the target may get a request
     answered_at: float  # when the last good answer came
-    checked_at: float  # when the last check ended; both are initially the worker's start
+    checked_at: float  # when the last check began; both are initially the worker's start
     well: bool = True  # False if the last check got no answer
     suspect: bool = False  # the last check met a fault of the target
     busy: bool = False  # a user's request is under way
@@ -69,6 +70,11 @@ def check_due_in_s(state: HealthCheckState, now: float, interval_s: float) -> fl
 def due_targets(
     targets: Mapping[str, HealthCheckState], now: float, interval_s: float
 ) -> tuple[str, ...]:
+    """Returns the targets whose check is due; the one that was checked longest ago comes
+    first.
+
+    interval_s: the time between checks of a healthy target without users; 0 for no checks.
+    """
     able = [
         id_ for id_, target in targets.items() if check_due_in_s(target, now, interval_s) <= 0
     ]
@@ -78,6 +84,7 @@ def due_targets(
 def next_check_in_s(
     targets: Mapping[str, HealthCheckState], now: float, interval_s: float
 ) -> float:
+    """Returns the seconds until the next check of any target, at most MAX_SLEEP_S."""
     waits = (check_due_in_s(target, now, interval_s) for target in targets.values())
     return min((*waits, MAX_SLEEP_S))
 
@@ -136,6 +143,9 @@ class TargetHealth:
         return True
 
     def readiness(self, targets: Iterable[str]) -> dict[str, TargetAvailability]:
+        """Returns for each target when it may get a request: now, or after its breaker or
+        pause.
+        """
         now = self._monotonic()
         return {
             target: target_availability(
@@ -157,6 +167,9 @@ class TargetHealth:
         return ticket
 
     def begin(self, target: str) -> None:
+        """Counts a user's request that is under way at the target. Call `end` once
+        afterwards.
+        """
         self._under_way[target] += 1
 
     def end(self, target: str) -> None:
@@ -188,6 +201,11 @@ class TargetHealth:
         return len(refused) >= SEVERAL_CALLERS
 
     def judge(self, target: str, failure: FailureClass | None, endpoint: Endpoint) -> None:
+        """Notes whether users find the target well. It does not change the breaker:
+        `settle` does.
+
+        failure: None for an answer. A failure that says nothing of the target is ignored.
+        """
         if failure is None:
             self._found_well_at[target] = self._monotonic()
         elif FAILURE_RULES[failure].breaker is not BreakerEffect.NEUTRAL:
@@ -213,12 +231,20 @@ class TargetHealth:
         self._keep(target, before, after)
 
     def note_candidates(self, serving: CompiledSnapshot) -> None:
+        """Notes the targets of live rollouts, whose open circuits admit a request more
+        often.
+        """
         routes = serving.routes.values()
         self._candidates = frozenset(
             route.experiment.target for route in routes if route.experiment is not None
         )
 
     def pause(self, target: str, wait_s: float) -> None:
+        """Sends the target no requests for a time that its provider asked for.
+
+        wait_s: at most LONGEST_PAUSE_S counts. A shorter pause than the present one changes
+        nothing.
+        """
         until = self._monotonic() + min(wait_s, LONGEST_PAUSE_S)
         before = self.paused_until.get(target)
         if before is not None and before >= until:
@@ -232,11 +258,19 @@ class TargetHealth:
         return self._pause_s(target, self._monotonic())
 
     def renew(self, target: str) -> None:
+        """Ends a pause, and closes a circuit that one failure opened at once, such as a
+        refused key.
+
+        Called when the provider's keys or headers changed. Other open circuits stay open.
+        """
         before = self._breaker(target)
         self._keep(target, before, breaker.reset_after_new_key(before))
         self.paused_until.pop(target, None)
 
     def reopen(self, target: str) -> None:
+        """Ends a pause and closes the circuit, because an operator chose the target by a
+        switch.
+        """
         before = self._breaker(target)
         self._keep(target, before, breaker.reset_breaker(before))
         self.paused_until.pop(target, None)
@@ -247,12 +281,14 @@ class TargetHealth:
         return self._breakers.get(target, CLOSED_BREAKER)
 
     def _enter_successes(self, target: str) -> None:
+        """Moves the counted successes into the breaker, before somebody reads it."""
         successes = self._successes.pop(target, None)
         if successes is not None:
             before = self._breakers.get(target, CLOSED_BREAKER)
             self._breakers[target] = breaker.count_successes(before, *successes)
 
     def _keep(self, target: str, before: Breaker, after: Breaker) -> None:
+        """Stores a breaker's new state, and tells of a move between states."""
         if after is before:
             return
         self._breakers[target] = after

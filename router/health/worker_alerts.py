@@ -1,4 +1,9 @@
-"""Sends a worker's alerts, and ends them with their cause. No request waits for them."""
+"""Sends a worker's alerts, and ends them with their cause. No request waits for them.
+
+Other parts report causes here: breakers, keys, faults, aborts. A timer looks for causes
+without an event of their own, such as a refused revision. Whom an alert reaches is decided
+by the control plane (`harness.frame.alerts`); this module has no address and no secret.
+"""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -8,6 +13,7 @@ from typing import Final
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
 from harness.frame.failures import FAILURE_RULES, FailureClass
 from harness.frame.formatting import format_percent
+from harness.frame.plain_data import to_plain
 from harness.frame.ports import Clock
 from harness.routing.reliability.breaker import Breaker, BreakerState
 from harness.routing.reliability.failover import keep_sentence
@@ -60,6 +66,11 @@ BECAUSE: Final = {
 
 
 class WorkerAlerts:
+    """The open alerts of one worker, by the name of their cause.
+
+    learned: returns the fields that each target refuses, as repairs learned them.
+    """
+
     def __init__(
         self,
         holder: SnapshotHolder,
@@ -86,9 +97,11 @@ class WorkerAlerts:
         ]
 
     def add_follower(self, look: Callable[[CompiledSnapshot], None]) -> None:
+        """Adds a function that gets the serving snapshot at each look, about once a second."""
         self._looking.append(look)
 
     def breaker_moved(self, target: str, after: Breaker) -> None:
+        """Alerts an open circuit, and ends the alert once the circuit closes."""
         if after.state is BreakerState.HALF_OPEN:
             return
         if after.state is BreakerState.CLOSED:
@@ -97,6 +110,7 @@ class WorkerAlerts:
             self._opened(target, after.because)
 
     def paused(self, target: str, wait_s: float) -> None:
+        """Alerts a provider's request for a long pause. wait_s: in seconds."""
         name, _ = self._names(target)
         until = self._clock.now() + timedelta(seconds=wait_s)
         self._raise(
@@ -112,6 +126,7 @@ class WorkerAlerts:
         )
 
     def key_moved(self, provider: str, key: str, refusal: UpstreamFailed | None) -> None:
+        """Alerts a refused key. refusal: None if the key works again."""
         name = f"key {provider} {key}"
         if refusal is None:
             self._resolve(name)
@@ -137,6 +152,7 @@ class WorkerAlerts:
             abort.text,
             self._clock.now(),
             abort.worker,
+            details=to_plain(abort.count),
         )
         self.raise_alert(alert)
 
@@ -212,6 +228,9 @@ class WorkerAlerts:
                 self.raise_alert(self._faults_untold.pop(key))
 
     def evaluate(self) -> None:
+        """Looks for causes that began or ended, and tells the followers of the serving
+        snapshot.
+        """
         serving = self._holder.current
         if serving is not None:
             for look in self._looking:
@@ -279,12 +298,16 @@ class WorkerAlerts:
         self._raise(REVISION, kind, "routing table", "", title, refused)
 
     def still(self) -> None:
+        """Reports that the open alerts continue: the control plane ends an alert that falls
+        silent.
+        """
         now = self._clock.now()
         self._recorder.notify(
             *(alert.now(AlertEvent.STILL, now) for alert in self._open.values())
         )
 
     async def watch(self) -> None:
+        """Evaluates every WATCH_S until cancelled."""
         turns = 0
         while True:
             await asyncio.sleep(WATCH_S)
@@ -304,6 +327,11 @@ class WorkerAlerts:
         *sentences: str,
         source: str = "",
     ) -> None:
+        """Opens or replaces the alert of a cause.
+
+        name: the cause. key: identifies the alert at the control plane; several causes may
+        share it.
+        """
         alert = self._alert(kind, subject, key, title, " ".join(sentences), source)
         before = self._open.get(name)
         if before is not None and before.key != alert.key:
@@ -338,6 +366,9 @@ class WorkerAlerts:
         self._events.put("alert_resolved", kind=alert.kind.value, subject=alert.subject)
 
     def _opened(self, target: str, because: FailureClass | None) -> None:
+        """Alerts an open circuit: a fault of our account once for the provider, others by
+        target.
+        """
         name, provider = self._names(target)
         kind, why = AlertKind.BREAKER_OPEN, "it fails"
         ours = False
@@ -361,6 +392,7 @@ class WorkerAlerts:
         )
 
     def _carried(self, target: str) -> Iterator[str]:
+        """Yields a sentence for each route of the target: which target has its load now."""
         serving = self._holder.current
         for route in serving.routes.values() if serving else ():
             if target not in route.upstreams:

@@ -1,8 +1,10 @@
 """A worker's canary guard stops a canary that harms users, without the control plane.
 
-Each sticky key counts once, with its first request. The guard reads outcomes in the order of
-assignment (`harness.gate.online.worker_guard` explains why). A thread writes the files, so
-that no request waits for a disk.
+Each sticky key counts once, with its first request. The guard reads outcomes in the order
+of assignment (`harness.gate.online.worker_guard` explains why). A thread writes the files,
+so that no request waits for a disk. An abort takes effect in `router.request.planner`; the
+control plane reads the alert and rolls back. The formulas are in `worker_guard`, the files
+in `router.recording.shared_files`.
 """
 
 import asyncio
@@ -15,8 +17,14 @@ from typing import ClassVar, Final
 from harness.frame.failures import keep_common_causes
 from harness.frame.ports import Clock
 from harness.gate.online.guardrails import Guardrail
-from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome, Reading, read
-from harness.gate.online.worker_guard import WorkerGuard, abort_log_e
+from harness.gate.online.outcome import (
+    ROUTER_FAULT,
+    ExposureOutcome,
+    OutcomeKind,
+    Reading,
+    read,
+)
+from harness.gate.online.worker_guard import GuardCount, WorkerGuard, abort_log_e
 from harness.routing.table import Arm, Canary, Route
 from router.recording.internal_errors import RouterPart
 from router.recording.shared_files import GuardFiles, GuardTurn, LocalAbort
@@ -34,8 +42,16 @@ LOOK_S: Final = 0.5
 MAX_KEYS: Final = 500_000
 
 
+# Up to Python 3.11, to find a member in its class takes ten times as long.
+_ANSWERED: Final = OutcomeKind.ANSWERED
+
+
 class CanaryExposure:
-    """A key's first request in a rollout. failed: None until its outcome is known."""
+    """A key's first request in a rollout. failed: None until its outcome is known.
+
+    share: the canary's share of the keys at that time, 0 to 1. since_s: its beginning, in
+    monotonic seconds. why: the name of the failure.
+    """
 
     __slots__ = ("canary", "failed", "share", "since_s", "why")
 
@@ -48,7 +64,11 @@ class CanaryExposure:
 
 
 class RolloutGuard:
-    """Gathers one rollout's evidence. limit: the log e at which it aborts."""
+    """Gathers one rollout's evidence. limit: the log e at which it aborts.
+
+    rho: the tolerated ratio of failures, see `WorkerGuard`. exposures: the canary's keys so
+    far. classes: the canary's failures by name.
+    """
 
     def __init__(self, route: str, rho: float, limit: float) -> None:
         self.route = route
@@ -93,7 +113,11 @@ class RolloutGuard:
 class CanaryGuards(RequestObserver):
     """Keeps a guard for each live canary.
 
+    files: aborts outlast the process, so that a restarted worker does not serve a stopped
+    canary.
+    workers: how many workers share the level; each may use a part of it.
     announce: sends an abort to other workers. on_abort: alerts people.
+    aborted: the stopped rollouts, by id.
     """
 
     part: ClassVar[RouterPart] = RouterPart.SCORING
@@ -125,6 +149,9 @@ class CanaryGuards(RequestObserver):
         self.aborted: dict[str, LocalAbort] = {}
 
     def boot(self) -> None:
+        """Reads the files of earlier processes. Unreadable files stop nothing: the guard
+        begins anew.
+        """
         try:
             self.aborted = {abort.rollout: abort for abort in self._files.aborted()}
             self._lived = set(self.aborted)
@@ -134,6 +161,9 @@ class CanaryGuards(RequestObserver):
             log.warning("the guard's files cannot be read: %s", error)
 
     def stopped(self, canary: Canary | None) -> bool:
+        """Returns whether this router stopped the canary. Each request asks, so this reads
+        memory only.
+        """
         if canary is None or canary.control:
             # A holdback's arm is the former incumbent, which an abort must not stop.
             return False
@@ -172,31 +202,30 @@ class CanaryGuards(RequestObserver):
     ) -> None:
         """Ends an exposure. An outcome that is unknown for errors is no failure of any arm."""
         if counted is not None:
-            counted.failed = read(Guardrail.ERRORS, outcome) is Reading.BAD
+            answered = outcome.kind is _ANSWERED
+            counted.failed = not answered and read(Guardrail.ERRORS, outcome) is Reading.BAD
             counted.why = outcome.name
             guard = self._guards.get(rollout)
             if guard is not None and guard.read(self._clock.monotonic()):
                 self._abort(rollout, guard)
 
     def apply_abort(self, abort: LocalAbort) -> None:
+        """Stops a canary in this process. Other workers' aborts come here, too."""
         if abort.rollout not in self.aborted:
             self.aborted[abort.rollout] = abort
             self._guards.pop(abort.rollout, None)
 
     def _abort(self, rollout: str, guard: RolloutGuard) -> None:
         evidence = guard.evidence
-        abort = LocalAbort(
-            rollout,
-            guard.route,
-            self._worker,
-            evidence.log_e,
-            guard.limit,
-            evidence.failures,
-            evidence.canary_failures,
-            guard.exposures,
-            self._clock.now(),
-            dict(Counter(keep_common_causes(list(guard.classes.elements())))),
+        count = GuardCount(
+            exposures=guard.exposures,
+            canary_failures=evidence.canary_failures,
+            control_failures=evidence.failures - evidence.canary_failures,
+            log_e=evidence.log_e,
+            log_limit=guard.limit,
+            canary_classes=dict(Counter(keep_common_causes(list(guard.classes.elements())))),
         )
+        abort = LocalAbort(rollout, guard.route, self._worker, count, self._clock.now())
         # Apply it first, so that the next request obeys it even if a later step fails.
         self.apply_abort(abort)
         self._announce(abort)
@@ -205,6 +234,7 @@ class CanaryGuards(RequestObserver):
         self._due.set()
 
     async def watch(self) -> None:
+        """Evaluates every LOOK_S, and at once after an abort, until cancelled."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
@@ -230,7 +260,7 @@ class CanaryGuards(RequestObserver):
         await self._forget()
 
     def _tell_again(self) -> None:
-        """Returns earlier aborts that the control plane has not confirmed.
+        """Alerts earlier aborts again that the control plane has not confirmed.
 
         The process that aborted may have died after it wrote its file and before its alert.
         """
@@ -247,7 +277,7 @@ class CanaryGuards(RequestObserver):
                 self._on_abort(abort)
 
     async def _forget(self) -> None:
-        """Returns rollouts that have ended in the database.
+        """Removes guards, aborts and files of rollouts that have ended in the database.
 
         A snapshot from disk, or one older than another worker's, cannot show that.
         """
@@ -263,6 +293,7 @@ class CanaryGuards(RequestObserver):
             await asyncio.to_thread(self._files.forget, frozenset(over))
 
     def _unwatched(self) -> list[Route]:
+        """Lists the routes with a live canary that this process has no guard for."""
         serving = self._holder.current
         routes = [route.route for route in serving.routes.values()] if serving else []
         return [
@@ -276,6 +307,9 @@ class CanaryGuards(RequestObserver):
         ]
 
     def _claimed(self, routes: list[Route]) -> list[tuple[Route, GuardTurn]]:
+        """Takes this process's turn at each route's guard, which decides its part of the
+        level. Raises OSError.
+        """
         return [
             (route, self._files.claim(route.canary.rollout, self._workers))
             for route in routes

@@ -1,6 +1,8 @@
 """Copies a sample of requests and answers, to become eval cases.
 
 This module does not read, redact or write them; the parent's `capture_writer` redacts them.
+A client's wish not to be copied is decided here, and `judge` and `tracing` obey the same
+opt-out.
 """
 
 from typing import Final
@@ -24,7 +26,11 @@ OFF: Final = b"off"
 
 
 class CaptureSampler(RequestObserver):
-    """Samples a route's requests. secret: used to hash users."""
+    """Samples a route's requests. secret: used to hash users.
+
+    Only good answers become captures. A copy that is too large is counted and stored
+    without its content.
+    """
 
     part = RouterPart.CAPTURE
 
@@ -89,6 +95,9 @@ class CaptureSampler(RequestObserver):
 
 
 def is_copy_refused(observed: RoutedRequest) -> bool:
+    """Returns whether the key, the client's header or `store: false` forbids a copy of the
+    content.
+    """
     return (
         OptOut.CAPTURE in observed.opt_outs
         or header(observed.scope, CAPTURE_OPT_OUT) == OFF

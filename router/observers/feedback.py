@@ -1,6 +1,9 @@
-"""Takes callers' feedback at `POST /v1/feedback`, for the metrics and the canary's statistics.
+"""Takes callers' feedback at `POST /v1/feedback`, for the metrics and the canary's
+statistics.
 
-A caller may reach any worker, which asks the worker that the request's id names.
+A caller may reach any worker, which asks the worker that the request's id names. Feedback
+of flags' outcomes comes through `otlp_outcomes`. The body's format is in
+`router.recording.port`. Only the key that sent a request may give feedback about it.
 """
 
 import json
@@ -47,7 +50,10 @@ _DISLIKED: Final = ExposureOutcome(
 
 
 class FeedbackIntake(RequestObserver):
-    """Remembers this worker's latest requests, and takes feedback about them."""
+    """Remembers this worker's latest requests, and takes feedback about them.
+
+    At most REMEMBERED requests are known; feedback about older ones gets a 404.
+    """
 
     part: ClassVar[RouterPart] = RouterPart.FEEDBACK
 
@@ -98,6 +104,10 @@ class FeedbackIntake(RequestObserver):
         return self._by_subject.get((key, flag, caller)) or caller
 
     async def take(self, body: bytes, key: str) -> Reply:
+        """Answers a request with feedback. key: the id of its API key.
+
+        200 if the feedback counts for a canary, 202 if it is only in the metrics.
+        """
         try:
             opinion = read_feedback(body)
         except InputError as error:
@@ -117,6 +127,7 @@ class FeedbackIntake(RequestObserver):
         return await self._recorder.forward_feedback(opinion, key)
 
     async def enter(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
+        """Enters feedback about a request of this worker; None if it or its key is unknown."""
         found = self._served.get(opinion.request_id)
         if found is None:
             return None
@@ -133,6 +144,7 @@ class FeedbackIntake(RequestObserver):
         return FeedbackOutcome.COUNTED if in_time else FeedbackOutcome.LATE
 
     def _label(self, label: str) -> str:
+        """Returns the label for the metrics: OTHER once MAX_LABELS are known."""
         if len(self._labels) < MAX_LABELS:
             self._labels.add(label)
         return label if label in self._labels else OTHER

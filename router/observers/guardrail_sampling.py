@@ -1,4 +1,10 @@
-"""Observers that admit a request to its rollout and sample its answer."""
+"""Observers that admit a request to its rollout and sample its answer.
+
+The admission comes before the first attempt, so that no outcome decides whether a request
+counts. What is measured is in `router.request.guardrail_probe`, the statistics are in
+`router.recording.ledger` and the gate. `ShortDeadlines` tells which client limits are too
+short to be evidence.
+"""
 
 import math
 from collections import deque
@@ -6,6 +12,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Final
 
 from harness.gate.online.observation import SEGMENTS, Segment
+from harness.gate.online.outcome import ANSWERED
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.table import Canary, Route
 from router.frame.body import ClientRequest
@@ -14,7 +21,7 @@ from router.recording.internal_errors import RouterPart
 from router.recording.port import Recording
 from router.recording.scored_units import SEGMENTS_FROM
 from router.request.guardrail_probe import RequestCost, RouteGuardrails
-from router.request.outcome import CHARGED, decide_outcome
+from router.request.outcome import time_answer
 from router.request.request_observers import RequestObserver
 from router.request.request_state import RoutedRequest
 from router.request.routed_response import RoutedResponse
@@ -37,6 +44,11 @@ _FIELD: Final = _BITS[Segment.FIELD]
 
 
 def detect_segments(request: ClientRequest, sticky_key: str) -> int:
+    """Returns the segments of a request as bits in the order of `SEGMENTS`.
+
+    They are known before the answer: stream, tools, endpoint, and where the sticky key
+    comes from.
+    """
     return (
         (_STREAM if request.stream else _WHOLE)
         | (_TOOLS if request.members.get("tools") else _NO_TOOLS)
@@ -46,6 +58,10 @@ def detect_segments(request: ClientRequest, sticky_key: str) -> int:
 
 
 class RolloutAdmission(RequestObserver):
+    """Admits requests that are evidence to their rollout's statistics, with a probe of the
+    answer.
+    """
+
     part: ClassVar[RouterPart] = RouterPart.SCORING
 
     def __init__(self, recorder: Recording, guards: CanaryGuards) -> None:
@@ -87,6 +103,8 @@ class RolloutAdmission(RequestObserver):
 
 
 class GuardrailSampling(RequestObserver):
+    """Measures the answers of admitted requests. Needs the record of `RequestAccounting`."""
+
     part: ClassVar[RouterPart] = RouterPart.GUARDRAILS
 
     def after_answer(self, observed: RoutedRequest, response: RoutedResponse) -> None:
@@ -94,8 +112,9 @@ class GuardrailSampling(RequestObserver):
         probe, record, progress = observed.probe, observed.record, response.progress
         if probe is None or record is None:
             return
-        # The times of a plain answer, which the accounting leaves out.
-        outcome = observed.outcome = decide_outcome(response)
+        if observed.outcome is ANSWERED:
+            # The accounting leaves the times of a plain answer out.
+            observed.outcome = time_answer(progress, record.latency_ms / 1000)
         cost = RequestCost(
             record.latency_ms / 1000,
             progress.first_token_s,
@@ -106,7 +125,7 @@ class GuardrailSampling(RequestObserver):
             progress.attempts[-1].upstream.price if progress.result is not None else None,
             getattr(progress.result, "opening_s", 0.0),
         )
-        failed = record.failed or outcome.kind in CHARGED
+        failed = record.failed or record.charged
         observed.sample = probe.sample(response.signals(), cost, failed=failed)
 
 
@@ -140,6 +159,9 @@ class ShortDeadlines(RequestObserver):
             self._note(route.name, target, record.latency_ms / 1000)
 
     def answered(self, route: Route, target: str, seconds: float) -> None:
+        """Notes a latency in seconds, if the control of the route's live rollout gave the
+        answer.
+        """
         if route.experiment is not None and target == _control(route):
             self._note(route.name, target, seconds)
 

@@ -1,4 +1,9 @@
-"""Sends a cheap real request to each target without recent user requests."""
+"""Sends a cheap real request to each target without recent user requests.
+
+When a check is due is decided in `router.health.target_health`. A check passes
+`Dispatcher.check`, so it uses the same connections, keys and breakers as users' requests.
+It is never an exposure, and no client sees it.
+"""
 
 import asyncio
 import json
@@ -54,6 +59,8 @@ REQUESTS: Final[Mapping[Endpoint, ClientRequest]] = {
 
 
 class HealthCheckResult(NamedTuple):
+    """The end of a target's latest check, as a worker remembers it."""
+
     at: float  # when it began, in monotonic seconds
     up: bool  # the provider answered in some way
     outcome: FailureClass | None  # None for a good answer
@@ -61,7 +68,10 @@ class HealthCheckResult(NamedTuple):
 
 
 class HealthChecks:
-    """Runs a worker's checks in its event loop. interval_s: 0 for no checks."""
+    """Runs a worker's checks in its event loop. interval_s: 0 for no checks.
+
+    At most AT_ONCE checks run at a time, those of the longest unchecked targets first.
+    """
 
     def __init__(
         self,
@@ -83,6 +93,7 @@ class HealthChecks:
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def watch(self) -> None:
+        """Runs the checks that are due until cancelled, and then ends the checks under way."""
         try:
             while True:
                 self.run_due()
@@ -95,6 +106,7 @@ class HealthChecks:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     def run_due(self) -> None:
+        """Starts the checks that are due, as far as AT_ONCE allows."""
         routes = self._routes()
         now = self._clock.monotonic()
         for target in due_targets(self._states(routes), now, self._interval_s):
@@ -106,6 +118,7 @@ class HealthChecks:
                 task.add_done_callback(partial(self._done, target))
 
     def results(self) -> dict[str, TargetCheck]:
+        """Returns the results by target, for the metrics."""
         found = {route: self._results.get(route) for route in self._routes()}
         return {
             # A failed check is out of date once the target answers a user.
@@ -145,6 +158,9 @@ class HealthChecks:
         return self._health.answered_at.get(target, self._began)
 
     async def _check(self, route: CompiledRoute, target: str) -> None:
+        """Checks one target and keeps the result. No result is kept if its breaker refused
+        the attempt.
+        """
         upstream = route.upstreams[target]
         began = self._clock.monotonic()
         endpoint = self._health.spoken.get(target) or first_native_endpoint(upstream)
@@ -173,6 +189,7 @@ class HealthChecks:
     def _log_change(
         self, upstream: CompiledTarget, outcome: FailureClass | None, *, up: bool
     ) -> None:
+        """Logs that a target stopped answering checks, or answers them again."""
         before = self._results.get(upstream.id)
         if (before is None or before.up) is up:
             return
@@ -194,6 +211,7 @@ def first_native_endpoint(upstream: CompiledTarget) -> Endpoint | None:
 
 
 def _job(route: CompiledRoute, endpoint: Endpoint) -> RoutedRequest:
+    """Builds the check's request. It has no client, so it has no revision, key or id."""
     now = asyncio.get_running_loop().time()
     plan = route.plans[endpoint][Arm.INCUMBENT]
     given = DIALECTS[endpoint].passed_up.items()

@@ -58,12 +58,19 @@ UNSEEN: Final = frozenset({OptOut.SHADOW, OptOut.CAPTURE})
 
 
 class JudgeSample(NamedTuple):
+    """A request in the sample, from its beginning to its end."""
+
     served: CompiledJudge
     canary: Canary
     copied: AnswerCopy
 
 
 class CanarySampleJudge(SideCalls):
+    """Lets a judge read a worker's sampled answers, at most AT_ONCE at a time.
+
+    money: what the live rollouts' judges have cost. spending: the monthly cap for judges.
+    """
+
     part = RouterPart.JUDGE
 
     def __init__(self, parts: SideParts, money: JudgeBudget, spending: WorkerSpending) -> None:
@@ -79,6 +86,9 @@ class CanarySampleJudge(SideCalls):
         return route.judge is not None
 
     def before_attempt(self, observed: RoutedRequest) -> None:
+        """Draws the request into the sample, and copies its answer, if the judge may be
+        asked.
+        """
         served, canary = observed.route.judge, observed.experiment
         if served is None or canary is None:
             return
@@ -99,6 +109,11 @@ class CanarySampleJudge(SideCalls):
         observed.copies.append(copy)
 
     def _is_next(self, served: CompiledJudge, canary: Canary, arm: Arm, unit: str) -> bool:
+        """Returns whether the unit is in the sample of its period. Each unit is judged once
+        a period.
+
+        unit: the sticky key. Both arms may have different shares, see `sampling_share_bps`.
+        """
         rule = canary.unit_rule
         candidate = canary.is_candidate(arm)
         share = sampling_share_bps(
@@ -114,6 +129,11 @@ class CanarySampleJudge(SideCalls):
         return True
 
     def _not_now(self, observed: RoutedRequest, served: CompiledJudge, canary: Canary) -> str:
+        """Names the reason not to judge a drawn request, for the counters; empty if there
+        is no reason.
+
+        Each reason is known before the answer, so it can favour no arm.
+        """
         scope = observed.scope
         if UNSEEN & observed.opt_outs or OFF in (
             header(scope, SHADOW_OPT_OUT),
@@ -134,6 +154,11 @@ class CanarySampleJudge(SideCalls):
         return self._target_obstacle(served.upstream)
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
+        """Starts the judgement of a drawn request.
+
+        If the arm's own target gave no good answer, there is nothing to judge: the unit
+        counts as good here, and as a failure in the guardrail on errors.
+        """
         drawn, ticket = self._drawn.pop(observed.request_id, None), observed.ticket
         if drawn is None:
             return
@@ -160,6 +185,11 @@ class CanarySampleJudge(SideCalls):
     async def _run(
         self, drawn: JudgeSample, ticket: Ticket, job: RoutedRequest, answer: str | None
     ) -> None:
+        """Judges one answer within the judge's time limit, and records the outcome and its
+        cost.
+
+        Records NO_VERDICT after any failure, because the unit waits for a verdict.
+        """
         judged, cost_usd, usage = JudgeOutcome.NO_VERDICT, 0.0, None
         try:
             until = self._calls.timers.loop.time() + drawn.served.judge.timeout_s
@@ -180,6 +210,9 @@ class CanarySampleJudge(SideCalls):
     async def _request_verdict(
         self, drawn: JudgeSample, job: RoutedRequest, answer: str, until: float
     ) -> tuple[JudgeOutcome, float, TokenUsage | None]:
+        """Asks the judge. Returns the outcome, the cost in US dollars, and the tokens; None
+        if unknown.
+        """
         judge, upstream = drawn.served.judge, drawn.served.upstream
         request = job.request
         try:
@@ -217,6 +250,9 @@ class CanarySampleJudge(SideCalls):
 
 
 def _body(criteria: str, client_request: ClientRequest, answer: str) -> bytes:
+    """Writes the judge's chat. Raises the errors of `build_transcript` if the answer is
+    unreadable.
+    """
     transcript = build_transcript(
         client_request.endpoint.value, client_request.text, answer, stream=client_request.stream
     )

@@ -1,7 +1,10 @@
-"""Takes outcomes of flags as OpenTelemetry spans at `POST /v1/traces`: OTLP/HTTP, in JSON or
-protobuf. A span in which a flag was evaluated is the outcome of that exposure; the status
-`ERROR` is bad feedback. Ignores other spans. Source: OpenTelemetry's semantic conventions for
-feature flags.
+"""Takes outcomes of flags as OpenTelemetry spans at `POST /v1/traces`, by OTLP/HTTP, in
+JSON or protobuf.
+
+A span in which a flag was evaluated is the outcome of that exposure; the status `ERROR` is
+bad feedback. Ignores other spans. An outcome goes the same way as feedback (`feedback`);
+exposures are made in `router.server.flags`. Source: OpenTelemetry's semantic conventions
+for feature flags.
 """
 
 import json
@@ -34,6 +37,12 @@ _Span = tuple[object, object, _Attributes, list[_Attributes], tuple[str, int, in
 
 
 class FlagSpan(NamedTuple):
+    """A finished span in which a flag was evaluated.
+
+    flag: the flag's key, a route's name. variant: the arm, as the client reports it; empty
+    if unknown. id: trace and span id.
+    """
+
     flag: str
     context: str  # the exposure's request id, or the caller's targeting key
     is_failed: bool
@@ -50,6 +59,12 @@ class OutcomeIntake:
         self._feedback = feedback
 
     async def take(self, body: bytes, key: str, *, protobuf: bool) -> Reply:
+        """Enters a batch of spans, and answers with the number of spans that it could not
+        use.
+
+        key: the id of the API key. If several spans belong to one exposure, one failure is
+        enough. At most MOST_OUTCOMES exposures of a batch count.
+        """
         try:
             spans = list(read_flag_spans(body, protobuf=protobuf))
         except ImportError:
@@ -99,6 +114,8 @@ def read_flag_spans(body: bytes, *, protobuf: bool) -> Iterator[FlagSpan]:
 
 
 def _of_json(body: bytes) -> Iterator[_Span]:
+    """Yields the spans of a batch in JSON. The errors of a malformed batch pass through."""
+
     def attributes(holder: Mapping[str, Any]) -> _Attributes:
         pairs = ((pair["key"], pair["value"]) for pair in holder.get("attributes", ()))
         return {name: value.get("stringValue") for name, value in pairs}
@@ -116,6 +133,7 @@ def _of_json(body: bytes) -> Iterator[_Span]:
 
 
 def _of_protobuf(body: bytes) -> Iterator[_Span]:
+    """Yields the spans of a batch in protobuf. Raises ImportError without its package."""
     from google.protobuf.message import DecodeError  # noqa: PLC0415 - of the extra `otel`
 
     def attributes(pairs: Iterable[Any]) -> _Attributes:

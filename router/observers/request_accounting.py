@@ -1,4 +1,9 @@
-"""Records each finished request, and corrects a limited key's reserved tokens."""
+"""Records each finished request, and corrects a limited key's reserved tokens.
+
+The record (`CompletedRequest`) is made once after the answer; metrics, ledger, limits and
+later observers read it. The failover log names targets that a request left. Storing is the
+work of `router.recording`.
+"""
 
 import itertools
 from collections import Counter
@@ -23,13 +28,15 @@ from router.recording.sums import CompletedRequest
 from router.request.client_directives import caller_keys
 from router.request.outcome import charged_failure, decide_outcome
 from router.request.request_observers import RequestObserver
-from router.request.request_state import RequestProgress, RoutedRequest, UpstreamAnswer
-from router.request.routed_response import ANSWERS, FAILED, RoutedResponse
+from router.request.request_state import FAILING, RequestProgress, RoutedRequest, UpstreamAnswer
+from router.request.routed_response import ANSWERS, FAILED, REFUSED, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.upstream.endpoint_translation import NATIVE_HINTS, native_need
 
 
 class TokenSettlement(RequestObserver):
+    """Corrects a limited key's reserved tokens by the tokens that were used."""
+
     part: ClassVar[RouterPart] = RouterPart.LIMITS
     of_limited: ClassVar[bool] = True
 
@@ -43,6 +50,10 @@ class TokenSettlement(RequestObserver):
 
 
 def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> int:
+    """Returns the tokens that a request used: as counted, else the estimate of its input.
+
+    0 if no target read the request.
+    """
     result = response.progress.result
     # Inlines `response.usage`, which is faster.
     usage = (result.usage or NO_USAGE) if isinstance(result, UpstreamAnswer) else response.usage
@@ -59,10 +70,12 @@ _REFERENCE: Final = '"item_reference"'
 HANDED_ON: Final = (
     "handed_on"  # an outcome: no target answered, and the agent asks another model
 )
-UNANSWERED: Final = (FAILED, HANDED_ON)
+ERRORS: Final = (FAILED, REFUSED)  # the caller gets an error
 
 
 class RequestAccounting(RequestObserver):
+    """Makes the record of each request, and enters it into the metrics and the statistics."""
+
     part: ClassVar[RouterPart] = RouterPart.RECORDING
 
     def __init__(
@@ -97,11 +110,11 @@ class RequestAccounting(RequestObserver):
             outcome, usage = response.outcome, response.usage
             observed.outcome = decide_outcome(response)
             charge = charged_failure(observed.outcome)
-            if outcome == FAILED and result is None and fallback_model(observed):
+            if outcome in ERRORS and result is None and fallback_model(observed):
                 outcome = HANDED_ON
         target = progress.attempts[-1].upstream if result is not None else None
         name = target.name if target else ""
-        if result is None and outcome in UNANSWERED:
+        if result is None and outcome in (FAILED, HANDED_ON):
             name = _last_target(observed, progress)
         cost_usd, priced = 0.0, True
         if target is not None and target.price is not None:
@@ -117,7 +130,7 @@ class RequestAccounting(RequestObserver):
             target.id if target else "",
             observed.revision,
             observed.request.stream,
-            outcome == FAILED,
+            outcome in ERRORS,
             bool(charge),
             (self._clock.monotonic() - observed.started) * 1000,
             input_tokens,
@@ -131,6 +144,7 @@ class RequestAccounting(RequestObserver):
             name,
             outcome,
             progress.first_token_s,
+            outcome == REFUSED,
         )
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
@@ -154,13 +168,24 @@ class RequestAccounting(RequestObserver):
 
 
 def _last_target(observed: RoutedRequest, progress: RequestProgress) -> str:
+    """Returns the target that was tried last, else the last one with an open circuit. Another
+    target that the plan left out did not fail.
+    """
     if progress.attempts:
         return progress.attempts[-1].upstream.name
-    out = (*(excluded.target for excluded in observed.plan.left_out), *progress.shut_out)
-    return observed.route.upstreams[out[-1]].name if out else ""
+    opened = (
+        excluded.target
+        for excluded in observed.plan.left_out
+        if excluded.because is ExclusionReason.OPEN
+    )
+    skipped = (*opened, *progress.shut_out)
+    return observed.route.upstreams[skipped[-1]].name if skipped else ""
 
 
 def fallback_model(observed: RoutedRequest) -> str:
+    """Returns the model that an agent asks next if no target answers; empty without an
+    agent.
+    """
     caller: AgentCaller | None = observed.scope.get(CALLER)
     return caller.fallback if caller is not None else ""
 
@@ -176,13 +201,9 @@ def _minimal_record(observed: RoutedRequest) -> CompletedRequest:
     )
 
 
-OPEN: Final = "circuit_open"
 # A target that is left out for one of these reasons counts as a failover.
-LEFT_OUT: Final = {
-    ExclusionReason.OPEN: OPEN,
-    ExclusionReason.KEY: ExclusionReason.KEY.value,
-    ExclusionReason.DATA_CLASS: ExclusionReason.DATA_CLASS.value,
-}
+LEFT_OUT: Final = {reason: failure.value for reason, failure in FAILING.items()}
+OPEN: Final = LEFT_OUT[ExclusionReason.OPEN]
 
 
 # Fields with the same name in a row and its event.
@@ -193,6 +214,11 @@ _TOLD: Final = (
 
 
 class LeftTarget(NamedTuple):
+    """A target that a request left, and why.
+
+    attempts, ms: how often and how long the request tried it, in all; 0 if it was left out.
+    """
+
     target: str
     provider: str
     failure: str  # a value of FailureClass or of LEFT_OUT
@@ -308,12 +334,17 @@ def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[Left
 
 
 def next_target_name(left: Sequence[LeftTarget], answered: str | None) -> str | None:
+    """Returns the first target of `left` that was tried, else `answered`.
+
+    left: the targets after the one that the row is about.
+    """
     return next(
         (target.target for target in left if target.failure not in LEFT_OUT.values()), answered
     )
 
 
 def request_size(request: ClientRequest) -> dict[str, Any]:
+    """Returns the size of a request for the failover log, without any content."""
     field = "input" if request.endpoint is Endpoint.RESPONSES else "messages"
     messages = request.value(field)
     tools, text = request.value("tools"), request.text

@@ -1,4 +1,8 @@
-"""Opens and closes a span for each request, which a failing tracer does not change."""
+"""Opens and closes a span for each request, which a failing tracer does not change.
+
+Knows tracing only as the protocols below; `tracing` implements them with OpenTelemetry. A
+router without tracing does not import it.
+"""
 
 from typing import Protocol
 
@@ -15,10 +19,13 @@ from router.snapshot.compiled import CompiledTarget
 class TracedRequest(RequestSpan, Protocol):
     """A request's span, open until the request ends."""
 
-    def end(self, response: RoutedResponse) -> None: ...
+    def end(self, response: RoutedResponse) -> None:
+        """Ends the request's span with the outcome of the response."""
 
 
 class Tracing(Protocol):
+    """Begins spans of requests, and sends the waiting ones when it closes."""
+
     def begin(self, observed: RoutedRequest) -> TracedRequest: ...
 
     def close(self) -> None: ...

@@ -1,6 +1,9 @@
 """Mirrors a sample of requests to a shadow's candidate, and compares both answers.
 
-It begins after the user's answer is sent, and drops requests beyond its limits.
+It begins after the user's answer is sent, and drops requests beyond its limits. Only counts
+and sums of comparisons are stored, no text. Requests that refer to the provider's state, or
+that let it run tools, are not mirrored: a second run could change something. `side_calls`
+keeps budgets and tasks; `harness.routing.shadow` compares.
 """
 
 import asyncio
@@ -52,13 +55,18 @@ STATEFUL: Final = ("previous_response_id", "conversation", "background", "contai
 
 
 class MirroredRequest(NamedTuple):
+    """A request that is to be mirrored, from its beginning to its end."""
+
     shadow: CompiledShadow
     copied: AnswerCopy
     sticky_key: str
 
 
 class _ShadowAnswer(NamedTuple):
-    """The candidate's answer."""
+    """The answer of one side, of the incumbent or of the candidate.
+
+    ms: from the attempt's start; for a stream, to its first output.
+    """
 
     answer: str | None  # its body or events; None without an answer
     ms: float
@@ -79,6 +87,11 @@ class ShadowMirror(SideCalls):
         return route.shadow is not None
 
     def before_attempt(self, observed: RoutedRequest) -> None:
+        """Draws the request and copies its answer, if the shadow may mirror it.
+
+        Only requests whose plan begins with the incumbent are mirrored, and never those of
+        another arm.
+        """
         served, request, plan = observed.route.shadow, observed.request, observed.plan
         if served is None or observed.arm is not Arm.INCUMBENT:
             return
@@ -135,6 +148,11 @@ class ShadowMirror(SideCalls):
     def _of_user(
         self, mirror: MirroredRequest, exchange: RoutedResponse
     ) -> _ShadowAnswer | None:
+        """Returns the user's answer; None if the pair would compare nothing useful.
+
+        The incumbent's failure is an answer without a text. A failure that the request
+        caused, or a client that left, makes no pair.
+        """
         progress, result = exchange.progress, exchange.progress.result
         if exchange.caller_gone or not progress.attempts:
             return None
@@ -155,6 +173,7 @@ class ShadowMirror(SideCalls):
     def _start(
         self, job: RoutedRequest, mirror: MirroredRequest, incumbent: _ShadowAnswer
     ) -> None:
+        """Counts the mirrored request, and asks the candidate in a task."""
         if not self._spending.may_ask(mirror.shadow.upstream):
             self._count(mirror.shadow.shadow.id, OVER_CAP)
             return
@@ -185,6 +204,11 @@ class ShadowMirror(SideCalls):
         *,
         is_first: bool,
     ) -> None:
+        """Asks the candidate, compares the pair, and notes counts, sums and costs.
+
+        is_first: whether the caller counts here for the first time; each caller counts once
+        as evidence.
+        """
         served, usage = mirror.shadow, NO_USAGE
         price = served.upstream.price
         try:
@@ -206,6 +230,7 @@ class ShadowMirror(SideCalls):
         self._note(served.shadow.id, counts | of_caller, sums)
 
     async def _ask(self, job: RoutedRequest, served: CompiledShadow) -> _ShadowAnswer:
+        """Asks the candidate once. An overloaded candidate is left alone for REST_S."""
         loop, upstream = self._calls.timers.loop, served.upstream
         began = loop.time()
         most_s = min(job.route.route.settings.total_timeout_s, self._settings.total_timeout_s)
@@ -242,6 +267,7 @@ class ShadowMirror(SideCalls):
 
 
 def mirror_obstacle(request: ClientRequest, upstream: CompiledTarget, most_bytes: int) -> str:
+    """Names the reason not to mirror a request to this target; empty if there is no reason."""
     if len(request.text) > most_bytes:
         return "too_large"
     if any(request.value(field) for field in STATEFUL) or provider_runs_tools(request):
@@ -250,6 +276,7 @@ def mirror_obstacle(request: ClientRequest, upstream: CompiledTarget, most_bytes
 
 
 def provider_runs_tools(request: ClientRequest) -> bool:
+    """Returns whether the provider itself would run a tool, such as a search."""
     tools = request.value("tools")
     if not isinstance(tools, list):
         return bool(request.value("mcp_servers"))
@@ -258,6 +285,7 @@ def provider_runs_tools(request: ClientRequest) -> bool:
 
 
 async def _drained(stream: CommittedStream, ms: float, most_bytes: int) -> _ShadowAnswer:
+    """Reads the candidate's stream to its end. ms: the time to its first output."""
     copied = AnswerCopy(most_bytes)
     try:
         async with aclosing(stream.sent()) as pieces:

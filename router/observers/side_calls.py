@@ -1,4 +1,9 @@
-"""Side calls are requests of judges and shadows, within budgets. No user waits for them."""
+"""Side calls are requests of judges and shadows, within budgets. No user waits for them.
+
+`SideCalls` is the base of `judge` and `shadow`: one task for each call, and an attempt that
+neither breakers nor traffic count. The other classes follow the database's thread, and know
+what all workers together have spent. A call is not made while that is unknown.
+"""
 
 import asyncio
 import contextlib
@@ -36,7 +41,11 @@ OVER_CAP: Final = "over_monthly_cap"
 
 
 class WorkerSpending:
-    """Keeps this worker's calls for one purpose within the monthly cap."""
+    """Keeps this worker's calls for one purpose within the monthly cap.
+
+    An instance is a follower of the snapshot's holder: each call with the store writes and
+    reads the costs of all workers.
+    """
 
     def __init__(self, purpose: SpendingPurpose, clock: Clock) -> None:
         self._purpose = purpose
@@ -50,14 +59,19 @@ class WorkerSpending:
         self._meter.refresh()
 
     def may_ask(self, upstream: CompiledTarget) -> bool:
+        """Returns whether a call fits the cap. A target without a price fits no cap in US
+        dollars.
+        """
         unpriced = "" if upstream.price is not None else upstream.name
         return self._meter is not None and not self._meter.find_obstacle(unpriced)
 
     def pay(self, price: Price | None, usage: TokenUsage | None) -> None:
+        """Adds a call's cost. usage: None if the call had no answer; it then costs nothing."""
         if self._meter is not None and usage is not None:
             self._meter.pay(None if price is None else price.cost_usd(*usage))
 
     def close(self) -> None:
+        """Stores the last costs, if the database answers."""
         if self._meter is not None:
             with contextlib.suppress(StoreUnavailable):
                 self._meter.refresh()
@@ -160,6 +174,7 @@ class JudgeBudget:
             )
 
     def note(self, rollout: str, cost_usd: float) -> None:
+        """Adds a verdict's cost, until the stored blocks contain it."""
         with self._lock:
             self._lately.append((self._clock.monotonic(), rollout, cost_usd))
 
@@ -179,6 +194,8 @@ class JudgeBudget:
 
 
 class SideParts(NamedTuple):
+    """The parts of a worker that side calls need."""
+
     holder: SnapshotHolder
     calls: UpstreamCalls
     health: TargetHealth
@@ -206,6 +223,7 @@ class SideCalls(RequestObserver):
         await asyncio.gather(*running, return_exceptions=True)
 
     def _run_aside(self, work: Coroutine[Any, Any, None], subject: str) -> None:
+        """Runs a call in a task. subject: the rollout or the shadow that it belongs to."""
         task = asyncio.ensure_future(work)
         self._running[task] = subject
         task.add_done_callback(self._done)
@@ -214,6 +232,9 @@ class SideCalls(RequestObserver):
         raise NotImplementedError
 
     def _target_obstacle(self, upstream: CompiledTarget) -> str:
+        """Names the reason not to ask a target now: it rests, or its circuit is open or
+        paused.
+        """
         if self._rests_until.get(upstream.id, 0.0) > self._clock.monotonic():
             return "resting"
         return "" if self._health.all_well((upstream.id,)) else "circuit_open"

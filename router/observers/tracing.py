@@ -1,4 +1,9 @@
-"""Exports spans to OpenTelemetry, named by the GenAI semantic conventions."""
+"""Exports spans to OpenTelemetry, named by the GenAI semantic conventions.
+
+Imported only if tracing is configured. `request_tracing` decides when a span begins and
+ends, and catches this module's faults. Texts of requests and answers are exported only if
+the settings allow it, and if the client did not refuse copies.
+"""
 
 import json
 import os
@@ -58,6 +63,7 @@ class OpenTelemetry:
         self._tracer = self._provider.get_tracer("swapgate.router")
 
     def begin(self, observed: RoutedRequest) -> "OpenSpan":
+        """Begins a request's span, below the client's span if its headers name one."""
         request, route = observed.request, observed.route.route.name
         operation = OPERATIONS.get(request.endpoint, "chat")
         carrier = {
@@ -85,6 +91,7 @@ class OpenTelemetry:
         return OpenSpan(self._tracer, span, operation, content=content)
 
     def close(self) -> None:
+        """Sends the waiting spans, and ends the exporter."""
         self._provider.shutdown()
 
 
@@ -105,6 +112,9 @@ class OpenSpan:
         return tuple((name.encode(), value.encode()) for name, value in carrier.items())
 
     def attempt(self, upstream: CompiledTarget, number: int, settle: OnEnd) -> OnEnd:
+        """Begins a span for an attempt. The returned function ends it, then settles the
+        attempt.
+        """
         span = self._current = self._tracer.start_span(
             f"{self._operation} {upstream.target.model}",
             trace.set_span_in_context(self._span),
@@ -127,6 +137,7 @@ class OpenSpan:
         return ended
 
     def end(self, response: RoutedResponse) -> None:
+        """Ends the request's span with its outcome, tokens and target."""
         span, progress = self._span, response.progress
         span.set_attribute("swapgate.outcome", response.outcome)
         span.set_attribute("swapgate.attempts", len(progress.attempts))
@@ -159,6 +170,7 @@ class OpenSpan:
 
 
 def read_finish_reasons(answer: Mapping[str, Any]) -> Sequence[str]:
+    """Returns the finish reasons of a plain answer, in any of the protocols."""
     choices = answer.get("choices")
     if isinstance(choices, list):
         found = [choice.get("finish_reason") for choice in choices if isinstance(choice, dict)]

@@ -1,4 +1,9 @@
-"""Collects an answer's signals for a rollout's guardrails."""
+"""Collects an answer's signals for a rollout's guardrails.
+
+Signals are the length, truncation and refusal of an answer, and its texts and calls if a
+guardrail validates them. Each dialect feeds them; `router.request.guardrail_probe` reads
+them. They stay in memory and are never stored.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -26,6 +31,7 @@ class AnswerSignals:
     keeps: whether it keeps texts and calls, too.
     length: in characters.
     cut: the answer is too long, or has content that is not text.
+    refused: the protocol says that the model or a filter refused.
     """
 
     __slots__ = ("_calls", "_texts", "cut", "keeps", "length", "refused", "truncated")
@@ -54,6 +60,11 @@ class AnswerSignals:
     def call(
         self, place: object, name: object, arguments: object, own_id: object = None
     ) -> None:
+        """Adds a piece of the call at `place`.
+
+        arguments: a piece of JSON text, or an object. own_id: the provider's id of the
+        call.
+        """
         if not self.keeps:
             return
         calls = self._calls.setdefault(place, [])
@@ -68,6 +79,7 @@ class AnswerSignals:
         call.add(own_id, name, arguments)
 
     def ended(self, reason: object) -> None:
+        """Notes the answer's finish reason. An empty reason changes nothing."""
         if reason:
             ending = read_ending(reason)
             self.truncated = self.truncated or ending is AnswerEnding.CUT
@@ -75,6 +87,7 @@ class AnswerSignals:
 
     @property
     def declined(self) -> bool:
+        """Whether the answer refuses: by its protocol, or by the first words of a text."""
         if self.refused:
             return True
         for pieces in self._texts.values():  # noqa: SIM110 - a generator costs a call per text
@@ -83,6 +96,9 @@ class AnswerSignals:
         return False
 
     def texts(self) -> Iterator[str]:
+        """Returns the texts that were kept, one for each place; without `keeps` only their
+        beginnings.
+        """
         return ("".join(pieces) for pieces in self._texts.values())
 
     @property
@@ -107,6 +123,11 @@ ANY: Mapping[str, object] = {}
 
 
 def read_schema(form: object) -> Mapping[str, object] | None:
+    """Returns the schema that a request demands of its answer; ANY for any object, None for
+    no JSON.
+
+    form: the request's format in any of the protocols.
+    """
     kind = form.get("type") if isinstance(form, Mapping) else None
     if kind not in ("json_object", "json_schema") or not isinstance(form, Mapping):
         return None
@@ -118,6 +139,7 @@ def read_schema(form: object) -> Mapping[str, object] | None:
 
 
 def read_signals(signals: AnswerSignals, choice: Mapping[str, object], part: str) -> None:
+    """Reads the signals of one choice of a chat. part: `message` or `delta`."""
     index = choice.get("index")
     message = choice.get(part)
     if isinstance(message, dict):

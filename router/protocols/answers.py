@@ -1,6 +1,8 @@
 """The parts, tool calls, tokens and finish reasons of an answer, in every protocol.
 
 `ENDS` classifies each known finish reason. The router never counts an unknown one as good.
+The protocols' readers fill these types and their writers write them, so that a translation
+needs one reader and one writer. Streams are filtered in `event_stream`.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,6 +22,10 @@ class BlockKind(Enum):
 
 
 class AnswerBlock(NamedTuple):
+    """A part of an answer with one kind of content. text: complete, or empty for a block
+    that opens.
+    """
+
     kind: BlockKind
     text: str = ""  # for a call: the arguments, as JSON
     call_id: str = ""  # only for a call
@@ -36,6 +42,8 @@ class FinishReason(StrEnum):
 
 
 class TokenUsage(NamedTuple):
+    """The tokens of one request. input_tokens includes cached and written tokens."""
+
     input_tokens: int
     output_tokens: int
     cached_tokens: int = 0  # input tokens read from the prompt cache
@@ -44,12 +52,16 @@ class TokenUsage(NamedTuple):
 
 
 class AnswerHead(NamedTuple):
+    """The facts that begin an answer."""
+
     id: str
     model: str
     created: int = 0  # the provider's time, in seconds since 1970; 0 if absent
 
 
 class AnswerEnd(NamedTuple):
+    """The facts that end an answer. usage: None if the provider counts no tokens."""
+
     finish: FinishReason
     stop_sequence: str  # the sequence that ended the answer, if the provider names it
     usage: TokenUsage | None
@@ -58,6 +70,8 @@ class AnswerEnd(NamedTuple):
 
 
 class WholeAnswer(NamedTuple):
+    """A complete answer, as `AnswerWriter` would get it piece by piece."""
+
     head: AnswerHead
     blocks: tuple[AnswerBlock, ...]
     end: AnswerEnd
@@ -66,17 +80,23 @@ class WholeAnswer(NamedTuple):
 class AnswerWriter(Protocol):
     """Writes `begin`, each block (`open`, `more`, `close`), `end`; `error` at any point."""
 
-    def begin(self, head: AnswerHead) -> bytes: ...
+    def begin(self, head: AnswerHead) -> bytes:
+        """Begins the answer's events."""
 
-    def open(self, block: AnswerBlock) -> bytes: ...
+    def open(self, block: AnswerBlock) -> bytes:
+        """Opens a block. Its text follows in `more`."""
 
-    def more(self, text: str) -> bytes: ...
+    def more(self, text: str) -> bytes:
+        """Writes a piece of the open block's text; of a call, a piece of its arguments."""
 
-    def close(self, sealed: str = "") -> bytes: ...
+    def close(self, sealed: str = "") -> bytes:
+        """Closes the open block. sealed: the signed blocks of its thinking."""
 
-    def end(self, end: AnswerEnd) -> bytes: ...
+    def end(self, end: AnswerEnd) -> bytes:
+        """Writes the answer's last events."""
 
-    def error(self, error: object) -> bytes: ...
+    def error(self, error: object) -> bytes:
+        """Writes an error event. error: as the provider sent it."""
 
 
 # Higher than any real count. The limit protects sums and database columns from overflow.
@@ -85,6 +105,7 @@ NO_USAGE: Final = TokenUsage(0, 0)
 
 
 def read_usage(value: object) -> TokenUsage | None:
+    """Reads a chat's usage; None without one. Implausible counts are read as 0."""
     if not isinstance(value, dict):
         return None
     return usage_with_cache(
@@ -95,6 +116,10 @@ def read_usage(value: object) -> TokenUsage | None:
 
 
 def usage_with_cache(given: object, made: object, details: object) -> TokenUsage:
+    """Reads the counts of OpenAI's protocols. details: of the input tokens.
+
+    Cached and written tokens are at most the input tokens.
+    """
     # Inlines `read_count`, because every answer passes here.
     input_tokens = given if isinstance(given, int) and 0 < given <= MOST_TOKENS else 0
     output_tokens = made if isinstance(made, int) and 0 < made <= MOST_TOKENS else 0
@@ -111,16 +136,20 @@ def usage_with_cache(given: object, made: object, details: object) -> TokenUsage
 
 
 def read_hour_count(details: object) -> int:
+    """Reads the tokens that the cache keeps for an hour; 0 without the count."""
     if not isinstance(details, dict):
         return 0
     return read_count(details.get("ephemeral_1h_input_tokens"))
 
 
 def read_count(value: object) -> int:
+    """Reads a count of tokens; 0 for a value that is no count from 1 to MOST_TOKENS."""
     return value if isinstance(value, int) and 0 < value <= MOST_TOKENS else 0
 
 
 class AnswerEnding(StrEnum):
+    """The meaning of a finish reason, in any protocol."""
+
     GOOD = "good"
     CUT = "cut"  # the caller's or the model's length limit
     REFUSED = "refused"  # the model or a filter refuses
@@ -203,7 +232,10 @@ _BY_WORD: Final = {word: end for words in ENDS.values() for word, end in words.i
 
 
 def read_ending(reason: object) -> AnswerEnding:
-    """Google's chats prefix the reason with a filter's name: `function_call_filter: …`."""
+    """Returns the meaning of a finish reason.
+
+    Google's chats prefix the reason with a filter's name: `function_call_filter: …`.
+    """
     word = str(reason).lower()
     return _BY_WORD.get(word) or _BY_WORD.get(word.rpartition(": ")[2], AnswerEnding.UNKNOWN)
 
@@ -223,6 +255,7 @@ def ending_failure(reason: object, *, has_output: bool, silence: bool) -> Failur
 
 
 def ending_words(failure: FailureClass, reason: object) -> str:
+    """Describes a failed ending, for the failure's detail."""
     if failure is _F.EMPTY:
         return f"an answer without words, calls or a refusal (it ended with {str(reason)!r})"
     return f"the provider ended its answer with {str(reason)[:60]!r}"
@@ -245,11 +278,14 @@ Call = TypeVar("Call", bound="CallPieces")
 
 
 class CallPieces:
-    """The received part of a tool call. sent_id, number: the id and index that a client gets. A
-    piece that repeats the whole name so far does not extend it. A name ends when arguments
-    begin. Some providers stream several calls in one place: after complete arguments, another
-    object, name or id begins the next call. An empty object is a placeholder if arguments
-    without a name follow it.
+    """The received part of a tool call.
+
+    sent_id, number: the id and index that a client gets.
+
+    A piece that repeats the whole name so far does not extend it. A name ends when
+    arguments begin. Some providers stream several calls in one place: after complete
+    arguments, another object, name or id begins the next call. An empty object is a
+    placeholder if arguments without a name follow it.
     """
 
     def __init__(self) -> None:
@@ -265,11 +301,13 @@ class CallPieces:
 
     @property
     def whole(self) -> bool:
+        """Whether the arguments so far are a complete JSON object."""
         text = self.text
         return text.rstrip().endswith("}") and isinstance(parse_json(text), Mapping)
 
     @property
     def broken(self) -> bool:
+        """Whether there are arguments that are not a complete JSON object."""
         return bool(self.pieces) and not self.whole
 
     @property
@@ -278,6 +316,9 @@ class CallPieces:
         return self.text.strip() == EMPTY
 
     def takes(self, own_id: object, name: object, arguments: object) -> bool:
+        """Returns whether a piece belongs to this call, and not to a next one in the same
+        place.
+        """
         other_id = bool(own_id and self.id and own_id != self.id)
         other_name = bool(name and self.name and name != self.name)
         if not self.pieces:
@@ -287,6 +328,7 @@ class CallPieces:
         return not ((_begins(arguments) or other_id or other_name) and self.whole)
 
     def add(self, own_id: object, name: object, arguments: object) -> str:
+        """Adds a piece. Returns its part of the arguments, empty without one."""
         if isinstance(own_id, str) and not self.id:
             self.id = own_id
         if isinstance(name, str) and name != self.name and not self.pieces:
@@ -323,6 +365,7 @@ class CallCollector:
         self._by_place: dict[object, list[CallPieces]] = {}
 
     def add(self, place: object, own_id: object, name: object, arguments: object) -> CallPieces:
+        """Adds a piece to the call at its place, and returns the call."""
         calls = self._by_place.setdefault(place, [])
         call = call_of_piece(calls, CallPieces, own_id, name, arguments)
         call.add(own_id, name, arguments)
@@ -330,4 +373,5 @@ class CallCollector:
 
     @property
     def broken(self) -> bool:
+        """Whether the arguments of any call are not a JSON object."""
         return any(call.broken for calls in self._by_place.values() for call in calls)

@@ -1,4 +1,9 @@
-"""Finds the person or conversation that a request names, and a conversation's opening."""
+"""Finds the person or conversation that a request names, and a conversation's opening.
+
+Both become sticky keys (`router.request.client_directives`). Many products name callers in
+headers and fields of their own; the tables below list them. A name is only compared and
+hashed: the router does not interpret it.
+"""
 
 import json
 import re
@@ -86,6 +91,11 @@ _DIGIT: Final = re.compile(r"\d")
 
 
 def header_caller(headers: Sequence[Header]) -> bytes | None:
+    """Returns the name of the caller in the headers; None without one.
+
+    headers: names in lower case. A person precedes a conversation, then the shorter
+    header's name wins, so that all workers choose the same.
+    """
     named: list[tuple[int, int, str]] = []
     for name, value in headers:
         rank = _rank(name) if value else 0
@@ -97,6 +107,11 @@ def header_caller(headers: Sequence[Header]) -> bytes | None:
 
 
 def body_callers(fields: Mapping[str, object]) -> Sequence[str]:
+    """Lists the callers that a body names, each with its kind, such as `user:…`, in a fixed
+    order.
+
+    fields: the body's top level.
+    """
     named = _FIELDS.intersection(fields)
     if not named:
         return _NO_CALLERS
@@ -122,6 +137,9 @@ def body_callers(fields: Mapping[str, object]) -> Sequence[str]:
 
 @lru_cache(maxsize=1024)
 def _rank(name: bytes) -> int:
+    """Returns the rank of a name: 1 for a person, 2 for a conversation, 3 for metadata, 0
+    for others.
+    """
     found = _NAMES.fullmatch(name.decode("latin-1"))
     return (found.lastindex or 0) if found else 0
 
@@ -137,6 +155,9 @@ def _named_in(metadata: Mapping[str, object]) -> Sequence[tuple[int, int, str]]:
 
 
 def _read_metadata(text: str) -> Mapping[str, object]:
+    """Reads a metadata header: JSON, or the list of pairs of W3C's baggage. Empty for other
+    JSON.
+    """
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -173,6 +194,11 @@ def conversation_opening(
 
 
 def _stable_rules(content: object) -> str:
+    """Returns the part of a system prompt that all turns of a conversation share.
+
+    Dates, times, numbers and ids become `#`, because agents write the current ones into
+    each prompt.
+    """
     text = "\n".join(_texts(content))
     if text.startswith(BILLING):
         text = text.partition("\n")[2]

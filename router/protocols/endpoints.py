@@ -1,4 +1,9 @@
-"""The dialects and paths that the router serves, and refusals of bodies at the wrong path."""
+"""The dialects and paths that the router serves, and refusals of bodies at the wrong path.
+
+`DIALECTS` is the one table from an endpoint to its protocol. Embeddings have their dialect
+here. A new endpoint is a dialect in this table, and a path in `router.server.paths` comes
+from it.
+"""
 
 import base64
 import math
@@ -41,9 +46,15 @@ class EmbeddingsDialect(ChatDialect):
         *,
         serialize_tools: bool = False,  # noqa: ARG002 - no tools
     ) -> bytes:
+        """Replaces the model only: a target's parameters and patch do not apply to
+        embeddings.
+        """
         return apply_edits(request.text, [model_edit(request, target)])
 
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:  # noqa: ARG002 - a Dialect
+        """Returns the usage. Raises UpstreamFailed without any vector; `check_vectors`
+        checks each one.
+        """
         first_object(members, "data")
         return read_usage(members.get("usage"))
 
@@ -51,7 +62,11 @@ class EmbeddingsDialect(ChatDialect):
         return None
 
     def check_vectors(self, request: ClientRequest, members: ParsedObject) -> None:
-        """Checks vectors, because an index may accept wrong vectors. Raises UpstreamFailed."""
+        """Checks vectors, because an index may accept wrong vectors. Raises UpstreamFailed.
+
+        There must be one finite vector for each input, all of one dimension and encoding,
+        and of the dimension that the request asks for.
+        """
         data = members.get("data")
         vectors = data if isinstance(data, list) else []
         inputs = _inputs(request.value("input"))
@@ -78,6 +93,7 @@ class EmbeddingsDialect(ChatDialect):
 
 
 def _inputs(value: object) -> int | None:
+    """Returns the number of inputs; None if the body does not show it."""
     if isinstance(value, str):
         return 1
     if not isinstance(value, list) or not value:
@@ -87,6 +103,11 @@ def _inputs(value: object) -> int | None:
 
 
 def _dimension(vector: object, at: int) -> int:
+    """Returns a vector's dimension. Raises UpstreamFailed if a value is not a finite
+    number.
+
+    vector: a list, or float32 numbers in base64. at: its index, for the error.
+    """
     values: Sequence[float]
     if isinstance(vector, str):
         values = _unpacked(vector, at)
@@ -162,6 +183,11 @@ THREAD_UNSUPPORTED: Final = "thread_unsupported_request"
 
 
 def misfit_reply(request: ClientRequest) -> Reply | None:
+    """Refuses a body that belongs to another path, or has no content; None for any other
+    body.
+
+    The reply names the path that the body is for.
+    """
     endpoint, get = request.endpoint, request.members.get
     if endpoint is Endpoint.MESSAGES and get("thread"):
         return _no_thread()
@@ -185,6 +211,7 @@ def misfit_reply(request: ClientRequest) -> Reply | None:
 
 
 def _meant_for(tool: Mapping[str, object]) -> Endpoint | None:
+    """Returns the endpoint whose form a tool has; None if the form does not tell."""
     if isinstance(tool.get("function"), Mapping):
         return Endpoint.CHAT
     if isinstance(tool.get("input_schema"), Mapping):

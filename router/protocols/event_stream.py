@@ -1,6 +1,9 @@
 """The base of the stream filters. It forwards events unchanged, except for `model`. Pure.
 
-It holds metadata back until the first real output: the commit point.
+It holds metadata back until the first real output: the commit point. Before it, another
+target may still answer; after it, the client sees this target's stream to its end. The
+filters of the protocols are `chat.stream`, `messages.dialect` and `responses.dialect`. Time
+limits are kept in `router.request.stream_relay`.
 """
 
 import json
@@ -47,6 +50,7 @@ class Irregularity(StrEnum):
 
 
 def end_irregularity(reason: object) -> Irregularity | None:
+    """Returns the irregularity of a finish reason; None for a known one."""
     if not reason:
         return Irregularity.NO_FINISH_REASON
     unknown = read_ending(reason) is AnswerEnding.UNKNOWN
@@ -62,7 +66,10 @@ _BEFORE_DATA: Final = frozenset({b"data:", b"data: ", b"\ndata:", b"\rdata:"})
 class StreamFilter(SseParser):
     """Filters one stream. failure: the reason why it broke. finished: it ended well.
 
-    json_name: the new `model`, as JSON.
+    json_name: the new `model`, as JSON; None to keep the provider's.
+
+    `feed` takes the provider's bytes and returns the client's. The caller may send them
+    once `committed` is set, and stops at `failure` or `finished`.
     """
 
     def __init__(self, json_name: str | None) -> None:
@@ -87,9 +94,13 @@ class StreamFilter(SseParser):
 
     @property
     def ended(self) -> bool:
+        """Whether the finish reason has arrived, so that only usage and the last event are
+        missing.
+        """
         return False
 
     def listen(self, make_signals: Callable[[], AnswerSignals | None]) -> None:
+        """Begins to collect signals. A fault in them never breaks the stream."""
         try:
             self.signals = make_signals()
         except Exception as error:
@@ -103,15 +114,20 @@ class StreamFilter(SseParser):
 
     @property
     def ids(self) -> AnswerIds:
+        """The ids of this answer's calls, built when the first one needs a change."""
         if self._own_ids is None:
             self._own_ids = AnswerIds(self.request_body)
         return self._own_ids
 
     def used(self) -> TokenUsage:
+        """Returns the tokens so far: the provider's count, else one for each event with
+        output.
+        """
         return self.usage or TokenUsage(0, self.output_events)
 
     @abstractmethod
-    def broken(self, message: str, failure: FailureClass) -> bytes: ...
+    def broken(self, message: str, failure: FailureClass) -> bytes:
+        """Returns the last event of a broken stream, in this protocol, for the client."""
 
     @abstractmethod
     def _read(self, text: str, members: ParsedObject) -> Sequence[TextEdit] | None:
@@ -129,6 +145,9 @@ class StreamFilter(SseParser):
         """Returns the client's bytes after the provider closed the stream early."""
 
     def end(self) -> bytes:
+        """Returns the client's bytes after the provider closed the stream; sets `failure`
+        if it was early.
+        """
         if self.ended and _is_cut(self._buffer):
             self._buffer = b""  # after the finish reason, an incomplete event does not matter
         rest = self.feed(b"\n\n") if self._buffer.strip() and not self.failure else b""
@@ -149,10 +168,16 @@ class StreamFilter(SseParser):
         self.failure, self.failure_class = why, failure
 
     def _refused(self, error: object) -> None:
+        """Fails the stream with the provider's error event, and keeps the error for the
+        client.
+        """
         self._fail("the stream carries an error", classify_error(error))
         self.refusal = json.dumps({"error": error}).encode()
 
     def _ends_well(self, reason: object, *, has_output: bool) -> bool:
+        """Notes a finish reason. Returns False, and fails the stream, if the client cannot
+        use the answer.
+        """
         failure = ending_failure(reason, has_output=has_output, silence=self.silence)
         if failure is not None:
             self._fail(ending_words(failure, reason), failure)
@@ -173,6 +198,7 @@ class StreamFilter(SseParser):
         return True
 
     def _event(self, event: bytes, end: bytes) -> bytes:
+        """Returns the event for the client, with its changes; empty if it is held back."""
         payload = event_data(event)
         if payload is None and event.startswith(b'error: {"'):
             payload = b'{"error":%b}' % event[7:]  # llamafile, and llama.cpp until 2025
@@ -202,6 +228,9 @@ class StreamFilter(SseParser):
         return event + end
 
     def _finite(self, payload: bytes, error: InputError) -> ParsedObject | None:
+        """Reads an event with NaN or infinities. Otherwise skips it or fails, as the route
+        wants.
+        """
         try:
             members = parse_finite_object(payload)
         except InputError:
@@ -247,6 +276,7 @@ def read_event(payload: bytes) -> tuple[ParsedObject, bool]:
 
 
 def with_data(event: bytes, old: bytes, new: bytes) -> bytes:
+    """Replaces an event's data, and keeps its other lines."""
     before = event[: len(event) - len(old)]
     # Cut the data off the end, because searching for it takes ten times as long.
     if event.endswith(old) and before[-6:] in _BEFORE_DATA:
@@ -266,4 +296,5 @@ class SsePayloads(EventPayloads):
 
 
 def write_event(kind: str, data: dict[str, object]) -> bytes:
+    """Writes an event with its type, as Messages and Responses have it."""
     return f"event: {kind}\ndata: {to_json({'type': kind, **data})}\n\n".encode()

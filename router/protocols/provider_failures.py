@@ -1,7 +1,9 @@
 """Classifies a provider's failure by status and error body, for all providers.
 
 The first row of `REFUSALS` that fits status and body gives the class. If no row fits,
-`BY_STATUS` gives the class by the status alone.
+`BY_STATUS` gives the class by the status alone. How the router reacts to a class is in
+`harness.frame.failures`. Messages of one provider belong into `provider_refusals`, not
+here.
 """
 
 import json
@@ -91,6 +93,9 @@ _STATUSES: Final = frozenset(
 
 
 def refusal_row(error: Mapping[str, object], status: int) -> RefusalRow | None:
+    """Returns the first row that fits an error; None without one. error: as `error_object`
+    reads it.
+    """
     codes = {str(error.get(name)) for name in ("code", "type", "status", "error_code")}
     message = str(error.get("message") or "")
     for row in REFUSALS:
@@ -102,6 +107,7 @@ def refusal_row(error: Mapping[str, object], status: int) -> RefusalRow | None:
 
 
 def classify_status(status: int, body: bytes) -> FailureClass:
+    """Returns the class of a reply with an error status. body: may be empty or not JSON."""
     if status in CLIENT_STATUSES or status in _STATUSES:
         error = error_object(body)
         if error is None:
@@ -125,6 +131,9 @@ def classify_status(status: int, body: bytes) -> FailureClass:
 
 
 def classify_error(error: object) -> FailureClass:
+    """Returns the class of an error inside an answer of status 200. error: an object or a
+    text.
+    """
     if isinstance(error, str):
         error = {"message": error}  # TGI, Ollama
     if not isinstance(error, Mapping):
@@ -145,6 +154,7 @@ def classify_error(error: object) -> FailureClass:
 def refusal_failure(
     status: int, body: bytes, content_type: str, headers: Mapping[str, str] | None = None
 ) -> UpstreamFailed:
+    """Builds the failure for an error reply. headers: names in lower case."""
     return UpstreamFailed(
         classify_status(status, body),
         f"status {status}",
@@ -156,6 +166,7 @@ def refusal_failure(
 
 
 def error_in_answer(error: object) -> UpstreamFailed:
+    """Builds the failure for an error inside an answer of status 200."""
     failure = classify_error(error)
     body = json.dumps({"error": error}).encode()
     return UpstreamFailed(failure, "status 200 with an error", body=body)

@@ -1,4 +1,9 @@
-"""Lists the causes for which providers refuse requests, by status, code and message."""
+"""Lists the causes for which providers refuse requests, by status, code and message.
+
+A table without logic: `provider_failures` reads it from top to bottom, so a special row
+precedes a general one. Each pattern is a message that a provider has sent; add a provider's
+new message as a pattern here.
+"""
 
 import re
 from collections.abc import Collection

@@ -1,7 +1,9 @@
 """Converts a request and its answer into a chat, for judges, shadows and captures.
 
-It keeps text and tools. Images, audio and files cannot be redacted; their type replaces them.
-Raises ValueError, TypeError, KeyError or AttributeError for a malformed request or answer.
+It keeps text and tools. Images, audio and files cannot be redacted; their type replaces
+them. Raises ValueError, TypeError, KeyError or AttributeError for a malformed request or
+answer. It need not keep everything, as a translation must: no conversation continues from a
+transcript.
 """
 
 import json
@@ -22,9 +24,12 @@ _CHOICES: Final = {"any": "required", "auto": "auto", "none": "none"}
 def build_transcript(
     endpoint: str, request: str, answer: str, *, stream: bool, answered: str = ""
 ) -> Json:
-    """Returns `messages` and `answer`; `tools`, `tool_choice`, `response_format` if present.
+    """Returns `messages` and `answer`; `tools`, `tool_choice`, `response_format` if
+    present.
 
-    answered: the endpoint of the answer's form, if a gateway logged it in another form.
+    endpoint: its value, such as `chat`. request, answer: bodies, or the answer's events as
+    text. answered: the endpoint of the answer's form, if a gateway logged it in another
+    form.
     """
     reader = _READERS[answered or endpoint]
     whole = reader.stream(_events(answer)) if stream else json.loads(answer)
@@ -43,6 +48,7 @@ def _left_out(part: Json) -> str:
 
 
 def _text(content: object) -> str:
+    """Joins the texts of a content; a part that is not text becomes its type."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
@@ -83,6 +89,7 @@ def _chat_answer(body: Json) -> Json:
 
 
 def _chat_stream(events: list[Json]) -> Json:
+    """Joins a chat's events into a whole answer. Only the first choice counts."""
     texts: dict[str, str] = {}
     calls: dict[int, list[CallPieces]] = {}
     finish = None
@@ -132,6 +139,7 @@ def _message_request(body: Json) -> Json:
 
 
 def _chat_messages(given: Json) -> list[Json]:
+    """Returns a turn of Messages as chat messages: its tools' results first."""
     content = given["content"]
     if isinstance(content, str):
         return [{"role": given["role"], "content": content}]
@@ -176,6 +184,7 @@ def _message_answer(body: Json) -> Json:
 
 
 def _message_stream(events: list[Json]) -> Json:
+    """Joins the events of a message into a whole answer."""
     blocks: dict[int, Json] = {}
     stop = None
     for event in events:
@@ -259,6 +268,7 @@ def _response_answer(body: Json) -> Json:
 
 
 def _response_stream(events: list[Json]) -> Json:
+    """Returns the response of the last event. Raises ValueError without one."""
     for event in reversed(events):
         if event.get("type") in ("response.completed", "response.incomplete"):
             whole: Json = event["response"]

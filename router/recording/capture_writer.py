@@ -1,4 +1,9 @@
-"""Redacts and stores captured requests in a thread. No log or spool contains their text."""
+"""Redacts and stores captured requests in a thread. No log or spool contains their text.
+
+`router.observers.capture` makes the drafts, `harness.frame.redaction` redacts them. A
+capture that cannot be stored is lost and counted, because a spool would keep content on the
+disk.
+"""
 
 import logging
 import queue
@@ -46,12 +51,14 @@ class CaptureWriter:
         self._thread = threading.Thread(target=self._run, name="captures", daemon=True)
 
     def put(self, draft: CaptureDraft) -> None:
+        """Takes a draft; drops and counts it if ROOM drafts wait. Never waits."""
         try:
             self._drafts.put_nowait(draft)
         except queue.Full:
             self._counters["captures_dropped"] += 1
 
     def start(self) -> None:
+        """Starts the thread."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -75,6 +82,9 @@ class CaptureWriter:
             self._keep([draft for draft in drafts if draft is not None])
 
     def _keep(self, drafts: Sequence[CaptureDraft]) -> None:
+        """Redacts and stores drafts in one transaction. Raises nothing: what fails is
+        counted.
+        """
         ready = [
             (made, draft.per_day)
             for draft in drafts

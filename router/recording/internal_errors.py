@@ -1,4 +1,9 @@
-"""Counts, logs and alerts faults of the router's own code. The request continues if it can."""
+"""Counts, logs and alerts faults of the router's own code. The request continues if it can.
+
+Each part that may fail names itself (`RouterPart`), so that a fault is found and its alert
+says what it changed. An error's own text is never logged or alerted, because it may contain
+content: only its type and place are. Failures of providers do not belong here.
+"""
 
 import asyncio
 import logging
@@ -44,7 +49,11 @@ class RouterPart(StrEnum):
 
 
 class InternalErrors:
-    """Belongs to the worker's event loop. tell: called as `WorkerAlerts.internal_error`."""
+    """Notes faults of the router's own code, for one event loop.
+
+    tell: called as `WorkerAlerts.internal_error`. A fault of one part at one place is
+    logged once in a process, but counted and alerted each time.
+    """
 
     def __init__(
         self,
@@ -102,6 +111,7 @@ SPARED: Final = frozenset(RouterPart) - {
 
 
 def place_of(error: BaseException) -> str:
+    """Returns an error's type, file, line and function, without its text."""
     frames = traceback.extract_tb(error.__traceback__)
     name = type(error).__name__
     if not frames:
@@ -132,6 +142,7 @@ class Background:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def keep_up(self, watch: Watch) -> None:
+        """Runs a task again after it ends or fails, with a pause of BEGIN_AGAIN_S."""
         while True:
             try:
                 await watch()
@@ -147,12 +158,18 @@ STOP_S: Final = 5.0
 
 
 class EventLog:
+    """Writes log events in a thread, so that no request waits for the log's output.
+
+    dropped: events that were lost because the queue was full, or could not be written.
+    """
+
     def __init__(self) -> None:
         self.dropped = 0
         self._events: Queue[Mapping[str, object] | None] = Queue(QUEUE)
         self._thread = threading.Thread(target=self._run, name="event-log", daemon=True)
 
     def put(self, event: str, **fields: object) -> None:
+        """Queues an event; drops and counts it if the queue is full."""
         try:
             self._events.put_nowait({"event": event, **fields})
         except Full:
@@ -171,6 +188,7 @@ class EventLog:
             self._thread.join(STOP_S)
 
     def drain(self) -> None:
+        """Writes the queued events in the caller's thread."""
         while True:
             try:
                 fields = self._events.get_nowait()

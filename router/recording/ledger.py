@@ -1,8 +1,9 @@
 """Groups a rollout's requests into units and blocks of evidence (statistics.md §2.1).
 
-One ledger serves all workers, so that a sticky key counts once. Only admissions and time close
-a block, never an outcome. The ledger returns whole blocks in order. The database stores the
-keys that have counted (§2.12). This is the only I/O of this module.
+One ledger serves all workers, so that a sticky key counts once. Only admissions and time
+close a block, never an outcome. The ledger returns whole blocks in order. The database
+stores the keys that have counted (§2.12). This is the only I/O of this module.
+`observation_builder` turns a block into its row; the gate reads the rows.
 """
 
 import logging
@@ -67,6 +68,9 @@ class Ledger:
 
     @property
     def idle(self) -> bool:
+        """Whether no unit is open or waits, so that the ledger may be dropped if its
+        rollout has ended.
+        """
         return not self._open and not self._waiting
 
     def admit(
@@ -151,6 +155,7 @@ class Ledger:
         unit.block.out -= 1
 
     def note_feedback(self, unit: LedgerUnit, *, bad: bool, now: float) -> bool:
+        """Enters feedback about a unit; False if it is too late."""
         self._hears = True
         return unit.note_feedback(bad=bad, now=now)
 
@@ -164,6 +169,7 @@ class Ledger:
 
     @property
     def late_claims(self) -> Sequence[KeyClaim]:
+        """The claims of blocks that were sent before the database answered, oldest first."""
         return tuple(self._late)
 
     def forget_late_claim(self) -> None:
@@ -183,23 +189,32 @@ class Ledger:
         return [block for block in self._waiting if not block.claimed]
 
     def claim_of(self, block: OpenBlock) -> KeyClaim:
+        """Returns the claim of a block's keys, as fingerprints with the rollout's own salt."""
         prints = [fingerprint(self._rule.ledger_salt, unit.key) for unit in block.units]
         return KeyClaim(self.rollout, block.period, prints)
 
     def enter_histories(self, block: OpenBlock, histories: Sequence[KeyHistory]) -> None:
+        """Enters the database's answer to a claim. histories: in the order of the block's
+        units.
+        """
         for unit, history in zip(block.units, histories, strict=True):
             unit.history = history
         block.claimed = True
 
     def tick(self, now: float, at: datetime) -> list[ObservationBlock]:
+        """Returns the blocks that are complete, or whose outcomes are overdue. now:
+        monotonic seconds.
+        """
         self._close_aged(now, at)
         return self._complete(now - self._rule.missing_s, now - JUDGED_WITHIN_S, now)
 
     def close(self, now: float, at: datetime) -> list[ObservationBlock]:
+        """Closes and returns all blocks at the process's end, without waiting for outcomes."""
         self._close_all(now, at)
         return self._complete(float("inf"), float("inf"), float("inf"))
 
     def _begin_period(self, now: float, at: datetime) -> None:
+        """Begins the next period if its time has come: then each key may count once again."""
         if self._zero_s is None:
             # Reads the wall clock only once, so that a change of the clock moves no period.
             self._zero_s = now - self._rule.age_s(at)
@@ -226,6 +241,11 @@ class Ledger:
     def _complete(
         self, overdue_s: float, judged_s: float, now: float
     ) -> list[ObservationBlock]:
+        """Returns complete blocks in order; a block that waits holds later ones back.
+
+        overdue_s, judged_s: a block that closed before these times (monotonic) waits no
+        longer.
+        """
         done: list[ObservationBlock] = []
         while self._waiting:
             block = self._waiting[0]
@@ -291,6 +311,10 @@ class KeyClaims:
         self._refused = set[str]()  # rollouts whose refusal is logged
 
     def ask(self, ledgers: Iterable[Ledger], *, final: bool) -> None:
+        """Claims the keys of closed blocks. While the database is down, the claims wait.
+
+        final: closes all blocks first, at the process's end.
+        """
         claims = self._due(ledgers, final=final)
         refused = set[str]()
         while claims:

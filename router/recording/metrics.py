@@ -1,4 +1,9 @@
-"""One worker's Prometheus metrics, and `MetricTotals`, which adds up all workers' metrics."""
+"""One worker's Prometheus metrics, and `MetricTotals`, which adds up all workers' metrics.
+
+Names, meanings and labels are declared in `harness.frame.metrics`. Labels that clients
+could choose are bounded by the callers. What the database stores of traffic is in `sums`,
+and is independent of these counters.
+"""
 
 import math
 from bisect import bisect_left
@@ -38,6 +43,8 @@ WORKER: Final = "worker"
 
 
 class TargetCheck(NamedTuple):
+    """A target's state by its latest health check."""
+
     up: bool  # the target answered the check, or a user since
     seconds: float
 
@@ -69,6 +76,7 @@ class HistogramSeries:
         self.total = sum(values, self.total)
 
     def buckets(self) -> list[tuple[float, int]]:
+        """Returns the buckets' upper ends with the number of values up to each end."""
         ends = (*self._bounds, math.inf)
         return list(zip(ends, accumulate(self._counts), strict=True))
 
@@ -107,6 +115,7 @@ class RouterMetrics:
         return histogram
 
     def attempt(self, target: str, failure: FailureClass | None) -> None:
+        """Counts an attempt at a target. failure: None for an answer."""
         end = target, failure
         self._ends[end] = self._ends.get(end, 0) + 1
 
@@ -129,12 +138,14 @@ class RouterMetrics:
         self._feedback.labels(route, arm, verdict, label).inc()
 
     def spent(self, target: str, usage: TokenUsage, price: Price | None) -> None:
+        """Adds the tokens and the cost of a request that no client sent, such as a judge's."""
         self._tokens.labels(target, "input").inc(usage.input_tokens)
         self._tokens.labels(target, "output").inc(usage.output_tokens)
         if price is not None:
             self._cost.labels(target).inc(price.cost_usd(*usage))
 
     def finished(self, ended: Iterable[CompletedRequest]) -> None:
+        """Adds finished requests of clients: counts, times, tokens and costs."""
         by_kind: dict[tuple[str, str, str, str, bool], list[CompletedRequest]] = {}
         for request in ended:
             is_answered, outcome = bool(request.target), request.outcome
@@ -162,6 +173,7 @@ class RouterMetrics:
             self._attempts.labels(_provider(target), target, failure_class).inc(number)
 
     def families(self) -> list[object]:
+        """Returns all metrics as plain data, for the parent."""
         self._count_attempts()
         return [
             [
@@ -261,6 +273,7 @@ class MetricTotals(Collector):
                 values[key] = value if kind == GAUGE else values.get(key, 0.0) + value
 
     def add_counts(self, families: Iterable[Sequence[Any]]) -> None:
+        """Adds an ended worker's counters and histograms, without its gauges."""
         self.add(family for family in families if family[1] != GAUGE)
 
     def collect(self) -> Iterable[Metric]:

@@ -1,4 +1,9 @@
-"""Builds observation blocks from full ledger blocks (statistics.md §2.1)."""
+"""Builds observation blocks from full ledger blocks (statistics.md §2.1).
+
+Pure but for the pools of units that wait to be ranked. Here a unit's values become counts
+and ranks; keys and single values do not leave the process. Which units count is decided in
+`ledger`, the formulas of ranks are in `harness.gate.online.guardrails`.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +26,7 @@ from harness.gate.online.guardrails import (
     MeasuredUnit,
     SegmentCount,
     UnitRule,
+    bets_block,
     guardrail_kind,
     mean_levels,
     rank_block,
@@ -41,12 +47,15 @@ _CACHED: Final = CACHED_TIMES | {Guardrail.COST_PER_SUCCESS}
 
 
 class BlockFindings(NamedTuple):
+    """What one block shows: counts of bad units, ranks of values, and levels for people."""
+
     counts: Mapping[Guardrail, FailureTally]
     ranks: Mapping[Guardrail, tuple[float, ...]]
     levels: Mapping[Guardrail, ArmLevels]
+    bets: Mapping[Guardrail, tuple[float, ...]]
 
 
-NO_FINDINGS: Final = BlockFindings({}, {}, {})
+NO_FINDINGS: Final = BlockFindings({}, {}, {}, {})
 # Enough units for one expected unit of the smaller arm, and the fewest controls.
 _RANKED_TOGETHER: Final = MIN_CONTROLS + 1
 
@@ -92,6 +101,7 @@ class RankPool:
         return RankedUnits(together, self._cache.pooled if larger is None else larger)
 
     def forget(self) -> None:
+        """Drops the units that wait, because they may count again as new."""
         self._kept = []
 
 
@@ -109,11 +119,10 @@ def summarize_block(
     counts: dict[Guardrail, FailureTally] = {}
     ranks: dict[Guardrail, tuple[float, ...]] = {}
     levels: dict[Guardrail, ArmLevels] = {}
+    bets: dict[Guardrail, tuple[float, ...]] = {}
     for guardrail, ratio in tolerated.items():
         needs = NEEDS[guardrail]
         kind = guardrail_kind(guardrail)
-        if kind is GuardrailKind.SUMS:
-            continue
         counted = kind is GuardrailKind.COUNTS
         completed_units = [
             unit
@@ -125,6 +134,10 @@ def summarize_block(
         if counted:
             counts[guardrail] = _tally(completed_units, guardrail)
             continue
+        if kind is GuardrailKind.SUMS:
+            if ys := _bets(completed_units, guardrail, ratio, block):
+                bets[guardrail] = ys
+            continue
         measured = [
             MeasuredUnit(unit.canary, *_values(unit, guardrail, ranked.cached_share))
             for unit in completed_units
@@ -135,7 +148,26 @@ def summarize_block(
         if found.level is not None:
             cache = _cache_levels(completed_units, measured, guardrail)
             levels[guardrail] = replace(found.level, cache=cache)
-    return BlockFindings(counts, ranks, levels)
+    return BlockFindings(counts, ranks, levels, bets)
+
+
+def _bets(
+    units: Sequence[LedgerUnit],
+    guardrail: Guardrail,
+    margin: float,
+    block: tuple[str, str, int],
+) -> tuple[float, ...]:
+    """Bets on the share of units whose outcome is bad for the guardrail.
+
+    A missing outcome counts for the canary: as good in the canary, as bad in the control.
+    """
+    values = [(unit.canary, float(_is_bad_for_canary(unit, guardrail))) for unit in units]
+    return bets_block(values, guardrail=guardrail, margin=margin, block=block)
+
+
+def _is_bad_for_canary(unit: LedgerUnit, guardrail: Guardrail) -> bool:
+    bad = unit.reading(guardrail) is Reading.BAD
+    return not unit.canary if unit.lost else bad
 
 
 def counts_for(unit: LedgerUnit, guardrail: Guardrail) -> bool:
@@ -184,6 +216,7 @@ def _count_arms(named: Iterable[tuple[str, bool]]) -> dict[str, ArmSplit]:
 
 
 def count_segments(units: Iterable[LedgerUnit]) -> dict[str, SegmentCount]:
+    """Counts units and failures of both arms by segment, for reports."""
     sums: dict[int, list[int]] = {}
     for unit in units:
         failed, bits = unit.failed or unit.lost, unit.traits >> SEGMENTS_FROM
@@ -276,7 +309,7 @@ class ObservationBuilder:
         self._pool, self._new_pool = RankPool(rule.block_size), RankPool(rule.block_size)
 
     def build(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
-        """Summarizes a complete block. units: the block's units that count."""
+        """Builds the next block. block: closed. units: those that count."""
         self._sequence += 1
         for unit in units:
             unit.settle(self._limits)
@@ -314,6 +347,7 @@ class ObservationBuilder:
             counts=_with_errors(counts, errors),
             ranks=findings.ranks,
             levels=findings.levels,
+            bets=findings.bets,
             never_seen=self._of_new_keys(block, units, findings) if block.claimed else None,
             outcomes=count_outcomes(units),
             uncounted={key: ArmSplit(*count) for key, count in sorted(block.uncounted.items())},
@@ -346,6 +380,7 @@ class ObservationBuilder:
             errors.canary_failures,
             None if len(new) == len(units) else _with_errors(findings.counts, errors),
             None if findings.ranks == of_all.ranks else findings.ranks,
+            None if findings.bets == of_all.bets else findings.bets,
         )
 
 

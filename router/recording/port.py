@@ -1,4 +1,9 @@
-"""The recording port is the interface through which requests are recorded."""
+"""The recording port is the interface through which requests are recorded.
+
+Observers know only this class: whether the process is a worker or the whole router makes no
+difference to them. Implemented in `recorder` and `reporter`. The format of feedback is here
+as well, because both ends read it.
+"""
 
 import threading
 from collections import Counter
@@ -47,12 +52,17 @@ class FeedbackOutcome(StrEnum):
 
 
 class FeedbackBody(NamedTuple):
+    """One feedback, as all processes read it."""
+
     request_id: str
     verdict: FeedbackVerdict
     label: str  # the caller's own word; empty for none
 
     @property
     def worker(self) -> str:
+        """The name of the worker that served the request, which is a part of the request's
+        id.
+        """
         return self.request_id.removeprefix("req_").rpartition("-")[0]
 
 
@@ -195,9 +205,10 @@ class Recording:
         sample: GuardrailSample | None = None,
         outcome: ExposureOutcome = ROUTER_FAULT,
     ) -> None:
-        """Records a finished request, and ends its exposure, if it has a ticket.
+        """Records a finished request, and ends its exposure.
 
-        outcome: without one, the exposure is not measured.
+        ticket: None if it is not scored. sample: its guardrails' values. outcome: without one,
+        the exposure is not measured.
         """
         raise NotImplementedError
 
@@ -217,6 +228,9 @@ class Recording:
             self.counters["failover_rows_dropped"] += len(rows[room:])
 
     def notify(self, *alerts: Alert) -> None:
+        """Enters alerts, to be stored with the next batch; drops and counts alerts beyond
+        MAX_ALERTS.
+        """
         with self._waiting:
             room = max(0, MAX_ALERTS - len(self._alerts))
             self._alerts += alerts[:room]
@@ -226,7 +240,10 @@ class Recording:
         """Takes a draft to redact and store; drops and counts it if there is no room."""
         raise NotImplementedError
 
-    def on_feedback(self, enter: EnterFeedback) -> None: ...
+    def on_feedback(self, enter: EnterFeedback) -> None:
+        """Sets the function that enters feedback which other workers forward. By default
+        there are none.
+        """
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
         """Enters feedback about a scored request; False if its block is closed."""
@@ -245,9 +262,13 @@ class Recording:
         """
         return None
 
-    def announce(self, abort: LocalAbort) -> None: ...
+    def announce(self, abort: LocalAbort) -> None:
+        """Tells the other workers of a canary that this one stopped. By default there are
+        none.
+        """
 
     def attach(self, metrics: RouterMetrics) -> None:
+        """Sets the metrics that finished requests are added to."""
         self._metrics = metrics
 
     async def text(self) -> bytes:
@@ -255,9 +276,11 @@ class Recording:
         return self._metrics.text() if self._metrics is not None else b""
 
     def start(self) -> None:
+        """Starts to write or to send what is recorded."""
         raise NotImplementedError
 
     def stop(self) -> None:
+        """Writes or sends the rest within a bounded time."""
         raise NotImplementedError
 
 

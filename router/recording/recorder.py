@@ -1,7 +1,9 @@
 """The recorder adds up requests in memory, and a thread writes the sums to the database.
 
 If the database is down, batches go to the spool, and are replayed in order. A batch that is
-sent twice counts once.
+sent twice counts once. No request waits for the database or the disk. Ledgers are in
+`ledger`, sums in `sums`, the file in `spool`; a worker sends what it records by `reporter`
+instead.
 """
 
 import itertools
@@ -196,6 +198,7 @@ class Recorder(Recording):
                 ledger.judged(unit, judged, cost_usd)
 
     def note_unit_feedback(self, scored: ScoredUnit, *, bad: bool) -> bool:
+        """Enters feedback about a unit; False if it is too late."""
         now = self._clock.monotonic()
         with self._lock:
             return scored.ledger.note_feedback(scored.unit, bad=bad, now=now)
@@ -266,6 +269,11 @@ class Recorder(Recording):
                 log.exception("a flush failed; recording continues")
 
     def _take(self, *, final: bool) -> Batch:
+        """Takes all complete blocks and sums as one batch. final: closes the open blocks,
+        too.
+
+        A ledger whose rollout has ended is dropped once it is empty.
+        """
         now, at = self._clock.monotonic(), self._clock.now()
         live = self.live_rollouts()
         blocks: list[ObservationBlock] = []
@@ -353,6 +361,9 @@ class Recorder(Recording):
             return False
 
     def _keep(self, batch: Batch) -> None:
+        """Keeps a batch that the database did not take: on disk, else in memory within
+        `queue_rows`.
+        """
         if not batch.rows:
             return
         if self._append(self._spool, batch):

@@ -1,4 +1,9 @@
-"""The values and faults of a request for the guardrails, as processes exchange them."""
+"""The values and faults of a request for the guardrails, as processes exchange them.
+
+`router.request.guardrail_probe` measures them, `ledger` keeps them until their block is
+complete, `observation_builder` counts them. Only numbers and flags are here: no text of a
+request or an answer.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -20,6 +25,10 @@ from harness.proposals.judge import JudgeOutcome
 
 
 class RequestTraits(IntFlag):
+    """What is known of a request before its answer, and decides which guardrails it counts
+    for.
+    """
+
     WORDS = 1  # the answer has text: not an embedding
     STREAMS = 2
     JSON = 4
@@ -33,6 +42,8 @@ SEGMENTS_FROM: Final = 8
 
 
 class AnswerFault(IntFlag):
+    """The guardrails that an answer breaks, as flags."""
+
     TRUNCATED = 1
     REFUSED = 2
     JSON = 4
@@ -88,6 +99,7 @@ class SampleValues(NamedTuple):
     opening_s: float = 0.0  # the part of the times for opening the provider's connection
 
     def value_for(self, guardrail: Guardrail) -> float | None:
+        """Returns the value of a guardrail that measures; None if the request failed."""
         value: float | None = getattr(self, guardrail.value)
         return value
 
@@ -109,6 +121,7 @@ class GuardrailSample(NamedTuple):
 
     @property
     def plain(self) -> tuple[float | int | None, ...]:
+        """The sample as numbers, for a worker's report; `from_plain` reads it."""
         *values, cache, opening_s = self.values
         return (*values, *cache, opening_s, self.bad)
 
@@ -166,6 +179,7 @@ class OpenBlock:
 
     @property
     def share(self) -> float:
+        """The canary's share of the keys, 0 to 1."""
         return self.weight_bps / 10_000
 
     def release(self) -> list["LedgerUnit"]:
@@ -259,6 +273,9 @@ class LedgerUnit:
             self.outcome = settle_departure(self.outcome, limits, streamed=self.is_stream)
 
     def note_feedback(self, *, bad: bool, now: float) -> bool:
+        """Enters feedback; returns False if the unit's block is sent or the time for
+        feedback is over.
+        """
         if self.block is None or now >= self.heard_until_s:
             return False
         self.heard = True

@@ -1,20 +1,25 @@
-"""Keeps on disk which canaries a worker stopped, and how many workers watched each canary."""
+"""Keeps on disk which canaries a worker stopped, and how many workers watched each canary.
+
+Also keeps marks of conversations and callers that all workers of a machine share. No file
+has content of a request. The files outlast a process, not a machine: other routers learn of
+an abort through the database. `router.observers.canary_guard`, `router.observers.shadow`
+and `router.request.planner` use them.
+"""
 
 import fcntl
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-from harness.frame.failures import describe_failures
 from harness.frame.plain_data import from_plain, to_plain
+from harness.gate.online.worker_guard import GuardCount
 from router.frame.limits import BoundedMap
 
 SUFFIX: Final = ".json"
@@ -27,25 +32,12 @@ class LocalAbort:
     rollout: str
     route: str
     worker: str
-    log_e: float
-    log_limit: float
-    # Failed units of both arms. canary_failures: the canary's; canary_classes: the canary's by
-    # known class.
-    failures: int
-    canary_failures: int
-    exposures: int
+    count: GuardCount
     at: datetime
-    canary_classes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
-        classes = f" ({describe_failures(self.canary_classes)})" if self.canary_classes else ""
-        return (
-            f"Worker {self.worker} saw {self.canary_failures} of {self.exposures} units fail "
-            f"in the canary{classes}, {self.failures - self.canary_failures} outside it: "
-            f"evidence of harm e = {math.exp(min(self.log_e, 700.0)):.3g}, and it stops at "
-            f"{math.exp(self.log_limit):.3g}."
-        )
+        return f"Worker {self.worker} saw {self.count.text}"
 
 
 class GuardTurn(NamedTuple):
@@ -66,6 +58,9 @@ class GuardFiles:
         self._memory: dict[str, Mapping[str, Any]] = {}
 
     def claim(self, rollout: str, workers: int) -> GuardTurn:
+        """Takes the next turn of a rollout's guard. workers: how many workers the router
+        has now.
+        """
         with self._changing():
             kept = self._read(rollout)
             turn = int(kept.get("turns", 0))
@@ -74,12 +69,14 @@ class GuardFiles:
         return GuardTurn(turn, first)
 
     def keep(self, abort: LocalAbort) -> None:
+        """Stores an abort; the first one of a rollout stays."""
         with self._changing():
             kept = self._read(abort.rollout)
             if "aborted" not in kept:
                 self._write(abort.rollout, {**kept, "aborted": to_plain(abort)})
 
     def aborted(self) -> list[LocalAbort]:
+        """Lists the aborts of all processes."""
         kept = list(self._memory.values())
         if self._folder is not None and self._folder.exists():
             kept = [_document(file) for file in sorted(self._folder.glob(f"*{SUFFIX}"))]
@@ -87,6 +84,7 @@ class GuardFiles:
         return [from_plain(LocalAbort, abort) for abort in aborts if abort is not None]
 
     def forget(self, over: frozenset[str]) -> None:
+        """Removes what is kept of rollouts that are over."""
         with self._changing():
             for rollout in over:
                 self._memory.pop(rollout, None)
@@ -160,6 +158,7 @@ class SharedMarks:
             self._file = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
 
     def add(self, name: str) -> None:
+        """Marks a name. A failing disk only limits the mark to this process."""
         self._own.put(name, 1)
         if self._file is not None:
             mark, place = self._mark(name)
@@ -167,6 +166,9 @@ class SharedMarks:
                 os.pwrite(self._file, mark, place)
 
     def has(self, name: str) -> bool:
+        """Returns whether a name is marked. A later name may have overwritten its mark in
+        the file.
+        """
         if self._own.get(name) is not None:
             return True
         if self._file is None:
@@ -177,6 +179,7 @@ class SharedMarks:
         return False
 
     def first(self, name: str) -> bool:
+        """Marks a name, and returns whether it was not marked before."""
         is_first = not self.has(name)
         self.add(name)
         return is_first

@@ -1,4 +1,8 @@
-"""Writes batches of observations: to a file if the database is down, or between processes."""
+"""Writes batches of observations: to a file if the database is down, or between processes.
+
+The format of both is JSON of the rows, so a batch is the same on every way. `recorder`
+decides when to spool and replays in order. Captures are never spooled.
+"""
 
 import fcntl
 import json
@@ -37,10 +41,14 @@ class Batch(NamedTuple):
 
     @property
     def rows(self) -> int:
+        """The number of rows of all kinds."""
         return sum(len(rows) for rows in self if not isinstance(rows, str))
 
     @property
     def parts(self) -> list["Batch"]:
+        """The batch in parts that the database may take alone. Blocks and traffic stay
+        together.
+        """
         counts = Batch(self.blocks, self.traffic)
         single = [NOTHING._replace(**{k: getattr(self, k)}) for k in _ROWS if k != "traffic"]
         return [
@@ -117,17 +125,21 @@ class Spool:
         return True
 
     def batches(self) -> Generator[Batch, None, None]:
-        """Returns the complete batches in order. Raises OSError."""
+        """Yields the complete batches in order; skips lines that a crash has cut. Raises
+        OSError.
+        """
         with self.file.open("rb") as lines:
             for line in lines:
                 with suppress(ValueError, KeyError, TypeError, AttributeError):
                     yield batch_from_json(json.loads(line))
 
     def clear(self) -> None:
+        """Removes the file, once all its batches are stored. Raises OSError."""
         self.file.unlink()
 
 
 def batch_to_json(batch: Batch) -> dict[str, object]:
+    """Returns a batch as plain data."""
     return to_plain(batch._asdict())  # type: ignore[no-any-return]  # a mapping
 
 

@@ -1,4 +1,9 @@
-"""Adds up requests until they are stored, and the spending that counts against budgets."""
+"""Adds up requests until they are stored, and the spending that counts against budgets.
+
+All requests of a minute become a few rows for the database. Budgets need the sums of all
+processes at any time (`DayTotals`). Keys that are whole applications are found here as well
+(`CallerShares`). Nothing here does I/O.
+"""
 
 import threading
 from bisect import bisect_left
@@ -23,11 +28,13 @@ if TYPE_CHECKING:
 _ALL_BOUNDS: Final[tuple[int, ...]] = (*LATENCY_BOUNDS_MS, -1)
 _ADDED: Final[tuple[str, ...]] = (
     *("requests", "failed", "charged", "streams", "input_tokens", "output_tokens"),
-    *("cost_usd", "cached_tokens", "unpriced"),
+    *("cost_usd", "cached_tokens", "unpriced", "refused"),
 )
 
 
 class CompletedRequest(NamedTuple):
+    """The record of a finished request, as `RequestAccounting` makes it."""
+
     route: str
     arm: str  # the assigned arm
     target: str = ""  # the id of the target that answered
@@ -45,13 +52,15 @@ class CompletedRequest(NamedTuple):
     charge: str = ""  # the name of its failure (`name_failure`), if it failed
     model: str = ""  # the provider's name for the model that served
     target_name: str = ""  # of the target that answered or was tried last; empty for none
-    outcome: str = "unknown"  # ok, failed, client_error, cancelled, handed_on
+    outcome: str = "unknown"  # ok, failed, refused, client_error, cancelled, handed_on
     first_token_s: float | None = None  # only for a stream that began
+    refused: bool = False  # failed, and the router called no target (`RoutePlan.refuses`)
 
 
 def minute_rows(
     ended: Sequence[CompletedRequest], at: datetime, worker: str
 ) -> list[TrafficMinute]:
+    """Adds requests up to rows of one minute. at: a time in that minute, aware."""
     minute = at.replace(second=0, microsecond=0)
     by_place: dict[tuple[str, str, str, int], list[CompletedRequest]] = {}
     for request in ended:
@@ -74,7 +83,8 @@ def minute_rows(
                 revision,
                 requests=len(requests),
                 failed=sum(column["failed"]),
-                charged=sum(column["charged"]),
+                # A refused request shows nothing about the arm's target.
+                charged=sum(r.charged and not r.refused for r in requests),
                 streams=sum(column["stream"]),
                 input_tokens=sum(column["input_tokens"]),
                 output_tokens=sum(column["output_tokens"]),
@@ -82,12 +92,16 @@ def minute_rows(
                 latency_ms=histogram,
                 cached_tokens=sum(column["cached_tokens"]),
                 unpriced=len(requests) - sum(column["priced"]),
+                refused=sum(column["refused"]),
             )
         )
     return rows
 
 
 def spend_rows(ended: Sequence[CompletedRequest], at: datetime, worker: str) -> list[KeySpend]:
+    """Adds requests up to the spending of each key on one day. at: a time on that day,
+    aware.
+    """
     day = at.date()
     by_key: dict[tuple[str, bool], list[CompletedRequest]] = {}
     for request in ended:
@@ -151,6 +165,7 @@ class Sums(Generic[Row]):
                 self._rows[key] = row if known is None else self.plus(known, row)
 
     def take(self) -> list[Row]:
+        """Returns the rows so far, and begins anew."""
         with self._lock:
             taken, self._rows = self._rows, {}
         return list(taken.values())
@@ -188,12 +203,14 @@ class DayTotals(Generic[Row, Total]):
         self._others: dict[str, dict[date, Any]] = {}
 
     def note(self, rows: Sequence[Row]) -> None:
+        """Adds this process's own rows."""
         self._new.add(rows)
         with self._lock:
             for row in rows:
                 self._enter(self._own, row)
 
     def used(self, subject: str, today: date) -> Total:
+        """Returns a subject's total, as far as this process knows it."""
         with self._lock:
             own, others = self._own.get(subject, {}), self._others.get(subject, {})
             rows = (*own.values(), *others.values())
@@ -289,6 +306,9 @@ class RouteKeys:
         self._counts: Counter[str] = Counter()
 
     def add(self, keys: Iterable[str], openings: Iterable[str] = ()) -> None:
+        """Counts the keys of new requests. openings: further names, of conversations of an
+        application.
+        """
         new = Counter(keys)
         self._requests += new.total()
         new.update(openings)
@@ -322,6 +342,7 @@ class CallerShares:
         self.applications: dict[str, frozenset[str]] = {}
 
     def evaluate(self, serving: "CompiledSnapshot") -> None:
+        """Counts the requests that have come since, and finds keys that are applications."""
         by_route, openings = dict(self.waiting), dict(self.openings)
         self.waiting.clear()
         self.openings.clear()

@@ -1,4 +1,10 @@
-"""Gathers all workers' reports in the parent, so that a sticky key counts once."""
+"""Gathers all workers' reports in the parent, so that a sticky key counts once.
+
+The parent alone has ledgers and writes to the database (`recorder`). A worker's side is
+`reporter`; the messages between them are listed at `spool.encode_frame`. Feedback and
+aborts pass from worker to worker through here. Processes are started in
+`router.workers.parent`.
+"""
 
 import asyncio
 import itertools
@@ -51,11 +57,13 @@ class WorkerAggregator:
         self._aborted: dict[str, LocalAbort] = {}
 
     def open(self, slot: int) -> "WorkerReports":
+        """Returns the account of a new worker. slot: its number among the router's workers."""
         account = WorkerReports(self, slot)
         self._accounts.append(account)
         return account
 
     def closed(self, account: "WorkerReports") -> None:
+        """Keeps what an ended worker has counted."""
         # Keep its rollouts. If it was the last worker, the ledgers would forget counted keys.
         self._accounts.remove(account)
         self._ended.add_counts(account.families)
@@ -64,6 +72,7 @@ class WorkerAggregator:
         self._live = frozenset().union(*(account.live for account in self._accounts))
 
     def abort(self, abort: LocalAbort) -> None:
+        """Passes a worker's abort on to all workers, once."""
         if abort.rollout in self._aborted:
             return
         self._aborted[abort.rollout] = abort
@@ -89,6 +98,7 @@ class WorkerAggregator:
             answer(outcome)
 
     def text(self) -> bytes:
+        """Returns the metrics of all workers and of the parent, for a scrape."""
         sums = deepcopy(self._ended)
         # By age: if two workers share a slot, the newer worker's states remain.
         for account in self._accounts:

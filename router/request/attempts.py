@@ -1,4 +1,9 @@
-"""Limits how long an attempt may wait, and records its end in health, keys and metrics."""
+"""Limits how long an attempt may wait, and records its end in health, keys and metrics.
+
+`dispatch` asks `TimeLimits` before each attempt, and `AttemptSettlement` after it. This
+module makes no call and chooses no target. The formulas of the limits are in
+`harness.routing.reliability.latency`, the rules of failures in `harness.frame.failures`.
+"""
 
 import math
 from datetime import datetime
@@ -42,15 +47,22 @@ _THINKING: Final = frozenset({"reasoning_effort", "reasoning", "thinking"})
 def first_token_s(
     route: CompiledRoute, upstream: CompiledTarget, settings: RouterSettings
 ) -> float:
-    """Returns the limit of a mirrored request: the route's, else the model's, else the
-    router's.
+    """Returns the limit of a mirrored request in seconds: the route's, else the model's,
+    else the router's.
+
+    The limit is fixed, because a shadow's answers do not adapt `TimeLimits`.
     """
     own = route.route.settings.first_token_timeout_s
     return own or upstream.can.first_token_timeout_s or settings.first_token_timeout_s
 
 
 class TimeLimits:
-    """Belongs to one event loop, and knows only this worker's times."""
+    """The adaptive time limits of one worker's attempts.
+
+    An instance belongs to one event loop, and knows only this worker's times. It keeps a
+    histogram for each combination of target, endpoint and class of answers. `KEPT` bounds
+    their number.
+    """
 
     def __init__(self, settings: RouterSettings) -> None:
         self._settings = settings
@@ -60,6 +72,15 @@ class TimeLimits:
         self._noted: list[tuple[str, Endpoint, int, float]] = []
 
     def first_s(self, job: RoutedRequest, attempt: Attempt) -> float:
+        """Returns how many seconds an attempt may wait for its first output; infinite for
+        no limit.
+
+        A stream's first output is its first token, a plain answer's is its first byte. A
+        configured limit always applies: the route's, then the model's; for a plain answer
+        then the router's. Without one, the limit adapts to the target's times, so that a
+        stalled target is left early. The last target and a health check then have no limit
+        but the attempt's total time.
+        """
         # The router waits longer for the last target, because no other target can answer.
         is_last = attempt.check or attempt.upstream.id == job.plan.targets[-1]
         if job.request.stream:
@@ -87,6 +108,12 @@ class TimeLimits:
         return first_byte_limit_s(self._times.get(kind), unmeasured_s)
 
     def _first_token_s(self, job: RoutedRequest, attempt: Attempt) -> float:
+        """Returns the adaptive limit of a stream: three times the 99 % quantile, in
+        seconds.
+
+        The router's setting is the least limit. A model that thinks may be silent for
+        longer, so its least limit is at least `MIN_LIMIT_S`.
+        """
         upstream = attempt.upstream
         least_s = self._settings.first_token_timeout_s
         if given_fields(job.request, (OptionalFeature.REASONING,)) or not _THINKING.isdisjoint(
@@ -99,13 +126,21 @@ class TimeLimits:
         )
 
     def note(self, job: RoutedRequest, attempt: Attempt, seconds: float) -> None:
-        """Notes the time of an answer or of an aborted wait, so that the limit adapts."""
+        """Notes the time of an answer or of an aborted wait, so that the limit adapts.
+
+        seconds: from the attempt's start to its first output, or the limit that ended the
+        wait. An aborted wait counts as an answer of that length: without it, a limit that
+        is too low would never rise.
+        """
         limit = STREAMED if job.request.stream else output_limit(job.request)
         self._noted.append((attempt.upstream.id, attempt.endpoint, limit, seconds))
         if len(self._noted) >= MAX_NOTED:
             self._sum_up()
 
     def _sum_up(self) -> None:
+        """Moves the noted times into the histograms: streams by first token, others by
+        class.
+        """
         noted, self._noted = self._noted, []
         by_kind: dict[Kind, list[float]] = {}
         for target, endpoint, limit, seconds in noted:
@@ -129,6 +164,13 @@ _UNNAMED: Final = ("opening:", "req_")
 
 
 class AttemptSettlement:
+    """Records the ends of attempts in the target's health, the provider's keys and the
+    metrics.
+
+    The metrics count the outcome as it was. The circuit breaker may count it as neutral,
+    because a single failure need not be the target's fault.
+    """
+
     def __init__(
         self, health: TargetHealth, keys: ProviderKeys, metrics: RouterMetrics
     ) -> None:
@@ -137,6 +179,15 @@ class AttemptSettlement:
         self._metrics = metrics
 
     def settle(self, attempt: Attempt, outcome: FailureClass | None) -> None:
+        """Records the end of an attempt. A stream's attempt ends with the stream.
+
+        outcome: the failure; None for an answer. The circuit breaker counts a failure as
+        CANCELLED, which is neutral, in these cases:
+        - the provider has another key that it may accept;
+        - the failure could be one caller's alone, and too few callers met it;
+        - the snapshot no longer contains the refused key;
+        - a health check may have sent a wrong request, or users get good answers.
+        """
         upstream, counts = attempt.upstream, outcome
         if outcome is None and not attempt.check and not self._keys.refused:
             self._health.answered(upstream.id, attempt.ticket, attempt.endpoint)
@@ -184,6 +235,13 @@ class AttemptSettlement:
     def note_retry_after_s(
         self, attempt: Attempt, failure: UpstreamFailed, now: datetime
     ) -> float | None:
+        """Returns the seconds that the provider asks to wait; None if its answer names no
+        time.
+
+        Lets the refused key rest. After a rate limit with a time, also pauses the target:
+        for that time, or until the first of several keys is back. now: aware, to read an
+        HTTP date.
+        """
         told_s = retry_after_s(failure.headers, now) if failure.headers else None
         upstream = attempt.upstream
         self._keys.rest(upstream, attempt.key, failure, told_s)

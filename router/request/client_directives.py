@@ -1,4 +1,10 @@
-"""Reads a request's directives to the router, from headers and body, and its caller."""
+"""Reads a request's directives to the router, from headers and body, and its caller.
+
+The `x-swapgate-…` headers, the kind of a request (for a route's overrides) and the sticky
+key are read here. The names that other products give a caller are in
+`router.protocols.caller_names`. This module decides nothing: `model_endpoint` and `planner`
+use the values.
+"""
 
 import marshal
 import math
@@ -21,6 +27,12 @@ _MARSHAL_FORMAT: Final = 2
 
 
 def opening_digest(opening: list[object]) -> str:
+    """Returns the hexadecimal digest (16 bytes) of a conversation's opening, for a sticky
+    key.
+
+    opening: parsed JSON, see `caller_names.conversation_opening`. The digest depends on the
+    value alone, so that all workers agree.
+    """
     # Not JSON, which takes ten times as long for a picture in the first message.
     written = marshal.dumps(opening, _MARSHAL_FORMAT)
     return blake2b(written, digest_size=_DIGEST_BYTES).hexdigest()
@@ -37,6 +49,12 @@ MAKES_IMAGES: Final = "image_generation"
 
 
 def detect_kinds(request: ClientRequest) -> frozenset[RequestKind]:
+    """Returns the kinds of a request by its content: embedding, picture or video input,
+    image output.
+
+    Empty for a text. The parts of all turns count, because a conversation with a picture
+    needs a model that sees, even if its last turn is text.
+    """
     if request.endpoint is Endpoint.EMBEDDINGS:
         return frozenset({RequestKind.EMBEDDING})
     turns = (request.value("messages"), request.value("input"))
@@ -47,6 +65,7 @@ def detect_kinds(request: ClientRequest) -> frozenset[RequestKind]:
 
 
 def _kinds(value: object) -> Iterator[str]:
+    """Yields the `type` of each part, also of parts in a tool's result."""
     for part in iter_objects(value):
         kind = part.get("type")
         if isinstance(kind, str):
@@ -79,7 +98,11 @@ _CLIENT_HEADERS: Final = "client_headers"
 class Directives:
     """The directives in a request's headers; a refusal replaces an invalid value.
 
+    sticky: the sticky header, else a header that names the caller; None without both.
+    kind: the declared kind; None if the router must detect it.
+    task: a task's name. If the snapshot knows it, its route answers instead of `model`.
     timeout_s: for the whole request; infinite unless the client sets it.
+    takes_heartbeat: False if the client refuses comments in a silent stream.
     """
 
     sticky: bytes | None
@@ -90,6 +113,9 @@ class Directives:
 
 
 def read_directives(scope: Scope) -> Directives:
+    """Reads the directives from the head. Requests with the same head on a connection share
+    them.
+    """
     facts = scope.get(HEAD_FACTS)
     known: Directives | None = facts.get(_DIRECTIVES) if facts is not None else None
     if known is None:
@@ -120,7 +146,12 @@ def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> str
 
 
 def conversation_keys(request: ClientRequest) -> Iterator[str]:
-    """Yields names of a conversation; each name covers one more message of the user."""
+    """Yields names of a conversation; each name covers one more message of the user.
+
+    An application may begin all its conversations with the same messages. `ModelEndpoint`
+    takes the first name that distinguishes the conversation. Ends after LONGEST_TEMPLATE
+    names, or when the conversation has no more messages of the user.
+    """
     dialect = DIALECTS[request.endpoint]
     for skipped in range(LONGEST_TEMPLATE):
         opening = dialect.opening(request, skipped)
@@ -130,7 +161,11 @@ def conversation_keys(request: ClientRequest) -> Iterator[str]:
 
 
 def caller_keys(request: ClientRequest, sticky_key: str) -> Sequence[str]:
-    """Lists the callers that the body names, then the sticky key, which a header may set."""
+    """Lists the names under which a caller may be found again, for feedback and captures.
+
+    They are the callers that the body names, then the sticky key, which a header may set,
+    then the prompt cache's key.
+    """
     cache_key = request.value("prompt_cache_key")
     more = [f"prompt_cache_key:{cache_key}"] if cache_key and isinstance(cache_key, str) else ()
     return [*body_callers(request.members.found), sticky_key, *more]
@@ -151,6 +186,7 @@ def _declared_kind(given: bytes | None) -> RequestKind | Reply | None:
 
 
 def _requested_timeout_s(given: bytes | None) -> float | Reply:
+    """Returns the client's time limit in seconds, infinity without one, or the refusal."""
     if given is None:
         return math.inf
     try:
@@ -169,7 +205,12 @@ def _requested_timeout_s(given: bytes | None) -> float | Reply:
 
 
 def client_headers(scope: Scope, defaults: Mapping[bytes, bytes]) -> tuple[Header, ...]:
-    """Chooses headers for the provider. The default replaces an invalid value."""
+    """Chooses headers for the provider. The default replaces an invalid value.
+
+    defaults: the headers that the endpoint's dialect passes up, with their default values.
+    An empty default drops the header if the client sends none. A value is valid if it is
+    printable ASCII. Requests with the same head on a connection share the result.
+    """
     if not defaults:
         return ()
     facts = scope.get(HEAD_FACTS)

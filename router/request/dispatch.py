@@ -1,4 +1,11 @@
-"""Runs a request's attempts: the plan's targets in order, with retries, within one deadline."""
+"""Runs a request's attempts: the plan's targets in order, with retries, within one
+deadline.
+
+This is the only loop that repeats a call to a provider. No library below it retries.
+`upstream_call` makes a single attempt, `attempts` limits and records it,
+`harness.routing.plan` says which target follows a failure. The client's connection belongs
+to `routed_response`.
+"""
 
 import asyncio
 import math
@@ -34,7 +41,14 @@ _FOREIGN_STATE: Final = FailureClass.FOREIGN_STATE
 
 @dataclass(slots=True)
 class TargetTries:
-    """The attempts of one request at one target. until: on the event loop's clock."""
+    """The attempts of one request at one target.
+
+    share_s: the target's part of the request's time, see `Dispatcher._begin_target`.
+    until: when that part ends, on the event loop's clock.
+    first_key: the key of the first attempt. If the provider refuses it, one more attempt
+    follows at once with another key.
+    failure: of the latest attempt; None before the first one ends.
+    """
 
     upstream: CompiledTarget
     share_s: float  # its share of the request's time
@@ -45,7 +59,11 @@ class TargetTries:
 
 
 class Dispatcher:
-    """Runs the attempts of requests. uniform: returns a number in [0, 1), to vary pauses."""
+    """Runs the attempts of requests, for one event loop.
+
+    A fault of the router's own bookkeeping is noted and alerted, but it never fails a
+    request. uniform: returns a number in [0, 1), to vary pauses.
+    """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
         self,
@@ -70,7 +88,16 @@ class Dispatcher:
         self._errors = errors
 
     async def run(self, job: RoutedRequest, progress: RequestProgress) -> None:
-        """Fills `progress`. Cancelling it closes the attempt under way."""
+        """Fills `progress` with the attempts and their result. Cancelling it closes the
+        attempt under way.
+
+        `progress.result` is the answer, or the stream after its first output. It is the
+        provider's failure if the client is to see it, such as a 400. It stays None if all
+        targets failed. No failure of a provider raises an error here.
+
+        Ends early at the request's deadline, or after the most attempts that the settings
+        allow over all targets.
+        """
         failures: list[FailedAttempt] = []
         target = next(iter(job.plan.targets), None)
         while target is not None:
@@ -106,7 +133,12 @@ class Dispatcher:
     async def check(
         self, job: RoutedRequest, upstream: CompiledTarget, progress: RequestProgress
     ) -> UpstreamFailed | None:
-        """Makes one health-check attempt; without a ticket, `progress` records no attempt."""
+        """Makes one health-check attempt; without a ticket, `progress` records no attempt.
+
+        Returns the failure, None for an answer. A check has no retry and no second target.
+        Its attempt is marked, because a failed check may be the check's own fault
+        (`attempts.GUESSED`).
+        """
         ticket = self._health.admit(upstream.id)
         if ticket is None:
             return progress.shut(upstream.id)
@@ -122,7 +154,8 @@ class Dispatcher:
     async def count_tokens(self, job: RoutedRequest) -> bytes:
         """Asks the first target for its count; empty on failure.
 
-        The breaker ignores the outcome.
+        Returns the body of the provider's answer. The breaker ignores the outcome, because
+        the client gets an estimate instead.
         """
         if job.plan.targets:
             upstream = job.route.upstreams[job.plan.targets[0]]
@@ -135,6 +168,9 @@ class Dispatcher:
         return b""
 
     def waits(self, job: RoutedRequest) -> dict[str, float]:
+        """Returns the seconds until each target of the plan, or excluded from it, may be
+        asked; 0 for now.
+        """
         targets = [*job.plan.targets, *(excluded.target for excluded in job.plan.left_out)]
         return {
             id_: availability.retry_in_s
@@ -142,11 +178,16 @@ class Dispatcher:
         }
 
     def _spent(self, job: RoutedRequest, progress: RequestProgress) -> bool:
+        """Returns whether the request's time or its number of attempts is used up."""
         now = self.timers.loop.time()
         return now >= job.deadline or len(progress.attempts) >= self._settings.retry.attempts
 
     def _begin_target(self, job: RoutedRequest, target: str) -> TargetTries:
-        """Divides the remaining time equally between this target and the targets after it."""
+        """Divides the remaining time equally between this target and the targets after it.
+
+        So a slow first target cannot use up the time of its fallbacks. A target that fails
+        early leaves its time to the targets after it.
+        """
         now = self.timers.loop.time()
         targets = job.plan.targets
         share_s = max(0.0, job.deadline - now) / (len(targets) - targets.index(target))
@@ -154,7 +195,11 @@ class Dispatcher:
         return TargetTries(upstream, share_s, now + share_s, self._keys.key(upstream))
 
     def _admitted(self, job: RoutedRequest, tries: TargetTries) -> Attempt | None:
-        """Returns the next attempt at a target; None if its circuit is open."""
+        """Returns the next attempt at a target; None if its circuit is open.
+
+        A plan of last resort needs no ticket: it asks a target whose circuit is open, and
+        the result does not change the breaker.
+        """
         upstream, tries.count = tries.upstream, tries.count + 1
         key = tries.first_key if tries.count == 1 else self._keys.key(upstream)
         ticket = LAST_RESORT_TICKET if job.plan.last_resort else self._health.admit(upstream.id)
@@ -178,7 +223,12 @@ class Dispatcher:
         failure: UpstreamFailed,
         progress: RequestProgress,
     ) -> float | None:
-        """Returns when to try the target again; None if another target is next."""
+        """Returns the seconds until the same target is tried again; None if another target
+        is next.
+
+        A refused key is replaced once, without a pause. Other retries follow
+        `harness.routing.reliability.retry`. A keep-warm target gets no retry.
+        """
         upstream, key = tries.upstream, attempt.key
         retry_after_s = None
         try:
@@ -220,6 +270,10 @@ class Dispatcher:
         )
 
     def _standby(self, job: RoutedRequest, target: str) -> bool:
+        """Returns whether a later target of the plan may be asked now.
+
+        If so, the router does not wait long for this target.
+        """
         later = job.plan.targets[job.plan.targets.index(target) + 1 :]
         return any(
             availability.retry_in_s <= 0
@@ -229,6 +283,16 @@ class Dispatcher:
     async def _attempt(  # noqa: C901, PLR0912, PLR0915 - one attempt, however it ends
         self, job: RoutedRequest, attempt: Attempt, progress: RequestProgress
     ) -> UpstreamFailed | None:
+        """Makes one attempt, records its end once, and returns its failure; None for an
+        answer.
+
+        Appends the attempt to `progress`, with its failure and its time in ms. An answer
+        becomes `progress.result`. A stream records its end itself, when it closes. If the
+        client leaves, the attempt is settled as cancelled, and the cancellation continues.
+
+        The limit until the first output is shorter than the rest of the target's time. Once
+        a plain answer begins, `FirstByteTimer` gives it the rest.
+        """
         loop = self.timers.loop
         started = loop.time()
         try:
@@ -294,6 +358,12 @@ class Dispatcher:
         return failure
 
     def _next(self, job: RoutedRequest, failures: list[FailedAttempt]) -> str | None:
+        """Returns the next target after the latest failure; None if no other target may
+        answer.
+
+        If the rules raise an error, the plan's order counts, and a failure of the client's
+        request ends it.
+        """
         last, policy = failures[-1], job.route.route.settings.on_content_policy
         try:
             return next_target(

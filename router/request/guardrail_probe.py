@@ -1,4 +1,10 @@
-"""Measures a finished answer for its rollout's guardrails. Other requests have no probe."""
+"""Measures a finished answer for its rollout's guardrails. Other requests have no probe.
+
+`RouteGuardrails` says for a route which measurements its guardrails need, `GuardrailProbe`
+measures one request. Only values and faults leave this module, as `GuardrailSample`; no
+text of an answer does. `router.observers.guardrail_sampling` attaches the probe, and the
+gate compares the samples.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, Self
@@ -25,7 +31,8 @@ from router.snapshot.compiled import CompiledRoute
 def are_calls_valid(calls: Iterable[tuple[str, object]], offered: Mapping[str, object]) -> bool:
     """Returns whether each call names an offered tool and fits its schema.
 
-    offered: schemas by tool; None accepts any text.
+    calls: name and arguments, as JSON text or parsed. offered: schemas by tool; None
+    accepts any text. No calls are valid.
     """
     for name, given in calls:
         if name not in offered:
@@ -61,6 +68,13 @@ CHARACTERS_PER_TOKEN: Final = 4
 
 
 class RequestCost(NamedTuple):
+    """The times, tokens and cost of one request, as `GuardrailSampling` collects them.
+
+    All times are in seconds. first_token_s and last_token_s begin when the request came,
+    and are None for a plain answer. opening_s is the part of elapsed_s that opened a
+    connection to the provider. output_tokens is 0 if the provider counts none.
+    """
+
     elapsed_s: float
     first_token_s: (
         float | None
@@ -74,6 +88,8 @@ class RequestCost(NamedTuple):
 
 
 class GuardrailProbe(NamedTuple):
+    """Measures one request's answer: its values, and the guardrails that it breaks."""
+
     request: ClientRequest
     traits: int  # flags of `RequestTraits`
     listens: bool  # a guardrail needs the answer's signals
@@ -81,14 +97,23 @@ class GuardrailProbe(NamedTuple):
     has_caches: bool  # each target of the route may have a prompt cache
 
     def new_signals(self) -> AnswerSignals | None:
+        """Returns an empty collector for the answer's signals; None if no guardrail needs
+        one.
+        """
         return AnswerSignals(keeps=self.keeps) if self.listens else None
 
     def sample(
         self, signals: AnswerSignals | None, spent: RequestCost, *, failed: bool
     ) -> GuardrailSample:
-        """Returns the sample; a failed request's sample has no values.
+        """Returns the sample; a failed request's sample has no values but its output
+        tokens.
 
-        If the caller hung up, the elapsed time ends then.
+        If the caller hung up, the elapsed time ends then. Without a count of the provider,
+        four characters are one token.
+
+        The time between tokens is (last − first) / (tokens − 1), in seconds. It is 0 for a
+        plain answer, and for fewer than two tokens. A plain answer's first token comes with
+        its end.
         """
         tokens = float(spent.output_tokens)
         if not tokens and signals is not None:
@@ -114,6 +139,11 @@ class GuardrailProbe(NamedTuple):
         return GuardrailSample(values, self._bad(signals) if signals is not None else 0)
 
     def _bad(self, signals: AnswerSignals) -> int:
+        """Returns the flags of the guardrails that the answer breaks.
+
+        A refusal is not tested for validity, a truncated answer is. If the answer was too
+        long to keep, its validity is unknown, and counts as good.
+        """
         bad = FAULTS[Guardrail.TRUNCATION] if signals.truncated else 0
         if signals.declined:
             return (
@@ -132,6 +162,8 @@ class GuardrailProbe(NamedTuple):
 
 
 class RouteGuardrails(NamedTuple):
+    """The measurements that one route's guardrails need, compiled once for each revision."""
+
     traits: int  # traits of each request; traits, heard and kept are flags of `RequestTraits`
     heard: int  # if a request has one of these, the probe needs the answer's signals
     kept: int  # if a request has one of these, it keeps the answer's text
@@ -139,6 +171,10 @@ class RouteGuardrails(NamedTuple):
 
     @classmethod
     def from_route(cls, route: CompiledRoute, rule: UnitRule) -> Self | None:
+        """Compiles a rollout's guardrails; None if the rule has no guardrails.
+
+        Costs count only if all targets of the route have a price.
+        """
         if not rule.guardrails:
             return None
         prices = [upstream.price for upstream in route.upstreams.values()]
@@ -156,6 +192,9 @@ class RouteGuardrails(NamedTuple):
         return cls(_PRICED if is_priced else 0, heard, kept, has_caches)
 
     def probe(self, request: ClientRequest, *, is_judged: bool = False) -> GuardrailProbe:
+        """Returns the probe of one request. is_judged: the request is in the judge's
+        sample.
+        """
         traits = self.traits
         if request.endpoint is not _EMBEDDINGS:
             traits |= _WORDED
@@ -176,6 +215,7 @@ class RouteGuardrails(NamedTuple):
 
 
 def _is_json(signals: AnswerSignals, request: ClientRequest) -> bool:
+    """Returns whether each text of the answer is JSON that fits the requested schema."""
     schema = DIALECTS[request.endpoint].schema(request)
     values = [parse_json(text) for text in signals.texts()]
     return bool(values) and all(

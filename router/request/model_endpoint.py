@@ -1,4 +1,10 @@
-"""Prepares the answer to a POST for a model. If planning fails, the incumbent answers."""
+"""Prepares the answer to a POST for a model. If planning fails, the incumbent answers.
+
+`router.server.app` calls it with the parsed key and the serving revision. It finds the
+route, applies the key's limits, assigns arm and plan, and builds a `RoutedResponse`. It
+asks no provider, and reads or writes no connection: `routed_response` does, through
+`dispatch`.
+"""
 
 from collections.abc import Callable
 from typing import Final
@@ -54,6 +60,14 @@ _KEEP_WARM: Final = Arm.KEEP_WARM
 
 
 class ModelEndpoint:
+    """Turns a body and its caller into a refusal or a response that is ready to serve.
+
+    is_too_short: tells whether a client's time limit (seconds) leaves too little time for a
+    usual answer of the route's control.
+    counters: counts of rare cases, such as `unnamed_callers`, for the worker's metrics.
+    shares: which callers are whole applications, so that their conversations draw arms.
+    """
+
     def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
         self,
         planner: Planner,
@@ -90,6 +104,12 @@ class ModelEndpoint:
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply:
+        """Answers how many tokens a request has: the provider's count, else an estimate.
+
+        The first target of the request's plan counts, because targets count differently.
+        The key's rate limits for calls beside requests apply before, in
+        `router.server.app`.
+        """
         directives = read_directives(scope)
         routed = self._routed(scope, body, grant, serving, directives)
         if isinstance(routed, Reply):
@@ -107,6 +127,7 @@ class ModelEndpoint:
         return Reply(200, (JSON,), counted) if counted else estimate_tokens(request)
 
     def _finish(self, response: RoutedResponse) -> None:
+        """Tells the observers that a response ended, whether or not an answer was sent."""
         if response.caller_gone:
             self._counters["callers_gone"] += 1
         self._observers.finish(response)
@@ -120,7 +141,15 @@ class ModelEndpoint:
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply | RoutedResponse:
-        """Returns a refusal, or the response, which the caller must `serve`."""
+        """Returns a refusal, or the response, which the caller must `serve`.
+
+        The observers have seen the request's beginning when this returns a response.
+        `serve` tells them its end, so a response that is never served would stay open in
+        their records.
+
+        A request without a route still takes from the key's rate, so that a faulty client
+        cannot send without limit.
+        """
         started = self._clock.monotonic()
         directives = read_directives(scope)
         routed = self._routed(scope, body, grant, serving, directives)
@@ -207,9 +236,17 @@ class ModelEndpoint:
         request_id: str,
         own_limit_s: float | None,
     ) -> Assignment:
-        """Assigns key, arm, plan and rollout; counts nothing.
+        """Assigns key, arm, plan and rollout. A fault of the router assigns the incumbent.
 
-        own_limit_s: a client's limit below the route's.
+        sticky: the caller's name in a header; None without one.
+        request_id: the sticky key of a request without any other key.
+        own_limit_s: a client's limit below the route's, in seconds; None without one.
+
+        The rollout is None if the request is no evidence. Reasons are an opt-out, a
+        conversation that began before the canary, a switch, and a keep-warm share. A pause or
+        a used-up quota of either arm's target and a client's short limit are reasons, too. An
+        agent may choose a fallback of the route, which is then asked first. This method counts
+        nothing (`note_uncounted`).
         """
         try:
             key = client_directives.sticky_key(request, sticky, grant.id)
@@ -297,6 +334,9 @@ class ModelEndpoint:
         return key if is_kept else "", max(template, 0)
 
     def _incumbent_plan(self, route: CompiledRoute, request: ClientRequest) -> RoutePlan:
+        """Plans for the incumbent; if that fails, too, returns the plan for targets that
+        are all well.
+        """
         try:
             return self._planner.plan(route, Arm.INCUMBENT, request)
         except Exception as error:
@@ -306,7 +346,11 @@ class ModelEndpoint:
     def _admitted(
         self, key: str, limits: KeyLimits, request: ClientRequest | None, size: int
     ) -> RateReservation | Reply | None:
-        """Returns None if checking the limits failed: then the router serves the request."""
+        """Reserves the key's rate and budget; returns the refusal if a limit is reached.
+
+        Returns None if checking the limits failed: then the router serves the request.
+        request: None for a request that has no route or no valid body.
+        """
         try:
             return self._admission.admit(key, limits, request, size)
         except Exception as error:
@@ -314,6 +358,11 @@ class ModelEndpoint:
             return None
 
     def _plan_headers(self, job: RoutedRequest) -> tuple[Header, ...]:
+        """Counts the plan's effects, and returns the header that names a kill switch in
+        force.
+
+        Empty without a switch, or if the switch does nothing on this route.
+        """
         plan = job.plan
         try:
             if is_serializing_tools(plan, job.request):
@@ -336,6 +385,13 @@ class ModelEndpoint:
         serving: CompiledSnapshot,
         directives: Directives,
     ) -> Reply | tuple[ClientRequest, CompiledRoute]:
+        """Finds the route of a body; returns the refusal if the body is invalid or has no
+        route.
+
+        Looks up the task's route, then the model's name, then the aliases. An agent may
+        name a target that a grant opens to it. The route of an override replaces the named
+        route last; the key's permission concerns the named route.
+        """
         try:
             path = scope["path"]
             # Paths that count tokens belong to the endpoint that they count for.
@@ -373,6 +429,7 @@ class ModelEndpoint:
         return request, route if is_plain else self._override(request, route, declared)
 
     def _no_such_route(self, name: str, serving: CompiledSnapshot, grant: KeyGrant) -> Reply:
+        """Refuses an unknown name, with the nearest name of a route that the key may use."""
         if serving.routes:
             allowed = [route for route in serving.routes if is_route_allowed(grant, route)]
             hint = self._names.note_missing(name, allowed)
@@ -388,6 +445,11 @@ class ModelEndpoint:
     def _override(
         self, request: ClientRequest, route: CompiledRoute, declared: RequestKind | None
     ) -> CompiledRoute:
+        """Returns the route that answers for requests of this kind; the route itself
+        without one.
+
+        declared: the kind in the client's header. Without it, the content is examined.
+        """
         overrides = route.route.settings.overrides
         try:
             detected = detect_kinds(request) if declared is None else ()

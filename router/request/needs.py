@@ -1,4 +1,10 @@
-"""A request's needs of a target, its losses there, and its number of tokens."""
+"""A request's needs of a target, its losses there, and its number of tokens.
+
+`planner` compares the needs with the targets' capabilities. `upstream_call` removes the
+hints that a target does not take, and `routed_response` names them in a header. This module
+reads parsed bodies only; the members' names by protocol are in `router.snapshot.compiled`
+(OPTIONAL_FIELDS) and `router.protocols`.
+"""
 
 import json
 import re
@@ -25,8 +31,11 @@ _NO_TEXT: Final = _IMAGES | {"input_audio", "file", "input_file", "document"}
 
 
 def detect_needs(request: ClientRequest) -> Needs:
-    """Counts the tokens of the text, at four bytes each; for embeddings, of the longest
-    text.
+    """Returns the abilities and the context window that a request needs of its target.
+
+    Counts the tokens of the text, at four bytes each; for embeddings, of the longest text.
+    Pictures, sound and files count no tokens. The count is an estimate: the planner does
+    not let it exclude all targets.
     """
     if request.endpoint is Endpoint.EMBEDDINGS:
         value = request.value("input")
@@ -49,6 +58,9 @@ def detect_needs(request: ClientRequest) -> Needs:
 
 
 def _text_bytes(value: object, images: set[str]) -> int:
+    """Returns the bytes of all texts in a value as UTF-8, and adds the types of its
+    pictures to `images`.
+    """
     # Parsed JSON has only these types; testing for them is faster than for protocols.
     if type(value) is str:
         return len(value if value.isascii() else value.encode("utf-8", "surrogatepass"))
@@ -75,6 +87,7 @@ def _asks_for_schema(values: Mapping[str, JsonSpan]) -> bool:
 
 
 def output_limit(request: ClientRequest) -> int:
+    """Returns the client's limit for the answer in tokens; 0 without a valid limit."""
     get = request.members.get
     for name in _LIMITS:
         limit = get(name)
@@ -85,7 +98,7 @@ def output_limit(request: ClientRequest) -> int:
     return 0
 
 
-# Values of a response's `include` that need a thinking model.
+# Values of a response's `include` that need a feature.
 _INCLUDED: Final = {
     OptionalFeature.REASONING: "reasoning.",
     OptionalFeature.LOGPROBS: "logprobs",
@@ -95,6 +108,7 @@ _INCLUDED: Final = {
 def given_fields(
     request: ClientRequest, among: Collection[OptionalFeature]
 ) -> tuple[OptionalFeature, ...]:
+    """Returns the optional features that the request uses, among the given ones."""
     fields = OPTIONAL_FIELDS[request.endpoint]
     return tuple([hint for hint in fields if hint in among and _gives(request, hint, fields)])
 
@@ -102,6 +116,12 @@ def given_fields(
 def without_fields(
     body: bytes, endpoint: Endpoint, hints: Collection[OptionalFeature], target: RequestTarget
 ) -> bytes:
+    """Returns the body without the fields of some optional features.
+
+    Fields that the target's own configuration sets stay: its operator chose them. Also
+    removes what belongs to a feature in other places, such as cache marks inside messages.
+    body: JSON of an object.
+    """
     own = {*target.parameters, *target.request_patch.parameters}
     fields: dict[str, Any] = json.loads(body)
     for hint in hints:
@@ -127,6 +147,11 @@ def _gives(
     hint: OptionalFeature,
     fields: Mapping[OptionalFeature, tuple[str, ...]],
 ) -> bool:
+    """Returns whether the request uses a feature.
+
+    For Anthropic's protocol, disabled thinking is no use of reasoning, and an effort is
+    one.
+    """
     if hint is OptionalFeature.CACHING and CACHE_MARK in request.text:
         return True
     if hint is OptionalFeature.REASONING and request.endpoint is Endpoint.MESSAGES:
@@ -143,6 +168,7 @@ def _gives(
 
 
 def _unmark(value: object) -> None:
+    """Removes cache marks from a value, in place. A tool call's arguments stay unchanged."""
     if isinstance(value, list):
         for item in value:
             _unmark(item)
@@ -164,6 +190,7 @@ _FIELD: Final = re.compile(r"[A-Za-z0-9_.-]{1,96}")
 def dropped_fields(
     request: ClientRequest, upstream: CompiledTarget
 ) -> tuple[OptionalFeature, ...]:
+    """Returns the optional features of the request that the target does not get."""
     lacks = upstream.lacks[request.endpoint]
     return given_fields(request, lacks) if lacks else ()
 
@@ -174,7 +201,12 @@ def degradation_header(
     upstream: CompiledTarget | None,
     dropped: Sequence[str] = (),
 ) -> tuple[Header, ...]:
-    """Names the parts that the request lost. upstream: None before an answer."""
+    """Names the parts that the request lost; empty if it lost nothing.
+
+    upstream: the target that answers; None if no target answered.
+    dropped: further fields that a translation removed. Only names that a header can hold
+    are shown, at most MOST_FIELDS.
+    """
     names: list[str] = []
     if is_serializing_tools(plan, request):
         names.append(SERIALIZED)
@@ -187,6 +219,7 @@ def degradation_header(
 
 
 def is_serializing_tools(plan: RoutePlan, request: ClientRequest) -> bool:
+    """Returns whether the plan forbids parallel tool calls that the client allows."""
     return plan.serialize_tools and not request.serial_tools
 
 
@@ -211,12 +244,21 @@ TOKENS_PER_FILE: Final = 1_600
 
 
 def count_body(body: bytes, endpoint: Endpoint) -> bytes:
+    """Returns the body for a provider's counting endpoint, with only the fields that it
+    takes.
+    """
     fields = json.loads(body)
     counted = COUNTED_FIELDS[endpoint]
     return json.dumps({name: fields[name] for name in counted if name in fields}).encode()
 
 
 def estimate_tokens(request: ClientRequest) -> Reply:
+    """Estimates a request's tokens; the answer's header tells the client that it is an
+    estimate.
+
+    Four characters are one token, and each file or picture inside the request is
+    TOKENS_PER_FILE. The result is at least 1.
+    """
     names = COUNTED_FIELDS[request.endpoint]
     fields = [request.value(name) for name in names if name != "model"]
     characters, files = _weigh([value for value in fields if value is not None])

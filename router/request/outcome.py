@@ -12,7 +12,6 @@ from typing import Final
 
 from harness.frame.failures import FAILURE_RULES, UNCHARGED, ArmFailure, FailureClass
 from harness.gate.online.outcome import (
-    ANSWERED,
     ROUTER_FAULT,
     ExposureOutcome,
     OutcomeKind,
@@ -20,7 +19,7 @@ from harness.gate.online.outcome import (
 )
 from harness.routing.plan import Excluded, ExclusionReason
 from router.request.planner import HELD_REASONS
-from router.request.request_state import Attempt, UpstreamAnswer
+from router.request.request_state import FAILING, Attempt, RequestProgress, UpstreamAnswer
 from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.snapshot.route_plans import is_arm_charged
@@ -33,6 +32,8 @@ _LIMITED: Final = {
     FailureClass.RATE_LIMITED: OutcomeReason.RATE,
     FailureClass.QUOTA: OutcomeReason.QUOTA,
 }
+# Up to Python 3.11, to find a member in its class takes ten times as long.
+_ANSWERED: Final = OutcomeKind.ANSWERED
 _CIRCUIT_OPEN: Final = ArmFailure.CIRCUIT_OPEN.value
 _UNABLE: Final = ArmFailure.UNABLE.value
 
@@ -114,10 +115,10 @@ def _excluded(response: RoutedResponse, out: Excluded) -> ExposureOutcome | None
     plan = response.job.plan
     if out.held is not None:
         return ExposureOutcome(OutcomeKind.NOT_SENT, HELD_REASONS[out.held], _CIRCUIT_OPEN)
-    if out.because is ExclusionReason.OPEN:
-        return ExposureOutcome(OutcomeKind.FAILED, OutcomeReason.PROVIDER, _CIRCUIT_OPEN)
-    if out.because in {ExclusionReason.KEY, ExclusionReason.DATA_CLASS}:
-        return ExposureOutcome(OutcomeKind.FAILED, OutcomeReason.OURS, _CIRCUIT_OPEN)
+    if failure := FAILING.get(out.because):
+        is_open = out.because is ExclusionReason.OPEN
+        reason = OutcomeReason.PROVIDER if is_open else OutcomeReason.OURS
+        return ExposureOutcome(OutcomeKind.FAILED, reason, failure.value)
     if response.job.candidate_is_unable:
         return ExposureOutcome(OutcomeKind.FAILED, OutcomeReason.UNABLE, _UNABLE)
     if plan.unable:
@@ -180,11 +181,16 @@ def _of_answer(response: RoutedResponse) -> ExposureOutcome | None:
         return None
     if progress.attempts[-1].upstream.id != response.job.arm_target:
         return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.OTHER_TARGET)
-    if isinstance(result, UpstreamAnswer):
-        first_s = max(0.0, response.ended_at - response.job.begun)
-        return ANSWERED._replace(first_s=first_s)
-    first_s_, gap_s = progress.first_token_s, result.longest_gap_s
-    return ANSWERED._replace(sent=True, first_s=first_s_, gap_s=gap_s)
+    return time_answer(progress, max(0.0, response.ended_at - response.job.begun))
+
+
+def time_answer(progress: RequestProgress, elapsed_s: float) -> ExposureOutcome:
+    """Returns an answer with the times of its output. elapsed_s: since the request came."""
+    stream = progress.result
+    if not isinstance(stream, CommittedStream):
+        return ExposureOutcome(_ANSWERED, None, "", 0.0, True, elapsed_s)  # noqa: FBT003 - sent
+    first_s, gap_s = progress.first_token_s, stream.longest_gap_s
+    return ExposureOutcome(_ANSWERED, None, "", 0.0, True, first_s, gap_s)  # noqa: FBT003 - sent
 
 
 def _own_attempts(response: RoutedResponse) -> list[Attempt]:

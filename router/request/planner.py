@@ -1,4 +1,9 @@
-"""Gives a request its arm and its plan: the targets to ask, in order."""
+"""Gives a request its arm and its plan: the targets to ask, in order.
+
+The rules of arms and plans are in `harness.routing.table` and `harness.routing.plan`. This
+module adds the worker's state: health of targets, switches in force, running conversations.
+It neither asks a target nor counts evidence. `dispatch` follows the plan.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +34,10 @@ _RESPONSES: Final = Endpoint.RESPONSES
 
 
 class HandedOver(NamedTuple):
-    """A request's arm. scored: False for a conversation that began before the canary."""
+    """A request's arm.
+
+    scored: False for a conversation that began before the canary, see `Handovers.place`.
+    """
 
     arm: Arm
     scored: bool = True
@@ -37,7 +45,9 @@ class HandedOver(NamedTuple):
 
 class Handovers:
     """Assigns arms after a canary's step, so that running conversations keep their model.
-    begun: marks of conversations, from all workers on the machine.
+
+    now_s: seconds since 1970 UTC. begun: marks of conversations, from all workers on the
+    machine.
     """
 
     def __init__(self, now_s: Callable[[], float], begun: SharedMarks) -> None:
@@ -52,7 +62,16 @@ class Handovers:
         drawn: Arm,
         template: int = 0,
     ) -> HandedOver:
-        """Assigns an arm. key: the sticky key. drawn: the arm that the key draws."""
+        """Assigns an arm for the time after a step; later the drawn arm counts.
+
+        key: the sticky key. drawn: the arm that the key draws.
+        template: how many of the user's first messages belong to a shared template.
+
+        A key that the canary had before the step keeps its arm. So does a conversation that
+        begins now, and one whose beginning this rollout saw. Another running conversation
+        in the canary's share is not scored, and goes to the candidate only if the candidate
+        signed a part of it. In the incumbent's share it is not scored at the first step.
+        """
         canary = route.route.canary
         handover = canary.handover if canary is not None else None
         if canary is None or handover is None or self._now_s() >= handover.until_s:
@@ -76,7 +95,8 @@ class Handovers:
 def is_under_way(request: ClientRequest, template: int = 0) -> bool:
     """Returns whether an answer follows the user's first message.
 
-    The last turn may be an answer that the model is to continue.
+    The last turn may be an answer that the model is to continue. A response that refers to
+    stored turns is always under way. template: as for `Handovers.place`.
     """
     if request.endpoint is _RESPONSES:
         if request.value("previous_response_id") or request.value("conversation"):
@@ -112,7 +132,12 @@ PLAIN: Final = {endpoint: Needs(endpoint) for endpoint in Endpoint}
 
 
 class Planner:
-    """Plans requests. stopped: returns whether this router aborted a canary itself."""
+    """Plans requests, for one event loop.
+
+    when_all_open: whether a target is asked although all circuits are open.
+    stopped: returns whether this router aborted a canary itself. Its share then goes to the
+    incumbent before the database knows of the abort.
+    """
 
     def __init__(
         self,
@@ -133,7 +158,11 @@ class Planner:
     def assign(
         self, route: CompiledRoute, request: ClientRequest, key: str, template: int = 0
     ) -> tuple[Arm, RoutePlan, bool]:
-        """Returns the arm, the plan, and whether the request may count as evidence."""
+        """Returns the arm, the plan, and whether the request may count as evidence.
+
+        key, template: as for `Handovers.place`. A small share of the keys keeps fallbacks
+        warm; embeddings never do.
+        """
         if route.warmed and request.endpoint is not _EMBEDDINGS:
             plan = self._warming(route, request, key)
             if plan is not None:
@@ -149,6 +178,7 @@ class Planner:
     def _warming(
         self, route: CompiledRoute, request: ClientRequest, key: str
     ) -> RoutePlan | None:
+        """Plans the keep-warm target that the key draws today; None for all other keys."""
         now = self._clock.now()
         warm = draw_keep_warm(
             key,
@@ -163,7 +193,11 @@ class Planner:
     def prefer(
         self, route: CompiledRoute, request: ClientRequest, target: str
     ) -> RoutePlan | None:
-        """Plans a target before the incumbent; None if it cannot answer now."""
+        """Plans a target before the incumbent; None if it cannot answer now.
+
+        target: the id of a fallback of the route. A kill switch in effect takes precedence:
+        None.
+        """
         if target not in route.route.fallbacks:
             return None
         needs, can = _needs(route, request)
@@ -173,6 +207,12 @@ class Planner:
         return plan if target in plan.targets and not _is_switched(plan) else None
 
     def plan(self, route: CompiledRoute, arm: Arm, request: ClientRequest) -> RoutePlan:
+        """Returns the plan of an arm for this request.
+
+        While all targets are well and the route has no special needs, this is the plan that
+        the snapshot contains, so most requests compute nothing. If only the estimated
+        number of tokens excludes all targets, the plan ignores it.
+        """
         well = route.plans[request.endpoint][arm]
         # For most routes, neither the request nor the time changes the plan.
         is_steady = not (route.switches or route.particular or route.native)
@@ -240,6 +280,11 @@ def _is_switched(plan: RoutePlan) -> bool:
 def _needs(
     route: CompiledRoute, request: ClientRequest
 ) -> tuple[Needs, Mapping[str, Capabilities]]:
+    """Returns the request's needs, and the capabilities of the route's targets for it.
+
+    They differ for a request with fields that no translation carries: only targets that
+    speak its protocol can then answer.
+    """
     needs = detect_needs(request) if route.particular else PLAIN[request.endpoint]
     native = route.native.get(request.endpoint)
     held = UNTRANSLATABLE_FIELDS[request.endpoint](request.value) if native else ""

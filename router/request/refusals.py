@@ -1,4 +1,10 @@
-"""Makes the error reply of a request that has no answer."""
+"""Makes the error reply of a request that has no answer.
+
+Replies are in OpenAI's shape; `routed_response` rewrites them for other protocols. A reply
+names each attempt, but shows no fact about our account or the provider's internals.
+Refusals before the first attempt are made where they are found: `model_endpoint`,
+`router.access`.
+"""
 
 import json
 import math
@@ -23,7 +29,12 @@ _NOT_ALLOWED: Final = 405
 
 
 def refusal_reply(failed: UpstreamFailed) -> Reply:
-    """Repeats the provider's message, and its status if the client must change the request."""
+    """Repeats the provider's message, and its status if the client must change the request.
+
+    A status of 500 or more, and 405, become 422 if the request is the cause: client
+    libraries would retry the former. The reply forbids a retry. A message about the context
+    window gets OpenAI's code, on which clients shorten the conversation.
+    """
     status = failed.status or 400
     if failed.failure in CLIENT_FAILURES and (status >= 500 or status == _NOT_ALLOWED):
         status = 422
@@ -56,7 +67,10 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
 
 
 def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
-    """Replies 503 if all targets pause or are excluded, 502 if all failed, 422 if unable."""
+    """Replies 503 if all targets pause or are excluded, 502 if all failed, 422 if unable.
+
+    A 503 for pausing targets has a Retry-After in whole seconds.
+    """
     wait_s, name = _wait_s(job, progress), job.route.route.name
     if wait_s is not None:
         return _all_waiting(job, progress, wait_s)
@@ -89,6 +103,9 @@ def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
 
 
 def _wait_s(job: RoutedRequest, progress: RequestProgress) -> int | None:
+    """Returns the seconds until a target may be asked, at least 1; None if no target must
+    pause.
+    """
     if not job.plan.targets:
         return job.plan.retry_after_s
     opened = (
@@ -124,6 +141,7 @@ def _all_waiting(job: RoutedRequest, progress: RequestProgress, wait_s: int) -> 
 
 
 def _elsewhere(job: RoutedRequest) -> str:
+    """Names the endpoints at which the route has targets; empty if this one has some."""
     speaks = [
         path
         for path, endpoint in ENDPOINTS.items()
@@ -134,6 +152,7 @@ def _elsewhere(job: RoutedRequest) -> str:
 
 
 def _tried(progress: RequestProgress) -> list[dict[str, object]]:
+    """Lists the failed attempts for the reply. `message` is None if clients may not see it."""
     return [
         {
             "target": attempt.upstream.name,
@@ -151,6 +170,9 @@ def _tried(progress: RequestProgress) -> list[dict[str, object]]:
 
 
 def _passed_over(job: RoutedRequest, progress: RequestProgress) -> list[dict[str, object]]:
+    """Lists the targets that got no attempt: by the plan, or by a circuit that opened
+    since.
+    """
     waits = progress.waits or {}
     shut = (
         Excluded(

@@ -1,7 +1,9 @@
 """The base class of observers, and the caller of all observers.
 
-Hooks are synchronous. If a hook raises, the router counts and alerts it, and calls the next
-one.
+Hooks are synchronous: a slow hook would delay all requests of the worker. If a hook raises,
+the router counts and alerts it, and calls the next one. The observers are in
+`router.observers`. They read the request and the response, and change neither the plan nor
+the answer.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,10 @@ from router.snapshot.compiled import CompiledRoute
 
 
 class RequestObserver:
-    """Watches requests. A subclass overrides only the hooks that it needs."""
+    """Watches requests. A subclass overrides only the hooks that it needs.
+
+    The base's hooks are never called, so a request pays only for hooks that do something.
+    """
 
     part: ClassVar[RouterPart]  # the label of its faults
     of_limited: ClassVar[bool] = False  # watches only requests of limited keys
@@ -62,6 +67,11 @@ class RequestObservers:
         self._revision = 0
 
     def begin(self, observed: RoutedRequest) -> None:
+        """Calls `before_attempt` of the observers that watch the route.
+
+        Keeps the hooks in the request, so that the same observers see its end, even if a
+        new revision serves by then.
+        """
         route = observed.route
         if observed.revision != self._revision:
             self._by_route.clear()
@@ -80,6 +90,7 @@ class RequestObservers:
                 self._errors.note(part, error, observed.route, observed.arm)
 
     def finish(self, response: RoutedResponse) -> None:
+        """Calls `after_answer` of all observers of the request, then `at_end`."""
         observed = response.job
         hooks = observed.hooks or self._hooks(observed)
         for stage in hooks[1:]:  # after the answer, at the end
@@ -99,6 +110,7 @@ class RequestObservers:
         return plain if observed.experiment is None else scored
 
     def _compile(self, route: CompiledRoute) -> RouteHooks:
+        """Collects a route's hooks once for each revision."""
         always = [observer for observer in self._always if self._watches(observer, route)]
         evidence = [
             observer for observer in self._of_evidence if self._watches(observer, route)
@@ -109,6 +121,7 @@ class RequestObservers:
         return made
 
     def _watches(self, observer: RequestObserver, route: CompiledRoute) -> bool:
+        """Asks an observer. After a fault, the observer watches the route."""
         try:
             return observer.watches(route)
         except Exception as error:
@@ -119,6 +132,7 @@ class RequestObservers:
 def _both(
     always: Sequence[RequestObserver], evidence: Sequence[RequestObserver]
 ) -> tuple[ObserverHooks, ObserverHooks]:
+    """Returns the hooks for all requests, and the hooks for requests that are evidence."""
     plain = _hooks(always, always)
     return plain, _hooks([*evidence, *always], [*always, *evidence])
 

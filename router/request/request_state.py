@@ -1,12 +1,17 @@
-"""The state of a routed request: its attempts, its progress, its answer."""
+"""The state of a routed request: its attempts, its progress, its answer.
+
+Data only, with the reading of a provider's plain answer into `UpstreamAnswer`. One
+`RoutedRequest` and one `RequestProgress` pass through `dispatch`, `routed_response` and the
+observers. No code here waits for a client or chooses a target.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from harness.frame.errors import InputError
-from harness.frame.failures import FailureClass
+from harness.frame.failures import ArmFailure, FailureClass
 from harness.frame.people.access import OptOut
 from harness.gate.online.outcome import ExposureOutcome
 from harness.providers.credential import ProviderKey
@@ -44,6 +49,15 @@ from router.upstream.transport import UpstreamReply
 
 @dataclass(slots=True)
 class UpstreamAnswer:
+    """A provider's plain answer, as the client gets it.
+
+    body: with the model's name and mended ids, else unchanged.
+    usage: None if the provider counts no tokens.
+    irregularity: a fault of the answer's end that the client still gets, such as no finish
+    reason; None if all is well.
+    opening_s: the seconds for opening the provider's connection; 0 for an open one.
+    """
+
     status: int
     headers: list[Header]
     body: bytes
@@ -57,6 +71,7 @@ class UpstreamAnswer:
 
 
 async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
+    """Reads an error reply of a provider, and returns its failure. The caller raises it."""
     body = await read_error_body(reply)
     headers = {name.decode("latin-1"): decode_header(value) for name, value in reply.headers}
     failed = refusal_failure(reply.status, body, headers.get("content-type", ""), headers)
@@ -65,6 +80,9 @@ async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
 
 
 def check_content_type(headers: Sequence[Header], content_type: bytes) -> None:
+    """Raises UpstreamFailed (MALFORMED) if the content type, without parameters, is another
+    one.
+    """
     found = dict(headers).get(b"content-type", b"")
     if _media_type(found) != content_type:
         detail = (
@@ -82,7 +100,15 @@ def read_answer(
     *,
     silence: bool,
 ) -> UpstreamAnswer:
-    """Reads a reply's body. request_body: the client's. Raises UpstreamFailed."""
+    """Reads a reply's body. Raises UpstreamFailed if it is not an answer of the protocol.
+
+    json_name: the model's name for the client, as JSON; None to keep the provider's.
+    request_body: the client's. The ids of the answer's tool calls must differ from its ids.
+    silence: whether the route accepts an answer without content.
+
+    Only the model's name and faulty ids change; every other byte stays as the provider sent
+    it.
+    """
     try:
         members = parse_object(body)
     except InputError as error:
@@ -125,11 +151,23 @@ def _media_type(content_type: bytes) -> bytes:
 
 
 def decode_header(value: bytes) -> str:
+    """Decodes a header's value without loss: bytes that are not UTF-8 become surrogates."""
     return value.decode("utf-8", "surrogateescape")
 
 
+# A target that is left out for one of these reasons would have failed in this way.
+FAILING: Final = {
+    ExclusionReason.OPEN: ArmFailure.CIRCUIT_OPEN,
+    ExclusionReason.KEY: ArmFailure.NO_KEY,
+    ExclusionReason.DATA_CLASS: ArmFailure.DATA_CLASS,
+}
+
+
 class RequestSpan(Protocol):
-    """Traces attempts. passed_up: headers for the attempt under way."""
+    """Traces attempts. passed_up: headers for the attempt under way.
+
+    `router.observers.request_tracing` implements it; the request knows only this protocol.
+    """
 
     @property
     def passed_up(self) -> tuple[Header, ...]: ...
@@ -140,7 +178,11 @@ class RequestSpan(Protocol):
 
 
 class AnswerCopy:
-    """A copy of the client's answer for observers; empty once it is too large."""
+    """A copy of the client's answer for observers; empty once it is too large.
+
+    most_bytes: the size up to which a copy is kept. Half an answer would mislead a judge or
+    a shadow, so a copy has the whole answer or no part of it.
+    """
 
     def __init__(self, most_bytes: int) -> None:
         self.too_large = False
@@ -160,6 +202,11 @@ class AnswerCopy:
         return b"".join(self._pieces).decode("utf-8", "replace")
 
     def whole(self, result: object) -> str | None:
+        """Returns the whole answer, as JSON or as events; None if it was too large.
+
+        result: the request's result. A plain answer is copied only here, a stream's pieces
+        by `add`.
+        """
         if isinstance(result, UpstreamAnswer):
             self.add(result.body)
         return None if self.too_large else self.text
@@ -169,6 +216,8 @@ Hooks = tuple[tuple[RouterPart, Callable[..., None]], ...]
 
 
 class ObserverHooks(NamedTuple):
+    """The hooks to call for one request, each with the part that its faults are noted for."""
+
     before_attempt: Hooks
     after_answer: Hooks
     at_end: Hooks
@@ -214,13 +263,24 @@ class RoutedRequest:
 
     @property
     def arm_target(self) -> str:
+        """The id of the target that the arm's evidence is about: the plan's guest, else the
+        incumbent.
+        """
         return self.plan.guest or self.plan.incumbent
 
     def is_keep_warm_for(self, target: str) -> bool:
+        """Whether the request warms this target. The incumbent answers if the target fails
+        once.
+        """
         return self.arm is Arm.KEEP_WARM and target == self.plan.guest
 
     @property
     def candidate_is_unable(self) -> bool:
+        """Whether the plan excludes the candidate for an ability that the incumbent has.
+
+        The candidate is then charged, because after a promotion it could not answer such
+        requests.
+        """
         out = self.plan.guest_left_out
         return (
             self.arm is Arm.CANARY
@@ -251,6 +311,8 @@ class Attempt:
 
 @dataclass(slots=True)
 class RequestProgress:
+    """The attempts of a request so far, and its result."""
+
     attempts: list[Attempt] = field(default_factory=list)
     # Targets whose circuit opened between the plan and their turn, by id.
     shut_out: tuple[str, ...] = ()
@@ -264,9 +326,14 @@ class RequestProgress:
 
     @property
     def upstream(self) -> CompiledTarget | None:
+        """The target that answered, or whose error the client gets; None if all targets
+        failed.
+        """
         return self.attempts[-1].upstream if self.result is not None else None
 
     def shut(self, target: str) -> UpstreamFailed:
-        """Notes a target whose circuit opened before its turn; returns the failure."""
+        """Notes a target whose circuit opened after the plan, and returns the failure that
+        stands for it.
+        """
         self.shut_out = (*self.shut_out, target)
         return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")

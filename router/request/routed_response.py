@@ -1,4 +1,10 @@
-"""Serves one planned request to its last byte, and reports its outcome."""
+"""Serves one planned request to its last byte, and reports its outcome.
+
+`model_endpoint` builds the response, `router.server.app` awaits `serve`. Attempts are made
+by `dispatch`, error bodies by `refusals`, a stream's bytes by `stream_relay`. The observers
+read the properties below after the end. This is the only module of the request that writes
+to the client.
+"""
 
 import asyncio
 import json
@@ -42,14 +48,20 @@ RATES: Final = (b"x-ratelimit-", b"anthropic-ratelimit-")
 
 
 FAILED: Final = "failed"  # an outcome
+REFUSED: Final = "refused"  # an outcome: failed, and the router called no target
 ANSWERS: Final = (UpstreamAnswer, CommittedStream)
 
 
 class RoutedResponse:
-    """Serves a request.
+    """Serves a request, and is its outcome for the observers.
 
+    headers: of the answer's head. The first one is the request's id.
+    on_end: called once, when the answer is sent or cannot be sent.
     limited: the headers name our rate limits, not the provider's.
+    heartbeat_s: seconds of silence before a comment in a stream; 0 for no comments.
+    on_leaving: the server's notice of a disconnect, see `router.frame.asgi.ON_LEAVING`.
     copies: receive a stream's events as well.
+    caller_gone: the client disconnected before the answer's end.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but four
@@ -84,7 +96,12 @@ class RoutedResponse:
     async def serve(  # noqa: C901, PLR0912 - one answer, to its last byte, however it ends
         self, receive: Receive, send: Send
     ) -> None:
-        """Serves the answer. Always ends the provider's work, even if the client leaves."""
+        """Serves the answer. Always ends the provider's work, even if the client leaves.
+
+        If the router's own code fails, the incumbent's plan is tried once more without
+        observers. If the dispatcher itself failed, no arm is charged. Raises no failure of
+        a provider.
+        """
         dispatcher, beat = self._dispatcher, None
         try:
             if self._heartbeat_s:
@@ -165,6 +182,7 @@ class RoutedResponse:
         await dispatcher.run(plain, progress)
 
     def _late_error(self, result: UpstreamAnswer | UpstreamFailed | None) -> bytes:
+        """Returns an error as an event, for an answer whose head is already sent."""
         reply = json.loads(self._reply(result).body)
         error = reply.get("error") if isinstance(reply, dict) else None
         message = error.get("message") if isinstance(error, dict) else None
@@ -189,6 +207,7 @@ class RoutedResponse:
 
     @property
     def usage(self) -> TokenUsage:
+        """The tokens that the provider counted, of a stream up to now."""
         result = self.progress.result
         if isinstance(result, UpstreamAnswer):
             return result.usage or NO_USAGE
@@ -215,11 +234,18 @@ class RoutedResponse:
         return self._break is not None
 
     @property
+    def refused(self) -> bool:
+        """Whether an operator's setting, and no failure of a target, denied the answer."""
+        progress = self.progress
+        is_unanswered = progress.result is None and not self.caller_gone
+        return is_unanswered and not progress.attempts and self.job.plan.refuses
+
+    @property
     def outcome(self) -> str:
         if self.caller_gone:
             return "cancelled"
         if self.failed:
-            return FAILED
+            return REFUSED if self.refused else FAILED
         return "ok" if isinstance(self.progress.result, ANSWERS) else "client_error"
 
     @property
@@ -239,6 +265,9 @@ class RoutedResponse:
                 return ""
 
     def signals(self) -> AnswerSignals | None:
+        """Returns the answer's signals for guardrails; None if no guardrail needs them, or
+        no target answered.
+        """
         watch, result = self.job.probe, self.progress.result
         if watch is None or result is None:
             return None
@@ -293,12 +322,16 @@ class RoutedResponse:
         self.copies = [copy for copy in self.copies if copy is not copied]
 
     def note_faults(self) -> None:
+        """Notes the faults of the router's own code in a stream, which had to wait for its
+        end.
+        """
         result, job = self.progress.result, self.job
         if isinstance(result, CommittedStream):
             for part, error in result.faults:
                 self._errors.note(part, error, job.route, job.arm)
 
     def _passed_on(self, headers: Sequence[Header]) -> Sequence[Header]:
+        """Removes the provider's rate limits, which would contradict ours."""
         passed = []
         for header in headers:
             if not header[0].startswith(RATES):
@@ -306,6 +339,9 @@ class RoutedResponse:
         return passed
 
     def _truth(self) -> Sequence[Header]:
+        """Returns the headers that say what served the request: attempts, target and
+        losses.
+        """
         progress, plan, request = self.progress, self.job.plan, self.job.request
         count, result = len(progress.attempts), progress.result
         attempts = ONE_ATTEMPT if count == 1 else (ATTEMPTS, b"%d" % count)

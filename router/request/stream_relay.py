@@ -1,4 +1,10 @@
-"""Relays a stream after its first output, within its time limits. Its target stays."""
+"""Relays a stream after its first output, within its time limits. Its target stays.
+
+After the commit point, the text of two models must not mix. So a failure ends the stream
+with an error event in the client's protocol. `upstream_call` reads up to the commit point.
+`routed_response` writes the bytes that come from here. The events are read in
+`router.protocols.event_stream`.
+"""
 
 import asyncio
 import math
@@ -27,9 +33,11 @@ OnEnd = Callable[[FailureClass | None], None]
 class CommittedStream:
     """Relays a stream.
 
-    failure: why the stream broke off.
-    silent_since: when the client got its last bytes, on the event loop's clock; infinite while
-    the client must still read some.
+    failure: why the stream broke off; None while all is well.
+    silent_since: when the client got its last bytes, on the event loop's clock; infinite
+    while the client must still read some.
+    between_s: the longest time without progress between two outputs, in seconds.
+    deadline: the end of the request's time, on the event loop's clock.
     on_end: called once, at its close.
     hurried: the client set the deadline, so reaching it is not the provider's failure.
     last_output_at: when the client had its last output, on the event loop's clock.
@@ -86,12 +94,18 @@ class CommittedStream:
 
     @property
     def faults(self) -> Iterator[tuple[RouterPart, Exception]]:
+        """Faults of the router's own code in this stream, for `routed_response` to note."""
         yield from self._faults
         if self.events.signals_fault is not None:
             yield RouterPart.GUARDRAILS, self.events.signals_fault
 
     async def sent(self) -> AsyncGenerator[bytes, None]:  # noqa: C901 - each way a wait ends
-        """Yields the client's bytes. Raises no error of the provider."""
+        """Yields the client's bytes. Raises no error of the provider.
+
+        A failure becomes the last bytes: an event in the client's protocol that names it.
+        The router reads the next chunk only after the server took the last one, so a slow
+        client slows the provider, and memory stays bounded.
+        """
         events = self.events
         next_chunk = self._chunks.__anext__
         with self._timers.limit(math.inf) as limit:
@@ -140,12 +154,16 @@ class CommittedStream:
 
     @property
     def went_well(self) -> bool:
+        """Whether no failure of the stream and no fault of the router occurred so far."""
         return not (self.failure or self._faults or self.events.signals_fault)
 
     async def hold(self, until: float) -> None:
-        """Reads the whole stream, up to MOST_HELD_BYTES.
+        """Reads the whole stream, up to MOST_HELD_BYTES. A route asks for this by `commit:
+        whole`.
 
-        Raises UpstreamFailed if it breaks off; the stream then does not call `on_end`.
+        until: the end of the target's time, on the event loop's clock. Raises
+        UpstreamFailed if the stream breaks off; it then does not call `on_end`, and another
+        target may answer.
         """
         deadline, self._deadline = self._deadline, min(until, self._deadline)
         held: list[bytes] = []
@@ -168,6 +186,11 @@ class CommittedStream:
         self._held, self._deadline = b"".join(held), deadline
 
     async def aclose(self) -> None:
+        """Settles the attempt, and closes the reply.
+
+        Reads the last bytes of a finished stream for up to LAST_BYTES_S, so that its
+        connection can serve again.
+        """
         self._settle()
         if self.events.finished and self.failure is None:
             try:
@@ -179,6 +202,7 @@ class CommittedStream:
         await self._reply.aclose()
 
     def _settle(self) -> None:
+        """Calls `on_end` once. A stream that the client left early ends as CANCELLED."""
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             left = None if self.events.finished else FailureClass.CANCELLED
@@ -216,6 +240,9 @@ class CommittedStream:
             self._left_s -= self._loop.time() - self._waits_since
 
     def _time_out(self, *, is_total: bool) -> None:
+        """Ends the stream at a limit. The client's own deadline is not the provider's
+        failure.
+        """
         self._blameless = is_total and self._hurried
         what = "total time" if is_total else "time between chunks"
         self._end_early(FailureClass.TIMEOUT, f"{what} is up")
@@ -246,11 +273,14 @@ COMMENT: Final = b": keep-alive\n"
 
 
 class Heartbeat:
-    """Sends comments while a stream is silent.
+    """Sends comments while a stream is silent, so that proxies and clients do not give up.
 
-    If the answer's head is not sent yet, a comment begins the answer: a later failure becomes
-    an event.
+    If the answer's head is not sent yet, a comment begins the answer with status 200: a
+    later failure becomes an event.
+
+    interval_s: seconds of silence before a comment.
     since: when the silence began, on the event loop's clock.
+    begun: the answer's head is sent.
     under_way: a comment that is being sent; wait for it before you send.
     """
 
@@ -284,16 +314,21 @@ class Heartbeat:
         return is_headless
 
     async def settle(self) -> None:
+        """Ends the comments, and waits for the one that is being sent. No comment follows."""
         self._timer.cancel()
         if self.under_way is not None:
             await asyncio.wait({self.under_way})
 
     def cancel(self) -> None:
+        """Ends the comments at once. Use it when the answer has ended or the client has
+        left.
+        """
         self._timer.cancel()
         if self.under_way is not None:
             self.under_way.cancel()
 
     def _due(self) -> None:
+        """Sends a comment if the silence is long enough, and sets the next time to look."""
         since = self._stream.silent_since if self._stream is not None else self._last
         quiet_s = self._loop.time() - max(since, self._last)
         left_s = self._interval_s

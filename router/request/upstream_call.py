@@ -1,4 +1,9 @@
-"""Makes one attempt: returns an answer, or a stream after its first output."""
+"""Makes one attempt: returns an answer, or a stream after its first output.
+
+It writes the request for the target, sends it, and reads the reply up to the commit point.
+It does not retry, choose a target, or record an outcome: `dispatch` does. Connections and
+translations are in `router.upstream`, the protocols' rules in `router.protocols`.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -43,7 +48,12 @@ MAX_CHECK_BYTES: Final = 1024 * 1024
 
 
 class FirstByteTimer:
-    """Once an answer begins, gives it the rest of the time. limit: the attempt's timer."""
+    """Once an answer begins, gives it the rest of the time.
+
+    limit: the attempt's timer, which ends at the limit for the first byte. until: the end
+    of the target's time. at: when the answer began; None before. Times are on the event
+    loop's clock.
+    """
 
     __slots__ = ("_limit", "_loop", "_until", "at")
 
@@ -61,7 +71,8 @@ class FirstByteTimer:
 class UpstreamCalls:
     """Makes attempts.
 
-    The caller limits an attempt by cancelling it; a stream has its own limits.
+    The caller limits an attempt by cancelling it; a stream has its own limits after its
+    first output.
     """
 
     def __init__(
@@ -82,9 +93,15 @@ class UpstreamCalls:
         on_end: OnEnd,
         on_head: Callable[[], None] | None = None,
     ) -> UpstreamAnswer | CommittedStream:
-        """Makes an attempt.
+        """Makes an attempt. Raises UpstreamFailed, without our credentials in its body and
+        detail.
 
-        on_head: called when a good answer begins. Raises UpstreamFailed.
+        on_end: called once with the outcome of a returned stream, at its close. The caller
+        settles all other ends.
+        on_head: called when a good answer begins.
+
+        A status outside 200–299 is a failure. So is a good status with a body that does not
+        follow the protocol. Cancelling the call closes the reply.
         """
         request = job.request
         dialect = DIALECTS[request.endpoint]
@@ -125,6 +142,7 @@ class UpstreamCalls:
     async def count_tokens(self, job: RoutedRequest, attempt: Attempt) -> bytes:
         """Asks for a count; empty if the target speaks another protocol.
 
+        Returns the body of the provider's answer, which has the protocol of the request.
         Raises UpstreamFailed.
         """
         upstream = attempt.upstream
@@ -142,6 +160,9 @@ class UpstreamCalls:
             await reply.aclose()
 
     def _events(self, job: RoutedRequest) -> StreamFilter:
+        """Returns the filter of the stream's events, with the route's rules for empty
+        answers and bad events.
+        """
         json_name = job.route.json_name if self._names_route else None
         events = DIALECTS[job.request.endpoint].stream(job.request, json_name)
         events.silence = job.route.route.settings.on_empty_answer is _ACCEPT
@@ -179,12 +200,17 @@ class UpstreamCalls:
 
 
 def _most_held(job: RoutedRequest) -> int:
+    """Returns how many bytes of a stream may precede its first output."""
     # Read on: a response's metadata events repeat the whole request.
     return MAX_HELD_BYTES + 4 * len(job.request.text)
 
 
 async def _until_commit(chunks: AsyncIterator[bytes], events: StreamFilter, most: int) -> bytes:
-    """Reads until the first output, and returns the client's bytes up to there."""
+    """Reads until the first output, and returns the client's bytes up to there.
+
+    Until then another target may still answer, so the client gets no byte. Raises
+    UpstreamFailed if the stream fails or ends before, or has more than `most` bytes.
+    """
     held = b""
     async for chunk in chunks:
         held += events.feed(chunk)
@@ -201,6 +227,11 @@ async def _until_commit(chunks: AsyncIterator[bytes], events: StreamFilter, most
 
 
 def _request(job: RoutedRequest, attempt: Attempt) -> UpstreamRequest:
+    """Builds the upstream request. Most bodies change only in the name of the model.
+
+    A body needs more for a target with parameters or a patch of its own. It also does if
+    the target lacks a feature that the request uses, or must not get parallel tool calls.
+    """
     upstream, request = attempt.upstream, job.request
     endpoint, members, body = request.endpoint, request.members, None
     plain = upstream.plain_models.get(endpoint)
@@ -231,6 +262,9 @@ def _checked(request: ClientRequest, answer: UpstreamAnswer) -> UpstreamAnswer:
 
 
 def _body(job: RoutedRequest, upstream: CompiledTarget) -> bytes:
+    """Writes the body for a target: its model, parameters and patch, without what it does
+    not take.
+    """
     request = job.request.for_kind(upstream.provider.kind)
     # A target that never calls tools in parallel may not know the field.
     serialize = job.plan.serialize_tools and upstream.can.parallel_tools

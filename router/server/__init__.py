@@ -1,1 +1,3 @@
-"""Reads HTTP/1.1 from clients for the ASGI application."""
+"""A worker's process and its HTTP server: connections, paths, and the parts of the
+application.
+"""

@@ -1,6 +1,9 @@
-"""Passes requests for `/agents` on to the agents process, so that clients need one address. It
-has its own connections and its own limit of requests, so that an unavailable or slow agents
-process does not slow requests to models.
+"""Passes requests for `/agents` on to the agents process, so that clients need one address.
+
+It has its own connections and its own limit of requests, so that an unavailable or slow
+agents process does not slow requests to models. The router checks no key here and does not
+interpret the body: the agents process does. It gets the client's address, signed by the
+router. The other side is in `harness.agents`.
 """
 
 import re
@@ -53,7 +56,10 @@ _TARGET: Final = re.compile(rb"/[\x21-\x7e]*")
 
 
 class AgentsPassThrough:
-    """Serves `/agents` for one worker. secret: signs the client's address."""
+    """Serves `/agents` for one worker. secret: signs the client's address.
+
+    under_way: requests that are being passed on, for the metrics.
+    """
 
     def __init__(
         self,
@@ -89,6 +95,7 @@ class AgentsPassThrough:
         )
 
     def close(self) -> None:
+        """Closes the connections to the agents process."""
         self._origin.close()
 
     async def serve(
@@ -148,6 +155,11 @@ class AgentsPassThrough:
         return None
 
     def _head(self, scope: Scope, request_id: Header, body_bytes: int) -> bytes | Reply:
+        """Writes the request's head for the agents process; returns a refusal if it is
+        unsafe.
+
+        A line break or a second Host in a head would let a client write headers of its own.
+        """
         target = scope.get("raw_path") or quote(scope["path"]).encode()
         if query := scope.get("query_string"):
             target += b"?" + query
@@ -206,6 +218,7 @@ class AgentsPassThrough:
     async def _relay(
         self, wire: PoolConnection, method: str, send: Send, request_id: Header
     ) -> bool:
+        """Sends the answer as it comes. Returns False if it broke off or fell silent."""
         headers = end_to_end(wire.headers, _NOT_SENT_BACK)
         if REQUEST_ID not in dict(headers):
             headers.append(request_id)

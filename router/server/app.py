@@ -1,4 +1,9 @@
-"""The router's ASGI application answers each path."""
+"""The router's ASGI application answers each path.
+
+The parts are built in `parts`, the paths listed in `paths`. A request passes
+`router.access.front_door`, then `router.request.model_endpoint`; other paths have answers
+of their own. A fault that reaches this module becomes a 500 with the request's id.
+"""
 
 import logging
 from collections.abc import Awaitable
@@ -41,7 +46,10 @@ _ASIDE: Final = {
 
 
 class Router(RouterParts):
-    """The application of a worker. The server calls `stop` when its shutdown begins."""
+    """The application of a worker. The server calls `stop` when its shutdown begins.
+
+    stopping: `/readyz` then answers 503, so that load balancers send no more requests.
+    """
 
     stopping: bool = False
 
@@ -80,6 +88,11 @@ class Router(RouterParts):
     def _caller(  # noqa: PLR0911 - what refuses a request ends it
         self, scope: Scope
     ) -> Reply | AgentsPassThrough | tuple[KeyGrant, CompiledSnapshot]:
+        """Returns the caller's grant and revision, the refusal, or the way to the agents
+        process.
+
+        Health paths need no key. A web page's preflight is answered before the key is read.
+        """
         path, method = scope["path"], scope["method"]
         if path in ASKED and method == "POST":
             return self._door.identify(scope)
@@ -126,6 +139,9 @@ class Router(RouterParts):
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply:
+        """Answers a call beside requests for a model: feedback, outcomes of flags, or
+        flags.
+        """
         path = scope["path"]
         most_bytes, kind = _ASIDE.get(path, (MAX_CONTEXT_BYTES, AsideKind.FLAGS))
         is_protobuf = path == TRACES_PATH and media_type(scope) == PROTOBUF
@@ -152,6 +168,11 @@ class Router(RouterParts):
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply | None:
+        """Serves a request for a model, or counts its tokens, within the worker's limit of
+        requests.
+
+        Returns None if the answer was sent.
+        """
         if refusal := self._door.enter():
             return refusal
         try:
@@ -182,12 +203,15 @@ class Router(RouterParts):
             self._door.leave()
 
     def note_fault(self, error: Exception) -> None:
+        """Notes a fault outside any request, such as of the worker's reports."""
         self._errors.note(RouterPart.BACKGROUND, error)
 
     def stop(self) -> None:
+        """Makes `/readyz` answer 503. Requests are still served."""
         self.stopping = True
 
     def healthz(self) -> Reply:
+        """Answers as long as the process lives; `readyz` tells whether it has routes."""
         return Reply(200, (JSON,), b'{"status":"ok"}')
 
     def readyz(self) -> Reply:
@@ -204,6 +228,9 @@ class Router(RouterParts):
         return Reply(200, (JSON,), b'{"status":"ok"}')
 
     async def metrics(self) -> Reply:
+        """Answers with the metrics of all workers; 503 if the parent does not answer in
+        time.
+        """
         try:
             text = await self._recorder.text()
         except TimeoutError:

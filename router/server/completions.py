@@ -1,4 +1,9 @@
-"""Serves OpenAI's legacy completions as chats."""
+"""Serves OpenAI's legacy completions as chats.
+
+The chat takes the usual way through the router, and its answer is converted back while it
+is sent. So targets, routes and observers know chats only. A part of a completion without a
+counterpart is refused, not dropped.
+"""
 
 import json
 from collections.abc import Mapping
@@ -23,6 +28,9 @@ _NOT_IN_CHATS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def chat_of_completion(body: bytes) -> bytes:
+    """Converts a completion's body. Raises InputError for bad JSON, and FieldError for a
+    field that chats do not have.
+    """
     parse_object(body)
     fields: dict[str, object] = json.loads(body)
     for name, nothing in _NOT_IN_CHATS.items():
@@ -64,13 +72,19 @@ def _choice(choice: Mapping[str, object]) -> dict[str, object]:
 
 
 class CompletionBody:
-    """Converts a chat's answer. Without a stream, it yields nothing before the end."""
+    """Converts a chat's answer. Without a stream, it yields nothing before the end.
+
+    events: whether the answer is an event stream.
+    """
 
     def __init__(self, *, events: bool) -> None:
         self._events = events
         self._rest = b""
 
     def feed(self, data: bytes, *, more: bool) -> bytes:
+        """Takes a piece of the answer; returns the bytes to send for it. more: False for
+        the last piece.
+        """
         self._rest += data
         if not self._events:
             return b"" if more else completion_of_chat(self._rest)

@@ -1,7 +1,9 @@
 """Parses one client's HTTP/1.1 within limits, and closes without losing an answer.
 
-It replaces uvicorn's protocol, which takes as much time as all routing may take, reads a head
-of any size, and waits for ever for the rest of a request.
+It replaces uvicorn's protocol, which takes as much time as all routing may take, reads a
+head of any size, and waits for ever for the rest of a request. A request under way is in
+`request_cycle`, a repeated head in `known_head`, a slow client in `slow_reader`. This
+module reads no path, key or body.
 """
 
 import asyncio
@@ -46,7 +48,8 @@ _FRAME: Final = b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b"
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
-class HeadTooLarge(Exception): ...
+class HeadTooLarge(Exception):
+    """The head has more than MAX_HEAD_BYTES. The parser reports it as its own error."""
 
 
 class ConnectionState(ServerState):
@@ -66,6 +69,7 @@ class ConnectionState(ServerState):
         self.lines_of: object = None  # the headers in `date_lines`
 
     def write_date(self) -> None:
+        """Writes the default headers as bytes, once each time the server renews them."""
         self.date_lines = b"".join([b"%b: %b\r\n" % header for header in self.default_headers])
         self.lines_of = self.default_headers
 
@@ -81,7 +85,12 @@ class BodyProtocol:
 class Connection(asyncio.Protocol):
     """Answers one client's requests in order, one at a time.
 
-    Refuses heads and trailers over MAX_HEAD_BYTES, and hangs up on slow senders and readers.
+    Refuses heads and trailers over MAX_HEAD_BYTES, and hangs up on slow senders and
+    readers.
+
+    full: the client reads too slowly; wait for `drained` before you write more.
+    paused: the connection reads nothing, because enough bytes or requests wait.
+    tasks: the requests under way on all connections, which the server cancels at its end.
     """
 
     def __init__(
@@ -127,6 +136,9 @@ class Connection(asyncio.Protocol):
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        """Ends what waits for the client. The request under way learns that the client has
+        left.
+        """
         self._state.connections.discard(cast("Any", self))
         self._arrived()
         for timer in (self._idle, self._reads_on, self._look):
@@ -154,6 +166,9 @@ class Connection(asyncio.Protocol):
         return True
 
     def _is_gone(self, after_s: float) -> None:
+        """Closes the connection if its client has left; else looks again after twice the
+        time.
+        """
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket").fileno(), 0)
         if poll.poll(0):  # an error, or both sides are closed
@@ -176,6 +191,9 @@ class Connection(asyncio.Protocol):
             self._known = KnownHead.learn(data, call.scope, call.unread_bytes)
 
     def _throw_away(self, data: bytes) -> bool:
+        """Counts bytes that are read only to be dropped; aborts and returns False beyond
+        the limit.
+        """
         self._thrown_away += len(data)
         most = READ_ON_BYTES if self._refusal is None else READ_ON_NO_HTTP_BYTES
         if self._thrown_away > most:
@@ -184,6 +202,9 @@ class Connection(asyncio.Protocol):
         return True
 
     def _serve_known(self, head: KnownHead, data: bytes) -> bool:
+        """Serves a request whose head is the last one's, without the parser. Returns False
+        for another head.
+        """
         known = head.read(data)
         if known is None:
             return False
@@ -198,6 +219,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def _take_turn(self, call: RequestCycle) -> None:
+        """Starts a request now, or in a later turn if many requests start at once."""
         if self._state.starts.takes():
             call.start()
         else:
@@ -342,6 +364,9 @@ class Connection(asyncio.Protocol):
         self._reader.write_in_slices(data, done)
 
     def ended(self) -> None:
+        """Ends the request under way, and begins the next one, closes, or waits for a
+        further request.
+        """
         call, self._answered = self._answered, None
         self._state.total_requests += 1
         if call is None or self.transport.is_closing():
@@ -369,11 +394,15 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
 
     async def drained(self) -> None:
+        """Waits until the client has read enough for more bytes to be written."""
         await self._reader.drained()
 
     # The server calls the following methods.
 
     def shutdown(self) -> None:
+        """Lets the answers under way be the last ones. An idle connection closes after
+        LINGER_S.
+        """
         if not (self._ending or self._state.handed_over):
             self._ending = True
             self.loop.call_later(LINGER_S, self._leave)
@@ -453,6 +482,7 @@ class Connection(asyncio.Protocol):
             self._limit = None
 
     def _late(self) -> None:
+        """Closes a connection whose request did not arrive in time."""
         self._limit = None
         if self._answered is not None:
             self._wait()  # the application reads, within a time limit of its own

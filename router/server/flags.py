@@ -1,7 +1,10 @@
-"""Answers the OpenFeature Remote Evaluation Protocol: a route is a flag, an arm its variant.
+"""Answers the OpenFeature Remote Evaluation Protocol: a route is a flag, an arm its
+variant.
 
-One evaluated flag is an exposure of the canary, and feedback its outcome. A bulk evaluation is
-not an exposure. Source: https://github.com/open-feature/protocol/blob/main/service/openapi.yaml
+One evaluated flag is an exposure of the canary, and feedback its outcome. A bulk evaluation
+is not an exposure. The arm comes from `ModelEndpoint.assign`, as for a request with the
+same sticky header. No target is asked here. Source:
+https://github.com/open-feature/protocol/blob/main/service/openapi.yaml
 """
 
 import json
@@ -41,6 +44,7 @@ class FlagFault(Exception):
         self.code, self.status = code, status
 
     def to_plain(self, flag: str) -> dict[str, object]:
+        """Returns the fault as the protocol writes it, for one flag of a bulk evaluation."""
         return {"key": flag, "errorCode": self.code, "errorDetails": str(self)}
 
 
@@ -71,6 +75,9 @@ class FlagEvaluation:
         self._names = names
 
     def answer(self, body: bytes, caller: FlagCaller) -> Reply:
+        """Answers for one flag, or for all routes that the key may use if the path has no
+        flag.
+        """
         flag: str = caller.scope["path"][len(FLAG_PREFIX) :]
         try:
             targeting_key = _read_targeting_key(body)
@@ -92,6 +99,10 @@ class FlagEvaluation:
         return route
 
     def _evaluate_all(self, targeting_key: str, caller: FlagCaller) -> Reply:
+        """Evaluates all routes. A flag that cannot be evaluated does not fail the others.
+
+        Replies 304 if nothing has changed since the client's `if-none-match`.
+        """
         flags: list[dict[str, object]] = []
         for name, route in sorted(caller.serving.routes.items()):
             if not is_route_allowed(caller.grant, name):
@@ -116,6 +127,11 @@ class FlagEvaluation:
         *,
         exposed: bool,
     ) -> dict[str, object]:
+        """Returns the flag's value, the model of the first target of the caller's plan.
+
+        exposed: whether this evaluation counts in the canary's statistics. Raises
+        FlagFault.
+        """
         canary = route.route.canary
         if canary is not None and not targeting_key:
             message = "send `context.targetingKey`: the route has a canary, which is sticky"

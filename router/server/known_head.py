@@ -1,5 +1,8 @@
-"""Keeps the head of a connection's latest request: clients repeat it, so the router need not
-parse it again.
+"""Keeps the head of a connection's latest request: clients repeat it, so the router need
+not parse it again.
+
+Only the value of content-length may differ. `connection` uses a kept head; any doubt about
+a head leads back to the parser.
 """
 
 from typing import Any, Final, NamedTuple, Self

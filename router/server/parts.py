@@ -1,4 +1,9 @@
-"""Builds the parts of a worker's application, starts and stops them, and reads their state."""
+"""Builds the parts of a worker's application, starts and stops them, and reads their state.
+
+This is the one place in which the router's packages meet: each part gets the others as
+arguments. The order of the observers is set here. Answers to paths are in `app`; the
+process around it is started in `process`.
+"""
 
 import asyncio
 import random
@@ -68,7 +73,12 @@ class RouterParts:
     """Builds the parts of a worker's application.
 
     holder: already booted.
+    secret: the installation's, for hashes of keys and callers.
+    on_stop: awaited at the end of the shutdown, after all parts have stopped.
     rates, marks: shared by all workers; by default this process's own.
+    tracing: None if tracing is off.
+    guard_files: where stopped canaries are kept; by default in memory.
+    agents: None if the installation has no agents process.
     learned: returns the fields that targets do not take.
     """
 
@@ -224,6 +234,7 @@ class RouterParts:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def _start(self) -> None:
+        """Starts the threads and background tasks. Call it in the worker's event loop."""
         self._loop = asyncio.get_running_loop()
         self._holder.start()
         self._recorder.start()
@@ -231,6 +242,7 @@ class RouterParts:
         self._background.start()
 
     async def _stop(self) -> None:
+        """Stops the parts in order: first what makes new records, then what records them."""
         await self._background.stop()
         self._alarms.close()
         if self._agents is not None:
@@ -248,6 +260,9 @@ class RouterParts:
             await self._on_stop()
 
     def _state(self) -> list[StateSample]:
+        """Reads the gauges and counters of a scrape. Targets that share a name give their
+        worst state.
+        """
         holder, health, serving = self._holder, self._health, self._holder.current
         plain: dict[str, float] = {
             "routing_revision": serving.revision if serving else 0,

@@ -1,4 +1,8 @@
-"""The paths that the router serves, and its advice about other paths."""
+"""The paths that the router serves, and its advice about other paths.
+
+A client with a wrong base URL gets the right one in the error. `app` answers the paths;
+`CrossOrigins` lets web pages of listed origins use them.
+"""
 
 from collections.abc import Awaitable, Mapping
 from typing import Final
@@ -53,17 +57,20 @@ _ELSEWHERE: Final[tuple[tuple[str, str], ...]] = (
 
 
 def method_of(path: str) -> str | None:
+    """Returns the method of a path; None if the router does not serve the path."""
     if path.startswith(FLAG_PREFIX):
         return "POST"
     return METHODS.get(path, "GET" if path.startswith(f"{MODELS}/") else None)
 
 
 def nothing_at(method: str, path: str) -> Reply:
+    """Refuses an unknown path, with advice if the path is a known mistake."""
     message = f"there is nothing at {method} {path[:200]}{_advice(path)}"
     return error_reply(404, message, "unknown_url")
 
 
 def not_allowed(method: str) -> Reply:
+    """Refuses a method. method: the allowed one, or several with commas."""
     allow = (b"allow", method.encode())
     return error_reply(405, f"only {method} works here", "method_not_allowed", headers=(allow,))
 
@@ -97,6 +104,7 @@ class CrossOrigins:
         self._origins = frozenset(settings.origins)
 
     def concern(self, scope: Scope) -> bool:
+        """Returns whether the request comes from a page of a listed origin."""
         return bool(self._origins) and self._allowed(scope) is not None
 
     def _allowed(self, scope: Scope) -> bytes | None:
@@ -107,6 +115,9 @@ class CrossOrigins:
         return origin if is_listed else None
 
     def answer_preflight(self, scope: Scope, methods: str) -> Reply:
+        """Answers a page's question before its request. methods: the path's allowed
+        methods.
+        """
         requested = header(scope, b"access-control-request-headers")
         origin = header(scope, b"origin")
         if self.concern(scope):
@@ -120,6 +131,9 @@ class CrossOrigins:
         return error_reply(405, message, "method_not_allowed", headers=(allow,))
 
     def marked(self, scope: Scope, send: Send) -> Send:
+        """Returns a `send` that adds the headers for pages; the same `send` if no origin is
+        listed.
+        """
         if not self._origins:
             return send
         added: list[Header] = [VARY]  # a cache must not give a refused page's answer to others

@@ -1,4 +1,9 @@
-"""Runs the application in uvicorn's server, and shuts it down in steps."""
+"""Runs the application in uvicorn's server, and shuts it down in steps.
+
+A worker of several, and a router that is one process, both run here.
+`router.workers.parent` sends the signals. Connections are parsed in `connection`; uvicorn
+only accepts them. The garbage collector's thresholds are set here, for the whole process.
+"""
 
 import asyncio
 import gc
@@ -52,6 +57,7 @@ class WorkerServer(CalmServer):
         self._delayed = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Bounds the send buffers of the listeners before the server accepts."""
         for listener in sockets or ():
             bound_unsent(listener)
         await super().startup(sockets)
@@ -69,6 +75,7 @@ class WorkerServer(CalmServer):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
+        """Begins the shutdown that a signal asks for; a second signal may shorten it."""
         state = self.server_state
         if sig == HAND_OVER:
             state.handed_over = not self.should_exit
@@ -80,6 +87,7 @@ class WorkerServer(CalmServer):
         state.ending = self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Closes the listeners, waits for the requests under way, and ends the rest."""
         self.server_state.ending = True
         await self._wait_for_balancers()
         # The server still accepts the connections that are queued by now. Once the last process
@@ -107,6 +115,10 @@ class WorkerServer(CalmServer):
             await self.on_tick(0)  # updates the date header
 
     async def _drain(self) -> None:
+        """Waits until all connections and requests have ended, at most drain_s.
+
+        After a hand-over, clients may use their connections for KEEP_ALIVE_S more.
+        """
         state = self.server_state
         handed_over = state.handed_over
         until = time.monotonic() + self._drain_s + (KEEP_ALIVE_S if handed_over else 0)

@@ -1,4 +1,9 @@
-"""Reads a request's whole body and undoes its content encodings, or refuses it."""
+"""Reads a request's whole body and undoes its content encodings, or refuses it.
+
+A body that decodes to more than the limit is cut off there, so a small compressed body
+cannot fill the memory. Each refusal is a whole reply. JSON is not read here:
+`router.frame.body` does.
+"""
 
 import zlib
 from collections.abc import Callable, Mapping
@@ -35,10 +40,14 @@ class CodingUnknown(Exception):
     """The router does not support the body's encoding, or the body does not match it."""
 
 
-class BodyCut(Exception): ...
+class BodyCut(Exception):
+    """The encoded body ends before its encoding does."""
 
 
 def body_codings(scope: Scope) -> list[str]:
+    """Returns the body's encodings in the order in which they were applied, without
+    `identity`.
+    """
     value = header(scope, b"content-encoding") or b""
     names = (name.strip().lower() for name in value.decode("latin-1").split(","))
     return [name.removeprefix("x-") for name in names if name not in _IDENTITY]
@@ -62,6 +71,10 @@ def decode_body(body: bytes, codings: list[str], limit: int) -> bytes:
 
 
 def _zlib_decoded(bits: int, body: bytes, most: int) -> tuple[bytes, bool]:
+    """Returns at most `most` decoded bytes, and whether the body is complete.
+
+    bits: zlib's window bits, which select the format.
+    """
     decoded = b""
     for _ in range(MOST_MEMBERS):
         decoder = zlib.decompressobj(bits)
@@ -81,6 +94,7 @@ def _deflate(body: bytes, most: int) -> tuple[bytes, bool]:
 
 
 def _zstd(body: bytes, most: int) -> tuple[bytes, bool]:
+    """Returns at most `most` decoded bytes, and whether the last frame is complete."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
     decoded = decompressor.stream_reader(body, read_across_frames=True).read(most)
     if len(decoded) >= most:
@@ -118,6 +132,9 @@ ACCEPTED: Final[Header] = (b"accept-encoding", TAKEN_CODINGS.encode())
 
 
 def media_type(scope: Scope) -> bytes:
+    """Returns the content type without parameters, in lower case; JSON if the client names
+    none.
+    """
     kind = header(scope, b"content-type") or b"application/json"
     return kind.split(b";", 1)[0].strip().lower()
 

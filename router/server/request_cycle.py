@@ -1,4 +1,10 @@
-"""Carries one request of a connection through the application, and writes its answer."""
+"""Carries one request of a connection through the application, and writes its answer.
+
+The ASGI side of `connection`: `receive` and `send`, and the notice that the client left. It
+checks that an answer has the length that its head announces. `StartQueue` spreads the
+starts of many requests over turns of the event loop, so that a burst does not delay the
+answers under way.
+"""
 
 import asyncio
 import logging
@@ -28,7 +34,8 @@ class Startable(Protocol):
         """Whether the client has hung up."""
         ...
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Runs the request from now on."""
 
 
 class StartQueue:
@@ -130,15 +137,20 @@ class RequestCycle:
             self._more_body, self._news = False, True
 
     def start(self) -> None:
+        """Runs the application for this request in a task."""
         line = self._line
         self._task = line.loop.create_task(self._run())
         line.tasks.add(self._task)
 
     @property
     def gone(self) -> bool:
+        """Whether the client has hung up."""
         return self._gone
 
     def feed(self, body: bytes) -> int:
+        """Takes a piece of the request's body; returns how many bytes wait for the
+        application.
+        """
         if self.complete:
             return 0
         self._parts.append(body)
@@ -151,10 +163,12 @@ class RequestCycle:
         return self._size
 
     def feed_end(self) -> None:
+        """Notes that the request's body is complete."""
         self._more_body = False
         self._wake()
 
     def hang_up(self) -> None:
+        """Tells the application that the client has left."""
         self._gone = True
         self._wake()
         if self._left_call is not None:
@@ -170,6 +184,10 @@ class RequestCycle:
             self._line.transport.write(_NO_EVENT)
 
     def on_leaving(self, call: Callable[[], None] | None) -> None:
+        """Sets the function that is called once the client leaves; None to remove it.
+
+        Calls it at once if the client has left already.
+        """
         self._left_call = call
         if call is not None:
             if self._line.paused:
@@ -178,6 +196,9 @@ class RequestCycle:
                 call()
 
     async def receive(self) -> Message:
+        """Returns the bytes of the body that have arrived, or a disconnect. The ASGI
+        `receive`.
+        """
         line = self._line
         if self._expects_100:
             self._expects_100 = False
@@ -198,6 +219,11 @@ class RequestCycle:
         return {"type": "http.request", "body": body, "more_body": self._more_body}
 
     async def send(self, message: Message) -> None:
+        """Writes a part of the answer, once the client has read enough. The ASGI `send`.
+
+        Raises RuntimeError for messages out of order, and for a wrong length. After the
+        client has left, it writes nothing.
+        """
         if self._line.full and not self._gone:
             await self._line.drained()
         if self._gone:
@@ -210,6 +236,7 @@ class RequestCycle:
             raise RuntimeError(f"the application sent {message['type']} out of order")
 
     def _begin(self, status: int, headers: Sequence[Header]) -> None:
+        """Prepares the answer's head, to be sent with the first bytes of its body."""
         named = dict(headers)
         lines = list(map(b": ".join, headers))
         if named.get(b"connection") == b"close":
@@ -232,6 +259,7 @@ class RequestCycle:
         self.begun = True
 
     def _go_on(self, body: bytes, *, more: bool) -> None:
+        """Writes a piece of the body, as a chunk if the answer's length is unknown."""
         if self.scope["method"] == "HEAD":
             body = b""
         if self._left is not None:
@@ -285,6 +313,7 @@ class RequestCycle:
 
 @lru_cache(maxsize=128)
 def status_line(status: int) -> bytes:
+    """Returns the first line of an answer's head."""
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:

@@ -1,4 +1,8 @@
-"""Writes to a client no faster than it reads, and disconnects a client that stops reading."""
+"""Writes to a client no faster than it reads, and disconnects a client that stops reading.
+
+A client that reads slowly keeps its answer; a client that reads no byte within STALLED_S
+loses it. `connection` and `request_cycle` decide what is written.
+"""
 
 import asyncio
 import fcntl
@@ -29,10 +33,12 @@ class SlowReader:
         self._unread = 0  # bytes that were unread at the last check
 
     def fill(self) -> None:
+        """Notes that the transport's buffer is full, and begins to watch the client."""
         self.full = True
         self.watch()
 
     def drain(self) -> None:
+        """Notes that the buffer has room, and lets waiting writers continue."""
         self.full = False
         if self._stalling is not None:
             self._stalling.cancel()
@@ -45,10 +51,14 @@ class SlowReader:
             self._write_slice()
 
     def leave(self) -> None:
+        """Forgets what is unwritten, because the client has left."""
         self._unwritten, self._all_written = memoryview(b""), None
         self.drain()
 
     def write_in_slices(self, data: bytes, done: Callable[[], None]) -> None:
+        """Writes a whole answer in slices. done: called once, when the last slice is handed
+        over.
+        """
         self._unwritten, self._all_written = memoryview(data), done
         self._write_slice()
 
@@ -71,10 +81,12 @@ class SlowReader:
             await drain
 
     def watch_to_end(self) -> None:
+        """Watches the client until the last bytes of a closing connection are read."""
         if self._stalling is None and self._transport.get_write_buffer_size():
             self.watch()
 
     def watch(self) -> None:
+        """Looks again after STALLED_S whether the client has read anything."""
         self._unread = self._left_to_read()
         self._stalling = self._loop.call_later(STALLED_S, self._stalled)
 

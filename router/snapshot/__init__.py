@@ -1,1 +1,1 @@
-"""Keeps the compiled routing revision in memory."""
+"""The routing table as requests read it: one immutable revision in memory, kept up to date."""

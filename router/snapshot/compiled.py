@@ -1,4 +1,9 @@
-"""One immutable revision of the routing table, with everything that a request needs."""
+"""One immutable revision of the routing table, with everything that a request needs.
+
+Data and look-ups only: `compiler` builds a revision, `holder` replaces it. Whatever can be
+computed once for each revision is a field here, so that a request need not compute it.
+Finding a route by an alias (`RouteNames`) is the one part with a state of its own.
+"""
 
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -46,6 +51,11 @@ NO_KEYS: Final[ProviderKeySets] = {}
 
 
 class PlainModel(NamedTuple):
+    """A target for which most bodies change only in the name of the model.
+
+    json_name: the provider's name of the model, as a JSON string.
+    """
+
     json_name: str
     without: frozenset[str]  # with one of these members, a request needs further changes
     is_unmarked: bool  # with a cache mark, a request needs further changes, too
@@ -87,6 +97,8 @@ class CompiledTarget:
 
 @dataclass(frozen=True, slots=True)
 class CompiledShadow:
+    """A shadow of the route, and the candidate that gets copies of its requests."""
+
     shadow: Shadow
     upstream: CompiledTarget
 
@@ -170,6 +182,9 @@ class CompiledSnapshot:
 
     @property
     def judges_validity(self) -> bool:
+        """Whether a shadow or a live rollout validates JSON, so that the validator is
+        loaded before it serves.
+        """
         return any(
             route.shadow is not None
             or (
@@ -181,6 +196,7 @@ class CompiledSnapshot:
 
     @property
     def rollouts(self) -> frozenset[str]:
+        """The ids of the live rollouts: canaries, and holdbacks of bakes."""
         routes = self.routes.values()
         return frozenset(route.experiment.rollout for route in routes if route.experiment)
 
@@ -202,7 +218,9 @@ MOST_COUNTED: Final = 100
 class RouteNames:
     """Finds routes by aliases: the first matching pattern wins.
 
-    count: counts names without a route.
+    aliases: a client's name of a model, which may have `*`, and the route's name.
+    count: counts names without a route. At most MOST_COUNTED names are distinguished,
+    because clients choose them.
     """
 
     def __init__(self, aliases: Mapping[str, str], count: Callable[[str], None]) -> None:
@@ -215,6 +233,11 @@ class RouteNames:
         self._serving: CompiledSnapshot | None = None
 
     def find(self, model: str, serving: CompiledSnapshot) -> CompiledRoute | None:
+        """Finds a route by an alias, or by another spelling of its name; None without one.
+
+        The answers then have the client's name of the model. The caller has looked for the
+        exact name before.
+        """
         if self._serving is not serving:
             self._serving = serving
             self._known, self._hints = BoundedMap(KNOWN), BoundedMap(KNOWN)
@@ -235,9 +258,13 @@ class RouteNames:
         return found
 
     def listed(self) -> Mapping[str, str]:
+        """Returns the aliases without `*`, which lists of models show."""
         return self._exact
 
     def route_of(self, model: str) -> str:
+        """Returns the route's name for a client's name of a model. The route need not
+        exist.
+        """
         if (route := self._exact.get(model)) is not None:
             return route
         fitting = (route for name, route in self._patterns if fnmatchcase(model, name))

@@ -1,4 +1,9 @@
-"""Compiles a whole snapshot for serving, or raises SnapshotInvalid."""
+"""Compiles a whole snapshot for serving, or raises SnapshotInvalid.
+
+A revision with one faulty route is refused whole, and the last good one keeps serving. An
+addition that cannot be used (a shadow, a judge, a grant) is left out with a warning. This
+module reads no database: `holder` does. Plans are made in `route_plans`.
+"""
 
 import json
 import logging
@@ -88,6 +93,9 @@ def _by_task(routes: Mapping[str, CompiledRoute]) -> Mapping[bytes, CompiledRout
 
 
 def provider_kinds(snapshot: Snapshot) -> frozenset[str]:
+    """Returns the kinds of all providers that the revision may call, to prepare their
+    translations.
+    """
     targets = snapshot.table.targets
     called = [targets[id_] for route in snapshot.table.routes.values() for id_ in route.targets]
     called += [shadow.candidate for shadow in snapshot.shadows]
@@ -110,6 +118,7 @@ def _served(
     keys: ProviderKeySets,
     classes: DataClasses,
 ) -> CompiledRoute:
+    """Compiles one route. Raises SnapshotInvalid if a target or its provider is missing."""
     revision = str(snapshot.table.revision).encode()
     broken = [route.break_glass.encode()] if route.break_glass is not None else []
     upstreams = {target: _upstream(snapshot, route, target, keys) for target in route.targets}
@@ -186,6 +195,7 @@ def _literal_route(snapshot: Snapshot, target_id: str, data_class: str) -> Route
 def _barred(
     route: Route, upstreams: Mapping[str, CompiledTarget], classes: DataClasses
 ) -> frozenset[str]:
+    """Returns the targets that may not see the route's class of data, and warns of each."""
     data_class = route.settings.data_class
     targets = [
         upstream
@@ -206,6 +216,11 @@ def _barred(
 def _native(
     upstreams: Mapping[str, CompiledTarget],
 ) -> Mapping[Endpoint, Mapping[str, Capabilities]]:
+    """Returns, by endpoint, the capabilities of the targets without their translations.
+
+    Only endpoints that some targets translate and others do not are included: for others
+    the distinction decides nothing.
+    """
     endpoints: dict[Endpoint, Mapping[str, Capabilities]] = {}
     for endpoint in UNTRANSLATABLE_FIELDS:
         rest = frozenset(Endpoint) - {endpoint}
@@ -260,6 +275,11 @@ def canary_judge(route: Route) -> CanaryJudge | None:
 def _judge(
     snapshot: Snapshot, route: Route, keys: ProviderKeySets, classes: DataClasses
 ) -> CompiledJudge | None:
+    """Compiles the judge of the route's live rollout; None, with a warning, if it cannot be
+    asked.
+
+    A judge without a price is refused, because its budget could not be kept.
+    """
     judge = canary_judge(route)
     if judge is None:
         return None
@@ -281,6 +301,10 @@ def _warmed(
     upstreams: Mapping[str, CompiledTarget],
     barred: frozenset[str],
 ) -> tuple[str, ...]:
+    """Returns the fallbacks that a share of the requests keeps warm.
+
+    There are none if the route's tools have side effects.
+    """
     if keep_warm.side_effects or not keep_warm.share_bps:
         return ()
     found = keep_warm_targets(
@@ -354,6 +378,9 @@ def _plain_models(
     kind: ProviderKind,
     lacks: Mapping[Endpoint, Collection[OptionalFeature]],
 ) -> Mapping[Endpoint, PlainModel]:
+    """Returns the endpoints at which replacing the model can be enough; empty if the target
+    has a patch or parameters.
+    """
     if sent.parameters or not sent.request_patch.empty:
         return {}
     name = json.dumps(sent.model)

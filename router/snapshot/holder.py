@@ -1,4 +1,9 @@
-"""Keeps the serving revision: from the database, else from disk."""
+"""Keeps the serving revision: from the database, else from disk.
+
+A thread follows the database; requests only read `SnapshotHolder.current`. A faulty,
+foreign or older revision is refused whole, and the last good one keeps serving. `compiler`
+makes a revision usable. The holder writes the file on disk, and never the database.
+"""
 
 import json
 import logging
@@ -57,6 +62,11 @@ def save_snapshot(snapshot: Snapshot, file: Path) -> None:
 
 
 def load_snapshot(file: Path) -> Snapshot:
+    """Reads a snapshot that `save_snapshot` wrote. Raises SnapshotInvalid for any other
+    file.
+
+    The checksum finds damage, not forgery: the holder's `restored` checks the signed rows.
+    """
     try:
         whole = json.loads(file.read_bytes())
         if whole["format"] != FORMAT:
@@ -82,6 +92,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def snapshot_to_json(snapshot: Snapshot) -> dict[str, object]:
+    """Returns a snapshot as plain data, without the fields that signed rows prove."""
     plain = to_plain(snapshot)
     return {name: value for name, value in plain.items() if name not in _OF_SIGNED_ROWS}
 
@@ -128,6 +139,7 @@ class LineageGuard:
         return snapshot.without(self._revoked)
 
     def note(self, admitted: Snapshot) -> None:
+        """Notes the revision that serves from now on; later ones must continue its history."""
         self.served, self._refused = admitted.lineage, None
         signed = admitted.signed
         self._revoked = (*signed.former, signed.revocations) if signed is not None else ()
@@ -235,6 +247,9 @@ class SnapshotHolder:
         self._followers.append(follower)
 
     def tell_followers(self) -> None:
+        """Calls the followers; a follower's fault does not stop the others. Raises
+        StoreUnavailable.
+        """
         for follower in self._followers:
             try:
                 follower(self._store)
@@ -244,9 +259,11 @@ class SnapshotHolder:
                 log.error("a follower of the database failed: %s", type(error).__name__)  # noqa: TRY400 - its text may contain a row's content
 
     def start(self) -> None:
+        """Starts the thread that follows the database. Call `boot` first."""
         self._thread.start()
 
     def stop(self) -> None:
+        """Ends the thread, and waits for it for two checks at most."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2 * CHECK_EVERY_S)
@@ -283,6 +300,11 @@ class SnapshotHolder:
         self.undercut = isinstance(error, DatabaseRestored)
 
     def _swap(self, offered: Snapshot) -> CompiledSnapshot:
+        """Lets a snapshot serve: checks its history, compiles it, and saves it to disk.
+
+        A full disk does not stop it. Raises SnapshotInvalid, and then the old revision
+        keeps serving.
+        """
         snapshot = self._guard.admit(offered, self._store.missing_lineage)
         serving = self._made(snapshot)
         self._guard.note(snapshot)
@@ -313,6 +335,9 @@ class SnapshotHolder:
         return serving
 
     def _run(self) -> None:
+        """Follows the database until `stop`. While it is away, waits up to LONGEST_PAUSE_S
+        between tries.
+        """
         pause_s = FIRST_PAUSE_S
         while not self._stopping.is_set():
             try:

@@ -1,4 +1,8 @@
-"""Makes a route's plans while all targets are well, and charges arms with failures."""
+"""Makes a route's plans while all targets are well, and charges arms with failures.
+
+The rules of a plan are in `harness.routing.plan`. A plan for a request that needs more, or
+for a target that is not well, is made by `router.request.planner`.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -16,6 +20,7 @@ from router.snapshot.compiled import CompiledRoute
 def build_plans(
     route: Route, around: PlanContext
 ) -> Mapping[Endpoint, Mapping[Arm, RoutePlan]]:
+    """Returns the plans by endpoint and arm for a request without special needs."""
     return {
         endpoint: {arm: plan_request(route, arm, Needs(endpoint), around) for arm in Arm}
         for endpoint in Endpoint
@@ -101,6 +106,9 @@ def _in_place_of(
 
 
 def _shut(route: CompiledRoute) -> CompiledRoute:
+    """Returns the route without a target that may answer, so that it sends nothing
+    anywhere.
+    """
     all_ = frozenset(route.upstreams)
     quiet = replace(route.route, canary=None, holdback=None)
     return replace(

@@ -1,1 +1,5 @@
-"""Sends one attempt to a provider over pooled connections."""
+"""The way of a request to a provider: conversations, translations, repairs and connections.
+
+A transport makes one attempt. Retries, limits of time and the choice of a target are in
+`router.request`.
+"""

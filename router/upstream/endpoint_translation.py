@@ -1,4 +1,9 @@
-"""Translates Messages and Responses requests into chats, and names untranslatable parts."""
+"""Translates Messages and Responses requests into chats, and names untranslatable parts.
+
+The translations are in `router.protocols.messages` and `.responses`; this module joins a
+request's translation with that of its answer. `transports` uses it for a target without the
+client's protocol. From a chat to a provider's own protocol, `translate` continues.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -20,6 +25,8 @@ from router.upstream.translate import request_screening
 
 
 class TranslatedRequest(NamedTuple):
+    """A request as a chat, with the way back for its answer."""
+
     body: bytes  # of the chat
     # whole, events: translate the chat's answer for the endpoint. They raise UpstreamFailed.
     whole: Callable[[ParsedObject], bytes]
@@ -32,7 +39,11 @@ FieldCheck = Callable[[Callable[[str], object]], str]
 
 
 def translate_message(body: bytes, kind: str, maker: str = "") -> TranslatedRequest:
-    """Translates a message. maker: the target's name as a maker. Raises Untranslatable."""
+    """Translates a message. Raises Untranslatable.
+
+    body: JSON of the client's request. kind: the provider's. maker: the target's name as a
+    maker.
+    """
     request = json.loads(body)
     thinking = message_request.wants_thinking(request)
     way = _chat_way(kind, maker)
@@ -45,7 +56,11 @@ def translate_message(body: bytes, kind: str, maker: str = "") -> TranslatedRequ
 
 
 def translate_response(body: bytes, kind: str, maker: str = "") -> TranslatedRequest:
-    """Translates a response. maker: the target's name as a maker. Raises Untranslatable."""
+    """Translates a response. Raises Untranslatable.
+
+    body: JSON of the client's request. kind: the provider's. maker: the target's name as a
+    maker.
+    """
     request = json.loads(body)
     thinking = response_request.wants_thinking(request)
     way = _chat_way(kind, maker)
@@ -60,6 +75,9 @@ def translate_response(body: bytes, kind: str, maker: str = "") -> TranslatedReq
 
 
 def _chat_way(kind: str, maker: str) -> ChatWay:
+    """Returns the options of a translation. Only a kind that takes reasoning back gets a
+    maker.
+    """
     limit = PROVIDER_KINDS[kind].answer_limit or AnswerLimit.MAX_TOKENS
     returns = INTAKES.get(kind, TAKES_ALL).returns_reasoning
     return ChatWay(limit, maker if returns else "")

@@ -1,4 +1,11 @@
-"""Remembers a target's refusals for a day, to repair later requests before their first try."""
+"""Remembers a target's refusals for a day, to repair later requests before their first try.
+
+Two kinds of repairs exist: a field that the target does not take, and a piece of the
+history that only another provider reads. `transports` calls `learn` after a refusal, and
+`apply` before each request. What a refusal means is read in
+`router.protocols.provider_failures`; a field's repair is found in
+`harness.routing.reliability.request_repair`.
+"""
 
 import json
 import re
@@ -135,7 +142,11 @@ class TargetRepairs(NamedTuple):
 
 
 class LearnedRepairs:
-    """Repairs of targets, by provider, maker and endpoint. monotonic: a clock in seconds."""
+    """Repairs of targets, by provider, maker and endpoint. monotonic: a clock in seconds.
+
+    An instance belongs to one worker: each worker learns by itself, and forgets after
+    KEPT_S.
+    """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -145,6 +156,7 @@ class LearnedRepairs:
         self.any = False  # most routers have no repairs
 
     def apply(self, request: UpstreamRequest) -> tuple[UpstreamRequest, tuple[str, ...]]:
+        """Returns the request as its target takes it, and the names of the changed parts."""
         repairs = self._current(request)
         less, lost = self._without_pieces(request, repairs)
         fields = [r for r in repairs if r.kind is not RepairKind.LEAVE_PIECE]
@@ -154,7 +166,11 @@ class LearnedRepairs:
     def learn(
         self, request: UpstreamRequest, status: int, refusal: bytes, before: Sequence[str]
     ) -> Repaired | None:
-        """Learns from a refusal; None without a new repair. before: pieces refused so far."""
+        """Learns from a refusal. Returns the repaired request; None without a new repair.
+
+        refusal: the error's body. before: pieces that the target refused in this request so
+        far; a request loses at most MOST_PIECES pieces and a bounded number of fields.
+        """
         error = error_object(refusal)
         row = refusal_row(error, status) if error is not None else None
         piece = row.loses if row is not None else None
@@ -206,6 +222,9 @@ class LearnedRepairs:
         return request, lost
 
     def fields(self) -> Mapping[str, Sequence[str]]:
+        """Returns the fields that each target refuses, by `provider/model`, for alerts and
+        metrics.
+        """
         now = self._monotonic()
         found: dict[str, set[str]] = {}
         for target, repairs in self._by_target.values():
@@ -242,6 +261,7 @@ class LearnedRepairs:
 def _repaired(
     request: UpstreamRequest, repairs: Sequence[RequestRepair]
 ) -> tuple[UpstreamRequest, tuple[str, ...]]:
+    """Applies repairs of fields. Removes beta headers that belong to the removed fields."""
     body, changed = repair_request(json.loads(request.body), repairs)
     sent_betas = _betas(request.headers)
     refused = {
@@ -260,6 +280,7 @@ def _repaired(
 
 
 def _values(body: bytes) -> set[bytes]:
+    """Returns the signatures and ids in a body by which a refused piece is known again."""
     return {signed or id_ for signed, id_ in _VALUES.findall(body)}
 
 

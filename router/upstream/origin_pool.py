@@ -1,4 +1,9 @@
-"""Opens, keeps and lends the connections to one origin, up to a limit."""
+"""Opens, keeps and lends the connections to one origin, up to a limit.
+
+An origin is host, port and TLS. `pool` chooses it, `pool_connection` is one of its
+connections. The addresses that a name resolves to are checked here at each connection,
+because they may change after the configuration was checked.
+"""
 
 import asyncio
 import socket
@@ -21,6 +26,8 @@ WAITING_PER_CONNECTION: Final = 4
 
 
 class OriginAddress(NamedTuple):
+    """Where an origin's connections lead."""
+
     host: str
     port: int
     tls: ssl.SSLContext | None  # None for plain TCP
@@ -29,7 +36,10 @@ class OriginAddress(NamedTuple):
 
 
 class OriginPool:
-    """Holds at most `limit` connections, and a limited queue of waiting requests."""
+    """Holds at most `limit` connections, and a limited queue of waiting requests.
+
+    connect_timeout_s: for name resolution, all addresses and TLS together.
+    """
 
     def __init__(self, address: OriginAddress, *, limit: int, connect_timeout_s: float) -> None:
         self._address = address
@@ -42,6 +52,12 @@ class OriginPool:
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def lend(self, *, fresh: bool = False) -> PoolConnection:
+        """Lends a connection, which the caller must give back. Raises UpstreamFailed.
+
+        Waits while all are in use. fresh: opens a new one, because the provider may have
+        closed idle connections. Raises OVERLOADED if too many requests wait, CONNECT or
+        TIMEOUT if no address answers.
+        """
         if self._taken < self._limit:
             self._taken += 1
         else:
@@ -67,6 +83,7 @@ class OriginPool:
         return wire
 
     def give_back(self, wire: PoolConnection) -> None:
+        """Takes a connection back. Keeps it if its answer is complete, else aborts it."""
         self._lent.remove(wire)
         if wire.rest():
             now = wire.loop.time()
@@ -81,6 +98,7 @@ class OriginPool:
             self._taken -= 1
 
     def close(self) -> None:
+        """Aborts all connections. Requests under way fail."""
         for wire in (*self._lent, *(idle for _, idle in self._idle)):
             wire.abort()
         self._idle.clear()
@@ -93,6 +111,9 @@ class OriginPool:
             self._idle.pop(0)[1].abort()
 
     def _kept(self) -> PoolConnection | None:
+        """Returns an idle connection that the provider has not closed; the latest used
+        first.
+        """
         while self._idle:
             _, wire = self._idle.pop()
             if wire.quiet:
@@ -101,6 +122,9 @@ class OriginPool:
         return None
 
     async def _place(self) -> None:
+        """Waits for a connection in the order of arrival. Raises UpstreamFailed if the
+        queue is full.
+        """
         if len(self._line) >= self._limit * WAITING_PER_CONNECTION:
             raise UpstreamFailed(
                 FailureClass.OVERLOADED, "too many requests wait for a connection"
@@ -118,6 +142,7 @@ class OriginPool:
             raise
 
     def _leave(self) -> None:
+        """Gives the caller's place to the first waiting request."""
         while self._line:
             turn = self._line.popleft()
             if not turn.done():
@@ -126,6 +151,9 @@ class OriginPool:
         self._taken -= 1
 
     async def _opened(self) -> PoolConnection:
+        """Opens a connection within connect_timeout_s. Raises UpstreamFailed without an
+        address in its text.
+        """
         began = time.monotonic()  # the loop's clock may not advance within a millisecond
         try:
             async with asyncio.timeout(self._connect_timeout_s) as limit:
@@ -139,6 +167,9 @@ class OriginPool:
         return wire
 
     async def _connected(self, deadline: float) -> PoolConnection:
+        """Tries the name's addresses one after the other, and divides the remaining time
+        among them.
+        """
         loop = asyncio.get_running_loop()
         host, port, tls, allowed = self._address
         name = host if tls else None

@@ -1,4 +1,9 @@
-"""One HTTP/1.1 connection to a provider. It ends at a malformed or unrequested byte."""
+"""One HTTP/1.1 connection to a provider. It ends at a malformed or unrequested byte.
+
+An unrequested byte could become the next request's answer. `origin_pool` lends connections,
+`reply_reading` reads bodies from them. A failure is raised to the request under way as
+UpstreamFailed; its text has no address and no content.
+"""
 
 import asyncio
 import asyncio.protocols
@@ -17,6 +22,12 @@ HIGH_WATER_BYTES: Final = 256 * 1024
 
 
 class ReplyPhase(Enum):
+    """The state of a connection's current answer.
+
+    IDLE: no request is under way. HEAD: a request is sent. BODY: the head has arrived.
+    DONE: the answer is complete. BROKEN: the answer failed.
+    """
+
     IDLE = auto()
     HEAD = auto()
     BODY = auto()
@@ -33,7 +44,11 @@ BROKEN: Final = ReplyPhase.BROKEN
 
 
 class PoolConnection(asyncio.Protocol):
-    """A connection. A request is one `ask`, then `read` until it returns no bytes."""
+    """A connection. A request is one `ask`, then `read` until it returns no bytes.
+
+    status, headers: of the answer; names in lower case.
+    closed: no further request is possible.
+    """
 
     def __init__(self) -> None:
         self.status = 0
@@ -115,9 +130,13 @@ class PoolConnection(asyncio.Protocol):
 
     @property
     def quiet(self) -> bool:
+        """Whether an idle connection is still usable: the provider sent nothing, and did
+        not close it.
+        """
         return not (self._transport.is_closing() or self._poll.poll(0))
 
     def abort(self) -> None:
+        """Closes the connection at once. An answer under way breaks off."""
         self.closed = True
         self._transport.abort()
 
@@ -223,5 +242,6 @@ class PoolConnection(asyncio.Protocol):
 
 
 def _is_chunked(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Returns whether `chunked` is the only transfer encoding."""
     codings = [value for name, value in headers if name == b"transfer-encoding"]
     return all(coding.strip().lower() == b"chunked" for coding in codings)

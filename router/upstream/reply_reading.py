@@ -1,4 +1,9 @@
-"""Replies that wrap a provider's reply, and readers with limits on bytes and time."""
+"""Replies that wrap a provider's reply, and readers with limits on bytes and time.
+
+Each wrapper changes one thing: it rewrites marks (MovedReply), the protocol (BridgedReply),
+or reads from a connection (PooledReply). `transports` puts them together. A reply's status
+is not judged here: `router.request.upstream_call` does.
+"""
 
 import asyncio
 import zlib
@@ -23,6 +28,8 @@ WAIT_S: Final = 2.0
 
 
 class WrappedReply(UpstreamReply):
+    """A reply that passes another reply on; subclasses change its body."""
+
     def __init__(self, reply: UpstreamReply) -> None:
         self.status, self.headers = reply.status, reply.headers
         self.dropped, self.refused = reply.dropped, reply.refused
@@ -104,7 +111,11 @@ _LENGTH: Final = b"content-length"
 
 
 class MovedReply(WrappedReply):
-    """Rewrites a reply, if `rewrite` is given. refused: the pieces that the target refused."""
+    """Rewrites a reply, if `rewrite` is given.
+
+    dropped: parts of the request that were removed before it was sent.
+    refused: the pieces that the target refused.
+    """
 
     def __init__(
         self,
@@ -216,7 +227,10 @@ class BoundedInflater:
 
 
 def inflater_for(encoding: str) -> BoundedInflater | None:
-    """Finds a decoder; None for no encoding. Raises UpstreamFailed for an unknown one."""
+    """Finds a decoder for a content encoding; None for no encoding.
+
+    Raises UpstreamFailed for an encoding that the router did not ask for.
+    """
     match encoding.strip().lower():
         case "" | "identity":
             return None
@@ -230,7 +244,10 @@ def inflater_for(encoding: str) -> BoundedInflater | None:
 
 
 class PooledReply(UpstreamReply):
-    """A reply that reads the body as it arrives, up to max_bytes."""
+    """A reply that reads the body as it arrives, up to max_bytes.
+
+    max_bytes: of the decoded body. Close the reply to give its connection back.
+    """
 
     __slots__ = ("_max_bytes", "_origin", "_size", "_wire", "headers", "opening_s", "status")
 
@@ -277,4 +294,5 @@ class PooledReply(UpstreamReply):
 
 
 def too_large(max_bytes: int) -> UpstreamFailed:
+    """Builds the failure for an answer beyond the limit of bytes."""
     return UpstreamFailed(FailureClass.MALFORMED, f"answer larger than {max_bytes} bytes")

@@ -1,4 +1,8 @@
-"""The interface between the router and the providers: a request, its reply, its failure."""
+"""The interface between the router and the providers: a request, its reply, its failure.
+
+`transports` chooses an implementation by the provider's kind;
+`router.request.upstream_call` uses it. A failure is `router.frame.failure.UpstreamFailed`.
+"""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +14,10 @@ from router.frame.body import CHAT_PATH
 
 @dataclass(slots=True)
 class UpstreamRequest:
+    """A request to a provider. A transport that adapts it replaces its body, path and
+    headers.
+    """
+
     provider: Provider
     body: bytes  # JSON for the provider
     stream: bool

@@ -1,6 +1,8 @@
 """Chooses the transport to a provider, and moves each request's conversation to its target.
 
-`ProviderClient` sends requests of evals and probes over the same transports.
+`ProviderClient` sends requests of evals and probes over the same transports, so that a
+candidate meets the same adaptation in evals as in traffic. Order of a request: endpoint
+translation, move of the history, learned repairs, then the wire or `translate`.
 """
 
 import asyncio
@@ -77,6 +79,7 @@ _BRIDGES: Final[Mapping[str, Translation]] = {
 
 
 def _marked(mark: Marker, maker: str, data: bytes) -> bytes:
+    """Marks the signed pieces of a body or of one event with their maker."""
     if not any(name in data for name in _SIGNED):
         return data
     start = len(_DATA) if data.startswith(_DATA) else 0
@@ -97,6 +100,7 @@ class ConversationTransport(Transport):
     """Adapts conversations to one kind of provider.
 
     wire: sends the requests. chats: sends the chats; None for `wire`.
+    repairs: shared by all kinds of a worker.
     """
 
     def __init__(
@@ -121,7 +125,12 @@ class ConversationTransport(Transport):
         )
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
-        """Sends a request. Raises UpstreamFailed, with 422 for an untranslatable request."""
+        """Sends a request. Raises UpstreamFailed, with 422 for an untranslatable request.
+
+        A refusal about a field or a piece of the history is repaired, and the request sent
+        again, before the caller sees it. These repeats are no retries: each one sends
+        another request.
+        """
         bridged = self._bridged if request.bridged is None else request.bridged
         chat: TranslatedRequest | None = None
         try:
@@ -189,6 +198,9 @@ class ConversationTransport(Transport):
         return request, reply, dropped, tuple(refused)
 
     def _rewrite(self, request: UpstreamRequest, moved: MovedBody) -> Rewrite | None:
+        """Returns the function that marks the answer and restores tool names; None if
+        neither is needed.
+        """
         asks = _ASKS.get(request.path)
         signs = asks is not None and asks in request.body
         if request.path == CHAT_PATH:
@@ -213,7 +225,11 @@ TRANSLATED: Final = frozenset(
 
 
 class Transports:
-    """One transport per kind, over one wire. monotonic: a clock in seconds."""
+    """One transport per kind, over one wire. monotonic: a clock in seconds.
+
+    Calling it with a provider returns the provider's transport; raises ConfigError for a
+    kind that this router does not speak.
+    """
 
     def __init__(
         self,
@@ -256,7 +272,11 @@ PASSING: Final = (FailureClass.CONNECT, FailureClass.TIMEOUT, FailureClass.OVERL
 
 
 class ProviderClient:
-    """Implements ports.ProviderCalls. Raises ConfigError if it cannot load a translation."""
+    """Implements ports.ProviderCalls. Raises ConfigError if it cannot load a translation.
+
+    connections: at most this many to an origin. timeout_s: for one whole call. allowed:
+    exceptions to the addresses that the router does not call.
+    """
 
     def __init__(
         self,

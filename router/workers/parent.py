@@ -1,4 +1,9 @@
-"""The parent process of a router's workers starts, restarts, reloads and ends them."""
+"""The parent process of a router's workers starts, restarts, reloads and ends them.
+
+It opens the listeners and passes them on, but accepts no connection and serves no request.
+Workers report to `router.recording.worker_aggregator` in this process. A worker itself
+begins in `router.server.process`.
+"""
 
 import asyncio
 import os
@@ -60,6 +65,8 @@ LAST_WORDS_S: Final = 15.0
 
 @dataclass(frozen=True)
 class WorkerSpec:
+    """How to start the workers of one configuration, and how long they may take to end."""
+
     command: Sequence[str]  # the command line, before `--slot`, `--channel` and `--listen`
     environment: Mapping[str, str]
     given: bytes  # its standard input
@@ -78,7 +85,12 @@ def restart_pause_s(early_deaths: int) -> float:
 
 
 class WorkerPool:
-    """Runs the workers of one configuration. listeners: bound, and shared by all workers."""
+    """Runs the workers of one configuration. listeners: bound, and shared by all workers.
+
+    Each slot has one worker at a time. A worker that dies is replaced, unless the pool
+    retires or the worker never served while the pool started: then the configuration is
+    probably wrong, and `start` fails.
+    """
 
     def __init__(
         self,
@@ -130,6 +142,7 @@ class WorkerPool:
         await asyncio.gather(*self._keepers)
 
     async def _keep(self, slot: int) -> None:
+        """Keeps one slot filled until the pool retires."""
         early = 0
         loop = asyncio.get_running_loop()
         while not self._retiring.is_set():
@@ -149,6 +162,7 @@ class WorkerPool:
                     await self._retiring.wait()
 
     async def _one(self, slot: int) -> tuple[int, bool]:
+        """Runs one worker to its end. Returns its exit code, and whether it ever served."""
         account = self._aggregator.open(slot)
         try:
             process = await self._launch(slot, account)
@@ -164,6 +178,9 @@ class WorkerPool:
     async def _watch(
         self, slot: int, process: asyncio.subprocess.Process, account: "WorkerReports"
     ) -> None:
+        """Waits for a worker's end. Kills it if it stops reporting, or does not end in
+        time.
+        """
         serves = asyncio.create_task(self._note_ready(slot, process, account))
         retiring = asyncio.create_task(self._retiring.wait())
         ended = asyncio.create_task(process.wait())
@@ -250,6 +267,9 @@ class WorkerParent:
 
     again: reads the configuration file again; raises SwapgateError.
     reload_on: the signal that asks for new workers.
+
+    A reload starts new workers beside the old ones, which hand over once the new ones
+    serve. If a new worker fails, the old ones stay.
     """
 
     def __init__(
@@ -270,6 +290,7 @@ class WorkerParent:
         self._retiring: dict[asyncio.Task[None], WorkerPool] = {}
 
     async def run(self, orders: WorkerSpec) -> int:
+        """Returns 0 after an ordered end, else the exit code of the start that failed."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
@@ -319,6 +340,9 @@ class WorkerParent:
             stop.cancel()
 
     async def _reloaded(self, old: WorkerPool) -> WorkerPool:
+        """Returns the pool that serves after a reload: a new one, or the old one if the
+        reload failed.
+        """
         try:
             orders = self._again()
         except SwapgateError as error:

@@ -44,6 +44,7 @@ LITERAL_TASKS: Final = {
         {"task": "The number A-2", "model": "anthropic:claude-sonnet-4-5"},
     ]
 }
+IMPATIENT: Final = {**LITERAL_TASKS, "wait_s": 0}
 PROFILES: Final[Document] = {
     name: {"skill": 0.7, "script": REMEMBERS}
     for name in ("gpt-4o-mini", "gpt-4o", "claude-sonnet-4-5", "claude-opus-4-1", "sim-base")
@@ -59,7 +60,8 @@ PROFILES: Final[Document] = {
     },
     "several": {
         "script": [
-            {"newest": "Begin", "tool": "spawn", "arguments": LITERAL_TASKS},
+            {"newest": "Begin", "tool": "spawn", "arguments": IMPATIENT},
+            {"newest": "Wait", "tool": "spawn", "arguments": LITERAL_TASKS},
             {"newest": "waits_for_approval", "text": "I wait for a person."},
             {"newest": r"(?s)Noted: A-1\..*Noted: A-2\.", "text": "Both have noted it."},
         ]
@@ -525,6 +527,26 @@ def test_one_approval_covers_the_models_of_all_sub_tasks(site: Site) -> None:
         return bool(told["content"] == "Both have noted it.")
 
     eventually(both)
+
+
+@pytest.mark.req("C6", "C4")
+def test_an_agent_waits_for_the_approval_and_its_sub_tasks_answer_in_the_same_turn(
+    site: Site,
+) -> None:
+    session = site.session(model="several", tools=["spawn"])
+    answers: list[Any] = []
+    turn = threading.Thread(target=lambda: answers.append(site.say(session, "Wait")))
+    turn.start()
+
+    def pending() -> list[str]:
+        listed = site.good("GET", f"{session}/switch_requests")["items"]
+        return [one["request"] for one in listed if one["status"] == "pending"]
+
+    eventually(pending)
+    (request,) = pending()
+    site.place.cli("agent", "approve", request)
+    turn.join()
+    assert answers[0]["content"] == "Both have noted it."
 
 
 def answered(sim: Simulator) -> set[str]:

@@ -188,7 +188,7 @@ REWRITES: Final[Mapping[str, str]] = {
     "DELETE FROM shadow": NO_SENSE,
     "INSERT INTO shadow SELECT * FROM shadow": NO_SENSE,
     "INSERT INTO alert SELECT 'al_2', kind, subject, key, title, text, first_seen, last_seen,"
-    " count, sources, resolved_at, notified, notified_at, notified_count, messages"
+    " count, sources, resolved_at, notified, notified_at, messages, returned, details"
     " FROM alert": NO_SENSE,
 }
 

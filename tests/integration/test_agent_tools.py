@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from harness.agents import switches
 from harness.frame.people.access import SYSTEM
 from harness.providers.target import Target
 from harness.registry import targets
@@ -16,7 +17,7 @@ from tests.support.site.processes import free_port
 from tests.support.site.tool_server import tool_server_process
 
 pytestmark = pytest.mark.req("C6", "E1")
-BASE, BETTER = "sim-base", "sim-better"
+BASE, BETTER, OTHER = "sim-base", "sim-better", "sim-other"
 FUNCTION = {"type": "function", "function": {"name": "files__add"}}
 Script = Callable[[ReceivedRequest], ScriptedTurn]
 
@@ -37,7 +38,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsSite]:
         ) as made,
     ):
         ctx = made.world.installation.context
-        targets.add_target(ctx, SYSTEM, Target("sim", BETTER))
+        for model in (BETTER, OTHER):
+            targets.add_target(ctx, SYSTEM, Target("sim", model))
         yield made
 
 
@@ -176,6 +178,7 @@ def test_a_sub_task_that_fails_or_hangs_harms_nobody(site: AgentsSite) -> None:
     [
         ({"tasks": [{"task": "x"}] * 5}, "one call may have 4"),
         ({"tasks": [{"task": "x", "model": "nobody-serves-this"}]}, "nobody-serves-this"),
+        ({"task": "x", "tasks": [{"task": "y"}]}, "Error: give either `task`"),
     ],
 )
 def test_what_cannot_be_spawned_is_said(
@@ -205,22 +208,103 @@ def test_a_model_that_spawns_without_end_is_stopped_by_its_steps(site: AgentsSit
     assert 10 <= len(site.upstream.asked) - len(own) <= 5 * 2 * 6
 
 
-def test_two_spawns_in_one_answer_are_one_and_a_refusal(site: AgentsSite) -> None:
-    session = site.session(tools=["spawn"])
-    tasks = json.dumps({"tasks": [{"task": "one"}]})
+def spawning_each(*calls: dict[str, Any]) -> Script:
+    """The parent calls the tool once for each of these arguments, in one answer."""
 
     def reply(request: ReceivedRequest) -> ScriptedTurn:
-        if newest(request) == "go":
-            return calling(("c1", "spawn", tasks), ("c2", "spawn", tasks))
-        return completion("ok")
+        text = newest(request)
+        if text != "go":
+            return completion("read" if "tools" in request.json else text.upper())
+        named = enumerate(calls)
+        return calling(*((f"c{at}", "spawn", json.dumps(one)) for at, one in named))
 
-    site.upstream.turns[BASE] = reply
+    return reply
+
+
+def test_calls_of_one_answer_run_in_parallel_and_share_one_budget(site: AgentsSite) -> None:
+    session = site.session(tools=["spawn"])
+    site.upstream.turns[BASE] = spawning_each(
+        {"task": "one", "model": "chat"}, {"task": "two"}, {"task": "x", "model": "unserved"}
+    )
     good(site.send(session, "go"))
+    one, two, wrong = results(site, session)
 
-    assert sorted(text.startswith("Error: ") for text in results(site, session)) == [
-        False,
-        True,
-    ]
+    assert [json.loads(text)["tasks"][0]["answer"] for text in (one, two)] == ["ONE", "TWO"]
+    assert wrong.startswith("Error: ")
+
+
+def test_more_sub_tasks_than_a_session_may_have_at_once_are_refused(site: AgentsSite) -> None:
+    session = site.session(tools=["spawn"])
+    three = {"tasks": [{"task": "one"}, {"task": "two"}, {"task": "three"}]}
+    site.upstream.turns[BASE] = spawning_each(three, three)
+    good(site.send(session, "go"))
+    first, second = results(site, session)
+
+    assert len(json.loads(first)["tasks"]) == 3
+    assert second.startswith("Error: 3 sub-tasks of this conversation run")
+
+
+def pending(site: AgentsSite, session: str) -> list[dict[str, Any]]:
+    found = good(site.client.get(f"{session}/switch_requests"))["items"]
+    return [request for request in found if request["status"] == "pending"]
+
+
+@pytest.mark.req("C4")
+def test_calls_of_one_answer_wait_for_one_approval_and_then_run(site: AgentsSite) -> None:
+    session, ctx = site.session(tools=["spawn"]), site.world.installation.context
+    site.upstream.turns[BASE] = spawning_each(
+        {"task": "one", "model": f"sim/{BETTER}"}, {"task": "two", "model": f"sim/{OTHER}"}
+    )
+    for model in (BETTER, OTHER):
+        site.upstream.turns[model] = lambda request: completion(newest(request).upper())
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(site.send, session, "go")
+        eventually(lambda: pending(site, session))
+        [request] = pending(site, session)
+        assert request["model"] == f"sim/{BETTER}, sim/{OTHER}"
+        assert not results(site, session)
+        switches.approve_switch(ctx, SYSTEM, request["request"])
+        good(answer.result())
+
+    one, two = (json.loads(text)["tasks"][0] for text in results(site, session))
+    assert (one["model"], one["answer"]) == (f"sim/{BETTER}", "ONE")
+    assert (two["model"], two["answer"]) == (f"sim/{OTHER}", "TWO")
+
+
+@pytest.mark.req("C4")
+def test_a_rejection_ends_the_wait_and_the_agent_reads_it(site: AgentsSite) -> None:
+    session, ctx = site.session(tools=["spawn"]), site.world.installation.context
+    site.upstream.turns[BASE] = spawning_each(
+        {"task": "one", "model": f"sim/{BETTER}"}, {"task": "two"}
+    )
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(site.send, session, "go")
+        eventually(lambda: pending(site, session))
+        [request] = pending(site, session)
+        switches.reject_switch(ctx, SYSTEM, request["request"], "too dear")
+        assert good(answer.result())["model"] == "chat"
+
+    refused, two = (json.loads(text) for text in results(site, session))
+    assert refused["status"] == "rejected"
+    assert "too dear" in refused["message"]
+    # A sub-task on a route needs no approval.
+    assert two["tasks"][0]["answer"] == "TWO"
+
+
+@pytest.mark.req("C4")
+def test_without_a_decision_in_time_the_agent_may_call_again(site: AgentsSite) -> None:
+    session, ctx = site.session(tools=["spawn"]), site.world.installation.context
+    task = {"task": "one", "model": f"sim/{BETTER}"}
+    site.upstream.turns[BASE] = spawning_each({**task, "wait_s": 0})
+    site.upstream.turns[BETTER] = lambda request: completion(newest(request).upper())
+    good(site.send(session, "go"))
+    [first] = (json.loads(text) for text in results(site, session))
+    assert first["status"] == "waits_for_approval"
+    [request] = pending(site, session)
+    switches.approve_switch(ctx, SYSTEM, request["request"])
+
+    good(site.send(session, "go"))
+    assert json.loads(results(site, session)[1])["tasks"][0]["answer"] == "ONE"
 
 
 def test_sub_tasks_end_with_the_session_that_waits_for_them(site: AgentsSite) -> None:

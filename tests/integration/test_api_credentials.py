@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
+from harness.frame.dotenv import record_dotenv
 from harness.frame.people.access import SYSTEM
 from harness.frame.runtime.encryption import FernetCipher, new_key
 from harness.providers.records import Credentials, Providers
@@ -102,6 +103,37 @@ def test_a_new_provider_finds_its_vendors_variable_and_takes_every_field(door: D
     assert stored(door, "openai") == ["sk-stored-1"]
     with context.store.read() as tx:
         assert Providers(tx).all()["openai"].extra_body == {"user": "b"}
+
+
+@pytest.mark.req("D4", "E3")
+def test_removing_a_key_says_where_the_keys_are_that_are_not_stored(door: Door) -> None:
+    context = door.app.state.installation.context
+    path, environ = "/credentials/providers/openai", dict[str, str]()
+    object.__setattr__(context, "environ", environ)
+    door.send("PUT", path, json={"apiBase": "https://api.openai.com/v1"})
+    nothing = error_of(door.send("DELETE", path), 404)["message"]
+    assert "there is nothing to remove" in nothing
+
+    environ["OPENAI_API_KEY"] = VALUE
+    refused = door.send("DELETE", path)
+    message = error_of(refused, 404)["message"]
+    assert "OPENAI_API_KEY in the environment of this process" in message
+    assert "unset OPENAI_API_KEY" in message
+    assert VALUE not in refused.text
+
+    environ |= record_dotenv({"OPENAI_API_KEY"}, "/srv/swapgate/.env")
+    message = error_of(door.send("DELETE", path), 404)["message"]
+    assert "Its key comes from OPENAI_API_KEY in /srv/swapgate/.env" in message
+    assert "delete OPENAI_API_KEY from /srv/swapgate/.env" in message
+    door.send("PUT", path, json={"value": "sk-stored-1"})
+    message = error_of(door.send("DELETE", f"{path}?key=spare"), 404)["message"]
+    assert "no stored key 'spare': it has default. Another key comes from" in message
+
+    left = door.send("DELETE", path).json()
+    assert (left["hasValue"], left["source"]) == (True, "environment")
+    place = {"variable": "OPENAI_API_KEY", "file": "/srv/swapgate/.env"}
+    assert left["variables"] == [place]
+    assert door.get("/credentials/providers")["items"][0]["variables"] == [place]
 
 
 def test_headers_that_cannot_be_sent_are_refused_by_name(door: Door) -> None:

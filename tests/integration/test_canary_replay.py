@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -7,15 +8,17 @@ import sqlalchemy as sa
 from harness.canary import audit, decision, operations
 from harness.canary.status import explain_canary
 from harness.frame.alerts import alerts
-from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.alert import Alert, AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import InputError, NotFound, SignatureInvalid
+from harness.frame.plain_data import to_plain
 from harness.frame.signing.audit import AuditEvent
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.guardrails import Guardrails
 from harness.gate.online.observation import Segment
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.online.worker_guard import GuardCount
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
 from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
@@ -145,13 +148,18 @@ SAID = "The harm is in requests with tools: "
 
 def harmed_tools(world: SmallInstallation, rate: float) -> Rollout:
     """A canary that fails with tools at this rate; its blocks are stored."""
+    rollout = opened(world)
+    store_blocks(world, rollout, rate)
+    return rollout
+
+
+def opened(world: SmallInstallation) -> Rollout:
     canary = replace(CANARY, guardrails=Guardrails.none())
     world.policy = replace(world.policy, canary=canary)
     world.decided()
     world.run_once()
     with world.store.read() as tx:
         (rollout,) = Rollouts(tx).live()
-    store_blocks(world, rollout, rate)
     return rollout
 
 
@@ -199,6 +207,49 @@ def test_a_rollback_by_a_routers_own_guard_names_the_segment_once_its_blocks_sho
     assert found.action.figures.segment is not None
     lines = found.explanation.guardrails[0].classes
     assert any(SAID in line for line in lines), lines
+
+
+def guard_alert(rollout: Rollout, at: datetime, count: GuardCount) -> Alert:
+    kind = AlertKind.LOCAL_ABORT
+    key, text = f"{kind.value}:{rollout.id}", f"Worker w saw {count.text}"
+    return Alert(
+        kind, "route chat", key, "the router stopped it", text, at, "w", details=to_plain(count)
+    )
+
+
+@pytest.mark.req("F4")
+@pytest.mark.both_databases
+def test_a_canary_that_a_routers_own_guard_stopped_shows_the_errors_that_the_guard_counted(
+    world: SmallInstallation,
+) -> None:
+    rollout = opened(world)
+    count = GuardCount(4, 3, 1, log_e=7.0, log_limit=6.0, canary_classes={"timeout": 3})
+    with world.store.write() as tx:
+        Alerts(tx).fold([guard_alert(rollout, tx.now(), count)])
+    world.run_once()
+
+    # No block has come: the router ended with its requests, or still waits for outcomes.
+    found = explain_canary(world.context(), "chat").status
+    errors = found.explanation.guardrails[0]
+    assert found.rollout.state is RolloutState.ROLLED_BACK
+    assert errors.candidate == "75 % (3 of 4, by a router's guard)"
+    assert errors.incumbent == "1 failure"
+    assert errors.says == "harm is shown by the router's own guard"
+    assert (errors.exposures, errors.distance, errors.furthest) == (4, 1.0, 1.0)
+    assert found.action.distance_to_trip == 1.0
+    guards = f"the router's own guard saw {count.text}"
+    assert errors.classes == (guards,)
+    with world.store.read() as tx:
+        (event,) = [event for event in AuditLog(tx).all() if event.action == "canary.harm"]
+    assert event.details["guard"] == to_plain(count)
+    assert not audit.replay_action(world.context(), event.number).differences
+
+    # A block that comes later shows its own counts beside the guard's.
+    store_blocks(world, rollout, rate=0.01, first=40)
+    errors = explain_canary(world.context(), "chat").status.explanation.guardrails[0]
+    assert "by a router's guard" not in errors.candidate
+    assert errors.says == "harm is shown by the router's own guard"
+    assert errors.classes[-1] == guards
 
 
 def test_a_rollback_names_the_segment_and_is_decided_again_the_same(

@@ -9,10 +9,12 @@ from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM
+from harness.frame.signing.audit_log import AuditLog
 from harness.gate.budget import false_pass_risk
-from harness.proposals import decisions
+from harness.proposals import decisions, registration
 from harness.proposals.candidates import candidate_rounds, candidates, leaderboard
 from harness.proposals.candidates.leaderboard import Standing
+from harness.proposals.candidates.setbacks import find_setbacks
 from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels, Providers
 from harness.providers.target import Price, Target
@@ -27,7 +29,7 @@ from harness.routing.candidate_schedule import (
     parse_patterns,
     round_alpha,
 )
-from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.proposal import Proposal, ProposalEvent, ProposalPhase, apply_event
 from harness.routing.records.proposals import CandidateRounds, Proposals
 from harness.routing.records.routes import Routing
 from harness.store.store import Store
@@ -271,6 +273,120 @@ def test_a_canary_opens_by_itself_where_the_schedule_and_the_policy_say_so(
     run_schedule(world)
 
     assert run_until_decided(world)["better"].phase is ProposalPhase.CANARY
+
+
+def roll_back_on(world: SmallInstallation, route: str, candidate: str) -> Proposal:
+    """A person's proposal on another route, whose canary harms its users."""
+    proposal = world.decided(candidate, route=route)
+    assert proposal.phase is ProposalPhase.CANARY, proposal.closed_because
+    world.feed(failing=True, blocks=10)
+    world.run_once()
+    rolled_back = world.get(proposal.id)
+    assert rolled_back.phase is ProposalPhase.ROLLED_BACK
+    return rolled_back
+
+
+@pytest.mark.req("A3", "A7")
+@pytest.mark.parametrize("on_better", OnBetter)
+def test_a_candidate_that_another_route_rolled_back_is_proposed_with_that_fact(
+    world: SmallInstallation, on_better: OnBetter
+) -> None:
+    world.script = skilled
+    world.add_route("mail")
+    before = roll_back_on(world, "mail", "sim/better")
+    list_models(world, "base", "better")
+    schedule(world, replace(WEEKLY, on_better=on_better))
+    named = f"sim/better was rolled back on route mail on {before.updated_at:%Y-%m-%d}"
+    [planned] = leaderboard.load_leaderboard(world.context(), "chat").next_round.measured
+    assert named in planned.setbacks
+
+    wait_until(world, MONDAY)
+    [line] = run_schedule(world)
+    assert named in line
+    made = run_until_decided(world)["better"]
+    assert named in made.reason
+    assert before.id in made.reason
+    with world.store.read() as tx:
+        [event] = [e for e in AuditLog(tx).all() if e.action == "candidates.round"]
+        kind = AlertKind.AWAITING_APPROVAL
+        if on_better is OnBetter.NOTIFY:
+            kind = AlertKind.BETTER_CANDIDATE
+        raised = Alerts(tx).newest(f"{kind.value}:{made.id}")
+    assert named in str(event.details["setbacks"])
+    assert raised is not None
+    assert named in raised.text
+    # No canary opens by itself.
+    if on_better is not OnBetter.NOTIFY:
+        assert made.phase is ProposalPhase.AWAITING_APPROVAL
+
+
+@pytest.mark.req("A3", "A7")
+def test_a_failed_verdict_of_another_route_is_named_and_stops_no_canary(
+    world: SmallInstallation,
+) -> None:
+    world.script = skilled
+    world.add_route("mail")
+    failed = world.decided("sim/worse", route="mail")
+    assert failed.phase is ProposalPhase.REJECTED
+    list_models(world, "base", "better", "worse")
+    schedule(world, replace(WEEKLY, on_better=OnBetter.CANARY))
+    wait_until(world, MONDAY)
+    run_schedule(world)
+    made = run_until_decided(world)
+
+    assert f"sim/worse failed the gate on route mail on {failed.updated_at:%Y-%m-%d}" in (
+        made["worse"].reason
+    )
+    assert "sim/worse" not in made["better"].reason
+    assert made["better"].phase is ProposalPhase.CANARY
+
+
+@pytest.mark.req("A3")
+def test_a_rollback_during_the_round_keeps_its_canary_from_opening(
+    world: SmallInstallation,
+) -> None:
+    world.script = skilled
+    world.add_route("mail")
+    list_models(world, "base", "better")
+    schedule(world, replace(WEEKLY, on_better=OnBetter.CANARY))
+    wait_until(world, MONDAY)
+    elsewhere = world.decided("sim/better", route="mail")
+    run_schedule(world)
+    with world.store.write() as tx:
+        canary = Proposals(tx).get(elsewhere.id)
+        Proposals(tx).save(
+            apply_event(canary, ProposalEvent.HARM, world.clock.now(), "errors rose")
+        )
+    made = run_until_decided(world)["better"]
+
+    assert "mail" not in made.reason
+    assert made.phase is ProposalPhase.AWAITING_APPROVAL
+
+
+@pytest.mark.req("A3")
+def test_an_old_setback_and_one_before_a_promotion_are_not_named(
+    world: SmallInstallation,
+) -> None:
+    world.script = skilled
+    world.add_route("mail")
+    before = roll_back_on(world, "mail", "sim/better")
+    now = before.updated_at
+    with world.store.read() as tx:
+        at_the_end = find_setbacks(tx, {"sim/better"}, now + registration.WINDOW)
+        later = now + registration.WINDOW + timedelta(seconds=1)
+        assert list(at_the_end) == ["sim/better"]
+        assert not find_setbacks(tx, {"sim/better"}, later)
+        assert not find_setbacks(tx, {"sim/good"}, now)
+    with world.store.write() as tx:
+        promoted = replace(
+            before,
+            id="p_promoted",
+            phase=ProposalPhase.PROMOTED,
+            closed_because="",
+            updated_at=now + timedelta(hours=1),
+        )
+        Proposals(tx).add(promoted)
+        assert not find_setbacks(tx, {"sim/better"}, now + timedelta(hours=2))
 
 
 @pytest.mark.req("A3")

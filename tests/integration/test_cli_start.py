@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 
 from evals.sim.server import simulator
-from harness.app.installation import DOTENV_VARIABLE
+from harness.frame.dotenv import DOTENV_FILE_VARIABLE, DOTENV_VARIABLE
 from harness.interfaces.cli.operations import init as init_command
 from harness.interfaces.cli.program import program
 from tests.support.providers.scripted_chat import Response, serving
@@ -153,6 +153,30 @@ def test_init_writes_the_providers_of_keys_that_it_finds_once_somebody_agrees(
     }
     assert known["openai"]["hasValue"]
     assert "found" not in run("init", "--yes").stderr
+
+
+@pytest.mark.req("E3")
+def test_a_key_in_dotenv_is_listed_with_its_place_and_its_removal_names_the_file(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for taken_from_file in ("GROQ_API_KEY", DOTENV_VARIABLE, DOTENV_FILE_VARIABLE):
+        monkeypatch.setenv(taken_from_file, "")  # it goes with the test
+        monkeypatch.delenv(taken_from_file)
+    file = empty_folder / ".env"
+    file.write_text("GROQ_API_KEY=gsk-a-key-of-a-test\n")
+    run("init", "--yes")
+    run("config", "apply")
+
+    assert "GROQ_API_KEY (.env)" in run("provider", "key", "list").stdout
+    refused = run("provider", "key", "remove", "groq", exits=1).stderr
+    assert f"Its key comes from GROQ_API_KEY in {file}" in refused
+    assert f"delete GROQ_API_KEY from {file}" in refused
+    stored = ["provider", "key", "set", "groq", "--api-base", "http://127.0.0.1:9/v1"]
+    CliRunner().invoke(program, stored, input="gsk-stored-by-a-test")
+    left = run("provider", "key", "remove", "groq")
+    assert "groq: removed" in left.stdout
+    assert f"Its key comes from GROQ_API_KEY in {file}" in left.stderr
+    assert "gsk-" not in refused + left.output
 
 
 def test_init_again_changes_nothing(empty_folder: Path) -> None:

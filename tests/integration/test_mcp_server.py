@@ -18,9 +18,12 @@ from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult
 
+from harness.agents import switches
 from harness.agents.records import Sessions
 from harness.frame.people.access import SYSTEM, Role
 from harness.operations import keys
+from harness.providers.target import Target
+from harness.registry import targets
 from harness.routing.agent import SessionState
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion
@@ -292,6 +295,38 @@ async def test_a_server_of_one_session_acts_in_the_name_of_no_other(place: McpSi
         done = await called(client, "spawn", tasks=tasks)
 
     assert done["tasks"][0]["status"] == "done"
+
+
+@pytest.mark.req("C4", "C6")
+async def test_calls_of_an_mcp_client_wait_for_one_approval_of_their_set(
+    connect: Any, place: McpSite
+) -> None:
+    place.site.upstream.turns[BASE] = lambda _: completion("done")
+    ctx = place.site.world.installation.context
+    targets.add_target(ctx, SYSTEM, Target("sim", "sim-better"))
+    place.site.upstream.turns["sim-better"] = lambda _: completion("better")
+    path = place.site.session(tools=["spawn"])
+    session = path.rpartition("/")[2]
+
+    async def pending() -> list[Any]:
+        found = await asyncio.to_thread(place.site.client.get, f"{path}/switch_requests")
+        return [one for one in found.json()["items"] if one["status"] == "pending"]
+
+    async with connect("proposer") as client:
+        one = {"session": session, "task": "one", "model": "sim/sim-better"}
+        schemas = {tool.name: tool.input_schema for tool in (await client.list_tools()).tools}
+        assert {"task", "model", "tasks"} <= set(schemas["spawn"]["properties"])
+        calls = [asyncio.create_task(called(client, "spawn", **one)) for _ in range(2)]
+        for _ in range(600):
+            if waiting := await pending():
+                break
+            await asyncio.sleep(0.1)
+        [request] = waiting
+        assert not any(call.done() for call in calls)
+        await asyncio.to_thread(switches.approve_switch, ctx, SYSTEM, request["request"])
+        done = await asyncio.gather(*calls)
+
+    assert [answer["tasks"][0]["answer"] for answer in done] == ["better", "better"]
 
 
 async def test_a_call_that_the_client_cancels_ends_its_sub_tasks(

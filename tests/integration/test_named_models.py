@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from harness.agents.models import choose_model, describe_unchecked, load_figures
+from harness.agents.models import choose_model, describe_unchecked, list_available, load_figures
 from harness.app import seed
 from harness.app.installation import load_settings
 from harness.frame.errors import AmbiguousName, NotFound
@@ -18,7 +18,7 @@ from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels, Providers
 from harness.providers.target import Provider, Target
 from harness.registry import targets
-from harness.registry.named_models import explain_name, find_model
+from harness.registry.named_models import explain_name, find_model, find_unlisted
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.records.proposals import Proposals
@@ -109,6 +109,38 @@ def test_a_name_means_one_model(ctx: Context) -> None:
     assert find_name(ctx, "gpt-4o") == "main/gpt-4o"  # its maker's comes first
     with pytest.raises(NotFound, match="nearest: attic/own-model"):
         find_name(ctx, "my-own-model")
+
+
+def test_a_loose_name_means_what_the_provider_lists_once_its_list_is_known(
+    ctx: Context,
+) -> None:
+    listed = ("gpt-5-mini", "gpt-5-2026-01-01", "gpt-4o")
+    with ctx.store.write() as tx:
+        DiscoveredModels(tx).replace(
+            "main", [DiscoveredModel("main", name, PLACE, ctx.clock.now()) for name in listed]
+        )
+    # A person added a model that the provider does not list.
+    targets.add_target(ctx, ANN, Target("main", "gpt-6"))
+    meant = {
+        "gpt 5": "main/gpt-5-2026-01-01",
+        "gpt-5": "main/gpt-5-2026-01-01",
+        "openai/gpt-5": "main/gpt-5-2026-01-01",
+        "gpt 6": "main/gpt-6",
+        "gemini flash": "google/gemini-3.8-flash",  # its list is unknown
+    }
+
+    assert {words: choose_model(ctx, words).target for words in meant} == meant
+    for words in ("gpt 5.1", "gpt-5.1", "main/gpt-5.1"):
+        with pytest.raises(NotFound) as unknown:
+            choose_model(ctx, words)
+        refused, near = str(unknown.value).split("; nearest: ")
+        assert refused == f"no provider lists {words!r}"
+        assert "gpt-5.1" not in near.partition(";")[0]
+    with ctx.store.read() as tx:
+        unlisted = find_unlisted(tx, Target("main", "gpt-5"))
+    assert unlisted == "main does not list gpt-5 among 3; did you mean 'gpt-5-2026-01-01'?"
+    shown = [model.model for model in list_available(ctx, frozenset(), "main/").models]
+    assert shown == ["main/gpt-4o", "main/gpt-5-2026-01-01", "main/gpt-5-mini", "main/gpt-6"]
 
 
 @pytest.mark.parametrize("words", ["gpt 5 mini", "openai:gpt-5-mini"])

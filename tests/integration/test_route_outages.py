@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 import pytest
 
 from harness.frame.alerts import alerts
@@ -8,7 +10,11 @@ from harness.frame.people.access import SYSTEM
 from harness.gate.online.observation import TrafficMinute
 from harness.operations import alert_delivery, route_queries
 from harness.operations.route_status import RouteState, describe_needs
-from harness.routes import outages, routes
+from harness.providers.force import Force, ForceKind, SwitchSource
+from harness.routes import freezes, outages, routes, scorecard
+from harness.routes.freezes import SwitchRequest
+from harness.routes.outage_rule import REPORTED_AFTER
+from harness.routes.traffic_report import load_traffic_report
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from harness.routing.table import RouteSettings, RouteSuite
@@ -27,7 +33,10 @@ def serve(
     failed: int = 0,
     left: int = 0,
 ) -> None:
-    """Records nine requests of a minute that is over. left: failed at the route's own model."""
+    """Records nine requests of a minute that is over, and reported completely.
+
+    left: failed at the route's own model.
+    """
     minute = world.clock.now().replace(second=0, microsecond=0)
     with world.store.write() as tx:
         (id_,) = (id_ for id_, t in Routing(tx).targets().items() if t.name == target)
@@ -35,7 +44,8 @@ def serve(
             route, minute, "w", "incumbent", id_, 1, 9, failed, left, 0, 0, 0, 0.0
         )
         Observations(tx).append([], [row])
-    world.clock.advance(60)
+    reported = minute + timedelta(minutes=1) + REPORTED_AFTER
+    world.clock.advance((reported - world.clock.now()).total_seconds())
     outages.update_outage_alerts(world.context())
     alert_delivery.run_once(world.context())
 
@@ -158,3 +168,80 @@ def test_an_alert_about_a_refused_revision_hides_no_outage(world: SmallInstallat
         Alerts(tx).fold([Alert(kind, "routing table", kind.value, "t", "x", now, "w")])
     serve(world, "sim/good", route="help", left=9)
     assert list(outages.load_outages(world.context())) == ["help"]
+
+
+@pytest.mark.both_databases
+def test_an_outage_that_begins_anew_within_the_pause_is_told_at_once_and_its_end_is_late(
+    world: SmallInstallation,
+) -> None:
+    serve(world, "sim/base", failed=9, left=9)
+    serve(world, "sim/base")
+    assert messages(world, "chat") == [(DOWN, RAISED), (DOWN, RESOLVED)]
+
+    serve(world, "sim/base", failed=9, left=9)
+    assert messages(world, "chat")[2:] == [(DOWN, RAISED)]
+    for _ in range(14):
+        serve(world, "sim/base")
+        assert messages(world, "chat")[3:] == []
+    for _ in range(3):
+        serve(world, "sim/base")
+    assert messages(world, "chat")[3:] == [(DOWN, RESOLVED)]
+    assert "Over since" in world.sinks.kept["chat"][-1].text
+
+
+def test_a_sink_that_took_no_end_yet_does_not_get_it_after_the_outage_began_anew(
+    world: SmallInstallation,
+) -> None:
+    serve(world, "sim/base", failed=9, left=9)
+    world.sinks.down = {"chat"}
+    serve(world, "sim/base")
+    world.sinks.down = set()
+    serve(world, "sim/base", failed=9, left=9)
+    for _ in range(9):
+        world.clock.advance(120)
+        alert_delivery.run_once(world.context())
+    assert messages(world, "chat") == [(DOWN, RAISED), (DOWN, RAISED)]
+
+
+def test_an_outage_that_ends_because_no_request_comes_says_that_nothing_shows_its_end(
+    world: SmallInstallation,
+) -> None:
+    serve(world, "sim/base", failed=9, left=9)
+    world.clock.advance(900)
+    outages.update_outage_alerts(world.context())
+    alert_delivery.run_once(world.context())
+    ended = world.sinks.kept["chat"][-1]
+    assert ended.state is RESOLVED
+    assert "no request came since" in ended.title
+    assert ended.title.endswith("so nothing shows that it works")
+
+
+@pytest.mark.req("B11")
+def test_a_route_whose_requests_a_switch_refuses_is_not_down_by_its_targets(
+    world: SmallInstallation,
+) -> None:
+    with_fallback(world, "help")
+    forced = Force(ForceKind.TARGET, "sim/base")
+    freezes.throw_switch(
+        world.context(),
+        SYSTEM,
+        SwitchRequest(forced, "drill", route="help"),
+        source=SwitchSource.CLI,
+    )
+    minute = world.clock.now().replace(second=0, microsecond=0)
+    row = TrafficMinute(
+        "help", minute, "w", "incumbent", "", 1, 9, 9, 0, 0, 0, 0, 0.0, refused=9
+    )
+    with world.store.write() as tx:
+        Observations(tx).append([], [row])
+    outages.update_outage_alerts(world.context())
+    alert_delivery.run_once(world.context())
+
+    (told,) = world.sinks.kept["chat"]
+    assert told.title == "route help refuses requests: the router may call none of its targets"
+    assert "because of a kill switch: target sim/base for this route" in told.text
+    status = route_queries.load_status(world.context(), "help")
+    assert status.state_text == "refuses requests"
+    report = load_traffic_report(world.context(), timedelta(hours=1), "help")
+    assert (report.all.failed, report.all.left, report.all.refused) == (9, 0, 9)
+    assert scorecard.build_scorecard(world.context(), "help").charged == 0

@@ -263,10 +263,32 @@ def test_an_unknown_model_of_a_client_is_told_its_two_nearest_and_the_command(
     ctx: Context,
 ) -> None:
     with pytest.raises(NotFound) as unknown:
-        read_model_choice(ctx, "claude-sonnet-4-of-nowhere")
+        read_model_choice(ctx, "house-model-9-of-nowhere")
     near, command = str(unknown.value).split("nearest: ")[1].split("; ")
     assert near.count(" and ") == 1
     assert command == "`swapgate model add PROVIDER/MODEL` adds a model"
+    assert len(str(unknown.value)) <= 200
+
+
+@pytest.mark.req("C3", "D2")
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("claude-haiku", "swapgate provider add anthropic"),
+        ("groq/llama-3.1-8b", "swapgate provider add groq"),
+        ("mistral:large", "swapgate provider add mistral"),
+        ("google/gemini-2.5-flash", "swapgate provider add gemini"),
+        ("vllm/llama", "swapgate provider add vllm --api-base URL"),
+        ("openai_codex/gpt-5", "swapgate provider key login openai_codex"),
+        ("azure/a-deployment-with-a-long-name", "provider add azure_openai --api-base URL"),
+    ],
+)
+def test_a_name_of_a_provider_that_is_not_set_up_is_told_how_to_add_it(
+    ctx: Context, name: str, command: str
+) -> None:
+    with pytest.raises(NotFound, match=command) as unknown:
+        read_model_choice(ctx, name)
+    assert "swapgate model add" not in str(unknown.value)
     assert len(str(unknown.value)) <= 200
 
 
@@ -302,6 +324,8 @@ def test_the_list_shows_models_of_every_provider_with_a_key_and_counts_the_rest(
     assert set(rows) == {"big", "sim", "unasked"}
     few, big = rows["sim"]["models"], rows["big"]
     assert (rows["sim"]["shown"], big["models"], big["shown"]) == (few, 300, 100 - few)
+    sources = {name: row["source"] for name, row in rows.items()}
+    assert sources == {"big": "listed", "sim": "catalogue", "unasked": "catalogue"}
     assert "swapgate model discover unasked" in rows["unasked"]["note"]
     assert f"{200 + few} more" in told["message"]
     assert len(told["models"]) == 100

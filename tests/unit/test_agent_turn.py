@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from harness.agents.caller import AgentCaller
 from harness.agents.conversation import TurnOutcome
 from harness.agents.message import MessageRole, MessageToolCall, MessageUsage, SessionMessage
+from harness.agents.sub_task import SpawnArguments, SubTask, read_outcome, share_bounds
 from harness.agents.turn import (
     MAX_CALL_ID,
     ModelCallRequest,
@@ -23,7 +24,6 @@ from harness.agents.turn import (
     name_calls,
     sort_calls,
 )
-from harness.agents.turn_runner import SpawnArguments, SubTask, read_outcome, share_bounds
 from harness.app.agents import RouterModelCalls
 from harness.frame.errors import CallFailed
 from harness.routing.settings import TurnBounds
@@ -129,12 +129,31 @@ def test_an_id_that_a_model_could_have_guessed_is_given_to_one_call() -> None:
 
 
 @pytest.mark.req("C6")
-def test_tasks_come_as_a_list_or_as_one() -> None:
+def test_a_call_names_task_and_model_or_several_of_them() -> None:
     one, two = SubTask(task="one", model="cheap"), SubTask(task="two")
     given = [{"task": " one", "model": "cheap"}, {"task": "two", "model": None}]
+    named = SpawnArguments.model_validate({"task": " one", "model": "cheap"})
 
-    assert SpawnArguments.model_validate({"tasks": given}).tasks == [one, two]
-    assert SpawnArguments.model_validate({"task": "one", "model": "cheap"}).tasks == [one]
+    assert list(SpawnArguments.model_json_schema()["properties"])[:2] == ["task", "model"]
+    assert named.sub_tasks == (one,)
+    assert SpawnArguments.model_validate({"tasks": given}).sub_tasks == [one, two]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "give either `task`"),
+        ({"model": "cheap"}, "give either `task`"),
+        ({"task": "one", "tasks": [{"task": "two"}]}, "give either `task`"),
+        ({"tasks": [{"task": "two"}], "model": "cheap"}, "`model` belongs to `task`"),
+    ],
+)
+@pytest.mark.req("C6")
+def test_a_call_of_both_forms_or_of_neither_is_refused(
+    arguments: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ValidationError, match=words):
+        SpawnArguments.model_validate(arguments)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 from dataclasses import replace
 from datetime import timedelta
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -58,20 +57,55 @@ def test_the_same_key_within_the_window_is_counted_and_not_sent_again() -> None:
     assert due_message(again, NOW + REMIND_AFTER) is Notified.RAISED
 
 
-def test_a_cause_that_comes_back_at_once_is_told_when_the_window_is_over() -> None:
-    record = mark_notified(after(OPENED), Notified.RAISED, NOW)
-    over = apply_alert(record, at(1).now(AlertEvent.ENDED, NOW + timedelta(minutes=1)))
+LASTING = [kind for kind, rule in ALERT_RULES.items() if rule.lasting and rule.notifies]
+
+
+@pytest.mark.req("B9", "A6")
+@pytest.mark.parametrize("kind", LASTING)
+def test_a_cause_that_returns_after_its_end_was_told_is_told_at_once(kind: AlertKind) -> None:
+    opened = replace(OPENED, kind=kind)
+    record = mark_notified(after(opened), Notified.RAISED, NOW)
+    ended_at = NOW + timedelta(minutes=1)
+    over = apply_alert(record, opened.now(AlertEvent.ENDED, ended_at))
     assert over is not None
-    assert due_message(over, over.resolved_at or NOW) is None
-    settled = NOW + timedelta(minutes=1) + SETTLING_TIME
+    settled = ended_at + SETTLING_TIME
     assert due_message(over, settled) is Notified.RESOLVED
     over = mark_notified(over, Notified.RESOLVED, settled)
-    back = apply_alert(over, at(2))
+
+    returned_at = settled + timedelta(seconds=1)
+    back = apply_alert(over, replace(opened, at=returned_at))
 
     assert back is not None
     assert (back.id, back.open) == (record.id, True)
-    assert due_message(back, NOW + timedelta(minutes=3)) is None
-    assert due_message(back, settled + QUIET_PERIOD) is Notified.RAISED
+    assert due_message(back, returned_at) is Notified.RAISED
+
+
+@pytest.mark.req("B9")
+def test_the_end_of_a_cause_that_returned_is_told_after_it_stayed_away() -> None:
+    opened = replace(OPENED, kind=AlertKind.ROUTE_DOWN)
+    record = mark_notified(after(opened), Notified.RAISED, NOW)
+    over = apply_alert(record, opened.now(AlertEvent.ENDED, NOW))
+    assert over is not None
+    back = apply_alert(mark_notified(over, Notified.RESOLVED, NOW), opened)
+    assert back is not None
+    back = mark_notified(back, Notified.RAISED, NOW)
+
+    for minutes in (1, 5, 9):  # it flaps, and "raised" stays the last word
+        moment = NOW + timedelta(minutes=minutes)
+        ended = apply_alert(back, opened.now(AlertEvent.ENDED, moment))
+        assert ended is not None
+        assert due_message(ended, moment) is None
+        again = apply_alert(ended, replace(opened, at=moment + timedelta(minutes=1)))
+        assert again is not None
+        assert due_message(again, moment + timedelta(minutes=1)) is None
+        back = again
+    last = NOW + timedelta(minutes=20)
+    ended = apply_alert(back, opened.now(AlertEvent.ENDED, last))
+    assert ended is not None
+    assert due_message(ended, last + QUIET_PERIOD - timedelta(seconds=1)) is None
+    assert due_message(ended, last + QUIET_PERIOD) is Notified.RESOLVED
+    told = new_delivery(ended, Notified.RESOLVED, "chat", last + QUIET_PERIOD)
+    assert told.text.endswith("Over since 2026-11-20 09:50 UTC.")
 
 
 def test_a_restart_tells_nobody_anything_if_the_next_worker_sees_the_cause_too() -> None:
@@ -123,11 +157,15 @@ def test_whatever_comes_people_know_the_state_in_the_end_and_are_not_flooded(
         if record is not None and (due := due_message(record, now)):
             record = mark_notified(record, due, now)
             messages.append((due, now))
+        if record is not None and record.open:
+            assert record.notified is Notified.RAISED  # "resolved" never stays the last word
     if record is None:
         return
     assert record.open == bool(record.sources)
-    raised = [when for due, when in messages if due is Notified.RAISED]
-    assert all(later - one >= QUIET_PERIOD for one, later in pairwise(raised))
+    times = [when for _, when in messages]
+    assert all(
+        later - one >= QUIET_PERIOD for one, later in zip(times, times[4:], strict=False)
+    )
     if due := due_message(record, now + QUIET_PERIOD):
         record = mark_notified(record, due, now + QUIET_PERIOD)
     if record.notified is not None:

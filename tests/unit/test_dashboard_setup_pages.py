@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -25,6 +25,7 @@ from harness.frame.runtime.encryption import new_key
 from harness.operations import keys, queries
 from harness.operations.queries import list_keys
 from harness.proposals import fallback_chain
+from harness.providers.models.capabilities import Capabilities
 from harness.providers.models.catalogue import (
     COLUMNS,
     Ability,
@@ -34,7 +35,7 @@ from harness.providers.models.catalogue import (
     find_price_origin,
 )
 from harness.providers.models.model_match import DiscoveredModel
-from harness.providers.records import DiscoveredModels
+from harness.providers.records import DiscoveredModels, Providers
 from harness.providers.target import Price, Provider, Target
 from harness.registry import credentials, registered_providers, targets
 from harness.registry.targets import ProviderChange
@@ -128,10 +129,12 @@ def test_a_model_is_added_and_one_that_its_provider_does_not_list_is_named(
 ) -> None:
     ctx = page_frame.context()
     registered_providers.change_provider(ctx, SYSTEM, "openai", ProviderChange())
-    address = registered_providers.get_provider(ctx, "openai").api_base
     with ctx.store.write() as tx:
-        listed = DiscoveredModel("openai", "gpt-4o-mini", address, ctx.clock.now())
+        provider = Providers(tx).all()["openai"]
+        listed = DiscoveredModel("openai", "gpt-4o-mini", provider.api_base, ctx.clock.now())
         DiscoveredModels(tx).replace("openai", [listed])
+    # The dialog offers the listed models, and those that the configuration names.
+    targets.put_provider(ctx, SYSTEM, replace(provider, models={"gpt-4o": Capabilities()}))
     act_as(monkeypatch, "pat", Role.PROPOSER)
     app = dialog("providers.add_model('openai')")
     assert "Choose a model first." in text(app)
@@ -187,6 +190,14 @@ def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_co
     assert names() == ["spare", "spare.old"]
     [event] = [e for e in queries.read_audit_events(ctx) if e.action == "credential.remove"]
     assert (event.actor, event.details["keys"]) == ("ada", ["default"])
+
+    monkeypatch.setitem(cast("dict[str, str]", ctx.environ), "HOUSE_KEY", SECRET)
+    registered_providers.change_provider(
+        ctx, ANA, "house", ProviderChange("vllm", api_key_env="HOUSE_KEY")
+    )
+    shown = text(dialog("providers.change_keys('house')"))
+    assert "HOUSE_KEY in the environment of this process" in shown
+    assert "To take it away, unset HOUSE_KEY" in shown
 
     registered_providers.change_provider(
         ctx, ANA, "github_copilot", ProviderChange("github_copilot")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.frame.failures import FailureClass
 from harness.gate.online.guardrails import UnitRule
-from harness.gate.online.worker_guard import FIRST_WEIGHT, WorkerGuard, abort_log_e
+from harness.gate.online.worker_guard import FIRST_WEIGHT, GuardCount, WorkerGuard, abort_log_e
 from harness.routing.table import Arm, Canary, Route
 from router.observers.canary_guard import WAIT_S, CanaryGuards, RolloutGuard
 from router.recording.shared_files import GuardFiles, GuardTurn, LocalAbort
@@ -268,13 +268,14 @@ def test_an_abort_is_over_with_the_rollout_and_leaves_nothing_behind(tmp_path: P
 def test_a_worker_whose_snapshot_is_older_keeps_what_another_one_tells(tmp_path: Path) -> None:
     files = GuardFiles(tmp_path / "guard")
     side = Side(files, replace(ROUTE, canary=None))
-    side.guards.apply_abort(LocalAbort("r-1", "support", "w", 7.0, 6.0, 3, 3, 3, EPOCH))
+    side.guards.apply_abort(LocalAbort("r-1", "support", "w", COUNT, EPOCH))
     side.evaluate()
 
     assert side.guards.stopped(CANARY)
 
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+COUNT = GuardCount(3, 3, 0, log_e=7.0, log_limit=6.0)
 
 
 def test_every_process_that_watches_a_rollout_gets_a_turn_of_its_own(tmp_path: Path) -> None:
@@ -287,7 +288,7 @@ def test_every_process_that_watches_a_rollout_gets_a_turn_of_its_own(tmp_path: P
 
 def test_a_damaged_file_is_as_good_as_none(tmp_path: Path) -> None:
     files = GuardFiles(tmp_path / "guard")
-    files.keep(LocalAbort("r-1", "support", "w", 7.0, 6.0, 3, 3, 3, EPOCH))
+    files.keep(LocalAbort("r-1", "support", "w", COUNT, EPOCH))
     (tmp_path / "guard" / "r-1.json").write_bytes(b'{"torn')
 
     assert files.aborted() == []

@@ -324,3 +324,16 @@ def test_a_kind_in_front_that_nobody_has_is_not_left_for_another_one() -> None:
 
     assert model_match.found is None
     assert "no configured provider is called 'openai'" in model_match.reason
+
+
+def test_a_model_that_its_provider_still_lists_has_not_ended() -> None:
+    """The catalogue's announced end counts only while the provider's list is unknown."""
+    entry = CatalogueEntry("custom", "swan-9", end_date=TODAY)
+    older = ModelOffer("p", "custom", "swan-8", listed=True)
+    found = {}
+    for listed in (True, False, None):
+        newer = ModelOffer("p", "custom", "swan-9", entry, listed)
+        match_ = match_among("swan", [newer, older], today=TODAY).found
+        found[listed] = match_.model if match_ else ""
+
+    assert found == {True: "swan-9", False: "swan-8", None: "swan-8"}

@@ -107,7 +107,7 @@ def test_the_first_rule_that_fits_decides(
         (
             "claude-opus-5",
             "main",
-            "such names belong to anthropic, but no provider of it has a key",
+            "such names belong to anthropic, but no provider of it is configured",
         ),
         ("GPT-99", "", "its known models do not include GPT-99"),
         ("claude nine", "anthropic", "a name of several words is not an exact name"),

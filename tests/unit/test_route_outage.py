@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from harness.gate.online.observation import TrafficMinute
-from harness.routes.outages import OutageKind, RouteOutage, find_outage
+from harness.routes.outage_rule import OutageKind, RouteOutage, find_outage
 from harness.routing.table import Arm, Route
 
 pytestmark = pytest.mark.req("B9")
@@ -21,20 +21,25 @@ def row(
     charged: int = 0,
     target: str = "own",
     arm: Arm = Arm.INCUMBENT,
+    refused: int = 0,
 ) -> TrafficMinute:
     """minute: after noon."""
     at = NOON + timedelta(minutes=minute)
+    counts = requests, failed, charged
     return TrafficMinute(
-        "chat", at, "w", arm.value, target, 1, requests, failed, charged, 0, 0, 0, 0.0
+        "chat", at, "w", arm.value, target, 1, *counts, 0, 0, 0, 0.0, refused=refused
     )
 
 
 def outage(
-    rows: Sequence[TrafficMinute], minutes: float, shut: Sequence[str] = ()
+    rows: Sequence[TrafficMinute],
+    minutes: float,
+    shut: Sequence[str] = (),
+    known: OutageKind | None = None,
 ) -> RouteOutage | None:
     """minutes: from noon to now."""
     times = {target: NOON - timedelta(minutes=9) for target in shut}
-    return find_outage(ROUTE, rows, times, NOON + timedelta(minutes=minutes))
+    return find_outage(ROUTE, rows, times, NOON + timedelta(minutes=minutes), known)
 
 
 @pytest.mark.parametrize(
@@ -116,3 +121,41 @@ def test_the_circuits_of_all_targets_tell_at_once_where_no_request_is_answered(
     assert (found is not None) is down
     if found is not None:
         assert (found.since, found.no_answers) == (NOON - timedelta(minutes=9), True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "minutes", "known", "kind"),
+    [
+        # A good minute ends an outage when routers have reported it completely.
+        ([row(0, 60, 60, 60), row(1, 60)], 2, DOWN, DOWN),
+        ([row(0, 60, 60, 60), row(1, 60)], 2.2, DOWN, None),
+        # Two errors begin no outage, but show that the old one is not over.
+        ([row(0, 60), row(1, 2, 2, 2)], 1.2, None, None),
+        ([row(0, 60), row(1, 2, 2, 2)], 1.2, DOWN, DOWN),
+        ([row(0, 600), row(1, 200, 2, 2)], 1.2, DOWN, None),
+        ([row(0, 60), row(1, 2, 0, 2, "first")], 1.2, ON_FALLBACK, ON_FALLBACK),
+        ([row(0, 60), row(1, 5), row(1, 2, 0, 2, "first")], 1.2, ON_FALLBACK, None),
+        # Callers who get errors again are not on a fallback.
+        ([row(0, 60, 0, 60, "first"), row(1, 2, 2, 2)], 1.2, DOWN, DOWN),
+        ([row(0, 60), row(1, 9, 9, 9)], 1.2, ON_FALLBACK, DOWN),
+        ([row(0, 60, 60, 60)], 15, DOWN, None),
+    ],
+)
+def test_a_known_outage_ends_only_by_newest_minutes_that_do_not_show_it(
+    rows: list[TrafficMinute],
+    minutes: float,
+    known: OutageKind | None,
+    kind: OutageKind | None,
+) -> None:
+    found = outage(rows, minutes, known=known)
+    assert (found.kind if found else None) is kind
+
+
+@pytest.mark.req("B11")
+def test_requests_that_no_target_was_called_for_are_no_silence_of_the_targets() -> None:
+    refused = outage([row(0, 9, 9, refused=9)], 1)
+    mixed = outage([row(0, 9, 9, 3, refused=6)], 1)
+    assert refused is not None
+    assert mixed is not None
+    assert (refused.refused, refused.only_refused) == (9, True)
+    assert (mixed.refused, mixed.only_refused) == (6, False)

@@ -19,7 +19,7 @@ from tests.support.providers.scripted_upstream import (
     streamed,
 )
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place
-from tests.support.router.live_router import FALLBACK, INCUMBENT
+from tests.support.router.live_router import FALLBACK, INCUMBENT, switch_of
 
 OWN, SPARE = f"up/{INCUMBENT}", f"up/{FALLBACK}"
 
@@ -168,3 +168,50 @@ async def test_a_log_that_nobody_writes_drops_events_and_counts_them(tmp_path: P
     await place.ask(times=3)
 
     assert (await place.metrics())["swapgate_router_log_events_dropped_total"] >= 3
+
+
+@pytest.mark.req("B9", "B11")
+async def test_a_request_that_a_switch_refuses_is_no_failure_of_the_provider_it_excludes(
+    tmp_path: Path,
+) -> None:
+    limited = replace(error(429), headers={"retry-after": "7200"})
+    place = Place(tmp_path, {INCUMBENT: limited, FALLBACK: completion()}, fallback=True)
+    forced = switch_of(f"target:{OWN}")
+    place.kept.put(replace(place.kept.snapshot(), etag="2", switches=(forced,)))
+    assert place.holder.refresh()
+    # The first request pauses the forced target. The router calls no target for the others.
+    await place.ask(times=3)
+
+    found = await place.metrics()
+    requests = {
+        name: value
+        for name, value in found.items()
+        if name.startswith("swapgate_requests_total") and value
+    }
+    failed = f'outcome="failed",provider="up",route="support",target="{OWN}"'
+    refused = 'outcome="refused",provider="",route="support",target=""'
+    assert requests == {
+        f'swapgate_requests_total{{arm="incumbent",{failed}}}': 1,
+        f'swapgate_requests_total{{arm="incumbent",{refused}}}': 2,
+    }
+    place.recorder.flush()
+    (minute,) = place.kept.traffic
+    assert (minute.requests, minute.failed, minute.refused, minute.charged) == (3, 3, 2, 1)
+
+
+@pytest.mark.req("B9", "E5", "D8")
+async def test_a_request_that_no_target_may_get_is_no_failure_of_a_provider(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path, {})
+    place.holder._keys_of = lambda _: {"up": ()}
+    place.kept.put(replace(place.kept.snapshot(), etag="2"))
+    assert place.holder.refresh()
+    await place.ask()
+
+    refused = 'outcome="refused",provider="",route="support",target=""'
+    found = await place.metrics()
+    assert found[f'swapgate_requests_total{{arm="incumbent",{refused}}}'] == 1
+    place.recorder.flush()
+    (minute,) = place.kept.traffic
+    assert (minute.failed, minute.refused, minute.charged) == (1, 1, 0)

@@ -5,10 +5,10 @@ same key.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
-from typing import Final
+from typing import Any, Final
 
 
 class Severity(IntEnum):
@@ -91,9 +91,9 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.ROUTE_DOWN: AlertRule(
         _S.CRITICAL,
-        "`swapgate route failovers` shows what failed; `swapgate route fallback add` gives the "
-        "route another target; `swapgate switch throw target:PROVIDER/MODEL` sends the route's "
-        "requests to a target",
+        "`swapgate route failovers` shows what failed, and `swapgate switch list` the kill "
+        "switches; `swapgate route fallback add` gives the route another target; `swapgate "
+        "switch throw target:PROVIDER/MODEL` sends the route's requests to a target",
         remind=timedelta(hours=4),
     ),
     _K.ON_FALLBACK: AlertRule(
@@ -308,6 +308,7 @@ class Alert:
     at: datetime
     source: str  # the process that detected it; an end counts only for its own source
     news: AlertEvent = AlertEvent.RAISED
+    details: Mapping[str, Any] = field(default_factory=dict)  # the figures in its text, as JSON
 
     @property
     def severity(self) -> Severity:

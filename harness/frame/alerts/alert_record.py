@@ -4,11 +4,15 @@ by the record and the time whether a message is due:
 
     raised ──▶ "raised" sent ──▶ cause ended ──▶ "resolved" sent
                     ▲                                  │
-                    └──── raised again, QUIET_PERIOD after ───┘
+                    └────────── raised again ──────────┘
 
-Within QUIET_PERIOD of the last message, a cause that returns counts but sends no message. A
-cause that lasts sends a reminder after its kind's `remind`. A cause that workers report counts
-as over SETTLING_TIME after its end.
+A cause that returns sends its message at once, so that "resolved" never stays the last word
+while the cause lasts. A cause that flaps sends few messages all the same: after it returned
+within QUIET_PERIOD, "resolved" waits until the cause stayed away for QUIET_PERIOD
+(`resolution_delay`). So people get at most four messages of a key within QUIET_PERIOD.
+
+A cause that lasts sends a reminder after its kind's `remind`. A cause that workers report
+counts as over SETTLING_TIME after its end.
 
 A failed delivery of a message to a sink is retried. Waits double from 5 seconds to 15 minutes,
 half of each wait is random, and retries stop after three days. Pure.
@@ -18,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
 from harness.frame.alerts.alert import (
@@ -53,8 +57,9 @@ class AlertRecord:
     resolved_at: datetime | None = None  # None while the cause lasts
     notified: Notified | None = None  # the last message to people
     notified_at: datetime | None = None  # the time of the last message
-    notified_count: int = 0  # the count at the last message
     messages: int = 0  # the number of messages
+    returned: bool = False  # the cause returned after the message of its end
+    details: Mapping[str, Any] = field(default_factory=dict)  # the newest report's figures
 
     @property
     def severity(self) -> Severity:
@@ -91,10 +96,12 @@ def apply_alert(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
         record,
         title=alert.title if newer else record.title,
         text=alert.text if newer else record.text,
+        details=alert.details if newer else record.details,
         last_seen=latest,
         count=record.count + (alert.news is AlertEvent.RAISED),
         sources={**record.sources, **sources},
         resolved_at=None if lasting else latest,
+        returned=record.returned or (lasting and record.notified is Notified.RESOLVED),
     )
 
 
@@ -123,26 +130,29 @@ def drop_silent_sources(record: AlertRecord, now: datetime) -> AlertRecord:
     return replace(record, sources=sources, resolved_at=None if sources else now)
 
 
+def resolution_delay(record: AlertRecord) -> timedelta:
+    """Returns how long the cause must be away until people get the message of its end."""
+    if record.returned:
+        return QUIET_PERIOD
+    reports_end = ALERT_RULES[record.kind].silent is None
+    return timedelta(0) if reports_end else SETTLING_TIME
+
+
 def due_message(record: AlertRecord, now: datetime) -> Notified | None:
-    """Returns the message that is due now; None if no message is due, or the last message is
-    too recent.
-    """
+    """Returns the message that is due now; None if people know the state."""
     if not ALERT_RULES[record.kind].notifies:
         return None
-    since = None if record.notified_at is None else now - record.notified_at
-    rested = since is None or since >= QUIET_PERIOD
     if not ALERT_RULES[record.kind].lasting:
         # A newly configured sink must not get last month's events.
         recent = now - record.last_seen < REMIND_AFTER
         return Notified.RAISED if record.notified is None and recent else None
     if record.resolved_at is not None:
-        reports_end = ALERT_RULES[record.kind].silent is None
-        over = now - record.resolved_at >= (timedelta(0) if reports_end else SETTLING_TIME)
+        over = now - record.resolved_at >= resolution_delay(record)
         return Notified.RESOLVED if record.notified is Notified.RAISED and over else None
-    if record.notified is Notified.RAISED:
-        remind = ALERT_RULES[record.kind].remind
-        return Notified.RAISED if since is not None and since >= remind else None
-    return Notified.RAISED if rested else None
+    if record.notified is not Notified.RAISED or record.notified_at is None:
+        return Notified.RAISED
+    remind = ALERT_RULES[record.kind].remind
+    return Notified.RAISED if now - record.notified_at >= remind else None
 
 
 def mark_notified(record: AlertRecord, message: Notified, now: datetime) -> AlertRecord:
@@ -150,7 +160,6 @@ def mark_notified(record: AlertRecord, message: Notified, now: datetime) -> Aler
         record,
         notified=message,
         notified_at=now,
-        notified_count=record.count,
         messages=record.messages + 1,
     )
 
@@ -179,6 +188,7 @@ def _first(alert: Alert, sources: Mapping[str, datetime]) -> AlertRecord:
         key=alert.key,
         title=alert.title,
         text=alert.text,
+        details=alert.details,
         first_seen=alert.at,
         last_seen=alert.at,
         sources=sources,
@@ -302,13 +312,17 @@ def new_delivery(record: AlertRecord, message: Notified, sink: str, now: datetim
     """
     over = message is Notified.RESOLVED
     times = f" ({record.count} times since {record.first_seen:%Y-%m-%d %H:%M} UTC)"
+    text = record.text + (times if record.count > 1 else "")
+    if over and record.returned and record.resolved_at is not None:
+        # The message comes long after the end, because the cause had returned.
+        text += f" Over since {record.resolved_at:%Y-%m-%d %H:%M} UTC."
     return Delivery(
         alert=record.id,
         number=record.messages,
         sink=sink,
         message=message,
         title=("resolved: " if over else "") + record.title,
-        text=record.text + (times if record.count > 1 else ""),
+        text=text,
         created_at=now,
         next_attempt_at=now,
     )
@@ -355,6 +369,11 @@ def mark_failed(delivery: Delivery, now: datetime, error: str, *, uniform: float
     if now - delivery.created_at >= GIVE_UP_AFTER:
         return replace(tried, next_attempt_at=None, gave_up_at=now)
     return replace(tried, next_attempt_at=now + retry_wait(attempts, uniform))
+
+
+def drop_delivery(delivery: Delivery, now: datetime, reason: str) -> Delivery:
+    """Ends a delivery without a further attempt."""
+    return replace(delivery, next_attempt_at=None, gave_up_at=now, last_error=reason)
 
 
 def delivery_jitter(delivery: Delivery) -> float:

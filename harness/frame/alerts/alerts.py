@@ -10,6 +10,7 @@ from harness.frame.alerts.alert_record import (
     AlertRecord,
     Delivery,
     Notified,
+    drop_delivery,
     find_alert_page,
     mark_notified,
     new_delivery,
@@ -20,6 +21,7 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.world import World
 
 SOURCE: Final = "control"
+CAUSE_RETURNED: Final = "the cause returned before the sink accepted this message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,10 @@ def queue_message(
     now = tx.now()
     after = mark_notified(record, message, now)
     Alerts(tx).save(after)
+    if message is Notified.RAISED:
+        # A sink that accepted no "resolved" yet must not get it after the cause returned.
+        for old in Deliveries(tx).waiting_ends(record.key):
+            Deliveries(tx).replace(old, drop_delivery(old, now, CAUSE_RETURNED))
     for sink in sinks:
         Deliveries(tx).add(new_delivery(after, message, sink, now))
 

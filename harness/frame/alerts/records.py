@@ -35,7 +35,6 @@ ALERT: Final = record(
     one_of("notified", Notified),
     at_least("count", 1),
     sa.CheckConstraint("last_seen >= first_seen", name="seen_in_order"),
-    sa.CheckConstraint("notified_count BETWEEN 0 AND count", name="notified_count_range"),
     sa.CheckConstraint(
         "(notified IS NULL) = (notified_at IS NULL)"
         " AND (notified IS NULL) = (messages = 0) AND messages >= 0",
@@ -160,6 +159,14 @@ class Deliveries(Records[Delivery]):
             delivery.c.next_attempt_at.is_not_distinct_from(before.next_attempt_at),
         )
         return self._change(*same, **self.record.write(after)) > 0
+
+    def waiting_ends(self, key: str) -> Sequence[Delivery]:
+        """Lists the messages about an end of the key's alerts that no sink has accepted yet."""
+        row = delivery.c
+        own = row.alert.in_(sa.select(alert.c.id).where(alert.c.key == key))
+        is_end = row.message == Notified.RESOLVED.value
+        query = self._select(own, is_end, row.next_attempt_at.is_not(None))
+        return self._all(query.order_by(row.alert, row.number, row.sink))
 
     def for_alert(self, alert: str) -> Sequence[Delivery]:
         query = self._select(delivery.c.alert == alert)

@@ -1,1 +1,7 @@
-"""The offline gate: paired scores of two eval runs in, a verdict out."""
+"""The offline gate: paired scores of two eval runs in, a verdict out.
+
+`pairs` pairs samples, `design` and `item_tests` test differences, `sequential` decides one
+comparison, `suite_judgement` and `suite_claims` judge suites, and `verdicts` combines them. No
+module here reads a store or calls a model. The rules are documented in
+docs/explanation/statistics.md.
+"""

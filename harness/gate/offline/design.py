@@ -70,6 +70,7 @@ class Design:
 
 
 def design_from_plan(plan: SuitePlan) -> Design:
+    """Returns the test of a plan's scores. With Holm's rule it may pass at `n_max` only."""
     return Design(
         claim=plan.claim.quality,
         margin=plan.margin,

@@ -1,4 +1,8 @@
-"""Format rules: how answers break their format, and how to fix each break."""
+"""Format rules: how answers break their format, and how to fix each break.
+
+Scorers find the breaks (`evals.scorers`); this module only explains them. The remedies are
+advice for people, and change neither prompt nor score by themselves.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

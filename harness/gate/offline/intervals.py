@@ -1,6 +1,9 @@
 """Intervals and tests for paired differences: Tango's for pass/fail scores, Student's t for
 graded scores; McNemar's test, intervals of a mean and a median, and a lower bound of a score
 that stays valid under repeated inspection.
+
+Most intervals here are for reading only, and are not adjusted for early stopping. The tests
+that decide are in `harness.gate.offline.item_tests` and `harness.gate.offline.sequential`.
 """
 
 import math
@@ -155,6 +158,8 @@ def t_interval(
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
+    """Two-sided p-values of McNemar's test, exact and mid-p."""
+
     exact: float  # exact, mid_p: two-sided p-values
     mid_p: float
 

@@ -3,7 +3,8 @@ scores use Student's t, corrected for skewness; pass/fail scores use the exact p
 their wins and losses.
 
 The code adds strictly in order, so that the rounding of a sum does not depend on how many items
-follow.
+follow. `harness.gate.offline.design` fixes the analyses at which a comparison may test, and
+`harness.gate.offline.sequential` decides by the p-value.
 """
 
 from dataclasses import dataclass

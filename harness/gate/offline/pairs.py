@@ -47,6 +47,7 @@ class PairedItem:
 
     @property
     def complete(self) -> bool:
+        """Tells whether every epoch of both sides has a score."""
         return self.missing == (0.0, 0.0)
 
     @property
@@ -200,10 +201,12 @@ def _run_of(samples: Sequence[Sample]) -> str:
 
 
 def _strict(sample: Sample) -> float | None:
+    """Returns the strict score; None for a failed sample, even if it has a score."""
     return None if sample.error else sample.strict
 
 
 def _lenient(sample: Sample) -> float | None:
+    """Returns the lenient score; the strict one if the scorer has no lenient reading."""
     return _strict(sample) if sample.error or sample.lenient is None else sample.lenient
 
 
@@ -214,6 +217,10 @@ def _reasons(samples: Sequence[Sample]) -> tuple[str, ...]:
 
 
 def _paired(a: Sequence[Sample], b: Sequence[Sample]) -> PairedItem:
+    """Builds the pair of one item.
+
+    A missing score counts 1 for the incumbent and 0 for the candidate.
+    """
     reasons = _reasons(a), _reasons(b)
     return PairedItem(
         pair=ScorePair(

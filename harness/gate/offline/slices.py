@@ -97,6 +97,8 @@ SLICE_ALPHA: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class SliceJudgement:
+    """The slices' figures at the last look, and whether one is shown worse."""
+
     figures: tuple[SliceFigures, ...]
     # The number of units after which a slice was first shown worse; None for never.
     worse_at: int | None = None

@@ -57,6 +57,7 @@ class _Bet:
 
     @property
     def crossed(self) -> bool:
+        """Tells whether the evidence has reached the level at least now."""
         return self.log_e >= self._level
 
     def add(self, x: float) -> None:
@@ -255,6 +256,8 @@ WEIGHTED_MEAN: Final = "weighted mean"
 
 @dataclass(frozen=True, slots=True)
 class ClaimGroup:
+    """The judgement of suites that decide together, or of one suite alone."""
+
     votes: tuple[tuple[str, SuiteReport], ...]  # (outcome that counts, its report)
     members: Mapping[str, SuiteJudgement]  # by suite
     whole: SuiteReport | None = None  # the report on the joint claim
@@ -330,6 +333,7 @@ BLOCKING_OUTCOMES: Final = ("failed", "running", "infra_error")
 
 
 def _composite(cases: Sequence[SuiteClaim]) -> SuiteClaim:
+    """Builds one claim from composite items, as many as the shortest suite has units."""
     plans = [case.plan for case in cases]
     weights = weight_shares(plans)
     units = [merge_clusters(case.plan, case.paired.items) for case in cases]
@@ -358,6 +362,7 @@ def _composite(cases: Sequence[SuiteClaim]) -> SuiteClaim:
 
 
 def weight_shares(plans: Sequence[SuitePlan]) -> tuple[float, ...]:
+    """Returns the plans' weights as shares that sum to 1."""
     total = fsum(plan.weight for plan in plans)
     return tuple(plan.weight / total for plan in plans)
 
@@ -395,6 +400,7 @@ def _member(case: SuiteClaim, upto: int, *, decided: bool) -> tuple[SuiteJudgeme
 
 
 def _p(report: SuiteReport) -> float:
+    """Returns the p-value at the planned end; 1 if the suite is not measured to its end."""
     p = report.p_final
     return p if p is not None and report.n_used >= report.n_max else 1.0
 

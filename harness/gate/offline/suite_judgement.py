@@ -1,6 +1,9 @@
 """Judges one suite's paired scores into a report. A loss counts only if the lenient scores show
 it too (else `harness_mismatch`). Missing scores never decide: the gate counts them once against
 the candidate and once for it, and the outcome needs both to agree (else `infra_error`).
+
+Costs and groups of suites are judged in `harness.gate.offline.suite_claims`; the test itself is
+in `harness.gate.offline.sequential`.
 """
 
 from collections import Counter
@@ -59,6 +62,8 @@ REPORTED = (*SHOWN, "how", "n_used", "log_e_bad", "p_final")
 
 @dataclass(frozen=True, slots=True)
 class SuiteJudgement:
+    """A suite's report. `consumed`: the units behind its outcome; later units do not count."""
+
     report: SuiteReport
     consumed: int
 
@@ -190,6 +195,7 @@ def waiting_report(
 def _judge_scores(
     plan: SuitePlan, paired: PairedSuite, stopped: StoppedRun | None
 ) -> SuiteJudgement:
+    """Judges strict and lenient scores of the whole suite, without slices and costs."""
     readings = _read(plan, paired)
     outcome = _outcome(paired, readings, stopped)
     strict, consumed = readings.strict, readings.consumed
@@ -221,6 +227,7 @@ def _noise(items: Sequence[PairedItem]) -> AnswerNoise | None:
 
 
 def _read(plan: SuitePlan, paired: PairedSuite) -> _Readings:
+    """Compares the strict scores, and the lenient ones only where they can explain a loss."""
     # The noise was measured on strict scores, so it does not apply to lenient scores.
     units, design = merge_clusters(plan, paired.items), design_from_plan(plan)
     differences, noise = _differences(units), _noise(units)

@@ -101,6 +101,7 @@ def run_ids(inputs: Mapping[str, Any], suite: str) -> tuple[str, str]:
 
 
 def served_from_json(inputs: Mapping[str, Any], suite: str) -> ServedModels:
+    """Restores the served models of one suite; empty for a verdict without them."""
     stored = inputs.get("served", {}).get(suite, {})
     sides = {
         side: tuple(ServedModel(*model) for model in pairs) for side, pairs in stored.items()
@@ -109,6 +110,7 @@ def served_from_json(inputs: Mapping[str, Any], suite: str) -> ServedModels:
 
 
 def verdict_times(inputs: Mapping[str, Any]) -> tuple[datetime, datetime]:
+    """Returns when the verdict was decided, and when it expires."""
     return (
         datetime.fromisoformat(inputs["decided_at"]),
         datetime.fromisoformat(inputs["expires_at"]),
@@ -116,6 +118,7 @@ def verdict_times(inputs: Mapping[str, Any]) -> tuple[datetime, datetime]:
 
 
 def report_json(report: SuiteReport) -> dict[str, object]:
+    """Writes a suite's report as plain values, as verdicts are hashed and stored."""
     return {**asdict(report), "flags": list(report.flags)}
 
 
@@ -213,6 +216,8 @@ GUARD_NOT_WORSE: Final = "A guard suite passes because the candidate is not show
 
 @dataclass(frozen=True, slots=True)
 class JointJudgement:
+    """The outcome on all suites, with each suite's report."""
+
     outcome: str
     reason: str
     reports: tuple[SuiteReport, ...]  # one for each case in order, then the weighted mean's
@@ -341,6 +346,11 @@ def _decide(
     decided_at: datetime,
     expires_at: datetime,
 ) -> Verdict | None:
+    """Returns the verdict, or None while it is open.
+
+    The inputs hold only the units that the outcome rests on, so that a replay sees the same
+    items.
+    """
     judgement = judge_suites(cases)
     outcome, reports = judgement.outcome, judgement.reports
     if outcome == "running":

@@ -8,6 +8,9 @@ During the warm-up, the candidate's times do not count: a newly started model an
 first (statistics.md §2.11). The warm-up excludes whole blocks, by count and admission time, so
 that both arms lose the same period. Answers never decide which blocks count. Errors and all
 other guardrails count from the first unit on.
+
+A path says nothing about alpha: `harness.gate.online.rollout_evidence` compares it with the
+rollback level.
 """
 
 import math
@@ -16,6 +19,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from itertools import accumulate
+from operator import or_
 from typing import Final
 
 from harness.frame.errors import InputError
@@ -23,6 +27,7 @@ from harness.frame.formatting import add_seconds
 from harness.gate.arrays import Floats, geometric_grid, log_mean_rows, np
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.guardrails import (
+    NO_SPLIT,
     FailureTally,
     Guardrail,
     GuardrailKind,
@@ -119,10 +124,25 @@ def guardrail_path(
         return sums_path([block.bets.get(guardrail, ()) for block in blocks])
     tallies = [block_tally(block, guardrail) for block in blocks]
     shares = [block.weight_bps / 10_000 for block in blocks]
-    by_outcome = guardrail in BY_OUTCOME
-    back = [by_outcome or not block.is_never_seen for block in blocks]
-    tallies = pool_returned(tallies, shares, back)
+    tallies = pool_returned(tallies, shares, _without_planned_share(blocks, guardrail))
     return counts_path(tallies, policy.tolerated[guardrail], shares=shares)
+
+
+def _without_planned_share(
+    blocks: Sequence[ObservationBlock], guardrail: Guardrail
+) -> list[bool]:
+    """Tells for each block whether the arms' units may not have the planned shares.
+
+    The errors leave out limited requests and others of unknown outcome. If one arm has more of
+    them, the planned share would blame the other arm. So the first unknown outcome ends the use
+    of the planned share for the rest of the rollout.
+    """
+    if guardrail in BY_OUTCOME:
+        return [True] * len(blocks)
+    if guardrail is not Guardrail.ERRORS:
+        return [not block.is_never_seen for block in blocks]
+    unknown = accumulate((block.unknown_units != NO_SPLIT for block in blocks), or_)
+    return [out or not block.is_never_seen for out, block in zip(unknown, blocks, strict=True)]
 
 
 def pool_returned(

@@ -97,7 +97,11 @@ HEALTHY_GRID = (0.25, 0.5, 0.7, 0.85, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Running evidence that a canary is not harmful."""
+    """Running evidence that a canary is not harmful.
+
+    Logs are natural logarithms of products over blocks, one for each odds ratio of
+    HEALTHY_GRID.
+    """
 
     # Against "odds ratio >= rho_ni".
     log_products: tuple[float, ...] = (0.0,) * len(HEALTHY_GRID)

@@ -1,4 +1,8 @@
-"""Sums up one guardrail's counts in a rollout, as figures and as a sentence."""
+"""Sums up one guardrail's counts in a rollout, as figures and as a sentence.
+
+The sums explain the evidence and are not part of it: `harness.gate.online.evidence_paths`
+computes the evidence from the blocks. Rows for tables are in `harness.gate.guardrail_rows`.
+"""
 
 import math
 from collections import Counter
@@ -220,7 +224,11 @@ class GuardrailEvidence(GuardrailTotals):
 def guardrail_totals(
     blocks: Sequence[ObservationBlock], guardrail: Guardrail
 ) -> GuardrailTotals:
-    """Sums up one guardrail's counts, values or limited requests over blocks."""
+    """Sums up one guardrail over these blocks: counts, values, or limited requests.
+
+    Levels are shares of failed units for counts, and geometric means for values. A level is
+    None without units, because a rate of 0 would look measured.
+    """
     kind = guardrail_kind(guardrail)
     if kind is GuardrailKind.RANKS:
         return _values(blocks, guardrail)

@@ -111,9 +111,11 @@ class Guardrails:
 
     @classmethod
     def none(cls) -> Self:
+        """Returns guardrails that are all off, except errors."""
         return cls(**dict.fromkeys((item.name for item in fields(cls)), False))
 
     def tolerated(self) -> dict[Guardrail, float]:
+        """Returns the ratios of guardrails that are on, without errors."""
         ratios = ((guardrail, getattr(self, name)) for name, guardrail in _NAMED.items())
         return {guardrail: float(r) for guardrail, r in ratios if r is not False}
 
@@ -132,6 +134,7 @@ class FailureTally:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "FailureTally":
+        """Restores a tally of the class that its fields name. Raises as `read_fields`."""
         kind = next((kind for name, kind in _TALLIES.items() if name in stored), FailureTally)
         tally: FailureTally = read_fields(kind, stored)
         return tally
@@ -148,6 +151,7 @@ class FailureTally:
 
     @property
     def fits(self) -> bool:
+        """Tells whether the counts are possible: each arm's failures are part of its units."""
         return _failed(self).is_part_of(_counted(self))
 
 
@@ -281,6 +285,11 @@ FEEDBACK_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class CanaryJudge:
+    """The model that judges a canary's answers, and its limits.
+
+    Routers call the judge no more once its calls have cost `max_usd`, over all workers.
+    """
+
     model: str  # PROVIDER/MODEL
     criteria: str  # description of a good answer
     max_usd: float  # maximum cost for the whole rollout
@@ -314,6 +323,7 @@ class UnitRule:
         return bool(self.ledger_salt)
 
     def age_s(self, at: datetime) -> float:
+        """Returns the rollout's age in seconds; 0 if it began later or at an unknown time."""
         return max(0.0, at.timestamp() - self.began_s) if self.began_s else 0.0
 
 
@@ -340,6 +350,8 @@ class MeasuredUnit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BlockRanks:
+    """One guardrail's ranks in a block; without ranks if an arm has no values."""
+
     # In (0, 1), for each scored unit of the smaller arm; high for high canary values.
     u: tuple[float, ...]
     level: ArmLevels | None
@@ -358,6 +370,7 @@ def rank_among(value: float, controls: Sequence[float], tie_breaker: float) -> f
 
 
 def scored_count(fewer: int, more: int) -> int:
+    """Counts the smaller arm's units that get a rank, each among MIN_CONTROLS or more."""
     if not fewer or not more:
         return 0
     return fewer // math.ceil(MIN_CONTROLS * fewer / more)
@@ -408,6 +421,36 @@ def rank_block(
     )
 
 
+def bets_block(
+    values: Sequence[tuple[bool, float]],
+    *,
+    guardrail: Guardrail,
+    margin: float,
+    block: tuple[str, str, int],
+) -> tuple[float, ...]:
+    """Returns the values y of a bet that the canary's mean is at most the control's plus a
+    margin (`evidence_paths.sums_path`).
+
+    values: arm and value in [0, 1] of all units whose outcome is known, in the order of
+    admission. block: see `rank_block`. Each unit of the smaller arm is compared with the mean
+    of up to MAX_CONTROLS units of the larger arm. Each of these is used only once, so that the
+    bets of a block are independent.
+    """
+    draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
+    canaries = _drawn([value for canary, value in values if canary], draw)
+    controls = _drawn([value for canary, value in values if not canary], draw)
+    exchanged = len(canaries) > len(controls)
+    fewer, more = (controls, canaries) if exchanged else (canaries, controls)
+    if not fewer:
+        return ()
+    size = min(MAX_CONTROLS, len(more) // len(fewer))
+    sign = -1.0 if exchanged else 1.0
+    return tuple(
+        sign * (value - math.fsum(more[index * size : (index + 1) * size]) / size) - margin
+        for index, value in enumerate(fewer)
+    )
+
+
 def _worst(value: float | None) -> float:
     return math.inf if value is None else value
 
@@ -418,6 +461,7 @@ def _drawn(values: list[float], draw: Random) -> list[float]:
 
 
 def mean_levels(values: Iterable[tuple[bool, float | None]]) -> ArmLevels | None:
+    """Returns each arm's geometric mean of values above 0; None if an arm lacks them."""
     logs: dict[bool, list[float]] = {True: [], False: []}
     for canary, value in values:
         if value and value > 0.0:

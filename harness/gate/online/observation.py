@@ -104,6 +104,7 @@ class ObservationBlock:
 
     @property
     def is_never_seen(self) -> bool:
+        """Tells whether all keys of the block are new to the rollout."""
         new = self.never_seen
         return self.period == 1 if new is None else new.units == self.units
 
@@ -171,6 +172,7 @@ class ObservationBlock:
 
     @property
     def has_missing(self) -> bool:
+        """Tells whether an outcome, or a judge's verdict on a unit, is missing."""
         judged = self.counts.get(Guardrail.JUDGE)
         unjudged = isinstance(judged, JudgeTally) and judged.no_verdict.failures > 0
         return self.missing > 0 or unjudged
@@ -201,6 +203,8 @@ class ObservationBlock:
 
 @dataclass(frozen=True, slots=True)
 class TrafficMinute:
+    """One minute of a route's requests by worker, arm and target, at one revision."""
+
     route: str
     minute: datetime
     worker: str
@@ -218,6 +222,9 @@ class TrafficMinute:
     latency_ms: Mapping[int, int] = field(default_factory=dict)
     cached_tokens: int = 0  # input tokens read from a provider's cache
     unpriced: int = 0  # requests without a known cost; cost_usd excludes them
+    # Failed requests for which the router called no target, because of a switch, a missing key
+    # or a data class. `charged` excludes them, because they are no failure of a target.
+    refused: int = 0
 
 
 # Swapgate counts this many names per route and day separately, and sums up all other names.
@@ -239,6 +246,8 @@ class AskedName:
 
 @dataclass(frozen=True, slots=True)
 class TrafficTotal:
+    """Sums of traffic minutes over a period, by route, arm and target."""
+
     route: str
     arm: str
     target: str
@@ -253,10 +262,13 @@ class TrafficTotal:
     output_tokens: int
     cost_usd: float
     unpriced: int
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficPoint:
+    """One point of a route's traffic chart."""
+
     minute: datetime
     requests: int
     failed: int  # requests whose user got an error
@@ -324,6 +336,8 @@ class KeyHistory(IntEnum):
 
 
 class KeyClaim(NamedTuple):
+    """Keys that a router is about to count, in one period of one rollout."""
+
     rollout: str
     period: int
     fingerprints: Sequence[int]
@@ -336,6 +350,7 @@ def fingerprint(salt: str, key: str | int) -> int:
 
 
 def page_of(print_: int) -> int:
+    """Returns the number of the page that holds this fingerprint, from 0 to PAGES - 1."""
     return print_ >> 32
 
 

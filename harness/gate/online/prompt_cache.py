@@ -35,6 +35,7 @@ class CacheUse(NamedTuple):
         return self.cached_tokens / self.input_tokens if self.input_tokens else 0.0
 
     def cost_at(self, share: float, cost_usd: float) -> float:
+        """Returns the cost in US dollars if `share` of the input had come from the cache."""
         # Rounded, so that equal costs stay equal.
         return max(0.0, round(cost_usd + (self.share - share) * self.worth_usd, 12))
 
@@ -65,6 +66,7 @@ class ArmCacheUse:
             self._cached[canary] += use.cached_tokens
 
     def share(self, *, canary: bool) -> float:
+        """Returns the cached share of an arm's input tokens; 0 without any."""
         return self._cached[canary] / self._input[canary] if self._input[canary] else 0.0
 
     @property
@@ -99,6 +101,10 @@ class CacheLevels:
     def averaged(
         cls, known: Sequence[tuple[int, "CacheLevels"]], canary: float, control: float
     ) -> Self:
+        """Averages shares over blocks, weighted by ranked values.
+
+        canary, control: their mean levels.
+        """
         total = sum(n for n, _ in known)
 
         def mean(name: str) -> float:
@@ -115,6 +121,7 @@ class CacheLevels:
 
     @property
     def ratio(self) -> float:
+        """The canary's adjusted level as a multiple of the incumbent's."""
         return self.canary / self.control
 
     @property

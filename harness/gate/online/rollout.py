@@ -4,6 +4,9 @@
 signal. `harness.gate.online.rollout_action` derives signals from data; a person may give
 `MANUAL_SIGNALS`. `CanaryEnd` names the three ways in which a canary ends without serving the
 route, for all interfaces and the audit log.
+
+Nothing here checks a role, a proof or the data: `harness.canary.machine` applies a signal with
+all of them.
 """
 
 from collections.abc import Mapping
@@ -45,10 +48,12 @@ def describe_abort(name: str, reason: str, *, baking: bool) -> str:
 
 
 def describe_who(ended_because: str) -> str:
+    """Returns the part of an end's reason from `by …` on."""
     return ended_because.removeprefix("abort ").removeprefix(f"{CanaryEnd.TAKEN_BACK} ")
 
 
 def find_end(ended_because: str) -> CanaryEnd:
+    """Finds the kind of an end from its stored reason; an unknown reason is a rollback."""
     if ended_because.startswith("abort by "):
         return CanaryEnd.ABORTED
     if ended_because.startswith(f"{CanaryEnd.TAKEN_BACK} by "):
@@ -57,6 +62,8 @@ def find_end(ended_because: str) -> CanaryEnd:
 
 
 class RolloutState(StrEnum):
+    """The stored states. The bake is PROMOTED with `bake_ends_at`."""
+
     WAITING = "waiting"  # fewer exposures than the step's minimum
     MEASURING = "measuring"  # enough exposures; the evidence decides
     PAUSED = "paused"  # waits for a person; same weight
@@ -65,6 +72,8 @@ class RolloutState(StrEnum):
 
 
 class RolloutSignal(StrEnum):
+    """The events that move a rollout, by evidence, by a change of the route, or by a person."""
+
     ENOUGH = "enough"
     STEP_DONE = "step_done"
     PROVEN = "proven"
@@ -77,12 +86,14 @@ class RolloutSignal(StrEnum):
     ADVANCE = "advance"  # by hand: one step on, even if evidence is missing
     PROMOTE = "promote"  # by hand: at once, with the verdict
     BASE_CHANGED = "base_changed"
-    STALE = "stale"  # the candidate's name now refers to a different model
+    STALE = "stale"  # the proof no longer holds: another model, a missing or changed proof
     BAKED = "baked"
     FINISH = "finish"  # by hand: the bake is over
 
 
 class ActionKind(StrEnum):
+    """The effect of a decision on the route's traffic."""
+
     HOLD = "hold"
     ADVANCE = "advance"
     PAUSE = "pause"
@@ -167,6 +178,12 @@ def next_state(state: RolloutState, signal: RolloutSignal) -> RolloutState:
 
 @dataclass(frozen=True)
 class Rollout:
+    """One canary of one proposal. Shares are in basis points, times in UTC.
+
+    Invariant: `step` is an index into `policy.steps`; the policy is the proposal's copy and
+    never changes.
+    """
+
     id: str
     proposal: str
     route: str
@@ -196,6 +213,7 @@ class Rollout:
 
     @property
     def end(self) -> CanaryEnd | None:
+        """How the canary ended; None while it is live, and after a promotion that stays."""
         ended = self.state is RolloutState.ROLLED_BACK
         return find_end(self.ended_because) if ended else None
 

@@ -20,7 +20,7 @@ from harness.frame.formatting import (
     format_quantity,
     format_span,
 )
-from harness.frame.plain_data import ShownAsJson
+from harness.frame.plain_data import ShownAsJson, to_plain
 from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.guardrails import NO_SPLIT, ArmSplit, Guardrail
@@ -28,6 +28,7 @@ from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
 from harness.gate.online.segment_harm import SegmentHarm, find_segment
+from harness.gate.online.worker_guard import GuardCount
 from harness.gate.policy import CanaryStep, PeakHours
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -35,7 +36,11 @@ _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class RolloutFigures(ShownAsJson):
-    """The figures behind a decision. E-values are not logarithms here."""
+    """The figures behind a decision.
+
+    Fields whose name begins with `log`, and `rollback_at`, are natural logarithms of e-values;
+    `certificate` and its parts are e-values.
+    """
 
     at: datetime = _NEVER  # time of the decision
     last_block: int = 0  # number of the newest block
@@ -65,6 +70,7 @@ class RolloutFigures(ShownAsJson):
     carried: bool = False
     unproven: str = ""  # why the stored scores no longer give the verdict
     local_abort: str = ""  # the alert of the router guard that stopped the canary
+    guard: GuardCount | None = None  # what that guard counted; None for an alert without counts
     warnings: tuple[str, ...] = ()  # reasons against an advance by hand
     # See `CanaryEvidence`: requests by outcome, requests that were not counted, and all
     # assigned requests; both arms, canary.
@@ -106,6 +112,8 @@ class RolloutFigures(ShownAsJson):
             figures["evidence_mismatch"] = self.unproven
         if self.local_abort:
             figures["local_abort"] = self.local_abort
+        if self.guard is not None:
+            figures["guard"] = to_plain(self.guard)
         if self.warnings:
             figures["warnings"] = list(self.warnings)
         if self.outcomes:
@@ -125,8 +133,8 @@ def _arms_by_key(splits: Mapping[str, ArmSplit]) -> dict[str, dict[str, int]]:
 
 
 _CONVERTED = {
-    *("at", "tripped", "guardrails", "carried", "unproven", "local_abort", "warnings"),
-    *("outcomes", "uncounted", "assigned"),
+    *("at", "tripped", "guardrails", "carried", "unproven", "local_abort", "guard"),
+    *("warnings", "outcomes", "uncounted", "assigned"),
 }
 
 _PLAIN = tuple(f.name for f in fields(RolloutFigures) if f.name not in _CONVERTED)
@@ -134,7 +142,11 @@ _PLAIN = tuple(f.name for f in fields(RolloutFigures) if f.name not in _CONVERTE
 
 @dataclass(frozen=True)
 class RolloutAction:
-    """An action that the data ask for, and every figure behind it."""
+    """An action that the data ask for, and every figure behind it.
+
+    `log_e` and `log_certificate` are natural logarithms. `distance_to_trip` is a share of the
+    rollback level, from 0 to 1; `exposures` counts canary units of all steps.
+    """
 
     kind: ActionKind
     signal: RolloutSignal | None  # the transition to take; None for no transition
@@ -213,6 +225,8 @@ _Choice = tuple[ActionKind, RolloutSignal | None, str]
 
 @dataclass(frozen=True, slots=True)
 class _View:
+    """Everything that the choice of an action depends on, computed once."""
+
     rollout: Rollout
     evidence: CanaryEvidence
     step_exposures: int  # at this weight, without blocks in which every unit failed
@@ -265,6 +279,7 @@ def decide_action(
 
 
 def _choose(view: _View) -> _Choice:
+    """Chooses by state. Harm comes first in every state that has a canary or a bake."""
     rollout = view.rollout
     if rollout.baking:
         return _baking(view)
@@ -293,6 +308,7 @@ def _baking(view: _View) -> _Choice:
 
 
 def _waiting(view: _View) -> _Choice:
+    """Decides while the step lacks exposures: enough, too late, or hold."""
     counted = f"{view.step_exposures:,} of {view.wanted:,} canary exposures at {_share(view)}"
     if view.step_exposures >= view.wanted:
         return ActionKind.HOLD, RolloutSignal.ENOUGH, f"{counted}: enough. {_standing(view)}"
@@ -311,6 +327,7 @@ def _waiting(view: _View) -> _Choice:
 
 
 def _measuring(view: _View) -> _Choice:
+    """Decides once the step has its exposures. An open condition holds, later it pauses."""
     rollout = view.rollout
     if view.step_exposures < view.wanted:
         missing = f"{view.step_exposures:,} of {view.wanted:,} canary exposures can be read"

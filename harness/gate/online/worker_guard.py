@@ -18,8 +18,12 @@ that all workers together spend alpha at most.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from harness.frame.failures import describe_failures
+from harness.frame.plain_data import from_plain
 
 HARM_GRID: Final = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 FIRST_WEIGHT: Final = 0.95
@@ -67,6 +71,50 @@ class WorkerGuard:
                 for log, harm in zip(self.log_sums, HARM_GRID, strict=True)
             ),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class GuardCount:
+    """Counts the units that a worker's guard read until it stopped a canary.
+
+    log_e: its evidence of harm. log_limit: the log e at which it stops the canary.
+    """
+
+    exposures: int  # units of the canary
+    canary_failures: int
+    control_failures: int
+    log_e: float
+    log_limit: float
+    canary_classes: Mapping[str, int] = field(default_factory=dict)  # failures by known class
+
+    @property
+    def canary_share(self) -> float:
+        return self.canary_failures / max(1, self.exposures)
+
+    @property
+    def distance(self) -> float:
+        """The evidence as a share of the level at which the guard stops the canary, up to 1."""
+        return min(1.0, self.log_e / self.log_limit)
+
+    @property
+    def text(self) -> str:
+        known = self.canary_classes
+        classes = f" ({describe_failures(known)})" if known else ""
+        return (
+            f"{self.canary_failures:,} of {self.exposures:,} units fail in the canary"
+            f"{classes}, {self.control_failures:,} outside it: evidence of harm "
+            f"e = {math.exp(min(self.log_e, 700.0)):.3g}, and it stops at "
+            f"{math.exp(self.log_limit):.3g}."
+        )
+
+
+def read_guard_count(details: Mapping[str, Any]) -> GuardCount | None:
+    """Reads the counts in an alert's details; None if the alert has none, or malformed ones."""
+    try:
+        count: GuardCount = from_plain(GuardCount, details)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return count
 
 
 def abort_log_e(alpha: float, *, workers: int, turn: int) -> float:

@@ -20,7 +20,12 @@ from harness.interfaces.cli.routing.route_options import body_fields
 from harness.providers.models.catalogue import COLUMNS
 from harness.providers.oauth import DeviceCode
 from harness.registry import credentials, registered_providers, sign_in
-from harness.registry.credentials import DEFAULT_KEY_NAME, CredentialChange, ProviderCredentials
+from harness.registry.credentials import (
+    DEFAULT_KEY_NAME,
+    CredentialChange,
+    KeyVariable,
+    ProviderCredentials,
+)
 from harness.registry.registered_providers import ProviderSummary
 from harness.registry.targets import ProviderChange
 
@@ -245,6 +250,7 @@ def list_credentials(session: Session) -> None:
             "KEY": _source(row),
             "KEYS": row.keys,
             "STORED": ", ".join(_stored(row)),
+            "ENVIRONMENT": ", ".join(map(_variable, row.variables)),
             "API BASE": row.api_base,
         },
         empty="no provider yet: `swapgate provider key set openai` adds one with its key",
@@ -253,6 +259,10 @@ def list_credentials(session: Session) -> None:
 
 def _source(shown: ProviderCredentials) -> str:
     return shown.source or ("missing" if shown.lacks_key else "none needed")
+
+
+def _variable(key: KeyVariable) -> str:
+    return f"{key.variable} ({Path(key.file).name})" if key.file else key.variable
 
 
 def _stored(shown: ProviderCredentials) -> list[str]:
@@ -315,15 +325,17 @@ def remove_credential(
     *,
     key: str | None = opt("Only this stored key. [default: all]"),
 ) -> None:
-    """Delete a provider's stored keys. Without a key, its targets get no requests."""
+    """Delete a provider's stored keys. Without a key, its targets get no requests.
+
+    A key in `.env` or in the environment stays; the command shows where it is.
+    """
     shown = session.decide(credentials.remove_credential, provider, key=key)
-    output.answer(
-        shown,
-        f"{provider}: removed",
-        advice=f"{provider} has no key now, so routes use their next target"
-        if shown.lacks_key
-        else "",
-    )
+    advice = ""
+    if shown.variables:
+        advice = credentials.describe_variables(shown)
+    elif shown.lacks_key:
+        advice = f"{provider} has no key now, so routes use their next target"
+    output.answer(shown, f"{provider}: removed", advice=advice)
 
 
 @command(provider_key, "import")

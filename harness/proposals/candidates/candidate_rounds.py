@@ -2,6 +2,9 @@
 round that is due: a selection of all candidates that were never measured. The reconciler drives
 the selection like any other. `ListRefresh`, another job, reads the providers' model lists each
 day, and announces new models that a route's schedule selects.
+
+A round only proposes: gate, canary and people decide as for a person's proposal. `candidates`
+chooses the models of a round; `harness.routing.candidate_schedule` has the schedule's rules.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,6 +51,8 @@ RETRY: Final = timedelta(minutes=15)  # pause after a provider's list could not 
 def run_once(ctx: Context) -> list[str]:
     """Starts each round that is due. A route that is busy with a swap keeps its round until it
     is free. Returns log lines; raises ConfigError with the routes whose round failed.
+
+    A round whose time passed while no process ran starts once, not once for each missed time.
     """
     did, failed = [], []
     with ctx.store.read() as tx:
@@ -67,6 +72,10 @@ def run_once(ctx: Context) -> list[str]:
 
 
 def _run_route(ctx: Context, route: Route) -> list[str]:
+    """Starts the route's round if it is due and the route is free.
+
+    The announced end of the incumbent starts a round at once, one for each announcement.
+    """
     schedule, now = route.settings.candidates, ctx.clock.now()
     assert schedule is not None and ctx.calendar is not None  # noqa: S101, PT018 - `run_once`
     with ctx.store.read() as tx:
@@ -82,6 +91,7 @@ def _run_route(ctx: Context, route: Route) -> list[str]:
 
 
 def find_obstacle(tx: Transaction, route: Route) -> str:
+    """Explains why a route's next round must wait; empty if the route is free."""
     for proposal in Proposals(tx).open():
         if proposal.route == route.name:
             return f"proposal {proposal.id} is open"
@@ -105,6 +115,12 @@ def _find_ending(ctx: Context, route: Route, rounds: Sequence[CandidateRound]) -
 
 
 def _begin(ctx: Context, route: Route, schedule: CandidateSchedule, because: str) -> list[str]:
+    """Reads the lists, plans the round, proposes its models and stores the round.
+
+    A round without a new model is stored too, so that the schedule moves on. If a person
+    proposes first, nothing is stored, and a later run tries again. because: text that the round
+    shows.
+    """
     _read_lists_of(ctx, [route])
     plan = candidates.plan_round(ctx, route, schedule)
     made: tuple[str, ...] = ()
@@ -117,7 +133,7 @@ def _begin(ctx: Context, route: Route, schedule: CandidateSchedule, because: str
             claim=schedule.prefer.claim,
             rivals=tuple(others),
         )
-        terms = ScheduleTerms(schedule.on_better, plan.most_alpha)
+        terms = ScheduleTerms(schedule.on_better, plan.most_alpha, plan.setbacks)
         try:
             selection = submission.create_selection(ctx, SYSTEM, request, terms)
         except RouteBusy:
@@ -125,12 +141,17 @@ def _begin(ctx: Context, route: Route, schedule: CandidateSchedule, because: str
         made = tuple(proposal.id for proposal in selection)
     _store(ctx, route, because, made, plan)
     measured = ", ".join(candidate.name for candidate in plan.measured) or "no candidate is new"
-    return [f"route {route.name}: candidates by {because}: {measured}"]
+    setbacks = "".join(f"; {text}" for text in plan.setbacks.values())
+    return [f"route {route.name}: candidates by {because}: {measured}{setbacks}"]
 
 
 def _store(
     ctx: Context, route: Route, because: str, made: tuple[str, ...], plan: RoundPlan
 ) -> None:
+    """Stores a started round with its audit event, unless another control process was faster.
+
+    made: ids of the round's proposals, empty without one.
+    """
     now = ctx.clock.now()
     new = CandidateRound(
         id=round_id(route.name, now),
@@ -149,6 +170,7 @@ def _store(
                 "because": because,
                 "proposals": list(made),
                 "waiting": list(new.waiting),
+                **({"setbacks": dict(plan.setbacks)} if plan.setbacks else {}),
             }
             AuditLog(tx).append(SYSTEM, "candidates.round", f"route {route.name}", details)
 
@@ -156,6 +178,9 @@ def _store(
 class ListRefresh:
     """Reads each provider's list once a day, a new provider's at once, and after RETRY if it
     failed. Announces each new model that a route's schedule selects.
+
+    The object remembers its attempts, so each process needs one instance. After a restart it
+    reads the stored lists again, and treats a model as new for NEWS_FOR.
     """
 
     def __init__(self) -> None:
@@ -163,6 +188,7 @@ class ListRefresh:
         self._looked_at: datetime | None = None
 
     def __call__(self, ctx: Context) -> Sequence[str]:
+        """Reads the lists that are due, and announces new models. Returns log lines."""
         refresh_lists(ctx, partial(self._is_due, ctx))
         now = ctx.clock.now()
         since = self._looked_at - STORED_WITHIN if self._looked_at else now - NEWS_FOR
@@ -181,6 +207,11 @@ class ListRefresh:
         )
 
     def _is_due(self, ctx: Context, provider: Provider) -> bool:
+        """Tells whether to read a provider's list now, and notes the attempt.
+
+        A changed provider or key counts as a new attempt. A provider without its key is never
+        asked.
+        """
         keys = provider_secrets.keys_of_provider(ctx, provider)
         now, asked = ctx.clock.now(), (provider, tuple(keys))
         before, tried_at = self._tried.get(provider.name, (None, now))
@@ -191,6 +222,7 @@ class ListRefresh:
 
 
 def _find_first(listed: Sequence[DiscoveredModel]) -> dict[str, datetime]:
+    """Returns the oldest date in each provider's stored list, by provider."""
     first: dict[str, datetime] = {}
     for model in listed:
         since = model.listed_since or model.found_at
@@ -199,7 +231,10 @@ def _find_first(listed: Sequence[DiscoveredModel]) -> dict[str, datetime]:
 
 
 def refresh_lists(ctx: Context, wanted: Callable[[Provider], bool]) -> Sequence[str]:
-    """Reads each wanted list that was not read for a day. Lists the errors."""
+    """Reads each wanted list that was not read for a day. Lists the errors.
+
+    wanted: called only for providers whose list is due. A failed list leaves the stored list.
+    """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         providers = Providers(tx).all()
@@ -214,7 +249,11 @@ def refresh_lists(ctx: Context, wanted: Callable[[Provider], bool]) -> Sequence[
 
 
 def judge_schedules(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
-    """Describes schedule faults, by today's lists. Raises as `candidates.describe_faults`."""
+    """Describes schedule faults, by today's lists. Raises as `candidates.describe_faults`.
+
+    Reads the lists of the schedules' providers first. Returns one sentence for each fault, and
+    for each list that could not be read.
+    """
     failed = _read_lists_of(ctx, routes)
     faults = [fault for one in routes for fault in candidates.describe_faults(ctx, one)]
     return [*failed, *faults]
@@ -234,6 +273,7 @@ def judge_route(ctx: Context, route: Route) -> JudgedRoute:
 
 
 def _read_lists_of(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
+    """Reads the lists of all providers that the routes' schedules name. Lists the errors."""
     schedules = [route.settings.candidates for route in routes if route.settings.candidates]
     patterns = [pattern for one in schedules for pattern in parse_patterns(one.models)]
     return refresh_lists(
@@ -242,6 +282,10 @@ def _read_lists_of(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
 
 
 def _announce(ctx: Context, new: set[str]) -> list[str]:
+    """Raises an alert for each route that selects a new model, once per route and model.
+
+    new: names as `provider/model`. Returns log lines.
+    """
     said: list[str] = []
     if not new:
         return said
@@ -276,11 +320,16 @@ def _announce(ctx: Context, new: set[str]) -> list[str]:
 
 
 def _was_announced(ctx: Context, about: str) -> bool:
+    """Tells whether the alert exists. about: `route:provider/model`, the alert's key."""
     with ctx.store.read() as tx:
         return Alerts(tx).newest(f"{AlertKind.NEW_CANDIDATE.value}:{about}") is not None
 
 
 def _describe_step(ctx: Context, route: Route, planned: PlannedCandidate | None) -> str:
+    """Explains to people when a new model is measured, and for how much.
+
+    planned: the model in the next round's plan; None if the suites have measured it already.
+    """
     if planned is None:
         return "These suites have measured it already."
     if planned.remark:
@@ -292,11 +341,15 @@ def _describe_step(ctx: Context, route: Route, planned: PlannedCandidate | None)
         when = f"once the route is free ({obstacle})"
     else:
         when = f"on {at:%A %Y-%m-%d at %H:%M} UTC" if at else "when a round is due"
-    return f"It is measured {when}, about {format_usd(planned.cost_usd)}."
+    setbacks = f" {planned.setbacks}." if planned.setbacks else ""
+    return f"It is measured {when}, about {format_usd(planned.cost_usd)}.{setbacks}"
 
 
 def find_next_round(ctx: Context, route: Route) -> datetime | None:
-    """Finds the start of the route's next round, now if one is overdue; None for never."""
+    """Finds the start of the route's next round, now if one is overdue; None for never.
+
+    Also None in a process without a calendar. Does not look ahead to the incumbent's end.
+    """
     schedule, now = route.settings.candidates, ctx.clock.now()
     if ctx.calendar is None or schedule is None:
         return None

@@ -1,8 +1,11 @@
 """Finds the models that a route's candidate schedule selects now (`select_candidates`), and
 plans a round of models that were never measured, with its costs (`plan_round`).
+
+The functions read lists, prices and earlier proposals, and store nothing; planning calls no
+model. `candidate_rounds` proposes the planned models, and `estimate` predicts their costs.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -19,6 +22,7 @@ from harness.proposals import registration
 from harness.proposals.candidates import cost_ratio, estimate
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.candidates.estimate import SuiteEstimate
+from harness.proposals.candidates.setbacks import describe_setbacks, find_setbacks
 from harness.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.records import Providers
@@ -46,6 +50,12 @@ _FREE: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
 
 @dataclass(frozen=True, slots=True)
 class SelectedModel:
+    """A model that a schedule's pattern selects.
+
+    price: of the catalogue or configuration; None if unknown. pattern: its text in the
+    schedule.
+    """
+
     name: str  # provider/model
     pattern: str
     price: Price | None
@@ -53,20 +63,31 @@ class SelectedModel:
 
 @dataclass(frozen=True, slots=True)
 class PlannedCandidate:
+    """A model of a round's plan, measured or waiting. Costs are in US dollars."""
+
     name: str
     cost_usd: float | None  # maximum cost of a round with this candidate only; None if unknown
     shared_usd: float = 0.0  # part of it for the incumbent's answers, which a round pays once
     remark: str = ""  # why the round does not measure it; empty if it does
+    setbacks: str = ""  # its setbacks on any route, which its proposal names
 
 
 def sum_costs(measured: Sequence[PlannedCandidate]) -> float:
-    """Returns the cost of candidates that share the incumbent's answers."""
+    """Returns the cost of candidates that share the incumbent's answers, in US dollars.
+
+    The incumbent answers once for all of them, at the cost of the largest share.
+    """
     own = sum((one.cost_usd or 0.0) - one.shared_usd for one in measured)
     return own + max((one.shared_usd for one in measured), default=0.0)
 
 
 @dataclass(frozen=True)
 class RoundPlan:
+    """The models that the next round measures, and the models that wait, each with its reason.
+
+    most_alpha: 0.0 if the rounds of the last 90 days have used up their share.
+    """
+
     measured: tuple[PlannedCandidate, ...] = ()  # the cheapest first
     waiting: tuple[PlannedCandidate, ...] = ()
     most_alpha: float = 0.0  # for each candidate
@@ -74,8 +95,13 @@ class RoundPlan:
 
     @property
     def cost_usd(self) -> float:
-        """Returns the maximum cost of the round."""
+        """The maximum cost of the round, in US dollars."""
         return sum_costs(self.measured)
+
+    @property
+    def setbacks(self) -> Mapping[str, str]:
+        """Returns the setbacks of the candidates that the round measures, by candidate."""
+        return {one.name: one.setbacks for one in self.measured if one.setbacks}
 
 
 def select_candidates(
@@ -126,6 +152,12 @@ def _explain_none(
     read_at: Collection[str],
     offered: Collection[str],
 ) -> str:
+    """Explains why a pattern selects no model, as the end of a sentence; empty without a
+    reason.
+
+    providers: configured names. read_at: names of providers whose list was read.
+    offered: names of all known models.
+    """
     asked = sorted(filter(pattern.takes_provider, providers))
     if not asked:
         hint = did_you_mean(
@@ -145,6 +177,9 @@ def _explain_none(
 def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> RoundPlan:
     """Plans the next round: the selected models that were never measured on the current suites,
     cheapest first, up to the budget.
+
+    A model with a remark waits: its price is unknown, a rule refuses it, or the round is full.
+    Waiting models get another chance in the next round.
     """
     with ctx.store.read() as tx:
         incumbent = Routing(tx).targets()[route.incumbent].name
@@ -158,7 +193,14 @@ def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> Round
                 ctx, tx, route, Target.from_name(model.name).id, schedule.prefer.claim
             )
         ]
-    known = [price_candidate(ctx, route, schedule, name) for name in new]
+        setbacks = find_setbacks(tx, new, ctx.clock.now())
+    known = [
+        replace(
+            price_candidate(ctx, route, schedule, name),
+            setbacks=describe_setbacks(setbacks.get(name, ())),
+        )
+        for name in new
+    ]
     ready = [one for one in known if not one.remark]
     waiting = [one for one in known if one.remark]
     measured: list[PlannedCandidate] = []
@@ -181,7 +223,10 @@ def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> Round
 
 
 def _spent_alpha(tx: Transaction, route: str, now: datetime) -> float:
-    """Sums the false-pass risk of the rounds of the last 90 days, for all candidates."""
+    """Sums the false-pass risk of the rounds of the last 90 days, for all candidates.
+
+    Proposals of people do not count: rounds have a budget of their own (`round_alpha`).
+    """
     return total_risk(
         false_pass_risk(proposal.plans)
         for proposal in Proposals(tx).since(route, now - registration.WINDOW)
@@ -217,11 +262,16 @@ def was_measured(
 
 
 def _verdict_of(tx: Transaction, verdict: str | None) -> object:
+    """Loads a verdict; None without one."""
     return Verdicts(tx).get(verdict) if verdict else None
 
 
 def describe_faults(ctx: Context, route: Route) -> Sequence[str]:
-    """Describes faults of a route's schedule. Raises InputError for an invalid `every`."""
+    """Describes faults of a route's schedule. Raises InputError for an invalid `every`.
+
+    A fault leaves the schedule valid, but it measures less than its author expects: a time that
+    never comes, a pattern without a model, an old list, a budget below the smallest round.
+    """
     schedule = route.settings.candidates
     if schedule is None:
         return ()
@@ -249,7 +299,11 @@ def describe_faults(ctx: Context, route: Route) -> Sequence[str]:
 def price_candidate(
     ctx: Context, route: Route, schedule: CandidateSchedule, name: str
 ) -> PlannedCandidate:
-    """Estimates the cost of measuring a model, or explains why it is not measured."""
+    """Estimates the cost of measuring a model, or explains why it is not measured.
+
+    Any SwapgateError becomes the candidate's remark, so that one model does not stop a round.
+    Raises StoreUnavailable.
+    """
     request = ProposalRequest(route.name, name, claim=schedule.prefer.claim)
     target = Target.from_name(name)
     try:
@@ -268,6 +322,9 @@ def price_candidate(
 def _compare_costs(
     ctx: Context, route: Route, target: Target, estimates: Sequence[SuiteEstimate]
 ) -> CostRatio:
+    """Compares a candidate's cost with the incumbent's. Raises InputError if it would end the
+    canary.
+    """
     plans = [suite.plan for suite in estimates]
     policy = ctx.policy(route.settings.policy).canary
     with ctx.store.read() as tx:
@@ -307,6 +364,10 @@ def _check_prices(
 
 
 def _add_up(name: str, estimates: Sequence[SuiteEstimate], cost: CostRatio) -> PlannedCandidate:
+    """Sums a candidate's maximum cost over its suites, and the incumbent's part of it.
+
+    Raises InputError if the cost of one suite cannot be estimated.
+    """
     own, whole = 0.0, 0.0
     for suite in estimates:
         usd = suite.candidate.cost_usd if suite.candidate else None

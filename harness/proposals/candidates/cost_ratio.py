@@ -1,6 +1,11 @@
 """Compares the costs of two models for the same answers, from list prices and measured or
 estimated tokens, with the ratio at which the route's canary ends. The comparison costs nothing.
 An approver may accept a higher ratio.
+
+Without the check, a candidate could pass its evals and then end its canary for a cost that was
+known before. The ratio is a forecast and proves nothing: the canary's guardrail
+`cost_per_success` measures real traffic, and the gate tests a claimed saving. For a route's
+bill see `harness.routes.monthly_bill`.
 """
 
 import math
@@ -38,6 +43,8 @@ MOST_SAMPLES: Final = 500
 def mean_usage(tx: Transaction, plan: SuitePlan, target: Target | None) -> MeanUsage | None:
     """Computes the means of the newest run with answers; None without such a run. Ignores a run
     without any readable answer, and a row with an invalid signature.
+
+    Uses the run's items below MOST_SAMPLES, of this version of the suite only.
     """
     if target is None:
         return None
@@ -57,6 +64,10 @@ def _measured_usage(tx: Transaction, plan: SuitePlan, target: Target) -> MeanUsa
 
 
 def _means(answers: AnswerColumns, *, judged: bool) -> MeanUsage:
+    """Computes the means of answers. A cost is None if one answer has an unknown cost.
+
+    judged: whether the suite has a judge, whose cost then counts.
+    """
     costs = [cost for cost in answers.cost_usd if cost is not None]
     judging, count = sum_judging_cost(answers, judged=judged), len(answers)
     return MeanUsage(
@@ -72,7 +83,10 @@ def _means(answers: AnswerColumns, *, judged: bool) -> MeanUsage:
 def usage_at_price(
     ctx: Context, tx: Transaction, target: Target | None, of: MeanUsage
 ) -> MeanUsage:
-    """Prices a target with the same tokens, time and judge cost."""
+    """Prices a target with the same tokens, time and judge cost.
+
+    The result has 0 answers, which marks it as an estimate.
+    """
     price = targets.find_list_price(ctx, tx, target)
     per_answer = price.cost_usd(of.input_tokens, of.output_tokens) if price else None
     return replace(of, answers=0, cost_usd=per_answer)
@@ -89,7 +103,11 @@ GUESSED_RUBRIC_TOKENS: Final = 300
 def guess_usage(
     ctx: Context, tx: Transaction, plan: SuitePlan, target: Target | None
 ) -> MeanUsage | None:
-    """Guesses from the items' texts and list prices; None if texts cannot be read."""
+    """Guesses from the items' texts and list prices; None if texts cannot be read.
+
+    Times are GUESSED_START_S and GUESSED_TOKEN_S for each output token. The judge reads
+    question, answer and GUESSED_RUBRIC_TOKENS, and writes GUESSED_VERDICT_TOKENS.
+    """
     tokens = ctx.suites.guess_tokens(plan.suite)
     if tokens is None:
         return None
@@ -144,6 +162,7 @@ class CostRatio:
 
     @property
     def ends_canary(self) -> bool:
+        """Whether this cost is known to end the canary. False if a price is unknown."""
         limit = self.limit
         beyond = self.ratio is not None and limit is not None and self.ratio > limit
         return beyond or (self.free and limit is not None)
@@ -154,6 +173,7 @@ class CostRatio:
 
     @property
     def text(self) -> str:
+        """Writes cost, guardrail and acceptance as sentences for people."""
         said = f"{self._cost}. {self._guard}."
         return f"{said} {self.accepted.text}." if self.accepted else said
 
@@ -182,8 +202,11 @@ class CostRatio:
         return f"{ends}, so this cost ends it" if self.ends_canary else ends
 
     def require_acceptance(self, how: str) -> None:
-        """Refuses a known cost that would end the canary. how: the way to accept the cost, with
-        a place for the ratio. Raises InputError.
+        """Refuses a known cost that would end the canary.
+
+        how: the way to accept the cost, with a place for the ratio. The message proposes a
+        ratio at least a tenth above the cost.
+        Raises InputError.
         """
         if not self.ends_canary:
             return
@@ -208,7 +231,13 @@ def find_ratio(
     arms: tuple[Target, Target],
     accepted: CostAcceptance | None = None,
 ) -> CostRatio:
-    """Compares incumbent and candidate on their suites. Stores nothing."""
+    """Compares incumbent and candidate on their suites. Stores nothing.
+
+    Each suite counts with its planned answers. Without any known tokens, the ratio assumes
+    three input tokens for each output token. Prompt caches are left out.
+
+    arms: incumbent, candidate. accepted: an approver's acceptance; None without one.
+    """
     by_arm = [targets.find_list_price(ctx, tx, arm) for arm in arms]
     pairs = [(plan, estimate_sides(ctx, tx, plan, arms)) for plan in plans]
     known = [
@@ -235,6 +264,9 @@ def find_ratio(
 
 
 def load_ratio(ctx: Context, tx: Transaction, proposal: Proposal) -> CostRatio:
+    """Compares the costs of a stored proposal, by today's prices and with its own
+    acceptance.
+    """
     names = Routing(tx).targets()
     arms = (names[proposal.incumbent], names[proposal.candidate])
     canary = proposal.policy.canary
@@ -258,12 +290,14 @@ def _cost_usd(price: Price | None, answers: Sequence[tuple[int, MeanUsage]]) -> 
 
 
 def _ratio(before: float, after: float) -> float | None:
+    """Divides the costs; None if the incumbent costs nothing and the candidate does."""
     if before:
         return after / before
     return None if after else 1.0
 
 
 def _describe_tokens(sides: Sequence[tuple[MeanUsage, MeanUsage]]) -> str:
+    """Names the source of the tokens, the least certain one if suites differ."""
     if not sides:
         return "three input tokens for each output token"
     if all(ours.answers and theirs.answers for ours, theirs in sides):
@@ -280,7 +314,12 @@ MOST_READ: Final = 200  # acceptances on a route
 
 
 def accept_cost(actor: Actor, ratio: float, because: str) -> CostAcceptance:
-    """Builds an acceptance of an approver. Raises NotAllowed, InputError."""
+    """Builds an acceptance of an approver, without storing it.
+
+    ratio: 1 to MOST_ACCEPTED, in costs of the incumbent.
+    Raises NotAllowed without the approver's role, and InputError for a ratio outside the range
+    or without a reason.
+    """
     actor.require(Role.APPROVER)
     if not 1.0 <= ratio <= MOST_ACCEPTED:
         most = format_number(MOST_ACCEPTED)
@@ -298,6 +337,9 @@ def accept_cost_of(
     """Accept up to `ratio` times the incumbent's cost for the next proposal of a candidate.
 
     The acceptance ends with that proposal, or after 30 days. Needs an approver.
+
+    Raises NotFound for an unknown route or model, and InputError for a ratio that still would
+    not keep the canary from ending.
     """
     accepted = accept_cost(actor, ratio, because)
     with ctx.store.read() as tx:
@@ -318,6 +360,11 @@ def accept_cost_of(
 def find_accepted_cost(
     ctx: Context, tx: Transaction, route: str, candidate: Target
 ) -> CostAcceptance | None:
+    """Finds an approver's acceptance for the next proposal of a candidate; None without one.
+
+    An acceptance is an audit event of the route. It counts for LASTS, or until a proposal of
+    this candidate is created after it.
+    """
     since = ctx.clock.now() - LASTS
     events = AuditLog(tx).for_subject(
         f"route {route}", since=since, limit=MOST_READ, actions=[ACCEPT_COST]

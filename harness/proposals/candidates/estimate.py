@@ -1,4 +1,9 @@
-"""Estimates cost, time and power of a proposal by suite, before it is submitted."""
+"""Estimates cost, time and power of a proposal by suite, before it is submitted.
+
+People read the estimate to choose claim, items and epochs; rounds read it to keep their budget.
+It calls no model and stores nothing, and the gate does not depend on it. The formulas are in
+`harness.gate.budget`, the choice of a claim in `harness.gate.claim_advice`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +47,10 @@ MOST_EARLIER: Final = 200  # maximum of proposals to search for a comparison on 
 
 @dataclass(frozen=True)
 class SliceEstimate:
-    """Estimates the smallest loss of a slice that the gate would find. A loss is 0 to 1."""
+    """Estimates the smallest loss of a slice that the gate would find.
+
+    Losses are shares of 1, such as .05 for five points of a hundred.
+    """
 
     name: str
     units: int  # planned units
@@ -64,6 +72,15 @@ class SliceEstimate:
 
 @dataclass(frozen=True)
 class SuiteEstimate:
+    """Estimate of one suite of a proposal. Effects and scores are shares of 1, times are
+    seconds.
+
+    mde: the smallest true distance from the null that the test shows with power .8, at all
+    planned items (docs/explanation/statistics.md §1.9).
+    sd: the standard deviation of one unit's difference, from `spread` or guessed.
+    saving_items: only for a claim of a saving.
+    """
+
     plan: SuitePlan
     effect: float  # the smallest true distance from the null that matters, from 0 to 1
     sd: float
@@ -91,10 +108,12 @@ class SuiteEstimate:
 
     @property
     def saving(self) -> float | None:
+        """The expected saving as a share of the incumbent's cost; None if a cost is unknown."""
         return self.advice.saving
 
     @property
     def basis(self) -> str:
+        """Explains an estimate that does not rest on both models' answers; empty if it does."""
         if self.guessed:
             return (
                 "neither model has answers yet; Swapgate guesses cost and time from the "
@@ -109,6 +128,7 @@ class SuiteEstimate:
 
     @property
     def texts(self) -> Sequence[str]:
+        """Describes the guarded slices for people, and how long they delay a promotion."""
         if not self.slices:
             return ()
         wait = (
@@ -120,7 +140,12 @@ class SuiteEstimate:
 def estimate_proposal(
     ctx: Context, request: ProposalRequest, effect: float | None = None
 ) -> Sequence[SuiteEstimate]:
-    """Estimates suite by suite; stores nothing. Raises as `submission.preview_proposal`."""
+    """Estimates suite by suite; stores nothing.
+
+    effect: the smallest difference that matters to the person, as a share of 1; None for
+    `budget.EFFECT`. The claim `non_inferior` always plans for its allowed loss.
+    Raises as `submission.preview_proposal`.
+    """
     preview = submission.preview_proposal(ctx, request)
     limit = RunBudget(preview.gate.max_tokens, preview.gate.max_cost_usd)
     with ctx.store.read() as tx:
@@ -147,6 +172,13 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
     limit: RunBudget,
     wished: float | None,
 ) -> SuiteEstimate:
+    """Estimates one suite.
+
+    plans: the suite with each possible claim, the registered claim first.
+    chosen: the person's own claim; None for the policy's. arms: incumbent, candidate.
+    earlier: proposals that may have measured the suite, newest first.
+    limit: the policy's limit for a run.
+    """
     plan, effect = plans[0], _effect(plans[0], wished)
     ours, theirs = sides = cost_ratio.estimate_sides(ctx, tx, plan, arms)
     spread = _measure_spread(tx, plan, arms[0].id, earlier)
@@ -229,6 +261,10 @@ def _saving(
     arms: tuple[Target, Target | None],
     sides: tuple[MeanUsage | None, MeanUsage | None],
 ) -> float | None:
+    """Returns the expected saving, a share of 1; None if a price is unknown.
+
+    From the usage of both models if it is known, otherwise from list prices.
+    """
     ours, theirs = sides
     if ours is None or theirs is None:
         before, after = (targets.find_list_price(ctx, tx, arm) for arm in arms)
@@ -246,6 +282,12 @@ def _effect(plan: SuitePlan, wished: float | None) -> float:
 
 
 def _guess(plan: SuitePlan, effect: float) -> float:
+    """Guesses the variance of a unit's difference, before any comparison.
+
+    Assumes that the models differ on DISAGREEMENT of pass/fail items. Items of one cluster are
+    assumed to be similar by CLUSTER_ICC, so a cluster's mean varies more than independent
+    items' mean.
+    """
     shift = effect if plan.claim is Claim.SUPERIOR else 0.0
     variance = sd_pass_fail(DISAGREEMENT, shift) ** 2
     if not plan.cluster:
@@ -261,6 +303,10 @@ def _warning(
     effect: float,
     best: DesignOption | None,
 ) -> str:
+    """Warns if the planned items cannot show the effect with power .8; else empty.
+
+    best: the cheapest design that could; None if the suite has too few items.
+    """
     smallest = test.smallest_effect(sd, plan.n_max)
     if smallest <= effect:
         return ""
@@ -283,6 +329,9 @@ def _warning(
 def _budget_warning(
     plan: SuitePlan, sides: Sequence[MeanUsage | None], limit: RunBudget
 ) -> str:
+    """Warns of a run that its policy's limit would end; else empty. sides: incumbent,
+    candidate.
+    """
     found = []
     for whose, usage in zip(("incumbent", "candidate"), sides, strict=True):
         if usage is None:
@@ -305,6 +354,7 @@ def _budget_warning(
 
 
 def _slices(plan: SuitePlan, sd: float) -> tuple[SliceEstimate, ...]:
+    """Estimates each guarded slice, from the deviation of the whole suite."""
     levels = look_levels(plan)
     return tuple(
         SliceEstimate(
@@ -318,5 +368,6 @@ def _slices(plan: SuitePlan, sd: float) -> tuple[SliceEstimate, ...]:
 
 
 def _likely_clusters(ctx: Context, suite: str) -> str:
+    """Warns of items that seem to belong together without a cluster field; else empty."""
     likely = ctx.suites.likely_clusters(suite)
     return f"{likely[:1].upper()}{likely[1:]}." if likely else ""

@@ -1,5 +1,9 @@
 """The leaderboard of a route lists every model that its present suites have measured. A
 selection is a set of candidates proposed together; its best passed candidate continues.
+
+The page shows measurements and proves nothing: only a verdict lets a model serve. The functions
+for selections only read verdicts and answers, and `harness.canary.proposal_driver` applies
+their result. One proposal in detail is in `harness.proposals.report`.
 """
 
 import math
@@ -40,12 +44,15 @@ ENDED_AT_GATE = (ProposalPhase.REJECTED, ProposalPhase.CANCELLED)
 
 @dataclass(frozen=True, slots=True)
 class Finalist:
+    """A candidate of a selection that passed, with the figures by which it is ranked."""
+
     proposal: Proposal
     delta: float  # candidate minus incumbent, a share of 1
     cost_usd: float | None  # of one answer; None if a price is unknown
 
     @property
     def text(self) -> str:
+        """Writes the figure that ranks it, for the reason that ends the other finalists."""
         if self.proposal.claim is Claim.CHEAPER and self.cost_usd is not None:
             return f"{format_usd(self.cost_usd * 1000)} for 1,000 answers"
         return f"{format_points(self.delta)} points"
@@ -63,6 +70,11 @@ class Finalist:
 
 
 def primary_difference(verdict: Verdict, weights: Mapping[str, float]) -> float:
+    """Returns candidate minus incumbent on the primary suites, a share of 1.
+
+    Takes the gate's own weighted mean if there is one, otherwise the mean of the suites'
+    differences by their weights. weights: by suite, as registered.
+    """
     primary = [report for report in verdict.suites if report.role is SuiteRole.PRIMARY]
     whole = [report for report in primary if report.suite not in weights]
     if whole:  # the gate's own weighted mean, over items that all suites have
@@ -100,6 +112,9 @@ def rank_passed(tx: Transaction, members: Sequence[Proposal]) -> list[Finalist]:
 
 
 def _finalist(tx: Transaction, proposal: Proposal) -> Finalist:
+    """Builds a finalist from its stored verdict and answers. Raises ProofRefused if it did not
+    pass.
+    """
     verdict = Verdicts(tx).get(proposal.verdict or "")
     if not isinstance(verdict, Passed):
         raise ProofRefused(f"{proposal.id}: verdict {verdict.id} is {verdict.outcome}")
@@ -210,11 +225,16 @@ def load_leaderboard(ctx: Context, name: str) -> Leaderboard:
 
 
 def _rank(row: LeaderboardRow) -> tuple[float, str]:
+    """Sorts by score, highest first; rows without a score come last."""
     return -1.0 if row.score is None else -row.score, row.name
 
 
 def mark_frontier(rows: Sequence[LeaderboardRow]) -> Sequence[LeaderboardRow]:
-    """Marks rows that no other row beats in both score and price (the Pareto frontier)."""
+    """Marks rows that no other row beats in both score and price (the Pareto frontier).
+
+    A row beats another if it is at least as good in both, and better in one. Rows without a
+    score or a price are not marked.
+    """
 
     def is_beaten(row: LeaderboardRow) -> bool:
         return any(
@@ -267,6 +287,12 @@ def _choose_newest(measured: Sequence[Proposal], route: Route) -> Sequence[Propo
 
 
 def _row(tx: Transaction, proposal: Proposal, name: str, incumbent: str) -> LeaderboardRow:
+    """Builds a candidate's row. Figures against the incumbent are left out if it was another
+    model's.
+
+    incumbent: id of the route's present incumbent. An interval is shown only for one suite, or
+    for the gate's weighted mean.
+    """
     verdict = Verdicts(tx).get(proposal.verdict) if proposal.verdict else None
     row = LeaderboardRow(
         name=name,
@@ -292,12 +318,14 @@ def _row(tx: Transaction, proposal: Proposal, name: str, incumbent: str) -> Lead
 
 
 def _is_whole(report: SuiteReport, primary: Sequence[SuiteReport]) -> bool:
+    """Tells whether a report's interval belongs to the whole difference."""
     return len(primary) == 1 or report is not primary[0]
 
 
 def _incumbent(
     tx: Transaction, measured: Sequence[Proposal], incumbent: str, name: str
 ) -> LeaderboardRow:
+    """Builds the incumbent's row from its run with the most answers, in either arm."""
     found = [
         _answers(tx, proposal, arm)
         for proposal in measured[:MOST_COMPARED]
@@ -323,6 +351,10 @@ def _answers(tx: Transaction, proposal: Proposal, arm: str) -> Sequence[AnswerCo
 
 
 def _with_answers(row: LeaderboardRow, answers: Sequence[AnswerColumns]) -> LeaderboardRow:
+    """Adds score, cost and latency. answers: of one model, by primary suite.
+
+    A score is the mean over items of the mean over epochs; its interval is clipped to 0 to 1.
+    """
     scores: dict[tuple[int, str], list[float]] = {}
     for suite, columns in enumerate(answers):
         for item, score in zip(columns.item, columns.strict, strict=True):
@@ -350,6 +382,11 @@ _STANDINGS: Final[Mapping[type[Verdict], Standing]] = {
 
 
 def _standing(proposal: Proposal, verdict: Verdict | None) -> Standing:
+    """Classifies a model by its proposal's verdict.
+
+    Only the claim `superior` shows that a model is better; other claims show that it is not
+    worse.
+    """
     if verdict is None:
         return Standing.MEASURED_NOW if proposal.open else Standing.NOT_MEASURED
     if isinstance(verdict, Passed) and proposal.claim is not Claim.SUPERIOR:
@@ -360,7 +397,10 @@ def _standing(proposal: Proposal, verdict: Verdict | None) -> Standing:
 
 
 def describe_shortlist(ctx: Context, target: str) -> str:
-    """Lists the measured models that could replace a target (an id), for each of its routes."""
+    """Lists the measured models that could replace a target (an id), for each of its routes.
+
+    Empty for a target that is no route's incumbent, or without measured models.
+    """
     with ctx.store.read() as tx:
         table = Routing(tx).table().routes
     serving = sorted(name for name, route in table.items() if route.incumbent == target)

@@ -1,7 +1,8 @@
-"""Renders a comparison's most telling answers, and the steps to check it, as Markdown. Models'
-texts are data, never markup: `fenced`, `cell` and `code` escape them. Loads items' texts from
-the suite's data if the data have not changed since the measurement, otherwise from stored
-prompts.
+"""Renders a comparison's most telling answers, and the steps to check it, as Markdown.
+
+Models' texts are data, never markup: `fenced`, `cell` and `code` escape them. Loads items'
+texts from the suite's data if the data have not changed since the measurement, otherwise from
+stored prompts. The rest of the document is in `markdown`.
 """
 
 import os.path
@@ -35,6 +36,7 @@ def fenced(text: str) -> Sequence[str]:
 
 
 def cell(text: str) -> str:
+    """Writes a text in one line of a table, with Markdown's signs escaped."""
     return re.sub(r"([|`*_<>\[\]\\])", r"\\\1", " ".join(text.split()))
 
 
@@ -45,6 +47,7 @@ def code(text: str) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yields the lines of a table, whose cells must be escaped already."""
     yield "| " + " | ".join(heads) + " |"
     yield "|" + "---|" * len(heads)
     for row in rows:
@@ -71,6 +74,10 @@ def most_telling(telling: Sequence[TellingAnswer]) -> Iterator[str]:
 
 
 def _telling(answer: TellingAnswer, prompt: str) -> Iterator[str]:
+    """Writes one answer. Short answers share a table; others get a fence each.
+
+    prompt: without the common start.
+    """
     change = format_points(answer.candidate_score - answer.incumbent_score)
     broken = f", broken rule: {answer.rule}" if answer.rule else ""
     yield from ("", f"### {cell(answer.item)} ({answer.suite}): {change} points{broken}", "")
@@ -92,6 +99,7 @@ def _telling(answer: TellingAnswer, prompt: str) -> Iterator[str]:
 
 
 def describe_pins(report: Report) -> Iterator[str]:
+    """Writes the versions of suites, models and verdict, and how to repeat the comparison."""
     comparison = report.comparison
     yield from ("", "## Pinned versions", "")
     rows = [
@@ -132,6 +140,7 @@ def describe_pins(report: Report) -> Iterator[str]:
 
 
 def _rerun_lines(report: Report, verdict: Verdict | None) -> Iterator[str]:
+    """Writes the commands that check the verdict. verdict: None while the gate is open."""
     yield from ("", "## To check it")
     if verdict is not None:
         yield from _replaying(report, verdict)
@@ -147,6 +156,7 @@ def _rerun_lines(report: Report, verdict: Verdict | None) -> Iterator[str]:
 
 
 def _replaying(report: Report, verdict: Verdict) -> Iterator[str]:
+    """Writes how to decide again from the stored answers, if they were kept."""
     if report.standalone and report.kept is None:
         yield from ("", "The answers were not kept. `swapgate gate run … --keep FOLDER` keeps")
         yield "answers, so that `swapgate gate replay` can decide again from them."
@@ -162,6 +172,7 @@ def _reported(served: Iterable[ServedModel]) -> str:
 
 
 def _until(verdict: Verdict, standing: ProofValidity | None) -> str:
+    """Writes whether a verdict is valid. standing: None for a verdict without an assessment."""
     if verdict.outcome == "infra_error":
         return "it does not prove anything, because it is not measured"
     if standing is None or standing.holds:
@@ -179,21 +190,27 @@ WORD_ENDS: Final = (" ", "\t", "'")
 
 @dataclass(frozen=True, slots=True)
 class ItemText:
+    """Question and expected answer of one item, for people."""
+
     question: str
     expected: str  # empty if unknown
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteTexts:
+    """Texts of a suite's items, by item."""
+
     items: Mapping[str, ItemText]
     start: str  # the common start of every question, which is left out of each
     missing: str  # why no expected answer is known; empty if any is
 
     def find(self, item: str) -> ItemText:
+        """Returns an item's texts; empty texts for an unknown item."""
         return self.items.get(item, ItemText("", ""))
 
 
 def load_item_texts(ctx: Context, comparison: Comparison) -> Mapping[str, SuiteTexts]:
+    """Loads the texts of a comparison's items, by suite."""
     return {side.plan.suite: _load_suite(ctx, side) for side in comparison.suites}
 
 
@@ -211,6 +228,7 @@ def strip_common_start(questions: Mapping[str, str]) -> tuple[Mapping[str, str],
 
 
 def _end_of(text: str, marks: tuple[str, ...]) -> int:
+    """Returns the end of the last mark in a text; 0 without a mark."""
     return max(text.rfind(mark) + len(mark) if mark in text else 0 for mark in marks)
 
 
@@ -232,6 +250,12 @@ def _load_suite(ctx: Context, side: SuiteAnswers) -> SuiteTexts:
 def _read_suite(
     ctx: Context, side: SuiteAnswers, items: Iterable[str]
 ) -> tuple[Mapping[str, tuple[str, str]], str]:
+    """Reads (question, expected answer) by item from the suite's data, and why any of it is
+    missing.
+
+    Without the data of the measurement, the items are empty: other data would show other
+    questions.
+    """
     suite = side.plan.suite
     try:
         if ctx.suites.pin(suite).data_sha256 != side.pin.data_sha256:

@@ -1,4 +1,9 @@
-"""A comparison shows people one proposal with both models' answers; it makes no decision."""
+"""A comparison shows people one proposal with both models' answers; it makes no decision.
+
+`load_comparison` reads all that pages, reports and the API show about a proposal. It does not
+write, call a model, or test anything: the verdict's figures are the gate's, and all other
+intervals are descriptive. `content` selects from a comparison, and `findings` explains it.
+"""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -43,7 +48,7 @@ MOST_TEXTS: Final = 4_000
 
 @dataclass(frozen=True)
 class ArmFigures:
-    """One arm's answers in an eval."""
+    """Figures of one arm's answers in an eval. Durations are seconds, costs are US dollars."""
 
     samples: int
     cost_usd_per_1000: float | None  # None if a price is unknown
@@ -61,12 +66,16 @@ class ArmFigures:
 
 @dataclass(frozen=True, slots=True)
 class SuiteColumns:
+    """The figures of both arms' answers to one suite, in columns."""
+
     incumbent: AnswerColumns
     candidate: AnswerColumns
 
 
 @dataclass(frozen=True)
 class SuiteAnswers:
+    """One suite of a comparison, with both runs and the answers that were loaded."""
+
     plan: SuitePlan
     incumbent_run: EvalRun
     candidate_run: EvalRun
@@ -79,11 +88,15 @@ class SuiteAnswers:
 
     @cached_property
     def figures(self) -> SuiteColumns:
+        """The figures of all answers, also if their texts were not loaded."""
         if self.read is not None:
             return self.read
         return SuiteColumns(*map(AnswerColumns.from_samples, (self.incumbent, self.candidate)))
 
     def describe_faults(self, incumbent: str, candidate: str) -> Sequence[str]:
+        """Lists reasons why answers may not be evidence. incumbent, candidate: names for the
+        sentences.
+        """
         return (
             *describe_faults(self.figures.incumbent, incumbent),
             *describe_faults(self.figures.candidate, candidate),
@@ -91,11 +104,13 @@ class SuiteAnswers:
 
     @property
     def judging(self) -> JudgingCost:
+        """The calls and the cost of the suite's judge, for both arms."""
         both = self.figures.incumbent, self.figures.candidate
         return sum_judging_cost(AnswerColumns.join(both), judged=self.pin.judged)
 
     @property
     def served(self) -> ServedModels:
+        """The models that providers reported serving, for both arms and the judge."""
         ours, theirs = self.figures.incumbent, self.figures.candidate
         return ServedModels(
             incumbent=named_models(ours.served),
@@ -106,6 +121,8 @@ class SuiteAnswers:
 
 @dataclass(frozen=True)
 class Comparison:
+    """One proposal with everything that people read before they decide about it."""
+
     proposal: ProposalView
     incumbent: Target
     candidate: Target
@@ -161,6 +178,8 @@ def load_comparison(
 ) -> Comparison:
     """Loads a proposal with both models' answers, their costs and its verdict. Raises NotFound.
 
+    Loading whole answers verifies their signatures, which takes long for many answers.
+
     most_texts: for more answers, loads only figures; `with_texts` adds the texts of some items.
     """
     with ctx.store.read() as tx:
@@ -203,6 +222,7 @@ def load_comparison(
 
 
 def _left_out(ctx: Context, proposal: Proposal) -> Mapping[str, str]:
+    """Describes, by suite, the requests that the suite's sample excludes now."""
     known = set(ctx.suites.names())
     suites = [plan.suite for plan in proposal.plans if plan.suite in known]
     sentences = {suite: ctx.suites.describe_sample(suite).rstrip(".") for suite in suites}
@@ -217,7 +237,10 @@ def is_large(proposal: Proposal, most_texts: int = MOST_TEXTS) -> bool:
 def with_texts(
     ctx: Context, comparison: Comparison, items: Mapping[str, Collection[str]]
 ) -> Comparison:
-    """Loads only the answers to some items, whole and checked. items: by suite."""
+    """Loads only the answers to some items, whole and checked. items: by suite.
+
+    Suites without a named item are left out of the returned comparison.
+    """
     with ctx.store.read() as tx:
         suites = [
             replace(
@@ -262,6 +285,7 @@ def _next_step(
 
 
 def _describe_absence(tx: Transaction, rollout: Rollout) -> str:
+    """Explains why a promoted candidate does not serve now; empty if it serves."""
     route = Routing(tx).route(rollout.route)
     if route is None or route.incumbent == rollout.candidate:
         return ""
@@ -305,6 +329,12 @@ def _load_suite(
 
 
 def compute_arm_figures(answers: AnswerColumns) -> ArmFigures:
+    """Computes an arm's figures from its answers.
+
+    Costs and times count only answers without an infrastructure error; `failed` counts all
+    calls. A cost is None if one answer has an unknown cost: a mean of the known ones would
+    mislead. The intervals are of `harness.gate.offline.intervals`.
+    """
     if not len(answers):
         return ArmFigures(0, None, None, None, None)
     answered = answers.answered

@@ -1,5 +1,8 @@
-"""Gathers the content of a report on one comparison, for the renderers of Markdown and
-JUnit.
+"""Gathers the content of a report on one comparison, for the renderers of Markdown and JUnit.
+
+One finds here the rows and the most telling answers, ready for a table. No sentence of a
+document and no markup is written here: see `markdown`, `formats`, and the pages of terminal and
+dashboard.
 """
 
 from collections import Counter
@@ -42,6 +45,7 @@ PUBLIC: Final = "signing.pub"
 
 
 def address(folder: Path) -> str:
+    """Writes the database URL of a folder in which `gate run --keep` keeps its database."""
     return f"sqlite:///{folder.resolve() / FILE}"
 
 
@@ -53,6 +57,7 @@ def variables(folder: Path) -> str:
 
 
 def figure_cells(figures: ArmFigures) -> list[str]:
+    """Writes an arm's figures as the cells of one row."""
     cost = figures.cost_interval_usd_per_1000
     return [
         format_thousand_price(figures.cost_usd_per_1000),
@@ -66,6 +71,9 @@ def figure_cells(figures: ArmFigures) -> list[str]:
 
 
 def list_pinned(side: SuiteAnswers) -> Sequence[tuple[str, str]]:
+    """Lists the pinned parts of a suite and the served models, as (name, text), without empty
+    ones.
+    """
     pin, served = side.pin, side.served
     arms = (
         ("incumbent", served.incumbent),
@@ -89,6 +97,7 @@ SUITE_HEADS: Final = (
 
 
 def suite_rows(verdict: BaseVerdict) -> Sequence[Sequence[str]]:
+    """Writes a row for each suite of a verdict, in the order of SUITE_HEADS."""
     basis = VerdictBasis.from_verdict(verdict)
     return [
         (
@@ -105,6 +114,9 @@ def suite_rows(verdict: BaseVerdict) -> Sequence[Sequence[str]]:
 
 
 def slice_rows(verdict: BaseVerdict | None) -> Sequence[Sequence[str]]:
+    """Writes a row for each guarded slice: suite, slice, result, difference, interval, units
+    used.
+    """
     return [
         (
             report.suite,
@@ -124,7 +136,11 @@ MAX_TELLING: Final = 10
 
 @dataclass(frozen=True)
 class TellingAnswer:
-    """One item on which the two models differ, with the answers of the first epoch."""
+    """One item on which the two models differ, with the answers of the first epoch.
+
+    Scores are shares of 1, means over epochs. rule: the format rule that the candidate broke;
+    empty without one. expected: empty if unknown.
+    """
 
     suite: str
     item: str
@@ -139,6 +155,8 @@ class TellingAnswer:
 
 @dataclass(frozen=True)
 class SuiteSection:
+    """One suite in a report."""
+
     side: SuiteAnswers
     report: SuiteReport | None  # None while the gate is open
     decides: bool = True  # whether it decides alone, not only as a part of the weighted mean
@@ -146,6 +164,8 @@ class SuiteSection:
 
 @dataclass(frozen=True)
 class Report:
+    """The content of a report, for all renderers."""
+
     comparison: Comparison
     suites: Sequence[SuiteSection]
     telling: Sequence[TellingAnswer]
@@ -156,6 +176,9 @@ class Report:
 
     @property
     def together(self) -> Sequence[SuiteReport]:
+        """The joint claim of several primary suites, if their weighted mean is the claim; else
+        empty.
+        """
         basis = self.comparison.basis
         return [basis.mean] if basis is not None and basis.mean is not None else []
 
@@ -169,6 +192,7 @@ class Report:
 
     @property
     def arms(self) -> Sequence[tuple[str, ArmFigures]]:
+        """Name and figures of incumbent and candidate, in this order."""
         comparison = self.comparison
         return (
             (comparison.incumbent.name, comparison.incumbent_figures),
@@ -179,7 +203,11 @@ class Report:
 def gather_report(
     ctx: Context, proposal: str, *, standalone: bool = False, kept: Path | None = None
 ) -> Report:
-    """Gathers a proposal's report. standalone, kept: as in `Report`. Raises NotFound."""
+    """Gathers a proposal's report. Raises NotFound.
+
+    standalone, kept: as in `Report`. Answers that only broke the form are not telling, because
+    the report shows them as format failures.
+    """
     comparison = load_comparison(ctx, proposal)
     basis = comparison.basis
     judged = {suite.suite: suite for suite in basis.suites} if basis else {}
@@ -215,6 +243,7 @@ class _Item:
 
 
 def _used(side: SuiteAnswers, basis: VerdictBasis | None) -> Sequence[_Item]:
+    """Lists the items behind the verdict whose answers have no error on either side."""
     limit = basis.items[side.plan.suite] if basis else side.plan.planned_items
     ours, theirs = _by_item(side.incumbent, limit), _by_item(side.candidate, limit)
     return [
@@ -237,6 +266,7 @@ def _by_item(samples: Sequence[Sample], below: int) -> Mapping[str, list[Sample]
 
 
 def _telling_answer(ctx: Context, suite: str, item: _Item) -> TellingAnswer:
+    """Builds a telling answer. A suite that is unknown here leaves `expected` empty."""
     ours, theirs = item.scores
     a, b = item.incumbent[0], item.candidate[0]
     try:

@@ -1,6 +1,9 @@
 """Explains a comparison besides its verdict. Drawbacks are arguments against a swap, with 95 %
 intervals. The verdict does not depend on them. Format failures explain a candidate that lost
 only by the form of its answers, and how to fix the form.
+
+The functions are pure: they read a loaded comparison. They write commands for people to copy
+and run nothing themselves. The rules of form are in `harness.gate.offline.format_rules`.
 """
 
 import json
@@ -37,6 +40,8 @@ Interval = tuple[float, float] | None
 
 @dataclass(frozen=True, slots=True)
 class Drawback:
+    """One argument against a swap, as heading and text."""
+
     what: str
     text: str  # both figures with their intervals
     clear: bool  # whether chance alone is unlikely
@@ -44,6 +49,8 @@ class Drawback:
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
+    """One figure of both arms, of which a larger value is worse."""
+
     old: float | None
     new: float | None
     old_interval: Interval
@@ -52,6 +59,9 @@ class _Figure:
 
     @property
     def worse(self) -> bool:
+        """Whether the candidate's figure is larger by more than CLEAR_CHANGE of the
+        incumbent's.
+        """
         if self.old is None or self.new is None:
             return False
         return self.new - self.old > CLEAR_CHANGE * self.old
@@ -93,6 +103,11 @@ def list_drawbacks(
 
 
 def describe_absence(comparison: Comparison) -> str:
+    """Describes what was compared without a drawback, as sentences for people.
+
+    Names only figures that were measured, so that a missing price does not read as "not
+    dearer".
+    """
     before, after = comparison.incumbent_figures, comparison.candidate_figures
     if not comparison.is_measured:
         return "Unknown: it was not measured."
@@ -120,6 +135,7 @@ def _of_canary(comparison: Comparison) -> Iterator[Drawback]:
 
 
 def _of_arms(comparison: Comparison) -> Iterator[Drawback]:
+    """Yields drawbacks in latency, cost and failed calls."""
     before, after = comparison.incumbent_figures, comparison.candidate_figures
     if not (before.samples and after.samples):
         return
@@ -145,6 +161,11 @@ def _of_arms(comparison: Comparison) -> Iterator[Drawback]:
 
 
 def _of_suites(basis: VerdictBasis, names: Mapping[str, str]) -> Iterator[Drawback]:
+    """Yields suites whose interval lies below 0.
+
+    A suite that decided with another outcome than `passed` is left out: the verdict names it
+    already.
+    """
     for report in basis.suites:
         decided = basis.decides(report) and report.outcome != "passed"
         if decided or not _below_zero(report.ci_high):
@@ -155,6 +176,10 @@ def _of_suites(basis: VerdictBasis, names: Mapping[str, str]) -> Iterator[Drawba
 
 
 def _of_slices(basis: VerdictBasis, names: Mapping[str, str]) -> Iterator[Drawback]:
+    """Yields the slices that look worse without being shown worse, the worst first.
+
+    No such drawback is clear, because by chance one of several slices easily looks worse.
+    """
     looking = [
         (slice_, report)
         for report in basis.suites
@@ -193,17 +218,20 @@ OPTIONS: Final = {SuiteRole.REQUIRED: "--suite", SuiteRole.GUARD: "--guard"}
 
 
 def patch_candidate(candidate: Target, remedy: FormatRemedy) -> Target:
+    """Adds a remedy's line to the candidate's prompt. The result is another target."""
     patch = candidate.request_patch
     lines = " ".join(filter(None, (patch.prompt_addendum, remedy.prompt)))
     return replace(candidate, request_patch=replace(patch, prompt_addendum=lines))
 
 
 def with_json_mode(candidate: Target) -> Target:
+    """Sets JSON mode on the candidate. The result is another target."""
     patch = replace(candidate.request_patch, response_format=JSON_MODE)
     return replace(candidate, request_patch=patch)
 
 
 def model_add_command(target: Target) -> str:
+    """Writes the command that registers a target with its settings."""
     named = f"{target.provider}/{target.model}"
     return shlex.join(["swapgate", "model", "add", named, *target_options(target)])
 
@@ -267,6 +295,10 @@ class FormatExample:
 
 @dataclass(frozen=True)
 class FormatFix:
+    """One way to fix the form. target: id of the changed candidate. commands: in order, to
+    copy.
+    """
+
     what: str
     target: str
     commands: Sequence[str]
@@ -310,6 +342,7 @@ def find_format_failures(
 def _failure_of_suite(
     comparison: Comparison, side: SuiteAnswers, report: SuiteReport, *, standalone: bool
 ) -> Sequence[FormatFailure]:
+    """Explains one suite's format mismatch; empty if no rule or no lenient score is known."""
     rules = report.figures.rules
     scorer = side.pin.scorer.partition("@")[0]
     remedy = find_remedy(rules, scorer)
@@ -333,6 +366,7 @@ def _failure_of_suite(
 def _list_fixes(
     comparison: Comparison, remedy: FormatRemedy, *, standalone: bool
 ) -> Sequence[FormatFix]:
+    """Lists the changes of a target that fix the form, each with its commands."""
     fixes = [
         (
             f"a line in the prompt: “{remedy.prompt}”",
@@ -355,6 +389,11 @@ def _commands(comparison: Comparison, target: Target, *, standalone: bool) -> Se
 
 
 def _proposing(target: Target, proposal: Proposal) -> str:
+    """Writes the command that proposes a fixed target with the terms of the failed proposal.
+
+    `--descends-from` charges the candidate's looks to the fixed target, which was tuned on
+    them.
+    """
     words = ["swapgate", "proposal", "create", proposal.route, target.id]
     # `--descends-from` names the target whose results the new target was tuned on.
     words += ["--claim", proposal.claim.value]

@@ -1,5 +1,7 @@
 """Renders a report as one HTML file, which is its Markdown with drawings of the intervals, and
 as JUnit XML. Models' texts are text in both, never markup.
+
+No content is chosen here: `content` selects it, and `markdown` has the sentences.
 """
 
 from collections.abc import Iterator
@@ -69,6 +71,7 @@ def _drawing(suite: SuiteReport) -> str:
 
 
 def _x(share: float) -> float:
+    """Returns the x coordinate of a difference, in units of the drawing; 0 is in the middle."""
     return _MIDDLE * (1.0 + max(-1.0, min(share, 1.0)))
 
 
@@ -85,7 +88,11 @@ Case = tuple[str, float, str, str]  # (name, seconds, outcome, reason)
 
 
 def render_junit(report: Report) -> str:
-    """Renders counts and messages; times are the sums of the answers' times."""
+    """Renders counts and messages; times are the sums of the answers' times.
+
+    A verdict that is not measured, or still open, is an error; any other verdict but a pass is
+    a failure. A suite fails only if it decides alone and the verdict did not pass.
+    """
     comparison = report.comparison
     passed = comparison.verdict is not None and comparison.verdict.outcome == "passed"
     # A suite without an own decision is not a failure of the candidate.
@@ -120,6 +127,7 @@ def render_junit(report: Report) -> str:
 
 
 def _case(part: SuiteSection) -> Case:
+    """Builds the test case of one suite."""
     report = part.report
     answers = [*part.side.incumbent, *part.side.candidate]
     duration_s = sum(answer.duration_s for answer in answers)

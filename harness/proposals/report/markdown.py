@@ -1,4 +1,9 @@
-"""Renders a report as one Markdown document. Models' texts are data, in fences."""
+"""Renders a report as one Markdown document. Models' texts are data, in fences.
+
+The sentences of the document are here and in `answer_examples`. Figures and rows come from
+`content`, drawbacks and format failures from `findings`; nothing is loaded here. Other formats
+are in `formats`.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -89,6 +94,10 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
+    """Writes the head: verdict, faults, reason, drawbacks, next step and terms.
+
+    A comparison without a verdict gets only its title and its state.
+    """
     comparison = report.comparison
     a, b = code(comparison.incumbent.name), code(comparison.candidate.name)
     if verdict is None:
@@ -134,6 +143,7 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
 
 
 def _against(comparison: Comparison) -> Iterator[str]:
+    """Writes the drawbacks, or the absence of drawbacks."""
     drawbacks = list_drawbacks(comparison)
     if not drawbacks:
         yield from ("", f"**Against:** {cell(describe_absence(comparison))}")
@@ -143,6 +153,7 @@ def _against(comparison: Comparison) -> Iterator[str]:
 
 
 def _glance(report: Report) -> Iterator[str]:
+    """Writes both models side by side: scores, cost, time, failures and the route's bill."""
     scores = [row for part in report.suites for row in _score_row(part)]
     if not scores:
         return
@@ -171,6 +182,7 @@ def _bill_row(report: Report) -> Iterator[Sequence[str]]:
 
 
 def _score_row(part: SuiteSection) -> Iterator[Sequence[str]]:
+    """Yields the row of a suite with scores; yields no row for a suite without scores."""
     report = part.report
     if report is None:
         return
@@ -197,6 +209,7 @@ def _change(before: float | None, after: float | None) -> str:
 
 
 def _form(lost: FormatFailure) -> Iterator[str]:
+    """Writes a format failure: what happened, each fix with its commands, and examples."""
     counts = ", ".join(f"`{rule}` {count}" for rule, count in lost.rules.items())
     yield from ("", f"## What to change: {lost.suite}", "")
     yield f"On {lost.suite} the candidate {lost.remedy.what}."
@@ -231,6 +244,7 @@ def _score(share: float | None) -> str:
 
 
 def _suites(report: Report) -> Iterator[str]:
+    """Writes the table of suites, with the rules that the candidate broke."""
     verdict = report.comparison.verdict
     rows = suite_rows(verdict) if verdict else [_open_row(p.side.plan) for p in report.suites]
     yield from ("", "## Suites", "")
@@ -266,6 +280,7 @@ def _slices(verdict: Verdict | None) -> Iterator[str]:
 
 
 def _claimed_cost(verdict: Verdict | None) -> Iterator[str]:
+    """Writes the test of a claimed saving; nothing for another claim."""
     claimed = [(suite, suite.figures.cost) for suite in (verdict.suites if verdict else ())]
     rows = [
         (
@@ -310,6 +325,7 @@ def _arms(arms: Sequence[tuple[str, ArmFigures]]) -> Iterator[str]:
 
 
 def _judging(report: Report) -> Iterator[str]:
+    """Writes calls and cost of the suites' judges; nothing without a judge."""
     judged = [part.side for part in report.suites if part.side.pin.judged]
     if judged:
         rows = [

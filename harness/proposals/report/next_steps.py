@@ -1,4 +1,9 @@
-"""Describes the next step after a verdict."""
+"""Describes the next step after a verdict.
+
+The functions are pure: they read a verdict, the proposal's phase and the answers' figures, and
+start nothing. `comparison` loads these facts; the words of the verdict itself are in
+`harness.gate.sentences`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +63,8 @@ _LEAST_SPAN_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class DecidedProposal:
+    """A proposal with its verdict, and the facts on which the next step depends."""
+
     proposal: Proposal
     verdict: BaseVerdict
     rollout: Rollout | None  # None before its canary
@@ -69,6 +76,7 @@ class DecidedProposal:
 
 
 def describe_next_step(decided: DecidedProposal) -> str:
+    """Describes the next step as sentences for people, by outcome and phase."""
     outcome = decided.verdict.outcome
     if outcome == "passed":
         return _after_passing(decided)
@@ -80,6 +88,7 @@ def describe_next_step(decided: DecidedProposal) -> str:
 
 
 def _measure_again(decided: DecidedProposal) -> str:
+    """Describes the step after NOT MEASURED: the next attempt, or the cause to fix first."""
     proposal = decided.proposal
     if proposal.retry_at is not None and proposal.open:
         return f"Swapgate measures it again at {_time(proposal.retry_at)}."
@@ -97,7 +106,10 @@ def _measure_again(decided: DecidedProposal) -> str:
 
 
 def _unreadable_step(decided: DecidedProposal) -> str:
-    """Prefers the candidate's step: until it is done, the incumbent's answers do not help."""
+    """Describes the step if the first answers of a model were unreadable; else empty.
+
+    Prefers the candidate's step: until it is done, the incumbent's answers do not help.
+    """
     unread = [
         step
         for arms in decided.answers.values()
@@ -108,6 +120,7 @@ def _unreadable_step(decided: DecidedProposal) -> str:
 
 
 def _after_passing(decided: DecidedProposal) -> str:
+    """Describes the step after a pass, by the proposal's phase."""
     proposal, rollout, frozen = decided.proposal, decided.rollout, decided.frozen
     match proposal.phase:
         case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
@@ -131,6 +144,10 @@ def _after_passing(decided: DecidedProposal) -> str:
 
 
 def _more_items(decided: DecidedProposal) -> str:
+    """Describes how many more items would decide, with their cost and time.
+
+    Advises against more than HOPELESS times the used items.
+    """
     undecided = [r for r in decided.verdict.suites if r.outcome == "inconclusive"]
     wanted = {report.suite: report.figures.more_items for report in undecided}
     known = {suite: items for suite, items in wanted.items() if items is not None}
@@ -151,6 +168,10 @@ def _more_items(decided: DecidedProposal) -> str:
 
 
 def _price_of(arms: Sequence[AnswerColumns], items: int, connections: int) -> str:
+    """Writes cost and time of more items, as the end of a sentence; empty if unknown.
+
+    arms: the answers so far of both models. connections: requests that run at once.
+    """
     costs = [_mean(arm.cost_usd) for arm in arms]
     times = [_mean(arm.answered.duration_s) for arm in arms]
     known_costs = [cost for cost in costs if cost is not None]
@@ -165,6 +186,7 @@ def _price_of(arms: Sequence[AnswerColumns], items: int, connections: int) -> st
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
+    """Returns the mean; None if a value is missing, or without values."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
 

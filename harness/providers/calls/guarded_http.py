@@ -3,6 +3,9 @@ addresses, and limits the time up to the last byte.
 
 Builds and checks the headers of requests to providers, also for the router. Errors omit values,
 which may be secrets.
+
+Streams of clients do not pass here: `router.upstream` has the router's own connections, with
+the same rules of addresses (`harness.providers.api_base_rules`).
 """
 
 import http.client
@@ -65,11 +68,22 @@ class GuardedHttpClient:
 
 
 def check_peer(sock: socket.socket, host: str, allowed: Collection[str] = ()) -> None:
+    """Checks the address to which a socket is connected. Raises ClosedAddress.
+
+    The name was resolved before, so this check also refuses a name that resolves to a closed
+    address only now and then.
+    """
     if not may_connect(host, str(sock.getpeername()[0]), allowed):
         raise ClosedAddress("its name resolves to an address that Swapgate does not call")
 
 
 class _TimedResponse(http.client.HTTPResponse):
+    """A response whose body is read within the time of the whole answer.
+
+    The socket's own timeout limits only single reads, so a server could send one byte at a
+    time.
+    """
+
     def __init__(self, left_s: Callable[[], float], sock: socket.socket, **more: Any) -> None:
         super().__init__(sock, **more)
         self.fp = io.BufferedReader(_TimedReader(sock, self.fp.detach(), left_s))
@@ -104,6 +118,9 @@ def _left_s(ends: float) -> float:
 
 
 def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:
+    """Opens no connection yet. Raises ValueError for a URL without an http scheme and a
+    host.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("not an http or https URL with a host")
@@ -113,6 +130,7 @@ def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:
 
 
 def _target(url: str) -> str:
+    """Returns a URL's path and query, for the request line."""
     parts = urlsplit(url)
     return f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
 
@@ -186,6 +204,9 @@ def request_headers(provider: Provider, key: str, *, stream: bool = False) -> di
 
 
 def _check_name(name: str) -> None:
+    """Checks a header's name. Raises InputError for a name that HTTP or Swapgate uses
+    itself.
+    """
     shown = f"{name[:_SHOWN]!r}"
     if len(name) > MAX_NAME_LENGTH or not _TOKEN.fullmatch(name):
         raise InputError(

@@ -1,5 +1,9 @@
 """Signs people in at a model vendor by OAuth's device flow, or by OpenAI's own form of it.
 Errors omit a server's text, which may contain a token.
+
+Answers are untrusted: texts and numbers are checked before use. The module sends single
+requests and waits for no person: `harness.registry.sign_in` polls and stores, and the rules of
+flows and renewals are in `harness.providers.oauth`.
 """
 
 import http.client
@@ -39,6 +43,8 @@ _USER_CODE: Final = re.compile(r"[\x21-\x7e]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
+    """A server's answer, of which only known fields are read."""
+
     status: int
     body: Mapping[str, object]  # its JSON object; empty for another body
     host: str
@@ -49,11 +55,13 @@ class _Reply:
 
     @property
     def error(self) -> str:
+        """The server's error as a word of the protocol; empty without one, or for free text."""
         error = self.body.get("error")
         word = error.get("code") if isinstance(error, dict) else error
         return word if isinstance(word, str) and _WORD.fullmatch(word) else ""
 
     def text(self, *names: str) -> str:
+        """Reads the first of the named fields that has a text; empty without one."""
         found = (self.body.get(name) for name in names)
         return next((value for value in found if isinstance(value, str)), "")
 
@@ -120,6 +128,9 @@ class HttpOAuthServer:
         return PollAnswer.UNREACHABLE
 
     def _poll_openai(self, place: OAuthEndpoints, code: DeviceCode) -> PollAnswer | OAuthTokens:
+        """Polls by OpenAI's form: once the person consents, exchanges the granted code for
+        tokens.
+        """
         fields = {"device_auth_id": code.secret, "user_code": code.user_code}
         reply = self._post(place, place.poll_url, _JSON, fields)
         if reply.error in (PollAnswer.DENIED, PollAnswer.EXPIRED, PollAnswer.SLOW_DOWN):
@@ -161,6 +172,7 @@ class HttpOAuthServer:
     def _post(
         self, place: OAuthEndpoints, url: str, form: str, fields: Mapping[str, str]
     ) -> _Reply:
+        """Posts fields as a form or as JSON, without empty ones. Raises SignInUnreachable."""
         sent = {name: value for name, value in fields.items() if value}
         text = json.dumps(sent) if form == _JSON else urlencode(sent)
         return self._send(place, url, text.encode(), {"Content-Type": form})
@@ -168,6 +180,9 @@ class HttpOAuthServer:
     def _send(
         self, place: OAuthEndpoints, url: str, body: bytes | None, headers: Mapping[str, str]
     ) -> _Reply:
+        """Sends a request, and reads at most MAX_BYTES. Raises SignInUnreachable without an
+        answer.
+        """
         sent = {"Accept": _JSON, **place.headers, **headers}
         host = urlsplit(url).hostname or ""
         try:
@@ -189,10 +204,15 @@ def _object(content: bytes) -> Mapping[str, object]:
 
 
 def _shown(url: str) -> bool:
+    """Tells whether people can be shown a URL: http or https, on one line."""
     return url.startswith(("https://", "http://")) and url.isprintable() and " " not in url
 
 
 def _tokens(reply: _Reply) -> OAuthTokens:
+    """Reads tokens from an answer. Raises as `_failed`.
+
+    Without `expires_in`, the token's own claims tell its life.
+    """
     token = reply.text("access_token")
     if not (reply.ok and token and not reply.error):
         raise _failed(reply)
@@ -203,6 +223,7 @@ def _tokens(reply: _Reply) -> OAuthTokens:
 
 
 def _failed(reply: _Reply) -> SignInRefused | SignInUnreachable:
+    """Builds the error of an answer: refused if a repeated request would be refused too."""
     cause = reply.error or f"status {reply.status}"
     refuses = reply.status in REFUSALS or (reply.ok and reply.error)
     if refuses and reply.error not in _PASSING:

@@ -1,4 +1,9 @@
-"""Reads the published endpoints of servers that you run yourself: health and context. Pure."""
+"""Reads the published endpoints of servers that you run yourself: health and context. Pure.
+
+`harness.registry.registered_providers` sends the requests and passes the replies. The paths of
+each kind are in `harness.providers.kinds.OwnServer`; the checks that all providers share in
+`probe`.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -30,6 +35,7 @@ class ServerReplies(NamedTuple):
 
 
 def own_server(provider: Provider) -> OwnServer | None:
+    """Returns the paths of a provider's kind; None for a kind that others run."""
     kind = PROVIDER_KINDS.get(provider.kind)
     return kind.own_server if kind is not None else None
 
@@ -56,6 +62,7 @@ def server_findings(
 
 
 def _health(server: OwnServer, health: ProbeReply) -> ProbeFinding:
+    """Judges the answer of the health endpoint."""
     subject, status = ProbeSubject.SERVER, health.status
     if status == 200:
         return ProbeFinding(subject, ProbeStatus.OK, f"{server.health} says that it is ready")
@@ -69,6 +76,10 @@ def _health(server: OwnServer, health: ProbeReply) -> ProbeFinding:
 
 
 def _context(provider: Provider, target: Target, window: int) -> ProbeFinding:
+    """Compares the server's context window with the declared one. window: tokens.
+
+    Warns if the server's window is smaller, because the router would send too long requests.
+    """
     subject, expected = ProbeSubject.CONTEXT, provider.can(target.model).context_window
     found = f"{window:,} tokens for a request and its answer"
     if expected is None or expected <= window:
@@ -84,6 +95,9 @@ def _context(provider: Provider, target: Target, window: int) -> ProbeFinding:
 def _described_window(
     server: OwnServer, target: Target, about: ProbeReply | None
 ) -> int | None:
+    """Reads the context window from the server's description; None without a plausible
+    number.
+    """
     try:
         found: Any = json.loads(about.content) if about is not None else None
     except (ValueError, RecursionError):
@@ -102,6 +116,7 @@ def _is_of(row: object, model: str) -> bool:
 
 
 def _listed_window(provider: Provider, target: Target, models: ProbeReply) -> int | None:
+    """Reads the context window from the server's list of models; None without one."""
     try:
         listed = parse_listed_models(models.content, provider, datetime.min.replace(tzinfo=UTC))
     except InputError:

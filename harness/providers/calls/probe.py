@@ -1,5 +1,9 @@
 """Checks a provider by two HTTP requests, bounded in time and size: its list of models, and a
 small streamed chat. Errors contain no keys.
+
+`HttpProviderProbe` sends single requests; the other functions are pure and turn replies into
+findings. A finding says what works, never how well a model answers.
+`harness.registry.registered_providers` chooses the providers to check.
 """
 
 import http.client
@@ -60,6 +64,8 @@ class ProbeSubject(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeFinding:
+    """The result for one subject, with the next step for people."""
+
     subject: ProbeSubject
     status: ProbeStatus
     found: str
@@ -68,6 +74,8 @@ class ProbeFinding:
 
 @dataclass(frozen=True, slots=True)
 class ProbeReply:
+    """A provider's reply to one request. Times are seconds."""
+
     status: int | None  # None without an answer
     seconds: float  # until the head of the answer
     content: bytes = b""
@@ -78,6 +86,8 @@ class ProbeReply:
 
 @dataclass(frozen=True)
 class ProviderCheck:
+    """All findings about a provider. ok: no finding failed."""
+
     provider: str
     kind: str
     target: str | None  # the called target; None if no target was called
@@ -89,6 +99,12 @@ class ProviderCheck:
 def streamed_probe_request(
     provider: Provider, target: Target
 ) -> tuple[str, dict[str, Any]] | None:
+    """Builds path and body of a small request to a target; None if only the router speaks its
+    protocol.
+
+    The body has the target's own parameters, so that a refused parameter shows. A model without
+    chat gets a request for an embedding, which cannot be streamed.
+    """
     kind = PROVIDER_KINDS.get(provider.kind)
     spoken = kind.speaks if kind is not None else frozenset()
     sent = provider.as_sent(target)
@@ -109,6 +125,7 @@ def streamed_probe_request(
 
 
 def is_content_event(data: bytes) -> bool:
+    """Tells whether a stream's event has content of an answer, not only a role or a ping."""
     try:
         event = json.loads(data)
         if event.get("type") == "content_block_delta":
@@ -144,6 +161,7 @@ def probe_findings(
 
 
 def missing_key_finding(provider: Provider) -> ProbeFinding:
+    """Builds the finding of a provider that needs a key and has none."""
     found, step = "it has no key", f"`{key_command(provider.name, provider.kind)}`"
     if provider.key_envs:
         found = f"{found}: {', '.join(provider.key_envs)} not set"
@@ -165,6 +183,7 @@ def _reachable(provider: Provider, models: ProbeReply) -> ProbeFinding:
 
 
 def _key(provider: Provider, models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
+    """Judges whether the provider accepts the key, by the statuses of both replies."""
     statuses = [reply.status for reply in (models, chat) if reply is not None]
     if refused := [status for status in statuses if status in KEY_REFUSED_STATUSES]:
         signs_in = provider.kind in OAUTH_ENDPOINTS
@@ -179,6 +198,9 @@ def _key(provider: Provider, models: ProbeReply, chat: ProbeReply | None) -> Pro
 
 
 def _model(target: Target, models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
+    """Judges whether the provider knows the target's model. An answer proves more than
+    a list.
+    """
     if chat is not None and chat.status == 200:
         return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.OK, f"{target.model} answers")
     if chat is not None and chat.status == 404:
@@ -194,6 +216,7 @@ def _model(target: Target, models: ProbeReply, chat: ProbeReply | None) -> Probe
 
 
 def _first_token(target: Target | None, chat: ProbeReply | None) -> ProbeFinding:
+    """Judges the small chat. chat: None if it was not sent."""
     ask = ProbeSubject.FIRST_TOKEN
     if target is None:
         step = "`swapgate model add PROVIDER/MODEL` adds a target"
@@ -211,6 +234,7 @@ def _first_token(target: Target | None, chat: ProbeReply | None) -> ProbeFinding
 
 
 def _step(status: int | None) -> str:
+    """Returns the next step after a chat failed with a status."""
     match status:
         case 429:
             return "its limit or quota is used up: wait, or ask the provider for more"
@@ -228,6 +252,7 @@ def _step(status: int | None) -> str:
 
 
 def _clock(models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
+    """Compares the clocks: signatures and tokens of some providers depend on them."""
     known = [reply.skew_s for reply in (models, chat) if reply is not None]
     skew = next((value for value in known if value is not None), None)
     if skew is None:
@@ -240,10 +265,12 @@ def _clock(models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
 
 
 def models_path(kind: str) -> str:
+    """Returns the path of a kind's whole list of models."""
     return f"/models{_WHOLE_LIST.get(kind, '')}"
 
 
 def parse_model_list(content: bytes) -> set[str]:
+    """Reads the names in a list of models; empty for another content."""
     try:
         found = json.loads(content)
         names = map(listed_name, found.get("data") or found["models"])
@@ -291,7 +318,11 @@ class HttpProviderProbe:
         *,
         whole: bool = False,
     ) -> ProbeReply:
-        """Sends one request. whole: also reads a stream to its end, for its content."""
+        """Sends one request. Never raises: the reply has the error, without secrets.
+
+        body: None for a GET. whole: also reads a stream to its end, for its content. Otherwise
+        a stream is read up to its first content.
+        """
         try:
             check_api_base(provider.api_base, self._allowed)
             check_request_headers(provider, key)
@@ -332,6 +363,9 @@ def _headers(provider: Provider, key: str) -> dict[str, str]:
 
 
 def _first(answer: http.client.HTTPResponse, started: float) -> tuple[float | None, str]:
+    """Reads a stream up to its first content. Returns the seconds until then, or None and the
+    reason.
+    """
     came = False
     events = EventPayloads()
     try:
@@ -360,6 +394,7 @@ def _skew_s(date: str | None, sent: datetime, came: datetime) -> float | None:
 
 
 def _message(answer: http.client.HTTPResponse, hidden: Sequence[str]) -> str:
+    """Reads the message of a refusal; `no text` if it cannot be read."""
     try:
         return error_message(answer.read(MAX_REPLY_BYTES), hidden)
     except (OSError, http.client.HTTPException):

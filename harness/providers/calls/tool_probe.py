@@ -1,4 +1,10 @@
-"""Compares a model's calls in a short tool loop with its declared capabilities. Pure."""
+"""Compares a model's calls in a short tool loop with its declared capabilities. Pure.
+
+The question needs two tools whose answers no model can guess. `harness.app.doctor.tool_checks`
+runs the loop, and this module judges the traces. It changes no declaration: a finding only
+proposes the setting. How well a model uses tools is a question for a suite
+(`evals.scorers.tool_calls`).
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +46,8 @@ _IN_NUMBER: Final = re.compile(r"(?<=\d)[ ,.'’\u00a0\u202f](?=\d{3})")
 
 
 class ToolOutcome(StrEnum):
+    """Whether a capability works. NOT_SEEN: the loop gave no chance to see it."""
+
     WORKS = "works"
     ONE_AT_A_TIME = "one at a time"
     OTHERS = "calls others"  # it calls tools that the request does not offer
@@ -56,6 +64,8 @@ class ProbeToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolLoopTrace:
+    """The calls and the text of one tool loop."""
+
     turns: Sequence[Sequence[ProbeToolCall]] = ()  # the calls of each of the model's answers
     text: str = ""  # text of its last answer
     error: str = ""  # why the loop ended early, without secrets; empty if it did not
@@ -67,6 +77,8 @@ class ToolLoopTrace:
 
 @dataclass(frozen=True, slots=True)
 class ToolProbeResult:
+    """The traces of all loops of one probe."""
+
     whole: ToolLoopTrace  # the loop without streams
     # One answer with `price_of` as the tool choice; None if not tried.
     forced: ToolLoopTrace | None = None
@@ -75,6 +87,8 @@ class ToolProbeResult:
 
 @dataclass(frozen=True, slots=True)
 class ToolFinding:
+    """The result for one capability."""
+
     subject: str
     outcome: ToolOutcome
     failed: bool  # the target is declared to have the capability, and lacks it
@@ -84,6 +98,8 @@ class ToolFinding:
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
+    """The capabilities that a person declared for a target, and their words."""
+
     provider: Provider
     target: Target
 
@@ -103,6 +119,9 @@ class _Declared:
 def tool_findings(
     provider: Provider, target: Target, result: ToolProbeResult
 ) -> Iterator[ToolFinding]:
+    """Yields a finding for each capability, in the order in which they depend on one
+    another.
+    """
     declared = _Declared(provider, target)
     unheard = _UNHEARD if not result.whole.turns else ""
     yield _judged(declared, "tools", "tools", _calls(result.whole), unheard)
@@ -124,6 +143,11 @@ _STREAMED: Final = "send requests with tools without `stream`, or propose anothe
 def _judged(
     declared: _Declared, subject: str, capability: str, judged: _Judged, step: str = ""
 ) -> ToolFinding:
+    """Compares an outcome with the declared capability, and proposes the next step.
+
+    capability: its name in `Capabilities`. step: for a declared capability that fails; empty
+    for declaring that it is missing.
+    """
     outcome, found = judged
     has, works = declared.has(capability), outcome is ToolOutcome.WORKS
     next_step, failed = "", False
@@ -141,6 +165,7 @@ def _judged(
 
 
 def _calls(loop: ToolLoopTrace) -> _Judged:
+    """Judges whether the model calls offered tools with JSON objects."""
     if not loop.calls:
         why = loop.error or "it answers with text, but a tool call is required"
         return ToolOutcome.DOES_NOT, why
@@ -156,6 +181,7 @@ def _calls(loop: ToolLoopTrace) -> _Judged:
 
 
 def _parallel(declared: _Declared, loop: ToolLoopTrace) -> ToolFinding:
+    """Judges whether the model calls several tools in one turn."""
     if not loop.calls:
         judged = ToolOutcome.NOT_SEEN, "it called no tool"
     elif (most := max(len(turn) for turn in loop.turns)) > 1:
@@ -166,6 +192,7 @@ def _parallel(declared: _Declared, loop: ToolLoopTrace) -> ToolFinding:
 
 
 def _results(loop: ToolLoopTrace) -> _Judged:
+    """Judges whether the last answer has the numbers that the tools returned."""
     if loop.calls and loop.error:
         return ToolOutcome.DOES_NOT, loop.error
     called = {call.name for call in loop.calls}
@@ -183,6 +210,7 @@ def _results(loop: ToolLoopTrace) -> _Judged:
 
 
 def _forced(loop: ToolLoopTrace | None) -> _Judged:
+    """Judges whether the model obeys a forced tool choice."""
     if loop is None:
         return ToolOutcome.NOT_SEEN, "not tried, because the first loop got no answer"
     if loop.error:
@@ -197,6 +225,7 @@ def _forced(loop: ToolLoopTrace | None) -> _Judged:
 
 
 def _strict(result: ToolProbeResult) -> _Judged:
+    """Judges whether arguments fit the tools' schemas, in all loops."""
     loops = [
         loop for loop in (result.whole, result.forced, result.streamed) if loop is not None
     ]
@@ -210,6 +239,7 @@ def _strict(result: ToolProbeResult) -> _Judged:
 
 
 def _streamed(result: ToolProbeResult) -> _Judged:
+    """Judges whether the pieces of streamed calls form JSON objects."""
     loop = result.streamed
     if loop is None:
         return ToolOutcome.NOT_SEEN, "not tried, because the first loop got no answer"

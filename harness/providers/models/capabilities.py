@@ -1,4 +1,10 @@
-"""Compares a request's needs with a target's capabilities. Pure."""
+"""Compares a request's needs with a target's capabilities. Pure.
+
+A missing capability excludes a target from a request's plan (`harness.routing.plan`). An
+optional feature does not: the router removes it from the request. An unknown capability counts
+as present, so that an incomplete catalogue excludes no target. The facts come from `catalogue`
+and people.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +25,8 @@ NATIVE: Final = "native"
 
 @dataclass(frozen=True, slots=True)
 class Needs:
+    """The capabilities that a request needs. Counts are tokens."""
+
     endpoint: Endpoint = Endpoint.CHAT
     stream: bool = False
     tools: bool = False
@@ -33,6 +41,7 @@ class Needs:
 
     @property
     def tokens(self) -> int:
+        """Returns input and answer together, which must fit into the context window."""
         return self.approx_input_tokens + self.max_output_tokens
 
 
@@ -66,6 +75,7 @@ class Capabilities:
     first_byte_timeout_s: float | None = None
 
     def larger_than(self, other: "Capabilities") -> bool:
+        """Tells whether the context window is known to be larger than the other's."""
         if self.context_window is None or other.context_window is None:
             return False
         return self.context_window > other.context_window
@@ -79,6 +89,11 @@ def restrict_endpoints(
     spoken: frozenset[Endpoint],
     translated: frozenset[Endpoint] = frozenset(),
 ) -> Capabilities:
+    """Limits a target's endpoints to those of its kind. Returns the same object if nothing
+    changes.
+
+    spoken: endpoints that the kind serves. translated: those that the router translates for it.
+    """
     changes = {
         endpoint.value: endpoint in spoken
         for endpoint in Endpoint
@@ -89,6 +104,7 @@ def restrict_endpoints(
 
 
 def missing_capabilities(needs: Needs, has: Capabilities) -> tuple[str, ...]:
+    """Lists the capabilities that a request needs and a target lacks, as words for people."""
     if has is UNKNOWN_CAPABILITIES:
         return ()
     lacks = (
@@ -113,6 +129,8 @@ def must_serialize_tools(needs: Needs, plan: tuple[Capabilities, ...]) -> bool:
 
 
 class OptionalFeature(StrEnum):
+    """Features that the router removes from a request to a target that lacks them."""
+
     SEED = "seed"
     LOGPROBS = "logprobs"
     REASONING = "reasoning"

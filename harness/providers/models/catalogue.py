@@ -2,7 +2,8 @@
 
 `LitellmTable` reads it from the JSON file in litellm's package without importing litellm, which
 takes many seconds. The configuration's changes take precedence. A price is for a plain request,
-not for a long request, a batch or priority service.
+not for a long request, a batch or priority service. A provider's own prices precede the
+catalogue's, and nothing here calls a provider.
 """
 
 import json
@@ -30,6 +31,8 @@ ABILITIES: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
+    """The facts about one model of a kind."""
+
     kind: str
     model: str  # its name at the provider
     price: Price | None = None
@@ -52,17 +55,21 @@ class CatalogueEntry:
 
     @property
     def capabilities(self) -> Capabilities:
+        """The capabilities that the entry denies or limits; all others count as present."""
         if not self.lacks and self.context_window is None:
             return UNKNOWN_CAPABILITIES
         absent = dict.fromkeys(sorted(self.lacks), False)
         return Capabilities(context_window=self.context_window, **absent)
 
     def ended(self, today: date) -> bool:
+        """Tells whether the model may be gone. today: in UTC."""
         return self.end_date is not None and self.end_date <= today
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogueChange:
+    """The configuration's facts about one model; None keeps the catalogue's fact."""
+
     kind: str
     model: str
     family: str | None = None
@@ -88,6 +95,8 @@ class CatalogueChange:
 
 @dataclass(frozen=True)
 class Catalogue:
+    """All known models, by kind and name."""
+
     entries: Mapping[tuple[str, str], CatalogueEntry] = field(default_factory=dict)
     source: str = ""  # origin of the entries, such as `litellm 1.106.2`
     as_of: date | None = None  # when this machine got that source
@@ -112,6 +121,8 @@ def build_catalogue(
 
 @dataclass(frozen=True, slots=True)
 class PriceOrigin:
+    """Where a price comes from, so that people can judge how current it is."""
+
     source: str  # empty if the price was set at the provider
     as_of: date | None  # when this machine got that source; None if unknown
     current: Price | None = None  # the catalogue's present price, if it differs
@@ -134,6 +145,7 @@ def find_price_origin(
 def with_catalogue_prices(
     provider: Provider, known: Catalogue, models: Iterable[str]
 ) -> Provider:
+    """Adds the catalogue's prices for models that the provider has no price for."""
     found = {
         model: entry.price
         for model in models
@@ -163,6 +175,8 @@ _ENDPOINTS: Final = {"chat": Endpoint.CHAT, "embeddings": Endpoint.EMBEDDINGS}
 
 
 class Ability(StrEnum):
+    """Whether a model has an ability. UNKNOWN: no source says so."""
+
     YES = "yes"
     NO = "no"
     UNKNOWN = "unknown"
@@ -200,6 +214,7 @@ def _ability(
 
 
 def kind_limitations(kind: ProviderKind) -> tuple[str, ...]:
+    """Lists limitations of all models of a kind, as phrases for people."""
     found = []
     if not kind.serves:
         found.append("this router does not call it yet")
@@ -299,6 +314,7 @@ def package_file(name: str) -> Path | None:
 
 
 def table_source() -> str:
+    """Names the table with its version, for the origin of a price."""
     try:
         return f"litellm {version('litellm')}"
     except PackageNotFoundError:
@@ -306,6 +322,7 @@ def table_source() -> str:
 
 
 def with_changes(known: Catalogue, changes: Iterable[CatalogueChange]) -> Catalogue:
+    """Returns the catalogue with the configuration's changes, which may add models."""
     entries = dict(known.entries)
     for change in changes:
         key = (change.kind, change.model)
@@ -314,6 +331,7 @@ def with_changes(known: Catalogue, changes: Iterable[CatalogueChange]) -> Catalo
 
 
 def _entries(rows: Mapping[str, Mapping[str, object]]) -> Iterator[CatalogueEntry]:
+    """Yields the entries of litellm's table that a kind can use."""
     # Names with a provider come last, because they are more specific and a later entry counts.
     for key in sorted(rows, key=lambda row: ("/" in row, row)):
         if key != SAMPLE and (entry := _entry(key, rows[key])) is not None:
@@ -321,6 +339,7 @@ def _entries(rows: Mapping[str, Mapping[str, object]]) -> Iterator[CatalogueEntr
 
 
 def _entry(key: str, row: Mapping[str, object]) -> CatalogueEntry | None:
+    """Builds an entry from a row; None for a row without a usable kind or mode."""
     mode = MODES.get(str(row.get("mode")))
     if mode is None:
         return None
@@ -346,6 +365,7 @@ def _entry(key: str, row: Mapping[str, object]) -> CatalogueEntry | None:
 
 
 def _price(kind: str, made_for: str, row: Mapping[str, object]) -> Price | None:
+    """Builds a price from a row; None if input or output has no price."""
     sent, output = _usd(row, "input_cost_per_token"), _usd(row, "output_cost_per_token")
     if made_for == "embeddings":
         output = output or 0.0  # a vector has no output tokens

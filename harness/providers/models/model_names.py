@@ -1,4 +1,10 @@
-"""Reads family, version and date of a model's name; compares names and hosts. Pure."""
+"""Reads family, version and date of a model's name; compares names and hosts. Pure.
+
+Vendors follow no common form, so the rules read words, numbers, dates and marks such as
+`latest`, and accept any text. Nothing here knows which models exist: see `model_match`. The
+comparison of names and hosts keeps a renamed model from getting a new look
+(`harness.proposals.registration`).
+"""
 
 import re
 import unicodedata
@@ -18,6 +24,11 @@ NAT64: Final = ip_network("64:ff9b::/96")  # RFC 6052
 
 
 def provider_host(provider: Provider | None) -> str:
+    """Returns a provider's host in its plain form, with a port that is not the scheme's usual
+    port.
+
+    Empty for a missing provider. An address that is no URL stays as it is, in lower case.
+    """
     if provider is None:
         return ""
     try:
@@ -51,6 +62,9 @@ def normalize_model_name(name: str) -> str:
 
 
 def known_model_names(target: Target, served: Iterable[Sighting]) -> frozenset[str]:
+    """Returns the names of a target's model in comparable form: requested, and reported by its
+    provider.
+    """
     seen = (sighting.served.model for sighting in served)
     return frozenset(normalize_model_name(name) for name in (target.model, *seen) if name)
 
@@ -75,6 +89,8 @@ _STAMP: Final = re.compile(r"^(?P<a>\d\d)(?P<b>\d\d)$")  # mistral's 2512, opena
 _NUMBER: Final = re.compile(r"^v?(\d{1,3}(?:\.\d{1,3})*)$")
 _GLUED: Final = re.compile(r"^([a-z]+?)v?(\d{1,2}(?:\.\d+)*)$")
 _GLUED_WORD: Final = re.compile(r"^([a-z]{2,})(\d+[a-z]+)$")
+# Words that open weights carry beside their size, because the base model has the same name.
+_TUNING_WORDS: Final = frozenset({"chat", "instruct", "it"})
 _SIZE: Final = re.compile(r"^(?:[ae]?\d+(?:\.\d+)?(?:x\d+)?[bkm]|\d+x\d+b)$")
 
 
@@ -97,6 +113,18 @@ class ModelName:
         equal versions, `latest` aliases are smaller than other names.
         """
         return not self.preview, self.version, not self.latest, self.date or 99_999_999
+
+
+def count_other_words(family: frozenset[str], wanted: frozenset[str]) -> tuple[int, bool]:
+    """Counts the words that a family has beside those of a name, and tells whether it is one of
+    several sizes. All sizes of open weights rank equally: for `qwen`, `qwen-27b` and
+    `qwen-7b-instruct` are both (0, True).
+    """
+    others = family - wanted
+    sizes = {word for word in others if _SIZE.match(word)}
+    has_size = any(map(_SIZE.match, family))
+    tuning = others & _TUNING_WORDS if has_size else frozenset()
+    return len(others - sizes - tuning), bool(sizes or tuning)
 
 
 @dataclass
@@ -127,12 +155,14 @@ def parse_model_name(name: str) -> ModelName:
 
 
 def _dated(read: _Reading, found: re.Match[str]) -> str:
+    """Notes a date, and returns a separator in its place."""
     year, month = found["y"] or found["y2"], found["m"] or found["m2"]
     read.date = int(f"{year}{month}{found['d'] or '00'}")
     return " "
 
 
 def _take(read: _Reading, token: str) -> None:
+    """Reads one part of a name, such as `gpt`, `4.1`, `mini` or `2024`."""
     continues, read.in_version = read.in_version, False
     if not token.strip(".") or token in _SILENT:
         return
@@ -156,6 +186,7 @@ def _take(read: _Reading, token: str) -> None:
 
 
 def _stamped(stamp: re.Match[str]) -> int:
+    """Reads four digits as year and month if they are plausible, otherwise as month and day."""
     a, b = int(stamp["a"]), int(stamp["b"])
     return 20_000_000 + a * 10_000 + b * 100 if 23 <= a <= 49 and 1 <= b <= 12 else a * 100 + b
 

@@ -5,6 +5,9 @@ short form of it. If no known model fits, `keyword`, `local` and `gateway` pass 
 word on unchanged; if the provider's models are known, these rules refuse the name. A name that
 begins with a kind (`anthropic/…`) goes to a provider of another kind in two cases: its model's
 name begins with the same kind and a slash, or the provider is a gateway.
+
+Nothing here reads a database: `harness.registry.named_models` builds the query and also finds
+registered targets, whose names need no rule.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,7 +17,13 @@ from enum import StrEnum
 from typing import Final
 
 from harness.providers.force import Force, ForceKind
-from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.providers.kinds import (
+    LOCAL_KEYWORDS,
+    PROVIDER_KINDS,
+    ProviderGroup,
+    add_command,
+    other_name,
+)
 from harness.providers.models.catalogue import Catalogue
 from harness.providers.models.model_match import (
     HOSTED,
@@ -29,6 +38,8 @@ GATEWAYS: Final = ("openrouter",)
 
 
 class ResolutionRule(StrEnum):
+    """The rules, in the order in which they are tried."""
+
     FORCED = "forced"
     PREFIX = "prefix"
     KEYWORD = "keyword"
@@ -53,11 +64,16 @@ class RuleResult:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
+    """A name's provider and model, with the result of each rule."""
+
     name: str
     provider: str | None  # provider, model: None if no rule took the name
     model: str | None
     rules: tuple[RuleResult, ...]  # the results of all six rules, in order
     candidates: tuple[str, ...] = ()  # models that the name means equally well
+    # The command that sets up the kind to which the name belongs; empty if a provider of it is
+    # configured, and if no kind is known.
+    add_command: str = ""
 
     @property
     def target(self) -> str | None:
@@ -65,6 +81,7 @@ class Resolution:
 
     @property
     def deciding(self) -> RuleResult | None:
+        """The rule that took or refused the name; None if no rule did."""
         decided = (RuleOutcome.TOOK, RuleOutcome.REFUSED)
         return next((result for result in self.rules if result.outcome in decided), None)
 
@@ -76,6 +93,8 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class _Took:
+    """A rule's result that decides for a provider and a model."""
+
     provider: str
     model: str
     reason: str
@@ -83,6 +102,8 @@ class _Took:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
+    """A rule's result that ends the search without a model."""
+
     reason: str
     candidates: tuple[str, ...] = ()
 
@@ -92,6 +113,8 @@ _Found = _Took | _Refused | str
 
 @dataclass(frozen=True, slots=True)
 class ModelNameQuery:
+    """A name with all facts that the rules need."""
+
     name: str
     providers: Mapping[str, Provider]
     offers: Sequence[ModelOffer] = ()
@@ -102,6 +125,7 @@ class ModelNameQuery:
     signed_in: Collection[str] = ()  # the OAuth providers with stored tokens
 
     def resolve(self) -> Resolution:
+        """Tries the rules in order. Never raises: a refused name has no provider."""
         taken: _Took | None = None
         refused: _Refused | None = None
         tried: list[RuleResult] = []
@@ -123,9 +147,11 @@ class ModelNameQuery:
             taken.model if taken else None,
             tuple(tried),
             refused.candidates if refused else (),
+            "" if taken else self._missing_kind_command(),
         )
 
     def _by(self, rule: ResolutionRule) -> _Found:
+        """Applies one rule. Returns a text, the reason, if the rule does not apply."""
         if not self.name:
             return "the name is empty"
         # If a name begins with an OAuth provider, only the rules FORCED and OAUTH apply.
@@ -175,6 +201,12 @@ class ModelNameQuery:
         return self._at(of_kind[0], rest, f"{head} is the kind of {_first_of(of_kind)}")
 
     def _at(self, provider: str, model: str, why: str) -> _Found:
+        """Finds the model of a name after a provider's prefix.
+
+        A short form counts only if one model's name has all its parts.
+        """
+        if self.providers[provider].kind == "gemini":
+            model = model.removeprefix("models/") or model  # as Google writes its ids
         own = [offer for offer in self.offers if offer.provider == provider]
         full = f"{provider}/{model}"
         if provider not in know_models(own) or any(offer.name == full for offer in own):
@@ -200,6 +232,7 @@ class ModelNameQuery:
         )
 
     def _absent_kind(self) -> str:
+        """Explains that the name begins with a kind without a provider; empty otherwise."""
         head, rest = self._split()
         if not rest or self._names_provider(head) or head not in PROVIDER_KINDS:
             return ""
@@ -208,6 +241,9 @@ class ModelNameQuery:
         return f"the name asks for the kind {head}, but no provider of it is configured"
 
     def _meant(self) -> _Found | None:
+        """Finds a known model by the name's words; first among providers with a key, then among
+        all.
+        """
         offers = [offer for offer in self.offers if self._takes_names(offer.provider)]
         match = match_among(self.name, offers, today=self.today)
         if match.candidates:
@@ -219,17 +255,29 @@ class ModelNameQuery:
             return None
         return _Took(match.found.provider, match.found.model, match.reason)
 
+    def _missing_kind_command(self) -> str:
+        head, rest = self._split()
+        if head and self._names_provider(head):
+            return ""
+        named = head if head in PROVIDER_KINDS else other_name(head)
+        kind = named or self._kind(rest) or self._kind(self.name)
+        return add_command(kind) if kind and not self._of_kind(kind) else ""
+
     def _keyword(self) -> _Found:
-        kind = self._kind()
+        if self.name.lower().startswith(LOCAL_KEYWORDS):
+            return self._local()
+        kind = self._kind(self.name)
         if kind is None:
             return "the model's name begins with no kind's keyword"
         of_kind = [name for name in self._of_kind(kind) if self._takes_names(name)]
         if not of_kind:
-            return f"such names belong to {kind}, but no provider of it has a key"
+            lacks = "has a key" if self._of_kind(kind) else "is configured"
+            return f"such names belong to {kind}, but no provider of it {lacks}"
         why = f"such names belong to {kind}, the kind of {_first_of(of_kind)}"
         return self._as_written(of_kind[0], why)
 
     def _as_written(self, provider: str, why: str) -> _Found:
+        """Passes a name of one word on unchanged, unless the provider's models are known."""
         if not self._is_plain:
             return "a name of several words is not an exact name"
         if provider in know_models(self.offers):
@@ -264,7 +312,10 @@ class ModelNameQuery:
             return "an OAuth provider needs its own prefix"
         provider, model = chosen
         if provider not in self.providers:
-            return _Refused(f"no provider of the kind {provider} is configured")
+            return _Refused(
+                f"no provider of the kind {provider} is configured: "
+                f"`{add_command(provider)}` adds one"
+            )
         if provider not in self.signed_in:
             return _Refused(
                 f"{provider} has no stored tokens: sign in with "
@@ -273,6 +324,11 @@ class ModelNameQuery:
         return _Took(provider, model, f"{provider} is named, and is signed in")
 
     def _chosen_account(self) -> tuple[str, str] | None:
+        """Returns (provider, rest) if the name begins with a provider of a person's account;
+        else None.
+
+        A kind without a provider stands for itself, so that the reason can name it.
+        """
         head, rest = self._split()
         if not rest:
             return None
@@ -289,8 +345,11 @@ class ModelNameQuery:
     def _takes_names(self, provider: str) -> bool:
         return self.usable is None or provider in self.usable
 
-    def _kind(self) -> str | None:
-        low = self.name.lower()
+    def _kind(self, model: str) -> str | None:
+        """Returns the kind whose keyword begins the name, by the longest keyword; None without
+        one.
+        """
+        low = model.lower()
         fits = [
             (len(word), kind.name)
             for kind in PROVIDER_KINDS.values()

@@ -53,6 +53,7 @@ def check_block(block: ObservationBlock) -> None:
 
 
 def _fits_cache(cache: CacheLevels | None) -> bool:
+    """Tells whether shares are within 0 and 1, and levels above 0 and finite."""
     return cache is None or (
         all(
             0.0 <= share <= 1.0
@@ -67,6 +68,7 @@ def _fits_cache(cache: CacheLevels | None) -> bool:
 
 
 def _is_part_of_block(block: ObservationBlock, new: NeverSeen | None) -> bool:
+    """Tells whether the counts of never-seen keys are a possible part of the block's counts."""
     if new is None:
         return True
     part = FailureTally(new.units, new.canary_units, new.failures, new.canary_failures)
@@ -115,6 +117,7 @@ def _has_fitting_outcomes(block: ObservationBlock) -> bool:
 
 
 def _is_outcome(key: str) -> bool:
+    """Tells whether a block may count units under this key."""
     try:
         split_key(key)
     except ValueError:
@@ -128,21 +131,25 @@ def _sum(splits: Iterable[ArmSplit]) -> ArmSplit:
 
 
 def _are_bets(bets: Iterable[tuple[float, ...]]) -> bool:
+    """Tells whether all bets are in the range of `sums_path`."""
     return all(-SUM_LEAST <= y <= 1.0 for values in bets for y in values)
 
 
 def _are_keys_part(
     block: ObservationBlock, by_key: Mapping[str, Mapping[Guardrail, FailureTally]]
 ) -> bool:
+    """Tells whether the counts by client key fit into the block's arms."""
     tallies = (tally for of_key in by_key.values() for tally in of_key.values())
     return len(by_key) <= MAX_BLOCK_KEYS and all(_is_part(block, tally) for tally in tallies)
 
 
 def _is_whole(errors: FailureTally, tally: FailureTally | None) -> bool:
+    """Tells whether the errors' tally has the same counts as the block."""
     return tally is None or asdict(errors).items() <= asdict(tally).items()
 
 
 def _is_part(block: ObservationBlock, tally: FailureTally) -> bool:
+    """Tells whether a guardrail's tally fits into the block's arms."""
     control = block.units - block.canary_units
     return (
         tally.fits

@@ -1,6 +1,9 @@
 """Finds and writes the evidence for each target of a route's version: for the target that a
 change brings in (`proof_of`), and for fallbacks (`write_fallbacks`). Stores waivers
 (`Waivers`).
+
+Only `Routing.commit` writes evidence of a version. The tables, whose foreign keys hold the same
+rules, are in `harness.routing.records.versions`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -131,6 +134,10 @@ def proof_of(  # noqa: PLR0911 - one return per class
 
 
 def _verdict(tx: Transaction, proof: Passed) -> Values:
+    """Returns the columns that name the verdict.
+
+    Raises SignatureInvalid for a forged verdict.
+    """
     # Verifies the stored row, because the caller's copy may differ from it.
     stored = tx.read(sa.select(verdict).where(verdict.c.id == proof.id)).all()
     tx.checked(verdict, stored)
@@ -201,6 +208,10 @@ def chain_signed(rows_: Iterable[Row]) -> list[list[str]]:
 def _chain(
     tx: Transaction, change: TableChange, after: Route, before: Row | None, now: datetime
 ) -> dict[str, str]:
+    """Returns the evidence of each fallback of the new version, by target.
+
+    Evidence of the previous version is kept. Raises ProofRefused for a target without any.
+    """
     name = after.name
     if before is None:
         return {
@@ -218,6 +229,7 @@ def _chain(
 
 
 def _proof(tx: Transaction, route: str, proof: ChainProof, now: datetime) -> str:
+    """Returns the id of one fallback's evidence, written if it is new."""
     match proof:
         case Passed():
             return _proven(tx, proof, now)
@@ -238,6 +250,7 @@ def _proof(tx: Transaction, route: str, proof: ChainProof, now: datetime) -> str
 
 
 def read(tx: Transaction, ids: Iterable[str]) -> list[TargetEvidence]:
+    """Reads evidence by id, in the given order. Raises SignatureInvalid."""
     keys = list(ids)
     query = sa.select(evidence).where(evidence.c.id.in_(keys))
     stored = tx.checked(evidence, tx.read(query)) if keys else []
@@ -246,6 +259,7 @@ def read(tx: Transaction, ids: Iterable[str]) -> list[TargetEvidence]:
 
 
 def of_version(tx: Transaction, row: Row) -> RouteEvidence:
+    """Reads the evidence of one version of a route. Raises SignatureInvalid."""
     key = {"name": row.route, "version": row.version}
     chain = tx.read(FALLBACK_EVIDENCE, key).all()
     tx.checked(route_version, [row], fallbacks=chain_signed(chain))
@@ -259,6 +273,7 @@ class Waivers(Records[Waiver]):
     order = (waiver.c.expires_at, waiver.c.id)
 
     def add(self, new: Waiver) -> None:
+        """Stores a waiver together with the evidence that it gives."""
         self._tx.serialize()
         super().add(new)
         ensure(self._tx, waiver_evidence(new), self._tx.now())

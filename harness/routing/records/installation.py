@@ -3,6 +3,9 @@
 If the database lacks a version that a router served, a person restored it from a backup. The
 version's time distinguishes two histories after a backup. Signatures cannot do that, because
 they change when the control plane signs rows again.
+
+A router compares a lineage with its own and stops following an older one; a person then decides
+in `harness.operations.integrity`. Signing the manifest is in `harness.store.manifest`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,10 +89,13 @@ AT_A_TIME: Final = 400
 
 
 class Installations:
+    """Reads and advances the installation's lineage."""
+
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
 
     def lineage(self) -> Lineage:
+        """Returns the database's present place, with each route's newest version."""
         row = self._tx.read(LINEAGE).one()
         return Lineage(
             row.installation,
@@ -101,6 +107,7 @@ class Installations:
         )
 
     def etag(self) -> str:
+        """Returns a text that changes with everything that a snapshot contains."""
         row = self._tx.read(LINEAGE).one()
         # Contains the digest, because a restored copy may have the same revision and changes.
         return f"{row.installation[:12]}-{row.revision}-{row.changes}-{row.digest[:12]}"
@@ -150,4 +157,5 @@ def missing_heads(tx: Transaction, heads_: Mapping[str, str]) -> Sequence[str]:
 
 
 def _text(row: sa.Row[tuple[str, int, int]]) -> str:
+    """Writes a version and its time as `Lineage.heads` has them."""
     return head_text(row.version, row.at)

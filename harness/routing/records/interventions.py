@@ -1,4 +1,9 @@
-"""Records of switches, break-glass and shadows."""
+"""Records of switches, break-glass and shadows.
+
+Each row begins with a person's act, and then only ends or is confirmed; triggers refuse other
+changes. Their rules are in `harness.routing.freeze`, `harness.routing.evidence` and
+`harness.routing.shadow`.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
@@ -114,6 +119,7 @@ shadow_tally = SHADOW_TALLY.table
 
 
 def shadow_from_row(row: Row, targets: Mapping[str, Target]) -> Shadow:
+    """Builds a shadow. targets: by id, with the row's candidate."""
     return record_of(Shadow, row, shadow, candidate=targets[row.candidate])
 
 
@@ -123,6 +129,7 @@ class Switches(Records[SwitchRecord]):
     missing = "there is no switch {}; `swapgate switch list` shows them"
 
     def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
+        """Marks a switch as lifted. Raises NotFound."""
         return self._close(id_, lifted_at=now, lifted_by=actor)
 
     def not_lifted(self) -> Sequence[KillSwitch]:
@@ -154,6 +161,10 @@ class BreakGlasses(Records[BreakGlass]):
         self._tx.amend(break_glass, self._is(changed.id), changes)
 
     def open(self) -> Sequence[BreakGlass]:
+        """Lists break-glasses that have not ended, confirmed or not.
+
+        Raises SignatureInvalid.
+        """
         return self._all(self._select(break_glass.c.ended_at.is_(None)))
 
     def ended_on(self, route: str) -> Sequence[BreakGlass]:
@@ -173,6 +184,7 @@ class Shadows(Records[Shadow]):
     missing = "there is no shadow {}; `swapgate shadow status` shows them"
 
     def add(self, new: Shadow) -> None:
+        """Stores a shadow. Raises Conflict if the route has a live one."""
         self._tx.serialize()
         live = self._tx.read(self._live().where(shadow.c.route == new.route)).first()
         if live is not None:
@@ -183,6 +195,7 @@ class Shadows(Records[Shadow]):
         super().add(new)
 
     def end(self, id_: str, *, actor: str, because: str, now: datetime) -> Shadow:
+        """Marks a shadow as ended. Raises NotFound."""
         return self._close(id_, ended_at=now, ended_by=actor, ended_because=because)
 
     def list(
@@ -196,6 +209,7 @@ class Shadows(Records[Shadow]):
         return self._all(self._select(*where).limit(limit))
 
     def live(self) -> Sequence[Shadow]:
+        """Lists shadows that have not ended, newest first; their time may be up."""
         live = self._all(self._live())
         return sorted(live, key=lambda row: (row.started_at, row.id), reverse=True)
 
@@ -204,6 +218,10 @@ class Shadows(Records[Shadow]):
         return sa.select(shadow).where(shadow.c.ended_at.is_(None)).order_by(shadow.c.route)
 
     def append(self, more: Iterable[ShadowTally]) -> None:
+        """Adds workers' counts to the stored ones, by shadow, day and worker.
+
+        All writers use one order, so that no two of them wait for each other.
+        """
         for tally in sorted(more, key=lambda t: (t.shadow, t.day, t.worker)):
             values = SHADOW_TALLY.write(tally)
             if self._tx.write_new(shadow_tally, values):
@@ -227,6 +245,7 @@ class Shadows(Records[Shadow]):
         return [SHADOW_TALLY.read(row) for row in self._tx.read(query)]
 
     def _verified(self, rows: Iterable[Row]) -> Found:
+        """Verifies the shadows and their candidates, and builds them."""
         found = self._tx.checked(shadow, rows)
         if not found:
             return []

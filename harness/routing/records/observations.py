@@ -1,4 +1,8 @@
-"""Stores the observations of requests: blocks, traffic, keys' spend, and failovers."""
+"""Stores the observations of requests: blocks, traffic, keys' spend, and failovers.
+
+Routers write these rows, and the rows are not signed. Readers of sums are in
+`harness.routing.records.traffic`; the counts are defined in `harness.gate.online.observation`.
+"""
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -71,6 +75,7 @@ failover = FAILOVER.table
 
 
 def failover_count_from_row(row: Row) -> FailoverCount:
+    """Builds a count of failovers from a row of sums."""
     # PostgreSQL returns a sum of integers as a decimal.
     return FailoverCount(**(row._asdict() | {"unanswered": int(row.unanswered)}))
 
@@ -88,9 +93,11 @@ class Failovers(Records[Failover]):
             self._tx.write_new(failover, self.record.write(left))
 
     def forget(self, before: datetime) -> int:
+        """Deletes failovers before a moment; returns their number."""
         return self._delete(failover.c.at < before)
 
     def blank_users(self, hashes: Sequence[str]) -> int:
+        """Blanks hashes and providers' messages in these users' failovers; counts the rows."""
         blanked = sa.update(failover).values(user_hash="", sentence="")
         return sum(
             self._tx.write(blanked.where(failover.c.user_hash.in_(some)))
@@ -140,6 +147,7 @@ IS_SAME_TRAFFIC = sa.and_(
 
 @cache
 def stored_minutes(dialect: str) -> sa.Select[Any]:
+    """Builds the query that locks the stored minutes of given keys, in the writers' order."""
     columns: Mapping[str, sa.types.TypeEngine[Any]] = {
         name: sa.BigInteger() if name in ("minute", "revision") else sa.Text()
         for name in ADDING_ORDER
@@ -185,10 +193,13 @@ FAILING_ROUTES = (
 
 
 def _key_of(minute: TrafficMinute) -> tuple[object, ...]:
+    """Returns the key of a minute, in ADDING_ORDER."""
     return tuple(getattr(minute, name) for name in ADDING_ORDER)
 
 
 class Observations(Traffic):
+    """Blocks, traffic, spend and the key ledger. Routers append, the control plane reads."""
+
     def append(
         self,
         blocks: Iterable[ObservationBlock],
@@ -219,6 +230,7 @@ class Observations(Traffic):
         return self._tx.write_new(observation_batch, {"id": id_, "at": at})
 
     def forget_batches(self, ids: Collection[str]) -> None:
+        """Deletes the marks of batches whose acknowledgement the router has received."""
         if ids:
             sent = observation_batch.c.id.in_(ids)
             self._tx.write(sa.delete(observation_batch).where(sent))
@@ -227,6 +239,10 @@ class Observations(Traffic):
         return self._forget(observation_batch.c.at, before)
 
     def _append_block(self, new: ObservationBlock) -> None:
+        """Stores a block with the rollout's next number, unless it is stored.
+
+        Raises InputError.
+        """
         check_block(new)
         # Blocks must commit in the order of their numbers, so that a reader misses no block.
         self._tx.serialize_by(new.rollout)
@@ -237,6 +253,7 @@ class Observations(Traffic):
         self._tx.write_new(block, BLOCK.write(new) | {"number": number})
 
     def _add_traffic(self, minutes: Iterable[TrafficMinute]) -> None:
+        """Stores new minutes, and adds to stored ones."""
         ordered = sorted(minutes, key=lambda minute: [str(part) for part in _key_of(minute)])
         stored = self._stored_latencies(ordered)
         more: list[TrafficMinute] = []
@@ -256,6 +273,7 @@ class Observations(Traffic):
     def _stored_latencies(
         self, minutes: Sequence[TrafficMinute]
     ) -> dict[tuple[object, ...], Mapping[int, int]]:
+        """Reads and locks the histograms of stored minutes, by key."""
         if not minutes:
             return {}
         keys = []
@@ -281,6 +299,7 @@ class Observations(Traffic):
         minutes.clear()
 
     def _add_asked(self, more: AskedName) -> None:
+        """Adds to a name's count; a name beyond the limit counts as OTHER_NAMES."""
         kept = self._asked_names(more.route, more.day, more.day)
         name = storable(more.name)
         if len(kept) >= MOST_ASKED_NAMES and all(name != row.name for row in kept):
@@ -313,6 +332,7 @@ class Observations(Traffic):
         return found
 
     def forget_keys(self, but: Collection[str]) -> int:
+        """Deletes the key ledgers of all rollouts but these; returns the number of pages."""
         return self._tx.write(
             sa.delete(seen_keys).where(seen_keys.c.rollout.not_in(sorted(but)))
         )
@@ -328,6 +348,7 @@ class Observations(Traffic):
         return [BLOCK.read(row) for row in rows]
 
     def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficMinute]:
+        """Lists minutes of traffic since a moment, oldest first. route: None for all routes."""
         query = OLDEST_TRAFFIC.where(traffic.c.minute >= since)
         if route is not None:
             query = query.where(traffic.c.route == route)
@@ -342,6 +363,7 @@ class Observations(Traffic):
     def traffic_of(
         self, routes: Collection[str], *, since: datetime
     ) -> Mapping[str, Sequence[TrafficMinute]]:
+        """Lists minutes since a moment by route, without routes that had no traffic."""
         found: dict[str, list[TrafficMinute]] = {}
         for row in read_named(self._tx, TRAFFIC_OF, routes, {"since": since}):
             found.setdefault(row.route, []).append(TRAFFIC.read(row))

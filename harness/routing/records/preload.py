@@ -1,6 +1,10 @@
 """Queries for the newest versions of routes, and `Preload`, which reads all rows that a list
 needs in one statement. The transaction keeps these rows, and the repository that takes a row
 verifies it.
+
+A preload changes only the number of statements, never a result. Repositories look rows up by
+the same keys (`newest_key`, `row_key`, `rows_key`), so a new preload needs its reader changed
+too.
 """
 
 import json
@@ -75,6 +79,7 @@ NAMES: Final = "names"
 
 
 def among(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    """Returns the condition that a column is one of the bound NAMES."""
     return column.in_(sa.bindparam(NAMES, expanding=True))
 
 
@@ -150,6 +155,7 @@ FIRST_AFTER: Final = sa.select(route_version, rollout.c.id.label("of_rollout")).
 
 
 def after_key(rollout_: str) -> tuple[str, ...]:
+    """The transaction's key for the version that replaced a rollout's candidate."""
     return (route_version.name, "after", rollout_)
 
 
@@ -173,6 +179,8 @@ def newest_rows(table: sa.Table, dialect: str) -> sa.Select[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Newest:
+    """The columns that find the newest row of a group in one table."""
+
     group: str  # the column with the group's name
     time: str
     tie: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]]  # order at equal times
@@ -206,6 +214,7 @@ class Preload:
         self._tx = tx
 
     def routes(self, names: Collection[str]) -> None:
+        """Keeps each route's newest version with its chain, None for an unknown route."""
         chains = self._grouped(CHAINS_OF, names, lambda row: row.route)
         versions = self._grouped(
             VERSIONS_OF, names, lambda row: row.route, stored=route_version
@@ -215,28 +224,35 @@ class Preload:
             self._tx.keep(newest_key(route_version, name), (newest, chains[name]))
 
     def verdicts(self, ids: Collection[str]) -> None:
+        """Keeps verdicts by id."""
         found = self._grouped(VERDICTS_NAMED, ids, lambda row: row.id, stored=verdict)
         for id_, rows in found.items():
             self._tx.keep(row_key(verdict, id_), rows[0] if rows else None)
 
     def newest_verdicts(self, routes: Collection[str]) -> None:
+        """Keeps the newest verdict of each route."""
         self._keep_newest(verdict, routes)
 
     def newest_rollouts(self, routes: Collection[str]) -> None:
+        """Keeps the newest rollout of each route."""
         self._keep_newest(rollout, routes)
 
     def newest_alerts(self, keys: Collection[str]) -> None:
+        """Keeps the newest alert of each key."""
         self._keep_newest(alert, keys)
 
     def deliveries(self, alerts: Collection[str]) -> None:
+        """Keeps the deliveries of each alert."""
         for id_, rows in self._grouped(DELIVERIES_OF, alerts, lambda row: row.alert).items():
             self._tx.keep(rows_key(delivery, id_), rows)
 
     def blocks(self, rollouts: Collection[str]) -> None:
+        """Keeps all blocks of each rollout."""
         for id_, rows in self._grouped(BLOCKS_OF, rollouts, lambda row: row.rollout).items():
             self._tx.keep(rows_key(block, id_), rows)
 
     def first_after(self, rollouts: Collection[str]) -> None:
+        """Keeps, for each rollout, the version that replaced its candidate."""
         found = self._grouped(FIRST_AFTER, rollouts, lambda row: row.of_rollout)
         for id_, rows in found.items():
             self._tx.keep(after_key(id_), rows[0] if rows else None)
@@ -261,6 +277,7 @@ class Preload:
         *,
         stored: sa.Table | None = None,
     ) -> dict[str, list[Row]]:
+        """Reads rows of all names, and groups them; a name without rows gets an empty list."""
         found: dict[str, list[Row]] = {name: [] for name in names}
         for row in read_named(self._tx, query, names, stored=stored):
             found[group(row)].append(row)

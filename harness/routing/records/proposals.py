@@ -1,5 +1,9 @@
 """Records of proposals, rollouts, approvals and candidate rounds. A save is refused if another
 process changed the record since it was loaded, so that two processes never move one rollout.
+
+The registered columns are written once; triggers refuse a change of them as the code does.
+States are moved in `harness.routing.proposal` and `harness.gate.online.rollout`, and only
+stored here.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -60,6 +64,7 @@ def _among(column: str, values: tuple[str, ...]) -> sa.TextClause:
 
 
 def added_text(name: str) -> sa.Column[str]:
+    """A text column that older databases get with an empty value."""
     return sa.Column(name, FreeText, nullable=False, server_default="")
 
 
@@ -147,6 +152,7 @@ MOST_LET_IN: Final = 20  # proposals with which a new proposal's suites are comp
 
 
 def _unchanged(table: sa.Table, record: Proposal | Rollout) -> sa.ColumnElement[bool]:
+    """The condition that a row still has the version that was loaded."""
     return sa.and_(table.c.id == record.id, table.c.version == record.version)
 
 
@@ -175,6 +181,11 @@ class Proposals(Records[Proposal]):
             ) from error
 
     def save(self, changed: Proposal) -> Proposal:
+        """Stores a moved proposal with the next version number, and returns it.
+
+        Raises StaleWrite if another process saved it since it was loaded, InputError if a
+        registered field differs.
+        """
         self._tx.serialize()
         found = self.get(changed.id)
         if found.version != changed.version:
@@ -193,6 +204,7 @@ class Proposals(Records[Proposal]):
         return saved
 
     def open(self, *, route: str | None = None) -> Sequence[Proposal]:
+        """Lists open proposals, oldest first, without forged rows."""
         query = OPEN if route is None else OPEN.where(proposal.c.route == route)
         return self._believed(self._tx.read_stored(proposal, query))
 
@@ -220,10 +232,12 @@ class Proposals(Records[Proposal]):
         return {ProposalPhase(row.phase): row.n for row in counts if row.phase in known}
 
     def of_pair(self, route: str, incumbent: str, candidate: str) -> Sequence[Proposal]:
+        """Lists proposals that compare these two targets on a route, newest first."""
         pair = (proposal.c.incumbent == incumbent, proposal.c.candidate == candidate)
         return self._all(self._select(proposal.c.route == route, *pair))
 
     def since(self, route: str, at: datetime) -> Sequence[Proposal]:
+        """Lists a route's proposals since a moment, newest first."""
         return self._all(self._select(proposal.c.route == route, proposal.c.created_at >= at))
 
     def let_in(self, route: str) -> Sequence[Proposal]:
@@ -236,6 +250,7 @@ class Proposals(Records[Proposal]):
         return sorted(found, key=lambda member: member.place)
 
     def of_candidates(self, targets: Collection[str]) -> Sequence[Proposal]:
+        """Lists proposals of these candidates on any route, newest first."""
         return self._all(self._select(proposal.c.candidate.in_(sorted(targets))))
 
 
@@ -244,6 +259,7 @@ class Approvals(Records[Approval]):
     order = (approval.c.at, approval.c.id)
 
     def for_proposal(self, proposal_: str) -> Sequence[Approval]:
+        """Lists a proposal's approvals, oldest first."""
         return self._all(self._select(approval.c.proposal == proposal_))
 
 
@@ -257,10 +273,12 @@ class CandidateRounds(Records[CandidateRound]):
         return self._tx.write_new(candidate_round, CANDIDATE_ROUND.write(new))
 
     def newest(self, route: str, limit: int = 1) -> Sequence[CandidateRound]:
+        """Lists a route's newest rounds, newest first."""
         return self._all(self._select(candidate_round.c.route == route).limit(limit))
 
 
 def _stale(kind: str, mine: Proposal | Rollout, stored: Proposal | Rollout) -> StaleWrite:
+    """Builds the error for a record that another process has changed."""
     return StaleWrite(
         f"{kind} {mine.id} is stored at version {stored.version}, not {mine.version}: load it "
         "again, then decide"
@@ -339,6 +357,10 @@ class Rollouts(Records[Rollout]):
             raise
 
     def save(self, changed: Rollout) -> Rollout:
+        """Stores a moved rollout with the next version number, and returns it.
+
+        Raises StaleWrite.
+        """
         self._tx.serialize()
         saved = replace(changed, version=changed.version + 1)
         values = _without(self.record.write(saved), ROLLOUT_REGISTERED)
@@ -347,10 +369,12 @@ class Rollouts(Records[Rollout]):
         return saved
 
     def newest(self, route: str) -> Rollout | None:
+        """Returns the route's newest rollout, live or ended; None without one."""
         row = self._newest(rollout.c.route, route)
         return None if row is None else self._verified([row])[0]
 
     def live(self, *, route: str | None = None) -> Sequence[Rollout]:
+        """Lists rollouts whose canary is live, oldest first. route: None for all."""
         return self._stored(LIVE, route)
 
     def baking(self, *, route: str | None = None) -> Sequence[Rollout]:
@@ -369,5 +393,6 @@ class Rollouts(Records[Rollout]):
         candidate: str | None = None,
         limit: int = MOST_LISTED,
     ) -> Sequence[Rollout]:
+        """Lists rollouts, newest first. route, candidate: None for all."""
         where = (given(rollout.c.route, route), given(rollout.c.candidate, candidate))
         return self._all(self._select(*where).limit(limit))

@@ -1,5 +1,9 @@
 """`Routing` reads the routing table, routes' histories and targets. It commits changes by
 compare-and-swap, with their proof.
+
+`commit` is the only writer of a version. The rule from one version to the next is
+`harness.routing.route_changes`, the proof's rows are written in
+`harness.routing.records.evidence`, and the tables are in `harness.routing.records.versions`.
 """
 
 from collections import defaultdict
@@ -145,6 +149,7 @@ class Routing:
         self._tx = tx
 
     def table(self) -> RoutingTable:
+        """Reads and verifies the whole table. Raises SignatureInvalid, SnapshotInvalid."""
         routes = {}
         for row, chain in read_current(self._tx):
             self._tx.checked(route_version, [row], fallbacks=chain_signed(chain))
@@ -157,6 +162,10 @@ class Routing:
         return int(self._tx.read(REVISION).scalar_one())
 
     def _read_targets(self, query: sa.Select[tuple[object, ...]]) -> dict[str, Target]:
+        """Reads targets by id.
+
+        Raises SnapshotInvalid for one whose content does not give its id.
+        """
         checked = self._tx.checked(target, self._tx.read(query))
         found = {row.id: TARGET.read(row) for row in checked}
         for id_, record in found.items():
@@ -169,9 +178,12 @@ class Routing:
         return found
 
     def targets(self) -> Mapping[str, Target]:
+        """Returns all stored targets by id, also those that no route uses."""
         return self._tx.once((target.name,), lambda: self._read_targets(TARGETS))
 
     def target(self, id_: str) -> Target | None:
+        """Returns a target by id; None if it is not stored."""
+
         def read() -> Target | None:
             return self._read_targets(TARGETS.where(target.c.id == id_)).get(id_)
 
@@ -183,6 +195,7 @@ class Routing:
         return target_.id
 
     def route(self, name: str) -> Route | None:
+        """Returns the newest version of a route; None without one. Raises SignatureInvalid."""
         row, chain = self._current(name)
         return route_from_row(row, tuple(link.target for link in chain)) if row else None
 
@@ -191,6 +204,7 @@ class Routing:
         return self._tx.once(row_key(route_version, name), lambda: self._verified(name))
 
     def _verified(self, name: str) -> VersionRows:
+        """Reads and verifies the newest version with its chain."""
         key = newest_key(route_version, name)
         row, chain = self._tx.once(key, lambda: self._newest(name))
         if row is not None:
@@ -205,12 +219,14 @@ class Routing:
         return row, self._tx.read(FALLBACK_EVIDENCE, key).all()
 
     def _fallbacks(self, name: str) -> dict[int, tuple[str, ...]]:
+        """Returns each version's fallbacks in order."""
         found: dict[int, tuple[str, ...]] = {}
         for row in self._tx.read(FALLBACKS_OF, {"name": name}):
             found[row.version] = (*found.get(row.version, ()), row.target)
         return found
 
     def history(self, name: str) -> Sequence[RouteRecord]:
+        """Lists all versions of a route, newest first, without verifying them."""
         fallbacks = self._fallbacks(name)
         return [
             record_from_row(row, fallbacks) for row in self._tx.read(HISTORY, {"name": name})
@@ -227,12 +243,15 @@ class Routing:
         return None if row is None else record_from_row(row, {})
 
     def has_had_rollout(self, route: str, rollout: str) -> bool:
+        """Tells whether a version of the route, of any age, names the rollout."""
         return bool(self._tx.read(HAS_HAD, {"route": route, "rollout": rollout}).scalar_one())
 
     def names(self) -> Sequence[str]:
+        """Lists the names of all routes, in order."""
         return self._tx.read(NAMES).scalars().all()
 
     def changed_at(self, name: str) -> datetime | None:
+        """Returns the time of the route's newest version; None without a route."""
         row, _ = self._current(name)
         return row.at if row is not None else None
 
@@ -252,9 +271,12 @@ class Routing:
     ) -> int:
         """Writes the route's next version, and returns its revision.
 
-        expected_version: the version that the caller decided by; 0 creates the route.
+        expected_version: the version that the caller decided by; 0 creates the route. now: the
+        version's time; a version with proof is never earlier than its proof.
+
         Raises RevisionConflict if another writer was first, IllegalTransition if the change
-        does not apply, ProofRefused if its proof does not suffice.
+        does not apply, ProofRefused if its proof does not suffice. After an error that the
+        database raises, the caller's transaction can continue.
         """
         self._tx.serialize()
         row, _ = self._current(change.route)
@@ -300,6 +322,7 @@ def _time_of(change: TableChange, now: datetime, before: datetime | None) -> dat
 
 
 def _refusal(change: TableChange, error: RowRefused) -> RevisionConflict | ProofRefused:
+    """Turns a refusal of the database into the error that its constraint means."""
     if error.names(*_TAKEN):
         return RevisionConflict(
             f"route {change.route!r}: another writer was first; load it again, then decide"

@@ -1,5 +1,8 @@
 """Records of suites (named by a hash of their content), eval runs with their leases, and
 samples.
+
+A run's signature leaves out the columns that workers change, because workers cannot sign runs.
+Asking models is in `evals.runner`, the queue in `harness.proposals.eval_queue`.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -261,6 +264,8 @@ PROGRESS = sa.select(
 
 
 class Suites(Records[SuitePin]):
+    """Pins of suites, by the digest of their content."""
+
     record = SUITE
     order = (suite.c.created_at.desc(), suite.c.digest)
     missing = "no suite with the digest {} is stored"
@@ -274,6 +279,8 @@ class Suites(Records[SuitePin]):
 
 
 class EvalRuns(Records[EvalRun]):
+    """Eval runs and their samples. A score never changes once it is stored."""
+
     record = EVAL_RUN
     order = (eval_run.c.created_at.desc(), eval_run.c.id.desc())
     missing = NO_SUCH_RUN
@@ -285,10 +292,12 @@ class EvalRuns(Records[EvalRun]):
     def list(
         self, *, states: Sequence[RunState] = (), limit: int = MOST_LISTED
     ) -> Sequence[EvalRun]:
+        """Lists runs, newest first; leaves out forged rows. states: empty for all."""
         query = self._select(eval_run.c.state.in_(states) if states else None)
         return self._believed(self._tx.read(query.limit(limit)))
 
     def of_targets(self, targets: Collection[str]) -> Sequence[EvalRun]:
+        """Lists all runs on these targets, newest first."""
         return self._all(self._select(eval_run.c.target.in_(sorted(targets))))
 
     def of_suite(self, target: str, suite: str, suite_digest: str) -> Iterator[EvalRun]:
@@ -299,11 +308,13 @@ class EvalRuns(Records[EvalRun]):
             yield from self._verified([row])
 
     def unfinished(self, fingerprint: str) -> Sequence[EvalRun]:
+        """Lists queued and running runs with this fingerprint."""
         return self._all(self._select(eval_run.c.fingerprint == fingerprint, IS_RUNNABLE))
 
     def newest_of_targets(
         self, targets: Collection[str], states: Sequence[RunState]
     ) -> Sequence[EvalRun]:
+        """Lists the newest run of each target and suite, among runs in these states."""
         values = {"targets": sorted(targets), "states": [state.value for state in states]}
         return self._all(NEWEST_OF_TARGETS, values)
 
@@ -312,6 +323,11 @@ class EvalRuns(Records[EvalRun]):
         return self._tx.read(SCORED, {"run": run}).first() is not None
 
     def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
+        """Returns the newest run that another proposal may reuse; None without one.
+
+        not_before: the earliest start of a run that is fresh enough. Failed runs are not
+        reused.
+        """
         same = eval_run.c.fingerprint == fingerprint
         has_not_failed = eval_run.c.state != RunState.FAILED.value
         query = self._select(same, eval_run.c.created_at >= not_before, has_not_failed)
@@ -348,6 +364,11 @@ class EvalRuns(Records[EvalRun]):
         self._change_run(run, {**NOT_WAITING, "message": ""}, decides=False)
 
     def blank_texts(self, suite: str, before: datetime, *, limit: int) -> int:
+        """Removes prompts and answers from ended runs that began before a moment, at most
+        `limit` runs.
+
+        Returns the number of runs. Scores and the texts' digests stay.
+        """
         old = WITH_TEXTS.where(eval_run.c.suite == suite, eval_run.c.created_at < before)
         runs = self._tx.read(old.limit(limit)).scalars().all()
         for run in runs:
@@ -367,6 +388,7 @@ class EvalRuns(Records[EvalRun]):
         self._change_run(run, changes)
 
     def _change_run(self, run: str, changes: Values, *, decides: bool = True) -> None:
+        """Changes a run. Raises NotFound if it is not stored."""
         if not self._tx.write(CHANGE_RUN.values(changes), {"run": run}, decides=decides):
             self.get(run)
 
@@ -383,6 +405,7 @@ class EvalRuns(Records[EvalRun]):
         return taken
 
     def release(self, owner: str) -> Sequence[str]:
+        """Takes all leases from a worker, and queues its runs again. Returns their ids."""
         own = eval_run.c.lease_owner == owner
         given_up = self._tx.read(sa.select(eval_run.c.id).where(own)).scalars().all()
         queued = {"state": RunState.QUEUED.value, **NOT_WAITING}
@@ -410,6 +433,7 @@ class EvalRuns(Records[EvalRun]):
         return self._tx.write_new(sample, values)
 
     def done(self, run: str) -> frozenset[tuple[str, int]]:
+        """Returns the stored (item, epoch) pairs of a run, with or without a score."""
         return frozenset((row.item, row.epoch) for row in self._tx.read(DONE, {"run": run}))
 
     def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
@@ -434,6 +458,7 @@ class EvalRuns(Records[EvalRun]):
         return AnswerColumns.from_rows(rows.all())
 
     def samples_of(self, run: str, items: Collection[str]) -> Sequence[Sample]:
+        """Lists the samples of these items, by position and epoch."""
         names, found = sorted(set(items)), []
         for first in range(0, len(names), ITEMS_AT_ONCE):
             batch = names[first : first + ITEMS_AT_ONCE]
@@ -442,14 +467,20 @@ class EvalRuns(Records[EvalRun]):
         return sorted(found, key=lambda read: (read.position, read.epoch, read.item))
 
     def count(self, run: str) -> int:
+        """Counts a run's stored samples."""
         return int(self._tx.read(COUNT, {"run": run}).scalar_one())
 
     def progress(self, run: str) -> tuple[int, float, int, int]:
+        """Returns a run's samples, cost in US dollars, input tokens and output tokens so far.
+
+        Samples without a known cost add nothing, so the cost may be too low.
+        """
         row = self._tx.read(PROGRESS, {"run": run}).one()
         return row.samples, row.cost_usd, int(row.input_tokens), int(row.output_tokens)
 
 
 def _into(state: RunState, message: str) -> dict[str, object]:
+    """Returns the columns of a new state. Every state but RUNNING also ends lease and wait."""
     changes: dict[str, object] = {"state": state.value, "message": message}
     if state is not RunState.RUNNING:
         changes |= {"lease_owner": None, "lease_until": None, **NOT_WAITING}

@@ -1,4 +1,8 @@
-"""Reads a window's traffic: whole days and hours from their sums, the rest from minutes."""
+"""Reads a window's traffic: whole days and hours from their sums, the rest from minutes.
+
+Triggers keep the sums (`harness.routing.records.traffic_tables`). Writing is in
+`harness.routing.records.observations`.
+"""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,6 +50,8 @@ _BEGINS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Span:
+    """A part of a window, and the table that holds its sums."""
+
     table: sa.Table
     begin: datetime
     end: datetime  # exclusive
@@ -69,6 +75,8 @@ def split_window(since: datetime, until: datetime) -> Sequence[Span]:
 
 
 class Traffic:
+    """Sums of traffic. Observations extends it by everything that is written."""
+
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
 
@@ -128,6 +136,7 @@ class Traffic:
 
 
 def _within(begins: sa.ColumnElement[Any], named: str = "") -> sa.ColumnElement[bool]:
+    """The condition that a row begins within the bound span."""
     return sa.and_(
         begins >= sa.bindparam(f"{named}begin", type_=UtcTime()),
         begins < sa.bindparam(f"{named}end", type_=UtcTime()),
@@ -156,6 +165,7 @@ def _add_up(parts: Iterable[sa.Select[Any]]) -> sa.Select[Any]:
 
 @cache
 def _totals(of_route: bool) -> sa.Select[Any]:  # noqa: FBT001 - a key of the cache
+    """Builds the query of all tables' totals. Each table has bounds of its own."""
     parts = []
     for name, table in _TABLES.items():
         part = _sums_of(table)
@@ -167,6 +177,7 @@ def _totals(of_route: bool) -> sa.Select[Any]:  # noqa: FBT001 - a key of the ca
 
 @cache
 def _points(table: sa.Table) -> sa.Select[Any]:
+    """Builds the query of counts by minute, hour or day."""
     begins = _BEGINS[table]
     counts = (sa.func.sum(table.c[name]).label(name) for name in _COUNTED)
     query = sa.select(begins.label("minute"), *counts).where(_within(begins))
@@ -180,6 +191,7 @@ _ROUTES_SINCE: Final = sa.select(traffic_day.c.route).where(
 
 
 def _latencies(table: sa.Table) -> sa.Select[Any]:
+    """Builds the query of all histograms by route and target, joined as text."""
     texts = sa.type_coerce(table.c.latency_ms, sa.Text)
     histograms = sa.func.aggregate_strings(texts, ",").label("histograms")
     key = (table.c.route, table.c.target)

@@ -1,9 +1,11 @@
 """Tables of blocks, traffic, spend and asked names.
 
-Triggers on `traffic` keep its sums by UTC hour, with latencies, and by UTC day.
+Triggers on `traffic` keep its sums by UTC hour, with latencies, and by UTC day. Each worker has
+its own rows of sums, so that two writers never wait for each other. A row that is deleted from
+`traffic` stays in its day's sum.
 
-Each worker has its own rows of sums, so that two writers never wait for each other. A row that
-is deleted from `traffic` stays in its day's sum.
+The triggers' bodies are written here and installed by `harness.store.guards`. Reading is in
+`harness.routing.records.traffic`, writing in `harness.routing.records.observations`.
 """
 
 # ruff: noqa: S608 - the statements consist of constants
@@ -54,10 +56,12 @@ COUNTS: Final = (
     "output_tokens",
     "cached_tokens",
     "unpriced",
+    "refused",
 )
 
 
 def _columns(table: str) -> Sequence[Any]:
+    """Returns the columns and constraints of one table of sums."""
     return (
         time("begins_at"),
         text("route"),
@@ -126,6 +130,10 @@ def write_bodies(*, postgres: bool, schema: str = "") -> Mapping[str, str]:
 
 
 def _on_insert(table: str, span: int, schema: str, *, postgres: bool) -> str:
+    """Writes the statement that adds a new minute to one table of sums.
+
+    span: in microseconds.
+    """
     columns = ["first_minute", "last_minute", *_ADDED]
     values = ["NEW.minute", "NEW.minute", *(f"NEW.{name}" for name in _ADDED)]
     least, most = ("LEAST", "GREATEST") if postgres else ("MIN", "MAX")
@@ -148,6 +156,10 @@ def _on_insert(table: str, span: int, schema: str, *, postgres: bool) -> str:
 
 
 def _on_update(table: str, span: int, schema: str, *, postgres: bool) -> str:
+    """Writes the statement that adds a minute's change to one table of sums.
+
+    span: in microseconds.
+    """
     changes = [f"{name} = {name} + (NEW.{name} - OLD.{name})" for name in _ADDED]
     if table == "traffic_hour":
         parts = (f"{table}.{_LATENCY}", f"NEW.{_LATENCY}")
@@ -165,6 +177,7 @@ def _begin(span: int) -> str:
 
 
 def _merge(*histograms: str, less: str = "", postgres: bool) -> str:
+    """Writes the expression that adds up histograms. less: a histogram to subtract."""
     merge, part = (
         (_POSTGRES_MERGE, _POSTGRES_PART) if postgres else (_SQLITE_MERGE, _SQLITE_PART)
     )
@@ -228,10 +241,11 @@ TRAFFIC: Final = record(
     "traffic",
     added_count("cached_tokens"),
     added_count("unpriced"),
+    added_count("refused"),
     one_of("arm", Arm),
     *(at_least(column, 0) for column in ("requests", "failed", "charged", "streams")),
     *(at_least(column, 0) for column in ("input_tokens", "output_tokens")),
-    *(at_least(column, 0) for column in ("cached_tokens", "unpriced")),
+    *(at_least(column, 0) for column in ("cached_tokens", "unpriced", "refused")),
     amount("cost_usd"),
     sa.Index("ix_traffic_minute", "minute"),
     key="route minute worker arm target revision",
@@ -263,6 +277,7 @@ asked_name = ASKED_NAME.table
 
 
 def total_from_row(row: Row) -> TrafficTotal:
+    """Builds a total from a row of sums, in the order of `TrafficTotal`."""
     # PostgreSQL returns a sum of integers as a decimal.
     values: list[Any] = [int(v) if isinstance(v, Decimal) else v for v in row]
     return TrafficTotal(*values)

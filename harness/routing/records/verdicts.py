@@ -1,4 +1,9 @@
-"""Records of verdicts."""
+"""Records of verdicts.
+
+A verdict is written once, signed, and never changed; its outcome decides which of the five
+classes is read. Deciding is in `harness.gate.offline.verdicts`, and whether a stored verdict
+still counts in `harness.evals.proof_validity`.
+"""
 
 import math
 from collections.abc import Sequence
@@ -49,6 +54,7 @@ verdict = VERDICT.table
 
 
 def verdict_to_row(verdict_: Verdict, proposal: str) -> Values:
+    """Returns the columns of a verdict. proposal: the id of the proposal that it decides."""
     suites = [_report(report) for report in verdict_.suites]
     return values_of(
         verdict_, verdict, proposal=proposal, outcome=verdict_.outcome, suites=suites
@@ -69,12 +75,14 @@ class Verdicts(Records[Verdict]):
     missing = "there is no verdict {}"
 
     def store(self, new: Verdict, proposal_: str) -> None:
+        """Stores a verdict. Raises Conflict if it is stored already."""
         self._tx.serialize()
         if self._is_stored(new.id):
             raise Conflict(f"verdict {new.id} is stored already: verdicts never change")
         self._tx.insert(verdict, verdict_to_row(new, proposal_))
 
     def get(self, id_: str) -> Verdict:
+        """Loads and verifies a verdict. Raises NotFound, SignatureInvalid."""
         return self._verified([self._row(id_)])[0]
 
     def _row(self, id_: str) -> Row:
@@ -87,6 +95,7 @@ class Verdicts(Records[Verdict]):
         return row
 
     def newest(self, route: str) -> Verdict | None:
+        """Returns the route's newest verdict, of any proposal; None without one."""
         row = self._newest(verdict.c.route, route)
         if row is None:
             return None
@@ -94,6 +103,7 @@ class Verdicts(Records[Verdict]):
         return self._verified([row])[0]
 
     def for_proposal(self, proposal_: str) -> Sequence[Verdict]:
+        """Lists a proposal's verdicts, newest first; repeated measurements give several."""
         return self._all(self._select(verdict.c.proposal == proposal_))
 
     def proposal_of(self, verdict_: str) -> str:

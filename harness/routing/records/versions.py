@@ -3,6 +3,9 @@
 Each route and version has one append-only row. The highest version is the current version, and
 the primary key is the compare-and-swap. CHECKs and foreign keys hold the rules of one row;
 triggers compare a row with its predecessor. A CHECK passes on NULL, so it needs `IS NOT NULL`.
+
+The rules stand here a second time on purpose: a change past the code must fail, too. The code's
+rules are in `harness.routing.route_changes`, the triggers in `harness.store.guards.routing`.
 """
 
 from collections.abc import Mapping
@@ -211,6 +214,7 @@ def _names() -> sa.CTE:
 
 
 def _is_newest(of: sa.Table) -> sa.ColumnElement[bool]:
+    """The condition that a row of this table belongs to its route's newest version."""
     names = _names()
     version = sa.select(sa.func.max(_any_version.version)).where(
         _any_version.route == names.c.route
@@ -289,6 +293,7 @@ REVISION: Final = sa.select(sa.func.coalesce(sa.func.max(route_version.c.revisio
 
 
 def evidence_to_row(evidence: TargetEvidence) -> Values:
+    """Returns the columns of evidence, without its time."""
     by_verdict = evidence.kind is EvidenceKind.VERDICT
     return {
         "id": evidence.id,
@@ -303,6 +308,7 @@ def evidence_to_row(evidence: TargetEvidence) -> Values:
 
 
 def evidence_from_row(row: Row) -> TargetEvidence:
+    """Builds evidence from a verified row."""
     proof = row.verdict_id or row.waiver_id or ""
     return TargetEvidence(
         row.route, row.target, EvidenceKind(row.kind), proof, row.verdict_incumbent
@@ -330,6 +336,7 @@ def route_to_row(route: Route) -> Values:
 
 
 def _plan(holdback: Canary) -> Values:
+    """Returns the holdback as it is stored, except its target, which has its own column."""
     return {
         "weight_bps": holdback.weight_bps,
         "salt": holdback.salt,
@@ -339,6 +346,7 @@ def _plan(holdback: Canary) -> Values:
 
 
 def route_from_row(row: Row, fallbacks: tuple[str, ...]) -> Route:
+    """Builds a route from a row. fallbacks: the ids of its chain, in order."""
     return Route(
         name=row.route,
         version=row.version,
@@ -363,6 +371,7 @@ def _canary(row: Row) -> Canary:
 
 
 def record_from_row(row: Row, fallbacks: Mapping[int, tuple[str, ...]]) -> RouteRecord:
+    """Builds the record of one version. fallbacks: of each version, by number."""
     return RouteRecord(
         route=route_from_row(row, fallbacks.get(row.version, ())),
         revision=row.revision,

@@ -34,6 +34,8 @@ PROBE_UNDER_WAY_S: Final = 1.0
 
 
 class BreakerState(StrEnum):
+    """The states of a breaker; an open breaker admits only single requests."""
+
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
@@ -49,6 +51,8 @@ class BreakerEvent(StrEnum):
 
 
 class WhenAllOpen(StrEnum):
+    """The treatment of a request if every target's breaker is open."""
+
     TRY = "try"  # the router tries the target whose last failure is oldest
     FAIL_FAST = "fail_fast"
 
@@ -105,12 +109,16 @@ DEFAULT_BREAKER: Final = BreakerPolicy()
 
 
 class Bucket(NamedTuple):
+    """The outcomes of one twelfth of the window."""
+
     number: int  # monotonic time divided by the bucket's length, rounded down
     requests: int
     failures: int
 
 
 class Breaker(NamedTuple):
+    """The whole state of one target's breaker in one worker. Times are monotonic seconds."""
+
     state: BreakerState = BreakerState.CLOSED
     serial: Ticket = 0
     window: tuple[Bucket, ...] = ()  # closed only; at most BUCKETS entries, oldest first
@@ -129,6 +137,7 @@ _HARM: Final = (BreakerEffect.FAILURE, BreakerEffect.OPENS)
 
 
 def retry_in_s(breaker: Breaker, now: float, policy: BreakerPolicy) -> float:
+    """Returns the seconds until the breaker admits a request; 0 if it admits one now."""
     if breaker.probe_since is not None and now < breaker.probe_since + policy.probe_lease_s:
         return PROBE_UNDER_WAY_S
     if breaker.state is BreakerState.OPEN:
@@ -157,7 +166,11 @@ def settle(
     now: float,
     policy: BreakerPolicy,
 ) -> Breaker:
-    """Counts an outcome. failure: None for a success. CANCELLED lets another probe run."""
+    """Counts an outcome. failure: None for a success. CANCELLED lets another probe run.
+
+    An outcome with an old ticket only notes the time of a failure: the state that it belongs to
+    is over.
+    """
     effect = None if failure is None else FAILURE_RULES[failure].breaker
     if effect in _HARM and (breaker.failed_at is None or breaker.failed_at < now):
         breaker = breaker._replace(failed_at=now)
@@ -177,6 +190,7 @@ def settle(
 
 
 def bucket_number(now: float, policy: BreakerPolicy) -> int:
+    """Returns the number of the bucket that a moment belongs to. now: in monotonic seconds."""
     return int(now * BUCKETS // policy.window_s)
 
 
@@ -196,6 +210,7 @@ def reset_after_new_key(breaker: Breaker) -> Breaker:
 
 
 def reset_breaker(breaker: Breaker) -> Breaker:
+    """Closes a breaker, because a person asked for it."""
     if breaker.state is BreakerState.CLOSED:
         return breaker
     return _closed(breaker, BreakerEvent.RENEWED)
@@ -208,6 +223,7 @@ def _counted(
     now: float,
     policy: BreakerPolicy,
 ) -> Breaker:
+    """Adds an outcome to a closed breaker's window; opens the breaker at both thresholds."""
     if effect is BreakerEffect.NEUTRAL:
         return breaker
     failed = effect is not None
@@ -225,6 +241,7 @@ def _probed(
     now: float,
     policy: BreakerPolicy,
 ) -> Breaker:
+    """Moves a half-open breaker by a probe's outcome. A failed probe doubles the next wait."""
     if effect in _HARM:
         open_s = min(2 * breaker.open_s, policy.open_max_s)
         return _opened(breaker, BreakerEvent.PROBE_FAILED, failure, open_s, now, policy)
@@ -247,6 +264,7 @@ def _opened(
     now: float,
     policy: BreakerPolicy,
 ) -> Breaker:
+    """Returns the breaker as opened now for `open_s` seconds."""
     return _apply_event(breaker, move)._replace(
         window=(),
         open_until=now + open_s,
@@ -292,6 +310,7 @@ def _with(
 
 
 def _over(window: tuple[Bucket, ...], policy: BreakerPolicy) -> bool:
+    """Tells whether the window reaches both thresholds: number and share of failures."""
     failures = sum(bucket.failures for bucket in window)
     requests = sum(bucket.requests for bucket in window)
     return failures >= policy.failures and failures / requests >= policy.share

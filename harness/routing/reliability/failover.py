@@ -1,4 +1,9 @@
-"""A failover: a request that left a target, with the provider's redacted message."""
+"""A failover: a request that left a target, with the provider's redacted message.
+
+It keeps neither request nor answer, and a user only as a hash. Which target comes next is
+decided in `harness.routing.plan`; failovers are stored in
+`harness.routing.records.observations`.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -23,6 +28,8 @@ _REDACTOR: Final = Redactor()
 
 @dataclass(frozen=True, slots=True)
 class Failover:
+    """One step of a request away from a target."""
+
     # worker, number: the key, by which the database stores a repeated row once.
     worker: str
     number: int
@@ -56,11 +63,14 @@ class Failover:
 
     @property
     def user(self) -> str:
+        """The part of the user's hash that people see."""
         return self.user_hash[:SHOWN_HASH]
 
 
 @dataclass(frozen=True, slots=True)
 class FailoverCount:
+    """Failovers of one route, target and reason."""
+
     route: str
     target: str
     failure: str
@@ -71,6 +81,8 @@ class FailoverCount:
 
 @dataclass(frozen=True, slots=True)
 class FailoverReason:
+    """Failovers of one target and reason, over all routes."""
+
     target: str
     failure: str
     times: int
@@ -80,6 +92,10 @@ class FailoverReason:
 
 
 def sum_failovers(counts: Iterable[FailoverCount]) -> Sequence[FailoverReason]:
+    """Sums counts over routes, the most frequent reason first.
+
+    Routes keep the order of the counts.
+    """
     grouped: dict[tuple[str, str], list[FailoverCount]] = {}
     for count in counts:
         grouped.setdefault((count.target, count.failure), []).append(count)

@@ -3,6 +3,9 @@ concurrent eval calls: one more while answers do not slow down. Pure.
 
 Sources: Chiu and Jain 1989 (additive increase, multiplicative decrease); Brakmo and Peterson
 1995 (TCP Vegas). Times are monotonic seconds.
+
+The router enforces the time limits (`router.request.attempts`), and eval workers the number of
+calls (`evals.runner.rate_gate`).
 """
 
 import math
@@ -145,6 +148,8 @@ FORGET_S: Final = 600.0  # after this long without an answer the limit starts ag
 
 
 class CallSpeed(NamedTuple):
+    """How many calls a target gets at once, and the sums that this number is adapted by."""
+
     calls: float = START_CALLS
     changed_at: float = 0.0  # answers to earlier calls do not count
     used_at: float = 0.0
@@ -157,6 +162,8 @@ class CallSpeed(NamedTuple):
 
 
 class EndedCall(NamedTuple):
+    """A call that has ended. Times are monotonic seconds."""
+
     started_at: float
     now: float
     full: bool  # whether as many calls as allowed were running
@@ -168,10 +175,16 @@ class EndedCall(NamedTuple):
 
 
 def current_speed(speed: CallSpeed, now: float) -> CallSpeed:
+    """Returns the speed, or a fresh one if the last answer is too old to say anything."""
     return speed if 0 <= now - speed.used_at <= FORGET_S else CallSpeed(used_at=now)
 
 
 def note_answer(speed: CallSpeed, call: EndedCall, most: int) -> CallSpeed:
+    """Returns the speed after an answer. most: the largest number of calls at once.
+
+    After each round of answers: fewer calls if a token takes TOO_SLOW times as long as at
+    first, and one more if the limit was used.
+    """
     speed = current_speed(speed, call.now)._replace(used_at=call.now)
     if call.started_at < speed.changed_at:
         return speed

@@ -1,6 +1,9 @@
 """Derives from a provider's refusal how the router repairs a request. A repair keeps the
 messages' texts, tools and formats. For a target's template it may change the roles of turns,
 join turns, or insert an answer. Pure.
+
+The patterns are the words of known providers; a refusal in other words has no repair. The
+router applies and remembers repairs in `router.upstream.learned_repairs`.
 """
 
 import re
@@ -15,6 +18,8 @@ ANSWER: Final = {"role": "assistant", "content": "OK."}
 
 
 class TurnOrder(StrEnum):
+    """An order of turns that some targets' templates demand."""
+
     SYSTEM_FIRST = "system_first"  # later system turns become user turns
     NO_SYSTEM = "no_system"  # all system turns become user turns
     ALTERNATE = "alternate"  # user and model alternate; a model turn follows a tool's result
@@ -50,6 +55,7 @@ def refused_order(message: str) -> TurnOrder | None:
 
 
 def in_order(messages: Turns, order: TurnOrder) -> Turns:
+    """Returns the turns in an order that the target accepts; their texts stay the same."""
     return _WRITE[order](messages)
 
 
@@ -67,6 +73,7 @@ def _system_first(messages: Turns) -> Turns:
 
 
 def _without_system(messages: Turns) -> Turns:
+    """Changes system turns into user turns; joins the first with a following user turn."""
     first, *rest = _system_first(messages) or [None]
     if not _instructs(first):
         return messages
@@ -77,6 +84,7 @@ def _without_system(messages: Turns) -> Turns:
 
 
 def _alternate(messages: Turns) -> Turns:
+    """Joins turns of one role; inserts ANSWER between a tool's result and a user's turn."""
     found: Turns = []
     for message in messages:
         before, role = _role(found[-1:]), _role([message])
@@ -106,6 +114,7 @@ def _instructs(message: Any) -> bool:
 
 
 def _joined(*messages: Mapping[str, Any]) -> Any:
+    """Joins the contents of turns: texts by an empty line, parts one after another."""
     contents = [message.get("content") or "" for message in messages]
     if all(isinstance(content, str) for content in contents):
         return "\n\n".join(contents)
@@ -245,6 +254,8 @@ _OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class RepairKind(StrEnum):
+    """The kinds of change that a repair makes in a request."""
+
     LEAVE_BETA = "leave_beta"  # removes a value of Anthropic's beta header
     LEAVE_OUT = "leave_out"
     LEAVE_PIECE = "leave_piece"  # removes a part of the history that another target wrote
@@ -264,6 +275,13 @@ _ORDERED: Final[Mapping[TurnOrder, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class RequestRepair:
+    """One change that a refusal asks for.
+
+    `field` is a path with dots, or a header's value for LEAVE_BETA. `limit` is for AT_MOST and
+    AT_LEAST, `name` is the new name or the order of turns. `kept`: whether later requests to
+    the target are repaired in advance.
+    """
+
     kind: RepairKind
     field: str
     limit: int = 0
@@ -313,6 +331,7 @@ def find_repair(
 def repair_request(
     body: Mapping[str, Any], repairs: Iterable[RequestRepair]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Applies repairs to a body. Returns the new body, and the fields that lost something."""
     found, changed = dict(body), list[str]()
     for repair in repairs:
         less = _repaired(found, repair)
@@ -342,6 +361,7 @@ _NO_QUOTES: Final = str.maketrans("", "", "`'\"")
 
 
 def _unknown_field(error: Mapping[str, object], message: str) -> str:
+    """Returns the path of a field that the provider does not know; empty without one."""
     path = str(error.get("param")) if error.get("type") == "extra_forbidden" else ""
     found = next((hit for words in _UNKNOWN if (hit := words.search(message))), None)
     named = found[1].replace("' : property '", ".").strip("'") if found else ""
@@ -366,6 +386,7 @@ def _without(place: Any, steps: list[str]) -> Any:
 def _repair_length(
     field: str, message: str, sent: Mapping[str, object]
 ) -> RequestRepair | None:
+    """Finds the repair of the answer's length limit: another name, or another value."""
     instead, value = _INSTEAD.search(message), sent[field]
     if instead is not None and instead[1] in LENGTHS and instead[1] != field:
         return RequestRepair(RepairKind.RENAME, field, name=instead[1])
@@ -400,6 +421,7 @@ def _value(sent: Mapping[str, object], path: str) -> object:
 
 
 def _named_in(message: str, given: Iterable[str]) -> str:
+    """Returns the given field that a refusal's text names; empty without one."""
     words = [_snake(word) for word in re.findall(r"[A-Za-z_]+(?:\.[a-z_]+)?", message)]
     quoted = {_snake(word) for word in re.findall(r"[`'\"]([A-Za-z_.]+)[`'\"]", message)}
     places = {
@@ -419,4 +441,5 @@ def _named_in(message: str, given: Iterable[str]) -> str:
 
 
 def _snake(name: str) -> str:
+    """Turns a provider's camelCase name into the request's form."""
     return re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).lower()

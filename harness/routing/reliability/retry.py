@@ -1,6 +1,7 @@
 """Decides whether and when the router calls the same target again.
 
-Pure: `uniform` is a number in [0, 1), times are seconds.
+Pure: `uniform` is a number in [0, 1), times are seconds. Whether another target follows is
+decided in `harness.routing.plan`; the rules by class of failure are `FAILURE_RULES`.
 """
 
 import math
@@ -89,12 +90,14 @@ def used_up_for_s(headers: Mapping[str, str], now: datetime) -> float:
 
 
 def _span_s(text: str) -> float:
+    """Parses a duration in Go's notation, such as `1m0.5s`; 0 for any other text."""
     if len(text) > _LONGEST or not _SPAN.fullmatch(text):
         return 0.0
     return sum(float(number) * _SPANS[unit] for number, unit in _SPAN_PART.findall(text))
 
 
 def _wait_s(text: str, per_second: float, now: datetime) -> float | None:
+    """Parses one header's value in seconds; None if it is not valid."""
     if len(text) > _LONGEST:
         return None
     if _NUMBER.fullmatch(text):
@@ -112,7 +115,11 @@ def _wait_s(text: str, per_second: float, now: datetime) -> float | None:
 
 def backoff_s(tries: int, uniform: float, policy: RetryPolicy = DEFAULT_RETRY) -> float:
     """Computes the wait after `tries` tries: uniform up to `base_s * 2^(tries - 1)`, at most
-    cap_s. Source: Brooker 2015, "Exponential Backoff And Jitter" (AWS), full jitter.
+    cap_s.
+
+    uniform: a random number in [0, 1).
+
+    Source: Brooker 2015, "Exponential Backoff And Jitter" (AWS), full jitter.
     """
     # Bounded, because 2.0 ** 1024 overflows; the cap applies long before.
     exponent = min(tries - 1, 60)
@@ -120,6 +127,8 @@ def backoff_s(tries: int, uniform: float, policy: RetryPolicy = DEFAULT_RETRY) -
 
 
 class RetryBudget(NamedTuple):
+    """The time that a request has left for one target, in seconds."""
+
     # left_s: the rest of share_s. share_s: the target's time, without the time reserved for
     # further targets.
     left_s: float
@@ -143,7 +152,15 @@ def retry_wait_s(
     room: RetryBudget,
     policy: RetryPolicy = DEFAULT_RETRY,
 ) -> float | None:
-    """Seconds until the router calls the same target again; None if it does not."""
+    """Seconds until the router calls the same target again; None if it does not.
+
+    tries: calls of this target so far, at least 1.
+    retry_after_s: the pause that the provider requested; None without one.
+    uniform: a random number in [0, 1), which the caller draws.
+    room: the time that is left for this target.
+
+    The pause is the longer one of the provider's and the backoff's.
+    """
     rule = FAILURE_RULES[failure].same_target
     match rule:
         case SameTarget.NEVER:

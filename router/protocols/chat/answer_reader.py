@@ -1,4 +1,10 @@
-"""Reads a complete or streamed chat completion into answer blocks."""
+"""Reads a complete or streamed chat completion into answer blocks.
+
+The middle of a translation: a target speaks chats, and a client another protocol. The
+blocks go to the writer of the client's protocol (`messages.answer_writer`,
+`responses.answer_writer`). For clients that speak chats, `dialect` and `stream` pass the
+answer on instead.
+"""
 
 from collections.abc import Iterator, Mapping
 from secrets import token_hex
@@ -40,7 +46,10 @@ _CALLS: Final = ("tool_calls", "function_call")
 
 
 def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
-    """Reads an answer; without `thinking` it omits thinking. Raises UpstreamFailed."""
+    """Reads an answer. Raises UpstreamFailed for an error or a malformed answer.
+
+    thinking: whether the client wants the thinking; it is left out otherwise.
+    """
     if members.get("error") and not members.get("choices"):
         raise error_in_answer(members.get("error"))
     choice = first_object(members, "choices")
@@ -66,6 +75,7 @@ def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
 
 
 def read_head(members: ParsedObject) -> AnswerHead:
+    """Reads the head of an answer or chunk. An answer without id gets one."""
     created = members.get("created")
     # Some providers write the time as a float.
     seconds = int(created) if isinstance(created, int | float) and 0 < created < 2**53 else 0
@@ -82,7 +92,11 @@ def read_end(
     called: bool,
     refused: bool,
 ) -> AnswerEnd:
-    """Reads the end. called: the answer has a call; some servers report `stop` even then."""
+    """Reads the end.
+
+    choice: may name the stop sequence. called: the answer has a call; some servers report
+    `stop` even then. refused: the answer has a refusal, which outweighs the reason.
+    """
     if reason in _CALLS:
         finish = FinishReason.CALLS
     else:
@@ -100,6 +114,7 @@ def read_end(
 
 
 def read_reasoning_tokens(members: ParsedObject) -> int:
+    """Returns the tokens of thinking among the output tokens; 0 without the count."""
     usage = members.get("usage")
     details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
     return read_count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
@@ -115,6 +130,7 @@ def read_thinking(part: Mapping[object, object]) -> str:
 
 
 def read_content(content: object) -> Iterator[tuple[BlockKind, str]]:
+    """Yields the kinds and texts of a content: a text, or parts of OpenAI and Mistral."""
     if isinstance(content, str):
         yield BlockKind.TEXT, content
     for part in iter_objects(content):
@@ -151,6 +167,7 @@ def _blocks(message: Mapping[object, object]) -> Iterator[AnswerBlock]:
 
 
 def _joined(parts: Iterator[tuple[BlockKind, str]]) -> Iterator[AnswerBlock]:
+    """Joins consecutive parts of one kind, and leaves out empty ones."""
     last: AnswerBlock | None = None
     for kind, text in parts:
         if last is not None and last.kind is kind:
@@ -186,6 +203,10 @@ class ToolCallOrder:
         self._ids = AnswerIds("")
 
     def piece(self, delta: Mapping[str, object]) -> bytes:
+        """Takes a piece of a call, and returns the events that it allows.
+
+        Raises UpstreamFailed if the piece belongs to a call that is closed already.
+        """
         self.begun = True
         function = delta.get("function")
         given = function if isinstance(function, Mapping) else {}
@@ -217,6 +238,7 @@ class ToolCallOrder:
         return out
 
     def _continue(self) -> bytes:
+        """Writes the calls that are complete, and the known part of the last one."""
         out = b""
         while self._at < len(self._calls):
             call = self._calls[self._at]
@@ -271,10 +293,14 @@ class ChatStreamReader:
 
     @property
     def ended(self) -> bool:
+        """Whether the finish reason has arrived."""
         return self._choice is not None
 
     @property
     def progress_events(self) -> int:
+        """The number of deltas with output so far, including thinking that the client does
+        not get.
+        """
         return self._deltas
 
     def feed(self, data: bytes) -> bytes:
@@ -288,6 +314,7 @@ class ChatStreamReader:
         return out
 
     def end(self) -> bytes:
+        """Returns the events after the connection's end. A broken end sets `failure`."""
         out = b""
         try:
             for payload in self._payloads.rest():

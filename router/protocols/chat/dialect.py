@@ -1,4 +1,9 @@
-"""The chat dialect patches `/v1/chat/completions` requests and reads their answers."""
+"""The chat dialect patches `/v1/chat/completions` requests and reads their answers.
+
+`ChatDialect` is also the interface of all dialects. A body is edited in its text, so that
+unknown fields reach the provider unchanged. Streams are in `stream`; a request to a
+provider with another protocol is translated in `router.upstream.translate`.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -49,6 +54,7 @@ _CUT: Final = AnswerEnding.CUT
 class ChatDialect:
     """One endpoint's protocol; the other dialects inherit from it.
 
+    path: below a provider's `api_base`, and below `/v1` of the router.
     passed_up: the client's headers that the router forwards to the provider, with defaults.
     call_mark: text that every answer with tool calls contains.
     """
@@ -66,7 +72,11 @@ class ChatDialect:
     def patched(
         self, request: ClientRequest, target: RequestTarget, *, serialize_tools: bool = False
     ) -> bytes:
-        """Patches the request. A stream always requests usage; `ChatStream` may hide it."""
+        """Patches the request for a target: model, parameters, patch and prompt addendum.
+
+        serialize_tools: forbids parallel tool calls. A stream always requests usage;
+        `ChatStream` may hide it.
+        """
         wanted = _wanted(request, target)
         if serialize_tools and not request.serial_tools:
             wanted["parallel_tool_calls"] = False
@@ -90,7 +100,10 @@ class ChatDialect:
         return None if body is None else _with_usage(body)
 
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:
-        """Returns the usage. Raises UpstreamFailed for a missing answer or a failed end."""
+        """Returns the usage. Raises UpstreamFailed for a missing answer or a failed end.
+
+        silence: the route accepts an answer without content.
+        """
         if members.get("error") and not members.get("choices"):
             raise error_in_answer(members.get("error"))
         choice = first_object(members, "choices")
@@ -114,6 +127,9 @@ class ChatDialect:
         return read_usage(members.get("usage"))
 
     def irregularity(self, members: ParsedObject) -> Irregularity | None:
+        """Returns how a whole answer deviates from its protocol, without harm; None if it
+        does not.
+        """
         choices = members.get("choices")
         if isinstance(choices, list):
             for choice in choices:
@@ -122,9 +138,13 @@ class ChatDialect:
         return None
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
+        """Returns the schema that the request demands of its answer, as `read_schema`."""
         return read_schema(request.members.get("response_format"))
 
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
+        """Returns the schemas of the offered tools by name; None for a tool that takes any
+        text.
+        """
         found: dict[str, object] = {}
         for tool in iter_objects(request.value("tools")):
             function, custom = tool.get("function"), tool.get("custom")
@@ -135,6 +155,9 @@ class ChatDialect:
         return found
 
     def note_signals(self, signals: AnswerSignals, members: ParsedObject) -> None:
+        """Reads the signals of a whole answer. members: the answer, as the provider sent
+        it.
+        """
         choices = members.get("choices")
         if isinstance(choices, list):
             for choice in choices:
@@ -142,11 +165,15 @@ class ChatDialect:
                     read_signals(signals, choice, "message")
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:
+        """Returns the filter for a stream. json_name: the client's name of the model, as
+        JSON; None to keep the provider's.
+        """
         n = request.members.get("n")
         wanted = n if type(n) is int and n > 1 else 1
         return ChatStream(json_name, show_usage=request.wants_usage, wanted=wanted)
 
     def error(self, reply: Reply, request_id: str) -> Reply:  # noqa: ARG002 - the header has it
+        """Puts an error of OpenAI's shape into the shape of this protocol."""
         return reply
 
 
@@ -158,6 +185,7 @@ def _arguments(calls: object) -> Iterator[object]:
 
 
 def _wanted(request: ClientRequest, target: RequestTarget) -> dict[str, object]:
+    """Returns the top-level fields to set: the target's settings, and usage for a stream."""
     wanted = setting_edits(request, target, CHAT_RESERVED)
     response_format = target.request_patch.response_format
     if response_format:
@@ -190,6 +218,7 @@ def _asks_for_usage(request: ClientRequest) -> list[TextEdit]:
 
 
 def _with_addendum(text: str, messages: JsonSpan, addendum: str) -> list[TextEdit]:
+    """Returns the edits that append the addendum to the first system prompt, or add one."""
     if not isinstance(messages.value, list):
         return []
     for message in walk_array(text, messages.start):

@@ -1,4 +1,9 @@
-"""Filters a streamed chat completion on its way to the client."""
+"""Filters a streamed chat completion on its way to the client.
+
+Most events are forwarded as they came. The filter reads output, calls and ends on the way,
+and parses as little as possible, because an answer has hundreds of events. The base of all
+filters is in `router.protocols.event_stream`.
+"""
 
 import json
 import re
@@ -30,8 +35,11 @@ _PLACEHOLDER: Final = b"0-swapgate-text-0"
 
 
 class TextEventForm(NamedTuple):
-    """The bytes around an event's text, as the provider sends them and as the client gets them.
-    For an event of this form, the filter parses no JSON.
+    """The bytes around an event's text, as the provider sends them and as the client gets
+    them.
+
+    A provider's text events differ only in their text. For an event of this form, the
+    filter parses no JSON.
     """
 
     before: bytes  # the provider's
@@ -69,6 +77,9 @@ class TextEventForm(NamedTuple):
         return cls(before, after, sent[0], sent[1], name == "content", choice)
 
     def text(self, event: bytes) -> bytes | None:
+        """Returns the event's text as JSON without quotes; None if the event has another
+        form.
+        """
         if not (event.startswith(self.before) and event.endswith(self.after)):
             return None
         text = event[len(self.before) : -len(self.after)]
@@ -83,6 +94,7 @@ class TextEventForm(NamedTuple):
 
 
 def decoded(text: bytes) -> str:
+    """Returns the text of a JSON string without its quotes."""
     return str(json.loads(b'"%b"' % text)) if b"\\" in text else text.decode()
 
 
@@ -99,10 +111,14 @@ _NO_TEXT: Final[tuple[str, object] | None] = None
 
 
 class ChatStream(StreamFilter):
-    """The stream ends with `[DONE]` after every choice that began has a finish reason.
+    """Filters one chat stream.
 
-    It may also end with the connection after all `wanted` choices have finish reasons:
-    some providers send the choices one after another.
+    The stream ends with `[DONE]` after every choice that began has a finish reason. It may
+    also end with the connection after all `wanted` choices have finish reasons: some
+    providers send the choices one after another.
+
+    show_usage: the client asked for the usage. wanted: the number of choices that it asked
+    for.
     """
 
     def __init__(self, json_name: str | None, *, show_usage: bool, wanted: int = 1) -> None:
@@ -148,6 +164,7 @@ class ChatStream(StreamFilter):
         return sent
 
     def _formed(self, form: TextEventForm, event: bytes) -> bytes | None:
+        """Forwards an event of the known form; None for another event."""
         text = form.text(event)
         if text is None:
             return None
@@ -239,6 +256,10 @@ class ChatStream(StreamFilter):
             self._text = only
 
     def _choice(self, choice: dict[str, object]) -> tuple[str, object] | None:
+        """Reads one choice of an event: output, calls and end.
+
+        Returns the name and choice of its text if the event has nothing else.
+        """
         if self.signals is not None:
             self._note(read_signals, choice, "delta")
         index, delta = choice.get("index"), choice.get("delta")
@@ -300,6 +321,11 @@ class ChatStream(StreamFilter):
         call: dict[str, object],
         function: dict[str, object],
     ) -> list[object]:
+        """Returns the pieces to send for a piece of a call: each call gets one id, name and
+        index.
+
+        An empty object is held back until the next piece shows whether it is a placeholder.
+        """
         name, given = function.get("name"), arguments_text(function.get("arguments"))
         known = calls.add((choice, str(call.get("index"))), call.get("id"), name, given)
         before: list[object] = []
@@ -328,6 +354,9 @@ class ChatStream(StreamFilter):
         return [*before, {**piece, "index": known.number, "function": part}]
 
     def _finish_calls(self, choice: dict[str, object]) -> None:
+        """Adds the arguments that were held back to the event with the choice's finish
+        reason.
+        """
         index, delta = choice.get("index"), choice.get("delta")
         if choice.get("finish_reason") and (
             rest := self._rest(index if isinstance(index, int) else 0)
@@ -342,6 +371,7 @@ class ChatStream(StreamFilter):
 
 
 def has_answer(message: Mapping[str, object]) -> bool:
+    """Returns whether a message has text, a call or a refusal; thinking alone is no answer."""
     return any(
         name not in _BESIDE
         and name not in _THOUGHTS

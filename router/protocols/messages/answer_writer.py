@@ -1,4 +1,8 @@
-"""Writes answer blocks as an Anthropic message or its events, and Anthropic's errors."""
+"""Writes answer blocks as an Anthropic message or its events, and Anthropic's errors.
+
+The end of a translation: `chat.answer_reader` reads the chat's answer, `message_request`
+has translated the request. Each error reply to a client of this protocol passes here, too.
+"""
 
 import json
 import re
@@ -30,6 +34,9 @@ _STOPS: Final[Mapping[FinishReason, str]] = {
 
 
 def write_message(answer: WholeAnswer, maker: str = "") -> bytes:
+    """Writes a whole answer as a message. maker: the target that made the thinking; empty
+    for none.
+    """
     content = [_block(block, _signature(maker)) for block in answer.blocks]
     return to_json(
         {**_head(answer.head), "content": content, **_stop(answer.end)}
@@ -127,6 +134,9 @@ def _block(block: AnswerBlock, signature: str = "") -> dict[str, object]:
 
 
 def _stop(end: AnswerEnd) -> dict[str, object]:
+    """Returns the stop reason. An unknown reason of the provider stays, so that it is not a
+    good one.
+    """
     reason = "stop_sequence" if end.stop_sequence else end.word or _STOPS[end.finish]
     return {"stop_reason": reason, "stop_sequence": end.stop_sequence or None}
 
@@ -159,7 +169,11 @@ _NUMBER: Final = re.compile(r"\d[\d,]*")
 
 
 def anthropic_error(reply: Reply, request_id: str) -> Reply:
-    """Puts a JSON error into Anthropic's shape, unless it has that shape."""
+    """Puts a JSON error into Anthropic's shape, unless it has that shape.
+
+    The type follows the status. A conversation that is too long gets Anthropic's own
+    message.
+    """
     found = json.loads(reply.body)
     if isinstance(found, dict) and found.get("type") == "error":
         return reply

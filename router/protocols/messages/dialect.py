@@ -1,4 +1,8 @@
-"""The messages dialect patches `/v1/messages` requests and filters their answers."""
+"""The messages dialect patches `/v1/messages` requests and filters their answers.
+
+For targets that speak Anthropic's protocol: nothing is translated. Requests for other
+targets go through `message_request`. The interface is `chat.dialect.ChatDialect`.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -35,6 +39,7 @@ from router.protocols.provider_failures import check_ending, error_in_answer
 
 
 def read_block_signals(signals: AnswerSignals, place: object, block: object) -> None:
+    """Reads the signals of a content block. place: its index in the answer."""
     if not isinstance(block, Mapping):
         return
     match block.get("type"):
@@ -48,6 +53,7 @@ def read_block_signals(signals: AnswerSignals, place: object, block: object) -> 
 
 
 def read_delta_signals(signals: AnswerSignals, place: object, delta: object) -> None:
+    """Reads the signals of a piece of a content block. place: the block's index."""
     if not isinstance(delta, Mapping):
         return
     match delta.get("type"):
@@ -72,7 +78,11 @@ _THOUGHT_PIECES: Final = frozenset({"thinking", "signature"})
 
 
 def read_message_tokens(usage: object) -> TokenUsage | None:
-    """Anthropic's `input_tokens` excludes tokens read from the cache or written to it."""
+    """Reads a message's usage; None without one.
+
+    Anthropic's `input_tokens` excludes tokens read from the cache or written to it.
+    `TokenUsage.input_tokens` includes them, as OpenAI's count does.
+    """
     if not isinstance(usage, dict):
         return None
     get = usage.get
@@ -98,6 +108,9 @@ class MessagesStream(StreamFilter):
         self._held = b""  # the end of a block, until another event follows
 
     def used(self) -> TokenUsage:
+        """Returns the tokens so far. The last event's count replaces the one of the first
+        event.
+        """
         counts = self._counts or NO_USAGE
         if self._counted:
             return counts
@@ -172,6 +185,9 @@ class MessagesStream(StreamFilter):
         return edits
 
     def _delta(self, place: object, delta: object) -> None:
+        """Notes a piece of a block: output commits the stream, unless it is only white
+        space.
+        """
         if _has_output(delta):
             if isinstance(delta, dict) and "partial_json" in delta:
                 if self._calls is None:
@@ -187,6 +203,7 @@ class MessagesStream(StreamFilter):
                 self._speaks = self._speaks or is_answer
 
     def _block(self, members: ParsedObject, block: object) -> Sequence[TextEdit]:
+        """Notes the beginning of a block; returns the edits that give a call an id."""
         if not isinstance(block, dict):
             return ()
         kind = str(block.get("type"))
@@ -213,6 +230,7 @@ class MessagesStream(StreamFilter):
         return edits
 
     def _end(self, members: ParsedObject) -> None:
+        """Reads the stop reason and the last usage."""
         delta = members.get("delta")
         if isinstance(delta, dict) and delta.get("stop_reason"):
             reason = delta["stop_reason"]
@@ -249,6 +267,9 @@ def _has_output(delta: object) -> bool:
 
 
 def block_speaks(block: object) -> bool:
+    """Returns whether a block is an answer: text that is not blank, or anything but
+    thinking.
+    """
     if not isinstance(block, dict):
         return False
     kind = block.get("type")

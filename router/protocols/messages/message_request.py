@@ -1,4 +1,9 @@
-"""Translates a Messages request into a chat, and names features that only Anthropic has."""
+"""Translates a Messages request into a chat, and names features that only Anthropic has.
+
+A part without a counterpart is refused, omitted and named, or put into words, by how much
+the answer needs it. `router.upstream.endpoint_translation` calls it. The answer goes back
+through `answer_writer`.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
@@ -67,7 +72,10 @@ def text_or_parts(content: object, param: str = "messages") -> object:
 
 
 def cache_mark(block: Mapping[str, object]) -> Turn:
-    """Returns the cache mark. `request.needs` has removed the marks that no target can use."""
+    """Returns the block's cache mark as a member; empty without one.
+
+    `router.request.needs` has removed the marks of a target that cannot use them.
+    """
     mark = block.get("cache_control")
     return {"cache_control": mark} if isinstance(mark, Mapping) else {}
 
@@ -96,6 +104,7 @@ def _assistant(content: object, maker: str, blocks: "_Blocks") -> Turn:
 
 
 def _own_thoughts(content: object, maker: str) -> str:
+    """Returns the thinking that this maker wrote itself, without a signature."""
     return "".join(
         str(block.get("thinking") or "")
         for block in iter_objects(content)
@@ -155,6 +164,12 @@ def _pictures_of(result: Mapping[str, object], blocks: "_Blocks") -> list[Turn]:
 
 
 class _Blocks:
+    """Translates the blocks of one message.
+
+    dropped: gets the names of blocks that become text. is_history: the message precedes a
+    model's answer, so that a file may be put into words.
+    """
+
     def __init__(self, dropped: dict[str, None], *, is_history: bool) -> None:
         self._dropped = dropped
         self._is_history = is_history
@@ -239,7 +254,11 @@ _EFFORT_NAMES: Final = {"max": "xhigh"}
 
 
 def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
-    """Keeps unknown fields, because the target may know them. Raises Untranslatable."""
+    """Translates the whole request. Raises Untranslatable.
+
+    Keeps unknown fields, because the target may know them. way: its options, which also get
+    the names of dropped fields.
+    """
     own = untranslatable_field(request.get)
     if own:
         raise untranslatable_error(own)
@@ -266,6 +285,10 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
 
 
 def untranslatable_field(value: Callable[[str], object]) -> str:
+    """Names a field or tool that no translation supports; empty without one.
+
+    value: returns a top-level field of the request.
+    """
     for name in NATIVE_FIELDS:
         given = value(name)
         # A container of an earlier turn's tool is state that the tool does not need.
@@ -278,6 +301,7 @@ def untranslatable_field(value: Callable[[str], object]) -> str:
 
 
 def wants_thinking(request: Mapping[str, object]) -> bool:
+    """Returns whether the client wants to see the thinking."""
     thinking = request.get("thinking")
     return (
         isinstance(thinking, Mapping)
@@ -340,6 +364,9 @@ def _format(request: Mapping[str, object]) -> dict[str, object]:
 
 
 def _effort(request: Mapping[str, object]) -> str:
+    """Returns the effort as a chat has it, by name or by the thinking budget; empty without
+    one.
+    """
     config = request.get("output_config")
     named = config.get("effort") if isinstance(config, Mapping) else None
     thinking = request.get("thinking")

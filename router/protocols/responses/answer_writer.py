@@ -1,4 +1,9 @@
-"""Writes answer blocks as an OpenAI response, which repeats the request's settings."""
+"""Writes answer blocks as an OpenAI response, which repeats the request's settings.
+
+The end of a translation: `chat.answer_reader` reads the chat's answer. The ids that are
+written here tell later requests which target made an item (`router.conversation.intake`).
+No response is stored, so `store` is always false.
+"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -50,6 +55,9 @@ class ResponseShape:
         self._maker = maker
 
     def whole(self, answer: WholeAnswer) -> bytes:
+        """Writes a whole answer as a response. Consecutive texts become parts of one
+        message.
+        """
         output: list[Item] = []
         for block in answer.blocks:
             if _joins(output, block):
@@ -63,6 +71,7 @@ class ResponseShape:
     def response(
         self, head: AnswerHead, output: list[Item], end: AnswerEnd | None
     ) -> dict[str, object]:
+        """Returns the response around its output. end: None while the answer is under way."""
         reason = end.word or _INCOMPLETE.get(end.finish) if end else None
         # A response with a refusal part is complete.
         if reason == "content_filter" and _refusing(output):
@@ -90,15 +99,18 @@ class ResponseShape:
         }
 
     def own_id(self, block: AnswerBlock, head: AnswerHead, number: int) -> str:
+        """Returns the id of an item. number: its place in the output."""
         prefix = {BlockKind.CALL: "fc", BlockKind.THINKING: "rs"}.get(block.kind, "msg")
         if self.is_custom(block):
             prefix = "ctc"
         return own_id(prefix, self._maker, f"{head.id}_{number}")
 
     def is_custom(self, block: AnswerBlock) -> bool:
+        """Returns whether a block calls a custom tool, whose input is text and not JSON."""
         return block.kind is BlockKind.CALL and self._tools.origin(block.name).is_custom
 
     def item(self, block: AnswerBlock, id_: str) -> Item:
+        """Returns the complete output item of a block."""
         match block.kind:
             case BlockKind.CALL:
                 return self._call(block, id_)
@@ -131,6 +143,10 @@ class ResponseShape:
 
 
 class ResponseEventWriter:
+    """Writes a stream's events, numbered in order. shape: builds the items and the
+    response.
+    """
+
     def __init__(self, shape: ResponseShape) -> None:
         self._shape = shape
         self._number = -1
@@ -216,6 +232,7 @@ class ResponseEventWriter:
         return {"logprobs": []} if self._block.kind is BlockKind.TEXT else {}
 
     def _place(self) -> dict[str, object]:
+        """Returns the members that place an event: item, output and part."""
         place: dict[str, object] = {"item_id": self._id, "output_index": len(self._output)}
         if self._block.kind is BlockKind.THINKING:
             place["summary_index"] = 0
@@ -233,6 +250,9 @@ class ResponseEventWriter:
 
 
 def response_usage(end: AnswerEnd) -> dict[str, object]:
+    """Returns the usage as a response has it. Tokens of thinking are at most the output
+    tokens.
+    """
     input_tokens, output_tokens, cached, written, _ = end.usage or NO_USAGE
     more = {"cache_write_tokens": written} if written else {}
     return {

@@ -1,4 +1,8 @@
-"""The responses dialect patches `/v1/responses` requests and filters their answers."""
+"""The responses dialect patches `/v1/responses` requests and filters their answers.
+
+For targets that speak OpenAI's protocol: nothing is translated. Requests for other targets
+go through `response_request`. The interface is `chat.dialect.ChatDialect`.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +37,7 @@ from router.protocols.provider_failures import (
 
 
 def read_signals(signals: AnswerSignals, output: object, incomplete: object) -> None:
+    """Reads the signals of an output. incomplete: the response's `incomplete_details`."""
     for item, entry in enumerate(iter_objects(output)):
         match entry.get("type"):
             case "message":
@@ -82,6 +87,7 @@ ENDS: Final = frozenset({"response.completed", "response.incomplete"})
 
 
 def read_response_usage(value: object) -> TokenUsage | None:
+    """Reads a response's usage; None without one."""
     if not isinstance(value, dict):
         return None
     return usage_with_cache(
@@ -165,6 +171,7 @@ class ResponsesStream(StreamFilter):
         return (member_edit(members, "response", to_json(response)),)
 
     def _note_output(self, kind: str, members: ParsedObject) -> None:
+        """Notes an event with output, which commits the stream unless it is blank."""
         delta = members.get("delta")
         self.progress_events += kind not in NO_PROGRESS and delta != ""
         if kind.startswith("response.") and kind not in HELD and delta != "":
@@ -175,6 +182,9 @@ class ResponsesStream(StreamFilter):
                 self.committed = True
 
     def _is_good_end(self, kind: str, members: ParsedObject) -> bool:
+        """Checks the response of the last event. Returns False, and fails the stream, if it
+        is no answer.
+        """
         response = members.get("response")
         if not isinstance(response, dict):
             return True
@@ -210,6 +220,10 @@ def _is_blank(kind: str, delta: object, members: ParsedObject) -> bool:
 
 
 def end_reason(get: Callable[[str], object]) -> object:
+    """Returns why a response ended: the reason of an incomplete one, else its status.
+
+    get: returns a member of the response.
+    """
     details = get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
     return reason if get("status") == "incomplete" and reason else get("status")
@@ -226,10 +240,12 @@ def check_calls(output: object, reason: object) -> None:
 
 
 def item_answers(item: object) -> bool:
+    """Returns whether an output item is an answer: not reasoning, and not an empty message."""
     return item_speaks(item) and isinstance(item, dict) and item.get("type") != "reasoning"
 
 
 def item_speaks(item: object) -> bool:
+    """Returns whether an output item has content: anything but an empty message."""
     if not isinstance(item, dict):
         return False
     if item.get("type") != "message":
@@ -246,6 +262,10 @@ NAMES: Final = dict.fromkeys(("max_tokens", "max_completion_tokens"), "max_outpu
 
 
 class ResponsesDialect(ChatDialect):
+    """OpenAI's protocol of responses. A background response has no output yet, and is
+    accepted.
+    """
+
     def __init__(self) -> None:
         super().__init__()
         self.endpoint = Endpoint.RESPONSES

@@ -1,4 +1,9 @@
-"""Translates a Responses request into a chat, and names features that only OpenAI has."""
+"""Translates a Responses request into a chat, and names features that only OpenAI has.
+
+A part without a counterpart is refused, omitted and named, or put into words, by how much
+the answer needs it. `router.upstream.endpoint_translation` calls it. The answer goes back
+through `answer_writer`, which needs the request's tools.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
@@ -32,13 +37,18 @@ _PARAMETERS: Final = {
 
 
 class ToolOrigin(NamedTuple):
+    """A tool as the client named it, behind the flat name that a chat has."""
+
     name: str
     namespace: str = ""
     is_custom: bool = False
 
 
 class ResponseTools:
-    """The tools of one request. The hosted tools' names go to `way.dropped`."""
+    """The tools of one request. The hosted tools' names go to `way.dropped`.
+
+    functions: as a chat has them. A custom tool becomes a function with one text argument.
+    """
 
     def __init__(self, request: Mapping[str, object], way: ChatWay) -> None:
         self._origins: dict[str, ToolOrigin] = {}
@@ -49,10 +59,15 @@ class ResponseTools:
         ]
 
     def origin(self, name: str) -> ToolOrigin:
+        """Returns the client's tool for a name in the answer."""
         return self._origins.get(name) or ToolOrigin(name)
 
     def choice(self, choice: object) -> Tool:
-        """Translates `tool_choice`. Raises Untranslatable."""
+        """Translates `tool_choice`. Raises Untranslatable.
+
+        Of allowed tools only those are offered. If the chat has no allowed tool, all tools
+        are offered.
+        """
         if isinstance(choice, str):
             return {"tool_choice": choice}
         if not isinstance(choice, Mapping):
@@ -84,6 +99,9 @@ class ResponseTools:
 
 
 def custom_text(arguments: str) -> str:
+    """Returns a custom tool's text from a function call's arguments; the arguments if they
+    have another form.
+    """
     found = parse_json(arguments)
     text = found.get(_TEXT) if isinstance(found, Mapping) else None
     return text if isinstance(text, str) else arguments
@@ -142,6 +160,9 @@ class _Turns:
         self._hosted: Turn | None = None  # the turn with a hosted tool's result
 
     def add_item(self, item: Mapping[str, object]) -> None:
+        """Adds an item of the input. Raises Untranslatable for a reference to a stored
+        item.
+        """
         kind = str(item.get("type") or "message")
         if kind == "message":
             self._add_message(item)
@@ -198,6 +219,7 @@ class _Turns:
         _append(last, text)
 
     def _reasoning(self) -> Turn:
+        """Returns the reasoning before an answer, for its turn, and forgets it."""
         thought, self._thought = self._thought, ""
         signed, self._signed = self._signed, []
         found: Turn = {_REASONING: thought} if thought else {}
@@ -234,6 +256,9 @@ class _Turns:
         ]
 
     def _part(self, part: Mapping[str, object]) -> Turn:
+        """Translates a part of a content. Raises Untranslatable for a new file without its
+        data.
+        """
         kind = str(part.get("type"))
         if kind in _TEXTS:
             return {"type": "text", "text": part.get("text")}
@@ -294,7 +319,11 @@ NATIVE_FIELDS: Final = ("previous_response_id", "conversation", "prompt", "backg
 def chat_body(
     request: Mapping[str, object], tools: ResponseTools, way: ChatWay
 ) -> dict[str, object]:
-    """Keeps unknown fields, because the target may know them. Raises Untranslatable."""
+    """Translates the whole request. Raises Untranslatable.
+
+    Keeps unknown fields, because the target may know them. tools: of the same request. way:
+    its options, which also get the names of dropped fields.
+    """
     check_references(request)
     own = untranslatable_field(request.get)
     if own:
@@ -322,6 +351,10 @@ def chat_body(
 
 
 def untranslatable_field(value: Callable[[str], object]) -> str:
+    """Names a field, a reference or a tool that no translation supports; empty without one.
+
+    value: returns a top-level field of the request.
+    """
     for name in NATIVE_FIELDS:
         if value(name):
             return f"`{name}`"
@@ -332,6 +365,7 @@ def untranslatable_field(value: Callable[[str], object]) -> str:
 
 
 def wants_thinking(request: Mapping[str, object]) -> bool:
+    """Returns whether the client wants to see a summary of the reasoning."""
     reasoning = request.get("reasoning")
     return isinstance(reasoning, Mapping) and bool(
         reasoning.get("summary") or reasoning.get("generate_summary")

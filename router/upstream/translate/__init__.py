@@ -1,1 +1,1 @@
-"""Calls providers whose protocol is not OpenAI's, with litellm."""
+"""Translates chats into the protocols of Anthropic, AWS and Google, and their answers back."""

@@ -1,4 +1,9 @@
-"""Translates chats into Anthropic's Messages and back, with corrections to litellm."""
+"""Translates chats into Anthropic's Messages and back, with corrections to litellm.
+
+One of the classes that `transport` chooses by kind; their interface is in `translation`. It
+changes JSON only. Every part that is lost is named in `dropped`, and a part without a
+counterpart raises Untranslatable instead of disappearing.
+"""
 
 import copy
 import json
@@ -35,6 +40,11 @@ class AnthropicTranslation:
         self._names = chat.ANTHROPIC_TOOL_NAME_REVERSE_MAP_KEY
 
     def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall:
+        """Translates a request. Raises Untranslatable.
+
+        Corrects litellm: hints that it lost are named, thinking is settled with other
+        fields, tool schemas and structured outputs are sent in the current form.
+        """
         dropped = request.dropped
         self._keep_to_levels(request)
         params = mapped(self._config, request, "anthropic")
@@ -84,6 +94,7 @@ class AnthropicTranslation:
             request.dropped["reasoning_effort"] = None
 
     def answer(self, ask: TranslatedCall, answer: Json) -> Json:
+        """Translates a whole answer into a chat completion."""
         found = self._config.transform_parsed_response(
             completion_response=answer,
             raw_response=SimpleNamespace(headers={}, status_code=200),
@@ -96,6 +107,7 @@ class AnthropicTranslation:
         return completion(found.model_dump(), id_=id_, model=model, reason=reason)
 
     def chunks(self, ask: TranslatedCall) -> "AnthropicChunks":
+        """Returns the translator of one stream. ask: the call that the stream answers."""
         iterator = self._iterator(
             None,
             sync_stream=True,
@@ -105,6 +117,7 @@ class AnthropicTranslation:
         return AnthropicChunks(iterator)
 
     def rehearse(self) -> None:
+        """Translates a sample both ways, because litellm builds its classes on first use."""
         request = screen_request(copy.deepcopy(REHEARSAL), "anthropic")
         ask = self.ask(request, stream=True)
         usage = {"input_tokens": 1, "output_tokens": 1}
@@ -118,6 +131,7 @@ class AnthropicTranslation:
 
 
 def _arrived(hint: str, params: Json) -> bool:
+    """Returns whether litellm's mapping kept a hint."""
     match hint:
         case "response_format":
             return bool(params.get("json_mode"))
@@ -128,6 +142,7 @@ def _arrived(hint: str, params: Json) -> bool:
 
 
 def _versions(headers: Mapping[str, str]) -> dict[str, str]:
+    """Returns the version headers, without a beta that a field of the request has replaced."""
     found = {"anthropic-version": headers.get("anthropic-version") or ANTHROPIC_VERSION}
     betas = [part.strip() for part in headers.get("anthropic-beta", "").split(",")]
     kept = [beta for beta in betas if beta and beta != _STRUCTURED]
@@ -153,9 +168,15 @@ class AnthropicChunks:
         return self._stopped
 
     def feed(self, event: Json) -> Sequence[Json]:
+        """Translates one event into chunks. Raises ErrorInStream for the provider's error
+        event.
+        """
         return [chunk for piece in self._in_turn(event) for chunk in self._fed(piece)]
 
     def _in_turn(self, event: Json) -> list[Json]:
+        """Returns the events that are due: those of other blocks wait until the current
+        block ends.
+        """
         kind, place = str(event.get("type")), event.get("index")
         if kind in _ENDS:
             waiting, self._waiting = self._waiting, []

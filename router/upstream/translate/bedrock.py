@@ -1,4 +1,8 @@
-"""Translates chats into AWS's Converse and back, with corrections to litellm."""
+"""Translates chats into AWS's Converse and back, with corrections to litellm.
+
+As `anthropic` does for Anthropic. AWS's binary event stream is read here as well. The
+interface is in `translation`.
+"""
 
 import copy
 import json
@@ -42,6 +46,7 @@ class BedrockTranslation:
         self._frames = import_module("botocore.eventstream")
 
     def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall:
+        """Translates a request; the path names the model. Raises Untranslatable."""
         dropped = request.dropped
         _without_tools(request)
         dropped.update(dict.fromkeys(_unthought(request)))
@@ -74,6 +79,9 @@ class BedrockTranslation:
         )
 
     def answer(self, ask: TranslatedCall, answer: Json) -> Json:
+        """Translates a whole answer into a chat completion. The answer has no id and no
+        model's name.
+        """
         found = self._config.transform_response(
             model=ask.notes["model"],
             raw_response=SimpleNamespace(json=lambda: answer, text="", headers={}),
@@ -90,6 +98,7 @@ class BedrockTranslation:
         return completion(found.model_dump(), id_="", model=model, reason=reason)
 
     def chunks(self, ask: TranslatedCall) -> "BedrockChunks":
+        """Returns the translator of one stream. ask: the call that the stream answers."""
         decoder = self._decoder(ask.notes["model"], json_mode=ask.notes["json"])
         return BedrockChunks(decoder, ask, EventMessages(self._frames))
 
@@ -205,6 +214,7 @@ class BedrockChunks(AnthropicChunks):
         return out
 
     def end(self) -> Sequence[Json]:
+        """Returns the last chunk, with the usage, if the stop reason has arrived."""
         if not self._stopped:
             return ()
         self.finished = True

@@ -1,4 +1,10 @@
-"""Shapes answers and refusals exactly as OpenAI does."""
+"""Shapes answers and refusals exactly as OpenAI does.
+
+The translations of all kinds end here. litellm's shapes differ in details that clients
+notice: ids, finish reasons, counts of tokens. Also reads the errors of Anthropic, AWS and
+Google into OpenAI's form, so that one table classifies them
+(`router.protocols.provider_refusals`).
+"""
 
 import json
 import re
@@ -23,7 +29,11 @@ _SEPARATOR: Final = "__thought__"
 
 
 def completion(given: Mapping[str, Any], *, id_: str, model: str, reason: object) -> Json:
-    """Shapes an answer. reason: the provider's finish reason; litellm may hide a bad one."""
+    """Shapes an answer.
+
+    id_, model: of the answer; if id_ is empty, litellm's id is used. reason: the provider's
+    finish reason; litellm may hide a bad one.
+    """
     choice = given["choices"][0]
     message = chat_message(choice.get("message") or {})
     shaped: Json = {
@@ -45,6 +55,9 @@ def completion(given: Mapping[str, Any], *, id_: str, model: str, reason: object
 
 
 def chat_message(given: Mapping[str, Any], *, streamed: bool = False) -> Json:
+    """Keeps the members of a message or delta that clients know. streamed: calls get their
+    index.
+    """
     found: Json = {}
     for name in ("content", "reasoning_content", "thinking_blocks", "annotations", "images"):
         if given.get(name):
@@ -79,6 +92,9 @@ def _signed(signature: object) -> Json:
 
 
 def finish_reason(reason: object, *, calls: bool) -> str:
+    """Returns OpenAI's finish reason. An unknown reason stays, so that it is not read as a
+    good one.
+    """
     if calls and reason in (None, "", "stop"):
         return "tool_calls"
     if not reason or reason in FINISH_REASONS:
@@ -118,6 +134,8 @@ def _count(value: object) -> int:
 
 
 class ChunkMaker:
+    """Builds a stream's chunks with its id, model and time, and begins it with the role."""
+
     def __init__(self) -> None:
         self.id = ""
         self.model = ""
@@ -126,6 +144,7 @@ class ChunkMaker:
         self._calls = False
 
     def deltas(self, message: Json) -> list[Json]:
+        """Returns the chunk of a delta, after the opening chunk if it is the first one."""
         self._calls = self._calls or "tool_calls" in message
         found = []
         if not self._begun:
@@ -139,6 +158,7 @@ class ChunkMaker:
         return self._chunk({}, finish_reason(reason, calls=self._calls))
 
     def usage(self, given: object) -> Json:
+        """Returns the last chunk, which has the usage and no choice."""
         return {**self._head(), "choices": [], "usage": chat_usage(given)}
 
     def _chunk(self, delta: Json, finish: str | None = None) -> Json:
@@ -186,12 +206,18 @@ _KEPT: Final = (b"retry-after", b"retry-after-ms", b"request-id", b"x-request-id
 
 
 def whole_refusal(why: Untranslatable) -> ReadReply:
+    """Returns the 422 of a request that has no translation; the provider was not called."""
     error = {"message": why.message, "type": "invalid_request_error", "param": why.param}
     body = json.dumps({"error": {**error, "code": why.code}}).encode()
     return ReadReply(422, [_JSON], body, local=True)
 
 
 async def translate_refusal(reply: UpstreamReply, kind: str) -> ReadReply:
+    """Returns a provider's error in OpenAI's shape, and closes the reply.
+
+    kind: the provider's. Keeps the headers about rates and the pause that Google names in
+    the body.
+    """
     try:
         raw = await read_error_body(reply)
     finally:
@@ -236,6 +262,9 @@ def _error_of_aws(raw: bytes, status: int) -> Json | None:
 
 
 def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:
+    """Returns the error, the status that it means, and the pause in seconds; empty without
+    one.
+    """
     shaped = google_error(error)
     details = error.get("details")
     objects = (
@@ -254,5 +283,6 @@ def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:
 
 
 def google_error(error: Mapping[str, Any]) -> Json:
+    """Returns Google's error as OpenAI's message and type."""
     kind = _TYPES.get(str(error.get("status")), "api_error")
     return {"message": str(error.get("message") or ""), "type": kind}

@@ -1,4 +1,8 @@
-"""Translates chats into Google's generateContent and back, with corrections to litellm."""
+"""Translates chats into Google's generateContent and back, with corrections to litellm.
+
+As `anthropic` does for Anthropic; Vertex differs only in names. The interface is in
+`translation`.
+"""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -47,6 +51,9 @@ class GeminiTranslation:
         self._iterator = chat.ModelResponseIterator
 
     def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall:
+        """Translates a request; the path names the model and the way. Raises
+        Untranslatable.
+        """
         dropped = request.dropped
         if request.params.pop("parallel_tool_calls", None) is False:
             dropped["parallel_tool_calls"] = None
@@ -74,6 +81,7 @@ class GeminiTranslation:
         )
 
     def answer(self, ask: TranslatedCall, answer: Json) -> Json:
+        """Translates a whole answer. Raises UpstreamFailed if it has no candidate."""
         answer.setdefault("usageMetadata", {})
         _fill_arguments(answer)
         found = self._config.transform_google_generate_content_to_openai_model_response(
@@ -92,6 +100,7 @@ class GeminiTranslation:
         return completion(given, id_=id_, model=model, reason=_end_of(answer))
 
     def chunks(self, ask: TranslatedCall) -> "GeminiChunks":
+        """Returns the translator of one stream. ask: the call that the stream answers."""
         logging = SimpleNamespace(optional_params={}, model_call_details={})
         return GeminiChunks(self._iterator(None, sync_stream=True, logging_obj=logging), ask)
 
@@ -119,6 +128,7 @@ def _end_of(answer: Json) -> str:
 
 
 def _fill_arguments(answer: Json) -> None:
+    """Gives calls without arguments an empty object, in place."""
     for candidate in _candidates(answer):
         content = candidate.get("content")
         parts = content.get("parts") if isinstance(content, dict) else None
@@ -181,6 +191,9 @@ class GeminiChunks:
         return bool(self._reason)
 
     def feed(self, event: Json) -> Sequence[Json]:
+        """Translates one event into chunks. Raises ErrorInStream. A blocked prompt ends as
+        a refusal.
+        """
         if "error" in event:
             given = event["error"]
             raise ErrorInStream(google_error(given if isinstance(given, dict) else {}))
@@ -205,6 +218,9 @@ class GeminiChunks:
         return out
 
     def end(self) -> Sequence[Json]:
+        """Returns the last chunks, if a finish reason has arrived; else none, so that the
+        stream is broken.
+        """
         if not self._reason:
             return ()
         self.finished = True

@@ -1,6 +1,8 @@
 """Decides which parts of a chat request a translation keeps, drops or refuses.
 
-The translation never fetches a URL that a client named.
+A hint is dropped and named; a part that the answer depends on is refused. The translation
+never fetches a URL that a client named. It runs before litellm, which would drop or invent
+parts silently. Form errors are found in `request_validation`.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +18,8 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ScreeningRules:
+    """The parts of a chat that one kind of provider has a counterpart for."""
+
     fields: frozenset[str]  # top-level fields with a counterpart
     parts: frozenset[str]  # types of content
     urls: tuple[str, ...]  # prefixes of URLs that the provider fetches
@@ -24,6 +28,12 @@ class ScreeningRules:
 
 @dataclass(frozen=True, slots=True)
 class ScreenedRequest:
+    """A request whose parts all have a counterpart.
+
+    messages, params: as litellm reads them. dropped: names for the header
+    x-swapgate-degraded.
+    """
+
     model: str
     messages: list[Json]
     params: Json  # without model, messages and stream
@@ -101,7 +111,7 @@ _OPENING: Final = "(The conversation begins with your answer.)"
 
 
 def screen_request(body: Json, kind: str) -> ScreenedRequest:
-    """Screens a body and changes it in place. Raises Untranslatable."""
+    """Screens a body and changes it in place. Raises Untranslatable, or MalformedRequest."""
     rules = RULES[kind]
     _refuse_choices(body)
     messages, model = body.get("messages"), body.get("model")
@@ -172,6 +182,10 @@ def _refuse_choices(body: Json) -> None:
 
 
 def _message(message: Json, place: str, kind: str, request: ScreenedRequest) -> Json:
+    """Returns a message with only the members that the kind has a counterpart for.
+
+    place: the message's path, for the error.
+    """
     role = message.get("role")
     if role == "developer":
         message["role"] = "system"
@@ -200,6 +214,9 @@ def _message(message: Json, place: str, kind: str, request: ScreenedRequest) -> 
 
 
 def _part(part: object, place: str, kind: str, request: ScreenedRequest) -> Json:
+    """Returns a part of a message's content. Raises Untranslatable for an unsupported type
+    or URL.
+    """
     if not isinstance(part, dict):
         raise Untranslatable(f"`{place}` is not an object", place)
     rules, type_ = RULES[kind], part.get("type")
@@ -228,6 +245,7 @@ def _part(part: object, place: str, kind: str, request: ScreenedRequest) -> Json
 
 
 def _check_url(url: object, place: str, kind: str) -> None:
+    """Raises Untranslatable for a URL that the provider itself would not fetch."""
     allowed = ("data:", *RULES[kind].urls)
     if not isinstance(url, str) or not url.startswith(allowed):
         ways = " or ".join(f"{prefix}…" for prefix in allowed)
@@ -238,6 +256,7 @@ def _check_url(url: object, place: str, kind: str) -> None:
 
 
 def _look_at_tools(request: ScreenedRequest, kind: str) -> None:
+    """Writes the tools' schemas for the kind, and names schemas that lost a constraint."""
     tools = request.params.get("tools")
     if not tools:
         request.params.pop("tools", None)
@@ -256,6 +275,7 @@ def _look_at_tools(request: ScreenedRequest, kind: str) -> None:
 
 
 def _uncached(request: ScreenedRequest) -> None:
+    """Removes all cache marks, and names them once."""
     marked = [request.params]
     marked += request.messages
     marked += [tool for tool in request.params.get("tools", []) if isinstance(tool, dict)]

@@ -1,7 +1,8 @@
 """Checks that a chat is well formed before its translation.
 
 A translation would hide faults: it would drop broken arguments, or turn a stray result into
-text.
+text. The errors name the field's path, as OpenAI's do. Whether a well-formed part has a
+counterpart is decided in `request_screening`.
 """
 
 import json
@@ -193,6 +194,7 @@ class _OpenCalls:
         self._open: dict[str, str] = {}
 
     def begin(self, calls: object, place: str) -> None:
+        """Takes the calls of an assistant message. The calls before must have results."""
         self.settle()
         self._of_turn = set()
         if not isinstance(calls, list | None):
@@ -208,6 +210,7 @@ class _OpenCalls:
             self._open[id_] = where
 
     def answer(self, id_: object, place: str) -> None:
+        """Takes a tool's result. Raises MalformedRequest if it belongs to no open call."""
         if not isinstance(id_, str) or id_ not in self._of_turn:
             why = "is not the id of a call in the assistant message before it"
             raise MalformedRequest(f"{place}.tool_call_id", why)
@@ -217,12 +220,14 @@ class _OpenCalls:
             )
 
     def settle(self) -> None:
+        """Raises MalformedRequest if a call has no result."""
         for where in self._open.values():
             why = "has no result: add a message of role `tool` with its id"
             raise MalformedRequest(where, why)
 
 
 def _call_id(call: object, place: str) -> str:
+    """Checks a call and returns its id. Raises MalformedRequest."""
     if not isinstance(call, dict):
         raise MalformedRequest(place, "is not an object")
     if call.get("type", "function") != "function":

@@ -1,7 +1,8 @@
 """The interface of a translation, litellm's mapping of fields, and thinking budgets.
 
-`max_tokens` includes thinking. The answer keeps its share of the limit; if too little is left,
-the translation turns thinking off. It keeps a client's own token budget below the limit.
+`max_tokens` includes thinking. The answer keeps its share of the limit; if too little is
+left, the translation turns thinking off. It keeps a client's own token budget below the
+limit. The implementations are `anthropic`, `bedrock` and `gemini`; `transport` uses them.
 """
 
 import copy
@@ -27,6 +28,10 @@ NEAREST: Final[Mapping[str, str]] = {"minimal": "low", "xhigh": "high", "max": "
 
 
 def is_effort_set(effort: str, params: Json, kind: str) -> bool:
+    """Returns whether litellm's mapping expresses an effort as the kind knows it.
+
+    params: litellm's. Without a level in them, the model has a token budget.
+    """
     level = _level(params)
     return effort in BUDGETED[kind] if level is None else level == effort
 
@@ -53,9 +58,10 @@ def budget_beside(budget: int, limit: int) -> int:
 
 
 def fit_budget(params: Json, limit: object, *, own_budget: bool) -> bool:
-    """Lowers the budget. Returns False if too little is left.
+    """Lowers the budget in `params["thinking"]`. Returns False if too little is left.
 
-    own_budget: the client chose the token budget.
+    limit: the answer's limit in tokens; other values limit nothing. own_budget: the client
+    chose the token budget, which stays if it is below the limit.
     """
     budget = params["thinking"].get("budget_tokens")
     if not (isinstance(limit, int) and isinstance(budget, int)):
@@ -112,6 +118,11 @@ def _can_think(params: Json, messages: Sequence[Json], *, own_budget: bool) -> b
 
 
 def in_a_turn_without_thought(messages: Sequence[Json]) -> bool:
+    """Returns whether a tool's result is last, and the answer with its call has no
+    thinking.
+
+    Anthropic refuses thinking in the middle of such a turn.
+    """
     if not messages or messages[-1].get("role") != "tool":
         return False
     for message in reversed(messages):
@@ -130,6 +141,8 @@ class ErrorInStream(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TranslatedCall:
+    """A request in the provider's protocol. path: below `api_base`."""
+
     path: str
     body: Json
     headers: Mapping[str, str]
@@ -138,6 +151,8 @@ class TranslatedCall:
 
 
 class PayloadSource(Protocol):
+    """Splits a provider's stream into events."""
+
     def read(self, data: bytes) -> Iterator[bytes]:
         """Yields the JSON of each complete event. Raises UpstreamFailed (malformed)."""
         ...
@@ -156,11 +171,17 @@ class ChunkTranslator(Protocol):
         """Translates an event into OpenAI's chunks. Raises ErrorInStream."""
         ...
 
-    def end(self) -> Sequence[Json]: ...
+    def end(self) -> Sequence[Json]:
+        """Returns the last chunks once the connection has ended; none if the stream is
+        incomplete.
+        """
 
 
 class Translation(Protocol):
-    """Pure, except for lookups in litellm's tables of models."""
+    """Pure, except for lookups in litellm's tables of models.
+
+    `ask` translates a request, `answer` its whole answer, `chunks` its stream.
+    """
 
     def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall: ...
 
@@ -183,7 +204,11 @@ REHEARSAL: Final[Json] = {
 
 
 def mapped(config: Any, request: ScreenedRequest, kind: str) -> Json:
-    """Maps the fields by litellm. `dropped` names a replaced effort. Raises Untranslatable."""
+    """Maps the fields by litellm. Raises Untranslatable.
+
+    If the model lacks the effort, the nearest one is mapped, and `dropped` names the
+    change. kind: the provider's, for the error.
+    """
     given = {name: value for name, value in request.params.items() if name != "top_k"}
     effort = given.get("reasoning_effort")
     found = None

@@ -1,7 +1,9 @@
 """Sends chats to providers with another protocol, through litellm's translations.
 
-Only this module imports litellm. It uses litellm to translate JSON, without network or logs.
-The import takes seconds and 190 MB, so `load_translation` runs before a client waits.
+Only this module imports litellm. It uses litellm to translate JSON, without network or
+logs. The import takes seconds and 190 MB, so `load_translation` runs before a client waits.
+An error of litellm never passes on its text, which may contain content. Requests are
+screened in `request_screening` first; the wire below is `router.upstream.pool`.
 """
 
 import asyncio
@@ -49,7 +51,10 @@ _KINDS: Final[Mapping[str, Callable[[Any, Callable[[str], Any]], Translation]]] 
 
 
 def load_translation(kind: str) -> Translation:
-    """Imports litellm on the first call. Raises ConfigError if the import fails."""
+    """Imports litellm on the first call. Raises ConfigError if the import fails.
+
+    kind: of the provider. Switches off litellm's downloads, telemetry, retries and logs.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
@@ -108,6 +113,7 @@ class TranslatingTransport(Transport):
             self._translation = load_translation(self._kind)
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
+        """Sends a chat. A request without a translation gets a 422 reply, without a call."""
         if self._translation is None:
             await asyncio.to_thread(self.prepare)
         translation = self._translation
@@ -152,16 +158,22 @@ def _upstream_request(
 
 
 async def _aside(size: int, work: Callable[[], T]) -> T:
+    """Runs work on many bytes in a thread. size: of its input, in bytes."""
     return await asyncio.to_thread(work) if size > LARGE else work()
 
 
 def _own_headers(reply: UpstreamReply) -> Sequence[Header]:
+    """Returns the reply's headers without those of its old body; streams become event
+    streams.
+    """
     type_ = dict(reply.headers).get(b"content-type", b"")
     kept = [header for header in reply.headers if header[0] not in _ITS_OWN]
     return [(b"content-type", b"text/event-stream" if type_ == AWS_STREAM else type_), *kept]
 
 
 class TranslatedReply(WrappedReply):
+    """A whole answer, translated when its body is read."""
+
     def __init__(
         self, reply: UpstreamReply, translate: Callable[[Json], Json], dropped: Sequence[str]
     ) -> None:
@@ -189,6 +201,10 @@ def _answer(raw: bytes, translate: Callable[[Json], Json]) -> bytes:
 
 
 def _end_with_default(given: Json) -> bool:
+    """Adds a good finish reason if an answer has none, for litellm; returns whether it did.
+
+    `_answer` removes it from the translated answer again.
+    """
     candidates = given.get("candidates")
     if isinstance(candidates, list) and candidates and isinstance(candidates[0], dict):
         name, reason, where = "finishReason", "STOP", candidates[0]

@@ -320,5 +320,8 @@ def _print_next(board: Leaderboard) -> None:
     )
     for candidate in plan.waiting:
         output.paragraph(f"waits: {candidate.name}: {candidate.remark}")
+    for candidate in (*plan.measured, *plan.waiting):
+        if candidate.setbacks:
+            output.paragraph(f"setback: {candidate.setbacks}")
     for warning in plan.warnings:
         output.paragraph(warning)

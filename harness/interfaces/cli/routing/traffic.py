@@ -116,6 +116,8 @@ def _print(traffic: _Traffic) -> None:
     report = traffic.report
     answer, note = traffic.headline
     click.echo(f"{answer}.\n{note}")
+    if refused := report.all.refused_text:
+        click.echo(f"{refused}.")
     if (quiet := report.quiet_since) is not None:
         output.note(
             f"no request was recorded since {timestamp(quiet)} UTC: either no client sends "
@@ -128,7 +130,8 @@ def _print(traffic: _Traffic) -> None:
             lambda row: {
                 "ROUTE": row.route,
                 "REQUESTS": f"{row.requests:,}",
-                "ERRORS TO CALLERS": _count(row.failed, row.failed_share),
+                "ERRORS TO CALLERS": _count(row.failed, row.failed_share)
+                + (f", {row.refused:,} refused" if row.refused else ""),
                 "OWN MODEL FAILED": _count(row.left, row.left_share),
                 "COST": format_usd(row.known_cost_usd),
             },

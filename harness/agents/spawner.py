@@ -1,0 +1,286 @@
+"""`Spawner` runs the sub-tasks of a session. Each runs in a child session of its own, in
+parallel; the end of the parent's turn or session ends them all.
+
+Calls of one answer form a set: they run in parallel and share the turn's budget. If sub-tasks
+need literal models without a grant, one switch request covers the set, and the calls wait for
+the person's decision.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import Final
+
+import structlog
+
+from harness.agents import agents, switches
+from harness.agents.agents import AgentsClient
+from harness.agents.built_in_tools import BuiltInTool, ToolAnswer, build_tool
+from harness.agents.conversation import PostedMessage, TurnRun, run_unit
+from harness.agents.message import FREE, IncomingMessage, MessageRole
+from harness.agents.models import choose_model
+from harness.agents.records import Agents, Sessions
+from harness.agents.sub_task import (
+    SpawnArguments,
+    SubTask,
+    SubTaskResult,
+    describe_missing_approval,
+    failed_result,
+    read_outcome,
+    share_bounds,
+)
+from harness.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.agents.turn import ToolCaller
+from harness.agents.turn_runner import TurnRunner
+from harness.frame.errors import Conflict, InputError, NotAllowed, SwapgateError
+from harness.frame.records.transaction import Transaction
+from harness.routing.agent import SPAWN, AgentSession, ModelChoice
+from harness.routing.context import Context
+from harness.routing.settings import TurnBounds
+
+log = structlog.get_logger("swapgate.agents")
+
+MAX_ANSWERS_CHARS: Final = 100_000  # of all answers of a set; longer answers are cut
+SHARE_OF_WAIT: Final = 0.5  # of a turn's time, for a person's decision
+GATHER_S: Final = 0.2  # calls that arrive within this time form a set
+
+
+@dataclass(eq=False, slots=True)
+class SpawnCall:
+    """One call of the tool, and its plan."""
+
+    tasks: Sequence[SubTask]
+    models: Sequence[ModelChoice] = ()  # of the tasks
+    lacking: Sequence[tuple[str, ModelChoice]] = ()  # tasks whose model has no grant
+    error: SwapgateError | None = None  # why the call cannot run
+
+
+@dataclass(eq=False, slots=True)
+class SpawnSet:
+    """The calls of one answer. `planned` returns the switch request that covers them, if one is
+    necessary.
+    """
+
+    planned: asyncio.Task[ModelSwitchRequest | None]
+    calls: list[SpawnCall] = field(default_factory=list)
+    count: int = 0  # number of all sub-tasks, once the set is planned
+
+
+class Spawner:
+    def __init__(self, ctx: Context, turns: TurnRunner) -> None:
+        self._ctx, self._turns = ctx, turns
+        self._limits = ctx.agents.spawn
+        self._gathering: dict[str, SpawnSet] = {}  # by session; later calls join the set
+        self._under_way: Counter[str] = Counter()  # number of sub-tasks, by session
+
+    def tool(self) -> BuiltInTool:
+        return build_tool(
+            SPAWN,
+            "Run a sub-task in a conversation of its own, and get its answer. For several "
+            "sub-tasks in parallel, call the tool several times at once, or give "
+            f"`tasks`: at most {self._limits.max_tasks} together. A sub-task does not see this "
+            "conversation, so `task` must contain everything that it needs. Returns the "
+            "answers in order, each with a status. A model that is not a route needs a "
+            "person's approval: the call waits for the decision, and one approval covers all "
+            "sub-tasks that begin together.",
+            SpawnArguments,
+            self.spawn,
+        )
+
+    async def spawn(self, given: SpawnArguments, caller: ToolCaller) -> ToolAnswer:
+        """Returns the results in the tasks' order, or why a person's approval is missing.
+
+        Raises InputError, NotAllowed, NotFound, Conflict for too many sub-tasks at once.
+        """
+        call, session = SpawnCall(given.sub_tasks), caller.session
+        self._require_room(len(call.tasks), session)
+        self._under_way[session] += len(call.tasks)
+        try:
+            return await self._spawn(call, given.wait_s, caller)
+        finally:
+            self._under_way[session] -= len(call.tasks)
+            self._under_way += Counter()  # drops the zeros
+
+    def _require_room(self, count: int, session: str) -> None:
+        most, under_way = self._limits.max_tasks, self._under_way[session]
+        if count > most:
+            raise InputError(f"tasks: there are {count}, and one call may have {most}")
+        if count + under_way > most:
+            raise Conflict(
+                f"{under_way} sub-tasks of this conversation run or wait for an approval, and "
+                f"it may have {most} at the same time: call again after their end"
+            )
+
+    async def _spawn(
+        self, call: SpawnCall, wait_s: float | None, caller: ToolCaller
+    ) -> ToolAnswer:
+        together = self._join(caller.session, call)
+        try:
+            request = await asyncio.shield(together.planned)
+        finally:
+            self._leave(caller.session, together, call)
+        if call.error is not None:
+            raise call.error
+        left = caller.left
+        if request is not None and call.lacking:
+            patience_s = left.timeout_s * SHARE_OF_WAIT if caller.is_in_turn else inf
+            began_s = self._ctx.clock.monotonic()
+            request = await switches.wait_for_decision(
+                self._ctx, request.id, min(patience_s, inf if wait_s is None else wait_s)
+            )
+            state = request.state_at(self._ctx.clock.now())
+            if state is not SwitchState.APPROVED:
+                return ToolAnswer(describe_missing_approval(request, state))
+            if caller.is_in_turn:
+                waited_s = self._ctx.clock.monotonic() - began_s
+                left = replace(left, timeout_s=max(0.0, left.timeout_s - waited_s))
+        return await self._run_tasks(call, caller.session, left, together.count)
+
+    def _join(self, session: str, call: SpawnCall) -> SpawnSet:
+        together = self._gathering.get(session)
+        if together is None:
+            together = SpawnSet(asyncio.create_task(self._gather(session)))
+            self._gathering[session] = together
+        together.calls.append(call)
+        return together
+
+    def _leave(self, session: str, together: SpawnSet, call: SpawnCall) -> None:
+        """Takes a call out of its set; without calls, nobody needs the plan."""
+        together.calls.remove(call)
+        if not together.calls and not together.planned.done():
+            together.planned.cancel()
+            if self._gathering.get(session) is together:
+                del self._gathering[session]
+
+    async def _gather(self, session: str) -> ModelSwitchRequest | None:
+        await asyncio.sleep(GATHER_S)
+        together = self._gathering.pop(session)
+        calls = tuple(together.calls)
+        together.count = sum(len(call.tasks) for call in calls)
+        return await run_unit(lambda: self._plan(session, calls))
+
+    def _plan(self, session: str, calls: Sequence[SpawnCall]) -> ModelSwitchRequest | None:
+        """Chooses the models of all calls, and requests those without a grant together."""
+        try:
+            parent = self._require_parent(session)
+        except SwapgateError as error:
+            for call in calls:
+                call.error = error
+            return None
+        for call in calls:
+            try:
+                self._choose(parent, call)
+            except SwapgateError as error:
+                call.error = error
+        lacking = [pair for call in calls for pair in call.lacking]
+        if not lacking:
+            return None
+        try:
+            return switches.request_switch(
+                self._ctx,
+                session,
+                [model for _, model in lacking],
+                f"{len(lacking)} sub-tasks",
+                [(task, model.target) for task, model in lacking],
+            )
+        except SwapgateError as error:
+            for call in calls:
+                call.error = call.error or (error if call.lacking else None)
+            return None
+
+    def _require_parent(self, session: str) -> AgentSession:
+        """Raises NotAllowed for a sub-task, and for an agent whose key is revoked."""
+        with self._ctx.store.read() as tx:
+            parent = Sessions(tx).get(session)
+            agents.owner_of(tx, Agents(tx).get(parent.agent))
+        parent.require_open()
+        if parent.parent is not None:
+            raise NotAllowed("a sub-task cannot have sub-tasks: do the work here")
+        return parent
+
+    def _choose(self, parent: AgentSession, call: SpawnCall) -> None:
+        names = [(task.model or "").strip() for task in call.tasks]
+        call.models = [
+            choose_model(self._ctx, name) if name else parent.model for name in names
+        ]
+        with self._ctx.store.read() as tx:
+            call.lacking = [
+                (task.task, model)
+                for task, model in zip(call.tasks, call.models, strict=True)
+                if model.is_literal and not self._is_granted(tx, parent, model)
+            ]
+
+    def _is_granted(self, tx: Transaction, parent: AgentSession, choice: ModelChoice) -> bool:
+        found = agents.find_grant(self._ctx, tx, parent.agent, parent.id, choice.target)
+        return found is not None
+
+    async def _run_tasks(
+        self, call: SpawnCall, session: str, left: TurnBounds, count: int
+    ) -> ToolAnswer:
+        """Runs the call's sub-tasks. count: number of sub-tasks that share `left`."""
+        client, children = await run_unit(lambda: self._open(session, call.models))
+        bounds = share_bounds(left, self._limits.max_usd, count)
+        most = MAX_ANSWERS_CHARS // count
+        pairs = zip(children, call.tasks, strict=True)
+        try:
+            results = await asyncio.gather(
+                *(self._run(client, child, task.task, bounds, most) for child, task in pairs)
+            )
+        finally:
+            await run_unit(lambda: self._close(children))
+        return ToolAnswer({"tasks": results}, sum((r.usage for r in results), FREE))
+
+    def _open(
+        self, session: str, models: Sequence[ModelChoice]
+    ) -> tuple[AgentsClient, Sequence[AgentSession]]:
+        children = []
+        with self._ctx.store.write() as tx:
+            parent = Sessions(tx).lock(session)
+            agent = Agents(tx).get(parent.agent)
+            client = agents.owner_of(tx, agent)
+            for model in models:
+                if not model.is_literal:
+                    client.require_route(model.route)
+                    agents.require_route(self._ctx, tx, agent, model.route)
+                elif not self._is_granted(tx, parent, model):
+                    raise NotAllowed(
+                        f"the approval of {model.target} has ended: request it again"
+                    )
+                children.append(agents.open_child(self._ctx, tx, parent, model))
+        return client, children
+
+    async def _run(
+        self,
+        client: AgentsClient,
+        child: AgentSession,
+        task: str,
+        bounds: TurnBounds,
+        most: int,
+    ) -> SubTaskResult:
+        incoming = IncomingMessage(MessageRole.USER, task)
+        posted = PostedMessage(client, child.agent, child.id, incoming, bounds=bounds)
+        run: TurnRun | None = None
+        try:
+            begun = await self._turns.start(posted)
+            assert isinstance(begun, TurnRun)  # noqa: S101 - `posted` has no idempotency key
+            run = begun
+            return read_outcome(child, await run.outcome(), most)
+        except SwapgateError as error:
+            return failed_result(child, str(error), error.code)
+        except asyncio.CancelledError:
+            if run is not None:
+                run.cancel()
+                await asyncio.wait({run.task})
+            raise
+        except Exception:
+            log.exception("sub_task_failed", session=child.id)
+            return failed_result(child, "the sub-task failed because of an error in Swapgate")
+
+    def _close(self, children: Sequence[AgentSession]) -> None:
+        for child in children:
+            # The parent's end may have closed or deleted the child.
+            with suppress(SwapgateError), self._ctx.store.write() as tx:
+                agents.close_in_unit(self._ctx, tx, child.id, "the sub-task has ended")

@@ -1,0 +1,109 @@
+"""Finds setbacks of a model: on any route, an ended canary, a promotion that was taken back, or
+a failed verdict. A schedule proposes without a person, so its proposals name them.
+
+A setback warns and refuses nothing: `candidates` plans the model all the same, and people read
+the setbacks in the proposal's reason. The functions only read stored proposals and verdicts.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from harness.frame.records.transaction import Transaction
+from harness.gate.verdict import Failed
+from harness.proposals.registration import WINDOW
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
+
+MOST_NAMED: Final = 3  # setbacks of one model; a text names the newest
+MAX_REASON: Final = 200  # characters of the reason of one setback
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """One setback of a model, the newest on its route."""
+
+    target: str  # its name, with its settings
+    route: str
+    proposal: str
+    at: datetime
+    predicate: str  # such as `was rolled back`
+    reason: str
+    served: bool  # it answered requests of users
+
+    @property
+    def text(self) -> str:
+        """Writes the setback as one sentence without a full stop, with a reason of at most
+        MAX_REASON.
+        """
+        reason = self.reason.rstrip(".")
+        if len(reason) > MAX_REASON:
+            reason = f"{reason[: MAX_REASON - 1]}…"
+        because = f": {reason}" if reason else ""
+        return (
+            f"{self.target} {self.predicate} on route {self.route} on {self.at:%Y-%m-%d} "
+            f"({self.proposal}){because}"
+        )
+
+
+def find_setbacks(
+    tx: Transaction, names: Collection[str], now: datetime
+) -> Mapping[str, Sequence[Setback]]:
+    """Lists the setbacks of the last 90 days by model, the newest first; at most one for each
+    route: the newest outcome there. names: `provider/model`, which also stand for the model
+    with other settings.
+    """
+    known = Routing(tx).targets()
+    models = {
+        id_: name
+        for id_, target in known.items()
+        if (name := f"{target.provider}/{target.model}") in names
+    }
+    proposals = [p for p in Proposals(tx).of_candidates(models) if now - p.updated_at <= WINDOW]
+    decided: set[tuple[str, str]] = set()
+    found: dict[str, list[Setback]] = {}
+    for proposal in sorted(proposals, key=lambda p: (p.updated_at, p.id), reverse=True):
+        name = models[proposal.candidate]
+        if (name, proposal.route) in decided:
+            continue
+        setback = _read_setback(tx, proposal, known[proposal.candidate].name)
+        if setback is not None or proposal.phase is ProposalPhase.PROMOTED:
+            decided.add((name, proposal.route))
+        if setback is not None:
+            found.setdefault(name, []).append(setback)
+    return found
+
+
+def _read_setback(tx: Transaction, proposal: Proposal, target: str) -> Setback | None:
+    """Reads a proposal's setback; None if it ended without one, or is open."""
+    if proposal.end is not None:
+        predicate = proposal.end.predicate
+    elif proposal.phase is ProposalPhase.REJECTED and _has_failed(tx, proposal):
+        predicate = "failed the gate"
+    else:
+        return None
+    return Setback(
+        target=target,
+        route=proposal.route,
+        proposal=proposal.id,
+        at=proposal.updated_at,
+        predicate=predicate,
+        reason=proposal.closed_because if proposal.end is not None else "",
+        served=proposal.end is not None,
+    )
+
+
+def _has_failed(tx: Transaction, proposal: Proposal) -> bool:
+    verdict = Verdicts(tx).get(proposal.verdict) if proposal.verdict else None
+    return isinstance(verdict, Failed)
+
+
+def describe_setbacks(setbacks: Iterable[Setback]) -> str:
+    """Writes the newest setbacks in one text; empty without any."""
+    texts = [setback.text for setback in setbacks]
+    more = len(texts) - MOST_NAMED
+    named = texts[:MOST_NAMED] + ([f"and on {more} other routes"] if more > 0 else [])
+    return "; ".join(named)
