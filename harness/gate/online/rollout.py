@@ -201,6 +201,8 @@ class Rollout:
     version: int = 1  # optimistic locking
     # End of the comparison of a promoted candidate with its predecessor; None without a bake.
     bake_ends_at: datetime | None = None
+    # The reasons of `left_out.LeftOut` that an approver acknowledged; None for no reason.
+    acknowledged: tuple[str, ...] | None = None
 
     @property
     def live(self) -> bool:

@@ -135,15 +135,15 @@ def collect_evidence(
         log_rate_e=certificate.rate,
         log_e_max=_highest(now.path),
         carried=now.number == CARRIED,
-        outcomes=_sum_splits(block.assigned_outcomes for block in read),
-        uncounted=_sum_splits(block.uncounted_callers for block in read),
+        outcomes=sum_splits(block.assigned_outcomes for block in read),
+        uncounted=sum_splits(block.uncounted_callers for block in read),
         assigned=ArmSplit(*map(sum, zip(*(block.assigned for block in read), strict=True)))
         if read
         else NO_SPLIT,
     )
 
 
-def _sum_splits(parts: Iterable[Mapping[str, ArmSplit]]) -> dict[str, ArmSplit]:
+def sum_splits(parts: Iterable[Mapping[str, ArmSplit]]) -> dict[str, ArmSplit]:
     """Adds up splits by key, in the order of the keys."""
     both, canary = Counter[str](), Counter[str]()
     for part in parts:
