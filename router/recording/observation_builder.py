@@ -6,7 +6,7 @@ and ranks; keys and single values do not leave the process. Which units count is
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -32,6 +32,7 @@ from harness.gate.online.guardrails import (
     rank_block,
 )
 from harness.gate.online.observation import SEGMENTS, KeyHistory, NeverSeen, ObservationBlock
+from harness.gate.online.one_key import CALLER_DECIDED, MAX_BLOCK_KEYS, count_keys
 from harness.gate.online.outcome import MISSING, Reading, WaitLimits
 from harness.gate.online.prompt_cache import ArmCacheUse, CacheLevels, CacheUse
 from router.recording.scored_units import (
@@ -53,9 +54,10 @@ class BlockFindings(NamedTuple):
     ranks: Mapping[Guardrail, tuple[float, ...]]
     levels: Mapping[Guardrail, ArmLevels]
     bets: Mapping[Guardrail, tuple[float, ...]]
+    by_key: Mapping[str, Mapping[Guardrail, FailureTally]]
 
 
-NO_FINDINGS: Final = BlockFindings({}, {}, {}, {})
+NO_FINDINGS: Final = BlockFindings({}, {}, {}, {}, {})
 # Enough units for one expected unit of the smaller arm, and the fewest controls.
 _RANKED_TOGETHER: Final = MIN_CONTROLS + 1
 
@@ -148,7 +150,29 @@ def summarize_block(
         if found.level is not None:
             cache = _cache_levels(completed_units, measured, guardrail)
             levels[guardrail] = replace(found.level, cache=cache)
-    return BlockFindings(counts, ranks, levels, bets)
+    return BlockFindings(counts, ranks, levels, bets, count_clients(units, counts))
+
+
+def count_clients(
+    units: Sequence[LedgerUnit], guardrails: Collection[Guardrail]
+) -> dict[str, dict[Guardrail, FailureTally]]:
+    """Counts units by client key, for the live guardrails that callers decide.
+
+    A missing outcome counts for the canary, as in the evidence of harm.
+    """
+    found: dict[str, dict[Guardrail, FailureTally]] = {}
+    for guardrail in CALLER_DECIDED:
+        if guardrail not in guardrails:
+            continue
+        by_client: dict[str, list[LedgerUnit]] = {}
+        for unit in units:
+            if unit.client and counts_for(unit, guardrail):
+                by_client.setdefault(unit.client, []).append(unit)
+        for client, own in by_client.items():
+            tally = _tally(own, guardrail)
+            lost = sum(unit.lost and unit.canary for unit in own)
+            found.setdefault(client, {})[guardrail] = tally.without(lost, canary=True)
+    return count_keys(found, MAX_BLOCK_KEYS)
 
 
 def _bets(
@@ -348,6 +372,7 @@ class ObservationBuilder:
             ranks=findings.ranks,
             levels=findings.levels,
             bets=findings.bets,
+            by_key=findings.by_key,
             never_seen=self._of_new_keys(block, units, findings) if block.claimed else None,
             outcomes=count_outcomes(units),
             uncounted={key: ArmSplit(*count) for key, count in sorted(block.uncounted.items())},
@@ -381,6 +406,7 @@ class ObservationBuilder:
             None if len(new) == len(units) else _with_errors(findings.counts, errors),
             None if findings.ranks == of_all.ranks else findings.ranks,
             None if findings.bets == of_all.bets else findings.bets,
+            None if findings.by_key == of_all.by_key else findings.by_key,
         )
 
 

@@ -33,6 +33,7 @@ from harness.gate.online.step_holds import (
     left_out_differences,
     left_out_reason_text,
     not_sent_reason,
+    saved_by_key_reason,
 )
 from harness.gate.online.uncounted import describe_uncountable
 from harness.gate.online.worker_guard import GuardCount
@@ -363,7 +364,8 @@ def _open_condition(view: _View) -> str:
     missing = missing or _missing_outcomes(view) or not_sent_reason(rollout, view.blocks)
     if not missing and step.certify:
         missing = counted_reason(view.evidence) or _missing_certificate(view)
-    # This reads all blocks a second time, so it comes last.
+    # These read all blocks again, so they come last.
+    missing = missing or saved_by_key_reason(rollout, view.blocks)
     return missing or left_out_reason_text(
         left_out_differences(rollout, view.blocks, view.evidence)
     )

@@ -15,7 +15,11 @@ from harness.gate.online.left_out import LeftOutDifference, bound_blocks, compar
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import READINGS, OutcomeKind, Reading, outcome_name, split_key
 from harness.gate.online.rollout import Rollout
-from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
+from harness.gate.online.rollout_evidence import (
+    CanaryEvidence,
+    collect_evidence,
+    find_saving_key,
+)
 
 # A step holds if a larger part of its canary's assigned requests was not sent.
 MOST_NOT_SENT: Final = 0.10
@@ -87,6 +91,17 @@ def _counted_text(name: str, assigned: int, unknown: Mapping[str, int]) -> str:
         f"A certificate needs {format_percent(LEAST_COUNTED)} of each arm's assigned requests "
         f"as evidence, and the {name} has {counted:,} of {assigned:,} ({percent}). The most "
         f"frequent other outcome is: {_lower(outcome_name(key))} ({unknown[key]:,})"
+    )
+
+
+def saved_by_key_reason(rollout: Rollout, blocks: Sequence[ObservationBlock]) -> str:
+    """Explains that one client key saves the canary from a rollback; empty if none does."""
+    key = find_saving_key(blocks, rollout.policy)
+    if not key:
+        return ""
+    return (
+        f"Without the callers of the client key {key}, the canary would be rolled back. Find "
+        "out what these callers do"
     )
 
 

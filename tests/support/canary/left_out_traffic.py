@@ -117,9 +117,7 @@ def _is_unknown(kind: OutcomeKind) -> bool:
 def _sum(outcomes: Mapping[str, ArmSplit], counts: object) -> ArmSplit:
     assert callable(counts)
     splits = [
-        split
-        for key, split in outcomes.items()
-        if counts(OutcomeKind(key.partition(": ")[0]))
+        split for key, split in outcomes.items() if counts(OutcomeKind(key.partition(": ")[0]))
     ]
     return ArmSplit(sum(s.failures for s in splits), sum(s.canary for s in splits))
 
