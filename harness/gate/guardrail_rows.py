@@ -174,8 +174,8 @@ def _sole_key_text(evidence: GuardrailEvidence) -> str:
     if not evidence.sole_key:
         return ""
     return (
-        f"one key: nearly all callers come with the client key {evidence.sole_key}, so it alone "
-        "decides this guardrail. Give each application its own key"
+        f"one key: nearly all callers come with the client key {evidence.sole_key}, which thus "
+        "decides this guardrail alone. Give each application its own key"
     )
 
 

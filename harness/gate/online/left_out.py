@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Final
 
 from harness.frame.formatting import format_percent
-from harness.gate.arrays import log_mean_rows, np
+from harness.gate.arrays import Floats, log_mean_rows, np
 from harness.gate.online.evidence_paths import ODDS_WEIGHTS
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.guardrails import NO_SPLIT, ArmSplit, ErrorTally, Guardrail
@@ -107,58 +107,81 @@ def _share(part: int, whole: int) -> str:
 def compare_left_out(blocks: Sequence[ObservationBlock]) -> tuple[LeftOutDifference, ...]:
     """Returns the reasons for which the arms leave out unlike shares.
 
-    blocks: of one rollout, which may lack outcomes. Each reason, direction and period has an
-    e-value of its own, the weighted mean over HARM_GRID of the products of Fisher's factors.
+    blocks: of one rollout in the order of number; they may lack outcomes.
     """
-    found = []
     units = ArmSplit(
         sum(block.units for block in blocks), sum(block.canary_units for block in blocks)
     )
-    for reason in LeftOut:
-        splits = [_left_out(block, reason) for block in blocks]
-        total = _sum(splits)
-        if total.failures and _differs(blocks, splits):
-            found.append(LeftOutDifference(reason, total, units))
+    periods = sorted({block.period for block in blocks})
+    found = []
+    for place, (reason, splits) in enumerate(_in_order_of_appearance(blocks), start=1):
+        counts = list(zip(blocks, splits, strict=True))
+        own = ([one for one in counts if one[0].period == number] for number in periods)
+        if any(
+            left_out_path(part)[-1] >= log_e_limit(number, place)
+            for number, part in zip(periods, own, strict=True)
+        ):
+            found.append(LeftOutDifference(reason, _sum(splits), units))
     return tuple(found)
 
 
-def _differs(blocks: Sequence[ObservationBlock], splits: Sequence[ArmSplit]) -> bool:
-    for period in {block.period for block in blocks}:
-        own = [
-            (block, split)
-            for block, split in zip(blocks, splits, strict=True)
-            if block.period == period
-        ]
-        if max(_log_e(own, more=True), _log_e(own, more=False)) >= log_e_limit(period):
-            return True
-    return False
+def _in_order_of_appearance(
+    blocks: Sequence[ObservationBlock],
+) -> list[tuple[LeftOut, list[ArmSplit]]]:
+    """Returns the reasons that occur, the earliest first, with their units in each block."""
+    found = []
+    for reason in LeftOut:
+        splits = [left_out_units(block, reason) for block in blocks]
+        first = next((number for number, split in enumerate(splits) if split.failures), None)
+        if first is not None:
+            found.append((first, reason, splits))
+    found.sort(key=lambda one: (one[0], one[1]))
+    return [(reason, splits) for _, reason, splits in found]
 
 
-def log_e_limit(period: int) -> float:
-    """Returns the log e at which one test of a period fires."""
+def log_e_limit(period: int, place: int) -> float:
+    """Returns the log e at which the test of one reason fires.
+
+    place: the reason's place in the order of appearance, from 1. The j-th reason has the part
+    1/(j(j + 1)) of the chance, so that a rollout with few reasons needs little evidence.
+    """
     part = FIRST_PERIOD if period <= 1 else (1.0 - FIRST_PERIOD) / (period * (period - 1))
-    return math.log(2 * len(LeftOut) / (LEFT_OUT_ALPHA * part))
+    return math.log(2 * place * (place + 1) / (LEFT_OUT_ALPHA * part))
 
 
-def _log_e(counts: Iterable[tuple[ObservationBlock, ArmSplit]], *, more: bool) -> float:
-    """Returns log e that the canary's odds to be left out are higher (`more`), or lower."""
-    factors = [
+def left_out_path(counts: Sequence[tuple[ObservationBlock, ArmSplit]]) -> Floats:
+    """Returns the larger log e of both directions after each block.
+
+    counts: the blocks of one period, each with its units of one reason. The evidence that the
+    canary has more or fewer of them is the weighted mean over HARM_GRID of the products of
+    Fisher's factors, against an odds ratio of 1.
+    """
+    more = [
+        log_factors(block.units, block.canary_units, split.failures, split.canary, odds=_ODDS)
+        for block, split in counts
+    ]
+    fewer = [
         log_factors(
             block.units,
-            block.canary_units if more else block.units - block.canary_units,
+            block.units - block.canary_units,
             split.failures,
-            split.canary if more else split.failures - split.canary,
+            split.failures - split.canary,
             odds=_ODDS,
         )
         for block, split in counts
     ]
-    products = np.array(factors, dtype=np.float64).sum(axis=0) + _LOG_WEIGHTS
-    rows = [np.array([value]) for value in products]
+    return np.maximum(_mean_path(more), _mean_path(fewer))
+
+
+def _mean_path(factors: Sequence[tuple[float, ...]]) -> Floats:
+    products = np.cumsum(np.array(factors, dtype=np.float64), axis=0) + _LOG_WEIGHTS
+    rows = list(products.T)
     # The mean of n terms times n is their sum.
-    return float(log_mean_rows(rows)[0]) + math.log(len(rows))
+    return log_mean_rows(rows) + math.log(len(rows))
 
 
-def _left_out(block: ObservationBlock, reason: LeftOut) -> ArmSplit:
+def left_out_units(block: ObservationBlock, reason: LeftOut) -> ArmSplit:
+    """Counts a block's units that were left out for a reason."""
     return _sum(
         split for key, split in block.outcomes.items() if left_out_reason(key) is reason
     )
@@ -185,7 +208,7 @@ def bound_blocks(
     for block in blocks:
         changed, control = block, block.units - block.canary_units
         for reason in excess:
-            split = _left_out(block, reason)
+            split = left_out_units(block, reason)
             share = (split.failures - split.canary) / control if control else 0.0
             excess[reason] += split.canary - share * block.canary_units
             new = min(split.canary, max(0, math.floor(excess[reason]) - added[reason]))
