@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from harness.gate.online.guardrails import Guardrail
-from harness.gate.online.left_out import LeftOut, left_out_path, left_out_units, log_e_limit
+from harness.gate.online.left_out import (
+    ExclusionCause,
+    left_out_path,
+    left_out_units,
+    log_e_limit,
+)
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
 from harness.gate.policy import CanaryPolicy
 from tests.support.canary.left_out_traffic import ArmTruth, LeftOutScene, simulate_left_out
@@ -22,7 +27,7 @@ FIFTH = ArmTruth(early=0.20)
 
 
 def exposures_until_fired(
-    scene: LeftOutScene, reason: LeftOut, *, cap: int, seed: int, place: int = 1
+    scene: LeftOutScene, reason: ExclusionCause, *, cap: int, seed: int, place: int = 1
 ) -> float:
     """Exposures until the test of a reason fires. place: see `log_e_limit`."""
     rng = np.random.default_rng([69, seed])
@@ -42,7 +47,8 @@ def evidence_of(scene: LeftOutScene, *, exposures: int, seed: int) -> CanaryEvid
 def test_twice_as_many_left_out_are_found_within_350_exposures(share: float) -> None:
     scene = LeftOutScene(FIFTH, TENTH, share=share)
     found = [
-        exposures_until_fired(scene, LeftOut.EARLY, cap=1_000, seed=seed) for seed in range(20)
+        exposures_until_fired(scene, ExclusionCause.EARLY, cap=1_000, seed=seed)
+        for seed in range(20)
     ]
     assert np.median(found) <= 350
 
@@ -54,7 +60,9 @@ def test_equal_shares_fire_no_test(trials: int) -> None:
     assert not any(
         math.isfinite(exposures_until_fired(scene, reason, cap=2_000, seed=seed, place=place))
         for seed in range(trials)
-        for place, reason in enumerate((LeftOut.EARLY, LeftOut.LIMITED, LeftOut.FALLBACK), 1)
+        for place, reason in enumerate(
+            (ExclusionCause.EARLY, ExclusionCause.LIMITED, ExclusionCause.FALLBACK), 1
+        )
     )
 
 

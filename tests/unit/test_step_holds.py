@@ -9,7 +9,7 @@ import pytest
 
 from harness.gate.online.guardrails import ArmSplit
 from harness.gate.online.left_out import (
-    LeftOut,
+    ExclusionCause,
     bound_blocks,
     compare_left_out,
     left_out_reason,
@@ -119,19 +119,19 @@ def test_unlike_left_out_shares_hold_with_reason_and_counts_until_they_are_ackno
     assert "of the candidate, " in action.reason
     assert "swapgate canary resume" in action.reason
 
-    acknowledged = replace(ROLLOUT, acknowledged=(LeftOut.EARLY.value,))
+    acknowledged = replace(ROLLOUT, acknowledged=(ExclusionCause.EARLY.value,))
     assert decide(blocks, acknowledged).signal is RolloutSignal.STEP_DONE
 
 
 def test_unlike_shares_that_change_no_step_hold_nothing() -> None:
     blocks = blocks_of(SHOWN, HIDDEN)
-    assert [one.reason for one in compare_left_out(blocks)] == [LeftOut.EARLY]
+    assert [one.reason for one in compare_left_out(blocks)] == [ExclusionCause.EARLY]
     assert decide(blocks).signal is RolloutSignal.STEP_DONE
 
 
 def test_the_excess_of_the_canary_counts_as_its_failures() -> None:
     blocks = blocks_of(HIDDEN, SHOWN)
-    bounded = bound_blocks(blocks, [LeftOut.EARLY])
+    bounded = bound_blocks(blocks, [ExclusionCause.EARLY])
     canary = sum(block.canary_units for block in blocks)
     more = sum(block.canary_failures for block in bounded)
     more -= sum(block.canary_failures for block in blocks)
@@ -142,9 +142,11 @@ def test_the_excess_of_the_canary_counts_as_its_failures() -> None:
 
 def test_limited_units_become_known_failures() -> None:
     blocks = blocks_of(ArmTruth(limited=0.5))
-    bounded = bound_blocks(blocks, [LeftOut.LIMITED])
+    bounded = bound_blocks(blocks, [ExclusionCause.LIMITED])
     unknown = sum(block.unknown_units.canary for block in bounded)
-    assert unknown < 0.1 * sum(left_out_units(one, LeftOut.LIMITED).canary for one in blocks)
+    assert unknown < 0.1 * sum(
+        left_out_units(one, ExclusionCause.LIMITED).canary for one in blocks
+    )
     for block in bounded:
         check_block(block)
 
@@ -161,7 +163,7 @@ def test_each_outcome_is_left_out_for_one_reason_or_counts() -> None:
         OutcomeKind.STOPPED,
         OutcomeKind.LEFT,
     }
-    assert left_out_reason("left: early") is LeftOut.EARLY
+    assert left_out_reason("left: early") is ExclusionCause.EARLY
     assert left_out_reason("left: waited") is None
     assert left_out_reason("not_measured: missing") is None
 

@@ -27,7 +27,7 @@ from harness.gate.online.outcome import READINGS, OutcomeKind, OutcomeReason, Re
 from harness.gate.online.worker_guard import HARM_GRID
 
 
-class LeftOut(StrEnum):
+class ExclusionCause(StrEnum):
     """A reason for which a unit tells nothing about errors. The values are acknowledged."""
 
     EARLY = "left_early"
@@ -38,13 +38,13 @@ class LeftOut(StrEnum):
     NOT_MEASURED = "not_measured"
 
 
-LEFT_OUT_WORDS: Final[Mapping[LeftOut, str]] = {
-    LeftOut.EARLY: "callers who left early",
-    LeftOut.REFUSED: "requests that the provider refused",
-    LeftOut.LIMITED: "requests that the provider limited",
-    LeftOut.NOT_SENT: "requests that were not sent after their assignment",
-    LeftOut.FALLBACK: "answers that a gateway marks as its fallback's",
-    LeftOut.NOT_MEASURED: "requests that were not measured",
+LEFT_OUT_WORDS: Final[Mapping[ExclusionCause, str]] = {
+    ExclusionCause.EARLY: "callers who left early",
+    ExclusionCause.REFUSED: "requests that the provider refused",
+    ExclusionCause.LIMITED: "requests that the provider limited",
+    ExclusionCause.NOT_SENT: "requests that were not sent after their assignment",
+    ExclusionCause.FALLBACK: "answers that a gateway marks as its fallback's",
+    ExclusionCause.NOT_MEASURED: "requests that were not measured",
 }
 # The chance that an equal candidate makes a test fire in a rollout, over all reasons, both
 # directions and all periods.
@@ -57,23 +57,23 @@ _LOG_WEIGHTS: Final = np.log(np.array(ODDS_WEIGHTS))
 _EARLY: Final = frozenset({OutcomeReason.EARLY, OutcomeReason.DEADLINE_EARLY})
 
 
-def left_out_reason(key: str) -> LeftOut | None:
+def left_out_reason(key: str) -> ExclusionCause | None:
     """Returns the reason of a key of `ObservationBlock.outcomes`; None for other outcomes."""
     kind, reason = split_key(key)
     if kind is OutcomeKind.LEFT:
-        return LeftOut.EARLY if reason in _EARLY else None
+        return ExclusionCause.EARLY if reason in _EARLY else None
     if kind is OutcomeKind.NOT_MEASURED:
         if reason is OutcomeReason.MISSING:
             return None
         is_fallback = reason is OutcomeReason.GATEWAY_FALLBACK
-        return LeftOut.FALLBACK if is_fallback else LeftOut.NOT_MEASURED
+        return ExclusionCause.FALLBACK if is_fallback else ExclusionCause.NOT_MEASURED
     return _BY_KIND.get(kind)
 
 
 _BY_KIND: Final = {
-    OutcomeKind.REFUSED: LeftOut.REFUSED,
-    OutcomeKind.LIMITED: LeftOut.LIMITED,
-    OutcomeKind.NOT_SENT: LeftOut.NOT_SENT,
+    OutcomeKind.REFUSED: ExclusionCause.REFUSED,
+    OutcomeKind.LIMITED: ExclusionCause.LIMITED,
+    OutcomeKind.NOT_SENT: ExclusionCause.NOT_SENT,
 }
 
 
@@ -84,7 +84,7 @@ class LeftOutDifference:
     left_out, units: in both arms and in the canary, over all blocks.
     """
 
-    reason: LeftOut
+    reason: ExclusionCause
     left_out: ArmSplit
     units: ArmSplit
 
@@ -127,10 +127,10 @@ def compare_left_out(blocks: Sequence[ObservationBlock]) -> tuple[LeftOutDiffere
 
 def _in_order_of_appearance(
     blocks: Sequence[ObservationBlock],
-) -> list[tuple[LeftOut, list[ArmSplit]]]:
+) -> list[tuple[ExclusionCause, list[ArmSplit]]]:
     """Returns the reasons that occur, the earliest first, with their units in each block."""
     found = []
-    for reason in LeftOut:
+    for reason in ExclusionCause:
         splits = [left_out_units(block, reason) for block in blocks]
         first = next((number for number, split in enumerate(splits) if split.failures), None)
         if first is not None:
@@ -180,7 +180,7 @@ def _mean_path(factors: Sequence[tuple[float, ...]]) -> Floats:
     return log_mean_rows(rows) + math.log(len(rows))
 
 
-def left_out_units(block: ObservationBlock, reason: LeftOut) -> ArmSplit:
+def left_out_units(block: ObservationBlock, reason: ExclusionCause) -> ArmSplit:
     """Counts a block's units that were left out for a reason."""
     return _sum(
         split for key, split in block.outcomes.items() if left_out_reason(key) is reason
@@ -195,7 +195,7 @@ def _sum(splits: Iterable[ArmSplit]) -> ArmSplit:
 
 
 def bound_blocks(
-    blocks: Sequence[ObservationBlock], reasons: Iterable[LeftOut]
+    blocks: Sequence[ObservationBlock], reasons: Iterable[ExclusionCause]
 ) -> list[ObservationBlock]:
     """Returns the blocks with the canary's excess of left-out units counted as its failures.
 
@@ -224,8 +224,8 @@ _UNKNOWN: Final = frozenset(
     reason
     for kind, reason in (
         *_BY_KIND.items(),
-        (OutcomeKind.NOT_MEASURED, LeftOut.NOT_MEASURED),
-        (OutcomeKind.NOT_MEASURED, LeftOut.FALLBACK),
+        (OutcomeKind.NOT_MEASURED, ExclusionCause.NOT_MEASURED),
+        (OutcomeKind.NOT_MEASURED, ExclusionCause.FALLBACK),
     )
     if READINGS[Guardrail.ERRORS][kind] is Reading.UNKNOWN
 )

@@ -201,7 +201,7 @@ class Rollout:
     version: int = 1  # optimistic locking
     # End of the comparison of a promoted candidate with its predecessor; None without a bake.
     bake_ends_at: datetime | None = None
-    # The reasons of `left_out.LeftOut` that an approver acknowledged; None for no reason.
+    # The causes of `left_out.ExclusionCause` that an approver acknowledged; None for none.
     acknowledged: tuple[str, ...] | None = None
 
     @property
