@@ -29,7 +29,7 @@ from harness.routing.table import RouteRecord
 # Removed from a reason, because the state before it also says "on hold".
 HOLD_PREFIX: Final = "On hold: "
 AFTER_PROMOTION: Final = "after its promotion"
-BACK: Final = "If harm is shown, it is rolled back at once."
+BACK: Final = "If the data show harm, the incumbent serves all users again at once."
 
 
 class CanaryStateKind(StrEnum):

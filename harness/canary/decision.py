@@ -29,9 +29,12 @@ from harness.frame.alerts.records import Alerts
 from harness.frame.errors import NotFound, SignatureInvalid
 from harness.frame.formatting import add_seconds, format_bps, format_percent, format_span
 from harness.frame.records.transaction import Transaction
+from harness.gate.online.left_out import LeftOutDifference
 from harness.gate.online.observation import ObservationBlock, TrafficMinute
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction, RolloutFigures, decide_action
+from harness.gate.online.rollout_evidence import collect_evidence
+from harness.gate.online.step_holds import left_out_differences
 from harness.gate.online.worker_guard import read_guard_count
 from harness.gate.verdict import Verdict
 from harness.proposals import recomputation
@@ -349,6 +352,14 @@ def read_evidence(unit: RolloutUnit) -> RolloutAction:
     """Decides by the stored blocks alone, without holds, proof or a router's guard."""
     blocks = Observations(unit.tx).blocks(unit.rollout.id)
     return decide_action(unit.rollout, blocks, unit.ctx.clock.now())
+
+
+def find_left_out(unit: RolloutUnit) -> Sequence[LeftOutDifference]:
+    """Returns the differences that hold the step, or would hold it after a pause."""
+    blocks = Observations(unit.tx).blocks(unit.rollout.id)
+    ordered = sorted(blocks, key=lambda block: block.number)
+    evidence = collect_evidence(ordered, unit.rollout.policy)
+    return left_out_differences(unit.rollout, ordered, evidence)
 
 
 def _allowed(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:

@@ -9,6 +9,7 @@ The machine does not judge evidence: `decision` derives the signal from it, and
 `operations`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.canary import way_back
@@ -21,6 +22,7 @@ from harness.frame.errors import NotFound, ProofRefused
 from harness.frame.people.access import SYSTEM, Actor
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.left_out import LeftOutDifference
 from harness.gate.online.rollout import (
     Rollout,
     RolloutSignal,
@@ -212,6 +214,21 @@ class CanaryMachine:
             return False
         self._write_event("canary.acknowledge", self._rollout, move, {})
         return True
+
+    def acknowledge_left_out(
+        self, move: CanaryMove, differences: Sequence[LeftOutDifference]
+    ) -> Rollout:
+        """Records that an approver knows why the arms leave out unlike shares of requests.
+
+        These reasons never hold this rollout again. Returns the saved rollout.
+        """
+        rollout, reasons = self._rollout, [one.reason.value for one in differences]
+        known = (*(rollout.acknowledged or ()), *reasons)
+        saved = Rollouts(self._tx).save(replace(rollout, acknowledged=known))
+        counts = {one.reason.value: one.text for one in differences}
+        details = {**decision_evidence(self._unit, None), "acknowledged": counts}
+        self._write_event("canary.acknowledge", rollout, move, details)
+        return saved
 
     def _stay_live(self, move: CanaryMove) -> Rollout:
         """Applies a signal that neither ends nor promotes. A new step commits a new share."""

@@ -120,6 +120,10 @@ def operate(
             case RolloutSignal.RESUME:
                 proof_validity.require_proof(ctx, tx, Verdicts(tx).get(rollout.verdict))
                 acknowledged = machine.acknowledge_faults(move)
+                if differences := decision.find_left_out(unit):
+                    acknowledged = True
+                    rollout = machine.acknowledge_left_out(move, differences)
+                    machine = CanaryMachine(replace(unit, rollout=rollout))
                 if acknowledged and rollout.state is not RolloutState.PAUSED:
                     return CanaryOperation(rollout)
             case _:

@@ -127,7 +127,11 @@ def _evidence_row(
         classes=(
             _failure_classes(evidence)
             or _judge_lines(evidence, judge)
-            or tuple(filter(None, [evidence.cache_text, evidence.bounds_text]))
+            or tuple(
+                filter(
+                    None, [evidence.cache_text, evidence.bounds_text, _sole_key_text(evidence)]
+                )
+            )
         ),
         warns=is_warning(evidence),
     )
@@ -167,6 +171,15 @@ def _failure_classes(evidence: GuardrailEvidence) -> tuple[str, ...]:
         if classes
     )
     return (*lines, evidence.segment.text) if evidence.segment else lines
+
+
+def _sole_key_text(evidence: GuardrailEvidence) -> str:
+    if not evidence.sole_key:
+        return ""
+    return (
+        f"one key: nearly all callers come with the client key {evidence.sole_key}, which thus "
+        "decides this guardrail alone. Give each application its own key"
+    )
 
 
 def _judge_lines(evidence: GuardrailEvidence, judge: CanaryJudge | None) -> tuple[str, ...]:

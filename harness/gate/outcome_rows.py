@@ -4,7 +4,6 @@ In each arm, the rows of outcomes sum to the requests assigned.
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,11 +11,8 @@ from harness.frame.formatting import format_percent
 from harness.gate.online.guardrails import ArmSplit
 from harness.gate.online.outcome import OUTCOME_NAMES, OutcomeKind, outcome_name, split_key
 from harness.gate.online.rollout_action import RolloutFigures
+from harness.gate.online.uncounted import uncounted_words
 
-# Reasons for which the router could not count a caller (`ObservationBlock.uncounted`).
-_UNCOUNTED: Final[Mapping[str, str]] = {
-    "max_keys": "the router remembers no further caller today",
-}
 _ORDER: Final = {kind: number for number, kind in enumerate(OutcomeKind)}
 
 
@@ -63,7 +59,7 @@ def uncounted_rows(figures: RolloutFigures) -> tuple[OutcomeRow, ...]:
     return tuple(
         OutcomeRow(
             key,
-            f"Not counted: {_UNCOUNTED.get(key, key.replace('_', ' '))}",
+            f"Not counted: {uncounted_words(key)}",
             split.canary,
             split.failures - split.canary,
             None,

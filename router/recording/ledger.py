@@ -18,6 +18,7 @@ from harness.frame.ports import Clock
 from harness.gate.online.guardrails import FEEDBACK_S, UnitRule
 from harness.gate.online.observation import KeyClaim, KeyHistory, ObservationBlock, fingerprint
 from harness.gate.online.outcome import ExposureOutcome
+from harness.gate.online.uncounted import UncountedReason
 from harness.proposals.judge import JudgeOutcome
 from router.recording.observation_builder import ObservationBuilder
 from router.recording.scored_units import GuardrailSample, LedgerUnit, OpenBlock
@@ -30,8 +31,6 @@ MAX_BLOCK_AGE_S: Final = 60.0
 MAX_KEYS: Final = 500_000
 # How long a closed block waits for its judge's verdicts. The router gives a slower judge up.
 JUDGED_WITHIN_S: Final = 180.0
-# The reason in `ObservationBlock.uncounted` for callers beyond a ledger's `max_keys`.
-MAX_KEYS_REACHED: Final = "max_keys"
 # How many claims are kept for blocks that were sent without an answer; new claims replace the
 # oldest.
 LATE_CLAIMS: Final = 10_000
@@ -94,12 +93,12 @@ class Ledger:
         known = hash(key)
         if known in self._seen:
             return None
+        block = self._block(weight_bps, now, at)
         if len(self._seen) >= self._max_keys:
             self.unscored += 1
-            self._block(weight_bps, now, at).note_uncounted(MAX_KEYS_REACHED, canary=canary)
+            block.note_uncounted(UncountedReason.MAX_KEYS, canary=canary)
             return None
         self._seen.add(known)
-        block = self._block(weight_bps, now, at)
         unit = LedgerUnit(block, key=key, canary=canary, traits=traits, client=client)
         block.units.append(unit)
         block.out += 1

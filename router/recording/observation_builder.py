@@ -6,7 +6,7 @@ and ranks; keys and single values do not leave the process. Which units count is
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -26,11 +26,13 @@ from harness.gate.online.guardrails import (
     MeasuredUnit,
     SegmentCount,
     UnitRule,
+    bets_block,
     guardrail_kind,
     mean_levels,
     rank_block,
 )
 from harness.gate.online.observation import SEGMENTS, KeyHistory, NeverSeen, ObservationBlock
+from harness.gate.online.one_key import CALLER_DECIDED, MAX_BLOCK_KEYS, count_keys
 from harness.gate.online.outcome import MISSING, OutcomeKind, Reading, WaitLimits
 from harness.gate.online.prompt_cache import ArmCacheUse, CacheLevels, CacheUse
 from harness.gate.online.waiting import (
@@ -65,9 +67,11 @@ class BlockFindings(NamedTuple):
     ranks: Mapping[Guardrail, tuple[float, ...]]
     levels: Mapping[Guardrail, ArmLevels]
     bounds: Mapping[Guardrail, ArmSplit]
+    bets: Mapping[Guardrail, tuple[float, ...]]
+    by_key: Mapping[str, Mapping[Guardrail, FailureTally]]
 
 
-NO_FINDINGS: Final = BlockFindings({}, {}, {}, {})
+NO_FINDINGS: Final = BlockFindings({}, {}, {}, {}, {}, {})
 # Enough units for one expected unit of the smaller arm, and the fewest controls.
 _RANKED_TOGETHER: Final = MIN_CONTROLS + 1
 
@@ -132,11 +136,10 @@ def summarize_block(
     ranks: dict[Guardrail, tuple[float, ...]] = {}
     levels: dict[Guardrail, ArmLevels] = {}
     bounds: dict[Guardrail, ArmSplit] = {}
+    bets: dict[Guardrail, tuple[float, ...]] = {}
     for guardrail, ratio in tolerated.items():
         needs = NEEDS[guardrail]
         kind = guardrail_kind(guardrail)
-        if kind is GuardrailKind.SUMS:
-            continue
         counted = kind is GuardrailKind.COUNTS
         completed_units = [
             unit
@@ -147,6 +150,10 @@ def summarize_block(
             continue
         if counted:
             counts[guardrail] = _tally(completed_units, guardrail)
+            continue
+        if kind is GuardrailKind.SUMS:
+            if ys := _bets(completed_units, guardrail, ratio, block):
+                bets[guardrail] = ys
             continue
         measured = [
             MeasuredUnit(unit.canary, *_values(unit, guardrail, ranked.cached_share))
@@ -160,7 +167,48 @@ def summarize_block(
         if found.level is not None:
             cache = _cache_levels(completed_units, measured, guardrail)
             levels[guardrail] = replace(found.level, cache=cache)
-    return BlockFindings(counts, ranks, levels, bounds)
+    return BlockFindings(counts, ranks, levels, bounds, bets, count_clients(units, counts))
+
+
+def count_clients(
+    units: Sequence[LedgerUnit], guardrails: Collection[Guardrail]
+) -> dict[str, dict[Guardrail, FailureTally]]:
+    """Counts units by client key, for the live guardrails that callers decide.
+
+    A missing outcome counts for the canary, as in the evidence of harm.
+    """
+    found: dict[str, dict[Guardrail, FailureTally]] = {}
+    for guardrail in CALLER_DECIDED:
+        if guardrail not in guardrails:
+            continue
+        by_client: dict[str, list[LedgerUnit]] = {}
+        for unit in units:
+            if unit.client and counts_for(unit, guardrail):
+                by_client.setdefault(unit.client, []).append(unit)
+        for client, own in by_client.items():
+            tally = _tally(own, guardrail)
+            lost = sum(unit.lost and unit.canary for unit in own)
+            found.setdefault(client, {})[guardrail] = tally.without(lost, canary=True)
+    return count_keys(found, MAX_BLOCK_KEYS)
+
+
+def _bets(
+    units: Sequence[LedgerUnit],
+    guardrail: Guardrail,
+    margin: float,
+    block: tuple[str, str, int],
+) -> tuple[float, ...]:
+    """Bets on the share of units whose outcome is bad for the guardrail.
+
+    A missing outcome counts for the canary: as good in the canary, as bad in the control.
+    """
+    values = [(unit.canary, float(_is_bad_for_canary(unit, guardrail))) for unit in units]
+    return bets_block(values, guardrail=guardrail, margin=margin, block=block)
+
+
+def _is_bad_for_canary(unit: LedgerUnit, guardrail: Guardrail) -> bool:
+    bad = unit.reading(guardrail) is Reading.BAD
+    return not unit.canary if unit.lost else bad
 
 
 def counts_for(unit: LedgerUnit, guardrail: Guardrail) -> bool:
@@ -344,6 +392,8 @@ class ObservationBuilder:
             counts=_with_errors(counts, errors),
             ranks=findings.ranks,
             levels=findings.levels,
+            bets=findings.bets,
+            by_key=findings.by_key,
             never_seen=self._of_new_keys(block, units, findings) if block.claimed else None,
             outcomes=count_outcomes(units),
             uncounted={key: ArmSplit(*count) for key, count in sorted(block.uncounted.items())},
@@ -375,6 +425,8 @@ class ObservationBuilder:
             errors.canary_failures,
             None if len(new) == len(units) else _with_errors(findings.counts, errors),
             None if findings.ranks == of_all.ranks else findings.ranks,
+            None if findings.bets == of_all.bets else findings.bets,
+            None if findings.by_key == of_all.by_key else findings.by_key,
         )
 
 

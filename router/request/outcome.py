@@ -17,7 +17,8 @@ from harness.gate.online.outcome import (
     OutcomeKind,
     OutcomeReason,
 )
-from harness.routing.plan import Excluded, ExclusionReason, SendHold
+from harness.routing.plan import Excluded, ExclusionReason
+from router.request.planner import HELD_REASONS
 from router.request.request_state import (
     FAILING,
     Attempt,
@@ -36,10 +37,6 @@ CHARGED: Final = frozenset(
 _LIMITED: Final = {
     FailureClass.RATE_LIMITED: OutcomeReason.RATE,
     FailureClass.QUOTA: OutcomeReason.QUOTA,
-}
-_HELD: Final = {
-    SendHold.PAUSE: OutcomeReason.PAUSE,
-    SendHold.QUOTA: OutcomeReason.LIMIT,
 }
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _ANSWERED: Final = OutcomeKind.ANSWERED
@@ -123,7 +120,7 @@ def _of_exclusion(response: RoutedResponse) -> ExposureOutcome | None:
 def _excluded(response: RoutedResponse, out: Excluded) -> ExposureOutcome | None:
     plan = response.job.plan
     if out.held is not None:
-        return ExposureOutcome(OutcomeKind.NOT_SENT, _HELD[out.held], _CIRCUIT_OPEN)
+        return ExposureOutcome(OutcomeKind.NOT_SENT, HELD_REASONS[out.held], _CIRCUIT_OPEN)
     if failure := FAILING.get(out.because):
         is_open = out.because is ExclusionReason.OPEN
         reason = OutcomeReason.PROVIDER if is_open else OutcomeReason.OURS

@@ -140,7 +140,7 @@ class FlagEvaluation:
         assigned = self._calls.assign(
             caller.scope, sticky, route, _REQUEST, caller.grant, caller.request_id
         )
-        _, arm, plan, _ = assigned
+        _, arm, plan, _, _ = assigned
         if not plan.targets:
             message = f"no target of route {flag!r} can answer now; `swapgate status` shows why"
             raise FlagFault("GENERAL", message, 503)
@@ -170,8 +170,11 @@ class FlagEvaluation:
         caller: FlagCaller,
         subject: tuple[str, str, str],
     ) -> None:
-        key, arm, _, trial = assigned
+        key, arm, _, trial, uncounted = assigned
         ticket = None
+        experiment = route.experiment
+        if uncounted and experiment is not None:
+            self._calls.note_uncounted(experiment, arm, uncounted)
         if trial is not None and not self._guards.stopped(trial):
             ticket = self._recorder.admit(trial, arm, key, client=caller.grant.id)
         name = route.route.name

@@ -210,7 +210,7 @@ class RouterParts:
             dispatcher,
             self._admission,
             RequestObservers(always, of_evidence, self._errors),
-            recorder.counters,
+            recorder,
             settings,
             clock,
             self._errors,

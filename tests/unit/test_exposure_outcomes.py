@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.gate.online.guardrails import Guardrail
-from harness.gate.online.observation import UNSENT
+from harness.gate.online.observation import ASSIGNED
 from harness.gate.online.outcome import (
     ANSWERED,
     BY_OUTCOME,
@@ -60,7 +60,7 @@ def test_every_kind_and_reason_has_words() -> None:
     assert set(OUTCOME_NAMES) == set(KIND)
     assert set(REASON_WORDS) == set(REASON)
     assert outcome_name("limited: rate") == "Limited by the provider: rate limit"
-    assert outcome_key(KIND.NOT_SENT, REASON.PAUSE).startswith(UNSENT)
+    assert outcome_key(KIND.NOT_SENT, REASON.PAUSE).startswith(ASSIGNED)
 
 
 def test_each_guardrail_reads_every_kind() -> None:

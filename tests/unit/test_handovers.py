@@ -54,6 +54,9 @@ async def model(door: Door, person: str, *messages: dict[str, Any]) -> str:
 
 
 def counted(door: Door) -> int:
+    # A flush must not forget the ledger, which numbers the blocks.
+    serving = door.holder.current
+    door.recorder.live_rollouts = lambda: serving.rollouts if serving else frozenset()
     door.recorder.flush(final=True)
     return sum(block.units for block in door.kept.blocks.values())
 

@@ -19,6 +19,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from itertools import accumulate
+from operator import or_
 from typing import Final
 
 from harness.frame.errors import InputError
@@ -26,6 +27,7 @@ from harness.frame.formatting import add_seconds
 from harness.gate.arrays import Floats, geometric_grid, log_mean_rows, np
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.guardrails import (
+    NO_SPLIT,
     FailureTally,
     Guardrail,
     GuardrailKind,
@@ -122,10 +124,25 @@ def guardrail_path(
         return sums_path([block.bets.get(guardrail, ()) for block in blocks])
     tallies = [block_tally(block, guardrail) for block in blocks]
     shares = [block.weight_bps / 10_000 for block in blocks]
-    by_outcome = guardrail in BY_OUTCOME
-    back = [by_outcome or not block.is_never_seen for block in blocks]
-    tallies = pool_returned(tallies, shares, back)
+    tallies = pool_returned(tallies, shares, _without_planned_share(blocks, guardrail))
     return counts_path(tallies, policy.tolerated[guardrail], shares=shares)
+
+
+def _without_planned_share(
+    blocks: Sequence[ObservationBlock], guardrail: Guardrail
+) -> list[bool]:
+    """Tells for each block whether the arms' units may not have the planned shares.
+
+    The errors leave out limited requests and others of unknown outcome. If one arm has more of
+    them, the planned share would blame the other arm. So the first unknown outcome ends the use
+    of the planned share for the rest of the rollout.
+    """
+    if guardrail in BY_OUTCOME:
+        return [True] * len(blocks)
+    if guardrail is not Guardrail.ERRORS:
+        return [not block.is_never_seen for block in blocks]
+    unknown = accumulate((block.unknown_units != NO_SPLIT for block in blocks), or_)
+    return [out or not block.is_never_seen for out, block in zip(unknown, blocks, strict=True)]
 
 
 def pool_returned(

@@ -24,6 +24,7 @@ from harness.gate.online.guardrails import (
     guardrail_kind,
 )
 from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.one_key import CALLER_DECIDED, sole_key
 from harness.gate.online.outcome import READINGS, Reading, split_key
 from harness.gate.online.prompt_cache import CacheLevels
 from harness.gate.online.segment_harm import SegmentHarm
@@ -137,6 +138,8 @@ class GuardrailTotals:
     # Units whose value is a lower bound, so that the levels leave them out.
     canary_bounds: int = 0
     control_bounds: int = 0
+    # The client key of all units, for guardrails that callers decide; empty for several keys.
+    sole_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +228,7 @@ class GuardrailEvidence(GuardrailTotals):
             **({"opinions": self.opinions.as_json()} if self.opinions else {}),
             **({"segment": self.segment.as_json()} if self.segment else {}),
             **({"bounds": bounds} if any(bounds.values()) else {}),
+            **({"sole_key": self.sole_key} if self.sole_key else {}),
             **(
                 {"cache": asdict(self.cache), "cache_words": self.cache_text}
                 if self.cache
@@ -267,6 +271,7 @@ def guardrail_totals(
         *(_classes(blocks) if guardrail is Guardrail.ERRORS else ({}, {})),
         _judging(tallies) if guardrail is Guardrail.JUDGE else None,
         _opinions(tallies) if guardrail is Guardrail.FEEDBACK else None,
+        sole_key=sole_key(blocks, guardrail) if guardrail in CALLER_DECIDED else "",
     )
 
 

@@ -421,6 +421,36 @@ def rank_block(
     )
 
 
+def bets_block(
+    values: Sequence[tuple[bool, float]],
+    *,
+    guardrail: Guardrail,
+    margin: float,
+    block: tuple[str, str, int],
+) -> tuple[float, ...]:
+    """Returns the values y of a bet that the canary's mean is at most the control's plus a
+    margin (`evidence_paths.sums_path`).
+
+    values: arm and value in [0, 1] of all units whose outcome is known, in the order of
+    admission. block: see `rank_block`. Each unit of the smaller arm is compared with the mean
+    of up to MAX_CONTROLS units of the larger arm. Each of these is used only once, so that the
+    bets of a block are independent.
+    """
+    draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
+    canaries = _drawn([value for canary, value in values if canary], draw)
+    controls = _drawn([value for canary, value in values if not canary], draw)
+    exchanged = len(canaries) > len(controls)
+    fewer, more = (controls, canaries) if exchanged else (canaries, controls)
+    if not fewer:
+        return ()
+    size = min(MAX_CONTROLS, len(more) // len(fewer))
+    sign = -1.0 if exchanged else 1.0
+    return tuple(
+        sign * (value - math.fsum(more[index * size : (index + 1) * size]) / size) - margin
+        for index, value in enumerate(fewer)
+    )
+
+
 def _worst(value: float | None) -> float:
     return math.inf if value is None else value
 

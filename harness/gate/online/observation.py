@@ -36,9 +36,9 @@ from harness.gate.online.guardrails import (
 )
 
 MIN_OBSERVED_S: Final = 60.0
-# The beginning of keys of `ObservationBlock.uncounted` for assigned requests
-# (`outcome.outcome_key` of the kind `not_sent`).
-UNSENT: Final = "not_sent: "
+# The beginnings of keys of `ObservationBlock.uncounted` for assigned requests
+# (`outcome.outcome_key` of the kinds `not_sent` and `not_measured`).
+ASSIGNED: Final = ("not_sent: ", "not_measured: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,9 @@ class ObservationBlock:
     # The units by outcome (`ExposureOutcome.key`): both arms, canary. The sum is the block's
     # units. Empty in blocks of drivers and tests that record no outcomes.
     outcomes: Mapping[str, ArmSplit] = field(default_factory=dict)
-    # Requests of either arm that became no unit, by reason: both arms, canary. Keys of
-    # `outcome_key` with the kind `not_sent` are assigned requests; every other key is a reason
-    # for which the router could not count a caller.
+    # Requests of either arm that became no unit, by reason: both arms, canary. Keys that begin
+    # as in `ASSIGNED` are assigned requests; every other key is a reason for which the router
+    # could not count a caller.
     uncounted: Mapping[str, ArmSplit] = field(default_factory=dict)
     # Values of the bets on a mean, for guardrails of sums, in [-1.1, 1].
     bets: Mapping[Guardrail, tuple[float, ...]] = field(default_factory=dict)
@@ -121,7 +121,7 @@ class ObservationBlock:
         """Returns the requests that were assigned: the units, and requests that were not sent
         and so became no unit; both arms, canary.
         """
-        unsent = [n for key, n in self.uncounted.items() if key.startswith(UNSENT)]
+        unsent = [n for key, n in self.uncounted.items() if key.startswith(ASSIGNED)]
         return ArmSplit(
             self.units + sum(split.failures for split in unsent),
             self.canary_units + sum(split.canary for split in unsent),
@@ -130,7 +130,7 @@ class ObservationBlock:
     @property
     def assigned_outcomes(self) -> Mapping[str, ArmSplit]:
         """Returns `outcomes` with the assigned requests that were not sent."""
-        unsent = {key: n for key, n in self.uncounted.items() if key.startswith(UNSENT)}
+        unsent = {key: n for key, n in self.uncounted.items() if key.startswith(ASSIGNED)}
         found = dict(self.outcomes)
         for key, split in unsent.items():
             units = found.get(key, NO_SPLIT)
@@ -140,7 +140,7 @@ class ObservationBlock:
     @property
     def uncounted_callers(self) -> Mapping[str, ArmSplit]:
         """Returns the part of `uncounted` that was not assigned as an exposure."""
-        return {key: n for key, n in self.uncounted.items() if not key.startswith(UNSENT)}
+        return {key: n for key, n in self.uncounted.items() if not key.startswith(ASSIGNED)}
 
     def set_missing(self, *, against: bool) -> "ObservationBlock":
         """Returns the block with its missing outcomes counted against the canary (failures of

@@ -65,6 +65,7 @@ class OutcomeReason(StrEnum):
     ROUTER_FAULT = "router_fault"  # the router's own fault; or the request was never served
     FOREIGN_STATE = "foreign_state"  # the request refers to another provider's state
     OTHER_TARGET = "other_target"  # the plan or a switch left the arm's own target out
+    OTHER_HELD = "other_held"  # a pause or a limit kept requests from the other arm's target
     MISSING = "missing"  # no outcome arrived in time
 
 
@@ -163,7 +164,7 @@ _ROWS: Final[Mapping[Guardrail, tuple[Reading, ...]]] = {
     # A caller who leaves shows no failure: the unit stays in both arms, and did not fail.
     Guardrail.ERRORS: (
         *(_GOOD, _BAD, _GOOD, _BAD, _GOOD, _GOOD),
-        *(_BAD, _BAD, _UNKNOWN),
+        *(_UNKNOWN, _UNKNOWN, _UNKNOWN),
     ),
     Guardrail.LATENCY: (
         *(_GOOD, _BAD, _UNKNOWN, _BAD, _CENSORED, _CENSORED),
@@ -317,6 +318,7 @@ REASON_WORDS: Final[Mapping[OutcomeReason, str]] = {
     OutcomeReason.ROUTER_FAULT: "the router's own fault",
     OutcomeReason.FOREIGN_STATE: "the request refers to another provider's state",
     OutcomeReason.OTHER_TARGET: "another target answered in its place",
+    OutcomeReason.OTHER_HELD: "the other model was not called, by a pause or a limit",
     OutcomeReason.MISSING: "no outcome arrived in time",
 }
 

@@ -202,6 +202,8 @@ class Rollout:
     version: int = 1  # optimistic locking
     # End of the comparison of a promoted candidate with its predecessor; None without a bake.
     bake_ends_at: datetime | None = None
+    # The causes of `left_out.ExclusionCause` that an approver acknowledged; None for none.
+    acknowledged: tuple[str, ...] | None = None
 
     @property
     def live(self) -> bool:

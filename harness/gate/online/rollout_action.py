@@ -26,8 +26,16 @@ from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.guardrails import NO_SPLIT, ArmSplit, Guardrail
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
-from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
+from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence, sum_splits
 from harness.gate.online.segment_harm import SegmentHarm, find_segment
+from harness.gate.online.step_holds import (
+    counted_reason,
+    left_out_differences,
+    left_out_reason_text,
+    not_sent_reason,
+    saved_by_key_reason,
+)
+from harness.gate.online.uncounted import describe_uncountable
 from harness.gate.online.worker_guard import GuardCount
 from harness.gate.policy import CanaryStep, PeakHours
 
@@ -234,6 +242,7 @@ class _View:
     log_srm: float
     late: bool
     left: timedelta
+    blocks: Sequence[ObservationBlock]
     now: datetime
     last_block: int
 
@@ -260,6 +269,7 @@ def decide_action(
         log_srm=worst_log_srm(blocks, rollout.step_started_at),
         late=now >= deadline,
         left=deadline - now,
+        blocks=blocks,
         now=now,
         last_block=blocks[-1].number if blocks else 0,
     )
@@ -310,6 +320,7 @@ def _baking(view: _View) -> _Choice:
 def _waiting(view: _View) -> _Choice:
     """Decides while the step lacks exposures: enough, too late, or hold."""
     counted = f"{view.step_exposures:,} of {view.wanted:,} canary exposures at {_share(view)}"
+    counted += _uncountable(view)
     if view.step_exposures >= view.wanted:
         return ActionKind.HOLD, RolloutSignal.ENOUGH, f"{counted}: enough. {_standing(view)}"
     if view.late:
@@ -329,28 +340,56 @@ def _waiting(view: _View) -> _Choice:
 def _measuring(view: _View) -> _Choice:
     """Decides once the step has its exposures. An open condition holds, later it pauses."""
     rollout = view.rollout
-    if view.step_exposures < view.wanted:
-        missing = f"{view.step_exposures:,} of {view.wanted:,} canary exposures can be read"
-        return _open(view, f"{missing} at {_share(view)}")
-    if view.log_srm >= ALARM_LOG_E:
-        return _open(
-            view, "The canary's share of traffic is not the planned share: see routing"
-        )
-    step, began = rollout.current, rollout.step_started_at
-    missing = missing_duration(step, rollout.policy.peak, began, view.now)
-    if view.evidence.slow_in_warm_up:
-        missing = missing or "The canary is slow in its warm-up: later times decide"
-    if missing := missing or _missing_outcomes(view):
-        return _open(view, missing)
-    wanted = view.evidence.certificate_limit
-    if rollout.current.certify and view.evidence.log_certificate < wanted:
-        value, needed = _e(view.evidence.log_certificate), _e(wanted)
-        return _open(view, f"The certificate of no harm is at {value:.2g} of {needed:g}")
+    if condition := _open_condition(view):
+        return _open(view, condition)
     shown = "certified" if rollout.current.certify else "no evidence of harm beyond tolerance"
     reason = f"{view.step_exposures:,} exposures at {_share(view)}, {shown}. {_standing(view)}"
     if rollout.last_step:
         return ActionKind.PROMOTE, RolloutSignal.PROVEN, reason
     return ActionKind.ADVANCE, RolloutSignal.STEP_DONE, reason
+
+
+def _open_condition(view: _View) -> str:
+    """Returns the first condition that the step does not meet; empty if it meets all."""
+    rollout = view.rollout
+    step, began = rollout.current, rollout.step_started_at
+    if view.step_exposures < view.wanted:
+        missing = f"{view.step_exposures:,} of {view.wanted:,} canary exposures can be read"
+        return f"{missing} at {_share(view)}{_uncountable(view)}"
+    if view.log_srm >= ALARM_LOG_E:
+        return "The canary's share of traffic is not the planned share: see routing"
+    missing = missing_duration(step, rollout.policy.peak, began, view.now)
+    if not missing and view.evidence.slow_in_warm_up:
+        missing = "The canary is slow in its warm-up: later times decide"
+    missing = missing or _missing_outcomes(view) or not_sent_reason(rollout, view.blocks)
+    if not missing and step.certify:
+        missing = counted_reason(view.evidence) or _missing_certificate(view)
+    # These read all blocks again, so they come last.
+    missing = missing or saved_by_key_reason(rollout, view.blocks)
+    return missing or left_out_reason_text(
+        left_out_differences(rollout, view.blocks, view.evidence)
+    )
+
+
+def _missing_certificate(view: _View) -> str:
+    wanted = view.evidence.certificate_limit
+    if view.evidence.log_certificate >= wanted:
+        return ""
+    value, needed = _e(view.evidence.log_certificate), _e(wanted)
+    return f"The certificate of no harm is at {value:.2g} of {needed:g}"
+
+
+def _uncountable(view: _View) -> str:
+    """Explains why most of the step's callers can't be counted; empty if most can be."""
+    if view.step_exposures >= view.wanted:
+        return ""
+    bps = view.rollout.current.weight_bps
+    step = [block for block in view.blocks if block.weight_bps == bps]
+    why = describe_uncountable(
+        sum_splits(block.uncounted_callers for block in step),
+        sum(block.units for block in step),
+    )
+    return f". {why}" if why else ""
 
 
 def _missing_outcomes(view: _View) -> str:

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Final, NamedTuple
 
 from harness.gate.arrays import Floats, np
@@ -27,6 +28,7 @@ from harness.gate.online.fisher import Certificate, add_block, log_certificate
 from harness.gate.online.guardrail_report import GuardrailEvidence, guardrail_totals
 from harness.gate.online.guardrails import NO_SPLIT, ArmSplit, Guardrail
 from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.one_key import CALLER_DECIDED, least_path, saving_keys, without_key
 from harness.gate.online.segment_harm import find_segment
 from harness.gate.policy import CanaryPolicy
 
@@ -135,15 +137,15 @@ def collect_evidence(
         log_rate_e=certificate.rate,
         log_e_max=_highest(now.path),
         carried=now.number == CARRIED,
-        outcomes=_sum_splits(block.assigned_outcomes for block in read),
-        uncounted=_sum_splits(block.uncounted_callers for block in read),
+        outcomes=sum_splits(block.assigned_outcomes for block in read),
+        uncounted=sum_splits(block.uncounted_callers for block in read),
         assigned=ArmSplit(*map(sum, zip(*(block.assigned for block in read), strict=True)))
         if read
         else NO_SPLIT,
     )
 
 
-def _sum_splits(parts: Iterable[Mapping[str, ArmSplit]]) -> dict[str, ArmSplit]:
+def sum_splits(parts: Iterable[Mapping[str, ArmSplit]]) -> dict[str, ArmSplit]:
     """Adds up splits by key, in the order of the keys."""
     both, canary = Counter[str](), Counter[str]()
     for part in parts:
@@ -207,6 +209,9 @@ class _Stream:
         limit = math.log(1.0 / policy.alpha) + cost
         places = tuple(place for place, _ in own)
         path = combined_path(paths)
+        if (path >= limit).any() and any(block.by_key for block in read):
+            paths = _without_one_key(read, paths, policy)
+            path = combined_path(paths)
         return cls(number, cost, limit, places, blocks, paths, path)
 
     @property
@@ -231,6 +236,39 @@ class _Stream:
             paths=paths,
             path=self.path[:n],
         )
+
+
+def _without_one_key(
+    blocks: Sequence[ObservationBlock], paths: Mapping[Guardrail, Floats], policy: CanaryPolicy
+) -> dict[Guardrail, Floats]:
+    """Returns the paths with the least evidence without any one client key (`one_key`)."""
+    return {
+        guardrail: least_path(
+            blocks,
+            guardrail,
+            path,
+            partial(guardrail_path, guardrail=guardrail, policy=policy),
+        )
+        if guardrail in CALLER_DECIDED
+        else path
+        for guardrail, path in paths.items()
+    }
+
+
+def find_saving_key(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) -> str:
+    """Returns a client key without which the canary would be rolled back; empty without one.
+
+    blocks: of the whole rollout, in the order of number.
+    """
+    ordered = skip_warm_up(blocks, policy)
+    for guardrail in CALLER_DECIDED:
+        if guardrail not in policy.tolerated:
+            continue
+        for key in saving_keys(ordered, guardrail):
+            left = [without_key(block, key, guardrail) for block in ordered]
+            if any(stream.tripped is not None for stream in _streams(left, policy)):
+                return key
+    return ""
 
 
 def _streams(

@@ -13,11 +13,11 @@ from harness.frame.errors import InputError
 from harness.gate.online.evidence_paths import SUM_LEAST
 from harness.gate.online.guardrails import NO_SPLIT, ArmSplit, FailureTally, Guardrail
 from harness.gate.online.observation import NeverSeen, ObservationBlock
+from harness.gate.online.one_key import MAX_BLOCK_KEYS
 from harness.gate.online.outcome import MISSING, split_key
 from harness.gate.online.prompt_cache import CacheLevels
 
-# The most client keys of `ObservationBlock.by_key`, and names of `ObservationBlock.served`.
-MAX_BLOCK_KEYS: Final = 32
+# The most names of `ObservationBlock.served`.
 MAX_BLOCK_NAMES: Final = 9
 
 
