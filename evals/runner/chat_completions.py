@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.frame.text_files import replace_halves
 from harness.gate.pins import ServedModel
+from harness.providers.answer_signs import reports_no_tokens
 from harness.providers.target import RequestTarget
 
 Message = Mapping[str, Any]
@@ -33,6 +34,8 @@ class ChatReply:
     output_tokens: int
     model: str
     fingerprint: str
+    # Its usage counts 0 tokens; False without a usage.
+    no_tokens: bool = False
 
     @property
     def served(self) -> ServedModel:
@@ -109,6 +112,7 @@ def parse_reply(raw: bytes) -> ChatReply:
             **_usage(payload.get("usage") or {}),
             model=str(payload.get("model") or ""),
             fingerprint=str(payload.get("system_fingerprint") or ""),
+            no_tokens=reports_no_tokens(payload.get("usage")),
         )
     except (LookupError, TypeError, AttributeError, ValueError):
         raise MalformedReply("the answer is not a chat completion") from None

@@ -155,6 +155,7 @@ class EvalProviderClient:
         self._allowed = allowed
         self._away = {} if away is None else away
         self._answers = 0  # number of the provider's answers
+        self._counts_tokens = False  # an answer reported tokens
         self._first_failed: tuple[int, float] = (-1, 0.0)  # answers before it, and its time
         # Randomness only spreads the retries over time; no result depends on it.
         self._jitter = random.Random()  # noqa: S311 - not for security
@@ -221,7 +222,7 @@ class EvalProviderClient:
                 raise
             seconds = time.perf_counter() - started
             try:
-                found = parse_reply(raw)
+                found = self._read(raw)
             except MalformedReply as error:
                 raise _AttemptFailed(str(error), retry=True) from None
             self._answers += 1
@@ -230,6 +231,18 @@ class EvalProviderClient:
             if self._spending is not None:
                 self._spending.pay(found)
             return found, seconds
+
+    def _read(self, raw: bytes) -> ChatReply:
+        """Reads a reply. Raises MalformedReply, also for a text with a usage of 0 tokens if an
+        earlier answer reported tokens: a gateway writes an error so.
+        """
+        found = parse_reply(raw)
+        if found.no_tokens and found.text and self._counts_tokens:
+            raise MalformedReply(
+                "the answer reports 0 tokens for its text, unlike earlier answers"
+            )
+        self._counts_tokens = self._counts_tokens or found.tokens > 0
+        return found
 
     async def _answers_another(self, body: Mapping[str, Any]) -> bool:
         """Returns whether the provider answers a short question; then the item is the cause."""

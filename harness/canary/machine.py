@@ -31,7 +31,7 @@ from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.policy import CanaryPolicy
 from harness.gate.sentences import reason_text
 from harness.gate.verdict import Passed
-from harness.proposals import fallback_chain, recomputation, route_rules
+from harness.proposals import evaluation, fallback_chain, recomputation, route_rules
 from harness.registry import targets
 from harness.routes import freezes, routes
 from harness.routing.context import Context
@@ -97,7 +97,12 @@ def open_canary(
         rollout=rollout.id,
         weight_bps=policy.steps[0].weight_bps,
         salt=rollout.salt,
-        unit_rule=build_unit_rule(policy, now, ledger_salt=ctx.chance.token("ledger_")),
+        unit_rule=build_unit_rule(
+            policy,
+            now,
+            ledger_salt=ctx.chance.token("ledger_"),
+            counts_usage=evaluation.find_counting_targets(tx, proposal),
+        ),
         handover=_handover(rollout, 0),
     )
     Routing(tx).commit(

@@ -343,6 +343,17 @@ def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
     }
 
 
+def find_counting_targets(tx: Transaction, proposal: Proposal) -> frozenset[str]:
+    """Finds the targets of both arms whose stored answers report tokens."""
+    arms = (proposal.incumbent, proposal.candidate)
+    return frozenset(
+        target
+        for answers in load_answers(tx, proposal).values()
+        for target, samples in zip(arms, answers, strict=True)
+        if any(sample.output_tokens for sample in samples)
+    )
+
+
 def has_silent_cut(tx: Transaction, proposal: Proposal) -> bool:
     """Tells whether an answer of either arm ended at its token limit while the model still
     thought.

@@ -78,6 +78,7 @@ class StreamFilter(SseParser):
         self.failure_class: FailureClass | None = None
         self.refusal = b""  # the provider's error, if the failure is an error event
         self.usage: TokenUsage | None = None
+        self.given_usage: object = None  # as the provider sent it
         self.output_events = 0  # deltas with output: the token count if there is no usage
         self.progress_events = 0  # events with progress: not pings, not empty deltas
         self.irregularities: set[Irregularity] = set()

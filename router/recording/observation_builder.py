@@ -33,6 +33,7 @@ from harness.gate.online.guardrails import (
 from harness.gate.online.observation import SEGMENTS, KeyHistory, NeverSeen, ObservationBlock
 from harness.gate.online.outcome import MISSING, Reading, WaitLimits
 from harness.gate.online.prompt_cache import ArmCacheUse, CacheLevels, CacheUse
+from router.recording.repeated_texts import RepeatedTexts
 from router.recording.scored_units import (
     CACHED_TIMES,
     FAULTS,
@@ -283,12 +284,14 @@ class ObservationBuilder:
         self._sequence = 0
         self._limits = WaitLimits(rule.first_wait_s, rule.stream_wait_s, rule.gap_wait_s)
         self._pool, self._new_pool = RankPool(rule.block_size), RankPool(rule.block_size)
+        self._repeated = RepeatedTexts()
 
     def build(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
         """Builds the next block. block: closed. units: those that count."""
         self._sequence += 1
         for unit in units:
             unit.settle(self._limits)
+        self._repeated.mark(units)
         if self._rule.keeps_ledger and not block.claimed:
             # Without a ledger, these units may count as new again, so drop their kept values.
             self._pool.forget()

@@ -130,14 +130,14 @@ def _excluded(response: RoutedResponse, out: Excluded) -> ExposureOutcome | None
 
 
 def _of_broken_stream(response: RoutedResponse) -> ExposureOutcome | None:
-    """The stream of the arm's own target broke off after output."""
+    """The stream of the arm's own target broke off after output, or reports a failure."""
     stream = response.progress.result
     if not isinstance(stream, CommittedStream) or stream.failure is None:
         return None
     if not _own_attempts(response):
         return None
     return ExposureOutcome(
-        OutcomeKind.CUT,
+        OutcomeKind.FAILED if stream.events.finished else OutcomeKind.CUT,
         _fault(stream.failure),
         stream.failure.value,
         sent=True,

@@ -43,6 +43,7 @@ class CommittedStream:
     last_output_at: when the client had its last output, on the event loop's clock.
     longest_gap_s: the longest time between two outputs. Comments and pings are no output.
     hide: removes our credentials from an error.
+    judge_usage: returns the failure that the usage of a finished stream shows, if any.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but what it reads
@@ -58,6 +59,7 @@ class CommittedStream:
         timers: Timers,
         on_end: OnEnd,
         hide: Callable[[bytes], bytes],
+        judge_usage: Callable[[StreamFilter], FailureClass | None],
     ) -> None:
         self.failure: FailureClass | None = None
         self.events = events
@@ -82,6 +84,7 @@ class CommittedStream:
         self._timers = timers
         self._on_end: OnEnd | None = on_end
         self._hide = hide
+        self._judge_usage = judge_usage
         self._faults: list[tuple[RouterPart, Exception]] = []
 
     @property
@@ -117,7 +120,7 @@ class CommittedStream:
                 if self.failure is not None:
                     return
                 if events.finished:
-                    self.failure = events.failure_class
+                    self.failure = events.failure_class or self._judge_usage(events)
                     return
                 if events.failure:
                     failure = events.failure_class or FailureClass.MALFORMED

@@ -9,7 +9,7 @@ Nothing here checks a role, a proof or the data: `harness.canary.machine` applie
 all of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -260,9 +260,15 @@ def _bake_end(rollout: Rollout, state: RolloutState, now: datetime) -> datetime 
 
 
 def build_unit_rule(
-    policy: CanaryPolicy, began_at: datetime, *, ledger_salt: str = ""
+    policy: CanaryPolicy,
+    began_at: datetime,
+    *,
+    ledger_salt: str = "",
+    counts_usage: Iterable[str] = (),
 ) -> UnitRule:
-    """Returns the unit rule for routers. ledger_salt: for the rollout's key ledger."""
+    """Returns the unit rule for routers. ledger_salt: for the rollout's key ledger.
+    counts_usage: the targets whose measured answers reported tokens.
+    """
     return UnitRule(
         block_size=policy.block_size,
         missing_s=policy.missing_s,
@@ -272,4 +278,5 @@ def build_unit_rule(
         guardrails=policy.guardrails.tolerated(),
         judge=policy.judge,
         ledger_salt=ledger_salt,
+        counts_usage=tuple(sorted(counts_usage)),
     )

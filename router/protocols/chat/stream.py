@@ -220,6 +220,7 @@ class ChatStream(StreamFilter):
         usage = members.get("usage")
         if usage is not None:
             self.usage = read_usage(usage) or self.usage
+            self.given_usage = usage
         choices = members.get("choices")
         self._rewritten = False
         if isinstance(choices, list):

@@ -141,7 +141,9 @@ class ResponsesStream(StreamFilter):
         response = members.values.get("response") if "response" in members else None
         if response is None or not isinstance(response.value, dict):
             return self._item(members)
-        self.usage = read_response_usage(response.value.get("usage")) or self.usage
+        if given := response.value.get("usage"):
+            self.usage = read_response_usage(given) or self.usage
+            self.given_usage = given
         if str(kind) in ENDS:
             self.finished = True
             self.finish_reasons.append(str(kind).removeprefix("response."))
