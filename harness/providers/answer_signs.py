@@ -21,6 +21,8 @@ _FALLBACK_MARKS: Final = frozenset(
 )
 # A header names the model that answered; the body may repeat the name that was asked.
 _MODEL_NAMES: Final = frozenset({b"x-ms-served-model", b"ngrok-aig-model"})
+# The headers that `read_origin` reads.
+ORIGIN_HEADERS: Final = _FALLBACK_MARKS | _MODEL_NAMES
 LONGEST_NAME: Final = 200
 _COUNTS: Final = (
     ("prompt_tokens", "completion_tokens"),

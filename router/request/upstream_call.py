@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Final
 
 from harness.frame.failures import FailureClass
-from harness.providers.answer_signs import reports_no_tokens
+from harness.providers.answer_signs import ORIGIN_HEADERS, read_origin, reports_no_tokens
 from harness.providers.credential import hide_provider_secrets
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.settings import AnsweredModel, RouterSettings
@@ -187,6 +187,10 @@ class UpstreamCalls:
             name = job.route.json_name if self._names_route else None
             body = await reply.body()
             answer = read_answer(reply, body, name, dialect, request.text, silence=silence)
+            for header, _ in reply.headers:  # a loop here spares most answers a call
+                if header in ORIGIN_HEADERS:
+                    answer.note_origin(read_origin(reply.headers))
+                    break
             usage, target = answer.usage, attempt.upstream.id
             if usage is not None and not (usage[0] or usage[1]):
                 self._counted.require_tokens(job, attempt, answer)

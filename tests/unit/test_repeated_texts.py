@@ -103,8 +103,8 @@ def test_a_constant_answer_of_both_arms_marks_both() -> None:
 
 
 def chat(content: str) -> int:
-    messages = '[{"role":"system","content":"be kind"},{"role":"user","content":%s}]' % content
-    body = '{"model":"r","messages":%s}' % messages
+    system = '{"role":"system","content":"be kind"}'
+    body = f'{{"model":"r","messages":[{system},{{"role":"user","content":{content}}}]}}'
     return hash_question(read_request(body.encode(), Endpoint.CHAT))
 
 
