@@ -1,5 +1,8 @@
 """Finds the actor of this browser. Each action checks again that the session is live and its
 key is valid.
+
+A session comes from `sign_in_page` (a key or a link) or from single sign-on. This module shows
+the account and runs actions; the sessions themselves are in `harness.operations`.
 """
 
 from collections.abc import Callable, Iterator
@@ -62,6 +65,9 @@ def show_account() -> bool:
 
 
 def _ask_sign_on(why: str) -> None:
+    """Shows the ways to sign in, instead of the page. why: why the visitor's session does not
+    count.
+    """
     st.html(markup.title("<b>Sign in</b> to Swapgate", markup.escape(why)))
     if page_frame.sign_on() is None:
         st.html(_account_line("With a key or a link:", sign_in_address()))
@@ -79,6 +85,9 @@ def _ask_sign_on(why: str) -> None:
 
 
 def _find() -> tuple[ActorSession | None, str]:
+    """Returns the visitor's session, or why there is none. Raises SwapgateError without the
+    database.
+    """
     try:
         return _find_session(), ""
     except NotAllowed as error:
@@ -86,6 +95,7 @@ def _find() -> tuple[ActorSession | None, str]:
 
 
 def _find_actor() -> tuple[Actor | None, str]:
+    """Returns the actor with the present role, or why there is none. Raises as `_find`."""
     found, why = _find()
     return (found.actor if found is not None else None), why
 
@@ -97,6 +107,11 @@ def _hide(error: SwapgateError) -> str:
 
 
 def _find_session() -> ActorSession | None:
+    """Finds the session by the cookie, else by single sign-on.
+
+    With single sign-on, an ended session of a key does not lock the visitor out: the identity
+    provider's answer then counts. Raises NotAllowed, SwapgateError.
+    """
     cookie, oidc = session_cookie(), page_frame.sign_on()
     if cookie:
         with suppress(NotAllowed) if oidc is not None else nullcontext():
@@ -105,6 +120,11 @@ def _find_session() -> ActorSession | None:
 
 
 def _find_sign_on(former: str = "") -> ActorSession | None:
+    """Finds or begins the session of a person whom the identity provider knows. None without
+    one.
+
+    former: the cookie of an earlier session, which ends. Raises NotAllowed.
+    """
     oidc = page_frame.sign_on()
     if oidc is None or not st.user.get("is_logged_in"):
         return None
@@ -149,16 +169,19 @@ def live_part(what: str) -> Iterator[None]:
 
 
 def session_cookie() -> str:
+    """Returns the cookie of this dashboard's session; empty without one."""
     found = st.context.cookies.get(sign_in_page.cookie_name(), "")
     # Streamlit's AppTest has no connection, and returns a value of another type here.
     return found if isinstance(found, str) else ""
 
 
 def sign_in_address() -> str:
+    """Returns the sign-in page's address, which leads back to the present page."""
     return f"{SIGN_IN_PATH}?next={quote(current_page(), safe='/')}"
 
 
 def current_page() -> str:
+    """Returns the present page's path with its filters."""
     here = urlsplit(st.context.url or "").path or "/"
     if st.query_params:
         here += f"?{urlencode(st.query_params.to_dict())}"
@@ -166,6 +189,9 @@ def current_page() -> str:
 
 
 def _sign_out() -> None:
+    """Ends all sessions of the visitor: of a key, of single sign-on, and at the identity
+    provider.
+    """
     ctx = page_frame.installation().context
     try:
         if (found := _find_session()) is not None:
@@ -186,10 +212,14 @@ def _sign_out() -> None:
 
 
 def signed_in() -> Actor | None:
+    """Returns the actor for whom the page was drawn; None for a reader. `attempt` asks
+    again.
+    """
     return page_frame.visitor()
 
 
 def why_not(role: Role) -> str:
+    """Explains why the visitor may not do what needs this role; empty if the visitor may."""
     actor = signed_in()
     if actor is None:
         return SIGN_IN
@@ -212,7 +242,11 @@ def attempt(
     *,
     refused: str = page_frame.UNCHANGED,
 ) -> None:
-    """Acts with the actor's present role. refused: describes the state after a refusal."""
+    """Runs an action with the actor's present role, and reruns the page with a message.
+
+    done: writes the message after success. refused: describes the state after a refusal. An
+    error of the action is shown as text.
+    """
     docs_page, holds = "", page_frame.UNCHANGED
     try:
         actor, why = _find_actor()

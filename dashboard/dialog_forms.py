@@ -1,5 +1,9 @@
 """Dialogs, the buttons that open them, and their fields. Enter in a field does nothing, and a
 dialog's button is disabled until its required fields are filled.
+
+A page declares a dialog by `@dialog` on a function that gets a `Form`, and shows its button by
+`show_openers`. The form checks the role, shows what is missing, and calls the use case with
+`current_user.attempt`. A dialog must not change anything by itself.
 """
 
 import json
@@ -36,6 +40,8 @@ HEIGHT_PX: Final = 72  # height of a JSON field
 
 @dataclass(frozen=True, slots=True)
 class Opener:
+    """A button that opens a dialog. role: the role that the action needs."""
+
     label: str
     icon: str
     open: Callable[[], None]
@@ -100,6 +106,11 @@ class Field:
         self._options = options
 
     def ask(self, name: str, before: Any, key: str) -> Any:
+        """Shows the field with the present value, and returns the value that the visitor
+        entered.
+
+        name: the record's field, whose ending `_bps` marks basis points. key: Streamlit's key.
+        """
         label, options = self._label, {"key": key, **self._options}
         if self._words is not None:
             choices = list(self._words)
@@ -128,6 +139,9 @@ Fields = Mapping[str, Field]  # by the name of the record's field
 def ask_fields(
     columns: Sequence[Fields], before: object, key: Callable[[str], str]
 ) -> dict[str, Any]:
+    """Shows fields in columns, and returns the entered values by name. before: the present
+    record.
+    """
     given: dict[str, Any] = {}
     for place, fields in zip(st.columns(len(columns)), columns, strict=True):
         with place:
@@ -137,6 +151,9 @@ def ask_fields(
 
 
 def ask_object(label: str, *, key: str, example: str = "") -> tuple[dict[str, object], str]:
+    """Asks for a JSON object. Returns it and an empty text, or an empty object and what is
+    wrong.
+    """
     typed = (st.text_area(label, key=key, placeholder=example, height=HEIGHT_PX) or "").strip()
     try:
         found = json.loads(typed or "{}")
@@ -149,6 +166,8 @@ def ask_object(label: str, *, key: str, example: str = "") -> tuple[dict[str, ob
 
 @dataclass(slots=True)
 class Form:
+    """The content of an open dialog: its fields, what is missing, and its button."""
+
     role: Role  # the required role
     name: str  # prefix of the fields' keys, unique among the page's dialogs
     about: str = ""  # the subject's id in the keys, so that subjects share no typed text
@@ -157,14 +176,19 @@ class Form:
     missing: str = field(default="", init=False)  # message for the first missing input
 
     def key(self, part: str) -> str:
+        """Returns Streamlit's key of a field, unique by dialog and subject."""
         return "-".join(filter(None, (self.name, part, self.about)))
 
     def say(self, *paragraphs: str, note: str = "") -> None:
+        """Shows paragraphs of HTML. note: a plain text below them."""
         text = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs if paragraph)
         below = f'<p class="note">{markup.rich(note)}</p>' if note else ""
         st.html(markup.block(text + below))
 
     def need(self, met: object, words: str) -> None:
+        """Disables the button while a condition is not met. words: what the visitor has to do.
+        The first unmet condition is shown.
+        """
         if not met:
             self.missing = self.missing or words
 
@@ -180,6 +204,7 @@ class Form:
         return text
 
     def reason(self) -> str:
+        """Asks for the required reason, which the audit log keeps."""
         return self.text("why", REASON, need=REASON_MISSING)
 
     def confirm(self, name: str) -> None:
@@ -197,6 +222,7 @@ class Form:
         placeholder: str = "Choose",
         **more: Any,
     ) -> Option | None:
+        """Shows a choice without a preselection. Returns None until the visitor has chosen."""
         chosen: Option | None = st.selectbox(
             label,
             list(options),
@@ -212,6 +238,7 @@ class Form:
     def pick(
         self, part: str, label: str, options: Mapping[str, Option], first: Option | None = None
     ) -> Option:
+        """Shows a choice with a preselection. options: values by label. Returns the value."""
         values = list(options.values())
         index = values.index(first) if first is not None else 0
         chosen = st.selectbox(label, list(options), index=index, key=self.key(part))
@@ -220,6 +247,9 @@ class Form:
     def choose_or_type(
         self, part: str, label: str, options: Iterable[str], *, need: str = "", **more: Any
     ) -> str:
+        """Shows a choice that also takes a typed text. Returns an empty text until one is
+        given.
+        """
         placeholder = more.pop("placeholder", TYPE_A_MODEL)
         chosen = self.choose(
             part, label, options, need=need, placeholder=placeholder, accept_new_options=True,
@@ -228,6 +258,7 @@ class Form:
         return (chosen or "").strip()
 
     def reach(self, route: str) -> str | None:
+        """Asks whether an action is for one route or for all. Returns None for all."""
         where = st.radio("Where", [f"Route {route} alone", "All routes"], key=self.key("where"))
         return None if where.startswith("All") else route
 
@@ -253,6 +284,8 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Dialog(Generic[Arguments]):
+    """A dialog of a page, declared once. Calling it opens it."""
+
     title: str
     show: Callable[Concatenate[Form, Arguments], None]
     role: Role  # the required role
@@ -284,15 +317,18 @@ class Dialog(Generic[Arguments]):
         guarded()
 
     def reopen(self, *args: Any) -> None:
+        """Opens the dialog again at the next run of the page, for a dialog of several steps."""
         st.session_state[f"again-{self.opener(*args).key}"] = True
 
     def opener(self, *args: Any, label: str = "", missing: str = "") -> Opener:
+        """Builds the dialog's button. missing: why it cannot open now; empty if it can."""
         icon, words = f":material/{self.icon}:", label or self.label or self.title
         key = "-".join(filter(None, ("open", self.name, _about(*args))))
         return Opener(words, icon, partial(self, *args), key, self.role, missing)
 
 
 def _about(*args: object) -> str:
+    """Returns the id of the dialog's subject: a text itself, or the `id` of an object."""
     first = args[0] if args else ""
     return first if isinstance(first, str) else str(getattr(first, "id", ""))
 
@@ -306,4 +342,7 @@ def dialog(
     label: str = "",
     width: Width = "small",
 ) -> Callable[[Callable[Concatenate[Form, Arguments], None]], Dialog[Arguments]]:
+    """Declares a dialog. name: unique among the page's dialogs, and the start of its fields'
+    keys.
+    """
     return lambda show: Dialog(title, show, role, name, icon, label, width)

@@ -1,4 +1,8 @@
-"""Labels of states (symbol, words, tone), and figures and their changes in words."""
+"""Labels of states (symbol, words, tone), and figures and their changes in words.
+
+Words that the command line and the API show too come from `harness`; this module adds only the
+symbols and tones of the dashboard. Nothing here renders HTML.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +46,8 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Label:
+    """A state as people see it. The symbol lets a reader tell states apart without colours."""
+
     symbol: str  # one character
     words: str
     tone: Tone
@@ -93,6 +99,11 @@ PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {
 
 
 def phase_label(proposal: Proposal) -> Label:
+    """Returns the label of a proposal's phase, with how it ended.
+
+    A proposal whose swap was taken back, or which a person closed, is neutral and not green or
+    red.
+    """
     label = PHASE_LABELS[proposal.phase]
     if isinstance(proposal, ProposalView) and proposal.serves is False:
         return Label("=", proposal.phase_text, Tone.NEUTRAL)
@@ -133,6 +144,7 @@ CLAIMS: Final[Mapping[Claim, str]] = {
 
 
 def verdict_label(verdict: BaseVerdict | None) -> Label:
+    """Returns the label of a verdict; of None, that it is not decided yet."""
     return VERDICT_LABELS[verdict.outcome if verdict else "running"]
 
 
@@ -149,6 +161,7 @@ date_time: Final = format_date_time
 
 
 def few(names: Sequence[str], most: int) -> str:
+    """Joins at most `most` names, and says how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
 
@@ -164,11 +177,14 @@ def left(until: datetime, now: datetime) -> str:
 
 
 def time_of_day(at: datetime) -> str:
+    """Writes a time as HH:MM:SS in UTC."""
     return at.astimezone(UTC).strftime("%H:%M:%S")
 
 
 @dataclass(frozen=True, slots=True)
 class FigureChange:
+    """A figure's change from its former value. tone: whether the change is good."""
+
     symbol: str
     words: str  # the change, such as `63 % cheaper`
     tone: Tone
@@ -176,6 +192,7 @@ class FigureChange:
 
 
 def interval(found: tuple[float, float] | None, words: Callable[[float | None], str]) -> str:
+    """Writes a 95 % interval, each end by `words`; empty without an interval."""
     return "" if found is None else f"95 % CI {format_range(found, words)}"
 
 

@@ -1,4 +1,8 @@
-"""The dashboard's entry script: Streamlit runs it for every visit and click."""
+"""The dashboard's entry script: Streamlit runs it for every visit and click.
+
+It sets up the page, lists the pages, and runs the chosen one if the visitor may see it. A
+page's own code is in `views`; the order of the calls matters to Streamlit.
+"""
 
 from datetime import timedelta
 from pathlib import Path

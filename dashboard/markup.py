@@ -1,4 +1,8 @@
-"""Renders the dashboard's parts as HTML and escapes every text."""
+"""Renders the dashboard's parts as HTML and escapes every text.
+
+Functions take plain text, unless their docstring says HTML. Pure, without Streamlit, so that
+the sign-in page uses them too. The classes are styled in styles.css.
+"""
 
 import html
 import re
@@ -24,6 +28,7 @@ def escape(value: object) -> str:
 
 
 def keep_units(markup: str) -> str:
+    """Replaces the spaces between numbers and units by unbreakable ones. markup: HTML."""
     return _UNIT.sub("\u00a0", markup)
 
 
@@ -37,6 +42,7 @@ def rich(text: object) -> str:
 
 
 def block(*parts: str, kind: str = "") -> str:
+    """Joins parts of HTML in a box. kind: further CSS classes."""
     return f'<div class="sg {kind}">{"".join(parts)}</div>'
 
 
@@ -47,6 +53,7 @@ def title(heading: str, note: str = "") -> str:
 
 
 def section(heading: str, note: str = "") -> str:
+    """Renders a heading with a note below it. The note may contain `backticks`."""
     below = f'<p class="note">{rich(note)}</p>' if note else ""
     return block(f"<h2>{escape(heading)}</h2>{below}")
 
@@ -60,6 +67,9 @@ def faint(words: object) -> str:
 
 
 def noted(cell: str, words: object) -> str:
+    """Adds a faint line below a cell. cell: HTML. words: plain text; nothing is added without
+    any.
+    """
     return f"{cell}<br>{faint(words)}" if words else cell
 
 
@@ -73,6 +83,8 @@ def pill(text: str, tone: Tone) -> str:
 
 @dataclass(frozen=True, slots=True)
 class VerdictCard:
+    """The card that answers Compare and Canary. lead, next_step: may contain `backticks`."""
+
     label: Label
     lead: str
     bullets: Sequence[tuple[str, str]] = ()  # (name, finding) in plain text
@@ -81,6 +93,7 @@ class VerdictCard:
 
 
 def verdict(card: VerdictCard, *, stale: bool = False) -> str:
+    """Renders a verdict's card. stale: greys it, because its figures may be out of date."""
     label = card.label
     advice = f": {escape(label.advice)}" if label.advice else ""
     # The words are empty if the page's first line already shows the label.
@@ -98,6 +111,8 @@ def verdict(card: VerdictCard, *, stale: bool = False) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
+    """A figure with its name. interval: in words; below: a line of text instead of a change."""
+
     name: str
     figure: str
     change: FigureChange | None = None
@@ -106,6 +121,7 @@ class Tile:
 
 
 def tiles(row: Iterable[Tile], *, stale: bool = False) -> str:
+    """Renders tiles in a row. stale: greys them."""
     return f'<div class="sg sg-tiles{" sg-stale" if stale else ""}">' + (
         "".join(_tile(tile) for tile in row) + "</div>"
     )
@@ -158,6 +174,7 @@ def meter(name: str, share: float, tone: Tone, furthest: float = 0.0) -> str:
 
 
 def checklist(rows: Iterable[tuple[Label, str]]) -> str:
+    """Renders conditions, each with a text about when it is met."""
     lines = "".join(
         f'<p class="check">{state(label)} <span class="when">{escape(when)}</span></p>'
         for label, when in rows
@@ -207,10 +224,12 @@ def table(rows: Iterable[Row], *, stacked: bool = False) -> str:
 
 
 def listing(heading: str, below: str, rows: Iterable[Row], nothing: str = "") -> str:
+    """Renders a section with a table, or with `nothing` if there are no rows."""
     return section(heading, below) + (table(rows, stacked=True) or note(nothing))
 
 
 def changes(heads: tuple[str, str, str], rows: Iterable[tuple[str, str, str]]) -> str:
+    """Renders a table of old and new values. heads: of the name, the old and the new value."""
     cells = [
         (escape(name), f"<del>{escape(before)}</del>", f"<ins>{escape(after)}</ins>")
         for name, before, after in rows
@@ -248,12 +267,16 @@ def banner(
 
 
 def invalid(faults: Sequence[RowFault]) -> str:
+    """Renders a banner for each row with an invalid signature."""
     return "".join(
         banner(f"✕ {fault.name}.", INVALID_ROWS_HINT, tone=Tone.WORSE) for fault in faults
     )
 
 
 def loading(what: str) -> str:
+    """Renders a placeholder of a fixed height, so that the page does not jump when the part
+    arrives.
+    """
     return (
         '<div class="sg sg-loading" aria-busy="true" style="min-height: 150px">'
         f"Reading {escape(what)} …</div>"
@@ -261,12 +284,14 @@ def loading(what: str) -> str:
 
 
 def empty(sentence: str, command: str) -> str:
+    """Renders what to do on a page without content. command: a command that begins it."""
     return block(
         f"<p>{escape(sentence)}</p><p><code>{escape(command)}</code></p>", kind="sg-card"
     )
 
 
 def failure(what: str, why: str, works: str, *, docs_page: str = "") -> str:
+    """Renders an error: what failed, why, and what still works. docs_page: explains it."""
     more = f"<p>{docs_link(docs_page, 'More about it')}</p>" if docs_page else ""
     return (
         '<div class="sg sg-banner worse" role="alert">'
@@ -282,6 +307,9 @@ def docs_link(page: str, shown: str) -> str:
 
 
 def trend(values: Sequence[float], *, name: str) -> str:
+    """Renders values as small bars, the highest full. Empty for fewer than two. name: for
+    screen readers.
+    """
     if len(values) < 2:
         return ""
     high = max(values) or 1.0
@@ -291,6 +319,7 @@ def trend(values: Sequence[float], *, name: str) -> str:
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:
+    """Renders pairs of a name and a fact. fact: HTML."""
     cells = "".join(
         f'<span class="note">{escape(name)}</span><span>{fact}</span>' for name, fact in rows
     )
@@ -298,5 +327,6 @@ def facts(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def link(page: str, shown: str, **query: str) -> str:
+    """Renders a link to a page of the dashboard. shown: HTML. query: the page's filters."""
     query_text = f"?{urlencode(query)}" if query else ""
     return f'<a href="{escape(f"{page}{query_text}")}" target="_self">{shown}</a>'

@@ -1,4 +1,9 @@
-"""The frame of every page: one installation for all visitors, banners, and errors as text."""
+"""The frame of every page: one installation for all visitors, banners, and errors as text.
+
+A page calls `show_page` with its function, gets its data by `context`, and never shows a
+traceback. The other functions are parts that several pages have: choosing a route, searching,
+paging, exporting. Forms are in `dialog_forms`, HTML in `markup`.
+"""
 
 import csv
 import json
@@ -55,6 +60,9 @@ WHY_NOT_OPEN = (
 
 @cache
 def installation() -> Installation:
+    """Opens the installation once for the process. Raises SwapgateError, and tries again at the
+    next call.
+    """
     return open_installation()
 
 
@@ -64,6 +72,7 @@ def reopen() -> None:
 
 
 def visitor() -> Actor | None:
+    """Returns the actor for whom this page was drawn; None for a reader."""
     found = st.session_state.get(STATE)
     return found if isinstance(found, Actor) else None
 
@@ -77,10 +86,13 @@ def context() -> Context:
 
 
 class _Process:
+    """State of the process, outside of Streamlit's sessions."""
+
     sign_on: OidcSettings | None = None
 
 
 def serve_with(sign_on: OidcSettings | None) -> None:
+    """Stores the settings of single sign-on with which the process started."""
     _Process.sign_on = sign_on
 
 
@@ -92,6 +104,9 @@ def sign_on() -> OidcSettings | None:
 
 
 def needs_sign_in() -> bool:
+    """Tells whether reading needs a sign-in, as it does with single sign-on. Raises
+    SwapgateError.
+    """
     return sign_on() is not None
 
 
@@ -109,10 +124,16 @@ def is_open() -> bool:
 
 
 def palette() -> Palette:
+    """Returns the palette for the visitor's theme."""
     return theme.palette(st.context.theme.type)
 
 
 def show_page(name: str, show: Callable[[], None]) -> None:
+    """Shows a page below the banners that every page has: kill switches, break-glasses and a
+    broken
+    audit log. name: for the message if the page fails.
+    """
+
     def show_all() -> None:
         ctx = context()
         _show_banners(route_status.list_switch_banners(ctx, installation().standing_switches))
@@ -127,6 +148,10 @@ def show_page(name: str, show: Callable[[], None]) -> None:
 
 
 def _guard(name: str, show: Callable[[], object]) -> bool:
+    """Runs a part of a page, and shows its errors as text. Returns whether it succeeded.
+
+    An error of Swapgate's own code is shown without details, which only the log has.
+    """
     try:
         show()
     except SwapgateError as error:
@@ -149,12 +174,14 @@ def _guard(name: str, show: Callable[[], object]) -> bool:
 
 
 def _failed(what: str, why: str, works: str, docs_page: str = "") -> None:
+    """Shows an error with a button to try again."""
     st.html(markup.failure(what, why, works, docs_page=docs_page))
     if st.button("Try again", icon=":material/refresh:"):
         st.rerun()
 
 
 def show_freezes(route: str | None = None) -> None:
+    """Shows the freezes of a route, or of all routes."""
     _show_banners(route_status.list_freeze_banners(context(), route))
 
 
@@ -167,12 +194,16 @@ def _show_banners(found: Sequence[Banner]) -> None:
 
 @st.cache_data(ttl=60, show_spinner=False)
 def first_break() -> int | None:
+    """Returns the first event at which the audit log's chain breaks; None if it is intact. May
+    be a minute old, because checking the chain reads the whole log.
+    """
     with context().store.read() as tx:
         return AuditLog(tx).first_break()
 
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
+    """Shows a placeholder while the block reads, at the first run only."""
     key = f"shown:{what}"
     # Without a slot at each run, Streamlit would move and redraw all parts below.
     slot = st.empty()
@@ -186,6 +217,9 @@ def loading(what: str) -> Iterator[None]:
 
 
 def choose_route(routes: Sequence[str]) -> str | None:
+    """Asks for a route; the page's address may name it. Returns None after showing that there
+    is no such route.
+    """
     name = st.query_params.get("route")
     if name is None or name in routes:
         return st.selectbox("Route", routes, key="route", bind="query-params") or routes[0]
@@ -201,17 +235,20 @@ def choose_route(routes: Sequence[str]) -> str | None:
 
 
 def show_done_message() -> None:
+    """Shows the message of the action that just succeeded, once."""
     message = st.session_state.pop(DONE, None)
     if message:
         st.html(markup.banner("Done.", message, tone=labels.Tone.BETTER))
 
 
 def link(page: str, label: str, icon: str, **query: str) -> None:
+    """Shows a link to another page. query: the page's filters."""
     symbol = f":material/{icon}:"
     st.page_link(f"views/{page}.py", label=label, icon=symbol, query_params=query or None)
 
 
 def search(label: str, placeholder: str) -> Callable[[str], bool]:
+    """Asks for words. Returns a function that tells whether a text contains all of them."""
     wanted = st.text_input(label, key="find", bind="query-params", placeholder=placeholder)
     words = (wanted or "").casefold().split()
     return lambda text: all(word in text.casefold() for word in words)
@@ -232,6 +269,7 @@ def show_no_route() -> None:
 
 
 def ask_filter(label: str, key: str, placeholder: str) -> str:
+    """Asks for a filter that the page's address keeps. A change goes back to the first page."""
     wanted = st.text_input(
         label, key=key, bind="query-params", placeholder=placeholder, on_change=show_first_page
     )
@@ -239,6 +277,7 @@ def ask_filter(label: str, key: str, placeholder: str) -> str:
 
 
 def show_first_page() -> None:
+    """Forgets the cursor, because it belongs to another filter."""
     st.query_params.pop("after", None)
 
 
@@ -247,11 +286,15 @@ def show_empty(sentence: str, command: str) -> None:
 
 
 def show_rest(page: Page[Any], what: str, command: str) -> None:
+    """Says how many more there are. command: lists all of them."""
     if page.next is not None:
         st.html(markup.note(f"{len(page):,} of {page.total:,} {what}; `{command}` lists all."))
 
 
 def show_turns(page: str, what: str, following: str | None) -> None:
+    """Shows links to the newest and to older entries. following: the next cursor; None at the
+    end.
+    """
     chosen = {k: v for k, v in st.query_params.to_dict().items() if k != "after"}
     if "after" in st.query_params:
         st.html(markup.block(markup.link(page, f"Newest {what}", **chosen)))
@@ -265,16 +308,19 @@ def show_html(text: str) -> None:
 
 
 def missing_control() -> str | None:
+    """Returns advice if no control process answers; else None."""
     return processes.describe_missing_control(installation().settings.control)
 
 
 def warn_without_control() -> None:
+    """Shows that an action will wait, if no control process answers."""
     advice = missing_control()
     if advice is not None:
         st.html(markup.banner("Not now:", advice))
 
 
 def copy_as_cli(*commands: Sequence[str]) -> None:
+    """Shows the commands that give the page's content in a terminal."""
     with st.expander("Copy as CLI", icon=":material/terminal:"):
         for words in commands:
             st.code(shlex.join(["swapgate", *words]), language=None, wrap_lines=True)
@@ -289,6 +335,7 @@ def route_names(ctx: Context) -> Sequence[str]:
 
 
 def name_target(ctx: Context, id_: str) -> str:
+    """Returns a target's name; its id if the target is unknown."""
     return queries.load_target_names(ctx, {id_}).get(id_, id_)
 
 
@@ -298,6 +345,7 @@ def incumbent_name(ctx: Context, route: str) -> str:
 
 
 def candidates(ctx: Context, route: str) -> Sequence[str]:
+    """Lists the targets that could replace the route's incumbent, by name. Raises NotFound."""
     with ctx.store.read() as tx:
         incumbent = routes.require_route(tx, route).incumbent
         found = Routing(tx).targets()
@@ -305,6 +353,7 @@ def candidates(ctx: Context, route: str) -> Sequence[str]:
 
 
 def model_names(ctx: Context) -> list[str]:
+    """Lists the names of registered targets, then of models that configured providers offer."""
     with ctx.store.read() as tx:
         known = sorted({target.name for target in Routing(tx).targets().values()})
     offered = (name for name, _ in named_models.list_configured_offers(ctx))
@@ -332,6 +381,9 @@ def frame_of(rows: Iterable[object]) -> "pd.DataFrame":
 
 
 def offer_csv(name: str, load: "Callable[[], pd.DataFrame]") -> None:
+    """Shows a button that downloads a table. load: builds the table when the button is used, in
+    a thread without the visitor's session.
+    """
     st.download_button(
         "CSV",
         lambda: to_csv(load()),

@@ -1,4 +1,9 @@
-"""Charts of a comparison, and what all charts share: panels, axes, scales."""
+"""Charts of a comparison, and what all charts share: panels, axes, scales.
+
+Frames are built from reports by pure functions (`suite_frame`, `slice_frames`); charts draw
+frames. Other charts are beside their pages in `views` and use the parts here. Charts read no
+data by themselves.
+"""
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -139,6 +144,7 @@ def quality_against_cost(
 
 
 def top_legend(**options: Any) -> alt.Legend:
+    """Builds a legend above the chart, without a title."""
     return alt.Legend(title=None, orient="top", columns=2, **options)
 
 
@@ -151,6 +157,7 @@ def named(
 
 
 def panel(title: str, palette: Palette, *layers: Any) -> alt.LayerChart:
+    """Joins layers below a heading, as one of several panels of a page."""
     heading = alt.TitleParams(
         title, anchor="start", fontSize=13, fontWeight=600, color=palette.text, offset=6
     )
@@ -158,6 +165,9 @@ def panel(title: str, palette: Palette, *layers: Any) -> alt.LayerChart:
 
 
 def narrow_axis(expression: str = "datum.label + ' %'", **options: Any) -> alt.Axis:
+    """Builds an axis of fixed width, so that stacked panels align. expression: Vega's, for
+    labels.
+    """
     return alt.Axis(
         labelExpr=expression, tickCount=3, minExtent=LABELS_WIDTH, maxExtent=LABELS_WIDTH,
         **options,
@@ -190,6 +200,7 @@ def to_ms(at: datetime) -> float:
 
 
 def _scale(frame: pd.DataFrame) -> alt.Scale:
+    """Builds the scale of a forest plot, which always shows 0 and some room on both sides."""
     values = pd.concat([frame[name] for name in ("low", "high", "delta", "limit")]).dropna()
     reach = max(1.0, float(values.abs().max()) * 1.08)
     low = min(0.0, float(values.min()))
@@ -200,6 +211,7 @@ def _scale(frame: pd.DataFrame) -> alt.Scale:
 
 
 def dressed(figure: Any, palette: Palette, height: int) -> alt.LayerChart:
+    """Sets a chart's height in pixels, its fonts and the palette's colours."""
     chart: alt.LayerChart = (
         figure.properties(height=height, width="container")
         .configure(background="transparent", font=FONT)
@@ -227,10 +239,14 @@ FIGURES = ("delta", "low", "high", "limit")
 
 
 def limit_of(report: SuiteReport) -> float:
+    """Returns the smallest allowed difference, as a share: 0 if the candidate must be
+    better.
+    """
     return 0.0 if report.claim is Claim.SUPERIOR else -report.margin
 
 
 def in_reading_order(reports: Sequence[SuiteReport]) -> list[SuiteReport]:
+    """Sorts reports: primary suites first, else in the given order."""
     return sorted(reports, key=lambda report: report.role is not SuiteRole.PRIMARY)
 
 
@@ -276,6 +292,9 @@ def _forest_row(
 
 
 def _forest_frame(rows: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> pd.DataFrame:
+    """Builds a frame with the forest plot's columns, also without any row. first: further
+    columns.
+    """
     columns = [*first, "row", "outcome", "verdict", "label", *FIGURES]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.astype(dict.fromkeys(FIGURES, "float64"))

@@ -1,4 +1,9 @@
-"""Serves the dashboard, on loopback alone unless people sign in by OpenID Connect."""
+"""Serves the dashboard, on loopback alone unless people sign in by OpenID Connect.
+
+Beside Streamlit's pages it serves the docs, the sign-in page, health checks and the way to the
+identity provider. It refuses writing requests of other sites, and foreign host names. Imports
+of pages come late, because Streamlit's options must be set first.
+"""
 
 import argparse
 import importlib.util
@@ -37,6 +42,7 @@ DOCS_PATH: Final = "/docs"
 
 
 def docs_routes() -> list[BaseRoute]:
+    """Serves the built site of the docs, or its Markdown if the site was not built."""
     if (package_data.SITE / "index.html").exists():
         site = StaticFiles(directory=package_data.SITE, html=True)
         return [Route(DOCS_PATH, show_first_page), Mount(DOCS_PATH, site)]
@@ -49,6 +55,7 @@ def show_first_page(_request: Request) -> Response:
 
 
 def show_markdown(request: Request) -> Response:
+    """Answers with a page of the docs as plain text; 404 for an unknown page."""
     try:
         page = package_data.find_page(request.path_params.get("page") or "index")
     except SwapgateError as error:
@@ -68,6 +75,11 @@ HEADERS: Final = {
 
 
 class OwnOrigin:
+    """Refuses writing requests and web sockets of other sites, and adds security headers.
+
+    Without it, a page of another site could act through a visitor's browser.
+    """
+
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
@@ -170,12 +182,16 @@ def sign_on_secrets(settings: Settings) -> dict[str, SecretsValue] | None:
 
 
 def sign_on_middleware(oidc: OidcSettings | None) -> list[Middleware]:
+    """Returns the middleware that single sign-on needs; empty without it."""
     if oidc is None:
         return []
     return [Middleware(SignOnReturn, public_url=oidc.public_url)]
 
 
 def options(host: str, port: int, oidc: OidcSettings | None = None) -> dict[str, object]:
+    """Returns Streamlit's options. They turn off telemetry, tracebacks, reloads and foreign
+    host names.
+    """
     names = {host, "localhost", "127.0.0.1", "::1"}
     if oidc is not None:
         names = {urlsplit(oidc.public_url).hostname or "", "localhost", "127.0.0.1", "::1"}
@@ -216,10 +232,12 @@ def require_loopback(host: str, oidc: OidcSettings | None = None) -> None:
 
 
 def healthz(_request: Request) -> Response:
+    """Answers that the process runs."""
     return JSONResponse({"status": "ok"})
 
 
 def readyz(_request: Request) -> Response:
+    """Answers whether the dashboard can read the routing table; 503 with the reason if not."""
     from dashboard import page_frame  # noqa: PLC0415 - Streamlit's options come first
 
     try:
@@ -241,6 +259,7 @@ def show_overview(request: Request) -> Response:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the dashboard as a program. Options override the configuration."""
     parser = argparse.ArgumentParser(prog="swapgate serve ui")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--host")
@@ -258,10 +277,14 @@ NOT_BEGUN: Final = "Single sign-on is not set up in this process: restart the da
 
 
 def next_page_cookie() -> str:
+    """Names the cookie that keeps the page to return to, by the port."""
     return f"swapgate-next-{st.get_option('server.port')}"
 
 
 async def begin(request: Request) -> Response:
+    """Redirects to the identity provider, and keeps the page to return to. 421 for another host
+    name, 503 if this process has no single sign-on.
+    """
     if not sign_in_page.is_own_host(request):
         return Response("this host is not the dashboard's", 421)
     try:
@@ -323,6 +346,7 @@ def _remembered(headers: Headers) -> str | None:
 
 
 def _mark_secure(message: Message) -> None:
+    """Adds `Secure` to all cookies of an answer."""
     message["headers"] = [
         (name, value + b"; Secure")
         if name.lower() == b"set-cookie" and b"; secure" not in value.lower()

@@ -1,6 +1,9 @@
 """Serves `/sign-in` beside Streamlit's pages. Each sign-in sets a new cookie, HttpOnly and
 SameSite=Strict. The page accepts a POST only if its Origin is the dashboard. It logs wrong keys
 and links and limits them by address; a valid key or link always works.
+
+It is a plain page and not Streamlit's, because Streamlit cannot set such a cookie. The sessions
+and links are checked in `harness.operations`.
 """
 
 import logging
@@ -42,11 +45,14 @@ addEventListener("hashchange", () => location.reload());
 
 @dataclass(frozen=True, slots=True)
 class PageFrame:
+    """What each rendering of the page needs."""
+
     nonce: str  # allows the page's script and styles
     going_to: str  # the page to show next
 
 
 def ask_key(frame: PageFrame, problem: str = "") -> str:
+    """Renders the form for a key. problem: why the last key was refused."""
     field = (
         '<label for="key">Management key</label>'
         '<input id="key" name="key" type="password" autocomplete="off" autofocus required>'
@@ -64,6 +70,11 @@ def ask_key(frame: PageFrame, problem: str = "") -> str:
 
 
 def ask_whether(frame: PageFrame, link: str, actor: Actor, before: Actor | None) -> str:
+    """Asks whether to sign in by a link, before the link is used up. before: who is signed in
+    now.
+
+    The question protects from a link that signs people in under another person's name.
+    """
     who = f"{strong(actor.name)} ({escape(actor.role.name.lower())})"
     if actor.key is None:
         who += ", the operator of this machine"
@@ -81,6 +92,7 @@ def ask_whether(frame: PageFrame, link: str, actor: Actor, before: Actor | None)
 
 
 def refuse(frame: PageFrame, why: str) -> str:
+    """Renders a refusal, with a way to the form."""
     on = f'<p><a href="{SIGN_IN_PATH}">Sign in another way</a></p>'
     return _page(frame, f"{failure('Not signed in', why, '')}{on}")
 
@@ -125,10 +137,12 @@ def cookie_name() -> str:
 
 
 def sign_on_address(page: str) -> str:
+    """Returns the address that begins single sign-on. page: where to return to."""
     return f"{SIGN_ON_PATH}?next={quote(page, safe='/')}"
 
 
 async def show(request: Request) -> Response:
+    """Answers with the form. 421 for another host name."""
     if not is_own_host(request):
         return Response("this host is not the dashboard's", 421)
     frame = _frame(request.query_params.get("next", "/"))
@@ -144,6 +158,9 @@ class SignInForm:
         self._attempts: FailedAttempts | None = None
 
     async def sign_in(self, request: Request) -> Response:
+        """Answers a posted form: signs in, asks whether, or refuses. 403 for a form of another
+        site.
+        """
         if not is_own_host(request):
             return Response("this host is not the dashboard's", 421)
         fields = await _read_form(request)
@@ -158,6 +175,7 @@ class SignInForm:
     def _refuse(
         self, request: Request, fields: Mapping[str, str], frame: PageFrame, why: str
     ) -> Response:
+        """Refuses a wrong key or link. 429 after too many from the same address."""
         page = refuse if _field(fields, "link") else ask_key
         if self._attempts is None:
             self._attempts = FailedAttempts(_installation().clock)
@@ -175,6 +193,9 @@ class SignInForm:
 
 
 def _sign_in(request: Request, fields: Mapping[str, str], frame: PageFrame) -> Response:
+    """Signs in by the posted key or link, and redirects with the cookie. Raises NotAllowed for
+    a wrong one; answers 503 if the database fails.
+    """
     former = request.cookies.get(cookie_name(), "")
     link, key = _field(fields, "link"), _field(fields, "key")
     installation = _installation()
@@ -208,6 +229,7 @@ def _field(fields: Mapping[str, str], name: str) -> str:
 
 
 def _find_actor(cookie: str) -> Actor | None:
+    """Returns who is signed in by a cookie; None if its session has ended."""
     try:
         return resume(cookie).actor if cookie else None
     except NotAllowed:
@@ -215,6 +237,7 @@ def _find_actor(cookie: str) -> Actor | None:
 
 
 def resume(cookie: str) -> ActorSession:
+    """Finds the session of a cookie. Raises NotAllowed, SwapgateError."""
     installation = _installation()
     return dashboard_sessions.resume(installation.context, cookie, secret=installation.secret)
 
@@ -226,6 +249,7 @@ def _installation() -> Installation:
 
 
 async def _read_form(request: Request) -> Mapping[str, str]:
+    """Reads a form of at most `MOST_BYTES`. Empty for a longer or malformed one."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -254,6 +278,7 @@ def is_own_host(request: Request) -> bool:
 
 
 def is_own_page(request: HTTPConnection) -> bool:
+    """Tells whether the request's Origin is this dashboard."""
     origin = urlsplit(request.headers.get("origin", ""))
     return origin.scheme in ("http", "https") and origin.netloc == request.headers.get("host")
 
@@ -265,6 +290,9 @@ def _answer(frame: PageFrame, page: str, status: int = 200) -> Response:
 
 
 def _protect(answer: Response, frame: PageFrame) -> None:
+    """Adds headers that allow only this page's own script and styles, and forbid caching and
+    framing.
+    """
     own = f"'nonce-{frame.nonce}'"
     answer.headers["Content-Security-Policy"] = (
         f"default-src 'none'; script-src {own}; style-src {own}; form-action 'self'; "
@@ -277,6 +305,7 @@ def _protect(answer: Response, frame: PageFrame) -> None:
 
 
 def _set_cookie(request: Request, answer: Response, cookie: str) -> None:
+    """Sets the session's cookie, secure under TLS, also behind a proxy."""
     ui = _installation().settings.ui
     public = urlsplit(ui.url)
     # A proxy may have ended TLS without a header that says so.

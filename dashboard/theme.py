@@ -1,4 +1,8 @@
-"""Palettes for light and dark mode with a contrast of 4.5:1 or more, and the style sheet."""
+"""Palettes for light and dark mode with a contrast of 4.5:1 or more, and the style sheet.
+
+Meanings of colours are in `labels.Tone`. styles.css has the rules; this module writes the
+colours before them as CSS variables.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -13,6 +17,10 @@ FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-s
 
 @dataclass(frozen=True, slots=True)
 class Palette:
+    """Colours as #RRGGBB. `…_wash` is the pale background of the tone. ground, raised: the
+    page's background, and that of cards.
+    """
+
     better: str
     worse: str
     undecided: str
@@ -56,6 +64,7 @@ def palette(theme: str | None) -> Palette:
 
 
 def streamlit_options() -> Mapping[str, object]:
+    """Returns Streamlit's options for fonts and both themes."""
     options: dict[str, object] = {
         "theme.font": FONT,
         "theme.baseRadius": "10px",

@@ -1,4 +1,8 @@
-"""The Audit page answers: who changed what, and is the log intact?"""
+"""The Audit page answers: who changed what, and is the log intact?
+
+Only an admin sees all of a person's details: the use case hides them from other readers. The
+page only filters and shows.
+"""
 
 import json
 from collections.abc import Mapping
@@ -25,6 +29,7 @@ FIELDS: Final = {
 
 
 def show() -> None:
+    """Shows the answer, the filters, a page of events and the export."""
     with page_frame.loading("the audit log"):
         ctx = page_frame.context()
         total = queries.list_audit_events(ctx, PageRequest(1)).total
@@ -50,6 +55,7 @@ def show() -> None:
 
 
 def _choices() -> AuditFilter:
+    """Asks for the filters, which the page's address keeps."""
     texts = {}
     asked = any(st.query_params.get(name) for name in (*FIELDS, "since", "until"))
     with st.expander(
@@ -79,6 +85,7 @@ def _ask_day(label: str, key: str) -> datetime | None:
 
 
 def _events(page: Page[AuditEvent], selection: AuditFilter, now: datetime) -> None:
+    """Shows a page of events, and offers all selected events as CSV."""
     if not page:
         st.html(markup.note("No event matches all fields. Shorten or clear a field above."))
         return
@@ -97,6 +104,7 @@ def _events(page: Page[AuditEvent], selection: AuditFilter, now: datetime) -> No
 
 
 def _options(selection: AuditFilter) -> list[str]:
+    """Returns the filters as options of `swapgate audit tail`."""
     options = []
     for name in FIELDS:
         if text := getattr(selection, name):
@@ -112,6 +120,9 @@ CHAIN_NOTE: Final = "Swapgate checks the chain of events every minute"
 
 
 def _headline(total: int, broken: int | None, matching: int | None = None) -> str:
+    """Answers whether the log is intact. matching: number of events that fit the filter; None
+    without a filter.
+    """
     if broken is not None:
         return f"The audit log is {strong(f'broken at event {broken:,}')}"
     if not total:
@@ -140,6 +151,7 @@ def _cells(event: AuditEvent, now: datetime) -> markup.Row:
 
 
 def _subject(subject: str) -> str:
+    """Renders an event's subject, with a link to its page if it has one."""
     kind, _, name = subject.partition(" ")
     match kind:
         case "route":
@@ -151,6 +163,7 @@ def _subject(subject: str) -> str:
 
 
 def _details(details: Mapping[str, object]) -> str:
+    """Renders an event's further details, folded if they are long."""
     if not details:
         return ""
     plain = {name: to_shown(value) for name, value in details.items() if value is not None}

@@ -1,4 +1,8 @@
-"""The Canary page answers: is the candidate hurting users now? It refreshes every 2 s."""
+"""The Canary page answers: is the candidate hurting users now? It refreshes every 2 s.
+
+Texts and figures are in `canary_text`, the chart in `canary_timeline`, shadows in `shadows`.
+The page must not refresh a dialog, because a person may be typing.
+"""
 
 from collections.abc import Mapping
 
@@ -24,6 +28,7 @@ from harness.routing.freeze import FROZEN_SIGNALS
 
 
 def show() -> None:
+    """Shows a route's canary, or what is proposed for the route, and the shadows."""
     with page_frame.loading("the canary"):
         ctx = page_frame.context()
         routes = canary_text.list_canary_routes(ctx)
@@ -79,6 +84,7 @@ def show() -> None:
 
 
 def show_proposed(status: RouteStatus) -> None:
+    """Shows the route's open proposal, if there is one."""
     proposal, candidate = status.open_proposal, status.proposed
     if proposal is None or candidate is None:
         return
@@ -98,6 +104,9 @@ def live(route: str, version: int, state: DeltaGenerator) -> None:
 
 
 def figures(view: CanaryView, status: CanaryStatus) -> None:
+    """Shows the steps, the figures, the conditions of the next step, the timeline and the
+    evidence.
+    """
     # The page never greys a state that needs a person.
     stale = view.quiet_since is not None and canary_text.is_calm(status)
     st.html(markup.steps(*canary_text.plan(status)))
@@ -127,6 +136,7 @@ def timeline(view: CanaryView, status: CanaryStatus) -> None:
 
 
 def evidence(status: CanaryStatus, *, stale: bool) -> None:
+    """Shows the evidence of harm, and each guardrail's part in it."""
     st.html(
         markup.section("Evidence of harm", canary_text.harm_line(status))
         + markup.meter(
@@ -183,6 +193,9 @@ def show_controls(status: CanaryStatus) -> None:
 
 
 def list_buttons(status: CanaryStatus) -> dict[RolloutSignal, str]:
+    """Lists the signals that a person may send now. Value: why a button is disabled; empty if
+    enabled.
+    """
     rollout, why = status.rollout, dict[RolloutSignal, str]()
     if rollout.baking:
         shown = {RolloutSignal.ABORT, RolloutSignal.FINISH}
@@ -202,6 +215,9 @@ def list_buttons(status: CanaryStatus) -> dict[RolloutSignal, str]:
 
 
 def ask(status: CanaryStatus, signal: RolloutSignal) -> None:
+    """Opens the dialog that confirms a signal. Its keys have the rollout's version, so that a
+    new action does not find an old dialog's text.
+    """
     words = BUTTONS[signal][0]
     if signal is RolloutSignal.ABORT and status.rollout.baking:
         words = TAKE_BACK
@@ -211,6 +227,10 @@ def ask(status: CanaryStatus, signal: RolloutSignal) -> None:
 
 
 def confirm(form: Form, _about: str, status: CanaryStatus, signal: RolloutSignal) -> None:
+    """Asks a person to confirm a signal, with its effect and what the data say against it.
+
+    The action names the version that the person saw; another action in between makes it fail.
+    """
     rollout = status.rollout
     # After the action, a second click on the page's button must not open the dialog again.
     acted = form.key("acted")

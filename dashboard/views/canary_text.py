@@ -1,4 +1,8 @@
-"""Loads a canary for its page, and writes the page's texts."""
+"""Loads a canary for its page, and writes the page's texts.
+
+Functions from `headline` on are pure: they turn a status into words, tiles and HTML. The
+decision itself, and its reasons, come from `harness.canary`.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +30,8 @@ QUIET = timedelta(minutes=3)
 
 @dataclass(frozen=True)
 class CanaryView:
+    """A route's newest canary as the page shows it."""
+
     status: CanaryStatus | None  # None for a route that never had a canary
     traffic: Sequence[TrafficMinute]  # since the canary started
     now: datetime
@@ -41,6 +47,7 @@ class CanaryView:
 
 
 def load_canary(ctx: Context, route: str) -> CanaryView:
+    """Loads the newest canary of a route, with its traffic by the minute."""
     canaries = list_canaries(ctx, route=route)
     if not canaries:
         return CanaryView(None, (), ctx.clock.now())
@@ -51,6 +58,7 @@ def load_canary(ctx: Context, route: str) -> CanaryView:
 
 
 def list_canary_routes(ctx: Context) -> Sequence[str]:
+    """Lists the routes: with a live canary first, then with an ended one, then without."""
     order = {rollout.route: 0 if rollout.live else 1 for rollout in list_rollouts(ctx)}
     return sorted(page_frame.route_names(ctx), key=lambda name: (order.get(name, 2), name))
 
@@ -69,6 +77,7 @@ GUARDRAILS_NOTE = (
 
 
 def headline(view: CanaryView, status: CanaryStatus) -> str:
+    """Renders the state of the canary, the next step, and a warning if no requests arrive."""
     rollout, state, since = status.rollout, status.state, view.quiet_since
     note = (
         f"Route {strong(rollout.route)} · incumbent {strong(status.incumbent.name)} · started "
@@ -87,10 +96,16 @@ def headline(view: CanaryView, status: CanaryStatus) -> str:
 
 
 def is_calm(status: CanaryStatus) -> bool:
+    """Tells whether the canary needs no person, so that its figures may be greyed when they are
+    old.
+    """
     return status.state.kind in (CanaryStateKind.HEALTHY, CanaryStateKind.EMPTY)
 
 
 def _card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
+    """Builds the card of a canary's state; in a bake, with its end and the share that is held
+    back.
+    """
     rollout, state, at = status.rollout, status.state, status.changed_at
     bullets: Sequence[tuple[str, str]] = ()
     if rollout.baking:
@@ -112,6 +127,9 @@ def _card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
 
 
 def needs(status: CanaryStatus) -> Sequence[tuple[labels.Label, str]]:
+    """Lists the conditions for the next step with their state. Empty if there is no
+    next step.
+    """
     explanation = status.explanation
     if not explanation.needs:
         return ()
@@ -131,6 +149,7 @@ def _need(need: StepNeed) -> tuple[labels.Label, str]:
 
 
 def guardrails(status: CanaryStatus, *, stale: bool) -> str:
+    """Renders the guardrails that have counted something, the most harmful first."""
     seen = [row for row in status.explanation.guardrails if row.exposures]
     rows = map(_guardrail, sorted(seen, key=lambda row: -row.distance))
     return markup.block("".join(rows), kind="sg-measures sg-stale" if stale else "sg-measures")
@@ -166,6 +185,7 @@ def outcome_rows(status: CanaryStatus) -> Sequence[markup.Row]:
 
 
 def without_data(status: CanaryStatus) -> str:
+    """Names the guardrails that have counted nothing, by reason."""
     missing: dict[str, list[str]] = {}
     for row in status.explanation.guardrails:
         if not row.exposures:
@@ -176,6 +196,7 @@ def without_data(status: CanaryStatus) -> str:
 
 
 def evidence_label(row: GuardrailRow) -> labels.Label:
+    """Returns the label of a guardrail: from no evidence of harm to the level of a rollback."""
     if row.distance >= 1:
         return labels.Label("✕", row.says, labels.Tone.WORSE)
     if row.warns:
@@ -188,11 +209,13 @@ def evidence_label(row: GuardrailRow) -> labels.Label:
 
 
 def furthest(status: CanaryStatus) -> float:
+    """Returns the highest evidence so far, as a share of the rollback level."""
     figures = status.action.figures
     return max(0.0, figures.log_e_max / figures.rollback_at) if figures.rollback_at else 0.0
 
 
 def plan(status: CanaryStatus) -> tuple[Sequence[tuple[str, str]], int | None, str]:
+    """Returns the steps of the canary, the index of the present step, and its words."""
     rollout = status.rollout
     steps = [
         (
@@ -225,6 +248,9 @@ def harm_tone(status: CanaryStatus) -> labels.Tone:
 
 
 def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
+    """Builds the four figures at the top. In a bake, the former model takes the incumbent's
+    place.
+    """
     rollout, figures = status.rollout, status.action.figures
     new, old, beside = "in the canary", "with the incumbent", "incumbent"
     left = f", {labels.span(figures.seconds_left)} left" if rollout.live else ""
@@ -261,6 +287,9 @@ def _failed(arm: str, failed: int, callers: int) -> Tile:
 
 
 def split_check(status: CanaryStatus) -> tuple[labels.Label, str]:
+    """Tells whether callers are split as planned. A split that is not makes every comparison
+    unsound.
+    """
     rollout = status.rollout
     if rollout.baking:
         kept = labels.weight(rollout.policy.bake_bps)
@@ -289,6 +318,7 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def _p95(view: CanaryView, arm: str) -> str:
+    """Returns the arm's 95th percentile of latency, from histograms; so it is approximate."""
     minutes = (minute.latency_ms for minute in view.traffic if minute.arm == arm)
     found = quantile_ms(merge_histograms(minutes), 0.95)
     return "unknown" if found is None else f"about {labels.seconds(found / 1000)}"
@@ -313,6 +343,7 @@ _UPWARD: Final = frozenset({"canary.step_done", "canary.advance"})
 
 
 def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[markup.Row]:
+    """Builds the table of a canary's actions. moves: its events, as the audit log has them."""
     return [
         {
             "When": f"<span>{escape(labels.date_time(move.at))}<br>event {move.number}</span>",
@@ -324,6 +355,7 @@ def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[mark
 
 
 def _what(rollout: Rollout, event: AuditEvent) -> str:
+    """Names an event: a rise by its shares, an end by how it ended, else by its action."""
     if event.action in _UPWARD:
         # The event's inputs hold the step before the move.
         inputs = event.details.get("inputs")

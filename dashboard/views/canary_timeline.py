@@ -1,6 +1,8 @@
 """Draws a canary's timeline: share of the traffic, evidence of harm and both arms' failures, on
 one axis of time. The ends of the axes are part of the data, because a browser visibly redraws a
 live chart if anything but its data changes.
+
+`build_frames` computes the data, `draw` joins them with panels that are rendered once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,6 +39,10 @@ _SHARES, _EVIDENCE, _FAILURES, _CORNERS = (
 
 @dataclass(frozen=True)
 class TimelineFrames:
+    """The data of the three panels. at: milliseconds since 1970. Shares and rates are in
+    percent.
+    """
+
     shares: pd.DataFrame  # at, share
     evidence: pd.DataFrame  # at, percent, text
     failures: pd.DataFrame  # at, arm, rate, low, high, latest, text; cut at `top`
@@ -47,6 +53,7 @@ class TimelineFrames:
 def build_frames(
     rollout: Rollout, points: Sequence[TimelinePoint], now: datetime
 ) -> TimelineFrames:
+    """Computes the data of the panels up to now, or up to the canary's end."""
     began = rollout.started_at
     last = points[-1].at if points else began
     ended = not rollout.live and not rollout.baking
@@ -67,6 +74,7 @@ def build_frames(
 
 
 def _rounded(began: datetime, now: datetime) -> datetime:
+    """Rounds the axis's end up, so that it moves rarely while the canary runs."""
     step = max(60.0, (now - began).total_seconds() / _END_STEPS)
     # Powers of two, because the step must rarely change while the canary runs.
     step = 60.0 * 2 ** max(0, round(step / 60.0).bit_length() - 1)
@@ -75,6 +83,9 @@ def _rounded(began: datetime, now: datetime) -> datetime:
 
 
 def _shares(rollout: Rollout, points: Sequence[TimelinePoint], ends: datetime) -> pd.DataFrame:
+    """Builds the candidate's share over time, as steps. After the canary's end the share is 0
+    if the canary was rolled back, else 100 %.
+    """
     rows = [(rollout.started_at, rollout.policy.steps[0].weight_bps)]
     for point in points:
         if point.weight_bps != rows[-1][1]:
@@ -116,6 +127,7 @@ def _evidence(began: datetime, points: Sequence[TimelinePoint]) -> pd.DataFrame:
 
 
 def _failures(points: Sequence[TimelinePoint]) -> pd.DataFrame:
+    """Builds the failures of both arms so far, with their intervals."""
     rows = [
         _failure_row(point.at, arm, counted)
         for point in points
@@ -127,6 +139,9 @@ def _failures(points: Sequence[TimelinePoint]) -> pd.DataFrame:
 
 
 def _below(failures: pd.DataFrame, top: float) -> pd.DataFrame:
+    """Cuts the failures at the top of the axis, because marks above it would leave the
+    panel.
+    """
     return failures.assign(
         rate=failures["rate"].where(failures["rate"] <= top),
         low=failures["low"].clip(upper=top),
@@ -149,6 +164,7 @@ def _failure_row(at: datetime, arm: str, counted: FailureShare) -> dict[str, obj
 
 
 def draw(frames: TimelineFrames, palette: Palette) -> Sequence[Mapping[str, Any]]:
+    """Builds the panels as Vega-Lite with their data."""
     panels = _write_panels(tuple(sorted({0.0, *frames.shares["share"]})), palette)
     own = {"shares": frames.shares, "evidence": frames.evidence, "failures": frames.failures}
     return [
@@ -271,6 +287,7 @@ def _shares_axis(steps: Sequence[float]) -> alt.Y:
 
 
 def _time(*, shown: bool) -> alt.X:
+    """Builds the axis of time. Its labels depend on its length, which the browser knows."""
     # The browser computes the axis's length from its data.
     length = "domain('x')[1] - domain('x')[0]"
     by_date, by_second = f"{length} > {_BY_DATE_MS}", f"{length} < {_BY_SECOND_MS}"

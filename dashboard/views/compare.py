@@ -1,4 +1,8 @@
-"""The Compare page answers: may I swap to this candidate, and if not, why?"""
+"""The Compare page answers: may I swap to this candidate, and if not, why?
+
+Texts are in `verdict_text`, buttons and dialogs in `decisions`, single answers in `samples`.
+The page shows no difference before the gate has decided, so that no person decides by it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +25,7 @@ CHARTS_A_ROW = 3
 
 
 def show() -> None:
+    """Shows the comparison that the address names, else the newest."""
     with page_frame.loading("the comparison"):
         ctx = page_frame.context()
         newest = next(iter(list_proposals(ctx, PageRequest(1))), None)
@@ -73,6 +78,9 @@ def _header(view: ComparisonView) -> None:
 
 
 def banner(view: ComparisonView) -> bool:
+    """Shows why the comparison is stale, not comparable or faulty. Returns whether it
+    is stale.
+    """
     because = verdict_text.stale_reason(view)
     if because:
         words = f"This verdict is no longer valid: {because}. Propose again to renew it."
@@ -90,6 +98,9 @@ def banner(view: ComparisonView) -> bool:
 
 
 def decide(view: ComparisonView, *, stale: bool) -> None:
+    """Shows the verdict beside what speaks against the swap, and the buttons of the
+    next step.
+    """
     comparison = view.comparison
     against = verdict_text.against_card(view)
     main, side = st.columns([3, 2]) if against else (st.container(), None)
@@ -114,6 +125,7 @@ def decide(view: ComparisonView, *, stale: bool) -> None:
 
 
 def next_button(view: ComparisonView) -> None:
+    """Shows where a decided proposal continues, or how to propose again."""
     proposal = view.comparison.proposal
     query = {"route": proposal.route}
     match proposal.phase:
@@ -142,6 +154,7 @@ def next_button(view: ComparisonView) -> None:
 
 
 def figures(view: ComparisonView, *, stale: bool) -> None:
+    """Shows cost, latency and speed of both models, and the forecast of the monthly bill."""
     comparison = view.comparison
     cost = f"<p>{escape(comparison.cost.text)}</p>"
     if comparison.candidate_figures.samples == 0:
@@ -163,6 +176,7 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
 
 
 def pins(view: ComparisonView) -> None:
+    """Shows the versions of data, scorer and prompt for which the verdict is valid."""
     shown = [
         {
             "Suite": escape(view.titles.get(side.plan.suite, side.plan.suite)),
@@ -179,6 +193,7 @@ def pins(view: ComparisonView) -> None:
 
 
 def effects(view: ComparisonView) -> None:
+    """Draws the change in score of each suite, and the pairs that each model won."""
     basis = view.comparison.basis
     if basis is None:
         return
@@ -210,6 +225,7 @@ def effects(view: ComparisonView) -> None:
 
 
 def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
+    """Draws the change in score within each slice. All charts of a suite share their scale."""
     for report in plots.in_reading_order(reports):
         charts = plots.slice_frames(report)
         if not charts:
@@ -229,6 +245,7 @@ def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
 
 
 def progress(view: ComparisonView) -> None:
+    """Shows how many items both models have answered."""
     st.html(markup.section("Progress", "Items that both models have answered."))
     for suite, done, planned in verdict_text.progress(view.comparison):
         name = view.titles.get(suite, suite)

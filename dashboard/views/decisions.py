@@ -1,4 +1,8 @@
-"""Lists proposals, and has the dialogs that approve, reject, cancel or retry a proposal."""
+"""Lists proposals, and has the dialogs that approve, reject, cancel or retry a proposal.
+
+Compare and Proposals both use it. Who may decide is checked by the use cases; the buttons only
+explain it beforehand.
+"""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -35,6 +39,8 @@ MOST_PROPOSALS: Final = 100
 
 @dataclass(frozen=True)
 class ProposalRow:
+    """A proposal with what a list shows about it."""
+
     proposal: ProposalView
     incumbent: str
     candidate: str
@@ -95,6 +101,7 @@ def _with_open(ctx: Context, tx: Transaction, row: ProposalRow) -> ProposalRow:
 
 
 def awaits_decision(proposal: Proposal) -> bool:
+    """Tells whether a person still has to approve or reject the proposal."""
     return proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is None
 
 
@@ -109,6 +116,7 @@ def show_buttons(
     validity: ProofValidity | None,
     now: datetime,
 ) -> None:
+    """Shows the buttons that this proposal allows now, and why some are disabled."""
     actor, key = current_user.signed_in(), proposal.id
     if awaits_decision(proposal):
         why = why_not_approve(proposal, verdict, validity, actor, now)
@@ -146,6 +154,10 @@ def why_not_approve(
     actor: Actor | None,
     now: datetime,
 ) -> str:
+    """Explains why the visitor cannot approve the proposal; empty if the visitor can.
+
+    validity: of the verdict; None if it was not assessed.
+    """
     if validity is not None and verdict is not None and not validity.holds:
         expired = f"the verdict expired {labels.age(verdict.expires_at, now)}"
         why = validity.why if validity.proof is ProofState.STALE else expired
@@ -159,12 +171,18 @@ def why_not_approve(
 
 
 def load(proposal: str) -> tuple[ComparisonView, ProposalReview]:
+    """Loads what the dialogs of a proposal show. Raises NotFound."""
     ctx = page_frame.context()
     return load_comparison_view(ctx, proposal), decisions.review_proposal(ctx, proposal)
 
 
 @dialog("Approve the canary", Role.APPROVER, "approval", width="medium")
 def approve(form: Form, view: ComparisonView, found: ProposalReview) -> None:
+    """Asks for the approval, with the facts on which a person should decide.
+
+    The approval names the verdict that the person saw. If the cost would end the canary, the
+    person has to accept it.
+    """
     proposal, verdict = view.comparison.proposal, view.comparison.verdict
     new, old = view.comparison.candidate.name, view.comparison.incumbent.name
     share = labels.weight(proposal.policy.canary.steps[0].weight_bps)
@@ -232,6 +250,9 @@ def retry(form: Form, view: ComparisonView, _found: ProposalReview) -> None:
 
 
 def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]:
+    """Lists the facts of a decision: verdict, drawbacks, texts, cost, risk and widened
+    rules.
+    """
     held = view.comparison
     facts: list[tuple[str, str]] = []
     if held.verdict is not None:
@@ -255,6 +276,7 @@ def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]
 
 
 def _changes(found: ProposalReview) -> None:
+    """Shows the route's other changes in the last 90 days, folded."""
     if not found.changes:
         return
     rows = [

@@ -1,5 +1,8 @@
 """The Keys & spending page answers: does any client run out of its budget, who may act, and
 what did Swapgate spend?
+
+A new key is shown once, to the person who created it. Budgets are decided by the same pure
+function as in the router.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +36,7 @@ LEVELS: Final = {
 
 
 def show() -> None:
+    """Shows client keys, management keys, people and Swapgate's own spending."""
     with page_frame.loading("the keys"):
         ctx = page_frame.context()
         page, now = list_keys(ctx, PageRequest(MOST_LISTED)), ctx.clock.now()
@@ -57,12 +61,14 @@ def show() -> None:
 
 
 def _decide(key: KeySummary, today: date) -> SpendDecision | None:
+    """Decides a key's budget as the router does; None for a key without a budget."""
     if key.limits is None or not key.limits.budgeted:
         return None
     return check_budget(key.limits.budget, key.spent, today)
 
 
 def _headline(clients: Sequence[KeySummary], today: date) -> str:
+    """Names the clients with a used up or nearly used up budget."""
     if not clients:
         return "No client has a key yet"
     decided = {key.name: _decide(key, today) for key in clients}
@@ -97,6 +103,7 @@ def _clients(clients: Sequence[KeySummary], today: date) -> None:
 
 
 def _urgency(key: KeySummary, today: date) -> tuple[int, float, str]:
+    """Returns the sort key of clients: the worst state first, then the fullest budget."""
     decision, limits, spent = _decide(key, today), key.limits or KeyLimits(), key.spent
     pairs = (
         (spent.day_usd, limits.budget_day_usd),
@@ -107,6 +114,7 @@ def _urgency(key: KeySummary, today: date) -> tuple[int, float, str]:
 
 
 def _client_cells(key: KeySummary, today: date) -> markup.Row:
+    """Builds a client key's row. Costs of unknown price are counted beside the known sum."""
     limits, spent = key.limits or KeyLimits(), key.spent
     routes, opt_outs = labels.few(sorted(key.routes), 2), ", ".join(sorted(key.opt_outs))
     warn = limits.warn_share
@@ -132,6 +140,7 @@ def _budget(found: SpendDecision | None) -> str:
 
 
 def _spent(spent_usd: float, unpriced: int, budget_usd: float | None, warn_share: float) -> str:
+    """Renders what was spent, with a meter if there is a budget."""
     spent = format_spent_usd(spent_usd, unpriced)
     if budget_usd is None:
         return escape(spent)
@@ -141,6 +150,7 @@ def _spent(spent_usd: float, unpriced: int, budget_usd: float | None, warn_share
 
 
 def _filled(words: str, name: str, share: float, warns_at: float) -> str:
+    """Renders words above a meter. warns_at: the share from which it warns."""
     tone = Tone.WORSE if share >= 1 else Tone.UNDECIDED if share >= warns_at else Tone.BETTER
     return f"{escape(words)}{meter(name, share, tone)}"
 
@@ -174,6 +184,7 @@ def _management(found: Sequence[KeySummary]) -> None:
 
 
 def _spending() -> None:
+    """Shows what Swapgate itself spent this month by purpose, and whether the cap stops it."""
     report = load_report(page_frame.context())
     headline = f"<p>{markup.rich(report.headline)}</p>"
     st.html(markup.block("<h2>Swapgate's own spending this month</h2>", headline))
@@ -230,6 +241,7 @@ NOTE: Final = (
 
 
 def _people() -> None:
+    """Shows who may act, and which names are declared to be one person."""
     ctx, actor = page_frame.context(), current_user.signed_in()
     known = keys.list_people(ctx, actor)
     others = [view for view in known if view.kind is not PrincipalKind.LOCAL]
@@ -263,6 +275,7 @@ def declare(form: Form, known: Sequence[PersonView]) -> None:
 
 
 def _declare(ctx: Context, actor: Actor, name: str, person: str, reason: str) -> None:
+    """Declares two names to be one person, or a name to be a separate person."""
     if person == NO_OTHER:
         keys.separate_people(ctx, actor, name, reason)
     else:
@@ -303,6 +316,7 @@ def show_buttons(live: Sequence[KeySummary]) -> None:
 
 @dialog("Create a client key", Role.ADMIN, "client", "add", width="medium")
 def create_client_key(form: Form) -> None:
+    """Asks for a client's key: its routes, limits and opt-outs."""
     name = form.text("name", "Client, who uses the key", need="Name the client first.")
     routes = st.multiselect(
         "Routes that it opens", list(page_frame.route_names(page_frame.context())),
@@ -317,6 +331,9 @@ def create_client_key(form: Form) -> None:
 
 @dialog("Create a management key", Role.ADMIN, "manager", "person_add", width="medium")
 def create_management_key(form: Form, people: Sequence[str]) -> None:
+    """Asks for a key with a role, for a new person or service, or for an owner who has a key
+    already.
+    """
     whose = st.radio(
         "Whose key", [PERSON, SERVICE, *([KNOWN] if people else [])], key=form.key("whose")
     )
@@ -334,12 +351,14 @@ def create_management_key(form: Form, people: Sequence[str]) -> None:
 
 
 def _create(ctx: Context, actor: Actor, /, name: str, **options: Any) -> None:
+    """Creates a key, and keeps its text in the session until its creator has stored it."""
     secret = page_frame.installation().secret
     _, text = keys.create_key(ctx, actor, name, secret=secret, **options)
     st.session_state[NEW_KEY] = (actor.principal, name, text)
 
 
 def show_new_key() -> None:
+    """Shows a new key to its creator. Forgets it if another person uses the browser."""
     new_key = st.session_state.get(NEW_KEY)
     if new_key is None:
         return
@@ -376,6 +395,7 @@ def _ask_opt_outs(before: Iterable[OptOut], form: Form) -> list[OptOut]:
 
 @dialog("Change or revoke a key", Role.ADMIN, "chosen", "edit", width="medium")
 def change_key(form: Form, live: Sequence[KeySummary]) -> None:
+    """Asks for a key, and then for its limits, its opt-outs or its revocation."""
     by_id = {key.id: key for key in sorted(live, key=lambda key: key.name.casefold())}
     titles = {
         id_: f"{key.name} · {f'{key.role.name.lower()} key' if key.role else 'client key'} "
@@ -398,6 +418,7 @@ def change_key(form: Form, live: Sequence[KeySummary]) -> None:
 
 
 def _change_limits(key: KeySummary) -> None:
+    """Asks for a key's limits. Fails if another person changed them meanwhile."""
     form, before = Form(Role.ADMIN, "limit", key.id), key.limits or KeyLimits()
     st.html(markup.note("Past spending still counts. Routers apply the limits within 2 s."))
     wanted = _ask_limits(before, form)
@@ -426,6 +447,7 @@ def _change_opt_outs(key: KeySummary) -> None:
 
 
 def _revoke(key: KeySummary) -> None:
+    """Asks to revoke a key. The person types the key's name."""
     form, actor = Form(Role.ADMIN, "revoke", key.id), current_user.signed_in()
     client = "Routers refuse its requests within 2 s. You cannot undo this."
     person = "Its owner can no longer act with it, from the next click or request on."

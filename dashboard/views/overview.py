@@ -1,4 +1,8 @@
-"""The Overview page answers: does any route need me now? It also makes the first route."""
+"""The Overview page answers: does any route need me now? It also makes the first route.
+
+States and their reasons come from `harness.operations.route_status`; the page adds signs and
+order. With many routes it shows cards only for those where something happens.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -51,6 +55,9 @@ MOST_LINES: Final = 50
 
 
 def show() -> None:
+    """Shows what needs a person, the alerts and the routes; without a route, the first
+    steps.
+    """
     with page_frame.loading("the routes"):
         ctx = page_frame.context()
         overview, routes = load_overview(ctx), ctx.store.lists.routes()
@@ -72,6 +79,7 @@ def show() -> None:
 
 
 def _show_routes(ctx: Context, overview: RouteOverview, routes: Page[Route]) -> None:
+    """Shows active routes as cards and the others as lines, with a search if there are many."""
     known = {route.name: route for route in routes}
     models = load_target_names(ctx, {route.incumbent for route in routes})
 
@@ -103,6 +111,7 @@ def _show_routes(ctx: Context, overview: RouteOverview, routes: Page[Route]) -> 
 
 
 def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
+    """Shows a card for each route, with its scores and its last hour."""
     ctx = page_frame.context()
     titles, routes = page_frame.titles(ctx), [status.route.name for status in statuses]
     lines: Mapping[str, str] = {
@@ -120,6 +129,7 @@ def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
 
 
 def _alerts(ctx: Context, open_: Sequence[AlertView], now: datetime) -> None:
+    """Shows the open alerts as banners, and whether their messages are sent."""
     sinks = ctx.sinks.names() if ctx.sinks is not None else ()
     if ctx.sinks is not None and not sinks:
         st.html(markup.note(f"{NO_SINK[:1].upper()}{NO_SINK[1:]}."))
@@ -177,6 +187,7 @@ def _page_of(alert: AlertView) -> str:
 
 
 def _alert_cells(alert: AlertView) -> markup.Row:
+    """Builds an alert's row. An open alert has its next step and a link to the runbook."""
     title = f'<b class="long">{escape(alert.title)}</b>'
     if page := _page_of(alert):
         title = f'<a href="{escape(page)}" target="_self">{title}</a>'
@@ -202,6 +213,9 @@ def _alert_cells(alert: AlertView) -> markup.Row:
 
 
 def _links(status: RouteStatus) -> None:
+    """Shows the links of a card: to the decision, the comparison, the canary and the
+    history.
+    """
     with st.container(horizontal=True):
         proposal = status.open_proposal
         if status.progress is RouteState.APPROVAL:
@@ -256,6 +270,9 @@ def _headline(overview: RouteOverview, alerts: int, unconfirmed: int) -> tuple[s
 
 
 def _card(status: RouteStatus, now: datetime, figures: str, verdict_of: str) -> str:
+    """Renders a route's card. figures: HTML. verdict_of: the name of the model that was
+    judged.
+    """
     candidate, verdict = status.candidate or status.proposed, status.last_verdict
     beside = ""
     if candidate:
@@ -279,6 +296,7 @@ def _card(status: RouteStatus, now: datetime, figures: str, verdict_of: str) -> 
 
 
 def _serves(status: RouteStatus) -> str:
+    """Says which model answers now, if it is not the incumbent."""
     own = strong(status.incumbent.name)
     if not status.serves:
         return f"no model answers; the incumbent is {own}"
@@ -295,6 +313,7 @@ def _state(status: RouteStatus, now: datetime) -> str:
 
 
 def _verdict(status: RouteStatus) -> str:
+    """Renders the last verdict of a route, marked if it is stale or if its swap ended."""
     verdict, validity = status.last_verdict, status.standing
     if verdict is None:
         return '<span class="neutral">none yet</span>'
@@ -310,6 +329,7 @@ def _verdict(status: RouteStatus) -> str:
 
 
 def _line(status: RouteStatus, now: datetime) -> markup.Row:
+    """Builds the row of a route without a card."""
     name = status.route.name
     state = _state(status, now)
     if status.last_rollout is not None:
@@ -327,6 +347,9 @@ def _line(status: RouteStatus, now: datetime) -> markup.Row:
 
 
 def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
+    """Renders a route's scores and bill as lines. titles: by suite. Empty if nothing was
+    measured.
+    """
     scores = [
         f"{escape(titles.get(score.suite, score.suite))} {strong(format_score(score.score))}"
         for score in scorecard.scores
@@ -342,6 +365,9 @@ def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
 
 
 def last_hour(traffic: Sequence[TrafficMinute]) -> str:
+    """Renders the requests of the last hour, with the trend of their cost if all prices are
+    known.
+    """
     requests = sum(t.requests for t in traffic)
     if not requests:
         return '<p class="note">last hour</p><p class="neutral">no request</p>'
@@ -387,6 +413,7 @@ REFUSED = (
 
 
 def ask_first_route() -> None:
+    """Shows the form for the first route: provider, route and, optionally, a first proposal."""
     note = "You can change everything later. `swapgate init --guided` asks the same questions."
     st.html(markup.section("First steps: make your first route", note))
     st.html(markup.note(ABOUT))
@@ -433,6 +460,7 @@ def ask_first_route() -> None:
 
 
 def _ask_provider() -> FirstRoute:
+    """Asks for the provider. The simulator needs no key."""
     usual = FirstRoute()
     left, right = st.columns(2)
     provider = left.selectbox(
@@ -463,6 +491,10 @@ def _ask_provider() -> FirstRoute:
 
 
 def _create(wanted: FirstRoute) -> None:
+    """Shows the button that makes the route. After a refusal, a second click continues where
+    the first one stopped.
+    """
+
     def make(actor: Actor) -> None:
         first_route.create_first_route(page_frame.context(), actor, wanted)
         st.session_state[MADE] = wanted.route
@@ -482,6 +514,7 @@ def _index(names: list[str], wanted: str) -> int:
 
 
 def show_next_steps() -> None:
+    """Shows what to do after the first route, to the visitor who made it."""
     route = st.session_state.get(MADE)
     if route is None:
         return

@@ -1,4 +1,8 @@
-"""The section of the Routes page about policies: what must a candidate prove, and how?"""
+"""The section of the Routes page about policies: what must a candidate prove, and how?
+
+It explains each rule of a policy in a sentence. Policies are changed in the configuration file
+alone.
+"""
 
 from collections.abc import Sequence
 from typing import Final
@@ -45,6 +49,7 @@ def show(own: str = "") -> None:
 
 
 def _show_policy(policy: Policy, routes: Sequence[str]) -> None:
+    """Shows a policy: who uses it, its rules and the steps of its canary."""
     people = policy.promotion is PromotionMode.APPROVED
     who = "a person approves" if people else "automatic"
     tone = labels.Tone.UNDECIDED if people else labels.Tone.NEUTRAL
@@ -66,6 +71,7 @@ def _show_policy(policy: Policy, routes: Sequence[str]) -> None:
 
 
 def summary(policy: Policy) -> str:
+    """Renders the rules of a policy, one sentence for each."""
     rows = (
         ("To pass", _claim(policy.gate)),
         ("Wrong passes", _risk(policy.gate)),
@@ -81,6 +87,7 @@ def summary(policy: Policy) -> str:
 
 
 def _claim(gate: GatePolicy) -> str:
+    """Explains what a candidate must show, and which other claims a proposal may make."""
     loss = f"{format_score(gate.margin, None)} points"
     match gate.claim:
         case Claim.SUPERIOR:
@@ -103,6 +110,9 @@ def _claim(gate: GatePolicy) -> str:
 
 
 def _risk(gate: GatePolicy) -> str:
+    """Explains alpha: how often a candidate that should fail passes by luck, also over repeated
+    proposals.
+    """
     chance = format_score(gate.alpha, None)
     budget = ""
     if gate.alpha_budget is not None:
@@ -144,6 +154,9 @@ def _money(policy: Policy) -> str:
 
 
 def _approval(policy: Policy) -> str:
+    """Explains who must approve a swap, how long the proposal waits, and if a change request is
+    needed.
+    """
     words = "No approval is needed: the canary of a candidate that passed opens at once."
     if policy.promotion is not PromotionMode.AUTOMATIC:
         who = "A person" if policy.self_approval else "A person other than the proposer"
@@ -165,6 +178,7 @@ def _canary(canary: CanaryPolicy) -> str:
 
 
 def _guardrails(canary: CanaryPolicy) -> str:
+    """Lists the guardrails by the increase that they tolerate."""
     grouped: dict[float, list[str]] = {}
     for guardrail, ratio in canary.tolerated.items():
         name = GUARDRAIL_NAMES[guardrail]
@@ -178,6 +192,9 @@ def _guardrails(canary: CanaryPolicy) -> str:
 
 
 def _bake(canary: CanaryPolicy) -> str:
+    """Explains the comparison after a promotion; that there is none, for a policy without a
+    bake.
+    """
     if not canary.bake_s:
         return "After the promotion all traffic goes to the new model; nothing is compared."
     share, time = format_bps(canary.bake_bps), labels.span(canary.bake_s)
@@ -185,6 +202,7 @@ def _bake(canary: CanaryPolicy) -> str:
 
 
 def _needs(step: CanaryStep) -> str:
+    """Describes what a canary needs to leave a step."""
     parts = [f"{step.min_exposures:,} callers"]
     if step.certify:
         parts.append("and shown to do no harm")

@@ -1,4 +1,8 @@
-"""The Proposals page answers: what is proposed, and who has to act?"""
+"""The Proposals page answers: what is proposed, and who has to act?
+
+It also has the form that proposes a swap, with its forecast. The buttons of a proposal are in
+`decisions`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +33,7 @@ AS_THE_POLICY: Final = "as the policy says"
 
 
 def show() -> None:
+    """Shows who has to act, the form, and the proposals in the chosen state."""
     with page_frame.loading("the proposals"):
         ctx = page_frame.context()
         page, now = decisions.list_rows(ctx, st.query_params.get("after")), ctx.clock.now()
@@ -92,6 +97,7 @@ def _headline(page: Page[ProposalRow]) -> tuple[str, str]:
 
 
 def _canary_labels(rows: Sequence[ProposalRow]) -> Mapping[str, Label]:
+    """Maps routes with a live canary to its label. Reads no canary if no proposal is in one."""
     if not any(row.proposal.phase is ProposalPhase.CANARY for row in rows):
         return {}
     live = status.list_canaries(page_frame.context())
@@ -121,6 +127,7 @@ def card(
 
 
 def _what(row: ProposalRow, label: Label, titles: Mapping[str, str], now: datetime) -> str:
+    """Renders a proposal's lines: models, route, state, reasons and texts."""
     proposal = row.proposal
     phase = markup.state(label)
     comparison = markup.link("compare", escape(proposal.id), id=proposal.id)
@@ -155,6 +162,7 @@ def _what(row: ProposalRow, label: Label, titles: Mapping[str, str], now: dateti
 
 
 def _progress(row: ProposalRow) -> Sequence[str]:
+    """Renders the progress of an evaluation, and why it waits."""
     waits = [f"It {escape(row.proposal.waits)}."] if row.proposal.waits else []
     done, most = row.answers or (0, 0)
     if not most:
@@ -165,6 +173,9 @@ def _progress(row: ProposalRow) -> Sequence[str]:
 
 
 def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:
+    """Shows the form for a proposal. busy: open proposals by route, which exclude
+    another one.
+    """
     prefilled = st.query_params.get("candidate")
     with st.expander("Propose a swap", icon=":material/add:", expanded=prefilled is not None):
         if not routes:
@@ -196,6 +207,7 @@ def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:
 
 
 def _what_follows() -> str:
+    """Says what happens after a proposal, and if it has to wait for the control process."""
     advice = page_frame.missing_control()
     if advice is None:
         return "its evaluation starts within seconds"
@@ -210,6 +222,7 @@ def _lead_to(row: ProposalRow) -> None:
 def _read_form(
     routes: Sequence[str], prefilled: str | None, busy: Mapping[str, ProposalRow]
 ) -> submission.ProposalRequest:
+    """Shows the fields of a proposal. The address may name the route and the candidate."""
     ctx = page_frame.context()
     left, right = st.columns(2)
     param = st.query_params.get("route")
@@ -247,6 +260,7 @@ def _read_form(
 
 
 def _why_not(request: submission.ProposalRequest, busy: Mapping[str, ProposalRow]) -> str:
+    """Explains why the proposal cannot be made yet; empty if it can."""
     if request.route in busy:
         open_ = busy[request.route].proposal
         waiting = labels.phase_label(open_).words
@@ -262,6 +276,10 @@ def _why_not(request: submission.ProposalRequest, busy: Mapping[str, ProposalRow
 
 
 def _outlook(request: submission.ProposalRequest) -> str:
+    """Shows the forecast: items, cost, time, risk and who must approve.
+
+    Returns why the proposal cannot be made: its cost would end the canary. Empty if it can.
+    """
     ctx = page_frame.context()
     try:
         planned = estimate.estimate_proposal(ctx, request)

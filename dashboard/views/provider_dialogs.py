@@ -1,4 +1,8 @@
-"""The dialogs of the Providers page."""
+"""The dialogs of the Providers page.
+
+A stored key is never shown again. Adding a provider, a new address and a new key are followed
+by a check, whose findings the provider's card shows.
+"""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -36,6 +40,9 @@ PARAMETERS: Final = "`swapgate model add` adds a model with its own parameters."
 
 @dialog("Add a provider", Role.ADMIN, "new", "add", width="medium")
 def add_provider(form: Form) -> None:
+    """Asks for a provider of a kind. Kinds with an account's sign-in are set up in a terminal
+    instead.
+    """
     kind = st.selectbox("Kind", first_route.provider_choices(), key="new-kind", index=None,
                         placeholder="Choose the kind")  # fmt: skip
     if kind is None:
@@ -58,6 +65,7 @@ def add_provider(form: Form) -> None:
 
 @dialog("Add a model", Role.PROPOSER, "model", "add", width="medium")
 def add_model(form: Form, provider: str) -> None:
+    """Asks for a model of a provider, from its list or by name."""
     form.waits_for = ASKS
     offers = named_models.list_configured_offers(page_frame.context())
     named = [name for name, _ in offers if name.startswith(f"{provider}/")]
@@ -80,6 +88,7 @@ def add_model(form: Form, provider: str) -> None:
 
 
 def _read_list(actor: Actor, provider: str) -> None:
+    """Asks the provider for its list of models, and opens the dialog again."""
     named_models.discover_models(page_frame.context(), actor, provider)
     add_model.reopen(provider)
 
@@ -92,6 +101,7 @@ def _add_model(ctx: Context, actor: Actor, name: str) -> None:
 
 @dialog("Change the address", Role.ADMIN, "base", "link", width="medium")
 def change_address(form: Form, provider: str) -> None:
+    """Asks for a new address. Verdicts on the old address are then no proof for the routes."""
     before, form.waits_for = (
         registered_providers.get_provider(page_frame.context(), provider),
         ASKS,
@@ -113,6 +123,7 @@ def change_address(form: Form, provider: str) -> None:
 def _change_address(
     ctx: Context, actor: Actor, provider: str, address: str, reason: str
 ) -> None:
+    """Moves the provider and checks it. Keeps which routes need new proof, for a banner."""
     change = ProviderChange(api_base=address, reason=reason)
     moved = registered_providers.change_provider(ctx, actor, provider, change, create=False)
     if moved.outdated:
@@ -121,6 +132,7 @@ def _change_address(
 
 
 def show_once() -> None:
+    """Shows the remarks of the last action, once."""
     for key, words in (
         (OUTDATED, "{} was moved: waiting for new proof."),
         (UNLISTED, "{} is added, but may not answer:"),
@@ -143,6 +155,7 @@ def remove(form: Form, provider: str) -> None:
 
 
 def check_now(provider: str) -> None:
+    """Checks a provider, and shows the result on its card."""
     with st.spinner(f"{ASKS} …"):
         current_user.attempt(
             lambda actor: registered_providers.check_provider(
@@ -170,6 +183,7 @@ def show_account_commands(kinds: Sequence[str]) -> None:
 
 @dialog("Keys and sign-in", Role.ADMIN, "set", "key", width="medium")
 def change_keys(_form: Form, provider: str) -> None:
+    """Shows the provider's keys in the order of use, and asks to store or remove one."""
     known = credentials.get_credentials(page_frame.context(), provider)
     if known.kind in OAUTH_ENDPOINTS:
         _account(known)
@@ -208,6 +222,10 @@ def _stored(key: StoredKeyView) -> str:
 
 
 def _store(known: ProviderCredentials) -> None:
+    """Asks for a key: a new one, or another value of a stored one.
+
+    The old value may stay as second choice for some hours, so that a rotation fails no request.
+    """
     provider, stored = known.name, [key.name for key in known.stored]
     form, name = Form(Role.ADMIN, "key", provider, waits_for=ASKS), DEFAULT_KEY_NAME
     if stored:
@@ -253,6 +271,7 @@ def _remove(known: ProviderCredentials) -> None:
 
 
 def _account(known: ProviderCredentials) -> None:
+    """Shows the sign-in of an account, or the commands that begin one."""
     form = Form(Role.ADMIN, "sign-out", known.name)
     signed = next((key for key in known.stored if key.name == TOKEN_KEY_NAME), None)
     if signed is None:

@@ -1,4 +1,8 @@
-"""The Providers page answers: which models can I reach, with which abilities and prices?"""
+"""The Providers page answers: which models can I reach, with which abilities and prices?
+
+The figures are the same as in `swapgate provider matrix`. The dialogs are in
+`provider_dialogs`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -42,6 +46,7 @@ PROBED: Final = {
 
 
 def show() -> None:
+    """Shows the providers, unhealthy ones first, and the kinds that could be added."""
     with page_frame.loading("the providers"):
         ctx = page_frame.context()
         rows = build_matrix(ctx)
@@ -69,6 +74,9 @@ def show() -> None:
 
 
 def _headline(here: Sequence[MatrixRow]) -> str:
+    """Names the providers that are unhealthy, lack a key or were not asked lately; else says
+    that all work.
+    """
     ill = [row.ill for row in here if row.health is ProviderHealth.UNHEALTHY]
     keyless = [row.provider for row in here if not row.configured]
     unknown = [row.provider for row in here if row.health is ProviderHealth.UNKNOWN]
@@ -119,6 +127,7 @@ def _cards(
 
 
 def _openers(row: MatrixRow) -> list[Opener]:
+    """Builds the buttons of a provider's card."""
     name = row.provider
     access = "Sign in or out" if row.group is ProviderGroup.OAUTH else "Keys"
     check, icon = partial(dialogs.check_now, name), ":material/network_check:"
@@ -140,6 +149,7 @@ def _kind_cells(row: MatrixRow) -> markup.Row:
 
 
 def _heading(row: MatrixRow) -> str:
+    """Renders name, health, key and limitations of a provider."""
     key = "key is set" if row.has_key else "no key needed" if row.configured else "no key"
     if row.group is ProviderGroup.OAUTH:
         key = "signed in" if row.has_key else "not signed in"
@@ -170,6 +180,7 @@ def _limits(limits: EvalLimits) -> str:
 
 
 def _last_check(check: ProviderCheck | None, now: datetime) -> str:
+    """Renders the findings of the last check, and a banner for each failure."""
     if check is None:
         return '<p class="note">Not checked yet: “Check now” tests whether it works.</p>'
     found = " · ".join(map(_finding, check.findings))
@@ -194,6 +205,9 @@ def _finding(finding: ProbeFinding) -> str:
 
 
 def _models(row: MatrixRow) -> None:
+    """Shows the models of a provider, those of routes first. Folds the rest if there
+    are many.
+    """
     ordered = sorted(row.models, key=lambda model: (not model.routes, model.model))
     if not ordered:
         st.html(markup.note("No model is known yet. Add the model that a route should use."))
@@ -222,6 +236,9 @@ def _cells(model: MatrixModel) -> markup.Row:
 
 
 def _abilities(known: Mapping[str, Ability]) -> str:
+    """Renders what a model can and cannot do. Unknown abilities are folded, not shown as
+    missing.
+    """
     named: dict[Ability, list[str]] = {ability: [] for ability in Ability}
     for column in COLUMNS:
         named[known[column]].append(column.replace("_", " ").replace("json", "JSON"))

@@ -1,4 +1,8 @@
-"""Dialogs that act on a route at once: freeze, kill switch, break-glass and drift."""
+"""Dialogs that act on a route at once: freeze, kill switch, break-glass and drift.
+
+They serve the Routes and Canary pages. Each dialog says what will change before the person
+confirms. Settings that change slowly are in `route_settings`.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, timedelta
@@ -53,6 +57,7 @@ HELD_BACK: Final = (
     label="Freeze …", width="medium",
 )  # fmt: skip
 def add(form: Form, route: str) -> None:
+    """Asks for a freeze of a route or of all routes, with its begin and end in UTC."""
     ctx = page_frame.context()
     now, reach = ctx.clock.now(), form.reach(route)
     left, right = st.columns(2)
@@ -85,6 +90,7 @@ def lift_openers(route: str) -> list[Opener]:
 
 
 def _name_switch(switch: KillSwitch) -> str:
+    """Names a switch by what it forces; a freeze by who set it."""
     if switch.force.freezes:
         return f"freeze of {switch.actor}"
     return f"switch of {switch.force}"
@@ -95,6 +101,7 @@ def _name_switch(switch: KillSwitch) -> str:
     label="Kill switch …", width="medium",
 )  # fmt: skip
 def throw(form: Form, route: str) -> None:
+    """Asks for a kill switch, and shows which routes it would change."""
     reach = form.reach(route)
     force = form.choose(
         "force", "Force or avoid", _list_forces(route), format_func=_name_force,
@@ -119,6 +126,7 @@ def throw(form: Form, route: str) -> None:
 
 
 def _list_forces(route: str) -> list[str]:
+    """Lists what a switch can force or avoid: the route's targets, and all providers."""
     with page_frame.context().store.read() as tx:
         known, own = Routing(tx).targets(), routes.require_route(tx, route).may_answer
         providers = sorted(Providers(tx).all())
@@ -135,6 +143,7 @@ def _name_force(force: str) -> str:
 
 
 def _effect(preview: SwitchPreview) -> Sequence[str]:
+    """Describes which routes a switch changes, and which lack evidence for it."""
     count = labels.plural(len(preview.affected), "route")
     parts = [
         f"{strong(count)} within 2 s: {escape(labels.few(preview.affected, SHOWN) or 'none')}."
@@ -148,6 +157,7 @@ def _effect(preview: SwitchPreview) -> Sequence[str]:
 
 @dialog("Lift the switch", Role.APPROVER, "lift", "lock_open")
 def lift(form: Form, switch: KillSwitch) -> None:
+    """Asks to lift a switch or a freeze."""
     goes = "All routes go" if switch.route is None else f"Route {switch.route} goes"
     text = (
         "Canaries that wait for its end continue within seconds, unless another freeze holds "
@@ -181,6 +191,7 @@ def break_glass_openers(route: str) -> list[Opener]:
     label="Break-glass …", width="medium",
 )  # fmt: skip
 def propose(form: Form, route: str) -> None:
+    """Asks for a break-glass: a model without proof, which a second person must confirm."""
     ctx = page_frame.context()
     name = strong(page_frame.incumbent_name(ctx, route))
     form.say(
@@ -207,6 +218,7 @@ def propose(form: Form, route: str) -> None:
     label="Confirm the break-glass …", width="medium",
 )  # fmt: skip
 def confirm(form: Form, record: BreakGlass) -> None:
+    """Asks the second person to confirm a break-glass."""
     until = labels.date_time(record.expires_at)
     name = page_frame.name_target(page_frame.context(), record.target)
     form.say(
@@ -236,6 +248,9 @@ def end(form: Form, record: BreakGlass) -> None:
 
 
 def drift_openers(route: str, statuses: Sequence[DriftStatus]) -> list[Opener]:
+    """Lists the buttons of the drift watch. While a drift waits for a decision, no check may
+    start.
+    """
     calm = [status for status in statuses if not is_drifted(status)]
     return [
         run.opener(route, calm, missing="" if calm else WAITS),
@@ -251,6 +266,7 @@ def is_drifted(status: DriftStatus) -> bool:
     "Check for drift now", Role.PROPOSER, "drift-run", "refresh", label="Check for drift now …"
 )
 def run(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
+    """Asks to check a route's model for drift now."""
     model = statuses[0].model
     suite = _choose_suite(form, statuses)
     form.say(
@@ -268,6 +284,7 @@ def run(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
     label="Accept how it answers now …", width="medium",
 )  # fmt: skip
 def accept(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
+    """Asks to accept a model's present answers as the new baseline."""
     # A suite with drift comes first.
     suite = _choose_suite(form, sorted(statuses, key=lambda status: not is_drifted(status)))
     status = next(status for status in statuses if status.suite == suite)
@@ -289,5 +306,6 @@ def accept(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
 
 
 def _choose_suite(form: Form, statuses: Sequence[DriftStatus]) -> str:
+    """Asks for a suite, if there are several."""
     names = [status.suite for status in statuses]
     return names[0] if len(names) == 1 else st.selectbox("Suite", names, key=form.key("suite"))

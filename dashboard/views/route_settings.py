@@ -1,4 +1,9 @@
-"""The dialogs of the Routes page, and the fields of a route's settings."""
+"""The dialogs of the Routes page, and the fields of a route's settings.
+
+The fields are declared here by the names of `RouteSettings`; meanings, ranges and checks are in
+`harness.routing` and `harness.routes`. A change of the model itself is a proposal and no
+setting.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -166,6 +171,7 @@ def merge(now: RouteSettings, before: RouteSettings, wanted: RouteSettings) -> R
 
 
 def preview(route: Route, wanted: RouteSettings) -> str:
+    """Renders what the new settings change; empty if nothing."""
     changes = routes.describe_difference(route, replace(route, settings=wanted))
     if not changes:
         return ""
@@ -221,6 +227,7 @@ def ask(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
 def _ask_overrides(
     ctx: Context, before: RouteSettings, name: Callable[[str], str], *, others_than: str
 ) -> Overrides:
+    """Asks which other routes answer some kinds of requests. others_than: the route itself."""
     others = [route for route in page_frame.route_names(ctx) if route != others_than]
     st.html(markup.note("Another route can answer some kinds of this route's requests."))
     columns = st.columns(2)
@@ -238,6 +245,7 @@ def _ask_overrides(
 
 
 def _ask_suites(ctx: Context, before: Sequence[RouteSuite], key: str) -> tuple[RouteSuite, ...]:
+    """Asks for the suites by role. A suite has one role, and keeps its other settings."""
     names = sorted({*ctx.suites.names(), *(suite.suite for suite in before)})
     chosen: dict[str, RouteSuite] = {}
     for role, words in ROLE_WORDS.items():
@@ -257,6 +265,7 @@ BASELINE = "These models are the route's baseline. Later models need proof or a 
 
 @dialog("Add a route", Role.ADMIN, "new-route", "add", label="Add a route …", width="large")
 def add_route(form: Form) -> None:
+    """Asks for a new route. Its models are its baseline, which needs no proof."""
     ctx = page_frame.context()
     name = form.text("name", "Name, which clients send as model")
     models = page_frame.model_names(ctx)
@@ -283,6 +292,7 @@ def add_route(form: Form) -> None:
     "Change the settings", Role.ADMIN, "settings", "tune", label="Settings …", width="large"
 )
 def change_settings(form: Form, view: RouteView) -> None:
+    """Asks for a route's settings. A change of the policy needs a reason."""
     name, before = view.id, view.route.settings
     wanted = ask(page_frame.context(), before, name)
     page_frame.show_html(preview(view.route, wanted))
@@ -305,6 +315,10 @@ def change_settings(form: Form, view: RouteView) -> None:
     label="Edit the fallbacks …", width="medium",
 )  # fmt: skip
 def edit_chain(form: Form, view: RouteView) -> None:
+    """Asks for the fallbacks in their order. A new one needs proof or a waiver.
+
+    Fails if another person changed the route meanwhile.
+    """
     route = view.route
     by_name = {target.name: id_ for id_, target in view.targets.items()}
     before = [entry.target.name for entry in view.chain]
@@ -338,6 +352,7 @@ def edit_chain(form: Form, view: RouteView) -> None:
 
 
 def _ask_waiver(form: Form, unproven: Sequence[str]) -> WaiverRequest | None:
+    """Asks for a waiver of the proof; None if the person gives no reason."""
     form.say(
         f"New in the chain: {strong(', '.join(unproven))}. Each needs a passed verdict on "
         "this route, an earlier place in it, or a waiver for which you take the responsibility."
@@ -351,6 +366,7 @@ def _ask_waiver(form: Form, unproven: Sequence[str]) -> WaiverRequest | None:
 
 @dialog("Roll back", Role.APPROVER, "back", "undo", label="Roll back …")
 def roll_back(form: Form, view: RouteView) -> None:
+    """Asks which former model to bring back. It needs no new proof."""
     route = view.route
     names = {
         r.route.version: view.name(r.route.incumbent)

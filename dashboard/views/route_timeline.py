@@ -1,4 +1,8 @@
-"""Loads a route with its versions, and draws which model served it when."""
+"""Loads a route with its versions, and draws which model served it when.
+
+The Routes page and its dialogs share `RouteView`, so that all parts of a page show the same
+moment.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +33,8 @@ MOST_VERSIONS: Final = 200
 
 @dataclass(frozen=True)
 class RouteView:
+    """A route with all that its page shows."""
+
     route: Route
     history: Page[RouteRecord]  # the newest versions
     targets: Mapping[str, Target]
@@ -44,16 +50,21 @@ class RouteView:
 
     @property
     def behind(self) -> bool:
+        """Tells whether routers still serve an older revision, by the newest recorded
+        request.
+        """
         return self.serving_revision is not None and (
             self.serving_revision < self.history[0].revision
         )
 
     def name(self, target: str) -> str:
+        """Returns a target's name; the value itself if it is no known target."""
         found = self.targets.get(target)
         return found.name if found else target
 
 
 def load_route(ctx: Context, name: str) -> RouteView:
+    """Loads a route. Raises NotFound."""
     history = queries.list_route_versions(ctx, name, PageRequest(MOST_VERSIONS))
     chain = fallback_chain.list_fallbacks(ctx, name)
     figures = scorecard.build_scorecard(ctx, name)
@@ -77,6 +88,7 @@ def load_route(ctx: Context, name: str) -> RouteView:
 
 
 def former_versions(view: RouteView) -> Sequence[RouteRecord]:
+    """Lists the newest version of each former incumbent, to which the route can go back."""
     seen = {view.route.incumbent}
     former = []
     for record in view.history:
@@ -115,6 +127,7 @@ def list_stays(view: RouteView) -> Sequence[Mapping[str, Any]]:
 
 
 def _sentence(stay: Mapping[str, Any], now: datetime) -> str:
+    """Describes a period for a tooltip: who served or had a share, from when to when."""
     since, until = labels.date_time(stay["since"]), labels.date_time(stay["until"])
     what = "serves" if stay["part"] == SERVES else f"has {labels.weight(stay['weight_bps'])}"
     lasted = labels.span((stay["until"] - stay["since"]).total_seconds())
@@ -123,6 +136,7 @@ def _sentence(stay: Mapping[str, Any], now: datetime) -> str:
 
 
 def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:
+    """Draws the models over time, and the changes; None for a route with a single version."""
     if len(view.history) < FEWEST_VERSIONS:
         return None
     stays = list_stays(view)

@@ -1,4 +1,8 @@
-"""The Routes page answers: which model served this route when, and by which rules?"""
+"""The Routes page answers: which model served this route when, and by which rules?
+
+Dialogs are in `route_settings` and `route_holds`, the chart in `route_timeline`, the policies
+in `policies`. Functions that return a text are pure.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -32,6 +36,7 @@ POLICIES_COMMAND: Final = ("config", "show", "--origin", "--section", "policies"
 
 
 def show() -> None:
+    """Shows a route: which model serves, the actions, settings, measurements and history."""
     with page_frame.loading("the route"):
         ctx = page_frame.context()
         names = page_frame.route_names(ctx)
@@ -67,6 +72,7 @@ def show() -> None:
 
 
 def actions(view: RouteView) -> None:
+    """Shows the buttons of a route."""
     name, holds = view.id, route_holds
     show_openers(
         [
@@ -83,6 +89,7 @@ def actions(view: RouteView) -> None:
 
 
 def header(view: RouteView) -> None:
+    """Shows which model serves, since when, and the last change."""
     newest = since = view.history[0]
     for record in view.history:
         if record.route.incumbent != view.route.incumbent:
@@ -101,6 +108,9 @@ def header(view: RouteView) -> None:
 
 
 def behind(view: RouteView) -> None:
+    """Shows whether routers lag behind the table, and where the file differs from the
+    database.
+    """
     if view.behind:
         words = (
             f"The router still serves revision {view.serving_revision}; the table is at "
@@ -120,6 +130,7 @@ def behind(view: RouteView) -> None:
 
 
 def settings(view: RouteView) -> None:
+    """Shows the route's present settings and its fallbacks."""
     route = view.route
     canary = route.canary
     titles = page_frame.titles(page_frame.context())
@@ -165,6 +176,7 @@ def _switches(view: RouteView) -> None:
 
 
 def timeline(view: RouteView) -> None:
+    """Shows which model served when, as a chart and as a list."""
     note = "Wide bar: serves. Narrow bar: has a share. Diamond: a change. Times are UTC."
     st.html(markup.section("Which model served when", note))
     chart = route_timeline.draw_route(view, page_frame.palette())
@@ -206,6 +218,7 @@ def _when(at: datetime) -> str:
 
 
 def versions(view: RouteView) -> None:
+    """Compares two versions of the route."""
     if len(view.history) < 2:
         st.html(
             markup.note("This is the first version, so there is nothing to compare it with.")
@@ -228,6 +241,7 @@ def versions(view: RouteView) -> None:
 
 
 def back(view: RouteView) -> None:
+    """Shows the button that brings a former model back."""
     note = "A model that has served this route before needs no new proof."
     st.html(markup.section("Roll back", note))
     why = "There is no former model: this one has served the route from the start."
@@ -236,6 +250,7 @@ def back(view: RouteView) -> None:
 
 
 def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
+    """Renders what was measured of the incumbent: scores, cost and latency."""
     bill = view.measured.bill
     traffic = (
         f"{bill.requests:,} requests in {format_estimate(bill.window_s)}"
@@ -251,6 +266,7 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
 
 
 def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
+    """Renders the fallback chain with its evidence, and a banner if a waiver has expired."""
     if not chain:
         return ""
     rows = [
@@ -292,6 +308,7 @@ def evidence_text(entry: ChainEntry) -> str:
 def switches_section(
     records: Sequence[SwitchRecord], windows: Sequence[FreezeWindow], now: datetime
 ) -> str:
+    """Renders the route's switches and weekly freezes; empty without any."""
     rows = [
         {
             "State": escape(record.describe_state(now)),
@@ -322,6 +339,7 @@ DRIFT_STATES: Final = {
 
 
 def drift_card(route: str, statuses: Sequence[DriftStatus]) -> str:
+    """Renders the drift watch of a route, and a banner if its model has changed."""
     if not statuses:
         return ""
     note = "Swapgate asks the incumbent the same items at intervals, and compares its answers."

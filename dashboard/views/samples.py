@@ -1,5 +1,8 @@
 """The Compare page's samples. It keeps the last large comparisons in memory, so that a filter
 does not read 100,000 answers again; a decision changes the cache's key.
+
+The index has no texts: the page reads the texts of the rows that it shows. The two answers to
+an item are compared by their scores, and their words are marked in `difference`.
 """
 
 import difflib
@@ -77,6 +80,8 @@ LASTS_S: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class AnswerPanel:
+    """One of two answers that stand side by side. who: the model and its part."""
+
     who: str
     text: str
     rating: str  # `✓ correct`
@@ -85,6 +90,8 @@ class AnswerPanel:
 
 @dataclass(frozen=True)
 class ComparisonView:
+    """A comparison as the page shows it. titles: by suite, also of the weighted mean."""
+
     comparison: Comparison
     titles: Mapping[str, str]
     differing: Mapping[str, Sequence[str]]  # by suite, the pins that differ between the models
@@ -132,11 +139,15 @@ def load(ctx: Context, proposal: str) -> ComparisonView:
 
 @st.cache_resource(max_entries=MOST_KEPT, ttl=LASTS_S, show_spinner=False)
 def _load_kept(_ctx: Context, proposal: str, version: int) -> ComparisonView:  # noqa: ARG001 - the key
+    """Loads a comparison, or returns it from memory. version: changes with each decision, so
+    that a decision is seen at once.
+    """
     with pause_garbage_collection():
         return load_comparison_view(_ctx, proposal)
 
 
 def load_comparison_view(ctx: Context, proposal: str) -> ComparisonView:
+    """Loads a comparison, and what differs between the pins of both models. Raises NotFound."""
     found = load_comparison(ctx, proposal, most_texts=MOST_TEXTS)
     basis = found.basis
     mean = {basis.mean.suite: "Weighted mean"} if basis and basis.mean else {}
@@ -156,6 +167,7 @@ def load_comparison_view(ctx: Context, proposal: str) -> ComparisonView:
 
 
 def _index_side(side: SuiteAnswers, used: Collection[str] | None) -> pd.DataFrame:
+    """Pairs the answers of one suite. used: the verdict's items; None for all."""
     old, candidate = side.figures.incumbent, side.figures.candidate
     before = dict(zip(zip(old.item, old.epoch, strict=True), old.strict, strict=True))
     rows = []
@@ -195,6 +207,7 @@ def rating(sample: Sample) -> str:
 
 
 def show(view: ComparisonView) -> None:
+    """Shows the filters, a table of samples, and both answers to the selected one."""
     everything = view.index
     if everything.empty:
         return
@@ -242,6 +255,7 @@ def show(view: ComparisonView) -> None:
 def _ask_filters(
     titles: Mapping[str, str], suites: Sequence[str], first: str
 ) -> tuple[str, str]:
+    """Asks for the change and the suite. first: the preselected change."""
     left, right = st.columns([2, 1], vertical_alignment="bottom")
     change = left.segmented_control(
         "Change", [*CHANGES, "all"], default=first, required=True, key="show",
@@ -255,6 +269,9 @@ def _ask_filters(
 
 
 def _choose_page(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Returns a page of the rows and its number. The address may name a sample on
+    another page.
+    """
     pages = -(-len(rows) // PAGE_ROWS)
     if pages == 1:
         return rows, 1
@@ -351,6 +368,9 @@ def _cut(text: str, length: int) -> str:
 
 
 def _answer_cells(rows: pd.DataFrame, arm: str) -> list[str]:
+    """Builds the table's cells of one model: the sign of the rating and the beginning of the
+    answer.
+    """
     return [
         f"{rated[0]} {format_excerpt(answer, EXCERPT)}" if answer else rated
         for rated, answer in zip(rows[arm], rows[f"{arm}_answer"], strict=True)
@@ -358,6 +378,7 @@ def _answer_cells(rows: pd.DataFrame, arm: str) -> list[str]:
 
 
 def _show_answers(view: ComparisonView, row: pd.Series, texts: SuiteTexts) -> None:
+    """Shows question, expected answer and both answers. texts: of the suite."""
     folded, expected = "", str(row["expected"])
     if texts.start:
         summary = "… after the start that all prompts share"
@@ -395,6 +416,9 @@ def render(before: AnswerPanel, after: AnswerPanel) -> str:
 
 
 def _panel(answer: AnswerPanel, body: str) -> str:
+    """Renders an answer below its author and rating. body: HTML. Notes the length of a cut
+    answer.
+    """
     length, cut = len(answer.text), ""
     if length > SHOWN_CHARACTERS:
         words = f"The first {SHOWN_CHARACTERS:,} of {length:,} characters."
@@ -428,6 +452,7 @@ def difference(before: str, after: str) -> tuple[str, str]:
 
 
 def show_format_failures(comparison: Comparison, titles: Mapping[str, str]) -> None:
+    """Shows format rules that the candidate broke, examples, and how to mend them."""
     for lost in find_format_failures(comparison):
         line = (
             f"The candidate {lost.remedy.what}. As scored: {labels.points(lost.strict_delta)} "
@@ -461,6 +486,7 @@ def show_format_failures(comparison: Comparison, titles: Mapping[str, str]) -> N
 
 
 def _example(comparison: Comparison, example: FormatExample) -> str:
+    """Renders an answer that lost points by its format alone, beside the incumbent's."""
     scores = (example.incumbent_score, example.candidate_score, example.lenient_score)
     before, after, lenient = (
         "no score" if score is None else f"{format_score(score, None)} of 100"

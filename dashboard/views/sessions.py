@@ -1,5 +1,9 @@
 """The Sessions page answers: which agents wait for me, and what did they do? It refreshes every
 2 s.
+
+A transcript is private: it is shown only to visitors who may read content. Texts of agents and
+users are escaped in HTML and in Markdown. Deciding a switch uses the same texts as the approval
+pages.
 """
 
 import re
@@ -59,6 +63,7 @@ def known_cost(session: AgentSession) -> str:
 
 
 def _switch_cells(request: ModelSwitchRequest, now: datetime, *, readable: bool) -> markup.Row:
+    """Builds a switch request's row. readable: the visitor may read the agent's words."""
     model = f"sub-tasks on {request.wanted}" if request.for_children else request.wanted
     by = escape(f", by {request.decided_by}") if request.decided_by else ""
     return {
@@ -69,6 +74,7 @@ def _switch_cells(request: ModelSwitchRequest, now: datetime, *, readable: bool)
 
 
 def _head(message: SessionMessage) -> str:
+    """Renders a message's author, state and figures."""
     served, used = message.served, message.usage
     who = strong(message.role.value)
     if message.role is MessageRole.ASSISTANT:
@@ -85,6 +91,7 @@ def _head(message: SessionMessage) -> str:
 
 
 def _content(message: SessionMessage) -> str:
+    """Renders a message's text, tool calls and remarks."""
     text, kind = message.content, "call" if message.role is MessageRole.TOOL else ""
     if not isinstance(text, str):
         text = "\n".join(map(_part, text))
@@ -126,6 +133,9 @@ DECISIONS: Final[Mapping[str, tuple[Callable[..., ModelSwitchRequest], str]]] = 
 
 
 def decide(verb: str, request: ModelSwitchRequest, agent: str) -> None:
+    """Opens the dialog that approves or rejects a switch. The decision names the request as the
+    person saw it, so that a changed request is refused.
+    """
     act, done = DECISIONS[verb]
 
     @dialog(f"{verb} the switch?", Role.APPROVER, verb, width="medium")
@@ -173,6 +183,9 @@ _MARK: Final = re.compile(r"([!-/:-@\[-`{-~])")
 
 
 def show() -> None:
+    """Shows the waiting switches and the sessions, or one session; the grants below the
+    list.
+    """
     with st.container():
         page_frame.show_done_message()
     decision = st.session_state.pop(DECISION, None)
@@ -203,6 +216,7 @@ def live(address: Mapping[str, str]) -> None:
 
 
 def _show_list(after: str | None) -> None:
+    """Shows the switches that wait for a person, then the sessions that no session spawned."""
     ctx = page_frame.context()
     with page_frame.loading("the sessions"):
         sessions = ctx.store.lists.sessions(PageRequest(MOST_SESSIONS, after), parent="")
@@ -317,6 +331,9 @@ def _show_session(id_: str, behind: int | None) -> None:
 
 
 def _show_transcript(id_: str, start: int, total: int, *, readable: bool) -> None:
+    """Shows `MOST_MESSAGES` messages from a position on, with links to earlier and
+    later ones.
+    """
     page = PageRequest(MOST_MESSAGES, str(start))
     messages = page_frame.context().store.lists.session_messages(page, session=id_).items
     last = start + len(messages)
@@ -340,6 +357,7 @@ def _show_transcript(id_: str, start: int, total: int, *, readable: bool) -> Non
 
 
 def _show_grants() -> None:
+    """Shows the grants of literal models, and the button that revokes one."""
     ctx = page_frame.context()
     page, now = ctx.store.lists.agent_grants(PageRequest(MOST_GRANTS)), ctx.clock.now()
     page_frame.show_html(markup.invalid(page.invalid))

@@ -1,4 +1,8 @@
-"""The section of the Canary page about shadows, whose answers users never get."""
+"""The section of the Canary page about shadows, whose answers users never get.
+
+A shadow mirrors requests to a second model and compares the answers by checks. The counting is
+in `harness.canary`; the page shows it and starts and stops shadows.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -31,6 +35,7 @@ BY_HAND: Final = "none: an approver started it"
 
 
 def show(names: Sequence[str]) -> None:
+    """Shows the running and ended shadows, and the buttons. names: the routes."""
     ctx = page_frame.context()
     running = shadows.list_running(ctx)
     page = list_shadows(ctx, PageRequest(MOST_ROWS))
@@ -74,6 +79,7 @@ def live(heading: DeltaGenerator, ids: frozenset[str]) -> None:
 
 
 def _check_cells(check: CheckEvidence) -> markup.Row:
+    """Builds a check's row: how many pairs pass it on both sides, on one side or on none."""
     tone = Tone.WORSE if check.share_of_level >= HARM_SHOWS else Tone.NEUTRAL
     share = escape(labels.percent(check.share_of_level, 0))
     return {
@@ -87,6 +93,7 @@ def _check_cells(check: CheckEvidence) -> markup.Row:
 
 
 def _heading(running: Sequence[ShadowStatus]) -> str:
+    """Answers whether a shadow runs, and whether a candidate is worse than its incumbent."""
     harmed = [status.shadow.candidate.name for status in running if status.harm]
     words = "No shadow runs"
     if harmed:
@@ -112,6 +119,7 @@ def running_parts(status: ShadowStatus, now: datetime) -> Sequence[str]:
 
 
 def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
+    """Lists a running shadow's terms and figures, and the requests that it did not mirror."""
     shadow = status.shadow
     proposal = (
         markup.link("compare", escape(shadow.proposal), id=shadow.proposal)
@@ -136,6 +144,7 @@ def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
 
 
 def ended_cells(status: ShadowStatus) -> markup.Row:
+    """Builds the row of an ended shadow."""
     shadow = status.shadow
     at = labels.date_time(status.shadow.ended_at or shadow.expires_at)
     return {
@@ -178,6 +187,7 @@ NEEDS: Final = "A proposer needs an open proposal of this candidate; an approver
     label="Start a shadow …", width="medium",
 )  # fmt: skip
 def start(form: Form, names: Sequence[str]) -> None:
+    """Asks for a shadow: route, candidate, limits and time."""
     ctx = page_frame.context()
     route = form.choose("route", "Route", names)
     candidates = page_frame.candidates(ctx, route) if route else ()

@@ -1,4 +1,8 @@
-"""The dialogs of the Suites page."""
+"""The dialogs of the Suites page.
+
+Captured requests contain text of users: only an approver reads them, the audit log records it,
+and they stay in the session of that person alone.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -74,6 +78,7 @@ NEEDED: Final = frozenset({"rubric"})
 
 @dialog("Run a suite", Role.PROPOSER, "run", "play_arrow", width="medium")
 def run_suite(form: Form, suites: Mapping[str, int], targets: Sequence[str]) -> None:
+    """Asks for a run of a suite on a model. suites: number of items by name."""
     suite = form.choose("suite", "Suite", suites, placeholder="Choose a suite")
     target = form.choose("target", "Model", targets, placeholder="Choose a model")
     form.need(suite and target, "Choose a suite and a model first.")
@@ -118,6 +123,7 @@ def add_suite(form: Form) -> None:
 
 
 def add(_ctx: Context, actor: Actor, suite: SuiteSettings, file: str, content: bytes) -> None:
+    """Adds an uploaded suite, and makes this process read the configuration again."""
     suite_import.add_suite(page_frame.installation(), actor, suite, file, content)
     page_frame.reopen()
 
@@ -126,6 +132,7 @@ def add(_ctx: Context, actor: Actor, suite: SuiteSettings, file: str, content: b
     "Label or export captured requests", Role.APPROVER, "read-captures", "label", width="large"
 )
 def label_captures(reading: Form) -> None:
+    """Reads captured requests first; then asks for labels, and makes a suite of them."""
     actor = current_user.signed_in()
     reader, lines = st.session_state.get(CAPTURES, ("", ()))
     if actor is None or actor.principal != reader:
@@ -163,6 +170,7 @@ def label_captures(reading: Form) -> None:
 
 
 def list_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Builds the rows of the label table, with empty labels."""
     return [
         {"id": line["id"], "Label": "", "Request": user_text(line), "Answer": answer_text(line)}
         for line in lines
@@ -185,6 +193,7 @@ def _load_captures(form: Form) -> None:
 
 
 def _read_captures(ctx: Context, actor: Actor, /, **selection: Any) -> None:
+    """Reads captured requests into the session of this person, and opens the dialog again."""
     found = captures.export_captures(ctx, actor, **selection)
     if found.lines:
         st.session_state[CAPTURES] = (actor.principal, found.lines)
@@ -196,6 +205,7 @@ def _read_captures(ctx: Context, actor: Actor, /, **selection: Any) -> None:
 def write_labelled(
     lines: Sequence[Mapping[str, Any]], labels_by_id: Mapping[str, str], author: str
 ) -> bytes:
+    """Writes labelled lines as JSON lines. author: the labels' author, whom the suite names."""
     now = page_frame.context().clock.now()
     labelled = captures.label_lines(lines, labels_by_id, author, now)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in labelled)
@@ -214,6 +224,7 @@ def _add_labelled(
 
 
 def ask(form: Form) -> SuiteSettings:
+    """Asks for a suite's name, scorer, options and judge."""
     name = form.text("name", "Name: a-z, 0-9, - and _", need="A name is needed.")
     title = form.text("title", "Title, for people (optional)")
     scorer = st.selectbox(
@@ -232,6 +243,7 @@ def ask(form: Form) -> SuiteSettings:
 
 
 def _ask_option(form: Form, option: str, default: Any, key: str) -> object:
+    """Asks for an option of a scorer, by the type of its default."""
     words, empty = OPTION_WORDS[option], EMPTY_WORDS.get(option, "")
     if isinstance(default, bool):
         return st.checkbox(words, default, key=key)
@@ -252,6 +264,9 @@ def _ask_option(form: Form, option: str, default: Any, key: str) -> object:
 
 
 def _ask_judge(form: Form) -> JudgeSettings | None:
+    """Asks for the model that judges, and the cost at which a run stops; None until it is
+    named.
+    """
     # A judge is a plain model; a `#` in a name marks a model with its own parameters.
     plain = [name for name in page_frame.model_names(page_frame.context()) if "#" not in name]
     judge = form.choose_or_type(
@@ -276,6 +291,7 @@ def _ask_judge(form: Form) -> JudgeSettings | None:
     label="Delete a user's content …", width="medium",
 )  # fmt: skip
 def delete_user(form: Form) -> None:
+    """Asks to delete a user's content, and says what the deletion does not reach."""
     lacks = "Give the id, and a reason that does not name it."
     user = form.text("id", "User's id, as clients send it", need=lacks)
     sentences = captures.BEYOND

@@ -1,4 +1,8 @@
-"""The Suites page answers: do my suites load, what runs, and which models did they measure?"""
+"""The Suites page answers: do my suites load, what runs, and which models did they measure?
+
+The leaderboard of a route is computed in `harness.proposals`; the page draws it. The dialogs
+are in `suite_dialogs`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +65,8 @@ STATES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class SuiteView:
+    """A suite with what uses it and what it measured last."""
+
     summary: SuiteSummary
     routes: Mapping[str, RouteSuite]  # by the name of a route that uses the suite
     run: EvalRun | None  # the newest run
@@ -71,6 +77,8 @@ class SuiteView:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
+    """A run with its progress. cost_usd: the known cost, so 0 may mean unknown."""
+
     run: EvalRun
     target: str
     samples: int
@@ -78,6 +86,7 @@ class RunView:
 
 
 def _load_suites(ctx: Context, runs: Sequence[EvalRun]) -> Sequence[SuiteView]:
+    """Loads all suites. runs: the newest first."""
     newest = {run.suite: run for run in reversed(runs)}
     used: dict[str, dict[str, RouteSuite]] = {}
     for route in sorted(ctx.store.lists.routes(), key=lambda route: route.name):
@@ -99,6 +108,7 @@ def _load_suites(ctx: Context, runs: Sequence[EvalRun]) -> Sequence[SuiteView]:
 def _find_calibration(
     ctx: Context, summary: SuiteSummary
 ) -> tuple[JudgeCalibration, datetime] | None:
+    """Finds the judge's newest comparison with people in the audit log; None without one."""
     if summary.error:
         return None
     try:
@@ -118,6 +128,7 @@ def _find_calibration(
 
 
 def show() -> None:
+    """Shows the suites, the newest runs, the models of a route and the captured requests."""
     with page_frame.loading("the suites"):
         ctx = page_frame.context()
         runs, now = list(ctx.store.lists.runs(PageRequest(MOST_RUNS))), ctx.clock.now()
@@ -192,6 +203,7 @@ def _headline(suites: Sequence[SuiteView], under_way: int) -> str:
 
 
 def _cancel(under_way: Sequence[RunView]) -> None:
+    """Shows the choice of a run that is under way, and the button that cancels it."""
     if not under_way:
         return
     runs = {view.run.id: view.run for view in under_way}
@@ -207,6 +219,7 @@ def _cancel(under_way: Sequence[RunView]) -> None:
 
 
 def _suite_cells(view: SuiteView, now: datetime) -> Row:
+    """Builds a suite's row; a suite that does not load has the reason instead of its items."""
     summary = view.summary
     routes = [f"{name} ({suite.role.value})" for name, suite in view.routes.items()]
     items = f"{summary.items:,}" if summary.items is not None else ""
@@ -229,6 +242,7 @@ def _suite_cells(view: SuiteView, now: datetime) -> Row:
 
 
 def _calibration(view: SuiteView, now: datetime) -> str:
+    """Renders how far the judge agrees with people, as Cohen's kappa."""
     if view.calibration is None:
         words = "not compared with people yet: set judge.references and run the suite once"
         return f'<span class="undecided">? {escape(words)}</span>'
@@ -270,6 +284,7 @@ FEWEST_POINTS: Final = 2
 
 
 def _show_models(routes: Sequence[str]) -> None:
+    """Shows the models that were measured on a route's suites, by score and price."""
     if not routes:
         return
     st.html(markup.section("Models", "All models that were measured on a route's suites."))
@@ -320,6 +335,7 @@ def points(rows: Sequence[LeaderboardRow]) -> pd.DataFrame:
 
 
 def row_cells(row: LeaderboardRow, route: str) -> Row:
+    """Builds a model's row on the leaderboard, with a link that proposes it."""
     interval = (
         None
         if row.score_low is None or row.score_high is None
@@ -352,6 +368,7 @@ def row_cells(row: LeaderboardRow, route: str) -> Row:
 
 
 def next_lines(board: Leaderboard) -> Sequence[str]:
+    """Describes the next round of scheduled candidates, and what waits or hinders it."""
     if not board.schedule:
         command = f"`swapgate route settings {board.route} --candidates …`"
         return [f"No schedule measures candidates for this route. {command} sets one."]

@@ -1,4 +1,8 @@
-"""The Traffic page answers: do callers get answers, and why did models fail?"""
+"""The Traffic page answers: do callers get answers, and why did models fail?
+
+The report comes from `harness`, as for `swapgate route traffic`. The page shows sizes, kinds
+and hashes, and never the content of a request.
+"""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -41,6 +45,7 @@ MOST_NAMES: Final = 3
 
 
 def show() -> None:
+    """Shows the answer, figures, charts, and lists of routes, targets and failovers."""
     with page_frame.loading("the traffic"):
         ctx = page_frame.context()
         names = page_frame.route_names(ctx)
@@ -89,6 +94,9 @@ def show() -> None:
 
 
 def _choices(names: Sequence[str]) -> tuple[str, str | None]:
+    """Asks for the window and the route, which the address keeps. Returns None for all
+    routes.
+    """
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.segmented_control(
             "Window",
@@ -106,6 +114,7 @@ def _choices(names: Sequence[str]) -> tuple[str, str | None]:
 
 
 def _stale(report: TrafficReport) -> str:
+    """Renders a banner if no request has been recorded lately; empty otherwise."""
     since = report.quiet_since
     if since is None:
         return ""
@@ -118,6 +127,7 @@ def _stale(report: TrafficReport) -> str:
 
 
 def tiles(report: TrafficReport, reasons: Sequence[FailoverReason]) -> str:
+    """Renders the four figures of the report."""
     whole = report.all
     moved = sum(reason.times - reason.unanswered for reason in reasons)
     unpriced = "of the requests in this time"
@@ -147,6 +157,7 @@ def tiles(report: TrafficReport, reasons: Sequence[FailoverReason]) -> str:
 
 
 def _pace(report: TrafficReport) -> str:
+    """Writes the average pace, from the first request in the window on."""
     first = next((point.minute for point in report.course if point.requests), None)
     if first is None:
         return "none in this time"
@@ -160,6 +171,7 @@ def _pace(report: TrafficReport) -> str:
 
 
 def _routes(routes: Sequence[RouteTraffic]) -> None:
+    """Shows the routes with traffic, those with the most errors first."""
     st.html(markup.section("Routes", "Routes with the most errors first."))
     found = page_frame.find(
         routes, MOST_ROUTES, "Find a route", "Part of its name", lambda traffic: traffic.route
@@ -183,12 +195,16 @@ def _routes(routes: Sequence[RouteTraffic]) -> None:
 def _list(
     heading: str, note: str, rows: Sequence[markup.Row], nothing: str, most: str = "lines"
 ) -> None:
+    """Shows a table of at most `MOST_LINES` rows. most: what the rows are, for the note about
+    the rest.
+    """
     st.html(markup.listing(heading, note, rows[:MOST_LINES], nothing))
     if len(rows) > MOST_LINES:
         st.html(markup.note(f"{MOST_LINES} of {len(rows):,} {most}."))
 
 
 def _target_cells(row: TargetTraffic) -> markup.Row:
+    """Builds the row of a target, or of all targets of a provider."""
     _, _, model = row.target.partition("/")
     p95 = None if row.p95_ms is None else format_latency(row.p95_ms / 1000)
     return {
@@ -202,6 +218,7 @@ def _target_cells(row: TargetTraffic) -> markup.Row:
 
 
 def _share(count: int, share: float | None, tone: Tone) -> str:
+    """Renders a count with its share of the requests."""
     if not count:
         return faint("none")
     # One element, because on a phone a cell shows its elements side by side.
@@ -223,6 +240,10 @@ def _reason_cells(reason: FailoverReason, now: datetime) -> markup.Row:
 
 
 def _failovers(window: timedelta, route: str | None) -> str:
+    """Shows the newest failovers and their export. Returns the user whom the visitor looks for.
+
+    Only visitors who may read content can look for a user.
+    """
     st.html(
         markup.section(
             "The newest failovers",
@@ -283,6 +304,7 @@ HEIGHTS: Final = (130, 170)
 
 
 def _draw(report: TrafficReport, palette: Palette) -> Sequence[alt.LayerChart]:
+    """Draws the requests over time, and the shares of errors and failovers if there are any."""
     counts, shares = [], []
     for point in report.course:
         at, until = plots.to_ms(point.minute), plots.to_ms(point.minute + report.step)

@@ -1,4 +1,8 @@
-"""Writes the text of a verdict on Compare, and of a proposal's forecast."""
+"""Writes the text of a verdict on Compare, and of a proposal's forecast.
+
+Pure. The claims and the reasons come from `harness`; this module adds the figures of each suite
+and their intervals, in points of 100.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -30,6 +34,7 @@ from harness.routing.proposal import ProposalPhase
 
 
 def verdict_card(view: ComparisonView) -> VerdictCard:
+    """Builds the card that answers the page: the verdict, its reasons and the next step."""
     found, verdict = view.comparison, view.comparison.verdict
     if verdict is None:
         return _undecided_card(view)
@@ -48,6 +53,9 @@ def verdict_card(view: ComparisonView) -> VerdictCard:
 
 
 def _since(view: ComparisonView, verdict: BaseVerdict) -> str:
+    """Says what became of a proposal after its verdict; empty if a card or label says it
+    already.
+    """
     proposal = view.comparison.proposal
     passed_in_vain = verdict.outcome == "passed" and proposal.phase is ProposalPhase.REJECTED
     # The label and another card already report a rollback.
@@ -63,6 +71,7 @@ def _since(view: ComparisonView, verdict: BaseVerdict) -> str:
 def _bullets(
     view: ComparisonView, basis: VerdictBasis, report: SuiteReport
 ) -> Sequence[tuple[str, str]]:
+    """Lists a suite's result, after the slices that are shown worse."""
     title = view.titles.get(report.suite, report.suite)
     worse = report.figures.worse_slices
     whole = f"{title}, all slices" if worse else title
@@ -73,12 +82,16 @@ def _bullets(
 
 
 def why_again(verdict: BaseVerdict | None) -> str:
+    """Explains what a new proposal would change."""
     if verdict is not None and verdict.outcome == "passed":
         return "A new proposal is measured again before it may get a canary."
     return "A canary opens only after a PASSED verdict."
 
 
 def deciding(basis: VerdictBasis) -> Sequence[SuiteReport]:
+    """Lists the reports that decide the verdict, the weighted mean first. For a verdict other
+    than passed, only those with that outcome.
+    """
     claims = in_reading_order(basis.claims)
     if basis.outcome != "passed":
         claims = [r for r in claims if r.outcome == basis.outcome] or claims
@@ -89,6 +102,7 @@ def deciding(basis: VerdictBasis) -> Sequence[SuiteReport]:
 
 
 def measured(basis: VerdictBasis) -> Sequence[SuiteReport]:
+    """Lists all reports in reading order, the weighted mean first."""
     suites = in_reading_order(basis.suites)
     return [basis.mean, *suites] if basis.mean is not None else suites
 
@@ -96,6 +110,11 @@ def measured(basis: VerdictBasis) -> Sequence[SuiteReport]:
 def _foot(
     comparison: Comparison, basis: VerdictBasis, verdict: BaseVerdict, now: datetime
 ) -> str:
+    """Writes how the verdict was measured, when, and until when it is valid.
+
+    It says so if the gate decided early, because the intervals do not account for repeated
+    looks.
+    """
     epochs = {plan.epochs for plan in comparison.proposal.plans}
     early = any(r.how in EARLY_ENDS for r in basis.claims)
     until = f", valid until {labels.date_time(verdict.expires_at)}"
@@ -110,6 +129,7 @@ def _foot(
 
 
 def _undecided_card(view: ComparisonView) -> VerdictCard:
+    """Builds the card of a proposal without a verdict. It shows progress, and no difference."""
     comparison = view.comparison
     if not comparison.proposal.open:
         return VerdictCard(
@@ -134,6 +154,7 @@ def _undecided_card(view: ComparisonView) -> VerdictCard:
 
 
 def progress(comparison: Comparison) -> Sequence[tuple[str, int, int]]:
+    """Lists suite, items that both models have answered, and planned items."""
     done = {side.plan.suite: _both(side) for side in comparison.suites}
     return [
         (plan.suite, done.get(plan.suite, 0), plan.planned_items)
@@ -146,6 +167,7 @@ def _both(side: SuiteAnswers) -> int:
 
 
 def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
+    """Builds the figures of both models beside the score: cost, latency, failures and speed."""
     change, slow = labels.describe_change, ("faster", "slower")
     cost, price, time = after.cost_usd_per_1000, format_thousand_price, labels.seconds
     dear = ("cheaper", "more expensive")
@@ -185,6 +207,9 @@ AGAINST_NOTE = "The verdict does not depend on these figures; their intervals ar
 
 
 def against_card(view: ComparisonView) -> str:
+    """Renders what speaks against the swap, although the verdict does not depend on it. Empty
+    without a verdict.
+    """
     verdict = view.comparison.verdict
     if verdict is None:
         return ""
@@ -199,6 +224,9 @@ def against_card(view: ComparisonView) -> str:
 
 
 def stale_reason(view: ComparisonView) -> str:
+    """Explains why the verdict is no proof any more; empty if it is, or if nothing depends on
+    it.
+    """
     verdict, validity = view.comparison.verdict, view.comparison.standing
     if verdict is None or validity is None or validity.holds:
         return ""
@@ -212,6 +240,7 @@ def stale_reason(view: ComparisonView) -> str:
 def claim_rows(
     planned: Sequence[SuiteEstimate], titles: Mapping[str, str]
 ) -> Sequence[markup.Row]:
+    """Builds a row for each claim that the proposal could make: its items, cost and chances."""
     (points, *_) = [format_score(estimate.advice.effect, None) for estimate in planned] or [""]
     return [
         {
@@ -230,6 +259,7 @@ def claim_rows(
 
 
 def _claimed(option: ClaimOption, estimate: SuiteEstimate, titles: Mapping[str, str]) -> str:
+    """Renders a claim with its allowed loss. titles: by suite; empty for a single suite."""
     words = labels.CLAIMS[option.claim]
     if option.claim is not Claim.SUPERIOR:
         words += f", within {format_score(option.margin, None)} points"
@@ -246,6 +276,7 @@ def _times(items: int, epochs: int) -> str:
 
 
 def expense_line(planned: Sequence[SuiteEstimate]) -> str:
+    """Writes the forecast of cost and time. An unknown part makes the whole unknown."""
     costs = [estimate.cost_usd for estimate in planned]
     known_costs = [cost for cost in costs if cost is not None]
     cost_text = (
@@ -264,6 +295,7 @@ def expense_line(planned: Sequence[SuiteEstimate]) -> str:
 
 
 def outlook_line(planned: Sequence[SuiteEstimate]) -> str:
+    """Writes the forecast, the recommended claim and the warnings."""
     sentences = [expense_line(planned)]
     sentences += [
         f"We recommend the claim “{labels.CLAIMS[advice.recommended.claim]}”: {advice.why}."
@@ -338,6 +370,7 @@ def _pairs(report: SuiteReport, basis: VerdictBasis) -> str:
 
 
 def slices_note(report: SuiteReport) -> str:
+    """Explains a suite's slices, and if more items were tested than the mean used."""
     note = (
         "Candidate minus current model in each slice, in percentage points; whisker: 95 % CI. "
         "A slice that is shown worse makes the candidate fail, whatever the suite's mean is."
@@ -365,6 +398,9 @@ def bars_note(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> str:
 
 
 def _cost_claim(report: SuiteReport) -> str:
+    """Describes whether the claimed saving was shown; empty for a suite without such a
+    claim.
+    """
     cost = report.figures.cost
     if cost is None:
         return ""
@@ -380,6 +416,7 @@ def _cost_claim(report: SuiteReport) -> str:
 
 
 def _why_open(report: SuiteReport) -> str:
+    """Explains an inconclusive result, or a loss by format; empty for other results."""
     if report.outcome == "harness_mismatch":
         rule, lenient = report.figures.rule, report.figures.lenient
         points = labels.points(lenient.delta) if lenient else ""

@@ -1,4 +1,8 @@
-"""Builds a target's chat completion request, and parses the reply."""
+"""Builds a target's chat completion request, and parses the reply.
+
+Pure: `provider_client` sends the requests. The router builds its requests by itself; only the
+meaning of the target's parameters and its request patch is the same.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,6 +35,10 @@ class ReplyToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
+    """A provider's answer. finish: the finish reason; empty if the provider sent none. Token
+    counts are 0 if the provider reports no usage.
+    """
+
     text: str
     tool_calls: tuple[ReplyToolCall, ...]
     finish: str
@@ -141,6 +149,7 @@ def _arguments(function: Mapping[str, Any]) -> Any:
 
 
 def _text(message: Mapping[str, Any]) -> str:
+    """Returns the text of a message. A refusal counts as the answer; text parts are joined."""
     content = message.get("content")
     if content is None:
         return str(message.get("refusal") or "")
@@ -150,6 +159,7 @@ def _text(message: Mapping[str, Any]) -> str:
 
 
 def _usage(usage: Mapping[str, Any]) -> dict[str, int]:
+    """Reads the usage. Cached tokens are never more than the input tokens that contain them."""
     details = usage.get("prompt_tokens_details") or {}
     given = int(usage.get("prompt_tokens") or 0)
     return {

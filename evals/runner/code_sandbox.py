@@ -1,6 +1,8 @@
 """Runs a model's code in Inspect's sandbox: a Docker container for each answer.
 
-If the operator sets `code.uncontained`, the code runs as a process of this machine instead.
+If the operator sets `code.uncontained`, the code runs as a process of this machine instead. The
+suite's pin says so (`suite.UNCONTAINED`). The scorer `code` writes the program and reads its
+output; this module must be the only place that starts it.
 """
 
 import asyncio
@@ -57,6 +59,11 @@ def why_no_docker() -> str:
 
 
 async def run_program(program: str, timeout_s: float) -> str | None:
+    """Runs a Python program and returns its stdout, or None if it fails or takes too long.
+
+    timeout_s: rounded to whole seconds, at least 1. Raises NotJudged if the sandbox itself
+    fails, because then the answer is not at fault.
+    """
     limit = max(1, round(timeout_s))
     try:
         # A process that the program leaves behind may keep its output open.

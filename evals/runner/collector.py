@@ -1,7 +1,8 @@
 """The collector passes each sample that Inspect finishes to `on_sample`.
 
 It ends the run if `on_sample` returns False (budget, lease), if `stop` returns True, or after
-too many failures in a row.
+too many failures in a row. An ending run waits for answers in progress, at most `UNDER_WAY_S`,
+because they cost money. `inspect_runner` cancels the eval afterwards.
 """
 
 import asyncio
@@ -85,6 +86,9 @@ class Collector:
         self.error: Exception | None = None
 
     def state(self) -> RunState:
+        """Returns the run's state. A run is done if every question has a sample, even if it was
+        stopped.
+        """
         if self._ended in (None, RunState.STOPPED) and len(self.taken) == len(self.asked):
             return RunState.DONE
         return self._ended or RunState.FAILED
@@ -96,6 +100,9 @@ class Collector:
         self._check_drained()
 
     async def _hand_over(self, sample: EvalSample) -> None:
+        """Passes a sample on, unless it is cancelled, known, or blocked by the monthly cap.
+        Ends the run if the sample shows that it cannot go on.
+        """
         question = self._by_id.get(str(sample.id))
         cancelled = sample.error is not None and sample.error.message.startswith(CANCELLED)
         # A later run asks the samples that the monthly cap blocked.
@@ -128,6 +135,9 @@ class Collector:
             self._end(RunState.FAILED)
 
     def _refuses(self, found: Sample) -> bool:
+        """Returns whether the first answers show that the model cannot answer this suite. Only
+        a run without stored samples is checked.
+        """
         if self._job.done or len(self._first) == FIRST_ANSWERS:
             return False
         self._first.append(found)
@@ -146,6 +156,7 @@ class Collector:
         return "swapgate"
 
     async def schedule_sample(self, id: str | int, epoch: int) -> EarlyStop | None:  # noqa: A002 - Inspect's protocol
+        """Admits a sample, or holds it until the eval is cancelled if the run has ended."""
         await self._ask_to_stop()
         if self._ended is None:
             self._under_way += 1
@@ -213,6 +224,11 @@ class Collector:
         return {}
 
     def _sample(self, question: Question, sample: EvalSample) -> Sample:
+        """Builds our sample from Inspect's: scored, without a score and a reason, or failed.
+
+        A failure of the provider is an infrastructure error. A failure of the scorer leaves the
+        answer unscored, because the model has answered.
+        """
         spent, prompt = sample_usage(sample), self._suite.prompt(question.item)
         failed = unscored_sample(self._job, question, spent, prompt=prompt)
         answer = answer_text(sample.output.completion, calls_of(sample.output))

@@ -3,6 +3,8 @@
 It sends Inspect's messages, tools and settings to the job's target, and converts the replies.
 It needs no vendor's SDK. This module keeps the connection by the model's name, so that
 Inspect's log contains neither key nor address.
+
+Both conversions are pure functions below; retries and limits are in `provider_client`.
 """
 
 import json
@@ -43,7 +45,9 @@ LEAST_MEASURED: Final = 512  # tokens
 
 
 class MeasuredLimit:
-    """The token limit for a suite with `max_output_tokens: auto`."""
+    """The token limit for a suite with `max_output_tokens: auto`: four times the longest of the
+    first `MEASURED_ON` answers, at least `LEAST_MEASURED`.
+    """
 
     def __init__(self) -> None:
         self._first: list[int] = []
@@ -56,12 +60,15 @@ class MeasuredLimit:
         return max(LEAST_MEASURED, 4 * max(self._first))
 
     def learn(self, output_tokens: int) -> None:
+        """Notes the length of an answer, in tokens. Later answers change nothing."""
         if len(self._first) < MEASURED_ON:
             self._first.append(output_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class TargetConnection:
+    """A target of this process, and how to reach it."""
+
     target: SentTarget
     client: EvalProviderClient
     failures: set[str]  # texts of errors that left a sample without an answer
@@ -106,6 +113,9 @@ class TargetAPI(ModelAPI):
         tool_choice: ToolChoice,
         config: GenerateConfig,
     ) -> ModelOutput:
+        """Asks the target. Raises ProviderFailed without an answer, InputError for content that
+        is neither text nor image. A refused item is an empty answer.
+        """
         settings, limit = generation_settings(config), self._to.limit
         if limit is not None and limit.tokens is not None:
             settings["max_tokens"] = limit.tokens
@@ -133,6 +143,9 @@ class TargetAPI(ModelAPI):
 
 
 def generation_settings(config: GenerateConfig) -> dict[str, Any]:
+    """Translates Inspect's settings into fields of a chat completion. Leaves out unset
+    fields.
+    """
     settings: dict[str, Any] = {
         name: getattr(config, name)
         for name in (
@@ -186,6 +199,7 @@ def content_of(content: str | Sequence[object]) -> str | list[dict[str, Any]]:
 
 
 def message_of(message: ChatMessage) -> dict[str, Any]:
+    """Translates a message of Inspect into a chat's. Raises InputError as `content_of`."""
     match message:
         case ChatMessageTool():
             return {
@@ -224,6 +238,7 @@ def tool_of(tool: ToolInfo) -> dict[str, Any]:
 
 
 def tool_choice_of(choice: ToolChoice) -> str | dict[str, Any]:
+    """Translates a tool choice: Inspect's `any` is the API's `required`."""
     match choice:
         case ToolFunction():
             return {"type": "function", "function": {"name": choice.name}}
@@ -241,6 +256,11 @@ STOPS: Mapping[str, StopReason] = {
 
 
 def output_of(reply: ChatReply, seconds: float) -> ModelOutput:
+    """Translates a reply into Inspect's output. seconds: the time of the answer.
+
+    The metadata keeps what Inspect's output has no place for: seconds, the serving model, and
+    the tool calls as the provider wrote them.
+    """
     message = ChatMessageAssistant(
         content=reply.text,
         model=reply.model,

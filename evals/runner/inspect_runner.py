@@ -3,6 +3,9 @@
 The runner checks the judge, passes on each finished sample, then passes on samples that are
 only in Inspect's log. The log contains prompts, so it is in a private temporary folder. The
 runner also deletes the logs of killed runs.
+
+The functions `leave_out_…` save imports that our evals do not need. They patch Inspect's
+modules, so a new version of Inspect must be checked against them.
 """
 
 import asyncio
@@ -131,7 +134,11 @@ class InspectRunner:
     ) -> RunState:
         """Asks the open questions of a job, and returns the run's state.
 
-        Raises the errors of on_sample, stop and the suite, StaleEvidence and JudgeUnfit.
+        on_sample: stores a sample; False ends the run. stop: called between samples; True ends
+        the run. Afterwards `remark` says why a run failed, and `calibration` is a new
+        measurement of the judge.
+        Raises the errors of on_sample, stop and the suite, StaleEvidence, JudgeUnfit, and
+        ProviderAway if the provider is unavailable.
         """
         self.remark, self.calibration, self._full_disk = "", None, ""
         self._away = {}
@@ -202,6 +209,9 @@ class InspectRunner:
                 await suite.judging.close()
 
     def _attach_judge(self, job: EvalJob, suite: InspectSuite) -> InspectSuite:
+        """Adds the judge's client to a suite with a judge. Raises JudgeUnfit if its provider is
+        missing.
+        """
         if not isinstance(suite, DataSuite) or suite.suite.settings.judge is None:
             return suite
         settings, provider = suite.suite.settings.judge, job.judge_provider
@@ -224,6 +234,9 @@ class InspectRunner:
         spending: CallSpending | None,
         **more: Any,
     ) -> EvalProviderClient:
+        """Builds a client for the target or the judge, with the rate gate and the costs of its
+        model.
+        """
         price = provider.prices.get(target.model)
         return EvalProviderClient(
             provider,
@@ -303,6 +316,7 @@ def _describe_full_disk(done: EvalLog, folder: Path) -> str:
 
 
 async def _reconcile(done: EvalLog, collector: Collector) -> None:
+    """Passes on samples that are only in Inspect's log, for example after a cancelled hook."""
     if done.status != "success" and not collector.taken:
         # Without Inspect's text, which may contain the prompt.
         log.error("inspect ended the eval with status %s before any sample", done.status)
@@ -332,6 +346,7 @@ def run_dir() -> Iterator[Path]:
 
 
 def clear_abandoned() -> None:
+    """Deletes the folders of runs whose process has ended without deleting them."""
     for mark in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{IN_USE}"):
         # The folder may belong to another user, or another run may just have deleted it.
         with contextlib.suppress(OSError), mark.open("r+") as held:

@@ -1,7 +1,7 @@
 """Turns a suite into an Inspect AI task, and reads its scores.
 
 `DataSuite` has a data file and a scorer by name. `TaskSuite` is a user's Python file with
-`@task`.
+`@task`. Both have the same methods, so the runner does not distinguish them.
 """
 
 import importlib.metadata
@@ -62,6 +62,7 @@ SPELLED = frozenset({"c", "i", "p", "n", "yes", "no", "true", "false"})
 
 
 def inspect_suite(settings: SuiteSettings) -> "InspectSuite":
+    """Loads a suite for the runner. Raises InputError, ConfigError, NotFound."""
     return load_task_suite(settings) if settings.task else DataSuite(load_suite(settings))
 
 
@@ -76,6 +77,9 @@ def asked_as_written() -> Solver:
 
 
 def inspect_message(message: Mapping[str, Any]) -> ChatMessage:
+    """Translates a message of an item into Inspect's. Unknown roles, such as developer, become
+    system.
+    """
     content = message_text(message)
     match message["role"]:
         case "user":
@@ -97,6 +101,7 @@ def inspect_message(message: Mapping[str, Any]) -> ChatMessage:
 
 
 def calls_of(output: ModelOutput) -> list[AnswerToolCall]:
+    """Returns the tool calls of an answer, with the arguments as the provider wrote them."""
     return [AnswerToolCall(*call) for call in (output.metadata or {}).get(CALLS, ())]
 
 
@@ -118,6 +123,7 @@ def notes_of(sample: EvalSample) -> Mapping[str, Any]:
 
 
 def item_of(sample_id: str | int) -> str:
+    """Returns the item's id from a sample's id, `ITEM#EPOCH`."""
     return str(sample_id).rpartition("#")[0]
 
 
@@ -207,6 +213,9 @@ class DataSuite:
         return self.judging.spent if self.judging is not None else ""
 
     async def _score_answer(self, state: TaskState) -> ScoreResult:
+        """Scores an answer: by the judge, in the sandbox, or by the scorer itself. Raises
+        NotJudged.
+        """
         item, calls = item_of(state.sample_id), calls_of(state.output)
         if self.judging is not None:
             return await self.suite.judged(
@@ -225,6 +234,9 @@ class DataSuite:
         return str(model), str(build)
 
     def scored(self, sample: EvalSample) -> tuple[ScoreResult, str]:
+        """Reads the score from Inspect's sample. Raises NotJudged if the judge or the sandbox
+        gave none.
+        """
         score, noted = first_score(sample), notes_of(sample)
         if NOT_JUDGED in noted:
             raise NotJudged(noted[NOT_JUDGED])
@@ -262,6 +274,11 @@ class TaskSuite:
         return "", ""
 
     def scored(self, sample: EvalSample) -> tuple[ScoreResult, str]:
+        """Reads the score of the user's scorer, or the reason why it counts as no score.
+
+        scorer_options may name one of several scorers and one of several metrics. A value must
+        be a number from 0 to 1, or one of Inspect's words for it.
+        """
         named, key = (
             str(self.settings.scorer_options.get(k, "")) for k in ("scorer", "metric")
         )
@@ -285,6 +302,9 @@ InspectSuite = DataSuite | TaskSuite
 
 
 def as_share(value: Value) -> float | None:
+    """Reads a score as a number from 0 to 1; None for anything else, because the gate needs
+    shares.
+    """
     if isinstance(value, str) and value.casefold() not in SPELLED:
         try:
             value = float(value)
@@ -303,7 +323,12 @@ def sample_text(sample: InspectSample) -> str:
 
 
 def load_task_suite(settings: SuiteSettings) -> TaskSuite:
-    """Runs the user's file and its task. Raises InputError if either fails."""
+    """Runs the user's file and its task. Raises InputError if either fails, NotFound for an
+    unknown task.
+
+    The pin covers the file, the dataset and Inspect's version, but not modules that the file
+    imports.
+    """
     file, name = task_file(settings)
     sha256 = file_sha256(file)
     unknown = set(settings.scorer_options) - {"scorer", "metric"}
@@ -366,6 +391,7 @@ def _groups(settings: SuiteSettings, samples: Mapping[str, InspectSample]) -> It
 
 
 def _input_text(sample: InspectSample) -> str:
+    """Joins a sample's texts and its sorted choices, to compare items of several suites."""
     words = sample.input
     if not isinstance(words, str):
         words = "\n".join(message.text for message in words)
@@ -384,6 +410,7 @@ class _SourceLoader(SourceFileLoader):
 
 
 def _module(settings: SuiteSettings) -> ModuleType:
+    """Imports the user's file afresh. Raises InputError with the error of its code."""
     file, _ = task_file(settings)
     name = f"swapgate_task_{digest(str(file))[:12]}"
     loader = _SourceLoader(name, str(file))
@@ -404,6 +431,7 @@ def _module(settings: SuiteSettings) -> ModuleType:
 
 
 def _samples(settings: SuiteSettings, task: Task) -> Mapping[str, InspectSample]:
+    """Lists the samples by id. A sample without an id is `NAME-0001`, by its place."""
     samples: dict[str, InspectSample] = {}
     for number, sample in enumerate(task.dataset, start=1):
         key = f"{settings.name}-{number:04}" if sample.id is None else str(sample.id)

@@ -1,6 +1,9 @@
 """Asks a suite's judge within its limits, and measures its agreement with people.
 
 Cohen (1960), weighted: Cohen (1968); large-sample variance: Fleiss, Cohen and Everitt (1969).
+
+The judge's prompts and the reading of its answers are in `evals.scorers.judged`. This module
+only limits, counts and checks the judge. A judge below the floor scores no item.
 """
 
 import asyncio
@@ -33,6 +36,8 @@ from harness.providers.target import Price, Provider
 
 @dataclass
 class JudgeBill:
+    """The calls that one sample caused at its judge."""
+
     calls: int = 0
     cost_usd: float | None = 0.0  # None if the judge's price is unknown
     served: set[ServedModel] = field(default_factory=set)  # the models that answered
@@ -42,6 +47,7 @@ class JudgeBill:
         return {"calls": self.calls, "cost_usd": self.cost_usd}
 
     def pay(self, cost_usd: float | None) -> None:
+        """Adds a call's cost. One call with an unknown price makes the whole cost unknown."""
         known = self.cost_usd is not None and cost_usd is not None
         self.cost_usd = (self.cost_usd or 0.0) + (cost_usd or 0.0) if known else None
 
@@ -104,6 +110,11 @@ class Judge:
         return ""
 
     async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Asks the judge once, at temperature 0, and returns its text.
+
+        Raises NotJudged if no further call is allowed, if the judge does not answer, or if its
+        answer was cut off before it could contain a judgement.
+        """
         self._charge()
         settings = {"temperature": 0, "max_tokens": self._settings.max_output_tokens}
         try:
@@ -144,6 +155,8 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class RaterAgreement:
+    """The agreement of a judge with people. n: the number of pairs."""
+
     # 1 for full agreement, 0 for chance; None if both raters used only the same category, for
     # which chance alone gives full agreement.
     kappa: float | None
@@ -194,6 +207,9 @@ class CalibrationCache:
     clock: Clock
 
     def recent(self, key: str, max_age_s: float) -> RaterAgreement | None:
+        """Returns the agreement that was measured within `max_age_s` seconds; None
+        without one.
+        """
         now = self.clock.now().timestamp()
         try:
             found = json.loads(self._file(key).read_text(encoding="utf-8"))
@@ -204,6 +220,7 @@ class CalibrationCache:
             return None
 
     def keep(self, key: str, agreement: RaterAgreement) -> None:
+        """Stores an agreement as measured now. The newest replaces an older one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         # Another worker may write the same file at this moment.
         part = self._file(key).with_suffix(f".{os.getpid()}.part")
@@ -216,6 +233,9 @@ class CalibrationCache:
 
 
 def score_band(score: float | None, levels: int) -> int:
+    """Returns the band of a score from 0 to 1, from 0 to levels - 1. A score of None is
+    `ABSTAINED`.
+    """
     return ABSTAINED if score is None else min(int(score * levels), levels - 1)
 
 
@@ -243,6 +263,9 @@ async def measure_judge(
 
 
 def _key(suite: Suite) -> str:
+    """Returns the cache's key: another scorer, rubric, judge or other references are another
+    key.
+    """
     return digest([suite.pin.name, suite.pin.scorer])[:24]
 
 
@@ -274,6 +297,7 @@ async def _measured(
 
 
 def agreement_text(suite: SuiteSettings, agreement: RaterAgreement) -> str:
+    """Describes an agreement for people, with the interval and the suite's floor."""
     assert suite.judge is not None  # noqa: S101 - measure_judge checks it
     if agreement.kappa is None or agreement.low is None or agreement.high is None:
         return (

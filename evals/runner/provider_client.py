@@ -1,6 +1,9 @@
 """Calls a provider for evals: waits for the rate gate, retries, and obeys `retry-after`.
 
 Error texts contain neither the prompt nor the key.
+
+Three outcomes are kept apart, because they mean different things for a score: an answer, an
+item that the provider refuses (`ItemRefused`), and a provider that is unavailable (`away`).
 """
 
 import asyncio
@@ -62,6 +65,9 @@ class ModelSpending:
         self._model = model
 
     async def require_money(self) -> None:
+        """Waits until a call may be made. Raises SpendingPaused at the monthly cap, or if the
+        database is unavailable for too long.
+        """
         unpriced = "" if self._price is not None else self._model
         for _ in range(SPENDING_ATTEMPTS):
             try:
@@ -265,6 +271,9 @@ class EvalProviderClient:
         await self._calls.close()
 
     def _pause_s(self, attempt: int) -> float:
+        """Returns the pause before the next attempt: four times the last one, with jitter, at
+        most `LONGEST_PAUSE_S`.
+        """
         pause = self._first_pause_s * float(4**attempt) * self._jitter.uniform(0.75, 1.25)
         return min(LONGEST_PAUSE_S, pause)
 
@@ -293,6 +302,9 @@ class EvalProviderClient:
         )
 
     def _error_text(self, raw: bytes, body: Mapping[str, Any]) -> str:
+        """Returns the provider's own words for an error; a fixed text if they repeat the
+        request or a secret; empty if they cannot be read.
+        """
         try:
             error = json.loads(raw)["error"]
             words = str(error["message"] if isinstance(error, dict) else error)
@@ -313,11 +325,15 @@ def _flat(text: str) -> str:
 
 
 def _share(text: str, source: str, length: int) -> bool:
+    """Returns whether a text contains `length` characters in a row from the source, in any
+    case.
+    """
     text, source = text.casefold(), source.casefold()
     return any(text[at : at + length] in source for at in range(len(text) - length + 1))
 
 
 def _spells(words: str, secret: str) -> bool:
+    """Returns whether a text contains a secret in another spelling, such as an encoded one."""
     text = words.encode("utf-8", "surrogatepass")
     return hide_secret(text, secret) != text
 

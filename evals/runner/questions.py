@@ -1,4 +1,8 @@
-"""Plans a run's questions in seeded order, and builds the samples that a run stores."""
+"""Plans a run's questions in seeded order, and builds the samples that a run stores.
+
+Pure. A run's order follows from its seed and the suite's groups, so a later worker continues
+where an earlier one stopped, and both models of a comparison get the same items.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,6 +21,8 @@ GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row
 
 @dataclass(frozen=True, slots=True)
 class Question:
+    """One question of a run: an item in one of its epochs."""
+
     position: int  # the item's place in the run's order, from 0
     item: str
     epoch: int  # from 1
@@ -39,6 +45,8 @@ def plan_questions(
 
 @dataclass(frozen=True, slots=True)
 class AnswerUsage:
+    """The tokens, time and judge's calls of one answer. seconds: of the last attempt."""
+
     input_tokens: int = 0  # includes cached tokens
     output_tokens: int = 0
     seconds: float = 0.0
@@ -48,6 +56,9 @@ class AnswerUsage:
 
 
 def suite_settings(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSettings:
+    """Finds the settings of a run's suite. Raises NotFound if this machine has no such
+    suite.
+    """
     try:
         return suites[job.run.suite]
     except KeyError:
@@ -82,6 +93,7 @@ def answer_text(text: str, calls: Sequence[AnswerToolCall]) -> str:
 
 
 def parse_arguments(call: AnswerToolCall) -> object:
+    """Reads a call's arguments as JSON; returns the text if they are not JSON."""
     try:
         return json.loads(call.arguments or "{}")
     except (ValueError, RecursionError):
@@ -116,6 +128,7 @@ def unscored_sample(
 
 
 def scored_sample(sample: Sample, scored: ScoreResult, *, why_unscored: str = "") -> Sample:
+    """Adds a score to a sample. Without a score, the sample says why."""
     unscored = scored.strict is None
     return replace(
         sample,

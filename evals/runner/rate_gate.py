@@ -3,6 +3,9 @@
 It also finds the speed at which each target answers well. The limits apply to both models of a
 comparison, to judges, and to pauses that a provider asks for. A slot is a locked file: the
 kernel releases the lock, however the process ends.
+
+The rules of speeds and rates are pure and in other modules (`note_answer`, `admit_request`);
+this module shares their states between processes.
 """
 
 import asyncio
@@ -55,6 +58,7 @@ class Slots:
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[int]:
+        """Waits for a free slot and holds it inside the block. Yields its number, from 0."""
         slot = await self._acquire()
         try:
             yield slot
@@ -110,6 +114,8 @@ JITTER: Final = random.Random()  # noqa: S311 - not for security
 
 @dataclass(frozen=True, slots=True)
 class RateGates:
+    """Builds the gates of all clients of a process."""
+
     limits: Mapping[str, EvalLimits]  # by provider
     book: RateBook  # shared by all workers of this machine
     folder: Path  # the slots of all providers, shared by all workers of this machine
@@ -140,9 +146,15 @@ class SharedSpeed:
         self._file = os.open(folder / "speed", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def count_calls(self) -> int:
+        """Returns how many calls to the target may be in progress at once, over all
+        processes.
+        """
         return min(self.most, int(current_speed(self._load(), time.monotonic()).calls))
 
     def note(self, decide: Callable[[CallSpeed], CallSpeed]) -> None:
+        """Changes the stored speed. `decide` must be quick, because other processes wait for
+        the lock.
+        """
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             os.pwrite(self._file, SPEED.pack(*decide(self._load())), 0)
@@ -168,11 +180,13 @@ class Turn:
     started_at: float = field(default_factory=time.monotonic)
 
     def answered(self, tokens: int) -> None:
+        """Reports an answer and its tokens, as the provider counted them."""
         self.gate.settle(self.estimated, tokens)
         call, most = self._ended_call(tokens), self.gate.speed.most
         self.gate.speed.note(lambda speed: note_answer(speed, call, most))
 
     def overloaded(self) -> None:
+        """Reports that the provider refused the call for its load, or did not answer."""
         call = self._ended_call()
         self.gate.speed.note(lambda speed: note_overload(speed, call))
 
@@ -182,6 +196,8 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class RateGate:
+    """Delays the calls of one client of a target."""
+
     provider: str
     limit: RateLimit
     book: RateBook
@@ -192,6 +208,11 @@ class RateGate:
 
     @asynccontextmanager
     async def acquire(self, request_bytes: int) -> AsyncIterator[Turn]:
+        """Waits until a call may begin, and holds its slots inside the block.
+
+        request_bytes: size of the request, from which the gate estimates tokens until the
+        provider counts them. Raises OSError if the shared files cannot be used.
+        """
         tokens = request_bytes / BYTES_PER_TOKEN
         async with AsyncExitStack() as stack:
             slot = await stack.enter_async_context(self.speed.slots.one())
@@ -218,6 +239,7 @@ class RateGate:
             self.slots.close()
 
     def _wait_s(self, tokens: float) -> float:
+        """Returns how many seconds the call has to wait; 0 admits it and counts it."""
         now = time.monotonic()
         held = self.book.change(f"hold:{self.provider}", lambda state: state)
         if held.requests_until > now:
@@ -234,6 +256,7 @@ class RateGate:
         return decided[-1].retry_after_s
 
     def settle(self, estimated: float, actual: int) -> None:
+        """Replaces the estimated tokens of a call by the provider's count."""
         if self.limit.tokens_per_min is not None:
             now = time.monotonic()
             self.book.change(

@@ -69,10 +69,14 @@ def answer(
 
 
 def insists_on_form(system: str) -> bool:
+    """Returns whether a system message insists on the answer's form, by words such as
+    `exactly`.
+    """
     return INSISTENT.search(system) is not None
 
 
 def bare(value: Any) -> str:
+    """Writes a value as plain JSON."""
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -86,6 +90,9 @@ def filler(prompt: str) -> str:
 
 
 def repeat_results(results: Sequence[str]) -> str:
+    """Answers after tool calls. The text contains the results, so that a test can see them
+    pass.
+    """
     return f"The tools say: {'; '.join(results)}."
 
 
@@ -104,6 +111,7 @@ CONTRARY: dict[object, object] = {
 
 
 def answer_as_judge(prompt: str, profile: Profile) -> str | None:
+    """Answers a judge's prompt by the fixed rules; None for another prompt."""
     _, mark, shown = prompt.rpartition(DATA)
     try:
         data = json.loads(shown) if mark else None
@@ -119,6 +127,9 @@ def answer_as_judge(prompt: str, profile: Profile) -> str | None:
 
 
 def judgement(data: dict[str, Any]) -> tuple[str, object] | None:
+    """Judges data of one of the three kinds of prompts. Returns the answer's key and value, or
+    None.
+    """
     if {"task", "answer"} <= data.keys():
         text, reference = (
             " ".join(str(data.get(part, "")).casefold().split())
@@ -177,6 +188,7 @@ def written(request: ChatRequest, name: str, arguments: object) -> SimulatedTool
 
 
 def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
+    """Changes one of the arguments, so that the call is wrong in a plausible way."""
     draw = simulated_model.random_bits(seed)
     key = sorted(arguments)[draw % len(arguments)] if arguments else "note"
     return {**arguments, key: f"{arguments.get(key, '')} {NAMES[draw % len(NAMES)]}".strip()}

@@ -1,6 +1,8 @@
 """The simulator's `POST /v1/chat/completions`, with errors in OpenAI's shape.
 
-`ChatRequest` is a parsed request of any endpoint; each endpoint writes a `Completion`.
+`ChatRequest` is a parsed request of any endpoint; each endpoint writes a `Completion`. The
+other endpoints translate their requests into it, so that a model answers alike in all
+protocols.
 """
 
 import json
@@ -21,6 +23,8 @@ def encoded(value: object) -> bytes:
 
 @dataclass(eq=False)
 class Refused(Exception):
+    """A request that the simulator answers with an error. status: HTTP."""
+
     status: int
     message: str
     code: str | None = None
@@ -28,6 +32,7 @@ class Refused(Exception):
 
 
 def error_body(why: Refused) -> dict[str, Any]:
+    """Writes an error as OpenAI does."""
     kind = "invalid_request_error" if why.status < 500 else "server_error"
     kind = "rate_limit_error" if why.status == 429 else kind
     error = {"message": why.message, "type": kind, "param": why.param, "code": why.code}
@@ -35,6 +40,7 @@ def error_body(why: Refused) -> dict[str, Any]:
 
 
 def invalid(message: str, param: str | None = None) -> NoReturn:
+    """Raises Refused with status 400. param: the field at fault."""
     raise Refused(400, message, param=param)
 
 
@@ -83,6 +89,7 @@ class ChatRequest(BaseModel):
 
     @cached_property
     def prompt(self) -> str:
+        """The newest text of a user, else the last text."""
         prompts = [message.text for message in self.messages if message.role == "user"]
         return prompts[-1] if prompts else self.texts[-1]
 
@@ -97,6 +104,7 @@ class ChatRequest(BaseModel):
 
     @property
     def limit(self) -> int | None:
+        """The answer's token limit; None without one."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
@@ -105,6 +113,7 @@ class ChatRequest(BaseModel):
 
     @property
     def tool_results(self) -> list[str]:
+        """The texts of the tool messages at the conversation's end, in order."""
         last = takewhile(lambda message: message.role == "tool", reversed(self.messages))
         return [message.text for message in last][::-1]
 
@@ -122,6 +131,7 @@ class ChatRequest(BaseModel):
 
     @property
     def answer_schema(self) -> Mapping[str, Any] | None:
+        """The JSON Schema of the answer; None for an answer in text."""
         form = self.response_format or {"type": "text"}
         if form.get("type") == "text":
             return None
@@ -130,6 +140,7 @@ class ChatRequest(BaseModel):
 
 
 def decoded(body: bytes) -> dict[str, Any]:
+    """Parses a request's body. Raises Refused if it is not a JSON object."""
     try:
         data = from_json(body)
     except ValueError:
@@ -140,6 +151,7 @@ def decoded(body: bytes) -> dict[str, Any]:
 
 
 def model_name(data: Mapping[str, Any]) -> str:
+    """Returns the model's name. Raises Refused without one."""
     name = data.get("model")
     if not isinstance(name, str) or not name:
         invalid("you must provide a model parameter", "model")
@@ -147,6 +159,9 @@ def model_name(data: Mapping[str, Any]) -> str:
 
 
 def parse_chat(data: Mapping[str, Any]) -> ChatRequest:
+    """Parses a chat request. Raises Refused for an invalid field, and for a forced tool that
+    the request does not offer.
+    """
     try:
         request = ChatRequest.model_validate(data)
     except ValidationError as error:
@@ -160,6 +175,7 @@ def parse_chat(data: Mapping[str, Any]) -> ChatRequest:
 
 
 def text_of(content: object) -> str:
+    """Joins the texts of a message's content, in the forms of all three protocols."""
     if not isinstance(content, list):
         return str(content or "")
     parts = [part for part in content if isinstance(part, dict)]
@@ -182,6 +198,7 @@ def function_tools(tools: object, schema: str) -> object:
 
 
 def response_format(form: object) -> dict[str, Any] | None:
+    """Converts another protocol's format of the answer into a chat's; None without one."""
     return {**form, "json_schema": form} if isinstance(form, dict) else None
 
 
@@ -191,6 +208,8 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True, slots=True)
 class SimulatedToolCall:
+    """A tool call of the answer."""
+
     id: str
     name: str
     arguments: str  # as JSON text, as in the API
@@ -212,6 +231,7 @@ class Completion:
 
     @property
     def pieces(self) -> list[list[str]]:
+        """The pieces in which a stream sends the text, or the arguments of each call."""
         texts = [call.arguments for call in self.calls] or [self.text]
         return [PIECE.findall(text) for text in texts]
 
@@ -251,6 +271,7 @@ def event(data: Mapping[str, Any]) -> bytes:
 
 
 def stream(answer: Completion, request: ChatRequest) -> list[bytes]:
+    """Writes the events of a streamed answer: the role, one for each piece, and the end."""
     frame = body(answer) | {"object": "chat.completion.chunk"}
     usage = frame.pop("usage")
     no_usage = {"usage": None} if request.include_usage else {}
@@ -274,6 +295,8 @@ def stream(answer: Completion, request: ChatRequest) -> list[bytes]:
 
 @dataclass(frozen=True)
 class EndpointDialect:
+    """How one protocol reads requests, and writes answers and errors."""
+
     parse: Callable[[Mapping[str, Any]], ChatRequest]  # raises Refused
     body: Callable[[Completion], dict[str, Any]]
     # Returns the events before the content, one for each piece of it, and the events after it.

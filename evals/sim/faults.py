@@ -1,6 +1,6 @@
 """A simulated provider's faults: kinds, fields, switches, and faults that replace an answer.
 
-`simulator` has the faults within an answer.
+`simulator` has the faults within an answer. Clients switch faults by `/sim/faults` (`server`).
 """
 
 import asyncio
@@ -94,6 +94,7 @@ class FaultBook:
         self._faults[model], self._counts[model] = fault, (0, 0)
 
     def clear(self, model: str | None = None) -> None:
+        """Removes the fault of a model; without a model, all faults."""
         for name in [*self._faults] if model is None else [model]:
             self._faults.pop(name, None)
 
@@ -131,6 +132,7 @@ class HttpExchange(Request):
         return bearer or self.headers.get("x-api-key") or self.headers.get("api-key", "")
 
     async def reply(self, status: int, value: object) -> None:
+        """Sends a whole answer in JSON."""
         await self.whole(status, encoded(value), "application/json")
 
     async def whole(self, status: int, body: bytes, content_type: str) -> None:
@@ -138,6 +140,7 @@ class HttpExchange(Request):
         await self.write(body, last=True)
 
     async def start(self, status: int, content_type: str, *, length: int | None = None) -> None:
+        """Sends the head of an answer. length: of the body; None for a stream."""
         sized = {} if length is None else {"content-length": str(length)}
         headers = [
             (name.lower().encode(), value.encode("latin-1", "replace"))
@@ -162,6 +165,9 @@ class HttpExchange(Request):
         raise ClientDisconnect
 
     async def break_off(self, *, reset: bool) -> None:
+        """Ends the connection within an answer, and returns once the client has gone. reset: by
+        a TCP reset, which loses data on its way, instead of an orderly end.
+        """
         transport = self.scope["extensions"][TRANSPORT]
         if self.started:
             await asyncio.sleep(FLUSH_S)

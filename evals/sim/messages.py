@@ -1,4 +1,7 @@
-"""The simulator's `POST /v1/messages`, in Anthropic's shapes."""
+"""The simulator's `POST /v1/messages`, in Anthropic's shapes.
+
+It translates to and from the chat of `chat_completions`; `MESSAGES` is its only export.
+"""
 
 import json
 from collections.abc import Mapping
@@ -33,6 +36,7 @@ TYPES = {
 
 
 def parse(data: Mapping[str, Any]) -> ChatRequest:
+    """Parses a request. Raises Refused. A message with a tool's result gets the role `tool`."""
     messages = data.get("messages")
     if not messages or not isinstance(messages, list) or not all(map(_has_role, messages)):
         invalid(
@@ -75,6 +79,7 @@ def _message(message: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def body(answer: Completion) -> dict[str, Any]:
+    """Writes a whole answer."""
     return {
         "id": f"msg_{answer.fingerprint}_{answer.id}",
         "type": "message",
@@ -105,6 +110,9 @@ def blocks(answer: Completion) -> list[dict[str, Any]]:
 
 
 def error(why: Refused) -> dict[str, Any]:
+    """Writes an error. A code that ends in `_error` replaces the type that follows from the
+    status.
+    """
     kind = TYPES.get(why.status, "invalid_request_error" if why.status < 500 else "api_error")
     if why.code and why.code.endswith("_error"):
         kind = why.code
@@ -116,6 +124,9 @@ def block_event(part: str, index: int, **fields: object) -> bytes:
 
 
 def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
+    """Writes the events of a streamed answer: a block for the text or each call, and
+    the end.
+    """
     whole = body(answer)
     empty: dict[str, Any] = {"input": {}} if answer.calls else {"text": ""}
     key, kind = ("partial_json", "input_json") if answer.calls else ("text", "text")

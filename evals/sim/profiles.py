@@ -1,4 +1,8 @@
-"""A profile defines a simulated model: skill by suite, habits, latency, price and script."""
+"""A profile defines a simulated model: skill by suite, habits, latency, price and script.
+
+The classes check their fields, because profiles come from files and requests. `simulated_model`
+turns a profile into answers.
+"""
 
 import math
 import re
@@ -45,9 +49,11 @@ class Latency:
     tokens_per_s: Annotated[float, Field(gt=0)] = 80.0
 
     def first_token_s(self, z: float) -> float:
+        """Returns the seconds to the first token. z: a standard normal number."""
         return self.first_token_median_ms / 1000 * math.exp(self.sigma * z)
 
     def generation_s(self, tokens: int) -> float:
+        """Returns the seconds for all tokens after the first."""
         return tokens / self.tokens_per_s
 
 
@@ -89,6 +95,7 @@ def find_line(
 
 
 def _fill(value: Any, values: Mapping[str, str | None]) -> Any:
+    """Fills `$name`s into all texts of a value. Unknown names stay as they are."""
     if isinstance(value, str):
         return Template(value).safe_substitute(values)
     if isinstance(value, Mapping):
@@ -99,6 +106,9 @@ def _fill(value: Any, values: Mapping[str, str | None]) -> Any:
 
 
 def parse(kind: type[T], data: object, place: str) -> T:
+    """Checks data against a class. Raises InputError with the place, the field and the
+    fault.
+    """
     try:
         value: T = adapter(kind).validate_python(data)
     except ValidationError as error:
@@ -124,6 +134,7 @@ class Profile:
     script: tuple[ScriptLine, ...] = ()  # fixed answers at points of a conversation
 
     def skill_in(self, suite: str) -> float:
+        """Returns the share of right answers on a suite."""
         return self.skill.get(suite, self.default_skill)
 
     @property
@@ -132,6 +143,7 @@ class Profile:
         return f"simulated-swapgate-{self.build or digest(self.as_json())[:10]}"
 
     def as_json(self) -> dict[str, Any]:
+        """Returns the profile in the form in which `change_profile` reads it."""
         shown: dict[str, Any] = adapter(Profile).dump_python(self, mode="json")
         return shown
 

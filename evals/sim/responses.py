@@ -1,4 +1,7 @@
-"""The simulator's `POST /v1/responses`, in OpenAI's shapes."""
+"""The simulator's `POST /v1/responses`, in OpenAI's shapes.
+
+It translates to and from the chat of `chat_completions`; `RESPONSES` is its only export.
+"""
 
 import itertools
 from collections.abc import Mapping
@@ -17,6 +20,9 @@ from evals.sim.chat_completions import (
 
 
 def parse(data: Mapping[str, Any]) -> ChatRequest:
+    """Parses a request. Raises Refused. A call's output becomes a message with the role
+    `tool`.
+    """
     given = data.get("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) and given else given
     if not items or not isinstance(items, list) or not all(isinstance(i, dict) for i in items):
@@ -48,6 +54,7 @@ def _message(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def body(answer: Completion) -> dict[str, Any]:
+    """Writes a whole answer. An answer that was cut off is `incomplete`."""
     cut = answer.finish_reason == "length"
     status = "incomplete" if cut else "completed"
     return {
@@ -77,6 +84,7 @@ def body(answer: Completion) -> dict[str, Any]:
 
 
 def items(answer: Completion, status: str) -> list[dict[str, Any]]:
+    """Writes the output: an item for each call, or one message."""
     message = {"role": "assistant", "content": [part(answer.text)]}
     return [
         {
@@ -101,6 +109,7 @@ def error_event(error: Mapping[str, Any]) -> bytes:
 
 
 def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
+    """Writes the events of a streamed answer. Their sequence numbers rise by one, from 0."""
     whole, numbers = body(answer), itertools.count()
 
     def write(kind: str, **fields: Any) -> bytes:

@@ -1,6 +1,7 @@
 """Serves a simulator under uvicorn, in this process until a signal, or in a thread.
 
-Loopback clients also get the `/sim/` switches for faults, profiles and statistics.
+Loopback clients also get the `/sim/` switches for faults, profiles and statistics. The answers
+are written in `simulator`; this module knows paths, keys and connections.
 """
 
 import asyncio
@@ -35,6 +36,9 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 async def answer_control(exchange: HttpExchange, simulator: Simulator) -> None:
+    """Answers a request to a `/sim/` switch. Raises Refused for other machines and unknown
+    models.
+    """
     if not (exchange.client and exchange.client.host in LOOPBACK):
         raise Refused(403, "The /sim/ switches answer to loopback clients only.")
     switch, _, rest = exchange.path.removeprefix("/sim/").partition("/")
@@ -49,6 +53,7 @@ async def answer_control(exchange: HttpExchange, simulator: Simulator) -> None:
 
 
 def act(simulator: Simulator, switch: str, model: str | None, body: bytes) -> Mapping[str, Any]:
+    """Runs a switch, `METHOD NAME`, and returns its answer. Raises Refused, InputError."""
     match switch, model:
         case "PUT faults", str(name):
             fault = faults.parse_fault(decoded(body))
@@ -154,6 +159,10 @@ def server(app: object) -> SimServer:
 def simulator(
     *, profiles: Path = DEFAULT_PROFILES, suites: Sequence[Source] = (), time_scale: float = 1.0
 ) -> Simulator:
+    """Builds the simulator with the shipped suites. suites: further ones of the user.
+
+    time_scale: factor on all latencies; 0 answers at once.
+    """
     shipped = simulated_model.load_suites(
         simulated_model.suite_files(package_data.path("datasets"))
     )
@@ -167,6 +176,7 @@ def simulator(
 
 
 def open_listener(host: str, port: int) -> socket.socket:
+    """Opens the socket of the server. Raises InputError if the address is taken or unknown."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)

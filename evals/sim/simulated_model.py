@@ -38,6 +38,7 @@ TOKENS_PER_MESSAGE = 4
 
 
 def random_bits(*parts: object) -> int:
+    """Draws 64 bits that depend only on the parts."""
     return int.from_bytes(short_hash("\x1f".join(map(str, parts))))
 
 
@@ -47,10 +48,12 @@ def uniform(*parts: object) -> float:
 
 
 def normal(*parts: object) -> float:
+    """Draws a standard normal number from these parts."""
     return STANDARD_NORMAL.inv_cdf(uniform(*parts))
 
 
 def count_tokens(text: str) -> int:
+    """Estimates a text's tokens, at `BYTES_PER_TOKEN` bytes each, rounded up."""
     return -(-len(text.encode()) // BYTES_PER_TOKEN)
 
 
@@ -59,6 +62,7 @@ def count_message_tokens(texts: Sequence[str]) -> int:
 
 
 def cut(text: str, limit: int) -> str:
+    """Cuts a text after `limit` tokens, as `count_tokens` counts them."""
     return text.encode()[: limit * BYTES_PER_TOKEN].decode(errors="ignore")
 
 
@@ -163,6 +167,9 @@ def bank_item(sample: items.Item, *, suite: str, place: str) -> BankItem:
 
 
 def other_choices(sample: items.Item) -> list[object]:
+    """Lists the wrong choices of a multiple-choice item, in the form of its target: the texts,
+    the letters or the places. Empty if the target is in another form.
+    """
     choices = sample.choices
     places = range(len(choices))
     for options in (list(choices), list(ascii_uppercase[: len(choices)]), list(places)):
@@ -189,6 +196,7 @@ def luck(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
 
 
 def needed_ability(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
+    """Returns the ability above which the model answers this item right."""
     u = luck(item, model_seed=model_seed, request_seed=request_seed)
     return SLOPE * (item.difficulty - 0.5) + math.log(u / (1 - u))
 
@@ -206,6 +214,8 @@ def ability_for(items: Sequence[BankItem], *, share: float, model_seed: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedAnswer:
+    """The outcome of one item."""
+
     item: BankItem
     right: bool
     value: Any  # the target if right, else a wrong answer of the target's type
@@ -224,6 +234,10 @@ class SimulatedModel:
         self._abilities: dict[str, float] = {}
 
     def sit(self, item: BankItem, *, request_seed: int = 0) -> SimulatedAnswer:
+        """Decides whether the model answers the item right, and with which value.
+
+        request_seed: the request's `seed`; the same seed gives the same answer.
+        """
         suite, seed = item.suite, self.profile.seed
         if suite not in self._abilities:
             items, share = self._bank.suites[suite], self.profile.skill_in(suite)
@@ -233,6 +247,7 @@ class SimulatedModel:
         return SimulatedAnswer(item, right, item.target if right else self._slip(item))
 
     def _slip(self, item: BankItem) -> Any:
+        """Chooses a wrong answer: a distractor of the item, else the target of another item."""
         targets = (entry.target for entry in self._bank.suites[item.suite][:200])
         options = [wrong for wrong in item.distractors if wrong != item.target]
         options = options or [target for target in targets if target != item.target]

@@ -1,6 +1,7 @@
 """The simulator serves requests: it draws a fault, and sends the model's answer at its pace.
 
-It counts requests and faults by model.
+It counts requests and faults by model. It has no state of conversations: each request contains
+everything that its answer depends on, apart from faults and pace.
 """
 
 import base64
@@ -49,6 +50,8 @@ OVERLOADED = Refused(503, "This error in mid-answer is simulated.", "overloaded"
 
 
 class Written(NamedTuple):
+    """An answer as bytes. frames: events of a stream, or the whole body as one frame."""
+
     frames: Sequence[bytes]
     streamed: bool = False
     tokens: int = 0
@@ -56,6 +59,8 @@ class Written(NamedTuple):
 
 @dataclass(slots=True)
 class Stats:
+    """Counts of one model's requests. faults: by kind."""
+
     requests: int = 0
     client_gone: int = 0  # clients that left before the end
     faults: Counter[str] = field(default_factory=Counter)
@@ -89,6 +94,7 @@ class Simulator:
         self.models[model] = SimulatedModel(profile, self.bank)
 
     def catalogue(self) -> dict[str, Any]:
+        """Lists the models with prices, as `GET /v1/models` answers."""
         known = {"object": "model", "created": 0, "owned_by": "simulated"}
         listed = [
             {"id": name, **known, "pricing": _pricing(model.profile.price)}
@@ -130,6 +136,7 @@ class Simulator:
         name: str,
         written: Callable[[], Written],
     ) -> None:
+        """Counts the request, and sends its answer or its fault. Raises ClientDisconnect."""
         stats = self.stats.setdefault(name, Stats())
         stats.requests += 1
         if fault := self.faults.draw(name):
@@ -147,6 +154,11 @@ class Simulator:
             raise
 
     def _complete(self, request: ChatRequest, model: SimulatedModel) -> Completion:
+        """Writes the model's answer to a request.
+
+        The first that fits decides: a line of the script, a judge's prompt, an item of the
+        bank, the results of tools, a schema; else filler. A limit cuts the text off.
+        """
         profile, prompt = model.profile, request.prompt
         line = find_line(profile.script, request.texts, request.schemas)
         fixed = line.text if line else answers.answer_as_judge(prompt, profile)
@@ -257,6 +269,9 @@ MOST_DIMENSIONS = 4096
 
 
 def vector(text: str, dimensions: int) -> list[float]:
+    """Draws a unit vector from a text: equal texts have equal vectors, without any other
+    meaning.
+    """
     chance = random.Random(text)  # noqa: S311 - no secret
     drawn = [chance.gauss() for _ in range(dimensions)]
     length = math.hypot(*drawn)

@@ -1,6 +1,7 @@
 """Holds the suites of the configuration by name, and the models that score them.
 
-It imports Inspect only when a caller needs a suite that is a Python file with a `@task`.
+It imports Inspect only when a caller needs a suite that is a Python file with a `@task`. All
+methods raise NotFound for an unknown suite and InputError for a broken file.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,6 +53,9 @@ class ConfiguredSuites:
             self._suites = {**added, **self._suites}
 
     def settings(self, suite: str) -> SuiteSettings:
+        """Returns a suite's settings. Reads the configuration's additions first for an unknown
+        name.
+        """
         if suite not in self._suites:
             self._refresh()
         try:
@@ -91,9 +95,13 @@ class ConfiguredSuites:
         return data.groups if (data := self._data(suite)) else self._task(suite)[1]
 
     def likely_clusters(self, suite: str) -> str:
+        """Returns a remark if the suite probably needs a cluster field; empty if not, or for a
+        task.
+        """
         return data.likely_clusters if (data := self._data(suite)) else ""
 
     def guess_tokens(self, suite: str) -> tuple[float, float] | None:
+        """Returns the estimated mean tokens of question and answer; None for a task."""
         return data.guessed_tokens if (data := self._data(suite)) else None
 
     def title(self, suite: str) -> str:
@@ -103,6 +111,9 @@ class ConfiguredSuites:
         return self.settings(suite).data_class
 
     def describe_sample(self, suite: str) -> str:
+        """Describes what the suite's data omits or could not be read; empty if there is nothing
+        to say.
+        """
         settings = self.settings(suite)
         items = () if settings.path is None else self.suite(suite).items.values()
         broken = sum(REPLACED in canonical_text(item) for item in items)
@@ -113,6 +124,11 @@ class ConfiguredSuites:
         return " ".join(filter(None, [describe_sample(settings), replaced if broken else ""]))
 
     def shown(self, suite: str, item: str) -> tuple[str, str]:
+        """Returns an item's input and target as texts for people.
+
+        Raises NotFound for an unknown item, and for an Inspect task, whose items are not loaded
+        here.
+        """
         data = self._data(suite)
         if data is None:
             raise NotFound(

@@ -1,4 +1,8 @@
-"""Reads an item's conversation (`metadata.messages`), which replaces the template."""
+"""Reads an item's conversation (`metadata.messages`), which replaces the template.
+
+It also checks the fields that a suite or an item adds to its requests. Pure; every error names
+the place of the fault.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -19,6 +23,11 @@ def conversation(item: Item) -> tuple[Message, ...]:
 
 
 def check_messages(given: object, place: str) -> tuple[Message, ...]:
+    """Checks a conversation in the form of Chat Completions, and returns it.
+
+    Contents are texts. The last message must not be the model's, because the run asks for it.
+    Raises InputError with the place and the message's number.
+    """
     if not isinstance(given, list) or not given:
         raise InputError(f"{place}: must be a list of messages that is not empty")
     for number, message in enumerate(given):
@@ -57,6 +66,7 @@ def _is_call(call: object) -> bool:
 
 
 def message_text(message: Message) -> str:
+    """Returns a message's text; the texts of its parts are joined by newlines."""
     content = message.get("content")
     if isinstance(content, list):
         return "\n".join(str(part["text"]) for part in content)
@@ -77,6 +87,7 @@ FIELDS: Final = ("tools", "tool_choice", "response_format")
 
 
 def check_fields(given: Mapping[str, object], place: str) -> None:
+    """Checks additional request fields. Raises InputError with the place."""
     for name in given:
         if name not in FIELDS:
             raise InputError(f"{place}: unknown field {name!r}; it knows {', '.join(FIELDS)}")

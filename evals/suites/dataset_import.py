@@ -2,6 +2,9 @@
 
 A record's label is its expected output or, without one, the label that a person gave
 (`human_labels`). Records with the same question and label become one item.
+
+A model's own answer is never a label, unless a person approved it. The formats are in
+`source_formats`, the reading of files in `source_records`.
 """
 
 from collections import Counter
@@ -29,6 +32,10 @@ _RESERVED: Final = ("messages", *FIELDS, "production", "provenance")
 
 @dataclass(frozen=True, slots=True)
 class ImportedDataset:
+    """The items of a data set, as lines of a suite's file. left_out: without a label, or
+    archived.
+    """
+
     tool: str  # a key of FORMATS; empty for a plain file
     items: Sequence[Mapping[str, Any]]
     notes: Sequence[ConversionNote]
@@ -59,6 +66,7 @@ def read_dataset(
 
 
 def _nothing(source: SourceFile, tool: str, names: DatasetFormat, human_score: str) -> str:
+    """Explains why a file gave no item, and what to do."""
     if not source.records:
         return f"{source.path}: has no records; a suite needs at least one item"
     looks = f"looks like a data set of {tool}" if names is not PLAIN else "is no known data set"
@@ -77,6 +85,8 @@ def _nothing(source: SourceFile, tool: str, names: DatasetFormat, human_score: s
 
 @dataclass
 class _Reader:
+    """Collects items and counts for the notes. A reader reads one file."""
+
     source: SourceFile
     names: DatasetFormat
     labels: HumanLabels
@@ -92,6 +102,9 @@ class _Reader:
         self._ids: dict[str, tuple[str, str]] = {}  # id → content, place
 
     def add(self, record: SourceRecord) -> None:
+        """Adds a record's item, if it has a label and is new. Raises InputError for a faulty
+        record.
+        """
         fields = record.fields
         if fields.get("status") == "ARCHIVED" or fields.get("archived") in (True, "true"):
             self.lost["archived"] += 1
@@ -124,6 +137,9 @@ class _Reader:
                 self.grouped[name] += isinstance(value, str | int)
 
     def _target(self, record: SourceRecord) -> object:
+        """Returns the record's label: an expected output, else a person's label; None without
+        one.
+        """
         names = TARGET_FIELDS if self.names is PLAIN else self.names.targets
         found = (_answer_text(record.fields.get(name)) for name in names)
         target = next((value for value in found if value not in (None, "", {})), None)
@@ -133,6 +149,9 @@ class _Reader:
         return target
 
     def _raw_item(self, found: Mapping[str, Any], target: object) -> Mapping[str, Any]:
+        """Builds an item's line. Another tool's metadata loses keys that Swapgate would
+        misread.
+        """
         metadata = found.get(self.names.metadata)
         kept = dict(metadata) if isinstance(metadata, Mapping) else {}
         if self.names is not PLAIN:
@@ -203,6 +222,7 @@ class _Reader:
             yield ConversionNote(place, "texts", ConversionOutcome.CHANGED, text)
 
     def _outcome(self, name: str, human_score: str) -> tuple[ConversionOutcome, str]:
+        """Describes what became of one of the file's fields."""
         names, spelled = self.names, SPELLINGS.get(name, name)
         outcome, text = ConversionOutcome.TAKEN, ""
         if name in _TAKEN or spelled == names.input:

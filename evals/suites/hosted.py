@@ -2,7 +2,7 @@
 
 `langfuse://DATASET`, `langsmith://DATASET`, `braintrust://PROJECT/DATASET`. The SDKs are an
 optional dependency; only this module imports them, and only for such an address. The calls only
-read.
+read. `dataset_import` converts the records like a file.
 """
 
 import json
@@ -28,6 +28,9 @@ class HostedTool:
 
 
 def _fetch_langfuse(name: str) -> Rows:
+    """Yields the items. An item without an expected output gets the scores that people gave its
+    trace.
+    """
     from langfuse import Langfuse  # type: ignore[import-not-found]  # noqa: PLC0415 - an extra
 
     client = Langfuse(tracing_enabled=False)
@@ -50,6 +53,7 @@ def _langfuse_scores(client: Any, trace: str) -> Rows:
 
 
 def _fetch_langsmith(name: str) -> Rows:
+    """Yields the examples. An example without outputs gets the feedback on its run."""
     from langsmith import Client  # noqa: PLC0415 - an extra
 
     client = Client(auto_batch_tracing=False)
@@ -62,6 +66,7 @@ def _fetch_langsmith(name: str) -> Rows:
 
 
 def _fetch_braintrust(name: str) -> Rows:
+    """Yields the records, page by page. Raises InputError for an unknown data set."""
     import braintrust  # type: ignore[import-not-found]  # noqa: PLC0415 - an extra
 
     project, _, dataset = name.partition("/")

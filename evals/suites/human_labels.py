@@ -4,6 +4,9 @@ a model's answer.
 Shapes: Langfuse's `scores` (a list; `source: ANNOTATION` marks people), LangSmith's `feedback`
 (a list; `feedback_source.type: app` marks people), Braintrust's `scores` (a mapping), and a
 column for each score, as tables have them.
+
+Scores of models and programs give no label, unless the user names them: a suite would then
+measure agreement with them.
 """
 
 from collections import Counter
@@ -27,6 +30,8 @@ _OTHER: Final = "not the score that --human-score names"
 
 @dataclass(frozen=True, slots=True)
 class HumanScore:
+    """A score of one record. corrects: the value is the right answer itself."""
+
     name: str
     value: object  # a number, a category, or the corrected answer
     corrects: bool = False
@@ -80,6 +85,9 @@ class HumanLabels:
         return self._approval(scores, answer)
 
     def _category(self, score: HumanScore, place: str) -> object:
+        """Returns a person's category as the label. Raises InputError if two scores have
+        categories.
+        """
         self._categories.setdefault(score.name, place)
         if len(self._categories) > 1:
             (first, at), (second, _) = [*self._categories.items()][:2]
@@ -120,6 +128,7 @@ class HumanLabels:
             yield from self._named(self.wanted, fields[self.wanted])
 
     def _listed(self, score: Mapping[str, Any]) -> Iterator[HumanScore]:
+        """Reads a score of a list, as Langfuse and LangSmith have them."""
         name = str(score.get("name") or score.get("key") or "score")
         source = score.get("source") or score.get("feedback_source")
         source = source.get("type") if isinstance(source, Mapping) else source
@@ -143,6 +152,9 @@ class HumanLabels:
             yield HumanScore(name, plain, left=left)
 
     def _named(self, name: str, value: object) -> Iterator[HumanScore]:
+        """Reads a score that has only a name and a value. It counts only if the user
+        named it.
+        """
         left = _UNNAMED if not self.wanted else "" if name == self.wanted else _OTHER
         if (plain := _plain(value)) is not None:
             yield HumanScore(name, plain, left=left)
@@ -155,6 +167,7 @@ class HumanLabels:
         self._outcomes[name, outcome, text] += 1
 
     def notes(self, place: str) -> list[ConversionNote]:
+        """Lists the outcome of each score, with its number of records."""
         found = []
         for (name, outcome, text), number in sorted(self._outcomes.items()):
             count = format_quantity(number, "record")

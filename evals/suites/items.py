@@ -1,6 +1,8 @@
 """Reads a data file (JSONL, JSON or CSV), also in other tools' forms, into items.
 
 Errors name file and line. It also reads a judge's references: answers with people's scores.
+
+An item is independent of its scorer: whether the scorer can judge it is checked in `suite`.
 """
 
 import json
@@ -31,6 +33,8 @@ _ALONE: Final = frozenset({"is-json", "contains-json", "not-is-json", "not-conta
 
 @dataclass(frozen=True, slots=True)
 class Item:
+    """One question of a suite, with the right answer."""
+
     id: str
     input: str
     target: object  # the scorer compares with it: any JSON value but null
@@ -86,6 +90,7 @@ def load_items(
 
 
 def file_sha256(path: Path) -> str:
+    """Hashes a file's bytes. Raises InputError if it cannot be read."""
     return hash_content(_bytes(path))
 
 
@@ -103,6 +108,10 @@ def _text(path: Path) -> str:
 def read_records(
     path: Path, input_field: str = "input"
 ) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the records of a file, each with its line or place. Raises InputError.
+
+    input_field: cells of this field stay text in CSV, even if they look like JSON.
+    """
     match path.suffix.lower():
         case ".jsonl" | ".ndjson":
             return json_lines(path)
@@ -281,6 +290,9 @@ def _unite_choices(found: dict[str, Any], target_fields: tuple[str, ...]) -> Non
 
 
 def _without_assertion(target: str, place: str, name: str) -> str:
+    """Returns the target; of promptfoo's `equals: VALUE`, the value. Raises InputError for
+    another assertion, which a scorer would compare as a text.
+    """
     match = _ASSERTION.fullmatch(target.strip())
     if match is None or (match["value"] is None and match["kind"] not in _ALONE):
         return target
@@ -302,6 +314,7 @@ def _required(record: Mapping[str, Any], names: tuple[str, ...], place: str) -> 
 
 
 def _choices(value: object, place: str) -> tuple[str, ...]:
+    """Reads the choices of an item. Raises InputError for fewer than two."""
     if value is None:
         return ()
     if (
@@ -328,12 +341,17 @@ MIN_REFERENCES: Final = 10  # with fewer, the interval is too wide
 
 @dataclass(frozen=True, slots=True)
 class Reference:
+    """An answer that people scored. score: from 0 to 1."""
+
     item: Item
     answer: str
     score: float
 
 
 def load_references(path: Path) -> tuple[Reference, ...]:
+    """Loads a judge's references. Raises InputError for a faulty one, and for fewer than
+    `MIN_REFERENCES`.
+    """
     found = []
     for item in load_items(path, name="reference", target_field="answer+score"):
         given = item.target

@@ -1,5 +1,8 @@
 """Reads logged requests from exports of LiteLLM's table `LiteLLM_SpendLogs`: JSON, JSON lines,
 or CSV with JSON in cells.
+
+Rows without whole content give no request, and the report says why. The requests have no
+labels: `harness.app.capture_import` writes them as a file to label.
 """
 
 from collections import Counter
@@ -89,6 +92,7 @@ def _request(record: SourceRecord) -> LoggedRequest | str:
 
 
 def _time(value: Any, place: str) -> datetime:
+    """Reads a time; without a zone it is UTC. Raises InputError."""
     try:
         found = datetime.fromisoformat(str(value))
     except ValueError:

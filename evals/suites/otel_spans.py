@@ -5,6 +5,8 @@ It reads the content in these published forms, in this order: `gen_ai.input.mess
 semantic conventions; their earlier events `gen_ai.user.message` and `gen_ai.choice`, as events
 of a span or as log records; OpenLLMetry's `gen_ai.prompt.0.content`; OpenInference's
 `llm.input_messages.0.message.content`.
+
+A span without content gives no request, and the report says so.
 """
 
 import json
@@ -75,6 +77,7 @@ _CONTENT_KEYS: Final = (
 
 
 def _key_outcome(key: str, number: int) -> tuple[bool, str]:
+    """Returns whether a key's content is taken, and a text about it. number: of its spans."""
     taken = key in _CONTENT_KEYS or key.endswith(".message")
     return taken, format_quantity(number, "span") if taken else "not used in a request"
 
@@ -101,6 +104,7 @@ def _entries(
 
 
 def _objects(value: object, place: str, name: str) -> list[Json]:
+    """Returns a list of objects; empty for None. Raises InputError for another value."""
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
@@ -116,6 +120,7 @@ def _attributes(listed: object, place: str) -> Json:
 
 
 def _checked_value(entry: Mapping[str, Any], name: str, place: str) -> Any:
+    """Reads an AnyValue of an entry. Raises InputError with the place."""
     try:
         return _value(entry.get(name))
     except (TypeError, ValueError):
@@ -172,6 +177,7 @@ def _log_events(source: SourceFile) -> dict[tuple[str, str], list[Event]]:
 def _request(
     place: str, resource: Json, span: Json, attributes: Json, content: tuple[Json, Json]
 ) -> LoggedRequest:
+    """Builds a logged chat. content: the body of its request, and the answer."""
     provider = attributes.get("gen_ai.provider.name") or attributes.get("gen_ai.system")
     provider = provider or attributes.get("llm.system")
     names = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name")
@@ -231,6 +237,9 @@ def _dicts(value: object) -> list[Json]:
 def _from_attributes(
     attributes: Json, events: Sequence[Event]
 ) -> tuple[list[Json], list[Json], list[Json]]:
+    """Reads the semantic conventions' messages: questions, answers and tools, each as chats
+    have them.
+    """
     details = next((fields for _, fields in events if "gen_ai.input.messages" in fields), {})
     known = {**details, **attributes}
     system = _parsed(known.get("gen_ai.system_instructions"))
@@ -324,6 +333,7 @@ def _message(message: Json) -> Json:
 
 
 def _from_events(events: Sequence[Event]) -> tuple[list[Json], list[Json], list[Json]]:
+    """Reads the messages of events. They contain no definitions of tools."""
     messages: list[Json] = []
     answers: list[Json] = []
     for name, fields in events:
@@ -346,6 +356,7 @@ def _from_events(events: Sequence[Event]) -> tuple[list[Json], list[Json], list[
 
 
 def _from_flat(attributes: Json) -> tuple[list[Json], list[Json], list[Json]]:
+    """Reads OpenLLMetry's attributes, one for each field of each message."""
     messages = [*map(_message, _unflatten(attributes, "gen_ai.prompt."))]
     answers = [
         {**_message({"role": "assistant", **turn}), "finish_reason": turn.get("finish_reason")}
@@ -355,6 +366,8 @@ def _from_flat(attributes: Json) -> tuple[list[Json], list[Json], list[Json]]:
 
 
 def _from_openinference(attributes: Json) -> tuple[list[Json], list[Json], list[Json]]:
+    """Reads OpenInference's attributes, which nest each message in a `message`."""
+
     def turns(prefix: str) -> list[Json]:
         found = []
         for entry in _unflatten(attributes, prefix):

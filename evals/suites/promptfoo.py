@@ -4,6 +4,8 @@ Tests may be inline or in files. The report has a line for each key: taken, chan
 taken.
 
 Source: promptfoo's documentation, "Configuration reference", "Test cases" and "Prompts".
+
+No code of the configuration runs here. The assertions are scored in `evals.scorers.assertions`.
 """
 
 import itertools
@@ -56,6 +58,8 @@ Test = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ConvertedSuite:
+    """A suite of one prompt. judged: an assertion needs a judge."""
+
     items: Sequence[Mapping[str, Any]]  # lines of its data file
     judged: bool
     tests_left: int  # tests without an item
@@ -63,6 +67,7 @@ class ConvertedSuite:
 
 
 def is_promptfoo(values: object) -> bool:
+    """Returns whether a document is promptfoo's configuration."""
     return isinstance(values, Mapping) and (
         "prompts" in values or ("tests" in values and "providers" in values)
     )
@@ -93,6 +98,9 @@ def convert(
 
 
 def _count_scenarios(given: object) -> int:
+    """Counts the tests that the scenarios would make, so that the report counts them as left
+    out.
+    """
     count = 0
     for scenario in given if isinstance(given, list) else ():
         if isinstance(scenario, Mapping):
@@ -126,6 +134,8 @@ def _note_others(source: SourceConfig) -> None:
 
 @dataclass
 class _Reader:
+    """Reads one configuration, and notes what becomes of each key."""
+
     source: SourceConfig
     read: Callable[[str], str]
     judged: bool
@@ -140,6 +150,7 @@ class _Reader:
         return given if isinstance(given, Mapping) else {}
 
     def list_prompts(self) -> Iterator[str]:
+        """Yields the texts of the prompts. A file may have several, separated by `---`."""
         given = self.source.value(("prompts",))
         alone = isinstance(given, str)
         for number, entry in enumerate([given] if alone else given or ["{{prompt}}"]):
@@ -152,6 +163,9 @@ class _Reader:
                 self.source.leave(path, str(error))
 
     def _read_prompt(self, raw: object) -> list[str]:
+        """Returns the texts of an entry. Raises InputError for code, and for filters of
+        Nunjucks.
+        """
         if not isinstance(raw, str):
             raise InputError("is not a text")
         name = raw.removeprefix(_FILE)
@@ -164,6 +178,7 @@ class _Reader:
         return [part.strip() for part in parts if part.strip()]
 
     def read_default(self) -> Test:
+        """Reads `defaultTest`, whose parts apply to all tests. Raises InputError."""
         path: ConfigPath = ("defaultTest",)
         given = self.load(self.source.value(path) or {})
         if not isinstance(given, Mapping):
@@ -173,6 +188,7 @@ class _Reader:
         return self._read_test(given, path)
 
     def list_tests(self) -> Iterator[Test]:
+        """Yields the usable tests, inline and from files, and notes the others."""
         given = self.source.value(("tests",)) or ()
         entries: Iterator[tuple[ConfigPath, Any]] = (
             iter([(("tests",), given)])
@@ -221,6 +237,7 @@ class _Reader:
             )
 
     def _read_test(self, test: object, path: ConfigPath) -> Test:
+        """Reads a test. Raises InputError if it runs code, or has no usable assertion."""
         if not isinstance(test, Mapping):
             raise InputError("it is not a test")
         given = test.get("options")
@@ -284,6 +301,9 @@ class _Reader:
         return taken
 
     def _read_assertion(self, entry: object, path: ConfigPath) -> Test:
+        """Reads an assertion, also in short form or by `$ref`. Raises InputError if no scorer
+        can check it.
+        """
         if isinstance(entry, str):
             entry = parse_expected(entry)
         if isinstance(entry, Mapping) and isinstance(named := entry.get("$ref"), str):
@@ -304,6 +324,9 @@ class _Reader:
         return kept
 
     def _refuse(self, kind: str, entry: Test) -> None:
+        """Raises InputError for assertions that run code, need a missing judge or score no
+        answer.
+        """
         base = kind.removeprefix(NOT)
         if base in PROGRAMS:
             raise InputError(f"`{kind}` is your code, which Swapgate does not run")
@@ -323,6 +346,9 @@ class _Reader:
         return parse_yaml(text, "its schema")
 
     def make_suite(self, prompt: str, tests: Sequence[Test], default: Test) -> ConvertedSuite:
+        """Builds the suite of one prompt. A test that does not fit this prompt is left out of
+        it.
+        """
         items: list[Mapping[str, Any]] = []
         left, lost = self.tests - len(tests), 0
         for number, own in enumerate(tests, start=1):
@@ -357,6 +383,7 @@ def _is_script(name: str) -> bool:
 
 
 def _merge(default: Test, test: Test) -> Test:
+    """Combines a test with the default test. The test's own values win; assertions add up."""
     parts = {name: {**default[name], **test[name]} for name in ("vars", "options", "metadata")}
     threshold = default["threshold"] if test["threshold"] is None else test["threshold"]
     inherited = (
@@ -377,6 +404,9 @@ def _combinations(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _item(id_: str, prompt: str, values: Test, test: Test) -> Mapping[str, Any]:
+    """Builds an item's line: the filled prompt, and the filled assertions as metadata. Raises
+    Unfit.
+    """
     if not test["assert"]:
         raise Unfit("it has no usable assertion")
     checks = [fill_check(check, values) for check in test["assert"]]
@@ -402,6 +432,7 @@ _OWN_METADATA: Final = ("messages", "tools")  # in an item these keys mean somet
 
 
 def _chat(text: str) -> list[Any] | None:
+    """Parses a prompt that is a list of messages, in JSON or YAML; None for a text."""
     if not text.lstrip().startswith(("[", "- role:")):
         return None
     try:

@@ -1,6 +1,6 @@
 """Fills promptfoo's variables into texts, as its Nunjucks does, without filters and blocks.
 
-Source: promptfoo 0.121.20, `src/evaluatorHelpers.ts` and `src/assertions/index.ts`.
+Source: promptfoo 0.121.20, `src/evaluatorHelpers.ts` and `src/assertions/index.ts`. Pure.
 """
 
 import re
@@ -49,6 +49,10 @@ def fill(value: Any, values: Test) -> Any:
 
 
 def _written(name: str, values: Test) -> str:
+    """Returns a variable's text; empty for an unknown variable, as in promptfoo.
+
+    Raises Unfit for an environment variable, a list and a mapping.
+    """
     value: Any = values
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None

@@ -1,6 +1,7 @@
 """Reads the tests of promptfoo's files, CSV, JSON lines and YAML, and assertions in short form.
 
-Source: promptfoo 0.121.20, `src/csv.ts`.
+Source: promptfoo 0.121.20, `src/csv.ts`. Pure: `promptfoo` reads the files and checks the
+tests.
 """
 
 import re
@@ -64,6 +65,7 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 def file_records(text: str, name: str) -> Iterator[tuple[int, object]]:
+    """Yields each test of a file, with its line or place. Raises InputError."""
     if name.lower().endswith(".csv"):
         for line, row in csv_records(text, lambda at, what: InputError(f"{name}:{at}: {what}")):
             yield line, _csv_test(row)
@@ -81,6 +83,7 @@ def file_records(text: str, name: str) -> Iterator[tuple[int, object]]:
 
 
 def _csv_test(row: Mapping[str, str]) -> Test:
+    """Reads a row: columns with `__` have a meaning, each other column is a variable."""
     cells = {name.strip(): cell for name, cell in row.items()}
     named = {name[2:]: cell for name, cell in cells.items() if name.startswith("__")}
     known = {name: cell for name, cell in named.items() if cell.strip()}
@@ -106,6 +109,7 @@ def _csv_test(row: Mapping[str, str]) -> Test:
 
 
 def _csv_metadata(cells: Mapping[str, str]) -> Iterator[tuple[str, object]]:
+    """Yields the metadata of a row. A key that ends in `[]` has a list, separated by commas."""
     for name, cell in cells.items():
         if name.startswith("metadata:"):
             key = name.removeprefix("metadata:")

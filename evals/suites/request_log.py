@@ -1,4 +1,8 @@
-"""A request from another tool's log, without a label."""
+"""A request from another tool's log, without a label.
+
+The readers `otel_spans` and `litellm_logs` build these; `harness.app.capture_import` redacts
+and writes them.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,6 +13,8 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
+    """One request and its answer, as the other tool stored them."""
+
     place: str  # file:line
     id: str  # the tool's id of the request
     at: datetime
@@ -21,6 +27,8 @@ class LoggedRequest:
 
 @dataclass(frozen=True)
 class RequestLog:
+    """The requests of a file, and what of the file was not read."""
+
     requests: Sequence[LoggedRequest]
     keys: Mapping[str, tuple[bool, str]]  # key → (taken, the reason or the number of uses)
     lost: Counter[str] = field(default_factory=Counter)  # reason → number of entries

@@ -1,4 +1,7 @@
-"""The formats that `swapgate suite import` reads, recognised by content or named by --from."""
+"""The formats that `swapgate suite import` reads, recognised by content or named by --from.
+
+A new data set format is one row of `FORMATS`. The conversion is in `dataset_import`.
+"""
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -130,6 +133,9 @@ def check_source(source: SourceFile, wanted: str) -> str:
 
 
 def _fits(source: SourceFile, wanted: str) -> bool:
+    """Returns whether the fields could be of the wanted format, although its marks are
+    missing.
+    """
     form = FORMATS.get(wanted)
     if form is None:
         return False

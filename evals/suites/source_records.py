@@ -1,4 +1,8 @@
-"""Reads a file of any tool into records, by its content and not by its name."""
+"""Reads a file of any tool into records, by its content and not by its name.
+
+Records are as the tool wrote them; `source_formats` recognises the tool. Every error names the
+file and, if possible, the line.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -42,6 +46,8 @@ class SourceRecord:
 
 @dataclass(frozen=True)
 class SourceFile:
+    """A file's records. names: the fields of all records and of the object around them."""
+
     path: Path
     form: str  # json, jsonl or csv
     records: Sequence[SourceRecord]
@@ -102,6 +108,7 @@ def _read_lines(path: Path, text: str) -> SourceFile:
 
 
 def _read_document(path: Path, document: Any) -> SourceFile:
+    """Reads a JSON document: a list, an object with one known list, or a single record."""
     around: Mapping[str, Any] = {}
     listed = document
     if isinstance(document, dict):

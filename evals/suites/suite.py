@@ -1,4 +1,8 @@
-"""Loads a suite from its settings and data file: items, prompts, scorer and pin."""
+"""Loads a suite from its settings and data file: items, prompts, scorer and pin.
+
+The pin hashes everything that decides a score. A change of what is asked or scored must change
+the pin, because a verdict is valid for one pin only. `inspect_tasks` has suites that are code.
+"""
 
 import re
 import tomllib
@@ -51,6 +55,8 @@ PLACEHOLDER = re.compile(r"\{(input|choices)\}")
 
 @dataclass(frozen=True)
 class Suite:
+    """A suite that is loaded and checked. items: those that the scorer can judge, by id."""
+
     settings: SuiteSettings
     items: Mapping[str, Item]
     scorer: Scorer
@@ -76,6 +82,9 @@ class Suite:
         )
 
     def prompt(self, item: str) -> str:
+        """Returns the text that an item asks; for a conversation, the text that people read as
+        input.
+        """
         if self.context(item):
             return self.items[item].input
         return render_prompt(self.settings.template, self.items[item])
@@ -91,6 +100,7 @@ class Suite:
 
     @property
     def groups(self) -> ItemGroups:
+        """The items' order, clusters and slices, for the plan of a run."""
         named = {item.id: item.cluster for item in self.items.values() if item.cluster}
         slices = {
             name: {item.id: item.slices[index] for item in self.items.values()}
@@ -134,12 +144,16 @@ class Suite:
     def score(
         self, answer: str, item: str, calls: Sequence[AnswerToolCall] = ()
     ) -> ScoreResult:
+        """Scores an answer without a judge and without a sandbox. calls: the answer's tool
+        calls.
+        """
         if self.scorer.calls is not None:
             return self.scorer.calls(calls, answer, self.items[item], self.options)
         return self.scorer.score(answer, self.items[item], self.options)
 
 
 def manifest_entries(manifest: Path) -> list[dict[str, object]]:
+    """Reads the manifest's entries; empty without a manifest. Raises InputError."""
     if not manifest.exists():
         return []
     try:
@@ -186,6 +200,9 @@ def canonical_text(item: Item) -> str:
 
 
 def load_suite(settings: SuiteSettings) -> Suite:
+    """Loads a suite with a data file. Raises ConfigError for faulty settings, InputError for a
+    faulty file, and for a suite of which the scorer can judge no item.
+    """
     if settings.path is None:
         raise ConfigError(f"suite {settings.name!r}: give it a path (data file) or a task")
     if "{input}" not in settings.template:
@@ -247,6 +264,9 @@ def _check_class(settings: SuiteSettings, item: Item) -> None:
 
 
 def _check_judge(settings: SuiteSettings, chosen: Scorer) -> None:
+    """Raises ConfigError if the scorer needs a judge and there is none, or the other
+    way round.
+    """
     if (chosen.judged is None) != (settings.judge is None):
         lack = f"scorer {chosen.name!r} needs a `judge` with a `target`"
         extra = f"scorer {chosen.name!r} uses no judge; remove `judge`"
@@ -293,6 +313,7 @@ def grouping(settings: SuiteSettings) -> Sequence[object]:
 
 
 def task_file(settings: SuiteSettings) -> tuple[Path, str]:
+    """Returns the file of a task suite, and the task's name; empty for the file's only task."""
     given = settings.task or ""
     file, _, name = given.rpartition(":") if given.count(".py:") else (given, "", "")
     return Path(file), name

@@ -1,6 +1,8 @@
 """Writes labelled captured requests or records of a data set as suites.
 
-If an import fails, it leaves no file behind.
+If an import fails, it leaves no file behind. The manifest beside the data says where the items
+came from and what was left out. The configuration is written by the caller
+(`harness.app.suite_import`).
 """
 
 import json
@@ -42,6 +44,7 @@ class SuiteItems:
 
     @property
     def content(self) -> bytes:
+        """The bytes of the suite's data file."""
         if self.file is not None:
             return self.file.read_bytes()
         text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in self.items)
@@ -114,6 +117,7 @@ def with_slices(
 
 
 def _item(record: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Builds an item from a line of the export. Its target is None if the line has no label."""
     messages = check_messages(record.get("messages"), f"{place}: field 'messages'")
     fields = {name: record[name] for name in FIELDS if record.get(name) is not None}
     check_fields(fields, place)
@@ -143,6 +147,10 @@ def _item(record: Mapping[str, Any], place: str) -> dict[str, Any]:
 def _provenance(
     record: Mapping[str, Any], place: str, *, labelled: bool
 ) -> Mapping[str, object]:
+    """Checks where a captured request came from and who labelled it. Raises InputError.
+
+    A label needs an author, so that a reader of the suite can ask the person.
+    """
     given = record.get("provenance")
     if not isinstance(given, dict):
         raise InputError(f"{place}: field 'provenance': missing; keep the export's value")
@@ -170,6 +178,7 @@ def _moment(text: str, place: str) -> datetime:
 
 
 def _data_class(items: Sequence[Mapping[str, Any]], path: Path) -> str:
+    """Returns the data class of all items. Raises InputError if there are several."""
     found = {item["metadata"]["provenance"]["data_class"] for item in items}
     if len(found) > 1:
         raise InputError(
@@ -180,6 +189,7 @@ def _data_class(items: Sequence[Mapping[str, Any]], path: Path) -> str:
 
 
 def _origin(items: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    """Summarizes the items' provenance for the manifest."""
     all_ = [item["metadata"]["provenance"] for item in items]
     times = sorted(item["at"] for item in all_)
     labelled = sorted(item["labelled_at"] for item in all_ if item["labelled_at"])
@@ -222,6 +232,8 @@ FOLDER: Final = "suites"
 
 @dataclass(frozen=True)
 class ImportedSuite:
+    """A written suite. left_out: items that the scorer cannot judge."""
+
     suite: str
     items: int  # items that the scorer can judge
     unlabelled: int
@@ -283,6 +295,7 @@ def writing(file: Path, content: bytes) -> Iterator[None]:
 
 
 def _imported(settings: SuiteSettings, unlabelled: int) -> ImportedSuite:
+    """Loads the written file, as a run would, and describes it. Raises as `load_suite`."""
     suite, data = load_suite(settings), settings.path or Path()
     return ImportedSuite(
         suite=settings.name,
@@ -333,6 +346,7 @@ def _judge(judge: JudgeSettings) -> dict[str, object]:
 def _entry(
     items: SuiteItems, done: ImportedSuite, actor: str, now: datetime
 ) -> dict[str, object]:
+    """Builds the suite's entry in the manifest."""
     return {
         "name": done.suite,
         "file": done.data.name,

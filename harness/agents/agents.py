@@ -2,6 +2,9 @@
 
 An `AgentsClient` sends the requests. No route's proof covers a literal model, so a person
 consents to it with a signed grant that expires.
+
+This module does not run turns (`turns`, `conversation`) and does not decide switch requests
+(`switches`), but a session that closes ends both.
 """
 
 from collections.abc import Mapping
@@ -72,6 +75,11 @@ class AgentsClient:
         return f"principal:{self.actor.principal if self.actor else ''}"
 
     def sees(self, agent: Agent) -> bool:
+        """Returns whether the client may know that the agent exists.
+
+        A data key sees the agents that it created. A person with a management key sees all
+        agents. The operator, who sends no key, does not see agents of data keys.
+        """
         if self.key is not None:
             return agent.owner_key == self.key
         return not (self.is_open and agent.owner_key is not None)
@@ -142,6 +150,7 @@ def create_agent(
 
 
 def load_agent(ctx: Context, client: AgentsClient, id_: str) -> Agent:
+    """Loads an agent that this client sees. Raises NotFound as `AgentsClient.find_agent`."""
     with ctx.store.read() as tx:
         return client.find_agent(tx, id_)
 
@@ -178,6 +187,11 @@ def change_agent(
 
 
 def delete_agent(ctx: Context, client: AgentsClient, id_: str) -> None:
+    """Deletes an agent and closes its open sessions.
+
+    The row stays with `deleted_at`, because sessions, grants and switch requests name it.
+    Raises NotAllowed for a viewer, NotFound.
+    """
     client.require_write()
     with ctx.store.write() as tx:
         agent = client.find_agent(tx, id_, lock=True)
@@ -195,6 +209,11 @@ def _allow(
     kind: GrantKind,
     reason: str,
 ) -> None:
+    """Checks a model for an agent: a route by its data class, a literal model by a person's
+    consent.
+
+    For a literal model, stores the grant. Raises as `create_agent`.
+    """
     if not model.is_literal:
         client.require_route(model.route)
         require_route(ctx, tx, agent, model.route)
@@ -360,6 +379,10 @@ def find_grant(
 
 
 def load_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> AgentSession:
+    """Loads a session of an agent that this client sees.
+
+    Raises NotFound, also for a session of another agent.
+    """
     with ctx.store.read() as tx:
         return _require_session(tx, client, agent, id_)
 
@@ -375,6 +398,10 @@ def _require_session(
 
 
 def close_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> AgentSession:
+    """Closes a session and returns it. A closed session stays as it is.
+
+    Raises NotAllowed for a viewer, NotFound.
+    """
     client.require_write()
     with ctx.store.write() as tx:
         _require_session(tx, client, agent, id_)

@@ -4,6 +4,9 @@ does.
 
 It chooses the incumbent, or a fallback with valid evidence. It never chooses another target or
 the canary, because a proposer must not bring a candidate into traffic by asking for `auto`.
+
+`choose_target` is the pure rule; the class loads what the rule needs. The router still decides
+whether the chosen target may answer.
 """
 
 import math
@@ -51,6 +54,11 @@ MAX_REMEMBERED: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class AutoCandidate:
+    """A target that `auto` may choose, with its figures. A missing figure never counts in its
+    favour: without `low` the target reaches no floor, and without `usd` it is not comparable by
+    price.
+    """
+
     target: str  # id
     name: str  # `provider/model`
     # Lower 95 % bound of its score, from 0 to 1. None without a score or valid evidence, or if
@@ -59,6 +67,7 @@ class AutoCandidate:
     usd: float | None = None  # price of 1,000 answers as long as its scored answers; or None
 
     def reaches(self, floor: float) -> bool:
+        """Returns whether the score's bound is at least `floor`, from 0 to 1."""
         return _number(self.low) >= floor
 
     @property
@@ -68,6 +77,8 @@ class AutoCandidate:
 
 @dataclass(frozen=True, slots=True)
 class AutoChoice:
+    """The chosen target, and the reason that the answer's message shows."""
+
     chosen: AutoCandidate
     reason: str  # without the target's name
 
@@ -106,6 +117,11 @@ def _number(value: float | None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRuns:
+    """A target's scored answers, of all its valid runs on one suite.
+
+    low: lower 95 % bound of the mean score, from 0 to 1. None if no answer was scored.
+    """
+
     low: float | None
     input_tokens: float  # mean per answer
     output_tokens: float  # mean per answer
@@ -115,6 +131,8 @@ class MeasuredRuns:
 
 @dataclass(frozen=True, slots=True)
 class ScoreTerms:
+    """The conditions under which a stored score counts for a route."""
+
     pin: SuitePin  # of the current suite
     served_pin: ServedPin  # how strictly the providers must keep serving the same model
     lasts: timedelta  # how long a measurement is valid
@@ -123,6 +141,11 @@ class ScoreTerms:
 def _list_runs(
     ctx: Context, tx: Transaction, target: Target, terms: ScoreTerms
 ) -> Sequence[EvalRun]:
+    """Lists the target's ended runs on the current suite, newest first.
+
+    Leaves out runs that are older than `terms.lasts`, and runs from before the provider moved,
+    because they may have measured another deployment.
+    """
     since = ctx.clock.now() - terms.lasts
     runs = EvalRuns(tx).of_suite(target.id, terms.pin.name, terms.pin.digest)
     return [
@@ -174,6 +197,10 @@ class AutoTargets:
     def find(
         self, ctx: Context, agent: Agent, route: Route, messages: Sequence[SessionMessage]
     ) -> AutoChoice:
+        """Chooses the target that answers next. messages: the session's, with the new one last.
+
+        The incumbent answers if the route has no floor or a kill switch is in force.
+        """
         with ctx.store.read() as tx:
             own = Routing(tx).targets()[route.incumbent]
             incumbent = AutoCandidate(own.id, own.name)
@@ -204,6 +231,9 @@ class AutoTargets:
         terms: ScoreTerms | None,
         messages: Sequence[SessionMessage],
     ) -> AutoCandidate:
+        """Loads the figures of a target. They are None if the target cannot answer these
+        messages or its evidence is not valid.
+        """
         target = Routing(tx).targets()[entry.target]
         provider = Providers(tx).all().get(target.provider)
         able = provider is not None and _is_able(ctx, agent, route, target, provider, messages)
@@ -222,7 +252,11 @@ class AutoTargets:
         provider: Provider | None,
         terms: ScoreTerms,
     ) -> tuple[float | None, float | None]:
-        """Loads the score's lower 95 % bound and today's price of 1,000 answers."""
+        """Loads the score's lower 95 % bound, and today's price in USD of 1,000 answers.
+
+        Both are None if the provider has replaced the model since the newest run, or if one
+        run's answers came from several models. The price alone is None if it is unknown.
+        """
         runs = _list_runs(ctx, tx, target, terms)
         if not runs:
             return None, None

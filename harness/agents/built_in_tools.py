@@ -1,5 +1,8 @@
 """`ServerTools` runs the tools of tool servers and Swapgate's own tools (`BuiltInTool`). Models
 call them in a turn; MCP clients call built-in tools on behalf of a session.
+
+`switch_model` and `manage_credentials` are built here, `spawn` in `spawner`. The descriptions
+and the arguments' fields are texts for models. A tool must not show or change a secret.
 """
 
 import json
@@ -40,10 +43,19 @@ class ToolAnswer:
 
 @dataclass(frozen=True)
 class BuiltInTool:
+    """A tool of Swapgate's own.
+
+    answer: validates the arguments and runs the tool. Raises SwapgateError with a text for the
+    caller.
+    """
+
     offered: OfferedTool
     answer: Callable[[Arguments, ToolCaller], Awaitable[ToolAnswer]]
 
     async def run(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
+        """Runs the tool for a model. An error becomes a result, so that the turn continues: a
+        SwapgateError with its text, any other error without one.
+        """
         try:
             answer = await self.answer(json.loads(call.arguments or "{}"), caller)
             content = json.dumps(to_shown(answer.content), ensure_ascii=False)
@@ -96,6 +108,11 @@ def build_tool(
     kind: type[A],
     answer: Callable[[A, ToolCaller], Awaitable[ToolAnswer]],
 ) -> BuiltInTool:
+    """Builds a tool with the JSON Schema of its arguments.
+
+    kind: the arguments' model; `answer` gets a valid instance. The tool raises InputError for
+    other arguments, with the path of the first fault.
+    """
     schema = kind.model_json_schema()
 
     async def read_and_answer(arguments: Arguments, caller: ToolCaller) -> ToolAnswer:
@@ -143,6 +160,7 @@ async def switch_model(
 
 
 def switch_answer(ctx: Context, request: ModelSwitchRequest) -> SwitchModelAnswer:
+    """Describes a request to the agent in the request's present state."""
     state = request.state_at(ctx.clock.now())
     message = decision_text(request, state)
     if state is SwitchState.PENDING:

@@ -1,10 +1,12 @@
 """Signed headers between the router and the agents process, and signed approval links. Pure.
 
 With `x-swapgate-agent` the agents process names the key, agent and session of a model call.
-With `x-swapgate-peer` the router names the client's address. A header grants access until it
-is stale, so Swapgate must not log it or send it to providers or clients.
+With `x-swapgate-peer` the router names the client's address. A header grants access until it is
+stale, so Swapgate must not log it or send it to providers or clients. An approval link shows
+one switch request with the agent's words, and holds no key.
 
-An approval link shows one switch request with the agent's words, and holds no key.
+Each purpose has a key of its own, derived from the installation's secret, so that a value
+signed for one purpose is `FORGED` for another.
 """
 
 import base64
@@ -34,6 +36,8 @@ class HeaderFault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AgentCaller:
+    """The agent, session and permissions for which the agents process calls a model."""
+
     agent: str  # its id
     session: str  # the session's id
     key: str = ""  # id of the data key whose limits apply; empty for no key
@@ -48,6 +52,10 @@ def sign_agent_header(caller: AgentCaller, secret: bytes, now: float) -> bytes:
 
 
 def read_agent_header(value: bytes, secret: bytes, now: float) -> AgentCaller | HeaderFault:
+    """Verifies and reads `x-swapgate-agent`. now: Unix seconds.
+
+    Returns the fault instead of raising it, because the router answers each fault differently.
+    """
     values = _read(value, secret, _AGENT_PURPOSE, now)
     if isinstance(values, HeaderFault):
         return values
@@ -63,6 +71,9 @@ def sign_peer_header(address: str, secret: bytes, now: float) -> bytes:
 
 
 def read_peer_header(value: bytes, secret: bytes, now: float) -> str | HeaderFault:
+    """Verifies `x-swapgate-peer` and returns the client's address; empty if unknown. now: Unix
+    seconds.
+    """
     values = _read(value, secret, _PEER_PURPOSE, now)
     if isinstance(values, HeaderFault):
         return values
@@ -98,6 +109,9 @@ def _read(
 
 
 def _mac(signed: bytes, secret: bytes, purpose: bytes) -> bytes:
+    """Computes a hexadecimal HMAC-SHA-256 with a key that is derived from the secret and the
+    purpose.
+    """
     key = hmac.digest(secret, purpose, "sha256")
     return hmac.digest(key, signed, "sha256").hex().encode()
 
@@ -117,6 +131,9 @@ class ApprovalLinks:
         return f"{self.base_url.rstrip('/')}{APPROVAL_PATH}{self._token(request)}"
 
     def is_of(self, token: str, request: ModelSwitchRequest) -> bool:
+        """Returns whether the link's token was signed for this request as it is now. The
+        comparison takes constant time.
+        """
         signed = token.encode("utf-8", "surrogatepass")
         return hmac.compare_digest(signed, self._token(request).encode())
 

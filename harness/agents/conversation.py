@@ -3,6 +3,9 @@ turn ends if the model answers in text, the client must run a function, or a bou
 
 It stores each step before the next. A turn continues if its client disconnects, because its
 tools may have had effects.
+
+The database writes are in `turns`, the payments in `models.PaidCalls`, and the budget in
+`turn.TurnBudget`. Nothing here blocks the event loop: transactions run by `run_unit`.
 """
 
 import asyncio
@@ -74,6 +77,12 @@ _REFUSALS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class TurnOutcome:
+    """The end of a turn.
+
+    message: the turn's last message; with an `error`, the failed answer or, after an
+    interruption, the last message from before the turn's answers.
+    """
+
     message: SessionMessage  # the turn's last message
     open_calls: tuple[MessageToolCall, ...] = ()  # calls that the client runs next
     steps: int = 0  # number of the models' answers
@@ -88,6 +97,8 @@ TurnEvent = SessionMessage | AnswerPiece | TurnOutcome
 
 @dataclass(frozen=True, slots=True)
 class PostedMessage:
+    """A client's message, and how its turn must run."""
+
     client: AgentsClient
     agent: str
     session: str
@@ -149,6 +160,10 @@ class TurnRun:
             self._events.put_nowait(event)
 
     async def _drive(self) -> TurnOutcome:
+        """Runs the turn and stores an interruption, if it is cancelled or fails unexpectedly.
+
+        Raises StaleWrite if another process or request has ended the turn.
+        """
         held = self._begun.session
         try:
             return await self._take()
@@ -168,6 +183,7 @@ class TurnRun:
             raise
 
     async def _take(self) -> TurnOutcome:
+        """Alternates between the model and its tools until the turn ends."""
         if self._begun.open_calls:
             # The model is called once the client has sent all results.
             return await self._end(self._begun.open_calls)
@@ -265,6 +281,9 @@ class TurnRun:
     def _request(
         self, model: CallableModel, offered: Sequence[OfferedTool], targets: Sequence[str]
     ) -> ModelCallRequest:
+        """Builds the request to the router. The header names the grant, its session and the
+        fallback.
+        """
         agent, session = self._begun.agent, self._begun.session
         # The router compares this session with the grant's session.
         granted_to, key = model.granted_to or session.id, agent.owner_key or ""
@@ -286,6 +305,9 @@ class TurnRun:
     def _whole(
         self, begun: SessionMessage, model: CallableModel, found: ModelCallAnswer
     ) -> SessionMessage:
+        """Completes the answer's message: content, calls with unique ids, the serving target,
+        usage and cost.
+        """
         is_fallback = model is self._models.fallback
         return replace(
             begun,
@@ -331,6 +353,9 @@ class TurnRun:
             return ToolResult(call.id, reason, is_error=True)
 
     async def _record(self, results: Sequence[tuple[str, str]] = ()) -> None:
+        """Stores the pending answer, if any, and the tools' results in one transaction, and
+        emits them.
+        """
         answer, held = self._answer, self._begun.session
         stored = await run_unit(
             lambda: turns.record_step(self._ctx, held, answer=answer, results=results)

@@ -1,6 +1,8 @@
 """Messages of a session as they are stored, and the context that a model gets of them. Pure.
 
 `build_context` keeps only complete messages, in order, each tool call with its result.
+`list_misfits` and `list_omissions` tell what another target could not take over; the router
+decides about single requests by itself.
 """
 
 import json
@@ -35,6 +37,8 @@ ChatMessage = Mapping[str, Any]  # a message of OpenAI's Chat Completions
 
 @dataclass(frozen=True, slots=True)
 class IncomingMessage:
+    """A client's message, before it is stored."""
+
     role: MessageRole
     content: Content
     response_to: str = ""  # id of the tool call that the message answers
@@ -42,6 +46,8 @@ class IncomingMessage:
 
 @dataclass(frozen=True, slots=True)
 class MessageToolCall:
+    """A model's call of a tool. The arguments are unchecked: `arguments_fault` checks them."""
+
     id: str
     name: str
     arguments: str  # JSON, as the model wrote it
@@ -81,6 +87,11 @@ class MessageUsage:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
+    """A client's key, under which a repeated request gets the stored answer.
+
+    client: `AgentsClient.name`, so that two clients may use the same key.
+    """
+
     client: str = ""
     key: str = ""
     request_hash: str = ""  # hash of the request's content
@@ -170,6 +181,11 @@ def list_in_context(messages: Iterable[SessionMessage]) -> list[SessionMessage]:
 def _paired(
     messages: Sequence[SessionMessage], providers: Collection[str]
 ) -> Iterator[ChatMessage]:
+    """Yields the messages with each call's result directly after the call, as providers
+    require.
+
+    Skips results whose call is not in the context.
+    """
     position = 0
     while position < len(messages):
         message = messages[position]
@@ -190,6 +206,11 @@ def _paired(
 
 
 def _chat_message(message: SessionMessage, providers: Collection[str]) -> ChatMessage:
+    """Builds a message of Chat Completions.
+
+    Keeps the provider's own fields only if every target is that provider's, or if the router
+    has marked them and so removes them for other targets itself.
+    """
     is_own = set(providers) == {provider_of(message)}
 
     def readable(extra: Mapping[str, object]) -> Mapping[str, object]:
@@ -217,6 +238,7 @@ def _chat_call(call: MessageToolCall) -> Mapping[str, object]:
 
 
 def provider_of(message: SessionMessage) -> str:
+    """Returns the provider that wrote the message; empty for a message that no model wrote."""
     return message.served.target.partition("/")[0]
 
 
@@ -251,6 +273,7 @@ def list_misfits(
 
 
 def _misfit(lack: str, target: str, pictures: Sequence[SessionMessage]) -> str:
+    """Describes a lacking ability for people. pictures: the messages with images."""
     if lack == "vision":
         places = ", ".join(str(message.position) for message in pictures)
         return f"{target} accepts no images, and there are images in the messages {places}"

@@ -4,6 +4,9 @@ is a route, `auto` for a route, or a literal model's exact or approximate name.
 Finds the models that answer a session's next message, and pays for their calls. `find_models`
 checks the agent's data class and grants again for each message, because routes and grants
 change after an agent is created.
+
+The docstrings of the answers' classes are texts for models and for the API. Literal names are
+resolved in `harness.registry.named_models`; this module adds what an agent may use.
 """
 
 import asyncio
@@ -67,6 +70,8 @@ from harness.routing.records.verdicts import Verdicts
 
 @dataclass(frozen=True, slots=True)
 class CallableModel:
+    """A model that the agents process may call, with its permission."""
+
     name: str  # the name in the session
     route: str  # the name in requests to the router
     grant: str = ""  # the grant's id; empty for a route
@@ -77,6 +82,10 @@ class CallableModel:
 
 @dataclass(frozen=True, slots=True)
 class ModelsInForce:
+    """The models of one turn: the session's model, and the agent's fallback if it may
+    answer.
+    """
+
     primary: CallableModel
     fallback: CallableModel | None = None
     providers: Mapping[str, Provider] = field(default_factory=dict, repr=False)  # for prices
@@ -193,10 +202,14 @@ class PaidCalls:
         return await asyncio.to_thread(self._require_money, models, route)
 
     def close(self) -> None:
+        """Stores the payments that are still in memory. A database outage loses them."""
         with suppress(StoreUnavailable):
             self.meter.refresh()
 
     def _require_money(self, models: ModelsInForce, name: str) -> Sequence[str]:
+        """Returns the targets' names. Raises SpendingPaused if the cap is reached, or if there
+        is a cap and one target has no price.
+        """
         # Without a refresh, a new cap would apply too late.
         self.meter.refresh(at_once=True)
         with self._ctx.store.read() as tx:
@@ -211,6 +224,7 @@ class PaidCalls:
 
 
 def _is_free(error: BaseException) -> bool:
+    """Returns whether the provider charged nothing for a failed call."""
     is_refused = getattr(error.__cause__, "errno", None) == errno.ECONNREFUSED
     return isinstance(error, _FREE) or (isinstance(error, RouterUnreachable) and is_refused)
 
@@ -308,6 +322,7 @@ def choose_model(ctx: Context, text: str) -> ModelChoice:
 
 
 def describe_unchecked(ctx: Context, choices: Iterable[ModelChoice]) -> list[str]:
+    """Lists a warning for each literal model whose name Swapgate could not check."""
     named = [Target.from_name(choice.target) for choice in choices if choice.is_literal]
     with ctx.store.read() as tx:
         notes = (named_models.describe_unchecked(ctx, tx, target) for target in named)
@@ -315,6 +330,9 @@ def describe_unchecked(ctx: Context, choices: Iterable[ModelChoice]) -> list[str
 
 
 def list_for_session(ctx: Context, session: str, words: str) -> SwitchModelAnswer:
+    """Lists the models for a session's agent: the routes are those that the agent's key may
+    use.
+    """
     with ctx.store.read() as tx:
         opened = agents.owner_of(tx, Agents(tx).get(Sessions(tx).get(session).agent)).routes
     return list_available(ctx, opened, words)
@@ -400,6 +418,7 @@ def load_figures(ctx: Context, tx: Transaction, target: Target, name: str = "") 
 
 
 def _newest_verdicts(tx: Transaction) -> Mapping[str, str]:
+    """Maps a target's id to a text about its newest verdict on any route."""
     newest: dict[str, str] = {}
     for verdict in Verdicts(tx).list():
         text = f"{verdict.words} on {verdict.route}, {verdict.decided_at:%Y-%m-%d}"

@@ -1,5 +1,10 @@
 """Records of agents and their sessions. Sessions are deleted for privacy, so grants and switch
 requests name their session without a foreign key.
+
+A repository stores and finds rows, and does not check permissions or states: `agents`, `turns`
+and `switches` do. The constraints and the database's triggers refuse rows that the rules
+exclude.
+Lock order in every transaction: the switch decisions first, then a session.
 """
 
 from collections.abc import Sequence
@@ -132,6 +137,7 @@ class Agents(Records[Agent]):
     missing_code = "agent_not_found"
 
     def lock(self, id_: str) -> Agent:
+        """Loads an agent; other writers wait until the transaction ends."""
         self._tx.serialize()
         return self.get(id_)
 
@@ -139,6 +145,9 @@ class Agents(Records[Agent]):
         self._change(self._is(known.id), **self.record.write(known))
 
     def forget(self, before: datetime) -> int:
+        """Deletes the rows of agents that were deleted before that time and that no session,
+        grant or switch request names. Returns how many.
+        """
         return self._delete(agent.c.deleted_at < before, ~NAMED)
 
 
@@ -165,6 +174,9 @@ class SwitchRequests(Records[ModelSwitchRequest]):
         return self._all(query.order_by(None).order_by(*by_end))
 
     def blank(self, session: str) -> None:
+        """Removes the texts of a deleted session's decided requests. The decisions stay for the
+        audit.
+        """
         blank = {"model_requested": "", "reason": "", "facts": []}
         self._change(agent_switch.c.session == session, ~IS_PENDING, **blank)
 
@@ -202,10 +214,12 @@ class Sessions(Records[AgentSession]):
     missing_code = "session_not_found"
 
     def lock(self, id_: str) -> AgentSession:
+        """Loads a session; other processes that lock it wait until the transaction ends."""
         self._tx.serialize_by(f"agent session {id_}")
         return self.get(id_)
 
     def save(self, known: AgentSession) -> None:
+        """Saves the model and the state. `hold` saves the turn, and `charge` the cost."""
         self._change(self._is(known.id), **self.record.only(known, "model", "state"))
 
     def hold(self, known: AgentSession) -> None:
@@ -224,6 +238,7 @@ class Sessions(Records[AgentSession]):
         return self._all(self._select(agent_session.c.turn != "").order_by(*by_lease))
 
     def charge(self, id_: str, cost_usd: float, now: datetime) -> None:
+        """Adds a cost to an open session. A closed session stays unchanged."""
         # The database adds the cost, because the children of a parent charge it in parallel.
         cost = agent_session.c.cost_usd + cost_usd
         self._change(self._is(id_), IS_OPEN, cost_usd=cost, last_at=now)
@@ -235,11 +250,17 @@ class Sessions(Records[AgentSession]):
         return self._ids(agent_session.c.parent == parent)
 
     def of_user(self, user_id: str) -> Sequence[str]:
+        """Lists the ids of a user's sessions, children before their parents, so that a deletion
+        in this order breaks no foreign key.
+        """
         return self._ids(
             agent_session.c.user_id == user_id, order=(agent_session.c.parent.is_(None),)
         )
 
     def idle_since(self, before: datetime, *, limit: int) -> Sequence[str]:
+        """Lists up to `limit` sessions without a message since that time and without children,
+        the longest idle first.
+        """
         idle = (agent_session.c.last_at < before, ~_HAS_CHILDREN)
         return self._ids(*idle, order=(agent_session.c.last_at,), limit=limit)
 
@@ -267,6 +288,7 @@ class SessionMessages(Records[SessionMessage]):
         return self._all(self._select(agent_message.c.session == session))
 
     def last_position(self, session: str) -> int:
+        """Returns the position of the newest message; 0 for a session without messages."""
         last = sa.select(sa.func.coalesce(sa.func.max(agent_message.c.position), 0))
         own = last.where(agent_message.c.session == session)
         return int(self._tx.read(own).scalar_one())
@@ -318,9 +340,16 @@ BY_POSITION: Final = Order((agent_message.c.position,))
 
 
 class AgentListings(PageReader):
+    """Pages for lists of the API and the dashboard. A cursor stays valid if its row is
+    deleted.
+    """
+
     def agents(
         self, page_request: PageRequest = FIRST_PAGE, *, owner_key: str | None = None
     ) -> Page[Agent]:
+        """Pages agents that are not deleted. owner_key: None for all, empty for agents without
+        a key.
+        """
         owned = _given_or_null(agent.c.owner_key, owner_key)
         kept = agent.c.deleted_at.is_(None)
         return self.page(AGENT, NEWEST_AGENTS, page_request, kept, owned)
@@ -333,6 +362,7 @@ class AgentListings(PageReader):
         user_id: str | None = None,
         parent: str | None = None,
     ) -> Page[AgentSession]:
+        """Pages sessions. parent: None for all, empty for sessions that no session spawned."""
         where = (
             given(agent_session.c.agent, agent),
             given(agent_session.c.user_id, user_id),

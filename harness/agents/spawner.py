@@ -4,6 +4,9 @@ parallel; the end of the parent's turn or session ends them all.
 Calls of one answer form a set: they run in parallel and share the turn's budget. If sub-tasks
 need literal models without a grant, one switch request covers the set, and the calls wait for
 the person's decision.
+
+A sub-task's turn is an ordinary turn of `turn_runner`. The tool's arguments and results are in
+`sub_task`. A child session closes after its turn and cannot spawn.
 """
 
 import asyncio
@@ -50,7 +53,7 @@ GATHER_S: Final = 0.2  # calls that arrive within this time form a set
 
 @dataclass(eq=False, slots=True)
 class SpawnCall:
-    """One call of the tool, and its plan."""
+    """One call of the tool, and its plan. The plan is empty until the call's set is planned."""
 
     tasks: Sequence[SubTask]
     models: Sequence[ModelChoice] = ()  # of the tasks
@@ -70,6 +73,10 @@ class SpawnSet:
 
 
 class Spawner:
+    """Runs sub-tasks for all sessions of this process. One session's running and waiting
+    sub-tasks never exceed `agents.spawn.max_tasks`.
+    """
+
     def __init__(self, ctx: Context, turns: TurnRunner) -> None:
         self._ctx, self._turns = ctx, turns
         self._limits = ctx.agents.spawn
@@ -105,6 +112,9 @@ class Spawner:
             self._under_way += Counter()  # drops the zeros
 
     def _require_room(self, count: int, session: str) -> None:
+        """Raises InputError for a call that is too large by itself, Conflict for too many at
+        once.
+        """
         most, under_way = self._limits.max_tasks, self._under_way[session]
         if count > most:
             raise InputError(f"tasks: there are {count}, and one call may have {most}")
@@ -117,6 +127,12 @@ class Spawner:
     async def _spawn(
         self, call: SpawnCall, wait_s: float | None, caller: ToolCaller
     ) -> ToolAnswer:
+        """Waits for the set's plan and for a person's decision, if one is needed; then runs the
+        tasks.
+
+        In a turn, the wait takes at most `SHARE_OF_WAIT` of the remaining time, and shortens
+        the tasks' time. An MCP client waits as long as it says.
+        """
         together = self._join(caller.session, call)
         try:
             request = await asyncio.shield(together.planned)
@@ -156,6 +172,7 @@ class Spawner:
                 del self._gathering[session]
 
     async def _gather(self, session: str) -> ModelSwitchRequest | None:
+        """Waits `GATHER_S` for further calls of the same answer, then plans all of them."""
         await asyncio.sleep(GATHER_S)
         together = self._gathering.pop(session)
         calls = tuple(together.calls)
@@ -236,6 +253,11 @@ class Spawner:
     def _open(
         self, session: str, models: Sequence[ModelChoice]
     ) -> tuple[AgentsClient, Sequence[AgentSession]]:
+        """Opens a child session for each task, in one transaction: either all tasks start, or
+        no task.
+
+        Raises NotAllowed if a grant ended between the plan and now.
+        """
         children = []
         with self._ctx.store.write() as tx:
             parent = Sessions(tx).lock(session)
@@ -260,6 +282,7 @@ class Spawner:
         bounds: TurnBounds,
         most: int,
     ) -> SubTaskResult:
+        """Runs a sub-task to its end. A failure is a result; only a cancellation raises."""
         incoming = IncomingMessage(MessageRole.USER, task)
         posted = PostedMessage(client, child.agent, child.id, incoming, bounds=bounds)
         run: TurnRun | None = None

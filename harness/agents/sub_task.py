@@ -1,4 +1,4 @@
-"""The arguments and results of `spawn`."""
+"""The arguments and results of `spawn`. Pure; `spawner` runs the sub-tasks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -58,6 +58,8 @@ class SpawnArguments(ToolArguments):
 
 @dataclass(frozen=True, slots=True)
 class SubTaskResult:
+    """A sub-task's result as the parent's model reads it."""
+
     # failed: no answer, or a bound was reached. interrupted: its session was closed.
     status: Literal["done", "failed", "interrupted"]
     model: str
@@ -95,6 +97,9 @@ def describe_missing_approval(request: ModelSwitchRequest, state: SwitchState) -
 
 
 def failed_result(child: AgentSession, reason: str, code: str = "") -> SubTaskResult:
+    """Describes a sub-task without an answer. code: the error's code, which tells an
+    interruption.
+    """
     status: Any = "interrupted" if code == "turn_interrupted" else "failed"
     return SubTaskResult(status, child.model.text, child.id, error=reason)
 

@@ -3,6 +3,8 @@ sub-tasks. The command line, the dashboard, approval pages and chats show it wit
 
 Text from agents and clients is data. `visible_text` removes characters that are invisible or
 change the text's direction; `inert_text` also removes links, mentions and markup of chats.
+
+Pure. `switches` stores requests and applies decisions.
 """
 
 import re
@@ -61,6 +63,7 @@ class ModelSwitchRequest:
 
     @property
     def wanted(self) -> str:
+        """The models that the request asks for, as people read them."""
         return ", ".join(self.targets) or self.model_requested
 
     @property
@@ -73,12 +76,16 @@ class ModelSwitchRequest:
         ])  # fmt: skip
 
     def state_at(self, now: datetime) -> SwitchState:
+        """Returns the state at that time: an overdue request is expired before the database
+        says so.
+        """
         is_over = self.state is SwitchState.PENDING and now >= self.expires_at
         return SwitchState.EXPIRED if is_over else self.state
 
     def end(
         self, state: SwitchState, now: datetime, reason: str, actor: Actor | None = None
     ) -> "ModelSwitchRequest":
+        """Returns the decided request. actor: None if no person decided."""
         return replace(
             self,
             state=state,
@@ -90,12 +97,18 @@ class ModelSwitchRequest:
 
 
 def visible_text(text: str, most: int = MAX_REASON) -> str:
+    """Returns the text in one line, without invisible characters. most: characters, with the
+    ellipsis.
+    """
     shown = "".join(c if category(c)[0] != _UNSEEN else " " for c in text)
     line = " ".join(shown.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def inert_text(text: str) -> str:
+    """Returns a text that no chat turns into a link, a mention or markup, in at most
+    `MAX_SHOWN` characters.
+    """
     plain = (
         _MARKUP.sub("·", visible_text(text, MAX_SHOWN)).replace("_", "·").replace("://", " //")
     )
@@ -103,6 +116,9 @@ def inert_text(text: str) -> str:
 
 
 def switch_question(request: ModelSwitchRequest, agent: str) -> str:
+    """Asks for the approval in one sentence. agent: the agent's name, which the agent's owner
+    chose.
+    """
     name = visible_text(agent, 200) or request.agent
     action = "run sub-tasks on" if request.for_children else "switch to"
     return f"{name} wants to {action} {visible_text(request.wanted)}. Approve?"
@@ -134,6 +150,7 @@ def switch_facts(
 
 
 def switch_lines(request: ModelSwitchRequest, now: datetime) -> Sequence[tuple[str, str]]:
+    """Lists the titles and texts that a person reads before the decision."""
     left_s = (request.expires_at - now).total_seconds()
     return [
         *((fact["name"], fact["text"]) for fact in request.facts),

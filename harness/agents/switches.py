@@ -3,6 +3,8 @@
 Swapgate refuses a request if the target cannot continue the conversation, and expires it if no
 person decides in time. The agent learns the decision by waiting for it, or by `list_notes`
 before its next turn.
+
+The texts are in `switch_request`. Only an approver decides; no code here approves by itself.
 """
 
 import asyncio
@@ -112,6 +114,9 @@ def _prepare(
     reason: str,
     tasks: Sequence[tuple[str, str]],
 ) -> ModelSwitchRequest:
+    """Builds the request with its facts, and checks the models. Stores nothing. Raises as
+    `request_switch`.
+    """
     asking = Sessions(tx).get(session)
     agent = Agents(tx).get(asking.agent)
     messages = SessionMessages(tx).list(session)
@@ -147,6 +152,7 @@ def _prepare(
 
 
 def _figures_now(ctx: Context, tx: Transaction, model: ModelChoice) -> ModelFigures:
+    """Loads the figures of the session's model; of a route, those of its incumbent."""
     if model.is_literal:
         return load_figures(ctx, tx, Target.from_name(model.target))
     route = Routing(tx).route(model.route)
@@ -157,6 +163,11 @@ def _figures_now(ctx: Context, tx: Transaction, model: ModelChoice) -> ModelFigu
 
 
 def _wanted_target(ctx: Context, tx: Transaction, agent: Agent, model: ModelChoice) -> Target:
+    """Finds the target that a request asks for; of a route, the incumbent.
+
+    Raises NotAllowed for data that it may not see and for a route that the key may not use,
+    NotFound.
+    """
     if model.is_literal:
         target = Target.from_name(model.target)
         agents.check_target_data_class(ctx, agent.data_class, target)
@@ -173,6 +184,9 @@ def _require_fit(
     messages: Sequence[SessionMessage],
     targets_requested: Sequence[Target],
 ) -> None:
+    """Raises InputError, with every reason, if one of the targets cannot continue the
+    conversation.
+    """
     misfits: list[str] = []
     for target in targets_requested:
         has = model_capabilities(ctx, targets.provider_of(tx, target), target.model)
@@ -295,6 +309,9 @@ def _expire(ctx: Context, tx: Transaction) -> Sequence[ModelSwitchRequest]:
 
 
 def _approved_model(tx: Transaction, request: ModelSwitchRequest) -> ModelChoice:
+    """Reads the session's new model. Raises Conflict if the route was deleted since the
+    request.
+    """
     if request.targets:
         return literal_choice(request.targets[0], request.targets[0])
     routed = parse_routed_choice(request.model_requested, frozenset(Routing(tx).table().routes))
@@ -313,6 +330,7 @@ def _decide(
     state: SwitchState,
     reason: str,
 ) -> ModelSwitchRequest:
+    """Stores a person's decision and its audit event. Returns the decided request."""
     decided = request.end(state, ctx.clock.now(), visible_text(reason), actor)
     SwitchRequests(tx).decide(decided)
     details = {

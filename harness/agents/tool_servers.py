@@ -3,7 +3,9 @@ names a tool `SERVER.TOOL`; a model calls it `SERVER__TOOL`, because providers r
 function's name.
 
 Each call opens an MCP session of its own, so that a server that hangs or breaks harms no other
-call. A server may send anything, and announce tools that providers would refuse.
+call. A server may send anything, and announce tools that providers would refuse. So sizes and
+times are limited, addresses are checked after name resolution, and a server's secrets are
+hidden from models.
 """
 
 import asyncio
@@ -78,6 +80,9 @@ class ToolServers:
         ]
 
     async def run(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
+        """Runs a tool within the caller's time. A server's failure is a result with
+        `is_error`.
+        """
         if call.name not in self._offered:
             return no_such_tool(call)
         server, tool = self._offered[call.name]
@@ -116,6 +121,9 @@ class ToolServers:
         raise ToolServerFailed(f"tool server {server}: {reason}")
 
     async def _announced(self, server: str) -> Sequence[Tool]:
+        """Lists a server's usable tools, cached for `LISTED_S`; empty for a server that
+        fails.
+        """
         listed_at, tools = self._lists.get(server, (float("-inf"), ()))
         if self._monotonic() - listed_at <= LISTED_S:
             return tools
@@ -211,6 +219,8 @@ async def _check_peer(host: str, event: str, values: Mapping[str, Any]) -> None:
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
+    """An answer's body. Raises StreamError after `MAX_MESSAGE_BYTES`."""
+
     def __init__(self, stream: httpx2.AsyncByteStream) -> None:
         self._stream = stream
 
@@ -229,6 +239,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 
 async def _list(server: str, client: Client) -> Sequence[Tool]:
+    """Lists up to `MAX_TOOLS` tools that providers accept, and logs the others."""
     tools: dict[str, Tool] = {}
     for tool in (await client.list_tools()).tools:
         fault = await asyncio.to_thread(_tool_fault, tool)
@@ -260,6 +271,9 @@ def _tool_fault(tool: Tool) -> str:
 
 
 def _text(result: CallToolResult) -> str:
+    """Joins a result's texts. Other blocks become a note; structured content counts if it is
+    alone.
+    """
     parts = [
         block.text if isinstance(block, TextContent) else f"[{block.type}: not shown]"
         for block in result.content

@@ -1,5 +1,8 @@
 """The parts of a turn: model calls, tools, and the turn's budget. A turn is all messages that
 answer one message of a client.
+
+Pure, but for the protocols `ModelCalls` and `ToolRuntime`, through which a turn reaches the
+router and the tools. `conversation` drives them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +34,8 @@ MAX_CALL_ID: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class OfferedTool:
+    """A tool as a model sees it. runs_at_client: the client runs it and sends the result."""
+
     name: str
     description: str
     parameters: Mapping[str, object]  # JSON Schema of an object
@@ -39,6 +44,8 @@ class OfferedTool:
 
 @dataclass(frozen=True, slots=True)
 class ModelCallRequest:
+    """A request to the router for one answer."""
+
     model: str  # a route, or `@provider/model`
     messages: Sequence[ChatMessage]
     caller: AgentCaller
@@ -49,6 +56,8 @@ class ModelCallRequest:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPiece:
+    """A part of a streamed answer, of the text or of the reasoning."""
+
     text: str = ""
     reasoning: str = ""
 
@@ -58,6 +67,8 @@ OnPiece = Callable[[AnswerPiece], None]
 
 @dataclass(frozen=True, slots=True)
 class ModelCallAnswer:
+    """A model's whole answer. finish_reason: as in Chat Completions."""
+
     text: str
     finish_reason: str
     served: ServedBy
@@ -77,6 +88,8 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class ToolCaller:
+    """The session for which a tool runs, and what the tool may use."""
+
     session: str  # id of the session that called the tool
     # The rest of the turn's budget; without a turn, the budget of the call.
     left: TurnBounds = field(default_factory=TurnBounds)
@@ -102,6 +115,9 @@ class ToolRuntime(Protocol):
 
 
 def no_such_tool(call: MessageToolCall) -> ToolResult:
+    """Returns the result of a call of a tool that the agent names, but that is not
+    available.
+    """
     reason = f"the tool {call.name!r} is not available now: continue without it"
     return ToolResult(call.id, reason, is_error=True)
 
@@ -121,6 +137,9 @@ class TurnBudget:
         self.usd += used.cost_usd or 0.0
 
     def left(self, now_s: float) -> TurnBounds:
+        """Returns the rest of the bounds, never negative. now_s: of the same clock as
+        `began_s`.
+        """
         return TurnBounds(
             max_steps=max(0, self.bounds.max_steps - self.steps),
             max_tokens=max(0, self.bounds.max_tokens - self.usage.tokens),

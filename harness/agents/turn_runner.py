@@ -1,4 +1,9 @@
-"""`TurnRunner` starts the turns of this process, renews their leases, and ends them."""
+"""`TurnRunner` starts the turns of this process, renews their leases, and ends them.
+
+A lease tells other processes that this one is alive. A process that does not renew it for
+`routing.agent.LEASE` loses the turn, and any process may interrupt it. How a turn runs is in
+`conversation`, how it is stored in `turns`.
+"""
 
 import asyncio
 from typing import Final
@@ -52,6 +57,7 @@ class TurnRunner:
         return run
 
     def _begin(self, posted: PostedMessage) -> tuple[BegunTurn, ModelsInForce] | str:
+        """Checks the client and the models before anything is stored."""
         ctx = self._ctx
         agent = agents.load_agent(ctx, posted.client, posted.agent)
         session = agents.load_session(ctx, posted.client, agent.id, posted.session)
@@ -76,6 +82,9 @@ class TurnRunner:
             await asyncio.sleep(RENEW_S)
 
     async def renew_leases(self) -> None:
+        """Renews the leases once, cancels turns that this process has lost, ends the turns of
+        dead processes, and stores the payments.
+        """
         ids = tuple(self._runs)
         for id_ in await run_unit(lambda: turns.renew(self._ctx, self._owner, ids)):
             if id_ in self._runs:
@@ -84,6 +93,9 @@ class TurnRunner:
         await run_unit(self._calls.meter.refresh)
 
     async def close(self, drain_s: float) -> None:
+        """Refuses new turns, waits up to `drain_s` seconds for the running ones, and interrupts
+        the rest.
+        """
         self._is_closing = True
         runs = list(self._runs.values())
         if runs:

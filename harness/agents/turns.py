@@ -1,6 +1,9 @@
 """Begins, stores and ends turns. Each step is one transaction, so that a killed process leaves
 a whole conversation: all messages so far, and the answer under way as `interrupted`. A process
 holds the turn of a session by a lease.
+
+This module calls no model and no tool: `conversation` does, and calls this module before and
+after each step.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,6 +32,8 @@ CUT_OFF: Final = "the process that answered ended before the answer did; send th
 
 @dataclass(frozen=True, slots=True)
 class BegunTurn:
+    """A turn that this process holds."""
+
     agent: Agent
     session: AgentSession
     messages: tuple[SessionMessage, ...]  # of the session, with the client's new message last
@@ -90,6 +95,10 @@ def begin_turn(
 
 
 def _check_place(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall]) -> None:
+    """Refuses a message that does not fit the end of the conversation.
+
+    Raises InputError for a result without an open call, Conflict if results are missing.
+    """
     waiting = ", ".join(call.id for call in open_calls)
     if incoming.role is MessageRole.TOOL:
         if incoming.response_to not in {call.id for call in open_calls}:
@@ -109,6 +118,7 @@ def _check_place(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall
 def _add(
     ctx: Context, tx: Transaction, session: AgentSession, role: MessageRole, **fields: Any
 ) -> SessionMessage:
+    """Appends a message to the conversation, at the next position."""
     message = SessionMessage(
         session=session.id,
         position=SessionMessages(tx).last_position(session.id) + 1,
@@ -160,6 +170,7 @@ def record_step(
 
 
 def _end_answer(ctx: Context, tx: Transaction, answer: SessionMessage) -> SessionMessage:
+    """Stores a finished answer, and charges its cost to the session and its parent."""
     now = ctx.clock.now()
     ended = replace(answer, done_at=answer.done_at or now)
     SessionMessages(tx).end(ended)
@@ -175,6 +186,7 @@ def _require_held(tx: Transaction, session: AgentSession) -> None:
 
 
 def interrupted(session: AgentSession) -> StaleWrite:
+    """Builds the error for a writer whose turn has ended."""
     return StaleWrite(
         f"turn {session.turn} of session {session.id} was interrupted: its later messages are "
         "not stored",

@@ -1,5 +1,8 @@
 """Assembles the parts that run turns. `RouterModelCalls` calls models through the router, with
 a signed header that names the key, agent and session.
+
+`TurnService` is what the agents process and the API share. The rules of turns are in
+`harness.agents`, the endpoints in `harness.interfaces.api.agents`.
 """
 
 import asyncio
@@ -64,6 +67,12 @@ class RouterModelCalls:
     async def ask(
         self, request: ModelCallRequest, on_piece: OnPiece | None = None
     ) -> ModelCallAnswer:
+        """Returns the whole answer, as `ModelCalls.ask`.
+
+        Raises RouterUnreachable if the answer is not whole within the request's time,
+        NobodyAnswered if the router does not know a new grant in time, and CallFailed for every
+        other failure.
+        """
         try:
             async with asyncio.timeout(request.timeout_s + GRACE_S):
                 return _answer(await self._complete(request, on_piece))
@@ -122,6 +131,8 @@ class RouterModelCalls:
 
 
 class _SignedChannel:
+    """Adds the signed header to each request of one caller."""
+
     def __init__(
         self, channel: HttpChannel, caller: AgentCaller, secret: bytes, clock: Clock
     ) -> None:
@@ -175,7 +186,10 @@ def open_agents(config: Path | None, *, signs_as: KeyPurpose | None = None) -> I
 
 
 class TurnService:
-    """Builds the tools, the model calls and the runner of turns, once for an event loop."""
+    """Builds the tools, the model calls and the runner of turns, once for an event loop.
+
+    turns: starts turns. session_tools: the tools that MCP clients call on behalf of a session.
+    """
 
     def __init__(self, installation: Installation, *, place: str = "") -> None:
         """place: makes this process's name unique on the machine; by default, the port."""

@@ -1,4 +1,9 @@
-"""Sends alerts to the configured sinks, each by apprise or as a signed webhook."""
+"""Sends alerts to the configured sinks, each by apprise or as a signed webhook.
+
+What an alert says, when it is sent and how often a delivery is repeated is decided in
+`harness.operations.alert_delivery`. No error of this module contains a URL, because URLs of
+chats and pagers are secrets.
+"""
 
 import hmac
 import json
@@ -53,6 +58,10 @@ def signature(body: bytes, secret: bytes, at: int) -> str:
 
 
 def post(url: str, secret: bytes, message: AlertMessage, *, timeout_s: float) -> None:
+    """Posts an alert to a webhook, signed. Raises DeliveryFailed for every answer but 2xx.
+
+    timeout_s: for the whole request.
+    """
     body = webhook_body(message)
     at = int(time.time())  # noqa: TID251 - the receiver compares it with its real clock
     headers = {
@@ -83,7 +92,10 @@ def _authorization(url: str) -> dict[str, str]:
 
 
 class ConfiguredSinks:
-    """Sends alerts to the configured sinks. environ: contains URLs and secrets."""
+    """Sends alerts to the configured sinks. Implements the port that alert delivery uses.
+
+    environ: contains URLs and secrets, under the names that the configuration gives.
+    """
 
     def __init__(self, settings: AlertSettings, environ: Mapping[str, str]) -> None:
         self._sinks = {sink.name: sink for sink in settings.sinks}
@@ -97,6 +109,7 @@ class ConfiguredSinks:
         return self._sinks[sink].takes(kind)
 
     def send(self, sink: str, message: AlertMessage) -> None:
+        """Sends one alert. Raises DeliveryFailed, with a reason that a person may read."""
         known = self._sinks.get(sink)
         if known is None:
             raise DeliveryFailed(f"there is no sink {sink!r} in the configuration")
@@ -109,6 +122,9 @@ class ConfiguredSinks:
             raise DeliveryFailed(f"the sender failed: {type(error).__name__}") from None
 
     def lacks(self, sink: str) -> str:
+        """Returns the missing secret of a sink; empty if the sink has all. `swapgate doctor`
+        shows it.
+        """
         known = self._sinks[sink]
         try:
             for variable in (known.url_env, known.secret_env):

@@ -1,5 +1,7 @@
 """Sends alerts by apprise (chat, e-mail, pagers) to a URL. The URL is a secret, and no error
 contains it.
+
+The module is imported with the first alert, because apprise loads slowly.
 """
 
 import logging
@@ -48,6 +50,9 @@ class _LogCapture(logging.Handler):
 
 
 def notify(url: str, message: AlertMessage, *, timeout_s: float) -> None:
+    """Sends an alert to the URL's service. Raises DeliveryFailed, with the HTTP status if
+    apprise logged one, or for a URL that apprise does not support.
+    """
     sender = _sender(url, timeout_s)
     over = message.state is Notified.RESOLVED
     kind = apprise.NotifyType.SUCCESS if over else KINDS[message.severity]

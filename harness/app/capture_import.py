@@ -1,4 +1,8 @@
-"""Turns another tool's logged requests into a file to label, as `capture export` writes it."""
+"""Turns another tool's logged requests into a file to label, as `capture export` writes it.
+
+The readers of the logs are in `evals.suites`. Each request passes the same redaction as a
+captured one, and equal or nearly equal requests become one, so that labelling them is worth it.
+"""
 
 import json
 from collections import Counter
@@ -32,6 +36,8 @@ _REPEAT: Final = "that repeat another request, or nearly repeat it"
 
 @dataclass(frozen=True, slots=True)
 class RequestsToLabel:
+    """The written file. data_class: of the route; empty without a route."""
+
     file: Path
     written: int
     redactions: Mapping[str, int]  # rule → number of its matches
@@ -130,12 +136,16 @@ def _captures(
 
 
 def _transcript(request: LoggedRequest) -> Mapping[str, Any]:
+    """Builds the conversation of a request with its answer, in the API that logged it."""
     body, answer = json.dumps(request.body), json.dumps(request.answer)
     answered = "chat" if "choices" in request.answer else request.endpoint
     return build_transcript(request.endpoint, body, answer, stream=False, answered=answered)
 
 
 def _notes(source: SourceFile, log: RequestLog) -> Iterable[ConversionNote]:
+    """Yields what was read of each key of the log, then why requests were left out, with
+    numbers.
+    """
     place = str(source.path)
     for key, (taken, text) in sorted(log.keys.items()):
         outcome = ConversionOutcome.TAKEN if taken else ConversionOutcome.LEFT

@@ -1,5 +1,8 @@
 """Builds the control process's schedule. If there are several control processes, only the
 leader's jobs run.
+
+The jobs themselves are in `harness.operations.control_jobs` and the subjects. A job must be
+safe to stop at any point and to run again, because a process may end in the middle of it.
 """
 
 import os
@@ -31,6 +34,11 @@ log = structlog.get_logger("swapgate.schedule")
 
 
 def control_schedule(installation: Installation) -> "Schedule":
+    """Builds the schedule of this process, with the configured intervals.
+
+    Only the leader runs the jobs, but every process writes its audit lines. A job that fails
+    runs again at its next time and stops no other job.
+    """
     from harness.evals import drift_monitor  # noqa: PLC0415 - only the control plane needs it
     from harness.frame.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
     from harness.operations import alert_delivery, captures, control_jobs, integrity  # noqa: PLC0415 - only the control plane needs it

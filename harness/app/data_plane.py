@@ -1,6 +1,9 @@
 """Runs `swapgate serve router`: a parent process opens the port, records observations, and
 starts the workers that serve. A reload reads the configuration again and starts new workers
 with it. Settings that the parent itself uses (`FIXED`) need a restart.
+
+The parent serves no request: a worker is built in `router_process`. Only the parent writes
+observations to the database.
 """
 
 import asyncio
@@ -117,6 +120,7 @@ def warn_without_routes(installation: Installation) -> None:
 
 
 def _worker_spec(settings: Settings) -> "WorkerSpec":
+    """Builds the command, environment and settings of this parent's workers."""
     from router.workers.parent import WorkerSpec  # noqa: PLC0415
 
     return WorkerSpec(
@@ -146,6 +150,10 @@ FIXED: Final[Fixed] = {
 
 
 def _reload_settings(given: Path | None, old: Installation, workers: int | None) -> Settings:
+    """Loads the changed settings. Raises ConfigError if a setting of `FIXED`, the secret or a
+    kill switch prevents it; the workers then keep the old settings.
+    """
+
     def check(new: Settings) -> None:
         _ = replace(old, settings=new).standing_switches
         if secret_files.installation_secret(new) != old.secret:
@@ -156,6 +164,9 @@ def _reload_settings(given: Path | None, old: Installation, workers: int | None)
 
 
 def _wait_for_orphans(host: str, port: int) -> None:
+    """Waits until the workers of a killed parent have closed the port, at most
+    `ORPHANS_LEAVE_S`.
+    """
     until = time.monotonic() + ORPHANS_LEAVE_S
     while not is_free(host, port) and time.monotonic() < until:
         time.sleep(0.1)

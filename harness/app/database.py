@@ -1,4 +1,8 @@
-"""Migrates and checks the configured database, and rotates the keys of its rows."""
+"""Migrates and checks the configured database, and rotates the keys of its rows.
+
+Each function imports `harness.store` late, because most commands need no SQLAlchemy. A process
+that serves calls `require_database` and never changes the schema.
+"""
 
 import re
 from collections.abc import Sequence
@@ -28,6 +32,9 @@ def without_password(url: str) -> str:
 
 
 def import_store() -> None:
+    """Imports SQLAlchemy and the store. `serve all` calls it once, before it forks its
+    children.
+    """
     from harness.store import store  # noqa: F401, PLC0415 - SQLAlchemy is slow to import
 
 
@@ -119,6 +126,9 @@ def add_encryption_key(settings: Settings) -> None:
 def _record_audit(
     installation: Installation, actor: Actor, action: str, key: str, why: str
 ) -> None:
+    """Writes the event of a key's change. The keys themselves are in files, which have
+    no log.
+    """
     ctx = installation.context
     with ctx.store.write() as tx:
         AuditLog(tx).append(actor, action, f"signing key {key}", {"why": why})

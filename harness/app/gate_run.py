@@ -1,4 +1,8 @@
-"""Runs one comparison on a separate database, without a server, as in CI."""
+"""Runs one comparison on a separate database, without a server, as in CI.
+
+It uses the same proposal, plans and gate as a server; only the route exists for this
+comparison. It stops as soon as the gate has decided.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +34,10 @@ DECIDED_PHASES: Final = frozenset(ProposalPhase) - {
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRequest:
+    """The question of one comparison. margin, min_saving and claim: None for the
+    policy's own.
+    """
+
     suites: Sequence[str]  # the primary suite comes first
     incumbent: Target
     candidate: Target
@@ -124,6 +132,9 @@ def run_until_decided(
 
 
 def _find_unpaid(ctx: Context, proposal: Proposal) -> str:
+    """Returns why the cap stops all waiting runs of the proposal; empty if one of them
+    may run.
+    """
     if ctx.monthly_cap_usd is None:
         return ""
     queue = load_queue(ctx)

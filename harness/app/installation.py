@@ -1,4 +1,8 @@
-"""Builds the `Context` of use cases from configuration, secrets, clock, store and adapters."""
+"""Builds the `Context` of use cases from configuration, secrets, clock, store and adapters.
+
+`open_installation` is the entrance for commands and processes. Properties are built at their
+first use, so that a process reads no secret and imports no library that it does not need.
+"""
 
 import hmac
 import logging
@@ -77,6 +81,7 @@ def read_dotenv(folder: Path) -> None:
 
 
 def read_file_version(file: Path | None) -> FileVersion | None:
+    """Returns inode, time of change and size; None if there is no file."""
     try:
         stat = file.stat() if file is not None else None
     except OSError:
@@ -165,6 +170,12 @@ def sign_on_secrets(settings: Settings, oidc: OidcSettings) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Installation:
+    """One installation, as this process uses it. `close` ends its workers and its connections.
+
+    secret: the key of hashes and HMAC chains. workers, run_queue: None in a process that starts
+    no eval runs.
+    """
+
     settings: Settings
     secret: bytes
     clock: Clock
@@ -225,6 +236,7 @@ class Installation:
 
     @cached_property
     def context(self) -> Context:
+        """The bundle that all use cases get. Building it does not connect to the database."""
         from evals.suites.configured_suites import ConfiguredSuites  # noqa: PLC0415
         from harness.providers.calls.probe import HttpProviderProbe  # noqa: PLC0415 - urllib is slow to import
 
@@ -308,6 +320,9 @@ def open_installation(
 
 
 def job_queue(settings: Settings) -> ModuleType:
+    """Imports the module of the job queue. Raises ConfigError if its package is not
+    installed.
+    """
     try:
         from harness.store import job_queue as module  # noqa: PLC0415 - an extra of the package
     except ModuleNotFoundError as error:
@@ -319,6 +334,9 @@ def job_queue(settings: Settings) -> ModuleType:
 
 
 def has_state(settings: Settings) -> bool:
+    """Returns whether an installation exists here. A PostgreSQL database counts without a look
+    at it.
+    """
     file = Path(settings.database_url.removeprefix("sqlite:///"))
     on_sqlite = settings.database_url.startswith("sqlite:///")
     return not on_sqlite or file.exists() or secret_files.has_secret(settings)

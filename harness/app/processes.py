@@ -1,4 +1,8 @@
-"""Starts and probes Swapgate's processes on this machine."""
+"""Starts and probes Swapgate's processes on this machine.
+
+`supervise` runs the parts of `swapgate serve all` as children. The supervisor's own rules, such
+as restarts, are in `harness.frame.runtime.supervisor`.
+"""
 
 import os
 import signal
@@ -143,6 +147,9 @@ def require_ports(settings: Settings, parts: Mapping[str, str]) -> None:
 def announcing(
     settings: Settings, parts: Collection[str], say: Callable[[str], None]
 ) -> Iterator[None]:
+    """Prints the addresses once all parts serve, while the block runs. Says so if a part takes
+    long.
+    """
     over = threading.Event()
     thread = threading.Thread(target=_announce, args=(settings, parts, say, over), daemon=True)
     thread.start()
@@ -180,6 +187,7 @@ def _serves(settings: Settings, part: str) -> bool:
 
 
 def address_lines(settings: Settings, parts: Collection[str]) -> list[str]:
+    """Returns a line for each part with its address and its use."""
     lines = []
     for part, (name, path, use) in ADDRESSES.items():
         if part not in parts:
@@ -239,6 +247,9 @@ def supervise(
 
 
 def simulate(host: str, port: int, **options: Any) -> None:
+    """Serves simulated models until a signal comes. options: see
+    `evals.sim.server.serve_forever`.
+    """
     from evals.sim.server import serve_forever  # noqa: PLC0415 - only this command needs it
 
     leave_modules_alone()
@@ -256,6 +267,7 @@ def describe_missing_control(settings: ControlSettings) -> str | None:
 
 
 def answers_http(host: str, port: int, path: str) -> bool:
+    """Returns whether a server answers the path with status 200, within 2 s. Uses no proxy."""
     try:
         opener = build_opener(ProxyHandler({}))
         with opener.open(f"{http_url(host, port)}{path}", timeout=2.0) as answer:

@@ -1,5 +1,8 @@
 """Exports a proof, verifies it with public keys only (without database, secret or
 configuration), and describes its content.
+
+The signatures are checked in `harness.store.proof_rows`, and the verdict is computed again by
+the gate's own code. This module checks that the rows belong to one swap.
 """
 
 from collections.abc import Iterator
@@ -58,6 +61,9 @@ def export_proof(ctx: Context, proposal_id: str) -> Proof:
 
 
 def check_proof(rows: ProvenRows) -> ProofFindings:
+    """Checks that the rows form one swap, whose signatures the caller has verified. A proof
+    with a fault shows nothing.
+    """
     faults = [*_misnamed(rows), *_misregistered(rows), *_misdecided(rows), *_misserved(rows)]
     return ProofFindings(() if faults else tuple(_sentences(rows)), tuple(faults))
 
@@ -109,6 +115,7 @@ def _misdecided(rows: ProvenRows) -> Iterator[str]:
 
 
 def _below(rows: ProvenRows, run: str, items: int) -> list[Sample]:
+    """Returns the samples of a run's planned items; a run may hold more."""
     return [sample for sample in rows.samples.get(run, ()) if sample.position < items]
 
 
@@ -128,6 +135,7 @@ def _misserved(rows: ProvenRows) -> Iterator[str]:
 
 
 def _sentences(rows: ProvenRows) -> Iterator[str]:
+    """Yields the facts of a valid proof, from the proposal to the last route change."""
     proposal, verdict = rows.proposal, rows.verdict
     arms = [_label(rows.targets.get(name)) for name in (proposal.incumbent, proposal.candidate)]
     yield (
@@ -158,6 +166,7 @@ def _sentences(rows: ProvenRows) -> Iterator[str]:
 
 
 def _registration(rows: ProvenRows, plan: SuitePlan) -> str:
+    """Describes a suite's registered terms, and who signed its answers."""
     terms = (
         f"role {plan.role.value}, margin {plan.margin:g}, alpha {plan.alpha:g}, "
         f"at most {plan.planned_items} items"

@@ -1,5 +1,8 @@
 """Reads the configuration and `.env` again after a SIGHUP. The router starts new workers with
 them. The other parts end, as after Ctrl-C, and start again in the same process (`reloading`).
+
+A reload of an invalid file stops no process: it keeps serving with the old settings and logs
+why.
 """
 
 import os
@@ -61,6 +64,7 @@ def reload_settings(
 
 
 def _require_unmoved(old: Settings, new: Settings, fixed: Fixed) -> None:
+    """Raises ConfigError if one of the fixed settings has changed."""
     for name, value in fixed.items():
         if value(old) != value(new):
             raise ConfigError(

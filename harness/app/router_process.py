@@ -1,4 +1,8 @@
-"""Builds a router process, or a router inside another program's process."""
+"""Builds a router process, or a router inside another program's process.
+
+A router signs nothing and needs no private key. `data_plane` is the parent of such processes;
+requests are handled in `router.server`.
+"""
 
 import os
 import pickle
@@ -201,6 +205,8 @@ def build_recorder(
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedRouter:
+    """A router inside another program's process, with the calls that end it."""
+
     app: "App"  # an ASGI application, which needs its lifespan
     stop_following: Callable[[], None]  # stops following the database; may block for a moment
     close: Callable[[], None]  # call it after the lifespan

@@ -1,6 +1,9 @@
 """Finds and creates the installation's secrets, each in an environment variable or in a file of
 mode 0600 in `home`. Finds, creates, rotates and retires the keys that sign rows: in files in
 `home`, in variables, or in files that a variable names (`…_FILE`).
+
+A variable always wins over a file. A missing secret is created only on request, because a new
+secret makes stored hashes and keys useless. No message contains a secret.
 """
 
 import os
@@ -87,6 +90,10 @@ def environment_secret(variable: str, environ: Mapping[str, str] = os.environ) -
 
 
 def named_secret(variable: str, section: str) -> str:
+    """Reads the secret of a variable that the configuration names. section: for the message.
+
+    Raises ConfigError if the variable is not set.
+    """
     found = environment_secret(variable)
     if not found:
         raise ConfigError(
@@ -145,6 +152,9 @@ def add_encryption_key(settings: Settings) -> None:
 
 
 def writable_home(settings: Settings) -> Path:
+    """Returns `home`, and creates it if it is missing. Raises ConfigError if it is not
+    writable.
+    """
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
         # Tests by a file of a unique name, because several processes may test at once.
@@ -224,6 +234,9 @@ def _file_stamp(file: str) -> tuple[int, int, int] | None:
 
 
 def private_key(settings: Settings, purpose: KeyPurpose) -> str:
+    """Reads the private key of a purpose, from the environment or its file. Raises
+    ConfigError.
+    """
     given = environment_secret(PRIVATE_VARIABLES[purpose])
     if given is not None:
         return given
@@ -272,6 +285,9 @@ def rotate_signing_key(settings: Settings, purpose: KeyPurpose) -> PublicKey:
 
 
 def check_retirable(settings: Settings, key: str) -> None:
+    """Raises ConfigError for an unknown key, a key that still signs, or a keyring in a
+    variable.
+    """
     known = keyring(settings)
     if key not in known:
         raise ConfigError(f"the keyring has no key {key}; it has {', '.join(known)}")
@@ -290,6 +306,7 @@ def retire_signing_key(settings: Settings, key: str) -> None:
 
 
 def _make_private(settings: Settings, purpose: KeyPurpose) -> Path | None:
+    """Creates a missing private key. Returns its file, or None if the key existed."""
     file = settings.home / PRIVATE_FILES[purpose]
     given = environment_secret(PRIVATE_VARIABLES[purpose]) is not None
     return file if not given and create_private(file, new_private_key()) else None

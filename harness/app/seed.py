@@ -1,4 +1,8 @@
-"""Creates the file's providers and routes in the database, and lists the differences."""
+"""Creates the file's providers and routes in the database, and lists the differences.
+
+After its creation a route belongs to the database: the file never changes it, because that
+would swap a model without proof. `swapgate config apply` says what differs.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -24,6 +28,8 @@ APPLY_STEP: Final = "`swapgate config apply`"
 
 @dataclass(frozen=True, slots=True)
 class SeedDifference:
+    """A difference between file and database. next_step: what a person can do about it."""
+
     subject: str  # `route support`
     found: str
     next_step: str
@@ -34,6 +40,8 @@ class SeedDifference:
 
 @dataclass(frozen=True, slots=True)
 class FileApplied:
+    """The result of `apply_file`. not_taken: differences that remain."""
+
     changed: tuple[str, ...]  # providers
     created: tuple[str, ...]  # routes
     not_taken: tuple[SeedDifference, ...]
@@ -57,6 +65,12 @@ def apply_seed(ctx: Context, settings: Settings) -> list[str]:
 
 
 def list_not_warm(table: RoutingTable) -> list[str]:
+    """Lists the routes whose fallbacks at another provider get no requests until the incumbent
+    fails.
+
+    Leaves out routes that keep a share warm, and routes whose requests have side effects.
+    """
+
     def has_another_provider(route: Route) -> bool:
         high = route.settings.stakes is Stakes.HIGH
         warmed = route.settings.capable if high else route.fallbacks
@@ -105,6 +119,7 @@ def _create(ctx: Context, tx: Transaction, actor: Actor, route: RouteSeed) -> No
 
 
 def _fill_prices(ctx: Context) -> list[str]:
+    """Adds known prices to stored providers that lack them. Returns descriptions."""
     with ctx.store.read() as tx:
         known = Providers(tx).all().values()
         lacking = [one for one in known if targets.with_prices(ctx, tx, one) != one]
@@ -180,6 +195,10 @@ def _check_names(ctx: Context, settings: Settings) -> None:
 
 
 def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifference]:
+    """Lists providers and routes that the file and the database have differently.
+
+    Does not list what only the database has.
+    """
     found = []
     with ctx.store.read() as tx:
         Preload(tx).routes(settings.routes)
@@ -222,6 +241,7 @@ def _other_model(wanted: RouteSeed, serving: str) -> SeedDifference:
 
 
 def _other_settings(wanted: RouteSeed, route: Route) -> list[SeedDifference]:
+    """Lists the settings that differ as one difference. Empty for equal settings."""
     names = []
     if tuple(fallback.id for fallback in wanted.fallbacks) != route.fallbacks:
         names.append("fallbacks")

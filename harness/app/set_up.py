@@ -1,4 +1,8 @@
-"""Sets up an installation in a folder, for `swapgate init`. Never overwrites existing files."""
+"""Sets up an installation in a folder, for `swapgate init`. Never overwrites existing files.
+
+`temporary_installation` sets up one for a single comparison. The secrets are in `secret_files`,
+the first rows in `seed`, the conversion of LiteLLM's file in `gateways.litellm_import`.
+"""
 
 import json
 import os
@@ -77,6 +81,10 @@ home: .swapgate
 
 @dataclass(frozen=True, slots=True)
 class FoundKey:
+    """An environment variable that holds a provider's key. place: where the variable
+    was set.
+    """
+
     provider: str
     variable: str
     place: str  # `.env` or `the environment`
@@ -174,6 +182,7 @@ def _find_keys(known: Iterable[Provider]) -> tuple[FoundKey, ...]:
 
 
 def _append_providers(file: Path, found: Iterable[FoundKey]) -> None:
+    """Appends a `providers:` section to a file that has none. Raises ConfigError."""
     rows = [
         f"  {key.provider}: {{kind: {key.provider}, api_key_env: {key.variable}}}"
         for key in found
@@ -188,6 +197,9 @@ def _append_providers(file: Path, found: Iterable[FoundKey]) -> None:
 def _create_first_keys(
     installation: Installation,
 ) -> tuple[str | None, str | None, str | None]:
+    """Creates an admin key, a data key and a sign-in link. All are None if the database has
+    keys.
+    """
     ctx, secret = installation.context, installation.secret
     if queries.list_keys(ctx, PageRequest(1)).total:
         return None, None, None
@@ -227,6 +239,8 @@ _HEAD: Final = """\
 
 @dataclass(frozen=True, slots=True)
 class ConfigImport:
+    """The result of an import. config: the path of the written file."""
+
     format: str
     source: str
     config: str
@@ -258,6 +272,7 @@ def convert_file(source: Path, environ: Mapping[str, str]) -> Conversion:
 
 
 def _write(file: Path, text: str) -> None:
+    """Writes a new configuration, and removes it again if it is invalid. Raises ConfigError."""
     if not _write_new(file, text):
         text = f"{file} exists and is unchanged: move it elsewhere, or use --config"
         raise ConfigError(text)

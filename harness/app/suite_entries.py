@@ -1,4 +1,8 @@
-"""Writes suites into the configuration file, and keeps its comments."""
+"""Writes suites into the configuration file, and keeps its comments.
+
+It edits text, because a YAML library would drop comments and order. A form that it cannot edit
+safely stays unchanged, and the caller shows the entry to the person instead.
+"""
 
 import os
 import re

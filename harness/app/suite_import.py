@@ -1,6 +1,9 @@
 """Creates suites from a file by its content (promptfoo's configuration, labelled captures, a
 data set), and adds them to the configuration. Keeps the configuration's comments. Logged
 requests become a file to label.
+
+The formats are read in `evals.suites`; this module connects them to the file, the lock and the
+audit log. If an import fails, neither the suite's file nor its entry stays.
 """
 
 import fcntl
@@ -56,6 +59,8 @@ LOCK_PAUSE_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class SuiteImport:
+    """The result of an import. configured: False if a person must add the entries by hand."""
+
     suites: Sequence[ImportedSuite]
     notes: Sequence[ConversionNote]  # one for each key of another tool's file
     configured: bool  # whether swapgate.yaml contains the suites
@@ -289,6 +294,7 @@ def lock_suites(settings: Settings) -> Iterator[None]:
 
 
 def _is_labelled(file: Path) -> bool:
+    """Returns whether the file's first line is a labelled capture."""
     with file.open("rb") as opened:
         try:
             first = json.loads(opened.readline())
@@ -314,6 +320,10 @@ def _read_promptfoo(file: Path) -> SourceConfig:
 def _promptfoo_items(
     file: Path, source: SourceConfig, wished: SuiteSettings
 ) -> tuple[Sequence[SuiteItems], Sequence[ConversionNote]]:
+    """Converts promptfoo's configuration, one suite for each prompt. Raises InputError for a
+    file that it refers to and that cannot be read.
+    """
+
     def read(name: str) -> str:
         path = file.parent / name
         try:

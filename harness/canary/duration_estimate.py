@@ -197,7 +197,8 @@ def describe_driven(policy: CanaryPolicy, pace: TrafficPace | None) -> str:
         met_s = failing * 3600.0 * BUCKETS / (pace.requests_per_hour * share_bps)
         after = f", about {format_estimate(met_s + LOG_DELAY_S)} after the first"
     return (
-        "The canary sees failures and latency, not tokens, cost or the answers' content. If "
+        "The canary sees failures and latency, not callers who leave, tokens, cost or the "
+        "answers' content. If "
         f"all requests to the candidate fail at {format_bps(share_bps)}, {failing} of them "
         f"cause a rollback{after}: up to {format_span(LOG_DELAY_S)} pass until the gateway's "
         "logs are evidence. Only the gateway's retries answer the callers until then."

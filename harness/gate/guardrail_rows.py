@@ -136,9 +136,7 @@ def _allowed(guardrail: Guardrail, tolerated: float) -> str:
     """Writes the limit of a guardrail. tolerated: a ratio, or a margin for sums."""
     kind = guardrail_kind(guardrail)
     if kind is GuardrailKind.SUMS:
-        return (
-            f"at most {format_number(100.0 * tolerated, 6)} points above the incumbent's share"
-        )
+        return f"at most the incumbent's share and {format_percent(tolerated)} of the requests"
     times = "" if tolerated == 1 else f"{format_number(tolerated, 6)} × "
     return f"at most {times}the incumbent's {_UNITS[kind]}"
 

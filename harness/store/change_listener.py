@@ -2,7 +2,8 @@
 database state that a transaction sees (`visible_state`).
 
 Each caller learns of all changes since its last call, once. On PostgreSQL, triggers send
-NOTIFY.
+NOTIFY. A wake-up says only that something may have changed: the caller reads the rows itself,
+and looks after its timeout as well, because a notification can get lost with its connection.
 """
 
 import sqlite3
@@ -44,6 +45,7 @@ class SqliteListener:
         self._changed_at = time.monotonic()
 
     def version(self) -> int:
+        """Returns SQLite's counter of other connections' commits."""
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def poll_changes(self, timeout_s: float) -> bool:
@@ -82,6 +84,9 @@ class PooledListener:
 
 
 def open_listener(url: sa.URL) -> "SqliteListener | PostgresListener | PooledListener":
+    """Opens the listener for the database. Raises ConnectionError if PostgreSQL does not
+    answer, and sqlite3.Error if the SQLite file is missing.
+    """
     if url.get_backend_name() == "sqlite":
         return SqliteListener(engine.file_of(url))
     try:
@@ -104,6 +109,10 @@ class Changes:
         self._closed = False
 
     def wait(self, timeout_s: float) -> bool:
+        """Returns True once the database may have changed since this thread's last call, or
+        False after `timeout_s` seconds. A lost connection is opened again and counts as a
+        change.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             left = deadline - time.monotonic()
@@ -164,6 +173,10 @@ CHANNEL: Final = "swapgate_changed"
 
 
 class PostgresListener:
+    """Listens to NOTIFY on a connection of its own. Raises ConnectionError if the connection is
+    lost.
+    """
+
     def __init__(self, url: sa.URL) -> None:
         # Imported late, because the driver loads slowly and SQLite does not need it.
         import psycopg  # noqa: PLC0415

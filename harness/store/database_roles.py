@@ -1,6 +1,8 @@
 """Grants a PostgreSQL role the runtime's rights. One role owns and migrates the tables, and
 another role runs Swapgate. The runtime's role may neither run DDL nor UPDATE or DELETE in
 append-only tables, so an attacker in a process cannot drop the triggers. SQLite has no roles.
+
+The triggers (`guards`) refuse what these rights cannot express.
 """
 
 from collections.abc import Sequence
@@ -58,6 +60,9 @@ def statements(db: sa.Connection, role: str) -> Sequence[str]:
 
 
 def _rights(table: str) -> str:
+    """Returns the rights on a table: less on append-only tables than on tables without
+    history.
+    """
     if table in _BLANKED:
         return f"SELECT, INSERT, UPDATE ({', '.join(_BLANKED[table])})"
     if table in _GROWING:
@@ -117,6 +122,7 @@ _POWERS: Final = sa.text(
 
 
 def _check_role(db: sa.Connection, role: str) -> None:
+    """Raises NotFound for an unknown role, InputError for a role that grants cannot limit."""
     owns = db.execute(_POWERS, {"role": role}).scalar()
     if owns is None:
         raise NotFound(

@@ -4,6 +4,8 @@ A SQLite connection keeps using the file that it opened, even after somebody rep
 and then loses its commits. SQLite finds the write-ahead log by name, and would apply the old
 file's log to the new file. So a process closes its connections and moves the old log away
 before it opens the new file.
+
+This module knows no tables. `store` opens transactions with these engines.
 """
 
 import fcntl
@@ -52,6 +54,9 @@ def file_mark(file: Path) -> str:
 
 
 def beside(file: Path, ending: str) -> Path:
+    """Returns a file in the same folder whose name has `ending` appended, such as
+    SQLite's log.
+    """
     return file.with_name(f"{file.name}{ending}")
 
 
@@ -98,6 +103,9 @@ class SqliteFile:
             )
 
     def _set_log_aside(self) -> None:
+        """Renames the log of the replaced file, so that SQLite cannot apply it to the new file.
+        The renamed log stays on the disk, because it may hold the only copy of some commits.
+        """
         if self._log is None:
             return
         folder = os.open(self._file.parent, os.O_RDONLY)
@@ -176,6 +184,9 @@ def parse(url: str) -> sa.URL:
 
 
 def _read(url: str) -> sa.URL:
+    """Parses a URL, also in libpq's form with several hosts. Raises ArgumentError or
+    ValueError.
+    """
     match = _SEVERAL_HOSTS.fullmatch(url)
     if match is None:
         return sa.make_url(url)
@@ -240,6 +251,7 @@ def make(
 
 @contextmanager
 def temporary(url: str | sa.URL, **options: Any) -> Iterator[sa.Engine]:
+    """Opens an engine that keeps no connections, and disposes it after the block."""
     parsed = parse(url) if isinstance(url, str) else url
     engine = make(parsed, poolclass=NullPool, **options)
     try:
@@ -346,6 +358,9 @@ def _set_up_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> N
 
 
 def _into_wal(cursor: DBAPICursor) -> None:
+    """Switches a database to WAL. Raises OperationalError if others lock the file for
+    too long.
+    """
     # Tries repeatedly, because SQLite does not wait for this lock. If several processes open a
     # new file at once, all but one get an error.
     deadline = time.monotonic() + LOCK_TIMEOUT_MS / 1000

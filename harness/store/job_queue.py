@@ -1,5 +1,9 @@
 """Connects procrastinate, the job queue in PostgreSQL. A job contains only a run's id, so the
 queue has neither keys nor content.
+
+The queue only says which run comes next. The run's rows say whether it is still wanted, so a
+lost or repeated job is harmless. The control jobs fill the queue, and the host in
+`harness.app.eval_workers` consumes it.
 """
 
 import asyncio
@@ -97,6 +101,11 @@ class JobQueue:
         self._app: procrastinate.App | None = None
 
     def replace(self, jobs: Sequence[QueuedJob]) -> Sequence[str]:
+        """Makes the waiting jobs equal to `jobs`, and returns the runs that were added. Running
+        jobs stay.
+
+        Raises StoreUnavailable.
+        """
         with _reachable():
             app = self._opened()
             known = {
@@ -111,6 +120,7 @@ class JobQueue:
     def _place(
         self, app: procrastinate.App, job: QueuedJob, known: dict[str, Any] | None
     ) -> bool:
+        """Adds a job or changes its priority. Returns whether it was added."""
         if known is not None:
             if known["status"] == "todo" and known["priority"] != job.priority:
                 app.connector.execute_query(_PRIORITY, id=known["id"], priority=job.priority)
@@ -129,6 +139,11 @@ class JobQueue:
         return True
 
     def take_back_dead(self) -> Sequence[str]:
+        """Removes the jobs of workers without a heartbeat for `DEAD_AFTER_S`, and returns their
+        runs.
+
+        Raises StoreUnavailable.
+        """
         with _reachable():
             app = self._opened()
             dead = app.connector.execute_query_all(
@@ -193,6 +208,7 @@ async def consume(
 async def _work_until(
     ended: asyncio.Event, app: procrastinate.App, providers: Collection[str], slots: int
 ) -> None:
+    """Runs a worker until `ended`, and waits for its running jobs."""
     if providers:
         app.worker_defaults["queues"] = sorted(providers)
     worker = asyncio.create_task(

@@ -88,6 +88,10 @@ _HOLDER: Final = sa.text(
 
 
 class FileLeadership:
+    """Holds an exclusive `flock` on a file beside the SQLite database. The file names the
+    leader.
+    """
+
     def __init__(self, url: sa.URL) -> None:
         database = engine.file_of(url)
         self._path = database.with_name(f"{database.name}.leader")
@@ -95,6 +99,11 @@ class FileLeadership:
         self._turn = threading.Lock()
 
     def try_lead(self, owner: str) -> bool:
+        """Returns whether this process leads, and tries to lead if it does not. owner: the
+        process's name.
+
+        Raises StoreUnavailable if the lock file cannot be written.
+        """
         with self._turn:
             if self._file is None:
                 self._file = self._take(owner)
@@ -155,6 +164,11 @@ class PostgresLeadership:
         self._heartbeat: threading.Thread | None = None
 
     def try_lead(self, owner: str) -> bool:
+        """Returns whether this process leads, and tries to lead if it does not. owner: the
+        process's name, which `leader` returns. Reconnects after a lost connection.
+
+        Raises StoreUnavailable, and DatabaseUnusable behind a pooler in transaction mode.
+        """
         with self._turn, translated():
             if not self._is_connected():
                 # Otherwise several processes could lead with the lock of one session.
@@ -200,6 +214,9 @@ class PostgresLeadership:
                 self._is_connected()
 
     def leader(self) -> str:
+        """Returns the name of the leading process; empty without a leader. Raises
+        StoreUnavailable.
+        """
         with translated(), self._engine.connect() as db:
             return str(db.execute(_HOLDER, {"key": _KEY}).scalar() or "")
 
@@ -218,6 +235,7 @@ class PostgresLeadership:
         self._db = None
 
     def close(self) -> None:
+        """Ends the heartbeats and resigns. The object cannot lead again."""
         self._ended.set()
         if self._heartbeat is not None:
             self._heartbeat.join()
@@ -229,6 +247,7 @@ Leadership = FileLeadership | PostgresLeadership
 
 
 def leadership(url: sa.URL) -> Leadership:
+    """Builds the leadership for the database. Connects at the first use."""
     if url.get_backend_name() == "sqlite":
         return FileLeadership(url)
     return PostgresLeadership(url)

@@ -1,4 +1,8 @@
-"""Lists for people. A page names its forged rows, so they do not fail the list."""
+"""Lists for people. A page names its forged rows, so they do not fail the list.
+
+The interfaces and the dashboard read these pages. A decision must read through a `Transaction`,
+which raises for a forged row.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -93,6 +97,10 @@ class Listings(AgentListings):
         open_only: bool = False,
         decided_only: bool = False,
     ) -> Page[Proposal]:
+        """Pages proposals, newest first. route: None for all routes.
+
+        open_only: proposals that have not ended. decided_only: proposals in a decided phase.
+        """
         where = (
             given(proposal.c.route, route),
             HAS_NOT_ENDED if open_only else None,
@@ -107,6 +115,7 @@ class Listings(AgentListings):
         return self.page(EVAL_RUN, RUNS, page_request, in_state)
 
     def samples(self, page_request: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
+        """Pages a run's samples by position and epoch. Raises NotFound for an unknown run."""
         known = sa.select(eval_run.c.id).where(eval_run.c.id == run)
         if self.tx.read(known).first() is None:
             raise NotFound(NO_SUCH_RUN.format(run))
@@ -118,6 +127,9 @@ class Listings(AgentListings):
     def versions(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str
     ) -> Page[RouteRecord]:
+        """Pages a route's versions, newest first, with their fallback chains. Raises NotFound
+        for an unknown route.
+        """
         query = sa.select(route_version).where(route_version.c.route == route)
         rows = read_page(self.tx, query, VERSIONS, page_request)
         if not rows.total:
@@ -197,6 +209,9 @@ class Listings(AgentListings):
         route: str | None = None,
         user_hashes: Sequence[str] = (),
     ) -> Page[Failover]:
+        """Pages the failovers since a time, newest first. user_hashes: only requests of a
+        caller with one of these hashes; empty for all.
+        """
         # By substring: a request that names its caller twice has several hashes.
         parts = [failover.c.user_hash.contains(part) for part in user_hashes]
         where = (
@@ -209,6 +224,9 @@ class Listings(AgentListings):
     def failover_counts(
         self, *, since: datetime, route: str | None = None
     ) -> Sequence[FailoverCount]:
+        """Counts failovers since a time by route, target and failure, the most frequent
+        first.
+        """
         of = (failover.c.route, failover.c.target, failover.c.failure)
         unanswered = sa.case((failover.c.next_target.is_(None), 1), else_=0)
         query = (
@@ -238,11 +256,13 @@ class Listings(AgentListings):
         return Page([AUDIT_EVENT.read(row) for row in rows.rows], rows.total, rows.next)
 
     def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
+        """Maps ids to verdicts. Leaves out unknown ids and rows with invalid signatures."""
         query = sa.select(verdict).where(verdict.c.id.in_(sorted(ids)))
         good, _ = self.sorted_out(verdict, self.tx.read(query).all())
         return {row.id: VERDICT.read(row) for row in good}
 
     def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:
+        """Maps ids to targets. Leaves out unknown ids and rows with invalid signatures."""
         return self._targets(ids)[0]
 
     def routes(self, page_request: PageRequest | None = None) -> Page[Route]:
@@ -255,6 +275,9 @@ class Listings(AgentListings):
         return Page(routes, page.total, page.next, found.invalid)
 
     def routes_named(self, names: Collection[str]) -> Page[Route]:
+        """Reads the current routes with these names, `NAMES_AT_ONCE` in a query. The page is
+        complete.
+        """
         wanted = sorted(names)
         some = [
             self._current(wanted[first : first + NAMES_AT_ONCE])
@@ -269,6 +292,7 @@ class Listings(AgentListings):
         return [RouteHead(**row._asdict()) for row in self.tx.read(ROUTE_HEADS)]
 
     def _current(self, names: Collection[str] | None) -> Page[Route]:
+        """Reads the newest version of each named route; None for all routes."""
         found, invalid = [], []
         for row, chain in read_current(self.tx, names):
             if fault := self.tx.fault(route_version, row, fallbacks=chain_signed(chain)):

@@ -5,6 +5,8 @@ row is current nor that no row was deleted. The manifest proves both: it has a d
 signatures of all current rows, the revision, and the number of changes. Each change checks the
 stored manifest and signs a new one in the same transaction. So a new manifest never includes a
 row that someone inserted, deleted or restored without Swapgate.
+
+`signed_snapshot` checks the manifest at the routers, `row_faults` for `swapgate doctor`.
 """
 
 from collections.abc import Callable, Sequence
@@ -80,6 +82,13 @@ MISSING: Final = f"the manifest of the signed rows is missing; {REMEDY}"
 
 @dataclass(frozen=True, slots=True)
 class Content:
+    """What the manifest states about the rows. Two databases with equal content have equal
+    snapshots.
+
+    epoch: rises if a person accepts a restored database. changes: number of changes to rows
+    without a revision.
+    """
+
     epoch: int
     revision: int
     changes: int
@@ -89,11 +98,14 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Manifest(Content):
+    """The stored statement. signed_at: ISO 8601 in UTC."""
+
     signed_at: str
     log_end: str  # as in `Lineage`
 
 
 def digest_of(signatures: Sequence[str]) -> str:
+    """Returns a SHA-256 that does not depend on the order."""
     return hash_content("\n".join(sorted(signatures)))
 
 
@@ -170,6 +182,9 @@ class Manifests:
         return stored
 
     def write(self, tx: Transaction) -> None:
+        """Signs the current content and replaces the stored manifest. Raises SignatureInvalid
+        for a row without a signature.
+        """
         now, end = tx.now().astimezone(UTC), tx.read(LOG_END).first()
         content = asdict(read_content(tx.read)) | {
             "signed_at": now.isoformat(),

@@ -1,6 +1,9 @@
 """Creates or upgrades a database's schema with alembic, and compares a database with the
 schema. All migrations run in one transaction, so a killed migration leaves the database
 unchanged.
+
+The migrations are in `migrations/`. Running processes must not import this module, because
+alembic loads slowly: they ask `schema_revisions`.
 """
 
 import re
@@ -49,6 +52,10 @@ def upgrade(url: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
+    """The result of a comparison. The database needs an upgrade if `found` is not `needed`, and
+    a repair if there are differences.
+    """
+
     needed: str  # the revision of this version
     found: str | None  # the revision of the database; None without tables
     differences: tuple[str, ...]  # a line for each difference from this version's schema
@@ -83,6 +90,7 @@ def _config(db: sa.Connection) -> Config:
 
 @contextmanager
 def _connection(url: str) -> Iterator[sa.Connection]:
+    """Opens a writing transaction on a connection of its own. Raises StoreUnavailable."""
     immediate = {engine.BEGIN: "IMMEDIATE"}
     with (
         engine.temporary(url, create=True) as made,
@@ -113,6 +121,9 @@ _POSTGRES: Final = sa.text(
 
 
 def rule_differences(db: sa.Connection) -> list[str]:
+    """Lists missing and changed CHECK constraints and indexes. Ignores rules that Swapgate does
+    not have, and tables that the database lacks, which `check` reports itself.
+    """
     ours, theirs = shipped(db), present(db)
     tables = {table for table, _ in theirs}
     return [
@@ -130,6 +141,7 @@ def rule_differences(db: sa.Connection) -> list[str]:
 
 
 def present(db: sa.Connection) -> Definitions:
+    """Maps (table, rule) to the definition in the database, in the database's own spelling."""
     if db.dialect.name == "sqlite":
         return _in_sqlite(db)
     schema = db.execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one()
@@ -194,6 +206,9 @@ def _in_sqlite(db: sa.Connection) -> Definitions:
 
 
 def _normalized(text: str) -> str:
+    """Removes differences of spelling that do not change the meaning: spaces, quotes, case and
+    enclosing brackets.
+    """
     said = _BLANK.sub(" ", text).strip().lower()
     while said.startswith("(") and said.endswith(")") and _encloses(said):
         said = said[1:-1].strip()

@@ -1,5 +1,8 @@
 """Reads the signed rows that prove a swap (`read_proof`), and verifies them without a database
 (`find_faults`). `build_proven` builds domain objects from the verified rows.
+
+Prompts and answers do not leave the database: a proof has only their digests. The document's
+classes are in `harness.routing.evidence`; `harness.app.proof` writes and reads the file.
 """
 
 from collections import Counter
@@ -88,6 +91,9 @@ def _changes(tx: Transaction, proposal: Proposal) -> list[dict[str, Any]]:
 def _stored(
     tx: Transaction, table: sa.Table, where: sa.ColumnElement[bool]
 ) -> list[dict[str, Any]]:
+    """Reads the rows' columns that the signatures cover, and the signatures, in the order of
+    the key.
+    """
     signed = SIGNED[table.name]
     query = sa.select(table).where(where).order_by(*table.primary_key.columns)
     found = (row._asdict() for row in tx.read(query))
@@ -112,11 +118,13 @@ def find_faults(proof: Proof, verifier: Verifier) -> list[str]:
 
 
 def _some(names: list[str]) -> str:
+    """Joins at most `MAX_NAMED` names, and says how many more there are."""
     more = f" and {format_quantity(n, 'more row')}" if (n := len(names) - MAX_NAMED) > 0 else ""
     return f"{', '.join(names[:MAX_NAMED])}{more}"
 
 
 def _row_faults(proof: Proof, rows: RowVerifier) -> Iterator[tuple[str, str]]:
+    """Yields the name of each row that does not verify, and the reason."""
     for name, stored in proof.rows.items():
         signed = SIGNED.get(name)
         if signed is None:
@@ -172,6 +180,9 @@ def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
 
 
 def _refuse_others(proposal: Proposal, tables: Mapping[str, list[Row]]) -> None:
+    """Raises LookupError for a row of another proposal or route. Signatures prove that a row is
+    real, not that it belongs to this swap.
+    """
     for name in ("verdict", "approval", "rollout"):
         if any(row.proposal != proposal.id for row in tables[name]):
             raise LookupError(f"a row of {name} belongs to another proposal")
@@ -181,6 +192,7 @@ def _refuse_others(proposal: Proposal, tables: Mapping[str, list[Row]]) -> None:
 
 
 def _change(row: Row) -> SwapChange:
+    """Builds a route's change. A restore by a break-glass gets a kind of its own."""
     kind = "break_glass" if row.kind == "restore" and row.break_glass else row.kind
     return SwapChange(
         row.version, kind, row.incumbent, row.weight_bps, row.at, row.actor, row.reason

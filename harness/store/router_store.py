@@ -1,4 +1,7 @@
-"""The part of the store that a router uses: its snapshot, and the records of its traffic."""
+"""The part of the store that a router uses: its snapshot, and the records of its traffic.
+
+A router cannot reach decisions through it, such as proposals, verdicts or route versions.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +31,8 @@ class RouterRecords:
 
 
 class RouterStore:
+    """Implements the router's port of the store. See `Store` for errors."""
+
     def __init__(self, store: Store) -> None:
         self._store = store
         self.spending = StoredSpending(store)

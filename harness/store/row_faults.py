@@ -1,6 +1,8 @@
 """Finds signed rows that do not verify and gaps between route versions; signs all rows again
 (`swapgate db retire-key`), and removes forged rows (`swapgate db remove-forged`). Both changes
 run as the tables' owner, in one transaction, `without_triggers`.
+
+`Store` opens the transactions and writes the audit events.
 """
 
 from collections import defaultdict
@@ -56,6 +58,9 @@ def chains_of(tx: Transaction, rows: Sequence[Row]) -> Chains:
 
 
 def working_faults(tx: Transaction) -> Iterator[RowFault]:
+    """Finds faults of open proposals, rollouts and runs only, which is cheap enough for a
+    periodic check.
+    """
     for name, where in WORKING.items():
         rows = tx.read(_covered(SIGNED[name]).where(where)).all()
         yield from _page_faults(tx, SIGNED[name], rows, None)
@@ -114,6 +119,9 @@ def _page_faults(
 
 
 def _covered(signed: SignedTable) -> sa.Select[*tuple[Any, ...]]:
+    """Selects the columns that a check needs, without the texts that signatures do not
+    cover.
+    """
     key = signed.table.primary_key.columns
     keys = [column for column in key if column not in signed.covered]
     return sa.select(*signed.covered, *keys, signed.table.c[SIGNATURE])
@@ -125,6 +133,9 @@ def _tuple(columns: Sequence[sa.Column[Any]], key: Sequence[object]) -> sa.Tuple
 
 
 def _break(before: Row | None, row: Row) -> str:
+    """Returns why a version does not continue the previous version of its route; empty if it
+    does.
+    """
     if before is None or before.route != row.route:
         first = row.version == 1 and row.prev_signature is None
         return "" if first else "its earlier versions are missing"
@@ -183,6 +194,9 @@ def sign_rows(tx: Transaction) -> int:
 
 
 def _sign_versions(tx: Transaction, rows: Sequence[Row]) -> None:
+    """Signs route versions in order, because each signature covers the previous version's
+    signature.
+    """
     chains = chains_of(tx, rows)
     before: dict[str, Any] = {}
     for row in rows:

@@ -1,5 +1,7 @@
 """Checks whether a database has this version's schema. This module does not import alembic,
 which loads slowly, because each process needs the check at its start.
+
+It changes nothing: `migrate` creates and upgrades schemas.
 """
 
 from collections.abc import Iterator
@@ -83,6 +85,7 @@ def is_usable(db: sa.Connection) -> bool:
 
 
 def _columns(db: sa.Connection) -> dict[str, dict[str, bool]]:
+    """Maps table to column to whether a row must give the column a value."""
     found: dict[str, dict[str, bool]] = {}
     for table, column, is_required in db.execute(_COLUMNS[db.dialect.name]):
         found.setdefault(table, {})[column] = bool(is_required)
@@ -90,6 +93,9 @@ def _columns(db: sa.Connection) -> dict[str, dict[str, bool]]:
 
 
 def _misfits(found: dict[str, dict[str, bool]]) -> Iterator[str]:
+    """Lists columns that this version needs and the database lacks, and unknown columns that
+    would refuse this version's rows. Further optional columns are no misfit.
+    """
     for name, table in metadata.tables.items():
         ours, theirs = table.columns.keys(), found.get(name, {})
         yield from (f"no column {name}.{column}" for column in ours if column not in theirs)

@@ -1,5 +1,8 @@
 """Reads the signed rows of a router's snapshot from the database (`read`), and builds the
 snapshot from verified rows (`verified`). The rows come from the database or a router's disk.
+
+Both sources pass the same checks, so a router trusts its disk no more than its database. The
+signatures are in `harness.frame.records`, and the manifest over all rows in `manifest`.
 """
 
 from collections import defaultdict
@@ -71,6 +74,7 @@ def read(tx: Transaction) -> SignedRows:
 
 
 def _stored(name: str, row: Row) -> dict[str, object]:
+    """Returns the row's columns that the signature covers, and the signature."""
     values = row._asdict()
     return covered_values(SIGNED[name], values) | {SIGNATURE: values[SIGNATURE]}
 
@@ -78,6 +82,7 @@ def _stored(name: str, row: Row) -> dict[str, object]:
 def _targets_used(
     rows: Mapping[str, list[dict[str, object]]], chains: Mapping[str, list[list[str]]]
 ) -> set[str]:
+    """Collects the ids of the targets that routes, chains, grants and shadows name."""
     used = {target for chain in chains.values() for target, _ in chain}
     for row in rows[route_version.name]:
         used |= {str(row[role]) for role in ("incumbent", "canary", "holdback") if role in row}
@@ -86,6 +91,11 @@ def _targets_used(
 
 
 def verified(signed_rows: SignedRows, verifier: Verifier, etag: str, now: datetime) -> Snapshot:
+    """Verifies the rows and builds the snapshot. etag: the database's ETag for these rows.
+
+    Raises SnapshotInvalid for a row or manifest that does not verify, and for rows that do not
+    fit together.
+    """
     try:
         rows = RowVerifier(verifier, lambda: signed_rows.installation)
         _verify(signed_rows, rows)
@@ -99,6 +109,9 @@ def verified(signed_rows: SignedRows, verifier: Verifier, etag: str, now: dateti
 
 
 def _verify(signed_rows: SignedRows, signatures: RowVerifier) -> None:
+    """Checks each row's signature, then the manifest, which also finds missing and outdated
+    rows.
+    """
     for name, rows in signed_rows.rows.items():
         signed = SIGNED[name]
         for row in rows:
@@ -128,6 +141,7 @@ def _verify(signed_rows: SignedRows, signatures: RowVerifier) -> None:
 
 
 def _verify_former(former: Revocations, signatures: RowVerifier) -> None:
+    """Checks the revoked keys of an earlier epoch of the database."""
     signatures.check_manifest(former.manifest, former.signature)
     if manifests.digest_of(former.ids) != former.manifest["revoked"]:
         raise SignatureInvalid(
@@ -136,6 +150,9 @@ def _verify_former(former: Revocations, signatures: RowVerifier) -> None:
 
 
 def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
+    """Builds the snapshot. Leaves out expired grants and targets that no route and no grant
+    uses.
+    """
     tables = {
         name: [cast("Row", StoredRow(SIGNED[name].table, row)) for row in rows]
         for name, rows in signed_rows.rows.items()
@@ -181,6 +198,9 @@ def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
 
 
 def _key_grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
+    """Selects the data keys that are not revoked. Management keys have a role and open no
+    route.
+    """
     return tuple(
         KeyGrant(key.id, key.hash, key.routes, key.limits and key.limits.some, key.opt_outs)
         for key in keys
@@ -208,6 +228,7 @@ def _newest(rows: list[Row], time: str) -> list[Row]:
 
 
 def _target(row: Row) -> Target:
+    """Reads a target. Raises SnapshotInvalid if its id is not the hash of its content."""
     found = TARGET.read(row)
     if found.id != row.id:
         raise SnapshotInvalid(

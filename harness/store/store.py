@@ -1,4 +1,8 @@
-"""The store on SQLite or PostgreSQL, by URL."""
+"""The store on SQLite or PostgreSQL, by URL.
+
+Each use opens one transaction: `write` and `read` for decisions, `listings` for people. The
+repositories of the subjects work in a transaction; this module contains none of their rules.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -110,6 +114,7 @@ class Store:
 
     @contextmanager
     def listings(self) -> Iterator[Listings]:
+        """Opens a read-only transaction whose pages name forged rows instead of failing."""
         self._require_file()
         with translated(), self._reading.begin() as db:
             yield Listings(self._transaction(db, writable=False))
@@ -144,6 +149,11 @@ class Store:
         return self._installation
 
     def snapshot(self) -> Snapshot:
+        """Returns the routers' snapshot, verified. Builds it again only if the ETag has
+        changed.
+
+        Raises SnapshotInvalid for rows that do not verify, StoreUnavailable.
+        """
         with self.read() as tx:
             etag = Installations(tx).etag()
             kept = self._snapshot
@@ -155,6 +165,7 @@ class Store:
         return snapshot
 
     def etag(self) -> str:
+        """Returns the ETag of the snapshot's rows, which changes with each of their changes."""
         with self.read() as tx:
             return Installations(tx).etag()
 
@@ -211,12 +222,17 @@ class Store:
     def _record(
         self, tx: Transaction, actor: Actor, action: str, details: Mapping[str, object]
     ) -> None:
+        """Writes the audit event of a repair, and signs the manifest of the repaired rows."""
         AuditLog(tx).append(actor, action, "database", details)
         # Counts a change, because routers refuse other rows with an unchanged count.
         tx.write(sa.update(meta).values(changes=meta.c.changes + 1))
         Manifests().write(tx)
 
     def drop_deleted(self) -> None:
+        """Removes deleted rows from SQLite's log too, so that no file contains deleted texts.
+        Gives up after `CHECKPOINT_ATTEMPTS` if readers keep the log in use. Does nothing on
+        PostgreSQL.
+        """
         if self._file is not None:
             with translated(), self._engine.connect() as db:
                 # Outside a transaction, because SQLite allows a checkpoint only there.
@@ -227,9 +243,11 @@ class Store:
                         break
 
     def wait_for_change(self, timeout_s: float) -> bool:
+        """Waits as `Changes.wait`. Each thread learns of a change once."""
         return self._changes.wait(timeout_s)
 
     def try_lead(self, owner: str) -> bool:
+        """Tries to lead the control processes, as `leader.Leadership`."""
         return self._leadership.try_lead(owner)
 
     def leader(self) -> str:
@@ -243,6 +261,8 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class _ListsAlone:
+    """Runs each method of `Listings` in a transaction of its own."""
+
     store: Store
 
     def __getattr__(self, name: str) -> Callable[..., object]:

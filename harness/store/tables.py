@@ -1,4 +1,9 @@
-"""All tables as SQLAlchemy Core metadata, which the migrations must produce."""
+"""All tables as SQLAlchemy Core metadata, which the migrations must produce.
+
+`SIGNED` are the tables whose rows have signatures. `APPEND_ONLY` are the tables whose rows the
+triggers never let change or disappear. A new table is declared in its subject's `records`
+module; this module must import that module, or the metadata lacks the table.
+"""
 
 from collections.abc import Mapping
 from typing import Final

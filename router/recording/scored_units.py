@@ -35,6 +35,7 @@ class RequestTraits(IntFlag):
     TOOLS = 8
     PRICED = 16  # the targets of both arms have a price
     JUDGED = 32  # sampled for the judge
+    SERVED = 64  # the router served the request itself, so it sees a caller who leaves
 
 
 # A unit's segments are the bits above its traits: one bit for each of `SEGMENTS`.
@@ -66,8 +67,8 @@ NEEDS: Final[Mapping[Guardrail, int]] = {
     Guardrail.COST_PER_SUCCESS: RequestTraits.PRICED.value,
     Guardrail.FEEDBACK: 0,
     Guardrail.JUDGE: RequestTraits.JUDGED.value,
-    Guardrail.LEAVING: 0,
-    Guardrail.LIMITS: 0,
+    Guardrail.LEAVING: RequestTraits.SERVED.value,
+    Guardrail.LIMITS: RequestTraits.SERVED.value,
     Guardrail.REPEATS: RequestTraits.WORDS.value,
 }
 # Guardrails whose faults are in the answer or in the caller's opinion. For the others, the

@@ -64,6 +64,8 @@ _PRICED, _WORDED, _STREAMS = (
 )
 _JSON, _TOOLS = RequestTraits.JSON.value, RequestTraits.TOOLS.value
 _JUDGED: Final = RequestTraits.JUDGED.value
+_SERVED: Final = RequestTraits.SERVED.value
+_SERVED_PRICED: Final = _SERVED | _PRICED
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
 # An estimate for text if the provider counts no tokens.
@@ -221,7 +223,7 @@ class RouteGuardrails(NamedTuple):
         for guardrail in _LISTENING.intersection(rule.guardrails):
             heard |= NEEDS[guardrail]
             kept |= NEEDS[guardrail] if guardrail in _WORDS else 0
-        return cls(_PRICED if is_priced else 0, heard, kept, has_caches)
+        return cls(_SERVED_PRICED if is_priced else _SERVED, heard, kept, has_caches)
 
     def probe(self, request: ClientRequest, *, is_judged: bool = False) -> GuardrailProbe:
         """Returns the probe of one request. is_judged: the request is in the judge's

@@ -207,9 +207,7 @@ def time_answer(progress: RequestProgress, elapsed_s: float) -> ExposureOutcome:
 
 
 def _own_attempts(response: RoutedResponse) -> list[Attempt]:
-    """Returns the ended attempts at the arm's own target; the last is the latest of all
-    targets' attempts only if no other target was asked after it.
-    """
+    """Returns the attempts at the arm's own target that have ended, in their order."""
     target = response.job.arm_target
     return [attempt for attempt in response.progress.attempts if attempt.upstream.id == target]
 

@@ -284,7 +284,7 @@ class RoutedResponse:
 
     @property
     def ended_at(self) -> float:
-        """When the caller left, else now, on the event loop's clock."""
+        """The time at which the caller left, else now, on the event loop's clock."""
         if self._ended_at is not None:
             return self._ended_at
         return self._dispatcher.timers.loop.time()

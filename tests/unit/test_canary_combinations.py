@@ -132,7 +132,7 @@ def ask(
         Segment.STREAM if streams else Segment.WHOLE,
         rng.choice((Segment.CHAT, Segment.MESSAGES)),
     )
-    traits = RequestTraits.WORDS | RequestTraits.PRICED
+    traits = RequestTraits.WORDS | RequestTraits.PRICED | RequestTraits.SERVED
     traits |= (RequestTraits.TOOLS if tools else 0) | (RequestTraits.STREAMS if streams else 0)
     traits |= RequestTraits.JUDGED if rng.random() < 0.4 else 0
     bits = sum(1 << SEGMENTS.index(segment) for segment in segments) << SEGMENTS_FROM

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.gate.online.evidence_paths import guardrail_weights
+from harness.gate.online.evidence_paths import guardrail_path, guardrail_weights, sums_path
 from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.guardrails import (
     RANK_GUARDRAILS,
     ArmLevels,
+    ArmSplit,
+    ErrorTally,
     FailureTally,
     Guardrail,
     Guardrails,
@@ -48,6 +50,71 @@ def tallies(draw: st.DrawFn) -> FailureTally:
 
 
 units = st.floats(0.0, 1.0)
+LOST = ArmSplit(40, 1)
+
+
+def test_units_whose_outcome_is_unknown_are_evidence_of_no_arm() -> None:
+    failing = {"failures": 12, "canary_failures": 1, "canary_units": 2}
+    unknown = ErrorTally(100, 2, 12, 1, unknown=LOST)
+    found = block(1, **failing, counts={G.ERRORS: unknown})
+    known = block(1, units=60, canary_units=1, failures=12, canary_failures=1)
+
+    evidence, expected = (collect_evidence([one], POLICY) for one in (found, known))
+    assert evidence.log_e == expected.log_e
+    assert evidence.log_certificate == expected.log_certificate
+    assert evidence.exposures_by_weight == {100: 1}
+
+
+def test_a_block_in_which_nothing_is_known_adds_no_exposure() -> None:
+    nothing = ErrorTally(100, 1, 0, 0, unknown=ArmSplit(100, 1))
+    evidence = collect_evidence([block(1, counts={G.ERRORS: nothing})], POLICY)
+    assert evidence.exposures_by_weight == {}
+    assert (evidence.log_e, evidence.log_certificate) == pytest.approx((0.0, 0.0))
+
+
+def test_outcomes_and_requests_that_were_not_sent_sum_to_the_assigned_requests() -> None:
+    blocks = [
+        block(
+            n,
+            outcomes={"answered": ArmSplit(98, 1), "limited: rate": ArmSplit(2, 0)},
+            uncounted={"not_sent: pause": ArmSplit(4, 3), "max_keys": ArmSplit(5, 0)},
+        )
+        for n in (1, 2)
+    ]
+    evidence = collect_evidence(blocks, POLICY)
+
+    assert evidence.outcomes == {
+        "answered": (196, 2),
+        "limited: rate": (4, 0),
+        "not_sent: pause": (8, 6),
+    }
+    assert evidence.uncounted == {"max_keys": (10, 0)}
+    assert evidence.assigned == (208, 8)
+    limits = evidence_for(evidence, G.LIMITS)
+    assert (limits.control_failures, limits.control, limits.canary) == (4, 198, 2)
+
+
+def test_bets_on_a_mean_are_evidence_only_if_the_mean_is_above_zero() -> None:
+    harm = sums_path([(0.9,)] * 60)
+    fair = sums_path([(0.9,), (-0.9,)] * 30)
+    assert harm[-1] > math.log(1_000)
+    assert fair[-1] < 0.0
+    assert list(sums_path([(), (math.nan,)])) == [0.0, 0.0]
+
+
+@given(st.lists(st.floats(-1.1, 1.0), max_size=30))
+def test_no_sequence_of_bets_loses_everything(bets: list[float]) -> None:
+    assert np.isfinite(sums_path([tuple(bets)])).all()
+
+
+@pytest.mark.parametrize("guardrail", [G.TRUNCATION, G.ERRORS])
+def test_a_small_block_of_a_guardrail_that_leaves_failures_out_waits_for_others(
+    guardrail: Guardrail,
+) -> None:
+    tally = FailureTally(4, 1, 1, 1)
+    small = block(1, units=4, canary_units=1, failures=1, canary_failures=1)
+    path = guardrail_path([replace(small, counts={guardrail: tally})], guardrail, POLICY)
+    assert bool(path[-1] > 0.0) is (guardrail is G.ERRORS)
 
 
 def test_errors_weigh_seven_tenths_leaving_two_and_the_others_share_the_last() -> None:

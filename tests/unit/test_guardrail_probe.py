@@ -219,8 +219,10 @@ def test_the_times_of_a_stream_and_of_a_failure(route: CompiledRoute) -> None:
 
 
 def test_what_applies_is_known_before_the_answer(route: CompiledRoute) -> None:
-    assert watch(route, {"stream": True}).traits == RequestTraits.WORDS | RequestTraits.STREAMS
-    assert watch(route, None, Endpoint.EMBEDDINGS).traits == RequestTraits(0)
+    assert watch(route, {"stream": True}).traits == (
+        RequestTraits.WORDS | RequestTraits.STREAMS | RequestTraits.SERVED
+    )
+    assert watch(route, None, Endpoint.EMBEDDINGS).traits == RequestTraits.SERVED
     assert not watch(route, None, Endpoint.EMBEDDINGS).listens
     priced = {
         id_: replace(upstream, price=route.upstreams[route.route.incumbent].price)

@@ -50,6 +50,7 @@ ALL = (
     | RequestTraits.JSON
     | RequestTraits.TOOLS
     | RequestTraits.PRICED
+    | RequestTraits.SERVED
 )
 CALLERS = UnitRule(block_size=20, guardrails=Guardrails().tolerated())
 traits = st.integers(0, int(ALL)).map(RequestTraits)

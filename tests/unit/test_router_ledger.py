@@ -128,6 +128,8 @@ def test_every_blocks_counts_fit_together(history: list[tuple[str, int, object]]
         assert total - canary <= n - m
         assert 0 <= block.missing <= total
         assert block.opened_at <= block.closed_at
+        assert sum(split.failures for split in block.outcomes.values()) == n
+        assert sum(split.canary for split in block.outcomes.values()) == m
     assert [block.sequence for block in play.blocks] == list(range(1, len(play.blocks) + 1))
     assert sum(block.units for block in play.blocks) == len(play.units)
     assert play.ledger.idle

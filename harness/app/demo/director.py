@@ -1,5 +1,8 @@
 """Plays the demo's stories under traffic, then attacks the database, and reports whether every
 story ended as it should.
+
+The director only uses what a user has: use cases, the simulated provider's switches and the
+router. It never tells the gate an outcome. The stories are in `environment`.
 """
 
 import json
@@ -63,6 +66,11 @@ NOT_AS_PLANNED = "something did not end as it should: it is marked with ✕ abov
 
 
 def run_demo(*, once: bool, swap: bool) -> int:
+    """Plays the demo and cleans up. Returns the exit code: 0 if every story ended as expected.
+
+    once: ends after the stories; otherwise the traffic goes on until Ctrl-C. swap: exchanges
+    the skills of two models, and so the ends of their stories.
+    """
     stage = DemoEnvironment(swap=swap)
     return play_to_end(stage, lambda: _play(stage, once=once, swap=swap))
 
@@ -100,6 +108,8 @@ def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
 
 @dataclass
 class DemoStep:
+    """A story with its proposal, as last read from the database."""
+
     story: Scenario
     comparison: Comparison
     reported: bool = False
@@ -114,6 +124,7 @@ class DemoStep:
 
     @property
     def ending(self) -> tuple[bool, str]:
+        """Returns whether the story ended as expected, and a sentence about it."""
         verdict, story = self.comparison.verdict, self.story
         words = verdict.words if verdict else "no verdict"
         text = f"{words}, then {self.comparison.proposal.phase_text}"
@@ -122,6 +133,8 @@ class DemoStep:
 
 @dataclass
 class DemoShow:
+    """Plays the stories on a running installation, and prints what happens."""
+
     installation: Installation
     stage: DemoEnvironment
     traffic: DemoTraffic
@@ -158,6 +171,9 @@ class DemoShow:
         self.say("providers are simulated; router, control plane, evals and database are real")
 
     def play(self, stories: Sequence[Scenario]) -> list[tuple[bool, str]]:
+        """Runs all stories to their ends. Returns the outcomes of the outage and the agent,
+        each with a sentence; `report` adds the proposals' outcomes.
+        """
         traffic = self.traffic
         swapped = next(story for story in stories if story.ends is ProposalPhase.PROMOTED)
         agent = DemoAgent(traffic.base_url, traffic.key, swapped.route, self.say)
@@ -182,6 +198,7 @@ class DemoShow:
         return [(self._backup_served(), lost), (survived, loop)]
 
     def _watch(self) -> None:
+        """Follows the proposals until all have ended, or until `LONGEST_S`."""
         began, shown = time.monotonic(), 0.0
         ctx, names = self.installation.context, [story.route for story in self._expected]
         while (
@@ -221,6 +238,7 @@ class DemoShow:
         self.say(f"{NEW} is new: {NIGHTLY_ROUTE} measures new models on a schedule")
 
     def _adopt(self) -> None:
+        """Finds the proposals of the expected stories, also those that a schedule created."""
         ctx = self.installation.context
         for story in list(self._expected):
             for proposal in list_proposals(ctx, route=story.route, open_only=True):
@@ -259,6 +277,9 @@ class DemoShow:
             pass
 
     def _swap_back(self, agent: DemoAgent, candidate: str) -> bool:
+        """Rolls the agent's route back between two of its turns. Returns whether its tool loop
+        survived.
+        """
         try:
             agent.take_turn(candidate)
             why = "make demo: rollback during an agent's tool loop"
@@ -280,6 +301,9 @@ class DemoShow:
         self.say(f"{OUTAGE_ROUTE}: the provider is back")
 
     def _backup_served(self) -> bool:
+        """Returns whether the backup answered requests during the outage and no request failed,
+        by the router's own records.
+        """
         time.sleep(2 * self.installation.settings.router.flush_interval_s)
         with self.installation.context.store.read() as tx:
             route = Routing(tx).table().routes[OUTAGE_ROUTE]
@@ -314,6 +338,9 @@ class DemoShow:
         return kept and not tally.failed and enough
 
     def _promise_holds(self) -> bool:
+        """Tries to promote the failed candidate by SQL. Returns whether the database refused
+        every try.
+        """
         lost = [s for s in self.scenes if isinstance(s.comparison.verdict, Failed)]
         if not lost:
             self.lines("✕ No candidate failed its evals", [f"{WORSE} should have"])

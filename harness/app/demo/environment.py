@@ -2,6 +2,9 @@
 
 A story's expected end follows from the skills of the simulated models, never from the run. If
 two models exchange their skills, two stories exchange their ends.
+
+The environment is a folder with its own configuration and database, and real processes of
+Swapgate. It never uses the user's installation.
 """
 
 import os
@@ -90,6 +93,8 @@ TRIES: Sequence[tuple[str, str, str | None]] = (
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
+    """A proposal of the demo. ends: the phase in which it must end."""
+
     route: str
     candidate: str
     ends: ProposalPhase
@@ -110,6 +115,8 @@ def build_scenarios(*, swap: bool) -> tuple[Scenario, ...]:
 
 @dataclass
 class DemoEnvironment:
+    """The folder and the processes of one demo. `close` ends all processes."""
+
     # Holds the database, the logs and swapgate.yaml.
     folder: Path = field(
         default_factory=lambda: Path(tempfile.mkdtemp(prefix="swapgate-demo-"))
@@ -126,6 +133,9 @@ class DemoEnvironment:
         return f"http://{HOST}:{self.ports[name]}"
 
     def choose_ports(self, wanted: Mapping[str, int]) -> list[str]:
+        """Chooses a free port for each process, the wanted one if it is free. Returns notes
+        about others.
+        """
         notes = []
         for name, port in wanted.items():
             spoken_for = {*wanted.values(), *self.ports.values()} - {port}
@@ -137,6 +147,7 @@ class DemoEnvironment:
     def start(
         self, name: str, words: list[str], environment: Mapping[str, str] | None = None
     ) -> None:
+        """Starts `swapgate WORDS` with its output in NAME.log. Does not wait."""
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             self.children[name] = subprocess.Popen(  # noqa: S603 - our own command
@@ -159,6 +170,7 @@ class DemoEnvironment:
         raise SwapgateError(f"{name} did not start:\n{log[-2000:]}")
 
     def kill(self, name: str) -> int:
+        """Kills a process without warning, as a crash would. Returns its pid."""
         child = self.children[name]
         child.send_signal(signal.SIGKILL)
         child.wait()
@@ -201,6 +213,9 @@ class DemoEnvironment:
         return self.folder / "models.yaml"
 
     def write_config(self) -> None:
+        """Writes the configuration, the routes of all stories and the profiles of the simulated
+        models.
+        """
         models = yaml.safe_load(MODELS.read_text(encoding="utf-8"))
         prices = {name: model["price"] for name, model in models.items()}
         if self.swap:
@@ -264,6 +279,9 @@ class DemoEnvironment:
 
 
 def play_to_end(stage: DemoEnvironment, play: Callable[[], bool]) -> int:
+    """Plays, then ends all processes. Returns the exit code. Keeps the folder with the logs if
+    something failed.
+    """
     # A closed terminal or a `kill` ends the demo like Ctrl-C, and ends all its processes.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)

@@ -1,6 +1,8 @@
 """Sends the demo's traffic: the official openai client proves compatibility, and a light
 generator gives volume. An error, an empty answer or an incomplete stream counts as a failed
 request. Sends simulated users' requests for `swapgate sim traffic`, and reports their results.
+
+The traffic reaches Swapgate only through the router's public API, with a data key.
 """
 
 import asyncio
@@ -48,6 +50,8 @@ Ask = Callable[[str, int], Awaitable[str]]
 
 @dataclass
 class TrafficCounts:
+    """Results of the requests. answered: by client. failures: texts of the first failures."""
+
     answered: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     failed: int = 0
@@ -67,6 +71,8 @@ class TrafficCounts:
 
 @dataclass
 class DemoTraffic:
+    """Sends requests from a thread of its own, at the rates of the routes."""
+
     base_url: str  # ends in /v1
     key: str
     # Requests per second, by route; callers may change it while the traffic runs.
@@ -83,6 +89,9 @@ class DemoTraffic:
         self._thread.start()
 
     def stop(self) -> None:
+        """Sends no more requests, and waits for the answers of the others, at most
+        `TIMEOUT_S`.
+        """
         self._stop.set()
         if self._thread:
             self._thread.join(timeout=TIMEOUT_S)
@@ -138,6 +147,7 @@ class DemoTraffic:
 
 
 async def _post(session: aiohttp.ClientSession, url: str, route: str, number: int) -> str:
+    """Asks by a plain HTTP request. Raises ValueError for a status that is not 200."""
     question = {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}
     body = {"model": route, "user": f"user-{route}-{number}", "messages": [question]}
     async with session.post(url, json=body) as answer:
@@ -148,6 +158,9 @@ async def _post(session: aiohttp.ClientSession, url: str, route: str, number: in
 
 
 async def _ask(client: AsyncOpenAI, route: str, number: int) -> str:
+    """Asks by the official client, for many requests in a stream. Returns an empty text for a
+    stream without an end.
+    """
     message: Any = {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}
     asked: dict[str, Any] = {"model": route, "messages": [message]}
     asked["user"] = f"sdk-{route}-{number}"
@@ -189,6 +202,11 @@ MOVED_S = 20.0
 
 @dataclass
 class DemoAgent:
+    """An agent whose tool loop goes on while its route's model changes.
+
+    turns: the conversation so far. served: the model of each turn, as the router reported it.
+    """
+
     base_url: str  # the router's address, with `/v1`
     key: str
     route: str
@@ -198,6 +216,11 @@ class DemoAgent:
     answer: str = ""
 
     def take_turn(self, model: str) -> None:
+        """Waits until the route serves `model`, then takes one turn and runs the tools that it
+        calls.
+
+        Raises SwapgateError if the model does not serve within `MOVED_S`, or the call fails.
+        """
         with OpenAI(base_url=self.base_url, api_key=self.key, max_retries=0) as client:
             deadline = time.monotonic() + MOVED_S
             question = [{"role": "user", "content": "Who are you?"}]
@@ -243,6 +266,8 @@ HOPELESS_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class TrafficResult:
+    """The result of `send_traffic`. failed: requests without a whole answer."""
+
     requests: int
     failed: int
     # Whether all open proposals of the routes ended, if the caller waits for them. A proposal
@@ -318,6 +343,7 @@ def _routes_to_ask(ctx: Context, names: Sequence[str]) -> list[str]:
 
 
 def _require_answers(traffic: DemoTraffic) -> None:
+    """Raises CallFailed if every request so far has failed."""
     tally = traffic.tally
     if tally.failed and tally.failed == tally.total:
         raise CallFailed(
@@ -338,6 +364,8 @@ def _count(traffic: DemoTraffic) -> str:
 
 @dataclass
 class ProposalWatch:
+    """Follows the open proposals of some routes, and describes them for a terminal."""
+
     ctx: Context
     routes: Sequence[str]
     open: dict[str, str] = field(default_factory=dict)  # route to its proposal
@@ -352,6 +380,9 @@ class ProposalWatch:
                     self.open[proposal.route] = proposal.id
 
     def refresh(self) -> list[str]:
+        """Reads the proposals again. Returns a line for each proposal that has ended since the
+        last call.
+        """
         ended = []
         for route, proposal in self.proposals.items():
             if not proposal.open:
@@ -368,6 +399,7 @@ class ProposalWatch:
         return all(p.phase is ProposalPhase.AWAITING_APPROVAL for p in self.proposals.values())
 
     def approvals(self) -> list[str]:
+        """Lists the commands with which a person approves the waiting proposals."""
         return [
             f"{route}: waits for {describe_approver(proposal)}: `swapgate proposal approve "
             f"{proposal.id}`, or the page Proposals; then send traffic again"

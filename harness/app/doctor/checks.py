@@ -1,4 +1,8 @@
-"""The checks of `swapgate doctor`: findings, each with the next step."""
+"""The checks of `swapgate doctor`: findings, each with the next step.
+
+A check repairs nothing. A fault of the installation is a finding, not an exception. The command
+line prints the findings and sets the exit code.
+"""
 
 import os
 import shutil
@@ -35,6 +39,10 @@ _OF_PROVIDER: Final = (ProbeSubject.REACHABLE, ProbeSubject.KEY)
 
 @dataclass(frozen=True, slots=True)
 class DoctorFinding:
+    """What a check found. fail: a part does not work; warn: it works, but not as a person would
+    want.
+    """
+
     subject: str
     status: Literal["ok", "warn", "fail"]
     found: str
@@ -101,6 +109,9 @@ def _home(settings: Settings) -> DoctorFinding:
 def _database(
     settings: Settings, open_context: Callable[[], Context]
 ) -> tuple[Context | None, list[DoctorFinding]]:
+    """Opens the database and checks it. Returns no context if the database cannot be used;
+    checks that need it are then skipped.
+    """
     file = Path(settings.database_url.removeprefix(SQLITE))
     if settings.database_url.startswith(SQLITE) and not file.exists():
         return None, [DoctorFinding("database", "fail", f"{file} is missing", _INIT)]
@@ -231,6 +242,7 @@ def _code(suite: SuiteSettings) -> DoctorFinding:
 
 
 def _providers(_: Settings, context: Context) -> Findings:
+    """Checks every provider now. Only a fault of the address or the key fails the provider."""
     found = registered_providers.run_check(context).providers
     if not found:
         yield DoctorFinding("providers", "warn", "none is configured", FIRST_ROUTE_STEP)
@@ -251,6 +263,9 @@ def _finding(subject: str, finding: ProbeFinding) -> DoctorFinding:
 
 
 def _secrets(_: Settings, context: Context) -> Findings:
+    """Reports stored keys and headers that no encryption key decrypts, and missing variables of
+    a provider that has others.
+    """
     with context.store.read() as tx:
         stored = provider_secrets.list_live_credentials(tx)
         known = Providers(tx).all().values()
@@ -317,6 +332,9 @@ def _leader(_: Settings, context: Context) -> Findings:
 
 
 def _ports(settings: Settings, _: Context | None) -> Findings:
+    """Reports ports that another program holds. A port on which Swapgate itself answers is no
+    fault.
+    """
     parts = (
         ("router", settings.router, "/healthz"),
         ("control", settings.control, "/healthz"),

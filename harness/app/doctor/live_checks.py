@@ -1,4 +1,8 @@
-"""Tries a provider's model with the user's own key, below a cap: `swapgate doctor --live`."""
+"""Tries a provider's model with the user's own key, below a cap: `swapgate doctor --live`.
+
+The requests pass a router of their own, with no fallbacks and no retries, so that each finding
+is about one call. `live_scenarios` has the requests and judges the answers.
+"""
 
 import asyncio
 import json
@@ -61,6 +65,12 @@ _HOPELESS: Final = frozenset(
 
 @dataclass
 class LiveMeter:
+    """Counts the cost of the calls, and refuses a call that could exceed the cap.
+
+    max_usd: for all models together. limit_kept: once a provider ignores a token limit, no
+    estimate holds, so no further call is made.
+    """
+
     max_usd: float
     price: Price | None = None  # the current model's price
     spent_usd: float = 0.0
@@ -227,6 +237,7 @@ class _LiveRun:
 async def _read(
     client: AsyncModelClient, request: CompletionRequest, *, streamed: bool
 ) -> LiveAnswer:
+    """Asks once. Raises CallFailed."""
     if not streamed:
         return LiveAnswer(await client.complete(request))
     async with client.stream(request) as stream:
@@ -235,6 +246,9 @@ async def _read(
 
 
 def _failed(error: CallFailed) -> LiveAnswer:
+    """Describes a failed call by the failure class of its last attempt, as the router
+    sees it.
+    """
     attempts = error.details.get("attempts")
     last = attempts[-1] if isinstance(attempts, list) and attempts else None
     if isinstance(last, dict) and last.get("failure") in set(FailureClass):

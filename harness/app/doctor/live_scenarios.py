@@ -1,5 +1,7 @@
 """Judges the answer to each request of `swapgate doctor --live`. A finding describes an
 answer's structure, and never quotes its text.
+
+Pure: `live_checks` sends the requests.
 """
 
 import json
@@ -45,6 +47,8 @@ class LiveFinding:
 
 @dataclass(frozen=True, slots=True)
 class LiveAnswer:
+    """A provider's answer or failure. chunks: of a stream; empty for an answer in one piece."""
+
     response: CompletionResponse | None = None  # None if the request failed
     chunks: Sequence[StreamChunk] = ()
     failure: str = ""  # the router's failure class; empty for an answer
@@ -103,6 +107,9 @@ def _differs(found: str, step: str = "nothing to do") -> _Judged:
 
 
 def _plain(answer: LiveAnswer, response: CompletionResponse, model: str) -> _Judged:
+    """Judges an ordinary answer: text, finish reason, usage, and the name of the model that
+    answered.
+    """
     used = response.usage
     if not response.text.strip():
         return _fails("the answer has no text", "raise the model's limit, or report it")
@@ -120,6 +127,9 @@ def _plain(answer: LiveAnswer, response: CompletionResponse, model: str) -> _Jud
 
 
 def _length(answer: LiveAnswer, response: CompletionResponse, _model: str) -> _Judged:
+    """Judges an answer that a limit should have cut off. The limit works if the provider counts
+    no more than `SHORT_LIMIT` tokens, and says that it cut the answer off.
+    """
     output = response.usage.output_tokens if response.usage else None
     if output is not None and output > SHORT_LIMIT:
         return _fails(
@@ -137,6 +147,7 @@ def _length(answer: LiveAnswer, response: CompletionResponse, _model: str) -> _J
 
 
 def _stream(answer: LiveAnswer, response: CompletionResponse, model: str) -> _Judged:
+    """Judges a stream as an ordinary answer, and then its pieces and the place of the usage."""
     plain = _plain(answer, response, model)
     if plain[0] is not LiveOutcome.FAILS and len(answer.models) > 1:
         return _fails("its chunks name several models", _SEVERAL)
@@ -176,6 +187,10 @@ def _word(finish: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LiveScenario:
+    """A request, and how its answer is judged. judge: gets the answer, the response and the
+    model.
+    """
+
     name: str
     expected: str
     judge: _Judge
@@ -186,6 +201,7 @@ class LiveScenario:
     refused_as: FailureClass | None = None  # the expected failure class
 
     def find(self, answer: LiveAnswer, model: str) -> LiveFinding:
+        """Judges an answer. model: the model that was asked, which the provider should name."""
         if answer.response is not None:
             judged = self.judge(answer, answer.response, model)
         elif self.refused_as is None:

@@ -1,5 +1,7 @@
 """Sends one short question to a target, for `swapgate model probe`. Like the router, it uses no
 proxy and follows no redirect, so that a key reaches only its provider.
+
+It asks the provider directly: no route, no record and no budget are involved.
 """
 
 import asyncio
@@ -79,6 +81,9 @@ NATIVE_PROBES: Final[Mapping[Endpoint, NativeProbe]] = {
 
 
 def find_gap(endpoint: Endpoint, stream: bytes) -> str:
+    """Returns the first event or member that a stream of this endpoint lacks; empty if it is
+    complete.
+    """
     rules, came = NATIVE_PROBES[endpoint].events, set[str]()
     payloads = EventPayloads()
     for payload in (*payloads.read(stream), *payloads.rest()):
@@ -92,6 +97,7 @@ def find_gap(endpoint: Endpoint, stream: bytes) -> str:
 
 
 def count_numbers(answer: bytes) -> int:
+    """Returns the length of the first vector of an embeddings answer; 0 if there is none."""
     data = (read_object(answer) or {}).get("data")
     first = data[0] if isinstance(data, list) and data else None
     vector = first.get("embedding") if isinstance(first, dict) else None
@@ -120,6 +126,8 @@ _SAYS_NO_CHAT: Final = re.compile(r"\bchat|\bllm\b|\bcompletion|\bgenerat", re.I
 
 @dataclass(frozen=True, slots=True)
 class Probe:
+    """The result of a probe. error: empty if the target answered."""
+
     target: str
     ok: bool
     status: int | None
@@ -224,6 +232,7 @@ def _embedded(
 
 
 def _error_text(provider: Provider, key: ProviderKey | None, found: ProbeReply) -> str:
+    """Returns the provider's error; for a refused key, which key it was and what to do."""
     if found.status not in KEY_REFUSED_STATUSES:
         return found.error
     if key is None:

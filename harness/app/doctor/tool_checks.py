@@ -1,4 +1,9 @@
-"""Runs the same tool loop on any target: `swapgate doctor --tools`."""
+"""Runs the same tool loop on any target: `swapgate doctor --tools`.
+
+`harness.providers.calls.tool_probe` judges the answers, by the same rules for every target. The
+loop runs through a router with a temporary database (`single_target_router`), which live checks
+use too.
+"""
 
 import asyncio
 import json
@@ -57,6 +62,8 @@ FoundT = TypeVar("FoundT")
 
 @dataclass(frozen=True, slots=True)
 class TargetReport(Generic[FoundT]):
+    """The findings about one target."""
+
     target: str
     ok: bool  # all declared abilities work, and doctor tried all that the caps allow
     findings: Sequence[FoundT]
@@ -99,6 +106,7 @@ def _error_text(provider: Provider, keys: Sequence[ProviderKey], error: CallFail
 
 
 def without_secrets(text: str, provider: Provider, keys: Sequence[ProviderKey]) -> str:
+    """Hides the provider's keys and headers in a text that the provider may have sent back."""
     hidden = text.encode("utf-8", "replace")
     for key in keys or (None,):
         hidden = hide_provider_secrets(hidden, provider, key)
@@ -154,6 +162,9 @@ async def _whole(client: AsyncModelClient, request: CompletionRequest) -> ToolLo
 async def _looped(
     client: AsyncModelClient, request: CompletionRequest, *, streamed: bool = False
 ) -> ToolLoopTrace:
+    """Runs a tool loop of at most `MAX_TURNS` answers. An unfinished loop is a trace with an
+    error.
+    """
     on_chunk = (lambda _: None) if streamed else None
     try:
         run = await client.complete_with_tools(
@@ -166,6 +177,7 @@ async def _looped(
 
 
 async def _forced(client: AsyncModelClient, request: CompletionRequest) -> ToolLoopTrace:
+    """Asks for one particular tool. Raises CallFailed."""
     answer = await client.complete(request)
     return ToolLoopTrace(_turns([answer.message]), answer.text)
 

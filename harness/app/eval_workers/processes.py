@@ -37,6 +37,9 @@ ENDS_WITHIN_S: Final = 10.0
 
 
 def last_words(errors: IO[bytes]) -> str:
+    """Returns the last line of a process's stderr, at most `LAST_WORDS` characters; empty for
+    none.
+    """
     size = errors.seek(0, os.SEEK_END)
     errors.seek(max(0, size - PIPE_BYTES))
     lines = errors.read().decode("utf-8", "replace").strip().splitlines()
@@ -75,6 +78,8 @@ class ForkedWorker:
 
 
 class WorkerTemplate:
+    """The control process's side of a template process, which forks workers on request."""
+
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], cwd: Path
     ) -> None:
@@ -143,6 +148,7 @@ class WorkerTemplate:
             self._workers.popitem()[1].returncode = code if code > 0 else -signal.SIGTERM
 
     def close(self) -> None:
+        """Ends the template and its workers, and waits at most `ENDS_WITHIN_S` for it."""
         self.receive()
         with suppress(OSError):  # the template has ended with unread input
             self._asks.close()
@@ -158,6 +164,8 @@ class WorkerTemplate:
 
 @dataclass(frozen=True)
 class AskedRun:
+    """The run that a forked worker works on, and the worker's name on the lease."""
+
     run: str
     owner: str
 
@@ -261,6 +269,7 @@ class SubprocessWorkers:
         self._children: dict[str, _Child] = {}
 
     def start(self, run: str) -> str:
+        """Starts a worker for the run. Returns its name for the lease. Raises OSError."""
         owner = f"worker-{os.getpid()}-{secrets.token_hex(4)}"
         environment = {**_minimum(), **self._needed_by(run)}
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - read when the worker has ended
@@ -309,6 +318,7 @@ class SubprocessWorkers:
         }
 
     def reap(self) -> Sequence[tuple[str, str, int, str]]:
+        """Forgets the ended workers. Returns run, owner, exit code and last words of each."""
         ended = []
         for run, child in list(self._children.items()):
             code = child.process.poll()
@@ -336,11 +346,13 @@ class SubprocessWorkers:
                 template.close()
 
     def stop(self, run: str) -> None:
+        """Asks the run's worker to end, if it runs. The worker stores its samples first."""
         child = self._children.get(run)
         if child is not None and child.process.poll() is None:
             child.process.send_signal(signal.SIGTERM)
 
     def stop_all(self) -> None:
+        """Ends all workers and the template. Kills a worker that does not end within 10 s."""
         for run in list(self._children):
             self.stop(run)
         for child in self._children.values():
@@ -355,6 +367,9 @@ class SubprocessWorkers:
 
 
 def _minimum() -> dict[str, str]:
+    """Returns the environment that every worker gets. It has no key, so that code of a suite in
+    one run cannot read the keys of another.
+    """
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     return {**kept, "PYTHONUNBUFFERED": "1", "INSPECT_DISPLAY": "none"}
 

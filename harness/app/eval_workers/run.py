@@ -1,5 +1,7 @@
 """Runs eval workers: their start by the control process, the worker process, and the host
 (`swapgate worker`) that takes runs from the queue. Workers sign with the workers' key.
+
+A worker gets only the keys of its own run's providers, and no private key of the control plane.
 """
 
 import asyncio
@@ -40,6 +42,9 @@ def open_with_workers(
 
 
 def build_workers(installation: Installation) -> EvalWorkers:
+    """Builds the starter of eval workers. A worker gets the keys and headers of its run's
+    provider and judge, in variables that exist only for it.
+    """
     from harness.app.eval_workers.processes import SubprocessWorkers, worker_command  # noqa: PLC0415
     from harness.app.eval_workers.worker import JUDGE, TARGET  # noqa: PLC0415
     from harness.registry import provider_secrets  # noqa: PLC0415 - only where workers start
@@ -102,6 +107,9 @@ def run_worker_template(given: Path | None) -> None:
 
 
 def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None:
+    """Runs one eval run in this process. owner: the worker's name on the lease. parent: the pid
+    of the process with which the worker ends.
+    """
     with pause_garbage_collection():
         from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds to import
     leave_modules_alone()
@@ -172,6 +180,8 @@ def run_worker_host(given: Path | None, *, slots: int, providers: Collection[str
 
 
 class _WorkerHost:
+    """Runs the queue's runs as processes until a signal comes."""
+
     def __init__(self, installation: Installation, workers: EvalWorkers) -> None:
         self._installation = installation
         self._workers = workers
@@ -201,6 +211,9 @@ class _WorkerHost:
             self._workers.stop(run)
 
     async def _work(self, run: str) -> None:
+        """Starts the run's process and waits for its end. The queue then counts the job as
+        done: the control process queues the run again if samples are missing.
+        """
         if self._ended.is_set():
             return
         if not await asyncio.to_thread(self._start, run):

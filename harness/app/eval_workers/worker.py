@@ -1,5 +1,8 @@
 """Runs one eval run as a worker process. A kill at any point loses no stored sample, and the
 next worker requests the missing samples again.
+
+The worker holds the run by a lease (`LEASE_S`) and renews it. It decides nothing about the
+proposal: it stores samples, and the control plane reads them.
 """
 
 import json
@@ -47,6 +50,8 @@ BEAT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerEnv:
+    """The environment variables in which the parent passes a provider's secrets."""
+
     key: str  # the variable of the run's provider key
     headers: str  # the variable of the provider's headers, a JSON object
 
@@ -59,6 +64,8 @@ NOTE_EVERY = timedelta(seconds=5)
 
 @dataclass
 class EvalWorker:
+    """Works on one run, once. An instance must not be used for a second run."""
+
     store: Store
     clock: Clock
     runner: EvalRunner
@@ -86,6 +93,9 @@ class EvalWorker:
             )
 
     def _work_on(self, job: EvalJob, stopping: Callable[[], bool]) -> RunState | None:
+        """Runs the job and stores the run's state. An unfit judge fails the run; a reached cap
+        and an absent provider only stop it, so that it can go on later.
+        """
         run = job.run.id
         beat = threading.Thread(target=self._beat, args=(run,), daemon=True)
         beat.start()
@@ -121,6 +131,7 @@ class EvalWorker:
                 meter.refresh()
 
     def _take(self, run: str) -> EvalJob | None:
+        """Takes the run's lease and loads its job. None if another worker has the lease."""
         with self.store.write() as tx:
             if not self._lease(EvalRuns(tx).lease, run):
                 return None
@@ -169,6 +180,9 @@ class EvalWorker:
         return lease(run, self.owner, now=now, until=now + timedelta(seconds=LEASE_S))
 
     def _beat(self, run: str) -> None:
+        """Renews the lease until the run ends. Stops the run if the parent has ended, or if the
+        run is cancelled or has another owner.
+        """
         while not self._stop.wait(BEAT_S):
             if os.getppid() != self.parent or not self._still_wanted(run):
                 self._stop.set()
@@ -190,6 +204,10 @@ class EvalWorker:
         return sent + received, cost
 
     def _keeper(self, meter: "_ProgressMeter") -> Callable[[Sample], bool]:
+        """Builds the callback that stores each sample. It returns False if the run must
+        stop.
+        """
+
         def keep(sample: Sample) -> bool:
             try:
                 is_new = self._stored(meter.job, sample)
@@ -225,6 +243,7 @@ class EvalWorker:
         return EvalRuns(tx).store_sample(sample, owner=self.owner)
 
     def _sightings(self, job: EvalJob, sample: Sample) -> Sequence[Sighting]:
+        """Lists the served models to note, each at most once per `NOTE_EVERY`."""
         now = self.clock.now()
         found = []
         for target, served in ((job.target.id, sample.served), (job.judge, sample.judge)):
@@ -236,6 +255,12 @@ class EvalWorker:
         return found
 
     def _leave(self, job: EvalJob, state: RunState, message: str) -> RunState | None:
+        """Gives the lease back with the run's final state. Returns None if another worker has
+        the run.
+
+        Fails a run whose stored samples have disappeared, because a deletion could change its
+        score.
+        """
         run = job.run.id
         with self.store.write() as tx:
             eval_run, stored = EvalRuns(tx).get(run), EvalRuns(tx).done(run)
@@ -279,6 +304,9 @@ class EvalWorker:
             return RunState.QUEUED if EvalRuns(tx).wait(waits, self.owner) else None
 
     def _note_calibration(self, tx: Transaction, run: EvalRun) -> None:
+        """Writes the judge's calibration to the audit log, if it differs from the last one
+        there.
+        """
         found = self.runner.calibration
         if found is None:
             return
@@ -305,6 +333,8 @@ def _after(state: RunState, *, complete: bool) -> RunState:
 
 @dataclass
 class _ProgressMeter:
+    """Counts a run's tokens and cost against its budget, over all its workers."""
+
     job: EvalJob
     tokens: int
     cost_usd: float
@@ -319,6 +349,11 @@ class _ProgressMeter:
 
     @property
     def message(self) -> str:
+        """Returns why the budget is used up; empty if the run may continue.
+
+        A budget in USD stops a model without a price at once, because its cost cannot be
+        limited.
+        """
         budget, model = self.job.run.budget, self.job.target.model
         if budget.max_tokens is not None and self.tokens >= budget.max_tokens:
             return f"the run has used {self.tokens} of {budget.max_tokens} tokens"

@@ -2,6 +2,9 @@
 
 Each tick gives the gateway the routing table's shares, and reports shares that Swapgate did not
 set. It counts the gateway's outcomes in the records that a router would write.
+
+An outcome is evidence only if its request began while the split was the one that Swapgate set.
+The rules about such times are pure, in `harness.canary.split`.
 """
 
 import time
@@ -59,6 +62,10 @@ STILL_AFTER: Final = timedelta(minutes=1)
 
 
 class DrivenRoute(NamedTuple):
+    """What the drive knows about a route. times: when the gateway's split was known to be
+    right.
+    """
+
     split: Split  # the split that Swapgate set; empty if the gateway refused it
     times: Sequence[TrustedTime]
     targets: Mapping[str, Target]  # by id: the route's targets, current and former
@@ -80,6 +87,12 @@ class SplitDrive:
         self._read_late_at = clock.now() - LATE_EVERY
 
     def tick(self, serving: "CompiledSnapshot") -> None:
+        """Sets and checks the splits of all routes, and counts new outcomes. serving: the
+        routing table.
+
+        Never raises for a gateway that does not answer: problems become alerts, and the
+        gateway's last split stays in force.
+        """
         problems: dict[str, str] = {}
         try:
             self._driver.begin_look()
@@ -138,6 +151,11 @@ class SplitDrive:
         )
 
     def _count(self, serving: "CompiledSnapshot", problems: dict[str, str]) -> None:
+        """Counts the outcomes that no earlier tick has counted.
+
+        Skips requests from times at which the split was not Swapgate's. Adds the problems to
+        `problems`.
+        """
         now = self._clock.now()
         is_late = now - self._read_late_at >= LATE_EVERY
         since = now - (LATEST + LATE_EVERY if is_late else RECENT)
@@ -170,6 +188,9 @@ class SplitDrive:
     def _record(
         self, outcome: Outcome, found: TrustedTime, revision: int, *, is_new: bool
     ) -> None:
+        """Records one outcome as a router would. is_new: the caller's first request came after
+        the split began, so that chance chose the caller's arm.
+        """
         from router.recording.scored_units import GuardrailSample, SampleValues  # noqa: PLC0415 - slow
         from router.recording.sums import CompletedRequest  # noqa: PLC0415 - slow
 
@@ -204,6 +225,9 @@ class SplitDrive:
         self._recorder.finish(ticket, ended, sample, _exposure_outcome(outcome))
 
     def _report(self, problems: Mapping[str, str]) -> None:
+        """Raises alerts for new problems, repeats them every `STILL_AFTER`, and ends the
+        others.
+        """
         now = self._clock.now()
         # Without the gateway's answer, the state of its routes is unknown, so no alert ends.
         over = () if GATEWAY in problems else self._open.keys() - problems.keys()

@@ -43,10 +43,18 @@ class FlagdFile:
         """Does nothing: each method reads the files, which other programs may change."""
 
     def read_split(self, route: str, targets: Collection[Target]) -> Split:
+        """Returns the shares by target, in basis points. Empty if flagd has no such flag.
+        Shares of foreign rules have a name that is no target's.
+        """
         flag = _flag(self._load()[0], route)
         return _read_shares(flag, targets) if flag else {}
 
     def set_split(self, route: str, targets: Collection[Target], split: Split) -> None:
+        """Writes the flag's shares. Keeps the salt while the variants stay, so that callers
+        keep theirs.
+
+        Raises UpstreamError if the flag lacks a variant or has targeting of its own.
+        """
         document, text = self._load()
         flag = _flag(document, route)
         if not flag:
@@ -213,6 +221,7 @@ def _distribution(targeting: Any) -> tuple[Any, _Weights]:
 
 
 def _read_shares(flag: Mapping[str, Any], targets: Collection[Target]) -> Split:
+    """Computes the shares by target, in basis points, as flagd would serve them."""
     variants, default = flag["variants"], f"{flag.get('defaultVariant')}"
     bucket_by, weights = _distribution(flag.get("targeting"))
     if bucket_by is OTHER_RULES:

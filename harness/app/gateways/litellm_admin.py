@@ -3,6 +3,8 @@
 A deployment's `weight` is its share. Swapgate also sets `blocked` if the share is 0, because
 LiteLLM uses deployments of weight 0 if no other is left, for example after a retry. Swapgate
 reads the share of a deployment that is not blocked as at least 1 basis point.
+
+`drive` decides when to call it and which split is right.
 """
 
 import json
@@ -50,6 +52,7 @@ class LiteLLMAdmin:
         self._deployments: Sequence[Deployment] = ()
 
     def begin_look(self) -> None:
+        """Reads the deployments, for the calls until the next one. Raises UpstreamError."""
         try:
             found = self._call("/v1/model/info")["data"]
             self._deployments = [_deployment(entry) for entry in found]
@@ -57,6 +60,7 @@ class LiteLLMAdmin:
             raise UpstreamError(f"LiteLLM's list of models is unreadable: {error!r}") from None
 
     def read_split(self, route: str, targets: Collection[Target]) -> Split:
+        """Returns the shares by target, in basis points; empty if LiteLLM has no such group."""
         group = [d for d in self._deployments if d.group == route]
         routable = [d for d in group if not d.blocked]
         split = {_served(deployment, targets): 0.0 for deployment in group}
@@ -72,6 +76,11 @@ class LiteLLMAdmin:
         }
 
     def set_split(self, route: str, targets: Collection[Target], split: Split) -> None:
+        """Sets the weights of the route's deployments. Deployments of one target share its
+        weight equally.
+
+        Raises UpstreamError if a target has no deployment, or if a weight cannot change.
+        """
         group = [d for d in self._deployments if d.group == route]
         by_target: dict[str, list[Deployment]] = {}
         for deployment in group:
@@ -100,6 +109,10 @@ class LiteLLMAdmin:
                 self._call(f"/model/{quote(deployment.id)}/update", body, method="PATCH")
 
     def read_outcomes(self, since: datetime, driven: Driven) -> Iterator[Outcome]:
+        """Yields the requests of driven routes that began since then.
+
+        Raises UpstreamError after the readable rows, if a row is unreadable.
+        """
         deployments = [d for d in self._deployments if d.group in driven]
         served = {d.id: _served(d, driven[d.group]) for d in deployments}
         fault: Exception | None = None
@@ -133,6 +146,9 @@ class LiteLLMAdmin:
                 raise UpstreamError(f"LiteLLM's logs are unreadable: {error!r}") from None
 
     def _call(self, path: str, body: object = None, *, method: str | None = None) -> Any:
+        """Calls the API and returns the JSON of its answer. Raises UpstreamError, without the
+        key.
+        """
         headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
         sent = None if body is None else json.dumps(body).encode()
         about = f"LiteLLM at {self._url}"

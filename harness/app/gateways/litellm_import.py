@@ -1,5 +1,8 @@
 """Converts LiteLLM's proxy configuration (`config.yaml`). Each model name becomes a route, and
 its deployments and fallbacks become the route's chain.
+
+Each key of the file gets a note: taken, changed, or left out with a reason. `set_up` reads and
+writes the files. Values of keys are never copied, because they may be secrets.
 """
 
 import re
@@ -104,6 +107,9 @@ _Deployment = tuple[float, float, int, str, object]
 
 
 def convert_litellm(source: SourceConfig) -> Conversion:
+    """Converts a configuration to Swapgate's. A part that cannot be converted gets a note, and
+    does not stop the rest.
+    """
     return _Converter(source).convert()
 
 
@@ -150,6 +156,9 @@ class _Converter:
         return Conversion(config, tuple(source.notes()), tuple(self._variables))
 
     def _read_deployment(self, path: ConfigPath) -> None:
+        """Reads an entry of `model_list` into a provider and a group. Raises InputError, which
+        becomes the entry's note.
+        """
         source, where = self._source, (*path, "litellm_params")
         name, given = source.text((*path, "model_name")), source.value(where)
         mode = source.value((*path, "model_info", "mode")) or "chat"
@@ -222,6 +231,9 @@ class _Converter:
             return False
 
     def _put(self, into: dict[str, Any], row: _Row, path: ConfigPath) -> None:
+        """Converts a number or a flag by its row of the table. Raises InputError outside the
+        range.
+        """
         part, name, factor, summand = row
         value = self._source.value(path)
         if not factor and not isinstance(value, bool):
@@ -240,6 +252,9 @@ class _Converter:
         self._source.take(path, text, changed=path[0] != "model_list")
 
     def _add_provider(self, path: ConfigPath, vendor: str) -> str:
+        """Finds or creates the provider of a deployment. Returns its name. Deployments with the
+        same vendor, address and key share a provider.
+        """
         kind, base, variable = self._read_provider(path, vendor)
         key, source = (*path, "api_key"), self._source
         clear = bool(source.value(key)) and not source.variable(key)
@@ -389,6 +404,7 @@ class _Converter:
         return self._names[name]
 
     def _match(self, name: str) -> None:
+        """Creates the route of a name that only a wildcard covers."""
         # LiteLLM prefers the most specific pattern too.
         for pattern in sorted(self._patterns, key=len, reverse=True):
             parts = re.fullmatch(re.escape(pattern).replace(r"\*", "(.+)"), name)
@@ -400,6 +416,9 @@ class _Converter:
                 return
 
     def _extend(self, path: ConfigPath, *, everyone: bool) -> None:
+        """Adds a chain's targets to its routes. everyone: reads only chains that apply to all
+        routes, which must come after the routes' own.
+        """
         every, key = path[-1] in ("*", "default_fallbacks"), path[1]
         if every != everyone:
             return

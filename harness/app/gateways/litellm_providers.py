@@ -92,6 +92,9 @@ _TABLE: Final = "llms/openai_like/providers.json"
 
 @cache
 def public_places() -> Mapping[str, _Place]:
+    """Maps LiteLLM's providers that speak OpenAI's protocol to address and variables of the
+    key. Adds LiteLLM's own table if LiteLLM is installed.
+    """
     file = package_file(_TABLE)
     rows = json.loads(file.read_text(encoding="utf-8")) if file else {}
     listed = {

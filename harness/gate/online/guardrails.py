@@ -85,9 +85,9 @@ def guardrail_kind(guardrail: Guardrail) -> GuardrailKind:
 
 @dataclass(frozen=True, slots=True)
 class Guardrails:
-    """Sets the tolerated ratio of each guardrail, False for off. The errors guardrail is always
-    on, with `CanaryPolicy.rho`.
+    """Sets the tolerated ratio of each guardrail, a margin for `limits`, False for off.
 
+    The errors guardrail is always on, with `CanaryPolicy.rho`.
     A ratio of 1.25 tolerates failure odds up to 1.25 times the incumbent's, or values up to
     1.25 times as high.
     """
@@ -104,8 +104,8 @@ class Guardrails:
     feedback: ToleratedRatio = 1.25  # bad feedback of users
     judge: ToleratedRatio = False  # answers that the policy's judge finds bad
     leaving: ToleratedRatio = 1.25  # callers who left after a long wait without new output
-    # Not a ratio: how much larger the canary's share of limited requests may be, 0.10 for 10
-    # points.
+    # By how much the canary's share of limited requests may exceed the incumbent's: 0.1 for 10
+    # points, not a ratio.
     limits: ToleratedRatio = 0.10
     repeats: ToleratedRatio = 2.0  # one long text as the answer to unlike questions
 

@@ -245,7 +245,7 @@ class WaitLimits(NamedTuple):
     """How long a caller waits before leaving counts as harm, in seconds; 0 if unknown.
 
     The limits are equal for both arms and come from the control's earlier answers
-    (statistics.md §2.15). first_s, stream_first_s: for the first output, of a plain request and
+    (statistics.md §2.1). first_s, stream_first_s: for the first output, of a plain request and
     of a stream. gap_s: between two outputs of a stream.
     """
 

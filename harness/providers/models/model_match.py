@@ -238,7 +238,6 @@ def list_offers(
     A provider's models are those that it lists, or without its list those of the catalogue,
     and always those that the configuration or a registered target names. Kinds with a person's
     account are left out: only their full name means them.
-
     """
     own_word = {(model.provider, model.model): model for model in listed}
     used: dict[str, set[str]] = {}

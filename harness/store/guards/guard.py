@@ -1,4 +1,8 @@
-"""Parses triggers that refuse rows from text, and builds the conditions that tables share."""
+"""Parses triggers that refuse rows from text, and builds the conditions that tables share.
+
+The conditions are SQL that both databases read, except for the macros of `guards`. `triggers`
+turns them into each database's own statements.
+"""
 
 # ruff: noqa: S608 - constants form these statements, never user input
 
@@ -55,6 +59,7 @@ def read_guards(text: str) -> tuple[Guard, ...]:
 
 
 def listed(values: Iterable[str]) -> str:
+    """Joins values as a list of SQL strings. The values are constants without quotes."""
     return ", ".join(f"'{value}'" for value in values)
 
 
@@ -96,6 +101,9 @@ def rewords(columns: Iterable[str], *, blanks: Iterable[str] = ()) -> str:
 
 
 def person(principal: str) -> str:
+    """Builds SQL for the person behind a principal: the newest declaration's, or the principal
+    itself.
+    """
     return (
         "COALESCE((SELECT l.person FROM person_link l"
         f" WHERE l.principal = {principal} AND l.number = (SELECT MAX(m.number)"
@@ -104,10 +112,12 @@ def person(principal: str) -> str:
 
 
 def changes(*columns: str) -> str:
+    """Builds a condition that is true if one of the columns changes, also from or to NULL."""
     return " OR ".join(f"NEW.{column} IS DISTINCT FROM OLD.{column}" for column in columns)
 
 
 def changes_beside(table: sa.Table, *columns: str) -> str:
+    """Builds a condition that is true if any column but these changes."""
     return changes(*(column.name for column in table.c if column.name not in columns))
 
 

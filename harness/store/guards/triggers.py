@@ -1,5 +1,7 @@
-"""Generates this version's triggers as SQL, installs them, and compares a database's
-triggers.
+"""Generates this version's triggers as SQL, installs them, and compares a database's triggers.
+
+The rules themselves are in `routing` and `operations`. On PostgreSQL, each trigger runs a
+function with a fixed `search_path`, so that a role cannot put another table in its place.
 """
 
 import re
@@ -26,6 +28,8 @@ _TABLE: Final = re.compile(r"\b(FROM|JOIN|UPDATE) (\w+)\b")
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
+    """A trigger as a database describes it; equal triggers do the same."""
+
     name: str
     table: str
     kind: int  # PostgreSQL's tgtype; 0 on SQLite
@@ -36,16 +40,19 @@ class Trigger:
 
 
 def shipped(db: sa.Connection) -> Mapping[str, Trigger]:
+    """Returns this version's triggers for the kind of database, by name."""
     triggers = _of_sqlite() if db.dialect.name == "sqlite" else _of_postgres(_schema(db))
     return {trigger.name: trigger for trigger in triggers}
 
 
 def present(db: sa.Connection) -> Mapping[str, Trigger]:
+    """Returns the database's triggers by name, including triggers that are not Swapgate's."""
     found = _in_sqlite(db) if db.dialect.name == "sqlite" else _in_postgres(db)
     return {trigger.name: trigger for trigger in found}
 
 
 def differences(db: sa.Connection) -> list[str]:
+    """Lists missing, changed and unknown triggers, one line each."""
     ours, theirs = shipped(db), present(db)
     return [
         *(f"the trigger {name} is missing" for name in sorted(ours.keys() - theirs.keys())),
@@ -62,10 +69,14 @@ def differences(db: sa.Connection) -> list[str]:
 
 
 def are_installed(db: sa.Connection) -> bool:
+    """Returns whether each trigger of this version is there unchanged. Other triggers do not
+    matter.
+    """
     return shipped(db).items() <= present(db).items()
 
 
 def install(db: sa.Connection) -> None:
+    """Creates missing triggers and replaces changed ones. Leaves unknown triggers alone."""
     theirs = present(db)
     for name, trigger in shipped(db).items():
         if theirs.get(name) == trigger:
@@ -108,6 +119,8 @@ def _event(guard: Guard) -> str:
 
 
 def _for_sqlite(condition: str) -> str:
+    """Replaces the macros of a condition by SQLite's JSON functions."""
+
     def word(found: re.Match[str]) -> str:
         kind, policy, step = found.groups()
         match kind:
@@ -236,6 +249,9 @@ _PRESENT: Final = sa.text(
 
 
 def _in_postgres(db: sa.Connection) -> Iterator[Trigger]:
+    """Reads the enabled triggers. A trigger with its own condition, arguments or another
+    language gets another function's name, so that it never equals a trigger of this version.
+    """
     for (
         name,
         table,

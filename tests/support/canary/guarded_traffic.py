@@ -94,6 +94,7 @@ NO_LEVELS: Final = ArmLevels(1.0, 1.0)
 TOKEN_LIMIT: Final = 900.0
 # Shares of units: failing for each reason; asking for JSON, offering tools, judged, streaming.
 ERRORS, REFUSED, BAD_JSON, BAD_CALL, DISLIKED, JUDGED_BAD = 0.01, 0.02, 0.02, 0.02, 0.03, 0.1
+LEFT, REPEATED = 0.005, 0.002
 ASKS_JSON, OFFERS_TOOLS, IS_JUDGED, STREAMS = 0.3, 0.2, 0.1, 0.5
 
 
@@ -154,20 +155,27 @@ def simulate_rollout(
     def draw(share: float | Floats) -> Bools:
         return np.asarray((rng.random(shape) < share) & ~failed)
 
+    # A failed request gives no credit to guardrails of answers.
+    answered = ~failed
     counts = {
-        Guardrail.TRUNCATION: (everyone, (tokens > TOKEN_LIMIT) & ~failed),
-        Guardrail.REFUSALS: (everyone, draw(REFUSED)),
-        Guardrail.JSON_VALIDITY: (asks, draw(np.where(arm, harm.bad_json, BAD_JSON))),
-        Guardrail.TOOL_VALIDITY: (offers, draw(BAD_CALL)),
+        Guardrail.TRUNCATION: (answered, tokens > TOKEN_LIMIT),
+        Guardrail.REFUSALS: (answered, draw(REFUSED)),
+        Guardrail.JSON_VALIDITY: (
+            asks & answered,
+            draw(np.where(arm, harm.bad_json, BAD_JSON)),
+        ),
+        Guardrail.TOOL_VALIDITY: (offers & answered, draw(BAD_CALL)),
         Guardrail.FEEDBACK: (everyone, draw(DISLIKED) | (failed & (rng.random(shape) < 0.2))),
-        Guardrail.JUDGE: (judged, draw(JUDGED_BAD)),
+        Guardrail.JUDGE: (judged & answered, draw(JUDGED_BAD)),
+        Guardrail.LEAVING: (everyone, draw(LEFT)),
+        Guardrail.REPEATS: (answered, draw(REPEATED)),
     }
     latency = first + between * tokens
     values = {
         Guardrail.LATENCY: (everyone, _or_worst(latency, failed)),
         Guardrail.TIME_TO_FIRST_TOKEN: (streams, _or_worst(first, failed)),
         Guardrail.INTER_TOKEN_LATENCY: (streams, _or_worst(between, failed)),
-        Guardrail.OUTPUT_TOKENS: (everyone, np.where(failed, 0.0, tokens)),
+        Guardrail.OUTPUT_TOKENS: (answered, tokens),
         Guardrail.COST_PER_SUCCESS: (everyone, _or_worst(1e-4 + 1e-5 * tokens, failed)),
     }
     on = policy.tolerated
