@@ -180,7 +180,7 @@ def outcome_rows(status: CanaryStatus) -> Sequence[markup.Row]:
             "Candidate": escape(row.candidate_text),
             "Incumbent": escape(row.incumbent_text),
         }
-        for row in (*explanation.outcomes, *explanation.uncounted)
+        for row in (*explanation.outcomes, *explanation.uncounted, *explanation.served)
     ]
 
 

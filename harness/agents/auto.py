@@ -26,7 +26,7 @@ from harness.frame.formatting import format_number, format_thousand_price
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.intervals import lower_bound
 from harness.gate.pins import ServedModel, ServedPin, find_replacement, is_mixed, named_models
-from harness.gate.run import EvalRun, RunState, Sample, SampleError
+from harness.gate.run import EvalRun, RunState, Sample
 from harness.gate.suite_plan import SuitePin
 from harness.gate.verdict import Passed
 from harness.providers.credential import lacks_key
@@ -172,7 +172,7 @@ def measure_samples(samples: Sequence[Sample]) -> MeasuredRuns:
     items: dict[str, list[float]] = {}
     for sample in samples:
         items.setdefault(sample.item, []).append(sample.strict or 0.0)
-    answered = [sample for sample in samples if sample.error is not SampleError.INFRA]
+    answered = [sample for sample in samples if sample.is_own]
     return MeasuredRuns(
         low=lower_bound([fmean(scores) for scores in items.values()]) if answered else None,
         input_tokens=fmean([sample.input_tokens for sample in answered] or [math.nan]),

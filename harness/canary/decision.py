@@ -29,8 +29,11 @@ from harness.frame.alerts.records import Alerts
 from harness.frame.errors import NotFound, SignatureInvalid
 from harness.frame.formatting import add_seconds, format_bps, format_percent, format_span
 from harness.frame.records.transaction import Transaction
+from harness.gate.offline.served_arms import MOST_FALLBACKS
+from harness.gate.online.guardrails import NO_SPLIT
 from harness.gate.online.left_out import LeftOutDifference
 from harness.gate.online.observation import ObservationBlock, TrafficMinute
+from harness.gate.online.outcome import OutcomeKind, OutcomeReason, outcome_key
 from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction, RolloutFigures, decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
@@ -168,6 +171,7 @@ def _distrust_reason(unit: RolloutUnit) -> str:
     unsure = (
         traffic_gap(traffic, now) or future_traffic(traffic, now) or clock_skew(blocks, now)
     )
+    unsure = unsure or fallback_answers(rollout, blocks)
     if unsure or rollout.baking:
         return unsure
     weight = rollout.current.weight_bps
@@ -223,6 +227,7 @@ MIN_EXPECTED: Final = 7.0
 # Maximum share of requests, as a multiple of the planned share.
 MOST_TIMES: Final = 3.0
 AHEAD: Final = timedelta(seconds=60)
+_FALLBACK: Final = outcome_key(OutcomeKind.NOT_MEASURED, OutcomeReason.GATEWAY_FALLBACK)
 CATCH_UP: Final = timedelta(seconds=120)
 RECENT: Final = timedelta(minutes=10)
 
@@ -304,6 +309,38 @@ def oversized_share(rollout: Rollout, traffic: Sequence[TrafficMinute]) -> str:
         "are planned: few callers make most of the requests, so give each person or "
         "conversation a separate key"
     )
+
+
+def fallback_answers(rollout: Rollout, blocks: Sequence[ObservationBlock]) -> str:
+    """Detects that a gateway marks too many answers of an arm as its fallback's.
+
+    Such answers are not measured, so a step must not pass with what is left. Only this step's
+    share counts; in a bake, the highest one.
+    """
+    weight = max((block.weight_bps for block in blocks), default=0)
+    if not rollout.baking:
+        weight = rollout.current.weight_bps
+    step = [block for block in blocks if block.weight_bps == weight]
+    marked = [block.outcomes.get(_FALLBACK, NO_SPLIT) for block in step]
+    for arm, number, assigned in (
+        (
+            "candidate",
+            sum(split.canary for split in marked),
+            sum(block.assigned.canary for block in step),
+        ),
+        (
+            "incumbent",
+            sum(split.failures - split.canary for split in marked),
+            sum(block.assigned.failures - block.assigned.canary for block in step),
+        ),
+    ):
+        if number > MOST_FALLBACKS * assigned:
+            return (
+                f"a gateway marks {number:,} of the {arm}'s {assigned:,} answers in this step "
+                f"({format_percent(number / assigned)}) as its fallback's, so they are not "
+                f"measured: check the {arm}'s model behind the gateway"
+            )
+    return ""
 
 
 def clock_skew(blocks: Sequence[ObservationBlock], now: datetime) -> str:

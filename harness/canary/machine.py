@@ -35,7 +35,7 @@ from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.policy import CanaryPolicy
 from harness.gate.sentences import reason_text
 from harness.gate.verdict import Passed
-from harness.proposals import fallback_chain, recomputation, route_rules
+from harness.proposals import evaluation, fallback_chain, recomputation, route_rules
 from harness.registry import targets
 from harness.registry.target_life import TargetLife, describe_no_way_back, list_details
 from harness.routes import freezes, routes
@@ -107,6 +107,7 @@ def open_canary(
             now,
             ledger_salt=ctx.chance.token("ledger_"),
             waits=measure_limits(tx, route, proposal.incumbent, now),
+            counts_usage=evaluation.find_counting_targets(tx, proposal),
         ),
         handover=_handover(rollout, 0),
     )

@@ -29,7 +29,7 @@ from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction, missing_duration, peak_reached_at
-from harness.gate.outcome_rows import OutcomeRow, outcome_rows, uncounted_rows
+from harness.gate.outcome_rows import OutcomeRow, outcome_rows, served_rows, uncounted_rows
 from harness.gate.policy import CanaryPolicy
 from harness.gate.ramp import DAY_S, StepPlan, TrafficPace, certification_times
 
@@ -143,6 +143,7 @@ class RolloutExplanation:
     # How the assigned requests of both arms ended, with their sum; empty without outcomes.
     outcomes: tuple[OutcomeRow, ...] = ()
     uncounted: tuple[OutcomeRow, ...] = ()  # requests that the router could not count
+    served: tuple[OutcomeRow, ...] = ()  # units by the model that the answer names
 
 
 _PERSON: Final = StepNeed(
@@ -160,6 +161,7 @@ def explain_rollout(
         judged_by=_judged_by(rollout.policy),
         outcomes=outcome_rows(action.figures),
         uncounted=uncounted_rows(action.figures),
+        served=served_rows(action.figures),
     )
 
 

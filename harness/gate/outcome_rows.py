@@ -69,6 +69,22 @@ def uncounted_rows(figures: RolloutFigures) -> tuple[OutcomeRow, ...]:
     )
 
 
+def served_rows(figures: RolloutFigures) -> tuple[OutcomeRow, ...]:
+    """Returns a row for each model that the answers name, the most frequent one first."""
+    ordered = sorted(figures.served.items(), key=lambda item: (-item[1].failures, item[0]))
+    return tuple(
+        OutcomeRow(
+            name,
+            f"Served by {name}",
+            split.canary,
+            split.failures - split.canary,
+            None,
+            None,
+        )
+        for name, split in ordered
+    )
+
+
 def describe_outcomes(figures: RolloutFigures) -> str:
     """Writes the outcomes of both arms by kind; empty for a rollout without outcomes.
 

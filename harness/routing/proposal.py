@@ -19,7 +19,13 @@ from harness.frame.errors import IllegalTransition
 from harness.frame.formatting import add_seconds
 from harness.frame.plain_data import digest
 from harness.gate.online.rollout import CanaryEnd, find_end
-from harness.gate.policy import ChangeReferenceRule, CostAcceptance, Policy, PromotionMode
+from harness.gate.policy import (
+    ChangeReferenceRule,
+    CostAcceptance,
+    Policy,
+    PromotionMode,
+    SameModelConfirmation,
+)
 from harness.gate.suite_plan import Claim, SuitePlan
 from harness.routing.candidate_schedule import OnBetter
 from harness.routing.table import Route
@@ -233,6 +239,8 @@ class Proposal(ProposalTexts):
     on_better: OnBetter | None = None
     # A cost above the policy's guardrail that an approver accepted.
     accepted_cost: CostAcceptance | None = None
+    # Both arms may be served by one model, as an approver confirmed.
+    same_model: SameModelConfirmation | None = None
 
     @property
     def waits_for_rivals(self) -> bool:

@@ -103,7 +103,7 @@ class RequestAccounting(RequestObserver):
             or observed.plan.left_out
             or progress.shut_out
         )
-        if is_plain and isinstance(result, UpstreamAnswer):
+        if is_plain and isinstance(result, UpstreamAnswer) and not result.is_fallback:
             # Inlines the properties used below, which is faster.
             outcome, usage, charge = "ok", result.usage or NO_USAGE, ""
             counted = True

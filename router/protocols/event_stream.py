@@ -80,6 +80,7 @@ class StreamFilter(SseParser):
         self.usage: TokenUsage | None = None
         self.counted = False  # the provider counted the output, at least so far
         self.tier: object = None  # the last service tier in an event
+        self.given_usage: object = None  # as the provider sent it
         self.output_events = 0  # deltas with output: the token count if there is no usage
         self.progress_events = 0  # events with progress: not pings, not empty deltas
         self.irregularities: set[Irregularity] = set()

@@ -151,6 +151,8 @@ class Ledger:
             return
         if sample is not None:
             unit.values, unit.bad = sample.values, unit.bad | sample.bad
+            unit.text, unit.text_length = sample.text, sample.text_length
+            unit.question = sample.question
         unit.outcome, unit.served = outcome, served
         unit.block.out -= 1
 

@@ -43,6 +43,7 @@ from harness.gate.online.waiting import (
     find_limits,
     merge_waits,
 )
+from router.recording.repeated_texts import RepeatedTexts
 from router.recording.scored_units import (
     CACHED_TIMES,
     FAULTS,
@@ -349,6 +350,7 @@ class ObservationBuilder:
         self._first_limits = WaitLimits(rule.first_wait_s, rule.stream_wait_s, rule.gap_wait_s)
         self._waits: WaitCounts = NO_WAITS  # of the control's units in complete blocks
         self._pool, self._new_pool = RankPool(rule.block_size), RankPool(rule.block_size)
+        self._repeated = RepeatedTexts()
 
     def build(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
         """Builds the next block. block: closed. units: those that count."""
@@ -358,6 +360,7 @@ class ObservationBuilder:
         for unit in units:
             unit.settle(limits)
         self._waits = merge_waits((self._waits, _control_waits(units)))
+        self._repeated.mark(units)
         if self._rule.keeps_ledger and not block.claimed:
             # Without a ledger, these units may count as new again, so drop their kept values.
             self._pool.forget()

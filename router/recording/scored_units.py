@@ -119,25 +119,35 @@ class SampleValues(NamedTuple):
 
 
 class GuardrailSample(NamedTuple):
+    """One request's values, and hashes that only tell whether two texts are equal.
+
+    bad: flags of `AnswerFault`; 0 for a failed request. text, text_length: of the answer, 0
+    without text. question: a hash of the request's last user message, 0 without one.
+    """
+
     values: SampleValues
-    bad: int = 0  # flags of `AnswerFault`; 0 for a failed request
+    bad: int = 0
+    text: int = 0
+    text_length: int = 0
+    question: int = 0
 
     @property
     def plain(self) -> tuple[float | int | None, ...]:
         """The sample as numbers, for a worker's report; `from_plain` reads it."""
         *values, cache, opening_s, bounded = self.values
-        return (*values, *cache, opening_s, int(bounded), self.bad)
+        return (*values, *cache, opening_s, int(bounded), *self[1:])
 
     @classmethod
     def from_plain(cls, plain: Sequence[float | None]) -> Self:
         total, first, between, tokens, cost, *numbers = plain
-        known = (number or 0 for number in numbers)
-        given, cached, worth_usd, saved_s, opening_s, bounded, bad = known
+        given, cached, worth_usd, saved_s, opening_s, bounded, *marks = (
+            n or 0 for n in numbers
+        )
         cache = CacheUse(int(given), int(cached), worth_usd, saved_s)
         values = SampleValues(
             total, first, between, tokens, cost, cache, opening_s, bool(bounded)
         )
-        return cls(values, int(bad))
+        return cls(values, *map(int, marks))
 
 
 _JUDGED_TRAIT: Final = NEEDS[Guardrail.JUDGE]
@@ -204,6 +214,7 @@ class LedgerUnit:
     traits, values, bad: of its request.
     outcome: None until it is known. `settle` replaces a departure's raw outcome.
     served: the model that the answer names; empty if unknown.
+    text, text_length, question: of its sample.
     client: the id of the client's key; empty if unknown.
     heard: a user gave feedback; after heard_until_s feedback is too late.
     judging: the judge has not answered yet. unjudged: the judge gave no verdict.
@@ -221,7 +232,10 @@ class LedgerUnit:
         "judging",
         "key",
         "outcome",
+        "question",
         "served",
+        "text",
+        "text_length",
         "traits",
         "unjudged",
         "values",
@@ -247,6 +261,7 @@ class LedgerUnit:
         self.client = client
         self.outcome: ExposureOutcome | None = None
         self.served = ""
+        self.text = self.text_length = self.question = 0
         self.heard = False
         self.judging, self.unjudged = bool(traits & _JUDGED_TRAIT), False
 

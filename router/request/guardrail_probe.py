@@ -7,15 +7,17 @@ gate compares the samples.
 """
 
 from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from typing import Final, NamedTuple, Self
+from unicodedata import normalize
 
 from harness.frame.matching import matches_schema
 from harness.gate.online.guardrails import Guardrail, UnitRule
 from harness.gate.online.prompt_cache import CacheUse, saved_seconds
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import TokenPrice
-from router.frame.body import ClientRequest
-from router.protocols.answer_signals import AnswerSignals
+from router.frame.body import ClientRequest, iter_objects
+from router.protocols.answer_signals import DIGEST_BYTES, AnswerSignals
 from router.protocols.answers import NO_JSON, NO_USAGE, TokenUsage, parse_json
 from router.protocols.endpoints import DIALECTS
 from router.recording.scored_units import (
@@ -53,6 +55,7 @@ _LISTENING: Final = _WORDS | {
     Guardrail.TRUNCATION,
     Guardrail.REFUSALS,
     Guardrail.OUTPUT_TOKENS,
+    Guardrail.REPEATS,
 }
 _PRICED, _WORDED, _STREAMS = (
     RequestTraits.PRICED.value,
@@ -139,7 +142,11 @@ class GuardrailProbe(NamedTuple):
         values = SampleValues(
             elapsed_s, first_s, between_s, tokens, cost_usd, cache, opening_s, bounded
         )
-        return GuardrailSample(values, self._bad(signals) if signals is not None else 0)
+        if signals is None:
+            return GuardrailSample(values)
+        question = hash_question(self.request) if signals.text_length else 0
+        texts = signals.text_digest, signals.text_length, question
+        return GuardrailSample(values, self._bad(signals), *texts)
 
     def _bad(self, signals: AnswerSignals) -> int:
         """Returns the flags of the guardrails that the answer breaks.
@@ -162,6 +169,31 @@ class GuardrailProbe(NamedTuple):
             if not are_calls_valid(made, dialect.tools(self.request)):
                 bad |= FAULTS[Guardrail.TOOL_VALIDITY]
         return bad
+
+
+def hash_question(request: ClientRequest) -> int:
+    """Hashes the last user message that has a text; 0 without one.
+
+    Messages that differ only in white space or Unicode's form are one question (NFC).
+    """
+    given = request.value("messages") or request.value("input")
+    if isinstance(given, str):
+        texts = [given]
+    else:
+        messages = [m for m in iter_objects(given) if m.get("role") == "user"]
+        texts = [_text_of(message.get("content")) for message in messages]
+    words = next(filter(None, (" ".join(text.split()) for text in reversed(texts))), "")
+    if not words:
+        return 0
+    text = normalize("NFC", words).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=DIGEST_BYTES).digest())
+
+
+def _text_of(content: object) -> str:
+    if isinstance(content, str):
+        return content
+    parts = (part.get("text") for part in iter_objects(content))
+    return " ".join(part for part in parts if isinstance(part, str))
 
 
 class RouteGuardrails(NamedTuple):

@@ -132,15 +132,25 @@ def _excluded(response: RoutedResponse, out: Excluded) -> ExposureOutcome | None
     return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.OTHER_TARGET)
 
 
+def _of_gateway_fallback(response: RoutedResponse) -> ExposureOutcome | None:
+    """A gateway marks the own target's answer as its fallback's: another model answered."""
+    result = response.progress.result
+    if not isinstance(result, (UpstreamAnswer, CommittedStream)) or not result.is_fallback:
+        return None
+    if response.progress.attempts[-1].upstream.id != response.job.arm_target:
+        return None
+    return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.GATEWAY_FALLBACK)
+
+
 def _of_broken_stream(response: RoutedResponse) -> ExposureOutcome | None:
-    """The stream of the arm's own target broke off after output."""
+    """The stream of the arm's own target broke off after output, or reports a failure."""
     stream = response.progress.result
     if not isinstance(stream, CommittedStream) or stream.failure is None:
         return None
     if not _own_attempts(response):
         return None
     return ExposureOutcome(
-        OutcomeKind.CUT,
+        OutcomeKind.FAILED if stream.events.finished else OutcomeKind.CUT,
         _fault(stream.failure),
         stream.failure.value,
         sent=True,
@@ -236,6 +246,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     _of_own_deadline,
     _of_own_failure,
     _of_exclusion,
+    _of_gateway_fallback,
     _of_broken_stream,
     _of_departure,
     _of_answer,

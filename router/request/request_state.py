@@ -14,6 +14,7 @@ from harness.frame.errors import InputError
 from harness.frame.failures import ArmFailure, FailureClass
 from harness.frame.people.access import OptOut
 from harness.gate.online.outcome import ExposureOutcome
+from harness.providers.answer_signs import AnswerOrigin
 from harness.providers.credential import ProviderKey
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.plan import ExclusionReason, RoutePlan
@@ -56,6 +57,7 @@ class UpstreamAnswer:
     irregularity: a fault of the answer's end that the client still gets, such as no finish
     reason; None if all is well.
     opening_s: the seconds for opening the provider's connection; 0 for an open one.
+    is_fallback: a gateway marks the answer as its fallback's.
     """
 
     status: int
@@ -63,11 +65,18 @@ class UpstreamAnswer:
     body: bytes
     usage: TokenUsage | None
     members: ParsedObject  # as parsed
-    model: str = ""  # the provider's name for it, or empty
+    # The provider's name for it; empty without one, and in a gateway's fallback answer.
+    model: str = ""
     dropped: tuple[str, ...] = ()  # dropped, refused, opening_s: see `UpstreamReply`
     refused: tuple[str, ...] = ()
     irregularity: str | None = None  # of the answer's end
     opening_s: float = 0.0
+    is_fallback: bool = False
+
+    def note_origin(self, origin: AnswerOrigin) -> None:
+        """Notes the headers that say which model answered. They precede the body's name."""
+        self.is_fallback = origin.is_fallback
+        self.model = "" if origin.is_fallback else origin.model or self.model
 
 
 async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:

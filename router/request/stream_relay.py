@@ -13,6 +13,7 @@ from contextlib import aclosing
 from typing import Final
 
 from harness.frame.failures import FailureClass
+from harness.providers.answer_signs import read_origin
 from router.frame.asgi import Send
 from router.frame.failure import UpstreamFailed
 from router.frame.limits import Timers
@@ -43,6 +44,7 @@ class CommittedStream:
     last_output_at: when the client had its last output, on the event loop's clock.
     longest_gap_s: the longest time between two outputs. Comments and pings are no output.
     hide: removes our credentials from an error.
+    judge_usage: returns the failure that the usage of a finished stream shows, if any.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but what it reads
@@ -58,11 +60,13 @@ class CommittedStream:
         timers: Timers,
         on_end: OnEnd,
         hide: Callable[[bytes], bytes],
+        judge_usage: Callable[[StreamFilter], FailureClass | None],
     ) -> None:
         self.failure: FailureClass | None = None
         self.events = events
         self.dropped, self.refused = reply.dropped, reply.refused
         self.opening_s = reply.opening_s
+        self._origin = read_origin(reply.headers)
         self._reply = reply
         self._chunks = chunks
         self._held = held
@@ -82,6 +86,7 @@ class CommittedStream:
         self._timers = timers
         self._on_end: OnEnd | None = on_end
         self._hide = hide
+        self._judge_usage = judge_usage
         self._faults: list[tuple[RouterPart, Exception]] = []
 
     @property
@@ -90,7 +95,14 @@ class CommittedStream:
 
     @property
     def model(self) -> str:
-        return self.events.model
+        """The provider's name for the model; empty in a gateway's fallback answer."""
+        origin = self._origin
+        return "" if origin.is_fallback else origin.model or self.events.model
+
+    @property
+    def is_fallback(self) -> bool:
+        """Whether a gateway marks the answer as its fallback's."""
+        return self._origin.is_fallback
 
     @property
     def faults(self) -> Iterator[tuple[RouterPart, Exception]]:
@@ -117,7 +129,7 @@ class CommittedStream:
                 if self.failure is not None:
                     return
                 if events.finished:
-                    self.failure = events.failure_class
+                    self.failure = events.failure_class or self._judge_usage(events)
                     return
                 if events.failure:
                     failure = events.failure_class or FailureClass.MALFORMED
@@ -154,8 +166,11 @@ class CommittedStream:
 
     @property
     def went_well(self) -> bool:
-        """Whether no failure of the stream and no fault of the router occurred so far."""
-        return not (self.failure or self._faults or self.events.signals_fault)
+        """Whether the target's own model answers, without a failure or a fault of the router
+        so far.
+        """
+        faults = self._faults or self.events.signals_fault
+        return not (self.failure or faults or self._origin.is_fallback)
 
     async def hold(self, until: float) -> None:
         """Reads the whole stream, up to MOST_HELD_BYTES. A route asks for this by `commit:

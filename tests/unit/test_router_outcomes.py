@@ -1,12 +1,13 @@
 """How the router decides an exposure's outcome: a real router, one scripted provider a case."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.gate.online.guardrails import ArmSplit
+from harness.gate.online.guardrails import ArmSplit, Guardrail
 from harness.gate.online.observation import ObservationBlock
 from router.observers.request_accounting import RequestAccounting
 from router.request.dispatch import Dispatcher
@@ -113,6 +114,76 @@ async def test_a_request_that_meets_a_fault_of_the_routers_own_code_is_not_measu
     with broken(part.__code__, [part], times=1):
         assert (await scene.ask())[0] == 200
     assert outcomes_of(scene) == [{"not_measured: router_fault": ONE}]
+
+
+def with_headers(turn: ScriptedTurn, **headers: str) -> ScriptedTurn:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return ScriptedTurn(turn.status, {**turn.headers, **named}, turn.steps)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "body"),
+    [(completion(), ASK), (streamed("a", "b"), STREAMED)],
+    ids=["plain", "streamed"],
+)
+async def test_an_answer_that_a_gateway_marks_as_its_fallbacks_is_not_measured(
+    tmp_path: Path, candidate: ScriptedTurn, body: bytes
+) -> None:
+    scene = place(tmp_path, with_headers(candidate, x_litellm_attempted_fallbacks="1"))
+    await scene.ask(body)
+    (block,) = blocks_of(scene)
+    assert block.outcomes == {"not_measured: gateway_fallback": ONE}
+    assert block.served == {}, "the name is not the candidate's"
+    assert block.unknown_units == ONE
+
+
+@pytest.mark.parametrize(
+    ("candidate", "body"),
+    [(completion(model="alias"), ASK), (streamed("a", "b"), STREAMED)],
+    ids=["plain", "streamed"],
+)
+async def test_a_header_names_the_model_before_the_body_does(
+    tmp_path: Path, candidate: ScriptedTurn, body: bytes
+) -> None:
+    scene = place(tmp_path, with_headers(candidate, x_ms_served_model="gpt-5-2026-01-01"))
+    await scene.ask(body)
+    (block,) = blocks_of(scene)
+    assert block.outcomes == {"answered": ONE}
+    assert block.served == {"gpt-5-2026-01-01": ONE}
+
+
+NO_TOKENS = b'"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}'
+
+
+def without_tokens(turn: ScriptedTurn) -> ScriptedTurn:
+    """The turn with a usage of 0 tokens."""
+    steps = [
+        re.sub(rb'"usage":\{[^}]*\}', NO_TOKENS, step) if isinstance(step, bytes) else step
+        for step in turn.steps
+    ]
+    return ScriptedTurn(turn.status, turn.headers, tuple(steps))
+
+
+async def test_a_text_without_tokens_fails_once_the_target_has_counted_tokens(
+    tmp_path: Path,
+) -> None:
+    scene = place(tmp_path, completion())
+    await scene.ask()
+    scene.script = {
+        CANDIDATE: without_tokens(completion()),
+        INCUMBENT: completion(),
+    }
+    status, headers = await scene.ask()
+    assert status == 200
+    assert headers[b"x-swapgate-attempts"] != b"1", "the incumbent answers in its place"
+    assert outcomes_of(scene) == [{"answered": ONE}, {"failed: provider": ONE}]
+    assert "malformed" in next(iter(blocks_of(scene)[1].counts[Guardrail.ERRORS].classes))
+
+
+async def test_a_server_that_never_counts_tokens_answers(tmp_path: Path) -> None:
+    scene = place(tmp_path, without_tokens(completion()))
+    await scene.ask(times=2)
+    assert outcomes_of(scene) == [{"answered": ONE}] * 2
 
 
 async def test_the_models_that_answered_are_counted_by_arm(tmp_path: Path) -> None:

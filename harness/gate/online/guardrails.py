@@ -317,6 +317,9 @@ class UnitRule:
     first_wait_s: float = 0.0
     stream_wait_s: float = 0.0
     gap_wait_s: float = 0.0
+    # The ids of targets whose answers in evals reported tokens: a usage of 0 tokens is then a
+    # malformed answer.
+    counts_usage: tuple[str, ...] = ()
 
     @property
     def keeps_ledger(self) -> bool:

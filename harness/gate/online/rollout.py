@@ -9,7 +9,7 @@ Nothing here checks a role, a proof or the data: `harness.canary.machine` applie
 all of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -268,8 +268,11 @@ def build_unit_rule(
     *,
     ledger_salt: str = "",
     waits: WaitLimits = UNKNOWN_LIMITS,
+    counts_usage: Iterable[str] = (),
 ) -> UnitRule:
-    """Returns the unit rule for routers. ledger_salt: for the rollout's key ledger."""
+    """Returns the unit rule for routers. ledger_salt: for the rollout's key ledger.
+    counts_usage: the targets whose measured answers reported tokens.
+    """
     return UnitRule(
         block_size=policy.block_size,
         missing_s=policy.missing_s,
@@ -282,4 +285,5 @@ def build_unit_rule(
         first_wait_s=waits.first_s,
         stream_wait_s=waits.stream_first_s,
         gap_wait_s=waits.gap_s,
+        counts_usage=tuple(sorted(counts_usage)),
     )

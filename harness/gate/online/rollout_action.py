@@ -84,6 +84,7 @@ class RolloutFigures(ShownAsJson):
     # assigned requests; both arms, canary.
     outcomes: Mapping[str, ArmSplit] = field(default_factory=dict)
     uncounted: Mapping[str, ArmSplit] = field(default_factory=dict)
+    served: Mapping[str, ArmSplit] = field(default_factory=dict)
     assigned: ArmSplit = NO_SPLIT
 
     @property
@@ -129,6 +130,8 @@ class RolloutFigures(ShownAsJson):
             figures["assigned"] = _arms(self.assigned)
         if self.uncounted:
             figures["uncounted"] = _arms_by_key(self.uncounted)
+        if self.served:
+            figures["served"] = _arms_by_key(self.served)
         return figures
 
 
@@ -142,7 +145,7 @@ def _arms_by_key(splits: Mapping[str, ArmSplit]) -> dict[str, dict[str, int]]:
 
 _CONVERTED = {
     *("at", "tripped", "guardrails", "carried", "unproven", "local_abort", "guard"),
-    *("warnings", "outcomes", "uncounted", "assigned"),
+    *("warnings", "outcomes", "uncounted", "served", "assigned"),
 }
 
 _PLAIN = tuple(f.name for f in fields(RolloutFigures) if f.name not in _CONVERTED)
@@ -477,6 +480,7 @@ def _figures(view: _View) -> RolloutFigures:
         carried=canary_evidence.carried,
         outcomes=canary_evidence.outcomes,
         uncounted=canary_evidence.uncounted,
+        served=canary_evidence.served,
         assigned=canary_evidence.assigned,
     )
 

@@ -75,6 +75,7 @@ class CanaryEvidence:
     # outcomes: the units by `ExposureOutcome.key`, and assigned requests that became no unit.
     # uncounted: other requests that became no unit, by reason. Both arms, canary.
     outcomes: Mapping[str, ArmSplit]
+    served: Mapping[str, ArmSplit]  # the units by the model that the answer names
     uncounted: Mapping[str, ArmSplit]
     assigned: ArmSplit  # the sum of `outcomes`, if all blocks record outcomes
 
@@ -139,6 +140,7 @@ def collect_evidence(
         carried=now.number == CARRIED,
         outcomes=sum_splits(block.assigned_outcomes for block in read),
         uncounted=sum_splits(block.uncounted_callers for block in read),
+        served=sum_splits(block.served for block in read),
         assigned=ArmSplit(*map(sum, zip(*(block.assigned for block in read), strict=True)))
         if read
         else NO_SPLIT,

@@ -219,5 +219,7 @@ for _verb, _decide, _body in (
     ("reject", decisions.refuse_proposal, OverruleBody),
     ("retry", decisions.retry_proposal, ReasonBody),
     ("cancel", decisions.cancel_proposal, ReasonBody),
+    ("confirm-same-model", decisions.confirm_same_model, OverruleBody),
 ):
-    operation(router, f"POST {PROPOSAL}/{_verb}", f"{_verb}_proposal", _decide, _body)
+    _name = _verb.replace("-", "_")
+    operation(router, f"POST {PROPOSAL}/{_verb}", f"{_name}_proposal", _decide, _body)

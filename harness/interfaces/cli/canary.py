@@ -235,8 +235,8 @@ def _print_explained(history: CanaryHistory) -> None:
     for row in explanation.guardrails:
         for line in row.classes:
             click.echo(f"{row.name}: {line}")
-    if explanation.outcomes or explanation.uncounted:
-        output.table_of((*explanation.outcomes, *explanation.uncounted), outcome_cells)
+    if rows := (*explanation.outcomes, *explanation.uncounted, *explanation.served):
+        output.table_of(rows, outcome_cells)
     if history.moves:
         output.table_of(
             history.moves,

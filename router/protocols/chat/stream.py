@@ -223,6 +223,7 @@ class ChatStream(StreamFilter):
         if usage is not None:
             self.usage = read_usage(usage, self.tier) or self.usage
             self.counted = self.usage is not None
+            self.given_usage = usage
         choices = members.get("choices")
         self._rewritten = False
         if isinstance(choices, list):

@@ -226,7 +226,8 @@ class MessagesStream(StreamFilter):
         message = members.values.get("message")
         if message is None or not isinstance(message.value, dict):
             return ()
-        self._counts = read_message_tokens(message.value.get("usage"))
+        self.given_usage = message.value.get("usage")
+        self._counts = read_message_tokens(self.given_usage)
         places = walk_object(text, message.start).values
         edits = [*self._model_edit(places.get("model"))]
         if not message.value.get("id", True):
@@ -249,8 +250,12 @@ class MessagesStream(StreamFilter):
             self.progress_events += 1
             if self.signals is not None:
                 self._note(AnswerSignals.ended, delta["stop_reason"])
-        tokens = read_message_tokens(members.get("usage"))
-        if tokens:
+        given = members.get("usage")
+        tokens = read_message_tokens(given)
+        if isinstance(given, dict) and tokens:
+            # The last event may omit the input tokens.
+            before = self.given_usage if isinstance(self.given_usage, dict) else {}
+            self.given_usage = {**before, **given}
             known = self._counts or NO_USAGE
             # The last event may omit the input tokens.
             input_from = tokens if tokens.input_tokens else known

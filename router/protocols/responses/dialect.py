@@ -144,9 +144,12 @@ class ResponsesStream(StreamFilter):
             return self._item(members)
         # The first event has the requested tier, the last one the tier that served.
         self.tier = response.value.get("service_tier") or self.tier
-        usage = read_response_usage(response.value.get("usage"), self.tier)
+        given = response.value.get("usage")
+        usage = read_response_usage(given, self.tier)
         if usage is not None:
-            self.usage, self.counted = usage, True
+            self.usage = usage
+            self.counted = True
+            self.given_usage = given
         if str(kind) in ENDS:
             self.finished = True
             self.finish_reasons.append(str(kind).removeprefix("response."))
