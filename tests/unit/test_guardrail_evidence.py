@@ -54,15 +54,28 @@ LOST = ArmSplit(40, 1)
 
 
 def test_units_whose_outcome_is_unknown_are_evidence_of_no_arm() -> None:
-    failing = {"failures": 12, "canary_failures": 1, "canary_units": 2}
+    failing = {"failures": 12, "canary_failures": 1, "weight_bps": 500}
     unknown = ErrorTally(100, 2, 12, 1, unknown=LOST)
-    found = block(1, **failing, counts={G.ERRORS: unknown})
-    known = block(1, units=60, canary_units=1, failures=12, canary_failures=1)
+    found = block(1, **failing, canary_units=2, counts={G.ERRORS: unknown})
+    known = block(1, **failing, units=60, canary_units=1)
 
     evidence, expected = (collect_evidence([one], POLICY) for one in (found, known))
     assert evidence.log_e == expected.log_e
     assert evidence.log_certificate == expected.log_certificate
-    assert evidence.exposures_by_weight == {100: 1}
+    assert evidence.exposures_by_weight == {500: 1}
+
+
+def test_the_first_unknown_outcome_ends_the_use_of_the_planned_share() -> None:
+    # Each small block has one failure, in the canary. Only the planned share makes it evidence.
+    small = {"units": 5, "canary_units": 1, "failures": 1, "canary_failures": 1}
+    before = [block(number, **small) for number in range(1, 4)]
+    limited = ErrorTally(5, 0, 0, 0, unknown=ArmSplit(1, 0))
+    first = block(4, units=5, canary_units=0, counts={G.ERRORS: limited})
+    after = [block(number, **small) for number in range(5, 8)]
+
+    path = guardrail_path([*before, first, *after], G.ERRORS, POLICY)
+    assert path[2] > path[1] > path[0] > 0.0
+    assert set(path[3:]) == {path[2]}
 
 
 def test_a_block_in_which_nothing_is_known_adds_no_exposure() -> None:
