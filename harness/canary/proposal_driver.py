@@ -139,8 +139,8 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
     judged = evaluation.drop_unreadable(ctx, proposal, by_id, answers)
     try:
         evaluation.check_arms(proposal, by_id)
-        asked = (names[proposal.incumbent].model, names[proposal.candidate].model)
-        verdict = evaluation.decide_verdict(proposal, judged, stuck, now, asked)
+        models = (names[proposal.incumbent].model, names[proposal.candidate].model)
+        verdict = evaluation.decide_verdict(proposal, judged, stuck, now, models)
     except StaleEvidence as error:
         return _in_write(ctx, proposal, ProposalEvent.STALE, str(error))
     if verdict is None:

@@ -453,7 +453,7 @@ def decide_verdict(
     found: Mapping[str, Answers],
     halted: Sequence[EvalRun],
     now: datetime,
-    asked: tuple[str, str] = ("", ""),
+    models: tuple[str, str] = ("", ""),
 ) -> Verdict | None:
     """Returns the verdict; None while the gate needs more samples and can still get them.
 
@@ -462,7 +462,7 @@ def decide_verdict(
     halted: runs that have ended with missing samples. A failed run means "not measured", a run
     over budget "not enough evidence"; neither can pass.
     now: the route's time (`proof_validity.route_time`), at which the verdict is decided.
-    asked: the models' names for incumbent and candidate.
+    models: their names for incumbent and candidate.
     Raises StaleEvidence if the two arms of a suite do not match.
     """
     stopped: dict[str, tuple[str, str]] = {}
@@ -479,6 +479,6 @@ def decide_verdict(
         stopped=stopped,
         now=now,
         ttl_s=proposal.policy.gate.verdict_ttl_s,
-        asked=asked,
+        models=models,
         same_model_confirmed=proposal.same_model is not None,
     )

@@ -50,7 +50,7 @@ def decided(
     incumbent: list[Sample],
     candidate: list[Sample],
     *,
-    asked: tuple[str, str] = ("old", "new"),
+    models: tuple[str, str] = ("old", "new"),
     confirmed: bool = False,
 ) -> Verdict:
     verdict = decide_verdict(
@@ -61,7 +61,7 @@ def decided(
         {"s": (incumbent, candidate)},
         NOW,
         60.0,
-        asked=asked,
+        models=models,
         same_model_confirmed=confirmed,
     )
     assert verdict is not None
@@ -98,7 +98,7 @@ def test_one_model_behind_two_names_is_not_measured_until_it_is_confirmed() -> N
 
 def test_one_name_may_serve_both_arms_if_one_name_was_asked() -> None:
     sides = side("r1", 0.0, "m"), side("r2", 1.0, "m")
-    found = decided(*sides, asked=("m", "m"))
+    found = decided(*sides, models=("m", "m"))
     assert isinstance(found, Passed)
     assert "same_model" not in found.inputs
 

@@ -21,51 +21,51 @@ CONFIRM_SAME_MODEL: Final = "swapgate proposal confirm-same-model"
 class SameModel:
     """Two models were asked, and the answers of both arms name the same.
 
-    asked: the names of incumbent and candidate. served: the names in the answers. confirmed: an
+    models: the names of incumbent and candidate. served: the names in the answers. confirmed: an
     approver says that this is intended, such as for a new key or deployment of one model.
     """
 
-    asked: tuple[str, str]
+    models: tuple[str, str]
     served: tuple[str, ...]
     confirmed: bool = False
 
     def as_json(self) -> dict[str, object]:
         return {
-            "asked": list(self.asked),
+            "models": list(self.models),
             "served": list(self.served),
             "confirmed": self.confirmed,
         }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        asked, served = stored["asked"], stored["served"]
-        return cls((asked[0], asked[1]), tuple(served), bool(stored["confirmed"]))
+        models, served = stored["models"], stored["served"]
+        return cls((models[0], models[1]), tuple(served), bool(stored["confirmed"]))
 
     @property
     def text(self) -> str:
         """Describes both facts in one sentence, without its full stop."""
         return (
-            f"{self.asked[0]} and {self.asked[1]} were asked, but both were served by "
+            f"{self.models[0]} and {self.models[1]} were asked, but both were served by "
             f"{' and '.join(self.served)}"
         )
 
 
 def find_same_model(
-    cases: Sequence[SuiteClaim], asked: tuple[str, str], *, confirmed: bool
+    cases: Sequence[SuiteClaim], models: tuple[str, str], *, confirmed: bool
 ) -> SameModel | None:
     """Finds that both arms were served by the same; None if not, or if one model was asked.
 
-    asked: the models' names for incumbent and candidate, without their providers. cases: with
+    models: the models' names for incumbent and candidate, without their providers. cases: with
     the items behind the verdict. Answers that name no model say nothing.
     """
-    if asked[0] == asked[1]:
+    if models[0] == models[1]:
         return None
     served = [case.paired.served for case in cases]
-    ours = {model.model for models in served for model in models.incumbent}
-    theirs = {model.model for models in served for model in models.candidate}
+    ours = {model.model for arms in served for model in arms.incumbent}
+    theirs = {model.model for arms in served for model in arms.candidate}
     if not ours or ours != theirs:
         return None
-    return SameModel(asked, tuple(sorted(ours)), confirmed)
+    return SameModel(models, tuple(sorted(ours)), confirmed)
 
 
 def describe_unmeasured(cases: Sequence[SuiteClaim], same: SameModel | None) -> str:

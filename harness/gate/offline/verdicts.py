@@ -299,12 +299,12 @@ Samples = Sequence[Sample]
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What a verdict decides on. asked, confirmed: see `served_arms`; a replay has `same`."""
+    """What a verdict decides on. models, confirmed: see `served_arms`; a replay has `same`."""
 
     route: str
     incumbent: str
     candidate: str
-    asked: tuple[str, str] = ("", "")
+    models: tuple[str, str] = ("", "")
     confirmed: bool = False
     same: SameModel | None = None
 
@@ -319,14 +319,14 @@ def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
     ttl_s: float,
     *,
     stopped: Mapping[str, tuple[str, str]] | None = None,
-    asked: tuple[str, str] = ("", ""),
+    models: tuple[str, str] = ("", ""),
     same_model_confirmed: bool = False,
 ) -> Verdict | None:
     """Decides on all suites together; returns None while it is open (statistics.md §1.7).
 
     samples_by_suite: samples of incumbent and candidate; a missing suite has no samples yet.
     ttl_s: how long the verdict is valid. stopped: for suites whose runs have ended, the outcome
-    of a suite that is still open (`infra_error` or `inconclusive`), and why. asked: the models'
+    of a suite that is still open (`infra_error` or `inconclusive`), and why. models: the models'
     names for incumbent and candidate. same_model_confirmed: see `served_arms.SameModel`.
     Raises StaleEvidence if the two sides of a suite do not match.
     """
@@ -337,7 +337,7 @@ def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
         cases.append(SuiteClaim(plan, pair_samples(plan, ours, theirs), halted))
     decided_at = now.astimezone(UTC)
     expires_at = add_seconds(decided_at, ttl_s)
-    question = _Question(route, incumbent, candidate, asked, same_model_confirmed)
+    question = _Question(route, incumbent, candidate, models, same_model_confirmed)
     return _decide(question, cases, decided_at, expires_at)
 
 
@@ -377,7 +377,7 @@ def _decide(
         return None
     used = [case.first(units) for case, units in zip(cases, judgement.consumed, strict=True)]
     inputs = inputs_to_json(used, decided_at, expires_at)
-    same = question.same or find_same_model(used, question.asked, confirmed=question.confirmed)
+    same = question.same or find_same_model(used, question.models, confirmed=question.confirmed)
     if same is not None:
         inputs["same_model"] = same.as_json()
     reason = judgement.reason
