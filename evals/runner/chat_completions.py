@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.frame.text_files import replace_halves
 from harness.gate.pins import ServedModel
-from harness.providers.target import RequestTarget
+from harness.providers.target import Price, RequestTarget
 
 Message = Mapping[str, Any]
 
@@ -41,6 +41,7 @@ class ChatReply:
     output_tokens: int
     model: str
     fingerprint: str
+    tier: str = ""  # the service tier, as the provider names it
 
     @property
     def served(self) -> ServedModel:
@@ -49,6 +50,15 @@ class ChatReply:
     @property
     def tokens(self) -> int:
         return self.input_tokens + self.output_tokens
+
+    def cost_usd(self, price: Price | None) -> float | None:
+        """Returns the cost in US dollars; None if the price of its tier or its usage is
+        unknown.
+        """
+        if price is None or not self.input_tokens:
+            return None
+        counts = self.input_tokens, self.output_tokens, self.cached_tokens
+        return price.answer_usd(*counts, tier=self.tier)
 
 
 def request_body(
@@ -117,6 +127,7 @@ def parse_reply(raw: bytes) -> ChatReply:
             **_usage(payload.get("usage") or {}),
             model=str(payload.get("model") or ""),
             fingerprint=str(payload.get("system_fingerprint") or ""),
+            tier=str(payload.get("service_tier") or ""),
         )
     except (LookupError, TypeError, AttributeError, ValueError):
         raise MalformedReply("the answer is not a chat completion") from None
