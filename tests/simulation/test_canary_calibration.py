@@ -105,7 +105,7 @@ def test_an_incident_of_both_arms_is_no_error_of_the_canary() -> None:
 @pytest.mark.parametrize(
     ("rate", "cap", "rollouts", "limits"),
     [
-        (0.20, 80, 60, (14, 50)),
+        (0.20, 80, 240, (14, 50)),
         (1.0, 80, 60, (2, 3)),
         later(0.05, 1500, 500, (110, 310)),
         later(0.20, 300, 1000, (12, 34)),
