@@ -17,7 +17,7 @@ from harness.providers.answer_signs import (
     AnswerOrigin,
     reports_no_tokens,
 )
-from harness.providers.target import RequestTarget
+from harness.providers.target import Price, RequestTarget
 
 Message = Mapping[str, Any]
 
@@ -50,6 +50,7 @@ class ChatReply:
     # Its usage counts 0 tokens; False without a usage.
     no_tokens: bool = False
     is_fallback: bool = False  # a gateway marks it as its fallback's
+    tier: str = ""  # the service tier, as the provider names it
 
     @property
     def served(self) -> ServedModel:
@@ -58,6 +59,15 @@ class ChatReply:
     @property
     def tokens(self) -> int:
         return self.input_tokens + self.output_tokens
+
+    def cost_usd(self, price: Price | None) -> float | None:
+        """Returns the cost in US dollars; None if the price of its tier or its usage is
+        unknown.
+        """
+        if price is None or not self.input_tokens:
+            return None
+        counts = self.input_tokens, self.output_tokens, self.cached_tokens
+        return price.answer_usd(*counts, tier=self.tier)
 
 
 def request_body(
@@ -131,6 +141,7 @@ def parse_reply(raw: bytes, origin: AnswerOrigin = NO_ORIGIN) -> ChatReply:
             fingerprint=str(payload.get("system_fingerprint") or _provider(payload)),
             is_fallback=origin.is_fallback,
             no_tokens=reports_no_tokens(payload.get("usage")),
+            tier=str(payload.get("service_tier") or ""),
         )
     except (LookupError, TypeError, AttributeError, ValueError):
         raise MalformedReply("the answer is not a chat completion") from None

@@ -80,8 +80,7 @@ class ModelSpending:
 
     def pay(self, reply: ChatReply) -> None:
         """Adds a reply's cost. A call without a reply is free."""
-        tokens = reply.input_tokens, reply.output_tokens, reply.cached_tokens
-        self._spending.pay(None if self._price is None else self._price.cost_usd(*tokens))
+        self._spending.pay(reply.cost_usd(self._price))
 
 
 class ProviderFailed(UpstreamError):

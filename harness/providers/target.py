@@ -200,7 +200,8 @@ class TokenPrice:
 class LongPrice(TokenPrice):
     """The prices of a long request, for all of its tokens."""
 
-    above_tokens: int = 0  # for requests with more input tokens than this, cached ones included
+    # For requests with more input tokens than this, cached ones included.
+    above_tokens: int = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.gate.online.evidence_paths import error_tally
+from harness.gate.online.guardrail_report import guardrail_totals
 from harness.gate.online.guardrails import (
     RANK_GUARDRAILS,
     SUM_GUARDRAILS,
@@ -58,7 +59,7 @@ amounts = st.floats(0, 1e6)
 cache_uses = st.builds(CacheUse, st.integers(100, 10**6), st.integers(0, 100), amounts, amounts)
 seens = st.builds(
     GuardrailSample,
-    st.builds(SampleValues, *(amounts,) * 5, cache_uses, amounts),
+    st.builds(SampleValues, *(amounts,) * 5, cache_uses, amounts, st.booleans()),
     st.integers(0, 15),
 )
 
@@ -100,6 +101,30 @@ def good(seconds: float = 1.0, bad: int = 0) -> GuardrailSample:
 
 def failed() -> GuardrailSample:
     return GuardrailSample(SampleValues(output_tokens=3.0))
+
+
+@pytest.mark.req("F3")
+def test_values_without_a_providers_count_are_bounds_that_no_level_contains() -> None:
+    """Equal arms: 8 of 20 canary units and 2 of 20 incumbent units have no count."""
+    play = Play(UnitRule(block_size=40, guardrails=CALLERS.guardrails))
+    for canary, missing in ((True, 8), (False, 2)):
+        for number in range(20):
+            bounded = number < missing
+            tokens, cost_usd = (2.0, 0.0001) if bounded else (50.0, 0.001)
+            values = SampleValues(1.0, 0.2, None, tokens, cost_usd, bounded=bounded)
+            play.ask("", GuardrailSample(values), canary=canary)
+    block = play.only()
+
+    for guardrail, level in (
+        (Guardrail.OUTPUT_TOKENS, 50.0),
+        (Guardrail.COST_PER_SUCCESS, 0.001),
+    ):
+        assert block.bounds[guardrail] == ArmSplit(10, 8)
+        assert block.levels[guardrail].canary == pytest.approx(level)
+        assert block.levels[guardrail].control == pytest.approx(level)
+        totals = guardrail_totals([block], guardrail)
+        assert (totals.canary_bounds, totals.control_bounds) == (8, 2)
+    assert Guardrail.LATENCY not in block.bounds
 
 
 @given(st.lists(st.tuples(st.booleans(), traits, st.none() | seens), min_size=1, max_size=20))
