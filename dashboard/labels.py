@@ -130,6 +130,7 @@ CANARY_SIGNS: Final[Mapping[CanaryStateKind, tuple[str, Tone]]] = {
     CanaryStateKind.RUNNING: ("◐", Tone.NEUTRAL),
     CanaryStateKind.HEALTHY: ("◐", Tone.BETTER),
     CanaryStateKind.BAKING: ("◐", Tone.BETTER),
+    CanaryStateKind.UNCOMPARED: ("?", Tone.UNDECIDED),
     CanaryStateKind.PROMOTED: ("✓", Tone.BETTER),
 }
 

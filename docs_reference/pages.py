@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import click
 
+from docs_reference.outcome_table import outcome_table
 from docs_reference.registries import (
     content_tables,
     error_table,
@@ -46,6 +47,7 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
     shipped = package_data.path("config/default.yaml").read_text(encoding="utf-8")
     parts = {
         folder / "explanation" / "architecture.md": diagrams(),
+        folder / "explanation" / "canary.md": {"outcomes": outcome_table()},
         reference / "router.md": {
             "history": table(HISTORY_HEADS, history_rows()),
             "whose fault": "\n".join(fault_lines()),

@@ -30,6 +30,7 @@ def test_a_stale_page_is_found_and_written_anew(
     page = tmp_path / "explanation" / "architecture.md"
     page.parent.mkdir()
     page.write_text(ARCHITECTURE.read_text().replace("start", "begin"))
+    shutil.copy(FOLDER / "explanation" / "canary.md", page.parent)
     shutil.copytree(FOLDER / "reference", tmp_path / "reference")
     monkeypatch.setattr("harness.interfaces.cli.operations.docs.FOLDER", tmp_path)
 

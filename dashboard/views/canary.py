@@ -177,6 +177,8 @@ def evidence(status: CanaryStatus, *, stale: bool) -> None:
         + markup.note(canary_text.without_data(status))
         + markup.note(f"This canary {status.explanation.judged_by}.")
     )
+    if rows := canary_text.outcome_rows(status):
+        st.html(markup.listing("Outcomes", canary_text.OUTCOMES_NOTE, rows, ""))
 
 
 # Label and icon, in the page's order: actions that end harm come first.

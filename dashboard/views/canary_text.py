@@ -83,6 +83,9 @@ TIMELINE_NOTE: Final = (
     "Times are UTC. A failure counts for the model that a caller was assigned to, even if a "
     "fallback answered. Shaded: 95 % intervals."
 )
+OUTCOMES_NOTE: Final = (
+    "Each assigned request ends in one outcome; for each model they sum to the last row."
+)
 GUARDRAILS_NOTE = (
     "The candidate's figures and the incumbent's. Bar: the evidence of this guardrail alone, "
     "as a share of the rollback level. Mark: its maximum so far."
@@ -192,6 +195,23 @@ def _guardrail(row: GuardrailRow) -> str:
         f"<span>{format_harm(row.distance)}</span></div>"
         f"{markup.meter(row.name, row.distance, label.tone, row.furthest)}</div>"
     )
+
+
+def outcome_rows(status: CanaryStatus) -> Sequence[markup.Row]:
+    """Returns a row for each way in which the requests of both models ended."""
+    explanation = status.explanation
+    return [
+        {
+            "Outcome": escape(row.name),
+            "Candidate": escape(row.candidate_text),
+            "Incumbent": escape(row.incumbent_text),
+        }
+        for row in (
+            *explanation.outcomes,
+            *explanation.uncounted,
+            *explanation.served,
+        )
+    ]
 
 
 def without_data(status: CanaryStatus) -> str:

@@ -144,11 +144,13 @@ def _client_cells(key: KeySummary, today: date) -> markup.Row:
     routes = labels.few(sorted(key.routes), 2)
     opt_outs = ", ".join(sorted(key.opt_outs))
     warn = limits.warn_share
-    month = _spent(spent.month_usd, spent.unpriced, limits.budget_month_usd, warn)
+    # A month with a bound may begin with days without one: each day is read as bounded.
+    open_ = spent.unpriced + spent.bounded
+    month = _spent(spent.month_usd, open_, limits.budget_month_usd, warn)
     return {
         "Client": noted(strong(key.name), f"…{key.hint}"),
         "Budget": _budget(_decide(key, today)),
-        "Today": _spent(spent.day_usd, spent.unpriced, limits.budget_day_usd, warn),
+        "Today": _spent(spent.day_usd, open_, limits.budget_day_usd, warn),
         "This month": month + unpriced(spent.unpriced, known=bool(spent.month_usd)),
         "Rate": _rates(limits),
         "Routes": noted(

@@ -261,6 +261,7 @@ ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
     RouteState.ON_FALLBACK: ("▲", Tone.UNDECIDED),
     RouteState.HELD: ("?", Tone.UNDECIDED),
     RouteState.BAKE_HELD: ("?", Tone.UNDECIDED),
+    RouteState.UNCOMPARED: ("?", Tone.UNDECIDED),
     RouteState.PAUSED: ("?", Tone.UNDECIDED),
     RouteState.APPROVAL: ("?", Tone.UNDECIDED),
     RouteState.SUSPECT: ("▲", Tone.UNDECIDED),

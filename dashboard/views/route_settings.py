@@ -26,7 +26,7 @@ from dashboard.views import route_timeline
 from dashboard.views.route_timeline import RouteView
 from harness.canary import operations
 from harness.frame.errors import Conflict
-from harness.frame.people.access import Role
+from harness.frame.people.access import Actor, Role
 from harness.gate.suite_plan import SuiteRole
 from harness.proposals import fallback_chain
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
@@ -74,6 +74,7 @@ LONGEST_S: Final = float(routes.LONGEST_TIMEOUT_S)
 DATA_CLASSES: Final = (
     "data_classes in swapgate.yaml names the classes, and the providers that may see each."
 )
+FORCE: Final = "Roll back even if the model cannot serve: callers may then get errors"
 NO_DATA_CLASS: Final = "none: every provider may see it"
 
 
@@ -497,12 +498,20 @@ def roll_back(form: Form, view: RouteView) -> None:
         f"{escape(ends)}"
     )
     reason = form.reason()
-    form.submit(
-        "Yes, roll back",
-        f"brought {names[version]} back.",
-        operations.roll_back,
-        route.name,
-        to_version=version,
-        reason=reason,
-        expected=route,
-    )
+    force = st.checkbox(FORCE, key=form.key("force"))
+    form.waits_for = f"Asking whether {names[version]} can serve, at most 5 seconds"
+
+    def act(ctx: Context, actor: Actor) -> None:
+        restored = operations.roll_back(
+            ctx,
+            actor,
+            route.name,
+            to_version=version,
+            reason=reason,
+            force=force,
+            expected=route,
+        )
+        doubts = "".join(f" Warning: {warning}." for warning in restored.warnings)
+        form.says = f"{actor.name} brought {names[version]} back.{doubts}"
+
+    form.submit("Yes, roll back", "", act)

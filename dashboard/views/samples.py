@@ -237,6 +237,8 @@ def rating(sample: Sample) -> str:
     """Describes a score: `✓ correct`, `◐ 0.50`, and for form: `✕ wrong form (code_fence)`."""
     if sample.error is SampleError.INFRA:
         return "? no answer"
+    if sample.error is SampleError.FALLBACK:
+        return "? a gateway's fallback answered"
     if sample.error is SampleError.UNSCORED or sample.strict is None:
         return "? not scored"
     if sample.strict >= 1 - TIE_BAND:

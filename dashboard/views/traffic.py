@@ -163,6 +163,8 @@ def tiles(report: TrafficReport, reasons: Sequence[FailoverReason]) -> str:
     if whole.unpriced:
         more = "" if whole.known_cost_usd is None else "more "
         unpriced = f"{labels.plural(whole.unpriced, 'request')} {more}of unknown price"
+    if whole.bounded:
+        unpriced += f"; {whole.bounds_text}"
     return markup.tiles(
         (
             Tile("Requests", labels.count(whole.requests), below=_pace(report)),
@@ -179,7 +181,7 @@ def tiles(report: TrafficReport, reasons: Sequence[FailoverReason]) -> str:
                 labels.count(moved),
                 below=f"{labels.plural(whole.left, 'request')} whose own model failed",
             ),
-            Tile("Cost", labels.usd(whole.known_cost_usd), below=unpriced),
+            Tile("Cost", whole.cost_text, below=unpriced),
         ),
         stale=report.quiet_since is not None,
     )
@@ -215,7 +217,7 @@ def _routes(routes: Sequence[RouteTraffic]) -> None:
             "Requests": labels.count(traffic.requests),
             "Errors to callers": _share(traffic.failed, traffic.failed_share, Tone.WORSE),
             "Own model failed": _share(traffic.left, traffic.left_share, Tone.UNDECIDED),
-            "Cost": escape(labels.usd(traffic.known_cost_usd)),
+            "Cost": escape(traffic.cost_text),
         }
         for traffic in found[:MOST_ROUTES]
     ]
@@ -250,7 +252,7 @@ def _target_cells(row: TargetTraffic) -> markup.Row:
         "Answered": labels.count(row.requests),
         "Failovers": strong(labels.count(row.left)) if row.left else faint("none"),
         "95 % within": escape(p95 or DASH),
-        "Cost": escape(labels.usd(row.known_cost_usd)),
+        "Cost": escape(row.cost_text),
     }
 
 

@@ -11,7 +11,13 @@ from typing import Any
 
 from harness.frame.text_files import replace_halves
 from harness.gate.pins import ServedModel
-from harness.providers.target import RequestTarget
+from harness.providers.answer_signs import (
+    LONGEST_NAME,
+    NO_ORIGIN,
+    AnswerOrigin,
+    reports_no_tokens,
+)
+from harness.providers.target import Price, RequestTarget
 
 Message = Mapping[str, Any]
 
@@ -41,6 +47,10 @@ class ChatReply:
     output_tokens: int
     model: str
     fingerprint: str
+    # Its usage counts 0 tokens; False without a usage.
+    no_tokens: bool = False
+    is_fallback: bool = False  # a gateway marks it as its fallback's
+    tier: str = ""  # the service tier, as the provider names it
 
     @property
     def served(self) -> ServedModel:
@@ -49,6 +59,15 @@ class ChatReply:
     @property
     def tokens(self) -> int:
         return self.input_tokens + self.output_tokens
+
+    def cost_usd(self, price: Price | None) -> float | None:
+        """Returns the cost in US dollars; None if the price of its tier or its usage is
+        unknown.
+        """
+        if price is None or not self.input_tokens:
+            return None
+        counts = self.input_tokens, self.output_tokens, self.cached_tokens
+        return price.answer_usd(*counts, tier=self.tier)
 
 
 def request_body(
@@ -95,8 +114,11 @@ def with_addendum(messages: Sequence[Message], addendum: str) -> list[dict[str, 
     return [{"role": "system", "content": addendum}, *copied]
 
 
-def parse_reply(raw: bytes) -> ChatReply:
-    """Parses the body of a chat completion. Raises MalformedReply."""
+def parse_reply(raw: bytes, origin: AnswerOrigin = NO_ORIGIN) -> ChatReply:
+    """Parses the body of a chat completion. Raises MalformedReply.
+
+    origin: as the headers tell. A header's name of the model precedes the body's.
+    """
     try:
         # A lone surrogate in an answer must not break its evaluation.
         payload = replace_halves(json.loads(raw))
@@ -121,11 +143,20 @@ def parse_reply(raw: bytes) -> ChatReply:
             ),
             finish=str(choice.get("finish_reason") or ""),
             **_usage(payload.get("usage") or {}),
-            model=str(payload.get("model") or ""),
-            fingerprint=str(payload.get("system_fingerprint") or ""),
+            model=origin.model or str(payload.get("model") or ""),
+            fingerprint=str(payload.get("system_fingerprint") or _provider(payload)),
+            is_fallback=origin.is_fallback,
+            no_tokens=reports_no_tokens(payload.get("usage")),
+            tier=str(payload.get("service_tier") or ""),
         )
     except (LookupError, TypeError, AttributeError, ValueError):
         raise MalformedReply("the answer is not a chat completion") from None
+
+
+def _provider(payload: Mapping[str, Any]) -> str:
+    """Returns the provider that OpenRouter names; empty without one."""
+    named = payload.get("provider")
+    return named[:LONGEST_NAME] if isinstance(named, str) else ""
 
 
 def _arguments(function: Mapping[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from inspect_ai.scorer import SampleScore
 from inspect_ai.util import EarlyStop
 from pydantic import JsonValue
 
-from evals.runner.inspect_model import SECONDS, SERVED
+from evals.runner.inspect_model import FALLBACK, SECONDS, SERVED
 from evals.runner.inspect_tasks import (
     JUDGE,
     InspectSuite,
@@ -134,7 +134,7 @@ class Collector:
             return
         self.taken.add(question.id)
         try:
-            infra = found.error is SampleError.INFRA
+            infra = not found.is_own
             self._failed_in_a_row = self._failed_in_a_row + 1 if infra else 0
             wanted = await self._call(self._on_sample, found)
         except Exception as error:  # noqa: BLE001 - the runner raises it
@@ -257,6 +257,14 @@ class Collector:
         served = ServedModel(
             *(sample.output.metadata or {}).get(SERVED, (sample.output.model,))
         )
+        if (sample.output.metadata or {}).get(FALLBACK):
+            why = "a gateway's fallback answered, not the model"
+            return replace(
+                failed,
+                answer=answer,
+                error=SampleError.FALLBACK,
+                error_text=why,
+            )
         judge = ServedModel(*self._suite.judges(sample))
         answered = replace(
             failed,

@@ -42,6 +42,7 @@ from harness.providers.target import SentTarget
 
 SECONDS = "swapgate_seconds"
 SERVED = "swapgate_served"
+FALLBACK = "swapgate_fallback"  # a gateway's fallback answered
 CALLS = "swapgate_calls"
 MEASURED_ON: Final = 10  # answers
 LEAST_MEASURED: Final = 512  # tokens
@@ -295,6 +296,7 @@ def output_of(reply: ChatReply, seconds: float) -> ModelOutput:
         metadata={
             SECONDS: seconds,
             SERVED: list(reply.served.pair),
+            FALLBACK: reply.is_fallback,
             # Inspect drops arguments that are not JSON, but a scorer may accept them.
             CALLS: [[use.name, use.arguments] for use in reply.tool_calls],
         },

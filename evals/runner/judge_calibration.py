@@ -147,15 +147,8 @@ class Judge:
             bill.calls += 1
 
     def _pay(self, reply: ChatReply) -> None:
-        cost_usd = None
-        if self._price is not None:
-            tokens = (
-                reply.input_tokens,
-                reply.output_tokens,
-                reply.cached_tokens,
-            )
-            cost_usd = self._price.cost_usd(*tokens)
-            self.cost_usd += cost_usd
+        cost_usd = reply.cost_usd(self._price)
+        self.cost_usd += cost_usd or 0.0
         if (bill := _bill.get()) is not None:
             bill.pay(cost_usd)
             bill.served.add(reply.served)

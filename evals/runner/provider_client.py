@@ -36,6 +36,7 @@ from harness.frame.errors import (
 )
 from harness.frame.failures import FailureClass
 from harness.frame.formatting import format_quantity, format_span
+from harness.providers.answer_signs import read_origin
 from harness.providers.api_base_rules import check_api_base
 from harness.providers.calls.guarded_http import check_request_headers
 from harness.providers.credential import hide_secret
@@ -92,8 +93,7 @@ class ModelSpending:
 
     def pay(self, reply: ChatReply) -> None:
         """Adds a reply's cost. A call without a reply is free."""
-        tokens = reply.input_tokens, reply.output_tokens, reply.cached_tokens
-        self._spending.pay(None if self._price is None else self._price.cost_usd(*tokens))
+        self._spending.pay(reply.cost_usd(self._price))
 
 
 class ProviderFailed(UpstreamError):
@@ -186,6 +186,7 @@ class EvalProviderClient:
         self._allowed = allowed
         self._away = {} if away is None else away
         self._answers = 0  # number of the provider's answers
+        self._counts_tokens = False  # an answer reported tokens
         self._first_failed: tuple[int, float] = (-1, 0.0)  # answers before it, and its time
         # Randomness only spreads the retries over time; no result depends on it.
         self._jitter = random.Random()  # noqa: S311 - not for security
@@ -249,14 +250,14 @@ class EvalProviderClient:
                 await self._spending.require_money()
             started = time.perf_counter()
             try:
-                raw = await self._post(request, body)
+                posted = await self._post(request, body)
             except _AttemptFailed as error:
                 if error.overloaded and turn is not None:
                     turn.overloaded()
                 raise
             seconds = time.perf_counter() - started
             try:
-                found = parse_reply(raw)
+                found = self._read(posted)
             except MalformedReply as error:
                 raise _AttemptFailed(str(error), retry=True) from None
             self._answers += 1
@@ -265,6 +266,25 @@ class EvalProviderClient:
             if self._spending is not None:
                 self._spending.pay(found)
             return found, seconds
+
+    def _read(self, posted: Posted) -> ChatReply:
+        """Reads a reply. Raises MalformedReply, also for a text with a usage of 0 tokens if an
+        earlier answer reported tokens: a gateway writes an error so.
+        """
+        headers = (
+            (
+                name.encode("latin-1", "replace"),
+                value.encode("utf-8", "surrogateescape"),
+            )
+            for name, value in posted.headers.items()
+        )
+        found = parse_reply(posted.body, read_origin(headers))
+        if found.no_tokens and found.text and self._counts_tokens:
+            raise MalformedReply(
+                "the answer reports 0 tokens for its text, unlike earlier answers"
+            )
+        self._counts_tokens = self._counts_tokens or found.tokens > 0
+        return found
 
     async def _answers_another(self, body: Mapping[str, Any]) -> bool:
         """Returns whether the provider answers a short question; then the item is the cause."""
@@ -288,7 +308,7 @@ class EvalProviderClient:
         pause = self._first_pause_s * float(4**attempt) * self._jitter.uniform(0.75, 1.25)
         return min(LONGEST_PAUSE_S, pause)
 
-    async def _post(self, request: bytes, body: Mapping[str, Any]) -> bytes:
+    async def _post(self, request: bytes, body: Mapping[str, Any]) -> Posted:
         """Sends `request`, the JSON of `body`. Raises _AttemptFailed."""
         try:
             check_api_base(self._provider.api_base, self._allowed)
@@ -302,7 +322,7 @@ class EvalProviderClient:
         if used_up_s and self._pace is not None:
             self._pace.hold(min(LONGEST_USED_UP_S, used_up_s))
         if posted.status == 200:
-            return posted.body
+            return posted
         retry = posted.status >= 500 or posted.status in RETRYABLE
         text = self._error_text(posted.body, body)
         raise _AttemptFailed(

@@ -32,7 +32,7 @@ from harness.gate.pins import (
     is_mixed,
     named_models,
 )
-from harness.gate.run import EvalRun, RunState, Sample, SampleError
+from harness.gate.run import EvalRun, RunState, Sample
 from harness.gate.suite_plan import SuitePin
 from harness.gate.verdict import Passed
 from harness.providers.credential import lacks_key
@@ -192,7 +192,7 @@ def measure_samples(samples: Sequence[Sample]) -> MeasuredRuns:
     items: dict[str, list[float]] = {}
     for sample in samples:
         items.setdefault(sample.item, []).append(sample.strict or 0.0)
-    answered = [sample for sample in samples if sample.error is not SampleError.INFRA]
+    answered = [sample for sample in samples if sample.is_own]
     return MeasuredRuns(
         low=lower_bound([fmean(scores) for scores in items.values()]) if answered else None,
         input_tokens=fmean([sample.input_tokens for sample in answered] or [math.nan]),

@@ -39,6 +39,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     Only the leader runs the jobs, but every process writes its audit lines. A job that fails
     runs again at its next time and stops no other job.
     """
+    from harness.canary import way_back  # noqa: PLC0415 - only the control plane needs it
     from harness.evals import drift_monitor  # noqa: PLC0415 - only the control plane needs it
     from harness.frame.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
     from harness.operations import (  # noqa: PLC0415 - only the control plane needs it
@@ -110,6 +111,7 @@ def control_schedule(installation: Installation) -> "Schedule":
             RestingJob(integrity.check_snapshot),
             every_s=control.reconcile_interval_s,
         ),
+        leading("ways back", way_back.WayBackWatch(), every_s=way_back.WATCH_S),
         leading("outages", outages.update_outage_alerts, every_s=OUTAGES_EVERY_S),
         leading(
             "alerts",

@@ -22,6 +22,7 @@ from harness.evals.ports import EvalWorkers, RunQueue
 from harness.frame import package_data
 from harness.frame.dotenv import dotenv_names, record_dotenv
 from harness.frame.errors import ConfigError, DatabaseUnusable, InputError
+from harness.frame.failures import FailureClass
 from harness.frame.ports import Cipher, Clock, Signatures
 from harness.frame.runtime import encryption
 from harness.frame.runtime.clock import SystemClock, SystemRandomIds
@@ -277,7 +278,9 @@ class Installation:
             allow_addresses=settings.router.allow_addresses,
             cipher=self.cipher,
             environ=dict(os.environ),
-            door=HttpProviderProbe(self.clock, settings.router.allow_addresses),
+            door=HttpProviderProbe(
+                self.clock, settings.router.allow_addresses, _classify_reply
+            ),
             oauth=HttpOAuthServer(self.clock, settings.router.allow_addresses),
             oauth_changes=settings.oauth,
             data_classes=settings.data_classes,
@@ -299,6 +302,13 @@ class Installation:
             self.run_queue.close()
         if "store" in self.__dict__:
             self.store.close()
+
+
+def _classify_reply(status: int, body: bytes) -> FailureClass | None:
+    """Classifies a provider's reply as the router does (`provider_failures`)."""
+    from router.protocols.provider_failures import classify_reply  # noqa: PLC0415 - few commands call providers
+
+    return classify_reply(status, body)
 
 
 def open_installation(

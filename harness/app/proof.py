@@ -165,6 +165,8 @@ def _sentences(rows: ProvenRows) -> Iterator[str]:
         f"The verdict is {verdict.words}. It follows from {format_quantity(pairs, 'pair')} of "
         "signed scores, recomputed here without the database."
     )
+    if proposal.same_model is not None:
+        yield f"{proposal.same_model.text}."
     for approval in rows.approvals:
         yield (
             f"{approval.name} approved this verdict on {approval.at:%Y-%m-%d %H:%M} UTC"

@@ -179,6 +179,7 @@ def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str
             "step_started_at": rollout.step_started_at.isoformat(),
             "bake_ends_at": rollout.bake_ends_at.isoformat() if rollout.bake_ends_at else None,
             "version": rollout.version,
+            **({"acknowledged": rollout.acknowledged} if rollout.acknowledged else {}),
             "blocks": len(used),
             "last_block": max((block.number for block in used), default=0),
             "blocks_sha256": _blocks_sha256(used),
@@ -274,6 +275,7 @@ def _rollout_before(rollout: Rollout, inputs: Mapping[str, Any]) -> Rollout:
         step_started_at=_time(inputs["step_started_at"]),
         bake_ends_at=_time(ends) if ends else None,
         version=int(inputs["version"]),
+        acknowledged=tuple(inputs.get("acknowledged", ())) or None,
     )
 
 

@@ -29,7 +29,7 @@ from harness.routing.table import RouteRecord
 # Removed from a reason, because the state before it also says "on hold".
 HOLD_PREFIX: Final = "On hold: "
 AFTER_PROMOTION: Final = "after its promotion"
-BACK: Final = "If harm is shown, it is rolled back at once."
+BACK: Final = "If the data show harm, the incumbent serves all users again at once."
 
 
 class CanaryStateKind(StrEnum):
@@ -46,12 +46,14 @@ class CanaryStateKind(StrEnum):
     EMPTY = "empty"  # no units counted yet
     HEALTHY = "healthy"
     BAKING = "baking"  # promoted, and still compared
+    UNCOMPARED = "uncompared"  # promoted and baking, but its control cannot serve
     RUNNING = "running"  # live, but the caller did not read the evidence
 
 
 _AFTER_PROMOTION: Final = frozenset(
     {
         CanaryStateKind.BAKING,
+        CanaryStateKind.UNCOMPARED,
         CanaryStateKind.PROMOTED,
         CanaryStateKind.TAKEN_BACK,
     }
@@ -80,7 +82,7 @@ class CanaryState:
         return short if after or short.endswith(AFTER_PROMOTION) else f"canary {short}"
 
 
-def describe_canary_state(
+def describe_canary_state(  # noqa: PLR0913 - by name, and most have a default
     rollout: Rollout,
     holds: Sequence[str],
     action: RolloutAction | None = None,
@@ -89,29 +91,35 @@ def describe_canary_state(
     pause_reason: str = "",
     incumbent: str = "the model before it",
     taken_back: str = "",
+    no_way_back: str = "",
 ) -> CanaryState:
     """Describes the state of a rollout, live or ended.
 
     holds: reasons that block it. action, explanation: from its evidence; None if the caller did
     not read the evidence. pause_reason: the reason of its pause. incumbent: the incumbent's
     name. taken_back: who took its promotion back after the bake, and why; else empty.
+    no_way_back: why the former incumbent cannot serve; empty if it can, or if that is unknown.
     """
     kind = CanaryStateKind.TAKEN_BACK if taken_back else _kind(rollout, holds, action)
+    if no_way_back and rollout.baking and kind is not CanaryStateKind.HARM:
+        kind = CanaryStateKind.UNCOMPARED
     words, predicate = _describe(
         kind,
         rollout,
         held=bool(holds),
         action=action,
     )
+    if taken_back:
+        reason = _sentence(taken_back)
+    elif kind is CanaryStateKind.UNCOMPARED:
+        reason = _sentence(no_way_back)
+    else:
+        reason = _reason(kind, rollout, holds, action, pause_reason)
     return CanaryState(
         kind=kind,
         words=words,
         predicate=predicate,
-        reason=(
-            _sentence(taken_back)
-            if taken_back
-            else _reason(kind, rollout, holds, action, pause_reason)
-        ),
+        reason=reason,
         next_step=_next_step(kind, rollout, explanation, incumbent),
     )
 
@@ -161,6 +169,10 @@ _PHRASES: Final[Mapping[CanaryStateKind, tuple[str, str]]] = {
     CanaryStateKind.BAKING: (
         "promoted and baking",
         "is promoted and baking",
+    ),
+    CanaryStateKind.UNCOMPARED: (
+        "promoted and baking, control gone: nothing is compared",
+        "is promoted and baking, but its control is gone: nothing is compared",
     ),
     CanaryStateKind.HARM: (
         "harm is shown, {at}",
@@ -252,6 +264,10 @@ _NEXT: Final[Mapping[CanaryStateKind, str]] = {
         "doubt."
     ),
     CanaryStateKind.HELD: f"its share stays at {{share}} until the hold ends. {BACK}",
+    CanaryStateKind.UNCOMPARED: (
+        "`canary finish` ends the bake. Until {incumbent} answers again, harm is not detected, "
+        "and a rollback to it helps no user."
+    ),
 }
 
 

@@ -34,7 +34,15 @@ from harness.frame.formatting import (
     format_span,
 )
 from harness.frame.records.transaction import Transaction
+from harness.gate.offline.served_arms import MOST_FALLBACKS
+from harness.gate.online.guardrails import NO_SPLIT
+from harness.gate.online.left_out import LeftOutDifference
 from harness.gate.online.observation import ObservationBlock, TrafficMinute
+from harness.gate.online.outcome import (
+    OutcomeKind,
+    OutcomeReason,
+    outcome_key,
+)
 from harness.gate.online.rollout import (
     ActionKind,
     Rollout,
@@ -46,6 +54,8 @@ from harness.gate.online.rollout_action import (
     RolloutFigures,
     decide_action,
 )
+from harness.gate.online.rollout_evidence import collect_evidence
+from harness.gate.online.step_holds import left_out_differences
 from harness.gate.online.worker_guard import read_guard_count
 from harness.gate.verdict import Verdict
 from harness.proposals import recomputation
@@ -99,6 +109,7 @@ def list_alert_keys(rollout: Rollout) -> Sequence[str]:
         AlertKind.CANARY_PAUSED,
         AlertKind.CANARY_HELD,
         AlertKind.INTERNAL_ERROR,
+        AlertKind.WAY_BACK_GONE,
     )
     own = [f"{kind.value}:{rollout.id}" for kind in kinds]
     return [*own, f"{AlertKind.SHARED_KEY.value}:{rollout.route}"]
@@ -184,6 +195,7 @@ def _distrust_reason(unit: RolloutUnit) -> str:
     unsure = (
         traffic_gap(traffic, now) or future_traffic(traffic, now) or clock_skew(blocks, now)
     )
+    unsure = unsure or fallback_answers(rollout, blocks)
     if unsure or rollout.baking:
         return unsure
     weight = rollout.current.weight_bps
@@ -242,6 +254,7 @@ MIN_EXPECTED: Final = 7.0
 # Maximum share of requests, as a multiple of the planned share.
 MOST_TIMES: Final = 3.0
 AHEAD: Final = timedelta(seconds=60)
+_FALLBACK: Final = outcome_key(OutcomeKind.NOT_MEASURED, OutcomeReason.GATEWAY_FALLBACK)
 CATCH_UP: Final = timedelta(seconds=120)
 RECENT: Final = timedelta(minutes=10)
 
@@ -329,6 +342,38 @@ def oversized_share(rollout: Rollout, traffic: Sequence[TrafficMinute]) -> str:
     )
 
 
+def fallback_answers(rollout: Rollout, blocks: Sequence[ObservationBlock]) -> str:
+    """Detects that a gateway marks too many answers of an arm as its fallback's.
+
+    Such answers are not measured, so a step must not pass with what is left. Only this step's
+    share counts; in a bake, the highest one.
+    """
+    weight = max((block.weight_bps for block in blocks), default=0)
+    if not rollout.baking:
+        weight = rollout.current.weight_bps
+    step = [block for block in blocks if block.weight_bps == weight]
+    marked = [block.outcomes.get(_FALLBACK, NO_SPLIT) for block in step]
+    for arm, number, assigned in (
+        (
+            "candidate",
+            sum(split.canary for split in marked),
+            sum(block.assigned.canary for block in step),
+        ),
+        (
+            "incumbent",
+            sum(split.failures - split.canary for split in marked),
+            sum(block.assigned.failures - block.assigned.canary for block in step),
+        ),
+    ):
+        if number > MOST_FALLBACKS * assigned:
+            return (
+                f"a gateway marks {number:,} of the {arm}'s {assigned:,} answers in this step "
+                f"({format_percent(number / assigned)}) as its fallback's, so they are not "
+                f"measured: check the {arm}'s model behind the gateway"
+            )
+    return ""
+
+
 def clock_skew(blocks: Sequence[ObservationBlock], now: datetime) -> str:
     """Detects a newest block dated in the future, by a wrong clock of a router or ours."""
     newest = max(blocks, key=lambda block: block.number, default=None)
@@ -379,6 +424,14 @@ def read_evidence(unit: RolloutUnit) -> RolloutAction:
     """Decides by the stored blocks alone, without holds, proof or a router's guard."""
     blocks = Observations(unit.tx).blocks(unit.rollout.id)
     return decide_action(unit.rollout, blocks, unit.ctx.clock.now())
+
+
+def find_left_out(unit: RolloutUnit) -> Sequence[LeftOutDifference]:
+    """Returns the differences that hold the step, or would hold it after a pause."""
+    blocks = Observations(unit.tx).blocks(unit.rollout.id)
+    ordered = sorted(blocks, key=lambda block: block.number)
+    evidence = collect_evidence(ordered, unit.rollout.policy)
+    return left_out_differences(unit.rollout, ordered, evidence)
 
 
 def _allowed(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.canary.decision import describe_shared_key
+from harness.canary.patience import describe_patience
 from harness.canary.split import FLAGD_WORKER, LITELLM_WORKER
 from harness.frame.formatting import (
     format_bps,
@@ -122,6 +123,9 @@ def estimate_for_policy(
     shared = f" {shared}" if shared else ""
     if split := describe_split(Observations(tx).traffic(since=now - RECENT, route=route)):
         shared += f" {split} {describe_driven(policy, pace)}"
+    known = Routing(tx).route(route)
+    if not split and totals and known is not None and Guardrail.LEAVING in policy.tolerated:
+        shared += f" {describe_patience(tx, known, now)}"
     requests = sum(total.requests for total in totals)
     seen = describe_seen(requests, seconds) if seconds < SHORTEST_S else ""
     decision = (offer_decision(route),)
@@ -132,7 +136,6 @@ def estimate_for_policy(
         text = f"{seen} {describe_failing_callers(policy)} {words}"
         return RampPlan(route, policy, None, (), decision, text)
     steps = ramp.plan_ramp(policy, pace)
-    known = Routing(tx).route(route)
     may_mirror = known is not None and not known.settings.side_effects
     options = explain.ramp_options(steps, may_mirror=may_mirror)
     few = describe_few_callers(policy, pace)
@@ -207,7 +210,8 @@ def describe_driven(policy: CanaryPolicy, pace: TrafficPace | None) -> str:
         met_s = failing * 3600.0 * BUCKETS / (pace.requests_per_hour * share_bps)
         after = f", about {format_estimate(met_s + LOG_DELAY_S)} after the first"
     return (
-        "The canary sees failures and latency, not tokens, cost or the answers' content. If "
+        "The canary sees failures and latency, not callers who leave, tokens, cost or the "
+        "answers' content. If "
         f"all requests to the candidate fail at {format_bps(share_bps)}, {failing} of them "
         f"cause a rollback{after}: up to {format_span(LOG_DELAY_S)} pass until the gateway's "
         "logs are evidence. Only the gateway's retries answer the callers until then."

@@ -9,9 +9,12 @@ The machine does not judge evidence: `decision` derives the signal from it, and
 `operations`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from harness.canary import way_back
 from harness.canary.audit import PROMOTED, RolloutUnit, decision_evidence
+from harness.canary.patience import measure_limits
 from harness.evals import proof_validity
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
@@ -19,6 +22,7 @@ from harness.frame.errors import NotFound, ProofRefused
 from harness.frame.people.access import SYSTEM, Actor
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.left_out import LeftOutDifference
 from harness.gate.online.rollout import (
     Rollout,
     RolloutSignal,
@@ -31,8 +35,18 @@ from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.policy import CanaryPolicy
 from harness.gate.sentences import reason_text
 from harness.gate.verdict import Passed
-from harness.proposals import fallback_chain, recomputation, route_rules
+from harness.proposals import (
+    evaluation,
+    fallback_chain,
+    recomputation,
+    route_rules,
+)
 from harness.registry import targets
+from harness.registry.target_life import (
+    TargetLife,
+    describe_no_way_back,
+    list_details,
+)
 from harness.routes import freezes, routes
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalEvent, apply_event
@@ -101,7 +115,13 @@ def open_canary(
         rollout=rollout.id,
         weight_bps=policy.steps[0].weight_bps,
         salt=rollout.salt,
-        unit_rule=build_unit_rule(policy, now, ledger_salt=ctx.chance.token("ledger_")),
+        unit_rule=build_unit_rule(
+            policy,
+            now,
+            ledger_salt=ctx.chance.token("ledger_"),
+            waits=measure_limits(tx, route, proposal.incumbent, now),
+            counts_usage=evaluation.find_counting_targets(tx, proposal),
+        ),
         handover=_handover(rollout, 0),
     )
     Routing(tx).commit(
@@ -157,6 +177,8 @@ class CanaryMove:
     reason: str
     # The action that the evidence asks for; None if a person or the route causes the move.
     action: RolloutAction | None = None
+    # Of a promotion: whether the incumbent can still serve; None if it was not checked.
+    way_back: TargetLife | None = None
 
 
 class CanaryMachine:
@@ -215,6 +237,25 @@ class CanaryMachine:
         self._write_event("canary.acknowledge", self._rollout, move, {})
         return True
 
+    def acknowledge_left_out(
+        self, move: CanaryMove, differences: Sequence[LeftOutDifference]
+    ) -> Rollout:
+        """Records that an approver knows why the arms leave out unlike shares of requests.
+
+        These reasons never hold this rollout again. Returns the saved rollout.
+        """
+        rollout = self._rollout
+        reasons = [one.reason.value for one in differences]
+        known = (*(rollout.acknowledged or ()), *reasons)
+        saved = Rollouts(self._tx).save(replace(rollout, acknowledged=known))
+        counts = {one.reason.value: one.text for one in differences}
+        details = {
+            **decision_evidence(self._unit, None),
+            "acknowledged": counts,
+        }
+        self._write_event("canary.acknowledge", rollout, move, details)
+        return saved
+
     def _stay_live(self, move: CanaryMove) -> Rollout:
         """Applies a signal that neither ends nor promotes. A new step commits a new share."""
         after = self._after(move)
@@ -255,11 +296,15 @@ class CanaryMachine:
         after = Rollouts(self._tx).save(self._after(move))
         self._end_proposal(proposal, ProposalEvent.HEALTHY, move)
         self.record(PROMOTED, after, move)
+        gone = describe_no_way_back(list_details(move.way_back))
+        known = f" Swapgate found {gone}." if gone else ""
         self._raise_alert(
             AlertKind.PROMOTED,
             f"{self._name(after.candidate)} is now the model of route {after.route}",
-            f"It took the place of {self._name(after.incumbent)}. {move.reason}",
+            f"It took the place of {self._name(after.incumbent)}.{known} {move.reason}",
         )
+        if move.way_back and (notice := way_back.build_notice(after, move.way_back)):
+            self._raise_alert(AlertKind.WAY_BACK_GONE, notice.title, notice.text)
         return after
 
     def _go_back(self, move: CanaryMove) -> Rollout:
@@ -365,6 +410,7 @@ class CanaryMachine:
             {
                 "rollout": rollout.id,
                 "reason": move.reason,
+                **list_details(move.way_back),
                 **figures,
             },
         )

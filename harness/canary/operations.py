@@ -12,9 +12,9 @@ changes a route here. Status for people is in `harness.canary.status`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
-from harness.canary import decision
+from harness.canary import decision, way_back
 from harness.canary.audit import RolloutUnit, decision_inputs
 from harness.canary.machine import CanaryMachine, CanaryMove, find_live
 from harness.evals import proof_validity
@@ -48,19 +48,19 @@ from harness.gate.online.rollout import (
 from harness.gate.online.rollout_action import RolloutAction
 from harness.proposals import decisions, recomputation
 from harness.registry import data_class_checks
+from harness.registry.target_life import TargetLife, list_details
 from harness.routes.routes import (
     commit,
     find_taken_back,
     known_targets,
     require_route,
-    standing_incumbents,
 )
 from harness.routing.context import Context
 from harness.routing.proposal import ApprovalKind, ProposalEvent, apply_event
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
-from harness.routing.route_changes import RestoreIncumbent
+from harness.routing.route_changes import RestoreIncumbent, find_way_back
 from harness.routing.table import Route, RouteRecord
 
 
@@ -93,6 +93,12 @@ def operate(
     if signal not in MANUAL_SIGNALS:
         raise InputError(f"only the evidence can cause the signal {signal.value}, not a person")
     why = require_reason(reason, f"to {signal.value} by hand")
+    back: TargetLife | None = None
+    if signal is RolloutSignal.PROMOTE:
+        with ctx.store.read() as tx:
+            rollout = _find_movable(tx, actor, route, signal, expected_version)
+        # The check waits for a provider, so it must not run in the transaction.
+        back = way_back.check_rollout(ctx, rollout)
     with recomputation.alerting_mismatch(ctx), ctx.store.write() as tx:
         rollout = _find_movable(tx, actor, route, signal, expected_version)
         unit = RolloutUnit(ctx, tx, rollout)
@@ -100,15 +106,16 @@ def operate(
         because = f"{signal.value} by {actor.name}: {why}"
         if signal is RolloutSignal.ABORT:
             because = describe_abort(actor.name, why, baking=rollout.baking)
-        move = CanaryMove(actor, signal, because)
-        against = tuple[str, ...]()
+        move = CanaryMove(actor, signal, because, way_back=back)
+        against = way_back.list_warnings(back) if back else ()
         match signal:
             case RolloutSignal.PROMOTE:
-                move, against = _with_evidence(
+                move, doubts = _with_evidence(
                     unit,
                     move,
                     ActionKind.PROMOTE,
                 )
+                against = (*doubts, *against)
                 kind = ApprovalKind.PROMOTION
                 decisions.record_approval(ctx, tx, actor, unit.proposal, kind, reason)
             case RolloutSignal.FINISH if not rollout.baking:
@@ -126,6 +133,10 @@ def operate(
             case RolloutSignal.RESUME:
                 proof_validity.require_proof(ctx, tx, Verdicts(tx).get(rollout.verdict))
                 acknowledged = machine.acknowledge_faults(move)
+                if differences := decision.find_left_out(unit):
+                    acknowledged = True
+                    rollout = machine.acknowledge_left_out(move, differences)
+                    machine = CanaryMachine(replace(unit, rollout=rollout))
                 if acknowledged and rollout.state is not RolloutState.PAUSED:
                     return CanaryOperation(rollout)
             case _:
@@ -221,19 +232,26 @@ def drive(ctx: Context, before: Rollout) -> list[str]:
         in_place = RolloutUnit(ctx, tx, before).is_in_place
     if action.signal is None and in_place:
         return []
+    proven = action.signal is RolloutSignal.PROVEN and in_place
+    back = way_back.check_rollout(ctx, before) if proven else None
     with ctx.store.write() as tx:
-        after = apply_action(RolloutUnit(ctx, tx, before), action)
+        after = apply_action(RolloutUnit(ctx, tx, before), action, back)
     if after == before:
         return []
     return [f"{before.proposal}: {action.kind.value}, {after.state.value}: {action.reason}"]
 
 
-def apply_action(unit: RolloutUnit, action: RolloutAction) -> Rollout:
+def apply_action(
+    unit: RolloutUnit,
+    action: RolloutAction,
+    back: TargetLife | None = None,
+) -> Rollout:
     """Applies the action to rollout, routing table and proposal in one transaction.
 
-    unit: contains the rollout of the decision. Raises StaleWrite if it has moved. If another
-    change has taken the canary off the route, the rollout ends with BASE_CHANGED, whatever the
-    action is.
+    unit: contains the rollout of the decision. back: whether the incumbent can still serve,
+    for the record of a promotion; it changes no action. Raises StaleWrite if it has moved. If
+    another change has taken the canary off the route, the rollout ends with BASE_CHANGED,
+    whatever the action is.
     """
     rollout = Rollouts(unit.tx).get(unit.rollout.id)
     if rollout.version != unit.rollout.version:
@@ -247,7 +265,7 @@ def apply_action(unit: RolloutUnit, action: RolloutAction) -> Rollout:
     if action.signal is None:
         return rollout
     reason = without_scientific_notation(action.reason)
-    return machine.apply(CanaryMove(SYSTEM, action.signal, reason, action))
+    return machine.apply(CanaryMove(SYSTEM, action.signal, reason, action, back))
 
 
 def _update_ratio_alert(
@@ -272,57 +290,108 @@ def _update_ratio_alert(
     alerts.update_alert(ctx, AlertKind.SAMPLE_RATIO, rollout.id, notice)
 
 
-def roll_back(
+@dataclass(frozen=True, slots=True)
+class RestoredRoute(Route):
+    """A route after a rollback by hand. warnings: doubts whether its model can answer."""
+
+    warnings: tuple[str, ...] = ()
+
+
+def roll_back(  # noqa: PLR0913 - by name, and most have a default
     ctx: Context,
     actor: Actor,
     name: str,
     *,
     to_version: int | None = None,
     reason: str,
+    force: bool = False,
     expected: Route | None = None,
     expected_version: int | None = None,
-) -> Route:
+) -> RestoredRoute:
     """Restores a former incumbent, by default the incumbent before the last promotion in force.
     Ends a live canary, and takes a baking promotion back. expected: the route as the actor saw
     it. If incumbent, canary or `expected_version` has changed, raises StaleWrite, so that of
     two simultaneous rollbacks only the first takes effect.
 
+    First checks in at most 5 seconds whether the former incumbent can serve
+    (`way_back.check_rollback`). A lasting obstacle refuses the rollback, unless `force` is set;
+    any other doubt becomes a warning.
+
     Needs an approver, and no proof. Raises NotFound without a former incumbent, ProofRefused
-    for a model that a rollback took off the route.
+    for a model that a rollback took off the route, or that cannot serve.
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "a rollback")
-    if expected is None:
-        with ctx.store.read() as tx:
-            expected = require_route(tx, name)
+    with ctx.store.read() as tx:
+        seen = require_route(tx, name)
+        expected = expected or seen
+        _check_seen(seen, expected, expected_version)
+        wanted = _require_former(ctx, tx, seen, to_version)
+    life = way_back.check_rollback(ctx, name, wanted, force=force)
     with ctx.store.write() as tx:
         route = require_route(tx, name)
-        if expected_version not in (None, route.version):
-            raise StaleWrite(
-                f"route {name!r} is at version {route.version} by now, not {expected_version}: "
-                "check it again"
-            )
-        if _models(expected) != _models(route):
-            raise StaleWrite(
-                f"route {name!r} has another model or canary by now: check it again"
-            )
-        history = Routing(tx).history(name)
-        incumbent = _former(history, route, to_version)
-        (known,) = known_targets(tx, [incumbent])
-        # A verdict proves one rollout, so a model that was rolled back has no proof left.
-        if (last := find_taken_back(tx, name, incumbent, history)) is not None:
-            raise ProofRefused(
-                f"{known.name} was taken back from route {name!r} by the end of rollout "
-                f"{last.id} ({last.ended_because}): propose it again, because it needs a new "
-                "verdict"
-            )
-        data_class_checks.check_targets(ctx, route.settings, [known], route=name)
-        change = RestoreIncumbent(name, incumbent)
-        commit(tx, actor, change, route.version, reason, action="route.rollback")
+        _check_seen(route, expected, expected_version)
+        incumbent = _require_former(ctx, tx, route, to_version)
+        if incumbent != wanted:
+            raise StaleWrite(f"route {name!r} has changed during the rollback: check it again")
+        commit(
+            tx,
+            actor,
+            RestoreIncumbent(name, incumbent),
+            route.version,
+            reason,
+            action="route.rollback",
+            **list_details(life),
+            **({"force": True} if force else {}),
+        )
         if incumbent != route.incumbent:
             because = describe_abort(actor.name, reason, baking=True)
             _take_back_baking(ctx, tx, actor, name, because)
-        return require_route(tx, name)
+        after = require_route(tx, name)
+    own = {field.name: getattr(after, field.name) for field in fields(Route)}
+    return RestoredRoute(**own, warnings=way_back.list_warnings(life))
+
+
+def _check_seen(
+    route: Route,
+    expected: Route,
+    expected_version: int | None,
+) -> None:
+    """Raises StaleWrite if the route has changed since the actor saw it."""
+    if expected_version not in (None, route.version):
+        raise StaleWrite(
+            f"route {route.name!r} is at version {route.version} by now, not "
+            f"{expected_version}: check it again"
+        )
+    if _models(expected) != _models(route):
+        raise StaleWrite(
+            f"route {route.name!r} has another model or canary by now: check it again"
+        )
+
+
+def _require_former(
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    to_version: int | None,
+) -> str:
+    """Returns the id of the incumbent to restore.
+
+    Raises NotFound without one, ProofRefused for a model that a rollback took off the route,
+    NotAllowed for a provider that may not see the route's data.
+    """
+    history = Routing(tx).history(route.name)
+    incumbent = _former(history, route, to_version)
+    (known,) = known_targets(tx, [incumbent])
+    # A verdict proves one rollout, so a model that was rolled back has no proof left.
+    if (last := find_taken_back(tx, route.name, incumbent, history)) is not None:
+        raise ProofRefused(
+            f"{known.name} was taken back from route {route.name!r} by the end of rollout "
+            f"{last.id} ({last.ended_because}): propose it again, because it needs a new "
+            "verdict"
+        )
+    data_class_checks.check_targets(ctx, route.settings, [known], route=route.name)
+    return incumbent
 
 
 def _models(route: Route) -> tuple[str, str | None]:
@@ -369,8 +438,7 @@ def _former(
     an earlier incumbent or without that version.
     """
     if version is None:
-        # Each rollback goes one promotion back, so a second rollback does not undo the first.
-        found = next(iter(standing_incumbents(history)[-2:-1]), None)
+        found = find_way_back(history)
         which = "earlier incumbent"
     else:
         named = (r.route.incumbent for r in history if r.route.version == version)

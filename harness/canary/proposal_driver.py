@@ -10,7 +10,7 @@ The driver calls no model: eval workers do. The verdict is decided in
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from harness.canary import machine, operations
@@ -24,10 +24,15 @@ from harness.frame.errors import (
     ProofRefused,
     StaleEvidence,
 )
-from harness.frame.formatting import format_quantity, format_span
+from harness.frame.formatting import (
+    add_seconds,
+    format_quantity,
+    format_span,
+)
 from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
+from harness.gate.offline.verdicts import read_same_model
 from harness.gate.online.rollout import rollout_id
 from harness.gate.run import EvalRun, RunState, describe_waits
 from harness.gate.sentences import polish_reason, reason_text
@@ -136,6 +141,7 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
         answers = evaluation.load_answers(tx, proposal)
         now = proof_validity.route_time(tx, proposal.route)
         rules = "" if base_change else _other_rules(ctx, tx, proposal)
+        names = Routing(tx).targets()
         changes = [
             change
             for plan in proposal.plans
@@ -150,7 +156,11 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
     judged = evaluation.drop_unreadable(ctx, proposal, by_id, answers)
     try:
         evaluation.check_arms(proposal, by_id)
-        verdict = evaluation.decide_verdict(proposal, judged, stuck, now)
+        models = (
+            names[proposal.incumbent].model,
+            names[proposal.candidate].model,
+        )
+        verdict = evaluation.decide_verdict(proposal, judged, stuck, now, models)
     except StaleEvidence as error:
         return _in_write(ctx, proposal, ProposalEvent.STALE, str(error))
     if verdict is None:
@@ -424,7 +434,16 @@ def _not_measured(
 
 
 def _retry(ctx: Context, proposal: Proposal) -> list[str]:
-    """Creates new runs after InfraError, because a sample that ended in an error stays."""
+    """Creates new runs after InfraError, because a sample that ended in an error stays.
+
+    A proposal that waits for `confirm_same_model` waits for the policy's patience: another
+    attempt would be served by the same model.
+    """
+    if (waits_until := _find_unconfirmed(ctx, proposal)) is not None:
+        if waits_until > ctx.clock.now():
+            return []
+        because = "both models were served by the same, and no approver confirmed it in time"
+        return _in_write(ctx, proposal, ProposalEvent.INFRA_LIMIT, because)
     with ctx.store.write() as tx:
         # An answer may have arrived after the verdict.
         if replaced := evaluation.find_replacement(ctx, tx, proposal):
@@ -447,6 +466,17 @@ def _retry(ctx: Context, proposal: Proposal) -> list[str]:
             {"attempt": proposal.infra_errors + 1},
         )
     return [f"{proposal.id}: measured again"]
+
+
+def _find_unconfirmed(ctx: Context, proposal: Proposal) -> datetime | None:
+    """Returns until when a proposal waits for `confirm_same_model`; None if it does not."""
+    if proposal.same_model is not None or proposal.verdict is None:
+        return None
+    with ctx.store.read() as tx:
+        verdict = Verdicts(tx).get(proposal.verdict)
+    if read_same_model(verdict.inputs) is None:
+        return None
+    return add_seconds(verdict.decided_at, proposal.policy.gate.infra_patience_s)
 
 
 def _await(ctx: Context, proposal: Proposal) -> list[str]:

@@ -12,7 +12,7 @@ from datetime import datetime
 from statistics import NormalDist
 from typing import Final
 
-from harness.canary import decision
+from harness.canary import decision, way_back
 from harness.canary.audit import RolloutUnit
 from harness.canary.canary_state import (
     OVERRULES,
@@ -163,6 +163,7 @@ class CanaryStatus:
     # A cost beyond the policy's guardrail that an approver accepted.
     accepted_cost: CostAcceptance | None = None
     shared_key: str = ""  # names a key that carries too many of the route's requests
+    no_way_back: str = ""  # why a rollback of its bake would restore no working model
 
     @property
     def changed_at(self) -> datetime:
@@ -184,10 +185,15 @@ class CanaryStatus:
             pause_reason=self.pause_reason,
             incumbent=self.incumbent.name,
             taken_back=describe_later_rollback(self.rollback),
+            no_way_back=self.no_way_back,
         )
 
     def objections(self, signal: RolloutSignal) -> Sequence[str]:
-        """Lists arguments against an action that ignores missing evidence; else empty."""
+        """Lists arguments against an action that ignores missing evidence, or against the end
+        of a bake whose former incumbent cannot serve; else empty.
+        """
+        if signal is RolloutSignal.ABORT and self.no_way_back:
+            return (self.no_way_back,)
         return self.explanation.against if signal in OVERRULES else ()
 
     @property
@@ -310,6 +316,7 @@ def build_canary_status(
         pause_reason=decision.find_pause_reason(unit.tx, rollout),
         rollback=find_later_rollback(unit.tx, rollout),
         shared_key=decision.describe_shared_key(unit.tx, rollout.route),
+        no_way_back=way_back.find_gone(unit.tx, rollout) if rollout.baking else "",
     )
 
 

@@ -91,7 +91,7 @@ RANGES: Final[Mapping[str, Range]] = {
         (TOKENS, "max_tokens"),
         (Range(0.000001, MOST), "weight"),
         (Range(0, 100), "temperature"),
-        (Range(1, MUCH), "max_output_tokens context_window"),
+        (Range(1, MUCH), "max_output_tokens context_window above_tokens"),
         (
             Range(0, MOST),
             "input_usd_per_mtok output_usd_per_mtok cached_input_usd_per_mtok",

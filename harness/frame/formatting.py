@@ -168,9 +168,17 @@ def format_usd(amount: float | None, missing: str = UNKNOWN) -> str:
     return f"${amount:,.2f}" if amount < 10_000 else f"${amount:,.0f}"
 
 
-def format_spent_usd(amount: float, unpriced: int) -> str:
-    """Formats spending. unpriced: the number of calls without a price; `amount` omits them."""
-    if not unpriced:
+def format_spent_usd(
+    amount: float,
+    unpriced: int,
+    bounded: int = 0,
+) -> str:
+    """Formats spending.
+
+    unpriced: the number of calls without a price; `amount` omits them. bounded: the number of
+    calls whose cost in `amount` is a lower bound.
+    """
+    if not (unpriced or bounded):
         return format_usd(amount)
     return f"at least {format_usd(amount)}" if amount else UNKNOWN
 

@@ -167,7 +167,8 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "reloads_refused": "Reloads refused because the file is wrong",
         "reports_refused": "Reports of a worker that its parent could not read",
         "refused_when_full": "Requests over `router.max_concurrent`",
-        "requests_without_price": "Answers of targets without a price",
+        "requests_without_price": "Answers without a known price",
+        "requests_with_bounds": "Requests without a provider's count: their cost is a bound",
         "rows_refused": "Rows of observations that the database refused",
         "rows_spooled": "Rows of observations that wait on disk",
         "rows_written": "Rows of observations that the database accepted",
@@ -190,7 +191,6 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "units_counted_elsewhere": "Callers already counted by another router",
         "unknown_keys": "Requests with an unknown, revoked or expired key",
         "unscored_in_handover": "Requests not counted: conversation older than the step",
-        "unscored_in_haste": "Requests not counted: the client's timeout is too short",
         "unscored_units": "Callers not counted: outcome after the canary's end",
         "worker_restarts": "Workers restarted after they ended",
     }

@@ -27,13 +27,21 @@ from harness.gate.guardrail_rows import (
     guardrail_row,
     list_warnings,
 )
+from harness.gate.online.evidence_paths import guardrail_weights
 from harness.gate.online.fisher import ALARM_LOG_E
+from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import (
     RolloutAction,
     missing_duration,
     peak_reached_at,
+)
+from harness.gate.outcome_rows import (
+    OutcomeRow,
+    outcome_rows,
+    served_rows,
+    uncounted_rows,
 )
 from harness.gate.policy import CanaryPolicy
 from harness.gate.ramp import (
@@ -150,6 +158,10 @@ class RolloutExplanation:
     # Warnings for a person who advances the rollout by hand; empty if there are none.
     against: tuple[str, ...] = ()
     judged_by: str = ""  # the rules that its policy registered
+    # How the assigned requests of both arms ended, with their sum; empty without outcomes.
+    outcomes: tuple[OutcomeRow, ...] = ()
+    uncounted: tuple[OutcomeRow, ...] = ()  # requests that the router could not count
+    served: tuple[OutcomeRow, ...] = ()  # units by the model that the answer names
 
 
 _PERSON: Final = StepNeed(
@@ -172,14 +184,16 @@ def explain_rollout(
     return replace(
         _explain(rollout, action, blocks, now),
         judged_by=_judged_by(rollout.policy),
+        outcomes=outcome_rows(action.figures),
+        uncounted=uncounted_rows(action.figures),
+        served=served_rows(action.figures),
     )
 
 
 def _judged_by(policy: CanaryPolicy) -> str:
     words = (
-        "counts callers, each by the first request; the guardrail of errors has nine tenths of "
-        "the weight, and the other guardrails share the rest; likely sizes of harm weigh more "
-        "than unlikely sizes; small blocks use the planned traffic share"
+        f"counts callers, each by the first request; {_weights_text(policy)}; likely sizes of "
+        "harm weigh more than unlikely sizes; small blocks use the planned traffic share"
     )
     words += f"; {describe_warm_up(policy)}" if describe_warm_up(policy) else ""
     if policy.handover_s:
@@ -188,6 +202,17 @@ def _judged_by(policy: CanaryPolicy) -> str:
             "that has begun stays with the incumbent and counts for neither model"
         )
     return words
+
+
+def _weights_text(policy: CanaryPolicy) -> str:
+    """Describes how the evidence is weighted (`guardrail_weights`)."""
+    weights = guardrail_weights(policy.tolerated)
+    parts = [f"errors have {format_percent(weights[Guardrail.ERRORS], 0)} of the weight"]
+    if Guardrail.LEAVING in weights:
+        parts.append(f"callers who leave {format_percent(weights[Guardrail.LEAVING], 0)}")
+    if len(weights) > len(parts):
+        parts.append("the other guardrails share the rest")
+    return ", ".join(parts)
 
 
 def _explain(

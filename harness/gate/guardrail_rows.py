@@ -69,7 +69,8 @@ class GuardrailRow:
     distance: float  # share of the rollback level for the guardrail alone; 1 trips
     furthest: float  # the maximum distance so far
     # For errors, a line for each model with errors; for the judge, its cost; for costs and
-    # times, the part of a difference that the prompt cache explains.
+    # times, the part of a difference that the prompt cache explains, and the number of values
+    # that are lower bounds.
     classes: tuple[str, ...] = ()
     warns: bool = False  # whether it warns against an advance by hand
 
@@ -122,20 +123,18 @@ def _evidence_row(
     """
     guardrail = evidence.guardrail
     tolerated = evidence.tolerated
-    counts = guardrail_kind(guardrail) is GuardrailKind.COUNTS
     furthest = evidence.log_e_max / (limit - math.log(evidence.weight))
     silent = _without_feedback(evidence)
     measured = bool(evidence.canary) and not silent
     candidate = _arm_figure(evidence, canary=True)
     incumbent = _arm_figure(evidence, canary=False)
-    times = "" if tolerated == 1 else f"{format_number(tolerated, 6)} × "
     return GuardrailRow(
         guardrail=guardrail,
         name=GUARDRAIL_NAMES[guardrail],
         says=NO_FEEDBACK if silent else _evidence_text(evidence, measured=measured),
         candidate=candidate if measured else "",
         incumbent=incumbent if measured else "",
-        allowed=f"at most {times}the incumbent's {'odds' if counts else 'value'}",
+        allowed=_allowed(guardrail, tolerated),
         exposures=evidence.canary if measured else 0,
         log_e=evidence.log_e,
         log_e_max=evidence.log_e_max,
@@ -144,10 +143,31 @@ def _evidence_row(
         classes=(
             _failure_classes(evidence)
             or _judge_lines(evidence, judge)
-            or tuple(filter(None, [evidence.cache_text]))
+            or tuple(
+                filter(
+                    None,
+                    [
+                        evidence.cache_text,
+                        evidence.bounds_text,
+                        _sole_key_text(evidence),
+                    ],
+                )
+            )
         ),
         warns=is_warning(evidence),
     )
+
+
+def _allowed(guardrail: Guardrail, tolerated: float) -> str:
+    """Writes the limit of a guardrail. tolerated: a ratio, or a margin for sums."""
+    kind = guardrail_kind(guardrail)
+    if kind is GuardrailKind.SUMS:
+        return f"at most the incumbent's share and {format_percent(tolerated)} of the requests"
+    times = "" if tolerated == 1 else f"{format_number(tolerated, 6)} × "
+    return f"at most {times}the incumbent's {_UNITS[kind]}"
+
+
+_UNITS: Final = {GuardrailKind.COUNTS: "odds", GuardrailKind.RANKS: "value"}
 
 
 def _without_feedback(evidence: GuardrailEvidence) -> bool:
@@ -172,6 +192,15 @@ def _failure_classes(evidence: GuardrailEvidence) -> tuple[str, ...]:
         if classes
     )
     return (*lines, evidence.segment.text) if evidence.segment else lines
+
+
+def _sole_key_text(evidence: GuardrailEvidence) -> str:
+    if not evidence.sole_key:
+        return ""
+    return (
+        f"one key: nearly all callers come with the client key {evidence.sole_key}, which thus "
+        "decides this guardrail alone. Give each application its own key"
+    )
 
 
 def _judge_lines(evidence: GuardrailEvidence, judge: CanaryJudge | None) -> tuple[str, ...]:
@@ -206,7 +235,7 @@ def _evidence_text(evidence: GuardrailEvidence, *, measured: bool) -> str:
 def _arm_figure(evidence: GuardrailEvidence, *, canary: bool) -> str:
     """Writes one arm's figure: a share for counts, a mean for values."""
     units = evidence.canary if canary else evidence.control
-    if guardrail_kind(evidence.guardrail) is GuardrailKind.COUNTS:
+    if guardrail_kind(evidence.guardrail) is not GuardrailKind.RANKS:
         failed = evidence.canary_failures if canary else evidence.control_failures
         if not units:
             return "nothing yet"

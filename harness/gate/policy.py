@@ -215,6 +215,19 @@ class CostAcceptance:
 
 
 @dataclass(frozen=True, slots=True)
+class SameModelConfirmation:
+    """An approver's statement that both arms of a proposal may be served by the same model."""
+
+    because: str
+    by: str  # the approver's name
+
+    @property
+    def text(self) -> str:
+        because = self.because.rstrip(".")
+        return f"{self.by} confirms that both models may be served by the same: {because}"
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """Sets a team's thresholds for the gate and the canary."""
 

@@ -155,6 +155,11 @@ class SampleError(StrEnum):
 
     UNSCORED = "unscored"  # answered, but the scorer failed, or its judge gave no score
     INFRA = "infra"  # Swapgate's or the provider's infrastructure failed, after all retries
+    FALLBACK = "fallback"  # a gateway marks the answer as its fallback's
+
+
+# Errors of samples that have no answer of the target's own model.
+_NOT_THE_MODELS: Final = frozenset({SampleError.INFRA, SampleError.FALLBACK})
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +197,11 @@ class Sample:
     judge_build: str = ""
     # Why the answer did not end by itself: CUT, `content_filter` or `too_long`; else empty.
     finish: str = ""
+
+    @property
+    def is_own(self) -> bool:
+        """Tells whether the target's own model answered."""
+        return self.error not in _NOT_THE_MODELS
 
     @property
     def served(self) -> ServedModel:
@@ -294,10 +304,12 @@ class AnswerColumns:
 
     @property
     def answered(self) -> Self:
-        """The answers that came from the model: without failures of the infrastructure."""
-        if SampleError.INFRA not in self.error:
+        """The answers that came from the model: without failures of the infrastructure and
+        answers of a gateway's fallback.
+        """
+        if _NOT_THE_MODELS.isdisjoint(self.error):
             return self
-        wanted = [error != SampleError.INFRA for error in self.error]
+        wanted = [error not in _NOT_THE_MODELS for error in self.error]
         return type(self)(*(list(compress(getattr(self, name), wanted)) for name in COLUMNS))
 
     @property

@@ -45,6 +45,7 @@ class RouteState(StrEnum):
     ON_FALLBACK = "on fallback"
     HELD = "canary on hold"
     BAKE_HELD = "bake on hold"
+    UNCOMPARED = "bake without a control"
     PAUSED = "canary paused"
     APPROVAL = "waits for approval"
     SUSPECT = "canary may be hurting users"
@@ -63,6 +64,7 @@ WAITING_STATES: Final = frozenset(
     {
         RouteState.HELD,
         RouteState.BAKE_HELD,
+        RouteState.UNCOMPARED,
         RouteState.PAUSED,
         RouteState.APPROVAL,
     }
@@ -108,6 +110,7 @@ _OF_CANARY: Final[Mapping[CanaryStateKind, RouteState]] = {
     CanaryStateKind.HEALTHY: RouteState.CANARY,
     CanaryStateKind.RUNNING: RouteState.CANARY,
     CanaryStateKind.BAKING: RouteState.BAKING,
+    CanaryStateKind.UNCOMPARED: RouteState.UNCOMPARED,
     CanaryStateKind.PROMOTED: RouteState.STEADY,
     CanaryStateKind.ROLLED_BACK: RouteState.ROLLED_BACK,
     CanaryStateKind.ABORTED: RouteState.ABORTED,

@@ -11,10 +11,12 @@ it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Final
 
 from harness.evals.proof_validity import route_time
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
 from harness.frame.errors import (
     Conflict,
     InputError,
@@ -39,6 +41,7 @@ from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.providers.records import Providers
 from harness.registry import data_class_checks, named_models
+from harness.registry.target_life import check_life
 from harness.routes import freezes, routes
 from harness.routing.context import Context
 from harness.routing.evidence import (
@@ -52,6 +55,10 @@ from harness.routing.records.interventions import BreakGlasses
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import RestoreIncumbent, ServeByWaiver
 from harness.routing.table import Route
+
+# How often Swapgate asks a former incumbent that cannot return at the end of a break-glass.
+ASK_AGAIN: Final = timedelta(minutes=10)
+_NO_ANSWER: Final = "and its former model cannot serve"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,17 +207,29 @@ def end_break_glass(
     *,
     reason: str,
 ) -> BreakGlass:
-    """Ends a break-glass early; one person is enough. Raises NotFound, InputError without a
-    reason, Conflict if it is over, ProofRefused if the former incumbent cannot serve.
+    """Ends a break-glass early; one person is enough. Asks the former incumbent's provider
+    first, in at most 5 seconds. Raises NotFound, InputError without a reason, Conflict if it is
+    over, ProofRefused if the former incumbent cannot serve.
     """
     actor.require(Role.APPROVER)
     because = require_reason(reason, "to end a break-glass")
+    with ctx.store.read() as tx:
+        record = BreakGlasses(tx).get(id_)
+    # The check waits for a provider, so it must not run in the transaction.
+    life = check_life(ctx, [record.incumbent])[record.incumbent] if record.confirmed else None
     with ctx.store.write() as tx:
         record = BreakGlasses(tx).get(id_)
         if record.ended_at is not None:
             raise Conflict(f"{record.id} is over: {record.ended_because}")
         if record.confirmed and (hindrance := _find_hindrance(ctx, tx, record)):
             raise ProofRefused(f"the former incumbent cannot return: {hindrance}")
+        if life is not None and life.is_gone and _serves(tx, record):
+            raise ProofRefused(
+                f"the former incumbent {life.name} cannot serve: {life.reason}. Restore "
+                f"another former model with `swapgate route rollback {record.route} "
+                "--to-version N --reason …`, which ends the break-glass; `--force` restores "
+                "even a model that cannot serve"
+            )
         return _end(tx, actor, record, f"ended by {actor.name}: {because}")
 
 
@@ -262,6 +281,14 @@ def _look_after(ctx: Context, id_: str) -> str:
     If the former incumbent cannot return, the break-glass stays in force, so that the route
     keeps a model, and an alert opens. Returns a log line; empty if the break-glass did not end.
     """
+    with ctx.store.read() as tx:
+        record = BreakGlasses(tx).get(id_)
+        returns = record.confirmed and _serves(tx, record) and _find_end(tx, record)
+        waits = returns and _is_known_gone(ctx, tx, record)
+    if waits:
+        return ""
+    # The check waits for a provider, so it must not run in the transaction.
+    life = check_life(ctx, [record.incumbent])[record.incumbent] if returns else None
     with ctx.store.write() as tx:
         record = BreakGlasses(tx).get(id_)
         if record.ended_at is not None:
@@ -275,8 +302,25 @@ def _look_after(ctx: Context, id_: str) -> str:
             text = f"{record.id}: {_find_standstill(ctx, tx, record)}"
             _alert(tx, record, title, text)
             return ""
+        if life is not None and life.is_gone:
+            title = f"route {record.route} is served without proof, {_NO_ANSWER}"
+            text = f"{record.id}: {because}. {life.name} cannot serve: {life.reason}."
+            _alert(tx, record, title, text)
+            return ""
         _end(tx, SYSTEM, record, because)
     return f"{record.id}: {because}"
+
+
+def _is_known_gone(
+    ctx: Context,
+    tx: Transaction,
+    record: BreakGlass,
+) -> bool:
+    """Tells whether the last check, within ASK_AGAIN, found that the former model is gone."""
+    found = Alerts(tx).newest(f"{AlertKind.BREAK_GLASS.value}:{record.id}")
+    if found is None or not found.open or not found.title.endswith(_NO_ANSWER):
+        return False
+    return ctx.clock.now() - found.last_seen < ASK_AGAIN
 
 
 def _find_end(tx: Transaction, record: BreakGlass) -> str:
@@ -316,6 +360,11 @@ def _find_standstill(
     if not hindrance:
         return ""
     return f"{because}, and the former incumbent cannot return: {hindrance}"
+
+
+def _serves(tx: Transaction, record: BreakGlass) -> bool:
+    route = Routing(tx).route(record.route)
+    return route is not None and route.break_glass == record.id
 
 
 def _find_hindrance(

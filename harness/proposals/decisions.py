@@ -38,6 +38,7 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.gate.policy import (
     CostAcceptance,
     Policy,
+    SameModelConfirmation,
     parse_change_reference,
 )
 from harness.proposals import (
@@ -253,6 +254,54 @@ def retry_proposal(
         saved = Proposals(tx).save(again)
         details = {"reason": reason, "route": found.route}
         AuditLog(tx).append(actor, "proposal.retry", f"proposal {saved.id}", details)
+    return saved
+
+
+def confirm_same_model(
+    ctx: Context,
+    actor: Actor,
+    proposal: str,
+    reason: str,
+) -> Proposal:
+    """Confirms that both models of a proposal may be served by the same, such as for a new key
+    or deployment. Its stored scores then decide the verdict. Needs an approver.
+
+    Raises InputError without a reason, Conflict for a second confirmation, and
+    IllegalTransition once the proposal has passed or ended.
+    """
+    actor.require(Role.APPROVER)
+    require_reason(reason, "a confirmation")
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        found = Proposals(tx).get(proposal)
+        if found.phase not in (
+            ProposalPhase.PROPOSED,
+            ProposalPhase.EVALUATING,
+        ):
+            raise IllegalTransition(
+                f"{found.id} {found.predicate}: the same model can be confirmed only before "
+                "the verdict"
+            )
+        if found.same_model is not None:
+            raise Conflict(f"{found.same_model.text}. A confirmation cannot change")
+        confirmed = replace(
+            found,
+            same_model=SameModelConfirmation(reason.strip(), actor.name),
+            retry_at=now if found.retry_at else None,
+            updated_at=now,
+        )
+        saved = Proposals(tx).save(confirmed)
+        details = {
+            "reason": reason,
+            "route": found.route,
+            "verdict": found.verdict,
+        }
+        AuditLog(tx).append(
+            actor,
+            "proposal.confirm_same_model",
+            f"proposal {saved.id}",
+            details,
+        )
     return saved
 
 

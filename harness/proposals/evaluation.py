@@ -390,6 +390,17 @@ def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
     }
 
 
+def find_counting_targets(tx: Transaction, proposal: Proposal) -> frozenset[str]:
+    """Finds the targets of both arms whose stored answers report tokens."""
+    arms = (proposal.incumbent, proposal.candidate)
+    return frozenset(
+        target
+        for answers in load_answers(tx, proposal).values()
+        for target, samples in zip(arms, answers, strict=True)
+        if any(sample.output_tokens for sample in samples)
+    )
+
+
 def has_silent_cut(tx: Transaction, proposal: Proposal) -> bool:
     """Tells whether an answer of either arm ended at its token limit while the model still
     thought.
@@ -503,6 +514,7 @@ def decide_verdict(
     found: Mapping[str, Answers],
     halted: Sequence[EvalRun],
     now: datetime,
+    models: tuple[str, str] = ("", ""),
 ) -> Verdict | None:
     """Returns the verdict; None while the gate needs more samples and can still get them.
 
@@ -511,6 +523,7 @@ def decide_verdict(
     halted: runs that have ended with missing samples. A failed run means "not measured", a run
     over budget "not enough evidence"; neither can pass.
     now: the route's time (`proof_validity.route_time`), at which the verdict is decided.
+    models: their names for incumbent and candidate.
     Raises StaleEvidence if the two arms of a suite do not match.
     """
     stopped: dict[str, tuple[str, str]] = {}
@@ -527,4 +540,6 @@ def decide_verdict(
         stopped=stopped,
         now=now,
         ttl_s=proposal.policy.gate.verdict_ttl_s,
+        models=models,
+        same_model_confirmed=proposal.same_model is not None,
     )

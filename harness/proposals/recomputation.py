@@ -36,6 +36,7 @@ from harness.gate.offline.verdicts import (
     RULES_VERSION,
     claims_from_json,
     decide_from_claims,
+    read_same_model,
     report_json,
     verdict_bytes,
     verdict_times,
@@ -163,6 +164,9 @@ def _unregistered(
             used = (used[0] or own[0], used[1] or own[1])
         if used != own:
             yield f"{case.plan.suite}: its runs differ from the runs of {proposal.id}"
+    same = read_same_model(stored.inputs)
+    if same is not None and same.confirmed and proposal.same_model is None:
+        yield f"no approver confirmed that both models of {proposal.id} may be the same"
     decided_at, expires_at = verdict_times(stored.inputs)
     ends = add_seconds(decided_at, proposal.policy.gate.verdict_ttl_s)
     if (stored.decided_at, stored.expires_at) != (
@@ -373,6 +377,7 @@ def _digest(
         proposal.id,
         [plan.as_json() for plan in proposal.plans],
         proposal.policy.gate.verdict_ttl_s,
+        proposal.same_model is not None,
         {suite: [_rows(side) for side in sides] for suite, sides in samples.items()},
     ]
     return digest(body)

@@ -139,9 +139,32 @@ class SentTarget:
 RequestTarget = Target | SentTarget
 
 
+# Names of the service tier at which an answer has the plain price, as OpenAI, Groq, Anthropic,
+# Google and gateways write them. An answer without a name has the plain price, too.
+STANDARD_TIERS: Final = frozenset(
+    {
+        "",
+        "auto",
+        "default",
+        "standard",
+        "standard_only",
+        "on_demand",
+        "ON_DEMAND",
+    }
+)
+# Other names of a tier that has a price of its own. Sources: `trafficType` of Google's answers,
+# and `fast`, OpenAI's other name of its priority tier.
+TIER_NAMES: Final[Mapping[str, str]] = {
+    "ON_DEMAND_FLEX": "flex",
+    "FLEX": "flex",
+    "ON_DEMAND_PRIORITY": "priority",
+    "fast": "priority",
+}
+
+
 @dataclass(frozen=True, slots=True)
-class Price:
-    """A model's prices in US dollars per million tokens."""
+class TokenPrice:
+    """Prices in US dollars per million tokens."""
 
     input_usd_per_mtok: float  # for input
     output_usd_per_mtok: float  # for output
@@ -150,16 +173,6 @@ class Price:
     # For input that the provider caches for 5 minutes; null for 1.25 times the input price. An
     # hour costs 1.6 times as much.
     cache_write_usd_per_mtok: float | None = None
-
-    def saves_on(self, other: "Price") -> float | None:
-        """Returns the least saving, as a share of another price; None if that price is 0."""
-        pairs = (
-            (self.input_usd_per_mtok, other.input_usd_per_mtok),
-            (self.output_usd_per_mtok, other.output_usd_per_mtok),
-        )
-        if not all(theirs for _, theirs in pairs):
-            return None
-        return 1.0 - max(ours / theirs for ours, theirs in pairs)
 
     def cost_usd(
         self,
@@ -209,8 +222,89 @@ class Price:
             saved += (billed * 1e6 - written_tokens * full) / rest
         return input_tokens * saved / 1e6
 
-    def as_json(self) -> dict[str, float]:
-        return {name: value for name, value in asdict(self).items() if value is not None}
+    def as_json(self) -> dict[str, object]:
+        return _without_nulls(asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class LongPrice(TokenPrice):
+    """The prices of a long request, for all of its tokens."""
+
+    # For requests with more input tokens than this, cached ones included.
+    above_tokens: int = field(kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TierPrice(TokenPrice):
+    """The prices at one service tier."""
+
+    long: LongPrice | None = None  # for long requests; null without one
+
+
+@dataclass(frozen=True, slots=True)
+class Price(TierPrice):
+    """A model's prices. The inherited fields are for the standard tier."""
+
+    flex: TierPrice | None = None  # for answers at the tier `flex`; null if unknown
+    priority: TierPrice | None = None  # for answers at the tier `priority`; null if unknown
+
+    def for_answer(self, input_tokens: float, tier: str = "") -> TokenPrice | None:
+        """Returns the prices of one answer; None if they are unknown.
+
+        tier: as the answer names it. A tier without a long price has no known price for a
+        request that is long at the standard tier.
+        """
+        own: TierPrice | None = self
+        if tier not in STANDARD_TIERS:
+            own = {"flex": self.flex, "priority": self.priority}.get(TIER_NAMES.get(tier, tier))
+        if own is None:
+            return None
+        long = own.long or self.long
+        if long is None or input_tokens <= long.above_tokens:
+            return own
+        return own.long
+
+    def answer_usd(
+        self,
+        input_tokens: int,
+        output_tokens: int,
+        cached_tokens: int = 0,
+        written_tokens: int = 0,
+        hour_tokens: int = 0,
+        tier: str = "",
+    ) -> float | None:
+        """Returns the cost of an answer in US dollars; None if its tier has no known price.
+
+        Counts as in `cost_usd`, tier as in `for_answer`.
+        """
+        prices = self.for_answer(input_tokens, tier)
+        if prices is None:
+            return None
+        return prices.cost_usd(
+            input_tokens,
+            output_tokens,
+            cached_tokens,
+            written_tokens,
+            hour_tokens,
+        )
+
+    def saves_on(self, other: TokenPrice) -> float | None:
+        """Returns the least saving, as a share of another price; None if that price is 0."""
+        pairs = (
+            (self.input_usd_per_mtok, other.input_usd_per_mtok),
+            (self.output_usd_per_mtok, other.output_usd_per_mtok),
+        )
+        if not all(theirs for _, theirs in pairs):
+            return None
+        return 1.0 - max(ours / theirs for ours, theirs in pairs)
+
+
+def _without_nulls(fields: Mapping[str, object]) -> dict[str, object]:
+    return {
+        name: _without_nulls(value) if isinstance(value, dict) else value
+        for name, value in fields.items()
+        if value is not None
+    }
 
 
 def check_extra_body(fields: JsonObject) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
+from harness.frame.records.transaction import Transaction
 from harness.providers.models.catalogue import Catalogue, CatalogueEntry
 from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.models.model_names import parse_model_name
@@ -20,6 +21,7 @@ from harness.providers.target import Price, Provider, Target
 from harness.registry.targets import describe_price
 from harness.routing.context import Context
 from harness.routing.records.routes import Routing
+from harness.routing.route_changes import find_way_back
 from harness.routing.table import Route, RoutingTable
 
 ALERT_AHEAD: Final = timedelta(days=90)
@@ -145,10 +147,19 @@ ENDS = AlertKind.MODEL_ENDS
 ENDED = AlertKind.MODEL_ENDED
 
 
-def list_deprecations(ctx: Context, table: RoutingTable | None = None) -> Sequence[Deprecation]:
-    """Lists the models in use that end within 90 days or have ended, earliest end first."""
+def list_deprecations(
+    ctx: Context,
+    table: RoutingTable | None = None,
+    *,
+    ways_back: bool = True,
+) -> Sequence[Deprecation]:
+    """Lists the models in use that end within 90 days or have ended, earliest end first.
+
+    ways_back: also count models that only a rollback would restore, as in use.
+    """
     with ctx.store.read() as tx:
-        used = _used(ctx, table or Routing(tx).table())
+        former = _list_ways_back(tx) if ways_back else {}
+        used = _used(ctx, table or Routing(tx).table(), former)
         gone = DiscoveredModels(tx).gone()
         today = ctx.clock.now().date()
         return find_deprecations(used, Providers(tx).all(), ctx.catalogue, today, gone)
@@ -184,7 +195,22 @@ def update_deprecation_alerts(
     alerts.update_alerts(ctx, (ENDS, ENDED), notices)
 
 
-def _used(ctx: Context, table: RoutingTable) -> Sequence[tuple[Target, Sequence[str]]]:
+def _list_ways_back(tx: Transaction) -> Mapping[str, Target]:
+    """Lists the targets that a rollback by hand would restore, by route."""
+    known = Routing(tx).targets()
+    found = {}
+    for name in Routing(tx).names():
+        former = find_way_back(Routing(tx).history(name))
+        if former is not None and former in known:
+            found[name] = known[former]
+    return found
+
+
+def _used(
+    ctx: Context,
+    table: RoutingTable,
+    ways_back: Mapping[str, Target],
+) -> Sequence[tuple[Target, Sequence[str]]]:
     """Lists targets and judges in use, each with its uses."""
     by_id: dict[str, Target] = {}
     uses: dict[str, list[str]] = {}
@@ -192,6 +218,9 @@ def _used(ctx: Context, table: RoutingTable) -> Sequence[tuple[Target, Sequence[
         for id_, role in _roles(route):
             by_id[id_] = table.targets[id_]
             uses.setdefault(id_, []).append(f"{role} of {name}")
+        if (former := ways_back.get(name)) is not None:
+            by_id[former.id] = former
+            uses.setdefault(former.id, []).append(f"way back of {name}")
         for suite in route.settings.suites:
             if (judge := ctx.judges.get(suite.suite)) is not None:
                 by_id[judge.id] = judge

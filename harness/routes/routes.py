@@ -50,6 +50,7 @@ from harness.routing.route_changes import (
     RestoreIncumbent,
     TableChange,
     check_route_name,
+    standing_incumbents,
 )
 from harness.routing.table import (
     ROUTE_TIMEOUTS,
@@ -393,19 +394,3 @@ def find_taken_back(
         return None
     last = next(iter(Rollouts(tx).list(route=name, candidate=target, limit=1)), None)
     return last if last is not None and last.state is RolloutState.ROLLED_BACK else None
-
-
-def standing_incumbents(history: Sequence[RouteRecord]) -> list[str]:
-    """Lists the incumbents whose promotion was not undone, oldest first.
-
-    history: the route's versions, newest first.
-    """
-    chain: list[str] = []
-    for record in reversed(history):
-        incumbent = record.route.incumbent
-        if record.kind == CHANGE_KINDS[RestoreIncumbent] and incumbent in chain:
-            while chain[-1] != incumbent:
-                chain.pop()
-        elif chain[-1:] != [incumbent]:
-            chain.append(incumbent)
-    return chain

@@ -24,7 +24,7 @@ from harness.frame.formatting import (
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.intervals import mean_interval
 from harness.gate.online.observation import TrafficTotal
-from harness.gate.run import EvalRun, RunState, Sample, SampleError
+from harness.gate.run import EvalRun, RunState, Sample
 from harness.gate.suite_plan import SuiteRole
 from harness.providers.records import Providers
 from harness.providers.target import MeasuredScore, Target
@@ -309,6 +309,6 @@ def _items(samples: Sequence[Sample]) -> list[float]:
     """
     found: dict[str, list[float]] = {}
     for sample in samples:
-        if sample.error is not SampleError.INFRA:
+        if sample.is_own:
             found.setdefault(sample.item, []).append(sample.strict or 0.0)
     return [fmean(scores) for scores in found.values()]

@@ -17,6 +17,8 @@ from harness.frame.formatting import (
     format_percent,
     format_quantity,
     format_span,
+    format_spent_usd,
+    format_usd,
 )
 from harness.gate.online.observation import TrafficPoint, TrafficTotal
 from harness.providers.kinds import PROVIDER_KINDS
@@ -50,6 +52,7 @@ class RouteTraffic:
     refused: int
     cost_usd: float  # cost of the requests with a known price
     unpriced: int
+    bounded: int  # requests whose cost is a lower bound, because a provider's count is missing
     last: datetime | None  # the newest minute with a request
 
     @classmethod
@@ -62,6 +65,7 @@ class RouteTraffic:
             refused=sum(total.refused for total in totals),
             cost_usd=math.fsum(total.cost_usd for total in totals),
             unpriced=sum(total.unpriced for total in totals),
+            bounded=sum(total.bounded for total in totals),
             last=max((total.last for total in totals), default=None),
         )
 
@@ -75,6 +79,22 @@ class RouteTraffic:
         """The cost of the priced requests, in US dollars; None if all requests lack a price."""
         nothing_known = self.requests and self.unpriced >= self.requests
         return None if nothing_known else self.cost_usd
+
+    @property
+    def cost_text(self) -> str:
+        """Writes the cost, as a lower bound if a price or a count is missing."""
+        if self.known_cost_usd is None:
+            return format_usd(None)
+        return format_spent_usd(self.cost_usd, self.unpriced, self.bounded)
+
+    @property
+    def bounds_text(self) -> str:
+        """Says how many requests count at least; empty without them."""
+        if not self.bounded:
+            return ""
+        return (
+            f"{format_quantity(self.bounded, 'request')} at least, without a provider's count"
+        )
 
     @property
     def refused_text(self) -> str:
@@ -267,6 +287,7 @@ class TargetTraffic:
     left: int  # requests that went to another target, after a failure or at an open circuit
     p95_ms: float | None  # in the last day of the window; None without answers
     known_cost_usd: float | None  # None if no request has a known price
+    cost_text: str  # the cost for people
 
 
 def sum_by_target(
@@ -332,4 +353,12 @@ def _row(
     """Builds the row of a target. target: empty for the provider's sum."""
     sums = RouteTraffic.from_totals("", totals)
     p95_ms = quantile_ms(times, 0.95)
-    return TargetTraffic(provider, target, sums.requests, left, p95_ms, sums.known_cost_usd)
+    return TargetTraffic(
+        provider,
+        target,
+        sums.requests,
+        left,
+        p95_ms,
+        sums.known_cost_usd,
+        sums.cost_text,
+    )

@@ -42,6 +42,13 @@ from harness.routing.reliability.breaker import (
 from harness.routing.table import BUCKETS, Arm, Route, Stakes, hash_bucket
 
 
+class SendHold(StrEnum):
+    """Why the router does not call a target, although the target did not fail."""
+
+    PAUSE = "pause"  # its provider requested a pause
+    QUOTA = "quota"  # its circuit opened because our quota is used up
+
+
 @dataclass(frozen=True, slots=True)
 class TargetAvailability:
     """Whether the router may call a target now, by its breaker and its provider's pauses."""
@@ -49,6 +56,7 @@ class TargetAvailability:
     retry_in_s: float = 0.0  # time until the router may call the target; 0 for now
     failed_at: float | None = None  # time of the last failure, in monotonic seconds
     pause_s: float = 0.0  # the rest of the pause that its provider requested
+    held: SendHold | None = None  # why it is not called, if no failure of its own is the cause
 
 
 AVAILABLE = TargetAvailability()
@@ -95,6 +103,7 @@ class Excluded:
     because: ExclusionReason
     reason: str  # for people, without the target's name
     retry_in_s: float = 0.0  # above 0 only for OPEN
+    held: SendHold | None = None  # only for OPEN; None if the target's failures are the cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +175,17 @@ def target_availability(
     policy: BreakerPolicy,
     pause_s: float = 0.0,
 ) -> TargetAvailability:
-    """Combines a breaker's wait with its provider's pause. now: in monotonic seconds."""
-    wait_s = max(retry_in_s(breaker, now, policy), pause_s)
-    return TargetAvailability(wait_s, breaker.failed_at, pause_s)
+    """Returns when the router may call a target.
+
+    now: monotonic seconds. pause_s: the rest of the pause that its provider requested.
+    """
+    circuit_s = retry_in_s(breaker, now, policy)
+    held = None
+    if circuit_s > 0.0:
+        held = SendHold.QUOTA if breaker.because is FailureClass.QUOTA else None
+    elif pause_s > 0.0:
+        held = SendHold.PAUSE
+    return TargetAvailability(max(circuit_s, pause_s), breaker.failed_at, pause_s, held)
 
 
 def preferred_target(
@@ -340,10 +357,11 @@ def _exclude_for_request(
     lacks = missing_capabilities(needs, around.capabilities.get(target, UNKNOWN_CAPABILITIES))
     if lacks:
         return Excluded(target, ExclusionReason.CAPABILITY, f"lacks {', '.join(lacks)}")
-    wait_s = around.health.get(target, AVAILABLE).retry_in_s
+    available = around.health.get(target, AVAILABLE)
+    wait_s = available.retry_in_s
     if wait_s > 0:
         reason = f"its circuit is open, or it asked for a pause: {math.ceil(wait_s)} s to go"
-        return Excluded(target, ExclusionReason.OPEN, reason, wait_s)
+        return Excluded(target, ExclusionReason.OPEN, reason, wait_s, available.held)
     return None
 
 

@@ -24,6 +24,7 @@ from harness.gate.policy import (
     CostAcceptance,
     Policy,
     PromotionMode,
+    SameModelConfirmation,
 )
 from harness.gate.suite_plan import Claim, SuitePlan
 from harness.routing.candidate_schedule import OnBetter
@@ -237,6 +238,8 @@ class Proposal(ProposalTexts):
     on_better: OnBetter | None = None
     # A cost above the policy's guardrail that an approver accepted.
     accepted_cost: CostAcceptance | None = None
+    # Both arms may be served by one model, as an approver confirmed.
+    same_model: SameModelConfirmation | None = None
 
     @property
     def waits_for_rivals(self) -> bool:

@@ -21,6 +21,7 @@ from harness.routing.table import (
     Canary,
     Handover,
     Route,
+    RouteRecord,
     RouteSettings,
 )
 
@@ -212,6 +213,27 @@ CHANGE_KINDS: Mapping[type, str] = {
     SetChain: "settings",
     EndBake: "settings",
 }
+
+
+def standing_incumbents(history: Sequence[RouteRecord]) -> list[str]:
+    """Lists the incumbents whose promotion was not undone, oldest first."""
+    chain: list[str] = []
+    for record in reversed(history):
+        incumbent = record.route.incumbent
+        if record.kind == CHANGE_KINDS[RestoreIncumbent] and incumbent in chain:
+            while chain[-1] != incumbent:
+                chain.pop()
+        elif chain[-1:] != [incumbent]:
+            chain.append(incumbent)
+    return chain
+
+
+def find_way_back(history: Sequence[RouteRecord]) -> str | None:
+    """Returns the id of the target that a rollback restores: the incumbent before the last
+    promotion in force. None without one. history: newest first.
+    """
+    # Each rollback goes one promotion back, so a second rollback does not undo the first.
+    return next(iter(standing_incumbents(history)[-2:-1]), None)
 
 
 def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C901, PLR0911, PLR0912 - one branch per class

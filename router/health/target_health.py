@@ -130,7 +130,7 @@ class TargetHealth:
         # By target: the current bucket of the window, and the bucket's successes that the
         # breaker lacks. Counting here spares most requests a new breaker.
         self._successes: dict[str, list[int]] = {}
-        self._paused_until: dict[str, float] = {}
+        self.paused_until: dict[str, float] = {}  # an entry may be over already
         self.not_closed: set[str] = set()
         # When each target last answered, and at which endpoint.
         self.answered_at: dict[str, float] = {}
@@ -144,8 +144,8 @@ class TargetHealth:
 
     def all_well(self, targets: Iterable[str]) -> bool:
         """Returns whether all targets are available, without reading the clock."""
-        if self.not_closed or self._paused_until:
-            return self.not_closed.isdisjoint(targets) and self._paused_until.keys().isdisjoint(
+        if self.not_closed or self.paused_until:
+            return self.not_closed.isdisjoint(targets) and self.paused_until.keys().isdisjoint(
                 targets
             )
         return True
@@ -277,10 +277,10 @@ class TargetHealth:
         nothing.
         """
         until = self._monotonic() + min(wait_s, LONGEST_PAUSE_S)
-        before = self._paused_until.get(target)
+        before = self.paused_until.get(target)
         if before is not None and before >= until:
             return
-        self._paused_until[target] = until
+        self.paused_until[target] = until
         if wait_s > self.policy.open_max_s and self.on_pause is not None:
             self.on_pause(target, min(wait_s, LONGEST_PAUSE_S))
 
@@ -296,7 +296,7 @@ class TargetHealth:
         """
         before = self._breaker(target)
         self._keep(target, before, breaker.reset_after_new_key(before))
-        self._paused_until.pop(target, None)
+        self.paused_until.pop(target, None)
 
     def reopen(self, target: str) -> None:
         """Ends a pause and closes the circuit, because an operator chose the target by a
@@ -304,7 +304,7 @@ class TargetHealth:
         """
         before = self._breaker(target)
         self._keep(target, before, breaker.reset_breaker(before))
-        self._paused_until.pop(target, None)
+        self.paused_until.pop(target, None)
 
     def _breaker(self, target: str) -> Breaker:
         if target in self._successes:
@@ -336,10 +336,10 @@ class TargetHealth:
             self.on_move(target, after)
 
     def _pause_s(self, target: str, now: float) -> float:
-        until = self._paused_until.get(target)
+        until = self.paused_until.get(target)
         if until is None:
             return 0.0
         if until <= now:
-            del self._paused_until[target]
+            del self.paused_until[target]
             return 0.0
         return until - now

@@ -16,6 +16,14 @@ from typing import ClassVar, Final
 
 from harness.frame.failures import keep_common_causes
 from harness.frame.ports import Clock
+from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.outcome import (
+    ROUTER_FAULT,
+    ExposureOutcome,
+    OutcomeKind,
+    Reading,
+    read,
+)
 from harness.gate.online.worker_guard import (
     GuardCount,
     WorkerGuard,
@@ -31,11 +39,15 @@ from router.snapshot.holder import SnapshotHolder
 
 log = logging.getLogger(__name__)
 
-# After this time, a missing outcome counts for the canary.
-WAIT_S: Final = 5.0
+# How much longer than the route's time limit the guard waits for an outcome.
+SPARE_S: Final = 1.0
 LOOK_S: Final = 0.5
 # How many keys are remembered, so that each counts once; later keys do not count.
 MAX_KEYS: Final = 500_000
+
+
+# Up to Python 3.11, to find a member in its class takes ten times as long.
+_ANSWERED: Final = OutcomeKind.ANSWERED
 
 
 class CanaryExposure:
@@ -64,8 +76,9 @@ class CanaryExposure:
 class RolloutGuard:
     """Gathers one rollout's evidence. limit: the log e at which it aborts.
 
-    rho: the tolerated ratio of failures, see `WorkerGuard`. exposures: the canary's keys so
-    far. classes: the canary's failures by name.
+    rho: the tolerated ratio of failures, see `WorkerGuard`. longest_s: the route's time limit
+    for a request, in seconds. exposures: the canary's keys so far. classes: the canary's
+    failures by name.
     """
 
     def __init__(
@@ -73,9 +86,12 @@ class RolloutGuard:
         route: str,
         rho: float,
         limit: float,
+        *,
+        longest_s: float,
     ) -> None:
         self.route = route
         self.limit = limit
+        self._wait_s = longest_s + SPARE_S
         self.evidence = WorkerGuard(rho)
         self.exposures = 0
         self.classes: Counter[str] = Counter()
@@ -101,14 +117,20 @@ class RolloutGuard:
         return counted
 
     def read(self, now_s: float) -> bool:
+        """Reads the outcomes in the order of assignment; returns whether to abort.
+
+        The first exposure without an outcome stops the reading, because a failure that arrives
+        sooner in one arm than in the other would be evidence against an equal candidate. An
+        exposure whose outcome does not arrive in time is no failure, in either arm.
+        """
         moved = False
         while self._queue:
             first = self._queue[0]
             failed = first.failed
             if failed is None:
-                if now_s - first.since_s < WAIT_S:
+                if now_s - first.since_s < self._wait_s:
                     break
-                failed = not first.canary
+                failed = False
             self._queue.popleft()
             if failed:
                 self.evidence = self.evidence.after(canary=first.canary, share=first.share)
@@ -188,14 +210,9 @@ class CanaryGuards(RequestObserver):
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:  # noqa: ARG002 - the hook's
         exposure = self._exposures.pop(observed.request_id, None)
         canary = observed.route.route.canary
-        record = observed.record
-        if exposure is not None and canary is not None and record is not None:
-            self.end(
-                canary.rollout,
-                exposure,
-                failed=record.charged,
-                why=record.charge,
-            )
+        outcome = observed.outcome
+        if exposure is not None and canary is not None:
+            self.end(canary.rollout, exposure, outcome or ROUTER_FAULT)
 
     def begin(
         self,
@@ -217,13 +234,13 @@ class CanaryGuards(RequestObserver):
         self,
         rollout: str,
         counted: CanaryExposure | None,
-        *,
-        failed: bool,
-        why: str = "",
+        outcome: ExposureOutcome,
     ) -> None:
+        """Ends an exposure. An outcome that is unknown for errors is no failure of any arm."""
         if counted is not None:
-            counted.failed = failed
-            counted.why = why
+            answered = outcome.kind is _ANSWERED
+            counted.failed = not answered and read(Guardrail.ERRORS, outcome) is Reading.BAD
+            counted.why = outcome.name
             guard = self._guards.get(rollout)
             if guard is not None and guard.read(self._clock.monotonic()):
                 self._abort(rollout, guard)
@@ -343,4 +360,9 @@ class CanaryGuards(RequestObserver):
                 continue
             rule = canary.unit_rule
             limit = abort_log_e(rule.local_alpha, workers=watch.workers, turn=watch.turn)
-            self._guards[canary.rollout] = RolloutGuard(route.name, rule.rho, limit)
+            self._guards[canary.rollout] = RolloutGuard(
+                route.name,
+                rule.rho,
+                limit,
+                longest_s=route.settings.total_timeout_s,
+            )

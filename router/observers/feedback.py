@@ -12,6 +12,12 @@ from typing import ClassVar, Final
 from harness.frame.errors import InputError
 from harness.frame.failures import ArmFailure
 from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.outcome import (
+    ANSWERED,
+    ExposureOutcome,
+    OutcomeKind,
+    OutcomeReason,
+)
 from harness.routing.table import Arm
 from router.frame.body import FieldError
 from router.frame.limits import BoundedMap
@@ -40,6 +46,12 @@ WORDS: Final = {
     FeedbackOutcome.LATE: "too late for its canary: its block is closed; it is in the metrics",
     FeedbackOutcome.NOT_SCORED: "in the metrics; the request does not count for a canary",
 }
+
+
+# The outcome of a flag's exposure that its client found bad.
+_DISLIKED: Final = ExposureOutcome(
+    OutcomeKind.FAILED, OutcomeReason.FEEDBACK, ArmFailure.BAD_FEEDBACK.value
+)
 
 
 class FeedbackIntake(RequestObserver):
@@ -145,8 +157,7 @@ class FeedbackIntake(RequestObserver):
         is_bad = opinion.verdict is FeedbackVerdict.BAD
         in_time = await self._recorder.note_feedback(ticket, bad=is_bad)
         if in_time and self._exposed.get(opinion.request_id) is not None:
-            why = ArmFailure.BAD_FEEDBACK.value if is_bad else ""
-            self._recorder.settle(ticket, failed=is_bad, why=why)
+            self._recorder.settle(ticket, _DISLIKED if is_bad else ANSWERED)
         return FeedbackOutcome.COUNTED if in_time else FeedbackOutcome.LATE
 
     def _label(self, label: str) -> str:

@@ -2,27 +2,26 @@
 
 The admission comes before the first attempt, so that no outcome decides whether a request
 counts. What is measured is in `router.request.guardrail_probe`, the statistics are in
-`router.recording.ledger` and the gate. `ShortDeadlines` tells which client limits are too
-short to be evidence.
+`router.recording.ledger` and the gate.
 """
 
-import math
-from collections import deque
 from collections.abc import Mapping
 from typing import ClassVar, Final
 
 from harness.gate.online.observation import SEGMENTS, Segment
+from harness.gate.online.outcome import ANSWERED
 from harness.providers.models.capabilities import Endpoint
-from harness.routing.table import Canary, Route
+from harness.routing.table import Canary
 from router.frame.body import ClientRequest
 from router.observers.canary_guard import CanaryGuards
 from router.recording.internal_errors import RouterPart
 from router.recording.port import Recording
 from router.recording.scored_units import SEGMENTS_FROM
 from router.request.guardrail_probe import RequestCost, RouteGuardrails
+from router.request.outcome import limit_to_share, time_answer
 from router.request.request_observers import RequestObserver
 from router.request.request_state import RoutedRequest
-from router.request.routed_response import RoutedResponse
+from router.request.routed_response import ANSWERS, RoutedResponse
 from router.snapshot.compiled import CompiledRoute
 
 _BITS: Final[Mapping[Segment, int]] = {segment: 1 << n for n, segment in enumerate(SEGMENTS)}
@@ -91,7 +90,11 @@ class RolloutAdmission(RequestObserver):
         traits = probe.traits if probe is not None else 0
         traits |= detect_segments(request, observed.sticky_key) << SEGMENTS_FROM
         observed.ticket = self._recorder.admit(
-            canary, observed.arm, observed.sticky_key, traits
+            canary,
+            observed.arm,
+            observed.sticky_key,
+            traits,
+            observed.key_id,
         )
         observed.probe = probe if observed.ticket is not None else None
 
@@ -109,89 +112,32 @@ class GuardrailSampling(RequestObserver):
     part: ClassVar[RouterPart] = RouterPart.GUARDRAILS
 
     def after_answer(self, observed: RoutedRequest, response: RoutedResponse) -> None:
+        """Samples the answer of an exposure, with its times."""
         probe = observed.probe
         record = observed.record
         progress = response.progress
         if probe is None or record is None:
             return
+        if observed.outcome is ANSWERED:
+            # The accounting leaves the times of a plain answer out.
+            observed.outcome = time_answer(progress, record.latency_ms / 1000)
+        if observed.hurried and observed.outcome is not None:
+            observed.outcome = limit_to_share(observed, observed.outcome)
+        usage = response.usage
+        price = None
+        if progress.result is not None and (full := progress.attempts[-1].upstream.price):
+            price = full.for_answer(record.input_tokens, usage.tier)
         cost = RequestCost(
             record.latency_ms / 1000,
             progress.first_token_s,
             progress.last_token_s,
             record.output_tokens,
-            record.cost_usd,
-            response.usage,
-            progress.attempts[-1].upstream.price if progress.result is not None else None,
+            record.cost_usd if record.priced else None,
+            usage,
+            price,
             getattr(progress.result, "opening_s", 0.0),
+            record.bounded,
         )
-        failed = record.failed or record.charged
+        # A stream that broke off has values, too. The outcome decides what they mean.
+        failed = not (response.caller_gone or isinstance(progress.result, ANSWERS))
         observed.sample = probe.sample(response.signals(), cost, failed=failed)
-
-
-# A timeout below this multiple of the control's usual latency is not evidence.
-TIMES: Final = 3.0
-USUAL: Final = 0.95
-KEPT: Final = 100
-# With fewer answers, the usual time is unknown, so every client's deadline counts as too short.
-LEAST: Final = 20
-
-
-class ShortDeadlines(RequestObserver):
-    """Keeps the latencies of the latest answers by route and target id, for one event loop."""
-
-    part: ClassVar[RouterPart] = RouterPart.RECORDING
-
-    def __init__(self) -> None:
-        self._latest: dict[tuple[str, str], deque[float]] = {}
-
-    def watches(self, route: CompiledRoute) -> bool:
-        return route.experiment is not None
-
-    def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
-        attempts = response.progress.attempts
-        record = observed.record
-        if record is None or record.outcome != "ok" or len(attempts) != 1:
-            return
-        route = observed.route.route
-        trial = observed.route.experiment
-        target = attempts[0].upstream.id
-        # Inlines `_control`, because this runs for most requests.
-        if trial is not None and target == (trial.target if trial.control else route.incumbent):
-            self._note(route.name, target, record.latency_ms / 1000)
-
-    def answered(
-        self,
-        route: Route,
-        target: str,
-        seconds: float,
-    ) -> None:
-        """Notes a latency in seconds, if the control of the route's live rollout gave the
-        answer.
-        """
-        if route.experiment is not None and target == _control(route):
-            self._note(route.name, target, seconds)
-
-    def _note(
-        self,
-        route: str,
-        target: str,
-        seconds: float,
-    ) -> None:
-        kept = self._latest.get((route, target))
-        if kept is None:
-            kept = self._latest[route, target] = deque(maxlen=KEPT)
-        kept.append(seconds)
-
-    def is_too_short(self, route: Route, limit_s: float) -> bool:
-        """Returns True if a client's deadline is too short for a usual answer, or if the usual
-        time is not known yet.
-        """
-        latest = sorted(self._latest.get((route.name, _control(route)), ()))
-        if len(latest) < LEAST:
-            return True
-        return limit_s < TIMES * latest[math.ceil(USUAL * len(latest)) - 1]
-
-
-def _control(route: Route) -> str:
-    trial = route.experiment
-    return trial.target if trial is not None and trial.control else route.incumbent

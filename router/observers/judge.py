@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from harness.frame.people.access import OptOut
+from harness.gate.online.outcome import OutcomeKind
 from harness.proposals.judge import (
     JudgeOutcome,
     build_prompt,
@@ -34,10 +35,11 @@ from router.observers.side_calls import (
     SideParts,
     WorkerSpending,
 )
-from router.protocols.answers import TokenUsage
+from router.protocols.answers import NO_USAGE, TokenUsage
 from router.protocols.transcript import build_transcript
 from router.recording.internal_errors import RouterPart
 from router.recording.port import Ticket
+from router.request.needs import estimate_prompt
 from router.request.request_state import (
     AnswerCopy,
     RoutedRequest,
@@ -188,8 +190,8 @@ class CanarySampleJudge(SideCalls):
         if ticket is None:
             self._places += 1
             return
-        if not _answered_by_its_arm(response):
-            # Counts as good here, because the guardrail on errors counts the failure.
+        if observed.outcome is None or observed.outcome.kind is not OutcomeKind.ANSWERED:
+            # The judge reads only the arm's own answers; its guardrail leaves the unit out.
             self._places += 1
             self._recorder.judged(drawn.canary.rollout, ticket, JudgeOutcome.GOOD, 0.0)
             self._count("without_answer")
@@ -281,26 +283,20 @@ class CanarySampleJudge(SideCalls):
         came = await self._calls.make(own, made, lambda _: None)
         if not isinstance(came, UpstreamAnswer):
             return JudgeOutcome.NO_VERDICT, 0.0, None
+        usage = came.usage or NO_USAGE
+        if not usage.input_tokens:
+            # Without a count, the prompt's estimate is a lower bound.
+            usage = usage._replace(input_tokens=estimate_prompt(own.request))
         cost_usd = 0.0
-        if came.usage is not None and upstream.price is not None:
-            cost_usd = upstream.price.cost_usd(*came.usage)
-            self._metrics.spent(upstream.name, came.usage, upstream.price)
+        if upstream.price is not None:
+            # At a tier without a known price, `_spending` counts the call as unpriced.
+            cost_usd = upstream.price.answer_usd(*usage) or 0.0
+            self._metrics.spent(upstream.name, usage, upstream.price)
         self._money.note(drawn.canary.rollout, cost_usd)
-        return parse_verdict(_text(came)), cost_usd, came.usage
+        return parse_verdict(_text(came)), cost_usd, usage
 
     def _count(self, name: str) -> None:
         self._recorder.counters[f"judge_{name}"] += 1
-
-
-def _answered_by_its_arm(exchange: RoutedResponse) -> bool:
-    """Returns whether the arm's own target gave a good answer."""
-    upstream = exchange.progress.upstream
-    return (
-        exchange.outcome == "ok"
-        and not exchange.charge
-        and upstream is not None
-        and upstream.id == exchange.job.arm_target
-    )
 
 
 def _body(

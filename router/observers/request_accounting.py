@@ -12,7 +12,9 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from harness.agents.caller import AgentCaller
 from harness.frame.ports import Clock
+from harness.gate.online.outcome import ANSWERED, ROUTER_FAULT
 from harness.providers.models.capabilities import Endpoint
+from harness.providers.target import STANDARD_TIERS, TokenPrice
 from harness.routing.plan import ExclusionReason
 from harness.routing.reliability.failover import (
     Failover,
@@ -28,7 +30,9 @@ from router.recording.internal_errors import EventLog, RouterPart
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
 from router.recording.sums import CompletedRequest
+from router.request.answer_cost import bound_usage
 from router.request.client_directives import caller_keys
+from router.request.outcome import charged_failure, decide_outcome
 from router.request.request_observers import RequestObserver
 from router.request.request_state import (
     FAILING,
@@ -78,6 +82,7 @@ def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> in
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _RESPONSES: Final = Endpoint.RESPONSES
+_EMBEDDINGS: Final = Endpoint.EMBEDDINGS
 _REFERENCE: Final = '"item_reference"'
 HANDED_ON: Final = (
     "handed_on"  # an outcome: no target answered, and the agent asks another model
@@ -101,40 +106,75 @@ class RequestAccounting(RequestObserver):
         self._counters: Counter[str] = recorder.counters
         self._clock = clock
 
-    def after_answer(self, observed: RoutedRequest, response: RoutedResponse) -> None:
+    def after_answer(  # noqa: C901, PLR0915 - inlined, because each call takes time
+        self, observed: RoutedRequest, response: RoutedResponse
+    ) -> None:
         progress = response.progress
         result = progress.result
         is_plain = len(progress.attempts) == 1 and not (
-            response.caller_gone or observed.plan.left_out or progress.shut_out
+            response.caller_gone
+            or response.router_failed
+            or observed.plan.left_out
+            or progress.shut_out
         )
-        if is_plain and isinstance(result, UpstreamAnswer):
+        if is_plain and isinstance(result, UpstreamAnswer) and not result.is_fallback:
             # Inlines the properties used below, which is faster.
             outcome = "ok"
             usage = result.usage or NO_USAGE
             charge = ""
+            counted = True
+            gap_s = waited_s = 0.0
+            observed.outcome = ANSWERED
         elif is_plain and isinstance(result, CommittedStream) and result.went_well:
             outcome = "ok"
             usage = result.events.used()
             charge = ""
+            counted = result.events.counted
+            gap_s = result.longest_gap_s
+            waited_s = 0.0
+            observed.outcome = ANSWERED
         else:
             response.note_faults()
             outcome = response.outcome
             usage = response.usage
-            charge = response.charge
+            counted = not isinstance(result, CommittedStream) or result.events.is_whole
+            observed.outcome = decide_outcome(response)
+            gap_s = observed.outcome.gap_s
+            waited_s = observed.outcome.waited_s
+            charge = charged_failure(observed.outcome)
             if outcome in ERRORS and result is None and fallback_model(observed):
                 outcome = HANDED_ON
         target = progress.attempts[-1].upstream if result is not None else None
         name = target.name if target else ""
         if result is None and outcome in (FAILED, HANDED_ON):
             name = _last_target(observed, progress)
+        payee = target
+        bounded = False
+        input_tokens, output_tokens, cached_tokens = usage[:3]
+        is_embedding = observed.request.endpoint is _EMBEDDINGS
+        if not (counted and input_tokens and (output_tokens or is_embedding)):
+            bound = bound_usage(observed, response, usage)
+            if bound is not None:
+                payee, usage = bound
+                bounded = True
+                name = payee.name
+                input_tokens, output_tokens = usage[:2]
+                self._counters["requests_with_bounds"] += 1
+        price: TokenPrice | None = None
+        if payee is not None and payee.price is not None:
+            price = full = payee.price
+            long = full.long
+            if usage[-1] not in STANDARD_TIERS or (
+                long is not None and input_tokens > long.above_tokens
+            ):
+                price = full.for_answer(input_tokens, usage[-1])
         cost_usd = 0.0
         priced = True
-        if target is not None and target.price is not None:
-            cost_usd = target.price.cost_usd(*usage)
+        if price is not None:
+            cost_usd = price.cost_usd(*usage[:-1])
         elif usage != NO_USAGE:
             priced = False
             self._counters["requests_without_price"] += 1
-        input_tokens, output_tokens, cached_tokens = usage[:3]
         # By position, because arguments by name take longer.
         observed.record = CompletedRequest(
             observed.route.route.name,
@@ -157,12 +197,16 @@ class RequestAccounting(RequestObserver):
             outcome,
             progress.first_token_s,
             outcome == REFUSED,
+            gap_s,
+            waited_s,
+            bounded,
         )
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         record = observed.record or _minimal_record(observed)
         observed.record = record
-        self._recorder.finish(observed.ticket, record, observed.sample)
+        ended = observed.outcome or ROUTER_FAULT
+        self._recorder.finish(observed.ticket, record, observed.sample, ended)
         request = observed.request
         result = response.progress.result
         if not (isinstance(result, UpstreamAnswer) and result.irregularity is None):

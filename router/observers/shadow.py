@@ -45,7 +45,7 @@ from router.protocols.transcript import build_transcript
 from router.recording.internal_errors import RouterPart
 from router.recording.shared_files import SharedMarks
 from router.request.attempts import first_token_s
-from router.request.needs import detect_needs
+from router.request.needs import detect_needs, estimate_prompt
 from router.request.request_state import (
     AnswerCopy,
     RoutedRequest,
@@ -253,12 +253,18 @@ class ShadowMirror(SideCalls):
         try:
             candidate = await self._ask(job, served)
             usage = candidate.usage
+            if candidate.answer is not None and not usage.input_tokens:
+                # Without a count, the prompt's estimate is a lower bound.
+                usage = usage._replace(input_tokens=estimate_prompt(job.request))
         finally:
             self._spending.pay(price, None if usage == NO_USAGE else usage)
         if usage != NO_USAGE:
             self._metrics.spent(served.upstream.name, usage, price)
-        spent = {COST_USD: _cost(price, usage)} if price else {}
-        self._note(served.shadow.id, {} if price else {UNPRICED: 1}, spent)
+        cost_usd = price.answer_usd(*usage) if price else None
+        if cost_usd is None:
+            self._note(served.shadow.id, {UNPRICED: 1})
+        else:
+            self._note(served.shadow.id, {}, {COST_USD: cost_usd})
         # Parsing a long answer takes time, so a thread does it.
         own_price = job.route.upstreams[job.plan.incumbent].price
         sides = (incumbent, own_price), (candidate, price)
@@ -378,4 +384,4 @@ def _side(
 
 
 def _cost(price: Price | None, usage: TokenUsage) -> float:
-    return price.cost_usd(*usage) if price else 0.0
+    return (price.answer_usd(*usage) if price else None) or 0.0

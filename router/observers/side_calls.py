@@ -68,7 +68,7 @@ class WorkerSpending:
     def pay(self, price: Price | None, usage: TokenUsage | None) -> None:
         """Adds a call's cost. usage: None if the call had no answer; it then costs nothing."""
         if self._meter is not None and usage is not None:
-            self._meter.pay(None if price is None else price.cost_usd(*usage))
+            self._meter.pay(None if price is None else price.answer_usd(*usage))
 
     def close(self) -> None:
         """Stores the last costs, if the database answers."""

@@ -7,6 +7,7 @@ them. They stay in memory and are never stored.
 
 import re
 from collections.abc import Iterator, Mapping
+from hashlib import blake2b
 from typing import Final
 
 from router.frame.body import iter_objects
@@ -21,6 +22,8 @@ from router.protocols.answers import (
 MAX_KEPT: Final = 256 * 1024
 # Characters at an answer's beginning in which a refusal counts.
 OPENING: Final = 200
+# Of hashes of texts: 48 bits, which JSON keeps exactly.
+DIGEST_BYTES: Final = 6
 # Matches few texts: missing a refusal is less harmful than counting an answer as a refusal.
 _DECLINES: Final = re.compile(
     r"\s*(?:I(?:['\u2019]m| am) (?:very |so )?sorry,? (?:but |, )?)?"
@@ -34,25 +37,29 @@ class AnswerSignals:
     """The signals of one answer.
 
     keeps: whether it keeps texts and calls, too.
-    length: in characters.
+    length: in characters, with the arguments of calls that it keeps.
+    text_length: the texts alone, in characters.
     cut: the answer is too long, or has content that is not text.
     refused: the protocol says that the model or a filter refused.
     """
 
     __slots__ = (
         "_calls",
+        "_hash",
         "_texts",
         "cut",
         "keeps",
         "length",
         "refused",
+        "text_length",
         "truncated",
     )
 
     def __init__(self, *, keeps: bool) -> None:
         self.keeps = keeps
         self.truncated = self.refused = self.cut = False
-        self.length = 0
+        self.length = self.text_length = 0
+        self._hash = blake2b(digest_size=DIGEST_BYTES)
         self._texts: dict[object, list[str]] = {}
         self._calls: dict[object, list[ToolCallSignal]] = {}
 
@@ -65,6 +72,8 @@ class AnswerSignals:
             return
         opening = self.length < OPENING
         self.length += len(words)
+        self.text_length += len(words)
+        self._hash.update(words.encode("utf-8", "surrogatepass"))
         if self.keeps and self.length > MAX_KEPT:
             self.cut = True
         elif self.keeps or opening:
@@ -101,6 +110,11 @@ class AnswerSignals:
             ending = read_ending(reason)
             self.truncated = self.truncated or ending is AnswerEnding.CUT
             self.refused = self.refused or ending is AnswerEnding.REFUSED
+
+    @property
+    def text_digest(self) -> int:
+        """A hash of the texts, to compare answers; 0 without any text."""
+        return int.from_bytes(self._hash.digest()) if self.text_length else 0
 
     @property
     def declined(self) -> bool:

@@ -42,13 +42,17 @@ class FinishReason(StrEnum):
 
 
 class TokenUsage(NamedTuple):
-    """The tokens of one request. input_tokens includes cached and written tokens."""
+    """The tokens of one request. input_tokens includes cached and written tokens.
+
+    A count of 0 is unknown, but for the output of an embedding: each prompt has a token.
+    """
 
     input_tokens: int
     output_tokens: int
     cached_tokens: int = 0  # input tokens read from the prompt cache
     written_tokens: int = 0  # input tokens written to the prompt cache
     hour_tokens: int = 0  # written tokens that the cache keeps for an hour
+    tier: str = ""  # the service tier, as the provider names it (`Price.for_answer`)
 
 
 class AnswerHead(NamedTuple):
@@ -57,6 +61,7 @@ class AnswerHead(NamedTuple):
     id: str
     model: str
     created: int = 0  # the provider's time, in seconds since 1970; 0 if absent
+    tier: str = ""  # as in `TokenUsage`
 
 
 class AnswerEnd(NamedTuple):
@@ -104,7 +109,7 @@ MOST_TOKENS: Final = 10**9
 NO_USAGE: Final = TokenUsage(0, 0)
 
 
-def read_usage(value: object) -> TokenUsage | None:
+def read_usage(value: object, tier: object = None) -> TokenUsage | None:
     """Reads a chat's usage; None without one. Implausible counts are read as 0."""
     if not isinstance(value, dict):
         return None
@@ -112,6 +117,7 @@ def read_usage(value: object) -> TokenUsage | None:
         value.get("prompt_tokens"),
         value.get("completion_tokens"),
         value.get("prompt_tokens_details"),
+        tier,
     )
 
 
@@ -119,24 +125,27 @@ def usage_with_cache(
     given: object,
     made: object,
     details: object,
+    tier: object = None,
 ) -> TokenUsage:
-    """Reads the counts of OpenAI's protocols. details: of the input tokens.
+    """Reads the counts of OpenAI's protocols.
 
-    Cached and written tokens are at most the input tokens.
+    details: of the input tokens. tier: the answer's service tier, if it is text. Cached and
+    written tokens are at most the input tokens.
     """
     # Inlines `read_count`, because every answer passes here.
     input_tokens = given if isinstance(given, int) and 0 < given <= MOST_TOKENS else 0
     output_tokens = made if isinstance(made, int) and 0 < made <= MOST_TOKENS else 0
+    tier = tier if isinstance(tier, str) else ""
     if not details or not isinstance(details, dict):
-        return TokenUsage(input_tokens, output_tokens)
+        return TokenUsage(input_tokens, output_tokens, 0, 0, 0, tier)
     cached = min(read_count(details.get("cached_tokens")), input_tokens)
     # OpenAI's name. Otherwise the name by which gateways and LiteLLM pass on Anthropic's count.
     writes = details.get("cache_write_tokens") or details.get("cache_creation_tokens")
     if not writes:
-        return TokenUsage(input_tokens, output_tokens, cached)
+        return TokenUsage(input_tokens, output_tokens, cached, 0, 0, tier)
     written = min(read_count(writes), input_tokens - cached)
     hour = min(read_hour_count(details.get("cache_creation_token_details")), written)
-    return TokenUsage(input_tokens, output_tokens, cached, written, hour)
+    return TokenUsage(input_tokens, output_tokens, cached, written, hour, tier)
 
 
 def read_hour_count(details: object) -> int:

@@ -61,7 +61,7 @@ class EmbeddingsDialect(ChatDialect):
         checks each one.
         """
         first_object(members, "data")
-        return read_usage(members.get("usage"))
+        return read_usage(members.get("usage"), members.get("service_tier"))
 
     def irregularity(self, members: ParsedObject) -> Irregularity | None:  # noqa: ARG002 - a Dialect
         return None

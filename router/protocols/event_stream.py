@@ -78,6 +78,9 @@ class StreamFilter(SseParser):
         self.failure_class: FailureClass | None = None
         self.refusal = b""  # the provider's error, if the failure is an error event
         self.usage: TokenUsage | None = None
+        self.counted = False  # the provider counted the output, at least so far
+        self.tier: object = None  # the last service tier in an event
+        self.given_usage: object = None  # as the provider sent it
         self.output_events = 0  # deltas with output: the token count if there is no usage
         self.progress_events = 0  # events with progress: not pings, not empty deltas
         self.irregularities: set[Irregularity] = set()
@@ -124,7 +127,15 @@ class StreamFilter(SseParser):
         """Returns the tokens so far: the provider's count, else one for each event with
         output.
         """
-        return self.usage or TokenUsage(0, self.output_events)
+        if self.usage is not None:
+            return self.usage
+        tier = self.tier if isinstance(self.tier, str) else ""
+        return TokenUsage(0, self.output_events, tier=tier)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether `used` is the provider's final count, and no lower bound."""
+        return self.counted and (self.finished or self.ended)
 
     @abstractmethod
     def broken(self, message: str, failure: FailureClass) -> bytes:

@@ -160,6 +160,21 @@ def classify_error(error: object) -> FailureClass:
     return classify_status(status, body) if status else _F.MALFORMED
 
 
+def classify_reply(status: int, body: bytes) -> FailureClass | None:
+    """Returns the class of a provider's whole reply; None for an answer without an error.
+
+    body: an error reply's may be empty or not JSON. An answer that is not a JSON object is
+    malformed.
+    """
+    if not 200 <= status < 300:
+        return classify_status(status, body)
+    answer = parse_json(body.decode("utf-8", "replace"))
+    if not isinstance(answer, Mapping):
+        return _F.MALFORMED
+    error = answer.get("error")
+    return classify_error(error) if error else None
+
+
 def refusal_failure(
     status: int,
     body: bytes,

@@ -22,6 +22,8 @@ from harness.gate.online.observation import (
     ObservationBlock,
     fingerprint,
 )
+from harness.gate.online.outcome import ExposureOutcome
+from harness.gate.online.uncounted import UncountedReason
 from harness.proposals.judge import JudgeOutcome
 from router.recording.observation_builder import ObservationBuilder
 from router.recording.scored_units import (
@@ -94,32 +96,29 @@ class Ledger:
         now: float,
         at: datetime,
         traits: int = 0,
+        client: str = "",
     ) -> LedgerUnit | None:
         """Admits a key's request; None if it is not scored.
 
-        now: monotonic seconds. at: wall time.
+        now: monotonic seconds. at: wall time. client: the id of the client's key.
         """
-        self._begin_period(now, at)
-        self._close_aged(now, at)
-        if weight_bps > self._newest_bps:
-            self._newest_bps = weight_bps
-            self._close_all(now, at)
+        self._begin(weight_bps, now, at)
         # hash() is salted per process, and this memory ends with the process.
         known = hash(key)
         if known in self._seen:
             return None
+        block = self._block(weight_bps, now, at)
         if len(self._seen) >= self._max_keys:
             self.unscored += 1
+            block.note_uncounted(UncountedReason.MAX_KEYS, canary=canary)
             return None
         self._seen.add(known)
-        block = self._open.get(weight_bps)
-        if block is None:
-            block = self._open[weight_bps] = OpenBlock(weight_bps, now, at, self._period)
         unit = LedgerUnit(
             block,
             key=key,
             canary=canary,
             traits=traits,
+            client=client,
         )
         block.units.append(unit)
         block.out += 1
@@ -128,26 +127,72 @@ class Ledger:
             self._close(block, now, at)
         return unit
 
+    def note_uncounted(
+        self,
+        key: str,
+        *,
+        canary: bool,
+        weight_bps: int,
+        now: float,
+        at: datetime,
+    ) -> None:
+        """Counts a request of either arm that becomes no unit, in the open block.
+
+        key: see `ObservationBlock.uncounted`. The caller's sticky key is not claimed, so that
+        the caller can still count. now: monotonic seconds. at: wall time.
+        """
+        self._begin(weight_bps, now, at)
+        self._block(weight_bps, now, at).note_uncounted(key, canary=canary)
+
+    def _begin(
+        self,
+        weight_bps: int,
+        now: float,
+        at: datetime,
+    ) -> None:
+        """Begins the period and the weight of a request, and closes blocks that are over."""
+        self._begin_period(now, at)
+        self._close_aged(now, at)
+        if weight_bps > self._newest_bps:
+            self._newest_bps = weight_bps
+            self._close_all(now, at)
+
+    def _block(
+        self,
+        weight_bps: int,
+        now: float,
+        at: datetime,
+    ) -> OpenBlock:
+        """Returns the open block of a weight; opens one if there is none."""
+        block = self._open.get(weight_bps)
+        if block is None:
+            block = self._open[weight_bps] = OpenBlock(weight_bps, now, at, self._period)
+        return block
+
     def finish(
         self,
         unit: LedgerUnit,
         *,
-        failed: bool,
-        why: str = "",
+        outcome: ExposureOutcome,
         sample: GuardrailSample | None = None,
+        served: str = "",
         now: float = 0.0,
     ) -> None:
-        """Ends a unit. If the caller hung up, it did not fail. why: the name of the failure."""
+        """Ends a unit with its outcome; a later outcome of the unit changes nothing.
+
+        served: the model that the answer names. now: monotonic seconds.
+        """
         unit.heard_until_s = now + FEEDBACK_S
-        if unit.block is None or unit.fixed:
+        if unit.block is None or not unit.lost:
             return
         if sample is not None:
             unit.values = sample.values
             unit.bad = unit.bad | sample.bad
-        if failed:
-            unit.why = why
-            unit.failed = True
-        unit.fixed = True
+            unit.text = sample.text
+            unit.text_length = sample.text_length
+            unit.question = sample.question
+        unit.outcome = outcome
+        unit.served = served
         unit.block.out -= 1
 
     def note_feedback(
@@ -284,8 +329,8 @@ class Ledger:
             if self._rule.keeps_ledger and not block.claimed:
                 self._late.append(self.claim_of(block))
             units = block.release()
-            # All units have counted already: the block is empty and takes no number.
-            if units:
+            # A block whose units have all counted already is empty and takes no number.
+            if units or block.uncounted:
                 done.append(self._observations.build(block, units))
         return done
 

@@ -161,8 +161,9 @@ class RouterMetrics:
         """Adds the tokens and the cost of a request that no client sent, such as a judge's."""
         self._tokens.labels(target, "input").inc(usage.input_tokens)
         self._tokens.labels(target, "output").inc(usage.output_tokens)
-        if price is not None:
-            self._cost.labels(target).inc(price.cost_usd(*usage))
+        cost_usd = None if price is None else price.answer_usd(*usage)
+        if cost_usd is not None:
+            self._cost.labels(target).inc(cost_usd)
 
     def finished(self, ended: Iterable[CompletedRequest]) -> None:
         """Adds finished requests of clients: counts, times, tokens and costs."""

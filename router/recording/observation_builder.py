@@ -6,13 +6,15 @@ and ranks; keys and single values do not leave the process. Which units count is
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
 from harness.frame.failures import ArmFailure, keep_common_causes
 from harness.gate.online.guardrails import (
     MIN_CONTROLS,
+    NO_SPLIT,
+    RANK_GUARDRAILS,
     ArmLevels,
     ArmSplit,
     ErrorTally,
@@ -24,6 +26,7 @@ from harness.gate.online.guardrails import (
     MeasuredUnit,
     SegmentCount,
     UnitRule,
+    bets_block,
     guardrail_kind,
     mean_levels,
     rank_block,
@@ -34,11 +37,31 @@ from harness.gate.online.observation import (
     NeverSeen,
     ObservationBlock,
 )
+from harness.gate.online.one_key import (
+    CALLER_DECIDED,
+    MAX_BLOCK_KEYS,
+    count_keys,
+)
+from harness.gate.online.outcome import (
+    MISSING,
+    OutcomeKind,
+    Reading,
+    WaitLimits,
+)
 from harness.gate.online.prompt_cache import (
     ArmCacheUse,
     CacheLevels,
     CacheUse,
 )
+from harness.gate.online.waiting import (
+    NO_WAITS,
+    RequestWaits,
+    WaitCounts,
+    count_waits,
+    find_limits,
+    merge_waits,
+)
+from router.recording.repeated_texts import RepeatedTexts
 from router.recording.scored_units import (
     CACHED_TIMES,
     FAULTS,
@@ -48,18 +71,26 @@ from router.recording.scored_units import (
     OpenBlock,
 )
 
+# Values that are lower bounds without a provider's count.
+_OF_TOKENS: Final = frozenset({Guardrail.OUTPUT_TOKENS, Guardrail.COST_PER_SUCCESS})
 _CACHED: Final = CACHED_TIMES | {Guardrail.COST_PER_SUCCESS}
 
 
 class BlockFindings(NamedTuple):
-    """What one block shows: counts of bad units, ranks of values, and levels for people."""
+    """What one block shows: counts of bad units, ranks of values, and levels for people.
+
+    bounds: the ranked units whose value is a lower bound.
+    """
 
     counts: Mapping[Guardrail, FailureTally]
     ranks: Mapping[Guardrail, tuple[float, ...]]
     levels: Mapping[Guardrail, ArmLevels]
+    bounds: Mapping[Guardrail, ArmSplit]
+    bets: Mapping[Guardrail, tuple[float, ...]]
+    by_key: Mapping[str, Mapping[Guardrail, FailureTally]]
 
 
-NO_FINDINGS: Final = BlockFindings({}, {}, {})
+NO_FINDINGS: Final = BlockFindings({}, {}, {}, {}, {}, {})
 # Enough units for one expected unit of the smaller arm, and the fewest controls.
 _RANKED_TOGETHER: Final = MIN_CONTROLS + 1
 
@@ -130,18 +161,25 @@ def summarize_block(
     counts: dict[Guardrail, FailureTally] = {}
     ranks: dict[Guardrail, tuple[float, ...]] = {}
     levels: dict[Guardrail, ArmLevels] = {}
+    bounds: dict[Guardrail, ArmSplit] = {}
+    bets: dict[Guardrail, tuple[float, ...]] = {}
     for guardrail, ratio in tolerated.items():
         needs = NEEDS[guardrail]
-        counted = guardrail_kind(guardrail) is GuardrailKind.COUNTS
+        kind = guardrail_kind(guardrail)
+        counted = kind is GuardrailKind.COUNTS
         completed_units = [
             unit
             for unit in (units if counted else ranked.units)
-            if unit.traits & needs == needs
+            if unit.traits & needs == needs and counts_for(unit, guardrail)
         ]
         if not completed_units:
             continue
         if counted:
-            counts[guardrail] = _tally(completed_units, FAULTS[guardrail])
+            counts[guardrail] = _tally(completed_units, guardrail)
+            continue
+        if kind is GuardrailKind.SUMS:
+            if ys := _bets(completed_units, guardrail, ratio, block):
+                bets[guardrail] = ys
             continue
         measured = [
             MeasuredUnit(unit.canary, *_values(unit, guardrail, ranked.cached_share))
@@ -155,10 +193,105 @@ def summarize_block(
         )
         if found.u:
             ranks[guardrail] = found.u
+        if bounded := [unit.canary for unit in measured if unit.bounded]:
+            bounds[guardrail] = ArmSplit(len(bounded), sum(bounded))
         if found.level is not None:
             cache = _cache_levels(completed_units, measured, guardrail)
             levels[guardrail] = replace(found.level, cache=cache)
-    return BlockFindings(counts, ranks, levels)
+    return BlockFindings(counts, ranks, levels, bounds, bets, count_clients(units, counts))
+
+
+def count_clients(
+    units: Sequence[LedgerUnit], guardrails: Collection[Guardrail]
+) -> dict[str, dict[Guardrail, FailureTally]]:
+    """Counts units by client key, for the live guardrails that callers decide.
+
+    A missing outcome counts for the canary, as in the evidence of harm.
+    """
+    found: dict[str, dict[Guardrail, FailureTally]] = {}
+    for guardrail in CALLER_DECIDED:
+        if guardrail not in guardrails:
+            continue
+        by_client: dict[str, list[LedgerUnit]] = {}
+        for unit in units:
+            if unit.client and counts_for(unit, guardrail):
+                by_client.setdefault(unit.client, []).append(unit)
+        for client, own in by_client.items():
+            tally = _tally(own, guardrail)
+            lost = sum(unit.lost and unit.canary for unit in own)
+            found.setdefault(client, {})[guardrail] = tally.without(lost, canary=True)
+    return count_keys(found, MAX_BLOCK_KEYS)
+
+
+def _bets(
+    units: Sequence[LedgerUnit],
+    guardrail: Guardrail,
+    margin: float,
+    block: tuple[str, str, int],
+) -> tuple[float, ...]:
+    """Bets on the share of units whose outcome is bad for the guardrail.
+
+    A missing outcome counts for the canary: as good in the canary, as bad in the control.
+    """
+    values = [(unit.canary, float(_is_bad_for_canary(unit, guardrail))) for unit in units]
+    return bets_block(
+        values,
+        guardrail=guardrail,
+        margin=margin,
+        block=block,
+    )
+
+
+def _is_bad_for_canary(unit: LedgerUnit, guardrail: Guardrail) -> bool:
+    bad = unit.reading(guardrail) is Reading.BAD
+    return not unit.canary if unit.lost else bad
+
+
+def counts_for(unit: LedgerUnit, guardrail: Guardrail) -> bool:
+    """Returns whether the guardrail knows the unit's outcome, and its value if it ranks values.
+
+    An answer without a value was not measured, and is no worst value.
+    """
+    reading = unit.reading(guardrail)
+    if reading is Reading.UNKNOWN:
+        return False
+    if reading is Reading.BAD or guardrail not in RANK_GUARDRAILS:
+        return True
+    return unit.values is not None and unit.values.value_for(guardrail) is not None
+
+
+def count_outcomes(units: Iterable[LedgerUnit]) -> dict[str, ArmSplit]:
+    """Counts units by `ExposureOutcome.key`; the splits sum to the units."""
+    return _count_arms(((unit.outcome or MISSING).key, unit.canary) for unit in units)
+
+
+# The most names in `ObservationBlock.served`; rarer names are summed up.
+MAX_SERVED: Final = 8
+OTHER_SERVED: Final = "other"
+
+
+def count_served(units: Iterable[LedgerUnit]) -> dict[str, ArmSplit]:
+    """Counts units by the model that the answer names; a unit without a name is left out."""
+    counted = _count_arms((unit.served, unit.canary) for unit in units if unit.served)
+    ordered = sorted(counted.items(), key=lambda item: (-item[1].failures, item[0]))
+    kept = dict(ordered[:MAX_SERVED])
+    rare = [split for _, split in ordered[MAX_SERVED:]]
+    if rare:
+        known = kept.get(OTHER_SERVED, NO_SPLIT)
+        rare.append(known)
+        kept[OTHER_SERVED] = ArmSplit(
+            sum(split.failures for split in rare),
+            sum(split.canary for split in rare),
+        )
+    return kept
+
+
+def _count_arms(named: Iterable[tuple[str, bool]]) -> dict[str, ArmSplit]:
+    """Counts names in both arms and in the canary, in the order of the names."""
+    pairs = list(named)
+    both = Counter(name for name, _ in pairs)
+    canary = Counter(name for name, in_canary in pairs if in_canary)
+    return {name: ArmSplit(both[name], canary[name]) for name in sorted(both)}
 
 
 def count_segments(units: Iterable[LedgerUnit]) -> dict[str, SegmentCount]:
@@ -182,12 +315,22 @@ def _values(
     unit: LedgerUnit,
     guardrail: Guardrail,
     cached_share: float,
-) -> tuple[float | None, float | None]:
-    if unit.values is None:
+) -> tuple[float | None, float | None, bool]:
+    """Returns the value to compare, the measured value, and whether it is a lower bound.
+
+    None for the compared value means worse than any value. A value that the end cut short is a
+    lower bound: it counts for the canary, and for the incumbent it is worse than any value, so
+    that neither is evidence against the canary.
+    """
+    reading = unit.reading(guardrail)
+    if unit.values is None or reading is Reading.BAD:
         # A missing value is not evidence against the canary.
-        return 0.0 if unit.lost and unit.canary else None, None
+        return 0.0 if unit.lost and unit.canary else None, None, False
+    bounded = reading is Reading.CENSORED or (unit.values.bounded and guardrail in _OF_TOKENS)
+    if bounded and not unit.canary:
+        return None, None, True
     compared = unit.values.compared_value(guardrail, cached_share)
-    return compared, unit.values.value_for(guardrail)
+    return compared, unit.values.value_for(guardrail), bounded
 
 
 def _cache_uses(units: Iterable[LedgerUnit]) -> Iterator[tuple[bool, CacheUse]]:
@@ -203,7 +346,7 @@ def _cache_levels(
         return None
     use = ArmCacheUse()
     use.add(_cache_uses(units))
-    compared = mean_levels(unit[:2] for unit in measured)
+    compared = mean_levels(unit[:2] for unit in measured if not unit.bounded)
     canary = _opened_share(units, guardrail, canary=True)
     control = _opened_share(units, guardrail, canary=False)
     if compared is None or not (use.larger or canary or control):
@@ -224,14 +367,18 @@ def _opened_share(
     return sum(values.opening_s > 0.0 for values in own) / len(own)
 
 
-def _tally(units: Iterable[LedgerUnit], bad: int) -> FailureTally:
-    """Counts a unit without an outcome as a failure, in both arms alike."""
+def _tally(units: Iterable[LedgerUnit], guardrail: Guardrail) -> FailureTally:
+    """Counts units whose outcome the guardrail knows, and the bad ones.
+
+    Counts a unit without an outcome as a failure, in both arms alike.
+    """
+    fault = FAULTS.get(guardrail, 0)
     units_ = 0
     canary = 0
     failures = 0
     canary_failures = 0
     for unit in units:
-        failed = unit.lost or bool(unit.bad & bad)
+        failed = unit.reading(guardrail) is Reading.BAD or bool(unit.bad & fault)
         units_ += 1
         canary += unit.canary
         failures += failed
@@ -256,12 +403,21 @@ class ObservationBuilder:
         self._worker = worker
         self._rule = rule
         self._sequence = 0
+        self._first_limits = WaitLimits(rule.first_wait_s, rule.stream_wait_s, rule.gap_wait_s)
+        self._waits: WaitCounts = NO_WAITS  # of the control's units in complete blocks
         self._pool = RankPool(rule.block_size)
         self._new_pool = RankPool(rule.block_size)
+        self._repeated = RepeatedTexts()
 
     def build(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
-        """Builds the next block. block: closed. units: those that count; at least one."""
+        """Builds the next block. block: closed. units: those that count."""
         self._sequence += 1
+        # Only earlier blocks determine the limits, so that a unit does not influence its own.
+        limits = find_limits(self._waits, self._first_limits)
+        for unit in units:
+            unit.settle(limits)
+        self._waits = merge_waits((self._waits, _control_waits(units)))
+        self._repeated.mark(units)
         if self._rule.keeps_ledger and not block.claimed:
             # Without a ledger, these units may count as new again, so drop their kept values.
             self._pool.forget()
@@ -270,12 +426,16 @@ class ObservationBuilder:
         findings, errors = self._summarize(units, ranked)
         counts = dict(findings.counts)
         if (heard := counts.get(Guardrail.FEEDBACK)) is not None:
-            opinions = _split(unit for unit in units if unit.heard)
+            opinions = _split(
+                unit for unit in units if unit.heard and counts_for(unit, Guardrail.FEEDBACK)
+            )
             counts[Guardrail.FEEDBACK] = FeedbackTally(*_sums(heard), opinions)
         if (judged := counts.get(Guardrail.JUDGE)) is not None:
             spent_usd = self.judge_usd
             self.judge_usd = 0.0
-            none = _split(unit for unit in units if unit.unjudged)
+            none = _split(
+                unit for unit in units if unit.unjudged and counts_for(unit, Guardrail.JUDGE)
+            )
             counts[Guardrail.JUDGE] = JudgeTally(*_sums(judged), none, spent_usd)
         return ObservationBlock(
             rollout=self._rollout,
@@ -293,7 +453,14 @@ class ObservationBuilder:
             counts=_with_errors(counts, errors),
             ranks=findings.ranks,
             levels=findings.levels,
+            bets=findings.bets,
+            by_key=findings.by_key,
             never_seen=self._of_new_keys(block, units, findings) if block.claimed else None,
+            outcomes=count_outcomes(units),
+            uncounted={key: ArmSplit(*count) for key, count in sorted(block.uncounted.items())},
+            served=count_served(units),
+            waits={name: limit_s for name, limit_s in limits._asdict().items() if limit_s},
+            bounds=findings.bounds,
         )
 
     def _summarize(
@@ -322,13 +489,34 @@ class ObservationBuilder:
             errors.canary_failures,
             None if len(new) == len(units) else _with_errors(findings.counts, errors),
             None if findings.ranks == of_all.ranks else findings.ranks,
+            None if findings.bets == of_all.bets else findings.bets,
+            None if findings.by_key == of_all.by_key else findings.by_key,
         )
+
+
+def _control_waits(units: Iterable[LedgerUnit]) -> WaitCounts:
+    """Counts the waits of the control's units, whose own target answered or was waited for."""
+    return count_waits(
+        RequestWaits(
+            unit.is_stream,
+            unit.outcome.first_s,
+            unit.outcome.gap_s,
+            unit.outcome.waited_s if unit.outcome.kind in _DEPARTED else 0.0,
+        )
+        for unit in units
+        if not unit.canary and unit.outcome is not None and unit.outcome.kind in _WAITED_FOR
+    )
+
+
+_DEPARTED: Final = frozenset({OutcomeKind.LEFT, OutcomeKind.STOPPED})
+_WAITED_FOR: Final = _DEPARTED | {OutcomeKind.ANSWERED, OutcomeKind.CUT}
 
 
 def _with_errors(
     counts: Mapping[Guardrail, FailureTally], errors: ErrorTally
 ) -> Mapping[Guardrail, FailureTally]:
-    return {Guardrail.ERRORS: errors, **counts} if errors.classes or errors.segments else counts
+    explained = errors.classes or errors.segments or errors.unknown != NO_SPLIT
+    return {Guardrail.ERRORS: errors, **counts} if explained else counts
 
 
 def _errors(units: Sequence[LedgerUnit], failed: Sequence[LedgerUnit]) -> ErrorTally:
@@ -349,6 +537,7 @@ def _errors(units: Sequence[LedgerUnit], failed: Sequence[LedgerUnit]) -> ErrorT
         sum(unit.canary for unit in failed),
         {name: ArmSplit(n, canary[name]) for name, n in sorted(all_.items())},
         count_segments(units),
+        _split(unit for unit in units if not counts_for(unit, Guardrail.ERRORS)),
     )
 
 

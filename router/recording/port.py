@@ -17,6 +17,7 @@ from harness.frame.errors import InputError
 from harness.frame.people.limits import KeySpend, SpendTotals, total_spend
 from harness.frame.ports import Clock
 from harness.gate.online.observation import AskedName, ObservationBlock
+from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome
 from harness.proposals.judge import JudgeOutcome
 from harness.routing.capture import CapturedRequest
 from harness.routing.reliability.failover import Failover
@@ -204,8 +205,24 @@ class Recording:
         arm: Arm,
         key: str,
         traits: int = 0,
+        client: str = "",
     ) -> Ticket | None:
-        """Admits a request; None if it is not scored. traits: flags of `RequestTraits`."""
+        """Admits a request; None if it is not scored.
+
+        traits: flags of `RequestTraits`. client: the id of the client's key.
+        """
+        raise NotImplementedError
+
+    def note_uncounted(
+        self,
+        canary: Canary,
+        arm: Arm,
+        key: str,
+    ) -> None:
+        """Counts a request of a rollout that becomes no exposure.
+
+        key: the reason, a key of `ObservationBlock.uncounted`.
+        """
         raise NotImplementedError
 
     def finish(
@@ -213,20 +230,17 @@ class Recording:
         ticket: Ticket | None,
         ended: CompletedRequest,
         sample: GuardrailSample | None = None,
+        outcome: ExposureOutcome = ROUTER_FAULT,
     ) -> None:
-        """Records a finished request. ticket: None if it is not scored. sample: its
-        guardrails' values.
+        """Records a finished request, and ends its exposure.
+
+        ticket: None if it is not scored. sample: its guardrails' values. outcome: without one,
+        the exposure is not measured.
         """
         raise NotImplementedError
 
-    def settle(
-        self,
-        ticket: Ticket,
-        *,
-        failed: bool,
-        why: str = "",
-    ) -> None:
-        """Enters the outcome of a scored request that no router served. why: see `finish`."""
+    def settle(self, ticket: Ticket, outcome: ExposureOutcome) -> None:
+        """Enters the outcome of a scored request that no router served."""
         raise NotImplementedError
 
     def failed_over(self, rows: Sequence[Failover]) -> None:

@@ -21,6 +21,7 @@ from harness.frame.errors import StoreUnavailable
 from harness.frame.ports import Clock
 from harness.gate.online.guardrails import UnitRule
 from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome
 from harness.proposals.judge import JudgeOutcome
 from harness.routing.table import Arm, Canary
 from harness.store.router_store import RouterRecords, RouterStore
@@ -94,7 +95,9 @@ class Recorder(Recording):
         arm: Arm,
         key: str,
         traits: int = 0,
+        client: str = "",
     ) -> ScoredUnit | None:
+        """See `Recording.admit`."""
         return self.admit_to(
             canary.rollout,
             canary.unit_rule,
@@ -102,6 +105,7 @@ class Recorder(Recording):
             canary=canary.is_candidate(arm),
             weight_bps=canary.candidate_bps,
             traits=traits,
+            client=client,
         )
 
     def admit_to(
@@ -113,14 +117,16 @@ class Recorder(Recording):
         canary: bool,
         weight_bps: int,
         traits: int = 0,
+        client: str = "",
     ) -> ScoredUnit | None:
-        """Admits a request; None if it is not scored. key: the sticky key, or its hash."""
+        """Admits a request; None if it is not scored.
+
+        key: the sticky key, or its hash. client: the id of the client's key.
+        """
         now = self._clock.monotonic()
         at = self._clock.now()
         with self._lock:
-            ledger = self._ledgers.get(rollout)
-            if ledger is None:
-                ledger = self._ledgers[rollout] = Ledger(rollout, self.worker, rule)
+            ledger = self._ledger(rollout, rule)
             unit = ledger.admit(
                 key,
                 canary=canary,
@@ -128,22 +134,68 @@ class Recorder(Recording):
                 now=now,
                 at=at,
                 traits=traits,
+                client=client,
             )
             return ScoredUnit(ledger, unit) if unit else None
+
+    def _ledger(self, rollout: str, rule: UnitRule) -> Ledger:
+        """Returns a rollout's ledger; creates one if there is none. Needs the lock."""
+        ledger = self._ledgers.get(rollout)
+        if ledger is None:
+            ledger = self._ledgers[rollout] = Ledger(rollout, self.worker, rule)
+        return ledger
+
+    def note_uncounted(
+        self,
+        canary: Canary,
+        arm: Arm,
+        key: str,
+    ) -> None:
+        """See `Recording.note_uncounted`."""
+        self.note_uncounted_in(
+            canary.rollout,
+            canary.unit_rule,
+            key,
+            canary=canary.is_candidate(arm),
+            weight_bps=canary.candidate_bps,
+        )
+
+    def note_uncounted_in(
+        self,
+        rollout: str,
+        rule: UnitRule,
+        key: str,
+        *,
+        canary: bool,
+        weight_bps: int,
+    ) -> None:
+        """Counts a request of a rollout that becomes no exposure. key: the reason."""
+        now = self._clock.monotonic()
+        at = self._clock.now()
+        with self._lock:
+            self._ledger(rollout, rule).note_uncounted(
+                key,
+                canary=canary,
+                weight_bps=weight_bps,
+                now=now,
+                at=at,
+            )
 
     def finish(
         self,
         ticket: Ticket | None,
         ended: CompletedRequest,
         sample: GuardrailSample | None = None,
+        outcome: ExposureOutcome = ROUTER_FAULT,
     ) -> None:
+        """See `Recording.finish`."""
         at = self._clock.now()
         if ticket is not None:
             self.settle(
                 ticket,
-                failed=ended.charged,
-                why=ended.charge,
+                outcome,
                 sample=sample,
+                served=ended.model,
             )
         self._sums["traffic"].add(minute_rows((ended,), at, self.worker))
         self.spends.note(spend_rows((ended,), at, self.worker))
@@ -154,19 +206,20 @@ class Recorder(Recording):
     def settle(
         self,
         ticket: Ticket,
+        outcome: ExposureOutcome,
         *,
-        failed: bool,
-        why: str = "",
         sample: GuardrailSample | None = None,
+        served: str = "",
     ) -> None:
+        """Ends an exposure. served: the model that the answer names."""
         if isinstance(ticket, ScoredUnit):
             now = self._clock.monotonic()
             with self._lock:
                 ticket.ledger.finish(
                     ticket.unit,
-                    failed=failed,
-                    why=why,
+                    outcome=outcome,
                     sample=sample,
+                    served=served,
                     now=now,
                 )
 

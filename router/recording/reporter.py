@@ -20,6 +20,7 @@ from typing import Any, Final
 from harness.frame.people.limits import SpendTotals
 from harness.frame.plain_data import from_plain, short_hash, to_plain
 from harness.frame.ports import Clock
+from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome
 from harness.proposals.judge import JudgeOutcome
 from harness.routing.table import Arm, Canary
 from router.recording import spool
@@ -36,7 +37,7 @@ from router.recording.port import (
 )
 from router.recording.scored_units import GuardrailSample
 from router.recording.shared_files import LocalAbort
-from router.recording.spool import FrameReader, encode_frame
+from router.recording.spool import FrameReader, UnitEntry, encode_frame
 from router.recording.sums import CompletedRequest, minute_rows, spend_rows
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,11 @@ DRAFTS_AT_ONCE: Final = 256 * 1024
 # The most finished requests that one turn of the event loop adds up.
 MAX_ENDED: Final = 1000
 _SERVED: Final = attrgetter("target", "model")
+# Up to Python 3.11, to find a member in its class takes ten times as long.
+_ADMITTED = UnitEntry.ADMITTED.value
+_ENDED = UnitEntry.ENDED.value
+_JUDGED = UnitEntry.JUDGED.value
+_UNCOUNTED = UnitEntry.UNCOUNTED.value
 
 
 class Reporter(Recording):
@@ -91,7 +97,7 @@ class Reporter(Recording):
         self._live: frozenset[str] = frozenset()
         self._numbers: dict[str, int] = {}
         self._new_rollouts: list[list[object]] = []
-        self._units: list[tuple[float | str | None, ...]] = []
+        self._units: list[tuple[object, ...]] = []  # entries of `UnitEntry`
         self._drafts: deque[CaptureDraft] = deque()
         self._drafted = 0
         self._tickets = 0
@@ -113,40 +119,64 @@ class Reporter(Recording):
         arm: Arm,
         key: str,
         traits: int = 0,
+        client: str = "",
     ) -> int | None:
+        """See `Recording.admit`."""
         if len(self._units) >= MAX_UNITS:
             # This causes no bias: no outcome is known yet, and both arms are treated alike.
             self.counters["rows_dropped"] += 1
             return None
+        self._tickets += 1
+        entry = (
+            _ADMITTED,
+            self._tickets,
+            self._number(canary),
+            int.from_bytes(short_hash(key)),
+            int(canary.is_candidate(arm)),
+            canary.candidate_bps,
+            int(traits),
+            client,
+        )
+        self._units.append(entry)
+        if self._news is not None:
+            self._wake()
+        return self._tickets
+
+    def note_uncounted(
+        self,
+        canary: Canary,
+        arm: Arm,
+        key: str,
+    ) -> None:
+        """See `Recording.note_uncounted`."""
+        if len(self._units) >= MAX_UNITS:
+            self.counters["rows_dropped"] += 1
+            return
+        number = self._number(canary)
+        in_canary = int(canary.is_candidate(arm))
+        self._units.append((_UNCOUNTED, number, in_canary, canary.candidate_bps, key))
+        if self._news is not None:
+            self._wake()
+
+    def _number(self, canary: Canary) -> int:
+        """Returns the number that stands for a rollout in this worker's reports."""
         number = self._numbers.get(canary.rollout)
         if number is None:
             number = self._numbers[canary.rollout] = len(self._numbers)
             self._new_rollouts.append([canary.rollout, to_plain(canary.unit_rule)])
-        self._tickets += 1
-        in_canary = int(canary.is_candidate(arm))
-        weight_bps = canary.candidate_bps
-        unit = (
-            self._tickets,
-            number,
-            int.from_bytes(short_hash(key)),
-            in_canary,
-            weight_bps,
-            int(traits),
-        )
-        self._units.append(unit)
-        if self._news is not None:
-            self._wake()
-        return self._tickets
+        return number
 
     def finish(
         self,
         ticket: Ticket | None,
         ended: CompletedRequest,
         sample: GuardrailSample | None = None,
+        outcome: ExposureOutcome = ROUTER_FAULT,
     ) -> None:
+        """See `Recording.finish`."""
         if isinstance(ticket, int):
-            more = sample.plain if sample is not None else ()
-            self._units.append((ticket, int(ended.charged), ended.charge, *more))
+            values = sample.plain if sample is not None else ()
+            self._units.append((_ENDED, ticket, outcome.plain, ended.model, values))
         if self._clock.monotonic() >= self._minute_ends or len(self._ended) >= MAX_ENDED:
             self._sum_up()
             self._minute = at = self._clock.now()
@@ -156,15 +186,10 @@ class Reporter(Recording):
         if self._news is not None:
             self._wake()
 
-    def settle(
-        self,
-        ticket: Ticket,
-        *,
-        failed: bool,
-        why: str = "",
-    ) -> None:
+    def settle(self, ticket: Ticket, outcome: ExposureOutcome) -> None:
+        """See `Recording.settle`."""
         if isinstance(ticket, int):
-            self._units.append((ticket, int(failed), why))
+            self._units.append((_ENDED, ticket, outcome.plain, "", ()))
         if self._news is not None:
             self._wake()
 
@@ -257,7 +282,8 @@ class Reporter(Recording):
         cost_usd: float,
     ) -> None:
         if isinstance(ticket, int):
-            self._units.append((ticket, self._numbers[rollout], int(judged), cost_usd))
+            number = self._numbers[rollout]
+            self._units.append((_JUDGED, ticket, number, int(judged), cost_usd))
 
     async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
         outcome = await self._asking({"opinion": [opinion.worker, key, *opinion]}, "of")

@@ -11,7 +11,15 @@ from enum import IntFlag
 from typing import Final, NamedTuple, Self
 
 from harness.gate.online.guardrails import Guardrail
-from harness.gate.online.observation import KeyHistory
+from harness.gate.online.observation import SEGMENTS, KeyHistory, Segment
+from harness.gate.online.outcome import (
+    MISSING,
+    ExposureOutcome,
+    Reading,
+    WaitLimits,
+    read,
+    settle_departure,
+)
 from harness.gate.online.prompt_cache import NO_CACHE_USE, CacheUse
 from harness.proposals.judge import JudgeOutcome
 
@@ -27,6 +35,7 @@ class RequestTraits(IntFlag):
     TOOLS = 8
     PRICED = 16  # the targets of both arms have a price
     JUDGED = 32  # sampled for the judge
+    SERVED = 64  # the router served the request itself, so it sees a caller who leaves
 
 
 # A unit's segments are the bits above its traits: one bit for each of `SEGMENTS`.
@@ -42,6 +51,7 @@ class AnswerFault(IntFlag):
     TOOLS = 8
     FEEDBACK = 16
     JUDGED = 32  # the judge found it bad, or gave no verdict
+    REPEATED = 64  # the arm's most repeated text, as the answer to unlike questions
 
 
 # Plain numbers, because arithmetic with flags takes longer than all other work here.
@@ -57,7 +67,12 @@ NEEDS: Final[Mapping[Guardrail, int]] = {
     Guardrail.COST_PER_SUCCESS: RequestTraits.PRICED.value,
     Guardrail.FEEDBACK: 0,
     Guardrail.JUDGE: RequestTraits.JUDGED.value,
+    Guardrail.LEAVING: RequestTraits.SERVED.value,
+    Guardrail.LIMITS: RequestTraits.SERVED.value,
+    Guardrail.REPEATS: RequestTraits.WORDS.value,
 }
+# Guardrails whose faults are in the answer or in the caller's opinion. For the others, the
+# outcome alone decides.
 FAULTS: Final[Mapping[Guardrail, int]] = {
     Guardrail.TRUNCATION: AnswerFault.TRUNCATED.value,
     Guardrail.REFUSALS: AnswerFault.REFUSED.value,
@@ -65,6 +80,7 @@ FAULTS: Final[Mapping[Guardrail, int]] = {
     Guardrail.TOOL_VALIDITY: AnswerFault.TOOLS.value,
     Guardrail.FEEDBACK: AnswerFault.FEEDBACK.value,
     Guardrail.JUDGE: AnswerFault.JUDGED.value,
+    Guardrail.REPEATS: AnswerFault.REPEATED.value,
 }
 
 
@@ -82,6 +98,8 @@ class SampleValues(NamedTuple):
     cost_per_success: float | None = None
     cache: CacheUse = NO_CACHE_USE
     opening_s: float = 0.0  # the part of the times for opening the provider's connection
+    # The tokens and the cost are lower bounds, because a provider's count is missing.
+    bounded: bool = False
 
     def value_for(self, guardrail: Guardrail) -> float | None:
         """Returns the value of a guardrail that measures; None if the request failed."""
@@ -101,32 +119,60 @@ class SampleValues(NamedTuple):
 
 
 class GuardrailSample(NamedTuple):
+    """One request's values, and hashes that only tell whether two texts are equal.
+
+    bad: flags of `AnswerFault`; 0 for a failed request. text, text_length: of the answer, 0
+    without text. question: a hash of the request's last user message, 0 without one.
+    """
+
     values: SampleValues
-    bad: int = 0  # flags of `AnswerFault`; 0 for a failed request
+    bad: int = 0
+    text: int = 0
+    text_length: int = 0
+    question: int = 0
 
     @property
     def plain(self) -> tuple[float | int | None, ...]:
         """The sample as numbers, for a worker's report; `from_plain` reads it."""
-        *values, cache, opening_s = self.values
-        return (*values, *cache, opening_s, self.bad)
+        *values, cache, opening_s, bounded = self.values
+        return (
+            *values,
+            *cache,
+            opening_s,
+            int(bounded),
+            *self[1:],
+        )
 
     @classmethod
     def from_plain(cls, plain: Sequence[float | None]) -> Self:
         total, first, between, tokens, cost, *numbers = plain
-        given, cached, worth_usd, saved_s, opening_s, bad = (number or 0 for number in numbers)
+        given, cached, worth_usd, saved_s, opening_s, bounded, *marks = (
+            n or 0 for n in numbers
+        )
         cache = CacheUse(int(given), int(cached), worth_usd, saved_s)
-        values = SampleValues(total, first, between, tokens, cost, cache, opening_s)
-        return cls(values, int(bad))
+        values = SampleValues(
+            total,
+            first,
+            between,
+            tokens,
+            cost,
+            cache,
+            opening_s,
+            bool(bounded),
+        )
+        return cls(values, *map(int, marks))
 
 
 _JUDGED_TRAIT: Final = NEEDS[Guardrail.JUDGE]
+_STREAM_SEGMENT: Final = 1 << SEGMENTS_FROM + SEGMENTS.index(Segment.STREAM)
 
 
 class OpenBlock:
     """A block that admits units, or waits for outcomes.
 
     out: units without an outcome yet. unjudged: units that wait for the judge. claimed: the
-    rollout's ledger was asked for the block's keys.
+    rollout's ledger was asked for the block's keys. uncounted: requests that became no unit, by
+    reason (`ObservationBlock.uncounted`), as both arms' and the canary's numbers.
     """
 
     __slots__ = (
@@ -137,6 +183,7 @@ class OpenBlock:
         "opened_s",
         "out",
         "period",
+        "uncounted",
         "units",
         "unjudged",
         "weight_bps",
@@ -158,6 +205,13 @@ class OpenBlock:
         self.units: list[LedgerUnit] = []  # in the order of admission
         self.out = self.unjudged = 0
         self.claimed = False
+        self.uncounted: dict[str, list[int]] = {}
+
+    def note_uncounted(self, key: str, *, canary: bool) -> None:
+        """Counts a request that became no unit. key: see `ObservationBlock.uncounted`."""
+        count = self.uncounted.setdefault(key, [0, 0])
+        count[0] += 1
+        count[1] += canary
 
     @property
     def share(self) -> float:
@@ -179,9 +233,11 @@ class LedgerUnit:
     """One scored unit: a sticky key's first request of a period.
 
     traits, values, bad: of its request.
-    fixed: the outcome is known.
+    outcome: None until it is known. `settle` replaces a departure's raw outcome.
+    served: the model that the answer names; empty if unknown.
+    text, text_length, question: of its sample.
+    client: the id of the client's key; empty if unknown.
     heard: a user gave feedback; after heard_until_s feedback is too late.
-    why: the name of the failure, if it is known.
     judging: the judge has not answered yet. unjudged: the judge gave no verdict.
     key: the sticky key, or its hash. history: the key's history, if claimed.
     """
@@ -190,17 +246,20 @@ class LedgerUnit:
         "bad",
         "block",
         "canary",
-        "failed",
-        "fixed",
+        "client",
         "heard",
         "heard_until_s",
         "history",
         "judging",
         "key",
+        "outcome",
+        "question",
+        "served",
+        "text",
+        "text_length",
         "traits",
         "unjudged",
         "values",
-        "why",
     )
 
     def __init__(
@@ -210,6 +269,7 @@ class LedgerUnit:
         key: str | int,
         canary: bool,
         traits: int,
+        client: str = "",
     ) -> None:
         self.block: OpenBlock | None = block  # None after the ledger hands it out
         self.key = key
@@ -219,15 +279,41 @@ class LedgerUnit:
         self.bad = 0
         self.heard_until_s = float("inf")
         self.values: SampleValues | None = None
-        self.why = ""
-        self.failed = self.fixed = self.heard = False
+        self.client = client
+        self.outcome: ExposureOutcome | None = None
+        self.served = ""
+        self.text = self.text_length = self.question = 0
+        self.heard = False
         self.judging = bool(traits & _JUDGED_TRAIT)
         self.unjudged = False
 
     @property
     def lost(self) -> bool:
-        """Whether no outcome is known: neither a failure nor an end came."""
-        return not (self.fixed or self.failed)
+        """Whether no outcome arrived."""
+        return self.outcome is None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the outcome that arrived is a failure of the guardrail of errors."""
+        return self.outcome is not None and self.reading(Guardrail.ERRORS) is Reading.BAD
+
+    @property
+    def why(self) -> str:
+        """The name of the failure; empty if there is none."""
+        return self.outcome.name if self.outcome is not None and self.failed else ""
+
+    @property
+    def is_stream(self) -> bool:
+        return bool(self.traits & _STREAM_SEGMENT)
+
+    def reading(self, guardrail: Guardrail) -> Reading:
+        """Reads the outcome for a guardrail."""
+        return read(guardrail, self.outcome or MISSING)
+
+    def settle(self, limits: WaitLimits) -> None:
+        """Decides what a departure was (`settle_departure`)."""
+        if self.outcome is not None:
+            self.outcome = settle_departure(self.outcome, limits, streamed=self.is_stream)
 
     def note_feedback(self, *, bad: bool, now: float) -> bool:
         """Enters feedback; returns False if the unit's block is sent or the time for

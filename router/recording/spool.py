@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from struct import Struct
 from typing import Any, Final, NamedTuple
@@ -153,6 +154,18 @@ def batch_from_json(data: Mapping[str, Any]) -> Batch:
     return Batch(id=data["id"], **rows)
 
 
+class UnitEntry(StrEnum):
+    """The tag of an entry in a report's `units`; the values after it, by tag.
+
+    rollout: the number of the rollout. key: hash of the sticky key. canary: 1 or 0.
+    """
+
+    ADMITTED = "a"  # ticket, rollout, key, canary, weight_bps, traits, id of the client's key
+    ENDED = "o"  # ticket, `ExposureOutcome.plain`, served model, `GuardrailSample.plain` or []
+    JUDGED = "v"  # ticket, rollout, verdict, cost in US dollars
+    UNCOUNTED = "n"  # rollout, canary, weight_bps, reason (`ObservationBlock.uncounted`)
+
+
 _LENGTH: Final = Struct("!I")
 
 
@@ -160,10 +173,9 @@ def encode_frame(message: dict[str, Any]) -> bytes:
     """Writes a message between a worker and its parent: its length, then JSON.
 
     A worker's report has any of: `ready`, `live` (rollouts of its snapshot), `rollouts` (id and
-    unit rule, numbered from 0 as they come), `units` (`[ticket, rollout, key, canary,
-    weight_bps, traits]` admits, `[ticket, failed, class, *GuardrailSample]` ends, `[ticket,
-    rollout, outcome, cost]` judges), `batch`, `captures` (never written anywhere), `abort`,
-    `metrics`, `ask` (for all metrics). Feedback goes as `opinion`, `opined` and `entered`.
+    unit rule, numbered from 0 as they come), `units` (lists that begin with a `UnitEntry`),
+    `batch`, `captures` (never written anywhere), `abort`, `metrics`, `ask` (for all metrics).
+    Feedback goes as `opinion`, `opined` and `entered`.
     """
     data = json.dumps(message, default=datetime.isoformat, separators=(",", ":")).encode()
     return _LENGTH.pack(len(data)) + data

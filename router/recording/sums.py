@@ -8,7 +8,7 @@ processes at any time (`DayTotals`). Keys that are whole applications are found 
 import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from functools import partial
@@ -18,6 +18,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 from harness.frame.people.limits import KeySpend
 from harness.frame.ports import Clock
 from harness.gate.online.observation import TrafficMinute
+from harness.gate.online.waiting import (
+    RequestWaits,
+    count_waits,
+    merge_waits,
+)
 from harness.gate.pins import MAX_SIGHTINGS, ServedModel, Sighting
 from harness.routing.reliability.latency import (
     LATENCY_BOUNDS_MS,
@@ -40,6 +45,7 @@ _ADDED: Final[tuple[str, ...]] = (
     "cached_tokens",
     "unpriced",
     "refused",
+    "bounded",
 )
 
 
@@ -66,6 +72,10 @@ class CompletedRequest(NamedTuple):
     outcome: str = "unknown"  # ok, failed, refused, client_error, cancelled, handed_on
     first_token_s: float | None = None  # only for a stream that began
     refused: bool = False  # failed, and the router called no target (`RoutePlan.refuses`)
+    gap_s: float = 0.0  # the longest wait between two outputs of a stream
+    # Without new output before the caller or its own deadline ended the request; else 0.
+    waited_s: float = 0.0
+    bounded: bool = False  # tokens and cost are lower bounds: the provider's count is missing
 
 
 def minute_rows(
@@ -112,6 +122,8 @@ def minute_rows(
                 cached_tokens=sum(column["cached_tokens"]),
                 unpriced=len(requests) - sum(column["priced"]),
                 refused=sum(column["refused"]),
+                waits=count_waits(_request_waits(requests)),
+                bounded=sum(column["bounded"]),
             )
         )
     return rows
@@ -142,14 +154,43 @@ def spend_rows(
         tokens = sum(column["input_tokens"]) + sum(column["output_tokens"])
         cost_usd = sum(column["cost_usd"]) if is_priced else 0.0
         unpriced = 0 if is_priced else len(requests)
-        rows.append(KeySpend(key, day, worker, len(requests), tokens, cost_usd, unpriced))
+        bounded = sum(column["bounded"])
+        rows.append(
+            KeySpend(
+                key,
+                day,
+                worker,
+                len(requests),
+                tokens,
+                cost_usd,
+                unpriced,
+                bounded,
+            )
+        )
     return rows
+
+
+def _request_waits(requests: Iterable[CompletedRequest]) -> Iterator[RequestWaits]:
+    """Yields the waits of requests that were answered, or that the caller ended."""
+    for request in requests:
+        first_s = request.first_token_s
+        if request.outcome == "ok":
+            first_s = first_s if request.stream else request.latency_ms / 1000
+            yield RequestWaits(request.stream, first_s, request.gap_s)
+        elif request.waited_s or request.outcome == "cancelled":
+            yield RequestWaits(request.stream, first_s, request.gap_s, request.waited_s)
 
 
 def _add_minutes(first: TrafficMinute, second: TrafficMinute) -> TrafficMinute:
     added = {name: getattr(first, name) + getattr(second, name) for name in _ADDED}
     latency_ms = merge_histograms((first.latency_ms, second.latency_ms))
-    return replace(first, **added, latency_ms=latency_ms)
+    waits = merge_waits((first.waits, second.waits))
+    return replace(
+        first,
+        **added,
+        latency_ms=latency_ms,
+        waits=waits,
+    )
 
 
 def _newer(first: Sighting, second: Sighting) -> Sighting:

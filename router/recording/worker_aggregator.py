@@ -20,6 +20,7 @@ import structlog
 from harness.frame.metrics import router_metric
 from harness.frame.plain_data import from_plain, to_plain
 from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.outcome import ExposureOutcome
 from harness.proposals.judge import JudgeOutcome
 from harness.routing.capture import CapturedRequest
 from router.frame.limits import BoundedMap
@@ -28,17 +29,18 @@ from router.recording.port import CaptureDraft, ScoredUnit
 from router.recording.recorder import Recorder
 from router.recording.scored_units import GuardrailSample, RequestTraits
 from router.recording.shared_files import LocalAbort
-from router.recording.spool import FrameReader, batch_from_json, encode_frame
+from router.recording.spool import (
+    FrameReader,
+    UnitEntry,
+    batch_from_json,
+    encode_frame,
+)
 
 log = structlog.get_logger("swapgate.router")
 
 OPINIONS_UNDER_WAY: Final = 1000
 # How many of a worker's scored requests may get feedback after their end.
 REMEMBERED: Final = 20_000
-# The length of an entry in `units` that admits a request; an outcome has another length.
-ADMISSION: Final = 6
-# The length of an entry with a judge's verdict.
-VERDICT: Final = 4
 
 
 class WorkerAggregator:
@@ -241,37 +243,72 @@ class WorkerReports(asyncio.Protocol):
             self._channel.write(encode_frame(message))
         return self._channel is not None
 
-    def _count(self, unit: list[Any]) -> None:
-        recorder = self._aggregator.recorder
-        if len(unit) == ADMISSION:
-            ticket, number, key, canary, weight_bps, traits = unit
-            rollout, rule = self._rollouts[number]
-            scored = recorder.admit_to(
-                rollout,
-                rule,
-                key,
-                canary=bool(canary),
-                weight_bps=weight_bps,
-                traits=traits,
-            )
-            if scored is not None:
-                self._scored[ticket] = scored
-                self._latest.put(ticket, scored)
-                if traits & RequestTraits.JUDGED.value:
-                    self._judging[ticket] = scored
+    def _count(self, entry: list[Any]) -> None:
+        """Enters an entry of `units`. Raises ValueError for an unknown tag."""
+        tag, *values = entry
+        match UnitEntry(tag):
+            case UnitEntry.ADMITTED:
+                self._admit(*values)
+            case UnitEntry.ENDED:
+                self._end(*values)
+            case UnitEntry.JUDGED:
+                ticket, number, judged, cost_usd = values
+                rollout, _ = self._rollouts[number]
+                known = self._judging.pop(ticket, None)
+                verdict = JudgeOutcome(judged)
+                self._aggregator.recorder.judged(rollout, known, verdict, cost_usd)
+            case UnitEntry.UNCOUNTED:
+                number, canary, weight_bps, key = values
+                rollout, rule = self._rollouts[number]
+                self._aggregator.recorder.note_uncounted_in(
+                    rollout,
+                    rule,
+                    key,
+                    canary=bool(canary),
+                    weight_bps=weight_bps,
+                )
+
+    def _admit(
+        self,
+        ticket: int,
+        number: int,
+        key: int,
+        canary: int,
+        weight_bps: int,
+        traits: int,
+        client: str,
+    ) -> None:
+        rollout, rule = self._rollouts[number]
+        scored = self._aggregator.recorder.admit_to(
+            rollout,
+            rule,
+            key,
+            canary=bool(canary),
+            weight_bps=weight_bps,
+            traits=traits,
+            client=client,
+        )
+        if scored is None:
             return
-        if len(unit) == VERDICT:
-            ticket, number, judged, cost_usd = unit
-            rollout, _ = self._rollouts[number]
-            known = self._judging.pop(ticket, None)
-            recorder.judged(rollout, known, JudgeOutcome(judged), cost_usd)
+        self._scored[ticket] = scored
+        self._latest.put(ticket, scored)
+        if traits & RequestTraits.JUDGED.value:
+            self._judging[ticket] = scored
+
+    def _end(
+        self,
+        ticket: int,
+        outcome: list[Any],
+        served: str,
+        values: list[float | None],
+    ) -> None:
+        known = self._scored.pop(ticket, None)
+        if known is None:
             return
-        ticket, failed, why, *more = unit
-        if (known := self._scored.pop(ticket, None)) is not None:
-            seen = GuardrailSample.from_plain(more) if more else None
-            recorder.settle(
-                known,
-                failed=bool(failed),
-                why=why,
-                sample=seen,
-            )
+        sample = GuardrailSample.from_plain(values) if values else None
+        self._aggregator.recorder.settle(
+            known,
+            ExposureOutcome.from_plain(outcome),
+            sample=sample,
+            served=served,
+        )

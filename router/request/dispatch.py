@@ -324,6 +324,7 @@ class Dispatcher:
         """
         loop = self.timers.loop
         started = loop.time()
+        progress.current = attempt
         try:
             first_s = self._limits.first_s(job, attempt)
         except Exception as error:
@@ -355,13 +356,13 @@ class Dispatcher:
             failure = error.kept()
             outcome = error.failure
             attempt.failure = failure
-            hasty = job.hurried and loop.time() >= attempt.until
-            if error.stale or hasty:
+            attempt.hasty = job.hurried and loop.time() >= attempt.until
+            if error.stale or attempt.hasty:
                 outcome = FailureClass.CANCELLED
         except TimeoutError:
             # A client's short time limit must not open circuits.
-            its_own = job.hurried and limit.when == attempt.until
-            outcome = FailureClass.CANCELLED if its_own else FailureClass.TIMEOUT
+            attempt.hasty = job.hurried and limit.when == attempt.until
+            outcome = FailureClass.CANCELLED if attempt.hasty else FailureClass.TIMEOUT
             failure = UpstreamFailed(
                 FailureClass.TIMEOUT,
                 f"no answer within {format_latency(limit.when - started)}",
@@ -388,6 +389,7 @@ class Dispatcher:
         attempt.failure = failure
         attempt.ms = (loop.time() - started) * 1000
         progress.attempts.append(attempt)
+        progress.current = None
         return failure
 
     def _next(self, job: RoutedRequest, failures: list[FailedAttempt]) -> str | None:

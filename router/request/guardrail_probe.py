@@ -7,15 +7,17 @@ gate compares the samples.
 """
 
 from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from typing import Final, NamedTuple, Self
+from unicodedata import normalize
 
 from harness.frame.matching import matches_schema
 from harness.gate.online.guardrails import Guardrail, UnitRule
 from harness.gate.online.prompt_cache import CacheUse, saved_seconds
 from harness.providers.models.capabilities import Endpoint
-from harness.providers.target import Price
-from router.frame.body import ClientRequest
-from router.protocols.answer_signals import AnswerSignals
+from harness.providers.target import TokenPrice
+from router.frame.body import ClientRequest, iter_objects
+from router.protocols.answer_signals import DIGEST_BYTES, AnswerSignals
 from router.protocols.answers import (
     NO_JSON,
     NO_USAGE,
@@ -58,6 +60,7 @@ _LISTENING: Final = _WORDS | {
     Guardrail.TRUNCATION,
     Guardrail.REFUSALS,
     Guardrail.OUTPUT_TOKENS,
+    Guardrail.REPEATS,
 }
 _PRICED = RequestTraits.PRICED.value
 _WORDED = RequestTraits.WORDS.value
@@ -65,10 +68,10 @@ _STREAMS = RequestTraits.STREAMS.value
 _JSON = RequestTraits.JSON.value
 _TOOLS = RequestTraits.TOOLS.value
 _JUDGED: Final = RequestTraits.JUDGED.value
+_SERVED: Final = RequestTraits.SERVED.value
+_SERVED_PRICED: Final = _SERVED | _PRICED
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
-# An estimate for text if the provider counts no tokens.
-CHARACTERS_PER_TOKEN: Final = 4
 
 
 class RequestCost(NamedTuple):
@@ -76,7 +79,8 @@ class RequestCost(NamedTuple):
 
     All times are in seconds. first_token_s and last_token_s begin when the request came,
     and are None for a plain answer. opening_s is the part of elapsed_s that opened a
-    connection to the provider. output_tokens is 0 if the provider counts none.
+    connection to the provider. cost_usd is None if it is unknown. bounded: the tokens and the
+    cost are lower bounds, because a provider's count is missing.
     """
 
     elapsed_s: float
@@ -85,10 +89,11 @@ class RequestCost(NamedTuple):
     )  # first_token_s, last_token_s: since the request came; None without a stream
     last_token_s: float | None
     output_tokens: int
-    cost_usd: float
+    cost_usd: float | None
     usage: TokenUsage = NO_USAGE
-    price: Price | None = None  # of the target that answered
+    price: TokenPrice | None = None  # of the answer
     opening_s: float = 0.0  # the part of elapsed_s for opening the connection
+    bounded: bool = False
 
 
 class GuardrailProbe(NamedTuple):
@@ -113,28 +118,29 @@ class GuardrailProbe(NamedTuple):
         *,
         failed: bool,
     ) -> GuardrailSample:
-        """Returns the sample; a failed request's sample has no values but its output
-        tokens.
+        """Returns the sample; a failed request's sample has no values.
 
-        If the caller hung up, the elapsed time ends then. Without a count of the provider,
-        four characters are one token.
+        If the caller hung up, the elapsed time ends then.
 
         The time between tokens is (last − first) / (tokens − 1), in seconds. It is 0 for a
-        plain answer, and for fewer than two tokens. A plain answer's first token comes with
-        its end.
+        plain answer, and for fewer than two tokens. It is unknown if the provider did not count
+        the tokens. A plain answer's first token comes with its end.
         """
-        tokens = float(spent.output_tokens)
-        if not tokens and signals is not None:
-            tokens = float(signals.length // CHARACTERS_PER_TOKEN)
         if failed:
-            return GuardrailSample(SampleValues(output_tokens=tokens))
-        elapsed_s, first_s, last_s, _, cost_usd, usage, price, opening_s = spent
-        between_s = 0.0  # two tokens or more are needed for a time between tokens
+            return GuardrailSample(SampleValues())
+        (elapsed_s, first_s, last_s, counted, cost_usd, usage, price, opening_s, bounded) = (
+            spent
+        )
+        tokens = float(counted)
+        # Two tokens or more are needed for a time between tokens.
+        between_s: float | None = 0.0
         if first_s is None:
             first_s = elapsed_s
+        elif bounded:
+            between_s = None
         elif last_s is not None and tokens >= 2.0:
             between_s = max(0.0, last_s - first_s) / (tokens - 1.0)
-        given, _, cached, written, hour = usage
+        given, _, cached, written, hour, _ = usage
         cache = CacheUse(
             given,
             cached,
@@ -143,8 +149,21 @@ class GuardrailProbe(NamedTuple):
             if cached and self.has_caches
             else 0.0,
         )
-        values = SampleValues(elapsed_s, first_s, between_s, tokens, cost_usd, cache, opening_s)
-        return GuardrailSample(values, self._bad(signals) if signals is not None else 0)
+        values = SampleValues(
+            elapsed_s,
+            first_s,
+            between_s,
+            tokens,
+            cost_usd,
+            cache,
+            opening_s,
+            bounded,
+        )
+        if signals is None:
+            return GuardrailSample(values)
+        question = hash_question(self.request) if signals.text_length else 0
+        texts = signals.text_digest, signals.text_length, question
+        return GuardrailSample(values, self._bad(signals), *texts)
 
     def _bad(self, signals: AnswerSignals) -> int:
         """Returns the flags of the guardrails that the answer breaks.
@@ -168,6 +187,34 @@ class GuardrailProbe(NamedTuple):
             if not are_calls_valid(made, dialect.tools(self.request)):
                 bad |= FAULTS[Guardrail.TOOL_VALIDITY]
         return bad
+
+
+def hash_question(request: ClientRequest) -> int:
+    """Hashes the last user message that has a text; 0 without one.
+
+    Messages that differ only in white space or Unicode's form are one question (NFC).
+    """
+    given = request.value("messages") or request.value("input")
+    if isinstance(given, str):
+        texts = [given]
+    else:
+        messages = [m for m in iter_objects(given) if m.get("role") == "user"]
+        texts = [_text_of(message.get("content")) for message in messages]
+    words = next(
+        filter(None, (" ".join(text.split()) for text in reversed(texts))),
+        "",
+    )
+    if not words:
+        return 0
+    text = normalize("NFC", words).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=DIGEST_BYTES).digest())
+
+
+def _text_of(content: object) -> str:
+    if isinstance(content, str):
+        return content
+    parts = (part.get("text") for part in iter_objects(content))
+    return " ".join(part for part in parts if isinstance(part, str))
 
 
 class RouteGuardrails(NamedTuple):
@@ -198,7 +245,7 @@ class RouteGuardrails(NamedTuple):
         for guardrail in _LISTENING.intersection(rule.guardrails):
             heard |= NEEDS[guardrail]
             kept |= NEEDS[guardrail] if guardrail in _WORDS else 0
-        return cls(_PRICED if is_priced else 0, heard, kept, has_caches)
+        return cls(_SERVED_PRICED if is_priced else _SERVED, heard, kept, has_caches)
 
     def probe(self, request: ClientRequest, *, is_judged: bool = False) -> GuardrailProbe:
         """Returns the probe of one request. is_judged: the request is in the judge's

@@ -6,14 +6,13 @@ asks no provider, and reads or writes no connection: `routed_response` does, thr
 `dispatch`.
 """
 
-from collections import Counter
-from collections.abc import Callable
 from typing import Final
 
 from harness.frame.errors import InputError
 from harness.frame.people.access import OptOut
 from harness.frame.people.limits import KeyLimits
 from harness.frame.ports import Clock
+from harness.gate.online.uncounted import UncountedReason
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.plan import RoutePlan
 from harness.routing.settings import RouterSettings
@@ -23,7 +22,6 @@ from harness.routing.table import (
     Canary,
     KeyGrant,
     RequestKind,
-    Route,
     choose_kind,
 )
 from router.access.admission import Admission, RateReservation
@@ -44,6 +42,7 @@ from router.protocols.endpoints import (
     misfit_reply,
 )
 from router.recording.internal_errors import InternalErrors, RouterPart
+from router.recording.port import Recording
 from router.recording.sums import CallerShares
 from router.request import client_directives
 from router.request.client_directives import (
@@ -68,8 +67,9 @@ from router.snapshot.compiled import (
     RouteNames,
 )
 
-# Sticky key, arm, plan, and the rollout that counts the request as evidence.
-Assignment = tuple[str, Arm, RoutePlan, Canary | None]
+# Sticky key, arm, plan, the rollout that counts the request as evidence, and why no rollout
+# counts it (a key of `ObservationBlock.uncounted`; empty if one does, or the route has none).
+Assignment = tuple[str, Arm, RoutePlan, Canary | None, str]
 
 
 # Up to Python 3.11, looking up `Arm.KEEP_WARM` takes ten times as long as this constant.
@@ -79,8 +79,6 @@ _KEEP_WARM: Final = Arm.KEEP_WARM
 class ModelEndpoint:
     """Turns a body and its caller into a refusal or a response that is ready to serve.
 
-    is_too_short: tells whether a client's time limit (seconds) leaves too little time for a
-    usual answer of the route's control.
     counters: counts of rare cases, such as `unnamed_callers`, for the worker's metrics.
     shares: which callers are whole applications, so that their conversations draw arms.
     """
@@ -90,9 +88,8 @@ class ModelEndpoint:
         planner: Planner,
         dispatcher: Dispatcher,
         admission: Admission,
-        is_too_short: Callable[[Route, float], bool],
         observers: RequestObservers,
-        counters: Counter[str],
+        recording: Recording,
         settings: RouterSettings,
         clock: Clock,
         errors: InternalErrors,
@@ -105,9 +102,9 @@ class ModelEndpoint:
         self._planner = planner
         self.dispatcher = dispatcher
         self._admission = admission
-        self._is_shorter = is_too_short
         self._observers = observers
-        self._counters = counters
+        self._recording = recording
+        self._counters = recording.counters
         self._settings = settings
         self._clock = clock
         self._errors = errors
@@ -132,14 +129,13 @@ class ModelEndpoint:
             return routed
         request, route = routed
         id_ = request_id[1].decode()
-        _, arm, plan, _ = self.assign(
+        _, arm, plan, _, _ = self.assign(
             scope,
             directives.sticky,
             route,
             request,
             grant,
             id_,
-            None,
         )
         now = self.dispatcher.timers.loop.time()
         passed_up = DIALECTS[request.endpoint].passed_up
@@ -195,16 +191,16 @@ class ModelEndpoint:
         is_hurried = timeout_s < longest_s
         limit_s = timeout_s if is_hurried else longest_s
         id_ = request_id[1].decode()
-        own_limit_s = limit_s if is_hurried else None
-        sticky_key, arm, plan, trial = self.assign(
+        sticky_key, arm, plan, trial, uncounted = self.assign(
             scope,
             directives.sticky,
             route,
             request,
             grant,
             id_,
-            own_limit_s,
         )
+        if uncounted and route.experiment is not None:
+            self.note_uncounted(route.experiment, arm, uncounted)
         begun = self.dispatcher.timers.loop.time()
         passed_up = DIALECTS[request.endpoint].passed_up
         job = RoutedRequest(
@@ -263,18 +259,17 @@ class ModelEndpoint:
         request: ClientRequest,
         grant: KeyGrant,
         request_id: str,
-        own_limit_s: float | None,
     ) -> Assignment:
         """Assigns key, arm, plan and rollout. A fault of the router assigns the incumbent.
 
         sticky: the caller's name in a header; None without one.
         request_id: the sticky key of a request without any other key.
-        own_limit_s: a client's limit below the route's, in seconds; None without one.
 
         The rollout is None if the request is no evidence. Reasons are an opt-out, a
-        conversation that began before the canary, a switch, and a keep-warm share. An open
-        circuit of the rollout's target and a client's short limit are reasons, too. An
-        agent may choose a fallback of the route, which is then asked first.
+        conversation that began before the canary, a switch, and a keep-warm share. A pause or
+        a used-up quota of either arm's target is a reason, too. An agent may choose a fallback
+        of the route, which is then asked first. This method counts nothing
+        (`note_uncounted`).
         """
         try:
             key = client_directives.sticky_key(request, sticky, grant.id)
@@ -295,10 +290,22 @@ class ModelEndpoint:
                 # The agent chose the target itself, so the request is not evidence.
                 chosen = self._planner.prefer(route, request, target)
                 if chosen is not None:
-                    return key, _KEEP_WARM, chosen, None
+                    return (
+                        key,
+                        _KEEP_WARM,
+                        chosen,
+                        None,
+                        UncountedReason.AGENT,
+                    )
             if grant.opt_outs and OptOut.CANARY in grant.opt_outs:
                 plan = self._planner.plan(route, Arm.INCUMBENT, request)
-                return key, Arm.INCUMBENT, plan, None
+                return (
+                    key,
+                    Arm.INCUMBENT,
+                    plan,
+                    None,
+                    UncountedReason.OPT_OUT,
+                )
             arm, plan, scored = self._planner.assign(
                 route,
                 request,
@@ -306,30 +313,55 @@ class ModelEndpoint:
                 template,
             )
             trial = route.experiment
-            if not scored:
-                self._counters["unscored_in_handover"] += 1
-            # A request counts as evidence only if its arm's own target answers it, not if a
-            # switch or the keep-warm share chose the target. While the candidate's circuit is
-            # open, neither arm counts, because its failures have counted already.
-            if trial is not None and (
-                not scored
-                or (plan.forced is not None and self._planner.is_switched(route, request))
-                or arm is _KEEP_WARM
-                or (self._planner.not_closed and not self._planner.is_asked(trial.target))
-            ):
-                trial = None
-            elif (
-                trial is not None
-                and own_limit_s is not None
-                and self._is_shorter(route.route, own_limit_s)
-            ):
-                self._counters["unscored_in_haste"] += 1
+            uncounted = ""
+            if trial is not None:
+                uncounted = self._uncounted_reason(route, request, arm, plan, scored=scored)
+            if uncounted:
                 trial = None
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, route)
             plan = self._incumbent_plan(route, request)
-            return request_id, Arm.INCUMBENT, plan, None
-        return key, arm, plan, trial
+            return request_id, Arm.INCUMBENT, plan, None, ""
+        return key, arm, plan, trial, uncounted
+
+    def _uncounted_reason(
+        self,
+        route: CompiledRoute,
+        request: ClientRequest,
+        arm: Arm,
+        plan: RoutePlan,
+        *,
+        scored: bool,
+    ) -> str:
+        """Returns why a request counts in neither arm; empty if it counts.
+
+        A request is evidence only if its arm's own target is to answer it, not if a switch or
+        the keep-warm share chose the target, nor while a pause or a used-up quota keeps
+        requests from either arm's target.
+        """
+        planner = self._planner
+        if not scored:
+            self._counters["unscored_in_handover"] += 1
+            return UncountedReason.HANDOVER
+        if plan.forced is not None and planner.is_switched(route, request):
+            return UncountedReason.SWITCH
+        if arm is _KEEP_WARM:
+            return UncountedReason.KEEP_WARM
+        if planner.not_closed or planner.paused:
+            return planner.held_outcome(route, arm, plan)
+        return ""
+
+    def note_uncounted(
+        self,
+        trial: Canary,
+        arm: Arm,
+        reason: str,
+    ) -> None:
+        """Counts a request that becomes no exposure. Raises nothing."""
+        try:
+            self._recording.note_uncounted(trial, arm, reason)
+        except Exception as error:
+            self._errors.note(RouterPart.SCORING, error)
 
     def _conversation(
         self,

@@ -75,6 +75,19 @@ def detect_needs(request: ClientRequest) -> Needs:
     )
 
 
+def estimate_prompt(request: ClientRequest) -> int:
+    """Estimates the tokens of a prompt from its texts, at four bytes each; at least 1.
+
+    Pictures, sound and files count no tokens, so that the estimate tends to be too low.
+    """
+    found = request.members.found
+    size = 0
+    for name in _INPUTS:
+        if name in found:
+            size += _text_bytes(found[name], set())
+    return max(1, size // BYTES_PER_TOKEN)
+
+
 def _text_bytes(value: object, images: set[str]) -> int:
     """Returns the bytes of all texts in a value as UTF-8, and adds the types of its
     pictures to `images`.

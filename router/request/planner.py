@@ -10,6 +10,11 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from harness.frame.ports import Clock
+from harness.gate.online.outcome import (
+    OutcomeKind,
+    OutcomeReason,
+    outcome_key,
+)
 from harness.providers.force import KillSwitch, active_switches
 from harness.providers.models.capabilities import (
     Capabilities,
@@ -21,10 +26,11 @@ from harness.providers.models.capabilities import (
 from harness.routing.plan import (
     PlanContext,
     RoutePlan,
+    SendHold,
     draw_keep_warm,
     plan_request,
 )
-from harness.routing.reliability.breaker import BreakerState, WhenAllOpen
+from harness.routing.reliability.breaker import WhenAllOpen
 from harness.routing.table import Arm, Canary, choose_arm, hash_bucket
 from router.conversation.intake import is_made_by
 from router.frame.body import ClientRequest
@@ -127,7 +133,11 @@ def is_under_way(request: ClientRequest, template: int = 0) -> bool:
 _INCUMBENT: Final = Arm.INCUMBENT
 _CANARY: Final = Arm.CANARY
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
-_CLOSED: Final = BreakerState.CLOSED
+# Why a request was not sent, by the hold of its target.
+HELD_REASONS: Final[Mapping[SendHold, OutcomeReason]] = {
+    SendHold.PAUSE: OutcomeReason.PAUSE,
+    SendHold.QUOTA: OutcomeReason.LIMIT,
+}
 PLAIN: Final = {endpoint: Needs(endpoint) for endpoint in Endpoint}
 
 
@@ -151,6 +161,7 @@ class Planner:
         self._handovers = Handovers(lambda: clock.now().timestamp(), begun)
         self._health = health
         self.not_closed = health.not_closed  # targets whose circuit is open or half open
+        self.paused = health.paused_until  # targets whose provider requested a pause
         self._clock = clock
         self._when_all_open = when_all_open
 
@@ -258,13 +269,29 @@ class Planner:
         """Tells whether a switch applies, for both arms alike, so that it causes no bias."""
         return _is_switched(self.plan(route, _CANARY, request))
 
-    def is_asked(self, target: str) -> bool:
-        """Returns whether a request may be sent to the target now, also as a probe of its
-        circuit.
+    def held_outcome(
+        self,
+        route: CompiledRoute,
+        arm: Arm,
+        plan: RoutePlan,
+    ) -> str:
+        """Returns why a request of a rollout counts in neither arm; empty if it counts.
+
+        A pause or a used-up quota of either arm's target is no failure of that target. The
+        result is a key of `ObservationBlock.uncounted`. An open circuit for any other reason
+        is a failure of its target, so the request counts.
         """
-        if self._health.all_well((target,)) or self._health.state(target) is _CLOSED:
-            return True
-        return self._health.readiness((target,))[target].retry_in_s <= 0
+        trial = route.experiment
+        incumbent = route.route.incumbent
+        if trial is None or self._health.all_well((trial.target, incumbent)):
+            return ""
+        available = self._health.readiness((trial.target, incumbent))
+        own = incumbent if arm is _INCUMBENT else trial.target
+        if (hold := available[own].held) is not None and own not in plan.targets:
+            return outcome_key(OutcomeKind.NOT_SENT, HELD_REASONS[hold])
+        if any(target.held is not None for target in available.values()):
+            return outcome_key(OutcomeKind.NOT_MEASURED, OutcomeReason.OTHER_HELD)
+        return ""
 
     def _build_context(
         self,

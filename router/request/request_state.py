@@ -13,6 +13,8 @@ from typing import Final, NamedTuple, Protocol
 from harness.frame.errors import InputError
 from harness.frame.failures import ArmFailure, FailureClass
 from harness.frame.people.access import OptOut
+from harness.gate.online.outcome import ExposureOutcome
+from harness.providers.answer_signs import AnswerOrigin
 from harness.providers.credential import ProviderKey
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.plan import ExclusionReason, RoutePlan
@@ -42,7 +44,6 @@ from router.recording.sums import CompletedRequest
 from router.request.guardrail_probe import GuardrailProbe
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
-from router.snapshot.route_plans import is_arm_charged
 from router.upstream.reply_reading import read_error_body
 from router.upstream.transport import UpstreamReply
 
@@ -56,6 +57,7 @@ class UpstreamAnswer:
     irregularity: a fault of the answer's end that the client still gets, such as no finish
     reason; None if all is well.
     opening_s: the seconds for opening the provider's connection; 0 for an open one.
+    is_fallback: a gateway marks the answer as its fallback's.
     """
 
     status: int
@@ -63,11 +65,18 @@ class UpstreamAnswer:
     body: bytes
     usage: TokenUsage | None
     members: ParsedObject  # as parsed
-    model: str = ""  # the provider's name for it, or empty
+    # The provider's name for it; empty without one, and in a gateway's fallback answer.
+    model: str = ""
     dropped: tuple[str, ...] = ()  # dropped, refused, opening_s: see `UpstreamReply`
     refused: tuple[str, ...] = ()
     irregularity: str | None = None  # of the answer's end
     opening_s: float = 0.0
+    is_fallback: bool = False
+
+    def note_origin(self, origin: AnswerOrigin) -> None:
+        """Notes the headers that say which model answered. They precede the body's name."""
+        self.is_fallback = origin.is_fallback
+        self.model = "" if origin.is_fallback else origin.model or self.model
 
 
 async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
@@ -261,6 +270,8 @@ class RoutedRequest:
     span: RequestSpan | None = None  # None if tracing is off
     copies: list[AnswerCopy] = field(default_factory=list)  # receive a stream's events as well
     record: CompletedRequest | None = None
+    # How its exposure ended; None until the end, or if an observer failed.
+    outcome: ExposureOutcome | None = None
     sample: GuardrailSample | None = None
     hooks: ObserverHooks | None = None  # of the observers that watch this request
 
@@ -307,6 +318,7 @@ class Attempt:
     caller: tuple[str, str] = ("", "")  # the sticky key and the API key of the request
     # The router cut it because it was slow to begin and another target follows.
     slow: bool = False
+    hasty: bool = False  # its time limit was the client's own deadline, or a share of it
     failure: UpstreamFailed | None = None  # None if the target answered
     ms: float = 0.0  # its duration
 
@@ -316,6 +328,9 @@ class RequestProgress:
     """The attempts of a request so far, and its result."""
 
     attempts: list[Attempt] = field(default_factory=list)
+    # Under way; None between attempts, and if the last one has ended. A caller who leaves cuts
+    # it off, so that it does not get into `attempts`.
+    current: Attempt | None = None
     # Targets whose circuit opened between the plan and their turn, by id.
     shut_out: tuple[str, ...] = ()
     # The client's answer; None if all targets failed.
@@ -339,20 +354,3 @@ class RequestProgress:
         """
         self.shut_out = (*self.shut_out, target)
         return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
-
-    def charge(self, job: RoutedRequest) -> str:
-        """Names how the assigned arm failed; empty if it did not fail."""
-        if not (job.plan.left_out or self.shut_out) and len(self.attempts) == 1:
-            failure = self.attempts[0].failure
-            if failure is None or not is_arm_charged(job.arm, [failure.failure]):
-                return ""
-            return failure.named
-        for excluded in job.plan.left_out:
-            if excluded.target == job.arm_target and excluded.because in FAILING:
-                return FAILING[excluded.because].value
-        if job.plan.left_out and job.candidate_is_unable:
-            return ArmFailure.UNABLE.value
-        last = {attempt.upstream.id: attempt.failure for attempt in self.attempts}
-        own = last.get(job.arm_target)
-        classes = [failed.failure if failed else None for failed in last.values()]
-        return own.named if own and is_arm_charged(job.arm, classes) else ""

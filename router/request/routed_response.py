@@ -85,7 +85,9 @@ class RoutedResponse:
         self._dispatcher = dispatcher
         self._errors = errors
         self._on_end = on_end
-        self._neutral = False  # the router's own fault changed the plan, so no arm is charged
+        # The router's own fault changed the plan, so the arm was not measured.
+        self.router_failed = False
+        self._ended_at: float | None = None  # when the caller left, on the event loop's clock
         self._headers = headers
         self._limited = limited
         self._on_leaving = on_leaving
@@ -118,7 +120,7 @@ class RoutedResponse:
                         self.job.route,
                         self.job.arm,
                     )
-                    self._neutral = broken = True
+                    self.router_failed = broken = True
                 result = self.progress.result
                 if broken or (result is None and self._failed_inside()):
                     await self._run_plainly(dispatcher)
@@ -150,6 +152,7 @@ class RoutedResponse:
                 await send_reply(send, self._reply(result), self._truth())
         except ClientDisconnected:
             self.caller_gone = True
+            self._ended_at = dispatcher.timers.loop.time()
         finally:
             try:
                 if beat is not None:
@@ -306,15 +309,11 @@ class RoutedResponse:
         return signals
 
     @property
-    def charge(self) -> str:
-        if self._neutral:
-            return ""
-        charge = self.progress.charge(self.job)
-        if charge or not isinstance(self.progress.result, CommittedStream):
-            return charge
-        upstream = self.progress.upstream
-        own_stream = upstream is not None and upstream.id == self.job.arm_target
-        return self._break.value if own_stream and self._break else ""
+    def ended_at(self) -> float:
+        """The time at which the caller left, else now, on the event loop's clock."""
+        if self._ended_at is not None:
+            return self._ended_at
+        return self._dispatcher.timers.loop.time()
 
     @property
     def _break(self) -> FailureClass | None:

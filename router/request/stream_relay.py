@@ -19,6 +19,7 @@ from contextlib import aclosing
 from typing import Final
 
 from harness.frame.failures import FailureClass
+from harness.providers.answer_signs import read_origin
 from router.frame.asgi import Send
 from router.frame.failure import UpstreamFailed
 from router.frame.limits import Timers
@@ -46,7 +47,10 @@ class CommittedStream:
     deadline: the end of the request's time, on the event loop's clock.
     on_end: called once, at its close.
     hurried: the client set the deadline, so reaching it is not the provider's failure.
+    last_output_at: when the client had its last output, on the event loop's clock.
+    longest_gap_s: the longest time between two outputs. Comments and pings are no output.
     hide: removes our credentials from an error.
+    judge_usage: returns the failure that the usage of a finished stream shows, if any.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but what it reads
@@ -62,12 +66,14 @@ class CommittedStream:
         timers: Timers,
         on_end: OnEnd,
         hide: Callable[[bytes], bytes],
+        judge_usage: Callable[[StreamFilter], FailureClass | None],
     ) -> None:
         self.failure: FailureClass | None = None
         self.events = events
         self.dropped = reply.dropped
         self.refused = reply.refused
         self.opening_s = reply.opening_s
+        self._origin = read_origin(reply.headers)
         self._reply = reply
         self._chunks = chunks
         self._held = held
@@ -75,6 +81,9 @@ class CommittedStream:
         self._left_s = between_s  # the part of between_s that is left
         self._moved = events.progress_events + reply.progress_events
         self.silent_since = math.inf
+        self.last_output_at = math.inf
+        self.longest_gap_s = 0.0
+        self._has_output = True  # since `last_output_at`
         self._waits_since = 0.0
         self._deadline = deadline
         self._hurried = hurried
@@ -84,6 +93,7 @@ class CommittedStream:
         self._timers = timers
         self._on_end: OnEnd | None = on_end
         self._hide = hide
+        self._judge_usage = judge_usage
         self._faults: list[tuple[RouterPart, Exception]] = []
 
     @property
@@ -92,7 +102,14 @@ class CommittedStream:
 
     @property
     def model(self) -> str:
-        return self.events.model
+        """The provider's name for the model; empty in a gateway's fallback answer."""
+        origin = self._origin
+        return "" if origin.is_fallback else origin.model or self.events.model
+
+    @property
+    def is_fallback(self) -> bool:
+        """Whether a gateway marks the answer as its fallback's."""
+        return self._origin.is_fallback
 
     @property
     def faults(self) -> Iterator[tuple[RouterPart, Exception]]:
@@ -120,7 +137,7 @@ class CommittedStream:
                 if self.failure is not None:
                     return
                 if events.finished:
-                    self.failure = events.failure_class
+                    self.failure = events.failure_class or self._judge_usage(events)
                     return
                 if events.failure:
                     failure = events.failure_class or FailureClass.MALFORMED
@@ -146,9 +163,22 @@ class CommittedStream:
                     limit.when = math.inf
 
     @property
+    def blameless(self) -> bool:
+        """Whether the client's own deadline broke the stream off."""
+        return self._blameless
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the client still has output to read."""
+        return self._has_output
+
+    @property
     def went_well(self) -> bool:
-        """Whether no failure of the stream and no fault of the router occurred so far."""
-        return not (self.failure or self._faults or self.events.signals_fault)
+        """Whether the target's own model answers, without a failure or a fault of the router
+        so far.
+        """
+        faults = self._faults or self.events.signals_fault
+        return not (self.failure or faults or self._origin.is_fallback)
 
     async def hold(self, until: float) -> None:
         """Reads the whole stream, up to MOST_HELD_BYTES. A route asks for this by `commit:
@@ -212,6 +242,12 @@ class CommittedStream:
         now = self._waits_since = self._loop.time()
         if self.silent_since == math.inf:
             self.silent_since = now
+        if self._has_output:
+            gap_s = now - self.last_output_at
+            if gap_s > self.longest_gap_s:  # noqa: PLR1730 - up to Python 3.11, max is a call
+                self.longest_gap_s = gap_s
+            self.last_output_at = now
+            self._has_output = False
         if self.events.finish_reasons and self.events.ended:
             self._left_s = min(self._left_s, LAST_EVENTS_S)
         due = now + self._left_s
@@ -227,6 +263,7 @@ class CommittedStream:
         if moved != self._moved:
             self._moved = moved
             self._left_s = self._between_s
+            self._has_output = True
         else:
             self._left_s -= self._loop.time() - self._waits_since
 

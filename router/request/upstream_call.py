@@ -13,6 +13,11 @@ from http import HTTPStatus
 from typing import Final
 
 from harness.frame.failures import FailureClass
+from harness.providers.answer_signs import (
+    ORIGIN_HEADERS,
+    read_origin,
+    reports_no_tokens,
+)
 from harness.providers.credential import hide_provider_secrets
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.settings import AnsweredModel, RouterSettings
@@ -20,6 +25,7 @@ from harness.routing.table import OnBadEvent, OnEmptyAnswer
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
 from router.frame.limits import Timer, Timers
+from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS, EMBEDDINGS
 from router.protocols.event_stream import StreamFilter
@@ -82,6 +88,71 @@ class FirstByteTimer:
         self._limit.when = self._until
 
 
+class CountedUsage:
+    """Remembers the targets whose answers report tokens, for one event loop.
+
+    A text with a usage of 0 tokens from such a target is malformed: a gateway wrote an error
+    as an answer. A rollout's rule names the targets whose answers in evals reported tokens.
+    """
+
+    def __init__(self) -> None:
+        self.targets: set[str] = set()
+
+    def require_tokens(
+        self,
+        job: RoutedRequest,
+        attempt: Attempt,
+        answer: UpstreamAnswer,
+    ) -> None:
+        """Raises UpstreamFailed (MALFORMED) for a plain answer with a text and 0 tokens."""
+        if not (
+            reports_no_tokens(answer.members.get("usage")) and self._is_known(job, attempt)
+        ):
+            return
+        signals = AnswerSignals(keeps=False)
+        DIALECTS[job.request.endpoint].note_signals(signals, answer.members)
+        if signals.text_length:
+            raise UpstreamFailed(FailureClass.MALFORMED, _NO_TOKENS)
+
+    def stream_failure(
+        self,
+        job: RoutedRequest,
+        attempt: Attempt,
+        events: StreamFilter,
+    ) -> FailureClass | None:
+        """Returns the failure of a stream that ended with a text and 0 tokens; else None.
+
+        The client has the text already, so the failure is only charged. Without signals, which
+        only exposures collect, the router does not know whether there was a text.
+        """
+        usage = events.usage
+        if usage is None:
+            return None
+        if usage.input_tokens or usage.output_tokens:
+            self.targets.add(attempt.upstream.id)
+            return None
+        signals = events.signals
+        is_suspect = signals is not None and signals.text_length > 0
+        if not (is_suspect and reports_no_tokens(events.given_usage)):
+            return None
+        return FailureClass.MALFORMED if self._is_known(job, attempt) else None
+
+    def _is_known(self, job: RoutedRequest, attempt: Attempt) -> bool:
+        """Returns whether the target reports tokens. A translated answer's 0 may be the
+        router's own, because Messages and Responses require a usage.
+        """
+        endpoint = job.request.endpoint
+        upstream = attempt.upstream
+        if endpoint is _EMBEDDINGS or (endpoint is not _CHAT and endpoint in upstream.adapted):
+            return False
+        trial = job.route.route.experiment
+        measured = trial.unit_rule.counts_usage if trial is not None else ()
+        return upstream.id in self.targets or upstream.id in measured
+
+
+_NO_TOKENS: Final = "the answer reports 0 tokens for its text, unlike earlier answers"
+
+
 class UpstreamCalls:
     """Makes attempts.
 
@@ -99,6 +170,7 @@ class UpstreamCalls:
         self._transport_for = transport_for
         self._between_s = settings.between_chunks_timeout_s
         self._names_route = settings.response_model is AnsweredModel.ROUTE
+        self._counted = CountedUsage()
 
     async def make(
         self,
@@ -140,6 +212,16 @@ class UpstreamCalls:
             name = job.route.json_name if self._names_route else None
             body = await reply.body()
             answer = read_answer(reply, body, name, dialect, request.text, silence=silence)
+            for header, _ in reply.headers:  # a loop here spares most answers a call
+                if header in ORIGIN_HEADERS:
+                    answer.note_origin(read_origin(reply.headers))
+                    break
+            usage = answer.usage
+            target = attempt.upstream.id
+            if usage is not None and not (usage[0] or usage[1]):
+                self._counted.require_tokens(job, attempt, answer)
+            elif usage is not None and target not in self._counted.targets:
+                self._counted.targets.add(target)
             return _checked(request, answer) if request.endpoint is _EMBEDDINGS else answer
         except UpstreamFailed as failed:
             # A client may see the body, and logs contain the detail.
@@ -212,6 +294,7 @@ class UpstreamCalls:
             timers=self.timers,
             on_end=on_end,
             hide=hide,
+            judge_usage=partial(self._counted.stream_failure, job, attempt),
         )
 
 

@@ -158,9 +158,8 @@ class FlagEvaluation:
             _REQUEST,
             caller.grant,
             caller.request_id,
-            None,
         )
-        _, arm, plan, _ = assigned
+        _, arm, plan, _, _ = assigned
         if not plan.targets:
             message = f"no target of route {flag!r} can answer now; `swapgate status` shows why"
             raise FlagFault("GENERAL", message, 503)
@@ -195,10 +194,13 @@ class FlagEvaluation:
         caller: FlagCaller,
         subject: tuple[str, str, str],
     ) -> None:
-        key, arm, _, trial = assigned
+        key, arm, _, trial, uncounted = assigned
         ticket = None
+        experiment = route.experiment
+        if uncounted and experiment is not None:
+            self._calls.note_uncounted(experiment, arm, uncounted)
         if trial is not None and not self._guards.stopped(trial):
-            ticket = self._recorder.admit(trial, arm, key)
+            ticket = self._recorder.admit(trial, arm, key, client=caller.grant.id)
         name = route.route.name
         self._feedback.remember_exposure(caller.request_id, name, arm, ticket, subject)
 

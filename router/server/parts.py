@@ -28,7 +28,6 @@ from router.observers.feedback import FeedbackIntake
 from router.observers.guardrail_sampling import (
     GuardrailSampling,
     RolloutAdmission,
-    ShortDeadlines,
 )
 from router.observers.health_checks import HealthChecks
 from router.observers.judge import CanarySampleJudge
@@ -223,7 +222,6 @@ class RouterParts:
             marks,
             self._guards.stopped,
         )
-        deadlines = ShortDeadlines()
         always: list[RequestObserver] = [
             self._feedback,
             CaptureSampler(secret, clock, recorder),
@@ -231,7 +229,6 @@ class RouterParts:
             TokenSettlement(self._admission),
             RequestAccounting(recorder, self._metrics, clock),
             failovers,
-            deadlines,
         ]
         if tracing is not None:
             always.append(RequestTracing(tracing, self._errors))
@@ -245,9 +242,8 @@ class RouterParts:
             planner,
             dispatcher,
             self._admission,
-            deadlines.is_too_short,
             RequestObservers(always, of_evidence, self._errors),
-            recorder.counters,
+            recorder,
             settings,
             clock,
             self._errors,

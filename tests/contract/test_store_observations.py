@@ -82,6 +82,30 @@ def test_blocks_come_back_with_all_that_they_counted(store: Store) -> None:
         {"never_seen": NeverSeen(0, 0, 0, 0, {}, {})},
         {"never_seen": NeverSeen(100, 2, 3, 1)},
         {"never_seen": None},
+        {
+            "outcomes": {
+                "answered": ArmSplit(97, 1),
+                "failed: provider": ArmSplit(3, 1),
+            },
+            "uncounted": {
+                "not_sent: pause": ArmSplit(7, 5),
+                "max_keys": ArmSplit(2, 0),
+            },
+            "bets": {Guardrail.LIMITS: (-0.1, 0.9)},
+            "by_key": {"k_1": {Guardrail.LEAVING: FailureTally(20, 1, 2, 1)}},
+            "served": {"vendor/new": ArmSplit(50, 1)},
+            "waits": {"first_s": 4.0},
+        },
+        {
+            "never_seen": NeverSeen(
+                40,
+                1,
+                2,
+                1,
+                bets={Guardrail.LIMITS: (0.5,)},
+                by_key={},
+            )
+        },
     ]
     blocks = [
         replace(BLOCK, sequence=number, **fields)  # type: ignore[arg-type]  # its own fields

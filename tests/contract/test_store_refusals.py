@@ -81,6 +81,30 @@ CONTRADICTIONS: Changes = (
     {"never_seen": NeverSeen(50, 1, 3, 2)},
     {"never_seen": NeverSeen(50, 1, 1, 1, {Guardrail.REFUSALS: FailureTally(50, 2, 1, 1)})},
     {"never_seen": NeverSeen(50, 1, 1, 1, {}, {Guardrail.LATENCY: (-0.5,)})},
+    {"never_seen": NeverSeen(50, 1, 1, 1, bets={Guardrail.LIMITS: (1.5,)})},
+    {"outcomes": {"answered": ArmSplit(99, 2)}},
+    {"outcomes": {"answered": ArmSplit(100, 1)}},
+    {
+        "outcomes": {
+            "answered": ArmSplit(100, 2),
+            "failed: provider": ArmSplit(-1, 0),
+        }
+    },
+    {"outcomes": {"thanked": ArmSplit(100, 2)}},
+    {
+        "outcomes": {
+            "answered": ArmSplit(98, 2),
+            "not_measured: missing": ArmSplit(2, 0),
+        }
+    },
+    {"uncounted": {"max_keys": ArmSplit(1, 2)}},
+    {"bets": {Guardrail.LIMITS: (-1.2,)}},
+    {"bets": {Guardrail.LIMITS: (NAN,)}},
+    {"by_key": {"k_1": {Guardrail.LEAVING: FailureTally(100, 3, 0, 0)}}},
+    {"by_key": {f"k_{n}": {} for n in range(33)}},
+    {"served": {"m": ArmSplit(99, 2), "n": ArmSplit(2, 0)}},
+    {"waits": {"first_s": INF}},
+    {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, unknown=ArmSplit(98, 0))}},
 )
 # By kind of record: how it is stored, a good one, and changes that make no sense of it.
 NONSENSE: Final[Mapping[str, tuple[Callable[[Transaction, Any], object], Any, Changes]]] = {

@@ -121,7 +121,9 @@ def test_a_model_that_is_spelled_otherwise_is_the_same_candidate(
 def test_a_name_that_its_provider_answers_with_is_the_same_model(
     plain_world: SmallInstallation,
 ) -> None:
-    plain_world.served = lambda _target, _item: ServedModel("worse-2026-05-01")
+    plain_world.served = lambda target, _item: ServedModel(
+        target.model if target.model == "base" else "worse-2026-05-01"
+    )
     plain_world.script = lambda _target, item, _epoch: str(item.target) + "!"
     plain_world.decided(WORSE)
 

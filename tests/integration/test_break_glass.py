@@ -412,7 +412,15 @@ def test_a_former_incumbent_that_its_vendor_has_ended_does_not_return(
     with pytest.raises(ProofRefused, match=f"sim/base ended on {tomorrow}"):
         break_glass.end_break_glass(ctx, OPERATOR, made.id, reason="now")
     # A person who knows better goes back by hand.
-    operations.roll_back(ctx, OPERATOR, "chat", reason="it still answers")
+    with pytest.raises(ProofRefused, match=r"it ended on .* `--force` restores it anyway"):
+        operations.roll_back(ctx, OPERATOR, "chat", reason="it still answers")
+    operations.roll_back(
+        ctx,
+        OPERATOR,
+        "chat",
+        reason="it still answers",
+        force=True,
+    )
     break_glass.run_once(ctx)
     assert world.serving() == "base"
     assert open_alerts(world) == []

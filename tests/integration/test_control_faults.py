@@ -512,7 +512,12 @@ def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
     assert after.phase is ProposalPhase.ROLLED_BACK
     assert "somebody changed" in after.closed_because
     table = routes.load_table(world.context())
-    assert table.routes["chat"] == back
+    served = table.routes["chat"]
+    assert (served.version, served.incumbent) == (
+        back.version,
+        back.incumbent,
+    )
+    assert (served.canary, served.settings) == (None, back.settings)
     assert table.targets[back.incumbent].model == "base"
     with world.store.read() as tx:
         assert list(Rollouts(tx).live()) == []

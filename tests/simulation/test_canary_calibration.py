@@ -46,6 +46,7 @@ from tests.support.canary.guarded_traffic import (
     simulate_rollout,
     simulate_traffic,
 )
+from tests.support.canary.outcomes import outcome_of
 from tests.support.canary.segmented_traffic import (
     SegmentTruth,
     simulate_segments,
@@ -130,7 +131,7 @@ def test_an_incident_of_both_arms_is_no_error_of_the_canary() -> None:
 @pytest.mark.parametrize(
     ("rate", "cap", "rollouts", "limits"),
     [
-        (0.20, 80, 60, (14, 50)),
+        (0.20, 80, 240, (14, 50)),
         (1.0, 80, 60, (2, 3)),
         later(0.05, 1500, 500, (110, 310)),
         later(0.20, 300, 1000, (12, 34)),
@@ -383,7 +384,8 @@ def _is_judged_harmful(
                 at=at,
             )
         elif (unit := units[caller, turn]) is not None:
-            ledger.finish(unit, failed=bool(failed[caller, turn]), now=now)
+            outcome = outcome_of(failed=bool(failed[caller, turn]))
+            ledger.finish(unit, outcome=outcome, now=now)
             blocks += ledger.tick(now, at)
     blocks += ledger.close(now, at)
     numbered = [replace(block, number=n) for n, block in enumerate(blocks, 1)]

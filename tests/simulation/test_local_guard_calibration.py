@@ -11,6 +11,7 @@ from harness.gate.online.worker_guard import (
     WorkerGuard,
     abort_log_e,
 )
+from router.observers.canary_guard import CanaryExposure, RolloutGuard
 from tests.support.sampling import later
 
 ALPHA = 0.01
@@ -72,3 +73,64 @@ def test_in_100_000_requests_healthy_canaries_are_stopped_at_most_as_often_as_al
 
     # Three standard deviations above alpha would be 0.0147.
     assert found <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / rollouts)
+
+
+@pytest.mark.req("F3")
+@pytest.mark.parametrize(
+    ("share", "rate", "rollouts"),
+    [
+        (0.05, 0.05, 60),
+        *(
+            later(*cell, 400)
+            for cell in [
+                (0.05, 0.01),
+                (0.25, 0.01),
+                (0.25, 0.05),
+            ]
+        ),
+    ],
+)
+def test_an_equal_candidate_that_fails_sooner_is_not_stopped(
+    share: float,
+    rate: float,
+    rollouts: int,
+) -> None:
+    """The candidate's failures arrive after 1 s, the incumbent's after 30 s, 5 callers a
+    second. If the guard read them as they arrive, it would stop the canary.
+    """
+    random = np.random.default_rng(23)
+    stopped = sum(_is_stopped(random, share, rate) for _ in range(rollouts))
+
+    assert stopped <= ALPHA * rollouts + 3 * math.sqrt(ALPHA * (1 - ALPHA) * rollouts)
+
+
+def _is_stopped(
+    random: np.random.Generator,
+    share: float,
+    rate: float,
+) -> bool:
+    guard = RolloutGuard("r", 1.0, abort_log_e(ALPHA, workers=1, turn=0), longest_s=120.0)
+    number = 1500
+    canary = random.random(number) < share
+    failed = random.random(number) < rate
+    begun_s = np.arange(number) / 5.0
+    lasts_s = np.where(failed, np.where(canary, 1.0, 30.0), 2.0)
+    events = np.concatenate([begun_s, begun_s + lasts_s])
+    exposures: dict[int, CanaryExposure] = {}
+    for event in np.argsort(events, kind="stable").tolist():
+        key = event % number
+        now_s = float(events[event])
+        if event < number:
+            begun = guard.begin(
+                str(key),
+                canary=bool(canary[key]),
+                share=share,
+                now_s=now_s,
+            )
+            assert begun is not None
+            exposures[key] = begun
+        else:
+            exposures.pop(key).failed = bool(failed[key])
+            if guard.read(now_s):
+                return True
+    return False

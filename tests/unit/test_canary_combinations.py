@@ -50,7 +50,7 @@ from harness.gate.online.rollout_action import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy, CanaryStep
 from harness.proposals.judge import JudgeOutcome
-from harness.routing.records.traffic_tables import check_block
+from harness.routing.records.block_checks import check_block
 from router.recording.ledger import Ledger
 from router.recording.scored_units import (
     SEGMENTS_FROM,
@@ -61,6 +61,7 @@ from router.recording.scored_units import (
     SampleValues,
 )
 from router.recording.spool import Batch, batch_from_json, batch_to_json
+from tests.support.canary.outcomes import outcome_of
 from tests.support.sampling import sampled
 from tests.unit.test_gate_combinations import rounded
 
@@ -162,7 +163,7 @@ def ask(
         Segment.STREAM if streams else Segment.WHOLE,
         rng.choice((Segment.CHAT, Segment.MESSAGES)),
     )
-    traits = RequestTraits.WORDS | RequestTraits.PRICED
+    traits = RequestTraits.WORDS | RequestTraits.PRICED | RequestTraits.SERVED
     traits |= (RequestTraits.TOOLS if tools else 0) | (RequestTraits.STREAMS if streams else 0)
     traits |= RequestTraits.JUDGED if rng.random() < 0.4 else 0
     bits = sum(1 << SEGMENTS.index(segment) for segment in segments) << SEGMENTS_FROM
@@ -232,9 +233,10 @@ class Process:
         request = self._drawn.requests[number]
         unit = self._units[number]
         if what == "answer":
+            outcome = outcome_of(failed=request.failed)
             self.ledger.finish(
                 unit,
-                failed=request.failed,
+                outcome=outcome,
                 sample=request.sample,
                 now=now,
             )

@@ -20,6 +20,7 @@ from harness.gate.online.guardrails import (
     JudgeTally,
 )
 from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.outcome import ANSWERED
 from harness.gate.online.rollout import RolloutState, build_unit_rule
 from harness.gate.online.rollout_action import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
@@ -208,7 +209,7 @@ class Play:
             traits=traits.value,
         )
         assert unit is not None
-        self.ledger.finish(unit, failed=False)
+        self.ledger.finish(unit, outcome=ANSWERED)
         return unit
 
     def wait(self, seconds: float) -> list[ObservationBlock]:

@@ -7,11 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.gate.online.evidence_paths import guardrail_weights
+from harness.gate.online.evidence_paths import (
+    guardrail_path,
+    guardrail_weights,
+    sums_path,
+)
 from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.guardrails import (
     RANK_GUARDRAILS,
     ArmLevels,
+    ArmSplit,
+    ErrorTally,
     FailureTally,
     Guardrail,
     Guardrails,
@@ -54,14 +60,135 @@ def tallies(draw: st.DrawFn) -> FailureTally:
 
 
 units = st.floats(0.0, 1.0)
+LOST = ArmSplit(40, 1)
 
 
-def test_errors_weigh_nine_tenths_and_the_others_share_the_rest() -> None:
-    guardrails = guardrail_weights(POLICY.tolerated)
-    assert guardrails[G.ERRORS] == 0.9
-    assert len(set(list(guardrails.values())[1:])) == 1
-    assert sum(guardrails.values()) == pytest.approx(1.0)
+def test_units_whose_outcome_is_unknown_are_evidence_of_no_arm() -> None:
+    failing = {
+        "failures": 12,
+        "canary_failures": 1,
+        "weight_bps": 500,
+    }
+    unknown = ErrorTally(100, 2, 12, 1, unknown=LOST)
+    found = block(
+        1,
+        **failing,
+        canary_units=2,
+        counts={G.ERRORS: unknown},
+    )
+    known = block(
+        1,
+        **failing,
+        units=60,
+        canary_units=1,
+    )
+
+    evidence = collect_evidence([found], POLICY)
+    expected = collect_evidence([known], POLICY)
+    assert evidence.log_e == expected.log_e
+    assert evidence.log_certificate == expected.log_certificate
+    assert evidence.exposures_by_weight == {500: 1}
+
+
+def test_the_first_unknown_outcome_ends_the_use_of_the_planned_share() -> None:
+    # Each small block has one failure, in the canary. Only the planned share makes it evidence.
+    small = {
+        "units": 5,
+        "canary_units": 1,
+        "failures": 1,
+        "canary_failures": 1,
+    }
+    before = [block(number, **small) for number in range(1, 4)]
+    limited = ErrorTally(5, 0, 0, 0, unknown=ArmSplit(1, 0))
+    first = block(
+        4,
+        units=5,
+        canary_units=0,
+        counts={G.ERRORS: limited},
+    )
+    after = [block(number, **small) for number in range(5, 8)]
+
+    path = guardrail_path([*before, first, *after], G.ERRORS, POLICY)
+    assert path[2] > path[1] > path[0] > 0.0
+    assert set(path[3:]) == {path[2]}
+
+
+def test_a_block_in_which_nothing_is_known_adds_no_exposure() -> None:
+    nothing = ErrorTally(100, 1, 0, 0, unknown=ArmSplit(100, 1))
+    evidence = collect_evidence([block(1, counts={G.ERRORS: nothing})], POLICY)
+    assert evidence.exposures_by_weight == {}
+    assert (evidence.log_e, evidence.log_certificate) == pytest.approx((0.0, 0.0))
+
+
+def test_outcomes_and_requests_that_were_not_sent_sum_to_the_assigned_requests() -> None:
+    blocks = [
+        block(
+            n,
+            outcomes={
+                "answered": ArmSplit(98, 1),
+                "limited: rate": ArmSplit(2, 0),
+            },
+            uncounted={
+                "not_sent: pause": ArmSplit(4, 3),
+                "max_keys": ArmSplit(5, 0),
+            },
+        )
+        for n in (1, 2)
+    ]
+    evidence = collect_evidence(blocks, POLICY)
+
+    assert evidence.outcomes == {
+        "answered": (196, 2),
+        "limited: rate": (4, 0),
+        "not_sent: pause": (8, 6),
+    }
+    assert evidence.uncounted == {"max_keys": (10, 0)}
+    assert evidence.assigned == (208, 8)
+    limits = evidence_for(evidence, G.LIMITS)
+    assert (limits.control_failures, limits.control, limits.canary) == (4, 198, 2)
+
+
+def test_bets_on_a_mean_are_evidence_only_if_the_mean_is_above_zero() -> None:
+    harm = sums_path([(0.9,)] * 60)
+    fair = sums_path([(0.9,), (-0.9,)] * 30)
+    assert harm[-1] > math.log(1_000)
+    assert fair[-1] < 0.0
+    assert list(sums_path([(), (math.nan,)])) == [0.0, 0.0]
+
+
+@given(st.lists(st.floats(-1.1, 1.0), max_size=30))
+def test_no_sequence_of_bets_loses_everything(bets: list[float]) -> None:
+    assert np.isfinite(sums_path([tuple(bets)])).all()
+
+
+@pytest.mark.parametrize("guardrail", [G.TRUNCATION, G.ERRORS])
+def test_a_small_block_of_a_guardrail_that_leaves_failures_out_waits_for_others(
+    guardrail: Guardrail,
+) -> None:
+    tally = FailureTally(4, 1, 1, 1)
+    small = block(
+        1,
+        units=4,
+        canary_units=1,
+        failures=1,
+        canary_failures=1,
+    )
+    path = guardrail_path([replace(small, counts={guardrail: tally})], guardrail, POLICY)
+    assert bool(path[-1] > 0.0) is (guardrail is G.ERRORS)
+
+
+def test_errors_weigh_seven_tenths_leaving_two_and_the_others_share_the_last() -> None:
+    weights = guardrail_weights(POLICY.tolerated)
+    assert (weights[G.ERRORS], weights[G.LEAVING]) == (0.7, 0.2)
+    others = {weight for name, weight in weights.items() if name not in {G.ERRORS, G.LEAVING}}
+    assert len(others) == 1
+    assert sum(weights.values()) == pytest.approx(1.0)
+
+
+def test_a_guardrail_that_is_off_gives_its_weight_to_errors() -> None:
     assert guardrail_weights([G.ERRORS]) == {G.ERRORS: 1.0}
+    assert guardrail_weights([G.ERRORS, G.LEAVING])[G.ERRORS] == pytest.approx(0.8)
+    assert guardrail_weights([G.ERRORS, G.LATENCY])[G.ERRORS] == pytest.approx(0.9)
 
 
 def test_one_guardrail_trips_alone_at_its_share_of_alpha_and_is_named() -> None:

@@ -315,14 +315,16 @@ def test_the_times_of_a_stream_and_of_a_failure(route: CompiledRoute) -> None:
     values = given.sample(given.new_signals(), spent, failed=False).values
     assert values == SampleValues(2.0, 0.5, 0.1, 11.0, 0.25)
     failed = given.sample(given.new_signals(), spent, failed=True)
-    assert failed == GuardrailSample(SampleValues(output_tokens=11.0), 0)
+    assert failed == GuardrailSample(SampleValues(), 0)
     hung_up = given.sample(None, spent._replace(first_token_s=None), failed=False).values
     assert (hung_up.time_to_first_token, hung_up.inter_token_latency) == (2.0, 0.0)
 
 
 def test_what_applies_is_known_before_the_answer(route: CompiledRoute) -> None:
-    assert watch(route, {"stream": True}).traits == RequestTraits.WORDS | RequestTraits.STREAMS
-    assert watch(route, None, Endpoint.EMBEDDINGS).traits == RequestTraits(0)
+    assert watch(route, {"stream": True}).traits == (
+        RequestTraits.WORDS | RequestTraits.STREAMS | RequestTraits.SERVED
+    )
+    assert watch(route, None, Endpoint.EMBEDDINGS).traits == RequestTraits.SERVED
     assert not watch(route, None, Endpoint.EMBEDDINGS).listens
     priced = {
         id_: replace(upstream, price=route.upstreams[route.route.incumbent].price)

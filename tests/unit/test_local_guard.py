@@ -1,4 +1,5 @@
 import asyncio
+import heapq
 import math
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,9 +20,10 @@ from harness.gate.online.worker_guard import (
     abort_log_e,
 )
 from harness.routing.table import Arm, Canary, Route
-from router.observers.canary_guard import WAIT_S, CanaryGuards, RolloutGuard
+from router.observers.canary_guard import SPARE_S, CanaryGuards, RolloutGuard
 from router.recording.shared_files import GuardFiles, GuardTurn, LocalAbort
 from router.snapshot.compiler import compile_snapshot
+from tests.support.canary.outcomes import outcome_of
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import snapshot
 
@@ -30,6 +32,7 @@ pytestmark = pytest.mark.req("F3")
 RULE = UnitRule(local_alpha=0.01)
 CANARY = Canary("t_new", 100, "salt", "r-1", RULE)
 ROUTE = Route("support", 1, "t_old", CANARY)
+LONGEST_S = 120.0
 shares = st.floats(0.001, 0.999)
 ratios = st.floats(0.5, 4.0)
 failures = st.lists(st.booleans(), max_size=30)
@@ -132,7 +135,8 @@ def test_the_workers_of_the_beginning_share_most_of_alpha_and_later_ones_the_res
 
 class GuardedRollout:
     def __init__(self) -> None:
-        self.guard = RolloutGuard("support", 1.0, abort_log_e(0.01, workers=1, turn=0))
+        limit = abort_log_e(0.01, workers=1, turn=0)
+        self.guard = RolloutGuard("support", 1.0, limit, longest_s=LONGEST_S)
         self.now_s = 0.0
 
     def begin(self, key: str, *, canary: bool = False) -> Any:
@@ -158,18 +162,51 @@ def test_a_failure_is_read_once_the_requests_before_it_have_ended() -> None:
     assert guarded.guard.evidence.canary_failures == 3
 
 
-def test_who_is_late_is_taken_for_the_worst_against_the_canarys_guilt() -> None:
+def test_an_exposure_without_an_outcome_is_no_failure_in_either_arm() -> None:
     guarded = GuardedRollout()
     for n in range(3):
         guarded.begin(f"incumbent-{n}")
     guarded.begin("canary", canary=True)
+    guarded.begin("late", canary=True).failed = True
 
-    guarded.guard.read(WAIT_S)
+    assert not guarded.guard.read(LONGEST_S)
+    assert guarded.guard.evidence.failures == 0
 
+    guarded.guard.read(LONGEST_S + SPARE_S)
     assert (
         guarded.guard.evidence.failures,
         guarded.guard.evidence.canary_failures,
-    ) == (3, 0)
+    ) == (1, 1)
+
+
+@pytest.mark.parametrize("answer_s", [0.5, 5.0, 30.0, 120.0])
+@pytest.mark.parametrize("failure_s", [0.1, 120.0])
+def test_the_guard_needs_as_few_failures_however_long_the_incumbent_answers(
+    answer_s: float, failure_s: float
+) -> None:
+    """One caller a second; every hundredth is in the canary, and all its requests fail."""
+    guarded = GuardedRollout()
+    ends: list[tuple[float, int, bool]] = []
+    begun: dict[int, Any] = {}
+    stopped_s = None
+    for second in range(1000):
+        guarded.now_s = float(second)
+        while ends and ends[0][0] <= guarded.now_s:
+            _, key, failed = heapq.heappop(ends)
+            begun.pop(key).failed = failed
+            if guarded.guard.read(guarded.now_s):
+                stopped_s = stopped_s or guarded.now_s
+        canary = second % 100 == 50
+        begun[second] = guarded.begin(str(second), canary=canary)
+        lasts_s = failure_s if canary else answer_s
+        heapq.heappush(ends, (second + lasts_s, second, canary))
+        if stopped_s is not None:
+            break
+
+    assert guarded.guard.evidence.canary_failures == 2
+    # The second failure arrives, and then the outcomes of the requests before it.
+    assert stopped_s is not None
+    assert stopped_s <= 150.0 + max(answer_s, failure_s) + 1.0
 
 
 def test_a_key_counts_once() -> None:
@@ -217,12 +254,7 @@ class Side:
     ) -> None:
         counted = self.guards.begin(CANARY, arm, key)
         why = FailureClass.TIMEOUT.value if failed else ""
-        self.guards.end(
-            CANARY.rollout,
-            counted,
-            failed=failed,
-            why=why,
-        )
+        self.guards.end(CANARY.rollout, counted, outcome_of(failed=failed, why=why))
 
     def break_it(self) -> None:
         for n in range(3):

@@ -31,6 +31,7 @@ from harness.routing.plan import (
     FailedAttempt,
     PlanContext,
     RoutePlan,
+    SendHold,
     TargetAvailability,
     next_target,
     plan_request,
@@ -311,10 +312,29 @@ def test_the_health_of_a_target_is_its_breakers_or_the_pause_it_asked_for() -> N
     opened = settle(CLOSED_BREAKER, ticket, F.QUOTA, 3.0, policy)
 
     assert target_availability(CLOSED_BREAKER, 5.0, policy) == AVAILABLE
-    assert target_availability(opened, 23.0, policy) == TargetAvailability(100.0, 3.0)
-    assert target_availability(opened, 23.0, policy, pause_s=130.0) == TargetAvailability(
-        130.0, 3.0, 130.0
+    quota = SendHold.QUOTA
+    assert target_availability(opened, 23.0, policy) == TargetAvailability(
+        100.0, 3.0, held=quota
     )
+    assert target_availability(opened, 23.0, policy, pause_s=130.0) == TargetAvailability(
+        130.0, 3.0, 130.0, quota
+    )
+
+
+@pytest.mark.req("A6")
+def test_only_a_pause_or_a_quota_holds_a_target_that_did_not_fail() -> None:
+    policy = BreakerPolicy(failures=1, share=0.0)
+    paused = target_availability(CLOSED_BREAKER, 5.0, policy, pause_s=7.0)
+    _, ticket = admit(
+        CLOSED_BREAKER,
+        0.0,
+        policy,
+    )
+    assert ticket is not None
+    failed = settle(CLOSED_BREAKER, ticket, F.SERVER, 3.0, policy)
+
+    assert (paused.held, paused.retry_in_s) == (SendHold.PAUSE, 7.0)
+    assert target_availability(failed, 4.0, policy, pause_s=7.0).held is None
 
 
 @pytest.mark.req("B11")

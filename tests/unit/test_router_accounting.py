@@ -21,6 +21,7 @@ from harness.gate.online.guardrails import (
     Guardrails,
     UnitRule,
 )
+from harness.gate.online.outcome import ANSWERED
 from harness.routing.table import Arm, Canary
 from router.observers.feedback import FeedbackIntake
 from router.recording import reporter as reporting
@@ -374,11 +375,8 @@ def test_what_a_workers_requests_were_seen_to_do_is_in_the_parents_block(
         for number in range(20):
             arm = Arm.CANARY if number % 10 == 0 else Arm.INCUMBENT
             ticket = worker.admit(GUARDED, arm, f"user:{number}", int(RequestTraits.WORDS))
-            worker.finish(
-                ticket,
-                ended(),
-                SEEN if arm is Arm.CANARY else GuardrailSample(SEEN.values),
-            )
+            sample = SEEN if arm is Arm.CANARY else GuardrailSample(SEEN.values)
+            worker.finish(ticket, ended(), sample, ANSWERED)
         await worker.aclose()
 
     asyncio.run(play())
@@ -404,7 +402,7 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(office: O
             request_id = f"req_{served.worker}-{number}"
             request = "support", "canary", "k", ticket
             doors[0]._served.put(request_id, request)
-            served.finish(ticket, ended(), SEEN)
+            served.finish(ticket, ended(), SEEN, ANSWERED)
         for worker, request_id, key in (
             (told, "req_w0-1", "k"),
             (told, "req_w0-1", "another key"),

@@ -348,7 +348,7 @@ async def test_a_probe_whose_caller_leaves_is_set_free(tmp_path: Path, body: byt
     ("own", "weight_bps", "arm"),
     [(CANDIDATE, 10_000, "canary"), (INCUMBENT, 0, "incumbent")],
 )
-async def test_an_arm_that_is_left_out_as_open_is_charged_and_its_cause_is_evidence_once(
+async def test_an_arm_that_is_left_out_as_open_is_charged_and_each_caller_is_evidence(
     tmp_path: Path,
     own: str,
     weight_bps: int,
@@ -377,7 +377,7 @@ async def test_an_arm_that_is_left_out_as_open_is_charged_and_its_cause_is_evide
     assert sum(row.charged for row in rows) == 4
     assert sum(row.failed for row in rows) == 0
     blocks = place.kept.blocks.values()
-    assert sum(block.canary_failures for block in blocks) == (1 if weight_bps else 0)
+    assert sum(block.canary_failures for block in blocks) == (4 if weight_bps else 0)
 
 
 @pytest.mark.req("F4", "B4")

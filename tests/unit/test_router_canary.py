@@ -82,6 +82,7 @@ CLASSES = {
     "hang": "timeout",
     "no words": "empty",
 }
+LIMITED = {"429": "limited: rate"}
 STREAM_FAILURES = {
     "role, then an error": broken_stream(ROLE, b'data: {"error":{"message":"boom"}}\n\n'),
     "role, then the end": broken_stream(ROLE),
@@ -139,9 +140,15 @@ async def test_a_canary_failure_is_answered_by_the_incumbent_and_charged_by_its_
         0,
         1,
     )
-    assert (block.canary_units, block.canary_failures) == (1, 1)
     errors = block.counts[Guardrail.ERRORS]
     assert isinstance(errors, ErrorTally)
+    if failure in LIMITED:
+        # The guardrail of limits reads it, and the guardrail of errors does not.
+        assert (block.canary_units, block.canary_failures) == (1, 0)
+        assert (errors.classes, errors.unknown) == ({}, ArmSplit(1, 1))
+        assert block.outcomes == {LIMITED[failure]: ArmSplit(1, 1)}
+        return
+    assert (block.canary_units, block.canary_failures) == (1, 1)
     assert errors.classes == {CLASSES.get(failure, "malformed"): ArmSplit(1, 1)}
 
 
@@ -193,7 +200,9 @@ async def test_a_key_that_opted_out_meets_the_routes_own_model_and_counts_in_no_
     assert headers[b"x-swapgate-arm"] == b"incumbent"
     assert place.asked == {INCUMBENT: 1}
     place.recorder.flush(final=True)
-    assert not place.kept.blocks
+    (block,) = place.kept.blocks.values()
+    assert (block.units, block.outcomes) == (0, {})
+    assert block.uncounted == {"opt_out": ArmSplit(1, 0)}
 
 
 @pytest.mark.req("F4", "A5")

@@ -441,8 +441,8 @@ def test_a_whole_answer_tells_its_usage() -> None:
     told = checked("messages", {**MESSAGE, "usage": usage})
     assert told == TokenUsage(1_000_000, 0, 0, 1_000_000, 400_000)
     # Written for 5 minutes 1.25 times the price of other input, for an hour 2 times.
-    assert Price(1.0, 4.0).cost_usd(*told) == pytest.approx(0.6 * 1.25 + 0.4 * 2.0)
-    assert Price(1.0, 4.0, 0.1, 3.0).cost_usd(*told) == pytest.approx(0.6 * 3.0 + 0.4 * 4.8)
+    assert Price(1.0, 4.0).answer_usd(*told) == pytest.approx(0.6 * 1.25 + 0.4 * 2.0)
+    assert Price(1.0, 4.0, 0.1, 3.0).answer_usd(*told) == pytest.approx(0.6 * 3.0 + 0.4 * 4.8)
     assert checked("responses", RESPONSE) == TokenUsage(3, 2)
     assert checked("responses", {**RESPONSE, "usage": None}) is None
     assert checked("messages", {**MESSAGE, "usage": 1}) is None

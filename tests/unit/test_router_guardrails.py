@@ -4,8 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.gate.online.evidence_paths import error_tally
+from harness.gate.online.guardrail_report import guardrail_totals
 from harness.gate.online.guardrails import (
     RANK_GUARDRAILS,
+    SUM_GUARDRAILS,
     ArmSplit,
     FailureTally,
     FeedbackTally,
@@ -15,6 +18,15 @@ from harness.gate.online.guardrails import (
     scored_count,
 )
 from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.outcome import (
+    ANSWERED,
+    READINGS,
+    ROUTER_FAULT,
+    ExposureOutcome,
+    OutcomeKind,
+    OutcomeReason,
+    Reading,
+)
 from harness.gate.online.prompt_cache import CacheUse, saved_seconds
 from harness.gate.online.rollout_evidence import (
     CanaryEvidence,
@@ -22,14 +34,17 @@ from harness.gate.online.rollout_evidence import (
 )
 from harness.gate.policy import CanaryPolicy
 from harness.providers.target import Price
+from harness.routing.records.block_checks import check_block
 from router.recording.observation_builder import RankPool
 from router.recording.scored_units import (
     NEEDS,
+    AnswerFault,
     GuardrailSample,
     LedgerUnit,
     RequestTraits,
     SampleValues,
 )
+from tests.support.canary.outcomes import outcome_of
 from tests.unit.test_router_ledger import Play as LedgerPlay
 
 pytestmark = pytest.mark.req("F3")
@@ -39,6 +54,7 @@ ALL = (
     | RequestTraits.JSON
     | RequestTraits.TOOLS
     | RequestTraits.PRICED
+    | RequestTraits.SERVED
 )
 CALLERS = UnitRule(block_size=20, guardrails=Guardrails().tolerated())
 traits = st.integers(0, int(ALL)).map(RequestTraits)
@@ -46,7 +62,7 @@ amounts = st.floats(0, 1e6)
 cache_uses = st.builds(CacheUse, st.integers(100, 10**6), st.integers(0, 100), amounts, amounts)
 seens = st.builds(
     GuardrailSample,
-    st.builds(SampleValues, *(amounts,) * 5, cache_uses, amounts),
+    st.builds(SampleValues, *(amounts,) * 5, cache_uses, amounts, st.booleans()),
     st.integers(0, 15),
 )
 
@@ -76,9 +92,10 @@ class Play(LedgerPlay):
         failed: bool = False,
     ) -> LedgerUnit:
         unit = self.begin(key, canary=canary, kind=kind)
+        outcome = outcome_of(failed=failed)
         self.ledger.finish(
             unit,
-            failed=failed,
+            outcome=outcome,
             sample=sample or good(),
             now=self.now,
         )
@@ -98,6 +115,30 @@ def good(seconds: float = 1.0, bad: int = 0) -> GuardrailSample:
 
 def failed() -> GuardrailSample:
     return GuardrailSample(SampleValues(output_tokens=3.0))
+
+
+@pytest.mark.req("F3")
+def test_values_without_a_providers_count_are_bounds_that_no_level_contains() -> None:
+    """Equal arms: 8 of 20 canary units and 2 of 20 incumbent units have no count."""
+    play = Play(UnitRule(block_size=40, guardrails=CALLERS.guardrails))
+    for canary, missing in ((True, 8), (False, 2)):
+        for number in range(20):
+            bounded = number < missing
+            tokens, cost_usd = (2.0, 0.0001) if bounded else (50.0, 0.001)
+            values = SampleValues(1.0, 0.2, None, tokens, cost_usd, bounded=bounded)
+            play.ask("", GuardrailSample(values), canary=canary)
+    block = play.only()
+
+    for guardrail, level in (
+        (Guardrail.OUTPUT_TOKENS, 50.0),
+        (Guardrail.COST_PER_SUCCESS, 0.001),
+    ):
+        assert block.bounds[guardrail] == ArmSplit(10, 8)
+        assert block.levels[guardrail].canary == pytest.approx(level)
+        assert block.levels[guardrail].control == pytest.approx(level)
+        totals = guardrail_totals([block], guardrail)
+        assert (totals.canary_bounds, totals.control_bounds) == (8, 2)
+    assert Guardrail.LATENCY not in block.bounds
 
 
 @given(
@@ -123,8 +164,16 @@ def test_a_blocks_findings_fit_the_units_that_each_guardrail_applies_to(
 
     for guardrail in CALLERS.guardrails:
         needs = NEEDS[guardrail]
-        arms = [canary for canary, kind, _ in requests if kind & needs == needs]
-        if guardrail in RANK_GUARDRAILS:
+        failure = READINGS[guardrail][OutcomeKind.FAILED]
+        arms = [
+            canary
+            for canary, kind, evidence in requests
+            if kind & needs == needs
+            and (evidence is not None or failure is not Reading.UNKNOWN)
+        ]
+        if guardrail in SUM_GUARDRAILS:
+            assert guardrail not in block.counts
+        elif guardrail in RANK_GUARDRAILS:
             fewer, more = sorted((sum(arms), len(arms) - sum(arms)))
             # The values of fewer wait for those of later blocks.
             ranked = len(requests) == CALLERS.block_size
@@ -152,11 +201,93 @@ def test_an_error_is_an_error_alone_and_the_worst_value() -> None:
     block = play.only()
 
     assert (block.failures, block.canary_failures, block.missing) == (1, 1, 0)
-    assert {tally.failures for tally in block.counts.values()} == {0}
+    counts = {name: t for name, t in block.counts.items() if name is not Guardrail.ERRORS}
+    assert {tally.failures for tally in counts.values()} == {0}
     assert block.ranks[Guardrail.LATENCY][0] > 0.94
     assert block.ranks[Guardrail.COST_PER_SUCCESS][0] > 0.94
-    # Of a failed one, what it got.
-    assert block.ranks[Guardrail.OUTPUT_TOKENS][0] < 0.06
+    assert Guardrail.OUTPUT_TOKENS not in block.ranks
+
+
+@pytest.mark.req("F3")
+def test_a_failed_request_gives_no_credit_to_guardrails_of_answers() -> None:
+    play = Play(CALLERS)
+    for _ in range(9):
+        play.ask("", good(bad=AnswerFault.TRUNCATED.value), canary=True)
+    for _ in range(6):
+        play.ask(
+            "",
+            failed(),
+            canary=True,
+            failed=True,
+        )
+    play.ask("")
+    block = play.only()
+
+    assert block.counts[Guardrail.TRUNCATION] == FailureTally(10, 9, 9, 9)
+    assert block.counts[Guardrail.LEAVING] == FailureTally(16, 15, 0, 0)
+    assert block.outcomes == {
+        "answered": (10, 9),
+        "failed: provider": (6, 6),
+    }
+
+
+KINDS = st.sampled_from([*OutcomeKind])
+REASONS = st.none() | st.sampled_from([*OutcomeReason])
+
+
+@pytest.mark.req("F3")
+@given(
+    st.lists(
+        st.tuples(
+            st.booleans(),
+            st.none() | st.builds(ExposureOutcome, KINDS, REASONS),
+        ),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_in_each_arm_a_blocks_outcomes_sum_to_its_assigned_units(
+    ends: list[tuple[bool, ExposureOutcome | None]],
+) -> None:
+    play = Play(replace(CALLERS, block_size=40))
+    for number, (canary, outcome) in enumerate(ends):
+        unit = play.begin(f"caller {number}", canary=canary)
+        if outcome is not None:
+            play.ledger.finish(
+                unit,
+                outcome=outcome,
+                sample=good(),
+                now=play.now,
+            )
+    block = play.only()
+
+    assert (block.units, block.canary_units) == (
+        len(ends),
+        sum(canary for canary, _ in ends),
+    )
+    assert sum(split.failures for split in block.outcomes.values()) == block.units
+    assert sum(split.canary for split in block.outcomes.values()) == block.canary_units
+    assert block.assigned == (block.units, block.canary_units)
+    check_block(replace(block, sequence=1))
+
+
+@pytest.mark.req("F3")
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        ROUTER_FAULT,
+        ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.OTHER_TARGET),
+    ],
+)
+def test_an_outcome_that_is_not_measured_is_no_success(outcome: ExposureOutcome) -> None:
+    play = Play(CALLERS)
+    play.ledger.finish(play.begin("a", canary=True), outcome=outcome, now=play.now)
+    play.ask("b")
+    block = play.only()
+
+    assert error_tally(block) == FailureTally(1, 0, 0, 0)
+    assert block.counts[Guardrail.LEAVING] == FailureTally(1, 0, 0, 0)
+    assert block.counts[Guardrail.TRUNCATION] == FailureTally(1, 0, 0, 0)
 
 
 def test_a_lost_outcome_is_a_failure_of_every_guardrail_in_both_arms() -> None:
@@ -183,7 +314,7 @@ def test_feedback_counts_as_long_after_a_quick_answer_as_after_a_slow_one() -> N
     play.now = 30.0
     play.ledger.finish(
         slow,
-        failed=False,
+        outcome=ANSWERED,
         sample=good(30.0),
         now=play.now,
     )

@@ -20,6 +20,7 @@ from harness.gate.online.observation import (
     NeverSeen,
     ObservationBlock,
 )
+from harness.gate.online.outcome import ANSWERED
 from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger
 from router.recording.scored_units import (
     GuardrailSample,
@@ -27,6 +28,7 @@ from router.recording.scored_units import (
     RequestTraits,
     SampleValues,
 )
+from tests.support.canary.outcomes import outcome_of
 
 pytestmark = pytest.mark.req("F3", "F4")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -70,7 +72,7 @@ class Play:
 
     def finish(self, unit: LedgerUnit | None, *, failed: bool = False) -> None:
         if unit:
-            self.ledger.finish(unit, failed=failed)
+            self.ledger.finish(unit, outcome=outcome_of(failed=failed))
 
     def wait(self, seconds: float) -> list[ObservationBlock]:
         self.now += seconds
@@ -138,6 +140,8 @@ def test_every_blocks_counts_fit_together(history: list[tuple[str, int, object]]
         assert total - canary <= n - m
         assert 0 <= block.missing <= total
         assert block.opened_at <= block.closed_at
+        assert sum(split.failures for split in block.outcomes.values()) == n
+        assert sum(split.canary for split in block.outcomes.values()) == m
     assert [block.sequence for block in play.blocks] == list(range(1, len(play.blocks) + 1))
     assert sum(block.units for block in play.blocks) == len(play.units)
     assert play.ledger.idle
@@ -272,7 +276,7 @@ def test_a_block_tells_by_class_how_each_arm_failed() -> None:
     }.items():
         unit = units[key]
         assert unit is not None
-        play.ledger.finish(unit, failed=True, why=why)
+        play.ledger.finish(unit, outcome=outcome_of(failed=True, why=why))
     for key in "de":
         play.finish(units[key])
     play.wait(CALLERS.missing_s)  # nobody says what became of b
@@ -373,7 +377,7 @@ def test_a_block_without_a_claim_ranks_no_value_that_is_ranked_among_never_seen_
             sample = GuardrailSample(SampleValues(latency=0.5 + n / 100))
             ledger.finish(
                 unit,
-                failed=False,
+                outcome=ANSWERED,
                 sample=sample,
                 now=now,
             )

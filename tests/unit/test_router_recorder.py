@@ -44,6 +44,7 @@ from router.recording.sums import (
     minute_rows,
     sum_rows,
 )
+from tests.support.canary.outcomes import outcome_of
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import SwitchableStore, snapshot
 from tests.support.site.signing_keys import CONTROL
@@ -135,7 +136,8 @@ class Bench:
         self.callers += 1
         key = key or f"caller {self.callers}"
         ticket = self.recorder.admit(canary, Arm.CANARY, key)
-        self.recorder.finish(ticket, DONE._replace(charged=failed))
+        outcome = outcome_of(failed=failed)
+        self.recorder.finish(ticket, DONE._replace(charged=failed), outcome=outcome)
 
     @property
     def stored(self) -> tuple[int, int]:

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +263,7 @@ async def test_a_refusal_in_another_shape_reaches_the_client_in_its_own_protocol
 
 
 @pytest.mark.req("F2", "F4")
-async def test_what_an_open_circuit_keeps_from_a_candidate_is_no_evidence_of_either_arm(
+async def test_a_circuit_that_the_candidate_opened_makes_its_assigned_requests_failures(
     tmp_path: Path,
 ) -> None:
     place = Place(
@@ -275,11 +276,53 @@ async def test_what_an_open_circuit_keeps_from_a_candidate_is_no_evidence_of_eit
 
     place.recorder.flush(final=True)
     blocks = place.kept.blocks.values()
-    # Of those before the circuit opened, whose five attempts failed.
-    assert place.asked[CANDIDATE] == 5
-    assert sum(block.canary_failures for block in blocks) == 3
-    assert sum(block.canary_units for block in blocks) == 3
-    assert sum(block.units for block in blocks) < 30
+    assert place.asked[CANDIDATE] == 5  # then its circuit opens
+    failed = sum(block.canary_failures for block in blocks)
+    assert failed == sum(block.canary_units for block in blocks) > 15
+    assert sum(block.units for block in blocks) == 60
+    assert not any(block.uncounted for block in blocks)
+
+
+@pytest.mark.req("F2", "F4")
+@pytest.mark.parametrize("limited", [CANDIDATE, INCUMBENT], ids=["candidate", "incumbent"])
+async def test_a_pause_that_a_provider_asks_for_counts_in_neither_arm(
+    tmp_path: Path, limited: str
+) -> None:
+    pause = ScriptedTurn(
+        429,
+        {"retry-after": "500"},
+        steps=(b'{"error": {"message": "slow"}}',),
+    )
+    script = {
+        **dict.fromkeys((INCUMBENT, CANDIDATE, FALLBACK), completion()),
+        limited: pause,
+    }
+    place = Place(
+        tmp_path,
+        script,
+        fallback=True,
+        weight_bps=5_000,
+    )
+
+    await place.ask(times=60)
+
+    place.recorder.flush(final=True)
+    blocks = place.kept.blocks.values()
+    assert sum(block.failures for block in blocks) == 0
+    assigned = [key for block in blocks for key in block.assigned_outcomes]
+    assert set(assigned) - {"answered"} == {
+        "limited: rate",
+        "not_sent: pause",
+        "not_measured: other_held",
+    }
+    sums = Counter[str]()
+    for block in blocks:
+        for key, split in block.assigned_outcomes.items():
+            sums[key] += split.failures
+    assert sum(sums.values()) == sum(block.assigned.failures for block in blocks) == 60
+    # Each arm has its keys' share of them.
+    ratio = sums["not_sent: pause"] / sums["not_measured: other_held"]
+    assert 0.4 < ratio < 2.5
 
 
 @pytest.mark.req("A5")

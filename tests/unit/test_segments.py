@@ -25,11 +25,12 @@ from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.online.segment_harm import describe_sources, find_segment
 from harness.gate.policy import CanaryPolicy
 from harness.providers.models.capabilities import Endpoint
-from harness.routing.records.traffic_tables import check_block
+from harness.routing.records.block_checks import check_block
 from router.frame.body import read_request
 from router.observers.guardrail_sampling import detect_segments
 from router.recording.ledger import Ledger
 from router.recording.scored_units import SEGMENTS_FROM
+from tests.support.canary.outcomes import outcome_of
 from tests.support.canary.segmented_traffic import (
     SegmentTruth,
     simulate_segments,
@@ -103,7 +104,7 @@ def closed_block(unit_rule: UnitRule, *traits: int) -> ObservationBlock:
             traits=trait,
         )
         assert unit is not None
-        ledger.finish(unit, failed=not number)
+        ledger.finish(unit, outcome=outcome_of(failed=not number))
     (block,) = ledger.close(1.0, NOW)
     return block
 

@@ -20,6 +20,7 @@ from harness.canary.split import (
 )
 from harness.frame.alerts.alert import AlertEvent
 from harness.frame.errors import UpstreamError
+from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome
 from harness.providers.force import (
     Force,
     ForceKind,
@@ -225,6 +226,7 @@ class Records(Recording):
         super().__init__("litellm-1", clock)
         self.units: list[tuple[str, bool, int]] = []
         self.requests: list[CompletedRequest] = []
+        self.outcomes: list[ExposureOutcome] = []
 
     def admit_to(
         self,
@@ -239,11 +241,13 @@ class Records(Recording):
 
     def finish(
         self,
-        _: object,
+        ticket: object,  # noqa: ARG002 - the recorder's
         ended: CompletedRequest,
-        __: object = None,
+        sample: object = None,  # noqa: ARG002 - the recorder's
+        outcome: ExposureOutcome = ROUTER_FAULT,
     ) -> None:
         self.requests.append(ended)
+        self.outcomes.append(outcome)
 
     def alerts(self) -> list[tuple[AlertEvent, str]]:
         return [(alert.news, alert.text) for alert in self._take_sums().alerts]

@@ -42,6 +42,12 @@ from harness.frame.formatting import format_bps, format_quantity
 from harness.frame.ports import Clock
 from harness.frame.runtime import telemetry
 from harness.frame.runtime.supervisor import LOOK_EVERY_S, interrupts
+from harness.gate.online.outcome import (
+    ANSWERED,
+    ExposureOutcome,
+    OutcomeKind,
+    OutcomeReason,
+)
 from harness.providers.target import Target
 
 if TYPE_CHECKING:
@@ -237,7 +243,8 @@ class SplitDrive:
             priced=False,
         )
         latency_s = None if outcome.failed else outcome.latency_s
-        self._recorder.finish(ticket, ended, GuardrailSample(SampleValues(latency_s)))
+        sample = GuardrailSample(SampleValues(latency_s))
+        self._recorder.finish(ticket, ended, sample, _exposure_outcome(outcome))
 
     def _report(self, problems: Mapping[str, str]) -> None:
         """Raises alerts for new problems, repeats them every `STILL_AFTER`, and ends the
@@ -264,6 +271,13 @@ class SplitDrive:
                 log.warning("split", subject=subject, text=text)
             self._open[subject] = alert
             self._recorder.notify(alert)
+
+
+def _exposure_outcome(outcome: Outcome) -> ExposureOutcome:
+    """Returns how an exposure ended: a gateway's log shows only answers and failures."""
+    if outcome.failed:
+        return ExposureOutcome(OutcomeKind.FAILED, OutcomeReason.PROVIDER, outcome.why)
+    return ANSWERED
 
 
 def drive_litellm(

@@ -43,6 +43,7 @@ class AlertKind(StrEnum):
     SERVED_MODEL = "served_model"
     LOCAL_ABORT = "local_abort"
     CANARY_HELD = "canary_held"
+    WAY_BACK_GONE = "way_back_gone"
     MODEL_ENDS = "model_ends"
     MODEL_ENDED = "model_ended"
     SIGN_IN_ENDED = "sign_in_ended"
@@ -156,6 +157,14 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.WARNING,
         "fix what the alert names, or wait until the freeze ends: the canary then "
         "continues by itself; `swapgate canary status` shows its state",
+    ),
+    _K.WAY_BACK_GONE: AlertRule(
+        _S.WARNING,
+        "`swapgate route history` lists former incumbents: `swapgate route rollback "
+        "--to-version N` restores another one if the present model fails. Add a fallback with "
+        "`swapgate route fallback add`; `swapgate canary finish` ends a bake that compares "
+        "nothing",
+        remind=timedelta(days=7),
     ),
     _K.PROMOTED: AlertRule(
         _S.INFO,

@@ -224,6 +224,7 @@ OF_A_CANARY: Final = frozenset(
         _K.LOCAL_ABORT,
         _K.CANARY_PAUSED,
         _K.CANARY_HELD,
+        _K.WAY_BACK_GONE,
         _K.SAMPLE_RATIO,
     }
 )

@@ -44,6 +44,7 @@ class KeySpend:
     tokens: int
     cost_usd: float
     unpriced: int  # requests of unknown cost
+    bounded: int = 0  # requests whose tokens and cost are lower bounds; the sums include them
 
     def plus(self, other: "KeySpend") -> "KeySpend":
         return KeySpend(
@@ -54,6 +55,7 @@ class KeySpend:
             self.tokens + other.tokens,
             self.cost_usd + other.cost_usd,
             self.unpriced + other.unpriced,
+            self.bounded + other.bounded,
         )
 
 
@@ -63,6 +65,7 @@ class SpendTotals:
     day_usd: float = 0.0
     month_usd: float = 0.0
     unpriced: int = 0  # the month's requests of unknown cost, which the sums omit
+    bounded: int = 0  # the month's requests whose cost is a lower bound, in the sums
 
     def plus(self, other: "SpendTotals") -> "SpendTotals":
         return SpendTotals(
@@ -70,6 +73,7 @@ class SpendTotals:
             self.day_usd + other.day_usd,
             self.month_usd + other.month_usd,
             self.unpriced + other.unpriced,
+            self.bounded + other.bounded,
         )
 
 
@@ -107,13 +111,14 @@ def totals_on(spent: SpendTotals, today: date) -> SpendTotals:
 
 def total_spend(rows: Iterable[KeySpend], today: date) -> SpendTotals:
     day_usd = month_usd = 0.0
-    unpriced = 0
+    unpriced = bounded = 0
     for row in rows:
         if (row.day.year, row.day.month) == (today.year, today.month):
             day_usd += row.cost_usd if row.day == today else 0.0
             month_usd += row.cost_usd
             unpriced += row.unpriced
-    return SpendTotals(today, day_usd, month_usd, unpriced)
+            bounded += row.bounded
+    return SpendTotals(today, day_usd, month_usd, unpriced, bounded)
 
 
 def next_month(day: date) -> date:

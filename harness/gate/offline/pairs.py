@@ -41,6 +41,8 @@ class PairedItem:
     # an entry for each epoch.
     missing: tuple[float, float] = (0.0, 0.0)
     reasons: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    # Answers of (incumbent, candidate) that a gateway marks as its fallback's.
+    fallbacks: tuple[int, int] = (0, 0)
     # Form rules that the candidate's answers broke, with an entry for each epoch.
     rules: tuple[str, ...] = ()
     # The models that providers named; equality ignores them.
@@ -245,6 +247,10 @@ def _reasons(samples: Sequence[Sample]) -> tuple[str, ...]:
     return tuple(sample.error_text.rstrip(". ") or "no reply" for sample in lost)
 
 
+def _count_fallbacks(samples: Sequence[Sample]) -> int:
+    return sum(sample.error is SampleError.FALLBACK for sample in samples)
+
+
 def _paired(a: Sequence[Sample], b: Sequence[Sample]) -> PairedItem:
     """Builds the pair of one item.
 
@@ -264,6 +270,7 @@ def _paired(a: Sequence[Sample], b: Sequence[Sample]) -> PairedItem:
         unanswered=any(sample.error and not sample.answer for sample in (*a, *b)),
         missing=(len(reasons[0]) / len(a), len(reasons[1]) / len(b)),
         reasons=reasons,
+        fallbacks=(_count_fallbacks(a), _count_fallbacks(b)),
         rules=tuple(
             sample.rule or "unnamed"
             for sample in b
@@ -305,8 +312,6 @@ class _Pinned:
 
 def _cost(samples: Sequence[Sample]) -> float | None:
     """Returns the mean over epochs; None if an epoch's cost is unknown or it has no answer."""
-    costs = [
-        None if sample.error is SampleError.INFRA else sample.cost_usd for sample in samples
-    ]
+    costs = [sample.cost_usd if sample.is_own else None for sample in samples]
     known = [cost for cost in costs if cost is not None and math.isfinite(cost) and cost >= 0]
     return math.fsum(known) / len(known) if len(known) == len(costs) else None

@@ -21,6 +21,11 @@ from typing import Any, Final
 from harness.frame.formatting import add_seconds
 from harness.frame.plain_data import canonical_json, digest, from_plain
 from harness.gate.offline.pairs import PairedItem, PairedSuite, pair_samples
+from harness.gate.offline.served_arms import (
+    SameModel,
+    describe_unmeasured,
+    find_same_model,
+)
 from harness.gate.offline.suite_claims import (
     ClaimGroup,
     SuiteClaim,
@@ -114,6 +119,12 @@ def served_from_json(inputs: Mapping[str, Any], suite: str) -> ServedModels:
     return ServedModels(**sides)
 
 
+def read_same_model(inputs: Mapping[str, Any]) -> SameModel | None:
+    """Restores the finding that both arms were served by the same; None without it."""
+    stored = inputs.get("same_model")
+    return SameModel.from_json(stored) if stored else None
+
+
 def verdict_times(inputs: Mapping[str, Any]) -> tuple[datetime, datetime]:
     """Returns when the verdict was decided, and when it expires."""
     return (
@@ -162,6 +173,7 @@ def _marks(paired: PairedSuite) -> dict[str, object]:
             "unanswered": item.unanswered,
             "rules": list(item.rules),
             **({} if item.complete else {"reasons": [list(arm) for arm in item.reasons]}),
+            **({"fallbacks": list(item.fallbacks)} if any(item.fallbacks) else {}),
         }
         for item in paired.items
         if item != PairedItem(item.pair, costs=item.costs, variances=item.variances)
@@ -205,6 +217,7 @@ def _item(
         return PairedItem(pair)
     ours, theirs = mark["unscored"]
     reasons = mark.get("reasons", ((), ()))
+    fallbacks = mark.get("fallbacks", (0, 0))
     return PairedItem(
         pair=pair,
         unscored_incumbent=ours,
@@ -213,6 +226,7 @@ def _item(
         missing=(ours / epochs, theirs / epochs),
         reasons=(tuple(reasons[0]), tuple(reasons[1])),
         rules=tuple(mark["rules"]),
+        fallbacks=(fallbacks[0], fallbacks[1]),
     )
 
 
@@ -315,9 +329,14 @@ Samples = Sequence[Sample]
 
 @dataclass(frozen=True, slots=True)
 class _Question:
+    """What a verdict decides on. models, confirmed: see `served_arms`; a replay has `same`."""
+
     route: str
     incumbent: str
     candidate: str
+    models: tuple[str, str] = ("", "")
+    confirmed: bool = False
+    same: SameModel | None = None
 
 
 def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
@@ -330,12 +349,16 @@ def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
     ttl_s: float,
     *,
     stopped: Mapping[str, tuple[str, str]] | None = None,
+    models: tuple[str, str] = ("", ""),
+    same_model_confirmed: bool = False,
 ) -> Verdict | None:
     """Decides on all suites together; returns None while it is open (statistics.md §1.7).
 
     samples_by_suite: samples of incumbent and candidate; a missing suite has no samples yet.
     ttl_s: how long the verdict is valid. stopped: for suites whose runs have ended, the outcome
-    of a suite that is still open (`infra_error` or `inconclusive`), and why.
+    of a suite that is still open (`infra_error` or `inconclusive`), and why. models: the
+    models' names for incumbent and candidate. same_model_confirmed: see
+    `served_arms.SameModel`.
     Raises StaleEvidence if the two sides of a suite do not match.
     """
     cases = []
@@ -345,7 +368,8 @@ def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
         cases.append(SuiteClaim(plan, pair_samples(plan, ours, theirs), halted))
     decided_at = now.astimezone(UTC)
     expires_at = add_seconds(decided_at, ttl_s)
-    return _decide(_Question(route, incumbent, candidate), cases, decided_at, expires_at)
+    question = _Question(route, incumbent, candidate, models, same_model_confirmed)
+    return _decide(question, cases, decided_at, expires_at)
 
 
 def replay_verdict(stored: Verdict) -> Verdict:
@@ -362,7 +386,8 @@ def replay_verdict(stored: Verdict) -> Verdict:
 
 def decide_from_claims(stored: Verdict, cases: Sequence[SuiteClaim]) -> Verdict | None:
     """Decides the stored verdict's question from `cases`; None while it is open."""
-    question = _Question(stored.route, stored.incumbent, stored.candidate)
+    same = read_same_model(stored.inputs)
+    question = _Question(stored.route, stored.incumbent, stored.candidate, same=same)
     return _decide(question, cases, *verdict_times(stored.inputs))
 
 
@@ -384,7 +409,13 @@ def _decide(
         return None
     used = [case.first(units) for case, units in zip(cases, judgement.consumed, strict=True)]
     inputs = inputs_to_json(used, decided_at, expires_at)
+    same = question.same or find_same_model(used, question.models, confirmed=question.confirmed)
+    if same is not None:
+        inputs["same_model"] = same.as_json()
     reason = judgement.reason
+    if why := describe_unmeasured(used, same):
+        outcome = "infra_error"
+        reason = f"Not measured: {why}"
     body = [
         question.route,
         question.incumbent,

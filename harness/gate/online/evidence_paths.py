@@ -19,6 +19,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from itertools import accumulate
+from operator import or_
 from typing import Final
 
 from harness.frame.errors import InputError
@@ -26,18 +27,25 @@ from harness.frame.formatting import add_seconds
 from harness.gate.arrays import Floats, geometric_grid, log_mean_rows, np
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.guardrails import (
+    NO_SPLIT,
     FailureTally,
     Guardrail,
     GuardrailKind,
     guardrail_kind,
 )
 from harness.gate.online.observation import NeverSeen, ObservationBlock
+from harness.gate.online.outcome import BY_OUTCOME
 from harness.gate.online.worker_guard import HARM_GRID, arm_log_factor
 from harness.gate.policy import CanaryPolicy
 
-# Chosen for the fewest exposures at 2, 5 and 20 % failures against 1 % (statistics.md §2.11).
-ERRORS_WEIGHT: Final = 0.9  # of the errors guardrail; the other guardrails share the rest
+# Weights of the evidence, summing to 1 (statistics.md §2.11).
+ERRORS_WEIGHT: Final = 0.7
+LEAVING_WEIGHT: Final = 0.2
+OTHERS_WEIGHT: Final = 0.1  # of all other guardrails together
 RANK_STAKES: Final = geometric_grid(0.05, 0.95, 8)
+# The least value of a bet on a mean is -SUM_LEAST: see `sums_path`.
+SUM_LEAST: Final = 1.1
+SUM_STAKES: Final = tuple(stake / SUM_LEAST for stake in geometric_grid(0.05, 0.9, 8))
 # Weights of the ratios of HARM_GRID, summing to 1.
 ODDS_WEIGHTS: Final = (0.003, 0.01, 0.305, 0.165, 0.11, 0.115, 0.25, 0.032, 0.01)
 # If a block's smaller arm expects fewer units than this, the test uses the planned share.
@@ -62,30 +70,47 @@ def distance_to_trip(log_e: float, limit: float) -> float:
 
 
 def guardrail_weights(guardrails: Collection[Guardrail]) -> dict[Guardrail, float]:
-    """Gives the errors guardrail ERRORS_WEIGHT, the others equal shares of the rest.
+    """Gives each guardrail its part of the evidence; the parts sum to 1.
 
-    A guardrail without observations keeps its weight and an e-value of 1.
+    Errors get ERRORS_WEIGHT, leaving LEAVING_WEIGHT, and the others equal shares of
+    OTHERS_WEIGHT. Errors also get the part of guardrails that are off. A guardrail without
+    observations keeps its weight and an e-value of 1.
     """
-    others = len(guardrails) - 1
-    if not others:
+    others = [name for name in guardrails if name not in _WEIGHTED]
+    leaves = Guardrail.LEAVING in guardrails
+    if not (others or leaves):
         return dict.fromkeys(guardrails, 1.0)
-    share = (1.0 - ERRORS_WEIGHT) / others
+    errors = ERRORS_WEIGHT + (0.0 if others else OTHERS_WEIGHT)
+    errors += 0.0 if leaves else LEAVING_WEIGHT
+    own = {Guardrail.ERRORS: errors, Guardrail.LEAVING: LEAVING_WEIGHT}
     return {
-        guardrail: ERRORS_WEIGHT if guardrail is Guardrail.ERRORS else share
-        for guardrail in guardrails
+        name: own[name] if name in own else OTHERS_WEIGHT / len(others) for name in guardrails
     }
 
 
+_WEIGHTED: Final = frozenset({Guardrail.ERRORS, Guardrail.LEAVING})
+
+
 def block_tally(block: ObservationBlock, guardrail: Guardrail) -> FailureTally | None:
-    """Returns the counts of a guardrail of failures in a block."""
+    """Returns the counts of a guardrail of failures in a block.
+
+    Errors exclude the units whose outcome is unknown. Returns None for a block without the
+    guardrail.
+    """
     if guardrail is Guardrail.ERRORS:
-        return FailureTally(
-            block.units,
-            block.canary_units,
-            block.failures,
-            block.canary_failures,
-        )
+        return error_tally(block)
     return block.counts.get(guardrail)
+
+
+def error_tally(block: ObservationBlock) -> FailureTally:
+    """Returns a block's errors among the units whose outcome is known."""
+    unknown = block.unknown_units
+    return FailureTally(
+        block.units - unknown.failures,
+        block.canary_units - unknown.canary,
+        block.failures,
+        block.canary_failures,
+    )
 
 
 def guardrail_path(
@@ -94,13 +119,32 @@ def guardrail_path(
     policy: CanaryPolicy,
 ) -> Floats:
     """Computes log e of one guardrail after each block."""
-    if guardrail_kind(guardrail) is GuardrailKind.RANKS:
+    kind = guardrail_kind(guardrail)
+    if kind is GuardrailKind.RANKS:
         return ranks_path([block.ranks.get(guardrail, ()) for block in blocks])
+    if kind is GuardrailKind.SUMS:
+        return sums_path([block.bets.get(guardrail, ()) for block in blocks])
     tallies = [block_tally(block, guardrail) for block in blocks]
     shares = [block.weight_bps / 10_000 for block in blocks]
-    back = [not block.is_never_seen for block in blocks]
-    tallies = pool_returned(tallies, shares, back)
+    tallies = pool_returned(tallies, shares, _without_planned_share(blocks, guardrail))
     return counts_path(tallies, policy.tolerated[guardrail], shares=shares)
+
+
+def _without_planned_share(
+    blocks: Sequence[ObservationBlock], guardrail: Guardrail
+) -> list[bool]:
+    """Tells for each block whether the arms' units may not have the planned shares.
+
+    The errors leave out limited requests and others of unknown outcome. If one arm has more of
+    them, the planned share would blame the other arm. So the first unknown outcome ends the use
+    of the planned share for the rest of the rollout.
+    """
+    if guardrail in BY_OUTCOME:
+        return [True] * len(blocks)
+    if guardrail is not Guardrail.ERRORS:
+        return [not block.is_never_seen for block in blocks]
+    unknown = accumulate((block.unknown_units != NO_SPLIT for block in blocks), or_)
+    return [out or not block.is_never_seen for out, block in zip(unknown, blocks, strict=True)]
 
 
 def pool_returned(
@@ -108,11 +152,13 @@ def pool_returned(
     shares: Sequence[float],
     back: Sequence[bool],
 ) -> list[FailureTally | None]:
-    """Merges small blocks of returning callers until a pool allows a comparison of the arms.
+    """Merges small blocks without planned shares until a pool allows a comparison of the arms.
     Returns None for a block that waits for later blocks.
 
-    The planned share does not hold for returning callers, because the arm may influence who
-    returns. Only counts and shares decide how many blocks form a pool, never an arm's answers.
+    back: whether the block has no planned share. The planned share does not hold for returning
+    callers, because the arm may influence who returns, nor for a guardrail that leaves units
+    out by their outcome (`outcome.BY_OUTCOME`). Only counts and shares decide how many blocks
+    form a pool, never an arm's answers.
     """
     found: list[FailureTally | None] = []
     pool = _NOTHING
@@ -228,6 +274,22 @@ def ranks_path(ranks: Sequence[Sequence[float]]) -> Floats:
     start = np.zeros((1, len(RANK_STAKES)))
     after_each = np.cumsum(np.concatenate([start, factors]), axis=0)
     return _mean(after_each[ends])
+
+
+def sums_path(bets: Sequence[Sequence[float]]) -> Floats:
+    """Computes log e of harm after each block's bets on a mean.
+
+    bets: values y in [-SUM_LEAST, 1], whose mean is at most 0 if the canary is within its
+    margin. The evidence is the mean over SUM_STAKES of the products of 1 + stake · y
+    (Waudby-Smith and Ramdas 2024). A stored value that is NaN counts as 0, so that it changes
+    nothing.
+    """
+    values = np.array([y for block in bets for y in block], dtype=np.float64)
+    values = np.clip(np.where(np.isnan(values), 0.0, values), -SUM_LEAST, 1.0)
+    factors = np.log1p(values[:, None] * np.array(SUM_STAKES))
+    ends = list(accumulate(len(block) for block in bets))
+    start = np.zeros((1, len(SUM_STAKES)))
+    return _mean(np.cumsum(np.concatenate([start, factors]), axis=0)[ends])
 
 
 def _mean_of_products(factors: Floats, weights: Sequence[float] = ODDS_WEIGHTS) -> Floats:

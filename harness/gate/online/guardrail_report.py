@@ -24,6 +24,8 @@ from harness.gate.online.guardrails import (
     guardrail_kind,
 )
 from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.one_key import CALLER_DECIDED, sole_key
+from harness.gate.online.outcome import READINGS, Reading, split_key
 from harness.gate.online.prompt_cache import CacheLevels
 from harness.gate.online.segment_harm import SegmentHarm
 
@@ -54,6 +56,9 @@ GUARDRAIL_NAMES: Final[Mapping[Guardrail, str]] = {
     Guardrail.COST_PER_SUCCESS: "Cost per answer",
     Guardrail.FEEDBACK: "Disliked by users",
     Guardrail.JUDGE: "Found bad by the judge",
+    Guardrail.LEAVING: "Callers who left after a long wait",
+    Guardrail.LIMITS: "Limited by the provider",
+    Guardrail.REPEATS: "One text for unlike questions",
 }
 # The canary's fault if a guardrail of counts trips.
 _COUNTS = {
@@ -64,6 +69,9 @@ _COUNTS = {
     Guardrail.TOOL_VALIDITY: "calls tools wrongly more often than the incumbent",
     Guardrail.FEEDBACK: "is disliked by users more often than the incumbent",
     Guardrail.JUDGE: "is found bad by the judge more often than the incumbent",
+    Guardrail.LEAVING: "keeps callers waiting until they leave more often than the incumbent",
+    Guardrail.LIMITS: "is limited by its provider more often than the incumbent",
+    Guardrail.REPEATS: "answers unlike questions with one text more often than the incumbent",
 }
 
 
@@ -145,6 +153,11 @@ class GuardrailTotals:
     judging: JudgeTotals | None = None  # only for the judge
     opinions: OpinionTotals | None = None  # only for feedback; None if a block has no count
     cache: CacheLevels | None = None  # None if the prompt cache read no input
+    # Units whose value is a lower bound, so that the levels leave them out.
+    canary_bounds: int = 0
+    control_bounds: int = 0
+    # The client key of all units, for guardrails that callers decide; empty for several keys.
+    sole_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,9 +201,19 @@ class GuardrailEvidence(GuardrailTotals):
         return self.cache.describe(self.canary_level / self.control_level, pair)
 
     @property
+    def bounds_text(self) -> str:
+        """Says how many values are lower bounds; empty without them."""
+        if not (self.canary_bounds or self.control_bounds):
+            return ""
+        return (
+            f"lower bounds, which the mean leaves out: candidate {self.canary_bounds:,}, "
+            f"incumbent {self.control_bounds:,} (stopped, or without the provider's count)"
+        )
+
+    @property
     def text(self) -> str:
         """Writes a predicate of the canary, without the subject and the full stop."""
-        if guardrail_kind(self.guardrail) is GuardrailKind.COUNTS:
+        if guardrail_kind(self.guardrail) is not GuardrailKind.RANKS:
             return (
                 f"{_COUNTS[self.guardrail]}: {self.canary_failures:,} of {self.canary:,}"
                 f"{_in_brackets(self.canary_classes)} against {self.control_failures:,} of "
@@ -219,11 +242,17 @@ class GuardrailEvidence(GuardrailTotals):
             "canary": self.canary_classes,
             "control": self.control_classes,
         }
+        bounds = {
+            "canary": self.canary_bounds,
+            "control": self.control_bounds,
+        }
         return {
             **({"classes": classes} if known else {}),
             **({"judging": self.judging.as_json()} if self.judging else {}),
             **({"opinions": self.opinions.as_json()} if self.opinions else {}),
             **({"segment": self.segment.as_json()} if self.segment else {}),
+            **({"bounds": bounds} if any(bounds.values()) else {}),
+            **({"sole_key": self.sole_key} if self.sole_key else {}),
             **(
                 {"cache": asdict(self.cache), "cache_words": self.cache_text}
                 if self.cache
@@ -238,14 +267,18 @@ class GuardrailEvidence(GuardrailTotals):
 def guardrail_totals(
     blocks: Sequence[ObservationBlock], guardrail: Guardrail
 ) -> GuardrailTotals:
-    """Sums up one guardrail over these blocks.
+    """Sums up one guardrail over these blocks: counts, values, or limited requests.
 
     Levels are shares of failed units for counts, and geometric means for values. A level is
     None without units, because a rate of 0 would look measured.
     """
-    if guardrail_kind(guardrail) is GuardrailKind.RANKS:
+    kind = guardrail_kind(guardrail)
+    if kind is GuardrailKind.RANKS:
         return _values(blocks, guardrail)
-    tallies = [tally for block in blocks if (tally := block_tally(block, guardrail))]
+    if kind is GuardrailKind.SUMS:
+        tallies = [_limited(block) for block in blocks]
+    else:
+        tallies = [tally for block in blocks if (tally := block_tally(block, guardrail))]
     canary = sum(t.canary for t in tallies)
     units = sum(t.units for t in tallies)
     failed = sum(t.canary_failures for t in tallies)
@@ -261,7 +294,23 @@ def guardrail_totals(
         *(_classes(blocks) if guardrail is Guardrail.ERRORS else ({}, {})),
         _judging(tallies) if guardrail is Guardrail.JUDGE else None,
         _opinions(tallies) if guardrail is Guardrail.FEEDBACK else None,
+        sole_key=sole_key(blocks, guardrail) if guardrail in CALLER_DECIDED else "",
     )
+
+
+def _limited(block: ObservationBlock) -> FailureTally:
+    """Counts a block's requests that reached the provider, and the limited ones."""
+    readings = READINGS[Guardrail.LIMITS]
+    units = canary = failures = canary_failures = 0
+    for key, split in block.outcomes.items():
+        reading = readings[split_key(key)[0]]
+        if reading is not Reading.UNKNOWN:
+            units = units + split.failures
+            canary = canary + split.canary
+        if reading is Reading.BAD:
+            failures += split.failures
+            canary_failures += split.canary
+    return FailureTally(units, canary, failures, canary_failures)
 
 
 def _classes(blocks: Sequence[ObservationBlock]) -> tuple[Mapping[str, int], Mapping[str, int]]:
@@ -312,11 +361,23 @@ def _values(blocks: Sequence[ObservationBlock], guardrail: Guardrail) -> Guardra
     control = sum(
         block.units - block.canary_units for block in blocks if block.ranks.get(guardrail)
     )
-    if not any(n for n, _ in measured):
-        return GuardrailTotals(canary, control, 0, 0, None, None)
-    levels = [(n, level.canary, level.control) for n, level in measured]
-    means = _weighted_means(levels)
-    return GuardrailTotals(canary, control, 0, 0, *means, cache=_cache(measured))
+    means: tuple[float | None, float | None] = (None, None)
+    cache: CacheLevels | None = None
+    if any(n for n, _ in measured):
+        means = _weighted_means([(n, level.canary, level.control) for n, level in measured])
+        cache = _cache(measured)
+    bounded = [block.bounds[guardrail] for block in blocks if guardrail in block.bounds]
+    of_canary = sum(split.canary for split in bounded)
+    return GuardrailTotals(
+        canary,
+        control,
+        0,
+        0,
+        *means,
+        cache=cache,
+        canary_bounds=of_canary,
+        control_bounds=sum(split.failures for split in bounded) - of_canary,
+    )
 
 
 def _weighted_means(levels: Sequence[tuple[int, float, float]]) -> tuple[float, float]:

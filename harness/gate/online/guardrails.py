@@ -50,11 +50,15 @@ class Guardrail(StrEnum):
     COST_PER_SUCCESS = "cost_per_success"  # US dollars, every unit with priced targets
     FEEDBACK = "feedback"  # every unit: bad feedback that arrives before the block is sent
     JUDGE = "judge"  # units selected beforehand: the judge finds the answer bad
+    LEAVING = "leaving"  # callers who left after a long wait without new output
+    LIMITS = "limits"  # every sent unit: the provider's rate limit or quota refused it
+    REPEATS = "repeats"  # answers: one long text for unlike questions
 
 
 class GuardrailKind(StrEnum):
     COUNTS = "counts"  # a unit fails or not; tolerated: an odds ratio
     RANKS = "ranks"  # a value per unit; tolerated: a ratio of values
+    SUMS = "sums"  # a bet on a mean; tolerated: a margin by which the canary's may exceed
 
 
 RANK_GUARDRAILS: Final = frozenset(
@@ -67,18 +71,23 @@ RANK_GUARDRAILS: Final = frozenset(
     }
 )
 
+SUM_GUARDRAILS: Final = frozenset({Guardrail.LIMITS})
+
 ToleratedRatio = float | Literal[False]
 
 
 def guardrail_kind(guardrail: Guardrail) -> GuardrailKind:
-    return GuardrailKind.RANKS if guardrail in RANK_GUARDRAILS else GuardrailKind.COUNTS
+    """Returns how the guardrail compares the arms."""
+    if guardrail in RANK_GUARDRAILS:
+        return GuardrailKind.RANKS
+    return GuardrailKind.SUMS if guardrail in SUM_GUARDRAILS else GuardrailKind.COUNTS
 
 
 @dataclass(frozen=True, slots=True)
 class Guardrails:
-    """Sets the tolerated ratio of each guardrail, False for off. The errors guardrail is always
-    on, with `CanaryPolicy.rho`.
+    """Sets the tolerated ratio of each guardrail, a margin for `limits`, False for off.
 
+    The errors guardrail is always on, with `CanaryPolicy.rho`.
     A ratio of 1.25 tolerates failure odds up to 1.25 times the incumbent's, or values up to
     1.25 times as high.
     """
@@ -94,6 +103,11 @@ class Guardrails:
     cost_per_success: ToleratedRatio = 1.5  # US dollars per success
     feedback: ToleratedRatio = 1.25  # bad feedback of users
     judge: ToleratedRatio = False  # answers that the policy's judge finds bad
+    leaving: ToleratedRatio = 1.25  # callers who left after a long wait without new output
+    # By how much the canary's share of limited requests may exceed the incumbent's: 0.1 for 10
+    # points, not a ratio.
+    limits: ToleratedRatio = 0.10
+    repeats: ToleratedRatio = 2.0  # one long text as the answer to unlike questions
 
     @classmethod
     def none(cls) -> Self:
@@ -156,6 +170,9 @@ class ArmSplit(NamedTuple):
         )
 
 
+NO_SPLIT: Final = ArmSplit(0, 0)
+
+
 class SegmentCount(NamedTuple):
     """Counts units in one segment of the traffic, like `FailureTally` for all traffic."""
 
@@ -173,6 +190,18 @@ class ErrorTally(FailureTally):
     classes: Mapping[str, ArmSplit] = field(default_factory=dict)
     # By `Segment`, for segments with units; a unit is in several segments.
     segments: Mapping[str, SegmentCount] = field(default_factory=dict)
+    # Units whose outcome is no evidence of errors (`outcome.READINGS`); both arms, canary.
+    unknown: ArmSplit = NO_SPLIT
+
+    @property
+    def known(self) -> FailureTally:
+        """Returns the counts without the units whose outcome is unknown."""
+        return FailureTally(
+            self.units - self.unknown.failures,
+            self.canary - self.unknown.canary,
+            self.failures,
+            self.canary_failures,
+        )
 
     @property
     def fits(self) -> bool:
@@ -184,7 +213,8 @@ class ErrorTally(FailureTally):
             sum(split.canary for split in splits),
         )
         return (
-            failed.is_part_of(_counted(self))
+            failed.is_part_of(_counted(self.known))
+            and self.unknown.is_part_of(_counted(self))
             and all(0 <= split.canary <= split.failures for split in splits)
             and known.is_part_of(failed)
             and all(
@@ -194,9 +224,6 @@ class ErrorTally(FailureTally):
                 for count in self.segments.values()
             )
         )
-
-
-NO_SPLIT: Final = ArmSplit(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +317,14 @@ class UnitRule:
     judge: CanaryJudge | None = None
     # Secret salt of the rollout's key ledger (see `observation`); empty without a ledger.
     ledger_salt: str = ""
+    # How long a caller waits before leaving counts as harm, in seconds, until the rollout's
+    # first complete block; 0 if unknown. See `outcome.WaitLimits`.
+    first_wait_s: float = 0.0
+    stream_wait_s: float = 0.0
+    gap_wait_s: float = 0.0
+    # The ids of targets whose answers in evals reported tokens: a usage of 0 tokens is then a
+    # malformed answer.
+    counts_usage: tuple[str, ...] = ()
 
     @property
     def keeps_ledger(self) -> bool:
@@ -312,11 +347,13 @@ class MeasuredUnit(NamedTuple):
     worse than any value.
 
     observed: the measured value, if `value` is adjusted for the comparison (`prompt_cache`).
+    bounded: the value is a lower bound, so levels leave it out.
     """
 
     canary: bool
     value: float | None
     observed: float | None = None
+    bounded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,8 +410,11 @@ def rank_block(
             )
     # Only `random()` returns the same numbers in every version of Python.
     draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
-    canaries = _drawn([_worst(v) / tolerated for c, v, _ in values if c], draw)
-    controls = _drawn([_worst(v) for c, v, _ in values if not c], draw)
+    canaries = _drawn(
+        [_worst(unit.value) / tolerated for unit in values if unit.canary],
+        draw,
+    )
+    controls = _drawn([_worst(unit.value) for unit in values if not unit.canary], draw)
     # Choose the roles by the arms' sizes, which are fixed before any answer.
     exchanged = len(canaries) > len(controls)
     fewer, more = (controls, canaries) if exchanged else (canaries, controls)
@@ -394,7 +434,38 @@ def rank_block(
                 unit.value if unit.observed is None else unit.observed,
             )
             for unit in values
+            if not unit.bounded
         ),
+    )
+
+
+def bets_block(
+    values: Sequence[tuple[bool, float]],
+    *,
+    guardrail: Guardrail,
+    margin: float,
+    block: tuple[str, str, int],
+) -> tuple[float, ...]:
+    """Returns the values y of a bet that the canary's mean is at most the control's plus a
+    margin (`evidence_paths.sums_path`).
+
+    values: arm and value in [0, 1] of all units whose outcome is known, in the order of
+    admission. block: see `rank_block`. Each unit of the smaller arm is compared with the mean
+    of up to MAX_CONTROLS units of the larger arm. Each of these is used only once, so that the
+    bets of a block are independent.
+    """
+    draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
+    canaries = _drawn([value for canary, value in values if canary], draw)
+    controls = _drawn([value for canary, value in values if not canary], draw)
+    exchanged = len(canaries) > len(controls)
+    fewer, more = (controls, canaries) if exchanged else (canaries, controls)
+    if not fewer:
+        return ()
+    size = min(MAX_CONTROLS, len(more) // len(fewer))
+    sign = -1.0 if exchanged else 1.0
+    return tuple(
+        sign * (value - math.fsum(more[index * size : (index + 1) * size]) / size) - margin
+        for index, value in enumerate(fewer)
     )
 
 

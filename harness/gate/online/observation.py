@@ -36,13 +36,16 @@ from harness.gate.online.guardrails import (
 )
 
 MIN_OBSERVED_S: Final = 60.0
+# The beginnings of keys of `ObservationBlock.uncounted` for assigned requests
+# (`outcome.outcome_key` of the kinds `not_sent` and `not_measured`).
+ASSIGNED: Final = ("not_sent: ", "not_measured: ")
 
 
 @dataclass(frozen=True, slots=True)
 class NeverSeen:
     """Counts the units of a block whose keys the rollout had never counted before.
 
-    counts, ranks: None if the block's own counts and ranks apply to these units too.
+    counts, ranks, bets, by_key: None if the block's own apply to these units too.
     """
 
     units: int
@@ -51,6 +54,8 @@ class NeverSeen:
     canary_failures: int
     counts: Mapping[Guardrail, FailureTally] | None = None
     ranks: Mapping[Guardrail, tuple[float, ...]] | None = None
+    bets: Mapping[Guardrail, tuple[float, ...]] | None = None
+    by_key: Mapping[str, Mapping[Guardrail, FailureTally]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +86,61 @@ class ObservationBlock:
     # None if no ledger was used: the rollout's unit rule or the router is too old, or the
     # database was unavailable for too long.
     never_seen: NeverSeen | None = None
+    # The units by outcome (`ExposureOutcome.key`): both arms, canary. The sum is the block's
+    # units. Empty in blocks of drivers and tests that record no outcomes.
+    outcomes: Mapping[str, ArmSplit] = field(default_factory=dict)
+    # Requests of either arm that became no unit, by reason: both arms, canary. Keys that begin
+    # as in `ASSIGNED` are assigned requests; every other key is a reason for which the router
+    # could not count a caller.
+    uncounted: Mapping[str, ArmSplit] = field(default_factory=dict)
+    # Values of the bets on a mean, for guardrails of sums, in [-1.1, 1].
+    bets: Mapping[Guardrail, tuple[float, ...]] = field(default_factory=dict)
+    # Counts by the client's key, for guardrails that callers decide.
+    by_key: Mapping[str, Mapping[Guardrail, FailureTally]] = field(default_factory=dict)
+    # The units by the model that the answer names: both arms, canary.
+    served: Mapping[str, ArmSplit] = field(default_factory=dict)
+    # The limits in seconds by which the block settled departures: fields of `WaitLimits`.
+    waits: Mapping[str, float] = field(default_factory=dict)
+    # Ranked units whose value is a lower bound: both arms, canary. For texts only.
+    bounds: Mapping[Guardrail, ArmSplit] = field(default_factory=dict)
 
     @property
     def is_never_seen(self) -> bool:
         """Tells whether all keys of the block are new to the rollout."""
         new = self.never_seen
         return self.period == 1 if new is None else new.units == self.units
+
+    @property
+    def unknown_units(self) -> ArmSplit:
+        """Returns the units whose outcome is no evidence of errors; both arms, canary."""
+        errors = self.counts.get(Guardrail.ERRORS)
+        return errors.unknown if isinstance(errors, ErrorTally) else NO_SPLIT
+
+    @property
+    def assigned(self) -> ArmSplit:
+        """Returns the requests that were assigned: the units, and requests that were not sent
+        and so became no unit; both arms, canary.
+        """
+        unsent = [n for key, n in self.uncounted.items() if key.startswith(ASSIGNED)]
+        return ArmSplit(
+            self.units + sum(split.failures for split in unsent),
+            self.canary_units + sum(split.canary for split in unsent),
+        )
+
+    @property
+    def assigned_outcomes(self) -> Mapping[str, ArmSplit]:
+        """Returns `outcomes` with the assigned requests that were not sent."""
+        unsent = {key: n for key, n in self.uncounted.items() if key.startswith(ASSIGNED)}
+        found = dict(self.outcomes)
+        for key, split in unsent.items():
+            units = found.get(key, NO_SPLIT)
+            found[key] = ArmSplit(units.failures + split.failures, units.canary + split.canary)
+        return found
+
+    @property
+    def uncounted_callers(self) -> Mapping[str, ArmSplit]:
+        """Returns the part of `uncounted` that was not assigned as an exposure."""
+        return {key: n for key, n in self.uncounted.items() if not key.startswith(ASSIGNED)}
 
     def set_missing(self, *, against: bool) -> "ObservationBlock":
         """Returns the block with its missing outcomes counted against the canary (failures of
@@ -152,6 +206,8 @@ class ObservationBlock:
             canary_failures=new.canary_failures,
             counts=self.counts if new.counts is None else new.counts,
             ranks=self.ranks if new.ranks is None else new.ranks,
+            bets=self.bets if new.bets is None else new.bets,
+            by_key=self.by_key if new.by_key is None else new.by_key,
         )
 
 
@@ -179,6 +235,9 @@ class TrafficMinute:
     # Failed requests for which the router called no target, because of a switch, a missing key
     # or a data class. `charged` excludes them, because they are no failure of a target.
     refused: int = 0
+    # How long callers waited for output (`waiting.WaitCounts`).
+    waits: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    bounded: int = 0  # requests whose tokens and cost are lower bounds; the sums include them
 
 
 # Swapgate counts this many names per route and day separately, and sums up all other names.
@@ -217,6 +276,7 @@ class TrafficTotal:
     cost_usd: float
     unpriced: int
     refused: int = 0
+    bounded: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ Nothing here checks a role, a proof or the data: `harness.canary.machine` applie
 all of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -18,6 +18,7 @@ from typing import Final
 from harness.frame.errors import IllegalTransition
 from harness.frame.formatting import add_seconds
 from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.outcome import UNKNOWN_LIMITS, WaitLimits
 from harness.gate.policy import CanaryPolicy, CanaryStep
 
 
@@ -209,6 +210,8 @@ class Rollout:
     version: int = 1  # optimistic locking
     # End of the comparison of a promoted candidate with its predecessor; None without a bake.
     bake_ends_at: datetime | None = None
+    # The causes of `left_out.ExclusionCause` that an approver acknowledged; None for none.
+    acknowledged: tuple[str, ...] | None = None
 
     @property
     def live(self) -> bool:
@@ -279,8 +282,12 @@ def build_unit_rule(
     began_at: datetime,
     *,
     ledger_salt: str = "",
+    waits: WaitLimits = UNKNOWN_LIMITS,
+    counts_usage: Iterable[str] = (),
 ) -> UnitRule:
-    """Returns the unit rule for routers. ledger_salt: for the rollout's key ledger."""
+    """Returns the unit rule for routers. ledger_salt: for the rollout's key ledger.
+    counts_usage: the targets whose measured answers reported tokens.
+    """
     return UnitRule(
         block_size=policy.block_size,
         missing_s=policy.missing_s,
@@ -290,4 +297,8 @@ def build_unit_rule(
         guardrails=policy.guardrails.tolerated(),
         judge=policy.judge,
         ledger_salt=ledger_salt,
+        first_wait_s=waits.first_s,
+        stream_wait_s=waits.stream_first_s,
+        gap_wait_s=waits.gap_s,
+        counts_usage=tuple(sorted(counts_usage)),
     )

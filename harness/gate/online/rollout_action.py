@@ -23,7 +23,7 @@ from harness.frame.formatting import (
 from harness.frame.plain_data import ShownAsJson, to_plain
 from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.guardrail_report import GuardrailEvidence
-from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.guardrails import NO_SPLIT, ArmSplit, Guardrail
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import (
     ActionKind,
@@ -34,8 +34,17 @@ from harness.gate.online.rollout import (
 from harness.gate.online.rollout_evidence import (
     CanaryEvidence,
     collect_evidence,
+    sum_splits,
 )
 from harness.gate.online.segment_harm import SegmentHarm, find_segment
+from harness.gate.online.step_holds import (
+    counted_reason,
+    left_out_differences,
+    left_out_reason_text,
+    not_sent_reason,
+    saved_by_key_reason,
+)
+from harness.gate.online.uncounted import describe_uncountable
 from harness.gate.online.worker_guard import GuardCount
 from harness.gate.policy import CanaryStep, PeakHours
 
@@ -80,6 +89,12 @@ class RolloutFigures(ShownAsJson):
     local_abort: str = ""  # the alert of the router guard that stopped the canary
     guard: GuardCount | None = None  # what that guard counted; None for an alert without counts
     warnings: tuple[str, ...] = ()  # reasons against an advance by hand
+    # See `CanaryEvidence`: requests by outcome, requests that were not counted, and all
+    # assigned requests; both arms, canary.
+    outcomes: Mapping[str, ArmSplit] = field(default_factory=dict)
+    uncounted: Mapping[str, ArmSplit] = field(default_factory=dict)
+    served: Mapping[str, ArmSplit] = field(default_factory=dict)
+    assigned: ArmSplit = NO_SPLIT
 
     @property
     def segment(self) -> SegmentHarm | None:
@@ -98,7 +113,10 @@ class RolloutFigures(ShownAsJson):
         return replace(self, guardrails={**self.guardrails, Guardrail.ERRORS: named})
 
     def as_json(self) -> dict[str, object]:
-        """Writes the figures as the audit log keeps them; the last five only if set."""
+        """Writes the figures as the audit log keeps them.
+
+        Omits `carried` and all fields after it unless they are set.
+        """
         figures: dict[str, object] = {name: getattr(self, name) for name in _PLAIN}
         figures["at"] = self.at.isoformat()
         figures["tripped"] = self.tripped and self.tripped.value
@@ -116,7 +134,22 @@ class RolloutFigures(ShownAsJson):
             figures["guard"] = to_plain(self.guard)
         if self.warnings:
             figures["warnings"] = list(self.warnings)
+        if self.outcomes:
+            figures["outcomes"] = _arms_by_key(self.outcomes)
+            figures["assigned"] = _arms(self.assigned)
+        if self.uncounted:
+            figures["uncounted"] = _arms_by_key(self.uncounted)
+        if self.served:
+            figures["served"] = _arms_by_key(self.served)
         return figures
+
+
+def _arms(split: ArmSplit) -> dict[str, int]:
+    return {"canary": split.canary, "control": split.failures - split.canary}
+
+
+def _arms_by_key(splits: Mapping[str, ArmSplit]) -> dict[str, dict[str, int]]:
+    return {key: _arms(split) for key, split in splits.items()}
 
 
 _CONVERTED = {
@@ -128,6 +161,10 @@ _CONVERTED = {
     "local_abort",
     "guard",
     "warnings",
+    "outcomes",
+    "uncounted",
+    "served",
+    "assigned",
 }
 
 _PLAIN = tuple(f.name for f in fields(RolloutFigures) if f.name not in _CONVERTED)
@@ -241,6 +278,7 @@ class _View:
     log_srm: float
     late: bool
     left: timedelta
+    blocks: Sequence[ObservationBlock]
     now: datetime
     last_block: int
 
@@ -268,6 +306,7 @@ def decide_action(
         log_srm=worst_log_srm(blocks, rollout.step_started_at),
         late=now >= deadline,
         left=deadline - now,
+        blocks=blocks,
         now=now,
         last_block=blocks[-1].number if blocks else 0,
     )
@@ -331,6 +370,7 @@ def _baking(view: _View) -> _Choice:
 def _waiting(view: _View) -> _Choice:
     """Decides while the step lacks exposures: enough, too late, or hold."""
     counted = f"{view.step_exposures:,} of {view.wanted:,} canary exposures at {_share(view)}"
+    counted += _uncountable(view)
     if view.step_exposures >= view.wanted:
         return (
             ActionKind.HOLD,
@@ -354,34 +394,58 @@ def _waiting(view: _View) -> _Choice:
 def _measuring(view: _View) -> _Choice:
     """Decides once the step has its exposures. An open condition holds, later it pauses."""
     rollout = view.rollout
-    if view.step_exposures < view.wanted:
-        missing = f"{view.step_exposures:,} of {view.wanted:,} canary exposures can be read"
-        return _open(view, f"{missing} at {_share(view)}")
-    if view.log_srm >= ALARM_LOG_E:
-        return _open(
-            view,
-            "The canary's share of traffic is not the planned share: see routing",
-        )
-    step = rollout.current
-    began = rollout.step_started_at
-    missing = missing_duration(step, rollout.policy.peak, began, view.now)
-    if view.evidence.slow_in_warm_up:
-        missing = missing or "The canary is slow in its warm-up: later times decide"
-    if missing := missing or _missing_outcomes(view):
-        return _open(view, missing)
-    wanted = view.evidence.certificate_limit
-    if rollout.current.certify and view.evidence.log_certificate < wanted:
-        value = _e(view.evidence.log_certificate)
-        needed = _e(wanted)
-        return _open(
-            view,
-            f"The certificate of no harm is at {value:.2g} of {needed:g}",
-        )
+    if condition := _open_condition(view):
+        return _open(view, condition)
     shown = "certified" if rollout.current.certify else "no evidence of harm beyond tolerance"
     reason = f"{view.step_exposures:,} exposures at {_share(view)}, {shown}. {_standing(view)}"
     if rollout.last_step:
         return ActionKind.PROMOTE, RolloutSignal.PROVEN, reason
     return ActionKind.ADVANCE, RolloutSignal.STEP_DONE, reason
+
+
+def _open_condition(view: _View) -> str:
+    """Returns the first condition that the step does not meet; empty if it meets all."""
+    rollout = view.rollout
+    step = rollout.current
+    began = rollout.step_started_at
+    if view.step_exposures < view.wanted:
+        missing = f"{view.step_exposures:,} of {view.wanted:,} canary exposures can be read"
+        return f"{missing} at {_share(view)}{_uncountable(view)}"
+    if view.log_srm >= ALARM_LOG_E:
+        return "The canary's share of traffic is not the planned share: see routing"
+    missing = missing_duration(step, rollout.policy.peak, began, view.now)
+    if not missing and view.evidence.slow_in_warm_up:
+        missing = "The canary is slow in its warm-up: later times decide"
+    missing = missing or _missing_outcomes(view) or not_sent_reason(rollout, view.blocks)
+    if not missing and step.certify:
+        missing = counted_reason(view.evidence) or _missing_certificate(view)
+    # These read all blocks again, so they come last.
+    missing = missing or saved_by_key_reason(rollout, view.blocks)
+    return missing or left_out_reason_text(
+        left_out_differences(rollout, view.blocks, view.evidence)
+    )
+
+
+def _missing_certificate(view: _View) -> str:
+    wanted = view.evidence.certificate_limit
+    if view.evidence.log_certificate >= wanted:
+        return ""
+    value = _e(view.evidence.log_certificate)
+    needed = _e(wanted)
+    return f"The certificate of no harm is at {value:.2g} of {needed:g}"
+
+
+def _uncountable(view: _View) -> str:
+    """Explains why most of the step's callers can't be counted; empty if most can be."""
+    if view.step_exposures >= view.wanted:
+        return ""
+    bps = view.rollout.current.weight_bps
+    step = [block for block in view.blocks if block.weight_bps == bps]
+    why = describe_uncountable(
+        sum_splits(block.uncounted_callers for block in step),
+        sum(block.units for block in step),
+    )
+    return f". {why}" if why else ""
 
 
 def _missing_outcomes(view: _View) -> str:
@@ -468,6 +532,10 @@ def _figures(view: _View) -> RolloutFigures:
         min_exposures=view.wanted,
         seconds_left=max(0.0, view.left.total_seconds()),
         carried=canary_evidence.carried,
+        outcomes=canary_evidence.outcomes,
+        uncounted=canary_evidence.uncounted,
+        served=canary_evidence.served,
+        assigned=canary_evidence.assigned,
     )
 
 

@@ -8,8 +8,10 @@ day (statistics.md §2.12). The module also computes the certificate's evidence.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Final, NamedTuple
 
 from harness.gate.arrays import Floats, np
@@ -17,6 +19,7 @@ from harness.gate.online.evidence_paths import (
     TIMES,
     combined_path,
     distance_to_trip,
+    error_tally,
     guardrail_path,
     guardrail_weights,
     skip_warm_up,
@@ -30,8 +33,14 @@ from harness.gate.online.guardrail_report import (
     GuardrailEvidence,
     guardrail_totals,
 )
-from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.guardrails import NO_SPLIT, ArmSplit, Guardrail
 from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.one_key import (
+    CALLER_DECIDED,
+    least_path,
+    saving_keys,
+    without_key,
+)
 from harness.gate.online.segment_harm import find_segment
 from harness.gate.policy import CanaryPolicy
 
@@ -55,8 +64,8 @@ class CanaryEvidence:
         Guardrail | None
     )  # the guardrail with the largest part of the evidence that tripped
     exposures: int  # canary units
-    # Canary units by weight in bps, without blocks in which every unit failed, because such
-    # blocks contain no information about the canary.
+    # Canary units with a known outcome by weight in bps, without blocks in which every such
+    # unit failed, because those blocks contain no information about the canary.
     exposures_by_weight: Mapping[int, int]
     units: int
     failures: int
@@ -75,6 +84,12 @@ class CanaryEvidence:
     log_e_max: float
     # Whether the evidence comes from never-seen keys over all periods, not from one period.
     carried: bool
+    # outcomes: the units by `ExposureOutcome.key`, and assigned requests that became no unit.
+    # uncounted: other requests that became no unit, by reason. Both arms, canary.
+    outcomes: Mapping[str, ArmSplit]
+    served: Mapping[str, ArmSplit]  # the units by the model that the answer names
+    uncounted: Mapping[str, ArmSplit]
+    assigned: ArmSplit  # the sum of `outcomes`, if all blocks record outcomes
 
     @property
     def control_units(self) -> int:
@@ -138,7 +153,24 @@ def collect_evidence(
         log_rate_e=certificate.rate,
         log_e_max=_highest(now.path),
         carried=now.number == CARRIED,
+        outcomes=sum_splits(block.assigned_outcomes for block in read),
+        uncounted=sum_splits(block.uncounted_callers for block in read),
+        served=sum_splits(block.served for block in read),
+        assigned=ArmSplit(*map(sum, zip(*(block.assigned for block in read), strict=True)))
+        if read
+        else NO_SPLIT,
     )
+
+
+def sum_splits(parts: Iterable[Mapping[str, ArmSplit]]) -> dict[str, ArmSplit]:
+    """Adds up splits by key, in the order of the keys."""
+    both = Counter[str]()
+    canary = Counter[str]()
+    for part in parts:
+        for key, split in part.items():
+            both[key] += split.failures
+            canary[key] += split.canary
+    return {key: ArmSplit(both[key], canary[key]) for key in sorted(both)}
 
 
 def distance_path(
@@ -201,6 +233,9 @@ class _Stream:
         limit = math.log(1.0 / policy.alpha) + cost
         places = tuple(place for place, _ in own)
         path = combined_path(paths)
+        if (path >= limit).any() and any(block.by_key for block in read):
+            paths = _without_one_key(read, paths, policy)
+            path = combined_path(paths)
         return cls(number, cost, limit, places, blocks, paths, path)
 
     @property
@@ -225,6 +260,41 @@ class _Stream:
             paths=paths,
             path=self.path[:n],
         )
+
+
+def _without_one_key(
+    blocks: Sequence[ObservationBlock],
+    paths: Mapping[Guardrail, Floats],
+    policy: CanaryPolicy,
+) -> dict[Guardrail, Floats]:
+    """Returns the paths with the least evidence without any one client key (`one_key`)."""
+    return {
+        guardrail: least_path(
+            blocks,
+            guardrail,
+            path,
+            partial(guardrail_path, guardrail=guardrail, policy=policy),
+        )
+        if guardrail in CALLER_DECIDED
+        else path
+        for guardrail, path in paths.items()
+    }
+
+
+def find_saving_key(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) -> str:
+    """Returns a client key without which the canary would be rolled back; empty without one.
+
+    blocks: of the whole rollout, in the order of number.
+    """
+    ordered = skip_warm_up(blocks, policy)
+    for guardrail in CALLER_DECIDED:
+        if guardrail not in policy.tolerated:
+            continue
+        for key in saving_keys(ordered, guardrail):
+            left = [without_key(block, key, guardrail) for block in ordered]
+            if any(stream.tripped is not None for stream in _streams(left, policy)):
+                return key
+    return ""
 
 
 def _streams(
@@ -318,13 +388,14 @@ class _Certified(NamedTuple):
 def _certificate(stream: _Stream, policy: CanaryPolicy) -> _Certified:
     certificate = Certificate()
     for block in (block.set_missing(against=True) for block in stream.blocks):
+        known = error_tally(block)
         certificate = add_block(
             certificate,
             (
-                block.units,
-                block.canary_units,
-                block.failures,
-                block.canary_failures,
+                known.units,
+                known.canary,
+                known.failures,
+                known.canary_failures,
             ),
             policy.rho_ni,
         )
@@ -347,7 +418,8 @@ def _highest(path: Floats) -> float:
 def _telling(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
     exposures: dict[int, int] = {}
     for block in blocks:
-        if block.failures < block.units:
+        known = error_tally(block)
+        if known.failures < known.units:
             seen_before = exposures.get(block.weight_bps, 0)
-            exposures[block.weight_bps] = seen_before + block.canary_units
+            exposures[block.weight_bps] = seen_before + known.canary
     return exposures

@@ -7,9 +7,8 @@ probability, even if something happens to both arms at once. So each failing uni
 its arm. This is the test of statistics.md §2.2 with blocks of one canary unit, and with the
 planned share in place of the block's share.
 
-The guard needs units that count once, in the order of their assignment. A late outcome counts
-for the canary: as a success of the canary, or as a failure of the incumbent. This only lowers
-e.
+The guard needs units that count once, in the order of their assignment. It waits for each
+unit's outcome. A unit without an outcome is no failure, in either arm.
 
 A long healthy time must not hide later failures, so evidence may begin at any failure
 (statistics.md §2.3). The first failure has the weight w = FIRST_WEIGHT, the t-th failure (1 -

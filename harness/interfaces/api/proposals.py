@@ -252,11 +252,13 @@ for _verb, _decide, _body in (
     ("reject", decisions.refuse_proposal, OverruleBody),
     ("retry", decisions.retry_proposal, ReasonBody),
     ("cancel", decisions.cancel_proposal, ReasonBody),
+    ("confirm-same-model", decisions.confirm_same_model, OverruleBody),
 ):
+    _name = _verb.replace("-", "_")
     operation(
         router,
         f"POST {PROPOSAL}/{_verb}",
-        f"{_verb}_proposal",
+        f"{_name}_proposal",
         _decide,
         _body,
     )

@@ -216,11 +216,13 @@ class ChainBody(Body):
 
 class RollbackBody(Body):
     """A rollback to a former incumbent. to_version: the route's version to restore; null for
-    the incumbent before the current one. version: the route's version that the person saw;
-    Swapgate refuses the rollback if the route has another version now.
+    the incumbent before the current one. force: restore a model that cannot serve. version: the
+    route's version that the person saw; Swapgate refuses the rollback if the route has another
+    version now.
     """
 
     reason: Text
+    force: bool = False
     to_version: Count | None = None
     expected_version: Annotated[Count | None, Field(alias="version")] = None
 

@@ -20,6 +20,7 @@ from harness.frame.formatting import format_estimate, format_percent
 from harness.gate.explain import StepNeed
 from harness.gate.guardrail_rows import GuardrailRow
 from harness.gate.online.rollout import Rollout, RolloutSignal
+from harness.gate.outcome_rows import OutcomeRow
 from harness.interfaces.cli.canary_facts import (
     NO_CANARY,
     CanaryFollower,
@@ -272,6 +273,12 @@ def _print_explained(history: CanaryHistory) -> None:
     for row in explanation.guardrails:
         for line in row.classes:
             click.echo(f"{row.name}: {line}")
+    if rows := (
+        *explanation.outcomes,
+        *explanation.uncounted,
+        *explanation.served,
+    ):
+        output.table_of(rows, outcome_cells)
     if history.moves:
         output.table_of(
             history.moves,
@@ -284,6 +291,15 @@ def _print_explained(history: CanaryHistory) -> None:
             },
         )
         output.note("`swapgate gate replay EVENT` decides an event again from its blocks")
+
+
+def outcome_cells(row: OutcomeRow) -> dict[str, object]:
+    """Returns the cells of a row of outcomes."""
+    return {
+        "OUTCOME": row.name,
+        "CANDIDATE": row.candidate_text,
+        "INCUMBENT": row.incumbent_text,
+    }
 
 
 def guardrail_cells(row: GuardrailRow) -> dict[str, object]:

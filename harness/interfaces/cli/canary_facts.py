@@ -8,6 +8,7 @@ from harness.canary import status as canary_status
 from harness.canary.status import CanaryStatus
 from harness.frame.formatting import format_bps
 from harness.gate.online.rollout import Rollout
+from harness.gate.outcome_rows import describe_outcomes
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.output import harm_text
 from harness.interfaces.cli.frame.session import Session
@@ -32,6 +33,7 @@ SHOWN: Final = (
     "accepted_cost",
     "callers",
     "shared_key",
+    "no_way_back",
 )
 
 
@@ -41,6 +43,7 @@ def brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
         ("canary", state.words),
         ("why", state.reason),
         ("next", state.next_step),
+        ("outcomes", describe_outcomes(status.action.figures) or None),
         ("harm", harm_text(status.action.distance_to_trip)),
         ("more", f"`swapgate canary status {status.rollout.route}`"),
     ]
@@ -69,6 +72,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
         ),
         ("step", f"{rollout.step + 1} of {len(rollout.policy.steps)}"),
         ("exposures", f"{action.exposures:,}"),
+        ("outcomes", describe_outcomes(action.figures) or None),
         ("callers", status.callers or None),
         ("one key", status.shared_key or None),
         (

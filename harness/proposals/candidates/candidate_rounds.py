@@ -116,7 +116,7 @@ def _find_ending(
     rounds: Sequence[CandidateRound],
 ) -> str:
     """Describes the incumbent's end, if no round was started for it yet."""
-    for ending in deprecations.list_deprecations(ctx):
+    for ending in deprecations.list_deprecations(ctx, ways_back=False):
         because = (
             ending.text
             if ending.unlisted

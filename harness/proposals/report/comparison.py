@@ -16,13 +16,14 @@ from harness.evals import proof_validity
 from harness.evals.proof_validity import ProofValidity
 from harness.evals.spending import JudgingCost, sum_judging_cost
 from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
 from harness.gate.offline.intervals import (
     mean_interval,
     median_interval,
     quantile_interval,
     share_interval,
 )
-from harness.gate.online.rollout import Rollout
+from harness.gate.online.rollout import Rollout, RolloutSignal
 from harness.gate.pins import ServedModels, named_models
 from harness.gate.run import AnswerColumns, EvalRun, Sample, describe_faults
 from harness.gate.suite_plan import SuitePin, SuitePlan
@@ -35,6 +36,7 @@ from harness.proposals.report.next_steps import (
     describe_next_step,
 )
 from harness.providers.target import Target
+from harness.registry.target_life import describe_no_way_back
 from harness.routes import freezes, monthly_bill
 from harness.routes.monthly_bill import CostForecast
 from harness.routes.routes import (
@@ -50,6 +52,7 @@ from harness.routing.records.verdicts import Verdicts
 
 # Checking and sending more answers takes long.
 MOST_TEXTS: Final = 4_000
+MOST_PROMOTIONS: Final = 100  # promotions of a route that a report looks through
 
 
 @dataclass(frozen=True)
@@ -285,17 +288,39 @@ def _next_step(
     answers = {
         side.plan.suite: (side.figures.incumbent, side.figures.candidate) for side in suites
     }
-    frozen = gone = ""
+    frozen = gone = no_way_back = ""
     if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
         with ctx.store.read() as tx:
             frozen = "; ".join(freezes.may_go_on(ctx, tx, proposal.route))
     elif proposal.phase is ProposalPhase.PROMOTED and rollout is not None:
         with ctx.store.read() as tx:
             gone = _describe_absence(tx, rollout)
+            no_way_back = _no_way_back(tx, rollout)
     connections = ctx.eval_connections
     return describe_next_step(
-        DecidedProposal(proposal, verdict, rollout, answers, connections, frozen, gone)
+        DecidedProposal(
+            proposal,
+            verdict,
+            rollout,
+            answers,
+            connections,
+            frozen,
+            gone,
+            no_way_back,
+        )
     )
+
+
+def _no_way_back(tx: Transaction, rollout: Rollout) -> str:
+    """Describes a way back that was gone at the promotion, from its audit event; else empty."""
+    events = AuditLog(tx).for_subject(
+        f"route {rollout.route}",
+        since=rollout.started_at,
+        limit=MOST_PROMOTIONS,
+        actions=[f"canary.{RolloutSignal.PROMOTE.value}"],
+    )
+    own = (event for event in events if event.details.get("rollout") == rollout.id)
+    return next((describe_no_way_back(event.details) for event in own), "")
 
 
 def _describe_absence(tx: Transaction, rollout: Rollout) -> str:

@@ -73,6 +73,7 @@ class DecidedProposal:
     connections: int  # eval requests that run at once
     frozen: str = ""  # the freeze that blocks its canary; empty without a freeze
     gone: str = ""  # why the promoted candidate does not serve now; empty if it serves
+    no_way_back: str = ""  # why the former incumbent could not serve at the promotion
 
 
 def describe_next_step(decided: DecidedProposal) -> str:
@@ -141,7 +142,9 @@ def _after_passing(decided: DecidedProposal) -> str:
         case ProposalPhase.PROMOTED:
             since = f"serves the whole route since {_time(proposal.updated_at)}"
             gone = f"does not serve now: {decided.gone}".rstrip(".")
-            return f"none; the candidate {gone if decided.gone else since}."
+            back = f" At the promotion there was {decided.no_way_back.rstrip('.')}."
+            step = f"none; the candidate {gone if decided.gone else since}."
+            return f"{step}{back if decided.no_way_back else ''}"
         case _:
             rivals = "the best candidate continues once the gate has judged all rivals."
             return f"none; {rivals if proposal.open else 'the proposal is closed.'}"

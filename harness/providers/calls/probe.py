@@ -9,7 +9,7 @@ findings. A finding says what works, never how well a model answers.
 import http.client
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -19,6 +19,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from harness.frame.errors import InputError
+from harness.frame.failures import FailureClass
 from harness.frame.formatting import format_milliseconds, format_span
 from harness.frame.ports import Clock
 from harness.frame.sse import EventPayloads
@@ -90,6 +91,13 @@ class ProbeReply:
     error: str = ""  # for people, without secrets
     first_s: float | None = None  # until a stream's first content
     skew_s: float | None = None  # the provider's clock minus ours; None if it sends no date
+    # The class of an error answer, also inside status 200; None without an error, or if this
+    # process cannot classify errors.
+    failure: FailureClass | None = None
+
+
+# Returns the class of a whole answer, by status and body; None for an answer without an error.
+FailureClassifier = Callable[[int, bytes], FailureClass | None]
 
 
 @dataclass(frozen=True)
@@ -135,11 +143,41 @@ def streamed_probe_request(
     return None
 
 
+def list_questions(
+    provider: Provider, target: Target
+) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    """Lists small requests, by path, that show whether a provider still serves a target.
+
+    The first request is to the endpoint that the target most likely has. Empty for a kind
+    whose protocol only the router speaks.
+    """
+    kind = PROVIDER_KINDS.get(provider.kind)
+    spoken = kind.speaks if kind is not None else frozenset()
+    own = streamed_probe_request(provider, target)
+    asked = {"model": target.model, "input": PROBE_QUESTION}
+    found: dict[str, Mapping[str, Any]] = dict([own] if own is not None else [])
+    if Endpoint.RESPONSES in spoken:
+        found.setdefault(
+            "/responses",
+            {
+                **asked,
+                "stream": True,
+                "store": False,
+            },
+        )
+    if Endpoint.EMBEDDINGS in spoken:
+        found.setdefault("/embeddings", asked)
+    return list(found.items())
+
+
 def is_content_event(data: bytes) -> bool:
     """Tells whether a stream's event has content of an answer, not only a role or a ping."""
     try:
         event = json.loads(data)
-        if event.get("type") == "content_block_delta":
+        named = str(event.get("type") or "")
+        if named == "content_block_delta":
+            return True
+        if named.startswith("response.") and named.endswith(".delta"):
             return True
         delta = event["choices"][0]["delta"]
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -331,10 +369,18 @@ ProbeRequest = tuple[str, str]  # provider's name, path
 
 
 class HttpProviderProbe:
-    """Probes providers over HTTP. allowed: entries of `router.allow_addresses`."""
+    """Probes providers over HTTP. allowed: entries of `router.allow_addresses`. classify:
+    classifies error answers; None leaves `ProbeReply.failure` unknown for them.
+    """
 
-    def __init__(self, clock: Clock, allowed: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        allowed: Collection[str] = (),
+        classify: FailureClassifier | None = None,
+    ) -> None:
         self._clock = clock
+        self._classify = classify
         self._allowed = allowed
         self._client = GuardedHttpClient(allowed)
 
@@ -373,15 +419,36 @@ class HttpProviderProbe:
                 skew = _skew_s(answer.headers.get("date"), sent_at, self._clock.now())
                 reply = partial(ProbeReply, answer.status, seconds, skew_s=skew)
                 if not 200 <= answer.status < 300:
-                    return reply(error=f"{answer.status}: {_message(answer, hidden)}")
-                if whole or body is None or not body.get("stream"):
+                    refusal = _read_refusal(answer)
+                    text = f"{answer.status}: {error_message(refusal, hidden)}"
+                    return reply(
+                        error=text,
+                        failure=self._class_of(answer.status, refusal),
+                    )
+                if whole or body is None:
                     return reply(answer.read(MAX_REPLY_BYTES))
-                first_s, why = _first(answer, started)
-                return reply(error=why, first_s=first_s)
+                if not body.get("stream"):
+                    content = answer.read(MAX_REPLY_BYTES)
+                    return reply(
+                        content,
+                        failure=self._class_of(answer.status, content),
+                    )
+                first = _first(answer, started)
+                failure = first.failure or self._class_of(answer.status, first.answer)
+                why = first.why
+                if failure is not None and first.answer is not None:
+                    why = error_message(first.answer, hidden)
+                return reply(error=why, first_s=first.seconds, failure=failure)
         except (OSError, http.client.HTTPException, ValueError) as failed:
             seconds = time.perf_counter() - started
             text = f"{provider.api_base} does not answer: {_reason(failed, hidden)}"
             return ProbeReply(None, seconds, error=text)
+
+    def _class_of(self, status: int, body: bytes | None) -> FailureClass | None:
+        """Classifies an answer. body: None for the beginning of a stream."""
+        if self._classify is None or body is None:
+            return None
+        return self._classify(status, body)
 
 
 def _headers(provider: Provider, key: str) -> dict[str, str]:
@@ -396,31 +463,50 @@ def _headers(provider: Provider, key: str) -> dict[str, str]:
     }
 
 
-def _first(answer: http.client.HTTPResponse, started: float) -> tuple[float | None, str]:
-    """Reads a stream up to its first content. Returns the seconds until then, or None and the
-    reason.
-    """
+@dataclass(frozen=True, slots=True)
+class _FirstContent:
+    """The beginning of an answer to a request for a stream."""
+
+    seconds: float | None = None  # until its first content; None if no content came
+    why: str = ""  # why no content came
+    failure: FailureClass | None = None
+    # A whole answer or an error in place of the stream's content; None for a stream.
+    answer: bytes | None = None
+
+
+def _first(answer: http.client.HTTPResponse, started: float) -> _FirstContent:
+    """Reads a stream up to its first content, or the whole answer that comes in its place."""
+    if answer.headers.get_content_type() == "application/json":
+        return _FirstContent(why="it ignored `stream`", answer=answer.read(MAX_REPLY_BYTES))
     came = False
     events = EventPayloads()
     try:
         for _ in range(MAX_LINES):
             line = answer.readline(MAX_REPLY_BYTES)
             # The end of the stream also ends its last event.
-            if any(
-                map(
-                    is_content_event,
-                    events.read(line) if line else events.rest(),
-                )
-            ):
-                return time.perf_counter() - started, ""
+            for event in events.read(line) if line else events.rest():
+                if is_content_event(event):
+                    return _FirstContent(time.perf_counter() - started)
+                if error := _error_event(event):
+                    return _FirstContent(why="an error came", answer=error)
             if not line:
-                return None, "the stream ended"
+                return _FirstContent(why="the stream ended", failure=FailureClass.EMPTY)
             came = True
     except TimeoutError:
         if not came:
             raise
-        return None, "it took too long"
-    return None, "too many lines"
+        return _FirstContent(why="it took too long", failure=FailureClass.TIMEOUT)
+    return _FirstContent(why="too many lines", failure=FailureClass.MALFORMED)
+
+
+def _error_event(data: bytes) -> bytes:
+    """Returns an error event's error, as an error answer's body; empty without one."""
+    try:
+        event = json.loads(data)
+        error = event.get("error") or (event.get("response") or {}).get("error")
+    except (ValueError, AttributeError, RecursionError):
+        return b""
+    return json.dumps({"error": error}).encode() if error else b""
 
 
 def _skew_s(
@@ -436,12 +522,12 @@ def _skew_s(
     return (theirs - (sent + (came - sent) / 2)).total_seconds()
 
 
-def _message(answer: http.client.HTTPResponse, hidden: Sequence[str]) -> str:
-    """Reads the message of a refusal; `no text` if it cannot be read."""
+def _read_refusal(answer: http.client.HTTPResponse) -> bytes:
+    """Reads the body of a refusal; empty if it does not arrive."""
     try:
-        return error_message(answer.read(MAX_REPLY_BYTES), hidden)
+        return answer.read(MAX_REPLY_BYTES)
     except (OSError, http.client.HTTPException):
-        return "no text"
+        return b""
 
 
 def error_message(body: bytes, hidden: Sequence[str]) -> str:

@@ -1,12 +1,13 @@
 """The catalogue: facts about models before they are called. Unknown prices are None.
 
 `LitellmTable` reads it from the JSON file in litellm's package without importing litellm, which
-takes many seconds. The configuration's changes take precedence. A price is for a plain request,
-not for a long request, a batch or priority service. A provider's own prices precede the
-catalogue's, and nothing here calls a provider.
+takes many seconds. The configuration's changes take precedence. A price includes those of the
+tiers `flex` and `priority` and of long requests, but not of batches. A provider's own prices
+precede the catalogue's, and nothing here calls a provider.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, date, datetime
@@ -28,7 +29,7 @@ from harness.providers.models.capabilities import (
     Endpoint,
 )
 from harness.providers.models.model_names import parse_model_name
-from harness.providers.target import Price, Provider
+from harness.providers.target import LongPrice, Price, Provider, TierPrice
 
 CONFIGURATION: Final = "swapgate.yaml"  # a source of prices
 
@@ -395,24 +396,69 @@ def _entry(key: str, row: Mapping[str, object]) -> CatalogueEntry | None:
     )
 
 
+# Columns of input, output, cached input and written input. A tier's columns end in its name.
+_RATES: Final = (
+    "input_cost_per_token",
+    "output_cost_per_token",
+    "cache_read_input_token_cost",
+    "cache_creation_input_token_cost",
+)
+_TIERS: Final = ("", "_flex", "_priority")
+_LONG: Final = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
+
+
 def _price(
     kind: str,
     made_for: str,
     row: Mapping[str, object],
 ) -> Price | None:
     """Builds a price from a row; None if input or output has no price."""
-    sent = _usd(row, "input_cost_per_token")
-    output = _usd(row, "output_cost_per_token")
-    if made_for == "embeddings":
-        output = output or 0.0  # a vector has no output tokens
-    if sent is None or output is None:
-        return None
+    free = PROVIDER_KINDS[kind].group is ProviderGroup.LOCAL
+    has_output = made_for != "embeddings"  # a vector has no output tokens
+    rates = _rates(row, has_output=has_output)
     # For models that are not local, 0 in the table stands for an unknown price.
-    if sent == output == 0 and PROVIDER_KINDS[kind].group is not ProviderGroup.LOCAL:
+    if rates is None or (rates[0] == rates[1] == 0 and not free):
         return None
-    read = _usd(row, "cache_read_input_token_cost")
-    written = _usd(row, "cache_creation_input_token_cost")
-    return Price(sent, output, read, written)
+    thousands = [int(found[1]) for name in row if (found := _LONG.fullmatch(name))]
+    if len(thousands) > 1:
+        # The table has no such row; one long price would be wrong for the other range.
+        return None
+    above = thousands[0] if thousands else 0
+    tiers: dict[str, TierPrice] = {}
+    for suffix in _TIERS:
+        own = rates if not suffix else _rates(row, suffix, has_output=has_output)
+        wide = _rates(row, f"_above_{above}k_tokens{suffix}", has_output=has_output)
+        long = (
+            LongPrice(*wide, above_tokens=above * 1000) if above and wide is not None else None
+        )
+        # Without a rate for cached input, a tier has no known price: it is not the plain one.
+        if own is not None and (own[2] is not None or rates[2] is None):
+            tiers[suffix] = TierPrice(*own, long=long)
+    plain = tiers[""]
+    if above and plain.long is None:
+        return None
+    return Price(
+        *rates,
+        long=plain.long,
+        flex=tiers.get("_flex"),
+        priority=tiers.get("_priority"),
+    )
+
+
+def _rates(
+    row: Mapping[str, object],
+    suffix: str = "",
+    *,
+    has_output: bool,
+) -> tuple[float, float, float | None, float | None] | None:
+    """Returns the rates of `_RATES`; None without a rate of input or output.
+
+    suffix: of a tier or of long requests.
+    """
+    sent, output, read, written = (_usd(row, f"{name}{suffix}") for name in _RATES)
+    if not has_output:
+        output = output or 0.0
+    return None if sent is None or output is None else (sent, output, read, written)
 
 
 def _usd(row: Mapping[str, object], name: str) -> float | None:

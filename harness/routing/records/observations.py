@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -37,6 +37,8 @@ from harness.gate.online.observation import (
     claim_keys,
     page_of,
 )
+from harness.gate.online.waiting import WaitCounts, merge_waits, read_waits
+from harness.routing.records.block_checks import check_block
 from harness.routing.records.preload import json_rows, look_up, read_named
 from harness.routing.records.traffic import FAR, Traffic
 from harness.routing.records.traffic_tables import (
@@ -50,7 +52,6 @@ from harness.routing.records.traffic_tables import (
     TRAFFIC_SUMS,
     asked_name,
     block,
-    check_block,
     floor_time,
     key_spend,
     observation_batch,
@@ -60,6 +61,7 @@ from harness.routing.records.traffic_tables import (
 )
 from harness.routing.reliability.failover import Failover, FailoverCount
 from harness.routing.reliability.latency import merge_histograms
+from harness.routing.table import Arm
 
 FAILOVER: Final = record(
     Failover,
@@ -166,7 +168,8 @@ def stored_minutes(dialect: str) -> sa.Select[Any]:
         *(sa.type_coerce(traffic.c[name], columns[name]) == keys.c[name] for name in columns)
     )
     order = [traffic.c[name] for name in ADDING_ORDER]
-    query = sa.select(*order, traffic.c.latency_ms).select_from(look_up(keys, traffic, same))
+    histograms = (traffic.c.latency_ms, traffic.c.waits)
+    query = sa.select(*order, *histograms).select_from(look_up(keys, traffic, same))
     return query.order_by(*order).with_for_update(of=traffic)
 
 
@@ -176,6 +179,7 @@ ADD_TRAFFIC = (
     .values(
         {name: traffic.c[name] + sa.bindparam(f"more_{name}") for name in TRAFFIC_SUMS}
         | {"latency_ms": sa.bindparam("histogram", type_=traffic.c.latency_ms.type)}
+        | {"waits": sa.bindparam("new_waits", type_=traffic.c.waits.type)}
     )
 )
 
@@ -188,6 +192,13 @@ OLDEST_TRAFFIC = sa.select(traffic).order_by(traffic.c.minute, *traffic.primary_
 TRAFFIC_OF = OLDEST_TRAFFIC.where(
     traffic.c.route.in_(sa.bindparam("names", expanding=True)),
     traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
+)
+
+WAITS = sa.select(traffic.c.waits).where(
+    traffic.c.route == sa.bindparam("of"),
+    traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
+    traffic.c.target.in_(sa.bindparam("targets", expanding=True)),
+    traffic.c.arm == sa.bindparam("arm", type_=traffic.c.arm.type),
 )
 
 FAILING_ROUTES = (
@@ -204,6 +215,13 @@ FAILING_ROUTES = (
 def _key_of(minute: TrafficMinute) -> tuple[object, ...]:
     """Returns the key of a minute, in ADDING_ORDER."""
     return tuple(getattr(minute, name) for name in ADDING_ORDER)
+
+
+class _Histograms(NamedTuple):
+    """The histograms of a stored minute."""
+
+    latency_ms: Mapping[int, int]
+    waits: WaitCounts
 
 
 class Observations(Traffic):
@@ -230,6 +248,26 @@ class Observations(Traffic):
             self._tx.upsert(key_spend, KEY_SPEND.write(spend), add=SPEND_SUMS)
         for row in sorted(asked_names, key=lambda row: (row.day, row.route, row.name)):
             self._add_asked(row)
+
+    def waits(
+        self,
+        route: str,
+        target: str,
+        since: datetime,
+    ) -> WaitCounts:
+        """Adds up how long the route's callers waited for a target's output. A caller who left
+        without any output waited for an unnamed target of the incumbent's arm.
+        """
+        rows = self._tx.read(
+            WAITS,
+            {
+                "of": route,
+                "targets": (target, ""),
+                "since": since,
+                "arm": Arm.INCUMBENT,
+            },
+        )
+        return merge_waits(read_waits(row.waits) for row in rows)
 
     def begin_batch(self, id_: str, at: datetime) -> bool:
         """Notes that a batch is stored. Returns False for a batch that a router sends again,
@@ -267,7 +305,7 @@ class Observations(Traffic):
             minutes,
             key=lambda minute: [str(part) for part in _key_of(minute)],
         )
-        stored = self._stored_latencies(ordered)
+        stored = self._stored_histograms(ordered)
         more: list[TrafficMinute] = []
         for minute in ordered:
             key = _key_of(minute)
@@ -275,16 +313,20 @@ class Observations(Traffic):
                 # Stores the earlier minutes first, so that all writers keep one order.
                 self._add_to_stored(more)
                 if self._tx.write_new(traffic, TRAFFIC.write(minute)):
-                    stored[key] = minute.latency_ms
+                    stored[key] = _Histograms(minute.latency_ms, minute.waits)
                     continue
-                stored |= self._stored_latencies([minute])
-            stored[key] = merge_histograms([stored[key], minute.latency_ms])
-            more.append(replace(minute, latency_ms=stored[key]))
+                stored |= self._stored_histograms([minute])
+            before = stored[key]
+            stored[key] = _Histograms(
+                merge_histograms([before.latency_ms, minute.latency_ms]),
+                merge_waits([before.waits, minute.waits]),
+            )
+            more.append(replace(minute, **stored[key]._asdict()))
         self._add_to_stored(more)
 
-    def _stored_latencies(
+    def _stored_histograms(
         self, minutes: Sequence[TrafficMinute]
-    ) -> dict[tuple[object, ...], Mapping[int, int]]:
+    ) -> dict[tuple[object, ...], "_Histograms"]:
         """Reads and locks the histograms of stored minutes, by key."""
         if not minutes:
             return {}
@@ -294,19 +336,26 @@ class Observations(Traffic):
             keys.append(key | {"minute": (minute.minute - EPOCH) // MICROSECOND})
         query = stored_minutes(self._tx.dialect)
         return {
-            tuple(row[:-1]): {int(bound): n for bound, n in row.latency_ms.items()}
+            tuple(row[:-2]): _Histograms(
+                {int(bound): n for bound, n in row.latency_ms.items()},
+                read_waits(row.waits),
+            )
             for row in self._tx.read(query, {"asked": json.dumps(keys)})
         }
 
     def _add_to_stored(self, minutes: list[TrafficMinute]) -> None:
-        """Adds counts to stored minutes, and replaces their latencies. Empties the list."""
+        """Adds counts to stored minutes, and replaces their histograms. Empties the list."""
         if not minutes:
             return
         changes = []
         for values in map(TRAFFIC.write, minutes):
             key = {f"key_{name}": values[name] for name in TRAFFIC_KEY}
             sums = {f"more_{name}": values[name] for name in TRAFFIC_SUMS}
-            changes.append(key | sums | {"histogram": values["latency_ms"]})
+            histograms = {
+                "histogram": values["latency_ms"],
+                "new_waits": values["waits"],
+            }
+            changes.append(key | sums | histograms)
         self._tx.write(ADD_TRAFFIC, changes)
         minutes.clear()
 
@@ -432,13 +481,20 @@ class Observations(Traffic):
             sa.func.sum(of_today).label("day_usd"),
             sa.func.sum(row.cost_usd).label("month_usd"),
             sa.func.sum(row.unpriced).label("unpriced"),
+            sa.func.sum(row.bounded).label("bounded"),
         ).where(
             row.key.in_(sorted(keys)),
             row.day >= first,
             row.day < next_month(first),
         )
         return {
-            sums.key: SpendTotals(today, sums.day_usd, sums.month_usd, int(sums.unpriced))
+            sums.key: SpendTotals(
+                today,
+                sums.day_usd,
+                sums.month_usd,
+                int(sums.unpriced),
+                int(sums.bounded),
+            )
             for sums in self._tx.read(query.group_by(row.key))
         }
 

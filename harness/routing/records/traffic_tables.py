@@ -1,4 +1,4 @@
-"""Tables of blocks, traffic, spend and asked names, and `check_block` for blocks.
+"""Tables of blocks, traffic, spend and asked names.
 
 Triggers on `traffic` keep its sums by UTC hour, with latencies, and by UTC day. Each worker has
 its own rows of sums, so that two writers never wait for each other. A row that is deleted from
@@ -10,17 +10,13 @@ The triggers' bodies are written here and installed by `harness.store.guards`. R
 
 # ruff: noqa: S608 - the statements consist of constants
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import partial
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from harness.frame.errors import InputError
 from harness.frame.people.limits import KeySpend
 from harness.frame.records.columns import (
     EPOCH,
@@ -38,17 +34,14 @@ from harness.frame.records.columns import (
     time,
 )
 from harness.frame.records.record import record
-from harness.gate.online.guardrails import FailureTally, Guardrail
 from harness.gate.online.observation import (
     PAGES,
     AskedName,
-    NeverSeen,
     ObservationBlock,
     TrafficMinute,
     TrafficPoint,
     TrafficTotal,
 )
-from harness.gate.online.prompt_cache import CacheLevels
 from harness.routing.table import Arm
 
 HOUR: Final = timedelta(hours=1)
@@ -64,6 +57,7 @@ COUNTS: Final = (
     "cached_tokens",
     "unpriced",
     "refused",
+    "bounded",
 )
 
 
@@ -230,6 +224,8 @@ BLOCK: Final = record(
     json_value("counts", nullable=True),
     json_value("ranks", nullable=True),
     json_value("levels", nullable=True),
+    *(json_value(column, nullable=True) for column in ("outcomes", "uncounted", "bets")),
+    *(json_value(column, nullable=True) for column in ("by_key", "served", "waits", "bounds")),
     sa.UniqueConstraint("rollout", "worker", "sequence", name="uq_block_sent_once"),
     at_least("number", 1),
     at_least("period", 1),
@@ -275,10 +271,12 @@ TRAFFIC: Final = record(
     added_count("cached_tokens"),
     added_count("unpriced"),
     added_count("refused"),
+    json_value("waits", nullable=True),
+    added_count("bounded"),
     one_of("arm", Arm),
     *(at_least(column, 0) for column in ("requests", "failed", "charged", "streams")),
     *(at_least(column, 0) for column in ("input_tokens", "output_tokens")),
-    *(at_least(column, 0) for column in ("cached_tokens", "unpriced", "refused")),
+    *(at_least(column, 0) for column in ("cached_tokens", "unpriced", "refused", "bounded")),
     amount("cost_usd"),
     sa.Index("ix_traffic_minute", "minute"),
     key="route minute worker arm target revision",
@@ -290,7 +288,8 @@ traffic = TRAFFIC.table
 KEY_SPEND: Final = record(
     KeySpend,
     "key_spend",
-    *(at_least(column, 0) for column in ("requests", "tokens", "unpriced")),
+    added_count("bounded"),
+    *(at_least(column, 0) for column in ("requests", "tokens", "unpriced", "bounded")),
     amount("cost_usd"),
     sa.Index("ix_key_spend_day", "day"),
     key="key day worker",
@@ -333,91 +332,4 @@ TRAFFIC_SUMS: Final = (*COUNTS, "cost_usd")
 
 TOTAL_KEY: Final = ("route", "arm", "target")
 
-SPEND_SUMS: Final = ("requests", "tokens", "cost_usd", "unpriced")
-
-
-def check_block(block: ObservationBlock) -> None:
-    """Checks that a block's counts do not contradict one another. Raises InputError."""
-    errors = FailureTally(
-        block.units,
-        block.canary_units,
-        block.failures,
-        block.canary_failures,
-    )
-    fits = (
-        0 <= block.weight_bps <= 10_000
-        and errors.fits
-        and 0 <= block.missing <= block.units
-        and block.period >= 1
-        and all(map(partial(_is_part, block), block.counts.values()))
-        and _is_whole(errors, block.counts.get(Guardrail.ERRORS))
-        and all(0.0 <= u <= 1.0 for ranks in block.ranks.values() for u in ranks)
-        and all(
-            0.0 < value < math.inf
-            for level in block.levels.values()
-            for value in (level.canary, level.control)
-        )
-        and all(_fits_cache(level.cache) for level in block.levels.values())
-        and _is_part_of_block(block, block.never_seen)
-    )
-    if not fits:
-        raise InputError(
-            f"block {block.sequence} of worker {block.worker}, rollout {block.rollout}: "
-            f"its counts contradict one another ({block})"
-        )
-
-
-def _fits_cache(cache: CacheLevels | None) -> bool:
-    """Tells whether shares are within 0 and 1, and levels above 0 and finite."""
-    return cache is None or (
-        all(
-            0.0 <= share <= 1.0
-            for share in (
-                cache.canary_share,
-                cache.control_share,
-                cache.canary_opened,
-                cache.control_opened,
-            )
-        )
-        and 0.0 < cache.canary < math.inf
-        and 0.0 < cache.control < math.inf
-    )
-
-
-def _is_part_of_block(block: ObservationBlock, new: NeverSeen | None) -> bool:
-    """Tells whether the counts of never-seen keys are a possible part of the block's counts."""
-    if new is None:
-        return True
-    part = FailureTally(new.units, new.canary_units, new.failures, new.canary_failures)
-    rest = FailureTally(
-        block.units - new.units,
-        block.canary_units - new.canary_units,
-        block.failures - new.failures,
-        block.canary_failures - new.canary_failures,
-    )
-    return (
-        part.fits
-        and rest.fits
-        and all(
-            tally.fits
-            and tally.canary <= new.canary_units
-            and tally.units - tally.canary <= new.units - new.canary_units
-            for tally in (new.counts or {}).values()
-        )
-        and all(0.0 <= u <= 1.0 for ranks in (new.ranks or {}).values() for u in ranks)
-    )
-
-
-def _is_whole(errors: FailureTally, tally: FailureTally | None) -> bool:
-    """Tells whether the errors' tally has the same counts as the block."""
-    return tally is None or asdict(errors).items() <= asdict(tally).items()
-
-
-def _is_part(block: ObservationBlock, tally: FailureTally) -> bool:
-    """Tells whether a guardrail's tally fits into the block's arms."""
-    control = block.units - block.canary_units
-    return (
-        tally.fits
-        and tally.canary <= block.canary_units
-        and tally.units - tally.canary <= control
-    )
+SPEND_SUMS: Final = ("requests", "tokens", "cost_usd", "unpriced", "bounded")

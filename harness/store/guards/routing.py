@@ -368,6 +368,9 @@ UPDATE ON proposal
     registered: a cost is accepted once, and not after the approval
         ({changes("accepted_cost")})
         AND (OLD.accepted_cost IS NOT NULL OR OLD.approver IS NOT NULL)
+    registered: the same model is confirmed once, and not after the approval
+        ({changes("same_model")})
+        AND (OLD.same_model IS NOT NULL OR OLD.approver IS NOT NULL)
     four_eyes: relaxed rules need an approval by another principal
         NEW.widened <> '{{}}' AND NEW.phase IN ('canary', 'promoted')
         AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.proposal = NEW.id

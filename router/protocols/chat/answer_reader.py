@@ -74,7 +74,7 @@ def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
     end = read_end(
         finish,
         choice,
-        read_usage(members.get("usage")),
+        read_usage(members.get("usage"), head.tier),
         called=called,
         refused=refused,
     )
@@ -89,7 +89,8 @@ def read_head(members: ParsedObject) -> AnswerHead:
     seconds = int(created) if isinstance(created, int | float) and 0 < created < 2**53 else 0
     # An answer needs a unique id that is not empty.
     own = str(members.get("id") or "") or token_hex(12)
-    return AnswerHead(own, str(members.get("model") or ""), seconds)
+    tier = str(members.get("service_tier") or "")
+    return AnswerHead(own, str(members.get("model") or ""), seconds, tier)
 
 
 def read_end(
@@ -364,7 +365,8 @@ class ChatStreamReader:
             self._begun = True
             self._head = read_head(members)
             out = self._writer.begin(self._head)
-        if usage := read_usage(members.get("usage")):
+        tier = members.get("service_tier") or self._head.tier
+        if usage := read_usage(members.get("usage"), tier):
             self._usage = usage
             self._reasoning_tokens = read_reasoning_tokens(members)
         choices = members.get("choices")
@@ -422,7 +424,7 @@ class ChatStreamReader:
         end = read_end(
             self._choice.get("finish_reason"),
             self._choice,
-            self._usage or TokenUsage(0, self._deltas),
+            self._usage or TokenUsage(0, self._deltas, tier=self._head.tier),
             called=self._calls.begun,
             refused=self._refused,
         )

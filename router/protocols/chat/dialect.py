@@ -149,7 +149,7 @@ class ChatDialect:
                 check_ending(reason, has_output=says, silence=silence)
         if reason and "tool_calls" in message and read_ending(reason) is not _CUT:
             check_arguments(_arguments(message["tool_calls"]))
-        return read_usage(members.get("usage"))
+        return read_usage(members.get("usage"), members.get("service_tier"))
 
     def irregularity(self, members: ParsedObject) -> Irregularity | None:
         """Returns how a whole answer deviates from its protocol, without harm; None if it

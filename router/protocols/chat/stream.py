@@ -244,8 +244,12 @@ class ChatStream(StreamFilter):
             self._refused(members.get("error"))
             return None
         usage = members.get("usage")
+        # The chunk with the usage may lack the tier that earlier chunks have.
+        self.tier = members.get("service_tier") or self.tier
         if usage is not None:
-            self.usage = read_usage(usage) or self.usage
+            self.usage = read_usage(usage, self.tier) or self.usage
+            self.counted = self.usage is not None
+            self.given_usage = usage
         choices = members.get("choices")
         self._rewritten = False
         if isinstance(choices, list):

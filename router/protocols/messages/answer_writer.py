@@ -63,10 +63,8 @@ class MessageEventWriter:
             "stop_reason": None,
             "stop_sequence": None,
         }
-        return write_event(
-            "message_start",
-            {"message": {**start, "usage": message_usage(NO_USAGE)}},
-        )
+        usage = message_usage(NO_USAGE._replace(tier=head.tier))
+        return write_event("message_start", {"message": {**start, "usage": usage}})
 
     def open(self, block: AnswerBlock) -> bytes:
         self._number += 1
@@ -105,7 +103,7 @@ class MessageEventWriter:
 
 def message_usage(usage: TokenUsage | None) -> dict[str, object]:
     """Anthropic's `input_tokens` excludes tokens read from the cache or written to it."""
-    input_tokens, output_tokens, cached, written, hour = usage or NO_USAGE
+    input_tokens, output_tokens, cached, written, hour, tier = usage or NO_USAGE
     counts: dict[str, object] = {
         "input_tokens": input_tokens - cached - written,
         "cache_creation_input_tokens": written,
@@ -117,6 +115,8 @@ def message_usage(usage: TokenUsage | None) -> dict[str, object]:
             "ephemeral_5m_input_tokens": written - hour,
             "ephemeral_1h_input_tokens": hour,
         }
+    if tier:
+        counts["service_tier"] = tier
     return counts
 
 

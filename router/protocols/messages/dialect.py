@@ -94,6 +94,8 @@ CALLS: Final = IN_PIECES - {"text", "thinking"}
 GOOD: Final = ("end_turn", "tool_use")  # the most frequent good reasons; `ENDS` has all
 STOP_SEQUENCE: Final = "stop_sequence"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
+# Stands for the tier of Anthropic's fast mode. `fast` is OpenAI's name of another tier.
+FAST_MODE: Final = "fast_mode"
 _THOUGHT_PIECES: Final = frozenset({"thinking", "signature"})
 
 
@@ -113,7 +115,11 @@ def read_message_tokens(usage: object) -> TokenUsage | None:
     if cached := get("cache_read_input_tokens"):
         read = read_count(cached)
     given = written + read + read_count(get("input_tokens"))
-    return TokenUsage(given, read_count(get("output_tokens")), read, written, hour)
+    tier = get("service_tier")
+    if get("speed") == "fast":
+        tier = FAST_MODE  # each token costs more than at the tier
+    tier = tier if isinstance(tier, str) else ""
+    return TokenUsage(given, read_count(get("output_tokens")), read, written, hour, tier)
 
 
 class MessagesStream(StreamFilter):
@@ -123,7 +129,6 @@ class MessagesStream(StreamFilter):
         super().__init__(json_name)
         self._stopped = self._speaks = False
         self._counts: TokenUsage | None = None
-        self._counted = False
         self._latest: object = ""  # type of the latest event
         self._held = b""  # the end of a block, until another event follows
 
@@ -132,7 +137,7 @@ class MessagesStream(StreamFilter):
         event.
         """
         counts = self._counts or NO_USAGE
-        if self._counted:
+        if self.counted:
             return counts
         # The first event counts only the first output token.
         output_tokens = max(counts.output_tokens, self.output_events)
@@ -244,7 +249,8 @@ class MessagesStream(StreamFilter):
         message = members.values.get("message")
         if message is None or not isinstance(message.value, dict):
             return ()
-        self._counts = read_message_tokens(message.value.get("usage"))
+        self.given_usage = message.value.get("usage")
+        self._counts = read_message_tokens(self.given_usage)
         places = walk_object(text, message.start).values
         edits = [*self._model_edit(places.get("model"))]
         if not message.value.get("id", True):
@@ -267,13 +273,20 @@ class MessagesStream(StreamFilter):
             self.progress_events += 1
             if self.signals is not None:
                 self._note(AnswerSignals.ended, delta["stop_reason"])
-        tokens = read_message_tokens(members.get("usage"))
-        if tokens:
+        given = members.get("usage")
+        tokens = read_message_tokens(given)
+        if isinstance(given, dict) and tokens:
+            # The last event may omit the input tokens.
+            before = self.given_usage if isinstance(self.given_usage, dict) else {}
+            self.given_usage = {**before, **given}
             known = self._counts or NO_USAGE
             # The last event may omit the input tokens.
             input_from = tokens if tokens.input_tokens else known
-            self._counts = input_from._replace(output_tokens=tokens.output_tokens)
-            self._counted = True
+            self._counts = input_from._replace(
+                output_tokens=tokens.output_tokens,
+                tier=tokens.tier or known.tier,
+            )
+            self.counted = True
 
     def _stop(self) -> Sequence[TextEdit] | None:
         if not self._stopped:

@@ -85,6 +85,7 @@ class ResponseShape:
         # A response with a refusal part is complete.
         if reason == "content_filter" and _refusing(output):
             reason = None
+        tier = (end.usage.tier if end and end.usage else "") or head.tier
         status = "incomplete" if reason else "completed" if end else "in_progress"
         repeated = {
             name: default if self._request.get(name) is None else self._request[name]
@@ -103,6 +104,7 @@ class ResponseShape:
             "previous_response_id": None,
             **repeated,
             "store": False,
+            **({"service_tier": tier} if tier else {}),
             "truncation": "disabled",
             "usage": response_usage(end) if end and end.usage else None,
         }
@@ -305,7 +307,7 @@ def response_usage(end: AnswerEnd) -> dict[str, object]:
     """Returns the usage as a response has it. Tokens of thinking are at most the output
     tokens.
     """
-    input_tokens, output_tokens, cached, written, _ = end.usage or NO_USAGE
+    input_tokens, output_tokens, cached, written, *_ = end.usage or NO_USAGE
     more = {"cache_write_tokens": written} if written else {}
     return {
         "input_tokens": input_tokens,

@@ -117,14 +117,15 @@ _DONE: Final = frozenset(
 ENDS: Final = frozenset({"response.completed", "response.incomplete"})
 
 
-def read_response_usage(value: object) -> TokenUsage | None:
-    """Reads a response's usage; None without one."""
+def read_response_usage(value: object, tier: object = None) -> TokenUsage | None:
+    """Reads a response's usage; None without one. tier: the response's."""
     if not isinstance(value, dict):
         return None
     return usage_with_cache(
         value.get("input_tokens"),
         value.get("output_tokens"),
         value.get("input_tokens_details"),
+        tier,
     )
 
 
@@ -176,7 +177,14 @@ class ResponsesStream(StreamFilter):
         response = members.values.get("response") if "response" in members else None
         if response is None or not isinstance(response.value, dict):
             return self._item(members)
-        self.usage = read_response_usage(response.value.get("usage")) or self.usage
+        # The first event has the requested tier, the last one the tier that served.
+        self.tier = response.value.get("service_tier") or self.tier
+        given = response.value.get("usage")
+        usage = read_response_usage(given, self.tier)
+        if usage is not None:
+            self.usage = usage
+            self.counted = True
+            self.given_usage = given
         if str(kind) in ENDS:
             self.finished = True
             self.finish_reasons.append(str(kind).removeprefix("response."))
@@ -357,7 +365,7 @@ class ResponsesDialect(ChatDialect):
             reason = end_reason(members.get)
             check_ending(reason, has_output=says, silence=silence)
             check_calls(output, reason)
-        return read_response_usage(members.get("usage"))
+        return read_response_usage(members.get("usage"), members.get("service_tier"))
 
     def irregularity(self, members: ParsedObject) -> Irregularity | None:
         if str(members.get("status")) in GOES_ON:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from harness.providers.target import ANTHROPIC_VERSION
 from router.protocols.event_stream import SsePayloads
+from router.protocols.messages.dialect import read_message_tokens
 from router.upstream.translate.chat_answer import (
     ChunkMaker,
     chat_message,
@@ -126,6 +127,7 @@ class AnthropicTranslation:
             id_=id_,
             model=model,
             reason=reason,
+            tier=_tier(answer.get("usage")),
         )
 
     def chunks(self, ask: TranslatedCall) -> "AnthropicChunks":
@@ -179,6 +181,12 @@ def _arrived(hint: str, params: Json) -> bool:
             return "thinking" in params or "output_config" in params
         case _:
             return hint in params
+
+
+def _tier(usage: object) -> object:
+    """Returns the service tier of a message's usage, as the chat has it."""
+    tokens = read_message_tokens(usage)
+    return tokens.tier if tokens else ""
 
 
 def _versions(headers: Mapping[str, str]) -> dict[str, str]:
@@ -252,6 +260,7 @@ class AnthropicChunks:
             event = {**event, "message": message}
             self._maker.id = str(message["id"])
             self._maker.model = str(message["model"])
+            self._maker.tier = _tier(message["usage"])
         if kind not in _EVENTS:
             return ()
         found = self._parse(event)

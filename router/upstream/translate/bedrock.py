@@ -109,11 +109,13 @@ class BedrockTranslation:
         )
         model = ask.notes["model"]
         reason = answer.get("stopReason")
+        tier = _tier(answer)
         return completion(
             found.model_dump(),
             id_="",
             model=model,
             reason=reason,
+            tier=tier,
         )
 
     def chunks(self, ask: TranslatedCall) -> "BedrockChunks":
@@ -138,6 +140,12 @@ class BedrockTranslation:
             },
         )
         self.chunks(ask).feed({"name": "messageStop", "body": {"stopReason": "end_turn"}})
+
+
+def _tier(answer: Json) -> object:
+    """Returns the service tier of an answer or of the event `metadata`, if it names one."""
+    tier = answer.get("serviceTier")
+    return tier.get("type") if isinstance(tier, dict) else None
 
 
 def _without_tools(request: ScreenedRequest) -> None:
@@ -236,6 +244,7 @@ class BedrockChunks(AnthropicChunks):
         self._maker.created = self._maker.created or int(found.created)
         if name == "metadata":
             self._usage = found.usage.model_dump()
+            self._maker.tier = _tier(body)
             return ()
         choice = found.choices[0].model_dump()
         delta = self._delta(choice["delta"])

@@ -34,11 +34,12 @@ def completion(
     id_: str,
     model: str,
     reason: object,
+    tier: object,
 ) -> Json:
     """Shapes an answer.
 
     id_, model: of the answer; if id_ is empty, litellm's id is used. reason: the provider's
-    finish reason; litellm may hide a bad one.
+    finish reason; litellm may hide a bad one. tier: the service tier, if the answer names one.
     """
     choice = given["choices"][0]
     message = chat_message(choice.get("message") or {})
@@ -63,7 +64,12 @@ def completion(
         "model": model,
         "choices": [shaped],
         "usage": chat_usage(given.get("usage")),
+        **_named_tier(tier),
     }
+
+
+def _named_tier(tier: object) -> Json:
+    return {"service_tier": tier} if tier and isinstance(tier, str) else {}
 
 
 def chat_message(given: Mapping[str, Any], *, streamed: bool = False) -> Json:
@@ -161,6 +167,7 @@ class ChunkMaker:
         self.id = ""
         self.model = ""
         self.created = 0
+        self.tier: object = None  # the service tier, once an event names it
         self._begun = False
         self._calls = False
 
@@ -201,6 +208,7 @@ class ChunkMaker:
             "object": "chat.completion.chunk",
             "created": self.created,
             "model": self.model,
+            **_named_tier(self.tier),
         }
 
 

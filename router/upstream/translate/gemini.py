@@ -112,11 +112,14 @@ class GeminiTranslation:
         given["choices"][0]["message"].pop("thinking_blocks", None)
         model = str(answer.get("modelVersion") or ask.notes["model"])
         id_ = str(answer.get("responseId") or "")
+        reason = _end_of(answer)
+        tier = _tier(answer)
         return completion(
             given,
             id_=id_,
             model=model,
-            reason=_end_of(answer),
+            reason=reason,
+            tier=tier,
         )
 
     def chunks(self, ask: TranslatedCall) -> "GeminiChunks":
@@ -157,6 +160,12 @@ def _candidates(answer: Json) -> list[Json]:
 def _end_of(answer: Json) -> str:
     first, *_ = _candidates(answer) or [{}]
     return str(first.get("finishReason") or "").lower()
+
+
+def _tier(answer: Json) -> object:
+    """Returns the service tier of an answer or event, if its usage names one."""
+    usage = answer.get("usageMetadata")
+    return usage.get("trafficType") if isinstance(usage, dict) else None
 
 
 def _fill_arguments(answer: Json) -> None:
@@ -243,6 +252,7 @@ class GeminiChunks:
         maker.id = maker.id or str(event.get("responseId") or found.id)
         maker.model = str(event.get("modelVersion") or maker.model)
         maker.created = maker.created or int(found.created)
+        maker.tier = _tier(event) or maker.tier
         if found.usage is not None:
             self._usage = found.usage.model_dump()
         out: list[Json] = []

@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.gate.online.evidence_paths import TIMES
 from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.outcome import ANSWERED
 from harness.gate.online.rollout import build_unit_rule
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
@@ -92,6 +93,7 @@ def record(start: ColdStart, seed: Sequence[int]) -> list[ObservationBlock]:
             traits=RequestTraits.STREAMS.value,
         )
         assert unit is not None
-        ledger.finish(unit, failed=False, sample=GuardrailSample(SampleValues(*values)))
+        sample = GuardrailSample(SampleValues(*values))
+        ledger.finish(unit, outcome=ANSWERED, sample=sample)
         blocks += ledger.tick(now, at)
     return blocks

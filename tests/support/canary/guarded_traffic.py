@@ -103,6 +103,8 @@ BAD_JSON = 0.02
 BAD_CALL = 0.02
 DISLIKED = 0.03
 JUDGED_BAD = 0.1
+LEFT = 0.005
+REPEATED = 0.002
 ASKS_JSON = 0.3
 OFFERS_TOOLS = 0.2
 IS_JUDGED = 0.1
@@ -167,26 +169,30 @@ def simulate_rollout(
     def draw(share: float | Floats) -> Bools:
         return np.asarray((rng.random(shape) < share) & ~failed)
 
+    # A failed request gives no credit to guardrails of answers.
+    answered = ~failed
     counts = {
-        Guardrail.TRUNCATION: (everyone, (tokens > TOKEN_LIMIT) & ~failed),
-        Guardrail.REFUSALS: (everyone, draw(REFUSED)),
+        Guardrail.TRUNCATION: (answered, tokens > TOKEN_LIMIT),
+        Guardrail.REFUSALS: (answered, draw(REFUSED)),
         Guardrail.JSON_VALIDITY: (
-            asks,
+            asks & answered,
             draw(np.where(arm, harm.bad_json, BAD_JSON)),
         ),
-        Guardrail.TOOL_VALIDITY: (offers, draw(BAD_CALL)),
+        Guardrail.TOOL_VALIDITY: (offers & answered, draw(BAD_CALL)),
         Guardrail.FEEDBACK: (
             everyone,
             draw(DISLIKED) | (failed & (rng.random(shape) < 0.2)),
         ),
-        Guardrail.JUDGE: (judged, draw(JUDGED_BAD)),
+        Guardrail.JUDGE: (judged & answered, draw(JUDGED_BAD)),
+        Guardrail.LEAVING: (everyone, draw(LEFT)),
+        Guardrail.REPEATS: (answered, draw(REPEATED)),
     }
     latency = first + between * tokens
     values = {
         Guardrail.LATENCY: (everyone, _or_worst(latency, failed)),
         Guardrail.TIME_TO_FIRST_TOKEN: (streams, _or_worst(first, failed)),
         Guardrail.INTER_TOKEN_LATENCY: (streams, _or_worst(between, failed)),
-        Guardrail.OUTPUT_TOKENS: (everyone, np.where(failed, 0.0, tokens)),
+        Guardrail.OUTPUT_TOKENS: (answered, tokens),
         Guardrail.COST_PER_SUCCESS: (
             everyone,
             _or_worst(1e-4 + 1e-5 * tokens, failed),

@@ -287,6 +287,10 @@ def check_move(
         b for b in Observations(tx).blocks(rollout.id) if b.number <= inputs["last_block"]
     ]
     step = rollout.policy.steps[inputs["step"]]
+    for block in blocks:
+        ended = block.outcomes.values()
+        assert sum(split.failures for split in ended) == block.units, event
+        assert sum(split.canary for split in ended) == block.canary_units, event
     assert exposures(blocks, step.weight_bps) >= max(1, step.min_exposures), event
     assert worst_log_srm(blocks, rollout.step_started_at) < ALARM_LOG_E, event
 

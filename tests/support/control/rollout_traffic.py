@@ -15,6 +15,7 @@ from harness.frame.alerts.alert import Alert, AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.gate.online.guardrails import (
     ArmLevels,
+    ArmSplit,
     FailureTally,
     Guardrail,
     MeasuredUnit,
@@ -26,6 +27,7 @@ from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from harness.routing.table import Canary, Route, RoutingTable
 from harness.store.store import Store
+from tests.support.canary.outcomes import outcome_of
 from tests.support.control.manual_clock import ManualClock
 
 WORKERS = ("router-1", "router-2")
@@ -263,6 +265,7 @@ class Routers:
             counts={Guardrail.REFUSALS: _refusals(units)},
             ranks={Guardrail.LATENCY: ranks.u} if ranks.u else {},
             levels={Guardrail.LATENCY: ranks.level or ArmLevels(1.0, 1.0)} if ranks.u else {},
+            outcomes=_outcomes(units),
         )
 
     def _minute(self, worker: str, route: Route) -> TrafficMinute:
@@ -283,6 +286,17 @@ class Routers:
             0,
             0.0,
         )
+
+
+def _outcomes(units: list[Unit]) -> dict[str, ArmSplit]:
+    keys = [outcome_of(failed=unit.failed).key for unit in units]
+    return {
+        key: ArmSplit(
+            keys.count(key),
+            sum(unit.canary for own, unit in zip(keys, units, strict=True) if own == key),
+        )
+        for key in sorted(set(keys))
+    }
 
 
 def _refusals(units: list[Unit]) -> FailureTally:

@@ -266,7 +266,11 @@ def _limits(limits: KeyLimits | None) -> str:
 
 
 def _spent(key: KeySummary, usd: float) -> str:
-    return "" if key.role is not None else format_spent_usd(usd, key.spent.unpriced)
+    return (
+        ""
+        if key.role is not None
+        else format_spent_usd(usd, key.spent.unpriced, key.spent.bounded)
+    )
 
 
 def _kind(key: ApiKey) -> str:

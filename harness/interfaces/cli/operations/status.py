@@ -83,6 +83,7 @@ CANARY_STATES: Final = frozenset(
         RouteState.SUSPECT,
         RouteState.HELD,
         RouteState.BAKE_HELD,
+        RouteState.UNCOMPARED,
         RouteState.PAUSED,
         RouteState.ROLLED_BACK,
         RouteState.ABORTED,

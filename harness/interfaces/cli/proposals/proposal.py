@@ -260,6 +260,22 @@ def retry(
 
 
 @command(proposal)
+def confirm_same_model(
+    session: Session,
+    proposal_id: str = arg("ID"),
+    *,
+    reason: str = opt("Reason, which every view of the proposal shows.", required=True),
+) -> None:
+    """Confirm that both models may be served by the same, before the verdict.
+
+    Needs an approver. Swapgate then decides by the answers that it has.
+    """
+    confirmed = session.decide(decisions.confirm_same_model, proposal_id, reason)
+    text = confirmed.same_model.text if confirmed.same_model else ""
+    output.answer(confirmed, f"{confirmed.id} continues: {text}")
+
+
+@command(proposal)
 def cancel(
     session: Session,
     proposal_id: str = arg("ID"),

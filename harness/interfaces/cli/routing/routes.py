@@ -268,15 +268,23 @@ def rollback(
         "Version whose incumbent to restore. [default: the previous incumbent]",
         metavar="N",
     ),
+    force: bool = opt("Restore a model that cannot serve.", "--force"),
     reason: str = REASON,
 ) -> None:
-    """Restore a previous incumbent. Needs no proof, and ends a live canary."""
+    """Restore a previous incumbent. Needs no proof, and ends a live canary.
+
+    First asks the model's provider, in at most 5 seconds. If the model is gone or its key is
+    refused, the command names the next former incumbent that answers.
+    """
     found = session.decide(
         operations.roll_back,
         name,
         to_version=to_version,
         reason=reason,
+        force=force,
     )
+    for warning in found.warnings:
+        output.note(f"warning: {warning}")
     output.answer(
         found,
         f"route {name} is served by {_name_incumbent(session, found)} again",

@@ -17,7 +17,6 @@ from harness.frame.formatting import (
     format_percent,
     format_range,
     format_score,
-    format_usd,
 )
 from harness.frame.pagination import PageRequest
 from harness.interfaces.cli.frame import output
@@ -134,6 +133,8 @@ def _print(traffic: _Traffic) -> None:
     click.echo(f"{answer}.\n{note}")
     if refused := report.all.refused_text:
         click.echo(f"{refused}.")
+    if bounds := report.all.bounds_text:
+        click.echo(f"The cost includes {bounds}.")
     if (quiet := report.quiet_since) is not None:
         output.note(
             f"no request was recorded since {timestamp(quiet)} UTC: either no client sends "
@@ -149,7 +150,7 @@ def _print(traffic: _Traffic) -> None:
                 "ERRORS TO CALLERS": _count(row.failed, row.failed_share)
                 + (f", {row.refused:,} refused" if row.refused else ""),
                 "OWN MODEL FAILED": _count(row.left, row.left_share),
-                "COST": format_usd(row.known_cost_usd),
+                "COST": row.cost_text,
             },
         )
     if traffic.targets:
@@ -177,7 +178,7 @@ def _target_cells(row: TargetTraffic) -> dict[str, object]:
         "ANSWERED": f"{row.requests:,}",
         "TIMES LEFT": f"{row.left:,}",
         "95 % WITHIN": _seconds(row.p95_ms),
-        "COST": format_usd(row.known_cost_usd),
+        "COST": row.cost_text,
     }
 
 

@@ -1,0 +1,70 @@
+"""Why the router could not count a caller for either arm, and which setting would help.
+
+The router adds these requests up in `ObservationBlock.uncounted`. They are no exposures, so no
+evidence uses them. If they are most of a step's requests, the step holds and says why. A caller
+who has counted already in this period is no such request.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from harness.frame.formatting import format_percent, format_quantity
+from harness.gate.online.guardrails import ArmSplit
+
+
+class UncountedReason(StrEnum):
+    """Why a request became no exposure. The values are stored in blocks."""
+
+    HANDOVER = "handover"  # the conversation began before the step
+    OPT_OUT = "opt_out"  # the client's key takes part in no canary
+    SWITCH = "switch"  # a switch chose the target
+    KEEP_WARM = "keep_warm"  # the request kept a fallback warm
+    AGENT = "agent"  # an agent chose the target itself
+    MAX_KEYS = "max_keys"  # the router remembers no further caller
+
+
+UNCOUNTED_WORDS: Final[Mapping[str, str]] = {
+    UncountedReason.HANDOVER: "the conversation began before the step",
+    UncountedReason.OPT_OUT: "the client's key takes part in no canary",
+    UncountedReason.SWITCH: "a switch chose the target",
+    UncountedReason.KEEP_WARM: "the request kept a fallback warm",
+    UncountedReason.AGENT: "an agent chose the target itself",
+    UncountedReason.MAX_KEYS: "the router remembers no further caller today",
+}
+_REMEDIES: Final[Mapping[str, str]] = {
+    UncountedReason.HANDOVER: "lower the policy's `handover_s`, or wait until it is over",
+    UncountedReason.OPT_OUT: "let more API keys take part in canaries",
+    UncountedReason.SWITCH: "end the switch (`swapgate switch list`)",
+    UncountedReason.KEEP_WARM: "lower the setting `keep_warm`",
+    UncountedReason.AGENT: "let the agents call the route instead of a target",
+    UncountedReason.MAX_KEYS: "use more routers, or sticky keys that stay the same",
+}
+# A step holds if more than this part of its requests could not be counted, and less than
+# MIN_REQUESTS would be an accident.
+MOST_UNCOUNTED: Final = 0.5
+MIN_REQUESTS: Final = 100
+
+
+def uncounted_words(reason: str) -> str:
+    """Writes a reason for people; an unknown reason stands for itself."""
+    return UNCOUNTED_WORDS.get(reason, reason.replace("_", " "))
+
+
+def describe_uncountable(uncounted: Mapping[str, ArmSplit], units: int) -> str:
+    """Describes why most callers can't be counted; empty if most of them can be.
+
+    uncounted: requests by reason. units: requests that did count.
+    """
+    found = {reason: split.failures for reason, split in uncounted.items()}
+    kept_out = sum(found.values())
+    requests = units + kept_out
+    if requests < MIN_REQUESTS or kept_out <= MOST_UNCOUNTED * requests:
+        return ""
+    reason = max(found, key=lambda name: (found[name], name))
+    share = format_percent(found[reason] / requests, significant=2)
+    remedy = _REMEDIES.get(reason, "see `swapgate canary explain`")
+    return (
+        f"Most callers can't be counted: in {found[reason]:,} of "
+        f"{format_quantity(requests, 'request')} ({share}), {uncounted_words(reason)}; {remedy}"
+    )

@@ -1,0 +1,106 @@
+"""Finds one text that an arm gives as the answer to unlike questions (statistics.md §2.5).
+
+A gateway may answer an error as a model's text, so that most answers of one arm are byte-equal.
+Only hashes are here: no text of a request or an answer.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from router.recording.scored_units import AnswerFault, LedgerUnit
+
+# A shorter text may be a label, which many questions share.
+LEAST_CHARACTERS: Final = 40
+# A text is repeated once it came for this many unlike questions.
+LEAST_QUESTIONS: Final = 3
+# Answers with a text that each arm needs before its repeated text is known.
+LEAST_ANSWERS: Final = 10
+# Bounds of the memory of one rollout.
+MOST_WAITING: Final = 20_000
+MOST_TEXTS: Final = 4_096
+MOST_QUESTIONS: Final = 256
+_REPEATED: Final = AnswerFault.REPEATED.value
+
+
+class RepeatedTexts:
+    """Marks the units of each block whose answer is their arm's most repeated text.
+
+    The text comes from earlier blocks, so that a block does not decide what is counted in it.
+    Both arms learn from equally many answers, the first ones of each. So in equal arms a mark
+    is as probable in one as in the other, whatever the canary's share.
+
+    The canary's text has at least LEAST_CHARACTERS characters, the incumbent's has any length.
+    So a candidate that words an incumbent's labels in more characters is no suspect.
+    """
+
+    def __init__(self) -> None:
+        self._canary = _ArmTexts(LEAST_CHARACTERS)
+        self._control = _ArmTexts(1)
+        self._known = 0  # answers that each arm has learned from
+
+    def mark(self, units: Sequence[LedgerUnit]) -> None:
+        """Marks a block's units by earlier blocks, then learns from them."""
+        if self._known >= LEAST_ANSWERS:
+            tops = {True: self._canary.top, False: self._control.top}
+            for unit in units:
+                if unit.text and unit.text == tops[unit.canary]:
+                    unit.bad |= _REPEATED
+        self._canary.waiting.extend(_answers(units, canary=True))
+        self._control.waiting.extend(_answers(units, canary=False))
+        count = min(len(self._canary.waiting), len(self._control.waiting))
+        self._canary.learn(count)
+        self._control.learn(count)
+        self._known += count
+
+
+Answer = tuple[int, int, int]  # text, text_length, question
+
+
+def _answers(units: Iterable[LedgerUnit], *, canary: bool) -> Iterable[Answer]:
+    return (
+        (unit.text, unit.text_length, unit.question)
+        for unit in units
+        if unit.text and unit.canary is canary
+    )
+
+
+class _ArmTexts:
+    """The texts of one arm, with the unlike questions that each one answered.
+
+    top: the text that answered most questions, 0 if none answered LEAST_QUESTIONS.
+    waiting: answers that the arm has not learned from, oldest first.
+    """
+
+    def __init__(self, least_characters: int) -> None:
+        self.top = 0
+        self.waiting: deque[Answer] = deque(maxlen=MOST_WAITING)
+        self._least = least_characters
+        self._questions: dict[int, set[int]] = {}
+        self._counts: dict[int, int] = {}
+
+    def learn(self, count: int) -> None:
+        """Learns from the `count` oldest answers that wait."""
+        for _ in range(count):
+            text, length, question = self.waiting.popleft()
+            if length < self._least or not question:
+                continue
+            questions = self._questions.setdefault(text, set())
+            if question not in questions:
+                self._counts[text] = self._counts.get(text, 0) + 1
+                if len(questions) < MOST_QUESTIONS:
+                    questions.add(question)
+        if len(self._counts) > MOST_TEXTS:
+            self._forget_rare()
+        # Of equally frequent texts, the hash decides: no arm's text is favoured.
+        best = max(
+            self._counts,
+            key=lambda text: (self._counts[text], text),
+            default=0,
+        )
+        self.top = best if self._counts.get(best, 0) >= LEAST_QUESTIONS else 0
+
+    def _forget_rare(self) -> None:
+        common = sorted(self._counts, key=self._counts.__getitem__)[MOST_TEXTS // 2 :]
+        self._counts = {text: self._counts[text] for text in common}
+        self._questions = {text: self._questions[text] for text in common}

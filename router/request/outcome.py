@@ -1,0 +1,278 @@
+"""Decides how a request's exposure ended (`harness.gate.online.outcome`).
+
+`decide_outcome` asks the rules in the order of `_RULES`; the first that applies decides. The
+order matters: the router's own fault excuses the arm, a real failure of the arm's own target
+counts even if the caller left afterwards, and the caller's own deadline comes before the
+timeout that it caused. Requests outside a rollout use the same function for `CHARGED` failures
+of their arm, except plain successes, whose outcome is known without it.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from harness.frame.failures import (
+    FAILURE_RULES,
+    UNCHARGED,
+    ArmFailure,
+    FailureClass,
+)
+from harness.gate.online.outcome import (
+    ROUTER_FAULT,
+    ExposureOutcome,
+    OutcomeKind,
+    OutcomeReason,
+)
+from harness.routing.plan import Excluded, ExclusionReason
+from router.request.planner import HELD_REASONS
+from router.request.request_state import (
+    FAILING,
+    Attempt,
+    RequestProgress,
+    RoutedRequest,
+    UpstreamAnswer,
+)
+from router.request.routed_response import RoutedResponse
+from router.request.stream_relay import CommittedStream
+from router.snapshot.route_plans import is_arm_charged
+
+# The kinds whose name charges the arm in the sums of traffic.
+CHARGED: Final = frozenset(
+    {
+        OutcomeKind.FAILED,
+        OutcomeKind.CUT,
+        OutcomeKind.LIMITED,
+        OutcomeKind.NOT_SENT,
+    }
+)
+_LIMITED: Final = {
+    FailureClass.RATE_LIMITED: OutcomeReason.RATE,
+    FailureClass.QUOTA: OutcomeReason.QUOTA,
+}
+# Up to Python 3.11, to find a member in its class takes ten times as long.
+_ANSWERED: Final = OutcomeKind.ANSWERED
+_CIRCUIT_OPEN: Final = ArmFailure.CIRCUIT_OPEN.value
+_UNABLE: Final = ArmFailure.UNABLE.value
+
+
+def charged_failure(outcome: ExposureOutcome) -> str:
+    """Returns the name of the failure that charges the arm; empty if it is not charged."""
+    return outcome.name if outcome.kind in CHARGED else ""
+
+
+def decide_outcome(response: RoutedResponse) -> ExposureOutcome:
+    """Decides the outcome of a request that has ended, or was never served.
+
+    A caller's departure keeps its raw reason: the ledger knows the time limits, and settles it
+    (`settle_departure`). A request to which no rule applies was not measured.
+    """
+    for rule in _RULES:
+        outcome = rule(response)
+        if outcome is not None:
+            return outcome
+    return ROUTER_FAULT
+
+
+def _of_router_fault(response: RoutedResponse) -> ExposureOutcome | None:
+    """The router's own fault changed the plan, so that the arm was not measured."""
+    return ROUTER_FAULT if response.router_failed else None
+
+
+def _of_own_deadline(response: RoutedResponse) -> ExposureOutcome | None:
+    """The caller's own deadline ended the attempt at the arm's target, or its stream."""
+    own = _own_attempts(response)
+    last = own[-1] if own else None
+    if last is None:
+        return None
+    if last.failure is not None:
+        if not last.hasty or last.failure.failure is not FailureClass.TIMEOUT:
+            return None
+        waited_s = sum(attempt.ms for attempt in own) / 1000
+        return ExposureOutcome(
+            OutcomeKind.LEFT, OutcomeReason.DEADLINE_EARLY, waited_s=waited_s
+        )
+    stream = response.progress.result
+    if isinstance(stream, CommittedStream) and stream.blameless:
+        return _departure(response, stream, OutcomeReason.DEADLINE_EARLY)
+    return None
+
+
+def _of_own_failure(response: RoutedResponse) -> ExposureOutcome | None:
+    """The last attempt at the arm's own target failed, even if another target answered."""
+    last: dict[str, Attempt] = {
+        attempt.upstream.id: attempt for attempt in response.progress.attempts
+    }
+    own = last.get(response.job.arm_target)
+    if own is None or own.failure is None:
+        return None
+    failure = own.failure.failure
+    name = own.failure.named
+    if failure in UNCHARGED:
+        return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.FOREIGN_STATE, name)
+    if reason := _LIMITED.get(failure):
+        return ExposureOutcome(OutcomeKind.LIMITED, reason, name)
+    others = [attempt.failure for target, attempt in last.items() if attempt is not own]
+    classes = [
+        failure,
+        *(other.failure if other else None for other in others),
+    ]
+    charged = is_arm_charged(response.job.arm, classes)
+    kind = OutcomeKind.FAILED if charged else OutcomeKind.REFUSED
+    return ExposureOutcome(kind, _fault(failure), name)
+
+
+def _of_exclusion(response: RoutedResponse) -> ExposureOutcome | None:
+    """The plan left the arm's own target out, or its circuit opened before its turn."""
+    job = response.job
+    progress = response.progress
+    out = next(
+        (one for one in job.plan.left_out if one.target == job.arm_target),
+        None,
+    )
+    if out is not None:
+        return _excluded(response, out)
+    if job.arm_target in progress.shut_out:
+        return ExposureOutcome(OutcomeKind.NOT_SENT, OutcomeReason.CIRCUIT_RACE, _CIRCUIT_OPEN)
+    return None
+
+
+def _excluded(response: RoutedResponse, out: Excluded) -> ExposureOutcome | None:
+    plan = response.job.plan
+    if out.held is not None:
+        return ExposureOutcome(OutcomeKind.NOT_SENT, HELD_REASONS[out.held], _CIRCUIT_OPEN)
+    if failure := FAILING.get(out.because):
+        is_open = out.because is ExclusionReason.OPEN
+        reason = OutcomeReason.PROVIDER if is_open else OutcomeReason.OURS
+        return ExposureOutcome(OutcomeKind.FAILED, reason, failure.value)
+    if response.job.candidate_is_unable:
+        return ExposureOutcome(OutcomeKind.FAILED, OutcomeReason.UNABLE, _UNABLE)
+    if plan.unable:
+        return ExposureOutcome(OutcomeKind.REFUSED, OutcomeReason.CLIENT)
+    return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.OTHER_TARGET)
+
+
+def _of_gateway_fallback(response: RoutedResponse) -> ExposureOutcome | None:
+    """A gateway marks the own target's answer as its fallback's: another model answered."""
+    result = response.progress.result
+    if not isinstance(result, (UpstreamAnswer, CommittedStream)) or not result.is_fallback:
+        return None
+    if response.progress.attempts[-1].upstream.id != response.job.arm_target:
+        return None
+    return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.GATEWAY_FALLBACK)
+
+
+def _of_broken_stream(response: RoutedResponse) -> ExposureOutcome | None:
+    """The stream of the arm's own target broke off after output, or reports a failure."""
+    stream = response.progress.result
+    if not isinstance(stream, CommittedStream) or stream.failure is None:
+        return None
+    if not _own_attempts(response):
+        return None
+    return ExposureOutcome(
+        OutcomeKind.FAILED if stream.events.finished else OutcomeKind.CUT,
+        _fault(stream.failure),
+        stream.failure.value,
+        sent=True,
+        first_s=response.progress.first_token_s,
+        gap_s=stream.longest_gap_s,
+    )
+
+
+def _of_departure(response: RoutedResponse) -> ExposureOutcome | None:
+    """The caller left before the end of the answer."""
+    stream = response.progress.result
+    if not response.caller_gone:
+        return None
+    if isinstance(stream, CommittedStream):
+        if stream.events.finished:
+            return None
+        return _departure(response, stream, OutcomeReason.EARLY)
+    waited_s = max(0.0, response.ended_at - response.job.begun)
+    return ExposureOutcome(OutcomeKind.LEFT, OutcomeReason.EARLY, waited_s=waited_s)
+
+
+def _departure(
+    response: RoutedResponse,
+    stream: CommittedStream,
+    reason: OutcomeReason,
+) -> ExposureOutcome:
+    """Returns a caller's end of a stream, with the time since its last output.
+
+    A caller who still has bytes to read waits for nothing.
+    """
+    waited_s = max(0.0, response.ended_at - stream.last_output_at)
+    return ExposureOutcome(
+        OutcomeKind.LEFT,
+        reason,
+        waited_s=0.0 if stream.has_unread else waited_s,
+        sent=True,
+        first_s=response.progress.first_token_s,
+        gap_s=stream.longest_gap_s,
+    )
+
+
+def _of_answer(response: RoutedResponse) -> ExposureOutcome | None:
+    """A target answered: the arm's own, or another one without a failure of the own one."""
+    result = response.progress.result
+    progress = response.progress
+    if not isinstance(result, (UpstreamAnswer, CommittedStream)):
+        return None
+    if progress.attempts[-1].upstream.id != response.job.arm_target:
+        return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.OTHER_TARGET)
+    return time_answer(progress, max(0.0, response.ended_at - response.job.begun))
+
+
+def time_answer(progress: RequestProgress, elapsed_s: float) -> ExposureOutcome:
+    """Returns an answer with the times of its output. elapsed_s: since the request came."""
+    stream = progress.result
+    if not isinstance(stream, CommittedStream):
+        return ExposureOutcome(_ANSWERED, None, "", 0.0, True, elapsed_s)  # noqa: FBT003 - sent
+    first_s = progress.first_token_s
+    gap_s = stream.longest_gap_s
+    return ExposureOutcome(_ANSWERED, None, "", 0.0, True, first_s, gap_s)  # noqa: FBT003 - sent
+
+
+def limit_to_share(job: RoutedRequest, outcome: ExposureOutcome) -> ExposureOutcome:
+    """Counts the first output after the arm's share of the caller's own deadline as left at the
+    deadline.
+
+    The router divides a deadline equally among the targets of a plan, and the candidate's plan
+    has one target more than the incumbent's. So without this rule, equal targets would miss the
+    deadline at different times. The share is the same in both arms: the deadline divided by the
+    number of targets of the longer plan.
+    """
+    if job.experiment is None:
+        return outcome
+    targets = {*job.plan.targets, job.experiment.target}
+    share_s = (job.deadline - job.begun) / len(targets)
+    began_s = outcome.first_s if outcome.first_s is not None else outcome.waited_s
+    if began_s <= share_s:
+        return outcome
+    return ExposureOutcome(
+        OutcomeKind.LEFT,
+        OutcomeReason.DEADLINE_EARLY,
+        waited_s=share_s,
+        sent=False,
+    )
+
+
+def _own_attempts(response: RoutedResponse) -> list[Attempt]:
+    """Returns the attempts at the arm's own target that have ended, in their order."""
+    target = response.job.arm_target
+    return [attempt for attempt in response.progress.attempts if attempt.upstream.id == target]
+
+
+def _fault(failure: FailureClass) -> OutcomeReason:
+    return OutcomeReason(FAILURE_RULES[failure].fault.value)
+
+
+_Rule = Callable[[RoutedResponse], ExposureOutcome | None]
+_RULES: Final[tuple[_Rule, ...]] = (
+    _of_router_fault,
+    _of_own_deadline,
+    _of_own_failure,
+    _of_exclusion,
+    _of_gateway_fallback,
+    _of_broken_stream,
+    _of_departure,
+    _of_answer,
+)

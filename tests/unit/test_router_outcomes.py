@@ -1,0 +1,211 @@
+"""How the router decides an exposure's outcome: a real router, one scripted provider a case."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.gate.online.guardrails import ArmSplit, Guardrail
+from harness.gate.online.observation import ObservationBlock
+from router.observers.request_accounting import RequestAccounting
+from router.request.dispatch import Dispatcher
+from tests.support.providers.scripted_transport import (
+    ScriptedEvent,
+    ScriptedTurn,
+)
+from tests.support.providers.scripted_upstream import (
+    broken_stream,
+    completion,
+    error,
+    event,
+    streamed,
+)
+from tests.support.router.asgi_router import ASK, Place, leaving
+from tests.support.router.code_faults import broken
+from tests.support.router.live_router import CANDIDATE, INCUMBENT
+
+pytestmark = pytest.mark.req("F3", "F4")
+STREAMED = ASK[:-1] + b',"stream":true}'
+HANGS = ScriptedTurn(hang=True)
+CUT = broken_stream(event({"content": "half"}), ScriptedEvent.RESET)
+LIMITED = error(429, code="rate_limit_exceeded")
+FOREIGN = error(404, "Item with id 'i_1' not found.")
+
+
+def place(
+    folder: Path,
+    candidate: ScriptedTurn,
+    incumbent: ScriptedTurn | None = None,
+) -> Place:
+    script = {CANDIDATE: candidate, INCUMBENT: incumbent or completion()}
+    return Place(folder, dict(script), weight_bps=10_000)
+
+
+def blocks_of(scene: Place) -> list[ObservationBlock]:
+    scene.recorder.flush(final=True)
+    return list(scene.kept.blocks.values())
+
+
+def outcomes_of(scene: Place) -> list[Mapping[str, ArmSplit]]:
+    return [block.outcomes for block in blocks_of(scene)]
+
+
+ONE = ArmSplit(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "incumbent", "body", "outcome"),
+    [
+        (completion(), None, ASK, "answered"),
+        (streamed("a", "b"), None, STREAMED, "answered"),
+        (error(500), None, ASK, "failed: provider"),
+        (error(401), None, ASK, "failed: ours"),
+        (error(400), None, ASK, "failed: client"),
+        (error(400), error(400), ASK, "refused: client"),
+        (LIMITED, None, ASK, "limited: rate"),
+        (error(429, code="insufficient_quota"), None, ASK, "limited: quota"),
+        (FOREIGN, None, ASK, "not_measured: foreign_state"),
+        (CUT, None, STREAMED, "cut: provider"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_an_exposure_ends_as_its_own_target_did(
+    tmp_path: Path,
+    candidate: ScriptedTurn,
+    incumbent: ScriptedTurn | None,
+    body: bytes,
+    outcome: str,
+) -> None:
+    scene = place(tmp_path, candidate, incumbent)
+    await scene.ask(body)
+    assert outcomes_of(scene) == [{outcome: ONE}]
+
+
+async def test_a_pause_that_the_provider_requested_keeps_requests_from_the_candidate(
+    tmp_path: Path,
+) -> None:
+    limited = ScriptedTurn(429, {**LIMITED.headers, "retry-after": "60"}, LIMITED.steps)
+    scene = place(tmp_path, limited)
+    await scene.ask()
+    await scene.ask()
+    assert outcomes_of(scene)[0] == {"limited: rate": ONE}
+
+
+async def test_a_caller_who_leaves_before_any_output_has_left(tmp_path: Path) -> None:
+    scene = place(tmp_path, HANGS)
+    await leaving(scene, ASK)
+    assert outcomes_of(scene) == [{"left: early": ONE}]
+
+
+async def test_a_caller_who_ends_a_stream_that_flowed_has_stopped_it(tmp_path: Path) -> None:
+    scene = place(
+        tmp_path,
+        broken_stream(event({"content": "half"}), ScriptedEvent.HANG),
+    )
+    await leaving(scene, STREAMED)
+    assert outcomes_of(scene) == [{"stopped": ONE}]
+
+
+async def test_a_failure_before_the_caller_left_is_the_candidates(tmp_path: Path) -> None:
+    scene = place(tmp_path, error(500), HANGS)
+    await leaving(scene, ASK)
+    assert outcomes_of(scene) == [{"failed: provider": ONE}]
+
+
+@pytest.mark.parametrize("part", [Dispatcher._attempt, RequestAccounting.after_answer])
+async def test_a_request_that_meets_a_fault_of_the_routers_own_code_is_not_measured(
+    tmp_path: Path, part: Any
+) -> None:
+    scene = place(tmp_path, completion())
+    with broken(part.__code__, [part], times=1):
+        assert (await scene.ask())[0] == 200
+    assert outcomes_of(scene) == [{"not_measured: router_fault": ONE}]
+
+
+def with_headers(turn: ScriptedTurn, **headers: str) -> ScriptedTurn:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return ScriptedTurn(turn.status, {**turn.headers, **named}, turn.steps)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "body"),
+    [(completion(), ASK), (streamed("a", "b"), STREAMED)],
+    ids=["plain", "streamed"],
+)
+async def test_an_answer_that_a_gateway_marks_as_its_fallbacks_is_not_measured(
+    tmp_path: Path,
+    candidate: ScriptedTurn,
+    body: bytes,
+) -> None:
+    scene = place(tmp_path, with_headers(candidate, x_litellm_attempted_fallbacks="1"))
+    await scene.ask(body)
+    (block,) = blocks_of(scene)
+    assert block.outcomes == {"not_measured: gateway_fallback": ONE}
+    assert block.served == {}, "the name is not the candidate's"
+    assert block.unknown_units == ONE
+
+
+@pytest.mark.parametrize(
+    ("candidate", "body"),
+    [(completion(model="alias"), ASK), (streamed("a", "b"), STREAMED)],
+    ids=["plain", "streamed"],
+)
+async def test_a_header_names_the_model_before_the_body_does(
+    tmp_path: Path,
+    candidate: ScriptedTurn,
+    body: bytes,
+) -> None:
+    scene = place(
+        tmp_path,
+        with_headers(candidate, x_ms_served_model="gpt-5-2026-01-01"),
+    )
+    await scene.ask(body)
+    (block,) = blocks_of(scene)
+    assert block.outcomes == {"answered": ONE}
+    assert block.served == {"gpt-5-2026-01-01": ONE}
+
+
+NO_TOKENS = b'"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}'
+
+
+def without_tokens(turn: ScriptedTurn) -> ScriptedTurn:
+    """The turn with a usage of 0 tokens."""
+    steps = [
+        re.sub(rb'"usage":\{[^}]*\}', NO_TOKENS, step) if isinstance(step, bytes) else step
+        for step in turn.steps
+    ]
+    return ScriptedTurn(turn.status, turn.headers, tuple(steps))
+
+
+async def test_a_text_without_tokens_fails_once_the_target_has_counted_tokens(
+    tmp_path: Path,
+) -> None:
+    scene = place(tmp_path, completion())
+    await scene.ask()
+    scene.script = {
+        CANDIDATE: without_tokens(completion()),
+        INCUMBENT: completion(),
+    }
+    status, headers = await scene.ask()
+    assert status == 200
+    assert headers[b"x-swapgate-attempts"] != b"1", "the incumbent answers in its place"
+    assert outcomes_of(scene) == [
+        {"answered": ONE},
+        {"failed: provider": ONE},
+    ]
+    assert "malformed" in next(iter(blocks_of(scene)[1].counts[Guardrail.ERRORS].classes))
+
+
+async def test_a_server_that_never_counts_tokens_answers(tmp_path: Path) -> None:
+    scene = place(tmp_path, without_tokens(completion()))
+    await scene.ask(times=2)
+    assert outcomes_of(scene) == [{"answered": ONE}] * 2
+
+
+async def test_the_models_that_answered_are_counted_by_arm(tmp_path: Path) -> None:
+    scene = place(tmp_path, completion(model="vendor/new"))
+    await scene.ask()
+    (block,) = blocks_of(scene)
+    assert block.served == {"vendor/new": ONE}
