@@ -172,7 +172,7 @@ _PHRASES: Final[Mapping[CanaryStateKind, tuple[str, str]]] = {
     ),
     CanaryStateKind.UNCOMPARED: (
         "promoted and baking, control gone: nothing is compared",
-        "is promoted and baking, but its control is gone: nothing is compared",
+        "is promoted and baking, but its control is gone and nothing is compared",
     ),
     CanaryStateKind.HARM: (
         "harm is shown, {at}",
