@@ -287,7 +287,14 @@ class TargetTraffic:
     left: int  # requests that went to another target, after a failure or at an open circuit
     p95_ms: float | None  # in the last day of the window; None without answers
     known_cost_usd: float | None  # None if no request has a known price
-    cost_text: str  # the cost for people
+    is_least: bool = False  # the cost is a lower bound: a price or a count is missing
+
+    @property
+    def cost_text(self) -> str:
+        """Writes the cost; see `RouteTraffic.cost_text`."""
+        if self.known_cost_usd is None:
+            return format_usd(None)
+        return format_spent_usd(self.known_cost_usd, 0, int(self.is_least))
 
 
 def sum_by_target(
@@ -353,6 +360,7 @@ def _row(
     """Builds the row of a target. target: empty for the provider's sum."""
     sums = RouteTraffic.from_totals("", totals)
     p95_ms = quantile_ms(times, 0.95)
+    is_least = bool(sums.unpriced or sums.bounded)
     return TargetTraffic(
         provider,
         target,
@@ -360,5 +368,5 @@ def _row(
         left,
         p95_ms,
         sums.known_cost_usd,
-        sums.cost_text,
+        is_least,
     )

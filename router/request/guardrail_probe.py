@@ -16,7 +16,7 @@ from harness.gate.online.guardrails import Guardrail, UnitRule
 from harness.gate.online.prompt_cache import CacheUse, saved_seconds
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import TokenPrice
-from router.frame.body import ClientRequest, iter_objects
+from router.frame.body import ClientRequest
 from router.protocols.answer_signals import DIGEST_BYTES, AnswerSignals
 from router.protocols.answers import (
     NO_JSON,
@@ -194,27 +194,30 @@ def hash_question(request: ClientRequest) -> int:
 
     Messages that differ only in white space or Unicode's form are one question (NFC).
     """
-    given = request.value("messages") or request.value("input")
-    if isinstance(given, str):
-        texts = [given]
-    else:
-        messages = [m for m in iter_objects(given) if m.get("role") == "user"]
-        texts = [_text_of(message.get("content")) for message in messages]
-    words = next(
-        filter(None, (" ".join(text.split()) for text in reversed(texts))),
-        "",
-    )
+    found = request.members.found
+    given = request.value("messages" if "messages" in found else "input")
+    words = given.split() if isinstance(given, str) else _last_user_words(given)
     if not words:
         return 0
-    text = normalize("NFC", words).encode("utf-8", "surrogatepass")
+    text = normalize("NFC", " ".join(words)).encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(text, digest_size=DIGEST_BYTES).digest())
 
 
-def _text_of(content: object) -> str:
-    if isinstance(content, str):
-        return content
-    parts = (part.get("text") for part in iter_objects(content))
-    return " ".join(part for part in parts if isinstance(part, str))
+def _last_user_words(messages: object) -> list[str]:
+    """Returns the words of the last user message that has some; empty without one."""
+    # Loops instead of generators, which would cost a call for each message and part.
+    for message in reversed(messages) if isinstance(messages, list) else ():
+        if not isinstance(message, dict) or message.get("role") != "user":
+            continue
+        content = message.get("content")
+        words = list[str]()
+        for part in content if isinstance(content, list) else (content,):
+            text = part.get("text") if isinstance(part, dict) else part
+            if isinstance(text, str):
+                words += text.split()
+        if words:
+            return words
+    return []
 
 
 class RouteGuardrails(NamedTuple):

@@ -335,11 +335,11 @@ def test_requests_latency_cost_and_failovers_are_summed_by_provider_and_target(
     leave(world, "away/large", 2)
 
     assert load(world) == [
-        TargetTraffic("sim", "", 80, 2, 2200.0, 1.0, "$1.00"),
-        TargetTraffic("sim", "sim/base", 60, 2, 975.0, 0.5, "$0.50"),
-        TargetTraffic("sim", "sim/good", 20, 0, 2425.0, 0.5, "$0.50"),
-        TargetTraffic("away", "", 0, 1, None, 0.0, "$0.00"),
-        TargetTraffic("away", "away/large", 0, 1, None, 0.0, "$0.00"),
+        TargetTraffic("sim", "", 80, 2, 2200.0, 1.0),
+        TargetTraffic("sim", "sim/base", 60, 2, 975.0, 0.5),
+        TargetTraffic("sim", "sim/good", 20, 0, 2425.0, 0.5),
+        TargetTraffic("away", "", 0, 1, None, 0.0),
+        TargetTraffic("away", "away/large", 0, 1, None, 0.0),
     ]
     assert [row.target for row in hide_single_sums(load(world, "chat"))] == [
         "",

@@ -10,7 +10,7 @@ from harness.gate.online.guardrails import ErrorTally, Guardrail
 from router.frame.failure import read_code, read_place
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
-from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place, code
+from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place, Script, code
 from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT
 
 MESSAGES = "/v1/messages"
@@ -293,7 +293,7 @@ async def test_a_pause_that_a_provider_asks_for_counts_in_neither_arm(
         {"retry-after": "500"},
         steps=(b'{"error": {"message": "slow"}}',),
     )
-    script = {
+    script: Script = {
         **dict.fromkeys((INCUMBENT, CANDIDATE, FALLBACK), completion()),
         limited: pause,
     }
