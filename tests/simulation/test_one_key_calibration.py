@@ -25,7 +25,7 @@ from harness.gate.policy import CanaryPolicy
 from router.recording.ledger import Ledger
 from router.recording.scored_units import RequestTraits
 from tests.support.providers.scripted_upstream import completion, error
-from tests.support.router.asgi_router import Place
+from tests.support.router.asgi_router import Place, Script
 from tests.support.router.live_router import CANDIDATE, INCUMBENT
 
 pytestmark = pytest.mark.req("F3")
@@ -101,7 +101,7 @@ def test_several_honest_keys_neither_end_nor_hold_a_healthy_rollout(seed: int) -
 async def test_a_candidate_that_is_down_a_third_of_each_minute_is_rolled_back(
     tmp_path: Path,
 ) -> None:
-    script = {INCUMBENT: completion(), CANDIDATE: completion()}
+    script: Script = {INCUMBENT: completion(), CANDIDATE: completion()}
     place = Place(tmp_path, script, weight_bps=SHARE_BPS)
     for second in range(240):
         place.script[CANDIDATE] = error(500) if second % 60 < 20 else completion()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.gate.online.guardrails import ArmSplit, Guardrail
+from harness.gate.online.guardrails import ArmSplit, ErrorTally, Guardrail
 from harness.gate.online.observation import ObservationBlock
 from router.observers.request_accounting import RequestAccounting
 from router.request.dispatch import Dispatcher
@@ -195,7 +195,9 @@ async def test_a_text_without_tokens_fails_once_the_target_has_counted_tokens(
         {"answered": ONE},
         {"failed: provider": ONE},
     ]
-    assert "malformed" in next(iter(blocks_of(scene)[1].counts[Guardrail.ERRORS].classes))
+    errors = blocks_of(scene)[1].counts[Guardrail.ERRORS]
+    assert isinstance(errors, ErrorTally)
+    assert "malformed" in next(iter(errors.classes))
 
 
 async def test_a_server_that_never_counts_tokens_answers(tmp_path: Path) -> None:

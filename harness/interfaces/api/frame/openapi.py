@@ -69,6 +69,10 @@ class SchemaComponents:
                 "type": "object",
                 "additionalProperties": self.schema_for(inner[1]),
             }
+        if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
+            # A named tuple's JSON is a list.
+            inner = tuple(get_type_hints(kind).values())
+            origin = tuple
         if origin is tuple and inner[-1] is not ...:
             each_place = [self.schema_for(argument) for argument in inner]
             n = len(inner)
