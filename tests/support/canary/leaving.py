@@ -44,6 +44,7 @@ DEFAULT: Final = CanaryPolicy()
 SPREAD: Final = math.log(4.0) / 2.3263  # of the answers' times: 1 s in the median, 4 s at 99 %
 PATIENCE_SPREAD: Final = 0.7
 TIMEOUT_S: Final = 120.0
+ERRORS: Final = 0.01  # the share of both arms' requests that fail
 HISTORY: Final = 1000  # answers of the incumbent before the rollout
 FIRST: Final = 8  # blocks before the evidence is computed for the first time
 
@@ -52,7 +53,8 @@ FIRST: Final = 8  # blocks before the evidence is computed for the first time
 class Leavers:
     """A candidate and the callers of its route.
 
-    patience_s: median patience. hanging, failing: shares of the candidate's requests. times,
+    patience_s: median patience. hanging, failing: shares of the candidate's requests; of the
+    incumbent's, ERRORS fail. times,
     words: ratios of the candidate's times and lengths to the incumbent's. streamed: all
     requests stream, and a request that hangs does so in the middle. stops_at: after so many
     words, readers stop. total_patience: the patience limits the whole stream. hedged_s: after
@@ -158,7 +160,7 @@ def simulate(
     number = len(canary)
     pace = np.where(canary, leavers.times, 1.0)
     patience = rng.lognormal(math.log(leavers.patience_s), PATIENCE_SPREAD, number)
-    failed = canary & (rng.random(number) < leavers.failing)
+    failed = rng.random(number) < np.where(canary, max(leavers.failing, ERRORS), ERRORS)
     hangs = canary & (rng.random(number) < leavers.hanging)
     whole = rng.lognormal(0.0, SPREAD, number) * pace
     if leavers.streamed:
