@@ -32,7 +32,6 @@ from harness.frame.formatting import (
 from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.offline.verdicts import read_same_model
 from harness.gate.online.rollout import rollout_id
 from harness.gate.run import EvalRun, RunState, describe_waits
 from harness.gate.sentences import polish_reason, reason_text
@@ -470,11 +469,9 @@ def _retry(ctx: Context, proposal: Proposal) -> list[str]:
 
 def _find_unconfirmed(ctx: Context, proposal: Proposal) -> datetime | None:
     """Returns until when a proposal waits for `confirm_same_model`; None if it does not."""
-    if proposal.same_model is not None or proposal.verdict is None:
-        return None
     with ctx.store.read() as tx:
-        verdict = Verdicts(tx).get(proposal.verdict)
-    if read_same_model(verdict.inputs) is None:
+        verdict = evaluation.find_unconfirmed(tx, proposal)
+    if verdict is None:
         return None
     return add_seconds(verdict.decided_at, proposal.policy.gate.infra_patience_s)
 

@@ -17,6 +17,7 @@ from harness.frame.failures import describe_absence
 from harness.frame.records.transaction import Transaction
 from harness.gate import pins
 from harness.gate.offline import verdicts
+from harness.gate.offline.verdicts import NOT_MEASURED, read_same_model
 from harness.gate.pins import ServedModel, is_mixed, named_models
 from harness.gate.run import (
     FIRST_ANSWERS,
@@ -41,6 +42,7 @@ from harness.routing.proposal import (
     name_candidate_run,
 )
 from harness.routing.records.runs import EvalRuns, Suites
+from harness.routing.records.verdicts import Verdicts
 
 Answers = tuple[Sequence[Sample], Sequence[Sample]]
 STUCK = (RunState.FAILED, RunState.OVER_BUDGET)
@@ -356,11 +358,25 @@ def load_runs(tx: Transaction, proposal: Proposal) -> dict[str, EvalRun]:
 
 
 def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
-    """Describes the providers that a comparison waits for; empty for none or a forged row."""
-    if proposal.phase is ProposalPhase.EVALUATING and proposal.retry_at is None:
-        with suppress(SignatureInvalid):
+    """Describes the providers that a comparison waits for, or the confirmation; empty for none
+    or a forged row.
+    """
+    if proposal.phase is not ProposalPhase.EVALUATING:
+        return ""
+    with suppress(SignatureInvalid):
+        if proposal.retry_at is None:
             return describe_waits(load_runs(tx, proposal).values(), tx.now())
+        if (unconfirmed := find_unconfirmed(tx, proposal)) is not None:
+            return f"waits for an approver: {unconfirmed.reason.removeprefix(NOT_MEASURED)}"
     return ""
+
+
+def find_unconfirmed(tx: Transaction, proposal: Proposal) -> Verdict | None:
+    """Finds the verdict of a proposal that waits for `decisions.confirm_same_model`."""
+    if proposal.same_model is not None or proposal.verdict is None:
+        return None
+    verdict = Verdicts(tx).get(proposal.verdict)
+    return verdict if read_same_model(verdict.inputs) is not None else None
 
 
 def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int]:

@@ -46,6 +46,8 @@ from harness.gate.verdict import VERDICTS, ScorePair, SuiteReport, Verdict
 
 # Increase it with each change of the rules that can change a verdict from equal scores.
 RULES_VERSION: Final = 5
+# Begins the reason of a verdict whose answers do not compare the models.
+NOT_MEASURED: Final = "Not measured: "
 
 
 def inputs_to_json(
@@ -356,9 +358,8 @@ def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
 
     samples_by_suite: samples of incumbent and candidate; a missing suite has no samples yet.
     ttl_s: how long the verdict is valid. stopped: for suites whose runs have ended, the outcome
-    of a suite that is still open (`infra_error` or `inconclusive`), and why. models: the
-    models' names for incumbent and candidate. same_model_confirmed: see
-    `served_arms.SameModel`.
+    of a suite that is still open (`infra_error` or `inconclusive`), and why. models: the names
+    of incumbent and candidate. same_model_confirmed: see `served_arms.SameModel`.
     Raises StaleEvidence if the two sides of a suite do not match.
     """
     cases = []
@@ -415,7 +416,7 @@ def _decide(
     reason = judgement.reason
     if why := describe_unmeasured(used, same):
         outcome = "infra_error"
-        reason = f"Not measured: {why}"
+        reason = f"{NOT_MEASURED}{why}"
     body = [
         question.route,
         question.incumbent,
