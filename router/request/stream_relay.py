@@ -19,7 +19,7 @@ from contextlib import aclosing
 from typing import Final
 
 from harness.frame.failures import FailureClass
-from harness.providers.answer_signs import read_origin
+from harness.providers.answer_signs import NO_ORIGIN, read_origin
 from router.frame.asgi import Send
 from router.frame.failure import UpstreamFailed
 from router.frame.limits import Timers
@@ -73,7 +73,6 @@ class CommittedStream:
         self.dropped = reply.dropped
         self.refused = reply.refused
         self.opening_s = reply.opening_s
-        self._origin = read_origin(reply.headers)
         self._reply = reply
         self._chunks = chunks
         self._held = held
@@ -95,6 +94,12 @@ class CommittedStream:
         self._hide = hide
         self._judge_usage = judge_usage
         self._faults: list[tuple[RouterPart, Exception]] = []
+        self._origin = NO_ORIGIN
+        try:
+            self._origin = read_origin(reply.headers)
+        except Exception as error:
+            # The caller gets the answer; the fault makes it "not measured".
+            self._faults.append((RouterPart.STREAM, error))
 
     @property
     def headers(self) -> list[Header]:

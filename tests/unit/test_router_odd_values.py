@@ -30,7 +30,9 @@ def asking(more: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("count", [HUGE, b"1" + b"0" * 30, b"-1", b"1e999", b'"7"'])
-async def test_a_count_of_tokens_that_cannot_be_is_none(tmp_path: Path, count: bytes) -> None:
+async def test_a_count_of_tokens_that_cannot_be_is_missing_and_the_prompt_is_estimated(
+    tmp_path: Path, count: bytes
+) -> None:
     told = completion().steps[0]
     assert isinstance(told, bytes)
     turn = ScriptedTurn(
@@ -42,7 +44,9 @@ async def test_a_count_of_tokens_that_cannot_be_is_none(tmp_path: Path, count: b
     door.recorder.flush()
 
     assert status == 200
-    assert [(row.requests, row.input_tokens) for row in door.kept.traffic] == [(1, 0)]
+    [row] = door.kept.traffic
+    # The text of the message, `hi`, is about one token.
+    assert (row.requests, row.input_tokens, row.bounded) == (1, 1, 1)
 
 
 async def test_no_limit_of_output_is_too_large_for_a_keys_rate(tmp_path: Path) -> None:

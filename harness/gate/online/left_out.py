@@ -64,7 +64,7 @@ LEFT_OUT_ALPHA: Final = 0.001
 # same arm, so that periods are dependent.
 FIRST_PERIOD: Final = 0.9
 _ODDS: Final = (1.0, *HARM_GRID)
-_LOG_WEIGHTS: Final = np.log(np.array(ODDS_WEIGHTS))
+_LOG_WEIGHTS: Final = tuple(map(math.log, ODDS_WEIGHTS))
 _EARLY: Final = frozenset({OutcomeReason.EARLY, OutcomeReason.DEADLINE_EARLY})
 
 
@@ -197,7 +197,7 @@ def left_out_path(counts: Sequence[tuple[ObservationBlock, ArmSplit]]) -> Floats
 
 
 def _mean_path(factors: Sequence[tuple[float, ...]]) -> Floats:
-    products = np.cumsum(np.array(factors, dtype=np.float64), axis=0) + _LOG_WEIGHTS
+    products = np.cumsum(np.array(factors, dtype=np.float64), axis=0) + np.array(_LOG_WEIGHTS)
     rows = list(products.T)
     # The mean of n terms times n is their sum.
     return log_mean_rows(rows) + math.log(len(rows))
