@@ -14,7 +14,7 @@ from router.recording.scored_units import AnswerFault, LedgerUnit
 LEAST_CHARACTERS: Final = 40
 # A text is repeated once it came for this many unlike questions.
 LEAST_QUESTIONS: Final = 3
-# Answers with a text that each arm needs before its repeated text is known.
+# Answers with a text that the canary needs before its repeated text is known.
 LEAST_ANSWERS: Final = 10
 # Bounds of the memory of one rollout.
 MOST_WAITING: Final = 20_000
@@ -27,8 +27,8 @@ class RepeatedTexts:
     """Marks the units of each block whose answer is their arm's most repeated text.
 
     The text comes from earlier blocks, so that a block does not decide what is counted in it.
-    Both arms learn from equally many answers, the first ones of each. So in equal arms a mark
-    is as probable in one as in the other, whatever the canary's share.
+    The canary learns from at most as many answers as the incumbent. Of equal arms, the canary
+    then never knows its repeated text better, so a mark is not more probable in the canary.
 
     The canary's text has at least LEAST_CHARACTERS characters, the incumbent's has any length.
     So a candidate that words an incumbent's labels in more characters is no suspect.
@@ -37,21 +37,19 @@ class RepeatedTexts:
     def __init__(self) -> None:
         self._canary = _ArmTexts(LEAST_CHARACTERS)
         self._control = _ArmTexts(1)
-        self._known = 0  # answers that each arm has learned from
 
     def mark(self, units: Sequence[LedgerUnit]) -> None:
         """Marks a block's units by earlier blocks, then learns from them."""
-        if self._known >= LEAST_ANSWERS:
+        if self._canary.learned >= LEAST_ANSWERS:
             tops = {True: self._canary.top, False: self._control.top}
             for unit in units:
                 if unit.text and unit.text == tops[unit.canary]:
                     unit.bad |= _REPEATED
         self._canary.waiting.extend(_answers(units, canary=True))
         self._control.waiting.extend(_answers(units, canary=False))
-        count = min(len(self._canary.waiting), len(self._control.waiting))
-        self._canary.learn(count)
-        self._control.learn(count)
-        self._known += count
+        self._control.learn(len(self._control.waiting))
+        most = self._control.learned - self._canary.learned
+        self._canary.learn(min(most, len(self._canary.waiting)))
 
 
 Answer = tuple[int, int, int]  # text, text_length, question
@@ -69,11 +67,11 @@ class _ArmTexts:
     """The texts of one arm, with the unlike questions that each one answered.
 
     top: the text that answered most questions, 0 if none answered LEAST_QUESTIONS.
-    waiting: answers that the arm has not learned from, oldest first.
+    waiting: answers that the arm has not learned from, oldest first. learned: how many it has.
     """
 
     def __init__(self, least_characters: int) -> None:
-        self.top = 0
+        self.top = self.learned = 0
         self.waiting: deque[Answer] = deque(maxlen=MOST_WAITING)
         self._least = least_characters
         self._questions: dict[int, set[int]] = {}
@@ -81,6 +79,7 @@ class _ArmTexts:
 
     def learn(self, count: int) -> None:
         """Learns from the `count` oldest answers that wait."""
+        self.learned += count
         for _ in range(count):
             text, length, question = self.waiting.popleft()
             if length < self._least or not question:
