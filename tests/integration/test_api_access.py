@@ -66,6 +66,7 @@ WRITES = {
     "POST /proposals/{proposal}/retry": ({}, "approver"),
     "POST /proposals/{proposal}/approve": ({}, "approver"),
     "POST /proposals/{proposal}/reject": ({"reason": "no"}, "approver"),
+    "POST /proposals/{proposal}/confirm-same-model": ({"reason": "one model"}, "approver"),
     "POST /routes/chat/accepted-costs": (
         {
             "candidate": "sim/equal",

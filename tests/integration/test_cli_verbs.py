@@ -291,6 +291,7 @@ def provider_verbs(ask: Callable[..., object]) -> None:
 
 def trouble_verbs(ask: Callable[..., object]) -> None:
     ask("proposal", "retry", "prop_none", exits=1)
+    ask("proposal", "confirm-same-model", "prop_none", "--reason", "one model", exits=1)
     ask("eval", "cancel", "run_none", "--reason", "a rehearsal", exits=1)
     ask("route", "failovers")
     ask("alert", "list")

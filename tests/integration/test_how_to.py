@@ -115,6 +115,7 @@ ELSEWHERE = {
     "clients": "test_clients_docs",
     "overrides": "test_route_overrides",
     "proofs": "test_proof_export",
+    "roll-back": "test_way_back",
 }
 
 

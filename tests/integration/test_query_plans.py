@@ -107,6 +107,7 @@ NOT_READING: Final = frozenset(
     {
         *(f"agent {verb}" for verb in ("approve", "reject", "revoke")),
         "alert test",
+        "proposal confirm-same-model",
         "init",
         "doctor",
         "user delete",

@@ -112,6 +112,8 @@ def test_every_command_of_the_runbook_runs(cli: CommandLine) -> None:
     ids = propose(cli, run)
     decide(cli, run, ids)
     mend(cli, run)
+    run("swapgate switch lift ID --reason WHY", exits=1, ID="sw_none")
+    run("swapgate canary finish ROUTE --reason WHY", exits=1)
 
     assert tried == COMMANDS
 
