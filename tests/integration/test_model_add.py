@@ -197,11 +197,7 @@ def test_every_command_of_the_page_works(cli: CommandLine) -> None:
 
 
 def test_the_settings_are_understood_and_the_count_is_right(tmp_path: Path) -> None:
-    (block,) = re.findall(
-        r"```yaml\n(.*?)```",
-        PAGE,
-        flags=re.DOTALL,
-    )
+    (block,) = re.findall(r"```yaml\n(catalogue:.*?)```", PAGE, flags=re.DOTALL)
     file = tmp_path / "swapgate.yaml"
     file.write_text(block, encoding="utf-8")
     settings = configuration.load_settings(
