@@ -68,7 +68,9 @@ class RouterSettings:
     drain_s: float = 30.0  # time for running requests when their worker shuts down
     # Time after SIGTERM in which the router accepts connections while `/readyz` fails.
     shutdown_delay_s: float = 0.0
-    first_token_timeout_s: float = 10.0  # limit for a stream's first output
+    # Limit for a stream's first output; answers that took longer raise it to three times this
+    # value at most. If null, measured for each target, and at least 10 s.
+    first_token_timeout_s: float | None = None
     # Limit for a plain answer's first byte; if null, measured for each target.
     first_byte_timeout_s: float | None = None
     between_chunks_timeout_s: float = 30.0  # limit between two outputs of a stream

@@ -1,13 +1,13 @@
 """Target health keeps each target's circuit breaker, pause and latest answers. No I/O.
 
-It also decides when a health check is due. A target with user requests needs no check, and
-a failed check opens no circuit while users get good answers. Times are monotonic seconds.
+It also decides when a health check is due. A target that answers users needs no check, but
+one whose users only wait does. A failed check opens no circuit while users get good answers.
+Times are monotonic seconds.
 The breaker's rules are in `harness.routing.reliability.breaker`; `router.request.attempts`
 records the attempts, `router.observers.health_checks` makes the checks.
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -44,7 +44,6 @@ class HealthCheckState(NamedTuple):
     checked_at: float  # when the last check began; both are initially the worker's start
     well: bool = True  # False if the last check got no answer
     suspect: bool = False  # the last check met a fault of the target
-    busy: bool = False  # a user's request is under way
 
 
 def check_due_in_s(
@@ -55,8 +54,6 @@ def check_due_in_s(
     """Returns the seconds until the next check: 0 for now, infinity if the interval is 0."""
     if interval_s <= 0:
         return math.inf
-    if state.busy:
-        return MAX_SLEEP_S
     if state.state is BreakerState.CLOSED:
         doubtful = state.suspect and state.answered_at <= state.checked_at
         every_s = min(SUSPECT_EVERY_S, interval_s) if doubtful else interval_s
@@ -137,7 +134,6 @@ class TargetHealth:
         self.spoken: dict[str, Endpoint] = {}
         # The endpoint of users' last failure that counts; for an open circuit, where it opened.
         self.failed_at: dict[str, Endpoint] = {}
-        self._under_way: Counter[str] = Counter()  # users' requests by target
         # The callers that each target refused since its last answer; see `counts_for_all`.
         self._refused: dict[str, set[object]] = {}
         self._found_well_at: dict[str, float] = {}  # when a user last got an answer
@@ -181,23 +177,13 @@ class TargetHealth:
         self._keep(target, before, after)
         return ticket
 
-    def begin(self, target: str) -> None:
-        """Counts a user's request that is under way at the target. Call `end` once
-        afterwards.
-        """
-        self._under_way[target] += 1
-
-    def end(self, target: str) -> None:
-        self._under_way[target] -= 1
-
     def answered(
         self,
         target: str,
         ticket: Ticket,
         endpoint: Endpoint,
     ) -> None:
-        """Records a success: same as `end`, `judge` and `settle` in turn."""
-        self._under_way[target] -= 1
+        """Records a success: same as `judge` and `settle` in turn."""
         self.spoken[target] = endpoint
         if self._refused:
             self._refused.pop(target, None)
@@ -237,9 +223,6 @@ class TargetHealth:
             self._found_well_at.pop(target, None)
             self.failed_at[target] = endpoint
 
-    def busy(self, target: str) -> bool:
-        return self._under_way[target] > 0
-
     def users_find_well(self, target: str) -> bool:
         """Returns whether a user's good answer outweighs failed checks."""
         at = self._found_well_at.get(target)
@@ -260,6 +243,13 @@ class TargetHealth:
         policy = self._policy_of_candidates if target in self._candidates else self.policy
         after = breaker.settle(before, ticket, failure, now, policy)
         self._keep(target, before, after)
+
+    def open_circuit(self, target: str, failure: FailureClass) -> bool:
+        """Opens a closed circuit at once; returns whether it was closed."""
+        before = self._breaker(target)
+        after = breaker.trip(before, failure, self._monotonic(), self.policy)
+        self._keep(target, before, after)
+        return after is not before
 
     def note_candidates(self, serving: CompiledSnapshot) -> None:
         """Notes the targets of live rollouts, whose open circuits admit a request more

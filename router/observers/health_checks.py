@@ -164,7 +164,6 @@ class HealthChecks:
                 last[target].at,
                 last[target].outcome is None,
                 last[target].outcome in FAULTS,
-                self._health.busy(target),
             )
             for target in targets
         }

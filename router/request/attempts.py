@@ -6,21 +6,24 @@ module makes no call and chooses no target. The formulas of the limits are in
 """
 
 import math
+from collections import deque
 from datetime import datetime
 from typing import Final
 
 from harness.frame.failures import FAILURE_RULES, FailureClass
 from harness.providers.models.capabilities import Endpoint, OptionalFeature
 from harness.routing.reliability.latency import (
-    ANSWER_BOUNDS_MS,
-    FIRST_TOKEN_BOUNDS_MS,
+    FIRST_TOKEN_S,
     MIN_LIMIT_S,
+    MOST_FACTOR,
     AnswerTimes,
-    add_answers,
+    add_waits,
     answer_class,
     first_byte_limit_s,
     first_token_limit_s,
+    telling_wait_s,
     unmeasured_limit_s,
+    usual_wait_s,
 )
 from harness.routing.reliability.retry import retry_after_s
 from harness.routing.settings import RouterSettings
@@ -37,6 +40,11 @@ from router.snapshot.compiled import CompiledRoute, CompiledTarget
 KEPT: Final = 2048
 # The most answer times that wait to be added up.
 MAX_NOTED: Final = 256
+# How many answers of a target show whether it answers in its usual time.
+LATEST_ANSWERS: Final = 64
+# The least time for the first output of a request that probes an open circuit. Without
+# measured times, it is `FIRST_TOKEN_S`.
+PROBE_S: Final = 5.0
 Kind = tuple[str, Endpoint, int]
 # Replaces the class of answers for streams of any length.
 STREAMED: Final = -1
@@ -55,7 +63,12 @@ def first_token_s(
     The limit is fixed, because a shadow's answers do not adapt `TimeLimits`.
     """
     own = route.route.settings.first_token_timeout_s
-    return own or upstream.can.first_token_timeout_s or settings.first_token_timeout_s
+    return (
+        own
+        or upstream.can.first_token_timeout_s
+        or settings.first_token_timeout_s
+        or FIRST_TOKEN_S
+    )
 
 
 class TimeLimits:
@@ -69,9 +82,12 @@ class TimeLimits:
     def __init__(self, settings: RouterSettings) -> None:
         self._settings = settings
         self._times: BoundedMap[Kind, AnswerTimes] = BoundedMap(KEPT)
-        # Answers that are not in `_times` yet: target, endpoint, output limit in tokens,
-        # seconds. They are added only when needed, which is seldom for a last target.
-        self._noted: list[tuple[str, Endpoint, int, float]] = []
+        # Waits that are not in `_times` yet: target, endpoint, output limit in tokens, seconds,
+        # and when the output came; None for a cut wait. They are added only when needed, which
+        # is seldom for a last target.
+        self._noted: list[tuple[str, Endpoint, int, float, float | None]] = []
+        # By target: the kind, seconds and time of its latest answers to users.
+        self._latest: dict[str, deque[tuple[Kind, float, float]]] = {}
 
     def first_s(self, job: RoutedRequest, attempt: Attempt) -> float:
         """Returns how many seconds an attempt may wait for its first output; infinite for
@@ -113,37 +129,84 @@ class TimeLimits:
         """Returns the adaptive limit of a stream: three times the 99 % quantile, in
         seconds.
 
-        The router's setting is the least limit. A model that thinks may be silent for
-        longer, so its least limit is at least `MIN_LIMIT_S`.
+        Without a setting, the least limit is `FIRST_TOKEN_S`, and `MIN_LIMIT_S` for a model
+        that thinks, because it may be silent for longer. The router's setting is the limit
+        until answers that took longer raise it, to `MOST_FACTOR` times its value at most.
         """
         upstream = attempt.upstream
-        least_s = self._settings.first_token_timeout_s
-        if given_fields(job.request, (OptionalFeature.REASONING,)) or not _THINKING.isdisjoint(
-            upstream.sent.parameters
-        ):
-            least_s = max(least_s, MIN_LIMIT_S)
+        thinks = bool(
+            given_fields(job.request, (OptionalFeature.REASONING,))
+        ) or not _THINKING.isdisjoint(upstream.sent.parameters)
         self._sum_up()
-        return first_token_limit_s(
-            self._times.get((upstream.id, attempt.endpoint, STREAMED)),
-            least_s,
-        )
+        times = self._times.get((upstream.id, attempt.endpoint, STREAMED))
+        set_s = self._settings.first_token_timeout_s
+        if set_s is None:
+            return first_token_limit_s(times, MIN_LIMIT_S if thinks else FIRST_TOKEN_S)
+        most_s = MOST_FACTOR * set_s
+        return first_token_limit_s(times, set_s, max(most_s, MIN_LIMIT_S) if thinks else most_s)
+
+    def usual_s(self, job: RoutedRequest, target: str) -> float | None:
+        """Returns how long a target's usual answers to such requests take at most, in seconds;
+        None if too few are known.
+        """
+        return usual_wait_s(self._times_of(job, target))
+
+    def telling_s(self, job: RoutedRequest, attempt: Attempt) -> float:
+        """Returns how long a caller must wait before its leaving says something, in seconds."""
+        return telling_wait_s(self._times_of(job, attempt.upstream.id))
+
+    def probe_s(self, job: RoutedRequest, attempt: Attempt) -> float:
+        """Returns how long a user's request waits at an open circuit's target, in seconds.
+
+        The request only probes the target, and another one can answer. Infinite for the last
+        target, and for a canary, whose callers are its evidence.
+        """
+        target = attempt.upstream.id
+        if attempt.check or target in {job.plan.targets[-1], job.plan.guest}:
+            return math.inf
+        times = self._times_of(job, target)
+        if usual_wait_s(times) is None:
+            return FIRST_TOKEN_S
+        return first_token_limit_s(times, PROBE_S)
+
+    def last_answers(self, target: str) -> tuple[float, int]:
+        """Returns when a target last answered a user in its usual time, on the event loop's
+        clock, and the number of its later answers since then; minus infinity if never.
+        """
+        self._sum_up()
+        late = 0
+        for kind, seconds, at in reversed(self._latest.get(target, ())):
+            usual_s = usual_wait_s(self._times.get(kind))
+            if usual_s is None or seconds <= usual_s:
+                return at, late
+            late += 1
+        return -math.inf, late
 
     def note(
         self,
         job: RoutedRequest,
         attempt: Attempt,
         seconds: float,
+        at: float | None,
     ) -> None:
-        """Notes the time of an answer or of an aborted wait, so that the limit adapts.
+        """Notes a wait for the first output, so that the limit adapts.
 
-        seconds: from the attempt's start to its first output, or the limit that ended the
-        wait. An aborted wait counts as an answer of that length: without it, a limit that
-        is too low would never rise.
+        at: when the output came, on the event loop's clock; None if the router's limit ended
+        the wait, so that its whole length is unknown.
         """
         limit = STREAMED if job.request.stream else output_limit(job.request)
-        self._noted.append((attempt.upstream.id, attempt.endpoint, limit, seconds))
+        if attempt.check and at is not None:
+            at = -math.inf  # a check is no user's answer
+        self._noted.append((attempt.upstream.id, attempt.endpoint, limit, seconds, at))
         if len(self._noted) >= MAX_NOTED:
             self._sum_up()
+
+    def _times_of(self, job: RoutedRequest, target: str) -> AnswerTimes | None:
+        """Returns a target's times for requests of the same kind; None if it has none."""
+        self._sum_up()
+        request = job.request
+        length = STREAMED if request.stream else answer_class(output_limit(request))
+        return self._times.get((target, request.endpoint, length))
 
     def _sum_up(self) -> None:
         """Moves the noted times into the histograms: streams by first token, others by
@@ -151,16 +214,19 @@ class TimeLimits:
         """
         noted = self._noted
         self._noted = []
-        by_kind: dict[Kind, list[float]] = {}
-        for target, endpoint, limit, seconds in noted:
-            length = STREAMED if limit == STREAMED else answer_class(limit)
-            by_kind.setdefault((target, endpoint, length), []).append(seconds)
-        for kind, answers_s in by_kind.items():
-            bounds_ms = FIRST_TOKEN_BOUNDS_MS if kind[2] == STREAMED else ANSWER_BOUNDS_MS
-            self._times.put(
-                kind,
-                add_answers(self._times.get(kind), answers_s, bounds_ms),
-            )
+        by_kind: dict[Kind, tuple[list[float], list[float]]] = {}
+        for target, endpoint, limit, seconds, at in noted:
+            kind = target, endpoint, STREAMED if limit == STREAMED else answer_class(limit)
+            answered_s, cut_s = by_kind.setdefault(kind, ([], []))
+            if at is None:
+                cut_s.append(seconds)
+                continue
+            answered_s.append(seconds)
+            if at > -math.inf:
+                latest = self._latest.setdefault(target, deque(maxlen=LATEST_ANSWERS))
+                latest.append((kind, seconds, at))
+        for kind, waits_s in by_kind.items():
+            self._times.put(kind, add_waits(self._times.get(kind), *waits_s))
 
 
 # Failures that a health check may cause by a wrong request, such as a chat with a model for
@@ -172,7 +238,7 @@ GUESSED: Final = (
     FailureClass.MALFORMED,
 )
 
-_UNNAMED: Final = ("opening:", "req_")
+UNNAMED: Final = ("opening:", "req_")
 
 
 class AttemptSettlement:
@@ -211,8 +277,6 @@ class AttemptSettlement:
             return
         if attempt.failure is not None:
             self._health.failures[upstream.id] = attempt.failure.provider_words
-        if not attempt.check:
-            self._health.end(upstream.id)  # first: a later fault must not skip it
         if outcome is None:
             self._keys.accepted(upstream, attempt.key)
             self._health.spoken[upstream.id] = attempt.endpoint
@@ -243,7 +307,7 @@ class AttemptSettlement:
         elif FAILURE_RULES[outcome].several_callers:
             sticky_key, api_key = attempt.caller
             # If only the conversation or the request is known, the API key is the caller.
-            caller = api_key if sticky_key.startswith(_UNNAMED) else sticky_key
+            caller = api_key if sticky_key.startswith(UNNAMED) else sticky_key
         else:
             return False
         return not self._health.counts_for_all(attempt.upstream.id, caller)

@@ -24,6 +24,7 @@ from router.protocols.caller_names import (
     header_caller,
 )
 from router.protocols.endpoints import DIALECTS
+from router.request.caller_patience import read_patience_s
 
 _DIGEST_BYTES: Final = 16
 # In marshal's later formats, the bytes depend on more than the value.
@@ -106,6 +107,7 @@ class Directives:
     kind: the declared kind; None if the router must detect it.
     task: a task's name. If the snapshot knows it, its route answers instead of `model`.
     timeout_s: for the whole request; infinite unless the client sets it.
+    patience_s: until the first output; infinite unless a header of the client tells it.
     takes_heartbeat: False if the client refuses comments in a silent stream.
     """
 
@@ -113,6 +115,7 @@ class Directives:
     kind: RequestKind | Reply | None
     task: bytes | None
     timeout_s: float | Reply
+    patience_s: float
     takes_heartbeat: bool
 
 
@@ -128,6 +131,7 @@ def read_directives(scope: Scope) -> Directives:
             kind=_declared_kind(header(scope, KIND)),
             task=header(scope, TASK),
             timeout_s=_requested_timeout_s(header(scope, TIMEOUT)),
+            patience_s=read_patience_s(scope["headers"]),
             takes_heartbeat=header(scope, HEARTBEAT) != b"off",
         )
         if facts is not None:

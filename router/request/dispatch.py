@@ -29,6 +29,7 @@ from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request.attempts import AttemptSettlement, TimeLimits
+from router.request.leaving import CallerLeaves
 from router.request.request_state import (
     Attempt,
     RequestProgress,
@@ -41,6 +42,7 @@ from router.snapshot.compiled import CompiledTarget
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _HELD_BACK: Final = StreamCommit.WHOLE
 _FOREIGN_STATE: Final = FailureClass.FOREIGN_STATE
+_TIMEOUT: Final = FailureClass.TIMEOUT
 
 
 @dataclass(slots=True)
@@ -58,6 +60,7 @@ class TargetTries:
     share_s: float  # its share of the request's time
     until: float
     first_key: ProviderKey | None
+    impatient: bool = False  # the caller's patience limits its time
     count: int = 0
     failure: UpstreamFailed | None = None  # the latest
 
@@ -89,6 +92,7 @@ class Dispatcher:
         self._clock = clock
         self._uniform = uniform
         self._limits = TimeLimits(settings)
+        self._leaves = CallerLeaves(health, self._limits)
         self._errors = errors
 
     async def run(self, job: RoutedRequest, progress: RequestProgress) -> None:
@@ -211,12 +215,40 @@ class Dispatcher:
 
         So a slow first target cannot use up the time of its fallbacks. A target that fails
         early leaves its time to the targets after it.
+
+        The time ends when the caller is likely to leave. The last target has the request's
+        whole time, because no other target can answer.
         """
         now = self.timers.loop.time()
         targets = job.plan.targets
-        share_s = max(0.0, job.deadline - now) / (len(targets) - targets.index(target))
+        left = len(targets) - targets.index(target)
         upstream = job.route.upstreams[target]
+        share_s = max(0.0, job.deadline - now) / left
+        if job.answer_by < job.deadline and left > 1:
+            share_s = self._patient_share_s(job, target, max(0.0, job.answer_by - now), left)
+            key = self._keys.key(upstream)
+            return TargetTries(upstream, share_s, now + share_s, key, impatient=True)
         return TargetTries(upstream, share_s, now + share_s, self._keys.key(upstream))
+
+    def _patient_share_s(
+        self,
+        job: RoutedRequest,
+        target: str,
+        patience_s: float,
+        left: int,
+    ) -> float:
+        """Returns a target's part of the caller's patience, in seconds.
+
+        A target whose usual answers take longer than an equal share gets their time: to cut
+        it off earlier would lose good answers.
+        """
+        share_s = patience_s / left
+        try:
+            usual_s = self._limits.usual_s(job, target)
+        except Exception as error:
+            self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
+            usual_s = None
+        return share_s if usual_s is None else min(patience_s, max(share_s, usual_s))
 
     def _admitted(self, job: RoutedRequest, tries: TargetTries) -> Attempt | None:
         """Returns the next attempt at a target; None if its circuit is open.
@@ -238,6 +270,7 @@ class Dispatcher:
             tries.count,
             job.request.endpoint,
             caller=(job.sticky_key, job.key_id),
+            impatient=tries.impatient,
         )
 
     def _retry_in_s(
@@ -325,8 +358,13 @@ class Dispatcher:
         loop = self.timers.loop
         started = loop.time()
         progress.current = attempt
+        target = attempt.upstream.id
         try:
             first_s = self._limits.first_s(job, attempt)
+            if target in self._health.not_closed:
+                probe_s = self._limits.probe_s(job, attempt)
+                attempt.probe = probe_s < first_s
+                first_s = min(first_s, probe_s)
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
             first_s = math.inf
@@ -335,11 +373,8 @@ class Dispatcher:
         settle: OnEnd = partial(self._outcomes.settle, attempt)
         if job.span is not None:
             settle = job.span.attempt(attempt.upstream, len(progress.attempts) + 1, settle)
-        try:
-            if not attempt.check:
-                self._health.begin(attempt.upstream.id)
-        except Exception as error:
-            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
+        self._leaves.waiting[limit] = job, attempt, head, started
+        self._leaves.used_at[target, job.key_id] = started
         failure: UpstreamFailed | None = None
         outcome: FailureClass | None = FailureClass.CANCELLED
         try:
@@ -356,36 +391,45 @@ class Dispatcher:
             failure = error.kept()
             outcome = error.failure
             attempt.failure = failure
-            attempt.hasty = job.hurried and loop.time() >= attempt.until
+            is_hurried = job.hurried or attempt.impatient
+            attempt.hasty = is_hurried and loop.time() >= attempt.until
             if error.stale or attempt.hasty:
                 outcome = FailureClass.CANCELLED
         except TimeoutError:
-            # A client's short time limit must not open circuits.
-            attempt.hasty = job.hurried and limit.when == attempt.until
-            outcome = FailureClass.CANCELLED if attempt.hasty else FailureClass.TIMEOUT
             failure = UpstreamFailed(
                 FailureClass.TIMEOUT,
                 f"no answer within {format_latency(limit.when - started)}",
             )
-            if limit.when < attempt.until and (head is None or head.at is None):
-                attempt.slow = not attempt.check
-                self._note_s(job, attempt, first_s)
+            # A client's short time limit must not open circuits.
+            is_whole_time = limit.when == attempt.until
+            attempt.hasty = is_whole_time and (job.hurried or attempt.impatient)
+            outcome = FailureClass.CANCELLED if attempt.hasty else FailureClass.TIMEOUT
+            if head is None or head.at is None:
+                attempt.slow = not (is_whole_time or attempt.check or attempt.probe)
+                self._note_silence(job, attempt, started, limit.when)
+        except asyncio.CancelledError:
+            if head is None or head.at is None:
+                self._note_leave(job, attempt, started, loop.time())
+            raise
         except Exception as error:
             # After a fault in our code, try the next target: it may not need that code.
             self._errors.note(RouterPart.ATTEMPT, error, job.route, job.arm)
             failure = UpstreamFailed(FailureClass.INTERNAL, "the router failed")
             outcome = failure.failure
         finally:
+            del self._leaves.waiting[limit]
             # A stream settles its attempt at its own end.
             if isinstance(progress.result, CommittedStream):
                 now = loop.time()
                 progress.first_token_s = now - job.begun
-                if attempt.upstream.id != job.plan.targets[-1]:
-                    self._note_s(job, attempt, now - started)
+                if target != job.plan.targets[-1]:
+                    self._note_s(job, attempt, now - started, now)
             else:
                 self._settle(job, settle, outcome)
+        if outcome is _TIMEOUT and target in self._health.not_closed:
+            self._leaves.move_on(target, loop.time(), only_slow=True)
         if head is not None and head.at is not None and outcome is None:
-            self._note_s(job, attempt, head.at - started)
+            self._note_s(job, attempt, head.at - started, head.at)
         attempt.failure = failure
         attempt.ms = (loop.time() - started) * 1000
         progress.attempts.append(attempt)
@@ -419,9 +463,39 @@ class Dispatcher:
         job: RoutedRequest,
         attempt: Attempt,
         seconds: float,
+        at: float | None,
     ) -> None:
         try:
-            self._limits.note(job, attempt, seconds)
+            self._limits.note(job, attempt, seconds, at)
+        except Exception as error:
+            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
+
+    def _note_silence(
+        self,
+        job: RoutedRequest,
+        attempt: Attempt,
+        started: float,
+        until: float,
+    ) -> None:
+        """Notes that an attempt's time ended without any output.
+
+        A probe, and a wait that ended because the circuit opened, show nothing of the target's
+        times. A caller's own deadline ends a wait as its leaving does.
+        """
+        if attempt.hasty:
+            self._note_leave(job, attempt, started, until)
+        elif not (attempt.probe or attempt.moved):
+            self._note_s(job, attempt, until - started, None)
+
+    def _note_leave(
+        self,
+        job: RoutedRequest,
+        attempt: Attempt,
+        started: float,
+        at: float,
+    ) -> None:
+        try:
+            self._leaves.note(job, attempt, started, at)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
 

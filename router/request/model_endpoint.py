@@ -45,6 +45,7 @@ from router.recording.internal_errors import InternalErrors, RouterPart
 from router.recording.port import Recording
 from router.recording.sums import CallerShares
 from router.request import client_directives
+from router.request.caller_patience import answer_by
 from router.request.client_directives import (
     Directives,
     detect_kinds,
@@ -222,6 +223,8 @@ class ModelEndpoint:
             reservation,
             grant.opt_outs,
         )
+        if directives.patience_s < limit_s:
+            job.answer_by = answer_by(begun, directives.patience_s)
         headers = (request_id, *route.headers[arm])
         if plan.serialize_tools or plan.forced is not None:
             headers = (*headers, *self._plan_headers(job))

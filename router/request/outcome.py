@@ -243,7 +243,7 @@ def limit_to_share(job: RoutedRequest, outcome: ExposureOutcome) -> ExposureOutc
     if job.experiment is None:
         return outcome
     targets = {*job.plan.targets, job.experiment.target}
-    share_s = (job.deadline - job.begun) / len(targets)
+    share_s = (min(job.deadline, job.answer_by) - job.begun) / len(targets)
     began_s = outcome.first_s if outcome.first_s is not None else outcome.waited_s
     if began_s <= share_s:
         return outcome

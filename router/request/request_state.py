@@ -5,6 +5,7 @@ Data only, with the reading of a provider's plain answer into `UpstreamAnswer`. 
 observers. No code here waits for a client or chooses a target.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -273,6 +274,9 @@ class RoutedRequest:
     # How its exposure ended; None until the end, or if an observer failed.
     outcome: ExposureOutcome | None = None
     sample: GuardrailSample | None = None
+    # When the caller is likely to leave without output, on the event loop's clock. Only a
+    # target that another one follows must begin its output before.
+    answer_by: float = math.inf
     hooks: ObserverHooks | None = None  # of the observers that watch this request
 
     @property
@@ -318,6 +322,9 @@ class Attempt:
     caller: tuple[str, str] = ("", "")  # the sticky key and the API key of the request
     # The router cut it because it was slow to begin and another target follows.
     slow: bool = False
+    impatient: bool = False  # its time is a share of the caller's patience (`answer_by`)
+    probe: bool = False  # the target's circuit is not closed, and another target can answer
+    moved: bool = False  # the target's circuit opened while it waited: the next one answers
     hasty: bool = False  # its time limit was the client's own deadline, or a share of it
     failure: UpstreamFailed | None = None  # None if the target answered
     ms: float = 0.0  # its duration

@@ -328,15 +328,15 @@ async def test_a_fresh_router_leaves_a_hanging_target_and_a_slow_one_only_at_fir
     used = seen_limits(routed, monkeypatch)
 
     for _ in range(FEW_ANSWERS + 1):
-        _, headers, _ = await routed.answer(allowing(0, ',"max_completion_tokens":1'))
+        _, headers, _ = await routed.answer(allowing(0, ',"max_completion_tokens":3'))
         assert headers[b"x-swapgate-target"] == f"up/{FALLBACK}".encode()
     (body,) = completion("slow").steps
-    routed.script[INCUMBENT] = ScriptedTurn(steps=(0.2, body))
-    _, headers, _ = await routed.answer(allowing(0, ',"max_completion_tokens":1'))
+    routed.script[INCUMBENT] = ScriptedTurn(steps=(0.17, body))
+    _, headers, _ = await routed.answer(allowing(0, ',"max_completion_tokens":3'))
 
     own = [limit_s for model, limit_s in used if model == INCUMBENT]
-    assert own[:-1] == [0.05] * (FEW_ANSWERS + 1)
-    assert own[-1] > 1.0
+    assert own[:-1] == [0.15] * (FEW_ANSWERS + 1)
+    assert own[-1] > 2 * 0.15
     assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
 
 

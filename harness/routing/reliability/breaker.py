@@ -219,6 +219,18 @@ def count_successes(
     return breaker._replace(window=_with(breaker.window, number, successes, 0))
 
 
+def trip(
+    breaker: Breaker,
+    failure: FailureClass,
+    now: float,
+    policy: BreakerPolicy,
+) -> Breaker:
+    """Opens a closed breaker, because the requests that no outcome ended show a failure."""
+    if breaker.state is not BreakerState.CLOSED:
+        return breaker
+    return _opened(breaker, BreakerEvent.TRIPPED, failure, policy.open_s, now, policy)
+
+
 def reset_after_new_key(breaker: Breaker) -> Breaker:
     """Closes a breaker that our key or account opened. Called after a new credential."""
     because = breaker.because

@@ -28,10 +28,11 @@ LATENCY_BOUNDS_MS: Final[tuple[int, ...]] = (
     30_000,
     60_000,
 )
-# Upper bounds (ms) of the time to a plain answer: from 10 s to a day, in steps of 25 %.
-ANSWER_BOUNDS_MS: Final = tuple(round(10_000 * 1.25**step) for step in range(42))
-# Upper bounds (ms) of the time to a stream's first output.
-FIRST_TOKEN_BOUNDS_MS: Final = (*LATENCY_BOUNDS_MS[:9], *ANSWER_BOUNDS_MS)
+# Upper bounds (ms) of a wait for the first output: above 10 s, in steps of 25 % to a day.
+WAIT_BOUNDS_MS: Final = (
+    *LATENCY_BOUNDS_MS[:9],
+    *(round(10_000 * 1.25**step) for step in range(42)),
+)
 # A 99 % quantile needs at least 100 answers.
 MIN_ANSWERS: Final = 100
 MAX_ANSWERS: Final = 1000
@@ -43,7 +44,33 @@ SLOW_TOKENS_PER_S: Final = 20.0
 FEW_ANSWERS: Final = 3
 # Upper bounds of a request's output limit, in tokens.
 ANSWER_CLASSES: Final[tuple[int, ...]] = (256, 1024, 4096, 16_384)
-AnswerTimes = Mapping[int, int]
+# Without a setting, a stream's first output has at least this time.
+FIRST_TOKEN_S: Final = 10.0
+# A setting is a limit: measured times raise it to this multiple at most.
+MOST_FACTOR: Final = 3.0
+# The least share of cut waits that shows a slow target, and not single requests that hang.
+SLOW_SHARE: Final = 0.5
+_ROUNDING: Final = 1e-9
+_BUCKET_RATIO: Final = 1.25  # between the bounds of two buckets above 10 s
+# A usual answer takes at most USUAL_FACTOR times the USUAL_SHARE quantile.
+USUAL_SHARE: Final = 0.9
+USUAL_FACTOR: Final = 2.0
+# No answer within this time is unusual, and no caller who waits less shows a fault.
+LEAST_WAIT_S: Final = 1.0
+
+
+class AnswerTimes(NamedTuple):
+    """How long a target's answers took to begin: two histograms over `WAIT_BOUNDS_MS`.
+
+    answered: waits that output ended. cut: waits that the router's own limit ended, so that
+    their whole length is unknown (censored).
+    """
+
+    answered: Mapping[int, int]
+    cut: Mapping[int, int]
+
+
+NO_TIMES: Final = AnswerTimes({}, {})
 
 
 def merge_histograms(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
@@ -85,23 +112,52 @@ def answer_class(max_tokens: int) -> int:
     return ANSWER_CLASSES[place] if place < len(ANSWER_CLASSES) else ANSWER_CLASSES[-1] + 1
 
 
-def add_answers(
+def add_waits(
     times: AnswerTimes | None,
-    answers_s: Iterable[float],
-    bounds_ms: Sequence[int] = ANSWER_BOUNDS_MS,
+    answered_s: Iterable[float],
+    cut_s: Iterable[float] = (),
 ) -> AnswerTimes:
-    """Adds answers to a histogram. Above MAX_ANSWERS, it halves all counts."""
-    after = dict(times or {})
-    total = sum(after.values())
-    for seconds in answers_s:
-        place = min(bisect_left(bounds_ms, seconds * 1000), len(bounds_ms) - 1)
-        bound = bounds_ms[place]
-        after[bound] = after.get(bound, 0) + 1
-        total += 1
-        if total > MAX_ANSWERS:
-            after = {bound: count // 2 for bound, count in after.items() if count > 1}
-            total = sum(after.values())
-    return after
+    """Adds waits in seconds to the histograms. Above MAX_ANSWERS, it halves all counts."""
+    known = times or NO_TIMES
+    answered = dict(known.answered)
+    cut = dict(known.cut)
+    total = sum(answered.values()) + sum(cut.values())
+    for counts, waits_s in ((answered, answered_s), (cut, cut_s)):
+        for seconds in waits_s:
+            place = min(bisect_left(WAIT_BOUNDS_MS, seconds * 1000), len(WAIT_BOUNDS_MS) - 1)
+            bound = WAIT_BOUNDS_MS[place]
+            counts[bound] = counts.get(bound, 0) + 1
+            total += 1
+            if total > MAX_ANSWERS:
+                for halved in (answered, cut):
+                    kept = {bound: count // 2 for bound, count in halved.items() if count > 1}
+                    halved.clear()
+                    halved.update(kept)
+                total = sum(answered.values()) + sum(cut.values())
+    return AnswerTimes(answered, cut)
+
+
+def wait_quantile_s(times: AnswerTimes, share: float) -> float | None:
+    """Estimates the quantile `share` of the time to the first output, in seconds.
+
+    None if too many waits were cut before it: the quantile is then unknown. Without a cut wait,
+    it equals `quantile_ms`. Source: Kaplan and Meier 1958. A cut wait counts as longer than
+    answers in the same bucket.
+    """
+    waiting = sum(times.answered.values()) + sum(times.cut.values())
+    longer = 1.0  # the estimated share of waits above `below`
+    below = 0
+    for bound in WAIT_BOUNDS_MS:
+        answered = times.answered.get(bound, 0)
+        if answered:
+            after = longer * (1 - answered / waiting)
+            if after <= 1 - share + _ROUNDING:
+                part = (longer - (1 - share)) / (longer - after)
+                return (below + (bound - below) * min(1.0, part)) / 1000
+            longer = after
+        waiting -= answered + times.cut.get(bound, 0)
+        below = bound
+    return None
 
 
 def unmeasured_limit_s(max_tokens: int, *, thinks: bool) -> float:
@@ -117,27 +173,67 @@ def first_byte_limit_s(times: AnswerTimes | None, unmeasured_s: float) -> float:
     """Returns three times the 99 % quantile. Below MIN_ANSWERS answers, returns at least
     unmeasured_s: a lower limit would cut a slow target off, which could then never be measured.
     """
-    enough = times is not None and sum(times.values()) >= MIN_ANSWERS
-    slow_s = _slow_s(times, ANSWER_BOUNDS_MS)
-    if slow_s is None:
+    if times is None:
         return unmeasured_s
-    return max(MIN_LIMIT_S if enough else unmeasured_s, P99_FACTOR * slow_s)
+    enough = sum(times.answered.values()) + sum(times.cut.values()) >= MIN_ANSWERS
+    return _adapted_s(times, MIN_LIMIT_S if enough else unmeasured_s, math.inf)
 
 
-def first_token_limit_s(times: AnswerTimes | None, least_s: float) -> float:
-    """Three times the 99 % quantile, at least least_s."""
-    return max(least_s, P99_FACTOR * (_slow_s(times, FIRST_TOKEN_BOUNDS_MS) or 0.0))
+def first_token_limit_s(
+    times: AnswerTimes | None,
+    least_s: float,
+    most_s: float = math.inf,
+) -> float:
+    """Returns three times the 99 % quantile, from least_s to most_s."""
+    return least_s if times is None else _adapted_s(times, least_s, most_s)
 
 
-def _slow_s(times: AnswerTimes | None, bounds_ms: Sequence[int]) -> float | None:
-    """The 99 % quantile in seconds; a lower quantile below MIN_ANSWERS answers. None for very
-    few answers.
+def usual_wait_s(times: AnswerTimes | None) -> float | None:
+    """Returns the longest time to an answer that is usual, in seconds; None if too few answers
+    are known.
     """
-    measured = sum(times.values()) if times else 0
-    if times is None or measured <= FEW_ANSWERS:
+    if times is None or sum(times.answered.values()) <= FEW_ANSWERS:
         return None
+    usual_ms = quantile_ms(times.answered, USUAL_SHARE, WAIT_BOUNDS_MS) or 0.0
+    return max(LEAST_WAIT_S, USUAL_FACTOR * usual_ms / 1000)
+
+
+def telling_wait_s(times: AnswerTimes | None) -> float:
+    """Returns the wait in seconds after which a caller who leaves says something about the
+    target: the median of its answers, and at least LEAST_WAIT_S.
+    """
+    half_ms = quantile_ms(times.answered, 0.5, WAIT_BOUNDS_MS) if times is not None else None
+    return max(LEAST_WAIT_S, (half_ms or 0.0) / 1000)
+
+
+def _adapted_s(times: AnswerTimes, least_s: float, most_s: float) -> float:
+    """Returns three times the 99 % quantile, from least_s to most_s. Below MIN_ANSWERS waits, a
+    lower quantile counts; for very few, returns least_s.
+
+    If cut waits hide the quantile, the times of the answers give a limit, and some waits may
+    last P99_FACTOR times as long: a slow target then shows its times. If such waits were cut
+    as well, the requests hang, and more time does not help. If most waits were cut, the target
+    itself is slow or down: the limit rises with each cut until answers come, because the
+    circuit breaker judges a target that is down.
+    """
+    measured = sum(times.answered.values()) + sum(times.cut.values())
+    if measured <= FEW_ANSWERS:
+        return least_s
     share = 0.99 if measured >= MIN_ANSWERS else 1 - FEW_ANSWERS / measured
-    return (quantile_ms(times, share, bounds_ms) or 0.0) / 1000
+    slow_s = wait_quantile_s(times, share)
+    if slow_s is not None:
+        return max(least_s, min(P99_FACTOR * slow_s, most_s))
+    if sum(times.cut.values()) > SLOW_SHARE * measured:
+        waits = merge_histograms(times)
+        slow_ms = quantile_ms(waits, share, WAIT_BOUNDS_MS) or 0.0
+        return max(least_s, min(P99_FACTOR * slow_ms / 1000, most_s))
+    answered_ms = quantile_ms(times.answered, share, WAIT_BOUNDS_MS) or 0.0
+    limit_s = max(least_s, min(P99_FACTOR * answered_ms / 1000, most_s))
+    tried_ms = 1000 * _BUCKET_RATIO * limit_s
+    tried = sum(count for bound, count in times.cut.items() if bound > tried_ms)
+    if tried >= FEW_ANSWERS:
+        return limit_s
+    return min(P99_FACTOR * limit_s, most_s)
 
 
 START_CALLS: Final = 2.0

@@ -1,0 +1,92 @@
+"""Notes callers who leave before any output, opens the circuit of a target that hangs, and
+sends the callers who still wait there to their next target.
+
+`dispatch` reports each leave. The rule is in `harness.routing.reliability.caller_leaves`, the
+times of answers in `attempts.TimeLimits`. The last target of a plan gets no limit, because no
+other target can answer; `harness.routes.outages` alerts its unanswered callers.
+"""
+
+from typing import Final
+
+from harness.frame.failures import FailureClass
+from harness.routing.reliability.caller_leaves import (
+    Leave,
+    Leaves,
+    TargetUse,
+    add_leave,
+    shows_hang,
+)
+from router.frame.limits import TimeLimit
+from router.health.target_health import TargetHealth
+from router.request.attempts import UNNAMED, TimeLimits
+from router.request.request_state import Attempt, RoutedRequest
+from router.request.upstream_call import FirstByteTimer
+
+Waiting = tuple[RoutedRequest, Attempt, FirstByteTimer | None, float]
+_NO_LEAVES: Final[Leaves] = ()
+
+
+class CallerLeaves:
+    """The leaves of one worker's callers, for one event loop. Times are on its clock.
+
+    waiting: the attempts under way by the limit of their wait, with the time of their begin.
+    used_at: when each client key last began an attempt, by target and key.
+
+    `dispatch` writes both for each attempt, because a call would cost more.
+    """
+
+    def __init__(self, health: TargetHealth, limits: TimeLimits) -> None:
+        self.waiting: dict[TimeLimit, Waiting] = {}
+        self.used_at: dict[tuple[str, str], float] = {}
+        self._health = health
+        self._limits = limits
+        self._leaves: dict[str, Leaves] = {}
+
+    def note(self, job: RoutedRequest, attempt: Attempt, began: float, now: float) -> None:
+        """Notes that the caller of an attempt left, or that its own deadline ended.
+
+        The target had sent no byte. The router's own requests and a plan's last target do not
+        count.
+        """
+        target = attempt.upstream.id
+        is_last = target == job.plan.targets[-1] or job.plan.last_resort
+        if attempt.check or is_last or not job.request_id:
+            return
+        policy = self._health.policy
+        sticky_key, api_key = attempt.caller
+        # If only the conversation or the request is known, the API key is the caller.
+        caller = api_key if sticky_key.startswith(UNNAMED) else sticky_key
+        leaves = add_leave(
+            self._leaves.get(target, _NO_LEAVES),
+            Leave(began, now, caller, api_key),
+            self._limits.telling_s(job, attempt),
+            policy,
+        )
+        self._leaves[target] = leaves
+        answered_at, late_answers = self._limits.last_answers(target)
+        keys = self._keys(target, now - policy.window_s)
+        if not shows_hang(leaves, TargetUse(answered_at, late_answers, keys), now, policy):
+            return
+        del self._leaves[target]
+        if self._health.open_circuit(target, FailureClass.TIMEOUT):
+            self.move_on(target, now)
+
+    def move_on(self, target: str, now: float, *, only_slow: bool = False) -> None:
+        """Ends the waits of requests that have no output yet and have a next target.
+
+        only_slow: of those alone that have waited for longer than most answers take.
+        """
+        for limit, (job, attempt, head, began) in self.waiting.items():
+            is_silent = head is None or head.at is None
+            has_next = target != job.plan.targets[-1] and not job.plan.last_resort
+            if attempt.upstream.id != target or attempt.check or not (is_silent and has_next):
+                continue
+            if only_slow and now - began < self._limits.telling_s(job, attempt):
+                continue
+            attempt.moved = True
+            limit.when = now
+
+    def _keys(self, target: str, since: float) -> frozenset[str]:
+        """Returns the client keys that used a target lately, and forgets older uses."""
+        self.used_at = {use: at for use, at in self.used_at.items() if at > since}
+        return frozenset(key for used, key in self.used_at if used == target)
