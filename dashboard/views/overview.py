@@ -40,6 +40,7 @@ from harness.proposals.first_route import SIMULATOR, FirstRoute
 from harness.registry import registered_providers
 from harness.routes import scorecard
 from harness.routes.scorecard import RouteScorecard
+from harness.routes.traffic_report import format_ends
 from harness.routing.context import Context
 from harness.routing.table import Route
 
@@ -373,15 +374,12 @@ def _line(status: RouteStatus, now: datetime) -> markup.Row:
     state = _state(status, now)
     if status.last_rollout is not None:
         state = markup.link("canary", state, route=name)
-    requests = sum(minute.requests for minute in status.traffic)
-    failed = sum(minute.failed for minute in status.traffic)
-    counted = f"{labels.plural(requests, 'request')}, {failed:,} failed" if requests else "–"
     return {
         "Route": markup.link("routes", strong(name), route=name),
         "State": state,
         "Serves": escape(status.serves or "nothing"),
         "Last verdict": _verdict(status),
-        "Last hour": counted,
+        "Last hour": format_ends(status.traffic) or "–",
     }
 
 

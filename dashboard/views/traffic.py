@@ -174,6 +174,7 @@ def tiles(report: TrafficReport, reasons: Sequence[FailoverReason]) -> str:
                 below=(
                     f"{format_percent(whole.failed_share, significant=2)} of the requests"
                     + (f"; {whole.refused_text}" if whole.refused else "")
+                    + (f"; {whole.unanswered_text}" if whole.unanswered else "")
                 ),
             ),
             Tile(
@@ -216,6 +217,9 @@ def _routes(routes: Sequence[RouteTraffic]) -> None:
             "Route": markup.link("routes", strong(traffic.route), route=traffic.route),
             "Requests": labels.count(traffic.requests),
             "Errors to callers": _share(traffic.failed, traffic.failed_share, Tone.WORSE),
+            "Left unanswered": _share(
+                traffic.unanswered, traffic.unanswered / traffic.requests, Tone.WORSE
+            ),
             "Own model failed": _share(traffic.left, traffic.left_share, Tone.UNDECIDED),
             "Cost": escape(traffic.cost_text),
         }

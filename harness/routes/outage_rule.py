@@ -20,6 +20,10 @@ from harness.routing.table import Arm, Route
 FEW_REQUESTS: Final = 3
 # A larger share of errors in a minute counts as an outage.
 TOLERATED_ERRORS: Final = 0.01
+# Callers may leave for reasons of their own. They count as an outage if they are at least this
+# many, and with those who got errors more than this share.
+FEW_LEFT: Final = 5
+LEFT_SHARE: Final = 0.5
 # A fallback that answers a larger share of the requests serves the route.
 CARRIED_SHARE: Final = 0.5
 # Only minutes that began within this time show a route's present state.
@@ -33,7 +37,9 @@ _MINUTE: Final = timedelta(minutes=1)
 
 
 class OutageKind(StrEnum):
-    """DOWN: callers get errors. ON_FALLBACK: fallbacks answer most requests."""
+    """DOWN: callers get errors, or leave without an answer. ON_FALLBACK: fallbacks answer most
+    requests.
+    """
 
     DOWN = "down"
     ON_FALLBACK = "on fallback"
@@ -55,6 +61,7 @@ class RouteOutage:
     fallback: str = ""  # id of the fallback that answers most requests; empty without one
     refused: int = 0  # failed requests for which the router called no target (`TrafficMinute`)
     only_refused: bool = False  # all of them now: no target has failed
+    unanswered: int = 0  # requests whose callers left without an answer
 
 
 @dataclass(slots=True)
@@ -67,6 +74,7 @@ class _Window:
     requests: int = 0
     failed: int = 0
     refused: int = 0
+    unanswered: int = 0
     carried: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: "_Window") -> None:
@@ -74,12 +82,14 @@ class _Window:
         self.requests += other.requests
         self.failed += other.failed
         self.refused += other.refused
+        self.unanswered += other.unanswered
         self.carried.update(other.carried)
 
     @property
     def kind(self) -> OutageKind | None:
         """The kind of outage that the counts show; None without one."""
-        if self.failed >= FEW_REQUESTS and self.shows(OutageKind.DOWN):
+        has_lost = self.failed >= FEW_REQUESTS or self.unanswered >= FEW_LEFT
+        if has_lost and self.shows(OutageKind.DOWN):
             return OutageKind.DOWN
         if self.carried.total() >= FEW_REQUESTS and self.shows(OutageKind.ON_FALLBACK):
             return OutageKind.ON_FALLBACK
@@ -88,13 +98,19 @@ class _Window:
     def shows(self, kind: OutageKind) -> bool:
         """Tells whether the shares show this outage, however few the requests are."""
         if kind is OutageKind.DOWN:
-            return self.failed > TOLERATED_ERRORS * self.requests
+            many_left = self.unanswered > 0 and self.lost > LEFT_SHARE * self.requests
+            return many_left or self.failed > TOLERATED_ERRORS * self.requests
         return self.carried.total() > CARRIED_SHARE * self.requests
 
     @property
+    def lost(self) -> int:
+        """The requests without an answer, because they failed or the caller left."""
+        return self.failed + self.unanswered
+
+    @property
     def is_one_sided(self) -> bool:
-        """Whether all requests failed, or fallbacks answered all of them."""
-        return self.requests in (self.failed, self.carried.total())
+        """Whether all requests got no answer, or fallbacks answered all of them."""
+        return self.requests in (self.lost, self.carried.total())
 
 
 def find_outage(
@@ -124,10 +140,15 @@ def find_outage(
         since = max(shut[target] for target in answering)
         if newest is None or now - newest.begin >= FRESH:
             return RouteOutage(OutageKind.DOWN, since, no_answers=True)
-        if newest.failed:
-            requests = newest.requests
-            failed = newest.failed
-            return RouteOutage(OutageKind.DOWN, since, requests, failed, no_answers=True)
+        if newest.lost:
+            return RouteOutage(
+                OutageKind.DOWN,
+                since,
+                newest.requests,
+                newest.failed,
+                no_answers=True,
+                unanswered=newest.unanswered,
+            )
     if known and newest and kind not in (known, OutageKind.DOWN) and newest.shows(known):
         kind = known
         windows = [newest]
@@ -136,7 +157,7 @@ def find_outage(
 
 def _describe(kind: OutageKind, windows: Sequence[_Window]) -> RouteOutage:
     """Sums the newest windows of one kind. windows: newest first."""
-    no_answers = windows[0].failed == windows[0].requests
+    no_answers = windows[0].lost == windows[0].requests
     whole = _Window(windows[0].begin)
     whole.add(windows[0])
     for window in windows[1:]:
@@ -153,7 +174,8 @@ def _describe(kind: OutageKind, windows: Sequence[_Window]) -> RouteOutage:
         no_answers=no_answers,
         fallback=carriers.most_common(1)[0][0] if carriers and not no_answers else "",
         refused=whole.refused,
-        only_refused=0 < windows[0].refused == windows[0].failed,
+        only_refused=0 < windows[0].refused == windows[0].lost,
+        unanswered=whole.unanswered,
     )
 
 
@@ -168,6 +190,7 @@ def _tally(route: Route, minutes: Iterable[TrafficMinute]) -> Sequence[_Window]:
         tally.requests += row.requests
         tally.failed += row.failed
         tally.refused += row.refused
+        tally.unanswered += row.unanswered
         if row.target in route.fallbacks and row.arm != Arm.KEEP_WARM.value:
             carried = max(0, row.charged - row.failed)
             tally.carried += Counter({row.target: carried})  # `+=` drops zeros

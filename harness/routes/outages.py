@@ -86,7 +86,9 @@ class OutageView:
             return f"on fallback {self.fallback.name}"
         if self.outage.only_refused:
             return "refuses requests"
-        return "down" if self.outage.no_answers else "callers get errors"
+        if self.outage.no_answers:
+            return "down"
+        return "callers get errors" if self.outage.failed else "callers leave unanswered"
 
     @property
     def reason(self) -> str:
@@ -100,8 +102,13 @@ class OutageView:
             fallbacks = f"fallbacks answered {outage.carried:,} of {requests}"
             text = f"{since} {fallbacks} in place of {self.own.name}."
             return f"{text} {self.difference}".strip()
+        if outage.unanswered and not outage.failed:
+            return self._left_text(since)
         share = format_percent(outage.failed / outage.requests, significant=2)
         text = f"{since} {outage.failed:,} of {requests} failed ({share})"
+        if outage.unanswered:
+            callers = format_quantity(outage.unanswered, "caller")
+            text = f"{text}, and {callers} left without an answer"
         if outage.only_refused:
             return f"{text}. {self._refusal}"
         if outage.refused:
@@ -111,6 +118,15 @@ class OutageView:
             return f"{text}: no target of the route answers."
         carried = f" {self.fallback.name} answers in its place." if self.fallback else ""
         return f"{text}.{carried} {self.difference}".strip()
+
+    def _left_text(self, since: str) -> str:
+        """Describes an outage in which callers only left, and names the next step."""
+        outage = self.outage
+        left = f"{outage.unanswered:,} of {format_quantity(outage.requests, 'caller')}"
+        text = f"{since} {left} left without an answer"
+        if outage.no_answers:
+            return f"{text}: no target of the route answers in time."
+        return f"{text}. The others got one."
 
     @property
     def _refusal(self) -> str:
@@ -284,6 +300,8 @@ def _title(name: str, view: OutageView) -> str:
         return f"route {name} refuses requests: the router may call none of its targets"
     if view.outage.no_answers:
         return f"route {name} is down: no target answers"
+    if not view.outage.failed:
+        return f"callers of route {name} leave without an answer"
     return f"callers of route {name} get errors"
 
 

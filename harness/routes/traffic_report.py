@@ -20,7 +20,7 @@ from harness.frame.formatting import (
     format_spent_usd,
     format_usd,
 )
-from harness.gate.online.observation import TrafficPoint, TrafficTotal
+from harness.gate.online.observation import TrafficMinute, TrafficPoint, TrafficTotal
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.records import Providers
 from harness.registry import named_models
@@ -53,6 +53,7 @@ class RouteTraffic:
     cost_usd: float  # cost of the requests with a known price
     unpriced: int
     bounded: int  # requests whose cost is a lower bound, because a provider's count is missing
+    unanswered: int  # requests whose caller waited, and left before any output
     last: datetime | None  # the newest minute with a request
 
     @classmethod
@@ -66,6 +67,7 @@ class RouteTraffic:
             cost_usd=math.fsum(total.cost_usd for total in totals),
             unpriced=sum(total.unpriced for total in totals),
             bounded=sum(total.bounded for total in totals),
+            unanswered=sum(total.unanswered for total in totals),
             last=max((total.last for total in totals), default=None),
         )
 
@@ -107,6 +109,11 @@ class RouteTraffic:
         )
 
     @property
+    def unanswered_text(self) -> str:
+        """Says how many callers left without an answer; empty without them."""
+        return f"{self.unanswered:,} left without an answer" if self.unanswered else ""
+
+    @property
     def left_share(self) -> float | None:
         """The share of requests that the assigned model failed; None without a request."""
         return self.left / self.requests if self.requests else None
@@ -128,8 +135,8 @@ class TrafficReport:
 
     @property
     def failing(self) -> Sequence[RouteTraffic]:
-        """Lists the routes whose callers got errors, most errors first."""
-        return [traffic for traffic in self.routes if traffic.failed]
+        """Lists the routes whose callers got errors or no answer, most of them first."""
+        return [traffic for traffic in self.routes if traffic.failed or traffic.unanswered]
 
     @property
     def quiet_since(self) -> datetime | None:
@@ -218,7 +225,8 @@ def describe_traffic(
     *,
     mark: Callable[[str], str] = str,
 ) -> tuple[str, str]:
-    """Returns a sentence about callers' errors, and a note about the number of requests.
+    """Returns a sentence about callers' errors and lost answers, and a note about the number
+    of requests.
 
     period: for people, such as `the last hour`.
     """
@@ -237,11 +245,37 @@ def describe_traffic(
             f"{requests} {until}",
         )
     share = format_percent(whole.failed_share, significant=2)
-    note = f"{whole.failed:,} of {requests} ({share}), {until}"
+    note = f"{whole.failed:,} of {requests} ({share})"
+    if whole.unanswered:
+        share = format_percent(whole.unanswered / whole.requests, significant=2)
+        left = f"{whole.unanswered:,} of {requests} ({share}) left without an answer"
+        note = f"{note} failed, {left}" if whole.failed else left
+    note = f"{note}, {until}"
+    got = "errors" if whole.failed else "no answer"
     if route:
-        return f"Callers of {mark(route)} got errors in {period}", note
+        return f"Callers of {mark(route)} got {got} in {period}", note
     routes = f"{len(failing):,} of {format_quantity(len(report.routes), 'route')}"
-    return f"{mark(routes)} gave callers errors in {period}", note
+    return f"{mark(routes)} gave callers {got} in {period}", note
+
+
+def format_ends(traffic: Iterable[TrafficMinute]) -> str:
+    """Writes the number of requests and of those without an answer; empty without requests.
+
+    A route whose callers left never reads as one without a failure.
+    """
+    requests = failed = unanswered = 0
+    for minute in traffic:
+        requests += minute.requests
+        failed += minute.failed
+        unanswered += minute.unanswered
+    if not requests:
+        return ""
+    parts = [format_quantity(requests, "request")]
+    if failed or not unanswered:
+        parts.append(f"{failed:,} failed")
+    if unanswered:
+        parts.append(f"{unanswered:,} left without an answer")
+    return ", ".join(parts)
 
 
 def _by_route(totals: Iterable[TrafficTotal]) -> Sequence[RouteTraffic]:
@@ -251,7 +285,7 @@ def _by_route(totals: Iterable[TrafficTotal]) -> Sequence[RouteTraffic]:
     routes = [RouteTraffic.from_totals(name, group) for name, group in grouped.items()]
     return sorted(
         routes,
-        key=lambda route: (-route.failed, -route.requests, route.route),
+        key=lambda route: (-route.failed - route.unanswered, -route.requests, route.route),
     )
 
 

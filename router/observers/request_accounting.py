@@ -21,6 +21,7 @@ from harness.routing.reliability.failover import (
     hash_callers,
     keep_sentence,
 )
+from harness.routing.reliability.latency import LEAST_WAIT_S
 from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER
 from router.frame.body import ClientRequest
@@ -123,6 +124,7 @@ class RequestAccounting(RequestObserver):
             usage = result.usage or NO_USAGE
             charge = ""
             counted = True
+            unanswered = False
             gap_s = waited_s = 0.0
             observed.outcome = ANSWERED
         elif is_plain and isinstance(result, CommittedStream) and result.went_well:
@@ -132,6 +134,7 @@ class RequestAccounting(RequestObserver):
             counted = result.events.counted
             gap_s = result.longest_gap_s
             waited_s = 0.0
+            unanswered = False
             observed.outcome = ANSWERED
         else:
             response.note_faults()
@@ -142,6 +145,7 @@ class RequestAccounting(RequestObserver):
             gap_s = observed.outcome.gap_s
             waited_s = observed.outcome.waited_s
             charge = charged_failure(observed.outcome)
+            unanswered = is_unanswered(response)
             if outcome in ERRORS and result is None and fallback_model(observed):
                 outcome = HANDED_ON
         target = progress.attempts[-1].upstream if result is not None else None
@@ -200,6 +204,7 @@ class RequestAccounting(RequestObserver):
             gap_s,
             waited_s,
             bounded,
+            unanswered,
         )
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
@@ -221,6 +226,13 @@ class RequestAccounting(RequestObserver):
             need = native_need(request.endpoint, request.value)
             if need:
                 self._recorder.note_asked(need, record.route)
+
+
+def is_unanswered(response: RoutedResponse) -> bool:
+    """Returns whether the caller left before any output, after a wait that a person notices."""
+    if not response.caller_gone or response.progress.result is not None:
+        return False
+    return response.ended_at - response.job.begun >= LEAST_WAIT_S
 
 
 def _last_target(observed: RoutedRequest, progress: RequestProgress) -> str:

@@ -46,6 +46,7 @@ _ADDED: Final[tuple[str, ...]] = (
     "unpriced",
     "refused",
     "bounded",
+    "unanswered",
 )
 
 
@@ -76,6 +77,7 @@ class CompletedRequest(NamedTuple):
     # Without new output before the caller or its own deadline ended the request; else 0.
     waited_s: float = 0.0
     bounded: bool = False  # tokens and cost are lower bounds: the provider's count is missing
+    unanswered: bool = False  # the caller waited, and left before any output
 
 
 def minute_rows(
@@ -124,6 +126,7 @@ def minute_rows(
                 refused=sum(column["refused"]),
                 waits=count_waits(_request_waits(requests)),
                 bounded=sum(column["bounded"]),
+                unanswered=sum(column["unanswered"]),
             )
         )
     return rows

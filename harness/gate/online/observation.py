@@ -238,6 +238,7 @@ class TrafficMinute:
     # How long callers waited for output (`waiting.WaitCounts`).
     waits: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     bounded: int = 0  # requests whose tokens and cost are lower bounds; the sums include them
+    unanswered: int = 0  # requests whose caller waited, and left before any output
 
 
 # Swapgate counts this many names per route and day separately, and sums up all other names.
@@ -277,6 +278,7 @@ class TrafficTotal:
     unpriced: int
     refused: int = 0
     bounded: int = 0
+    unanswered: int = 0
 
 
 @dataclass(frozen=True, slots=True)

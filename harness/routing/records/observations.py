@@ -206,7 +206,7 @@ FAILING_ROUTES = (
     .where(
         traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
         traffic.c.minute < FAR,
-        sa.or_(traffic.c.failed > 0, traffic.c.charged > 0),
+        sa.or_(traffic.c.failed > 0, traffic.c.charged > 0, traffic.c.unanswered > 0),
     )
     .distinct()
 )
@@ -440,7 +440,9 @@ class Observations(Traffic):
         return found
 
     def failing_routes(self, *, since: datetime) -> Sequence[str]:
-        """Lists the routes on which a request failed, or failed at the route's own model."""
+        """Lists the routes on which a request failed, failed at the route's own model, or got
+        no answer.
+        """
         return [row.route for row in self._tx.read(FAILING_ROUTES, {"since": since})]
 
     def asked_names(self, *, since: date, route: str = "") -> Sequence[AskedName]:

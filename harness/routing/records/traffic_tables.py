@@ -58,6 +58,7 @@ COUNTS: Final = (
     "unpriced",
     "refused",
     "bounded",
+    "unanswered",
 )
 
 
@@ -273,10 +274,12 @@ TRAFFIC: Final = record(
     added_count("refused"),
     json_value("waits", nullable=True),
     added_count("bounded"),
+    added_count("unanswered"),
     one_of("arm", Arm),
     *(at_least(column, 0) for column in ("requests", "failed", "charged", "streams")),
     *(at_least(column, 0) for column in ("input_tokens", "output_tokens")),
     *(at_least(column, 0) for column in ("cached_tokens", "unpriced", "refused", "bounded")),
+    at_least("unanswered", 0),
     amount("cost_usd"),
     sa.Index("ix_traffic_minute", "minute"),
     key="route minute worker arm target revision",

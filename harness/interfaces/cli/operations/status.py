@@ -40,6 +40,7 @@ from harness.operations.route_status import (
     describe_needs,
 )
 from harness.proposals.break_glass import count_unconfirmed
+from harness.routes.traffic_report import format_ends
 from harness.routing.table import FIRST_ROUTE_STEP
 
 
@@ -250,8 +251,6 @@ def _print_routes(standing: _Standing) -> None:
 
 def _cells(status: RouteStatus) -> dict[str, object]:
     canary = status.route.canary
-    requests = sum(minute.requests for minute in status.traffic)
-    failed = sum(minute.failed for minute in status.traffic)
     return {
         "ROUTE": status.route.name,
         "STATE": status.state_text,
@@ -259,9 +258,7 @@ def _cells(status: RouteStatus) -> dict[str, object]:
         "CANARY": f"{status.candidate.name} at {format_bps(canary.weight_bps)}"
         if canary and status.candidate
         else None,
-        "LAST HOUR": f"{format_quantity(requests, 'request')}, {failed:,} failed"
-        if requests
-        else None,
+        "LAST HOUR": format_ends(status.traffic) or None,
     }
 
 

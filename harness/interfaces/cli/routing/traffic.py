@@ -119,8 +119,13 @@ def _as_json(traffic: _Traffic) -> dict[str, object]:
 def _line(row: RouteTraffic) -> str:
     return (
         f"{row.route}: {row.requests:,} requests, {_count(row.failed, row.failed_share)} with "
-        f"an error to the caller, {_count(row.left, row.left_share)} whose own model failed"
+        f"an error to the caller{_left(row)}, {_count(row.left, row.left_share)} whose own "
+        "model failed"
     )
+
+
+def _left(row: RouteTraffic) -> str:
+    return f", {row.unanswered_text}" if row.unanswered else ""
 
 
 def _count(number: int, share: float | None) -> str:
@@ -148,7 +153,8 @@ def _print(traffic: _Traffic) -> None:
                 "ROUTE": row.route,
                 "REQUESTS": f"{row.requests:,}",
                 "ERRORS TO CALLERS": _count(row.failed, row.failed_share)
-                + (f", {row.refused:,} refused" if row.refused else ""),
+                + (f", {row.refused:,} refused" if row.refused else "")
+                + (f", {row.unanswered_text}" if row.unanswered else ""),
                 "OWN MODEL FAILED": _count(row.left, row.left_share),
                 "COST": row.cost_text,
             },
