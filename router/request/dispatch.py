@@ -369,7 +369,9 @@ class Dispatcher:
             self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
             first_s = math.inf
         limit = self.timers.limit(min(attempt.until, started + first_s))
-        head = None if job.request.stream else FirstByteTimer(limit, attempt.until, loop)
+        # An answer that has begun outlasts the caller's patience: no fallback is faster now.
+        rest = job.deadline if attempt.impatient else attempt.until
+        head = None if job.request.stream else FirstByteTimer(limit, rest, loop)
         settle: OnEnd = partial(self._outcomes.settle, attempt)
         if job.span is not None:
             settle = job.span.attempt(attempt.upstream, len(progress.attempts) + 1, settle)

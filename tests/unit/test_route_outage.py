@@ -23,6 +23,7 @@ def row(
     target: str = "own",
     arm: Arm = Arm.INCUMBENT,
     refused: int = 0,
+    unanswered: int = 0,
 ) -> TrafficMinute:
     """minute: after noon."""
     at = NOON + timedelta(minutes=minute)
@@ -40,6 +41,7 @@ def row(
         0,
         0.0,
         refused=refused,
+        unanswered=unanswered,
     )
 
 
@@ -67,6 +69,12 @@ def outage(
         ([row(0, 3, 3, 3)], 0.2, DOWN),
         ([row(0, 60, 30, 30)], 0.9, None),
         ([row(0, 60, 30, 30)], 1, DOWN),
+        # Callers who leave without an answer are an outage if most of them do.
+        ([row(0, 150, unanswered=150)], 0.2, DOWN),
+        ([row(0, 60, unanswered=30)], 1, None),
+        ([row(0, 60, unanswered=31)], 1, DOWN),
+        ([row(0, 60, 1, 1, unanswered=30)], 1, DOWN),
+        ([row(0, 4, unanswered=4)], 1, None),
         # More than one in a hundred.
         ([row(0, 300, 3, 3)], 1, None),
         ([row(0, 299, 3, 3)], 1, DOWN),
