@@ -94,6 +94,8 @@ def next_check_in_s(
     return min((*waits, MAX_SLEEP_S))
 
 
+# How long a target counts as silent after the last caller who left it.
+SILENT_S: Final = 120.0
 # The longest pause that a provider may ask for.
 LONGEST_PAUSE_S: Final = 86_400.0
 # One caller's request alone may cause some failures (`FailureRule.several_callers`). Such a
@@ -137,6 +139,8 @@ class TargetHealth:
         # The callers that each target refused since its last answer; see `counts_for_all`.
         self._refused: dict[str, set[object]] = {}
         self._found_well_at: dict[str, float] = {}  # when a user last got an answer
+        # When callers last left a target that no other one follows in their plan.
+        self._silent_at: dict[str, float] = {}
 
     def all_well(self, targets: Iterable[str]) -> bool:
         """Returns whether all targets are available, without reading the clock."""
@@ -250,6 +254,21 @@ class TargetHealth:
         after = breaker.trip(before, failure, self._monotonic(), self.policy)
         self._keep(target, before, after)
         return after is not before
+
+    def note_silence(self, target: str) -> None:
+        """Notes that callers leave a target without an answer, and no other target can answer
+        them.
+        """
+        self._silent_at[target] = self._monotonic()
+
+    def silent_targets(self) -> list[str]:
+        """Lists the targets that callers leave without an answer, until a user gets one."""
+        now = self._monotonic()
+        return [
+            target
+            for target, at in self._silent_at.items()
+            if now < at + SILENT_S and self._found_well_at.get(target, -math.inf) < at
+        ]
 
     def note_candidates(self, serving: CompiledSnapshot) -> None:
         """Notes the targets of live rollouts, whose open circuits admit a request more

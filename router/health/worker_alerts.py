@@ -40,6 +40,7 @@ SHARED_KEYS: Final = "keys of "
 SHOWN_KEY: Final = 60  # characters of a key in an alert
 PAUSE: Final = "pause of "
 REPAIRS: Final = "repairs of "
+SILENT: Final = "silence of "
 REVISION: Final = "revision"
 OF_WORKER: Final = (NO_KEY, REVISION)
 OF_KEYS: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
@@ -211,6 +212,24 @@ class WorkerAlerts:
                     source=target,
                 )
 
+    def _look_at_silence(self) -> None:
+        silent = self._health.silent_targets()
+        self._keep_open(SILENT, silent)
+        for target in silent:
+            if f"{SILENT}{target}" in self._open:
+                continue
+            name, _ = self._names(target)
+            self._raise(
+                f"{SILENT}{target}",
+                AlertKind.TARGET_SILENT,
+                f"target {name}",
+                target,
+                f"callers leave {name} without an answer",
+                f"{name} sends nothing, and several callers gave up. The router continues to "
+                "call it, because their route has no other target that can answer.",
+                source=target,
+            )
+
     def internal_error(
         self,
         about: str,
@@ -251,6 +270,7 @@ class WorkerAlerts:
                 look(serving)
         self._look_at_keys()
         self._look_at_repairs()
+        self._look_at_silence()
         self._look_at_revision()
         paused = [name.removeprefix(PAUSE) for name in self._open if name.startswith(PAUSE)]
         self._keep_open(

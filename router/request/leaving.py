@@ -3,7 +3,7 @@ sends the callers who still wait there to their next target.
 
 `dispatch` reports each leave. The rule is in `harness.routing.reliability.caller_leaves`, the
 times of answers in `attempts.TimeLimits`. The last target of a plan gets no limit, because no
-other target can answer; `harness.routes.outages` alerts its unanswered callers.
+other target can answer: an alert tells that it is silent (`router.health.worker_alerts`).
 """
 
 from typing import Final
@@ -40,34 +40,37 @@ class CallerLeaves:
         self.used_at: dict[tuple[str, str], float] = {}
         self._health = health
         self._limits = limits
-        self._leaves: dict[str, Leaves] = {}
+        # By target, and whether it was the last of the caller's plan.
+        self._leaves: dict[tuple[str, bool], Leaves] = {}
 
     def note(self, job: RoutedRequest, attempt: Attempt, began: float, now: float) -> None:
         """Notes that the caller of an attempt left, or that its own deadline ended.
 
-        The target had sent no byte. The router's own requests and a plan's last target do not
-        count.
+        The target had sent no byte. The router's own requests do not count.
         """
         target = attempt.upstream.id
         is_last = target == job.plan.targets[-1] or job.plan.last_resort
-        if attempt.check or is_last or not job.request_id:
+        if attempt.check or not job.request_id:
             return
         policy = self._health.policy
         sticky_key, api_key = attempt.caller
         # If only the conversation or the request is known, the API key is the caller.
         caller = api_key if sticky_key.startswith(UNNAMED) else sticky_key
         leaves = add_leave(
-            self._leaves.get(target, _NO_LEAVES),
+            self._leaves.get((target, is_last), _NO_LEAVES),
             Leave(began, now, caller, api_key),
             self._limits.telling_s(job, attempt),
             policy,
         )
-        self._leaves[target] = leaves
+        self._leaves[target, is_last] = leaves
         answered_at, late_answers = self._limits.last_answers(target)
         keys = self._keys(target, now - policy.window_s)
         if not shows_hang(leaves, TargetUse(answered_at, late_answers, keys), now, policy):
             return
-        del self._leaves[target]
+        if is_last:
+            self._health.note_silence(target)
+            return
+        del self._leaves[target, is_last]
         if self._health.open_circuit(target, FailureClass.TIMEOUT):
             self.move_on(target, now)
 

@@ -15,7 +15,7 @@ DOWN = OutageKind.DOWN
 ON_FALLBACK = OutageKind.ON_FALLBACK
 
 
-def row(
+def row(  # noqa: PLR0917 - counts, in the order of `TrafficMinute`
     minute: int,
     requests: int,
     failed: int = 0,

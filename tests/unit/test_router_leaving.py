@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.frame.alerts.alert import AlertKind
 from harness.routing.reliability import latency
 from router.observers import request_accounting
 from router.upstream.transport import UpstreamRequest
@@ -122,7 +123,9 @@ async def test_the_only_target_gets_no_limit_and_its_lost_callers_are_counted(
         await leave(place, caller)
 
     assert await place.state() == 0
+    place.app._alarms.evaluate()
     place.recorder.flush()
+    assert [alert.kind for alert in place.kept.alerts] == [AlertKind.TARGET_SILENT]
     assert sum(minute.unanswered for minute in place.kept.traffic) == 8
     assert sum(minute.failed for minute in place.kept.traffic) == 0
 

@@ -19,6 +19,7 @@ class Severity(IntEnum):
 
 class AlertKind(StrEnum):
     BREAKER_OPEN = "breaker_open"
+    TARGET_SILENT = "target_silent"
     ROUTE_DOWN = "route_down"
     ON_FALLBACK = "on_fallback"
     OUR_KEY = "our_key"
@@ -89,6 +90,12 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.WARNING,
         "see the provider's status page; `swapgate route failovers` shows what failed, "
         "`swapgate switch throw` keeps traffic away",
+        silent=_WORKER,
+    ),
+    _K.TARGET_SILENT: AlertRule(
+        _S.CRITICAL,
+        "see the provider's status page; `swapgate route fallback add` gives the route another "
+        "target, which then answers such callers",
         silent=_WORKER,
     ),
     _K.ROUTE_DOWN: AlertRule(
