@@ -40,6 +40,7 @@ from harness.frame.formatting import format_count, format_span
 from harness.frame.people.access import OPERATOR
 from harness.frame.runtime.supervisor import wait_for_interrupt
 from harness.gate.verdict import Failed
+from harness.operations import queries
 from harness.proposals import decisions
 from harness.proposals.report.comparison import Comparison, load_comparison
 from harness.proposals.submission import (
@@ -343,12 +344,15 @@ class DemoShow:
         fault = scene.story.fault
         if fault is None:
             return good, text
+        ctx = self.installation.context
+        route = scene.story.route
         found = count_rescued_callers(
-            self.installation.context,
-            scene.story.route,
+            ctx,
+            route,
             candidate=comparison.candidate,
             incumbent=comparison.incumbent,
             since=self._began,
+            failovers=queries.list_failovers(ctx, secret=self.installation.secret, route=route),
         )
         because = comparison.proposal.closed_because
         named = [failure for failure in fault.failures if failure in because]

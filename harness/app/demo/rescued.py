@@ -2,6 +2,7 @@
 provider, and the callers of a candidate that failed in its canary.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
@@ -11,6 +12,7 @@ from harness.providers.target import Target
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
+from harness.routing.reliability.failover import Failover
 from harness.routing.table import Arm
 
 
@@ -62,14 +64,14 @@ def count_rescued_callers(
     candidate: Target,
     incumbent: Target,
     since: datetime,
+    failovers: Iterable[Failover] = (),
 ) -> RescuedCallers:
-    """Counts the callers of a route's canary whose candidate failed. The newest 100 failovers
-    give the median time.
+    """Counts the callers of a route's canary whose candidate failed. failovers: of the route,
+    for the median time.
     """
     with ctx.store.read() as tx:
         minutes = Observations(tx).traffic(since=since, route=route)
     canary = [minute for minute in minutes if minute.arm == Arm.CANARY]
-    failovers = ctx.store.lists.failovers(since=since, route=route)
     waits_s = [step.latency_ms / 1000 for step in failovers if step.target == candidate.name]
     return RescuedCallers(
         failing=sum(minute.charged for minute in canary),
