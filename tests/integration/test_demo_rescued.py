@@ -42,12 +42,14 @@ def test_all_callers_are_rescued_only_if_the_incumbent_answered_each(
     minute = world.clock.now().replace(second=0, microsecond=0)
     last = {candidate.id: by_candidate, incumbent.id: by_incumbent, "t_other": by_other}
     rows = [
-        TrafficMinute("chat", minute, "w", "canary", target, 1, 9, failed, charged, *[0] * 4)
+        TrafficMinute(
+            "chat", minute, "w", "canary", target, 1, 9, failed, charged, 0, 0, 0, 0.0
+        )
         for target, (charged, failed) in last.items()
     ]
     # The incumbent's own callers do not count.
     rows.append(
-        TrafficMinute("chat", minute, "w", "incumbent", incumbent.id, 1, 9, 2, 2, *[0] * 4)
+        TrafficMinute("chat", minute, "w", "incumbent", incumbent.id, 1, 9, 2, 2, 0, 0, 0, 0.0)
     )
     with world.store.write() as tx:
         Observations(tx).append([], rows)
