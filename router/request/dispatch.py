@@ -411,7 +411,7 @@ class Dispatcher:
                 self._note_silence(job, attempt, started, limit.when)
         except asyncio.CancelledError:
             if head is None or head.at is None:
-                self._note_leave(job, attempt, started, loop.time())
+                attempt.silent_since = started
             raise
         except Exception as error:
             # After a fault in our code, try the next target: it may not need that code.
@@ -485,19 +485,25 @@ class Dispatcher:
         times. A caller's own deadline ends a wait as its leaving does.
         """
         if attempt.hasty:
-            self._note_leave(job, attempt, started, until)
+            attempt.silent_since = started
+            self.note_leave(job, attempt, until)
         elif not (attempt.probe or attempt.moved):
             self._note_s(job, attempt, until - started, None)
 
-    def _note_leave(
+    def note_leave(
         self,
         job: RoutedRequest,
-        attempt: Attempt,
-        started: float,
+        attempt: Attempt | None,
         at: float,
     ) -> None:
+        """Notes that the caller left during an attempt; None if no attempt was under way.
+
+        An attempt that had a byte does not count. at: on the event loop's clock.
+        """
+        if attempt is None or attempt.silent_since is None:
+            return
         try:
-            self._leaves.note(job, attempt, started, at)
+            self._leaves.note(job, attempt, attempt.silent_since, at)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
 

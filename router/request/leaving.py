@@ -64,7 +64,10 @@ class CallerLeaves:
         )
         self._leaves[target, is_last] = leaves
         answered_at, late_answers = self._limits.last_answers(target)
-        keys = self._keys(target, now - policy.window_s)
+        # A canary has few callers, and one of them alone must not end it: there, the keys of
+        # all requests count.
+        is_guest = target == job.plan.guest
+        keys = self._keys("" if is_guest else target, now - policy.window_s)
         if not shows_hang(leaves, TargetUse(answered_at, late_answers, keys), now, policy):
             return
         if is_last:
@@ -90,6 +93,11 @@ class CallerLeaves:
             limit.when = now
 
     def _keys(self, target: str, since: float) -> frozenset[str]:
-        """Returns the client keys that used a target lately, and forgets older uses."""
+        """Returns the client keys that used a target lately, and forgets older uses.
+
+        target: empty for any. The router's own requests have no key.
+        """
         self.used_at = {use: at for use, at in self.used_at.items() if at > since}
-        return frozenset(key for used, key in self.used_at if used == target)
+        return frozenset(
+            key for used, key in self.used_at if key and (used == target or not target)
+        )

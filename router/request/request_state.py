@@ -326,6 +326,8 @@ class Attempt:
     probe: bool = False  # the target's circuit is not closed, and another target can answer
     moved: bool = False  # the target's circuit opened while it waited: the next one answers
     hasty: bool = False  # its time limit was the client's own deadline, or a share of it
+    # When it began, if it was cancelled before any byte came, on the event loop's clock.
+    silent_since: float | None = None
     failure: UpstreamFailed | None = None  # None if the target answered
     ms: float = 0.0  # its duration
 

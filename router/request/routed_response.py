@@ -153,6 +153,7 @@ class RoutedResponse:
         except ClientDisconnected:
             self.caller_gone = True
             self._ended_at = dispatcher.timers.loop.time()
+            dispatcher.note_leave(self.job, self.progress.current, self._ended_at)
         finally:
             try:
                 if beat is not None:

@@ -15,7 +15,7 @@ from harness.routing.reliability.caller_leaves import (
     shows_hang,
 )
 
-pytestmark = pytest.mark.req("B3", "B11")
+pytestmark = pytest.mark.req("A6", "B4")
 
 NEVER = TargetUse(-math.inf, 0, frozenset())
 

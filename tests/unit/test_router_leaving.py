@@ -13,7 +13,7 @@ from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedReply, ScriptedTurn
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place, Script
-from tests.support.router.live_router import FALLBACK, INCUMBENT, OPTED_OUT_KEY
+from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT, OPTED_OUT_KEY
 
 HANG = ScriptedTurn(hang=True)
 STREAM = ASK[:-1] + b',"stream":true}'
@@ -81,7 +81,7 @@ async def test_one_caller_who_leaves_again_and_again_opens_nothing(tmp_path: Pat
     assert await place.state() == 0
 
 
-@pytest.mark.req("B3", "B4", "E5")
+@pytest.mark.req("B3", "B4")
 async def test_one_key_that_hangs_up_under_many_names_takes_no_target_from_other_keys(
     tmp_path: Path,
 ) -> None:
@@ -177,3 +177,33 @@ async def test_a_target_that_is_always_slow_keeps_its_usual_time(
     _, headers, _ = await place.call(CHAT, ASK, headers=patient)
 
     assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
+
+
+@pytest.mark.req("A6", "B4")
+async def test_one_key_that_leaves_a_canary_does_not_open_its_circuit(tmp_path: Path) -> None:
+    script: Script = {CANDIDATE: HANG, INCUMBENT: completion("own")}
+    place = Place(tmp_path, script, weight_bps=10_000)
+    await place.call(CHAT, ASK, headers=(OTHER_AUTH,))  # opted out of canaries
+    assert place.asked == {INCUMBENT: 1}
+
+    for caller in range(10):
+        await leave(place, caller)
+
+    assert place.asked[CANDIDATE] == 10
+    assert await place.state(CANDIDATE) == 0
+
+
+@pytest.mark.req("B3", "B10")
+async def test_requests_that_end_with_the_worker_are_no_leaves(tmp_path: Path) -> None:
+    script: Script = {INCUMBENT: HANG, FALLBACK: completion("spare")}
+    place = Place(tmp_path, script, fallback=True)
+    stickies = [(b"x-swapgate-sticky", b"%d" % caller) for caller in range(8)]
+    asked = [asyncio.ensure_future(place.call(CHAT, ASK, headers=(AUTH, s))) for s in stickies]
+    await asyncio.sleep(STAYS_S)
+
+    for request in asked:
+        request.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+
+    assert place.asked[INCUMBENT] == 8
+    assert await place.state() == 0
