@@ -238,7 +238,7 @@ GUESSED: Final = (
     FailureClass.MALFORMED,
 )
 
-UNNAMED: Final = ("opening:", "req_")
+_UNNAMED: Final = ("opening:", "req_")
 
 
 class AttemptSettlement:
@@ -307,7 +307,7 @@ class AttemptSettlement:
         elif FAILURE_RULES[outcome].several_callers:
             sticky_key, api_key = attempt.caller
             # If only the conversation or the request is known, the API key is the caller.
-            caller = api_key if sticky_key.startswith(UNNAMED) else sticky_key
+            caller = api_key if sticky_key.startswith(_UNNAMED) else sticky_key
         else:
             return False
         return not self._health.counts_for_all(attempt.upstream.id, caller)

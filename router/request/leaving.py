@@ -18,7 +18,7 @@ from harness.routing.reliability.caller_leaves import (
 )
 from router.frame.limits import TimeLimit
 from router.health.target_health import TargetHealth
-from router.request.attempts import UNNAMED, TimeLimits
+from router.request.attempts import TimeLimits
 from router.request.request_state import Attempt, RoutedRequest
 from router.request.upstream_call import FirstByteTimer
 
@@ -52,13 +52,13 @@ class CallerLeaves:
         is_last = target == job.plan.targets[-1] or job.plan.last_resort
         if attempt.check or not job.request_id:
             return
+        if is_last and self._health.answered_within(target, now - began):
+            return  # streams of a last target have no measured times
         policy = self._health.policy
         sticky_key, api_key = attempt.caller
-        # If only the conversation or the request is known, the API key is the caller.
-        caller = api_key if sticky_key.startswith(UNNAMED) else sticky_key
         leaves = add_leave(
             self._leaves.get((target, is_last), _NO_LEAVES),
-            Leave(began, now, caller, api_key),
+            Leave(began, now, sticky_key, api_key),
             self._limits.telling_s(job, attempt),
             policy,
         )

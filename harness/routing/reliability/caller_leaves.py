@@ -24,8 +24,8 @@ MOST_LEAVES: Final = 100
 class Leave(NamedTuple):
     """A request whose caller left, or whose caller's own deadline ended, without any output.
 
-    began, at: when the attempt began, and when it ended. caller: the person or application, as
-    far as the request names it. key: the id of the client key.
+    began, at: when the attempt began, and when it ended. caller: the sticky key, which names a
+    person, an application or a conversation. key: the id of the client key.
     """
 
     began: float
