@@ -74,5 +74,12 @@ def reports_no_tokens(usage: object) -> bool:
     )
 
 
+def reports_tokens(usage: object) -> bool:
+    """Tells whether a usage counts a token."""
+    return isinstance(usage, Mapping) and any(
+        isinstance(value, int | float) and value > 0 for value in usage.values()
+    )
+
+
 def _is_zero(count: object) -> bool:
     return isinstance(count, int | float) and not isinstance(count, bool) and count == 0

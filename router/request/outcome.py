@@ -78,13 +78,16 @@ def _of_router_fault(response: RoutedResponse) -> ExposureOutcome | None:
 
 
 def _of_own_deadline(response: RoutedResponse) -> ExposureOutcome | None:
-    """The caller's own deadline ended the attempt at the arm's target, or its stream."""
+    """The caller's own deadline ended the attempts at the arm's target, or its stream.
+
+    A failure before the deadline counts, although the deadline ended its retry.
+    """
     own = _own_attempts(response)
     last = own[-1] if own else None
     if last is None:
         return None
     if last.failure is not None:
-        if not last.hasty or last.failure.failure is not FailureClass.TIMEOUT:
+        if not all(map(_is_cut_by_deadline, own)):
             return None
         waited_s = sum(attempt.ms for attempt in own) / 1000
         return ExposureOutcome(
@@ -97,9 +100,14 @@ def _of_own_deadline(response: RoutedResponse) -> ExposureOutcome | None:
 
 
 def _of_own_failure(response: RoutedResponse) -> ExposureOutcome | None:
-    """The last attempt at the arm's own target failed, even if another target answered."""
+    """The last attempt at the arm's own target failed, even if another target answered.
+
+    A retry that the caller's own deadline cut off says nothing: the failure before it counts.
+    """
     last: dict[str, Attempt] = {
-        attempt.upstream.id: attempt for attempt in response.progress.attempts
+        attempt.upstream.id: attempt
+        for attempt in response.progress.attempts
+        if not _is_cut_by_deadline(attempt)
     }
     own = last.get(response.job.arm_target)
     if own is None or own.failure is None:
@@ -211,10 +219,15 @@ def _departure(
 
 
 def _of_answer(response: RoutedResponse) -> ExposureOutcome | None:
-    """A target answered: the arm's own, or another one without a failure of the own one."""
+    """A target answered: the arm's own, or another one without a failure of the own one.
+
+    A stream without an end, a failure or a caller who left was ended by the router.
+    """
     result = response.progress.result
     progress = response.progress
     if not isinstance(result, (UpstreamAnswer, CommittedStream)):
+        return None
+    if isinstance(result, CommittedStream) and not result.events.finished:
         return None
     if progress.attempts[-1].upstream.id != response.job.arm_target:
         return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.OTHER_TARGET)
@@ -259,6 +272,12 @@ def _own_attempts(response: RoutedResponse) -> list[Attempt]:
     """Returns the attempts at the arm's own target that have ended, in their order."""
     target = response.job.arm_target
     return [attempt for attempt in response.progress.attempts if attempt.upstream.id == target]
+
+
+def _is_cut_by_deadline(attempt: Attempt) -> bool:
+    """Returns whether the caller's own deadline, or a share of it, ended the attempt."""
+    failure = attempt.failure
+    return attempt.hasty and failure is not None and failure.failure is FailureClass.TIMEOUT
 
 
 def _fault(failure: FailureClass) -> OutcomeReason:
