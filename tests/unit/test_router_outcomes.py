@@ -231,6 +231,16 @@ async def test_a_header_names_the_model_before_the_body_does(
     assert block.served == {"gpt-5-2026-01-01": ONE}
 
 
+async def test_a_name_that_the_caller_let_a_gateway_choose_says_nothing(
+    tmp_path: Path,
+) -> None:
+    scene = place(tmp_path, completion(model="vendor/other"))
+    await scene.ask(ASK[:-1] + b',"models":["vendor/other"]}')
+    (block,) = blocks_of(scene)
+    assert block.outcomes == {"answered": ONE}
+    assert block.served == {}
+
+
 NO_TOKENS = b'"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}'
 
 
