@@ -24,8 +24,8 @@ _MODEL_NAMES: Final = frozenset({b"x-ms-served-model", b"ngrok-aig-model"})
 # The headers that `read_origin` reads.
 ORIGIN_HEADERS: Final = _FALLBACK_MARKS | _MODEL_NAMES
 # By these fields a caller lets a gateway choose another model. OpenRouter reads `models` and
-# `route`, LiteLLM and Anthropic read `fallbacks`, LiteLLM reads `mock_testing_fallbacks`. Vercel's
-# gateway reads `providerOptions`, which may list models.
+# `route`, LiteLLM and Anthropic read `fallbacks`, LiteLLM reads `mock_testing_fallbacks`.
+# Vercel's gateway reads `providerOptions`, which may list models.
 _PROVIDER_OPTIONS: Final = "providerOptions"
 CHOOSING_FIELDS: Final = frozenset(
     {"models", "route", "fallbacks", "mock_testing_fallbacks", _PROVIDER_OPTIONS}
