@@ -23,7 +23,8 @@ from harness.gate.online.outcome import (
     OutcomeReason,
 )
 from harness.routing.plan import Excluded, ExclusionReason
-from router.request.planner import HELD_REASONS
+from router.frame.body import ClientRequest
+from router.request.planner import HELD_REASONS, is_under_way
 from router.request.request_state import (
     FAILING,
     Attempt,
@@ -50,6 +51,8 @@ _LIMITED: Final = {
 }
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _ANSWERED: Final = OutcomeKind.ANSWERED
+# Parts of field names that may hold the id of a provider's object.
+_STATE_MARKS: Final = ("_id", '"id"', '"conversation"', '"container"')
 _CIRCUIT_OPEN: Final = ArmFailure.CIRCUIT_OPEN.value
 _UNABLE: Final = ArmFailure.UNABLE.value
 
@@ -114,13 +117,14 @@ def _of_own_failure(response: RoutedResponse) -> ExposureOutcome | None:
         return None
     failure = own.failure.failure
     name = own.failure.named
-    if failure in UNCHARGED:
+    if failure in UNCHARGED and may_name_state(response.job.request):
         return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.FOREIGN_STATE, name)
     if reason := _LIMITED.get(failure):
         return ExposureOutcome(OutcomeKind.LIMITED, reason, name)
     others = [attempt.failure for target, attempt in last.items() if attempt is not own]
     classes = [
-        failure,
+        # A request that names no state was refused for itself.
+        FailureClass.BAD_REQUEST if failure in UNCHARGED else failure,
         *(other.failure if other else None for other in others),
     ]
     charged = is_arm_charged(response.job.arm, classes)
@@ -272,6 +276,15 @@ def _own_attempts(response: RoutedResponse) -> list[Attempt]:
     """Returns the attempts at the arm's own target that have ended, in their order."""
     target = response.job.arm_target
     return [attempt for attempt in response.progress.attempts if attempt.upstream.id == target]
+
+
+def may_name_state(request: ClientRequest) -> bool:
+    """Returns whether a request may refer to a provider's state: an earlier turn or an id.
+
+    Without such a part, a 404 about a missing object is the target's own failure.
+    """
+    text = request.text
+    return any(mark in text for mark in _STATE_MARKS) or is_under_way(request)
 
 
 def _is_cut_by_deadline(attempt: Attempt) -> bool:
