@@ -90,7 +90,7 @@ def _of_own_deadline(response: RoutedResponse) -> ExposureOutcome | None:
     if last is None:
         return None
     if last.failure is not None:
-        if not all(map(_is_cut_by_deadline, own)):
+        if not (_is_cut_by_deadline(last) and all(map(_shows_nothing, own))):
             return None
         waited_s = sum(attempt.ms for attempt in own) / 1000
         return ExposureOutcome(
@@ -105,12 +105,12 @@ def _of_own_deadline(response: RoutedResponse) -> ExposureOutcome | None:
 def _of_own_failure(response: RoutedResponse) -> ExposureOutcome | None:
     """The last attempt at the arm's own target failed, even if another target answered.
 
-    A retry that the caller's own deadline cut off says nothing: the failure before it counts.
+    An attempt that shows nothing (`_shows_nothing`) is left out: the failure before it counts.
     """
     last: dict[str, Attempt] = {
         attempt.upstream.id: attempt
         for attempt in response.progress.attempts
-        if not _is_cut_by_deadline(attempt)
+        if not _shows_nothing(attempt)
     }
     own = last.get(response.job.arm_target)
     if own is None or own.failure is None:
@@ -285,6 +285,17 @@ def may_name_state(request: ClientRequest) -> bool:
     """
     text = request.text
     return any(mark in text for mark in _STATE_MARKS) or is_under_way(request)
+
+
+def _shows_nothing(attempt: Attempt) -> bool:
+    """Returns whether an attempt shows nothing about its target: the caller's deadline cut it
+    off, or the provider had closed its idle connection.
+
+    The connections of an arm with few requests are idle for longer, so the latter would count
+    against a candidate with a small share.
+    """
+    failure = attempt.failure
+    return _is_cut_by_deadline(attempt) or (failure is not None and failure.stale)
 
 
 def _is_cut_by_deadline(attempt: Attempt) -> bool:

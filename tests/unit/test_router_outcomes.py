@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness.frame.failures import FailureClass
 from harness.gate.online.guardrails import (
     ArmSplit,
     ErrorTally,
@@ -18,6 +19,7 @@ from harness.gate.online.guardrails import (
 )
 from harness.gate.online.observation import ObservationBlock
 from router.frame.asgi import BODY, HEAD_FACTS
+from router.frame.failure import UpstreamFailed
 from router.observers.request_accounting import RequestAccounting
 from router.request.dispatch import Dispatcher
 from router.upstream.learned_repairs import LearnedRepairs
@@ -148,6 +150,23 @@ async def test_a_failure_before_the_callers_deadline_is_the_candidates(tmp_path:
     status, _, _ = await scene.call(CHAT, ASK, headers=(AUTH, deadline))
     assert status == 200
     assert outcomes_of(scene) == [{"failed: provider": ONE}]
+
+
+async def test_a_connection_that_was_closed_while_idle_is_no_failure_of_the_candidate(
+    tmp_path: Path,
+) -> None:
+    failures = iter([UpstreamFailed(FailureClass.CONNECT, "closed while idle", stale=True)])
+
+    def turn() -> ScriptedTurn:
+        for failure in failures:
+            raise failure
+        return HANGS
+
+    scene = place(tmp_path, HANGS)
+    scene.script[CANDIDATE] = turn
+    await leaving(scene, ASK)
+    assert scene.asked[CANDIDATE] == 2
+    assert outcomes_of(scene) == [{"left: early": ONE}]
 
 
 async def test_a_stream_that_the_router_ended_is_not_measured(tmp_path: Path) -> None:
