@@ -233,7 +233,7 @@ class TargetHealth:
         return at is not None and self._monotonic() < at + USER_EVIDENCE_S
 
     def answered_within(self, target: str, seconds: float) -> bool:
-        """Returns whether a user got an answer in the last seconds, and no failure since then."""
+        """Returns whether a user got an answer in this time, and no failure since then."""
         at = self._found_well_at.get(target)
         return at is not None and self._monotonic() <= at + seconds
 

@@ -29,7 +29,6 @@ from harness.routing.reliability.breaker import BreakerPolicy
 from harness.routing.table import KeyGrant, RouteSettings, Snapshot
 from router.frame.replies import Header
 from router.health.provider_keys import EarlyRecovery
-from router.health.target_health import TargetHealth
 from router.health.worker_alerts import AGAIN_S
 from router.observers.canary_guard import CanaryGuards
 from router.observers.request_accounting import RequestAccounting
@@ -407,7 +406,6 @@ async def test_a_fault_of_what_asks_any_target_charges_no_arm(tmp_path: Path) ->
         (AnswerCopy.add, True),
         (EarlyRecovery.evaluate, True),
         (EarlyRecovery.evaluate, False),
-        (TargetHealth.begin, True),
     ],
 )
 async def test_an_answer_goes_on_without_who_copies_counts_or_notices(
