@@ -159,10 +159,12 @@ class TimeLimits:
         """Returns how long a user's request waits at an open circuit's target, in seconds.
 
         The request only probes the target, and another one can answer. Infinite for the last
-        target, and for a canary, whose callers are its evidence.
+        target, and for a canary, whose callers are its evidence. Without health checks, only
+        such requests can close the circuit, so they have no limit either.
         """
         target = attempt.upstream.id
-        if attempt.check or target in {job.plan.targets[-1], job.plan.guest}:
+        is_alone = attempt.check or self._settings.health_check_interval_s <= 0
+        if is_alone or target in {job.plan.targets[-1], job.plan.guest}:
             return math.inf
         times = self._times_of(job, target)
         if usual_wait_s(times) is None:

@@ -384,7 +384,7 @@ class Dispatcher:
                 result = await self._calls.make(job, attempt, settle, head)
             commit = job.route.route.settings.commit
             if isinstance(result, CommittedStream) and commit is _HELD_BACK:
-                await result.hold(attempt.until)
+                await result.hold(rest)
             progress.result = result
             outcome = None
         except UpstreamFailed as error:
@@ -429,7 +429,7 @@ class Dispatcher:
             else:
                 self._settle(job, settle, outcome)
         if outcome is _TIMEOUT and target in self._health.not_closed:
-            self._leaves.move_on(target, loop.time(), only_slow=True)
+            self._move_on(job, target)
         if head is not None and head.at is not None and outcome is None:
             self._note_s(job, attempt, head.at - started, head.at)
         attempt.failure = failure
@@ -489,6 +489,13 @@ class Dispatcher:
             self.note_leave(job, attempt, until)
         elif not (attempt.probe or attempt.moved):
             self._note_s(job, attempt, until - started, None)
+
+    def _move_on(self, job: RoutedRequest, target: str) -> None:
+        """Ends long waits for a target whose circuit opened because it is silent."""
+        try:
+            self._leaves.move_on(target, self.timers.loop.time(), only_slow=True)
+        except Exception as error:
+            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
 
     def note_leave(
         self,
