@@ -64,11 +64,14 @@ class CallerLeaves:
         )
         self._leaves[target, is_last] = leaves
         answered_at, late_answers = self._limits.last_answers(target)
+        use = TargetUse(answered_at, late_answers, frozenset())
+        if not shows_hang(leaves, use, now, policy):
+            return  # before the keys, which take longer to find
         # A canary has few callers, and one of them alone must not end it: there, the keys of
         # all requests count.
         is_guest = target == job.plan.guest
         keys = self._keys("" if is_guest else target, now - policy.window_s)
-        if not shows_hang(leaves, TargetUse(answered_at, late_answers, keys), now, policy):
+        if not shows_hang(leaves, use._replace(keys=keys), now, policy):
             return
         if is_last:
             self._health.note_silence(target)
