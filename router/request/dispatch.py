@@ -19,16 +19,18 @@ from harness.frame.failures import CLIENT_FAILURES, PASSED_ON, FailureClass
 from harness.frame.formatting import format_latency
 from harness.frame.ports import Clock
 from harness.providers.credential import ProviderKey
-from harness.routing.plan import FailedAttempt, next_target
+from harness.routing.plan import FailedAttempt, TargetAvailability, next_target
 from harness.routing.reliability.breaker import LAST_RESORT_TICKET
 from harness.routing.reliability.retry import RetryBudget, retry_wait_s
 from harness.routing.settings import RouterSettings
 from harness.routing.table import OnContentPolicy, StreamCommit
 from router.frame.failure import UpstreamFailed
 from router.health.provider_keys import ProviderKeys
+from router.health.slowdowns import Turn
 from router.health.target_health import TargetHealth
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request.attempts import AttemptSettlement, TimeLimits
+from router.request.refusals import find_passing
 from router.request.request_state import (
     Attempt,
     RequestProgress,
@@ -41,6 +43,9 @@ from router.snapshot.compiled import CompiledTarget
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _HELD_BACK: Final = StreamCommit.WHOLE
 _FOREIGN_STATE: Final = FailureClass.FOREIGN_STATE
+_FREE: Final = Turn.FREE
+_PROBE: Final = Turn.PROBE
+_NONE: Final = Turn.NONE
 
 
 @dataclass(slots=True)
@@ -88,6 +93,7 @@ class Dispatcher:
         self._outcomes = outcomes
         self._clock = clock
         self._uniform = uniform
+        self._slowed = health.slowdowns.slowed
         self._limits = TimeLimits(settings)
         self._errors = errors
 
@@ -108,9 +114,14 @@ class Dispatcher:
             tries = self._begin_target(job, target)
             wait_s: float | None = 0.0
             while wait_s is not None:
-                attempt = self._admitted(job, tries)
+                turn = _FREE
+                if target in self._slowed:
+                    turn = await self._turn(job, tries)
+                attempt = self._admitted(job, tries) if turn is not _NONE else None
                 if attempt is None:
                     break
+                if turn is _PROBE:
+                    attempt.probe_size = len(job.request.text)
                 tries.failure = await self._attempt(job, attempt, progress)
                 if tries.failure is None:
                     return
@@ -120,17 +131,18 @@ class Dispatcher:
             failure = tries.failure or progress.shut(target)
             failures.append(FailedAttempt(target, failure.failure))
             target = self._next(job, failures)
-            # If the target before was down, reply with its outage, so that the client retries:
-            # perhaps only that target has the conversation's state.
-            hides_outage = len(failures) > 1 and (
-                failure.local
-                or (
-                    failure.failure is _FOREIGN_STATE
-                    and failures[-2].failure not in CLIENT_FAILURES
+            if target is None and failure.failure in PASSED_ON:
+                # If the target before was down, reply with its outage, so that the client
+                # retries: perhaps only that target has the conversation's state.
+                hides_outage = len(failures) > 1 and (
+                    failure.local
+                    or (
+                        failure.failure is _FOREIGN_STATE
+                        and failures[-2].failure not in CLIENT_FAILURES
+                    )
                 )
-            )
-            if target is None and failure.failure in PASSED_ON and not hides_outage:
-                progress.result = failure
+                if not hides_outage and find_passing(job, progress) is None:
+                    progress.result = failure
             if self._spent(job, progress):
                 return
 
@@ -143,10 +155,12 @@ class Dispatcher:
         """Makes one health-check attempt; without a ticket, `progress` records no attempt.
 
         Returns the failure, None for an answer. A check has no retry and no second target.
-        Its attempt is marked, because a failed check may be the check's own fault
-        (`attempts.GUESSED`).
+        Its attempt is marked, because a failed check may be the check's own fault: it guesses
+        an endpoint.
         """
-        ticket = self._health.admit(upstream.id)
+        size = len(job.request.text)
+        turn = await self._health.slowdowns.turn(upstream.id, size, 0.0)
+        ticket = self._health.admit(upstream.id) if turn is not _NONE else None
         if ticket is None:
             return progress.shut(upstream.id)
         key = self._keys.key(upstream)
@@ -158,6 +172,7 @@ class Dispatcher:
             1,
             job.request.endpoint,
             check=True,
+            probe_size=size if turn is _PROBE else 0,
         )
         failure = await self._attempt(job, attempt, progress)
         if failure is not None:
@@ -188,18 +203,13 @@ class Dispatcher:
                 return await self._calls.count_tokens(job, attempt)
         return b""
 
-    def waits(self, job: RoutedRequest) -> dict[str, float]:
-        """Returns the seconds until each target of the plan, or excluded from it, may be
-        asked; 0 for now.
-        """
+    def waits(self, job: RoutedRequest) -> dict[str, TargetAvailability]:
+        """Returns when each target of the plan, or excluded from it, may be asked."""
         targets = [
             *job.plan.targets,
             *(excluded.target for excluded in job.plan.left_out),
         ]
-        return {
-            id_: availability.retry_in_s
-            for id_, availability in self._health.readiness(targets).items()
-        }
+        return self._health.readiness(targets)
 
     def _spent(self, job: RoutedRequest, progress: RequestProgress) -> bool:
         """Returns whether the request's time or its number of attempts is used up."""
@@ -217,6 +227,16 @@ class Dispatcher:
         share_s = max(0.0, job.deadline - now) / (len(targets) - targets.index(target))
         upstream = job.route.upstreams[target]
         return TargetTries(upstream, share_s, now + share_s, self._keys.key(upstream))
+
+    async def _turn(self, job: RoutedRequest, tries: TargetTries) -> Turn:
+        """Waits for the request's turn at a slowed target, if no later target is ready."""
+        target = tries.upstream.id
+        patience_s = 0.0
+        if not self._standby(job, target):
+            left_s = tries.until - self.timers.loop.time()
+            patience_s = left_s - min(self._settings.retry.attempt_s, tries.share_s / 2)
+        size = len(job.request.text)
+        return await self._health.slowdowns.turn(target, size, max(0.0, patience_s))
 
     def _admitted(self, job: RoutedRequest, tries: TargetTries) -> Attempt | None:
         """Returns the next attempt at a target; None if its circuit is open.
@@ -264,7 +284,7 @@ class Dispatcher:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
         if self._spent(job, progress):
             return None
-        if key == tries.first_key and self._keys.other_left(upstream, key, failure.failure):
+        if key == tries.first_key and self._keys.other_left(upstream, key, failure.reach):
             return 0.0  # retry at once with the next key, but only once
         if job.is_keep_warm_for(upstream.id):
             return None  # a keep-warm target: the incumbent answers instead
@@ -354,7 +374,8 @@ class Dispatcher:
             if error.failure is FailureClass.INTERNAL:
                 self._errors.note(RouterPart.STREAM, error, job.route, job.arm)
             failure = error.kept()
-            outcome = error.failure
+            self._outcomes.find_reach(attempt, failure)
+            outcome = failure.failure
             attempt.failure = failure
             attempt.hasty = job.hurried and loop.time() >= attempt.until
             if error.stale or attempt.hasty:
@@ -380,6 +401,8 @@ class Dispatcher:
             if isinstance(progress.result, CommittedStream):
                 now = loop.time()
                 progress.first_token_s = now - job.begun
+                if attempt.probe_size:
+                    self._outcomes.accept(attempt)
                 if attempt.upstream.id != job.plan.targets[-1]:
                     self._note_s(job, attempt, now - started)
             else:
