@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Self
 
 from harness.frame.errors import UpstreamError
-from harness.frame.failures import FAILURE_RULES, FailureClass, Reach, name_failure
+from harness.frame.failures import FAILURE_RULES, FailureClass, name_failure
 from router.frame.replies import error_body
 
 REFERENCE: Final = "`item_reference`"
@@ -90,7 +90,7 @@ class UpstreamFailed(UpstreamError):
 
     detail: without secrets and content.
     status, body, content_type, headers: of the reply; None or empty without one.
-    reach: None for the class's default.
+    reach: the class's default, unless the refusal says otherwise.
     stale: the provider closed a reused connection without a response, probably as idle.
     local: the router sent no request to the provider.
     """
@@ -105,11 +105,10 @@ class UpstreamFailed(UpstreamError):
         content_type: str = "",
         headers: Mapping[str, str] | None = None,
         stale: bool = False,
-        reach: Reach | None = None,
     ) -> None:
         super().__init__(f"{failure.value}: {detail}")
         self.failure = failure
-        self.reach = reach or FAILURE_RULES[failure].reach
+        self.reach = FAILURE_RULES[failure].reach
         self.detail = detail
         self.status = status
         self.body = body

@@ -1,8 +1,9 @@
 """Chooses among a provider's keys: a refused key rests while another is left.
 
-A key rests for one model, such as after a rate limit, or for all, such as after a 401. How long a key rests is decided in `harness.providers.credential`. With a single key there
-is no choice, so its targets' circuit breakers act instead (`target_health`). No key leaves
-this module in a log or an alert: only its name does.
+A key rests for one model, such as after a rate limit, or for all, such as after a 401. How long
+a key rests is decided in `harness.providers.credential`. With a single key there is no choice,
+so its targets' circuit breakers act instead (`target_health`). No key leaves this module in a
+log or an alert: only its name does.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping

@@ -2,8 +2,8 @@
 
 The first row of `REFUSALS` that fits status and body gives the class and how far the failure
 reaches. If no row fits, `BY_STATUS` gives both by the status alone. How the router reacts to a
-class, and its usual reach, are in `harness.frame.failures`. Messages of one provider belong into `provider_refusals`, not
-here.
+class, and its usual reach, are in `harness.frame.failures`. Messages of one provider belong
+into `provider_refusals`, not here.
 """
 
 import json
@@ -130,24 +130,31 @@ def find_refusal(status: int, body: bytes) -> Refusal:
 
     body: may be empty or not JSON.
     """
+    found = None
     if status in CLIENT_STATUSES or status in _STATUSES:
-        error = error_object(body)
-        if error is None:
-            if bare := WITHOUT_WORDS.get(status):
-                return Refusal(bare)
-        elif status == 403 and _is_flagged(error):
-            # OpenRouter's moderation flagged the client's input; our key is fine.
-            return Refusal(_F.CONTENT_POLICY)
-        elif row := refusal_row(error, status):
-            return Refusal(row.failure, row.reach)
-        elif status == 403 and error.keys() == {"message"}:
-            return Refusal(_F.BLOCKED)  # without a code or type, a firewall may have sent it
-    found = BY_STATUS.get(status)
+        found = _refusal_by_body(status, error_object(body))
+    found = found or BY_STATUS.get(status)
     if found is not None:
         return found
     if status in CLIENT_STATUSES:
         return Refusal(_F.BAD_REQUEST)
     return Refusal(_F.SERVER if status >= 500 else _F.MALFORMED)
+
+
+def _refusal_by_body(status: int, error: Mapping[str, object] | None) -> Refusal | None:
+    """Returns what an error body says; None if it says no more than the status."""
+    if error is None:
+        bare = WITHOUT_WORDS.get(status)
+        return Refusal(bare) if bare else None
+    if status == 403 and _is_flagged(error):
+        # OpenRouter's moderation flagged the client's input; our key is fine.
+        return Refusal(_F.CONTENT_POLICY)
+    row = refusal_row(error, status)
+    if row is not None:
+        return Refusal(row.failure, row.reach)
+    if status == 403 and error.keys() == {"message"}:
+        return Refusal(_F.BLOCKED)  # without a code or type, a firewall may have sent the JSON
+    return None
 
 
 def classify_status(status: int, body: bytes) -> FailureClass:
@@ -203,22 +210,25 @@ def refusal_failure(
 ) -> UpstreamFailed:
     """Builds the failure for an error reply. headers: names in lower case."""
     failure, reach = find_refusal(status, body)
-    return UpstreamFailed(
+    failed = UpstreamFailed(
         failure,
         f"status {status}",
         status=status,
         body=body,
         content_type=content_type,
         headers=headers,
-        reach=reach,
     )
+    failed.reach = reach or failed.reach
+    return failed
 
 
 def error_in_answer(error: object) -> UpstreamFailed:
     """Builds the failure for an error inside an answer of status 200."""
     failure, reach = _refusal_in_answer(error)
     body = json.dumps({"error": error}).encode()
-    return UpstreamFailed(failure, "status 200 with an error", body=body, reach=reach)
+    failed = UpstreamFailed(failure, "status 200 with an error", body=body)
+    failed.reach = reach or failed.reach
+    return failed
 
 
 def check_ending(

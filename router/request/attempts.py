@@ -256,11 +256,11 @@ class AttemptSettlement:
 
         A provider refuses embeddings of a chat model as if the model were unknown, or not
         allowed. So a refusal at an endpoint that the target has never served, while it serves
-        another, is no fact about the model.
+        another, is no fact about the model. A health check keeps the class, which it reports.
         """
         rule = FAILURE_RULES[failure.failure]
         is_ours = rule.fault is FaultOwner.OURS and rule.breaker is BreakerEffect.OPENS
-        if is_ours and self._is_of_endpoint(attempt, failure.reach):
+        if is_ours and not attempt.check and self._is_of_endpoint(attempt, failure.reach):
             failure.failure = FailureClass.ENDPOINT_MISSING
             failure.reach = Reach.ENDPOINT
 

@@ -43,7 +43,6 @@ from router.snapshot.compiled import CompiledTarget
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _HELD_BACK: Final = StreamCommit.WHOLE
 _FOREIGN_STATE: Final = FailureClass.FOREIGN_STATE
-_FREE: Final = Turn.FREE
 _PROBE: Final = Turn.PROBE
 _NONE: Final = Turn.NONE
 
@@ -114,14 +113,12 @@ class Dispatcher:
             tries = self._begin_target(job, target)
             wait_s: float | None = 0.0
             while wait_s is not None:
-                turn = _FREE
                 if target in self._slowed:
-                    turn = await self._turn(job, tries)
-                attempt = self._admitted(job, tries) if turn is not _NONE else None
+                    attempt = await self._take_turn(job, tries, wait_s)
+                else:
+                    attempt = self._admitted(job, tries)
                 if attempt is None:
                     break
-                if turn is _PROBE:
-                    attempt.probe_size = len(job.request.text)
                 tries.failure = await self._attempt(job, attempt, progress)
                 if tries.failure is None:
                     return
@@ -228,15 +225,36 @@ class Dispatcher:
         upstream = job.route.upstreams[target]
         return TargetTries(upstream, share_s, now + share_s, self._keys.key(upstream))
 
-    async def _turn(self, job: RoutedRequest, tries: TargetTries) -> Turn:
-        """Waits for the request's turn at a slowed target, if no later target is ready."""
+    async def _take_turn(
+        self,
+        job: RoutedRequest,
+        tries: TargetTries,
+        waited_s: float,
+    ) -> Attempt | None:
+        """Returns the next attempt at a slowed target, as a probe; None without a turn.
+
+        Waits for the turn if no later target is ready. waited_s: how long the request has
+        just waited; a wait that the provider asked for is its turn.
+        """
         target = tries.upstream.id
-        patience_s = 0.0
-        if not self._standby(job, target):
-            left_s = tries.until - self.timers.loop.time()
-            patience_s = left_s - min(self._settings.retry.attempt_s, tries.share_s / 2)
         size = len(job.request.text)
-        return await self._health.slowdowns.turn(target, size, max(0.0, patience_s))
+        failure = tries.failure
+        if waited_s and failure is not None and failure.failure is FailureClass.RATE_LIMITED:
+            turn = _PROBE
+        else:
+            turn = await self._health.slowdowns.turn(target, size, self._patience_s(job, tries))
+        attempt = self._admitted(job, tries) if turn is not _NONE else None
+        if attempt is not None and turn is _PROBE:
+            attempt.probe_size = size
+        return attempt
+
+    def _patience_s(self, job: RoutedRequest, tries: TargetTries) -> float:
+        """Returns how long a request may wait for its turn, so that an attempt still fits."""
+        target = tries.upstream.id
+        if self._standby(job, target):
+            return 0.0
+        left_s = tries.until - self.timers.loop.time()
+        return max(0.0, left_s - min(self._settings.retry.attempt_s, tries.share_s / 2))
 
     def _admitted(self, job: RoutedRequest, tries: TargetTries) -> Attempt | None:
         """Returns the next attempt at a target; None if its circuit is open.
