@@ -2,7 +2,7 @@
 
 It also decides when a health check is due. A target with user requests needs no check, and
 a failed check opens no circuit while users get good answers. Times are monotonic seconds.
-The breaker's rules are in `harness.routing.reliability.breaker`; `router.request.attempts`
+The breaker's rules are in `harness.routing.reliability.breaker`; `router.request.settlement`
 records the attempts, `router.observers.health_checks` makes the checks.
 """
 

@@ -29,13 +29,14 @@ from router.health.provider_keys import ProviderKeys
 from router.health.slowdowns import Turn
 from router.health.target_health import TargetHealth
 from router.recording.internal_errors import InternalErrors, RouterPart
-from router.request.attempts import AttemptSettlement, TimeLimits
+from router.request.attempts import TimeLimits
 from router.request.refusals import find_passing
 from router.request.request_state import (
     Attempt,
     RequestProgress,
     RoutedRequest,
 )
+from router.request.settlement import AttemptSettlement
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.request.upstream_call import FirstByteTimer, UpstreamCalls
 from router.snapshot.compiled import CompiledTarget

@@ -60,7 +60,6 @@ from router.recording.metrics import (
 )
 from router.recording.port import Recording
 from router.recording.shared_files import GuardFiles, SharedMarks
-from router.request.attempts import AttemptSettlement
 from router.request.dispatch import Dispatcher
 from router.request.model_endpoint import ModelEndpoint
 from router.request.planner import Planner
@@ -68,6 +67,7 @@ from router.request.request_observers import (
     RequestObserver,
     RequestObservers,
 )
+from router.request.settlement import AttemptSettlement
 from router.request.upstream_call import UpstreamCalls
 from router.server.agents_pass_through import AgentsPassThrough
 from router.server.flags import FlagEvaluation
