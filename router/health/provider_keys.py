@@ -61,6 +61,13 @@ class ProviderKeys:
             return upstream.keys[0]
         return choose_key(upstream.keys, self._resting_keys(upstream), self._monotonic())
 
+    def other(
+        self, upstream: CompiledTarget, refused: ProviderKey | None
+    ) -> ProviderKey | None:
+        """Returns the next key after a refused one, which need not rest."""
+        able = self._able(upstream)
+        return next((key for key in able if key != refused), self.key(upstream))
+
     def other_left(
         self,
         upstream: CompiledTarget,
@@ -70,8 +77,7 @@ class ProviderKeys:
         """Returns whether another key of the provider may succeed where this one failed."""
         if len(upstream.keys) < SEVERAL or not reach.is_of_key:
             return False
-        able = rested_keys(upstream.keys, self._resting_keys(upstream), self._monotonic())
-        return any(name != key for name in able)
+        return any(name != key for name in self._able(upstream))
 
     def rest(
         self,
@@ -131,6 +137,9 @@ class ProviderKeys:
         now = self._monotonic()
         resting = self._resting_keys(upstream)
         return max(0.0, min(resting.get(key, now) - now for key in upstream.keys))
+
+    def _able(self, upstream: CompiledTarget) -> tuple[ProviderKey, ...]:
+        return rested_keys(upstream.keys, self._resting_keys(upstream), self._monotonic())
 
     def _resting_keys(self, upstream: CompiledTarget) -> dict[ProviderKey, float]:
         """Returns until when each resting key rests for the target's model."""

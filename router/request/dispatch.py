@@ -65,6 +65,7 @@ class TargetTries:
     first_key: ProviderKey | None
     count: int = 0
     failure: UpstreamFailed | None = None  # the latest
+    is_key_refused: bool = False
 
 
 class Dispatcher:
@@ -265,7 +266,11 @@ class Dispatcher:
         """
         upstream = tries.upstream
         tries.count = tries.count + 1
-        key = tries.first_key if tries.count == 1 else self._keys.key(upstream)
+        key = tries.first_key
+        if tries.is_key_refused:
+            key = self._keys.other(upstream, key)
+        elif tries.count > 1:
+            key = self._keys.key(upstream)
         ticket = LAST_RESORT_TICKET if job.plan.last_resort else self._health.admit(upstream.id)
         if ticket is None:
             return None
@@ -304,6 +309,7 @@ class Dispatcher:
         if self._spent(job, progress):
             return None
         if key == tries.first_key and self._keys.other_left(upstream, key, failure.reach):
+            tries.is_key_refused = True
             return 0.0  # retry at once with the next key, but only once
         if job.is_keep_warm_for(upstream.id):
             return None  # a keep-warm target: the incumbent answers instead
