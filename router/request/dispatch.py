@@ -140,7 +140,7 @@ class Dispatcher:
                         and failures[-2].failure not in CLIENT_FAILURES
                     )
                 )
-                if not hides_outage and find_passing(job, progress) is None:
+                if not hides_outage and not self._passes(job, progress):
                     progress.result = failure
             if self._spent(job, progress):
                 return
@@ -215,6 +215,16 @@ class Dispatcher:
         now = self.timers.loop.time()
         return now >= job.deadline or len(progress.attempts) >= self._settings.retry.attempts
 
+    def _passes(self, job: RoutedRequest, progress: RequestProgress) -> bool:
+        """Returns whether another target's failure passes by itself, so that the client should
+        rather try again than change the request.
+        """
+        try:
+            return find_passing(job, progress) is not None
+        except Exception as error:
+            self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
+            return False
+
     def _begin_target(self, job: RoutedRequest, target: str) -> TargetTries:
         """Divides the remaining time equally between this target and the targets after it.
 
@@ -244,7 +254,12 @@ class Dispatcher:
         if waited_s and failure is not None and failure.failure is FailureClass.RATE_LIMITED:
             turn = _PROBE
         else:
-            turn = await self._health.slowdowns.turn(target, size, self._patience_s(job, tries))
+            try:
+                patience_s = self._patience_s(job, tries)
+                turn = await self._health.slowdowns.turn(target, size, patience_s)
+            except Exception as error:
+                self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
+                turn = _PROBE
         attempt = self._admitted(job, tries) if turn is not _NONE else None
         if attempt is not None and turn is _PROBE:
             attempt.probe_size = size
@@ -399,7 +414,7 @@ class Dispatcher:
             if error.failure is FailureClass.INTERNAL:
                 self._errors.note(RouterPart.STREAM, error, job.route, job.arm)
             failure = error.kept()
-            self._outcomes.find_reach(attempt, failure)
+            self._find_reach(job, attempt, failure)
             outcome = failure.failure
             attempt.failure = failure
             attempt.hasty = job.hurried and loop.time() >= attempt.until
@@ -427,7 +442,7 @@ class Dispatcher:
                 now = loop.time()
                 progress.first_token_s = now - job.begun
                 if attempt.probe_size:
-                    self._outcomes.accept(attempt)
+                    self._accept(job, attempt)
                 if attempt.upstream.id != job.plan.targets[-1]:
                     self._note_s(job, attempt, now - started)
             else:
@@ -470,6 +485,23 @@ class Dispatcher:
     ) -> None:
         try:
             self._limits.note(job, attempt, seconds)
+        except Exception as error:
+            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
+
+    def _find_reach(
+        self,
+        job: RoutedRequest,
+        attempt: Attempt,
+        failure: UpstreamFailed,
+    ) -> None:
+        try:
+            self._outcomes.find_reach(attempt, failure)
+        except Exception as error:
+            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
+
+    def _accept(self, job: RoutedRequest, attempt: Attempt) -> None:
+        try:
+            self._outcomes.accept(attempt)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
 
