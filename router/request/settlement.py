@@ -123,8 +123,8 @@ class AttemptSettlement:
     def _is_of_endpoint(self, attempt: Attempt, reach: Reach) -> bool:
         """Returns whether a failure may concern only the attempt's endpoint.
 
-        If no worker knows an endpoint that the target serves, the router expects that it
-        serves chats, if its provider's kind does.
+        If no worker knows an endpoint that the target serves, a refusal of embeddings says
+        nothing of chats: a model seldom serves both.
         """
         upstream = attempt.upstream
         if reach.is_of_account:
@@ -135,7 +135,7 @@ class AttemptSettlement:
             return False
         if served:
             return True
-        is_unusual = endpoint is not Endpoint.CHAT and upstream.can.chat
+        is_unusual = endpoint is Endpoint.EMBEDDINGS and upstream.can.chat
         return reach is not Reach.TARGET and (attempt.check or is_unusual)
 
     def _is_one_callers(self, attempt: Attempt, outcome: FailureClass, reach: Reach) -> bool:
