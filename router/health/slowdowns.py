@@ -47,6 +47,7 @@ class Slowdowns:
         self._book = book
         self.slowed: dict[str, Slowdown] = {}  # an entry may be over already
         self.on_pause: Callable[[str, float], None] | None = None
+        self._next: set[str] = set()  # targets at which a request waits for the next turn
         # Requests that wait for a turn or a probe's result, with their size in characters.
         self._waiting: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
 
@@ -116,16 +117,31 @@ class Slowdowns:
             if slowdown is None:
                 return Turn.FREE
             left_s = until - loop.time()
+            if target in self._next and slowdown.may_wait(size) and left_s > 0:
+                # Another request has the next turn. It may also bring the good answer.
+                await self._woken(target, size, left_s)
+                continue
             wait_s = self._reserve(target, slowdown, size, now, left_s)
             if wait_s is None:
                 return Turn.FREE
             if wait_s <= 0:
                 return Turn.PROBE
-            if left_s <= 0 or not slowdown.may_wait(size):
+            if left_s < wait_s or not slowdown.may_wait(size):
                 return Turn.NONE
-            if not await self._woken(target, size, min(wait_s, left_s)):
-                # Nobody knows more than before, and the turn is this request's own.
-                return Turn.PROBE if wait_s <= left_s else Turn.NONE
+            if not await self._own_turn(target, size, wait_s):
+                return Turn.PROBE
+
+    async def _own_turn(self, target: str, size: int, wait_s: float) -> bool:
+        """Waits for a reserved turn; returns whether there is news of the target before it.
+
+        Then, or if the caller leaves, the next request may have a turn.
+        """
+        self._next.add(target)
+        try:
+            return await self._woken(target, size, wait_s)
+        finally:
+            self._next.discard(target)
+            self._wake(target, most=1)
 
     def _reserve(
         self,
@@ -138,7 +154,7 @@ class Slowdowns:
         """Takes the next turn if the request may wait for it. Returns the seconds until the
         next turn; None if another worker's good answer ended the slowdown.
         """
-        if slowdown.keeps:
+        if not slowdown.may_go(size):
             return slowdown.rest_s(now)
         may_wait = slowdown.may_wait(size)
         found: list[float] = []
@@ -173,11 +189,14 @@ class Slowdowns:
                 del self._waiting[target]
         return False
 
-    def _wake(self, target: str) -> None:
-        """Wakes the waiting requests, the smallest first: it is the likeliest to succeed."""
-        for _, news in sorted(self._waiting.get(target, ()), key=lambda entry: entry[0]):
-            if not news.done():
-                news.set_result(None)
+    def _wake(self, target: str, most: int | None = None) -> None:
+        """Wakes waiting requests, the smallest first: it is the likeliest to succeed.
+
+        most: how many; None for all.
+        """
+        asleep = [entry for entry in self._waiting.get(target, ()) if not entry[1].done()]
+        for _, news in sorted(asleep, key=lambda entry: entry[0])[:most]:
+            news.set_result(None)
 
     def _keep(self, target: str, before: Slowdown | None, after: Slowdown) -> None:
         """Stores a slowdown. Wakes the waiting requests if their turns are void."""

@@ -40,10 +40,11 @@ def test_a_pause_is_kept_if_nothing_remains_or_after_two_refused_probes_of_diffe
     new = begin_slowdown(None, Turns(1.0, 1.0), 0.0, TOLD_S, exhausted=False)
     used_up = begin_slowdown(new, Turns(1.0, 1.0), 0.0, TOLD_S, exhausted=True)
 
-    assert (new.keeps, used_up.keeps) == (False, True)
-    assert [slowed(LONG).keeps, slowed(LONG, LONG + 9).keeps] == [False, False]
-    assert slowed(LONG, SHORT).keeps
-    assert slowed(SHORT, LONG).keeps
+    assert [new.may_go(SHORT), used_up.may_go(SHORT)] == [True, False]
+    assert [slowed(LONG).may_go(LONG), slowed(LONG, LONG + 9).may_go(LONG)] == [True, True]
+    assert [slowed(LONG, SHORT).may_go(size) for size in (SHORT, LONG)] == [False, False]
+    # Two sizes of long prompts stop no short ones.
+    assert [slowed(LONG, 3 * LONG).may_go(size) for size in (SHORT, LONG)] == [True, False]
 
 
 def test_a_request_as_large_as_a_refused_probe_waits_for_no_turn() -> None:

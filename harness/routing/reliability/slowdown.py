@@ -3,7 +3,8 @@
 One long prompt may exceed a limit that all other requests keep. So requests continue, at most
 one in `gap_s`, over all workers of the machine. Each refusal of such a probe doubles the gap,
 and a good answer ends the slowdown. The asked-for time is kept in two cases: the provider
-reports that no request remains, or it refused two probes of different sizes.
+reports that no request remains, or it refused two probes of different sizes. In the second
+case much smaller requests still go, so that a client with long prompts stops no others.
 
 `router.health.slowdowns` keeps the slowdowns of a worker, and lets requests wait for a turn.
 """
@@ -36,10 +37,11 @@ class Slowdown:
 
     until: float  # the end of the pause that the provider asked for
     turns: Turns
-    # No request may go before `until`.
+    # The provider reports that no request remains: none goes before `until`.
     keeps: bool = False
-    # The characters of the smallest refused probe; None before the first refused probe.
+    # The characters of the smallest and of the largest refused probe; None before the first.
     least: int | None = None
+    most: int | None = None
 
     def rest_s(self, now: float) -> float:
         """Returns the rest of the pause that the provider asked for."""
@@ -55,13 +57,25 @@ class Slowdown:
     def with_turns(self, turns: Turns) -> "Slowdown":
         return replace(self, turns=turns)
 
+    def may_go(self, size: int) -> bool:
+        """Tells whether a request may take a turn. size: in characters.
+
+        After two refused probes of different sizes, only a request that differs from both in
+        size tells more.
+        """
+        if self.keeps:
+            return False
+        if self.least is None or self.most is None or self.most < SIZES_DIFFER * self.least:
+            return True
+        return size * SIZES_DIFFER <= self.least
+
     def may_wait(self, size: int) -> bool:
         """Tells whether a request may wait for a turn. size: in characters.
 
         A request that is as large as a refused probe would be refused, too, so its caller
         learns it at once.
         """
-        return not self.keeps and (self.least is None or size < self.least)
+        return self.may_go(size) and (self.least is None or size < self.least)
 
 
 def start_turns(turns: Turns, now: float, pause_s: float) -> Turns:
@@ -125,11 +139,6 @@ def refuse_probe(
     replaces the one before; None if it names no time. exhausted: as for `begin_slowdown`.
     """
     least = size if before.least is None else min(size, before.least)
-    most = size if before.least is None else max(size, before.least)
+    most = size if before.most is None else max(size, before.most)
     until = before.until if pause_s is None else now + min(pause_s, LONGEST_PAUSE_S)
-    return Slowdown(
-        until,
-        turns,
-        before.keeps or exhausted or most >= SIZES_DIFFER * least,
-        least,
-    )
+    return Slowdown(until, turns, before.keeps or exhausted, least, most)
