@@ -187,7 +187,11 @@ class ConversationTransport(Transport):
                 reply,
                 dropped,
             )
-        rewrite = self._rewrite(request, moved) if reply.status < min(STATUSES) else None
+        rewrite: Rewrite | None = None
+        if reply.status < min(STATUSES):
+            rewrite = self._rewrite(request, moved)
+            if self._repairs.any:
+                self._repairs.note_answer(request)
         if rewrite is not None or dropped or refused:
             reply = MovedReply(
                 reply,
