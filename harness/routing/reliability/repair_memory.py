@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 from harness.routing.reliability.refusal_words import HINTS, LENGTHS
@@ -49,7 +49,7 @@ _SWITCHES: Final = (
     "chat_template_kwargs.enable_thinking",
     "chat_template_kwargs.thinking",
 )
-# The content, and names of callers: their values and presence change no check of fields.
+# The content, of which the kinds count (`_content_kinds`), and names of callers.
 _NO_PART: Final = frozenset(
     {
         "model",
@@ -91,7 +91,7 @@ def read_combination(
     if len(given) > MOST_FIELDS or any(len(name) > MOST_LETTERS for name in given):
         return None
     texts = (text for name, value in given.items() for text in _texts(name, value))
-    named = set(islice(texts, MOST_TEXTS))
+    named = set(islice(chain(texts, _content_kinds(body)), MOST_TEXTS))
     if len(named) == MOST_TEXTS:
         return None
     switches = {text for text in named if text.partition("=")[0] in _SWITCHES}
@@ -112,6 +112,25 @@ def _texts(name: str, value: Any) -> Iterator[str]:
             yield f"{path}={json.dumps(part)}"
         elif isinstance(part, str) and _SMALL.fullmatch(part):
             yield f"{path}={part}"
+
+
+def _content_kinds(body: Mapping[str, Any]) -> set[str]:
+    """Returns the kinds of content other than text: `content.image_url`."""
+    turns = body.get("messages") or body.get("input")
+    contents = [
+        turn.get("content")
+        for turn in (turns if isinstance(turns, list) else ())
+        if isinstance(turn, Mapping)
+    ]
+    kinds = {
+        part.get("type")
+        for content in contents
+        if isinstance(content, list)
+        for part in content
+        if isinstance(part, Mapping)
+    }
+    small = {kind for kind in kinds if isinstance(kind, str) and _SMALL.fullmatch(kind)}
+    return {f"content.{kind}" for kind in small if "text" not in kind}
 
 
 @dataclass(frozen=True, slots=True)
