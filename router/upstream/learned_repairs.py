@@ -118,7 +118,7 @@ class LearnedRepairs:
 
         may_test: whether a repair that is due for a test may be left out.
         """
-        body, asked = _read(request)
+        body, combination = _read(request)
         place = _place(request, body)
         known = self._by_target.get(place)
         if known is None:
@@ -130,7 +130,7 @@ class LearnedRepairs:
                 continue
             if entry.repair.kind is RepairKind.LEAVE_PIECE:
                 repaired, gone = self._without_piece(request, entry.repair)
-            elif asked is None or not entry.applies(body, asked):
+            elif combination is None or not entry.applies(body, combination):
                 continue
             elif may_test and now_s >= entry.test_at_s:
                 may_test = False  # one test a request, which keeps within MAX_REPAIRS
@@ -142,7 +142,7 @@ class LearnedRepairs:
             if repaired is not request:
                 request = repaired
                 # A later repair was learned from a request that this repair had changed.
-                body, asked = _read(request)
+                body, combination = _read(request)
             changed = (*changed, *gone)
         return request, changed
 
@@ -206,12 +206,12 @@ class LearnedRepairs:
 
     def note_answer(self, request: UpstreamRequest) -> None:
         """Ends the repairs that would have changed a request with a good answer."""
-        body, asked = _read(request)
+        body, combination = _read(request)
         place = _place(request, body)
         known = self._by_target.get(place)
-        if known is None or asked is None:
+        if known is None or combination is None:
             return
-        memory = note_answer(known.memory, body, asked)
+        memory = note_answer(known.memory, body, combination)
         if memory is not known.memory:
             self._by_target.put(place, known._replace(memory=memory))
 
@@ -249,8 +249,8 @@ class LearnedRepairs:
         return {target: sorted(shown) for target, shown in sorted(found.items())}
 
     def _keep(self, request: UpstreamRequest, repair: RequestRepair) -> None:
-        body, asked = _read(request)
-        if asked is None:
+        body, combination = _read(request)
+        if combination is None:
             return
         place = _place(request, body)
         known = self._by_target.get(place)
@@ -258,7 +258,7 @@ class LearnedRepairs:
             known.memory if known else RepairMemory(),
             repair,
             body,
-            asked,
+            combination,
             self._monotonic(),
         )
         target = f"{request.provider.name}/{body.get('model')}"

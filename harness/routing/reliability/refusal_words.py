@@ -63,17 +63,17 @@ NEEDED: Final = frozenset(
 # The protocols' names for the limit of an answer's length.
 LENGTHS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 REFUSES: Final = re.compile(
-    r"unsupported|not support|unrecogni[sz]ed|unknown (parameter|name|field|argument)|"
+    r"unsupported|not (yet )?support|unrecogni[sz]ed|unknown (parameter|name|field|argument)|"
     r"not (enabled|available|allowed|permitted)|no longer|deprecated|extra inputs|"
     r"cannot both|only one|may only be|may not be|is immutable|only \S+ is allowed|"
-    r"must be (unset|strictly positive|> 0)|or unset|must be verified|"
+    r"must be (unset|strictly positive|> 0|one of)|or unset|must be verified|"
     r"only (be )?(allowed|defined|supported|valid) (when|if|with)",
     re.IGNORECASE,
 )
 # Refusals of the endpoint's schema: no other field makes the refused field known.
 OF_THE_SCHEMA: Final = re.compile(
     r"extra inputs|unrecogni[sz]ed|unknown (parameter|name|field|argument)|unsupported field|"
-    r"cannot find field|^property \S+ is unsupported",
+    r"cannot find field|extraneous key|^property \S+ is unsupported",
     re.IGNORECASE,
 )
 SCHEMA_CODES: Final = frozenset({"unknown_parameter", "extra_forbidden"})
@@ -91,6 +91,10 @@ JOINT: Final = re.compile(
 )
 # The way out that a refusal names, with a field and its value. From OpenAI.
 WAY_OUT: Final = re.compile(r"\bset [`'\"]?([\w.]+)[`'\"]? to [`'\"](\w+)[`'\"]", re.IGNORECASE)
+# The same refusal for older models, which does not name the way out.
+TOOLS_WITH_EFFORT: Final = re.compile(
+    r"^function tools with reasoning_effort are not supported", re.IGNORECASE
+)
 CODES: Final = frozenset(
     {
         "unsupported_value",

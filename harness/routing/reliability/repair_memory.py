@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from itertools import chain, islice
 from typing import Any, Final
 
@@ -148,13 +149,13 @@ class RefusedCombination:
     ever: frozenset[str] | None
     value: str = ""
 
-    def covers(self, asked: Combination, value: str) -> bool:
-        """value: of the repaired field in the request, as JSON."""
+    def covers(self, combination: Combination, value: str) -> bool:
+        """Returns whether a request is covered. value: of its repaired field, as JSON."""
         return (
-            (self.betas is None or self.betas == asked.betas)
-            and (self.switches is None or self.switches == asked.switches)
-            and self.always <= asked.fields
-            and (self.ever is None or asked.fields <= self.ever)
+            (self.betas is None or self.betas == combination.betas)
+            and (self.switches is None or self.switches == combination.switches)
+            and self.always <= combination.fields
+            and (self.ever is None or combination.fields <= self.ever)
             and self.value in ("", value)
         )
 
@@ -180,13 +181,17 @@ class RefusedCombination:
         return [*said, *(["its beta headers"] if self.betas else [])]
 
 
-def _refused(repair: RequestRepair, asked: Combination, value: str) -> RefusedCombination:
+def _refused_combinations(
+    repair: RequestRepair, combination: Combination, value: str
+) -> RefusedCombination:
     if repair.reach is RepairReach.OUTRIGHT:
         # A beta header may make a field known.
-        betas = asked.betas if repair.kind is RepairKind.LEAVE_OUT else None
+        betas = combination.betas if repair.kind is RepairKind.LEAVE_OUT else None
         return RefusedCombination(betas, None, frozenset(), None)
     exact = value if repair.reach is RepairReach.EXACT else ""
-    return RefusedCombination(asked.betas, asked.switches, asked.fields, asked.fields, exact)
+    return RefusedCombination(
+        combination.betas, combination.switches, combination.fields, combination.fields, exact
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +210,12 @@ class KnownRefusal:
     def counts(self, now_s: float) -> bool:
         return now_s - self.at_s < KEPT_S
 
-    def applies(self, body: Mapping[str, Any], asked: Combination) -> bool:
+    def applies(self, body: Mapping[str, Any], combination: Combination) -> bool:
         """Returns whether the request is covered, and the repair would change it."""
         value = _value(body, self.repair.field)
-        return self.refused.covers(asked, value) and _changes(self.repair, body, asked)
+        return self.refused.covers(combination, value) and _changes(
+            self.repair, body, combination
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,33 +226,33 @@ class RepairMemory:
     """
 
     known: tuple[KnownRefusal, ...] = ()
-    accepted: tuple[tuple[RequestRepair, Combination, str], ...] = ()
+    accepted: tuple[tuple[RequestRepair, Combination], ...] = ()
 
 
 def remember_refusal(
     memory: RepairMemory,
     repair: RequestRepair,
     body: Mapping[str, Any],
-    asked: Combination,
+    combination: Combination,
     now_s: float,
 ) -> RepairMemory:
-    """Adds a refusal of a request. body, asked: as the provider refused them."""
+    """Adds a refusal of a request. body, combination: as the provider refused them."""
     value = _value(body, repair.field)
-    new = _refused(repair, asked, value)
-    accepted = tuple(entry for entry in memory.accepted if entry != (repair, asked, value))
+    new = _refused_combinations(repair, combination, value)
+    accepted = tuple(entry for entry in memory.accepted if entry != (repair, combination))
     kept: list[KnownRefusal] = []
     added = False
     for old in memory.known:
         if not old.counts(now_s):
             continue
-        covered = old.refused.covers(asked, value)
+        covered = old.refused.covers(combination, value)
         if old.repair != repair:
             # The provider names another repair of this field for the same combination.
             if not (covered and old.repair.field == repair.field):
                 kept.append(old)
             continue
         if not added and covered:
-            kept.append(_again(old, now_s))
+            kept.append(_wait_longer(old, now_s))
             added = True
             continue
         wider = None if added else _joined(old, new, accepted)
@@ -259,15 +266,14 @@ def remember_refusal(
 def _joined(
     old: KnownRefusal,
     new: RefusedCombination,
-    accepted: Collection[tuple[RequestRepair, Combination, str]],
+    accepted: Collection[tuple[RequestRepair, Combination]],
 ) -> RefusedCombination | None:
     """Joins refusals of one repair, unless the provider accepted a request in between."""
     if old.repair.reach is not RepairReach.COMBINATION:
         return None
     wider = old.refused.merged(new)
-    if wider is None or any(
-        wider.covers(took, value) for of, took, value in accepted if of == old.repair
-    ):
+    took = [combination for repair, combination in accepted if repair == old.repair]
+    if wider is None or any(wider.covers(combination, "") for combination in took):
         return None
     return wider
 
@@ -276,7 +282,7 @@ def _fresh(repair: RequestRepair, refused: RefusedCombination, now_s: float) -> 
     return KnownRefusal(repair, refused, now_s, FIRST_WAIT_S, now_s + FIRST_WAIT_S)
 
 
-def _again(old: KnownRefusal, now_s: float) -> KnownRefusal:
+def _wait_longer(old: KnownRefusal, now_s: float) -> KnownRefusal:
     """Doubles the wait after a refused test. Requests that were under way together count
     once.
     """
@@ -289,20 +295,22 @@ def _again(old: KnownRefusal, now_s: float) -> KnownRefusal:
 def note_answer(
     memory: RepairMemory,
     body: Mapping[str, Any],
-    asked: Combination,
+    combination: Combination,
 ) -> RepairMemory:
-    """Ends the repairs that would have changed a request with a good answer. body, asked: as
-    the provider got them.
+    """Ends the repairs that would have changed a request with a good answer.
+
+    body, combination: as the provider got them.
     """
     known = tuple(
         entry
         for entry in memory.known
-        if entry.repair.kind is RepairKind.LEAVE_PIECE or not entry.applies(body, asked)
+        if entry.repair.kind is RepairKind.LEAVE_PIECE or not entry.applies(body, combination)
     )
     took = {
-        (entry.repair, asked, _value(body, entry.repair.field)): None
+        (entry.repair, combination): None
         for entry in known
-        if entry.repair.reach is RepairReach.COMBINATION and _changes(entry.repair, body, asked)
+        if entry.repair.reach is RepairReach.COMBINATION
+        and _changes(entry.repair, body, combination)
     }
     if len(known) == len(memory.known) and took.keys() <= set(memory.accepted):
         return memory
@@ -322,10 +330,10 @@ def begin_test(memory: RepairMemory, entry: KnownRefusal, now_s: float) -> Repai
 def _changes(
     repair: RequestRepair,
     body: Mapping[str, Any],
-    asked: Combination,
+    combination: Combination,
 ) -> bool:
     if repair.kind is RepairKind.LEAVE_BETA:
-        return not asked.betas.isdisjoint(repair.betas)
+        return not combination.betas.isdisjoint(repair.betas)
     return repair_request(body, [repair])[0] != body
 
 
@@ -334,4 +342,6 @@ def _value(body: Mapping[str, Any], path: str) -> str:
     value = body.get(name)
     if inner and isinstance(value, Mapping):
         value = value.get(inner)
-    return json.dumps(value, sort_keys=True)
+    text = json.dumps(value, sort_keys=True)
+    # A long text, such as metadata, is compared by its digest, to save memory.
+    return text if len(text) <= MOST_LETTERS else blake2b(text.encode()).hexdigest()

@@ -32,6 +32,7 @@ from harness.routing.reliability.refusal_words import (
     REFUSES,
     REST,
     SCHEMA_CODES,
+    TOOLS_WITH_EFFORT,
     UNKNOWN,
     VALUE_CODE,
     WAY_OUT,
@@ -132,8 +133,14 @@ def find_repair(
         return RequestRepair(
             RepairKind.REORDER, _ORDERED[order], name=order, reach=RepairReach.OUTRIGHT
         )
-    if (way := WAY_OUT.search(message)) and way[1] in HINTS:
-        return RequestRepair(RepairKind.SET, way[1], name=way[2])
+    if way := WAY_OUT.search(message):
+        field, value = way[1], way[2]
+    elif TOOLS_WITH_EFFORT.search(message):
+        field, value = "reasoning_effort", "none"
+    else:
+        field, value = "", ""
+    if field in HINTS:
+        return RequestRepair(RepairKind.SET, field, name=value)
     return _repair_hint(error, message, sent)
 
 
@@ -182,6 +189,7 @@ def repair_request(
 def _repaired(body: dict[str, Any], repair: RequestRepair) -> dict[str, Any]:
     field = repair.field
     value = body.get(field)
+    changed: dict[str, Any] = {}
     match repair.kind:
         case RepairKind.LEAVE_OUT:
             return dict(_without(body, field.split(".")))
