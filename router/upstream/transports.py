@@ -46,6 +46,7 @@ from router.frame.failure import (
 )
 from router.protocols.endpoints import DIALECTS
 from router.protocols.provider_failures import classify_status
+from router.protocols.provider_refusals import GOOD_STATUSES, REPAIRABLE_STATUSES
 from router.upstream.endpoint_translation import (
     TRANSLATIONS,
     TranslatedRequest,
@@ -117,10 +118,6 @@ def _marked(
     return data[:start] + (b" " if start else b"") + to_json(answer).encode()
 
 
-# Statuses of a refusal that may be about a piece of the history or a field.
-STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
-
-
 class ConversationTransport(Transport):
     """Adapts conversations to one kind of provider.
 
@@ -181,14 +178,14 @@ class ConversationTransport(Transport):
         reply = await self._way(request).send(request)
         dropped = moved.dropped
         refused: tuple[str, ...] = ()
-        if reply.status in STATUSES:
+        if reply.status in REPAIRABLE_STATUSES:
             request, reply, dropped, refused = await self._repaired(
                 request,
                 reply,
                 dropped,
             )
         rewrite: Rewrite | None = None
-        if reply.status < min(STATUSES):
+        if reply.status in GOOD_STATUSES:
             rewrite = self._rewrite(request, moved)
             if self._repairs.any:
                 self._repairs.note_answer(request)
@@ -199,7 +196,7 @@ class ConversationTransport(Transport):
                 sorted({*refused}),
                 rewrite,
             )
-        if chat is not None and 200 <= reply.status < 300:
+        if chat is not None and reply.status in GOOD_STATUSES:
             return BridgedReply(reply, chat, stream=request.stream)
         return reply  # the caller reads errors of every protocol
 
@@ -226,7 +223,7 @@ class ConversationTransport(Transport):
         part.
         """
         refused: list[str] = []
-        while reply.status in STATUSES:
+        while reply.status in REPAIRABLE_STATUSES:
             body = await read_error_body(reply)
             less = self._repairs.learn(request, reply.status, body, refused)
             if less is None:
@@ -385,5 +382,6 @@ class ProviderClient:
             name.decode("latin-1"): value.decode("utf-8", "surrogateescape")
             for name, value in reply.headers
         }
-        failure = None if reply.status == 200 else classify_status(reply.status, raw)
+        good = reply.status in GOOD_STATUSES
+        failure = None if good else classify_status(reply.status, raw)
         return Posted(reply.status, headers, raw, failure)
