@@ -13,13 +13,13 @@ from typing import Final, NamedTuple
 from harness.frame.failures import FailureClass
 
 _F = FailureClass
-# The only statuses of an answer that a client can use.
-GOOD_STATUSES: Final = range(200, 300)
 CLIENT_STATUSES: Final = range(400, 500)
-# Statuses of a refusal that may be about a piece of the history or a field.
-REPAIRABLE_STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
 _INVALID: Final = (400, 404, 422)
 _GONE: Final = "not found|not exist|expired|no longer|not be found"
+# The only statuses of an answer that a client can use.
+GOOD_STATUSES: Final = range(200, 300)
+# Statuses of a refusal that may be about a piece of the history or a field.
+REPAIRABLE_STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
 
 
 def _pattern(*patterns: str) -> re.Pattern[str]:
