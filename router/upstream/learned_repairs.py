@@ -84,11 +84,15 @@ LearnedFields = Callable[[], Mapping[str, Sequence[LearnedField]]]
 
 
 class Repaired(NamedTuple):
-    """A request for another try. refused: the piece that the target refused, or FIELD."""
+    """A request for another try. refused: the piece that the target refused, or FIELD.
+
+    learned: the refused request and the repair of its field, for `keep` if the repair helps.
+    """
 
     request: UpstreamRequest
     changed: tuple[str, ...]
     refused: str
+    learned: tuple[UpstreamRequest, RequestRepair] | None = None
 
 
 class TargetRepairs(NamedTuple):
@@ -173,7 +177,7 @@ class LearnedRepairs:
         if piece in _OF_VALUES:
             for value in read_values(request.body) - read_values(less[0].body):
                 self._refused.put((request.provider.name, request.maker, value), piece)
-            self._keep(
+            self.keep(
                 request,
                 RequestRepair(
                     RepairKind.LEAVE_PIECE, f"{piece}{_ELSEWHERE}", reach=RepairReach.OUTRIGHT
@@ -198,11 +202,10 @@ class LearnedRepairs:
         repaired, changed = _repaired(request, repair)
         if (repaired.body, repaired.headers) == (request.body, request.headers):
             return None
-        if repair.reach is not RepairReach.REQUEST:
-            self._keep(request, repair)
-            repaired, more = self.apply(repaired, may_test=False)
-            changed = (*changed, *more)
-        return Repaired(repaired, changed, FIELD)
+        if repair.reach is RepairReach.REQUEST:
+            return Repaired(repaired, changed, FIELD)
+        repaired, more = self.apply(repaired, may_test=False)
+        return Repaired(repaired, (*changed, *more), FIELD, (request, repair))
 
     def note_answer(self, request: UpstreamRequest) -> None:
         """Ends the repairs that would have changed a request with a good answer."""
@@ -248,7 +251,13 @@ class LearnedRepairs:
                 found.setdefault(target, set()).update(shown)
         return {target: sorted(shown) for target, shown in sorted(found.items())}
 
-    def _keep(self, request: UpstreamRequest, repair: RequestRepair) -> None:
+    def keep(self, request: UpstreamRequest, repair: RequestRepair) -> None:
+        """Remembers a repair for later requests. request: as the provider refused it.
+
+        Call it only for a repair that helped: the provider answered, or named another part.
+        Otherwise a client could take fields from other clients by sending a field whose name
+        looks like a path, such as `reasoning.effort`.
+        """
         body, combination = _read(request)
         if combination is None:
             return

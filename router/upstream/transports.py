@@ -20,6 +20,7 @@ from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.ports import Posted
 from harness.providers.target import Provider
+from harness.routing.reliability.request_repair import RequestRepair
 from harness.routing.settings import RouterSettings
 from router.conversation.chat_history import (
     mark_chat,
@@ -220,9 +221,10 @@ class ConversationTransport(Transport):
         dropped: tuple[str, ...],
     ) -> tuple[UpstreamRequest, UpstreamReply, tuple[str, ...], tuple[str, ...]]:
         """Repeats a refused request without the refused part, while each refusal names a new
-        part.
+        part. Keeps the repairs that helped.
         """
         refused: list[str] = []
+        learned: tuple[UpstreamRequest, RequestRepair] | None = None
         while reply.status in REPAIRABLE_STATUSES:
             body = await read_error_body(reply)
             less = self._repairs.learn(request, reply.status, body, refused)
@@ -235,11 +237,16 @@ class ConversationTransport(Transport):
                     source=reply,
                 )
                 break
+            if learned is not None:
+                self._repairs.keep(*learned)
+            learned = less.learned
             await reply.aclose()
             request = less.request
             dropped = (*dropped, *less.changed)
             refused.append(less.refused)
             reply = await self._way(request).send(request)
+        if learned is not None and reply.status in GOOD_STATUSES:
+            self._repairs.keep(*learned)
         return request, reply, dropped, tuple(refused)
 
     def _rewrite(self, request: UpstreamRequest, moved: MovedBody) -> Rewrite | None:

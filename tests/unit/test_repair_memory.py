@@ -316,6 +316,42 @@ async def test_fields_that_are_refused_one_after_the_other_cost_later_requests_n
     assert len(door.transport.seen) == 8
 
 
+async def test_a_client_takes_no_field_from_others_by_a_name_that_looks_like_a_path(
+    tmp_path: Path,
+) -> None:
+    def strict(request: UpstreamRequest) -> ScriptedTurn:
+        body = json.loads(request.body)
+        named = next((name for name in body if "." in name or "[" in name), "")
+        return error(400, f"Unknown parameter: '{named}'.") if named else completion()
+
+    door = Door(tmp_path, strict, moves=True)
+    high = with_fields(reasoning_effort="high")
+    message = {"role": "user", "name": "bob", "content": "hi"}
+    for name in ("messages[0].content", "messages[0].name", "reasoning.effort"):
+        odd = {"messages": [message], "reasoning": {"effort": "low"}, name: "x"}
+        assert (await door.call(CHAT, with_fields(**odd)))[0] == 400
+
+    for body in (high, with_fields(messages=[message], reasoning={"effort": "low"})):
+        _, headers, _ = await door.call(CHAT, body)
+        sent = json.loads(door.transport.seen[-1].body)
+        assert b"x-swapgate-degraded" not in headers
+        assert {name: sent[name] for name in json.loads(body) if name != "model"} == {
+            name: value for name, value in json.loads(body).items() if name != "model"
+        }
+
+
+def test_a_kind_in_a_path_means_the_entries_of_this_kind_alone() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "tool_use", "id": "t", "text": "b"}]
+    sent = {"messages": [{"role": "assistant", "content": parts}]}
+    words = "messages.0.content.1.tool_use.text: Extra inputs are not permitted"
+
+    repair = find_repair({"message": words}, sent)
+
+    assert repair is not None
+    (turn,) = repair_request(sent, [repair])[0]["messages"]
+    assert turn["content"] == [parts[0], {"type": "tool_use", "id": "t"}]
+
+
 async def test_evals_and_traffic_send_the_same(tmp_path: Path) -> None:
     bodies = [NONE, HIGH, PLAIN, HIGH, NONE]
     door = Door(tmp_path, hot_thinker, moves=True)

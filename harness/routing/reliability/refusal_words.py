@@ -37,7 +37,8 @@ HINTS: Final = (
 )
 # Common words, which count as field names only if the provider quotes them.
 COMMON: Final = frozenset({"user", "store", "metadata", "include"})
-# Fields that determine the answer: the router never removes them.
+# Fields that determine the answer. If a provider does not know one of them, the router does not
+# remove it. It may remove a field inside it, and `max_tokens` for vLLM (`REST`).
 NEEDED: Final = frozenset(
     {
         "container",
@@ -59,6 +60,10 @@ NEEDED: Final = frozenset(
         "tool_choice",
         "tools",
     }
+)
+# Fields inside the history and the tools that determine the answer.
+NEEDED_INSIDE: Final = frozenset(
+    {"arguments", "content", "function", "messages", "parameters", "role", "tool_calls", "type"}
 )
 # The protocols' names for the limit of an answer's length.
 LENGTHS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")

@@ -26,6 +26,7 @@ from harness.routing.reliability.refusal_words import (
     MAXIMUM_TOKENS,
     MOST,
     NEEDED,
+    NEEDED_INSIDE,
     OF_A_VALUE,
     OF_THE_SCHEMA,
     OTHER_NAMES,
@@ -218,13 +219,19 @@ def _unknown_field(error: Mapping[str, object], message: str) -> str:
     named = found[1].replace("' : property '", ".").strip("'") if found else ""
     steps = _STEPS.findall(path or named)
     # Ignores names under `properties`, which are from the client's schema.
-    if not steps or "properties" in steps or (len(steps) == 1 and steps[0] in NEEDED):
+    if not steps or "properties" in steps or steps[-1] in NEEDED_INSIDE:
+        return ""
+    if len(steps) == 1 and steps[0] in NEEDED:
         return ""
     return ".".join(_EACH if step.isdecimal() else step for step in steps)
 
 
 def _without(place: Any, steps: list[str]) -> Any:
-    """Copies without the value at a path. Skips steps that are no key: `thinking.enabled.x`."""
+    """Copies without the value at a path.
+
+    Skips steps that are no key but the kind of an object: `thinking.enabled.x`. Leaves objects
+    of another type or role as they are.
+    """
     step = steps[0]
     rest = steps[1:]
     if isinstance(place, dict) and step in place:
@@ -232,7 +239,10 @@ def _without(place: Any, steps: list[str]) -> Any:
         return {**place, step: _without(place[step], rest)} if rest else rest_of
     if isinstance(place, list) and step == _EACH and rest:
         return [_without(entry, rest) for entry in place]
-    return _without(place, rest) if rest else place
+    kinds = (place.get("type"), place.get("role")) if isinstance(place, dict) else ()
+    if not rest or (any(kinds) and step not in kinds):
+        return place
+    return _without(place, rest)
 
 
 def _with(body: dict[str, Any], path: str, value: str) -> dict[str, Any]:
