@@ -12,6 +12,7 @@ from harness.frame.failures import (
     FailureClass,
     FailureRule,
     NextTarget,
+    Reach,
     SameTarget,
 )
 from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
@@ -132,6 +133,7 @@ def fault_lines() -> Iterator[str]:
             "status": ", ".join(_statuses(failure)),
             "codes": ", ".join(f"`{code}`" for code in codes),
             "fault:": rule.fault.value,
+            "reach:": rule.reach.value.replace("_", " "),
             "same target:": _SAME[rule.same_target],
             "next target:": _NEXT[rule.next_target],
             "circuit:": _circuit(rule),
@@ -153,7 +155,7 @@ def end_rows() -> Iterator[tuple[str, ...]]:
 
 
 def _statuses(failure: FailureClass) -> Iterator[str]:
-    yield from (str(status) for status, own in BY_STATUS.items() if own is failure)
+    yield from (str(status) for status, own in BY_STATUS.items() if own.failure is failure)
     bare = (status for status, own in WITHOUT_WORDS.items() if own is failure)
     yield from (f"{status} without an error body" for status in bare)
     yield from _OTHERS.get(failure, ())
@@ -164,6 +166,6 @@ def _circuit(rule: FailureRule) -> str:
     effect = _CIRCUIT[rule.breaker]
     if rule.breaker is BreakerEffect.NEUTRAL:
         return effect
-    if rule.several_callers:
+    if rule.reach is Reach.REQUEST:
         return f"{effect} after three callers in a row"
-    return f"{effect} when no other key is left" if rule.other_key else effect
+    return f"{effect} when no other key is left" if rule.reach.is_of_key else effect

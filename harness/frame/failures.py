@@ -78,6 +78,36 @@ def _in_words(name: str) -> str:
     return f"{failure.replace('_', ' ')}{because}{cause}"
 
 
+class Reach(StrEnum):
+    """How far a failure reaches: the requests that would meet it, too. The router remembers a
+    failure for these requests alone.
+    """
+
+    # Only this request: its size, or its combination of fields. The circuit counts such a
+    # failure only if several callers meet it in a row, and no request succeeds in between.
+    REQUEST = "request"
+    # This endpoint of the target, unless the target has answered at this endpoint before.
+    ENDPOINT = "endpoint"
+    KEY_AND_MODEL = "key_and_model"  # our key, for this model
+    KEY = "key"  # our key, for all models
+    ACCOUNT = "account"  # all that our key's account pays
+    TARGET = "target"
+
+    @property
+    def is_of_key(self) -> bool:
+        """Whether another key of the provider may succeed: it may be another account's."""
+        return self in _OF_KEYS
+
+    @property
+    def is_of_account(self) -> bool:
+        """Whether requests for all models of the provider meet the failure."""
+        return self in _OF_ACCOUNT
+
+
+_OF_KEYS: Final = frozenset({Reach.KEY_AND_MODEL, Reach.KEY, Reach.ACCOUNT})
+_OF_ACCOUNT: Final = frozenset({Reach.KEY, Reach.ACCOUNT})
+
+
 class FaultOwner(StrEnum):
     CLIENT = "client"  # the client's request
     ENDPOINT = "endpoint"  # only this endpoint of this target
@@ -115,13 +145,8 @@ class FailureRule:
     same_target: SameTarget
     next_target: NextTarget
     breaker: BreakerEffect
+    reach: Reach  # by default; a refusal's status, code or words may say otherwise
     alerts: bool = False  # a person must act: one alert, not one per request
-    # The failure concerns our key. The router tries the provider's other keys first, and the
-    # breaker counts the failure only after all keys fail.
-    other_key: bool = False
-    # The breaker counts the failure only if several consecutive callers meet it and no request
-    # succeeds in between.
-    several_callers: bool = False
 
     @property
     def needs_larger_window(self) -> bool:
@@ -133,43 +158,36 @@ _S = SameTarget
 _N = NextTarget
 _B = BreakerEffect
 _W = FaultOwner
+_R = Reach
 
 FAILURE_RULES: Final[Mapping[FailureClass, FailureRule]] = {
-    _F.RATE_LIMITED: FailureRule(_W.OURS, _S.RETRY_AFTER, _N.YES, _B.NEUTRAL, other_key=True),
-    _F.QUOTA: FailureRule(
-        _W.OURS,
-        _S.NEVER,
-        _N.YES,
-        _B.OPENS,
-        alerts=True,
-        other_key=True,
+    _F.RATE_LIMITED: FailureRule(_W.OURS, _S.RETRY_AFTER, _N.YES, _B.NEUTRAL, _R.KEY_AND_MODEL),
+    _F.QUOTA: FailureRule(_W.OURS, _S.NEVER, _N.YES, _B.OPENS, _R.ACCOUNT, alerts=True),
+    _F.OUR_KEY: FailureRule(_W.OURS, _S.NEVER, _N.YES, _B.OPENS, _R.KEY, alerts=True),
+    _F.BLOCKED: FailureRule(_W.PROVIDER, _S.NEVER, _N.YES, _B.OPENS, _R.REQUEST),
+    _F.REGION: FailureRule(_W.REGION, _S.NEVER, _N.YES, _B.OPENS, _R.TARGET),
+    _F.OVERLOADED: FailureRule(_W.PROVIDER, _S.BACKOFF, _N.YES, _B.FAILURE, _R.TARGET),
+    _F.SERVER: FailureRule(_W.PROVIDER, _S.ONCE, _N.YES, _B.FAILURE, _R.TARGET),
+    _F.CONNECT: FailureRule(_W.PROVIDER, _S.ONCE, _N.YES, _B.FAILURE, _R.TARGET),
+    _F.TIMEOUT: FailureRule(_W.PROVIDER, _S.NEVER, _N.YES, _B.FAILURE, _R.TARGET),
+    _F.MALFORMED: FailureRule(_W.PROVIDER, _S.NEVER, _N.YES, _B.FAILURE, _R.ENDPOINT),
+    _F.ABORTED: FailureRule(_W.PROVIDER, _S.ONCE, _N.YES, _B.FAILURE, _R.REQUEST),
+    _F.EMPTY: FailureRule(_W.PROVIDER, _S.NEVER, _N.YES, _B.FAILURE, _R.TARGET),
+    _F.BAD_REQUEST: FailureRule(_W.CLIENT, _S.NEVER, _N.NO, _B.NEUTRAL, _R.REQUEST),
+    _F.UNSUPPORTED: FailureRule(_W.CLIENT, _S.NEVER, _N.YES, _B.NEUTRAL, _R.REQUEST),
+    _F.FOREIGN_STATE: FailureRule(_W.CLIENT, _S.NEVER, _N.NO, _B.NEUTRAL, _R.REQUEST),
+    _F.ENDPOINT_MISSING: FailureRule(_W.ENDPOINT, _S.NEVER, _N.YES, _B.NEUTRAL, _R.ENDPOINT),
+    _F.MODEL_UNKNOWN: FailureRule(
+        _W.OURS, _S.NEVER, _N.YES, _B.OPENS, _R.ENDPOINT, alerts=True
     ),
-    _F.OUR_KEY: FailureRule(
-        _W.OURS,
-        _S.NEVER,
-        _N.YES,
-        _B.OPENS,
-        alerts=True,
-        other_key=True,
+    _F.CONTEXT_WINDOW: FailureRule(
+        _W.CLIENT, _S.NEVER, _N.LARGER_WINDOW, _B.NEUTRAL, _R.REQUEST
     ),
-    _F.BLOCKED: FailureRule(_W.PROVIDER, _S.NEVER, _N.YES, _B.OPENS, several_callers=True),
-    _F.REGION: FailureRule(_W.REGION, _S.NEVER, _N.YES, _B.OPENS),
-    _F.OVERLOADED: FailureRule(_W.PROVIDER, _S.BACKOFF, _N.YES, _B.FAILURE),
-    _F.SERVER: FailureRule(_W.PROVIDER, _S.ONCE, _N.YES, _B.FAILURE),
-    _F.CONNECT: FailureRule(_W.PROVIDER, _S.ONCE, _N.YES, _B.FAILURE),
-    _F.TIMEOUT: FailureRule(_W.PROVIDER, _S.NEVER, _N.YES, _B.FAILURE),
-    _F.MALFORMED: FailureRule(_W.PROVIDER, _S.NEVER, _N.YES, _B.FAILURE),
-    _F.ABORTED: FailureRule(_W.PROVIDER, _S.ONCE, _N.YES, _B.FAILURE, several_callers=True),
-    _F.EMPTY: FailureRule(_W.PROVIDER, _S.NEVER, _N.YES, _B.FAILURE),
-    _F.BAD_REQUEST: FailureRule(_W.CLIENT, _S.NEVER, _N.NO, _B.NEUTRAL),
-    _F.UNSUPPORTED: FailureRule(_W.CLIENT, _S.NEVER, _N.YES, _B.NEUTRAL),
-    _F.FOREIGN_STATE: FailureRule(_W.CLIENT, _S.NEVER, _N.NO, _B.NEUTRAL),
-    _F.ENDPOINT_MISSING: FailureRule(_W.ENDPOINT, _S.NEVER, _N.YES, _B.NEUTRAL),
-    _F.MODEL_UNKNOWN: FailureRule(_W.OURS, _S.NEVER, _N.YES, _B.OPENS, alerts=True),
-    _F.CONTEXT_WINDOW: FailureRule(_W.CLIENT, _S.NEVER, _N.LARGER_WINDOW, _B.NEUTRAL),
-    _F.CONTENT_POLICY: FailureRule(_W.CLIENT, _S.NEVER, _N.IF_ROUTE_SAYS, _B.NEUTRAL),
-    _F.CANCELLED: FailureRule(_W.CLIENT, _S.NEVER, _N.NO, _B.NEUTRAL),
-    _F.INTERNAL: FailureRule(_W.ROUTER, _S.NEVER, _N.YES, _B.NEUTRAL),
+    _F.CONTENT_POLICY: FailureRule(
+        _W.CLIENT, _S.NEVER, _N.IF_ROUTE_SAYS, _B.NEUTRAL, _R.REQUEST
+    ),
+    _F.CANCELLED: FailureRule(_W.CLIENT, _S.NEVER, _N.NO, _B.NEUTRAL, _R.REQUEST),
+    _F.INTERNAL: FailureRule(_W.ROUTER, _S.NEVER, _N.YES, _B.NEUTRAL, _R.REQUEST),
 }
 
 # The request or its endpoint caused these failures, not the target. If no other target accepts
@@ -180,6 +198,10 @@ CLIENT_FAILURES: Final = frozenset(
     for failure, rule in FAILURE_RULES.items()
     if rule.fault in (FaultOwner.CLIENT, FaultOwner.ENDPOINT) and failure is not _F.CANCELLED
 )
+
+# These failures pass by themselves, so the same request may succeed later. The client gets the
+# provider's status and its `Retry-After`.
+PASSING: Final = frozenset({_F.RATE_LIMITED, _F.OVERLOADED})
 
 # For these failures the client gets the provider's error.
 PASSED_ON: Final = CLIENT_FAILURES | {_F.BLOCKED}

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Final, TypeVar
 
 from harness.frame.errors import InputError
-from harness.frame.failures import FAILURE_RULES, FailureClass
+from harness.frame.failures import FailureClass, Reach
 from harness.providers.kinds import PROVIDER_KINDS, KeyStyle
 from harness.providers.target import Provider
 
@@ -116,14 +116,16 @@ LIMITED_S: Final = 5.0
 MAX_REST_S: Final = 900.0
 
 
-def key_rest_s(failure: FailureClass, retry_after_s: float | None) -> float | None:
+def key_rest_s(
+    failure: FailureClass, reach: Reach, retry_after_s: float | None
+) -> float | None:
     """Returns how long a key rests after a failure, in seconds; None if another key would not
     help.
 
     A rate limit lets a key rest for `retry_after_s`, another failure for REFUSED_S or longer.
     No rest is longer than MAX_REST_S. retry_after_s: the provider's wish; None without one.
     """
-    if not FAILURE_RULES[failure].other_key:
+    if not reach.is_of_key:
         return None
     if failure is FailureClass.RATE_LIMITED:
         return min(retry_after_s or LIMITED_S, MAX_REST_S)

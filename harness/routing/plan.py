@@ -39,13 +39,14 @@ from harness.routing.reliability.breaker import (
     WhenAllOpen,
     retry_in_s,
 )
+from harness.routing.reliability.slowdown import Slowdown
 from harness.routing.table import BUCKETS, Arm, Route, Stakes, hash_bucket
 
 
 class SendHold(StrEnum):
     """Why the router does not call a target, although the target did not fail."""
 
-    PAUSE = "pause"  # its provider requested a pause
+    PAUSE = "pause"  # its provider requested a pause, which slows or stops requests
     QUOTA = "quota"  # its circuit opened because our quota is used up
 
 
@@ -56,13 +57,17 @@ class TargetAvailability:
     retry_in_s: float = 0.0  # time until the router may call the target; 0 for now
     failed_at: float | None = None  # time of the last failure, in monotonic seconds
     pause_s: float = 0.0  # the rest of the pause that its provider requested
-    held: SendHold | None = None  # why it is not called, if no failure of its own is the cause
+    # Why the router calls it less or not at all, if no failure of its own is the cause.
+    held: SendHold | None = None
+    # Its provider's pause only slows it: a request may wait for a turn.
+    takes_turns: bool = False
+
+    @property
+    def keeps_pause(self) -> bool:
+        return self.pause_s > 0 and not self.takes_turns
 
 
 AVAILABLE = TargetAvailability()
-
-# As a last resort, the router calls no target whose provider requested a longer pause.
-SHORT_PAUSE_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -173,19 +178,27 @@ def target_availability(
     breaker: Breaker,
     now: float,
     policy: BreakerPolicy,
-    pause_s: float = 0.0,
+    slowdown: Slowdown | None = None,
 ) -> TargetAvailability:
     """Returns when the router may call a target.
 
-    now: monotonic seconds. pause_s: the rest of the pause that its provider requested.
+    now: monotonic seconds. slowdown: after its provider requested a pause; None without one.
     """
     circuit_s = retry_in_s(breaker, now, policy)
+    pause_s = slowdown.rest_s(now) if slowdown is not None else 0.0
+    wait_s = slowdown.wait_s(now) if slowdown is not None else 0.0
     held = None
     if circuit_s > 0.0:
         held = SendHold.QUOTA if breaker.because is FailureClass.QUOTA else None
-    elif pause_s > 0.0:
+    elif slowdown is not None:
         held = SendHold.PAUSE
-    return TargetAvailability(max(circuit_s, pause_s), breaker.failed_at, pause_s, held)
+    return TargetAvailability(
+        max(circuit_s, wait_s),
+        breaker.failed_at,
+        pause_s,
+        held,
+        takes_turns=slowdown is not None and not slowdown.keeps,
+    )
 
 
 def preferred_target(
@@ -227,8 +240,8 @@ def plan_request(
     around: health, switches and keys at this moment. warm: the fallback that keep-warm drew for
     this request; else None.
 
-    If every target is excluded, and at least one of them only by an open breaker, the plan may
-    have one target as a last resort.
+    If every target is excluded, requests wait for a turn at the slowed ones. Without a slowed
+    target, a target that only an open breaker excludes may be a last resort.
     """
     guest = preferred_target(route, arm, warm)
     ordered = order_targets(route, guest)
@@ -245,10 +258,11 @@ def plan_request(
             targets.append(target)
         else:
             left_out.append(out)
+    targets = targets or _taking_turns(left_out, around)
     last = None if targets else _last_resort(left_out, around)
     if last is not None:
         targets = [last]
-        left_out = [excluded for excluded in left_out if excluded.target != last]
+    left_out = [excluded for excluded in left_out if excluded.target not in targets]
     has = tuple(around.capabilities.get(target, UNKNOWN_CAPABILITIES) for target in targets)
     return RoutePlan(
         incumbent=route.incumbent,
@@ -365,12 +379,21 @@ def _exclude_for_request(
     return None
 
 
+def _taking_turns(left_out: Sequence[Excluded], around: PlanContext) -> list[str]:
+    """Lists the targets at which a request may wait for a turn."""
+    return [
+        excluded.target
+        for excluded in left_out
+        if excluded.held is SendHold.PAUSE
+        and around.health.get(excluded.target, AVAILABLE).takes_turns
+    ]
+
+
 def _last_resort(left_out: Sequence[Excluded], around: PlanContext) -> str | None:
     """Chooses a target that only an open breaker excludes, the one whose last failure is
     oldest.
 
-    None if the setting is to fail fast, and for targets whose provider asked for a longer pause
-    than SHORT_PAUSE_S.
+    None if the setting is to fail fast. A pause that a provider requested is kept.
     """
     if around.when_all_open is not WhenAllOpen.TRY:
         return None
@@ -378,7 +401,7 @@ def _last_resort(left_out: Sequence[Excluded], around: PlanContext) -> str | Non
         excluded.target
         for excluded in left_out
         if excluded.because is ExclusionReason.OPEN
-        and around.health.get(excluded.target, AVAILABLE).pause_s <= SHORT_PAUSE_S
+        and not around.health.get(excluded.target, AVAILABLE).keeps_pause
     ]
 
     def failed_at(target: str) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Self
 
 from harness.frame.errors import UpstreamError
-from harness.frame.failures import FailureClass, name_failure
+from harness.frame.failures import FAILURE_RULES, FailureClass, name_failure
 from router.frame.replies import error_body
 
 REFERENCE: Final = "`item_reference`"
@@ -90,6 +90,7 @@ class UpstreamFailed(UpstreamError):
 
     detail: without secrets and content.
     status, body, content_type, headers: of the reply; None or empty without one.
+    reach: the class's default, unless the refusal says otherwise.
     stale: the provider closed a reused connection without a response, probably as idle.
     local: the router sent no request to the provider.
     """
@@ -107,6 +108,7 @@ class UpstreamFailed(UpstreamError):
     ) -> None:
         super().__init__(f"{failure.value}: {detail}")
         self.failure = failure
+        self.reach = FAILURE_RULES[failure].reach
         self.detail = detail
         self.status = status
         self.body = body

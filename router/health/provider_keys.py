@@ -1,15 +1,16 @@
 """Chooses among a provider's keys: a refused key rests while another is left.
 
-How long a key rests is decided in `harness.providers.credential`. With a single key there
-is no choice, so its targets' circuit breakers act instead (`target_health`). No key leaves
-this module in a log or an alert: only its name does.
+A key rests for one model, such as after a rate limit, or for all, such as after a 401. How long
+a key rests is decided in `harness.providers.credential`. With a single key there is no choice,
+so its targets' circuit breakers act instead (`target_health`). No key leaves this module in a
+log or an alert: only its name does.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from harness.frame.failures import FAILURE_RULES, FailureClass
+from harness.frame.failures import FAILURE_RULES, Reach
 from harness.providers.credential import (
     ProviderKey,
     ProviderKeySets,
@@ -30,6 +31,7 @@ from router.snapshot.compiled import (
 # Names of provider and key; the refusal, or None when the key works again.
 OnKey = Callable[[str, str, UpstreamFailed | None], None]
 SEVERAL: Final = 2
+_ALL: Final = ""
 
 
 class ProviderKeys:
@@ -41,7 +43,8 @@ class ProviderKeys:
     def __init__(self, monotonic: Callable[[], float], on_key: OnKey) -> None:
         self._monotonic = monotonic
         self._on_key = on_key
-        self._resting_until: dict[str, dict[ProviderKey, float]] = {}  # by provider's name
+        # By provider's name: until when a key rests, for one model or for all (`_ALL`).
+        self._resting_until: dict[str, dict[tuple[ProviderKey, str], float]] = {}
         # refused: the keys that a provider refuses now, by its name
         self.refused: set[tuple[str, ProviderKey]] = set()
         self._there: ProviderKeySets = NO_KEYS
@@ -54,19 +57,27 @@ class ProviderKeys:
         """
         if len(upstream.keys) < SEVERAL:
             return upstream.keys[0] if upstream.keys else None
+        if not self._resting_until.get(upstream.provider.name):
+            return upstream.keys[0]
         return choose_key(upstream.keys, self._resting_keys(upstream), self._monotonic())
+
+    def other(
+        self, upstream: CompiledTarget, refused: ProviderKey | None
+    ) -> ProviderKey | None:
+        """Returns the next key after a refused one, which need not rest."""
+        able = self._able(upstream)
+        return next((key for key in able if key != refused), self.key(upstream))
 
     def other_left(
         self,
         upstream: CompiledTarget,
         key: ProviderKey | None,
-        failure: FailureClass,
+        reach: Reach,
     ) -> bool:
         """Returns whether another key of the provider may succeed where this one failed."""
-        if len(upstream.keys) < SEVERAL or not FAILURE_RULES[failure].other_key:
+        if len(upstream.keys) < SEVERAL or not reach.is_of_key:
             return False
-        able = rested_keys(upstream.keys, self._resting_keys(upstream), self._monotonic())
-        return any(name != key for name in able)
+        return any(name != key for name in self._able(upstream))
 
     def rest(
         self,
@@ -79,12 +90,13 @@ class ProviderKeys:
 
         If a provider has only one key, its targets rest instead.
         """
-        wait_s = key_rest_s(refusal.failure, retry_after_s)
+        wait_s = key_rest_s(refusal.failure, refusal.reach, retry_after_s)
         if key is None or wait_s is None or len(upstream.keys) < SEVERAL:
             return
         provider = upstream.provider.name
         resting = self._resting_until.setdefault(provider, {})
-        resting[key] = self._monotonic() + wait_s
+        model = _ALL if refusal.reach.is_of_account else upstream.target.model
+        resting[key, model] = self._monotonic() + wait_s
         alerts = FAILURE_RULES[refusal.failure].alerts
         if alerts and (provider, key) not in self.refused:
             self.refused.add((provider, key))
@@ -92,12 +104,14 @@ class ProviderKeys:
 
     def accepted(self, upstream: CompiledTarget, key: ProviderKey | None) -> None:
         """Ends a key's rest and its alert, because an attempt with it succeeded."""
-        if not self.refused:
-            return
         provider = upstream.provider.name
-        if key is not None and (provider, key) in self.refused:
+        resting = self._resting_until.get(provider)
+        if key is None or not resting:
+            return
+        resting.pop((key, upstream.target.model), None)
+        resting.pop((key, _ALL), None)
+        if (provider, key) in self.refused:
             self.refused.remove((provider, key))
-            self._resting_keys(upstream).pop(key, None)
             self._on_key(provider, key.name, None)
 
     def gone(self, upstream: CompiledTarget, key: ProviderKey | None) -> bool:
@@ -115,8 +129,8 @@ class ProviderKeys:
             self.refused.remove((provider, key))
             self._on_key(provider, key.name, None)
         for provider, resting in self._resting_until.items():
-            for key in [place for place in resting if (provider, place) not in there]:
-                del resting[key]
+            for place in [place for place in resting if (provider, place[0]) not in there]:
+                del resting[place]
 
     def back_in_s(self, upstream: CompiledTarget) -> float:
         """Returns the seconds until one of several keys may be used again; 0 for now."""
@@ -124,8 +138,17 @@ class ProviderKeys:
         resting = self._resting_keys(upstream)
         return max(0.0, min(resting.get(key, now) - now for key in upstream.keys))
 
+    def _able(self, upstream: CompiledTarget) -> tuple[ProviderKey, ...]:
+        return rested_keys(upstream.keys, self._resting_keys(upstream), self._monotonic())
+
     def _resting_keys(self, upstream: CompiledTarget) -> dict[ProviderKey, float]:
-        return self._resting_until.get(upstream.provider.name, {})
+        """Returns until when each resting key rests for the target's model."""
+        found: dict[ProviderKey, float] = {}
+        model = upstream.target.model
+        for (key, about), until in self._resting_until.get(upstream.provider.name, {}).items():
+            if about in (_ALL, model):
+                found[key] = max(until, found.get(key, until))
+        return found
 
 
 @dataclass(frozen=True, slots=True, repr=False)  # it contains secrets

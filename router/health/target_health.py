@@ -1,8 +1,8 @@
-"""Target health keeps each target's circuit breaker, pause and latest answers. No I/O.
+"""Target health keeps each target's circuit breaker, slowdown and latest answers.
 
 It also decides when a health check is due. A target with user requests needs no check, and
 a failed check opens no circuit while users get good answers. Times are monotonic seconds.
-The breaker's rules are in `harness.routing.reliability.breaker`; `router.request.attempts`
+The breaker's rules are in `harness.routing.reliability.breaker`; `router.request.settlement`
 records the attempts, `router.observers.health_checks` makes the checks.
 """
 
@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from harness.frame.failures import FAILURE_RULES, BreakerEffect, FailureClass
+from harness.frame.ports import RateBook
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.plan import TargetAvailability, target_availability
 from harness.routing.reliability import breaker
@@ -25,6 +26,8 @@ from harness.routing.reliability.breaker import (
     Ticket,
 )
 from router.frame.failure import ProviderWords
+from router.health.slowdowns import Slowdowns
+from router.recording.shared_files import SharedMarks
 from router.snapshot.compiled import CompiledSnapshot
 
 # The pause between the good probes that close a circuit.
@@ -97,10 +100,8 @@ def next_check_in_s(
     return min((*waits, MAX_SLEEP_S))
 
 
-# The longest pause that a provider may ask for.
-LONGEST_PAUSE_S: Final = 86_400.0
-# One caller's request alone may cause some failures (`FailureRule.several_callers`). Such a
-# failure counts only after this many callers in a row got it.
+# One caller's request alone may cause a failure that reaches this request (`Reach.REQUEST`).
+# Such a failure counts only after this many callers in a row got it.
 SEVERAL_CALLERS: Final = 3
 # A live canary's open circuit lets a caller through after this time at most, because callers
 # are its evidence. If it fails, the incumbent answers them.
@@ -113,10 +114,18 @@ class TargetHealth:
     """Keeps the health of targets by id; an unknown target is well. For one event loop.
 
     on_move: called with a breaker's new state.
-    on_pause: called for pauses longer than a breaker may stay open.
+    on_pause: called for kept pauses longer than a breaker may stay open.
+    book: the turns of slowed targets. marks: which target has served which endpoint. All
+    workers of the machine share both.
     """
 
-    def __init__(self, policy: BreakerPolicy, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        policy: BreakerPolicy,
+        monotonic: Callable[[], float],
+        book: RateBook,
+        marks: SharedMarks,
+    ) -> None:
         self.policy = policy
         trickle_s = min(policy.trickle_s, CANDIDATE_TRICKLE_S)
         self._policy_of_candidates = replace(policy, trickle_s=trickle_s)
@@ -126,15 +135,19 @@ class TargetHealth:
         self.on_move: Callable[[str, Breaker], None] | None = None
         self.on_pause: Callable[[str, float], None] | None = None
         self._monotonic = monotonic
+        self._marks = marks
+        self.slowdowns = Slowdowns(monotonic, book)
+        self.slowdowns.on_pause = self._paused
+        self._slowed = self.slowdowns.slowed
         self._breakers: dict[str, Breaker] = {}
         # By target: the current bucket of the window, and the bucket's successes that the
         # breaker lacks. Counting here spares most requests a new breaker.
         self._successes: dict[str, list[int]] = {}
-        self.paused_until: dict[str, float] = {}  # an entry may be over already
         self.not_closed: set[str] = set()
         # When each target last answered, and at which endpoint.
         self.answered_at: dict[str, float] = {}
         self.spoken: dict[str, Endpoint] = {}
+        self._served: set[tuple[str, Endpoint]] = set()  # noted by this worker
         # The endpoint of users' last failure that counts; for an open circuit, where it opened.
         self.failed_at: dict[str, Endpoint] = {}
         self._under_way: Counter[str] = Counter()  # users' requests by target
@@ -144,15 +157,15 @@ class TargetHealth:
 
     def all_well(self, targets: Iterable[str]) -> bool:
         """Returns whether all targets are available, without reading the clock."""
-        if self.not_closed or self.paused_until:
-            return self.not_closed.isdisjoint(targets) and self.paused_until.keys().isdisjoint(
+        if self.not_closed or self._slowed:
+            return self.not_closed.isdisjoint(targets) and self._slowed.keys().isdisjoint(
                 targets
             )
         return True
 
     def readiness(self, targets: Iterable[str]) -> dict[str, TargetAvailability]:
-        """Returns for each target when it may get a request: now, or after its breaker or
-        pause.
+        """Returns for each target when it may get a request: now, or after its breaker,
+        pause or turn.
         """
         now = self._monotonic()
         return {
@@ -160,7 +173,7 @@ class TargetHealth:
                 self._breaker(target),
                 now,
                 self.policy,
-                self._pause_s(target, now),
+                self.slowdowns.current(target, now),
             )
             for target in targets
         }
@@ -198,7 +211,8 @@ class TargetHealth:
     ) -> None:
         """Records a success: same as `end`, `judge` and `settle` in turn."""
         self._under_way[target] -= 1
-        self.spoken[target] = endpoint
+        if self.spoken.get(target) is not endpoint:
+            self.note_served(target, endpoint)
         if self._refused:
             self._refused.pop(target, None)
         now = self._found_well_at[target] = self._monotonic()
@@ -213,6 +227,22 @@ class TargetHealth:
             self._enter_successes(target)
             successes = self._successes[target] = [number, 0]
         successes[1] += 1
+
+    def note_served(self, target: str, endpoint: Endpoint) -> None:
+        """Notes that a target answered at an endpoint, for all workers."""
+        self.spoken[target] = endpoint
+        if (target, endpoint) not in self._served:
+            self._served.add((target, endpoint))
+            self._marks.add(_served_mark(target, endpoint))
+
+    def served(self, target: str) -> frozenset[Endpoint]:
+        """Returns the endpoints at which a target has answered, in any worker."""
+        return frozenset(
+            endpoint
+            for endpoint in Endpoint
+            if (target, endpoint) in self._served
+            or self._marks.has(_served_mark(target, endpoint))
+        )
 
     def counts_for_all(self, target: str, caller: object) -> bool:
         """Notes a caller's failure; returns whether SEVERAL_CALLERS got failures in a row."""
@@ -270,41 +300,23 @@ class TargetHealth:
             route.experiment.target for route in routes if route.experiment is not None
         )
 
-    def pause(self, target: str, wait_s: float) -> None:
-        """Sends the target no requests for a time that its provider asked for.
-
-        wait_s: at most LONGEST_PAUSE_S counts. A shorter pause than the present one changes
-        nothing.
-        """
-        until = self._monotonic() + min(wait_s, LONGEST_PAUSE_S)
-        before = self.paused_until.get(target)
-        if before is not None and before >= until:
-            return
-        self.paused_until[target] = until
-        if wait_s > self.policy.open_max_s and self.on_pause is not None:
-            self.on_pause(target, min(wait_s, LONGEST_PAUSE_S))
-
-    def pause_s(self, target: str) -> float:
-        """Returns the rest of the pause that the provider asked for, in seconds."""
-        return self._pause_s(target, self._monotonic())
-
     def renew(self, target: str) -> None:
-        """Ends a pause, and closes a circuit that one failure opened at once, such as a
+        """Ends a slowdown, and closes a circuit that one failure opened at once, such as a
         refused key.
 
         Called when the provider's keys or headers changed. Other open circuits stay open.
         """
         before = self._breaker(target)
         self._keep(target, before, breaker.reset_after_new_key(before))
-        self.paused_until.pop(target, None)
+        self.slowdowns.end(target)
 
     def reopen(self, target: str) -> None:
-        """Ends a pause and closes the circuit, because an operator chose the target by a
+        """Ends a slowdown and closes the circuit, because an operator chose the target by a
         switch.
         """
         before = self._breaker(target)
         self._keep(target, before, breaker.reset_breaker(before))
-        self.paused_until.pop(target, None)
+        self.slowdowns.end(target)
 
     def _breaker(self, target: str) -> Breaker:
         if target in self._successes:
@@ -335,11 +347,10 @@ class TargetHealth:
         if after.state is not before.state and self.on_move is not None:
             self.on_move(target, after)
 
-    def _pause_s(self, target: str, now: float) -> float:
-        until = self.paused_until.get(target)
-        if until is None:
-            return 0.0
-        if until <= now:
-            del self.paused_until[target]
-            return 0.0
-        return until - now
+    def _paused(self, target: str, wait_s: float) -> None:
+        if wait_s > self.policy.open_max_s and self.on_pause is not None:
+            self.on_pause(target, wait_s)
+
+
+def _served_mark(target: str, endpoint: Endpoint) -> str:
+    return f"served:{target}:{endpoint.value}"

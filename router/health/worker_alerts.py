@@ -257,7 +257,7 @@ class WorkerAlerts:
         paused = [name.removeprefix(PAUSE) for name in self._open if name.startswith(PAUSE)]
         self._keep_open(
             PAUSE,
-            [target for target in paused if self._health.pause_s(target) > 0],
+            [target for target in paused if self._health.slowdowns.rest_s(target) > 0],
         )
         self._look_at_faults()
 
@@ -395,7 +395,7 @@ class WorkerAlerts:
             kind = KIND_OF.get(because, kind)
             why = BECAUSE.get(because, why)
             # One alert is enough, because all targets of a provider share its account.
-            ours = FAILURE_RULES[because].alerts and kind is not AlertKind.MODEL_UNKNOWN
+            ours = FAILURE_RULES[because].reach.is_of_account
         about = f"provider {provider}" if ours else f"target {name}"
         last = self._health.failures.get(target)
         failure = last if last is not None and last.failure is because else None

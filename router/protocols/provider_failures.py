@@ -1,17 +1,17 @@
 """Classifies a provider's failure by status and error body, for all providers.
 
-The first row of `REFUSALS` that fits status and body gives the class. If no row fits,
-`BY_STATUS` gives the class by the status alone. How the router reacts to a class is in
-`harness.frame.failures`. Messages of one provider belong into `provider_refusals`, not
-here.
+The first row of `REFUSALS` that fits status and body gives the class and how far the failure
+reaches. If no row fits, `BY_STATUS` gives both by the status alone. How the router reacts to a
+class, and its usual reach, are in `harness.frame.failures`. Messages of one provider belong
+into `provider_refusals`, not here.
 """
 
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
-from harness.frame.failures import FailureClass
+from harness.frame.failures import FailureClass, Reach
 from router.frame.failure import UpstreamFailed, error_object
 from router.protocols.answers import (
     BROKEN_CALL,
@@ -27,20 +27,30 @@ from router.protocols.provider_refusals import (
 )
 
 _F = FailureClass
+
+
+class Refusal(NamedTuple):
+    """The class of a refusal. reach: None for the class's default."""
+
+    failure: FailureClass
+    reach: Reach | None = None
+
+
 # Classes if no row fits. A 404 with a message: an object in the request does not exist.
-BY_STATUS: Final[Mapping[int, FailureClass]] = {
-    401: _F.OUR_KEY,
-    402: _F.QUOTA,
-    403: _F.QUOTA,
-    404: _F.FOREIGN_STATE,
-    405: _F.ENDPOINT_MISSING,
-    408: _F.TIMEOUT,
-    424: _F.ABORTED,  # TGI and Bedrock: the model failed
-    429: _F.RATE_LIMITED,
-    498: _F.OVERLOADED,  # Groq
-    501: _F.ENDPOINT_MISSING,
-    503: _F.OVERLOADED,
-    529: _F.OVERLOADED,
+BY_STATUS: Final[Mapping[int, Refusal]] = {
+    401: Refusal(_F.OUR_KEY),
+    402: Refusal(_F.QUOTA),
+    # Most often, the key may not use this model.
+    403: Refusal(_F.QUOTA, Reach.KEY_AND_MODEL),
+    404: Refusal(_F.FOREIGN_STATE),
+    405: Refusal(_F.ENDPOINT_MISSING),
+    408: Refusal(_F.TIMEOUT),
+    424: Refusal(_F.ABORTED),  # TGI and Bedrock: the model failed
+    429: Refusal(_F.RATE_LIMITED),
+    498: Refusal(_F.OVERLOADED),  # Groq
+    501: Refusal(_F.ENDPOINT_MISSING),
+    503: Refusal(_F.OVERLOADED),
+    529: Refusal(_F.OVERLOADED),
 }
 # Classes without an error body: a proxy or the provider's web server answered.
 WITHOUT_WORDS: Final[Mapping[int, FailureClass]] = {
@@ -57,7 +67,6 @@ IN_ANSWER: Final[Mapping[str, FailureClass]] = {
     "content_policy_violation": _F.CONTENT_POLICY,
     "content_filter": _F.CONTENT_POLICY,
     "authentication_error": _F.OUR_KEY,
-    "permission_error": _F.QUOTA,
     "billing_error": _F.QUOTA,
     "not_found_error": _F.MODEL_UNKNOWN,
     "rate_limit_error": _F.RATE_LIMITED,
@@ -93,6 +102,7 @@ IN_ANSWER: Final[Mapping[str, FailureClass]] = {
 _STATUS_OF: Final[Mapping[str, int]] = {
     "invalid_request_error": 400,
     "BadRequestError": 400,
+    "permission_error": 403,
     "request_too_large": 413,
 }
 _STATUS: Final = re.compile("[45][0-9]{2}")
@@ -116,49 +126,66 @@ def refusal_row(error: Mapping[str, object], status: int) -> RefusalRow | None:
     return None
 
 
-def classify_status(status: int, body: bytes) -> FailureClass:
-    """Returns the class of a reply with an error status. body: may be empty or not JSON."""
+def find_refusal(status: int, body: bytes) -> Refusal:
+    """Returns the class and the reach of a reply with an error status.
+
+    body: may be empty or not JSON.
+    """
+    found = None
     if status in CLIENT_STATUSES or status in _STATUSES:
-        error = error_object(body)
-        if error is None:
-            found = WITHOUT_WORDS.get(status)
-        elif status == 403 and _is_flagged(error):
-            # OpenRouter's moderation flagged the client's input; our key is fine.
-            found = _F.CONTENT_POLICY
-        else:
-            row = refusal_row(error, status)
-            found = row.failure if row else None
-            if row is None and status == 403 and error.keys() == {"message"}:
-                found = _F.BLOCKED  # without a code or type, a firewall may have sent the JSON
-        if found is not None:
-            return found
-    found = BY_STATUS.get(status)
+        found = _refusal_by_body(status, error_object(body))
+    found = found or BY_STATUS.get(status)
     if found is not None:
         return found
     if status in CLIENT_STATUSES:
-        return _F.BAD_REQUEST
-    return _F.SERVER if status >= 500 else _F.MALFORMED
+        return Refusal(_F.BAD_REQUEST)
+    return Refusal(_F.SERVER if status >= 500 else _F.MALFORMED)
+
+
+def _refusal_by_body(status: int, error: Mapping[str, object] | None) -> Refusal | None:
+    """Returns what an error body says; None if it says no more than the status."""
+    if error is None:
+        bare = WITHOUT_WORDS.get(status)
+        return Refusal(bare) if bare else None
+    if status == 403 and _is_flagged(error):
+        # OpenRouter's moderation flagged the client's input; our key is fine.
+        return Refusal(_F.CONTENT_POLICY)
+    row = refusal_row(error, status)
+    if row is not None:
+        return Refusal(row.failure, row.reach)
+    if status == 403 and error.keys() == {"message"}:
+        return Refusal(_F.BLOCKED)  # without a code or type, a firewall may have sent the JSON
+    return None
+
+
+def classify_status(status: int, body: bytes) -> FailureClass:
+    """Returns the class of a reply with an error status. body: may be empty or not JSON."""
+    return find_refusal(status, body).failure
 
 
 def classify_error(error: object) -> FailureClass:
     """Returns the class of an error inside an answer of status 200. error: an object or a
     text.
     """
+    return _refusal_in_answer(error).failure
+
+
+def _refusal_in_answer(error: object) -> Refusal:
     if isinstance(error, str):
         error = {"message": error}  # TGI, Ollama
     if not isinstance(error, Mapping):
-        return _F.MALFORMED
+        return Refusal(_F.MALFORMED)
     for name in ("code", "type"):
         found = IN_ANSWER.get(str(error.get(name)))
         if found is not None:
-            return found
+            return Refusal(found)
     row = refusal_row(error, 400) or refusal_row(error, 429)
     if row is not None:
-        return row.failure
+        return Refusal(row.failure, row.reach)
     code = str(error.get("code"))
     status = int(code) if _STATUS.fullmatch(code) else _STATUS_OF.get(str(error.get("type")))
     body = json.dumps({"error": error}).encode()
-    return classify_status(status, body) if status else _F.MALFORMED
+    return find_refusal(status, body) if status else Refusal(_F.MALFORMED)
 
 
 def classify_reply(status: int, body: bytes) -> FailureClass | None:
@@ -183,21 +210,26 @@ def refusal_failure(
     headers: Mapping[str, str] | None = None,
 ) -> UpstreamFailed:
     """Builds the failure for an error reply. headers: names in lower case."""
-    return UpstreamFailed(
-        classify_status(status, body),
+    failure, reach = find_refusal(status, body)
+    failed = UpstreamFailed(
+        failure,
         f"status {status}",
         status=status,
         body=body,
         content_type=content_type,
         headers=headers,
     )
+    failed.reach = reach or failed.reach
+    return failed
 
 
 def error_in_answer(error: object) -> UpstreamFailed:
     """Builds the failure for an error inside an answer of status 200."""
-    failure = classify_error(error)
+    failure, reach = _refusal_in_answer(error)
     body = json.dumps({"error": error}).encode()
-    return UpstreamFailed(failure, "status 200 with an error", body=body)
+    failed = UpstreamFailed(failure, "status 200 with an error", body=body)
+    failed.reach = reach or failed.reach
+    return failed
 
 
 def check_ending(

@@ -10,9 +10,10 @@ from collections.abc import Collection
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from harness.frame.failures import FailureClass
+from harness.frame.failures import FailureClass, Reach
 
 _F = FailureClass
+_R = Reach
 CLIENT_STATUSES: Final = range(400, 500)
 _INVALID: Final = (400, 404, 422)
 _GONE: Final = "not found|not exist|expired|no longer|not be found"
@@ -41,7 +42,8 @@ class RefusalRow(NamedTuple):
 
     The message may repeat a client's text. Therefore a pattern whose class opens a circuit
     matches only at the message's beginning, or only with the error type `only_type`.
-    loses: the part that the router removes before it tries again.
+    loses: the part that the router removes before it tries again. reach: None for the
+    class's default.
     """
 
     failure: FailureClass
@@ -50,6 +52,7 @@ class RefusalRow(NamedTuple):
     words: re.Pattern[str] | None = None
     only_type: str = ""
     loses: Piece | None = None
+    reach: Reach | None = None
 
 
 REFUSALS: Final = (
@@ -117,12 +120,15 @@ REFUSALS: Final = (
         (403,),
         words=_pattern("^(forbidden|access denied|request blocked)[.!]?$"),
     ),
-    # Only this request exceeds the limit per minute: the provider answers smaller requests.
+    # Only this request exceeds the limit or the balance: the provider answers smaller requests.
     RefusalRow(
         _F.UNSUPPORTED,
-        (413, 429),
+        (402, 413, 429),
         words=_pattern(
             "^request too large for .* (tokens|requests) per min",  # OpenAI, Groq
+            # OpenRouter. An account that can afford 0 tokens has no credit left.
+            "^this request requires more credits, or fewer max_tokens.* can only afford [1-9]",
+            r"^prompt tokens limit exceeded: \d+ > [1-9]",
             "^extra usage is required for long context",  # Anthropic
         ),
     ),
@@ -329,7 +335,28 @@ REFUSALS: Final = (
             r"^this is not a chat model",
             r"\bdoes not support (chat|generate|embed\w*|rerank\w*)\W*$",  # Ollama
             r"\boperation does not work with the specified model",  # Azure
+            r"\bcannot be used with the .{1,40} endpoint\b",  # OpenRouter
         ),
+    ),
+    RefusalRow(
+        _F.ENDPOINT_MISSING,
+        (403,),
+        words=_pattern("^you are not allowed to generate embeddings from this model"),  # OpenAI
+    ),
+    # Another key may belong to a project that has access.
+    RefusalRow(
+        _F.MODEL_UNKNOWN,
+        (403,),
+        frozenset(
+            {
+                "model_permission_blocked_org",
+                "model_permission_blocked_project",
+                "no_access",  # GitHub
+                "Model.AccessDenied",  # Alibaba
+            }
+        ),
+        _pattern(r"^project `?\S+ does not have access to model\b"),  # OpenAI
+        reach=_R.KEY_AND_MODEL,
     ),
     RefusalRow(
         _F.MODEL_UNKNOWN,

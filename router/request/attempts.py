@@ -1,15 +1,12 @@
-"""Limits how long an attempt may wait, and records its end in health, keys and metrics.
+"""Limits how long an attempt may wait.
 
-`dispatch` asks `TimeLimits` before each attempt, and `AttemptSettlement` after it. This
-module makes no call and chooses no target. The formulas of the limits are in
-`harness.routing.reliability.latency`, the rules of failures in `harness.frame.failures`.
+`dispatch` asks `TimeLimits` before each attempt. This module makes no call and chooses no
+target. The formulas of the limits are in `harness.routing.reliability.latency`.
 """
 
 import math
-from datetime import datetime
 from typing import Final
 
-from harness.frame.failures import FAILURE_RULES, FailureClass
 from harness.providers.models.capabilities import Endpoint, OptionalFeature
 from harness.routing.reliability.latency import (
     ANSWER_BOUNDS_MS,
@@ -22,13 +19,8 @@ from harness.routing.reliability.latency import (
     first_token_limit_s,
     unmeasured_limit_s,
 )
-from harness.routing.reliability.retry import retry_after_s
 from harness.routing.settings import RouterSettings
-from router.frame.failure import UpstreamFailed
 from router.frame.limits import BoundedMap
-from router.health.provider_keys import SEVERAL, ProviderKeys
-from router.health.target_health import TargetHealth
-from router.recording.metrics import RouterMetrics
 from router.request.needs import given_fields, output_limit
 from router.request.request_state import Attempt, RoutedRequest
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
@@ -161,112 +153,3 @@ class TimeLimits:
                 kind,
                 add_answers(self._times.get(kind), answers_s, bounds_ms),
             )
-
-
-# Failures that a health check may cause by a wrong request, such as a chat with a model for
-# embeddings. They count only if the target has already served that endpoint.
-GUESSED: Final = (
-    FailureClass.MODEL_UNKNOWN,
-    FailureClass.QUOTA,
-    FailureClass.BLOCKED,
-    FailureClass.MALFORMED,
-)
-
-_UNNAMED: Final = ("opening:", "req_")
-
-
-class AttemptSettlement:
-    """Records the ends of attempts in the target's health, the provider's keys and the
-    metrics.
-
-    The metrics count the outcome as it was. The circuit breaker may count it as neutral,
-    because a single failure need not be the target's fault.
-    """
-
-    def __init__(
-        self,
-        health: TargetHealth,
-        keys: ProviderKeys,
-        metrics: RouterMetrics,
-    ) -> None:
-        self._health = health
-        self._keys = keys
-        self._metrics = metrics
-
-    def settle(self, attempt: Attempt, outcome: FailureClass | None) -> None:
-        """Records the end of an attempt. A stream's attempt ends with the stream.
-
-        outcome: the failure; None for an answer. The circuit breaker counts a failure as
-        CANCELLED, which is neutral, in these cases:
-        - the provider has another key that it may accept;
-        - the failure could be one caller's alone, and too few callers met it;
-        - the snapshot no longer contains the refused key;
-        - a health check may have sent a wrong request, or users get good answers.
-        """
-        upstream = attempt.upstream
-        counts = outcome
-        if outcome is None and not attempt.check and not self._keys.refused:
-            self._health.answered(upstream.id, attempt.ticket, attempt.endpoint)
-            self._metrics.attempt(upstream.name, None)
-            return
-        if attempt.failure is not None:
-            self._health.failures[upstream.id] = attempt.failure.provider_words
-        if not attempt.check:
-            self._health.end(upstream.id)  # first: a later fault must not skip it
-        if outcome is None:
-            self._keys.accepted(upstream, attempt.key)
-            self._health.spoken[upstream.id] = attempt.endpoint
-        elif self._keys.other_left(upstream, attempt.key, outcome):
-            # A refused key is not the target's failure, so the attempt counts as neutral.
-            counts = FailureClass.CANCELLED
-        elif not attempt.check and self._is_one_callers(attempt, outcome):
-            counts = FailureClass.CANCELLED
-        elif FAILURE_RULES[outcome].other_key and self._keys.gone(upstream, attempt.key):
-            counts = FailureClass.CANCELLED  # the provider already uses a new key
-        elif attempt.check and (
-            (outcome in GUESSED and upstream.id not in self._health.spoken)
-            or self._health.users_find_well(upstream.id)
-        ):
-            counts = FailureClass.CANCELLED
-        if not attempt.check:
-            self._health.judge(upstream.id, counts, attempt.endpoint)
-        self._health.settle(upstream.id, attempt.ticket, counts)
-        self._metrics.attempt(upstream.name, outcome)
-
-    def _is_one_callers(self, attempt: Attempt, outcome: FailureClass) -> bool:
-        """Returns whether the failure does not count until other callers (for a slow start:
-        other requests) meet it, too.
-        """
-        caller: object
-        if attempt.slow:
-            caller = object()
-        elif FAILURE_RULES[outcome].several_callers:
-            sticky_key, api_key = attempt.caller
-            # If only the conversation or the request is known, the API key is the caller.
-            caller = api_key if sticky_key.startswith(_UNNAMED) else sticky_key
-        else:
-            return False
-        return not self._health.counts_for_all(attempt.upstream.id, caller)
-
-    def note_retry_after_s(
-        self,
-        attempt: Attempt,
-        failure: UpstreamFailed,
-        now: datetime,
-    ) -> float | None:
-        """Returns the seconds that the provider asks to wait; None if its answer names no
-        time.
-
-        Lets the refused key rest. After a rate limit with a time, also pauses the target:
-        for that time, or until the first of several keys is back. now: aware, to read an
-        HTTP date.
-        """
-        told_s = retry_after_s(failure.headers, now) if failure.headers else None
-        upstream = attempt.upstream
-        self._keys.rest(upstream, attempt.key, failure, told_s)
-        if failure.failure is FailureClass.RATE_LIMITED and told_s:
-            several = len(upstream.keys) >= SEVERAL
-            pause_s = self._keys.back_in_s(upstream) if several else told_s
-            if pause_s > 0:
-                self._health.pause(upstream.id, pause_s)
-        return told_s

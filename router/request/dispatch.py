@@ -19,21 +19,24 @@ from harness.frame.failures import CLIENT_FAILURES, PASSED_ON, FailureClass
 from harness.frame.formatting import format_latency
 from harness.frame.ports import Clock
 from harness.providers.credential import ProviderKey
-from harness.routing.plan import FailedAttempt, next_target
+from harness.routing.plan import FailedAttempt, TargetAvailability, next_target
 from harness.routing.reliability.breaker import LAST_RESORT_TICKET
 from harness.routing.reliability.retry import RetryBudget, retry_wait_s
 from harness.routing.settings import RouterSettings
 from harness.routing.table import OnContentPolicy, StreamCommit
 from router.frame.failure import UpstreamFailed
 from router.health.provider_keys import ProviderKeys
+from router.health.slowdowns import Turn
 from router.health.target_health import TargetHealth
 from router.recording.internal_errors import InternalErrors, RouterPart
-from router.request.attempts import AttemptSettlement, TimeLimits
+from router.request.attempts import TimeLimits
+from router.request.refusals import find_passing
 from router.request.request_state import (
     Attempt,
     RequestProgress,
     RoutedRequest,
 )
+from router.request.settlement import AttemptSettlement
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.request.upstream_call import FirstByteTimer, UpstreamCalls
 from router.snapshot.compiled import CompiledTarget
@@ -41,6 +44,8 @@ from router.snapshot.compiled import CompiledTarget
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _HELD_BACK: Final = StreamCommit.WHOLE
 _FOREIGN_STATE: Final = FailureClass.FOREIGN_STATE
+_PROBE: Final = Turn.PROBE
+_NONE: Final = Turn.NONE
 
 
 @dataclass(slots=True)
@@ -60,6 +65,7 @@ class TargetTries:
     first_key: ProviderKey | None
     count: int = 0
     failure: UpstreamFailed | None = None  # the latest
+    is_key_refused: bool = False
 
 
 class Dispatcher:
@@ -88,6 +94,7 @@ class Dispatcher:
         self._outcomes = outcomes
         self._clock = clock
         self._uniform = uniform
+        self._slowed = health.slowdowns.slowed
         self._limits = TimeLimits(settings)
         self._errors = errors
 
@@ -108,7 +115,10 @@ class Dispatcher:
             tries = self._begin_target(job, target)
             wait_s: float | None = 0.0
             while wait_s is not None:
-                attempt = self._admitted(job, tries)
+                if target in self._slowed:
+                    attempt = await self._take_turn(job, tries, wait_s)
+                else:
+                    attempt = self._admitted(job, tries)
                 if attempt is None:
                     break
                 tries.failure = await self._attempt(job, attempt, progress)
@@ -120,17 +130,18 @@ class Dispatcher:
             failure = tries.failure or progress.shut(target)
             failures.append(FailedAttempt(target, failure.failure))
             target = self._next(job, failures)
-            # If the target before was down, reply with its outage, so that the client retries:
-            # perhaps only that target has the conversation's state.
-            hides_outage = len(failures) > 1 and (
-                failure.local
-                or (
-                    failure.failure is _FOREIGN_STATE
-                    and failures[-2].failure not in CLIENT_FAILURES
+            if target is None and failure.failure in PASSED_ON:
+                # If the target before was down, reply with its outage, so that the client
+                # retries: perhaps only that target has the conversation's state.
+                hides_outage = len(failures) > 1 and (
+                    failure.local
+                    or (
+                        failure.failure is _FOREIGN_STATE
+                        and failures[-2].failure not in CLIENT_FAILURES
+                    )
                 )
-            )
-            if target is None and failure.failure in PASSED_ON and not hides_outage:
-                progress.result = failure
+                if not hides_outage and not self._passes(job, progress):
+                    progress.result = failure
             if self._spent(job, progress):
                 return
 
@@ -143,10 +154,12 @@ class Dispatcher:
         """Makes one health-check attempt; without a ticket, `progress` records no attempt.
 
         Returns the failure, None for an answer. A check has no retry and no second target.
-        Its attempt is marked, because a failed check may be the check's own fault
-        (`attempts.GUESSED`).
+        Its attempt is marked, because a failed check may be the check's own fault: it guesses
+        an endpoint.
         """
-        ticket = self._health.admit(upstream.id)
+        size = len(job.request.text)
+        turn = await self._health.slowdowns.turn(upstream.id, size, 0.0)
+        ticket = self._health.admit(upstream.id) if turn is not _NONE else None
         if ticket is None:
             return progress.shut(upstream.id)
         key = self._keys.key(upstream)
@@ -158,6 +171,7 @@ class Dispatcher:
             1,
             job.request.endpoint,
             check=True,
+            probe_size=size if turn is _PROBE else 0,
         )
         failure = await self._attempt(job, attempt, progress)
         if failure is not None:
@@ -188,23 +202,28 @@ class Dispatcher:
                 return await self._calls.count_tokens(job, attempt)
         return b""
 
-    def waits(self, job: RoutedRequest) -> dict[str, float]:
-        """Returns the seconds until each target of the plan, or excluded from it, may be
-        asked; 0 for now.
-        """
+    def waits(self, job: RoutedRequest) -> dict[str, TargetAvailability]:
+        """Returns when each target of the plan, or excluded from it, may be asked."""
         targets = [
             *job.plan.targets,
             *(excluded.target for excluded in job.plan.left_out),
         ]
-        return {
-            id_: availability.retry_in_s
-            for id_, availability in self._health.readiness(targets).items()
-        }
+        return self._health.readiness(targets)
 
     def _spent(self, job: RoutedRequest, progress: RequestProgress) -> bool:
         """Returns whether the request's time or its number of attempts is used up."""
         now = self.timers.loop.time()
         return now >= job.deadline or len(progress.attempts) >= self._settings.retry.attempts
+
+    def _passes(self, job: RoutedRequest, progress: RequestProgress) -> bool:
+        """Returns whether another target's failure passes by itself, so that the client should
+        rather try again than change the request.
+        """
+        try:
+            return find_passing(job, progress) is not None
+        except Exception as error:
+            self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
+            return False
 
     def _begin_target(self, job: RoutedRequest, target: str) -> TargetTries:
         """Divides the remaining time equally between this target and the targets after it.
@@ -218,6 +237,42 @@ class Dispatcher:
         upstream = job.route.upstreams[target]
         return TargetTries(upstream, share_s, now + share_s, self._keys.key(upstream))
 
+    async def _take_turn(
+        self,
+        job: RoutedRequest,
+        tries: TargetTries,
+        waited_s: float,
+    ) -> Attempt | None:
+        """Returns the next attempt at a slowed target, as a probe; None without a turn.
+
+        Waits for the turn if no later target is ready. waited_s: how long the request has
+        just waited; a wait that the provider asked for is its turn.
+        """
+        target = tries.upstream.id
+        size = len(job.request.text)
+        failure = tries.failure
+        if waited_s and failure is not None and failure.failure is FailureClass.RATE_LIMITED:
+            turn = _PROBE
+        else:
+            try:
+                patience_s = self._patience_s(job, tries)
+                turn = await self._health.slowdowns.turn(target, size, patience_s)
+            except Exception as error:
+                self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
+                turn = _PROBE
+        attempt = self._admitted(job, tries) if turn is not _NONE else None
+        if attempt is not None and turn is _PROBE:
+            attempt.probe_size = size
+        return attempt
+
+    def _patience_s(self, job: RoutedRequest, tries: TargetTries) -> float:
+        """Returns how long a request may wait for its turn, so that an attempt still fits."""
+        target = tries.upstream.id
+        if self._standby(job, target):
+            return 0.0
+        left_s = tries.until - self.timers.loop.time()
+        return max(0.0, left_s - min(self._settings.retry.attempt_s, tries.share_s / 2))
+
     def _admitted(self, job: RoutedRequest, tries: TargetTries) -> Attempt | None:
         """Returns the next attempt at a target; None if its circuit is open.
 
@@ -226,7 +281,11 @@ class Dispatcher:
         """
         upstream = tries.upstream
         tries.count = tries.count + 1
-        key = tries.first_key if tries.count == 1 else self._keys.key(upstream)
+        key = tries.first_key
+        if tries.is_key_refused:
+            key = self._keys.other(upstream, key)
+        elif tries.count > 1:
+            key = self._keys.key(upstream)
         ticket = LAST_RESORT_TICKET if job.plan.last_resort else self._health.admit(upstream.id)
         if ticket is None:
             return None
@@ -264,7 +323,8 @@ class Dispatcher:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
         if self._spent(job, progress):
             return None
-        if key == tries.first_key and self._keys.other_left(upstream, key, failure.failure):
+        if key == tries.first_key and self._keys.other_left(upstream, key, failure.reach):
+            tries.is_key_refused = True
             return 0.0  # retry at once with the next key, but only once
         if job.is_keep_warm_for(upstream.id):
             return None  # a keep-warm target: the incumbent answers instead
@@ -354,7 +414,8 @@ class Dispatcher:
             if error.failure is FailureClass.INTERNAL:
                 self._errors.note(RouterPart.STREAM, error, job.route, job.arm)
             failure = error.kept()
-            outcome = error.failure
+            self._find_reach(job, attempt, failure)
+            outcome = failure.failure
             attempt.failure = failure
             attempt.hasty = job.hurried and loop.time() >= attempt.until
             if error.stale or attempt.hasty:
@@ -380,6 +441,8 @@ class Dispatcher:
             if isinstance(progress.result, CommittedStream):
                 now = loop.time()
                 progress.first_token_s = now - job.begun
+                if attempt.probe_size:
+                    self._accept(job, attempt)
                 if attempt.upstream.id != job.plan.targets[-1]:
                     self._note_s(job, attempt, now - started)
             else:
@@ -422,6 +485,23 @@ class Dispatcher:
     ) -> None:
         try:
             self._limits.note(job, attempt, seconds)
+        except Exception as error:
+            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
+
+    def _find_reach(
+        self,
+        job: RoutedRequest,
+        attempt: Attempt,
+        failure: UpstreamFailed,
+    ) -> None:
+        try:
+            self._outcomes.find_reach(attempt, failure)
+        except Exception as error:
+            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
+
+    def _accept(self, job: RoutedRequest, attempt: Attempt) -> None:
+        try:
+            self._outcomes.accept(attempt)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
 

@@ -161,7 +161,7 @@ class Planner:
         self._handovers = Handovers(lambda: clock.now().timestamp(), begun)
         self._health = health
         self.not_closed = health.not_closed  # targets whose circuit is open or half open
-        self.paused = health.paused_until  # targets whose provider requested a pause
+        self.paused = health.slowdowns.slowed  # targets whose provider requested a pause
         self._clock = clock
         self._when_all_open = when_all_open
 

@@ -9,23 +9,36 @@ Refusals before the first attempt are made where they are found: `model_endpoint
 import json
 import math
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.frame.errors import InputError
-from harness.frame.failures import CLIENT_FAILURES, PASSED_ON, FailureClass
-from harness.routing.plan import Excluded, ExclusionReason
+from harness.frame.failures import (
+    CLIENT_FAILURES,
+    PASSED_ON,
+    PASSING,
+    FailureClass,
+)
+from harness.routing.plan import (
+    Excluded,
+    ExclusionReason,
+    SendHold,
+    TargetAvailability,
+    order_targets,
+)
+from harness.routing.reliability.retry import is_used_up
 from router.frame.failure import UpstreamFailed, error_object
 from router.frame.json_spans import ParsedObject, parse_object
 from router.frame.replies import (
     DO_NOT_RETRY,
     JSON,
     RETRY,
+    Header,
     Reply,
     error_body,
     error_reply,
 )
 from router.protocols.endpoints import ENDPOINTS
-from router.request.request_state import RequestProgress, RoutedRequest
+from router.request.request_state import Attempt, RequestProgress, RoutedRequest
 from router.snapshot.compiled import CompiledRoute
 
 # The longest Retry-After that the official clients obey.
@@ -33,6 +46,10 @@ CLIENTS_HEED_S: Final = 60.0
 # OpenAI's code, on which its clients shorten the conversation and continue.
 TOO_LONG: Final = "context_length_exceeded"
 _NOT_ALLOWED: Final = 405
+_TOO_MANY: Final = 429
+_UNAVAILABLE: Final = 503
+# The statuses of failures that pass by themselves, as official clients know them.
+_PASSING_STATUSES: Final = (_TOO_MANY, _UNAVAILABLE, 529)
 
 
 def refusal_reply(failed: UpstreamFailed) -> Reply:
@@ -53,7 +70,7 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
     with suppress(InputError):
         members = parse_object(failed.body)
     error = None if members is None else members.get("error")
-    if failed.failure is FailureClass.ENDPOINT_MISSING and not isinstance(error, dict):
+    if failed.failure is FailureClass.ENDPOINT_MISSING:
         words = f": {failed.message}" if failed.message else ""
         why = f"the target does not serve this endpoint{words}"
         return error_reply(status, why, failed.failure.value)
@@ -78,11 +95,85 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
     return Reply(status, (JSON, DO_NOT_RETRY), body)
 
 
-def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
-    """Replies 503 if all targets pause or are excluded, 502 if all failed, 422 if unable.
-
-    A 503 for pausing targets has a Retry-After in whole seconds.
+class Passing(NamedTuple):
+    """A failure that passes by itself. wait_s: until the provider may answer; None if it did
+    not say.
     """
+
+    status: int
+    wait_s: float | None
+    # The pause is kept: no request goes to the provider before.
+    keeps: bool = False
+
+
+def find_passing(job: RoutedRequest, progress: RequestProgress) -> Passing | None:
+    """Returns the failure for which the client should try again later; None without one.
+
+    It is the first in the plan's order, with the shortest wait. A guest's failure does not
+    count: the incumbent was asked after it. A target that its provider's pause excludes counts
+    like a target that was asked and refused.
+    """
+    found: list[Passing] = []
+    last = {attempt.upstream.id: attempt for attempt in progress.attempts}
+    for target in order_targets(job.route.route, job.plan.guest):
+        passing = None
+        if target in last:
+            passing = _of_attempt(last[target])
+        elif (available := _availability(job, progress, target)) is not None:
+            wait_s = available.pause_s or available.retry_in_s
+            passing = Passing(_TOO_MANY, wait_s, available.keeps_pause)
+        if passing is not None and (target == job.plan.incumbent or target != job.plan.guest):
+            found.append(passing)
+    if not found:
+        return None
+    fails = {
+        attempt.failure.failure
+        for attempt in last.values()
+        if attempt.failure and attempt.upstream.id != job.plan.guest
+    }
+    # A provider that is overloaded for an unknown time is no reason for a retry if another one
+    # is broken: the router has tried them all.
+    lasts = all(passing.wait_s is None and passing.status != _TOO_MANY for passing in found)
+    if lasts and fails - PASSING - PASSED_ON:
+        return None
+    waits = [passing for passing in found if passing.wait_s is not None]
+    soonest = min(waits, key=lambda passing: passing.wait_s or 0.0, default=found[0])
+    return soonest._replace(status=found[0].status)
+
+
+def _of_attempt(attempt: Attempt) -> Passing | None:
+    failure = attempt.failure
+    if failure is None or failure.failure not in PASSING:
+        return None
+    usual = _TOO_MANY if failure.failure is FailureClass.RATE_LIMITED else _UNAVAILABLE
+    status = failure.status if failure.status in _PASSING_STATUSES else usual
+    return Passing(status or usual, attempt.told_s, is_used_up(failure.headers))
+
+
+def _availability(
+    job: RoutedRequest,
+    progress: RequestProgress,
+    target: str,
+) -> TargetAvailability | None:
+    """Returns the state of a target that got no request because of its provider's pause."""
+    known = (progress.waits or {}).get(target)
+    if known is not None and target in progress.shut_out:
+        return known if known.held is SendHold.PAUSE else None
+    out = next((out for out in job.plan.left_out if out.target == target), None)
+    if out is None or out.held is not SendHold.PAUSE:
+        return None
+    return known or TargetAvailability(out.retry_in_s, held=out.held)
+
+
+def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
+    """Replies with the provider's own status to a failure that passes by itself. Else replies
+    503 if no target gets requests, 502 if all failed, 422 if unable.
+
+    A reply for a pause has a Retry-After in whole seconds.
+    """
+    passing = find_passing(job, progress)
+    if passing is not None:
+        return _passing_reply(job, progress, passing)
     wait_s = _wait_s(job, progress)
     name = job.route.route.name
     if wait_s is not None:
@@ -116,6 +207,35 @@ def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
     )
 
 
+def _passing_reply(
+    job: RoutedRequest,
+    progress: RequestProgress,
+    passing: Passing,
+) -> Reply:
+    """Tells the client to try again later. It may do so earlier, unless the pause is kept."""
+    tried = _tried(progress)
+    left_out = _passed_over(job, progress)
+    why = "limits requests" if passing.status == _TOO_MANY else "is overloaded"
+    headers: tuple[Header, ...] = (RETRY,)
+    when = "later"
+    if passing.wait_s is not None:
+        wait_s = max(1, math.ceil(passing.wait_s))
+        when = f"in {wait_s} s"
+        # Official clients ignore longer times, and would retry too early.
+        heeded = not passing.keeps or wait_s <= CLIENTS_HEED_S
+        told = (b"retry-after", str(wait_s).encode())
+        headers = (told, RETRY if heeded else DO_NOT_RETRY)
+    return error_reply(
+        passing.status,
+        f"the provider of route {job.route.route.name!r} {why}: try again {when} "
+        f"({_attempts_text(tried, left_out)})",
+        "rate_limit_exceeded" if passing.status == _TOO_MANY else "overloaded",
+        headers=headers,
+        attempts=tried,
+        targets=left_out,
+    )
+
+
 def _wait_s(job: RoutedRequest, progress: RequestProgress) -> int | None:
     """Returns the seconds until a target may be asked, at least 1; None if no target must
     pause.
@@ -127,11 +247,15 @@ def _wait_s(job: RoutedRequest, progress: RequestProgress) -> int | None:
         for excluded in job.plan.left_out
         if excluded.because is ExclusionReason.OPEN
     )
-    waits = progress.waits or {}
-    first_s = min(waits.get(id_, 0.0) for id_ in (*job.plan.targets, *opened))
+    first_s = min(_retry_in_s(progress, id_) for id_ in (*job.plan.targets, *opened))
     if first_s <= 0 and progress.attempts:
         return None
     return max(1, math.ceil(first_s))
+
+
+def _retry_in_s(progress: RequestProgress, target: str) -> float:
+    found = (progress.waits or {}).get(target)
+    return 0.0 if found is None else found.retry_in_s
 
 
 def _all_waiting(
@@ -192,13 +316,12 @@ def _passed_over(job: RoutedRequest, progress: RequestProgress) -> list[dict[str
     """Lists the targets that got no attempt: by the plan, or by a circuit that opened
     since.
     """
-    waits = progress.waits or {}
     shut = (
         Excluded(
             excluded,
             ExclusionReason.OPEN,
-            "its circuit opened meanwhile",
-            waits.get(excluded, 0.0),
+            "its circuit opened, or another request took its turn",
+            _retry_in_s(progress, excluded),
         )
         for excluded in progress.shut_out
     )

@@ -17,7 +17,7 @@ from harness.gate.online.outcome import ExposureOutcome
 from harness.providers.answer_signs import AnswerOrigin
 from harness.providers.credential import ProviderKey
 from harness.providers.models.capabilities import Endpoint
-from harness.routing.plan import ExclusionReason, RoutePlan
+from harness.routing.plan import ExclusionReason, RoutePlan, TargetAvailability
 from harness.routing.reliability.breaker import Ticket
 from harness.routing.table import Arm, Canary
 from router.access.admission import RateReservation
@@ -316,6 +316,8 @@ class Attempt:
     endpoint: Endpoint
     check: bool = False  # a health check, by the router's own request
     caller: tuple[str, str] = ("", "")  # the sticky key and the API key of the request
+    probe_size: int = 0  # the request's characters, if it tests a slowed target; else 0
+    told_s: float | None = None  # the pause that the provider asked for; None without one
     # The router cut it because it was slow to begin and another target follows.
     slow: bool = False
     hasty: bool = False  # its time limit was the client's own deadline, or a share of it
@@ -331,15 +333,16 @@ class RequestProgress:
     # Under way; None between attempts, and if the last one has ended. A caller who leaves cuts
     # it off, so that it does not get into `attempts`.
     current: Attempt | None = None
-    # Targets whose circuit opened between the plan and their turn, by id.
+    # Targets that were not asked after all, by id: since the plan, their circuit opened, or
+    # another request took their turn.
     shut_out: tuple[str, ...] = ()
     # The client's answer; None if all targets failed.
     result: UpstreamAnswer | CommittedStream | UpstreamFailed | None = None
     # first_token_s, last_token_s: seconds from the request to a stream's first output and end.
     first_token_s: float | None = None
     last_token_s: float | None = None
-    # If all targets failed: seconds until each target may be asked again, 0 for now.
-    waits: Mapping[str, float] | None = None
+    # If all targets failed: when each target may be asked again.
+    waits: Mapping[str, TargetAvailability] | None = None
 
     @property
     def upstream(self) -> CompiledTarget | None:
@@ -349,8 +352,8 @@ class RequestProgress:
         return self.attempts[-1].upstream if self.result is not None else None
 
     def shut(self, target: str) -> UpstreamFailed:
-        """Notes a target whose circuit opened after the plan, and returns the failure that
+        """Notes a target that the plan has and that is not asked, and returns the failure that
         stands for it.
         """
         self.shut_out = (*self.shut_out, target)
-        return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
+        return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open, or it is slowed")

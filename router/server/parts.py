@@ -60,7 +60,6 @@ from router.recording.metrics import (
 )
 from router.recording.port import Recording
 from router.recording.shared_files import GuardFiles, SharedMarks
-from router.request.attempts import AttemptSettlement
 from router.request.dispatch import Dispatcher
 from router.request.model_endpoint import ModelEndpoint
 from router.request.planner import Planner
@@ -68,6 +67,7 @@ from router.request.request_observers import (
     RequestObserver,
     RequestObservers,
 )
+from router.request.settlement import AttemptSettlement
 from router.request.upstream_call import UpstreamCalls
 from router.server.agents_pass_through import AgentsPassThrough
 from router.server.flags import FlagEvaluation
@@ -130,7 +130,9 @@ class RouterParts:
             if agents is not None and agents.pass_through_url
             else None
         )
-        self._health = TargetHealth(settings.breaker, clock.monotonic)
+        marks = marks or SharedMarks(secret)
+        rates = rates or LocalRates()
+        self._health = TargetHealth(settings.breaker, clock.monotonic, rates, marks)
         self._events = EventLog()
         self._alarms = WorkerAlerts(
             holder, self._health, recorder, clock, self._events, learned
@@ -173,7 +175,7 @@ class RouterParts:
             self._errors,
         )
         self._admission = Admission(
-            rates or LocalRates(),
+            rates,
             recorder.spent,
             recorder.counters,
             clock,
@@ -197,7 +199,6 @@ class RouterParts:
             settings,
             clock,
         )
-        marks = marks or SharedMarks(secret)
         self._shadows = ShadowMirror(parts, self._spending[SpendingPurpose.SHADOW], marks)
         money = JudgeBudget(holder, clock)
         self._follow_store(clock, money)
@@ -329,7 +330,7 @@ class RouterParts:
         for id_, target in sorted(targets.items()):
             name = target.name
             state = health.state(id_)
-            pause_s = health.pause_s(id_)
+            pause_s = health.slowdowns.rest_s(id_)
             check = checks.get(id_)
             states[name] = max(states.get(name, 0), BREAKER_GAUGE[state])
             if pause_s > 0:

@@ -18,6 +18,7 @@ from harness.routing.reliability.breaker import (
     admit,
     settle,
 )
+from router.access.rate_limits import LocalRates
 from router.health.target_health import (
     PROBE_EVERY_S,
     SUSPECT_EVERY_S,
@@ -26,6 +27,7 @@ from router.health.target_health import (
     check_due_in_s,
 )
 from router.observers.health_checks import ANSWER_TOKENS
+from router.recording.shared_files import SharedMarks
 from router.request.upstream_call import MAX_CHECK_BYTES
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
@@ -345,7 +347,7 @@ def test_a_breaker_moves_as_if_each_success_were_settled_alone(
     requests: list[tuple[float, FailureClass | None, bool]],
 ) -> None:
     now = [100.0]
-    health = TargetHealth(POLICY, lambda: now[0])
+    health = TargetHealth(POLICY, lambda: now[0], LocalRates(), SharedMarks(b"s"))
     alone = CLOSED_BREAKER
     waiting: list[tuple[int, FailureClass | None]] = []  # tickets of answers that come late
     for pause_s, outcome, comes_late in requests:
@@ -378,7 +380,9 @@ def test_a_breaker_moves_as_if_each_success_were_settled_alone(
 
 
 def test_a_success_is_what_end_judge_and_settle_make_of_it() -> None:
-    together, apart = (TargetHealth(POLICY, lambda: 7.0) for _ in range(2))
+    together, apart = (
+        TargetHealth(POLICY, lambda: 7.0, LocalRates(), SharedMarks(b"s")) for _ in range(2)
+    )
     for health in (together, apart):
         assert health.admit(TARGET) == 0
         health.begin(TARGET)

@@ -44,6 +44,7 @@ from harness.routing.reliability.breaker import (
     admit,
     settle,
 )
+from harness.routing.reliability.slowdown import Slowdown, Turns
 from harness.routing.table import Arm, Canary, Route, RouteSettings, Stakes
 
 F = FailureClass
@@ -316,7 +317,8 @@ def test_the_health_of_a_target_is_its_breakers_or_the_pause_it_asked_for() -> N
     assert target_availability(opened, 23.0, policy) == TargetAvailability(
         100.0, 3.0, held=quota
     )
-    assert target_availability(opened, 23.0, policy, pause_s=130.0) == TargetAvailability(
+    pause = Slowdown(153.0, Turns(), keeps=True)
+    assert target_availability(opened, 23.0, policy, pause) == TargetAvailability(
         130.0, 3.0, 130.0, quota
     )
 
@@ -324,7 +326,8 @@ def test_the_health_of_a_target_is_its_breakers_or_the_pause_it_asked_for() -> N
 @pytest.mark.req("A6")
 def test_only_a_pause_or_a_quota_holds_a_target_that_did_not_fail() -> None:
     policy = BreakerPolicy(failures=1, share=0.0)
-    paused = target_availability(CLOSED_BREAKER, 5.0, policy, pause_s=7.0)
+    pause = Slowdown(12.0, Turns(), keeps=True)
+    paused = target_availability(CLOSED_BREAKER, 5.0, policy, pause)
     _, ticket = admit(
         CLOSED_BREAKER,
         0.0,
@@ -334,7 +337,29 @@ def test_only_a_pause_or_a_quota_holds_a_target_that_did_not_fail() -> None:
     failed = settle(CLOSED_BREAKER, ticket, F.SERVER, 3.0, policy)
 
     assert (paused.held, paused.retry_in_s) == (SendHold.PAUSE, 7.0)
-    assert target_availability(failed, 4.0, policy, pause_s=7.0).held is None
+    assert target_availability(failed, 4.0, policy, pause).held is None
+
+
+@pytest.mark.req("A5", "A6")
+def test_a_slowed_target_gets_requests_at_its_turns_and_a_lone_one_lets_them_wait() -> None:
+    policy = BreakerPolicy()
+    slowed = Slowdown(600.0, Turns(at=6.0, gap_s=1.0))
+    waits, due = (target_availability(CLOSED_BREAKER, at, policy, slowed) for at in (5.5, 6.0))
+
+    def planned(**health: TargetAvailability) -> RoutePlan:
+        around = PlanContext(health={names[name]: state for name, state in health.items()})
+        return plan_request(ROUTE, Arm.INCUMBENT, Needs(), around)
+
+    names = {"inc": INC, "spare": SPARE, "cheap": CHEAP}
+    failed = TargetAvailability(9.0, 1.0)
+    assert (waits.retry_in_s, due.retry_in_s, waits.pause_s) == (0.5, 0.0, 594.5)
+    assert waits.held is due.held is SendHold.PAUSE
+    assert planned(inc=waits).targets == (SPARE, CHEAP)
+    assert planned(inc=due).targets == (INC, SPARE, CHEAP)
+    alone = planned(inc=waits, spare=failed, cheap=failed)
+    assert (alone.targets, alone.last_resort) == ((INC,), False)
+    kept = TargetAvailability(9.0, None, 9.0, SendHold.PAUSE)
+    assert planned(inc=kept, spare=kept, cheap=kept).targets == ()
 
 
 @pytest.mark.req("B11")
@@ -515,28 +540,28 @@ def test_a_window_is_larger_only_when_both_are_known() -> None:
 
 
 TABLE = """
-class            fault    same_target next_target    breaker  alerts other_key several_callers
-rate_limited     ours     retry_after yes            neutral  no     yes       no
-quota            ours     never       yes            opens    yes    yes       no
-our_key          ours     never       yes            opens    yes    yes       no
-blocked          provider never       yes            opens    no     no        yes
-region           region   never       yes            opens    no     no        no
-overloaded       provider backoff     yes            failure  no     no        no
-server           provider once        yes            failure  no     no        no
-connect          provider once        yes            failure  no     no        no
-timeout          provider never       yes            failure  no     no        no
-malformed        provider never       yes            failure  no     no        no
-aborted          provider once        yes            failure  no     no        yes
-empty            provider never       yes            failure  no     no        no
-bad_request      client   never       no             neutral  no     no        no
-unsupported      client   never       yes            neutral  no     no        no
-foreign_state    client   never       no             neutral  no     no        no
-endpoint_missing endpoint never       yes            neutral  no     no        no
-model_unknown    ours     never       yes            opens    yes    no        no
-context_window   client   never       larger_window  neutral  no     no        no
-content_policy   client   never       if_route_says  neutral  no     no        no
-cancelled        client   never       no             neutral  no     no        no
-internal         router   never       yes            neutral  no     no        no
+class            fault    same_target next_target   breaker alerts reach
+rate_limited     ours     retry_after yes           neutral no     key_and_model
+quota            ours     never       yes           opens   yes    account
+our_key          ours     never       yes           opens   yes    key
+blocked          provider never       yes           opens   no     request
+region           region   never       yes           opens   no     target
+overloaded       provider backoff     yes           failure no     target
+server           provider once        yes           failure no     target
+connect          provider once        yes           failure no     target
+timeout          provider never       yes           failure no     target
+malformed        provider never       yes           failure no     endpoint
+aborted          provider once        yes           failure no     request
+empty            provider never       yes           failure no     target
+bad_request      client   never       no            neutral no     request
+unsupported      client   never       yes           neutral no     request
+foreign_state    client   never       no            neutral no     request
+endpoint_missing endpoint never       yes           neutral no     endpoint
+model_unknown    ours     never       yes           opens   yes    endpoint
+context_window   client   never       larger_window neutral no     request
+content_policy   client   never       if_route_says neutral no     request
+cancelled        client   never       no            neutral no     request
+internal         router   never       yes           neutral no     request
 """
 HEAD, *ROWS = [line.split() for line in TABLE.strip().splitlines()]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
 from harness.frame.errors import ConfigError, DecryptionFailed
-from harness.frame.failures import FAILURE_RULES, FailureClass
+from harness.frame.failures import FailureClass, Reach
 from harness.frame.runtime.encryption import (
     FernetCipher,
     keys_in,
@@ -36,7 +36,7 @@ from tests.support.router.live_router import (
 )
 
 F = FailureClass
-ABOUT_KEYS: Final = {F.OUR_KEY, F.QUOTA, F.RATE_LIMITED}
+ABOUT_KEYS: Final = {Reach.KEY_AND_MODEL, Reach.KEY, Reach.ACCOUNT}
 key_lists = st.lists(st.sampled_from("abcd"), min_size=1, unique=True)
 rests = st.dictionaries(st.sampled_from("abcd"), st.floats(0, 100))
 
@@ -59,13 +59,13 @@ def test_the_first_key_that_does_not_rest_is_chosen_and_else_the_soonest_back(
         assert all(until[key] <= until[other] for other in keys)
 
 
-@given(st.sampled_from(F), st.none() | st.floats(0, 1e6))
+@given(st.sampled_from(F), st.sampled_from(Reach), st.none() | st.floats(0, 1e6))
 def test_a_key_rests_only_for_what_is_about_keys_and_never_for_ever(
-    failure: F, told_s: float | None
+    failure: F, reach: Reach, told_s: float | None
 ) -> None:
-    wait_s = key_rest_s(failure, told_s)
+    wait_s = key_rest_s(failure, reach, told_s)
 
-    assert (wait_s is not None) is (failure in ABOUT_KEYS) is FAILURE_RULES[failure].other_key
+    assert (wait_s is not None) is (reach in ABOUT_KEYS)
     if wait_s is not None:
         assert 0 < wait_s <= MAX_REST_S
         assert wait_s >= min(told_s or 0.0, MAX_REST_S)

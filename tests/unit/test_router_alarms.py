@@ -24,7 +24,8 @@ def sent_alerts(place: Place) -> list[tuple[AlertKind, AlertEvent]]:
 async def test_a_long_pause_is_an_alert_until_it_is_over_and_shown_in_the_metrics(
     tmp_path: Path,
 ) -> None:
-    limited = replace(error(429), headers={"retry-after": "7200"})
+    used_up = {"retry-after": "7200", "x-ratelimit-remaining-requests": "0"}
+    limited = replace(error(429), headers=used_up)
     place = Place(tmp_path, {INCUMBENT: limited, FALLBACK: completion()}, fallback=True)
     series = f'swapgate_target_pause_seconds{{target="{OWN}"}}'
 

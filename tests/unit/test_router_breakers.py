@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness.routing.plan import SHORT_PAUSE_S
 from harness.routing.reliability.breaker import BreakerPolicy, WhenAllOpen
+from harness.routing.reliability.slowdown import LONGEST_PAUSE_S
 from harness.routing.table import RouteSettings, StreamCommit
-from router.health.target_health import LONGEST_PAUSE_S
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import (
     ScriptedEvent,
@@ -163,7 +162,8 @@ async def test_a_pause_past_the_budget_is_kept_for_a_day_at_most_and_a_person_ma
     told_s: int,
     rests_s: float,
 ) -> None:
-    limited = replace(error(429), headers={"retry-after": str(told_s)})
+    used_up = {"retry-after": str(told_s), "x-ratelimit-remaining-requests": "0"}
+    limited = replace(error(429), headers=used_up)
     place = Place(tmp_path, {INCUMBENT: limited, FALLBACK: completion()}, fallback=True)
 
     await place.ask(times=5)
@@ -212,8 +212,8 @@ async def test_a_pause_keeps_no_request_from_a_lone_target(tmp_path: Path) -> No
     answers = iter([for_long, for_short, completion()])
     place = Place(tmp_path, {INCUMBENT: lambda: next(answers)})
 
-    assert (await place.ask())[0] == 503
-    place.clock.advance(600 - SHORT_PAUSE_S)
+    assert (await place.ask())[0] == 429
+    place.clock.advance(1)
 
     status, headers = await place.ask()
     assert (status, headers[b"x-swapgate-attempts"]) == (200, b"2")
@@ -234,7 +234,8 @@ async def test_when_all_are_paused_each_is_named_with_the_time_and_nobody_waits(
     body: bytes,
 ) -> None:
     def limited(seconds: int) -> ScriptedTurn:
-        return replace(error(429), headers={"retry-after": str(seconds)})
+        used_up = {"retry-after": str(seconds), "x-ratelimit-remaining-requests": "0"}
+        return replace(error(429), headers=used_up)
 
     script: Script = {INCUMBENT: limited(3600), FALLBACK: limited(500)}
     place = Place(tmp_path, script, fallback=True)
@@ -243,7 +244,7 @@ async def test_when_all_are_paused_each_is_named_with_the_time_and_nobody_waits(
     second = await place.call(path, body)
 
     for status, headers, _ in (first, second):
-        assert (status, headers[b"retry-after"]) == (503, b"500")
+        assert (status, headers[b"retry-after"]) == (429, b"500")
         # Longer than official clients heed: they would try again at once.
         assert headers[b"x-should-retry"] == b"false"
     # Who was asked is not asked again.

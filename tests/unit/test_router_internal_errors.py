@@ -34,11 +34,11 @@ from router.health.worker_alerts import AGAIN_S
 from router.observers.canary_guard import CanaryGuards
 from router.observers.request_accounting import RequestAccounting
 from router.protocols.event_stream import StreamFilter
-from router.request.attempts import AttemptSettlement
 from router.request.dispatch import Dispatcher
 from router.request.guardrail_probe import GuardrailProbe
 from router.request.request_state import AnswerCopy, RoutedRequest
 from router.request.routed_response import RoutedResponse
+from router.request.settlement import AttemptSettlement
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.server.app import Router
 from router.snapshot.compiled import CompiledTarget

@@ -148,7 +148,7 @@ async def _play(
             status, headers = await place.ask(body)
             asked = place.asked.total() - before
             assert headers[b"x-swapgate-attempts"] == str(asked).encode()
-            assert status in (200, 400, 502, 503)
+            assert status in (200, 400, 429, 502, 503)
             assert asked <= MOST
         probing = [
             breaker

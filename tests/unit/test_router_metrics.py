@@ -76,7 +76,8 @@ async def test_requests_attempts_tokens_and_cost_are_counted_under_their_names(
 
 @pytest.mark.req("B9")
 async def test_a_request_that_failed_is_counted_under_the_last_target(tmp_path: Path) -> None:
-    limited = replace(error(429), headers={"retry-after": "7200"})
+    used_up = {"retry-after": "7200", "x-ratelimit-remaining-requests": "0"}
+    limited = replace(error(429), headers=used_up)
     place = Place(tmp_path, {INCUMBENT: limited, FALLBACK: limited}, fallback=True)
     # The second finds both of them paused.
     await place.ask(times=2)
@@ -187,7 +188,8 @@ async def test_a_log_that_nobody_writes_drops_events_and_counts_them(tmp_path: P
 async def test_a_request_that_a_switch_refuses_is_no_failure_of_the_provider_it_excludes(
     tmp_path: Path,
 ) -> None:
-    limited = replace(error(429), headers={"retry-after": "7200"})
+    used_up = {"retry-after": "7200", "x-ratelimit-remaining-requests": "0"}
+    limited = replace(error(429), headers=used_up)
     place = Place(tmp_path, {INCUMBENT: limited, FALLBACK: completion()}, fallback=True)
     forced = switch_of(f"target:{OWN}")
     place.kept.put(replace(place.kept.snapshot(), etag="2", switches=(forced,)))

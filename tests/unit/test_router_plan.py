@@ -14,6 +14,7 @@ from harness.providers.models.capabilities import (
 )
 from harness.routing.reliability.breaker import BreakerPolicy, WhenAllOpen
 from harness.routing.table import Arm
+from router.access.rate_limits import LocalRates
 from router.frame.body import read_request
 from router.health.target_health import TargetHealth
 from router.protocols.provider_failures import (
@@ -214,7 +215,7 @@ def test_of_many_texts_to_embed_the_longest_must_fit() -> None:
 
 def test_where_nothing_is_configured_the_ready_plan_is_taken_as_it_is() -> None:
     planner = Planner(
-        TargetHealth(BreakerPolicy(), lambda: 0.0),
+        TargetHealth(BreakerPolicy(), lambda: 0.0, LocalRates(), SharedMarks(b"s")),
         ManualClock(),
         WhenAllOpen.TRY,
         SharedMarks(b"s"),

@@ -1,0 +1,219 @@
+"""Slows targets whose provider asked for a pause, and lets requests wait for their turn.
+
+The rules are in `harness.routing.reliability.slowdown`. The turns of a target are in the
+machine's book of rates, so that all workers together keep the gap. A worker learns of a
+slowdown by its own first refusal.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+from typing import Final
+
+from harness.frame.people.limits import RateState
+from harness.frame.ports import RateBook
+from harness.routing.reliability.slowdown import (
+    Slowdown,
+    Turns,
+    begin_slowdown,
+    refuse_probe,
+    reserve_turn,
+    start_turns,
+    widen_turns,
+)
+
+# The beginning of a target's name in the book of rates.
+_BOOKED: Final = "pause:"
+_NO_TURNS: Final = Turns()
+
+
+class Turn(Enum):
+    """How a request may go to a target."""
+
+    FREE = "free"  # the target is not slowed
+    PROBE = "probe"  # the request tests the slowed target
+    NONE = "none"  # not now
+
+
+class Slowdowns:
+    """The slowed targets of one worker, by id, for one event loop.
+
+    on_pause: called with the pause in seconds, if requests stop for a time.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], book: RateBook) -> None:
+        self._monotonic = monotonic
+        self._book = book
+        self.slowed: dict[str, Slowdown] = {}  # an entry may be over already
+        self.on_pause: Callable[[str, float], None] | None = None
+        self._next: set[str] = set()  # targets at which a request waits for the next turn
+        # Requests that wait for a turn or a probe's result, with their size in characters.
+        self._waiting: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
+
+    def current(self, target: str, now: float) -> Slowdown | None:
+        """Returns a target's slowdown; None if it has none, or its pause is over."""
+        slowdown = self.slowed.get(target)
+        if slowdown is not None and slowdown.until <= now:
+            self.end(target)
+            return None
+        return slowdown
+
+    def rest_s(self, target: str) -> float:
+        """Returns the rest of the pause that the provider asked for, in seconds."""
+        now = self._monotonic()
+        slowdown = self.current(target, now)
+        return 0.0 if slowdown is None else slowdown.rest_s(now)
+
+    def note_refusal(self, target: str, pause_s: float, *, exhausted: bool) -> None:
+        """Slows a target after a refusal.
+
+        pause_s: the pause that the provider asked for. exhausted: the provider reports that
+        no request remains.
+        """
+        now = self._monotonic()
+        before = self.current(target, now)
+        turns = self._change(target, lambda turns: start_turns(turns, now, pause_s))
+        after = begin_slowdown(before, turns, now, pause_s, exhausted=exhausted)
+        self._keep(target, before, after)
+
+    def note_refused_probe(
+        self,
+        target: str,
+        size: int,
+        pause_s: float | None,
+        *,
+        exhausted: bool,
+    ) -> None:
+        """Doubles a target's gap after a refused probe. size: of the probe, in characters."""
+        now = self._monotonic()
+        before = self.current(target, now)
+        if before is None:  # its pause ended while the probe was under way
+            if pause_s:
+                self.note_refusal(target, pause_s, exhausted=exhausted)
+            return
+        rest_s = before.rest_s(now) if pause_s is None else pause_s
+        turns = self._change(target, lambda turns: widen_turns(turns, now, rest_s))
+        after = refuse_probe(before, turns, size, now, pause_s, exhausted=exhausted)
+        self._keep(target, before, after)
+
+    def end(self, target: str) -> None:
+        """Ends a slowdown: after a good answer, or because a person asked for it."""
+        if self.slowed.pop(target, None) is not None:
+            self._change(target, lambda _: _NO_TURNS)
+        self._wake(target)
+
+    async def turn(self, target: str, size: int, patience_s: float) -> Turn:
+        """Waits for a request's turn at a target. size: in characters.
+
+        patience_s: the longest wait in seconds; 0 to wait for no turn. A good answer to an
+        earlier probe lets all waiting requests go.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience_s
+        while True:
+            now = self._monotonic()
+            slowdown = self.current(target, now)
+            if slowdown is None:
+                return Turn.FREE
+            left_s = until - loop.time()
+            if target in self._next and slowdown.may_wait(size) and left_s > 0:
+                # Another request has the next turn. It may also bring the good answer.
+                await self._woken(target, size, left_s)
+                continue
+            wait_s = self._reserve(target, slowdown, size, now, left_s)
+            if wait_s is None:
+                return Turn.FREE
+            if wait_s <= 0:
+                return Turn.PROBE
+            if left_s < wait_s or not slowdown.may_wait(size):
+                return Turn.NONE
+            if not await self._own_turn(target, size, wait_s):
+                return Turn.PROBE
+
+    async def _own_turn(self, target: str, size: int, wait_s: float) -> bool:
+        """Waits for a reserved turn; returns whether there is news of the target before it.
+
+        Then, or if the caller leaves, the next request may have a turn.
+        """
+        self._next.add(target)
+        try:
+            return await self._woken(target, size, wait_s)
+        finally:
+            self._next.discard(target)
+            self._wake(target, most=1)
+
+    def _reserve(
+        self,
+        target: str,
+        slowdown: Slowdown,
+        size: int,
+        now: float,
+        patience_s: float,
+    ) -> float | None:
+        """Takes the next turn if the request may wait for it. Returns the seconds until the
+        next turn; None if another worker's good answer ended the slowdown.
+        """
+        if not slowdown.may_go(size):
+            return slowdown.rest_s(now)
+        may_wait = slowdown.may_wait(size)
+        found: list[float] = []
+
+        def change(turns: Turns) -> Turns:
+            wait_s = slowdown.with_turns(turns).wait_s(now)
+            found.append(wait_s)
+            takes = turns.run and (wait_s <= 0 or (may_wait and wait_s <= patience_s))
+            return reserve_turn(turns, now) if takes else turns
+
+        turns = self._change(target, change)
+        if not turns.run:
+            self.end(target)
+            return None
+        self.slowed[target] = slowdown.with_turns(turns)
+        return found[-1]
+
+    async def _woken(self, target: str, size: int, wait_s: float) -> bool:
+        """Waits for news of the target; returns whether there is some within `wait_s`."""
+        news = asyncio.get_running_loop().create_future()
+        entry = size, news
+        self._waiting.setdefault(target, []).append(entry)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await news
+                return True
+        finally:
+            waiting = self._waiting[target]
+            waiting.remove(entry)
+            if not waiting:
+                del self._waiting[target]
+        return False
+
+    def _wake(self, target: str, most: int | None = None) -> None:
+        """Wakes waiting requests, the smallest first: it is the likeliest to succeed.
+
+        most: how many; None for all.
+        """
+        asleep = [entry for entry in self._waiting.get(target, ()) if not entry[1].done()]
+        for _, news in sorted(asleep, key=lambda entry: entry[0])[:most]:
+            news.set_result(None)
+
+    def _keep(self, target: str, before: Slowdown | None, after: Slowdown) -> None:
+        """Stores a slowdown. Wakes the waiting requests if their turns are void."""
+        self.slowed[target] = after
+        stops = after.keeps and (before is None or not before.keeps)
+        if stops or (before is not None and after.turns.gap_s != before.turns.gap_s):
+            self._wake(target)
+        if stops and self.on_pause is not None:
+            self.on_pause(target, after.rest_s(self._monotonic()))
+
+    def _change(self, target: str, change: Callable[[Turns], Turns]) -> Turns:
+        """Changes a target's turns for all workers, and returns them."""
+        after: list[Turns] = []
+
+        def changed(state: RateState) -> RateState:
+            after.append(change(Turns(*state)))
+            return RateState(*after[-1])
+
+        self._book.change(f"{_BOOKED}{target}", changed)
+        return after[-1]
