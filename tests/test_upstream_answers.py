@@ -42,8 +42,6 @@ STATUSES: Final = {
     "router/observers/otlp_outcomes.py": 1,
     "router/protocols/messages/answer_writer.py": 1,
     "router/server/request_cycle.py": 1,
-    # Of the client's reply, from the provider's: client libraries repeat some statuses.
-    "router/request/refusals.py": 2,
     # Of a response object whose answer is not complete.
     "router/protocols/responses/dialect.py": 1,
     # HTTP's framing: a response without a body, or before the final response.
