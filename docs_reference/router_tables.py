@@ -2,7 +2,9 @@
 provider, whose fault a failure is, and what each reason to end means.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import fields
+from enum import StrEnum
 from typing import Final
 
 from harness.frame.failures import (
@@ -59,6 +61,15 @@ _OTHERS: Final = {
     FailureClass.SERVER: ("other 5xx",),
 }
 
+# The columns of `FailureRule`, as the lines name them.
+_LABELS: Final = {
+    "fault": "fault:",
+    "reach": "reach:",
+    "same_target": "same target:",
+    "next_target": "next target:",
+    "breaker": "circuit:",
+    "alerts": "alert:",
+}
 USUAL: Final = {
     "same target:": "no",
     "next target:": "yes",
@@ -124,24 +135,57 @@ def _refused(intake: HistoryIntake) -> str:
 
 
 def fault_lines() -> Iterator[str]:
-    """Yields a line for each class of failure: what is not as `USUAL`."""
+    """Yields a line for each class of failure: what is not as `USUAL`, then the refusals of
+    the class that reach less or more far.
+    """
     for failure, rule in FAILURE_RULES.items():
-        codes = sorted(
-            {code for row in REFUSALS if row.failure is failure for code in row.codes}
-        )
+        codes = {code for row in REFUSALS if row.failure is failure for code in row.codes}
         facts = {
             "status": ", ".join(_statuses(failure)),
-            "codes": ", ".join(f"`{code}`" for code in codes),
-            "fault:": rule.fault.value,
-            "reach:": rule.reach.value.replace("_", " "),
-            "same target:": _SAME[rule.same_target],
-            "next target:": _NEXT[rule.next_target],
-            "circuit:": _circuit(rule),
+            "codes": _listed(codes),
+            **{_LABELS[column.name]: _fact(rule, column.name) for column in fields(rule)},
         }
         told = [
             f"{name} {fact}" for name, fact in facts.items() if fact and fact != USUAL.get(name)
         ]
+        told += _other_reaches(failure)
         yield f"- `{failure.value}`: {FAILURE_WORDS[failure]}; {'; '.join(told)}"
+
+
+def _fact(rule: FailureRule, column: str) -> str:
+    match getattr(rule, column):
+        case SameTarget() as same:
+            return _SAME[same]
+        case NextTarget() as following:
+            return _NEXT[following]
+        case BreakerEffect():
+            return _circuit(rule)
+        case bool() as flag:
+            return "yes" if flag else ""
+        case value:
+            return _words(value)
+
+
+def _words(value: StrEnum) -> str:
+    return value.value.replace("_", " ")
+
+
+def _other_reaches(failure: FailureClass) -> Iterator[str]:
+    """Yields what reaches less or more far than the class usually does."""
+    usual = FAILURE_RULES[failure].reach
+    for status, refusal in BY_STATUS.items():
+        if refusal.failure is failure and refusal.reach not in (None, usual):
+            yield f"status {status} reaches: {_words(refusal.reach)}"
+    for row in REFUSALS:
+        if row.failure is failure and row.reach not in (None, usual):
+            named = f"codes {_listed(row.codes)}" if row.codes else ""
+            worded = "some messages" if row.words else ""
+            both = " and ".join(filter(None, (named, worded)))
+            yield f"{both} reach: {_words(row.reach)}"
+
+
+def _listed(codes: Collection[str]) -> str:
+    return ", ".join(f"`{code}`" for code in sorted(codes))
 
 
 def end_rows() -> Iterator[tuple[str, ...]]:

@@ -109,8 +109,7 @@ def test_every_kind_of_alert_is_listed_with_its_rule() -> None:
             if remind.days > 1
             else format_quantity(int(remind.total_seconds()) // 3600, "hour")
         )
-        lasting = f"repeated after {again}" if rule.notifies else "without a message"
-        lasts = f"persists, {lasting}" if rule.lasting else "a single event"
+        lasts = f"persists, repeated after {again}" if rule.lasting else "a single event"
         assert told[kind.value] == (rule.severity.name.lower(), lasts)
 
 

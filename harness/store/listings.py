@@ -11,7 +11,6 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.agents.records import AgentListings
-from harness.frame.alerts.alert import ALERT_RULES
 from harness.frame.alerts.alert_record import AlertRecord
 from harness.frame.alerts.records import ALERT, alert
 from harness.frame.errors import NotFound
@@ -92,7 +91,6 @@ TARGETS: Final = Order((target.c.provider, target.c.model, target.c.id), key=tar
 KEYS: Final = Order((api_key.c.created_at, api_key.c.id), key=api_key.c.id)
 ROUTES: Final = Order((route_version.c.route,))
 VERSIONS: Final = Order((route_version.c.version,), frozenset({route_version.c.version}))
-_UNLISTED: Final = [kind.value for kind, rule in ALERT_RULES.items() if not rule.notifies]
 ALERTS: Final = Order((alert.c.last_seen, alert.c.id), frozenset({alert.c.last_seen}))
 FAILOVERS: Final = Order(
     (failover.c.at, failover.c.worker, failover.c.number),
@@ -220,7 +218,7 @@ class Listings(AgentListings):
         open_only: bool = False,
         search: str = "",
     ) -> Page[AlertRecord]:
-        """Lists the alerts that notify people. search: a substring of their text."""
+        """Lists the alerts. search: a substring of their text."""
         columns = (
             alert.c.title,
             alert.c.text,
@@ -228,7 +226,6 @@ class Listings(AgentListings):
             alert.c.kind,
         )
         where = (
-            alert.c.kind.not_in(_UNLISTED),
             alert.c.resolved_at.is_(None) if open_only else None,
             sa.or_(*(c.icontains(search, autoescape=True) for c in columns))
             if search

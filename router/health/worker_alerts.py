@@ -199,7 +199,8 @@ class WorkerAlerts:
         self._keep_open(REPAIRS, learned)
         for target, fields in learned.items():
             name = f"{REPAIRS}{target}"
-            title = f"{target} refuses {', '.join(fields)} as clients send it"
+            words = ", ".join(field.words for field in fields)
+            title = f"{target} refuses {words} as clients send it"
             if name not in self._open or self._open[name].title != title:
                 self._raise(
                     name,
@@ -207,8 +208,9 @@ class WorkerAlerts:
                     f"target {target}",
                     target,
                     title,
-                    "Its provider refused it. The router changes such requests before it sends "
-                    "them; x-swapgate-degraded names the changes.",
+                    "Its provider refused it. The router changes requests with the same fields "
+                    "before it sends them; x-swapgate-degraded names the changes. From time to "
+                    "time it sends one unchanged, and a good answer ends the change.",
                     source=target,
                 )
 

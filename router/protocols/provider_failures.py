@@ -21,6 +21,7 @@ from router.protocols.answers import (
 )
 from router.protocols.provider_refusals import (
     CLIENT_STATUSES,
+    GOOD_STATUSES,
     REFUSALS,
     RefusalRow,
 )
@@ -193,7 +194,7 @@ def classify_reply(status: int, body: bytes) -> FailureClass | None:
     body: an error reply's may be empty or not JSON. An answer that is not a JSON object is
     malformed.
     """
-    if not 200 <= status < 300:
+    if status not in GOOD_STATUSES:
         return classify_status(status, body)
     answer = parse_json(body.decode("utf-8", "replace"))
     if not isinstance(answer, Mapping):

@@ -17,6 +17,15 @@ _R = Reach
 CLIENT_STATUSES: Final = range(400, 500)
 _INVALID: Final = (400, 404, 422)
 _GONE: Final = "not found|not exist|expired|no longer|not be found"
+# The only statuses of an answer that a client can use.
+GOOD_STATUSES: Final = range(200, 300)
+# Statuses of a refusal that may be about a piece of the history or a field.
+REPAIRABLE_STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
+# After these statuses, client libraries send the same request again.
+REPEATED_STATUSES: Final = frozenset({405, *range(500, 600)})
+# The statuses of failures that pass by themselves, as official clients know them.
+LIMITED_STATUSES: Final = frozenset({429})
+PASSING_STATUSES: Final = LIMITED_STATUSES | {503, 529}
 
 
 def _pattern(*patterns: str) -> re.Pattern[str]:

@@ -38,6 +38,11 @@ from router.frame.replies import (
     error_reply,
 )
 from router.protocols.endpoints import ENDPOINTS
+from router.protocols.provider_refusals import (
+    LIMITED_STATUSES,
+    PASSING_STATUSES,
+    REPEATED_STATUSES,
+)
 from router.request.request_state import Attempt, RequestProgress, RoutedRequest
 from router.snapshot.compiled import CompiledRoute
 
@@ -45,11 +50,8 @@ from router.snapshot.compiled import CompiledRoute
 CLIENTS_HEED_S: Final = 60.0
 # OpenAI's code, on which its clients shorten the conversation and continue.
 TOO_LONG: Final = "context_length_exceeded"
-_NOT_ALLOWED: Final = 405
 _TOO_MANY: Final = 429
 _UNAVAILABLE: Final = 503
-# The statuses of failures that pass by themselves, as official clients know them.
-_PASSING_STATUSES: Final = (_TOO_MANY, _UNAVAILABLE, 529)
 
 
 def refusal_reply(failed: UpstreamFailed) -> Reply:
@@ -60,7 +62,7 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
     window gets OpenAI's code, on which clients shorten the conversation.
     """
     status = failed.status or 400
-    if failed.failure in CLIENT_FAILURES and (status >= 500 or status == _NOT_ALLOWED):
+    if failed.failure in CLIENT_FAILURES and status in REPEATED_STATUSES:
         status = 422
     if failed.failure is FailureClass.BLOCKED:
         words = failed.message or f"status {status}"
@@ -133,7 +135,9 @@ def find_passing(job: RoutedRequest, progress: RequestProgress) -> Passing | Non
     }
     # A provider that is overloaded for an unknown time is no reason for a retry if another one
     # is broken: the router has tried them all.
-    lasts = all(passing.wait_s is None and passing.status != _TOO_MANY for passing in found)
+    lasts = all(
+        passing.wait_s is None and passing.status not in LIMITED_STATUSES for passing in found
+    )
     if lasts and fails - PASSING - PASSED_ON:
         return None
     waits = [passing for passing in found if passing.wait_s is not None]
@@ -146,7 +150,7 @@ def _of_attempt(attempt: Attempt) -> Passing | None:
     if failure is None or failure.failure not in PASSING:
         return None
     usual = _TOO_MANY if failure.failure is FailureClass.RATE_LIMITED else _UNAVAILABLE
-    status = failure.status if failure.status in _PASSING_STATUSES else usual
+    status = failure.status if failure.status in PASSING_STATUSES else usual
     return Passing(status or usual, attempt.told_s, is_used_up(failure.headers))
 
 
@@ -215,7 +219,7 @@ def _passing_reply(
     """Tells the client to try again later. It may do so earlier, unless the pause is kept."""
     tried = _tried(progress)
     left_out = _passed_over(job, progress)
-    why = "limits requests" if passing.status == _TOO_MANY else "is overloaded"
+    why = "limits requests" if passing.status in LIMITED_STATUSES else "is overloaded"
     headers: tuple[Header, ...] = (RETRY,)
     when = "later"
     if passing.wait_s is not None:
@@ -229,7 +233,7 @@ def _passing_reply(
         passing.status,
         f"the provider of route {job.route.route.name!r} {why}: try again {when} "
         f"({_attempts_text(tried, left_out)})",
-        "rate_limit_exceeded" if passing.status == _TOO_MANY else "overloaded",
+        "rate_limit_exceeded" if passing.status in LIMITED_STATUSES else "overloaded",
         headers=headers,
         attempts=tried,
         targets=left_out,

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
-from http import HTTPStatus
 from typing import Final
 
 from harness.frame.failures import FailureClass
@@ -30,6 +29,7 @@ from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS, EMBEDDINGS
 from router.protocols.event_stream import StreamFilter
+from router.protocols.provider_refusals import GOOD_STATUSES
 from router.request.needs import (
     PROVIDER_PATHS,
     count_body,
@@ -208,7 +208,7 @@ class UpstreamCalls:
         try:
             transport = self._transport_for(attempt.upstream.provider)
             reply = await transport.send(_request(job, attempt))
-            if not 200 <= reply.status < 300:
+            if reply.status not in GOOD_STATUSES:
                 raise await read_refusal(reply)
             if on_head is not None:
                 on_head()
@@ -261,7 +261,7 @@ class UpstreamCalls:
         request = replace(_request(job, attempt), body=body, path=PROVIDER_PATHS[endpoint])
         reply = await self._transport_for(upstream.provider).send(request)
         try:
-            if reply.status != HTTPStatus.OK:
+            if reply.status not in GOOD_STATUSES:
                 raise await read_refusal(reply)
             return await reply.body()
         finally:

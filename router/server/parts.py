@@ -348,7 +348,7 @@ class RouterParts:
             ),
             *(
                 StateSample("learned_repairs", 1, (name, field))
-                for name, fields in self._learned().items()
-                for field in fields
+                for name, learned in self._learned().items()
+                for field in sorted({entry.field for entry in learned})
             ),
         ]

@@ -1,119 +1,46 @@
-"""Remembers a target's refusals for a day, to repair later requests before their first try.
+"""Remembers a target's refusals, to repair later requests before their first try.
 
 Two kinds of repairs exist: a field that the target does not take, and a piece of the
-history that only another provider reads. `transports` calls `learn` after a refusal, and
-`apply` before each request. What a refusal means is read in
+history that only another provider reads. `transports` calls `learn` after a refusal, `apply`
+before each request, and `note_answer` after a good answer. What a refusal means is read in
 `router.protocols.provider_failures`; a field's repair is found in
-`harness.routing.reliability.request_repair`.
+`harness.routing.reliability.request_repair`, and `repair_memory` decides to which requests it
+applies.
 """
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from harness.frame.failures import FailureClass
+from harness.routing.reliability.repair_memory import (
+    Combination,
+    RepairMemory,
+    begin_test,
+    note_answer,
+    read_combination,
+    remember_refusal,
+)
 from harness.routing.reliability.request_repair import (
     MAX_REPAIRS,
     RepairKind,
+    RepairReach,
     RequestRepair,
     find_repair,
     repair_request,
 )
-from router.conversation.chat_history import give_back_reasoning
-from router.conversation.hosted_tools import say_files
-from router.conversation.intake import MovedBody
-from router.conversation.native_histories import (
-    without_reasoning,
-    without_thoughts,
-)
-from router.frame.body import (
-    MESSAGES_PATH,
-    RESPONSES_PATH,
-    list_objects,
-    to_json,
-)
+from router.frame.body import to_json
 from router.frame.failure import error_object
 from router.frame.limits import BoundedMap
 from router.protocols.provider_failures import classify_status, refusal_row
 from router.protocols.provider_refusals import Piece
+from router.upstream.refused_pieces import read_values, without_piece
 from router.upstream.transport import UpstreamRequest
 
-Json = dict[str, Any]
-_SIGNED: Final = ("extra_content", "thinking_blocks", "reasoning_details")
-
-
-def without_piece(
-    request: UpstreamRequest,
-    piece: Piece,
-    values: Collection[str] | None = None,
-) -> tuple[UpstreamRequest, tuple[str, ...]] | None:
-    """Removes content of one kind; None if nothing changed. values: only content with one of
-    these ids or signatures.
-    """
-    moved = _body_without(request, piece, values)
-    if moved is None or moved.body == request.body:
-        return None
-    return replace(request, body=moved.body), moved.dropped
-
-
-def _body_without(
-    request: UpstreamRequest,
-    piece: Piece,
-    values: Collection[str] | None,
-) -> MovedBody | None:
-    # Paths below an endpoint, such as the token count, have the same history.
-    below = (path for path in (MESSAGES_PATH, RESPONSES_PATH) if request.path.startswith(path))
-    match piece, next(below, request.path):
-        case Piece.THINKING | Piece.SIGNATURE, "/messages":
-            return without_thoughts(request.body, values)
-        case Piece.REASONING, "/responses":
-            return without_reasoning(request.body, values)
-        case Piece.NO_REASONING, "/chat/completions":
-            chat: Json = json.loads(request.body)
-            give_back_reasoning(list_objects(chat.get("messages")))
-            return MovedBody(to_json(chat).encode())
-        case Piece.THINKING | Piece.SIGNATURE, "/chat/completions":
-            return _without_signatures(request.body)
-        case Piece.FILE, _:
-            return _without_files(request.body, values)
-        case _:
-            return None
-
-
-def _without_signatures(body: bytes) -> MovedBody:
-    chat: Json = json.loads(body)
-    gone: dict[str, None] = {}
-    for message in list_objects(chat.get("messages")):
-        for place in (message, *list_objects(message.get("tool_calls"))):
-            for name in _SIGNED:
-                if place.pop(name, None) is not None:
-                    gone[name] = None
-    return MovedBody(to_json(chat).encode(), tuple(gone)) if gone else MovedBody(body)
-
-
-def _without_files(body: bytes, values: Collection[str] | None) -> MovedBody:
-    asked: Json = json.loads(body)
-    history = "input" if "input" in asked else "messages"
-    gone = [f"{history}.{kind}" for kind in say_files(asked.get(history), values)]
-    if isinstance(asked.get("container"), str):
-        gone.append("container")
-        del asked["container"]
-    for tool in list_objects(asked.get("tools")):
-        if isinstance(tool.get("container"), str):
-            gone.append("tools.container")
-            tool["container"] = {"type": "auto"}
-    if not gone:
-        return MovedBody(body)
-    return MovedBody(to_json(asked).encode(), tuple(dict.fromkeys(gone)))
-
-
-# A target's refusal counts for this long.
-KEPT_S: Final = 86_400.0
-# The most (target, endpoint) pairs, fields of each pair, and refused values.
+# The most (target, endpoint) pairs, and refused values.
 KEPT: Final = 2048
-MOST_FIELDS: Final = 32
 VALUES: Final = 65_536
 # One request may lose this many different pieces.
 MOST_PIECES: Final = 2
@@ -122,9 +49,6 @@ FIELD: Final = "field"
 # In later requests, the router removes these pieces only if the target refused their values.
 _OF_VALUES: Final = frozenset({Piece.THINKING, Piece.REASONING, Piece.FILE})
 _ELSEWHERE: Final = " of another target"
-_VALUES: Final = re.compile(
-    rb'"(?:signature|data|encrypted_content|file_id)"\s*:\s*"([^"]+)"|"id"\s*:\s*"(rs_[^"]+)"'
-)
 # Classes of refusals that may be about a field.
 _OF_A_FIELD: Final = frozenset(
     {
@@ -138,30 +62,50 @@ _WORDS: Final = re.compile(r"[a-z]+")
 Headers = tuple[tuple[bytes, bytes], ...]
 # Provider, maker, endpoint.
 Place = tuple[str, str, str]
+
+
+class LearnedField(NamedTuple):
+    """A field that a target refuses. conditions: the rest of the refused combination, for
+    people; empty if the target refuses the field in all requests.
+    """
+
+    field: str
+    conditions: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        return (
+            f"{self.field} with {', '.join(self.conditions)}" if self.conditions else self.field
+        )
+
+
 # Fields that a target refuses, by the target's name.
-LearnedFields = Callable[[], Mapping[str, Sequence[str]]]
+LearnedFields = Callable[[], Mapping[str, Sequence[LearnedField]]]
 
 
 class Repaired(NamedTuple):
-    """A request for another try. refused: the piece that the target refused, or FIELD."""
+    """A request for another try. refused: the piece that the target refused, or FIELD.
+
+    learned: the refused request and the repair of its field, for `keep` if the repair helps.
+    """
 
     request: UpstreamRequest
     changed: tuple[str, ...]
     refused: str
+    learned: tuple[UpstreamRequest, RequestRepair] | None = None
 
 
 class TargetRepairs(NamedTuple):
-    """An endpoint's repairs, each with its expiry, by field. target: `provider/model`."""
+    """An endpoint's refusals. target: `provider/model`."""
 
     target: str
-    repairs: Mapping[str, tuple[RequestRepair, float]]
+    memory: RepairMemory
 
 
 class LearnedRepairs:
     """Repairs of targets, by provider, maker and endpoint. monotonic: a clock in seconds.
 
-    An instance belongs to one worker: each worker learns by itself, and forgets after
-    KEPT_S.
+    An instance belongs to one worker: each worker learns by itself.
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
@@ -171,13 +115,40 @@ class LearnedRepairs:
         self._refused: BoundedMap[tuple[str, str, bytes], Piece] = BoundedMap(VALUES)
         self.any = False  # most routers have no repairs
 
-    def apply(self, request: UpstreamRequest) -> tuple[UpstreamRequest, tuple[str, ...]]:
-        """Returns the request as its target takes it, and the names of the changed parts."""
-        repairs = self._current(request)
-        less, lost = self._without_pieces(request, repairs)
-        fields = [r for r in repairs if r.kind is not RepairKind.LEAVE_PIECE]
-        sent, changed = _repaired(less, fields) if fields else (less, ())
-        return sent, (*lost, *changed)
+    def apply(
+        self, request: UpstreamRequest, *, may_test: bool = True
+    ) -> tuple[UpstreamRequest, tuple[str, ...]]:
+        """Returns the request as its target takes it, and the names of the changed parts.
+
+        may_test: whether a repair that is due for a test may be left out.
+        """
+        body, combination = _read(request)
+        place = _place(request, body)
+        known = self._by_target.get(place)
+        if known is None:
+            return request, ()
+        now_s = self._monotonic()
+        changed: tuple[str, ...] = ()
+        for entry in known.memory.known:
+            if not entry.counts(now_s):
+                continue
+            if entry.repair.kind is RepairKind.LEAVE_PIECE:
+                repaired, gone = self._without_piece(request, entry.repair)
+            elif combination is None or not entry.applies(body, combination):
+                continue
+            elif may_test and now_s >= entry.test_at_s:
+                may_test = False  # one test a request, which keeps within MAX_REPAIRS
+                memory = begin_test(known.memory, entry, now_s)
+                self._by_target.put(place, known._replace(memory=memory))
+                continue
+            else:
+                repaired, gone = _repaired(request, entry.repair)
+            if repaired is not request:
+                request = repaired
+                # A later repair was learned from a request that this repair had changed.
+                body, combination = _read(request)
+            changed = (*changed, *gone)
+        return request, changed
 
     def learn(
         self,
@@ -204,11 +175,13 @@ class LearnedRepairs:
         if less is None:
             return None
         if piece in _OF_VALUES:
-            for value in _values(request.body) - _values(less[0].body):
+            for value in read_values(request.body) - read_values(less[0].body):
                 self._refused.put((request.provider.name, request.maker, value), piece)
-            self._keep(
+            self.keep(
                 request,
-                RequestRepair(RepairKind.LEAVE_PIECE, f"{piece}{_ELSEWHERE}"),
+                RequestRepair(
+                    RepairKind.LEAVE_PIECE, f"{piece}{_ELSEWHERE}", reach=RepairReach.OUTRIGHT
+                ),
             )
         return Repaired(*less, piece)
 
@@ -219,107 +192,114 @@ class LearnedRepairs:
         refusal: bytes,
         error: Mapping[str, object],
     ) -> Repaired | None:
-        if classify_status(status, refusal) not in _OF_A_FIELD:
-            return None
         repair = find_repair(error, json.loads(request.body))
         if repair is None:
             return None
-        if repair.kept:
-            self._keep(request, repair)
-        repaired, changed = _repaired(request, [repair])
-        is_same = (repaired.body, repaired.headers) == (
-            request.body,
-            request.headers,
-        )
-        return None if is_same else Repaired(repaired, changed, FIELD)
+        # A way out in the provider's words is one for each class, such as a missing endpoint.
+        classed = classify_status(status, refusal) in _OF_A_FIELD
+        if not classed and repair.kind is not RepairKind.SET:
+            return None
+        repaired, changed = _repaired(request, repair)
+        if (repaired.body, repaired.headers) == (request.body, request.headers):
+            return None
+        if repair.reach is RepairReach.REQUEST:
+            return Repaired(repaired, changed, FIELD)
+        repaired, more = self.apply(repaired, may_test=False)
+        return Repaired(repaired, (*changed, *more), FIELD, (request, repair))
 
-    def _without_pieces(
-        self, request: UpstreamRequest, repairs: Iterable[RequestRepair]
+    def note_answer(self, request: UpstreamRequest) -> None:
+        """Ends the repairs that would have changed a request with a good answer."""
+        body, combination = _read(request)
+        place = _place(request, body)
+        known = self._by_target.get(place)
+        if known is None or combination is None:
+            return
+        memory = note_answer(known.memory, body, combination)
+        if memory is not known.memory:
+            self._by_target.put(place, known._replace(memory=memory))
+
+    def _without_piece(
+        self, request: UpstreamRequest, repair: RequestRepair
     ) -> tuple[UpstreamRequest, tuple[str, ...]]:
-        lost: tuple[str, ...] = ()
-        for repair in repairs:
-            if repair.kind is RepairKind.LEAVE_PIECE:
-                piece = Piece(repair.field.removesuffix(_ELSEWHERE))
-                of = request.provider.name, request.maker
-                found = {
-                    value.decode("utf-8", "replace")
-                    for value in _values(request.body)
-                    if self._refused.get((*of, value)) is piece
-                }
-                less = without_piece(request, piece, found) if found else None
-                request, gone = less or (request, ())
-                lost = (*lost, *gone)
-        return request, lost
+        piece = Piece(repair.field.removesuffix(_ELSEWHERE))
+        of = request.provider.name, request.maker
+        found = {
+            value.decode("utf-8", "replace")
+            for value in read_values(request.body)
+            if self._refused.get((*of, value)) is piece
+        }
+        less = without_piece(request, piece, found) if found else None
+        return less or (request, ())
 
-    def fields(self) -> Mapping[str, Sequence[str]]:
+    def fields(self) -> Mapping[str, Sequence[LearnedField]]:
         """Returns the fields that each target refuses, by `provider/model`, for alerts and
         metrics.
         """
-        now = self._monotonic()
-        found: dict[str, set[str]] = {}
-        for target, repairs in self._by_target.values():
+        now_s = self._monotonic()
+        found: dict[str, set[LearnedField]] = {}
+        for target, memory in self._by_target.values():
             shown = {
-                repair.shown
-                for repair, until in repairs.values()
-                if now < until and repair.kind is not RepairKind.RENAME  # same meaning
+                LearnedField(
+                    entry.repair.shown,
+                    tuple(entry.refused.conditions(entry.repair.field)),
+                )
+                for entry in memory.known
+                # Renaming a field does not change a request's meaning.
+                if entry.counts(now_s) and entry.repair.kind is not RepairKind.RENAME
             }
             if shown:
                 found.setdefault(target, set()).update(shown)
         return {target: sorted(shown) for target, shown in sorted(found.items())}
 
-    def _keep(self, request: UpstreamRequest, repair: RequestRepair) -> None:
-        now = self._monotonic()
-        known = self._by_target.get(_place(request))
-        kept = {
-            field: (old, until)
-            for field, (old, until) in (known.repairs if known else {}).items()
-            if now < until and field != repair.field
-        }
-        latest = dict(list(kept.items())[1 - MOST_FIELDS :])
-        latest[repair.field] = (repair, now + KEPT_S)
-        target = f"{request.provider.name}/{json.loads(request.body).get('model')}"
-        self._by_target.put(_place(request), TargetRepairs(target, latest))
+    def keep(self, request: UpstreamRequest, repair: RequestRepair) -> None:
+        """Remembers a repair for later requests. request: as the provider refused it.
+
+        Call it only for a repair that helped: the provider answered, or named another part.
+        Otherwise a client could take fields from other clients by sending a field whose name
+        looks like a path, such as `reasoning.effort`.
+        """
+        body, combination = _read(request)
+        if combination is None:
+            return
+        place = _place(request, body)
+        known = self._by_target.get(place)
+        memory = remember_refusal(
+            known.memory if known else RepairMemory(),
+            repair,
+            body,
+            combination,
+            self._monotonic(),
+        )
+        target = f"{request.provider.name}/{body.get('model')}"
+        self._by_target.put(place, TargetRepairs(target, memory))
         self.any = True
 
-    def _current(self, request: UpstreamRequest) -> list[RequestRepair]:
-        now = self._monotonic()
-        known = self._by_target.get(_place(request))
-        found = known.repairs.values() if known else ()
-        return [repair for repair, until in found if now < until]
+
+def _read(request: UpstreamRequest) -> tuple[dict[str, Any], Combination | None]:
+    body: dict[str, Any] = json.loads(request.body)
+    return body, read_combination(body, _betas(request.headers))
+
+
+def _place(request: UpstreamRequest, body: Mapping[str, Any]) -> Place:
+    return request.provider.name, request.maker or str(body.get("model")), request.path
 
 
 def _repaired(
-    request: UpstreamRequest, repairs: Sequence[RequestRepair]
+    request: UpstreamRequest, repair: RequestRepair
 ) -> tuple[UpstreamRequest, tuple[str, ...]]:
-    """Applies repairs of fields. Removes beta headers that belong to the removed fields."""
-    body, changed = repair_request(json.loads(request.body), repairs)
+    """Applies a repair of a field. Removes beta headers that belong to the removed field."""
+    body, changed = repair_request(json.loads(request.body), [repair])
     sent_betas = _betas(request.headers)
-    refused = {
-        name.strip()
-        for repair in repairs
-        if repair.kind is RepairKind.LEAVE_BETA
-        for name in repair.field.split(",")
-    }
-    named = [beta for beta in sent_betas if beta in refused]
+    named = [beta for beta in sent_betas if beta in repair.betas]
     betas = [
         *named,
         *(beta for beta in sent_betas if _goes_with(beta, changed)),
     ]
-    if not (changed or betas or any(r.kind is RepairKind.RENAME for r in repairs)):
+    if not (changed or betas or repair.kind is RepairKind.RENAME):
         return request, ()
     headers = _without_betas(request.headers, betas)
     sent = replace(request, body=to_json(body).encode(), headers=headers)
     return sent, (*changed, *named)
-
-
-def _values(body: bytes) -> set[bytes]:
-    """Returns the signatures and ids in a body by which a refused piece is known again."""
-    return {signed or id_ for signed, id_ in _VALUES.findall(body)}
-
-
-def _place(request: UpstreamRequest) -> Place:
-    maker = request.maker or str(json.loads(request.body).get("model"))
-    return request.provider.name, maker, request.path
 
 
 def _goes_with(beta: str, fields: Iterable[str]) -> bool:

@@ -20,6 +20,7 @@ from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.ports import Posted
 from harness.providers.target import Provider
+from harness.routing.reliability.request_repair import RequestRepair
 from harness.routing.settings import RouterSettings
 from router.conversation.chat_history import (
     mark_chat,
@@ -46,6 +47,7 @@ from router.frame.failure import (
 )
 from router.protocols.endpoints import DIALECTS
 from router.protocols.provider_failures import classify_status
+from router.protocols.provider_refusals import GOOD_STATUSES, REPAIRABLE_STATUSES
 from router.upstream.endpoint_translation import (
     TRANSLATIONS,
     TranslatedRequest,
@@ -117,10 +119,6 @@ def _marked(
     return data[:start] + (b" " if start else b"") + to_json(answer).encode()
 
 
-# Statuses of a refusal that may be about a piece of the history or a field.
-STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
-
-
 class ConversationTransport(Transport):
     """Adapts conversations to one kind of provider.
 
@@ -181,13 +179,17 @@ class ConversationTransport(Transport):
         reply = await self._way(request).send(request)
         dropped = moved.dropped
         refused: tuple[str, ...] = ()
-        if reply.status in STATUSES:
+        if reply.status in REPAIRABLE_STATUSES:
             request, reply, dropped, refused = await self._repaired(
                 request,
                 reply,
                 dropped,
             )
-        rewrite = self._rewrite(request, moved) if reply.status < min(STATUSES) else None
+        rewrite: Rewrite | None = None
+        if reply.status in GOOD_STATUSES:
+            rewrite = self._rewrite(request, moved)
+            if self._repairs.any:
+                self._repairs.note_answer(request)
         if rewrite is not None or dropped or refused:
             reply = MovedReply(
                 reply,
@@ -195,7 +197,7 @@ class ConversationTransport(Transport):
                 sorted({*refused}),
                 rewrite,
             )
-        if chat is not None and 200 <= reply.status < 300:
+        if chat is not None and reply.status in GOOD_STATUSES:
             return BridgedReply(reply, chat, stream=request.stream)
         return reply  # the caller reads errors of every protocol
 
@@ -219,10 +221,11 @@ class ConversationTransport(Transport):
         dropped: tuple[str, ...],
     ) -> tuple[UpstreamRequest, UpstreamReply, tuple[str, ...], tuple[str, ...]]:
         """Repeats a refused request without the refused part, while each refusal names a new
-        part.
+        part. Keeps the repairs that helped.
         """
         refused: list[str] = []
-        while reply.status in STATUSES:
+        learned: tuple[UpstreamRequest, RequestRepair] | None = None
+        while reply.status in REPAIRABLE_STATUSES:
             body = await read_error_body(reply)
             less = self._repairs.learn(request, reply.status, body, refused)
             if less is None:
@@ -234,11 +237,16 @@ class ConversationTransport(Transport):
                     source=reply,
                 )
                 break
+            if learned is not None:
+                self._repairs.keep(*learned)
+            learned = less.learned
             await reply.aclose()
             request = less.request
             dropped = (*dropped, *less.changed)
             refused.append(less.refused)
             reply = await self._way(request).send(request)
+        if learned is not None and reply.status in GOOD_STATUSES:
+            self._repairs.keep(*learned)
         return request, reply, dropped, tuple(refused)
 
     def _rewrite(self, request: UpstreamRequest, moved: MovedBody) -> Rewrite | None:
@@ -381,5 +389,6 @@ class ProviderClient:
             name.decode("latin-1"): value.decode("utf-8", "surrogateescape")
             for name, value in reply.headers
         }
-        failure = None if reply.status == 200 else classify_status(reply.status, raw)
+        good = reply.status in GOOD_STATUSES
+        failure = None if good else classify_status(reply.status, raw)
         return Posted(reply.status, headers, raw, failure)

@@ -141,7 +141,7 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
             text="t",
         )
     assert row(ctx, "sim").repairs == [learned]
-    assert not queries.list_alerts(ctx).items
+    assert [alert.title for alert in queries.list_alerts(ctx)] == [learned]
     bedrock = row(ctx, "bedrock")
     assert (bedrock.configured, bedrock.health) == (
         False,

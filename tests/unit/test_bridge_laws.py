@@ -30,7 +30,7 @@ from router.upstream.endpoint_translation import (
     translate_message,
     translate_response,
 )
-from router.upstream.learned_repairs import without_piece
+from router.upstream.refused_pieces import without_piece
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_upstream import DONE
 from tests.wire import chats

@@ -311,7 +311,7 @@ async def test_what_was_refused_stays_behind_in_each_later_turn_and_nothing_else
         assert (reply.status, len(wire.seen)) == (200, requests)
     assert json.loads(wire.seen[-1].body)[history][-2] == answer
     ((shown,),) = repairs.fields().values()
-    assert shown.endswith(" of another target")
+    assert shown.words.endswith(" of another target")
 
 
 async def test_reasoning_that_a_provider_wants_back_is_given_empty() -> None:

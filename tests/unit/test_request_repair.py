@@ -14,6 +14,7 @@ from harness.providers.models.capabilities import (
     dropped_features,
 )
 from harness.providers.target import Target
+from harness.routing.reliability.repair_memory import KEPT_S
 from harness.routing.reliability.request_repair import (
     RepairKind,
     find_repair,
@@ -22,7 +23,6 @@ from harness.routing.reliability.request_repair import (
 from router.frame.body import read_request
 from router.frame.failure import error_object
 from router.request.needs import given_fields, without_fields
-from router.upstream.learned_repairs import KEPT_S
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error

@@ -10,7 +10,7 @@ from router.conversation.intake import INTAKES
 from router.conversation.tool_schemas import SCHEMA_RULES, write_schema
 from router.frame.failure import Untranslatable
 from router.upstream.reply_reading import ReadReply
-from router.upstream.translate.chat_answer import translate_refusal
+from router.upstream.translate.provider_errors import translate_refusal
 from router.upstream.translate.request_screening import (
     RULES,
     ScreenedRequest,

@@ -18,6 +18,8 @@ from harness.app.database import without_password
 from harness.app.processes import answers_http
 from harness.config.model import Settings
 from harness.evals.settings import SuiteSettings
+from harness.frame.alerts.alert import ALERT_RULES, AlertKind
+from harness.frame.alerts.records import Alerts
 from harness.frame.errors import (
     DatabaseUnusable,
     NotAllowed,
@@ -354,6 +356,16 @@ def _chains(_: Settings, context: Context) -> Findings:
         yield DoctorFinding("overrides", "fail", violation, step)
 
 
+def _learned_repairs(_: Settings, context: Context) -> Findings:
+    """Lists the fields that routers change because a target refused them."""
+    with context.store.read() as tx:
+        learned = Alerts(tx).list(open_only=True)
+    kind = AlertKind.LEARNED_REPAIR
+    for alert in learned:
+        if alert.kind is kind:
+            yield DoctorFinding(alert.subject, "warn", alert.title, ALERT_RULES[kind].next_step)
+
+
 def _leader(_: Settings, context: Context) -> Findings:
     leader = context.store.leader()
     found = f"{leader} leads" if leader else "no leader: run `swapgate serve control`"
@@ -394,5 +406,6 @@ _DATABASE_CHECKS: Final = (
     _differences,
     _freezes,
     _chains,
+    _learned_repairs,
     _leader,
 )

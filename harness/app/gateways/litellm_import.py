@@ -32,7 +32,7 @@ from harness.providers import api_base_rules
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.target import Target
 from harness.routing.reliability.breaker import DEFAULT_BREAKER
-from harness.routing.reliability.request_repair import HINTS, LENGTHS
+from harness.routing.reliability.refusal_words import HINTS, LENGTHS
 from harness.routing.route_changes import spell_route_name
 
 SECTIONS: Final = ("litellm_settings", "router_settings", "general_settings")

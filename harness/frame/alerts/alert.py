@@ -70,8 +70,6 @@ class AlertRule:
     # report the end. None if the control plane itself checks the cause.
     silent: timedelta | None = None
     remind: timedelta = timedelta(hours=24)  # the interval of reminders while the cause lasts
-    # If False, no sink gets the alert and no list has it; only one page shows it.
-    notifies: bool = True
 
 
 NO_SINK: Final = (
@@ -199,10 +197,11 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.LEARNED_REPAIR: AlertRule(
         _S.INFO,
-        "nothing, if answers may lack the field; else send such requests to another target. "
-        "The router omits the field for a day",
+        "nothing, if answers may lack the field; else leave out a field of the combination, or "
+        "send such requests to another target. Page Providers and `swapgate doctor` list the "
+        "combinations",
         silent=_WORKER,
-        notifies=False,
+        remind=timedelta(days=7),
     ),
     _K.KEY_BUDGET: AlertRule(
         _S.WARNING,

@@ -140,8 +140,6 @@ def resolution_delay(record: AlertRecord) -> timedelta:
 
 def due_message(record: AlertRecord, now: datetime) -> Notified | None:
     """Returns the message that is due now; None if people know the state."""
-    if not ALERT_RULES[record.kind].notifies:
-        return None
     if not ALERT_RULES[record.kind].lasting:
         # A newly configured sink must not get last month's events.
         recent = now - record.last_seen < REMIND_AFTER

@@ -17,8 +17,8 @@ from router.upstream.translate.chat_answer import (
     ChunkMaker,
     chat_message,
     completion,
-    google_error,
 )
+from router.upstream.translate.provider_errors import google_error
 from router.upstream.translate.request_screening import (
     Json,
     ScreenedRequest,

@@ -22,16 +22,17 @@ from typing import Any, Final, TypeVar
 from harness.frame.errors import ConfigError
 from harness.frame.failures import FailureClass
 from router.frame.failure import Untranslatable, UpstreamFailed
+from router.protocols.provider_refusals import GOOD_STATUSES
 from router.upstream.reply_reading import WrappedReply, chunks_until_end
 from router.upstream.translate.anthropic import AnthropicTranslation
 from router.upstream.translate.bedrock import BedrockTranslation
-from router.upstream.translate.chat_answer import (
-    translate_refusal,
-    whole_refusal,
-)
 from router.upstream.translate.gemini import (
     GeminiTranslation,
     VertexTranslation,
+)
+from router.upstream.translate.provider_errors import (
+    translate_refusal,
+    whole_refusal,
 )
 from router.upstream.translate.request_screening import Json, screen_request
 from router.upstream.translate.translation import (
@@ -141,7 +142,7 @@ class TranslatingTransport(Transport):
             return whole_refusal(error)
         reply = await self._wire.send(sent)
         try:
-            if not 200 <= reply.status < 300:
+            if reply.status not in GOOD_STATUSES:
                 return await translate_refusal(reply, self._kind)
             if request.stream:
                 return StreamReply(reply, translation.chunks(ask), ask.dropped)

@@ -1,0 +1,347 @@
+"""Remembers which combinations of fields a model's endpoint refused, so that a repair changes
+only later requests with the same combination. Pure: functions of memory, observation and time.
+
+A combination has three parts. Beta headers and switches (the effort, thinking on or off) must
+be the same. All other fields are compared by name and by small values. Two refusals with the
+same switches show that the fields in which they differ do not matter.
+
+A remembered refusal is tested again: after `FIRST_WAIT_S`, one request goes out unchanged. A
+refusal doubles the wait, up to `KEPT_S`; a good answer ends the repair.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from itertools import chain, islice
+from typing import Any, Final
+
+from harness.routing.reliability.refusal_words import HINTS, LENGTHS
+from harness.routing.reliability.request_repair import (
+    RepairKind,
+    RepairReach,
+    RequestRepair,
+    repair_request,
+)
+
+# A refusal counts for this long, and for this long before the first test.
+KEPT_S: Final = 86_400.0
+FIRST_WAIT_S: Final = 600.0
+# While one test is under way, further requests are repaired.
+TEST_GAP_S: Final = 60.0
+# The most refusals, and the most accepted combinations, of an endpoint.
+MOST_REFUSALS: Final = 64
+MOST_ACCEPTED: Final = 64
+# A request with more or longer fields has no combination to remember.
+MOST_FIELDS: Final = 64
+MOST_LETTERS: Final = 64
+MOST_TEXTS: Final = 256
+# Switches of the way in which a model answers, by their paths.
+_SWITCHES: Final = (
+    "reasoning_effort",
+    "reasoning.effort",
+    "reasoning.enabled",
+    "output_config.effort",
+    "thinking",
+    "thinking.type",
+    "enable_thinking",
+    "think",
+    "chat_template_kwargs.enable_thinking",
+    "chat_template_kwargs.thinking",
+)
+# The content, of which the kinds count (`_content_kinds`), and names of callers.
+_NO_PART: Final = frozenset(
+    {
+        "model",
+        "messages",
+        "input",
+        "prompt",
+        "system",
+        "instructions",
+        "user",
+        "metadata",
+        "safety_identifier",
+        "prompt_cache_key",
+    }
+)
+_SMALL: Final = re.compile(r"[\w.:-]{0,24}")
+# Fields beside HINTS and LENGTHS that people may see. Other names may be a client's text.
+_SHOWN: Final = frozenset(
+    {*HINTS, *LENGTHS, *_SWITCHES, "tools", "tool_choice", "stream", "response_format"}
+)
+_SHOWN_VALUES: Final = re.compile(
+    "none|minimal|low|medium|high|xhigh|max|true|false|enabled|disabled|adaptive|auto"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """The fields of one request. switches, fields: names, and `name=value` for small values."""
+
+    betas: frozenset[str]
+    switches: frozenset[str]
+    fields: frozenset[str]
+
+
+def read_combination(
+    body: Mapping[str, Any], betas: Collection[str] = ()
+) -> Combination | None:
+    """Reads the combination of a request; None if its fields are too many or too long."""
+    given = {name: value for name, value in body.items() if _is_part(name, value)}
+    if len(given) > MOST_FIELDS or any(len(name) > MOST_LETTERS for name in given):
+        return None
+    texts = (text for name, value in given.items() for text in _texts(name, value))
+    named = set(islice(chain(texts, _content_kinds(body)), MOST_TEXTS))
+    if len(named) == MOST_TEXTS:
+        return None
+    switches = {text for text in named if text.partition("=")[0] in _SWITCHES}
+    return Combination(frozenset(betas), frozenset(switches), frozenset(named - switches))
+
+
+def _is_part(name: str, value: object) -> bool:
+    # Without a stream means the same as `stream: false`, and null the same as no field.
+    return name not in _NO_PART and value is not None and (name, value) != ("stream", False)
+
+
+def _texts(name: str, value: Any) -> Iterator[str]:
+    """Yields a field's name, and its small values: `a`, `a=true`, `a.b=low`."""
+    yield name
+    inner = value.items() if isinstance(value, Mapping) else ()
+    for path, part in ((name, value), *((f"{name}.{key}", part) for key, part in inner)):
+        if isinstance(part, bool):
+            yield f"{path}={json.dumps(part)}"
+        elif isinstance(part, str) and _SMALL.fullmatch(part):
+            yield f"{path}={part}"
+
+
+def _content_kinds(body: Mapping[str, Any]) -> set[str]:
+    """Returns the kinds of content other than text: `content.image_url`."""
+    turns = body.get("messages") or body.get("input")
+    contents = [
+        turn.get("content")
+        for turn in (turns if isinstance(turns, list) else ())
+        if isinstance(turn, Mapping)
+    ]
+    kinds = {
+        part.get("type")
+        for content in contents
+        if isinstance(content, list)
+        for part in content
+        if isinstance(part, Mapping)
+    }
+    small = {kind for kind in kinds if isinstance(kind, str) and _SMALL.fullmatch(kind)}
+    return {f"content.{kind}" for kind in small if "text" not in kind}
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedCombination:
+    """The combinations that a refusal covers.
+
+    betas: None for any. switches: None for any. always: fields that each covered request has.
+    ever: fields that it may have; None for any. value: of the refused field, as JSON; empty
+    for any.
+    """
+
+    betas: frozenset[str] | None
+    switches: frozenset[str] | None
+    always: frozenset[str]
+    ever: frozenset[str] | None
+    value: str = ""
+
+    def covers(self, combination: Combination, value: str) -> bool:
+        """Returns whether a request is covered. value: of its repaired field, as JSON."""
+        return (
+            (self.betas is None or self.betas == combination.betas)
+            and (self.switches is None or self.switches == combination.switches)
+            and self.always <= combination.fields
+            and (self.ever is None or combination.fields <= self.ever)
+            and self.value in ("", value)
+        )
+
+    def merged(self, other: "RefusedCombination") -> "RefusedCombination | None":
+        """Joins two refusals that differ in fields alone; None for others."""
+        same = (self.betas, self.switches, self.value)
+        if self.ever is None or other.ever is None:
+            return None
+        if same != (other.betas, other.switches, other.value):
+            return None
+        return replace(self, always=self.always & other.always, ever=self.ever | other.ever)
+
+    def conditions(self, field: str) -> list[str]:
+        """Names the other fields of the combination for people, without clients' texts."""
+        named = [text.partition("=") for text in (self.switches or frozenset()) | self.always]
+        shown = {
+            f"{name}={value}" if _SHOWN_VALUES.fullmatch(value) else name
+            for name, _, value in named
+            if name in _SHOWN and name != field
+        }
+        # `reasoning_effort=high` says more than `reasoning_effort`.
+        said = sorted(text for text in shown if not any(f"{text}=" in more for more in shown))
+        return [*said, *(["its beta headers"] if self.betas else [])]
+
+
+def _refused_combinations(
+    repair: RequestRepair, combination: Combination, value: str
+) -> RefusedCombination:
+    if repair.reach is RepairReach.OUTRIGHT:
+        # A beta header may make a field known.
+        betas = combination.betas if repair.kind is RepairKind.LEAVE_OUT else None
+        return RefusedCombination(betas, None, frozenset(), None)
+    exact = value if repair.reach is RepairReach.EXACT else ""
+    return RefusedCombination(
+        combination.betas, combination.switches, combination.fields, combination.fields, exact
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRefusal:
+    """A repair, the combinations to which it applies, and the time of its next test.
+
+    Times are in seconds of a monotonic clock.
+    """
+
+    repair: RequestRepair
+    refused: RefusedCombination
+    at_s: float  # of the last refusal
+    wait_s: float
+    test_at_s: float
+
+    def counts(self, now_s: float) -> bool:
+        return now_s - self.at_s < KEPT_S
+
+    def applies(self, body: Mapping[str, Any], combination: Combination) -> bool:
+        """Returns whether the request is covered, and the repair would change it."""
+        value = _value(body, self.repair.field)
+        return self.refused.covers(combination, value) and _changes(
+            self.repair, body, combination
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RepairMemory:
+    """What an endpoint of a model refused, and accepted beside it.
+
+    accepted: fields with combinations that the endpoint took after a refusal of the field.
+    """
+
+    known: tuple[KnownRefusal, ...] = ()
+    accepted: tuple[tuple[RequestRepair, Combination], ...] = ()
+
+
+def remember_refusal(
+    memory: RepairMemory,
+    repair: RequestRepair,
+    body: Mapping[str, Any],
+    combination: Combination,
+    now_s: float,
+) -> RepairMemory:
+    """Adds a refusal of a request. body, combination: as the provider refused them."""
+    value = _value(body, repair.field)
+    new = _refused_combinations(repair, combination, value)
+    accepted = tuple(entry for entry in memory.accepted if entry != (repair, combination))
+    kept: list[KnownRefusal] = []
+    added = False
+    for old in memory.known:
+        if not old.counts(now_s):
+            continue
+        covered = old.refused.covers(combination, value)
+        if old.repair != repair:
+            # The provider names another repair of this field for the same combination.
+            if not (covered and old.repair.field == repair.field):
+                kept.append(old)
+            continue
+        if not added and covered:
+            kept.append(_wait_longer(old, now_s))
+            added = True
+            continue
+        wider = None if added else _joined(old, new, accepted)
+        added = added or wider is not None
+        kept.append(old if wider is None else _fresh(repair, wider, now_s))
+    if not added:
+        kept.append(_fresh(repair, new, now_s))
+    return RepairMemory(tuple(kept[-MOST_REFUSALS:]), accepted)
+
+
+def _joined(
+    old: KnownRefusal,
+    new: RefusedCombination,
+    accepted: Collection[tuple[RequestRepair, Combination]],
+) -> RefusedCombination | None:
+    """Joins refusals of one repair, unless the provider accepted a request in between."""
+    if old.repair.reach is not RepairReach.COMBINATION:
+        return None
+    wider = old.refused.merged(new)
+    took = [combination for repair, combination in accepted if repair == old.repair]
+    if wider is None or any(wider.covers(combination, "") for combination in took):
+        return None
+    return wider
+
+
+def _fresh(repair: RequestRepair, refused: RefusedCombination, now_s: float) -> KnownRefusal:
+    return KnownRefusal(repair, refused, now_s, FIRST_WAIT_S, now_s + FIRST_WAIT_S)
+
+
+def _wait_longer(old: KnownRefusal, now_s: float) -> KnownRefusal:
+    """Doubles the wait after a refused test. Requests that were under way together count
+    once.
+    """
+    if now_s - old.at_s < old.wait_s:
+        return old
+    wait_s = min(KEPT_S, 2 * old.wait_s)
+    return replace(old, at_s=now_s, wait_s=wait_s, test_at_s=now_s + wait_s)
+
+
+def note_answer(
+    memory: RepairMemory,
+    body: Mapping[str, Any],
+    combination: Combination,
+) -> RepairMemory:
+    """Ends the repairs that would have changed a request with a good answer.
+
+    body, combination: as the provider got them.
+    """
+    known = tuple(
+        entry
+        for entry in memory.known
+        if entry.repair.kind is RepairKind.LEAVE_PIECE or not entry.applies(body, combination)
+    )
+    took = {
+        (entry.repair, combination): None
+        for entry in known
+        if entry.repair.reach is RepairReach.COMBINATION
+        and _changes(entry.repair, body, combination)
+    }
+    if len(known) == len(memory.known) and took.keys() <= set(memory.accepted):
+        return memory
+    accepted = tuple({**dict.fromkeys(memory.accepted), **took})
+    return RepairMemory(known, accepted[-MOST_ACCEPTED:])
+
+
+def begin_test(memory: RepairMemory, entry: KnownRefusal, now_s: float) -> RepairMemory:
+    """Marks that one request goes out unchanged, and keeps others from it for TEST_GAP_S."""
+    testing = replace(entry, test_at_s=now_s + TEST_GAP_S)
+    return replace(
+        memory,
+        known=tuple(testing if old is entry else old for old in memory.known),
+    )
+
+
+def _changes(
+    repair: RequestRepair,
+    body: Mapping[str, Any],
+    combination: Combination,
+) -> bool:
+    if repair.kind is RepairKind.LEAVE_BETA:
+        return not combination.betas.isdisjoint(repair.betas)
+    return repair_request(body, [repair])[0] != body
+
+
+def _value(body: Mapping[str, Any], path: str) -> str:
+    name, _, inner = path.partition(".")
+    value = body.get(name)
+    if inner and isinstance(value, Mapping):
+        value = value.get(inner)
+    text = json.dumps(value, sort_keys=True)
+    # A long text, such as metadata, is compared by its digest, to save memory.
+    return text if len(text) <= MOST_LETTERS else blake2b(text.encode()).hexdigest()

@@ -1,0 +1,144 @@
+"""Reads the errors of Anthropic, AWS and Google into OpenAI's form, so that one table
+classifies them (`router.protocols.provider_refusals`).
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from router.frame.failure import Untranslatable
+from router.upstream.reply_reading import ReadReply, read_error_body
+from router.upstream.transport import UpstreamReply
+
+Json = dict[str, Any]
+
+# OpenAI's error type for each status of Google.
+_TYPES: Final[Mapping[str, str]] = {
+    "INVALID_ARGUMENT": "invalid_request_error",
+    "FAILED_PRECONDITION": "invalid_request_error",
+    "OUT_OF_RANGE": "invalid_request_error",
+    "UNAUTHENTICATED": "authentication_error",
+    "PERMISSION_DENIED": "permission_error",
+    "NOT_FOUND": "not_found_error",
+    "RESOURCE_EXHAUSTED": "rate_limit_error",
+    "INTERNAL": "server_error",
+    "UNAVAILABLE": "overloaded_error",
+    "DEADLINE_EXCEEDED": "timeout_error",
+}
+_AWS_TYPES: Final[Mapping[int, str]] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "overloaded_error",
+}
+_JSON: Final = (b"content-type", b"application/json")
+_AWS_TOO_LONG: Final = "input is too long"
+_GOOGLE_TOO_LONG: Final = "exceeds the maximum number of tokens"
+_SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s")
+_RATES: Final = (b"anthropic-ratelimit-", b"x-ratelimit-")
+_KEPT: Final = (
+    b"retry-after",
+    b"retry-after-ms",
+    b"request-id",
+    b"x-request-id",
+)
+
+
+def whole_refusal(why: Untranslatable) -> ReadReply:
+    """Returns the 422 of a request that has no translation; the provider was not called."""
+    error = {
+        "message": why.message,
+        "type": "invalid_request_error",
+        "param": why.param,
+    }
+    body = json.dumps({"error": {**error, "code": why.code}}).encode()
+    return ReadReply(422, [_JSON], body, local=True)
+
+
+async def translate_refusal(reply: UpstreamReply, kind: str) -> ReadReply:
+    """Returns a provider's error in OpenAI's shape, and closes the reply.
+
+    kind: the provider's. Keeps the headers about rates and the pause that Google names in
+    the body.
+    """
+    try:
+        raw = await read_error_body(reply)
+    finally:
+        await reply.aclose()
+    headers = [_JSON]
+    headers += [h for h in reply.headers if h[0] in _KEPT or h[0].startswith(_RATES)]
+    error = _error_of_aws(raw, reply.status) if kind == "bedrock" else _error(raw)
+    if error is None:  # for a proxy's page or an empty body, only the status counts
+        return ReadReply(reply.status, headers, b"{}")
+    status = reply.status
+    if kind not in ("anthropic", "bedrock"):
+        error, status, wait_s = _from_google(error, status)
+        if wait_s and b"retry-after" not in dict(headers):
+            headers.append((b"retry-after", wait_s))
+    shaped = {
+        "param": None,
+        "code": None,
+        **error,
+    }
+    return ReadReply(status, headers, json.dumps({"error": shaped}).encode())
+
+
+def _error(raw: bytes) -> Json | None:
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(found, list) and found:  # Google's streams put the error into a list
+        found = found[0]
+    error = found.get("error") if isinstance(found, dict) else None
+    return error if isinstance(error, dict) else None
+
+
+def _error_of_aws(raw: bytes, status: int) -> Json | None:
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    message = found.get("message") or found.get("Message") if isinstance(found, dict) else None
+    if not isinstance(message, str):
+        return None
+    shaped: Json = {
+        "message": message,
+        "type": _AWS_TYPES.get(status, "api_error"),
+    }
+    if _AWS_TOO_LONG in message.lower():
+        shaped["code"] = "context_length_exceeded"
+    return shaped
+
+
+def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:
+    """Returns the error, the status that it means, and the pause in seconds; empty without
+    one.
+    """
+    shaped = google_error(error)
+    details = error.get("details")
+    objects = (
+        [detail for detail in details if isinstance(detail, dict)]
+        if isinstance(details, list)
+        else []
+    )
+    if _GOOGLE_TOO_LONG in shaped["message"]:
+        shaped["code"] = "context_length_exceeded"
+    # Google answers 400 to an unknown key.
+    if status == 400 and any(detail.get("reason") == "API_KEY_INVALID" for detail in objects):
+        status = 401
+        shaped["type"] = "authentication_error"
+    waits = [_SECONDS.fullmatch(str(detail.get("retryDelay"))) for detail in objects]
+    wait_s = next((wait[1].encode() for wait in waits if wait), b"")
+    return shaped, status, wait_s
+
+
+def google_error(error: Mapping[str, Any]) -> Json:
+    """Returns Google's error as OpenAI's message and type."""
+    kind = _TYPES.get(str(error.get("status")), "api_error")
+    return {"message": str(error.get("message") or ""), "type": kind}
