@@ -304,6 +304,10 @@ class RoutedRequest:
         )
 
 
+# The caller of a call that no user waits for.
+NO_CALLER: Final = ("", "")
+
+
 @dataclass(slots=True)
 class Attempt:
     """An attempt that is to be made, is under way, or has ended."""
@@ -315,7 +319,7 @@ class Attempt:
     number: int  # counts the attempts at this target from 1
     endpoint: Endpoint
     check: bool = False  # a health check, by the router's own request
-    caller: tuple[str, str] = ("", "")  # the sticky key and the API key of the request
+    caller: tuple[str, str] = NO_CALLER  # the sticky key and the API key of the request
     # The router cut it because it was slow to begin and another target follows.
     slow: bool = False
     hasty: bool = False  # its time limit was the client's own deadline, or a share of it
