@@ -183,7 +183,9 @@ def _tell_of_wait(
     patience = format_span(proposal.policy.gate.infra_patience_s)
     text = f"The comparison keeps its answers; it ends as not measured after {patience}."
     with ctx.store.read() as tx:
-        users = {} if waits else find_users_turn(tx, runs.values(), now)
+        users: Mapping[str, str] = {}
+        if not waits:
+            users = find_users_turn(tx, runs.values(), now)
     if users:
         # Without the changing figures, which would change the alert every second.
         waits = f"gives way to users of {', '.join(users)}"

@@ -23,7 +23,7 @@ from harness.routing.reliability.users_first import (
     AccountLoad,
     AccountState,
     Permit,
-    SeenRate,
+    RateReport,
     merge_loads,
     permit_calls,
 )
@@ -64,7 +64,7 @@ class _Account:
     """What this process knows of an account."""
 
     load: AccountLoad
-    rates: dict[tuple[str, str], SeenRate] = field(default_factory=dict)  # by model and kind
+    rates: dict[tuple[str, str], RateReport] = field(default_factory=dict)  # by model and kind
     tests: deque[float] = field(default_factory=deque)  # monotonic times of calls
     answered: bool = False
     changed: bool = True
@@ -152,6 +152,7 @@ class AccountMeter:
             if of_user or self._state(account).users_seen:
                 resume_at = max(own.load.resume_at or now, now + timedelta(seconds=pause_s))
                 own.load = replace(own.load, refused_at=now, resume_at=resume_at)
+                own.changed = True
                 self._urgent = True
 
     def note_users(
@@ -252,7 +253,7 @@ class AccountMeter:
         for rate in rates:
             key = model, rate.kind.value
             own.rates.pop(key, None)  # the newest comes last
-            own.rates[key] = SeenRate(model, now.timestamp(), rate)
+            own.rates[key] = RateReport(model, now.timestamp(), rate)
             if len(own.rates) > 2 * MOST_MODELS:
                 del own.rates[next(iter(own.rates))]
             if rate.remaining <= 2 * ROOM_MINUTES * own.load.users:

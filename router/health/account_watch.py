@@ -1,11 +1,11 @@
 """Reports users' requests, the limits in providers' headers and 429s by account, so that calls
 without a user leave the users their share (`harness.routing.reliability.users_first`).
 
-A request pays for no report: once a second, `look` marks each target, and the next answer of a
-marked target is read. The thread that follows the store shares the reports.
+A request pays for no report: once a second, `update` marks each target, and the next answer of
+a marked target is read. The thread that follows the store shares the reports.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
@@ -53,6 +53,7 @@ class AccountWatch:
         self._targets: Mapping[str, CompiledTarget] = {}  # by name
         # The counts of each target's last minute, the oldest first; by its name.
         self._counts: dict[str, deque[_Count]] = {}
+        self._checks: Counter[str] = Counter()  # health checks by the target's name
 
     def share(self, store: RouterStore) -> None:
         """Exchanges reports with all processes. Raises StoreUnavailable."""
@@ -96,7 +97,11 @@ class AccountWatch:
         """Notes a call that no user waits for."""
         self._meter.note_call(_account(upstream, key), upstream.provider.name)
 
-    def look(self, serving: CompiledSnapshot) -> None:
+    def note_check(self, upstream: CompiledTarget) -> None:
+        """Notes a health check, which the metrics count among the attempts."""
+        self._checks[upstream.name] += 1
+
+    def update(self, serving: CompiledSnapshot) -> None:
         """Marks the targets, and reports their users' last minute. Call it once a second."""
         if serving is not self._serving:
             self._serving = serving
@@ -124,7 +129,8 @@ class AccountWatch:
     def _count(self) -> None:
         """Adds the present counts of targets whose counts changed."""
         now = self._monotonic()
-        for name, (requests, tokens) in self._metrics.count_targets().items():
+        for name, (attempts, tokens) in self._metrics.count_targets().items():
+            requests = attempts - self._checks[name]
             counts = self._counts.get(name)
             if counts is None:
                 counts = self._counts[name] = deque([_Count(self._began, 0, 0)])

@@ -200,6 +200,7 @@ class HealthChecks:
         failure = await self._dispatcher.check(_job(route, endpoint), upstream, progress)
         if not progress.attempts:
             return
+        self._accounts.note_check(upstream)
         if isinstance(progress.result, UpstreamAnswer) and progress.result.usage is not None:
             self._metrics.spent(upstream.name, progress.result.usage, upstream.price)
         outcome = failure.failure if failure else None

@@ -208,8 +208,8 @@ class RouterMetrics:
             self._attempt_sums[target] = self._attempt_sums.get(target, 0) + number
 
     def count_targets(self) -> dict[str, tuple[int, int]]:
-        """Returns each target's attempts of users, and the tokens of their answers, since the
-        worker began.
+        """Returns each target's attempts for users and health checks, and the tokens of users'
+        answers, since the worker began.
         """
         self._count_attempts()
         tokens = self._token_sums

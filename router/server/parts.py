@@ -273,7 +273,7 @@ class RouterParts:
     def _watch_accounts(self, keys: ProviderKeys, clock: Clock) -> AccountWatch:
         meter = AccountMeter(clock, self._recorder.worker)
         accounts = AccountWatch(meter, self._metrics, keys, clock.monotonic)
-        self._alarms.add_follower(accounts.look)
+        self._alarms.add_follower(accounts.update)
         self._holder.add_follower(accounts.share)
         return accounts
 

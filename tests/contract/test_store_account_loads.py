@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from types import MappingProxyType
+from typing import cast
 
 import pytest
 
@@ -109,9 +110,12 @@ def test_without_the_database_the_last_reports_count(store: Store, clock: Manual
     worker.permit(A, "m")
     worker.refresh(stored)
 
+    class Away:
+        def read(self) -> None:
+            raise StoreUnavailable("it is away")
+
     clock.advance(2)
-    store.close()
     with pytest.raises(StoreUnavailable):
-        worker.refresh(stored)
+        worker.refresh(StoredLoads(cast("Store", Away())))
     assert worker.permit(A, "m").calls == 1
     assert worker.permit(A, "m").reason

@@ -18,7 +18,7 @@ from harness.routing.reliability.users_first import (
     MINUTE_S,
     MOST_CALLS,
     AccountState,
-    SeenRate,
+    RateReport,
     account_of,
     permit_calls,
 )
@@ -42,7 +42,7 @@ def state_of(
 ) -> AccountState:
     reading = None if remaining is None else RateReading(kind, remaining, limit, reset_s)
     return AccountState(
-        rates=(SeenRate(model, NOW - age_s, reading),) if reading else (),
+        rates=(RateReport(model, NOW - age_s, reading),) if reading else (),
         per_min={kind: users},
         users_seen=users > 0,
         answered=True,
@@ -106,7 +106,7 @@ def test_for_ten_minutes_after_a_users_429_one_call_runs_at_a_time(
 
 def test_a_limit_of_the_same_model_counts_beside_a_newer_one_of_another() -> None:
     state = state_of(10, 30, age_s=2)
-    other = SeenRate("other", NOW, RateReading(REQUESTS, 9000.0))
+    other = RateReport("other", NOW, RateReading(REQUESTS, 9000.0))
     both = replace(state, rates=(*state.rates, other))
     assert permit_calls(both, "m", NOW).calls == 0
     assert permit_calls(both, "other", NOW).calls == MOST_CALLS
@@ -189,15 +189,15 @@ def play(limit: Limit, users_per_min: int, minutes: int = 6) -> tuple[int, int]:
     """
     limit.left = limit.most
     refused = calls = 0
-    reports = deque[SeenRate]()
-    known: tuple[SeenRate, ...] = ()
+    reports = deque[RateReport]()
+    known: tuple[RateReport, ...] = ()
     step_s = MINUTE_S / users_per_min
     events: list[tuple[float, int, Callable[[float], float | None]]] = []
 
     def user(now: float) -> float:
         nonlocal refused
         refused += not limit.take(now)
-        reports.append(SeenRate("inc", now, limit.read()))
+        reports.append(RateReport("inc", now, limit.read()))
         return now + step_s
 
     def eval_(now: float) -> float:
@@ -210,7 +210,7 @@ def play(limit: Limit, users_per_min: int, minutes: int = 6) -> tuple[int, int]:
         if permit.calls == 0:
             return now + min(1.0, permit.wait_s)
         calls += limit.take(now)
-        known = (SeenRate("inc", now, limit.read()),)
+        known = (RateReport("inc", now, limit.read()),)
         return now + max(0.01, permit.gap_s)
 
     for order, (begin, act) in enumerate(((0.3, user), (MINUTE_S, eval_))):

@@ -38,7 +38,7 @@ FRESH_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class SeenRate:
+class RateReport:
     """A limit's rest, as the headers of a model's answer reported it at a time."""
 
     model: str
@@ -56,7 +56,7 @@ class AccountState:
     refused_at: the last 429 of a user. resume_at: until when the provider asked to wait.
     """
 
-    rates: tuple[SeenRate, ...] = ()
+    rates: tuple[RateReport, ...] = ()
     per_min: Mapping[RateKind, float] = field(default_factory=dict)
     users_seen: bool = False
     answered: bool = False
@@ -99,7 +99,7 @@ def permit_calls(state: AccountState, model: str, now: float) -> Permit:
     """
     permits = [FREE if state.answered else FIRST, *_after_refusal(state, now)]
     newest = _newest_rates(state.rates, model)
-    found = [permit for seen in newest for permit in _of_rate(state, seen, now)]
+    found = [permit for report in newest for permit in _of_rate(state, report, now)]
     if newest and not found:
         permits.append(FIRST)
     permits += found
@@ -121,25 +121,25 @@ def _after_refusal(state: AccountState, now: float) -> Iterator[Permit]:
         yield _in_turn(state, "the provider refused a user's request (429)")
 
 
-def _newest_rates(rates: Iterable[SeenRate], model: str) -> list[SeenRate]:
+def _newest_rates(rates: Iterable[RateReport], model: str) -> list[RateReport]:
     """Returns the newest report of each kind: of this model, and of any model."""
-    newest: dict[tuple[RateKind, bool], SeenRate] = {}
-    for seen in rates:
-        for key in ((seen.rate.kind, False), (seen.rate.kind, True)):
-            is_other = key[1] and seen.model != model
-            if not is_other and (key not in newest or _is_newer(seen, newest[key])):
-                newest[key] = seen
+    newest: dict[tuple[RateKind, bool], RateReport] = {}
+    for report in rates:
+        for key in ((report.rate.kind, False), (report.rate.kind, True)):
+            is_other = key[1] and report.model != model
+            if not is_other and (key not in newest or _is_newer(report, newest[key])):
+                newest[key] = report
     return list(newest.values())
 
 
-def _is_newer(seen: SeenRate, known: SeenRate) -> bool:
-    return (seen.at, -seen.rate.remaining) > (known.at, -known.rate.remaining)
+def _is_newer(report: RateReport, known: RateReport) -> bool:
+    return (report.at, -report.rate.remaining) > (known.at, -known.rate.remaining)
 
 
-def _of_rate(state: AccountState, seen: SeenRate, now: float) -> Iterator[Permit]:
+def _of_rate(state: AccountState, report: RateReport, now: float) -> Iterator[Permit]:
     """Yields what one report allows; nothing if the report is too old to say anything."""
-    rate = seen.rate
-    age_s = now - seen.at
+    rate = report.rate
+    age_s = now - report.at
     users = state.per_min.get(rate.kind, 0.0)
     limit = (rate.limit or 0.0) if state.users_seen else 0.0
     room = rate.remaining - max(ROOM_MINUTES * users, ROOM_OF_LIMIT * limit)
@@ -183,7 +183,7 @@ class AccountLoad:
     tests: int = 0  # calls of evals and judges in the minute before `at`
     refused_at: datetime | None = None  # see `AccountState`
     resume_at: datetime | None = None
-    rates: tuple[SeenRate, ...] = ()
+    rates: tuple[RateReport, ...] = ()
 
 
 def merge_loads(
@@ -197,7 +197,7 @@ def merge_loads(
     fresh = [load for load in all_loads if now - load.at.timestamp() <= FRESH_S]
     users_at = [load.users_at.timestamp() for load in all_loads if load.users_at]
     return AccountState(
-        rates=tuple(seen for load in all_loads for seen in load.rates),
+        rates=tuple(report for load in all_loads for report in load.rates),
         per_min={
             RateKind.REQUESTS: sum(load.users for load in fresh),
             RateKind.TOKENS: sum(load.user_tokens for load in fresh),
