@@ -12,6 +12,7 @@ The rules of speeds, rates and users are pure and in other modules (`note_answer
 
 import asyncio
 import fcntl
+import math
 import os
 import random
 import time
@@ -46,15 +47,29 @@ from harness.routing.reliability.users_first import LONGEST_GAP_S, Permit
 
 SHORTEST_NAP_S: Final = 0.01
 LONGEST_SLOT_NAP_S: Final = 0.2
+# Longer than the longest nap of another process.
+COURTESY_S: Final = 1.75 * LONGEST_SLOT_NAP_S
 
 
 class Slots:
-    """Locked files that this machine's processes share. count: returns the current number."""
+    """Locked files that this machine's processes share. count: returns the current number.
 
-    def __init__(self, folder: Path, count: Callable[[], int]) -> None:
+    fair: a single slot goes to another process first, if one waits for it. Otherwise this
+    process, which notices its own release at once, could keep the slot.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        count: Callable[[], int],
+        *,
+        fair: bool = False,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._count = count
+        self._fair = fair
+        self._left_at = -math.inf  # monotonic seconds
         self._freed = asyncio.Event()
         self._files: dict[int, int] = {}
         self._ours: set[int] = set()
@@ -77,6 +92,7 @@ class Slots:
 
     def _left(self, slot: int) -> None:
         self._ours.discard(slot)
+        self._left_at = time.monotonic()
         self._freed.set()
         if slot in self._files:
             fcntl.flock(self._files[slot], fcntl.LOCK_UN)
@@ -86,7 +102,10 @@ class Slots:
         async with self._first:
             while True:
                 self._freed.clear()
-                for slot in range(self._count()):
+                count = self._count()
+                if self._fair and count == 1:
+                    await asyncio.sleep(self._left_at + COURTESY_S - time.monotonic())
+                for slot in range(count):
                     if slot not in self._ours and self._try_lock(slot):
                         self._ours.add(slot)
                         return slot
@@ -133,11 +152,19 @@ class UsersTurn:
         if self.meter.is_due:
             with suppress(StoreUnavailable):
                 await asyncio.to_thread(self.meter.refresh, self.stored)
-        return self.meter.permit(self.account, self.model)
+        return self._permit()
 
     def count_calls(self) -> int:
         """Returns how many slots the account has. A call waits for its permit in a slot."""
-        return max(1, self.meter.permit(self.account, self.model).calls)
+        return max(1, self._permit().calls)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether this process has got an answer. Other processes do not wait for its first."""
+        return self.meter.has_answer(self.account)
+
+    def _permit(self) -> Permit:
+        return self.meter.permit(self.account, self.model, begun=True)
 
     def note(self, headers: Mapping[str, str], *, refused: bool) -> None:
         """Notes the headers of an answer, or of a 429. headers: names in lower case."""
@@ -173,7 +200,7 @@ class RateGates:
         speed = SharedSpeed(folder / short_hash(model).hex(), most or MOST_CALLS)
         in_turn = None
         if users is not None:
-            in_turn = Slots(self.folder / f"account-{account}", users.count_calls)
+            in_turn = Slots(self.folder / f"account-{account}", users.count_calls, fair=True)
         return RateGate(provider, limits.rate, self.book, speed, slots, users, in_turn)
 
     def _users(self, provider: str, model: str, account: str) -> UsersTurn | None:
@@ -263,6 +290,8 @@ class RateGate:
     in_turn: Slots | None = None
     # One call at a time waits for the rate; the other calls wait in order.
     _first: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # One call runs until the first answer.
+    _beginning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
     async def acquire(self, request_bytes: int) -> AsyncIterator[Turn]:
@@ -273,6 +302,12 @@ class RateGate:
         """
         tokens = request_bytes / BYTES_PER_TOKEN
         async with AsyncExitStack() as stack:
+            if self.users is not None and not self.users.has_begun:
+                await self._beginning.acquire()
+                if self.users.has_begun:
+                    self._beginning.release()
+                else:
+                    stack.callback(self._beginning.release)
             slot = await stack.enter_async_context(self.speed.slots.one())
             full = slot + 1 >= self.speed.count_calls()
             for slots in (self.slots, self.in_turn):

@@ -108,6 +108,11 @@ class AccountMeter:
             state = self._state(account, begun=begun)
             return permit_calls(state, model, self._clock.now().timestamp())
 
+    def has_answer(self, account: str) -> bool:
+        """Returns whether this process has got an answer from the account, or a refusal."""
+        with self._lock:
+            return account in self._own and self._own[account].answered
+
     def note_call(self, account: str, provider: str) -> None:
         """Notes the start of a call that no user waits for."""
         with self._lock:
