@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from harness.frame.errors import StoreUnavailable
 from harness.frame.ports import Clock
 from harness.routing.records.account_loads import AccountLoads
 from harness.routing.reliability.rate_headers import RateReading, read_rates
@@ -192,7 +193,11 @@ class AccountMeter:
             is_asked = now_s - self._asked_at < IDLE_S
         now = self._clock.now()
         if loads:
-            found = stored.share(loads, now)
+            try:
+                found = stored.share(loads, now)
+            except StoreUnavailable:
+                self._write_again(loads)
+                raise
         elif is_asked:
             found = stored.read(now)
         else:
@@ -217,6 +222,12 @@ class AccountMeter:
             self._written_at = now_s
             self._urgent = False
         return loads
+
+    def _write_again(self, loads: Iterable[AccountLoad]) -> None:
+        with self._lock:
+            for load in loads:
+                self._own[load.account].changed = True
+            self._urgent = True
 
     def _tests_run(self) -> bool:
         return any(own.tests for own in self._own.values()) or any(

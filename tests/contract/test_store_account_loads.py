@@ -114,8 +114,18 @@ def test_without_the_database_the_last_reports_count(store: Store, clock: Manual
         def read(self) -> None:
             raise StoreUnavailable("it is away")
 
+        write = read
+
     clock.advance(2)
+    router.note_refusal(A, "sim", "m", {"retry-after": "7"}, of_user=True)
+    with pytest.raises(StoreUnavailable):
+        router.refresh(StoredLoads(cast("Store", Away())))
     with pytest.raises(StoreUnavailable):
         worker.refresh(StoredLoads(cast("Store", Away())))
     assert worker.permit(A, "m").calls == 1
     assert worker.permit(A, "m").reason
+
+    clock.advance(2)
+    router.refresh(stored)
+    worker.refresh(stored)
+    assert worker.permit(A, "m").calls == 0

@@ -197,7 +197,12 @@ def merge_loads(
     fresh = [load for load in all_loads if now - load.at.timestamp() <= FRESH_S]
     users_at = [load.users_at.timestamp() for load in all_loads if load.users_at]
     return AccountState(
-        rates=tuple(report for load in all_loads for report in load.rates),
+        rates=tuple(
+            report
+            for load in all_loads
+            for report in load.rates
+            if now - report.at <= CAUTION_S
+        ),
         per_min={
             RateKind.REQUESTS: sum(load.users for load in fresh),
             RateKind.TOKENS: sum(load.user_tokens for load in fresh),
