@@ -19,6 +19,7 @@ from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import Passed
 from harness.proposals import evaluation
 from harness.proposals.recomputation import recompute_verdict
+from harness.proposals.report.comparison import find_no_way_back
 from harness.providers.target import Target
 from harness.routing.context import Context
 from harness.routing.evidence import (
@@ -28,7 +29,7 @@ from harness.routing.evidence import (
     parse_proof,
 )
 from harness.routing.proposal import ProposalPhase, was_registered_before
-from harness.routing.records.proposals import Proposals
+from harness.routing.records.proposals import Proposals, Rollouts
 from harness.store.proof_rows import build_proven, find_faults, read_proof
 
 NOT_SHOWN: Final = (
@@ -63,6 +64,16 @@ def export_proof(ctx: Context, proposal_id: str) -> Proof:
                 f"verdict; `swapgate proposal show {proposal.id} --watch` shows it"
             )
         return read_proof(tx, proposal, ctx.clock.now())
+
+
+def find_missing_way_back(ctx: Context, proposal_id: str) -> str:
+    """Describes a way back that was gone when a proposal was promoted; else empty.
+
+    The proof does not show it, because it is in the audit log. Raises NotFound.
+    """
+    with ctx.store.read() as tx:
+        rollout = Proposals(tx).get(proposal_id).rollout
+        return find_no_way_back(tx, Rollouts(tx).get(rollout)) if rollout else ""
 
 
 def check_proof(rows: ProvenRows) -> ProofFindings:

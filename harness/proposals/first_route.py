@@ -80,8 +80,10 @@ def create_first_route(
 ) -> FirstRouteResult:
     """Creates provider, key, route and proposal, each in a transaction of its own.
 
-    After an error before the route exists, repeat the call to continue: an existing provider
-    and target stay as they are. Once the route exists, a repeated call raises Conflict.
+    After an error before the route exists, repeat the call to continue. An existing target
+    stays as it is, and so does an existing provider at the same address; a given key is stored
+    again. Once the route exists, a repeated call stores the key and then raises Conflict. If
+    only the proposal is missing, call `create_proposal`.
 
     Needs an admin. Raises InputError for an empty name, and the errors of its steps:
     `check_settings`, `register_with_provider`, `put_credential`, `create_route`,

@@ -23,6 +23,13 @@ _FALLBACK_MARKS: Final = frozenset(
 _MODEL_NAMES: Final = frozenset({b"x-ms-served-model", b"ngrok-aig-model"})
 # The headers that `read_origin` reads.
 ORIGIN_HEADERS: Final = _FALLBACK_MARKS | _MODEL_NAMES
+# By these fields a caller lets a gateway choose another model. OpenRouter reads `models` and
+# `route`, LiteLLM and Anthropic read `fallbacks`, LiteLLM reads `mock_testing_fallbacks`.
+# Vercel's gateway reads `providerOptions`, which may list models.
+_PROVIDER_OPTIONS: Final = "providerOptions"
+CHOOSING_FIELDS: Final = frozenset(
+    {"models", "route", "fallbacks", "mock_testing_fallbacks", _PROVIDER_OPTIONS}
+)
 LONGEST_NAME: Final = 200
 _COUNTS: Final = (
     ("prompt_tokens", "completion_tokens"),
@@ -56,6 +63,20 @@ def read_origin(headers: Iterable[tuple[bytes, bytes]]) -> AnswerOrigin:
     return AnswerOrigin(model, is_fallback) if model or is_fallback else NO_ORIGIN
 
 
+def is_model_chosen(body: Mapping[str, object]) -> bool:
+    """Tells whether a caller's request lets a gateway choose another model.
+
+    The name in its answer is then no evidence about the model that the router asked.
+    body: the request's fields.
+    """
+    fields = CHOOSING_FIELDS.intersection(body)
+    if fields != {_PROVIDER_OPTIONS}:
+        return bool(fields)
+    options = body[_PROVIDER_OPTIONS]
+    gateway = options.get("gateway") if isinstance(options, Mapping) else None
+    return isinstance(gateway, Mapping) and bool(gateway.get("models"))
+
+
 def _is_positive(value: bytes) -> bool:
     digits = value.strip()
     return digits.isdigit() and digits.strip(b"0") != b""
@@ -71,6 +92,13 @@ def reports_no_tokens(usage: object) -> bool:
     counts = [value for value in usage.values() if isinstance(value, int | float)]
     return not any(counts) and any(
         _is_zero(usage.get(given)) and _is_zero(usage.get(made)) for given, made in _COUNTS
+    )
+
+
+def reports_tokens(usage: object) -> bool:
+    """Tells whether a usage counts a token."""
+    return isinstance(usage, Mapping) and any(
+        isinstance(value, int | float) and value > 0 for value in usage.values()
     )
 
 

@@ -39,7 +39,8 @@ from harness.routing.reliability.latency import quantile_ms
 from harness.routing.table import Arm, Route, RouteSuite
 
 DAY: Final = timedelta(days=1)
-TRAFFIC_WINDOW: Final = (
+# Runs whose samples give a score. A run that ended early has measured a part of the items.
+SCORED_STATES: Final = (
     RunState.DONE,
     RunState.STOPPED,
     RunState.OVER_BUDGET,
@@ -194,7 +195,7 @@ def load_speeds(ctx: Context, table: Mapping[str, Route] | None = None) -> Mappi
 def load_target_scores(tx: Transaction, target: str) -> Sequence[MeasuredScore]:
     """Loads the newest score of a target on each suite, for the choice of a model."""
     scores = []
-    newest = EvalRuns(tx).newest_of_targets({target}, TRAFFIC_WINDOW)
+    newest = EvalRuns(tx).newest_of_targets({target}, SCORED_STATES)
     for suite, run in sorted((run.suite, run) for run in newest):
         items = _items(EvalRuns(tx).samples(run.id))
         if items:
@@ -226,7 +227,7 @@ class _Figures:
         self._tx = tx
         self._now = ctx.clock.now()
         incumbents = {route.incumbent for route in routes_}
-        self._runs = EvalRuns(tx).newest_of_targets(incumbents, TRAFFIC_WINDOW)
+        self._runs = EvalRuns(tx).newest_of_targets(incumbents, SCORED_STATES)
         self._targets = Routing(tx).targets()
         self._providers = Providers(tx).all()
         self._totals: dict[str, list[TrafficTotal]] = {}

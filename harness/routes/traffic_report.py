@@ -47,7 +47,9 @@ class RouteTraffic:
     route: str  # empty for all routes
     requests: int
     failed: int  # requests whose caller got an error
-    left: int  # requests that the route's own model failed, even if a fallback answered
+    # Requests that their assigned model failed, even if another target answered
+    # (`TrafficMinute.charged`). The assigned model is the incumbent or the candidate.
+    left: int
     # Requests of `failed` for which the router called no target (`TrafficMinute.refused`)
     refused: int
     cost_usd: float  # cost of the requests with a known price

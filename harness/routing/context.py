@@ -70,7 +70,7 @@ class Context(World):
     models: ModelTable | None = None  # known models; None without a model catalogue
     judges: Mapping[str, Target] = field(default_factory=dict)  # by the suite's name
     allow_addresses: tuple[str, ...] = ()  # closed addresses that providers may use
-    # The verdicts that this process has recomputed, by id.
+    # Recomputations of verdicts, by the digest of verdict, plans and samples.
     recomputed: "dict[str, Recomputation]" = field(default_factory=dict, repr=False)
 
     @property

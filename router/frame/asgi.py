@@ -42,6 +42,9 @@ ON_LEAVING: Final = "swapgate_on_leaving"
 # Scope key of our server: a dictionary for facts from the head alone, without content-length.
 # The connection's next requests with the same head share it.
 HEAD_FACTS: Final = "swapgate_head_facts"
+# Scope key of our server, with the value True: the server itself ends the connection, because
+# the process ends. The client has not left.
+ABORTED: Final = "swapgate_aborted"
 OnLeaving = Callable[[Callable[[], None] | None], None]
 
 

@@ -48,6 +48,9 @@ MAX_KEYS: Final = 500_000
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _ANSWERED: Final = OutcomeKind.ANSWERED
+_GOOD: Final = Reading.GOOD
+_BAD: Final = Reading.BAD
+_UNKNOWN: Final = Reading.UNKNOWN
 
 
 class CanaryExposure:
@@ -236,10 +239,17 @@ class CanaryGuards(RequestObserver):
         counted: CanaryExposure | None,
         outcome: ExposureOutcome,
     ) -> None:
-        """Ends an exposure. An outcome that is unknown for errors is no failure of any arm."""
+        """Ends an exposure.
+
+        An outcome that is unknown for errors is no failure of the canary, and a failure of the
+        incumbent. Otherwise an incumbent with many limited requests would fail less often than
+        the planned share says, and an equal candidate would be stopped.
+        """
         if counted is not None:
-            answered = outcome.kind is _ANSWERED
-            counted.failed = not answered and read(Guardrail.ERRORS, outcome) is Reading.BAD
+            reading = _GOOD
+            if outcome.kind is not _ANSWERED:
+                reading = read(Guardrail.ERRORS, outcome)
+            counted.failed = reading is _BAD or (reading is _UNKNOWN and not counted.canary)
             counted.why = outcome.name
             guard = self._guards.get(rollout)
             if guard is not None and guard.read(self._clock.monotonic()):

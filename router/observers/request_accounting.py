@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 from harness.agents.caller import AgentCaller
 from harness.frame.ports import Clock
 from harness.gate.online.outcome import ANSWERED, ROUTER_FAULT
+from harness.providers.answer_signs import CHOOSING_FIELDS, is_model_chosen
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import STANDARD_TIERS, TokenPrice
 from harness.routing.plan import ExclusionReason
@@ -160,6 +161,10 @@ class RequestAccounting(RequestObserver):
                 name = payee.name
                 input_tokens, output_tokens = usage[:2]
                 self._counters["requests_with_bounds"] += 1
+        named = result.model if isinstance(result, ANSWERS) else ""
+        found = observed.request.members.found
+        if not CHOOSING_FIELDS.isdisjoint(found) and is_model_chosen(found):
+            named = ""  # else one caller could end a rollout by asking for another model
         price: TokenPrice | None = None
         if payee is not None and payee.price is not None:
             price = full = payee.price
@@ -192,7 +197,7 @@ class RequestAccounting(RequestObserver):
             priced,
             cached_tokens,
             charge,
-            result.model if isinstance(result, ANSWERS) else "",
+            named,
             name,
             outcome,
             progress.first_token_s,

@@ -23,7 +23,8 @@ from harness.gate.online.outcome import (
     OutcomeReason,
 )
 from harness.routing.plan import Excluded, ExclusionReason
-from router.request.planner import HELD_REASONS
+from router.frame.body import ClientRequest
+from router.request.planner import HELD_REASONS, is_under_way
 from router.request.request_state import (
     FAILING,
     Attempt,
@@ -50,6 +51,8 @@ _LIMITED: Final = {
 }
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _ANSWERED: Final = OutcomeKind.ANSWERED
+# Parts of field names that may hold the id of a provider's object.
+_STATE_MARKS: Final = ("_id", '"id"', '"conversation"', '"container"')
 _CIRCUIT_OPEN: Final = ArmFailure.CIRCUIT_OPEN.value
 _UNABLE: Final = ArmFailure.UNABLE.value
 
@@ -78,13 +81,16 @@ def _of_router_fault(response: RoutedResponse) -> ExposureOutcome | None:
 
 
 def _of_own_deadline(response: RoutedResponse) -> ExposureOutcome | None:
-    """The caller's own deadline ended the attempt at the arm's target, or its stream."""
+    """The caller's own deadline ended the attempts at the arm's target, or its stream.
+
+    A failure before the deadline counts, although the deadline ended its retry.
+    """
     own = _own_attempts(response)
     last = own[-1] if own else None
     if last is None:
         return None
     if last.failure is not None:
-        if not last.hasty or last.failure.failure is not FailureClass.TIMEOUT:
+        if not (_is_cut_by_deadline(last) and all(map(_shows_nothing, own))):
             return None
         waited_s = sum(attempt.ms for attempt in own) / 1000
         return ExposureOutcome(
@@ -97,22 +103,28 @@ def _of_own_deadline(response: RoutedResponse) -> ExposureOutcome | None:
 
 
 def _of_own_failure(response: RoutedResponse) -> ExposureOutcome | None:
-    """The last attempt at the arm's own target failed, even if another target answered."""
+    """The last attempt at the arm's own target failed, even if another target answered.
+
+    An attempt that shows nothing (`_shows_nothing`) is left out: the failure before it counts.
+    """
     last: dict[str, Attempt] = {
-        attempt.upstream.id: attempt for attempt in response.progress.attempts
+        attempt.upstream.id: attempt
+        for attempt in response.progress.attempts
+        if not _shows_nothing(attempt)
     }
     own = last.get(response.job.arm_target)
     if own is None or own.failure is None:
         return None
     failure = own.failure.failure
     name = own.failure.named
-    if failure in UNCHARGED:
+    if failure in UNCHARGED and may_name_state(response.job.request):
         return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.FOREIGN_STATE, name)
     if reason := _LIMITED.get(failure):
         return ExposureOutcome(OutcomeKind.LIMITED, reason, name)
     others = [attempt.failure for target, attempt in last.items() if attempt is not own]
     classes = [
-        failure,
+        # A request that names no state was refused for itself.
+        FailureClass.BAD_REQUEST if failure in UNCHARGED else failure,
         *(other.failure if other else None for other in others),
     ]
     charged = is_arm_charged(response.job.arm, classes)
@@ -211,10 +223,15 @@ def _departure(
 
 
 def _of_answer(response: RoutedResponse) -> ExposureOutcome | None:
-    """A target answered: the arm's own, or another one without a failure of the own one."""
+    """A target answered: the arm's own, or another one without a failure of the own one.
+
+    A stream without an end, a failure or a caller who left was ended by the router.
+    """
     result = response.progress.result
     progress = response.progress
     if not isinstance(result, (UpstreamAnswer, CommittedStream)):
+        return None
+    if isinstance(result, CommittedStream) and not result.events.finished:
         return None
     if progress.attempts[-1].upstream.id != response.job.arm_target:
         return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.OTHER_TARGET)
@@ -259,6 +276,32 @@ def _own_attempts(response: RoutedResponse) -> list[Attempt]:
     """Returns the attempts at the arm's own target that have ended, in their order."""
     target = response.job.arm_target
     return [attempt for attempt in response.progress.attempts if attempt.upstream.id == target]
+
+
+def may_name_state(request: ClientRequest) -> bool:
+    """Returns whether a request may refer to a provider's state: an earlier turn or an id.
+
+    Without such a part, a 404 about a missing object is the target's own failure.
+    """
+    text = request.text
+    return any(mark in text for mark in _STATE_MARKS) or is_under_way(request)
+
+
+def _shows_nothing(attempt: Attempt) -> bool:
+    """Returns whether an attempt shows nothing about its target: the caller's deadline cut it
+    off, or the provider had closed its idle connection.
+
+    The connections of an arm with few requests are idle for longer, so the latter would count
+    against a candidate with a small share.
+    """
+    failure = attempt.failure
+    return _is_cut_by_deadline(attempt) or (failure is not None and failure.stale)
+
+
+def _is_cut_by_deadline(attempt: Attempt) -> bool:
+    """Returns whether the caller's own deadline, or a share of it, ended the attempt."""
+    failure = attempt.failure
+    return attempt.hasty and failure is not None and failure.failure is FailureClass.TIMEOUT
 
 
 def _fault(failure: FailureClass) -> OutcomeReason:

@@ -15,6 +15,7 @@ from typing import Final
 from harness.frame.failures import CLIENT_FAILURES, FailureClass
 from harness.routing.table import Arm
 from router.frame.asgi import (
+    ABORTED,
     ClientDisconnected,
     DisconnectWatch,
     OnLeaving,
@@ -85,7 +86,7 @@ class RoutedResponse:
         self._dispatcher = dispatcher
         self._errors = errors
         self._on_end = on_end
-        # The router's own fault changed the plan, so the arm was not measured.
+        # The router's own fault or end changed the request, so the arm was not measured.
         self.router_failed = False
         self._ended_at: float | None = None  # when the caller left, on the event loop's clock
         self._headers = headers
@@ -153,6 +154,8 @@ class RoutedResponse:
         except ClientDisconnected:
             self.caller_gone = True
             self._ended_at = dispatcher.timers.loop.time()
+            if ABORTED in self.job.scope:
+                self.router_failed = True
         finally:
             try:
                 if beat is not None:

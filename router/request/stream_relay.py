@@ -179,11 +179,12 @@ class CommittedStream:
 
     @property
     def went_well(self) -> bool:
-        """Whether the target's own model answers, without a failure or a fault of the router
-        so far.
+        """Whether the target's own model answered to the end, without a failure or a fault of
+        the router.
         """
-        faults = self._faults or self.events.signals_fault
-        return not (self.failure or faults or self._origin.is_fallback)
+        events = self.events
+        faults = self._faults or events.signals_fault
+        return events.finished and not (self.failure or faults or self._origin.is_fallback)
 
     async def hold(self, until: float) -> None:
         """Reads the whole stream, up to MOST_HELD_BYTES. A route asks for this by `commit:
@@ -268,7 +269,8 @@ class CommittedStream:
         if moved != self._moved:
             self._moved = moved
             self._left_s = self._between_s
-            self._has_output = True
+            # Thinking that the client does not get is progress, and no output.
+            self._has_output = bool(self._held)
         else:
             self._left_s -= self._loop.time() - self._waits_since
 

@@ -17,6 +17,7 @@ from harness.providers.answer_signs import (
     ORIGIN_HEADERS,
     read_origin,
     reports_no_tokens,
+    reports_tokens,
 )
 from harness.providers.credential import hide_provider_secrets
 from harness.providers.models.capabilities import Endpoint
@@ -104,12 +105,13 @@ class CountedUsage:
         self,
         job: RoutedRequest,
         attempt: Attempt,
+        reply: UpstreamReply,
         answer: UpstreamAnswer,
     ) -> None:
         """Raises UpstreamFailed (MALFORMED) for a plain answer with a text and 0 tokens."""
-        if not (
-            reports_no_tokens(answer.members.get("usage")) and self._is_known(job, attempt)
-        ):
+        translated = _is_translated(job, attempt)
+        given = reply.given_usage if translated else answer.members.get("usage")
+        if not (reports_no_tokens(given) and self._is_known(job, attempt)):
             return
         signals = AnswerSignals(keeps=False)
         DIALECTS[job.request.endpoint].note_signals(signals, answer.members)
@@ -120,6 +122,7 @@ class CountedUsage:
         self,
         job: RoutedRequest,
         attempt: Attempt,
+        reply: UpstreamReply,
         events: StreamFilter,
     ) -> FailureClass | None:
         """Returns the failure of a stream that ended with a text and 0 tokens; else None.
@@ -128,28 +131,37 @@ class CountedUsage:
         only exposures collect, the router does not know whether there was a text.
         """
         usage = events.usage
-        if usage is None:
+        # Most streams end here, without a call.
+        if job.request.endpoint is _CHAT and (usage is None or usage[0] or usage[1]):
+            if usage is not None:
+                self.targets.add(attempt.upstream.id)
             return None
-        if usage.input_tokens or usage.output_tokens:
+        translated = _is_translated(job, attempt)
+        given = reply.given_usage if translated else events.given_usage
+        if reports_tokens(given):
             self.targets.add(attempt.upstream.id)
             return None
         signals = events.signals
         is_suspect = signals is not None and signals.text_length > 0
-        if not (is_suspect and reports_no_tokens(events.given_usage)):
+        if not (is_suspect and reports_no_tokens(given)):
             return None
         return FailureClass.MALFORMED if self._is_known(job, attempt) else None
 
     def _is_known(self, job: RoutedRequest, attempt: Attempt) -> bool:
-        """Returns whether the target reports tokens. A translated answer's 0 may be the
-        router's own, because Messages and Responses require a usage.
-        """
-        endpoint = job.request.endpoint
-        upstream = attempt.upstream
-        if endpoint is _EMBEDDINGS or (endpoint is not _CHAT and endpoint in upstream.adapted):
-            return False
+        """Returns whether the target reports tokens."""
         trial = job.route.route.experiment
         measured = trial.unit_rule.counts_usage if trial is not None else ()
-        return upstream.id in self.targets or upstream.id in measured
+        target = attempt.upstream.id
+        is_counted = target in self.targets or target in measured
+        return is_counted and job.request.endpoint is not _EMBEDDINGS
+
+
+def _is_translated(job: RoutedRequest, attempt: Attempt) -> bool:
+    """Returns whether the router wrote the answer's usage: Messages and Responses require one,
+    so a 0 may be the router's own.
+    """
+    endpoint = job.request.endpoint
+    return endpoint is not _CHAT and endpoint in attempt.upstream.adapted
 
 
 _NO_TOKENS: Final = "the answer reports 0 tokens for its text, unlike earlier answers"
@@ -226,7 +238,7 @@ class UpstreamCalls:
             usage = answer.usage
             target = attempt.upstream.id
             if usage is not None and not (usage[0] or usage[1]):
-                self._counted.require_tokens(job, attempt, answer)
+                self._counted.require_tokens(job, attempt, reply, answer)
             elif usage is not None and target not in self._counted.targets:
                 self._counted.targets.add(target)
             return _checked(request, answer) if request.endpoint is _EMBEDDINGS else answer
@@ -313,7 +325,7 @@ class UpstreamCalls:
             timers=self.timers,
             on_end=on_end,
             hide=hide,
-            judge_usage=partial(self._counted.stream_failure, job, attempt),
+            judge_usage=partial(self._counted.stream_failure, job, attempt, reply),
         )
 
 

@@ -19,7 +19,13 @@ import httptools
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from router.frame.asgi import HEAD_FACTS, REQUEST_ARRIVES_S, App, Scope
+from router.frame.asgi import (
+    ABORTED,
+    HEAD_FACTS,
+    REQUEST_ARRIVES_S,
+    App,
+    Scope,
+)
 from router.frame.replies import error_body
 from router.server.known_head import KnownHead
 from router.server.request_cycle import RequestCycle, StartQueue, status_line
@@ -132,7 +138,7 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self._reader = SlowReader(self.transport, self.loop)
         self._client = transport.get_extra_info("peername")
-        # The server calls only `shutdown` and `transport.abort` on connections.
+        # The server calls only `shutdown` and `abort` on connections.
         self._state.connections.add(cast("Any", self))
         self._wait()
 
@@ -421,6 +427,12 @@ class Connection(asyncio.Protocol):
             self._ending = True
             self.loop.call_later(LINGER_S, self._leave)
         self._say_last()
+
+    def abort(self) -> None:
+        """Ends the connection at once. The request under way learns that no client has left."""
+        if self._answered is not None:
+            self._answered.scope[ABORTED] = True
+        self.transport.abort()
 
     def _say_last(self) -> None:
         """Makes the answer to the last request announce the end of the connection."""

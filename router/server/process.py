@@ -103,9 +103,9 @@ class WorkerServer(CalmServer):
             closable.close()
         await self._drain()
         # Abort the connections, because the ending event loop would not close them. Their
-        # requests end and are recorded as if their clients had left.
+        # requests end as if their clients had left, but are no evidence of a canary.
         for connection in list(self.server_state.connections):
-            cast("Connection", connection).transport.abort()
+            cast("Connection", connection).abort()
         if self.server_state.tasks:
             await asyncio.sleep(TICK_S)
         for task in self.server_state.tasks:

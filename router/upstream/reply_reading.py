@@ -189,6 +189,7 @@ class BridgedReply(WrappedReply):
             why = f"answer is not valid: {error}"
             raise UpstreamFailed(FailureClass.MALFORMED, why) from None
         answer = self._request.whole(members)
+        self.given_usage = members.get("usage")
         self.unended = CHAT.irregularity(members) is Irregularity.NO_FINISH_REASON
         return answer
 
@@ -201,6 +202,7 @@ class BridgedReply(WrappedReply):
         async for chunk in chunks_until_end(self._reply.chunks(), lambda: events.ended):
             piece = events.feed(chunk)
             self.progress_events = events.progress_events
+            self.given_usage = events.given_usage
             yield piece
             if events.failure is not None:
                 raise events.failure

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from harness.gate.online.waiting import LEFT
 from router.frame.asgi import App
 from router.server.process import WorkerServer, server
 from router.workers.parent import HAND_OVER
@@ -275,6 +276,8 @@ def test_what_no_provider_ends_is_recorded_as_the_server_leaves(
 
     assert world.recorder.counters["callers_gone"] == 1
     assert sum(row.requests for row in world.store.traffic) == 4
+    waits = {kind for row in world.store.traffic for kind in row.waits}
+    assert not any(kind.endswith(LEFT) for kind in waits), "the router left, and no caller"
 
 
 @pytest.mark.req("B10")

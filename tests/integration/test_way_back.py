@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from harness.app.proof import find_missing_way_back
 from harness.canary import audit, operations, way_back
 from harness.canary import status as canary_status
 from harness.canary.canary_state import CanaryStateKind
@@ -331,6 +332,10 @@ def test_a_promotion_without_a_way_back_is_made_and_recorded(
     assert "Swapgate found no way back: sim/base cannot serve" in told.text
     step = load_comparison(ctx, proposal.id).next_step
     assert "At the promotion there was no way back: sim/base cannot serve" in step
+    exported = find_missing_way_back(ctx, proposal.id)
+    assert exported.startswith("no way back: sim/base cannot serve"), (
+        "the proof's export says it"
+    )
 
 
 def test_the_bake_says_that_nothing_is_compared_until_its_control_answers_again(

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.rollout_evidence import collect_evidence
 from tests.simulation.test_canary_calibration import upto
-from tests.support.canary.leaving import Leavers, exposures
+from tests.support.canary.leaving import DEFAULT, Leavers, exposures, record
 from tests.support.sampling import later
 
 pytestmark = pytest.mark.req("F3")
@@ -82,6 +84,17 @@ def test_a_healthy_candidate_is_not_rolled_back_because_callers_leave(
         for n in range(rollouts)
     ]
     assert sum(map(math.isfinite, found)) <= upto(0.04, rollouts)
+
+
+def test_a_hang_without_a_first_byte_limit_is_rolled_back_by_leaves_alone() -> None:
+    """No limit ends the router's wait, so each caller waits until its patience ends."""
+    blocks = list(record(Leavers(8.0, hanging=1.0), 20, [107], 500))
+
+    evidence = collect_evidence(blocks, DEFAULT)
+
+    assert evidence.tripped is Guardrail.LEAVING
+    ends = {key for key, split in evidence.outcomes.items() if split.canary}
+    assert ends == {"left: waited", "left: early"}
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,32 @@ import yaml
 
 from harness.providers.answer_signs import (
     AnswerOrigin,
+    is_model_chosen,
     read_origin,
     reports_no_tokens,
 )
 
 pytestmark = pytest.mark.req("F3")
 
-FILE = Path(__file__).parent.parent / "world/served/answers.yaml"
-PUBLISHED: list[Mapping[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+SERVED = Path(__file__).parent.parent / "world/served"
+
+
+def published(name: str) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = yaml.safe_load((SERVED / name).read_text(encoding="utf-8"))
+    return found
+
+
+PUBLISHED = published("answers.yaml")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    published("requests.yaml"),
+    ids=lambda request: str(request["name"]),
+)
+def test_a_published_request_has_its_right_reading(request_: Mapping[str, Any]) -> None:
+    assert request_["source"].startswith("https://")
+    assert is_model_chosen(request_["body"]) is request_["right"]
 
 
 @pytest.mark.parametrize("answer", PUBLISHED, ids=lambda answer: str(answer["name"]))

@@ -113,6 +113,19 @@ def test_the_first_unknown_outcome_ends_the_use_of_the_planned_share() -> None:
     assert set(path[3:]) == {path[2]}
 
 
+def test_limited_requests_of_the_incumbent_are_no_evidence_that_callers_leave() -> None:
+    # The provider limits half of the incumbent's requests, so half of its callers cannot leave.
+    # A tenth of all others leave.
+    limited = ErrorTally(21, 1, 0, 0, unknown=ArmSplit(10, 0))
+    blocks = []
+    for number in range(1000):
+        leaves = number % 10 == 0
+        left = FailureTally(11, 1, 1 + leaves, int(leaves))
+        counts = {G.LEAVING: left, G.ERRORS: limited}
+        blocks.append(block(number, weight_bps=500, units=21, counts=counts))
+    assert guardrail_path(blocks, G.LEAVING, POLICY).max() < 1.0
+
+
 def test_a_block_in_which_nothing_is_known_adds_no_exposure() -> None:
     nothing = ErrorTally(100, 1, 0, 0, unknown=ArmSplit(100, 1))
     evidence = collect_evidence([block(1, counts={G.ERRORS: nothing})], POLICY)

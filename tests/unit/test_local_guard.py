@@ -13,6 +13,11 @@ from hypothesis import strategies as st
 
 from harness.frame.failures import FailureClass
 from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.outcome import (
+    ExposureOutcome,
+    OutcomeKind,
+    OutcomeReason,
+)
 from harness.gate.online.worker_guard import (
     FIRST_WEIGHT,
     GuardCount,
@@ -287,6 +292,23 @@ def test_failures_that_hit_both_arms_stop_nothing() -> None:
         )
 
     assert not side.guards.stopped(CANARY)
+
+
+def test_an_incumbent_that_its_provider_limits_makes_no_candidate_look_worse() -> None:
+    # Half of the incumbent's requests are limited. Half of all other requests fail.
+    side = Side(GuardFiles())
+    half = replace(CANARY, weight_bps=5_000)
+    limited = ExposureOutcome(OutcomeKind.LIMITED, OutcomeReason.RATE)
+    good, bad = outcome_of(failed=False), outcome_of(failed=True)
+    arms = {Arm.CANARY: [good, bad, good, bad], Arm.INCUMBENT: [good, bad, limited, limited]}
+
+    for n in range(200):
+        for arm, outcomes in arms.items():
+            for number, outcome in enumerate(outcomes):
+                counted = side.guards.begin(half, arm, f"{arm}-{n}-{number}")
+                side.guards.end(half.rollout, counted, outcome)
+
+    assert not side.guards.stopped(half)
 
 
 def test_a_policy_without_a_local_alpha_has_no_guard() -> None:

@@ -1,16 +1,29 @@
 """How the router decides an exposure's outcome: a real router, one scripted provider a case."""
 
+import asyncio
+import json
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.gate.online.guardrails import ArmSplit, ErrorTally, Guardrail
+from harness.frame.failures import FailureClass
+from harness.gate.online.guardrails import (
+    ArmSplit,
+    ErrorTally,
+    Guardrail,
+    UnitRule,
+)
 from harness.gate.online.observation import ObservationBlock
+from router.frame.asgi import BODY, HEAD_FACTS
+from router.frame.failure import UpstreamFailed
 from router.observers.request_accounting import RequestAccounting
 from router.request.dispatch import Dispatcher
+from router.upstream.learned_repairs import LearnedRepairs
+from router.upstream.transports import ConversationTransport
 from tests.support.providers.scripted_transport import (
     ScriptedEvent,
     ScriptedTurn,
@@ -22,7 +35,13 @@ from tests.support.providers.scripted_upstream import (
     event,
     streamed,
 )
-from tests.support.router.asgi_router import ASK, Place, leaving
+from tests.support.router.asgi_router import (
+    ASK,
+    AUTH,
+    CHAT,
+    Place,
+    leaving,
+)
 from tests.support.router.code_faults import broken
 from tests.support.router.live_router import CANDIDATE, INCUMBENT
 
@@ -38,9 +57,17 @@ def place(
     folder: Path,
     candidate: ScriptedTurn,
     incumbent: ScriptedTurn | None = None,
+    kind: str = "custom",
 ) -> Place:
+    """A canary that gets all callers. Guardrails are on, so that streams are read."""
     script = {CANDIDATE: candidate, INCUMBENT: incumbent or completion()}
-    return Place(folder, dict(script), weight_bps=10_000)
+    return Place(
+        folder,
+        dict(script),
+        weight_bps=10_000,
+        kind=kind,
+        rule=UnitRule(block_size=1, guardrails={Guardrail.REPEATS: 2.0}),
+    )
 
 
 def blocks_of(scene: Place) -> list[ObservationBlock]:
@@ -66,7 +93,8 @@ ONE = ArmSplit(1, 1)
         (error(400), error(400), ASK, "refused: client"),
         (LIMITED, None, ASK, "limited: rate"),
         (error(429, code="insufficient_quota"), None, ASK, "limited: quota"),
-        (FOREIGN, None, ASK, "not_measured: foreign_state"),
+        (FOREIGN, None, ASK[:-1] + b',"file_id":"i_1"}', "not_measured: foreign_state"),
+        (FOREIGN, None, ASK, "failed: client"),
         (CUT, None, STREAMED, "cut: provider"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -112,6 +140,62 @@ async def test_a_failure_before_the_caller_left_is_the_candidates(tmp_path: Path
     scene = place(tmp_path, error(500), HANGS)
     await leaving(scene, ASK)
     assert outcomes_of(scene) == [{"failed: provider": ONE}]
+
+
+async def test_a_failure_before_the_callers_deadline_is_the_candidates(tmp_path: Path) -> None:
+    turns = iter([error(500)])
+    scene = place(tmp_path, completion())
+    scene.script[CANDIDATE] = lambda: next(turns, HANGS)  # its retry hangs
+    deadline = (b"x-swapgate-timeout", b"0.5")
+    status, _, _ = await scene.call(CHAT, ASK, headers=(AUTH, deadline))
+    assert status == 200
+    assert outcomes_of(scene) == [{"failed: provider": ONE}]
+
+
+async def test_a_connection_that_was_closed_while_idle_is_no_failure_of_the_candidate(
+    tmp_path: Path,
+) -> None:
+    failures = iter([UpstreamFailed(FailureClass.CONNECT, "closed while idle", stale=True)])
+
+    def turn() -> ScriptedTurn:
+        for failure in failures:
+            raise failure
+        return HANGS
+
+    scene = place(tmp_path, HANGS)
+    scene.script[CANDIDATE] = turn
+    await leaving(scene, ASK)
+    assert scene.asked[CANDIDATE] == 2
+    assert outcomes_of(scene) == [{"left: early": ONE}]
+
+
+async def test_a_stream_that_the_router_ended_is_not_measured(tmp_path: Path) -> None:
+    scene = place(
+        tmp_path,
+        broken_stream(event({"content": "half"}), ScriptedEvent.HANG),
+    )
+    output = asyncio.Event()
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        if b"half" in message.get("body", b""):
+            output.set()
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": CHAT,
+        "headers": [AUTH],
+        BODY: STREAMED,
+        HEAD_FACTS: {},
+    }
+    serving = asyncio.create_task(scene.app(scope, receive, send))
+    await output.wait()
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    assert outcomes_of(scene) == [{"not_measured: router_fault": ONE}]
 
 
 @pytest.mark.parametrize("part", [Dispatcher._attempt, RequestAccounting.after_answer])
@@ -167,6 +251,16 @@ async def test_a_header_names_the_model_before_the_body_does(
     assert block.served == {"gpt-5-2026-01-01": ONE}
 
 
+async def test_a_name_that_the_caller_let_a_gateway_choose_says_nothing(
+    tmp_path: Path,
+) -> None:
+    scene = place(tmp_path, completion(model="vendor/other"))
+    await scene.ask(ASK[:-1] + b',"models":["vendor/other"]}')
+    (block,) = blocks_of(scene)
+    assert block.outcomes == {"answered": ONE}
+    assert block.served == {}
+
+
 NO_TOKENS = b'"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}'
 
 
@@ -204,6 +298,92 @@ async def test_a_server_that_never_counts_tokens_answers(tmp_path: Path) -> None
     scene = place(tmp_path, without_tokens(completion()))
     await scene.ask(times=2)
     assert outcomes_of(scene) == [{"answered": ONE}] * 2
+
+
+MESSAGE_STREAM = (
+    {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 7}}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "no"}},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "end_turn"},
+        "usage": {"output_tokens": 5},
+    },
+    {"type": "message_stop"},
+)
+
+
+def message(tokens: tuple[int, int]) -> ScriptedTurn:
+    """A plain message. tokens: its usage, input and output."""
+    body = {
+        "type": "message",
+        "model": "m",
+        "content": [{"type": "text", "text": "no"}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": tokens[0], "output_tokens": tokens[1]},
+    }
+    return ScriptedTurn(steps=(json.dumps(body).encode(),))
+
+
+def message_stream(tokens: tuple[int, int]) -> ScriptedTurn:
+    usage = {"input_tokens": tokens[0], "output_tokens": tokens[1]}
+    events = [
+        {**one, "usage": usage} if one["type"] == "message_delta" else one
+        for one in MESSAGE_STREAM
+    ]
+    if not any(tokens):
+        events[0] = {"type": "message_start", "message": {"model": "m", "usage": usage}}
+    return broken_stream(*(f"data: {json.dumps(one)}\n\n".encode() for one in events))
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+@pytest.mark.parametrize(
+    ("good", "stream"),
+    [(completion(), False), (streamed("no"), True)],
+    ids=["plain", "streamed"],
+)
+async def test_a_translated_text_without_tokens_fails_as_a_chats_does(
+    tmp_path: Path,
+    path: str,
+    good: ScriptedTurn,
+    stream: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    scene = place(tmp_path, good, good)
+    scene.transport = ConversationTransport(  # type: ignore[assignment]  # but for `seen`
+        "custom",
+        scene.transport,
+        LearnedRepairs(time.monotonic),
+    )
+    words = "input" if path.endswith("responses") else "messages"
+    body = {
+        "model": "support",
+        "max_tokens": 9,
+        "stream": stream,
+        words: [{"role": "user", "content": "hi"}],
+    }
+    for caller, turn in enumerate((good, without_tokens(good))):
+        scene.script[CANDIDATE] = turn
+        sticky = (b"x-swapgate-sticky", b"%d" % caller)
+        await scene.call(path, json.dumps(body).encode(), headers=(AUTH, sticky))
+    assert outcomes_of(scene) == [{"answered": ONE}, {"failed: provider": ONE}]
+
+
+@pytest.mark.parametrize("turn", [message, message_stream], ids=["plain", "streamed"])
+async def test_a_message_without_tokens_fails_as_a_chat_does(
+    tmp_path: Path, turn: Callable[[tuple[int, int]], ScriptedTurn]
+) -> None:
+    scene = place(tmp_path, turn((7, 5)), kind="anthropic")
+    body = {
+        "model": "support",
+        "max_tokens": 9,
+        "stream": turn is message_stream,
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+    for caller, tokens in enumerate([(7, 5), (0, 0)]):
+        scene.script = {CANDIDATE: turn(tokens), INCUMBENT: turn((7, 5))}
+        sticky = (b"x-swapgate-sticky", b"%d" % caller)
+        await scene.call("/v1/messages", json.dumps(body).encode(), headers=(AUTH, sticky))
+    assert outcomes_of(scene) == [{"answered": ONE}, {"failed: provider": ONE}]
 
 
 async def test_the_models_that_answered_are_counted_by_arm(tmp_path: Path) -> None:

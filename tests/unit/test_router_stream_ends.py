@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.gate.online.waiting import WaitKind, wait_bin
 from harness.routing.settings import RouterSettings
 from router.protocols.chat.stream import DONE
 from router.protocols.messages.dialect import STOP
@@ -309,6 +310,22 @@ async def test_thoughts_that_a_translation_keeps_back_give_a_stream_more_time(
 
     assert b"hm" not in body
     assert b"is up" not in body
+
+
+@pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
+async def test_thoughts_that_a_translation_keeps_back_are_no_output(
+    tmp_path: Path, path: str
+) -> None:
+    thoughts = (0.02, event({"reasoning_content": "hm"})) * 20
+    more = event({"content": "more"})
+    turn = ScriptedTurn(headers=EVENTS, steps=(*CHAT_TEXT, *thoughts, more, FINISHED, DONE))
+    router = door(tmp_path, turn, kind="ollama")
+
+    await ask_router(router, path)
+
+    router.recorder.flush(final=True)
+    (minute,) = router.kept.traffic
+    assert [*minute.waits[WaitKind.GAP]] >= [wait_bin(0.3)], "one wait, and not twenty short"
 
 
 USE = {

@@ -125,7 +125,7 @@ async def test_a_canary_is_not_charged_with_what_another_provider_had_made(
         weight_bps=10_000,
     )
 
-    status, headers = await place.ask(times=5)
+    status, headers = await place.ask(ASK[:-1] + b',"file_id":"i_1"}', times=5)
 
     assert (status, headers[b"x-swapgate-arm"]) == (200, b"canary")
     assert await place.state(CANDIDATE) == 0

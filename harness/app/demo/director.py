@@ -12,15 +12,13 @@ import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from rich.console import Console
 
 from harness.app import processes
 from harness.app.demo.environment import (
     BETTER,
-    FAULT_RATE,
-    FRAGILE,
     INCUMBENT,
     NEW,
     NIGHTLY_ROUTE,
@@ -32,19 +30,17 @@ from harness.app.demo.environment import (
     build_scenarios,
     play_to_end,
 )
+from harness.app.demo.rescued import count_backup_answers, count_rescued_callers
 from harness.app.demo.traffic import DemoAgent, DemoTraffic, ProposalWatch
 from harness.app.installation import Installation, open_installation
 from harness.app.set_up import SetUpResult, set_up
 from harness.canary import operations
 from harness.frame.errors import SwapgateError
-from harness.frame.formatting import (
-    format_count,
-    format_percent,
-    format_span,
-)
+from harness.frame.formatting import format_count, format_span
 from harness.frame.people.access import OPERATOR
 from harness.frame.runtime.supervisor import wait_for_interrupt
 from harness.gate.verdict import Failed
+from harness.operations import queries
 from harness.proposals import decisions
 from harness.proposals.report.comparison import Comparison, load_comparison
 from harness.proposals.submission import (
@@ -55,8 +51,6 @@ from harness.proposals.submission import (
 )
 from harness.registry import named_models
 from harness.routing.proposal import ProposalPhase
-from harness.routing.records.observations import Observations
-from harness.routing.records.routes import Routing
 
 QUIET_RPS = 8.0
 BUSY_RPS = 220.0
@@ -212,6 +206,8 @@ class DemoShow:
         while traffic.tally.answered["openai"] < SDK_REQUESTS and not traffic.tally.failed:
             time.sleep(0.2)
         traffic.stop()
+        # The router writes the counts of its requests at intervals.
+        time.sleep(2 * self.installation.settings.router.flush_interval_s)
         lost = f"{OUTAGE_ROUTE}: provider lost under traffic, nobody noticed"
         loop = f"{agent.route}: an agent's tool loop survived its model's swap and its rollback"
         return [(self._backup_served(), lost), (survived, loop)]
@@ -281,18 +277,11 @@ class DemoShow:
         self.say(f"{name} is {proposal.phase_text}{after}")
 
     def _canary_opened(self, story: Scenario) -> None:
-        self.traffic.rates[story.route] = FAILING_RPS if story.breaks_online else BUSY_RPS
-        if not story.breaks_online:
-            return
-        # The provider now answers half of this model's requests with errors.
-        model = FRAGILE.partition("/")[2]
-        fault = {
-            "kind": "status",
-            "status": 500,
-            "rate": FAULT_RATE,
-        }
-        self._switch("PUT", f"faults/{model}", fault)
-        self.say(f"{model} now fails {format_percent(FAULT_RATE, 0)} of its requests online")
+        self.traffic.rates[story.route] = FAILING_RPS if story.fault else BUSY_RPS
+        if story.fault is not None:
+            model = story.candidate.partition("/")[2]
+            self._switch("PUT", f"faults/{model}", story.fault.switch)
+            self.say(f"{model} now {story.fault.words}")
 
     def _switch(
         self,
@@ -337,26 +326,51 @@ class DemoShow:
         """Returns whether the backup answered requests during the outage and no request failed,
         by the router's own records.
         """
-        time.sleep(2 * self.installation.settings.router.flush_interval_s)
-        with self.installation.context.store.read() as tx:
-            route = Routing(tx).table().routes[OUTAGE_ROUTE]
-            # The database counts traffic by the minute, and the minute of the first proposal
-            # began before the proposal.
-            began = self.scenes[0].comparison.proposal.created_at - timedelta(minutes=1)
-            minutes = Observations(tx).traffic(since=began)
-        ours = [minute for minute in minutes if minute.route == OUTAGE_ROUTE]
-        backup = sum(m.requests for m in ours if m.target in route.fallbacks)
-        failed = sum(m.failed for m in ours)
+        found = count_backup_answers(self.installation.context, OUTAGE_ROUTE, self._began)
         self.say(
-            f"{OUTAGE_ROUTE}: {backup} requests were answered by the backup, {failed} failed"
+            f"{OUTAGE_ROUTE}: {found.answered} requests were answered by the backup, "
+            f"{found.failed} failed"
         )
-        return backup > 0 and failed == 0
+        return found.answered > 0 and found.failed == 0
+
+    def _ending(self, scene: DemoStep) -> tuple[bool, str]:
+        """Returns whether a story ended as expected, and a sentence about it.
+
+        If its candidate had a fault, the rollback's reason must name it, and each caller whom
+        the candidate failed must have the incumbent's answer.
+        """
+        good, text = scene.ending
+        comparison = scene.comparison
+        fault = scene.story.fault
+        if fault is None:
+            return good, text
+        ctx = self.installation.context
+        route = scene.story.route
+        found = count_rescued_callers(
+            ctx,
+            route,
+            candidate=comparison.candidate,
+            incumbent=comparison.incumbent,
+            since=self._began,
+            failovers=queries.list_failovers(ctx, secret=self.installation.secret, route=route),
+        )
+        because = comparison.proposal.closed_because
+        named = [failure for failure in fault.failures if failure in because]
+        reason = f"the reason names {' and '.join(named) or 'another failure'}"
+        words = found.describe(comparison.candidate.name, comparison.incumbent.name)
+        return good and bool(named) and found.all_rescued, f"{text}; {reason}. {words}"
+
+    @property
+    def _began(self) -> datetime:
+        # The database counts traffic by the minute, and the minute of the first proposal
+        # began before the proposal.
+        return self.scenes[0].comparison.proposal.created_at - timedelta(minutes=1)
 
     def report(self, beside: Sequence[tuple[bool, str]]) -> bool:
         tally = self.traffic.tally
-        stories = [*(scene.ending for scene in self.scenes), *beside]
+        stories = [*(self._ending(scene) for scene in self.scenes), *beside]
         self.lines(
-            "The six stories",
+            "The seven stories",
             [f"{_mark(good=good)} {text}" for good, text in stories],
         )
         sdk = tally.answered["openai"]

@@ -25,6 +25,7 @@ import yaml
 
 from harness.app.processes import HEALTH, answers_http
 from harness.frame.errors import SwapgateError
+from harness.frame.failures import FailureClass
 from harness.frame.runtime.tcp_ports import free_port
 from harness.routing.proposal import ProposalPhase
 
@@ -52,10 +53,13 @@ INCUMBENT: Final = "sim/aurora-1"
 BETTER: Final = "sim/aurora-2"
 WORSE: Final = "sim/aurora-lite"
 FRAGILE: Final = "sim/nimbus-1"
-FAULT_RATE: Final = 0.5
+SILENT: Final = "sim/nimbus-2"
 # The provider offers this model only during the demo; it is as good as aurora-2.
 NEW: Final = "sim/aurora-3"
 NIGHTLY_ROUTE: Final = "chat-night"
+# The route of the silent candidate. Its limits end a wait for the first output.
+IMPATIENT_ROUTE: Final = "chat-phone"
+FIRST_OUTPUT_S: Final = 3
 
 # The route of the lost provider, whose traffic must reach the backup.
 OUTAGE_ROUTE: Final = "search"
@@ -93,13 +97,40 @@ TRIES: Sequence[tuple[str, str, str | None]] = (
 
 
 @dataclass(frozen=True, slots=True)
+class OnlineFault:
+    """A fault that a candidate shows only in its canary."""
+
+    words: str  # completes "MODEL now …"
+    switch: Mapping[str, object]  # the simulator's fault switch
+    failures: Sequence[str]  # the rollback's reason must name at least one of them
+
+
+# The provider answers half of the model's requests with errors.
+_ERRORS: Final = OnlineFault(
+    "fails 50 % of its requests online",
+    {
+        "kind": "status",
+        "status": 500,
+        "rate": 0.5,
+    },
+    # The router repeats a request. So the circuit may open before a request fails.
+    (FailureClass.SERVER, "circuit open"),
+)
+_SILENCE: Final = OnlineFault(
+    "accepts its requests online and sends nothing",
+    {"kind": "hang"},
+    (FailureClass.TIMEOUT,),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """A proposal of the demo. ends: the phase in which it must end."""
 
     route: str
     candidate: str
     ends: ProposalPhase
-    breaks_online: bool = False  # its candidate starts to fail in the canary
+    fault: OnlineFault | None = None  # of its candidate, from the canary's start on
     scheduled: bool = False  # the route's own schedule proposes it
 
 
@@ -109,12 +140,18 @@ def build_scenarios(*, swap: bool) -> tuple[Scenario, ...]:
     return (
         Scenario("chat-web", BETTER, stopped if swap else promoted),
         Scenario("chat-mobile", WORSE, promoted if swap else stopped),
-        # It scores well, then fails online.
+        # These two score well, then fail online.
         Scenario(
             "chat-email",
             FRAGILE,
             ProposalPhase.ROLLED_BACK,
-            breaks_online=True,
+            fault=_ERRORS,
+        ),
+        Scenario(
+            IMPATIENT_ROUTE,
+            SILENT,
+            ProposalPhase.ROLLED_BACK,
+            fault=_SILENCE,
         ),
         Scenario(NIGHTLY_ROUTE, NEW, stopped if swap else promoted, scheduled=True),
     )
@@ -261,6 +298,10 @@ class DemoEnvironment:
                 "every": "* * * * *",
                 "budget_usd": 5,
             }
+        }
+        routes[IMPATIENT_ROUTE] |= {
+            "first_byte_timeout_s": FIRST_OUTPUT_S,
+            "first_token_timeout_s": FIRST_OUTPUT_S,
         }
         routes[OUTAGE_ROUTE] = {
             "incumbent": OUTAGE_PRIMARY,

@@ -135,14 +135,12 @@ def _without_planned_share(
 ) -> list[bool]:
     """Tells for each block whether the arms' units may not have the planned shares.
 
-    The errors leave out limited requests and others of unknown outcome. If one arm has more of
-    them, the planned share would blame the other arm. So the first unknown outcome ends the use
-    of the planned share for the rest of the rollout.
+    The guardrails leave out limited requests and others of unknown outcome. If one arm has more
+    of them, the planned share would blame the other arm. So the first unknown outcome ends the
+    use of the planned share for the rest of the rollout.
     """
     if guardrail in BY_OUTCOME:
         return [True] * len(blocks)
-    if guardrail is not Guardrail.ERRORS:
-        return [not block.is_never_seen for block in blocks]
     unknown = accumulate((block.unknown_units != NO_SPLIT for block in blocks), or_)
     return [out or not block.is_never_seen for out, block in zip(unknown, blocks, strict=True)]
 

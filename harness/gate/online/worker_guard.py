@@ -8,7 +8,9 @@ its arm. This is the test of statistics.md §2.2 with blocks of one canary unit,
 planned share in place of the block's share.
 
 The guard needs units that count once, in the order of their assignment. It waits for each
-unit's outcome. A unit without an outcome is no failure, in either arm.
+unit's outcome. A unit without an outcome is no failure, in either arm. An outcome that is no
+evidence of errors, such as a limited request, counts for the canary: it is a failure of the
+incumbent, and no failure of the canary. Left out of both arms, it would change the probability.
 
 A long healthy time must not hide later failures, so evidence may begin at any failure
 (statistics.md §2.3). The first failure has the weight w = FIRST_WEIGHT, the t-th failure (1 -

@@ -180,7 +180,7 @@ class LeaderboardRow:
     p50_s: float | None = None
     measured_at: datetime | None = None
     look: int = 1  # number of the look at these items
-    is_cheapest_so_good: bool = False  # no other row is both better and cheaper
+    is_cheapest_so_good: bool = False  # no other row beats it (`mark_frontier`)
     ending: str = ""  # when it ends, or that its provider does not list it
 
 

@@ -295,7 +295,7 @@ def _next_step(
     elif proposal.phase is ProposalPhase.PROMOTED and rollout is not None:
         with ctx.store.read() as tx:
             gone = _describe_absence(tx, rollout)
-            no_way_back = _no_way_back(tx, rollout)
+            no_way_back = find_no_way_back(tx, rollout)
     connections = ctx.eval_connections
     return describe_next_step(
         DecidedProposal(
@@ -311,7 +311,7 @@ def _next_step(
     )
 
 
-def _no_way_back(tx: Transaction, rollout: Rollout) -> str:
+def find_no_way_back(tx: Transaction, rollout: Rollout) -> str:
     """Describes a way back that was gone at the promotion, from its audit event; else empty."""
     events = AuditLog(tx).for_subject(
         f"route {rollout.route}",

@@ -220,7 +220,11 @@ def count_successes(
 
 
 def reset_after_new_key(breaker: Breaker) -> Breaker:
-    """Closes a breaker that our key or account opened. Called after a new credential."""
+    """Closes a breaker that a failure opened at once (`BreakerEffect.OPENS`), such as a refused
+    key, a used-up quota or an unknown model. Other open breakers stay open.
+
+    Called after a provider's keys or headers changed.
+    """
     because = breaker.because
     if breaker.state is BreakerState.CLOSED or because is None:
         return breaker

@@ -158,7 +158,8 @@ HINTS: Final = (
 )
 # Common words, which count as field names only if the provider quotes them.
 _COMMON: Final = frozenset({"user", "store", "metadata", "include"})
-# Fields that determine the answer: the router never removes them.
+# Fields that determine the answer. If a provider does not know one of them, the router does not
+# remove it. It may remove a field inside it, and `max_tokens` for vLLM (`_REST`).
 _NEEDED: Final = frozenset(
     {
         "container",

@@ -299,6 +299,7 @@ class ChatStreamReader:
         self._open: BlockKind | None = None  # the open block, if it is not a call
         self._choice: Mapping[str, object] | None = None  # the choice with the finish reason
         self._usage: TokenUsage | None = None
+        self.given_usage: object = None  # as the provider sent it
         self._reasoning_tokens = 0
         self._deltas = 0
         self._signed: list[Mapping[str, object]] = []  # signed thinking of the open block
@@ -368,6 +369,7 @@ class ChatStreamReader:
         tier = members.get("service_tier") or self._head.tier
         if usage := read_usage(members.get("usage"), tier):
             self._usage = usage
+            self.given_usage = members.get("usage")
             self._reasoning_tokens = read_reasoning_tokens(members)
         choices = members.get("choices")
         for choice in iter_objects(choices):

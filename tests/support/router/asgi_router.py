@@ -206,6 +206,7 @@ class Place(Door):
         kind: str = "custom",
         more_keys: tuple[str, ...] = (),
         moves: bool = False,
+        rule: UnitRule | None = None,
     ) -> None:
         self.callers = 0
         up = provider(
@@ -219,7 +220,7 @@ class Place(Door):
             weight_bps=weight_bps,
             fallback=fallback,
             settings=route,
-            rule=UnitRule(block_size=1),
+            rule=rule or UnitRule(block_size=1),
             providers=[up],
         )
         super().__init__(

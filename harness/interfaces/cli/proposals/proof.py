@@ -81,9 +81,10 @@ def export(
     """Write the proof of a proposal.
 
     The file holds the signed rows behind the swap, but no text of people or models. `swapgate
-    proof verify` needs only this file and `signing.pub`. The command overwrites no file.
+    proof verify` needs only this file and `signing.pub`. The command overwrites no file. It
+    also says if the former incumbent could not serve at the promotion.
     """
-    from harness.app.proof import export_proof  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.proof import export_proof, find_missing_way_back  # noqa: PLC0415 - `--help` stays quick
     from harness.routing.evidence import format_proof  # noqa: PLC0415
 
     found = export_proof(session.context, proposal_id)
@@ -94,15 +95,19 @@ def export(
         raise InputError(f"{file} exists: delete it, or name another file with -o") from None
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}") from None
+    back = find_missing_way_back(session.context, proposal_id)
     rows = {table: len(stored) for table, stored in found.rows.items()}
     if not output.documented(
         {
             "proposal": found.proposal,
             "file": str(file),
             "rows": rows,
+            "no_way_back": back,
         }
     ):
         click.echo(f"{file}: verify it with `swapgate proof verify {file} --key signing.pub`")
+        if back:
+            click.echo(f"At the promotion there was {back}")
 
 
 @command(proof)
