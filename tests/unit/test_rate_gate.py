@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from evals.runner.rate_gate import RateGate, RateGates, Slots
+from evals.runner.rate_gate import RateGate, RateGates
+from evals.runner.shared_slots import Slots
 from harness.evals.account_meter import AccountMeter, StoredLoads
 from harness.frame.people.limits import EvalLimits, RateState
 from harness.frame.runtime.clock import SystemClock
@@ -27,7 +28,7 @@ from tests.support.store.sqlite_store import open_sqlite
 HOLDER = """
 import asyncio, sys
 from pathlib import Path
-from evals.runner.rate_gate import Slots
+from evals.runner.shared_slots import Slots
 
 async def hold():
     async with Slots(Path(sys.argv[1]), lambda: 2).one():

@@ -192,7 +192,6 @@ def play(limit: Limit, users_per_min: int, minutes: int = 6) -> tuple[int, int]:
     reports = deque[RateReport]()
     known: tuple[RateReport, ...] = ()
     step_s = MINUTE_S / users_per_min
-    events: list[tuple[float, int, Callable[[float], float | None]]] = []
 
     def user(now: float) -> float:
         nonlocal refused
@@ -213,11 +212,11 @@ def play(limit: Limit, users_per_min: int, minutes: int = 6) -> tuple[int, int]:
         known = (RateReport("inc", now, limit.read()),)
         return now + max(0.01, permit.gap_s)
 
-    for order, (begin, act) in enumerate(((0.3, user), (MINUTE_S, eval_))):
-        heapq.heappush(events, (begin, order, act))
+    events: list[tuple[float, int, Callable[[float], float]]]
+    events = [(0.3, 0, user), (MINUTE_S, 1, eval_)]
     while events[0][0] < minutes * MINUTE_S:
         now, order, act = heapq.heappop(events)
-        heapq.heappush(events, (act(now) or now, order, act))
+        heapq.heappush(events, (act(now), order, act))
     return refused, calls
 
 
