@@ -67,19 +67,16 @@ class UsersTurn:
         if self.meter.is_due:
             with suppress(StoreUnavailable):
                 await asyncio.to_thread(self.meter.refresh, self.stored)
-        return self._permit()
+        return self.meter.permit(self.account, self.model)
 
     def count_calls(self) -> int:
         """Returns how many slots the account has. A call waits for its permit in a slot."""
-        return max(1, self._permit().calls)
+        return max(1, self.meter.permit(self.account, self.model).calls)
 
     @property
     def has_begun(self) -> bool:
         """Whether this process has got an answer. Other processes do not wait for its first."""
         return self.meter.has_answer(self.account)
-
-    def _permit(self) -> Permit:
-        return self.meter.permit(self.account, self.model, begun=True)
 
     def note(self, headers: Mapping[str, str], *, refused: bool) -> None:
         """Notes the headers of an answer, or of a 429. headers: names in lower case."""

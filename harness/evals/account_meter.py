@@ -93,21 +93,11 @@ class AccountMeter:
         """Whether `refresh` would read or write."""
         return self._clock.monotonic() - self._read_at >= SHARE_EVERY_S
 
-    def permit(
-        self,
-        account: str,
-        model: str,
-        *,
-        begun: bool = False,
-    ) -> Permit:
-        """Decides what calls without a user may do, by all reports that were read.
-
-        begun: the process need not begin with one call.
-        """
+    def permit(self, account: str, model: str) -> Permit:
+        """Decides what calls without a user may do, by all reports that were read."""
         with self._lock:
             self._asked_at = self._clock.monotonic()
-            state = self._state(account, begun=begun)
-            return permit_calls(state, model, self._clock.now().timestamp())
+            return permit_calls(self._state(account), model, self._clock.now().timestamp())
 
     def has_answer(self, account: str) -> bool:
         """Returns whether this process has got an answer from the account, or a refusal."""
@@ -244,13 +234,12 @@ class AccountMeter:
             rates=tuple(own.rates.values()),
         )
 
-    def _state(self, account: str, *, begun: bool = False) -> AccountState:
+    def _state(self, account: str) -> AccountState:
         own = self._own.get(account)
         loads = list(self._others.get(account, ()))
         if own is not None:
             loads.append(self._load(own, self._clock.monotonic()))
-        answered = begun or (own is not None and own.answered)
-        return merge_loads(loads, self._clock.now().timestamp(), answered=answered)
+        return merge_loads(loads, self._clock.now().timestamp())
 
     def _account(self, account: str, provider: str) -> _Account:
         own = self._own.get(account)

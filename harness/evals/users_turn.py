@@ -54,7 +54,7 @@ def describe_users_turn(found: Mapping[str, str]) -> str:
 
 
 def _reason(loads: Iterable[AccountLoad], model: str, now: datetime) -> str:
-    state = merge_loads(loads, now.timestamp(), answered=True)
+    state = merge_loads(loads, now.timestamp())
     return permit_calls(state, model, now.timestamp()).reason
 
 

@@ -91,7 +91,7 @@ class AccountWatch:
     def permit(self, upstream: CompiledTarget) -> Permit:
         """Decides what the next call to a target may do that no user waits for."""
         account = _account(upstream, self._keys.key(upstream))
-        return self._meter.permit(account, upstream.target.model, begun=True)
+        return self._meter.permit(account, upstream.target.model)
 
     def note_call(self, upstream: CompiledTarget, key: ProviderKey | None) -> None:
         """Notes a call that no user waits for."""

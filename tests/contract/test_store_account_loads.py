@@ -10,7 +10,7 @@ import pytest
 from harness.evals.account_meter import AccountMeter, StoredLoads
 from harness.frame.errors import StoreUnavailable
 from harness.routing.records.account_loads import AccountLoads
-from harness.routing.reliability.users_first import CAUTION_S, FIRST, FREE
+from harness.routing.reliability.users_first import CAUTION_S, FREE
 from harness.store.store import Store
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
@@ -39,8 +39,6 @@ def test_an_eval_worker_knows_users_headers_and_429s_from_routers(
     stored = StoredLoads(store)
     routers = [AccountMeter(clock, name) for name in ("router-1", "router-2")]
     worker = AccountMeter(clock, "worker")
-    assert worker.permit(A, "m") == FIRST
-    worker.note_answer(A, "sim", "m", NO_HEADERS)
     assert worker.permit(A, "m") == FREE
 
     for router in routers:
@@ -50,7 +48,7 @@ def test_an_eval_worker_knows_users_headers_and_429s_from_routers(
     worker.refresh(stored)
     permit = worker.permit(A, "m")
     assert (permit.calls, permit.gap_s) == (1, 4.0)
-    assert worker.permit("account b", "m") == FIRST
+    assert worker.permit("account b", "m") == FREE
 
     clock.advance(1)
     routers[0].note_refusal(A, "sim", "m", {"retry-after": "7"}, of_user=True)

@@ -284,3 +284,20 @@ def test_calls_in_turn_leave_a_gap_for_users_over_all_workers(tmp_path: Path) ->
                 return await goes(pace)
 
         assert [asyncio.run(go(worker)) for worker in ("one", "two")] == [True, False]
+
+
+@pytest.mark.req("F2")
+def test_a_run_begins_with_one_call_until_its_first_answer(tmp_path: Path) -> None:
+    with closing(open_sqlite(tmp_path / "db", SystemClock(), secret=b"secret")) as store:
+        meter = AccountMeter(SystemClock(), "worker")
+        paces = RateGates({}, LocalRates(), tmp_path, meter, StoredLoads(store))
+
+        async def ask_all() -> list[bool]:
+            with closing(paces.gate_for("p", "m", "a")) as pace:
+                async with pace.acquire(1):
+                    before = await goes(pace)
+                    pace.note_headers({}, refused=False)
+                async with pace.acquire(1):
+                    return [before, await goes(pace)]
+
+        assert asyncio.run(ask_all()) == [False, True]

@@ -45,13 +45,11 @@ def state_of(
         rates=(RateReport(model, NOW - age_s, reading),) if reading else (),
         per_min={kind: users},
         users_seen=users > 0,
-        answered=True,
     )
 
 
-def test_a_run_begins_with_one_call_and_is_free_once_an_answer_names_no_limit() -> None:
-    assert permit_calls(AccountState(), "m", NOW) == FIRST
-    assert permit_calls(AccountState(answered=True), "m", NOW) == FREE
+def test_an_account_without_any_report_limits_no_call() -> None:
+    assert permit_calls(AccountState(), "m", NOW) == FREE
 
 
 @pytest.mark.parametrize("kind", [REQUESTS, TOKENS])
@@ -204,7 +202,7 @@ def play(limit: Limit, users_per_min: int, minutes: int = 6) -> tuple[int, int]:
         while reports and now - reports[0].at >= 1:
             known = (reports.popleft(),)
         per_min = {REQUESTS: float(users_per_min)}
-        state = AccountState(known, per_min, users_seen=True, answered=True)
+        state = AccountState(known, per_min, users_seen=True)
         permit = permit_calls(state, "inc", now)
         if permit.calls == 0:
             return now + min(1.0, permit.wait_s)

@@ -52,14 +52,12 @@ class AccountState:
 
     per_min: users' requests and tokens in the last minute; a missing kind is unknown.
     users_seen: users called the account in the last CAUTION_S.
-    answered: this process has got an answer from the account.
     refused_at: the last 429 of a user. resume_at: until when the provider asked to wait.
     """
 
     rates: tuple[RateReport, ...] = ()
     per_min: Mapping[RateKind, float] = field(default_factory=dict)
     users_seen: bool = False
-    answered: bool = False
     refused_at: float | None = None
     resume_at: float = 0.0
 
@@ -97,7 +95,7 @@ def permit_calls(state: AccountState, model: str, now: float) -> Permit:
 
     model: the model that the calls ask, because some providers have limits for each model.
     """
-    permits = [FREE if state.answered else FIRST, *_after_refusal(state, now)]
+    permits = [FREE, *_after_refusal(state, now)]
     newest = _newest_rates(state.rates, model)
     found = [permit for report in newest for permit in _of_rate(state, report, now)]
     if newest and not found:
@@ -186,13 +184,8 @@ class AccountLoad:
     rates: tuple[RateReport, ...] = ()
 
 
-def merge_loads(
-    loads: Iterable[AccountLoad],
-    now: float,
-    *,
-    answered: bool,
-) -> AccountState:
-    """Merges the reports of all processes about one account. answered: see `AccountState`."""
+def merge_loads(loads: Iterable[AccountLoad], now: float) -> AccountState:
+    """Merges the reports of all processes about one account."""
     all_loads = list(loads)
     fresh = [load for load in all_loads if now - load.at.timestamp() <= FRESH_S]
     users_at = [load.users_at.timestamp() for load in all_loads if load.users_at]
@@ -208,7 +201,6 @@ def merge_loads(
             RateKind.TOKENS: sum(load.user_tokens for load in fresh),
         },
         users_seen=any(now - at <= CAUTION_S for at in users_at),
-        answered=answered,
         refused_at=max(
             (load.refused_at.timestamp() for load in all_loads if load.refused_at), default=None
         ),
