@@ -59,13 +59,14 @@ from evals.runner.judge_calibration import (
 )
 from evals.runner.provider_client import EvalProviderClient, ModelSpending
 from evals.runner.questions import open_questions, suite_settings
-from evals.runner.rate_gate import RateGates
+from evals.runner.rate_gate import RateGate, RateGates
 from harness.evals.ports import CallSpending, EvalJob
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import JudgeUnfit, ProviderAway
 from harness.gate.run import JudgeCalibration, RunState, Sample
 from harness.providers.ports import ProviderCallsFactory
 from harness.providers.target import Provider, Target
+from harness.routing.reliability.users_first import account_of
 
 AGENT_SERVER = "inspect_ai.agent._acp.server"
 
@@ -276,13 +277,24 @@ class InspectRunner:
             provider,
             api_key,
             connections=job.max_connections,
-            pace=self._paces.gate_for(provider.name, target.model) if self._paces else None,
+            pace=self._pace(provider, api_key, target),
             allowed=self._allowed,
             calls=self._calls,
             spending=ModelSpending(spending, price, target.name) if spending else None,
             away=self._away,
             **more,
         )
+
+    def _pace(
+        self,
+        provider: Provider,
+        api_key: str | None,
+        target: Target,
+    ) -> RateGate | None:
+        if self._paces is None:
+            return None
+        account = account_of(provider.api_base, api_key or "")
+        return self._paces.gate_for(provider.name, target.model, account)
 
     def _provider_away(self, text: str) -> ProviderAway:
         provider, first_failed = self._away[text]

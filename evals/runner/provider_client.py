@@ -43,7 +43,8 @@ from harness.providers.credential import hide_secret
 from harness.providers.kinds import rename_answer_limit
 from harness.providers.ports import Posted, ProviderCallsFactory
 from harness.providers.target import Price, Provider
-from harness.routing.reliability.retry import retry_after_s, used_up_for_s
+from harness.routing.reliability.rate_headers import used_up_for_s
+from harness.routing.reliability.retry import retry_after_s
 
 Waiting = Callable[[], AbstractAsyncContextManager[None]]
 RETRIES: Final = 3  # statistics.md §1.1
@@ -321,6 +322,9 @@ class EvalProviderClient:
         used_up_s = used_up_for_s(posted.headers, _time_of(posted))
         if used_up_s and self._pace is not None:
             self._pace.hold(min(LONGEST_USED_UP_S, used_up_s))
+        if self._pace is not None:
+            refused = posted.failure is FailureClass.RATE_LIMITED
+            self._pace.note_headers(posted.headers, refused=refused)
         if posted.status == 200:
             return posted
         retry = posted.status >= 500 or posted.status in RETRYABLE

@@ -1,17 +1,17 @@
 """The rate gate delays calls, so that a machine's eval workers keep a provider's limits.
 
 It also finds the speed at which each target answers well. The limits apply to both models of a
-comparison, to judges, and to pauses that a provider asks for. A slot is a locked file: the
-kernel releases the lock, however the process ends.
+comparison, to judges, and to pauses that a provider asks for.
 
-The rules of speeds and rates are pure and in other modules (`note_answer`, `admit_request`);
-this module shares their states between processes.
+Users of the same account come first, on all hosts: each call reads what the routers report.
+
+The rules of speeds, rates and users are pure and in other modules (`note_answer`,
+`admit_request`, `permit_calls`); this module shares their states between processes.
 """
 
 import asyncio
 import fcntl
 import os
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -20,6 +20,9 @@ from pathlib import Path
 from struct import Struct
 from typing import Final
 
+from evals.runner.shared_slots import JITTER, Slots
+from harness.evals.account_meter import AccountMeter, StoredLoads
+from harness.frame.errors import StoreUnavailable
 from harness.frame.people.limits import (
     EvalLimits,
     RateDecision,
@@ -38,78 +41,50 @@ from harness.routing.reliability.latency import (
     note_answer,
     note_overload,
 )
-
-SHORTEST_NAP_S: Final = 0.01
-LONGEST_SLOT_NAP_S: Final = 0.2
-
-
-class Slots:
-    """Locked files that this machine's processes share. count: returns the current number."""
-
-    def __init__(self, folder: Path, count: Callable[[], int]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._count = count
-        self._freed = asyncio.Event()
-        self._files: dict[int, int] = {}
-        self._ours: set[int] = set()
-        # One call at a time looks for a free slot; the other calls wait in order.
-        self._first = asyncio.Lock()
-
-    @asynccontextmanager
-    async def one(self) -> AsyncIterator[int]:
-        """Waits for a free slot and holds it inside the block. Yields its number, from 0."""
-        slot = await self._acquire()
-        try:
-            yield slot
-        finally:
-            self._left(slot)
-
-    def close(self) -> None:
-        for file in self._files.values():
-            os.close(file)
-        self._files.clear()
-
-    def _left(self, slot: int) -> None:
-        self._ours.discard(slot)
-        self._freed.set()
-        if slot in self._files:
-            fcntl.flock(self._files[slot], fcntl.LOCK_UN)
-
-    async def _acquire(self) -> int:
-        nap_s = SHORTEST_NAP_S
-        async with self._first:
-            while True:
-                self._freed.clear()
-                for slot in range(self._count()):
-                    if slot not in self._ours and self._try_lock(slot):
-                        self._ours.add(slot)
-                        return slot
-                # A slot of this process wakes us; for other processes we must poll.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(nap_s * JITTER.uniform(0.5, 1.5)):
-                        await self._freed.wait()
-                nap_s = min(LONGEST_SLOT_NAP_S, nap_s * 1.5)
-
-    def _try_lock(self, slot: int) -> bool:
-        if slot not in self._files:
-            file = self._folder / f"{slot}.lock"
-            self._files[slot] = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._files[slot], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
+from harness.routing.reliability.users_first import LONGEST_GAP_S, Permit
 
 # An estimate for English; the provider's count corrects it afterwards.
 BYTES_PER_TOKEN: Final = 4
 LONGEST_NAP_S: Final = 5.0
+USERS_NAP_S: Final = 1.0
 # Spreads the calls of waiting workers over time.
 SPREAD_S: Final = 0.25
 NO_LIMITS: Final = EvalLimits()
-# Randomness only separates waiting workers; no result depends on it.
-JITTER: Final = random.Random()  # noqa: S311 - not for security
+
+
+@dataclass(frozen=True, slots=True)
+class UsersTurn:
+    """What one client's calls may do, so that users of its account come first."""
+
+    meter: AccountMeter
+    stored: StoredLoads
+    account: str
+    provider: str  # its name
+    model: str
+
+    async def permit(self) -> Permit:
+        """Reads the newest reports, and decides. Without the database, the last ones count."""
+        if self.meter.is_due:
+            with suppress(StoreUnavailable):
+                await asyncio.to_thread(self.meter.refresh, self.stored)
+        return self.meter.permit(self.account, self.model)
+
+    def count_calls(self) -> int:
+        """Returns how many slots the account has. A call waits for its permit in a slot."""
+        return max(1, self.meter.permit(self.account, self.model).calls)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether this process has got an answer. Other processes do not wait for its first."""
+        return self.meter.has_answer(self.account)
+
+    def note(self, headers: Mapping[str, str], *, refused: bool) -> None:
+        """Notes the headers of an answer, or of a 429. headers: names in lower case."""
+        about = self.account, self.provider, self.model, headers
+        if refused:
+            self.meter.note_refusal(*about, of_user=False)
+        else:
+            self.meter.note_answer(*about)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +94,31 @@ class RateGates:
     limits: Mapping[str, EvalLimits]  # by provider
     book: RateBook  # shared by all workers of this machine
     folder: Path  # the slots of all providers, shared by all workers of this machine
+    # meter, stored: the reports about accounts; None to give way to no users.
+    meter: AccountMeter | None = None
+    stored: StoredLoads | None = None
 
-    def gate_for(self, provider: str, model: str) -> "RateGate":
-        """Opens the gate for one client of a target; close it in the same event loop."""
+    def gate_for(self, provider: str, model: str, account: str = "") -> "RateGate":
+        """Opens the gate for one client of a target; close it in the same event loop.
+
+        account: see `account_of`; empty to give way to no users.
+        """
+        users = self._users(provider, model, account)
         limits = self.limits.get(provider, NO_LIMITS)
         most = limits.max_concurrent
         # A provider's name may contain characters that a file's name cannot.
         folder = self.folder / short_hash(provider).hex()
         slots = Slots(folder, lambda: most) if most else None
         speed = SharedSpeed(folder / short_hash(model).hex(), most or MOST_CALLS)
-        return RateGate(provider, limits.rate, self.book, speed, slots)
+        in_turn = None
+        if users is not None:
+            in_turn = Slots(self.folder / f"account-{account}", users.count_calls, fair=True)
+        return RateGate(provider, limits.rate, self.book, speed, slots, users, in_turn)
+
+    def _users(self, provider: str, model: str, account: str) -> UsersTurn | None:
+        if self.meter is None or self.stored is None or not account:
+            return None
+        return UsersTurn(self.meter, self.stored, account, provider, model)
 
 
 SPEED: Final = Struct(f"{len(CallSpeed._fields)}d")
@@ -207,8 +197,13 @@ class RateGate:
     book: RateBook
     speed: SharedSpeed  # of the target
     slots: Slots | None = None  # of the provider, if it limits parallel calls
+    # users, in_turn: the rule and the slots of the account; None to give way to no users.
+    users: UsersTurn | None = None
+    in_turn: Slots | None = None
     # One call at a time waits for the rate; the other calls wait in order.
     _first: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # One call runs until the first answer.
+    _beginning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
     async def acquire(self, request_bytes: int) -> AsyncIterator[Turn]:
@@ -219,15 +214,50 @@ class RateGate:
         """
         tokens = request_bytes / BYTES_PER_TOKEN
         async with AsyncExitStack() as stack:
+            if self.users is not None and not self.users.has_begun:
+                await self._beginning.acquire()
+                if self.users.has_begun:
+                    self._beginning.release()
+                else:
+                    stack.callback(self._beginning.release)
             slot = await stack.enter_async_context(self.speed.slots.one())
             full = slot + 1 >= self.speed.count_calls()
-            if self.slots is not None:
-                await stack.enter_async_context(self.slots.one())
+            for slots in (self.slots, self.in_turn):
+                if slots is not None:
+                    await stack.enter_async_context(slots.one())
             async with self._first:
-                # Other processes change the file without a signal, so we must poll.
-                while (wait_s := self._wait_s(tokens)) > 0:  # noqa: ASYNC110 - there is no event to wait for
+                # Other processes change the files without a signal, so we must poll.
+                while (wait_s := await self._users_wait_s() or self._wait_s(tokens)) > 0:  # noqa: ASYNC110
                     await asyncio.sleep(min(LONGEST_NAP_S, wait_s))
+            if self.users is not None:
+                self.users.meter.note_call(self.users.account, self.provider)
             yield Turn(self, tokens, full)
+
+    async def _users_wait_s(self) -> float:
+        """Returns how many seconds the account's users make a call wait; 0 for none, which
+        takes the turn.
+        """
+        if self.users is None:
+            return 0.0
+        permit = await self.users.permit()
+        if permit.calls == 0:
+            return min(USERS_NAP_S, permit.wait_s)
+        if permit.gap_s == 0:
+            return 0.0
+        now = time.monotonic()
+        waits_s = 0.0
+
+        def take(state: RateState) -> RateState:
+            nonlocal waits_s
+            # A longer wait was counted by another clock.
+            waits_s = state.requests_until - now
+            if 0 < waits_s <= LONGEST_GAP_S:
+                return state
+            waits_s = 0.0
+            return state._replace(requests_until=now + permit.gap_s)
+
+        self.book.change(f"users:{self.users.account}", take)
+        return waits_s
 
     def hold(self, seconds: float) -> None:
         """Delays all calls to the provider by this pause, for all workers of this machine."""
@@ -237,10 +267,16 @@ class RateGate:
             lambda state: state._replace(requests_until=max(state.requests_until, until)),
         )
 
+    def note_headers(self, headers: Mapping[str, str], *, refused: bool) -> None:
+        """Notes the limits that an answer reports. refused: it is a 429."""
+        if self.users is not None:
+            self.users.note(headers, refused=refused)
+
     def close(self) -> None:
         self.speed.close()
-        if self.slots is not None:
-            self.slots.close()
+        for slots in (self.slots, self.in_turn):
+            if slots is not None:
+                slots.close()
 
     def _wait_s(self, tokens: float) -> float:
         """Returns how many seconds the call has to wait; 0 admits it and counts it."""

@@ -16,6 +16,7 @@ from typing import assert_never
 from harness.canary import machine, operations
 from harness.evals import proof_validity
 from harness.evals.proof_validity import ProofState, ProofValidity
+from harness.evals.users_turn import describe_users_turn, find_users_turn
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertEvent, AlertKind
 from harness.frame.alerts.records import Alerts
@@ -174,15 +175,28 @@ def _tell_of_wait(
     proposal: Proposal,
     runs: Mapping[str, EvalRun],
 ) -> None:
-    """Raises or updates the alert on a provider for which the proposal waits."""
-    waits = describe_waits(runs.values(), ctx.clock.now())
+    """Raises or updates the alert on a provider for which the proposal waits: it is away, or
+    its users come first.
+    """
+    now = ctx.clock.now()
+    waits = describe_waits(runs.values(), now)
+    patience = format_span(proposal.policy.gate.infra_patience_s)
+    text = f"The comparison keeps its answers; it ends as not measured after {patience}."
+    with ctx.store.read() as tx:
+        users: Mapping[str, str] = {}
+        if not waits:
+            users = find_users_turn(tx, runs.values(), now)
+    if users:
+        # Without the changing figures, which would change the alert every second.
+        waits = f"gives way to users of {', '.join(users)}"
+        why = describe_users_turn(users)
+        text = f"It {why}. It goes on in the room that users leave, and keeps its answers."
     title = f"the comparison {proposal.id} {waits}"
     with ctx.store.read() as tx:
         record = Alerts(tx).newest(f"{AlertKind.EVAL_WAITS.value}:{proposal.id}")
     is_open = record is not None and record.open
     if not waits or (record is not None and is_open and record.title == title):
         return
-    patience = format_span(proposal.policy.gate.infra_patience_s)
     with ctx.store.write() as tx:
         alerts.raise_alert(
             tx,
@@ -190,7 +204,7 @@ def _tell_of_wait(
             proposal.id,
             subject=f"route {proposal.route}",
             title=title,
-            text=f"The comparison keeps its answers; it ends as not measured after {patience}.",
+            text=text,
             news=AlertEvent.STILL if is_open else AlertEvent.RAISED,
         )
 

@@ -106,6 +106,7 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "budget_unknown": "the database did not answer, so spending was unknown",
     "resting": "the provider was overloaded",
     "circuit_open": "the candidate's circuit was open",
+    "users_first": "users needed the rate limit of the candidate's account",
     "dropped": "too many at once",
     "unreadable": "an answer could not be read",
 }

@@ -20,6 +20,7 @@ from harness.agents.switch_request import (
     inert_text,
     switch_lines,
 )
+from harness.evals.users_turn import find_users_turn
 from harness.frame.alerts.alert import NO_SINK, AlertKind, Severity
 from harness.frame.alerts.alert_record import (
     AlertMessage,
@@ -154,12 +155,11 @@ def _is_over(  # noqa: PLR0911 - a table
             case AlertKind.EVAL_WAITS:
                 proposal = Proposals(tx).get(about)
                 measured = proposal.phase is ProposalPhase.EVALUATING
-                runs = [pair for pair in proposal.runs.values() if measured]
-                return not any(
-                    EvalRuns(tx).get(run).waits_since
-                    for pair in runs
-                    for run in (pair.incumbent, pair.candidate)
-                )
+                pairs = [pair for pair in proposal.runs.values() if measured]
+                ids = [id_ for pair in pairs for id_ in (pair.incumbent, pair.candidate)]
+                runs = [EvalRuns(tx).get(id_) for id_ in ids]
+                is_away = any(run.waits_since for run in runs)
+                return not (is_away or find_users_turn(tx, runs, now))
             case AlertKind.MODEL_SWITCH:
                 request = SwitchRequests(tx).get(about)
                 return request.state_at(now) is not SwitchState.PENDING

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from harness.evals.users_turn import describe_users_turn, find_users_turn
 from harness.frame.errors import SignatureInvalid, StaleEvidence
 from harness.frame.failures import describe_absence
 from harness.frame.records.transaction import Transaction
@@ -358,14 +359,16 @@ def load_runs(tx: Transaction, proposal: Proposal) -> dict[str, EvalRun]:
 
 
 def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
-    """Describes the providers that a comparison waits for, or the confirmation; empty for none
-    or a forged row.
+    """Describes the providers that a comparison waits for, the users that it gives way to, or
+    the confirmation; empty for none or a forged row.
     """
     if proposal.phase is not ProposalPhase.EVALUATING:
         return ""
     with suppress(SignatureInvalid):
         if proposal.retry_at is None:
-            return describe_waits(load_runs(tx, proposal).values(), tx.now())
+            runs = load_runs(tx, proposal).values()
+            users = find_users_turn(tx, runs, tx.now())
+            return describe_waits(runs, tx.now()) or describe_users_turn(users)
         if (unconfirmed := find_unconfirmed(tx, proposal)) is not None:
             return f"waits for an approver: {unconfirmed.reason.removeprefix(NOT_MEASURED)}"
     return ""

@@ -46,6 +46,7 @@ from harness.routes.outage_rule import (
 from harness.routes.scorecard import load_target_scores
 from harness.routing.context import Context
 from harness.routing.plan import order_targets
+from harness.routing.records.account_loads import AccountLoads
 from harness.routing.records.interventions import Switches
 from harness.routing.records.observations import Observations
 from harness.routing.records.preload import Preload
@@ -74,6 +75,7 @@ class OutageView:
     fallback: Target | None = None  # the fallback that answers now
     difference: str = ""  # its price and quality compared with the incumbent's
     switch: str = ""  # the kill switch that changes the route's plan; empty without one
+    tests: str = ""  # sentences about evals that use up the limit of users; empty for none
 
     @property
     def kind(self) -> OutageKind:
@@ -92,7 +94,13 @@ class OutageView:
 
     @property
     def reason(self) -> str:
-        """Describes the outage in sentences, with counts and the fallback's difference."""
+        """Describes the outage in sentences, with counts, the fallback's difference, and evals
+        that are a cause.
+        """
+        return f"{self._reason} {self.tests}".strip()
+
+    @property
+    def _reason(self) -> str:
         outage = self.outage
         since = f"Since {self.outage.since:%Y-%m-%d %H:%M} UTC"
         if not outage.requests:
@@ -350,7 +358,26 @@ def _view(
             *_score_differences(scores, route, own, fallback),
         )
         difference = f"{'; '.join(differences)}."
-    return OutageView(outage, own, fallback, difference)
+    tests = _describe_tests(tx, {target.provider for target in targets.values()})
+    return OutageView(outage, own, fallback, difference, tests=tests)
+
+
+def _describe_tests(tx: Transaction, providers: Collection[str]) -> str:
+    """Names evals that call accounts whose users got a 429; empty without both."""
+    loads = AccountLoads(tx).of_providers(providers, tx.now())
+    refused = {load.account for load in loads if load.refused_at}
+    tests = {
+        load.provider: sum(one.tests for one in loads if one.account == load.account)
+        for load in loads
+        if load.account in refused
+    }
+    return " ".join(
+        f"{provider} refused users' requests (429), and evals, judges or shadows share its "
+        f"limit: they sent {format_quantity(calls, 'call')} in a minute. `swapgate eval list` "
+        "shows the runs."
+        for provider, calls in sorted(tests.items())
+        if calls
+    )
 
 
 def _price_difference(

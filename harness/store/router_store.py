@@ -6,6 +6,7 @@ A router cannot reach decisions through it, such as proposals, verdicts or route
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from harness.evals.account_meter import StoredLoads
 from harness.evals.spending_meter import StoredSpending
 from harness.frame.alerts.records import Alerts
 from harness.frame.records.transaction import Transaction
@@ -36,6 +37,7 @@ class RouterStore:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.spending = StoredSpending(store)
+        self.loads = StoredLoads(store)
 
     @contextmanager
     def read(self) -> Iterator[RouterRecords]:

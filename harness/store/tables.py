@@ -23,6 +23,7 @@ from harness.frame.signing.audit_log import audit_event
 from harness.operations import records as operations_records
 from harness.providers.records import target
 from harness.routing.records import (
+    account_loads,
     installation,
     interventions,
     observations,
@@ -65,6 +66,7 @@ APPEND_ONLY: Final = (
 
 # Importing these modules declares the other tables.
 DECLARED_BY: Final = (
+    account_loads,
     agents_records,
     alert_records,
     records,

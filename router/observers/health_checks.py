@@ -20,6 +20,7 @@ from harness.providers.models.capabilities import Endpoint
 from harness.routing.reliability.breaker import BreakerState
 from harness.routing.table import Arm
 from router.frame.body import ClientRequest, read_request
+from router.health.account_watch import AccountWatch
 from router.health.target_health import (
     HealthCheckState,
     TargetHealth,
@@ -77,7 +78,8 @@ class HealthCheckResult(NamedTuple):
 class HealthChecks:
     """Runs a worker's checks in its event loop. interval_s: 0 for no checks.
 
-    At most AT_ONCE checks run at a time, those of the longest unchecked targets first.
+    At most AT_ONCE checks run at a time, those of the longest unchecked targets first. A target
+    whose circuit is closed gets no check while its account's limit is left to users.
     """
 
     def __init__(
@@ -88,7 +90,9 @@ class HealthChecks:
         metrics: RouterMetrics,
         clock: Clock,
         interval_s: float,
+        accounts: AccountWatch,
     ) -> None:
+        self._accounts = accounts
         self._holder = holder
         self._dispatcher = dispatcher
         self._health = health
@@ -119,10 +123,18 @@ class HealthChecks:
         for target in due_targets(self._states(routes), now, self._interval_s):
             if len(self._running) >= AT_ONCE:
                 return
-            if target not in self._running:
+            if target not in self._running and self._may_check(routes[target], target):
                 task = asyncio.ensure_future(self._check(routes[target], target))
                 self._running[target] = task
                 task.add_done_callback(partial(self._done, target))
+
+    def _may_check(self, route: CompiledRoute, target: str) -> bool:
+        """Returns whether the account's users leave room for a check. An open circuit gets
+        checks in any case, because users wait for it to close.
+        """
+        if self._health.state(target) is not BreakerState.CLOSED:
+            return True
+        return self._accounts.permit(route.upstreams[target]).calls > 0
 
     def results(self) -> dict[str, TargetCheck]:
         """Returns the results by target, for the metrics."""
@@ -187,6 +199,7 @@ class HealthChecks:
         failure = await self._dispatcher.check(_job(route, endpoint), upstream, progress)
         if not progress.attempts:
             return
+        self._accounts.note_check(upstream)
         if isinstance(progress.result, UpstreamAnswer) and progress.result.usage is not None:
             self._metrics.spent(upstream.name, progress.result.usage, upstream.price)
         outcome = failure.failure if failure else None

@@ -23,6 +23,7 @@ from harness.providers.target import Price
 from harness.routing.reliability.breaker import LAST_RESORT_TICKET
 from harness.routing.settings import RouterSettings
 from harness.store.router_store import RouterRecords, RouterStore
+from router.health.account_watch import AccountWatch
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
 from router.protocols.answers import TokenUsage
@@ -38,6 +39,7 @@ from router.snapshot.compiler import canary_judge
 from router.snapshot.holder import SnapshotHolder
 
 OVER_CAP: Final = "over_monthly_cap"
+USERS_FIRST: Final = "users_first"
 
 
 class WorkerSpending:
@@ -208,6 +210,7 @@ class SideParts(NamedTuple):
     metrics: RouterMetrics
     settings: RouterSettings
     clock: Clock
+    accounts: AccountWatch
 
 
 class SideCalls(RequestObserver):
@@ -215,10 +218,12 @@ class SideCalls(RequestObserver):
 
     def __init__(self, parts: SideParts, spending: WorkerSpending) -> None:
         self._holder, self._calls, self._health, self._keys = parts[:4]
-        self._recorder, self._metrics, self._settings, self._clock = parts[4:]
+        self._recorder, self._metrics, self._settings, self._clock = parts[4:8]
+        self._accounts = parts.accounts
         self._spending = spending
         self._running: dict[asyncio.Task[None], str] = {}
         self._rests_until: dict[str, float] = {}  # by target id
+        self._began_at: dict[str, float] = {}  # by target id: the last call that began
 
     async def aclose(self) -> None:
         running = list(self._running)
@@ -236,12 +241,18 @@ class SideCalls(RequestObserver):
         raise NotImplementedError
 
     def _target_obstacle(self, upstream: CompiledTarget) -> str:
-        """Names the reason not to ask a target now: it rests, or its circuit is open or
-        paused.
+        """Names the reason not to ask a target now: it rests, its circuit is open or paused,
+        or the account's users come first.
         """
-        if self._rests_until.get(upstream.id, 0.0) > self._clock.monotonic():
+        now = self._clock.monotonic()
+        if self._rests_until.get(upstream.id, 0.0) > now:
             return "resting"
-        return "" if self._health.all_well((upstream.id,)) else "circuit_open"
+        if not self._health.all_well((upstream.id,)):
+            return "circuit_open"
+        permit = self._accounts.permit(upstream)
+        since_s = now - self._began_at.get(upstream.id, -permit.gap_s)
+        is_free = len(self._running) < permit.calls and since_s >= permit.gap_s
+        return "" if is_free else USERS_FIRST
 
     def _attempt(
         self,
@@ -251,4 +262,6 @@ class SideCalls(RequestObserver):
     ) -> Attempt:
         """Builds an attempt that the target's health and traffic ignore: no user sent it."""
         key = self._keys.key(upstream)
+        self._began_at[upstream.id] = self._clock.monotonic()
+        self._accounts.note_call(upstream, key)
         return Attempt(upstream, LAST_RESORT_TICKET, key, until, 1, endpoint)

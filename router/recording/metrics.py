@@ -107,6 +107,9 @@ class RouterMetrics:
         self._cost = self._counter("swapgate_cost_dollars")
         # Attempts that are not added up yet: a counter's `inc` takes a lock and three calls.
         self._ends: dict[tuple[str, FailureClass | None], int] = {}
+        # By target: its attempts, and the tokens of its answers.
+        self._attempt_sums: dict[str, int] = {}
+        self._token_sums: dict[str, int] = {}
         self._registry.register(_StateCollector(read))
 
     def _counter(self, name: str) -> Counter:
@@ -189,9 +192,11 @@ class RouterMetrics:
             if firsts_s:
                 self._first_token.labels(route, provider, target).observe(firsts_s)
             if is_answered:
-                self._tokens.labels(target, "input").inc(sum(r.input_tokens for r in requests))
+                sent = sum(r.input_tokens for r in requests)
                 made = sum(r.output_tokens for r in requests)
+                self._tokens.labels(target, "input").inc(sent)
                 self._tokens.labels(target, "output").inc(made)
+                self._token_sums[target] = self._token_sums.get(target, 0) + sent + made
                 self._cost.labels(target).inc(sum(r.cost_usd for r in requests))
 
     def _count_attempts(self) -> None:
@@ -200,6 +205,15 @@ class RouterMetrics:
         for (target, failure), number in ends.items():
             failure_class = failure.value if failure else NO_FAILURE
             self._attempts.labels(_provider(target), target, failure_class).inc(number)
+            self._attempt_sums[target] = self._attempt_sums.get(target, 0) + number
+
+    def count_targets(self) -> dict[str, tuple[int, int]]:
+        """Returns each target's attempts for users and health checks, and the tokens of users'
+        answers, since the worker began.
+        """
+        self._count_attempts()
+        tokens = self._token_sums
+        return {name: (n, tokens.get(name, 0)) for name, n in self._attempt_sums.items()}
 
     def families(self) -> list[object]:
         """Returns all metrics as plain data, for the parent."""

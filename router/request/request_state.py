@@ -308,6 +308,10 @@ class RoutedRequest:
         )
 
 
+# The caller of a call that no user waits for.
+NO_CALLER: Final = ("", "")
+
+
 @dataclass(slots=True)
 class Attempt:
     """An attempt that is to be made, is under way, or has ended."""
@@ -319,7 +323,7 @@ class Attempt:
     number: int  # counts the attempts at this target from 1
     endpoint: Endpoint
     check: bool = False  # a health check, by the router's own request
-    caller: tuple[str, str] = ("", "")  # the sticky key and the API key of the request
+    caller: tuple[str, str] = NO_CALLER  # the sticky key and the API key of the request
     probe_size: int = 0  # the request's characters, if it tests a slowed target; else 0
     told_s: float | None = None  # the pause that the provider asked for; None without one
     # The router cut it because it was slow to begin and another target follows.

@@ -25,6 +25,7 @@ from harness.routing.table import OnBadEvent, OnEmptyAnswer
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
 from router.frame.limits import Timer, Timers
+from router.health.account_watch import AccountWatch
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS, EMBEDDINGS
@@ -37,6 +38,7 @@ from router.request.needs import (
     without_fields,
 )
 from router.request.request_state import (
+    NO_CALLER,
     Attempt,
     RoutedRequest,
     UpstreamAnswer,
@@ -177,14 +179,17 @@ class UpstreamCalls:
         transport_for: TransportFactory,
         settings: RouterSettings,
         timers: Timers,
+        accounts: AccountWatch,
     ) -> None:
         self.timers = timers
+        self._accounts = accounts
+        self._due = accounts.due
         self._transport_for = transport_for
         self._between_s = settings.between_chunks_timeout_s
         self._names_route = settings.response_model is AnsweredModel.ROUTE
         self._counted = CountedUsage()
 
-    async def make(
+    async def make(  # noqa: C901 - one attempt, however it ends
         self,
         job: RoutedRequest,
         attempt: Attempt,
@@ -210,6 +215,8 @@ class UpstreamCalls:
             reply = await transport.send(_request(job, attempt))
             if reply.status not in GOOD_STATUSES:
                 raise await read_refusal(reply)
+            if attempt.upstream.id in self._due:
+                self._accounts.note_answer(attempt.upstream, attempt.key, reply.headers)
             if on_head is not None:
                 on_head()
             if request.stream:
@@ -236,16 +243,28 @@ class UpstreamCalls:
                 self._counted.targets.add(target)
             return _checked(request, answer) if request.endpoint is _EMBEDDINGS else answer
         except UpstreamFailed as failed:
-            # A client may see the body, and logs contain the detail.
-            provider = attempt.upstream.provider
-            failed.body = hide_provider_secrets(failed.body, provider, attempt.key)
-            detail = failed.detail.encode("utf-8", "surrogatepass")
-            hidden = hide_provider_secrets(detail, provider, attempt.key)
-            failed.detail = hidden.decode("utf-8", "surrogatepass")
+            self._note_failed(attempt, failed)
             raise
         finally:
             if reply is not None:
                 await reply.aclose()
+
+    def _note_failed(self, attempt: Attempt, failed: UpstreamFailed) -> None:
+        """Reports a 429, and hides our credentials: a client may see the body, and logs contain
+        the detail.
+        """
+        provider = attempt.upstream.provider
+        if failed.failure is FailureClass.RATE_LIMITED and not failed.local:
+            self._accounts.note_refusal(
+                attempt.upstream,
+                attempt.key,
+                failed.headers,
+                of_user=attempt.caller != NO_CALLER,
+            )
+        failed.body = hide_provider_secrets(failed.body, provider, attempt.key)
+        detail = failed.detail.encode("utf-8", "surrogatepass")
+        hidden = hide_provider_secrets(detail, provider, attempt.key)
+        failed.detail = hidden.decode("utf-8", "surrogatepass")
 
     async def count_tokens(self, job: RoutedRequest, attempt: Attempt) -> bytes:
         """Asks for a count; empty if the target speaks another protocol.

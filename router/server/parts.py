@@ -10,6 +10,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from harness.evals.account_meter import AccountMeter
 from harness.evals.month_spending import SpendingPurpose
 from harness.frame.ports import Clock, RateBook
 from harness.routing.reliability.breaker import BreakerState
@@ -19,6 +20,7 @@ from router.access.admission import Admission
 from router.access.front_door import Callers, FrontDoor
 from router.access.rate_limits import LocalRates
 from router.frame.limits import Timers
+from router.health.account_watch import AccountWatch
 from router.health.provider_keys import EarlyRecovery, ProviderKeys
 from router.health.target_health import TargetHealth
 from router.health.worker_alerts import WorkerAlerts
@@ -163,7 +165,8 @@ class RouterParts:
         keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
         self._renewals = EarlyRecovery(self._health, keys)
         self._alarms.add_follower(self._renewals.evaluate)
-        calls = UpstreamCalls(transport_factory, settings, self._timers)
+        accounts = self._watch_accounts(keys, clock)
+        calls = UpstreamCalls(transport_factory, settings, self._timers, accounts)
         dispatcher = Dispatcher(
             calls,
             settings,
@@ -198,6 +201,7 @@ class RouterParts:
             self._metrics,
             settings,
             clock,
+            accounts,
         )
         self._shadows = ShadowMirror(parts, self._spending[SpendingPurpose.SHADOW], marks)
         money = JudgeBudget(holder, clock)
@@ -210,6 +214,7 @@ class RouterParts:
             self._metrics,
             clock,
             settings.health_check_interval_s,
+            accounts,
         )
         self._background = Background(
             (self._alarms.watch, self._checks.watch, self._guards.watch),
@@ -265,6 +270,13 @@ class RouterParts:
             self._errors,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _watch_accounts(self, keys: ProviderKeys, clock: Clock) -> AccountWatch:
+        meter = AccountMeter(clock, self._recorder.worker)
+        accounts = AccountWatch(meter, self._metrics, keys, clock.monotonic)
+        self._alarms.add_follower(accounts.update)
+        self._holder.add_follower(accounts.share)
+        return accounts
 
     def _follow_store(self, clock: Clock, money: JudgeBudget) -> None:
         """Lets what reads spending from the database follow the snapshot's refreshes."""

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from evals.suites.items import Item
+from harness.canary import proposal_driver
+from harness.evals.account_meter import AccountMeter, StoredLoads
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import IllegalTransition, ProviderAway
@@ -212,3 +214,41 @@ def test_the_pauses_before_further_tries_end_with_the_owners_patience() -> None:
         10.0,
         0.0,
     ]
+
+
+def report_users(world: SmallInstallation) -> None:
+    """A router reports users who need the rest of the limit of provider sim."""
+    router = AccountMeter(world.clock, "router")
+    router.note_users("account", "sim", 30.0, 0.0)
+    headers = {"x-ratelimit-remaining-requests": "30"}
+    router.note_answer("account", "sim", "base", headers)
+    router.refresh(StoredLoads(world.store))
+
+
+def test_page_and_alert_name_the_users_that_a_comparison_gives_way_to(
+    world: SmallInstallation,
+) -> None:
+    seen: list[tuple[str, bool, str]] = []
+
+    def script(target: Target, item: Item, epoch: int) -> str:
+        if not seen:
+            report_users(world)
+            with world.store.read() as tx:
+                (proposal,) = Proposals(tx).open()
+                waits = evaluation.describe_proposal_waits(tx, proposal)
+            proposal_driver.drive_proposal(world.context(), proposal)
+            is_open = has_open_alert(world, proposal.id)
+            with world.store.read() as tx:
+                record = Alerts(tx).newest(f"{AlertKind.EVAL_WAITS.value}:{proposal.id}")
+            seen.append((waits, is_open, record.title if record else ""))
+        return answer(target, item, epoch)
+
+    world.script = script
+    proposal = world.propose().id
+    world.until_decided(proposal)
+
+    ((waits, is_open, title),) = seen
+    assert waits.startswith("gives way to users of sim: 30 requests were left")
+    assert is_open
+    assert title == f"the comparison {proposal} gives way to users of sim"
+    assert not has_open_alert(world, proposal)

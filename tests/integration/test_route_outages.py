@@ -2,6 +2,7 @@ from datetime import timedelta
 
 import pytest
 
+from harness.evals.account_meter import AccountMeter, StoredLoads
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import Alert, AlertKind
 from harness.frame.alerts.alert_record import Notified
@@ -118,6 +119,30 @@ def test_a_fallback_is_a_warning_with_its_price_and_score_and_errors_to_callers_
     ]
     assert messages(world, "mail") == [(DOWN, RAISED), (DOWN, RESOLVED)]
     assert world.sinks.kept["mail"][0].severity.name == "CRITICAL"
+
+
+@pytest.mark.parametrize(
+    ("account", "names_evals"), [("account", True), ("another account", False)]
+)
+@pytest.mark.req("F2")
+def test_a_route_that_is_down_names_evals_that_use_up_its_users_limit(
+    world: SmallInstallation, account: str, *, names_evals: bool
+) -> None:
+    router = AccountMeter(world.clock, "router")
+    router.note_refusal("account", "sim", "base", {}, of_user=True)
+    router.refresh(StoredLoads(world.store))
+    worker = AccountMeter(world.clock, "worker")
+    for _ in range(3):
+        worker.note_call(account, "sim")
+    worker.refresh(StoredLoads(world.store))
+    with_fallback(world)
+    serve(world, "sim/base", failed=9)
+
+    with world.store.read() as tx:
+        record = Alerts(tx).newest(f"{DOWN.value}:chat")
+    assert record is not None
+    text = "evals, judges or shadows share its limit: they sent 3 calls"
+    assert (text in record.text) is names_evals
 
 
 def test_a_partial_recovery_sends_one_message_that_names_the_fallback(

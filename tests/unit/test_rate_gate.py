@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from evals.runner.rate_gate import RateGate, RateGates, Slots
+from evals.runner.rate_gate import RateGate, RateGates
+from evals.runner.shared_slots import Slots
+from harness.evals.account_meter import AccountMeter, StoredLoads
 from harness.frame.people.limits import EvalLimits, RateState
+from harness.frame.runtime.clock import SystemClock
 from harness.routing.reliability.latency import (
     FORGET_S,
     START_CALLS,
@@ -20,11 +23,12 @@ from harness.routing.reliability.latency import (
     note_overload,
 )
 from router.access.rate_limits import LocalRates
+from tests.support.store.sqlite_store import open_sqlite
 
 HOLDER = """
 import asyncio, sys
 from pathlib import Path
-from evals.runner.rate_gate import Slots
+from evals.runner.shared_slots import Slots
 
 async def hold():
     async with Slots(Path(sys.argv[1]), lambda: 2).one():
@@ -242,3 +246,58 @@ def test_a_speed_is_forgotten_when_it_is_old_or_of_another_clock(now: float) -> 
     speed = CallSpeed(calls=8.0, used_at=100.0)
     assert current_speed(speed, 101.0) == speed
     assert current_speed(speed, now).calls == START_CALLS
+
+
+@pytest.mark.req("F2")
+def test_a_call_gives_way_to_the_users_of_its_account_alone(tmp_path: Path) -> None:
+    with closing(open_sqlite(tmp_path / "db", SystemClock(), secret=b"secret")) as store:
+        stored = StoredLoads(store)
+        router = AccountMeter(SystemClock(), "router")
+        router.note_users("a", "p", 30.0, 0.0)
+        router.note_answer("a", "p", "m", {"x-ratelimit-remaining-requests": "2"})
+        router.refresh(stored)
+        paces = RateGates(
+            {}, LocalRates(), tmp_path, AccountMeter(SystemClock(), "worker"), stored
+        )
+
+        async def go(account: str) -> bool:
+            with closing(paces.gate_for("p", account or "none", account)) as pace:
+                return await goes(pace)
+
+        assert [asyncio.run(go(account)) for account in ("a", "b", "")] == [False, True, True]
+
+
+@pytest.mark.req("F2")
+def test_calls_in_turn_leave_a_gap_for_users_over_all_workers(tmp_path: Path) -> None:
+    with closing(open_sqlite(tmp_path / "db", SystemClock(), secret=b"secret")) as store:
+        stored = StoredLoads(store)
+        router = AccountMeter(SystemClock(), "router")
+        router.note_users("a", "p", 30.0, 0.0)
+        router.note_answer("a", "p", "m", {"x-ratelimit-remaining-requests": "30"})
+        router.refresh(stored)
+        book = LocalRates()
+
+        async def go(worker: str) -> bool:
+            meter = AccountMeter(SystemClock(), worker)
+            paces = RateGates({}, book, tmp_path, meter, stored)
+            with closing(paces.gate_for("p", worker, "a")) as pace:
+                return await goes(pace)
+
+        assert [asyncio.run(go(worker)) for worker in ("one", "two")] == [True, False]
+
+
+@pytest.mark.req("F2")
+def test_a_run_begins_with_one_call_until_its_first_answer(tmp_path: Path) -> None:
+    with closing(open_sqlite(tmp_path / "db", SystemClock(), secret=b"secret")) as store:
+        meter = AccountMeter(SystemClock(), "worker")
+        paces = RateGates({}, LocalRates(), tmp_path, meter, StoredLoads(store))
+
+        async def ask_all() -> list[bool]:
+            with closing(paces.gate_for("p", "m", "a")) as pace:
+                async with pace.acquire(1):
+                    before = await goes(pace)
+                    pace.note_headers({}, refused=False)
+                async with pace.acquire(1):
+                    return [before, await goes(pace)]
+
+        assert asyncio.run(ask_all()) == [False, True]

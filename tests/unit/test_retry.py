@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from harness.frame.errors import InputError
 from harness.frame.failures import FAILURE_RULES, FailureClass, SameTarget
+from harness.routing.reliability.rate_headers import used_up_for_s
 from harness.routing.reliability.retry import (
     RetryBudget,
     RetryPolicy,
@@ -13,7 +14,6 @@ from harness.routing.reliability.retry import (
     fits_budget,
     retry_after_s,
     retry_wait_s,
-    used_up_for_s,
 )
 
 pytestmark = pytest.mark.req("A5")

@@ -144,6 +144,7 @@ def run_worker(
     from evals.runner.judge_calibration import CalibrationCache  # noqa: PLC0415
     from evals.runner.rate_gate import RateGates  # noqa: PLC0415
     from harness.app.eval_workers.worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415
+    from harness.evals.account_meter import AccountMeter, StoredLoads  # noqa: PLC0415
     from router.access.rate_limits import SharedRates  # noqa: PLC0415
     from router.upstream.transports import ProviderClient  # noqa: PLC0415
 
@@ -166,6 +167,8 @@ def run_worker(
                     settings.eval_limits,
                     SharedRates(shared / "rates"),
                     shared,
+                    AccountMeter(installation.clock, owner),
+                    StoredLoads(installation.store),
                 ),
                 allowed=settings.router.allow_addresses,
                 calls=ProviderClient,

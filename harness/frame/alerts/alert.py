@@ -297,8 +297,9 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.EVAL_WAITS: AlertRule(
         _S.WARNING,
-        "bring the provider back. `swapgate proposal retry` tries at once, and `swapgate "
-        "proposal cancel` ends the comparison",
+        "bring a provider back that is away. Where users come first, wait, raise the account's "
+        "limit, or give the candidate a key of another account. `swapgate proposal retry` "
+        "tries at once, and `swapgate proposal cancel` ends the comparison",
     ),
     _K.SPLIT: AlertRule(
         _S.CRITICAL,

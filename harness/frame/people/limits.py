@@ -337,7 +337,7 @@ class EvalLimits:
     count. At most the calls of five seconds arrive at once.
     """
 
-    # The most requests at a time; null for no limit. Evals begin with 2 for each target.
+    # The most requests at a time; null for no limit. Evals begin with 1 for each run.
     max_concurrent: int | None = None
     requests_per_min: float | None = None  # null for no limit
     tokens_per_min: float | None = None  # null for no limit

@@ -7,7 +7,6 @@ decided in `harness.routing.plan`; the rules by class of failure are `FAILURE_RU
 import math
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -25,16 +24,6 @@ _NUMBERS: Final[Mapping[str, float]] = {
 # Stricter than float(), which accepts "1_0", "infinity" and digits of any script.
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
 _LONGEST: Final = 64
-# Units of a duration in Go's notation.
-_SPANS: Final[Mapping[str, float]] = {
-    "h": 3600.0,
-    "m": 60.0,
-    "s": 1.0,
-    "ms": 0.001,
-}
-_RATES: Final = ("requests", "tokens")
-_SPAN_PART: Final = re.compile(r"(\d+\.?\d*)(ms|h|m|s)", re.ASCII)
-_SPAN: Final = re.compile(rf"({_SPAN_PART.pattern})+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,46 +65,6 @@ def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
         and (wait := _wait_s(text.strip(), per_second, now)) is not None
     ]
     return max(waits, default=None)
-
-
-def used_up_for_s(headers: Mapping[str, str], now: datetime) -> float:
-    """Seconds until a used-up rate is renewed; 0 if the headers report no used-up rate.
-
-    Reads OpenAI's `x-ratelimit-…` (a duration such as `1m0.5s`), which Groq and others send
-    too, and Anthropic's headers (a time). headers, now: as for `retry_after_s`.
-    """
-    waits = [0.0]
-    for kind in _RATES:
-        if _is_zero(headers, f"x-ratelimit-remaining-{kind}"):
-            waits.append(_span_s(headers.get(f"x-ratelimit-reset-{kind}", "").strip()))
-        if _is_zero(headers, f"anthropic-ratelimit-{kind}-remaining"):
-            with suppress(LookupError, ValueError, TypeError):
-                then = datetime.fromisoformat(headers[f"anthropic-ratelimit-{kind}-reset"])
-                waits.append((then - now).total_seconds())
-    return max(waits)
-
-
-def is_used_up(headers: Mapping[str, str]) -> bool:
-    """Tells whether the headers report that no request, or no token, remains."""
-    return any(
-        _is_zero(headers, name)
-        for kind in _RATES
-        for name in (
-            f"x-ratelimit-remaining-{kind}",
-            f"anthropic-ratelimit-{kind}-remaining",
-        )
-    ) or _is_zero(headers, "x-ratelimit-remaining")
-
-
-def _is_zero(headers: Mapping[str, str], name: str) -> bool:
-    return headers.get(name, "").strip() == "0"
-
-
-def _span_s(text: str) -> float:
-    """Parses a duration in Go's notation, such as `1m0.5s`; 0 for any other text."""
-    if len(text) > _LONGEST or not _SPAN.fullmatch(text):
-        return 0.0
-    return sum(float(number) * _SPANS[unit] for number, unit in _SPAN_PART.findall(text))
 
 
 def _wait_s(

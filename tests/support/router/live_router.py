@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -48,6 +48,7 @@ from harness.providers.target import (
 )
 from harness.routing.reliability.failover import Failover
 from harness.routing.reliability.retry import RetryPolicy
+from harness.routing.reliability.users_first import AccountLoad
 from harness.routing.settings import AgentSettings, RouterSettings
 from harness.routing.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.routing.table import (
@@ -112,6 +113,7 @@ class SwitchableStore:
         self.spent: list[tuple[SpendingPurpose, float, int, int]] = []
         self.sightings: list[Sighting] = []
         self.shadows: list[ShadowTally] = []
+        self.account_loads: dict[tuple[str, str], AccountLoad] = {}
         self.pages: dict[tuple[str, int], bytes] = {}
         self.batches: set[str] = set()
         self._snapshot = snapshot
@@ -174,6 +176,20 @@ class SwitchableStore:
     @property
     def spending(self) -> SimpleNamespace:
         return SimpleNamespace(month=self._month, add=self._add_spending)
+
+    @property
+    def loads(self) -> SimpleNamespace:
+        return SimpleNamespace(read=self._read_loads, share=self._share_loads)
+
+    def _read_loads(self, now: datetime) -> list[AccountLoad]:
+        del now
+        self._answer()
+        return [*self.account_loads.values()]
+
+    def _share_loads(self, loads: Iterable[AccountLoad], now: datetime) -> list[AccountLoad]:
+        self._answer()
+        self.account_loads |= {(load.account, load.source): load for load in loads}
+        return self._read_loads(now)
 
     def _month(self, month: date) -> MonthSpending:
         self._answer()

@@ -20,6 +20,7 @@ from harness.store.tables import metadata
 # evals leave none behind.
 STEADY: Final = frozenset(
     {
+        "account_load",
         "break_glass",
         "credential",
         "discovered_model",

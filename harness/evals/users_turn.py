@@ -1,0 +1,66 @@
+"""Finds the accounts whose users make eval runs wait, for alerts and pages.
+
+It decides by the same reports and the same rule as the eval workers
+(`harness.routing.reliability.users_first`).
+"""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime
+
+from harness.frame.errors import NotFound, SignatureInvalid
+from harness.frame.records.transaction import Transaction
+from harness.gate.run import RUNNABLE_STATES, EvalRun
+from harness.providers.target import Target
+from harness.routing.records.account_loads import AccountLoads
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import Suites
+from harness.routing.reliability.users_first import (
+    AccountLoad,
+    merge_loads,
+    permit_calls,
+)
+
+
+def find_users_turn(
+    tx: Transaction,
+    runs: Iterable[EvalRun],
+    now: datetime,
+) -> Mapping[str, str]:
+    """Finds the providers whose users come before these runs now, each with the reason."""
+    waiting = [run for run in runs if run.state in RUNNABLE_STATES and not run.waits_since]
+    if not waiting:
+        return {}
+    targets = {
+        target.id: target for run in waiting for target in _targets_of(tx, run) if target
+    }
+    loads = AccountLoads(tx).of_providers(
+        {target.provider for target in targets.values()},
+        now,
+    )
+    found: dict[str, str] = {}
+    for target in targets.values():
+        accounts = {load.account for load in loads if load.provider == target.provider}
+        for account in sorted(accounts):
+            of_it = [load for load in loads if load.account == account]
+            if reason := _reason(of_it, target.model, now):
+                found[target.provider] = reason
+    return found
+
+
+def describe_users_turn(found: Mapping[str, str]) -> str:
+    """Describes the result of `find_users_turn` in one line; empty for no provider."""
+    return "; ".join(f"gives way to users of {name}: {why}" for name, why in found.items())
+
+
+def _reason(loads: Iterable[AccountLoad], model: str, now: datetime) -> str:
+    state = merge_loads(loads, now.timestamp())
+    return permit_calls(state, model, now.timestamp()).reason
+
+
+def _targets_of(tx: Transaction, run: EvalRun) -> Iterable[Target | None]:
+    """Yields a run's target and its suite's judge."""
+    yield Routing(tx).target(run.target)
+    with suppress(NotFound, SignatureInvalid):
+        if judge := Suites(tx).get(run.suite_digest).judge:
+            yield Routing(tx).target(judge)
