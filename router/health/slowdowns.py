@@ -103,7 +103,7 @@ class Slowdowns:
             self._change(target, lambda _: _NO_TURNS)
         self._wake(target)
 
-    async def turn(self, target: str, size: int, patience_s: float) -> Turn:
+    async def take_turn(self, target: str, size: int, patience_s: float) -> Turn:
         """Waits for a request's turn at a target. size: in characters.
 
         patience_s: the longest wait in seconds; 0 to wait for no turn. A good answer to an
