@@ -28,7 +28,7 @@ _BOOKED: Final = "pause:"
 _NO_TURNS: Final = Turns()
 
 
-class Turn(Enum):
+class TargetTurn(Enum):
     """How a request may go to a target."""
 
     FREE = "free"  # the target is not slowed
@@ -103,7 +103,7 @@ class Slowdowns:
             self._change(target, lambda _: _NO_TURNS)
         self._wake(target)
 
-    async def turn(self, target: str, size: int, patience_s: float) -> Turn:
+    async def take_turn(self, target: str, size: int, patience_s: float) -> TargetTurn:
         """Waits for a request's turn at a target. size: in characters.
 
         patience_s: the longest wait in seconds; 0 to wait for no turn. A good answer to an
@@ -115,7 +115,7 @@ class Slowdowns:
             now = self._monotonic()
             slowdown = self.current(target, now)
             if slowdown is None:
-                return Turn.FREE
+                return TargetTurn.FREE
             left_s = until - loop.time()
             if target in self._next and slowdown.may_wait(size) and left_s > 0:
                 # Another request has the next turn. It may also bring the good answer.
@@ -123,13 +123,13 @@ class Slowdowns:
                 continue
             wait_s = self._reserve(target, slowdown, size, now, left_s)
             if wait_s is None:
-                return Turn.FREE
+                return TargetTurn.FREE
             if wait_s <= 0:
-                return Turn.PROBE
+                return TargetTurn.PROBE
             if left_s < wait_s or not slowdown.may_wait(size):
-                return Turn.NONE
+                return TargetTurn.NONE
             if not await self._own_turn(target, size, wait_s):
-                return Turn.PROBE
+                return TargetTurn.PROBE
 
     async def _own_turn(self, target: str, size: int, wait_s: float) -> bool:
         """Waits for a reserved turn; returns whether there is news of the target before it.

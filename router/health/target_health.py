@@ -26,6 +26,7 @@ from harness.routing.reliability.breaker import (
     Ticket,
 )
 from router.frame.failure import ProviderWords
+from router.health.shared_evidence import SharedEvidence
 from router.health.slowdowns import Slowdowns
 from router.recording.shared_files import SharedMarks
 from router.snapshot.compiled import CompiledSnapshot
@@ -114,8 +115,8 @@ class TargetHealth:
 
     on_move: called with a breaker's new state.
     on_pause: called for kept pauses longer than a breaker may stay open.
-    book: the turns of slowed targets. marks: which target has served which endpoint. All
-    workers of the machine share both.
+    book: the turns of slowed targets, and until when users' good answers count. marks: which
+    target has served which endpoint. All workers of the machine share both.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class TargetHealth:
         self.on_move: Callable[[str, Breaker], None] | None = None
         self.on_pause: Callable[[str, float], None] | None = None
         self._monotonic = monotonic
-        self._marks = marks
+        self._shared = SharedEvidence(book, marks)
         self.slowdowns = Slowdowns(monotonic, book)
         self.slowdowns.on_pause = self._paused
         self._slowed = self.slowdowns.slowed
@@ -146,12 +147,12 @@ class TargetHealth:
         # When each target last answered, and at which endpoint.
         self.answered_at: dict[str, float] = {}
         self.spoken: dict[str, Endpoint] = {}
-        self._served: set[tuple[str, Endpoint]] = set()  # noted by this worker
         # The endpoint of users' last failure that counts; for an open circuit, where it opened.
         self.failed_at: dict[str, Endpoint] = {}
         # The callers that each target refused since its last answer; see `counts_for_all`.
         self._refused: dict[str, set[object]] = {}
-        self._found_well_at: dict[str, float] = {}  # when a user last got an answer
+        # When a user of this worker last got an answer.
+        self._found_well_at: dict[str, float] = {}
         # When callers last left a target that no other one follows in their plan.
         self._silent_at: dict[str, float] = {}
 
@@ -214,6 +215,7 @@ class TargetHealth:
         number = int(now * BUCKETS // self.policy.window_s)  # same as `breaker.bucket_number`
         successes = self._successes.get(target)
         if successes is None or successes[0] != number:
+            self._find_well(target, now)  # for all workers, at most once in a bucket's time
             self._enter_successes(target)
             successes = self._successes[target] = [number, 0]
         successes[1] += 1
@@ -221,18 +223,11 @@ class TargetHealth:
     def note_served(self, target: str, endpoint: Endpoint) -> None:
         """Notes that a target answered at an endpoint, for all workers."""
         self.spoken[target] = endpoint
-        if (target, endpoint) not in self._served:
-            self._served.add((target, endpoint))
-            self._marks.add(_served_mark(target, endpoint))
+        self._shared.note_served(target, endpoint)
 
     def served(self, target: str) -> frozenset[Endpoint]:
         """Returns the endpoints at which a target has answered, in any worker."""
-        return frozenset(
-            endpoint
-            for endpoint in Endpoint
-            if (target, endpoint) in self._served
-            or self._marks.has(_served_mark(target, endpoint))
-        )
+        return self._shared.served(target)
 
     def counts_for_all(self, target: str, caller: object) -> bool:
         """Notes a caller's failure; returns whether SEVERAL_CALLERS got failures in a row."""
@@ -252,15 +247,27 @@ class TargetHealth:
         failure: None for an answer. A failure that says nothing of the target is ignored.
         """
         if failure is None:
-            self._found_well_at[target] = self._monotonic()
+            self._find_well(target, self._monotonic())
         elif FAILURE_RULES[failure].breaker is not BreakerEffect.NEUTRAL:
-            self._found_well_at.pop(target, None)
+            self._find_well(target, None)
             self.failed_at[target] = endpoint
 
     def users_find_well(self, target: str) -> bool:
-        """Returns whether a user's good answer outweighs failed checks."""
+        """Returns whether a user of any worker lately got a good answer, and no counted
+        failure since. It outweighs failed checks, and one caller's refusal.
+        """
         at = self._found_well_at.get(target)
-        return at is not None and self._monotonic() < at + USER_EVIDENCE_S
+        now = self._monotonic()
+        is_recent = at is not None and now < at + USER_EVIDENCE_S
+        return is_recent or self._shared.found_well(target, now)
+
+    def _find_well(self, target: str, now: float | None) -> None:
+        """Notes a user's good answer at a time; None for a counted failure."""
+        if now is None:
+            self._found_well_at.pop(target, None)
+        else:
+            self._found_well_at[target] = now
+        self._shared.find_well(target, 0.0 if now is None else now + USER_EVIDENCE_S)
 
     def answered_within(self, target: str, seconds: float) -> bool:
         """Returns whether a user got an answer in this time, and no failure since then."""
@@ -364,7 +371,3 @@ class TargetHealth:
     def _paused(self, target: str, wait_s: float) -> None:
         if wait_s > self.policy.open_max_s and self.on_pause is not None:
             self.on_pause(target, wait_s)
-
-
-def _served_mark(target: str, endpoint: Endpoint) -> str:
-    return f"served:{target}:{endpoint.value}"

@@ -26,7 +26,7 @@ from harness.routing.settings import RouterSettings
 from harness.routing.table import OnContentPolicy, StreamCommit
 from router.frame.failure import UpstreamFailed
 from router.health.provider_keys import ProviderKeys
-from router.health.slowdowns import Turn
+from router.health.slowdowns import TargetTurn
 from router.health.target_health import TargetHealth
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request.attempts import TimeLimits
@@ -46,8 +46,8 @@ from router.snapshot.compiled import CompiledTarget
 _HELD_BACK: Final = StreamCommit.WHOLE
 _FOREIGN_STATE: Final = FailureClass.FOREIGN_STATE
 _TIMEOUT: Final = FailureClass.TIMEOUT
-_PROBE: Final = Turn.PROBE
-_NONE: Final = Turn.NONE
+_PROBE: Final = TargetTurn.PROBE
+_NONE: Final = TargetTurn.NONE
 
 
 @dataclass(slots=True)
@@ -162,7 +162,7 @@ class Dispatcher:
         an endpoint.
         """
         size = len(job.request.text)
-        turn = await self._health.slowdowns.turn(upstream.id, size, 0.0)
+        turn = await self._health.slowdowns.take_turn(upstream.id, size, 0.0)
         ticket = self._health.admit(upstream.id) if turn is not _NONE else None
         if ticket is None:
             return progress.shut(upstream.id)
@@ -288,7 +288,7 @@ class Dispatcher:
         else:
             try:
                 patience_s = self._patience_s(job, tries)
-                turn = await self._health.slowdowns.turn(target, size, patience_s)
+                turn = await self._health.slowdowns.take_turn(target, size, patience_s)
             except Exception as error:
                 self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
                 turn = _PROBE

@@ -104,12 +104,12 @@ async def test_all_workers_know_which_endpoint_a_target_serves(tmp_path: Path) -
     marks = SharedMarks(b"secret", tmp_path / "marks")
     other = SharedMarks(b"secret", tmp_path / "marks")
     place = Place(tmp_path / "a", {INCUMBENT: completion()})
-    place.app._health._marks = marks
+    place.app._health._shared._marks = marks
     await place.ask()
     (target,) = place.app._health.spoken
 
     late = Place(tmp_path / "b", {INCUMBENT: completion()})
-    late.app._health._marks = other
+    late.app._health._shared._marks = other
 
     assert late.app._health.served(target) == {Endpoint.CHAT}
 

@@ -18,7 +18,7 @@ from harness.routing.reliability.slowdown import (
     widen_turns,
 )
 from router.access.rate_limits import LocalRates, SharedRates
-from router.health.slowdowns import Slowdowns, Turn
+from router.health.slowdowns import Slowdowns, TargetTurn
 from tests.support.control.manual_clock import ManualClock
 
 pytestmark = pytest.mark.req("A5", "B4")
@@ -93,20 +93,24 @@ async def test_all_workers_together_send_one_request_a_second_and_one_good_answe
         worker.note_refusal("t", TOLD_S, exhausted=False)
 
     sent = [
-        [await worker.turn("t", SHORT, 0.0) for worker in workers]
+        [await worker.take_turn("t", SHORT, 0.0) for worker in workers]
         for _ in range(3)
         if clock.advance(1) is None
     ]
-    assert [turns.count(Turn.PROBE) for turns in sent] == [1, 1, 1]
-    assert [turns.count(Turn.NONE) for turns in sent] == [3, 3, 3]
+    assert [turns.count(TargetTurn.PROBE) for turns in sent] == [1, 1, 1]
+    assert [turns.count(TargetTurn.NONE) for turns in sent] == [3, 3, 3]
 
     workers[2].note_refused_probe("t", SHORT, TOLD_S, exhausted=False)
     clock.advance(1.5)
-    assert [await worker.turn("t", SHORT, 0.0) for worker in workers] == [Turn.NONE] * 4
+    assert [await worker.take_turn("t", SHORT, 0.0) for worker in workers] == [
+        TargetTurn.NONE
+    ] * 4
     clock.advance(0.5)
-    assert await workers[0].turn("t", SHORT, 0.0) is Turn.PROBE
+    assert await workers[0].take_turn("t", SHORT, 0.0) is TargetTurn.PROBE
     workers[0].end("t")
-    assert [await worker.turn("t", SHORT, 0.0) for worker in workers] == [Turn.FREE] * 4
+    assert [await worker.take_turn("t", SHORT, 0.0) for worker in workers] == [
+        TargetTurn.FREE
+    ] * 4
     assert not any(worker.slowed for worker in workers)
 
 
@@ -116,30 +120,30 @@ async def test_waiting_requests_go_at_a_good_answer_and_the_large_ones_leave_at_
     clock = ManualClock()
     worker = Slowdowns(clock.monotonic, LocalRates())
 
-    async def waiting(*sizes: int) -> list[asyncio.Task[Turn]]:
-        tasks = [asyncio.ensure_future(worker.turn("t", size, 60.0)) for size in sizes]
+    async def waiting(*sizes: int) -> list[asyncio.Task[TargetTurn]]:
+        tasks = [asyncio.ensure_future(worker.take_turn("t", size, 60.0)) for size in sizes]
         await asyncio.sleep(0)
         return tasks
 
     worker.note_refusal("t", TOLD_S, exhausted=False)
     short, long = await waiting(SHORT, LONG)
     worker.note_refused_probe("t", LONG, TOLD_S, exhausted=False)
-    assert await long is Turn.NONE
+    assert await long is TargetTurn.NONE
     assert not short.done()
     worker.end("t")
-    assert await short is Turn.FREE
+    assert await short is TargetTurn.FREE
 
     worker.note_refusal("t", TOLD_S, exhausted=False)
     (kept,) = await waiting(SHORT)
     worker.note_refusal("t", TOLD_S, exhausted=True)
-    assert await kept is Turn.NONE
+    assert await kept is TargetTurn.NONE
     clock.advance(TOLD_S)
-    assert await worker.turn("t", SHORT, 0.0) is Turn.FREE
+    assert await worker.take_turn("t", SHORT, 0.0) is TargetTurn.FREE
 
 
 async def test_a_request_waits_for_its_own_turn_within_its_limit() -> None:
     worker = Slowdowns(ManualClock().monotonic, LocalRates())
     worker.note_refusal("t", 0.02, exhausted=False)
 
-    assert await worker.turn("t", SHORT, 0.001) is Turn.NONE
-    assert await worker.turn("t", SHORT, 9.0) is Turn.PROBE
+    assert await worker.take_turn("t", SHORT, 0.001) is TargetTurn.NONE
+    assert await worker.take_turn("t", SHORT, 9.0) is TargetTurn.PROBE
