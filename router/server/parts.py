@@ -149,17 +149,7 @@ class RouterParts:
             self._metrics, recorder.counters, self._alarms.internal_error
         )
         failovers = FailoverLog(secret, clock, self._metrics, recorder, self._events)
-        self._guards = CanaryGuards(
-            holder,
-            guard_files or GuardFiles(),
-            clock,
-            workers=settings.workers,
-            worker=recorder.worker,
-            announce=recorder.announce,
-            on_abort=self._alarms.canary_aborted,
-        )
-        self._guards.boot()
-        recorder.on_abort = self._guards.apply_abort
+        self._guards = self._boot_guards(guard_files or GuardFiles(), clock)
         self._feedback = FeedbackIntake(recorder, self._metrics)
         self._outcomes = OutcomeIntake(self._feedback)
         keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
@@ -270,6 +260,20 @@ class RouterParts:
             self._errors,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _boot_guards(self, files: GuardFiles, clock: Clock) -> CanaryGuards:
+        guards = CanaryGuards(
+            self._holder,
+            files,
+            clock,
+            workers=self._settings.workers,
+            worker=self._recorder.worker,
+            announce=self._recorder.announce,
+            on_abort=self._alarms.canary_aborted,
+        )
+        guards.boot()
+        self._recorder.on_abort = guards.apply_abort
+        return guards
 
     def _watch_accounts(self, keys: ProviderKeys, clock: Clock) -> AccountWatch:
         meter = AccountMeter(clock, self._recorder.worker)
