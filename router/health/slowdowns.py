@@ -103,11 +103,19 @@ class Slowdowns:
             self._change(target, lambda _: _NO_TURNS)
         self._wake(target)
 
-    async def take_turn(self, target: str, size: int, patience_s: float) -> TargetTurn:
+    async def take_turn(
+        self,
+        target: str,
+        size: int,
+        patience_s: float,
+        *,
+        waited: bool = False,
+    ) -> TargetTurn:
         """Waits for a request's turn at a target. size: in characters.
 
-        patience_s: the longest wait in seconds; 0 to wait for no turn. A good answer to an
-        earlier probe lets all waiting requests go.
+        patience_s: the longest wait in seconds; 0 to wait for no turn. waited: the request
+        itself was refused, and has waited as the provider asked. A good answer to an earlier
+        probe lets all waiting requests go.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + patience_s
@@ -117,16 +125,20 @@ class Slowdowns:
             if slowdown is None:
                 return TargetTurn.FREE
             left_s = until - loop.time()
-            if target in self._next and slowdown.may_wait(size) and left_s > 0:
+            may_wait = left_s > 0 and (
+                slowdown.may_wait(size) or (waited and not slowdown.keeps)
+            )
+            if target in self._next and may_wait:
                 # Another request has the next turn. It may also bring the good answer.
                 await self._woken(target, size, left_s)
                 continue
-            wait_s = self._reserve(target, slowdown, size, now, left_s)
+            may_go = slowdown.may_go(size) or may_wait
+            wait_s = self._reserve(target, slowdown, left_s if may_wait else 0.0, may_go=may_go)
             if wait_s is None:
                 return TargetTurn.FREE
             if wait_s <= 0:
                 return TargetTurn.PROBE
-            if left_s < wait_s or not slowdown.may_wait(size):
+            if not may_wait or left_s < wait_s:
                 return TargetTurn.NONE
             if not await self._own_turn(target, size, wait_s):
                 return TargetTurn.PROBE
@@ -147,22 +159,19 @@ class Slowdowns:
         self,
         target: str,
         slowdown: Slowdown,
-        size: int,
-        now: float,
         patience_s: float,
+        *,
+        may_go: bool,
     ) -> float | None:
-        """Takes the next turn if the request may wait for it. Returns the seconds until the
+        """Takes the next turn if it comes within `patience_s`. Returns the seconds until the
         next turn; None if another worker's good answer ended the slowdown.
         """
-        if not slowdown.may_go(size):
-            return slowdown.rest_s(now)
-        may_wait = slowdown.may_wait(size)
+        now = self._monotonic()
         found: list[float] = []
 
         def change(turns: Turns) -> Turns:
-            wait_s = slowdown.with_turns(turns).wait_s(now)
-            found.append(wait_s)
-            takes = turns.run and (wait_s <= 0 or (may_wait and wait_s <= patience_s))
+            found.append(slowdown.with_turns(turns).wait_s(now))
+            takes = may_go and turns.run and found[-1] <= patience_s
             return reserve_turn(turns, now) if takes else turns
 
         turns = self._change(target, change)
@@ -170,7 +179,7 @@ class Slowdowns:
             self.end(target)
             return None
         self.slowed[target] = slowdown.with_turns(turns)
-        return found[-1]
+        return found[-1] if may_go else slowdown.rest_s(now)
 
     async def _woken(self, target: str, size: int, wait_s: float) -> bool:
         """Waits for news of the target; returns whether there is some within `wait_s`."""

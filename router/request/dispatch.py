@@ -277,33 +277,33 @@ class Dispatcher:
     ) -> Attempt | None:
         """Returns the next attempt at a slowed target, as a probe; None without a turn.
 
-        Waits for the turn if no later target is ready. waited_s: how long the request has
-        just waited; a wait that the provider asked for is its turn.
+        Waits for the turn if no later target is ready, or the request has just waited as the
+        provider asked. waited_s: how long it has waited.
         """
-        target = tries.upstream.id
         size = len(job.request.text)
-        failure = tries.failure
-        if waited_s and failure is not None and failure.failure is FailureClass.RATE_LIMITED:
+        try:
+            turn = await self._health.slowdowns.take_turn(
+                tries.upstream.id,
+                size,
+                self._patience_s(job, tries, waited_s),
+                waited=waited_s > 0,
+            )
+        except Exception as error:
+            self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
             turn = _PROBE
-        else:
-            try:
-                patience_s = self._patience_s(job, tries)
-                turn = await self._health.slowdowns.take_turn(target, size, patience_s)
-            except Exception as error:
-                self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
-                turn = _PROBE
         attempt = self._admitted(job, tries) if turn is not _NONE else None
         if attempt is not None and turn is _PROBE:
             attempt.probe_size = size
         return attempt
 
-    def _patience_s(self, job: RoutedRequest, tries: TargetTries) -> float:
+    def _patience_s(self, job: RoutedRequest, tries: TargetTries, waited_s: float) -> float:
         """Returns how long a request may wait for its turn, so that an attempt still fits."""
-        target = tries.upstream.id
-        if self._standby(job, target):
-            return 0.0
+        retry = self._settings.retry
+        longest_s = math.inf
+        if self._standby(job, tries.upstream.id):
+            longest_s = retry.max_wait_s if waited_s else 0.0
         left_s = tries.until - self.timers.loop.time()
-        return max(0.0, left_s - min(self._settings.retry.attempt_s, tries.share_s / 2))
+        return max(0.0, min(longest_s, left_s - min(retry.attempt_s, tries.share_s / 2)))
 
     def _admitted(self, job: RoutedRequest, tries: TargetTries) -> Attempt | None:
         """Returns the next attempt at a target; None if its circuit is open.

@@ -100,7 +100,8 @@ class AttemptSettlement:
             return True
         if reach.is_of_key and self._keys.gone(upstream, attempt.key):
             return True  # the provider already uses a new key
-        if self._is_of_endpoint(attempt, reach):
+        # Without a connection, no endpoint answers.
+        if outcome is not FailureClass.CONNECT and self._is_of_endpoint(attempt, reach):
             return True
         if attempt.check:
             return self._health.users_find_well(upstream.id)
