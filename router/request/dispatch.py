@@ -99,7 +99,8 @@ class Dispatcher:
         self._uniform = uniform
         self._slowed = health.slowdowns.slowed
         self._limits = TimeLimits(settings)
-        self._leaves = CallerLeaves(health, self._limits)
+        self._users = outcomes.users
+        self._leaves = CallerLeaves(health, self._limits, self._users)
         self._errors = errors
 
     async def run(self, job: RoutedRequest, progress: RequestProgress) -> None:
@@ -416,7 +417,7 @@ class Dispatcher:
         a plain answer begins, `FirstByteTimer` gives it the rest.
         """
         loop = self.timers.loop
-        started = loop.time()
+        started = attempt.began = loop.time()
         progress.current = attempt
         target = attempt.upstream.id
         try:
@@ -436,7 +437,7 @@ class Dispatcher:
         if job.span is not None:
             settle = job.span.attempt(attempt.upstream, len(progress.attempts) + 1, settle)
         self._leaves.waiting[limit] = job, attempt, head, started
-        self._leaves.used_at[target, job.key_id] = started
+        self._users.used_at[target, job.key_id] = started
         failure: UpstreamFailed | None = None
         outcome: FailureClass | None = FailureClass.CANCELLED
         try:

@@ -18,6 +18,7 @@ from harness.routing.reliability.caller_leaves import (
 )
 from router.frame.limits import TimeLimit
 from router.health.target_health import TargetHealth
+from router.health.target_users import TargetUsers
 from router.request.attempts import TimeLimits
 from router.request.request_state import Attempt, RoutedRequest
 from router.request.upstream_call import FirstByteTimer
@@ -30,14 +31,12 @@ class CallerLeaves:
     """The leaves of one worker's callers, for one event loop. Times are on its clock.
 
     waiting: the attempts under way by the limit of their wait, with the time of their begin.
-    used_at: when each client key last began an attempt, by target and key.
-
-    `dispatch` writes both for each attempt, because a call would cost more.
+    `dispatch` writes it for each attempt, because a call would cost more.
     """
 
-    def __init__(self, health: TargetHealth, limits: TimeLimits) -> None:
+    def __init__(self, health: TargetHealth, limits: TimeLimits, users: TargetUsers) -> None:
         self.waiting: dict[TimeLimit, Waiting] = {}
-        self.used_at: dict[tuple[str, str], float] = {}
+        self._users = users
         self._health = health
         self._limits = limits
         # By target, and whether it was the last of the caller's plan.
@@ -70,7 +69,7 @@ class CallerLeaves:
         # A canary has few callers, and one of them alone must not end it: there, the keys of
         # all requests count.
         is_guest = target == job.plan.guest
-        keys = self._keys("" if is_guest else target, now - policy.window_s)
+        keys = self._users.keys("" if is_guest else target, now - policy.window_s, now)
         if not shows_hang(leaves, use._replace(keys=keys), now, policy):
             return
         if is_last:
@@ -94,13 +93,3 @@ class CallerLeaves:
                 continue
             attempt.moved = True
             limit.when = now
-
-    def _keys(self, target: str, since: float) -> frozenset[str]:
-        """Returns the client keys that used a target lately, and forgets older uses.
-
-        target: empty for any. The router's own requests have no key.
-        """
-        self.used_at = {use: at for use, at in self.used_at.items() if at > since}
-        return frozenset(
-            key for used, key in self.used_at if key and (used == target or not target)
-        )

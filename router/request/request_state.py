@@ -324,6 +324,7 @@ class Attempt:
     endpoint: Endpoint
     check: bool = False  # a health check, by the router's own request
     caller: tuple[str, str] = NO_CALLER  # the sticky key and the API key of the request
+    began: float = 0.0  # on the event loop's clock
     probe_size: int = 0  # the request's characters, if it tests a slowed target; else 0
     told_s: float | None = None  # the pause that the provider asked for; None without one
     # The router cut it because it was slow to begin and another target follows.

@@ -6,6 +6,7 @@ out to be narrower, because other requests succeed. This module makes no call an
 target.
 """
 
+import asyncio
 from datetime import datetime
 from typing import Final
 
@@ -22,6 +23,7 @@ from harness.routing.reliability.retry import retry_after_s
 from router.frame.failure import UpstreamFailed
 from router.health.provider_keys import SEVERAL, ProviderKeys
 from router.health.target_health import TargetHealth
+from router.health.target_users import TargetUsers
 from router.protocols.endpoints import DIALECTS
 from router.recording.metrics import RouterMetrics
 from router.request.request_state import Attempt
@@ -47,6 +49,7 @@ class AttemptSettlement:
         self._health = health
         self._keys = keys
         self._metrics = metrics
+        self.users = TargetUsers(health.policy.window_s)
 
     def settle(self, attempt: Attempt, outcome: FailureClass | None) -> None:
         """Records the end of an attempt. A stream's attempt ends with the stream.
@@ -55,6 +58,7 @@ class AttemptSettlement:
         CANCELLED, which is neutral, in these cases:
         - the provider has another key that it may accept;
         - the failure could be one caller's alone, and too few callers met it;
+        - the target fails one caller alone, and works for the others;
         - the failure reaches only an endpoint that the target may not serve;
         - the snapshot no longer contains the refused key;
         - users get good answers while a health check fails.
@@ -142,16 +146,46 @@ class AttemptSettlement:
         """Returns whether the failure does not count until other callers (for a slow start:
         other requests) meet it, too.
         """
+        # If only the conversation or the request is known, the API key is the caller.
+        sticky_key, api_key = attempt.caller
+        name = "" if sticky_key.startswith(_UNNAMED) else sticky_key
+        is_alone = self._fails_one(attempt, outcome, reach, name)
         caller: object
         if attempt.slow:
             caller = object()
         elif self._is_doubtful(attempt, outcome, reach):
-            sticky_key, api_key = attempt.caller
-            # If only the conversation or the request is known, the API key is the caller.
-            caller = api_key if sticky_key.startswith(_UNNAMED) else sticky_key
+            caller = name or api_key
         else:
+            return is_alone
+        return not self._health.counts_for_all(attempt.upstream.id, caller) or is_alone
+
+    def _fails_one(
+        self,
+        attempt: Attempt,
+        outcome: FailureClass,
+        reach: Reach,
+        name: str,
+    ) -> bool:
+        """Returns whether the target fails one client key alone, or one caller alone while it
+        answers others. No request causes a missing connection or a refused account.
+
+        name: of the caller; empty without one.
+        """
+        is_neutral = FAILURE_RULES[outcome].breaker is BreakerEffect.NEUTRAL
+        key = attempt.caller[1]
+        if is_neutral or outcome is FailureClass.CONNECT or reach.is_of_account or not key:
             return False
-        return not self._health.counts_for_all(attempt.upstream.id, caller)
+        target = attempt.upstream.id
+        now = asyncio.get_running_loop().time()
+        # Only requests that began with a slow one show that the target still works.
+        is_slow = outcome is FailureClass.TIMEOUT
+        since = attempt.began if is_slow else now - self._health.policy.window_s
+        before = self.users.failed(target, now).keys()
+        is_again = bool(name) and before == {(name, key)}
+        if not before:
+            self._health.note_first_failure(target)
+        is_one_keys = self.users.fails_one(target, (name, key), since, now)
+        return is_one_keys or (is_again and self._health.answered_since_failure(target))
 
     def _is_doubtful(self, attempt: Attempt, outcome: FailureClass, reach: Reach) -> bool:
         """Returns whether one caller's request alone may have caused a failure.

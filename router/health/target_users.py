@@ -1,0 +1,70 @@
+"""Notes which client keys use each target and which callers it fails, so that one caller whose
+requests make a target fail does not take it from the others.
+
+A prompt may cause a 500, an empty answer, or a firewall's 403. Such failures say something
+about the target once several callers meet them. `router.request.settlement` asks before it
+counts a failure; `router.request.leaving` reads the keys. Times are on the event loop's clock.
+"""
+
+from typing import Final
+
+# Of several client keys that use a target, at least this many must get failures.
+SEVERAL_KEYS: Final = 2
+# How many failed callers a target keeps. More of them change no decision.
+MOST_FAILED: Final = 100
+# A person's or an application's name, or the request's own; and the client key.
+Caller = tuple[str, str]
+
+
+class TargetUsers:
+    """The users of one worker's targets in the last `window_s`, for one event loop.
+
+    used_at: when each client key last began an attempt, by target and key. `dispatch` writes
+    it for each attempt, because a call would cost more.
+    """
+
+    def __init__(self, window_s: float) -> None:
+        self.used_at: dict[tuple[str, str], float] = {}
+        self._window_s = window_s
+        self._failed_at: dict[str, dict[Caller, float]] = {}
+
+    def keys(self, target: str, since: float, now: float) -> frozenset[str]:
+        """Returns the client keys that used a target since a time. Forgets uses before the
+        window.
+
+        target: empty for any. The router's own requests have no key.
+        """
+        oldest = now - self._window_s
+        self.used_at = {use: at for use, at in self.used_at.items() if at > oldest}
+        return frozenset(
+            key
+            for (used, key), at in self.used_at.items()
+            if key and at >= since and used in (target, target or used)
+        )
+
+    def fails_one(
+        self,
+        target: str,
+        caller: Caller,
+        since: float,
+        now: float,
+    ) -> bool:
+        """Notes a caller's failure; returns whether only one client key gets failures of the
+        target, although another key used it since the time `since`.
+
+        caller: without a name for unnamed requests.
+        """
+        failed = self.failed(target, now)
+        if len(failed) < MOST_FAILED:
+            failed[caller] = now
+        failed_keys = {key for _, key in failed}
+        if len(failed_keys) >= SEVERAL_KEYS:
+            return False
+        return not self.keys(target, since, now) <= failed_keys
+
+    def failed(self, target: str, now: float) -> dict[Caller, float]:
+        """Returns when each caller last got a failure of a target, within the window."""
+        failed = self._failed_at.get(target, {})
+        failed = {one: at for one, at in failed.items() if at > now - self._window_s}
+        self._failed_at[target] = failed
+        return failed
