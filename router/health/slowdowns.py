@@ -14,9 +14,12 @@ from typing import Final
 from harness.frame.people.limits import RateState
 from harness.frame.ports import RateBook
 from harness.routing.reliability.slowdown import (
+    RequestSize,
     Slowdown,
+    TooLarge,
     Turns,
     begin_slowdown,
+    find_too_large,
     refuse_probe,
     reserve_turn,
     start_turns,
@@ -48,8 +51,9 @@ class Slowdowns:
         self.slowed: dict[str, Slowdown] = {}  # an entry may be over already
         self.on_pause: Callable[[str, float], None] | None = None
         self._next: set[str] = set()  # targets at which a request waits for the next turn
-        # Requests that wait for a turn or a probe's result, with their size in characters.
-        self._waiting: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
+        # Requests that wait for a turn or a probe's result, with their size.
+        self._waiting: dict[str, list[tuple[RequestSize, asyncio.Future[None]]]] = {}
+        self._too_large: dict[str, TooLarge] = {}
 
     def current(self, target: str, now: float) -> Slowdown | None:
         """Returns a target's slowdown; None if it has none, or its pause is over."""
@@ -65,53 +69,72 @@ class Slowdowns:
         slowdown = self.current(target, now)
         return 0.0 if slowdown is None else slowdown.rest_s(now)
 
-    def note_refusal(self, target: str, pause_s: float, *, exhausted: bool) -> None:
-        """Slows a target after a refusal.
+    def note_refusal(
+        self,
+        target: str,
+        size: RequestSize,
+        pause_s: float,
+        *,
+        exhausted: bool,
+    ) -> None:
+        """Slows a target after a refusal, unless its size is known to be the cause.
 
-        pause_s: the pause that the provider asked for. exhausted: the provider reports that
-        no request remains.
+        size: of the refused request. pause_s: the pause that the provider asked for.
+        exhausted: the provider reports that no request remains.
         """
         now = self._monotonic()
         before = self.current(target, now)
+        too_large = self._too_large.get(target)
+        if too_large is not None and not exhausted and before is None:
+            if too_large.explains(size, now):
+                return
+            del self._too_large[target]
         turns = self._change(target, lambda turns: start_turns(turns, now, pause_s))
-        after = begin_slowdown(before, turns, now, pause_s, exhausted=exhausted)
+        after = begin_slowdown(before, turns, now, pause_s, size, exhausted=exhausted)
         self._keep(target, before, after)
 
     def note_refused_probe(
         self,
         target: str,
-        size: int,
+        size: RequestSize,
         pause_s: float | None,
         *,
         exhausted: bool,
     ) -> None:
-        """Doubles a target's gap after a refused probe. size: of the probe, in characters."""
+        """Doubles a target's gap after a refused probe. size: of the probe."""
         now = self._monotonic()
         before = self.current(target, now)
         if before is None:  # its pause ended while the probe was under way
             if pause_s:
-                self.note_refusal(target, pause_s, exhausted=exhausted)
+                self.note_refusal(target, size, pause_s, exhausted=exhausted)
             return
         rest_s = before.rest_s(now) if pause_s is None else pause_s
         turns = self._change(target, lambda turns: widen_turns(turns, now, rest_s))
         after = refuse_probe(before, turns, size, now, pause_s, exhausted=exhausted)
         self._keep(target, before, after)
 
-    def end(self, target: str) -> None:
-        """Ends a slowdown: after a good answer, or because a person asked for it."""
-        if self.slowed.pop(target, None) is not None:
+    def end(self, target: str, accepted: RequestSize | None = None) -> None:
+        """Ends a slowdown: after a good answer, or because a person asked for it.
+
+        accepted: the size of the probe that got a good answer.
+        """
+        slowdown = self.slowed.pop(target, None)
+        if slowdown is not None:
+            too_large = find_too_large(slowdown, accepted) if accepted is not None else None
+            if too_large is not None:
+                self._too_large[target] = too_large
             self._change(target, lambda _: _NO_TURNS)
         self._wake(target)
 
     async def take_turn(
         self,
         target: str,
-        size: int,
+        size: RequestSize,
         patience_s: float,
         *,
         waited: bool = False,
     ) -> TargetTurn:
-        """Waits for a request's turn at a target. size: in characters.
+        """Waits for a request's turn at a target.
 
         patience_s: the longest wait in seconds; 0 to wait for no turn. waited: the request
         itself was refused, and has waited as the provider asked. A good answer to an earlier
@@ -133,7 +156,9 @@ class Slowdowns:
                 await self._woken(target, size, left_s)
                 continue
             may_go = slowdown.may_go(size) or may_wait
-            wait_s = self._reserve(target, slowdown, left_s if may_wait else 0.0, may_go=may_go)
+            wait_s = self._reserve(
+                target, slowdown, size, left_s if may_wait else 0.0, may_go=may_go
+            )
             if wait_s is None:
                 return TargetTurn.FREE
             if wait_s <= 0:
@@ -143,7 +168,7 @@ class Slowdowns:
             if not await self._own_turn(target, size, wait_s):
                 return TargetTurn.PROBE
 
-    async def _own_turn(self, target: str, size: int, wait_s: float) -> bool:
+    async def _own_turn(self, target: str, size: RequestSize, wait_s: float) -> bool:
         """Waits for a reserved turn; returns whether there is news of the target before it.
 
         Then, or if the caller leaves, the next request may have a turn.
@@ -159,6 +184,7 @@ class Slowdowns:
         self,
         target: str,
         slowdown: Slowdown,
+        size: RequestSize,
         patience_s: float,
         *,
         may_go: bool,
@@ -170,9 +196,9 @@ class Slowdowns:
         found: list[float] = []
 
         def change(turns: Turns) -> Turns:
-            found.append(slowdown.with_turns(turns).wait_s(now))
+            found.append(slowdown.with_turns(turns).wait_s(now, size))
             takes = may_go and turns.run and found[-1] <= patience_s
-            return reserve_turn(turns, now) if takes else turns
+            return reserve_turn(turns, now + found[-1]) if takes else turns
 
         turns = self._change(target, change)
         if not turns.run:
@@ -181,7 +207,7 @@ class Slowdowns:
         self.slowed[target] = slowdown.with_turns(turns)
         return found[-1] if may_go else slowdown.rest_s(now)
 
-    async def _woken(self, target: str, size: int, wait_s: float) -> bool:
+    async def _woken(self, target: str, size: RequestSize, wait_s: float) -> bool:
         """Waits for news of the target; returns whether there is some within `wait_s`."""
         news = asyncio.get_running_loop().create_future()
         entry = size, news
@@ -204,7 +230,7 @@ class Slowdowns:
         most: how many; None for all.
         """
         asleep = [entry for entry in self._waiting.get(target, ()) if not entry[1].done()]
-        for _, news in sorted(asleep, key=lambda entry: entry[0])[:most]:
+        for _, news in sorted(asleep, key=lambda entry: entry[0].total)[:most]:
             news.set_result(None)
 
     def _keep(self, target: str, before: Slowdown | None, after: Slowdown) -> None:

@@ -31,6 +31,7 @@ from router.health.target_health import TargetHealth
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request.attempts import TimeLimits
 from router.request.leaving import CallerLeaves
+from router.request.needs import request_size
 from router.request.refusals import find_passing
 from router.request.request_state import (
     Attempt,
@@ -162,7 +163,7 @@ class Dispatcher:
         Its attempt is marked, because a failed check may be the check's own fault: it guesses
         an endpoint.
         """
-        size = len(job.request.text)
+        size = request_size(job.request)
         turn = await self._health.slowdowns.take_turn(upstream.id, size, 0.0)
         ticket = self._health.admit(upstream.id) if turn is not _NONE else None
         if ticket is None:
@@ -176,11 +177,11 @@ class Dispatcher:
             1,
             job.request.endpoint,
             check=True,
-            probe_size=size if turn is _PROBE else 0,
+            probe_size=size if turn is _PROBE else None,
         )
         failure = await self._attempt(job, attempt, progress)
         if failure is not None:
-            self._outcomes.note_retry_after_s(attempt, failure, self._clock.now())
+            self._outcomes.note_retry_after_s(attempt, failure, self._clock.now(), size)
         return failure
 
     async def count_tokens(self, job: RoutedRequest) -> bytes:
@@ -281,7 +282,7 @@ class Dispatcher:
         Waits for the turn if no later target is ready, or the request has just waited as the
         provider asked. waited_s: how long it has waited.
         """
-        size = len(job.request.text)
+        size = request_size(job.request)
         try:
             turn = await self._health.slowdowns.take_turn(
                 tries.upstream.id,
@@ -352,7 +353,8 @@ class Dispatcher:
         retry_after_s = None
         try:
             now = self._clock.now()
-            retry_after_s = self._outcomes.note_retry_after_s(attempt, failure, now)
+            size = request_size(job.request)
+            retry_after_s = self._outcomes.note_retry_after_s(attempt, failure, now, size)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
         if self._spent(job, progress):

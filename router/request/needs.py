@@ -19,6 +19,7 @@ from harness.providers.models.capabilities import (
 )
 from harness.providers.target import RequestTarget
 from harness.routing.plan import RoutePlan
+from harness.routing.reliability.slowdown import RequestSize
 from router.frame.body import ClientRequest, to_json
 from router.frame.json_spans import JsonSpan
 from router.frame.replies import JSON, Header, Reply
@@ -127,6 +128,19 @@ def output_limit(request: ClientRequest) -> int:
         if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
             return limit
     return 0
+
+
+# About as many characters are one token.
+_CHARS_PER_TOKEN: Final = 4
+
+
+def request_size(request: ClientRequest) -> RequestSize:
+    """Returns the size of a request with the answers that it allows."""
+    answers = request.members.get("n")
+    is_number = isinstance(answers, int) and not isinstance(answers, bool)
+    count = max(1, answers) if is_number else 1
+    tokens = count * output_limit(request)
+    return RequestSize(len(request.text), _CHARS_PER_TOKEN * tokens)
 
 
 # Values of a response's `include` that need a feature.

@@ -20,6 +20,7 @@ from harness.providers.credential import ProviderKey
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.plan import ExclusionReason, RoutePlan, TargetAvailability
 from harness.routing.reliability.breaker import Ticket
+from harness.routing.reliability.slowdown import RequestSize
 from harness.routing.table import Arm, Canary
 from router.access.admission import RateReservation
 from router.conversation.intake import AnswerIds
@@ -325,7 +326,7 @@ class Attempt:
     check: bool = False  # a health check, by the router's own request
     caller: tuple[str, str] = NO_CALLER  # the sticky key and the API key of the request
     began: float = 0.0  # on the event loop's clock
-    probe_size: int = 0  # the request's characters, if it tests a slowed target; else 0
+    probe_size: RequestSize | None = None  # the request's, if it tests a slowed target
     told_s: float | None = None  # the pause that the provider asked for; None without one
     # The router cut it because it was slow to begin and another target follows.
     slow: bool = False

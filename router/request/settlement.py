@@ -20,6 +20,7 @@ from harness.frame.failures import (
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.reliability.rate_headers import is_used_up
 from harness.routing.reliability.retry import retry_after_s
+from harness.routing.reliability.slowdown import RequestSize
 from router.frame.failure import UpstreamFailed
 from router.health.provider_keys import SEVERAL, ProviderKeys
 from router.health.target_health import TargetHealth
@@ -93,8 +94,8 @@ class AttemptSettlement:
         """
         self._keys.accepted(attempt.upstream, attempt.key)
         if attempt.probe_size:
-            attempt.probe_size = 0
-            self._health.slowdowns.end(attempt.upstream.id)
+            self._health.slowdowns.end(attempt.upstream.id, attempt.probe_size)
+            attempt.probe_size = None
 
     def _counts_not(self, attempt: Attempt, outcome: FailureClass) -> bool:
         """Returns whether a failure says nothing of the target, or not yet."""
@@ -205,6 +206,7 @@ class AttemptSettlement:
         attempt: Attempt,
         failure: UpstreamFailed,
         now: datetime,
+        size: RequestSize,
     ) -> float | None:
         """Returns the seconds that the provider asks to wait; None if its answer names no
         time.
@@ -212,7 +214,7 @@ class AttemptSettlement:
         Lets the refused key rest. A rate limit that reaches beyond the request slows the
         target: if it names a time, or the request was the probe of a slowed target. With
         several keys, the target is slowed until the first of them is back.
-        now: aware, to read an HTTP date.
+        now: aware, to read an HTTP date. size: of the request.
         """
         told_s = retry_after_s(failure.headers, now) if failure.headers else None
         attempt.told_s = told_s
@@ -229,11 +231,9 @@ class AttemptSettlement:
         slowdowns = self._health.slowdowns
         exhausted = is_used_up(failure.headers)
         if attempt.probe_size:
-            slowdowns.note_refused_probe(
-                upstream.id, attempt.probe_size, pause_s, exhausted=exhausted
-            )
+            slowdowns.note_refused_probe(upstream.id, size, pause_s, exhausted=exhausted)
         elif pause_s:
-            slowdowns.note_refusal(upstream.id, pause_s, exhausted=exhausted)
+            slowdowns.note_refusal(upstream.id, size, pause_s, exhausted=exhausted)
         return told_s
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from harness.routing.reliability.slowdown import (
     FIRST_GAP_S,
+    RequestSize,
     Slowdown,
     Turns,
     begin_slowdown,
@@ -23,12 +24,13 @@ from tests.support.control.manual_clock import ManualClock
 
 pytestmark = pytest.mark.req("A5", "B4")
 TOLD_S = 578.0
-SHORT, LONG = 100, 10_000
+SHORT, LONG = RequestSize(100), RequestSize(10_000)
+LONGER = RequestSize(30_000)
 
 
-def slowed(size: int, *more: int, told_s: float | None = TOLD_S) -> Slowdown:
+def slowed(size: RequestSize, *more: RequestSize, told_s: float | None = TOLD_S) -> Slowdown:
     """A slowdown after refused probes of these sizes."""
-    slowdown = begin_slowdown(None, Turns(1.0, 1.0), 0.0, TOLD_S, exhausted=False)
+    slowdown = begin_slowdown(None, Turns(1.0, 1.0), 0.0, TOLD_S, LONG, exhausted=False)
     for probe in (size, *more):
         slowdown = refuse_probe(slowdown, Turns(1.0, 1.0), probe, 1.0, told_s, exhausted=False)
     return slowdown
@@ -37,18 +39,21 @@ def slowed(size: int, *more: int, told_s: float | None = TOLD_S) -> Slowdown:
 def test_a_pause_is_kept_if_nothing_remains_or_after_two_refused_probes_of_different_size() -> (
     None
 ):
-    new = begin_slowdown(None, Turns(1.0, 1.0), 0.0, TOLD_S, exhausted=False)
-    used_up = begin_slowdown(new, Turns(1.0, 1.0), 0.0, TOLD_S, exhausted=True)
+    new = begin_slowdown(None, Turns(1.0, 1.0), 0.0, TOLD_S, LONG, exhausted=False)
+    used_up = begin_slowdown(new, Turns(1.0, 1.0), 0.0, TOLD_S, LONG, exhausted=True)
 
     assert [new.may_go(SHORT), used_up.may_go(SHORT)] == [True, False]
-    assert [slowed(LONG).may_go(LONG), slowed(LONG, LONG + 9).may_go(LONG)] == [True, True]
+    assert [slowed(LONG).may_go(LONG), slowed(LONG, RequestSize(10_009)).may_go(LONG)] == [
+        True,
+        True,
+    ]
     assert [slowed(LONG, SHORT).may_go(size) for size in (SHORT, LONG)] == [False, False]
     # Two sizes of long prompts stop no short ones.
-    assert [slowed(LONG, 3 * LONG).may_go(size) for size in (SHORT, LONG)] == [True, False]
+    assert [slowed(LONG, LONGER).may_go(size) for size in (SHORT, LONG)] == [True, False]
 
 
 def test_a_request_as_large_as_a_refused_probe_waits_for_no_turn() -> None:
-    assert begin_slowdown(None, Turns(), 0.0, 9.0, exhausted=False).may_wait(LONG)
+    assert begin_slowdown(None, Turns(), 0.0, 9.0, LONG, exhausted=False).may_wait(LONG)
     assert not slowed(LONG).may_wait(LONG)
     assert slowed(LONG).may_wait(SHORT)
     assert not slowed(LONG, SHORT).may_wait(SHORT)
@@ -90,7 +95,7 @@ async def test_all_workers_together_send_one_request_a_second_and_one_good_answe
         Slowdowns(clock.monotonic, SharedRates(tmp_path / "rates.book")) for _ in range(4)
     ]
     for worker in workers:
-        worker.note_refusal("t", TOLD_S, exhausted=False)
+        worker.note_refusal("t", LONG, TOLD_S, exhausted=False)
 
     sent = []
     for _ in range(3):
@@ -119,12 +124,12 @@ async def test_waiting_requests_go_at_a_good_answer_and_the_large_ones_leave_at_
     clock = ManualClock()
     worker = Slowdowns(clock.monotonic, LocalRates())
 
-    async def waiting(*sizes: int) -> list[asyncio.Task[TargetTurn]]:
+    async def waiting(*sizes: RequestSize) -> list[asyncio.Task[TargetTurn]]:
         tasks = [asyncio.ensure_future(worker.take_turn("t", size, 60.0)) for size in sizes]
         await asyncio.sleep(0)
         return tasks
 
-    worker.note_refusal("t", TOLD_S, exhausted=False)
+    worker.note_refusal("t", LONG, TOLD_S, exhausted=False)
     short, long = await waiting(SHORT, LONG)
     worker.note_refused_probe("t", LONG, TOLD_S, exhausted=False)
     assert await long is TargetTurn.NONE
@@ -132,9 +137,9 @@ async def test_waiting_requests_go_at_a_good_answer_and_the_large_ones_leave_at_
     worker.end("t")
     assert await short is TargetTurn.FREE
 
-    worker.note_refusal("t", TOLD_S, exhausted=False)
+    worker.note_refusal("t", LONG, TOLD_S, exhausted=False)
     (kept,) = await waiting(SHORT)
-    worker.note_refusal("t", TOLD_S, exhausted=True)
+    worker.note_refusal("t", LONG, TOLD_S, exhausted=True)
     assert await kept is TargetTurn.NONE
     clock.advance(TOLD_S)
     assert await worker.take_turn("t", SHORT, 0.0) is TargetTurn.FREE
@@ -142,7 +147,7 @@ async def test_waiting_requests_go_at_a_good_answer_and_the_large_ones_leave_at_
 
 async def test_a_request_waits_for_its_own_turn_within_its_limit() -> None:
     worker = Slowdowns(ManualClock().monotonic, LocalRates())
-    worker.note_refusal("t", 0.02, exhausted=False)
+    worker.note_refusal("t", LONG, 0.02, exhausted=False)
 
     assert await worker.take_turn("t", SHORT, 0.001) is TargetTurn.NONE
     assert await worker.take_turn("t", SHORT, 9.0) is TargetTurn.PROBE

@@ -212,7 +212,8 @@ class KnownRefusal:
 
     def applies(self, body: Mapping[str, Any], combination: Combination) -> bool:
         """Returns whether the request is covered, and the repair would change it."""
-        value = _value(body, self.repair.field)
+        # A client may make the router learn many fields of a long history: do not read it.
+        value = _value(body, self.repair.field) if self.refused.value else ""
         return self.refused.covers(combination, value) and _changes(
             self.repair, body, combination
         )
