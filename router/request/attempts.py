@@ -4,6 +4,7 @@
 target. The formulas of the limits are in `harness.routing.reliability.latency`.
 """
 
+import asyncio
 import math
 from collections import deque
 from typing import Final
@@ -23,7 +24,7 @@ from harness.routing.reliability.latency import (
     usual_wait_s,
 )
 from harness.routing.settings import RouterSettings
-from router.frame.limits import BoundedMap
+from router.frame.limits import BoundedMap, Timer
 from router.request.needs import given_fields, output_limit
 from router.request.request_state import Attempt, RoutedRequest
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
@@ -61,6 +62,32 @@ def first_token_s(
         or settings.first_token_timeout_s
         or FIRST_TOKEN_S
     )
+
+
+class FirstByteTimer:
+    """Once an answer begins, gives it the rest of the time.
+
+    limit: the attempt's timer, which ends at the limit for the first byte. until: the end
+    of the target's time. at: when the answer began; None before. Times are on the event
+    loop's clock.
+    """
+
+    __slots__ = ("_limit", "_loop", "_until", "at")
+
+    def __init__(
+        self,
+        limit: Timer,
+        until: float,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.at: float | None = None
+        self._limit = limit
+        self._until = until
+        self._loop = loop
+
+    def __call__(self) -> None:
+        self.at = self._loop.time()
+        self._limit.when = self._until
 
 
 class TimeLimits:
