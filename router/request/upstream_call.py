@@ -23,7 +23,7 @@ from harness.routing.settings import AnsweredModel, RouterSettings
 from harness.routing.table import OnBadEvent, OnEmptyAnswer
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
-from router.frame.limits import Timer, Timers
+from router.frame.limits import Timers
 from router.health.account_watch import AccountWatch
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.dialect import CHAT
