@@ -131,10 +131,10 @@ def find_passing(job: RoutedRequest, progress: RequestProgress) -> Passing | Non
         for attempt in last.values()
         if attempt.failure and attempt.upstream.id != job.plan.guest
     }
-    # A provider that is overloaded for an unknown time is no reason for a retry if another one
-    # is broken: the router has tried them all.
+    # A provider that is overloaded for an unknown time is a reason for a retry only instead of
+    # a change of the request: the router has tried all targets.
     lasts = all(passing.wait_s is None and passing.status != _TOO_MANY for passing in found)
-    if lasts and fails - PASSING - PASSED_ON:
+    if lasts and fails.isdisjoint(PASSED_ON):
         return None
     waits = [passing for passing in found if passing.wait_s is not None]
     soonest = min(waits, key=lambda passing: passing.wait_s or 0.0, default=found[0])
