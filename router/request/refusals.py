@@ -25,7 +25,7 @@ from harness.routing.plan import (
     TargetAvailability,
     order_targets,
 )
-from harness.routing.reliability.retry import is_used_up
+from harness.routing.reliability.slowdown import is_used_up
 from router.frame.failure import UpstreamFailed, error_object
 from router.frame.json_spans import ParsedObject, parse_object
 from router.frame.replies import (

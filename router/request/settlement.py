@@ -17,7 +17,8 @@ from harness.frame.failures import (
     Reach,
 )
 from harness.providers.models.capabilities import Endpoint
-from harness.routing.reliability.retry import is_used_up, retry_after_s
+from harness.routing.reliability.retry import retry_after_s
+from harness.routing.reliability.slowdown import is_used_up
 from router.frame.failure import UpstreamFailed
 from router.health.provider_keys import SEVERAL, ProviderKeys
 from router.health.target_health import TargetHealth

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from harness.routing.reliability.retry import is_used_up
+from harness.routing.reliability.slowdown import is_used_up
 from router.protocols.provider_failures import refusal_failure
 
 FILE: Final = Path(__file__).parent.parent / "world/refusals/reach.yaml"

@@ -32,7 +32,6 @@ _SPANS: Final[Mapping[str, float]] = {
     "s": 1.0,
     "ms": 0.001,
 }
-_RATES: Final = ("requests", "tokens")
 _SPAN_PART: Final = re.compile(r"(\d+\.?\d*)(ms|h|m|s)", re.ASCII)
 _SPAN: Final = re.compile(rf"({_SPAN_PART.pattern})+", re.ASCII)
 
@@ -85,30 +84,14 @@ def used_up_for_s(headers: Mapping[str, str], now: datetime) -> float:
     too, and Anthropic's headers (a time). headers, now: as for `retry_after_s`.
     """
     waits = [0.0]
-    for kind in _RATES:
-        if _is_zero(headers, f"x-ratelimit-remaining-{kind}"):
+    for kind in ("requests", "tokens"):
+        if headers.get(f"x-ratelimit-remaining-{kind}", "").strip() == "0":
             waits.append(_span_s(headers.get(f"x-ratelimit-reset-{kind}", "").strip()))
-        if _is_zero(headers, f"anthropic-ratelimit-{kind}-remaining"):
+        if headers.get(f"anthropic-ratelimit-{kind}-remaining", "").strip() == "0":
             with suppress(LookupError, ValueError, TypeError):
                 then = datetime.fromisoformat(headers[f"anthropic-ratelimit-{kind}-reset"])
                 waits.append((then - now).total_seconds())
     return max(waits)
-
-
-def is_used_up(headers: Mapping[str, str]) -> bool:
-    """Tells whether the headers report that no request, or no token, remains."""
-    return any(
-        _is_zero(headers, name)
-        for kind in _RATES
-        for name in (
-            f"x-ratelimit-remaining-{kind}",
-            f"anthropic-ratelimit-{kind}-remaining",
-        )
-    ) or _is_zero(headers, "x-ratelimit-remaining")
-
-
-def _is_zero(headers: Mapping[str, str], name: str) -> bool:
-    return headers.get(name, "").strip() == "0"
 
 
 def _span_s(text: str) -> float:

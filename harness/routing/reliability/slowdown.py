@@ -9,6 +9,7 @@ case much smaller requests still go, so that a client with long prompts stops no
 `router.health.slowdowns` keeps the slowdowns of a worker, and lets requests wait for a turn.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -18,6 +19,16 @@ FIRST_GAP_S: Final = 1.0
 SIZES_DIFFER: Final = 2.0
 # The longest pause that a provider may ask for.
 LONGEST_PAUSE_S: Final = 86_400.0
+
+
+# The headers in which providers report the rest of a rate: OpenAI and many others, Anthropic.
+_REMAINING: Final = (
+    "x-ratelimit-remaining",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
+    "anthropic-ratelimit-requests-remaining",
+    "anthropic-ratelimit-tokens-remaining",
+)
 
 
 class Turns(NamedTuple):
@@ -76,6 +87,14 @@ class Slowdown:
         learns it at once.
         """
         return self.may_go(size) and (self.least is None or size < self.least)
+
+
+def is_used_up(headers: Mapping[str, str]) -> bool:
+    """Tells whether the headers report that no request, or no token, remains.
+
+    headers: look-up ignores case, or names are lower case.
+    """
+    return any(headers.get(name, "").strip() == "0" for name in _REMAINING)
 
 
 def start_turns(turns: Turns, now: float, pause_s: float) -> Turns:
