@@ -59,6 +59,11 @@ WITHOUT_WORDS: Final[Mapping[int, FailureClass]] = {
     404: _F.ENDPOINT_MISSING,
     406: _F.BLOCKED,
 }
+# The statuses that tell a client to try again later: the provider's own, else the first one.
+LATER_STATUSES: Final[Mapping[FailureClass, tuple[int, ...]]] = {
+    _F.RATE_LIMITED: (429,),
+    _F.OVERLOADED: (503, 529),
+}
 # Classes of an error in an answer with status 200: Anthropic's types, OpenAI's codes and types.
 IN_ANSWER: Final[Mapping[str, FailureClass]] = {
     "insufficient_quota": _F.QUOTA,
@@ -221,6 +226,12 @@ def refusal_failure(
     )
     failed.reach = reach or failed.reach
     return failed
+
+
+def later_status(failed: UpstreamFailed) -> int:
+    """Returns the status for the client after a failure that passes by itself."""
+    statuses = LATER_STATUSES[failed.failure]
+    return failed.status if failed.status in statuses else statuses[0]
 
 
 def error_in_answer(error: object) -> UpstreamFailed:

@@ -23,9 +23,6 @@ GOOD_STATUSES: Final = range(200, 300)
 REPAIRABLE_STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
 # After these statuses, client libraries send the same request again.
 REPEATED_STATUSES: Final = frozenset({405, *range(500, 600)})
-# The statuses of failures that pass by themselves, as official clients know them.
-LIMITED_STATUSES: Final = frozenset({429})
-PASSING_STATUSES: Final = LIMITED_STATUSES | {503, 529}
 
 
 def _pattern(*patterns: str) -> re.Pattern[str]:

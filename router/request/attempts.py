@@ -4,6 +4,7 @@
 target. The formulas of the limits are in `harness.routing.reliability.latency`.
 """
 
+import asyncio
 import math
 from collections import deque
 from typing import Final
@@ -13,6 +14,7 @@ from harness.routing.reliability.latency import (
     FIRST_TOKEN_S,
     MIN_LIMIT_S,
     MOST_FACTOR,
+    P99_FACTOR,
     AnswerTimes,
     add_waits,
     answer_class,
@@ -23,7 +25,7 @@ from harness.routing.reliability.latency import (
     usual_wait_s,
 )
 from harness.routing.settings import RouterSettings
-from router.frame.limits import BoundedMap
+from router.frame.limits import BoundedMap, Timer
 from router.request.needs import given_fields, output_limit
 from router.request.request_state import Attempt, RoutedRequest
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
@@ -61,6 +63,46 @@ def first_token_s(
         or settings.first_token_timeout_s
         or FIRST_TOKEN_S
     )
+
+
+def _incumbents_limit_s(job: RoutedRequest, attempt: Attempt) -> float:
+    """Returns the least limit of a rollout's candidate in seconds; 0 for another target.
+
+    It is three times the wait that is unusual for the incumbent. The incumbent may have no
+    limit, because no target follows it. With a shorter limit, the candidate would fail in waits
+    that its callers also have at the incumbent.
+    """
+    trial = job.route.route.experiment
+    if trial is None or attempt.upstream.id != trial.target:
+        return 0.0
+    rule = trial.unit_rule
+    return P99_FACTOR * (rule.stream_wait_s if job.request.stream else rule.first_wait_s)
+
+
+class FirstByteTimer:
+    """Once an answer begins, gives it the rest of the time.
+
+    limit: the attempt's timer, which ends at the limit for the first byte. until: the end
+    of the target's time. at: when the answer began; None before. Times are on the event
+    loop's clock.
+    """
+
+    __slots__ = ("_limit", "_loop", "_until", "at")
+
+    def __init__(
+        self,
+        limit: Timer,
+        until: float,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.at: float | None = None
+        self._limit = limit
+        self._until = until
+        self._loop = loop
+
+    def __call__(self) -> None:
+        self.at = self._loop.time()
+        self._limit.when = self._until
 
 
 class TimeLimits:
@@ -115,7 +157,8 @@ class TimeLimits:
         unmeasured_s = unmeasured_limit_s(limit, thinks=thinks)
         self._sum_up()
         kind = attempt.upstream.id, attempt.endpoint, answer_class(limit)
-        return first_byte_limit_s(self._times.get(kind), unmeasured_s)
+        own_s = first_byte_limit_s(self._times.get(kind), unmeasured_s)
+        return max(own_s, _incumbents_limit_s(job, attempt))
 
     def _first_token_s(self, job: RoutedRequest, attempt: Attempt) -> float:
         """Returns the adaptive limit of a stream: three times the 99 % quantile, in
@@ -133,7 +176,8 @@ class TimeLimits:
         times = self._times.get((upstream.id, attempt.endpoint, STREAMED))
         set_s = self._settings.first_token_timeout_s
         if set_s is None:
-            return first_token_limit_s(times, MIN_LIMIT_S if thinks else FIRST_TOKEN_S)
+            least_s = MIN_LIMIT_S if thinks else FIRST_TOKEN_S
+            return first_token_limit_s(times, max(least_s, _incumbents_limit_s(job, attempt)))
         most_s = MOST_FACTOR * set_s
         return first_token_limit_s(times, set_s, max(most_s, MIN_LIMIT_S) if thinks else most_s)
 

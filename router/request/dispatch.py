@@ -29,7 +29,7 @@ from router.health.provider_keys import ProviderKeys
 from router.health.slowdowns import TargetTurn
 from router.health.target_health import TargetHealth
 from router.recording.internal_errors import InternalErrors, RouterPart
-from router.request.attempts import TimeLimits
+from router.request.attempts import FirstByteTimer, TimeLimits
 from router.request.leaving import CallerLeaves
 from router.request.needs import request_size
 from router.request.refusals import find_passing
@@ -40,7 +40,7 @@ from router.request.request_state import (
 )
 from router.request.settlement import AttemptSettlement
 from router.request.stream_relay import CommittedStream, OnEnd
-from router.request.upstream_call import FirstByteTimer, UpstreamCalls
+from router.request.upstream_call import UpstreamCalls
 from router.snapshot.compiled import CompiledTarget
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.

@@ -19,9 +19,8 @@ from harness.routing.reliability.caller_leaves import (
 from router.frame.limits import TimeLimit
 from router.health.target_health import TargetHealth
 from router.health.target_users import TargetUsers
-from router.request.attempts import TimeLimits
+from router.request.attempts import FirstByteTimer, TimeLimits
 from router.request.request_state import Attempt, RoutedRequest
-from router.request.upstream_call import FirstByteTimer
 
 Waiting = tuple[RoutedRequest, Attempt, FirstByteTimer | None, float]
 _NO_LEAVES: Final[Leaves] = ()

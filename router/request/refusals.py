@@ -38,11 +38,8 @@ from router.frame.replies import (
     error_reply,
 )
 from router.protocols.endpoints import ENDPOINTS
-from router.protocols.provider_refusals import (
-    LIMITED_STATUSES,
-    PASSING_STATUSES,
-    REPEATED_STATUSES,
-)
+from router.protocols.provider_failures import LATER_STATUSES, later_status
+from router.protocols.provider_refusals import REPEATED_STATUSES
 from router.request.request_state import Attempt, RequestProgress, RoutedRequest
 from router.snapshot.compiled import CompiledRoute
 
@@ -50,8 +47,8 @@ from router.snapshot.compiled import CompiledRoute
 CLIENTS_HEED_S: Final = 60.0
 # OpenAI's code, on which its clients shorten the conversation and continue.
 TOO_LONG: Final = "context_length_exceeded"
-_TOO_MANY: Final = 429
-_UNAVAILABLE: Final = 503
+_LIMITED: Final = FailureClass.RATE_LIMITED
+_LIMITED_STATUS: Final = LATER_STATUSES[_LIMITED][0]
 
 
 def refusal_reply(failed: UpstreamFailed) -> Reply:
@@ -102,6 +99,7 @@ class Passing(NamedTuple):
     not say.
     """
 
+    failure: FailureClass
     status: int
     wait_s: float | None
     # The pause is kept: no request goes to the provider before.
@@ -123,7 +121,7 @@ def find_passing(job: RoutedRequest, progress: RequestProgress) -> Passing | Non
             passing = _of_attempt(last[target])
         elif (available := _availability(job, progress, target)) is not None:
             wait_s = available.pause_s or available.retry_in_s
-            passing = Passing(_TOO_MANY, wait_s, available.keeps_pause)
+            passing = Passing(_LIMITED, _LIMITED_STATUS, wait_s, available.keeps_pause)
         if passing is not None and (target == job.plan.incumbent or target != job.plan.guest):
             found.append(passing)
     if not found:
@@ -133,25 +131,26 @@ def find_passing(job: RoutedRequest, progress: RequestProgress) -> Passing | Non
         for attempt in last.values()
         if attempt.failure and attempt.upstream.id != job.plan.guest
     }
-    # A provider that is overloaded for an unknown time is no reason for a retry if another one
-    # is broken: the router has tried them all.
-    lasts = all(
-        passing.wait_s is None and passing.status not in LIMITED_STATUSES for passing in found
-    )
-    if lasts and fails - PASSING - PASSED_ON:
+    # A provider that is overloaded for an unknown time is a reason for a retry only instead of
+    # a change of the request: the router has tried all targets.
+    lasts = all(passing.wait_s is None and passing.failure is not _LIMITED for passing in found)
+    if lasts and fails.isdisjoint(PASSED_ON):
         return None
     waits = [passing for passing in found if passing.wait_s is not None]
     soonest = min(waits, key=lambda passing: passing.wait_s or 0.0, default=found[0])
-    return soonest._replace(status=found[0].status)
+    return soonest._replace(failure=found[0].failure, status=found[0].status)
 
 
 def _of_attempt(attempt: Attempt) -> Passing | None:
     failure = attempt.failure
     if failure is None or failure.failure not in PASSING:
         return None
-    usual = _TOO_MANY if failure.failure is FailureClass.RATE_LIMITED else _UNAVAILABLE
-    status = failure.status if failure.status in PASSING_STATUSES else usual
-    return Passing(status or usual, attempt.told_s, is_used_up(failure.headers))
+    return Passing(
+        failure.failure,
+        later_status(failure),
+        attempt.told_s,
+        is_used_up(failure.headers),
+    )
 
 
 def _availability(
@@ -219,7 +218,8 @@ def _passing_reply(
     """Tells the client to try again later. It may do so earlier, unless the pause is kept."""
     tried = _tried(progress)
     left_out = _passed_over(job, progress)
-    why = "limits requests" if passing.status in LIMITED_STATUSES else "is overloaded"
+    is_limited = passing.failure is _LIMITED
+    why = "limits requests" if is_limited else "is overloaded"
     headers: tuple[Header, ...] = (RETRY,)
     when = "later"
     if passing.wait_s is not None:
@@ -233,7 +233,7 @@ def _passing_reply(
         passing.status,
         f"the provider of route {job.route.route.name!r} {why}: try again {when} "
         f"({_attempts_text(tried, left_out)})",
-        "rate_limit_exceeded" if passing.status in LIMITED_STATUSES else "overloaded",
+        "rate_limit_exceeded" if is_limited else "overloaded",
         headers=headers,
         attempts=tried,
         targets=left_out,

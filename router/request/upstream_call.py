@@ -5,7 +5,6 @@ It does not retry, choose a target, or record an outcome: `dispatch` does. Conne
 translations are in `router.upstream`, the protocols' rules in `router.protocols`.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
@@ -24,7 +23,7 @@ from harness.routing.settings import AnsweredModel, RouterSettings
 from harness.routing.table import OnBadEvent, OnEmptyAnswer
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
-from router.frame.limits import Timer, Timers
+from router.frame.limits import Timers
 from router.health.account_watch import AccountWatch
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.dialect import CHAT
@@ -63,32 +62,6 @@ MAX_HELD_BYTES: Final = 1024 * 1024
 # The most bytes of an answer to a health check, which asks for a few tokens. A broken provider
 # may send anything.
 MAX_CHECK_BYTES: Final = 1024 * 1024
-
-
-class FirstByteTimer:
-    """Once an answer begins, gives it the rest of the time.
-
-    limit: the attempt's timer, which ends at the limit for the first byte. until: the end
-    of the target's time. at: when the answer began; None before. Times are on the event
-    loop's clock.
-    """
-
-    __slots__ = ("_limit", "_loop", "_until", "at")
-
-    def __init__(
-        self,
-        limit: Timer,
-        until: float,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        self.at: float | None = None
-        self._limit = limit
-        self._until = until
-        self._loop = loop
-
-    def __call__(self) -> None:
-        self.at = self._loop.time()
-        self._limit.when = self._until
 
 
 class CountedUsage:

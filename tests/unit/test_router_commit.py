@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.gate.online.guardrails import UnitRule
 from harness.providers.models.capabilities import Capabilities
 from harness.routing.reliability import latency
 from harness.routing.reliability.breaker import BreakerPolicy, WhenAllOpen
@@ -38,7 +39,7 @@ from tests.support.providers.scripted_upstream import (
     streamed,
 )
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place, Script
-from tests.support.router.live_router import FALLBACK, INCUMBENT, QUICK
+from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT, QUICK
 
 STREAM = ASK[:-1] + b',"stream":true}'
 WHOLE = RouteSettings(commit=StreamCommit.WHOLE)
@@ -260,7 +261,7 @@ async def test_a_plain_answer_that_has_begun_keeps_the_rest_of_its_time(tmp_path
     assert (status, headers[b"x-swapgate-attempts"]) == (200, b"1")
 
 
-def seen_limits(routed: Routed, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+def seen_limits(routed: Place, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
     limits = routed.app._calls.dispatcher._limits
     seen: list[tuple[str, float]] = []
     plain = limits.first_s
@@ -271,6 +272,28 @@ def seen_limits(routed: Routed, monkeypatch: pytest.MonkeyPatch) -> list[tuple[s
 
     monkeypatch.setattr(limits, "first_s", first_s)
     return seen
+
+
+@pytest.mark.req("B3", "F4")
+@pytest.mark.parametrize(
+    ("body", "answer", "limit_s"),
+    [(ASK[:-1] + b',"max_tokens":100}', completion(), 60.0), (STREAM, streamed("a"), 45.0)],
+)
+async def test_a_candidate_has_three_times_the_wait_that_is_unusual_for_the_incumbent(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    body: bytes,
+    answer: ScriptedTurn,
+    limit_s: float,
+) -> None:
+    rule = UnitRule(block_size=1, first_wait_s=20.0, stream_wait_s=15.0)
+    turns: Script = {CANDIDATE: answer, INCUMBENT: error(500)}
+    place = Place(tmp_path, turns, RouterSettings(), weight_bps=10_000, rule=rule)
+    used = seen_limits(place, monkeypatch)
+
+    await place.ask(body)
+
+    assert used == [(CANDIDATE, limit_s)]
 
 
 def allowing(max_tokens: int, more: str = "") -> bytes:

@@ -52,7 +52,7 @@ class RequestSize(NamedTuple):
 
 
 class Turns(NamedTuple):
-    """The next turn at a slowed target, for all workers. Times are monotonic seconds."""
+    """Keeps the next turn at a slowed target, for all workers. Times are monotonic seconds."""
 
     at: float = 0.0  # the next free turn
     gap_s: float = 0.0  # the time between two turns; 0 if the target is not slowed
