@@ -169,7 +169,7 @@ class CommittedStream:
 
     @property
     def blameless(self) -> bool:
-        """Whether the client's own deadline broke the stream off."""
+        """Whether the client's own deadline, or its slow reading, broke the stream off."""
         return self._blameless
 
     @property
@@ -276,9 +276,10 @@ class CommittedStream:
 
     def _time_out(self, *, is_total: bool) -> None:
         """Ends the stream at a limit. The client's own deadline is not the provider's
-        failure.
+        failure, and neither is a client that read until the deadline.
         """
-        self._blameless = is_total and self._hurried
+        is_clients = self._hurried or self._waits_since >= self._deadline
+        self._blameless = is_total and is_clients
         what = "total time" if is_total else "time between chunks"
         self._end_early(FailureClass.TIMEOUT, f"{what} is up")
 

@@ -7,6 +7,7 @@ translation, move of the history, learned repairs, then the wire or `translate`.
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -95,6 +96,8 @@ _DATA: Final = b"data:"
 
 # Prefix of the client's headers that only Anthropic's protocol knows.
 _OWN: Final = b"anthropic-"
+# Ids and times, in which two refusals with the same words may differ.
+_IDS: Final = re.compile(rb"\b(?=\w*\d)[\w-]{8,}")
 
 _BRIDGES: Final[Mapping[str, Translation]] = {
     DIALECTS[endpoint].path: translation for endpoint, translation in TRANSLATIONS.items()
@@ -221,9 +224,11 @@ class ConversationTransport(Transport):
         dropped: tuple[str, ...],
     ) -> tuple[UpstreamRequest, UpstreamReply, tuple[str, ...], tuple[str, ...]]:
         """Repeats a refused request without the refused part, while each refusal names a new
-        part. Keeps the repairs that helped.
+        part. Keeps the repairs that helped: after the others, the provider repeats its words,
+        which may contain a client's names of fields.
         """
         refused: list[str] = []
+        said_before = b""
         learned: tuple[UpstreamRequest, RequestRepair] | None = None
         while reply.status in REPAIRABLE_STATUSES:
             body = await read_error_body(reply)
@@ -237,9 +242,11 @@ class ConversationTransport(Transport):
                     source=reply,
                 )
                 break
-            if learned is not None:
+            said = _IDS.sub(b"", body)
+            if learned is not None and said != said_before:
                 self._repairs.keep(*learned)
             learned = less.learned
+            said_before = said
             await reply.aclose()
             request = less.request
             dropped = (*dropped, *less.changed)

@@ -7,6 +7,7 @@ A refusal in words that `refusal_words` and `turn_order` do not list has no repa
 `router.upstream.learned_repairs`.
 """
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -131,9 +132,10 @@ def find_repair(
         reach = RepairReach.REQUEST if rest else RepairReach.OUTRIGHT
         return RequestRepair(RepairKind.LEAVE_OUT, left, reach=reach)
     if order := refused_order(message):
-        return RequestRepair(
-            RepairKind.REORDER, _ORDERED[order], name=order, reach=RepairReach.OUTRIGHT
-        )
+        # A refusal may repeat the client's own text.
+        is_own_text = refused_order(json.dumps(sent)) is not None
+        reach = RepairReach.REQUEST if is_own_text else RepairReach.OUTRIGHT
+        return RequestRepair(RepairKind.REORDER, _ORDERED[order], name=order, reach=reach)
     if way := WAY_OUT.search(message):
         field, value = way[1], way[2]
     elif TOOLS_WITH_EFFORT.search(message):
