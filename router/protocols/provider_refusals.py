@@ -386,7 +386,7 @@ REFUSALS: Final = (
             }
         ),
         _pattern(
-            r"^model: ",  # Anthropic
+            r"^model: (?!.*extra inputs)",  # Anthropic
             r"^(error: )?(the )?(requested |provided |specified |publisher )?(api )?"
             r"(model|deployment|inference endpoint)s?\b.{0,200}?(not found|not exist|unknown|"
             r"is invalid|not available|no longer|deprecated|decommissioned|retired|"

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 
+from harness.frame.failures import FAILURE_RULES, BreakerEffect
 from harness.routing.reliability.repair_memory import (
     RepairMemory,
     read_combination,
@@ -24,6 +25,7 @@ from harness.routing.reliability.request_repair import (
 )
 from harness.routing.table import RouteSettings
 from router.protocols.chat.stream import DONE
+from router.protocols.provider_failures import classify_status
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
@@ -193,6 +195,15 @@ def test_a_turn_order_in_a_clients_own_text_is_no_order_of_the_target(
     assert (found.kind, found.reach) == (RepairKind.REORDER, RepairReach(reach))
 
 
+def test_a_clients_field_is_no_unknown_model_however_it_is_named() -> None:
+    refusal = error(400, "model: x: Extra inputs are not permitted").steps[0]
+    assert isinstance(refusal, bytes)
+
+    failure = classify_status(400, refusal)
+
+    assert FAILURE_RULES[failure].breaker is BreakerEffect.NEUTRAL
+
+
 def test_learned_repairs_do_not_read_the_history_of_each_request() -> None:
     repair = RequestRepair(RepairKind.LEAVE_OUT, "messages.*.odd", reach=RepairReach.OUTRIGHT)
     combination = read_combination(asks("hi"))
@@ -205,7 +216,9 @@ def test_learned_repairs_do_not_read_the_history_of_each_request() -> None:
 
 async def test_a_client_that_reads_slowly_is_no_failure_of_the_target(tmp_path: Path) -> None:
     route = RouteSettings(total_timeout_s=0.2)
-    pieces = [part for word in "abcdef" for part in (event({"content": word}), 0.02)]
+    pieces: list[bytes | float] = []
+    for word in "abcdef":
+        pieces += [event({"content": word}), 0.02]
     turn = broken_stream(ROLE, *pieces, event(finish="stop"), DONE)
     place = Place(tmp_path, {INCUMBENT: turn}, fallback=True, route=route)
     body = json.dumps(asks("hi", stream=True)).encode()
