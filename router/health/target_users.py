@@ -12,19 +12,21 @@ from typing import Final
 SEVERAL_KEYS: Final = 2
 # How many failed callers a target keeps. More of them change no decision.
 MOST_FAILED: Final = 100
-# A person's or an application's name, or the request's own; and the client key.
+# The sticky key, which names a person, an application or a conversation; and the client key.
 Caller = tuple[str, str]
 
 
 class TargetUsers:
     """The users of one worker's targets in the last `window_s`, for one event loop.
 
-    used_at: when each client key last began an attempt, by target and key. `dispatch` writes
-    it for each attempt, because a call would cost more.
+    used_at: when each client key last began an attempt, by target and key. answered_to: the
+    caller of each target's latest good answer. `dispatch` and `settlement` write them for each
+    attempt, because a call would cost more.
     """
 
     def __init__(self, window_s: float) -> None:
         self.used_at: dict[tuple[str, str], float] = {}
+        self.answered_to: dict[str, Caller] = {}
         self._window_s = window_s
         self._failed_at: dict[str, dict[Caller, float]] = {}
 
@@ -51,8 +53,6 @@ class TargetUsers:
     ) -> bool:
         """Notes a caller's failure; returns whether only one client key gets failures of the
         target, although another key used it since the time `since`.
-
-        caller: without a name for unnamed requests.
         """
         failed = self.failed(target, now)
         if len(failed) < MOST_FAILED:

@@ -71,6 +71,7 @@ class AttemptSettlement:
             and not attempt.probe_size
             and not self._keys.refused
         ):
+            self.users.answered_to[upstream.id] = attempt.caller
             self._health.answered(upstream.id, attempt.ticket, attempt.endpoint)
             self._metrics.attempt(upstream.name, None)
             return
@@ -79,6 +80,7 @@ class AttemptSettlement:
             self._health.failures[upstream.id] = attempt.failure.provider_words
         if outcome is None:
             self.accept(attempt)
+            self.users.answered_to[upstream.id] = attempt.caller
             self._health.note_served(upstream.id, attempt.endpoint)
         elif self._counts_not(attempt, outcome):
             counts = FailureClass.CANCELLED
@@ -150,7 +152,7 @@ class AttemptSettlement:
         # If only the conversation or the request is known, the API key is the caller.
         sticky_key, api_key = attempt.caller
         name = "" if sticky_key.startswith(_UNNAMED) else sticky_key
-        is_alone = self._fails_one(attempt, outcome, reach, name)
+        is_alone = self._fails_one(attempt, outcome, reach)
         caller: object
         if attempt.slow:
             caller = object()
@@ -160,17 +162,10 @@ class AttemptSettlement:
             return is_alone
         return not self._health.counts_for_all(attempt.upstream.id, caller) or is_alone
 
-    def _fails_one(
-        self,
-        attempt: Attempt,
-        outcome: FailureClass,
-        reach: Reach,
-        name: str,
-    ) -> bool:
-        """Returns whether the target fails one client key alone, or one caller alone while it
-        answers others. No request causes a missing connection or a refused account.
-
-        name: of the caller; empty without one.
+    def _fails_one(self, attempt: Attempt, outcome: FailureClass, reach: Reach) -> bool:
+        """Returns whether the target fails one client key alone, or one caller or conversation
+        alone while it answers others. No request causes a missing connection or a refused
+        account.
         """
         is_neutral = FAILURE_RULES[outcome].breaker is BreakerEffect.NEUTRAL
         key = attempt.caller[1]
@@ -182,11 +177,15 @@ class AttemptSettlement:
         is_slow = outcome is FailureClass.TIMEOUT
         since = attempt.began if is_slow else now - self._health.policy.window_s
         before = self.users.failed(target, now).keys()
-        is_again = bool(name) and before == {(name, key)}
         if not before:
             self._health.note_first_failure(target)
-        is_one_keys = self.users.fails_one(target, (name, key), since, now)
-        return is_one_keys or (is_again and self._health.answered_since_failure(target))
+        is_again = before == {attempt.caller}
+        answers_others = (
+            self._health.answered_since_failure(target)
+            and self.users.answered_to.get(target) != attempt.caller
+        )
+        is_one_keys = self.users.fails_one(target, attempt.caller, since, now)
+        return is_one_keys or (is_again and answers_others)
 
     def _is_doubtful(self, attempt: Attempt, outcome: FailureClass, reach: Reach) -> bool:
         """Returns whether one caller's request alone may have caused a failure.

@@ -110,19 +110,35 @@ async def test_failures_that_several_keys_meet_open_the_circuit(tmp_path: Path) 
     assert await place.state() == 2
 
 
-async def test_one_persons_failing_requests_leave_the_target_to_the_key_s_other_persons(
-    tmp_path: Path,
+@pytest.mark.parametrize("named", [True, False])
+async def test_one_callers_failing_requests_leave_the_target_to_the_keys_other_callers(
+    tmp_path: Path, *, named: bool
 ) -> None:
+    def said(text: str, user: str) -> Json:
+        # Without a name, the conversation is the caller.
+        return asks(text, user=user) if named else asks(f"{text} {user}")
+
     place = Attacked(tmp_path, FAILURES["500"])
     for turn in range(9):
-        await place.say(asks("ODD", user="eve"))
+        await place.say(said("ODD", "eve"))
         place.clock.advance(0.1)
-        assert await place.say(asks("hi", user=f"u{turn}")) == INCUMBENT
+        assert await place.say(said("hi", f"u{turn}")) == INCUMBENT
 
     # Without good answers in between, the target itself may be down.
     for _ in range(5):
+        await place.say(said("ODD", "eve"))
+        await place.say(said("ODD", "bob"))
+    assert await place.state() == 2
+
+
+async def test_a_target_that_fails_every_second_request_of_one_caller_opens_its_circuit(
+    tmp_path: Path,
+) -> None:
+    place = Attacked(tmp_path, FAILURES["500"])
+    for _ in range(5):
         await place.say(asks("ODD", user="eve"))
-        await place.say(asks("ODD", user="bob"))
+        place.clock.advance(0.1)
+        await place.say(asks("hi", user="eve"))
     assert await place.state() == 2
 
 
