@@ -211,7 +211,8 @@ def table(rows: Iterable[Row], *, stacked: bool = False) -> str:
     else:
         named = ["<td>"] * len(heads)
     # A stacked row is a grid, so a cell's content must be one element.
-    start, end = ("<div>", "</div>") if stacked else ("", "")
+    start = "<div>" if stacked else ""
+    end = "</div>" if stacked else ""
     body = "".join(
         "<tr>"
         + "".join(

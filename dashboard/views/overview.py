@@ -169,7 +169,8 @@ def _alerts(
     shown = [alert for alert in open_ if alert.kind not in ALERTS_OF_STATES]
     for alert in shown[:MOST_ALERTS]:
         critical = alert.severity is Severity.CRITICAL
-        mark, tone = ("✕", Tone.WORSE) if critical else ("?", Tone.UNDECIDED)
+        mark = "✕" if critical else "?"
+        tone = Tone.WORSE if critical else Tone.UNDECIDED
         times = f", {alert.count:,} times" if alert.count > 1 else ""
         when = f"First seen {labels.age(alert.first_seen, now)}{times}."
         text = f"{alert.text} {when} Next: {alert.next_step}."

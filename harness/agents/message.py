@@ -331,7 +331,11 @@ def estimate_tokens(messages: Sequence[SessionMessage]) -> int:
     since = 0
     for message in messages:
         used = message.usage.input_tokens + message.usage.output_tokens
-        counted, since = (used, 0) if used else (counted, since + _bytes(message))
+        if used:
+            counted = used
+            since = 0
+        else:
+            since += _bytes(message)
     return max(
         counted + since // BYTES_PER_TOKEN,
         sum(_bytes(message) for message in messages) // BYTES_PER_TOKEN,

@@ -147,7 +147,8 @@ class AccountWatch:
         counts = self._counts[name]
         counted_s = max(LEAST_COUNTED_S, min(MINUTE_S, now - self._began))
         factor = MINUTE_S / counted_s
-        first, last = counts[0], counts[-1]
+        first = counts[0]
+        last = counts[-1]
         return (last.requests - first.requests) * factor, (last.tokens - first.tokens) * factor
 
 

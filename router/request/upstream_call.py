@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from harness.frame.failures import FailureClass
+from harness.frame.failures import FailureClass, Reach
 from harness.providers.answer_signs import (
     ORIGIN_HEADERS,
     read_origin,
@@ -225,9 +225,12 @@ class UpstreamCalls:
     def _note_failed(self, attempt: Attempt, failed: UpstreamFailed) -> None:
         """Reports a 429, and hides our credentials: a client may see the body, and logs contain
         the detail.
+
+        A 429 about this request's own size says nothing about the account.
         """
         provider = attempt.upstream.provider
-        if failed.failure is FailureClass.RATE_LIMITED and not failed.local:
+        is_limited = failed.failure is FailureClass.RATE_LIMITED and not failed.local
+        if is_limited and failed.reach is not Reach.REQUEST:
             self._accounts.note_refusal(
                 attempt.upstream,
                 attempt.key,

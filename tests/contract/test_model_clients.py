@@ -378,7 +378,7 @@ def test_when_nobody_answers_the_error_names_every_attempt(client: Variant) -> N
         client.complete(to("down", caller=Caller(timeout_s=20)))
 
     value = caught.value
-    assert (value.status, value.retryable, value.should_retry) == (503, True, True)
+    assert (value.status, value.retryable, value.should_retry) == (502, True, False)
     attempts = value.details["attempts"]
     assert isinstance(attempts, list)
     assert {attempt["status"] for attempt in attempts} == {503}

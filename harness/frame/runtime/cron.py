@@ -41,7 +41,11 @@ def _name_weekdays(days: str) -> str:
     found = _DAYS.fullmatch(days)
     if found is None or days == "*":
         return days
-    first, last = (0, 6) if found["first"] == "*" else (int(found["first"]),) * 2
+    if found["first"] == "*":
+        first = 0
+        last = 6
+    else:
+        first = last = int(found["first"])
     if found["last"] or (found["step"] and found["first"] != "*"):
         last = int(found["last"] or 6)
     named = [WEEKDAYS[day % 7] for day in range(first, last + 1, int(found["step"] or 1))]

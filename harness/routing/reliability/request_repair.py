@@ -137,13 +137,10 @@ def find_repair(
         reach = RepairReach.REQUEST if is_own_text else RepairReach.OUTRIGHT
         return RequestRepair(RepairKind.REORDER, _ORDERED[order], name=order, reach=reach)
     if way := WAY_OUT.search(message):
-        field, value = way[1], way[2]
+        if way[1] in HINTS:
+            return RequestRepair(RepairKind.SET, way[1], name=way[2])
     elif TOOLS_WITH_EFFORT.search(message):
-        field, value = "reasoning_effort", "none"
-    else:
-        field, value = "", ""
-    if field in HINTS:
-        return RequestRepair(RepairKind.SET, field, name=value)
+        return RequestRepair(RepairKind.SET, "reasoning_effort", name="none")
     return _repair_hint(error, message, sent)
 
 

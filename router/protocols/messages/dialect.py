@@ -165,7 +165,8 @@ class MessagesStream(StreamFilter):
         if self._latest == "content_block_stop":
             self._held, sent = sent, self._held
         elif self._held and sent and self._latest not in ("", "ping"):
-            self._held, sent = b"", self._held + sent
+            sent = self._held + sent
+            self._held = b""
         return sent
 
     def _mark(self, event: bytes) -> bytes:
