@@ -153,7 +153,6 @@ class TargetHealth:
         self._refused: dict[str, set[object]] = {}
         # When a user of this worker last got an answer.
         self._found_well_at: dict[str, float] = {}
-        self._first_failed_at: dict[str, float] = {}
         # When callers last left a target that no other one follows in their plan.
         self._silent_at: dict[str, float] = {}
 
@@ -275,15 +274,6 @@ class TargetHealth:
         """Returns whether a user got an answer in this time, and no failure since then."""
         at = self._found_well_at.get(target)
         return at is not None and self._monotonic() <= at + seconds
-
-    def note_first_failure(self, target: str) -> None:
-        """Notes that a target failed a caller, after a window without failures."""
-        self._first_failed_at[target] = self._monotonic()
-
-    def answered_since_failure(self, target: str) -> bool:
-        """Returns whether a user got an answer after the first failure."""
-        at = self._found_well_at.get(target, -math.inf)
-        return at > self._first_failed_at.get(target, math.inf)
 
     def settle(
         self,

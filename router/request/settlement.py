@@ -175,17 +175,14 @@ class AttemptSettlement:
         now = asyncio.get_running_loop().time()
         # Only requests that began with a slow one show that the target still works.
         is_slow = outcome is FailureClass.TIMEOUT
-        since = attempt.began if is_slow else now - self._health.policy.window_s
-        before = self.users.failed(target, now).keys()
-        if not before:
-            self._health.note_first_failure(target)
-        is_again = before == {attempt.caller}
+        recent_s = now - attempt.began if is_slow else self._health.policy.window_s
+        is_alone = self.users.failed(target, now).keys() <= {attempt.caller}
         answers_others = (
-            self._health.answered_since_failure(target)
+            self._health.answered_within(target, recent_s)
             and self.users.answered_to.get(target) != attempt.caller
         )
-        is_one_keys = self.users.fails_one(target, attempt.caller, since, now)
-        return is_one_keys or (is_again and answers_others)
+        is_one_keys = self.users.fails_one(target, attempt.caller, now - recent_s, now)
+        return is_one_keys or (is_alone and answers_others)
 
     def _is_doubtful(self, attempt: Attempt, outcome: FailureClass, reach: Reach) -> bool:
         """Returns whether one caller's request alone may have caused a failure.

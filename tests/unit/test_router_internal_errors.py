@@ -110,6 +110,8 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "harness.frame.people.access:key_hash",
         "router.request.request_state",
         "router.request.upstream_call",
+        "router.request.attempts:FirstByteTimer.__init__",
+        "router.request.attempts:FirstByteTimer.__call__",
         "router.request.needs:dropped_fields",
         "router.protocols.answers",
         "router.protocols.answer_signals",
