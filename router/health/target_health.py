@@ -275,6 +275,13 @@ class TargetHealth:
         at = self._found_well_at.get(target)
         return at is not None and self._monotonic() <= at + seconds
 
+    def answered_lately(self, target: str, seconds: float) -> bool:
+        """Returns whether a user of any worker got an answer in this time, at most
+        USER_EVIDENCE_S, and no counted failure since then.
+        """
+        since = self._monotonic() + USER_EVIDENCE_S - seconds
+        return self.answered_within(target, seconds) or self._shared.found_well(target, since)
+
     def settle(
         self,
         target: str,

@@ -178,7 +178,7 @@ class AttemptSettlement:
         recent_s = now - attempt.began if is_slow else self._health.policy.window_s
         is_alone = self.users.failed(target, now).keys() <= {attempt.caller}
         answers_others = (
-            self._health.answered_within(target, recent_s)
+            self._health.answered_lately(target, recent_s)
             and self.users.answered_to.get(target) != attempt.caller
         )
         is_one_keys = self.users.fails_one(target, attempt.caller, now - recent_s, now)

@@ -130,6 +130,16 @@ async def test_one_callers_failing_requests_leave_the_target_to_the_keys_other_c
     assert await place.state() == 2
 
 
+async def test_a_worker_knows_that_others_get_answers_of_another_worker(tmp_path: Path) -> None:
+    here = Attacked(tmp_path / "a", FAILURES["500"])
+    there = Attacked(tmp_path / "b", FAILURES["500"])
+    here.app._health._shared = there.app._health._shared
+    await there.say(asks("hi", user="bob"))
+    for _ in range(5):
+        await here.say(asks("ODD", user="eve"))
+    assert await here.state() == 0
+
+
 async def test_a_target_that_answers_nobody_for_a_minute_may_fail_one_caller_alone(
     tmp_path: Path,
 ) -> None:
