@@ -114,6 +114,14 @@ class ProviderKeys:
             self.refused.remove((provider, key))
             self._on_key(provider, key.name, None)
 
+    def wake(self, upstream: CompiledTarget) -> None:
+        """Ends the rests of all keys for the target's model, because only large requests were
+        limited.
+        """
+        resting = self._resting_until.get(upstream.provider.name, {})
+        for key in upstream.keys:
+            resting.pop((key, upstream.target.model), None)
+
     def gone(self, upstream: CompiledTarget, key: ProviderKey | None) -> bool:
         """Returns whether the serving snapshot no longer has this key."""
         name = upstream.provider.name

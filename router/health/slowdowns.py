@@ -84,14 +84,16 @@ class Slowdowns:
         """
         now = self._monotonic()
         before = self.current(target, now)
-        too_large = self._too_large.get(target)
-        if too_large is not None and not exhausted and before is None:
-            if too_large.explains(size, now):
-                return
-            del self._too_large[target]
+        if before is None and not exhausted and self.is_too_large(target, size):
+            return
         turns = self._change(target, lambda turns: start_turns(turns, now, pause_s))
         after = begin_slowdown(before, turns, now, pause_s, size, exhausted=exhausted)
         self._keep(target, before, after)
+
+    def is_too_large(self, target: str, size: RequestSize) -> bool:
+        """Returns whether the size of a refused request is known to be the cause."""
+        too_large = self._too_large.get(target)
+        return too_large is not None and too_large.explains(size, self._monotonic())
 
     def note_refused_probe(
         self,
@@ -113,18 +115,23 @@ class Slowdowns:
         after = refuse_probe(before, turns, size, now, pause_s, exhausted=exhausted)
         self._keep(target, before, after)
 
-    def end(self, target: str, accepted: RequestSize | None = None) -> None:
+    def end(self, target: str, accepted: RequestSize | None = None) -> bool:
         """Ends a slowdown: after a good answer, or because a person asked for it.
 
+        Returns whether the provider refused only requests that were too large.
         accepted: the size of the probe that got a good answer.
         """
         slowdown = self.slowed.pop(target, None)
+        too_large = None
         if slowdown is not None:
-            too_large = find_too_large(slowdown, accepted) if accepted is not None else None
+            self._too_large.pop(target, None)
+            if accepted is not None:
+                too_large = find_too_large(slowdown, accepted)
             if too_large is not None:
                 self._too_large[target] = too_large
             self._change(target, lambda _: _NO_TURNS)
         self._wake(target)
+        return too_large is not None
 
     async def take_turn(
         self,

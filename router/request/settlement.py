@@ -96,7 +96,8 @@ class AttemptSettlement:
         """
         self._keys.accepted(attempt.upstream, attempt.key)
         if attempt.probe_size:
-            self._health.slowdowns.end(attempt.upstream.id, attempt.probe_size)
+            if self._health.slowdowns.end(attempt.upstream.id, attempt.probe_size):
+                self._keys.wake(attempt.upstream)
             attempt.probe_size = None
 
     def _counts_not(self, attempt: Attempt, outcome: FailureClass) -> bool:
@@ -215,17 +216,20 @@ class AttemptSettlement:
         told_s = retry_after_s(failure.headers, now) if failure.headers else None
         attempt.told_s = told_s
         upstream = attempt.upstream
+        slowdowns = self._health.slowdowns
+        exhausted = is_used_up(failure.headers)
+        is_limit = failure.failure is FailureClass.RATE_LIMITED
+        if is_limit and not exhausted and slowdowns.is_too_large(upstream.id, size):
+            return told_s
         if failure.reach.is_of_key and (
             attempt.check or not self._is_one_callers(attempt, failure.failure, failure.reach)
         ):
             self._keys.rest(upstream, attempt.key, failure, told_s)
-        if failure.failure is not FailureClass.RATE_LIMITED or failure.reach is Reach.REQUEST:
+        if not is_limit or failure.reach is Reach.REQUEST:
             return told_s
         pause_s = told_s
         if told_s and len(upstream.keys) >= SEVERAL:
             pause_s = self._keys.back_in_s(upstream)
-        slowdowns = self._health.slowdowns
-        exhausted = is_used_up(failure.headers)
         if attempt.probe_size:
             slowdowns.note_refused_probe(upstream.id, size, pause_s, exhausted=exhausted)
         elif pause_s:

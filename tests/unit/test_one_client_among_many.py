@@ -58,8 +58,9 @@ class Attacked(Place):
         is_odd: Callable[[Json], bool] = lambda body: "ODD" in str(body),
         *,
         chain: bool = True,
+        more_keys: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(folder, {}, fallback=chain)
+        super().__init__(folder, {}, fallback=chain, more_keys=more_keys)
         self._bad = bad
         self._is_odd = is_odd
 
@@ -193,6 +194,23 @@ async def test_one_caller_who_repeats_large_requests_keeps_the_target_from_no_sm
         found[await place.say(asks(SHORT))] += 1
 
     assert found == {INCUMBENT: 4}
+
+
+async def test_the_first_key_serves_small_requests_while_large_ones_are_limited(
+    tmp_path: Path,
+) -> None:
+    place = Attacked(tmp_path, LIMITED, more_keys=("UP_KEY_2",))
+    long = asks(f"ODD {'x' * 3_000}")
+    await place.say(long)
+    place.clock.advance(1)
+    await place.say(asks(SHORT))
+
+    await place.say(long)
+
+    assert await place.say(asks(SHORT)) == INCUMBENT
+    key = place.transport.seen[-1].key
+    assert key is not None
+    assert key.name == "UP_KEY"
 
 
 async def test_a_clients_names_of_properties_in_a_refusal_take_no_field_from_others(
