@@ -136,9 +136,9 @@ _CHARS_PER_TOKEN: Final = 4
 
 def request_size(request: ClientRequest) -> RequestSize:
     """Returns the size of a request with the answers that it allows."""
-    answers = request.members.get("n")
-    is_number = isinstance(answers, int) and not isinstance(answers, bool)
-    count = max(1, answers) if is_number else 1
+    count = request.members.get("n")
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        count = 1
     tokens = count * output_limit(request)
     return RequestSize(len(request.text), _CHARS_PER_TOKEN * tokens)
 
