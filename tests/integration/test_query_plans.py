@@ -263,10 +263,6 @@ EXCEPTIONS: Final = {
         BOTH,
         "a new key's name is compared with all in force as folded names, which no index has",
     ),
-    r"FROM alert WHERE \(alert\.kind NOT IN \([^()]*\)\) ORDER BY": (
-        BOTH,
-        "a page in its index's order: few alerts are shown elsewhere alone",
-    ),
     r"alert\.title ILIKE": (
         ("postgresql",),
         "a person searches the texts of alerts",
