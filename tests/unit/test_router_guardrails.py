@@ -20,6 +20,7 @@ from harness.gate.online.guardrails import (
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import (
     ANSWERED,
+    MISSING,
     READINGS,
     ROUTER_FAULT,
     ExposureOutcome,
@@ -240,7 +241,8 @@ REASONS = st.none() | st.sampled_from([*OutcomeReason])
     st.lists(
         st.tuples(
             st.booleans(),
-            st.none() | st.builds(ExposureOutcome, KINDS, REASONS),
+            # A unit without an outcome is missing: no end brings `MISSING`.
+            st.none() | st.builds(ExposureOutcome, KINDS, REASONS).filter(MISSING.__ne__),
         ),
         min_size=1,
         max_size=40,
