@@ -406,15 +406,14 @@ def last_hour(traffic: Sequence[TrafficMinute]) -> str:
     """Renders the requests of the last hour, with the trend of their cost if all prices are
     known.
     """
-    requests = sum(t.requests for t in traffic)
-    if not requests:
+    ends = format_ends(traffic)
+    if not ends:
         return '<p class="note">last hour</p><p class="neutral">no request</p>'
-    failed = sum(t.failed for t in traffic)
     # A minute of unknown price would look like a fall in cost.
     trend = [] if any(t.unpriced for t in traffic) else cost_trend(traffic)
     bars = markup.trend(trend, name="cost per 1,000 requests, every 5 min")
-    counted = f"{strong(f'{requests:,}')} {'request' if requests == 1 else 'requests'}"
-    return f'<p class="note">last hour</p><p>{counted}, {failed:,} failed {bars}</p>'
+    number, _, rest = ends.partition(" ")
+    return f'<p class="note">last hour</p><p>{strong(number)} {escape(rest)} {bars}</p>'
 
 
 def cost_trend(traffic: Sequence[TrafficMinute], *, minutes: int = 5) -> list[float]:

@@ -263,6 +263,13 @@ def test_cost_is_told_per_thousand_requests_and_draws_no_trend_without_a_price()
     assert "no request" in overview.last_hour([])
 
 
+def test_the_last_hour_of_a_route_counts_callers_who_left() -> None:
+    shown = overview.last_hour([minute(0, unanswered=7)])
+
+    assert "7 left without an answer" in shown
+    assert "0 failed" not in shown
+
+
 def sliced(*found: SliceFigures, **more: Any) -> dict[str, pd.DataFrame]:
     details = SuiteFigures(slices=found, **more).as_json()
     return dict(plots.slice_frames(report(details=details)))
