@@ -14,12 +14,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from harness.frame.errors import StoreUnavailable
+from harness.frame.people.limits import MINUTE_S
 from harness.frame.ports import Clock
 from harness.routing.records.account_loads import AccountLoads
 from harness.routing.reliability.rate_headers import RateReading, read_rates
 from harness.routing.reliability.retry import retry_after_s
 from harness.routing.reliability.users_first import (
-    MINUTE_S,
     ROOM_MINUTES,
     AccountLoad,
     AccountState,

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from harness.evals.account_meter import AccountMeter
+from harness.frame.people.limits import MINUTE_S
 from harness.providers.credential import ProviderKey
-from harness.routing.reliability.users_first import MINUTE_S, Permit, account_of
+from harness.routing.reliability.users_first import Permit, account_of
 from harness.store.router_store import RouterStore
 from router.health.provider_keys import ProviderKeys
 from router.recording.metrics import RouterMetrics

@@ -1,4 +1,4 @@
-"""`swapgate demo --once`: seven stories, each of which ends as told."""
+"""`swapgate demo --once`: each of its seven stories ends as the demo announces it."""
 
 import os
 import re

@@ -141,7 +141,7 @@ async def test_a_worker_knows_that_others_get_answers_of_another_worker(tmp_path
     assert await here.state() == 0
 
 
-async def test_a_target_that_answers_nobody_for_a_minute_may_fail_one_caller_alone(
+async def test_a_target_without_answers_for_a_minute_may_fail_one_caller_alone(
     tmp_path: Path,
 ) -> None:
     place = Attacked(tmp_path, FAILURES["500"])

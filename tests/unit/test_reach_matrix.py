@@ -1,7 +1,7 @@
 """Who is refused, for how long, and what others get: a real router before a scripted provider.
 
 Each row: a refusal, of one caller's long prompts or of all callers, with one target or a chain,
-with one key or two.
+with one key or two, at each endpoint.
 """
 
 import json
@@ -50,6 +50,14 @@ REFUSALS: Final[dict[str, Callable[[], ScriptedTurn]]] = {
     "403": lambda: error(403, "You may not do this", "forbidden"),
     "400": lambda: error(400, "`temperature` and `top_p` cannot both be specified"),
 }
+BODIES: Final[dict[str, Callable[[str], dict[str, object]]]] = {
+    CHAT: lambda text: {"messages": [{"role": "user", "content": text}]},
+    "/v1/messages": lambda text: {
+        "max_tokens": 16,
+        "messages": [{"role": "user", "content": text}],
+    },
+    "/v1/responses": lambda text: {"input": text},
+}
 # What the refused caller gets from a lone target.
 ALONE: Final = {"402": 402, "403": 502, "400": 400}
 
@@ -77,15 +85,17 @@ class Row(Place):
         refused = self.everybody or b"LONG" in request.body
         return self._refusal if refused and model == INCUMBENT else completion(model)
 
-    async def say(self, text: str, times: int = 1) -> Counter[tuple[int, str]]:
+    async def say(
+        self, text: str, times: int = 1, path: str = CHAT, *, stream: bool = False
+    ) -> Counter[tuple[int, str]]:
         """Counts status and target of some callers' answers."""
         found = Counter[tuple[int, str]]()
         for _ in range(times):
             self.callers += 1
-            body = {"model": "support", "messages": [{"role": "user", "content": text}]}
+            body = {"model": "support", "stream": stream, **BODIES[path](text)}
             sticky = (b"x-swapgate-sticky", b"%d" % self.callers)
             status, self.headers, self.body = await self.call(
-                CHAT, json.dumps(body).encode(), headers=(AUTH, sticky)
+                path, json.dumps(body).encode(), headers=(AUTH, sticky)
             )
             target = self.headers.get(b"x-swapgate-target", b"").decode().removeprefix("up/")
             found[status, target if status == 200 else ""] += 1
@@ -161,6 +171,22 @@ async def test_a_lone_target_that_limits_all_callers_gives_each_its_own_status(
     row.everybody = False
     row.clock.advance(12)
     assert await row.say("hi", 10) == {(200, INCUMBENT): 10}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("path", BODIES)
+async def test_each_endpoint_gives_the_refused_caller_the_providers_status_and_others_answers(
+    tmp_path: Path, path: str, *, stream: bool
+) -> None:
+    row = Row(tmp_path, limited(retry_after=str(TOLD_S)), chain=False, keys=1)
+    long = f"LONG {'x' * 2_000}"
+
+    assert await row.say(long, path=path, stream=stream) == {(429, ""): 1}
+
+    assert row.headers[b"retry-after"] == str(TOLD_S).encode()
+    assert row.headers[b"x-should-retry"] == b"true"
+    row.clock.advance(1)
+    assert await row.say("hi", 9) == {(200, INCUMBENT): 9}
 
 
 async def test_a_limit_of_which_nothing_remains_is_kept_and_asked_no_more(

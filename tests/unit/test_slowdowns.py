@@ -80,7 +80,7 @@ def test_each_refused_probe_doubles_the_gap_up_to_the_pause(
     assert turns.at == now + turns.gap_s
 
 
-def test_a_slowdown_that_nobody_probed_begins_anew() -> None:
+def test_a_slowdown_without_a_probe_begins_anew() -> None:
     old = Turns(at=10.0, gap_s=64.0)
 
     assert start_turns(old, 70.0, TOLD_S) == old

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.frame.people.limits import MINUTE_S
 from harness.routing.reliability.rate_headers import RateKind, RateReading
 from harness.routing.reliability.users_first import (
     CAUTION_S,
     FIRST,
     FREE,
     LONGEST_GAP_S,
-    MINUTE_S,
     MOST_CALLS,
     AccountState,
     RateReport,

@@ -50,7 +50,7 @@ _SWITCHES: Final = (
     "chat_template_kwargs.enable_thinking",
     "chat_template_kwargs.thinking",
 )
-# The content, of which the kinds count (`_content_kinds`), and names of callers.
+# Names of callers, and the content: only its kinds count (`_content_kinds`).
 _NO_PART: Final = frozenset(
     {
         "model",

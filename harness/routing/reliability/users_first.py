@@ -13,10 +13,10 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from harness.frame.formatting import format_quantity
+from harness.frame.people.limits import MINUTE_S
 from harness.frame.plain_data import short_hash
 from harness.routing.reliability.rate_headers import RateKind, RateReading
 
-MINUTE_S: Final = 60.0
 # How long a user's 429 keeps the other calls at one at a time.
 CAUTION_S: Final = 600.0
 # The other calls grow in number only while the rest exceeds this many of the users' minutes.
