@@ -283,6 +283,10 @@ class ArmLevels:
     cache: CacheLevels | None = None
 
 
+# The most requests of a caller that its window counts.
+WINDOW_REQUESTS: Final = 8
+
+
 # A unit's feedback counts if it arrives within this time after the answer. Once any feedback
 # arrived, blocks wait for this time.
 FEEDBACK_S: Final = 60.0
@@ -325,6 +329,21 @@ class UnitRule:
     # The ids of targets whose answers in evals reported tokens: a usage of 0 tokens is then a
     # malformed answer.
     counts_usage: tuple[str, ...] = ()
+    # A caller's window: its first window_requests requests that arrive within window_s of its
+    # first one (statistics.md §2.1). 0 without windows, as in rules of older rollouts.
+    window_s: float = 0.0
+    window_requests: int = WINDOW_REQUESTS
+    # The route's limit for a request in seconds: every window is known this long after its end.
+    total_timeout_s: float = 120.0
+
+    @property
+    def has_windows(self) -> bool:
+        return self.window_s > 0.0
+
+    @property
+    def window_known_s(self) -> float:
+        """Returns when a caller's window is known, in seconds after its first request."""
+        return self.window_s + self.total_timeout_s
 
     @property
     def keeps_ledger(self) -> bool:
