@@ -74,8 +74,6 @@ class LateBlocks:
         if Guardrail.FEEDBACK in self._rule.guardrails:
             heard_s = max(unit.heard_until_s for unit in units)
             self._put(Guardrail.FEEDBACK, block, units, of, max(now, heard_s))
-        for unit in units:
-            unit.values = None  # the largest part of a unit's memory
 
     def _put(
         self,
