@@ -186,7 +186,8 @@ class CanaryPolicy:
     @property
     def tolerated(self) -> dict[Guardrail, float]:
         """Tolerated ratio of every guardrail that is on, errors first."""
-        return {Guardrail.ERRORS: self.rho, **self.guardrails.tolerated()}
+        windows = {Guardrail.CALLER_ERRORS: self.rho} if self.window_s > 0.0 else {}
+        return {Guardrail.ERRORS: self.rho, **windows, **self.guardrails.tolerated()}
 
     def with_cost(self, accepted: float | None, *, priced: bool) -> "CanaryPolicy":
         """Returns the policy for a candidate that may cost `accepted` times as much as the
