@@ -92,6 +92,11 @@ class LateBlocks:
         return min(part.known_s, ended_s) + SPARE_S
 
     @property
+    def waits(self) -> bool:
+        """Whether late outcomes of a sent block are not known yet."""
+        return any(self._parts.values())
+
+    @property
     def sent_blocks(self) -> Iterable[OpenBlock]:
         """The blocks that were sent, and whose windows are open."""
         return (part.block for part in self._parts[Guardrail.CALLER_ERRORS])
