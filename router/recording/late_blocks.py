@@ -188,7 +188,8 @@ def build_late(part: LatePart, readings: Sequence[LateReading]) -> ObservationBl
         by_key=by_key,
         never_seen=new,
         late_of=of.sequence,
-        late=ArmSplit(len(part.units), sum(unit.canary for unit in part.units)),
+        late_units=len(part.units),
+        late_canary_units=sum(unit.canary for unit in part.units),
     )
 
 

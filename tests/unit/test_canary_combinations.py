@@ -350,6 +350,8 @@ def counted(blocks: Sequence[ObservationBlock]) -> Mapping[int, tuple[int, int]]
     units = Counter[int]()
     new = Counter[int]()
     for block in blocks:
+        if block.late_of:
+            continue
         units[block.period] += block.units
         new[block.period] += block.never_seen.units if block.never_seen else 0
     return {period: (units[period], new[period]) for period in units}

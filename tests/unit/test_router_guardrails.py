@@ -334,7 +334,7 @@ def test_feedback_counts_as_long_after_a_quick_answer_as_after_a_slow_one() -> N
     play.now += 2.0
 
     (late,) = play.ledger.tick(play.now, play.at)
-    assert (late.late_of, late.late, late.units) == (block.sequence, (2, 1), 0)
+    assert (late.late_of, late.counted, late.units) == (block.sequence, (2, 1), 0)
     assert late.counts == {Guardrail.FEEDBACK: FeedbackTally(2, 1, 1, 0, ArmSplit(2, 1))}
     check_block(replace(late, number=1))
 
