@@ -90,6 +90,18 @@ class SharedLedgers:
             outcome = outcome_of(failed=failed)
             self.ledgers[router].finish(admitted, outcome=outcome, now=self.now)
 
+    def hear(
+        self,
+        admitted: LedgerUnit | LaterTurn | None,
+        *,
+        bad: bool,
+        router: int = 0,
+    ) -> bool:
+        """Enters feedback, and returns whether it counts."""
+        if not isinstance(admitted, LedgerUnit):
+            return False
+        return self.ledgers[router].note_feedback(admitted, bad=bad, now=self.now)
+
     def ask(
         self,
         key: str,
