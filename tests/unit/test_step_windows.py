@@ -69,7 +69,8 @@ def windows_of(block: ObservationBlock, *, failed: bool = False) -> ObservationB
         counts={Guardrail.CALLER_ERRORS: tally},
         windows_known_s=0.0,
         late_of=block.sequence,
-        late=whole,
+        late_units=block.units,
+        late_canary_units=block.canary_units,
     )
 
 
