@@ -330,7 +330,8 @@ def test_a_canary_that_later_turns_stopped_shows_the_callers_that_the_guard_coun
     assert errors.candidate == ""
     assert windows.guardrail is Guardrail.CALLER_ERRORS
     assert windows.candidate == "25 % (5 of 20, by a router's guard)"
-    assert "first or later turns within 10 min of 5 of 20 callers" in found.action.reason
+    ended = found.rollout.ended_because
+    assert "first or later turns within 10 min of 5 of 20 callers" in ended
 
 
 def test_a_rollback_names_the_segment_and_is_decided_again_the_same(
