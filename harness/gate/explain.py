@@ -27,9 +27,10 @@ from harness.gate.guardrail_rows import (
     guardrail_row,
     list_warnings,
 )
-from harness.gate.online.evidence_paths import guardrail_weights
+from harness.gate.online.evidence_paths import ERROR_STREAMS, guardrail_weights
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.late_outcomes import enter_lost_windows
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import (
@@ -37,6 +38,7 @@ from harness.gate.online.rollout_action import (
     missing_duration,
     peak_reached_at,
 )
+from harness.gate.online.rollout_evidence import count_open_windows
 from harness.gate.outcome_rows import (
     OutcomeRow,
     outcome_rows,
@@ -207,10 +209,13 @@ def _judged_by(policy: CanaryPolicy) -> str:
 def _weights_text(policy: CanaryPolicy) -> str:
     """Describes how the evidence is weighted (`guardrail_weights`)."""
     weights = guardrail_weights(policy.tolerated)
-    parts = [f"errors have {format_percent(weights[Guardrail.ERRORS], 0)} of the weight"]
+    errors = sum(weights.get(name, 0.0) for name in ERROR_STREAMS)
+    parts = [f"errors have {format_percent(errors, 0)} of the weight"]
+    if Guardrail.CALLER_ERRORS in weights:
+        parts[0] += ", one half at first requests and one in the windows of callers"
     if Guardrail.LEAVING in weights:
         parts.append(f"callers who leave {format_percent(weights[Guardrail.LEAVING], 0)}")
-    if len(weights) > len(parts):
+    if len(weights) > len(parts) + (Guardrail.CALLER_ERRORS in weights):
         parts.append("the other guardrails share the rest")
     return ", ".join(parts)
 
@@ -259,7 +264,7 @@ def _explain(
     if action.signal is RolloutSignal.HARM:
         back = "The incumbent serves all users again."
         return RolloutExplanation(reason, "0 %", back, rows, (), pace, 0.0, "at the next look")
-    needs = _needs(rollout, action, pace, now)
+    needs = _needs(rollout, action, blocks, pace, now)
     onward = rollout.policy.steps[rollout.step + 1 :]
     goes = format_bps(onward[0].weight_bps) if onward else "promotion"
     back = _back("the incumbent serves all users again")
@@ -282,11 +287,13 @@ def _back(what: str) -> str:
 def _needs(
     rollout: Rollout,
     action: RolloutAction,
+    blocks: Sequence[ObservationBlock],
     pace: float | None,
     now: datetime,
 ) -> tuple[StepNeed, ...]:
     """Lists the conditions of the next step; in a pause, a person's decision is the first."""
     found = [_exposures(rollout, action, pace)]
+    found += _windows(rollout, blocks, now)
     found += _warm_up(rollout, action, pace, now)
     found.append(_ratio(action))
     found += _floors(rollout, now)
@@ -295,6 +302,38 @@ def _needs(
     if rollout.state is RolloutState.PAUSED:
         found.insert(0, _PERSON)
     return tuple(found)
+
+
+def _windows(
+    rollout: Rollout,
+    blocks: Sequence[ObservationBlock],
+    now: datetime,
+) -> list[StepNeed]:
+    """Explains that windows of the step's callers are open; empty if there are enough known."""
+    step = rollout.current
+    own = [
+        block
+        for block in blocks
+        if block.weight_bps == step.weight_bps and block.windows_known_s
+    ]
+    wanted = max(1, step.min_exposures)
+    known = sum(block.canary_units for block in own)
+    read = enter_lost_windows(blocks, rollout.policy)
+    known -= count_open_windows(read).get(step.weight_bps, 0)
+    if not own or known >= wanted:
+        return []
+    last = max(own, key=lambda block: block.closed_at)
+    left_s = (add_seconds(last.closed_at, last.windows_known_s) - now).total_seconds()
+    words = f"the windows of {known:,} of {wanted:,} canary callers are over"
+    return [
+        StepNeed(
+            "windows",
+            words,
+            done=False,
+            share=known / wanted,
+            eta_s=max(0.0, left_s),
+        )
+    ]
 
 
 def _warm_up(
