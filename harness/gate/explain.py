@@ -27,7 +27,7 @@ from harness.gate.guardrail_rows import (
     guardrail_row,
     list_warnings,
 )
-from harness.gate.online.evidence_paths import guardrail_weights
+from harness.gate.online.evidence_paths import ERROR_STREAMS, guardrail_weights
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.late_outcomes import WindowWait
@@ -210,10 +210,13 @@ def _judged_by(policy: CanaryPolicy) -> str:
 def _weights_text(policy: CanaryPolicy) -> str:
     """Describes how the evidence is weighted (`guardrail_weights`)."""
     weights = guardrail_weights(policy.tolerated)
-    parts = [f"errors have {format_percent(weights[Guardrail.ERRORS], 0)} of the weight"]
+    errors = sum(weights.get(name, 0.0) for name in ERROR_STREAMS)
+    parts = [f"errors have {format_percent(errors, 0)} of the weight"]
+    if Guardrail.CALLER_ERRORS in weights:
+        parts[0] += ", one half at first requests and one in the windows of callers"
     if Guardrail.LEAVING in weights:
         parts.append(f"callers who leave {format_percent(weights[Guardrail.LEAVING], 0)}")
-    if len(weights) > len(parts):
+    if len(weights) > len(parts) + (Guardrail.CALLER_ERRORS in weights):
         parts.append("the other guardrails share the rest")
     return ", ".join(parts)
 
@@ -295,11 +298,11 @@ def _needs(
     windows_s: after which time a caller's window is known; 0 without windows.
     """
     found = [_exposures(rollout, action, pace)]
+    if windows_s:
+        found.append(_windows(action.figures, found[0], windows_s))
     found += _warm_up(rollout, action, pace, now)
     found.append(_ratio(action))
     found += _floors(rollout, now)
-    if windows_s:
-        found.append(_windows(action.figures, found[0], windows_s))
     if rollout.current.certify:
         found.append(_certificate(rollout, action, pace, now))
     if rollout.state is RolloutState.PAUSED:

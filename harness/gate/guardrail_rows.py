@@ -151,6 +151,7 @@ def _evidence_row(
                     [
                         evidence.cache_text,
                         evidence.bounds_text,
+                        evidence.requests.text if evidence.requests else "",
                         _sole_key_text(evidence),
                     ],
                 )

@@ -14,7 +14,9 @@ from harness.gate.online.guardrails import (
     FeedbackTally,
     Guardrail,
     JudgeTally,
+    WindowTally,
 )
+from harness.gate.online.late_outcomes import FailedTurn, FailedTurns
 from harness.gate.online.observation import (
     MOST_ASKED_NAMES,
     OTHER_NAMES,
@@ -51,6 +53,17 @@ def test_blocks_are_numbered_in_order_of_arrival(store: Store) -> None:
         assert [block.number for block in Observations(tx).blocks("ro_1", after=1)] == [2]
         assert not Observations(tx).blocks("ro_1", after=2)
         assert list(Observations(tx).blocks("ro_3")) == []
+
+
+LOST = ArmSplit(1, 1)
+WINDOWS = WindowTally(10, 1, 3, 1, LOST, ArmSplit(40, 3), ArmSplit(200, 9))
+LATE: dict[str, object] = {
+    **dict.fromkeys(("units", "canary_units", "failures", "canary_failures", "missing"), 0),
+    "late_of": 1,
+    "late_units": 100,
+    "late_canary_units": 2,
+    "never_seen": None,
+}
 
 
 def test_a_block_sent_twice_is_stored_once(store: Store) -> None:
@@ -106,6 +119,14 @@ def test_blocks_come_back_with_all_that_they_counted(store: Store) -> None:
                 by_key={},
             )
         },
+        {"windows_known_s": 720.0},
+        LATE | {"counts": {Guardrail.CALLER_ERRORS: WINDOWS}},
+        LATE | {"counts": {Guardrail.FEEDBACK: FeedbackTally(10, 2, 3, 1, LOST, LOST)}},
+        LATE
+        | {
+            "counts": {Guardrail.CALLER_ERRORS: replace(WINDOWS, units=20)},
+            "never_seen": NeverSeen(40, 1, 0, 0, {Guardrail.CALLER_ERRORS: WINDOWS}),
+        },
     ]
     blocks = [
         replace(BLOCK, sequence=number, **fields)  # type: ignore[arg-type]  # its own fields
@@ -134,6 +155,28 @@ def test_of_two_claims_of_a_key_in_a_period_the_first_has_it(store: Store) -> No
             NEVER_SEEN,
         ]
         assert [*Observations(tx).claim_keys(KeyClaim("ro_2", 1, [3]))] == [NEVER_SEEN]
+
+
+@pytest.mark.both_databases
+def test_each_router_reads_the_failures_of_all_routers_once(store: Store) -> None:
+    old, new, other = (
+        FailedTurn(number, at, canary=number == 1)
+        for number, at in ((1, 1e9), (2**44 - 1, 1e9 + 700.5), (3, 1e9 + 701.0))
+    )
+
+    def exchange(*failed: FailedTurn, after: int = 0, since: float = 0.0) -> FailedTurns:
+        with store.write() as tx:
+            return Observations(tx).exchange_failures("ro_1", failed, after=after, since=since)
+
+    assert exchange() == FailedTurns(0, [])
+    assert exchange(old, new) == FailedTurns(1, [old, new])
+    assert exchange(other, after=1) == FailedTurns(2, [other])
+    assert exchange(after=2) == FailedTurns(2, [])
+    assert exchange(since=1e9 + 700.9) == FailedTurns(2, [other])
+    with store.write() as tx:
+        assert Observations(tx).exchange_failures("ro_2", (), after=0, since=0.0).cursor == 0
+        assert Observations(tx).forget_keys({"ro_2"}) == 2
+    assert exchange() == FailedTurns(0, [])
 
 
 def test_a_rollouts_keys_are_forgotten_with_it(store: Store) -> None:

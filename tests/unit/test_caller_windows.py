@@ -221,6 +221,7 @@ def test_requests_per_caller_are_compared_and_a_difference_beyond_chance_is_name
             play.ask(f"{number}", canary=canary)
     play.wait(KNOWN_S)
     found = compare_requests(play.blocks)
+    assert found is not None
     assert (found.canary, found.control, found.canary_requests) == (40, 40, 130)
     assert "candidate 3.25, incumbent 1" in found.text
     assert "send more requests, beyond chance" in found.text

@@ -23,6 +23,7 @@ from harness.gate.online.guardrails import (
     JudgeTally,
     guardrail_kind,
 )
+from harness.gate.online.late_outcomes import WindowRequests, compare_requests
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.one_key import CALLER_DECIDED, sole_key
 from harness.gate.online.outcome import READINGS, Reading, split_key
@@ -161,6 +162,7 @@ class GuardrailTotals:
     control_bounds: int = 0
     # The client key of all units, for guardrails that callers decide; empty for several keys.
     sole_key: str = ""
+    requests: WindowRequests | None = None  # only for callers' windows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +222,7 @@ class GuardrailEvidence(GuardrailTotals):
             return (
                 f"{_COUNTS[self.guardrail]}: {self.canary_failures:,} of {self.canary:,}"
                 f"{_in_brackets(self.canary_classes)} against {self.control_failures:,} of "
-                f"{self.control:,}{_in_brackets(self.control_classes)}"
+                f"{self.control:,}{_in_brackets(self.control_classes)}{self._unlike_requests}"
             )
         what, write_pair = _VALUES[self.guardrail]
         if self.ratio is None or self.canary_level is None or self.control_level is None:
@@ -237,6 +239,13 @@ class GuardrailEvidence(GuardrailTotals):
             behaviour = what.format("more than once")
             return f"{behaviour}, failed requests included; without them {levels}"
         return f"{what.format(f'{format_number(self.ratio, 2)} ×')}: {levels}"
+
+    @property
+    def _unlike_requests(self) -> str:
+        """Names a difference of the requests per caller beyond chance; else empty."""
+        if self.requests is None or not self.requests.is_beyond_chance:
+            return ""
+        return f" ({self.requests.text})"
 
     def as_json(self) -> dict[str, object]:
         """Writes the evidence as JSON without NaN and infinity."""
@@ -256,6 +265,7 @@ class GuardrailEvidence(GuardrailTotals):
             **({"segment": self.segment.as_json()} if self.segment else {}),
             **({"bounds": bounds} if any(bounds.values()) else {}),
             **({"sole_key": self.sole_key} if self.sole_key else {}),
+            **({"requests": asdict(self.requests)} if self.requests else {}),
             **(
                 {"cache": asdict(self.cache), "cache_words": self.cache_text}
                 if self.cache
@@ -298,6 +308,7 @@ def guardrail_totals(
         _judging(tallies) if guardrail is Guardrail.JUDGE else None,
         _opinions(tallies) if guardrail is Guardrail.FEEDBACK else None,
         sole_key=sole_key(blocks, guardrail) if guardrail in CALLER_DECIDED else "",
+        requests=compare_requests(blocks) if guardrail is Guardrail.CALLER_ERRORS else None,
     )
 
 

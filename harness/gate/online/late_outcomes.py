@@ -135,14 +135,18 @@ class WindowRequests:
     deviation: float = 0.0
 
     @property
+    def is_beyond_chance(self) -> bool:
+        return abs(self.deviation) >= BEYOND_CHANCE
+
+    @property
     def text(self) -> str:
-        """Describes the means; names a difference beyond chance."""
+        """Describes the means, and a difference beyond chance; empty without callers."""
         if not (self.canary and self.control):
             return ""
         canary = format_number(self.canary_requests / self.canary, 3)
         control = format_number(self.control_requests / self.control, 3)
         means = f"requests per caller in the window: candidate {canary}, incumbent {control}"
-        if abs(self.deviation) < BEYOND_CHANCE:
+        if not self.is_beyond_chance:
             return means
         more = "more" if self.deviation > 0.0 else "fewer"
         return (
@@ -151,12 +155,15 @@ class WindowRequests:
         )
 
 
-def compare_requests(blocks: Iterable[ObservationBlock]) -> WindowRequests:
-    """Compares how many requests the callers of both arms send in their windows.
+def compare_requests(blocks: Iterable[ObservationBlock]) -> WindowRequests | None:
+    """Compares how many requests the callers of both arms send in their windows; None without
+    windows.
 
     The deviation is Welch's statistic of the two means, from the sums of squares.
     """
     tallies = [tally for block in blocks if (tally := find_windows(block)) is not None]
+    if not tallies:
+        return None
     callers = _sum(
         ArmSplit(tally.units - tally.missing.failures, tally.canary - tally.missing.canary)
         for tally in tallies

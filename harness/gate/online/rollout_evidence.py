@@ -35,8 +35,6 @@ from harness.gate.online.guardrail_report import (
 )
 from harness.gate.online.guardrails import NO_SPLIT, ArmSplit, Guardrail
 from harness.gate.online.late_outcomes import (
-    WindowRequests,
-    compare_requests,
     enter_lost_windows,
     find_windows,
 )
@@ -99,7 +97,6 @@ class CanaryEvidence:
     # Canary callers whose windows are still open, by weight in bps.
     open_windows: Mapping[int, int]
     lost_windows: int  # windows that never arrived, both arms
-    requests: WindowRequests  # the requests per caller, of known windows
 
     @property
     def control_units(self) -> int:
@@ -169,11 +166,10 @@ def collect_evidence(
         assigned=ArmSplit(*map(sum, zip(*(block.assigned for block in read), strict=True)))
         if read
         else NO_SPLIT,
-        open_windows=_open_windows(read),
+        open_windows=count_open_windows(read),
         lost_windows=sum(
             tally.missing.failures for block in read if (tally := find_windows(block))
         ),
-        requests=compare_requests(read),
     )
 
 
@@ -438,7 +434,7 @@ def _highest(path: Floats) -> float:
     return max(0.0, float(path.max())) if len(path) else 0.0
 
 
-def _open_windows(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
+def count_open_windows(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
     """Counts the canary's callers whose windows are neither known nor lost, by weight."""
     found: Counter[int] = Counter()
     for block in blocks:
