@@ -2,7 +2,9 @@
 the windows of both arms end together (statistics.md §2.19).
 """
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -21,6 +23,9 @@ from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
 from router.recording.late_blocks import SPARE_S
 from tests.support.canary.shared_ledgers import SharedLedgers
+from tests.support.providers.scripted_upstream import completion, error
+from tests.support.router.asgi_router import CHAT, Place, Script
+from tests.support.router.live_router import CANDIDATE, INCUMBENT
 
 pytestmark = pytest.mark.req("F3")
 RULE: Final = UnitRule(
@@ -231,3 +236,32 @@ def test_a_window_counts_as_many_requests_as_the_slower_arm_can_answer() -> None
     found = [count_window_requests(600.0, usual_s) for usual_s in (0.0, 1.0, 60.0, 400.0)]
     assert found == [WINDOW_REQUESTS, WINDOW_REQUESTS, 5, 1]
     assert count_window_requests(10.0, 1.0) == 5
+
+
+async def test_a_router_rolls_back_a_candidate_that_fails_at_third_turns_alone(
+    tmp_path: Path,
+) -> None:
+    """Its first and second turns are healthy: only the windows of its callers fail."""
+    rule = replace(RULE, block_size=20, window_s=60.0)
+    script: Script = {INCUMBENT: completion(), CANDIDATE: completion()}
+    place = Place(tmp_path, script, weight_bps=5_000, rule=rule)
+    for turn in range(3):
+        place.script[CANDIDATE] = error(500) if turn == 2 else completion()
+        for caller in range(60):
+            body = {
+                "model": "support",
+                "messages": [{"role": "user", "content": "hi"}],
+                "user": f"user-{caller}",
+            }
+            await place.call(CHAT, json.dumps(body).encode())
+        place.recorder.flush()
+        place.clock.advance(5.0)
+    place.clock.advance(rule.window_known_s + SPARE_S)
+    place.recorder.flush()
+
+    blocks = sorted(place.kept.blocks.values(), key=lambda block: block.sequence)
+    numbered = [replace(block, number=number) for number, block in enumerate(blocks, start=1)]
+    found = collect_evidence(numbered, POLICY)
+    assert found.canary_failures == 0
+    assert found.tripped is Guardrail.CALLER_ERRORS
+    assert "fails more of its callers" in found.guardrails[1].text

@@ -21,10 +21,17 @@ from harness.gate.online.guardrails import (
     Guardrails,
     UnitRule,
 )
-from harness.gate.online.outcome import ANSWERED
+from harness.gate.online.late_outcomes import find_windows
+from harness.gate.online.outcome import (
+    ANSWERED,
+    ExposureOutcome,
+    OutcomeKind,
+    OutcomeReason,
+)
 from harness.routing.table import Arm, Canary
 from router.observers.feedback import FeedbackIntake
 from router.recording import reporter as reporting
+from router.recording.late_blocks import SPARE_S
 from router.recording.metrics import RouterMetrics, StateSample
 from router.recording.port import (
     FeedbackBody,
@@ -435,6 +442,40 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(
     ]
     _, block = office.store.blocks.values()
     assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(2, 2, 1, 1, ArmSplit(1, 1))
+
+
+@pytest.mark.req("F3")
+def test_a_callers_later_failure_at_another_worker_fails_the_callers_window(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock()
+    office = Office(tmp_path, clock)
+    rule = replace(GUARDED.unit_rule, window_s=60.0, ledger_salt="salt")
+    canary = replace(GUARDED, unit_rule=rule)
+    served = int(RequestTraits.SERVED)
+
+    async def play() -> None:
+        workers = [await office.worker(live=frozenset({canary.rollout})) for _ in range(2)]
+        failed = ExposureOutcome(OutcomeKind.FAILED, OutcomeReason.PROVIDER, "server")
+        for worker, outcome in zip(workers, (ANSWERED, failed), strict=True):
+            ticket = worker.admit(canary, Arm.CANARY, "user:a", served)
+            worker.finish(ticket, ended(), None, outcome)
+            worker.report()
+            await worker.text()  # the parent has read all before
+        clock.advance(61.0)
+        office.recorder.flush()
+        clock.advance(rule.window_known_s + SPARE_S)
+        office.recorder.flush()
+        for worker in workers:
+            await worker.aclose()
+
+    asyncio.run(play())
+
+    first, late = office.store.blocks.values()
+    assert (first.units, first.failures) == (1, 0)
+    tally = find_windows(late)
+    assert tally is not None
+    assert (tally.canary_failures, tally.requests) == (1, (2, 2))
 
 
 async def test_requests_of_one_report_count_in_the_minute_and_the_day_in_which_they_ended(
