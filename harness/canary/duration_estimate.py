@@ -42,7 +42,7 @@ from harness.routing.proposal import Proposal
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
-from harness.routing.table import BUCKETS, Arm
+from harness.routing.table import BUCKETS, Arm, RouteSettings
 
 TODAY: Final = timedelta(hours=24)
 # A rate from fewer requests is not reliable; then `p0`, the policy's normal rate, is used.
@@ -135,7 +135,8 @@ def estimate_for_policy(
             return RampPlan(route, policy, None, (), (), words)
         text = f"{seen} {describe_failing_callers(policy)} {words}"
         return RampPlan(route, policy, None, (), decision, text)
-    steps = ramp.plan_ramp(policy, pace)
+    settings = known.settings if known is not None else RouteSettings()
+    steps = ramp.plan_ramp(policy, pace, policy.window_s + settings.total_timeout_s)
     may_mirror = known is not None and not known.settings.side_effects
     options = explain.ramp_options(steps, may_mirror=may_mirror)
     few = describe_few_callers(policy, pace)
