@@ -34,15 +34,15 @@ CAPS: Final = {
     1.00: 1000,
 }
 # By table and failure rate, the limits of statistics.md §4 for the median and the 95th
-# percentile of the exposures. The default policy shares alpha among eleven guardrails and
-# several days.
+# percentile of the exposures. The default policy shares alpha among all guardrails, both
+# streams of errors and several days.
 GOALS: Final[Mapping[str, Mapping[float, tuple[int, int]]]] = {
     "healthy": {},
     "default": {
-        0.02: (1050, 3200),
-        0.05: (110, 310),
-        0.20: (12, 34),
-        1.00: (2, 3),
+        0.02: (1450, 4200),
+        0.05: (130, 400),
+        0.20: (15, 42),
+        1.00: (3, 4),
     },
     "errors": {
         0.02: (1050, 3200),

@@ -6,6 +6,7 @@ arrive within `window_s`. Each router writes only failures: hash of the caller, 
 a block's windows are over, `CallerWindows` knows the failures of all routers.
 """
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,8 @@ from router.recording.scored_units import LaterTurn, LedgerUnit
 
 if TYPE_CHECKING:
     from harness.store.router_store import RouterStore
+
+log = logging.getLogger(__name__)
 
 # Failures that wait for the database. Beyond it, the oldest are lost.
 MAX_FAILED: Final = 100_000
@@ -208,5 +211,10 @@ class FailureExchange:
             except StoreUnavailable:
                 self._counters["claims_failed"] += 1
                 return
+            except Exception:
+                # The windows become missing; everything else must still be recorded.
+                log.exception("the store refused the failures of rollout %s", windows.rollout)
+                self._counters["claims_failed"] += 1
+                continue
             with self._lock:
                 windows.enter(found, sent=len(unsent), now=now, oldest_at=oldest_at)

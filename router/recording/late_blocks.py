@@ -26,6 +26,8 @@ from router.recording.scored_units import FAULTS, LedgerUnit, OpenBlock
 
 # Other routers write their failures every second, and clocks differ.
 SPARE_S: Final = 2.0
+# At the process's end, failures that were read so shortly before are those of all routers.
+LAST_READ_S: Final = 10.0
 _FEEDBACK: Final = FAULTS[Guardrail.FEEDBACK]
 
 
@@ -120,7 +122,8 @@ class LateBlocks:
                     break
                 part = parts.popleft()
                 if guardrail is Guardrail.CALLER_ERRORS:
-                    found.append(self._read_windows(part, now if final else known_s))
+                    read_s = min(known_s, now - LAST_READ_S) if final else known_s
+                    found.append(self._read_windows(part, read_s))
                 elif hears and now >= known_s:
                     found.append(self._read_feedback(part))
         return found
@@ -131,8 +134,9 @@ class LateBlocks:
             return True
         return self._windows.exchanged_s >= known_s or now >= known_s + self._rule.missing_s
 
-    def _read_windows(self, part: LatePart, known_s: float) -> ObservationBlock:
-        is_known = not self._rule.keeps_ledger or self._windows.exchanged_s >= known_s
+    def _read_windows(self, part: LatePart, read_s: float) -> ObservationBlock:
+        """Reads the windows of a block. read_s: failures that were read since are complete."""
+        is_known = not self._rule.keeps_ledger or self._windows.exchanged_s >= read_s
         readings = []
         for unit in part.units:
             if unit.has_window:

@@ -375,6 +375,9 @@ class Ledger:
             # A block whose units have all counted already is empty and takes no number.
             if units or block.uncounted:
                 built = self._observations.build(block, units)
+                if not self._observations.values_wait:
+                    for unit in units:
+                        unit.values = None  # late outcomes wait for minutes, and need none
                 self._late_blocks.add(block, units, built, now)
                 done.append(built)
         return done

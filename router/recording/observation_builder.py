@@ -141,6 +141,11 @@ class RankPool:
         # The first batch is compared at its own pooled share.
         return RankedUnits(together, self._cache.pooled if larger is None else larger)
 
+    @property
+    def waits(self) -> bool:
+        """Whether units wait to be ranked."""
+        return bool(self._kept)
+
     def forget(self) -> None:
         """Drops the units that wait, because they may count again as new."""
         self._kept = []
@@ -463,6 +468,11 @@ class ObservationBuilder:
             bounds=findings.bounds,
             windows_known_s=self._windows_known_s(units),
         )
+
+    @property
+    def values_wait(self) -> bool:
+        """Whether values of units wait to be ranked."""
+        return self._pool.waits or self._new_pool.waits
 
     def number(self, late: ObservationBlock) -> ObservationBlock:
         """Gives a block of late outcomes the next number of the worker."""

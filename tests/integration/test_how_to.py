@@ -33,7 +33,7 @@ SIMULATED = """\
 providers:
   sim: {kind: sim, api_base: "http://127.0.0.1:9000/v1"}
 routes:
-  support: {incumbent: sim/sim-base, suites: [tickets], policy: quick}
+  support: {incumbent: sim/sim-base, suites: [tickets], policy: quick, total_timeout_s: 10}
 """
 YAML = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 # An installation with a route and a simulated provider, which answers.

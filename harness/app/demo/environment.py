@@ -60,6 +60,8 @@ NIGHTLY_ROUTE: Final = "chat-night"
 # The route of the silent candidate. Its limits end a wait for the first output.
 IMPATIENT_ROUTE: Final = "chat-phone"
 FIRST_OUTPUT_S: Final = 3
+# The limit for a whole request, in seconds. A step of a canary waits for it.
+REQUEST_S: Final = 10
 
 # The route of the lost provider, whose traffic must reach the backup.
 OUTAGE_ROUTE: Final = "search"
@@ -289,8 +291,7 @@ class DemoEnvironment:
                 "incumbent": INCUMBENT,
                 "policy": "demo",
                 "suites": suites,
-                # A step waits this long for its callers' last requests.
-                "total_timeout_s": 10,
+                "total_timeout_s": REQUEST_S,
             }
             for story in build_scenarios(swap=self.swap)
         }
@@ -310,6 +311,7 @@ class DemoEnvironment:
             "fallbacks": [OUTAGE_BACKUP],
             "policy": "demo",
             "suites": suites,
+            "total_timeout_s": REQUEST_S,
         }
         document = {
             "home": str(self.folder),

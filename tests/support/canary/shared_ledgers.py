@@ -138,6 +138,7 @@ class SharedLedgers:
         """Ends a router's process in good order; a new one takes its place."""
         ledger = self.ledgers[router]
         self._share(ledger, final=True)
+        self.now += 0.5
         self._send(ledger.close(self.now, self.at))
         self.kill(router)
 
