@@ -152,7 +152,7 @@ def test_a_plan_says_what_few_callers_can_show(quiet: TrafficPace, said: str) ->
     assert said in told
     assert bool(told) == bool(said)
     few = quiet.units_per_hour < 50 / 24
-    assert ("4 callers in the canary, all of whose" in told) == few
+    assert ("5 callers in the canary, all of whose" in told) == few
 
 
 MONDAY = datetime(2026, 11, 16, tzinfo=UTC)
