@@ -407,7 +407,7 @@ class ObservationBuilder:
         self._worker = worker
         self._rule = rule
         # Late outcomes come in blocks of their own.
-        self._tolerated = {
+        self._tolerated: dict[Guardrail, float] = {
             guardrail: tolerated
             for guardrail, tolerated in rule.guardrails.items()
             if guardrail is not Guardrail.FEEDBACK

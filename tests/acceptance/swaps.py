@@ -22,6 +22,7 @@ SHORT: Final[Document] = {
     "canary": {
         "block_size": 50,
         "p0": 0.05,
+        "window_s": 1,
         "bake_s": 0,
         "steps": [
             {"weight_bps": 100, "min_exposures": 8},
@@ -65,6 +66,7 @@ def before_simulator(sim: Simulator, **routes: Mapping[str, Any]) -> Document:
         "incumbent": "sim/sim-base",
         "suites": ["tickets"],
         "policy": "short",
+        "total_timeout_s": 15,
     }
     return {
         "providers": {"sim": sim.settings()},

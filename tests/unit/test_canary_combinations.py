@@ -62,8 +62,8 @@ from router.recording.scored_units import (
     SampleValues,
 )
 from router.recording.spool import Batch, batch_from_json, batch_to_json
-from tests.support.canary.shared_ledgers import SharedFailures
 from tests.support.canary.outcomes import outcome_of
+from tests.support.canary.shared_ledgers import SharedFailures
 from tests.support.sampling import sampled
 from tests.unit.test_gate_combinations import rounded
 

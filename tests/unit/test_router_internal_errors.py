@@ -78,6 +78,7 @@ TOOL: Final = {
 RULE: Final = build_unit_rule(
     CanaryPolicy(
         block_size=8,
+        window_s=0.0,
         guardrails=replace(Guardrails(), judge=1.25),
         judge=CanaryJudge(
             "critic/m-judge",

@@ -68,7 +68,7 @@ class Scene:
         first = snapshot(
             "http://up/v1",
             weight_bps=5000,
-            rule=build_unit_rule(policy, BEGAN),
+            rule=build_unit_rule(replace(policy, window_s=0.0), BEGAN),
             settings=RouteSettings(data_class=data_class),
             providers=[provider("http://critic/v1", "critic", prices=prices)],
         )
