@@ -279,6 +279,7 @@ class DemoShow:
     def _canary_opened(self, story: Scenario) -> None:
         self.traffic.rates[story.route] = FAILING_RPS if story.fault else BUSY_RPS
         if story.fault is not None:
+            self.traffic.turns[story.route] = story.fault.turns
             model = story.candidate.partition("/")[2]
             self._switch("PUT", f"faults/{model}", story.fault.switch)
             self.say(f"{model} now {story.fault.words}")
@@ -358,7 +359,8 @@ class DemoShow:
         named = [failure for failure in fault.failures if failure in because]
         reason = f"the reason names {' and '.join(named) or 'another failure'}"
         words = found.describe(comparison.candidate.name, comparison.incumbent.name)
-        return good and bool(named) and found.all_rescued, f"{text}; {reason}. {words}"
+        seen = f"Online it {fault.words}"
+        return good and bool(named) and found.all_rescued, f"{text}; {reason}. {seen}. {words}"
 
     @property
     def _began(self) -> datetime:
