@@ -176,6 +176,14 @@ USERS: Final = (
         "when the canary has ended",
         "kept until then, so that no caller counts twice",
     ),
+    ContentColumn(
+        "failed_turns",
+        "entries",
+        "44 bits of a keyed hash of each caller whose request failed in a canary, the time and "
+        "the arm",
+        "when the canary has ended",
+        "kept until then, so that a failure at any router counts for its caller",
+    ),
 )
 FILES: Final = (
     ContentFile(

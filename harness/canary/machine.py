@@ -121,6 +121,8 @@ def open_canary(
             ledger_salt=ctx.chance.token("ledger_"),
             waits=measure_limits(tx, route, proposal.incumbent, now),
             counts_usage=evaluation.find_counting_targets(tx, proposal),
+            usual_s=evaluation.find_usual_seconds(tx, proposal),
+            total_timeout_s=route.settings.total_timeout_s,
         ),
         handover=_handover(rollout),
     )

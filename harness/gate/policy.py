@@ -156,6 +156,9 @@ class CanaryPolicy:
     block_size: int = 100  # units that Swapgate counts and tests together
     # An outcome that arrives later counts as missing, in both arms.
     missing_s: float = 600.0
+    # How long a caller's later requests count after the caller's first one: a failure of any of
+    # them counts once. A step ends only after its callers' windows.
+    window_s: float = 600.0
     # Total alpha of the guards by which routers themselves end a canary; 0 for no guard.
     local_alpha: float = 0.01
     guardrails: Guardrails = field(default_factory=Guardrails)  # besides errors
@@ -183,7 +186,8 @@ class CanaryPolicy:
     @property
     def tolerated(self) -> dict[Guardrail, float]:
         """Tolerated ratio of every guardrail that is on, errors first."""
-        return {Guardrail.ERRORS: self.rho, **self.guardrails.tolerated()}
+        windows = {Guardrail.CALLER_ERRORS: self.rho} if self.window_s > 0.0 else {}
+        return {Guardrail.ERRORS: self.rho, **windows, **self.guardrails.tolerated()}
 
     def with_cost(self, accepted: float | None, *, priced: bool) -> "CanaryPolicy":
         """Returns the policy for a candidate that may cost `accepted` times as much as the

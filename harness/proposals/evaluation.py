@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from statistics import median
 
 from harness.evals.users_turn import describe_users_turn, find_users_turn
 from harness.frame.errors import SignatureInvalid, StaleEvidence
@@ -418,6 +419,16 @@ def find_counting_targets(tx: Transaction, proposal: Proposal) -> frozenset[str]
         for target, samples in zip(arms, answers, strict=True)
         if any(sample.output_tokens for sample in samples)
     )
+
+
+def find_usual_seconds(tx: Transaction, proposal: Proposal) -> float:
+    """Returns the median duration of the slower arm's stored answers; 0 without any."""
+    arms = zip(*load_answers(tx, proposal).values(), strict=True)
+    durations = (
+        [sample.duration_s for run in arm for sample in run if sample.error is None]
+        for arm in arms
+    )
+    return max((median(times) for times in durations if times), default=0.0)
 
 
 def has_silent_cut(tx: Transaction, proposal: Proposal) -> bool:

@@ -5,7 +5,7 @@ only calls the use cases that later changes call too, so nothing here skips a ch
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from harness.frame.errors import InputError
@@ -24,6 +24,9 @@ from harness.routing.table import Route, RouteSettings, RouteSuite
 
 SIMULATOR: Final = "sim"
 REASON: Final = "the first proposal"
+# Limit for a request to a simulated model, in seconds: a canary's step waits for its callers'
+# last requests.
+SIMULATED_TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,8 @@ def create_first_route(
         suites=(RouteSuite(wanted.suite, SuiteRole.PRIMARY),),
         policy=wanted.policy,
     )
+    if wanted.provider == SIMULATOR:
+        settings = replace(settings, total_timeout_s=SIMULATED_TIMEOUT_S)
     # Check the route first, so that a typing error in it leaves no provider behind.
     routes.check_settings(ctx, settings)
     registered_providers.register_with_provider(

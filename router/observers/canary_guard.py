@@ -1,7 +1,9 @@
 """A worker's canary guard stops a canary that harms users, without the control plane.
 
-Each sticky key counts once, with its first request. The guard reads outcomes in the order
-of assignment (`harness.gate.online.worker_guard` explains why). A thread writes the files,
+Each sticky key counts once with its first request, and once with its window: its first
+requests within the unit rule's `window_s`, of which any may have failed. The guard reads
+outcomes in the order of assignment (`harness.gate.online.worker_guard` explains why), and a
+window only when every window of its age is over. A thread writes the files,
 so that no request waits for a disk. An abort takes effect in `router.request.planner`; the
 control plane reads the alert and rolls back. The formulas are in `worker_guard`, the files
 in `router.recording.shared_files`.
@@ -16,7 +18,7 @@ from typing import ClassVar, Final
 
 from harness.frame.failures import keep_common_causes
 from harness.frame.ports import Clock
-from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.guardrails import WINDOW_REQUESTS, Guardrail
 from harness.gate.online.outcome import (
     ROUTER_FAULT,
     ExposureOutcome,
@@ -44,6 +46,8 @@ SPARE_S: Final = 1.0
 LOOK_S: Final = 0.5
 # How many keys are remembered, so that each counts once; later keys do not count.
 MAX_KEYS: Final = 500_000
+# How many windows are open at once. Keys that come meanwhile have none, in either arm.
+MAX_WINDOWS: Final = 100_000
 
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.
@@ -53,35 +57,57 @@ _BAD: Final = Reading.BAD
 _UNKNOWN: Final = Reading.UNKNOWN
 
 
-class CanaryExposure:
-    """A key's first request in a rollout. failed: None until its outcome is known.
+class GuardedCaller:
+    """A key's first request and window in a rollout.
 
-    share: the canary's share of the keys at that time, 0 to 1. since_s: its beginning, in
-    monotonic seconds. why: the name of the failure.
+    share: the canary's share of the keys at that time, 0 to 1. since_s: the first request's
+    beginning, in monotonic seconds. requests: those that count for the window so far.
+    first_failed: None until the first request's outcome is known. first_why, window_why: the
+    name of the failure of the first request, and of the first failure in the window.
     """
 
-    __slots__ = ("canary", "failed", "share", "since_s", "why")
+    __slots__ = (
+        "canary",
+        "first_failed",
+        "first_why",
+        "key",
+        "requests",
+        "share",
+        "since_s",
+        "window_failed",
+        "window_why",
+    )
 
     def __init__(
         self,
+        key: int,
         *,
         canary: bool,
         share: float,
         since_s: float,
     ) -> None:
+        self.key = key
         self.canary = canary
         self.share = share
         self.since_s = since_s
-        self.failed: bool | None = None
-        self.why = ""
+        self.requests = 1
+        self.first_failed: bool | None = None
+        self.first_why = ""
+        self.window_failed = False
+        self.window_why = ""
+
+
+# A request that counts, as its caller and whether it is the caller's first one. A plain tuple,
+# because each request creates one.
+GuardedRequest = tuple[GuardedCaller, bool]
 
 
 class RolloutGuard:
-    """Gathers one rollout's evidence. limit: the log e at which it aborts.
+    """Gathers one rollout's evidence. limit: the log e at which each stream of evidence aborts.
 
     rho: the tolerated ratio of failures, see `WorkerGuard`. longest_s: the route's time limit
-    for a request, in seconds. exposures: the canary's keys so far. classes: the canary's
-    failures by name.
+    for a request, in seconds. window_s, window_requests: see `UnitRule`. exposures: the
+    canary's keys so far. classes, window_classes: the canary's failures by name.
     """
 
     def __init__(
@@ -91,6 +117,8 @@ class RolloutGuard:
         limit: float,
         *,
         longest_s: float,
+        window_s: float = 0.0,
+        window_requests: int = WINDOW_REQUESTS,
     ) -> None:
         self.route = route
         self.limit = limit
@@ -99,7 +127,15 @@ class RolloutGuard:
         self.exposures = 0
         self.classes: Counter[str] = Counter()
         self._keys: set[int] = set()
-        self._queue: deque[CanaryExposure] = deque()
+        self._queue: deque[GuardedCaller] = deque()
+        self.window_evidence = WorkerGuard(rho)
+        self.window_exposures = 0  # windows of the canary that were read
+        self.window_classes: Counter[str] = Counter()
+        self._window_s = window_s
+        self._window_requests = window_requests
+        self._share = -1.0
+        self._open: dict[int, GuardedCaller] = {}
+        self._windows: deque[GuardedCaller] = deque()
 
     def begin(
         self,
@@ -108,16 +144,31 @@ class RolloutGuard:
         canary: bool,
         share: float,
         now_s: float,
-    ) -> CanaryExposure | None:
-        """Begins a caller's exposure; returns None if the key has counted already."""
+    ) -> GuardedRequest | None:
+        """Begins a request; returns None if it counts neither as a key's first one nor for its
+        window.
+        """
+        if share != self._share:
+            # The next step may move a caller to the other model: all windows end now.
+            self._share = share
+            self._open.clear()
         known = hash(key)
-        if known in self._keys or len(self._keys) >= MAX_KEYS:
+        if known in self._keys:
+            caller = self._open.get(known)
+            if caller is None or now_s - caller.since_s >= self._window_s:
+                return None
+            caller.requests += 1
+            return (caller, False) if caller.requests <= self._window_requests else None
+        if len(self._keys) >= MAX_KEYS:
             return None
         self._keys.add(known)
         self.exposures += canary
-        counted = CanaryExposure(canary=canary, share=share, since_s=now_s)
-        self._queue.append(counted)
-        return counted
+        caller = GuardedCaller(known, canary=canary, share=share, since_s=now_s)
+        self._queue.append(caller)
+        if self._window_s and len(self._windows) < MAX_WINDOWS:
+            self._open[known] = caller
+            self._windows.append(caller)
+        return caller, True
 
     def read(self, now_s: float) -> bool:
         """Reads the outcomes in the order of assignment; returns whether to abort.
@@ -129,7 +180,7 @@ class RolloutGuard:
         moved = False
         while self._queue:
             first = self._queue[0]
-            failed = first.failed
+            failed = first.first_failed
             if failed is None:
                 if now_s - first.since_s < self._wait_s:
                     break
@@ -137,10 +188,59 @@ class RolloutGuard:
             self._queue.popleft()
             if failed:
                 self.evidence = self.evidence.after(canary=first.canary, share=first.share)
-                if first.canary and first.why:
-                    self.classes[first.why] += 1
+                if first.canary and first.first_why:
+                    self.classes[first.first_why] += 1
                 moved = True
-        return moved and self.evidence.log_e >= self.limit
+        windows = self._windows
+        if windows and now_s - windows[0].since_s >= self._window_s + self._wait_s:
+            moved |= self._read_windows(now_s)
+        return moved and self._log_e >= self.limit
+
+    def _read_windows(self, now_s: float) -> bool:
+        """Reads the windows in the order of assignment; returns whether any failed.
+
+        A window that failed is read no sooner than one that did not: both are known when the
+        last request that may belong to it has reached the route's time limit.
+        """
+        moved = False
+        windows = self._windows
+        known_s = self._window_s + self._wait_s
+        while windows and now_s - windows[0].since_s >= known_s:
+            caller = windows.popleft()
+            self._open.pop(caller.key, None)
+            self.window_exposures += caller.canary
+            if caller.window_failed:
+                self.window_evidence = self.window_evidence.after(
+                    canary=caller.canary, share=caller.share
+                )
+                if caller.canary and caller.window_why:
+                    self.window_classes[caller.window_why] += 1
+                moved = True
+        return moved
+
+    @property
+    def _log_e(self) -> float:
+        return max(self.evidence.log_e, self.window_evidence.log_e)
+
+    def count(self) -> GuardCount:
+        """Returns the counts of the stream with the greater evidence."""
+        evidence = self.evidence
+        exposures = self.exposures
+        classes = self.classes
+        is_window = self.window_evidence.log_e > evidence.log_e
+        if is_window:
+            evidence = self.window_evidence
+            exposures = self.window_exposures
+            classes = self.window_classes
+        return GuardCount(
+            exposures=exposures,
+            canary_failures=evidence.canary_failures,
+            control_failures=evidence.failures - evidence.canary_failures,
+            log_e=evidence.log_e,
+            log_limit=self.limit,
+            canary_classes=dict(Counter(keep_common_causes(list(classes.elements())))),
+            window_s=self._window_s if is_window else 0.0,
+        )
 
 
 class CanaryGuards(RequestObserver):
@@ -174,7 +274,7 @@ class CanaryGuards(RequestObserver):
         self._announce = announce
         self._on_abort = on_abort
         self._guards: dict[str, RolloutGuard] = {}
-        self._exposures: dict[str, CanaryExposure] = {}  # by request id
+        self._requests: dict[str, GuardedRequest] = {}  # by request id
         self._unkept: list[LocalAbort] = []
         self._untold: list[LocalAbort] = []  # may come from an earlier process
         self._due = asyncio.Event()
@@ -206,23 +306,23 @@ class CanaryGuards(RequestObserver):
         canary = observed.route.route.canary
         if canary is None:
             return
-        exposure = self.begin(canary, observed.arm, observed.sticky_key)
-        if exposure is not None:
-            self._exposures[observed.request_id] = exposure
+        counted = self.begin(canary, observed.arm, observed.sticky_key)
+        if counted is not None:
+            self._requests[observed.request_id] = counted
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:  # noqa: ARG002 - the hook's
-        exposure = self._exposures.pop(observed.request_id, None)
+        counted = self._requests.pop(observed.request_id, None)
         canary = observed.route.route.canary
         outcome = observed.outcome
-        if exposure is not None and canary is not None:
-            self.end(canary.rollout, exposure, outcome or ROUTER_FAULT)
+        if counted is not None and canary is not None:
+            self.end(canary.rollout, counted, outcome or ROUTER_FAULT)
 
     def begin(
         self,
         canary: Canary,
         arm: Arm,
         key: str,
-    ) -> CanaryExposure | None:
+    ) -> GuardedRequest | None:
         guard = self._guards.get(canary.rollout)
         if guard is None or canary.control:
             return None
@@ -236,10 +336,10 @@ class CanaryGuards(RequestObserver):
     def end(
         self,
         rollout: str,
-        counted: CanaryExposure | None,
+        counted: GuardedRequest | None,
         outcome: ExposureOutcome,
     ) -> None:
-        """Ends an exposure.
+        """Ends a request.
 
         An outcome that is unknown for errors is no failure of the canary, and a failure of the
         incumbent. Otherwise an incumbent with many limited requests would fail less often than
@@ -249,8 +349,14 @@ class CanaryGuards(RequestObserver):
             reading = _GOOD
             if outcome.kind is not _ANSWERED:
                 reading = read(Guardrail.ERRORS, outcome)
-            counted.failed = reading is _BAD or (reading is _UNKNOWN and not counted.canary)
-            counted.why = outcome.name
+            caller, is_first = counted
+            failed = reading is _BAD or (reading is _UNKNOWN and not caller.canary)
+            if is_first:
+                caller.first_failed = failed
+                caller.first_why = outcome.name
+            if failed and not caller.window_failed:
+                caller.window_failed = True
+                caller.window_why = outcome.name
             guard = self._guards.get(rollout)
             if guard is not None and guard.read(self._clock.monotonic()):
                 self._abort(rollout, guard)
@@ -262,15 +368,7 @@ class CanaryGuards(RequestObserver):
             self._guards.pop(abort.rollout, None)
 
     def _abort(self, rollout: str, guard: RolloutGuard) -> None:
-        evidence = guard.evidence
-        count = GuardCount(
-            exposures=guard.exposures,
-            canary_failures=evidence.canary_failures,
-            control_failures=evidence.failures - evidence.canary_failures,
-            log_e=evidence.log_e,
-            log_limit=guard.limit,
-            canary_classes=dict(Counter(keep_common_causes(list(guard.classes.elements())))),
-        )
+        count = guard.count()
         abort = LocalAbort(rollout, guard.route, self._worker, count, self._clock.now())
         # Apply it first, so that the next request obeys it even if a later step fails.
         self.apply_abort(abort)
@@ -369,10 +467,14 @@ class CanaryGuards(RequestObserver):
             if canary is None:
                 continue
             rule = canary.unit_rule
-            limit = abort_log_e(rule.local_alpha, workers=watch.workers, turn=watch.turn)
+            # First requests and windows spend half of the level each.
+            alpha = rule.local_alpha / 2 if rule.has_windows else rule.local_alpha
+            limit = abort_log_e(alpha, workers=watch.workers, turn=watch.turn)
             self._guards[canary.rollout] = RolloutGuard(
                 route.name,
                 rule.rho,
                 limit,
                 longest_s=route.settings.total_timeout_s,
+                window_s=rule.window_s,
+                window_requests=rule.window_requests,
             )

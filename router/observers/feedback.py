@@ -29,6 +29,7 @@ from router.recording.port import (
     FeedbackOutcome,
     FeedbackVerdict,
     Recording,
+    ScoredUnit,
     Ticket,
     read_feedback,
 )
@@ -43,7 +44,7 @@ MAX_LABELS: Final = 50
 OTHER: Final = "other"
 WORDS: Final = {
     FeedbackOutcome.COUNTED: "counted for its canary's guardrail `feedback`",
-    FeedbackOutcome.LATE: "too late for its canary: its block is closed; it is in the metrics",
+    FeedbackOutcome.LATE: "too late for its canary, in both arms; it is in the metrics",
     FeedbackOutcome.NOT_SCORED: "in the metrics; the request does not count for a canary",
 }
 
@@ -152,7 +153,8 @@ class FeedbackIntake(RequestObserver):
         if owner != key:
             return None
         self._metrics.feedback(route, arm, opinion.verdict.value, self._label(opinion.label))
-        if ticket is None or opinion.verdict is FeedbackVerdict.NONE:
+        is_later = isinstance(ticket, ScoredUnit) and ticket.first is None
+        if ticket is None or is_later or opinion.verdict is FeedbackVerdict.NONE:
             return FeedbackOutcome.NOT_SCORED
         is_bad = opinion.verdict is FeedbackVerdict.BAD
         in_time = await self._recorder.note_feedback(ticket, bad=is_bad)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from harness.frame.errors import StoreUnavailable
 from harness.frame.ports import Clock
-from harness.gate.online.guardrails import FEEDBACK_S, UnitRule
+from harness.gate.online.guardrails import UnitRule
 from harness.gate.online.observation import (
     KeyClaim,
     KeyHistory,
@@ -25,9 +25,12 @@ from harness.gate.online.observation import (
 from harness.gate.online.outcome import ExposureOutcome
 from harness.gate.online.uncounted import UncountedReason
 from harness.proposals.judge import JudgeOutcome
+from router.recording.caller_windows import CallerWindows, WindowsOfLedger
+from router.recording.late_blocks import LateBlocks
 from router.recording.observation_builder import ObservationBuilder
 from router.recording.scored_units import (
     GuardrailSample,
+    LaterTurn,
     LedgerUnit,
     OpenBlock,
 )
@@ -75,6 +78,8 @@ class Ledger:
         self._newest_bps = 0  # weights only rise
         self._waiting: deque[OpenBlock] = deque()  # closed blocks in order
         self._observations = ObservationBuilder(rollout, worker, rule)
+        self._windows = CallerWindows(rollout, rule)
+        self._late_blocks = LateBlocks(rule, self._windows)
         self._hears = False  # whether users give feedback
         # Claims of blocks that were sent before the rollout's ledger answered, oldest first.
         # Their keys have counted, so the database must still learn them.
@@ -83,7 +88,7 @@ class Ledger:
     @property
     def idle(self) -> bool:
         """Whether no unit is open or waits, so that the ledger may be dropped if its
-        rollout has ended.
+        rollout has ended. Late outcomes of such a rollout decide nothing.
         """
         return not self._open and not self._waiting
 
@@ -97,8 +102,8 @@ class Ledger:
         at: datetime,
         traits: int = 0,
         client: str = "",
-    ) -> LedgerUnit | None:
-        """Admits a key's request; None if it is not scored.
+    ) -> LedgerUnit | LaterTurn | None:
+        """Admits a key's first request, or a later one in its window; None if it is not scored.
 
         now: monotonic seconds. at: wall time. client: the id of the client's key.
         """
@@ -106,7 +111,9 @@ class Ledger:
         # hash() is salted per process, and this memory ends with the process.
         known = hash(key)
         if known in self._seen:
-            return None
+            if not traits:
+                return None
+            return self._windows.admit(known, canary=canary, now=now, at=at.timestamp())
         block = self._block(weight_bps, now, at)
         if len(self._seen) >= self._max_keys:
             self.unscored += 1
@@ -119,7 +126,10 @@ class Ledger:
             canary=canary,
             traits=traits,
             client=client,
+            arrived_s=now,
+            arrived_at=at.timestamp(),
         )
+        self._windows.open(known, unit)
         block.units.append(unit)
         block.out += 1
         block.unjudged += unit.judging
@@ -156,6 +166,7 @@ class Ledger:
         if weight_bps > self._newest_bps:
             self._newest_bps = weight_bps
             self._close_all(now, at)
+            self._end_windows(now, at)
 
     def _block(
         self,
@@ -169,9 +180,16 @@ class Ledger:
             block = self._open[weight_bps] = OpenBlock(weight_bps, now, at, self._period)
         return block
 
+    def _end_windows(self, now: float, at: datetime) -> None:
+        """Ends the windows of all callers of both arms, after a change of the share."""
+        self._windows.end()
+        for block in (*self._open.values(), *self._waiting, *self._late_blocks.sent_blocks):
+            block.ended_s = min(block.ended_s, now)
+            block.ended_at = min(block.ended_at, at.timestamp())
+
     def finish(
         self,
-        unit: LedgerUnit,
+        unit: LedgerUnit | LaterTurn,
         *,
         outcome: ExposureOutcome,
         sample: GuardrailSample | None = None,
@@ -182,9 +200,13 @@ class Ledger:
 
         served: the model that the answer names. now: monotonic seconds.
         """
-        unit.heard_until_s = now + FEEDBACK_S
+        if isinstance(unit, LaterTurn):
+            self._windows.finish(unit, outcome)
+            return
         if unit.block is None or not unit.lost:
             return
+        unit.heard_until_s = now + self._rule.missing_s
+        self._windows.note(unit, outcome, unit.arrived_at)
         if sample is not None:
             unit.values = sample.values
             unit.bad = unit.bad | sample.bad
@@ -264,12 +286,35 @@ class Ledger:
         monotonic seconds.
         """
         self._close_aged(now, at)
-        return self._complete(now - self._rule.missing_s, now - JUDGED_WITHIN_S, now)
+        self._windows.forget_ended(now)
+        done = self._complete(now - self._rule.missing_s, now - JUDGED_WITHIN_S, now)
+        return done + self._take_late(now)
 
     def close(self, now: float, at: datetime) -> list[ObservationBlock]:
-        """Closes and returns all blocks at the process's end, without waiting for outcomes."""
+        """Closes and returns all blocks at the process's end, without waiting for outcomes.
+
+        The windows end now, in both arms.
+        """
         self._close_all(now, at)
-        return self._complete(float("inf"), float("inf"), float("inf"))
+        self._end_windows(now, at)
+        done = self._complete(float("inf"), float("inf"), now)
+        return done + self._take_late(now, final=True)
+
+    def _take_late(self, now: float, *, final: bool = False) -> list[ObservationBlock]:
+        late = self._late_blocks.take(now, hears=self._hears, final=final)
+        return [self._observations.number(block) for block in late]
+
+    def due_windows(self, now: float, at: datetime, *, final: bool) -> WindowsOfLedger | None:
+        """Returns the windows if they have failures to write, or wait for those of others.
+
+        final: at the process's end, all windows wait.
+        """
+        if not (self._rule.has_windows and self._rule.keeps_ledger):
+            return None
+        if not (final or self._windows.unsent or self._late_blocks.awaits_failures(now)):
+            return None
+        oldest_s = self._rule.window_known_s + self._rule.missing_s + MAX_BLOCK_AGE_S
+        return WindowsOfLedger(self._windows, at.timestamp() - oldest_s)
 
     def _begin_period(self, now: float, at: datetime) -> None:
         """Begins the next period if its time has come: then each key may count once again."""
@@ -321,8 +366,6 @@ class Ledger:
                 break
             if block.unjudged and closed_s > max(judged_s, overdue_s):
                 break
-            if self._may_hear(block, now) and closed_s > overdue_s:
-                break
             if self._rule.keeps_ledger and not block.claimed and closed_s > overdue_s:
                 break
             self._waiting.popleft()
@@ -331,13 +374,10 @@ class Ledger:
             units = block.release()
             # A block whose units have all counted already is empty and takes no number.
             if units or block.uncounted:
-                done.append(self._observations.build(block, units))
+                built = self._observations.build(block, units)
+                self._late_blocks.add(block, units, built, now)
+                done.append(built)
         return done
-
-    def _may_hear(self, block: OpenBlock, now: float) -> bool:
-        if not self._hears:
-            return False
-        return any(now < unit.heard_until_s < float("inf") for unit in block.units)
 
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,6 @@ from harness.gate.online.guardrails import (
     ArmSplit,
     ErrorTally,
     FailureTally,
-    FeedbackTally,
     Guardrail,
     GuardrailKind,
     JudgeTally,
@@ -402,6 +401,12 @@ class ObservationBuilder:
         self._rollout = rollout
         self._worker = worker
         self._rule = rule
+        # Late outcomes come in blocks of their own.
+        self._tolerated = {
+            guardrail: tolerated
+            for guardrail, tolerated in rule.guardrails.items()
+            if guardrail is not Guardrail.FEEDBACK
+        }
         self._sequence = 0
         self._first_limits = WaitLimits(rule.first_wait_s, rule.stream_wait_s, rule.gap_wait_s)
         self._waits: WaitCounts = NO_WAITS  # of the control's units in complete blocks
@@ -425,11 +430,6 @@ class ObservationBuilder:
         ranked = self._pool.take(units, (block.period, block.weight_bps), block.share)
         findings, errors = self._summarize(units, ranked)
         counts = dict(findings.counts)
-        if (heard := counts.get(Guardrail.FEEDBACK)) is not None:
-            opinions = _split(
-                unit for unit in units if unit.heard and counts_for(unit, Guardrail.FEEDBACK)
-            )
-            counts[Guardrail.FEEDBACK] = FeedbackTally(*_sums(heard), opinions)
         if (judged := counts.get(Guardrail.JUDGE)) is not None:
             spent_usd = self.judge_usd
             self.judge_usd = 0.0
@@ -461,13 +461,23 @@ class ObservationBuilder:
             served=count_served(units),
             waits={name: limit_s for name, limit_s in limits._asdict().items() if limit_s},
             bounds=findings.bounds,
+            windows_known_s=self._windows_known_s(units),
         )
+
+    def number(self, late: ObservationBlock) -> ObservationBlock:
+        """Gives a block of late outcomes the next number of the worker."""
+        self._sequence += 1
+        return replace(late, sequence=self._sequence)
+
+    def _windows_known_s(self, units: Sequence[LedgerUnit]) -> float:
+        has_windows = self._rule.has_windows and any(unit.has_window for unit in units)
+        return self._rule.window_known_s if has_windows else 0.0
 
     def _summarize(
         self, units: Sequence[LedgerUnit], ranked: RankedUnits
     ) -> tuple[BlockFindings, ErrorTally]:
         failed = [unit for unit in units if unit.failed or unit.lost]
-        tolerated = self._rule.guardrails
+        tolerated = self._tolerated
         name = (self._rollout, self._worker, self._sequence)
         findings = summarize_block(units, tolerated, name, ranked) if tolerated else NO_FINDINGS
         return findings, _errors(units, failed)

@@ -27,7 +27,7 @@ from router.frame.body import FieldError
 from router.frame.json_spans import parse_object
 from router.recording.ledger import Ledger
 from router.recording.metrics import RouterMetrics
-from router.recording.scored_units import GuardrailSample, LedgerUnit
+from router.recording.scored_units import GuardrailSample, LaterTurn, LedgerUnit
 from router.recording.shared_files import LocalAbort
 from router.recording.spool import Batch
 from router.recording.sums import (
@@ -134,7 +134,12 @@ class ScoredUnit(NamedTuple):
     """A request that counts in a rollout's statistics, in the process of the ledger."""
 
     ledger: Ledger
-    unit: LedgerUnit
+    unit: LedgerUnit | LaterTurn
+
+    @property
+    def first(self) -> LedgerUnit | None:
+        """The unit, if this is a caller's first request; None for a later one."""
+        return self.unit if isinstance(self.unit, LedgerUnit) else None
 
 
 # A number, if another process keeps the ledger.

@@ -11,7 +11,7 @@ import logging
 import secrets
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, Final
@@ -25,6 +25,7 @@ from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome
 from harness.proposals.judge import JudgeOutcome
 from harness.routing.table import Arm, Canary
 from harness.store.router_store import RouterRecords, RouterStore
+from router.recording.caller_windows import FailureExchange, WindowsOfLedger
 from router.recording.capture_writer import CaptureWriter
 from router.recording.ledger import KeyClaims, Ledger
 from router.recording.port import CaptureDraft, Recording, ScoredUnit, Ticket
@@ -79,6 +80,7 @@ class Recorder(Recording):
         self._lock = threading.Lock()
         self._ledgers: dict[str, Ledger] = {}
         self._claims = KeyClaims(store, clock, self._lock, self.counters)
+        self._failures = FailureExchange(store, clock, self._lock, self.counters)
         self._troubles: dict[AlertKind, Alert] = {}
         self._queue: deque[Batch] = deque()
         self._in_hand = NOTHING
@@ -233,7 +235,7 @@ class Recorder(Recording):
         judged: JudgeOutcome,
         cost_usd: float,
     ) -> None:
-        unit = ticket.unit if isinstance(ticket, ScoredUnit) else None
+        unit = ticket.first if isinstance(ticket, ScoredUnit) else None
         with self._lock:
             ledger = self._ledgers.get(rollout)
             if ledger is not None:
@@ -241,9 +243,10 @@ class Recorder(Recording):
 
     def note_unit_feedback(self, scored: ScoredUnit, *, bad: bool) -> bool:
         """Enters feedback about a unit; False if it is too late."""
+        unit = scored.first
         now = self._clock.monotonic()
         with self._lock:
-            return scored.ledger.note_feedback(scored.unit, bad=bad, now=now)
+            return unit is not None and scored.ledger.note_feedback(unit, bad=bad, now=now)
 
     def absorb(self, batch: Batch) -> None:
         """Adds a worker's report. The traffic of all workers becomes one row."""
@@ -291,6 +294,7 @@ class Recorder(Recording):
         with self._lock:
             ledgers = list(self._ledgers.values())
         self._claims.ask(ledgers, final=final)
+        self._failures.exchange(self._due_windows(ledgers, final=final))
         batch = self._in_hand = self._take(final=final)
         try:
             self._replay()
@@ -302,6 +306,13 @@ class Recorder(Recording):
         else:
             self._well_again()
         self._in_hand = NOTHING
+
+    def _due_windows(self, ledgers: Iterable[Ledger], *, final: bool) -> list[WindowsOfLedger]:
+        now = self._clock.monotonic()
+        at = self._clock.now()
+        with self._lock:
+            due = [ledger.due_windows(now, at, final=final) for ledger in ledgers]
+        return [windows for windows in due if windows is not None]
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_s):

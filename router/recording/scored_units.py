@@ -179,6 +179,8 @@ class OpenBlock:
         "claimed",
         "closed_at",
         "closed_s",
+        "ended_at",
+        "ended_s",
         "opened_at",
         "opened_s",
         "out",
@@ -202,6 +204,8 @@ class OpenBlock:
         self.opened_at = at
         self.closed_s: float | None = None
         self.closed_at = at
+        # When an event ended the windows of the callers, before their time.
+        self.ended_s = self.ended_at = float("inf")
         self.units: list[LedgerUnit] = []  # in the order of admission
         self.out = self.unjudged = 0
         self.claimed = False
@@ -224,6 +228,8 @@ class OpenBlock:
         self.units = []
         for unit in units:
             unit.block = None
+            if unit.lost:
+                unit.heard_until_s = -float("inf")
             if unit.judging:
                 unit.judge(JudgeOutcome.NO_VERDICT)
         return [unit for unit in units if unit.history is not KeyHistory.COUNTED]
@@ -240,11 +246,17 @@ class LedgerUnit:
     heard: a user gave feedback; after heard_until_s feedback is too late.
     judging: the judge has not answered yet. unjudged: the judge gave no verdict.
     key: the sticky key, or its hash. history: the key's history, if claimed.
+    arrived_s, arrived_at: when the request came, in monotonic seconds and seconds since 1970.
+    requests: those of the caller's window so far. pending: the later ones without an outcome.
+    caller_failed: one of them failed.
     """
 
     __slots__ = (
+        "arrived_at",
+        "arrived_s",
         "bad",
         "block",
+        "caller_failed",
         "canary",
         "client",
         "heard",
@@ -253,7 +265,9 @@ class LedgerUnit:
         "judging",
         "key",
         "outcome",
+        "pending",
         "question",
+        "requests",
         "served",
         "text",
         "text_length",
@@ -270,8 +284,15 @@ class LedgerUnit:
         canary: bool,
         traits: int,
         client: str = "",
+        arrived_s: float = 0.0,
+        arrived_at: float = 0.0,
     ) -> None:
         self.block: OpenBlock | None = block  # None after the ledger hands it out
+        self.arrived_s = arrived_s
+        self.arrived_at = arrived_at
+        self.requests = 1
+        self.pending = 0
+        self.caller_failed = False
         self.key = key
         self.history: KeyHistory | None = None
         self.canary = canary
@@ -298,6 +319,11 @@ class LedgerUnit:
         return self.outcome is not None and self.reading(Guardrail.ERRORS) is Reading.BAD
 
     @property
+    def has_window(self) -> bool:
+        """Whether later requests of the caller count: the router served the first one."""
+        return bool(self.traits)
+
+    @property
     def why(self) -> str:
         """The name of the failure; empty if there is none."""
         return self.outcome.name if self.outcome is not None and self.failed else ""
@@ -316,10 +342,8 @@ class LedgerUnit:
             self.outcome = settle_departure(self.outcome, limits, streamed=self.is_stream)
 
     def note_feedback(self, *, bad: bool, now: float) -> bool:
-        """Enters feedback; returns False if the unit's block is sent or the time for
-        feedback is over.
-        """
-        if self.block is None or now >= self.heard_until_s:
+        """Enters feedback; returns False if the time for feedback is over."""
+        if now >= self.heard_until_s:
             return False
         self.heard = True
         if bad:
@@ -332,3 +356,10 @@ class LedgerUnit:
         if judged is not JudgeOutcome.GOOD:
             self.bad |= FAULTS[Guardrail.JUDGE]
         self.unjudged = judged is JudgeOutcome.NO_VERDICT
+
+
+class LaterTurn(NamedTuple):
+    """A later request in the window of a caller. arrived_at: in seconds since 1970."""
+
+    unit: LedgerUnit
+    arrived_at: float

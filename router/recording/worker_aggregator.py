@@ -291,6 +291,8 @@ class WorkerReports(asyncio.Protocol):
         if scored is None:
             return
         self._scored[ticket] = scored
+        if scored.first is None:
+            return
         self._latest.put(ticket, scored)
         if traits & RequestTraits.JUDGED.value:
             self._judging[ticket] = scored

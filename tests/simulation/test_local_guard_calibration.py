@@ -11,7 +11,7 @@ from harness.gate.online.worker_guard import (
     WorkerGuard,
     abort_log_e,
 )
-from router.observers.canary_guard import CanaryExposure, RolloutGuard
+from router.observers.canary_guard import GuardedRequest, RolloutGuard
 from tests.support.sampling import later
 
 ALPHA = 0.01
@@ -116,7 +116,7 @@ def _is_stopped(
     begun_s = np.arange(number) / 5.0
     lasts_s = np.where(failed, np.where(canary, 1.0, 30.0), 2.0)
     events = np.concatenate([begun_s, begun_s + lasts_s])
-    exposures: dict[int, CanaryExposure] = {}
+    requests: dict[int, GuardedRequest] = {}
     for event in np.argsort(events, kind="stable").tolist():
         key = event % number
         now_s = float(events[event])
@@ -128,9 +128,91 @@ def _is_stopped(
                 now_s=now_s,
             )
             assert begun is not None
-            exposures[key] = begun
+            requests[key] = begun
         else:
-            exposures.pop(key).failed = bool(failed[key])
+            caller, _ = requests.pop(key)
+            caller.first_failed = bool(failed[key])
             if guard.read(now_s):
                 return True
     return False
+
+
+TURNS = 5
+WINDOW_S = 600.0
+LONGEST_S = 120.0
+
+
+@pytest.mark.req("F3")
+@pytest.mark.parametrize(
+    ("share", "rate", "rollouts"),
+    [
+        (0.25, 0.05, 25),
+        *(
+            later(*cell, 100)
+            for cell in [
+                (0.05, 0.01),
+                (0.05, 0.05),
+                (0.25, 0.01),
+                (0.25, 0.05),
+            ]
+        ),
+    ],
+)
+def test_an_equal_candidate_whose_later_turns_fail_sooner_is_not_stopped(
+    share: float,
+    rate: float,
+    rollouts: int,
+) -> None:
+    """Callers have 5 turns, 20 s apart. The candidate's failures arrive after 1 s, the
+    incumbent's after 110 s, 5 callers a second. If windows entered the guard as their failures
+    arrive, it would stop the canary in .65 and 1.00 of rollouts at 25 %, and in .16 and .86 at
+    5 %, with 1 and 5 % failing.
+    """
+    random = np.random.default_rng(29)
+    stopped = sum(_are_windows_stopped(random, share, rate) for _ in range(rollouts))
+
+    assert stopped <= ALPHA * rollouts + 3 * math.sqrt(ALPHA * (1 - ALPHA) * rollouts)
+
+
+def _are_windows_stopped(
+    random: np.random.Generator,
+    share: float,
+    rate: float,
+) -> bool:
+    """Plays a rollout's requests in the order of their arrivals and ends."""
+    guard = RolloutGuard(
+        "r",
+        1.0,
+        abort_log_e(ALPHA / 2, workers=1, turn=0),
+        longest_s=LONGEST_S,
+        window_s=WINDOW_S,
+    )
+    callers = 1500
+    canary = np.repeat(random.random(callers) < share, TURNS)
+    failed = random.random(callers * TURNS) < rate
+    begun_s = (np.arange(callers)[:, None] / 5.0 + 20.0 * np.arange(TURNS)).ravel()
+    lasts_s = np.where(failed, np.where(canary, 1.0, 110.0), 2.0)
+    events = np.concatenate([begun_s, begun_s + lasts_s])
+    requests: dict[int, GuardedRequest] = {}
+    for event in np.argsort(events, kind="stable").tolist():
+        number = event % len(failed)
+        now_s = float(events[event])
+        if event < len(failed):
+            begun = guard.begin(
+                str(number // TURNS),
+                canary=bool(canary[number]),
+                share=share,
+                now_s=now_s,
+            )
+            assert begun is not None
+            requests[number] = begun
+        else:
+            caller, is_first = requests.pop(number)
+            caller.window_failed |= bool(failed[number])
+            if is_first:
+                caller.first_failed = bool(failed[number])
+            if guard.read(now_s):
+                return True
+    # The rest of the windows become known one by one, as no request comes any more.
+    last_s = callers / 5.0 + WINDOW_S + LONGEST_S + 2.0
+    return any(guard.read(now_s) for now_s in np.arange(WINDOW_S, last_s, 0.2).tolist())

@@ -25,7 +25,13 @@ from harness.gate.online.worker_guard import (
     abort_log_e,
 )
 from harness.routing.table import Arm, Canary, Route
-from router.observers.canary_guard import SPARE_S, CanaryGuards, RolloutGuard
+from router.observers.canary_guard import (
+    SPARE_S,
+    CanaryGuards,
+    GuardedCaller,
+    GuardedRequest,
+    RolloutGuard,
+)
 from router.recording.shared_files import GuardFiles, GuardTurn, LocalAbort
 from router.snapshot.compiler import compile_snapshot
 from tests.support.canary.outcomes import outcome_of
@@ -38,6 +44,8 @@ RULE = UnitRule(local_alpha=0.01)
 CANARY = Canary("t_new", 100, "salt", "r-1", RULE)
 ROUTE = Route("support", 1, "t_old", CANARY)
 LONGEST_S = 120.0
+WINDOW_S = 600.0
+WINDOWED = replace(ROUTE, canary=replace(CANARY, unit_rule=replace(RULE, window_s=WINDOW_S)))
 shares = st.floats(0.001, 0.999)
 ratios = st.floats(0.5, 4.0)
 failures = st.lists(st.booleans(), max_size=30)
@@ -76,7 +84,7 @@ def test_where_who_fails_is_drawn_by_share_alone_evidence_is_expected_to_stay_as
     ("weight_bps", "workers", "exposures"),
     [
         (100, 1, 2),
-        (100, 4, 2),
+        (100, 4, 3),
         (100, 16, 3),
         (2500, 4, 6),
     ],
@@ -86,7 +94,7 @@ def test_a_canary_that_always_fails_is_stopped_after_a_handful(
     workers: int,
     exposures: int,
 ) -> None:
-    limit = abort_log_e(0.01, workers=workers, turn=0)
+    limit = abort_log_e(0.01 / 2, workers=workers, turn=0)
 
     needed = next(
         n for n in range(1, 20) if after([True] * n, weight_bps / 10_000).log_e >= limit
@@ -139,30 +147,61 @@ def test_the_workers_of_the_beginning_share_most_of_alpha_and_later_ones_the_res
 
 
 class GuardedRollout:
-    def __init__(self) -> None:
+    def __init__(self, window_s: float = 0.0) -> None:
         limit = abort_log_e(0.01, workers=1, turn=0)
-        self.guard = RolloutGuard("support", 1.0, limit, longest_s=LONGEST_S)
+        self.guard = RolloutGuard(
+            "support",
+            1.0,
+            limit,
+            longest_s=LONGEST_S,
+            window_s=window_s,
+            window_requests=3,
+        )
         self.now_s = 0.0
+        self.share = 0.01
 
-    def begin(self, key: str, *, canary: bool = False) -> Any:
+    def begin(self, key: str, *, canary: bool = False) -> GuardedCaller:
+        """Begins a caller's first request."""
+        request = self.request(key, canary=canary)
+        assert request is not None
+        caller, is_first = request
+        assert is_first
+        return caller
+
+    def request(self, key: str, *, canary: bool = False) -> GuardedRequest | None:
         return self.guard.begin(
             key,
             canary=canary,
-            share=0.01,
+            share=self.share,
             now_s=self.now_s,
         )
+
+    def fail_later(self, key: str) -> bool:
+        """A later request of a canary's caller fails; returns whether it counts."""
+        request = self.request(key, canary=True)
+        if request is None:
+            return False
+        caller, is_first = request
+        assert not is_first
+        caller.window_failed = True
+        return True
+
+    def windows(self, now_s: float) -> tuple[int, int]:
+        """Returns the read windows of the canary, and those that failed."""
+        self.guard.read(now_s)
+        return self.guard.window_exposures, self.guard.window_evidence.canary_failures
 
 
 def test_a_failure_is_read_once_the_requests_before_it_have_ended() -> None:
     guarded = GuardedRollout()
     slow = guarded.begin("slow")
     for n in range(3):
-        guarded.begin(f"canary-{n}", canary=True).failed = True
+        guarded.begin(f"canary-{n}", canary=True).first_failed = True
 
     # The slow one may be about to fail as well: then it was not the canary.
     assert not guarded.guard.read(guarded.now_s)
     assert guarded.guard.evidence.failures == 0
-    slow.failed = False
+    slow.first_failed = False
     assert guarded.guard.read(guarded.now_s)
     assert guarded.guard.evidence.canary_failures == 3
 
@@ -172,7 +211,7 @@ def test_an_exposure_without_an_outcome_is_no_failure_in_either_arm() -> None:
     for n in range(3):
         guarded.begin(f"incumbent-{n}")
     guarded.begin("canary", canary=True)
-    guarded.begin("late", canary=True).failed = True
+    guarded.begin("late", canary=True).first_failed = True
 
     assert not guarded.guard.read(LONGEST_S)
     assert guarded.guard.evidence.failures == 0
@@ -192,13 +231,13 @@ def test_the_guard_needs_as_few_failures_however_long_the_incumbent_answers(
     """One caller a second; every hundredth is in the canary, and all its requests fail."""
     guarded = GuardedRollout()
     ends: list[tuple[float, int, bool]] = []
-    begun: dict[int, Any] = {}
+    begun: dict[int, GuardedCaller] = {}
     stopped_s = None
     for second in range(1000):
         guarded.now_s = float(second)
         while ends and ends[0][0] <= guarded.now_s:
             _, key, failed = heapq.heappop(ends)
-            begun.pop(key).failed = failed
+            begun.pop(key).first_failed = failed
             if guarded.guard.read(guarded.now_s):
                 stopped_s = stopped_s or guarded.now_s
         canary = second % 100 == 50
@@ -217,9 +256,115 @@ def test_the_guard_needs_as_few_failures_however_long_the_incumbent_answers(
 def test_a_key_counts_once() -> None:
     guarded = GuardedRollout()
 
-    assert guarded.begin("ann", canary=True) is not None
-    assert guarded.begin("ann", canary=True) is None
+    assert guarded.request("ann", canary=True) is not None
+    assert guarded.request("ann", canary=True) is None
     assert guarded.guard.exposures == 1
+
+
+def test_a_window_is_read_when_all_requests_of_its_age_are_known_and_never_earlier() -> None:
+    guarded = GuardedRollout(WINDOW_S)
+    guarded.begin("ann", canary=True)
+    guarded.now_s = 1.0
+    assert guarded.fail_later("ann")
+
+    known_s = WINDOW_S + LONGEST_S + SPARE_S
+    assert guarded.windows(known_s - 0.01) == (0, 0)
+    assert guarded.windows(known_s) == (1, 1)
+    assert guarded.guard.evidence.failures == 0
+
+
+def test_a_failed_first_request_fails_its_window_too() -> None:
+    side = Side(GuardFiles(), WINDOWED)
+    side.request("ann", Arm.CANARY, failed=True)
+    guard = side.guards._guards[CANARY.rollout]
+
+    guard.read(WINDOW_S + LONGEST_S + SPARE_S)
+
+    assert guard.evidence.canary_failures == 1
+    assert guard.window_evidence.canary_failures == 1
+
+
+def test_two_failures_of_a_caller_are_one_failed_window() -> None:
+    guarded = GuardedRollout(WINDOW_S)
+    guarded.begin("ann", canary=True)
+
+    assert guarded.fail_later("ann")
+    assert guarded.fail_later("ann")
+    assert guarded.windows(WINDOW_S + LONGEST_S + SPARE_S) == (1, 1)
+
+
+def test_a_request_after_the_windows_end_does_not_count() -> None:
+    guarded = GuardedRollout(WINDOW_S)
+    guarded.begin("ann", canary=True)
+
+    guarded.now_s = WINDOW_S
+    assert not guarded.fail_later("ann")
+
+
+def test_a_request_after_the_first_ones_that_a_window_counts_does_not_count() -> None:
+    guarded = GuardedRollout(WINDOW_S)
+    guarded.begin("ann", canary=True)
+
+    counted = [guarded.fail_later("ann") for _ in range(4)]
+    assert counted == [True, True, False, False]
+
+
+@pytest.mark.parametrize("canary", [True, False])
+def test_another_share_ends_all_windows_and_keeps_the_failures_before_it(
+    canary: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    guarded = GuardedRollout(WINDOW_S)
+    failed = guarded.begin("failed", canary=canary)
+    guarded.begin("healthy", canary=canary)
+    failed.window_failed = True
+
+    guarded.now_s = 5.0
+    guarded.share = 0.05
+    assert guarded.request("healthy", canary=canary) is None
+    guarded.share = 0.01
+    assert guarded.request("healthy", canary=canary) is None
+
+    guarded.guard.read(WINDOW_S + LONGEST_S + SPARE_S)
+    assert guarded.guard.window_evidence.failures == 1
+
+
+def test_callers_who_come_while_too_many_windows_are_open_have_no_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("router.observers.canary_guard.MAX_WINDOWS", 1)
+    guarded = GuardedRollout(WINDOW_S)
+    guarded.begin("ann", canary=True)
+    guarded.begin("ben", canary=True)
+
+    assert guarded.fail_later("ann")
+    assert not guarded.fail_later("ben")
+    assert guarded.guard.exposures == 2
+    assert guarded.windows(WINDOW_S + LONGEST_S + SPARE_S) == (1, 1)
+
+
+def test_a_canary_whose_later_turns_fail_is_stopped_and_the_alert_names_them() -> None:
+    side = Side(GuardFiles(), WINDOWED)
+    for n in range(5):
+        side.request(f"k{n}", Arm.CANARY, failed=False)
+        side.request(f"k{n}", Arm.CANARY, failed=True)
+    side.evaluate()
+    assert not side.guards.stopped(CANARY)
+
+    side.clock.advance(WINDOW_S + LONGEST_S + SPARE_S)
+    side.evaluate()
+
+    assert side.guards.stopped(CANARY)
+    assert (
+        "saw first or later turns within 10 min of 5 of 5 callers fail in the canary "
+        "(5 timeout), of 0 outside it" in side.alerts[0].text
+    )
+
+
+def test_first_requests_and_windows_spend_half_of_the_level_each() -> None:
+    whole, half = Side(GuardFiles()), Side(GuardFiles(), WINDOWED)
+
+    limits = [side.guards._guards[CANARY.rollout].limit for side in (whole, half)]
+    assert limits[1] - limits[0] == pytest.approx(math.log(2.0))
 
 
 class Side:
@@ -234,10 +379,11 @@ class Side:
         self.alerts: list[LocalAbort] = []
         self.holder = SimpleNamespace(current=None, stale=stale)
         self.serve(route)
+        self.clock = ManualClock()
         self.guards = CanaryGuards(
             cast("Any", self.holder),
             files,
-            ManualClock(),
+            self.clock,
             workers=2,
             worker="router-a",
             announce=self.announced.append,
@@ -277,7 +423,10 @@ def test_a_gross_failure_stops_the_canary_in_this_worker_with_its_own_last_reque
 
     assert side.guards.stopped(CANARY)
     assert side.announced == side.alerts
-    assert "2 of 2 units fail in the canary (2 timeout), 0 outside it" in side.alerts[0].text
+    assert (
+        "saw the first requests of 2 of 2 callers fail in the canary (2 timeout), of 0 outside "
+        "it" in side.alerts[0].text
+    )
     assert not side.guards.stopped(replace(CANARY, rollout="r-2"))
 
 

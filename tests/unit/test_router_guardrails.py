@@ -163,7 +163,7 @@ def test_a_blocks_findings_fit_the_units_that_each_guardrail_applies_to(
         )
     block = play.only()
 
-    for guardrail in CALLERS.guardrails:
+    for guardrail in CALLERS.guardrails.keys() - {Guardrail.FEEDBACK}:
         needs = NEEDS[guardrail]
         failure = READINGS[guardrail][OutcomeKind.FAILED]
         arms = [
@@ -305,7 +305,6 @@ def test_a_lost_outcome_is_a_failure_of_every_guardrail_in_both_arms() -> None:
         for guardrail, t in block.counts.items()
         if guardrail is not Guardrail.ERRORS
     }
-    assert lost.pop(Guardrail.FEEDBACK) == FeedbackTally(3, 1, 2, 1)
     assert set(lost.values()) == {FailureTally(3, 1, 2, 1)}
 
 
@@ -313,24 +312,44 @@ def test_feedback_counts_as_long_after_a_quick_answer_as_after_a_slow_one() -> N
     play = Play(CALLERS)
     quick = play.ask("quick", canary=True)
     slow = play.begin("slow")
-    play.now = 30.0
+    play.now = 70.0
     play.ledger.finish(
         slow,
         outcome=ANSWERED,
-        sample=good(30.0),
+        sample=good(70.0),
         now=play.now,
     )
-    play.now = 59.0
+    (block,) = play.ledger.tick(play.now, play.at)  # it waits for no feedback
+    play.now = CALLERS.missing_s - 1.0
     assert play.say(quick, bad=False)
-    play.now = 61.0
+    play.now += 2.0
     assert not play.say(quick, bad=True)
     assert play.ledger.tick(play.now, play.at) == []  # the slow one may still be heard of
-    play.now = 89.0
+    play.now = CALLERS.missing_s + 69.0
     assert play.say(slow, bad=True)
-    play.now = 91.0
+    play.now += 2.0
 
-    (block,) = play.ledger.tick(play.now, play.at)
-    assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(2, 1, 1, 0, ArmSplit(2, 1))
+    (late,) = play.ledger.tick(play.now, play.at)
+    assert (late.late_of, late.late, late.units) == (block.sequence, (2, 1), 0)
+    assert late.counts == {Guardrail.FEEDBACK: FeedbackTally(2, 1, 1, 0, ArmSplit(2, 1))}
+    check_block(replace(late, number=1))
+
+
+def test_an_answer_that_never_came_has_no_feedback_and_its_feedback_is_missing() -> None:
+    play = Play(CALLERS)
+    play.begin("a", canary=True)
+    play.begin("b")
+    heard = play.ask("c")
+    assert play.say(heard, bad=False)
+    play.now = CALLERS.missing_s + 61.0
+    first, late = play.ledger.tick(play.now, play.at) + play.ledger.tick(play.now, play.at)
+
+    assert first.missing == 2
+    tally = late.counts[Guardrail.FEEDBACK]
+    assert tally == FeedbackTally(3, 1, 2, 1, ArmSplit(1, 0), missing=ArmSplit(2, 1))
+    for against, failures in ((True, (1, 1)), (False, (1, 0))):
+        read = late.set_missing(against=against).counts[Guardrail.FEEDBACK]
+        assert (read.failures, read.canary_failures) == failures
 
 
 def test_values_of_small_blocks_are_ranked_together_once_there_are_enough() -> None:

@@ -293,6 +293,8 @@ class DemoEnvironment:
                 "incumbent": INCUMBENT,
                 "policy": "demo",
                 "suites": suites,
+                # A step waits this long for its callers' last requests.
+                "total_timeout_s": 10,
             }
             for story in build_scenarios(swap=self.swap)
         }

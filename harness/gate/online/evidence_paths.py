@@ -73,22 +73,25 @@ def guardrail_weights(guardrails: Collection[Guardrail]) -> dict[Guardrail, floa
     """Gives each guardrail its part of the evidence; the parts sum to 1.
 
     Errors get ERRORS_WEIGHT, leaving LEAVING_WEIGHT, and the others equal shares of
-    OTHERS_WEIGHT. Errors also get the part of guardrails that are off. A guardrail without
+    OTHERS_WEIGHT. Errors also get the part of guardrails that are off. First requests and
+    windows of callers are the two streams of errors: each gets half. A guardrail without
     observations keeps its weight and an e-value of 1.
     """
     others = [name for name in guardrails if name not in _WEIGHTED]
     leaves = Guardrail.LEAVING in guardrails
-    if not (others or leaves):
-        return dict.fromkeys(guardrails, 1.0)
     errors = ERRORS_WEIGHT + (0.0 if others else OTHERS_WEIGHT)
     errors += 0.0 if leaves else LEAVING_WEIGHT
-    own = {Guardrail.ERRORS: errors, Guardrail.LEAVING: LEAVING_WEIGHT}
+    streams = [name for name in ERROR_STREAMS if name in guardrails]
+    own = {name: errors / len(streams) for name in streams}
+    own[Guardrail.LEAVING] = LEAVING_WEIGHT
     return {
         name: own[name] if name in own else OTHERS_WEIGHT / len(others) for name in guardrails
     }
 
 
-_WEIGHTED: Final = frozenset({Guardrail.ERRORS, Guardrail.LEAVING})
+# The streams of evidence of errors: first requests, and windows of callers.
+ERROR_STREAMS: Final = (Guardrail.ERRORS, Guardrail.CALLER_ERRORS)
+_WEIGHTED: Final = frozenset({*ERROR_STREAMS, Guardrail.LEAVING})
 
 
 def block_tally(block: ObservationBlock, guardrail: Guardrail) -> FailureTally | None:
@@ -141,8 +144,16 @@ def _without_planned_share(
     """
     if guardrail in BY_OUTCOME:
         return [True] * len(blocks)
-    unknown = accumulate((block.unknown_units != NO_SPLIT for block in blocks), or_)
+    unknown = accumulate((_has_unknown(block, guardrail) for block in blocks), or_)
     return [out or not block.is_never_seen for out, block in zip(unknown, blocks, strict=True)]
+
+
+def _has_unknown(block: ObservationBlock, guardrail: Guardrail) -> bool:
+    """Tells whether a guardrail leaves units of a block out, because of their outcomes."""
+    if guardrail is not Guardrail.CALLER_ERRORS:
+        return block.unknown_units != NO_SPLIT
+    tally = block.counts.get(guardrail)
+    return tally is not None and tally.units != block.late.failures
 
 
 def pool_returned(

@@ -59,6 +59,7 @@ GUARDRAIL_NAMES: Final[Mapping[Guardrail, str]] = {
     Guardrail.LEAVING: "Callers who left after a long wait",
     Guardrail.LIMITS: "Limited by the provider",
     Guardrail.REPEATS: "One text for unlike questions",
+    Guardrail.CALLER_ERRORS: "Callers with an error in their window",
 }
 # The canary's fault if a guardrail of counts trips.
 _COUNTS = {
@@ -72,6 +73,8 @@ _COUNTS = {
     Guardrail.LEAVING: "keeps callers waiting until they leave more often than the incumbent",
     Guardrail.LIMITS: "is limited by its provider more often than the incumbent",
     Guardrail.REPEATS: "answers unlike questions with one text more often than the incumbent",
+    Guardrail.CALLER_ERRORS: "fails more of its callers than the incumbent, first and later "
+    "requests together",
 }
 
 

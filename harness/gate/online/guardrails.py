@@ -48,11 +48,13 @@ class Guardrail(StrEnum):
     JSON_VALIDITY = "json_validity"  # units that ask for JSON: the answer is no such JSON
     TOOL_VALIDITY = "tool_validity"  # units that offer tools: an invalid call
     COST_PER_SUCCESS = "cost_per_success"  # US dollars, every unit with priced targets
-    FEEDBACK = "feedback"  # every unit: bad feedback that arrives before the block is sent
+    FEEDBACK = "feedback"  # every unit: bad feedback within `missing_s` of the answer
     JUDGE = "judge"  # units selected beforehand: the judge finds the answer bad
     LEAVING = "leaving"  # callers who left after a long wait without new output
     LIMITS = "limits"  # every sent unit: the provider's rate limit or quota refused it
     REPEATS = "repeats"  # answers: one long text for unlike questions
+    # Every unit with a window: any of the caller's first requests in the window fails.
+    CALLER_ERRORS = "caller_errors"
 
 
 class GuardrailKind(StrEnum):
@@ -249,16 +251,46 @@ class FeedbackTally(FailureTally):
 
     # Units with an opinion. They are not evidence, because silence is not a good opinion.
     opinions: ArmSplit = NO_SPLIT
+    missing: ArmSplit = NO_SPLIT  # the failures without an outcome
 
     @property
     def fits(self) -> bool:
         whole = _counted(self)
-        return _failed(self).is_part_of(whole) and self.opinions.is_part_of(whole)
+        return (
+            _failed(self).is_part_of(whole)
+            and self.opinions.is_part_of(whole)
+            and self.missing.is_part_of(_failed(self))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WindowTally(FailureTally):
+    """Counts a block's callers, and those with a failed request in their window."""
+
+    missing: ArmSplit = NO_SPLIT  # the failures whose window is not known
+    # The requests of the windows, and the sum over callers of their squared numbers: both arms,
+    # canary. They are not evidence.
+    requests: ArmSplit = NO_SPLIT
+    squares: ArmSplit = NO_SPLIT
+
+    @property
+    def fits(self) -> bool:
+        return (
+            _failed(self).is_part_of(_counted(self))
+            and self.missing.is_part_of(_failed(self))
+            and self.requests.is_part_of(self.squares)
+        )
+
+    @property
+    def is_lost(self) -> bool:
+        """Tells whether no window is known, as after the end of the router's process."""
+        return 0 < self.units == self.missing.failures
 
 
 _TALLIES: Final[Mapping[str, type[FailureTally]]] = {
     "no_verdict": JudgeTally,
     "opinions": FeedbackTally,
+    "squares": WindowTally,
     "classes": ErrorTally,
 }
 
@@ -283,9 +315,8 @@ class ArmLevels:
     cache: CacheLevels | None = None
 
 
-# A unit's feedback counts if it arrives within this time after the answer. Once any feedback
-# arrived, blocks wait for this time.
-FEEDBACK_S: Final = 60.0
+# The most requests of a caller that its window counts.
+WINDOW_REQUESTS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +338,9 @@ class UnitRule:
     """Defines units and blocks for the router (statistics.md §2.1)."""
 
     block_size: int = 100  # admitted units
-    missing_s: float = 600.0  # outcomes still open this long after the block closed are missing
+    # Outcomes still open this long after the block closed are missing. A user's feedback counts
+    # if it arrives this long after the answer.
+    missing_s: float = 600.0
     period_s: float = 86_400.0  # after this time, every sticky key can count again
     began_s: float = 0.0  # start of the rollout, in seconds since 1970 UTC; 0 if unknown
     # rho, guardrails: tolerated ratios, of errors and of the other guardrails.
@@ -325,6 +358,21 @@ class UnitRule:
     # The ids of targets whose answers in evals reported tokens: a usage of 0 tokens is then a
     # malformed answer.
     counts_usage: tuple[str, ...] = ()
+    # A caller's window: its first window_requests requests that arrive within window_s of its
+    # first one (statistics.md §2.1). 0 without windows, as in rules of older rollouts.
+    window_s: float = 0.0
+    window_requests: int = WINDOW_REQUESTS
+    # The route's limit for a request in seconds: every window is known this long after its end.
+    total_timeout_s: float = 120.0
+
+    @property
+    def has_windows(self) -> bool:
+        return self.window_s > 0.0
+
+    @property
+    def window_known_s(self) -> float:
+        """Returns when a caller's window is known, in seconds after its first request."""
+        return self.window_s + self.total_timeout_s
 
     @property
     def keeps_ledger(self) -> bool:

@@ -31,8 +31,10 @@ from harness.gate.online.guardrails import (
     ArmSplit,
     ErrorTally,
     FailureTally,
+    FeedbackTally,
     Guardrail,
     JudgeTally,
+    WindowTally,
 )
 
 MIN_OBSERVED_S: Final = 60.0
@@ -103,12 +105,21 @@ class ObservationBlock:
     waits: Mapping[str, float] = field(default_factory=dict)
     # Ranked units whose value is a lower bound: both arms, canary. For texts only.
     bounds: Mapping[Guardrail, ArmSplit] = field(default_factory=dict)
+    # A block of late outcomes has no units of its own. Its counts are about the units of an
+    # earlier block of this worker: late_of is that block's `sequence`, late its units; both
+    # arms, canary.
+    late_of: int = 0
+    late: ArmSplit = NO_SPLIT
+    # How long after closed_at the windows of the block's callers are known, in seconds; 0 if it
+    # has none. They come in a block of late outcomes.
+    windows_known_s: float = 0.0
 
     @property
     def is_never_seen(self) -> bool:
         """Tells whether all keys of the block are new to the rollout."""
         new = self.never_seen
-        return self.period == 1 if new is None else new.units == self.units
+        units = self.late.failures if self.late_of else self.units
+        return self.period == 1 if new is None else new.units == units
 
     @property
     def unknown_units(self) -> ArmSplit:
@@ -146,12 +157,16 @@ class ObservationBlock:
         """Returns the block with its missing outcomes counted against the canary (failures of
         the canary, successes of the incumbent), or for it (the reverse). Older blocks do not
         record the arm of a missing outcome, so it may belong to either arm.
+
+        Windows that are all missing ended with a router's process, in both arms alike: against
+        the canary they count in full, and for it they are no evidence.
         """
         if not self.has_missing:
             return self
         counts = {
             guardrail: tally.without(self._lost(tally, against=against), canary=not against)
             for guardrail, tally in self.counts.items()
+            if against or not (isinstance(tally, WindowTally) and tally.is_lost)
         }
         whole = FailureTally(
             self.units,
@@ -174,7 +189,9 @@ class ObservationBlock:
         """
         errors = self.counts.get(Guardrail.ERRORS)
         splits = [ArmSplit(self.missing, 0 if against else self.missing)]
-        if isinstance(errors, ErrorTally):
+        if isinstance(tally, FeedbackTally | WindowTally):
+            splits = [tally.missing]
+        elif isinstance(errors, ErrorTally):
             splits = [errors.classes.get(ArmFailure.MISSING.value, NO_SPLIT)]
         if isinstance(tally, JudgeTally):
             splits.append(tally.no_verdict)
@@ -182,10 +199,15 @@ class ObservationBlock:
 
     @property
     def has_missing(self) -> bool:
-        """Tells whether an outcome, or a judge's verdict on a unit, is missing."""
+        """Tells whether an outcome, a window, or a judge's verdict on a unit is missing."""
         judged = self.counts.get(Guardrail.JUDGE)
         unjudged = isinstance(judged, JudgeTally) and judged.no_verdict.failures > 0
-        return self.missing > 0 or unjudged
+        late = (self.counts.get(name) for name in (Guardrail.FEEDBACK, Guardrail.CALLER_ERRORS))
+        unknown = any(
+            isinstance(tally, FeedbackTally | WindowTally) and tally.missing != NO_SPLIT
+            for tally in late
+        )
+        return self.missing > 0 or unjudged or unknown
 
     @property
     def of_new_keys(self) -> "ObservationBlock | None":
@@ -198,10 +220,12 @@ class ObservationBlock:
             return self if self.period == 1 else None
         if not new.units:
             return None
+        late = bool(self.late_of)
         return replace(
             self,
-            units=new.units,
-            canary_units=new.canary_units,
+            units=0 if late else new.units,
+            canary_units=0 if late else new.canary_units,
+            late=ArmSplit(new.units, new.canary_units) if late else NO_SPLIT,
             failures=new.failures,
             canary_failures=new.canary_failures,
             counts=self.counts if new.counts is None else new.counts,

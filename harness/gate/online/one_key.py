@@ -1,7 +1,8 @@
 """No single client key can end or save a rollout by what its callers do (statistics.md §2.18).
 
 The guardrails of leaving and of feedback read what callers decide, and one client can send any
-number of caller names. So their evidence of harm must reach the rollback level also without any
+number of caller names. A client also decides about a caller's later requests, when it knows the
+caller's arm. So their evidence of harm must reach the rollback level also without any
 one client key: the least of the e-values without a key counts, and the minimum of e-processes
 is an e-process. If all counted requests have one key, nothing is left without it, so its
 callers alone decide, and the explanation says so.
@@ -23,7 +24,7 @@ from harness.gate.online.observation import ObservationBlock
 # The most client keys of `ObservationBlock.by_key`.
 MAX_BLOCK_KEYS: Final = 32
 # The guardrails that callers decide.
-CALLER_DECIDED: Final = (Guardrail.LEAVING, Guardrail.FEEDBACK)
+CALLER_DECIDED: Final = (Guardrail.LEAVING, Guardrail.FEEDBACK, Guardrail.CALLER_ERRORS)
 # The most keys whose removal is tried, those with the most bad units of the canary.
 MAX_KEYS_TRIED: Final = 32
 # A key with this part of a guardrail's units counts as the only key: hardly anything would be

@@ -167,19 +167,20 @@ _OF_LENGTH: Final = (
     _UNKNOWN,
     _UNKNOWN,
 )
+# A caller who leaves shows no failure: the unit stays in both arms, and did not fail.
+_OF_ERRORS: Final = (
+    _GOOD,
+    _BAD,
+    _GOOD,
+    _BAD,
+    _GOOD,
+    _GOOD,
+    _UNKNOWN,
+    _UNKNOWN,
+    _UNKNOWN,
+)
 _ROWS: Final[Mapping[Guardrail, tuple[Reading, ...]]] = {
-    # A caller who leaves shows no failure: the unit stays in both arms, and did not fail.
-    Guardrail.ERRORS: (
-        _GOOD,
-        _BAD,
-        _GOOD,
-        _BAD,
-        _GOOD,
-        _GOOD,
-        _UNKNOWN,
-        _UNKNOWN,
-        _UNKNOWN,
-    ),
+    Guardrail.ERRORS: _OF_ERRORS,
     Guardrail.LATENCY: (
         _GOOD,
         _BAD,
@@ -268,6 +269,7 @@ _ROWS: Final[Mapping[Guardrail, tuple[Reading, ...]]] = {
         _UNKNOWN,
     ),
     Guardrail.REPEATS: _OF_ANSWERS,
+    Guardrail.CALLER_ERRORS: _OF_ERRORS,
 }
 READINGS: Final[Mapping[Guardrail, Mapping[OutcomeKind, Reading]]] = {
     guardrail: dict(zip(_KINDS, row, strict=True)) for guardrail, row in _ROWS.items()

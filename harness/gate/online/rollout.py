@@ -17,7 +17,7 @@ from typing import Final
 
 from harness.frame.errors import IllegalTransition
 from harness.frame.formatting import add_seconds
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import WINDOW_REQUESTS, UnitRule
 from harness.gate.online.outcome import UNKNOWN_LIMITS, WaitLimits
 from harness.gate.policy import CanaryPolicy, CanaryStep
 
@@ -284,9 +284,14 @@ def build_unit_rule(
     ledger_salt: str = "",
     waits: WaitLimits = UNKNOWN_LIMITS,
     counts_usage: Iterable[str] = (),
+    usual_s: float = 0.0,
+    total_timeout_s: float = 120.0,
 ) -> UnitRule:
-    """Returns the unit rule for routers. ledger_salt: for the rollout's key ledger.
-    counts_usage: the targets whose measured answers reported tokens.
+    """Returns the unit rule for routers.
+
+    ledger_salt: for the rollout's key ledger. counts_usage: the targets whose measured answers
+    reported tokens. usual_s: how long an answer of the slower arm usually takes, in seconds; 0
+    if unknown. total_timeout_s: the route's limit for a request.
     """
     return UnitRule(
         block_size=policy.block_size,
@@ -301,4 +306,19 @@ def build_unit_rule(
         stream_wait_s=waits.stream_first_s,
         gap_wait_s=waits.gap_s,
         counts_usage=tuple(sorted(counts_usage)),
+        window_s=policy.window_s,
+        window_requests=count_window_requests(policy.window_s, usual_s),
+        total_timeout_s=total_timeout_s,
     )
+
+
+def count_window_requests(window_s: float, usual_s: float) -> int:
+    """Returns how many requests of a caller a window counts: as many as the slower arm answers
+    in half of the window, at least 1 and at most WINDOW_REQUESTS.
+
+    The number is fixed before the rollout, so that a slower arm has the same chances to fail.
+    usual_s: see `build_unit_rule`.
+    """
+    if usual_s <= 0.0:
+        return WINDOW_REQUESTS
+    return max(1, min(WINDOW_REQUESTS, int(window_s / 2.0 / usual_s)))

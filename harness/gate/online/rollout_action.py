@@ -411,6 +411,13 @@ def _open_condition(view: _View) -> str:
     if view.step_exposures < view.wanted:
         missing = f"{view.step_exposures:,} of {view.wanted:,} canary exposures can be read"
         return f"{missing} at {_share(view)}{_uncountable(view)}"
+    known = view.step_exposures - view.evidence.open_windows.get(step.weight_bps, 0)
+    if known < view.wanted:
+        return (
+            f"The windows of {max(0, known):,} of {view.wanted:,} callers of the step are over "
+            f"({rollout.policy.window_s:g} s from a caller's first request, and the route's "
+            "time limit)"
+        )
     if view.log_srm >= ALARM_LOG_E:
         return "The canary's share of traffic is not the planned share: see routing"
     missing = missing_duration(step, rollout.policy.peak, began, view.now)
@@ -454,7 +461,8 @@ def _missing_outcomes(view: _View) -> str:
         return ""
     judged = [e.judging for e in view.evidence.guardrails if e.judging is not None]
     unread = sum(totals.canary_unjudged + totals.control_unjudged for totals in judged)
-    lost = format_quantity(view.evidence.missing + unread, "outcome")
+    missing = view.evidence.missing + view.evidence.lost_windows
+    lost = format_quantity(missing + unread, "outcome")
     return f"{lost} did not arrive: counted against the canary, they would roll it back"
 
 

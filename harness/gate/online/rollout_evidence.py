@@ -34,6 +34,12 @@ from harness.gate.online.guardrail_report import (
     guardrail_totals,
 )
 from harness.gate.online.guardrails import NO_SPLIT, ArmSplit, Guardrail
+from harness.gate.online.late_outcomes import (
+    WindowRequests,
+    compare_requests,
+    enter_lost_windows,
+    find_windows,
+)
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.one_key import (
     CALLER_DECIDED,
@@ -90,6 +96,10 @@ class CanaryEvidence:
     served: Mapping[str, ArmSplit]  # the units by the model that the answer names
     uncounted: Mapping[str, ArmSplit]
     assigned: ArmSplit  # the sum of `outcomes`, if all blocks record outcomes
+    # Canary callers whose windows are still open, by weight in bps.
+    open_windows: Mapping[int, int]
+    lost_windows: int  # windows that never arrived, both arms
+    requests: WindowRequests  # the requests per caller, of known windows
 
     @property
     def control_units(self) -> int:
@@ -108,7 +118,7 @@ def collect_evidence(
     Stops at the block that trips, because a rollback is final. Missing outcomes count for the
     canary in the evidence of harm, and against it in the certificate (statistics.md §2.1).
     """
-    ordered = skip_warm_up(blocks, policy)
+    ordered = _order(blocks, policy)
     streams = _streams(ordered, policy)
     doubtful = any(block.has_missing for block in ordered) and any(
         stream.tripped is not None for stream in _streams(ordered, policy, against=True)
@@ -159,7 +169,19 @@ def collect_evidence(
         assigned=ArmSplit(*map(sum, zip(*(block.assigned for block in read), strict=True)))
         if read
         else NO_SPLIT,
+        open_windows=_open_windows(read),
+        lost_windows=sum(
+            tally.missing.failures for block in read if (tally := find_windows(block))
+        ),
+        requests=compare_requests(read),
     )
+
+
+def _order(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) -> list[ObservationBlock]:
+    """Returns the blocks in the order of number, without the warm-up's times and with the
+    windows that are lost.
+    """
+    return enter_lost_windows(skip_warm_up(blocks, policy), policy)
 
 
 def sum_splits(parts: Iterable[Mapping[str, ArmSplit]]) -> dict[str, ArmSplit]:
@@ -179,7 +201,7 @@ def distance_path(
     """Computes `CanaryEvidence.distance_to_trip` after each block in order of number, up to the
     block that tripped.
     """
-    ordered = skip_warm_up(blocks, policy)
+    ordered = _order(blocks, policy)
     streams = _streams(ordered, policy)
     number = len(ordered)
     tripped = min(
@@ -286,7 +308,7 @@ def find_saving_key(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) ->
 
     blocks: of the whole rollout, in the order of number.
     """
-    ordered = skip_warm_up(blocks, policy)
+    ordered = _order(blocks, policy)
     for guardrail in CALLER_DECIDED:
         if guardrail not in policy.tolerated:
             continue
@@ -340,7 +362,8 @@ def _slow_in_warm_up(
 
 
 def _period(blocks: Sequence[ObservationBlock]) -> int:
-    return blocks[-1].period if blocks else 1
+    """Returns the period of the newest callers."""
+    return next((block.period for block in reversed(blocks) if not block.late_of), 1)
 
 
 def period_cost(period: int) -> float:
@@ -413,6 +436,17 @@ def _last(path: Floats) -> float:
 
 def _highest(path: Floats) -> float:
     return max(0.0, float(path.max())) if len(path) else 0.0
+
+
+def _open_windows(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
+    """Counts the canary's callers whose windows are neither known nor lost, by weight."""
+    found: Counter[int] = Counter()
+    for block in blocks:
+        if block.windows_known_s:
+            found[block.weight_bps] += block.canary_units
+        if (tally := find_windows(block)) is not None:
+            found[block.weight_bps] -= block.late.canary if block.late_of else tally.canary
+    return {weight_bps: number for weight_bps, number in found.items() if number > 0}
 
 
 def _telling(blocks: Iterable[ObservationBlock]) -> dict[int, int]:

@@ -7,6 +7,9 @@ probability, even if something happens to both arms at once. So each failing uni
 its arm. This is the test of statistics.md §2.2 with blocks of one canary unit, and with the
 planned share in place of the block's share.
 
+A worker keeps two guards, each with half of alpha: one of first requests, and one of windows,
+whose units failed if any of a caller's first requests failed.
+
 The guard needs units that count once, in the order of their assignment. It waits for each
 unit's outcome. A unit without an outcome is no failure, in either arm. An outcome that is no
 evidence of errors, such as a limited request, counts for the canary: it is a failure of the
@@ -24,6 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from harness.frame.failures import describe_failures
+from harness.frame.formatting import format_span
 from harness.frame.plain_data import from_plain
 
 HARM_GRID: Final = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
@@ -78,7 +82,8 @@ class WorkerGuard:
 class GuardCount:
     """Counts the units that a worker's guard read until it stopped a canary.
 
-    log_e: its evidence of harm. log_limit: the log e at which it stops the canary.
+    log_e: its evidence of harm. log_limit: the log e at which it stops the canary. window_s:
+    how long each caller's requests count, in seconds; 0 if only first requests count.
     """
 
     exposures: int  # units of the canary
@@ -87,6 +92,7 @@ class GuardCount:
     log_e: float
     log_limit: float
     canary_classes: Mapping[str, int] = field(default_factory=dict)  # failures by known class
+    window_s: float = 0.0
 
     @property
     def canary_share(self) -> float:
@@ -101,9 +107,12 @@ class GuardCount:
     def text(self) -> str:
         known = self.canary_classes
         classes = f" ({describe_failures(known)})" if known else ""
+        turns = "the first requests"
+        if self.window_s:
+            turns = f"first or later turns within {format_span(self.window_s)}"
         return (
-            f"{self.canary_failures:,} of {self.exposures:,} units fail in the canary"
-            f"{classes}, {self.control_failures:,} outside it: evidence of harm "
+            f"{turns} of {self.canary_failures:,} of {self.exposures:,} callers fail in the "
+            f"canary{classes}, of {self.control_failures:,} outside it: evidence of harm "
             f"e = {math.exp(min(self.log_e, 700.0)):.3g}, and it stops at "
             f"{math.exp(self.log_limit):.3g}."
         )

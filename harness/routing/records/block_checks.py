@@ -52,6 +52,7 @@ def check_block(block: ObservationBlock) -> None:
         and _has_fitting_outcomes(block)
         and _are_bets(block.bets.values())
         and _are_keys_part(block, block.by_key)
+        and _fits_late(block)
     )
     if not fits:
         raise InputError(
@@ -82,9 +83,10 @@ def _is_part_of_block(block: ObservationBlock, new: NeverSeen | None) -> bool:
     if new is None:
         return True
     part = FailureTally(new.units, new.canary_units, new.failures, new.canary_failures)
+    whole = _whole(block)
     rest = FailureTally(
-        block.units - new.units,
-        block.canary_units - new.canary_units,
+        whole.failures - new.units,
+        whole.canary - new.canary_units,
         block.failures - new.failures,
         block.canary_failures - new.canary_failures,
     )
@@ -162,9 +164,28 @@ def _is_whole(errors: FailureTally, tally: FailureTally | None) -> bool:
 
 def _is_part(block: ObservationBlock, tally: FailureTally) -> bool:
     """Tells whether a guardrail's tally fits into the block's arms."""
-    control = block.units - block.canary_units
+    whole = _whole(block)
+    return tally.fits and ArmSplit(tally.units, tally.canary).is_part_of(whole)
+
+
+def _whole(block: ObservationBlock) -> ArmSplit:
+    """Returns the units that a block is about; both arms, canary."""
+    return block.late if block.late_of else ArmSplit(block.units, block.canary_units)
+
+
+def _fits_late(block: ObservationBlock) -> bool:
+    """Tells whether a block of late outcomes has no units of its own, and is about an earlier
+    block.
+    """
+    if not block.late_of:
+        return block.late == NO_SPLIT and 0.0 <= block.windows_known_s < math.inf
     return (
-        tally.fits
-        and tally.canary <= block.canary_units
-        and tally.units - tally.canary <= control
+        0 < block.late_of < block.sequence
+        and block.units == 0
+        and block.late.is_part_of(block.late)
+        and block.windows_known_s == 0.0
+        and block.counts.keys() <= _LATE
     )
+
+
+_LATE: Final = frozenset({Guardrail.CALLER_ERRORS, Guardrail.FEEDBACK})

@@ -7,7 +7,7 @@ Routers write these rows, and the rows are not signed. Readers of sums are in
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -26,6 +26,12 @@ from harness.frame.records.columns import (
 from harness.frame.records.record import record
 from harness.frame.records.repository import Records, rows_key, select_where
 from harness.frame.records.transaction import Transaction
+from harness.gate.online.late_outcomes import (
+    FailedTurn,
+    FailedTurns,
+    pack_turns,
+    unpack_turns,
+)
 from harness.gate.online.observation import (
     MOST_ASKED_NAMES,
     OTHER_NAMES,
@@ -52,6 +58,7 @@ from harness.routing.records.traffic_tables import (
     TRAFFIC_SUMS,
     asked_name,
     block,
+    failed_turns,
     floor_time,
     key_spend,
     observation_batch,
@@ -137,6 +144,20 @@ BLOCKS = (
 SEEN_PAGES = sa.select(seen_keys.c.page, seen_keys.c.entries).where(
     seen_keys.c.rollout == sa.bindparam("of"),
     seen_keys.c.page.in_(sa.bindparam("wanted", expanding=True)),
+)
+
+LAST_FAILED = sa.select(sa.func.coalesce(sa.func.max(failed_turns.c.number), 0)).where(
+    failed_turns.c.rollout == sa.bindparam("of")
+)
+
+FAILED = (
+    sa.select(failed_turns.c.entries)
+    .where(
+        failed_turns.c.rollout == sa.bindparam("of"),
+        failed_turns.c.number > sa.bindparam("after"),
+        failed_turns.c.newest_at >= sa.bindparam("since"),
+    )
+    .order_by(failed_turns.c.number)
 )
 
 KEEP_PAGE = (
@@ -400,10 +421,47 @@ class Observations(Traffic):
             self._tx.write(KEEP_PAGE, pages)
         return found
 
+    def exchange_failures(
+        self,
+        rollout: str,
+        failed: Sequence[FailedTurn],
+        *,
+        after: int,
+        since: float,
+    ) -> FailedTurns:
+        """Stores failures of a rollout's callers, and returns those of all routers.
+
+        after: the last number that the router has read. since: older failures are left out, in
+        seconds since 1970.
+        """
+        # Failures must commit in the order of their numbers, so that a reader misses none.
+        self._tx.serialize_by(rollout)
+        last = self._tx.read(LAST_FAILED, {"of": rollout}).scalar_one()
+        if failed:
+            row = {
+                "rollout": rollout,
+                "number": last + 1,
+                "newest_at": EPOCH + timedelta(seconds=max(turn.at for turn in failed)),
+                "entries": pack_turns(failed),
+            }
+            self._tx.write(sa.insert(failed_turns), row)
+            last += 1
+        values = {
+            "of": rollout,
+            "after": after,
+            "since": EPOCH + timedelta(seconds=max(0.0, since)),
+        }
+        rows = self._tx.read(FAILED, values) if last > after else ()
+        turns = [turn for row in rows for turn in unpack_turns(row.entries)]
+        return FailedTurns(last, turns)
+
     def forget_keys(self, but: Collection[str]) -> int:
-        """Deletes the key ledgers of all rollouts but these; returns the number of pages."""
-        return self._tx.write(
-            sa.delete(seen_keys).where(seen_keys.c.rollout.not_in(sorted(but)))
+        """Deletes the key ledgers and failures of all rollouts but these; returns the number of
+        rows.
+        """
+        return sum(
+            self._tx.write(sa.delete(table).where(table.c.rollout.not_in(sorted(but))))
+            for table in (seen_keys, failed_turns)
         )
 
     def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:

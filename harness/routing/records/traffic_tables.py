@@ -230,6 +230,8 @@ BLOCK: Final = record(
     sa.UniqueConstraint("rollout", "worker", "sequence", name="uq_block_sent_once"),
     at_least("number", 1),
     at_least("period", 1),
+    at_least("late_of", 0),
+    at_least("windows_known_s", 0),
     sa.CheckConstraint("weight_bps BETWEEN 0 AND 10000", name="weight_bps_range"),
     sa.CheckConstraint(
         "units >= 0 AND canary_units BETWEEN 0 AND units AND missing BETWEEN 0 AND units",
@@ -254,6 +256,18 @@ seen_keys = sa.Table(
     sa.Column("entries", sa.LargeBinary, nullable=False),
     sa.PrimaryKeyConstraint("rollout", "page"),
     sa.CheckConstraint(f"page BETWEEN 0 AND {PAGES - 1}", name="page_range"),
+)
+
+# Failed requests of a rollout's callers, which the routers read when windows are over, packed
+# by `late_outcomes.pack_turns`. Deleted when the rollout has ended.
+failed_turns = sa.Table(
+    "failed_turns",
+    metadata,
+    text("rollout"),
+    count("number"),
+    time("newest_at"),
+    sa.Column("entries", sa.LargeBinary, nullable=False),
+    sa.PrimaryKeyConstraint("rollout", "number"),
 )
 
 # Ids of the stored batches, until the routers get the acknowledgement. The key refuses a batch
