@@ -121,7 +121,7 @@ _LATER_TURNS: Final = OnlineFault(
     turns=3,
 )
 _SILENCE: Final = OnlineFault(
-    "accepts its requests online and sends nothing",
+    "accepts its requests and sends nothing",
     {"kind": "hang"},
     (FailureClass.TIMEOUT,),
 )
