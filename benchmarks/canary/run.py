@@ -125,7 +125,7 @@ def by_scene(rollouts: int, seed: int) -> Iterator[BenchmarkCell]:
         found = [1.0 if one else math.inf for one in harmed]
         yield cell("healthy", case, HEALTHY_CAP, found, FALSE)
     ramped = [
-        default_canary.is_promoted([seed, index]) for index in range(max(5, rollouts // 10))
+        default_canary.is_promoted([seed, index]) for index in range(max(5, rollouts // 20))
     ]
     yield share_cell("healthy", "healthy, passes all steps", 0, ramped, Limits(least=0.95))
 
