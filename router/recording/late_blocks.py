@@ -92,6 +92,11 @@ class LateBlocks:
         return min(part.known_s, ended_s) + SPARE_S
 
     @property
+    def waits(self) -> bool:
+        """Whether late outcomes of a sent block are not known yet."""
+        return any(self._parts.values())
+
+    @property
     def sent_blocks(self) -> Iterable[OpenBlock]:
         """The blocks that were sent, and whose windows are open."""
         return (part.block for part in self._parts[Guardrail.CALLER_ERRORS])
@@ -183,7 +188,8 @@ def build_late(part: LatePart, readings: Sequence[LateReading]) -> ObservationBl
         by_key=by_key,
         never_seen=new,
         late_of=of.sequence,
-        late=ArmSplit(len(part.units), sum(unit.canary for unit in part.units)),
+        late_units=len(part.units),
+        late_canary_units=sum(unit.canary for unit in part.units),
     )
 
 

@@ -88,9 +88,9 @@ class Ledger:
     @property
     def idle(self) -> bool:
         """Whether no unit is open or waits, so that the ledger may be dropped if its
-        rollout has ended. Late outcomes of such a rollout decide nothing.
+        rollout has ended.
         """
-        return not self._open and not self._waiting
+        return not (self._open or self._waiting or self._late_blocks.waits)
 
     def admit(
         self,

@@ -56,11 +56,13 @@ from router.recording.scored_units import (
     SEGMENTS_FROM,
     AnswerFault,
     GuardrailSample,
+    LaterTurn,
     LedgerUnit,
     RequestTraits,
     SampleValues,
 )
 from router.recording.spool import Batch, batch_from_json, batch_to_json
+from tests.support.canary.shared_ledgers import SharedFailures
 from tests.support.canary.outcomes import outcome_of
 from tests.support.sampling import sampled
 from tests.unit.test_gate_combinations import rounded
@@ -196,7 +198,9 @@ class Process:
         name: str,
         drawn: DrawnCanary,
         pages: dict[int, bytes],
+        failures: SharedFailures,
     ) -> None:
+        self._failures = failures
         rule = build_unit_rule(drawn.policy, START, ledger_salt="salt")
         # A worker has it from the routing table.
         self.rule = from_plain(UnitRule, json.loads(json.dumps(to_plain(rule))))
@@ -205,7 +209,7 @@ class Process:
         self.blocks: list[ObservationBlock] = []
         self._drawn = drawn
         self._pages = pages
-        self._units: dict[int, LedgerUnit] = {}
+        self._units: dict[int, LedgerUnit | LaterTurn] = {}
         self._chance = random.Random(name)
 
     def begin(self, number: int, now: float) -> None:
@@ -232,6 +236,11 @@ class Process:
             return
         request = self._drawn.requests[number]
         unit = self._units[number]
+        if isinstance(unit, LaterTurn):
+            if what == "answer":
+                outcome = outcome_of(failed=request.failed)
+                self.ledger.finish(unit, outcome=outcome, now=now)
+            return
         if what == "answer":
             outcome = outcome_of(failed=request.failed)
             self.ledger.finish(
@@ -256,6 +265,7 @@ class Process:
             for block in self.ledger.unclaimed(now, at, final=final):
                 histories = self._claim(self.ledger.claim_of(block))
                 self.ledger.enter_histories(block, histories)
+            self._failures.exchange(self.ledger, now, at, final=final)
         self.blocks += self.ledger.close(now, at) if final else self.ledger.tick(now, at)
 
     def _claim(self, claim: KeyClaim) -> Sequence[KeyHistory]:
@@ -266,7 +276,8 @@ class Process:
 
 def serve(drawn: DrawnCanary, processes: int) -> list[ObservationBlock]:
     pages: dict[int, bytes] = {}
-    crew = [Process(f"w-{n}", drawn, pages) for n in range(processes)]
+    failures = SharedFailures()
+    crew = [Process(f"w-{n}", drawn, pages, failures) for n in range(processes)]
     choose = random.Random(len(drawn.requests))
     of = [choose.choice(crew) for _ in drawn.requests]
     now = 0.0
@@ -339,6 +350,8 @@ def counted(blocks: Sequence[ObservationBlock]) -> Mapping[int, tuple[int, int]]
     units = Counter[int]()
     new = Counter[int]()
     for block in blocks:
+        if block.late_of:
+            continue
         units[block.period] += block.units
         new[block.period] += block.never_seen.units if block.never_seen else 0
     return {period: (units[period], new[period]) for period in units}

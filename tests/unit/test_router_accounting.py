@@ -60,9 +60,9 @@ def ended(*, failed: bool = False) -> CompletedRequest:
 
 
 class Office:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
         self.store = SwitchableStore(snapshot("http://127.0.0.1:1/v1"))
-        self.recorder, self.books = parents_books(folder, self.store)
+        self.recorder, self.books = parents_books(folder, self.store, clock)
         self.live = self.recorder.live_rollouts
         self.accounts: list[WorkerReports] = []
         self.orphaned = 0
@@ -390,7 +390,11 @@ def test_what_a_workers_requests_were_seen_to_do_is_in_the_parents_block(
 
 
 @pytest.mark.req("F3")
-def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(office: Office) -> None:
+def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock()
+    office = Office(tmp_path, clock)
     outcomes: list[FeedbackOutcome | None] = []
 
     async def play() -> None:
@@ -411,12 +415,14 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(office: O
         ):
             opinion = FeedbackBody(request_id, FeedbackVerdict.BAD, "")
             outcomes.append(await worker.forward_feedback(opinion, key))
-        office.close_books()
+        office.recorder.flush()
+        clock.advance(GUARDED.unit_rule.missing_s + 1.0)
         outcomes.append(
             await told.forward_feedback(FeedbackBody("req_w0-2", FeedbackVerdict.BAD, ""), "k")
         )
         for worker in (served, told):
             await worker.aclose()
+        office.close_books()
 
     asyncio.run(play())
 
@@ -427,7 +433,7 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(office: O
         None,
         FeedbackOutcome.LATE,
     ]
-    (block,) = office.store.blocks.values()
+    _, block = office.store.blocks.values()
     assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(2, 2, 1, 1, ArmSplit(1, 1))
 
 

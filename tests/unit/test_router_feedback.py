@@ -108,7 +108,7 @@ async def test_bad_feedback_counts_against_the_canary_as_long_as_other_outcomes(
     world.recorder.flush()
     block, heard = world.kept.blocks.values()
     assert Guardrail.FEEDBACK not in block.counts
-    assert (heard.late_of, heard.units, heard.late) == (block.sequence, 0, (SIZE, SIZE))
+    assert (heard.late_of, heard.units, heard.counted) == (block.sequence, 0, (SIZE, SIZE))
     assert heard.counts[Guardrail.FEEDBACK] == FeedbackTally(SIZE, SIZE, 2, 2, ArmSplit(3, 3))
     series = 'swapgate_feedback_total{arm="canary",label="wrong",route="support",verdict="bad"}'
     assert f"{series} 1.0" in await world.counted()

@@ -233,6 +233,7 @@ def test_a_failed_request_gives_no_credit_to_guardrails_of_answers() -> None:
 
 
 KINDS = st.sampled_from([*OutcomeKind])
+waits = st.floats(0, 1e6)
 REASONS = st.none() | st.sampled_from([*OutcomeReason])
 
 
@@ -242,7 +243,10 @@ REASONS = st.none() | st.sampled_from([*OutcomeReason])
         st.tuples(
             st.booleans(),
             # A unit without an outcome is missing: no end brings `MISSING`.
-            st.none() | st.builds(ExposureOutcome, KINDS, REASONS).filter(MISSING.__ne__),
+            st.none()
+            | st.builds(ExposureOutcome, KINDS, REASONS, first_s=st.none() | waits).filter(
+                MISSING.__ne__
+            ),
         ),
         min_size=1,
         max_size=40,
@@ -330,7 +334,7 @@ def test_feedback_counts_as_long_after_a_quick_answer_as_after_a_slow_one() -> N
     play.now += 2.0
 
     (late,) = play.ledger.tick(play.now, play.at)
-    assert (late.late_of, late.late, late.units) == (block.sequence, (2, 1), 0)
+    assert (late.late_of, late.counted, late.units) == (block.sequence, (2, 1), 0)
     assert late.counts == {Guardrail.FEEDBACK: FeedbackTally(2, 1, 1, 0, ArmSplit(2, 1))}
     check_block(replace(late, number=1))
 
@@ -341,8 +345,10 @@ def test_an_answer_that_never_came_has_no_feedback_and_its_feedback_is_missing()
     play.begin("b")
     heard = play.ask("c")
     assert play.say(heard, bad=False)
-    play.now = CALLERS.missing_s + 61.0
-    first, late = play.ledger.tick(play.now, play.at) + play.ledger.tick(play.now, play.at)
+    play.now = 60.0
+    assert play.ledger.tick(play.now, play.at) == []
+    play.now += CALLERS.missing_s
+    first, late = play.ledger.tick(play.now, play.at)
 
     assert first.missing == 2
     tally = late.counts[Guardrail.FEEDBACK]

@@ -153,7 +153,7 @@ def _has_unknown(block: ObservationBlock, guardrail: Guardrail) -> bool:
     if guardrail is not Guardrail.CALLER_ERRORS:
         return block.unknown_units != NO_SPLIT
     tally = block.counts.get(guardrail)
-    return tally is not None and tally.units != block.late.failures
+    return tally is not None and tally.units != block.counted.failures
 
 
 def pool_returned(

@@ -106,20 +106,27 @@ class ObservationBlock:
     # Ranked units whose value is a lower bound: both arms, canary. For texts only.
     bounds: Mapping[Guardrail, ArmSplit] = field(default_factory=dict)
     # A block of late outcomes has no units of its own. Its counts are about the units of an
-    # earlier block of this worker: late_of is that block's `sequence`, late its units; both
-    # arms, canary.
+    # earlier block of this worker: late_of is that block's `sequence`; late_units of its units
+    # count, late_canary_units of them canary.
     late_of: int = 0
-    late: ArmSplit = NO_SPLIT
+    late_units: int = 0
+    late_canary_units: int = 0
     # How long after closed_at the windows of the block's callers are known, in seconds; 0 if it
     # has none. They come in a block of late outcomes.
     windows_known_s: float = 0.0
 
     @property
+    def counted(self) -> ArmSplit:
+        """Returns the units that the block's counts are about; both arms, canary."""
+        if self.late_of:
+            return ArmSplit(self.late_units, self.late_canary_units)
+        return ArmSplit(self.units, self.canary_units)
+
+    @property
     def is_never_seen(self) -> bool:
         """Tells whether all keys of the block are new to the rollout."""
         new = self.never_seen
-        units = self.late.failures if self.late_of else self.units
-        return self.period == 1 if new is None else new.units == units
+        return self.period == 1 if new is None else new.units == self.counted.failures
 
     @property
     def unknown_units(self) -> ArmSplit:
@@ -225,7 +232,8 @@ class ObservationBlock:
             self,
             units=0 if late else new.units,
             canary_units=0 if late else new.canary_units,
-            late=ArmSplit(new.units, new.canary_units) if late else NO_SPLIT,
+            late_units=new.units if late else 0,
+            late_canary_units=new.canary_units if late else 0,
             failures=new.failures,
             canary_failures=new.canary_failures,
             counts=self.counts if new.counts is None else new.counts,

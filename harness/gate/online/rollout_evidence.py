@@ -445,7 +445,7 @@ def _open_windows(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
         if block.windows_known_s:
             found[block.weight_bps] += block.canary_units
         if (tally := find_windows(block)) is not None:
-            found[block.weight_bps] -= block.late.canary if block.late_of else tally.canary
+            found[block.weight_bps] -= block.counted.canary if block.late_of else tally.canary
     return {weight_bps: number for weight_bps, number in found.items() if number > 0}
 
 

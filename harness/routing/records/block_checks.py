@@ -83,7 +83,7 @@ def _is_part_of_block(block: ObservationBlock, new: NeverSeen | None) -> bool:
     if new is None:
         return True
     part = FailureTally(new.units, new.canary_units, new.failures, new.canary_failures)
-    whole = _whole(block)
+    whole = block.counted
     rest = FailureTally(
         whole.failures - new.units,
         whole.canary - new.canary_units,
@@ -164,13 +164,7 @@ def _is_whole(errors: FailureTally, tally: FailureTally | None) -> bool:
 
 def _is_part(block: ObservationBlock, tally: FailureTally) -> bool:
     """Tells whether a guardrail's tally fits into the block's arms."""
-    whole = _whole(block)
-    return tally.fits and ArmSplit(tally.units, tally.canary).is_part_of(whole)
-
-
-def _whole(block: ObservationBlock) -> ArmSplit:
-    """Returns the units that a block is about; both arms, canary."""
-    return block.late if block.late_of else ArmSplit(block.units, block.canary_units)
+    return tally.fits and ArmSplit(tally.units, tally.canary).is_part_of(block.counted)
 
 
 def _fits_late(block: ObservationBlock) -> bool:
@@ -178,11 +172,14 @@ def _fits_late(block: ObservationBlock) -> bool:
     block.
     """
     if not block.late_of:
-        return block.late == NO_SPLIT and 0.0 <= block.windows_known_s < math.inf
+        return (
+            block.late_units == block.late_canary_units == 0
+            and 0.0 <= block.windows_known_s < math.inf
+        )
     return (
         0 < block.late_of < block.sequence
         and block.units == 0
-        and block.late.is_part_of(block.late)
+        and 0 <= block.late_canary_units <= block.late_units
         and block.windows_known_s == 0.0
         and block.counts.keys() <= _LATE
     )

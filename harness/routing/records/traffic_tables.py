@@ -222,6 +222,8 @@ BLOCK: Final = record(
         nullable=False,
         server_default="1",
     ),
+    *(added_count(column) for column in ("late_of", "late_units", "late_canary_units")),
+    sa.Column("windows_known_s", sa.Double, nullable=False, server_default="0"),
     json_value("counts", nullable=True),
     json_value("ranks", nullable=True),
     json_value("levels", nullable=True),

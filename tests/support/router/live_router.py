@@ -21,9 +21,11 @@ from harness.frame.alerts.alert import Alert
 from harness.frame.errors import StoreUnavailable
 from harness.frame.people.access import OptOut, key_hash
 from harness.frame.people.limits import KeySpend
+from harness.frame.ports import Clock
 from harness.frame.runtime.clock import SystemClock
 from harness.frame.signing.signed_rows import Lineage
 from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.late_outcomes import FailedTurn, FailedTurns
 from harness.gate.online.observation import (
     AskedName,
     KeyClaim,
@@ -115,6 +117,7 @@ class SwitchableStore:
         self.shadows: list[ShadowTally] = []
         self.account_loads: dict[tuple[str, str], AccountLoad] = {}
         self.pages: dict[tuple[str, int], bytes] = {}
+        self.failed_turns: list[tuple[str, FailedTurn]] = []
         self.batches: set[str] = set()
         self._snapshot = snapshot
         self._changed = threading.Event()
@@ -158,6 +161,7 @@ class SwitchableStore:
             observations=SimpleNamespace(
                 append=self._append,
                 claim_keys=self._claim_keys,
+                exchange_failures=self._exchange_failures,
                 begin_batch=self._begin_batch,
                 forget_batches=self.batches.difference_update,
             ),
@@ -221,6 +225,20 @@ class SwitchableStore:
         changed, found = claim_keys(of, claim)
         self.pages |= {(claim.rollout, page): kept for page, kept in changed.items()}
         return found
+
+    def _exchange_failures(
+        self,
+        rollout: str,
+        failed: Sequence[FailedTurn],
+        *,
+        after: int,
+        since: float,
+    ) -> FailedTurns:
+        self.failed_turns += [(rollout, turn) for turn in failed]
+        turns = [
+            turn for of, turn in self.failed_turns[after:] if of == rollout and turn.at >= since
+        ]
+        return FailedTurns(len(self.failed_turns), turns)
 
     def _append(
         self,
@@ -316,12 +334,14 @@ def snapshot(
     )
 
 
-def parents_books(folder: Path, store: SwitchableStore) -> tuple[Recorder, WorkerAggregator]:
+def parents_books(
+    folder: Path, store: SwitchableStore, clock: Clock | None = None
+) -> tuple[Recorder, WorkerAggregator]:
     recorder = Recorder(
         cast("RouterStore", store),
         Spool(folder / "spool.jsonl"),
         worker="parent",
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
     )
     return recorder, WorkerAggregator(recorder)
 

@@ -1,0 +1,99 @@
+"""Does feedback find a candidate that users dislike, whatever the length of its answers
+(statistics.md §2.19)? Seeded.
+
+A user who dislikes an answer says so after a log-normal delay, 60 s in the median for answers
+of the incumbent's length. Longer answers take longer to read: their delays are longer.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import pytest
+
+from harness.gate.online.evidence_paths import combined_path, counts_path
+from harness.gate.online.guardrails import Guardrail, UnitRule
+from harness.gate.online.rollout import build_unit_rule
+from harness.gate.online.rollout_evidence import collect_evidence
+from harness.gate.policy import CanaryPolicy
+from tests.simulation.test_canary_calibration import upto
+from tests.support.canary.conversations import LIMIT, SIZE, tallies
+from tests.support.canary.shared_ledgers import START, SharedLedgers
+from tests.support.sampling import later
+
+pytestmark = pytest.mark.req("F3")
+POLICY: Final = CanaryPolicy()
+RULE: Final = build_unit_rule(POLICY, START)
+DISLIKED: Final = 0.05
+SPREAD: Final = 1.0
+SHARE: Final = 0.25
+EXPOSURES: Final = 12_000
+
+
+def exposures(
+    words: float,
+    times: float,
+    *,
+    seed: Sequence[int],
+    heard_s: float = RULE.missing_s,
+) -> float:
+    """Returns the canary's callers until feedback rolls it back; inf for never.
+
+    words, times: ratios of the candidate's lengths and dislikes to the incumbent's.
+    """
+    rng = np.random.default_rng(seed)
+    callers = round(EXPOSURES / SHARE / SIZE) * SIZE
+    canary = rng.random(callers) < SHARE
+    disliked = rng.random(callers) < np.where(canary, times, 1.0) * DISLIKED
+    delays_s = 60.0 * np.where(canary, words, 1.0) * rng.lognormal(0.0, SPREAD, callers)
+    heard = tallies(canary, disliked & (delays_s < heard_s))
+    path = counts_path(heard, POLICY.tolerated[Guardrail.FEEDBACK], shares=[SHARE] * len(heard))
+    paths = dict.fromkeys(POLICY.tolerated, np.zeros(len(path)))
+    over = np.flatnonzero(combined_path(paths | {Guardrail.FEEDBACK: path}) >= LIMIT)
+    if not len(over):
+        return math.inf
+    return float(canary[: (int(over[0]) + 1) * SIZE].sum())
+
+
+@pytest.mark.parametrize(
+    ("words", "rollouts"),
+    [(1 / 2, 40), (1 / 3, 40), later(1 / 2, 200), later(1 / 3, 200), later(3.0, 200)],
+)
+def test_an_equally_disliked_candidate_with_other_lengths_is_not_rolled_back(
+    words: float, rollouts: int
+) -> None:
+    found = [exposures(words, 1.0, seed=[163, n]) for n in range(rollouts)]
+    assert sum(map(math.isfinite, found)) <= upto(0.05, rollouts)
+
+
+@pytest.mark.parametrize("rollouts", [20, later(200)])
+def test_a_candidate_that_is_twice_as_disliked_and_twice_as_long_is_found(
+    rollouts: int,
+) -> None:
+    found = [exposures(2.0, 2.0, seed=[167, n]) for n in range(rollouts)]
+    assert sum(map(math.isfinite, found)) >= 0.95 * rollouts
+
+
+def test_sixty_seconds_of_feedback_would_blame_short_answers_and_excuse_long_ones() -> None:
+    short = [exposures(1 / 3, 1.0, seed=[173, n], heard_s=60.0) for n in range(10)]
+    long = [exposures(2.0, 2.0, seed=[179, n], heard_s=60.0) for n in range(10)]
+    assert sum(map(math.isfinite, short)) >= 7
+    assert sum(map(math.isfinite, long)) <= 2
+
+
+def test_the_ledger_hears_late_feedback_and_the_canary_is_rolled_back_by_it() -> None:
+    rng = np.random.default_rng(181)
+    play = SharedLedgers(UnitRule(guardrails={Guardrail.FEEDBACK: 1.25}))
+    said = []
+    for caller in range(2_000):
+        canary = bool(rng.random() < SHARE)
+        unit = play.admit(f"{caller}", canary=canary, weight_bps=round(SHARE * 10_000))
+        play.finish(unit)
+        if rng.random() < (0.4 if canary else 0.05):
+            said.append(unit)
+    play.wait(500.0)
+    for unit in said:
+        play.hear(unit, bad=True)
+    play.wait(200.0)
+    assert collect_evidence(play.blocks, POLICY).tripped is Guardrail.FEEDBACK
