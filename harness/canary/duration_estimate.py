@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.canary.decision import describe_shared_key
+from harness.canary.later_turns import describe_later_turns
 from harness.canary.patience import describe_patience
 from harness.canary.split import FLAGD_WORKER, LITELLM_WORKER
 from harness.frame.formatting import (
@@ -135,13 +136,17 @@ def estimate_for_policy(
             return RampPlan(route, policy, None, (), (), words)
         text = f"{seen} {describe_failing_callers(policy)} {words}"
         return RampPlan(route, policy, None, (), decision, text)
-    steps = ramp.plan_ramp(policy, pace)
+    limit_s = known.settings.total_timeout_s if known else 0.0
+    windows_s = policy.window_s + limit_s if policy.window_s else 0.0
+    steps = ramp.plan_ramp(policy, pace, windows_s)
     may_mirror = known is not None and not known.settings.side_effects
     options = explain.ramp_options(steps, may_mirror=may_mirror)
     few = describe_few_callers(policy, pace)
     if few and (options or seen):
         options = (*options, *decision)
     words = explain.ramp_summary(pace, steps)
+    later = describe_later_turns(policy, pace, windows_s)
+    words += f" {later}" if later else ""
     warm_up = explain.describe_warm_up(policy)
     words += f" {warm_up[:1].upper()}{warm_up[1:]}." if warm_up else ""
     first = "" if pace.measured else seen

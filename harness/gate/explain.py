@@ -30,10 +30,12 @@ from harness.gate.guardrail_rows import (
 from harness.gate.online.evidence_paths import guardrail_weights
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.late_outcomes import WindowWait
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import (
     RolloutAction,
+    RolloutFigures,
     missing_duration,
     peak_reached_at,
 )
@@ -124,6 +126,7 @@ def ramp_options(steps: Sequence[StepPlan], *, may_mirror: bool) -> tuple[str, .
 
 
 HOUR: Final = timedelta(hours=1)
+WINDOWS_KNOWN: Final = "the windows of its callers are known"
 # A pace from fewer blocks is a guess.
 MIN_BLOCKS: Final = 3
 
@@ -259,7 +262,8 @@ def _explain(
     if action.signal is RolloutSignal.HARM:
         back = "The incumbent serves all users again."
         return RolloutExplanation(reason, "0 %", back, rows, (), pace, 0.0, "at the next look")
-    needs = _needs(rollout, action, pace, now)
+    windows_s = max((block.windows_known_s for block in blocks), default=0.0)
+    needs = _needs(rollout, action, pace, windows_s, now)
     onward = rollout.policy.steps[rollout.step + 1 :]
     goes = format_bps(onward[0].weight_bps) if onward else "promotion"
     back = _back("the incumbent serves all users again")
@@ -283,13 +287,19 @@ def _needs(
     rollout: Rollout,
     action: RolloutAction,
     pace: float | None,
+    windows_s: float,
     now: datetime,
 ) -> tuple[StepNeed, ...]:
-    """Lists the conditions of the next step; in a pause, a person's decision is the first."""
+    """Lists the conditions of the next step; in a pause, a person's decision is the first.
+
+    windows_s: after which time a caller's window is known; 0 without windows.
+    """
     found = [_exposures(rollout, action, pace)]
     found += _warm_up(rollout, action, pace, now)
     found.append(_ratio(action))
     found += _floors(rollout, now)
+    if windows_s:
+        found.append(_windows(action.figures, found[0], windows_s))
     if rollout.current.certify:
         found.append(_certificate(rollout, action, pace, now))
     if rollout.state is RolloutState.PAUSED:
@@ -380,6 +390,17 @@ def _floors(rollout: Rollout, now: datetime) -> list[StepNeed]:
         eta = (at - now).total_seconds()
     words = missing[:1].lower() + missing[1:] if missing else "the step lasted long enough"
     return [StepNeed("time", words, not missing, float(not missing), eta)]
+
+
+def _windows(figures: RolloutFigures, exposures: StepNeed, windows_s: float) -> StepNeed:
+    """Explains the wait for the windows of the step's callers."""
+    if not exposures.done:
+        eta_s = None if exposures.eta_s is None else exposures.eta_s + windows_s
+        return StepNeed("windows", WINDOWS_KNOWN, done=False, share=0.0, eta_s=eta_s)
+    wait = WindowWait(figures.windows_open, figures.windows_left_s)
+    words = f"{wait.text[:1].lower()}{wait.text[1:]}" or WINDOWS_KNOWN
+    share = 1.0 - wait.callers / figures.min_exposures
+    return StepNeed("windows", words, not wait.callers, share, wait.left_s)
 
 
 def _certificate(

@@ -86,8 +86,10 @@ def guardrail_row(
     limit: the log e of a rollback. guard: counts of the router's guard that stopped the canary.
     """
     row = _evidence_row(evidence, limit, judge)
-    is_guards = guard is not None and evidence.guardrail is Guardrail.ERRORS
-    return _with_guard(row, guard) if is_guards and guard is not None else row
+    if guard is None:
+        return row
+    own = Guardrail.CALLER_ERRORS if guard.window_s else Guardrail.ERRORS
+    return _with_guard(row, guard) if evidence.guardrail is own else row
 
 
 def _with_guard(row: GuardrailRow, guard: GuardCount) -> GuardrailRow:

@@ -65,12 +65,17 @@ class StepPlan:
         return self.cautious_s is not None and self.cautious_s <= self.deadline_s
 
 
-def plan_ramp(policy: CanaryPolicy, pace: TrafficPace) -> tuple[StepPlan, ...]:
-    """Plans each step from its typical start time: evidence restarts each day."""
+def plan_ramp(
+    policy: CanaryPolicy, pace: TrafficPace, windows_s: float = 0.0
+) -> tuple[StepPlan, ...]:
+    """Plans each step from its typical start time: evidence restarts each day.
+
+    windows_s: how long after a caller's first request its window is known, in seconds.
+    """
     plans: list[StepPlan] = []
     spent_s = 0.0
     for step in policy.steps:
-        planned = plan_step(policy, step, pace, spent_s)
+        planned = plan_step(policy, step, pace, spent_s, windows_s)
         plans.append(planned)
         spent_s += planned.typical_s if planned.typical_s is not None else step.deadline_s
     return tuple(plans)
@@ -81,16 +86,18 @@ def plan_step(
     step: CanaryStep,
     pace: TrafficPace,
     began_s: float,
+    windows_s: float,
 ) -> StepPlan:
     """Plans one step. began_s: seconds from the rollout's start to the step's. Ignores evidence
-    of earlier steps, which can only make the plan longer.
+    of earlier steps, which can only make the plan longer. windows_s: see `plan_ramp`.
     """
     per_second = pace.units_per_hour / 3600.0
     share = step.weight_bps / 10_000
     floor = max(step.min_s, step.min_peak_s)
     least = math.inf
     if per_second > 0:
-        least = max(floor, max(1, step.min_exposures) / (share * per_second))
+        reached_s = max(1, step.min_exposures) / (share * per_second)
+        least = max(floor, reached_s + windows_s)
     typical = cautious = least
     exposures: int | None = step.min_exposures
     if step.certify and per_second > 0:

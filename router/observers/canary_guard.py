@@ -133,7 +133,7 @@ class RolloutGuard:
         self.window_classes: Counter[str] = Counter()
         self._window_s = window_s
         self._window_requests = window_requests
-        self._share = -1.0
+        self._share = 0.0
         self._open: dict[int, GuardedCaller] = {}
         self._windows: deque[GuardedCaller] = deque()
 
@@ -148,14 +148,18 @@ class RolloutGuard:
         """Begins a request; returns None if it counts neither as a key's first one nor for its
         window.
         """
-        if share != self._share:
-            # The next step may move a caller to the other model: all windows end now.
+        if share > self._share:
+            # The new step may move a caller to the other model: all windows end now.
             self._share = share
             self._open.clear()
         known = hash(key)
         if known in self._keys:
             caller = self._open.get(known)
-            if caller is None or now_s - caller.since_s >= self._window_s:
+            if (
+                caller is None
+                or caller.canary is not canary
+                or now_s - caller.since_s >= self._window_s
+            ):
                 return None
             caller.requests += 1
             return (caller, False) if caller.requests <= self._window_requests else None
@@ -165,7 +169,9 @@ class RolloutGuard:
         self.exposures += canary
         caller = GuardedCaller(known, canary=canary, share=share, since_s=now_s)
         self._queue.append(caller)
-        if self._window_s and len(self._windows) < MAX_WINDOWS:
+        # A request of an older snapshot has the share of a step that is over.
+        is_newest = share == self._share
+        if self._window_s and is_newest and len(self._windows) < MAX_WINDOWS:
             self._open[known] = caller
             self._windows.append(caller)
         return caller, True

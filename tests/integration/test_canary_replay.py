@@ -14,7 +14,7 @@ from harness.frame.errors import InputError, NotFound, SignatureInvalid
 from harness.frame.plain_data import to_plain
 from harness.frame.signing.audit import AuditEvent
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.online.guardrails import Guardrails
+from harness.gate.online.guardrails import Guardrail, Guardrails
 from harness.gate.online.observation import Segment
 from harness.gate.online.rollout import (
     ActionKind,
@@ -313,6 +313,25 @@ def test_a_canary_that_a_routers_own_guard_stopped_shows_the_errors_that_the_gua
     assert "by a router's guard" not in errors.candidate
     assert errors.says == "harm is shown by the router's own guard"
     assert errors.classes[-1] == guards
+
+
+@pytest.mark.req("F4")
+def test_a_canary_that_later_turns_stopped_shows_the_callers_that_the_guard_counted(
+    world: SmallInstallation,
+) -> None:
+    rollout = opened(world)
+    count = GuardCount(20, 5, 0, log_e=7.0, log_limit=6.0, window_s=600.0)
+    with world.store.write() as tx:
+        Alerts(tx).fold([guard_alert(rollout, tx.now(), count)])
+    world.run_once()
+
+    found = explain_canary(world.context(), "chat").status
+    errors, windows = found.explanation.guardrails[:2]
+    assert errors.candidate == ""
+    assert windows.guardrail is Guardrail.CALLER_ERRORS
+    assert windows.candidate == "25 % (5 of 20, by a router's guard)"
+    ended = found.rollout.ended_because
+    assert "first or later turns within 10 min of 5 of 20 callers" in ended
 
 
 def test_a_rollback_names_the_segment_and_is_decided_again_the_same(

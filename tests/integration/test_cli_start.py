@@ -243,8 +243,9 @@ def test_a_guided_init_makes_a_first_route_and_proposes_a_candidate(empty_folder
     assert "did you mean 'sim'?" in done.stderr
     assert "'sup port'" in done.stderr
     assert "next: run `swapgate serve all`" in done.stderr
-    settings = json.loads(run("route", "show", "support", "--json").stdout)["settings"]
-    assert (settings["policy"], settings["total_timeout_s"]) == ("quick", 10.0)
+    shown = run("route", "show", "support", "--json").stdout
+    assert '"policy": "quick"' in shown
+    assert '"total_timeout_s": 10.0' in shown
     assert not (empty_folder / "swapgate.yaml").read_text().count("\nroutes:")
     there = CliRunner().invoke(program, ["init", "--guided"])
     assert there.exit_code == 2

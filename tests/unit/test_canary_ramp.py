@@ -33,6 +33,14 @@ def test_a_step_takes_its_exposures_at_its_share_of_the_traffic() -> None:
     assert all(step.in_time for step in steps)
 
 
+def test_a_step_takes_its_exposures_and_the_windows_of_their_callers() -> None:
+    without = ramp.plan_ramp(POLICY, pace(4000))
+    steps = ramp.plan_ramp(POLICY, pace(4000), 720.0)
+
+    assert steps[0].typical_s == (without[0].typical_s or 0.0) + 720.0
+    assert steps[1].cautious_s == (without[1].cautious_s or 0.0) + 720.0
+
+
 def test_a_floor_of_time_is_in_the_plan() -> None:
     long = replace(POLICY, steps=(CanaryStep(100, 1, min_s=86_400.0),))
 
@@ -152,7 +160,7 @@ def test_a_plan_says_what_few_callers_can_show(quiet: TrafficPace, said: str) ->
     assert said in told
     assert bool(told) == bool(said)
     few = quiet.units_per_hour < 50 / 24
-    assert ("4 callers in the canary, all of whose" in told) == few
+    assert ("5 callers in the canary, all of whose" in told) == few
 
 
 MONDAY = datetime(2026, 11, 16, tzinfo=UTC)

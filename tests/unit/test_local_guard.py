@@ -323,9 +323,20 @@ def test_another_share_ends_all_windows_and_keeps_the_failures_before_it(
     assert guarded.request("healthy", canary=canary) is None
     guarded.share = 0.01
     assert guarded.request("healthy", canary=canary) is None
+    # Another request of the older snapshot begins no window.
+    guarded.begin("late", canary=canary)
+    assert guarded.request("late", canary=canary) is None
 
     guarded.guard.read(WINDOW_S + LONGEST_S + SPARE_S)
     assert guarded.guard.window_evidence.failures == 1
+
+
+def test_a_later_request_that_the_other_model_serves_does_not_count() -> None:
+    guarded = GuardedRollout(WINDOW_S)
+    guarded.begin("ann", canary=False)
+
+    assert guarded.request("ann", canary=True) is None
+    assert guarded.request("ann", canary=False) is not None
 
 
 def test_callers_who_come_while_too_many_windows_are_open_have_no_window(

@@ -10,10 +10,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import accumulate
 from struct import Struct
 from typing import Final, NamedTuple
 
-from harness.frame.formatting import add_seconds, format_number
+from harness.frame.formatting import add_seconds, format_number, format_span
 from harness.gate.online.guardrails import ArmSplit, Guardrail, WindowTally
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.policy import CanaryPolicy
@@ -55,6 +56,51 @@ def enter_lost_windows(
                 due[block.worker, block.sequence] = add_seconds(block.closed_at, known_s), block
         found.append(kept)
     return found
+
+
+class WindowWait(NamedTuple):
+    """How many callers with a known window a step lacks, and when they should be known.
+
+    left_s: in seconds from now; 0 if the routers are late.
+    """
+
+    callers: int = 0
+    left_s: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """Describes the wait; empty without one."""
+        if not self.callers:
+            return ""
+        left = "the routers report them next"
+        if self.left_s > 0.0:
+            left = f"{format_span(math.ceil(self.left_s))} are left"
+        return f"The step waits until the windows of its callers are known: {left}"
+
+
+NO_WAIT: Final = WindowWait()
+
+
+def await_windows(
+    blocks: Iterable[ObservationBlock],
+    weight_bps: int,
+    wanted: int,
+    known: int,
+    now: datetime,
+) -> WindowWait:
+    """Returns the wait for the windows of `wanted` canary callers at a share.
+
+    known: how many of them are known. blocks: of the whole rollout, with enough callers.
+    """
+    ends = sorted(
+        (add_seconds(block.closed_at, block.windows_known_s), block.canary_units)
+        for block in blocks
+        if block.weight_bps == weight_bps and not block.late_of
+    )
+    callers = accumulate(units for _, units in ends)
+    due = [at for (at, _), number in zip(ends, callers, strict=True) if number >= wanted]
+    left_s = (due[0] - now).total_seconds() if due else 0.0
+    return WindowWait(wanted - max(0, known), max(0.0, left_s))
 
 
 def _with_lost(

@@ -24,6 +24,7 @@ from harness.frame.plain_data import ShownAsJson, to_plain
 from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.guardrails import NO_SPLIT, ArmSplit, Guardrail
+from harness.gate.online.late_outcomes import NO_WAIT, WindowWait, await_windows
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import (
     ActionKind,
@@ -95,6 +96,10 @@ class RolloutFigures(ShownAsJson):
     uncounted: Mapping[str, ArmSplit] = field(default_factory=dict)
     served: Mapping[str, ArmSplit] = field(default_factory=dict)
     assigned: ArmSplit = NO_SPLIT
+    # How many callers with a known window the step still lacks, and the seconds until enough
+    # windows should be known.
+    windows_open: int = 0
+    windows_left_s: float = 0.0
 
     @property
     def segment(self) -> SegmentHarm | None:
@@ -141,6 +146,9 @@ class RolloutFigures(ShownAsJson):
             figures["uncounted"] = _arms_by_key(self.uncounted)
         if self.served:
             figures["served"] = _arms_by_key(self.served)
+        if self.windows_open:
+            figures["windows_open"] = self.windows_open
+            figures["windows_left_s"] = self.windows_left_s
         return figures
 
 
@@ -165,6 +173,8 @@ _CONVERTED = {
     "uncounted",
     "served",
     "assigned",
+    "windows_open",
+    "windows_left_s",
 }
 
 _PLAIN = tuple(f.name for f in fields(RolloutFigures) if f.name not in _CONVERTED)
@@ -281,6 +291,7 @@ class _View:
     blocks: Sequence[ObservationBlock]
     now: datetime
     last_block: int
+    windows: WindowWait
 
 
 def decide_action(
@@ -297,11 +308,16 @@ def decide_action(
     step = rollout.current
     tripped = evidence.block
     deadline = add_seconds(rollout.step_started_at, step.deadline_s)
+    exposures = evidence.exposures_by_weight.get(step.weight_bps, 0)
+    wanted = max(1, step.min_exposures)
+    known = exposures - evidence.open_windows.get(step.weight_bps, 0)
+    # A step without its exposures waits for them, and not for windows.
+    lacks = exposures < wanted or known >= wanted
     view = _View(
         rollout=rollout,
         evidence=evidence,
-        step_exposures=evidence.exposures_by_weight.get(step.weight_bps, 0),
-        wanted=max(1, step.min_exposures),
+        step_exposures=exposures,
+        wanted=wanted,
         # The largest value since the step began or a person resumed, so that an alarm stays.
         log_srm=worst_log_srm(blocks, rollout.step_started_at),
         late=now >= deadline,
@@ -309,6 +325,9 @@ def decide_action(
         blocks=blocks,
         now=now,
         last_block=blocks[-1].number if blocks else 0,
+        windows=NO_WAIT
+        if lacks
+        else await_windows(blocks, step.weight_bps, wanted, known, now),
     )
     kind, signal, reason = _choose(view)
     return RolloutAction(
@@ -411,19 +430,17 @@ def _open_condition(view: _View) -> str:
     if view.step_exposures < view.wanted:
         missing = f"{view.step_exposures:,} of {view.wanted:,} canary exposures can be read"
         return f"{missing} at {_share(view)}{_uncountable(view)}"
-    known = view.step_exposures - view.evidence.open_windows.get(step.weight_bps, 0)
-    if known < view.wanted:
-        return (
-            f"The windows of {max(0, known):,} of {view.wanted:,} callers of the step are over "
-            f"({rollout.policy.window_s:g} s from a caller's first request, and the route's "
-            "time limit)"
-        )
     if view.log_srm >= ALARM_LOG_E:
         return "The canary's share of traffic is not the planned share: see routing"
     missing = missing_duration(step, rollout.policy.peak, began, view.now)
     if not missing and view.evidence.slow_in_warm_up:
         missing = "The canary is slow in its warm-up: later times decide"
-    missing = missing or _missing_outcomes(view) or not_sent_reason(rollout, view.blocks)
+    missing = (
+        missing
+        or view.windows.text
+        or _missing_outcomes(view)
+        or not_sent_reason(rollout, view.blocks)
+    )
     if not missing and step.certify:
         missing = counted_reason(view.evidence) or _missing_certificate(view)
     # These read all blocks again, so they come last.
@@ -544,6 +561,8 @@ def _figures(view: _View) -> RolloutFigures:
         uncounted=canary_evidence.uncounted,
         served=canary_evidence.served,
         assigned=canary_evidence.assigned,
+        windows_open=view.windows.callers,
+        windows_left_s=view.windows.left_s,
     )
 
 

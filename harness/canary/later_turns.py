@@ -1,0 +1,125 @@
+"""Describes before a canary which harm at later turns it can show.
+
+A caller's requests within `window_s` of the first one count together, in one window. Harm at a
+later turn shows only in callers who reach this turn. `find_visible_share` computes the smallest
+share of such callers at which the canary is rolled back, with the functions that decide.
+"""
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final
+
+from harness.frame.formatting import format_percent, format_quantity, format_span
+from harness.gate.online.evidence_paths import counts_path, guardrail_weights
+from harness.gate.online.guardrails import WINDOW_REQUESTS, FailureTally, Guardrail
+from harness.gate.online.rollout_evidence import CARRIED_SHARE
+from harness.gate.policy import CanaryPolicy
+from harness.gate.ramp import LOWEST_RATE, TrafficPace, block_size
+from harness.routing.table import BUCKETS
+
+# Shares of callers who reach a later turn.
+SHARES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+FEW_REACH: Final = 0.2
+
+
+def describe_later_turns(
+    policy: CanaryPolicy,
+    pace: TrafficPace,
+    windows_s: float,
+) -> str:
+    """Describes which harm at later turns a canary shows, and how long its steps wait for it.
+
+    windows_s: how long after a caller's first request its window is known. Returns an empty
+    text for a policy without windows.
+    """
+    if not policy.window_s:
+        return ""
+    span = format_span(policy.window_s)
+    words = (
+        f"The canary also counts later turns, for {span} after a caller's first request, and "
+        f"each step waits {format_span(windows_s)} for the last turns of its callers."
+    )
+    rate = window_rate(pace)
+    share = find_visible_share(policy, rate)
+    if share is None:
+        return f"{words} It is too short to show a candidate that always fails at a later turn."
+    words += (
+        " It shows a candidate that always fails at a later turn if at least "
+        f"{format_percent(share)} of the callers reach this turn"
+    )
+    every = count_callers(policy, 1.0, rate)
+    few = count_callers(policy, FEW_REACH, rate)
+    if every is not None:
+        words += f": after about {format_quantity(every, 'canary caller')} if all reach it"
+        words += "" if few is None else f", after {few:,} if {format_percent(FEW_REACH)} do"
+    return f"{words}."
+
+
+def window_rate(pace: TrafficPace) -> float:
+    """Returns the share of the incumbent's callers with a failure in their window, if a
+    caller's requests fail independently.
+    """
+    requests = pace.requests_per_hour / pace.units_per_hour if pace.measured else 1.0
+    number = min(float(WINDOW_REQUESTS), max(1.0, requests))
+    return 1.0 - float((1.0 - max(pace.failure_rate, LOWEST_RATE)) ** number)
+
+
+def find_visible_share(policy: CanaryPolicy, rate: float) -> float | None:
+    """Returns the smallest of SHARES of callers who reach a later turn at which a candidate
+    that always fails there is rolled back; None if no share is enough. rate: see `window_rate`.
+    """
+    return next(
+        (share for share in SHARES if count_callers(policy, share, rate) is not None), None
+    )
+
+
+def count_callers(policy: CanaryPolicy, share: float, rate: float) -> int | None:
+    """Counts the canary's callers until a rollback, if a share of them reaches a later turn and
+    fails there; None if the steps' minimum of exposures is not enough.
+
+    Assumes that each block has the expected number of failures.
+    """
+    steps = tuple((step.weight_bps, max(1, step.min_exposures)) for step in policy.steps)
+    sizes = tuple((*block_size(policy, bps), bps, wanted) for bps, wanted in steps)
+    weight = guardrail_weights(policy.tolerated)[Guardrail.CALLER_ERRORS]
+    limit = -math.log(policy.alpha * CARRIED_SHARE * weight)
+    return _count(sizes, policy.rho, limit, share, round(rate, 4))
+
+
+@lru_cache(maxsize=256)
+def _count(
+    steps: tuple[tuple[int, int, int, int], ...],
+    rho: float,
+    limit: float,
+    share: float,
+    rate: float,
+) -> int | None:
+    """Counts as `count_callers`. steps: the units and canary units of a block, the canary's
+    share in basis points, and the exposures of each step.
+    """
+    tallies = list(_expected(steps, rate, rate + share * (1.0 - rate)))
+    shares = [bps / BUCKETS for _, bps in tallies]
+    path = counts_path([tally for tally, _ in tallies], rho, shares=shares)
+    over = path >= limit
+    if not over.any():
+        return None
+    return sum(tally.canary for tally, _ in tallies[: int(over.argmax()) + 1])
+
+
+def _expected(
+    steps: tuple[tuple[int, int, int, int], ...],
+    control_rate: float,
+    canary_rate: float,
+) -> Iterator[tuple[FailureTally, int]]:
+    """Yields each block's expected failures, and the canary's share in basis points."""
+    control = canary = 0.0
+    for size, canary_units, bps, wanted in steps:
+        for _ in range(math.ceil(wanted / canary_units)):
+            control += (size - canary_units) * control_rate
+            canary += canary_units * canary_rate
+            # A failure counts once its expected number is whole; the rest carries over.
+            failed, harmed = int(control), int(canary + 1e-9)
+            control -= failed
+            canary -= harmed
+            yield FailureTally(size, canary_units, failed + harmed, harmed), bps
