@@ -104,6 +104,11 @@ class ChatRequest(BaseModel):
         return prompts[-1] if prompts else self.texts[-1]
 
     @property
+    def turn(self) -> int:
+        """The number of the user's messages: 1 for the first turn of a conversation."""
+        return max(1, sum(message.role == "user" for message in self.messages))
+
+    @property
     def system(self) -> str:
         ours = (m.text for m in self.messages if m.role in ("system", "developer"))
         return "\n".join(ours)

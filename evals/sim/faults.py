@@ -80,6 +80,7 @@ class Fault:
     after_chunks: Annotated[int, Field(ge=0)] = 0
     role_first: bool = False  # send a ping and the role chunk before the fault
     until_count: Annotated[int, Field(ge=0)] | None = None  # the number of hits
+    from_turn: Annotated[int, Field(ge=1)] = 1  # the conversation's first turn with the fault
     variant: Literal["text", "nan", "nested", "no_choices"] = "text"
 
     @property
@@ -110,10 +111,14 @@ class FaultBook:
         for name in [*self._faults] if model is None else [model]:
             self._faults.pop(name, None)
 
-    def draw(self, model: str) -> Fault | None:
-        """Returns the fault for this request, if any. The share is exact to one request."""
+    def draw(self, model: str, turn: int = 1) -> Fault | None:
+        """Returns the fault for this request, if any. The share is exact to one request.
+
+        turn: the place of the request in its conversation, from 1 on.
+        """
         name = model if model in self._faults else "*"
-        if (fault := self._faults.get(name)) is None:
+        fault = self._faults.get(name)
+        if fault is None or turn < fault.from_turn:
             return None
         seen, hit = self._counts[name]
         tiny = 1e-9  # 0.29 * 100 is a little less than 29

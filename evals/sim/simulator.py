@@ -127,14 +127,14 @@ class Simulator:
                 tokens,
             )
 
-        await self._serve(exchange, dialect, name, written)
+        await self._serve(exchange, dialect, (name, request.turn), written)
 
     async def embed(self, exchange: HttpExchange) -> None:
         """Answers embeddings, the same for all models. Raises Refused, ClientDisconnect."""
         data = chat_completions.decoded(await exchange.body())
         name = chat_completions.model_name(data)
         body = embeddings_body(data, model=self.model(name).profile.serves or name)
-        await self._serve(exchange, CHAT, name, lambda: Written([encoded(body)]))
+        await self._serve(exchange, CHAT, (name, 1), lambda: Written([encoded(body)]))
 
     def model(self, name: str) -> SimulatedModel:
         if name not in self.models:
@@ -145,13 +145,17 @@ class Simulator:
         self,
         exchange: HttpExchange,
         dialect: EndpointDialect,
-        name: str,
+        asked: tuple[str, int],
         written: Callable[[], Written],
     ) -> None:
-        """Counts the request, and sends its answer or its fault. Raises ClientDisconnect."""
+        """Counts the request, and sends its answer or its fault. Raises ClientDisconnect.
+
+        asked: the model's name, and the conversation's turn.
+        """
+        name, turn = asked
         stats = self.stats.setdefault(name, Stats())
         stats.requests += 1
-        if fault := self.faults.draw(name):
+        if fault := self.faults.draw(name, turn):
             stats.faults[fault.kind] += 1
         try:
             if fault and await replace_answer(exchange, fault, name, dialect):

@@ -62,7 +62,7 @@ from harness.routing.route_changes import (
     StartCanary,
     TableChange,
 )
-from harness.routing.table import Handover
+from harness.routing.table import Canary, Handover
 
 # The end of a proposal by the signal that ends its rollout; other signals cancel it.
 _PROPOSAL_ENDS = {
@@ -124,7 +124,7 @@ def open_canary(
             usual_s=evaluation.find_usual_seconds(tx, proposal),
             total_timeout_s=route.settings.total_timeout_s,
         ),
-        handover=_handover(rollout, 0),
+        handover=_handover(rollout),
     )
     Routing(tx).commit(
         change,
@@ -151,11 +151,17 @@ def _guard_cost(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
     )
 
 
-def _handover(rollout: Rollout, settled_bps: int) -> Handover | None:
-    """Returns until when open conversations keep their model. settled_bps: the old share."""
+def _handover(rollout: Rollout, before: Canary | None = None) -> Handover | None:
+    """Returns until when running conversations keep their model.
+
+    rollout: at its new step. before: the route's canary at the step before, if there was one.
+    """
     lasts_s = rollout.policy.handover_s
-    until_s = rollout.step_started_at.timestamp() + lasts_s
-    return Handover(until_s, settled_bps) if lasts_s else None
+    if not lasts_s:
+        return None
+    began_s = rollout.step_started_at.timestamp()
+    settled_bps = before.find_settled_bps(began_s) if before else 0
+    return Handover(began_s + lasts_s, settled_bps)
 
 
 def find_live(tx: Transaction, route: str) -> Rollout:
@@ -262,11 +268,12 @@ class CanaryMachine:
         """Applies a signal that neither ends nor promotes. A new step commits a new share."""
         after = self._after(move)
         if after.step != self._rollout.step:
+            before = routes.require_route(self._tx, after.route).canary
             raised = RaiseWeight(
                 after.route,
                 after.id,
                 after.current.weight_bps,
-                _handover(after, self._rollout.current.weight_bps),
+                _handover(after, before),
             )
             self._commit(raised, move)
         saved = Rollouts(self._tx).save(after)

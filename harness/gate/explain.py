@@ -202,7 +202,7 @@ def _judged_by(policy: CanaryPolicy) -> str:
     if policy.handover_s:
         words += (
             f"; for {format_span(policy.handover_s)} after each new share, a conversation "
-            "that has begun stays with the incumbent and counts for neither model"
+            "that began before it keeps its model and counts for neither model"
         )
     return words
 

@@ -237,8 +237,9 @@ ROUTE_TIMEOUTS: Final = ("first_token_timeout_s", "first_byte_timeout_s")
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """Keeps conversations at the incumbent that began before a step. settled_bps: the
-    canary's share before the step.
+    """Keeps conversations at the incumbent that began before a step.
+
+    settled_bps: the canary's share that is past its handover.
     """
 
     until_s: float  # seconds since 1970 UTC
@@ -266,6 +267,16 @@ class Canary:
     def is_candidate(self, arm: Arm) -> bool:
         """Tells whether requests in this arm go to the candidate."""
         return arm is (Arm.INCUMBENT if self.control else Arm.CANARY)
+
+    def find_settled_bps(self, now_s: float) -> int:
+        """Finds the share whose callers all went to the canary's target before `now_s`.
+
+        now_s: seconds since 1970 UTC. During a handover, this is the share before it.
+        """
+        handover = self.handover
+        if handover is not None and now_s < handover.until_s:
+            return handover.settled_bps
+        return self.weight_bps
 
 
 @dataclass(frozen=True, slots=True)

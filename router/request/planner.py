@@ -46,7 +46,7 @@ _RESPONSES: Final = Endpoint.RESPONSES
 class HandedOver(NamedTuple):
     """A request's arm.
 
-    scored: False for a conversation that began before the canary, see `Handovers.place`.
+    scored: False for a conversation that began before the step, see `Handovers.place`.
     """
 
     arm: Arm
@@ -77,28 +77,33 @@ class Handovers:
         key: the sticky key. drawn: the arm that the key draws.
         template: how many of the user's first messages belong to a shared template.
 
-        A key that the canary had before the step keeps its arm. So does a conversation that
-        begins now, and one whose beginning this rollout saw. Another running conversation
-        in the canary's share is not scored, and goes to the candidate only if the candidate
-        signed a part of it. In the incumbent's share it is not scored at the first step.
+        During a handover, a running conversation counts only if it began at this step, in both
+        arms alike. If only one arm left conversations out, the arms' shares would differ, and
+        a model with a low rate of failures in running conversations would look better.
+
+        A running conversation goes to the candidate only if it can have begun there: the key
+        was in the canary's settled share, this machine marked the beginning, or the candidate
+        signed a part. All others stay with the incumbent.
         """
         canary = route.route.canary
         handover = canary.handover if canary is not None else None
         if canary is None or handover is None or self._now_s() >= handover.until_s:
             return HandedOver(drawn)
-        if hash_bucket(key, salt=canary.salt) < handover.settled_bps:
-            return HandedOver(drawn)
-        begun = f"{canary.rollout}:{key}"
+        at_this_step = f"{canary.rollout}:{canary.weight_bps}:{key}"
+        at_candidate = f"{canary.rollout}:{_CANARY}:{key}"
         if not is_under_way(request, template):
-            self._begun.add(begun)
+            self._begun.add(at_this_step)
+            if drawn is _CANARY:
+                self._begun.add(at_candidate)
             return HandedOver(drawn)
-        if self._begun.has(begun):
+        if self._begun.has(at_this_step):
             return HandedOver(drawn)
-        if drawn is not _CANARY:
-            # At the first step, running conversations do not count for the incumbent either, so
-            # that both arms have only new conversations.
-            return HandedOver(drawn, scored=handover.settled_bps > 0)
-        is_candidates = is_made_by(request.text, route.upstreams[canary.target].maker)
+        is_settled = hash_bucket(key, salt=canary.salt) < handover.settled_bps
+        if drawn is not _CANARY or is_settled:
+            return HandedOver(drawn, scored=False)
+        is_candidates = self._begun.has(at_candidate) or is_made_by(
+            request.text, route.upstreams[canary.target].maker
+        )
         return HandedOver(_CANARY if is_candidates else _INCUMBENT, scored=False)
 
 

@@ -70,6 +70,15 @@ def test_until_count_and_delete_end_a_fault(http: httpx.Client) -> None:
     assert chat(http).text.startswith("{")
 
 
+def test_a_fault_of_later_turns_leaves_the_first_turn_alone(http: httpx.Client) -> None:
+    set_fault(http, "status", from_turn=2, status=400)
+    said = {"role": "assistant", "content": "hello"}
+    first = PROMPT["messages"]
+    assert chat(http).status_code == 200
+    assert chat(http, messages=[*first, said]).status_code == 200
+    assert chat(http, messages=[*first, said, *first]).status_code == 400
+
+
 @pytest.mark.req("F6", "F7")
 def test_the_model_behind_an_alias_changes_openly_or_in_silence(http: httpx.Client) -> None:
     name = "sim-equal"

@@ -131,10 +131,10 @@ def test_an_incident_of_both_arms_is_no_error_of_the_canary() -> None:
 @pytest.mark.parametrize(
     ("rate", "cap", "rollouts", "limits"),
     [
-        (0.20, 80, 240, (14, 50)),
-        (1.0, 80, 60, (2, 3)),
-        later(0.05, 1500, 500, (110, 310)),
-        later(0.20, 300, 1000, (12, 34)),
+        (0.20, 80, 240, (17, 55)),
+        (1.0, 80, 60, (3, 5)),
+        later(0.05, 1500, 500, (130, 370)),
+        later(0.20, 300, 1000, (15, 42)),
     ],
 )
 def test_failures_are_rolled_back_by_default_as_soon_as_the_benchmark_asks(

@@ -7,12 +7,13 @@ import pytest
 
 from harness.gate.online.guardrails import ArmSplit, Guardrail, UnitRule
 from harness.providers.models.capabilities import Endpoint
-from harness.routing.table import Arm, Handover, Snapshot, choose_arm
+from harness.routing.table import Arm, Canary, Handover, Snapshot, choose_arm
 from router.conversation.intake import mark_piece
 from router.frame.body import read_request
 from router.recording.shared_files import SharedMarks
-from router.request.planner import is_under_way
+from router.request.planner import HandedOver, Handovers, is_under_way
 from router.upstream.transport import UpstreamRequest
+from tests.support.canary.handed_over_traffic import at_step, keys_between, place
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion
@@ -138,6 +139,40 @@ async def test_a_larger_share_leaves_with_the_candidate_who_was_there_before(
 ) -> None:
     door = Door(tmp_path, first=opened(settled_bps=9_999))
     assert await model(door, "was there", ASKED, SAID) == CANDIDATE
+
+
+async def test_a_conversation_that_began_before_the_step_counts_for_neither_arm(
+    tmp_path: Path,
+) -> None:
+    first = opened(settled_bps=5_000)
+    route = first.table.routes["support"]
+    assert route.canary is not None
+    canary = replace(route.canary, weight_bps=7_500)
+    routes = {**first.table.routes, "support": replace(route, canary=canary)}
+    door = Door(tmp_path, first=replace(first, table=replace(first.table, routes=routes)))
+
+    served = {await model(door, f"old-{n}", ASKED, SAID) for n in range(40)}
+    assert served == {INCUMBENT, CANDIDATE}
+    assert counted(door) == 0
+
+
+@pytest.mark.parametrize(
+    ("since_step_s", "settled_bps"),
+    [(LASTS_S - 1.0, 100), (LASTS_S, 500)],
+)
+def test_a_share_is_settled_once_its_handover_is_over(
+    since_step_s: float, settled_bps: int
+) -> None:
+    canary = Canary("t", 500, "salt", "r-1", handover=Handover(LASTS_S, 100))
+    assert canary.find_settled_bps(since_step_s) == settled_bps
+
+
+def test_what_the_candidate_began_stays_with_it_over_a_step_within_the_handover() -> None:
+    handovers = Handovers(lambda: 0.0, SharedMarks(b"secret"))
+    key = next(keys_between(0, 100))
+    place(handovers, at_step(0, 100), key, under_way=False)
+    later = place(handovers, at_step(0, 500), key, under_way=True)
+    assert later == HandedOver(Arm.CANARY, scored=False)
 
 
 @pytest.mark.parametrize(

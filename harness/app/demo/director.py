@@ -54,7 +54,7 @@ from harness.routing.proposal import ProposalPhase
 
 QUIET_RPS = 8.0
 BUSY_RPS = 220.0
-FAILING_RPS = 80.0
+FAILING_USERS_PER_S = 80.0
 SDK_RPS = 14.0
 # A slow machine needs some minutes; after this time the demo gives up.
 LONGEST_S = 1200.0
@@ -277,8 +277,10 @@ class DemoShow:
         self.say(f"{name} is {proposal.phase_text}{after}")
 
     def _canary_opened(self, story: Scenario) -> None:
-        self.traffic.rates[story.route] = FAILING_RPS if story.fault else BUSY_RPS
+        self.traffic.rates[story.route] = BUSY_RPS
         if story.fault is not None:
+            self.traffic.turns[story.route] = story.fault.turns
+            self.traffic.rates[story.route] = FAILING_USERS_PER_S * story.fault.turns
             model = story.candidate.partition("/")[2]
             self._switch("PUT", f"faults/{model}", story.fault.switch)
             self.say(f"{model} now {story.fault.words}")
@@ -358,7 +360,8 @@ class DemoShow:
         named = [failure for failure in fault.failures if failure in because]
         reason = f"the reason names {' and '.join(named) or 'another failure'}"
         words = found.describe(comparison.candidate.name, comparison.incumbent.name)
-        return good and bool(named) and found.all_rescued, f"{text}; {reason}. {words}"
+        seen = f"Online it {fault.words}"
+        return good and bool(named) and found.all_rescued, f"{text}; {reason}. {seen}. {words}"
 
     @property
     def _began(self) -> datetime:

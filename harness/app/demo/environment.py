@@ -105,21 +105,25 @@ class OnlineFault:
     words: str  # completes "MODEL now …"
     switch: Mapping[str, object]  # the simulator's fault switch
     failures: Sequence[str]  # the rollback's reason must name at least one of them
+    turns: int = 1  # requests of each of the route's users
 
 
-# The provider answers half of the model's requests with errors.
-_ERRORS: Final = OnlineFault(
-    "fails 50 % of its requests online",
+# The provider takes no conversation with an earlier answer. An eval asks one question an item,
+# so it cannot see this. A refusal opens no circuit, so first turns stay fine.
+_LATER_TURNS: Final = OnlineFault(
+    "answers the first turn of each user, and refuses all later turns",
     {
         "kind": "status",
-        "status": 500,
-        "rate": 0.5,
+        "status": 400,
+        "code": "invalid_conversation",
+        "message": "A conversation of this model ends with its first answer.",
+        "from_turn": 2,
     },
-    # The router repeats a request. So the circuit may open before a request fails.
-    (FailureClass.SERVER, "circuit open"),
+    ("later",),
+    turns=3,
 )
 _SILENCE: Final = OnlineFault(
-    "accepts its requests online and sends nothing",
+    "accepts its requests and sends nothing",
     {"kind": "hang"},
     (FailureClass.TIMEOUT,),
 )
@@ -147,7 +151,7 @@ def build_scenarios(*, swap: bool) -> tuple[Scenario, ...]:
             "chat-email",
             FRAGILE,
             ProposalPhase.ROLLED_BACK,
-            fault=_ERRORS,
+            fault=_LATER_TURNS,
         ),
         Scenario(
             IMPATIENT_ROUTE,

@@ -51,9 +51,9 @@ class RescuedCallers:
     def describe(self, candidate: str, incumbent: str) -> str:
         wait = format_latency(self.wait_s)
         return (
-            f"{candidate} failed {format_quantity(self.failing, 'caller')}; {incumbent} "
+            f"{candidate} failed {format_quantity(self.failing, 'request')}; {incumbent} "
             f"answered {self.rescued:,} of them, after {wait} in the median; "
-            f"{self.unanswered:,} got an error"
+            f"{format_quantity(self.unanswered, 'caller')} got an error"
         )
 
 

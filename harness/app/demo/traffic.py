@@ -44,9 +44,13 @@ QUESTIONS = (
     "I was charged twice this month.",
     "The page stays blank after I log in.",
 )
-# Sends a user's request to a route. Arguments: the route's name and the request's number.
-# Returns the answer's text. Raises the client's error.
-Ask = Callable[[str, int], Awaitable[str]]
+# A user's pause between an answer and the next question.
+PAUSE_S = 1.0
+# A conversation so far: questions and answers in turn, the newest question last.
+Messages = Sequence[Mapping[str, str]]
+# Sends a user's request to a route. Arguments: the route's name, the user's number and the
+# conversation. Returns the answer's text. Raises the client's error.
+Ask = Callable[[str, int, Messages], Awaitable[str]]
 
 
 @dataclass
@@ -75,6 +79,16 @@ class TrafficCounts:
             self.failures.append(f"{client} on {route}: {why}")
 
 
+@dataclass(frozen=True, slots=True)
+class DemoUser:
+    """A simulated user. free: admits so many requests of its client at once."""
+
+    client: str
+    route: str
+    number: int
+    free: asyncio.Semaphore
+
+
 @dataclass
 class DemoTraffic:
     """Sends requests from a thread of its own, at the rates of the routes."""
@@ -83,6 +97,8 @@ class DemoTraffic:
     key: str
     # Requests per second, by route; callers may change it while the traffic runs.
     rates: dict[str, float]
+    # Requests of each user, by route; 1 for a route that is not here.
+    turns: dict[str, int] = field(default_factory=dict)
     tally: TrafficCounts = field(default_factory=TrafficCounts)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -123,22 +139,20 @@ class DemoTraffic:
                 free: asyncio.Semaphore,
                 share: float = 0.0,
             ) -> None:
-                """Sends each request as a new user (open loop), by default at the
-                route's rate. Catches up with at most half a second.
+                """Lets new users begin (open loop), by default at the route's rate of
+                requests. Catches up with at most half a second.
                 """
                 due = time.monotonic()
                 for number in itertools.count():
-                    due = max(
-                        due + 1 / (share or self.rates[route]),
-                        time.monotonic() - 0.5,
-                    )
+                    per_s = (share or self.rates[route]) / self.turns.get(route, 1)
+                    due = max(due + 1 / per_s, time.monotonic() - 0.5)
                     if (wait_s := due - time.monotonic()) > 0:
                         await asyncio.sleep(wait_s)
                     await free.acquire()
                     if self._stop.is_set():
                         return
-                    task = tasks.create_task(self._one(name, route, ask(route, number)))
-                    task.add_done_callback(lambda _: free.release())
+                    user = DemoUser(name, route, number, free)
+                    tasks.create_task(self._talk(user, ask))
 
             most = asyncio.Semaphore(MOST_IN_FLIGHT)
             for route in self.rates:
@@ -148,12 +162,31 @@ class DemoTraffic:
                     share = sdk_rate / len(self.rates)
                     tasks.create_task(users("openai", route, official, few, share))
 
+    async def _talk(self, user: "DemoUser", ask: Ask) -> None:
+        """Sends the requests of one user, each with all earlier turns; ends at a failure."""
+        said: list[Mapping[str, str]] = []
+        for turn in range(self.turns.get(user.route, 1)):
+            if turn:
+                await asyncio.sleep(PAUSE_S)
+                await user.free.acquire()
+            content = QUESTIONS[(user.number + turn) % len(QUESTIONS)]
+            said.append({"role": "user", "content": content})
+            try:
+                answer = ask(user.route, user.number, said)
+                text = await self._one(user.client, user.route, answer)
+            finally:
+                user.free.release()
+            if not text or self._stop.is_set():
+                return
+            said.append({"role": "assistant", "content": text})
+
     async def _one(
         self,
         client: str,
         route: str,
         answer: Awaitable[str],
-    ) -> None:
+    ) -> str:
+        """Counts one request, and returns the answer's text; empty if it failed."""
         why = "an empty answer"
         try:
             text = await answer
@@ -169,6 +202,7 @@ class DemoTraffic:
             self.tally.answered[client] += 1
         else:
             self.tally.note_failure(client, route, why)
+        return text
 
 
 async def _post(
@@ -176,16 +210,13 @@ async def _post(
     url: str,
     route: str,
     number: int,
+    messages: Messages,
 ) -> str:
     """Asks by a plain HTTP request. Raises ValueError for a status that is not 200."""
-    question = {
-        "role": "user",
-        "content": QUESTIONS[number % len(QUESTIONS)],
-    }
     body = {
         "model": route,
         "user": f"user-{route}-{number}",
-        "messages": [question],
+        "messages": messages,
     }
     async with session.post(url, json=body) as answer:
         reply = await answer.json()
@@ -198,15 +229,12 @@ async def _ask(
     client: AsyncOpenAI,
     route: str,
     number: int,
+    messages: Messages,
 ) -> str:
     """Asks by the official client, for many requests in a stream. Returns an empty text for a
     stream without an end.
     """
-    message: Any = {
-        "role": "user",
-        "content": QUESTIONS[number % len(QUESTIONS)],
-    }
-    asked: dict[str, Any] = {"model": route, "messages": [message]}
+    asked: dict[str, Any] = {"model": route, "messages": messages}
     asked["user"] = f"sdk-{route}-{number}"
     # No streams on this route: when its provider is killed, a stream that has begun must fail,
     # because the router does not join two models' texts.

@@ -339,6 +339,10 @@ def skip_warm_up(
     mixed: dict[_Place, set[bool]] = {}
     seen = 0
     for block in sorted(blocks, key=lambda block: block.number):
+        if block.late_of:
+            # Late outcomes have no times, and would look like a block of the warm-up.
+            found.append(block)
+            continue
         place = (block.worker, block.weight_bps)
         new = block.never_seen
         if policy.warm_up_s and block.canary_units and place[1] <= policy.steps[-1].weight_bps:

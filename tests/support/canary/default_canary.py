@@ -19,9 +19,11 @@ from harness.gate.policy import CanaryPolicy
 from tests.support.canary.guarded_traffic import (
     CANARY_SHARE,
     SIZE,
+    WINDOW_BLOCKS,
     Scene,
     SimulatedHarm,
     Truth,
+    delay_windows,
     simulate_rollout,
     simulate_traffic,
 )
@@ -57,7 +59,7 @@ def exposures(
             rng=rng,
             before=len(blocks),
         )
-        found = collect_evidence(blocks, policy)
+        found = collect_evidence(delay_windows(blocks), policy)
         if found.block is not None:
             return float(found.exposures)
         more = len(blocks)
@@ -100,7 +102,29 @@ def is_rolled_back(
         rng=rng,
         scene=scene,
     )
-    return collect_evidence(units, TWELVE).block is not None
+    return collect_evidence(delay_windows(units), TWELVE).block is not None
+
+
+def is_promoted(seed: Sequence[int]) -> bool:
+    """Tells whether a healthy candidate passes all steps of the default policy: no rollback,
+    and a certificate within twice the last step's exposures.
+    """
+    rng = np.random.default_rng(seed)
+    units: list[ObservationBlock] = []
+    for step in DEFAULT.steps:
+        share = step.weight_bps / 10_000
+        times = 2.0 if step.certify else 1.0
+        number = WINDOW_BLOCKS + math.ceil(times * step.min_exposures / (SIZE * share))
+        units += simulate_rollout(
+            SimulatedHarm(),
+            DEFAULT,
+            blocks=number,
+            rng=rng,
+            scene=replace(steady(number, rng), share=share),
+            before=len(units),
+        )
+    found = collect_evidence(delay_windows(units), DEFAULT)
+    return found.block is None and found.log_certificate >= found.certificate_limit
 
 
 SceneMaker = Callable[[int, np.random.Generator], Scene]

@@ -9,7 +9,7 @@ full as traffic makes them.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from harness.gate.arrays import Floats
 from harness.gate.online.guardrails import (
+    WINDOW_REQUESTS,
     ArmLevels,
     FailureTally,
     Guardrail,
     MeasuredUnit,
+    WindowTally,
     rank_block,
 )
 from harness.gate.online.observation import ObservationBlock
@@ -96,6 +98,11 @@ INCIDENT_RATE: Final = 0.30
 CANARY_SHARE: Final = 0.01
 NO_LEVELS: Final = ArmLevels(1.0, 1.0)
 TOKEN_LIMIT: Final = 900.0
+# Requests of a caller after the first one that its window counts. They fail as the incumbent's
+# first requests do, in both arms.
+LATER: Final = WINDOW_REQUESTS - 1
+# A window is known so many blocks after its caller's block: 12 min, if a block takes a minute.
+WINDOW_BLOCKS: Final = 12
 # Shares of units: failing for each reason; asking for JSON, offering tools, judged, streaming.
 ERRORS = 0.01
 REFUSED = 0.02
@@ -126,6 +133,7 @@ class Scene:
     sizes: Ints  # units of each block
     failing: Floats  # times that ERRORS is the rate of both arms, by block and unit
     slower: Floats  # times that both arms are as slow
+    share: float = CANARY_SHARE  # of the callers in the canary
 
 
 def simulate_rollout(
@@ -140,7 +148,8 @@ def simulate_rollout(
 ) -> list[ObservationBlock]:
     """Simulates the blocks of one rollout. incident: blocks in which both arms fail 30 % of
     their units, three times slower. scene: arms are coins in it.
-    before: blocks of the rollout that came before these.
+    before: blocks of the rollout that came before these. Only first requests show the harm of
+    errors. The windows of a block's callers are in this block, see `delay_windows`.
     """
     shape = (blocks, SIZE)
     arm = np.zeros(shape, dtype=bool)
@@ -151,7 +160,7 @@ def simulate_rollout(
     chance = np.where(arm, harm.errors, ERRORS)
     slow = np.ones(shape)
     if scene is not None:
-        arm = rng.random(shape) < CANARY_SHARE
+        arm = rng.random(shape) < scene.share
         everyone = np.arange(SIZE) < scene.sizes[:, None]
         chance = np.minimum(np.where(arm, harm.errors, ERRORS) * scene.failing, 1.0)
         slow = slow * scene.slower
@@ -212,12 +221,20 @@ def simulate_rollout(
         if guardrail in on
     }
     errors = _tallies(everyone, failed, arm)
+    if Guardrail.CALLER_ERRORS in on:
+        usual = ERRORS if scene is None else np.minimum(ERRORS * scene.failing, 1.0)
+        usual = np.where(hit > 0, np.maximum(usual, INCIDENT_RATE), usual)
+        later = rng.random(shape) < 1.0 - (1.0 - usual) ** LATER
+        tallies[Guardrail.CALLER_ERRORS] = [
+            WindowTally(tally.units, tally.canary, tally.failures, tally.canary_failures)
+            for tally in _tallies(everyone, failed | later, arm)
+        ]
     return [
         ObservationBlock(
             rollout="r",
             worker="w",
             sequence=before + n,
-            weight_bps=100,
+            weight_bps=round(10_000 * (scene.share if scene else CANARY_SHARE)),
             units=errors[n].units,
             canary_units=errors[n].canary,
             failures=errors[n].failures,
@@ -232,6 +249,20 @@ def simulate_rollout(
         )
         for n in range(blocks)
     ]
+
+
+def delay_windows(blocks: Sequence[ObservationBlock]) -> list[ObservationBlock]:
+    """Moves the windows of each block's callers to the block `WINDOW_BLOCKS` later, when they
+    are known.
+    """
+    name = Guardrail.CALLER_ERRORS
+    found = []
+    for n, block in enumerate(blocks):
+        counts = {key: tally for key, tally in block.counts.items() if key is not name}
+        if n >= WINDOW_BLOCKS and name in blocks[n - WINDOW_BLOCKS].counts:
+            counts[name] = blocks[n - WINDOW_BLOCKS].counts[name]
+        found.append(replace(block, counts=counts))
+    return found
 
 
 def _or_worst(values: Floats, failed: Bools) -> Floats:
