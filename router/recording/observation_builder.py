@@ -5,12 +5,18 @@ and ranks; keys and single values do not leave the process. Which units count is
 `ledger`, the formulas of ranks are in `harness.gate.online.guardrails`.
 """
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
 from harness.frame.failures import ArmFailure, keep_common_causes
+from harness.gate.online.capped_sums import (
+    CappedTotals,
+    CappedUnit,
+    bet_on_sums,
+)
 from harness.gate.online.guardrails import (
     MIN_CONTROLS,
     NO_SPLIT,
@@ -88,9 +94,10 @@ class BlockFindings(NamedTuple):
     bounds: Mapping[Guardrail, ArmSplit]
     bets: Mapping[Guardrail, tuple[float, ...]]
     by_key: Mapping[str, Mapping[Guardrail, FailureTally]]
+    capped: Mapping[Guardrail, CappedTotals]
 
 
-NO_FINDINGS: Final = BlockFindings({}, {}, {}, {}, {}, {})
+NO_FINDINGS: Final = BlockFindings({}, {}, {}, {}, {}, {}, {})
 # Enough units for one expected unit of the smaller arm, and the fewest controls.
 _RANKED_TOGETHER: Final = MIN_CONTROLS + 1
 
@@ -149,21 +156,22 @@ class RankPool:
 
 def summarize_block(
     units: Sequence[LedgerUnit],
-    tolerated: Mapping[Guardrail, float],
+    rule: UnitRule,
     block: tuple[str, str, int],
     ranked: RankedUnits,
 ) -> BlockFindings:
     """Summarizes a complete block.
 
-    units: in the order of admission. tolerated: ratio by live guardrail. ranked: units whose
-    values are ranked now.
+    units: in the order of admission. rule: with a tolerated ratio for each live guardrail.
+    ranked: units whose values are ranked now.
     """
     counts: dict[Guardrail, FailureTally] = {}
     ranks: dict[Guardrail, tuple[float, ...]] = {}
     levels: dict[Guardrail, ArmLevels] = {}
     bounds: dict[Guardrail, ArmSplit] = {}
     bets: dict[Guardrail, tuple[float, ...]] = {}
-    for guardrail, ratio in tolerated.items():
+    capped = {name: CappedTotals.from_units((), cap) for name, cap in rule.caps.items()}
+    for guardrail, ratio in rule.guardrails.items():
         needs = NEEDS[guardrail]
         kind = guardrail_kind(guardrail)
         counted = kind is GuardrailKind.COUNTS
@@ -198,7 +206,27 @@ def summarize_block(
         if found.level is not None:
             cache = _cache_levels(completed_units, measured, guardrail)
             levels[guardrail] = replace(found.level, cache=cache)
-    return BlockFindings(counts, ranks, levels, bounds, bets, count_clients(units, counts))
+        if (cap := rule.caps.get(guardrail)) is not None:
+            sums = [_capped_unit(*pair) for pair in zip(completed_units, measured, strict=True)]
+            capped[guardrail] = CappedTotals.from_units(sums, cap)
+            if ys := bet_on_sums(
+                sums,
+                guardrail=guardrail,
+                tolerated=ratio,
+                cap=cap,
+                block=block,
+            ):
+                bets[guardrail] = ys
+    by_key = count_clients(units, counts)
+    return BlockFindings(counts, ranks, levels, bounds, bets, by_key, capped)
+
+
+def _capped_unit(unit: LedgerUnit, measured: MeasuredUnit) -> CappedUnit:
+    """Returns the value for a bet on a capped mean. A failed unit, which ranks worst, counts
+    with the cap in both arms.
+    """
+    value = math.inf if measured.value is None else measured.value
+    return CappedUnit(unit.canary, value)
 
 
 def count_clients(
@@ -461,15 +489,17 @@ class ObservationBuilder:
             served=count_served(units),
             waits={name: limit_s for name, limit_s in limits._asdict().items() if limit_s},
             bounds=findings.bounds,
+            usual_rate=self._rule.usual_rate,
+            capped=findings.capped,
         )
 
     def _summarize(
         self, units: Sequence[LedgerUnit], ranked: RankedUnits
     ) -> tuple[BlockFindings, ErrorTally]:
         failed = [unit for unit in units if unit.failed or unit.lost]
-        tolerated = self._rule.guardrails
+        rule = self._rule
         name = (self._rollout, self._worker, self._sequence)
-        findings = summarize_block(units, tolerated, name, ranked) if tolerated else NO_FINDINGS
+        findings = summarize_block(units, rule, name, ranked) if rule.guardrails else NO_FINDINGS
         return findings, _errors(units, failed)
 
     def _of_new_keys(

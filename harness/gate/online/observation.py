@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 
 from harness.frame.failures import ArmFailure
 from harness.frame.plain_data import short_hash
+from harness.gate.online.capped_sums import CappedTotals
 from harness.gate.online.guardrails import (
     NO_SPLIT,
     ArmLevels,
@@ -103,6 +104,10 @@ class ObservationBlock:
     waits: Mapping[str, float] = field(default_factory=dict)
     # Ranked units whose value is a lower bound: both arms, canary. For texts only.
     bounds: Mapping[Guardrail, ArmSplit] = field(default_factory=dict)
+    # How often the incumbent's first requests usually fail, at most (`UnitRule.usual_rate`).
+    usual_rate: float = 0.0
+    # The units of the bets on capped means, by guardrail.
+    capped: Mapping[Guardrail, CappedTotals] = field(default_factory=dict)
 
     @property
     def is_never_seen(self) -> bool:

@@ -227,6 +227,8 @@ BLOCK: Final = record(
     json_value("levels", nullable=True),
     *(json_value(column, nullable=True) for column in ("outcomes", "uncounted", "bets")),
     *(json_value(column, nullable=True) for column in ("by_key", "served", "waits", "bounds")),
+    json_value("capped", nullable=True),
+    sa.Column("usual_rate", sa.Double, nullable=False, server_default="0"),
     sa.UniqueConstraint("rollout", "worker", "sequence", name="uq_block_sent_once"),
     at_least("number", 1),
     at_least("period", 1),

@@ -1,0 +1,98 @@
+"""The usual rate is a bound of how often the incumbent fails on its days before a rollout.
+
+The comparison of both arms at the same time (statistics.md §2.2) rolls back an equal candidate
+whose failures fall into other minutes than the incumbent's. So a rollback by errors also needs
+evidence that the candidate fails more than usual, and the lesser of both e-values counts
+(statistics.md §2.19). `evidence_paths` and `worker_guard` apply these formulas. Pure.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import combinations_with_replacement
+from typing import Final, NamedTuple
+
+# The bound needs this much history; with less, only the comparison at the same time counts.
+MIN_DAYS: Final = 3
+MIN_FAILURES: Final = 20
+# The most days of history.
+USUAL_DAYS: Final = 7
+# The bound is this quantile of the rate over all resamples of the days.
+_QUANTILE: Final = 0.90
+# Once the incumbent has MIN_FAILURES failures in the rollout, the bound is at most this many
+# times its rate there.
+MAX_TIMES: Final = 3.0
+
+
+class DayCount(NamedTuple):
+    """Counts the first requests of one day, and the failed ones."""
+
+    units: int
+    failures: int
+
+
+class UsualBet(NamedTuple):
+    """The natural logarithms of the factors of an e-value for one unit of the canary."""
+
+    failed: float
+    fine: float
+
+
+def bound_usual_rate(days: Sequence[DayCount]) -> float:
+    """Computes the upper 90 % bound of the failure rate, in (0, 1); 0 if the history is too
+    short.
+
+    days: the last ones before the rollout. The bound is exact over all resamples of the days
+    (bootstrap, Efron 1979): a multiset of days has its multinomial probability.
+    """
+    known = [day for day in days if day.units > 0][:USUAL_DAYS]
+    failures = sum(day.failures for day in known)
+    if len(known) < MIN_DAYS or failures < MIN_FAILURES:
+        return 0.0
+    ways = math.factorial(len(known))
+    rates = []
+    for drawn in combinations_with_replacement(range(len(known)), len(known)):
+        repeats = (math.factorial(drawn.count(day)) for day in set(drawn))
+        units = sum(known[day].units for day in drawn)
+        failed = sum(known[day].failures for day in drawn)
+        rates.append((failed / units, ways // math.prod(repeats)))
+    rates.sort()
+    wanted = _QUANTILE * len(known) ** len(known)
+    reached = 0
+    for rate, number in rates:
+        reached += number
+        if reached >= wanted:
+            break
+    return min(rate, 1.0 - 1.0 / sum(day.units for day in known))
+
+
+def limit_usual_rate(rate: float, units: int, failures: int) -> float:
+    """Limits the usual rate by the incumbent's rate in the rollout, once that is known.
+
+    units, failures: of the incumbent before the units to which the rate applies.
+    """
+    if failures < MIN_FAILURES:
+        return rate
+    return min(rate, MAX_TIMES * failures / units)
+
+
+@lru_cache(maxsize=65_536)
+def usual_bets(
+    rate: float,
+    tolerated: float,
+    ratios: tuple[float, ...],
+) -> tuple[UsualBet, ...]:
+    """Computes the bets against "the candidate fails at the usual rate at most".
+
+    tolerated: an odds ratio that raises the usual rate. ratios: the odds ratios of harm. Each
+    factor is the likelihood ratio of one unit (Wald 1945).
+    """
+    null = _raise_odds(rate, tolerated)
+    rates = [_raise_odds(null, ratio) for ratio in ratios]
+    return tuple(
+        UsualBet(math.log(harm / null), math.log1p(-harm) - math.log1p(-null)) for harm in rates
+    )
+
+
+def _raise_odds(rate: float, ratio: float) -> float:
+    return ratio * rate / (1.0 - rate + ratio * rate)
