@@ -24,10 +24,13 @@ from harness.gate.online.outcome import (
     Reading,
     read,
 )
+from harness.gate.online.usual_rate import limit_usual_rate
 from harness.gate.online.worker_guard import (
+    INCIDENT_UNITS,
     GuardCount,
     WorkerGuard,
     abort_log_e,
+    is_incident,
 )
 from harness.routing.table import Arm, Canary, Route
 from router.recording.internal_errors import RouterPart
@@ -51,16 +54,17 @@ _ANSWERED: Final = OutcomeKind.ANSWERED
 _GOOD: Final = Reading.GOOD
 _BAD: Final = Reading.BAD
 _UNKNOWN: Final = Reading.UNKNOWN
+_RECENT: Final = (1 << INCIDENT_UNITS) - 1
 
 
 class CanaryExposure:
     """A key's first request in a rollout. failed: None until its outcome is known.
 
     share: the canary's share of the keys at that time, 0 to 1. since_s: its beginning, in
-    monotonic seconds. why: the name of the failure.
+    monotonic seconds. why: the name of the failure. known: the outcome is evidence of errors.
     """
 
-    __slots__ = ("canary", "failed", "share", "since_s", "why")
+    __slots__ = ("canary", "failed", "known", "share", "since_s", "why")
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class CanaryExposure:
         self.share = share
         self.since_s = since_s
         self.failed: bool | None = None
+        self.known = True
         self.why = ""
 
 
@@ -80,8 +85,8 @@ class RolloutGuard:
     """Gathers one rollout's evidence. limit: the log e at which it aborts.
 
     rho: the tolerated ratio of failures, see `WorkerGuard`. longest_s: the route's time limit
-    for a request, in seconds. exposures: the canary's keys so far. classes: the canary's
-    failures by name.
+    for a request, in seconds. usual_rate: see `UnitRule`. exposures: the canary's keys so far.
+    classes: the canary's failures by name.
     """
 
     def __init__(
@@ -91,9 +96,14 @@ class RolloutGuard:
         limit: float,
         *,
         longest_s: float,
+        usual_rate: float = 0.0,
     ) -> None:
         self.route = route
         self.limit = limit
+        self._usual_rate = usual_rate
+        # Of the incumbent, as far as its outcomes are known: units, failures, and the latest
+        # outcomes as bits.
+        self._units = self._failures = self._recent = 0
         self._wait_s = longest_s + SPARE_S
         self.evidence = WorkerGuard(rho)
         self.exposures = 0
@@ -124,7 +134,8 @@ class RolloutGuard:
 
         The first exposure without an outcome stops the reading, because a failure that arrives
         sooner in one arm than in the other would be evidence against an equal candidate. An
-        exposure whose outcome does not arrive in time is no failure, in either arm.
+        exposure whose outcome does not arrive in time is no failure, in either arm. It is no
+        unit of the incumbent's rate, which it would lower.
         """
         moved = False
         while self._queue:
@@ -133,14 +144,34 @@ class RolloutGuard:
             if failed is None:
                 if now_s - first.since_s < self._wait_s:
                     break
+                first.known = first.canary
                 failed = False
             self._queue.popleft()
             if failed:
-                self.evidence = self.evidence.after(canary=first.canary, share=first.share)
-                if first.canary and first.why:
-                    self.classes[first.why] += 1
+                self._note_failure(first)
                 moved = True
+            elif first.canary and first.known and self._usual_rate:
+                self.evidence = self.evidence.after_fine(self._rate)
+            if first.known and not first.canary:
+                self._units += 1
+                self._failures += failed
+                self._recent = (self._recent << 1 | failed) & _RECENT
         return moved and self.evidence.log_e >= self.limit
+
+    @property
+    def _rate(self) -> float:
+        """The usual rate for the next unit; 0 if unknown."""
+        return limit_usual_rate(self._usual_rate, self._units, self._failures)
+
+    def _note_failure(self, exposure: CanaryExposure) -> None:
+        self.evidence = self.evidence.after(
+            canary=exposure.canary,
+            share=exposure.share,
+            usual_rate=self._rate,
+            incident=is_incident(self._recent, self._units),
+        )
+        if exposure.canary and exposure.why:
+            self.classes[exposure.why] += 1
 
 
 class CanaryGuards(RequestObserver):
@@ -249,6 +280,7 @@ class CanaryGuards(RequestObserver):
             reading = _GOOD
             if outcome.kind is not _ANSWERED:
                 reading = read(Guardrail.ERRORS, outcome)
+            counted.known = reading is not _UNKNOWN
             counted.failed = reading is _BAD or (reading is _UNKNOWN and not counted.canary)
             counted.why = outcome.name
             guard = self._guards.get(rollout)
@@ -375,4 +407,5 @@ class CanaryGuards(RequestObserver):
                 rule.rho,
                 limit,
                 longest_s=route.settings.total_timeout_s,
+                usual_rate=rule.usual_rate,
             )

@@ -76,7 +76,7 @@ def limit_usual_rate(rate: float, units: int, failures: int) -> float:
     return min(rate, MAX_TIMES * failures / units)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=1_024)
 def usual_bets(
     rate: float,
     tolerated: float,
