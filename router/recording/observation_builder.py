@@ -166,11 +166,8 @@ def summarize_block(
     ranked: units whose values are ranked now.
     """
     counts: dict[Guardrail, FailureTally] = {}
-    ranks: dict[Guardrail, tuple[float, ...]] = {}
-    levels: dict[Guardrail, ArmLevels] = {}
-    bounds: dict[Guardrail, ArmSplit] = {}
     bets: dict[Guardrail, tuple[float, ...]] = {}
-    capped = {name: CappedTotals.from_units((), cap) for name, cap in rule.caps.items()}
+    compared: dict[Guardrail, _ComparedValues] = {}
     for guardrail, ratio in rule.guardrails.items():
         needs = NEEDS[guardrail]
         kind = guardrail_kind(guardrail)
@@ -184,49 +181,78 @@ def summarize_block(
             continue
         if counted:
             counts[guardrail] = _tally(completed_units, guardrail)
-            continue
-        if kind is GuardrailKind.SUMS:
-            if ys := _bets(completed_units, guardrail, ratio, block):
-                bets[guardrail] = ys
-            continue
-        measured = [
-            MeasuredUnit(unit.canary, *_values(unit, guardrail, ranked.cached_share))
-            for unit in completed_units
-        ]
-        found = rank_block(
-            measured,
-            guardrail=guardrail,
-            tolerated=ratio,
-            block=block,
-        )
-        if found.u:
-            ranks[guardrail] = found.u
-        if bounded := [unit.canary for unit in measured if unit.bounded]:
-            bounds[guardrail] = ArmSplit(len(bounded), sum(bounded))
-        if found.level is not None:
-            cache = _cache_levels(completed_units, measured, guardrail)
-            levels[guardrail] = replace(found.level, cache=cache)
-        if (cap := rule.caps.get(guardrail)) is not None:
-            sums = [_capped_unit(*pair) for pair in zip(completed_units, measured, strict=True)]
-            capped[guardrail] = CappedTotals.from_units(sums, cap)
-            if ys := bet_on_sums(
-                sums,
-                guardrail=guardrail,
-                tolerated=ratio,
-                cap=cap,
-                block=block,
-            ):
-                bets[guardrail] = ys
-    by_key = count_clients(units, counts)
-    return BlockFindings(counts, ranks, levels, bounds, bets, by_key, capped)
+        elif kind is GuardrailKind.SUMS:
+            bets[guardrail] = _bets(completed_units, guardrail, ratio, block)
+        else:
+            found = _compare_values(
+                completed_units, guardrail, rule, block, ranked.cached_share
+            )
+            compared[guardrail] = found
+            bets[guardrail] = found.bets
+    capped = {name: CappedTotals.from_units((), cap) for name, cap in rule.caps.items()}
+    return BlockFindings(
+        counts,
+        {name: one.ranks for name, one in compared.items() if one.ranks},
+        {name: one.level for name, one in compared.items() if one.level is not None},
+        {name: one.bounds for name, one in compared.items() if one.bounds.failures},
+        {name: ys for name, ys in bets.items() if ys},
+        count_clients(units, counts),
+        capped | {name: one.capped for name, one in compared.items() if one.capped},
+    )
 
 
-def _capped_unit(unit: LedgerUnit, measured: MeasuredUnit) -> CappedUnit:
-    """Returns the value for a bet on a capped mean. A failed unit, which ranks worst, counts
-    with the cap in both arms.
+class _ComparedValues(NamedTuple):
+    """One guardrail's ranks and bets in a block, with figures for texts."""
+
+    ranks: tuple[float, ...]
+    level: ArmLevels | None
+    bounds: ArmSplit
+    bets: tuple[float, ...] = ()
+    capped: CappedTotals | None = None
+
+
+def _compare_values(
+    units: Sequence[LedgerUnit],
+    guardrail: Guardrail,
+    rule: UnitRule,
+    block: tuple[str, str, int],
+    cached_share: float,
+) -> _ComparedValues:
+    """Compares one guardrail's values by ranks, and by bets on the capped mean with a cap."""
+    tolerated = rule.guardrails[guardrail]
+    cap = rule.caps.get(guardrail)
+    measured = [
+        MeasuredUnit(unit.canary, *_values(unit, guardrail, cached_share)) for unit in units
+    ]
+    found = rank_block(
+        measured,
+        guardrail=guardrail,
+        tolerated=tolerated,
+        block=block,
+    )
+    level = found.level
+    if level is not None:
+        level = replace(level, cache=_cache_levels(units, measured, guardrail))
+    bounded = [unit.canary for unit in measured if unit.bounded]
+    bounds = ArmSplit(len(bounded), sum(bounded))
+    if cap is None:
+        return _ComparedValues(found.u, level, bounds)
+    sums = [_capped_unit(unit) for unit in measured]
+    bets = bet_on_sums(
+        sums,
+        guardrail=guardrail,
+        tolerated=tolerated,
+        cap=cap,
+        block=block,
+    )
+    return _ComparedValues(found.u, level, bounds, bets, CappedTotals.from_units(sums, cap))
+
+
+def _capped_unit(unit: MeasuredUnit) -> CappedUnit:
+    """Returns the value for a bet on a capped mean. A unit that ranks worst, such as a failed
+    one, counts with the cap in both arms.
     """
-    value = math.inf if measured.value is None else measured.value
-    return CappedUnit(unit.canary, value)
+    return CappedUnit(unit.canary, math.inf if unit.value is None else unit.value)
 
 
 def count_clients(
@@ -499,7 +525,9 @@ class ObservationBuilder:
         failed = [unit for unit in units if unit.failed or unit.lost]
         rule = self._rule
         name = (self._rollout, self._worker, self._sequence)
-        findings = summarize_block(units, rule, name, ranked) if rule.guardrails else NO_FINDINGS
+        findings = (
+            summarize_block(units, rule, name, ranked) if rule.guardrails else NO_FINDINGS
+        )
         return findings, _errors(units, failed)
 
     def _of_new_keys(

@@ -1,5 +1,5 @@
-"""A bet on a capped mean finds harm in a few very dear or slow requests, which ranks hardly see:
-a rank does not tell ten times as much from twice as much (statistics.md §2.20).
+"""A bet on a capped mean finds harm in a few very dear or slow requests. Ranks hardly see it,
+because a rank does not tell ten times as much from twice as much (statistics.md §2.20).
 
 A guardrail of ranks with a cap makes one bet for each unit of the smaller arm, beside its rank.
 The caps come from the incumbent's traffic before the rollout, so no outcome decides them. The
@@ -32,7 +32,8 @@ class CappedTotals(NamedTuple):
     """Adds up the units of bets on a capped mean, by arm: for texts, not for decisions.
 
     Every block of a rollout with a cap has totals, also without units: they tell that the
-    guardrail's evidence has two halves. sum: of the values up to the cap. above: what the finite values have above the cap.
+    guardrail's evidence has two halves. canary_sum, control_sum: of the values up to the cap.
+    canary_above, control_above: the parts of finite values above the cap.
     """
 
     cap: float
@@ -65,8 +66,15 @@ class CappedTotals(NamedTuple):
 
     def plus(self, other: "CappedTotals") -> "CappedTotals":
         """Adds the units of another block, which has the same cap."""
-        sums = (own + more for own, more in zip(self[1:], other[1:], strict=True))
-        return CappedTotals(self.cap, *sums)
+        return CappedTotals(
+            self.cap,
+            self.canary + other.canary,
+            self.control + other.control,
+            self.canary_sum + other.canary_sum,
+            self.control_sum + other.control_sum,
+            self.canary_above + other.canary_above,
+            self.control_above + other.control_above,
+        )
 
     @property
     def emptied(self) -> "CappedTotals":

@@ -368,8 +368,8 @@ def sums_path(
     """Computes log e of harm after each block's bets on a mean.
 
     bets: values y in [-SUM_LEAST, 1], whose mean is at most 0 if the canary is within its
-    margin. weights: of SUM_STAKES; empty for equal weights. The evidence is the mean over SUM_STAKES of the products of 1 + stake · y
-    (Waudby-Smith and Ramdas 2024). A stored value that is NaN counts as 0, so that it changes
+    margin. weights: of SUM_STAKES; empty for equal weights. The evidence is the weighted mean
+    over SUM_STAKES of the products of 1 + stake · y (Waudby-Smith and Ramdas 2024). A stored value that is NaN counts as 0, so that it changes
     nothing.
     """
     values = np.array([y for block in bets for y in block], dtype=np.float64)

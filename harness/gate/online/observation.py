@@ -244,6 +244,10 @@ class TrafficMinute:
     waits: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     bounded: int = 0  # requests whose tokens and cost are lower bounds; the sums include them
     unanswered: int = 0  # requests whose caller waited, and left before any output
+    # Requests that were their caller's first of the UTC day at this process and are evidence of
+    # errors, and the failed ones among them.
+    first_requests: int = 0
+    first_failed: int = 0
 
 
 # Swapgate counts this many names per route and day separately, and sums up all other names.

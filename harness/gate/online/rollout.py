@@ -17,7 +17,7 @@ from typing import Final
 
 from harness.frame.errors import IllegalTransition
 from harness.frame.formatting import add_seconds
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import Guardrail, UnitRule
 from harness.gate.online.outcome import UNKNOWN_LIMITS, WaitLimits
 from harness.gate.policy import CanaryPolicy, CanaryStep
 
@@ -284,9 +284,12 @@ def build_unit_rule(
     ledger_salt: str = "",
     waits: WaitLimits = UNKNOWN_LIMITS,
     counts_usage: Iterable[str] = (),
+    caps: Mapping[Guardrail, float] | None = None,
+    usual_rate: float = 0.0,
 ) -> UnitRule:
     """Returns the unit rule for routers. ledger_salt: for the rollout's key ledger.
-    counts_usage: the targets whose measured answers reported tokens.
+    counts_usage: the targets whose measured answers reported tokens. caps, usual_rate: from the
+    incumbent's traffic before the rollout (`UnitRule`).
     """
     return UnitRule(
         block_size=policy.block_size,
@@ -301,4 +304,6 @@ def build_unit_rule(
         stream_wait_s=waits.stream_first_s,
         gap_wait_s=waits.gap_s,
         counts_usage=tuple(sorted(counts_usage)),
+        caps=caps or {},
+        usual_rate=usual_rate,
     )

@@ -7,9 +7,10 @@ evidence that the candidate fails more than usual, and the lesser of both e-valu
 """
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import combinations_with_replacement
+from itertools import accumulate, combinations_with_replacement
 from typing import Final, NamedTuple
 
 # The bound needs this much history; with less, only the comparison at the same time counts.
@@ -49,21 +50,23 @@ def bound_usual_rate(days: Sequence[DayCount]) -> float:
     failures = sum(day.failures for day in known)
     if len(known) < MIN_DAYS or failures < MIN_FAILURES:
         return 0.0
-    ways = math.factorial(len(known))
-    rates = []
-    for drawn in combinations_with_replacement(range(len(known)), len(known)):
-        repeats = (math.factorial(drawn.count(day)) for day in set(drawn))
-        units = sum(known[day].units for day in drawn)
-        failed = sum(known[day].failures for day in drawn)
-        rates.append((failed / units, ways // math.prod(repeats)))
-    rates.sort()
+    resamples = sorted(_resample(known))
     wanted = _QUANTILE * len(known) ** len(known)
-    reached = 0
-    for rate, number in rates:
-        reached += number
-        if reached >= wanted:
-            break
+    reached = accumulate(number for _, number in resamples)
+    rate = next(
+        rate for (rate, _), number in zip(resamples, reached, strict=True) if number >= wanted
+    )
     return min(rate, 1.0 - 1.0 / sum(day.units for day in known))
+
+
+def _resample(days: Sequence[DayCount]) -> Iterator[tuple[float, int]]:
+    """Yields the failure rate of each multiset of days, and the number of its orders."""
+    orders = math.factorial(len(days))
+    for drawn in combinations_with_replacement(days, len(days)):
+        units = sum(day.units for day in drawn)
+        failures = sum(day.failures for day in drawn)
+        repeats = math.prod(math.factorial(n) for n in Counter(map(id, drawn)).values())
+        yield failures / units, orders // repeats
 
 
 def limit_usual_rate(rate: float, units: int, failures: int) -> float:
