@@ -5,18 +5,12 @@ and ranks; keys and single values do not leave the process. Which units count is
 `ledger`, the formulas of ranks are in `harness.gate.online.guardrails`.
 """
 
-import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from harness.frame.failures import ArmFailure, keep_common_causes
-from harness.gate.online.capped_sums import (
-    CappedTotals,
-    CappedUnit,
-    bet_on_sums,
-)
+from harness.gate.online.capped_sums import CappedTotals
 from harness.gate.online.guardrails import (
     MIN_CONTROLS,
     NO_SPLIT,
@@ -29,13 +23,10 @@ from harness.gate.online.guardrails import (
     Guardrail,
     GuardrailKind,
     JudgeTally,
-    MeasuredUnit,
     SegmentCount,
     UnitRule,
     bets_block,
     guardrail_kind,
-    mean_levels,
-    rank_block,
 )
 from harness.gate.online.observation import (
     SEGMENTS,
@@ -56,8 +47,6 @@ from harness.gate.online.outcome import (
 )
 from harness.gate.online.prompt_cache import (
     ArmCacheUse,
-    CacheLevels,
-    CacheUse,
 )
 from harness.gate.online.waiting import (
     NO_WAITS,
@@ -69,17 +58,17 @@ from harness.gate.online.waiting import (
 )
 from router.recording.repeated_texts import RepeatedTexts
 from router.recording.scored_units import (
-    CACHED_TIMES,
     FAULTS,
     NEEDS,
     SEGMENTS_FROM,
     LedgerUnit,
     OpenBlock,
 )
-
-# Values that are lower bounds without a provider's count.
-_OF_TOKENS: Final = frozenset({Guardrail.OUTPUT_TOKENS, Guardrail.COST_PER_SUCCESS})
-_CACHED: Final = CACHED_TIMES | {Guardrail.COST_PER_SUCCESS}
+from router.recording.value_comparison import (
+    ComparedValues,
+    cache_uses,
+    compare_values,
+)
 
 
 class BlockFindings(NamedTuple):
@@ -145,7 +134,7 @@ class RankPool:
         together = self._kept
         self._kept = []
         larger = self._cache.larger
-        self._cache.add(_cache_uses(together))
+        self._cache.add(cache_uses(together))
         # The first batch is compared at its own pooled share.
         return RankedUnits(together, self._cache.pooled if larger is None else larger)
 
@@ -167,7 +156,7 @@ def summarize_block(
     """
     counts: dict[Guardrail, FailureTally] = {}
     bets: dict[Guardrail, tuple[float, ...]] = {}
-    compared: dict[Guardrail, _ComparedValues] = {}
+    compared: dict[Guardrail, ComparedValues] = {}
     for guardrail, ratio in rule.guardrails.items():
         needs = NEEDS[guardrail]
         kind = guardrail_kind(guardrail)
@@ -184,9 +173,7 @@ def summarize_block(
         elif kind is GuardrailKind.SUMS:
             bets[guardrail] = _bets(completed_units, guardrail, ratio, block)
         else:
-            found = _compare_values(
-                completed_units, guardrail, rule, block, ranked.cached_share
-            )
+            found = compare_values(completed_units, guardrail, rule, block, ranked.cached_share)
             compared[guardrail] = found
             bets[guardrail] = found.bets
     capped = {name: CappedTotals.from_units((), cap) for name, cap in rule.caps.items()}
@@ -199,60 +186,6 @@ def summarize_block(
         count_clients(units, counts),
         capped | {name: one.capped for name, one in compared.items() if one.capped},
     )
-
-
-class _ComparedValues(NamedTuple):
-    """One guardrail's ranks and bets in a block, with figures for texts."""
-
-    ranks: tuple[float, ...]
-    level: ArmLevels | None
-    bounds: ArmSplit
-    bets: tuple[float, ...] = ()
-    capped: CappedTotals | None = None
-
-
-def _compare_values(
-    units: Sequence[LedgerUnit],
-    guardrail: Guardrail,
-    rule: UnitRule,
-    block: tuple[str, str, int],
-    cached_share: float,
-) -> _ComparedValues:
-    """Compares one guardrail's values by ranks, and by bets on the capped mean with a cap."""
-    tolerated = rule.guardrails[guardrail]
-    cap = rule.caps.get(guardrail)
-    measured = [
-        MeasuredUnit(unit.canary, *_values(unit, guardrail, cached_share)) for unit in units
-    ]
-    found = rank_block(
-        measured,
-        guardrail=guardrail,
-        tolerated=tolerated,
-        block=block,
-    )
-    level = found.level
-    if level is not None:
-        level = replace(level, cache=_cache_levels(units, measured, guardrail))
-    bounded = [unit.canary for unit in measured if unit.bounded]
-    bounds = ArmSplit(len(bounded), sum(bounded))
-    if cap is None:
-        return _ComparedValues(found.u, level, bounds)
-    sums = [_capped_unit(unit) for unit in measured]
-    bets = bet_on_sums(
-        sums,
-        guardrail=guardrail,
-        tolerated=tolerated,
-        cap=cap,
-        block=block,
-    )
-    return _ComparedValues(found.u, level, bounds, bets, CappedTotals.from_units(sums, cap))
-
-
-def _capped_unit(unit: MeasuredUnit) -> CappedUnit:
-    """Returns the value for a bet on a capped mean. A unit that ranks worst, such as a failed
-    one, counts with the cap in both arms.
-    """
-    return CappedUnit(unit.canary, math.inf if unit.value is None else unit.value)
 
 
 def count_clients(
@@ -363,62 +296,6 @@ def count_segments(units: Iterable[LedgerUnit]) -> dict[str, SegmentCount]:
             count[2] += failed
             count[3] += failed and unit.canary
     return {SEGMENTS[n].value: SegmentCount(*sums[n]) for n in sorted(sums)}
-
-
-def _values(
-    unit: LedgerUnit,
-    guardrail: Guardrail,
-    cached_share: float,
-) -> tuple[float | None, float | None, bool]:
-    """Returns the value to compare, the measured value, and whether it is a lower bound.
-
-    None for the compared value means worse than any value. A value that the end cut short is a
-    lower bound: it counts for the canary, and for the incumbent it is worse than any value, so
-    that neither is evidence against the canary.
-    """
-    reading = unit.reading(guardrail)
-    if unit.values is None or reading is Reading.BAD:
-        # A missing value is not evidence against the canary.
-        return 0.0 if unit.lost and unit.canary else None, None, False
-    bounded = reading is Reading.CENSORED or (unit.values.bounded and guardrail in _OF_TOKENS)
-    if bounded and not unit.canary:
-        return None, None, True
-    compared = unit.values.compared_value(guardrail, cached_share)
-    return compared, unit.values.value_for(guardrail), bounded
-
-
-def _cache_uses(units: Iterable[LedgerUnit]) -> Iterator[tuple[bool, CacheUse]]:
-    return ((unit.canary, unit.values.cache) for unit in units if unit.values is not None)
-
-
-def _cache_levels(
-    units: Sequence[LedgerUnit],
-    measured: Sequence[MeasuredUnit],
-    guardrail: Guardrail,
-) -> CacheLevels | None:
-    if guardrail not in _CACHED:
-        return None
-    use = ArmCacheUse()
-    use.add(_cache_uses(units))
-    compared = mean_levels(unit[:2] for unit in measured if not unit.bounded)
-    canary = _opened_share(units, guardrail, canary=True)
-    control = _opened_share(units, guardrail, canary=False)
-    if compared is None or not (use.larger or canary or control):
-        return None
-    shares = use.share(canary=True), use.share(canary=False)
-    return CacheLevels(*shares, compared.canary, compared.control, canary, control)
-
-
-def _opened_share(
-    units: Sequence[LedgerUnit],
-    guardrail: Guardrail,
-    *,
-    canary: bool,
-) -> float:
-    own = [unit.values for unit in units if unit.canary is canary and unit.values is not None]
-    if guardrail not in CACHED_TIMES or not own:
-        return 0.0
-    return sum(values.opening_s > 0.0 for values in own) / len(own)
 
 
 def _tally(units: Iterable[LedgerUnit], guardrail: Guardrail) -> FailureTally:

@@ -369,8 +369,8 @@ def sums_path(
 
     bets: values y in [-SUM_LEAST, 1], whose mean is at most 0 if the canary is within its
     margin. weights: of SUM_STAKES; empty for equal weights. The evidence is the weighted mean
-    over SUM_STAKES of the products of 1 + stake · y (Waudby-Smith and Ramdas 2024). A stored value that is NaN counts as 0, so that it changes
-    nothing.
+    over SUM_STAKES of the products of 1 + stake · y (Waudby-Smith and Ramdas 2024). A stored
+    value that is NaN counts as 0, so that it changes nothing.
     """
     values = np.array([y for block in bets for y in block], dtype=np.float64)
     values = np.clip(np.where(np.isnan(values), 0.0, values), -SUM_LEAST, 1.0)

@@ -62,10 +62,10 @@ def bound_usual_rate(days: Sequence[DayCount]) -> float:
 def _resample(days: Sequence[DayCount]) -> Iterator[tuple[float, int]]:
     """Yields the failure rate of each multiset of days, and the number of its orders."""
     orders = math.factorial(len(days))
-    for drawn in combinations_with_replacement(days, len(days)):
-        units = sum(day.units for day in drawn)
-        failures = sum(day.failures for day in drawn)
-        repeats = math.prod(math.factorial(n) for n in Counter(map(id, drawn)).values())
+    for places in combinations_with_replacement(range(len(days)), len(days)):
+        units = sum(days[place].units for place in places)
+        failures = sum(days[place].failures for place in places)
+        repeats = math.prod(map(math.factorial, Counter(places).values()))
         yield failures / units, orders // repeats
 
 
