@@ -77,6 +77,29 @@ class CappedTotals(NamedTuple):
         )
 
     @property
+    def means(self) -> tuple[float, float] | None:
+        """Returns the canary's and the incumbent's capped mean; None if an arm has no units."""
+        if not (self.canary and self.control):
+            return None
+        return self.canary_sum / self.canary, self.control_sum / self.control
+
+    @property
+    def ratio(self) -> float | None:
+        """Divides the canary's capped mean by the incumbent's; None without both."""
+        if self.means is None or not self.means[1]:
+            return None
+        return self.means[0] / self.means[1]
+
+    def share_above(self, *, canary: bool) -> float:
+        """Returns the part of an arm's finite values that is above the cap, from 0 to 1."""
+        above, capped = (
+            (self.canary_above, self.canary_sum)
+            if canary
+            else (self.control_above, self.control_sum)
+        )
+        return above / (above + capped) if above else 0.0
+
+    @property
     def emptied(self) -> "CappedTotals":
         """Returns the cap without units, as of a block that made no bet."""
         return CappedTotals(self.cap, 0, 0, 0.0, 0.0, 0.0, 0.0)
