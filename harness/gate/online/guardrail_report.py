@@ -13,6 +13,7 @@ from typing import Final
 
 from harness.frame.failures import describe_failures
 from harness.frame.formatting import (
+    format_answer_price,
     format_number,
     format_percent,
     format_price_pair,
@@ -269,7 +270,7 @@ class GuardrailEvidence(GuardrailTotals):
         if totals is None or totals.means is None:
             return ""
         write_pair = _VALUES[self.guardrail][1]
-        cap = write_pair(totals.cap, totals.cap).partition(" against ")[0]
+        cap = _cap_text(self.guardrail, totals.cap)
         text = (
             f"mean of values up to {cap}, with which failed requests count: "
             f"{write_pair(*totals.means)}"
@@ -446,6 +447,12 @@ def _values(blocks: Sequence[ObservationBlock], guardrail: Guardrail) -> Guardra
         control_bounds=sum(split.failures for split in bounded) - of_canary,
         capped=_sum_capped(blocks, guardrail),
     )
+
+
+def _cap_text(guardrail: Guardrail, cap: float) -> str:
+    if guardrail is Guardrail.COST_PER_SUCCESS:
+        return format_answer_price(cap)
+    return f"{format_number(cap)} {'tokens' if guardrail is Guardrail.OUTPUT_TOKENS else 's'}"
 
 
 def _sum_capped(
