@@ -197,8 +197,7 @@ def usual_path(
     rates: Sequence[float],
     tolerated: float = 1.0,
 ) -> Floats:
-    """Computes log e of "the candidate fails more than usual" after each block (statistics.md
-    §2.19).
+    """Computes log e of harm against the usual rate after each block (statistics.md §2.19).
 
     rates: the usual rate for each block; a block without one has the factor 1. Earlier blocks
     of the incumbent may lower it (`limit_usual_rate`).
