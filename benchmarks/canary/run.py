@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.print_rows import print_rows
 from harness.frame.formatting import format_bps, format_percent
-from tests.support.canary import default_canary
+from tests.support.canary import default_canary, raised_sums, uneven_errors
 from tests.support.canary.cold_starts import ColdStart, rolled_back
 from tests.support.canary.guarded_traffic import SimulatedHarm, Truth
 
@@ -51,7 +51,11 @@ GOALS: Final[Mapping[str, Mapping[float, tuple[int, int]]]] = {
         1.00: (2, 3),
     },
     "cold": {},
+    "sums": {},
+    "time": {},
 }
+# The most exposures after an incident of both arms that the median may have, of harm of 5 %.
+AFTER_INCIDENT: Final = 150
 SCENES: Final[Mapping[str, default_canary.SceneMaker]] = {
     "healthy": default_canary.steady,
     "healthy, incident": default_canary.incident,
@@ -98,6 +102,8 @@ def measured(
         "default": by_default,
         "errors": by_errors,
         "healthy": by_scene,
+        "sums": by_sum,
+        "time": by_time,
     }
     return [*tables[table](rollouts, seed)]
 
@@ -176,6 +182,44 @@ def cold_starts(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
         yield row("cold", case, HEALTHY_CAP, found, false=math.isfinite(cold_s))
 
 
+def by_sum(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
+    """Measures candidates whose dearest or slowest requests raise the sum, at a share of 25 %,
+    and candidates whose mean is just tolerated.
+    """
+    rollouts = max(5, rollouts // 4)
+    for case, (harm, most) in raised_sums.HARM.items():
+        found = [raised_sums.exposures(harm, 2 * most, [seed, n]) for n in range(rollouts)]
+        yield row("sums", case, 2 * most, found, false=False)
+    for case, tolerated in raised_sums.TOLERATED.items():
+        found = [
+            raised_sums.exposures(tolerated, HEALTHY_CAP, [seed, n]) for n in range(rollouts)
+        ]
+        yield row("sums", case, HEALTHY_CAP, found, false=True)
+
+
+def by_time(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
+    """Measures equal candidates beside an incumbent that fails in bursts, and harm after an
+    incident of both.
+    """
+    rollouts = max(5, rollouts // 4)
+    for share, height in product((0.01, 0.05, 0.25), (0.3, 1.0)):
+        case = f"bursts of {format_percent(height)} at {format_percent(share)}"
+        found = [
+            uneven_errors.equal_beside_bursts(share, height, uneven_errors.BURSTS, [seed, n])
+            for n in range(rollouts)
+        ]
+        yield row("time", case, HEALTHY_CAP, found, false=True)
+    for share, blocks in product((0.01, 0.05), (3, 12)):
+        found = [
+            uneven_errors.harm_after_incident(share, blocks, [seed, n]) for n in range(rollouts)
+        ]
+        case = f"{INCIDENT} of {100 * blocks} callers at {format_percent(share)}"
+        yield row("time", case, HEALTHY_CAP, found, false=False)
+
+
+INCIDENT: Final = "after an incident"
+
+
 def row(
     table: str,
     case: str,
@@ -210,6 +254,11 @@ def goals(rows: Sequence[CanaryBenchmarkRow]) -> Iterator[Goal]:
             median, p95 = GOALS[one.table][cases[one.case]]
             yield Goal(f"{what}: exposures, median", one.median or math.inf, median)
             yield Goal(f"{what}: exposures, 95 %", one.p95 or math.inf, p95)
+        elif one.case in raised_sums.HARM:
+            _, most = raised_sums.HARM[one.case]
+            yield Goal(f"{what}: exposures, median", one.median or math.inf, most)
+        elif one.case.startswith(INCIDENT):
+            yield Goal(f"{what}: exposures, median", one.median or math.inf, AFTER_INCIDENT)
 
 
 def _percent(rate: float) -> str:

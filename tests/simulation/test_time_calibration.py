@@ -3,87 +3,34 @@ and how soon harm is found all the same (statistics.md §2.19). Seeded.
 """
 
 import math
-from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 import pytest
 
 from harness.gate.arrays import Floats
-from harness.gate.online.evidence_paths import (
-    ERRORS_WEIGHT,
-    counts_path,
-    errors_path,
-)
+from harness.gate.online.evidence_paths import counts_path
 from harness.gate.online.guardrails import FailureTally
-from harness.gate.online.rollout_evidence import CARRIED_SHARE
-from harness.gate.online.usual_rate import DayCount, bound_usual_rate
 from harness.gate.online.worker_guard import abort_log_e
-from harness.gate.policy import CanaryPolicy
 from router.observers.canary_guard import CanaryExposure, RolloutGuard
 from tests.simulation.test_canary_calibration import upto
+from tests.support.canary.uneven_errors import (
+    BURSTS,
+    RATE,
+    SIZE,
+    STEADY,
+    blocks_to_rollback,
+    equal_beside_bursts,
+    evenly,
+    first_over,
+    harm_after_incident,
+    in_bursts,
+    simulate,
+)
 from tests.support.sampling import later
 
 pytestmark = pytest.mark.req("F3")
-SIZE: Final = 100
-# log e of the rollback by errors alone.
-LEVEL: Final = -math.log(CanaryPolicy().alpha * CARRIED_SHARE * ERRORS_WEIGHT)
 GUARD_ALPHA: Final = 0.01
-RATE: Final = 0.01
-# 10,000 first requests a day, of which about 1 % fail: evenly, or in minutes of 100 callers in
-# which all fail.
-STEADY: Final = bound_usual_rate(
-    [DayCount(10_000, n) for n in (100, 90, 110, 105, 95, 100, 102)]
-)
-BURSTS: Final = bound_usual_rate([DayCount(10_000, n) for n in (100, 0, 200, 100, 100, 200, 0)])
-Rates = Callable[[np.random.Generator, int], Floats]
-
-
-def evenly(rate: float) -> Rates:
-    return lambda _, blocks: np.full(blocks, rate)
-
-
-def in_bursts(height: float) -> Rates:
-    """Fails RATE of all requests, in blocks in which the share `height` fails."""
-    return lambda rng, blocks: np.where(rng.random(blocks) < RATE / height, height, 0.0)
-
-
-def simulate(
-    share: float,
-    canary: Floats,
-    control: Floats,
-    rng: np.random.Generator,
-) -> list[FailureTally]:
-    """Simulates blocks of SIZE callers. canary, control: failure rates, block by block."""
-    canaries = max(1, round(SIZE * share))
-    of_canary = rng.binomial(canaries, canary)
-    of_control = rng.binomial(SIZE - canaries, control)
-    return [
-        FailureTally(SIZE, canaries, int(theirs + ours), int(theirs))
-        for theirs, ours in zip(of_canary, of_control, strict=True)
-    ]
-
-
-def blocks_to_rollback(
-    tallies: Sequence[FailureTally],
-    share: float,
-    usual_rate: float,
-) -> float:
-    """Counts blocks until errors roll back; inf for never. usual_rate: 0 if unknown."""
-    number = len(tallies)
-    path = errors_path(
-        tallies,
-        [share] * number,
-        [False] * number,
-        [usual_rate] * number,
-        1.0,
-    )
-    return _first(path)
-
-
-def _first(path: Floats) -> float:
-    over = np.flatnonzero(path >= LEVEL)
-    return float(over[0] + 1) if len(over) else math.inf
 
 
 @pytest.mark.parametrize(
@@ -99,15 +46,13 @@ def test_an_equal_candidate_stays_although_the_incumbent_fails_in_bursts(
     height: float,
     rollouts: int,
 ) -> None:
-    blocks = round(20 / share) if share < 0.05 else 400
-    alone = 0
-    both = 0
-    for n in range(rollouts):
-        rng = np.random.default_rng([151, n])
-        control = in_bursts(height)(rng, blocks)
-        tallies = simulate(share, evenly(RATE)(rng, blocks), control, rng)
-        alone += math.isfinite(blocks_to_rollback(tallies, share, 0.0))
-        both += math.isfinite(blocks_to_rollback(tallies, share, BURSTS))
+    alone, both = (
+        sum(
+            math.isfinite(equal_beside_bursts(share, height, usual_rate, [151, n]))
+            for n in range(rollouts)
+        )
+        for usual_rate in (0.0, BURSTS)
+    )
 
     assert both <= upto(0.05, rollouts)
     if height == 1.0:
@@ -157,7 +102,7 @@ def test_even_harm_is_found_about_as_soon_as_by_the_comparison_at_the_same_time(
     for n in range(rollouts):
         rng = np.random.default_rng([163, n])
         tallies = simulate(0.01, evenly(rate)(rng, most), evenly(RATE)(rng, most), rng)
-        alone.append(_first(counts_path(tallies)))
+        alone.append(first_over(counts_path(tallies)))
         both.append(blocks_to_rollback(tallies, 0.01, STEADY))
 
     ratio = np.quantile(both, 0.5, method="higher") / np.quantile(alone, 0.5, method="higher")
@@ -177,15 +122,7 @@ def test_an_incident_of_the_incumbent_does_not_hide_later_harm(
     rollouts: int,
 ) -> None:
     """incident: blocks in which both arms fail, before the candidate fails 5 %."""
-    blocks = incident + round(6 / share)
-    later_harm = []
-    for n in range(rollouts):
-        rng = np.random.default_rng([167, n])
-        during = np.full(incident, 0.95)
-        canary = np.concatenate([during, np.full(blocks - incident, 0.05)])
-        control = np.concatenate([during, np.full(blocks - incident, RATE)])
-        found = blocks_to_rollback(simulate(share, canary, control, rng), share, STEADY)
-        later_harm.append((found - incident) * SIZE * share)
+    later_harm = [harm_after_incident(share, incident, [167, n]) for n in range(rollouts)]
 
     assert np.quantile(later_harm, 0.5, method="higher") <= 150
 

@@ -46,10 +46,10 @@ LEAVING_WEIGHT: Final = 0.2
 OTHERS_WEIGHT: Final = 0.1  # of all other guardrails together
 RANK_STAKES: Final = geometric_grid(0.05, 0.95, 8)
 SUM_STAKES: Final = tuple(stake / SUM_LEAST for stake in geometric_grid(0.05, 0.9, 8))
-# Weights of SUM_STAKES for bets on a capped mean, proportional to their squares: a cap of 20
-# means makes every stake small, so the large stakes find harm sooner.
-_SQUARES: Final = tuple(stake * stake for stake in SUM_STAKES)
-CAPPED_WEIGHTS: Final = tuple(square / math.fsum(_SQUARES) for square in _SQUARES)
+# Weights of SUM_STAKES for bets on a capped mean, proportional to their cubes: a cap of 20 means
+# makes every stake small, so the large stakes find harm sooner.
+_CUBES: Final = tuple(stake**3 for stake in SUM_STAKES)
+CAPPED_WEIGHTS: Final = tuple(cube / math.fsum(_CUBES) for cube in _CUBES)
 # Weights of the ratios of HARM_GRID, summing to 1.
 ODDS_WEIGHTS: Final = (0.003, 0.01, 0.305, 0.165, 0.11, 0.115, 0.25, 0.032, 0.01)
 # If a block's smaller arm expects fewer units than this, the test uses the planned share.
