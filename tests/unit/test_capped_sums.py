@@ -25,9 +25,17 @@ from harness.gate.online.evidence_paths import (
 )
 from harness.gate.online.guardrails import ArmLevels, Guardrail, UnitRule
 from harness.gate.online.observation import NeverSeen, ObservationBlock
+from harness.gate.online.outcome import (
+    ANSWERED,
+    ExposureOutcome,
+    OutcomeKind,
+    OutcomeReason,
+)
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
 from harness.routing.records.block_checks import check_block
+from router.recording.ledger import Ledger
+from router.recording.scored_units import GuardrailSample, SampleValues
 
 pytestmark = pytest.mark.req("F3")
 NOW: Final = datetime(2026, 3, 1, tzinfo=UTC)
@@ -162,6 +170,46 @@ def test_a_candidate_whose_sum_alone_is_too_high_is_described_by_it() -> None:
         "with which failed requests count: $3 against $1 per 1,000 answers; "
         "above it, and left out: 25 % of the candidate's sum, 0 % of the incumbent's"
     )
+
+
+FAILED: Final = ExposureOutcome(OutcomeKind.FAILED, OutcomeReason.PROVIDER, "timeout")
+LEFT: Final = ExposureOutcome(OutcomeKind.LEFT)
+
+
+def recorded(canary: ExposureOutcome | None, control: ExposureOutcome | None) -> CappedTotals:
+    """Records a block: in each arm 9 answers of 1 s, and one request that ended as given."""
+    rule = UnitRule(block_size=20, guardrails={TIME: 1.25}, caps={TIME: 20.0}, usual_rate=0.02)
+    ledger = Ledger("r", "w", rule)
+    for number in range(20):
+        in_canary = number % 2 == 0
+        unit = ledger.admit(number, canary=in_canary, weight_bps=5_000, now=0.0, at=NOW)
+        assert unit is not None
+        outcome = ANSWERED if number >= 2 else (canary if in_canary else control)
+        if outcome is not None:
+            seconds = None if outcome is FAILED else 1.0 if number >= 2 else 3.0
+            sample = GuardrailSample(SampleValues(latency=seconds))
+            ledger.finish(unit, outcome=outcome, sample=sample)
+    (found,) = ledger.close(1.0, NOW)
+    assert len(found.bets[TIME]) == 10
+    assert found.usual_rate == 0.02
+    check_block(found)
+    return found.capped[TIME]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "canary_s", "control_s"),
+    [(FAILED, 29.0, 29.0), (LEFT, 12.0, 29.0), (None, 9.0, 29.0)],
+    ids=["failed", "left", "missing"],
+)
+def test_what_is_not_known_counts_for_the_candidate(
+    outcome: ExposureOutcome | None,
+    canary_s: float,
+    control_s: float,
+) -> None:
+    totals = recorded(outcome, outcome)
+
+    assert (totals.canary, totals.control) == (10, 10)
+    assert (totals.canary_sum, totals.control_sum) == (canary_s, control_s)
 
 
 def test_blocks_and_rules_keep_caps_and_rates_in_storage() -> None:
