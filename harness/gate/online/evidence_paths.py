@@ -46,8 +46,8 @@ LEAVING_WEIGHT: Final = 0.2
 OTHERS_WEIGHT: Final = 0.1  # of all other guardrails together
 RANK_STAKES: Final = geometric_grid(0.05, 0.95, 8)
 SUM_STAKES: Final = tuple(stake / SUM_LEAST for stake in geometric_grid(0.05, 0.9, 8))
-# Weights of SUM_STAKES for bets on a capped mean, proportional to their cubes: a cap of 20 means
-# makes every stake small, so the large stakes find harm sooner.
+# Weights of SUM_STAKES for bets on a capped mean, proportional to their cubes: a cap of 20
+# means makes every stake small, so the large stakes find harm sooner.
 _CUBES: Final = tuple(stake**3 for stake in SUM_STAKES)
 CAPPED_WEIGHTS: Final = tuple(cube / math.fsum(_CUBES) for cube in _CUBES)
 # Weights of the ratios of HARM_GRID, summing to 1.
