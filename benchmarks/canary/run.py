@@ -20,7 +20,7 @@ from benchmarks.canary.cells import CELL_TABLES
 from benchmarks.canary.rows import BenchmarkCell, Limits, cell, share_cell
 from benchmarks.print_rows import print_rows
 from harness.frame.formatting import format_bps, format_percent
-from tests.support.canary import default_canary
+from tests.support.canary import default_canary, raised_sums, uneven_errors
 from tests.support.canary.cold_starts import ColdStart, rolled_back
 from tests.support.canary.guarded_traffic import SimulatedHarm, Truth
 
@@ -50,6 +50,8 @@ GOALS: Final[Mapping[str, Mapping[float, tuple[int, int]]]] = {
         1.00: (2, 3),
     },
 }
+# The most exposures after an incident of both arms that the median may have, of harm of 5 %.
+AFTER_INCIDENT: Final = 150
 SCENES: Final[Mapping[str, default_canary.SceneMaker]] = {
     "healthy": default_canary.steady,
     "healthy, incident": default_canary.incident,

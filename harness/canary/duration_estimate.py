@@ -149,6 +149,8 @@ def estimate_for_policy(
     words += f" {later}" if later else ""
     warm_up = explain.describe_warm_up(policy)
     words += f" {warm_up[:1].upper()}{warm_up[1:]}." if warm_up else ""
+    peak = explain.describe_peak(policy)
+    words += f" {peak}" if peak else ""
     first = "" if pace.measured else seen
     text = " ".join(part for part in (first, few, words) if part)
     return RampPlan(route, policy, pace, steps, options, text + shared)

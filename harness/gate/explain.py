@@ -116,6 +116,17 @@ def describe_warm_up(policy: CanaryPolicy) -> str:
     return f"latency is ignored in the canary's first {' and '.join(first)}" if first else ""
 
 
+def describe_peak(policy: CanaryPolicy) -> str:
+    """Describes the peak hours that the steps span; empty if none spans any."""
+    longest_s = max(step.min_peak_s for step in policy.steps)
+    if not longest_s:
+        return ""
+    return (
+        f"Steps last at least {format_estimate(longest_s)} of the peak hours, "
+        f"{policy.peak.start_h} to {policy.peak.end_h} h UTC, so at other hours they wait."
+    )
+
+
 def ramp_options(steps: Sequence[StepPlan], *, may_mirror: bool) -> tuple[str, ...]:
     """Lists remedies for late steps; empty if no step is late. may_mirror: whether the route
     may have a shadow.

@@ -68,9 +68,9 @@ class GuardrailRow:
     log_e_max: float
     distance: float  # share of the rollback level for the guardrail alone; 1 trips
     furthest: float  # the maximum distance so far
-    # For errors, a line for each model with errors; for the judge, its cost; for costs and
-    # times, the part of a difference that the prompt cache explains, and the number of values
-    # that are lower bounds.
+    # For errors, a line for each model with errors, and what they are compared with; for the
+    # judge, its cost; for costs and times, the part of a difference that the prompt cache
+    # explains, the number of values that are lower bounds, and the means up to a cap.
     classes: tuple[str, ...] = ()
     warns: bool = False  # whether it warns against an advance by hand
 
@@ -143,19 +143,19 @@ def _evidence_row(
         distance=evidence.distance_to_trip,
         furthest=min(1.0, max(evidence.distance_to_trip, furthest, 0.0)),
         classes=(
-            _failure_classes(evidence)
-            or _judge_lines(evidence, judge)
-            or tuple(
-                filter(
-                    None,
-                    [
-                        evidence.cache_text,
-                        evidence.bounds_text,
-                        evidence.requests.text if evidence.requests else "",
-                        _sole_key_text(evidence),
-                    ],
-                )
-            )
+            *_failure_classes(evidence),
+            *_judge_lines(evidence, judge),
+            *filter(
+                None,
+                [
+                    evidence.cache_text,
+                    evidence.bounds_text,
+                    evidence.sums_text,
+                    evidence.requests.text if evidence.requests else "",
+                    _sole_key_text(evidence),
+                    evidence.usual_text if measured else "",
+                ],
+            ),
         ),
         warns=is_warning(evidence),
     )

@@ -26,10 +26,13 @@ from harness.gate.online.outcome import (
     Reading,
     read,
 )
+from harness.gate.online.usual_rate import limit_usual_rate
 from harness.gate.online.worker_guard import (
+    INCIDENT_UNITS,
     GuardCount,
     WorkerGuard,
     abort_log_e,
+    is_incident,
 )
 from harness.routing.table import Arm, Canary, Route
 from router.recording.internal_errors import RouterPart
@@ -55,6 +58,7 @@ _ANSWERED: Final = OutcomeKind.ANSWERED
 _GOOD: Final = Reading.GOOD
 _BAD: Final = Reading.BAD
 _UNKNOWN: Final = Reading.UNKNOWN
+_RECENT: Final = (1 << INCIDENT_UNITS) - 1
 
 
 class GuardedCaller:
@@ -108,6 +112,8 @@ class RolloutGuard:
     rho: the tolerated ratio of failures, see `WorkerGuard`. longest_s: the route's time limit
     for a request, in seconds. window_s, window_requests: see `UnitRule`. exposures: the
     canary's keys so far. classes, window_classes: the canary's failures by name.
+    for a request, in seconds. usual_rate: see `UnitRule`. exposures: the canary's keys so far.
+    classes: the canary's failures by name.
     """
 
     def __init__(
@@ -122,6 +128,10 @@ class RolloutGuard:
     ) -> None:
         self.route = route
         self.limit = limit
+        self._usual_rate = usual_rate
+        # Of the incumbent, as far as its outcomes are known: units, failures, and the latest
+        # outcomes as bits.
+        self._units = self._failures = self._recent = 0
         self._wait_s = longest_s + SPARE_S
         self.evidence = WorkerGuard(rho)
         self.exposures = 0
@@ -181,7 +191,8 @@ class RolloutGuard:
 
         The first exposure without an outcome stops the reading, because a failure that arrives
         sooner in one arm than in the other would be evidence against an equal candidate. An
-        exposure whose outcome does not arrive in time is no failure, in either arm.
+        exposure whose outcome does not arrive in time is no failure, in either arm. It is no
+        unit of the incumbent's rate, which it would lower.
         """
         moved = False
         while self._queue:
@@ -190,6 +201,7 @@ class RolloutGuard:
             if failed is None:
                 if now_s - first.since_s < self._wait_s:
                     break
+                first.known = first.canary
                 failed = False
             self._queue.popleft()
             if failed:
@@ -247,6 +259,21 @@ class RolloutGuard:
             canary_classes=dict(Counter(keep_common_causes(list(classes.elements())))),
             window_s=self._window_s if is_window else 0.0,
         )
+
+    @property
+    def _rate(self) -> float:
+        """The usual rate for the next unit; 0 if unknown."""
+        return limit_usual_rate(self._usual_rate, self._units, self._failures)
+
+    def _note_failure(self, exposure: CanaryExposure) -> None:
+        self.evidence = self.evidence.after(
+            canary=exposure.canary,
+            share=exposure.share,
+            usual_rate=self._rate,
+            incident=is_incident(self._recent, self._units),
+        )
+        if exposure.canary and exposure.why:
+            self.classes[exposure.why] += 1
 
 
 class CanaryGuards(RequestObserver):
@@ -363,6 +390,9 @@ class CanaryGuards(RequestObserver):
             if failed and not caller.window_failed:
                 caller.window_failed = True
                 caller.window_why = outcome.name
+            counted.known = reading is not _UNKNOWN
+            counted.failed = reading is _BAD or (reading is _UNKNOWN and not counted.canary)
+            counted.why = outcome.name
             guard = self._guards.get(rollout)
             if guard is not None and guard.read(self._clock.monotonic()):
                 self._abort(rollout, guard)
@@ -483,4 +513,5 @@ class CanaryGuards(RequestObserver):
                 longest_s=route.settings.total_timeout_s,
                 window_s=rule.window_s,
                 window_requests=rule.window_requests,
+                usual_rate=rule.usual_rate,
             )

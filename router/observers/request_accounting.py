@@ -210,6 +210,8 @@ class RequestAccounting(RequestObserver):
             waited_s,
             bounded,
             unanswered,
+            hash(observed.sticky_key),
+            observed.outcome.kind,
         )
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:

@@ -6,11 +6,11 @@ and ranks; keys and single values do not leave the process. Which units count is
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from harness.frame.failures import ArmFailure, keep_common_causes
+from harness.gate.online.capped_sums import CappedTotals
 from harness.gate.online.guardrails import (
     MIN_CONTROLS,
     NO_SPLIT,
@@ -22,13 +22,10 @@ from harness.gate.online.guardrails import (
     Guardrail,
     GuardrailKind,
     JudgeTally,
-    MeasuredUnit,
     SegmentCount,
     UnitRule,
     bets_block,
     guardrail_kind,
-    mean_levels,
-    rank_block,
 )
 from harness.gate.online.observation import (
     SEGMENTS,
@@ -49,8 +46,6 @@ from harness.gate.online.outcome import (
 )
 from harness.gate.online.prompt_cache import (
     ArmCacheUse,
-    CacheLevels,
-    CacheUse,
 )
 from harness.gate.online.waiting import (
     NO_WAITS,
@@ -62,17 +57,17 @@ from harness.gate.online.waiting import (
 )
 from router.recording.repeated_texts import RepeatedTexts
 from router.recording.scored_units import (
-    CACHED_TIMES,
     FAULTS,
     NEEDS,
     SEGMENTS_FROM,
     LedgerUnit,
     OpenBlock,
 )
-
-# Values that are lower bounds without a provider's count.
-_OF_TOKENS: Final = frozenset({Guardrail.OUTPUT_TOKENS, Guardrail.COST_PER_SUCCESS})
-_CACHED: Final = CACHED_TIMES | {Guardrail.COST_PER_SUCCESS}
+from router.recording.value_comparison import (
+    ComparedValues,
+    cache_uses,
+    compare_values,
+)
 
 
 class BlockFindings(NamedTuple):
@@ -87,9 +82,10 @@ class BlockFindings(NamedTuple):
     bounds: Mapping[Guardrail, ArmSplit]
     bets: Mapping[Guardrail, tuple[float, ...]]
     by_key: Mapping[str, Mapping[Guardrail, FailureTally]]
+    capped: Mapping[Guardrail, CappedTotals]
 
 
-NO_FINDINGS: Final = BlockFindings({}, {}, {}, {}, {}, {})
+NO_FINDINGS: Final = BlockFindings({}, {}, {}, {}, {}, {}, {})
 # Enough units for one expected unit of the smaller arm, and the fewest controls.
 _RANKED_TOGETHER: Final = MIN_CONTROLS + 1
 
@@ -137,7 +133,7 @@ class RankPool:
         together = self._kept
         self._kept = []
         larger = self._cache.larger
-        self._cache.add(_cache_uses(together))
+        self._cache.add(cache_uses(together))
         # The first batch is compared at its own pooled share.
         return RankedUnits(together, self._cache.pooled if larger is None else larger)
 
@@ -153,21 +149,19 @@ class RankPool:
 
 def summarize_block(
     units: Sequence[LedgerUnit],
-    tolerated: Mapping[Guardrail, float],
+    rule: UnitRule,
     block: tuple[str, str, int],
     ranked: RankedUnits,
 ) -> BlockFindings:
     """Summarizes a complete block.
 
-    units: in the order of admission. tolerated: ratio by live guardrail. ranked: units whose
-    values are ranked now.
+    units: in the order of admission. rule: with a tolerated ratio for each live guardrail.
+    ranked: units whose values are ranked now.
     """
     counts: dict[Guardrail, FailureTally] = {}
-    ranks: dict[Guardrail, tuple[float, ...]] = {}
-    levels: dict[Guardrail, ArmLevels] = {}
-    bounds: dict[Guardrail, ArmSplit] = {}
     bets: dict[Guardrail, tuple[float, ...]] = {}
-    for guardrail, ratio in tolerated.items():
+    compared: dict[Guardrail, ComparedValues] = {}
+    for guardrail, ratio in rule.guardrails.items():
         needs = NEEDS[guardrail]
         kind = guardrail_kind(guardrail)
         counted = kind is GuardrailKind.COUNTS
@@ -180,29 +174,22 @@ def summarize_block(
             continue
         if counted:
             counts[guardrail] = _tally(completed_units, guardrail)
-            continue
-        if kind is GuardrailKind.SUMS:
-            if ys := _bets(completed_units, guardrail, ratio, block):
-                bets[guardrail] = ys
-            continue
-        measured = [
-            MeasuredUnit(unit.canary, *_values(unit, guardrail, ranked.cached_share))
-            for unit in completed_units
-        ]
-        found = rank_block(
-            measured,
-            guardrail=guardrail,
-            tolerated=ratio,
-            block=block,
-        )
-        if found.u:
-            ranks[guardrail] = found.u
-        if bounded := [unit.canary for unit in measured if unit.bounded]:
-            bounds[guardrail] = ArmSplit(len(bounded), sum(bounded))
-        if found.level is not None:
-            cache = _cache_levels(completed_units, measured, guardrail)
-            levels[guardrail] = replace(found.level, cache=cache)
-    return BlockFindings(counts, ranks, levels, bounds, bets, count_clients(units, counts))
+        elif kind is GuardrailKind.SUMS:
+            bets[guardrail] = _bets(completed_units, guardrail, ratio, block)
+        else:
+            found = compare_values(completed_units, guardrail, rule, block, ranked.cached_share)
+            compared[guardrail] = found
+            bets[guardrail] = found.bets
+    capped = {name: CappedTotals.from_units((), cap) for name, cap in rule.caps.items()}
+    return BlockFindings(
+        counts,
+        {name: one.ranks for name, one in compared.items() if one.ranks},
+        {name: one.level for name, one in compared.items() if one.level is not None},
+        {name: one.bounds for name, one in compared.items() if one.bounds.failures},
+        {name: ys for name, ys in bets.items() if ys},
+        count_clients(units, counts),
+        capped | {name: one.capped for name, one in compared.items() if one.capped},
+    )
 
 
 def count_clients(
@@ -315,62 +302,6 @@ def count_segments(units: Iterable[LedgerUnit]) -> dict[str, SegmentCount]:
     return {SEGMENTS[n].value: SegmentCount(*sums[n]) for n in sorted(sums)}
 
 
-def _values(
-    unit: LedgerUnit,
-    guardrail: Guardrail,
-    cached_share: float,
-) -> tuple[float | None, float | None, bool]:
-    """Returns the value to compare, the measured value, and whether it is a lower bound.
-
-    None for the compared value means worse than any value. A value that the end cut short is a
-    lower bound: it counts for the canary, and for the incumbent it is worse than any value, so
-    that neither is evidence against the canary.
-    """
-    reading = unit.reading(guardrail)
-    if unit.values is None or reading is Reading.BAD:
-        # A missing value is not evidence against the canary.
-        return 0.0 if unit.lost and unit.canary else None, None, False
-    bounded = reading is Reading.CENSORED or (unit.values.bounded and guardrail in _OF_TOKENS)
-    if bounded and not unit.canary:
-        return None, None, True
-    compared = unit.values.compared_value(guardrail, cached_share)
-    return compared, unit.values.value_for(guardrail), bounded
-
-
-def _cache_uses(units: Iterable[LedgerUnit]) -> Iterator[tuple[bool, CacheUse]]:
-    return ((unit.canary, unit.values.cache) for unit in units if unit.values is not None)
-
-
-def _cache_levels(
-    units: Sequence[LedgerUnit],
-    measured: Sequence[MeasuredUnit],
-    guardrail: Guardrail,
-) -> CacheLevels | None:
-    if guardrail not in _CACHED:
-        return None
-    use = ArmCacheUse()
-    use.add(_cache_uses(units))
-    compared = mean_levels(unit[:2] for unit in measured if not unit.bounded)
-    canary = _opened_share(units, guardrail, canary=True)
-    control = _opened_share(units, guardrail, canary=False)
-    if compared is None or not (use.larger or canary or control):
-        return None
-    shares = use.share(canary=True), use.share(canary=False)
-    return CacheLevels(*shares, compared.canary, compared.control, canary, control)
-
-
-def _opened_share(
-    units: Sequence[LedgerUnit],
-    guardrail: Guardrail,
-    *,
-    canary: bool,
-) -> float:
-    own = [unit.values for unit in units if unit.canary is canary and unit.values is not None]
-    if guardrail not in CACHED_TIMES or not own:
-        return 0.0
-    return sum(values.opening_s > 0.0 for values in own) / len(own)
-
-
 def _tally(units: Iterable[LedgerUnit], guardrail: Guardrail) -> FailureTally:
     """Counts units whose outcome the guardrail knows, and the bad ones.
 
@@ -467,6 +398,8 @@ class ObservationBuilder:
             waits={name: limit_s for name, limit_s in limits._asdict().items() if limit_s},
             bounds=findings.bounds,
             windows_known_s=self._windows_known_s(units),
+            usual_rate=self._rule.usual_rate,
+            capped=findings.capped,
         )
 
     @property
@@ -487,9 +420,11 @@ class ObservationBuilder:
         self, units: Sequence[LedgerUnit], ranked: RankedUnits
     ) -> tuple[BlockFindings, ErrorTally]:
         failed = [unit for unit in units if unit.failed or unit.lost]
-        tolerated = self._tolerated
+        rule = self._rule
         name = (self._rollout, self._worker, self._sequence)
-        findings = summarize_block(units, tolerated, name, ranked) if tolerated else NO_FINDINGS
+        findings = (
+            summarize_block(units, rule, name, ranked) if rule.guardrails else NO_FINDINGS
+        )
         return findings, _errors(units, failed)
 
     def _of_new_keys(

@@ -34,6 +34,7 @@ from router.recording.sums import (
     SUMMED,
     CompletedRequest,
     DayTotals,
+    FirstRequests,
     ServedNames,
     Sums,
 )
@@ -168,6 +169,7 @@ class Recording:
             worker, self._sums["shadows"], "shadow", sum_usage
         )
         self.served_names = ServedNames(clock, self._sums["sightings"])
+        self._first_requests = FirstRequests()
         self.on_abort: Callable[[LocalAbort], None] = ignore_event
         self._clock = clock
         self._metrics: RouterMetrics | None = None

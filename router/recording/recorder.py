@@ -199,7 +199,8 @@ class Recorder(Recording):
                 sample=sample,
                 served=ended.model,
             )
-        self._sums["traffic"].add(minute_rows((ended,), at, self.worker))
+        rows = minute_rows((ended,), at, self.worker, self._first_requests)
+        self._sums["traffic"].add(rows)
         self.spends.note(spend_rows((ended,), at, self.worker))
         self.served_names.note(ended.target, ended.model)
         if self._metrics is not None:

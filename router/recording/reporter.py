@@ -206,7 +206,8 @@ class Reporter(Recording):
         self._spent = 0
         self._minute_ends = -math.inf
         if ended:
-            self._sums["traffic"].add(minute_rows(ended, self._minute, self.worker))
+            rows = minute_rows(ended, self._minute, self.worker, self._first_requests)
+            self._sums["traffic"].add(rows)
             for served in set(map(_SERVED, ended)):
                 self.served_names.note(*served)
             if self._metrics is not None:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from harness.frame.people.limits import KeySpend
 from harness.frame.ports import Clock
+from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.observation import TrafficMinute
+from harness.gate.online.outcome import READINGS, OutcomeKind, Reading
 from harness.gate.online.waiting import (
     RequestWaits,
     count_waits,
@@ -47,6 +49,8 @@ _ADDED: Final[tuple[str, ...]] = (
     "refused",
     "bounded",
     "unanswered",
+    "first_requests",
+    "first_failed",
 )
 
 
@@ -78,12 +82,49 @@ class CompletedRequest(NamedTuple):
     waited_s: float = 0.0
     bounded: bool = False  # tokens and cost are lower bounds: the provider's count is missing
     unanswered: bool = False  # the caller waited, and left before any output
+    caller: int = 0  # a hash of the caller's sticky key, of this process; 0 if unknown
+    kind: OutcomeKind | None = None  # how the request ended for its arm; None if unknown
+
+
+# The most callers of a day that a process remembers; it counts no first requests of others.
+MAX_FIRST_CALLERS: Final = 100_000
+
+
+class FirstRequests:
+    """Finds each caller's first request of a UTC day on each route, as far as this process
+    serves it: the history of a rollout's units (`usual_rate`).
+    """
+
+    def __init__(self) -> None:
+        self._day = date.min
+        self._callers: set[tuple[str, int]] = set()
+
+    def take(self, requests: Iterable[CompletedRequest], day: date) -> list[CompletedRequest]:
+        """Returns the first requests among these that are evidence of errors."""
+        if day != self._day:
+            self._day = day
+            self._callers = set()
+        found = []
+        for request in requests:
+            caller = (request.route, request.caller)
+            if not request.caller or request.kind is None or caller in self._callers:
+                continue
+            if len(self._callers) >= MAX_FIRST_CALLERS:
+                break
+            self._callers.add(caller)
+            if _ERRORS[request.kind] is not Reading.UNKNOWN:
+                found.append(request)
+        return found
+
+
+_ERRORS: Final = READINGS[Guardrail.ERRORS]
 
 
 def minute_rows(
     ended: Sequence[CompletedRequest],
     at: datetime,
     worker: str,
+    firsts: FirstRequests | None = None,
 ) -> list[TrafficMinute]:
     """Adds requests up to rows of one minute. at: a time in that minute, aware."""
     minute = at.replace(second=0, microsecond=0)
@@ -100,6 +141,7 @@ def minute_rows(
                 strict=True,
             )
         )
+        first = firsts.take(requests, minute.date()) if firsts is not None else []
         histogram: dict[int, int] = {}
         for latency_ms in column["latency_ms"]:
             bound = _ALL_BOUNDS[bisect_left(LATENCY_BOUNDS_MS, latency_ms)]
@@ -127,6 +169,10 @@ def minute_rows(
                 waits=count_waits(_request_waits(requests)),
                 bounded=sum(column["bounded"]),
                 unanswered=sum(column["unanswered"]),
+                first_requests=len(first),
+                first_failed=sum(
+                    r.kind is not None and _ERRORS[r.kind] is Reading.BAD for r in first
+                ),
             )
         )
     return rows

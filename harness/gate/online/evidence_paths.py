@@ -20,11 +20,12 @@ from datetime import datetime
 from functools import lru_cache
 from itertools import accumulate
 from operator import or_
-from typing import Final
+from typing import Final, TypeVar
 
 from harness.frame.errors import InputError
 from harness.frame.formatting import add_seconds
 from harness.gate.arrays import Floats, geometric_grid, log_mean_rows, np
+from harness.gate.online.capped_sums import SUM_LEAST
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.guardrails import (
     NO_SPLIT,
@@ -35,6 +36,7 @@ from harness.gate.online.guardrails import (
 )
 from harness.gate.online.observation import NeverSeen, ObservationBlock
 from harness.gate.online.outcome import BY_OUTCOME
+from harness.gate.online.usual_rate import limit_usual_rate, usual_bets
 from harness.gate.online.worker_guard import HARM_GRID, arm_log_factor
 from harness.gate.policy import CanaryPolicy
 
@@ -43,9 +45,11 @@ ERRORS_WEIGHT: Final = 0.7
 LEAVING_WEIGHT: Final = 0.2
 OTHERS_WEIGHT: Final = 0.1  # of all other guardrails together
 RANK_STAKES: Final = geometric_grid(0.05, 0.95, 8)
-# The least value of a bet on a mean is -SUM_LEAST: see `sums_path`.
-SUM_LEAST: Final = 1.1
 SUM_STAKES: Final = tuple(stake / SUM_LEAST for stake in geometric_grid(0.05, 0.9, 8))
+# Weights of SUM_STAKES for bets on a capped mean, proportional to their cubes: a cap of 20
+# means makes every stake small, so the large stakes find harm sooner.
+_CUBES: Final = tuple(stake**3 for stake in SUM_STAKES)
+CAPPED_WEIGHTS: Final = tuple(cube / math.fsum(_CUBES) for cube in _CUBES)
 # Weights of the ratios of HARM_GRID, summing to 1.
 ODDS_WEIGHTS: Final = (0.003, 0.01, 0.305, 0.165, 0.11, 0.115, 0.25, 0.032, 0.01)
 # If a block's smaller arm expects fewer units than this, the test uses the planned share.
@@ -124,13 +128,95 @@ def guardrail_path(
     """Computes log e of one guardrail after each block."""
     kind = guardrail_kind(guardrail)
     if kind is GuardrailKind.RANKS:
-        return ranks_path([block.ranks.get(guardrail, ()) for block in blocks])
+        ranks = ranks_path([block.ranks.get(guardrail, ()) for block in blocks])
+        return _with_sums(ranks, blocks, guardrail)
     if kind is GuardrailKind.SUMS:
         return sums_path([block.bets.get(guardrail, ()) for block in blocks])
     tallies = [block_tally(block, guardrail) for block in blocks]
     shares = [block.weight_bps / 10_000 for block in blocks]
-    tallies = pool_returned(tallies, shares, _without_planned_share(blocks, guardrail))
-    return counts_path(tallies, policy.tolerated[guardrail], shares=shares)
+    unplanned = _without_planned_share(blocks, guardrail)
+    tolerated = policy.tolerated[guardrail]
+    if guardrail is Guardrail.ERRORS:
+        rates = [block.usual_rate for block in blocks]
+        return errors_path(tallies, shares, unplanned, rates, tolerated)
+    tallies = pool_returned(tallies, shares, unplanned)
+    return counts_path(tallies, tolerated, shares=shares)
+
+
+def _with_sums(
+    ranks: Floats,
+    blocks: Sequence[ObservationBlock],
+    guardrail: Guardrail,
+) -> Floats:
+    """Averages the evidence of ranks and of bets on a capped mean, if the rollout has a cap."""
+    if not any(guardrail in block.capped for block in blocks):
+        return ranks
+    bets = [block.bets.get(guardrail, ()) for block in blocks]
+    return log_mean_rows([ranks, sums_path(bets, CAPPED_WEIGHTS)])
+
+
+def errors_path(
+    tallies: Sequence[FailureTally | None],
+    shares: Sequence[float],
+    unplanned: Sequence[bool],
+    rates: Sequence[float],
+    tolerated: float,
+) -> Floats:
+    """Computes log e of one stream of errors after each block.
+
+    Evidence against the incumbent at the same time and against its usual rate must agree, so
+    the lesser counts (intersection-union, Berger 1982). unplanned: see `pool_returned`. rates:
+    the usual rate for each block; 0 if unknown, and then the first evidence counts alone.
+    """
+    pooled = skip_incidents(pool_returned(tallies, shares, unplanned), shares)
+    path = counts_path(pooled, tolerated, shares=shares)
+    if not any(rates):
+        return path
+    return np.minimum(path, usual_path(tallies, rates, tolerated))
+
+
+def skip_incidents(
+    tallies: Sequence[FailureTally | None], shares: Sequence[float]
+) -> list[FailureTally | None]:
+    """Leaves out the blocks in which more than half of the incumbent's units must have failed,
+    in whatever arms the failures are.
+
+    Such a block proves nothing about the candidate, and would hide its later harm. The block's
+    sizes and failures decide, and not their arms, so the evidence stays valid. A small block
+    with a planned share has no sizes of arms, so it stays.
+    """
+    return [
+        None
+        if tally is not None
+        and tally.units * min(share, 1.0 - share) >= FEWEST
+        and 2 * (tally.failures - tally.canary) > tally.units - tally.canary
+        else tally
+        for tally, share in zip(tallies, shares, strict=True)
+    ]
+
+
+def usual_path(
+    tallies: Sequence[FailureTally | None],
+    rates: Sequence[float],
+    tolerated: float = 1.0,
+) -> Floats:
+    """Computes log e of harm against the usual rate after each block (statistics.md §2.20).
+
+    rates: the usual rate for each block; a block without one has the factor 1. Earlier blocks
+    of the incumbent may lower it (`limit_usual_rate`).
+    """
+    factors = np.zeros((len(tallies), len(HARM_GRID)))
+    units = 0
+    failures = 0
+    for place, (tally, rate) in enumerate(zip(tallies, rates, strict=True)):
+        if tally is None or not rate:
+            continue
+        bets = usual_bets(limit_usual_rate(rate, units, failures), tolerated, HARM_GRID)
+        fine = tally.canary - tally.canary_failures
+        factors[place] = [tally.canary_failures * bet.failed + fine * bet.fine for bet in bets]
+        units += tally.units - tally.canary
+        failures += tally.failures - tally.canary_failures
+    return _mean_of_products(factors)
 
 
 def _without_planned_share(
@@ -285,20 +371,23 @@ def ranks_path(ranks: Sequence[Sequence[float]]) -> Floats:
     return _mean(after_each[ends])
 
 
-def sums_path(bets: Sequence[Sequence[float]]) -> Floats:
+def sums_path(
+    bets: Sequence[Sequence[float]],
+    weights: Sequence[float] = (),
+) -> Floats:
     """Computes log e of harm after each block's bets on a mean.
 
     bets: values y in [-SUM_LEAST, 1], whose mean is at most 0 if the canary is within its
-    margin. The evidence is the mean over SUM_STAKES of the products of 1 + stake · y
-    (Waudby-Smith and Ramdas 2024). A stored value that is NaN counts as 0, so that it changes
-    nothing.
+    margin. weights: of SUM_STAKES; empty for equal weights. The evidence is the weighted mean
+    over SUM_STAKES of the products of 1 + stake · y (Waudby-Smith and Ramdas 2024). A stored
+    value that is NaN counts as 0, so that it changes nothing.
     """
     values = np.array([y for block in bets for y in block], dtype=np.float64)
     values = np.clip(np.where(np.isnan(values), 0.0, values), -SUM_LEAST, 1.0)
     factors = np.log1p(values[:, None] * np.array(SUM_STAKES))
     ends = list(accumulate(len(block) for block in bets))
     start = np.zeros((1, len(SUM_STAKES)))
-    return _mean(np.cumsum(np.concatenate([start, factors]), axis=0)[ends])
+    return _mean(np.cumsum(np.concatenate([start, factors]), axis=0)[ends], weights)
 
 
 def _mean_of_products(factors: Floats, weights: Sequence[float] = ODDS_WEIGHTS) -> Floats:
@@ -353,25 +442,39 @@ def skip_warm_up(
             mixed[place] = {False, True}
         left = mixed.get(place, set())
         kept = block
-        if new is not None and new.ranks is not None and True in left and _has_times(new):
-            kept = replace(kept, never_seen=replace(new, ranks=_no_times(new.ranks)))
+        if new is not None and True in left and _has_times(new):
+            kept = replace(
+                kept,
+                never_seen=replace(
+                    new,
+                    ranks=None if new.ranks is None else _no_times(new.ranks),
+                    bets=None if new.bets is None else _no_times(new.bets),
+                ),
+            )
             left -= set() if cold else {True}
         if False in left and _has_times(block):
-            levels = {name: block.levels[name] for name in block.levels if name not in TIMES}
-            kept = replace(kept, ranks=_no_times(block.ranks), levels=levels)
+            kept = replace(
+                kept,
+                ranks=_no_times(block.ranks),
+                bets=_no_times(block.bets),
+                levels=_no_times(block.levels),
+                capped={
+                    name: totals.emptied if name in TIMES else totals
+                    for name, totals in block.capped.items()
+                },
+            )
             left -= set() if cold else {False}
         found.append(kept)
     return found
 
 
 _Place = tuple[str, int]  # (router, share of traffic in basis points)
+_Values = TypeVar("_Values")
 
 
-def _has_times(ranked: ObservationBlock | NeverSeen) -> bool:
-    return not TIMES.isdisjoint(ranked.ranks or ())
+def _has_times(measured: ObservationBlock | NeverSeen) -> bool:
+    return not TIMES.isdisjoint((*(measured.ranks or ()), *(measured.bets or ())))
 
 
-def _no_times(
-    ranks: Mapping[Guardrail, tuple[float, ...]],
-) -> dict[Guardrail, tuple[float, ...]]:
-    return {name: ranks[name] for name in ranks if name not in TIMES}
+def _no_times(by_guardrail: Mapping[Guardrail, _Values]) -> dict[Guardrail, _Values]:
+    return {name: values for name, values in by_guardrail.items() if name not in TIMES}

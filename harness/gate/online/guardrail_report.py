@@ -8,10 +8,17 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import reduce
 from typing import Final
 
 from harness.frame.failures import describe_failures
-from harness.frame.formatting import format_number, format_price_pair
+from harness.frame.formatting import (
+    format_answer_price,
+    format_number,
+    format_percent,
+    format_price_pair,
+)
+from harness.gate.online.capped_sums import CappedTotals
 from harness.gate.online.evidence_paths import block_tally
 from harness.gate.online.guardrails import (
     ArmLevels,
@@ -29,6 +36,7 @@ from harness.gate.online.one_key import CALLER_DECIDED, sole_key
 from harness.gate.online.outcome import READINGS, Reading, split_key
 from harness.gate.online.prompt_cache import CacheLevels
 from harness.gate.online.segment_harm import SegmentHarm
+from harness.gate.online.usual_rate import MIN_DAYS, MIN_FAILURES
 
 # Figures of a guardrail's evidence that the JSON contains without conversion.
 _PLAIN = (
@@ -163,6 +171,10 @@ class GuardrailTotals:
     # The client key of all units, for guardrails that callers decide; empty for several keys.
     sole_key: str = ""
     requests: WindowRequests | None = None  # only for callers' windows
+    # Only for errors: the usual rate of the newest block, 0 if it has none.
+    usual_rate: float = 0.0
+    # Only for values with a cap: the units of the bets on the capped mean.
+    capped: CappedTotals | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +237,8 @@ class GuardrailEvidence(GuardrailTotals):
                 f"{self.control:,}{_in_brackets(self.control_classes)}{self._unlike_requests}"
             )
         what, write_pair = _VALUES[self.guardrail]
+        if self.is_harm_of_sums:
+            return f"{what.format(self._sums_ratio_text)}, as a {self.sums_text}"
         if self.ratio is None or self.canary_level is None or self.control_level is None:
             return what.format("more than once") + ", or fails"
         cache = self.cache
@@ -246,6 +260,55 @@ class GuardrailEvidence(GuardrailTotals):
         if self.requests is None or not self.requests.is_beyond_chance:
             return ""
         return f" ({self.requests.text})"
+    def is_harm_of_sums(self) -> bool:
+        """Tells whether the capped mean is beyond the limit, and the geometric mean is not."""
+        ratio = None if self.capped is None else self.capped.ratio
+        return ratio is not None and ratio > self.tolerated >= (self.ratio or 0.0)
+
+    @property
+    def _sums_ratio_text(self) -> str:
+        ratio = 0.0 if self.capped is None else self.capped.ratio or 0.0
+        return f"{format_number(ratio, 2)} ×"
+
+    @property
+    def sums_text(self) -> str:
+        """Describes the capped means, and what is above the cap; empty without units.
+
+        A failed request counts with the cap, as does an incumbent's value that is a bound.
+        """
+        totals = self.capped
+        if totals is None or totals.means is None:
+            return ""
+        write_pair = _VALUES[self.guardrail][1]
+        cap = _cap_text(self.guardrail, totals.cap)
+        text = (
+            f"mean of values up to {cap}, with which failed requests count: "
+            f"{write_pair(*totals.means)}"
+        )
+        shares = [totals.share_above(canary=canary) for canary in (True, False)]
+        if not any(shares):
+            return text
+        candidate, incumbent = (format_percent(share, significant=2) for share in shares)
+        return (
+            f"{text}; above it, and left out: {candidate} of the candidate's sum, {incumbent} "
+            "of the incumbent's"
+        )
+
+    @property
+    def usual_text(self) -> str:
+        """Says whether errors are also compared with the incumbent's usual rate."""
+        if self.guardrail is not Guardrail.ERRORS:
+            return ""
+        if not self.usual_rate:
+            return (
+                "compared at the same time only: the incumbent's usual rate needs "
+                f"{MIN_DAYS} days and {MIN_FAILURES} failed first requests before the canary"
+            )
+        percent = format_percent(self.usual_rate, significant=2)
+        return (
+            "compared at the same time, and with the incumbent's usual rate of at most "
+            f"{percent}: the lesser evidence counts"
+        )
 
     def as_json(self) -> dict[str, object]:
         """Writes the evidence as JSON without NaN and infinity."""
@@ -266,6 +329,8 @@ class GuardrailEvidence(GuardrailTotals):
             **({"bounds": bounds} if any(bounds.values()) else {}),
             **({"sole_key": self.sole_key} if self.sole_key else {}),
             **({"requests": asdict(self.requests)} if self.requests else {}),
+            **({"usual_rate": self.usual_rate} if self.usual_rate else {}),
+            **({"capped": self.capped._asdict()} if self.capped else {}),
             **(
                 {"cache": asdict(self.cache), "cache_words": self.cache_text}
                 if self.cache
@@ -309,6 +374,7 @@ def guardrail_totals(
         _opinions(tallies) if guardrail is Guardrail.FEEDBACK else None,
         sole_key=sole_key(blocks, guardrail) if guardrail in CALLER_DECIDED else "",
         requests=compare_requests(blocks) if guardrail is Guardrail.CALLER_ERRORS else None,
+        usual_rate=blocks[-1].usual_rate if blocks and guardrail is Guardrail.ERRORS else 0.0,
     )
 
 
@@ -391,7 +457,22 @@ def _values(blocks: Sequence[ObservationBlock], guardrail: Guardrail) -> Guardra
         cache=cache,
         canary_bounds=of_canary,
         control_bounds=sum(split.failures for split in bounded) - of_canary,
+        capped=_sum_capped(blocks, guardrail),
     )
+
+
+def _cap_text(guardrail: Guardrail, cap: float) -> str:
+    if guardrail is Guardrail.COST_PER_SUCCESS:
+        return format_answer_price(cap)
+    return f"{format_number(cap)} {'tokens' if guardrail is Guardrail.OUTPUT_TOKENS else 's'}"
+
+
+def _sum_capped(
+    blocks: Sequence[ObservationBlock], guardrail: Guardrail
+) -> CappedTotals | None:
+    """Adds up the units of bets on a capped mean; None if the rollout has no cap for it."""
+    found = [block.capped[guardrail] for block in blocks if guardrail in block.capped]
+    return reduce(CappedTotals.plus, found) if found else None
 
 
 def _weighted_means(levels: Sequence[tuple[int, float, float]]) -> tuple[float, float]:

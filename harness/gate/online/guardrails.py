@@ -373,6 +373,12 @@ class UnitRule:
     def window_known_s(self) -> float:
         """Returns when a caller's window is known, in seconds after its first request."""
         return self.window_s + self.total_timeout_s
+    # Caps of the bets on means, by guardrail of ranks; a guardrail without a cap has ranks
+    # only. See `capped_sums`.
+    caps: Mapping[Guardrail, float] = field(default_factory=dict)
+    # How often the incumbent's first requests usually fail, at most; 0 if unknown. See
+    # `usual_rate`.
+    usual_rate: float = 0.0
 
     @property
     def keeps_ledger(self) -> bool:
@@ -487,6 +493,33 @@ def rank_block(
     )
 
 
+def draw_pairs(
+    values: Sequence[tuple[bool, float]],
+    *,
+    guardrail: Guardrail,
+    block: tuple[str, str, int],
+) -> list[tuple[float, float]]:
+    """Draws pairs of a canary's and a control's value for bets on means.
+
+    values: arm and value, in the order of admission. block: see `rank_block`. Each unit of the
+    smaller arm has a pair with the mean of up to MAX_CONTROLS units of the larger arm. Each of
+    these is used only once, so that the pairs of a block are independent.
+    """
+    draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
+    canaries = _drawn([value for canary, value in values if canary], draw)
+    controls = _drawn([value for canary, value in values if not canary], draw)
+    exchanged = len(canaries) > len(controls)
+    fewer, more = (controls, canaries) if exchanged else (canaries, controls)
+    if not fewer:
+        return []
+    size = min(MAX_CONTROLS, len(more) // len(fewer))
+    means = [
+        math.fsum(more[index * size : (index + 1) * size]) / size for index in range(len(fewer))
+    ]
+    pairs = zip(means, fewer, strict=True) if exchanged else zip(fewer, means, strict=True)
+    return list(pairs)
+
+
 def bets_block(
     values: Sequence[tuple[bool, float]],
     *,
@@ -497,24 +530,10 @@ def bets_block(
     """Returns the values y of a bet that the canary's mean is at most the control's plus a
     margin (`evidence_paths.sums_path`).
 
-    values: arm and value in [0, 1] of all units whose outcome is known, in the order of
-    admission. block: see `rank_block`. Each unit of the smaller arm is compared with the mean
-    of up to MAX_CONTROLS units of the larger arm. Each of these is used only once, so that the
-    bets of a block are independent.
+    values: arm and value in [0, 1] of all units whose outcome is known. See `draw_pairs`.
     """
-    draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
-    canaries = _drawn([value for canary, value in values if canary], draw)
-    controls = _drawn([value for canary, value in values if not canary], draw)
-    exchanged = len(canaries) > len(controls)
-    fewer, more = (controls, canaries) if exchanged else (canaries, controls)
-    if not fewer:
-        return ()
-    size = min(MAX_CONTROLS, len(more) // len(fewer))
-    sign = -1.0 if exchanged else 1.0
-    return tuple(
-        sign * (value - math.fsum(more[index * size : (index + 1) * size]) / size) - margin
-        for index, value in enumerate(fewer)
-    )
+    pairs = draw_pairs(values, guardrail=guardrail, block=block)
+    return tuple(canary - control - margin for canary, control in pairs)
 
 
 def _worst(value: float | None) -> float:

@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 
 from harness.frame.failures import ArmFailure
 from harness.frame.plain_data import short_hash
+from harness.gate.online.capped_sums import CappedTotals
 from harness.gate.online.guardrails import (
     NO_SPLIT,
     ArmLevels,
@@ -121,6 +122,10 @@ class ObservationBlock:
         if self.late_of:
             return ArmSplit(self.late_units, self.late_canary_units)
         return ArmSplit(self.units, self.canary_units)
+    # How often the incumbent's first requests usually fail, at most (`UnitRule.usual_rate`).
+    usual_rate: float = 0.0
+    # The units of the bets on capped means, by guardrail.
+    capped: Mapping[Guardrail, CappedTotals] = field(default_factory=dict)
 
     @property
     def is_never_seen(self) -> bool:
@@ -271,6 +276,10 @@ class TrafficMinute:
     waits: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     bounded: int = 0  # requests whose tokens and cost are lower bounds; the sums include them
     unanswered: int = 0  # requests whose caller waited, and left before any output
+    # Requests that were their caller's first of the UTC day at this process and are evidence of
+    # errors, and the failed ones among them.
+    first_requests: int = 0
+    first_failed: int = 0
 
 
 # Swapgate counts this many names per route and day separately, and sums up all other names.

@@ -17,7 +17,7 @@ from typing import Final
 
 from harness.frame.errors import IllegalTransition
 from harness.frame.formatting import add_seconds
-from harness.gate.online.guardrails import WINDOW_REQUESTS, UnitRule
+from harness.gate.online.guardrails import WINDOW_REQUESTS, Guardrail, UnitRule
 from harness.gate.online.outcome import UNKNOWN_LIMITS, WaitLimits
 from harness.gate.policy import CanaryPolicy, CanaryStep
 
@@ -286,12 +286,15 @@ def build_unit_rule(
     counts_usage: Iterable[str] = (),
     usual_s: float = 0.0,
     total_timeout_s: float = 120.0,
+    caps: Mapping[Guardrail, float] | None = None,
+    usual_rate: float = 0.0,
 ) -> UnitRule:
     """Returns the unit rule for routers.
 
     ledger_salt: for the rollout's key ledger. counts_usage: the targets whose measured answers
     reported tokens. usual_s: how long an answer of the slower arm usually takes, in seconds; 0
-    if unknown. total_timeout_s: the route's limit for a request.
+    if unknown. total_timeout_s: the route's limit for a request. caps, usual_rate: from the
+    incumbent's traffic before the rollout (`UnitRule`).
     """
     return UnitRule(
         block_size=policy.block_size,
@@ -309,6 +312,8 @@ def build_unit_rule(
         window_s=policy.window_s,
         window_requests=count_window_requests(policy.window_s, usual_s),
         total_timeout_s=total_timeout_s,
+        caps=caps or {},
+        usual_rate=usual_rate,
     )
 
 

@@ -19,19 +19,28 @@ A long healthy time must not hide later failures, so evidence may begin at any f
 (statistics.md §2.3). The first failure has the weight w = FIRST_WEIGHT, the t-th failure (1 -
 w)/((t - 1)t); all weights sum to 1. `abort_log_e` is the level at which a worker aborts, so
 that all workers together spend alpha at most.
+
+If the incumbent's usual failure rate is known, the guard also needs evidence that the candidate
+fails more than usual, and the lesser of both counts (`usual_rate`, statistics.md §2.20). That
+evidence reads the canary's units alone: it begins with the first unit, and again after each
+failure of the canary. In an incident of the incumbent (`is_incident`), failures are no bets on
+their arm.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from harness.frame.failures import describe_failures
 from harness.frame.formatting import format_span
 from harness.frame.plain_data import from_plain
+from harness.gate.online.usual_rate import UsualBet, usual_bets
 
 HARM_GRID: Final = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 FIRST_WEIGHT: Final = 0.95
+# The incumbent has an incident while more than half of this many latest units failed.
+INCIDENT_UNITS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,39 +52,89 @@ class WorkerGuard:
     rho: float = 1.0
     failures: int = 0  # units that failed, in both arms
     canary_failures: int = 0
-    # For each ratio of the grid: the weighted sum, over all failures at which evidence may
-    # begin, of the product since that failure.
+    bets: int = 0  # failed units that were bets on their arm
+    # For each ratio of the grid: the weighted sum, over all bets at which evidence may begin,
+    # of the product since that bet.
     log_sums: tuple[float, ...] = (-math.inf,) * len(HARM_GRID)
+    # The same against the usual rate; it begins with the canary's first unit, and after each of
+    # its failures. Empty while no usual rate is known.
+    usual_sums: tuple[float, ...] = ()
 
     @property
     def log_e(self) -> float:
-        started = sum(math.exp(min(log_sum, 600.0)) for log_sum in self.log_sums) / len(
-            HARM_GRID
-        )
-        return math.log(started + self._later)
+        log_e = _log_mean(self.log_sums, _later(self.bets))
+        if not self.usual_sums:
+            return log_e
+        return min(log_e, _log_mean(self.usual_sums, _later(self.canary_failures + 1)))
 
-    @property
-    def _later(self) -> float:
-        """The weight of all evidence that begins at later failures, each with the value 1."""
-        return (1.0 - FIRST_WEIGHT) / self.failures if self.failures else 1.0
+    def after(
+        self,
+        *,
+        canary: bool,
+        share: float,
+        usual_rate: float = 0.0,
+        incident: bool = False,
+    ) -> "WorkerGuard":
+        """Adds a failed unit. share: the probability of the canary arm for this unit.
 
-    def after(self, *, canary: bool, share: float) -> "WorkerGuard":
-        """Adds a failed unit. share: the probability of the canary arm for this unit."""
+        usual_rate: at this unit; 0 if unknown. incident: see `is_incident`.
+        """
         if not 0.0 < share < 1.0:
             return self
-        number = self.failures + 1
-        weight = FIRST_WEIGHT if number == 1 else (1.0 - FIRST_WEIGHT) / (number * (number - 1))
+        canary_failures = self.canary_failures + canary
+        usual_sums = self.usual_sums
+        if canary and usual_rate:
+            usual_sums = self._with_usual(usual_rate, failed=True)
+            begun = math.log(_start_weight(canary_failures + 1))
+            usual_sums = tuple(_log_add(log, begun) for log in usual_sums)
         null = max(1.0, self.rho)
+        number = self.bets + (not incident)
+        log_sums = self.log_sums
+        if not incident:
+            begun = math.log(_start_weight(number))
+            log_sums = tuple(
+                _log_add(log, begun) + arm_log_factor(null * harm, null, share, canary=canary)
+                for log, harm in zip(log_sums, HARM_GRID, strict=True)
+            )
         return WorkerGuard(
-            self.rho,
-            number,
-            self.canary_failures + canary,
-            tuple(
-                _log_add(log, math.log(weight))
-                + arm_log_factor(null * harm, null, share, canary=canary)
-                for log, harm in zip(self.log_sums, HARM_GRID, strict=True)
-            ),
+            self.rho, self.failures + 1, canary_failures, number, log_sums, usual_sums
         )
+
+    def after_fine(self, usual_rate: float) -> "WorkerGuard":
+        """Adds a canary's unit that did not fail. usual_rate: at this unit, above 0."""
+        return replace(self, usual_sums=self._with_usual(usual_rate, failed=False))
+
+    def _with_usual(self, usual_rate: float, *, failed: bool) -> tuple[float, ...]:
+        bets: tuple[UsualBet, ...] = usual_bets(usual_rate, max(1.0, self.rho), HARM_GRID)
+        sums = self.usual_sums or (math.log(FIRST_WEIGHT),) * len(bets)
+        return tuple(
+            log + (bet.failed if failed else bet.fine)
+            for log, bet in zip(sums, bets, strict=True)
+        )
+
+
+def is_incident(recent: int, units: int) -> bool:
+    """Tells whether the incumbent has an incident, in which failures prove nothing.
+
+    recent: the latest INCIDENT_UNITS outcomes of the incumbent as bits, 1 for a failure. units:
+    of the incumbent so far. Only earlier units decide, so the evidence stays valid.
+    """
+    return units >= INCIDENT_UNITS and 2 * recent.bit_count() > INCIDENT_UNITS
+
+
+def _start_weight(number: int) -> float:
+    """Returns the weight of the evidence that begins at the start of this number, from 1."""
+    return FIRST_WEIGHT if number == 1 else (1.0 - FIRST_WEIGHT) / (number * (number - 1))
+
+
+def _later(starts: int) -> float:
+    """Returns the weight of all evidence that begins later, each with the value 1."""
+    return (1.0 - FIRST_WEIGHT) / starts if starts else 1.0
+
+
+def _log_mean(log_sums: tuple[float, ...], later: float) -> float:
+    started = sum(math.exp(min(log_sum, 600.0)) for log_sum in log_sums) / len(HARM_GRID)
+    return math.log(started + later)
 
 
 @dataclass(frozen=True, slots=True)

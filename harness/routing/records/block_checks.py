@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from harness.frame.errors import InputError
-from harness.gate.online.evidence_paths import SUM_LEAST
+from harness.gate.online.capped_sums import SUM_LEAST
 from harness.gate.online.guardrails import (
     NO_SPLIT,
     ArmSplit,
@@ -53,6 +53,8 @@ def check_block(block: ObservationBlock) -> None:
         and _are_bets(block.bets.values())
         and _are_keys_part(block, block.by_key)
         and _fits_late(block)
+        and 0.0 <= block.usual_rate < 1.0
+        and all(totals.fits for totals in block.capped.values())
     )
     if not fits:
         raise InputError(

@@ -43,6 +43,7 @@ from harness.gate.online.observation import (
     claim_keys,
     page_of,
 )
+from harness.gate.online.usual_rate import DayCount
 from harness.gate.online.waiting import WaitCounts, merge_waits, read_waits
 from harness.routing.records.block_checks import check_block
 from harness.routing.records.preload import json_rows, look_up, read_named
@@ -222,6 +223,16 @@ WAITS = sa.select(traffic.c.waits).where(
     traffic.c.arm == sa.bindparam("arm", type_=traffic.c.arm.type),
 )
 
+FIRST_REQUESTS = sa.select(
+    sa.func.coalesce(sa.func.sum(traffic.c.first_requests), 0),
+    sa.func.coalesce(sa.func.sum(traffic.c.first_failed), 0),
+).where(
+    traffic.c.route == sa.bindparam("of"),
+    traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
+    traffic.c.minute < sa.bindparam("until", type_=traffic.c.minute.type),
+    traffic.c.arm == sa.bindparam("arm", type_=traffic.c.arm.type),
+)
+
 FAILING_ROUTES = (
     sa.select(traffic.c.route)
     .where(
@@ -289,6 +300,22 @@ class Observations(Traffic):
             },
         )
         return merge_waits(read_waits(row.waits) for row in rows)
+
+    def first_requests(
+        self,
+        route: str,
+        since: datetime,
+        until: datetime,
+    ) -> DayCount:
+        """Adds up the first requests of the route's callers at the incumbent."""
+        values: Values = {
+            "of": route,
+            "since": since,
+            "until": until,
+            "arm": Arm.INCUMBENT,
+        }
+        # PostgreSQL returns a sum of integers as a decimal.
+        return DayCount(*map(int, self._tx.read(FIRST_REQUESTS, values).one()))
 
     def begin_batch(self, id_: str, at: datetime) -> bool:
         """Notes that a batch is stored. Returns False for a batch that a router sends again,

@@ -229,6 +229,8 @@ BLOCK: Final = record(
     json_value("levels", nullable=True),
     *(json_value(column, nullable=True) for column in ("outcomes", "uncounted", "bets")),
     *(json_value(column, nullable=True) for column in ("by_key", "served", "waits", "bounds")),
+    json_value("capped", nullable=True),
+    sa.Column("usual_rate", sa.Double, nullable=False, server_default="0"),
     sa.UniqueConstraint("rollout", "worker", "sequence", name="uq_block_sent_once"),
     at_least("number", 1),
     at_least("period", 1),
@@ -291,11 +293,13 @@ TRAFFIC: Final = record(
     json_value("waits", nullable=True),
     added_count("bounded"),
     added_count("unanswered"),
+    added_count("first_requests"),
+    added_count("first_failed"),
     one_of("arm", Arm),
     *(at_least(column, 0) for column in ("requests", "failed", "charged", "streams")),
     *(at_least(column, 0) for column in ("input_tokens", "output_tokens")),
     *(at_least(column, 0) for column in ("cached_tokens", "unpriced", "refused", "bounded")),
-    at_least("unanswered", 0),
+    *(at_least(column, 0) for column in ("unanswered", "first_requests", "first_failed")),
     amount("cost_usd"),
     sa.Index("ix_traffic_minute", "minute"),
     key="route minute worker arm target revision",
@@ -347,7 +351,8 @@ TRAFFIC_KEY: Final = (
     "revision",
 )
 
-TRAFFIC_SUMS: Final = (*COUNTS, "cost_usd")
+# Minutes alone have the counts of first requests: only the last days are read.
+TRAFFIC_SUMS: Final = (*COUNTS, "first_requests", "first_failed", "cost_usd")
 
 TOTAL_KEY: Final = ("route", "arm", "target")
 
