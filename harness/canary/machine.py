@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from harness.canary import way_back
 from harness.canary.audit import PROMOTED, RolloutUnit, decision_evidence
 from harness.canary.patience import measure_limits
-from harness.canary.usual_failures import measure_usual_rate
+from harness.canary.usual_failures import measure_usual_rates
 from harness.canary.usual_values import measure_caps
 from harness.evals import proof_validity
 from harness.frame.alerts import alerts
@@ -124,7 +124,7 @@ def open_canary(
             waits=measure_limits(tx, route, proposal.incumbent, now),
             counts_usage=evaluation.find_counting_targets(tx, proposal),
             caps=measure_caps(tx, route.name, proposal.incumbent, policy, now),
-            usual_rate=measure_usual_rate(tx, route.name, proposal.incumbent, now),
+            usual_rates=measure_usual_rates(tx, route.name, proposal.incumbent, now),
         ),
         handover=_handover(rollout, 0),
     )

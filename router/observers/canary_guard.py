@@ -85,7 +85,8 @@ class RolloutGuard:
     """Gathers one rollout's evidence. limit: the log e at which it aborts.
 
     rho: the tolerated ratio of failures, see `WorkerGuard`. longest_s: the route's time limit
-    for a request, in seconds. usual_rate: see `UnitRule`. exposures: the canary's keys so far.
+    for a request, in seconds. usual_rate: of first requests, 0 if unknown (`UnitRule`).
+    exposures: the canary's keys so far.
     classes: the canary's failures by name.
     """
 
@@ -407,5 +408,5 @@ class CanaryGuards(RequestObserver):
                 rule.rho,
                 limit,
                 longest_s=route.settings.total_timeout_s,
-                usual_rate=rule.usual_rate,
+                usual_rate=rule.usual_rates.get(Guardrail.ERRORS, 0.0),
             )

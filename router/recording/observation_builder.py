@@ -392,7 +392,7 @@ class ObservationBuilder:
             served=count_served(units),
             waits={name: limit_s for name, limit_s in limits._asdict().items() if limit_s},
             bounds=findings.bounds,
-            usual_rate=self._rule.usual_rate,
+            usual_rates=self._rule.usual_rates,
             capped=findings.capped,
         )
 

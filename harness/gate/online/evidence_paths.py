@@ -134,7 +134,7 @@ def guardrail_path(
     unplanned = _without_planned_share(blocks, guardrail)
     tolerated = policy.tolerated[guardrail]
     if guardrail is Guardrail.ERRORS:
-        rates = [block.usual_rate for block in blocks]
+        rates = [block.usual_rates.get(guardrail, 0.0) for block in blocks]
         return errors_path(tallies, shares, unplanned, rates, tolerated)
     tallies = pool_returned(tallies, shares, unplanned)
     return counts_path(tallies, tolerated, shares=shares)

@@ -362,7 +362,7 @@ def guardrail_totals(
         _judging(tallies) if guardrail is Guardrail.JUDGE else None,
         _opinions(tallies) if guardrail is Guardrail.FEEDBACK else None,
         sole_key=sole_key(blocks, guardrail) if guardrail in CALLER_DECIDED else "",
-        usual_rate=blocks[-1].usual_rate if blocks and guardrail is Guardrail.ERRORS else 0.0,
+        usual_rate=blocks[-1].usual_rates.get(guardrail, 0.0) if blocks else 0.0,
     )
 
 

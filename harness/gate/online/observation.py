@@ -104,8 +104,8 @@ class ObservationBlock:
     waits: Mapping[str, float] = field(default_factory=dict)
     # Ranked units whose value is a lower bound: both arms, canary. For texts only.
     bounds: Mapping[Guardrail, ArmSplit] = field(default_factory=dict)
-    # How often the incumbent's first requests usually fail, at most (`UnitRule.usual_rate`).
-    usual_rate: float = 0.0
+    # How often the incumbent usually fails, at most (`UnitRule.usual_rates`).
+    usual_rates: Mapping[Guardrail, float] = field(default_factory=dict)
     # The units of the bets on capped means, by guardrail.
     capped: Mapping[Guardrail, CappedTotals] = field(default_factory=dict)
 

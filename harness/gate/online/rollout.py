@@ -285,11 +285,11 @@ def build_unit_rule(
     waits: WaitLimits = UNKNOWN_LIMITS,
     counts_usage: Iterable[str] = (),
     caps: Mapping[Guardrail, float] | None = None,
-    usual_rate: float = 0.0,
+    usual_rates: Mapping[Guardrail, float] | None = None,
 ) -> UnitRule:
     """Returns the unit rule for routers. ledger_salt: for the rollout's key ledger.
-    counts_usage: the targets whose measured answers reported tokens. caps, usual_rate: from the
-    incumbent's traffic before the rollout (`UnitRule`).
+    counts_usage: the targets whose measured answers reported tokens. caps, usual_rates: from
+    the incumbent's traffic before the rollout (`UnitRule`).
     """
     return UnitRule(
         block_size=policy.block_size,
@@ -305,5 +305,5 @@ def build_unit_rule(
         gap_wait_s=waits.gap_s,
         counts_usage=tuple(sorted(counts_usage)),
         caps=caps or {},
-        usual_rate=usual_rate,
+        usual_rates=usual_rates or {},
     )
