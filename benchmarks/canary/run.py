@@ -20,7 +20,7 @@ from benchmarks.canary.cells import CELL_TABLES
 from benchmarks.canary.rows import BenchmarkCell, Limits, cell, share_cell
 from benchmarks.print_rows import print_rows
 from harness.frame.formatting import format_bps, format_percent
-from tests.support.canary import default_canary, raised_sums, uneven_errors
+from tests.support.canary import default_canary
 from tests.support.canary.cold_starts import ColdStart, rolled_back
 from tests.support.canary.guarded_traffic import SimulatedHarm, Truth
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from harness.canary import way_back
 from harness.canary.audit import PROMOTED, RolloutUnit, decision_evidence
 from harness.canary.patience import measure_limits
-from harness.canary.usual_failures import measure_usual_rate
+from harness.canary.usual_failures import measure_usual_rates
 from harness.canary.usual_values import measure_caps
 from harness.evals import proof_validity
 from harness.frame.alerts import alerts
@@ -126,7 +126,7 @@ def open_canary(
             usual_s=evaluation.find_usual_seconds(tx, proposal),
             total_timeout_s=route.settings.total_timeout_s,
             caps=measure_caps(tx, route.name, proposal.incumbent, policy, now),
-            usual_rate=measure_usual_rate(tx, route.name, proposal.incumbent, now),
+            usual_rates=measure_usual_rates(tx, route.name, proposal.incumbent, now),
         ),
         handover=_handover(rollout),
     )

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.frame.records.transaction import Transaction
+from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.usual_rate import (
     USUAL_DAYS,
     DayCount,
@@ -18,13 +19,14 @@ from harness.routing.records.routes import Routing
 _DAY: Final = timedelta(days=1)
 
 
-def measure_usual_rate(
+def measure_usual_rates(
     tx: Transaction,
     route: str,
     incumbent: str,
     now: datetime,
-) -> float:
-    """Returns the usual rate for a rollout that begins now; 0 if the history is too short.
+) -> dict[Guardrail, float]:
+    """Returns the usual rate of each stream of errors for a rollout that begins now. Leaves out
+    a stream whose history is too short.
 
     incumbent: a target id. Only whole days count on which it was the incumbent all the time.
     """
@@ -35,7 +37,8 @@ def measure_usual_rate(
         if until - _DAY < since:
             break
         days.append(Observations(tx).first_requests(route, until - _DAY, until))
-    return bound_usual_rate(days)
+    rate = bound_usual_rate(days)
+    return {Guardrail.ERRORS: rate} if rate else {}
 
 
 def _incumbent_since(

@@ -18,7 +18,7 @@ from typing import ClassVar, Final
 
 from harness.frame.failures import keep_common_causes
 from harness.frame.ports import Clock
-from harness.gate.online.guardrails import WINDOW_REQUESTS, Guardrail
+from harness.gate.online.guardrails import Guardrail, UnitRule
 from harness.gate.online.outcome import (
     ROUTER_FAULT,
     ExposureOutcome,
@@ -65,20 +65,20 @@ class GuardedCaller:
     """A key's first request and window in a rollout.
 
     share: the canary's share of the keys at that time, 0 to 1. since_s: the first request's
-    beginning, in monotonic seconds. requests: those that count for the window so far.
-    first_failed: None until the first request's outcome is known. first_why, window_why: the
-    name of the failure of the first request, and of the first failure in the window.
+    beginning, in monotonic seconds. requests: those that count for the window so far. first:
+    the reading of the first request, None until it is known. window: the worst reading so far.
+    first_why, window_why: the name of the failure.
     """
 
     __slots__ = (
         "canary",
-        "first_failed",
+        "first",
         "first_why",
         "key",
         "requests",
         "share",
         "since_s",
-        "window_failed",
+        "window",
         "window_why",
     )
 
@@ -95,9 +95,9 @@ class GuardedCaller:
         self.share = share
         self.since_s = since_s
         self.requests = 1
-        self.first_failed: bool | None = None
+        self.first: Reading | None = None
         self.first_why = ""
-        self.window_failed = False
+        self.window = _GOOD
         self.window_why = ""
 
 
@@ -106,46 +106,81 @@ class GuardedCaller:
 GuardedRequest = tuple[GuardedCaller, bool]
 
 
+class GuardStream:
+    """The evidence of one stream of outcomes, read in the order of assignment.
+
+    rho: the tolerated ratio of failures, see `WorkerGuard`. usual_rate: of this stream, 0 if
+    unknown (`UnitRule.usual_rates`). classes: the canary's failures by name.
+    """
+
+    def __init__(self, rho: float, usual_rate: float) -> None:
+        self.evidence = WorkerGuard(rho)
+        self.classes: Counter[str] = Counter()
+        self._usual_rate = usual_rate
+        # Of the incumbent, as far as its outcomes are known: units, failures, and the latest
+        # outcomes as bits.
+        self._units = self._failures = self._recent = 0
+
+    def add(self, caller: GuardedCaller, reading: Reading | None, why: str) -> bool:
+        """Adds an outcome; returns whether it is a failure.
+
+        reading: None if the outcome did not arrive in time, which is a failure in neither arm.
+        An outcome that is unknown for errors is no failure of the canary, and a failure of the
+        incumbent. Otherwise an incumbent with many limited requests would fail less often than
+        the planned share says, and an equal candidate would be stopped.
+        """
+        canary = caller.canary
+        failed = reading is _BAD or (reading is _UNKNOWN and not canary)
+        rate = limit_usual_rate(self._usual_rate, self._units, self._failures)
+        if failed:
+            self.evidence = self.evidence.after(
+                canary=canary,
+                share=caller.share,
+                usual_rate=rate,
+                incident=is_incident(self._recent, self._units),
+            )
+            if canary and why:
+                self.classes[why] += 1
+        elif canary and rate and reading is not _UNKNOWN:
+            self.evidence = self.evidence.after_fine(rate)
+        if not canary and reading in (_GOOD, _BAD):
+            # An outcome that is unknown or late would change the incumbent's rate.
+            self._units += 1
+            self._failures += failed
+            self._recent = (self._recent << 1 | failed) & _RECENT
+        return failed
+
+
 class RolloutGuard:
     """Gathers one rollout's evidence. limit: the log e at which each stream of evidence aborts.
 
-    rho: the tolerated ratio of failures, see `WorkerGuard`. longest_s: the route's time limit
-    for a request, in seconds. window_s, window_requests: see `UnitRule`. exposures: the
-    canary's keys so far. classes, window_classes: the canary's failures by name.
-    for a request, in seconds. usual_rate: see `UnitRule`. exposures: the canary's keys so far.
-    classes: the canary's failures by name.
+    rule: of the rollout's units. longest_s: the route's time limit for a request, in seconds.
+    exposures: the canary's keys so far. window_exposures: its windows that were read.
     """
 
     def __init__(
         self,
         route: str,
-        rho: float,
+        rule: UnitRule,
         limit: float,
         *,
         longest_s: float,
-        window_s: float = 0.0,
-        window_requests: int = WINDOW_REQUESTS,
     ) -> None:
         self.route = route
         self.limit = limit
-        self._usual_rate = usual_rate
-        # Of the incumbent, as far as its outcomes are known: units, failures, and the latest
-        # outcomes as bits.
-        self._units = self._failures = self._recent = 0
         self._wait_s = longest_s + SPARE_S
-        self.evidence = WorkerGuard(rho)
+        self.firsts = GuardStream(rule.rho, rule.usual_rates.get(Guardrail.ERRORS, 0.0))
         self.exposures = 0
-        self.classes: Counter[str] = Counter()
         self._keys: set[int] = set()
         self._queue: deque[GuardedCaller] = deque()
-        self.window_evidence = WorkerGuard(rho)
-        self.window_exposures = 0  # windows of the canary that were read
-        self.window_classes: Counter[str] = Counter()
-        self._window_s = window_s
-        self._window_requests = window_requests
+        rate = rule.usual_rates.get(Guardrail.CALLER_ERRORS, 0.0)
+        self.windows = GuardStream(rule.rho, rate)
+        self.window_exposures = 0
+        self._window_s = rule.window_s
+        self._window_requests = rule.window_requests
         self._share = 0.0
         self._open: dict[int, GuardedCaller] = {}
-        self._windows: deque[GuardedCaller] = deque()
+        self._window_queue: deque[GuardedCaller] = deque()
 
     def begin(
         self,
@@ -181,9 +216,9 @@ class RolloutGuard:
         self._queue.append(caller)
         # A request of an older snapshot has the share of a step that is over.
         is_newest = share == self._share
-        if self._window_s and is_newest and len(self._windows) < MAX_WINDOWS:
+        if self._window_s and is_newest and len(self._window_queue) < MAX_WINDOWS:
             self._open[known] = caller
-            self._windows.append(caller)
+            self._window_queue.append(caller)
         return caller, True
 
     def read(self, now_s: float) -> bool:
@@ -194,25 +229,17 @@ class RolloutGuard:
         exposure whose outcome does not arrive in time is no failure, in either arm. It is no
         unit of the incumbent's rate, which it would lower.
         """
-        moved = False
+        failed = False
         while self._queue:
-            first = self._queue[0]
-            failed = first.first_failed
-            if failed is None:
-                if now_s - first.since_s < self._wait_s:
-                    break
-                first.known = first.canary
-                failed = False
+            caller = self._queue[0]
+            if caller.first is None and now_s - caller.since_s < self._wait_s:
+                break
             self._queue.popleft()
-            if failed:
-                self.evidence = self.evidence.after(canary=first.canary, share=first.share)
-                if first.canary and first.first_why:
-                    self.classes[first.first_why] += 1
-                moved = True
-        windows = self._windows
-        if windows and now_s - windows[0].since_s >= self._window_s + self._wait_s:
-            moved |= self._read_windows(now_s)
-        return moved and self._log_e >= self.limit
+            failed |= self.firsts.add(caller, caller.first, caller.first_why)
+        queue = self._window_queue
+        if queue and now_s - queue[0].since_s >= self._window_s + self._wait_s:
+            failed |= self._read_windows(now_s)
+        return failed and self._log_e >= self.limit
 
     def _read_windows(self, now_s: float) -> bool:
         """Reads the windows in the order of assignment; returns whether any failed.
@@ -220,60 +247,35 @@ class RolloutGuard:
         A window that failed is read no sooner than one that did not: both are known when the
         last request that may belong to it has reached the route's time limit.
         """
-        moved = False
-        windows = self._windows
+        failed = False
+        queue = self._window_queue
         known_s = self._window_s + self._wait_s
-        while windows and now_s - windows[0].since_s >= known_s:
-            caller = windows.popleft()
+        while queue and now_s - queue[0].since_s >= known_s:
+            caller = queue.popleft()
             self._open.pop(caller.key, None)
             self.window_exposures += caller.canary
-            if caller.window_failed:
-                self.window_evidence = self.window_evidence.after(
-                    canary=caller.canary, share=caller.share
-                )
-                if caller.canary and caller.window_why:
-                    self.window_classes[caller.window_why] += 1
-                moved = True
-        return moved
+            failed |= self.windows.add(caller, caller.window, caller.window_why)
+        return failed
 
     @property
     def _log_e(self) -> float:
-        return max(self.evidence.log_e, self.window_evidence.log_e)
+        return max(self.firsts.evidence.log_e, self.windows.evidence.log_e)
 
     def count(self) -> GuardCount:
         """Returns the counts of the stream with the greater evidence."""
-        evidence = self.evidence
-        exposures = self.exposures
-        classes = self.classes
-        is_window = self.window_evidence.log_e > evidence.log_e
-        if is_window:
-            evidence = self.window_evidence
-            exposures = self.window_exposures
-            classes = self.window_classes
+        is_window = self.windows.evidence.log_e > self.firsts.evidence.log_e
+        stream = self.windows if is_window else self.firsts
+        evidence = stream.evidence
+        classes = list(stream.classes.elements())
         return GuardCount(
-            exposures=exposures,
+            exposures=self.window_exposures if is_window else self.exposures,
             canary_failures=evidence.canary_failures,
             control_failures=evidence.failures - evidence.canary_failures,
             log_e=evidence.log_e,
             log_limit=self.limit,
-            canary_classes=dict(Counter(keep_common_causes(list(classes.elements())))),
+            canary_classes=dict(Counter(keep_common_causes(classes))),
             window_s=self._window_s if is_window else 0.0,
         )
-
-    @property
-    def _rate(self) -> float:
-        """The usual rate for the next unit; 0 if unknown."""
-        return limit_usual_rate(self._usual_rate, self._units, self._failures)
-
-    def _note_failure(self, exposure: CanaryExposure) -> None:
-        self.evidence = self.evidence.after(
-            canary=exposure.canary,
-            share=exposure.share,
-            usual_rate=self._rate,
-            incident=is_incident(self._recent, self._units),
-        )
-        if exposure.canary and exposure.why:
-            self.classes[exposure.why] += 1
 
 
 class CanaryGuards(RequestObserver):
@@ -372,27 +374,18 @@ class CanaryGuards(RequestObserver):
         counted: GuardedRequest | None,
         outcome: ExposureOutcome,
     ) -> None:
-        """Ends a request.
-
-        An outcome that is unknown for errors is no failure of the canary, and a failure of the
-        incumbent. Otherwise an incumbent with many limited requests would fail less often than
-        the planned share says, and an equal candidate would be stopped.
-        """
+        """Ends a request."""
         if counted is not None:
             reading = _GOOD
             if outcome.kind is not _ANSWERED:
                 reading = read(Guardrail.ERRORS, outcome)
             caller, is_first = counted
-            failed = reading is _BAD or (reading is _UNKNOWN and not caller.canary)
             if is_first:
-                caller.first_failed = failed
+                caller.first = reading
                 caller.first_why = outcome.name
-            if failed and not caller.window_failed:
-                caller.window_failed = True
+            if reading is not _GOOD and caller.window is not _BAD:
+                caller.window = reading
                 caller.window_why = outcome.name
-            counted.known = reading is not _UNKNOWN
-            counted.failed = reading is _BAD or (reading is _UNKNOWN and not counted.canary)
-            counted.why = outcome.name
             guard = self._guards.get(rollout)
             if guard is not None and guard.read(self._clock.monotonic()):
                 self._abort(rollout, guard)
@@ -507,11 +500,5 @@ class CanaryGuards(RequestObserver):
             alpha = rule.local_alpha / 2 if rule.has_windows else rule.local_alpha
             limit = abort_log_e(alpha, workers=watch.workers, turn=watch.turn)
             self._guards[canary.rollout] = RolloutGuard(
-                route.name,
-                rule.rho,
-                limit,
-                longest_s=route.settings.total_timeout_s,
-                window_s=rule.window_s,
-                window_requests=rule.window_requests,
-                usual_rate=rule.usual_rate,
+                route.name, rule, limit, longest_s=route.settings.total_timeout_s
             )

@@ -188,6 +188,7 @@ def build_late(part: LatePart, readings: Sequence[LateReading]) -> ObservationBl
         opened_at=of.opened_at,
         closed_at=of.closed_at,
         period=of.period,
+        usual_rates=of.usual_rates,
         counts={part.guardrail: _tally(part.guardrail, readings)},
         by_key=by_key,
         never_seen=new,

@@ -398,7 +398,7 @@ class ObservationBuilder:
             waits={name: limit_s for name, limit_s in limits._asdict().items() if limit_s},
             bounds=findings.bounds,
             windows_known_s=self._windows_known_s(units),
-            usual_rate=self._rule.usual_rate,
+            usual_rates=self._rule.usual_rates,
             capped=findings.capped,
         )
 

@@ -94,7 +94,7 @@ def test_a_canary_begins_with_the_usual_rate_of_the_days_before(
     world.decided(route="chat")
 
     days = [DayCount(1_000, failed) for failed in (10, 20, 30)]
-    assert rule(world).usual_rate == pytest.approx(bound_usual_rate(days))
+    assert rule(world).usual_rates == {Guardrail.ERRORS: pytest.approx(bound_usual_rate(days))}
 
 
 def test_days_before_the_incumbent_served_the_route_do_not_count(
@@ -106,7 +106,7 @@ def test_days_before_the_incumbent_served_the_route_do_not_count(
 
     world.decided(route="chat")
 
-    assert rule(world).usual_rate == 0.0
+    assert rule(world).usual_rates == {}
 
 
 def test_a_canary_begins_with_caps_of_twenty_means_of_the_day_before(

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.outcome import Reading
 from harness.gate.online.worker_guard import (
     FIRST_WEIGHT,
     HARM_GRID,
@@ -109,7 +111,9 @@ def _is_stopped(
     share: float,
     rate: float,
 ) -> bool:
-    guard = RolloutGuard("r", 1.0, abort_log_e(ALPHA, workers=1, turn=0), longest_s=120.0)
+    guard = RolloutGuard(
+        "r", UnitRule(), abort_log_e(ALPHA, workers=1, turn=0), longest_s=120.0
+    )
     number = 1500
     canary = random.random(number) < share
     failed = random.random(number) < rate
@@ -131,7 +135,7 @@ def _is_stopped(
             requests[key] = begun
         else:
             caller, _ = requests.pop(key)
-            caller.first_failed = bool(failed[key])
+            caller.first = Reading.BAD if failed[key] else Reading.GOOD
             if guard.read(now_s):
                 return True
     return False
@@ -182,10 +186,9 @@ def _are_windows_stopped(
     """Plays a rollout's requests in the order of their arrivals and ends."""
     guard = RolloutGuard(
         "r",
-        1.0,
+        UnitRule(window_s=WINDOW_S),
         abort_log_e(ALPHA / 2, workers=1, turn=0),
         longest_s=LONGEST_S,
-        window_s=WINDOW_S,
     )
     callers = 1500
     canary = np.repeat(random.random(callers) < share, TURNS)
@@ -208,9 +211,11 @@ def _are_windows_stopped(
             requests[number] = begun
         else:
             caller, is_first = requests.pop(number)
-            caller.window_failed |= bool(failed[number])
+            reading = Reading.BAD if failed[number] else Reading.GOOD
             if is_first:
-                caller.first_failed = bool(failed[number])
+                caller.first = reading
+            if caller.window is Reading.GOOD:
+                caller.window = reading
             if guard.read(now_s):
                 return True
     # The rest of the windows become known one by one, as no request comes any more.

@@ -10,9 +10,10 @@ import pytest
 
 from harness.gate.arrays import Floats
 from harness.gate.online.evidence_paths import counts_path
-from harness.gate.online.guardrails import FailureTally
+from harness.gate.online.guardrails import FailureTally, Guardrail, UnitRule
+from harness.gate.online.outcome import Reading
 from harness.gate.online.worker_guard import abort_log_e
-from router.observers.canary_guard import CanaryExposure, RolloutGuard
+from router.observers.canary_guard import RolloutGuard
 from tests.simulation.test_canary_calibration import upto
 from tests.support.canary.uneven_errors import (
     BURSTS,
@@ -141,14 +142,20 @@ def guard_stops(
     first unit that counts.
     """
     limit = abort_log_e(GUARD_ALPHA, workers=1, turn=0)
-    guard = RolloutGuard("r", 1.0, limit, longest_s=120.0, usual_rate=usual_rate)
+    guard = RolloutGuard(
+        "r",
+        UnitRule(usual_rates={Guardrail.ERRORS: usual_rate} if usual_rate else {}),
+        limit,
+        longest_s=120.0,
+    )
     number = len(canary)
     arms = (rng.random(number) < share).tolist()
     failed = (rng.random(number) < np.where(arms, canary, control)).tolist()
     for place, (arm, fails) in enumerate(zip(arms, failed, strict=True)):
         exposure = guard.begin(str(place), canary=arm, share=share, now_s=0.0)
-        assert isinstance(exposure, CanaryExposure)
-        exposure.failed = fails
+        assert exposure is not None
+        caller, _ = exposure
+        caller.first = Reading.BAD if fails else Reading.GOOD
         if guard.read(0.0):
             return float(sum(arms[after : place + 1]))
     return math.inf

@@ -43,6 +43,7 @@ COST: Final = Guardrail.COST_PER_SUCCESS
 TIME: Final = Guardrail.LATENCY
 NAME: Final = ("r", "w", 1)
 POLICY: Final = CanaryPolicy()
+USUAL: Final = {Guardrail.ERRORS: 0.02}
 
 
 def bets(values: list[CappedUnit], cap: float = 10.0, tolerated: float = 1.5) -> list[float]:
@@ -178,7 +179,9 @@ LEFT: Final = ExposureOutcome(OutcomeKind.LEFT)
 
 def recorded(canary: ExposureOutcome | None, control: ExposureOutcome | None) -> CappedTotals:
     """Records a block: in each arm 9 answers of 1 s, and one request that ended as given."""
-    rule = UnitRule(block_size=20, guardrails={TIME: 1.25}, caps={TIME: 20.0}, usual_rate=0.02)
+    rule = UnitRule(
+        block_size=20, guardrails={TIME: 1.25}, caps={TIME: 20.0}, usual_rates=USUAL
+    )
     ledger = Ledger("r", "w", rule)
     for number in range(20):
         in_canary = number % 2 == 0
@@ -191,7 +194,7 @@ def recorded(canary: ExposureOutcome | None, control: ExposureOutcome | None) ->
             ledger.finish(unit, outcome=outcome, sample=sample)
     (found,) = ledger.close(1.0, NOW)
     assert len(found.bets[TIME]) == 10
-    assert found.usual_rate == 0.02
+    assert found.usual_rates == USUAL
     check_block(found)
     return found.capped[TIME]
 
@@ -213,8 +216,8 @@ def test_what_is_not_known_counts_for_the_candidate(
 
 
 def test_blocks_and_rules_keep_caps_and_rates_in_storage() -> None:
-    rule = UnitRule(caps={COST: 0.02}, usual_rate=0.013)
-    stored = block(1, bets={COST: (0.5,)}, capped={COST: EMPTY}, usual_rate=0.013)
+    rule = UnitRule(caps={COST: 0.02}, usual_rates=USUAL)
+    stored = block(1, bets={COST: (0.5,)}, capped={COST: EMPTY}, usual_rates=USUAL)
 
     assert from_plain(UnitRule, to_plain(rule)) == rule
     assert from_plain(ObservationBlock, to_plain(stored)) == stored
@@ -225,7 +228,7 @@ def test_old_blocks_and_rules_have_neither() -> None:
     old = {
         name: value
         for name, value in to_plain(UnitRule()).items()
-        if name not in ("caps", "usual_rate")
+        if name not in ("caps", "usual_rates")
     }
 
     assert from_plain(UnitRule, old) == UnitRule()

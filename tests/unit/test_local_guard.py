@@ -17,6 +17,7 @@ from harness.gate.online.outcome import (
     ExposureOutcome,
     OutcomeKind,
     OutcomeReason,
+    Reading,
 )
 from harness.gate.online.worker_guard import (
     FIRST_WEIGHT,
@@ -151,11 +152,9 @@ class GuardedRollout:
         limit = abort_log_e(0.01, workers=1, turn=0)
         self.guard = RolloutGuard(
             "support",
-            1.0,
+            UnitRule(window_s=window_s, window_requests=3),
             limit,
             longest_s=LONGEST_S,
-            window_s=window_s,
-            window_requests=3,
         )
         self.now_s = 0.0
         self.share = 0.01
@@ -183,27 +182,27 @@ class GuardedRollout:
             return False
         caller, is_first = request
         assert not is_first
-        caller.window_failed = True
+        caller.window = Reading.BAD
         return True
 
     def windows(self, now_s: float) -> tuple[int, int]:
         """Returns the read windows of the canary, and those that failed."""
         self.guard.read(now_s)
-        return self.guard.window_exposures, self.guard.window_evidence.canary_failures
+        return self.guard.window_exposures, self.guard.windows.evidence.canary_failures
 
 
 def test_a_failure_is_read_once_the_requests_before_it_have_ended() -> None:
     guarded = GuardedRollout()
     slow = guarded.begin("slow")
     for n in range(3):
-        guarded.begin(f"canary-{n}", canary=True).first_failed = True
+        guarded.begin(f"canary-{n}", canary=True).first = Reading.BAD
 
     # The slow one may be about to fail as well: then it was not the canary.
     assert not guarded.guard.read(guarded.now_s)
-    assert guarded.guard.evidence.failures == 0
-    slow.first_failed = False
+    assert guarded.guard.firsts.evidence.failures == 0
+    slow.first = Reading.GOOD
     assert guarded.guard.read(guarded.now_s)
-    assert guarded.guard.evidence.canary_failures == 3
+    assert guarded.guard.firsts.evidence.canary_failures == 3
 
 
 def test_an_exposure_without_an_outcome_is_no_failure_in_either_arm() -> None:
@@ -211,15 +210,15 @@ def test_an_exposure_without_an_outcome_is_no_failure_in_either_arm() -> None:
     for n in range(3):
         guarded.begin(f"incumbent-{n}")
     guarded.begin("canary", canary=True)
-    guarded.begin("late", canary=True).first_failed = True
+    guarded.begin("late", canary=True).first = Reading.BAD
 
     assert not guarded.guard.read(LONGEST_S)
-    assert guarded.guard.evidence.failures == 0
+    assert guarded.guard.firsts.evidence.failures == 0
 
     guarded.guard.read(LONGEST_S + SPARE_S)
     assert (
-        guarded.guard.evidence.failures,
-        guarded.guard.evidence.canary_failures,
+        guarded.guard.firsts.evidence.failures,
+        guarded.guard.firsts.evidence.canary_failures,
     ) == (1, 1)
 
 
@@ -237,7 +236,7 @@ def test_the_guard_needs_as_few_failures_however_long_the_incumbent_answers(
         guarded.now_s = float(second)
         while ends and ends[0][0] <= guarded.now_s:
             _, key, failed = heapq.heappop(ends)
-            begun.pop(key).first_failed = failed
+            begun.pop(key).first = Reading.BAD if failed else Reading.GOOD
             if guarded.guard.read(guarded.now_s):
                 stopped_s = stopped_s or guarded.now_s
         canary = second % 100 == 50
@@ -247,7 +246,7 @@ def test_the_guard_needs_as_few_failures_however_long_the_incumbent_answers(
         if stopped_s is not None:
             break
 
-    assert guarded.guard.evidence.canary_failures == 2
+    assert guarded.guard.firsts.evidence.canary_failures == 2
     # The second failure arrives, and then the outcomes of the requests before it.
     assert stopped_s is not None
     assert stopped_s <= 150.0 + max(answer_s, failure_s) + 1.0
@@ -270,7 +269,7 @@ def test_a_window_is_read_when_all_requests_of_its_age_are_known_and_never_earli
     known_s = WINDOW_S + LONGEST_S + SPARE_S
     assert guarded.windows(known_s - 0.01) == (0, 0)
     assert guarded.windows(known_s) == (1, 1)
-    assert guarded.guard.evidence.failures == 0
+    assert guarded.guard.firsts.evidence.failures == 0
 
 
 def test_a_failed_first_request_fails_its_window_too() -> None:
@@ -280,8 +279,8 @@ def test_a_failed_first_request_fails_its_window_too() -> None:
 
     guard.read(WINDOW_S + LONGEST_S + SPARE_S)
 
-    assert guard.evidence.canary_failures == 1
-    assert guard.window_evidence.canary_failures == 1
+    assert guard.firsts.evidence.canary_failures == 1
+    assert guard.windows.evidence.canary_failures == 1
 
 
 def test_two_failures_of_a_caller_are_one_failed_window() -> None:
@@ -328,7 +327,7 @@ def test_another_share_ends_all_windows_and_keeps_the_failures_before_it(
     assert guarded.request("late", canary=canary) is None
 
     guarded.guard.read(WINDOW_S + LONGEST_S + SPARE_S)
-    assert guarded.guard.window_evidence.failures == 1
+    assert guarded.guard.windows.evidence.failures == 1
 
 
 def test_a_later_request_that_the_other_model_serves_does_not_count() -> None:

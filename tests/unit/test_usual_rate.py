@@ -130,7 +130,7 @@ def test_blocks_without_a_usual_rate_are_compared_at_the_same_time_only() -> Non
 
     tally = FailureTally(100, 1, 1, 1)
     assert alone == pytest.approx(counts_path([tally] * 5))
-    usual = [replace(one, usual_rate=0.4) for one in blocks]
+    usual = [replace(one, usual_rates={Guardrail.ERRORS: 0.4}) for one in blocks]
     assert guardrail_path(usual, Guardrail.ERRORS, policy)[-1] < alone[-1]
     assert guardrail_totals(usual, Guardrail.ERRORS).usual_rate == 0.4
 

@@ -136,8 +136,8 @@ def guardrail_path(
     shares = [block.weight_bps / 10_000 for block in blocks]
     unplanned = _without_planned_share(blocks, guardrail)
     tolerated = policy.tolerated[guardrail]
-    if guardrail is Guardrail.ERRORS:
-        rates = [block.usual_rate for block in blocks]
+    if guardrail in ERROR_STREAMS:
+        rates = [block.usual_rates.get(guardrail, 0.0) for block in blocks]
         return errors_path(tallies, shares, unplanned, rates, tolerated)
     tallies = pool_returned(tallies, shares, unplanned)
     return counts_path(tallies, tolerated, shares=shares)

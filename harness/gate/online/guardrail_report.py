@@ -260,6 +260,7 @@ class GuardrailEvidence(GuardrailTotals):
         if self.requests is None or not self.requests.is_beyond_chance:
             return ""
         return f" ({self.requests.text})"
+
     def is_harm_of_sums(self) -> bool:
         """Tells whether the capped mean is beyond the limit, and the geometric mean is not."""
         ratio = None if self.capped is None else self.capped.ratio
@@ -374,7 +375,7 @@ def guardrail_totals(
         _opinions(tallies) if guardrail is Guardrail.FEEDBACK else None,
         sole_key=sole_key(blocks, guardrail) if guardrail in CALLER_DECIDED else "",
         requests=compare_requests(blocks) if guardrail is Guardrail.CALLER_ERRORS else None,
-        usual_rate=blocks[-1].usual_rate if blocks and guardrail is Guardrail.ERRORS else 0.0,
+        usual_rate=blocks[-1].usual_rates.get(guardrail, 0.0) if blocks else 0.0,
     )
 
 

@@ -373,12 +373,13 @@ class UnitRule:
     def window_known_s(self) -> float:
         """Returns when a caller's window is known, in seconds after its first request."""
         return self.window_s + self.total_timeout_s
+
     # Caps of the bets on means, by guardrail of ranks; a guardrail without a cap has ranks
     # only. See `capped_sums`.
     caps: Mapping[Guardrail, float] = field(default_factory=dict)
-    # How often the incumbent's first requests usually fail, at most; 0 if unknown. See
-    # `usual_rate`.
-    usual_rate: float = 0.0
+    # How often the incumbent usually fails, at most, by stream of errors; a stream without a
+    # known rate is left out. See `usual_rate`.
+    usual_rates: Mapping[Guardrail, float] = field(default_factory=dict)
 
     @property
     def keeps_ledger(self) -> bool:

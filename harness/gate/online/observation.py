@@ -115,6 +115,10 @@ class ObservationBlock:
     # How long after closed_at the windows of the block's callers are known, in seconds; 0 if it
     # has none. They come in a block of late outcomes.
     windows_known_s: float = 0.0
+    # How often the incumbent usually fails, at most (`UnitRule.usual_rates`).
+    usual_rates: Mapping[Guardrail, float] = field(default_factory=dict)
+    # The units of the bets on capped means, by guardrail.
+    capped: Mapping[Guardrail, CappedTotals] = field(default_factory=dict)
 
     @property
     def counted(self) -> ArmSplit:
@@ -122,10 +126,6 @@ class ObservationBlock:
         if self.late_of:
             return ArmSplit(self.late_units, self.late_canary_units)
         return ArmSplit(self.units, self.canary_units)
-    # How often the incumbent's first requests usually fail, at most (`UnitRule.usual_rate`).
-    usual_rate: float = 0.0
-    # The units of the bets on capped means, by guardrail.
-    capped: Mapping[Guardrail, CappedTotals] = field(default_factory=dict)
 
     @property
     def is_never_seen(self) -> bool:

@@ -287,13 +287,13 @@ def build_unit_rule(
     usual_s: float = 0.0,
     total_timeout_s: float = 120.0,
     caps: Mapping[Guardrail, float] | None = None,
-    usual_rate: float = 0.0,
+    usual_rates: Mapping[Guardrail, float] | None = None,
 ) -> UnitRule:
     """Returns the unit rule for routers.
 
     ledger_salt: for the rollout's key ledger. counts_usage: the targets whose measured answers
     reported tokens. usual_s: how long an answer of the slower arm usually takes, in seconds; 0
-    if unknown. total_timeout_s: the route's limit for a request. caps, usual_rate: from the
+    if unknown. total_timeout_s: the route's limit for a request. caps, usual_rates: from the
     incumbent's traffic before the rollout (`UnitRule`).
     """
     return UnitRule(
@@ -313,7 +313,7 @@ def build_unit_rule(
         window_requests=count_window_requests(policy.window_s, usual_s),
         total_timeout_s=total_timeout_s,
         caps=caps or {},
-        usual_rate=usual_rate,
+        usual_rates=usual_rates or {},
     )
 
 

@@ -53,7 +53,7 @@ def check_block(block: ObservationBlock) -> None:
         and _are_bets(block.bets.values())
         and _are_keys_part(block, block.by_key)
         and _fits_late(block)
-        and 0.0 <= block.usual_rate < 1.0
+        and all(0.0 < rate < 1.0 for rate in block.usual_rates.values())
         and all(totals.fits for totals in block.capped.values())
     )
     if not fits:
