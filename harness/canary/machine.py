@@ -26,6 +26,7 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.left_out import LeftOutDifference
 from harness.gate.online.rollout import (
+    IncumbentHistory,
     Rollout,
     RolloutSignal,
     RolloutState,
@@ -121,12 +122,16 @@ def open_canary(
             policy,
             now,
             ledger_salt=ctx.chance.token("ledger_"),
-            waits=measure_limits(tx, route, proposal.incumbent, now),
             counts_usage=evaluation.find_counting_targets(tx, proposal),
             usual_s=evaluation.find_usual_seconds(tx, proposal),
             total_timeout_s=route.settings.total_timeout_s,
-            caps=measure_caps(tx, route.name, proposal.incumbent, policy, now),
-            usual_rates=measure_usual_rates(tx, route.name, proposal.incumbent, now),
+            history=IncumbentHistory(
+                waits=measure_limits(tx, route, proposal.incumbent, now),
+                caps=measure_caps(tx, route.name, proposal.incumbent, policy, now),
+                usual_rates=measure_usual_rates(
+                    tx, route.name, proposal.incumbent, policy, now
+                ),
+            ),
         ),
         handover=_handover(rollout),
     )

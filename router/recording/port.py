@@ -25,6 +25,7 @@ from harness.routing.shadow import ShadowTally, ShadowUsage, sum_usage
 from harness.routing.table import Arm, Canary
 from router.frame.body import FieldError
 from router.frame.json_spans import parse_object
+from router.recording.caller_history import CallerHistory
 from router.recording.ledger import Ledger
 from router.recording.metrics import RouterMetrics
 from router.recording.scored_units import GuardrailSample, LaterTurn, LedgerUnit
@@ -34,7 +35,6 @@ from router.recording.sums import (
     SUMMED,
     CompletedRequest,
     DayTotals,
-    FirstRequests,
     ServedNames,
     Sums,
 )
@@ -169,7 +169,7 @@ class Recording:
             worker, self._sums["shadows"], "shadow", sum_usage
         )
         self.served_names = ServedNames(clock, self._sums["sightings"])
-        self._first_requests = FirstRequests()
+        self._callers = CallerHistory()
         self.on_abort: Callable[[LocalAbort], None] = ignore_event
         self._clock = clock
         self._metrics: RouterMetrics | None = None

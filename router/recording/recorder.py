@@ -199,7 +199,7 @@ class Recorder(Recording):
                 sample=sample,
                 served=ended.model,
             )
-        rows = minute_rows((ended,), at, self.worker, self._first_requests)
+        rows = minute_rows((ended,), at, self.worker, self._callers)
         self._sums["traffic"].add(rows)
         self.spends.note(spend_rows((ended,), at, self.worker))
         self.served_names.note(ended.target, ended.model)

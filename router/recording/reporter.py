@@ -206,7 +206,7 @@ class Reporter(Recording):
         self._spent = 0
         self._minute_ends = -math.inf
         if ended:
-            rows = minute_rows(ended, self._minute, self.worker, self._first_requests)
+            rows = minute_rows(ended, self._minute, self.worker, self._callers)
             self._sums["traffic"].add(rows)
             for served in set(map(_SERVED, ended)):
                 self.served_names.note(*served)

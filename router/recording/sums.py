@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from harness.frame.people.limits import KeySpend
 from harness.frame.ports import Clock
-from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.observation import TrafficMinute
-from harness.gate.online.outcome import READINGS, OutcomeKind, Reading
+from harness.gate.online.outcome import OutcomeKind
 from harness.gate.online.waiting import (
     RequestWaits,
     count_waits,
@@ -31,6 +30,7 @@ from harness.routing.reliability.latency import (
     merge_histograms,
 )
 from harness.routing.shadow import add_tallies
+from router.recording.caller_history import CallerHistory
 
 if TYPE_CHECKING:
     from router.snapshot.compiled import CompiledSnapshot
@@ -51,6 +51,8 @@ _ADDED: Final[tuple[str, ...]] = (
     "unanswered",
     "first_requests",
     "first_failed",
+    "windows",
+    "windows_failed",
 )
 
 
@@ -86,47 +88,15 @@ class CompletedRequest(NamedTuple):
     kind: OutcomeKind | None = None  # how the request ended for its arm; None if unknown
 
 
-# The most callers of a day that a process remembers; it counts no first requests of others.
-MAX_FIRST_CALLERS: Final = 100_000
-
-
-class FirstRequests:
-    """Finds each caller's first request of a UTC day on each route, as far as this process
-    serves it: the history of a rollout's units (`usual_rate`).
-    """
-
-    def __init__(self) -> None:
-        self._day = date.min
-        self._callers: set[tuple[str, int]] = set()
-
-    def take(self, requests: Iterable[CompletedRequest], day: date) -> list[CompletedRequest]:
-        """Returns the first requests among these that are evidence of errors."""
-        if day != self._day:
-            self._day = day
-            self._callers = set()
-        found = []
-        for request in requests:
-            caller = (request.route, request.caller)
-            if not request.caller or request.kind is None or caller in self._callers:
-                continue
-            if len(self._callers) >= MAX_FIRST_CALLERS:
-                break
-            self._callers.add(caller)
-            if _ERRORS[request.kind] is not Reading.UNKNOWN:
-                found.append(request)
-        return found
-
-
-_ERRORS: Final = READINGS[Guardrail.ERRORS]
-
-
 def minute_rows(
     ended: Sequence[CompletedRequest],
     at: datetime,
     worker: str,
-    firsts: FirstRequests | None = None,
+    history: CallerHistory | None = None,
 ) -> list[TrafficMinute]:
-    """Adds requests up to rows of one minute. at: a time in that minute, aware."""
+    """Adds requests up to rows of one minute. at: a time in that minute, aware. history: of the
+    process's callers, if it keeps one.
+    """
     minute = at.replace(second=0, microsecond=0)
     by_place: dict[tuple[str, str, str, int], list[CompletedRequest]] = {}
     for request in ended:
@@ -141,7 +111,9 @@ def minute_rows(
                 strict=True,
             )
         )
-        first = firsts.take(requests, minute.date()) if firsts is not None else []
+        callers = (
+            history.count(route, arm, requests, at)._asdict() if history is not None else {}
+        )
         histogram: dict[int, int] = {}
         for latency_ms in column["latency_ms"]:
             bound = _ALL_BOUNDS[bisect_left(LATENCY_BOUNDS_MS, latency_ms)]
@@ -169,10 +141,7 @@ def minute_rows(
                 waits=count_waits(_request_waits(requests)),
                 bounded=sum(column["bounded"]),
                 unanswered=sum(column["unanswered"]),
-                first_requests=len(first),
-                first_failed=sum(
-                    r.kind is not None and _ERRORS[r.kind] is Reading.BAD for r in first
-                ),
+                **callers,
             )
         )
     return rows

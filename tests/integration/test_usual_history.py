@@ -26,6 +26,7 @@ def record(
     target: str = "",
     arm: str = "incumbent",
     first: tuple[int, int] = (1_000, 10),
+    windows: tuple[int, int] = (0, 0),
 ) -> None:
     """Records 1,000 requests of a minute: 50 tokens, $0.002 and 1.5 s each."""
     minute = at.replace(second=0, microsecond=0)
@@ -47,6 +48,8 @@ def record(
         waits=count_waits([STREAM] * 1_000),
         first_requests=first[0],
         first_failed=first[1],
+        windows=windows[0],
+        windows_failed=windows[1],
     )
     with world.store.write() as tx:
         Observations(tx).append([], [row])
@@ -68,19 +71,23 @@ def incumbent(world: SmallInstallation) -> str:
 
 
 @pytest.mark.both_databases
-def test_first_requests_of_the_incumbents_arm_add_up(world: SmallInstallation) -> None:
+def test_first_requests_and_windows_of_the_incumbents_arm_add_up(
+    world: SmallInstallation,
+) -> None:
     now = world.clock.now()
     record(world, now - HOUR)
-    record(world, now - HOUR)
+    record(world, now - HOUR, windows=(900, 40))
     record(world, now - HOUR, target="t_fallback", first=(5, 5))
     record(world, now - HOUR, arm="canary")
     record(world, now - DAY - HOUR)
 
     with world.store.read() as tx:
-        found = Observations(tx).first_requests("chat", now - DAY, now)
-        none = Observations(tx).first_requests("other", now - DAY, now)
+        found = Observations(tx).caller_counts("chat", now - DAY, now)
+        none = Observations(tx).caller_counts("other", now - DAY, now)
 
-    assert (found, none) == (DayCount(2_005, 25), DayCount(0, 0))
+    firsts, windows = Guardrail.ERRORS, Guardrail.CALLER_ERRORS
+    assert found == {firsts: DayCount(2_005, 25), windows: DayCount(900, 40)}
+    assert none == {firsts: DayCount(0, 0), windows: DayCount(0, 0)}
 
 
 def test_a_canary_begins_with_the_usual_rate_of_the_days_before(
@@ -89,12 +96,17 @@ def test_a_canary_begins_with_the_usual_rate_of_the_days_before(
     world.clock.advance(4 * 86_400.0)
     now = world.clock.now()
     for number, failed in enumerate((10, 20, 30)):
-        record(world, now - number * DAY - HOUR, first=(1_000, failed))
+        counts = (1_000, failed)
+        record(world, now - number * DAY - HOUR, first=counts, windows=(1_000, 2 * failed))
 
     world.decided(route="chat")
 
     days = [DayCount(1_000, failed) for failed in (10, 20, 30)]
-    assert rule(world).usual_rates == {Guardrail.ERRORS: pytest.approx(bound_usual_rate(days))}
+    twice = [DayCount(1_000, 2 * failed) for failed in (10, 20, 30)]
+    assert rule(world).usual_rates == {
+        Guardrail.ERRORS: pytest.approx(bound_usual_rate(days)),
+        Guardrail.CALLER_ERRORS: pytest.approx(bound_usual_rate(twice)),
+    }
 
 
 def test_days_before_the_incumbent_served_the_route_do_not_count(

@@ -315,7 +315,7 @@ def test_another_share_ends_all_windows_and_keeps_the_failures_before_it(
     guarded = GuardedRollout(WINDOW_S)
     failed = guarded.begin("failed", canary=canary)
     guarded.begin("healthy", canary=canary)
-    failed.window_failed = True
+    failed.window = Reading.BAD
 
     guarded.now_s = 5.0
     guarded.share = 0.05

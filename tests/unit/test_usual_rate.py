@@ -18,10 +18,11 @@ from harness.gate.online.evidence_paths import (
     usual_path,
 )
 from harness.gate.online.guardrail_report import guardrail_totals
-from harness.gate.online.guardrails import FailureTally, Guardrail
+from harness.gate.online.guardrails import WINDOW_REQUESTS, FailureTally, Guardrail
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import OutcomeKind
 from harness.gate.online.usual_rate import (
+    USUAL_WINDOW_S,
     DayCount,
     bound_usual_rate,
     limit_usual_rate,
@@ -33,7 +34,8 @@ from harness.gate.online.worker_guard import (
     is_incident,
 )
 from harness.gate.policy import CanaryPolicy
-from router.recording.sums import CompletedRequest, FirstRequests, minute_rows
+from router.recording.caller_history import KNOWN_AFTER_S, CallerHistory
+from router.recording.sums import CompletedRequest, minute_rows
 
 pytestmark = pytest.mark.req("F3")
 NOW: Final = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -213,7 +215,7 @@ DONE: Final = CompletedRequest("chat", "incumbent", "t", kind=OutcomeKind.ANSWER
 
 
 def test_a_minute_counts_each_callers_first_request_of_the_day() -> None:
-    firsts = FirstRequests()
+    firsts = CallerHistory()
     requests = [
         DONE,
         DONE._replace(kind=OutcomeKind.FAILED),
@@ -230,3 +232,44 @@ def test_a_minute_counts_each_callers_first_request_of_the_day() -> None:
 
     assert (row.requests, row.first_requests, row.first_failed) == (7, 2, 1)
     assert (later.first_requests, next_day.first_requests) == (0, 1)
+
+
+def at(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def test_a_window_counts_the_failures_of_a_callers_first_requests_once_it_is_known() -> None:
+    history = CallerHistory()
+    failed = DONE._replace(kind=OutcomeKind.FAILED)
+    ended: list[tuple[float, CompletedRequest]] = [
+        (0.0, DONE),
+        (0.0, DONE._replace(caller=8)),
+        (0.0, DONE._replace(caller=9)),
+        (0.0, DONE._replace(caller=10)),
+        (30.0, failed),
+        (60.0, failed),
+        (90.0, DONE._replace(caller=9, kind=OutcomeKind.LIMITED)),
+        # Caller 8's request arrived after the window, caller 10's in it.
+        (USUAL_WINDOW_S + 50.0, failed._replace(caller=8, latency_ms=40_000.0)),
+        (USUAL_WINDOW_S + 50.0, failed._replace(caller=10, latency_ms=60_000.0)),
+    ]
+    for seconds, request in ended:
+        (row,) = minute_rows([request], at(seconds), "w", history)
+        assert row.windows == 0
+
+    (early,) = minute_rows([DONE], at(USUAL_WINDOW_S + KNOWN_AFTER_S - 1.0), "w", history)
+    (known,) = minute_rows([DONE], at(USUAL_WINDOW_S + KNOWN_AFTER_S), "w", history)
+
+    assert early.windows == 0
+    # Callers 7 and 10 failed; the limited request of caller 9 is no evidence.
+    assert (known.windows, known.windows_failed) == (3, 2)
+
+
+def test_only_the_first_requests_of_a_window_count() -> None:
+    history = CallerHistory()
+    minute_rows([DONE] * WINDOW_REQUESTS, NOW, "w", history)
+    minute_rows([DONE._replace(kind=OutcomeKind.FAILED)], at(1.0), "w", history)
+
+    (row,) = minute_rows([DONE], at(USUAL_WINDOW_S + KNOWN_AFTER_S), "w", history)
+
+    assert (row.windows, row.windows_failed) == (1, 0)

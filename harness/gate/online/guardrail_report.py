@@ -71,6 +71,11 @@ GUARDRAIL_NAMES: Final[Mapping[Guardrail, str]] = {
     Guardrail.CALLER_ERRORS: "Callers with an error in their window",
 }
 # The canary's fault if a guardrail of counts trips.
+# The streams of errors that have a usual rate, as it counts them.
+_USUAL_UNITS: Final = {
+    Guardrail.ERRORS: "failed first requests",
+    Guardrail.CALLER_ERRORS: "failed windows of callers",
+}
 _COUNTS = {
     Guardrail.ERRORS: "fails more often than the incumbent",
     Guardrail.TRUNCATION: "breaks off at its token limit more often than the incumbent",
@@ -261,6 +266,7 @@ class GuardrailEvidence(GuardrailTotals):
             return ""
         return f" ({self.requests.text})"
 
+    @property
     def is_harm_of_sums(self) -> bool:
         """Tells whether the capped mean is beyond the limit, and the geometric mean is not."""
         ratio = None if self.capped is None else self.capped.ratio
@@ -298,12 +304,13 @@ class GuardrailEvidence(GuardrailTotals):
     @property
     def usual_text(self) -> str:
         """Says whether errors are also compared with the incumbent's usual rate."""
-        if self.guardrail is not Guardrail.ERRORS:
+        units = _USUAL_UNITS.get(self.guardrail)
+        if units is None:
             return ""
         if not self.usual_rate:
             return (
                 "compared at the same time only: the incumbent's usual rate needs "
-                f"{MIN_DAYS} days and {MIN_FAILURES} failed first requests before the canary"
+                f"{MIN_DAYS} days and {MIN_FAILURES} {units} before the canary"
             )
         percent = format_percent(self.usual_rate, significant=2)
         return (

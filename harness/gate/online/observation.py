@@ -280,6 +280,9 @@ class TrafficMinute:
     # errors, and the failed ones among them.
     first_requests: int = 0
     first_failed: int = 0
+    # Windows of these callers that became known in the minute, and those that failed.
+    windows: int = 0
+    windows_failed: int = 0
 
 
 # Swapgate counts this many names per route and day separately, and sums up all other names.

@@ -10,7 +10,7 @@ all of them.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -277,24 +277,33 @@ def _bake_end(
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class IncumbentHistory:
+    """What the incumbent's traffic tells before a rollout: see the fields of `UnitRule`."""
+
+    waits: WaitLimits = UNKNOWN_LIMITS
+    caps: Mapping[Guardrail, float] = field(default_factory=dict)
+    usual_rates: Mapping[Guardrail, float] = field(default_factory=dict)
+
+
+NO_HISTORY: Final = IncumbentHistory()
+
+
 def build_unit_rule(
     policy: CanaryPolicy,
     began_at: datetime,
     *,
     ledger_salt: str = "",
-    waits: WaitLimits = UNKNOWN_LIMITS,
+    history: IncumbentHistory = NO_HISTORY,
     counts_usage: Iterable[str] = (),
     usual_s: float = 0.0,
     total_timeout_s: float = 120.0,
-    caps: Mapping[Guardrail, float] | None = None,
-    usual_rates: Mapping[Guardrail, float] | None = None,
 ) -> UnitRule:
     """Returns the unit rule for routers.
 
     ledger_salt: for the rollout's key ledger. counts_usage: the targets whose measured answers
     reported tokens. usual_s: how long an answer of the slower arm usually takes, in seconds; 0
-    if unknown. total_timeout_s: the route's limit for a request. caps, usual_rates: from the
-    incumbent's traffic before the rollout (`UnitRule`).
+    if unknown. total_timeout_s: the route's limit for a request.
     """
     return UnitRule(
         block_size=policy.block_size,
@@ -305,15 +314,15 @@ def build_unit_rule(
         guardrails=policy.guardrails.tolerated(),
         judge=policy.judge,
         ledger_salt=ledger_salt,
-        first_wait_s=waits.first_s,
-        stream_wait_s=waits.stream_first_s,
-        gap_wait_s=waits.gap_s,
+        first_wait_s=history.waits.first_s,
+        stream_wait_s=history.waits.stream_first_s,
+        gap_wait_s=history.waits.gap_s,
         counts_usage=tuple(sorted(counts_usage)),
         window_s=policy.window_s,
         window_requests=count_window_requests(policy.window_s, usual_s),
         total_timeout_s=total_timeout_s,
-        caps=caps or {},
-        usual_rates=usual_rates or {},
+        caps=history.caps,
+        usual_rates=history.usual_rates,
     )
 
 

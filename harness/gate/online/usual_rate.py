@@ -16,6 +16,9 @@ from typing import Final, NamedTuple
 # The bound needs this much history; with less, only the comparison at the same time counts.
 MIN_DAYS: Final = 3
 MIN_FAILURES: Final = 20
+# A caller's window in the history has the length of the default policy's. A canary with other
+# windows has no usual rate of them.
+USUAL_WINDOW_S: Final = 600.0
 # The most days of history.
 USUAL_DAYS: Final = 7
 # The bound is this quantile of the rate over all resamples of the days.
@@ -26,7 +29,7 @@ MAX_TIMES: Final = 3.0
 
 
 class DayCount(NamedTuple):
-    """Counts the first requests of one day, and the failed ones."""
+    """Counts the first requests or windows of one day, and the failed ones."""
 
     units: int
     failures: int

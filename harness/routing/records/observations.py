@@ -26,6 +26,7 @@ from harness.frame.records.columns import (
 from harness.frame.records.record import record
 from harness.frame.records.repository import Records, rows_key, select_where
 from harness.frame.records.transaction import Transaction
+from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.late_outcomes import (
     FailedTurn,
     FailedTurns,
@@ -51,6 +52,7 @@ from harness.routing.records.traffic import FAR, Traffic
 from harness.routing.records.traffic_tables import (
     ASKED_NAME,
     BLOCK,
+    CALLER_COUNTS,
     DAY,
     KEY_SPEND,
     SPEND_SUMS,
@@ -223,9 +225,8 @@ WAITS = sa.select(traffic.c.waits).where(
     traffic.c.arm == sa.bindparam("arm", type_=traffic.c.arm.type),
 )
 
-FIRST_REQUESTS = sa.select(
-    sa.func.coalesce(sa.func.sum(traffic.c.first_requests), 0),
-    sa.func.coalesce(sa.func.sum(traffic.c.first_failed), 0),
+CALLERS = sa.select(
+    *(sa.func.coalesce(sa.func.sum(traffic.c[column]), 0) for column in CALLER_COUNTS)
 ).where(
     traffic.c.route == sa.bindparam("of"),
     traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
@@ -301,13 +302,15 @@ class Observations(Traffic):
         )
         return merge_waits(read_waits(row.waits) for row in rows)
 
-    def first_requests(
+    def caller_counts(
         self,
         route: str,
         since: datetime,
         until: datetime,
-    ) -> DayCount:
-        """Adds up the first requests of the route's callers at the incumbent."""
+    ) -> dict[Guardrail, DayCount]:
+        """Adds up the first requests and windows of the route's callers at the incumbent, by
+        stream of errors.
+        """
         values: Values = {
             "of": route,
             "since": since,
@@ -315,7 +318,11 @@ class Observations(Traffic):
             "arm": Arm.INCUMBENT,
         }
         # PostgreSQL returns a sum of integers as a decimal.
-        return DayCount(*map(int, self._tx.read(FIRST_REQUESTS, values).one()))
+        row = [int(count) for count in self._tx.read(CALLERS, values).one()]
+        return {
+            Guardrail.ERRORS: DayCount(*row[:2]),
+            Guardrail.CALLER_ERRORS: DayCount(*row[2:]),
+        }
 
     def begin_batch(self, id_: str, at: datetime) -> bool:
         """Notes that a batch is stored. Returns False for a batch that a router sends again,

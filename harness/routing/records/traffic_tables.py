@@ -294,11 +294,14 @@ TRAFFIC: Final = record(
     added_count("unanswered"),
     added_count("first_requests"),
     added_count("first_failed"),
+    added_count("windows"),
+    added_count("windows_failed"),
     one_of("arm", Arm),
     *(at_least(column, 0) for column in ("requests", "failed", "charged", "streams")),
     *(at_least(column, 0) for column in ("input_tokens", "output_tokens")),
     *(at_least(column, 0) for column in ("cached_tokens", "unpriced", "refused", "bounded")),
     *(at_least(column, 0) for column in ("unanswered", "first_requests", "first_failed")),
+    *(at_least(column, 0) for column in ("windows", "windows_failed")),
     amount("cost_usd"),
     sa.Index("ix_traffic_minute", "minute"),
     key="route minute worker arm target revision",
@@ -350,8 +353,9 @@ TRAFFIC_KEY: Final = (
     "revision",
 )
 
-# Minutes alone have the counts of first requests: only the last days are read.
-TRAFFIC_SUMS: Final = (*COUNTS, "first_requests", "first_failed", "cost_usd")
+# Minutes alone have the counts of callers: only the last days are read.
+CALLER_COUNTS: Final = ("first_requests", "first_failed", "windows", "windows_failed")
+TRAFFIC_SUMS: Final = (*COUNTS, *CALLER_COUNTS, "cost_usd")
 
 TOTAL_KEY: Final = ("route", "arm", "target")
 

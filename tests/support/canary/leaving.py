@@ -26,7 +26,7 @@ from harness.gate.online.outcome import (
     OutcomeReason,
     WaitLimits,
 )
-from harness.gate.online.rollout import build_unit_rule
+from harness.gate.online.rollout import IncumbentHistory, build_unit_rule
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.online.waiting import (
     RequestWaits,
@@ -137,7 +137,7 @@ def record(
 
 def _rule(limits: WaitLimits) -> UnitRule:
     """Other guardrails have no observations here; they keep their part of the weight."""
-    rule = build_unit_rule(DEFAULT, START, waits=limits)
+    rule = build_unit_rule(DEFAULT, START, history=IncumbentHistory(limits))
     return replace(
         rule,
         guardrails={Guardrail.LEAVING: rule.guardrails[Guardrail.LEAVING]},

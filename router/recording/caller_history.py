@@ -1,0 +1,135 @@
+"""Counts the callers of a route on each day: the history of a rollout's exposures, with which
+the canary compares the candidate's failures (`usual_rate`, statistics.md §2.20).
+
+A process counts its own callers. It reads finished requests in batches, so that no request
+waits for it.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from datetime import date, datetime
+from typing import Final, NamedTuple, Protocol
+
+from harness.gate.online.guardrails import WINDOW_REQUESTS, Guardrail
+from harness.gate.online.outcome import READINGS, OutcomeKind, Reading
+from harness.gate.online.usual_rate import USUAL_WINDOW_S
+
+# The most callers of a day that a process remembers; it counts no other callers.
+MAX_CALLERS: Final = 100_000
+# A window is known this long after its end, because its last request may take so long.
+KNOWN_AFTER_S: Final = 120.0
+_ERRORS: Final = READINGS[Guardrail.ERRORS]
+
+
+class CallerRequest(Protocol):
+    """A finished request. caller: a hash of the caller's name; 0 if unknown. kind: how it ended
+    for its arm; None if unknown.
+    """
+
+    @property
+    def caller(self) -> int: ...
+
+    @property
+    def kind(self) -> OutcomeKind | None: ...
+
+    @property
+    def latency_ms(self) -> float: ...
+
+
+class CallerCounts(NamedTuple):
+    """Counts the callers' first requests of a day, and their windows, and the failed ones."""
+
+    first_requests: int
+    first_failed: int
+    windows: int
+    windows_failed: int
+
+
+class _Window:
+    """A caller's requests within USUAL_WINDOW_S of the first one of the day."""
+
+    __slots__ = ("began_s", "caller", "reading", "requests")
+
+    def __init__(self, caller: int, began_s: float) -> None:
+        self.caller = caller
+        self.began_s = began_s
+        self.requests = 0
+        self.reading = Reading.GOOD
+
+    def add(self, reading: Reading) -> None:
+        self.requests += 1
+        if self.requests <= WINDOW_REQUESTS and self.reading is not Reading.BAD:
+            self.reading = reading if reading is not Reading.GOOD else self.reading
+
+
+class CallerHistory:
+    """Finds each caller's first request of a UTC day on each route, and the caller's window."""
+
+    def __init__(self) -> None:
+        self._day = date.min
+        self._callers: set[tuple[str, int]] = set()
+        self._open: dict[tuple[str, str, int], _Window] = {}
+        # In the order of their beginning, by route and arm.
+        self._windows: dict[tuple[str, str], deque[_Window]] = {}
+
+    def count(
+        self,
+        route: str,
+        arm: str,
+        requests: Iterable[CallerRequest],
+        at: datetime,
+    ) -> CallerCounts:
+        """Counts a batch of finished requests, and the windows that are known now.
+
+        at: the time of the batch. A request whose outcome is no evidence of errors is not
+        counted as a first request, and makes its window unknown unless another one fails.
+        """
+        if at.date() != self._day:
+            self._day = at.date()
+            self._callers = set()
+        now_s = at.timestamp()
+        first = []
+        for request in requests:
+            if not request.caller or request.kind is None:
+                continue
+            reading = _ERRORS[request.kind]
+            arrived_s = now_s - request.latency_ms / 1_000.0
+            if self._begins(route, arm, request.caller, arrived_s):
+                first.append(reading)
+            window = self._open.get((route, arm, request.caller))
+            if window is not None and arrived_s < window.began_s + USUAL_WINDOW_S:
+                window.add(reading)
+        windows = self._take_known(route, arm, now_s)
+        return CallerCounts(
+            sum(reading is not Reading.UNKNOWN for reading in first),
+            first.count(Reading.BAD),
+            sum(reading is not Reading.UNKNOWN for reading in windows),
+            windows.count(Reading.BAD),
+        )
+
+    def _begins(
+        self,
+        route: str,
+        arm: str,
+        caller: int,
+        arrived_s: float,
+    ) -> bool:
+        """Opens the window of a caller that is new today; returns whether it is."""
+        known = (route, caller)
+        if known in self._callers or len(self._callers) >= MAX_CALLERS:
+            return False
+        self._callers.add(known)
+        window = _Window(caller, arrived_s)
+        self._open[route, arm, caller] = window
+        self._windows.setdefault((route, arm), deque()).append(window)
+        return True
+
+    def _take_known(self, route: str, arm: str, now_s: float) -> list[Reading]:
+        """Removes the windows that are known, and returns how they ended."""
+        queue = self._windows.get((route, arm), deque())
+        found = []
+        while queue and now_s >= queue[0].began_s + USUAL_WINDOW_S + KNOWN_AFTER_S:
+            window = queue.popleft()
+            self._open.pop((route, arm, window.caller), None)
+            found.append(window.reading)
+        return found
