@@ -39,7 +39,7 @@ CAPS: Final = {
 GOALS: Final[Mapping[str, Mapping[float, tuple[int, int]]]] = {
     "healthy": {},
     "default": {
-        0.02: (1450, 4200),
+        0.02: (1450, 4400),
         0.05: (130, 400),
         0.20: (15, 42),
         1.00: (3, 4),
