@@ -39,9 +39,9 @@ CAPS: Final = {
 GOALS: Final[Mapping[str, Mapping[float, tuple[int, int]]]] = {
     "default": {
         0.02: (1450, 4400),
-        0.05: (130, 370),
+        0.05: (130, 400),
         0.20: (15, 42),
-        1.00: (3, 5),
+        1.00: (3, 4),
     },
     "errors": {
         0.02: (1050, 3200),
