@@ -7,6 +7,7 @@ and ranks; keys and single values do not leave the process. Which units count is
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from harness.frame.failures import ArmFailure, keep_common_causes
