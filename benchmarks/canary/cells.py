@@ -112,7 +112,7 @@ def later_turns(rollouts: int, seed: int) -> Iterator[BenchmarkCell]:
         found = detect(what, most, few, counted="reached")
         limits = Limits(median=4 * median)
         yield cell("turns", f"{case}, which a fifth of the callers reach", most, found, limits)
-    for (name, what), share_bps in product(EQUAL.items(), (100, 500, 2_500)):
+    for (name, what), share_bps in product(EQUAL.items(), (500, 2_500)):
         number = max(5, rollouts // 2)
         found = detect(replace(what, share_bps=share_bps), 1_000, number, late=LATE)
         case = f"{name}, at {format_bps(share_bps)}"

@@ -2,8 +2,8 @@
 `python -m benchmarks.canary.run [--rollouts 400] [--table default] [--seed 5]`.
 
 Simulates traffic with a known truth: a canary at 1 % beside an incumbent with 1 % errors, under
-the default policy and by errors alone. `cells` has the tables of conversations, later turns,
-feedback, sums and usual rates. Ends with 3 when the canary misses a goal of
+the default policy and by errors alone. `cells` and `value_cells` have the tables that expose
+a wrong rule. Ends with 3 when the canary misses a goal of
 docs/explanation/benchmarks.md.
 """
 
@@ -18,6 +18,7 @@ from typing import Final
 
 from benchmarks.canary.cells import CELL_TABLES
 from benchmarks.canary.rows import BenchmarkCell, Limits, cell, share_cell
+from benchmarks.canary.value_cells import VALUE_TABLES
 from benchmarks.print_rows import print_rows
 from harness.frame.formatting import format_bps, format_percent
 from tests.support.canary import default_canary
@@ -166,6 +167,7 @@ TABLES: Final[Mapping[str, Callable[[int, int], Iterator[BenchmarkCell]]]] = {
     "errors": by_errors,
     "cold": cold_starts,
     **CELL_TABLES,
+    **VALUE_TABLES,
 }
 
 

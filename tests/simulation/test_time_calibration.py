@@ -10,7 +10,7 @@ import pytest
 
 from harness.gate.arrays import Floats
 from harness.gate.online.evidence_paths import counts_path
-from harness.gate.online.guardrails import FailureTally, Guardrail, UnitRule
+from harness.gate.online.guardrails import Guardrail, UnitRule
 from harness.gate.online.outcome import Reading
 from harness.gate.online.worker_guard import abort_log_e
 from router.observers.canary_guard import RolloutGuard
@@ -21,6 +21,7 @@ from tests.support.canary.uneven_errors import (
     SIZE,
     STEADY,
     blocks_to_rollback,
+    burst_of_candidate,
     equal_beside_bursts,
     evenly,
     first_over,
@@ -64,22 +65,8 @@ def test_an_equal_candidate_stays_although_the_incumbent_fails_in_bursts(
 @pytest.mark.parametrize("rollouts", [40, later(400)])
 def test_a_burst_of_the_candidate_alone_is_found(rollouts: int) -> None:
     """It fails for 35 s, in which 5 % of 230 callers a minute are its own."""
-    share = 0.05
-    callers = 4_000
-    found = 0
-    for n in range(rollouts):
-        rng = np.random.default_rng([157, n])
-        arm = rng.random(callers) < share
-        failed = rng.random(callers) < RATE
-        failed[2_000 : 2_000 + 230 * 35 // 60] |= arm[2_000 : 2_000 + 230 * 35 // 60]
-        rows = (
-            (SIZE, int(a.sum()), int(f.sum()), int((a & f).sum()))
-            for a, f in zip(arm.reshape(-1, SIZE), failed.reshape(-1, SIZE), strict=True)
-        )
-        tallies = [FailureTally(*row) for row in rows]
-        found += math.isfinite(blocks_to_rollback(tallies, share, STEADY))
-
-    assert found >= 0.60 * rollouts
+    found = [burst_of_candidate(0.05, [157, n]) for n in range(rollouts)]
+    assert sum(map(math.isfinite, found)) >= 0.60 * rollouts
 
 
 @pytest.mark.parametrize(

@@ -106,3 +106,21 @@ def harm_after_incident(
     control = np.concatenate([during, np.full(later, RATE)])
     found = blocks_to_rollback(simulate(share, canary, control, rng), share, STEADY)
     return (found - incident) * SIZE * share
+
+
+def burst_of_candidate(share: float, seed: Sequence[int]) -> float:
+    """Counts blocks until a candidate is rolled back that fails for 35 s; inf for never.
+
+    230 callers a minute. All other requests fail at RATE.
+    """
+    rng = np.random.default_rng(seed)
+    callers = 4_000
+    arm = rng.random(callers) < share
+    failed = rng.random(callers) < RATE
+    during = slice(2_000, 2_000 + 230 * 35 // 60)
+    failed[during] |= arm[during]
+    rows = (
+        (SIZE, int(a.sum()), int(f.sum()), int((a & f).sum()))
+        for a, f in zip(arm.reshape(-1, SIZE), failed.reshape(-1, SIZE), strict=True)
+    )
+    return blocks_to_rollback([FailureTally(*row) for row in rows], share, STEADY)
