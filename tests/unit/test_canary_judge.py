@@ -208,7 +208,7 @@ class Play:
             at=at,
             traits=traits.value,
         )
-        assert unit is not None
+        assert isinstance(unit, LedgerUnit)
         self.ledger.finish(unit, outcome=ANSWERED)
         return unit
 

@@ -66,8 +66,10 @@ class Play:
             at=self.at,
             traits=traits,
         )
-        if unit:
-            self.units.add(unit)
+        if unit is None:
+            return None
+        assert isinstance(unit, LedgerUnit)
+        self.units.add(unit)
         return unit
 
     def finish(self, unit: LedgerUnit | None, *, failed: bool = False) -> None:
@@ -261,6 +263,7 @@ def test_a_jump_of_the_wall_clock_moves_no_period() -> None:
         now=1.0,
         at=jumped,
     )
+    assert isinstance(unit, LedgerUnit)
     play.finish(unit)
     play.close()
 

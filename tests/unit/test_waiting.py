@@ -33,7 +33,7 @@ from harness.gate.online.waiting import (
     wait_bin,
 )
 from router.recording.ledger import Ledger
-from router.recording.scored_units import SEGMENTS_FROM
+from router.recording.scored_units import SEGMENTS_FROM, LedgerUnit
 from tests.support.canary.leaving import START, STREAM_TRAITS
 
 pytestmark = pytest.mark.req("F3")
@@ -156,7 +156,7 @@ def test_a_block_is_settled_by_the_controls_waits_in_earlier_blocks() -> None:
             now=0.0,
             at=START,
         )
-        assert unit is not None
+        assert isinstance(unit, LedgerUnit)
         ended = ANSWERED._replace(first_s=0.4)
         if unit.canary:
             ended = ExposureOutcome(OutcomeKind.LEFT, OutcomeReason.EARLY, waited_s=0.5)
