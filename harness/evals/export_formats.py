@@ -23,6 +23,7 @@ from harness.evals.scored_run import (
     question_key,
     read_scores,
 )
+from harness.frame.canonical_text import canonical_value
 from harness.frame.core_yaml import parse_core_yaml
 from harness.frame.errors import InputError
 
@@ -301,7 +302,9 @@ def _promptfoo_rows(text: str) -> Sequence[object]:
     first, _, others = text.strip().partition("\n")
     if others and first.startswith("{") and first.rstrip().endswith("}"):
         return [row for _, row in parse_json_lines(text)]
-    document = as_mapping(parse_json(text) if first[:1] in "{[" else parse_core_yaml(text))
+    document = as_mapping(
+        parse_json(text) if first[:1] in "{[" else canonical_value(parse_core_yaml(text))
+    )
     results = document.get("results", [document] if "testIdx" in document else None)
     rows = as_mapping(results).get("results") if isinstance(results, Mapping) else results
     if not isinstance(rows, list):

@@ -11,8 +11,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
+from harness.frame.canonical_text import canonical, canonical_value
 from harness.frame.errors import InputError
 from harness.frame.suggestions import did_you_mean
 from harness.frame.text_files import text_lines
@@ -67,10 +68,16 @@ class ScoredRun:
         return cls(model, tuple(samples), tuple(metrics), terms or {}, prompt)
 
 
+def _decode(text: str) -> Any:
+    """Decodes JSON, with all its texts in NFC. Raises ValueError, and RecursionError."""
+    value = json.loads(text)
+    return value if text.isascii() and "\\u" not in text else canonical_value(value)
+
+
 def parse_json(text: str) -> object:
     """Parses JSON. Raises InputError, with the line of a syntax error."""
     try:
-        value: object = json.loads(text)
+        value: object = _decode(text)
     except json.JSONDecodeError as error:
         raise InputError(f"line {error.lineno}: not JSON: {error.msg}") from None
     except RecursionError:
@@ -84,7 +91,7 @@ def parse_json_lines(text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
     """Yields (line, object) of JSON lines. Raises InputError for any other line."""
     for number, line in text_lines(text):
         try:
-            value = json.loads(line)
+            value = _decode(line)
         except (ValueError, RecursionError):
             raise InputError(f"line {number}: not a JSON object") from None
         if not isinstance(value, dict):
@@ -101,7 +108,7 @@ def parse_json_rows(text: str, *names: str) -> list[Mapping[str, object]]:
     value: object = None
     if head in {"[", "{"}:
         try:
-            value = json.loads(text)
+            value = _decode(text)
         except (ValueError, RecursionError):
             value = None
     if isinstance(value, dict):
@@ -164,7 +171,7 @@ def question_key(*parts: object) -> str:
     plain = [_content(part) for part in parts]
     if not any(part not in (None, "", {}, []) for part in plain):
         return ""
-    return json.dumps(plain, sort_keys=True)
+    return json.dumps(canonical_value(plain), sort_keys=True)
 
 
 def _content(part: object) -> object:
@@ -240,6 +247,7 @@ def choose_run(
     option: str,
 ) -> ScoredRun:
     """Picks the named run. name: may be empty for a single run. Raises InputError."""
+    name = canonical(name)
     names = [run.model for run in runs]
     if not name and len(runs) == 1:
         return runs[0]
@@ -261,6 +269,7 @@ def choose_metric(
 ) -> str:
     """Picks the named metric, otherwise the only or the usual shared metric. Raises
     InputError."""
+    name = canonical(name)
     shared = [metric for metric in incumbent.metrics if metric in candidate.metrics]
     if name:
         if name not in shared:

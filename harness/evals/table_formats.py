@@ -14,6 +14,7 @@ from harness.evals.scored_run import (
     question_key,
     read_scores,
 )
+from harness.frame.canonical_text import canonical_value
 from harness.frame.errors import InputError
 from harness.frame.text_files import csv_records
 
@@ -33,7 +34,7 @@ def parse_langsmith(text: str) -> list[ScoredRun]:
 
     Raises InputError without such a column, and for a row with neither an example nor inputs.
     """
-    rows = [row for _, row in csv_records(text, _line_fault)]
+    rows = [canonical_value(row) for _, row in csv_records(text, _line_fault)]
     columns = list(dict.fromkeys(column for row in rows for column in row if column))
     metrics = [column for column in columns if column.startswith(_FEEDBACK)]
     if not metrics:
@@ -119,7 +120,7 @@ def has_csv_scores(names: Sequence[str]) -> bool:
 def parse_csv_scores(text: str) -> list[ScoredRun]:
     """Parses one row for each answer, with its question or id, and its scores. A column
     `model` separates runs. Raises InputError."""
-    rows = [row for _, row in csv_records(text, _line_fault)]
+    rows = [canonical_value(row) for _, row in csv_records(text, _line_fault)]
     columns = {name.strip().lower(): name for row in rows[:1] for name in row}
     if not has_csv_scores([*columns]):
         raise InputError(

@@ -10,6 +10,7 @@ from statistics import fmean, pstdev
 from typing import Final
 
 from harness.evals.scored_run import PairRow
+from harness.frame.canonical_text import canonical
 from harness.frame.errors import InputError
 from harness.frame.suggestions import did_you_mean
 from harness.frame.text_files import csv_rows
@@ -18,12 +19,12 @@ from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score
 from harness.gate.offline.suite_judgement import judge_pairs
 from harness.gate.suite_plan import (
     MIN_SLICE_UNITS,
-    SLICE_VALUE,
     Claim,
     Slice,
     SuitePlan,
     SuiteRole,
     guard_slices,
+    is_slice_value,
 )
 from harness.gate.verdict import ScorePair, SuiteReport
 from harness.interfaces.cli.evals.file_decision import FileTerms
@@ -65,6 +66,7 @@ def parse_pairs(
 
     groups: columns that name an item's cluster or slices.
     """
+    groups = [canonical(name) for name in groups]
     required = ("item", "incumbent", "candidate")
     optional = ("epoch",)
     if taken := {*groups} & {*required, *optional}:
@@ -128,14 +130,15 @@ def _rows(
     except StopIteration:
         columns = ",".join(required)
         raise InputError(f"{place}:1: the file is empty; it needs a line {columns}") from None
-    header = [name.strip().lower() for name in names]
+    header = [canonical(name).strip().lower() for name in names]
     _check_header(f"{place}:{line}", header, required, optional)
     for line, values in numbered:
         if len(values) != len(header):
             raise InputError(
                 f"{place}:{line}: {len(values)} fields, but the header has {len(header)}"
             )
-        cells = {name: value.strip() for name, value in zip(header, values, strict=True)}
+        plain = (canonical(value).strip() for value in values)
+        cells = dict(zip(header, plain, strict=True))
         yield _Row(place, line, cells)
 
 
@@ -349,7 +352,7 @@ def _guarded(
         for place, column in enumerate(terms.slices, start=bool(terms.cluster))
     }
     for value in (value for values in fields.values() for value in values):
-        if not SLICE_VALUE.fullmatch(value):
+        if not is_slice_value(value):
             raise InputError(
                 f"{value!r} is not a slice name: use at most 64 letters, digits, spaces "
                 "and .,:+/()&-"
