@@ -26,7 +26,6 @@ from harness.frame.failures import FailureClass
 from harness.frame.ports import Cipher, Clock, Signatures
 from harness.frame.runtime import encryption
 from harness.frame.runtime.clock import SystemClock, SystemRandomIds
-from harness.frame.runtime.cron import CronCalendar
 from harness.frame.signing.keyring import KeyPurpose
 from harness.gate.policy import Policy
 from harness.providers.calls.oauth_http import HttpOAuthServer
@@ -263,7 +262,6 @@ class Installation:
             store=self.store,
             clock=self.clock,
             chance=SystemRandomIds(),
-            calendar=CronCalendar(),
             suites=suites,
             policies=policies,
             workers=self.workers,

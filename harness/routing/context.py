@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 from harness.frame.errors import ConfigError, NotFound
-from harness.frame.ports import Calendar, Cipher
+from harness.frame.ports import Cipher
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import AuditReading
 from harness.frame.suggestions import did_you_mean
@@ -56,7 +56,6 @@ class Context(World):
 
     suites: "SuiteCatalog"
     policies: Mapping[str, Policy]
-    calendar: Calendar | None = None  # None in a process that schedules nothing
     workers: "EvalWorkers | None" = None  # None if this process starts no eval workers
     eval_workers: int = 2  # the most workers at one time
     run_queue: "RunQueue | None" = None  # None: no workers on other hosts

@@ -16,12 +16,16 @@ from harness.app import database, secret_files, seed
 from harness.app.alert_sinks import ConfiguredSinks
 from harness.app.database import without_password
 from harness.app.processes import answers_http
+from harness.config import configuration
 from harness.config.model import Settings
 from harness.evals.settings import SuiteSettings
+from harness.frame import package_data
 from harness.frame.alerts.alert import ALERT_RULES, AlertKind
 from harness.frame.alerts.records import Alerts
+from harness.frame.cron import check_cron
 from harness.frame.errors import (
     DatabaseUnusable,
+    InputError,
     NotAllowed,
     StoreUnavailable,
     SwapgateError,
@@ -209,6 +213,23 @@ def _signatures(context: Context) -> DoctorFinding:
         return DoctorFinding("signatures", "ok", "all signatures are valid")
     found = f"{len(faults)} rows do not verify, the first: {faults[0].name}: {faults[0].why}"
     return DoctorFinding("signatures", "fail", found, "`swapgate db check` lists all")
+
+
+def _schedules(settings: Settings, context: Context | None) -> Findings:
+    """Yields the faulty cron expressions of the file, and of stored routes."""
+    shipped = package_data.path("config/default.yaml")
+    faults = configuration.list_schedule_faults(settings, os.environ, defaults=shipped)
+    for fault in faults:
+        yield DoctorFinding("schedule", "fail", fault, "correct the cron expression")
+    if context is None:
+        return
+    for name, route in sorted(routes.load_table(context).routes.items()):
+        try:
+            if route.settings.candidates is not None:
+                check_cron(route.settings.candidates.every)
+        except InputError as error:
+            step = f"`swapgate route settings {name} --every CRON`"
+            yield DoctorFinding(f"schedule of route {name}", "fail", str(error), step)
 
 
 def _suites(settings: Settings, context: Context | None) -> Findings:
@@ -399,7 +420,7 @@ def _ports(settings: Settings, _: Context | None) -> Findings:
             )
 
 
-_CHECKS: Final = (_suites, _judges, _alert_sinks, _ports)
+_CHECKS: Final = (_schedules, _suites, _judges, _alert_sinks, _ports)
 _DATABASE_CHECKS: Final = (
     _providers,
     _secrets,

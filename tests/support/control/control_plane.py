@@ -24,7 +24,6 @@ from harness.frame.errors import DeliveryFailed
 from harness.frame.people.access import OPERATOR, SYSTEM, Actor, Role
 from harness.frame.ports import Chance, Clock
 from harness.frame.records.transaction import Transaction
-from harness.frame.runtime.cron import CronCalendar
 from harness.frame.runtime.encryption import FernetCipher, new_key
 from harness.gate.drift import DriftPolicy
 from harness.gate.online.observation import ObservationBlock
@@ -184,7 +183,6 @@ class SmallInstallation:
             store=chosen,
             clock=self.clock,
             chance=self.chance,
-            calendar=CronCalendar(),
             suites=ConfiguredSuites(self.suites),
             policies={**self.policies, self.policy.name: self.policy},
             sinks=self.sinks,
