@@ -69,6 +69,7 @@ _WITHOUT_RESULTS: Final[Mapping[str, str]] = {
     "ideal": "a data set of OpenAI evals",
     "spans": "traces",
     "resourceSpans": "OpenTelemetry traces",
+    "testRunLink": "a link to DeepEval's hosted test run (export the test run as JSON)",
     "lm_eval_version": "totals of lm-eval (give samples_TASK_….jsonl of --log_samples)",
 }
 _PROMPTFOO_CONFIG: Final = re.compile(r"^(prompts|providers|tests|defaultTest):", re.MULTILINE)
