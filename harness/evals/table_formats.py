@@ -1,4 +1,4 @@
-"""Parses results in tables: LangSmith's experiments, and a team's own CSV files.
+"""Parses results in tables: LangSmith, Ragas, and the CSV files of teams.
 
 Columns are found by name, as the lists in this module say. Nested formats are in
 `harness.evals.export_formats`; pairing is in `harness.evals.scored_run`.
@@ -7,6 +7,12 @@ Columns are found by name, as the lists in this module say. Nested formats are i
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from harness.evals.run_statement import (
+    Direction,
+    MetricStatement,
+    RunStatement,
+    direction_of_successes,
+)
 from harness.evals.scored_run import (
     ScoredRun,
     ScoredSample,
@@ -39,9 +45,8 @@ def parse_langsmith(text: str) -> list[ScoredRun]:
     metrics = [column for column in columns if column.startswith(_FEEDBACK)]
     if not metrics:
         raise InputError("has no columns feedback.NAME, which contain the scores")
-    return [
-        ScoredRun.from_samples("", [_langsmith_sample(row, columns, metrics) for row in rows])
-    ]
+    samples = [_langsmith_sample(row, columns, metrics) for row in rows]
+    return [ScoredRun.from_samples("", samples, statement=RunStatement("LangSmith"))]
 
 
 def _line_fault(line: int, wrong: str) -> InputError:
@@ -78,13 +83,14 @@ def _number(text: object) -> float | None:
 
 
 _IDS: Final = ("id", "item", "item_id", "case", "name")
-_QUESTIONS: Final = ("input", "question", "prompt", "query")
+_QUESTIONS: Final = ("input", "question", "prompt", "query", "user_input")
 _TARGETS: Final = (
     "expected",
     "target",
     "expected_output",
     "reference",
     "label",
+    "ground_truth",
 )
 _NO_ERROR: Final = (
     "",
@@ -110,10 +116,62 @@ _SCORES: Final = (
 )
 
 
+# Columns of an error of the grader, which is not an error of the model.
+_GRADER_ERRORS: Final = (
+    "grader_error",
+    "judge_error",
+    "scorer_error",
+    "score_error",
+    "evaluator_error",
+    "eval_error",
+)
+_SUCCESSES: Final = ("success", "passed", "pass")
+# Columns of Ragas that are no scores; its metrics have names of their own.
+_RAGAS_FIELDS: Final = frozenset(
+    {
+        "",
+        "user_input",
+        "retrieved_contexts",
+        "reference_contexts",
+        "retrieved_context_ids",
+        "reference_context_ids",
+        "response",
+        "multi_responses",
+        "reference",
+        "rubrics",
+        "question",
+        "answer",
+        "contexts",
+        "ground_truth",
+        "ground_truths",
+        "reference_topics",
+        "reference_tool_calls",
+        "synthesizer_name",
+        "persona_name",
+        "query_style",
+        "query_length",
+        "evolution_type",
+        "metadata",
+        "episode_done",
+        "model",
+        "error",
+        *_IDS,
+    }
+)
+
+
+def _is_ragas(columns: Sequence[str]) -> bool:
+    """Tells whether a table has the columns of Ragas' results, of version 0.2 or before."""
+    names = {*columns}
+    return {"user_input", "response"} <= names or {"question", "answer", "contexts"} <= names
+
+
 def has_csv_scores(names: Sequence[str]) -> bool:
     """Tells whether a header names an item and a score, in any case and with spaces around."""
     columns = [name.strip().lower() for name in names]
     has_item = any(name in {*_IDS, *_QUESTIONS} for name in columns)
+    if _is_ragas(columns):
+        return bool({*columns} - _RAGAS_FIELDS)
     return has_item and any(name in _SCORES or name.startswith("score") for name in columns)
 
 
@@ -130,9 +188,8 @@ def parse_csv_scores(text: str) -> list[ScoredRun]:
     ids = [columns[name] for name in _IDS if name in columns]
     questions = [columns[name] for name in _QUESTIONS if name in columns]
     targets = [columns[name] for name in _TARGETS if name in columns]
-    metrics = [
-        name for plain, name in columns.items() if plain in _SCORES or plain.startswith("score")
-    ]
+    metrics = _csv_metrics(rows, columns)
+    judged = _is_ragas([*columns])
     runs: dict[str, list[ScoredSample]] = {}
     for row in rows:
         scores, unread = read_scores({name: row.get(name) for name in metrics}, _number)
@@ -143,12 +200,78 @@ def parse_csv_scores(text: str) -> list[ScoredRun]:
         id_ = next((row[name] for name in ids if row.get(name)), " ".join(given))
         if not (id_ or question):
             raise InputError("has rows with neither a question nor an id")
-        model, error = (
-            (row.get(columns[name]) or "").strip() if name in columns else ""
-            for name in ("model", "error")
-        )
-        failed = error.lower() not in _NO_ERROR
+        model, error = (_cell(row, columns, name) for name in ("model", "error"))
+        broken = any(_is_error(_cell(row, columns, name)) for name in _GRADER_ERRORS)
+        # Ragas leaves a score empty if its judge failed.
+        lost = [name for name in metrics if broken or (judged and not row.get(name))]
         runs.setdefault(model, []).append(
-            ScoredSample(id_, scores, failed, question, unread=unread)
+            ScoredSample(
+                id_,
+                scores,
+                _is_error(error),
+                question,
+                unread=unread,
+                ungraded=frozenset(lost),
+            )
         )
-    return [ScoredRun.from_samples(model, samples) for model, samples in runs.items()]
+    statement = _csv_statement(rows, columns, metrics)
+    return [
+        ScoredRun.from_samples(model, samples, statement=statement)
+        for model, samples in runs.items()
+    ]
+
+
+def _cell(row: Mapping[str, str], columns: Mapping[str, str], name: str) -> str:
+    return (row.get(columns[name]) or "").strip() if name in columns else ""
+
+
+def _is_error(text: str) -> bool:
+    return text.lower() not in _NO_ERROR
+
+
+def _csv_metrics(
+    rows: Sequence[Mapping[str, str]],
+    columns: Mapping[str, str],
+) -> list[str]:
+    """Returns the columns of scores; in a file of Ragas, all other columns of numbers."""
+    if not _is_ragas([*columns]):
+        return [
+            name
+            for plain, name in columns.items()
+            if plain in _SCORES or (plain.startswith("score") and plain not in _GRADER_ERRORS)
+        ]
+    return [
+        name
+        for plain, name in columns.items()
+        if plain not in _RAGAS_FIELDS
+        and all(_number(row.get(name)) is not None for row in rows if row.get(name))
+    ]
+
+
+def _csv_statement(
+    rows: Sequence[Mapping[str, str]],
+    columns: Mapping[str, str],
+    metrics: Sequence[str],
+) -> RunStatement:
+    """Reads directions from columns of a threshold and of its success, if a table has them."""
+    told: dict[str, MetricStatement] = {}
+    passed = next((columns[name] for name in _SUCCESSES if name in columns), "")
+    if passed and "threshold" in columns:
+        for name in metrics:
+            seen = [
+                (
+                    _number(row.get(name)),
+                    _number(row.get(columns["threshold"])),
+                    None if (one := _number(row.get(passed))) is None else bool(one),
+                )
+                for row in rows
+            ]
+            found = direction_of_successes(seen, f"`{passed}` and `threshold`")
+            if found is not None and name != passed:
+                told[name] = found
+    ragas = _is_ragas([*columns])
+    if ragas:
+        lower = MetricStatement(Direction.LOWER, "Ragas documents it so")
+        told |= {name: lower for name in metrics if name.startswith("noise_sensitivity")}
+    graded = ragas or any(name in columns for name in _GRADER_ERRORS)
+    return RunStatement("Ragas" if ragas else "", metrics=told, tells_grader_failures=graded)

@@ -254,7 +254,7 @@ def test_a_drift_watch_asks_nobody_who_is_not_cleared(captured: SmallInstallatio
 def test_a_schedule_asks_nobody_who_is_not_cleared(captured: SmallInstallation) -> None:
     with pytest.raises(NotAllowed, match="personal data"):
         control_jobs.evaluate_incumbents(
-            as_of(captured, "other"), world.clock.now(), "schedule", suite="colours"
+            as_of(captured, "other"), captured.clock.now(), "schedule", suite="colours"
         )
 
 

@@ -26,6 +26,7 @@ class Sample:
     means: tuple[float, float]  # as the tool printed them, without failed answers
     failed: tuple[int, int] = (0, 0)
     unscored: tuple[int, int] = (0, 0)
+    grader_failed: tuple[int, int] = (0, 0)
     names: tuple[str, str] = ("", "")
 
 
@@ -93,7 +94,7 @@ SAMPLES = {
         items=7,
         epochs=2,
         means=(0.75, 0.6667),
-        unscored=(2, 2),
+        grader_failed=(2, 2),
     ),
 }
 
@@ -109,8 +110,10 @@ def test_a_run_has_the_figures_that_its_tool_printed(sample: Sample) -> None:
     assert {len(row.incumbent) for row in read.pairs} == {sample.epochs}
     total = sample.items * sample.epochs
     assert [read.incumbent_gaps, read.candidate_gaps] == [
-        GapCount(total, failed, unscored, 0)
-        for failed, unscored in zip(sample.failed, sample.unscored, strict=True)
+        GapCount(total, failed, unscored, 0, broken)
+        for failed, unscored, broken in zip(
+            sample.failed, sample.unscored, sample.grader_failed, strict=True
+        )
     ]
     means = read.incumbent_mean.score, read.candidate_mean.score
     for mean, printed in zip(means, sample.means, strict=True):

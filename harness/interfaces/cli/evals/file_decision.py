@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.evals.run_statement import Acceptance, Direction
 from harness.frame.errors import InputError
 from harness.frame.formatting import escape_controls
 from harness.frame.text_files import read_text
@@ -20,6 +21,7 @@ from harness.interfaces.cli.frame.command import (
     arg,
     command,
     opt,
+    taken_from,
 )
 
 if TYPE_CHECKING:
@@ -90,6 +92,26 @@ GATE_EXITS = {
 CANARY_EXITS = {"hold": 0, "rollback": 3}
 
 
+def accept(
+    *,
+    lower: bool = opt("A lower score is better.", "--lower-is-better"),
+    higher: bool = opt("A higher score is better.", "--higher-is-better"),
+    asked_differently: str = opt(
+        "Why runs count that were asked differently.", metavar="WHY", default=""
+    ),
+    partial: str = opt(
+        "Why a partial run counts. Its missing items have no score.", metavar="WHY", default=""
+    ),
+) -> Acceptance:
+    """Returns the user's answers to what files do not tell. Raises InputError for two
+    directions.
+    """
+    if lower and higher:
+        raise InputError("give --lower-is-better or --higher-is-better, not both")
+    direction = Direction.LOWER if lower else Direction.HIGHER if higher else None
+    return Acceptance(direction, asked_differently.strip(), partial.strip())
+
+
 @command(name="decide")
 def gate_decide(
     files: tuple[str, ...] = arg("PAIRS.csv|FILE…", type=click.Path(), required=True),
@@ -102,6 +124,7 @@ def gate_decide(
     incumbent: str = opt("With --from: the incumbent's run.", metavar="NAME", default=""),
     candidate: str = opt("With --from: the candidate's run.", metavar="NAME", default=""),
     metric: str = opt("With --from: the score that counts.", metavar="NAME", default=""),
+    accepted: Acceptance = taken_from(accept),
     claim: str = opt(
         "Claim of the candidate.",
         type=click.Choice(["superior", "non_inferior"]),
@@ -146,18 +169,27 @@ def gate_decide(
         # A late import, because scipy would slow the start of every other command.
         from harness.interfaces.cli.evals import export_decision  # noqa: PLC0415
 
-        choice = export_decision.ExportChoice(format_name, incumbent, candidate, metric)
+        choice = export_decision.ExportChoice(
+            format_name, incumbent, candidate, metric, accepted
+        )
         exported = export_decision.read_exports(files, choice)
         answer = export_decision.judge_exports(exported, choice, terms)
-    elif incumbent or candidate or metric:
-        raise InputError("--incumbent, --candidate and --metric need --from")
+    elif incumbent or candidate or metric or accepted.reasons:
+        raise InputError(
+            "--incumbent, --candidate, --metric, --asked-differently and --partial need --from"
+        )
     else:
-        answer = _judge_pairs(files, terms)
+        answer = _judge_pairs(files, terms, accepted.direction)
     _print(answer, as_json=as_json)
     return GATE_EXITS[str(answer["verdict"])]
 
 
-def _judge_pairs(files: Sequence[str], terms: FileTerms) -> dict[str, object]:
+def _judge_pairs(
+    files: Sequence[str],
+    terms: FileTerms,
+    direction: Direction | None,
+) -> dict[str, object]:
+    from harness.evals.run_pairs import turned_round  # noqa: PLC0415 - `--help` stays quick
     from harness.interfaces.cli.evals.pair_judgement import (  # noqa: PLC0415
         judge_rows,
         parse_pairs,
@@ -177,8 +209,10 @@ def _judge_pairs(files: Sequence[str], terms: FileTerms) -> dict[str, object]:
         raise InputError(
             f"{pairs}:2: no items; to judge a run that has no items yet, give --n-max"
         )
+    is_lower = direction is Direction.LOWER
+    stated = {} if direction is None else {"direction": direction.value}
     try:
-        return judge_rows(rows, terms)
+        return {**stated, **judge_rows(turned_round(rows) if is_lower else rows, terms)}
     except InputError as error:
         raise InputError(f"{pairs}: {error}") from None
 

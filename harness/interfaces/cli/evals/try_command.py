@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
+from harness.evals.run_statement import Acceptance, Direction
 from harness.frame.errors import InputError
 from harness.frame.formatting import (
     escape_controls,
@@ -19,6 +20,7 @@ from harness.gate.suite_plan import Claim
 from harness.interfaces.cli.evals.file_decision import (
     GATE_EXITS,
     FileTerms,
+    accept,
     between_0_and_1,
 )
 from harness.interfaces.cli.frame.command import (
@@ -29,6 +31,7 @@ from harness.interfaces.cli.frame.command import (
     arg,
     command,
     opt,
+    taken_from,
 )
 from harness.interfaces.cli.frame.session import Session
 
@@ -81,6 +84,7 @@ def try_(
         default="swapgate-try.html",
     ),
     metric: str = opt("The score that counts, if there are several.", default=""),
+    accepted: Acceptance = taken_from(accept),
     claim: str = opt(
         "Claim of the candidate.",
         type=click.Choice(["superior", "non_inferior"]),
@@ -138,12 +142,14 @@ def try_(
         alpha=0.05,
         n_max=None,
     )
-    return _try_files(files, (incumbent, candidate, metric), terms, as_json=session.json)
+    named = incumbent, candidate, metric
+    return _try_files(files, named, accepted, terms, as_json=session.json)
 
 
 def _try_files(
     files: Sequence[str],
-    named: Sequence[str],
+    named: tuple[str, str, str],
+    accepted: Acceptance,
     terms: FileTerms,
     *,
     as_json: bool,
@@ -158,7 +164,7 @@ def _try_files(
     # A late import, so that the first lines appear before numpy and scipy load.
     from harness.interfaces.cli.evals.pair_judgement import find_sight  # noqa: PLC0415
 
-    choice = export_decision.ExportChoice(formats[files[0]], *named)
+    choice = export_decision.ExportChoice(formats[files[0]], *named, accepted)
     exported = export_decision.read_exports(files, choice)
     answer = export_decision.judge_exports(exported, choice, terms)
     sight = find_sight(exported.pairs, terms)
@@ -211,6 +217,10 @@ def _sentences(
         questions += f" × {most}{epochs} repeats"
     be = "is" if count == 1 else "are"
     yield f"{questions} {be} {format_quantity(count, 'item')}, scored by `{exported.metric}`."
+    turned = ", so the scores are turned round" if exported.direction is Direction.LOWER else ""
+    yield f"{exported.direction.capitalize()} ({exported.direction_source}){turned}."
+    for option, reason in exported.accepted.items():
+        yield f"accepted: {option.replace('_', ' ')}: {reason}"
     if means := _means_text(exported):
         yield f"Means of {exported.candidate} against {exported.incumbent}: {means}."
     yield _outcome(exported, answer, terms)
@@ -222,8 +232,8 @@ def _sentences(
         if gaps.total:
             yield (
                 f"mind: {side}: of {gaps.samples:,} answers {gaps.failed} failed, "
-                f"{gaps.unscored} have no score, and {gaps.missing} are missing. A missing "
-                "score never counts for the candidate."
+                f"{gaps.unscored + gaps.grader_failed + gaps.invalidated} have no score, and "
+                f"{gaps.missing} are missing. A missing score never counts for the candidate."
             )
     for note in exported.notes:
         yield f"mind: {note}"

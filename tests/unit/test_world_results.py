@@ -1,0 +1,75 @@
+"""Results in the wild are read with their right values: `tests/world/results`."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from harness.evals.run_statement import resolve_direction
+from harness.frame.errors import InputError
+from harness.interfaces.cli.evals.export_decision import EXPORT_FORMATS, recognise_format
+
+pytestmark = pytest.mark.req("G1", "F2")
+
+FOLDER: Final = Path(__file__).parent.parent / "world/results"
+EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = {
+    f"{file.stem}: {example['name']}": example
+    for file in sorted(FOLDER.glob("*.yaml"))
+    for example in yaml.safe_load(file.read_text("utf-8"))
+}
+
+
+def read_results(example: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the first run of a results file.
+
+    Its direction is `ask` where Swapgate refuses to guess. `whole` is null where the file does
+    not tell. A refused file has `refused` alone, with the beginning of the message.
+    """
+    try:
+        tool = recognise_format(example["text"])
+        run = EXPORT_FORMATS[tool].parse(example["text"])[0]
+    except InputError as error:
+        return {"refused": str(error)[: len(example["right"].get("refused", ""))]}
+    metric = example["metric"]
+    told = run.statement
+    try:
+        found = resolve_direction(metric, [told.metrics.get(metric)], None).direction
+        direction = str(found)
+    except InputError:
+        direction = "ask"
+    rest = [sample for sample in run.samples if not sample.failed]
+    return {
+        "tool": tool,
+        "direction": direction,
+        "scores": [sample.score(metric) for sample in run.samples],
+        "whole": None if told.completion is None else not told.completion.partial,
+        "failed": len(run.samples) - len(rest),
+        "grader_failed": sum(metric in sample.ungraded for sample in rest),
+        "doubtful": sum(sample.doubtful for sample in rest),
+        "invalidated": sum(sample.invalidated for sample in rest),
+        "fixed": dict(told.settings.fixed) if told.settings else None,
+        "noted": dict(told.settings.noted) if told.settings else None,
+        "version": told.version,
+    }
+
+
+READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]] = {
+    "results": read_results,
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_published_example_is_read_with_its_right_value(name: str) -> None:
+    example = EXAMPLES[name]
+
+    read = READERS[example["kind"]](example)
+
+    assert {field: read[field] for field in example["right"]} == example["right"]
+
+
+def test_every_example_names_its_page_and_a_right_value() -> None:
+    assert len(EXAMPLES) >= 15
+    assert all(example["source"].startswith("https://") for example in EXAMPLES.values())
+    assert all(example["right"] for example in EXAMPLES.values())
