@@ -13,7 +13,7 @@ from harness.frame.canonical_text import canonical
 
 LONG_DASHES: Final = "—―⸺⸻"
 _DASHES: Final = f"{LONG_DASHES}‐‑‒–−⁃﹘﹣－"
-_SINGLE_QUOTES: Final = "‘’‚‛′‵ʹʼ´＇"
+_SINGLE_QUOTES: Final = "‘’‚‛′‵ʹʻʼʽ´＇"
 _DOUBLE_QUOTES: Final = "“”„‟″‶«»＂"
 _SPACES: Final = (*map(chr, range(0x2000, 0x200B)), *"\u00a0\u1680\u202f\u205f\u3000")
 # Soft hyphens, zero-width spaces and joiners, and byte order marks have no shape.

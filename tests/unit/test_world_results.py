@@ -1,12 +1,16 @@
 """Results in the wild are read with their right values: `tests/world/results`."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
+from evals.scorers import AnswerToolCall, find_scorer
+from evals.suites.items import Item
+from harness.evals.run_pairs import pair_runs
 from harness.evals.run_statement import resolve_direction
 from harness.frame.errors import InputError
 from harness.interfaces.cli.evals.export_decision import EXPORT_FORMATS, recognise_format
@@ -55,7 +59,39 @@ def read_results(example: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def read_answer(example: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores an answer to the first item of a suite with these targets."""
+    scorer = find_scorer(example["scorer"])
+    items = [
+        Item(f"i{place}", "asked", target, metadata=example.get("metadata", {}))
+        for place, target in enumerate(example["targets"])
+    ]
+    calls = [AnswerToolCall(**call) for call in example.get("calls", ())]
+    try:
+        options = scorer.complete(items, scorer.options(example.get("options", {})))
+        for item in items:
+            scorer.check(item, options)
+    except InputError as error:
+        return {"refused": str(error)[: len(example["right"].get("refused", ""))]}
+    item, answer = items[0], example["answer"]
+    if scorer.calls is None:
+        return asdict(scorer.score(answer, item, options))
+    return asdict(scorer.calls(calls, answer, item, options))
+
+
+def read_pairs(example: Mapping[str, Any]) -> dict[str, Any]:
+    """Pairs two results files, and returns the items' names."""
+    incumbent, candidate = (
+        EXPORT_FORMATS[recognise_format(example[side])].parse(example[side])[0]
+        for side in ("incumbent", "candidate")
+    )
+    paired = pair_runs(incumbent, candidate, incumbent.metrics[0])
+    return {"pairs": [pair.item for pair in paired.pairs]}
+
+
 READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]] = {
+    "answer": read_answer,
+    "pairs": read_pairs,
     "results": read_results,
 }
 
@@ -70,6 +106,6 @@ def test_a_published_example_is_read_with_its_right_value(name: str) -> None:
 
 
 def test_every_example_names_its_page_and_a_right_value() -> None:
-    assert len(EXAMPLES) >= 15
+    assert len(EXAMPLES) >= 50
     assert all(example["source"].startswith("https://") for example in EXAMPLES.values())
     assert all(example["right"] for example in EXAMPLES.values())
