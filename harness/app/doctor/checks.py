@@ -34,7 +34,7 @@ from harness.frame.pagination import PageRequest
 from harness.frame.runtime.tcp_ports import is_free, port_holder
 from harness.frame.suggestions import did_you_mean
 from harness.operations import queries
-from harness.proposals import fallback_chain
+from harness.proposals import fallback_chain, route_rules
 from harness.providers.calls.probe import (
     ProbeFinding,
     ProbeStatus,
@@ -352,6 +352,26 @@ def _differences(settings: Settings, context: Context) -> Findings:
         yield DoctorFinding("file and database", "ok", "they agree")
 
 
+def _changed_suites(_: Settings, context: Context) -> Findings:
+    """Yields the suites whose pin differs from the pin that a person accepted for a route."""
+    for name, route in sorted(routes.load_table(context).routes.items()):
+        for used in route.settings.suites:
+            try:
+                pin = context.suites.pin(used.suite)
+            except SwapgateError:
+                continue  # `_suites` names it
+            if not used.digest or pin.digest == used.digest:
+                continue
+            with context.store.read() as tx:
+                pieces = "; ".join(route_rules.list_changed_pieces(tx, used.digest, pin))
+            found = f"suite {used.suite} changed since it was accepted: {pieces}"
+            step = (
+                f"open proposals on it become stale: propose again; `swapgate route settings "
+                f"{name} --suite {used.suite}` accepts the suite as it is now"
+            )
+            yield DoctorFinding(f"suites of route {name}", "warn", found, step)
+
+
 def _freezes(_: Settings, context: Context) -> Findings:
     known = routes.load_table(context).routes
     for name, window in freezes.list_unknown_routes(context, known):
@@ -425,6 +445,7 @@ _DATABASE_CHECKS: Final = (
     _providers,
     _secrets,
     _differences,
+    _changed_suites,
     _freezes,
     _chains,
     _learned_repairs,
