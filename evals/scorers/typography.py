@@ -66,7 +66,7 @@ def mentioned(text: str, labels: Iterable[str]) -> set[str]:
     for dash in LONG_DASHES:
         text = text.replace(dash, _LONG + dash)
     whole_words = "|".join(map(_word_pattern, known))
-    return {fold_label(found) for found in regex.findall(whole_words, fold_case(text))}
+    return set(map(fold_label, regex.findall(whole_words, fold_case(text))))
 
 
 def _word_pattern(label: str) -> str:
