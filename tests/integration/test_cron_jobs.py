@@ -1,16 +1,20 @@
 """Jobs with a cron expression run at their times, and once for a time in a restart (F7)."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from dashboard.views import suites
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.errors import InputError
+from harness.operations import control_jobs
 from harness.operations.cron_jobs import CronJob
 from harness.operations.records import JobTimes
 from harness.routing.context import Context
+from harness.routing.records.runs import EvalRuns
 from tests.support.control.control_plane import SmallInstallation
 
 pytestmark = pytest.mark.req("F7")
@@ -67,6 +71,22 @@ def test_a_time_that_fell_into_a_restart_is_made_up_for_once(world: SmallInstall
     ((due, because),) = restarted.runs
     assert due == world.clock.now() - timedelta(hours=6)
     assert because.startswith(f"schedule, late: due {due:%Y-%m-%d} 03:00 UTC")
+
+
+def test_a_run_that_was_made_up_for_says_so_on_its_page(world: SmallInstallation) -> None:
+    world.set_up()
+    ctx = world.context()
+    every = partial(control_jobs.evaluate_incumbents, suite="colours")
+    at(world, 2, days=1)
+    CronJob("evals of colours", every, NIGHTLY)(ctx)
+    at(world, 3, 30)
+    CronJob("evals of colours", every, NIGHTLY)(ctx)
+
+    with ctx.store.read() as tx:
+        (run,) = EvalRuns(tx).list()
+        because = suites.find_cause(tx, run.id)
+    cells = suites.run_cells(suites.RunView(run, "a", 0, 0.0, because), {}, world.clock.now())
+    assert "schedule, late: due" in cells["Run"]
 
 
 def test_a_process_that_begins_to_lead_makes_up_for_its_predecessor(
