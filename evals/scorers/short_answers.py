@@ -131,14 +131,19 @@ REGEX = Scorer(
 )
 
 
+def decimal_sign(options: Options) -> str:
+    """Returns the sign by which a number with two readings is read."""
+    return COMMA if options.get("decimal_sign") == COMMA else POINT
+
+
 def strict_number(answer: str, options: Options) -> Decimal | None:
     """Returns the number in the demanded form, or None in another form."""
     lines, final_line = non_blank_lines(answer), options["final_line"]
     if not final_line:
-        return last_number(answer, options["decimal_sign"])
+        return last_number(answer, decimal_sign(options))
     if not lines or not lines[-1].startswith(final_line):
         return None
-    return read_number(lines[-1].removeprefix(final_line).strip(), options["decimal_sign"])
+    return read_number(lines[-1].removeprefix(final_line).strip(), decimal_sign(options))
 
 
 def broken_rule(answer: str, final_line: str) -> str:
@@ -159,7 +164,7 @@ def broken_rule(answer: str, final_line: str) -> str:
 
 def lenient_number(answer: str, options: Options) -> Decimal | None:
     """Returns the number after the last `final_line` text, else the answer's last number."""
-    final_line, sign = options["final_line"], options["decimal_sign"]
+    final_line, sign = options["final_line"], decimal_sign(options)
     if final_line:
         after = re.split(re.escape(final_line.rstrip(": ")), answer, flags=re.IGNORECASE)
         found = first_number(after[-1].replace("*", " "), sign) if len(after) > 1 else None
@@ -170,7 +175,7 @@ def lenient_number(answer: str, options: Options) -> Decimal | None:
 
 def target_number(item: Item, options: Options) -> Decimal | None:
     """Reads the target: a JSON number by itself, a text by the suite's decimal sign."""
-    sign = POINT if isinstance(item.target, int | float) else options["decimal_sign"]
+    sign = POINT if isinstance(item.target, int | float) else decimal_sign(options)
     return read_number(target_text(item), sign)
 
 
@@ -180,7 +185,6 @@ def target_text(item: Item) -> str:
 
 def numeric(answer: str, item: Item, options: Options) -> ScoreResult:
     """Scores a number. tolerance: the allowed difference, in units of the number."""
-    options = {"decimal_sign": POINT, **options}
     target = target_number(item, options)
     given = lenient_number(answer, options)
     strict = strict_number(answer, options)
