@@ -191,7 +191,8 @@ def _inspect_completion(
         planned = min(planned, limit)
     rows = [as_mapping(row) for row in listed(document.get("samples"))]
     found = len({str(row.get("id")) for row in rows})
-    answers = planned * epochs if planned else 0
+    total = count_of(as_mapping(document.get("results")).get("total_samples")) or 0
+    answers = max(planned * epochs if planned else 0, total)
     partial = ""
     if status is not None and status != "success":
         partial = f"its status is {status!r}"

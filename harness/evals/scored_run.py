@@ -18,6 +18,9 @@ from harness.evals.run_statement import (
 from harness.frame.errors import InputError
 from harness.frame.text_files import text_lines
 
+# Cosines and means of floats leave the range by a few units of the last digit.
+_ROUNDING: Final = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredSample:
@@ -44,11 +47,15 @@ class ScoredSample:
         """Returns the sample's score of a metric.
 
         A failed or withdrawn sample, and one whose grader failed, has no score, even if the
-        file has a number.
+        file has a number. A score beyond 0 or 1 by a rounding error is 0 or 1.
         """
         if self.failed or self.invalidated or metric in self.ungraded:
             return None
-        return self.scores.get(metric)
+        score = self.scores.get(metric)
+        if score is None or 0.0 <= score <= 1.0:
+            return score
+        nearest = 0.0 if score < 0.0 else 1.0
+        return nearest if abs(score - nearest) < _ROUNDING else score
 
 
 @dataclass(frozen=True, slots=True)

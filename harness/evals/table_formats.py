@@ -20,6 +20,7 @@ from harness.evals.scored_run import (
     question_key,
     read_scores,
 )
+from harness.evals.tool_statements import reads_like_error
 from harness.frame.errors import InputError
 from harness.frame.text_files import csv_records
 
@@ -64,7 +65,7 @@ def _langsmith_sample(
     question = question_key(inputs, expected) if any(inputs.values()) else ""
     if not (example or question):
         raise InputError("has rows with neither an example_id nor inputs")
-    named = {name.removeprefix(_FEEDBACK): row.get(name) for name in metrics}
+    named = {name.removeprefix(_FEEDBACK): _score_cell(row.get(name)) for name in metrics}
     scores, unread = read_scores(named, _number)
     failed = bool((row.get("error") or "").strip())
     return ScoredSample(example or str(inputs), scores, failed, question, unread=unread)
@@ -124,6 +125,9 @@ _GRADER_ERRORS: Final = (
     "evaluator_error",
     "eval_error",
 )
+_NO_NUMBER: Final = frozenset({"nan", "none", "null", "na", "n/a", "<na>", "-"})
+# Columns of the reason for a score.
+_REASONS: Final = ("reason", "comment", "explanation", "judge_reason", "judge_reasoning")
 _SUCCESSES: Final = ("success", "passed", "pass")
 # Columns of Ragas that are no scores; its metrics have names of their own.
 _RAGAS_FIELDS: Final = frozenset(
@@ -191,7 +195,8 @@ def parse_csv_scores(text: str) -> list[ScoredRun]:
     judged = _is_ragas([*columns])
     runs: dict[str, list[ScoredSample]] = {}
     for row in rows:
-        scores, unread = read_scores({name: row.get(name) for name in metrics}, _number)
+        cells = {name: _score_cell(row.get(name)) for name in metrics}
+        scores, unread = read_scores(cells, _number)
         given = [row.get(name) or "" for name in questions]
         question = (
             question_key(given, [row.get(name) for name in targets]) if any(given) else ""
@@ -202,7 +207,8 @@ def parse_csv_scores(text: str) -> list[ScoredRun]:
         model, error = (_cell(row, columns, name) for name in ("model", "error"))
         broken = any(_is_error(_cell(row, columns, name)) for name in _GRADER_ERRORS)
         # Ragas leaves a score empty if its judge failed.
-        lost = [name for name in metrics if broken or (judged and not row.get(name))]
+        lost = [name for name, cell in cells.items() if broken or (judged and not cell)]
+        reasons = (_cell(row, columns, name) for name in _REASONS)
         runs.setdefault(model, []).append(
             ScoredSample(
                 id_,
@@ -211,6 +217,7 @@ def parse_csv_scores(text: str) -> list[ScoredRun]:
                 question,
                 unread=unread,
                 ungraded=frozenset(lost),
+                doubtful=any(map(reads_like_error, reasons)),
             )
         )
     statement = _csv_statement(rows, columns, metrics)
@@ -222,6 +229,12 @@ def parse_csv_scores(text: str) -> list[ScoredRun]:
 
 def _cell(row: Mapping[str, str], columns: Mapping[str, str], name: str) -> str:
     return (row.get(columns[name]) or "").strip() if name in columns else ""
+
+
+def _score_cell(text: str | None) -> str:
+    """Returns a cell of a score; empty for the words that stand for a missing number."""
+    plain = (text or "").strip()
+    return "" if plain.lower() in _NO_NUMBER else plain
 
 
 def _is_error(text: str) -> bool:
@@ -243,7 +256,9 @@ def _csv_metrics(
         name
         for plain, name in columns.items()
         if plain not in _RAGAS_FIELDS
-        and all(_number(row.get(name)) is not None for row in rows if row.get(name))
+        and all(
+            _number(cell) is not None for row in rows if (cell := _score_cell(row.get(name)))
+        )
     ]
 
 

@@ -132,12 +132,22 @@ _ERROR_TEXT: Final = re.compile(
 )
 
 
+_BEGINNING: Final = 60  # characters; later on, a judge may quote an error
+_ERROR_NAME: Final = re.compile(r"[\w. ]*(_error|Error|Exception)(:.*)?", re.DOTALL)
+
+
+def reads_like_error(reason: str) -> bool:
+    """Tells whether the reason for a score begins like an error, such as `gen_error`."""
+    plain = reason.strip()
+    return bool(_ERROR_TEXT.search(plain[:_BEGINNING]) or _ERROR_NAME.fullmatch(plain))
+
+
 def reads_like_grader_error(result: Mapping[str, object]) -> bool:
     """Tells whether a model-graded assertion's reason reads like an error without a mark."""
     return any(
         not is_grader_error(part)
         and _MODEL_GRADED.fullmatch(str(as_mapping(part.get("assertion")).get("type", "")))
-        and _ERROR_TEXT.search(str(part.get("reason") or ""))
+        and reads_like_error(str(part.get("reason") or ""))
         for part in graded_parts(result)
     )
 
