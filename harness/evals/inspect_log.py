@@ -231,5 +231,7 @@ def _inspect_settings(spec: Mapping[str, object], plan: Mapping[str, object]) ->
 
 
 def _solver(step: Mapping[str, object]) -> str:
-    given = {name: one for name, one in as_mapping(step.get("params")).items() if is_set(one)}
+    # Newer versions list the defaults too, which older logs lack.
+    params = as_mapping(step.get("params_passed", step.get("params")))
+    given = {name: one for name, one in params.items() if is_set(one)}
     return f"{step.get('solver')}{text_of(given) if given else ''}"

@@ -106,10 +106,12 @@ def pair_runs(
     runs = incumbent, candidate
     told = [run.statement.metrics.get(metric) for run in runs]
     direction = resolve_direction(metric, told, accepted.direction)
+    span = direction.span or (0.0, 1.0)
     for run in runs:
-        _check_scores(run, metric)
+        _check_scores(run, metric, span)
     pairs = _paired(ours, theirs, metric)
     means = [_means(run, side) for run, side in zip(runs, _sides(pairs), strict=True)]
+    pairs = _scaled(pairs, span)
     if direction.direction is Direction.LOWER:
         pairs = turned_round(pairs)
     pairs += _not_run(pairs, incumbent, candidate) if accepted.partial else []
@@ -129,6 +131,10 @@ def pair_runs(
         (
             *partial,
             *asked,
+            *(
+                [f"scores from {span[0]:g} to {span[1]:g} count from 0 to 1"]
+                * (span != (0.0, 1.0))
+            ),
             *_grading_notes(metric, (incumbent, candidate), told),
             *_notes(incumbent, candidate, ours, theirs),
         ),
@@ -152,6 +158,21 @@ def _paired(ours: _Groups, theirs: _Groups, metric: str) -> list[PairRow]:
 
 def _sides(pairs: Sequence[PairRow]) -> tuple[list[tuple[float | None, ...]], ...]:
     return [pair.incumbent for pair in pairs], [pair.candidate for pair in pairs]
+
+
+def _scaled(pairs: list[PairRow], span: tuple[float, float]) -> list[PairRow]:
+    """Returns scores of the range `span` as scores from 0 to 1."""
+    low, high = span
+    if span == (0.0, 1.0):
+        return pairs
+
+    def scaled(scores: Sequence[float | None]) -> tuple[float | None, ...]:
+        return tuple(None if one is None else (one - low) / (high - low) for one in scores)
+
+    return [
+        replace(pair, incumbent=scaled(pair.incumbent), candidate=scaled(pair.candidate))
+        for pair in pairs
+    ]
 
 
 def turned_round(pairs: Iterable[PairRow]) -> list[PairRow]:
@@ -280,9 +301,7 @@ def _check_settings(
             f"prompts of {plain} of {shared} items (shots, description or system)"
         )
     elif exact:
-        notes.append(
-            f"prompts of {exact} of {shared} items differ by their chat template alone"
-        )
+        notes.append(f"the prompts of {exact} of {shared} items, by the chat template alone")
     if differences and not accepted:
         raise InputError(
             f"the runs were asked differently ({'; '.join(differences[:_SHOWN])}): ask both "
@@ -340,14 +359,15 @@ def _grading_notes(
         yield f"the versions of {runs[0].statement.tool} differ: {versions[0]}, {versions[1]}"
 
 
-def _check_scores(run: ScoredRun, metric: str) -> None:
-    """Raises InputError for scores outside [0, 1], for unreadable and for missing scores."""
+def _check_scores(run: ScoredRun, metric: str, span: tuple[float, float]) -> None:
+    """Raises InputError for scores outside `span`, for unreadable and for missing scores."""
+    low, high = span
     for sample in run.samples:
         score = sample.score(metric)
-        if score is not None and not 0.0 <= score <= 1.0:
+        if score is not None and not low <= score <= high:
             raise InputError(
-                f"{metric} of item {sample.id[:40]!r} is {score:g}: scores are from 0 to 1"
-                f"{_span_hint(run.statement.metrics.get(metric))}"
+                f"{metric} of item {sample.id[:40]!r} is {score:g}: scores are from {low:g} to "
+                f"{high:g}. For another range, give a CSV with columns min_score and max_score"
             )
     values = Counter(s.unread[metric] for s in run.samples if metric in s.unread)
     if values:
@@ -358,13 +378,6 @@ def _check_scores(run: ScoredRun, metric: str) -> None:
         raise InputError(f"{metric} of run {run.model!r} cannot be read as scores: {listed}")
     if all(sample.score(metric) is None for sample in run.samples):
         raise InputError(f"run {run.model!r} has no score of {metric}: its samples failed")
-
-
-def _span_hint(statement: MetricStatement | None) -> str:
-    if statement is None or statement.span is None:
-        return ""
-    low, high = statement.span
-    return f", and the file's are from {low:g} to {high:g}; divide them by their range first"
 
 
 def _notes(

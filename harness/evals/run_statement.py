@@ -297,7 +297,7 @@ def resolve_direction(
     statements: Iterable[MetricStatement | None],
     chosen: Direction | None,
 ) -> MetricStatement:
-    """Returns the metric's direction and its source.
+    """Returns the metric's direction and its source, and the range if a file tells it.
 
     Raises InputError if statements contradict each other or the user, and if a name that
     usually means "lower is better" has no statement.
@@ -309,6 +309,11 @@ def resolve_direction(
             f"the files contradict each other: {metric} is better when higher in one, and when "
             "lower in the other; export both runs with one version of the tool"
         )
+    spans = {statement.span for statement in known if statement.span is not None}
+    if len(spans) > 1:
+        listed = " and ".join(f"{low:g} to {high:g}" for low, high in sorted(spans))
+        raise InputError(f"the scores of {metric} have other ranges: {listed}")
+    span = next(iter(spans), None)
     source = next((one.source for one in known if one.direction is not None), "")
     if told:
         direction = told.pop()
@@ -317,15 +322,16 @@ def resolve_direction(
                 f"{metric}: the file says that {direction} ({source}), against your option; "
                 "leave the option out"
             )
-        return MetricStatement(direction, source)
+        return MetricStatement(direction, source, span)
     if chosen is not None:
-        return MetricStatement(chosen, "your option")
+        return MetricStatement(chosen, "your option", span)
     unclear = next((one.source for one in known if one.source), "")
     if unclear or is_usually_lower(metric):
         reason = unclear or "the file does not tell the direction, and such a name is often"
         end = "" if unclear else " better when low"
         raise InputError(f"{metric}: {reason}{end}; say {DIRECTION_FLAGS}")
-    return MetricStatement(Direction.HIGHER, "the usual direction; the file does not tell")
+    usual = "the usual direction; the file does not tell"
+    return MetricStatement(Direction.HIGHER, usual, span)
 
 
 def setting_differences(

@@ -5,6 +5,7 @@ Columns are found by name, as the lists in this module say. Nested formats are i
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from harness.evals.run_statement import (
@@ -128,6 +129,8 @@ _GRADER_ERRORS: Final = (
 _NO_NUMBER: Final = frozenset({"nan", "none", "null", "na", "n/a", "<na>", "-"})
 # Columns of the reason for a score.
 _REASONS: Final = ("reason", "comment", "explanation", "judge_reason", "judge_reasoning")
+_YES_NO: Final = frozenset({"pass", "passed", "correct", "success", "is_correct"})
+_SPAN: Final = ("min_score", "max_score")  # columns of the range of all scores
 _SUCCESSES: Final = ("success", "passed", "pass")
 # Columns of Ragas that are no scores; its metrics have names of their own.
 _RAGAS_FIELDS: Final = frozenset(
@@ -262,6 +265,20 @@ def _csv_metrics(
     ]
 
 
+def _span(
+    rows: Sequence[Mapping[str, str]],
+    columns: Mapping[str, str],
+) -> tuple[float, float] | None:
+    """Returns the range that a table states in each row; a missing lowest score is 0."""
+    stated = {tuple(_number(_cell(row, columns, name)) for name in _SPAN) for row in rows}
+    if len(stated) != 1:
+        return None
+    low, high = stated.pop()
+    if high is None or high <= (low or 0.0):
+        return None
+    return low or 0.0, high
+
+
 def _csv_statement(
     rows: Sequence[Mapping[str, str]],
     columns: Mapping[str, str],
@@ -283,9 +300,12 @@ def _csv_statement(
             found = direction_of_successes(seen, f"`{passed}` and `threshold`")
             if found is not None and name != passed:
                 told[name] = found
+    if span := _span(rows, columns):
+        graded = [name for name in metrics if name.strip().lower() not in _YES_NO]
+        told |= {name: replace(told.get(name, MetricStatement()), span=span) for name in graded}
     ragas = _is_ragas([*columns])
     if ragas:
         lower = MetricStatement(Direction.LOWER, "Ragas documents it so")
         told |= {name: lower for name in metrics if name.startswith("noise_sensitivity")}
-    graded = ragas or any(name in columns for name in _GRADER_ERRORS)
-    return RunStatement("Ragas" if ragas else "", metrics=told, tells_grader_failures=graded)
+    tells = ragas or any(name in columns for name in _GRADER_ERRORS)
+    return RunStatement("Ragas" if ragas else "", metrics=told, tells_grader_failures=tells)

@@ -307,7 +307,7 @@ def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
     if choice.format == PAIRS:
         return _read_pairs(files[0], choice.acceptance)
     form = EXPORT_FORMATS[choice.format]
-    runs = [_parse(file, choice.format) for file in files]
+    runs = [parse_file(file, choice.format) for file in files]
     ours = runs[0]
     theirs = runs[-1]
     if len(files) == 1 and not (choice.incumbent and choice.candidate):
@@ -366,7 +366,7 @@ def _named(
         raise InputError(f"{file}: {error}") from None
 
 
-def _parse(file: str, format_name: str) -> list[ScoredRun]:
+def parse_file(file: str, format_name: str) -> list[ScoredRun]:
     form = EXPORT_FORMATS[format_name]
     zipped = format_name == "inspect" and _is_archive(file)
     try:
