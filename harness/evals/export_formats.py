@@ -198,7 +198,9 @@ def parse_braintrust(text: str) -> list[ScoredRun]:
 
     Leaves out spans within a test case. Raises InputError if no row has scores.
     """
-    rows = [row for row in parse_json_rows(text, "events", "rows", "data") if _is_root(row)]
+    spans = parse_json_rows(text, "events", "rows", "data")
+    rows = [row for row in spans if _is_root(row)]
+    raised = _raised_scorers(spans)
     if not any("scores" in row for row in rows):
         raise InputError("has no rows with `scores`: export the experiment's rows as JSON")
     runs: dict[str, list[ScoredSample]] = {}
@@ -210,7 +212,8 @@ def parse_braintrust(text: str) -> list[ScoredRun]:
         question = question_key(given, row.get("expected")) if given else ""
         failed = bool(row.get("error"))
         # The library gives 0 for a scorer that raised, and lists it here.
-        broken = frozenset(map(str, as_mapping(_metadata(row).get("scorer_errors"))))
+        listed = map(str, as_mapping(_metadata(row).get("scorer_errors")))
+        broken = frozenset(listed) | raised.get(str(row.get("span_id")), frozenset())
         sample = ScoredSample(
             _braintrust_item(row),
             {**dict.fromkeys(broken), **scores},
@@ -237,6 +240,17 @@ def parse_braintrust(text: str) -> list[ScoredRun]:
         )
         for name, samples in runs.items()
     ]
+
+
+def _raised_scorers(spans: Sequence[Mapping[str, object]]) -> Mapping[str, frozenset[str]]:
+    """Returns the names of scorers whose own span has an error, by the root's span."""
+    found: dict[str, frozenset[str]] = {}
+    for span in spans:
+        attributes = as_mapping(span.get("span_attributes"))
+        if attributes.get("type") == "score" and span.get("error") and not _is_root(span):
+            root = str(span.get("root_span_id"))
+            found[root] = found.get(root, frozenset()) | {str(attributes.get("name"))}
+    return found
 
 
 def _metadata(row: Mapping[str, object]) -> Mapping[str, object]:

@@ -354,6 +354,11 @@ def _grading_notes(
     thresholds = [None if one is None else one.threshold for one in told]
     if None not in thresholds and thresholds[0] != thresholds[1]:
         yield f"the thresholds of {metric} differ: {thresholds[0]:g} against {thresholds[1]:g}"
+    data = [run.statement.data for run in runs]
+    named = {(one.name, one.version) for one in data if one is not None}
+    if None not in data and len(named) > 1:
+        listed = " and ".join(" ".join(filter(None, one)) for one in sorted(named))
+        yield f"the data sets have other names or versions: {listed}"
     versions = [run.statement.version for run in runs]
     if None not in versions and versions[0] != versions[1]:
         yield f"the versions of {runs[0].statement.tool} differ: {versions[0]}, {versions[1]}"

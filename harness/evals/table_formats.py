@@ -21,11 +21,12 @@ from harness.evals.scored_run import (
     question_key,
     read_scores,
 )
-from harness.evals.tool_statements import reads_like_error
+from harness.evals.tool_statements import is_setting, reads_like_error, shared_settings
 from harness.frame.errors import InputError
 from harness.frame.text_files import csv_records
 
 _FEEDBACK: Final = "feedback."
+_METADATA: Final = "metadata."
 _EXAMPLES: Final = (
     "example_id",
     "reference_example_id",
@@ -47,7 +48,12 @@ def parse_langsmith(text: str) -> list[ScoredRun]:
     if not metrics:
         raise InputError("has no columns feedback.NAME, which contain the scores")
     samples = [_langsmith_sample(row, columns, metrics) for row in rows]
-    return [ScoredRun.from_samples("", samples, statement=RunStatement("LangSmith"))]
+    asked = [name for name in columns if name.startswith(_METADATA)]
+    settings = shared_settings(
+        [{name.removeprefix(_METADATA): row.get(name) for name in asked} for row in rows]
+    )
+    statement = RunStatement("LangSmith", settings=settings)
+    return [ScoredRun.from_samples("", samples, statement=statement)]
 
 
 def _line_fault(line: int, wrong: str) -> InputError:
@@ -224,8 +230,25 @@ def parse_csv_scores(text: str) -> list[ScoredRun]:
             )
         )
     statement = _csv_statement(rows, columns, metrics)
+    taken = {*_IDS, *_QUESTIONS, *_TARGETS, *_RAGAS_FIELDS, *_SPAN, *map(str.lower, metrics)}
+    asked = [
+        name for plain, name in columns.items() if plain not in taken and is_setting(plain)
+    ]
     return [
-        ScoredRun.from_samples(model, samples, statement=statement)
+        ScoredRun.from_samples(
+            model,
+            samples,
+            statement=replace(
+                statement,
+                settings=shared_settings(
+                    [
+                        {name: row.get(name) for name in asked}
+                        for row in rows
+                        if _cell(row, columns, "model") == model
+                    ]
+                ),
+            ),
+        )
         for model, samples in runs.items()
     ]
 

@@ -342,6 +342,11 @@ _OWN_NAME: Final = re.compile(
 )
 
 
+def is_setting(name: str) -> bool:
+    """Tells whether a column's name is one of a setting of the calls."""
+    return bool(_FIXED_NAME.search(name) or _NOTED_NAME.search(name))
+
+
 def named_settings(parameters: Mapping[str, object]) -> Settings:
     """Sorts parameters of free names, such as an experiment's metadata, by their names."""
     fixed: dict[str, object] = {}

@@ -390,7 +390,10 @@ def _with_results(run: ScoredRun, file: Path, task: str, when: str) -> ScoredRun
         raise InputError(
             f"{_placed(str(beside), error)}; it stands beside {file.name}: remove or repair it"
         ) from None
-    return replace(told, statement=lm_eval_statement(results, task, run))
+    statement = lm_eval_statement(results, task, run)
+    version = statement.data.version if statement.data else ""
+    terms = {**told.terms, **({"task version": version} if version else {})}
+    return replace(told, terms=terms, statement=statement)
 
 
 def title(format_name: str) -> str:
