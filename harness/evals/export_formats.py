@@ -178,8 +178,10 @@ def parse_lm_eval(text: str) -> list[ScoredRun]:
         )
     run = ScoredRun.from_samples("", tuple(merged.values()))
     lower = MetricStatement(Direction.LOWER, "lm-eval registers it so")
-    told = {name: lower for name in run.metrics if name.partition(",")[0] in LM_EVAL_LOWER}
-    return [replace(run, statement=RunStatement("lm-eval", metrics=told))]
+    directions = {
+        name: lower for name in run.metrics if name.partition(",")[0] in LM_EVAL_LOWER
+    }
+    return [replace(run, statement=RunStatement("lm-eval", metrics=directions))]
 
 
 def _lm_eval_scores(

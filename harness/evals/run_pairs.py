@@ -10,9 +10,9 @@ from typing import Final
 
 from harness.evals.run_statement import (
     Acceptance,
+    CallSettings,
     Direction,
     MetricStatement,
-    Settings,
     check_completion,
     resolve_direction,
     setting_differences,
@@ -98,14 +98,16 @@ def pair_runs(
         accepted.partial,
     )
     ours, theirs = _grouped(incumbent, candidate, by_id=bool(accepted.asked_differently))
-    asked = _check_settings((incumbent, candidate), (ours, theirs), accepted.asked_differently)
+    settings = _check_settings(
+        (incumbent, candidate), (ours, theirs), accepted.asked_differently
+    )
     if not accepted.asked_differently:
         _check_items(ours, theirs)
     elif not ours.keys() & theirs.keys():
         raise InputError("the runs have no item in common: they use different data")
     runs = incumbent, candidate
-    told = [run.statement.metrics.get(metric) for run in runs]
-    direction = resolve_direction(metric, told, accepted.direction)
+    statements = [run.statement.metrics.get(metric) for run in runs]
+    direction = resolve_direction(metric, statements, accepted.direction)
     span = direction.span or (0.0, 1.0)
     for run in runs:
         _check_scores(run, metric, span)
@@ -130,12 +132,12 @@ def pair_runs(
         means[1],
         (
             *partial,
-            *asked,
+            *settings,
             *(
                 [f"scores from {span[0]:g} to {span[1]:g} count from 0 to 1"]
                 * (span != (0.0, 1.0))
             ),
-            *_grading_notes(metric, (incumbent, candidate), told),
+            *_grading_notes(metric, (incumbent, candidate), statements),
             *_notes(incumbent, candidate, ours, theirs),
         ),
         direction.direction or Direction.HIGHER,
@@ -307,8 +309,8 @@ def _check_settings(
             f"the runs were asked differently ({'; '.join(differences[:_SHOWN])}): ask both "
             "models in one way, or give --asked-differently WHY"
         )
-    said = [f"the runs were asked differently: {one}" for one in differences[:_SHOWN]]
-    return [*said, *(f"the runs differ in {one}" for one in notes[:_SHOWN])]
+    accepted_ones = [f"the runs were asked differently: {one}" for one in differences[:_SHOWN]]
+    return [*accepted_ones, *(f"the runs differ in {one}" for one in notes[:_SHOWN])]
 
 
 def _prompt_differences(ours: _Groups, theirs: _Groups) -> tuple[int, int, int]:
@@ -331,13 +333,13 @@ def _digest(run: ScoredRun) -> str:
     settings = run.statement.settings
     if settings is None and not prompts:
         return ""
-    return (settings or Settings()).digest(prompts)
+    return (settings or CallSettings()).digest(prompts)
 
 
 def _grading_notes(
     metric: str,
     runs: tuple[ScoredRun, ScoredRun],
-    told: Sequence[MetricStatement | None],
+    statements: Sequence[MetricStatement | None],
 ) -> Iterator[str]:
     """Yields remarks on graders, thresholds and tool versions."""
     for side, run in zip(("incumbent", "candidate"), runs, strict=True):
@@ -351,7 +353,7 @@ def _grading_notes(
             )
         if withdrawn := sum(sample.invalidated for sample in run.samples):
             yield f"{side}: {withdrawn} of {total} answers not scored: they were invalidated"
-    thresholds = [None if one is None else one.threshold for one in told]
+    thresholds = [None if one is None else one.threshold for one in statements]
     if None not in thresholds and thresholds[0] != thresholds[1]:
         yield f"the thresholds of {metric} differ: {thresholds[0]:g} against {thresholds[1]:g}"
     data = [run.statement.data for run in runs]

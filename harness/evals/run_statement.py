@@ -37,7 +37,7 @@ class MetricStatement:
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
+class RunCompletion:
     """Whether a run reached its end.
 
     `limit` is the declared part of the data, such as `200`: two runs with the same limit are
@@ -60,7 +60,7 @@ class DataStatement:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class CallSettings:
     """How a tool asked its model.
 
     fixed: settings that must be equal in both runs, such as shots and solver.
@@ -83,8 +83,8 @@ class RunStatement:
     tool: str = ""
     version: str | None = None  # of the tool
     metrics: Mapping[str, MetricStatement] = field(default_factory=dict)
-    completion: Completion | None = None
-    settings: Settings | None = None
+    completion: RunCompletion | None = None
+    settings: CallSettings | None = None
     data: DataStatement | None = None
     tells_grader_failures: bool = False  # whether the format marks a grader's failure
 
@@ -303,8 +303,8 @@ def resolve_direction(
     usually means "lower is better" has no statement.
     """
     known = [statement for statement in statements if statement is not None]
-    told = {statement.direction for statement in known if statement.direction is not None}
-    if len(told) > 1:
+    directions = {statement.direction for statement in known if statement.direction is not None}
+    if len(directions) > 1:
         raise InputError(
             f"the files contradict each other: {metric} is better when higher in one, and when "
             "lower in the other; export both runs with one version of the tool"
@@ -315,8 +315,8 @@ def resolve_direction(
         raise InputError(f"the scores of {metric} have other ranges: {listed}")
     span = next(iter(spans), None)
     source = next((one.source for one in known if one.direction is not None), "")
-    if told:
-        direction = told.pop()
+    if directions:
+        direction = directions.pop()
         if chosen is not None and chosen is not direction:
             raise InputError(
                 f"{metric}: the file says that {direction} ({source}), against your option; "

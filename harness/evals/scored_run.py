@@ -65,7 +65,7 @@ class ScoredRun:
     model: str  # the model's name, or another name of the run in the file
     samples: Sequence[ScoredSample]
     metrics: tuple[str, ...] = field(default=())
-    # Settings that must be equal in both runs, such as `task version` → `2`; a scorer's
+    # CallSettings that must be equal in both runs, such as `task version` → `2`; a scorer's
     # settings by its name.
     terms: Mapping[str, str] = field(default_factory=dict)
     prompt: str = ""  # the template, if the file contains it
@@ -82,8 +82,8 @@ class ScoredRun:
     ) -> "ScoredRun":
         """Builds a run with the metrics of all its samples, in the order of their first use."""
         metrics = dict.fromkeys(metric for sample in samples for metric in sample.scores)
-        told = statement or RunStatement()
-        return cls(model, tuple(samples), tuple(metrics), terms or {}, prompt, told)
+        stated = statement or RunStatement()
+        return cls(model, tuple(samples), tuple(metrics), terms or {}, prompt, stated)
 
 
 def parse_json(text: str) -> object:

@@ -48,9 +48,12 @@ def parse_langsmith(text: str) -> list[ScoredRun]:
     if not metrics:
         raise InputError("has no columns feedback.NAME, which contain the scores")
     samples = [_langsmith_sample(row, columns, metrics) for row in rows]
-    asked = [name for name in columns if name.startswith(_METADATA)]
+    setting_columns = [name for name in columns if name.startswith(_METADATA)]
     settings = shared_settings(
-        [{name.removeprefix(_METADATA): row.get(name) for name in asked} for row in rows]
+        [
+            {name.removeprefix(_METADATA): row.get(name) for name in setting_columns}
+            for row in rows
+        ]
     )
     statement = RunStatement("LangSmith", settings=settings)
     return [ScoredRun.from_samples("", samples, statement=statement)]
@@ -231,7 +234,7 @@ def parse_csv_scores(text: str) -> list[ScoredRun]:
         )
     statement = _csv_statement(rows, columns, metrics)
     taken = {*_IDS, *_QUESTIONS, *_TARGETS, *_RAGAS_FIELDS, *_SPAN, *map(str.lower, metrics)}
-    asked = [
+    setting_columns = [
         name for plain, name in columns.items() if plain not in taken and is_setting(plain)
     ]
     return [
@@ -242,7 +245,7 @@ def parse_csv_scores(text: str) -> list[ScoredRun]:
                 statement,
                 settings=shared_settings(
                     [
-                        {name: row.get(name) for name in asked}
+                        {name: row.get(name) for name in setting_columns}
                         for row in rows
                         if _cell(row, columns, "model") == model
                     ]
@@ -308,7 +311,7 @@ def _csv_statement(
     metrics: Sequence[str],
 ) -> RunStatement:
     """Reads directions from columns of a threshold and of its success, if a table has them."""
-    told: dict[str, MetricStatement] = {}
+    statements: dict[str, MetricStatement] = {}
     passed = next((columns[name] for name in _SUCCESSES if name in columns), "")
     if passed and "threshold" in columns:
         for name in metrics:
@@ -322,13 +325,17 @@ def _csv_statement(
             ]
             found = direction_of_successes(seen, f"`{passed}` and `threshold`")
             if found is not None and name != passed:
-                told[name] = found
+                statements[name] = found
     if span := _span(rows, columns):
         graded = [name for name in metrics if name.strip().lower() not in _YES_NO]
-        told |= {name: replace(told.get(name, MetricStatement()), span=span) for name in graded}
+        statements |= {
+            name: replace(statements.get(name, MetricStatement()), span=span) for name in graded
+        }
     ragas = _is_ragas([*columns])
     if ragas:
         lower = MetricStatement(Direction.LOWER, "Ragas documents it so")
-        told |= {name: lower for name in metrics if name.startswith("noise_sensitivity")}
+        statements |= {name: lower for name in metrics if name.startswith("noise_sensitivity")}
     tells = ragas or any(name in columns for name in _GRADER_ERRORS)
-    return RunStatement("Ragas" if ragas else "", metrics=told, tells_grader_failures=tells)
+    return RunStatement(
+        "Ragas" if ragas else "", metrics=statements, tells_grader_failures=tells
+    )

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from harness.evals.run_pairs import pair_runs, turned_round
 from harness.evals.run_statement import (
     Acceptance,
-    Completion,
+    CallSettings,
     Direction,
     MetricStatement,
+    RunCompletion,
     RunStatement,
-    Settings,
     direction_of_successes,
     is_usually_lower,
     resolve_direction,
@@ -158,7 +158,7 @@ def test_a_positive_difference_is_good_for_the_candidate_in_each_direction() -> 
 
 
 def test_items_that_neither_run_reached_count_without_a_score() -> None:
-    cut = RunStatement(completion=Completion("its status is 'cancelled'", items=4))
+    cut = RunStatement(completion=RunCompletion("its status is 'cancelled'", items=4))
     runs = a_run({"a": 1}, cut), a_run({"a": 1, "b": 0}, cut)
 
     with pytest.raises(
@@ -179,7 +179,7 @@ def test_items_that_neither_run_reached_count_without_a_score() -> None:
 
 def test_equal_limits_are_a_remark_and_unlike_limits_are_refused() -> None:
     whole, first, more = (
-        RunStatement(completion=Completion(limit=limit)) for limit in ("", "20", "40")
+        RunStatement(completion=RunCompletion(limit=limit)) for limit in ("", "20", "40")
     )
 
     (note,) = pair_runs(a_run({"a": 1}, first), a_run({"a": 1}, first), "m").notes
@@ -190,8 +190,8 @@ def test_equal_limits_are_a_remark_and_unlike_limits_are_refused() -> None:
 
 
 def test_a_fixed_setting_that_differs_is_refused_and_a_noted_one_is_named() -> None:
-    ours = RunStatement(settings=Settings({"shots": "0"}, {"temperature": "0"}))
-    theirs = RunStatement(settings=Settings({"shots": "5"}, {"temperature": "1"}))
+    ours = RunStatement(settings=CallSettings({"shots": "0"}, {"temperature": "0"}))
+    theirs = RunStatement(settings=CallSettings({"shots": "5"}, {"temperature": "1"}))
     runs = a_run({"a": 1}, ours), a_run({"a": 1}, theirs)
 
     with pytest.raises(InputError, match=r"asked differently .shots: 0 against 5.*WHY"):

@@ -285,14 +285,14 @@ def judge_exports(
         "candidate_gaps": asdict(exported.candidate_gaps),
         "incumbent_mean": asdict(exported.incumbent_mean),
         "candidate_mean": asdict(exported.candidate_mean),
-        **_asked(exported),
+        **_setting_digests(exported),
         **exported.accepted,
         **({"notes": list(exported.notes)} if exported.notes else {}),
         "use": REPORT_ONLY,
     }
 
 
-def _asked(exported: ExportedPairs) -> dict[str, object]:
+def _setting_digests(exported: ExportedPairs) -> dict[str, object]:
     """Returns digests of how the models were asked, if a file tells it."""
     incumbent, candidate = exported.settings
     if not (incumbent or candidate):
@@ -380,10 +380,10 @@ def parse_file(file: str, format_name: str) -> list[ScoredRun]:
 
 def _with_results(run: ScoredRun, file: Path, task: str, when: str) -> ScoredRun:
     """Adds the task, and the statements of the results file that lm-eval wrote beside it."""
-    told = replace(run, terms={**run.terms, "task": task})
+    named_run = replace(run, terms={**run.terms, "task": task})
     beside = file.with_name(f"results_{when}.json")
     if not beside.is_file():
-        return told
+        return named_run
     try:
         results = as_mapping(parse_json(read_text(str(beside))))
     except InputError as error:
@@ -392,8 +392,8 @@ def _with_results(run: ScoredRun, file: Path, task: str, when: str) -> ScoredRun
         ) from None
     statement = lm_eval_statement(results, task, run)
     version = statement.data.version if statement.data else ""
-    terms = {**told.terms, **({"task version": version} if version else {})}
-    return replace(told, terms=terms, statement=statement)
+    terms = {**named_run.terms, **({"task version": version} if version else {})}
+    return replace(named_run, terms=terms, statement=statement)
 
 
 def title(format_name: str) -> str:
