@@ -198,6 +198,8 @@ def _inspect_completion(
         partial = f"its status is {status!r}"
     elif len(rows) < answers:
         partial = f"it has {len(rows)} of {answers} planned answers"
+    elif document.get("invalidated") and not any(row.get("invalidation") for row in rows):
+        partial = "samples were invalidated, and the file does not tell which"
     if partial and planned:
         partial += f", with {found} of {planned} items"
     if status is None and not partial:

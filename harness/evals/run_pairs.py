@@ -30,6 +30,7 @@ from harness.frame.errors import InputError
 from harness.frame.suggestions import did_you_mean
 
 _SHOWN: Final = 8
+_UNIT: Final = (0.0, 1.0)  # the range of scores
 _Groups = Mapping[str, Sequence[ScoredSample]]
 
 
@@ -89,38 +90,28 @@ def pair_runs(
     differently, and a metric of unknown direction, unless `acceptance` states a reason.
     """
     accepted = acceptance or Acceptance()
-    _check_terms(incumbent, candidate, metric)
-    partial = check_completion(
-        {
-            "the incumbent's run": incumbent.statement,
-            "the candidate's run": candidate.statement,
-        },
-        accepted.partial,
-    )
-    ours, theirs = _grouped(incumbent, candidate, by_id=bool(accepted.asked_differently))
-    settings = _check_settings(
-        (incumbent, candidate), (ours, theirs), accepted.asked_differently
-    )
-    if not accepted.asked_differently:
-        _check_items(ours, theirs)
-    elif not ours.keys() & theirs.keys():
-        raise InputError("the runs have no item in common: they use different data")
     runs = incumbent, candidate
+    _check_terms(incumbent, candidate, metric)
+    groups = _grouped(incumbent, candidate, by_id=bool(accepted.asked_differently))
+    remarks = _check_runs(runs, groups, accepted)
     statements = [run.statement.metrics.get(metric) for run in runs]
     direction = resolve_direction(metric, statements, accepted.direction)
-    span = direction.span or (0.0, 1.0)
+    span = direction.span or _UNIT
     for run in runs:
         _check_scores(run, metric, span)
-    pairs = _paired(ours, theirs, metric)
+    if span != _UNIT:
+        remarks.append(f"scores from {span[0]:g} to {span[1]:g} count from 0 to 1")
+    pairs = _paired(groups, metric, _planned(runs, accepted)[1])
     means = [_means(run, side) for run, side in zip(runs, _sides(pairs), strict=True)]
     pairs = _scaled(pairs, span)
     if direction.direction is Direction.LOWER:
         pairs = turned_round(pairs)
-    pairs += _not_run(pairs, incumbent, candidate) if accepted.partial else []
+    pairs += _not_run(pairs, *_planned(runs, accepted))
     gaps = [
         _gaps(run, metric, sum(row.count(None) for row in side))
         for run, side in zip(runs, _sides(pairs), strict=True)
     ]
+    remarks += _grading_notes(metric, runs, statements)
     return ExportedPairs(
         metric,
         incumbent.model or "incumbent",
@@ -130,16 +121,7 @@ def pair_runs(
         gaps[1],
         means[0],
         means[1],
-        (
-            *partial,
-            *settings,
-            *(
-                [f"scores from {span[0]:g} to {span[1]:g} count from 0 to 1"]
-                * (span != (0.0, 1.0))
-            ),
-            *_grading_notes(metric, (incumbent, candidate), statements),
-            *_notes(incumbent, candidate, ours, theirs),
-        ),
+        (*remarks, *_notes(incumbent, candidate, *groups)),
         direction.direction or Direction.HIGHER,
         direction.source,
         (_digest(incumbent), _digest(candidate)),
@@ -147,13 +129,43 @@ def pair_runs(
     )
 
 
-def _paired(ours: _Groups, theirs: _Groups, metric: str) -> list[PairRow]:
+def _check_runs(
+    runs: tuple[ScoredRun, ScoredRun],
+    groups: tuple[_Groups, _Groups],
+    accepted: Acceptance,
+) -> list[str]:
+    """Returns remarks on the runs. Raises InputError for partial runs, for runs that were asked
+    differently, and for runs of different items, unless accepted.
+    """
+    sides = "the incumbent's run", "the candidate's run"
+    stated = {side: run.statement for side, run in zip(sides, runs, strict=True)}
+    remarks = check_completion(stated, accepted.partial)
+    remarks += _check_settings(runs, groups, accepted.asked_differently)
+    ours, theirs = groups
+    if not accepted.asked_differently:
+        _check_items(ours, theirs)
+    elif not ours.keys() & theirs.keys():
+        raise InputError("the runs have no item in common: they use different data")
+    return remarks
+
+
+def _planned(runs: tuple[ScoredRun, ScoredRun], accepted: Acceptance) -> tuple[int, int]:
+    """Returns the numbers of planned items and epochs, if the user accepts a partial run."""
+    plans = [run.statement.completion for run in runs if accepted.partial]
+    known = [plan for plan in plans if plan is not None]
+    items = max((plan.items or 0 for plan in known), default=0)
+    return items, max((plan.epochs or 1 for plan in known), default=1)
+
+
+def _paired(groups: tuple[_Groups, _Groups], metric: str, planned: int) -> list[PairRow]:
+    """Pairs the items' epochs. planned: the lowest number of epochs; a missing one is None."""
+    ours, theirs = groups
     pairs = []
-    groups = {key: ours.get(key) or theirs[key] for key in (*ours, *theirs)}
-    for key, name in _names(groups).items():
+    both = {key: ours.get(key) or theirs[key] for key in (*ours, *theirs)}
+    for key, name in _names(both).items():
         own = [sample.score(metric) for sample in ours.get(key, ())]
         other = [sample.score(metric) for sample in theirs.get(key, ())]
-        epochs = max(len(own), len(other))
+        epochs = max(len(own), len(other), planned)
         pairs.append(PairRow(name, _filled(own, epochs), _filled(other, epochs)))
     return pairs
 
@@ -165,7 +177,7 @@ def _sides(pairs: Sequence[PairRow]) -> tuple[list[tuple[float | None, ...]], ..
 def _scaled(pairs: list[PairRow], span: tuple[float, float]) -> list[PairRow]:
     """Returns scores of the range `span` as scores from 0 to 1."""
     low, high = span
-    if span == (0.0, 1.0):
+    if span == _UNIT:
         return pairs
 
     def scaled(scores: Sequence[float | None]) -> tuple[float | None, ...]:
@@ -191,15 +203,8 @@ def turned_round(pairs: Iterable[PairRow]) -> list[PairRow]:
     ]
 
 
-def _not_run(
-    pairs: Sequence[PairRow],
-    incumbent: ScoredRun,
-    candidate: ScoredRun,
-) -> list[PairRow]:
+def _not_run(pairs: Sequence[PairRow], planned: int, epochs: int) -> list[PairRow]:
     """Returns a row without scores for each planned item that neither run has."""
-    plans = [run.statement.completion for run in (incumbent, candidate)]
-    planned = max((plan.items or 0 for plan in plans if plan is not None), default=0)
-    epochs = max((len(pair.incumbent) for pair in pairs), default=1)
     absent = (None,) * epochs
     return [
         PairRow(f"item {number} of {planned}, not run", absent, absent)

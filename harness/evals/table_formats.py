@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from harness.evals.run_statement import (
+    CallSettings,
     Direction,
     MetricStatement,
     RunStatement,
@@ -200,60 +201,69 @@ def parse_csv_scores(text: str) -> list[ScoredRun]:
             "needs a column of questions or ids (input, question, prompt or id) and a column "
             f"of scores ({', '.join(_SCORES)} or score…)"
         )
-    ids = [columns[name] for name in _IDS if name in columns]
-    questions = [columns[name] for name in _QUESTIONS if name in columns]
-    targets = [columns[name] for name in _TARGETS if name in columns]
     metrics = _csv_metrics(rows, columns)
-    judged = _is_ragas([*columns])
     runs: dict[str, list[ScoredSample]] = {}
     for row in rows:
-        cells = {name: _score_cell(row.get(name)) for name in metrics}
-        scores, unread = read_scores(cells, _number)
-        given = [row.get(name) or "" for name in questions]
-        question = (
-            question_key(given, [row.get(name) for name in targets]) if any(given) else ""
-        )
-        id_ = next((row[name] for name in ids if row.get(name)), " ".join(given))
-        if not (id_ or question):
-            raise InputError("has rows with neither a question nor an id")
-        model, error = (_cell(row, columns, name) for name in ("model", "error"))
-        broken = any(_is_error(_cell(row, columns, name)) for name in _GRADER_ERRORS)
-        # Ragas leaves a score empty if its judge failed.
-        lost = [name for name, cell in cells.items() if broken or (judged and not cell)]
-        reasons = (_cell(row, columns, name) for name in _REASONS)
-        runs.setdefault(model, []).append(
-            ScoredSample(
-                id_,
-                scores,
-                _is_error(error),
-                question,
-                unread=unread,
-                ungraded=frozenset(lost),
-                doubtful=any(map(reads_like_error, reasons)),
-            )
-        )
+        model = _cell(row, columns, "model")
+        runs.setdefault(model, []).append(_csv_sample(row, columns, metrics))
     statement = _csv_statement(rows, columns, metrics)
-    taken = {*_IDS, *_QUESTIONS, *_TARGETS, *_RAGAS_FIELDS, *_SPAN, *map(str.lower, metrics)}
-    setting_columns = [
-        name for plain, name in columns.items() if plain not in taken and is_setting(plain)
-    ]
+    settings = {
+        model: _csv_settings(
+            [row for row in rows if _cell(row, columns, "model") == model], columns, metrics
+        )
+        for model in runs
+    }
     return [
         ScoredRun.from_samples(
-            model,
-            samples,
-            statement=replace(
-                statement,
-                settings=shared_settings(
-                    [
-                        {name: row.get(name) for name in setting_columns}
-                        for row in rows
-                        if _cell(row, columns, "model") == model
-                    ]
-                ),
-            ),
+            model, samples, statement=replace(statement, settings=settings[model])
         )
         for model, samples in runs.items()
     ]
+
+
+def _csv_sample(
+    row: Mapping[str, str],
+    columns: Mapping[str, str],
+    metrics: Sequence[str],
+) -> ScoredSample:
+    """columns: the columns' names by their plain forms."""
+    ids, questions, targets = (
+        [columns[name] for name in names if name in columns]
+        for names in (_IDS, _QUESTIONS, _TARGETS)
+    )
+    cells = {name: _score_cell(row.get(name)) for name in metrics}
+    scores, unread = read_scores(cells, _number)
+    given = [row.get(name) or "" for name in questions]
+    question = question_key(given, [row.get(name) for name in targets]) if any(given) else ""
+    id_ = next((row[name] for name in ids if row.get(name)), " ".join(given))
+    if not (id_ or question):
+        raise InputError("has rows with neither a question nor an id")
+    broken = any(_is_error(_cell(row, columns, name)) for name in _GRADER_ERRORS)
+    # Ragas leaves a score empty if its judge failed.
+    is_judged = _is_ragas([*columns])
+    lost = [name for name, cell in cells.items() if broken or (is_judged and not cell)]
+    return ScoredSample(
+        id_,
+        scores,
+        _is_error(_cell(row, columns, "error")),
+        question,
+        unread=unread,
+        ungraded=frozenset(lost),
+        doubtful=any(reads_like_error(_cell(row, columns, name)) for name in _REASONS),
+    )
+
+
+def _csv_settings(
+    rows: Sequence[Mapping[str, str]],
+    columns: Mapping[str, str],
+    metrics: Sequence[str],
+) -> CallSettings | None:
+    """Reads the columns of settings that are equal in all rows of a run."""
+    taken = {*_IDS, *_QUESTIONS, *_TARGETS, *_RAGAS_FIELDS, *_SPAN, *map(str.lower, metrics)}
+    names = [
+        name for plain, name in columns.items() if plain not in taken and is_setting(plain)
+    ]
+    return shared_settings([{name: row.get(name) for name in names} for row in rows])
 
 
 def _cell(row: Mapping[str, str], columns: Mapping[str, str], name: str) -> str:

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.evals.inspect_log import parse_inspect
 from harness.evals.run_pairs import pair_runs, turned_round
 from harness.evals.run_statement import (
     Acceptance,
@@ -177,6 +178,14 @@ def test_items_that_neither_run_reached_count_without_a_score() -> None:
     assert pairs.accepted == {"partial": "the provider was down"}
 
 
+def test_epochs_that_neither_run_reached_count_without_a_score() -> None:
+    cut = RunStatement(completion=RunCompletion("its status is 'error'", items=1, epochs=3))
+
+    pairs = pair_runs(a_run({"a": 1}, cut), a_run({"a": 0}, cut), "m", Acceptance(partial="x"))
+
+    assert pairs.pairs == (PairRow("a", (1, None, None), (0, None, None)),)
+
+
 def test_equal_limits_are_a_remark_and_unlike_limits_are_refused() -> None:
     whole, first, more = (
         RunStatement(completion=RunCompletion(limit=limit)) for limit in ("", "20", "40")
@@ -338,6 +347,20 @@ def test_a_log_of_a_run_in_progress_is_read_from_its_journal(tmp_path: Path) -> 
     answer = json.loads(accepted.stdout)
     assert (answer["items"], answer["measured"]) == (3, 2)
     assert answer["partial"] == "a first look"
+
+
+def test_a_log_that_hides_which_samples_were_invalidated_is_partial() -> None:
+    document = {
+        "status": "success",
+        "invalidated": True,
+        "eval": {"dataset": {"samples": 1}},
+        "samples": [{"id": 1, "epoch": 1, "input": "q", "scores": {"match": {"value": "C"}}}],
+    }
+
+    (run,) = parse_inspect(json.dumps(document))
+
+    assert run.statement.completion is not None
+    assert "does not tell which" in run.statement.completion.partial
 
 
 def test_a_grader_failure_is_no_score_in_either_arm() -> None:
