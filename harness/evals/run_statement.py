@@ -7,7 +7,7 @@ and two runs that were asked differently are refused until the user states a rea
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -294,7 +294,7 @@ def direction_of_successes(
 
 def resolve_direction(
     metric: str,
-    statements: Iterable[MetricStatement | None],
+    statements: Sequence[MetricStatement | None],
     chosen: Direction | None,
 ) -> MetricStatement:
     """Returns the metric's direction and its source, and the range if a file tells it.
@@ -309,10 +309,12 @@ def resolve_direction(
             f"the files contradict each other: {metric} is better when higher in one, and when "
             "lower in the other; export both runs with one version of the tool"
         )
-    spans = {statement.span for statement in known if statement.span is not None}
+    spans = {None if one is None else one.span for one in statements}
     if len(spans) > 1:
-        listed = " and ".join(f"{low:g} to {high:g}" for low, high in sorted(spans))
-        raise InputError(f"the scores of {metric} have other ranges: {listed}")
+        listed = " and ".join(sorted(map(_span_text, spans)))
+        raise InputError(
+            f"the scores of {metric} have other ranges: {listed}; give both files one range"
+        )
     span = next(iter(spans), None)
     source = next((one.source for one in known if one.direction is not None), "")
     if directions:
@@ -334,12 +336,16 @@ def resolve_direction(
     return MetricStatement(Direction.HIGHER, usual, span)
 
 
+def _span_text(span: tuple[float, float] | None) -> str:
+    return "one that the file does not tell" if span is None else f"{span[0]:g} to {span[1]:g}"
+
+
 def setting_differences(
     ours: Mapping[str, str],
     theirs: Mapping[str, str],
 ) -> Iterator[str]:
-    """Yields each setting that differs, with both values; `–` for an absent one."""
-    for name in dict.fromkeys((*ours, *theirs)):
+    """Yields each setting that differs, with both values, by name; `–` for an absent one."""
+    for name in sorted({*ours, *theirs}):
         pair = ours.get(name, "–"), theirs.get(name, "–")
         if pair[0] != pair[1]:
             yield f"{name}: {pair[0][:80]} against {pair[1][:80]}"

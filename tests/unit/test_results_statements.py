@@ -418,6 +418,17 @@ def test_a_table_with_a_range_is_read_as_shares_of_it(tmp_path: Path) -> None:
     assert answer["candidate_mean"]["score"] == 5
 
 
+def test_a_range_that_only_one_file_states_is_refused(tmp_path: Path) -> None:
+    files = tmp_path / "a.csv", tmp_path / "b.csv"
+    files[0].write_text("id,score\na,1\n")
+    files[1].write_text("id,score,max_score\na,1,5\n")
+
+    done = decide("--from", "csv", *files)
+
+    assert done.exit_code == 2
+    assert "other ranges: 0 to 5 and one that the file does not tell" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "is_fixed"),
     [
