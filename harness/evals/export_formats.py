@@ -179,8 +179,10 @@ def parse_lm_eval(text: str) -> list[ScoredRun]:
         )
     run = ScoredRun.from_samples("", tuple(merged.values()))
     lower = MetricStatement(Direction.LOWER, "lm-eval registers it so")
-    told = {name: lower for name in run.metrics if name.partition(",")[0] in LM_EVAL_LOWER}
-    return [replace(run, statement=RunStatement("lm-eval", metrics=told))]
+    directions = {
+        name: lower for name in run.metrics if name.partition(",")[0] in LM_EVAL_LOWER
+    }
+    return [replace(run, statement=RunStatement("lm-eval", metrics=directions))]
 
 
 def _lm_eval_scores(
@@ -199,54 +201,65 @@ def parse_braintrust(text: str) -> list[ScoredRun]:
 
     Leaves out spans within a test case. Raises InputError if no row has scores.
     """
-    rows = [row for row in parse_json_rows(text, "events", "rows", "data") if _is_root(row)]
+    spans = parse_json_rows(text, "events", "rows", "data")
+    rows = [row for row in spans if _is_root(row)]
+    raised = _raised_scorers(spans)
     if not any("scores" in row for row in rows):
         raise InputError("has no rows with `scores`: export the experiment's rows as JSON")
-    runs: dict[str, list[ScoredSample]] = {}
-    metadata: dict[str, list[Mapping[str, object]]] = {}
+    runs: dict[str, list[Mapping[str, object]]] = {}
     for row in rows:
         name = str(row.get("experiment_name") or row.get("experiment_id") or "")
-        scores, unread = read_scores(as_mapping(row.get("scores")))
-        given = row.get("input")
-        question = question_key(given, row.get("expected")) if given else ""
-        failed = bool(row.get("error"))
-        # The library gives 0 for a scorer that raised, and lists it here.
-        broken = frozenset(map(str, as_mapping(_metadata(row).get("scorer_errors"))))
-        sample = ScoredSample(
-            _braintrust_item(row),
-            {**dict.fromkeys(broken), **scores},
-            failed,
-            question,
-            unread=unread,
-            ungraded=broken,
-        )
-        runs.setdefault(name, []).append(sample)
-        metadata.setdefault(name, []).append(_metadata(row))
+        runs.setdefault(name, []).append(row)
     document = _document(text)
+    around = _metadata(as_mapping(document.get("experiment"))) or _metadata(document)
     return [
         ScoredRun.from_samples(
             name,
-            samples,
+            [_braintrust_sample(row, raised) for row in own],
             statement=RunStatement(
                 "Braintrust",
                 completion=page_completion(document, len(rows)),
-                settings=shared_settings(
-                    [{**_experiment_metadata(document), **own} for own in metadata[name]]
-                ),
+                settings=shared_settings([{**around, **_metadata(row)} for row in own]),
                 tells_grader_failures=True,
             ),
         )
-        for name, samples in runs.items()
+        for name, own in runs.items()
     ]
+
+
+def _braintrust_sample(
+    row: Mapping[str, object],
+    raised: Mapping[str, frozenset[str]],
+) -> ScoredSample:
+    """raised: names of scorers with an error, by the root's span."""
+    scores, unread = read_scores(as_mapping(row.get("scores")))
+    given = row.get("input")
+    # The library gives 0 for a scorer that raised, and lists it here.
+    listed = map(str, as_mapping(_metadata(row).get("scorer_errors")))
+    broken = frozenset(listed) | raised.get(str(row.get("span_id")), frozenset())
+    return ScoredSample(
+        _braintrust_item(row),
+        {**dict.fromkeys(broken), **scores},
+        bool(row.get("error")),
+        question_key(given, row.get("expected")) if given else "",
+        unread=unread,
+        ungraded=broken,
+    )
+
+
+def _raised_scorers(spans: Sequence[Mapping[str, object]]) -> Mapping[str, frozenset[str]]:
+    """Returns the names of scorers whose own span has an error, by the root's span."""
+    found: dict[str, frozenset[str]] = {}
+    for span in spans:
+        attributes = as_mapping(span.get("span_attributes"))
+        if attributes.get("type") == "score" and span.get("error") and not _is_root(span):
+            root = str(span.get("root_span_id"))
+            found[root] = found.get(root, frozenset()) | {str(attributes.get("name"))}
+    return found
 
 
 def _metadata(row: Mapping[str, object]) -> Mapping[str, object]:
     return as_mapping(row.get("metadata"))
-
-
-def _experiment_metadata(document: Mapping[str, object]) -> Mapping[str, object]:
-    """Returns the metadata of an experiment, if the file has it around its rows."""
-    return _metadata(as_mapping(document.get("experiment"))) or _metadata(document)
 
 
 def _is_root(row: Mapping[str, object]) -> bool:

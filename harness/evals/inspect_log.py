@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from harness.evals.run_statement import Completion, DataStatement, RunStatement, Settings
+from harness.evals.run_statement import CallSettings, DataStatement, RunCompletion, RunStatement
 from harness.evals.scored_run import (
     ScoredRun,
     ScoredSample,
@@ -18,7 +18,7 @@ from harness.evals.scored_run import (
 from harness.evals.tool_statements import count_of, is_set, listed, named_texts, text_of
 from harness.frame.errors import InputError
 
-# Settings of Inspect's calls that change no question and no answer, only how it is sent.
+# CallSettings of Inspect's calls that change no question and no answer, only how it is sent.
 _TRANSPORT: Final = frozenset(
     {
         "max_retries",
@@ -180,7 +180,7 @@ def inspect_statement(document: Mapping[str, object]) -> RunStatement:
 def _inspect_completion(
     document: Mapping[str, object],
     spec: Mapping[str, object],
-) -> Completion | None:
+) -> RunCompletion | None:
     config = as_mapping(spec.get("config"))
     data = as_mapping(spec.get("dataset"))
     status = document.get("status")
@@ -191,20 +191,23 @@ def _inspect_completion(
         planned = min(planned, limit)
     rows = [as_mapping(row) for row in listed(document.get("samples"))]
     found = len({str(row.get("id")) for row in rows})
-    answers = planned * epochs if planned else 0
+    total = count_of(as_mapping(document.get("results")).get("total_samples")) or 0
+    answers = max(planned * epochs if planned else 0, total)
     partial = ""
     if status is not None and status != "success":
         partial = f"its status is {status!r}"
     elif len(rows) < answers:
         partial = f"it has {len(rows)} of {answers} planned answers"
+    elif document.get("invalidated") and not any(row.get("invalidation") for row in rows):
+        partial = "samples were invalidated, and the file does not tell which"
     if partial and planned:
         partial += f", with {found} of {planned} items"
     if status is None and not partial:
         return None
-    return Completion(partial, planned, epochs, text_of(limit) if is_set(limit) else "")
+    return RunCompletion(partial, planned, epochs, text_of(limit) if is_set(limit) else "")
 
 
-def _inspect_settings(spec: Mapping[str, object], plan: Mapping[str, object]) -> Settings:
+def _inspect_settings(spec: Mapping[str, object], plan: Mapping[str, object]) -> CallSettings:
     config = as_mapping(spec.get("config"))
     calls = {
         **as_mapping(plan.get("config")),
@@ -226,9 +229,11 @@ def _inspect_settings(spec: Mapping[str, object], plan: Mapping[str, object]) ->
     reducers = listed(config.get("epochs_reducer"))
     if reducers and reducers != ["mean"]:
         noted["epochs_reducer (Swapgate takes the mean)"] = text_of(reducers)
-    return Settings(fixed, noted)
+    return CallSettings(fixed, noted)
 
 
 def _solver(step: Mapping[str, object]) -> str:
-    given = {name: one for name, one in as_mapping(step.get("params")).items() if is_set(one)}
+    # Newer versions list the defaults too, which older logs lack.
+    params = as_mapping(step.get("params_passed", step.get("params")))
+    given = {name: one for name, one in params.items() if is_set(one)}
     return f"{step.get('solver')}{text_of(given) if given else ''}"

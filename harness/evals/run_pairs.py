@@ -10,9 +10,9 @@ from typing import Final
 
 from harness.evals.run_statement import (
     Acceptance,
+    CallSettings,
     Direction,
     MetricStatement,
-    Settings,
     check_completion,
     resolve_direction,
     setting_differences,
@@ -31,6 +31,7 @@ from harness.frame.errors import InputError
 from harness.frame.suggestions import did_you_mean
 
 _SHOWN: Final = 8
+_UNIT: Final = (0.0, 1.0)  # the range of scores
 _Groups = Mapping[str, Sequence[ScoredSample]]
 
 
@@ -92,34 +93,28 @@ def pair_runs(
     differently, and a metric of unknown direction, unless `acceptance` states a reason.
     """
     accepted = acceptance or Acceptance()
-    _check_terms(incumbent, candidate, metric)
-    partial = check_completion(
-        {
-            "the incumbent's run": incumbent.statement,
-            "the candidate's run": candidate.statement,
-        },
-        accepted.partial,
-    )
-    ours, theirs = _grouped(incumbent, candidate, by_id=bool(accepted.asked_differently))
-    asked = _check_settings((incumbent, candidate), (ours, theirs), accepted.asked_differently)
-    if not accepted.asked_differently:
-        _check_items(ours, theirs)
-    elif not ours.keys() & theirs.keys():
-        raise InputError("the runs have no item in common: they use different data")
     runs = incumbent, candidate
-    told = [run.statement.metrics.get(metric) for run in runs]
-    direction = resolve_direction(metric, told, accepted.direction)
+    _check_terms(incumbent, candidate, metric)
+    groups = _grouped(incumbent, candidate, by_id=bool(accepted.asked_differently))
+    remarks = _check_runs(runs, groups, accepted)
+    statements = [run.statement.metrics.get(metric) for run in runs]
+    direction = resolve_direction(metric, statements, accepted.direction)
+    span = direction.span or _UNIT
     for run in runs:
-        _check_scores(run, metric)
-    pairs = _paired(ours, theirs, metric)
+        _check_scores(run, metric, span)
+    if span != _UNIT:
+        remarks.append(f"scores from {span[0]:g} to {span[1]:g} count from 0 to 1")
+    pairs = _paired(groups, metric, _planned(runs, accepted)[1])
     means = [_means(run, side) for run, side in zip(runs, _sides(pairs), strict=True)]
+    pairs = _scaled(pairs, span)
     if direction.direction is Direction.LOWER:
         pairs = turned_round(pairs)
-    pairs += _not_run(pairs, incumbent, candidate) if accepted.partial else []
+    pairs += _not_run(pairs, *_planned(runs, accepted))
     gaps = [
         _gaps(run, metric, sum(row.count(None) for row in side))
         for run, side in zip(runs, _sides(pairs), strict=True)
     ]
+    remarks += _grading_notes(metric, runs, statements)
     return ExportedPairs(
         metric,
         incumbent.model or "incumbent",
@@ -129,12 +124,7 @@ def pair_runs(
         gaps[1],
         means[0],
         means[1],
-        (
-            *partial,
-            *asked,
-            *_grading_notes(metric, (incumbent, candidate), told),
-            *_notes(incumbent, candidate, ours, theirs),
-        ),
+        (*remarks, *_notes(incumbent, candidate, *groups)),
         direction.direction or Direction.HIGHER,
         direction.source,
         (_digest(incumbent), _digest(candidate)),
@@ -142,19 +132,64 @@ def pair_runs(
     )
 
 
-def _paired(ours: _Groups, theirs: _Groups, metric: str) -> list[PairRow]:
+def _check_runs(
+    runs: tuple[ScoredRun, ScoredRun],
+    groups: tuple[_Groups, _Groups],
+    accepted: Acceptance,
+) -> list[str]:
+    """Returns remarks on the runs. Raises InputError for partial runs, for runs that were asked
+    differently, and for runs of different items, unless accepted.
+    """
+    sides = "the incumbent's run", "the candidate's run"
+    stated = {side: run.statement for side, run in zip(sides, runs, strict=True)}
+    remarks = check_completion(stated, accepted.partial)
+    remarks += _check_settings(runs, groups, accepted.asked_differently)
+    ours, theirs = groups
+    if not accepted.asked_differently:
+        _check_items(ours, theirs)
+    elif not ours.keys() & theirs.keys():
+        raise InputError("the runs have no item in common: they use different data")
+    return remarks
+
+
+def _planned(runs: tuple[ScoredRun, ScoredRun], accepted: Acceptance) -> tuple[int, int]:
+    """Returns the numbers of planned items and epochs, if the user accepts a partial run."""
+    plans = [run.statement.completion for run in runs if accepted.partial]
+    known = [plan for plan in plans if plan is not None]
+    items = max((plan.items or 0 for plan in known), default=0)
+    return items, max((plan.epochs or 1 for plan in known), default=1)
+
+
+def _paired(groups: tuple[_Groups, _Groups], metric: str, planned: int) -> list[PairRow]:
+    """Pairs the items' epochs. planned: the lowest number of epochs; a missing one is None."""
+    ours, theirs = groups
     pairs = []
-    groups = {key: ours.get(key) or theirs[key] for key in (*ours, *theirs)}
-    for key, name in _names(groups).items():
+    both = {key: ours.get(key) or theirs[key] for key in (*ours, *theirs)}
+    for key, name in _names(both).items():
         own = [sample.score(metric) for sample in ours.get(key, ())]
         other = [sample.score(metric) for sample in theirs.get(key, ())]
-        epochs = max(len(own), len(other))
+        epochs = max(len(own), len(other), planned)
         pairs.append(PairRow(name, _filled(own, epochs), _filled(other, epochs)))
     return pairs
 
 
 def _sides(pairs: Sequence[PairRow]) -> tuple[list[tuple[float | None, ...]], ...]:
     return [pair.incumbent for pair in pairs], [pair.candidate for pair in pairs]
+
+
+def _scaled(pairs: list[PairRow], span: tuple[float, float]) -> list[PairRow]:
+    """Returns scores of the range `span` as scores from 0 to 1."""
+    low, high = span
+    if span == _UNIT:
+        return pairs
+
+    def scaled(scores: Sequence[float | None]) -> tuple[float | None, ...]:
+        return tuple(None if one is None else (one - low) / (high - low) for one in scores)
+
+    return [
+        replace(pair, incumbent=scaled(pair.incumbent), candidate=scaled(pair.candidate))
+        for pair in pairs
+    ]
 
 
 def turned_round(pairs: Iterable[PairRow]) -> list[PairRow]:
@@ -171,15 +206,8 @@ def turned_round(pairs: Iterable[PairRow]) -> list[PairRow]:
     ]
 
 
-def _not_run(
-    pairs: Sequence[PairRow],
-    incumbent: ScoredRun,
-    candidate: ScoredRun,
-) -> list[PairRow]:
+def _not_run(pairs: Sequence[PairRow], planned: int, epochs: int) -> list[PairRow]:
     """Returns a row without scores for each planned item that neither run has."""
-    plans = [run.statement.completion for run in (incumbent, candidate)]
-    planned = max((plan.items or 0 for plan in plans if plan is not None), default=0)
-    epochs = max((len(pair.incumbent) for pair in pairs), default=1)
     absent = (None,) * epochs
     return [
         PairRow(f"item {number} of {planned}, not run", absent, absent)
@@ -283,16 +311,14 @@ def _check_settings(
             f"prompts of {plain} of {shared} items (shots, description or system)"
         )
     elif exact:
-        notes.append(
-            f"prompts of {exact} of {shared} items differ by their chat template alone"
-        )
+        notes.append(f"the prompts of {exact} of {shared} items, by the chat template alone")
     if differences and not accepted:
         raise InputError(
             f"the runs were asked differently ({'; '.join(differences[:_SHOWN])}): ask both "
             "models in one way, or give --asked-differently WHY"
         )
-    said = [f"the runs were asked differently: {one}" for one in differences[:_SHOWN]]
-    return [*said, *(f"the runs differ in {one}" for one in notes[:_SHOWN])]
+    accepted_ones = [f"the runs were asked differently: {one}" for one in differences[:_SHOWN]]
+    return [*accepted_ones, *(f"the runs differ in {one}" for one in notes[:_SHOWN])]
 
 
 def _prompt_differences(ours: _Groups, theirs: _Groups) -> tuple[int, int, int]:
@@ -315,13 +341,13 @@ def _digest(run: ScoredRun) -> str:
     settings = run.statement.settings
     if settings is None and not prompts:
         return ""
-    return (settings or Settings()).digest(prompts)
+    return (settings or CallSettings()).digest(prompts)
 
 
 def _grading_notes(
     metric: str,
     runs: tuple[ScoredRun, ScoredRun],
-    told: Sequence[MetricStatement | None],
+    statements: Sequence[MetricStatement | None],
 ) -> Iterator[str]:
     """Yields remarks on graders, thresholds and tool versions."""
     for side, run in zip(("incumbent", "candidate"), runs, strict=True):
@@ -335,22 +361,28 @@ def _grading_notes(
             )
         if withdrawn := sum(sample.invalidated for sample in run.samples):
             yield f"{side}: {withdrawn} of {total} answers not scored: they were invalidated"
-    thresholds = [None if one is None else one.threshold for one in told]
+    thresholds = [None if one is None else one.threshold for one in statements]
     if None not in thresholds and thresholds[0] != thresholds[1]:
         yield f"the thresholds of {metric} differ: {thresholds[0]:g} against {thresholds[1]:g}"
+    data = [run.statement.data for run in runs]
+    named = {(one.name, one.version) for one in data if one is not None}
+    if None not in data and len(named) > 1:
+        listed = " and ".join(" ".join(filter(None, one)) for one in sorted(named))
+        yield f"the data sets have other names or versions: {listed}"
     versions = [run.statement.version for run in runs]
     if None not in versions and versions[0] != versions[1]:
         yield f"the versions of {runs[0].statement.tool} differ: {versions[0]}, {versions[1]}"
 
 
-def _check_scores(run: ScoredRun, metric: str) -> None:
-    """Raises InputError for scores outside [0, 1], for unreadable and for missing scores."""
+def _check_scores(run: ScoredRun, metric: str, span: tuple[float, float]) -> None:
+    """Raises InputError for scores outside `span`, for unreadable and for missing scores."""
+    low, high = span
     for sample in run.samples:
         score = sample.score(metric)
-        if score is not None and not 0.0 <= score <= 1.0:
+        if score is not None and not low <= score <= high:
             raise InputError(
-                f"{metric} of item {sample.id[:40]!r} is {score:g}: scores are from 0 to 1"
-                f"{_span_hint(run.statement.metrics.get(metric))}"
+                f"{metric} of item {sample.id[:40]!r} is {score:g}: scores are from {low:g} to "
+                f"{high:g}. For another range, give a CSV with columns min_score and max_score"
             )
     values = Counter(s.unread[metric] for s in run.samples if metric in s.unread)
     if values:
@@ -361,13 +393,6 @@ def _check_scores(run: ScoredRun, metric: str) -> None:
         raise InputError(f"{metric} of run {run.model!r} cannot be read as scores: {listed}")
     if all(sample.score(metric) is None for sample in run.samples):
         raise InputError(f"run {run.model!r} has no score of {metric}: its samples failed")
-
-
-def _span_hint(statement: MetricStatement | None) -> str:
-    if statement is None or statement.span is None:
-        return ""
-    low, high = statement.span
-    return f", and the file's are from {low:g} to {high:g}; divide them by their range first"
 
 
 def _notes(

@@ -7,7 +7,7 @@ and two runs that were asked differently are refused until the user states a rea
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -37,7 +37,7 @@ class MetricStatement:
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
+class RunCompletion:
     """Whether a run reached its end.
 
     `limit` is the declared part of the data, such as `200`: two runs with the same limit are
@@ -60,7 +60,7 @@ class DataStatement:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class CallSettings:
     """How a tool asked its model.
 
     fixed: settings that must be equal in both runs, such as shots and solver.
@@ -83,8 +83,8 @@ class RunStatement:
     tool: str = ""
     version: str | None = None  # of the tool
     metrics: Mapping[str, MetricStatement] = field(default_factory=dict)
-    completion: Completion | None = None
-    settings: Settings | None = None
+    completion: RunCompletion | None = None
+    settings: CallSettings | None = None
     data: DataStatement | None = None
     tells_grader_failures: bool = False  # whether the format marks a grader's failure
 
@@ -294,46 +294,58 @@ def direction_of_successes(
 
 def resolve_direction(
     metric: str,
-    statements: Iterable[MetricStatement | None],
+    statements: Sequence[MetricStatement | None],
     chosen: Direction | None,
 ) -> MetricStatement:
-    """Returns the metric's direction and its source.
+    """Returns the metric's direction and its source, and the range if a file tells it.
 
     Raises InputError if statements contradict each other or the user, and if a name that
     usually means "lower is better" has no statement.
     """
     known = [statement for statement in statements if statement is not None]
-    told = {statement.direction for statement in known if statement.direction is not None}
-    if len(told) > 1:
+    directions = {statement.direction for statement in known if statement.direction is not None}
+    if len(directions) > 1:
         raise InputError(
             f"the files contradict each other: {metric} is better when higher in one, and when "
             "lower in the other; export both runs with one version of the tool"
         )
+    spans = {None if one is None else one.span for one in statements}
+    if len(spans) > 1:
+        listed = " and ".join(sorted(map(_span_text, spans)))
+        raise InputError(
+            f"the scores of {metric} have other ranges: {listed}; give both files one range"
+        )
+    span = next(iter(spans), None)
     source = next((one.source for one in known if one.direction is not None), "")
-    if told:
-        direction = told.pop()
+    if directions:
+        direction = directions.pop()
         if chosen is not None and chosen is not direction:
             raise InputError(
                 f"{metric}: the file says that {direction} ({source}), against your option; "
                 "leave the option out"
             )
-        return MetricStatement(direction, source)
+        return MetricStatement(direction, source, span)
     if chosen is not None:
-        return MetricStatement(chosen, "your option")
+        return MetricStatement(chosen, "your option", span)
     unclear = next((one.source for one in known if one.source), "")
     if unclear or is_usually_lower(metric):
         reason = unclear or "the file does not tell the direction, and such a name is often"
         end = "" if unclear else " better when low"
         raise InputError(f"{metric}: {reason}{end}; say {DIRECTION_FLAGS}")
-    return MetricStatement(Direction.HIGHER, "the usual direction; the file does not tell")
+    usual = "the usual direction; the file does not tell"
+    return MetricStatement(Direction.HIGHER, usual, span)
+
+
+def _span_text(span: tuple[float, float] | None) -> str:
+    return "one that the file does not tell" if span is None else f"{span[0]:g} to {span[1]:g}"
 
 
 def setting_differences(
     ours: Mapping[str, str],
     theirs: Mapping[str, str],
 ) -> Iterator[str]:
-    """Yields each setting that differs, with both values; `–` for an absent one."""
-    for name in dict.fromkeys((*ours, *theirs)):
+    """Yields each setting that differs, with both values, by name; `–` for an absent one."""
+    for name in sorted({*ours, *theirs}):
         pair = ours.get(name, "–"), theirs.get(name, "–")
         if pair[0] != pair[1]:
             yield f"{name}: {pair[0][:80]} against {pair[1][:80]}"

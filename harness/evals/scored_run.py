@@ -19,6 +19,9 @@ from harness.frame.canonical_text import canonical_value
 from harness.frame.errors import InputError
 from harness.frame.text_files import text_lines
 
+# Cosines and means of floats leave the range by a few units of the last digit.
+_ROUNDING: Final = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredSample:
@@ -45,11 +48,15 @@ class ScoredSample:
         """Returns the sample's score of a metric.
 
         A failed or withdrawn sample, and one whose grader failed, has no score, even if the
-        file has a number.
+        file has a number. A score beyond 0 or 1 by a rounding error is 0 or 1.
         """
         if self.failed or self.invalidated or metric in self.ungraded:
             return None
-        return self.scores.get(metric)
+        score = self.scores.get(metric)
+        if score is None or 0.0 <= score <= 1.0:
+            return score
+        nearest = 0.0 if score < 0.0 else 1.0
+        return nearest if abs(score - nearest) < _ROUNDING else score
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class ScoredRun:
     model: str  # the model's name, or another name of the run in the file
     samples: Sequence[ScoredSample]
     metrics: tuple[str, ...] = field(default=())
-    # Settings that must be equal in both runs, such as `task version` → `2`; a scorer's
+    # CallSettings that must be equal in both runs, such as `task version` → `2`; a scorer's
     # settings by its name.
     terms: Mapping[str, str] = field(default_factory=dict)
     prompt: str = ""  # the template, if the file contains it
@@ -76,8 +83,8 @@ class ScoredRun:
     ) -> "ScoredRun":
         """Builds a run with the metrics of all its samples, in the order of their first use."""
         metrics = dict.fromkeys(metric for sample in samples for metric in sample.scores)
-        told = statement or RunStatement()
-        return cls(model, tuple(samples), tuple(metrics), terms or {}, prompt, told)
+        stated = statement or RunStatement()
+        return cls(model, tuple(samples), tuple(metrics), terms or {}, prompt, stated)
 
 
 def _decode(text: str) -> Any:

@@ -10,12 +10,12 @@ from hashlib import sha256
 from typing import Final
 
 from harness.evals.run_statement import (
-    Completion,
+    CallSettings,
     DataStatement,
     Direction,
     MetricStatement,
+    RunCompletion,
     RunStatement,
-    Settings,
     direction_of_successes,
 )
 from harness.evals.scored_run import ScoredRun, as_mapping, numeric_score
@@ -64,7 +64,7 @@ def promptfoo_statement(
     if counted[0] is not None and counted[1] is not None:
         total = sum(count or 0 for count in counted)
         lost = f"it has {len(rows)} of {total} results" if len(rows) < total else ""
-        completion = Completion(lost)
+        completion = RunCompletion(lost)
     config = as_mapping(document.get("config"))
     noted: dict[str, str] = {}
     for one in map(as_mapping, listed(config.get("providers"))):
@@ -76,7 +76,7 @@ def promptfoo_statement(
         str(version) if version else None,
         _promptfoo_metrics(rows),
         completion,
-        Settings({}, noted) if "providers" in config else None,
+        CallSettings({}, noted) if "providers" in config else None,
         tells_grader_failures=True,
     )
 
@@ -100,7 +100,7 @@ def _promptfoo_metrics(rows: Iterable[Mapping[str, object]]) -> dict[str, Metric
                     )
                 )
     found = {name: direction_of_successes(values, "`pass`") for name, values in seen.items()}
-    named = {name: told for name, told in found.items() if told is not None}
+    named = {name: one for name, one in found.items() if one is not None}
     return {**named, "score": higher, "pass": higher}
 
 
@@ -132,12 +132,22 @@ _ERROR_TEXT: Final = re.compile(
 )
 
 
+_BEGINNING: Final = 60  # characters; later on, a judge may quote an error
+_ERROR_NAME: Final = re.compile(r"[\w. ]*(_error|Error|Exception)(:.*)?", re.DOTALL)
+
+
+def reads_like_error(reason: str) -> bool:
+    """Tells whether the reason for a score begins like an error, such as `gen_error`."""
+    plain = reason.strip()
+    return bool(_ERROR_TEXT.search(plain[:_BEGINNING]) or _ERROR_NAME.fullmatch(plain))
+
+
 def reads_like_grader_error(result: Mapping[str, object]) -> bool:
     """Tells whether a model-graded assertion's reason reads like an error without a mark."""
     return any(
         not is_grader_error(part)
         and _MODEL_GRADED.fullmatch(str(as_mapping(part.get("assertion")).get("type", "")))
-        and _ERROR_TEXT.search(str(part.get("reason") or ""))
+        and reads_like_error(str(part.get("reason") or ""))
         for part in graded_parts(result)
     )
 
@@ -169,13 +179,13 @@ def lm_eval_statement(
         _lm_eval_metrics(
             run, as_mapping(as_mapping(results.get("higher_is_better")).get(task))
         ),
-        Completion(
+        RunCompletion(
             f"it has {found} of {planned} documents" if short else "",
             planned,
             1,
             text_of(limit) if is_set(limit) else "",
         ),
-        Settings(
+        CallSettings(
             named_texts(fixed),
             named_texts(noted) | named_texts({"model_args": _own_arguments(config)}),
         ),
@@ -195,13 +205,13 @@ def _own_arguments(config: Mapping[str, object]) -> object:
 
 def _lm_eval_metrics(
     run: ScoredRun,
-    told: Mapping[str, object],
+    directions: Mapping[str, object],
 ) -> dict[str, MetricStatement]:
     """Returns a statement for each metric of a run, whose name may end with its filter."""
     source = "`higher_is_better` in its results"
     found = dict(run.statement.metrics)
     for name in run.metrics:
-        is_higher = told.get(name.partition(",")[0])
+        is_higher = directions.get(name.partition(",")[0])
         if isinstance(is_higher, bool):
             direction = Direction.HIGHER if is_higher else Direction.LOWER
             found[name] = MetricStatement(direction, source)
@@ -297,14 +307,14 @@ def deepeval_statement(
     if passed is not None and failed is not None:
         total = passed + failed
         lost = f"it has {len(cases)} of {total} test cases" if len(cases) < total else ""
-        completion = Completion(lost, total or None)
+        completion = RunCompletion(lost, total or None)
     elif "testPassed" in document:
-        completion = Completion("it has no totals: the test run did not end")
+        completion = RunCompletion("it has no totals: the test run did not end")
     parameters = document.get("hyperparameters")
     name, version = document.get("datasetAlias"), document.get("datasetVersion")
     return RunStatement(
         "DeepEval",
-        metrics={name: told for name, told in found.items() if told is not None},
+        metrics={name: one for name, one in found.items() if one is not None},
         completion=completion,
         settings=named_settings(parameters) if isinstance(parameters, Mapping) else None,
         data=DataStatement(str(name or ""), str(version or "")) if name or version else None,
@@ -332,7 +342,12 @@ _OWN_NAME: Final = re.compile(
 )
 
 
-def named_settings(parameters: Mapping[str, object]) -> Settings:
+def is_setting(name: str) -> bool:
+    """Tells whether a column's name is one of a setting of the calls."""
+    return bool(_FIXED_NAME.search(name) or _NOTED_NAME.search(name))
+
+
+def named_settings(parameters: Mapping[str, object]) -> CallSettings:
     """Sorts parameters of free names, such as an experiment's metadata, by their names."""
     fixed: dict[str, object] = {}
     noted: dict[str, object] = {}
@@ -341,10 +356,10 @@ def named_settings(parameters: Mapping[str, object]) -> Settings:
             fixed[str(name)] = value
         elif _NOTED_NAME.search(str(name)) or not _OWN_NAME.search(str(name)):
             noted[str(name)] = value
-    return Settings(named_texts(fixed), named_texts(noted))
+    return CallSettings(named_texts(fixed), named_texts(noted))
 
 
-def shared_settings(metadata: Sequence[Mapping[str, object]]) -> Settings | None:
+def shared_settings(metadata: Sequence[Mapping[str, object]]) -> CallSettings | None:
     """Returns the settings in rows' metadata that are equal in all rows of a run."""
     first = next(iter(metadata), {})
     if not first:
@@ -372,25 +387,25 @@ def openai_evals_statement(
     extra = as_mapping(config.get("completion_args") or config.get("extra_eval_params"))
     return RunStatement(
         "OpenAI evals",
-        completion=Completion(
+        completion=RunCompletion(
             "" if ended else "it has no final_report: the run did not end",
             limit=text_of(limit) if is_set(limit) else "",
         ),
-        settings=Settings(fixed, named_texts(extra)) if config else None,
+        settings=CallSettings(fixed, named_texts(extra)) if config else None,
         data=DataStatement(name, str(spec.get("split") or "")) if name else None,
         tells_grader_failures=True,
     )
 
 
-def page_completion(document: Mapping[str, object], found: int) -> Completion | None:
+def page_completion(document: Mapping[str, object], found: int) -> RunCompletion | None:
     """Reads whether an API's answer is one page of several; None if it does not tell."""
     if isinstance(document.get("has_more"), bool):
         more = document["has_more"]
-        return Completion("it is one page: `has_more` is true" if more else "")
+        return RunCompletion("it is one page: `has_more` is true" if more else "")
     meta = as_mapping(document.get("meta"))
     total = count_of(meta.get("totalItems"))
     if total is None:
         return None
-    return Completion(
+    return RunCompletion(
         f"it is one page: {found} of {total} rows" if found < total else "", total
     )

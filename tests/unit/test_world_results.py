@@ -1,7 +1,8 @@
 """Results in the wild are read with their right values: `tests/world/results`."""
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from evals.scorers import AnswerToolCall, find_scorer
 from evals.suites.items import Item
 from harness.evals.run_pairs import pair_runs
 from harness.evals.run_statement import resolve_direction
+from harness.evals.tool_statements import lm_eval_statement
 from harness.frame.errors import InputError
 from harness.interfaces.cli.evals.export_decision import EXPORT_FORMATS, recognise_format
 
@@ -29,13 +31,18 @@ def read_results(example: Mapping[str, Any]) -> dict[str, Any]:
     """Reads the first run of a results file.
 
     Its direction is `ask` where Swapgate refuses to guess. `whole` is null where the file does
-    not tell. A refused file has `refused` alone, with the beginning of the message.
+    not tell. A refused file has `refused` alone, with the beginning of the message. `beside` is
+    the results file that lm-eval writes beside its samples.
     """
     try:
         tool = recognise_format(example["text"])
         run = EXPORT_FORMATS[tool].parse(example["text"])[0]
     except InputError as error:
         return {"refused": str(error)[: len(example["right"].get("refused", ""))]}
+    if beside := example.get("beside"):
+        results = json.loads(beside)
+        (task,) = results["configs"]
+        run = replace(run, statement=lm_eval_statement(results, task, run))
     metric = example["metric"]
     told = run.statement
     try:
@@ -106,6 +113,6 @@ def test_a_published_example_is_read_with_its_right_value(name: str) -> None:
 
 
 def test_every_example_names_its_page_and_a_right_value() -> None:
-    assert len(EXAMPLES) >= 50
+    assert len(EXAMPLES) >= 90
     assert all(example["source"].startswith("https://") for example in EXAMPLES.values())
     assert all(example["right"] for example in EXAMPLES.values())

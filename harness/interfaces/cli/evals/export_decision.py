@@ -285,14 +285,14 @@ def judge_exports(
         "candidate_gaps": asdict(exported.candidate_gaps),
         "incumbent_mean": asdict(exported.incumbent_mean),
         "candidate_mean": asdict(exported.candidate_mean),
-        **_asked(exported),
+        **_setting_digests(exported),
         **exported.accepted,
         **({"notes": list(exported.notes)} if exported.notes else {}),
         "use": REPORT_ONLY,
     }
 
 
-def _asked(exported: ExportedPairs) -> dict[str, object]:
+def _setting_digests(exported: ExportedPairs) -> dict[str, object]:
     """Returns digests of how the models were asked, if a file tells it."""
     incumbent, candidate = exported.settings
     if not (incumbent or candidate):
@@ -307,7 +307,7 @@ def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
     if choice.format == PAIRS:
         return _read_pairs(files[0], choice.acceptance)
     form = EXPORT_FORMATS[choice.format]
-    runs = [_parse(file, choice.format) for file in files]
+    runs = [parse_file(file, choice.format) for file in files]
     ours = runs[0]
     theirs = runs[-1]
     if len(files) == 1 and not (choice.incumbent and choice.candidate):
@@ -366,7 +366,7 @@ def _named(
         raise InputError(f"{file}: {error}") from None
 
 
-def _parse(file: str, format_name: str) -> list[ScoredRun]:
+def parse_file(file: str, format_name: str) -> list[ScoredRun]:
     form = EXPORT_FORMATS[format_name]
     zipped = format_name == "inspect" and _is_archive(file)
     try:
@@ -380,17 +380,20 @@ def _parse(file: str, format_name: str) -> list[ScoredRun]:
 
 def _with_results(run: ScoredRun, file: Path, task: str, when: str) -> ScoredRun:
     """Adds the task, and the statements of the results file that lm-eval wrote beside it."""
-    told = replace(run, terms={**run.terms, "task": task})
+    named_run = replace(run, terms={**run.terms, "task": task})
     beside = file.with_name(f"results_{when}.json")
     if not beside.is_file():
-        return told
+        return named_run
     try:
         results = as_mapping(parse_json(read_text(str(beside))))
     except InputError as error:
         raise InputError(
             f"{_placed(str(beside), error)}; it stands beside {file.name}: remove or repair it"
         ) from None
-    return replace(told, statement=lm_eval_statement(results, task, run))
+    statement = lm_eval_statement(results, task, run)
+    version = statement.data.version if statement.data else ""
+    terms = {**named_run.terms, **({"task version": version} if version else {})}
+    return replace(named_run, terms=terms, statement=statement)
 
 
 def title(format_name: str) -> str:

@@ -108,6 +108,10 @@ def try_(
     if suite is not None:
         if files or not (incumbent and candidate):
             raise InputError("--suite needs --incumbent and --candidate, and no result files")
+        if accepted != Acceptance():
+            raise InputError(
+                "directions, --asked-differently and --partial are for result files"
+            )
         from harness.interfaces.cli.evals.gate_run import (  # noqa: PLC0415 - `--help` stays quick
             SuiteTrial,
             try_suite,
