@@ -1,5 +1,6 @@
 """Jobs with a cron expression run at their times, and once for a time in a restart (F7)."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -7,19 +8,28 @@ from pathlib import Path
 import pytest
 
 from dashboard.views import suites
+from harness.app import seed
+from harness.app.doctor import checks
+from harness.config.configuration import load_settings
+from harness.frame import package_data
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.errors import InputError
 from harness.operations import control_jobs
 from harness.operations.cron_jobs import CronJob
 from harness.operations.records import JobTimes
+from harness.providers.target import Target
+from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.context import Context
 from harness.routing.records.runs import EvalRuns
+from harness.routing.settings import RouteSeed
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import SmallInstallation
 
 pytestmark = pytest.mark.req("F7")
 
 NIGHTLY = "0 3 * * *"
+DEFAULTS = package_data.path("config/default.yaml")
 
 
 class Noted:
@@ -146,3 +156,34 @@ def test_a_faulty_stored_expression_stops_its_job_alone(world: SmallInstallation
     assert noted.runs == []
     ((_, name),) = alerts.list_open(ctx, AlertKind.JOB_FAILED)
     assert name == "evals of a"
+
+
+def test_a_new_route_with_a_faulty_schedule_serves_without_candidates(
+    world: SmallInstallation,
+) -> None:
+    world.set_up()
+    ctx = world.context()
+    faulty = CandidateSchedule(("sim/*",), "0 3 31 2 *", 5.0)
+    found = RouteSettings(suites=(RouteSuite("colours"),), candidates=faulty)
+    route = RouteSeed("new", Target("sim", "base"), settings=found)
+    settings = replace(load_settings(None, {}, defaults=DEFAULTS), routes={"new": route})
+
+    added = seed.apply_seed(ctx, settings)
+
+    assert any("route new, without candidates" in line for line in added)
+    assert world.route("new").settings.candidates is None
+
+
+def test_doctor_names_each_suite_that_changed_since_it_was_accepted(
+    world: SmallInstallation,
+) -> None:
+    world.set_up()
+    settings = load_settings(None, {}, defaults=DEFAULTS)
+    assert list(checks._changed_suites(settings, world.context())) == []
+    colours = world.suites["colours"]
+    world.suites["colours"] = replace(colours, scorer_options={"ignore_case": True})
+
+    (finding,) = checks._changed_suites(settings, world.context())
+
+    assert finding.found.startswith("suite colours changed since it was accepted: ")
+    assert "exact" in finding.found
