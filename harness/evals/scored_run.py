@@ -427,7 +427,11 @@ def _notes(
     ):
         if cached := sum(sample.cached for sample in run.samples):
             yield f"{side}: {cached} of {len(run.samples)} answers are from a cache"
-        unpaired = [samples[0].id for key, samples in own.items() if key not in other]
+        unpaired = sorted(
+            min(sample.id for sample in samples)
+            for key, samples in own.items()
+            if key not in other
+        )
         if unpaired:
             listed = ", ".join(repr(id_[:40]) for id_ in unpaired[:_SHOWN])
             more = f" and {len(unpaired) - _SHOWN} more" if len(unpaired) > _SHOWN else ""

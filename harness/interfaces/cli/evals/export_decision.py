@@ -266,18 +266,22 @@ def judge_exports(
     rows = exported.pairs
     if terms.n_max is not None and len(rows) > terms.n_max:
         raise InputError(f"{len(rows)} items are more than the planned {terms.n_max}")
+    answer = judge_rows(rows, terms)
     return {
         "from": choice.format,
         "metric": exported.metric,
         "incumbent": exported.incumbent,
         "candidate": exported.candidate,
-        **judge_rows(rows, terms),
+        **answer,
         "items": len(rows),
         "epochs": max(len(row.incumbent) for row in rows),
         "incumbent_gaps": asdict(exported.incumbent_gaps),
         "candidate_gaps": asdict(exported.candidate_gaps),
-        "incumbent_mean": asdict(exported.incumbent_mean),
-        "candidate_mean": asdict(exported.candidate_mean),
+        # The scores' means are of the rows that the difference is of.
+        "incumbent_mean": asdict(exported.incumbent_mean)
+        | {"score": answer["incumbent_score"]},
+        "candidate_mean": asdict(exported.candidate_mean)
+        | {"score": answer["candidate_score"]},
         **({"notes": list(exported.notes)} if exported.notes else {}),
         "use": REPORT_ONLY,
     }
