@@ -105,7 +105,6 @@ def pair_runs(
     if span != _UNIT:
         remarks.append(f"scores from {span[0]:g} to {span[1]:g} count from 0 to 1")
     pairs = _paired(groups, metric, _planned(runs, accepted)[1])
-    means = [_means(run, side) for run, side in zip(runs, _sides(pairs), strict=True)]
     pairs = _scaled(pairs, span)
     if direction.direction is Direction.LOWER:
         pairs = turned_round(pairs)
@@ -122,13 +121,14 @@ def pair_runs(
         tuple(pairs),
         gaps[0],
         gaps[1],
-        means[0],
-        means[1],
+        _means(incumbent),
+        _means(candidate),
         (*remarks, *_notes(incumbent, candidate, *groups)),
         direction.direction or Direction.HIGHER,
         direction.source,
         (_digest(incumbent), _digest(candidate)),
         accepted.reasons,
+        span,
     )
 
 
@@ -418,7 +418,11 @@ def _notes(
     ):
         if cached := sum(sample.cached for sample in run.samples):
             yield f"{side}: {cached} of {len(run.samples)} answers are from a cache"
-        unpaired = [samples[0].id for key, samples in own.items() if key not in other]
+        unpaired = sorted(
+            min(sample.id for sample in samples)
+            for key, samples in own.items()
+            if key not in other
+        )
         if unpaired:
             listed = ", ".join(repr(id_[:40]) for id_ in unpaired[:_SHOWN])
             more = f" and {len(unpaired) - _SHOWN} more" if len(unpaired) > _SHOWN else ""
@@ -445,11 +449,10 @@ def _gaps(
     return GapCount(len(run.samples), failed, plain, missing, broken, invalidated)
 
 
-def _means(run: ScoredRun, items: Sequence[Sequence[float | None]]) -> AnswerMeans:
+def _means(run: ScoredRun) -> AnswerMeans:
     """Leaves out cost and time of failed and cached answers."""
     paid = [sample for sample in run.samples if not (sample.failed or sample.cached)]
     return AnswerMeans(
-        mean_known(map(mean_known, items)),
         mean_known(sample.usd for sample in paid),
         mean_known(sample.latency_ms for sample in paid),
     )

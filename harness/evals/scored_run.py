@@ -232,9 +232,8 @@ class GapCount:
 
 @dataclass(frozen=True, slots=True)
 class AnswerMeans:
-    """Holds a run's means; None without any value."""
+    """Holds a run's means of cost and time; None without any value."""
 
-    score: float | None  # mean of the items' means over their scored epochs
     usd: float | None = None
     latency_ms: float | None = None
 
@@ -265,3 +264,10 @@ class ExportedPairs:
         "",
     )  # digests of how the incumbent and candidate were asked
     accepted: Mapping[str, str] = field(default_factory=dict)  # the user's reasons, by option
+    span: tuple[float, float] = (0.0, 1.0)  # the metric's lowest and highest score in the file
+
+    def file_score(self, score: float) -> float:
+        """Returns a score of the pairs in the file's own range and direction."""
+        low, high = self.span
+        share = 1.0 - score if self.direction is Direction.LOWER else score
+        return low + (high - low) * share

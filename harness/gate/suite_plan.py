@@ -24,6 +24,7 @@ from harness.frame.canonical_text import canonical
 from harness.frame.errors import InputError
 from harness.frame.formatting import INVISIBLE_CHARACTERS, format_excerpt
 from harness.frame.plain_data import digest, hash_content, short_hash
+from harness.gate.order_seeds import SeedOrigin
 from harness.gate.pins import ServedPin
 
 MAX_VALUE_LENGTH: Final = 200  # characters of a cluster's name
@@ -243,6 +244,14 @@ class Claim(StrEnum):
 QUALITY_CLAIMS: Final = (Claim.SUPERIOR, Claim.NON_INFERIOR)
 
 
+class Looks(StrEnum):
+    """Says when the gate looks at the items."""
+
+    PLANNED = "planned"  # at planned numbers of items, in an order that a seed draws
+    WHOLE = "whole"  # once, at all items of a finished file, whose order does not matter
+    GROWING = "growing"  # at any number of items of a file that grows to n_max
+
+
 class SuiteRole(StrEnum):
     PRIMARY = "primary"  # decides the claim
     REQUIRED = "required"  # must be shown to be within the allowed loss
@@ -353,6 +362,8 @@ class SuitePlan:
     candidates: int = 1
     # The comparison stops if its chance of passing at n_max falls below this; 0: never stops.
     futility: float = 0.0
+    looks: Looks = Looks.PLANNED
+    seed_origin: SeedOrigin = SeedOrigin.DIGEST
 
     @property
     def unit(self) -> str:
@@ -417,6 +428,10 @@ class SuitePlan:
         single = {
             "candidates": self.candidates if self.candidates > 1 else None,
             "futility": self.futility or None,
+            "looks": self.looks.value if self.looks is not Looks.PLANNED else None,
+            "seed_origin": self.seed_origin.value
+            if self.seed_origin is not SeedOrigin.DIGEST
+            else None,
         }
         more |= {name: value for name, value in single.items() if value is not None}
         return {

@@ -17,6 +17,7 @@ from harness.frame.signing.audit import AuditReading
 from harness.frame.suggestions import did_you_mean
 from harness.frame.world import World
 from harness.gate.drift import DriftPolicy
+from harness.gate.order_seeds import OrderSeed, OrderSeeds, UndrawnSeeds
 from harness.gate.policy import Policy
 from harness.providers.models.catalogue import Catalogue
 from harness.providers.oauth import OAuthOverrides
@@ -44,6 +45,15 @@ class NoCipher:
         raise ConfigError("this process has no encryption keys")
 
     reencrypt = decrypt
+
+
+class NoSeeds:
+    """Refuses to draw an order, in a process that registers no comparison."""
+
+    def seed_of(self, suite_digest: str) -> OrderSeed:
+        raise ConfigError(
+            f"this process has no secret to draw the order of suite {suite_digest[:12]}"
+        )
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,7 @@ class Context(World):
     oauth: OAuthServer | None = None  # people sign in there; None without sign-in
     oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)  # by provider
     agents: AgentSettings = field(default_factory=AgentSettings)
+    order_seeds: OrderSeeds = field(default_factory=NoSeeds, repr=False)
     approval_links: "ApprovalLinks | None" = None  # None if Swapgate sends no approval links
 
     def policy(self, name: str) -> Policy:
@@ -118,5 +129,8 @@ class DryRunStore:
 
 
 def dry_run_context(ctx: Context) -> Context:
-    """Returns the context for a dry run: transactions are rolled back, no worker starts."""
-    return replace(ctx, store=cast("Store", DryRunStore(ctx.store)), workers=None)
+    """Returns the context for a dry run: transactions are rolled back, no worker starts, and no
+    order is drawn.
+    """
+    store = cast("Store", DryRunStore(ctx.store))
+    return replace(ctx, store=store, workers=None, order_seeds=UndrawnSeeds())

@@ -154,7 +154,7 @@ def test_a_positive_difference_is_good_for_the_candidate_in_each_direction() -> 
     pairs = pair_runs(a_run({"a": 0.75}, lower), a_run({"a": 0.25}, lower), "m")
 
     assert pairs.pairs == (PairRow("a", (0.25,), (0.75,)),)
-    assert (pairs.incumbent_mean.score, pairs.candidate_mean.score) == (0.75, 0.25)
+    assert (pairs.file_score(0.25), pairs.file_score(0.75)) == (0.75, 0.25)
     assert pairs.direction is Direction.LOWER
 
 
@@ -416,6 +416,28 @@ def test_a_table_with_a_range_is_read_as_shares_of_it(tmp_path: Path) -> None:
     assert answer["delta"] == pytest.approx(0.5)
     assert "scores from 1 to 5 count from 0 to 1" in answer["notes"]
     assert answer["candidate_mean"]["score"] == 5
+
+
+def test_means_are_of_the_judged_rows_in_the_files_own_range_and_direction(
+    tmp_path: Path,
+) -> None:
+    # The candidate has no score of the last item, so that no mean includes this item.
+    scores = [("1", "5"), ("2", "4"), ("2", "5"), ("5", "")]
+    files = tmp_path / "a.csv", tmp_path / "b.csv"
+    for side, file in enumerate(files):
+        rows = [f"q{n},{pair[side]},1,5\n" for n, pair in enumerate(scores)]
+        file.write_text("id,score,min_score,max_score\n" + "".join(rows))
+    paths = [str(file) for file in files]
+
+    answer = json.loads(decide("--from", "csv", *paths, "--lower-is-better", "--json").stdout)
+    told = CliRunner().invoke(program, ["try", *paths, "--lower-is-better"])
+
+    means = [answer[f"{side}_mean"]["score"] for side in ("incumbent", "candidate")]
+    assert means == pytest.approx([5 / 3, 14 / 3])
+    assert answer["measured"] == 3
+    judged = answer["candidate_score"] - answer["incumbent_score"]
+    assert judged == pytest.approx((means[0] - means[1]) / 4)
+    assert "score 4.67 against 1.67" in told.stdout
 
 
 def test_a_range_that_only_one_file_states_is_refused(tmp_path: Path) -> None:

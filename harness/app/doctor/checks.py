@@ -35,6 +35,7 @@ from harness.frame.runtime.tcp_ports import is_free, port_holder
 from harness.frame.suggestions import did_you_mean
 from harness.operations import queries
 from harness.proposals import fallback_chain, route_rules
+from harness.proposals.recomputation import list_other_rules, other_rules_text
 from harness.providers.calls.probe import (
     ProbeFinding,
     ProbeStatus,
@@ -397,6 +398,13 @@ def _chains(_: Settings, context: Context) -> Findings:
         yield DoctorFinding("overrides", "fail", violation, step)
 
 
+def _rules(_: Settings, context: Context) -> Findings:
+    """Lists open proposals whose verdict this version of the gate's rules cannot recompute."""
+    for other in list_other_rules(context):
+        why = other_rules_text(other.rules)
+        yield DoctorFinding(f"proposal {other.proposal.id}", "warn", why, other.next_step)
+
+
 def _learned_repairs(_: Settings, context: Context) -> Findings:
     """Lists the fields that routers change because a target refused them."""
     with context.store.read() as tx:
@@ -448,6 +456,7 @@ _DATABASE_CHECKS: Final = (
     _changed_suites,
     _freezes,
     _chains,
+    _rules,
     _learned_repairs,
     _leader,
 )

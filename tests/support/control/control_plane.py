@@ -28,6 +28,7 @@ from harness.frame.runtime.encryption import FernetCipher, new_key
 from harness.gate.drift import DriftPolicy
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout
+from harness.gate.order_seeds import InstallationSeeds
 from harness.gate.pins import ServedModel
 from harness.gate.policy import (
     CanaryPolicy,
@@ -189,6 +190,7 @@ class SmallInstallation:
             drift=self.drift,
             observe_only=self.observe_only,
             cipher=FernetCipher(lambda: ENCRYPTION_KEYS),
+            order_seeds=InstallationSeeds(SECRET),
             workers=InlineWorkers(lambda run, owner: self._work(chosen, run, owner)),
         )
 

@@ -30,7 +30,6 @@ from harness.evals.scored_run import (
     GapCount,
     ScoredRun,
     as_mapping,
-    mean_known,
     parse_json,
 )
 from harness.evals.table_formats import (
@@ -272,24 +271,36 @@ def judge_exports(
     rows = exported.pairs
     if terms.n_max is not None and len(rows) > terms.n_max:
         raise InputError(f"{len(rows)} items are more than the planned {terms.n_max}")
+    answer = judge_rows(rows, terms)
     return {
         "from": choice.format,
         "metric": exported.metric,
         "direction": f"{exported.direction} ({exported.direction_source})",
         "incumbent": exported.incumbent,
         "candidate": exported.candidate,
-        **judge_rows(rows, terms),
+        **answer,
         "items": len(rows),
         "epochs": max(len(row.incumbent) for row in rows),
         "incumbent_gaps": asdict(exported.incumbent_gaps),
         "candidate_gaps": asdict(exported.candidate_gaps),
-        "incumbent_mean": asdict(exported.incumbent_mean),
-        "candidate_mean": asdict(exported.candidate_mean),
+        "incumbent_mean": {
+            "score": _file_score(exported, answer["incumbent_score"]),
+            **asdict(exported.incumbent_mean),
+        },
+        "candidate_mean": {
+            "score": _file_score(exported, answer["candidate_score"]),
+            **asdict(exported.candidate_mean),
+        },
         **_setting_digests(exported),
         **exported.accepted,
         **({"notes": list(exported.notes)} if exported.notes else {}),
         "use": REPORT_ONLY,
     }
+
+
+def _file_score(exported: ExportedPairs, mean: object) -> float | None:
+    """Returns a mean of the judged rows on the file's own scale, as in the tool."""
+    return exported.file_score(mean) if isinstance(mean, float) else None
 
 
 def _setting_digests(exported: ExportedPairs) -> dict[str, object]:
@@ -343,8 +354,8 @@ def _read_pairs(file: str, accepted: Acceptance) -> ExportedPairs:
         tuple(turned_round(rows) if accepted.direction is Direction.LOWER else rows),
         _count_gaps(incumbent),
         _count_gaps(candidate),
-        AnswerMeans(mean_known(map(mean_known, incumbent))),
-        AnswerMeans(mean_known(map(mean_known, candidate))),
+        AnswerMeans(),
+        AnswerMeans(),
         direction=accepted.direction or Direction.HIGHER,
         direction_source="your option" if accepted.direction else "the form of such a file",
     )

@@ -14,7 +14,7 @@ from harness.evals.run_statement import Acceptance, Direction
 from harness.frame.errors import InputError
 from harness.frame.formatting import escape_controls
 from harness.frame.text_files import read_text
-from harness.gate.suite_plan import Claim
+from harness.gate.suite_plan import Claim, Looks
 from harness.interfaces.cli.frame.command import (
     LazyCommand,
     LazyCommandGroup,
@@ -73,9 +73,26 @@ class FileTerms:
     claim: Claim
     margin: float
     alpha: float
-    n_max: int | None  # planned units; None for the number in the file
+    n_max: int | None  # planned units of a file that grows; None for a finished file
     cluster: str = ""  # the column that names an item's cluster
     slices: tuple[str, ...] = ()  # columns of guarded slices
+    look: int = 1  # how often the items, or fewer of them, have been judged, with this time
+
+    def __post_init__(self) -> None:
+        between_0_and_1("--margin", self.margin)
+        between_0_and_1("--alpha", self.alpha)
+        for option, value in (("--n-max", self.n_max), ("--look", self.look)):
+            if value is not None and value < 1:
+                raise InputError(f"{option} is {value}; it must be 1 or more")
+        if self.n_max is not None and self.look > 1:
+            raise InputError(
+                "--n-max plans all looks at a file that grows, and --look counts looks without "
+                "a plan: give one of them"
+            )
+
+    @property
+    def looks(self) -> Looks:
+        return Looks.WHOLE if self.n_max is None else Looks.GROWING
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -90,6 +107,8 @@ GATE_EXITS = {
     "running": 4,
 }
 CANARY_EXITS = {"hold": 0, "rollback": 3}
+N_MAX_HELP = "Planned number of items, or clusters, of a file that grows in random order."
+LOOK_HELP = "Number of this look at a file that grew unplanned. Later looks get less alpha."
 
 
 def accept(
@@ -131,7 +150,8 @@ def gate_decide(
         default="superior",
     ),
     margin: float = opt("Allowed loss, from 0 to 1; 0.05 is 5 points.", default=0.05),
-    n_max: int | None = opt("Planned number of items, or clusters. [default: all in the file]"),
+    n_max: int | None = opt(N_MAX_HELP),
+    look: int = opt(LOOK_HELP, default=1),
     alpha: float = opt("Chance of a false promotion.", default=0.05),
     cluster: str = opt(
         "Column that names an item's cluster. Each cluster counts once.",
@@ -148,19 +168,18 @@ def gate_decide(
     """Decide about a candidate from the scores in PAIRS.csv.
 
     Columns: item, incumbent, candidate and optionally epoch. Scores are from 0 to 1; a missing
-    score is empty. Items count in the order of their first row.
+    score is empty. One analysis uses all rows, and their order does not matter.
+
+    A file that grows: give --n-max before the first look, then repeat the command at any time.
+    Without a plan, count the looks with --look.
 
     With --from, the files are results of another tool, as for `swapgate try`.
 
     Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive or not
     enough items yet.
     """
-    between_0_and_1("--margin", margin)
-    between_0_and_1("--alpha", alpha)
-    if n_max is not None and n_max < 1:
-        raise InputError(f"--n-max is {n_max}; plan at least 1 item")
     named = tuple(column.strip().lower() for column in slices)
-    terms = FileTerms(Claim(claim), margin, alpha, n_max, cluster.strip().lower(), named)
+    terms = FileTerms(Claim(claim), margin, alpha, n_max, cluster.strip().lower(), named, look)
     if format_name is not None:
         if terms.columns:
             raise InputError(

@@ -14,9 +14,16 @@ from harness.frame.canonical_text import canonical
 from harness.frame.errors import InputError
 from harness.frame.suggestions import did_you_mean
 from harness.frame.text_files import csv_rows
-from harness.gate.budget import EFFECT, PlannedTest, sd_pass_fail
+from harness.gate.budget import (
+    EFFECT,
+    FIRST_FULL,
+    PlannedTest,
+    sd_pass_fail,
+    spend_alpha,
+)
 from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score
 from harness.gate.offline.suite_judgement import judge_pairs
+from harness.gate.sentences import find_direction
 from harness.gate.suite_plan import (
     MIN_SLICE_UNITS,
     Claim,
@@ -239,12 +246,14 @@ def _item_row(
 
 
 VERDICT_WORDS: Final = {"infra_error": "not_measured"}
+UNDECIDED: Final = ("inconclusive", "running")
 NO_SCORE: Final = ("no score",)
 FILL_IN: Final = "fill in the missing scores, or measure those items again; then decide again."
 
 
 def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
-    ordered, sizes = _in_clusters(rows) if terms.cluster else (list(rows), ())
+    """Judges all rows together; their order changes no byte of the answer."""
+    ordered, sizes = _in_order(rows, clustered=bool(terms.cluster))
     units = len(sizes) if terms.cluster else len(ordered)
     n_max = terms.n_max or units
     if units > n_max:
@@ -252,8 +261,8 @@ def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
         raise InputError(f"{units} {unit}s are more than the planned {n_max}")
     if terms.slices and units < n_max:
         raise InputError(
-            f"--slice needs all planned {n_max} units, but the file has {units}: the looks "
-            "are planned from the number of items in each slice"
+            f"--slice needs all planned {n_max} units, but the file has {units}: each slice is "
+            "tested once, on all its items"
         )
     # Clusters that are missing in the file count with the mean size.
     to_come = (round(fmean(sizes)) if sizes else 1,) * (n_max - units) if terms.cluster else ()
@@ -263,13 +272,16 @@ def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
         role=SuiteRole.PRIMARY,
         claim=terms.claim,
         margin=terms.margin,
-        alpha=terms.alpha,
+        alpha=spend_alpha(terms.alpha, terms.look),
         n_max=n_max,
         epochs=1,
         order_seed=0,
         cluster=terms.cluster,
         cluster_sizes=(*sizes, *to_come),
         slices=_guarded(ordered, sizes, terms),
+        look=terms.look,
+        spend=FIRST_FULL,
+        looks=terms.looks,
     )
     paired = PairedSuite(tuple(map(_item, ordered)), "", "")
     report = judge_pairs(plan, paired).report
@@ -311,15 +323,16 @@ def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
     differences = [item.pair.candidate - item.pair.incumbent for item in items] or [0.0]
     count = len(differences)
     # The gate's prior: if all items tie, the standard deviation may still be above 0.
-    sd: float = max(pstdev(differences), (0.25 / (count + 1)) ** 0.5)
+    sd: float = max(pstdev(sorted(differences)), (0.25 / (count + 1)) ** 0.5)
     graded = any(difference not in {-1.0, 0.0, 1.0} for difference in differences)
     margin = 0.0 if terms.claim is Claim.SUPERIOR else terms.margin
     test = PlannedTest(
-        terms.alpha,
+        spend_alpha(terms.alpha, terms.look),
         count,
         count,
         graded=graded,
         margin=margin,
+        looks=terms.looks,
     )
 
     def spread(effect: float) -> float:
@@ -332,13 +345,36 @@ def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
     return Sight(smallest, test.items_needed(spread(EFFECT), EFFECT))
 
 
-def _in_clusters(rows: Sequence[PairRow]) -> tuple[list[PairRow], tuple[int, ...]]:
-    """Groups rows by cluster, in the order of each first row. Returns rows and sizes."""
+_RowKey = tuple[object, ...]
+
+
+def _in_order(
+    rows: Sequence[PairRow],
+    *,
+    clustered: bool,
+) -> tuple[list[PairRow], tuple[int, ...]]:
+    """Sorts rows by their scores, whole clusters together. Returns rows and clusters' sizes.
+
+    Sums of floats depend on the order of their terms, so equal rows need one order. Rows with
+    equal keys differ in their names at most.
+    """
+    if not clustered:
+        return sorted(rows, key=_row_key), ()
     clusters: dict[str, list[PairRow]] = {}
     for row in rows:
         clusters.setdefault(row.groups[0], []).append(row)
-    members = clusters.values()
-    return [row for rows in members for row in rows], tuple(map(len, members))
+    members = [sorted(cluster, key=_row_key) for cluster in clusters.values()]
+    members.sort(key=lambda cluster: [_row_key(row) for row in cluster])
+    return [row for cluster in members for row in cluster], tuple(map(len, members))
+
+
+def _row_key(row: PairRow) -> _RowKey:
+    """Orders rows by scores; a missing score comes before all scores."""
+    sides = (
+        sorted(-1.0 if score is None else score for score in side)
+        for side in (row.incumbent, row.candidate)
+    )
+    return (*sides, row.groups, row.item)
 
 
 def _guarded(
@@ -388,6 +424,8 @@ def _answer(found: SuiteReport) -> dict[str, object]:
         "how": found.how,
         "n_used": found.n_used,
         "n": found.n_max,
+        "incumbent_score": figures.incumbent_mean,
+        "candidate_score": figures.candidate_mean,
         "delta": None if found.is_unscored else found.delta,
         "ci_low": found.ci_low,
         "ci_high": found.ci_high,
@@ -406,6 +444,14 @@ def _answer(found: SuiteReport) -> dict[str, object]:
                 "bound_high": figures.bound_high,
             }
         ),
+        "points_to": find_direction(
+            found.delta, (found.ci_low, found.ci_high), found.claim, found.margin
+        )
+        if found.outcome in UNDECIDED
+        else None,
+        "more_items": figures.more_items if found.outcome in UNDECIDED else None,
+        "look": figures.look,
+        "alpha": figures.alpha,
         "reason": found.reason,
         **({"next": FILL_IN} if found.outcome == "infra_error" else {}),
     }
