@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from benchmarks.gate.file_levels import RUNS, measure_file_levels
 from benchmarks.gate.gate_benchmark import (
     MOST_FALSE_WORST,
     SIZES,
@@ -88,7 +89,10 @@ def main() -> int:
     title = "missing scores: passed at the null, failed if equal"
     print_rows(title, missing.result())
     unsafe = (row for row in missing.result() if max(row.passed, row.failed) > MOST_FALSE_WORST)
+    levels = measure_file_levels(RUNS)
+    print_rows("files and seeds: useless candidates that pass, before and now", levels)
     missed: list[object] = [*missed_goals(lines), *unsafe]
+    missed += [row for row in levels if row.missed]
     missed += [row for row in quarters if row.worst_pair > QUARTER_ALPHA]
     if not chosen.matrix:
         repeats = load_epochs(package_data.path("datasets/gatebench/suite_epochs.csv"))

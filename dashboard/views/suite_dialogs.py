@@ -52,6 +52,7 @@ PERIODS: Final[Mapping[str, timedelta | None]] = {
 OPTION_WORDS: Final[Mapping[str, str]] = {
     "ignore_case": "Upper and lower case count alike",
     "tolerance": "Numbers may differ by",
+    "decimal_sign": "Decimal sign, if the targets do not show it",
     "final_line": "Start of the last line, such as ANSWER:",
     "labels": "Labels, separated by commas",
     "pattern": "Regular expression",

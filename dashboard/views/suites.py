@@ -29,6 +29,7 @@ from harness.frame.formatting import (
 )
 from harness.frame.pagination import PageRequest
 from harness.frame.plain_data import from_plain
+from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.run import (
     CALIBRATED,
@@ -87,6 +88,7 @@ class RunView:
     target: str
     samples: int
     cost_usd: float
+    because: str = ""  # a scheduled run's cause, which names a time that was made up for
 
 
 def _load_suites(ctx: Context, runs: Sequence[EvalRun]) -> Sequence[SuiteView]:
@@ -131,6 +133,12 @@ def _find_calibration(
     )
 
 
+def find_cause(tx: Transaction, run: str) -> str:
+    """Finds why a scheduled run began; empty for other runs."""
+    events = AuditLog(tx).for_subject(f"run {run}", since=EVER, limit=1, actions=["eval.run"])
+    return str(events[0].details.get("because", "")) if events else ""
+
+
 def show() -> None:
     """Shows the suites, the newest runs, the models of a route and the captured requests."""
     with page_frame.loading("the suites"):
@@ -145,6 +153,7 @@ def show() -> None:
                     run,
                     names.get(run.target, run.target),
                     *EvalRuns(tx).progress(run.id)[:2],
+                    find_cause(tx, run.id),
                 )
                 for run in runs[:SHOWN_RUNS]
             ]
@@ -285,7 +294,10 @@ def run_cells(
     # Answers of unknown price add nothing, so 0 may mean unknown.
     known = view.cost_usd or not view.samples
     return {
-        "Run": noted(strong(run.id), labels.age(run.created_at, now)),
+        "Run": noted(
+            strong(run.id),
+            ", ".join(filter(None, (labels.age(run.created_at, now), view.because))),
+        ),
         "Suite": escape(titles.get(run.suite, run.suite)),
         "Model": escape(view.target),
         "State": noted(

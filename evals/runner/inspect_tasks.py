@@ -50,6 +50,7 @@ from evals.suites.conversation import message_text
 from evals.suites.items import file_sha256
 from evals.suites.suite import Suite, grouping, load_suite, task_file
 from harness.evals.settings import SuiteSettings
+from harness.frame.canonical_text import canonical
 from harness.frame.errors import InputError, NotFound
 from harness.frame.plain_data import digest
 from harness.frame.suggestions import did_you_mean
@@ -468,7 +469,7 @@ def _samples(settings: SuiteSettings, task: Task) -> Mapping[str, InspectSample]
     """Lists the samples by id. A sample without an id is `NAME-0001`, by its place."""
     samples: dict[str, InspectSample] = {}
     for number, sample in enumerate(task.dataset, start=1):
-        key = f"{settings.name}-{number:04}" if sample.id is None else str(sample.id)
+        key = f"{settings.name}-{number:04}" if sample.id is None else canonical(str(sample.id))
         if key in samples:
             raise InputError(f"suite {settings.name!r}: two samples have the id {key!r}")
         samples[key] = sample

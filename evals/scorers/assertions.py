@@ -27,6 +27,7 @@ from evals.scorers.json_fields import valid
 from evals.scorers.judged import rubric
 from evals.scorers.unwrap import unwrap_layers
 from evals.suites.items import DECODER, Item
+from harness.frame.canonical_text import canonical, canonical_value
 from harness.frame.core_yaml import parse_core_yaml
 from harness.frame.errors import InputError, PatternTooSlow, SchemaTooLarge
 from harness.frame.matching import BoundedPattern, schema_fault
@@ -263,9 +264,15 @@ def _single(answer: str, check: Assertion, judged: Mapping[int, float]) -> _Outc
 
 
 def _scored(
-    answer: str, item: Item, options: Options, judged: Mapping[int, float]
+    answer: str,
+    item: Item,
+    options: Options,
+    given: Sequence[Assertion],
+    judged: Mapping[int, float],
 ) -> ScoreResult:
-    outcome = _combine(_assertions(item), item.metadata.get("threshold"), judged)
+    """Scores by the assertions. As in promptfoo, only canonically equal texts are equal."""
+    outcome = _combine(given, item.metadata.get("threshold"), judged)
+    answer = canonical(answer)
 
     def score(text: str) -> float:
         found = outcome(text)
@@ -283,13 +290,15 @@ def _scored(
 
 
 def _assertions(item: Item) -> Sequence[Assertion]:
-    given: Sequence[Assertion] = item.metadata.get("assert") or ()
+    given: Sequence[Assertion] = canonical_value(item.metadata.get("assert")) or ()
     return given
 
 
 def assertions(answer: str, item: Item, options: Options) -> ScoreResult:
     """Scores 1 if the item passes in promptfoo's sense; with `graded` the weighted mean."""
-    return _scored(answer, item, options, {}) if answer.strip() else EMPTY_ANSWER
+    if not answer.strip():
+        return EMPTY_ANSWER
+    return _scored(answer, item, options, _assertions(item), {})
 
 
 async def judged_assertions(
@@ -298,14 +307,15 @@ async def judged_assertions(
     if not answer.strip():
         return EMPTY_ANSWER
     judged: dict[int, float] = {}
-    for check in list_single(_assertions(item)):
+    given = _assertions(item)
+    for check in list_single(given):
         if str(check["type"]).removeprefix(NOT) == RUBRIC:
             graded = replace(item, metadata={"rubric": check["value"]})
             result = await rubric(judging, answer, graded, {"rubric": "", "show_target": False})
             if result.strict is None:
                 return UNSCORED
             judged[id(check)] = result.strict
-    return _scored(answer, item, options, judged)
+    return _scored(answer, item, options, given, judged)
 
 
 def list_single(given: Sequence[Assertion]) -> Iterator[Assertion]:

@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from evals.scorers.interface import EMPTY_ANSWER, Options, Scorer, ScoreResult, score_result
+from evals.scorers.interface import (
+    EMPTY_ANSWER,
+    Options,
+    Scorer,
+    ScoreResult,
+    score_result,
+    written,
+)
+from evals.scorers.typography import fold_case, plain_typography
 from evals.scorers.unwrap import (
     first_word,
     inside_fence,
@@ -18,6 +26,7 @@ from evals.scorers.unwrap import (
     words,
 )
 from evals.suites.items import Item
+from harness.frame.canonical_text import canonical, canonical_value
 from harness.frame.errors import InputError
 
 Params = Mapping[str, Any]
@@ -65,15 +74,22 @@ AROUND: Final = " \t\n*_`#\"'“”‘’.!;:"  # markup, quotes and marks aroun
 
 
 def ends_about(text: str, params: Params) -> bool:
-    phrase = str(params["phrase"]).strip(AROUND).casefold()
-    return bool(phrase) and text.strip(AROUND).casefold().endswith(phrase)
+    phrase = plain_typography(str(params["phrase"])).strip(AROUND).casefold()
+    plain = plain_typography(text).strip(AROUND).casefold()
+    return bool(phrase) and plain.endswith(phrase)
+
+
+def includes_about(text: str, params: Params) -> bool:
+    plain = plain_typography(text)
+    return all(word_count(plain, plain_typography(word)) for word in params["words"])
 
 
 # Lenient forms of rules: the answer follows the instruction, but not literally.
 VARIANTS: Final[Mapping[str, Callable[[str, Params], bool]]] = {
     "bullets_exact": lambda t, p: len(BULLET.findall(t)) == p["count"],
     "ends_with": ends_about,
-    "starts_with": lambda t, p: first_word(t).casefold() == p["word"].casefold(),
+    "include_words": includes_about,
+    "starts_with": lambda t, p: fold_case(first_word(t)) == fold_case(p["word"]),
     "title_in_angles": lambda t, _: (
         re.search(r"(?:«|&lt;&lt;)[^<>\n]+(?:»|&gt;&gt;)", t) is not None
     ),
@@ -129,9 +145,10 @@ def instructions(answer: str, item: Item, options: Options) -> ScoreResult:
     """Scores 1 if all rules hold, else 0; with `graded` the share of the rules that hold."""
     if not answer.strip():
         return EMPTY_ANSWER
+    answer, rules = canonical(answer), canonical_value(item.metadata["rules"])
     found = [
         (rule, kept if options["graded"] else float(kept == 1))
-        for rule, kept in readings(answer, item.metadata["rules"])
+        for rule, kept in readings(answer, rules)
     ]
     # `max` takes the first of equal scores, which is the strictest.
     rule, best = max(found, key=lambda pair: pair[1])
@@ -161,4 +178,10 @@ def check(item: Item, _options: Options) -> str | None:
     return None
 
 
-INSTRUCTIONS = Scorer("instructions", instructions, {"graded": False}, check=check)
+INSTRUCTIONS = Scorer(
+    "instructions",
+    instructions,
+    {"graded": False},
+    check=check,
+    target_score=lambda item, options: instructions(written(item.target), item, options),
+)

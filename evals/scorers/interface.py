@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from evals.suites.items import Item
+from harness.frame.canonical_text import canonical
 from harness.frame.errors import InputError
 from harness.frame.suggestions import did_you_mean
 
@@ -75,8 +76,9 @@ def no_score(_answer: str, _item: Item, _options: Options) -> ScoreResult:
 
 
 def written(target: object) -> str:
-    """Returns a target as an answer would write it: a text unchanged, else JSON."""
-    return target if isinstance(target, str) else json.dumps(target, ensure_ascii=False)
+    """Returns a target as an answer would write it, in NFC: a text by itself, else JSON."""
+    text = target if isinstance(target, str) else json.dumps(target, ensure_ascii=False)
+    return canonical(text)
 
 
 def right_or_wrong(*, strict: bool, lenient: bool, rule: str = "") -> ScoreResult:
@@ -97,6 +99,10 @@ def accepts_any(_item: Item, _options: Options) -> str | None:
     return None
 
 
+def no_target_score(_item: Item, _options: Options) -> ScoreResult | None:
+    return None
+
+
 def as_given(_items: Sequence[Item], options: Options) -> Options:
     return options
 
@@ -109,6 +115,8 @@ class Scorer:
     check: returns None for a scorable item, or the reason to omit the item from the suite;
       raises InputError for a wrong item.
     complete: fills in options from the whole suite.
+    target_score: scores the target as an answer, in the demanded form; None if the target is a
+      rule or an example, which the scorer does not compare with answers.
     calls: scores an answer with its tool calls; other scorers ignore tool calls.
     judged: scores by the suite's judge, instead of `score`.
     sandboxed: scores by running programs, instead of `score`; may raise NotJudged.
@@ -119,6 +127,7 @@ class Scorer:
     defaults: Options = field(default_factory=dict)
     check: Callable[[Item, Options], str | None] = accepts_any
     complete: Callable[[Sequence[Item], Options], Options] = as_given
+    target_score: Callable[[Item, Options], ScoreResult | None] = no_target_score
     calls: Callable[[Sequence[AnswerToolCall], str, Item, Options], ScoreResult] | None = None
     judged: JudgedScore | None = None
     sandboxed: SandboxedScore | None = None

@@ -4,6 +4,7 @@
 that is valid against a schema: the option `schema`, else `metadata.schema`, else the target.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, cast
@@ -15,9 +16,12 @@ from evals.scorers.interface import (
     right_or_wrong,
     score_result,
     unreadable,
+    written,
 )
+from evals.scorers.typography import plain_typography
 from evals.scorers.unwrap import json_object, loads, repaired, unfenced
 from evals.suites.items import Item
+from harness.frame.canonical_text import canonical_value
 from harness.frame.errors import InputError, PatternTooSlow, SchemaTooLarge
 from harness.frame.matching import SUITE_LIMITS, is_valid, schema_fault
 
@@ -46,21 +50,25 @@ def same(one: object, other: object) -> bool:
 
 
 def relaxed(value: object) -> object:
-    """Folds keys' case, unescapes texts, and reads numbers from texts."""
+    """Folds keys' case and all typography, unescapes texts, and reads numbers from texts."""
     match value:
         case dict():
-            return {str(key).casefold(): relaxed(item) for key, item in value.items()}
+            return {fold_key(str(key)): relaxed(item) for key, item in value.items()}
         case list():
             return [relaxed(item) for item in value]
         case str():
             text = value.strip()
             inner = loads(f'"{text}"') if "\\" in text else text
-            text = inner if isinstance(inner, str) else text
+            text = plain_typography(inner if isinstance(inner, str) else text)
             number = loads(text) if len(text) < 40 else None
             plain = isinstance(number, int | float) and not isinstance(number, bool)
             return number if plain else text
         case _:
             return value
+
+
+def fold_key(key: str) -> str:
+    return plain_typography(key).casefold()
 
 
 def share(found: Mapping[str, Any], target: Mapping[str, Any]) -> float:
@@ -86,9 +94,11 @@ def json_fields(answer: str, item: Item, options: Options) -> ScoreResult:
 
 
 def _json_fields(answer: str, item: Item, options: Options) -> ScoreResult:
-    target = cast("dict[str, object]", item.target)
-    whole = json_object(answer.strip())
-    schema_kept = whole is not None and valid(whole, item.metadata.get("schema"))
+    target = cast("dict[str, object]", canonical_value(item.target))
+    whole = canonical_value(json_object(answer.strip()))
+    schema_kept = whole is not None and valid(
+        whole, canonical_value(item.metadata.get("schema"))
+    )
 
     def score(part: float) -> float:
         return part if options["graded"] else float(part == 1)
@@ -97,7 +107,7 @@ def _json_fields(answer: str, item: Item, options: Options) -> ScoreResult:
     mended = repaired(answer)
     if mended is None:
         return unreadable(answer, "no_json")
-    found, rule = mended
+    found, rule = canonical_value(mended[0]), mended[1]
     plain = score(share(found, target))
     forgiven = max(plain, score(relaxed_share(found, target)))
     if not rule:
@@ -107,11 +117,26 @@ def _json_fields(answer: str, item: Item, options: Options) -> ScoreResult:
 
 def value_rule(found: Mapping[str, Any], target: Mapping[str, Any]) -> str:
     if not found.keys() >= target.keys():
-        folded = {key.casefold() for key in found}
-        return "key_case" if all(key.casefold() in folded for key in target) else "missing_null"
-    unlike = [found[key] for key in target if not same(found[key], target[key])]
-    escaped = any(isinstance(part, str) and "\\" in part for part in unlike)
-    return "double_escaped" if escaped else "value_type"
+        folded = {fold_key(key) for key in found}
+        return "key_case" if all(fold_key(key) in folded for key in target) else "missing_null"
+    unlike = [key for key in target if not same(found[key], target[key])]
+    if any(isinstance(found[key], str) and "\\" in found[key] for key in unlike):
+        return "double_escaped"
+    plain = all(same(plain_texts(found[key]), plain_texts(target[key])) for key in unlike)
+    return "typography" if plain else "value_type"
+
+
+def plain_texts(value: object) -> object:
+    """Returns a JSON value with the typography of its texts folded."""
+    match value:
+        case dict():
+            return {str(key): plain_texts(part) for key, part in value.items()}
+        case list():
+            return [plain_texts(part) for part in value]
+        case str():
+            return plain_typography(value)
+        case _:
+            return value
 
 
 def check(item: Item, _options: Options) -> str | None:
@@ -124,7 +149,13 @@ def check(item: Item, _options: Options) -> str | None:
     return None
 
 
-JSON_FIELDS = Scorer("json_fields", json_fields, {"graded": False}, check=check)
+def target_score(item: Item, options: Options) -> ScoreResult:
+    return json_fields(written(item.target), item, options)
+
+
+JSON_FIELDS = Scorer(
+    "json_fields", json_fields, {"graded": False}, check=check, target_score=target_score
+)
 
 
 NOTHING = object()
@@ -136,7 +167,7 @@ def schema_of(item: Item, options: Options) -> Any:
 
 def json_schema(answer: str, item: Item, options: Options) -> ScoreResult:
     try:
-        return _json_schema(answer, schema_of(item, options))
+        return _json_schema(answer, canonical_value(schema_of(item, options)))
     except (RecursionError, SchemaTooLarge):
         # The same as in `json_fields`: hundreds of nested brackets.
         return unreadable(answer, "no_json")
@@ -154,19 +185,21 @@ def _json_schema(answer: str, schema: object) -> ScoreResult:
         mended = repaired(answer)
         if mended is None:
             return unreadable(answer, "no_json")
-        found, rule = mended
+        found, rule = canonical_value(mended[0]), mended[1]
     else:
         found, rule = whole, ""
     if valid(found, schema):
         return right_or_wrong(strict=False, lenient=True, rule=rule)
-    return right_or_wrong(
-        strict=False, lenient=valid(retyped(found), schema), rule=rule or "value_type"
-    )
+    if not rule:
+        rule = "typography" if valid(plain_texts(found), schema) else "value_type"
+    return right_or_wrong(strict=False, lenient=valid(retyped(found), schema), rule=rule)
 
 
 def parsed(text: str) -> Any:
     """Parses JSON. Returns NOTHING for other text, because null is a value."""
-    return None if text == "null" else NOTHING if (found := loads(text)) is None else found
+    if text == "null":
+        return None
+    return NOTHING if (found := loads(text)) is None else canonical_value(found)
 
 
 def retyped(value: Any) -> Any:
@@ -192,4 +225,17 @@ def check_schema(item: Item, options: Options) -> str | None:
     return None
 
 
-JSON_SCHEMA = Scorer("json_schema", json_schema, {"schema": {}}, check=check_schema)
+def score_example(item: Item, options: Options) -> ScoreResult | None:
+    """Scores the target, unless the target is the schema."""
+    if not (options["schema"] or item.metadata.get("schema")):
+        return None
+    return json_schema(json.dumps(item.target), item, options)
+
+
+JSON_SCHEMA = Scorer(
+    "json_schema",
+    json_schema,
+    {"schema": {}},
+    check=check_schema,
+    target_score=score_example,
+)

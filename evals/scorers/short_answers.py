@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from string import ascii_uppercase
+from typing import Final
 
 from evals.scorers.interface import (
     EMPTY_ANSWER,
@@ -15,22 +16,29 @@ from evals.scorers.interface import (
     unreadable,
     written,
 )
+from evals.scorers.numbers import (
+    COMMA,
+    POINT,
+    first_number,
+    is_ambiguous,
+    last_number,
+    read_number,
+    shown_decimal_sign,
+)
+from evals.scorers.typography import fold_case, fold_label, mentioned, plain_typography
 from evals.scorers.unwrap import non_blank_lines, unwrap_layers
 from evals.suites.items import Item
+from harness.frame.canonical_text import canonical
 from harness.frame.errors import InputError, PatternTooSlow
 from harness.frame.matching import BoundedPattern
-
-
-def fold_case(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def exact(answer: str, item: Item, options: Options) -> ScoreResult:
     """Compares texts. If the target is a list, each of its texts is right."""
     if not answer.strip():
         return EMPTY_ANSWER
-    targets = item.target if isinstance(item.target, list) else [item.target]
-    accepted = {written(target).strip() for target in targets}
+    answer = canonical(answer)
+    accepted = {written(target).strip() for target in _accepted(item)}
     forgiven = {fold_case(target) for target in accepted}
     if options["ignore_case"]:
         strict = answer.strip().casefold() in {target.casefold() for target in accepted}
@@ -39,7 +47,8 @@ def exact(answer: str, item: Item, options: Options) -> ScoreResult:
     if strict:
         return right_or_wrong(strict=True, lenient=True)
     if fold_case(answer) in forgiven:
-        return right_or_wrong(strict=False, lenient=True, rule="case")
+        rule = _form_rule(answer, accepted)
+        return right_or_wrong(strict=False, lenient=True, rule=rule)
     for rule, text in unwrap_layers(answer):
         if fold_case(text) in forgiven:
             return right_or_wrong(strict=False, lenient=True, rule=rule)
@@ -50,8 +59,20 @@ def exact(answer: str, item: Item, options: Options) -> ScoreResult:
     return right_or_wrong(strict=False, lenient=False)
 
 
+def _accepted(item: Item) -> list[object]:
+    return item.target if isinstance(item.target, list) else [item.target]
+
+
+def _form_rule(answer: str, accepted: Iterable[str]) -> str:
+    """Returns the rule that an answer breaks which is right when folded."""
+    plain = plain_typography(answer).strip()
+    by_typography = any(plain == plain_typography(target) for target in accepted)
+    return "typography" if by_typography else "case"
+
+
 def _pattern(item: Item, options: Options) -> BoundedPattern:
-    return BoundedPattern(options["pattern"] or written(item.target), options["ignore_case"])
+    pattern = canonical(options["pattern"]) or written(item.target)
+    return BoundedPattern(pattern, options["ignore_case"])
 
 
 def check_regex(item: Item, options: Options) -> str | None:
@@ -70,51 +91,59 @@ def regex(answer: str, item: Item, options: Options) -> ScoreResult:
     if not answer.strip():
         return EMPTY_ANSWER
     try:
-        return _matched(answer, _pattern(item, options))
+        return _matched(canonical(answer), _pattern(item, options))
     except PatternTooSlow:
         return UNSCORED
 
 
 def _matched(answer: str, pattern: BoundedPattern) -> ScoreResult:
     strict = pattern.matches_whole(answer.strip())
-    if strict or not pattern.matches_in(answer):
-        return right_or_wrong(strict=strict, lenient=strict)
+    if strict:
+        return right_or_wrong(strict=True, lenient=True)
+    if not pattern.matches_in(answer):
+        plain = plain_typography(answer)
+        found = plain != answer and pattern.matches_in(plain)
+        return right_or_wrong(strict=False, lenient=found, rule="typography")
     for rule, text in unwrap_layers(answer):
         if pattern.matches_whole(text):
             return right_or_wrong(strict=False, lenient=True, rule=rule)
     return right_or_wrong(strict=False, lenient=True, rule="extra_text")
 
 
-EXACT = Scorer("exact", exact, {"ignore_case": False})
-REGEX = Scorer("regex", regex, {"pattern": "", "ignore_case": False}, check=check_regex)
+def score_each_text(item: Item, options: Options) -> ScoreResult:
+    """Scores each accepted text of the target, and returns the lowest score."""
+    scores = [exact(written(target), item, options) for target in _accepted(item)]
+    return min(scores, key=lambda score: score.strict or 0.0, default=EMPTY_ANSWER)
 
 
-# Commas may separate thousands. A point or comma at a sentence's end is not part of a number.
-NUMBER = r"[-+−]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|[-+−]?\.[0-9]+"
-IN_PROSE = re.compile(rf"(?<![\w.,])[$€£]?({NUMBER})(?![0-9])")
-# A minus sign after a number subtracts: the last number of 5-3 is 3.
-SUBTRACTED = re.compile(r"(?<=[0-9])\s*[-−](?=[0-9])")
+def score_example(item: Item, options: Options) -> ScoreResult | None:
+    """Scores the target if the option `pattern` makes it an answer instead of a pattern."""
+    return regex(written(item.target), item, options) if options["pattern"] else None
 
 
-def number(text: str) -> Decimal | None:
-    try:
-        return Decimal(text.replace(",", "").replace("−", "-"))
-    except InvalidOperation:
-        return None
+EXACT = Scorer("exact", exact, {"ignore_case": False}, target_score=score_each_text)
+REGEX = Scorer(
+    "regex",
+    regex,
+    {"pattern": "", "ignore_case": False},
+    check=check_regex,
+    target_score=score_example,
+)
 
 
-def last_number(text: str) -> Decimal | None:
-    found = IN_PROSE.findall(SUBTRACTED.sub(" - ", text))
-    return number(found[-1]) if found else None
+def decimal_sign(options: Options) -> str:
+    """Returns the sign by which a number with two readings is read."""
+    return COMMA if options.get("decimal_sign") == COMMA else POINT
 
 
-def strict_number(answer: str, final_line: str) -> Decimal | None:
+def strict_number(answer: str, options: Options) -> Decimal | None:
     """Returns the number in the demanded form, or None in another form."""
-    lines = non_blank_lines(answer)
+    lines, final_line = non_blank_lines(answer), options["final_line"]
     if not final_line:
-        return last_number(answer)
-    kept = re.fullmatch(rf"{re.escape(final_line)}\s*({NUMBER})", lines[-1]) if lines else None
-    return number(kept[1]) if kept else None
+        return last_number(answer, decimal_sign(options))
+    if not lines or not lines[-1].startswith(final_line):
+        return None
+    return read_number(lines[-1].removeprefix(final_line).strip(), decimal_sign(options))
 
 
 def broken_rule(answer: str, final_line: str) -> str:
@@ -133,21 +162,32 @@ def broken_rule(answer: str, final_line: str) -> str:
     return "final_line_form"
 
 
-def lenient_number(answer: str, final_line: str) -> Decimal | None:
+def lenient_number(answer: str, options: Options) -> Decimal | None:
     """Returns the number after the last `final_line` text, else the answer's last number."""
+    final_line, sign = options["final_line"], decimal_sign(options)
     if final_line:
         after = re.split(re.escape(final_line.rstrip(": ")), answer, flags=re.IGNORECASE)
-        found = IN_PROSE.search(after[-1].replace("*", " ")) if len(after) > 1 else None
-        if found:
-            return number(found[1])
-    return last_number(answer.replace("*", " "))
+        found = first_number(after[-1].replace("*", " "), sign) if len(after) > 1 else None
+        if found is not None:
+            return found
+    return last_number(answer.replace("*", " "), sign)
+
+
+def target_number(item: Item, options: Options) -> Decimal | None:
+    """Reads the target: a JSON number by itself, a text by the suite's decimal sign."""
+    sign = POINT if isinstance(item.target, int | float) else decimal_sign(options)
+    return read_number(target_text(item), sign)
+
+
+def target_text(item: Item) -> str:
+    return str(item.target).strip().removesuffix(".")
 
 
 def numeric(answer: str, item: Item, options: Options) -> ScoreResult:
     """Scores a number. tolerance: the allowed difference, in units of the number."""
-    target = number(str(item.target).strip())
-    given = lenient_number(answer, options["final_line"])
-    strict = strict_number(answer, options["final_line"])
+    target = target_number(item, options)
+    given = lenient_number(answer, options)
+    strict = strict_number(answer, options)
     if target is None:
         return UNSCORED
     if given is None and strict is None:
@@ -164,35 +204,54 @@ def numeric(answer: str, item: Item, options: Options) -> ScoreResult:
     )
 
 
+BOTH_SIGNS: Final = "both"
+
+
+def find_decimal_sign(items: Sequence[Item], options: Options) -> Options:
+    """Fills in the decimal sign that the suite's targets show; a point if they show none."""
+    sign = options["decimal_sign"]
+    if sign not in ("", POINT, COMMA):
+        raise InputError(f"scorer 'numeric': option 'decimal_sign' is '.' or ',', not {sign!r}")
+    shown = {shown_decimal_sign(i.target) for i in items if isinstance(i.target, str)} - {""}
+    found = BOTH_SIGNS if len(shown) > 1 else next(iter(shown), POINT)
+    return {**options, "decimal_sign": sign or found}
+
+
 def check_number(item: Item, options: Options) -> str | None:
     tolerance = options["tolerance"]
     if not isinstance(tolerance, int | float) or not 0 <= tolerance < float("inf"):
         raise InputError("scorer 'numeric': option 'tolerance' must be a number from 0 up")
-    value = number(str(item.target).strip())
-    if isinstance(item.target, bool) or value is None or not value.is_finite():
+    value = None if isinstance(item.target, bool) else target_number(item, options)
+    if value is None or not value.is_finite():
         raise InputError(f"item {item.id!r}: target {item.target!r} is not a number")
+    if (
+        options["decimal_sign"] == BOTH_SIGNS
+        and isinstance(item.target, str)
+        and is_ambiguous(item.target)
+    ):
+        raise InputError(
+            f"item {item.id!r}: target {item.target!r} has two readings, and other targets of "
+            "the suite show both decimal signs; write it without a sign that groups digits, or "
+            "set the option decimal_sign to '.' or ','"
+        )
     return None
 
 
-NUMERIC = Scorer("numeric", numeric, {"tolerance": 1e-6, "final_line": ""}, check=check_number)
-
-
-def fold_label(label: str) -> str:
-    return " ".join(re.split(r"[\s_-]+", label.strip().casefold()))
-
-
-def mentioned(text: str, labels: Iterable[str]) -> set[str]:
-    """Finds labels as whole words, folded. Of overlapping labels the longest counts."""
-    known = sorted({fold_label(label) for label in labels} - {""}, key=len, reverse=True)
-    if not known:
-        return set()
-    words = "|".join(re.escape(label) for label in known)
-    return set(re.findall(rf"(?<!\w)(?:{words})(?!\w)", fold_label(text)))
+NUMERIC = Scorer(
+    "numeric",
+    numeric,
+    {"tolerance": 1e-6, "final_line": "", "decimal_sign": ""},
+    check=check_number,
+    complete=find_decimal_sign,
+    target_score=lambda item, options: numeric(
+        f"{options['final_line']} {target_text(item)}".strip(), item, options
+    ),
+)
 
 
 def label(answer: str, item: Item, options: Options) -> ScoreResult:
     """Scores a label. strict: only the label. lenient: the only label in the answer."""
-    target = str(item.target).strip()
+    answer, target = canonical(answer), canonical(str(item.target)).strip()
     if answer.strip() == target:
         return right_or_wrong(strict=True, lenient=True)
     found = mentioned(answer, [*options["labels"], target])
@@ -200,14 +259,15 @@ def label(answer: str, item: Item, options: Options) -> ScoreResult:
         return unreadable(answer, "no_label")
     if found != {fold_label(target)}:
         return right_or_wrong(strict=False, lenient=False)
-    layers = [("case", answer), *unwrap_layers(answer)]
+    layers = [(_form_rule(answer, [target]), answer), *unwrap_layers(answer)]
     rule = next((rule for rule, text in layers if fold_label(text) == fold_label(target)), "")
     return right_or_wrong(strict=False, lenient=True, rule=rule or "label_with_extra_text")
 
 
 def check_label(item: Item, options: Options) -> str | None:
     labels = options["labels"]
-    if not isinstance(item.target, str) or item.target not in labels:
+    known = map(canonical, labels)
+    if not isinstance(item.target, str) or canonical(item.target) not in known:
         raise InputError(f"item {item.id!r}: target {item.target!r} is not one of {labels}")
     return None
 
@@ -225,14 +285,15 @@ def letter_of(item: Item) -> str:
     target = item.target
     if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < 26:
         return ascii_uppercase[target]
-    text = str(target).strip()
-    if text in item.choices:
-        return ascii_uppercase[item.choices.index(text)]
+    text = canonical(str(target)).strip()
+    choices = [canonical(choice) for choice in item.choices]
+    if text in choices:
+        return ascii_uppercase[choices.index(text)]
     return text.upper()
 
 
 def chosen(text: str, item: Item) -> str | None:
-    letters = ascii_uppercase[: max(len(item.choices), 2)]
+    text, letters = plain_typography(text), ascii_uppercase[: max(len(item.choices), 2)]
     stated = re.findall(
         rf"(?i:answer|choice|option)(?i:\s++is)?+[\s:=*(\[]*+([{letters}])\b", text
     )
@@ -240,8 +301,8 @@ def chosen(text: str, item: Item) -> str | None:
     for mentions in (stated, alone):
         if mentions:
             return str(mentions[-1])
-    answered = fold_label(text)
-    named = [n for n, name in enumerate(item.choices) if name and fold_label(name) in answered]
+    found = mentioned(text, item.choices)
+    named = [n for n, name in enumerate(item.choices) if fold_label(name) in found]
     return ascii_uppercase[named[0]] if len(named) == 1 else None
 
 
@@ -271,5 +332,20 @@ def check_choice(item: Item, _options: Options) -> str | None:
     return None
 
 
-LABEL = Scorer("label", label, {"labels": []}, check=check_label, complete=all_targets)
-CHOICE = Scorer("choice", choice, {"final_line": ""}, check=check_choice)
+LABEL = Scorer(
+    "label",
+    label,
+    {"labels": []},
+    check=check_label,
+    complete=all_targets,
+    target_score=lambda item, options: label(str(item.target), item, options),
+)
+CHOICE = Scorer(
+    "choice",
+    choice,
+    {"final_line": ""},
+    check=check_choice,
+    target_score=lambda item, options: choice(
+        f"{options['final_line']} {letter_of(item)}".strip(), item, options
+    ),
+)

@@ -8,8 +8,8 @@ list of accepted values; `""` in the list means that the argument may be missing
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
 
 from evals.scorers.interface import (
     EMPTY_ANSWER,
@@ -20,9 +20,11 @@ from evals.scorers.interface import (
     right_or_wrong,
     unreadable,
 )
-from evals.scorers.json_fields import relaxed, same
+from evals.scorers.json_fields import plain_texts, relaxed, same
+from evals.scorers.typography import plain_typography
 from evals.scorers.unwrap import LONGEST, json_object, loads, repaired, unfenced
 from evals.suites.items import Item
+from harness.frame.canonical_text import canonical, canonical_value
 from harness.frame.errors import InputError
 
 # Names of a call's parts in calls that models write as text.
@@ -82,30 +84,48 @@ def _scored(
         return right_or_wrong(strict=False, lenient=False)
     rules = [call.rule for call in read if call.rule]
     return right_or_wrong(
-        strict=False, lenient=True, rule=rules[0] if rules else value_rule(read, targets)
+        strict=False,
+        lenient=True,
+        rule=rules[0] if rules else value_rule(read, targets, any_of=any_of),
     )
 
 
-def value_rule(read: Sequence[ReadToolCall], targets: Sequence[ReadToolCall]) -> str:
+def value_rule(
+    read: Sequence[ReadToolCall], targets: Sequence[ReadToolCall], *, any_of: bool
+) -> str:
     names = {call.name for call in targets}
-    return "argument_type" if all(call.name in names for call in read) else "tool_name_form"
+    if not all(call.name in names for call in read):
+        return "tool_name_form"
+    plain = [replace(call, arguments=plain_arguments(call)) for call in read]
+    expected = [replace(call, arguments=plain_arguments(call)) for call in targets]
+    by_typography = matched(plain, expected, any_of=any_of, loose=False)
+    return "typography" if by_typography else "argument_type"
+
+
+def plain_arguments(call: ReadToolCall) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", plain_texts(dict(call.arguments)))
 
 
 def proper(call: AnswerToolCall) -> ReadToolCall | None:
     found = json_object(call.arguments.strip() or "{}")
-    return None if found is None else ReadToolCall(call.name, found)
+    return None if found is None else read_call(call.name, found)
+
+
+def read_call(name: str, arguments: Mapping[str, Any], rule: str = "") -> ReadToolCall:
+    """Returns the call with all its texts in NFC."""
+    return ReadToolCall(canonical(name), canonical_value(dict(arguments)), rule)
 
 
 def mended(call: AnswerToolCall) -> ReadToolCall:
     inner = loads(call.arguments)
     if isinstance(inner, str):
         found = json_object(inner)
-        return ReadToolCall(call.name, found or {}, "double_escaped")
+        return read_call(call.name, found or {}, "double_escaped")
     read = repaired(call.arguments.strip() or "{}")
     return (
         ReadToolCall(call.name, {}, "arguments_not_json")
         if read is None
-        else ReadToolCall(call.name, *read)
+        else read_call(call.name, *read)
     )
 
 
@@ -139,7 +159,7 @@ def calls_of(value: Any) -> list[ReadToolCall]:
     arguments = loads(given) if isinstance(given, str) else given
     if name is None or not isinstance(arguments, dict):
         return []
-    return [ReadToolCall(name, arguments, "call_as_text")]
+    return [read_call(name, arguments, "call_as_text")]
 
 
 def matched(
@@ -177,7 +197,8 @@ def alike(call: ReadToolCall, target: ReadToolCall, any_of: bool, *, loose: bool
 
 def spelled(name: str) -> str:
     """Folds a name's spelling. Models write dots, which providers refuse, and `functions.`."""
-    return re.sub(r"[.\-\s]", "_", name.removeprefix("functions.").casefold())
+    plain = plain_typography(name.removeprefix("functions.")).casefold()
+    return re.sub(r"[.\-\s]", "_", plain)
 
 
 def equal(one: object, other: object, *, loose: bool) -> bool:
@@ -209,7 +230,7 @@ def target_calls(item: Item) -> list[ReadToolCall]:
                 '{"name": "…", "arguments": {…}}, a list of these, or []; this is '
                 f"{json.dumps(target, ensure_ascii=False)[:60]}"
             )
-        found.append(ReadToolCall(target["name"], target["arguments"]))
+        found.append(read_call(target["name"], target["arguments"]))
     return found
 
 
@@ -226,4 +247,23 @@ def check(item: Item, options: Options) -> str | None:
     return None
 
 
-TOOL_CALL = Scorer("tool_call", in_words, {"any_of": False}, check=check, calls=tool_calls)
+def target_score(item: Item, options: Options) -> ScoreResult:
+    """Scores the target's calls; with `any_of` the first value of each argument."""
+    calls = []
+    for call in target_calls(item):
+        arguments = dict(call.arguments)
+        if options["any_of"]:
+            given = {name: [v for v in values if v != ""] for name, values in arguments.items()}
+            arguments = {name: values[0] for name, values in given.items() if values}
+        calls.append(AnswerToolCall(call.name, json.dumps(arguments)))
+    return tool_calls(calls, "" if calls else "No call.", item, options)
+
+
+TOOL_CALL = Scorer(
+    "tool_call",
+    in_words,
+    {"any_of": False},
+    check=check,
+    calls=tool_calls,
+    target_score=target_score,
+)

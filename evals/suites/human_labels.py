@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from evals.suites.source_records import SourceRecord
+from harness.frame.canonical_text import canonical
 from harness.frame.config_conversion import ConversionNote, ConversionOutcome
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_quantity
@@ -72,7 +73,7 @@ class HumanLabels:
             else:
                 scores.append(score)
         corrections = [score for score in scores if score.corrects]
-        if len({str(score.value) for score in corrections}) > 1:
+        if len({canonical(str(score.value)) for score in corrections}) > 1:
             raise InputError(
                 f"{record.place}: people corrected this answer in two ways; keep one correction"
             )

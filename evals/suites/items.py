@@ -10,9 +10,11 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from harness.frame.canonical_text import canonical
 from harness.frame.errors import InputError
 from harness.frame.plain_data import hash_content
 from harness.frame.text_files import (
@@ -92,6 +94,12 @@ def load_items(
     if not items:
         raise InputError(f"{path}: no items; a suite needs at least one line of data")
     return tuple(items)
+
+
+def find_line(path: Path, place: int, input_field: str = "input") -> int:
+    """Returns the line, or the place in a JSON file, of the record at `place`, from 0."""
+    line, _ = next(islice(read_records(path, input_field), place, None))
+    return line
 
 
 def file_sha256(path: Path) -> str:
@@ -210,7 +218,7 @@ def read_item(
     """Reads one record. Raises InputError as `place: field …`."""
     targets = tuple(target_field.split("+")) if target_field else TARGET_FIELDS
     record = _read_record(
-        record,
+        {canonical(name): value for name, value in record.items()},
         place,
         input_field=input_field,
         target_fields=targets,
@@ -226,7 +234,7 @@ def read_item(
     if given is not None and not (isinstance(given, str | int) and str(given).strip()):
         raise InputError(f"{place}: field 'id': must be a text or a whole number")
     return Item(
-        id=default_id if given is None else str(given),
+        id=default_id if given is None else canonical(str(given)),
         input=question,
         target=target,
         choices=_choices(record.get("choices"), place),

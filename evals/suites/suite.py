@@ -32,11 +32,19 @@ from evals.suites.conversation import (
     merge_fields,
     message_text,
 )
-from evals.suites.items import Item, file_sha256, load_items, load_references
+from evals.suites.items import (
+    Item,
+    file_sha256,
+    find_line,
+    load_items,
+    load_references,
+)
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import ConfigError, InputError
+from harness.frame.formatting import format_excerpt
 from harness.frame.plain_data import digest
 from harness.gate.suite_plan import (
+    EXCERPT,
     JUDGE_SEPARATOR,
     ItemGroups,
     SuitePin,
@@ -237,16 +245,22 @@ def load_suite(settings: SuiteSettings) -> Suite:
         cluster_field=settings.cluster,
         slice_fields=settings.slices,
     )
-    options = judge.complete(loaded, judge.options(settings.scorer_options))
+    try:
+        options = judge.complete(loaded, judge.options(settings.scorer_options))
+    except InputError as error:
+        raise InputError(f"{settings.path}: {error}") from None
     uncontained = judge.name == CODE.name and settings.code_uncontained
     left_out: dict[str, str] = {}
-    for item in loaded:
+    for place, item in enumerate(loaded):
         try:
             reason = judge.check(item, options)
             if item.metadata:
                 _check_metadata(settings, item)
+            if not reason:
+                _check_target(judge, item, options)
         except InputError as error:
-            raise InputError(f"{settings.path}: {error}") from None
+            line = find_line(settings.path, place, settings.input_field)
+            raise InputError(f"{settings.path}:{line}: {error}") from None
         if reason:
             left_out[item.id] = reason
     items = {item.id: item for item in loaded if item.id not in left_out}
@@ -261,6 +275,20 @@ def load_suite(settings: SuiteSettings) -> Suite:
         file_sha256(settings.path),
         _judge_pin(settings),
         uncontained,
+    )
+
+
+def _check_target(scorer: Scorer, item: Item, options: Options) -> None:
+    """Raises InputError if the scorer does not score the target itself as right."""
+    result = scorer.target_score(item, options)
+    if result is None or result.strict == 1:
+        return
+    score = "no score" if result.strict is None else f"{result.strict:g}"
+    rule = f" ({result.rule})" if result.rule else ""
+    raise InputError(
+        f"item {item.id!r}: scorer {scorer.name!r} gives its own target "
+        f"{format_excerpt(written(item.target), EXCERPT)!r} {score}{rule} instead of 1, so no "
+        "answer can be right; correct the target, or choose another scorer"
     )
 
 

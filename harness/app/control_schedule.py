@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 RENEWALS_EVERY_S = 1.0
 RECONCILE_JOB = "reconcile"
 OUTAGES_EVERY_S = 5.0
+CRON_EVERY_S = 5.0  # a job begins at most this much after its time
 ROUNDS_EVERY_S = 30.0  # half the unit of a candidate schedule; each run reads all routes
 # Seconds instead of cron's minutes, because Swapgate reads a new provider's list at once.
 LISTS_EVERY_S = 5.0
@@ -49,6 +50,7 @@ def control_schedule(installation: Installation) -> "Schedule":
         integrity,
     )
     from harness.operations.control_jobs import MonitoredJob, RestingJob  # noqa: PLC0415
+    from harness.operations.cron_jobs import CronJob, DueJob  # noqa: PLC0415
     from harness.operations.integrity import AuditLines  # noqa: PLC0415
     from harness.proposals import fallback_chain  # noqa: PLC0415 - only the control plane needs it
     from harness.proposals.candidates import candidate_rounds, leaderboard  # noqa: PLC0415
@@ -59,22 +61,20 @@ def control_schedule(installation: Installation) -> "Schedule":
     settings = installation.settings
     control = settings.control
     owner = f"control-{socket.gethostname()}-{os.getpid()}"
+    leads = partial(installation.store.try_lead, owner)
 
     def leading(
         name: str,
         job: Callable[[Context], object],
         *,
-        every_s: float | None = None,
-        cron: str | None = None,
+        every_s: float,
     ) -> ScheduledJob:
-        leads = partial(installation.store.try_lead, owner)
         run = partial(MonitoredJob(name, job, leads), installation.context)
-        return ScheduledJob(
-            name,
-            run,
-            every_s=every_s,
-            cron=cron,
-        )
+        return ScheduledJob(name, run, every_s)
+
+    def at_times(name: str, job: DueJob, cron: str) -> ScheduledJob:
+        run = partial(CronJob(name, job, cron, leads), installation.context)
+        return ScheduledJob(name, run, CRON_EVERY_S)
 
     texts_kept = {
         suite.name: timedelta(days=suite.texts_keep_days)
@@ -87,7 +87,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     def tidy(ctx: Context) -> None:
         fallback_chain.update_waiver_alerts(ctx)
         deprecations.update_deprecation_alerts(ctx, leaderboard.describe_shortlist)
-        control_jobs.end_alerts_of_removed_jobs(ctx, scheduled)
+        control_jobs.forget_removed_jobs(ctx, scheduled)
         control_jobs.purge_expired(
             ctx,
             alerts_days=settings.alerts.keep_days,
@@ -138,7 +138,7 @@ def control_schedule(installation: Installation) -> "Schedule":
         if suite.every:
             again = partial(control_jobs.evaluate_incumbents, suite=suite.name)
             name = f"{control_jobs.SUITE_JOB}{suite.name}"
-            jobs.append(leading(name, again, cron=suite.every))
+            jobs.append(at_times(name, again, suite.every))
     # Every control process, not only the leader, writes its audit events to its log.
     lines = RestingJob(AuditLines(installation.signatures, _print_line))
     jobs.append(

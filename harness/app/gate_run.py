@@ -4,14 +4,20 @@ It uses the same proposal, plans and gate as a server; only the route exists for
 comparison. It stops as soon as the gate has decided.
 """
 
+import re
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
+from harness.app.secret_files import create_private, wait_for_content
 from harness.config.model import Settings
-from harness.frame.errors import NotFound, SpendingPaused
+from harness.frame.errors import InputError, NotFound, SpendingPaused
 from harness.frame.people.access import Actor
+from harness.frame.plain_data import digest
 from harness.frame.suggestions import did_you_mean
+from harness.gate.order_seeds import SEED_BYTES, OrderSeed, SeedOrigin
 from harness.gate.suite_plan import Claim, SuiteRole
 from harness.operations import control_jobs
 from harness.proposals import submission
@@ -24,6 +30,7 @@ from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.table import RouteSettings, RouteSuite
 
+FOLDER: Final = Path(".swapgate-try")  # in the working folder, out of version control
 LONGEST_PATIENCE_S: Final = 60.0
 ROUTE: Final = "gate-run"
 DECIDED_PHASES: Final = frozenset(ProposalPhase) - {
@@ -47,6 +54,50 @@ class ComparisonRequest:
     reason: str = ""
     guards: Sequence[str] = ()  # names of guard suites
     min_saving: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSeeds:
+    """Draws 128 random bits for each content of a suite, and stores them before the first
+    answer. A rerun on the same suite and models uses them again while `folder` exists, so that
+    reruns cannot choose among seeds.
+    """
+
+    folder: Path
+    models: tuple[str, str]  # names of incumbent and candidate
+
+    def seed_of(self, suite_digest: str) -> OrderSeed:
+        """Raises InputError for a file that contains no seed, or cannot be written."""
+        file = self.folder / digest([suite_digest, *self.models])[:24]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            create_private(file, secrets.token_hex(SEED_BYTES))
+            wait_for_content(file)
+            text = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{file}: the seed of the items' order cannot be kept there ({error}): run in "
+                "a folder that you can write"
+            ) from None
+        if not _SEED.fullmatch(text):
+            raise InputError(f"{file} contains no seed of an order: delete it and run again")
+        return OrderSeed(int(text, 16), SeedOrigin.RUNNER)
+
+
+_SEED: Final = re.compile(rf"[0-9a-f]{{{2 * SEED_BYTES}}}")
+
+
+def runner_seeds(incumbent: Target, candidate: Target) -> RunnerSeeds:
+    """Keeps seeds in FOLDER, which git ignores. Raises InputError if it is not writable."""
+    try:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        (FOLDER / ".gitignore").write_text("*\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{FOLDER.resolve()} cannot be written ({error.strerror}): run in a folder that "
+            "you can write, because the seed of the items' order is kept there"
+        ) from None
+    return RunnerSeeds(FOLDER / "seeds", (incumbent.name, candidate.name))
 
 
 def register_comparison(
@@ -94,8 +145,11 @@ def _check_provider(settings: Settings, seed: Target) -> None:
         )
 
 
-def without_patience(ctx: Context, *, unreadable_is_wrong: bool = False) -> Context:
-    """Limits the patience of all policies to one minute, because a person or CI waits.
+def comparison_context(
+    ctx: Context, seeds: RunnerSeeds, *, unreadable_is_wrong: bool = False
+) -> Context:
+    """Returns a context that draws orders by `seeds`, and limits the patience of all policies
+    to one minute, because a person or CI waits.
 
     unreadable_is_wrong: overrides the policies: unreadable answers count as wrong.
     """
@@ -110,7 +164,7 @@ def without_patience(ctx: Context, *, unreadable_is_wrong: bool = False) -> Cont
         )
         for name, policy in ctx.policies.items()
     }
-    return replace(ctx, policies=policies)
+    return replace(ctx, policies=policies, order_seeds=seeds)
 
 
 def run_until_decided(

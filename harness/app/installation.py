@@ -26,8 +26,8 @@ from harness.frame.failures import FailureClass
 from harness.frame.ports import Cipher, Clock, Signatures
 from harness.frame.runtime import encryption
 from harness.frame.runtime.clock import SystemClock, SystemRandomIds
-from harness.frame.runtime.cron import CronCalendar
 from harness.frame.signing.keyring import KeyPurpose
+from harness.gate.order_seeds import InstallationSeeds
 from harness.gate.policy import Policy
 from harness.providers.calls.oauth_http import HttpOAuthServer
 from harness.providers.force import (
@@ -263,7 +263,6 @@ class Installation:
             store=self.store,
             clock=self.clock,
             chance=SystemRandomIds(),
-            calendar=CronCalendar(),
             suites=suites,
             policies=policies,
             workers=self.workers,
@@ -292,6 +291,7 @@ class Installation:
             models=LitellmTable(settings.catalogue),
             agents=settings.agents,
             approval_links=self._approval_links,
+            order_seeds=InstallationSeeds(self.secret),
             judges=suites.judges,
         )
 

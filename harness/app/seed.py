@@ -9,6 +9,7 @@ from typing import Final
 
 from harness.config.model import Settings
 from harness.config.source_locations import parse_file
+from harness.frame.cron import check_cron
 from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.records.transaction import Transaction
@@ -60,9 +61,30 @@ def apply_seed(ctx: Context, settings: Settings) -> list[str]:
             targets.put_provider(ctx, SYSTEM, provider)
             added.append(f"provider {name}")
     added += _fill_prices(ctx)
-    new = [route for name, route in settings.routes.items() if name not in known]
+    new = []
+    for name, route in settings.routes.items():
+        if name in known:
+            continue
+        fault = _schedule_fault(route.settings)
+        # The route serves without candidates, because a faulty line must stop nothing else.
+        new.append(
+            replace(route, settings=replace(route.settings, candidates=None))
+            if fault
+            else route
+        )
+        added.append(f"route {name}, without candidates: {fault}" if fault else f"route {name}")
     _create_all(ctx, SYSTEM, new)
-    return [*added, *(f"route {route.name}" for route in new)]
+    return added
+
+
+def _schedule_fault(settings: RouteSettings) -> str:
+    """Describes the fault of a candidate schedule's times; empty without one."""
+    try:
+        if settings.candidates is not None:
+            check_cron(settings.candidates.every)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def list_not_warm(table: RoutingTable) -> list[str]:

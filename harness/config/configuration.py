@@ -54,6 +54,7 @@ from harness.config.validation_errors import (
 )
 from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.frame.alerts.alert_record import AlertSettings, AlertSink
+from harness.frame.cron import check_cron
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.people.access import check_origin, parse_proxy_networks
 from harness.gate.policy import Policy
@@ -76,6 +77,7 @@ __all__ = [
     "FILE_NAME",
     "Document",
     "json_schema",
+    "list_schedule_faults",
     "load_settings",
     "read_document",
     "whole_file",
@@ -101,6 +103,32 @@ def load_settings(
         shipped=defaults.parent,
         source=file,
     )
+
+
+def list_schedule_faults(
+    settings: Settings, environ: Mapping[str, str], *, defaults: Path
+) -> list[str]:
+    """Describes each faulty cron expression of the file, with its place.
+
+    Loading accepts them, because a process that runs must stop no more than their own jobs.
+    """
+    document = read_document(settings.source, environ, defaults=defaults)
+    written: dict[KeyPath, str] = {
+        ("suites", name, "every"): suite.every
+        for name, suite in settings.suites.items()
+        if suite.every
+    }
+    for name, route in settings.routes.items():
+        if route.settings.candidates is not None:
+            every = route.settings.candidates.every
+            written["routes", name, "candidates", "every"] = every
+    faults = []
+    for path, cron in written.items():
+        try:
+            check_cron(cron)
+        except InputError as error:
+            faults.append(str(document.error(path, str(error))))
+    return faults
 
 
 def read_document(

@@ -21,7 +21,7 @@ from harness.providers.models.catalogue import Catalogue
 from harness.providers.models.model_match import list_offers
 from harness.providers.models.name_resolution import ModelNameQuery
 from harness.providers.target import Provider, RequestPatch, Target
-from harness.routing.candidate_schedule import check_schedule
+from harness.routing.candidate_schedule import check_selection
 from harness.routing.capture import check_capture
 from harness.routing.plan import parse_keep_warm_share, parse_share_bps
 from harness.routing.route_changes import check_route_name
@@ -120,7 +120,7 @@ def route_seed(
         keep_warm_bps = parse_keep_warm_share(entry.keep_warm)
     with at("candidates"):
         if entry.candidates is not None:
-            check_schedule(entry.candidates)
+            check_selection(entry.candidates)
     with at("data_class"):
         if entry.data_class and entry.data_class not in known.data_classes:
             hint = did_you_mean(entry.data_class, known.data_classes)

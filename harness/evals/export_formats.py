@@ -7,10 +7,11 @@ nor interprets missing scores: `harness.evals.scored_run` does. Tables are in
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
+from harness.evals.run_statement import Direction, MetricStatement, RunStatement
 from harness.evals.scored_run import (
     ScoredRun,
     ScoredSample,
@@ -23,6 +24,19 @@ from harness.evals.scored_run import (
     question_key,
     read_scores,
 )
+from harness.evals.tool_statements import (
+    LM_EVAL_LOWER,
+    deepeval_statement,
+    graded_parts,
+    is_grader_error,
+    openai_evals_statement,
+    page_completion,
+    prompt_digests,
+    promptfoo_statement,
+    reads_like_grader_error,
+    shared_settings,
+)
+from harness.frame.canonical_text import canonical_value
 from harness.frame.core_yaml import parse_core_yaml
 from harness.frame.errors import InputError
 
@@ -31,10 +45,18 @@ def parse_openai_evals(text: str) -> list[ScoredRun]:
     """Parses a log, or a run's output items. Raises InputError for any other file."""
     rows = parse_json_rows(text, "data")
     if any("datasource_item_id" in row for row in rows):
-        return _parse_items(rows)
+        return _parse_items(rows, _document(text))
     if any("sample_id" in row and "type" in row for row in rows):
         return [_parse_events(rows)]
     raise InputError("contains neither events of oaieval nor output items of a run")
+
+
+def _document(text: str) -> Mapping[str, object]:
+    """Returns the object around a file's rows; empty for rows without one."""
+    try:
+        return as_mapping(json.loads(text))
+    except (ValueError, RecursionError):
+        return {}
 
 
 def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
@@ -46,6 +68,7 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
     questions: dict[str, object] = {}
     expected: dict[str, object] = {}
     failed: set[str] = set()
+    ungraded: dict[str, frozenset[str]] = {}
     for row in rows:
         if "sample_id" not in row:
             continue
@@ -58,6 +81,9 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
                 expected.setdefault(item, data.get("expected"))
             case "metrics":
                 own |= numeric_scores(data)
+                # A model that grades answered with no choice; oaieval gives the lowest score.
+                if data.get("choice") == "__invalid__":
+                    ungraded[item] = frozenset(numeric_scores(data))
             case "sampling":  # the first one has the item's prompt
                 questions.setdefault(item, data.get("prompt"))
             case "error":
@@ -71,32 +97,59 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
             item in failed,
             question_key(questions.get(item)),
             revision=question_key(expected.get(item)),
+            ungraded=ungraded.get(item, frozenset()),
         )
         for item, own in scores.items()
     ]
     name = spec.get("eval_name")
-    return ScoredRun.from_samples(model, samples, {"eval": str(name)} if name else None)
+    return ScoredRun.from_samples(
+        model,
+        samples,
+        {"eval": str(name)} if name else None,
+        statement=openai_evals_statement(rows, spec),
+    )
 
 
-def _parse_items(rows: Sequence[Mapping[str, object]]) -> list[ScoredRun]:
+def _parse_items(
+    rows: Sequence[Mapping[str, object]],
+    document: Mapping[str, object],
+) -> list[ScoredRun]:
     """Builds one run per model from output items of OpenAI's Evals API.
 
-    A check without a score counts by `passed`.
+    A check without a score counts by `passed`, and one with an error has no score.
     """
+    statement = RunStatement(
+        "OpenAI evals",
+        completion=page_completion(document, len(rows)),
+        tells_grader_failures=True,
+    )
     runs: dict[str, list[ScoredSample]] = {}
     for row in rows:
         answer = as_mapping(row.get("sample"))
         results = row.get("results")
         scores: dict[str, float | None] = {}
+        ungraded: set[str] = set()
         for result in map(as_mapping, results if isinstance(results, list) else ()):
             score = numeric_score(result.get("score"))
             passed = numeric_score(result.get("passed"))
-            scores[str(result.get("name"))] = passed if score is None else score
+            name = str(result.get("name"))
+            scores[name] = passed if score is None else score
+            if result.get("error") or any(as_mapping(result.get("errors")).values()):
+                ungraded.add(name)
         failed = row.get("status") == "error" or bool(answer.get("error"))
         question = question_key(row.get("datasource_item"))
-        sample = ScoredSample(str(row.get("datasource_item_id")), scores, failed, question)
+        sample = ScoredSample(
+            str(row.get("datasource_item_id")),
+            scores,
+            failed,
+            question,
+            ungraded=frozenset(ungraded),
+        )
         runs.setdefault(str(answer.get("model") or row.get("run_id")), []).append(sample)
-    return [ScoredRun.from_samples(model, samples) for model, samples in runs.items()]
+    return [
+        ScoredRun.from_samples(model, samples, statement=statement)
+        for model, samples in runs.items()
+    ]
 
 
 def parse_lm_eval(text: str) -> list[ScoredRun]:
@@ -114,14 +167,22 @@ def parse_lm_eval(text: str) -> list[ScoredRun]:
         scores, unread = _lm_eval_scores(row)
         question = question_key(row.get("doc")) or revision
         before = merged.setdefault(f"{id_} {revision}", ScoredSample(id_, {}))
+        prompt, plain_prompt = prompt_digests(row.get("arguments"))
         merged[f"{id_} {revision}"] = ScoredSample(
             id_,
             {**before.scores, **scores},
             question=question,
             revision=revision,
             unread={**before.unread, **unread},
+            prompt=prompt,
+            plain_prompt=plain_prompt,
         )
-    return [ScoredRun.from_samples("", tuple(merged.values()))]
+    run = ScoredRun.from_samples("", tuple(merged.values()))
+    lower = MetricStatement(Direction.LOWER, "lm-eval registers it so")
+    directions = {
+        name: lower for name in run.metrics if name.partition(",")[0] in LM_EVAL_LOWER
+    }
+    return [replace(run, statement=RunStatement("lm-eval", metrics=directions))]
 
 
 def _lm_eval_scores(
@@ -135,121 +196,70 @@ def _lm_eval_scores(
     return read_scores({f"{name}{ending}": row.get(name) for name in known})
 
 
-# Inspect's own metrics convert the grades of a scorer in this way (`value_to_float`).
-_GRADES: Final[Mapping[str, float]] = {
-    "C": 1.0,
-    "P": 0.5,
-    "I": 0.0,
-    "N": 0.0,
-}
-_WORDS: Final[Mapping[str, float]] = {
-    "yes": 1.0,
-    "true": 1.0,
-    "no": 0.0,
-    "false": 0.0,
-}
-
-
-def parse_inspect(text: str) -> list[ScoredRun]:
-    """Parses a log of Inspect as JSON, with its samples. Letter grades become numbers.
-
-    Raises InputError for a log without samples.
-    """
-    document = as_mapping(parse_json(text))
-    rows = document.get("samples")
-    if not isinstance(rows, list) or not rows:
-        raise InputError("has no samples: give the log of an eval that ran with log_samples")
-    spec = as_mapping(document.get("eval"))
-    samples = [_inspect_sample(as_mapping(row)) for row in rows]
-    return [ScoredRun.from_samples(str(spec.get("model", "")), samples, _inspect_terms(spec))]
-
-
-def _inspect_terms(spec: Mapping[str, object]) -> dict[str, str]:
-    """Returns task, version and scorers' options, which must be equal in both runs."""
-    named = {"task": "task", "task version": "task_version"}
-    terms = {term: str(spec[key]) for term, key in named.items() if key in spec}
-    scorers = spec.get("scorers")
-    for scorer in map(as_mapping, scorers if isinstance(scorers, list) else ()):
-        options = json.dumps(scorer.get("options") or {}, sort_keys=True)
-        terms[f"scorer {scorer.get('name')}"] = options
-    return terms
-
-
-def _inspect_sample(row: Mapping[str, object]) -> ScoredSample:
-    """Names a scorer's parts `SCORER.PART`, if its value has several."""
-    values: dict[str, object] = {}
-    for scorer, score in as_mapping(row.get("scores")).items():
-        value = as_mapping(score).get("value")
-        if isinstance(value, Mapping):
-            values |= {f"{scorer}.{name}": part for name, part in value.items()}
-        else:
-            values[scorer] = value
-    scores, unread = read_scores(values, _grade)
-    id_ = str(row.get("id"))
-    question = _inspect_question(row, id_)
-    return ScoredSample(id_, scores, bool(row.get("error")), question, unread=unread)
-
-
-_CUT: Final = 5_120  # characters of a text in a log's summary
-
-
-def _inspect_question(row: Mapping[str, object], id_: str) -> str:
-    """Returns the question key of a log's summary; adds the id if the summary truncates it."""
-    given = row.get("input")
-    target = row.get("target")
-    if not given:
-        return ""
-    cut = False
-    texts = []
-    for message in given if isinstance(given, list) else [{"content": given}]:
-        content = as_mapping(message).get("content")
-        parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-        for part in map(as_mapping, parts):
-            text = part.get("text") if part.get("type") == "text" else None
-            beside = not isinstance(text, str) or (text.startswith("(") and len(parts) > 1)
-            cut = cut or beside or len(str(text)) > _CUT
-            texts.append("" if beside else str(text)[:_CUT])
-        texts.append(str(as_mapping(message).get("role")))
-    expected = [str(one)[:_CUT] for one in (target if isinstance(target, list) else [target])]
-    return question_key(texts, expected, row.get("choices"), id_ if cut else None)
-
-
-def _grade(value: object) -> float | None:
-    """Reads a grade as Inspect's own metrics do: a letter, a word, or a number.
-
-    None for other values.
-    """
-    if not isinstance(value, str):
-        return numeric_score(value)
-    if value in _GRADES:
-        return _GRADES[value]
-    if value.lower() in _WORDS:
-        return _WORDS[value.lower()]
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
 def parse_braintrust(text: str) -> list[ScoredRun]:
     """Parses an experiment's rows, as JSON or JSON lines; each experiment is a run.
 
     Leaves out spans within a test case. Raises InputError if no row has scores.
     """
-    rows = [row for row in parse_json_rows(text, "events", "rows", "data") if _is_root(row)]
+    spans = parse_json_rows(text, "events", "rows", "data")
+    rows = [row for row in spans if _is_root(row)]
+    raised = _raised_scorers(spans)
     if not any("scores" in row for row in rows):
         raise InputError("has no rows with `scores`: export the experiment's rows as JSON")
-    runs: dict[str, list[ScoredSample]] = {}
+    runs: dict[str, list[Mapping[str, object]]] = {}
     for row in rows:
         name = str(row.get("experiment_name") or row.get("experiment_id") or "")
-        scores, unread = read_scores(as_mapping(row.get("scores")))
-        given = row.get("input")
-        question = question_key(given, row.get("expected")) if given else ""
-        failed = bool(row.get("error"))
-        sample = ScoredSample(_braintrust_item(row), scores, failed, question, unread=unread)
-        runs.setdefault(name, []).append(sample)
-    return [ScoredRun.from_samples(name, samples) for name, samples in runs.items()]
+        runs.setdefault(name, []).append(row)
+    document = _document(text)
+    around = _metadata(as_mapping(document.get("experiment"))) or _metadata(document)
+    return [
+        ScoredRun.from_samples(
+            name,
+            [_braintrust_sample(row, raised) for row in own],
+            statement=RunStatement(
+                "Braintrust",
+                completion=page_completion(document, len(rows)),
+                settings=shared_settings([{**around, **_metadata(row)} for row in own]),
+                tells_grader_failures=True,
+            ),
+        )
+        for name, own in runs.items()
+    ]
+
+
+def _braintrust_sample(
+    row: Mapping[str, object],
+    raised: Mapping[str, frozenset[str]],
+) -> ScoredSample:
+    """raised: names of scorers with an error, by the root's span."""
+    scores, unread = read_scores(as_mapping(row.get("scores")))
+    given = row.get("input")
+    # The library gives 0 for a scorer that raised, and lists it here.
+    listed = map(str, as_mapping(_metadata(row).get("scorer_errors")))
+    broken = frozenset(listed) | raised.get(str(row.get("span_id")), frozenset())
+    return ScoredSample(
+        _braintrust_item(row),
+        {**dict.fromkeys(broken), **scores},
+        bool(row.get("error")),
+        question_key(given, row.get("expected")) if given else "",
+        unread=unread,
+        ungraded=broken,
+    )
+
+
+def _raised_scorers(spans: Sequence[Mapping[str, object]]) -> Mapping[str, frozenset[str]]:
+    """Returns the names of scorers whose own span has an error, by the root's span."""
+    found: dict[str, frozenset[str]] = {}
+    for span in spans:
+        attributes = as_mapping(span.get("span_attributes"))
+        if attributes.get("type") == "score" and span.get("error") and not _is_root(span):
+            root = str(span.get("root_span_id"))
+            found[root] = found.get(root, frozenset()) | {str(attributes.get("name"))}
+    return found
+
+
+def _metadata(row: Mapping[str, object]) -> Mapping[str, object]:
+    return as_mapping(row.get("metadata"))
 
 
 def _is_root(row: Mapping[str, object]) -> bool:
@@ -277,10 +287,10 @@ def parse_promptfoo(text: str) -> list[ScoredRun]:
     A provider with several prompts gives several runs, whose names contain the prompt's index.
     Raises InputError without results.
     """
-    rows = _promptfoo_rows(text)
+    document, rows = _promptfoo_rows(text)
     runs: dict[tuple[str, str], list[ScoredSample]] = {}
     prompts: dict[tuple[str, str], str] = {}
-    for row in map(as_mapping, rows):
+    for row in rows:
         key = (_provider(row), str(row.get("promptIdx", 0)))
         runs.setdefault(key, []).append(_promptfoo_sample(row))
         label = as_mapping(row.get("prompt")).get("label")
@@ -291,24 +301,29 @@ def parse_promptfoo(text: str) -> list[ScoredRun]:
             provider if providers.count(provider) == 1 else f"{provider} prompt {prompt}",
             samples,
             prompt=prompts[provider, prompt],
+            statement=promptfoo_statement(document, rows, provider),
         )
         for (provider, prompt), samples in runs.items()
     ]
 
 
-def _promptfoo_rows(text: str) -> Sequence[object]:
-    """Reads rows of JSON, of JSON lines, or of YAML (`.yaml` and `.txt`)."""
+def _promptfoo_rows(
+    text: str,
+) -> tuple[Mapping[str, object], Sequence[Mapping[str, object]]]:
+    """Reads document and rows of JSON or YAML (`.yaml` and `.txt`), or rows of JSON lines."""
     first, _, others = text.strip().partition("\n")
     if others and first.startswith("{") and first.rstrip().endswith("}"):
-        return [row for _, row in parse_json_lines(text)]
-    document = as_mapping(parse_json(text) if first[:1] in "{[" else parse_core_yaml(text))
+        return {}, [row for _, row in parse_json_lines(text)]
+    document = as_mapping(
+        parse_json(text) if first[:1] in "{[" else canonical_value(parse_core_yaml(text))
+    )
     results = document.get("results", [document] if "testIdx" in document else None)
     rows = as_mapping(results).get("results") if isinstance(results, Mapping) else results
     if not isinstance(rows, list):
         raise InputError(
             "has no results.results: write the file with `promptfoo eval --output`"
         )
-    return rows
+    return document, [as_mapping(row) for row in rows]
 
 
 def _provider(row: Mapping[str, object]) -> str:
@@ -338,6 +353,11 @@ def _promptfoo_sample(row: Mapping[str, object]) -> ScoredSample:
             "has rows with neither vars nor a prompt, so their questions are unknown"
         )
     cached = bool(as_mapping(row.get("response")).get("cached") or row.get("cached"))
+    graded = as_mapping(row.get("gradingResult"))
+    broken = [part for part in (graded, *graded_parts(graded)) if is_grader_error(part)]
+    ungraded = {as_mapping(part.get("assertion")).get("metric") for part in broken}
+    if broken:
+        ungraded |= {"score", "pass"}
     return ScoredSample(
         name,
         scores,
@@ -345,6 +365,8 @@ def _promptfoo_sample(row: Mapping[str, object]) -> ScoredSample:
         question,
         unread=unread,
         cached=cached,
+        ungraded=frozenset(str(name) for name in ungraded if name),
+        doubtful=not failed and reads_like_grader_error(graded),
         usd=numeric_score(row.get("cost")) or None,  # 0 for a model of unknown price
         latency_ms=numeric_score(row.get("latencyMs")),
     )
@@ -391,7 +413,8 @@ def parse_deepeval(text: str) -> list[ScoredRun]:
         raise InputError("has no testCases: give the file test_run_….json of a test run")
     samples = [_deepeval_sample(as_mapping(case)) for case in cases]
     model = as_mapping(document.get("hyperparameters")).get("model")
-    return [ScoredRun.from_samples(str(model or ""), samples)]
+    statement = deepeval_statement(document, [as_mapping(case) for case in cases])
+    return [ScoredRun.from_samples(str(model or ""), samples, statement=statement)]
 
 
 def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
@@ -402,6 +425,7 @@ def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
     values = {
         str(one.get("name")): None if one.get("error") else one.get("score") for one in data
     }
+    ungraded = frozenset(str(one.get("name")) for one in data if one.get("error"))
     scores, unread = read_scores(values)
     question = question_key(case.get("input"), case.get("expectedOutput"), case.get("context"))
     seconds = numeric_score(case.get("completionTime"))
@@ -411,6 +435,7 @@ def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
         failed=case.get("actualOutput") is None,
         question=question,
         unread=unread,
+        ungraded=ungraded,
         usd=numeric_score(case.get("tokenCost")),
         latency_ms=None if seconds is None else seconds * 1000,
     )
@@ -427,11 +452,20 @@ def parse_langfuse(text: str) -> list[ScoredRun]:
         raise InputError(
             "contains neither item_results with evaluations nor traces with scores"
         )
+    document = _document(text)
+    statement = RunStatement(
+        "Langfuse",
+        completion=page_completion(document, len(rows)),
+        settings=shared_settings([_metadata(document)]),
+    )
     runs: dict[str, list[ScoredSample]] = {}
     for row in rows:
         named = _first(row, "dataset_run_name", "datasetRunName", "run_name", "runName")
         runs.setdefault(str(named or ""), []).append(_langfuse_sample(row))
-    return [ScoredRun.from_samples(name, samples) for name, samples in runs.items()]
+    return [
+        ScoredRun.from_samples(name, samples, statement=statement)
+        for name, samples in runs.items()
+    ]
 
 
 def _langfuse_scores(row: Mapping[str, object]) -> object:

@@ -53,7 +53,7 @@ class SuiteFields:
     temperature: float = 0.0  # temperature of every request
     # tools, tool_choice and response_format of every item's request.
     request: Mapping[str, object] = field(default_factory=dict)
-    every: str = ""  # cron expression: measures incumbents again; empty for never
+    every: str = ""  # cron expression in UTC: measures incumbents again; empty for never
     # Watches the incumbents of the suite's routes; see docs/explanation/drift.md.
     drift: DriftPolicy | None = None
     data_class: str = ""  # class of its data, one of `data_classes`

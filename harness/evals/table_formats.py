@@ -1,12 +1,20 @@
-"""Parses results in tables: LangSmith's experiments, and a team's own CSV files.
+"""Parses results in tables: LangSmith, Ragas, and the CSV files of teams.
 
 Columns are found by name, as the lists in this module say. Nested formats are in
 `harness.evals.export_formats`; pairing is in `harness.evals.scored_run`.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
+from harness.evals.run_statement import (
+    CallSettings,
+    Direction,
+    MetricStatement,
+    RunStatement,
+    direction_of_successes,
+)
 from harness.evals.scored_run import (
     ScoredRun,
     ScoredSample,
@@ -14,10 +22,13 @@ from harness.evals.scored_run import (
     question_key,
     read_scores,
 )
+from harness.evals.tool_statements import is_setting, reads_like_error, shared_settings
+from harness.frame.canonical_text import canonical_value
 from harness.frame.errors import InputError
 from harness.frame.text_files import csv_records
 
 _FEEDBACK: Final = "feedback."
+_METADATA: Final = "metadata."
 _EXAMPLES: Final = (
     "example_id",
     "reference_example_id",
@@ -33,14 +44,21 @@ def parse_langsmith(text: str) -> list[ScoredRun]:
 
     Raises InputError without such a column, and for a row with neither an example nor inputs.
     """
-    rows = [row for _, row in csv_records(text, _line_fault)]
+    rows = [canonical_value(row) for _, row in csv_records(text, _line_fault)]
     columns = list(dict.fromkeys(column for row in rows for column in row if column))
     metrics = [column for column in columns if column.startswith(_FEEDBACK)]
     if not metrics:
         raise InputError("has no columns feedback.NAME, which contain the scores")
-    return [
-        ScoredRun.from_samples("", [_langsmith_sample(row, columns, metrics) for row in rows])
-    ]
+    samples = [_langsmith_sample(row, columns, metrics) for row in rows]
+    setting_columns = [name for name in columns if name.startswith(_METADATA)]
+    settings = shared_settings(
+        [
+            {name.removeprefix(_METADATA): row.get(name) for name in setting_columns}
+            for row in rows
+        ]
+    )
+    statement = RunStatement("LangSmith", settings=settings)
+    return [ScoredRun.from_samples("", samples, statement=statement)]
 
 
 def _line_fault(line: int, wrong: str) -> InputError:
@@ -59,7 +77,7 @@ def _langsmith_sample(
     question = question_key(inputs, expected) if any(inputs.values()) else ""
     if not (example or question):
         raise InputError("has rows with neither an example_id nor inputs")
-    named = {name.removeprefix(_FEEDBACK): row.get(name) for name in metrics}
+    named = {name.removeprefix(_FEEDBACK): _score_cell(row.get(name)) for name in metrics}
     scores, unread = read_scores(named, _number)
     failed = bool((row.get("error") or "").strip())
     return ScoredSample(example or str(inputs), scores, failed, question, unread=unread)
@@ -77,13 +95,14 @@ def _number(text: object) -> float | None:
 
 
 _IDS: Final = ("id", "item", "item_id", "case", "name")
-_QUESTIONS: Final = ("input", "question", "prompt", "query")
+_QUESTIONS: Final = ("input", "question", "prompt", "query", "user_input")
 _TARGETS: Final = (
     "expected",
     "target",
     "expected_output",
     "reference",
     "label",
+    "ground_truth",
 )
 _NO_ERROR: Final = (
     "",
@@ -109,45 +128,225 @@ _SCORES: Final = (
 )
 
 
+# Columns of an error of the grader, which is not an error of the model.
+_GRADER_ERRORS: Final = (
+    "grader_error",
+    "judge_error",
+    "scorer_error",
+    "score_error",
+    "evaluator_error",
+    "eval_error",
+)
+_NO_NUMBER: Final = frozenset({"nan", "none", "null", "na", "n/a", "<na>", "-"})
+# Columns of the reason for a score.
+_REASONS: Final = ("reason", "comment", "explanation", "judge_reason", "judge_reasoning")
+_YES_NO: Final = frozenset({"pass", "passed", "correct", "success", "is_correct"})
+_SPAN: Final = ("min_score", "max_score")  # columns of the range of all scores
+_SUCCESSES: Final = ("success", "passed", "pass")
+# Columns of Ragas that are no scores; its metrics have names of their own.
+_RAGAS_FIELDS: Final = frozenset(
+    {
+        "",
+        "user_input",
+        "retrieved_contexts",
+        "reference_contexts",
+        "retrieved_context_ids",
+        "reference_context_ids",
+        "response",
+        "multi_responses",
+        "reference",
+        "rubrics",
+        "question",
+        "answer",
+        "contexts",
+        "ground_truth",
+        "ground_truths",
+        "reference_topics",
+        "reference_tool_calls",
+        "synthesizer_name",
+        "persona_name",
+        "query_style",
+        "query_length",
+        "evolution_type",
+        "metadata",
+        "episode_done",
+        "model",
+        "error",
+        *_IDS,
+    }
+)
+
+
+def _is_ragas(columns: Sequence[str]) -> bool:
+    """Tells whether a table has the columns of Ragas' results, of version 0.2 or before."""
+    names = {*columns}
+    return {"user_input", "response"} <= names or {"question", "answer", "contexts"} <= names
+
+
 def has_csv_scores(names: Sequence[str]) -> bool:
     """Tells whether a header names an item and a score, in any case and with spaces around."""
     columns = [name.strip().lower() for name in names]
     has_item = any(name in {*_IDS, *_QUESTIONS} for name in columns)
+    if _is_ragas(columns):
+        return bool({*columns} - _RAGAS_FIELDS)
     return has_item and any(name in _SCORES or name.startswith("score") for name in columns)
 
 
 def parse_csv_scores(text: str) -> list[ScoredRun]:
     """Parses one row for each answer, with its question or id, and its scores. A column
     `model` separates runs. Raises InputError."""
-    rows = [row for _, row in csv_records(text, _line_fault)]
+    rows = [canonical_value(row) for _, row in csv_records(text, _line_fault)]
     columns = {name.strip().lower(): name for row in rows[:1] for name in row}
     if not has_csv_scores([*columns]):
         raise InputError(
             "needs a column of questions or ids (input, question, prompt or id) and a column "
             f"of scores ({', '.join(_SCORES)} or score…)"
         )
-    ids = [columns[name] for name in _IDS if name in columns]
-    questions = [columns[name] for name in _QUESTIONS if name in columns]
-    targets = [columns[name] for name in _TARGETS if name in columns]
-    metrics = [
-        name for plain, name in columns.items() if plain in _SCORES or plain.startswith("score")
-    ]
+    metrics = _csv_metrics(rows, columns)
     runs: dict[str, list[ScoredSample]] = {}
     for row in rows:
-        scores, unread = read_scores({name: row.get(name) for name in metrics}, _number)
-        given = [row.get(name) or "" for name in questions]
-        question = (
-            question_key(given, [row.get(name) for name in targets]) if any(given) else ""
+        model = _cell(row, columns, "model")
+        runs.setdefault(model, []).append(_csv_sample(row, columns, metrics))
+    statement = _csv_statement(rows, columns, metrics)
+    settings = {
+        model: _csv_settings(
+            [row for row in rows if _cell(row, columns, "model") == model], columns, metrics
         )
-        id_ = next((row[name] for name in ids if row.get(name)), " ".join(given))
-        if not (id_ or question):
-            raise InputError("has rows with neither a question nor an id")
-        model, error = (
-            (row.get(columns[name]) or "").strip() if name in columns else ""
-            for name in ("model", "error")
+        for model in runs
+    }
+    return [
+        ScoredRun.from_samples(
+            model, samples, statement=replace(statement, settings=settings[model])
         )
-        failed = error.lower() not in _NO_ERROR
-        runs.setdefault(model, []).append(
-            ScoredSample(id_, scores, failed, question, unread=unread)
+        for model, samples in runs.items()
+    ]
+
+
+def _csv_sample(
+    row: Mapping[str, str],
+    columns: Mapping[str, str],
+    metrics: Sequence[str],
+) -> ScoredSample:
+    """columns: the columns' names by their plain forms."""
+    ids, questions, targets = (
+        [columns[name] for name in names if name in columns]
+        for names in (_IDS, _QUESTIONS, _TARGETS)
+    )
+    cells = {name: _score_cell(row.get(name)) for name in metrics}
+    scores, unread = read_scores(cells, _number)
+    given = [row.get(name) or "" for name in questions]
+    question = question_key(given, [row.get(name) for name in targets]) if any(given) else ""
+    id_ = next((row[name] for name in ids if row.get(name)), " ".join(given))
+    if not (id_ or question):
+        raise InputError("has rows with neither a question nor an id")
+    broken = any(_is_error(_cell(row, columns, name)) for name in _GRADER_ERRORS)
+    # Ragas leaves a score empty if its judge failed.
+    is_judged = _is_ragas([*columns])
+    lost = [name for name, cell in cells.items() if broken or (is_judged and not cell)]
+    return ScoredSample(
+        id_,
+        scores,
+        _is_error(_cell(row, columns, "error")),
+        question,
+        unread=unread,
+        ungraded=frozenset(lost),
+        doubtful=any(reads_like_error(_cell(row, columns, name)) for name in _REASONS),
+    )
+
+
+def _csv_settings(
+    rows: Sequence[Mapping[str, str]],
+    columns: Mapping[str, str],
+    metrics: Sequence[str],
+) -> CallSettings | None:
+    """Reads the columns of settings that are equal in all rows of a run."""
+    taken = {*_IDS, *_QUESTIONS, *_TARGETS, *_RAGAS_FIELDS, *_SPAN, *map(str.lower, metrics)}
+    names = [
+        name for plain, name in columns.items() if plain not in taken and is_setting(plain)
+    ]
+    return shared_settings([{name: row.get(name) for name in names} for row in rows])
+
+
+def _cell(row: Mapping[str, str], columns: Mapping[str, str], name: str) -> str:
+    return (row.get(columns[name]) or "").strip() if name in columns else ""
+
+
+def _score_cell(text: str | None) -> str:
+    """Returns a cell of a score; empty for the words that stand for a missing number."""
+    plain = (text or "").strip()
+    return "" if plain.lower() in _NO_NUMBER else plain
+
+
+def _is_error(text: str) -> bool:
+    return text.lower() not in _NO_ERROR
+
+
+def _csv_metrics(
+    rows: Sequence[Mapping[str, str]],
+    columns: Mapping[str, str],
+) -> list[str]:
+    """Returns the columns of scores; in a file of Ragas, all other columns of numbers."""
+    if not _is_ragas([*columns]):
+        return [
+            name
+            for plain, name in columns.items()
+            if plain in _SCORES or (plain.startswith("score") and plain not in _GRADER_ERRORS)
+        ]
+    return [
+        name
+        for plain, name in columns.items()
+        if plain not in _RAGAS_FIELDS
+        and all(
+            _number(cell) is not None for row in rows if (cell := _score_cell(row.get(name)))
         )
-    return [ScoredRun.from_samples(model, samples) for model, samples in runs.items()]
+    ]
+
+
+def _span(
+    rows: Sequence[Mapping[str, str]],
+    columns: Mapping[str, str],
+) -> tuple[float, float] | None:
+    """Returns the range that a table states in each row; a missing lowest score is 0."""
+    stated = {tuple(_number(_cell(row, columns, name)) for name in _SPAN) for row in rows}
+    if len(stated) != 1:
+        return None
+    low, high = stated.pop()
+    if high is None or high <= (low or 0.0):
+        return None
+    return low or 0.0, high
+
+
+def _csv_statement(
+    rows: Sequence[Mapping[str, str]],
+    columns: Mapping[str, str],
+    metrics: Sequence[str],
+) -> RunStatement:
+    """Reads directions from columns of a threshold and of its success, if a table has them."""
+    statements: dict[str, MetricStatement] = {}
+    passed = next((columns[name] for name in _SUCCESSES if name in columns), "")
+    if passed and "threshold" in columns:
+        for name in metrics:
+            seen = [
+                (
+                    _number(row.get(name)),
+                    _number(row.get(columns["threshold"])),
+                    None if (one := _number(row.get(passed))) is None else bool(one),
+                )
+                for row in rows
+            ]
+            found = direction_of_successes(seen, f"`{passed}` and `threshold`")
+            if found is not None and name != passed:
+                statements[name] = found
+    if span := _span(rows, columns):
+        graded = [name for name in metrics if name.strip().lower() not in _YES_NO]
+        statements |= {
+            name: replace(statements.get(name, MetricStatement()), span=span) for name in graded
+        }
+    ragas = _is_ragas([*columns])
+    if ragas:
+        lower = MetricStatement(Direction.LOWER, "Ragas documents it so")
+        statements |= {name: lower for name in metrics if name.startswith("noise_sensitivity")}
+    tells = ragas or any(name in columns for name in _GRADER_ERRORS)
+    return RunStatement(
+        "Ragas" if ragas else "", metrics=statements, tells_grader_failures=tells
+    )

@@ -22,14 +22,6 @@ class Clock(Protocol):
         ...
 
 
-class Calendar(Protocol):
-    def next_time(self, cron: str, after: datetime) -> datetime | None:
-        """Returns the first time after `after` that a cron expression (five fields, UTC)
-        matches; None if no time matches. Raises InputError for a malformed expression.
-        """
-        ...
-
-
 class Chance(Protocol):
     def token(self, prefix: str) -> str:
         """Makes a new, unguessable id: `prefix` and 16 hexadecimal digits."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from harness.frame.canonical_text import canonical
 from harness.frame.errors import InputError
 
 # UTF-32 first, because its byte order mark begins with that of UTF-16.
@@ -111,7 +112,7 @@ def csv_records(
     """
     rows = csv_rows(text, fault)
     _, header = next(rows, (1, []))
-    names: Sequence[str] = [name.strip() for name in header]
+    names: Sequence[str] = [canonical(name).strip() for name in header]
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
         raise fault(1, f"two columns have the name {twice!r}: rename or remove one")

@@ -25,7 +25,7 @@ from harness.gate.offline.item_tests import (
     asked_anew,
     share_left,
 )
-from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.gate.suite_plan import Claim, Looks, SuitePlan, SuiteRole
 
 # Share of items on which two models within five points differ: .13 to .21 on real suites.
 DISAGREEMENT = 0.20
@@ -196,6 +196,7 @@ class PlannedTest:
     anew: float = 1.0
     graded: bool = False  # not every difference is -1, 0 or 1
     margin: float = 0.0  # allowed loss; 0 for a claim without one
+    looks: Looks = Looks.PLANNED
 
     def with_epochs(self, spread: DifferenceSpread, epochs: int) -> "PlannedTest":
         """Returns the test for this number of answers to each item.
@@ -223,7 +224,7 @@ class PlannedTest:
         """Returns the probability that the test shows this effect with `items` units."""
         shown = (effect - self._unseen(sd, items) / items) / self._error(sd, items)
         drift = max(-_MOST_DRIFT, min(shown, _MOST_DRIFT))
-        return interim_power(interim_items(items), self.alpha, drift)
+        return interim_power(self._analyses(items), self.alpha, drift)
 
     def items_needed(self, sd: float, effect: float) -> int:
         """Computes how many items show a distance above 0 with power .8."""
@@ -236,7 +237,10 @@ class PlannedTest:
 
     @property
     def _reach(self) -> float:
-        return _reach(interim_items(self.planned), self.alpha)
+        return _reach(self._analyses(self.planned), self.alpha)
+
+    def _analyses(self, items: int) -> tuple[int, ...]:
+        return (items,) if self.looks is Looks.WHOLE else interim_items(items)
 
     def _error(self, sd: float, items: int) -> float:
         left = float(share_left(min(1.0, items / self.suite_items), self.anew))
@@ -377,3 +381,9 @@ def spend_alpha(alpha: float, look: int) -> float:
     if look < 1:
         raise ValueError(f"looks are counted from 1, not {look}")
     return alpha if look == 1 else alpha / (look * (look + 1))
+
+
+def next_alpha(alpha: float, look: int) -> float:
+    """Computes the alpha of the look after the `look`-th, which had `alpha`."""
+    first = alpha if look == 1 else alpha * look * (look + 1)
+    return spend_alpha(first, look + 1)

@@ -6,9 +6,11 @@ reason for people are free. Sentences about a whole verdict are in
 `harness.gate.verdict_sentences`.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Final
 
 from harness.frame.formatting import (
@@ -16,12 +18,14 @@ from harness.frame.formatting import (
     format_percent,
     format_points,
     format_points_interval,
+    format_quantity,
     format_score,
 )
-from harness.gate.budget import ALL_LOOKS, PlannedTest
-from harness.gate.offline.design import EARLY_ENDS, FUTILE, Design
-from harness.gate.offline.sequential import ComparisonEvidence
-from harness.gate.suite_plan import MIN_SLICE_UNITS, Claim, SuitePlan
+from harness.gate.arrays import special
+from harness.gate.budget import ALL_LOOKS, POWER, PlannedTest, next_alpha
+from harness.gate.offline.design import EARLY_ENDS, FUTILE, REJECT_LOG_E, Design
+from harness.gate.offline.sequential import BET_GRID, ComparisonEvidence
+from harness.gate.suite_plan import MIN_SLICE_UNITS, Claim, Looks, SuitePlan
 from harness.gate.verdict import (
     VERDICTS,
     BaseVerdict,
@@ -287,6 +291,35 @@ def _saved(evidence: CostFigures) -> str:
     return words + (f", {missing} of the candidate's costs are missing" if missing else "")
 
 
+class PointsTo(StrEnum):
+    """The result to which an undecided comparison points."""
+
+    BETTER = "better"
+    WITHIN_MARGIN = "within_margin"  # worse by no more than the allowed loss
+    WORSE = "worse"
+
+
+def find_direction(
+    delta: float,
+    interval: tuple[float | None, float | None],
+    claim: Claim,
+    margin: float,
+) -> PointsTo | None:
+    """Returns the result to which the data point; None if the interval includes the limit.
+
+    delta, interval, margin: shares of 1. The limit is 0, or the allowed loss for a claim that
+    has one.
+    """
+    low, high = interval
+    if low is None or high is None:
+        return None
+    superior = claim is Claim.SUPERIOR
+    theta0 = 0.0 if superior else -margin
+    if low > theta0:
+        return PointsTo.BETTER if superior else PointsTo.WITHIN_MARGIN
+    return PointsTo.WORSE if high < 0.0 and delta <= theta0 else None
+
+
 def further_items(evidence: ComparisonEvidence, design: Design) -> int | None:
     """Estimates the items that decide with 80 % power, if the measured difference is real.
 
@@ -294,16 +327,42 @@ def further_items(evidence: ComparisonEvidence, design: Design) -> int | None:
     """
     if evidence.sd is None:
         return None
-    distance = evidence.delta - design.theta0
-    if distance <= 0.0:
-        distance = -evidence.delta
-    if distance <= 1e-9:
-        return None
     # 0.25 is the gate's prior sum of squares: a suite without any difference does not prove
     # that there are no differences.
     sd = max(evidence.sd, (0.25 / (evidence.n_used + 1)) ** 0.5)
-    test = PlannedTest(design.alpha, design.suite_items or design.n_max, design.n_max)
+    distance = evidence.delta - design.theta0
+    if distance <= 0.0:
+        return _items_to_reject(evidence, sd)
+    if distance <= _NO_DISTANCE:
+        return None
+    whole = design.looks is Looks.WHOLE
+    test = PlannedTest(
+        next_alpha(design.alpha, design.look) if whole else design.alpha,
+        design.suite_items or design.n_max,
+        design.n_max,
+        looks=design.looks,
+    )
     return max(1, test.items_needed(sd, distance) - evidence.n_used)
+
+
+_NO_DISTANCE: Final = 1e-9
+
+
+def _items_to_reject(evidence: ComparisonEvidence, sd: float) -> int | None:
+    """Estimates the items after which the evidence of harm rejects with 80 % power.
+
+    The estimate bets the best stake for the measured difference on each further item.
+    """
+    loss = -evidence.delta
+    if loss <= _NO_DISTANCE:
+        return None
+    spread = sd * sd + loss * loss
+    stake = min(BET_GRID[-1], loss / spread)
+    growth = stake * loss - stake * stake * spread / 2.0
+    noise = float(special.ndtri(POWER)) * stake * sd
+    gap = max(0.0, REJECT_LOG_E - evidence.log_e_bad)
+    root = (noise + math.sqrt(noise * noise + 4.0 * growth * gap)) / (2.0 * growth)
+    return max(1, math.ceil(root * root))
 
 
 def _loss(design: Design) -> str:
@@ -329,16 +388,7 @@ def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
         if design.claim is Claim.SUPERIOR
         else f"that it stays within {_loss(design)}"
     )
-    more = further_items(evidence, design)
-    items = f"about {more or 0:,} more {design.unit}s would show"
-    if evidence.sd is None:
-        outlook = f"One {design.unit} is not enough to estimate the spread: plan more."
-    elif more is None:
-        outlook = f"The data favour neither side, so the {design.unit}s needed are unknown."
-    elif evidence.delta > design.theta0:
-        outlook = f"If this difference is real, {items} it with 80 % power."
-    else:
-        outlook = f"The data point to a loss: {items} it with 80 % power."
+    outlook = _outlook(evidence, design)
     if evidence.how == FUTILE:
         return (
             # "item" also for clusters: `reason_text` replaces it, and stored bytes stay.
@@ -349,6 +399,27 @@ def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
         f"{evidence.n_used} of {design.n_max} {design.unit}s did not show {claim}: "
         f"{_difference(evidence)}. {outlook} The incumbent stays."
     )
+
+
+def _outlook(evidence: ComparisonEvidence, design: Design) -> str:
+    """Names the result to which the data point, and the items that would show it."""
+    if evidence.sd is None:
+        return f"One {design.unit} is not enough to estimate the spread: plan more."
+    more = further_items(evidence, design)
+    if more is None:
+        return f"The data favour neither side, so the {design.unit}s needed are unknown."
+    interval = evidence.ci_low, evidence.ci_high
+    points_to = find_direction(evidence.delta, interval, design.claim, design.margin)
+    items = format_quantity(more, f"more {design.unit}")
+    if points_to is not None:
+        likely = {
+            PointsTo.BETTER: "better",
+            PointsTo.WITHIN_MARGIN: f"within {_loss(design)}",
+            PointsTo.WORSE: "worse",
+        }[points_to]
+        return f"It is probably {likely}: about {items} would show it with 80 % power."
+    shown = "it" if evidence.delta > design.theta0 else "that the candidate is worse,"
+    return f"If this difference is real, about {items} would show {shown} with 80 % power."
 
 
 def _given_up(

@@ -20,14 +20,16 @@ from enum import StrEnum
 from itertools import accumulate, groupby
 from typing import Final
 
+from harness.frame.canonical_text import canonical
 from harness.frame.errors import InputError
 from harness.frame.formatting import INVISIBLE_CHARACTERS, format_excerpt
 from harness.frame.plain_data import digest, hash_content, short_hash
+from harness.gate.order_seeds import SeedOrigin
 from harness.gate.pins import ServedPin
 
 MAX_VALUE_LENGTH: Final = 200  # characters of a cluster's name
 EXCERPT: Final = 40
-SLICE_VALUE: Final = re.compile(r"[\w .,:+/()&-]{1,64}")
+_SLICE_VALUE: Final = re.compile(r"[\w .,:+/()&-]{1,64}")
 MIN_SLICE_UNITS: Final = 60  # with fewer units a slice shows only extreme losses
 MOST_SLICES: Final = 20  # more slices would leave each slice too little of the error
 
@@ -131,6 +133,12 @@ def shuffle_items(
     return tuple(sorted(item_ids, key=place))
 
 
+def is_slice_value(value: str) -> bool:
+    """Tells whether pages may show a slice's value. Marks count as parts of their letters."""
+    letters = "".join(char for char in value if unicodedata.category(char)[0] != "M")
+    return len(value) <= MAX_VALUE_LENGTH and bool(_SLICE_VALUE.fullmatch(letters))
+
+
 def read_slice(
     metadata: Mapping[str, object],
     name: str,
@@ -138,7 +146,7 @@ def read_slice(
 ) -> str:
     """Reads a slice's value. Raises InputError for markup, because pages show the value."""
     value = read_group(metadata, name, place)
-    if not SLICE_VALUE.fullmatch(value):
+    if not is_slice_value(value):
         raise InputError(
             f"{place}: field 'metadata.{name}': the value of a slice has at most 64 letters, "
             "digits, spaces and .,:+/()&-"
@@ -157,6 +165,8 @@ def read_group(
     """
     value = metadata.get(name)
     if value is None:
+        value = {canonical(key): part for key, part in metadata.items()}.get(canonical(name))
+    if value is None:
         raise InputError(
             f"{place}: field 'metadata.{name}': missing; the suite groups its items by it. "
             "Give "
@@ -167,7 +177,7 @@ def read_group(
             f"{place}: field 'metadata.{name}': must be a text or a whole number, not "
             f"{format_excerpt(repr(value), EXCERPT)}"
         )
-    text = str(value).strip()
+    text = canonical(str(value)).strip()
     if not text or len(text) > MAX_VALUE_LENGTH or not text.isprintable():
         raise InputError(
             f"{place}: field 'metadata.{name}': must have 1 to {MAX_VALUE_LENGTH} characters "
@@ -232,6 +242,14 @@ class Claim(StrEnum):
 
 
 QUALITY_CLAIMS: Final = (Claim.SUPERIOR, Claim.NON_INFERIOR)
+
+
+class Looks(StrEnum):
+    """Says when the gate looks at the items."""
+
+    PLANNED = "planned"  # at planned numbers of items, in an order that a seed draws
+    WHOLE = "whole"  # once, at all items of a finished file, whose order does not matter
+    GROWING = "growing"  # at any number of items of a file that grows to n_max
 
 
 class SuiteRole(StrEnum):
@@ -344,6 +362,8 @@ class SuitePlan:
     candidates: int = 1
     # The comparison stops if its chance of passing at n_max falls below this; 0: never stops.
     futility: float = 0.0
+    looks: Looks = Looks.PLANNED
+    seed_origin: SeedOrigin = SeedOrigin.DIGEST
 
     @property
     def unit(self) -> str:
@@ -408,6 +428,10 @@ class SuitePlan:
         single = {
             "candidates": self.candidates if self.candidates > 1 else None,
             "futility": self.futility or None,
+            "looks": self.looks.value if self.looks is not Looks.PLANNED else None,
+            "seed_origin": self.seed_origin.value
+            if self.seed_origin is not SeedOrigin.DIGEST
+            else None,
         }
         more |= {name: value for name, value in single.items() if value is not None}
         return {

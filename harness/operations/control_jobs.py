@@ -13,7 +13,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -33,7 +33,7 @@ from harness.frame.people.access import SYSTEM
 from harness.frame.people.records import DashboardSessions
 from harness.gate.run import RUNNABLE_STATES, EvalRun
 from harness.operations import integrity
-from harness.operations.records import Captures
+from harness.operations.records import Captures, JobTimes
 from harness.proposals import break_glass, eval_queue
 from harness.proposals.eval_queue import QueuedRun, list_queue
 from harness.registry import credentials
@@ -287,9 +287,14 @@ class MonitoredJob:
 SUITE_JOB: Final = "evals of "
 
 
-def end_alerts_of_removed_jobs(ctx: Context, suites: Collection[str]) -> None:
-    """Ends alerts of removed scheduled evals. suites: the suites with scheduled evals."""
+def forget_removed_jobs(ctx: Context, suites: Collection[str]) -> None:
+    """Ends alerts and times of removed scheduled evals. suites: those with scheduled evals."""
     known = {f"{SUITE_JOB}{suite}" for suite in suites}
+    with ctx.store.read() as tx:
+        removed = [time.job for time in JobTimes(tx).all() if time.job not in known]
+    for job in removed:
+        with ctx.store.write() as tx:
+            JobTimes(tx).forget(job)
     for kind, job in sorted(alerts.list_open(ctx, AlertKind.JOB_FAILED)):
         if job.startswith(SUITE_JOB) and job not in known:
             with ctx.store.write() as tx:
@@ -343,9 +348,14 @@ def blank_old_texts(ctx: Context, keep: Mapping[str, timedelta]) -> int:
     return count
 
 
-def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:
-    """Queues a run on each incumbent of the suite's routes, unless it has one already."""
-    slot = f"{ctx.clock.now():%Y-%m-%dT%H:%MZ}"
+def evaluate_incumbents(
+    ctx: Context, due: datetime, because: str, *, suite: str
+) -> list[EvalRun]:
+    """Queues a run on each incumbent of the suite's routes, unless it has one already.
+
+    due: the time of the suite's schedule. because: shown in the audit log.
+    """
+    slot = f"{due:%Y-%m-%dT%H:%MZ}"
     with ctx.store.read() as tx:
         routes = Routing(tx).table().routes.values()
     targets = {
@@ -354,7 +364,7 @@ def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:
         if any(run.suite == suite for run in route.settings.suites)
     }
     queued = (
-        eval_queue.queue_run(ctx, SYSTEM, suite, target, slot=slot)
+        eval_queue.queue_run(ctx, SYSTEM, suite, target, slot=slot, because=because)
         for target in sorted(targets)
     )
     return [run for run in queued if run is not None]

@@ -1,10 +1,11 @@
-"""Records of captured requests.
+"""Records of captured requests, and of the times of scheduled jobs.
 
-The table refuses a row without the digest of its redaction rules. Only the router writes rows;
-deletion is in `harness.operations.captures`.
+The table of captures refuses a row without the digest of its redaction rules. Only the router
+writes captures; deletion is in `harness.operations.captures`.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -15,6 +16,33 @@ from harness.frame.records.record import record
 from harness.frame.records.repository import Records, given
 from harness.routing.capture import CapturedRequest, CaptureResult, day_start
 from harness.routing.records.observations import marks_having
+
+
+@dataclass(frozen=True, slots=True)
+class JobTime:
+    """The last time of a job with a cron expression, which may have passed in a restart."""
+
+    job: str
+    cron: str  # the expression that this time belongs to
+    at: datetime
+
+
+JOB_TIME: Final = record(JobTime, "job_time", key="job")
+
+
+class JobTimes(Records[JobTime]):
+    record = JOB_TIME
+
+    def find(self, job: str) -> JobTime | None:
+        return self._first(self._select(self._is(job)))
+
+    def put(self, new: JobTime) -> None:
+        """Stores a job's time instead of its earlier time."""
+        self._tx.upsert(JOB_TIME.table, JOB_TIME.write(new), put=("cron", "at"))
+
+    def forget(self, job: str) -> int:
+        return self._delete(self._is(job))
+
 
 CAPTURED: Final = record(
     CapturedRequest,

@@ -410,6 +410,7 @@ def queue_run(  # noqa: PLR0913 - all parts of a run
     items: int | None = None,
     budget: RunBudget = NO_LIMIT,
     slot: str = "",
+    because: str = "",
     note_made: NoteMade = note_nothing,
 ) -> EvalRun | None:
     """Queue one run of a suite on a target, outside any proposal.
@@ -417,7 +418,8 @@ def queue_run(  # noqa: PLR0913 - all parts of a run
     The run decides nothing about a route: its item order differs from a proposal's, so no
     proposal shares it. An agent with `auto` starts such runs for targets of its route.
 
-    target: an id or a model's name. slot: the time of a scheduled run. With a slot, returns
+    target: an id or a model's name. because: shown in the audit log. slot: the time of a
+    scheduled run. With a slot, returns
     None if the slot already has a run or an equal run has not ended. Raises NotFound for an
     unknown suite or target.
     """
@@ -460,6 +462,7 @@ def queue_run(  # noqa: PLR0913 - all parts of a run
                 "suite": suite,
                 "target": found,
                 "items": run.wanted,
+                **({"because": because} if because else {}),
             },
         )
     return run

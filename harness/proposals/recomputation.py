@@ -43,11 +43,13 @@ from harness.gate.offline.verdicts import (
 )
 from harness.gate.pins import ServedModels
 from harness.gate.run import Sample
+from harness.gate.suite_plan import Claim
 from harness.gate.verdict import Verdict
 from harness.proposals import evaluation
 from harness.routing.context import Context
-from harness.routing.proposal import Proposal
+from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 
@@ -85,6 +87,10 @@ class Recomputation:
         return "; ".join(self.differences)
 
 
+def other_rules_text(rules: object) -> str:
+    return f"rules {rules} decided it, but this version has rules {RULES_VERSION}"
+
+
 def recompute_verdict(
     stored: Verdict,
     proposal: Proposal,
@@ -103,7 +109,7 @@ def recompute_verdict(
         step = "propose the swap again" if older else "upgrade"
         return Recomputation(
             AgreementLevel.FIGURES_DIFFER,
-            (f"rules {rules} decided it, but this version has rules {RULES_VERSION}: {step}",),
+            (f"{other_rules_text(rules)}: {step}",),
         )
     try:
         return _recompute(stored, proposal, samples)
@@ -305,6 +311,48 @@ def recompute_stored(
             ctx.recomputed.pop(next(iter(ctx.recomputed)))
         ctx.recomputed[key] = recomputation
     return recomputation
+
+
+@dataclass(frozen=True, slots=True)
+class OtherRules:
+    """An open proposal whose verdict another version of the rules decided."""
+
+    proposal: Proposal
+    candidate: str  # the target's name
+    rules: object  # as the verdict's inputs state them
+
+    @property
+    def next_step(self) -> str:
+        """The commands that end the proposal and measure its candidate by the present rules."""
+        proposal = self.proposal
+        end = f"swapgate proposal cancel {proposal.id} --reason …"
+        if proposal.phase is ProposalPhase.CANARY:
+            end = f"swapgate canary abort {proposal.route} --reason …"
+        again = f"swapgate proposal create {proposal.route} {self.candidate}"
+        again += f" --claim {proposal.claim.value}"
+        if proposal.claim is not Claim.SUPERIOR:
+            again += f" --margin {proposal.policy.gate.margin!r} --reason …"
+        return f"`{end}`, then `{again}`"
+
+
+def list_other_rules(ctx: Context) -> Sequence[OtherRules]:
+    """Lists open proposals whose verdict this version of the rules cannot recompute. Leaves out
+    verdicts that are missing or forged.
+    """
+    found = []
+    with ctx.store.read() as tx:
+        known = Routing(tx).targets()
+        for proposal in Proposals(tx).open():
+            if proposal.verdict is None:
+                continue
+            try:
+                rules = Verdicts(tx).get(proposal.verdict).inputs.get("rules")
+            except (NotFound, SignatureInvalid):
+                continue
+            if rules != RULES_VERSION:
+                name = known[proposal.candidate].name
+                found.append(OtherRules(proposal, name, rules))
+    return found
 
 
 def require_agreement(

@@ -23,6 +23,7 @@ from harness.gate.budget import (
     spend_alpha,
     total_risk,
 )
+from harness.gate.order_seeds import OrderSeed, OrderSeeds, UndrawnSeeds
 from harness.gate.policy import GatePolicy
 from harness.gate.run import EvalRun
 from harness.gate.suite_plan import (
@@ -49,6 +50,7 @@ from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import Route, RouteSettings, RouteSuite
 
 WINDOW: Final = timedelta(days=90)
+UNDRAWN: Final = UndrawnSeeds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,8 +406,11 @@ def plan_suites(
     ctx: Context,
     settings: RouteSettings,
     gate: GatePolicy,
+    seeds: OrderSeeds = UNDRAWN,
 ) -> RegisteredSuites:
     """Plans a route's suites at the policy's alpha; stores nothing.
+
+    seeds: `ctx.order_seeds` for a registration; a plan that is only shown has no order.
 
     Loading a suite may take seconds, so do not call it first inside a write transaction.
 
@@ -431,10 +436,11 @@ def plan_suites(
         )
     pins = {suite.suite: ctx.suites.pin(suite.suite) for suite in settings.suites}
     groups = {suite.suite: ctx.suites.groups(suite.suite) for suite in settings.suites}
+    drawn = {name: seeds.seed_of(pin.digest) for name, pin in pins.items()}
     return [
         (
             pins[suite.suite],
-            _plan(suite, pins, groups, gate, combine, primary),
+            _plan(suite, pins, groups, gate, combine, primary, drawn[suite.suite]),
         )
         for suite in settings.suites
     ]
@@ -488,11 +494,12 @@ def _plan(
     gate: GatePolicy,
     combine: PrimaryCombination | None,
     primary: Sequence[RouteSuite],
+    seed: OrderSeed,
 ) -> SuitePlan:
     """Plans one suite of a route.
 
     A suite that is not primary always gets the claim `non_inferior`. groups: by suite.
-    primary: the primary suites. combine: None for a single primary suite.
+    primary: the primary suites. combine: None for a single primary suite. seed: of its order.
     """
     pin = pins[suite.suite]
     main = suite.role is SuiteRole.PRIMARY
@@ -502,8 +509,7 @@ def _plan(
     ours = groups[suite.suite]
     units = min(paired) if main and combine is PrimaryCombination.WEIGHTED else ours.units
     n_max = min(gate.n_max or units, units)
-    # One order for each suite content, so that proposals can share the incumbent's run.
-    order_seed = int(pin.digest[:8], 16)
+    order_seed = seed.value
     # A claim about these items needs several answers to an item, to measure how much answers
     # vary. Clusters and weighted means support only claims about the population.
     drawn = ours.cluster_field or gate.epochs == 1 or (main and combine)
@@ -529,4 +535,5 @@ def _plan(
         population=population,
         suite_items=pin.items if these else 0,
         slices=ours.guarded_slices(order_seed, n_max),
+        seed_origin=seed.origin,
     )

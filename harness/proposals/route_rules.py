@@ -204,7 +204,7 @@ def _find_other_suites(
             found[f"suite {pin.name}"] = {
                 "route": accepted,
                 "proposed": pin.digest,
-                "changed": _changed(tx, accepted, pin),
+                "changed": list_changed_pieces(tx, accepted, pin),
             }
     before = _parts(named[0].route.settings.suites)
     if let_in is not None and let_in.created_at >= named[0].at:
@@ -322,7 +322,7 @@ def _part(part: tuple[SuiteRole, float] | None) -> str:
     return role.value if weight == 1.0 else f"{role.value} with weight {weight:g}"
 
 
-def _changed(
+def list_changed_pieces(
     tx: Transaction,
     accepted: str,
     now: SuitePin,

@@ -251,7 +251,7 @@ def _register(
     _check_prices(tx, policy.gate, incumbent, candidate)
     accepted = _find_accepted_cost(ctx, tx, actor, request, candidate)
     lineage = registration.find_lineage(tx, candidate, request.descends_from)
-    registered = registration.plan_suites(ctx, route.settings, policy.gate)
+    registered = registration.plan_suites(ctx, route.settings, policy.gate, ctx.order_seeds)
     for pin, _ in registered:
         Suites(tx).put(pin, now)
     plans = registration.charge_alpha(

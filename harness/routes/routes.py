@@ -272,7 +272,7 @@ def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
         if limit_s is not None and not 0 < limit_s <= LONGEST_TIMEOUT_S:
             raise InputError(f"{name} must be above 0 s and at most {LONGEST_TIMEOUT_S} s")
     policy = ctx.policy(settings.policy)
-    _check_candidates(ctx, settings.candidates, policy)
+    _check_candidates(settings.candidates, policy)
     digests = {suite.suite: ctx.suites.pin(suite.suite).digest for suite in settings.suites}
     suites = (
         replace(suite, digest=suite.digest or digests[suite.suite]) for suite in settings.suites
@@ -281,7 +281,6 @@ def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
 
 
 def _check_candidates(
-    ctx: Context,
     schedule: CandidateSchedule | None,
     policy: Policy,
 ) -> None:
@@ -289,11 +288,6 @@ def _check_candidates(
     if schedule is None:
         return
     check_schedule(schedule)
-    if ctx.calendar is not None:
-        try:
-            ctx.calendar.next_time(schedule.every, ctx.clock.now())
-        except InputError as error:
-            raise InputError(f"candidates: every: {error}") from None
     if schedule.on_better is OnBetter.CANARY and policy.promotion is PromotionMode.APPROVED:
         raise InputError(
             f"on_better: canary opens canaries by itself, but the policy {policy.name!r} "

@@ -13,6 +13,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Final
 
+from harness.frame.cron import check_cron
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_usd
 from harness.frame.plain_data import short_hash
@@ -22,14 +23,6 @@ from harness.providers.target import Price
 _CEILING: Final = re.compile(r"^(?P<name>.+):price<(?P<usd>\d+(\.\d+)?)$")
 _MISSPELT: Final = re.compile(r":[^:<]*<=?")
 _WILDCARDS: Final = "*?["
-_CRON_FIELDS: Final = (
-    ("minute", 0, 59),
-    ("hour", 0, 23),
-    ("day", 1, 31),
-    ("month", 1, 12),
-    ("weekday", 0, 7),
-)
-_CRON_PART: Final = re.compile("[0-9A-Za-z*/,-]{1,200}")
 MOST_USD: Final = 1_000_000.0  # for a round
 
 
@@ -53,7 +46,7 @@ class Preference(StrEnum):
 @dataclass(frozen=True, slots=True)
 class CandidateSchedule:
     models: tuple[str, ...]  # provider/model; may contain `*` and end with `:price<USD`
-    every: str  # cron expression: five fields, UTC
+    every: str  # cron expression, UTC
     budget_usd: float  # maximum for each round; other candidates wait for the next round
     on_better: OnBetter = OnBetter.PROPOSE  # the step after a candidate passed
     prefer: Preference = Preference.BETTER  # claim that a candidate must show
@@ -69,27 +62,22 @@ class CandidateSchedule:
 
 def check_schedule(schedule: CandidateSchedule) -> None:
     """Checks a schedule's values. Raises InputError."""
+    try:
+        check_cron(schedule.every)
+    except InputError as error:
+        raise InputError(f"every: {error}") from None
+    check_selection(schedule)
+
+
+def check_selection(schedule: CandidateSchedule) -> None:
+    """Checks a schedule's values without its times. Raises InputError."""
     if not schedule.models:
         raise InputError("candidates need at least one name or pattern under `models`")
-    _check_cron(schedule.every)
     if not 0.0 < schedule.budget_usd <= MOST_USD:
         raise InputError(
             f"budget_usd: above 0 and at most {MOST_USD:,.0f}, not {schedule.budget_usd}"
         )
     parse_patterns(schedule.models)
-
-
-def _check_cron(every: str) -> None:
-    """Checks the number of fields and the range of their numbers."""
-    parts = every.split()
-    if len(parts) != len(_CRON_FIELDS):
-        raise InputError(f"every: {every!r} is not a cron expression of five fields")
-    for part, (name, low, high) in zip(parts, _CRON_FIELDS, strict=True):
-        numbers = [int(number) for number in re.findall("[0-9]+", part)]
-        if not _CRON_PART.fullmatch(part) or not all(low <= n <= high for n in numbers):
-            raise InputError(
-                f"every: {every!r}: the {name} is {part!r}, but its numbers are {low} to {high}"
-            )
 
 
 @dataclass(frozen=True, slots=True)

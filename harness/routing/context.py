@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 from harness.frame.errors import ConfigError, NotFound
-from harness.frame.ports import Calendar, Cipher
+from harness.frame.ports import Cipher
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import AuditReading
 from harness.frame.suggestions import did_you_mean
 from harness.frame.world import World
 from harness.gate.drift import DriftPolicy
+from harness.gate.order_seeds import OrderSeed, OrderSeeds, UndrawnSeeds
 from harness.gate.policy import Policy
 from harness.providers.models.catalogue import Catalogue
 from harness.providers.oauth import OAuthOverrides
@@ -46,6 +47,15 @@ class NoCipher:
     reencrypt = decrypt
 
 
+class NoSeeds:
+    """Refuses to draw an order, in a process that registers no comparison."""
+
+    def seed_of(self, suite_digest: str) -> OrderSeed:
+        raise ConfigError(
+            f"this process has no secret to draw the order of suite {suite_digest[:12]}"
+        )
+
+
 @dataclass(frozen=True)
 class Context(World):
     """Everything outside a use case that it may use.
@@ -56,7 +66,6 @@ class Context(World):
 
     suites: "SuiteCatalog"
     policies: Mapping[str, Policy]
-    calendar: Calendar | None = None  # None in a process that schedules nothing
     workers: "EvalWorkers | None" = None  # None if this process starts no eval workers
     eval_workers: int = 2  # the most workers at one time
     run_queue: "RunQueue | None" = None  # None: no workers on other hosts
@@ -88,6 +97,7 @@ class Context(World):
     oauth: OAuthServer | None = None  # people sign in there; None without sign-in
     oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)  # by provider
     agents: AgentSettings = field(default_factory=AgentSettings)
+    order_seeds: OrderSeeds = field(default_factory=NoSeeds, repr=False)
     approval_links: "ApprovalLinks | None" = None  # None if Swapgate sends no approval links
 
     def policy(self, name: str) -> Policy:
@@ -119,5 +129,8 @@ class DryRunStore:
 
 
 def dry_run_context(ctx: Context) -> Context:
-    """Returns the context for a dry run: transactions are rolled back, no worker starts."""
-    return replace(ctx, store=cast("Store", DryRunStore(ctx.store)), workers=None)
+    """Returns the context for a dry run: transactions are rolled back, no worker starts, and no
+    order is drawn.
+    """
+    store = cast("Store", DryRunStore(ctx.store))
+    return replace(ctx, store=store, workers=None, order_seeds=UndrawnSeeds())

@@ -28,7 +28,7 @@ from harness.operations.control_jobs import (
     REST_S,
     MonitoredJob,
     RestingJob,
-    end_alerts_of_removed_jobs,
+    forget_removed_jobs,
 )
 from harness.proposals import decisions, fallback_chain
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
@@ -254,7 +254,7 @@ def test_the_alert_of_scheduled_evals_ends_when_the_configuration_drops_them(
         with pytest.raises(StoreUnavailable):
             MonitoredJob(name, job)(ctx)
 
-    end_alerts_of_removed_jobs(ctx, {"colours"})
+    forget_removed_jobs(ctx, {"colours"})
 
     subjects = {record.subject for record in open_alerts(world)}
     assert subjects == {"job evals of colours", "job reconcile"}

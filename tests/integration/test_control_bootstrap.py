@@ -176,15 +176,3 @@ def test_a_job_that_fails_is_told_and_runs_again_and_its_age_grows(
         assert age_s >= LONG_S
     finally:
         schedule.stop()
-
-
-def test_a_wrong_cron_expression_is_refused(clock: SettableClock) -> None:
-    def nothing() -> None: ...
-
-    job = ScheduledJob("nightly", nothing, cron="0 3 * * *")
-    with pytest.raises(ConfigError, match="every tuesday"):
-        Schedule(
-            [replace(job, cron="every tuesday")],
-            clock=clock,
-            on_error=failed,
-        )

@@ -253,7 +253,9 @@ def test_a_drift_watch_asks_nobody_who_is_not_cleared(captured: SmallInstallatio
 
 def test_a_schedule_asks_nobody_who_is_not_cleared(captured: SmallInstallation) -> None:
     with pytest.raises(NotAllowed, match="personal data"):
-        control_jobs.evaluate_incumbents(as_of(captured, "other"), suite="colours")
+        control_jobs.evaluate_incumbents(
+            as_of(captured, "other"), captured.clock.now(), "schedule", suite="colours"
+        )
 
 
 def test_the_api_moves_no_provider_that_may_see_a_class(personal: SmallInstallation) -> None:

@@ -66,16 +66,29 @@ def test_a_schedule_skips_a_run_whose_twin_is_queued_or_running(
     world: SmallInstallation,
 ) -> None:
     ctx = world.context()
-    [first] = control_jobs.evaluate_incumbents(ctx, suite="colours")
-    assert control_jobs.evaluate_incumbents(ctx, suite="colours") == []
+    [first] = control_jobs.evaluate_incumbents(
+        ctx, world.clock.now(), "schedule", suite="colours"
+    )
+    assert (
+        control_jobs.evaluate_incumbents(ctx, world.clock.now(), "schedule", suite="colours")
+        == []
+    )
     with world.store.write() as tx:
         EvalRuns(tx).set_state(first.id, RunState.RUNNING)
-    assert control_jobs.evaluate_incumbents(ctx, suite="colours") == []
+    assert (
+        control_jobs.evaluate_incumbents(ctx, world.clock.now(), "schedule", suite="colours")
+        == []
+    )
     with world.store.write() as tx:
         EvalRuns(tx).set_state(first.id, RunState.DONE)
-    assert control_jobs.evaluate_incumbents(ctx, suite="colours") == []  # in this minute
+    assert (
+        control_jobs.evaluate_incumbents(ctx, world.clock.now(), "schedule", suite="colours")
+        == []
+    )  # in this minute
     world.clock.advance(60)
-    [again] = control_jobs.evaluate_incumbents(ctx, suite="colours")
+    [again] = control_jobs.evaluate_incumbents(
+        ctx, world.clock.now(), "schedule", suite="colours"
+    )
     assert again.id != first.id
     # Who asks by hand gets what he asks for.
     assert eval_queue.start_run(ctx, ANN, "colours", "sim/base").id != again.id
@@ -84,7 +97,9 @@ def test_a_schedule_skips_a_run_whose_twin_is_queued_or_running(
 @pytest.mark.req("A7")
 def test_what_a_proposal_waits_for_goes_before_a_schedule(world: SmallInstallation) -> None:
     held = Held()
-    [scheduled] = control_jobs.evaluate_incumbents(world.context(), suite="colours")
+    [scheduled] = control_jobs.evaluate_incumbents(
+        world.context(), world.clock.now(), "schedule", suite="colours"
+    )
     world.clock.advance(60)
     proposal = world.propose("sim/better")
     ctx = replace_workers(world, held)

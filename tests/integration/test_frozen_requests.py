@@ -255,7 +255,9 @@ def test_a_scheduled_eval_is_queued_once(
     unit: int,
 ) -> None:
     def evaluate(store: Store) -> None:
-        control_jobs.evaluate_incumbents(world.context(store), suite="colours")
+        control_jobs.evaluate_incumbents(
+            world.context(store), world.clock.now(), "schedule", suite="colours"
+        )
 
     frozen = InterruptedStore(world.store, at=unit, act=lambda: evaluate(elsewhere))
 

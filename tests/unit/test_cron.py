@@ -1,9 +1,13 @@
-from datetime import UTC, datetime
+"""Cron expressions come at the times that crontab(5) gives them."""
+
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from harness.frame.cron import NICKNAMES, newest_time, next_time
 from harness.frame.errors import InputError
-from harness.frame.runtime.cron import CronCalendar
 
 FRIDAY = datetime(2026, 11, 27, 3, tzinfo=UTC)
 
@@ -23,11 +27,63 @@ FRIDAY = datetime(2026, 11, 27, 3, tzinfo=UTC)
     ],
 )
 def test_weekdays_are_counted_from_sunday(cron: str, day: int) -> None:
-    assert CronCalendar().next_time(cron, FRIDAY) == datetime(2026, 11, day, 3, tzinfo=UTC)
+    assert next_time(cron, FRIDAY) == datetime(2026, 11, day, 3, tzinfo=UTC)
 
 
-def test_a_time_that_never_comes_and_an_expression_that_is_none() -> None:
-    assert CronCalendar().next_time("0 0 31 2 *", FRIDAY) is None
-    for wrong in ("0 3 * *", "0 3 * * 9", "tomorrow", "61 3 * * 1"):
-        with pytest.raises(InputError, match="not a cron expression"):
-            CronCalendar().next_time(wrong, FRIDAY)
+@pytest.mark.parametrize(
+    ("cron", "days"),
+    [
+        ("0 3 1,15 * 1", ["11-30", "12-01", "12-07", "12-14", "12-15"]),
+        ("0 3 */2 * 1", ["12-07", "12-21", "01-11", "01-25", "02-01"]),
+        ("0 3 1 * */2", ["12-01", "04-01", "05-01", "06-01", "07-01"]),
+        ("0 3 */2 * */3", ["11-29", "12-05", "12-09", "12-13", "12-19"]),
+    ],
+)
+def test_either_day_field_may_match_unless_one_begins_with_a_star(
+    cron: str, days: list[str]
+) -> None:
+    found = [FRIDAY]
+    for _ in days:
+        found.append(next_time(cron, found[-1]))
+
+    assert [f"{at:%m-%d}" for at in found[1:]] == days
+
+
+@pytest.mark.parametrize("nickname", sorted(NICKNAMES))
+def test_a_nickname_means_its_five_fields(nickname: str) -> None:
+    assert next_time(nickname.upper(), FRIDAY) == next_time(NICKNAMES[nickname], FRIDAY)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ("0 3 * *", "write five fields"),
+        ("* * * * * *", "write five fields"),
+        ("tomorrow", "write five fields"),
+        ("@reboot", "write five fields"),
+        ("0 3 * * 9", "the weekday is '9', but it takes 0 to 7"),
+        ("0 3 * * MON#1", "the weekday is 'MON#1'"),
+        ("0 3 * * 5L", "the weekday is '5L'"),
+        ("0 3 L * *", "the day is 'L'"),
+        ("0 3 * mon *", "the month is 'mon'"),
+        ("61 3 * * 1", "the minute is '61', but it takes 0 to 59"),
+        ("0 3 31 2 *", "names a time that never comes"),
+        ("0 3 31 4,6 *", "names a time that never comes"),
+    ],
+)
+def test_an_expression_that_is_none_or_never_comes_is_refused(wrong: str, reason: str) -> None:
+    for read in (next_time, newest_time):
+        with pytest.raises(InputError, match=reason):
+            read(wrong, FRIDAY)
+
+
+@given(
+    minutes=st.integers(0, 3_000_000),
+    cron=st.sampled_from(["*/7 * * * *", "0 3 * * 1", "15 4 1 * *", "0 3 1,15 * 1"]),
+)
+def test_the_newest_time_lies_just_before_the_next_one(minutes: int, cron: str) -> None:
+    now = FRIDAY + timedelta(minutes=minutes)
+    newest = newest_time(cron, now)
+
+    assert newest <= now < next_time(cron, now)
+    assert next_time(cron, newest) == next_time(cron, now)

@@ -141,7 +141,7 @@ def test_a_suite_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_wrong_item_is_told_with_its_file(colours: SuiteSettings) -> None:
-    with pytest.raises(InputError, match=r"colours\.jsonl: item 'colours-0001': target"):
+    with pytest.raises(InputError, match=r"colours\.jsonl:1: item 'colours-0001': target"):
         load_suite(replace(colours, scorer="numeric"))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.evals.scored_run import GapCount
+from harness.evals.scored_run import GapCount, mean_known
 from harness.interfaces.cli.evals.export_decision import (
     ExportChoice,
     read_exports,
@@ -26,6 +26,7 @@ class Sample:
     means: tuple[float, float]  # as the tool printed them, without failed answers
     failed: tuple[int, int] = (0, 0)
     unscored: tuple[int, int] = (0, 0)
+    grader_failed: tuple[int, int] = (0, 0)
     names: tuple[str, str] = ("", "")
 
 
@@ -93,7 +94,7 @@ SAMPLES = {
         items=7,
         epochs=2,
         means=(0.75, 0.6667),
-        unscored=(2, 2),
+        grader_failed=(2, 2),
     ),
 }
 
@@ -109,13 +110,16 @@ def test_a_run_has_the_figures_that_its_tool_printed(sample: Sample) -> None:
     assert {len(row.incumbent) for row in read.pairs} == {sample.epochs}
     total = sample.items * sample.epochs
     assert [read.incumbent_gaps, read.candidate_gaps] == [
-        GapCount(total, failed, unscored, 0)
-        for failed, unscored in zip(sample.failed, sample.unscored, strict=True)
+        GapCount(total, failed, unscored, 0, broken)
+        for failed, unscored, broken in zip(
+            sample.failed, sample.unscored, sample.grader_failed, strict=True
+        )
     ]
-    means = read.incumbent_mean.score, read.candidate_mean.score
-    for mean, printed in zip(means, sample.means, strict=True):
+    sides = [row.incumbent for row in read.pairs], [row.candidate for row in read.pairs]
+    for scores, printed in zip(sides, sample.means, strict=True):
+        mean = mean_known(map(mean_known, scores))
         assert mean is not None
-        assert math.isclose(mean, printed, abs_tol=5e-4)
+        assert math.isclose(read.file_score(mean), printed, abs_tol=5e-4)
 
 
 def test_cost_and_time_of_promptfoos_answers_are_read() -> None:

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,14 +17,17 @@ from harness.gate.budget import (
     comparison_cost_usd,
     comparison_duration_s,
     measure_spread,
+    next_alpha,
+    spend_alpha,
 )
 from harness.gate.claim_advice import ClaimAdvice, advise_claim
-from harness.gate.offline.design import design_from_plan
-from harness.gate.offline.sequential import judge_differences
+from harness.gate.offline.design import Design, design_from_plan
+from harness.gate.offline.sequential import judge_batch, judge_differences
 from harness.gate.sentences import further_items
 from harness.gate.suite_plan import (
     Claim,
     ClaimPopulation,
+    Looks,
     SuitePlan,
     SuiteRole,
 )
@@ -346,11 +350,31 @@ def test_these_items_come_first_only_where_the_owners_setting_says_so() -> None:
     assert "until a run has measured how much repeated answers vary" not in known.why
 
 
-def test_a_loss_needs_as_many_further_items_as_a_gain_of_its_size() -> None:
-    design = design_from_plan(plan())
-    gain, loss = (
-        further_items(judge_differences([sign, sign, -sign, 0.0] * 10, design), design)
-        for sign in (1.0, -1.0)
-    )
-    assert gain
-    assert loss == gain
+def test_the_further_items_of_a_loss_show_it_in_about_four_of_five_cases() -> None:
+    rows = [-1.0, -1.0, 1.0, 0.0] * 10
+    design = Design(Claim.SUPERIOR, 0.05, len(rows), looks=Looks.WHOLE)
+    found = judge_differences(rows, design)
+    more = further_items(found, design)
+
+    assert found.outcome == "inconclusive"
+    assert more is not None
+    rng = np.random.default_rng(5)
+    further = rng.choice(rows, size=(400, more))
+    grown = np.concatenate([np.tile(rows, (400, 1)), further], axis=1)
+    later = replace(design, n_max=grown.shape[1])
+    assert 0.7 <= judge_batch(grown, later).rejected.mean() <= 0.9
+
+
+def test_the_further_items_of_a_gain_count_the_alpha_of_the_next_look() -> None:
+    rows = [1.0, 0.0, 0.0, -1.0, 0.0] * 20 + [1.0] * 6
+    design = Design(Claim.SUPERIOR, 0.05, len(rows), looks=Looks.WHOLE)
+    found = judge_differences(rows, design)
+    first = further_items(found, design)
+    second = further_items(found, replace(design, alpha=spend_alpha(0.05, 2), look=2))
+
+    assert found.outcome == "inconclusive"
+    assert first
+    assert second
+    assert first < second
+    assert next_alpha(0.05, 1) == spend_alpha(0.05, 2)
+    assert next_alpha(spend_alpha(0.05, 2), 2) == pytest.approx(spend_alpha(0.05, 3))

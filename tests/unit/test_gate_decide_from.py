@@ -10,14 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from harness.evals.export_formats import parse_inspect, parse_promptfoo
-from harness.evals.scored_run import (
-    ExportedPairs,
-    GapCount,
-    ScoredRun,
-    ScoredSample,
-    pair_runs,
-)
+from harness.evals.export_formats import parse_promptfoo
+from harness.evals.inspect_log import parse_inspect
+from harness.evals.run_pairs import pair_runs
+from harness.evals.run_statement import Acceptance
+from harness.evals.scored_run import ExportedPairs, GapCount, ScoredRun, ScoredSample
 from harness.frame.errors import InputError
 from harness.interfaces.cli.evals import export_decision, file_decision
 from harness.interfaces.cli.evals.export_decision import (
@@ -55,7 +52,12 @@ CHOICES = {
         "anthropic:messages:claude-haiku-4-5",
     ),
     "langsmith": ExportChoice("langsmith", metric="correct"),
-    "inspect": ExportChoice("inspect", metric="match"),
+    # The candidate's task has the argument that makes a sample fail.
+    "inspect": ExportChoice(
+        "inspect",
+        metric="match",
+        acceptance=Acceptance(asked_differently="the argument only causes an error"),
+    ),
 }
 
 
@@ -140,6 +142,8 @@ def test_the_command_reports_gaps_and_says_that_it_promotes_nothing() -> None:
         "failed": 1,
         "unscored": 0,
         "missing": 0,
+        "grader_failed": 0,
+        "invalidated": 0,
     }
     assert answer["use"] == export_decision.REPORT_ONLY
     assert "4 samples, 1 failed, 0 unscored, 0 missing" in shown.stdout
@@ -148,7 +152,15 @@ def test_the_command_reports_gaps_and_says_that_it_promotes_nothing() -> None:
 
 def test_no_code_of_exports_can_reach_a_verdict_or_the_database() -> None:
     """What promotes takes a `Passed` of a stored verdict: nothing here makes or stores one."""
-    names = ("export_formats", "scored_run", "table_formats")
+    names = (
+        "export_formats",
+        "inspect_log",
+        "run_pairs",
+        "run_statement",
+        "scored_run",
+        "table_formats",
+        "tool_statements",
+    )
     files = [ROOT / f"harness/evals/{name}.py" for name in names]
     files.append(Path(export_decision.__file__))
     imported = {
@@ -256,7 +268,7 @@ def test_a_file_of_another_form_is_refused_with_what_is_wrong(
             ["--from", "langsmith", *paths(EXAMPLES["langsmith"])],
             "by --metric: correct, short",
         ),
-        (["--metric", "x", "pairs.csv"], "--metric need --from"),
+        (["--metric", "x", "pairs.csv"], "--partial need --from"),
         (["a.csv", "b.csv"], "name the tool of other files with --from"),
         (["--from", "lm-eval", "--cluster", "c", "a"], "without --from"),
         (
@@ -275,7 +287,7 @@ def test_what_is_not_said_clearly_is_bad_input(words: list[str], message: str) -
 def test_no_file_of_another_tool_breaks_the_program_or_the_terminal(tmp_path: Path) -> None:
     archive = tmp_path / "log.eval"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as parts:
-        for name in export_decision._PARTS:
+        for name in ("header.json", "summaries.json"):
             parts.writestr(name, json.dumps({"eval": list(range(500))}))
     content = bytearray(archive.read_bytes())
     content[60:90] = bytes(30)
@@ -521,7 +533,7 @@ def repeated(wrong: int) -> str:
     [
         ((10, 9), 4, "points worse and 24 better: not enough to decide"),
         ((19, 1), 0, "points better: that shows that it is better"),
-        ((0, 20), 3, "points worse: it is worse"),
+        ((0, 20), 3, "points worse: that shows that it is worse"),
     ],
 )
 def test_the_answer_is_in_plain_words_with_what_could_be_seen(
@@ -539,7 +551,8 @@ def test_the_answer_is_in_plain_words_with_what_could_be_seen(
     assert done.exit_code == code, done.output
     assert "20 questions × 10 repeats are 20 items, scored by `score`." in done.stdout
     assert words in done.stdout
-    assert "with these 20, only " in done.stdout
+    # A shown loss needs no items to see a difference.
+    assert ("with these 20, only " in done.stdout) == (code != 3)
     assert "next: " in done.stdout.splitlines()[-1]
 
 

@@ -17,11 +17,11 @@ PLAIN: Final = """
     action actor agent alert answer_sha256 api_base api_key_env approved_verdict approver
     arm author because break_glass build canary canary_evidence candidate change_reference
     ciphertext claim client closed_because code confirmer confirmer_key confirmer_principal
-    cookie_hash counts created_by created_with data_class data_sha256 decided_by
+    cookie_hash counts created_by created_with cron data_class data_sha256 decided_by
     decided_with decision_reason details digest ended_because ended_by endpoint evidence
     extra_body extra_headers failure fallback_from fallback_model findings fingerprint
     finish folded granted_by granted_with handover hash hint holdback holdback_plan id
-    incumbent incumbent_evidence inputs installation issuer item judge_build judge_model key
+    incumbent incumbent_evidence inputs installation issuer item job judge_build judge_model key
     kind last_error latency_ms lease_owner levels lifted_by limits link_hash log_end mac
     made model models more_api_key_envs moved_because moved_by name never_seen next_target
     notified on_better opt_outs order_seed outcome owner owner_key parameters

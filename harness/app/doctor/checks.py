@@ -16,12 +16,16 @@ from harness.app import database, secret_files, seed
 from harness.app.alert_sinks import ConfiguredSinks
 from harness.app.database import without_password
 from harness.app.processes import answers_http
+from harness.config import configuration
 from harness.config.model import Settings
 from harness.evals.settings import SuiteSettings
+from harness.frame import package_data
 from harness.frame.alerts.alert import ALERT_RULES, AlertKind
 from harness.frame.alerts.records import Alerts
+from harness.frame.cron import check_cron
 from harness.frame.errors import (
     DatabaseUnusable,
+    InputError,
     NotAllowed,
     StoreUnavailable,
     SwapgateError,
@@ -30,7 +34,8 @@ from harness.frame.pagination import PageRequest
 from harness.frame.runtime.tcp_ports import is_free, port_holder
 from harness.frame.suggestions import did_you_mean
 from harness.operations import queries
-from harness.proposals import fallback_chain
+from harness.proposals import fallback_chain, route_rules
+from harness.proposals.recomputation import list_other_rules, other_rules_text
 from harness.providers.calls.probe import (
     ProbeFinding,
     ProbeStatus,
@@ -211,6 +216,23 @@ def _signatures(context: Context) -> DoctorFinding:
     return DoctorFinding("signatures", "fail", found, "`swapgate db check` lists all")
 
 
+def _schedules(settings: Settings, context: Context | None) -> Findings:
+    """Yields the faulty cron expressions of the file, and of stored routes."""
+    shipped = package_data.path("config/default.yaml")
+    faults = configuration.list_schedule_faults(settings, os.environ, defaults=shipped)
+    for fault in faults:
+        yield DoctorFinding("schedule", "fail", fault, "correct the cron expression")
+    if context is None:
+        return
+    for name, route in sorted(routes.load_table(context).routes.items()):
+        try:
+            if route.settings.candidates is not None:
+                check_cron(route.settings.candidates.every)
+        except InputError as error:
+            step = f"`swapgate route settings {name} --every CRON`"
+            yield DoctorFinding(f"schedule of route {name}", "fail", str(error), step)
+
+
 def _suites(settings: Settings, context: Context | None) -> Findings:
     for name, suite in settings.suites.items():
         subject = f"suite {name}"
@@ -331,6 +353,26 @@ def _differences(settings: Settings, context: Context) -> Findings:
         yield DoctorFinding("file and database", "ok", "they agree")
 
 
+def _changed_suites(_: Settings, context: Context) -> Findings:
+    """Yields the suites whose pin differs from the pin that a person accepted for a route."""
+    for name, route in sorted(routes.load_table(context).routes.items()):
+        for used in route.settings.suites:
+            try:
+                pin = context.suites.pin(used.suite)
+            except SwapgateError:
+                continue  # `_suites` names it
+            if not used.digest or pin.digest == used.digest:
+                continue
+            with context.store.read() as tx:
+                pieces = "; ".join(route_rules.list_changed_pieces(tx, used.digest, pin))
+            found = f"suite {used.suite} changed since it was accepted: {pieces}"
+            step = (
+                f"open proposals on it become stale: propose again; `swapgate route settings "
+                f"{name} --suite {used.suite}` accepts the suite as it is now"
+            )
+            yield DoctorFinding(f"suites of route {name}", "warn", found, step)
+
+
 def _freezes(_: Settings, context: Context) -> Findings:
     known = routes.load_table(context).routes
     for name, window in freezes.list_unknown_routes(context, known):
@@ -354,6 +396,13 @@ def _chains(_: Settings, context: Context) -> Findings:
     for violation in routes.list_override_violations(context):
         step = "remove the override, or fix the file"
         yield DoctorFinding("overrides", "fail", violation, step)
+
+
+def _rules(_: Settings, context: Context) -> Findings:
+    """Lists open proposals whose verdict this version of the gate's rules cannot recompute."""
+    for other in list_other_rules(context):
+        why = other_rules_text(other.rules)
+        yield DoctorFinding(f"proposal {other.proposal.id}", "warn", why, other.next_step)
 
 
 def _learned_repairs(_: Settings, context: Context) -> Findings:
@@ -399,13 +448,15 @@ def _ports(settings: Settings, _: Context | None) -> Findings:
             )
 
 
-_CHECKS: Final = (_suites, _judges, _alert_sinks, _ports)
+_CHECKS: Final = (_schedules, _suites, _judges, _alert_sinks, _ports)
 _DATABASE_CHECKS: Final = (
     _providers,
     _secrets,
     _differences,
+    _changed_suites,
     _freezes,
     _chains,
+    _rules,
     _learned_repairs,
     _leader,
 )

@@ -1,5 +1,5 @@
-"""Runs jobs at intervals or by cron on background threads, with APScheduler. A restart forgets
-all earlier runs.
+"""Runs jobs at intervals on background threads, with APScheduler. A restart forgets all earlier
+runs; `harness.operations.cron_jobs` has jobs with a stored time.
 """
 
 import threading
@@ -12,33 +12,29 @@ from apscheduler.events import (
     JobExecutionEvent,
 )
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from harness.frame.errors import ConfigError, InputError
 from harness.frame.ports import Clock
-from harness.frame.runtime.cron import parse_cron
 
 CLOCK_SETBACK_S = 0.5
 
 
 @dataclass(frozen=True)
 class ScheduledJob:
-    """Describes a job, and when it runs: by `every_s` or by `cron` (five fields, UTC)."""
+    """A job, and the seconds between its runs."""
 
     name: str
     run: Callable[[], object]
-    every_s: float | None = None
-    cron: str | None = None
+    every_s: float
 
 
 class Schedule:
     """Runs jobs on a background thread pool. A job never overlaps itself, and several missed
     runs become one run.
 
-    APScheduler uses the wall clock. If somebody sets that clock back, interval jobs would pause
-    until it reaches its old time. So a thread compares it with the monotonic clock, and plans
-    these jobs again.
+    APScheduler uses the wall clock. If somebody sets that clock back, jobs would pause until it
+    reaches its old time. So a thread compares it with the monotonic clock, and plans all jobs
+    again.
 
     on_error: called with a job's name and error.
     watch_s: seconds between two comparisons of the clocks.
@@ -117,14 +113,8 @@ class Schedule:
 
     def _plan_again(self) -> None:
         for job in self._jobs:
-            if job.every_s is not None:
-                self._scheduler.reschedule_job(job.name, trigger=_trigger(job))
+            self._scheduler.reschedule_job(job.name, trigger=_trigger(job))
 
 
-def _trigger(job: ScheduledJob) -> IntervalTrigger | CronTrigger:
-    if job.every_s is not None:
-        return IntervalTrigger(seconds=job.every_s, timezone="UTC")
-    try:
-        return parse_cron(job.cron or "")
-    except InputError as error:
-        raise ConfigError(f"{job.name}: {error}") from None
+def _trigger(job: ScheduledJob) -> IntervalTrigger:
+    return IntervalTrigger(seconds=job.every_s, timezone="UTC")

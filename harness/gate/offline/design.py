@@ -22,6 +22,7 @@ from harness.gate.offline.intervals import VARIANCE_GUARD, squared_deviations
 from harness.gate.suite_plan import (
     QUALITY_CLAIMS,
     Claim,
+    Looks,
     PrimaryCombination,
     SuitePlan,
 )
@@ -48,6 +49,8 @@ class Design:
     suite_items: int | None = None
     # The comparison stops if its chance of passing at n_max falls below this; 0: never stops.
     futility: float = 0.0
+    looks: Looks = Looks.PLANNED
+    look: int = 1  # the number of the look that uses alpha
 
     def __post_init__(self) -> None:
         if self.claim not in QUALITY_CLAIMS:
@@ -70,8 +73,23 @@ class Design:
     @property
     def levels(self) -> Mapping[int, float]:
         """The level of the test at each planned analysis, by the number of items it uses."""
+        if self.looks is not Looks.PLANNED:
+            return self.levels_of(self.n_max)
         items = interim_items(self.n_max) if self.early else (self.n_max,)
         return dict(zip(items, interim_levels(items, self.alpha), strict=True))
+
+    def levels_of(self, items: int) -> Mapping[int, float]:
+        """The level at each analysis of the first `items` items, by its number of items.
+
+        Unless the looks are planned, there is one analysis, of all these items.
+        """
+        match self.looks:
+            case Looks.PLANNED:
+                return {n: level for n, level in self.levels.items() if n <= items}
+            case Looks.WHOLE:
+                return {items: spent_alpha(self.alpha)}
+            case Looks.GROWING:
+                return {items: growing_level(items / self.n_max, self.alpha)}
 
 
 def design_from_plan(plan: SuitePlan) -> Design:
@@ -85,6 +103,8 @@ def design_from_plan(plan: SuitePlan) -> Design:
         unit=plan.unit,
         suite_items=plan.suite_items if plan.about_these else None,
         futility=plan.futility,
+        looks=plan.looks,
+        look=plan.look,
     )
 
 
@@ -155,6 +175,17 @@ def interim_items(n_max: int) -> tuple[int, ...]:
 def spent_alpha(alpha: float) -> float:
     """Computes the part of alpha that all analyses together spend."""
     return _SPENT_SHARE * alpha * math.pow(min(1.0, alpha / _USUAL_ALPHA), _SMALLER_ALPHA)
+
+
+def growing_level(share: float, alpha: float) -> float:
+    """Computes the level of a look at this share of the planned items, above 0.
+
+    Looks after every item together spend `spent_alpha`: the limit of the sum is constant, and
+    a Brownian motion exceeds it with twice the probability that it ends above it. Source:
+    O'Brien & Fleming 1979.
+    """
+    limit = -float(special.ndtri(spent_alpha(alpha) / 2.0))
+    return _rounded(float(special.ndtr(-limit / math.sqrt(min(share, 1.0)))))
 
 
 @lru_cache(maxsize=64)

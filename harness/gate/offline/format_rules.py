@@ -101,6 +101,11 @@ FORMAT_RULES: Final[Mapping[str, FormatRule]] = {
         LABEL_ONLY,
         "compare labels without case",
     ),
+    "typography": FormatRule(
+        "writes typographic hyphens, quotes or spaces",
+        "Use only plain ASCII hyphens (-), quotes (' and \") and spaces.",
+        "make hyphens, quotes and spaces plain before the comparison",
+    ),
     "label_with_extra_text": FormatRule(
         "writes more than the label",
         LABEL_ONLY,

@@ -1,6 +1,7 @@
 """The sequential test reads paired differences item by item and may stop early (statistics.md
 §1.3 to §1.5). It promotes at a planned analysis; it rejects or stops for futility at any item.
-It adds sums strictly in order, so batched and stepwise results agree.
+It judges the rows of a file together, in one analysis (§1.19). It adds sums strictly in order,
+so batched and stepwise results agree.
 """
 
 import math
@@ -41,6 +42,7 @@ from harness.gate.offline.item_tests import (
     share_left,
     t_tail,
 )
+from harness.gate.suite_plan import Looks
 
 BET_GRID = geometric_grid(0.02, 0.9, 15)
 _SLACK = 1e-12
@@ -126,6 +128,8 @@ def evidence_path(differences: ArrayLike, design: Design) -> EvidencePath:
     reach = chance_of_passing(items, total, squares, design)
     if design.theta0 < 0.0:
         rejects &= reach < OUT_OF_REACH
+    if design.looks is not Looks.PLANNED:
+        rejects = rejects & (items == d.shape[-1])  # the only look is at all items
     between = (items >= FUTILE_FROM * design.n_max) & (items < design.n_max)
     return EvidencePath(log_e_bad, rejects, (reach < design.futility) & between)
 
@@ -172,9 +176,9 @@ def judge_batch(
     stops = taken.rejects | taken.hopeless
     used = np.where(stops.any(axis=-1), np.argmax(stops, axis=-1) + 1, items)
     promoted = np.zeros(len(d), dtype=np.bool_)
-    for n, level in design.levels.items():
+    for n, level in design.levels_of(items).items():
         # A promotion takes precedence over a stop at the same item.
-        if 2 <= n <= items and (open_ := ~promoted & (used >= n)).any():
+        if n >= 2 and (open_ := ~promoted & (used >= n)).any():
             now = open_ & (analysis_p(d[:, :n], design, noise, most=level) <= level)
             promoted = promoted | now
             used = np.where(now, n, used)

@@ -3,7 +3,8 @@ in one slice fails, even with a good mean (statistics.md §1.13).
 
 The gate tests each slice for a loss after its 60th unit and after its last unit. These numbers
 are fixed before the first score, so an early stop can skip a look but cannot move it. The error
-is split over a slice's looks, and by Holm's rule over the slices.
+is split over a slice's looks, and by Holm's rule over the slices. A file's slices are tested
+once, on all its rows.
 
 Clusters are the units of a suite whose items belong together (statistics.md §1.12). The plan
 contains their sizes in the registered order. All clusters have equal weight.
@@ -13,6 +14,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from harness.gate.arrays import np
@@ -21,7 +24,7 @@ from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.intervals import mean_interval
 from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.pairs import PairedItem, score_difference
-from harness.gate.suite_plan import MIN_SLICE_UNITS, Slice, SuitePlan
+from harness.gate.suite_plan import MIN_SLICE_UNITS, Looks, Slice, SuitePlan
 from harness.gate.verdict import ScorePair, SliceFigures
 
 
@@ -120,10 +123,12 @@ class _SliceUnits:
     units: tuple[int, ...]  # positions in the order, from 0
     members: tuple[tuple[int, ...], ...]  # by unit, positions of items
 
-    @property
-    def looks(self) -> tuple[int, ...]:
+    def look_counts(self, plan: SuitePlan) -> tuple[int, ...]:
         """The gate tests the slice after each of these numbers of its units."""
-        return tuple(dict.fromkeys((MIN_SLICE_UNITS, len(self.units))))
+        whole = len(self.units)
+        if plan.looks is not Looks.PLANNED:
+            return (whole,)
+        return tuple(dict.fromkeys((MIN_SLICE_UNITS, whole)))
 
 
 def promotion_waits_for(plan: SuitePlan) -> int:
@@ -136,7 +141,7 @@ def look_levels(plan: SuitePlan) -> Sequence[tuple[int, float]]:
     """Lists, for each slice, its number of units and the error of one look."""
     layouts = [_slice_units(plan, slice_) for slice_ in plan.slices]
     return [
-        (len(layout.units), SLICE_ALPHA / len(layouts) / len(layout.looks))
+        (len(layout.units), SLICE_ALPHA / len(layouts) / len(layout.look_counts(plan)))
         for layout in layouts
     ]
 
@@ -171,8 +176,9 @@ def _judge(plan: SuitePlan, items: Sequence[PairedItem]) -> SliceJudgement:
     p_values: dict[int, float] = {}
     worse_at = None
     shown = (False,) * len(plan.slices)
-    for end, index, p in sorted(_looks(plan, d, available)):
-        p_values[index] = min(p, p_values.get(index, 1.0))
+    for end, looks in groupby(sorted(_looks(plan, d, available)), key=itemgetter(0)):
+        for _, index, p in looks:
+            p_values[index] = min(p, p_values.get(index, 1.0))
         ordered = [p_values.get(at, 1.0) for at in range(len(plan.slices))]
         shown = holm_test(ordered, SLICE_ALPHA)
         if any(shown):
@@ -203,14 +209,16 @@ def _looks(
     """Yields (units of the order, slice, p-value) of every look whose units are measured."""
     for index, slice_ in enumerate(plan.slices):
         layout = _slice_units(plan, slice_)
-        for count in layout.looks:
-            end = layout.units[count - 1] + 1
+        counts = layout.look_counts(plan)
+        for count in counts:
+            planned = plan.looks is Looks.PLANNED
+            end = layout.units[count - 1] + 1 if planned else plan.n_max
             if end <= available:
                 values = _differences(layout, d, count)
                 # A difference within the margin is not a loss, even if it is certain.
                 within = math.fsum(values) >= design_from_plan(plan).theta0 * count
                 p = 1.0 if within else float(final_p(np.negative(values), 0.0))
-                yield end, index, min(1.0, len(layout.looks) * p)
+                yield end, index, min(1.0, len(counts) * p)
 
 
 def _figures(

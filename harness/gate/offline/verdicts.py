@@ -45,7 +45,7 @@ from harness.gate.suite_plan import (
 from harness.gate.verdict import VERDICTS, ScorePair, SuiteReport, Verdict
 
 # Increase it with each change of the rules that can change a verdict from equal scores.
-RULES_VERSION: Final = 5
+RULES_VERSION: Final = 6
 # Begins the reason of a verdict whose answers do not compare the models.
 NOT_MEASURED: Final = "Not measured: "
 

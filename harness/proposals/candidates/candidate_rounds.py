@@ -16,8 +16,10 @@ from typing import Final
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
+from harness.frame.cron import next_time
 from harness.frame.errors import (
     ConfigError,
+    InputError,
     RouteBusy,
     StoreUnavailable,
     SwapgateError,
@@ -53,6 +55,8 @@ from harness.routing.table import Route
 LISTS_EVERY: Final = timedelta(days=1)
 NEWS_FOR: Final = timedelta(days=2)  # how long a model counts as new after a process starts
 STORED_WITHIN: Final = timedelta(minutes=1)  # maximum time to store a list after reading it
+# A round that begins later than this after its time says so; a job looks each half minute.
+LATE: Final = timedelta(minutes=5)
 RETRY: Final = timedelta(minutes=15)  # pause after a provider's list could not be read
 
 
@@ -87,17 +91,20 @@ def _run_route(ctx: Context, route: Route) -> list[str]:
     """
     schedule = route.settings.candidates
     now = ctx.clock.now()
-    assert schedule is not None and ctx.calendar is not None  # noqa: S101, PT018 - `run_once`
+    assert schedule is not None  # noqa: S101 - `run_once`
     with ctx.store.read() as tx:
         newest = CandidateRounds(tx).newest(route.name, 50)
         waits = find_obstacle(tx, route)
     because = _find_ending(ctx, route, newest)
-    due = ctx.calendar.next_time(schedule.every, newest[0].due_at if newest else now)
-    if not because and (due is None or due > now):
-        return []
+    if not because:
+        due = next_time(schedule.every, newest[0].due_at if newest else now)
+        if due > now:
+            return []
+        late = now - due > LATE
+        because = f"{BY_SCHEDULE}, late: due {due:%Y-%m-%d %H:%M} UTC" if late else BY_SCHEDULE
     if waits:
         return []  # the next run tries again
-    return _begin(ctx, route, schedule, because or BY_SCHEDULE)
+    return _begin(ctx, route, schedule, because)
 
 
 def find_obstacle(tx: Transaction, route: Route) -> str:
@@ -382,13 +389,16 @@ def _describe_step(
 def find_next_round(ctx: Context, route: Route) -> datetime | None:
     """Finds the start of the route's next round, now if one is overdue; None for never.
 
-    Also None in a process without a calendar. Does not look ahead to the incumbent's end.
+    Also None for a faulty time. Does not look ahead to the incumbent's end.
     """
     schedule = route.settings.candidates
     now = ctx.clock.now()
-    if ctx.calendar is None or schedule is None:
+    if schedule is None:
         return None
     with ctx.store.read() as tx:
         newest = CandidateRounds(tx).newest(route.name)
-    at = ctx.calendar.next_time(schedule.every, newest[0].due_at if newest else now)
-    return max(at, now) if at else None
+    try:
+        at = next_time(schedule.every, newest[0].due_at if newest else now)
+    except InputError:
+        return None  # the job's alert names the fault
+    return max(at, now)

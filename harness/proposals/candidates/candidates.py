@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Final
 
+from harness.frame.cron import check_cron
 from harness.frame.errors import InputError, StoreUnavailable, SwapgateError
 from harness.frame.formatting import format_quantity, format_usd
 from harness.frame.records.transaction import Transaction
@@ -299,7 +300,7 @@ def _verdict_of(tx: Transaction, verdict: str | None) -> object:
 
 
 def describe_faults(ctx: Context, route: Route) -> Sequence[str]:
-    """Describes faults of a route's schedule. Raises InputError for an invalid `every`.
+    """Describes faults of a route's schedule.
 
     A fault leaves the schedule valid, but it measures less than its author expects: a time that
     never comes, a pattern without a model, an old list, a budget below the smallest round.
@@ -308,11 +309,10 @@ def describe_faults(ctx: Context, route: Route) -> Sequence[str]:
     if schedule is None:
         return ()
     faults = []
-    if (
-        ctx.calendar is not None
-        and ctx.calendar.next_time(schedule.every, ctx.clock.now()) is None
-    ):
-        faults.append(f"every: {schedule.every!r} names a time that never comes")
+    try:
+        check_cron(schedule.every)
+    except InputError as error:
+        faults.append(f"every: {error}")
     plan = plan_round(ctx, route, schedule)
     faults += plan.warnings
     if plan.waiting and not plan.measured:

@@ -15,6 +15,7 @@ from typing import Final
 from harness.evals.proof_validity import ProofValidity
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import format_points, format_score
+from harness.gate.order_seeds import SeedOrigin
 from harness.gate.pins import ServedModel, named_models
 from harness.gate.sentences import clusters_text, spending_text
 from harness.gate.verdict import Verdict
@@ -148,6 +149,8 @@ def describe_pins(report: Report) -> Iterator[str]:
     for part in report.suites:
         plan = part.side.plan
         how = f"{plan.epochs} epoch(s), order seed {plan.order_seed}"
+        if plan.seed_origin is SeedOrigin.RUNNER:
+            how += " (seed chosen by the runner)"
         look = spending_text(plan.look, plan.alpha, plan.spend, plan.candidates)
         yield f"- {plan.suite}: {how}" + (f"; {look}" if look else "") + "."
         if plan.cluster:

@@ -24,6 +24,7 @@ from harness.gate.offline.intervals import (
     share_interval,
 )
 from harness.gate.online.rollout import Rollout, RolloutSignal
+from harness.gate.order_seeds import SeedOrigin
 from harness.gate.pins import ServedModels, named_models
 from harness.gate.run import AnswerColumns, EvalRun, Sample, describe_faults
 from harness.gate.suite_plan import SuitePin, SuitePlan
@@ -180,7 +181,9 @@ class Comparison:
     def decided_on(self) -> str:
         if self.basis is None:
             return ""
-        return f"Decided on {self.basis.items_text}."
+        origins = {plan.seed_origin for plan in self.basis.plans}
+        chosen = " Seed chosen by the runner." if SeedOrigin.RUNNER in origins else ""
+        return f"Decided on {self.basis.items_text}.{chosen}"
 
 
 def load_comparison(

@@ -24,11 +24,11 @@ from harness.frame.errors import DeliveryFailed
 from harness.frame.people.access import OPERATOR, SYSTEM, Actor, Role
 from harness.frame.ports import Chance, Clock
 from harness.frame.records.transaction import Transaction
-from harness.frame.runtime.cron import CronCalendar
 from harness.frame.runtime.encryption import FernetCipher, new_key
 from harness.gate.drift import DriftPolicy
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout
+from harness.gate.order_seeds import InstallationSeeds
 from harness.gate.pins import ServedModel
 from harness.gate.policy import (
     CanaryPolicy,
@@ -184,13 +184,13 @@ class SmallInstallation:
             store=chosen,
             clock=self.clock,
             chance=self.chance,
-            calendar=CronCalendar(),
             suites=ConfiguredSuites(self.suites),
             policies={**self.policies, self.policy.name: self.policy},
             sinks=self.sinks,
             drift=self.drift,
             observe_only=self.observe_only,
             cipher=FernetCipher(lambda: ENCRYPTION_KEYS),
+            order_seeds=InstallationSeeds(SECRET),
             workers=InlineWorkers(lambda run, owner: self._work(chosen, run, owner)),
         )
 

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -16,22 +16,20 @@ from typing import Final
 from harness.evals.export_formats import (
     parse_braintrust,
     parse_deepeval,
-    parse_inspect,
     parse_langfuse,
     parse_lm_eval,
     parse_openai_evals,
     parse_promptfoo,
 )
+from harness.evals.inspect_log import parse_inspect
+from harness.evals.run_pairs import choose_metric, choose_run, pair_runs, turned_round
+from harness.evals.run_statement import Acceptance, Direction
 from harness.evals.scored_run import (
     AnswerMeans,
     ExportedPairs,
     GapCount,
     ScoredRun,
     as_mapping,
-    choose_metric,
-    choose_run,
-    mean_known,
-    pair_runs,
     parse_json,
 )
 from harness.evals.table_formats import (
@@ -39,6 +37,7 @@ from harness.evals.table_formats import (
     parse_csv_scores,
     parse_langsmith,
 )
+from harness.evals.tool_statements import lm_eval_statement
 from harness.frame.errors import InputError
 from harness.frame.text_files import (
     MAX_BYTES,
@@ -69,6 +68,7 @@ _WITHOUT_RESULTS: Final[Mapping[str, str]] = {
     "ideal": "a data set of OpenAI evals",
     "spans": "traces",
     "resourceSpans": "OpenTelemetry traces",
+    "testRunLink": "a link to DeepEval's hosted test run (export the test run as JSON)",
     "lm_eval_version": "totals of lm-eval (give samples_TASK_….jsonl of --log_samples)",
 }
 _PROMPTFOO_CONFIG: Final = re.compile(r"^(prompts|providers|tests|defaultTest):", re.MULTILINE)
@@ -233,9 +233,13 @@ EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
 
 PAIRS: Final = "pairs"
 REPORT_ONLY = "a report only: it promotes nothing. For a proposal, Swapgate measures again"
-_PARTS = ("header.json", "summaries.json")
+_HEADER: Final = "header.json"
+_SUMMARIES: Final = "summaries.json"
+# Parts of a log whose run did not end.
+_START: Final = "_journal/start.json"
+_JOURNAL: Final = re.compile(r"_journal/summaries/(\d+)\.json")
 # lm-eval writes a task's name only into the name of its file.
-_LM_EVAL_FILE: Final = re.compile(r"samples_(.+)_\d{4}-\d\d-\d\dT[\d.-]+\.jsonl")
+_LM_EVAL_FILE: Final = re.compile(r"samples_(.+)_(\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl")
 # Errors of zipfile for an archive that is broken, encrypted or compressed in an unknown way.
 _UNREADABLE = (
     OSError,
@@ -256,6 +260,7 @@ class ExportChoice:
     incumbent: str = ""
     candidate: str = ""
     metric: str = ""
+    acceptance: Acceptance = field(default_factory=Acceptance)
 
 
 def judge_exports(
@@ -266,30 +271,45 @@ def judge_exports(
     rows = exported.pairs
     if terms.n_max is not None and len(rows) > terms.n_max:
         raise InputError(f"{len(rows)} items are more than the planned {terms.n_max}")
+    answer = judge_rows(rows, terms, exported.file_score)
+    incumbent_score = answer.pop("incumbent_score")
+    candidate_score = answer.pop("candidate_score")
     return {
         "from": choice.format,
         "metric": exported.metric,
+        "direction": f"{exported.direction} ({exported.direction_source})",
         "incumbent": exported.incumbent,
         "candidate": exported.candidate,
-        **judge_rows(rows, terms),
+        **answer,
         "items": len(rows),
         "epochs": max(len(row.incumbent) for row in rows),
         "incumbent_gaps": asdict(exported.incumbent_gaps),
         "candidate_gaps": asdict(exported.candidate_gaps),
-        "incumbent_mean": asdict(exported.incumbent_mean),
-        "candidate_mean": asdict(exported.candidate_mean),
+        "incumbent_mean": {"score": incumbent_score, **asdict(exported.incumbent_mean)},
+        "candidate_mean": {"score": candidate_score, **asdict(exported.candidate_mean)},
+        **_setting_digests(exported),
+        **exported.accepted,
         **({"notes": list(exported.notes)} if exported.notes else {}),
         "use": REPORT_ONLY,
     }
+
+
+def _setting_digests(exported: ExportedPairs) -> dict[str, object]:
+    """Returns digests of how the models were asked, if a file tells it."""
+    incumbent, candidate = exported.settings
+    if not (incumbent or candidate):
+        return {}
+    untold = "the file does not tell"
+    return {"asked": {"incumbent": incumbent or untold, "candidate": candidate or untold}}
 
 
 def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
     if len(files) > 2:
         raise InputError("give one file with both runs, or the incumbent's and the candidate's")
     if choice.format == PAIRS:
-        return _read_pairs(files[0])
+        return _read_pairs(files[0], choice.acceptance)
     form = EXPORT_FORMATS[choice.format]
-    runs = [_parse(file, choice.format) for file in files]
+    runs = [parse_file(file, choice.format) for file in files]
     ours = runs[0]
     theirs = runs[-1]
     if len(files) == 1 and not (choice.incumbent and choice.candidate):
@@ -301,10 +321,18 @@ def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
     incumbent = _named(files[0], ours, choice.incumbent, "--incumbent")
     candidate = _named(files[-1], theirs, choice.candidate, "--candidate")
     metric = choose_metric(incumbent, candidate, choice.metric, form.metric)
-    return pair_runs(incumbent, candidate, metric)
+    try:
+        return pair_runs(incumbent, candidate, metric, choice.acceptance)
+    except InputError as error:
+        raise InputError(f"{' and '.join(dict.fromkeys(files))}: {error}") from None
 
 
-def _read_pairs(file: str) -> ExportedPairs:
+def _read_pairs(file: str, accepted: Acceptance) -> ExportedPairs:
+    if accepted.reasons:
+        raise InputError(
+            f"{file}: a file of pairs tells neither how the models were asked nor whether the "
+            "runs are whole: leave out --asked-differently and --partial"
+        )
     rows = parse_pairs(read_text(file), file)
     if not rows:
         raise InputError(f"{file}:2: no items")
@@ -314,11 +342,13 @@ def _read_pairs(file: str) -> ExportedPairs:
         "score",
         "incumbent",
         "candidate",
-        tuple(rows),
+        tuple(turned_round(rows) if accepted.direction is Direction.LOWER else rows),
         _count_gaps(incumbent),
         _count_gaps(candidate),
-        AnswerMeans(mean_known(map(mean_known, incumbent))),
-        AnswerMeans(mean_known(map(mean_known, candidate))),
+        AnswerMeans(),
+        AnswerMeans(),
+        direction=accepted.direction or Direction.HIGHER,
+        direction_source="your option" if accepted.direction else "the form of such a file",
     )
 
 
@@ -338,7 +368,7 @@ def _named(
         raise InputError(f"{file}: {error}") from None
 
 
-def _parse(file: str, format_name: str) -> list[ScoredRun]:
+def parse_file(file: str, format_name: str) -> list[ScoredRun]:
     form = EXPORT_FORMATS[format_name]
     zipped = format_name == "inspect" and _is_archive(file)
     try:
@@ -346,8 +376,26 @@ def _parse(file: str, format_name: str) -> list[ScoredRun]:
     except InputError as error:
         raise InputError(f"{_placed(file, error)} ({form.title}: {form.files})") from None
     if format_name == "lm-eval" and (named := _LM_EVAL_FILE.fullmatch(Path(file).name)):
-        return [replace(run, terms={**run.terms, "task": named[1]}) for run in runs]
+        return [_with_results(run, Path(file), *named.groups()) for run in runs]
     return runs
+
+
+def _with_results(run: ScoredRun, file: Path, task: str, when: str) -> ScoredRun:
+    """Adds the task, and the statements of the results file that lm-eval wrote beside it."""
+    named_run = replace(run, terms={**run.terms, "task": task})
+    beside = file.with_name(f"results_{when}.json")
+    if not beside.is_file():
+        return named_run
+    try:
+        results = as_mapping(parse_json(read_text(str(beside))))
+    except InputError as error:
+        raise InputError(
+            f"{_placed(str(beside), error)}; it stands beside {file.name}: remove or repair it"
+        ) from None
+    statement = lm_eval_statement(results, task, run)
+    version = statement.data.version if statement.data else ""
+    terms = {**named_run.terms, **({"task version": version} if version else {})}
+    return replace(named_run, terms=terms, statement=statement)
 
 
 def title(format_name: str) -> str:
@@ -383,29 +431,51 @@ def _is_archive(file: str) -> bool:
 
 
 def _archive_text(file: str) -> str:
-    """Returns an `.eval` archive as a JSON log, without the answers."""
+    """Returns an `.eval` archive as a JSON log, without the answers. A run that did not end has
+    no header: its journal has the samples so far.
+    """
     with suppress(ImportError):
         import zipfile_zstd  # type: ignore[import-untyped]  # noqa: F401, PLC0415 - reads zstd
     try:
         with zipfile.ZipFile(Path(file)) as archive:
-            names = [name for name in _PARTS if name in archive.namelist()]
-            if sum(archive.getinfo(name).file_size for name in names) > MAX_BYTES:
-                raise InputError(f"larger than {MAX_BYTES // 2**20} MiB")
-            parts: Mapping[str, str] = {
-                name: archive.read(name).decode("utf-8") for name in names
-            }
+            return json.dumps(_archived_log(archive))
     except _UNREADABLE:
         raise InputError(
             "cannot be read: convert it with `inspect log convert --to json`"
         ) from None
-    if len(parts) < len(_PARTS):
-        raise InputError("has an older format: convert it with `inspect log convert --to json`")
-    return f'{{"eval": {_member(parts[_PARTS[0]], "eval")}, "samples": {parts[_PARTS[1]]}}}'
 
 
-def _member(text: str, name: str) -> str:
+def _archived_log(archive: zipfile.ZipFile) -> dict[str, object]:
+    names = archive.namelist()
+    if _HEADER in names and _SUMMARIES in names:
+        header = as_mapping(_part(archive, _HEADER))
+        samples = _part(archive, _SUMMARIES)
+        rows = [as_mapping(row) for row in samples] if isinstance(samples, list) else []
+        if header.get("invalidated"):
+            rows = [{**row, "invalidation": _is_withdrawn(archive, row)} for row in rows]
+        fields = ("version", "status", "eval", "plan", "results", "invalidated")
+        return {**{name: header[name] for name in fields if name in header}, "samples": rows}
+    if _START in names:
+        start = as_mapping(_part(archive, _START))
+        journal = sorted(filter(_JOURNAL.fullmatch, names), key=lambda name: (len(name), name))
+        parts = [_part(archive, name) for name in journal]
+        rows = [row for part in parts if isinstance(part, list) for row in part]
+        return {**start, "status": "started", "samples": rows}
+    raise InputError("has an older format: convert it with `inspect log convert --to json`")
+
+
+def _is_withdrawn(archive: zipfile.ZipFile, row: Mapping[str, object]) -> bool:
+    """Tells whether a person invalidated a sample, which its summary does not contain."""
+    name = f"samples/{row.get('id')}_epoch_{row.get('epoch')}.json"
+    if name not in archive.namelist():
+        return False
+    return bool(as_mapping(_part(archive, name)).get("invalidation"))
+
+
+def _part(archive: zipfile.ZipFile, name: str) -> object:
+    if archive.getinfo(name).file_size > MAX_BYTES:
+        raise InputError(f"{name}: larger than {MAX_BYTES // 2**20} MiB")
     try:
-        document = json.loads(text)
+        return json.loads(archive.read(name).decode("utf-8"))
     except (ValueError, RecursionError):
-        raise InputError("has a header that is not JSON") from None
-    return json.dumps(document.get(name) if isinstance(document, dict) else None)
+        raise InputError(f"{name} is not JSON: convert it with `inspect log convert`") from None

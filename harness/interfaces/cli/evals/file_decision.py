@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.evals.run_statement import Acceptance, Direction
 from harness.frame.errors import InputError
 from harness.frame.formatting import escape_controls
 from harness.frame.text_files import read_text
-from harness.gate.suite_plan import Claim
+from harness.gate.suite_plan import Claim, Looks
 from harness.interfaces.cli.frame.command import (
     LazyCommand,
     LazyCommandGroup,
     arg,
     command,
     opt,
+    taken_from,
 )
 
 if TYPE_CHECKING:
@@ -71,9 +73,26 @@ class FileTerms:
     claim: Claim
     margin: float
     alpha: float
-    n_max: int | None  # planned units; None for the number in the file
+    n_max: int | None  # planned units of a file that grows; None for a finished file
     cluster: str = ""  # the column that names an item's cluster
     slices: tuple[str, ...] = ()  # columns of guarded slices
+    look: int = 1  # how often the items, or fewer of them, have been judged, with this time
+
+    def __post_init__(self) -> None:
+        between_0_and_1("--margin", self.margin)
+        between_0_and_1("--alpha", self.alpha)
+        for option, value in (("--n-max", self.n_max), ("--look", self.look)):
+            if value is not None and value < 1:
+                raise InputError(f"{option} is {value}; it must be 1 or more")
+        if self.n_max is not None and self.look > 1:
+            raise InputError(
+                "--n-max plans all looks at a file that grows, and --look counts looks without "
+                "a plan: give one of them"
+            )
+
+    @property
+    def looks(self) -> Looks:
+        return Looks.WHOLE if self.n_max is None else Looks.GROWING
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -88,6 +107,28 @@ GATE_EXITS = {
     "running": 4,
 }
 CANARY_EXITS = {"hold": 0, "rollback": 3}
+N_MAX_HELP = "Planned number of items, or clusters, of a file that grows in random order."
+LOOK_HELP = "Number of this look at a file that grew unplanned. Later looks get less alpha."
+
+
+def accept(
+    *,
+    lower: bool = opt("A lower score is better.", "--lower-is-better"),
+    higher: bool = opt("A higher score is better.", "--higher-is-better"),
+    asked_differently: str = opt(
+        "Why runs count that were asked differently.", metavar="WHY", default=""
+    ),
+    partial: str = opt(
+        "Why a partial run counts. Its missing items have no score.", metavar="WHY", default=""
+    ),
+) -> Acceptance:
+    """Returns the user's answers to what files do not tell. Raises InputError for two
+    directions.
+    """
+    if lower and higher:
+        raise InputError("give --lower-is-better or --higher-is-better, not both")
+    direction = Direction.LOWER if lower else Direction.HIGHER if higher else None
+    return Acceptance(direction, asked_differently.strip(), partial.strip())
 
 
 @command(name="decide")
@@ -102,13 +143,15 @@ def gate_decide(
     incumbent: str = opt("With --from: the incumbent's run.", metavar="NAME", default=""),
     candidate: str = opt("With --from: the candidate's run.", metavar="NAME", default=""),
     metric: str = opt("With --from: the score that counts.", metavar="NAME", default=""),
+    accepted: Acceptance = taken_from(accept),
     claim: str = opt(
         "Claim of the candidate.",
         type=click.Choice(["superior", "non_inferior"]),
         default="superior",
     ),
     margin: float = opt("Allowed loss, from 0 to 1; 0.05 is 5 points.", default=0.05),
-    n_max: int | None = opt("Planned number of items, or clusters. [default: all in the file]"),
+    n_max: int | None = opt(N_MAX_HELP),
+    look: int = opt(LOOK_HELP, default=1),
     alpha: float = opt("Chance of a false promotion.", default=0.05),
     cluster: str = opt(
         "Column that names an item's cluster. Each cluster counts once.",
@@ -125,19 +168,18 @@ def gate_decide(
     """Decide about a candidate from the scores in PAIRS.csv.
 
     Columns: item, incumbent, candidate and optionally epoch. Scores are from 0 to 1; a missing
-    score is empty. Items count in the order of their first row.
+    score is empty. One analysis uses all rows, and their order does not matter.
+
+    A file that grows: give --n-max before the first look, then repeat the command at any time.
+    Without a plan, count the looks with --look.
 
     With --from, the files are results of another tool, as for `swapgate try`.
 
     Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive or not
     enough items yet.
     """
-    between_0_and_1("--margin", margin)
-    between_0_and_1("--alpha", alpha)
-    if n_max is not None and n_max < 1:
-        raise InputError(f"--n-max is {n_max}; plan at least 1 item")
     named = tuple(column.strip().lower() for column in slices)
-    terms = FileTerms(Claim(claim), margin, alpha, n_max, cluster.strip().lower(), named)
+    terms = FileTerms(Claim(claim), margin, alpha, n_max, cluster.strip().lower(), named, look)
     if format_name is not None:
         if terms.columns:
             raise InputError(
@@ -146,18 +188,27 @@ def gate_decide(
         # A late import, because scipy would slow the start of every other command.
         from harness.interfaces.cli.evals import export_decision  # noqa: PLC0415
 
-        choice = export_decision.ExportChoice(format_name, incumbent, candidate, metric)
+        choice = export_decision.ExportChoice(
+            format_name, incumbent, candidate, metric, accepted
+        )
         exported = export_decision.read_exports(files, choice)
         answer = export_decision.judge_exports(exported, choice, terms)
-    elif incumbent or candidate or metric:
-        raise InputError("--incumbent, --candidate and --metric need --from")
+    elif incumbent or candidate or metric or accepted.reasons:
+        raise InputError(
+            "--incumbent, --candidate, --metric, --asked-differently and --partial need --from"
+        )
     else:
-        answer = _judge_pairs(files, terms)
+        answer = _judge_pairs(files, terms, accepted.direction)
     _print(answer, as_json=as_json)
     return GATE_EXITS[str(answer["verdict"])]
 
 
-def _judge_pairs(files: Sequence[str], terms: FileTerms) -> dict[str, object]:
+def _judge_pairs(
+    files: Sequence[str],
+    terms: FileTerms,
+    direction: Direction | None,
+) -> dict[str, object]:
+    from harness.evals.run_pairs import turned_round  # noqa: PLC0415 - `--help` stays quick
     from harness.interfaces.cli.evals.pair_judgement import (  # noqa: PLC0415
         judge_rows,
         parse_pairs,
@@ -177,10 +228,16 @@ def _judge_pairs(files: Sequence[str], terms: FileTerms) -> dict[str, object]:
         raise InputError(
             f"{pairs}:2: no items; to judge a run that has no items yet, give --n-max"
         )
+    is_lower = direction is Direction.LOWER
+    stated = {} if direction is None else {"direction": direction.value}
     try:
-        return judge_rows(rows, terms)
+        if is_lower:
+            answer = judge_rows(turned_round(rows), terms, lambda score: 1.0 - score)
+        else:
+            answer = judge_rows(rows, terms)
     except InputError as error:
         raise InputError(f"{pairs}: {error}") from None
+    return {**stated, **answer}
 
 
 @command(name="decide")

@@ -16,11 +16,13 @@ import click
 import yaml
 
 from harness.app.gate_run import (
+    FOLDER,
     ROUTE,
     ComparisonRequest,
+    comparison_context,
     register_comparison,
     run_until_decided,
-    without_patience,
+    runner_seeds,
 )
 from harness.app.installation import config_file, load_settings, read_dotenv
 from harness.app.set_up import temporary_installation
@@ -72,7 +74,6 @@ from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.verdicts import Verdicts
 
-FOLDER: Final = Path(".swapgate-try")
 INTERRUPTED: Final = 130
 _SUITE: Final = "try"
 _FREE: Final = {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 0.0}  # for local servers
@@ -100,8 +101,8 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
         load_settings(file)  # so that an error names its line there, not in the copy below
     providers = _providers([incumbent, candidate], file)
     folder = FOLDER / _name(trial, providers)
+    seeds = runner_seeds(incumbent, candidate)
     folder.mkdir(parents=True, exist_ok=True)
-    (FOLDER / ".gitignore").write_text("*\n", encoding="utf-8")  # keep answers out of git
     written = folder / "swapgate.yaml"
     written.write_text(yaml.safe_dump(_config(trial, providers)), encoding="utf-8")
     question = ComparisonRequest(
@@ -113,7 +114,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
         reason="swapgate try",
     )
     with temporary_installation(written, folder, goes_on=True) as installation:
-        ctx = without_patience(installation.context)
+        ctx = comparison_context(installation.context, seeds)
         try:
             proposal = _earlier(ctx) or register_comparison(
                 ctx, OPERATOR, installation.settings, question
@@ -399,8 +400,9 @@ def gate_run(
     )
     with tempfile.TemporaryDirectory(prefix="swapgate-gate-") as scratch:
         with temporary_installation(session.config, keep or Path(scratch)) as installation:
-            ctx = without_patience(
-                installation.context, unreadable_is_wrong=unreadable_as_wrong
+            seeds = runner_seeds(question.incumbent, question.candidate)
+            ctx = comparison_context(
+                installation.context, seeds, unreadable_is_wrong=unreadable_as_wrong
             )
             proposal = register_comparison(ctx, session.actor, installation.settings, question)
             with progress_pauses(ctx, installation.clock, timeout_s) as pause:

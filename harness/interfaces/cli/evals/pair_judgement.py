@@ -4,26 +4,34 @@ InputError that begins with FILE:LINE.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Final
 
 from harness.evals.scored_run import PairRow
+from harness.frame.canonical_text import canonical
 from harness.frame.errors import InputError
 from harness.frame.suggestions import did_you_mean
 from harness.frame.text_files import csv_rows
-from harness.gate.budget import EFFECT, PlannedTest, sd_pass_fail
+from harness.gate.budget import (
+    EFFECT,
+    FIRST_FULL,
+    PlannedTest,
+    sd_pass_fail,
+    spend_alpha,
+)
 from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score
 from harness.gate.offline.suite_judgement import judge_pairs
+from harness.gate.sentences import find_direction
 from harness.gate.suite_plan import (
     MIN_SLICE_UNITS,
-    SLICE_VALUE,
     Claim,
     Slice,
     SuitePlan,
     SuiteRole,
     guard_slices,
+    is_slice_value,
 )
 from harness.gate.verdict import ScorePair, SuiteReport
 from harness.interfaces.cli.evals.file_decision import FileTerms
@@ -65,6 +73,7 @@ def parse_pairs(
 
     groups: columns that name an item's cluster or slices.
     """
+    groups = [canonical(name) for name in groups]
     required = ("item", "incumbent", "candidate")
     optional = ("epoch",)
     if taken := {*groups} & {*required, *optional}:
@@ -128,14 +137,15 @@ def _rows(
     except StopIteration:
         columns = ",".join(required)
         raise InputError(f"{place}:1: the file is empty; it needs a line {columns}") from None
-    header = [name.strip().lower() for name in names]
+    header = [canonical(name).strip().lower() for name in names]
     _check_header(f"{place}:{line}", header, required, optional)
     for line, values in numbered:
         if len(values) != len(header):
             raise InputError(
                 f"{place}:{line}: {len(values)} fields, but the header has {len(header)}"
             )
-        cells = {name: value.strip() for name, value in zip(header, values, strict=True)}
+        plain = (canonical(value).strip() for value in values)
+        cells = dict(zip(header, plain, strict=True))
         yield _Row(place, line, cells)
 
 
@@ -236,12 +246,21 @@ def _item_row(
 
 
 VERDICT_WORDS: Final = {"infra_error": "not_measured"}
+UNDECIDED: Final = ("inconclusive", "running")
 NO_SCORE: Final = ("no score",)
 FILL_IN: Final = "fill in the missing scores, or measure those items again; then decide again."
 
 
-def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
-    ordered, sizes = _in_clusters(rows) if terms.cluster else (list(rows), ())
+def judge_rows(
+    rows: Sequence[PairRow],
+    terms: FileTerms,
+    file_score: Callable[[float], float] = float,
+) -> dict[str, object]:
+    """Judges all rows together; their order changes no byte of the answer.
+
+    file_score: converts a mean of the rows to the file's own range and direction.
+    """
+    ordered, sizes = _in_order(rows, clustered=bool(terms.cluster))
     units = len(sizes) if terms.cluster else len(ordered)
     n_max = terms.n_max or units
     if units > n_max:
@@ -249,8 +268,8 @@ def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
         raise InputError(f"{units} {unit}s are more than the planned {n_max}")
     if terms.slices and units < n_max:
         raise InputError(
-            f"--slice needs all planned {n_max} units, but the file has {units}: the looks "
-            "are planned from the number of items in each slice"
+            f"--slice needs all planned {n_max} units, but the file has {units}: each slice is "
+            "tested once, on all its items"
         )
     # Clusters that are missing in the file count with the mean size.
     to_come = (round(fmean(sizes)) if sizes else 1,) * (n_max - units) if terms.cluster else ()
@@ -260,13 +279,16 @@ def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
         role=SuiteRole.PRIMARY,
         claim=terms.claim,
         margin=terms.margin,
-        alpha=terms.alpha,
+        alpha=spend_alpha(terms.alpha, terms.look),
         n_max=n_max,
         epochs=1,
         order_seed=0,
         cluster=terms.cluster,
         cluster_sizes=(*sizes, *to_come),
         slices=_guarded(ordered, sizes, terms),
+        look=terms.look,
+        spend=FIRST_FULL,
+        looks=terms.looks,
     )
     paired = PairedSuite(tuple(map(_item, ordered)), "", "")
     report = judge_pairs(plan, paired).report
@@ -284,7 +306,7 @@ def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
         for slice_ in report.figures.slices or ()
     ]
     return {
-        **_answer(report),
+        **_answer(report, file_score),
         **({"items": used} if terms.cluster else {}),
         **({"slices": slices} if terms.slices else {}),
     }
@@ -308,15 +330,16 @@ def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
     differences = [item.pair.candidate - item.pair.incumbent for item in items] or [0.0]
     count = len(differences)
     # The gate's prior: if all items tie, the standard deviation may still be above 0.
-    sd: float = max(pstdev(differences), (0.25 / (count + 1)) ** 0.5)
+    sd: float = max(pstdev(sorted(differences)), (0.25 / (count + 1)) ** 0.5)
     graded = any(difference not in {-1.0, 0.0, 1.0} for difference in differences)
     margin = 0.0 if terms.claim is Claim.SUPERIOR else terms.margin
     test = PlannedTest(
-        terms.alpha,
+        spend_alpha(terms.alpha, terms.look),
         count,
         count,
         graded=graded,
         margin=margin,
+        looks=terms.looks,
     )
 
     def spread(effect: float) -> float:
@@ -329,13 +352,36 @@ def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
     return Sight(smallest, test.items_needed(spread(EFFECT), EFFECT))
 
 
-def _in_clusters(rows: Sequence[PairRow]) -> tuple[list[PairRow], tuple[int, ...]]:
-    """Groups rows by cluster, in the order of each first row. Returns rows and sizes."""
+_RowKey = tuple[object, ...]
+
+
+def _in_order(
+    rows: Sequence[PairRow],
+    *,
+    clustered: bool,
+) -> tuple[list[PairRow], tuple[int, ...]]:
+    """Sorts rows by their scores, whole clusters together. Returns rows and clusters' sizes.
+
+    Sums of floats depend on the order of their terms, so equal rows need one order. Rows with
+    equal keys differ in their names at most.
+    """
+    if not clustered:
+        return sorted(rows, key=_row_key), ()
     clusters: dict[str, list[PairRow]] = {}
     for row in rows:
         clusters.setdefault(row.groups[0], []).append(row)
-    members = clusters.values()
-    return [row for rows in members for row in rows], tuple(map(len, members))
+    members = [sorted(cluster, key=_row_key) for cluster in clusters.values()]
+    members.sort(key=lambda cluster: [_row_key(row) for row in cluster])
+    return [row for cluster in members for row in cluster], tuple(map(len, members))
+
+
+def _row_key(row: PairRow) -> _RowKey:
+    """Orders rows by scores; a missing score comes before all scores."""
+    sides = (
+        sorted(-1.0 if score is None else score for score in side)
+        for side in (row.incumbent, row.candidate)
+    )
+    return (*sides, row.groups, row.item)
 
 
 def _guarded(
@@ -349,7 +395,7 @@ def _guarded(
         for place, column in enumerate(terms.slices, start=bool(terms.cluster))
     }
     for value in (value for values in fields.values() for value in values):
-        if not SLICE_VALUE.fullmatch(value):
+        if not is_slice_value(value):
             raise InputError(
                 f"{value!r} is not a slice name: use at most 64 letters, digits, spaces "
                 "and .,:+/()&-"
@@ -378,13 +424,22 @@ def _item(row: PairRow) -> PairedItem:
     )
 
 
-def _answer(found: SuiteReport) -> dict[str, object]:
+def _answer(
+    found: SuiteReport,
+    file_score: Callable[[float], float],
+) -> dict[str, object]:
     figures = found.figures
+    means = [
+        None if mean is None else file_score(mean)
+        for mean in (figures.incumbent_mean, figures.candidate_mean)
+    ]
     return {
         "verdict": VERDICT_WORDS.get(found.outcome, found.outcome),
         "how": found.how,
         "n_used": found.n_used,
         "n": found.n_max,
+        "incumbent_score": means[0],
+        "candidate_score": means[1],
         "delta": None if found.is_unscored else found.delta,
         "ci_low": found.ci_low,
         "ci_high": found.ci_high,
@@ -403,6 +458,14 @@ def _answer(found: SuiteReport) -> dict[str, object]:
                 "bound_high": figures.bound_high,
             }
         ),
+        "points_to": find_direction(
+            found.delta, (found.ci_low, found.ci_high), found.claim, found.margin
+        )
+        if found.outcome in UNDECIDED
+        else None,
+        "more_items": figures.more_items if found.outcome in UNDECIDED else None,
+        "look": figures.look,
+        "alpha": figures.alpha,
         "reason": found.reason,
         **({"next": FILL_IN} if found.outcome == "infra_error" else {}),
     }

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
+from harness.evals.run_statement import Acceptance, Direction
+from harness.evals.scored_run import as_mapping
 from harness.frame.errors import InputError
 from harness.frame.formatting import (
     escape_controls,
@@ -18,8 +20,10 @@ from harness.frame.formatting import (
 from harness.gate.suite_plan import Claim
 from harness.interfaces.cli.evals.file_decision import (
     GATE_EXITS,
+    LOOK_HELP,
+    N_MAX_HELP,
     FileTerms,
-    between_0_and_1,
+    accept,
 )
 from harness.interfaces.cli.frame.command import (
     ANSWER_LIMIT,
@@ -29,6 +33,7 @@ from harness.interfaces.cli.frame.command import (
     arg,
     command,
     opt,
+    taken_from,
 )
 from harness.interfaces.cli.frame.session import Session
 
@@ -81,18 +86,22 @@ def try_(
         default="swapgate-try.html",
     ),
     metric: str = opt("The score that counts, if there are several.", default=""),
+    accepted: Acceptance = taken_from(accept),
     claim: str = opt(
         "Claim of the candidate.",
         type=click.Choice(["superior", "non_inferior"]),
         default="superior",
     ),
     margin: float = opt("Allowed loss, from 0 to 1; 0.05 is 5 points.", default=0.05),
+    n_max: int | None = opt(f"Without --suite. {N_MAX_HELP}"),
+    look: int = opt(f"Without --suite. {LOOK_HELP}", default=1),
 ) -> int:
     """Give a first answer about a candidate, from results or questions that you have.
 
     RESULTS: the incumbent's file, then the candidate's, or one file with both runs. Formats:
     promptfoo, Inspect, lm-eval, OpenAI evals, Langfuse, Braintrust, LangSmith, DeepEval, CSV.
-    Swapgate stores and promotes nothing.
+    Swapgate stores and promotes nothing. One analysis uses all rows, in any order. To judge
+    results again after they grew, plan the items with --n-max, or count the looks with --look.
 
     With --suite, Swapgate asks both models, with the keys in the environment, .env or
     ./swapgate.yaml. It keeps the answers in .swapgate-try: after Ctrl-C, or with a higher
@@ -100,10 +109,16 @@ def try_(
 
     Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive.
     """
-    between_0_and_1("--margin", margin)
+    terms = FileTerms(Claim(claim), margin, alpha=0.05, n_max=n_max, look=look)
     if suite is not None:
         if files or not (incumbent and candidate):
             raise InputError("--suite needs --incumbent and --candidate, and no result files")
+        if accepted != Acceptance():
+            raise InputError(
+                "directions, --asked-differently and --partial are for result files"
+            )
+        if n_max is not None or look > 1:
+            raise InputError("--n-max and --look are for result files, not for --suite")
         from harness.interfaces.cli.evals.gate_run import (  # noqa: PLC0415 - `--help` stays quick
             SuiteTrial,
             try_suite,
@@ -132,18 +147,14 @@ def try_(
         return try_suite(trial, session.config)
     if not files:
         raise InputError("give the incumbent's and the candidate's results, or --suite FILE")
-    terms = FileTerms(
-        Claim(claim),
-        margin,
-        alpha=0.05,
-        n_max=None,
-    )
-    return _try_files(files, (incumbent, candidate, metric), terms, as_json=session.json)
+    named = incumbent, candidate, metric
+    return _try_files(files, named, accepted, terms, as_json=session.json)
 
 
 def _try_files(
     files: Sequence[str],
-    named: Sequence[str],
+    named: tuple[str, str, str],
+    accepted: Acceptance,
     terms: FileTerms,
     *,
     as_json: bool,
@@ -158,17 +169,17 @@ def _try_files(
     # A late import, so that the first lines appear before numpy and scipy load.
     from harness.interfaces.cli.evals.pair_judgement import find_sight  # noqa: PLC0415
 
-    choice = export_decision.ExportChoice(formats[files[0]], *named)
+    choice = export_decision.ExportChoice(formats[files[0]], *named, accepted)
     exported = export_decision.read_exports(files, choice)
     answer = export_decision.judge_exports(exported, choice, terms)
     sight = find_sight(exported.pairs, terms)
     verdict = str(answer["verdict"])
-    next_step = _NEXT[verdict]
+    next_step = _next_step(answer, terms)
     if as_json:
         document = {
             **answer,
             "smallest_difference": sight.smallest,
-            "items_for_5_points": sight.items_needed,
+            "items_for_5_points": None if _is_loss(answer) else sight.items_needed,
             "notes": exported.notes,
             "next": next_step,
         }
@@ -188,12 +199,36 @@ _NEXT: Final[Mapping[str, str]] = {
     "failed": "keep the incumbent, or try another candidate or prompt on the same questions",
     "inconclusive": (
         "add questions, run both models over all of them in your tool, and give the new files "
-        "to `swapgate try`"
+        "to `swapgate try` with --look {look}: each further look at results that grew gets "
+        "less alpha. With --n-max, planned before the first look, repeats cost nothing"
+    ),
+    "running": (
+        "run both models over more of the planned questions, and repeat the command with the "
+        "new files and the same --n-max: repeats cost nothing"
     ),
     "not_measured": (
         "measure the items without a score again, and give the new files to `swapgate try`"
     ),
 }
+
+
+# The step if the data point to a loss, without advice to look for a gain.
+_NEXT_OF_LOSS: Final = (
+    "keep the incumbent, or try another candidate or prompt. If you add questions, run both "
+    "models over all of them, and give the new files to `swapgate try` with --look {look}"
+)
+
+
+def _next_step(answer: Mapping[str, object], terms: FileTerms) -> str:
+    verdict = str(answer["verdict"])
+    loss = verdict == "inconclusive" and _is_loss(answer)
+    step = _NEXT_OF_LOSS if loss else _NEXT[verdict]
+    return step.format(look=terms.look + 1)
+
+
+def _is_loss(answer: Mapping[str, object]) -> bool:
+    """Tells whether the candidate is shown to be worse, or is probably worse."""
+    return answer["verdict"] == "failed" or answer["points_to"] == "worse"
 
 
 def _sentences(
@@ -211,10 +246,15 @@ def _sentences(
         questions += f" × {most}{epochs} repeats"
     be = "is" if count == 1 else "are"
     yield f"{questions} {be} {format_quantity(count, 'item')}, scored by `{exported.metric}`."
-    if means := _means_text(exported):
+    turned = ", so the scores are turned round" if exported.direction is Direction.LOWER else ""
+    yield f"{exported.direction.capitalize()} ({exported.direction_source}){turned}."
+    for option, reason in exported.accepted.items():
+        yield f"accepted: {option.replace('_', ' ')}: {reason}"
+    if means := _means_text(exported, answer):
         yield f"Means of {exported.candidate} against {exported.incumbent}: {means}."
     yield _outcome(exported, answer, terms)
-    yield _sight_text(count, sight)
+    if not _is_loss(answer):
+        yield _sight_text(count, sight)
     for side, gaps in (
         ("incumbent", exported.incumbent_gaps),
         ("candidate", exported.candidate_gaps),
@@ -222,20 +262,25 @@ def _sentences(
         if gaps.total:
             yield (
                 f"mind: {side}: of {gaps.samples:,} answers {gaps.failed} failed, "
-                f"{gaps.unscored} have no score, and {gaps.missing} are missing. A missing "
-                "score never counts for the candidate."
+                f"{gaps.unscored + gaps.grader_failed + gaps.invalidated} have no score, and "
+                f"{gaps.missing} are missing. A missing score never counts for the candidate."
             )
     for note in exported.notes:
         yield f"mind: {note}"
 
 
-def _means_text(exported: "ExportedPairs") -> str:
-    """Lists both runs' means, so that people can compare them with the means in their tool."""
+def _means_text(exported: "ExportedPairs", answer: Mapping[str, object]) -> str:
+    """Lists both runs' means, so that people can compare them with the means in their tool.
+
+    The scores' means are of the items that the verdict's difference is of.
+    """
     ours = exported.incumbent_mean
     theirs = exported.candidate_mean
     parts = []
-    if ours.score is not None and theirs.score is not None:
-        parts.append(f"score {format_number(theirs.score)} against {format_number(ours.score)}")
+    means = [as_mapping(answer[f"{side}_mean"]) for side in ("candidate", "incumbent")]
+    scores = [score for mean in means if isinstance(score := mean["score"], float)]
+    if len(scores) == len(means):
+        parts.append(f"score {' against '.join(map(format_number, scores))}")
     if ours.usd is not None and theirs.usd is not None:
         parts.append(f"cost {format_price_pair(theirs.usd, ours.usd)}")
     if ours.latency_ms is not None and theirs.latency_ms is not None:
@@ -257,11 +302,23 @@ def _outcome(
     against = f" than {exported.incumbent}" if exported.incumbent != "incumbent" else ""
     margin = f"at most {_points(terms.margin)} points worse"
     shown = "better" if terms.claim == "superior" else margin
+    if points_to := answer["points_to"]:
+        likely = shown if points_to != "worse" else "worse"
+        extent = _extent(low, high) if likely in ("better", "worse") else _range(low, high)
+        return f"{exported.candidate} is probably {likely}{against} ({extent}){_more(answer)}."
     end = {
         "passed": f"that shows that it is {shown}",
-        "failed": "it is worse" if high < 0.0 else f"it is not {shown}",
+        "failed": "that shows that it is worse",
     }.get(str(verdict), "not enough to decide")
     return f"{exported.candidate} is {_range(low, high)}{against}: {end}."
+
+
+def _more(answer: Mapping[str, object]) -> str:
+    """Names the items that would show the result to which the data point."""
+    more = answer["more_items"]
+    if not isinstance(more, int):
+        return ""
+    return f"; about {format_quantity(more, 'more item')} would show it"
 
 
 def _range(low: float, high: float) -> str:
@@ -271,6 +328,12 @@ def _range(low: float, high: float) -> str:
     word = "better" if high > 0.0 else "worse"
     near, far = sorted((abs(low), abs(high)))
     return f"between {_points(near)} and {_points(far)} points {word}"
+
+
+def _extent(low: float, high: float) -> str:
+    """Writes an interval on one side of 0: `6.5 to 31 points`."""
+    near, far = sorted((abs(low), abs(high)))
+    return f"{_points(near)} to {_points(far)} points"
 
 
 def _points(share: float) -> str:

@@ -19,7 +19,7 @@ from harness.config.configuration import json_schema
 from harness.config.model import Settings
 from harness.config.source_locations import Document, KeyPath
 from harness.frame import package_data
-from harness.frame.errors import InputError
+from harness.frame.errors import ConfigError, InputError
 from harness.frame.plain_data import Plain, to_shown
 from harness.frame.redaction import find_keys
 from harness.interfaces.cli.frame import output
@@ -204,6 +204,11 @@ def apply(
     from harness.proposals.candidates import candidate_rounds  # noqa: PLC0415 - `--help` stays quick
     from harness.routes import routes  # noqa: PLC0415 - `--help` stays quick
 
+    shipped = package_data.path("config/default.yaml")
+    for fault in configuration.list_schedule_faults(
+        session.settings, os.environ, defaults=shipped
+    ):
+        raise ConfigError(fault)
     done = session.decide(seed.apply_file, session.settings, reason)
     table = routes.load_table(session.context).routes
     filed = [table[name] for name in session.settings.routes]

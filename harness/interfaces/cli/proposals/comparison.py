@@ -245,6 +245,8 @@ def as_json(
                 "pin": side.pin,
                 "digest": side.pin.digest,
                 "served": side.served,
+                "order_seed": side.plan.order_seed,
+                "seed_origin": side.plan.seed_origin,
             }
             for side in comparison.suites
         ],

@@ -1,0 +1,239 @@
+"""Parses logs of Inspect, with what they state about their run."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from harness.evals.run_statement import CallSettings, DataStatement, RunCompletion, RunStatement
+from harness.evals.scored_run import (
+    ScoredRun,
+    ScoredSample,
+    as_mapping,
+    numeric_score,
+    parse_json,
+    question_key,
+    read_scores,
+)
+from harness.evals.tool_statements import count_of, is_set, listed, named_texts, text_of
+from harness.frame.errors import InputError
+
+# CallSettings of Inspect's calls that change no question and no answer, only how it is sent.
+_TRANSPORT: Final = frozenset(
+    {
+        "max_retries",
+        "timeout",
+        "attempt_timeout",
+        "stream_idle_timeout",
+        "max_connections",
+        "adaptive_connections",
+        "cache",
+        "cache_prompt",
+        "batch",
+        "extra_headers",
+    }
+)
+# Limits of a conversation, which decide how often a model may try, and limits of its spending.
+_TURN_LIMITS: Final = ("message_limit", "turn_limit")
+_SPENDING_LIMITS: Final = ("token_limit", "time_limit", "working_limit", "cost_limit")
+
+
+# Inspect's own metrics convert the grades of a scorer in this way (`value_to_float`).
+_GRADES: Final[Mapping[str, float]] = {
+    "C": 1.0,
+    "P": 0.5,
+    "I": 0.0,
+    "N": 0.0,
+}
+_WORDS: Final[Mapping[str, float]] = {
+    "yes": 1.0,
+    "true": 1.0,
+    "no": 0.0,
+    "false": 0.0,
+}
+
+
+def parse_inspect(text: str) -> list[ScoredRun]:
+    """Parses a log of Inspect as JSON, with its samples. Letter grades become numbers.
+
+    Raises InputError for a log without samples.
+    """
+    document = as_mapping(parse_json(text))
+    rows = document.get("samples")
+    if not isinstance(rows, list) or not rows:
+        raise InputError("has no samples: give the log of an eval that ran with log_samples")
+    spec = as_mapping(document.get("eval"))
+    samples = [_inspect_sample(as_mapping(row)) for row in rows]
+    model = str(spec.get("model", ""))
+    statement = inspect_statement(document)
+    return [ScoredRun.from_samples(model, samples, _inspect_terms(spec), statement=statement)]
+
+
+def _inspect_terms(spec: Mapping[str, object]) -> dict[str, str]:
+    """Returns task, version and scorers' options, which must be equal in both runs."""
+    named = {"task": "task", "task version": "task_version"}
+    terms = {term: str(spec[key]) for term, key in named.items() if key in spec}
+    scorers = spec.get("scorers")
+    for scorer in map(as_mapping, scorers if isinstance(scorers, list) else ()):
+        options = json.dumps(scorer.get("options") or {}, sort_keys=True)
+        terms[f"scorer {scorer.get('name')}"] = options
+    if grader := as_mapping(spec.get("model_roles")).get("grader"):
+        terms["grader model"] = str(as_mapping(grader).get("model") or grader)
+    return terms
+
+
+def _inspect_sample(row: Mapping[str, object]) -> ScoredSample:
+    """Names a scorer's parts `SCORER.PART`, if its value has several."""
+    values: dict[str, object] = {}
+    ungraded: set[str] = set()
+    for scorer, score in as_mapping(row.get("scores")).items():
+        value = as_mapping(score).get("value")
+        if isinstance(value, Mapping):
+            parts = {f"{scorer}.{name}": part for name, part in value.items()}
+        else:
+            parts = {scorer: value}
+        values |= parts
+        if _grader_failed(as_mapping(score)):
+            ungraded |= parts.keys()
+    scores, unread = read_scores(values, _grade)
+    id_ = str(row.get("id"))
+    return ScoredSample(
+        id_,
+        scores,
+        # A summary that is not completed is of a sample that the run left.
+        bool(row.get("error")) or (row.get("completed") is False and not scores),
+        _inspect_question(row, id_),
+        unread=unread,
+        ungraded=frozenset(ungraded),
+        invalidated=bool(row.get("invalidation")),
+    )
+
+
+def _grader_failed(score: Mapping[str, object]) -> bool:
+    """Tells whether a scorer left a sample out and says why, as Inspect's graders do."""
+    value = score.get("value")
+    is_missing = value is None or value != value  # noqa: PLR0124 - NaN marks an unscored sample
+    reason = score.get("reason") or as_mapping(score.get("metadata")).get("unscored_reason")
+    return is_missing and bool(reason)
+
+
+_CUT: Final = 5_120  # characters of a text in a log's summary
+
+
+def _inspect_question(row: Mapping[str, object], id_: str) -> str:
+    """Returns the question key of a log's summary; adds the id if the summary truncates it."""
+    given = row.get("input")
+    target = row.get("target")
+    if not given:
+        return ""
+    cut = False
+    texts = []
+    for message in given if isinstance(given, list) else [{"content": given}]:
+        content = as_mapping(message).get("content")
+        parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        for part in map(as_mapping, parts):
+            text = part.get("text") if part.get("type") == "text" else None
+            beside = not isinstance(text, str) or (text.startswith("(") and len(parts) > 1)
+            cut = cut or beside or len(str(text)) > _CUT
+            texts.append("" if beside else str(text)[:_CUT])
+        texts.append(str(as_mapping(message).get("role")))
+    expected = [str(one)[:_CUT] for one in (target if isinstance(target, list) else [target])]
+    return question_key(texts, expected, row.get("choices"), id_ if cut else None)
+
+
+def _grade(value: object) -> float | None:
+    """Reads a grade as Inspect's own metrics do: a letter, a word, or a number.
+
+    None for other values.
+    """
+    if not isinstance(value, str):
+        return numeric_score(value)
+    if value in _GRADES:
+        return _GRADES[value]
+    if value.lower() in _WORDS:
+        return _WORDS[value.lower()]
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def inspect_statement(document: Mapping[str, object]) -> RunStatement:
+    """Reads a log of Inspect: `status`, `eval`, `plan` and `results`."""
+    spec = as_mapping(document.get("eval"))
+    packages = as_mapping(spec.get("packages"))
+    data = as_mapping(spec.get("dataset"))
+    version = str(spec["task_version"]) if "task_version" in spec else ""
+    return RunStatement(
+        "Inspect",
+        str(packages["inspect_ai"]) if "inspect_ai" in packages else None,
+        completion=_inspect_completion(document, spec),
+        settings=_inspect_settings(spec, as_mapping(document.get("plan"))) if spec else None,
+        data=DataStatement(str(data.get("name") or ""), version, count_of(data.get("samples")))
+        if data or version
+        else None,
+        tells_grader_failures=True,
+    )
+
+
+def _inspect_completion(
+    document: Mapping[str, object],
+    spec: Mapping[str, object],
+) -> RunCompletion | None:
+    config = as_mapping(spec.get("config"))
+    data = as_mapping(spec.get("dataset"))
+    status = document.get("status")
+    limit = config.get("limit") or config.get("sample_id")
+    planned = len(listed(data.get("sample_ids"))) or count_of(data.get("samples"))
+    epochs = count_of(config.get("epochs")) or 1
+    if planned and isinstance(limit, int):
+        planned = min(planned, limit)
+    rows = [as_mapping(row) for row in listed(document.get("samples"))]
+    found = len({str(row.get("id")) for row in rows})
+    total = count_of(as_mapping(document.get("results")).get("total_samples")) or 0
+    answers = max(planned * epochs if planned else 0, total)
+    partial = ""
+    if status is not None and status != "success":
+        partial = f"its status is {status!r}"
+    elif len(rows) < answers:
+        partial = f"it has {len(rows)} of {answers} planned answers"
+    elif document.get("invalidated") and not any(row.get("invalidation") for row in rows):
+        partial = "samples were invalidated, and the file does not tell which"
+    if partial and planned:
+        partial += f", with {found} of {planned} items"
+    if status is None and not partial:
+        return None
+    return RunCompletion(partial, planned, epochs, text_of(limit) if is_set(limit) else "")
+
+
+def _inspect_settings(spec: Mapping[str, object], plan: Mapping[str, object]) -> CallSettings:
+    config = as_mapping(spec.get("config"))
+    calls = {
+        **as_mapping(plan.get("config")),
+        **as_mapping(spec.get("model_generate_config")),
+    }
+    fixed = named_texts(as_mapping(spec.get("task_args")), "task argument ")
+    steps = [as_mapping(step) for step in listed(plan.get("steps"))]
+    if steps:
+        fixed["solvers"] = ", ".join(map(_solver, steps))
+    elif spec.get("solver"):
+        fixed["solvers"] = text_of([spec["solver"], spec.get("solver_args")])
+    fixed |= named_texts({name: config.get(name) for name in _TURN_LIMITS})
+    fixed |= named_texts({"system_message": calls.pop("system_message", None)})
+    noted = named_texts(
+        {name: value for name, value in calls.items() if name not in _TRANSPORT}
+    )
+    noted |= named_texts({name: config.get(name) for name in _SPENDING_LIMITS})
+    noted |= named_texts(as_mapping(spec.get("model_args")), "model argument ")
+    reducers = listed(config.get("epochs_reducer"))
+    if reducers and reducers != ["mean"]:
+        noted["epochs_reducer (Swapgate takes the mean)"] = text_of(reducers)
+    return CallSettings(fixed, noted)
+
+
+def _solver(step: Mapping[str, object]) -> str:
+    # Newer versions list the defaults too, which older logs lack.
+    params = as_mapping(step.get("params_passed", step.get("params")))
+    given = {name: one for name, one in params.items() if is_set(one)}
+    return f"{step.get('solver')}{text_of(given) if given else ''}"
