@@ -53,6 +53,13 @@ FILES: Final = Path(__file__).parent.parent / "support/evals/exports"
         "unsafe_content",
         "edit_distance",
         "toxic",
+        "safety_violations",
+        "non_compliance",
+        "not_grounded",
+        "accuracy_loss",
+        "refused",
+        "ungrounded",
+        "pii_exposed",
     ],
 )
 def test_a_name_of_low_scores_makes_swapgate_ask_for_the_direction(metric: str) -> None:
