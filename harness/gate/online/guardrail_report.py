@@ -281,7 +281,8 @@ class GuardrailEvidence(GuardrailTotals):
     def sums_text(self) -> str:
         """Describes the capped means, and what is above the cap; empty without units.
 
-        A failed request counts with the cap, as does an incumbent's value that is a bound.
+        A failed request counts with the incumbent's usual mean, and an incumbent's value that
+        is a bound with the cap.
         """
         totals = self.capped
         if totals is None or totals.means is None:
@@ -289,7 +290,7 @@ class GuardrailEvidence(GuardrailTotals):
         write_pair = _VALUES[self.guardrail][1]
         cap = _cap_text(self.guardrail, totals.cap)
         text = (
-            f"mean of values up to {cap}, with which failed requests count: "
+            f"mean of values up to {cap}, with failed requests as usual ones: "
             f"{write_pair(*totals.means)}"
         )
         shares = [totals.share_above(canary=canary) for canary in (True, False)]
