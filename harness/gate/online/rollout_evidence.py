@@ -435,13 +435,16 @@ def _highest(path: Floats) -> float:
 
 
 def count_open_windows(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
-    """Counts the canary's callers whose windows are neither known nor lost, by weight."""
+    """Counts the canary's callers whose windows are neither known nor lost, by weight.
+
+    blocks: as `enter_lost_windows` returns them.
+    """
     found: Counter[int] = Counter()
     for block in blocks:
         if block.windows_known_s:
             found[block.weight_bps] += block.canary_units
-        if (tally := find_windows(block)) is not None:
-            found[block.weight_bps] -= block.counted.canary if block.late_of else tally.canary
+        if block.late_of and find_windows(block) is not None:
+            found[block.weight_bps] -= block.counted.canary
     return {weight_bps: number for weight_bps, number in found.items() if number > 0}
 
 
