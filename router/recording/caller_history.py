@@ -57,9 +57,10 @@ class _Window:
         self.reading = Reading.GOOD
 
     def add(self, reading: Reading) -> None:
+        """Adds a request: the window is as its first request, unless any request fails."""
         self.requests += 1
-        if self.requests <= WINDOW_REQUESTS and self.reading is not Reading.BAD:
-            self.reading = reading if reading is not Reading.GOOD else self.reading
+        if self.requests == 1 or (reading is Reading.BAD and self.requests <= WINDOW_REQUESTS):
+            self.reading = reading
 
 
 class CallerHistory:
@@ -81,8 +82,8 @@ class CallerHistory:
     ) -> CallerCounts:
         """Counts a batch of finished requests, and the windows that are known now.
 
-        at: the time of the batch. A request whose outcome is no evidence of errors is not
-        counted as a first request, and makes its window unknown unless another one fails.
+        at: the time of the batch. A first request whose outcome is no evidence of errors is not
+        counted, nor is its window unless another request fails, as in a rollout.
         """
         if at.date() != self._day:
             self._day = at.date()
@@ -130,6 +131,9 @@ class CallerHistory:
         found = []
         while queue and now_s >= queue[0].began_s + USUAL_WINDOW_S + KNOWN_AFTER_S:
             window = queue.popleft()
-            self._open.pop((route, arm, window.caller), None)
+            place = (route, arm, window.caller)
+            # Soon after midnight, the caller may have a new window.
+            if self._open.get(place) is window:
+                del self._open[place]
             found.append(window.reading)
         return found
