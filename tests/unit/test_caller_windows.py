@@ -140,6 +140,26 @@ def test_other_routers_failures_after_the_end_of_the_windows_do_not_count() -> N
     assert windows(play)[0].failures == 0
 
 
+def test_a_failure_of_the_other_arm_does_not_fail_the_callers_window() -> None:
+    play = SharedLedgers(RULE, routers=2)
+    pair(play)
+    play.now += 1.0
+    # The other router knows a new share already, which moves the caller to the candidate.
+    play.ask("i", canary=True, failed=True, router=1, weight_bps=6000)
+    play.wait(KNOWN_S)
+    play.wait(KNOWN_S)
+
+    assert [tally.failures for tally in windows(play)] == [0]
+
+
+def test_a_caller_who_comes_at_an_older_share_has_no_later_turns() -> None:
+    play = SharedLedgers(RULE)
+    play.ask("new", weight_bps=6000)
+    pair(play)  # a worker that does not know the new share yet
+    assert not play.ask("c", canary=True, failed=True)
+    assert not play.ask("i", failed=True)
+
+
 def test_a_router_that_stops_in_good_order_ends_its_windows_and_loses_none() -> None:
     play = SharedLedgers(RULE)
     pair(play)
