@@ -132,16 +132,17 @@ class GuardStream:
         canary = caller.canary
         failed = reading is _BAD or (reading is _UNKNOWN and not canary)
         rate = limit_usual_rate(self._usual_rate, self._units, self._failures)
+        incident = is_incident(self._recent, self._units)
         if failed:
             self.evidence = self.evidence.after(
                 canary=canary,
                 share=caller.share,
                 usual_rate=rate,
-                incident=is_incident(self._recent, self._units),
+                incident=incident,
             )
             if canary and why:
                 self.classes[why] += 1
-        elif canary and rate and reading is not _UNKNOWN:
+        elif canary and rate and not incident and reading is not _UNKNOWN:
             self.evidence = self.evidence.after_fine(rate)
         if not canary and reading in (_GOOD, _BAD):
             # An outcome that is unknown or late would change the incumbent's rate.
