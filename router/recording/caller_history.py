@@ -14,7 +14,7 @@ from harness.gate.online.guardrails import WINDOW_REQUESTS, Guardrail
 from harness.gate.online.outcome import READINGS, OutcomeKind, Reading
 from harness.gate.online.usual_rate import USUAL_WINDOW_S
 
-# The most callers of a day that a process remembers; it counts no other callers.
+# The most callers of a day that a process remembers.
 MAX_CALLERS: Final = 100_000
 # A window is known this long after its end, because its last request may take so long.
 KNOWN_AFTER_S: Final = 120.0
@@ -64,9 +64,16 @@ class _Window:
 
 
 class CallerHistory:
-    """Finds each caller's first request of a UTC day on each route, and the caller's window."""
+    """Finds each caller's first request of a UTC day on each route, and the caller's window.
 
-    def __init__(self) -> None:
+    Beyond max_callers of a day, a process counts one caller of two, of four and so on, drawn by
+    the hash. The draw lasts over the next days, so that a day's first hours do not stand for
+    the whole day.
+    """
+
+    def __init__(self, max_callers: int = MAX_CALLERS) -> None:
+        self._max_callers = max_callers
+        self._one_of = 1
         self._day = date.min
         self._callers: set[tuple[str, int]] = set()
         self._open: dict[tuple[str, str, int], _Window] = {}
@@ -87,6 +94,8 @@ class CallerHistory:
         """
         if at.date() != self._day:
             self._day = at.date()
+            if len(self._callers) < self._max_callers // 4:
+                self._one_of = max(1, self._one_of // 2)
             self._callers = set()
         now_s = at.timestamp()
         first = []
@@ -117,8 +126,13 @@ class CallerHistory:
     ) -> bool:
         """Opens the window of a caller that is new today; returns whether it is."""
         known = (route, caller)
-        if known in self._callers or len(self._callers) >= MAX_CALLERS:
+        if caller % self._one_of or known in self._callers:
             return False
+        if len(self._callers) >= self._max_callers:
+            self._one_of *= 2
+            self._callers = {one for one in self._callers if one[1] % self._one_of == 0}
+            if caller % self._one_of:
+                return False
         self._callers.add(known)
         window = _Window(caller, arrived_s)
         self._open[route, arm, caller] = window

@@ -235,6 +235,24 @@ def test_a_minute_counts_each_callers_first_request_of_the_day() -> None:
     assert (later.first_requests, next_day.first_requests) == (0, 1)
 
 
+def test_of_many_callers_a_draw_stands_for_all_hours_of_the_next_day() -> None:
+    history = CallerHistory(max_callers=100)
+    counted: list[list[int]] = []
+    for day in range(2):
+        hours = []
+        for hour in range(10):
+            names = range(1 + 100 * hour, 101 + 100 * hour)
+            requests = [DONE._replace(caller=name) for name in names]
+            midnight = datetime(2026, 3, 2 + day, tzinfo=UTC)
+            (row,) = minute_rows(requests, midnight + timedelta(hours=hour), "w", history)
+            hours.append(row.first_requests)
+        counted.append(hours)
+
+    assert counted[0][0] == 100
+    assert max(counted[1]) <= min(counted[1]) + 1
+    assert 50 <= sum(counted[1]) <= 100
+
+
 def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
