@@ -71,8 +71,8 @@ GUARDRAIL_NAMES: Final[Mapping[Guardrail, str]] = {
     Guardrail.REPEATS: "One text for unlike questions",
     Guardrail.CALLER_ERRORS: "Callers with an error in their window",
 }
-# The streams of errors that have a usual rate, as it counts them. Windows of another length have
-# none.
+# The streams of errors that have a usual rate, as it counts them. Windows of another length
+# have none.
 _USUAL_UNITS: Final = {
     Guardrail.ERRORS: "failed first requests",
     Guardrail.CALLER_ERRORS: f"failed windows of {format_span(USUAL_WINDOW_S)}",
