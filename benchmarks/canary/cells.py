@@ -3,7 +3,6 @@
 Each table uses the simulation of its calibration test in `tests/simulation`.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count, product
@@ -18,7 +17,7 @@ from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.observation import ObservationBlock
 from tests.support.canary import late_feedback
-from tests.support.canary.conversations import Conversations, exposures
+from tests.support.canary.conversations import LIMIT, Conversations, exposures
 from tests.support.canary.handed_over_traffic import (
     HandoverScene,
     count_moved,
@@ -134,12 +133,12 @@ def feedback(rollouts: int, seed: int) -> Iterator[BenchmarkCell]:
 
 
 def _is_harm(blocks: list[ObservationBlock]) -> bool:
-    """Tells whether errors of first requests alone end a rollout at alpha .05."""
+    """Tells whether errors of first requests alone end a rollout by the default policy."""
     path = counts_path(
         [block.counts[Guardrail.ERRORS] for block in blocks],
         shares=[block.weight_bps / 10_000 for block in blocks],
     )
-    return bool(path.max() >= math.log(20.0))
+    return bool(path.max() >= LIMIT)
 
 
 CELL_TABLES: Final[Mapping[str, Callable[[int, int], Iterator[BenchmarkCell]]]] = {

@@ -376,7 +376,9 @@ def fallback_answers(rollout: Rollout, blocks: Sequence[ObservationBlock]) -> st
 
 def clock_skew(blocks: Sequence[ObservationBlock], now: datetime) -> str:
     """Detects a newest block dated in the future, by a wrong clock of a router or ours."""
-    newest = max(blocks, key=lambda block: block.number, default=None)
+    # A block of late outcomes has the dates of an earlier block.
+    own = (block for block in blocks if not block.late_of)
+    newest = max(own, key=lambda block: block.number, default=None)
     if newest is None or newest.closed_at - now <= AHEAD:
         return ""
     ahead = (newest.closed_at - now).total_seconds()

@@ -12,6 +12,7 @@ import pytest
 from harness.gate.online.evidence_paths import counts_path
 from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.guardrails import Guardrail
+from tests.support.canary.conversations import LIMIT
 from tests.support.canary.handed_over_traffic import (
     Conversation,
     HandoverScene,
@@ -39,7 +40,7 @@ def false_splits(scene: HandoverScene, rollouts: int) -> int:
 
 
 def rollbacks(scene: HandoverScene, rollouts: int) -> int:
-    """Counts rollouts that the guardrail of errors ends, alone, at alpha .05."""
+    """Counts rollouts that errors of first requests end, alone, by the default policy."""
     found = 0
     for index in range(rollouts):
         rng = np.random.default_rng([72, index])
@@ -48,7 +49,7 @@ def rollbacks(scene: HandoverScene, rollouts: int) -> int:
             [block.counts[Guardrail.ERRORS] for block in blocks],
             shares=[block.weight_bps / 10_000 for block in blocks],
         )
-        found += bool(path.max() >= math.log(20.0))
+        found += bool(path.max() >= LIMIT)
     return found
 
 
