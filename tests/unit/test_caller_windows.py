@@ -16,7 +16,7 @@ from harness.gate.online.guardrails import (
     UnitRule,
     WindowTally,
 )
-from harness.gate.online.late_outcomes import compare_requests, find_windows
+from harness.gate.online.late_outcomes import REPORT_S, compare_requests, find_windows
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import count_window_requests
 from harness.gate.online.rollout_evidence import collect_evidence
@@ -179,7 +179,7 @@ def test_windows_of_a_killed_router_are_missing_and_never_left_out() -> None:
     play.kill(0)
     play.wait(RULE.window_known_s)
     pair(play, "later")
-    play.wait(RULE.missing_s)
+    play.wait(RULE.missing_s + REPORT_S)
     pair(play, "last")
     play.wait(KNOWN_S)
 
@@ -188,6 +188,20 @@ def test_windows_of_a_killed_router_are_missing_and_never_left_out() -> None:
     assert evidence.block is None
     assert evidence.rests_on_missing  # all against the canary, they would roll it back
     assert evidence.open_windows == {}
+
+
+def test_windows_in_time_are_not_lost_though_outcomes_are_missing_soon() -> None:
+    rule = replace(RULE, missing_s=1.0)
+    play = SharedLedgers(rule)
+    pair(play)
+    play.now += rule.window_known_s + rule.missing_s + 0.5
+    pair(play, "later")  # its block leaves before the windows of the first one
+    play.tick()
+    play.wait(SPARE_S)
+
+    found = collect_evidence(play.blocks, replace(POLICY, missing_s=rule.missing_s))
+    assert [block.late_of for block in play.blocks] == [0, 0, 1]
+    assert found.lost_windows == 0
 
 
 def test_a_later_request_without_an_outcome_leaves_its_window_missing() -> None:

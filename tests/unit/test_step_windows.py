@@ -9,6 +9,7 @@ import pytest
 
 from harness.gate.explain import explain_rollout
 from harness.gate.online.guardrails import ArmSplit, Guardrail, WindowTally
+from harness.gate.online.late_outcomes import REPORT_S
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction, decide_action
@@ -109,7 +110,7 @@ def test_windows_that_failed_end_the_canary_before_its_step() -> None:
 
 def test_windows_that_an_earlier_step_lost_are_no_known_windows_of_this_step() -> None:
     # The routers lose the first step's windows, and the second step's block notices that.
-    after_s = KNOWN_S + POLICY.missing_s + 60.0
+    after_s = KNOWN_S + POLICY.missing_s + REPORT_S + 1.0
     second = replace(
         CALLERS[1],
         weight_bps=5_000,
