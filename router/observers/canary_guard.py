@@ -35,6 +35,7 @@ from harness.gate.online.worker_guard import (
     is_incident,
 )
 from harness.routing.table import Arm, Canary, Route
+from router.observers.guarded_clients import GuardedClients
 from router.recording.internal_errors import RouterPart
 from router.recording.shared_files import GuardFiles, GuardTurn, LocalAbort
 from router.request.request_observers import RequestObserver
@@ -67,11 +68,12 @@ class GuardedCaller:
     share: the canary's share of the keys at that time, 0 to 1. since_s: the first request's
     beginning, in monotonic seconds. requests: those that count for the window so far. first:
     the reading of the first request, None until it is known. window: the worst reading so far.
-    first_why, window_why: the name of the failure.
+    first_why, window_why: the name of the failure. client: the id of the client's key.
     """
 
     __slots__ = (
         "canary",
+        "client",
         "first",
         "first_why",
         "key",
@@ -89,8 +91,10 @@ class GuardedCaller:
         canary: bool,
         share: float,
         since_s: float,
+        client: str = "",
     ) -> None:
         self.key = key
+        self.client = client
         self.canary = canary
         self.share = share
         self.since_s = since_s
@@ -110,16 +114,29 @@ class GuardStream:
     """The evidence of one stream of outcomes, read in the order of assignment.
 
     rho: the tolerated ratio of failures, see `WorkerGuard`. usual_rate: of this stream, 0 if
-    unknown (`UnitRule.usual_rates`). classes: the canary's failures by name.
+    unknown (`UnitRule.usual_rates`). clients: if no one client key may decide alone. classes:
+    the canary's failures by name.
     """
 
-    def __init__(self, rho: float, usual_rate: float) -> None:
+    def __init__(
+        self,
+        rho: float,
+        usual_rate: float,
+        clients: GuardedClients | None = None,
+    ) -> None:
         self.evidence = WorkerGuard(rho)
+        self._clients = clients
         self.classes: Counter[str] = Counter()
         self._usual_rate = usual_rate
         # Of the incumbent, as far as its outcomes are known: units, failures, and the latest
         # outcomes as bits.
         self._units = self._failures = self._recent = 0
+
+    @property
+    def log_e(self) -> float:
+        """Returns the evidence of harm, the least with and without any one client key."""
+        log_e = self.evidence.log_e
+        return log_e if self._clients is None else min(log_e, self._clients.log_e)
 
     def add(self, caller: GuardedCaller, reading: Reading | None, why: str) -> bool:
         """Adds an outcome; returns whether it is a failure.
@@ -132,16 +149,27 @@ class GuardStream:
         canary = caller.canary
         failed = reading is _BAD or (reading is _UNKNOWN and not canary)
         rate = limit_usual_rate(self._usual_rate, self._units, self._failures)
+        incident = is_incident(self._recent, self._units)
+        if self._clients is not None:
+            self._clients.add(caller.client)
+            if failed:
+                self._clients.add_failure(
+                    caller.client,
+                    self.evidence,
+                    canary=canary,
+                    share=caller.share,
+                    incident=incident,
+                )
         if failed:
             self.evidence = self.evidence.after(
                 canary=canary,
                 share=caller.share,
                 usual_rate=rate,
-                incident=is_incident(self._recent, self._units),
+                incident=incident,
             )
             if canary and why:
                 self.classes[why] += 1
-        elif canary and rate and reading is not _UNKNOWN:
+        elif canary and rate and not incident and reading is not _UNKNOWN:
             self.evidence = self.evidence.after_fine(rate)
         if not canary and reading in (_GOOD, _BAD):
             # An outcome that is unknown or late would change the incumbent's rate.
@@ -174,7 +202,7 @@ class RolloutGuard:
         self._keys: set[int] = set()
         self._queue: deque[GuardedCaller] = deque()
         rate = rule.usual_rates.get(Guardrail.CALLER_ERRORS, 0.0)
-        self.windows = GuardStream(rule.rho, rate)
+        self.windows = GuardStream(rule.rho, rate, GuardedClients())
         self.window_exposures = 0
         self._window_s = rule.window_s
         self._window_requests = rule.window_requests
@@ -189,9 +217,10 @@ class RolloutGuard:
         canary: bool,
         share: float,
         now_s: float,
+        client: str = "",
     ) -> GuardedRequest | None:
         """Begins a request; returns None if it counts neither as a key's first one nor for its
-        window.
+        window. client: the id of the client's key.
         """
         if share > self._share:
             # The new step may move a caller to the other model: all windows end now.
@@ -212,7 +241,7 @@ class RolloutGuard:
             return None
         self._keys.add(known)
         self.exposures += canary
-        caller = GuardedCaller(known, canary=canary, share=share, since_s=now_s)
+        caller = GuardedCaller(known, canary=canary, share=share, since_s=now_s, client=client)
         self._queue.append(caller)
         # A request of an older snapshot has the share of a step that is over.
         is_newest = share == self._share
@@ -259,11 +288,11 @@ class RolloutGuard:
 
     @property
     def _log_e(self) -> float:
-        return max(self.firsts.evidence.log_e, self.windows.evidence.log_e)
+        return max(self.firsts.log_e, self.windows.log_e)
 
     def count(self) -> GuardCount:
         """Returns the counts of the stream with the greater evidence."""
-        is_window = self.windows.evidence.log_e > self.firsts.evidence.log_e
+        is_window = self.windows.log_e > self.firsts.log_e
         stream = self.windows if is_window else self.firsts
         evidence = stream.evidence
         classes = list(stream.classes.elements())
@@ -271,7 +300,7 @@ class RolloutGuard:
             exposures=self.window_exposures if is_window else self.exposures,
             canary_failures=evidence.canary_failures,
             control_failures=evidence.failures - evidence.canary_failures,
-            log_e=evidence.log_e,
+            log_e=stream.log_e,
             log_limit=self.limit,
             canary_classes=dict(Counter(keep_common_causes(classes))),
             window_s=self._window_s if is_window else 0.0,
@@ -341,7 +370,7 @@ class CanaryGuards(RequestObserver):
         canary = observed.route.route.canary
         if canary is None:
             return
-        counted = self.begin(canary, observed.arm, observed.sticky_key)
+        counted = self.begin(canary, observed.arm, observed.sticky_key, observed.key_id)
         if counted is not None:
             self._requests[observed.request_id] = counted
 
@@ -357,6 +386,7 @@ class CanaryGuards(RequestObserver):
         canary: Canary,
         arm: Arm,
         key: str,
+        client: str = "",
     ) -> GuardedRequest | None:
         guard = self._guards.get(canary.rollout)
         if guard is None or canary.control:
@@ -366,6 +396,7 @@ class CanaryGuards(RequestObserver):
             canary=arm is Arm.CANARY,
             share=canary.weight_bps / 10_000,
             now_s=self._clock.monotonic(),
+            client=client,
         )
 
     def end(

@@ -14,7 +14,7 @@ from harness.gate.online.guardrails import WINDOW_REQUESTS, Guardrail
 from harness.gate.online.outcome import READINGS, OutcomeKind, Reading
 from harness.gate.online.usual_rate import USUAL_WINDOW_S
 
-# The most callers of a day that a process remembers; it counts no other callers.
+# The most callers of a day that a process remembers.
 MAX_CALLERS: Final = 100_000
 # A window is known this long after its end, because its last request may take so long.
 KNOWN_AFTER_S: Final = 120.0
@@ -57,15 +57,23 @@ class _Window:
         self.reading = Reading.GOOD
 
     def add(self, reading: Reading) -> None:
+        """Adds a request: the window is as its first request, unless any request fails."""
         self.requests += 1
-        if self.requests <= WINDOW_REQUESTS and self.reading is not Reading.BAD:
-            self.reading = reading if reading is not Reading.GOOD else self.reading
+        if self.requests == 1 or (reading is Reading.BAD and self.requests <= WINDOW_REQUESTS):
+            self.reading = reading
 
 
 class CallerHistory:
-    """Finds each caller's first request of a UTC day on each route, and the caller's window."""
+    """Finds each caller's first request of a UTC day on each route, and the caller's window.
 
-    def __init__(self) -> None:
+    Beyond max_callers of a day, a process counts one caller of two, of four and so on, drawn by
+    the hash. The draw lasts over the next days, so that a day's first hours do not stand for
+    the whole day.
+    """
+
+    def __init__(self, max_callers: int = MAX_CALLERS) -> None:
+        self._max_callers = max_callers
+        self._one_of = 1
         self._day = date.min
         self._callers: set[tuple[str, int]] = set()
         self._open: dict[tuple[str, str, int], _Window] = {}
@@ -81,11 +89,13 @@ class CallerHistory:
     ) -> CallerCounts:
         """Counts a batch of finished requests, and the windows that are known now.
 
-        at: the time of the batch. A request whose outcome is no evidence of errors is not
-        counted as a first request, and makes its window unknown unless another one fails.
+        at: the time of the batch. A first request whose outcome is no evidence of errors is not
+        counted, nor is its window unless another request fails, as in a rollout.
         """
         if at.date() != self._day:
             self._day = at.date()
+            if len(self._callers) < self._max_callers // 4:
+                self._one_of = max(1, self._one_of // 2)
             self._callers = set()
         now_s = at.timestamp()
         first = []
@@ -116,8 +126,13 @@ class CallerHistory:
     ) -> bool:
         """Opens the window of a caller that is new today; returns whether it is."""
         known = (route, caller)
-        if known in self._callers or len(self._callers) >= MAX_CALLERS:
+        if caller % self._one_of or known in self._callers:
             return False
+        if len(self._callers) >= self._max_callers:
+            self._one_of *= 2
+            self._callers = {one for one in self._callers if one[1] % self._one_of == 0}
+            if caller % self._one_of:
+                return False
         self._callers.add(known)
         window = _Window(caller, arrived_s)
         self._open[route, arm, caller] = window
@@ -130,6 +145,9 @@ class CallerHistory:
         found = []
         while queue and now_s >= queue[0].began_s + USUAL_WINDOW_S + KNOWN_AFTER_S:
             window = queue.popleft()
-            self._open.pop((route, arm, window.caller), None)
+            place = (route, arm, window.caller)
+            # Soon after midnight, the caller may have a new window.
+            if self._open.get(place) is window:
+                del self._open[place]
             found.append(window.reading)
         return found

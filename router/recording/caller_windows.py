@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Failures that wait for the database. Beyond it, the oldest are lost.
+# Failures that wait for the database; more are lost.
 MAX_FAILED: Final = 100_000
 
 
@@ -51,8 +51,8 @@ class CallerWindows:
         self._rule = rule
         self._open: dict[int, LedgerUnit] = {}  # by the key's hash, oldest first
         self._failed: list[FailedTurn] = []
-        # Times of failures at all routers, by the caller's fingerprint.
-        self._elsewhere: dict[int, list[float]] = {}
+        # Times of failures at all routers, by the caller's fingerprint and arm.
+        self._elsewhere: dict[tuple[int, bool], list[float]] = {}
 
     def open(self, known: int, unit: LedgerUnit) -> None:
         """Opens the window of a new unit. known: the hash of its key."""
@@ -136,10 +136,11 @@ class CallerWindows:
         self.cursor = found.cursor
         self.exchanged_s = now
         for turn in found.turns:
-            self._elsewhere.setdefault(turn.fingerprint, []).append(turn.at)
-        for print_, times in list(self._elsewhere.items()):
+            place = (turn.fingerprint, turn.canary)
+            self._elsewhere.setdefault(place, []).append(turn.at)
+        for place, times in list(self._elsewhere.items()):
             if max(times) < oldest_at:
-                del self._elsewhere[print_]
+                del self._elsewhere[place]
 
     def read(
         self,
@@ -155,7 +156,7 @@ class CallerWindows:
         failed = unit.caller_failed
         if not failed and self._elsewhere:
             until = min(ended_at, unit.arrived_at + self._rule.window_s)
-            times = self._elsewhere.get(self._print(unit), ())
+            times = self._elsewhere.get((self._print(unit), unit.canary), ())
             failed = any(unit.arrived_at <= at < until for at in times)
         if failed:
             return WindowReading(failed=True)

@@ -129,7 +129,8 @@ class Ledger:
             arrived_s=now,
             arrived_at=at.timestamp(),
         )
-        self._windows.open(known, unit)
+        if weight_bps == self._newest_bps:  # the callers of an older share have no later turns
+            self._windows.open(known, unit)
         block.units.append(unit)
         block.out += 1
         block.unjudged += unit.judging

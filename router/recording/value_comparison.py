@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from harness.gate.online.capped_sums import (
+    CAP_TIMES,
     CappedTotals,
     CappedUnit,
     bet_on_sums,
@@ -73,7 +74,11 @@ def compare_values(
     bounds = ArmSplit(len(bounded), sum(bounded))
     if cap is None:
         return ComparedValues(found.u, level, bounds)
-    sums = [_capped_unit(unit) for unit in measured]
+    usual = cap / CAP_TIMES
+    sums = [
+        CappedUnit(unit.canary, usual if _failed(unit, guardrail) else _capped(value.value))
+        for unit, value in zip(units, measured, strict=True)
+    ]
     bets = bet_on_sums(
         sums,
         guardrail=guardrail,
@@ -84,11 +89,18 @@ def compare_values(
     return ComparedValues(found.u, level, bounds, bets, CappedTotals.from_units(sums, cap))
 
 
-def _capped_unit(unit: MeasuredUnit) -> CappedUnit:
-    """Returns the value for a bet on a capped mean. A unit that ranks worst, such as a failed
-    one, counts with the cap in both arms.
+def _failed(unit: LedgerUnit, guardrail: Guardrail) -> bool:
+    """Tells whether a request failed, so that it has no value for the mean.
+
+    It counts with the incumbent's usual mean in both arms: the guardrail of errors compares
+    failures, also with the incumbent's usual rate, and a few failures with the cap would decide
+    the mean alone.
     """
-    return CappedUnit(unit.canary, math.inf if unit.value is None else unit.value)
+    return not unit.lost and unit.reading(guardrail) is Reading.BAD
+
+
+def _capped(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
 def _values(

@@ -38,6 +38,7 @@ def test_a_sum_that_few_requests_raise_is_found(case: str, rollouts: int) -> Non
     [
         ("each value at the limit", 12),
         ("a tenth raises the mean to the limit", 12),
+        ("the candidate fails where the incumbent does not", 12),
         *(later(case, 200) for case in TOLERATED),
     ],
 )

@@ -62,6 +62,22 @@ def test_an_equal_candidate_stays_although_the_incumbent_fails_in_bursts(
         assert alone >= 0.9 * rollouts
 
 
+@pytest.mark.parametrize(
+    ("share", "rollouts"),
+    [(0.25, 40), *(later(share, 200) for share in (0.01, 0.05, 0.25))],
+)
+def test_an_incident_of_both_arms_is_no_evidence_against_the_usual_rate(
+    share: float, rollouts: int
+) -> None:
+    """It would leave only the comparison with an incumbent that then fails in bursts."""
+    rolled_back = sum(
+        math.isfinite(equal_beside_bursts(share, 1.0, BURSTS, [181, n], incident=3))
+        for n in range(rollouts)
+    )
+
+    assert rolled_back <= upto(0.05, rollouts)
+
+
 @pytest.mark.parametrize("rollouts", [40, later(400)])
 def test_a_burst_of_the_candidate_alone_is_found(rollouts: int) -> None:
     """It fails for 35 s, in which 5 % of 230 callers a minute are its own."""
@@ -164,6 +180,19 @@ def test_the_guard_does_not_stop_an_equal_candidate_beside_bursts_of_the_incumbe
         stopped += math.isfinite(found)
 
     assert stopped <= upto(GUARD_ALPHA, rollouts)
+
+
+def test_an_incident_of_both_arms_does_not_make_the_guard_stop_an_equal_candidate() -> None:
+    """300 callers, of whom 95 % fail; then the incumbent fails in bursts."""
+    stopped = 0
+    for n in range(6):
+        rng = np.random.default_rng([191, n])
+        during = np.full(300, 0.95)
+        control = np.concatenate([during, np.repeat(in_bursts(1.0)(rng, 100), SIZE)])
+        canary = np.concatenate([during, np.full(10_000, RATE)])
+        stopped += math.isfinite(guard_stops(0.25, canary, control, rng, BURSTS))
+
+    assert stopped == 0
 
 
 @pytest.mark.parametrize("incident", [0, 2_000])

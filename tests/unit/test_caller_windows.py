@@ -16,7 +16,7 @@ from harness.gate.online.guardrails import (
     UnitRule,
     WindowTally,
 )
-from harness.gate.online.late_outcomes import compare_requests, find_windows
+from harness.gate.online.late_outcomes import REPORT_S, compare_requests, find_windows
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import count_window_requests
 from harness.gate.online.rollout_evidence import collect_evidence
@@ -140,6 +140,26 @@ def test_other_routers_failures_after_the_end_of_the_windows_do_not_count() -> N
     assert windows(play)[0].failures == 0
 
 
+def test_a_failure_of_the_other_arm_does_not_fail_the_callers_window() -> None:
+    play = SharedLedgers(RULE, routers=2)
+    pair(play)
+    play.now += 1.0
+    # The other router knows a new share already, which moves the caller to the candidate.
+    play.ask("i", canary=True, failed=True, router=1, weight_bps=6000)
+    play.wait(KNOWN_S)
+    play.wait(KNOWN_S)
+
+    assert [tally.failures for tally in windows(play)] == [0]
+
+
+def test_a_caller_who_comes_at_an_older_share_has_no_later_turns() -> None:
+    play = SharedLedgers(RULE)
+    play.ask("new", weight_bps=6000)
+    pair(play)  # a worker that does not know the new share yet
+    assert not play.ask("c", canary=True, failed=True)
+    assert not play.ask("i", failed=True)
+
+
 def test_a_router_that_stops_in_good_order_ends_its_windows_and_loses_none() -> None:
     play = SharedLedgers(RULE)
     pair(play)
@@ -159,7 +179,7 @@ def test_windows_of_a_killed_router_are_missing_and_never_left_out() -> None:
     play.kill(0)
     play.wait(RULE.window_known_s)
     pair(play, "later")
-    play.wait(RULE.missing_s)
+    play.wait(RULE.missing_s + REPORT_S)
     pair(play, "last")
     play.wait(KNOWN_S)
 
@@ -168,6 +188,20 @@ def test_windows_of_a_killed_router_are_missing_and_never_left_out() -> None:
     assert evidence.block is None
     assert evidence.rests_on_missing  # all against the canary, they would roll it back
     assert evidence.open_windows == {}
+
+
+def test_windows_in_time_are_not_lost_though_outcomes_are_missing_soon() -> None:
+    rule = replace(RULE, missing_s=1.0)
+    play = SharedLedgers(rule)
+    pair(play)
+    play.now += rule.window_known_s + rule.missing_s + 0.5
+    pair(play, "later")  # its block leaves before the windows of the first one
+    play.tick()
+    play.wait(SPARE_S)
+
+    found = collect_evidence(play.blocks, replace(POLICY, missing_s=rule.missing_s))
+    assert [block.late_of for block in play.blocks] == [0, 0, 1]
+    assert found.lost_windows == 0
 
 
 def test_a_later_request_without_an_outcome_leaves_its_window_missing() -> None:

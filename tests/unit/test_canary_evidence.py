@@ -202,6 +202,23 @@ def test_a_step_waits_for_times_after_the_warm_up_where_those_within_it_are_slow
     assert not collect_evidence([*cold, *warm], COLD).slow_in_warm_up
 
 
+def test_late_outcomes_of_an_earlier_share_do_not_end_the_wait_for_times() -> None:
+    cold = [busy(n, weight_bps=2500) for n in range(1, 11)]
+    late = replace(
+        block(11),
+        units=0,
+        canary_units=0,
+        failures=0,
+        canary_failures=0,
+        late_of=1,
+        late_units=100,
+        late_canary_units=1,
+    )
+
+    assert late.weight_bps < cold[0].weight_bps
+    assert collect_evidence([*cold, late], COLD).slow_in_warm_up
+
+
 def test_a_bake_has_no_warm_up() -> None:
     baking = [replace(slow(n), weight_bps=9900, canary_units=99) for n in range(1, 20)]
 

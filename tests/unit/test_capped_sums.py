@@ -168,7 +168,7 @@ def test_a_candidate_whose_sum_alone_is_too_high_is_described_by_it() -> None:
     evidence = next(one for one in found.guardrails if one.guardrail is COST)
     assert evidence.text == (
         "costs 3 × as much as the incumbent for an answer, as a mean of values up to $0.02, "
-        "with which failed requests count: $3 against $1 per 1,000 answers; "
+        "with failed requests as usual ones: $3 against $1 per 1,000 answers; "
         "above it, and left out: 25 % of the candidate's sum, 0 % of the incumbent's"
     )
 
@@ -201,10 +201,10 @@ def recorded(canary: ExposureOutcome | None, control: ExposureOutcome | None) ->
 
 @pytest.mark.parametrize(
     ("outcome", "canary_s", "control_s"),
-    [(FAILED, 29.0, 29.0), (LEFT, 12.0, 29.0), (None, 9.0, 29.0)],
+    [(FAILED, 10.0, 10.0), (LEFT, 12.0, 29.0), (None, 9.0, 29.0)],
     ids=["failed", "left", "missing"],
 )
-def test_what_is_not_known_counts_for_the_candidate(
+def test_a_failure_is_neutral_and_what_is_not_known_counts_for_the_candidate(
     outcome: ExposureOutcome | None,
     canary_s: float,
     control_s: float,

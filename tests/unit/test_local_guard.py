@@ -33,6 +33,7 @@ from router.observers.canary_guard import (
     GuardedRequest,
     RolloutGuard,
 )
+from router.observers.guarded_clients import MAX_CLIENTS, GuardedClients
 from router.recording.shared_files import GuardFiles, GuardTurn, LocalAbort
 from router.snapshot.compiler import compile_snapshot
 from tests.support.canary.outcomes import outcome_of
@@ -159,20 +160,23 @@ class GuardedRollout:
         self.now_s = 0.0
         self.share = 0.01
 
-    def begin(self, key: str, *, canary: bool = False) -> GuardedCaller:
+    def begin(self, key: str, *, canary: bool = False, client: str = "") -> GuardedCaller:
         """Begins a caller's first request."""
-        request = self.request(key, canary=canary)
+        request = self.request(key, canary=canary, client=client)
         assert request is not None
         caller, is_first = request
         assert is_first
         return caller
 
-    def request(self, key: str, *, canary: bool = False) -> GuardedRequest | None:
+    def request(
+        self, key: str, *, canary: bool = False, client: str = ""
+    ) -> GuardedRequest | None:
         return self.guard.begin(
             key,
             canary=canary,
             share=self.share,
             now_s=self.now_s,
+            client=client,
         )
 
     def fail_later(self, key: str) -> bool:
@@ -290,6 +294,52 @@ def test_two_failures_of_a_caller_are_one_failed_window() -> None:
     assert guarded.fail_later("ann")
     assert guarded.fail_later("ann")
     assert guarded.windows(WINDOW_S + LONGEST_S + SPARE_S) == (1, 1)
+
+
+def later_harm(clients: int) -> float:
+    """Reads 400 windows of 100 clients. `clients` of these make the later turns of all their
+    callers in the canary fail. Returns the evidence as a share of the level.
+    """
+    guarded = GuardedRollout(WINDOW_S)
+    guarded.share = 0.25
+    for number in range(400):
+        canary = number % 4 == 0
+        client = number % clients if number % 8 < 4 else clients + number % 100
+        begun = guarded.begin(str(number), canary=canary, client=str(client))
+        if canary and client < clients:
+            begun.window = Reading.BAD
+    guarded.guard.read(WINDOW_S + LONGEST_S + SPARE_S)
+    return guarded.guard.count().distance
+
+
+def test_one_client_key_alone_cannot_stop_a_canary_at_later_turns() -> None:
+    assert later_harm(1) < 0.5
+    assert later_harm(3) == 1.0
+
+
+def test_the_only_client_key_stops_a_canary_at_later_turns() -> None:
+    guarded = GuardedRollout(WINDOW_S)
+    guarded.share = 0.25
+    for number in range(80):
+        canary = number % 4 == 0
+        begun = guarded.begin(str(number), canary=canary, client="app")
+        begun.window = Reading.BAD if canary else Reading.GOOD
+    assert guarded.guard.read(WINDOW_S + LONGEST_S + SPARE_S)
+
+
+def test_a_key_with_many_failures_takes_the_place_of_a_key_with_few() -> None:
+    clients = GuardedClients()
+    evidence = WorkerGuard()
+    for number in range(MAX_CLIENTS + 40):
+        client = str(number) if number < MAX_CLIENTS else "many"
+        clients.add(client)
+        clients.add_failure(client, evidence, canary=True, share=0.01, incident=False)
+        evidence = evidence.after(canary=True, share=0.01)
+    alone = WorkerGuard()
+    for _ in range(MAX_CLIENTS):
+        alone = alone.after(canary=True, share=0.01)
+
+    assert clients.log_e == pytest.approx(alone.log_e)
 
 
 def test_a_request_after_the_windows_end_does_not_count() -> None:

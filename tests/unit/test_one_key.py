@@ -7,7 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from harness.gate.guardrail_rows import guardrail_row
-from harness.gate.online.guardrails import FailureTally, Guardrail
+from harness.gate.online.guardrails import (
+    ArmSplit,
+    FailureTally,
+    Guardrail,
+    WindowTally,
+)
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.one_key import (
     MAX_BLOCK_KEYS,
@@ -98,6 +103,25 @@ def test_a_key_that_hides_harm_holds_the_step_and_is_named() -> None:
     )
     assert collect_evidence(blocks, POLICY).block is None
     assert find_saving_key(blocks, POLICY) == "hiding"
+
+
+def test_missing_windows_are_no_harm_that_a_key_hides() -> None:
+    windows = Guardrail.CALLER_ERRORS
+    known = {"a": FailureTally(50, 25, 0, 0), "b": FailureTally(50, 25, 0, 0)}
+    blocks = [
+        replace(
+            block(number, {}),
+            units=100,
+            canary_units=50,
+            weight_bps=5_000,
+            counts={windows: WindowTally(100, 50, 31, 30, missing=ArmSplit(30, 30))},
+            by_key={key: {windows: tally} for key, tally in known.items()},
+        )
+        for number in range(1, 41)
+    ]
+
+    assert collect_evidence(blocks, POLICY).block is None
+    assert find_saving_key(blocks, POLICY) == ""
 
 
 def test_equal_keys_save_and_end_nothing() -> None:

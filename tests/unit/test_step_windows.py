@@ -9,9 +9,11 @@ import pytest
 
 from harness.gate.explain import explain_rollout
 from harness.gate.online.guardrails import ArmSplit, Guardrail, WindowTally
+from harness.gate.online.late_outcomes import REPORT_S
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction, decide_action
+from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy, CanaryStep
 from tests.support.canary.left_out_traffic import (
     START,
@@ -104,6 +106,21 @@ def test_windows_that_failed_end_the_canary_before_its_step() -> None:
 
     assert harmed.signal is RolloutSignal.HARM
     assert harmed.figures.tripped is Guardrail.CALLER_ERRORS
+
+
+def test_windows_that_an_earlier_step_lost_are_no_known_windows_of_this_step() -> None:
+    # The routers lose the first step's windows, and the second step's block notices that.
+    after_s = KNOWN_S + POLICY.missing_s + REPORT_S + 1.0
+    second = replace(
+        CALLERS[1],
+        weight_bps=5_000,
+        closed_at=CALLERS[1].closed_at + timedelta(seconds=after_s),
+    )
+
+    found = collect_evidence([CALLERS[0], second], POLICY)
+
+    assert found.lost_windows == CALLERS[0].units
+    assert found.open_windows == {5_000: second.canary_units}
 
 
 def test_a_step_of_callers_without_windows_waits_for_none() -> None:

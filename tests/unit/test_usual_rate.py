@@ -116,7 +116,8 @@ def test_errors_have_the_lesser_evidence(failures: list[tuple[int, int]]) -> Non
 
     alone = errors_path(tallies, shares, [False] * number, [0.0] * number, 1.0)
     assert (path <= alone).all()
-    assert (path <= usual_path(tallies, [0.01] * number)).all()
+    told = skip_incidents(tallies, shares)
+    assert (path <= usual_path(told, [0.01] * number)).all()
 
 
 def block(number: int, **changes: object) -> ObservationBlock:
@@ -234,6 +235,24 @@ def test_a_minute_counts_each_callers_first_request_of_the_day() -> None:
     assert (later.first_requests, next_day.first_requests) == (0, 1)
 
 
+def test_of_many_callers_a_draw_stands_for_all_hours_of_the_next_day() -> None:
+    history = CallerHistory(max_callers=100)
+    counted: list[list[int]] = []
+    for day in range(2):
+        hours = []
+        for hour in range(10):
+            names = range(1 + 100 * hour, 101 + 100 * hour)
+            requests = [DONE._replace(caller=name) for name in names]
+            midnight = datetime(2026, 3, 2 + day, tzinfo=UTC)
+            (row,) = minute_rows(requests, midnight + timedelta(hours=hour), "w", history)
+            hours.append(row.first_requests)
+        counted.append(hours)
+
+    assert counted[0][0] == 100
+    assert max(counted[1]) <= min(counted[1]) + 1
+    assert 50 <= sum(counted[1]) <= 100
+
+
 def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
@@ -261,8 +280,38 @@ def test_a_window_counts_the_failures_of_a_callers_first_requests_once_it_is_kno
     (known,) = minute_rows([DONE], at(USUAL_WINDOW_S + KNOWN_AFTER_S), "w", history)
 
     assert early.windows == 0
-    # Callers 7 and 10 failed; the limited request of caller 9 is no evidence.
-    assert (known.windows, known.windows_failed) == (3, 2)
+    # Callers 7 and 10 failed; the limited request of caller 9 is no failure.
+    assert (known.windows, known.windows_failed) == (4, 2)
+
+
+def test_a_window_of_the_new_day_outlasts_the_same_callers_window_before_midnight() -> None:
+    history = CallerHistory()
+    failed = DONE._replace(kind=OutcomeKind.FAILED)
+    midnight = datetime(2026, 3, 2, tzinfo=UTC)
+    before = midnight - timedelta(seconds=30)
+    minute_rows([DONE], before, "w", history)
+    minute_rows([DONE], midnight, "w", history)
+    known = before + timedelta(seconds=USUAL_WINDOW_S + KNOWN_AFTER_S)
+
+    (first,) = minute_rows([DONE._replace(caller=8)], known, "w", history)
+    late_s = KNOWN_AFTER_S + 60.0  # it arrived in the second window
+    minute_rows([failed._replace(latency_ms=late_s * 1_000.0)], known, "w", history)
+    (second,) = minute_rows([DONE], known + timedelta(seconds=30), "w", history)
+
+    assert (first.windows, first.windows_failed) == (1, 0)
+    assert (second.windows, second.windows_failed) == (1, 1)
+
+
+def test_a_window_whose_first_request_is_no_evidence_counts_only_if_another_one_fails() -> None:
+    history = CallerHistory()
+    limited = DONE._replace(kind=OutcomeKind.LIMITED)
+    failed = DONE._replace(kind=OutcomeKind.FAILED)
+    minute_rows([limited, DONE], NOW, "w", history)
+    minute_rows([limited._replace(caller=8), failed._replace(caller=8)], NOW, "w", history)
+
+    (row,) = minute_rows([DONE], at(USUAL_WINDOW_S + KNOWN_AFTER_S), "w", history)
+
+    assert (row.windows, row.windows_failed) == (1, 1)
 
 
 def test_only_the_first_requests_of_a_window_count() -> None:

@@ -21,7 +21,7 @@ SUM_LEAST: Final = 1.1
 class CappedUnit(NamedTuple):
     """One unit's arm and value, in seconds, tokens or US dollars.
 
-    value: math.inf for a failed unit, and for an incumbent's unit that the end cut short.
+    value: math.inf for an incumbent's unit that is missing, or that the end cut short.
     """
 
     canary: bool

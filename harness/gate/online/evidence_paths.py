@@ -172,7 +172,7 @@ def errors_path(
     path = counts_path(pooled, tolerated, shares=shares)
     if not any(rates):
         return path
-    return np.minimum(path, usual_path(tallies, rates, tolerated))
+    return np.minimum(path, usual_path(skip_incidents(tallies, shares), rates, tolerated))
 
 
 def skip_incidents(
@@ -181,9 +181,12 @@ def skip_incidents(
     """Leaves out the blocks in which more than half of the incumbent's units must have failed,
     in whatever arms the failures are.
 
-    Such a block proves nothing about the candidate, and would hide its later harm. The block's
-    sizes and failures decide, and not their arms, so the evidence stays valid. A small block
-    with a planned share has no sizes of arms, so it stays.
+    Such a block proves nothing about the candidate. It would hide later harm in the comparison
+    at the same time, and in an incident of both arms it would be evidence against the usual
+    rate for the rest of the rollout. The block's sizes and failures decide, and not their arms,
+    so the evidence stays valid. It does against the usual rate, too: more failures of the
+    canary only raise the factor that is left out. A small block with a planned share has no
+    sizes of arms, so it stays.
     """
     return [
         None

@@ -17,6 +17,7 @@ from harness.frame.formatting import (
     format_number,
     format_percent,
     format_price_pair,
+    format_span,
 )
 from harness.gate.online.capped_sums import CappedTotals
 from harness.gate.online.evidence_paths import block_tally
@@ -36,7 +37,7 @@ from harness.gate.online.one_key import CALLER_DECIDED, sole_key
 from harness.gate.online.outcome import READINGS, Reading, split_key
 from harness.gate.online.prompt_cache import CacheLevels
 from harness.gate.online.segment_harm import SegmentHarm
-from harness.gate.online.usual_rate import MIN_DAYS, MIN_FAILURES
+from harness.gate.online.usual_rate import MIN_DAYS, MIN_FAILURES, USUAL_WINDOW_S
 
 # Figures of a guardrail's evidence that the JSON contains without conversion.
 _PLAIN = (
@@ -70,12 +71,13 @@ GUARDRAIL_NAMES: Final[Mapping[Guardrail, str]] = {
     Guardrail.REPEATS: "One text for unlike questions",
     Guardrail.CALLER_ERRORS: "Callers with an error in their window",
 }
-# The canary's fault if a guardrail of counts trips.
-# The streams of errors that have a usual rate, as it counts them.
+# The streams of errors that have a usual rate, as it counts them. Windows of another length
+# have none.
 _USUAL_UNITS: Final = {
     Guardrail.ERRORS: "failed first requests",
-    Guardrail.CALLER_ERRORS: "failed windows of callers",
+    Guardrail.CALLER_ERRORS: f"failed windows of {format_span(USUAL_WINDOW_S)}",
 }
+# The canary's fault if a guardrail of counts trips.
 _COUNTS = {
     Guardrail.ERRORS: "fails more often than the incumbent",
     Guardrail.TRUNCATION: "breaks off at its token limit more often than the incumbent",
@@ -281,7 +283,8 @@ class GuardrailEvidence(GuardrailTotals):
     def sums_text(self) -> str:
         """Describes the capped means, and what is above the cap; empty without units.
 
-        A failed request counts with the cap, as does an incumbent's value that is a bound.
+        A failed request counts with the incumbent's usual mean, and an incumbent's value that
+        is a bound with the cap.
         """
         totals = self.capped
         if totals is None or totals.means is None:
@@ -289,7 +292,7 @@ class GuardrailEvidence(GuardrailTotals):
         write_pair = _VALUES[self.guardrail][1]
         cap = _cap_text(self.guardrail, totals.cap)
         text = (
-            f"mean of values up to {cap}, with which failed requests count: "
+            f"mean of values up to {cap}, with failed requests as usual ones: "
             f"{write_pair(*totals.means)}"
         )
         shares = [totals.share_above(canary=canary) for canary in (True, False)]

@@ -21,6 +21,8 @@ from harness.gate.policy import CanaryPolicy
 
 # A difference of the requests per caller is beyond chance from this many standard errors on.
 BEYOND_CHANCE: Final = 4.0
+# How long a router may need to report windows that are known, in seconds.
+REPORT_S: Final = 60.0
 # The fewest callers of an arm whose requests are compared.
 _FEWEST: Final = 20
 
@@ -37,11 +39,13 @@ def enter_lost_windows(
     """Returns the blocks with the windows that never arrived, as missing.
 
     blocks: of the whole rollout, in the order of number. Windows are lost if they have not
-    arrived `missing_s` after they should have been known. The next block of callers that closes
-    after this time counts them. If they arrive later, they count no more.
+    arrived `missing_s` and REPORT_S after they should have been known. The next block of
+    callers that closes after this time counts them, and their own block promises no windows any
+    more. If they arrive later, they count no more.
     """
-    due: dict[tuple[str, int], tuple[datetime, ObservationBlock]] = {}
-    found = []
+    # By router and sequence: when the windows are lost, and their block's place.
+    due: dict[tuple[str, int], tuple[datetime, int]] = {}
+    found: list[ObservationBlock] = []
     for block in blocks:
         kept = block
         if block.late_of:
@@ -50,10 +54,16 @@ def enter_lost_windows(
                 kept = replace(block, counts={}, by_key={}, never_seen=None)
         else:
             lost = [place for place, (at, _) in due.items() if at < block.closed_at]
-            kept = _with_lost(block, [due.pop(place)[1] for place in lost])
+            promised = [due.pop(place)[1] for place in lost]
+            kept = _with_lost(block, [found[number] for number in promised])
+            for number in promised:
+                found[number] = replace(found[number], windows_known_s=0.0)
             if block.windows_known_s:
-                known_s = block.windows_known_s + policy.missing_s
-                due[block.worker, block.sequence] = add_seconds(block.closed_at, known_s), block
+                known_s = block.windows_known_s + policy.missing_s + REPORT_S
+                due[block.worker, block.sequence] = (
+                    add_seconds(block.closed_at, known_s),
+                    len(found),
+                )
         found.append(kept)
     return found
 

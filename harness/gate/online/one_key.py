@@ -65,7 +65,14 @@ def _without(
     bad_control = tally.failures - tally.canary_failures
     bad_control -= own.failures - own.canary_failures
     bad_control = min(control, max(0, bad_control))
-    left = FailureTally(canary + control, canary, bad_canary + bad_control, bad_canary)
+    # The tally keeps its kind: the missing outcomes among the failures are read later.
+    left = replace(
+        tally,
+        units=canary + control,
+        canary=canary,
+        failures=bad_canary + bad_control,
+        canary_failures=bad_canary,
+    )
     return {**counts, guardrail: left}
 
 

@@ -340,14 +340,15 @@ def _slow_in_warm_up(
     ordered: Sequence[ObservationBlock],
     policy: CanaryPolicy,
 ) -> bool:
-    """Tells whether the last block's share would trip with its warm-up's times. Returns False
-    once enough later times count. ordered: the blocks without the warm-up's times.
+    """Tells whether the newest callers' share would trip with its warm-up's times. Returns
+    False once enough later times count. ordered: the blocks without the warm-up's times.
 
     A block may contain ranks of many earlier blocks, so its units do not measure its ranks.
     """
-    if not ordered or not policy.warm_up_s:
+    shares = (block.weight_bps for block in reversed(ordered) if not block.late_of)
+    share = next(shares, 0)
+    if not share or not policy.warm_up_s:
         return False
-    share = ordered[-1].weight_bps
     ranks = [block.ranks for block in ordered if block.weight_bps == share]
     timed = max(sum(len(rank.get(time, ())) for rank in ranks) for time in TIMES)
     if timed >= max(1, policy.cold_units):
@@ -435,13 +436,16 @@ def _highest(path: Floats) -> float:
 
 
 def count_open_windows(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
-    """Counts the canary's callers whose windows are neither known nor lost, by weight."""
+    """Counts the canary's callers whose windows are neither known nor lost, by weight.
+
+    blocks: as `enter_lost_windows` returns them.
+    """
     found: Counter[int] = Counter()
     for block in blocks:
         if block.windows_known_s:
             found[block.weight_bps] += block.canary_units
-        if (tally := find_windows(block)) is not None:
-            found[block.weight_bps] -= block.counted.canary if block.late_of else tally.canary
+        if block.late_of and find_windows(block) is not None:
+            found[block.weight_bps] -= block.counted.canary
     return {weight_bps: number for weight_bps, number in found.items() if number > 0}
 
 

@@ -24,7 +24,8 @@ If the incumbent's usual failure rate is known, the guard also needs evidence th
 fails more than usual, and the lesser of both counts (`usual_rate`, statistics.md §2.20). That
 evidence reads the canary's units alone: it begins with the first unit, and again after each
 failure of the canary. In an incident of the incumbent (`is_incident`), failures are no bets on
-their arm.
+their arm, and the canary's units are none against the usual rate: an incident of both arms
+would be evidence against it for the rest of the rollout.
 """
 
 import math
@@ -59,13 +60,14 @@ class WorkerGuard:
     # The same against the usual rate; it begins with the canary's first unit, and after each of
     # its failures. Empty while no usual rate is known.
     usual_sums: tuple[float, ...] = ()
+    usual_failures: int = 0  # failures of the canary that were bets against the usual rate
 
     @property
     def log_e(self) -> float:
         log_e = _log_mean(self.log_sums, _later(self.bets))
         if not self.usual_sums:
             return log_e
-        return min(log_e, _log_mean(self.usual_sums, _later(self.canary_failures + 1)))
+        return min(log_e, _log_mean(self.usual_sums, _later(self.usual_failures + 1)))
 
     def after(
         self,
@@ -83,9 +85,11 @@ class WorkerGuard:
             return self
         canary_failures = self.canary_failures + canary
         usual_sums = self.usual_sums
-        if canary and usual_rate:
+        usual_failures = self.usual_failures
+        if canary and usual_rate and not incident:
             usual_sums = self._with_usual(usual_rate, failed=True)
-            begun = math.log(_start_weight(canary_failures + 1))
+            usual_failures += 1
+            begun = math.log(_start_weight(usual_failures + 1))
             usual_sums = tuple(_log_add(log, begun) for log in usual_sums)
         null = max(1.0, self.rho)
         number = self.bets + (not incident)
@@ -97,7 +101,13 @@ class WorkerGuard:
                 for log, harm in zip(log_sums, HARM_GRID, strict=True)
             )
         return WorkerGuard(
-            self.rho, self.failures + 1, canary_failures, number, log_sums, usual_sums
+            self.rho,
+            self.failures + 1,
+            canary_failures,
+            number,
+            log_sums,
+            usual_sums,
+            usual_failures,
         )
 
     def after_fine(self, usual_rate: float) -> "WorkerGuard":

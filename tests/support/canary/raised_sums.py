@@ -42,7 +42,8 @@ class Sum:
     sigma: float = 0.8
     share: float = 0.25
     cap: float = CAP_TIMES
-    failing: float = 0.0  # of both arms
+    failing: float = 0.0  # of the candidate
+    control_failing: float = 0.0
 
 
 def exposures(
@@ -67,7 +68,9 @@ def _block(
     values = rng.lognormal(-(case.sigma**2) / 2.0, case.sigma, SIZE)
     rare = rng.random(SIZE) < case.rare
     values[:canaries] *= np.where(rare, case.rarely, case.often)[:canaries]
-    values[rng.random(SIZE) < case.failing] = math.inf
+    arms = np.arange(SIZE) < canaries
+    failed = rng.random(SIZE) < np.where(arms, case.failing, case.control_failing)
+    values[failed] = math.inf
     name = ("r", "w", number)
     tolerated = POLICY.tolerated[case.guardrail]
     ranked = rank_block(
@@ -76,7 +79,8 @@ def _block(
         tolerated=tolerated,
         block=name,
     )
-    units = [CappedUnit(place < canaries, float(x)) for place, x in enumerate(values)]
+    sums = np.where(failed, case.cap / CAP_TIMES, values)
+    units = [CappedUnit(place < canaries, float(x)) for place, x in enumerate(sums)]
     bets = bet_on_sums(
         units,
         guardrail=case.guardrail,
@@ -132,6 +136,7 @@ TOLERATED: Final[Mapping[str, Sum]] = {
     "values of a heavy tail at the limit": Sum(often=1.5, sigma=1.6),
     "times at the limit": Sum(TIME, rare=0.05, rarely=6.0),
     "a cap below the mean": Sum(often=1.5, cap=0.5),
-    "a tenth of both arms fails": Sum(often=1.0, failing=0.1),
+    "a tenth of both arms fails": Sum(failing=0.1, control_failing=0.1),
+    "the candidate fails where the incumbent does not": Sum(TIME, failing=0.05),
     "most callers have the candidate": Sum(often=1.5, share=0.75),
 }

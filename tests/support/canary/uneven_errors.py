@@ -80,14 +80,19 @@ def equal_beside_bursts(
     height: float,
     usual_rate: float,
     seed: Sequence[int],
+    *,
+    incident: int = 0,
 ) -> float:
     """Counts blocks until an equal candidate is rolled back that fails evenly, beside an
-    incumbent that fails in bursts; inf for never.
+    incumbent that fails in bursts; inf for never. incident: blocks before, in which 95 % of
+    both arms fail.
     """
     rng = np.random.default_rng(seed)
     blocks = max(400, round(20 / share))
-    control = in_bursts(height)(rng, blocks)
-    tallies = simulate(share, evenly(RATE)(rng, blocks), control, rng)
+    during = np.full(incident, 0.95)
+    control = np.concatenate([during, in_bursts(height)(rng, blocks)])
+    canary = np.concatenate([during, evenly(RATE)(rng, blocks)])
+    tallies = simulate(share, canary, control, rng)
     return blocks_to_rollback(tallies, share, usual_rate)
 
 
