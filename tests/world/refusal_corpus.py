@@ -3,8 +3,11 @@
 An entry has the provider's status, headers and body, and its source. `right` is the class and
 the reach of the failure, such as `quota@account`; `FAILURE_RULES` says from the class whose
 fault it was and what the router does next. `then` is the request of the second try, for a
-request `sent` with a refused field; null for a request without repair. `rule` names what
-decided: a code or words of a row of `REFUSALS`, or the status.
+request `sent` with a refused field; null for a request without repair. `tells` says about which later
+requests such a refusal tells something: `outright` about all requests to the model's endpoint,
+`combination` about those with the same other fields. `used_up` marks headers that say that
+nothing remains. `rule` names what decided: a code or words of a row of `REFUSALS`, or the
+status.
 
 The source decides what is right. An entry that the product reads wrongly keeps its `right` and
 has the wrong reading in `now`, by way: `native` passes the provider's bytes on, `chat`
@@ -132,9 +135,8 @@ def read_corpus(files: Sequence[Path] = FILES) -> Iterator[Refusal]:
     """Yields the entries of all files."""
     for file in files:
         found = yaml.safe_load(file.read_text("utf-8"))
-        if "provider" in found:
-            for entry in found["refusals"]:
-                yield Refusal(found["provider"], found.get("kind", "custom"), entry)
+        for entry in found["refusals"]:
+            yield Refusal(found["provider"], found["kind"], entry)
 
 
 def next_step(right: str) -> str:
@@ -154,7 +156,9 @@ _ORDER: Final = (
     "now",
     "sent",
     "then",
+    "tells",
     "repair_now",
+    "used_up",
     "rule",
 )
 
@@ -174,8 +178,6 @@ def write_files() -> None:
     """Fills in `rule`, `now` and `repair_now`, and writes the files in one form."""
     for file in FILES:
         found = yaml.safe_load(file.read_text("utf-8"))
-        if "provider" not in found:
-            continue
         for entry in found["refusals"]:
             refusal = Refusal(found["provider"], found["kind"], entry)
             for name in ("now", "repair_now"):
@@ -199,7 +201,9 @@ def print_table() -> None:
     print(f"{'all':<14}{len(entries):>8}{len(bad):>7}\n")
     for e in bad:
         now = ", ".join(sorted(set(e.entry.get("now", {}).values()))) or "no right repair"
-        print(f"{e.name}\n  now {now}; right {e.entry['right']} ({next_step(e.entry['right'])})")
+        print(
+            f"{e.name}\n  now {now}; right {e.entry['right']} ({next_step(e.entry['right'])})"
+        )
 
 
 if __name__ == "__main__":
