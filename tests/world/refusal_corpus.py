@@ -3,8 +3,8 @@
 An entry has the provider's status, headers and body, and its source. `right` is the class and
 the reach of the failure, such as `quota@account`; `FAILURE_RULES` says from the class whose
 fault it was and what the router does next. `then` is the request of the second try, for a
-request `sent` with a refused field; null for a request without repair. `tells` says about which later
-requests such a refusal tells something: `outright` about all requests to the model's endpoint,
+request `sent` with a refused field; null for a request without repair. `tells` says about
+which later requests such a refusal tells something: `outright` about all requests to the model's endpoint,
 `combination` about those with the same other fields. `used_up` marks headers that say that
 nothing remains. `rule` names what decided: a code or words of a row of `REFUSALS`, or the
 status.
@@ -190,23 +190,22 @@ def write_files() -> None:
         file.write_text(_written(found), "utf-8")
 
 
-def print_table() -> None:
-    """Prints the entries and the wrong ones by provider, and then each wrong one."""
+def table() -> Iterator[str]:
+    """Yields the entries and the wrong ones by provider, and then each wrong one."""
     entries = list(read_corpus())
     bad = [e for e in entries if e.entry.get("now") or "repair_now" in e.entry]
-    print(f"{'provider':<14}{'entries':>8}{'wrong':>7}")
+    yield f"{'provider':<14}{'entries':>8}{'wrong':>7}"
     for provider in sorted({e.provider for e in entries}):
         own = [e for e in entries if e.provider == provider]
-        print(f"{provider:<14}{len(own):>8}{sum(e in bad for e in own):>7}")
-    print(f"{'all':<14}{len(entries):>8}{len(bad):>7}\n")
+        yield f"{provider:<14}{len(own):>8}{sum(e in bad for e in own):>7}"
+    yield f"{'all':<14}{len(entries):>8}{len(bad):>7}\n"
     for e in bad:
+        right = e.entry["right"]
         now = ", ".join(sorted(set(e.entry.get("now", {}).values()))) or "no right repair"
-        print(
-            f"{e.name}\n  now {now}; right {e.entry['right']} ({next_step(e.entry['right'])})"
-        )
+        yield f"{e.name}\n  now {now}; right {right} ({next_step(right)})"
 
 
 if __name__ == "__main__":
     if "--write" in sys.argv:
         write_files()
-    print_table()
+    sys.stdout.write("\n".join(table()) + "\n")
