@@ -14,11 +14,12 @@ that are wrong today, by way. Whoever mends the product deletes them.
 `python -m tests.world.answer_corpus` prints the table; `--write` fills in `now`.
 """
 
+import asyncio
 import copy
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -32,9 +33,11 @@ from router.protocols.answer_signals import AnswerSignals
 from router.protocols.answers import TokenUsage
 from router.protocols.endpoints import DIALECTS
 from router.upstream.endpoint_translation import TRANSLATIONS
+from router.upstream.reply_reading import ReadReply
 from router.upstream.translate.request_screening import screen_request
-from router.upstream.translate.translation import REHEARSAL, ErrorInStream, Translation
-from router.upstream.translate.transport import load_translation
+from router.upstream.translate.translation import REHEARSAL, Translation
+from router.upstream.translate.transport import StreamReply, TranslatedReply, load_translation
+from tests.wire.bedrock import framed
 
 FOLDER: Final = Path(__file__).parent / "answers"
 FILES: Final = tuple(sorted(FOLDER.glob("*.yaml")))
@@ -90,9 +93,9 @@ class Answer(NamedTuple):
     def _native(self) -> Reading:
         try:
             data = self._chat() if "through" in self.entry else self._own()
+            return read_answer(self.endpoint, data, stream=self.stream)
         except UpstreamFailed as failed:
             return {"outcome": failed.failure.value}
-        return read_answer(self.endpoint, data, stream=self.stream)
 
     def _bridged(self, way: Endpoint) -> Reading:
         ask = {"model": "m", "stream": self.stream, **_ASKS[way]}
@@ -105,9 +108,9 @@ class Answer(NamedTuple):
             data = events.feed(data) + events.end()
             if events.failure is not None:
                 raise events.failure
+            return read_answer(way, data, stream=True)
         except UpstreamFailed as failed:
             return {"outcome": failed.failure.value}
-        return read_answer(way, data, stream=True)
 
     def _own(self) -> bytes:
         if not self.stream:
@@ -115,25 +118,26 @@ class Answer(NamedTuple):
         return b"".join(map(written_event, self.entry["events"]))
 
     def _chat(self) -> bytes:
-        """Translates a vendor's answer into a chat."""
+        """Translates a vendor's answer into a chat. Raises UpstreamFailed."""
         kind = self.entry["through"]
         translation: Translation = _translation(kind)
         ask = translation.ask(
             screen_request(copy.deepcopy(REHEARSAL), kind), stream=self.stream
         )
         if not self.stream:
-            body = translation.answer(ask, copy.deepcopy(self.entry["body"]))
-            return json.dumps(body).encode()
-        chunks = translation.chunks(ask)
-        found: list[Json] = []
-        try:
-            for event in copy.deepcopy(self.entry["events"]):
-                found += chunks.feed(event)
-            found += chunks.end()
-        except ErrorInStream as error:
-            found.append({"error": error.error})
-        done = b"data: [DONE]\n\n" if chunks.finished else b""
-        return b"".join(map(written_event, found)) + done
+            given = json.dumps(self.entry["body"]).encode()
+            whole = ReadReply(200, [], given)
+            return asyncio.run(TranslatedReply(whole, partial(translation.answer, ask), ()).body())
+        write = _framed if kind == "bedrock" else written_event
+        given = b"".join(map(write, self.entry["events"]))
+        reply = StreamReply(ReadReply(200, [], given), translation.chunks(ask), ())
+        return asyncio.run(reply.body())
+
+
+def _framed(event: Json) -> bytes:
+    """Writes an event of Bedrock's stream: one member, by the name of its kind."""
+    [(kind, payload)] = event.items()
+    return framed(kind, payload, "exception" if kind.endswith("Exception") else "event")
 
 
 def written_event(event: Json | str) -> bytes:
