@@ -4,10 +4,10 @@ An entry has the provider's status, headers and body, and its source. `right` is
 the reach of the failure, such as `quota@account`; `FAILURE_RULES` says from the class whose
 fault it was and what the router does next. `then` is the request of the second try, for a
 request `sent` with a refused field; null for a request without repair. `tells` says about
-which later requests such a refusal tells something: `outright` about all requests to the model's endpoint,
-`combination` about those with the same other fields. `used_up` marks headers that say that
-nothing remains. `rule` names what decided: a code or words of a row of `REFUSALS`, or the
-status.
+which later requests such a refusal tells something: `outright` about all requests to the
+model's endpoint, `combination` about those with the same other fields. `used_up` marks headers
+that say that nothing remains. `rule` names what decided: a code or words of a row of
+`REFUSALS`, or the status.
 
 The source decides what is right. An entry that the product reads wrongly keeps its `right` and
 has the wrong reading in `now`, by way: `native` passes the provider's bytes on, `chat`
@@ -134,7 +134,7 @@ def _row_words(error: Mapping[str, object] | None, status: int) -> str:
 def read_corpus(files: Sequence[Path] = FILES) -> Iterator[Refusal]:
     """Yields the entries of all files."""
     for file in files:
-        found = yaml.safe_load(file.read_text("utf-8"))
+        found = yaml.load(file.read_text("utf-8"), yaml.CSafeLoader)  # noqa: S506
         for entry in found["refusals"]:
             yield Refusal(found["provider"], found["kind"], entry)
 
@@ -177,7 +177,7 @@ def _written(found: Json) -> str:
 def write_files() -> None:
     """Fills in `rule`, `now` and `repair_now`, and writes the files in one form."""
     for file in FILES:
-        found = yaml.safe_load(file.read_text("utf-8"))
+        found = yaml.load(file.read_text("utf-8"), yaml.CSafeLoader)  # noqa: S506
         for entry in found["refusals"]:
             refusal = Refusal(found["provider"], found["kind"], entry)
             for name in ("now", "repair_now"):

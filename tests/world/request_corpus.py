@@ -109,9 +109,7 @@ class Sender:
         first = snapshot("http://127.0.0.1:1/v1")
         made = {name: Target(name, model) for name, (_, model) in TARGETS.items()}
         routes = {name: Route(name, 1, target.id) for name, target in made.items()}
-        table = replace(
-            first.table, routes=routes, targets={t.id: t for t in made.values()}
-        )
+        table = replace(first.table, routes=routes, targets={t.id: t for t in made.values()})
         providers = {
             name: provider("http://127.0.0.1:1/v1", name, kind=kind)
             for name, (kind, _) in TARGETS.items()
@@ -165,7 +163,7 @@ def read_all_sent() -> Mapping[str, Mapping[str, Json]]:
 def read_corpus(files: Sequence[Path] = FILES) -> Iterator[Asked]:
     """Yields the entries of all files."""
     for file in files:
-        found = yaml.safe_load(file.read_text("utf-8"))
+        found = yaml.load(file.read_text("utf-8"), yaml.CSafeLoader)  # noqa: S506
         for entry in found["requests"]:
             yield Asked(found["client"], entry)
 
@@ -192,7 +190,7 @@ def write_files() -> None:
     """Fills in `now`, and writes the files in one form."""
     sent = read_all_sent()
     for file in FILES:
-        found = yaml.safe_load(file.read_text("utf-8"))
+        found = yaml.load(file.read_text("utf-8"), yaml.CSafeLoader)  # noqa: S506
         for entry in found["requests"]:
             entry.pop("now", None)
             asked = Asked(found["client"], entry)
@@ -211,7 +209,8 @@ def table() -> Iterator[str]:
     yield f"{'all':<14}{len(entries):>8}{sum('now' in e.entry for e in entries):>7}\n"
     for e in entries:
         if "now" in e.entry:
-            wanted = {t: {p: e.entry["sends"][t][p] for p in e.entry["now"][t]} for t in e.entry["now"]}
+            sends, now = e.entry["sends"], e.entry["now"]
+            wanted = {t: {path: sends[t][path] for path in paths} for t, paths in now.items()}
             yield f"{e.name}\n  now {e.entry['now']}\n  right {wanted}"
 
 
