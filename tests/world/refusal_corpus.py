@@ -134,7 +134,7 @@ def _row_words(error: Mapping[str, object] | None, status: int) -> str:
 def read_corpus(files: Sequence[Path] = FILES) -> Iterator[Refusal]:
     """Yields the entries of all files."""
     for file in files:
-        found = yaml.load(file.read_text("utf-8"), yaml.CSafeLoader)  # noqa: S506
+        found = yaml.load(file.read_text("utf-8"), yaml.CSafeLoader)
         for entry in found["refusals"]:
             yield Refusal(found["provider"], found["kind"], entry)
 
@@ -177,7 +177,7 @@ def _written(found: Json) -> str:
 def write_files() -> None:
     """Fills in `rule`, `now` and `repair_now`, and writes the files in one form."""
     for file in FILES:
-        found = yaml.load(file.read_text("utf-8"), yaml.CSafeLoader)  # noqa: S506
+        found = yaml.load(file.read_text("utf-8"), yaml.CSafeLoader)
         for entry in found["refusals"]:
             refusal = Refusal(found["provider"], found["kind"], entry)
             for name in ("now", "repair_now"):
