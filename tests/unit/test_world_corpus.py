@@ -78,7 +78,8 @@ def test_every_entry_counts_once_and_has_its_page() -> None:
     refusals = list(refusal_corpus.read_corpus())
     answers = list(answer_corpus.read_corpus())
     requests = list(request_corpus.read_corpus())
-    entries = [e.entry for e in (*refusals, *answers, *requests)]
+    entries = [r.entry for r in refusals] + [a.entry for a in answers]
+    entries += [request.entry for request in requests]
     names = [("refusal", r.name) for r in refusals]
     names += [("answer", a.name) for a in answers] + [("request", r.name) for r in requests]
 

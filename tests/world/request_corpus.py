@@ -38,6 +38,8 @@ Json = dict[str, Any]
 # By name, which is also that of the route: the provider's kind, and the model.
 TARGETS: Final[Mapping[str, tuple[str, str]]] = {
     "openai": ("openai", "gpt-5.4"),
+    "gpt-5": ("openai", "gpt-5"),
+    "gpt-5.6": ("openai", "gpt-5.6"),
     "gpt-4o": ("openai", "gpt-4o"),
     "anthropic": ("anthropic", "claude-sonnet-4-5-20250929"),
     "opus": ("anthropic", "claude-opus-4-7"),
@@ -53,6 +55,7 @@ _PATHS: Final = {
     "chat": "/v1/chat/completions",
     "messages": "/v1/messages",
     "responses": "/v1/responses",
+    "completions": "/v1/completions",
     "embeddings": "/v1/embeddings",
 }
 # A refusal that the router neither repairs nor repeats.
