@@ -1,7 +1,9 @@
 """Published answers and streams of providers, and how the product reads each:
 `answers/*.yaml`.
 
-An entry has the provider's `body`, or the `events` of its stream, and its source. Without
+An entry has the provider's `body`, or the `events` of its stream, and its source. Texts, ids
+and numbers are short and made up; the start and the end of a stream are the provider's usual
+ones where its page shows a part. Without
 `through`, it is in the protocol of its `endpoint`; `through` names the vendor whose protocol
 the router translates into a chat. `right` is the reading: the outcome (`good`, `cut`,
 `refused`, or the class of a failure), the text, the calls with their arguments, and the tokens
