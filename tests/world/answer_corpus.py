@@ -7,7 +7,8 @@ ones where its page shows a part. Without
 `through`, it is in the protocol of its `endpoint`; `through` names the vendor whose protocol
 the router translates into a chat. `right` is the reading: the outcome (`good`, `cut`,
 `refused`, or the class of a failure), the text, the calls with their arguments, and the tokens
-(input, output, read from the cache, written to it).
+(input, output, read from the cache, written to it). Where the provider states its own cost,
+`usd` is that cost, for the `price` in US dollars per million tokens (input, output, cached).
 
 A chat is read in three ways, because clients of Messages and of Responses get it translated:
 `native`, `messages`, `responses`. The source decides what is right; `now` has the readings
@@ -28,6 +29,7 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from harness.providers.models.capabilities import Endpoint
+from harness.providers.target import Price
 from router.frame.body import read_request
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import parse_object
@@ -77,7 +79,13 @@ class Answer(NamedTuple):
         found = {"native": self._native()}
         if self.endpoint is Endpoint.CHAT and "alone" not in self.entry:
             found |= {way.value: self._bridged(way) for way in _BRIDGES}
-        return found
+        return {way: {**reading, **self._cost(reading)} for way, reading in found.items()}
+
+    def _cost(self, reading: Reading) -> Reading:
+        if "price" not in self.entry or "usage" not in reading:
+            return {}
+        usd = Price(*self.entry["price"]).answer_usd(*reading["usage"])
+        return {"usd": round(usd or 0, 10)}
 
     def wrong(self) -> Mapping[str, Reading]:
         """Returns the parts of the readings that are not right, by way."""
@@ -207,7 +215,17 @@ def read_corpus(files: Sequence[Path] = FILES) -> Iterator[Answer]:
             yield Answer(found["provider"], entry)
 
 
-_ORDER: Final = ("source", "endpoint", "through", "alone", "body", "events", "right", "now")
+_ORDER: Final = (
+    "source",
+    "endpoint",
+    "through",
+    "alone",
+    "price",
+    "body",
+    "events",
+    "right",
+    "now",
+)
 
 
 def _lines(found: Json) -> Iterable[str]:
