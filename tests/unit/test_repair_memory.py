@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,7 +33,6 @@ from harness.routing.reliability.request_repair import (
     repair_request,
 )
 from router.frame.body import MESSAGES_PATH
-from router.frame.failure import error_object
 from router.upstream.learned_repairs import LearnedRepairs
 from router.upstream.transport import UpstreamRequest
 from router.upstream.transports import ConversationTransport, ProviderClient
@@ -45,25 +43,7 @@ from tests.support.router.asgi_router import ASK, CHAT, Door
 
 pytestmark = pytest.mark.req("B7")
 Json = dict[str, Any]
-FILE: Final = Path(__file__).parent.parent / "world/refusals/fields.yaml"
-PUBLISHED: Final[list[Json]] = yaml.safe_load(FILE.read_text("utf-8"))
-SAYS: Final = {
-    RepairReach.OUTRIGHT: "outright",
-    RepairReach.COMBINATION: "combination",
-    RepairReach.EXACT: "combination",
-}
 COLD: Final = RequestRepair(RepairKind.LEAVE_OUT, "temperature")
-
-
-@pytest.mark.parametrize("case", PUBLISHED, ids=[case["name"] for case in PUBLISHED])
-def test_a_published_refusal_says_about_which_requests_it_tells_something(case: Json) -> None:
-    error_ = error_object(json.dumps(case["body"]).encode())
-    assert error_ is not None
-
-    repair = find_repair(error_, case["sent"])
-
-    assert (SAYS[repair.reach] if repair else "unrepaired") == case["right"]
-    assert (repair_request(case["sent"], [repair])[0] if repair else None) == case["then"]
 
 
 def learned(
