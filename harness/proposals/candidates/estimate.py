@@ -78,6 +78,8 @@ class SuiteEstimate:
     mde: the smallest true distance from the null that the test shows with power .8, at all
     planned items (docs/explanation/statistics.md §1.9).
     sd: the standard deviation of one unit's difference, from `spread` or guessed.
+    failing: the smallest true loss beyond the margin that the test shows with power .8; None
+    for a claim without a margin, and if the items are too few for any loss.
     saving_items: only for a claim of a saving.
     """
 
@@ -85,6 +87,7 @@ class SuiteEstimate:
     effect: float  # the smallest true distance from the null that matters, from 0 to 1
     sd: float
     mde: float
+    failing: float | None
     # Spread of the recorded differences between the incumbent and an earlier candidate, or
     # between any two models; None if too few are recorded: then `sd` is the default guess.
     spread: DifferenceSpread | None
@@ -128,13 +131,26 @@ class SuiteEstimate:
 
     @property
     def texts(self) -> Sequence[str]:
-        """Describes the guarded slices for people, and how long they delay a promotion."""
+        """Says for people which loss fails, then the guarded slices, and how long they delay a
+        promotion.
+        """
+        fails = () if self.plan.claim is Claim.SUPERIOR else (self._fails,)
         if not self.slices:
-            return ()
+            return fails
         wait = (
             f"no promotion before {self.plan.unit} {self.promotion_from:,}, due to the slices"
         )
-        return (*(guarded.text for guarded in self.slices), wait)
+        return (*fails, *(guarded.text for guarded in self.slices), wait)
+
+    @property
+    def _fails(self) -> str:
+        allowed = format_score(self.plan.margin, None)
+        shown = (
+            f"{self.plan.n_max_text} show no loss as FAILED"
+            if self.failing is None
+            else f"a loss of {format_score(self.failing)} points fails in 80 % of comparisons"
+        )
+        return f"{shown}; a loss within the allowed {allowed} points does not count as FAILED"
 
 
 def estimate_proposal(
@@ -208,6 +224,11 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
         effect=effect,
         sd=sd,
         mde=test.smallest_effect(sd, plan.n_max),
+        failing=(
+            None
+            if plan.claim is Claim.SUPERIOR
+            else budget.smallest_rejected(sd, -plan.margin, plan.n_max)
+        ),
         spread=spread,
         incumbent=ours,
         candidate=theirs,
@@ -374,12 +395,13 @@ def _budget_warning(
 def _slices(plan: SuitePlan, sd: float) -> tuple[SliceEstimate, ...]:
     """Estimates each guarded slice, from the deviation of the whole suite."""
     levels = look_levels(plan)
+    allowed = 0.0 if plan.claim is Claim.SUPERIOR else plan.margin
     return tuple(
         SliceEstimate(
             slice_.name,
             units,
-            budget.slice_effect(sd, MIN_SLICE_UNITS, level),
-            budget.slice_effect(sd, units, level),
+            allowed + budget.slice_effect(sd, MIN_SLICE_UNITS, level),
+            allowed + budget.slice_effect(sd, units, level),
         )
         for slice_, (units, level) in zip(plan.slices, levels, strict=True)
     )
