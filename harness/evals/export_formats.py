@@ -23,9 +23,11 @@ from harness.evals.scored_run import (
     parse_json_rows,
     question_key,
     read_scores,
+    single_value,
 )
 from harness.evals.tool_statements import (
     LM_EVAL_LOWER,
+    deepeval_graders,
     deepeval_statement,
     graded_parts,
     is_grader_error,
@@ -102,10 +104,15 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
         for item, own in scores.items()
     ]
     name = spec.get("eval_name")
+    terms = {"eval": str(name)} if name else {}
+    own_spec = as_mapping(as_mapping(spec.get("run_config")).get("eval_spec"))
+    # The last model grades: the measured model itself, if there is no other.
+    if isinstance(functions, list) and functions and "ModelBased" in str(own_spec.get("cls")):
+        terms["grader model"] = str(functions[-1])
     return ScoredRun.from_samples(
         model,
         samples,
-        {"eval": str(name)} if name else None,
+        terms,
         statement=openai_evals_statement(rows, spec),
     )
 
@@ -127,22 +134,24 @@ def _parse_items(
     for row in rows:
         answer = as_mapping(row.get("sample"))
         results = row.get("results")
-        scores: dict[str, float | None] = {}
+        values: dict[str, object] = {}
         ungraded: set[str] = set()
         for result in map(as_mapping, results if isinstance(results, list) else ()):
             score = numeric_score(result.get("score"))
             passed = numeric_score(result.get("passed"))
             name = str(result.get("name"))
-            scores[name] = passed if score is None else score
+            values[name] = single_value(values, name, passed if score is None else score)
             if result.get("error") or any(as_mapping(result.get("errors")).values()):
                 ungraded.add(name)
         failed = row.get("status") == "error" or bool(answer.get("error"))
         question = question_key(row.get("datasource_item"))
+        scores, unread = read_scores(values)
         sample = ScoredSample(
             str(row.get("datasource_item_id")),
             scores,
             failed,
             question,
+            unread=unread,
             ungraded=frozenset(ungraded),
         )
         runs.setdefault(str(answer.get("model") or row.get("run_id")), []).append(sample)
@@ -242,6 +251,7 @@ def _braintrust_sample(
         {**dict.fromkeys(broken), **scores},
         bool(row.get("error")),
         question_key(given, row.get("expected")) if given else "",
+        question_key(row.get("expected")),
         unread=unread,
         ungraded=broken,
     )
@@ -414,7 +424,8 @@ def parse_deepeval(text: str) -> list[ScoredRun]:
     samples = [_deepeval_sample(as_mapping(case)) for case in cases]
     model = as_mapping(document.get("hyperparameters")).get("model")
     statement = deepeval_statement(document, [as_mapping(case) for case in cases])
-    return [ScoredRun.from_samples(str(model or ""), samples, statement=statement)]
+    terms = deepeval_graders([as_mapping(case) for case in cases])
+    return [ScoredRun.from_samples(str(model or ""), samples, terms, statement=statement)]
 
 
 def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
@@ -422,9 +433,12 @@ def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
     metrics = case.get("metricsData")
     data = [as_mapping(metric) for metric in (metrics if isinstance(metrics, list) else ())]
     # A metric that failed has an error and no score.
-    values = {
-        str(one.get("name")): None if one.get("error") else one.get("score") for one in data
-    }
+    values: dict[str, object] = {}
+    for one in data:
+        name = str(one.get("name"))
+        values[name] = single_value(
+            values, name, None if one.get("error") else one.get("score")
+        )
     ungraded = frozenset(str(one.get("name")) for one in data if one.get("error"))
     scores, unread = read_scores(values)
     question = question_key(case.get("input"), case.get("expectedOutput"), case.get("context"))
@@ -434,6 +448,7 @@ def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
         scores,
         failed=case.get("actualOutput") is None,
         question=question,
+        revision=question_key(case.get("expectedOutput")),
         unread=unread,
         ungraded=ungraded,
         usd=numeric_score(case.get("tokenCost")),
@@ -480,7 +495,9 @@ def _langfuse_sample(row: Mapping[str, object]) -> ScoredSample:
     for score in map(as_mapping, listed if isinstance(listed, list) else ()):
         kind = _first(score, "dataType", "data_type")
         text = _first(score, "stringValue", "string_value")
-        values[str(score.get("name"))] = text if kind == "CATEGORICAL" else score.get("value")
+        name = str(score.get("name"))
+        value = text if kind == "CATEGORICAL" else score.get("value")
+        values[name] = single_value(values, name, value)
     scores, unread = read_scores(values)
     metadata = as_mapping(row.get("metadata"))
     id_ = _first(row, "dataset_item_id", "datasetItemId") or _first(
@@ -489,7 +506,14 @@ def _langfuse_sample(row: Mapping[str, object]) -> ScoredSample:
     expected = _first(item, "expected_output", "expectedOutput")
     question = question_key(item.get("input"), expected) if item.get("input") else ""
     failed = row.get("level") == "ERROR" or bool(row.get("error"))
-    return ScoredSample(str(id_ or item.get("id")), scores, failed, question, unread=unread)
+    return ScoredSample(
+        str(id_ or item.get("id")),
+        scores,
+        failed,
+        question,
+        question_key(expected),
+        unread=unread,
+    )
 
 
 def _first(row: Mapping[str, object], *names: str) -> object:
