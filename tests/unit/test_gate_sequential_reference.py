@@ -14,6 +14,7 @@ from scipy import stats
 from harness.gate.offline.design import (
     REJECT_LOG_E,
     Design,
+    design_from_plan,
     with_unseen_loss,
 )
 from harness.gate.offline.item_tests import final_p
@@ -22,7 +23,7 @@ from harness.gate.offline.sequential import (
     judge_batch,
     judge_differences,
 )
-from harness.gate.suite_plan import Claim
+from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
 from tests.support.sampling import later
 
 pytestmark = pytest.mark.req("F2")
@@ -287,6 +288,36 @@ def test_a_candidate_fails_where_it_is_shown_to_be_below_what_the_claim_allows(
     assert outcome == ("reject" if claim is Claim.SUPERIOR else "promote")
     assert judge_differences(clearly, Design(claim, 0.05, n_max)).outcome == "reject"
     assert theta0 in (0.0, -0.05)
+
+
+def test_only_a_comparison_that_decides_alone_stops_once_its_margin_is_out_of_reach() -> None:
+    """A loss about as large as the margin: it neither passes nor fails."""
+    d = [-0.05 + 0.2 * (-1.0) ** i for i in range(600)]
+    design = Design(Claim.NON_INFERIOR, 0.05, 600)
+    plan = SuitePlan("s", "sha", SuiteRole.PRIMARY, Claim.NON_INFERIOR, 0.05, 0.05, 600, 1, 7)
+    assert design_from_plan(plan) == design
+    alone = judge_differences(d, design)
+    assert (alone.outcome, alone.how) == ("inconclusive", "futile")
+    assert alone.n_used < 600
+
+    for other in (
+        replace(plan, role=SuiteRole.GUARD),
+        replace(plan, combine=PrimaryCombination.WEIGHTED),
+    ):
+        found = judge_differences(d, design_from_plan(other))
+        assert (found.outcome, found.how) == ("inconclusive", "final")
+        assert found.n_used == 600
+
+    required = replace(plan, role=SuiteRole.REQUIRED)
+    assert design_from_plan(required) == design
+
+
+def test_a_disaster_fails_under_a_margin_before_a_tenth_of_the_items() -> None:
+    design = Design(Claim.NON_INFERIOR, 0.05, 600)
+    found = judge_differences(passfail(600, won=0.02, lost=0.4), design)
+
+    assert found.outcome == "reject"
+    assert found.n_used < 60
 
 
 M = (-0.02, -0.08)

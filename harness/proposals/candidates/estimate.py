@@ -5,6 +5,7 @@ It calls no model and stores nothing, and the gate does not depend on it. The fo
 `harness.gate.budget`, the choice of a claim in `harness.gate.claim_advice`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -24,6 +25,7 @@ from harness.gate.budget import (
     sd_pass_fail,
 )
 from harness.gate.claim_advice import ClaimAdvice, advise_claim
+from harness.gate.offline.design import FUTILE_FROM
 from harness.gate.offline.slices import look_levels, promotion_waits_for
 from harness.gate.offline.suite_claims import items_to_show_saving
 from harness.gate.run import RunBudget, Sample
@@ -224,11 +226,7 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
         effect=effect,
         sd=sd,
         mde=test.smallest_effect(sd, plan.n_max),
-        failing=(
-            None
-            if plan.claim is Claim.SUPERIOR
-            else budget.smallest_rejected(sd, -plan.margin, plan.n_max)
-        ),
+        failing=_failing(plan, sd),
         spread=spread,
         incumbent=ours,
         candidate=theirs,
@@ -390,6 +388,16 @@ def _budget_warning(
                 f"and `max_tokens` ends it at {limit.max_tokens:,}."
             )
     return " ".join(found)
+
+
+def _failing(plan: SuitePlan, sd: float) -> float | None:
+    """Returns the field `failing`. A candidate among several mostly stops for futility, before
+    it has lost by more than the margin.
+    """
+    if plan.claim is Claim.SUPERIOR:
+        return None
+    items = math.ceil(FUTILE_FROM * plan.n_max) if plan.futility else plan.n_max
+    return budget.smallest_rejected(sd, -plan.margin, items)
 
 
 def _slices(plan: SuitePlan, sd: float) -> tuple[SliceEstimate, ...]:
