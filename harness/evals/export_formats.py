@@ -62,11 +62,11 @@ def _document(text: str) -> Mapping[str, object]:
 
 
 def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
-    """Builds one run from the events of an oaieval log; the last event of a metric wins."""
+    """Builds one run from an oaieval log's events; a metric with two values has no score."""
     spec = as_mapping(next((row["spec"] for row in rows if "spec" in row), None))
     functions = spec.get("completion_fns")
     model = str(functions[0]) if isinstance(functions, list) and functions else ""
-    scores: dict[str, dict[str, float | None]] = {}
+    values: dict[str, dict[str, object]] = {}
     questions: dict[str, object] = {}
     expected: dict[str, object] = {}
     failed: set[str] = set()
@@ -76,13 +76,15 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
             continue
         item = str(row["sample_id"])
         data = as_mapping(row.get("data"))
-        own = scores.setdefault(item, {})  # an item of the run, perhaps without scores
+        own = values.setdefault(item, {})  # an item of the run, perhaps without scores
         match row.get("type"):
             case "match":
-                own["match"] = numeric_score(data.get("correct"))
+                correct = numeric_score(data.get("correct"))
+                own["match"] = single_value(own, "match", correct)
                 expected.setdefault(item, data.get("expected"))
             case "metrics":
-                own |= numeric_scores(data)
+                for name, score in numeric_scores(data).items():
+                    own[name] = single_value(own, name, score)
                 # A model that grades answered with no choice; oaieval gives the lowest score.
                 if data.get("choice") == "__invalid__":
                     ungraded[item] = frozenset(numeric_scores(data))
@@ -92,29 +94,38 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
                 failed.add(item)
             case _:
                 pass
-    samples = [
-        ScoredSample(
-            item,
-            own,
-            item in failed,
-            question_key(questions.get(item)),
-            revision=question_key(expected.get(item)),
-            ungraded=ungraded.get(item, frozenset()),
+    samples = []
+    for item, own in values.items():
+        scores, unread = read_scores(own)
+        samples.append(
+            ScoredSample(
+                item,
+                scores,
+                item in failed,
+                question_key(questions.get(item)),
+                revision=question_key(expected.get(item)),
+                unread=unread,
+                ungraded=ungraded.get(item, frozenset()),
+            )
         )
-        for item, own in scores.items()
-    ]
-    name = spec.get("eval_name")
-    terms = {"eval": str(name)} if name else {}
-    own_spec = as_mapping(as_mapping(spec.get("run_config")).get("eval_spec"))
-    # The last model grades: the measured model itself, if there is no other.
-    if isinstance(functions, list) and functions and "ModelBased" in str(own_spec.get("cls")):
-        terms["grader model"] = str(functions[-1])
     return ScoredRun.from_samples(
         model,
         samples,
-        terms,
+        _event_terms(spec),
         statement=openai_evals_statement(rows, spec),
     )
+
+
+def _event_terms(spec: Mapping[str, object]) -> dict[str, str]:
+    """Returns the eval, and the model that grades, which must be equal in both runs."""
+    functions = spec.get("completion_fns")
+    name = spec.get("eval_name")
+    terms = {"eval": str(name)} if name else {}
+    own = as_mapping(as_mapping(spec.get("run_config")).get("eval_spec"))
+    # The last model grades: the measured model itself, if there is no other.
+    if isinstance(functions, list) and functions and "ModelBased" in str(own.get("cls")):
+        terms["grader model"] = str(functions[-1])
+    return terms
 
 
 def _parse_items(
@@ -176,13 +187,17 @@ def parse_lm_eval(text: str) -> list[ScoredRun]:
         scores, unread = _lm_eval_scores(row)
         question = question_key(row.get("doc")) or revision
         before = merged.setdefault(f"{id_} {revision}", ScoredSample(id_, {}))
+        # A second attempt at a document in the same file has other scores.
+        scores, twice = read_scores(
+            {name: single_value(before.scores, name, one) for name, one in scores.items()}
+        )
         prompt, plain_prompt = prompt_digests(row.get("arguments"))
         merged[f"{id_} {revision}"] = ScoredSample(
             id_,
             {**before.scores, **scores},
             question=question,
             revision=revision,
-            unread={**before.unread, **unread},
+            unread={**before.unread, **unread, **twice},
             prompt=prompt,
             plain_prompt=plain_prompt,
         )

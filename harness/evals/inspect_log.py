@@ -116,8 +116,14 @@ def _inspect_sample(row: Mapping[str, object]) -> ScoredSample:
     )
 
 
+# Older versions write this in front of a grader's answer without a grade, and "I" as the value.
+_NO_GRADE: Final = "Grade not found in model output"
+
+
 def _grader_failed(score: Mapping[str, object]) -> bool:
     """Tells whether a scorer left a sample out and says why, as Inspect's graders do."""
+    if str(score.get("explanation")).startswith(_NO_GRADE):
+        return True
     value = score.get("value")
     is_missing = value is None or value != value  # noqa: PLR0124 - NaN marks an unscored sample
     reason = score.get("reason") or as_mapping(score.get("metadata")).get("unscored_reason")

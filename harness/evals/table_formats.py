@@ -327,13 +327,13 @@ def _span(
 
 def _doubted(
     found: MetricStatement,
-    seen: Sequence[tuple[float | None, float | None, bool | None]],
+    rows: Sequence[tuple[float | None, float | None, bool | None]],
     passed: str,
 ) -> MetricStatement:
     """Returns the direction, or a reason to ask for it: a column that says the same of each row
     may tell of the request, so it does not make a low score good.
     """
-    if found.direction is not Direction.LOWER or len({success for *_, success in seen}) > 1:
+    if found.direction is not Direction.LOWER or len({success for *_, success in rows}) > 1:
         return found
     return MetricStatement(
         source=f"`{passed}` has one value, so it tells no direction", threshold=found.threshold

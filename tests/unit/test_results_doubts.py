@@ -56,6 +56,28 @@ def oaieval_log(side: str, score: int) -> str:
     return "\n".join(map(json.dumps, [{"spec": spec}, *rows, {"final_report": {"n": 1}}]))
 
 
+def appended_oaieval_log(side: str, score: int) -> str:
+    """Returns a log in which the candidate has a second attempt at each sample."""
+    attempts = [score] if side == "incumbent" else [0, score]
+    spec = {"eval_name": "e", "completion_fns": [side], "run_config": {}}
+    rows = [
+        {"sample_id": f"s{n}", "type": "match", "data": {"correct": bool(one)}}
+        for one in attempts
+        for n in ITEMS
+    ]
+    return "\n".join(map(json.dumps, [{"spec": spec}, *rows, {"final_report": {"n": 1}}]))
+
+
+def appended_lm_eval_samples(side: str, score: int) -> str:
+    attempts = [score] if side == "incumbent" else [0, score]
+    rows = [
+        {"doc_id": n, "doc": {"q": f"q{n}"}, "metrics": ["acc"], "acc": one}
+        for one in attempts
+        for n in ITEMS
+    ]
+    return "\n".join(map(json.dumps, rows))
+
+
 def langfuse_run(side: str, score: int) -> str:
     twice = [0, score] if side == "candidate" else [score]
     scores = [{"name": "correct", "value": one} for one in twice]
@@ -102,6 +124,11 @@ DOUBTS: Final[dict[str, tuple[Writer, str]]] = {
     ),
     "two metrics of one name": (deepeval(SAME, [SECOND]), "two scores of one name: 0 and 0.9"),
     "two scores of one name in Langfuse": (langfuse_run, "two scores of one name"),
+    "second attempts in a log of oaieval": (appended_oaieval_log, "two scores of one name"),
+    "second attempts in samples of lm-eval": (
+        appended_lm_eval_samples,
+        "two scores of one name",
+    ),
     "models of Inspect that grade themselves": (inspect_log, "graded by incumbent"),
     "models of oaieval that grade themselves": (oaieval_log, "differ in grader model"),
 }
@@ -134,3 +161,14 @@ def test_runs_that_were_asked_differently_still_need_the_same_expected_answers(
 
     assert code == 2, output
     assert "item '0' is not the same in both runs" in output
+
+
+def test_a_file_that_does_not_tell_how_its_model_was_asked_is_named(tmp_path: Path) -> None:
+    told = table("score,temperature", "{score},0", "")
+    files = [tmp_path / side for side in SIDES]
+    files[0].write_text(told("incumbent", 1))
+    files[1].write_text("id,score\n" + "".join(f"q{n},1\n" for n in ITEMS))
+
+    done = CliRunner().invoke(program, ["try", *map(str, files)])
+
+    assert "candidate: the file does not tell how the model was asked" in done.output
