@@ -18,13 +18,14 @@ from statistics import fmean
 from typing import Final
 
 from harness.gate.arrays import special
-from harness.gate.offline.design import interim_items, interim_power
+from harness.gate.offline.design import REJECT_LOG_E, interim_items, interim_power
 from harness.gate.offline.intervals import VARIANCE_GUARD
 from harness.gate.offline.item_tests import (
     MOST_NOISE,
     asked_anew,
     share_left,
 )
+from harness.gate.offline.sequential import BET_GRID
 from harness.gate.suite_plan import Claim, Looks, SuitePlan, SuiteRole
 
 # Share of items on which two models within five points differ: .13 to .21 on real suites.
@@ -60,6 +61,47 @@ def slice_effect(
     unseen = 1.0 / (1.0 + n * sd * sd / 4.0)
     return (reach * math.sqrt(sd * sd * n + 0.25 + unseen * unseen) + unseen) / n
 
+
+def items_to_reject(
+    loss: float,
+    sd: float,
+    theta0: float,
+    log_e_bad: float = 0.0,
+) -> int:
+    """Estimates the items after which the evidence of a loss rejects with 80 % power.
+
+    Bets the best stake for this loss on each item (statistics.md §1.19). loss: the distance of
+    the true mean difference below theta0, above 0. log_e_bad: the evidence so far.
+    """
+    scale = 1.0 - theta0
+    mean, deviation = loss / scale, sd / scale
+    square = deviation * deviation + mean * mean
+    stake = min(BET_GRID[-1], mean / square)
+    growth = stake * mean - stake * stake * square / 2.0
+    noise = float(special.ndtri(POWER)) * stake * deviation
+    gap = max(0.0, REJECT_LOG_E - log_e_bad)
+    root = (noise + math.sqrt(noise * noise + 4.0 * growth * gap)) / (2.0 * growth)
+    return max(1, math.ceil(root * root))
+
+
+def smallest_rejected(
+    sd: float,
+    theta0: float,
+    items: int,
+) -> float | None:
+    """Returns the smallest true loss that `items` items show as FAILED with 80 % power, a share
+    of 1; None if they are too few for any loss.
+    """
+    losses = range(1, round((1.0 + theta0) * _LOSS_STEPS) + 1)
+    at = bisect_left(
+        losses,
+        -items,
+        key=lambda step: -items_to_reject(step / _LOSS_STEPS, sd, theta0),
+    )
+    return None if at == len(losses) else losses[at] / _LOSS_STEPS - theta0
+
+
+_LOSS_STEPS: Final = 1_000  # losses in tenths of a point
 
 MAX_EPOCHS: Final = 5
 

@@ -6,7 +6,6 @@ reason for people are free. Sentences about a whole verdict are in
 `harness.gate.verdict_sentences`.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,10 @@ from harness.frame.formatting import (
     format_quantity,
     format_score,
 )
-from harness.gate.arrays import special
-from harness.gate.budget import ALL_LOOKS, POWER, PlannedTest, next_alpha
-from harness.gate.offline.design import EARLY_ENDS, FUTILE, REJECT_LOG_E, Design
-from harness.gate.offline.sequential import BET_GRID, ComparisonEvidence
+from harness.gate import budget
+from harness.gate.budget import ALL_LOOKS, PlannedTest, next_alpha
+from harness.gate.offline.design import EARLY_ENDS, FUTILE, Design
+from harness.gate.offline.sequential import ComparisonEvidence
 from harness.gate.suite_plan import MIN_SLICE_UNITS, Claim, Looks, SuitePlan
 from harness.gate.verdict import (
     VERDICTS,
@@ -231,12 +230,9 @@ def comparison_reason(evidence: ComparisonEvidence, design: Design) -> str:
         case "promote":
             return _promoted(evidence, design)
         case "reject":
-            beyond = (
-                "" if design.claim is Claim.SUPERIOR else f"; {_loss(design)} is out of reach"
-            )
             return (
-                f"The candidate is worse: {_difference(evidence)} after {evidence.n_used} of "
-                f"{design.n_max} {design.unit}s{beyond}."
+                f"The candidate is {_worse(design)}: {_difference(evidence)} after "
+                f"{evidence.n_used} of {design.n_max} {design.unit}s."
             )
         case "inconclusive":
             return _undecided(evidence, design)
@@ -296,19 +292,17 @@ class PointsTo(StrEnum):
 
     BETTER = "better"
     WITHIN_MARGIN = "within_margin"  # worse by no more than the allowed loss
-    WORSE = "worse"
+    WORSE = "worse"  # by more than the allowed loss, if the claim has one
 
 
 def find_direction(
-    delta: float,
     interval: tuple[float | None, float | None],
     claim: Claim,
     margin: float,
 ) -> PointsTo | None:
     """Returns the result to which the data point; None if the interval includes the limit.
 
-    delta, interval, margin: shares of 1. The limit is 0, or the allowed loss for a claim that
-    has one.
+    interval, margin: shares of 1. The limit is 0, or the allowed loss for a claim that has one.
     """
     low, high = interval
     if low is None or high is None:
@@ -317,7 +311,7 @@ def find_direction(
     theta0 = 0.0 if superior else -margin
     if low > theta0:
         return PointsTo.BETTER if superior else PointsTo.WITHIN_MARGIN
-    return PointsTo.WORSE if high < 0.0 and delta <= theta0 else None
+    return PointsTo.WORSE if high < theta0 else None
 
 
 def further_items(evidence: ComparisonEvidence, design: Design) -> int | None:
@@ -332,7 +326,9 @@ def further_items(evidence: ComparisonEvidence, design: Design) -> int | None:
     sd = max(evidence.sd, (0.25 / (evidence.n_used + 1)) ** 0.5)
     distance = evidence.delta - design.theta0
     if distance <= 0.0:
-        return _items_to_reject(evidence, sd)
+        if distance >= -_NO_DISTANCE:
+            return None
+        return budget.items_to_reject(-distance, sd, design.theta0, evidence.log_e_bad)
     if distance <= _NO_DISTANCE:
         return None
     whole = design.looks is Looks.WHOLE
@@ -348,21 +344,8 @@ def further_items(evidence: ComparisonEvidence, design: Design) -> int | None:
 _NO_DISTANCE: Final = 1e-9
 
 
-def _items_to_reject(evidence: ComparisonEvidence, sd: float) -> int | None:
-    """Estimates the items after which the evidence of harm rejects with 80 % power.
-
-    The estimate bets the best stake for the measured difference on each further item.
-    """
-    loss = -evidence.delta
-    if loss <= _NO_DISTANCE:
-        return None
-    spread = sd * sd + loss * loss
-    stake = min(BET_GRID[-1], loss / spread)
-    growth = stake * loss - stake * stake * spread / 2.0
-    noise = float(special.ndtri(POWER)) * stake * sd
-    gap = max(0.0, REJECT_LOG_E - evidence.log_e_bad)
-    root = (noise + math.sqrt(noise * noise + 4.0 * growth * gap)) / (2.0 * growth)
-    return max(1, math.ceil(root * root))
+def _worse(design: Design) -> str:
+    return "worse" if design.claim is Claim.SUPERIOR else f"worse by more than {_loss(design)}"
 
 
 def _loss(design: Design) -> str:
@@ -409,16 +392,17 @@ def _outlook(evidence: ComparisonEvidence, design: Design) -> str:
     if more is None:
         return f"The data favour neither side, so the {design.unit}s needed are unknown."
     interval = evidence.ci_low, evidence.ci_high
-    points_to = find_direction(evidence.delta, interval, design.claim, design.margin)
+    points_to = find_direction(interval, design.claim, design.margin)
     items = format_quantity(more, f"more {design.unit}")
     if points_to is not None:
         likely = {
             PointsTo.BETTER: "better",
             PointsTo.WITHIN_MARGIN: f"within {_loss(design)}",
-            PointsTo.WORSE: "worse",
+            PointsTo.WORSE: _worse(design),
         }[points_to]
         return f"It is probably {likely}: about {items} would show it with 80 % power."
-    shown = "it" if evidence.delta > design.theta0 else "that the candidate is worse,"
+    lost = evidence.delta <= design.theta0
+    shown = f"that the candidate is {_worse(design)}," if lost else "it"
     return f"If this difference is real, about {items} would show {shown} with 80 % power."
 
 

@@ -255,7 +255,7 @@ class Looks(StrEnum):
 class SuiteRole(StrEnum):
     PRIMARY = "primary"  # decides the claim
     REQUIRED = "required"  # must be shown to be within the allowed loss
-    GUARD = "guard"  # must not be shown worse; too little evidence does not block
+    GUARD = "guard"  # must not be shown to lose more; too little evidence does not block
 
 
 class PrimaryCombination(StrEnum):

@@ -154,6 +154,21 @@ def test_a_model_without_a_price_is_refused_before_anything_is_asked(
         plain.propose("sim/good", claim=CHEAPER, min_saving=1.0)
 
 
+@pytest.mark.req("A3", "F2")
+def test_the_plan_says_beforehand_which_loss_fails_under_a_margin(
+    plain: SmallInstallation,
+) -> None:
+    prepared(plain).script = same
+    listed = estimated(plain, "sim/good", claim=CHEAPER)
+    better = estimated(plain, "sim/good", claim=Claim.SUPERIOR)
+
+    assert listed.failing is not None
+    assert listed.failing > listed.plan.margin
+    (said,) = listed.texts
+    assert said.startswith(f"a loss of {listed.failing * 100:.1f} points fails in 80 % of")
+    assert (better.failing, better.texts) == (None, ())
+
+
 @pytest.mark.req("A3", "A7")
 def test_the_plan_says_how_many_items_the_saving_takes(plain: SmallInstallation) -> None:
     prepared(plain).script = same

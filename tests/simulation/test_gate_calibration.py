@@ -135,6 +135,34 @@ def test_an_equal_candidate_is_called_worse_in_at_most_one_of_twenty(claim: Clai
 
 
 @pytest.mark.parametrize(
+    ("lift", "n", "least", "most"),
+    [(-0.02, 480, 0.0, 0.01), (-0.05, 480, 0.0, 0.05), (-0.15, 480, 0.85, 1.0)],
+)
+def test_failed_under_a_margin_means_worse_than_the_margin(
+    lift: float,
+    n: int,
+    least: float,
+    most: float,
+) -> None:
+    rates = []
+    for index, pair in enumerate(close_pairs(load_matrix(BINARY), 2)):
+        rng = np.random.default_rng([23, index])
+        a, b = resample_items(pair, lift, (200, n), rng)
+        rates.append(judge_batch(b - a, Design(Claim.NON_INFERIOR, MARGIN, n)).rejected.mean())
+
+    assert least <= float(np.mean(rates)) <= upto(most, 400)
+
+
+@pytest.mark.parametrize("differ", [0.1, 0.2, 0.4])
+def test_a_slice_that_loses_the_whole_margin_is_seldom_called_worse(differ: float) -> None:
+    rng = np.random.default_rng(29)
+    won, lost = (differ - MARGIN) / 2.0, (differ + MARGIN) / 2.0
+    d = rng.choice([1.0, -1.0, 0.0], size=(4000, 120), p=[won, lost, 1.0 - differ])
+
+    assert (final_p(-MARGIN - d, 0.0) <= SLICE_ALPHA).mean() <= upto(SLICE_ALPHA, 4000)
+
+
+@pytest.mark.parametrize(
     ("claim", "n", "replications"),
     [
         (Claim.NON_INFERIOR, 80, 300),

@@ -18,6 +18,7 @@ from harness.gate.budget import (
     comparison_duration_s,
     measure_spread,
     next_alpha,
+    smallest_rejected,
     spend_alpha,
 )
 from harness.gate.claim_advice import ClaimAdvice, advise_claim
@@ -363,6 +364,24 @@ def test_the_further_items_of_a_loss_show_it_in_about_four_of_five_cases() -> No
     grown = np.concatenate([np.tile(rows, (400, 1)), further], axis=1)
     later = replace(design, n_max=grown.shape[1])
     assert 0.7 <= judge_batch(grown, later).rejected.mean() <= 0.9
+
+
+def test_the_planned_loss_fails_in_about_four_of_five_cases_under_a_margin() -> None:
+    items, disagree, margin = 480, 0.2, 0.05
+    loss = smallest_rejected(disagree**0.5, -margin, items)
+
+    assert loss is not None
+    assert margin < loss < 0.2
+    lost = (disagree + loss) / 2.0
+    d = np.random.default_rng(6).choice(
+        [-1.0, 1.0, 0.0], size=(400, items), p=[lost, disagree - lost, 1.0 - disagree]
+    )
+    found = judge_batch(d, Design(Claim.NON_INFERIOR, margin, items))
+    assert 0.7 <= found.rejected.mean() <= 0.9
+
+
+def test_two_items_show_no_loss_as_failed() -> None:
+    assert smallest_rejected(0.4, -0.05, 2) is None
 
 
 def test_the_further_items_of_a_gain_count_the_alpha_of_the_next_look() -> None:

@@ -14,6 +14,7 @@ from scipy import stats
 from harness.gate.offline.design import (
     REJECT_LOG_E,
     Design,
+    design_from_plan,
     with_unseen_loss,
 )
 from harness.gate.offline.item_tests import final_p
@@ -22,7 +23,7 @@ from harness.gate.offline.sequential import (
     judge_batch,
     judge_differences,
 )
-from harness.gate.suite_plan import Claim
+from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
 from tests.support.sampling import later
 
 pytestmark = pytest.mark.req("F2")
@@ -237,11 +238,20 @@ def test_a_p_value_up_to_the_level_promotes() -> None:
         assert judge_batch([d], exact).promoted.tolist() == [outcome == "promote"]
 
 
+def log_e_below(d: Sequence[float], theta0: float) -> float:
+    """The mean over 15 stakes of a bet on each difference below theta0."""
+    stakes = np.geomspace(0.02, 0.9, 15)
+    return math.log(
+        fmean(math.prod(1.0 - s * (x - theta0) / (1.0 - theta0) for x in d) for s in stakes)
+    )
+
+
 @pytest.mark.parametrize("claim", [Claim.SUPERIOR, Claim.NON_INFERIOR])
-def test_a_candidate_fails_where_it_is_worse_and_the_margin_is_out_of_reach(
+def test_a_candidate_fails_where_it_is_shown_to_be_below_what_the_claim_allows(
     claim: Claim,
 ) -> None:
-    """The chance of passing at the end is that of statistics.md §1.16, as it may be at best."""
+    """Without a margin the chance of passing decides nothing; with one it ends a comparison
+    that points to no loss beyond the margin (statistics.md §1.4, §1.16)."""
     n_max = 600
     theta0 = Design(claim, 0.05, 600).theta0
     slightly, clearly = ([mean + 0.1 * (-1.0) ** i for i in range(n_max)] for mean in M)
@@ -249,16 +259,23 @@ def test_a_candidate_fails_where_it_is_worse_and_the_margin_is_out_of_reach(
         slightly,
         clearly,
         passfail(n_max, lost=0.16),
+        passfail(n_max, won=0.04, lost=0.09),
         [-1.0] * 9 + [0.0] * 591,
     ):
         design = Design(claim, 0.05, n_max)
         path = evidence_path(d, design)
-        expected = [
-            bool(path.log_e_bad[n - 1] >= REJECT_LOG_E)
-            and (claim is Claim.SUPERIOR or chance(d[:n], design) < 0.01)
+        logs = [log_e_below(d[:n], theta0) for n in range(1, n_max + 1)]
+        assert path.log_e_bad.tolist() == pytest.approx(logs, rel=1e-9, abs=1e-9)
+        expected = [log_e >= REJECT_LOG_E for log_e in logs]
+        assert path.rejects.tolist() == expected
+        assert path.hopeless.tolist() == [
+            claim is Claim.NON_INFERIOR
+            and n < n_max
+            and log_e_below(d[:n], 0.0) >= REJECT_LOG_E
+            and chance(d[:n], design) < 0.01
+            and logs[n - 1] <= 0.0
             for n in range(1, n_max + 1)
         ]
-        assert path.rejects.tolist() == expected
         evidence = judge_differences(d, design)
         if evidence.outcome == "reject":
             assert evidence.n_used == expected.index(True) + 1
@@ -271,6 +288,36 @@ def test_a_candidate_fails_where_it_is_worse_and_the_margin_is_out_of_reach(
     assert outcome == ("reject" if claim is Claim.SUPERIOR else "promote")
     assert judge_differences(clearly, Design(claim, 0.05, n_max)).outcome == "reject"
     assert theta0 in (0.0, -0.05)
+
+
+def test_only_a_comparison_that_decides_alone_stops_once_its_margin_is_out_of_reach() -> None:
+    """A loss about as large as the margin: it neither passes nor fails."""
+    d = [-0.05 + 0.2 * (-1.0) ** i for i in range(600)]
+    design = Design(Claim.NON_INFERIOR, 0.05, 600)
+    plan = SuitePlan("s", "sha", SuiteRole.PRIMARY, Claim.NON_INFERIOR, 0.05, 0.05, 600, 1, 7)
+    assert design_from_plan(plan) == design
+    alone = judge_differences(d, design)
+    assert (alone.outcome, alone.how) == ("inconclusive", "futile")
+    assert alone.n_used < 600
+
+    for other in (
+        replace(plan, role=SuiteRole.GUARD),
+        replace(plan, combine=PrimaryCombination.WEIGHTED),
+    ):
+        found = judge_differences(d, design_from_plan(other))
+        assert (found.outcome, found.how) == ("inconclusive", "final")
+        assert found.n_used == 600
+
+    required = replace(plan, role=SuiteRole.REQUIRED)
+    assert design_from_plan(required) == design
+
+
+def test_a_disaster_fails_under_a_margin_before_a_tenth_of_the_items() -> None:
+    design = Design(Claim.NON_INFERIOR, 0.05, 600)
+    found = judge_differences(passfail(600, won=0.02, lost=0.4), design)
+
+    assert found.outcome == "reject"
+    assert found.n_used < 60
 
 
 M = (-0.02, -0.08)

@@ -85,28 +85,28 @@ def test_the_direction_of_a_difference_is_the_mirror_of_its_opposite(
     mirror = {PointsTo.BETTER: PointsTo.WORSE, PointsTo.WORSE: PointsTo.BETTER, None: None}
 
     def direction(value: float) -> PointsTo | None:
-        return find_direction(value, (value - width, value + width), Claim.SUPERIOR, 0.05)
+        return find_direction((value - width, value + width), Claim.SUPERIOR, 0.05)
 
     assert direction(-delta) == mirror[direction(delta)]
 
 
 @pytest.mark.parametrize(
-    ("delta", "interval", "wanted"),
+    ("interval", "wanted"),
     [
-        (-0.02, (-0.04, 0.0), PointsTo.WITHIN_MARGIN),
-        (-0.02, (-0.06, 0.02), None),
-        (-0.04, (-0.06, -0.02), None),
-        (-0.09, (-0.13, -0.05), PointsTo.WORSE),
-        (-0.09, (-0.2, 0.02), None),
-        (0.0, (None, None), None),
+        ((-0.04, 0.0), PointsTo.WITHIN_MARGIN),
+        ((-0.06, 0.02), None),
+        ((-0.06, -0.02), None),
+        ((-0.13, -0.04), None),
+        ((-0.13, -0.06), PointsTo.WORSE),
+        ((-0.2, 0.02), None),
+        ((None, None), None),
     ],
 )
-def test_a_claim_with_a_margin_points_to_the_margin_or_to_a_loss(
-    delta: float,
+def test_a_claim_with_a_margin_points_to_the_margin_or_to_a_loss_beyond_it(
     interval: tuple[float | None, float | None],
     wanted: PointsTo | None,
 ) -> None:
-    assert find_direction(delta, interval, Claim.NON_INFERIOR, 0.05) is wanted
+    assert find_direction(interval, Claim.NON_INFERIOR, 0.05) is wanted
 
 
 def test_a_further_look_at_a_file_gets_the_alpha_of_its_number(tmp_path: Path) -> None:

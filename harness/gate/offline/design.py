@@ -12,6 +12,7 @@ alpha covers few items that are not normal (measured in docs/explanation/benchma
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
 from itertools import pairwise
 from typing import Final
@@ -25,10 +26,19 @@ from harness.gate.suite_plan import (
     Looks,
     PrimaryCombination,
     SuitePlan,
+    SuiteRole,
 )
 
 # The rejection has its own 5 %: it cannot cause a false promotion.
 REJECT_LOG_E = math.log(20.0)
+
+
+class LostMargin(StrEnum):
+    """Says what a comparison does once its margin is out of reach."""
+
+    STOPS_UNLESS_WORSE = "stops_unless_worse"  # goes on while the loss may be beyond the margin
+    STOPS = "stops"
+    GOES_ON = "goes_on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,7 @@ class Design:
     futility: float = 0.0
     looks: Looks = Looks.PLANNED
     look: int = 1  # the number of the look that uses alpha
+    lost_margin: LostMargin = LostMargin.STOPS_UNLESS_WORSE
 
     def __post_init__(self) -> None:
         if self.claim not in QUALITY_CLAIMS:
@@ -93,7 +104,11 @@ class Design:
 
 
 def design_from_plan(plan: SuitePlan) -> Design:
-    """Returns the test of a plan's scores. With Holm's rule it may pass at `n_max` only."""
+    """Returns the test of a plan's scores. With Holm's rule it may pass at `n_max` only.
+
+    Guards and suites that are judged together go on without a margin: they may find harm.
+    """
+    alone = plan.combine is None and plan.role is not SuiteRole.GUARD
     return Design(
         claim=plan.claim.quality,
         margin=plan.margin,
@@ -105,6 +120,7 @@ def design_from_plan(plan: SuitePlan) -> Design:
         futility=plan.futility,
         looks=plan.looks,
         look=plan.look,
+        lost_margin=LostMargin.STOPS_UNLESS_WORSE if alone else LostMargin.GOES_ON,
     )
 
 

@@ -1,5 +1,6 @@
 """The sequential test reads paired differences item by item and may stop early (statistics.md
 §1.3 to §1.5). It promotes at a planned analysis; it rejects or stops for futility at any item.
+Under a margin, a rejection means worse by more than the margin.
 It judges the rows of a file together, in one analysis (§1.19). It adds sums strictly in order,
 so batched and stepwise results agree.
 """
@@ -24,6 +25,7 @@ from harness.gate.offline.design import (
     FUTILE_FROM,
     REJECT_LOG_E,
     Design,
+    LostMargin,
     chance_of_passing,
 )
 from harness.gate.offline.intervals import (
@@ -47,16 +49,16 @@ from harness.gate.suite_plan import Looks
 BET_GRID = geometric_grid(0.02, 0.9, 15)
 _SLACK = 1e-12
 # If the chance of passing at the last item is lower than this, the margin is out of reach.
-OUT_OF_REACH = 0.01
+_OUT_OF_REACH = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class EvidencePath:
     """Holds the evidence after each item along the last axis, also after a stop."""
 
-    log_e_bad: Floats
-    rejects: Bools  # worse than the incumbent, and the margin is out of reach
-    hopeless: Bools  # the chance of passing is below the design's futility
+    log_e_bad: Floats  # against a mean difference of the design's theta0 or more
+    rejects: Bools  # shown to be worse than the claim allows
+    hopeless: Bools  # hardly passes at n_max, so that the comparison stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +122,52 @@ def evidence_path(differences: ArrayLike, design: Design) -> EvidencePath:
     items = np.arange(1, d.shape[-1] + 1)
     if d.shape[-1] > design.n_max:
         raise InputError(f"{d.shape[-1]} items, but the plan allows at most {design.n_max}")
-    losing = [np.cumsum(np.log1p(-stake * d), axis=-1) for stake in BET_GRID]
-    log_e_bad = log_mean_rows(losing)
-    rejects = log_e_bad >= REJECT_LOG_E
+    log_e_bad = _log_e_below(d, design.theta0)
     total = np.cumsum(d, axis=-1)
     squares = np.cumsum(d * d, axis=-1)
     reach = chance_of_passing(items, total, squares, design)
-    if design.theta0 < 0.0:
-        rejects &= reach < OUT_OF_REACH
-    if design.looks is not Looks.PLANNED:
-        rejects = rejects & (items == d.shape[-1])  # the only look is at all items
+    rejects = log_e_bad >= REJECT_LOG_E
     between = (items >= FUTILE_FROM * design.n_max) & (items < design.n_max)
-    return EvidencePath(log_e_bad, rejects, (reach < design.futility) & between)
+    hopeless = (reach < design.futility) & between
+    if design.theta0 < 0.0:
+        hopeless = _margin_lost(d, design, reach, log_e_bad) | hopeless
+    if design.looks is not Looks.PLANNED:
+        last = items == d.shape[-1]  # the only look is at all items
+        rejects = rejects & last
+        hopeless = hopeless & last
+    return EvidencePath(log_e_bad, rejects, hopeless)
+
+
+def _log_e_below(d: Floats, theta0: float) -> Floats:
+    """Bets against a mean of theta0 or more. The stakes are shares of the largest that a
+    difference of 1 leaves solvent.
+    """
+    excess = (d - theta0) / (1.0 - theta0)
+    losing = [np.cumsum(np.log1p(-stake * excess), axis=-1) for stake in BET_GRID]
+    return log_mean_rows(losing)
+
+
+def _margin_lost(
+    d: Floats,
+    design: Design,
+    reach: Floats,
+    log_e_bad: Floats,
+) -> Bools:
+    """Tells after which items the candidate is shown to be worse than the incumbent, and its
+    margin is out of reach.
+
+    The comparison goes on while the evidence points to a loss beyond the margin.
+    """
+    items = np.arange(1, d.shape[-1] + 1)
+    lost = (_log_e_below(d, 0.0) >= REJECT_LOG_E) & (reach < _OUT_OF_REACH)
+    lost &= items < design.n_max
+    match design.lost_margin:
+        case LostMargin.STOPS:
+            return lost
+        case LostMargin.STOPS_UNLESS_WORSE:
+            return lost & (log_e_bad <= 0.0)
+        case LostMargin.GOES_ON:
+            return np.zeros_like(lost)
 
 
 def judge_differences(

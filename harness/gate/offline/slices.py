@@ -1,5 +1,5 @@
 """Slices are parts of a suite, such as a language or a product. A candidate that is shown worse
-in one slice fails, even with a good mean (statistics.md §1.13).
+in one slice, by more than the margin, fails, even with a good mean (statistics.md §1.13).
 
 The gate tests each slice for a loss after its 60th unit and after its last unit. These numbers
 are fixed before the first score, so an early stop can skip a look but cannot move it. The error
@@ -216,8 +216,9 @@ def _looks(
             if end <= available:
                 values = _differences(layout, d, count)
                 # A difference within the margin is not a loss, even if it is certain.
-                within = math.fsum(values) >= design_from_plan(plan).theta0 * count
-                p = 1.0 if within else float(final_p(np.negative(values), 0.0))
+                theta0 = design_from_plan(plan).theta0
+                within = math.fsum(values) >= theta0 * count
+                p = 1.0 if within else float(final_p(theta0 - np.asarray(values), 0.0))
                 yield end, index, min(1.0, len(counts) * p)
 
 

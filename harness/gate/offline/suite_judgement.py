@@ -13,7 +13,7 @@ from statistics import fmean
 
 from harness.frame.formatting import format_points
 from harness.gate.arrays import np
-from harness.gate.offline.design import FUTILE, design_from_plan
+from harness.gate.offline.design import FUTILE, LostMargin, design_from_plan
 from harness.gate.offline.intervals import mcnemar
 from harness.gate.offline.item_tests import AnswerNoise
 from harness.gate.offline.pairs import (
@@ -266,7 +266,12 @@ def _read(plan: SuitePlan, paired: PairedSuite) -> _Readings:
     # draw, they must show the registered claim.
     if strict.outcome != "reject":
         return _Readings(strict, judge_differences(_lenient_differences(units), design))
-    within = replace(design, claim=Claim.NON_INFERIOR, futility=0.0)
+    within = replace(
+        design,
+        claim=Claim.NON_INFERIOR,
+        futility=0.0,
+        lost_margin=LostMargin.STOPS,
+    )
     if judge_differences(differences, within, noise).outcome == "promote":
         # The strict loss is within the margin, too: the format explains nothing.
         return _Readings(strict)

@@ -5,6 +5,7 @@ It calls no model and stores nothing, and the gate does not depend on it. The fo
 `harness.gate.budget`, the choice of a claim in `harness.gate.claim_advice`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -24,6 +25,7 @@ from harness.gate.budget import (
     sd_pass_fail,
 )
 from harness.gate.claim_advice import ClaimAdvice, advise_claim
+from harness.gate.offline.design import FUTILE_FROM
 from harness.gate.offline.slices import look_levels, promotion_waits_for
 from harness.gate.offline.suite_claims import items_to_show_saving
 from harness.gate.run import RunBudget, Sample
@@ -78,6 +80,8 @@ class SuiteEstimate:
     mde: the smallest true distance from the null that the test shows with power .8, at all
     planned items (docs/explanation/statistics.md §1.9).
     sd: the standard deviation of one unit's difference, from `spread` or guessed.
+    failing: the smallest true loss beyond the margin that the test shows with power .8; None
+    for a claim without a margin, and if the items are too few for any loss.
     saving_items: only for a claim of a saving.
     """
 
@@ -85,6 +89,7 @@ class SuiteEstimate:
     effect: float  # the smallest true distance from the null that matters, from 0 to 1
     sd: float
     mde: float
+    failing: float | None
     # Spread of the recorded differences between the incumbent and an earlier candidate, or
     # between any two models; None if too few are recorded: then `sd` is the default guess.
     spread: DifferenceSpread | None
@@ -128,13 +133,26 @@ class SuiteEstimate:
 
     @property
     def texts(self) -> Sequence[str]:
-        """Describes the guarded slices for people, and how long they delay a promotion."""
+        """Says for people which loss fails, then the guarded slices, and how long they delay a
+        promotion.
+        """
+        fails = () if self.plan.claim is Claim.SUPERIOR else (self._fails,)
         if not self.slices:
-            return ()
+            return fails
         wait = (
             f"no promotion before {self.plan.unit} {self.promotion_from:,}, due to the slices"
         )
-        return (*(guarded.text for guarded in self.slices), wait)
+        return (*fails, *(guarded.text for guarded in self.slices), wait)
+
+    @property
+    def _fails(self) -> str:
+        allowed = format_score(self.plan.margin, None)
+        shown = (
+            f"{self.plan.n_max_text} show no loss as FAILED"
+            if self.failing is None
+            else f"a loss of {format_score(self.failing)} points fails in 80 % of comparisons"
+        )
+        return f"{shown}; a loss within the allowed {allowed} points does not count as FAILED"
 
 
 def estimate_proposal(
@@ -208,6 +226,7 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
         effect=effect,
         sd=sd,
         mde=test.smallest_effect(sd, plan.n_max),
+        failing=_failing(plan, sd),
         spread=spread,
         incumbent=ours,
         candidate=theirs,
@@ -371,15 +390,26 @@ def _budget_warning(
     return " ".join(found)
 
 
+def _failing(plan: SuitePlan, sd: float) -> float | None:
+    """Returns the field `failing`. A candidate among several mostly stops for futility, before
+    it has lost by more than the margin.
+    """
+    if plan.claim is Claim.SUPERIOR:
+        return None
+    items = math.ceil(FUTILE_FROM * plan.n_max) if plan.futility else plan.n_max
+    return budget.smallest_rejected(sd, -plan.margin, items)
+
+
 def _slices(plan: SuitePlan, sd: float) -> tuple[SliceEstimate, ...]:
     """Estimates each guarded slice, from the deviation of the whole suite."""
     levels = look_levels(plan)
+    allowed = 0.0 if plan.claim is Claim.SUPERIOR else plan.margin
     return tuple(
         SliceEstimate(
             slice_.name,
             units,
-            budget.slice_effect(sd, MIN_SLICE_UNITS, level),
-            budget.slice_effect(sd, units, level),
+            allowed + budget.slice_effect(sd, MIN_SLICE_UNITS, level),
+            allowed + budget.slice_effect(sd, units, level),
         )
         for slice_, (units, level) in zip(plan.slices, levels, strict=True)
     )

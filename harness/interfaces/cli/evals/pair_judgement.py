@@ -458,9 +458,7 @@ def _answer(
                 "bound_high": figures.bound_high,
             }
         ),
-        "points_to": find_direction(
-            found.delta, (found.ci_low, found.ci_high), found.claim, found.margin
-        )
+        "points_to": find_direction((found.ci_low, found.ci_high), found.claim, found.margin)
         if found.outcome in UNDECIDED
         else None,
         "more_items": figures.more_items if found.outcome in UNDECIDED else None,

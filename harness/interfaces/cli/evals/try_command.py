@@ -302,13 +302,16 @@ def _outcome(
     against = f" than {exported.incumbent}" if exported.incumbent != "incumbent" else ""
     margin = f"at most {_points(terms.margin)} points worse"
     shown = "better" if terms.claim == "superior" else margin
+    worse = "worse"
+    if terms.claim != "superior":
+        worse = f"more than {_points(terms.margin)} points worse"
     if points_to := answer["points_to"]:
-        likely = shown if points_to != "worse" else "worse"
+        likely = shown if points_to != "worse" else worse
         extent = _extent(low, high) if likely in ("better", "worse") else _range(low, high)
         return f"{exported.candidate} is probably {likely}{against} ({extent}){_more(answer)}."
     end = {
         "passed": f"that shows that it is {shown}",
-        "failed": "that shows that it is worse",
+        "failed": f"that shows that it is {worse}",
     }.get(str(verdict), "not enough to decide")
     return f"{exported.candidate} is {_range(low, high)}{against}: {end}."
 
