@@ -85,25 +85,31 @@ LIMITS: Final = (
             # Blocks, images and counts.
             r"\binput tag '[^']+' found using\b",  # Anthropic
             r"\bunsupported image format\b",
-            r"\bat most \d+ (images?|requests)\b",
+            r"\b(at most|up to) \d+ (images?|requests)\b",
+            "^too many images",
             r"\bmaximum number of items is\b",
             # Schemas.
             r"\bfor '\w+' type, ",  # Anthropic
             r"\binput_schema\.type: field required",
             r"\bschema contains features not supported\b",  # vLLM
             "^failed to initialize samplers",  # llama.cpp
+            "^the specified schema produces a constraint",  # Google
             "^json schema not supported",
             r"\bis not a valid \w+ flavored json schema\b",  # Moonshot
             # Fields that exclude or require one another, the API's version, or a model.
             r"\bis (only (allowed|supported)|enabled only)\b",
             r"\bare not available when\b",
-            r"\bnot yet supported\b",
+            r"\b(is|are) not (currently |yet )?supported\b",
+            r"\bdoes not support being set\b",  # Alibaba
+            r"\bmay only be\b",
+            r"\bresponse_format\.type\W{1,3}must be\b",  # LM Studio
             r"\bonly named tools are supported\b",
             r"\bcannot be combined with\b",
             r"\bor tools, not both\b",
             r"\bmust be unset when\b",
             # Thinking.
             r"\b(budget_tokens|thinking_budget)\b.{0,60}\bgreater than\b",
+            r"\bgreater than `thinking\.budget_tokens`",
             r"\bonly one of thinking budget and\b",
             r"\breasoning_effort\W{1,3}must be one of\b",
             "^invalid thinking: only",

@@ -64,7 +64,10 @@ CAUSES: Final = (
         frozenset(
             {
                 "API_KEY_INVALID",
-                "API_KEY_HTTP_REFERRER_BLOCKED",  # Google
+                "ACCESS_TOKEN_SCOPE_INSUFFICIENT",  # Google
+                "API_KEY_ANDROID_APP_BLOCKED",
+                "API_KEY_HTTP_REFERRER_BLOCKED",
+                "API_KEY_IOS_APP_BLOCKED",
                 "API_KEY_IP_ADDRESS_BLOCKED",
                 "API_KEY_SERVICE_BLOCKED",
                 "CONSUMER_INVALID",
@@ -79,6 +82,8 @@ CAUSES: Final = (
             "^api key (not valid|expired|not found)",  # Google
             "^your api key was reported as leaked",
             "^permission denied: consumer ",
+            "^requests (from|to) .{1,200} are blocked",
+            r"^[\w .-]{1,80} has not been used in project",
             "^your project has been denied access",
             "^this service has been disabled in this account",
             "^oauth (authentication is currently not allowed|token does not meet)",  # Anthropic
@@ -110,6 +115,7 @@ CAUSES: Final = (
                 "budget_exceeded",  # LiteLLM
                 "billing_not_active",
                 "billing_hard_limit_reached",
+                "BILLING_DISABLED",  # Google
                 "exceeded_current_quota_error",  # Moonshot
                 "Arrearage",  # Alibaba
                 "1112",  # Zhipu
@@ -125,6 +131,7 @@ CAUSES: Final = (
             "^you have run out of credits",
             "^you've reached your usage limit for this billing cycle",  # Moonshot
             "^account .{1,80} is suspended",  # Fireworks
+            "^this api method requires billing to be enabled",  # Google
             "^sorry, your account balance is insufficient",  # SiliconFlow
             "^(aierror: )*you have used up your daily free allocation",  # Cloudflare
             "^(aierror: )*service unavailable for account",
@@ -321,6 +328,7 @@ CAUSES: Final = (
             "^content violates usage guidelines",  # xAI
             "^this request was blocked due to potential violations",  # Cohere
             "content management policy",  # Azure, through gateways
+            r"^(litellm\.\w+: )*litellm\.ContentPolicyViolationError",
         ),
     ),
     RefusalRow(
@@ -402,7 +410,7 @@ CAUSES: Final = (
             r"^(item|(previous )?response|conversation|thread|prompt|message|vector store|"
             rf"batch|cached ?content)s?\b\W+\w.*\b({_GONE})",
             r"^no such (response|conversation|item)\b",
-            r"^invalid 'input\[\d+\]\.id': .{1,120} expected an id that begins with",
+            r"^invalid 'input\[\d+\]\.id': '[^']+'\. expected an id that (begins|contains)\b",
         ),
     ),
     # Google: another project's file. Our account still works.
@@ -530,6 +538,13 @@ CAUSES: Final = (
             r"^unable to access model\b",
         ),
     ),
-    # AWS: words for the model's access precede.
-    RefusalRow(_F.OUR_KEY, (403,), frozenset({"AccessDeniedException"})),
+    # Words about a model or a file precede.
+    RefusalRow(_F.OUR_KEY, (403,), frozenset({"AccessDeniedException"})),  # AWS
+    # Anthropic and Google. The missing permission may be for this model alone.
+    RefusalRow(
+        _F.OUR_KEY,
+        (403,),
+        frozenset({"permission_error", "PERMISSION_DENIED"}),
+        reach=_R.KEY_AND_MODEL,
+    ),
 )
