@@ -193,12 +193,13 @@ def _refusal_in_answer(error: object) -> Refusal:
         found = IN_ANSWER.get(str(error.get(name)))
         if found is not None:
             return Refusal(found)
-    row = refusal_row(error, 400) or refusal_row(error, 429)
+    body = json.dumps({"error": error}).encode()
+    said = error_object(body) or error
+    row = refusal_row(said, 400) or refusal_row(said, 429)
     if row is not None:
         return Refusal(row.failure, row.reach)
     code = str(error.get("code"))
     status = int(code) if _STATUS.fullmatch(code) else _STATUS_OF.get(str(error.get("type")))
-    body = json.dumps({"error": error}).encode()
     return find_refusal(status, body) if status else Refusal(_F.MALFORMED)
 
 

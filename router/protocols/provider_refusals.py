@@ -82,7 +82,7 @@ CAUSES: Final = (
             "^api key (not valid|expired|not found)",  # Google
             "^your api key was reported as leaked",
             "^permission denied: consumer ",
-            "^requests (from|to) .{1,200} are blocked",
+            "^requests (from referer|from this|to this api) .{1,200} are blocked",
             r"^[\w .-]{1,80} has not been used in project",
             "^your project has been denied access",
             "^this service has been disabled in this account",
@@ -93,11 +93,17 @@ CAUSES: Final = (
             "^user: .{1,200} is not authorized to perform",
             "^the request signature we calculated does not match",
             "^signature (expired|not yet current)",
-            r"^operation not allowed\.?$",
             "^missing x-auth-key",  # Cloudflare
             "^kimi for coding is currently only available for",  # Moonshot
             "^(either x-portkey-config or|invalid provider passed)",  # Portkey
         ),
+    ),
+    # AWS: an account that may not use models.
+    RefusalRow(
+        _F.OUR_KEY,
+        (400,),
+        words=pattern_of(r"^operation not allowed\.?$"),
+        only_type="invalid_request_error",
     ),
     # LiteLLM: each key has a budget of its own, beside the team's and the user's.
     RefusalRow(

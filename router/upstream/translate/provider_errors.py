@@ -112,14 +112,18 @@ def _error_of_aws(raw: bytes, reply: UpstreamReply) -> Json | None:
         return None
     # The header names the exception: `ValidationException:http://...`.
     exception = dict(reply.headers).get(_AWS_EXCEPTION, b"").partition(b":")[0]
-    shaped: Json = {
+    kind = _AWS_TYPES.get(reply.status, "api_error")
+    return aws_error(message, kind, exception.decode("latin-1"))
+
+
+def aws_error(message: str, kind: str, exception: str) -> Json:
+    """Returns an AWS error as OpenAI's message, type and code. kind: the type."""
+    too_long = _AWS_TOO_LONG in message.lower()
+    return {
         "message": message.removeprefix(_AWS_MODEL_SAYS),
-        "type": _AWS_TYPES.get(reply.status, "api_error"),
-        "code": exception.decode("latin-1") or None,
+        "type": kind,
+        "code": "context_length_exceeded" if too_long else exception or None,
     }
-    if _AWS_TOO_LONG in message.lower():
-        shaped["code"] = "context_length_exceeded"
-    return shaped
 
 
 def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:
@@ -136,7 +140,7 @@ def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:
     if _GOOGLE_TOO_LONG in shaped["message"]:
         shaped["code"] = "context_length_exceeded"
     # Google answers 400 to an unknown key.
-    if status == 400 and any(detail.get("reason") == "API_KEY_INVALID" for detail in objects):
+    if status == 400 and "API_KEY_INVALID" in read_reasons(error):
         status = 401
         shaped["type"] = "authentication_error"
     waits = [_SECONDS.fullmatch(str(detail.get("retryDelay"))) for detail in objects]
