@@ -26,8 +26,7 @@ from router.conversation.intake import (
     HistoryIntake,
 )
 from router.protocols.answers import ENDS, AnswerEnding
-from router.protocols.provider_failures import BY_STATUS, WITHOUT_WORDS
-from router.protocols.provider_refusals import REFUSALS
+from router.protocols.provider_failures import BY_STATUS, REFUSALS, WITHOUT_WORDS
 
 HISTORY_HEADS: Final = (
     "kind",

@@ -23,6 +23,7 @@ TABLES: Final = frozenset(
     {
         "router/protocols/answers.py",
         "router/protocols/provider_failures.py",
+        "router/protocols/provider_limits.py",
         "router/protocols/provider_refusals.py",
         "router/upstream/translate/provider_errors.py",
         "harness/routing/reliability/refusal_words.py",

@@ -192,6 +192,14 @@ def read_place(error: Mapping[str, object]) -> str:
     return found[0] if found else ""
 
 
+def read_reasons(error: Mapping[str, object]) -> list[str]:
+    """Returns the reasons in the details of Google's errors, such as `API_KEY_INVALID`."""
+    lists = (error.get(name) for name in ("details", "errors"))
+    details = (detail for given in lists if isinstance(given, list) for detail in given)
+    reasons = (detail.get("reason") for detail in details if isinstance(detail, dict))
+    return [str(reason) for reason in reasons if reason]
+
+
 def _one_line(text: object) -> str:
     return " ".join(str(text or "").split())
 
@@ -228,9 +236,13 @@ def error_object(body: bytes) -> Mapping[str, object] | None:
 
 def _inner_error(found: Any) -> Mapping[str, object] | None:
     match found:
-        case {"error": {"metadata": {"raw": str(raw)}}} if raw[:1] == "{":
-            # OpenRouter wraps the error of its own provider.
-            return error_object(raw.encode())
+        case (
+            {"error": {"metadata": {"raw": str(raw)}}}
+            | {"error": {"message": str(raw)}}
+            | {"message": str(raw)}
+        ) if raw[:1] == "{" and (inner := error_object(raw.encode())):
+            # A gateway wraps the error of its own provider.
+            return inner
         case {"error": dict(error)}:
             return dict(error)
         case {"error": str(message)} | {"detail": str(message)}:

@@ -3,7 +3,7 @@
 The first row of `REFUSALS` that fits status and body gives the class and how far the failure
 reaches. If no row fits, `BY_STATUS` gives both by the status alone. How the router reacts to a
 class, and its usual reach, are in `harness.frame.failures`. Messages of one provider belong
-into `provider_refusals`, not here.
+into `provider_refusals` or `provider_limits`, not here.
 """
 
 import json
@@ -12,21 +12,23 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from harness.frame.failures import FailureClass, Reach
-from router.frame.failure import UpstreamFailed, error_object
+from router.frame.failure import UpstreamFailed, error_object, read_reasons
 from router.protocols.answers import (
     BROKEN_CALL,
     ending_failure,
     ending_words,
     parse_json,
 )
+from router.protocols.provider_limits import LIMITS
 from router.protocols.provider_refusals import (
+    CAUSES,
     CLIENT_STATUSES,
     GOOD_STATUSES,
-    REFUSALS,
     RefusalRow,
 )
 
 _F = FailureClass
+REFUSALS: Final = (*CAUSES, *LIMITS)
 
 
 class Refusal(NamedTuple):
@@ -48,6 +50,7 @@ BY_STATUS: Final[Mapping[int, Refusal]] = {
     424: Refusal(_F.ABORTED),  # TGI and Bedrock: the model failed
     429: Refusal(_F.RATE_LIMITED),
     498: Refusal(_F.OVERLOADED),  # Groq
+    499: Refusal(_F.ABORTED),  # Cohere
     501: Refusal(_F.ENDPOINT_MISSING),
     503: Refusal(_F.OVERLOADED),
     529: Refusal(_F.OVERLOADED),
@@ -117,11 +120,17 @@ _STATUSES: Final = frozenset(
 )
 
 
+def error_codes(error: Mapping[str, object]) -> set[str]:
+    """Returns all that may be the code of an error."""
+    named = {str(error.get(name)) for name in ("code", "type", "status", "error_code")}
+    return named.union(read_reasons(error))
+
+
 def refusal_row(error: Mapping[str, object], status: int) -> RefusalRow | None:
     """Returns the first row that fits an error; None without one. error: as `error_object`
     reads it.
     """
-    codes = {str(error.get(name)) for name in ("code", "type", "status", "error_code")}
+    codes = error_codes(error)
     message = str(error.get("message") or "")
     for row in REFUSALS:
         if status not in row.statuses or (row.only_type and error.get("type") != row.only_type):
@@ -184,12 +193,13 @@ def _refusal_in_answer(error: object) -> Refusal:
         found = IN_ANSWER.get(str(error.get(name)))
         if found is not None:
             return Refusal(found)
-    row = refusal_row(error, 400) or refusal_row(error, 429)
+    body = json.dumps({"error": error}).encode()
+    said = error_object(body) or error
+    row = refusal_row(said, 400) or refusal_row(said, 429)
     if row is not None:
         return Refusal(row.failure, row.reach)
     code = str(error.get("code"))
     status = int(code) if _STATUS.fullmatch(code) else _STATUS_OF.get(str(error.get("type")))
-    body = json.dumps({"error": error}).encode()
     return find_refusal(status, body) if status else Refusal(_F.MALFORMED)
 
 

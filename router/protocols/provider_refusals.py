@@ -1,8 +1,8 @@
 """Lists the causes for which providers refuse requests, by status, code and message.
 
 A table without logic: `provider_failures` reads it from top to bottom, so a special row
-precedes a general one. Each pattern is a message that a provider has sent; add a provider's
-new message as a pattern here.
+precedes a general one; the rows of `provider_limits` follow. Each pattern is a message that a
+provider has sent; add a provider's new message as a pattern here.
 """
 
 import re
@@ -25,7 +25,7 @@ REPAIRABLE_STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
 REPEATED_STATUSES: Final = frozenset({405, *range(500, 600)})
 
 
-def _pattern(*patterns: str) -> re.Pattern[str]:
+def pattern_of(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(patterns), re.IGNORECASE)
 
 
@@ -57,26 +57,60 @@ class RefusalRow(NamedTuple):
     reach: Reach | None = None
 
 
-REFUSALS: Final = (
+CAUSES: Final = (
     RefusalRow(
         _F.OUR_KEY,
         (400, 403),
         frozenset(
             {
                 "API_KEY_INVALID",
+                "ACCESS_TOKEN_SCOPE_INSUFFICIENT",  # Google
+                "API_KEY_ANDROID_APP_BLOCKED",
+                "API_KEY_HTTP_REFERRER_BLOCKED",
+                "API_KEY_IOS_APP_BLOCKED",
+                "API_KEY_IP_ADDRESS_BLOCKED",
+                "API_KEY_SERVICE_BLOCKED",
+                "CONSUMER_INVALID",
+                "CONSUMER_SUSPENDED",
+                "SERVICE_DISABLED",
+                "accessNotConfigured",
                 "invalid_api_key",
                 "UnrecognizedClientException",
             }
         ),
-        _pattern(
+        pattern_of(
             "^api key (not valid|expired|not found)",  # Google
+            "^your api key was reported as leaked",
+            "^permission denied: consumer ",
+            "^requests (from referer|from this|to this api) .{1,200} are blocked",
+            r"^[\w .-]{1,80} has not been used in project",
+            "^your project has been denied access",
+            "^this service has been disabled in this account",
+            "^oauth (authentication is currently not allowed|token does not meet)",  # Anthropic
             "^(incorrect|invalid) api key",  # xAI
+            r"^access to the \w+ endpoint is denied",
             "^the security token included in the request is (invalid|expired)",  # AWS
             "^user: .{1,200} is not authorized to perform",
             "^the request signature we calculated does not match",
             "^signature (expired|not yet current)",
             "^missing x-auth-key",  # Cloudflare
+            "^kimi for coding is currently only available for",  # Moonshot
+            "^(either x-portkey-config or|invalid provider passed)",  # Portkey
         ),
+    ),
+    # AWS: an account that may not use models.
+    RefusalRow(
+        _F.OUR_KEY,
+        (400,),
+        words=pattern_of(r"^operation not allowed\.?$"),
+        only_type="invalid_request_error",
+    ),
+    # LiteLLM: each key has a budget of its own, beside the team's and the user's.
+    RefusalRow(
+        _F.QUOTA,
+        CLIENT_STATUSES,
+        words=pattern_of("^budget has been exceeded! key="),
+        reach=_R.KEY,
     ),
     RefusalRow(
         _F.QUOTA,
@@ -84,30 +118,48 @@ REFUSALS: Final = (
         frozenset(
             {
                 "insufficient_quota",
+                "budget_exceeded",  # LiteLLM
                 "billing_not_active",
                 "billing_hard_limit_reached",
+                "BILLING_DISABLED",  # Google
                 "exceeded_current_quota_error",  # Moonshot
                 "Arrearage",  # Alibaba
-                "1113",  # Zhipu
+                "1112",  # Zhipu
+                "1113",
+                "1121",
                 "1309",
-                "budget_exceeded",  # LiteLLM
                 "organization_restricted",  # Groq
             }
         ),
-        _pattern(
-            "^your team has either used all available credits",  # xAI
+        pattern_of(
+            "^your team (.{1,80} )?has either used all available credits",  # xAI
+            "^your newly created teams? doesn't have any credits",
+            "^you have run out of credits",
+            "^you've reached your usage limit for this billing cycle",  # Moonshot
             "^account .{1,80} is suspended",  # Fireworks
+            "^this api method requires billing to be enabled",  # Google
             "^sorry, your account balance is insufficient",  # SiliconFlow
             "^(aierror: )*you have used up your daily free allocation",  # Cloudflare
+            "^(aierror: )*service unavailable for account",
         ),
+    ),
+    # Alibaba: each model has a free quota of its own.
+    RefusalRow(
+        _F.QUOTA,
+        (400, 403, 429),
+        frozenset({"AllocationQuota.FreeTierOnly"}),
+        pattern_of("^free allocated quota exceeded"),
+        reach=_R.KEY_AND_MODEL,
     ),
     RefusalRow(
         _F.QUOTA,
         (400,),
-        words=_pattern(
+        words=pattern_of(
             "credit balance is too low",
             "organization has been disabled",
             "specified api usage limits",
+            "^third-party apps now draw from your extra usage",
+            "^you're out of extra usage",
         ),
         only_type="invalid_request_error",  # Anthropic
     ),
@@ -115,18 +167,29 @@ REFUSALS: Final = (
         _F.REGION,
         (400, 403, 451),
         frozenset({"unsupported_country_region_territory"}),
-        _pattern("^(country, region|user location|your (country|region)).* not supported"),
+        pattern_of("^(country, region|user location|your (country|region)).* not supported"),
     ),
     RefusalRow(
         _F.BLOCKED,
         (403,),
-        words=_pattern("^(forbidden|access denied|request blocked)[.!]?$"),
+        words=pattern_of("^(forbidden|access denied|request blocked)[.!]?$"),
+    ),
+    # Azure: the resource's network does not let any request of ours in.
+    RefusalRow(
+        _F.BLOCKED,
+        (403,),
+        words=pattern_of(
+            "^access denied due to virtual network",
+            "^a virtual network is configured for this resource",
+            "^public access is disabled",
+        ),
+        reach=_R.TARGET,
     ),
     # Only this request exceeds the limit or the balance: the provider answers smaller requests.
     RefusalRow(
         _F.UNSUPPORTED,
         (402, 413, 429),
-        words=_pattern(
+        words=pattern_of(
             "^request too large for .* (tokens|requests) per min",  # OpenAI, Groq
             # OpenRouter. An account that can afford 0 tokens has no credit left.
             "^this request requires more credits, or fewer max_tokens.* can only afford [1-9]",
@@ -137,14 +200,53 @@ REFUSALS: Final = (
     RefusalRow(
         _F.OVERLOADED,
         (429,),
-        frozenset({"engine_overloaded_error", "overloaded_error"}),
-        _pattern("^(the )?(model|engine) is (currently )?overloaded"),
+        frozenset(
+            {
+                "engine_overloaded_error",
+                "overloaded_error",
+                "MODEL_CAPACITY_EXHAUSTED",  # Google
+                "ModelNotReadyException",  # AWS
+                "1312",  # Zhipu
+            }
+        ),
+        pattern_of(
+            "^(the )?(model|engine) is (currently )?overloaded",
+            "^no capacity available for model",  # Google
+            r"^resource exhausted\. please try again later",
+            "^the system is currently experiencing high demand",  # Azure
+            "^service tier capacity exceeded for this model",  # Mistral
+            "^(aierror: )*no more data centers",  # Cloudflare
+            "^no deployments available for selected model",  # LiteLLM
+        ),
+    ),
+    RefusalRow(
+        _F.RATE_LIMITED,
+        (429,),
+        frozenset({"1308", "1310"}),  # Zhipu
+        pattern_of(r"^you \(.{1,80}\) have reached your \w+ usage limit"),  # Ollama
+        reach=_R.ACCOUNT,
+    ),
+    # AWS limits each model's tokens, and asks to send the request again later.
+    RefusalRow(
+        _F.RATE_LIMITED,
+        (400,),
+        frozenset({"ServiceQuotaExceededException"}),
     ),
     # LM Studio
     RefusalRow(
         _F.SERVER,
         (400,),
-        words=_pattern("^(the model has crashed|model unloaded)"),
+        words=pattern_of(
+            "^(the model has crashed|model unloaded)",
+            # The server cannot read the model's template.
+            "^error rendering prompt with jinja template: .(syntaxerror|unknown test):",
+        ),
+    ),
+    # SGLang: a template's words about the client's turns.
+    RefusalRow(
+        _F.BAD_REQUEST,
+        (500,),
+        words=pattern_of("^internal server error: message has tool role, but there was no"),
     ),
     # Groq: the model's answer was not the call or JSON that the request demands.
     RefusalRow(
@@ -170,7 +272,7 @@ REFUSALS: Final = (
                 "model_max_prompt_tokens_exceeded",  # GitHub Copilot
             }
         ),
-        _pattern(
+        pattern_of(
             "prompt is too long",
             "exceed context limit",
             "maximum context length",  # OpenAI, vLLM, DeepSeek, Mistral
@@ -193,19 +295,24 @@ REFUSALS: Final = (
             "input token count .* exceeds",  # Google
             "^input is too long",  # AWS
             "^too many tokens",  # Cohere
+            r"^(\d+ bad request: )?too many input tokens",  # AWS
+            "^malformed input request: expected maxlength",
+            r"^litellm\.\w+: (litellm\.\w+: )*context window exceeded",
+            r"^(litellm\.\w+: )*litellm\.ContextWindowExceededError",
         ),
     ),
-    # llama.cpp: an input for an embedding. Other words of a 500 may be a model's.
+    # llama.cpp. Other words of a 500 may be a model's.
     RefusalRow(
         _F.CONTEXT_WINDOW,
         (500,),
-        words=_pattern(
-            r"^input (\(\d+ tokens\) )?is (too large to process|larger than the max context)"
+        frozenset({"exceed_context_size_error"}),
+        pattern_of(
+            r"^input (\(\d+ tokens\) )?is (too large to process|larger than the max context)",
         ),
     ),
     RefusalRow(
         _F.CONTENT_POLICY,
-        (400, 403, 404),
+        (400, 403, 404, 446, 498),
         frozenset(
             {
                 "content_policy_violation",
@@ -219,30 +326,35 @@ REFUSALS: Final = (
                 "InputTextSensitiveContentDetected",
                 "InputImageSensitiveContentDetected",
                 "OutputTextSensitiveContentDetected",
+                "hooks_failed",  # Portkey
             }
         ),
-        _pattern(
+        pattern_of(
             "^content exists risk",  # DeepSeek
             "^content violates usage guidelines",  # xAI
+            "^this request was blocked due to potential violations",  # Cohere
+            "content management policy",  # Azure, through gateways
+            r"^(litellm\.\w+: )*litellm\.ContentPolicyViolationError",
         ),
     ),
     RefusalRow(
         _F.CONTENT_POLICY,
         (400,),
-        words=_pattern("content filtering policy"),
+        words=pattern_of("content filtering policy"),
         only_type="invalid_request_error",
     ),
     RefusalRow(
         _F.FOREIGN_STATE,
         _INVALID,
         frozenset({"thinking_signature_invalid"}),
-        _pattern(
+        pattern_of(
             r"invalid `?signature`? in `?thinking`? block",
             r"invalid `?data`? in `?redacted_thinking`? block",
             "bound to a different conversation",
             "blocks in the latest assistant message cannot be modified",
             r"expected `?thinking`? or `?redacted_thinking`?, but found",
             r"must start with a `?thinking`? block",
+            "^user messages cannot contain reasoning content",  # AWS
         ),
         loses=Piece.THINKING,
     ),
@@ -250,7 +362,7 @@ REFUSALS: Final = (
         _F.FOREIGN_STATE,
         _INVALID,
         frozenset({"invalid_encrypted_content"}),
-        _pattern(
+        pattern_of(
             r"encrypted[ _]content\b.{0,80} could not be",
             "could not be decrypted",
             "items are not persisted when `?store",
@@ -262,7 +374,7 @@ REFUSALS: Final = (
     RefusalRow(
         _F.FOREIGN_STATE,
         _INVALID,
-        words=_pattern(
+        words=pattern_of(
             r"reasoning_content`? in the thinking mode must be passed back",
             r"reasoning_content`? is missing in assistant",
         ),
@@ -271,7 +383,7 @@ REFUSALS: Final = (
     RefusalRow(
         _F.FOREIGN_STATE,
         _INVALID,
-        words=_pattern(
+        words=pattern_of(
             r"missing a `?thought_signature",
             "thought signature is not valid",
             "^corrupted thought signature",
@@ -283,7 +395,7 @@ REFUSALS: Final = (
         _F.FOREIGN_STATE,
         _INVALID,
         frozenset({"file_not_found", "container_not_found"}),
-        _pattern(
+        pattern_of(
             rf"^(file|container)s?\b\W+\w.*\b({_GONE})",
             r"^file not found: .",  # Anthropic; llama.cpp: an endpoint
             r"^no such (file|container)\b",
@@ -300,33 +412,42 @@ REFUSALS: Final = (
                 "item_not_found",
             }
         ),
-        _pattern(
+        pattern_of(
             r"^(item|(previous )?response|conversation|thread|prompt|message|vector store|"
             rf"batch|cached ?content)s?\b\W+\w.*\b({_GONE})",
             r"^no such (response|conversation|item)\b",
+            r"^invalid 'input\[\d+\]\.id': '[^']+'\. expected an id that (begins|contains)\b",
         ),
     ),
     # Google: another project's file. Our account still works.
     RefusalRow(
         _F.FOREIGN_STATE,
         (403,),
-        words=_pattern(
+        words=pattern_of(
             r"^you do not have permission to access the file\b",
             r"^cached ?content not found\b",
         ),
     ),
+    # OpenAI: the endpoint serves this model without reasoning, or without tools.
+    RefusalRow(
+        _F.UNSUPPORTED,
+        (400,),
+        words=pattern_of("^function tools with reasoning_effort are not supported"),
+    ),
     RefusalRow(
         _F.ENDPOINT_MISSING,
-        (400, 404, 405, 422, 500, 501),
+        (400, 404, 405, 422, 434, 500, 501),
         frozenset(
             {
                 "unknown_url",
                 "not_implemented",
                 "OperationNotSupported",
                 "unsupported_api_for_model",  # GitHub Copilot
+                "1212",  # Zhipu
+                "1220",
             }
         ),
-        _pattern(
+        pattern_of(
             r"^(not found|file not found|resource not found|404 page not found)\.?$",
             r"^(unknown|unrecognized|invalid) (request )?url",
             r"^cannot (post|get) /",
@@ -338,26 +459,42 @@ REFUSALS: Final = (
             r"\bdoes not support (chat|generate|embed\w*|rerank\w*)\W*$",  # Ollama
             r"\boperation does not work with the specified model",  # Azure
             r"\bcannot be used with the .{1,40} endpoint\b",  # OpenRouter
+            r"^azure openai responses api is (not )?enabled\b",
         ),
     ),
     RefusalRow(
         _F.ENDPOINT_MISSING,
         (403,),
-        words=_pattern("^you are not allowed to generate embeddings from this model"),  # OpenAI
+        words=pattern_of(
+            "^you are not allowed to generate embeddings from this model"
+        ),  # OpenAI
     ),
-    # Another key may belong to a project that has access.
+    # Another key may belong to a project or an account that has access.
     RefusalRow(
         _F.MODEL_UNKNOWN,
-        (403,),
+        (400, 401, 403, 404, 429),
         frozenset(
             {
                 "model_permission_blocked_org",
                 "model_permission_blocked_project",
                 "no_access",  # GitHub
                 "Model.AccessDenied",  # Alibaba
+                "1311",  # Zhipu
+                "key_model_access_denied",  # LiteLLM
+                "org_model_access_denied",
+                "project_model_access_denied",
+                "team_model_access_denied",
+                "user_model_access_denied",
             }
         ),
-        _pattern(r"^project `?\S+ does not have access to model\b"),  # OpenAI
+        pattern_of(
+            r"^project `?\S+ does not have access to model\b",  # OpenAI
+            "^(aierror: )*the account is not allowed to access this model",  # Cloudflare
+            "^(aierror: )*user has not agreed to .{1,80} model terms",
+            "^unable to access non-serverless model",  # Together
+            # OpenRouter
+            r"^(openrouter error: )?no endpoints \w+ matching your (data|guardrail)",
+        ),
         reach=_R.KEY_AND_MODEL,
     ),
     RefusalRow(
@@ -374,25 +511,24 @@ REFUSALS: Final = (
                 "unknown_model",
                 "model_not_supported",
                 "model_terms_required",  # Groq
-                "model_permission_blocked_org",
-                "model_permission_blocked_project",
                 "unavailable_model",  # GitHub
                 "RESOURCE_DOES_NOT_EXIST",  # Databricks
                 "ENDPOINT_NOT_FOUND",  # Databricks
-                "no_access",  # GitHub
-                "Model.AccessDenied",  # Alibaba
+                "ResourceNotFoundException",  # AWS
                 "ModelNotOpen",  # Volcano Engine
                 "1211",  # Zhipu
             }
         ),
-        _pattern(
+        pattern_of(
             r"^model: (?!.*extra inputs)",  # Anthropic
-            r"^(error: )?(the )?(requested |provided |specified |publisher )?(api )?"
+            r"^((ai)?error: )*(the )?(requested |provided |specified |publisher )?(api )?"
             r"(model|deployment|inference endpoint)s?\b.{0,200}?(not found|not exist|unknown|"
             r"is invalid|not available|no longer|deprecated|decommissioned|retired|"
             r"not deployed|not loaded|not be found|disabled|end of its life)",
             r"^(aierror: )*(no such|unknown|invalid) model\b",
-            r"^the '[^']{1,80}' model is not supported\b",  # Codex
+            # Codex, Alibaba
+            r"^(the '[^']{1,80}' model|model '[^']{1,80}') is not supported\b",
+            r"^project `?\S+ is not allowed to use publisher model\b",  # Google
             r"^no models loaded\b",  # LM Studio
             r"^no endpoints found (for|matching)\b",  # OpenRouter
             r"^function '.{1,80}': not found for account",  # NVIDIA
@@ -402,74 +538,19 @@ REFUSALS: Final = (
             r"^not found the model\b",  # Moonshot
             r"^no allowed providers are available\b",  # OpenRouter
             r"^(\{'error': ')?(/[\w/]+: )?invalid model name passed in model=",  # LiteLLM
+            r"^(litellm\.\w+: )?you passed in model=",
+            r"^data retention mode \S+ is not available for this model",  # AWS
             r"^\S+ is not a valid model",
             r"^unable to access model\b",
         ),
     ),
+    # Words about a model or a file precede.
+    RefusalRow(_F.OUR_KEY, (403,), frozenset({"AccessDeniedException"})),  # AWS
+    # Anthropic and Google. The missing permission may be for this model alone.
     RefusalRow(
-        _F.UNSUPPORTED,
-        (400, 404, 415, 422, 500, 501),
-        frozenset(
-            {
-                "unsupported_value",
-                "unsupported_parameter",
-                "unknown_parameter",
-                "integer_above_max_value",
-                "integer_below_min_value",
-                "decimal_above_max_value",
-                "decimal_below_min_value",
-                "array_above_max_length",
-                "string_above_max_length",
-                "not_supported_error",
-                "extra_forbidden",
-            }
-        ),
-        _pattern(
-            r"\b(image|audio|video|vision|tools?|function call\w*|thinking|reasoning)\b"
-            r".{0,30}\b(is|are) not supported",
-            r"\b(does not|doesn't) support (image|audio|video|vision|tools?|function|thinking|"
-            r"reasoning)",
-            r"\bextra inputs are not permitted",
-            r"^(unsupported|unrecognized|unknown) (value|parameter|argument|request argument)",
-            r"^argument not supported",
-            r"^`?(property|parameter)\b.{0,80} (is )?(unsupported|not supported)",
-            r"^invalid json payload received\. unknown name",
-            r"\bmax(_completion|_output)?_tokens\b.{0,80}(>|too large|less than or equal|"
-            r"at (most|least)|above|below|range)",
-            r"\b(temperature|top_p|top_k|penalty|seed)\b.{0,80}(not (be )?(supported|support|"
-            r"enabled|specified|set)|deprecated|may only be|cannot both)",
-            r"unexpected role\W+system\b",  # Anthropic's older models
-            r"\b(role\W+system\W+is|system role) not supported",
-            r"\bsystem message must be at the beginning",  # Qwen's template
-            r"^tools? param requires",  # llama.cpp
-            r"\btool choice requires --",  # vLLM
-            r"\bis not a multimodal model\b",
-            r"^no endpoints found that\b",  # OpenRouter
-        ),
-    ),
-    # Limits of this target: parameters that it does not support, or too high values.
-    RefusalRow(
-        _F.UNSUPPORTED,
-        (400, 404, 415, 422),
-        words=_pattern(
-            r"\bmodel\b.{0,80} (does not|doesn't) support\b",
-            r"\b(is|are) (unsupported|incompatible with|unavailable now)\b",
-            r"\bis not (enabled for|yet available for)\b",
-            r"\b(does not|doesn't) support this\b",  # DeepSeek
-            r"\b(temperature|top_p)\b.{0,40}only \S+ is allowed",  # Moonshot
-            r"^(budget \d+|thinking) .{0,60}(only works in|may not be enabled)",
-            r"\bextraneous key\b.{0,200} is not permitted",  # Bedrock
-            r"\bunknown variant\b",  # DeepSeek
-            r"\brange of max_tokens\b",
-            r"\bsupported range is\b",  # Google
-            r"^the maximum tokens you requested\b",  # Bedrock
-            # Limits on the count of images, pages and cache marks.
-            r"\bexceeds? .{0,30}\bmax(imum)?\b",
-            r"\b(a maximum of|at most) \d+ .{0,40}\bmay be provided\b",
-            # Chat templates, Mistral and Perplexity refuse this order of roles.
-            r"\b(must|should) alternate\b",
-            r"^(unexpected|expected last) role\b",
-            r"\bparameter\.\w+ must be set to\b",  # Alibaba
-        ),
+        _F.OUR_KEY,
+        (403,),
+        frozenset({"permission_error", "PERMISSION_DENIED"}),
+        reach=_R.KEY_AND_MODEL,
     ),
 )

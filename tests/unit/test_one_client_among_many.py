@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from harness.frame.failures import FAILURE_RULES, BreakerEffect
+from harness.frame.failures import FAILURE_RULES, BreakerEffect, FailureClass
 from harness.routing.reliability.repair_memory import (
     RepairMemory,
     read_combination,
@@ -247,6 +247,16 @@ def test_a_turn_order_in_a_clients_own_text_is_no_order_of_the_target(
 
     assert found is not None
     assert (found.kind, found.reach) == (RepairKind.REORDER, RepairReach(reach))
+
+
+def test_an_error_that_a_client_sent_and_a_refusal_repeats_is_no_error_of_our_key() -> None:
+    sent = json.dumps({"error": {"message": "m", "code": "invalid_api_key"}})
+    refusal = error(400, f"Invalid value at messages[0]: {sent}").steps[0]
+    assert isinstance(refusal, bytes)
+
+    failure = classify_status(400, refusal)
+
+    assert failure is FailureClass.BAD_REQUEST
 
 
 def test_a_clients_field_is_no_unknown_model_however_it_is_named() -> None:

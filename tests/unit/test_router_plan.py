@@ -25,6 +25,7 @@ from router.recording.shared_files import SharedMarks
 from router.request.needs import detect_needs
 from router.request.planner import Planner
 from router.snapshot.route_plans import is_arm_charged
+from router.upstream.translate.provider_errors import aws_error
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import (
     INCUMBENT,
@@ -41,6 +42,11 @@ REFUSALS: Final[list[dict[str, Any]]] = [
     .read_text("utf-8")
     .splitlines()
 ]
+
+
+def of_a_model(words: str) -> dict[str, Any]:
+    said = f"The model returned the following errors: {words}"
+    return aws_error(said, "invalid_request_error", "ValidationException")
 
 
 @pytest.mark.parametrize(
@@ -120,6 +126,12 @@ def test_providers_words_as_they_are_published_say_whose_fault_it_was() -> None:
             F.OVERLOADED,
         ),
         ({"code": 7, "message": "what is this"}, F.MALFORMED),
+        # AWS, whose models may have a server of their own.
+        (of_a_model("`temperature` is deprecated for this model."), F.UNSUPPORTED),
+        (
+            of_a_model('{"error": {"code": "unknown_parameter", "message": "No model `a`"}}'),
+            F.UNSUPPORTED,
+        ),
         # TGI, Ollama
         (
             "Input validation error: `inputs` must have less than 1024 tokens",

@@ -165,7 +165,7 @@ async def test_a_refusals_code_and_place_explain_a_canary_and_its_sentence_is_ke
     errors = block.counts[Guardrail.ERRORS]
     assert isinstance(errors, ErrorTally)
     (cause,) = errors.classes
-    assert cause == "bad_request: 400 invalid_function_parameters at tools[3]"
+    assert cause == "unsupported: 400 invalid_function_parameters at tools[3]"
     assert describe_failures({cause: 5}) == f"5 {cause.replace('bad_request', 'bad request')}"
 
 

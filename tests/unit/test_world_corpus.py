@@ -84,6 +84,7 @@ def test_every_entry_counts_once_and_has_its_page() -> None:
     names += [("answer", a.name) for a in answers] + [("request", r.name) for r in requests]
 
     assert all(entry["source"].startswith("https://") for entry in entries)
+    assert all("now" in refusal.entry for refusal in refusals if "stays" in refusal.entry)
     assert max(Counter(names).values()) == 1
     assert max(Counter((r.provider, r.body) for r in refusals).values()) == 1
     assert max(Counter(_given(answer.entry) for answer in answers).values()) == 1

@@ -11,7 +11,8 @@ that say that nothing remains. `rule` names what decided: a code or words of a r
 
 The source decides what is right. An entry that the product reads wrongly keeps its `right` and
 has the wrong reading in `now`, by way: `native` passes the provider's bytes on, `chat`
-translates them from the vendor's protocol. Whoever mends the product deletes `now`.
+translates them from the vendor's protocol. Whoever mends the product deletes `now`. `stays`
+says why the product cannot know better from such a refusal.
 
 `python -m tests.world.refusal_corpus` prints the table; `--write` fills in `rule` and `now`.
 """
@@ -29,6 +30,7 @@ from harness.frame.failures import FAILURE_RULES, FailureClass
 from harness.routing.reliability.request_repair import find_repair, repair_request
 from router.frame.failure import UpstreamFailed, error_object
 from router.protocols.provider_failures import (
+    error_codes,
     error_in_answer,
     refusal_failure,
     refusal_row,
@@ -84,7 +86,9 @@ class Refusal(NamedTuple):
         return refusal_failure(status, body, "application/json", headers)
 
     async def _translated(self, status: int, body: bytes) -> tuple[int, bytes]:
-        reply = await translate_refusal(ReadReply(status, [], body), self.kind)
+        given = self.entry.get("headers", {}).items()
+        headers = [(name.lower().encode(), str(value).encode()) for name, value in given]
+        reply = await translate_refusal(ReadReply(status, headers, body), self.kind)
         return reply.status, await reply.body()
 
     def readings(self) -> Mapping[str, str]:
@@ -124,7 +128,7 @@ def _row_words(error: Mapping[str, object] | None, status: int) -> str:
     row = refusal_row(error, status) if error is not None else None
     if row is None or error is None:
         return ""
-    codes = {str(error.get(name)) for name in ("code", "type", "status", "error_code")}
+    codes = error_codes(error)
     for code in sorted(codes & row.codes):
         return f"code {code}"
     hit = row.words.search(str(error.get("message") or "")) if row.words is not None else None
@@ -154,6 +158,7 @@ _ORDER: Final = (
     "body",
     "right",
     "now",
+    "stays",
     "sent",
     "then",
     "tells",

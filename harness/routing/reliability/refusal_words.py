@@ -68,7 +68,8 @@ NEEDED_INSIDE: Final = frozenset(
 # The protocols' names for the limit of an answer's length.
 LENGTHS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 REFUSES: Final = re.compile(
-    r"unsupported|not (yet )?support|unrecogni[sz]ed|unknown (parameter|name|field|argument)|"
+    r"unsupported|(not|n't) (yet )?support|unrecogni[sz]ed|"
+    r"unknown (parameter|name|field|argument)|"
     r"not (enabled|available|allowed|permitted)|no longer|deprecated|extra inputs|"
     r"cannot both|only one|may only be|may not be|is immutable|only \S+ is allowed|"
     r"must be (unset|strictly positive|> 0|one of)|or unset|must be verified|"

@@ -79,6 +79,7 @@ class RepairReach(StrEnum):
 # The part of the request that each turn order changes, for people.
 _ORDERED: Final[Mapping[TurnOrder, str]] = {
     TurnOrder.SYSTEM_FIRST: "messages.system",
+    TurnOrder.NO_DEVELOPER: "messages.developer",
     TurnOrder.NO_SYSTEM: "messages.system",
     TurnOrder.ALTERNATE: "messages.roles",
 }

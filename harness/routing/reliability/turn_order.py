@@ -18,6 +18,7 @@ class TurnOrder(StrEnum):
     """An order of turns that some targets' templates demand."""
 
     SYSTEM_FIRST = "system_first"  # later system turns become user turns
+    NO_DEVELOPER = "no_developer"  # developer turns become system turns, in SYSTEM_FIRST
     NO_SYSTEM = "no_system"  # all system turns become user turns
     ALTERNATE = "alternate"  # user and model alternate; a model turn follows a tool's result
 
@@ -27,6 +28,8 @@ def _pattern(*words: str) -> re.Pattern[str]:
 
 
 _REFUSED: Final[Mapping[TurnOrder, re.Pattern[str]]] = {
+    # From DeepSeek.
+    TurnOrder.NO_DEVELOPER: _pattern("unknown variant `developer`"),
     # From Gemma's template on any server, and Bedrock's older models.
     TurnOrder.NO_SYSTEM: _pattern(
         "system role not supported",
@@ -74,6 +77,16 @@ def _system_first(messages: Turns) -> Turns:
     return found
 
 
+def _without_developer(messages: Turns) -> Turns:
+    """Changes developer turns into system turns, as `_system_first` orders them."""
+    return _system_first(
+        [
+            {**message, "role": "system"} if _instructs(message) else message
+            for message in messages
+        ]
+    )
+
+
 def _without_system(messages: Turns) -> Turns:
     """Changes system turns into user turns; joins the first with a following user turn."""
     first, *rest = _system_first(messages) or [None]
@@ -104,6 +117,7 @@ def _alternate(messages: Turns) -> Turns:
 
 _WRITE: Final[Mapping[TurnOrder, Callable[[Turns], Turns]]] = {
     TurnOrder.SYSTEM_FIRST: _system_first,
+    TurnOrder.NO_DEVELOPER: _without_developer,
     TurnOrder.NO_SYSTEM: _without_system,
     TurnOrder.ALTERNATE: _alternate,
 }

@@ -16,6 +16,7 @@ from harness.frame.failures import FailureClass
 from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.translate.anthropic import AnthropicChunks
 from router.upstream.translate.chat_answer import completion
+from router.upstream.translate.provider_errors import aws_error
 from router.upstream.translate.request_screening import (
     Json,
     ScreenedRequest,
@@ -234,7 +235,8 @@ class BedrockChunks(AnthropicChunks):
         body = event["body"]
         if name.endswith("Exception") or name == "error":
             message = str(body.get("message") or name)
-            raise ErrorInStream({"message": message, "type": _TYPES.get(name, "api_error")})
+            kind = _TYPES.get(name, "api_error")
+            raise ErrorInStream(aws_error(message, kind, name[:1].upper() + name[1:]))
         if name == "messageStart":
             return self._maker.deltas({})
         if name not in (*_PIECES, "metadata"):

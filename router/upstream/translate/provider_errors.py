@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from router.frame.failure import Untranslatable
+from router.frame.failure import Untranslatable, read_reasons
 from router.upstream.reply_reading import ReadReply, read_error_body
 from router.upstream.transport import UpstreamReply
 
@@ -37,6 +37,9 @@ _AWS_TYPES: Final[Mapping[int, str]] = {
     503: "overloaded_error",
 }
 _JSON: Final = (b"content-type", b"application/json")
+_AWS_EXCEPTION: Final = b"x-amzn-errortype"
+# Precedes the error of the model's own server, a text or JSON.
+_AWS_MODEL_SAYS: Final = "The model returned the following errors: "
 _AWS_TOO_LONG: Final = "input is too long"
 _GOOGLE_TOO_LONG: Final = "exceeds the maximum number of tokens"
 _SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s")
@@ -72,7 +75,7 @@ async def translate_refusal(reply: UpstreamReply, kind: str) -> ReadReply:
         await reply.aclose()
     headers = [_JSON]
     headers += [h for h in reply.headers if h[0] in _KEPT or h[0].startswith(_RATES)]
-    error = _error_of_aws(raw, reply.status) if kind == "bedrock" else _error(raw)
+    error = _error_of_aws(raw, reply) if kind == "bedrock" else _error(raw)
     if error is None:  # for a proxy's page or an empty body, only the status counts
         return ReadReply(reply.status, headers, b"{}")
     status = reply.status
@@ -99,7 +102,7 @@ def _error(raw: bytes) -> Json | None:
     return error if isinstance(error, dict) else None
 
 
-def _error_of_aws(raw: bytes, status: int) -> Json | None:
+def _error_of_aws(raw: bytes, reply: UpstreamReply) -> Json | None:
     try:
         found = json.loads(raw)
     except (ValueError, RecursionError):
@@ -107,13 +110,20 @@ def _error_of_aws(raw: bytes, status: int) -> Json | None:
     message = found.get("message") or found.get("Message") if isinstance(found, dict) else None
     if not isinstance(message, str):
         return None
-    shaped: Json = {
-        "message": message,
-        "type": _AWS_TYPES.get(status, "api_error"),
+    # The header names the exception: `ValidationException:http://...`.
+    exception = dict(reply.headers).get(_AWS_EXCEPTION, b"").partition(b":")[0]
+    kind = _AWS_TYPES.get(reply.status, "api_error")
+    return aws_error(message, kind, exception.decode("latin-1"))
+
+
+def aws_error(message: str, kind: str, exception: str) -> Json:
+    """Returns an AWS error as OpenAI's message, type and code. kind: the type."""
+    too_long = _AWS_TOO_LONG in message.lower()
+    return {
+        "message": message.removeprefix(_AWS_MODEL_SAYS),
+        "type": kind,
+        "code": "context_length_exceeded" if too_long else exception or None,
     }
-    if _AWS_TOO_LONG in message.lower():
-        shaped["code"] = "context_length_exceeded"
-    return shaped
 
 
 def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:
@@ -130,7 +140,7 @@ def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:
     if _GOOGLE_TOO_LONG in shaped["message"]:
         shaped["code"] = "context_length_exceeded"
     # Google answers 400 to an unknown key.
-    if status == 400 and any(detail.get("reason") == "API_KEY_INVALID" for detail in objects):
+    if status == 400 and "API_KEY_INVALID" in read_reasons(error):
         status = 401
         shaped["type"] = "authentication_error"
     waits = [_SECONDS.fullmatch(str(detail.get("retryDelay"))) for detail in objects]
@@ -139,6 +149,7 @@ def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:
 
 
 def google_error(error: Mapping[str, Any]) -> Json:
-    """Returns Google's error as OpenAI's message and type."""
+    """Returns Google's error as OpenAI's message, type and code."""
     kind = _TYPES.get(str(error.get("status")), "api_error")
-    return {"message": str(error.get("message") or ""), "type": kind}
+    code = next(iter(read_reasons(error)), None)
+    return {"message": str(error.get("message") or ""), "type": kind, "code": code}
