@@ -47,6 +47,7 @@ from evals.runner.questions import Question, answer_text
 from evals.scorers import AnswerJudge, AnswerToolCall, NotJudged, ScoreResult
 from evals.scorers.interface import UNSCORED
 from evals.suites.conversation import message_text
+from evals.suites.item_clusters import cluster_items, item_owners
 from evals.suites.items import file_sha256
 from evals.suites.suite import Suite, grouping, load_suite, task_file
 from harness.evals.settings import SuiteSettings
@@ -417,12 +418,15 @@ def _groups(settings: SuiteSettings, samples: Mapping[str, InspectSample]) -> It
             for item, sample in samples.items()
         }
 
-    return ItemGroups(
+    declared = ItemGroups(
         tuple(samples),
         values(settings.cluster, read_group) if settings.cluster else {},
         settings.cluster,
         {field: values(field, read_slice) for field in settings.slices},
     )
+    texts = {item: _input_text(sample) for item, sample in samples.items()}
+    owners = {item: item_owners(sample.metadata or {}) for item, sample in samples.items()}
+    return cluster_items(declared.items, texts, owners, declared)
 
 
 def _input_text(sample: InspectSample) -> str:

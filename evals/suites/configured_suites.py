@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from evals.scorers.interface import written
+from evals.suites.item_clusters import describe_dependence
 from evals.suites.suite import (
     REPLACED,
     Suite,
@@ -99,11 +100,11 @@ class ConfiguredSuites:
     def groups(self, suite: str) -> ItemGroups:
         return data.groups if (data := self._data(suite)) else self._task(suite)[1]
 
-    def likely_clusters(self, suite: str) -> str:
-        """Returns a remark if the suite probably needs a cluster field; empty if not, or for a
-        task.
-        """
-        return data.likely_clusters if (data := self._data(suite)) else ""
+    def dependence(self, suite: str) -> str:
+        """Describes equal items, found clusters and large clusters; empty without any."""
+        if data := self._data(suite):
+            return data.dependence
+        return describe_dependence(self._task(suite)[1], {})
 
     def guess_tokens(self, suite: str) -> tuple[float, float] | None:
         """Returns the estimated mean tokens of question and answer; None for a task."""

@@ -7,9 +7,8 @@ the pin, because a verdict is valid for one pin only. `inspect_tasks` has suites
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from string import ascii_uppercase
@@ -27,11 +26,13 @@ from evals.scorers import (
 from evals.scorers.code import CODE
 from evals.scorers.interface import written
 from evals.suites.conversation import (
+    FIELDS,
     check_fields,
     conversation,
     merge_fields,
     message_text,
 )
+from evals.suites.item_clusters import cluster_items, describe_dependence, item_owners
 from evals.suites.items import (
     Item,
     file_sha256,
@@ -40,9 +41,10 @@ from evals.suites.items import (
     load_references,
 )
 from harness.evals.settings import SuiteSettings
+from harness.frame.canonical_text import canonical_value
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.formatting import format_excerpt
-from harness.frame.plain_data import digest
+from harness.frame.plain_data import canonical_json, digest
 from harness.gate.suite_plan import (
     EXCERPT,
     JUDGE_SEPARATOR,
@@ -50,15 +52,12 @@ from harness.gate.suite_plan import (
     SuitePin,
     texts_fingerprint,
 )
-from harness.routing.capture import find_near_duplicates
 
 # Part of the scorer's pin, so that each verdict shows that code ran without a container.
 UNCONTAINED = "+uncontained"
-# Two items with this similarity are near repeats; this share of them causes a remark.
-NEAR_REPEAT: Final = 0.8
-REPEATED_SHARE: Final = 0.1
+# Metadata that decides the score of an answer, beside the target.
+_DECIDING: Final = ("rules", "schema", "assert", "threshold", "rubric")
 CHARACTERS_PER_TOKEN: Final = 4.0
-MOST_COMPARED: Final = 2_000  # items; comparing all items of a large suite would take seconds
 MANIFEST: Final = "manifest.toml"  # in the folder of the suites' data
 LEFT_OUT: Final[Mapping[str, str]] = {
     "too_large": "over the size limit of captures (copy_max_bytes)",
@@ -68,6 +67,7 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "assertions_not_taken": "of their assertions",
 }
 REPLACED: Final = "\ufffd"
+_INNER_SPACES: Final = re.compile(r"(?<=\S)\s+")
 PLACEHOLDER = re.compile(r"\{(input|choices)\}")
 
 
@@ -83,6 +83,9 @@ class Suite:
     data_sha256: str  # of the data file
     judge_pin: str  # the judge's part of the pin; empty without a judge
     uncontained: bool = False  # answers' code runs without a container
+    # Item id → the id of the earlier item that asks and expects the same; the later one is left
+    # out, because equal items are one item (statistics.md §1.12).
+    repeats: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def pin(self) -> SuitePin:
@@ -121,7 +124,7 @@ class Suite:
         assert self.scorer.judged is not None  # noqa: S101 - load_suite checks it
         return await self.scorer.judged(judging, answer, item, self.options)
 
-    @property
+    @cached_property
     def groups(self) -> ItemGroups:
         """The items' order, clusters and slices, for the plan of a run."""
         named = {item.id: item.cluster for item in self.items.values() if item.cluster}
@@ -129,24 +132,18 @@ class Suite:
             name: {item.id: item.slices[index] for item in self.items.values()}
             for index, name in enumerate(self.settings.slices)
         }
-        return ItemGroups(tuple(self.items), named, self.settings.cluster, slices)
-
-    @cached_property
-    def likely_clusters(self) -> str:
-        """A remark if many items nearly repeat others and the suite has no cluster field."""
-        if self.settings.cluster:
-            return ""
-        texts = {item.id: canonical_text(item) for item in self.items.values()}
-        compared = dict(islice(texts.items(), MOST_COMPARED))
-        near = find_near_duplicates(compared, threshold=NEAR_REPEAT)
-        if len(near) < REPEATED_SHARE * len(compared):
-            return ""
-        repeat, first = next(iter(near.items()))
-        return (
-            f"{len(near)} of {len(compared)} items nearly repeat another item, such as "
-            f"{repeat} and {first}; if they belong together, name a `cluster` field (`swapgate "
-            "docs open suites`)"
+        items = tuple(self.items)
+        return cluster_items(
+            items,
+            {item.id: canonical_text(item) for item in self.items.values()},
+            {item.id: item_owners(item.metadata) for item in self.items.values()},
+            ItemGroups(items, named, self.settings.cluster, slices),
         )
+
+    @property
+    def dependence(self) -> str:
+        """Describes equal items, found clusters and large clusters; empty without any."""
+        return describe_dependence(self.groups, self.repeats)
 
     @cached_property
     def guessed_tokens(self) -> tuple[float, float]:
@@ -263,7 +260,10 @@ def load_suite(settings: SuiteSettings) -> Suite:
             raise InputError(f"{settings.path}:{line}: {error}") from None
         if reason:
             left_out[item.id] = reason
-    items = {item.id: item for item in loaded if item.id not in left_out}
+    repeats = _find_repeats(settings, loaded)
+    items = {
+        item.id: item for item in loaded if item.id not in left_out and item.id not in repeats
+    }
     if not items:
         raise InputError(f"{settings.path}: scorer {judge.name!r} cannot judge any item")
     return Suite(
@@ -275,7 +275,57 @@ def load_suite(settings: SuiteSettings) -> Suite:
         file_sha256(settings.path),
         _judge_pin(settings),
         uncontained,
+        repeats,
     )
+
+
+def _find_repeats(settings: SuiteSettings, loaded: Sequence[Item]) -> Mapping[str, str]:
+    """Maps each item that asks and expects the same as an earlier item to that item.
+
+    Raises InputError with both lines if one question has two targets: a model can only give one
+    answer. Items that differ in the rules of their scorer stay.
+    """
+    first: dict[str, int] = {}
+    repeats: dict[str, str] = {}
+    for place, item in enumerate(loaded):
+        before = first.setdefault(_question_key(item), place)
+        if before == place:
+            continue
+        if canonical_value(loaded[before].target) != canonical_value(item.target):
+            path = settings.path or Path()
+            lines = [find_line(path, at, settings.input_field) for at in (before, place)]
+            raise InputError(
+                f"{path}:{lines[1]}: item {item.id!r} asks the same as item "
+                f"{loaded[before].id!r} in line {lines[0]}, but has another target; keep the "
+                "right one"
+            )
+        repeats[item.id] = loaded[before].id
+    return repeats
+
+
+def _question_key(item: Item) -> str:
+    """Returns a text that items have in common if a model gets the same question, and the
+    scorer the same rules. Ignores Unicode forms and the width of spaces.
+    """
+    asked = [dict(message) for message in conversation(item)] or item.input
+    decides = {name: item.metadata.get(name) for name in (*FIELDS, *_DECIDING)}
+    return canonical_json(_spaced(canonical_value([asked, list(item.choices), decides])))
+
+
+def _spaced(value: Any) -> Any:
+    """Replaces each run of spaces in all texts by one, and drops blank lines. Keeps the
+    indentation of lines, which decides what code does.
+    """
+    match value:
+        case str():
+            lines = (line for line in value.strip().splitlines() if line.strip())
+            return "\n".join(_INNER_SPACES.sub(" ", line.rstrip()) for line in lines)
+        case list():
+            return [_spaced(part) for part in value]
+        case dict():
+            return {key: _spaced(part) for key, part in value.items()}
+        case _:
+            return value
 
 
 def _check_target(scorer: Scorer, item: Item, options: Options) -> None:
