@@ -160,6 +160,10 @@ class DataSuite:
     def groups(self) -> ItemGroups:
         return self.suite.groups
 
+    @property
+    def unlabelled(self) -> Mapping[str, str]:
+        return self.suite.unlabelled
+
     def prompt(self, item: str) -> str:
         return self.suite.prompt(item)
 
@@ -277,6 +281,10 @@ class TaskSuite:
     samples: Mapping[str, InspectSample]
     pin: SuitePin
     groups: ItemGroups
+
+    @property
+    def unlabelled(self) -> Mapping[str, str]:
+        return {}  # the user's scorer may need no target
 
     def prompt(self, item: str) -> str:
         return sample_text(self.samples[item])

@@ -49,13 +49,13 @@ def cluster_items(
     clusters join declared ones, but split none.
     """
     found = _Partition(items)
-    named = _by_name((item, name) for item, names in owners.items() for name in names)
+    owned = _by_name((item, name) for item, names in owners.items() for name in names)
     for members in (
         *_by_name(declared.clusters.items()).values(),
         *(
-            owned
-            for name, owned in named.items()
-            if not name.startswith(CONVERSATION) or len(owned) <= _most_shared(len(items))
+            members
+            for name, members in owned.items()
+            if not name.startswith(CONVERSATION) or len(members) <= _most_shared(len(items))
         ),
         *find_alike(texts),
     ):
@@ -64,8 +64,8 @@ def cluster_items(
     sizes = [*Counter(clusters.values()).values()]
     if declared.clusters:
         # The first item's own name stays the cluster's name.
-        named = {item: declared.clusters[first] for item, first in clusters.items()}
-        return ItemGroups(tuple(items), named, declared.cluster_field, declared.slices)
+        clusters = {item: declared.clusters[first] for item, first in clusters.items()}
+        return ItemGroups(tuple(items), clusters, declared.cluster_field, declared.slices)
     if design_effect(sizes, 1.0) <= NEGLIGIBLE_EFFECT:
         return declared
     return ItemGroups(tuple(items), clusters, FOUND_CLUSTERS, declared.slices)
@@ -94,16 +94,16 @@ def describe_dependence(groups: ItemGroups, repeats: Mapping[str, str]) -> str:
         )
     if groups.cluster_field == FOUND_CLUSTERS:
         found.append(
-            f"{len(groups.items):,} items form {groups.units:,} clusters of similar texts, or of "
-            "the same caller or conversation: a cluster counts as one item"
+            f"{len(groups.items):,} items form {groups.units:,} clusters of similar texts, or "
+            "of the same caller or conversation: a cluster counts as one item"
         )
     name, size = groups.largest
     if size > max(1, LARGE_CLUSTER * len(groups.items)) and groups.units > 1:
         share = format_percent(size / len(groups.items))
         found.append(
-            f"the cluster of {format_excerpt(name, EXCERPT)} has {size:,} items ({share}), more "
-            f"than {format_percent(LARGE_CLUSTER)}: look at whether they are one question; more "
-            "items about other things would show more"
+            f"the cluster of {format_excerpt(name, EXCERPT)} has {size:,} items ({share}), "
+            f"more than {format_percent(LARGE_CLUSTER)}: check if they belong together; items "
+            "about other things would show more"
         )
     return "; ".join(found)
 

@@ -26,12 +26,12 @@ from evals.scorers import (
 from evals.scorers.code import CODE
 from evals.scorers.interface import written
 from evals.suites.conversation import (
-    FIELDS,
     check_fields,
     conversation,
     merge_fields,
     message_text,
 )
+from evals.suites.equal_items import find_repeats
 from evals.suites.item_clusters import cluster_items, describe_dependence, item_owners
 from evals.suites.items import (
     Item,
@@ -41,10 +41,9 @@ from evals.suites.items import (
     load_references,
 )
 from harness.evals.settings import SuiteSettings
-from harness.frame.canonical_text import canonical_value
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.formatting import format_excerpt
-from harness.frame.plain_data import canonical_json, digest
+from harness.frame.plain_data import digest
 from harness.gate.suite_plan import (
     EXCERPT,
     JUDGE_SEPARATOR,
@@ -55,19 +54,17 @@ from harness.gate.suite_plan import (
 
 # Part of the scorer's pin, so that each verdict shows that code ran without a container.
 UNCONTAINED = "+uncontained"
-# Metadata that decides the score of an answer, beside the target.
-_DECIDING: Final = ("rules", "schema", "assert", "threshold", "rubric")
 CHARACTERS_PER_TOKEN: Final = 4.0
 MANIFEST: Final = "manifest.toml"  # in the folder of the suites' data
 LEFT_OUT: Final[Mapping[str, str]] = {
     "too_large": "over the size limit of captures (copy_max_bytes)",
     "unlabelled": "without a label",
+    "of_frequent_callers": "of callers with more than 2 requests",
     "unscorable": "that the scorer cannot judge",
     "not_taken": "that the conversion did not take",
     "assertions_not_taken": "of their assertions",
 }
 REPLACED: Final = "\ufffd"
-_INNER_SPACES: Final = re.compile(r"(?<=\S)\s+")
 PLACEHOLDER = re.compile(r"\{(input|choices)\}")
 
 
@@ -140,6 +137,11 @@ class Suite:
             ItemGroups(items, named, self.settings.cluster, slices),
         )
 
+    @cached_property
+    def unlabelled(self) -> Mapping[str, str]:
+        """Maps each item without a label to the reason; no model is asked for these."""
+        return {item.id: item.unlabelled for item in self.items.values() if item.unlabelled}
+
     @property
     def dependence(self) -> str:
         """Describes equal items, found clusters and large clusters; empty without any."""
@@ -153,7 +155,9 @@ class Suite:
             len(self.prompt(item)) + sum(len(str(turn)) for turn in self.context(item))
             for item in self.items
         )
-        target = fmean(len(written(item.target)) for item in self.items.values())
+        target = fmean(
+            len(written(item.target)) for item in self.items.values() if not item.unlabelled
+        )
         output = 16 + target / CHARACTERS_PER_TOKEN
         limit = self.settings.max_output_tokens
         least = output if limit == "auto" else min(limit, output)
@@ -242,29 +246,20 @@ def load_suite(settings: SuiteSettings) -> Suite:
         cluster_field=settings.cluster,
         slice_fields=settings.slices,
     )
+    labelled = [item for item in loaded if not item.unlabelled]
+    if not labelled:
+        raise InputError(f"{settings.path}: no item has a label, so no answer gets a score")
     try:
-        options = judge.complete(loaded, judge.options(settings.scorer_options))
+        options = judge.complete(labelled, judge.options(settings.scorer_options))
     except InputError as error:
         raise InputError(f"{settings.path}: {error}") from None
     uncontained = judge.name == CODE.name and settings.code_uncontained
-    left_out: dict[str, str] = {}
-    for place, item in enumerate(loaded):
-        try:
-            reason = judge.check(item, options)
-            if item.metadata:
-                _check_metadata(settings, item)
-            if not reason:
-                _check_target(judge, item, options)
-        except InputError as error:
-            line = find_line(settings.path, place, settings.input_field)
-            raise InputError(f"{settings.path}:{line}: {error}") from None
-        if reason:
-            left_out[item.id] = reason
-    repeats = _find_repeats(settings, loaded)
+    left_out = _check_items(settings, settings.path, loaded, judge, options)
+    repeats = find_repeats(loaded, settings.path, settings.input_field)
     items = {
         item.id: item for item in loaded if item.id not in left_out and item.id not in repeats
     }
-    if not items:
+    if all(item.unlabelled for item in items.values()):
         raise InputError(f"{settings.path}: scorer {judge.name!r} cannot judge any item")
     return Suite(
         settings,
@@ -279,53 +274,30 @@ def load_suite(settings: SuiteSettings) -> Suite:
     )
 
 
-def _find_repeats(settings: SuiteSettings, loaded: Sequence[Item]) -> Mapping[str, str]:
-    """Maps each item that asks and expects the same as an earlier item to that item.
-
-    Raises InputError with both lines if one question has two targets: a model can only give one
-    answer. Items that differ in the rules of their scorer stay.
+def _check_items(
+    settings: SuiteSettings,
+    path: Path,
+    loaded: Sequence[Item],
+    judge: Scorer,
+    options: Options,
+) -> Mapping[str, str]:
+    """Returns the items that the scorer cannot judge, with the reason. Raises InputError as
+    `file:line: …` for a faulty item.
     """
-    first: dict[str, int] = {}
-    repeats: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     for place, item in enumerate(loaded):
-        before = first.setdefault(_question_key(item), place)
-        if before == place:
-            continue
-        if canonical_value(loaded[before].target) != canonical_value(item.target):
-            path = settings.path or Path()
-            lines = [find_line(path, at, settings.input_field) for at in (before, place)]
-            raise InputError(
-                f"{path}:{lines[1]}: item {item.id!r} asks the same as item "
-                f"{loaded[before].id!r} in line {lines[0]}, but has another target; keep the "
-                "right one"
-            )
-        repeats[item.id] = loaded[before].id
-    return repeats
-
-
-def _question_key(item: Item) -> str:
-    """Returns a text that items have in common if a model gets the same question, and the
-    scorer the same rules. Ignores Unicode forms and the width of spaces.
-    """
-    asked = [dict(message) for message in conversation(item)] or item.input
-    decides = {name: item.metadata.get(name) for name in (*FIELDS, *_DECIDING)}
-    return canonical_json(_spaced(canonical_value([asked, list(item.choices), decides])))
-
-
-def _spaced(value: Any) -> Any:
-    """Replaces each run of spaces in all texts by one, and drops blank lines. Keeps the
-    indentation of lines, which decides what code does.
-    """
-    match value:
-        case str():
-            lines = (line for line in value.strip().splitlines() if line.strip())
-            return "\n".join(_INNER_SPACES.sub(" ", line.rstrip()) for line in lines)
-        case list():
-            return [_spaced(part) for part in value]
-        case dict():
-            return {key: _spaced(part) for key, part in value.items()}
-        case _:
-            return value
+        try:
+            reason = None if item.unlabelled else judge.check(item, options)
+            if item.metadata:
+                _check_metadata(settings, item)
+            if not (reason or item.unlabelled):
+                _check_target(judge, item, options)
+        except InputError as error:
+            line = find_line(path, place, settings.input_field)
+            raise InputError(f"{path}:{line}: {error}") from None
+        if reason:
+            left_out[item.id] = reason
+    return left_out
 
 
 def _check_target(scorer: Scorer, item: Item, options: Options) -> None:
