@@ -93,7 +93,14 @@ def read_dataset(
     reader.draw_per_caller()
     notes = [*reader.notes(human_score)]
     if reader.unlabelled == len(reader.items):
-        raise NothingTaken(_nothing(source, tool, names, human_score), notes)
+        why = _nothing(source, tool, names, human_score)
+        if number := reader.labels.too_free:
+            why += (
+                f". People approved {format_quantity(number, 'answer')}; such a text is a "
+                "reference for a judge (`--scorer rubric`), and a label (`--scorer label`) "
+                "only if it is one of a few short texts"
+            )
+        raise NothingTaken(why, notes)
     return ImportedDataset(
         tool if names is not PLAIN else "",
         reader.items,

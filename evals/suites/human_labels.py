@@ -79,6 +79,7 @@ class HumanLabels:
     _off_scale: set[str] = field(default_factory=set)
     _outcomes: Counter[tuple[str, ConversionOutcome, str]] = field(default_factory=Counter)
     approved: int = 0  # answers that became labels
+    too_free: int = 0  # approved free texts, which the scorer cannot use as a label
     _categories: dict[str, str] = field(default_factory=dict)  # score → its first place
 
     def learn_scales(self, records: Iterable[SourceRecord]) -> None:
@@ -154,6 +155,7 @@ class HumanLabels:
                 )
         taken = best and not lost and not exact
         self.approved += taken
+        self.too_free += best and not lost and exact
         return answer if taken else None
 
     def _read(self, fields: Mapping[str, Any]) -> Iterator[HumanScore]:
