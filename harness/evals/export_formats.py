@@ -23,9 +23,11 @@ from harness.evals.scored_run import (
     parse_json_rows,
     question_key,
     read_scores,
+    single_value,
 )
 from harness.evals.tool_statements import (
     LM_EVAL_LOWER,
+    deepeval_graders,
     deepeval_statement,
     graded_parts,
     is_grader_error,
@@ -60,11 +62,11 @@ def _document(text: str) -> Mapping[str, object]:
 
 
 def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
-    """Builds one run from the events of an oaieval log; the last event of a metric wins."""
+    """Builds one run from an oaieval log's events; a metric with two values has no score."""
     spec = as_mapping(next((row["spec"] for row in rows if "spec" in row), None))
     functions = spec.get("completion_fns")
     model = str(functions[0]) if isinstance(functions, list) and functions else ""
-    scores: dict[str, dict[str, float | None]] = {}
+    values: dict[str, dict[str, object]] = {}
     questions: dict[str, object] = {}
     expected: dict[str, object] = {}
     failed: set[str] = set()
@@ -74,13 +76,15 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
             continue
         item = str(row["sample_id"])
         data = as_mapping(row.get("data"))
-        own = scores.setdefault(item, {})  # an item of the run, perhaps without scores
+        own = values.setdefault(item, {})  # an item of the run, perhaps without scores
         match row.get("type"):
             case "match":
-                own["match"] = numeric_score(data.get("correct"))
+                correct = numeric_score(data.get("correct"))
+                own["match"] = single_value(own, "match", correct)
                 expected.setdefault(item, data.get("expected"))
             case "metrics":
-                own |= numeric_scores(data)
+                for name, score in numeric_scores(data).items():
+                    own[name] = single_value(own, name, score)
                 # A model that grades answered with no choice; oaieval gives the lowest score.
                 if data.get("choice") == "__invalid__":
                     ungraded[item] = frozenset(numeric_scores(data))
@@ -90,24 +94,38 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
                 failed.add(item)
             case _:
                 pass
-    samples = [
-        ScoredSample(
-            item,
-            own,
-            item in failed,
-            question_key(questions.get(item)),
-            revision=question_key(expected.get(item)),
-            ungraded=ungraded.get(item, frozenset()),
+    samples = []
+    for item, own in values.items():
+        scores, unread = read_scores(own)
+        samples.append(
+            ScoredSample(
+                item,
+                scores,
+                item in failed,
+                question_key(questions.get(item)),
+                revision=question_key(expected.get(item)),
+                unread=unread,
+                ungraded=ungraded.get(item, frozenset()),
+            )
         )
-        for item, own in scores.items()
-    ]
-    name = spec.get("eval_name")
     return ScoredRun.from_samples(
         model,
         samples,
-        {"eval": str(name)} if name else None,
+        _event_terms(spec),
         statement=openai_evals_statement(rows, spec),
     )
+
+
+def _event_terms(spec: Mapping[str, object]) -> dict[str, str]:
+    """Returns the eval, and the model that grades, which must be equal in both runs."""
+    functions = spec.get("completion_fns")
+    name = spec.get("eval_name")
+    terms = {"eval": str(name)} if name else {}
+    own = as_mapping(as_mapping(spec.get("run_config")).get("eval_spec"))
+    # The last model grades: the measured model itself, if there is no other.
+    if isinstance(functions, list) and functions and "ModelBased" in str(own.get("cls")):
+        terms["grader model"] = str(functions[-1])
+    return terms
 
 
 def _parse_items(
@@ -127,22 +145,24 @@ def _parse_items(
     for row in rows:
         answer = as_mapping(row.get("sample"))
         results = row.get("results")
-        scores: dict[str, float | None] = {}
+        values: dict[str, object] = {}
         ungraded: set[str] = set()
         for result in map(as_mapping, results if isinstance(results, list) else ()):
             score = numeric_score(result.get("score"))
             passed = numeric_score(result.get("passed"))
             name = str(result.get("name"))
-            scores[name] = passed if score is None else score
+            values[name] = single_value(values, name, passed if score is None else score)
             if result.get("error") or any(as_mapping(result.get("errors")).values()):
                 ungraded.add(name)
         failed = row.get("status") == "error" or bool(answer.get("error"))
         question = question_key(row.get("datasource_item"))
+        scores, unread = read_scores(values)
         sample = ScoredSample(
             str(row.get("datasource_item_id")),
             scores,
             failed,
             question,
+            unread=unread,
             ungraded=frozenset(ungraded),
         )
         runs.setdefault(str(answer.get("model") or row.get("run_id")), []).append(sample)
@@ -167,13 +187,17 @@ def parse_lm_eval(text: str) -> list[ScoredRun]:
         scores, unread = _lm_eval_scores(row)
         question = question_key(row.get("doc")) or revision
         before = merged.setdefault(f"{id_} {revision}", ScoredSample(id_, {}))
+        # A second attempt at a document in the same file has other scores.
+        scores, twice = read_scores(
+            {name: single_value(before.scores, name, one) for name, one in scores.items()}
+        )
         prompt, plain_prompt = prompt_digests(row.get("arguments"))
         merged[f"{id_} {revision}"] = ScoredSample(
             id_,
             {**before.scores, **scores},
             question=question,
             revision=revision,
-            unread={**before.unread, **unread},
+            unread={**before.unread, **unread, **twice},
             prompt=prompt,
             plain_prompt=plain_prompt,
         )
@@ -242,6 +266,7 @@ def _braintrust_sample(
         {**dict.fromkeys(broken), **scores},
         bool(row.get("error")),
         question_key(given, row.get("expected")) if given else "",
+        question_key(row.get("expected")),
         unread=unread,
         ungraded=broken,
     )
@@ -414,7 +439,8 @@ def parse_deepeval(text: str) -> list[ScoredRun]:
     samples = [_deepeval_sample(as_mapping(case)) for case in cases]
     model = as_mapping(document.get("hyperparameters")).get("model")
     statement = deepeval_statement(document, [as_mapping(case) for case in cases])
-    return [ScoredRun.from_samples(str(model or ""), samples, statement=statement)]
+    terms = deepeval_graders([as_mapping(case) for case in cases])
+    return [ScoredRun.from_samples(str(model or ""), samples, terms, statement=statement)]
 
 
 def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
@@ -422,9 +448,12 @@ def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
     metrics = case.get("metricsData")
     data = [as_mapping(metric) for metric in (metrics if isinstance(metrics, list) else ())]
     # A metric that failed has an error and no score.
-    values = {
-        str(one.get("name")): None if one.get("error") else one.get("score") for one in data
-    }
+    values: dict[str, object] = {}
+    for one in data:
+        name = str(one.get("name"))
+        values[name] = single_value(
+            values, name, None if one.get("error") else one.get("score")
+        )
     ungraded = frozenset(str(one.get("name")) for one in data if one.get("error"))
     scores, unread = read_scores(values)
     question = question_key(case.get("input"), case.get("expectedOutput"), case.get("context"))
@@ -434,6 +463,7 @@ def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
         scores,
         failed=case.get("actualOutput") is None,
         question=question,
+        revision=question_key(case.get("expectedOutput")),
         unread=unread,
         ungraded=ungraded,
         usd=numeric_score(case.get("tokenCost")),
@@ -480,7 +510,9 @@ def _langfuse_sample(row: Mapping[str, object]) -> ScoredSample:
     for score in map(as_mapping, listed if isinstance(listed, list) else ()):
         kind = _first(score, "dataType", "data_type")
         text = _first(score, "stringValue", "string_value")
-        values[str(score.get("name"))] = text if kind == "CATEGORICAL" else score.get("value")
+        name = str(score.get("name"))
+        value = text if kind == "CATEGORICAL" else score.get("value")
+        values[name] = single_value(values, name, value)
     scores, unread = read_scores(values)
     metadata = as_mapping(row.get("metadata"))
     id_ = _first(row, "dataset_item_id", "datasetItemId") or _first(
@@ -489,7 +521,14 @@ def _langfuse_sample(row: Mapping[str, object]) -> ScoredSample:
     expected = _first(item, "expected_output", "expectedOutput")
     question = question_key(item.get("input"), expected) if item.get("input") else ""
     failed = row.get("level") == "ERROR" or bool(row.get("error"))
-    return ScoredSample(str(id_ or item.get("id")), scores, failed, question, unread=unread)
+    return ScoredSample(
+        str(id_ or item.get("id")),
+        scores,
+        failed,
+        question,
+        question_key(expected),
+        unread=unread,
+    )
 
 
 def _first(row: Mapping[str, object], *names: str) -> object:

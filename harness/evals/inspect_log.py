@@ -74,10 +74,16 @@ def _inspect_terms(spec: Mapping[str, object]) -> dict[str, str]:
     named = {"task": "task", "task version": "task_version"}
     terms = {term: str(spec[key]) for term, key in named.items() if key in spec}
     scorers = spec.get("scorers")
+    roles = as_mapping(spec.get("model_roles"))
     for scorer in map(as_mapping, scorers if isinstance(scorers, list) else ()):
-        options = json.dumps(scorer.get("options") or {}, sort_keys=True)
-        terms[f"scorer {scorer.get('name')}"] = options
-    if grader := as_mapping(spec.get("model_roles")).get("grader"):
+        options = as_mapping(scorer.get("options"))
+        name = str(scorer.get("name"))
+        terms[f"scorer {name}"] = json.dumps(options, sort_keys=True)
+        # Without another grader, Inspect's model-graded scorers ask the measured model itself.
+        is_bound = options.get("model") or options.get("model_role", "grader") in roles
+        if "model_graded" in name and not is_bound:
+            terms[f"scorer {name}"] += f", graded by {spec.get('model')}"
+    if grader := roles.get("grader"):
         terms["grader model"] = str(as_mapping(grader).get("model") or grader)
     return terms
 
@@ -103,14 +109,21 @@ def _inspect_sample(row: Mapping[str, object]) -> ScoredSample:
         # A summary that is not completed is of a sample that the run left.
         bool(row.get("error")) or (row.get("completed") is False and not scores),
         _inspect_question(row, id_),
+        question_key(row.get("target")),
         unread=unread,
         ungraded=frozenset(ungraded),
         invalidated=bool(row.get("invalidation")),
     )
 
 
+# Older versions write this in front of a grader's answer without a grade, and "I" as the value.
+_NO_GRADE: Final = "Grade not found in model output"
+
+
 def _grader_failed(score: Mapping[str, object]) -> bool:
     """Tells whether a scorer left a sample out and says why, as Inspect's graders do."""
+    if str(score.get("explanation")).startswith(_NO_GRADE):
+        return True
     value = score.get("value")
     is_missing = value is None or value != value  # noqa: PLR0124 - NaN marks an unscored sample
     reason = score.get("reason") or as_mapping(score.get("metadata")).get("unscored_reason")

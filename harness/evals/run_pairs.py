@@ -145,10 +145,7 @@ def _check_runs(
     remarks = check_completion(stated, accepted.partial)
     remarks += _check_settings(runs, groups, accepted.asked_differently)
     ours, theirs = groups
-    if not accepted.asked_differently:
-        _check_items(ours, theirs)
-    elif not ours.keys() & theirs.keys():
-        raise InputError("the runs have no item in common: they use different data")
+    _check_items(ours, theirs, by_question=not accepted.asked_differently)
     return remarks
 
 
@@ -258,7 +255,7 @@ def _check_terms(
     """Raises InputError if settings differ; a scorer's matter for its own metric only."""
     for term, ours in incumbent.terms.items():
         theirs = candidate.terms.get(term, ours)
-        of_metric = metric.split(".", maxsplit=1)[0] == term.removeprefix("scorer ")
+        of_metric = term.removeprefix("scorer ") in (metric, metric.partition(".")[0])
         if ours != theirs and (of_metric or not term.startswith("scorer ")):
             raise InputError(
                 f"the runs differ in {term}: {ours[:80]!r} and {theirs[:80]!r}; their scores "
@@ -266,12 +263,22 @@ def _check_terms(
             )
 
 
-def _check_items(ours: _Groups, theirs: _Groups) -> None:
-    """Raises InputError if one id has two questions, or if the runs share no item."""
+def _check_items(
+    ours: _Groups,
+    theirs: _Groups,
+    *,
+    by_question: bool,
+) -> None:
+    """Raises InputError if one id has two questions, or if the runs share no item.
+
+    by_question: False compares what the item's answer must be alone, because the question's
+    text may contain the shots.
+    """
     known: dict[str, set[tuple[str, str]]] = {}
     for samples in ours.values():
         for sample in samples:
-            known.setdefault(sample.id, set()).add((sample.question, sample.revision))
+            question = sample.question if by_question else ""
+            known.setdefault(sample.id, set()).add((question, sample.revision))
     for samples in theirs.values():
         for sample in samples:
             versions = known.get(sample.id)
@@ -363,6 +370,13 @@ def _grading_notes(
             yield f"{side}: {withdrawn} of {total} answers not scored: they were invalidated"
     thresholds = [None if one is None else one.threshold for one in statements]
     if None not in thresholds and thresholds[0] != thresholds[1]:
+        scores = {sample.score(metric) for run in runs for sample in run.samples}
+        if scores <= {0.0, 1.0, None}:
+            raise InputError(
+                f"{metric} passes an answer at {thresholds[0]:g} in one run, and at "
+                f"{thresholds[1]:g} in the other: give both runs one threshold, or choose the "
+                "graded score with --metric"
+            )
         yield f"the thresholds of {metric} differ: {thresholds[0]:g} against {thresholds[1]:g}"
     data = [run.statement.data for run in runs]
     named = {(one.name, one.version) for one in data if one is not None}

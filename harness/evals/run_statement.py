@@ -215,10 +215,6 @@ _HIGHER_WORDS: Final = frozenset(
         "match",
         "free",
         "freedom",
-        "no",
-        "non",
-        "not",
-        "without",
         "avoidance",
         "absence",
         "resistance",
@@ -242,16 +238,26 @@ _HIGHER_WORDS: Final = frozenset(
 )
 
 
+_NEGATIONS: Final = frozenset({"no", "non", "not", "without"})
+
+
 def is_usually_lower(metric: str) -> bool:
     """Tells whether scores of this name usually have their good end at 0.
 
-    Only a statement of the file or of the user decides the direction. A name can only make
-    Swapgate ask for it.
+    The last word counts: `error_handling` is good when high, `safety_violations` when low. A
+    negation turns the next word. Only a statement of the file or of the user decides the
+    direction. A name can only make Swapgate ask for it.
     """
     words = [word.lower() for word in _CAMEL.split(metric) if word]
-    if _HIGHER_WORDS & {*words}:
-        return False
-    return any(word in _LOWER_WORDS or word.startswith(_LOWER_STEMS) for word in words)
+    is_lower = False
+    for before, word in zip(["", *words], words, strict=False):
+        if word in _LOWER_WORDS or word.startswith(_LOWER_STEMS):
+            is_lower = before not in _NEGATIONS
+        elif before in _NEGATIONS:
+            is_lower = True
+        elif word in _HIGHER_WORDS:
+            is_lower = False
+    return is_lower
 
 
 def direction_of_successes(

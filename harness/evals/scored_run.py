@@ -181,6 +181,20 @@ def read_scores(
     return scores, unread
 
 
+def single_value(
+    values: Mapping[str, object],
+    name: str,
+    value: object,
+) -> object:
+    """Returns a name's value, or a text that is no score if `values` has another one for it.
+
+    Neither the first nor the last of two scores with one name is known to be the right one.
+    """
+    if name in values and values[name] != value:
+        return f"two scores of one name: {values[name]} and {value}"
+    return value
+
+
 # Columns that distinguish rows with the same question.
 _ROW_NAMES: Final = frozenset({"id", "_id", "idx", "index", "doc_id", "uuid", "row", "row_id"})
 

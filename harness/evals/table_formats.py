@@ -89,7 +89,7 @@ def _number(text: object) -> float | None:
     if plain.lower() in {"true", "false"}:
         return float(plain.lower() == "true")
     try:
-        return numeric_score(float(plain))
+        return None if "_" in plain else numeric_score(float(plain))
     except ValueError:
         return None
 
@@ -248,6 +248,7 @@ def _csv_sample(
         scores,
         _is_error(_cell(row, columns, "error")),
         question,
+        question_key([row.get(name) for name in targets]),
         unread=unread,
         ungraded=frozenset(lost),
         doubtful=any(reads_like_error(_cell(row, columns, name)) for name in _REASONS),
@@ -306,14 +307,37 @@ def _span(
     rows: Sequence[Mapping[str, str]],
     columns: Mapping[str, str],
 ) -> tuple[float, float] | None:
-    """Returns the range that a table states in each row; a missing lowest score is 0."""
-    stated = {tuple(_number(_cell(row, columns, name)) for name in _SPAN) for row in rows}
-    if len(stated) != 1:
+    """Returns the range that a table states in each row; without `min_score`, it begins at 0.
+
+    Raises InputError for rows with several ranges, and for a range that cannot be read.
+    """
+    if not {*_SPAN} & columns.keys():
         return None
-    low, high = stated.pop()
-    if high is None or high <= (low or 0.0):
-        return None
-    return low or 0.0, high
+    stated = {tuple(_cell(row, columns, name) for name in _SPAN) for row in rows}
+    lowest, highest = next(iter(stated))
+    low = _number(lowest) if "min_score" in columns else 0.0
+    high = _number(highest) if "max_score" in columns else 1.0
+    if len(stated) > 1 or low is None or high is None or low >= high:
+        raise InputError(
+            "has no single range in min_score and max_score: give all rows two numbers, the "
+            "lowest possible score and the highest"
+        )
+    return low, high
+
+
+def _doubted(
+    found: MetricStatement,
+    rows: Sequence[tuple[float | None, float | None, bool | None]],
+    passed: str,
+) -> MetricStatement:
+    """Returns the direction, or a reason to ask for it: a column that says the same of each row
+    may tell of the request, so it does not make a low score good.
+    """
+    if found.direction is not Direction.LOWER or len({success for *_, success in rows}) > 1:
+        return found
+    return MetricStatement(
+        source=f"`{passed}` has one value, so it tells no direction", threshold=found.threshold
+    )
 
 
 def _csv_statement(
@@ -336,7 +360,9 @@ def _csv_statement(
             ]
             found = direction_of_successes(seen, f"`{passed}` and `threshold`")
             if found is not None and name != passed:
-                statements[name] = found
+                statements[name] = _doubted(found, seen, passed)
+            elif found is not None:
+                statements[name] = MetricStatement(threshold=found.threshold)
     if span := _span(rows, columns):
         graded = [name for name in metrics if name.strip().lower() not in _YES_NO]
         statements |= {

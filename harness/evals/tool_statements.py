@@ -322,10 +322,21 @@ def deepeval_statement(
     )
 
 
+def deepeval_graders(cases: Sequence[Mapping[str, object]]) -> dict[str, str]:
+    """Returns the models that graded each metric, as terms of `ScoredRun`."""
+    found: dict[str, set[str]] = {}
+    for case in cases:
+        for one in map(as_mapping, listed(case.get("metricsData"))):
+            if model := one.get("evaluationModel"):
+                found.setdefault(f"scorer {one.get('name')}", set()).add(str(model))
+    return {term: f"graded by {', '.join(sorted(models))}" for term, models in found.items()}
+
+
 # Names of free parameters that say how a model was asked, which must be equal in both runs.
 _FIXED_NAME: Final = re.compile(
     r"shots?$|^(num|n)?few|few.?shot|examples?$|^solver|^task.?(args?|param)|"
-    r"(max.?|^)(messages?|turns?)(.?limit)?$|message.?limit|turn.?limit",
+    r"(max.?|^)(messages?|turns?)(.?limit)?$|message.?limit|turn.?limit|"
+    r"(judge|grader|grading|evaluator|evaluation|scorer).?(model|llm)",
     re.IGNORECASE,
 )
 # Names of parameters that models may need for themselves.

@@ -53,6 +53,10 @@ FILES: Final = Path(__file__).parent.parent / "support/evals/exports"
         "unsafe_content",
         "edit_distance",
         "toxic",
+        "safety_violations",
+        "non_compliance",
+        "not_grounded",
+        "accuracy_loss",
     ],
 )
 def test_a_name_of_low_scores_makes_swapgate_ask_for_the_direction(metric: str) -> None:
@@ -395,7 +399,11 @@ def test_pairs_take_a_direction_and_no_other_acceptance(tmp_path: Path) -> None:
     file.write_text("item,incumbent,candidate\n" + "".join(f"{n},1,0\n" for n in range(40)))
 
     assert decide(file).exit_code == 3
-    assert decide(file, "--lower-is-better").exit_code == 0
+    turned = decide(file, "--lower-is-better", "--json")
+    assert turned.exit_code == 0
+    answer = json.loads(turned.stdout)
+    assert (answer["incumbent_score"], answer["candidate_score"]) == (1.0, 0.0)
+    assert answer["delta"] == 1.0
     both = decide(file, "--lower-is-better", "--higher-is-better")
     assert "not both" in both.stderr
     assert "need --from" in decide(file, "--partial", "x").stderr
@@ -435,8 +443,7 @@ def test_means_are_of_the_judged_rows_in_the_files_own_range_and_direction(
     means = [answer[f"{side}_mean"]["score"] for side in ("incumbent", "candidate")]
     assert means == pytest.approx([5 / 3, 14 / 3])
     assert answer["measured"] == 3
-    judged = answer["candidate_score"] - answer["incumbent_score"]
-    assert judged == pytest.approx((means[0] - means[1]) / 4)
+    assert answer["bound_low"] < 0
     assert "score 4.67 against 1.67" in told.stdout
 
 

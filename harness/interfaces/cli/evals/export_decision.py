@@ -271,7 +271,9 @@ def judge_exports(
     rows = exported.pairs
     if terms.n_max is not None and len(rows) > terms.n_max:
         raise InputError(f"{len(rows)} items are more than the planned {terms.n_max}")
-    answer = judge_rows(rows, terms)
+    answer = judge_rows(rows, terms, exported.file_score)
+    incumbent_score = answer.pop("incumbent_score")
+    candidate_score = answer.pop("candidate_score")
     return {
         "from": choice.format,
         "metric": exported.metric,
@@ -283,24 +285,13 @@ def judge_exports(
         "epochs": max(len(row.incumbent) for row in rows),
         "incumbent_gaps": asdict(exported.incumbent_gaps),
         "candidate_gaps": asdict(exported.candidate_gaps),
-        "incumbent_mean": {
-            "score": _file_score(exported, answer["incumbent_score"]),
-            **asdict(exported.incumbent_mean),
-        },
-        "candidate_mean": {
-            "score": _file_score(exported, answer["candidate_score"]),
-            **asdict(exported.candidate_mean),
-        },
+        "incumbent_mean": {"score": incumbent_score, **asdict(exported.incumbent_mean)},
+        "candidate_mean": {"score": candidate_score, **asdict(exported.candidate_mean)},
         **_setting_digests(exported),
         **exported.accepted,
         **({"notes": list(exported.notes)} if exported.notes else {}),
         "use": REPORT_ONLY,
     }
-
-
-def _file_score(exported: ExportedPairs, mean: object) -> float | None:
-    """Returns a mean of the judged rows on the file's own scale, as in the tool."""
-    return exported.file_score(mean) if isinstance(mean, float) else None
 
 
 def _setting_digests(exported: ExportedPairs) -> dict[str, object]:

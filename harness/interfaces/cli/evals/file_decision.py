@@ -231,9 +231,13 @@ def _judge_pairs(
     is_lower = direction is Direction.LOWER
     stated = {} if direction is None else {"direction": direction.value}
     try:
-        return {**stated, **judge_rows(turned_round(rows) if is_lower else rows, terms)}
+        if is_lower:
+            answer = judge_rows(turned_round(rows), terms, lambda score: 1.0 - score)
+        else:
+            answer = judge_rows(rows, terms)
     except InputError as error:
         raise InputError(f"{pairs}: {error}") from None
+    return {**stated, **answer}
 
 
 @command(name="decide")

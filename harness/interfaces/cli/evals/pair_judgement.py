@@ -4,7 +4,7 @@ InputError that begins with FILE:LINE.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Final
@@ -251,8 +251,15 @@ NO_SCORE: Final = ("no score",)
 FILL_IN: Final = "fill in the missing scores, or measure those items again; then decide again."
 
 
-def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
-    """Judges all rows together; their order changes no byte of the answer."""
+def judge_rows(
+    rows: Sequence[PairRow],
+    terms: FileTerms,
+    file_score: Callable[[float], float] = float,
+) -> dict[str, object]:
+    """Judges all rows together; their order changes no byte of the answer.
+
+    file_score: converts a mean of the rows to the file's own range and direction.
+    """
     ordered, sizes = _in_order(rows, clustered=bool(terms.cluster))
     units = len(sizes) if terms.cluster else len(ordered)
     n_max = terms.n_max or units
@@ -299,7 +306,7 @@ def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
         for slice_ in report.figures.slices or ()
     ]
     return {
-        **_answer(report),
+        **_answer(report, file_score),
         **({"items": used} if terms.cluster else {}),
         **({"slices": slices} if terms.slices else {}),
     }
@@ -417,15 +424,22 @@ def _item(row: PairRow) -> PairedItem:
     )
 
 
-def _answer(found: SuiteReport) -> dict[str, object]:
+def _answer(
+    found: SuiteReport,
+    file_score: Callable[[float], float],
+) -> dict[str, object]:
     figures = found.figures
+    means = [
+        None if mean is None else file_score(mean)
+        for mean in (figures.incumbent_mean, figures.candidate_mean)
+    ]
     return {
         "verdict": VERDICT_WORDS.get(found.outcome, found.outcome),
         "how": found.how,
         "n_used": found.n_used,
         "n": found.n_max,
-        "incumbent_score": figures.incumbent_mean,
-        "candidate_score": figures.candidate_mean,
+        "incumbent_score": means[0],
+        "candidate_score": means[1],
         "delta": None if found.is_unscored else found.delta,
         "ci_low": found.ci_low,
         "ci_high": found.ci_high,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 
 from harness.evals.run_statement import Acceptance, Direction
+from harness.evals.scored_run import as_mapping
 from harness.frame.errors import InputError
 from harness.frame.formatting import (
     escape_controls,
@@ -271,13 +272,13 @@ def _sentences(
 def _means_text(exported: "ExportedPairs", answer: Mapping[str, object]) -> str:
     """Lists both runs' means, so that people can compare them with the means in their tool.
 
-    The scores' means are of the items that the verdict's difference is of, in the file's scale.
+    The scores' means are of the items that the verdict's difference is of.
     """
     ours = exported.incumbent_mean
     theirs = exported.candidate_mean
     parts = []
-    means = [answer["candidate_score"], answer["incumbent_score"]]
-    scores = [exported.file_score(mean) for mean in means if isinstance(mean, float)]
+    means = [as_mapping(answer[f"{side}_mean"]) for side in ("candidate", "incumbent")]
+    scores = [score for mean in means if isinstance(score := mean["score"], float)]
     if len(scores) == len(means):
         parts.append(f"score {' against '.join(map(format_number, scores))}")
     if ours.usd is not None and theirs.usd is not None:
