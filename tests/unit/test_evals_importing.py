@@ -85,12 +85,12 @@ def test_a_labelled_file_is_a_suite_whose_manifest_says_where_it_is_from(
     assert entry == {
         "name": "production",
         "file": "production.jsonl",
-        "items": 2,
+        "items": 3,
         "sha256": done.sha256,
         "origin": "captured from production",
         "routes": ["triage"],
         "captured_from": "2026-11-01T08:00:00+00:00",
-        "captured_until": "2026-11-02T08:00:00+00:00",
+        "captured_until": "2026-11-03T08:00:00+00:00",
         "share_bps": [100],
         "rules_sha256": ["f" * 64],
         "data_class": "personal",
@@ -99,7 +99,8 @@ def test_a_labelled_file_is_a_suite_whose_manifest_says_where_it_is_from(
         "labelled_until": "2026-11-19T09:00:00Z",
         "imported_at": "2026-11-20T15:00:00+00:00",
         "imported_by": "ann",
-        "unlabelled": 1,
+        "without_label": 1,
+        "of_frequent_callers": 0,
         "unscorable": 0,
     }
     item = json.loads(done.data.read_text().splitlines()[0])
