@@ -85,7 +85,9 @@ def test_a_run_asks_no_model_an_unlabelled_item(tmp_path: Path) -> None:
         wanted=3,
         order_seed=7,
     )
-    job = EvalJob(run, target, Provider("sim", "http://localhost"), None, max_connections=1)
+    job = EvalJob(
+        run, target, Provider("sim", "custom", "http://localhost"), None, max_connections=1
+    )
     asked: list[str] = []
     stored: list[Sample] = []
 
