@@ -393,6 +393,7 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
     except Exception as error:
         raise InputError(f"{file}: task {chosen!r} failed: {_error_text(error)}") from error
     samples = _samples(settings, inner)
+    groups = _groups(settings, samples)
     version = importlib.metadata.version("inspect_ai")
     counted = grouping(settings)
     options = digest(
@@ -405,6 +406,7 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
             [
                 sha256,
                 [_content(key, sample) for key, sample in samples.items()],
+                *([dict(groups.clusters)] if groups.clusters else []),
             ]
         ),
         scorer=f"task:{chosen}@{sha256[:12]}/{options}",
@@ -412,7 +414,7 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
         items=len(samples),
         texts=texts_fingerprint(map(_input_text, samples.values())),
     )
-    return TaskSuite(settings, inner, samples, pin, _groups(settings, samples))
+    return TaskSuite(settings, inner, samples, pin, groups)
 
 
 def _groups(settings: SuiteSettings, samples: Mapping[str, InspectSample]) -> ItemGroups:

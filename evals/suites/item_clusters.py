@@ -11,6 +11,7 @@ not join its two ends.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from harness.frame.canonical_text import canonical
@@ -22,7 +23,7 @@ from harness.gate.suite_plan import (
     ItemGroups,
     design_effect,
 )
-from harness.routing.capture import jaccard_similarity, shingles
+from harness.routing.capture import find_near_duplicates, jaccard_similarity, shingles
 
 ALIKE: Final = 0.6  # HumanEval, IFEval and few-shot GSM8K keep 99 % of their items single
 SHARED_PART: Final = 0.05  # of the items; more of them share a template
@@ -30,6 +31,10 @@ LEAST_SHARED: Final = 10  # in small suites, up to so many items are a group, no
 # Below this, found clusters change the level .05 of a test to .054 at most, even if the items
 # of a cluster agree completely: then items stay the units.
 NEGLIGIBLE_EFFECT: Final = 1.05
+# Two items with this similarity differ in few words; this share of them causes a remark.
+NEAR_REPEAT: Final = 0.8
+REPEATED_SHARE: Final = 0.1
+MOST_COMPARED: Final = 2_000  # items; comparing all items of a large suite would take seconds
 CALLER: Final = "caller"  # CALLER, CONVERSATION: keys of an item's provenance
 CONVERSATION: Final = "conversation"
 _EDGES: Final = re.compile(r"(?<!\S)[\"'(\[]+|[.,;:!?\"')\]]+(?!\S)")
@@ -78,6 +83,22 @@ def item_owners(metadata: Mapping[str, Any]) -> Sequence[str]:
         return ()
     return tuple(
         f"{kind}:{provenance[kind]}" for kind in (CALLER, CONVERSATION) if provenance.get(kind)
+    )
+
+
+def describe_template(texts: Mapping[str, str]) -> str:
+    """Describes items that differ in few words from many others; empty unless REPEATED_SHARE of
+    the items do. A text alone does not tell a template from one question asked many times.
+    """
+    compared = dict(islice(texts.items(), MOST_COMPARED))
+    near = find_near_duplicates(compared, threshold=NEAR_REPEAT)
+    if len(near) < REPEATED_SHARE * len(compared):
+        return ""
+    repeat, first = next(iter(near.items()))
+    return (
+        f"{len(near)} of {len(compared)} items differ in few words from another item, such as "
+        f"{repeat} and {first}; unless they come from one template, name a `cluster` field "
+        "(`swapgate docs open suites`)"
     )
 
 

@@ -32,7 +32,12 @@ from evals.suites.conversation import (
     message_text,
 )
 from evals.suites.equal_items import find_repeats
-from evals.suites.item_clusters import cluster_items, describe_dependence, item_owners
+from evals.suites.item_clusters import (
+    cluster_items,
+    describe_dependence,
+    describe_template,
+    item_owners,
+)
 from evals.suites.items import (
     Item,
     file_sha256,
@@ -94,7 +99,7 @@ class Suite:
             scorer=scorer_identity(self.scorer, self.options)
             + UNCONTAINED * self.uncontained
             + self.judge_pin,
-            template=_prompt_sha256(self.settings)[:16],
+            template=_prompt_sha256(self.settings, self.groups)[:16],
             items=len(self.items),
             texts=texts_fingerprint(map(canonical_text, self.items.values())),
         )
@@ -142,10 +147,16 @@ class Suite:
         """Maps each item without a label to the reason; no model is asked for these."""
         return {item.id: item.unlabelled for item in self.items.values() if item.unlabelled}
 
-    @property
+    @cached_property
     def dependence(self) -> str:
         """Describes equal items, found clusters and large clusters; empty without any."""
-        return describe_dependence(self.groups, self.repeats)
+        told = describe_dependence(self.groups, self.repeats)
+        if self.groups.clusters:
+            return told
+        template = describe_template(
+            {item.id: canonical_text(item) for item in self.items.values()}
+        )
+        return "; ".join(filter(None, [told, template]))
 
     @cached_property
     def guessed_tokens(self) -> tuple[float, float]:
@@ -355,8 +366,8 @@ def _judge_pin(settings: SuiteSettings) -> str:
     return f"{JUDGE_SEPARATOR}{judge.target.id}/{digest([decides, trusted])[:8]}"
 
 
-def _prompt_sha256(settings: SuiteSettings) -> str:
-    """Hashes the settings that decide how a run asks and counts an item."""
+def _prompt_sha256(settings: SuiteSettings, groups: ItemGroups) -> str:
+    """Hashes the settings, and the clusters, that decide how a run asks and counts an item."""
     return digest(
         [
             settings.template,
@@ -367,6 +378,7 @@ def _prompt_sha256(settings: SuiteSettings) -> str:
             settings.target_field,
             *([dict(settings.request)] if settings.request else []),
             *grouping(settings),
+            *([dict(groups.clusters)] if groups.clusters else []),
         ]
     )
 

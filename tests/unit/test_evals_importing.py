@@ -108,6 +108,32 @@ def test_a_labelled_file_is_a_suite_whose_manifest_says_where_it_is_from(
     assert item["metadata"]["production"]["model"] == "sim/base"
 
 
+def test_at_most_two_requests_of_a_caller_become_items(tmp_path: Path) -> None:
+    lines = [line(n) for n in range(1, 6)]
+    for one in lines[:4]:
+        one["provenance"] = {**one["provenance"], "caller": "a" * 32}
+
+    done = imported(tmp_path, *lines)
+
+    (entry,) = tomllib.loads(done.manifest.read_text())["dataset"]
+    assert (done.items, entry["of_frequent_callers"]) == (3, 2)
+
+
+def test_a_label_that_repeats_a_free_text_of_the_model_counts_for_no_exact_scorer(
+    tmp_path: Path,
+) -> None:
+    text = "Your parcel is late, and we are sorry for it."
+    answer = {"role": "assistant", "content": text}
+    approved = line(1, answer=answer, label=text)
+
+    done = imported(tmp_path, approved, line(2), scorer="exact")
+
+    assert (done.items, done.unlabelled) == (1, 1)
+    item = json.loads(done.data.read_text().splitlines()[0])
+    assert item["target"] is None
+    assert item["metadata"]["unlabelled"] == "an approved free text is no exact target"
+
+
 def test_a_conversation_is_asked_as_it_was_with_its_tools(tmp_path: Path) -> None:
     call = {
         "id": "c1",
