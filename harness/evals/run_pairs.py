@@ -426,10 +426,13 @@ def _notes(
             f"all {len(ours)} ids have the same text, so each id counts as an item; give "
             "repeats of one question the same id"
         )
+    is_told = any(run.statement.settings is not None for run in (incumbent, candidate))
     for side, run, own, other in (
         ("incumbent", incumbent, ours, theirs),
         ("candidate", candidate, theirs, ours),
     ):
+        if run.statement.settings is None and is_told:
+            yield f"{side}: the file does not tell how the model was asked, as the other does"
         if cached := sum(sample.cached for sample in run.samples):
             yield f"{side}: {cached} of {len(run.samples)} answers are from a cache"
         unpaired = sorted(

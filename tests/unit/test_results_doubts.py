@@ -161,3 +161,14 @@ def test_runs_that_were_asked_differently_still_need_the_same_expected_answers(
 
     assert code == 2, output
     assert "item '0' is not the same in both runs" in output
+
+
+def test_a_file_that_does_not_tell_how_its_model_was_asked_is_named(tmp_path: Path) -> None:
+    told = table("score,temperature", "{score},0", "")
+    files = [tmp_path / side for side in SIDES]
+    files[0].write_text(told("incumbent", 1))
+    files[1].write_text("id,score\n" + "".join(f"q{n},1\n" for n in ITEMS))
+
+    done = CliRunner().invoke(program, ["try", *map(str, files)])
+
+    assert "candidate: the file does not tell how the model was asked" in done.output

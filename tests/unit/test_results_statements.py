@@ -57,6 +57,9 @@ FILES: Final = Path(__file__).parent.parent / "support/evals/exports"
         "non_compliance",
         "not_grounded",
         "accuracy_loss",
+        "refused",
+        "ungrounded",
+        "pii_exposed",
     ],
 )
 def test_a_name_of_low_scores_makes_swapgate_ask_for_the_direction(metric: str) -> None:
