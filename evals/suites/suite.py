@@ -64,6 +64,7 @@ MANIFEST: Final = "manifest.toml"  # in the folder of the suites' data
 LEFT_OUT: Final[Mapping[str, str]] = {
     "too_large": "over the size limit of captures (copy_max_bytes)",
     "unlabelled": "without a label",
+    "deleted": "whose lines were deleted from the export",
     "of_frequent_callers": "of callers with more than 2 requests",
     "unscorable": "that the scorer cannot judge",
     "not_taken": "that the conversion did not take",

@@ -92,6 +92,8 @@ def read_labelled(path: Path, wished: SuiteSettings) -> SuiteItems:
         raise InputError(f"{path}: no line has a label; fill in `label` and import it again")
     settings = replace(wished, data_class=_data_class(items, path))
     origin = {**_origin(items), "of_frequent_callers": len(of_callers) - len(items)}
+    if written := _largest(items, "written"):
+        origin["deleted"] = max(0, written - len(of_callers))
     return SuiteItems(settings, items, unlabelled, origin)
 
 
@@ -266,6 +268,14 @@ def converted(
         "not_taken": not_taken,
         "assertions_not_taken": assertions_not_taken,
     }
+
+
+def _largest(items: Sequence[Mapping[str, Any]], count: str) -> int:
+    """Returns a count of the export that the items came from; 0 if it has none."""
+    samples = (item["metadata"]["provenance"].get("sample") for item in items)
+    return max(
+        (int(one.get(count) or 0) for one in samples if isinstance(one, dict)), default=0
+    )
 
 
 def _drawn(provenance: Sequence[Mapping[str, Any]]) -> dict[str, object]:

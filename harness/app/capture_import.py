@@ -101,7 +101,7 @@ def export_requests(
     notes = [*_notes(source, log)]
     if not kept:
         raise NothingTaken(f"{source.path}: has no request to label", notes)
-    sample = {"drawn": len(log.requests)}
+    sample = {"drawn": len(log.requests), "written": len(kept)}
     file = settings.source.resolve().parent / FOLDER / f"{suite}-to-label.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     lines = [build_export_line(request, sample) for request in kept]

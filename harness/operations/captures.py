@@ -129,7 +129,11 @@ def export_captures(
         details = {"count": len(kept), "near_duplicates": len(like)}
         subject = f"captures of {route or 'all routes'}"
         AuditLog(tx).append(actor, "capture.export", subject, details)
-    counts = {"drawn": sample.requests, "too_large": sample.too_large}
+    counts = {
+        "drawn": sample.requests,
+        "too_large": sample.too_large,
+        "written": len(kept),
+    }
     lines = [build_export_line(request, counts) for request in kept]
     return CaptureExport(lines, like, sample, len(single) - len(kept))
 

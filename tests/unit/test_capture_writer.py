@@ -25,7 +25,8 @@ from harness.store.store import Store
 from router.recording.capture_writer import ROOM, CaptureWriter, redact_draft
 from router.recording.port import CaptureDraft
 from tests.support.control.manual_clock import ManualClock
-from tests.support.providers.scripted_upstream import ScriptedTurn, completion, error
+from tests.support.providers.scripted_transport import ScriptedTurn
+from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import AUTH, CHAT, Door
 from tests.support.router.live_router import snapshot
 from tests.support.site.signing_keys import CONTROL

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evals.runner.inspect_tasks import DataSuite
-from evals.suites.suite import load_suite
+from evals.suites.suite import describe_sample, load_suite
 from evals.suites.suite_import import (
     ImportedSuite,
     import_suites,
@@ -117,6 +117,20 @@ def test_at_most_two_requests_of_a_caller_become_items(tmp_path: Path) -> None:
 
     (entry,) = tomllib.loads(done.manifest.read_text())["dataset"]
     assert (done.items, entry["of_frequent_callers"]) == (3, 2)
+
+
+def test_deleted_lines_of_an_export_are_counted(tmp_path: Path) -> None:
+    lines = [line(1), line(2)]
+    for one in lines:
+        one["provenance"] = {**one["provenance"], "sample": {"drawn": 9, "written": 5}}
+
+    done = imported(tmp_path, *lines)
+
+    told = describe_sample(SuiteSettings("production", path=done.data, scorer="label"))
+    assert told == (
+        "Its 2 items, from 9 sampled requests, omit: 3 whose lines were deleted from the "
+        "export."
+    )
 
 
 def test_a_label_that_repeats_a_free_text_of_the_model_counts_for_no_exact_scorer(
