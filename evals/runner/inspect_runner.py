@@ -58,7 +58,12 @@ from evals.runner.judge_calibration import (
     measure_judge,
 )
 from evals.runner.provider_client import EvalProviderClient, ModelSpending
-from evals.runner.questions import open_questions, suite_settings
+from evals.runner.questions import (
+    labelled_questions,
+    open_questions,
+    suite_settings,
+    unlabelled_samples,
+)
 from evals.runner.rate_gate import RateGate, RateGates
 from harness.evals.ports import CallSpending, EvalJob
 from harness.evals.settings import SuiteSettings
@@ -166,7 +171,10 @@ class InspectRunner:
         self._away = {}
         plain = inspect_suite(suite_settings(self._suites, job))
         suite = self._attach_judge(job, plain)
-        questions = open_questions(job, suite.groups, suite.pin)
+        questions = open_questions(job, suite)
+        if not all(map(on_sample, unlabelled_samples(job, suite, questions))):
+            return RunState.OVER_BUDGET
+        questions = labelled_questions(suite, questions)
         if not questions:
             return RunState.DONE
         with contextlib.ExitStack() as stack:

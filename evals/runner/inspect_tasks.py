@@ -47,6 +47,7 @@ from evals.runner.questions import Question, answer_text
 from evals.scorers import AnswerJudge, AnswerToolCall, NotJudged, ScoreResult
 from evals.scorers.interface import UNSCORED
 from evals.suites.conversation import message_text
+from evals.suites.item_clusters import cluster_items, item_owners
 from evals.suites.items import file_sha256
 from evals.suites.suite import Suite, grouping, load_suite, task_file
 from harness.evals.settings import SuiteSettings
@@ -158,6 +159,10 @@ class DataSuite:
     @property
     def groups(self) -> ItemGroups:
         return self.suite.groups
+
+    @property
+    def unlabelled(self) -> Mapping[str, str]:
+        return self.suite.unlabelled
 
     def prompt(self, item: str) -> str:
         return self.suite.prompt(item)
@@ -277,6 +282,10 @@ class TaskSuite:
     pin: SuitePin
     groups: ItemGroups
 
+    @property
+    def unlabelled(self) -> Mapping[str, str]:
+        return {}  # the user's scorer may need no target
+
     def prompt(self, item: str) -> str:
         return sample_text(self.samples[item])
 
@@ -384,6 +393,7 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
     except Exception as error:
         raise InputError(f"{file}: task {chosen!r} failed: {_error_text(error)}") from error
     samples = _samples(settings, inner)
+    groups = _groups(settings, samples)
     version = importlib.metadata.version("inspect_ai")
     counted = grouping(settings)
     options = digest(
@@ -396,6 +406,7 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
             [
                 sha256,
                 [_content(key, sample) for key, sample in samples.items()],
+                *([dict(groups.clusters)] if groups.clusters else []),
             ]
         ),
         scorer=f"task:{chosen}@{sha256[:12]}/{options}",
@@ -403,7 +414,7 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
         items=len(samples),
         texts=texts_fingerprint(map(_input_text, samples.values())),
     )
-    return TaskSuite(settings, inner, samples, pin, _groups(settings, samples))
+    return TaskSuite(settings, inner, samples, pin, groups)
 
 
 def _groups(settings: SuiteSettings, samples: Mapping[str, InspectSample]) -> ItemGroups:
@@ -417,12 +428,15 @@ def _groups(settings: SuiteSettings, samples: Mapping[str, InspectSample]) -> It
             for item, sample in samples.items()
         }
 
-    return ItemGroups(
+    declared = ItemGroups(
         tuple(samples),
         values(settings.cluster, read_group) if settings.cluster else {},
         settings.cluster,
         {field: values(field, read_slice) for field in settings.slices},
     )
+    texts = {item: _input_text(sample) for item, sample in samples.items()}
+    owners = {item: item_owners(sample.metadata or {}) for item, sample in samples.items()}
+    return cluster_items(declared.items, texts, owners, declared)
 
 
 def _input_text(sample: InspectSample) -> str:

@@ -5,15 +5,15 @@ where an earlier one stopped, and both models of a comparison get the same items
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 from evals.scorers import AnswerToolCall, ScoreResult
 from harness.evals.ports import EvalJob
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import NotFound, StaleEvidence
-from harness.gate.run import Sample, SampleError
+from harness.gate.run import NO_LABEL, Sample, SampleError
 from harness.gate.suite_plan import ItemGroups, SuitePin
 
 GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row
@@ -71,15 +71,25 @@ def suite_settings(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSe
         ) from None
 
 
-def open_questions(
-    job: EvalJob,
-    groups: ItemGroups,
-    pin: SuitePin,
-) -> tuple[Question, ...]:
+class RunSuite(Protocol):
+    """What a run needs of a suite. unlabelled: item id → why the item has no label."""
+
+    @property
+    def pin(self) -> SuitePin: ...
+
+    @property
+    def groups(self) -> ItemGroups: ...
+
+    @property
+    def unlabelled(self) -> Mapping[str, str]: ...
+
+
+def open_questions(job: EvalJob, suite: RunSuite) -> tuple[Question, ...]:
     """Lists the questions without a stored sample, in the run's order.
 
     Raises StaleEvidence if the suite has changed since the run's registration.
     """
+    pin = suite.pin
     if pin.digest != job.run.suite_digest:
         raise StaleEvidence(
             f"run {job.run.id}: suite {pin.name!r} has changed since the run was registered "
@@ -87,12 +97,35 @@ def open_questions(
         )
     run = job.run
     planned = plan_questions(
-        groups,
+        suite.groups,
         order_seed=run.order_seed,
         wanted=run.wanted,
         epochs=run.epochs,
     )
     return tuple(q for q in planned if (q.item, q.epoch) not in job.done)
+
+
+def unlabelled_samples(
+    job: EvalJob,
+    suite: RunSuite,
+    questions: Sequence[Question],
+) -> Iterator[Sample]:
+    """Yields samples for the questions without a label. The run asks the model none of them:
+    no scorer could score the answer, so every model's score is missing.
+    """
+    for question in questions:
+        if why := suite.unlabelled.get(question.item):
+            sample = unscored_sample(job, question, AnswerUsage(), prompt="")
+            text = f"{NO_LABEL}: {why}"
+            yield replace(sample, error=SampleError.UNLABELLED, error_text=text, cost_usd=0.0)
+
+
+def labelled_questions(
+    suite: RunSuite,
+    questions: Sequence[Question],
+) -> tuple[Question, ...]:
+    """Returns the questions that a model is asked."""
+    return tuple(one for one in questions if one.item not in suite.unlabelled)
 
 
 def answer_text(text: str, calls: Sequence[AnswerToolCall]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from evals.scorers.interface import written
+from evals.suites.item_clusters import describe_dependence
 from evals.suites.suite import (
     REPLACED,
     Suite,
@@ -99,11 +100,11 @@ class ConfiguredSuites:
     def groups(self, suite: str) -> ItemGroups:
         return data.groups if (data := self._data(suite)) else self._task(suite)[1]
 
-    def likely_clusters(self, suite: str) -> str:
-        """Returns a remark if the suite probably needs a cluster field; empty if not, or for a
-        task.
-        """
-        return data.likely_clusters if (data := self._data(suite)) else ""
+    def dependence(self, suite: str) -> str:
+        """Describes equal items, found clusters and large clusters; empty without any."""
+        if data := self._data(suite):
+            return data.dependence
+        return describe_dependence(self._task(suite)[1], {})
 
     def guess_tokens(self, suite: str) -> tuple[float, float] | None:
         """Returns the estimated mean tokens of question and answer; None for a task."""
@@ -120,13 +121,20 @@ class ConfiguredSuites:
         to say.
         """
         settings = self.settings(suite)
-        items = () if settings.path is None else self.suite(suite).items.values()
+        data = None if settings.path is None else self.suite(suite)
+        items = data.items.values() if data else ()
+        unlabelled = len(data.unlabelled) if data else 0
         broken = sum(REPLACED in canonical_text(item) for item in items)
         replaced = (
             f"{broken} items contain {REPLACED} instead of a character that Swapgate could not "
             "read."
         )
-        return " ".join(filter(None, [describe_sample(settings), replaced if broken else ""]))
+        found = [
+            describe_sample(settings),
+            describe_unlabelled(unlabelled, len(items)) if unlabelled else "",
+            replaced if broken else "",
+        ]
+        return " ".join(filter(None, found))
 
     def shown(self, suite: str, item: str) -> tuple[str, str]:
         """Returns an item's input and target as texts for people.
@@ -143,6 +151,15 @@ class ConfiguredSuites:
         if found is None:
             raise NotFound(f"suite {suite!r} has no item {item!r}; check if its data changed")
         return found.input, written(found.target)
+
+
+def describe_unlabelled(unlabelled: int, items: int) -> str:
+    """Describes the items without a label, and how far they open the difference."""
+    share = 100 * unlabelled / items
+    return (
+        f"{unlabelled:,} of {items:,} items have no label: their missing scores open the "
+        f"difference of the models by up to {share:.1f} points in either direction."
+    )
 
 
 class SuiteJudges(Mapping[str, Target]):

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from evals.suites.conversation import FIELDS
-from evals.suites.human_labels import SCORE_FIELDS, HumanLabels
+from evals.suites.human_labels import SCORE_FIELDS, WITHOUT_LABEL, HumanLabels
+from evals.suites.item_clusters import CALLER, CONVERSATION
 from evals.suites.items import (
     TARGET_FIELDS,
+    UNLABELLED,
     Item,
     parse_cell,
     read_item,
@@ -36,14 +38,21 @@ from harness.frame.config_conversion import (
 )
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_quantity
-from harness.frame.plain_data import canonical_json
+from harness.frame.plain_data import canonical_json, short_hash
+from harness.routing.capture import MOST_OF_A_CALLER, draw_per_caller
 
 _TAKEN: Final = ("id", "tags", "choices")
 _ROLES: Final[Mapping[object, str]] = {"human": "user", "ai": "assistant"}  # LangChain's
 # Metadata that scorers and requests read. Records that differ in it are separate items.
 _DECIDING: Final = (*FIELDS, "rules", "schema", "assert", "threshold")
 # Keys of an item's metadata with a meaning of their own in Swapgate.
-_RESERVED: Final = ("messages", *FIELDS, "production", "provenance")
+_RESERVED: Final = ("messages", *FIELDS, "production", "provenance", UNLABELLED)
+# Fields of traces that name their user and their conversation.
+_PEOPLE: Final[Mapping[str, tuple[str, ...]]] = {
+    CALLER: ("userId", "user_id"),
+    CONVERSATION: ("sessionId", "session_id", "thread_id"),
+}
+_PSEUDONYM_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,7 @@ class ImportedDataset:
     items: Sequence[Mapping[str, Any]]
     notes: Sequence[ConversionNote]
     left_out: int = 0  # records
+    unlabelled: int = 0  # items without a label
 
 
 def read_dataset(
@@ -63,27 +73,40 @@ def read_dataset(
     tool: str = "",
     *,
     human_score: str = "",
+    scorer: str = "exact",
 ) -> ImportedDataset:
-    """Converts records into items. Skips repeats and records without a label.
+    """Converts records into items. Skips repeats, and records of a data set without a label.
+
+    A record of traffic, which has a model's answer, stays without a label too: its scores are
+    missing (`items.UNLABELLED`). At most MOST_OF_A_CALLER records of a caller are drawn.
 
     tool: a key of FORMATS or a plain form; empty to recognise it by content.
-    human_score: the score whose values give labels.
+    human_score: the score whose values give labels. scorer: the suite's.
     Raises InputError as `file:line: …` at the first fault.
     """
     tool = tool or recognise(source)
     names = FORMATS.get(tool, PLAIN).for_fields(source.names)
-    reader = _Reader(source, names, HumanLabels(human_score))
+    reader = _Reader(source, names, HumanLabels(human_score, scorer))
     reader.labels.learn_scales(source.records)
     for record in source.records:
         reader.add(record)
+    reader.draw_per_caller()
     notes = [*reader.notes(human_score)]
-    if not reader.items:
-        raise NothingTaken(_nothing(source, tool, names, human_score), notes)
+    if reader.unlabelled == len(reader.items):
+        why = _nothing(source, tool, names, human_score)
+        if number := reader.labels.too_free:
+            why += (
+                f". People approved {format_quantity(number, 'answer')}; such a text is a "
+                "reference for a judge (`--scorer rubric`), and a label (`--scorer label`) "
+                "only if it is one of a few short texts"
+            )
+        raise NothingTaken(why, notes)
     return ImportedDataset(
         tool if names is not PLAIN else "",
         reader.items,
         notes,
         reader.lost.total(),
+        reader.unlabelled,
     )
 
 
@@ -151,8 +174,11 @@ class _Reader:
             split_conversation(found, "input", "target")
         target = self._target(replace(record, fields=found))
         if target in (None, "", {}):  # [] is a label: no tool call is right
-            self.lost["without a right answer"] += 1
-            return
+            target = None
+            asked = found.get(self.names.input) not in (None, "", [], {})
+            if not (asked and self.names.answer in found):
+                self.lost["without a right answer"] += 1
+                return
         if found.get(self.names.input) in (None, "", [], {}):
             raise InputError(
                 f"{record.place}: field {self.names.input!r}: missing or empty; fields here: "
@@ -202,9 +228,27 @@ class _Reader:
             **({"choices": found["choices"]} if found.get("choices") else {}),
             "metadata": {
                 **kept,
+                **({UNLABELLED: WITHOUT_LABEL} if target is None else {}),
+                **_people(found),
                 **({"tags": tags} if isinstance(tags, list) and tags else {}),
             },
         }
+
+    @property
+    def unlabelled(self) -> int:
+        return sum(item["target"] is None for item in self.items)
+
+    def draw_per_caller(self) -> None:
+        """Keeps at most MOST_OF_A_CALLER items of each caller."""
+        callers = {
+            f"{number}:{canonical_json(item['input'])}": _caller(item)
+            for number, item in enumerate(self.items)
+        }
+        drawn = draw_per_caller(callers)
+        kept = [item for id_, item in zip(callers, self.items, strict=True) if id_ in drawn]
+        if beyond := len(self.items) - len(kept):
+            self.lost[f"of callers with more than {MOST_OF_A_CALLER} records"] += beyond
+        self.items = kept
 
     def _is_new(self, item: Item, place: str) -> bool:
         """Returns whether the content is new. Raises InputError if an id has two contents."""
@@ -281,6 +325,24 @@ class _Reader:
             outcome = ConversionOutcome.LEFT
             text = "no score depends on it"
         return outcome, text
+
+
+def _people(found: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
+    """Returns the pseudonyms of a trace's user and conversation, as captures have them."""
+    named = {
+        kind: next((found[name] for name in names if found.get(name)), None)
+        for kind, names in _PEOPLE.items()
+    }
+    hashed = {
+        kind: short_hash(f"{kind}:{value}", _PSEUDONYM_BYTES).hex()
+        for kind, value in named.items()
+        if isinstance(value, str | int)
+    }
+    return {"provenance": hashed} if hashed else {}
+
+
+def _caller(item: Mapping[str, Any]) -> str:
+    return str(item["metadata"].get("provenance", {}).get(CALLER, ""))
 
 
 def _message(given: object) -> object:

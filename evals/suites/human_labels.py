@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from evals.scorers import find_scorer
 from evals.suites.source_records import SourceRecord
 from harness.frame.canonical_text import canonical
 from harness.frame.config_conversion import ConversionNote, ConversionOutcome
@@ -27,6 +28,31 @@ _UNNAMED: Final = (
     "the file does not mark the score as a person's; if it is, name it by --human-score"
 )
 _OTHER: Final = "not the score that --human-score names"
+
+
+# Scorers whose right answer is one of a few short texts.
+_LABEL_SCORERS: Final = ("label", "choice")
+_LABEL_WORDS: Final = 5  # a longer text is free text
+# Why a drawn record has no label.
+WITHOUT_LABEL: Final = "a drawn record"
+NO_EXACT_TARGET: Final = "an approved free text is no exact target"
+
+
+def accepts_approved(scorer: str, answer: object) -> bool:
+    """Tells whether a scorer may use a model's own answer as the right answer.
+
+    A judge may, as its reference; and the scorers of labels and choices, for a short text. As
+    an exact target, an approved free text favours the model that wrote it: another model
+    answers as well in other words.
+    """
+    if find_scorer(scorer).judged is not None:
+        return True
+    return scorer in _LABEL_SCORERS and not is_free_text(answer)
+
+
+def is_free_text(answer: object) -> bool:
+    """Tells whether an answer is not a short text, as labels and choices are."""
+    return not isinstance(answer, str) or len(answer.split()) > _LABEL_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +71,15 @@ class HumanLabels:
 
     wanted: the only score that gives labels; empty for all scores that a tool marks as a
     person's.
+    scorer: the suite's; it decides whether an approved answer can be a label.
     """
 
     wanted: str = ""
+    scorer: str = ""
     _off_scale: set[str] = field(default_factory=set)
     _outcomes: Counter[tuple[str, ConversionOutcome, str]] = field(default_factory=Counter)
     approved: int = 0  # answers that became labels
+    too_free: int = 0  # approved free texts, which the scorer cannot use as a label
     _categories: dict[str, str] = field(default_factory=dict)  # score → its first place
 
     def learn_scales(self, records: Iterable[SourceRecord]) -> None:
@@ -109,20 +138,25 @@ class HumanLabels:
         off = any(score.name in self._off_scale for score in scores)
         best = bool(scores) and not off and all(score.value == _APPROVED for score in scores)
         lost = answer in (None, "", {}, [])
+        exact = not accepts_approved(self.scorer, answer)
         for score in scores:
-            if best and not lost:
+            if best and not lost and not exact:
                 text = "a person's best score: the model's answer is the label"
                 self._count(score.name, ConversionOutcome.CHANGED, text)
             else:
-                why = "the record has no answer" if best else "below the best score"
+                why = f"it approves free text, and scorer {self.scorer!r} needs an exact answer"
+                why = "the record has no answer" if lost else why
+                why = why if best else "below the best score"
                 why = "its scale is not 0 to 1" if off else why
                 self._count(
                     score.name,
                     ConversionOutcome.LEFT,
                     f"a person's score: {why}",
                 )
-        self.approved += best and not lost
-        return answer if best and not lost else None
+        taken = best and not lost and not exact
+        self.approved += taken
+        self.too_free += best and not lost and exact
+        return answer if taken else None
 
     def _read(self, fields: Mapping[str, Any]) -> Iterator[HumanScore]:
         for name in SCORE_FIELDS:

@@ -25,6 +25,8 @@ from harness.frame.text_files import (
 )
 from harness.gate.suite_plan import read_group, read_slice
 
+# A key of an item's metadata: why a record that was drawn has no label.
+UNLABELLED: Final = "unlabelled"
 TARGET_FIELDS = ("target", "expected")
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # A target that is one of promptfoo's assertions in text form.
@@ -44,11 +46,18 @@ class Item:
 
     id: str
     input: str
-    target: object  # the scorer compares with it: any JSON value but null
+    target: object  # the scorer compares with it: any JSON value; null only if `unlabelled`
     choices: tuple[str, ...] = ()  # the options of a multiple-choice item, in order
     metadata: Mapping[str, Any] = field(default_factory=dict)  # `schema`, `rules` and more
     cluster: str = ""  # empty if the suite has no cluster field
     slices: tuple[str, ...] = ()  # the values of the suite's slice fields, in their order
+
+    @property
+    def unlabelled(self) -> str:
+        """Why the drawn record has no label, so that every model's score is missing; else
+        empty.
+        """
+        return str(self.metadata.get(UNLABELLED, "")) if self.target is None else ""
 
 
 def load_items(
@@ -226,8 +235,12 @@ def read_item(
     question = _required(record, (input_field,), place)
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"{place}: field {input_field!r}: must be a text that is not empty")
-    if "+" in target_field:
-        target: object = {part: _required(record, (part,), place) for part in targets}
+    metadata = _metadata(record.get("metadata"), place)
+    why = metadata.get(UNLABELLED)
+    if isinstance(why, str) and why and all(record.get(name) is None for name in targets):
+        target: object = None
+    elif "+" in target_field:
+        target = {part: _required(record, (part,), place) for part in targets}
     else:
         target = _required(record, targets, place)
     given = record.get("id")
@@ -238,7 +251,7 @@ def read_item(
         input=question,
         target=target,
         choices=_choices(record.get("choices"), place),
-        metadata=_metadata(record.get("metadata"), place),
+        metadata=metadata,
     )
 
 

@@ -7,9 +7,8 @@ the pin, because a verdict is valid for one pin only. `inspect_tasks` has suites
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from string import ascii_uppercase
@@ -32,6 +31,13 @@ from evals.suites.conversation import (
     merge_fields,
     message_text,
 )
+from evals.suites.equal_items import find_repeats
+from evals.suites.item_clusters import (
+    cluster_items,
+    describe_dependence,
+    describe_template,
+    item_owners,
+)
 from evals.suites.items import (
     Item,
     file_sha256,
@@ -50,19 +56,16 @@ from harness.gate.suite_plan import (
     SuitePin,
     texts_fingerprint,
 )
-from harness.routing.capture import find_near_duplicates
 
 # Part of the scorer's pin, so that each verdict shows that code ran without a container.
 UNCONTAINED = "+uncontained"
-# Two items with this similarity are near repeats; this share of them causes a remark.
-NEAR_REPEAT: Final = 0.8
-REPEATED_SHARE: Final = 0.1
 CHARACTERS_PER_TOKEN: Final = 4.0
-MOST_COMPARED: Final = 2_000  # items; comparing all items of a large suite would take seconds
 MANIFEST: Final = "manifest.toml"  # in the folder of the suites' data
 LEFT_OUT: Final[Mapping[str, str]] = {
     "too_large": "over the size limit of captures (copy_max_bytes)",
     "unlabelled": "without a label",
+    "deleted": "whose lines were deleted from the export",
+    "of_frequent_callers": "of callers with more than 2 requests",
     "unscorable": "that the scorer cannot judge",
     "not_taken": "that the conversion did not take",
     "assertions_not_taken": "of their assertions",
@@ -83,6 +86,9 @@ class Suite:
     data_sha256: str  # of the data file
     judge_pin: str  # the judge's part of the pin; empty without a judge
     uncontained: bool = False  # answers' code runs without a container
+    # Item id → the id of the earlier item that asks and expects the same; the later one is left
+    # out, because equal items are one item (statistics.md §1.12).
+    repeats: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def pin(self) -> SuitePin:
@@ -94,7 +100,7 @@ class Suite:
             scorer=scorer_identity(self.scorer, self.options)
             + UNCONTAINED * self.uncontained
             + self.judge_pin,
-            template=_prompt_sha256(self.settings)[:16],
+            template=_prompt_sha256(self.settings, self.groups)[:16],
             items=len(self.items),
             texts=texts_fingerprint(map(canonical_text, self.items.values())),
         )
@@ -121,7 +127,7 @@ class Suite:
         assert self.scorer.judged is not None  # noqa: S101 - load_suite checks it
         return await self.scorer.judged(judging, answer, item, self.options)
 
-    @property
+    @cached_property
     def groups(self) -> ItemGroups:
         """The items' order, clusters and slices, for the plan of a run."""
         named = {item.id: item.cluster for item in self.items.values() if item.cluster}
@@ -129,24 +135,29 @@ class Suite:
             name: {item.id: item.slices[index] for item in self.items.values()}
             for index, name in enumerate(self.settings.slices)
         }
-        return ItemGroups(tuple(self.items), named, self.settings.cluster, slices)
+        items = tuple(self.items)
+        return cluster_items(
+            items,
+            {item.id: canonical_text(item) for item in self.items.values()},
+            {item.id: item_owners(item.metadata) for item in self.items.values()},
+            ItemGroups(items, named, self.settings.cluster, slices),
+        )
 
     @cached_property
-    def likely_clusters(self) -> str:
-        """A remark if many items nearly repeat others and the suite has no cluster field."""
-        if self.settings.cluster:
-            return ""
-        texts = {item.id: canonical_text(item) for item in self.items.values()}
-        compared = dict(islice(texts.items(), MOST_COMPARED))
-        near = find_near_duplicates(compared, threshold=NEAR_REPEAT)
-        if len(near) < REPEATED_SHARE * len(compared):
-            return ""
-        repeat, first = next(iter(near.items()))
-        return (
-            f"{len(near)} of {len(compared)} items nearly repeat another item, such as "
-            f"{repeat} and {first}; if they belong together, name a `cluster` field (`swapgate "
-            "docs open suites`)"
+    def unlabelled(self) -> Mapping[str, str]:
+        """Maps each item without a label to the reason; no model is asked for these."""
+        return {item.id: item.unlabelled for item in self.items.values() if item.unlabelled}
+
+    @cached_property
+    def dependence(self) -> str:
+        """Describes equal items, found clusters and large clusters; empty without any."""
+        told = describe_dependence(self.groups, self.repeats)
+        if self.groups.clusters:
+            return told
+        template = describe_template(
+            {item.id: canonical_text(item) for item in self.items.values()}
         )
+        return "; ".join(filter(None, [told, template]))
 
     @cached_property
     def guessed_tokens(self) -> tuple[float, float]:
@@ -156,7 +167,9 @@ class Suite:
             len(self.prompt(item)) + sum(len(str(turn)) for turn in self.context(item))
             for item in self.items
         )
-        target = fmean(len(written(item.target)) for item in self.items.values())
+        target = fmean(
+            len(written(item.target)) for item in self.items.values() if not item.unlabelled
+        )
         output = 16 + target / CHARACTERS_PER_TOKEN
         limit = self.settings.max_output_tokens
         least = output if limit == "auto" else min(limit, output)
@@ -245,26 +258,20 @@ def load_suite(settings: SuiteSettings) -> Suite:
         cluster_field=settings.cluster,
         slice_fields=settings.slices,
     )
+    labelled = [item for item in loaded if not item.unlabelled]
+    if not labelled:
+        raise InputError(f"{settings.path}: no item has a label, so no answer gets a score")
     try:
-        options = judge.complete(loaded, judge.options(settings.scorer_options))
+        options = judge.complete(labelled, judge.options(settings.scorer_options))
     except InputError as error:
         raise InputError(f"{settings.path}: {error}") from None
     uncontained = judge.name == CODE.name and settings.code_uncontained
-    left_out: dict[str, str] = {}
-    for place, item in enumerate(loaded):
-        try:
-            reason = judge.check(item, options)
-            if item.metadata:
-                _check_metadata(settings, item)
-            if not reason:
-                _check_target(judge, item, options)
-        except InputError as error:
-            line = find_line(settings.path, place, settings.input_field)
-            raise InputError(f"{settings.path}:{line}: {error}") from None
-        if reason:
-            left_out[item.id] = reason
-    items = {item.id: item for item in loaded if item.id not in left_out}
-    if not items:
+    left_out = _check_items(settings, settings.path, loaded, judge, options)
+    repeats = find_repeats(loaded, settings.path, settings.input_field)
+    items = {
+        item.id: item for item in loaded if item.id not in left_out and item.id not in repeats
+    }
+    if all(item.unlabelled for item in items.values()):
         raise InputError(f"{settings.path}: scorer {judge.name!r} cannot judge any item")
     return Suite(
         settings,
@@ -275,7 +282,34 @@ def load_suite(settings: SuiteSettings) -> Suite:
         file_sha256(settings.path),
         _judge_pin(settings),
         uncontained,
+        repeats,
     )
+
+
+def _check_items(
+    settings: SuiteSettings,
+    path: Path,
+    loaded: Sequence[Item],
+    judge: Scorer,
+    options: Options,
+) -> Mapping[str, str]:
+    """Returns the items that the scorer cannot judge, with the reason. Raises InputError as
+    `file:line: …` for a faulty item.
+    """
+    left_out: dict[str, str] = {}
+    for place, item in enumerate(loaded):
+        try:
+            reason = None if item.unlabelled else judge.check(item, options)
+            if item.metadata:
+                _check_metadata(settings, item)
+            if not (reason or item.unlabelled):
+                _check_target(judge, item, options)
+        except InputError as error:
+            line = find_line(path, place, settings.input_field)
+            raise InputError(f"{path}:{line}: {error}") from None
+        if reason:
+            left_out[item.id] = reason
+    return left_out
 
 
 def _check_target(scorer: Scorer, item: Item, options: Options) -> None:
@@ -333,8 +367,8 @@ def _judge_pin(settings: SuiteSettings) -> str:
     return f"{JUDGE_SEPARATOR}{judge.target.id}/{digest([decides, trusted])[:8]}"
 
 
-def _prompt_sha256(settings: SuiteSettings) -> str:
-    """Hashes the settings that decide how a run asks and counts an item."""
+def _prompt_sha256(settings: SuiteSettings, groups: ItemGroups) -> str:
+    """Hashes the settings, and the clusters, that decide how a run asks and counts an item."""
     return digest(
         [
             settings.template,
@@ -345,6 +379,7 @@ def _prompt_sha256(settings: SuiteSettings) -> str:
             settings.target_field,
             *([dict(settings.request)] if settings.request else []),
             *grouping(settings),
+            *([dict(groups.clusters)] if groups.clusters else []),
         ]
     )
 

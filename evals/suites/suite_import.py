@@ -20,12 +20,20 @@ from evals.suites.conversation import (
     check_fields,
     check_messages,
 )
-from evals.suites.items import json_lines
+from evals.suites.human_labels import (
+    NO_EXACT_TARGET,
+    WITHOUT_LABEL,
+    accepts_approved,
+    is_free_text,
+)
+from evals.suites.items import UNLABELLED, json_lines
 from evals.suites.suite import MANIFEST, load_suite, manifest_entries
 from harness.evals.settings import JudgeSettings, SuiteSettings
+from harness.frame.canonical_text import canonical
 from harness.frame.config_conversion import ConversionNote, ConversionOutcome
 from harness.frame.errors import Conflict, InputError
 from harness.gate.suite_plan import read_slice
+from harness.routing.capture import draw_per_caller
 
 PROVENANCE: Final[Mapping[str, type]] = {
     "route": str,
@@ -42,7 +50,7 @@ class SuiteItems:
 
     settings: SuiteSettings
     items: Sequence[Mapping[str, Any]]  # lines of a data file
-    unlabelled: int = 0  # number of omitted lines without a label
+    unlabelled: int = 0  # number of items without a label
     # The items' origin, for the manifest; empty for no entry there.
     origin: Mapping[str, object] = field(default_factory=dict)
     file: Path | None = None  # a data file to copy, instead of items
@@ -59,11 +67,14 @@ class SuiteItems:
 def read_labelled(path: Path, wished: SuiteSettings) -> SuiteItems:
     """Reads a file of `swapgate capture export` in which people filled in `label`.
 
+    A line without a label becomes an item whose scores are missing: without it, the suite would
+    consist of the requests that somebody chose by their answers. A label that repeats a free
+    text of the production answer counts only for a judge (`accepts_approved`).
+
     Raises InputError as `file:line: field: reason` at the first fault.
     """
     items: list[Mapping[str, Any]] = []
     seen: dict[str, int] = {}
-    unlabelled = 0
     for number, record in json_lines(path):
         place = f"{path}:{number}"
         id_ = record.get("id")
@@ -72,15 +83,22 @@ def read_labelled(path: Path, wished: SuiteSettings) -> SuiteItems:
         if id_ in seen:
             raise InputError(f"{place}: field 'id': line {seen[id_]} has the same id {id_!r}")
         seen[id_] = number
-        item = _item(record, place)
-        if item["target"] is None:
-            unlabelled += 1
-        else:
-            items.append(item)
-    if not items:
+        items.append(_item(record, place, wished.scorer))
+    of_callers = {item["id"]: _caller(item) for item in items}
+    drawn = draw_per_caller(of_callers)
+    items = [item for item in items if item["id"] in drawn]
+    unlabelled = sum(item["target"] is None for item in items)
+    if unlabelled == len(items):
         raise InputError(f"{path}: no line has a label; fill in `label` and import it again")
     settings = replace(wished, data_class=_data_class(items, path))
-    return SuiteItems(settings, items, unlabelled, _origin(items))
+    origin = {**_origin(items), "of_frequent_callers": len(of_callers) - len(items)}
+    if written := _largest(items, "written"):
+        origin["deleted"] = max(0, written - len(of_callers))
+    return SuiteItems(settings, items, unlabelled, origin)
+
+
+def _caller(item: Mapping[str, Any]) -> str:
+    return str(item["metadata"]["provenance"].get("caller") or "")
 
 
 _NO_VALUE: Final = "none"  # the slice of items without the field
@@ -123,7 +141,7 @@ def with_slices(
     return done, [*notes, *added]
 
 
-def _item(record: Mapping[str, Any], place: str) -> dict[str, Any]:
+def _item(record: Mapping[str, Any], place: str, scorer: str) -> dict[str, Any]:
     """Builds an item from a line of the export. Its target is None if the line has no label."""
     messages = check_messages(record.get("messages"), f"{place}: field 'messages'")
     fields = {name: record[name] for name in FIELDS if record.get(name) is not None}
@@ -137,6 +155,10 @@ def _item(record: Mapping[str, Any], place: str) -> dict[str, Any]:
     label = record.get("label")
     if isinstance(label, str) and not label.strip():
         label = None
+    provenance = _provenance(record, place, labelled=label is not None)
+    missing = WITHOUT_LABEL if label is None else ""
+    if _approves(label, record.get("answer")) and not accepts_approved(scorer, label):
+        label, missing = None, NO_EXACT_TARGET
     return {
         "id": record["id"],
         "input": question,
@@ -145,13 +167,22 @@ def _item(record: Mapping[str, Any], place: str) -> dict[str, Any]:
             "messages": list(messages),
             **fields,
             "tags": tags,
+            **({UNLABELLED: missing} if missing else {}),
             "production": {
                 "answer": record.get("answer"),
                 "model": record.get("model"),
             },
-            "provenance": _provenance(record, place, labelled=label is not None),
+            "provenance": provenance,
         },
     }
+
+
+def _approves(label: object, answer: object) -> bool:
+    """Tells whether the label is a free text that repeats the production answer."""
+    text = answer.get("content") if isinstance(answer, Mapping) else answer
+    if not isinstance(label, str) or not isinstance(text, str) or not is_free_text(label):
+        return False
+    return canonical(label).split() == canonical(text).split()
 
 
 def _provenance(
@@ -220,7 +251,7 @@ def _origin(items: Sequence[Mapping[str, Any]]) -> dict[str, object]:
         "rules_sha256": sorted({item["rules_sha256"] for item in all_}),
         **_drawn(all_),
         "data_class": all_[0]["data_class"],
-        "label_authors": sorted({item["label_author"] for item in all_}),
+        "label_authors": sorted({item["label_author"] for item in all_} - {""}),
         "labelled_from": labelled[0] if labelled else "",
         "labelled_until": labelled[-1] if labelled else "",
     }
@@ -237,6 +268,14 @@ def converted(
         "not_taken": not_taken,
         "assertions_not_taken": assertions_not_taken,
     }
+
+
+def _largest(items: Sequence[Mapping[str, Any]], count: str) -> int:
+    """Returns a count of the export that the items came from; 0 if it has none."""
+    samples = (item["metadata"]["provenance"].get("sample") for item in items)
+    return max(
+        (int(one.get(count) or 0) for one in samples if isinstance(one, dict)), default=0
+    )
 
 
 def _drawn(provenance: Sequence[Mapping[str, Any]]) -> dict[str, object]:
@@ -258,7 +297,7 @@ class ImportedSuite:
 
     suite: str
     items: int  # items that the scorer can judge
-    unlabelled: int
+    unlabelled: int  # items without a label: every model's score is missing
     left_out: int
     sha256: str
     data: Path
@@ -322,7 +361,7 @@ def _imported(settings: SuiteSettings, unlabelled: int) -> ImportedSuite:
     data = settings.path or Path()
     return ImportedSuite(
         suite=settings.name,
-        items=len(suite.items),
+        items=len(suite.items) - len(suite.unlabelled),
         unlabelled=unlabelled,
         left_out=len(suite.left_out),
         sha256=suite.pin.data_sha256,
@@ -381,7 +420,7 @@ def _entry(
         "file": done.data.name,
         "items": len(items.items),
         "sha256": done.sha256,
-        "unlabelled": done.unlabelled,
+        "without_label": done.unlabelled,
         "unscorable": done.left_out,
         **items.origin,
         "imported_at": now.isoformat(timespec="seconds"),

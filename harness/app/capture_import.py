@@ -33,9 +33,12 @@ from harness.routes.routes import require_route
 from harness.routing.capture import (
     CapturedRequest,
     capture_id,
+    draw_per_caller,
     find_near_duplicates,
     user_text,
 )
+from harness.routing.reliability.failover import hash_user
+from router.protocols.caller_names import body_callers
 from router.protocols.transcript import build_transcript
 
 READERS: Final = {"otel": read_spans, "litellm": read_spend_logs}
@@ -46,6 +49,7 @@ _UNREADABLE: Final = (
     AttributeError,
     StopIteration,
 )
+_FREQUENT: Final = "of callers with more than 2 requests"
 _REPEAT: Final = "that repeat another request, or nearly repeat it"
 
 
@@ -90,14 +94,17 @@ def export_requests(
         threshold=NEAR_DUPLICATE_SIMILARITY,
     )
     log.lost[_REPEAT] += sum(request.seen - 1 for request in found) + len(near)
-    kept = [request for request in found if request.id not in near]
+    single = {request.id: request.caller for request in found if request.id not in near}
+    drawn = draw_per_caller(single)
+    log.lost[_FREQUENT] += len(single) - len(drawn)
+    kept = [request for request in found if request.id in drawn]
     notes = [*_notes(source, log)]
     if not kept:
         raise NothingTaken(f"{source.path}: has no request to label", notes)
-    drawn = {"drawn": len(log.requests)}
+    sample = {"drawn": len(log.requests), "written": len(kept)}
     file = settings.source.resolve().parent / FOLDER / f"{suite}-to-label.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    lines = [build_export_line(request, drawn) for request in kept]
+    lines = [build_export_line(request, sample) for request in kept]
     write_export(file, lines, else_="use another --suite name")
     counts: Counter[str] = Counter()
     for request in kept:
@@ -151,8 +158,16 @@ def _captures(
             rules=redactor.digest,
             redactions=dict(sorted(redacted.counts.items())),
             content=redacted.value,
+            caller=_caller(request, installation.secret),
         )
     return [*found.values()]
+
+
+def _caller(request: LoggedRequest, secret: bytes) -> str:
+    """Returns the pseudonym of the user that a request names; empty without one."""
+    named = body_callers(request.body)
+    user = next((name for name in named if not name.startswith("conversation:")), "")
+    return hash_user(f"caller:{user}", secret) if user else ""
 
 
 def _transcript(request: LoggedRequest) -> Mapping[str, Any]:

@@ -306,10 +306,13 @@ def _read_items(
     if source is None:
         load_suite(replace(wished, path=file))  # so that errors name this file's lines
         return [SuiteItems(wished, (), file=file)], ()
-    read = dataset_import.read_dataset(source, kind, human_score=human_score)
+    read = dataset_import.read_dataset(
+        source, kind, human_score=human_score, scorer=wished.scorer
+    )
     titled = replace(wished, title=wished.title or read.tool or file.name)
     origin = converted(read.tool or file.name, read.left_out)
-    return with_slices([SuiteItems(titled, read.items, origin=origin)], read.notes, file)
+    items = SuiteItems(titled, read.items, read.unlabelled, origin)
+    return with_slices([items], read.notes, file)
 
 
 @contextmanager

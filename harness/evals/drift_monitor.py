@@ -36,7 +36,7 @@ from harness.gate.pins import (
     Sighting,
     find_replacement,
 )
-from harness.gate.run import RUNNABLE_STATES, EvalRun, RunState, Sample
+from harness.gate.run import LASTING, RUNNABLE_STATES, EvalRun, RunState, Sample
 from harness.providers.records import Sightings
 from harness.routing.context import Context
 from harness.routing.records.routes import Routing
@@ -294,7 +294,7 @@ def _unmeasured(
     A run with too many missing answers is left out, because missing answers are not evidence
     about the model.
     """
-    missing = [sample for sample in samples if sample.error]
+    missing = [sample for sample in samples if sample.error not in LASTING]
     if run.state in (RunState.FAILED, RunState.STOPPED):
         last = missing[-1].error_text if missing else ""
         return ": ".join(filter(None, (f"the run {run.state.value}", run.message or last)))

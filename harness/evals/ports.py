@@ -142,8 +142,8 @@ class SuiteCatalog(Protocol):
         """Returns the suite's items with their clusters and slices. Raises as pin()."""
         ...
 
-    def likely_clusters(self, suite: str) -> str:
-        """Warns if items seem to belong together, but the suite names no cluster field."""
+    def dependence(self, suite: str) -> str:
+        """Describes equal items, found clusters and large clusters; empty without any."""
         ...
 
     def describe_sample(self, suite: str) -> str:

@@ -156,10 +156,16 @@ class SampleError(StrEnum):
     UNSCORED = "unscored"  # answered, but the scorer failed, or its judge gave no score
     INFRA = "infra"  # Swapgate's or the provider's infrastructure failed, after all retries
     FALLBACK = "fallback"  # a gateway marks the answer as its fallback's
+    UNLABELLED = "unlabelled"  # not asked: the drawn record has no label to score by
 
 
 # Errors of samples that have no answer of the target's own model.
-_NOT_THE_MODELS: Final = frozenset({SampleError.INFRA, SampleError.FALLBACK})
+_NOT_THE_MODELS: Final = frozenset(
+    {SampleError.INFRA, SampleError.FALLBACK, SampleError.UNLABELLED}
+)
+NO_LABEL: Final = "no label"  # begins the text of every UNLABELLED error
+# Errors, and None for a score, that another attempt cannot change.
+LASTING: Final = frozenset({None, SampleError.UNLABELLED})
 
 
 @dataclass(frozen=True, slots=True)

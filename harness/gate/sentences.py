@@ -81,11 +81,12 @@ def missing_text(
     reasons: Sequence[Sequence[str]],
     bounds: tuple[float, float],
     units: str,
+    unlabelled: float = 0.0,
 ) -> str:
     """Describes how many scores of each model are missing, why, and the possible differences.
 
     reasons: of the incumbent's and the candidate's, one for each score. units: the units of the
-    bounds, such as `60 items`.
+    bounds, such as `60 items`. unlabelled: the share of items without a label.
     """
     arms = [
         f"{len(lost)} of the {arm}'s ({format_reasons(lost)})"
@@ -98,6 +99,19 @@ def missing_text(
         f"Missing scores: {' and '.join(arms)}. For any values of these scores, the difference "
         f"of all {units} is between {format_points(bounds[0])} and {format_points(bounds[1])} "
         "points."
+    ) + (
+        f" Up to {format_score(unlabelled)} points in either direction come from unlabelled "
+        "records."
+        if unlabelled
+        else ""
+    )
+
+
+def item_mean_text(delta: float, plan: SuitePlan) -> str:
+    """Writes the mean difference per item, beside the mean per cluster that decides."""
+    return (
+        f"The figures are means per cluster ({plan.cluster}); the mean per item is "
+        f"{format_points(delta)} points."
     )
 
 

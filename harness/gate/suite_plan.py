@@ -14,6 +14,7 @@ import re
 import unicodedata
 from base64 import b64decode, b64encode
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -32,6 +33,9 @@ EXCERPT: Final = 40
 _SLICE_VALUE: Final = re.compile(r"[\w .,:+/()&-]{1,64}")
 MIN_SLICE_UNITS: Final = 60  # with fewer units a slice shows only extreme losses
 MOST_SLICES: Final = 20  # more slices would leave each slice too little of the error
+# In place of a cluster field, if the items' texts, callers and conversations form clusters.
+FOUND_CLUSTERS: Final = "similar text or same caller"
+LARGE_CLUSTER: Final = 0.05  # of the items; a larger cluster is a warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +78,27 @@ class ItemGroups:
         ordered = map(self.clusters.__getitem__, self.order(order_seed))
         return tuple(len(list(members)) for _, members in groupby(ordered))
 
+    @property
+    def largest(self) -> tuple[str, int]:
+        """Returns the name and the number of items of the largest cluster; 0 without one."""
+        sizes = Counter(self.clusters.values())
+        return sizes.most_common(1)[0] if sizes else ("", 0)
+
     def guarded_slices(self, order_seed: int, n_max: int) -> tuple[Slice, ...]:
         """Lists the slices with enough units among the first n_max units, the largest first."""
         order = self.order(order_seed)
         fields = {name: [of[item] for item in order] for name, of in self.slices.items()}
         return guard_slices(fields, self.cluster_sizes(order_seed), n_max)
+
+
+def design_effect(cluster_sizes: Sequence[int], correlation: float) -> float:
+    """Computes by how much clusters raise the variance of the mean over items.
+
+    Source: Kish 1965, "Survey Sampling", 5.4: 1 + (m − 1)ρ. For clusters of different sizes, m
+    is the mean size of the cluster of an item.
+    """
+    mean_size = sum(size * size for size in cluster_sizes) / sum(cluster_sizes)
+    return 1.0 + (mean_size - 1.0) * correlation
 
 
 def guard_slices(
@@ -376,6 +396,12 @@ class SuitePlan:
     @property
     def planned_items(self) -> int:
         return self.items_in(self.n_max)
+
+    def effective_items(self, correlation: float) -> int:
+        """Computes how many independent items the planned items are worth (`design_effect`)."""
+        if not self.cluster_sizes:
+            return self.planned_items
+        return round(self.planned_items / design_effect(self.cluster_sizes, correlation))
 
     def items_in(self, units: int) -> int:
         """Counts the items of the first `units` units."""

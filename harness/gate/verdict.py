@@ -139,6 +139,7 @@ class SuiteFigures:
     holm: HolmFigures | None = None
     cluster: str | None = None  # the field whose values are the units that n_used counts
     items: int | None = None  # number of items in the used clusters
+    item_delta: float | None = None  # the mean difference per item, beside `delta` per cluster
     # noise_*: an item's score variance over repeated answers, for a claim about these items.
     noise_incumbent: float | None = None
     noise_candidate: float | None = None
@@ -170,6 +171,7 @@ _OPTIONAL: Final = (
     "holm",
     "cluster",
     "items",
+    "item_delta",
     "noise_incumbent",
     "noise_candidate",
     "measured",

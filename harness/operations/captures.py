@@ -32,6 +32,7 @@ from harness.routing.agent import AgentGrant, SessionState
 from harness.routing.capture import (
     CapturedRequest,
     CaptureSample,
+    draw_per_caller,
     find_near_duplicates,
     user_text,
 )
@@ -41,6 +42,7 @@ from harness.routing.reliability.failover import hash_user, user_hashes
 
 NEAR_DUPLICATE_SIMILARITY: Final = 0.9
 SAMPLE_DAYS: Final = 30
+DRAWN_BY: Final = "hash of the request's id, before the first attempt; at most 2 of a caller"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class CaptureExport:
     lines: Sequence[Mapping[str, Any]]  # one JSON object each, oldest first
     near: Mapping[str, str]  # id of an omitted near-duplicate to id of the kept request
     sample: CaptureSample  # sizes of all sampled requests
+    beyond: int = 0  # omitted requests of callers with more than MOST_OF_A_CALLER requests
 
 
 def read_capture(
@@ -101,8 +104,8 @@ def export_captures(
     since: timedelta | None = None,
     near: float = NEAR_DUPLICATE_SIMILARITY,
 ) -> CaptureExport:
-    """Exports captured requests for labelling, without near-duplicates. Needs an approver.
-    Raises NotAllowed, InputError.
+    """Exports captured requests for labelling, without near-duplicates, and at most
+    MOST_OF_A_CALLER requests of a caller. Needs an approver. Raises NotAllowed, InputError.
     near: least similarity of near-duplicates, above 0, at most 1.
     """
     actor.require(Role.APPROVER)
@@ -119,14 +122,20 @@ def export_captures(
         {request.id: user_text(request.content) for request in found},
         threshold=near,
     )
-    kept = [request for request in found if request.id not in like]
+    single = {request.id: request.caller for request in found if request.id not in like}
+    drawn = draw_per_caller(single)
+    kept = [request for request in found if request.id in drawn]
     with ctx.store.write() as tx:
         details = {"count": len(kept), "near_duplicates": len(like)}
         subject = f"captures of {route or 'all routes'}"
         AuditLog(tx).append(actor, "capture.export", subject, details)
-    drawn = {"drawn": sample.requests, "too_large": sample.too_large}
-    lines = [build_export_line(request, drawn) for request in kept]
-    return CaptureExport(lines, like, sample)
+    counts = {
+        "drawn": sample.requests,
+        "too_large": sample.too_large,
+        "written": len(kept),
+    }
+    lines = [build_export_line(request, counts) for request in kept]
+    return CaptureExport(lines, like, sample, len(single) - len(kept))
 
 
 def load_sample(ctx: Context, route: str | None) -> CaptureSample:
@@ -188,6 +197,10 @@ def build_export_line(
             "rules_sha256": captured.rules,
             "redactions": dict(captured.redactions),
             "seen": captured.seen,
+            "outcome": captured.outcome,
+            "drawn_by": DRAWN_BY,
+            "caller": captured.caller,
+            "conversation": captured.conversation,
             **({"sample": dict(sample)} if sample else {}),
         },
     }

@@ -23,6 +23,7 @@ from harness.gate.offline.verdicts import NOT_MEASURED, read_same_model
 from harness.gate.pins import ServedModel, is_mixed, named_models
 from harness.gate.run import (
     FIRST_ANSWERS,
+    LASTING,
     RUNNABLE_STATES,
     EvalRun,
     RunBudget,
@@ -117,8 +118,8 @@ def _continue_run(
 
 
 def _scored(samples: Sequence[Sample]) -> list[Sample]:
-    """Keeps the answers without an infrastructure error."""
-    return [sample for sample in samples if sample.error is None]
+    """Keeps the samples that another attempt cannot change."""
+    return [sample for sample in samples if sample.error in LASTING]
 
 
 def find_replacement(
@@ -255,7 +256,7 @@ def _can_share(
     if run.state in STUCK or not (enough or run.budget == ours.budget):
         return False
     samples = EvalRuns(tx).outcomes(run.id, below=ours.wanted)
-    if any(sample.error for sample in samples):
+    if any(sample.error not in LASTING for sample in samples):
         return False
     return _same(tx, run.target, plan, [sample.served for sample in samples]) and _same(
         tx, judge, plan, [sample.judge for sample in samples]

@@ -9,7 +9,7 @@ stores the plans in a proposal; `harness.gate.budget` has the formulas.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import product
+from itertools import combinations, product
 from typing import Final
 
 from harness.frame.errors import ConfigError, NotAllowed, NotFound
@@ -415,7 +415,8 @@ def plan_suites(
     Loading a suite may take seconds, so do not call it first inside a write transaction.
 
     Raises ConfigError for a route without a primary suite, for a suite with two roles, and for
-    several primary suites without a joint claim. Raises NotFound for an unknown suite.
+    several primary suites without a joint claim or with the same items. Raises NotFound for an
+    unknown suite.
     """
     primary = [s for s in settings.suites if s.role is SuiteRole.PRIMARY]
     if not primary:
@@ -435,6 +436,7 @@ def plan_suites(
             f"fit the claim {gate.claim.value}: use `primaries: weighted`"
         )
     pins = {suite.suite: ctx.suites.pin(suite.suite) for suite in settings.suites}
+    _check_overlap([pins[suite.suite] for suite in primary])
     groups = {suite.suite: ctx.suites.groups(suite.suite) for suite in settings.suites}
     drawn = {name: seeds.seed_of(pin.digest) for name, pin in pins.items()}
     return [
@@ -444,6 +446,22 @@ def plan_suites(
         )
         for suite in settings.suites
     ]
+
+
+def _check_overlap(primary: Sequence[SuitePin]) -> None:
+    """Raises ConfigError if two primary suites share SAME_ITEMS_SHARE of the smaller suite's
+    items: the test of several suites takes their results as independent.
+    """
+    for one, other in combinations(primary, 2):
+        share = overlap_share(one.texts, other.texts)
+        if share >= SAME_ITEMS_SHARE:
+            raise ConfigError(
+                f"the primary suites {one.name!r} and {other.name!r} share "
+                f"{format_percent(share)} of the smaller suite's items, so they would count "
+                f"the same answers twice; below {format_percent(SAME_ITEMS_SHARE)} is allowed. "
+                "Remove the shared items from one suite, join both in one suite, or give one "
+                "of them the role `guard` or `required`"
+            )
 
 
 def plan_claims(

@@ -15,11 +15,12 @@ from harness.routing.capture import (
     capture_expiry,
     is_sampled,
 )
-from harness.routing.reliability.failover import hash_callers
+from harness.routing.reliability.failover import hash_callers, hash_user
 from router.frame.asgi import header
+from router.protocols.caller_names import body_callers
 from router.recording.internal_errors import RouterPart
 from router.recording.port import CaptureDraft, Recording
-from router.request.client_directives import caller_keys
+from router.request.client_directives import caller_keys, conversation_keys
 from router.request.request_observers import RequestObserver
 from router.request.request_state import AnswerCopy, RoutedRequest
 from router.request.routed_response import RoutedResponse
@@ -27,13 +28,19 @@ from router.snapshot.compiled import CompiledRoute
 
 CAPTURE_OPT_OUT: Final = b"x-swapgate-capture"
 OFF: Final = b"off"
+OK: Final = "ok"  # an outcome
+ANSWER_TOO_LARGE: Final = "answer_too_large"
+_USERS: Final = ("user:", "safety_identifier:", "header:")
+_CONVERSATIONS: Final = ("conversation:",)
 
 
 class CaptureSampler(RequestObserver):
     """Samples a route's requests. secret: used to hash users.
 
-    Only good answers become captures. A copy that is too large is counted and stored
-    without its content.
+    Draws by the request's id before the first attempt, so a failed, refused or cancelled
+    request becomes a capture as a good answer does: a sample of good answers alone would favour
+    the model that gave them. A request that is too large is stored without its content, and an
+    answer that is too large leaves the request without it.
     """
 
     part = RouterPart.CAPTURE
@@ -71,16 +78,18 @@ class CaptureSampler(RequestObserver):
         copy = self._copies.pop(observed.request_id, None)
         target = response.progress.upstream
         result = response.progress.result
-        if copy is None or response.outcome != "ok" or target is None:
+        if copy is None:
             return
         settings = observed.route.route.settings
         body = observed.request.text
-        answer = copy.whole(result)
-        too_large = answer is None or len(body) > settings.copy_max_bytes
-        if too_large:
+        answered = response.outcome == OK
+        answer = copy.whole(result) if answered else ""
+        outcome = response.outcome if answered else response.error or response.outcome
+        if too_large := len(body) > settings.copy_max_bytes:
             self._recorder.counters["captures_too_large"] += 1
         now = self._clock.now()
         users = caller_keys(observed.request, observed.sticky_key)
+        caller, conversation = self._pseudonyms(observed)
         head = CapturedRequest(
             id="",
             at=now,
@@ -90,7 +99,7 @@ class CaptureSampler(RequestObserver):
             endpoint=observed.request.endpoint.value,
             stream=observed.request.stream,
             arm=observed.arm.value,
-            target=target.name,
+            target=target.name if target else "",
             revision=observed.revision,
             data_class=settings.data_class,
             user_hash=hash_callers(users, self._secret),
@@ -100,9 +109,26 @@ class CaptureSampler(RequestObserver):
             content={},
             body_bytes=len(body) + (settings.copy_max_bytes if answer is None else len(answer)),
             too_large=too_large,
+            outcome=ANSWER_TOO_LARGE if answer is None else outcome,
+            caller=caller,
+            conversation=conversation,
         )
         texts = ("", "") if too_large else (body, answer or "")
         self._recorder.capture(CaptureDraft(head, settings.capture_per_day, *texts))
+
+    def _pseudonyms(self, observed: RoutedRequest) -> tuple[str, str]:
+        """Returns keyed hashes of the request's user and conversation; empty if it names none.
+
+        A data key is no user: one application may send all requests with it.
+        """
+        keys = [*body_callers(observed.request.members.found), observed.sticky_key]
+        user = next((key for key in keys if key.startswith(_USERS)), "")
+        opening = next(conversation_keys(observed.request), "")
+        named = next((key for key in keys if key.startswith(_CONVERSATIONS)), opening)
+        return (
+            hash_user(f"caller:{user}", self._secret) if user else "",
+            hash_user(f"conversation:{user}:{named}", self._secret) if named else "",
+        )
 
 
 def is_copy_refused(observed: RoutedRequest) -> bool:

@@ -47,10 +47,15 @@ def build_transcript(
     text. answered: the endpoint of the answer's form, if a gateway logged it in another
     form.
     """
+    question = build_question(endpoint, request)
     reader = _READERS[answered or endpoint]
     whole = reader.stream(_events(answer)) if stream else json.loads(answer)
-    question = _READERS[endpoint].request(json.loads(request))
     return {**question, "answer": reader.answer(whole)}
+
+
+def build_question(endpoint: str, request: str) -> Json:
+    """Returns a transcript without `answer`."""
+    return _READERS[endpoint].request(json.loads(request))
 
 
 def _events(text: str) -> list[Json]:

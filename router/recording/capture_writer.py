@@ -21,7 +21,7 @@ from harness.routing.capture import (
     capture_id,
 )
 from harness.store.router_store import RouterStore
-from router.protocols.transcript import build_transcript
+from router.protocols.transcript import build_question, build_transcript
 from router.recording.port import CaptureDraft
 
 log = logging.getLogger(__name__)
@@ -144,11 +144,13 @@ def redact_draft(
     client_body = draft.client_body
     answer = draft.answer
     # A draft that was too large is stored without content, because it still counts.
-    result = redactor.redact(
-        {"left_out": head.request}
-        if head.too_large
-        else build_transcript(head.endpoint, client_body, answer, stream=head.stream)
-    )
+    if head.too_large:
+        copied: dict[str, object] = {"left_out": head.request}
+    elif answer:
+        copied = build_transcript(head.endpoint, client_body, answer, stream=head.stream)
+    else:
+        copied = build_question(head.endpoint, client_body)
+    result = redactor.redact(copied)
     return replace(
         head,
         id=capture_id(head.route, result.value, secret),

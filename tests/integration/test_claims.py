@@ -97,10 +97,19 @@ def proposed(
 
 
 def with_suites(world: SmallInstallation, *suites: RouteSuite) -> None:
-    world.suites |= {
-        suite.suite: replace(world.suites["colours"], name=suite.suite, version=suite.suite)
-        for suite in suites
-    }
+    colours = world.suites["colours"]
+    text = (world.folder / "colours.jsonl").read_text(encoding="utf-8")
+    for suite in suites:
+        if suite.suite == "colours":
+            continue
+        path = world.folder / f"{suite.suite}.jsonl"
+        # Primary suites with the same items are refused.
+        path.write_text(
+            text.replace("Colour number", f"{suite.suite} number"), encoding="utf-8"
+        )
+        world.suites[suite.suite] = replace(
+            colours, name=suite.suite, version=suite.suite, path=path
+        )
     settings = RouteSettings(suites=suites)
     routes.create_route(world.context(), SYSTEM, "mixed", "sim/base", settings=settings)
 
@@ -281,6 +290,11 @@ def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
             None,
             "contains a suite twice",
         ),
+        (
+            [RouteSuite("colours"), RouteSuite("copy")],
+            None,
+            "'colours' and 'copy' share 100 % of the smaller suite's items.* role `guard`",
+        ),
     ],
 )
 def test_roles_that_make_no_claim_are_refused(
@@ -291,6 +305,7 @@ def test_roles_that_make_no_claim_are_refused(
 ) -> None:
     prepared(plain, replace(GATE, primaries=PrimaryCombination.ANY))
     with_suites(plain, *suites)
+    plain.suites["copy"] = replace(plain.suites["colours"], name="copy")
 
     with pytest.raises(ConfigError, match=why):
         plain.propose("sim/good", route="mixed", claim=claim)

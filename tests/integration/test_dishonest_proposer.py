@@ -256,7 +256,12 @@ def test_an_admin_who_proposes_does_not_take_another_suite_for_the_own_proposal(
     suites: tuple[RouteSuite, ...],
     widened: set[str],
 ) -> None:
-    plain_world.suites["easy"] = replace(plain_world.suites["colours"], name="easy")
+    colours = plain_world.suites["colours"]
+    easy = plain_world.folder / "easy.jsonl"
+    text = (plain_world.folder / "colours.jsonl").read_text(encoding="utf-8")
+    # Primary suites with the same items are refused.
+    easy.write_text(text.replace("Colour", "Easy"), encoding="utf-8")
+    plain_world.suites["easy"] = replace(colours, name="easy", path=easy)
     ctx = plain_world.context()
     named(ctx, EVE, *suites)
 

@@ -143,8 +143,12 @@ def _happen(cli: CommandLine) -> Mapping[str, str]:
     world.policy = replace(POLICY, canary=bakes)
     file = cli.folder / "swapgate.yaml"
     text = file.read_text(encoding="utf-8")
-    file.write_text(text.replace(SUITE, f"{SUITE}\n{SUITE.replace('colours:', 'shades:')}"))
-    world.suites["shades"] = replace(world.suites["colours"], name="shades")
+    file.write_text(text.replace(SUITE, f"{SUITE}\n{SUITE.replace('colours', 'shades')}"))
+    colours = (cli.folder / "colours.jsonl").read_text(encoding="utf-8")
+    shades = cli.folder / "shades.jsonl"
+    # Primary suites with the same items are refused.
+    shades.write_text(colours.replace("Colour", "Shade"), encoding="utf-8")
+    world.suites["shades"] = replace(world.suites["colours"], name="shades", path=shades)
     with world.store.read() as tx:
         provider = Providers(tx).all()["sim"]
     priced = replace(provider, prices={model: Price(1.0, 2.0) for model in SKILL})

@@ -22,10 +22,11 @@ from harness.routing.capture import CapturedRequest, capture_id, is_sampled
 from harness.routing.table import RouteSettings
 from harness.store.router_store import RouterStore
 from harness.store.store import Store
-from router.recording.capture_writer import ROOM, CaptureWriter
+from router.recording.capture_writer import ROOM, CaptureWriter, redact_draft
 from router.recording.port import CaptureDraft
 from tests.support.control.manual_clock import ManualClock
-from tests.support.providers.scripted_upstream import completion
+from tests.support.providers.scripted_transport import ScriptedTurn
+from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import AUTH, CHAT, Door
 from tests.support.router.live_router import snapshot
 from tests.support.site.signing_keys import CONTROL
@@ -228,6 +229,7 @@ class Sampled:
         folder: Path,
         share_bps: int = 10_000,
         opt_outs: frozenset[OptOut] = frozenset(),
+        turn: ScriptedTurn | None = None,
     ) -> None:
         settings = RouteSettings(capture_bps=share_bps, data_class="personal")
         first = snapshot("http://up", settings=settings)
@@ -236,7 +238,7 @@ class Sampled:
         cleared = {"personal": frozenset({"up"})}
         self.door = Door(
             folder,
-            lambda _: completion(),
+            lambda _: turn or completion(),
             first=first,
             classes=cleared,
         )
@@ -285,6 +287,37 @@ def test_a_drawn_request_goes_to_the_desk_with_its_answer(tmp_path: Path) -> Non
     )
     assert (head.expires_at - head.at).days == RouteSettings().capture_keep_days
     assert "kim" not in head.user_hash
+    assert head.outcome == "ok"
+
+
+@pytest.mark.req("F4", "F9")
+@pytest.mark.parametrize(("status", "outcome"), [(500, "server"), (400, "bad_request")])
+def test_a_failed_or_refused_request_is_drawn_like_an_answered_one(
+    status: int, outcome: str, tmp_path: Path
+) -> None:
+    sampled = Sampled(tmp_path, turn=error(status))
+
+    assert sampled.ask(user="kim") >= 400
+
+    (draft,) = sampled.drafts
+    assert (draft.head.outcome, draft.answer) == (outcome, "")
+    made = redact_draft(draft, Redactor(), SECRET)
+    assert made.content["messages"][0]["content"] == "hi"
+    assert "answer" not in made.content
+
+
+@pytest.mark.req("F4", "F9")
+def test_a_capture_has_pseudonyms_of_its_caller_and_conversation(tmp_path: Path) -> None:
+    sampled = Sampled(tmp_path)
+    for said, user in (("hi", "kim"), ("hello", "kim"), ("hi", "lee")):
+        sampled.ask(said=said, user=user)
+    sampled.ask(said="hi")
+
+    kim, again, lee, unnamed = (draft.head for draft in sampled.drafts)
+    assert kim.caller == again.caller != lee.caller
+    assert len({head.conversation for head in (kim, again, lee)}) == 3
+    assert unnamed.caller == ""
+    assert unnamed.conversation
 
 
 @pytest.mark.req("G3")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evals.runner.inspect_tasks import DataSuite
-from evals.suites.suite import load_suite
+from evals.suites.suite import describe_sample, load_suite
 from evals.suites.suite_import import (
     ImportedSuite,
     import_suites,
@@ -85,12 +85,12 @@ def test_a_labelled_file_is_a_suite_whose_manifest_says_where_it_is_from(
     assert entry == {
         "name": "production",
         "file": "production.jsonl",
-        "items": 2,
+        "items": 3,
         "sha256": done.sha256,
         "origin": "captured from production",
         "routes": ["triage"],
         "captured_from": "2026-11-01T08:00:00+00:00",
-        "captured_until": "2026-11-02T08:00:00+00:00",
+        "captured_until": "2026-11-03T08:00:00+00:00",
         "share_bps": [100],
         "rules_sha256": ["f" * 64],
         "data_class": "personal",
@@ -99,12 +99,53 @@ def test_a_labelled_file_is_a_suite_whose_manifest_says_where_it_is_from(
         "labelled_until": "2026-11-19T09:00:00Z",
         "imported_at": "2026-11-20T15:00:00+00:00",
         "imported_by": "ann",
-        "unlabelled": 1,
+        "without_label": 1,
+        "of_frequent_callers": 0,
         "unscorable": 0,
     }
     item = json.loads(done.data.read_text().splitlines()[0])
     assert item["metadata"]["provenance"]["label_author"] == "ann"
     assert item["metadata"]["production"]["model"] == "sim/base"
+
+
+def test_at_most_two_requests_of_a_caller_become_items(tmp_path: Path) -> None:
+    lines = [line(n) for n in range(1, 6)]
+    for one in lines[:4]:
+        one["provenance"] = {**one["provenance"], "caller": "a" * 32}
+
+    done = imported(tmp_path, *lines)
+
+    (entry,) = tomllib.loads(done.manifest.read_text())["dataset"]
+    assert (done.items, entry["of_frequent_callers"]) == (3, 2)
+
+
+def test_deleted_lines_of_an_export_are_counted(tmp_path: Path) -> None:
+    lines = [line(1), line(2)]
+    for one in lines:
+        one["provenance"] = {**one["provenance"], "sample": {"drawn": 9, "written": 5}}
+
+    done = imported(tmp_path, *lines)
+
+    told = describe_sample(SuiteSettings("production", path=done.data, scorer="label"))
+    assert told == (
+        "Its 2 items, from 9 sampled requests, omit: 3 whose lines were deleted from the "
+        "export."
+    )
+
+
+def test_a_label_that_repeats_a_free_text_of_the_model_counts_for_no_exact_scorer(
+    tmp_path: Path,
+) -> None:
+    text = "Your parcel is late, and we are sorry for it."
+    answer = {"role": "assistant", "content": text}
+    approved = line(1, answer=answer, label=text)
+
+    done = imported(tmp_path, approved, line(2), scorer="exact")
+
+    assert (done.items, done.unlabelled) == (1, 1)
+    item = json.loads(done.data.read_text().splitlines()[0])
+    assert item["target"] is None
+    assert item["metadata"]["unlabelled"] == "an approved free text is no exact target"
 
 
 def test_a_conversation_is_asked_as_it_was_with_its_tools(tmp_path: Path) -> None:

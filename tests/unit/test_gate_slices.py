@@ -171,12 +171,11 @@ def test_items_that_nearly_repeat_others_are_pointed_out(tmp_path: Path) -> None
     settings.path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     suites = ConfiguredSuites({"asked": settings})
 
-    likely = suites.likely_clusters("asked")
+    told = suites.dependence("asked")
 
-    assert likely.startswith("3 of 4 items nearly repeat another item, such as asked-")
-    assert "name a `cluster` field" in likely
+    assert told.startswith("4 items form 1 clusters of similar texts")
     other = write_documents(tmp_path, ["a", "b"])
-    assert ConfiguredSuites({"asked": other}).likely_clusters("asked") == ""
+    assert ConfiguredSuites({"asked": other}).dependence("asked") == ""
 
 
 N = 300

@@ -40,7 +40,9 @@ def read(
     file = folder / name
     file.write_bytes(content)
     source = read_source(file)
-    return read_dataset(source, check_source(source, wanted), human_score=human)
+    return read_dataset(
+        source, check_source(source, wanted), human_score=human, scorer="rubric"
+    )
 
 
 def score(

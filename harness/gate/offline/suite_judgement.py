@@ -35,9 +35,11 @@ from harness.gate.offline.slices import (
     merge_clusters,
     promotion_waits_for,
 )
+from harness.gate.run import NO_LABEL
 from harness.gate.sentences import (
     comparison_reason,
     further_items,
+    item_mean_text,
     missing_text,
     outcome_text,
     slices_reason,
@@ -119,7 +121,12 @@ def judge_pairs(
             f"the outcome is “{words[0]}”; if all count for it, “{words[1]}”."
         )
     units = f"{base.report.n_used} {plan.unit}s"
-    missing = missing_text(join_reasons(paired.items[:used]), (low, high), units)
+    missing = missing_text(
+        join_reasons(paired.items[:used]),
+        (low, high),
+        units,
+        _unlabelled_share(plan, paired.items[:used]),
+    )
     reason = f"{reason} {missing}".rstrip()
     report = replace(
         base.report,
@@ -130,6 +137,20 @@ def judge_pairs(
         details=figures.as_json(),
     )
     return SuiteJudgement(report, base.consumed)
+
+
+def _unlabelled_share(plan: SuitePlan, items: Sequence[PairedItem]) -> float:
+    """Computes the mean share of a unit's score that is open because its records have no label.
+
+    The mean difference then lies within ± this share (Manski 1990).
+    """
+
+    def is_open(item: PairedItem) -> float:
+        return float(any(why.startswith(NO_LABEL) for why in item.reasons[1]))
+
+    no_label = [replace(item, missing=(0.0, is_open(item))) for item in items]
+    units = merge_clusters(plan, no_label)
+    return fmean(unit.missing[1] for unit in units) if units else 0.0
 
 
 def _between(against: SuiteJudgement, favour: SuiteJudgement) -> tuple[str, SuiteJudgement]:
@@ -238,6 +259,8 @@ def _judge_scores(
         figures.rule,
         paired.blocked or why,
     )
+    if figures.item_delta is not None:
+        reason = f"{reason} {item_mean_text(figures.item_delta, plan)}"
     report = replace(report, reason=reason, details=figures.as_json())
     return SuiteJudgement(report, consumed)
 
@@ -370,6 +393,9 @@ def _figures(
         more_items=further_items(evidence, design_from_plan(plan)),
         cluster=plan.cluster or None,
         items=len(items) if plan.cluster else None,
+        item_delta=_mean(_differences([item for item in items if item.complete]))
+        if plan.cluster
+        else None,
         noise_incumbent=evidence.noise[0] if evidence.noise else None,
         noise_candidate=evidence.noise[1] if evidence.noise else None,
     )

@@ -110,6 +110,8 @@ class SuiteEstimate:
     saving_items: int | None = None  # items that show a claimed saving; None for never
     slices: tuple[SliceEstimate, ...] = ()
     promotion_from: int = 0  # units; before them, the gate tests no slice and promotes nothing
+    # The probability that the test shows `effect`, if it is true, within all planned items.
+    power: float | None = None
 
     @property
     def saving(self) -> float | None:
@@ -133,16 +135,17 @@ class SuiteEstimate:
 
     @property
     def texts(self) -> Sequence[str]:
-        """Says for people which loss fails, then the guarded slices, and how long they delay a
-        promotion.
+        """Describes for people the number of independent items, which loss fails, the guarded
+        slices, and how long they delay a promotion.
         """
         fails = () if self.plan.claim is Claim.SUPERIOR else (self._fails,)
+        first = (self._size_text, *fails)
         if not self.slices:
-            return fails
+            return first
         wait = (
             f"no promotion before {self.plan.unit} {self.promotion_from:,}, due to the slices"
         )
-        return (*fails, *(guarded.text for guarded in self.slices), wait)
+        return (*first, *(guarded.text for guarded in self.slices), wait)
 
     @property
     def _fails(self) -> str:
@@ -153,6 +156,25 @@ class SuiteEstimate:
             else f"a loss of {format_score(self.failing)} points fails in 80 % of comparisons"
         )
         return f"{shown}; a loss within the allowed {allowed} points does not count as FAILED"
+
+    @property
+    def _size_text(self) -> str:
+        """Writes items, clusters, the effective number of items, and the power."""
+        plan = self.plan
+        text = f"{plan.planned_items:,} items"
+        if plan.cluster:
+            worth = plan.effective_items(CLUSTER_ICC)
+            text += (
+                f" in {plan.n_max:,} clusters, worth about {worth:,} independent items if the "
+                f"items of a cluster correlate by {CLUSTER_ICC:g}"
+            )
+        if self.power is None:
+            return text
+        wanted = format_score(self.effect, None)
+        return (
+            f"{text}: a true difference of {wanted} points from the claim's limit is shown in "
+            f"{format_percent(self.power, significant=2)} of such comparisons"
+        )
 
 
 def estimate_proposal(
@@ -218,7 +240,7 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
     warnings = (
         _warning(plan, test, sd, effect, advice.own.enough),
         _budget_warning(plan, sides, limit),
-        _likely_clusters(ctx, plan.suite),
+        _dependence(ctx, plan.suite),
         ctx.suites.describe_sample(plan.suite),
     )
     return SuiteEstimate(
@@ -248,6 +270,7 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
         ),
         slices=_slices(plan, sd),
         promotion_from=promotion_waits_for(plan),
+        power=test.power(sd, effect, plan.n_max),
     )
 
 
@@ -415,7 +438,7 @@ def _slices(plan: SuitePlan, sd: float) -> tuple[SliceEstimate, ...]:
     )
 
 
-def _likely_clusters(ctx: Context, suite: str) -> str:
-    """Warns of items that seem to belong together without a cluster field; else empty."""
-    likely = ctx.suites.likely_clusters(suite)
-    return f"{likely[:1].upper()}{likely[1:]}." if likely else ""
+def _dependence(ctx: Context, suite: str) -> str:
+    """Describes equal items and clusters, as a sentence; else empty."""
+    dependence = ctx.suites.dependence(suite)
+    return f"{dependence[:1].upper()}{dependence[1:]}." if dependence else ""

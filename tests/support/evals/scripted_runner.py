@@ -8,9 +8,11 @@ from evals.runner.questions import (
     GIVE_UP_AFTER,
     AnswerUsage,
     Question,
+    labelled_questions,
     open_questions,
     scored_sample,
     suite_settings,
+    unlabelled_samples,
     unscored_sample,
 )
 from evals.scorers import NotJudged
@@ -77,7 +79,10 @@ class ScriptedRunner:
         first: list[Sample] = []
         self.remark = ""
         under_way = job.max_connections
-        for question in open_questions(job, suite.groups, suite.pin):
+        questions = open_questions(job, suite)
+        if not all(map(on_sample, unlabelled_samples(job, suite, questions))):
+            return RunState.OVER_BUDGET
+        for question in labelled_questions(suite, questions):
             if stop():
                 return RunState.STOPPED
             sample = self._sample(job, suite, question)

@@ -27,6 +27,7 @@ from harness.interfaces.cli.frame.command import (
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.operations import captures, queries
+from harness.routing.capture import MOST_OF_A_CALLER
 
 if TYPE_CHECKING:
     from harness.app.capture_import import RequestsToLabel
@@ -174,7 +175,7 @@ def import_suite(
     for made in done.suites:
         click.echo(f"suite {made.suite}: {format_quantity(made.items, 'item')} in {made.data}")
         if made.unlabelled:
-            output.note(f"left out {made.unlabelled} without a label")
+            output.note(f"{made.unlabelled} more have no label: their scores are missing")
         if made.left_out:
             output.note(
                 f"left out {made.left_out} of {made.suite} that its scorer cannot judge"
@@ -291,14 +292,22 @@ def export(
         "file": str(file),
         "written": len(capture_export.lines),
         "near_duplicates": dict(capture_export.near),
+        "of_frequent_users": capture_export.beyond,
         "sample": capture_export.sample,
     }
-    alike = len(capture_export.near)
+    left_out = [
+        f"{number} {what}"
+        for number, what in (
+            (len(capture_export.near), "near duplicates"),
+            (capture_export.beyond, f"of users with more than {MOST_OF_A_CALLER} requests"),
+        )
+        if number
+    ]
     sample = capture_export.sample.text
     output.answer(
         done,
         f"wrote {format_quantity(len(capture_export.lines), 'request')} to {file}",
-        advice=f"left out {alike} near duplicates; {sample}" if alike else sample,
+        advice=f"left out {', '.join(left_out)}; {sample}" if left_out else sample,
     )
 
 

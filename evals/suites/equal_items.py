@@ -1,0 +1,77 @@
+"""Finds the items of a data file that are one item: they ask a model the same, and expect the
+same answer. Pure, but for the line numbers of errors.
+
+Texts are compared in Unicode's form NFC (`harness.frame.canonical_text`), and without the width
+of spaces. Case, marks and punctuation can change what a text asks; items that differ only in
+them are near-duplicates (`item_clusters`).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from evals.suites.conversation import FIELDS, conversation
+from evals.suites.items import Item, find_line
+from harness.frame.canonical_text import canonical_value
+from harness.frame.errors import InputError
+from harness.frame.plain_data import canonical_json
+
+# Metadata that decides the score of an answer, beside the target.
+_DECIDING: Final = ("rules", "schema", "assert", "threshold", "rubric")
+_INNER_SPACES: Final = re.compile(r"(?<=\S)\s+")
+
+
+def find_repeats(
+    loaded: Sequence[Item],
+    path: Path,
+    input_field: str,
+) -> Mapping[str, str]:
+    """Maps each item that asks and expects the same as another item to the one that stays: the
+    first with a label.
+
+    Raises InputError with both lines if one question has two targets: a model can only give one
+    answer. Items that differ in the rules of their scorer stay.
+    """
+    asking: dict[str, list[int]] = {}
+    for place, item in enumerate(loaded):
+        asking.setdefault(_question_key(item), []).append(place)
+    repeats: dict[str, str] = {}
+    for places in asking.values():
+        labelled = [place for place in places if not loaded[place].unlabelled]
+        first = (labelled or places)[0]
+        for place in labelled:
+            if canonical_value(loaded[place].target) != canonical_value(loaded[first].target):
+                lines = [find_line(path, at, input_field) for at in (first, place)]
+                raise InputError(
+                    f"{path}:{lines[1]}: item {loaded[place].id!r} asks the same as item "
+                    f"{loaded[first].id!r} in line {lines[0]}, but has another target; keep "
+                    "the right one"
+                )
+        repeats |= {loaded[place].id: loaded[first].id for place in places if place != first}
+    return repeats
+
+
+def _question_key(item: Item) -> str:
+    """Returns a text that items have in common if a model gets the same question, and the
+    scorer the same rules. Ignores Unicode forms and the width of spaces.
+    """
+    asked = [dict(message) for message in conversation(item)] or item.input
+    decides = {name: item.metadata.get(name) for name in (*FIELDS, *_DECIDING)}
+    return canonical_json(_spaced(canonical_value([asked, list(item.choices), decides])))
+
+
+def _spaced(value: Any) -> Any:
+    """Replaces each run of spaces in all texts by one, and drops blank lines. Keeps the
+    indentation of lines, which decides what code does.
+    """
+    match value:
+        case str():
+            lines = (line for line in value.strip().splitlines() if line.strip())
+            return "\n".join(_INNER_SPACES.sub(" ", line.rstrip()) for line in lines)
+        case list():
+            return [_spaced(part) for part in value]
+        case dict():
+            return {key: _spaced(part) for key, part in value.items()}
+        case _:
+            return value

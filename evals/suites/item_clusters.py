@@ -1,0 +1,220 @@
+"""Finds the items of a suite that depend on each other: near-duplicates, and the items of one
+caller or one conversation. Pure.
+
+Two texts are alike by the Jaccard similarity of their runs of three words, without the runs
+that more than SHARED_PART of the items have: a template, or the examples of a few-shot prompt.
+Clusters grow by complete linkage (Defays 1977, "An efficient algorithm for a complete link
+method"): each item is like *every* other item of its cluster, so a chain of similar texts does
+not join its two ends.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final
+
+from harness.frame.canonical_text import canonical
+from harness.frame.formatting import format_excerpt, format_percent, format_quantity
+from harness.gate.suite_plan import (
+    EXCERPT,
+    FOUND_CLUSTERS,
+    LARGE_CLUSTER,
+    ItemGroups,
+    design_effect,
+)
+from harness.routing.capture import find_near_duplicates, jaccard_similarity, shingles
+
+ALIKE: Final = 0.6  # HumanEval, IFEval and few-shot GSM8K keep 99 % of their items single
+SHARED_PART: Final = 0.05  # of the items; more of them share a template
+LEAST_SHARED: Final = 10  # in small suites, up to so many items are a group, not a template
+# Below this, found clusters change the level .05 of a test to .054 at most, even if the items
+# of a cluster agree completely: then items stay the units.
+NEGLIGIBLE_EFFECT: Final = 1.05
+# Two items with this similarity differ in few words; this share of them causes a remark.
+NEAR_REPEAT: Final = 0.8
+REPEATED_SHARE: Final = 0.1
+MOST_COMPARED: Final = 2_000  # items; comparing all items of a large suite would take seconds
+CALLER: Final = "caller"  # CALLER, CONVERSATION: keys of an item's provenance
+CONVERSATION: Final = "conversation"
+_EDGES: Final = re.compile(r"(?<!\S)[\"'(\[]+|[.,;:!?\"')\]]+(?!\S)")
+
+
+def cluster_items(
+    items: Sequence[str],
+    texts: Mapping[str, str],
+    owners: Mapping[str, Sequence[str]],
+    declared: ItemGroups,
+) -> ItemGroups:
+    """Returns the groups with the clusters that the items themselves show.
+
+    owners: names of an item's caller and conversation; items that share a name belong together,
+    unless more than SHARED_PART of the items have one opening: it is the application's.
+    declared: the suite's slices and, if it names a `cluster` field, its own clusters. Found
+    clusters join declared ones, but split none.
+    """
+    found = _Partition(items)
+    owned = _by_name((item, name) for item, names in owners.items() for name in names)
+    for members in (
+        *_by_name(declared.clusters.items()).values(),
+        *(
+            members
+            for name, members in owned.items()
+            if not name.startswith(CONVERSATION) or len(members) <= _most_shared(len(items))
+        ),
+        *find_alike(texts),
+    ):
+        found.join(members)
+    clusters = {item: found.first(item) for item in items}
+    sizes = [*Counter(clusters.values()).values()]
+    if declared.clusters:
+        # The first item's own name stays the cluster's name.
+        clusters = {item: declared.clusters[first] for item, first in clusters.items()}
+        return ItemGroups(tuple(items), clusters, declared.cluster_field, declared.slices)
+    if design_effect(sizes, 1.0) <= NEGLIGIBLE_EFFECT:
+        return declared
+    return ItemGroups(tuple(items), clusters, FOUND_CLUSTERS, declared.slices)
+
+
+def item_owners(metadata: Mapping[str, Any]) -> Sequence[str]:
+    """Returns the names of the caller and the conversation that a captured item came from."""
+    provenance = metadata.get("provenance")
+    if not isinstance(provenance, Mapping):
+        return ()
+    return tuple(
+        f"{kind}:{provenance[kind]}" for kind in (CALLER, CONVERSATION) if provenance.get(kind)
+    )
+
+
+def describe_template(texts: Mapping[str, str]) -> str:
+    """Describes items that differ in few words from many others; empty unless REPEATED_SHARE of
+    the items do. A text alone does not tell a template from one question asked many times.
+    """
+    compared = dict(islice(texts.items(), MOST_COMPARED))
+    near = find_near_duplicates(compared, threshold=NEAR_REPEAT)
+    if len(near) < REPEATED_SHARE * len(compared):
+        return ""
+    repeat, first = next(iter(near.items()))
+    return (
+        f"{len(near)} of {len(compared)} items differ in few words from another item, such as "
+        f"{repeat} and {first}; unless they come from one template, name a `cluster` field "
+        "(`swapgate docs open suites`)"
+    )
+
+
+def describe_dependence(groups: ItemGroups, repeats: Mapping[str, str]) -> str:
+    """Describes equal items, the clusters that Swapgate found, and a cluster that is large;
+    empty without any. repeats: an item to the earlier item that it repeats.
+    """
+    found = []
+    if repeats:
+        repeat, first = next(iter(repeats.items()))
+        found.append(
+            f"{format_quantity(len(repeats), 'item')} repeat the question and the target of "
+            f"another item, such as {repeat} and {first}, and count once"
+        )
+    if groups.cluster_field == FOUND_CLUSTERS:
+        found.append(
+            f"{len(groups.items):,} items form {groups.units:,} clusters of similar texts, or "
+            "of the same caller or conversation: a cluster counts as one item"
+        )
+    name, size = groups.largest
+    if size > max(1, LARGE_CLUSTER * len(groups.items)) and groups.units > 1:
+        share = format_percent(size / len(groups.items))
+        found.append(
+            f"the cluster of {format_excerpt(name, EXCERPT)} has {size:,} items ({share}), "
+            f"more than {format_percent(LARGE_CLUSTER)}: check if they belong together; items "
+            "about other things would show more"
+        )
+    return "; ".join(found)
+
+
+def find_alike(texts: Mapping[str, str]) -> Sequence[Sequence[str]]:
+    """Lists the clusters of two and more near-duplicates, by complete linkage at ALIKE."""
+    similarity = _similarities(texts)
+    place = {item: number for number, item in enumerate(texts)}
+    cluster = {item: item for pair in similarity for item in pair}
+    members = {item: [item] for item in cluster}
+    by_likeness = sorted(
+        similarity, key=lambda pair: (-similarity[pair], place[pair[0]], place[pair[1]])
+    )
+    for one, other in by_likeness:
+        into, gone = sorted((cluster[one], cluster[other]), key=place.__getitem__)
+        if into == gone:
+            continue
+        pairs = (
+            tuple(sorted((a, b), key=place.__getitem__))
+            for a in members[into]
+            for b in members[gone]
+        )
+        if all(pair in similarity for pair in pairs):
+            members[into] += members.pop(gone)
+            cluster |= dict.fromkeys(members[into], into)
+    return [group for group in members.values() if len(group) > 1]
+
+
+def _similarities(texts: Mapping[str, str]) -> Mapping[tuple[str, ...], float]:
+    """Returns the similarity of each pair of items that is ALIKE or more, in the items' order.
+
+    Items without a run of their own are alike only if all their runs are equal.
+    """
+    whole = {item: shingles(_plain(text)) for item, text in texts.items()}
+    counted = Counter(run for runs in whole.values() for run in runs)
+    most = _most_shared(len(whole))
+    own = {
+        item: frozenset(run for run in runs if counted[run] <= most)
+        for item, runs in whole.items()
+    }
+    same: dict[object, list[str]] = defaultdict(list)
+    having: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    found: dict[tuple[str, ...], float] = {}
+    for item, runs in own.items():
+        common = Counter(other for run in runs for other in having[run])
+        for other in common:
+            alike = jaccard_similarity(runs, own[other])
+            if alike >= ALIKE:
+                found[other, item] = alike
+        for run in runs:
+            having[run].append(item)
+        found |= {(other, item): 1.0 for other in same[whole[item]]}
+        same[whole[item]].append(item)
+    return found
+
+
+def _most_shared(items: int) -> float:
+    """Returns how many items may share a part without its being a template."""
+    return max(LEAST_SHARED, SHARED_PART * items)
+
+
+def _plain(text: str) -> str:
+    """Returns the text without punctuation at the edges of words."""
+    return _EDGES.sub("", canonical(text))
+
+
+def _by_name(named: Iterable[tuple[str, str]]) -> Mapping[str, Sequence[str]]:
+    """Lists the items of each name, from pairs of item and name."""
+    having: dict[str, list[str]] = defaultdict(list)
+    for item, name in named:
+        having[name].append(item)
+    return having
+
+
+class _Partition:
+    """Joins items into disjoint groups."""
+
+    def __init__(self, items: Iterable[str]) -> None:
+        self._above = {item: item for item in items}
+        self._place = {item: number for number, item in enumerate(self._above)}
+
+    def first(self, item: str) -> str:
+        """Returns the first item of an item's group, in the items' order."""
+        while self._above[item] != item:
+            self._above[item] = self._above[self._above[item]]
+            item = self._above[item]
+        return item
+
+    def join(self, items: Sequence[str]) -> None:
+        """Makes one group of these items and of the groups that contain them."""
+        firsts = {self.first(item) for item in items}
+        top = min(firsts, key=self._place.__getitem__)
+        self._above |= dict.fromkeys(firsts, top)
