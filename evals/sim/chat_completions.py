@@ -104,7 +104,7 @@ class ChatRequest(BaseModel):
         return prompts[-1] if prompts else self.texts[-1]
 
     @property
-    def turn(self) -> int:
+    def turn_number(self) -> int:
         """The number of the user's messages: 1 for the first turn of a conversation."""
         return max(1, sum(message.role == "user" for message in self.messages))
 

@@ -127,7 +127,7 @@ class Simulator:
                 tokens,
             )
 
-        await self._serve(exchange, dialect, (name, request.turn), written)
+        await self._serve(exchange, dialect, (name, request.turn_number), written)
 
     async def embed(self, exchange: HttpExchange) -> None:
         """Answers embeddings, the same for all models. Raises Refused, ClientDisconnect."""
@@ -145,14 +145,14 @@ class Simulator:
         self,
         exchange: HttpExchange,
         dialect: EndpointDialect,
-        asked: tuple[str, int],
+        request: tuple[str, int],
         written: Callable[[], Written],
     ) -> None:
         """Counts the request, and sends its answer or its fault. Raises ClientDisconnect.
 
-        asked: the model's name, and the conversation's turn.
+        request: the model's name, and the conversation's turn.
         """
-        name, turn = asked
+        name, turn = request
         stats = self.stats.setdefault(name, Stats())
         stats.requests += 1
         if fault := self.faults.draw(name, turn):
