@@ -155,6 +155,20 @@ USERS: Final = (
         "deleted with the request",
     ),
     ContentColumn(
+        "captured",
+        "caller",
+        "a keyed hash of the user that the request names, for suites",
+        "with the request",
+        "deleted with the request",
+    ),
+    ContentColumn(
+        "captured",
+        "conversation",
+        "a keyed hash of the request's conversation, for suites",
+        "with the request",
+        "deleted with the request",
+    ),
+    ContentColumn(
         "failover",
         "user_hash",
         "a keyed hash of the user whose request changed its target",

@@ -4,17 +4,16 @@ A comma or point that two readings allow (1,234 and 1.234) is read by the suite'
 which its other targets show. Nothing here reads a comma as no sign at all: 4,2 is 4.2.
 """
 
+import re
 import unicodedata
 from decimal import Decimal, InvalidOperation
 from typing import Final
-
-import regex
 
 POINT: Final = "."
 COMMA: Final = ","
 # Signs that only group digits: apostrophes, no-break and thin spaces, Arabic separators.
 _GROUPING: Final = "'’‘ʼ＇\u00a0\u2007\u2009\u202f٬"
-_UNDERSCORE: Final = regex.compile(r"(?<=[0-9])_(?=[0-9]{3})")
+_UNDERSCORE: Final = re.compile(r"(?<=[0-9])_(?=[0-9]{3})")
 _SAME: Final = str.maketrans(
     {
         **dict.fromkeys("−－﹣‐‑‒–", "-"),
@@ -29,15 +28,14 @@ _EXPONENT: Final = r"(?:[eE][-+]?[0-9]{1,3})?(?![0-9])"
 _DIGITS: Final = r"[0-9]+(?:[.,'][0-9]+)*+"
 # A number in an answer. A point or comma at a sentence's end is not part of it.
 _NUMBER: Final = rf"[-+]?(?:{_DIGITS}|\.[0-9]+){_EXPONENT}"
-_IN_PROSE: Final = regex.compile(rf"(?<![\w.,])[$€£]?({_NUMBER})")
+_IN_PROSE: Final = re.compile(rf"(?<![\w.,])[$€£]?({_NUMBER})")
 # A minus sign after a number subtracts: the last number of 5-3 is 3.
-_SUBTRACTED: Final = regex.compile(r"(?<=[0-9])\s*-(?=[0-9])")
-_WHOLE: Final = regex.compile(rf"([-+]?)({_DIGITS}|\.[0-9]+)({_EXPONENT})")
+_SUBTRACTED: Final = re.compile(r"(?<=[0-9])\s*-(?=[0-9])")
+_WHOLE: Final = re.compile(rf"([-+]?)({_DIGITS}|\.[0-9]+)({_EXPONENT})")
 # Thousands in groups of three, or in groups of two as in India: 1,23,456.
 _GROUPS: Final = r"[0-9]{1,3}(?:X[0-9]{3})+|[0-9]{1,2}(?:X[0-9]{2})+X[0-9]{3}"
 _GROUPED: Final = {
-    sign: regex.compile(_GROUPS.replace("X", regex.escape(sign)))
-    for sign in (POINT, COMMA, "'")
+    sign: re.compile(_GROUPS.replace("X", re.escape(sign))) for sign in (POINT, COMMA, "'")
 }
 
 
@@ -129,4 +127,4 @@ def first_number(text: str, decimal_sign: str) -> Decimal | None:
 def _read_last(digits: str, decimal_sign: str) -> Decimal | None:
     """Reads a number; of a list without spaces, such as 1,2,3, the last one."""
     whole = read_number(digits, decimal_sign)
-    return whole if whole is not None else read_number(regex.split("[,']", digits)[-1])
+    return whole if whole is not None else read_number(re.split("[,']", digits)[-1])

@@ -4,10 +4,9 @@ Typography is form: a strict score needs the target's own characters, a lenient 
 Canonically equal texts (NFC) are equal in both.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final
-
-import regex
 
 from harness.frame.canonical_text import canonical
 
@@ -44,7 +43,7 @@ def fold_label(label: str) -> str:
 
 
 # A sign before a label belongs to it: -1 and 1 are two labels.
-_SEPARATORS: Final = regex.compile(r"(?<=\w)[\s_-]+(?=\w)")
+_SEPARATORS: Final = re.compile(r"(?<=\w)[\s_-]+(?=\w)")
 # Signs that make one word of two: non-refundable, can't, R&D.
 _JOINER: Final = r"['·@&+-]"
 # Marks a hyphen that was a long dash. A private character, which no text uses.
@@ -65,13 +64,16 @@ def mentioned(text: str, labels: Iterable[str]) -> set[str]:
         return set()
     for dash in LONG_DASHES:
         text = text.replace(dash, _LONG + dash)
+    import regex  # noqa: PLC0415 - it takes 4 MiB, and a process that serves scores nothing
+
+    # `re` has no lookbehind of several lengths.
     whole_words = "|".join(map(_word_pattern, known))
     return set(map(fold_label, regex.findall(whole_words, fold_case(text))))
 
 
 def _word_pattern(label: str) -> str:
     """Returns the pattern of a folded label as whole words."""
-    words = r"[\s_-]+".join(map(regex.escape, label.split(" ")))
+    words = r"[\s_-]+".join(map(re.escape, label.split(" ")))
     before, after = _BEFORE, _AFTER
     if label[:1].isdigit():
         before += r"(?<![-+])(?<!\d[.,:/])"

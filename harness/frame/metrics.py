@@ -140,7 +140,7 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "captures_refused": "Requests not captured because the client opts out",
         "captures_repeated": "Copies of an already stored question",
         "captures_stored": "Stored copies",
-        "captures_too_large": "Requests too large to store",
+        "captures_too_large": "Requests or answers too large to store",
         "captures_unreadable": "Copies that do not follow their protocol",
         "claims_failed": "Times that the database did not record a block's callers",
         "failover_rows_dropped": "Rows of the failover log over 20 a second",

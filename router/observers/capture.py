@@ -85,7 +85,8 @@ class CaptureSampler(RequestObserver):
         answered = response.outcome == OK
         answer = copy.whole(result) if answered else ""
         outcome = response.outcome if answered else response.error or response.outcome
-        if too_large := len(body) > settings.copy_max_bytes:
+        too_large = len(body) > settings.copy_max_bytes
+        if too_large or answer is None:
             self._recorder.counters["captures_too_large"] += 1
         now = self._clock.now()
         users = caller_keys(observed.request, observed.sticky_key)

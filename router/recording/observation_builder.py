@@ -337,13 +337,13 @@ class ObservationBuilder:
         self.judge_usd = 0.0  # since the last block with judged units
         self._rollout = rollout
         self._worker = worker
-        self._rule = rule
         # Late outcomes come in blocks of their own.
-        self._tolerated: dict[Guardrail, float] = {
+        own: dict[Guardrail, float] = {
             guardrail: tolerated
             for guardrail, tolerated in rule.guardrails.items()
             if guardrail is not Guardrail.FEEDBACK
         }
+        self._rule = replace(rule, guardrails=own)
         self._sequence = 0
         self._first_limits = WaitLimits(rule.first_wait_s, rule.stream_wait_s, rule.gap_wait_s)
         self._waits: WaitCounts = NO_WAITS  # of the control's units in complete blocks

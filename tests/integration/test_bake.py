@@ -304,13 +304,15 @@ def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(
 ) -> None:
     in_canary(world)
     world.feed(failing=True)
+    world.feed(blocks=8)
+    world.feed(failing=True)
     shown = canary_status.explain_canary(world.context(), "chat").status
 
     said = "the customer agrees"
     moved = operations.operate(world.context(), BEN, "chat", RolloutSignal.ADVANCE, said)
 
     (warning,) = shown.explanation.against
-    assert "The canary fails more often than the incumbent: 1 of 1 against" in warning
+    assert "The canary fails more often than the incumbent: 2 of 10 against" in warning
     with world.store.read() as tx:
         last = list(AuditLog(tx).all())[-1]
     assert last.details["warnings"] == [warning]

@@ -758,6 +758,8 @@ def test_what_speaks_against_a_step_by_hand_is_said_before_it_is_taken(
     cli.world.until_decided(proposal)
     cli.world.run_once()
     cli.world.feed(failing=True)
+    cli.world.feed(blocks=8)
+    cli.world.feed(failing=True)
     step = ("canary", "advance", "chat", "--reason", "agreed")
     assert "▲ against a step by hand: The canary fails" in cli.text("canary", "explain", "chat")
 

@@ -247,7 +247,7 @@ def test_the_first_real_output_commits(
         ("overloaded_error", F.OVERLOADED),
         ("rate_limit_error", F.RATE_LIMITED),
         ("api_error", F.SERVER),
-        ("permission_error", F.QUOTA),
+        ("permission_error", F.OUR_KEY),
         ("invalid_request_error", F.BAD_REQUEST),
         ("of_tomorrow", F.MALFORMED),
     ],
