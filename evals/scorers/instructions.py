@@ -145,7 +145,8 @@ def instructions(answer: str, item: Item, options: Options) -> ScoreResult:
     """Scores 1 if all rules hold, else 0; with `graded` the share of the rules that hold."""
     if not answer.strip():
         return EMPTY_ANSWER
-    answer, rules = canonical(answer), canonical_value(item.metadata["rules"])
+    answer = canonical(answer)
+    rules = canonical_value(item.metadata["rules"])
     found = [
         (rule, kept if options["graded"] else float(kept == 1))
         for rule, kept in readings(answer, rules)

@@ -107,7 +107,8 @@ def _json_fields(answer: str, item: Item, options: Options) -> ScoreResult:
     mended = repaired(answer)
     if mended is None:
         return unreadable(answer, "no_json")
-    found, rule = canonical_value(mended[0]), mended[1]
+    found = canonical_value(mended[0])
+    rule = mended[1]
     plain = score(share(found, target))
     forgiven = max(plain, score(relaxed_share(found, target)))
     if not rule:
@@ -185,7 +186,8 @@ def _json_schema(answer: str, schema: object) -> ScoreResult:
         mended = repaired(answer)
         if mended is None:
             return unreadable(answer, "no_json")
-        found, rule = canonical_value(mended[0]), mended[1]
+        found = canonical_value(mended[0])
+        rule = mended[1]
     else:
         found, rule = whole, ""
     if valid(found, schema):

@@ -70,7 +70,8 @@ def _plain_digits(digits: str, decimal_sign: str) -> str | None:
     marks = {sign: digits.count(sign) for sign in (POINT, COMMA)}
     present = [sign for sign, count in marks.items() if count]
     if not present:
-        whole, decimals = digits, ""
+        whole = digits
+        decimals = ""
     elif len(present) == 2:
         last = max(present, key=digits.rfind)
         if marks[last] > 1:
@@ -82,7 +83,8 @@ def _plain_digits(digits: str, decimal_sign: str) -> str | None:
         if marks[only] > 1 and not groups:
             return None
         if groups and (marks[only] > 1 or only != decimal_sign):
-            whole, decimals = digits, ""
+            whole = digits
+            decimals = ""
         else:
             whole, _, decimals = digits.partition(only)
     if "'" in decimals:

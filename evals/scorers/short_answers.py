@@ -138,7 +138,8 @@ def decimal_sign(options: Options) -> str:
 
 def strict_number(answer: str, options: Options) -> Decimal | None:
     """Returns the number in the demanded form, or None in another form."""
-    lines, final_line = non_blank_lines(answer), options["final_line"]
+    lines = non_blank_lines(answer)
+    final_line = options["final_line"]
     if not final_line:
         return last_number(answer, decimal_sign(options))
     if not lines or not lines[-1].startswith(final_line):
@@ -164,7 +165,8 @@ def broken_rule(answer: str, final_line: str) -> str:
 
 def lenient_number(answer: str, options: Options) -> Decimal | None:
     """Returns the number after the last `final_line` text, else the answer's last number."""
-    final_line, sign = options["final_line"], decimal_sign(options)
+    final_line = options["final_line"]
+    sign = decimal_sign(options)
     if final_line:
         after = re.split(re.escape(final_line.rstrip(": ")), answer, flags=re.IGNORECASE)
         found = first_number(after[-1].replace("*", " "), sign) if len(after) > 1 else None
@@ -251,7 +253,8 @@ NUMERIC = Scorer(
 
 def label(answer: str, item: Item, options: Options) -> ScoreResult:
     """Scores a label. strict: only the label. lenient: the only label in the answer."""
-    answer, target = canonical(answer), canonical(str(item.target)).strip()
+    answer = canonical(answer)
+    target = canonical(str(item.target)).strip()
     if answer.strip() == target:
         return right_or_wrong(strict=True, lenient=True)
     found = mentioned(answer, [*options["labels"], target])
@@ -293,7 +296,8 @@ def letter_of(item: Item) -> str:
 
 
 def chosen(text: str, item: Item) -> str | None:
-    text, letters = plain_typography(text), ascii_uppercase[: max(len(item.choices), 2)]
+    text = plain_typography(text)
+    letters = ascii_uppercase[: max(len(item.choices), 2)]
     stated = re.findall(
         rf"(?i:answer|choice|option)(?i:\s++is)?+[\s:=*(\[]*+([{letters}])\b", text
     )

@@ -74,7 +74,8 @@ def mentioned(text: str, labels: Iterable[str]) -> set[str]:
 def _word_pattern(label: str) -> str:
     """Returns the pattern of a folded label as whole words."""
     words = r"[\s_-]+".join(map(re.escape, label.split(" ")))
-    before, after = _BEFORE, _AFTER
+    before = _BEFORE
+    after = _AFTER
     if label[:1].isdigit():
         before += r"(?<![-+])(?<!\d[.,:/])"
     if label[-1:].isdigit():

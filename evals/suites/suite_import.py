@@ -158,7 +158,8 @@ def _item(record: Mapping[str, Any], place: str, scorer: str) -> dict[str, Any]:
     provenance = _provenance(record, place, labelled=label is not None)
     missing = WITHOUT_LABEL if label is None else ""
     if _approves(label, record.get("answer")) and not accepts_approved(scorer, label):
-        label, missing = None, NO_EXACT_TARGET
+        label = None
+        missing = NO_EXACT_TARGET
     return {
         "id": record["id"],
         "input": question,

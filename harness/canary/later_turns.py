@@ -119,7 +119,8 @@ def _expected(
             control += (size - canary_units) * control_rate
             canary += canary_units * canary_rate
             # A failure counts once its expected number is whole; the rest carries over.
-            failed, harmed = int(control), int(canary + 1e-9)
+            failed = int(control)
+            harmed = int(canary + 1e-9)
             control -= failed
             canary -= harmed
             yield FailureTally(size, canary_units, failed + harmed, harmed), bps

@@ -14,9 +14,7 @@ from dataclasses import dataclass, replace
 
 from harness.canary import way_back
 from harness.canary.audit import PROMOTED, RolloutUnit, decision_evidence
-from harness.canary.patience import measure_limits
-from harness.canary.usual_failures import measure_usual_rates
-from harness.canary.usual_values import measure_caps
+from harness.canary.incumbent_history import measure_history
 from harness.evals import proof_validity
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
@@ -26,7 +24,6 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.left_out import LeftOutDifference
 from harness.gate.online.rollout import (
-    IncumbentHistory,
     Rollout,
     RolloutSignal,
     RolloutState,
@@ -125,13 +122,7 @@ def open_canary(
             counts_usage=evaluation.find_counting_targets(tx, proposal),
             usual_s=evaluation.find_usual_seconds(tx, proposal),
             total_timeout_s=route.settings.total_timeout_s,
-            history=IncumbentHistory(
-                waits=measure_limits(tx, route, proposal.incumbent, now),
-                caps=measure_caps(tx, route.name, proposal.incumbent, policy, now),
-                usual_rates=measure_usual_rates(
-                    tx, route.name, proposal.incumbent, policy, now
-                ),
-            ),
+            history=measure_history(tx, route, proposal.incumbent, policy, now),
         ),
         handover=_handover(rollout),
     )

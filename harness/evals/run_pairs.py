@@ -222,7 +222,8 @@ def _grouped(
 
     by_id: also by id if the runs share no question, because their texts include the shots.
     """
-    own, other = ({sample.question for sample in run.samples} for run in (incumbent, candidate))
+    own = {sample.question for sample in incumbent.samples}
+    other = {sample.question for sample in candidate.samples}
     questions = own | other
     by_question = "" not in questions and len(questions) > 1
     by_question = by_question and not (by_id and not own & other)
@@ -334,7 +335,8 @@ def _prompt_differences(ours: _Groups, theirs: _Groups) -> tuple[int, int, int]:
     """
     exact = plain = shared = 0
     for key in ours.keys() & theirs.keys():
-        first, second = ours[key][0], theirs[key][0]
+        first = ours[key][0]
+        second = theirs[key][0]
         if first.prompt and second.prompt:
             shared += 1
             exact += first.prompt != second.prompt

@@ -302,7 +302,8 @@ def deepeval_statement(
             )
     source = "its `success` and `threshold`"
     found = {name: direction_of_successes(rows, source) for name, rows in seen.items()}
-    passed, failed = count_of(document.get("testPassed")), count_of(document.get("testFailed"))
+    passed = count_of(document.get("testPassed"))
+    failed = count_of(document.get("testFailed"))
     completion = None
     if passed is not None and failed is not None:
         total = passed + failed
@@ -311,7 +312,8 @@ def deepeval_statement(
     elif "testPassed" in document:
         completion = RunCompletion("it has no totals: the test run did not end")
     parameters = document.get("hyperparameters")
-    name, version = document.get("datasetAlias"), document.get("datasetVersion")
+    name = document.get("datasetAlias")
+    version = document.get("datasetVersion")
     return RunStatement(
         "DeepEval",
         metrics={name: one for name, one in found.items() if one is not None},

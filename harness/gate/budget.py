@@ -74,7 +74,8 @@ def items_to_reject(
     the true mean difference below theta0, above 0. log_e_bad: the evidence so far.
     """
     scale = 1.0 - theta0
-    mean, deviation = loss / scale, sd / scale
+    mean = loss / scale
+    deviation = sd / scale
     square = deviation * deviation + mean * mean
     stake = min(BET_GRID[-1], mean / square)
     growth = stake * mean - stake * stake * square / 2.0

@@ -1,10 +1,10 @@
 """A worker's canary guard stops a canary that harms users, without the control plane.
 
-Each sticky key counts once with its first request, and once with its window: its first
-requests within the unit rule's `window_s`, of which any may have failed. The guard reads
-outcomes in the order of assignment (`harness.gate.online.worker_guard` explains why), and a
-window only when every window of its age is over. A thread writes the files,
-so that no request waits for a disk. An abort takes effect in `router.request.planner`; the
+Each sticky key counts once with its first request, and once with its window. The window holds
+the key's first requests within the unit rule's `window_s`, and fails if one of them fails. The
+guard reads outcomes in the order of assignment (`harness.gate.online.worker_guard` explains
+why), and a window only when all windows of its age are over. A thread writes the files, so that
+no request waits for a disk. An abort takes effect in `router.request.planner`; the
 control plane reads the alert and rolls back. The formulas are in `worker_guard`, the files
 in `router.recording.shared_files`.
 """

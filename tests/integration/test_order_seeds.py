@@ -1,5 +1,5 @@
-"""The seed of a live comparison's order: nobody who writes a suite can choose it, and everybody
-can recompute a verdict with it.
+"""The seed of a live comparison's order: a suite's author cannot choose it, and every reader of
+a verdict can recompute the verdict with it.
 """
 
 from collections.abc import Mapping

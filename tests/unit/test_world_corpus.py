@@ -1,6 +1,6 @@
 """What providers and clients publish, in `tests/world`, as the product reads it.
 
-An entry with `now` is wrong today: whoever mends it deletes `now`.
+An entry with `now` is wrong today. A change that mends it deletes `now`.
 """
 
 import json

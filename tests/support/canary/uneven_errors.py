@@ -19,8 +19,8 @@ SIZE: Final = 100
 # log e of the rollback by errors alone.
 LEVEL: Final = -math.log(CanaryPolicy().alpha * CARRIED_SHARE * ERRORS_WEIGHT)
 RATE: Final = 0.01
-# 10,000 first requests a day, of which about 1 % fail: evenly, or in minutes of 100 callers in
-# which all fail.
+# 10,000 first requests a day. About 1 % of them fail: evenly, or in minutes of 100 callers that
+# all fail.
 STEADY: Final = bound_usual_rate(
     [DayCount(10_000, n) for n in (100, 90, 110, 105, 95, 100, 102)]
 )

@@ -1,5 +1,9 @@
-"""Measures the incumbent's mean cost, times and tokens on the day before a rollout, for the
-caps of the bets on means (statistics.md §2.21).
+"""Measures the incumbent's traffic before a rollout: how long its callers wait, what its values
+are in the mean, and how often it usually fails. The rollout keeps these figures frozen.
+
+The means of the day before give the caps of the bets on means (statistics.md §2.21). The usual
+rates come from the days before: errors roll a canary back only if it fails more often
+(statistics.md §2.20).
 """
 
 import math
@@ -7,19 +11,84 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+from harness.canary.patience import measure_limits
 from harness.frame.records.transaction import Transaction
 from harness.gate.online.capped_sums import CAP_TIMES
 from harness.gate.online.guardrails import Guardrail
+from harness.gate.online.rollout import IncumbentHistory
+from harness.gate.online.usual_rate import (
+    USUAL_DAYS,
+    USUAL_WINDOW_S,
+    DayCount,
+    bound_usual_rate,
+)
 from harness.gate.online.waiting import MIN_ANSWERS, WaitKind, longest_in_bin
 from harness.gate.policy import CanaryPolicy
 from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
 from harness.routing.reliability.latency import LATENCY_BOUNDS_MS
-from harness.routing.table import Arm
+from harness.routing.table import Arm, Route
 
-_SINCE: Final = timedelta(hours=24)
+_DAY: Final = timedelta(days=1)
 
 
-def measure_caps(
+def measure_history(
+    tx: Transaction,
+    route: Route,
+    incumbent: str,
+    policy: CanaryPolicy,
+    now: datetime,
+) -> IncumbentHistory:
+    """Returns the incumbent's figures for a rollout that begins now. incumbent: a target id."""
+    return IncumbentHistory(
+        waits=measure_limits(tx, route, incumbent, now),
+        caps=_measure_caps(tx, route.name, incumbent, policy, now),
+        usual_rates=_measure_usual_rates(tx, route.name, incumbent, policy, now),
+    )
+
+
+def _measure_usual_rates(
+    tx: Transaction,
+    route: str,
+    incumbent: str,
+    policy: CanaryPolicy,
+    now: datetime,
+) -> dict[Guardrail, float]:
+    """Returns the usual rate of each stream of errors for a rollout that begins now. Leaves out
+    a stream whose history is too short, and windows that are not as long as the history's.
+
+    incumbent: a target id. Only whole days count on which it was the incumbent all the time.
+    """
+    since = _incumbent_since(tx, route, incumbent, now)
+    days: list[dict[Guardrail, DayCount]] = []
+    for number in range(USUAL_DAYS):
+        until = now - number * _DAY
+        if until - _DAY < since:
+            break
+        days.append(Observations(tx).caller_counts(route, until - _DAY, until))
+    streams = [Guardrail.ERRORS]
+    if policy.window_s == USUAL_WINDOW_S:
+        streams.append(Guardrail.CALLER_ERRORS)
+    rates = {stream: bound_usual_rate([day[stream] for day in days]) for stream in streams}
+    return {stream: rate for stream, rate in rates.items() if rate}
+
+
+def _incumbent_since(
+    tx: Transaction,
+    route: str,
+    incumbent: str,
+    now: datetime,
+) -> datetime:
+    """Returns the time since which the target is the incumbent without a break."""
+    since = now
+    for version in Routing(tx).history(route):
+        if version.route.incumbent != incumbent:
+            break
+        since = version.at
+    return since
+
+
+def _measure_caps(
     tx: Transaction,
     route: str,
     incumbent: str,
@@ -33,7 +102,7 @@ def measure_caps(
     """
     found = {
         guardrail: CAP_TIMES * mean
-        for guardrail, mean in _means(Observations(tx), route, incumbent, now - _SINCE).items()
+        for guardrail, mean in _means(Observations(tx), route, incumbent, now - _DAY).items()
         if mean > 0.0
     }
     return {guardrail: found[guardrail] for guardrail in policy.tolerated if guardrail in found}
