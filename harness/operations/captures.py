@@ -37,7 +37,7 @@ from harness.routing.capture import (
     user_text,
 )
 from harness.routing.context import Context
-from harness.routing.records.observations import Failovers
+from harness.routing.records.failovers import Failovers
 from harness.routing.reliability.failover import hash_user, user_hashes
 
 NEAR_DUPLICATE_SIMILARITY: Final = 0.9

@@ -38,8 +38,9 @@ from harness.proposals import break_glass, eval_queue
 from harness.proposals.eval_queue import QueuedRun, list_queue
 from harness.registry import credentials
 from harness.routing.context import Context
+from harness.routing.records.failovers import Failovers
 from harness.routing.records.interventions import BreakGlasses, Shadows
-from harness.routing.records.observations import Failovers, Observations
+from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns

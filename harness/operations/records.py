@@ -15,7 +15,7 @@ from harness.frame.records.columns import at_least
 from harness.frame.records.record import record
 from harness.frame.records.repository import Records, given
 from harness.routing.capture import CapturedRequest, CaptureResult, day_start
-from harness.routing.records.observations import marks_having
+from harness.routing.records.failovers import marks_having
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from harness.routing.capture import CapturedRequest
 from harness.routing.evidence import BreakGlass
 from harness.routing.proposal import Proposal
 from harness.routing.records.evidence import chain_signed
+from harness.routing.records.failovers import FAILOVER, failover, failover_count_from_row
 from harness.routing.records.interventions import (
     BREAK_GLASS,
     SWITCH,
@@ -45,11 +46,6 @@ from harness.routing.records.interventions import (
     shadow,
     shadow_from_row,
     switch,
-)
-from harness.routing.records.observations import (
-    FAILOVER,
-    failover,
-    failover_count_from_row,
 )
 from harness.routing.records.preload import NAMES_AT_ONCE
 from harness.routing.records.proposals import (

@@ -13,8 +13,9 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.signed_rows import Lineage
 from harness.operations.records import Captures
 from harness.providers.records import Sightings
+from harness.routing.records.failovers import Failovers
 from harness.routing.records.interventions import Shadows
-from harness.routing.records.observations import Failovers, Observations
+from harness.routing.records.observations import Observations
 from harness.routing.table import Snapshot
 from harness.store.store import Store
 

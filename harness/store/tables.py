@@ -24,6 +24,7 @@ from harness.operations import records as operations_records
 from harness.providers.records import target
 from harness.routing.records import (
     account_loads,
+    failovers,
     installation,
     interventions,
     observations,
@@ -70,6 +71,7 @@ DECLARED_BY: Final = (
     agents_records,
     alert_records,
     records,
+    failovers,
     observations,
     idempotency,
     installation,

@@ -28,12 +28,12 @@ from harness.gate.run import RunState
 from harness.operations.records import Captures
 from harness.providers.target import Target
 from harness.routing.proposal import ProposalPhase
+from harness.routing.records.failovers import Failovers
 from harness.routing.records.interventions import (
     BreakGlasses,
     Shadows,
     Switches,
 )
-from harness.routing.records.observations import Failovers
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns

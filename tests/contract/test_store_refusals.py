@@ -24,8 +24,9 @@ from harness.gate.online.guardrails import (
 from harness.gate.online.observation import NeverSeen
 from harness.operations.records import Captures
 from harness.providers.force import SwitchSource
+from harness.routing.records.failovers import Failovers
 from harness.routing.records.interventions import Shadows, Switches
-from harness.routing.records.observations import Failovers, Observations
+from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts

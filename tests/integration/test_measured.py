@@ -19,7 +19,8 @@ from harness.routes.traffic_report import (
     hide_single_sums,
     load_traffic_report,
 )
-from harness.routing.records.observations import Failovers, Observations
+from harness.routing.records.failovers import Failovers
+from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from harness.routing.reliability.failover import Failover, hash_user
 from harness.routing.table import RouteSettings

@@ -22,7 +22,8 @@ from harness.operations import queries
 from harness.providers.target import Provider, Target
 from harness.registry import targets
 from harness.routes import routes
-from harness.routing.records.observations import Failovers, Observations
+from harness.routing.records.failovers import Failovers
+from harness.routing.records.observations import Observations
 from harness.routing.reliability.failover import Failover, hash_user
 from harness.routing.table import RouteSettings
 from tests.support.browser.dashboard_data import ANA, XSS, configured, opened

@@ -1,15 +1,15 @@
-"""Stores the observations of requests: blocks, traffic, keys' spend, and failovers.
+"""Stores the observations of requests: blocks, traffic, keys' spend, and callers of canaries.
 
 Routers write these rows, and the rows are not signed. Readers of sums are in
 `harness.routing.records.traffic`; the counts are defined in `harness.gate.online.observation`.
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -17,15 +17,10 @@ from harness.frame.people.limits import KeySpend, SpendTotals, next_month
 from harness.frame.records.columns import (
     EPOCH,
     MICROSECOND,
-    Row,
     Values,
-    amount,
-    at_least,
     storable,
 )
-from harness.frame.records.record import record
-from harness.frame.records.repository import Records, rows_key, select_where
-from harness.frame.records.transaction import Transaction
+from harness.frame.records.repository import rows_key, select_where
 from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.late_outcomes import (
     FailedTurn,
@@ -69,71 +64,8 @@ from harness.routing.records.traffic_tables import (
     traffic,
     traffic_hour,
 )
-from harness.routing.reliability.failover import Failover, FailoverCount
 from harness.routing.reliability.latency import merge_histograms
 from harness.routing.table import Arm
-
-FAILOVER: Final = record(
-    Failover,
-    "failover",
-    *(at_least(column, 0) for column in ("attempts", "body_bytes", "messages", "tools")),
-    amount("latency_ms"),
-    sa.Index("ix_failover_at", "at"),
-    sa.Index("ix_failover_user_hash", "user_hash", "at"),
-    key="worker number",
-)
-
-failover = FAILOVER.table
-
-
-def failover_count_from_row(row: Row) -> FailoverCount:
-    """Builds a count of failovers from a row of sums."""
-    # PostgreSQL returns a sum of integers as a decimal.
-    return FailoverCount(**(row._asdict() | {"unanswered": int(row.unanswered)}))
-
-
-# Databases limit the parameters of a statement to some thousands.
-MARKS_AT_A_TIME = 500
-
-
-class Failovers(Records[Failover]):
-    record = FAILOVER
-
-    def append(self, new: Iterable[Failover]) -> None:
-        """Stores failovers, except those that are stored already (worker, number)."""
-        for left in sorted(new, key=lambda row: (row.worker, row.number)):
-            self._tx.write_new(failover, self.record.write(left))
-
-    def forget(self, before: datetime) -> int:
-        """Deletes failovers before a moment; returns their number."""
-        return self._delete(failover.c.at < before)
-
-    def blank_users(self, hashes: Sequence[str]) -> int:
-        """Blanks hashes and providers' messages in these users' failovers; counts the rows."""
-        blanked = sa.update(failover).values(user_hash="", sentence="")
-        return sum(
-            self._tx.write(blanked.where(failover.c.user_hash.in_(some)))
-            for some in marks_having(self._tx, failover.c.user_hash, hashes)
-        )
-
-
-def marks_having(
-    tx: Transaction,
-    column: sa.Column[str],
-    hashes: Sequence[str],
-) -> Iterator[Sequence[str]]:
-    """Yields, in batches, the stored marks that contain one of the hashes. The mark of a
-    request that names its caller twice has several hashes, separated by spaces.
-    """
-    own = frozenset(hashes)
-    several = tx.read(sa.select(column).where(column.contains(" ")).distinct()).scalars()
-    marks = [
-        *hashes,
-        *(mark for mark in several if not own.isdisjoint(mark.split())),
-    ]
-    for first in range(0, len(marks), MARKS_AT_A_TIME):
-        yield marks[first : first + MARKS_AT_A_TIME]
-
 
 BLOCKS = (
     sa.select(block)
