@@ -7,8 +7,14 @@ from abc import ABC, abstractmethod
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import Final
+from weakref import WeakKeyDictionary
 
-MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
+# A picture in one event has some MiB: OpenAI's and Google's models write them.
+MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
+# The limit of all unfinished large events of a process together.
+MAX_UNFINISHED_BYTES: Final = 256 * 1024 * 1024
+# Above this size, joining an event's pieces for each new one would take seconds.
+_LARGE_BYTES: Final = 256 * 1024
 _LONGEST_END: Final = len(b"\r\n\r\n")
 _EVENT_END: Final = re.compile(rb"\r?\n\r?\n|\r\r")
 LINE_END: Final = re.compile(rb"\r\n|\n|\r")
@@ -16,6 +22,31 @@ LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 class EventTooLarge(ValueError):
     """Raised if an event exceeds MAX_EVENT_BYTES; the rest of the stream is unreadable."""
+
+
+class _LargeEvent:
+    """An event of which only the beginning has arrived, in pieces. size: their bytes."""
+
+    def __init__(self, beginning: bytes) -> None:
+        self._pieces = [beginning]
+        self._tail = beginning[1 - _LONGEST_END :]
+        self.size = len(beginning)
+
+    def add(self, data: bytes) -> bool:
+        """Takes more bytes. Returns whether the event may end in them."""
+        self._pieces.append(data)
+        self.size += len(data)
+        late = self._tail + data
+        self._tail = late[1 - _LONGEST_END :]
+        return _EVENT_END.search(late) is not None
+
+    def joined(self) -> bytes:
+        return b"".join(self._pieces)
+
+
+# The unfinished large events of this process, by parser; a parser that nothing uses any more
+# leaves by itself.
+_UNFINISHED: Final[WeakKeyDictionary["SseParser", _LargeEvent]] = WeakKeyDictionary()
 
 
 class SseParser(ABC):
@@ -30,6 +61,7 @@ class SseParser(ABC):
     finished = False
     _buffer = b""
     _begun = False
+    _pieces: _LargeEvent | None = None  # the unfinished event, once it is large
 
     @abstractmethod
     def _event(self, event: bytes, end: bytes) -> bytes:
@@ -39,11 +71,45 @@ class SseParser(ABC):
     def _fail(self, why: str) -> None:
         """Handles a broken stream."""
 
+    def _refuse_more(self, why: str) -> None:
+        """Handles an event that is within its own limit, while the process holds too much."""
+        self._fail(why)
+
+    def _join(self) -> bytes:
+        """Puts the unfinished event into the buffer. Returns the buffer."""
+        if self._pieces is not None:
+            self._buffer = self._pieces.joined()
+            self._pieces = None
+            del _UNFINISHED[self]
+        return self._buffer
+
+    def _hold(self, event: _LargeEvent) -> None:
+        """Keeps an unfinished large event in pieces, unless a limit is reached."""
+        self._buffer = b""
+        self._pieces = _UNFINISHED[self] = event
+        if event.size > MAX_EVENT_BYTES:
+            self._fail(f"an event larger than {MAX_EVENT_BYTES} bytes")
+        elif sum(held.size for held in _UNFINISHED.values()) > MAX_UNFINISHED_BYTES:
+            self._refuse_more(
+                f"the unfinished events of all streams are larger than {MAX_UNFINISHED_BYTES} "
+                "bytes together"
+            )
+        if self.failure:
+            del _UNFINISHED[self]
+            self._pieces = None
+
     def feed(self, data: bytes) -> bytes:
         """Takes more bytes. Returns the converted events that the bytes complete."""
-        # Searches the old bytes again only for an event end that the network split.
-        searched = max(0, len(self._buffer) - _LONGEST_END + 1)
-        self._buffer += data
+        if self._pieces is not None:
+            if not self._pieces.add(data):
+                self._hold(self._pieces)
+                return b""
+            self._join()
+            searched = 0
+        else:
+            # Searches the old bytes again only for an event end that the network split.
+            searched = max(0, len(self._buffer) - _LONGEST_END + 1)
+            self._buffer += data
         if not self._begun:
             if len(self._buffer) < len(BOM_UTF8) and BOM_UTF8.startswith(self._buffer):
                 return b""
@@ -62,8 +128,8 @@ class SseParser(ABC):
                 start = end + 2
                 end = -1 if self.failure or self.finished else buffer.find(b"\n\n", start)
             self._buffer = buffer[start:]
-        if len(self._buffer) > MAX_EVENT_BYTES and not self.failure:
-            self._fail(f"an event larger than {MAX_EVENT_BYTES} bytes")
+        if len(self._buffer) > _LARGE_BYTES and not (self.failure or self.finished):
+            self._hold(_LargeEvent(self._buffer))
         return b"".join(out)
 
     def _cut_at_any_end(self, searched: int) -> list[bytes]:
@@ -96,7 +162,7 @@ class EventPayloads(SseParser):
 
     def rest(self) -> Iterator[bytes]:
         """Yields the payload of a last event that ends with the stream."""
-        if self._buffer.strip():
+        if self._join().strip():
             yield from self.read(b"\n\n")
 
     def _event(self, event: bytes, end: bytes) -> bytes:  # noqa: ARG002 - the hook's

@@ -160,7 +160,8 @@ class StreamFilter(SseParser):
         """Returns the client's bytes after the provider closed the stream; sets `failure`
         if it was early.
         """
-        if self.ended and _is_cut(self._buffer):
+        unfinished = self._join()
+        if self.ended and _is_cut(unfinished):
             self._buffer = b""  # after the finish reason, an incomplete event does not matter
         rest = self.feed(b"\n\n") if self._buffer.strip() and not self.failure else b""
         if self.finished or self.failure:
@@ -179,6 +180,10 @@ class StreamFilter(SseParser):
     def _fail(self, why: str, failure: FailureClass = FailureClass.MALFORMED) -> None:
         self.failure = why
         self.failure_class = failure
+
+    def _refuse_more(self, why: str) -> None:
+        # The provider is not to blame for what other streams hold.
+        self._fail(why, FailureClass.INTERNAL)
 
     def _refused(self, error: object) -> None:
         """Fails the stream with the provider's error event, and keeps the error for the

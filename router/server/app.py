@@ -52,6 +52,7 @@ from router.server.paths import (
     method_of,
     not_allowed,
     nothing_at,
+    takes_no_websocket,
 )
 from router.server.request_body import (
     media_type,
@@ -135,6 +136,8 @@ class Router(RouterParts):
             return self._cors.answer_preflight(scope, allowed)
         if self._agents and for_agents:
             return self._agents
+        if (refusal := takes_no_websocket(scope)) is not None:
+            return refusal
         if method != allowed and not (method == "HEAD" and allowed == "GET"):
             return not_allowed(allowed)
         return self._door.identify(scope)

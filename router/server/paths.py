@@ -10,7 +10,7 @@ from typing import Final
 from harness.routing.settings import CorsSettings
 from router.access.front_door import FLAGS_PATH, MODELS
 from router.frame.asgi import Message, Scope, Send, header
-from router.frame.replies import Header, Reply, error_reply
+from router.frame.replies import CLOSE, Header, Reply, error_reply
 from router.observers.feedback import FEEDBACK_PATH
 from router.observers.otlp_outcomes import TRACES_PATH
 from router.protocols.endpoints import COMPLETIONS, ENDPOINTS
@@ -90,6 +90,19 @@ def not_allowed(method: str) -> Reply:
         "method_not_allowed",
         headers=(allow,),
     )
+
+
+def takes_no_websocket(scope: Scope) -> Reply | None:
+    """Refuses a WebSocket at a model's path with 426; None for another request.
+
+    Codex opens a WebSocket first, and sends a POST at once only after a 426; after any other
+    refusal it tries again for some seconds (github.com/openai/codex, `core/src/client.rs`).
+    """
+    upgrade = header(scope, b"upgrade") if scope["path"] in ASKED else None
+    if upgrade is None or upgrade.lower() != b"websocket":
+        return None
+    message = "the router takes no WebSockets: send a POST, with `stream: true` for events"
+    return error_reply(426, message, "websocket_not_supported", headers=(CLOSE,))
 
 
 def _advice(path: str) -> str:

@@ -334,7 +334,7 @@ def test_a_connection_to_a_router_that_ends_within_a_stream_raises(
     monkeypatch: pytest.MonkeyPatch,
     turn: ScriptedTurn,
 ) -> None:
-    monkeypatch.setattr("harness.frame.sse.MAX_EVENT_BYTES", 200_000)
+    monkeypatch.setattr("harness.frame.sse.MAX_EVENT_BYTES", 280_000)
     upstream.turns["chat"] = turn
     with (
         ModelClient.over_http(upstream.url, "sk-sg-any") as client,

@@ -471,6 +471,26 @@ def test_other_methods_get_405_and_say_which_one_works(world: World, method: byt
     assert out.endswith(b"\r\n\r\n") is (method == b"HEAD")
 
 
+@pytest.mark.parametrize("path", [b"/v1/responses", CHAT])
+def test_a_websocket_gets_426_at_once_so_that_codex_sends_a_post(
+    world: World, path: bytes
+) -> None:
+    """Codex's probe, as github.com/openai/codex#43353 has it."""
+    probe = (
+        b"connection: Upgrade\r\n",
+        b"upgrade: websocket\r\n",
+        b"sec-websocket-version: 13\r\n",
+        b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+        b"openai-beta: responses_websockets=2026-02-06\r\n",
+    )
+    with connect(world) as found:
+        found.sendall(request(b"", *probe, method=b"GET", path=path, length=None))
+        answer = until_closed(found)
+
+    assert answer.startswith(b"HTTP/1.1 426 ")
+    assert b"send a POST" in answer
+
+
 def test_a_provider_that_closes_every_connection_costs_nobody_a_request(
     world: World, upstream: Upstream
 ) -> None:

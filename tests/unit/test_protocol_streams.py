@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.frame.failures import FailureClass
+from harness.frame.sse import MAX_EVENT_BYTES, MAX_UNFINISHED_BYTES
 from router.protocols.answers import TokenUsage
 from router.protocols.chat.stream import DONE, ChatStream
 from router.protocols.event_stream import StreamFilter
@@ -417,10 +418,36 @@ def test_the_last_event_stays_as_it_came_as_well() -> None:
     assert out.endswith(end)
 
 
-def test_an_endless_event_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.frame.sse.MAX_EVENT_BYTES", 1000)
+def test_an_endless_event_is_cut_off() -> None:
     stream = ChatStream('"r"', show_usage=False)
 
-    stream.feed(b"data: " + b"x" * 2000)
+    stream.feed(b"data: " + b"x" * MAX_EVENT_BYTES)
 
     assert "larger" in stream.failure
+    assert stream.failure_class is FailureClass.MALFORMED
+
+
+@given(st.lists(st.integers(0, 5_000_000), max_size=8))
+@settings(max_examples=10)
+def test_an_event_of_some_mib_arrives_unchanged_wherever_it_is_cut(cuts: list[int]) -> None:
+    picture = chunk({"content": "x" * 4_000_000})
+
+    whole = run(chat(), CHAT.replace(WORDS, ROLE + picture), cuts)
+
+    assert whole == run(chat(), CHAT.replace(WORDS, ROLE + picture), [])
+    assert b"x" * 4_000_000 in whole
+
+
+def test_the_unfinished_events_of_a_process_are_bounded_together() -> None:
+    beginning = b"data: " + b"x" * (MAX_EVENT_BYTES - 8)
+    streams = [chat() for _ in range(MAX_UNFINISHED_BYTES // MAX_EVENT_BYTES + 1)]
+
+    for stream in streams:
+        stream.feed(beginning)
+
+    assert [bool(stream.failure) for stream in streams] == [*[False] * 8, True]
+    assert streams[-1].failure_class is FailureClass.INTERNAL  # no fault of the provider
+    del streams
+    latest = chat()
+    latest.feed(beginning)
+    assert latest.failure == ""

@@ -164,7 +164,8 @@ class ChatStream(StreamFilter):
 
     def feed(self, data: bytes) -> bytes:
         # Most often the data is one complete text event.
-        if self._form is not None and not self._buffer and data.endswith(b"\n\n"):
+        is_between = not self._buffer and self._pieces is None
+        if self._form is not None and is_between and data.endswith(b"\n\n"):
             sent = self._formed(self._form, data[:-2])
             if sent is not None:
                 return sent + b"\n\n"
