@@ -53,6 +53,9 @@ _PEOPLE: Final[Mapping[str, tuple[str, ...]]] = {
     CONVERSATION: ("sessionId", "session_id", "thread_id"),
 }
 _PSEUDONYM_BYTES: Final = 8
+# Fields of a model's answer, also in plain tables; and fields that name a record's trace.
+_ANSWERS: Final = frozenset({"output", "response", "completion", "actual_output"})
+_TRACES: Final = ("sourceTraceId", "source_trace_id", "source_run_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,7 @@ class _Reader:
         if target in (None, "", {}):  # [] is a label: no tool call is right
             target = None
             asked = found.get(self.names.input) not in (None, "", [], {})
-            if not (asked and self.names.answer in found):
+            if not (asked and self._is_drawn(found)):
                 self.lost["without a right answer"] += 1
                 return
         if found.get(self.names.input) in (None, "", [], {}):
@@ -191,6 +194,13 @@ class _Reader:
             for name, value in raw["metadata"].items():
                 self.metadata[name] += 1
                 self.grouped[name] += isinstance(value, str | int)
+
+    def _is_drawn(self, found: Mapping[str, Any]) -> bool:
+        """Tells whether a record was drawn from traffic: its file has models' answers, or it
+        names its trace. A failed request has no answer, but its place among the others.
+        """
+        answers = self.source.names & {self.names.answer, *_ANSWERS}
+        return bool(answers) or any(found.get(name) for name in _TRACES)
 
     def _target(self, record: SourceRecord) -> object:
         """Returns the record's label: an expected output, else a person's label; None without
@@ -240,10 +250,13 @@ class _Reader:
 
     def draw_per_caller(self) -> None:
         """Keeps at most MOST_OF_A_CALLER items of each caller."""
-        callers = {
-            f"{number}:{canonical_json(item['input'])}": _caller(item)
-            for number, item in enumerate(self.items)
-        }
+        # Neither the records' order nor their labels decide, which people may have chosen.
+        asked: Counter[str] = Counter()
+        callers: dict[str, str] = {}
+        for item in self.items:
+            question = canonical_json([item["input"], item["metadata"].get("messages")])
+            callers[f"{question}:{asked[question]}"] = _caller(item)
+            asked[question] += 1
         drawn = draw_per_caller(callers)
         kept = [item for id_, item in zip(callers, self.items, strict=True) if id_ in drawn]
         if beyond := len(self.items) - len(kept):

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from harness.frame.canonical_text import canonical
 from harness.frame.formatting import format_excerpt, format_percent, format_quantity
+from harness.frame.plain_data import canonical_json, short_hash
 from harness.gate.suite_plan import (
     EXCERPT,
     FOUND_CLUSTERS,
@@ -37,7 +38,8 @@ REPEATED_SHARE: Final = 0.1
 MOST_COMPARED: Final = 2_000  # items; comparing all items of a large suite would take seconds
 CALLER: Final = "caller"  # CALLER, CONVERSATION: keys of an item's provenance
 CONVERSATION: Final = "conversation"
-_EDGES: Final = re.compile(r"(?<!\S)[\"'(\[]+|[.,;:!?\"')\]]+(?!\S)")
+_NAME_BYTES: Final = 8
+_EDGES: Final = re.compile(r"(?<!\S)[\"'(\[“„«‘‚]+|[.,;:!?\"')\]”“»’…]+(?!\S)")
 
 
 def cluster_items(
@@ -76,8 +78,32 @@ def cluster_items(
     return ItemGroups(tuple(items), clusters, FOUND_CLUSTERS, declared.slices)
 
 
-def item_owners(metadata: Mapping[str, Any]) -> Sequence[str]:
-    """Returns the names of the caller and the conversation that a captured item came from."""
+def item_owners(
+    metadata: Mapping[str, Mapping[str, Any]], turns: Mapping[str, Sequence[str]]
+) -> Mapping[str, Sequence[str]]:
+    """Returns the names of the caller and of the conversations that an item came from.
+
+    metadata: by item. turns: by item, the texts of its turns; an item whose turns begin with
+    all turns of another item continues its conversation.
+    """
+    whole = {tuple(texts) for texts in turns.values()}
+    begun = {tuple(texts[:end]) for texts in turns.values() for end in range(1, len(texts))}
+    continued = whole & begun
+    return {
+        item: (
+            *_provenance_names(metadata[item]),
+            *(
+                f"{CONVERSATION}:{short_hash(canonical_json(texts[:end]), _NAME_BYTES).hex()}"
+                for end in range(1, len(texts) + 1)
+                if tuple(texts[:end]) in continued
+            ),
+        )
+        for item, texts in turns.items()
+    }
+
+
+def _provenance_names(metadata: Mapping[str, Any]) -> Sequence[str]:
+    """Returns the pseudonyms of a captured item's caller and conversation."""
     provenance = metadata.get("provenance")
     if not isinstance(provenance, Mapping):
         return ()

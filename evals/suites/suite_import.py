@@ -24,12 +24,11 @@ from evals.suites.human_labels import (
     NO_EXACT_TARGET,
     WITHOUT_LABEL,
     accepts_approved,
-    is_free_text,
+    repeats_answer,
 )
 from evals.suites.items import UNLABELLED, json_lines
 from evals.suites.suite import MANIFEST, load_suite, manifest_entries
 from harness.evals.settings import JudgeSettings, SuiteSettings
-from harness.frame.canonical_text import canonical
 from harness.frame.config_conversion import ConversionNote, ConversionOutcome
 from harness.frame.errors import Conflict, InputError
 from harness.gate.suite_plan import read_slice
@@ -68,8 +67,8 @@ def read_labelled(path: Path, wished: SuiteSettings) -> SuiteItems:
     """Reads a file of `swapgate capture export` in which people filled in `label`.
 
     A line without a label becomes an item whose scores are missing: without it, the suite would
-    consist of the requests that somebody chose by their answers. A label that repeats a free
-    text of the production answer counts only for a judge (`accepts_approved`).
+    consist of the requests that somebody chose by their answers. A label with a free text of
+    the production answer counts only for a judge (`accepts_approved`).
 
     Raises InputError as `file:line: field: reason` at the first fault.
     """
@@ -157,7 +156,7 @@ def _item(record: Mapping[str, Any], place: str, scorer: str) -> dict[str, Any]:
         label = None
     provenance = _provenance(record, place, labelled=label is not None)
     missing = WITHOUT_LABEL if label is None else ""
-    if _approves(label, record.get("answer")) and not accepts_approved(scorer, label):
+    if not accepts_approved(scorer, label) and repeats_answer(label, record.get("answer")):
         label = None
         missing = NO_EXACT_TARGET
     return {
@@ -176,14 +175,6 @@ def _item(record: Mapping[str, Any], place: str, scorer: str) -> dict[str, Any]:
             "provenance": provenance,
         },
     }
-
-
-def _approves(label: object, answer: object) -> bool:
-    """Tells whether the label is a free text that repeats the production answer."""
-    text = answer.get("content") if isinstance(answer, Mapping) else answer
-    if not isinstance(label, str) or not isinstance(text, str) or not is_free_text(label):
-        return False
-    return canonical(label).split() == canonical(text).split()
 
 
 def _provenance(

@@ -15,7 +15,7 @@ from harness.evals.run_statement import (
     Direction,
     RunStatement,
 )
-from harness.frame.canonical_text import canonical_value
+from harness.frame.canonical_text import canonical_value, single_spaced
 from harness.frame.errors import InputError
 from harness.frame.text_files import text_lines
 
@@ -200,11 +200,13 @@ _ROW_NAMES: Final = frozenset({"id", "_id", "idx", "index", "doc_id", "uuid", "r
 
 
 def question_key(*parts: object) -> str:
-    """Builds a key of question and expected answer, without a row's id; empty for none."""
+    """Builds a key of question and expected answer, without a row's id and the width of spaces;
+    empty for none.
+    """
     plain = [_content(part) for part in parts]
     if not any(part not in (None, "", {}, []) for part in plain):
         return ""
-    return json.dumps(canonical_value(plain), sort_keys=True)
+    return json.dumps(single_spaced(canonical_value(plain)), sort_keys=True)
 
 
 def _content(part: object) -> object:

@@ -228,6 +228,18 @@ def normalize_text(text: str) -> str:
     return SEPARATORS.sub("", folded)
 
 
+def compared_texts(spoken: Sequence[str], whole: Sequence[str]) -> Sequence[str]:
+    """Lists the items' texts, to find the same items in suites of another form.
+
+    spoken: without system messages, which another suite may have in its settings. whole: with
+    them; it stands for items that differ in nothing else.
+    """
+    counted = Counter(spoken)
+    return [
+        text if counted[text] == 1 else full for text, full in zip(spoken, whole, strict=True)
+    ]
+
+
 def texts_fingerprint(texts: Iterable[str]) -> str:
     """Returns a fingerprint of a suite's items that ignores order and duplicates."""
     hashes = {short_hash(normalize_text(text) or text, HASH_BYTES) for text in texts}

@@ -9,6 +9,7 @@ exporting and deleting captures is in `harness.operations.captures`.
 """
 
 import math
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,9 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
 
+from harness.frame.canonical_text import single_spaced
 from harness.frame.errors import InputError
-from harness.frame.formatting import format_bps, format_bytes
+from harness.frame.formatting import INVISIBLE_CHARACTERS, format_bps, format_bytes
 from harness.frame.people.access import key_hash
 from harness.frame.plain_data import canonical_json, hash_content
 from harness.frame.redaction import RedactionRule
@@ -28,6 +30,7 @@ MAX_PER_DAY: Final = 100_000
 MAX_KEEP_DAYS: Final = 365.0
 MAX_COPY_BYTES: Final = 8 * 1024 * 1024
 _SALT: Final = "capture"
+ANSWER_UNREADABLE: Final = "answer_unreadable"  # an outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,21 +170,10 @@ def capture_id(
     form have the same id.
     """
     question = {name: value for name, value in content.items() if name != "answer"}
-    text = " ".join(unicodedata.normalize("NFKC", canonical_json(_spaced(question))).split())
+    text = " ".join(
+        unicodedata.normalize("NFKC", canonical_json(single_spaced(question))).split()
+    )
     return "cap_" + key_hash(f"capture:{route}:{text.casefold()}", secret)[:24]
-
-
-def _spaced(value: object) -> object:
-    """Replaces each run of spaces in all texts of a value by one space."""
-    match value:
-        case str():
-            return " ".join(value.split())
-        case dict():
-            return {name: _spaced(inner) for name, inner in value.items()}
-        case list():
-            return [_spaced(inner) for inner in value]
-        case _:
-            return value
 
 
 def day_start(at: datetime) -> datetime:
@@ -251,9 +243,27 @@ def message_text(content: object) -> str:
 SHINGLE_WORDS: Final = 3
 
 
+# Scripts without spaces between words; each of their characters counts as a word.
+UNSPACED: Final = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]"
+)
+
+
+def _words(text: str) -> Sequence[str]:
+    """Returns a text's words in lower case, without their width and invisible characters."""
+    if not text.isascii():
+        visible = filter(_is_visible, unicodedata.normalize("NFKC", text))
+        text = UNSPACED.sub(r" \g<0> ", "".join(visible))
+    return text.casefold().split()
+
+
+def _is_visible(character: str) -> bool:
+    return character not in INVISIBLE_CHARACTERS and unicodedata.category(character) != "Cf"
+
+
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
     """Returns the runs of three words, ignoring case; a shorter text is one run."""
-    words = text.casefold().split()
+    words = _words(text)
     if len(words) <= SHINGLE_WORDS:
         return frozenset({tuple(words)})
     return frozenset(
