@@ -22,7 +22,7 @@ from harness.frame.canonical_text import canonical
 from harness.frame.config_conversion import ConversionNote, ConversionOutcome
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_quantity
-from harness.routing.capture import UNSPACED, jaccard_similarity, shingles
+from harness.routing.capture import UNSPACED, shingles
 
 SCORE_FIELDS: Final = ("scores", "feedback")
 _APPROVED: Final = 1.0  # the best score of a scale from 0 to 1
@@ -36,7 +36,8 @@ _OTHER: Final = "not the score that --human-score names"
 # Scorers whose right answer is one of a few short texts.
 _LABEL_SCORERS: Final = ("label", "choice")
 _LABEL_WORDS: Final = 5  # a longer text is free text
-_REPEATED: Final = 0.8  # a label this similar to the answer is its text with small corrections
+# A label with this share of its runs of three words in the answer has the answer's wording.
+_REPEATED: Final = 0.5
 # Why a drawn record has no label.
 WITHOUT_LABEL: Final = "a drawn record"
 NO_EXACT_TARGET: Final = "an approved free text is no exact target"
@@ -66,8 +67,8 @@ def is_free_text(answer: object) -> bool:
 def repeats_answer(label: object, answer: object) -> bool:
     """Tells whether a label has a free text that repeats, or nearly repeats, one of the answer.
 
-    Both may be texts, messages, or objects with texts, such as a tool call's arguments; case and
-    punctuation do not matter.
+    Both may be texts, messages, or objects with texts, such as a tool call's arguments. Case
+    and punctuation do not matter.
     """
     written = [text for text in _texts(answer) if is_free_text(text)]
     return any(
@@ -80,7 +81,7 @@ def repeats_answer(label: object, answer: object) -> bool:
 
 def _is_nearly(text: str, other: str) -> bool:
     ours, theirs = (shingles(_without_punctuation(one)) for one in (text, other))
-    return jaccard_similarity(ours, theirs) >= _REPEATED
+    return len(ours & theirs) >= _REPEATED * len(ours)
 
 
 def _texts(value: object) -> Iterator[str]:
