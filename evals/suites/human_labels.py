@@ -22,7 +22,7 @@ from harness.frame.canonical_text import canonical
 from harness.frame.config_conversion import ConversionNote, ConversionOutcome
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_quantity
-from harness.routing.capture import UNSPACED, shingles
+from harness.routing.similar_texts import UNSPACED, shingles
 
 SCORE_FIELDS: Final = ("scores", "feedback")
 _APPROVED: Final = 1.0  # the best score of a scale from 0 to 1

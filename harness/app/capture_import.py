@@ -35,10 +35,10 @@ from harness.routing.capture import (
     CapturedRequest,
     capture_id,
     draw_per_caller,
-    find_near_duplicates,
     user_text,
 )
 from harness.routing.reliability.failover import hash_user
+from harness.routing.similar_texts import find_near_duplicates
 from router.protocols.caller_names import body_callers
 from router.protocols.transcript import build_question, build_transcript
 

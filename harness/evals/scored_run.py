@@ -222,7 +222,8 @@ class PairRow:
     item: str
     incumbent: tuple[float | None, ...]
     candidate: tuple[float | None, ...]
-    groups: tuple[str, ...] = ()  # for a CSV file: values of its group columns
+    groups: tuple[str, ...] = ()  # values of a CSV file's group columns, or the found cluster
+    question: str = field(default="", compare=False)  # its key; empty if the file has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +282,7 @@ class ExportedPairs:
     )  # digests of how the incumbent and candidate were asked
     accepted: Mapping[str, str] = field(default_factory=dict)  # the user's reasons, by option
     span: tuple[float, float] = (0.0, 1.0)  # the metric's lowest and highest score in the file
+    cluster: str = ""  # what groups the pairs, whose `groups` then has the cluster; else empty
 
     def file_score(self, score: float) -> float:
         """Returns a score of the pairs in the file's own range and direction."""

@@ -33,12 +33,12 @@ from harness.routing.capture import (
     CapturedRequest,
     CaptureSample,
     draw_per_caller,
-    find_near_duplicates,
     user_text,
 )
 from harness.routing.context import Context
 from harness.routing.records.failovers import Failovers
 from harness.routing.reliability.failover import hash_user, user_hashes
+from harness.routing.similar_texts import find_near_duplicates
 
 NEAR_DUPLICATE_SIMILARITY: Final = 0.9
 SAMPLE_DAYS: Final = 30

@@ -1,15 +1,9 @@
 """A capture is a redacted sample of a route's requests, for a suite. Pure.
 
-`find_near_duplicates` computes the exact Jaccard similarity of word shingles. Source: prefix
-filtering, Bayardo, Ma, Srikant 2007, "Scaling Up All Pairs Similarity Search": two sets of
-similarity t or more share one of their rarest elements.
-
 Redaction happens in the router before content comes here (`router.observers.capture`). Reading,
 exporting and deleting captures is in `harness.operations.captures`.
 """
 
-import math
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +14,7 @@ from typing import Any, Final, Self
 
 from harness.frame.canonical_text import single_spaced
 from harness.frame.errors import InputError
-from harness.frame.formatting import INVISIBLE_CHARACTERS, format_bps, format_bytes
+from harness.frame.formatting import format_bps, format_bytes
 from harness.frame.people.access import key_hash
 from harness.frame.plain_data import canonical_json, hash_content
 from harness.frame.redaction import RedactionRule
@@ -238,65 +232,3 @@ def message_text(content: object) -> str:
         parts = (part.get("text") for part in content if isinstance(part, dict))
         return "\n".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else ""
-
-
-SHINGLE_WORDS: Final = 3
-
-
-# Scripts without spaces between words; each of their characters counts as a word.
-UNSPACED: Final = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]"
-)
-
-
-def _words(text: str) -> Sequence[str]:
-    """Returns a text's words in lower case, without their width and invisible characters."""
-    if not text.isascii():
-        visible = filter(_is_visible, unicodedata.normalize("NFKC", text))
-        text = UNSPACED.sub(r" \g<0> ", "".join(visible))
-    return text.casefold().split()
-
-
-def _is_visible(character: str) -> bool:
-    return character not in INVISIBLE_CHARACTERS and unicodedata.category(character) != "Cf"
-
-
-def shingles(text: str) -> frozenset[tuple[str, ...]]:
-    """Returns the runs of three words, ignoring case; a shorter text is one run."""
-    words = _words(text)
-    if len(words) <= SHINGLE_WORDS:
-        return frozenset({tuple(words)})
-    return frozenset(
-        tuple(words[i : i + SHINGLE_WORDS]) for i in range(len(words) - SHINGLE_WORDS + 1)
-    )
-
-
-def jaccard_similarity(
-    first: frozenset[tuple[str, ...]], second: frozenset[tuple[str, ...]]
-) -> float:
-    """The Jaccard similarity, 0 to 1, of two sets that are not empty."""
-    common = len(first & second)
-    return common / (len(first) + len(second) - common)
-
-
-def find_near_duplicates(texts: Mapping[str, str], *, threshold: float) -> dict[str, str]:
-    """Maps the id of each near-duplicate to the id of the earlier text that is kept.
-
-    threshold: least similarity, above 0, at most 1.
-    """
-    sets = {id_: shingles(text) for id_, text in texts.items()}
-    counted = Counter(shingle for of_text in sets.values() for shingle in of_text)
-    kept_by: dict[tuple[str, ...], list[str]] = {}
-    near: dict[str, str] = {}
-    for id_, of_text in sets.items():
-        rarest = sorted(of_text, key=lambda shingle: (counted[shingle], shingle))
-        prefix = rarest[: len(rarest) - math.ceil(threshold * len(rarest)) + 1]
-        # dict.fromkeys drops double ids and keeps their order.
-        kept = dict.fromkeys(name for shingle in prefix for name in kept_by.get(shingle, ()))
-        like = (name for name in kept if jaccard_similarity(of_text, sets[name]) >= threshold)
-        if (first := next(like, None)) is not None:
-            near[id_] = first
-            continue
-        for shingle in prefix:
-            kept_by.setdefault(shingle, []).append(id_)
-    return near

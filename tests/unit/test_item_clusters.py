@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.suites.configured_suites import ConfiguredSuites
-from evals.suites.item_clusters import CALLER, CONVERSATION, cluster_items, find_alike
+from evals.suites.item_clusters import CALLER, CONVERSATION, cluster_items
 from evals.suites.suite import load_suite
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import InputError
@@ -22,6 +22,7 @@ from harness.gate.suite_plan import (
     overlap_share,
 )
 from harness.routing.capture import MOST_OF_A_CALLER, draw_per_caller
+from harness.routing.similar_texts import find_alike
 
 pytestmark = pytest.mark.req("F2", "F4")
 
