@@ -7,7 +7,7 @@ came from and what was left out. The configuration is written by the caller
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -31,6 +31,7 @@ from evals.suites.suite import MANIFEST, load_suite, manifest_entries
 from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.frame.config_conversion import ConversionNote, ConversionOutcome
 from harness.frame.errors import Conflict, InputError
+from harness.frame.plain_data import canonical_json
 from harness.gate.suite_plan import read_slice
 from harness.routing.capture import draw_per_caller
 
@@ -91,7 +92,7 @@ def read_labelled(path: Path, wished: SuiteSettings) -> SuiteItems:
         raise InputError(f"{path}: no line has a label; fill in `label` and import it again")
     settings = replace(wished, data_class=_data_class(items, path))
     origin = {**_origin(items), "of_frequent_callers": len(of_callers) - len(items)}
-    if written := _largest(items, "written"):
+    if written := _counted((item["metadata"]["provenance"] for item in items), "written"):
         origin["deleted"] = max(0, written - len(of_callers))
     return SuiteItems(settings, items, unlabelled, origin)
 
@@ -262,21 +263,19 @@ def converted(
     }
 
 
-def _largest(items: Sequence[Mapping[str, Any]], count: str) -> int:
-    """Returns a count of the export that the items came from; 0 if it has none."""
-    samples = (item["metadata"]["provenance"].get("sample") for item in items)
-    return max(
-        (int(one.get(count) or 0) for one in samples if isinstance(one, dict)), default=0
-    )
+def _counted(provenance: Iterable[Mapping[str, Any]], count: str) -> int:
+    """Sums a count of the exports that the items came from; 0 if they have none. A file may
+    join several exports, so that a person's deletions from one cannot hide behind another.
+    """
+    samples = [one["sample"] for one in provenance if isinstance(one.get("sample"), dict)]
+    exports = {canonical_json(sample): sample for sample in samples}
+    return sum(int(sample.get(count) or 0) for sample in exports.values())
 
 
 def _drawn(provenance: Sequence[Mapping[str, Any]]) -> dict[str, object]:
-    samples = [item["sample"] for item in provenance if isinstance(item.get("sample"), dict)]
-    counts = {
-        name: max((int(sample.get(name) or 0) for sample in samples), default=0)
-        for name in ("drawn", "too_large")
-    }
-    return dict(counts) if samples else {}
+    counts = {name: _counted(provenance, name) for name in ("drawn", "too_large")}
+    sampled = any(isinstance(item.get("sample"), dict) for item in provenance)
+    return dict(counts) if sampled else {}
 
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")

@@ -103,7 +103,11 @@ def export_requests(
     notes = [*_notes(source, log)]
     if not kept:
         raise NothingTaken(f"{source.path}: has no request to label", notes)
-    sample = {"drawn": len(log.requests), "written": len(kept)}
+    sample = {
+        "drawn": len(log.requests),
+        "written": len(kept),
+        "exported_at": installation.clock.now().isoformat(),
+    }
     file = settings.source.resolve().parent / FOLDER / f"{suite}-to-label.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     lines = [build_export_line(request, sample) for request in kept]

@@ -216,7 +216,7 @@ def test_traces_give_at_most_two_records_of_a_user_under_a_pseudonym(tmp_path: P
 
 @pytest.mark.parametrize("lost", [{"output": None}, {"output": ""}, {}])
 def test_a_trace_whose_request_failed_stays_in_the_sample(
-    tmp_path: Path, lost: Mapping[str, object]
+    tmp_path: Path, lost: dict[str, object]
 ) -> None:
     failed = {name: value for name, value in trace(2).items() if name != "output"} | lost
 
