@@ -13,7 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from evals.suites.conversation import FIELDS
-from evals.suites.human_labels import SCORE_FIELDS, WITHOUT_LABEL, HumanLabels
+from evals.suites.human_labels import (
+    SCORE_FIELDS,
+    WITHOUT_LABEL,
+    HumanLabels,
+    accepts_approved,
+    repeats_answer,
+)
 from evals.suites.item_clusters import CALLER, CONVERSATION
 from evals.suites.items import (
     TARGET_FIELDS,
@@ -148,6 +154,7 @@ class _Reader:
         self.items: list[Mapping[str, Any]] = []
         self.lost: Counter[str] = Counter()
         self.repeats = 0
+        self.repeating = 0  # records whose label repeats the model's free text
         self.conversations = 0  # records with `messages` instead of an input
         self.metadata: Counter[str] = Counter()
         self.grouped: Counter[str] = Counter()  # metadata keys with values for slices
@@ -212,6 +219,10 @@ class _Reader:
         if target is None:
             answer = _answer_text(record.fields.get(self.names.answer))
             target = _answer_text(self.labels.label(record, answer))
+        answers = [record.fields.get(name) for name in (self.names.answer, *_ANSWERS)]
+        if not accepts_approved(self.labels.scorer, target) and repeats_answer(target, answers):
+            self.repeating += 1
+            return None
         return target
 
     def _raw_item(self, found: Mapping[str, Any], target: object) -> Mapping[str, Any]:
@@ -298,6 +309,10 @@ class _Reader:
                 )
             yield ConversionNote(place, f"metadata.{name}", ConversionOutcome.TAKEN, text)
         yield from self.labels.notes(place)
+        if self.repeating:
+            count = format_quantity(self.repeating, "record")
+            text = f"{count} without a label, because it repeats the model's own free text"
+            yield ConversionNote(place, "items", ConversionOutcome.CHANGED, text)
         for why, number in self.lost.items():
             text = f"{format_quantity(number, 'record')} {why}"
             yield ConversionNote(place, "items", ConversionOutcome.LEFT, text)

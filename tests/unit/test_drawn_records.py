@@ -203,6 +203,42 @@ def test_traces_with_approved_free_text_need_a_judge(tmp_path: Path) -> None:
     assert item["target"] == text
 
 
+@pytest.mark.parametrize(
+    "given_",
+    [
+        {"expectedOutput": TEXT},
+        {"expectedOutput": TEXT.replace("blue", "red")},
+        {
+            "scores": [
+                {
+                    "name": "fix",
+                    "source": "ANNOTATION",
+                    "dataType": "CORRECTION",
+                    "stringValue": TEXT.replace("week", "month"),
+                }
+            ]
+        },
+    ],
+    ids=["expected", "nearly expected", "corrected"],
+)
+def test_a_label_that_repeats_the_traces_free_text_is_no_exact_target(
+    tmp_path: Path, given_: Mapping[str, object]
+) -> None:
+    source = traces(
+        tmp_path,
+        trace(1, output=TEXT, **given_),
+        trace(
+            2, output="An unrelated answer.", expectedOutput="Another text of the right answer."
+        ),
+    )
+
+    exact = read_dataset(source, scorer="exact")
+    judged = read_dataset(source, scorer="rubric")
+
+    assert [item["target"] is None for item in exact.items] == [True, False]
+    assert [item["target"] is None for item in judged.items] == [False, False]
+
+
 def test_traces_give_at_most_two_records_of_a_user_under_a_pseudonym(tmp_path: Path) -> None:
     records = [trace(n, 1.0, userId="kim@example.org") for n in range(5)]
 
