@@ -222,7 +222,7 @@ def test_traces_with_approved_free_text_need_a_judge(tmp_path: Path) -> None:
     ids=["expected", "nearly expected", "corrected"],
 )
 def test_a_label_that_repeats_the_traces_free_text_is_no_exact_target(
-    tmp_path: Path, given_: Mapping[str, object]
+    tmp_path: Path, given_: dict[str, Any]
 ) -> None:
     source = traces(
         tmp_path,
