@@ -332,6 +332,7 @@ def _outlook(request: submission.ProposalRequest) -> str:
             "Suite": escape(names.get(suite.plan.suite, suite.plan.suite)),
             "Items": suite.plan.n_max_text,
             "Smallest difference it can show": f"{format_score(suite.mde)} points",
+            "Loss that fails": verdict_text.failing_loss(suite),
         }
         for suite in planned
     ]

@@ -335,6 +335,15 @@ def _claimed(
     return markup.strong(f"recommended: {words}") if recommended else markup.escape(words)
 
 
+def failing_loss(estimate: SuiteEstimate) -> str:
+    """Writes the loss that fails in 80 % of comparisons, under an allowed loss."""
+    if estimate.plan.claim is Claim.SUPERIOR:
+        return "any loss that is shown"
+    if estimate.failing is None:
+        return f"none: {estimate.plan.n_max_text} are too few"
+    return f"{format_score(estimate.failing)} points in 80 % of comparisons"
+
+
 def _times(items: int, epochs: int) -> str:
     return f"{items:,} × {epochs}" if epochs > 1 else f"{items:,}"
 

@@ -59,6 +59,7 @@ from harness.gate.pins import ServedModel, named_models
 from harness.gate.suite_plan import (
     ItemGroups,
     SuitePin,
+    compared_texts,
     read_group,
     read_slice,
     texts_fingerprint,
@@ -412,7 +413,11 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
         scorer=f"task:{chosen}@{sha256[:12]}/{options}",
         template=f"inspect_ai {version}",
         items=len(samples),
-        texts=texts_fingerprint(map(_input_text, samples.values())),
+        texts=texts_fingerprint(
+            compared_texts(
+                [*map(_spoken_text, samples.values())], [*map(_input_text, samples.values())]
+            )
+        ),
     )
     return TaskSuite(settings, inner, samples, pin, groups)
 
@@ -435,16 +440,32 @@ def _groups(settings: SuiteSettings, samples: Mapping[str, InspectSample]) -> It
         {field: values(field, read_slice) for field in settings.slices},
     )
     texts = {item: _input_text(sample) for item, sample in samples.items()}
-    owners = {item: item_owners(sample.metadata or {}) for item, sample in samples.items()}
+    owners = item_owners(
+        {item: sample.metadata or {} for item, sample in samples.items()},
+        {item: _turns(sample) for item, sample in samples.items()},
+    )
     return cluster_items(declared.items, texts, owners, declared)
+
+
+def _turns(sample: InspectSample) -> Sequence[str]:
+    if isinstance(sample.input, str):
+        return [sample.input]
+    return [message.text for message in sample.input]
+
+
+def _spoken_text(sample: InspectSample) -> str:
+    """Joins a sample's texts as `_input_text` does, without system messages."""
+    spoken = (
+        _turns(sample)
+        if isinstance(sample.input, str)
+        else [message.text for message in sample.input if message.role != "system"]
+    )
+    return "\n".join([*spoken, *sorted(sample.choices or ())])
 
 
 def _input_text(sample: InspectSample) -> str:
     """Joins a sample's texts and its sorted choices, to compare items of several suites."""
-    words = sample.input
-    if not isinstance(words, str):
-        words = "\n".join(message.text for message in words)
-    return "\n".join([words, *sorted(sample.choices or ())])
+    return "\n".join([*_turns(sample), *sorted(sample.choices or ())])
 
 
 def _error_text(error: BaseException) -> str:

@@ -13,7 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from evals.suites.conversation import FIELDS
-from evals.suites.human_labels import SCORE_FIELDS, WITHOUT_LABEL, HumanLabels
+from evals.suites.human_labels import (
+    SCORE_FIELDS,
+    WITHOUT_LABEL,
+    HumanLabels,
+    accepts_approved,
+    repeats_answer,
+)
 from evals.suites.item_clusters import CALLER, CONVERSATION
 from evals.suites.items import (
     TARGET_FIELDS,
@@ -53,6 +59,9 @@ _PEOPLE: Final[Mapping[str, tuple[str, ...]]] = {
     CONVERSATION: ("sessionId", "session_id", "thread_id"),
 }
 _PSEUDONYM_BYTES: Final = 8
+# Fields of a model's answer, also in plain tables; and fields that name a record's trace.
+_ANSWERS: Final = frozenset({"output", "response", "completion", "actual_output"})
+_TRACES: Final = ("sourceTraceId", "source_trace_id", "source_run_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +154,7 @@ class _Reader:
         self.items: list[Mapping[str, Any]] = []
         self.lost: Counter[str] = Counter()
         self.repeats = 0
+        self.repeating = 0  # records whose label repeats the model's free text
         self.conversations = 0  # records with `messages` instead of an input
         self.metadata: Counter[str] = Counter()
         self.grouped: Counter[str] = Counter()  # metadata keys with values for slices
@@ -176,7 +186,7 @@ class _Reader:
         if target in (None, "", {}):  # [] is a label: no tool call is right
             target = None
             asked = found.get(self.names.input) not in (None, "", [], {})
-            if not (asked and self.names.answer in found):
+            if not (asked and self._is_drawn(found)):
                 self.lost["without a right answer"] += 1
                 return
         if found.get(self.names.input) in (None, "", [], {}):
@@ -192,6 +202,13 @@ class _Reader:
                 self.metadata[name] += 1
                 self.grouped[name] += isinstance(value, str | int)
 
+    def _is_drawn(self, found: Mapping[str, Any]) -> bool:
+        """Tells whether a record was drawn from traffic: its file has models' answers, or it
+        names its trace. A failed request has no answer, but its place among the others.
+        """
+        answers = self.source.names & {self.names.answer, *_ANSWERS}
+        return bool(answers) or any(found.get(name) for name in _TRACES)
+
     def _target(self, record: SourceRecord) -> object:
         """Returns the record's label: an expected output, else a person's label; None without
         one.
@@ -202,6 +219,10 @@ class _Reader:
         if target is None:
             answer = _answer_text(record.fields.get(self.names.answer))
             target = _answer_text(self.labels.label(record, answer))
+        answers = [record.fields.get(name) for name in (self.names.answer, *_ANSWERS)]
+        if not accepts_approved(self.labels.scorer, target) and repeats_answer(target, answers):
+            self.repeating += 1
+            return None
         return target
 
     def _raw_item(self, found: Mapping[str, Any], target: object) -> Mapping[str, Any]:
@@ -240,10 +261,13 @@ class _Reader:
 
     def draw_per_caller(self) -> None:
         """Keeps at most MOST_OF_A_CALLER items of each caller."""
-        callers = {
-            f"{number}:{canonical_json(item['input'])}": _caller(item)
-            for number, item in enumerate(self.items)
-        }
+        # Neither the records' order nor their labels decide, which people may have chosen.
+        asked: Counter[str] = Counter()
+        callers: dict[str, str] = {}
+        for item in self.items:
+            question = canonical_json([item["input"], item["metadata"].get("messages")])
+            callers[f"{question}:{asked[question]}"] = _caller(item)
+            asked[question] += 1
         drawn = draw_per_caller(callers)
         kept = [item for id_, item in zip(callers, self.items, strict=True) if id_ in drawn]
         if beyond := len(self.items) - len(kept):
@@ -285,6 +309,10 @@ class _Reader:
                 )
             yield ConversionNote(place, f"metadata.{name}", ConversionOutcome.TAKEN, text)
         yield from self.labels.notes(place)
+        if self.repeating:
+            count = format_quantity(self.repeating, "record")
+            text = f"{count} without a label, because it repeats the model's own free text"
+            yield ConversionNote(place, "items", ConversionOutcome.CHANGED, text)
         for why, number in self.lost.items():
             text = f"{format_quantity(number, 'record')} {why}"
             yield ConversionNote(place, "items", ConversionOutcome.LEFT, text)

@@ -9,17 +9,20 @@ Scores of models and programs give no label, unless the user names them: a suite
 measure agreement with them.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from evals.scorers import find_scorer
+from evals.suites.items import DECODER
 from evals.suites.source_records import SourceRecord
 from harness.frame.canonical_text import canonical
 from harness.frame.config_conversion import ConversionNote, ConversionOutcome
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_quantity
+from harness.routing.similar_texts import UNSPACED, shingles
 
 SCORE_FIELDS: Final = ("scores", "feedback")
 _APPROVED: Final = 1.0  # the best score of a scale from 0 to 1
@@ -33,6 +36,8 @@ _OTHER: Final = "not the score that --human-score names"
 # Scorers whose right answer is one of a few short texts.
 _LABEL_SCORERS: Final = ("label", "choice")
 _LABEL_WORDS: Final = 5  # a longer text is free text
+# A label with this share of its runs of three words in the answer has the answer's wording.
+_REPEATED: Final = 0.5
 # Why a drawn record has no label.
 WITHOUT_LABEL: Final = "a drawn record"
 NO_EXACT_TARGET: Final = "an approved free text is no exact target"
@@ -52,7 +57,52 @@ def accepts_approved(scorer: str, answer: object) -> bool:
 
 def is_free_text(answer: object) -> bool:
     """Tells whether an answer is not a short text, as labels and choices are."""
-    return not isinstance(answer, str) or len(answer.split()) > _LABEL_WORDS
+    if not isinstance(answer, str):
+        return True
+    # Two characters of a script without spaces are about a word.
+    unspaced = len(UNSPACED.findall(answer))
+    return len(answer.split()) > _LABEL_WORDS or unspaced > 2 * _LABEL_WORDS
+
+
+def repeats_answer(label: object, answer: object) -> bool:
+    """Tells whether a label has a free text that repeats, or nearly repeats, one of the answer.
+
+    Both may be texts, messages, or objects with texts, such as a tool call's arguments. Case
+    and punctuation do not matter.
+    """
+    written = [text for text in _texts(answer) if is_free_text(text)]
+    return any(
+        _is_nearly(text, other)
+        for text in _texts(label)
+        if is_free_text(text)
+        for other in written
+    )
+
+
+def _is_nearly(text: str, other: str) -> bool:
+    ours, theirs = (shingles(_without_punctuation(one)) for one in (text, other))
+    return len(ours & theirs) >= _REPEATED * len(ours)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yields all texts of a JSON value. A text that is JSON itself has its own texts."""
+    if isinstance(value, Mapping):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+    elif isinstance(value, str):
+        try:
+            inner = DECODER.decode(value) if value.lstrip()[:1] in ("{", "[") else None
+        except (ValueError, RecursionError):
+            inner = None
+        yield from (value,) if inner is None else _texts(inner)
+
+
+def _without_punctuation(text: str) -> str:
+    kept = (char if unicodedata.category(char)[0] in "LMN" else " " for char in text)
+    return "".join(kept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,43 +1,31 @@
 """Finds the items of a suite that depend on each other: near-duplicates, and the items of one
 caller or one conversation. Pure.
-
-Two texts are alike by the Jaccard similarity of their runs of three words, without the runs
-that more than SHARED_PART of the items have: a template, or the examples of a few-shot prompt.
-Clusters grow by complete linkage (Defays 1977, "An efficient algorithm for a complete link
-method"): each item is like *every* other item of its cluster, so a chain of similar texts does
-not join its two ends.
 """
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from harness.frame.canonical_text import canonical
 from harness.frame.formatting import format_excerpt, format_percent, format_quantity
+from harness.frame.plain_data import canonical_json, short_hash
 from harness.gate.suite_plan import (
     EXCERPT,
     FOUND_CLUSTERS,
     LARGE_CLUSTER,
+    NEGLIGIBLE_EFFECT,
     ItemGroups,
     design_effect,
 )
-from harness.routing.capture import find_near_duplicates, jaccard_similarity, shingles
+from harness.routing.similar_texts import find_alike, find_near_duplicates, most_shared
 
-ALIKE: Final = 0.6  # HumanEval, IFEval and few-shot GSM8K keep 99 % of their items single
-SHARED_PART: Final = 0.05  # of the items; more of them share a template
-LEAST_SHARED: Final = 10  # in small suites, up to so many items are a group, not a template
-# Below this, found clusters change the level .05 of a test to .054 at most, even if the items
-# of a cluster agree completely: then items stay the units.
-NEGLIGIBLE_EFFECT: Final = 1.05
 # Two items with this similarity differ in few words; this share of them causes a remark.
 NEAR_REPEAT: Final = 0.8
 REPEATED_SHARE: Final = 0.1
 MOST_COMPARED: Final = 2_000  # items; comparing all items of a large suite would take seconds
 CALLER: Final = "caller"  # CALLER, CONVERSATION: keys of an item's provenance
 CONVERSATION: Final = "conversation"
-_EDGES: Final = re.compile(r"(?<!\S)[\"'(\[]+|[.,;:!?\"')\]]+(?!\S)")
+_NAME_BYTES: Final = 8
 
 
 def cluster_items(
@@ -60,7 +48,7 @@ def cluster_items(
         *(
             members
             for name, members in owned.items()
-            if not name.startswith(CONVERSATION) or len(members) <= _most_shared(len(items))
+            if not name.startswith(CONVERSATION) or len(members) <= most_shared(len(items))
         ),
         *find_alike(texts),
     ):
@@ -76,8 +64,32 @@ def cluster_items(
     return ItemGroups(tuple(items), clusters, FOUND_CLUSTERS, declared.slices)
 
 
-def item_owners(metadata: Mapping[str, Any]) -> Sequence[str]:
-    """Returns the names of the caller and the conversation that a captured item came from."""
+def item_owners(
+    metadata: Mapping[str, Mapping[str, Any]], turns: Mapping[str, Sequence[str]]
+) -> Mapping[str, Sequence[str]]:
+    """Returns the names of the caller and of the conversations that an item came from.
+
+    metadata: by item. turns: by item, the texts of its turns; an item whose turns begin with
+    all turns of another item continues its conversation.
+    """
+    whole = {tuple(texts) for texts in turns.values()}
+    begun = {tuple(texts[:end]) for texts in turns.values() for end in range(1, len(texts))}
+    continued = whole & begun
+    return {
+        item: (
+            *_provenance_names(metadata[item]),
+            *(
+                f"{CONVERSATION}:{short_hash(canonical_json(texts[:end]), _NAME_BYTES).hex()}"
+                for end in range(1, len(texts) + 1)
+                if tuple(texts[:end]) in continued
+            ),
+        )
+        for item, texts in turns.items()
+    }
+
+
+def _provenance_names(metadata: Mapping[str, Any]) -> Sequence[str]:
+    """Returns the pseudonyms of a captured item's caller and conversation."""
     provenance = metadata.get("provenance")
     if not isinstance(provenance, Mapping):
         return ()
@@ -127,68 +139,6 @@ def describe_dependence(groups: ItemGroups, repeats: Mapping[str, str]) -> str:
             "about other things would show more"
         )
     return "; ".join(found)
-
-
-def find_alike(texts: Mapping[str, str]) -> Sequence[Sequence[str]]:
-    """Lists the clusters of two and more near-duplicates, by complete linkage at ALIKE."""
-    similarity = _similarities(texts)
-    place = {item: number for number, item in enumerate(texts)}
-    cluster = {item: item for pair in similarity for item in pair}
-    members = {item: [item] for item in cluster}
-    by_likeness = sorted(
-        similarity, key=lambda pair: (-similarity[pair], place[pair[0]], place[pair[1]])
-    )
-    for one, other in by_likeness:
-        into, gone = sorted((cluster[one], cluster[other]), key=place.__getitem__)
-        if into == gone:
-            continue
-        pairs = (
-            tuple(sorted((a, b), key=place.__getitem__))
-            for a in members[into]
-            for b in members[gone]
-        )
-        if all(pair in similarity for pair in pairs):
-            members[into] += members.pop(gone)
-            cluster |= dict.fromkeys(members[into], into)
-    return [group for group in members.values() if len(group) > 1]
-
-
-def _similarities(texts: Mapping[str, str]) -> Mapping[tuple[str, ...], float]:
-    """Returns the similarity of each pair of items that is ALIKE or more, in the items' order.
-
-    Items without a run of their own are alike only if all their runs are equal.
-    """
-    whole = {item: shingles(_plain(text)) for item, text in texts.items()}
-    counted = Counter(run for runs in whole.values() for run in runs)
-    most = _most_shared(len(whole))
-    own = {
-        item: frozenset(run for run in runs if counted[run] <= most)
-        for item, runs in whole.items()
-    }
-    same: dict[object, list[str]] = defaultdict(list)
-    having: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    found: dict[tuple[str, ...], float] = {}
-    for item, runs in own.items():
-        common = Counter(other for run in runs for other in having[run])
-        for other in common:
-            alike = jaccard_similarity(runs, own[other])
-            if alike >= ALIKE:
-                found[other, item] = alike
-        for run in runs:
-            having[run].append(item)
-        found |= {(other, item): 1.0 for other in same[whole[item]]}
-        same[whole[item]].append(item)
-    return found
-
-
-def _most_shared(items: int) -> float:
-    """Returns how many items may share a part without its being a template."""
-    return max(LEAST_SHARED, SHARED_PART * items)
-
-
-def _plain(text: str) -> str:
-    """Returns the text without punctuation at the edges of words."""
-    return _EDGES.sub("", canonical(text))
 
 
 def _by_name(named: Iterable[tuple[str, str]]) -> Mapping[str, Sequence[str]]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from evals.suites.items import parse_cell
-from evals.suites.request_log import LoggedRequest, RequestLog
+from evals.suites.request_log import FAILED, NO_ANSWER, OK, LoggedRequest, RequestLog
 from evals.suites.source_records import SourceFile, SourceRecord
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_quantity
@@ -33,6 +33,8 @@ _TAKEN: Final = (
     "response",
     "proxy_server_request",
     "status",
+    "end_user",
+    "session_id",
 )
 # LiteLLM writes these marks where it cut or removed a text.
 _CUT: Final = "litellm_truncated"
@@ -68,24 +70,26 @@ def _request(record: SourceRecord) -> LoggedRequest | str:
     endpoint = _ENDPOINTS.get(call.removeprefix("a") if call != "anthropic_messages" else call)
     if endpoint is None:
         return f"rows of `{call}`, which has no answer in text"
-    if str(row.get("status") or "success") != "success":
-        return "failed requests"
     body = row.get("proxy_server_request")
-    response = row.get("response")
+    response = {} if row.get("response") in _EMPTY else row.get("response")
     messages = row.get("messages")
     if body in _EMPTY and messages not in _EMPTY:
         body = {"messages": messages}
-    if body in _EMPTY or response in _EMPTY:
+    if body in _EMPTY:
         return "without content: set `store_prompts_in_spend_logs: true` in LiteLLM"
     if not isinstance(body, Mapping) or not isinstance(response, Mapping):
         raise InputError(
             f"{record.place}: fields 'proxy_server_request', 'response': must be JSON objects"
         )
-    text = canonical_json([body, response])
+    text = canonical_json(body)
     if _CUT in text:
         return "that LiteLLM cut: raise MAX_STRING_LENGTH_PROMPT_IN_DB"
     if _REMOVED in text:
         return "whose content LiteLLM redacted (`turn_off_message_logging`)"
+    # The answer decides nothing: requests with long or failed answers stay in the sample.
+    failed = str(row.get("status") or "success") != "success"
+    answer = canonical_json(response)
+    lost = failed or not response or _CUT in answer or _REMOVED in answer
     return LoggedRequest(
         place=record.place,
         id=str(row.get("request_id") or ""),
@@ -94,7 +98,10 @@ def _request(record: SourceRecord) -> LoggedRequest | str:
         model=str(row.get("model_group") or row.get("model") or ""),
         source="",
         body=body,
-        answer=response,
+        answer={} if lost else response,
+        outcome=FAILED if failed else NO_ANSWER if lost else OK,
+        caller=str(row.get("end_user") or ""),
+        conversation=str(row.get("session_id") or ""),
     )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from evals.suites.request_log import LoggedRequest, RequestLog
+from evals.suites.request_log import FAILED, OK, LoggedRequest, RequestLog
 from evals.suites.source_records import SourceFile
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_quantity
@@ -34,6 +34,21 @@ _SILENT: Final = (
     "(OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT, TRACELOOP_TRACE_CONTENT)"
 )
 _MARKS: Final = ("gen_ai.", "llm.")
+_ERROR: Final = (2, "STATUS_CODE_ERROR")
+# Sources: OpenTelemetry's registry of attributes; OpenInference; Langfuse; OpenLLMetry.
+_CALLERS: Final = (
+    "enduser.pseudo.id",
+    "enduser.id",
+    "user.id",
+    "langfuse.user.id",
+    "traceloop.association.properties.user_id",
+)
+_CONVERSATIONS: Final = (
+    "gen_ai.conversation.id",
+    "session.id",
+    "langfuse.session.id",
+    "traceloop.association.properties.session_id",
+)
 _EVENT: Final = "gen_ai."
 
 
@@ -98,6 +113,7 @@ _CONTENT_KEYS: Final = (
     "gen_ai.system",
     "gen_ai.provider.name",
     "gen_ai.choice",
+    "gen_ai.conversation.id",
 )
 
 
@@ -229,7 +245,9 @@ def _request(
         "gen_ai.request.model",
         "llm.model_name",
     )
-    model = next((str(attributes[name]) for name in names if attributes.get(name)), "")
+    model = _named(attributes, names)
+    given = span.get("status")
+    status = given if isinstance(given, dict) else {}
     try:
         at = datetime.fromtimestamp(int(span.get("startTimeUnixNano") or 0) / 1e9, UTC)
     except (ValueError, OverflowError, TypeError):
@@ -243,7 +261,15 @@ def _request(
         source=str(resource.get("service.name") or ""),
         body=content[0],
         answer=content[1],
+        outcome=FAILED if status.get("code") in _ERROR else OK,
+        caller=_named(attributes, _CALLERS),
+        conversation=_named(attributes, _CONVERSATIONS),
     )
+
+
+def _named(attributes: Json, names: Sequence[str]) -> str:
+    """Returns the first of these attributes that has a text; empty without one."""
+    return next((str(attributes[name]) for name in names if attributes.get(name)), "")
 
 
 def _content(attributes: Json, events: Sequence[Event]) -> tuple[Json, Json] | None:

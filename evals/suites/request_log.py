@@ -8,7 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+
+OK: Final = "ok"
+FAILED: Final = "failed"
+NO_ANSWER: Final = "no_answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,12 @@ class LoggedRequest:
     model: str  # the model that answered; empty if unknown
     source: str  # the service that sent it; empty if unknown
     body: Mapping[str, Any]
-    answer: Mapping[str, Any]  # in the endpoint's form, or that of a chat completion
+    # In the endpoint's form, or that of a chat completion; empty without an answer.
+    answer: Mapping[str, Any]
+    outcome: str = OK  # or why the request has no answer
+    # The user's and the conversation's names in the log; empty if it has none.
+    caller: str = ""
+    conversation: str = ""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ from harness.gate.suite_plan import (
     JUDGE_SEPARATOR,
     ItemGroups,
     SuitePin,
+    compared_texts,
     texts_fingerprint,
 )
 
@@ -70,6 +71,7 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "not_taken": "that the conversion did not take",
     "assertions_not_taken": "of their assertions",
 }
+_SYSTEM_ROLES: Final = ("system", "developer")
 REPLACED: Final = "\ufffd"
 PLACEHOLDER = re.compile(r"\{(input|choices)\}")
 
@@ -102,7 +104,12 @@ class Suite:
             + self.judge_pin,
             template=_prompt_sha256(self.settings, self.groups)[:16],
             items=len(self.items),
-            texts=texts_fingerprint(map(canonical_text, self.items.values())),
+            texts=texts_fingerprint(
+                compared_texts(
+                    [*map(spoken_text, self.items.values())],
+                    [*map(canonical_text, self.items.values())],
+                )
+            ),
         )
 
     def prompt(self, item: str) -> str:
@@ -139,7 +146,13 @@ class Suite:
         return cluster_items(
             items,
             {item.id: canonical_text(item) for item in self.items.values()},
-            {item.id: item_owners(item.metadata) for item in self.items.values()},
+            item_owners(
+                {item.id: item.metadata for item in self.items.values()},
+                {
+                    item.id: [*map(message_text, conversation(item))] or [item.input]
+                    for item in self.items.values()
+                },
+            ),
             ItemGroups(items, named, self.settings.cluster, slices),
         )
 
@@ -237,6 +250,13 @@ def canonical_text(item: Item) -> str:
     messages = conversation(item)
     words = "\n".join(map(message_text, messages)) if messages else item.input
     return "\n".join([words, *sorted(item.choices)])
+
+
+def spoken_text(item: Item) -> str:
+    """Joins an item's texts as `canonical_text` does, without system messages."""
+    messages = conversation(item)
+    spoken = [message_text(one) for one in messages if one["role"] not in _SYSTEM_ROLES]
+    return "\n".join([*(spoken or [item.input]), *sorted(item.choices)])
 
 
 def load_suite(settings: SuiteSettings) -> Suite:

@@ -7,7 +7,7 @@ came from and what was left out. The configuration is written by the caller
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -24,14 +24,14 @@ from evals.suites.human_labels import (
     NO_EXACT_TARGET,
     WITHOUT_LABEL,
     accepts_approved,
-    is_free_text,
+    repeats_answer,
 )
 from evals.suites.items import UNLABELLED, json_lines
 from evals.suites.suite import MANIFEST, load_suite, manifest_entries
 from harness.evals.settings import JudgeSettings, SuiteSettings
-from harness.frame.canonical_text import canonical
 from harness.frame.config_conversion import ConversionNote, ConversionOutcome
 from harness.frame.errors import Conflict, InputError
+from harness.frame.plain_data import canonical_json
 from harness.gate.suite_plan import read_slice
 from harness.routing.capture import draw_per_caller
 
@@ -68,8 +68,8 @@ def read_labelled(path: Path, wished: SuiteSettings) -> SuiteItems:
     """Reads a file of `swapgate capture export` in which people filled in `label`.
 
     A line without a label becomes an item whose scores are missing: without it, the suite would
-    consist of the requests that somebody chose by their answers. A label that repeats a free
-    text of the production answer counts only for a judge (`accepts_approved`).
+    consist of the requests that somebody chose by their answers. A label with a free text of
+    the production answer counts only for a judge (`accepts_approved`).
 
     Raises InputError as `file:line: field: reason` at the first fault.
     """
@@ -92,7 +92,7 @@ def read_labelled(path: Path, wished: SuiteSettings) -> SuiteItems:
         raise InputError(f"{path}: no line has a label; fill in `label` and import it again")
     settings = replace(wished, data_class=_data_class(items, path))
     origin = {**_origin(items), "of_frequent_callers": len(of_callers) - len(items)}
-    if written := _largest(items, "written"):
+    if written := _counted((item["metadata"]["provenance"] for item in items), "written"):
         origin["deleted"] = max(0, written - len(of_callers))
     return SuiteItems(settings, items, unlabelled, origin)
 
@@ -157,7 +157,7 @@ def _item(record: Mapping[str, Any], place: str, scorer: str) -> dict[str, Any]:
         label = None
     provenance = _provenance(record, place, labelled=label is not None)
     missing = WITHOUT_LABEL if label is None else ""
-    if _approves(label, record.get("answer")) and not accepts_approved(scorer, label):
+    if not accepts_approved(scorer, label) and repeats_answer(label, record.get("answer")):
         label = None
         missing = NO_EXACT_TARGET
     return {
@@ -176,14 +176,6 @@ def _item(record: Mapping[str, Any], place: str, scorer: str) -> dict[str, Any]:
             "provenance": provenance,
         },
     }
-
-
-def _approves(label: object, answer: object) -> bool:
-    """Tells whether the label is a free text that repeats the production answer."""
-    text = answer.get("content") if isinstance(answer, Mapping) else answer
-    if not isinstance(label, str) or not isinstance(text, str) or not is_free_text(label):
-        return False
-    return canonical(label).split() == canonical(text).split()
 
 
 def _provenance(
@@ -271,21 +263,19 @@ def converted(
     }
 
 
-def _largest(items: Sequence[Mapping[str, Any]], count: str) -> int:
-    """Returns a count of the export that the items came from; 0 if it has none."""
-    samples = (item["metadata"]["provenance"].get("sample") for item in items)
-    return max(
-        (int(one.get(count) or 0) for one in samples if isinstance(one, dict)), default=0
-    )
+def _counted(provenance: Iterable[Mapping[str, Any]], count: str) -> int:
+    """Sums a count of the exports that the items came from; 0 if they have none. A file may
+    join several exports, so that a person's deletions from one cannot hide behind another.
+    """
+    samples = [one["sample"] for one in provenance if isinstance(one.get("sample"), dict)]
+    exports = {canonical_json(sample): sample for sample in samples}
+    return sum(int(sample.get(count) or 0) for sample in exports.values())
 
 
 def _drawn(provenance: Sequence[Mapping[str, Any]]) -> dict[str, object]:
-    samples = [item["sample"] for item in provenance if isinstance(item.get("sample"), dict)]
-    counts = {
-        name: max((int(sample.get(name) or 0) for sample in samples), default=0)
-        for name in ("drawn", "too_large")
-    }
-    return dict(counts) if samples else {}
+    counts = {name: _counted(provenance, name) for name in ("drawn", "too_large")}
+    sampled = any(isinstance(item.get("sample"), dict) for item in provenance)
+    return dict(counts) if sampled else {}
 
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")

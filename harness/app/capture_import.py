@@ -31,15 +31,16 @@ from harness.operations.captures import (
 )
 from harness.routes.routes import require_route
 from harness.routing.capture import (
+    ANSWER_UNREADABLE,
     CapturedRequest,
     capture_id,
     draw_per_caller,
-    find_near_duplicates,
     user_text,
 )
 from harness.routing.reliability.failover import hash_user
+from harness.routing.similar_texts import find_near_duplicates
 from router.protocols.caller_names import body_callers
-from router.protocols.transcript import build_transcript
+from router.protocols.transcript import build_question, build_transcript
 
 READERS: Final = {"otel": read_spans, "litellm": read_spend_logs}
 _UNREADABLE: Final = (
@@ -49,6 +50,7 @@ _UNREADABLE: Final = (
     AttributeError,
     StopIteration,
 )
+_CONVERSATION: Final = "conversation:"
 _FREQUENT: Final = "of callers with more than 2 requests"
 _REPEAT: Final = "that repeat another request, or nearly repeat it"
 
@@ -101,7 +103,11 @@ def export_requests(
     notes = [*_notes(source, log)]
     if not kept:
         raise NothingTaken(f"{source.path}: has no request to label", notes)
-    sample = {"drawn": len(log.requests), "written": len(kept)}
+    sample = {
+        "drawn": len(log.requests),
+        "written": len(kept),
+        "exported_at": installation.clock.now().isoformat(),
+    }
     file = settings.source.resolve().parent / FOLDER / f"{suite}-to-label.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     lines = [build_export_line(request, sample) for request in kept]
@@ -124,7 +130,7 @@ def _captures(
     found: dict[str, CapturedRequest] = {}
     for request in sorted(log.requests, key=lambda request: request.at):
         try:
-            content = _transcript(request)
+            content, outcome = _transcript(request)
         except _UNREADABLE:
             log.lost["that are no conversation"] += 1
             continue
@@ -158,7 +164,9 @@ def _captures(
             rules=redactor.digest,
             redactions=dict(sorted(redacted.counts.items())),
             content=redacted.value,
+            outcome=outcome,
             caller=_caller(request, installation.secret),
+            conversation=_conversation(request, installation.secret),
         )
     return [*found.values()]
 
@@ -166,22 +174,35 @@ def _captures(
 def _caller(request: LoggedRequest, secret: bytes) -> str:
     """Returns the pseudonym of the user that a request names; empty without one."""
     named = body_callers(request.body)
-    user = next((name for name in named if not name.startswith("conversation:")), "")
+    user = next((name for name in named if not name.startswith(_CONVERSATION)), "")
+    user = request.caller or user
     return hash_user(f"caller:{user}", secret) if user else ""
 
 
-def _transcript(request: LoggedRequest) -> Mapping[str, Any]:
-    """Builds the conversation of a request with its answer, in the API that logged it."""
+def _conversation(request: LoggedRequest, secret: bytes) -> str:
+    """Returns the pseudonym of the conversation that a request names; empty without one."""
+    named = body_callers(request.body)
+    found = next((name for name in named if name.startswith(_CONVERSATION)), "")
+    found = request.conversation or found
+    return hash_user(f"conversation:{found}", secret) if found else ""
+
+
+def _transcript(request: LoggedRequest) -> tuple[Mapping[str, Any], str]:
+    """Builds the conversation of a request with its answer, in the API that logged it. Returns
+    it with the outcome. An unreadable answer leaves the request without one.
+    """
     body = json.dumps(request.body)
-    answer = json.dumps(request.answer)
-    answered = "chat" if "choices" in request.answer else request.endpoint
-    return build_transcript(
-        request.endpoint,
-        body,
-        answer,
-        stream=False,
-        answered=answered,
-    )
+    if request.answer:
+        answered = "chat" if "choices" in request.answer else request.endpoint
+        try:
+            answer = json.dumps(request.answer)
+            built = build_transcript(
+                request.endpoint, body, answer, stream=False, answered=answered
+            )
+        except _UNREADABLE:
+            return build_question(request.endpoint, body), ANSWER_UNREADABLE
+        return built, request.outcome
+    return build_question(request.endpoint, body), request.outcome
 
 
 def _notes(source: SourceFile, log: RequestLog) -> Iterable[ConversionNote]:

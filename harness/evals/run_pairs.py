@@ -166,7 +166,9 @@ def _paired(groups: tuple[_Groups, _Groups], metric: str, planned: int) -> list[
         own = [sample.score(metric) for sample in ours.get(key, ())]
         other = [sample.score(metric) for sample in theirs.get(key, ())]
         epochs = max(len(own), len(other), planned)
-        pairs.append(PairRow(name, _filled(own, epochs), _filled(other, epochs)))
+        question = both[key][0].question
+        scores = _filled(own, epochs), _filled(other, epochs)
+        pairs.append(PairRow(name, *scores, question=question))
     return pairs
 
 

@@ -15,7 +15,7 @@ from harness.evals.run_statement import (
     Direction,
     RunStatement,
 )
-from harness.frame.canonical_text import canonical_value
+from harness.frame.canonical_text import canonical_value, single_spaced
 from harness.frame.errors import InputError
 from harness.frame.text_files import text_lines
 
@@ -200,11 +200,13 @@ _ROW_NAMES: Final = frozenset({"id", "_id", "idx", "index", "doc_id", "uuid", "r
 
 
 def question_key(*parts: object) -> str:
-    """Builds a key of question and expected answer, without a row's id; empty for none."""
+    """Builds a key of question and expected answer, without a row's id and the width of spaces;
+    empty for none.
+    """
     plain = [_content(part) for part in parts]
     if not any(part not in (None, "", {}, []) for part in plain):
         return ""
-    return json.dumps(canonical_value(plain), sort_keys=True)
+    return json.dumps(single_spaced(canonical_value(plain)), sort_keys=True)
 
 
 def _content(part: object) -> object:
@@ -220,7 +222,8 @@ class PairRow:
     item: str
     incumbent: tuple[float | None, ...]
     candidate: tuple[float | None, ...]
-    groups: tuple[str, ...] = ()  # for a CSV file: values of its group columns
+    groups: tuple[str, ...] = ()  # values of a CSV file's group columns, or the found cluster
+    question: str = field(default="", compare=False)  # its key; empty if the file has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +282,7 @@ class ExportedPairs:
     )  # digests of how the incumbent and candidate were asked
     accepted: Mapping[str, str] = field(default_factory=dict)  # the user's reasons, by option
     span: tuple[float, float] = (0.0, 1.0)  # the metric's lowest and highest score in the file
+    cluster: str = ""  # what groups the pairs, whose `groups` then has the cluster; else empty
 
     def file_score(self, score: float) -> float:
         """Returns a score of the pairs in the file's own range and direction."""

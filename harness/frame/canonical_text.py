@@ -13,6 +13,19 @@ def canonical(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
+def single_spaced(value: Any) -> Any:
+    """Returns a JSON value in which each run of spaces in a text is one space."""
+    match value:
+        case str():
+            return " ".join(value.split())
+        case list():
+            return [single_spaced(part) for part in value]
+        case dict():
+            return {key: single_spaced(part) for key, part in value.items()}
+        case _:
+            return value
+
+
 def canonical_value(value: Any) -> Any:
     """Returns a JSON value with all its texts and keys in the form NFC."""
     match value:

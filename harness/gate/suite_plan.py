@@ -35,6 +35,9 @@ MIN_SLICE_UNITS: Final = 60  # with fewer units a slice shows only extreme losse
 MOST_SLICES: Final = 20  # more slices would leave each slice too little of the error
 # In place of a cluster field, if the items' texts, callers and conversations form clusters.
 FOUND_CLUSTERS: Final = "similar text or same caller"
+# Below this, found clusters change the level .05 of a test to .054 at most, even if the items
+# of a cluster agree completely: then items stay the units.
+NEGLIGIBLE_EFFECT: Final = 1.05
 LARGE_CLUSTER: Final = 0.05  # of the items; a larger cluster is a warning
 
 
@@ -226,6 +229,18 @@ def normalize_text(text: str) -> str:
         return text.lower().translate(ASCII_SEPARATORS)
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     return SEPARATORS.sub("", folded)
+
+
+def compared_texts(spoken: Sequence[str], whole: Sequence[str]) -> Sequence[str]:
+    """Lists the items' texts, to find the same items in suites of another form.
+
+    spoken: without system messages, which another suite may have in its settings. whole: with
+    them; it stands for items that differ in nothing else.
+    """
+    counted = Counter(spoken)
+    return [
+        text if counted[text] == 1 else full for text, full in zip(spoken, whole, strict=True)
+    ]
 
 
 def texts_fingerprint(texts: Iterable[str]) -> str:

@@ -33,12 +33,12 @@ from harness.routing.capture import (
     CapturedRequest,
     CaptureSample,
     draw_per_caller,
-    find_near_duplicates,
     user_text,
 )
 from harness.routing.context import Context
 from harness.routing.records.failovers import Failovers
 from harness.routing.reliability.failover import hash_user, user_hashes
+from harness.routing.similar_texts import find_near_duplicates
 
 NEAR_DUPLICATE_SIMILARITY: Final = 0.9
 SAMPLE_DAYS: Final = 30
@@ -133,6 +133,7 @@ def export_captures(
         "drawn": sample.requests,
         "too_large": sample.too_large,
         "written": len(kept),
+        "exported_at": ctx.clock.now().isoformat(),
     }
     lines = [build_export_line(request, counts) for request in kept]
     return CaptureExport(lines, like, sample, len(single) - len(kept))
@@ -169,10 +170,11 @@ def write_export(
 
 def build_export_line(
     captured: CapturedRequest,
-    sample: Mapping[str, int] = MappingProxyType({}),
+    sample: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Builds a JSON object for labelling: the suite's scorer compares answers with `label`.
-    sample: the number of sampled requests, and how many of them were too large.
+    sample: when they were exported, the number of sampled requests, and how many of them were
+    too large.
     """
     content = captured.content
     question = {name: content[name] for name in content if name != "answer"}

@@ -1,14 +1,9 @@
 """A capture is a redacted sample of a route's requests, for a suite. Pure.
 
-`find_near_duplicates` computes the exact Jaccard similarity of word shingles. Source: prefix
-filtering, Bayardo, Ma, Srikant 2007, "Scaling Up All Pairs Similarity Search": two sets of
-similarity t or more share one of their rarest elements.
-
 Redaction happens in the router before content comes here (`router.observers.capture`). Reading,
 exporting and deleting captures is in `harness.operations.captures`.
 """
 
-import math
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
 
+from harness.frame.canonical_text import single_spaced
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_bps, format_bytes
 from harness.frame.people.access import key_hash
@@ -28,6 +24,7 @@ MAX_PER_DAY: Final = 100_000
 MAX_KEEP_DAYS: Final = 365.0
 MAX_COPY_BYTES: Final = 8 * 1024 * 1024
 _SALT: Final = "capture"
+ANSWER_UNREADABLE: Final = "answer_unreadable"  # an outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,21 +164,10 @@ def capture_id(
     form have the same id.
     """
     question = {name: value for name, value in content.items() if name != "answer"}
-    text = " ".join(unicodedata.normalize("NFKC", canonical_json(_spaced(question))).split())
+    text = " ".join(
+        unicodedata.normalize("NFKC", canonical_json(single_spaced(question))).split()
+    )
     return "cap_" + key_hash(f"capture:{route}:{text.casefold()}", secret)[:24]
-
-
-def _spaced(value: object) -> object:
-    """Replaces each run of spaces in all texts of a value by one space."""
-    match value:
-        case str():
-            return " ".join(value.split())
-        case dict():
-            return {name: _spaced(inner) for name, inner in value.items()}
-        case list():
-            return [_spaced(inner) for inner in value]
-        case _:
-            return value
 
 
 def day_start(at: datetime) -> datetime:
@@ -246,47 +232,3 @@ def message_text(content: object) -> str:
         parts = (part.get("text") for part in content if isinstance(part, dict))
         return "\n".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else ""
-
-
-SHINGLE_WORDS: Final = 3
-
-
-def shingles(text: str) -> frozenset[tuple[str, ...]]:
-    """Returns the runs of three words, ignoring case; a shorter text is one run."""
-    words = text.casefold().split()
-    if len(words) <= SHINGLE_WORDS:
-        return frozenset({tuple(words)})
-    return frozenset(
-        tuple(words[i : i + SHINGLE_WORDS]) for i in range(len(words) - SHINGLE_WORDS + 1)
-    )
-
-
-def jaccard_similarity(
-    first: frozenset[tuple[str, ...]], second: frozenset[tuple[str, ...]]
-) -> float:
-    """The Jaccard similarity, 0 to 1, of two sets that are not empty."""
-    common = len(first & second)
-    return common / (len(first) + len(second) - common)
-
-
-def find_near_duplicates(texts: Mapping[str, str], *, threshold: float) -> dict[str, str]:
-    """Maps the id of each near-duplicate to the id of the earlier text that is kept.
-
-    threshold: least similarity, above 0, at most 1.
-    """
-    sets = {id_: shingles(text) for id_, text in texts.items()}
-    counted = Counter(shingle for of_text in sets.values() for shingle in of_text)
-    kept_by: dict[tuple[str, ...], list[str]] = {}
-    near: dict[str, str] = {}
-    for id_, of_text in sets.items():
-        rarest = sorted(of_text, key=lambda shingle: (counted[shingle], shingle))
-        prefix = rarest[: len(rarest) - math.ceil(threshold * len(rarest)) + 1]
-        # dict.fromkeys drops double ids and keeps their order.
-        kept = dict.fromkeys(name for shingle in prefix for name in kept_by.get(shingle, ()))
-        like = (name for name in kept if jaccard_similarity(of_text, sets[name]) >= threshold)
-        if (first := next(like, None)) is not None:
-            near[id_] = first
-            continue
-        for shingle in prefix:
-            kept_by.setdefault(shingle, []).append(id_)
-    return near

@@ -9,13 +9,14 @@ import logging
 import queue
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 from harness.frame.redaction import Redactor
 from harness.routing.capture import (
+    ANSWER_UNREADABLE,
     CapturedRequest,
     CaptureResult,
     capture_id,
@@ -147,9 +148,27 @@ def redact_draft(
     if head.too_large:
         copied: dict[str, object] = {"left_out": head.request}
     elif answer:
-        copied = build_transcript(head.endpoint, client_body, answer, stream=head.stream)
+        try:
+            return _redacted(
+                head,
+                build_transcript(head.endpoint, client_body, answer, stream=head.stream),
+                redactor,
+                secret,
+            )
+        except Exception:  # noqa: BLE001 - a broken answer must not remove its request
+            head = replace(head, outcome=ANSWER_UNREADABLE)
+            copied = build_question(head.endpoint, client_body)
     else:
         copied = build_question(head.endpoint, client_body)
+    return _redacted(head, copied, redactor, secret)
+
+
+def _redacted(
+    head: CapturedRequest,
+    copied: Mapping[str, object],
+    redactor: Redactor,
+    secret: bytes,
+) -> CapturedRequest:
     result = redactor.redact(copied)
     return replace(
         head,

@@ -50,6 +50,7 @@ def draft(
     *,
     said: str = SENT,
     answer: str | None = None,
+    client_body: str = "",
 ) -> CaptureDraft:
     asked = {"messages": [{"role": "user", "content": said}]}
     whole = {
@@ -79,7 +80,8 @@ def draft(
         redactions={},
         content={},
     )
-    return CaptureDraft(head, 2, json.dumps(asked), answer or json.dumps(whole))
+    body = client_body or json.dumps(asked)
+    return CaptureDraft(head, 2, body, answer or json.dumps(whole))
 
 
 def open_store(folder: Path, kind: type[Store] = Store) -> Store:
@@ -145,7 +147,7 @@ def test_what_cannot_be_read_or_stored_is_dropped_and_no_log_has_a_word_of_it(
     with caplog.at_level(logging.DEBUG):
         kept, unreadable = desk(
             tmp_path,
-            draft(answer=f'{{"choices": "{SENT}"'),
+            draft(client_body=f'{{"messages": "{SENT}"'),
             draft(2),
         )
         none, away = desk(
@@ -160,6 +162,17 @@ def test_what_cannot_be_read_or_stored_is_dropped_and_no_log_has_a_word_of_it(
     assert "kim@" not in caplog.text
     assert "kim@" not in repr(draft())
     assert "kim@" not in repr(kept[0])
+
+
+@pytest.mark.parametrize(
+    "answer", [f'{{"choices": "{SENT}"', "[]", '{"choices": []}', "<html>"]
+)
+def test_a_broken_answer_leaves_its_request_in_the_sample(tmp_path: Path, answer: str) -> None:
+    (kept,), counted = desk(tmp_path, draft(answer=answer))
+
+    assert kept.content == {"messages": [{"role": "user", "content": "I am [EMAIL_1]"}]}
+    assert kept.outcome == "answer_unreadable"
+    assert counted == {"captures_stored": 1}
 
 
 def test_a_desk_without_room_drops_and_does_not_wait(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evals.suites.configured_suites import ConfiguredSuites
 from evals.suites.dataset_import import read_dataset
-from evals.suites.human_labels import accepts_approved
+from evals.suites.human_labels import accepts_approved, repeats_answer
 from evals.suites.items import UNLABELLED, Item
 from evals.suites.source_records import read_source
 from evals.suites.suite import load_suite
@@ -26,6 +28,8 @@ from tests.support.store.records import PLAIN_RUN, PLAIN_SAMPLE
 from tests.unit.test_gate_verdicts import plan as plan_of
 
 pytestmark = pytest.mark.req("F2", "F4")
+
+TEXT = "We are very sorry that your parcel with the blue lamp is late this week."
 
 
 def suite(folder: Path, *items: Mapping[str, object]) -> SuiteSettings:
@@ -199,6 +203,42 @@ def test_traces_with_approved_free_text_need_a_judge(tmp_path: Path) -> None:
     assert item["target"] == text
 
 
+@pytest.mark.parametrize(
+    "given_",
+    [
+        {"expectedOutput": TEXT},
+        {"expectedOutput": TEXT.replace("blue", "red")},
+        {
+            "scores": [
+                {
+                    "name": "fix",
+                    "source": "ANNOTATION",
+                    "dataType": "CORRECTION",
+                    "stringValue": TEXT.replace("week", "month"),
+                }
+            ]
+        },
+    ],
+    ids=["expected", "nearly expected", "corrected"],
+)
+def test_a_label_that_repeats_the_traces_free_text_is_no_exact_target(
+    tmp_path: Path, given_: dict[str, Any]
+) -> None:
+    source = traces(
+        tmp_path,
+        trace(1, output=TEXT, **given_),
+        trace(
+            2, output="An unrelated answer.", expectedOutput="Another text of the right answer."
+        ),
+    )
+
+    exact = read_dataset(source, scorer="exact")
+    judged = read_dataset(source, scorer="rubric")
+
+    assert [item["target"] is None for item in exact.items] == [True, False]
+    assert [item["target"] is None for item in judged.items] == [False, False]
+
+
 def test_traces_give_at_most_two_records_of_a_user_under_a_pseudonym(tmp_path: Path) -> None:
     records = [trace(n, 1.0, userId="kim@example.org") for n in range(5)]
 
@@ -208,3 +248,81 @@ def test_traces_give_at_most_two_records_of_a_user_under_a_pseudonym(tmp_path: P
     assert "kim" not in json.dumps(read.items)
     callers = {item["metadata"]["provenance"]["caller"] for item in read.items}
     assert len(callers) == 1
+
+
+@pytest.mark.parametrize("lost", [{"output": None}, {"output": ""}, {}])
+def test_a_trace_whose_request_failed_stays_in_the_sample(
+    tmp_path: Path, lost: dict[str, object]
+) -> None:
+    failed = {name: value for name, value in trace(2).items() if name != "output"} | lost
+
+    read = read_dataset(traces(tmp_path, trace(1, 1.0), failed), scorer="label")
+
+    assert [item["target"] for item in read.items] == ["refund", None]
+
+
+def test_a_table_of_answers_keeps_the_rows_that_people_did_not_label(tmp_path: Path) -> None:
+    file = tmp_path / "answers.csv"
+    file.write_text("input,output,target\nOne,refund,refund\nTwo,billing,\nThree,,\n")
+
+    read = read_dataset(read_source(file), scorer="label")
+
+    assert [item["target"] for item in read.items] == ["refund", None, None]
+    assert read.left_out == 0
+
+
+def test_a_table_without_answers_needs_a_target_for_each_item(tmp_path: Path) -> None:
+    file = tmp_path / "questions.csv"
+    file.write_text("input,target\nOne,refund\nTwo,\n")
+
+    read = read_dataset(read_source(file), scorer="label")
+
+    assert (len(read.items), read.left_out) == (1, 1)
+
+
+@given(order=st.permutations(range(8)), approved=st.sets(st.integers(0, 7), min_size=1))
+def test_neither_order_nor_labels_decide_which_records_of_a_user_are_drawn(
+    tmp_path_factory: pytest.TempPathFactory, order: Sequence[int], approved: set[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("drawn")
+
+    def drawn_of(numbers: Sequence[int], labelled: set[int]) -> set[str]:
+        given_ = [trace(n, 1.0 if n in labelled else None, userId="kim") for n in numbers]
+        source = traces(folder, *given_, trace(9, 1.0))
+        return {item["input"] for item in read_dataset(source, scorer="label").items}
+
+    assert drawn_of(order, approved) == drawn_of(range(8), set())
+
+
+@pytest.mark.parametrize(
+    ("label", "answer", "repeats"),
+    [
+        (TEXT, {"content": TEXT}, True),
+        (TEXT.upper(), {"content": TEXT}, True),
+        (TEXT.removesuffix("."), {"content": f"{TEXT}\n"}, True),
+        (TEXT.replace("late", "delayed"), {"content": f"{TEXT} {TEXT}"}, True),
+        ({"reply": TEXT}, {"content": json.dumps({"reply": TEXT, "to": "kim"})}, True),
+        (
+            [{"name": "reply", "arguments": {"text": TEXT}}],
+            {
+                "tool_calls": [
+                    {"function": {"name": "reply", "arguments": f'{{"text": "{TEXT}"}}'}}
+                ]
+            },
+            True,
+        ),
+        ("refund", {"content": "refund"}, False),
+        ({"city": "Rome"}, {"content": '{"city": "Rome"}'}, False),
+        ("Another carrier has your parcel since Monday, in depot 4.", {"content": TEXT}, False),
+        ("返品希望", {"content": "返品希望"}, False),
+        (
+            "ご不便をおかけして誠に申し訳ございません",
+            "ご不便をおかけして誠に申し訳ございません。",
+            True,
+        ),
+    ],
+)
+def test_a_free_text_of_the_production_answer_is_found_in_any_label(
+    label: object, answer: object, *, repeats: bool
+) -> None:
+    assert repeats_answer(label, answer) is repeats

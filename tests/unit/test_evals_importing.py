@@ -133,6 +133,18 @@ def test_deleted_lines_of_an_export_are_counted(tmp_path: Path) -> None:
     )
 
 
+def test_deletions_from_one_export_do_not_hide_behind_another(tmp_path: Path) -> None:
+    lines = [line(n) for n in range(1, 5)]
+    for number, one in enumerate(lines):
+        sample = {"drawn": 9, "written": 4, "exported_at": f"2026-11-2{number % 2}T12:00:00Z"}
+        one["provenance"] = {**one["provenance"], "sample": sample}
+
+    done = imported(tmp_path, *lines)
+
+    (entry,) = tomllib.loads(done.manifest.read_text())["dataset"]
+    assert (entry["deleted"], entry["drawn"]) == (4, 18)
+
+
 def test_a_label_that_repeats_a_free_text_of_the_model_counts_for_no_exact_scorer(
     tmp_path: Path,
 ) -> None:

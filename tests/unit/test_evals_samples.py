@@ -18,11 +18,7 @@ from evals.scorers.unwrap import parse_literal, parse_source
 from evals.suites.items import Item, load_items
 from harness.frame.errors import InputError
 from harness.gate.suite_plan import ItemGroups, shuffle_items
-from harness.routing.capture import (
-    find_near_duplicates,
-    jaccard_similarity,
-    shingles,
-)
+from harness.routing.similar_texts import find_near_duplicates, jaccard_similarity, shingles
 
 
 def jsonl(folder: Path, *records: object) -> Path:

@@ -358,6 +358,41 @@ def test_repeats_of_a_question_are_one_item_whatever_their_ids_and_places_are() 
     )
 
 
+def judge_questions(folder: Path, questions: Sequence[str]) -> dict[str, Any]:
+    """Judges results of two models: the candidate is better at every third question."""
+    rows = [
+        f'{model},"{text}",{int(model == "b" or n % 60 >= 20)}'
+        for model in "ab"
+        for n, text in enumerate(questions)
+    ]
+    file = folder / "results.csv"
+    file.write_text("\n".join(["model,question,score", *rows]), encoding="utf-8")
+    done = tried("--json", file, "--incumbent", "a", "--candidate", "b")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def numbered(number: int) -> str:
+    return " ".join(f"word{number}x{place}" for place in range(20))
+
+
+@pytest.mark.parametrize("ending", [" please", "!", " "])
+def test_similar_questions_of_a_file_count_once(tmp_path: Path, ending: str) -> None:
+    questions = [numbered(n) for n in range(60)]
+
+    found = judge_questions(tmp_path, [*questions, *(f"{text}{ending}" for text in questions)])
+
+    assert (found["n_used"], found["wins"]) == (60, 20)
+
+
+def test_different_questions_of_a_file_stay_single(tmp_path: Path) -> None:
+    found = judge_questions(
+        tmp_path, [f"Translate into French: {numbered(n)}" for n in range(60)]
+    )
+
+    assert (found["n_used"], found["notes"]) == (60, [])
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "terms", "message"),
     [

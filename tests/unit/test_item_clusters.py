@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.suites.configured_suites import ConfiguredSuites
-from evals.suites.item_clusters import CALLER, CONVERSATION, cluster_items, find_alike
+from evals.suites.item_clusters import CALLER, CONVERSATION, cluster_items
 from evals.suites.suite import load_suite
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import InputError
@@ -19,8 +19,10 @@ from harness.gate.suite_plan import (
     SuitePlan,
     SuiteRole,
     design_effect,
+    overlap_share,
 )
 from harness.routing.capture import MOST_OF_A_CALLER, draw_per_caller
+from harness.routing.similar_texts import find_alike
 
 pytestmark = pytest.mark.req("F2", "F4")
 
@@ -119,6 +121,92 @@ def test_case_marks_and_punctuation_do_not_hide_a_near_duplicate() -> None:
     groups = clustered([*texts, *(f"{text.upper()}!" for text in texts)])
 
     assert sizes(groups) == [2] * 20
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        lambda text: "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text),
+        lambda text: text.replace("a", "a\u200b"),
+        lambda text: text.replace("e", "e\u00ad"),
+        lambda text: text.replace(" ", "\u3000"),
+        lambda text: f"“{text}”",
+    ],
+    ids=["wide letters", "zero-width spaces", "soft hyphens", "wide spaces", "quotes"],
+)
+def test_characters_that_look_the_same_do_not_hide_a_repeat(
+    hidden: Callable[[str], str],
+) -> None:
+    texts = [sentence(n) for n in range(20)]
+
+    assert sizes(clustered([*texts, *map(hidden, texts)])) == [2] * 20
+
+
+def test_near_duplicates_are_found_in_a_script_without_spaces() -> None:
+    texts = [
+        chr(0x4E00 + 40 * n) * 3 + "".join(chr(0x4E00 + 40 * n + k) for k in range(30))
+        for n in range(20)
+    ]
+
+    assert sizes(clustered([*texts, *(f"{text}吗" for text in texts)])) == [2] * 20
+
+
+def test_items_that_continue_a_conversation_are_one_cluster_with_it(tmp_path: Path) -> None:
+    def turns(n: int, last: int) -> dict[str, object]:
+        said = [
+            {"role": "user" if k % 2 == 0 else "assistant", "content": sentence(100 * n + k)}
+            for k in range(last)
+        ]
+        system = {"role": "system", "content": "Be brief."}
+        return {
+            "input": f"{n} {last}",
+            "target": "x",
+            "metadata": {"messages": [system, *said]},
+        }
+
+    items = [turns(n, last) for n in range(10) for last in (1, 3, 9)]
+
+    assert sizes(load_suite(suite(tmp_path, *items)).groups) == [3] * 10
+
+
+def test_one_question_about_several_documents_joins_nothing(tmp_path: Path) -> None:
+    items = [
+        {
+            "input": "Summarize it.",
+            "target": "x",
+            "metadata": {
+                "messages": [
+                    {"role": "system", "content": sentence(n)},
+                    {"role": "user", "content": "Summarize it."},
+                ]
+            },
+        }
+        for n in range(8)
+    ]
+
+    assert load_suite(suite(tmp_path, *items)).groups.units == 8
+
+
+def test_the_same_items_are_found_in_a_suite_of_conversations(tmp_path: Path) -> None:
+    plain = suite(tmp_path, *({"input": sentence(n), "target": "x"} for n in range(20)))
+    first = load_suite(plain).pin
+    chats = [
+        {
+            "input": "asked",
+            "target": "x",
+            "metadata": {
+                "messages": [
+                    {"role": "system", "content": "Be brief."},
+                    {"role": "user", "content": sentence(n).upper()},
+                ]
+            },
+        }
+        for n in range(18, 38)
+    ]
+
+    second = load_suite(suite(tmp_path, *chats)).pin
+
+    assert overlap_share(first.texts, second.texts) == 0.1
 
 
 def test_a_chain_of_similar_texts_does_not_join_its_two_ends() -> None:

@@ -383,6 +383,85 @@ def test_logged_requests_become_a_redacted_file_to_label_which_becomes_a_suite(
     assert suite.items == written
 
 
+def spend_row(number: int, **changes: object) -> Record:
+    asked = {"messages": [{"role": "user", "content": f"Where is parcel {number}?"}]}
+    return {
+        "request_id": f"c{number}",
+        "call_type": "acompletion",
+        "startTime": f"2026-11-27T23:0{number}:00+00:00",
+        "model": "support",
+        "proxy_server_request": asked,
+        "response": {"choices": [{"message": {"content": "refund"}, "finish_reason": "stop"}]},
+        "status": "success",
+        **changes,
+    }
+
+
+def to_label(folder: Path, *records: Record) -> list[Any]:
+    (file := folder / "log.jsonl").write_bytes(lines(*records))
+    done = imported(folder, str(file))
+    assert done.to_label is not None
+    return [json.loads(line) for line in done.to_label.file.read_text("utf-8").splitlines()]
+
+
+def test_logged_requests_that_failed_or_lost_their_answer_stay_in_the_sample(
+    tmp_path: Path,
+) -> None:
+    long_answer = {"choices": [{"message": {"content": "a… (litellm_truncated 9 chars)"}}]}
+
+    found = to_label(
+        tmp_path,
+        spend_row(1),
+        spend_row(2, status="failure", response={}),
+        spend_row(3, response=long_answer),
+        spend_row(4, response={"choices": []}),
+        spend_row(5, response="{}"),
+    )
+
+    outcomes = [(line["answer"] is None, line["provenance"]["outcome"]) for line in found]
+    assert outcomes == [
+        (False, "ok"),
+        (True, "failed"),
+        (True, "no_answer"),
+        (True, "answer_unreadable"),
+        (True, "no_answer"),
+    ]
+
+
+def test_logged_requests_are_drawn_by_caller_and_keep_their_conversation(
+    tmp_path: Path,
+) -> None:
+    rows = [spend_row(n, end_user="kim@example.org", session_id=f"s{n}") for n in range(5)]
+
+    found = to_label(tmp_path, *rows)
+
+    assert len(found) == 2
+    assert "kim@" not in json.dumps(found)
+    provenance = [line["provenance"] for line in found]
+    assert len({one["caller"] for one in provenance}) == 1
+    assert len({one["conversation"] for one in provenance}) == 2
+
+
+def test_a_span_that_failed_stays_in_the_sample_with_its_user(tmp_path: Path) -> None:
+    asked = json.dumps([{"role": "user", "content": "Where is my parcel?"}])
+    span = {
+        "traceId": "1",
+        "spanId": "2",
+        "status": {"code": 2},
+        "attributes": [
+            attribute("gen_ai.input.messages", asked),
+            attribute("user.id", "kim"),
+            attribute("gen_ai.conversation.id", "c1"),
+        ],
+    }
+
+    (line,) = to_label(tmp_path, {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]})
+
+    assert line["provenance"]["outcome"] == "failed"
+    assert line["provenance"]["caller"]
+    assert line["provenance"]["conversation"]
+
+
 def attribute(key: str, value: object) -> Record:
     return {"key": key, "value": {"stringValue": value}}
 

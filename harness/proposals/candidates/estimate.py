@@ -138,8 +138,10 @@ class SuiteEstimate:
         """Describes for people the number of independent items, which loss fails, the guarded
         slices, and how long they delay a promotion.
         """
-        fails = () if self.plan.claim is Claim.SUPERIOR else (self._fails,)
-        first = (self._size_text, *fails)
+        plan = self.plan
+        first = [_size_text(plan, self.effect, self.power)]
+        if plan.claim is not Claim.SUPERIOR:
+            first.append(_fails_text(plan, self.failing))
         if not self.slices:
             return first
         wait = (
@@ -147,34 +149,46 @@ class SuiteEstimate:
         )
         return (*first, *(guarded.text for guarded in self.slices), wait)
 
-    @property
-    def _fails(self) -> str:
-        allowed = format_score(self.plan.margin, None)
-        shown = (
-            f"{self.plan.n_max_text} show no loss as FAILED"
-            if self.failing is None
-            else f"a loss of {format_score(self.failing)} points fails in 80 % of comparisons"
-        )
-        return f"{shown}; a loss within the allowed {allowed} points does not count as FAILED"
 
-    @property
-    def _size_text(self) -> str:
-        """Writes items, clusters, the effective number of items, and the power."""
-        plan = self.plan
-        text = f"{plan.planned_items:,} items"
-        if plan.cluster:
-            worth = plan.effective_items(CLUSTER_ICC)
-            text += (
-                f" in {plan.n_max:,} clusters, worth about {worth:,} independent items if the "
-                f"items of a cluster correlate by {CLUSTER_ICC:g}"
-            )
-        if self.power is None:
-            return text
-        wanted = format_score(self.effect, None)
-        return (
-            f"{text}: a true difference of {wanted} points from the claim's limit is shown in "
-            f"{format_percent(self.power, significant=2)} of such comparisons"
+def _fails_text(plan: SuitePlan, failing: float | None) -> str:
+    allowed = format_score(plan.margin, None)
+    shown = (
+        f"{plan.n_max_text} show no loss as FAILED"
+        if failing is None
+        else f"a loss of {format_score(failing)} points fails in 80 % of comparisons"
+    )
+    return f"{shown}; a loss within the allowed {allowed} points does not count as FAILED"
+
+
+def _size_text(plan: SuitePlan, effect: float, power: float | None) -> str:
+    """Writes items, clusters, the effective number of items, and the power."""
+    text = f"{plan.planned_items:,} items"
+    if plan.cluster:
+        worth = plan.effective_items(CLUSTER_ICC)
+        text += (
+            f" in {plan.n_max:,} clusters, worth about {worth:,} independent items if the "
+            f"items of a cluster correlate by {CLUSTER_ICC:g}"
         )
+    if power is None:
+        return text
+    wanted = format_score(effect, None)
+    return (
+        f"{text}: a true difference of {wanted} points from the claim's limit is shown in "
+        f"{format_percent(power, significant=2)} of such comparisons"
+    )
+
+
+def describe_before_answers(ctx: Context, plan: SuitePlan) -> Sequence[str]:
+    """Describes what a plan can show, and what its suite omits, before any model is asked."""
+    effect = _effect(plan, None)
+    known = DifferenceSpread(_guess(plan, effect), 0.0, 0, bool(plan.cluster))
+    sd = known.sd(plan.epochs)
+    test = planned_test(plan, ctx.suites.groups(plan.suite).units, known)
+    texts = [_size_text(plan, effect, test.power(sd, effect, plan.n_max))]
+    if plan.claim is not Claim.SUPERIOR:
+        texts.append(_fails_text(plan, _failing(plan, sd)))
+    told = _dependence(ctx, plan.suite), ctx.suites.describe_sample(plan.suite)
+    return [*texts, *filter(None, told)]
 
 
 def estimate_proposal(

@@ -47,6 +47,7 @@ from harness.frame.text_files import (
 )
 from harness.interfaces.cli.evals.file_decision import FileTerms
 from harness.interfaces.cli.evals.pair_judgement import (
+    group_similar,
     judge_rows,
     parse_pairs,
 )
@@ -269,8 +270,11 @@ def judge_exports(
     terms: FileTerms,
 ) -> dict[str, object]:
     rows = exported.pairs
-    if terms.n_max is not None and len(rows) > terms.n_max:
-        raise InputError(f"{len(rows)} items are more than the planned {terms.n_max}")
+    terms = replace(terms, cluster=exported.cluster)
+    units = len({row.groups for row in rows}) if exported.cluster else len(rows)
+    if terms.n_max is not None and units > terms.n_max:
+        unit = "clusters" if exported.cluster else "items"
+        raise InputError(f"{units} {unit} are more than the planned {terms.n_max}")
     answer = judge_rows(rows, terms, exported.file_score)
     incumbent_score = answer.pop("incumbent_score")
     candidate_score = answer.pop("candidate_score")
@@ -322,7 +326,7 @@ def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
     candidate = _named(files[-1], theirs, choice.candidate, "--candidate")
     metric = choose_metric(incumbent, candidate, choice.metric, form.metric)
     try:
-        return pair_runs(incumbent, candidate, metric, choice.acceptance)
+        return group_similar(pair_runs(incumbent, candidate, metric, choice.acceptance))
     except InputError as error:
         raise InputError(f"{' and '.join(dict.fromkeys(files))}: {error}") from None
 

@@ -56,6 +56,7 @@ from harness.interfaces.cli.routing.route_options import (
     requested_target,
 )
 from harness.proposals import evaluation
+from harness.proposals.candidates import estimate
 from harness.proposals.report.content import (
     FILE,
     Report,
@@ -121,6 +122,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
             )
         except NotFound as error:  # such as a misspelt scorer
             raise InputError(str(error)) from None
+        _note_plans(ctx, proposal)
         ended = ""
         try:
             with progress_pauses(ctx, installation.clock) as pause:
@@ -146,6 +148,13 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     if exit_code(report) == 1:
         output.note(f"to ask again, delete {folder} and run the same command")
     return exit_code(report)
+
+
+def _note_plans(ctx: Context, proposal: Proposal) -> None:
+    """Prints, before a model is asked, what each suite can show and what it omits."""
+    for plan in proposal.plans:
+        for text in estimate.describe_before_answers(ctx, plan):
+            output.note(f"{ctx.suites.title(plan.suite)}: {text}")
 
 
 def _describe_pause(
@@ -405,6 +414,7 @@ def gate_run(
                 installation.context, seeds, unreadable_is_wrong=unreadable_as_wrong
             )
             proposal = register_comparison(ctx, session.actor, installation.settings, question)
+            _note_plans(ctx, proposal)
             with progress_pauses(ctx, installation.clock, timeout_s) as pause:
                 found = run_until_decided(ctx, proposal.id, pause)
             report = gather_report(

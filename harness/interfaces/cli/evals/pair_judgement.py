@@ -4,12 +4,13 @@ InputError that begins with FILE:LINE.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from typing import Final
 
-from harness.evals.scored_run import PairRow
+from harness.evals.scored_run import ExportedPairs, PairRow
 from harness.frame.canonical_text import canonical
 from harness.frame.errors import InputError
 from harness.frame.suggestions import did_you_mean
@@ -25,16 +26,20 @@ from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score
 from harness.gate.offline.suite_judgement import judge_pairs
 from harness.gate.sentences import find_direction
 from harness.gate.suite_plan import (
+    FOUND_CLUSTERS,
     MIN_SLICE_UNITS,
+    NEGLIGIBLE_EFFECT,
     Claim,
     Slice,
     SuitePlan,
     SuiteRole,
+    design_effect,
     guard_slices,
     is_slice_value,
 )
 from harness.gate.verdict import ScorePair, SuiteReport
 from harness.interfaces.cli.evals.file_decision import FileTerms
+from harness.routing.similar_texts import find_alike
 
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _COUNT = re.compile(r"[0-9]{1,12}")
@@ -325,9 +330,41 @@ class Sight:
     items_needed: int
 
 
+def group_similar(exported: ExportedPairs) -> ExportedPairs:
+    """Returns the pairs with their clusters of similar questions, and a note.
+
+    Changes nothing if all questions are one text, or the clusters are too small to matter
+    (statistics.md §1.12).
+    """
+    rows = exported.pairs
+    texts = {row.item: row.question for row in rows if row.question}
+    if len({*texts.values()}) < 2:
+        return exported
+    cluster = {row.item: row.item for row in rows}
+    for members in find_alike(texts):
+        cluster |= dict.fromkeys(members, members[0])
+    sizes = Counter(cluster.values())
+    if design_effect([*sizes.values()], 1.0) <= NEGLIGIBLE_EFFECT:
+        return exported
+    note = (
+        f"the {len(rows):,} questions form {len(sizes):,} clusters of similar texts: a cluster "
+        "counts as one item, also of --n-max"
+    )
+    return replace(
+        exported,
+        pairs=tuple(replace(row, groups=(cluster[row.item],)) for row in rows),
+        cluster=FOUND_CLUSTERS,
+        notes=(*exported.notes, note),
+    )
+
+
 def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
-    items = [item for item in map(_item, rows) if item.complete]
-    differences = [item.pair.candidate - item.pair.incumbent for item in items] or [0.0]
+    found: dict[str, list[float]] = {}
+    for row, item in zip(rows, map(_item, rows), strict=True):
+        if item.complete:
+            unit = row.groups[0] if terms.cluster else row.item
+            found.setdefault(unit, []).append(item.pair.candidate - item.pair.incumbent)
+    differences = [fmean(of_unit) for of_unit in found.values()] or [0.0]
     count = len(differences)
     # The gate's prior: if all items tie, the standard deviation may still be above 0.
     sd: float = max(pstdev(sorted(differences)), (0.25 / (count + 1)) ** 0.5)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -172,7 +173,7 @@ def _try_files(
     choice = export_decision.ExportChoice(formats[files[0]], *named, accepted)
     exported = export_decision.read_exports(files, choice)
     answer = export_decision.judge_exports(exported, choice, terms)
-    sight = find_sight(exported.pairs, terms)
+    sight = find_sight(exported.pairs, replace(terms, cluster=exported.cluster))
     verdict = str(answer["verdict"])
     next_step = _next_step(answer, terms)
     if as_json:
