@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from statistics import fmean, variance
 from typing import Final, Self
 
 from harness.frame.plain_data import digest
@@ -103,7 +102,7 @@ class IncumbentDays:
         samples: Mapping[str, Sequence[Sample]],
     ) -> Self:
         """Estimates the spread of the days. samples: of each run, by run id."""
-        return cls(tuple(days), _estimate_spread(_scores_by_day(days, samples), recent))
+        return cls(tuple(days), estimate_spread(_scores_by_day(days, samples), recent))
 
 
 def describe_fresh_run(where: str) -> str:
@@ -224,8 +223,10 @@ def _scores_by_day(
     return [[x for x in row if x is not None] for row in rows if None not in row]
 
 
-def _estimate_spread(scores: Sequence[Sequence[float]], recent: int) -> DaySpread:
+def estimate_spread(scores: Sequence[Sequence[float]], recent: int) -> DaySpread:
     """Estimates the variance of a day's mean score, without the noise of single answers.
+
+    scores: (items, days).
 
     S² is the variance of the days' means. The items' own variances over the days tell which
     part of it answers explain that vary independently. The rest is averaged with the variance
@@ -236,11 +237,16 @@ def _estimate_spread(scores: Sequence[Sequence[float]], recent: int) -> DaySprea
     days = len(scores[0]) if scores else 0
     if days < 2:
         return DaySpread(PRIOR_SD, 1.0, recent)
-    means = variance([fmean(row) for row in zip(*scores, strict=True)])
-    noise = math.fsum(variance(row) for row in scores) / len(scores) ** 2
+    means = _variance([math.fsum(day) / len(day) for day in zip(*scores, strict=True)])
+    noise = math.fsum(_variance(row) for row in scores) / len(scores) ** 2
     total = prior + (days - 1) * max(means - noise, 0.0)
     freedom = total * total / (prior * prior + (days - 1) * means * means)
     return DaySpread(math.sqrt(total / days), freedom, recent)
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = math.fsum(values) / len(values)
+    return math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1)
 
 
 def find_mean_faults(
