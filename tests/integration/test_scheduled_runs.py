@@ -10,6 +10,7 @@ from evals.suites.items import Item
 from harness.app.proof import ProofFindings, verify_proof
 from harness.evals import drift_monitor, drift_watches
 from harness.evals.records import Drift
+from harness.frame.errors import NotAllowed
 from harness.frame.signing.keyring import format_keyring
 from harness.gate.drift import DriftPolicy
 from harness.gate.incumbent_days import is_mean_run
@@ -23,7 +24,7 @@ from harness.routing.proposal import Proposal, SuiteRuns
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns
 from harness.store.proof_rows import read_proof
-from tests.support.control.control_plane import ANN, SKILL, SmallInstallation
+from tests.support.control.control_plane import ANN, BEN, SKILL, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import KEYRING
 
@@ -176,7 +177,7 @@ def test_another_served_model_begins_anew(world: SmallInstallation, model: Daily
     assert len(pair.days.days) == 3
 
 
-def test_a_found_drift_and_a_cancelled_scheduled_run_begin_anew(
+def test_a_found_drift_begins_anew_and_so_does_a_scheduled_run_that_an_approver_cancelled(
     world: SmallInstallation, model: DailyModel
 ) -> None:
     run_days(world, 4)
@@ -185,7 +186,9 @@ def test_a_found_drift_and_a_cancelled_scheduled_run_begin_anew(
     with world.store.read() as tx:
         (watch,) = Drift(tx).open_watches()
     assert watch.running is not None
-    eval_queue.cancel_run(world.context(), ANN, watch.running.run, "its scores are high")
+    with pytest.raises(NotAllowed):
+        eval_queue.cancel_run(world.context(), ANN, watch.running.run, "its scores are high")
+    eval_queue.cancel_run(world.context(), BEN, watch.running.run, "the provider is ill")
     finish_checks(world)
     run_days(world, 2)
     assert measured(world)[1].days is None
