@@ -7,12 +7,14 @@ that a person started. The rules of the mean are in `harness.gate.incumbent_days
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from harness.evals import drift_watches
 from harness.frame.records.transaction import Transaction
 from harness.gate import pins
 from harness.gate.drift import DriftCheck
 from harness.gate.incumbent_days import (
+    SPREAD_DAYS,
     IncumbentDays,
     ScheduledRun,
     choose_days,
@@ -85,7 +87,7 @@ def _find_samples(
     """Yields the scheduled runs that count with their samples, the newest first.
 
     The runs begin anew with a baseline, with a moved provider, with another served model, and
-    where a person cancelled a scheduled run. A watch that found drift has no runs.
+    where an approver cancelled a scheduled run. A watch that found drift has no runs.
     """
     watch = drift_watches.find_open_watches(tx).get((ours.target, plan.suite))
     items = Suites(tx).get(plan.suite_digest).items
@@ -98,20 +100,20 @@ def _find_samples(
     ):
         return
     served: list[ServedModel] = []
+    oldest = ctx.clock.now() - timedelta(days=SPREAD_DAYS)
     for check in reversed(watch.ended):
+        if check.started_at <= oldest:
+            return
         run = EvalRuns(tx).get(check.run)
         if _begins_anew(ctx, tx, check, run):
             return
         samples = EvalRuns(tx).outcomes(run.id, below=items)
         now = named_models([*served, *(sample.served for sample in samples)])
-        if is_mixed(now, plan.served_pin):
-            return
-        if not check.is_scheduled or not _is_complete(run, samples, items * plan.epochs):
-            continue
-        if not served and not is_still_served(tx, run.target, plan.served_pin, now):
+        if not is_still_served(tx, run.target, plan.served_pin, now):
             return
         served = [*now]
-        yield run.id, samples
+        if check.is_scheduled and _is_complete(run, samples, items * plan.epochs):
+            yield run.id, samples
 
 
 def _begins_anew(ctx: Context, tx: Transaction, check: DriftCheck, run: EvalRun) -> bool:
