@@ -20,6 +20,7 @@ from harness.gate.verdict import Passed
 from harness.proposals import evaluation
 from harness.proposals.recomputation import recompute_verdict
 from harness.proposals.report.comparison import find_no_way_back
+from harness.proposals.scheduled_runs import find_unlike_mean
 from harness.providers.target import Target
 from harness.routing.context import Context
 from harness.routing.evidence import (
@@ -133,6 +134,7 @@ def _misdecided(rows: ProvenRows) -> Iterator[str]:
         for plan in proposal.plans
     }
     yield from recompute_verdict(rows.verdict, proposal, samples).differences
+    yield from find_unlike_mean(proposal, rows.runs, rows.samples)
 
 
 def _below(
@@ -212,9 +214,11 @@ def _registration(rows: ProvenRows, plan: SuitePlan) -> str:
     signed = " and ".join(
         f"{format_quantity(n, 'answer')} that {signer}" for n, signer in signers if n
     )
+    days = rows.proposal.runs[plan.suite].days
     return (
         f"Suite {plan.suite} was registered before the candidate's first answer: {terms}. "
         f"The candidate's run contains {signed}; the run's id is a hash of these terms."
+        + (f" {days.text}" if days else "")
     )
 
 

@@ -42,6 +42,7 @@ from harness.frame.formatting import (
     format_points,
     format_points_interval,
 )
+from harness.frame.people.access import SYSTEM
 from harness.gate.arrays import Floats, log_mean, np
 from harness.gate.offline.intervals import t_interval, tango_interval
 from harness.gate.offline.pairs import ROUNDING
@@ -145,6 +146,11 @@ class DriftCheck:
     closed_at: datetime | None = None  # baseline only: when its watch ended
 
     @property
+    def is_scheduled(self) -> bool:
+        """Tells whether the schedule started the run, and not a person."""
+        return self.started_by == SYSTEM.name
+
+    @property
     def state(self) -> DriftCheckState:
         if self.ended_at is None:
             return DriftCheckState.RUNNING
@@ -190,10 +196,10 @@ class DriftWatch:
         return any(check.evidence and check.evidence.drifted for check in self.checks)
 
     def find_next_due(self, every_s: float) -> datetime:
-        """Returns when the next run is due; a run that measured nothing is repeated after
-        RETRY_S at most.
+        """Returns when the next scheduled run is due; a run that measured nothing is repeated
+        after RETRY_S at most. Runs that people start do not delay the schedule.
         """
-        last = self.checks[-1]
+        last = [check for check in self.checks if check.is_scheduled or not check.number][-1]
         measured = last.state is DriftCheckState.COUNTED
         return last.started_at + timedelta(
             seconds=every_s if measured else min(every_s, RETRY_S)

@@ -16,7 +16,7 @@ from typing import Final
 
 from harness.evals import spending
 from harness.evals.month_spending import month_of
-from harness.evals.records import Spending
+from harness.evals.records import Drift, Spending
 from harness.frame.errors import (
     IllegalTransition,
     InputError,
@@ -321,7 +321,8 @@ def cancel_run(
     """Cancel a run that has not ended, and the open proposals that wait for it.
 
     Raises NotFound, InputError without a reason, IllegalTransition for an ended run, and
-    NotAllowed if another person's proposal waits for it, unless the actor is an approver.
+    NotAllowed for a drift watch's run, or if another person's proposal waits for the run,
+    unless the actor is an approver.
     """
     actor.require(Role.PROPOSER)
     because = f"cancelled by {actor.name}: {require_reason(reason, 'to cancel a run')}"
@@ -329,6 +330,9 @@ def cancel_run(
     with ctx.store.write() as tx:
         if EvalRuns(tx).get(run).state not in RUNNABLE_STATES:
             raise IllegalTransition(f"the run {run} has ended already: nothing to cancel")
+        if Drift(tx).is_checking(run):
+            # A proposer who cancels it would choose among the incumbent's days.
+            actor.require(Role.APPROVER)
         for proposal in Proposals(tx).open():
             if run in needed_runs([proposal]):
                 if proposal.proposer_principal != actor.principal:

@@ -17,10 +17,10 @@ from harness.evals.users_turn import describe_users_turn, find_users_turn
 from harness.frame.errors import SignatureInvalid, StaleEvidence
 from harness.frame.failures import describe_absence
 from harness.frame.records.transaction import Transaction
-from harness.gate import pins
+from harness.gate.incumbent_days import is_mean_run
 from harness.gate.offline import verdicts
 from harness.gate.offline.verdicts import NOT_MEASURED, read_same_model
-from harness.gate.pins import ServedModel, is_mixed, named_models
+from harness.gate.pins import is_mixed, named_models
 from harness.gate.run import (
     FIRST_ANSWERS,
     LASTING,
@@ -34,7 +34,7 @@ from harness.gate.run import (
 )
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import Verdict
-from harness.providers.records import Sightings
+from harness.proposals import scheduled_runs
 from harness.registry import targets
 from harness.routing.context import Context
 from harness.routing.proposal import (
@@ -59,7 +59,8 @@ def attach_runs(
 ) -> Proposal:
     """Returns the proposal with a run of both arms for each suite.
 
-    Proposals share the incumbent's run. A candidate's run is never shared, because answers seen
+    The incumbent's run is the mean of its scheduled runs (`scheduled_runs`), or one run that
+    proposals share. A candidate's run is never shared, because answers seen
     before the registration must not decide. A proposal that already has runs gets new runs with
     its existing answers, because repeating a question would be another look.
     """
@@ -67,14 +68,26 @@ def attach_runs(
         plan.suite: (
             _resume_pair(ctx, tx, proposal, plan, proposal.runs[plan.suite])
             if plan.suite in proposal.runs
-            else SuiteRuns(
-                incumbent=_share_run(ctx, tx, proposal, plan),
-                candidate=_new(ctx, tx, proposal, plan, proposal.candidate),
-            )
+            else _begin_pair(ctx, tx, proposal, plan)
         )
         for plan in proposal.plans
     }
     return replace(proposal, runs=runs)
+
+
+def _begin_pair(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    plan: SuitePlan,
+) -> SuiteRuns:
+    ours = _run(ctx, proposal, plan, proposal.incumbent)
+    mean = scheduled_runs.store_mean(ctx, tx, plan, ours)
+    return SuiteRuns(
+        incumbent=mean.run if mean else _share_run(ctx, tx, proposal, plan),
+        candidate=_new(ctx, tx, proposal, plan, proposal.candidate),
+        days=mean.days if mean else None,
+    )
 
 
 def _resume_pair(
@@ -84,9 +97,14 @@ def _resume_pair(
     plan: SuitePlan,
     before: SuiteRuns,
 ) -> SuiteRuns:
-    """Returns the runs of both arms for another attempt at one suite."""
+    """Returns the runs of both arms for another attempt at one suite.
+
+    The mean of scheduled runs stays, so that a further attempt cannot choose other days.
+    """
+    ours = _continue_run(ctx, tx, proposal, plan, before.incumbent, proposal.incumbent)
     return SuiteRuns(
-        incumbent=_continue_run(ctx, tx, proposal, plan, before.incumbent, proposal.incumbent),
+        incumbent=ours,
+        days=before.days if ours == before.incumbent else None,
         candidate=_continue_run(ctx, tx, proposal, plan, before.candidate, proposal.candidate),
     )
 
@@ -210,7 +228,8 @@ def _refused_before(
     again knows about them, so the new run starts with these answers and continues.
     """
     same = EvalRuns(tx).of_suite(ours.target, ours.suite, ours.suite_digest)
-    newest = next((run for run in same if run.fingerprint == ours.fingerprint), None)
+    alike = (run for run in same if run.fingerprint == ours.fingerprint)
+    newest = next((run for run in alike if not is_mean_run(run.id)), None)
     if newest is None or newest.created_at < since:
         return ()
     return _scored(EvalRuns(tx).samples(newest.id)) if find_refused(tx, [newest]) else ()
@@ -258,23 +277,12 @@ def _can_share(
     samples = EvalRuns(tx).outcomes(run.id, below=ours.wanted)
     if any(sample.error not in LASTING for sample in samples):
         return False
-    return _same(tx, run.target, plan, [sample.served for sample in samples]) and _same(
-        tx, judge, plan, [sample.judge for sample in samples]
-    )
-
-
-def _same(
-    tx: Transaction,
-    target: str,
-    plan: SuitePlan,
-    served: Sequence[ServedModel],
-) -> bool:
-    """Tells whether one model gave the answers, and the target's provider still serves it."""
-    sighting = Sightings(tx).for_target(target)
-    pin = plan.served_pin
-    return (
-        not is_mixed(served, pin)
-        and pins.find_replacement(named_models(served), sighting, pin) is None
+    return all(
+        scheduled_runs.is_still_served(tx, target, plan.served_pin, served)
+        for target, served in (
+            (run.target, [sample.served for sample in samples]),
+            (judge, [sample.judge for sample in samples]),
+        )
     )
 
 
@@ -573,4 +581,5 @@ def decide_verdict(
         ttl_s=proposal.policy.gate.verdict_ttl_s,
         models=models,
         same_model_confirmed=proposal.same_model is not None,
+        days={suite: pair.days for suite, pair in proposal.runs.items() if pair.days},
     )

@@ -29,6 +29,7 @@ from harness.frame.errors import (
 from harness.frame.formatting import add_seconds
 from harness.frame.plain_data import digest, hash_content
 from harness.frame.records.transaction import Transaction
+from harness.gate.incumbent_days import find_mean_faults
 from harness.gate.offline import verdicts
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.suite_claims import SuiteClaim
@@ -45,7 +46,7 @@ from harness.gate.pins import ServedModels
 from harness.gate.run import Sample
 from harness.gate.suite_plan import Claim
 from harness.gate.verdict import Verdict
-from harness.proposals import evaluation
+from harness.proposals import evaluation, scheduled_runs
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
@@ -168,7 +169,7 @@ def _unregistered(
         used = (paired.incumbent_run, paired.candidate_run)
         if not paired.items:  # a side without answers has no run
             used = (used[0] or own[0], used[1] or own[1])
-        if used != own:
+        if used != own or paired.days != (pair.days if pair else None):
             yield f"{case.plan.suite}: its runs differ from the runs of {proposal.id}"
     same = read_same_model(stored.inputs)
     if same is not None and same.confirmed and proposal.same_model is None:
@@ -200,7 +201,7 @@ def remeasure_claim(case: SuiteClaim, samples: RunSamples) -> tuple[SuiteClaim, 
             f"{suite}: {len(used)} items were used, but the stored samples have {len(items)}"
         ]
     # Later items may have been measured since.
-    again = replace(paired, items=items, blocked=case.paired.blocked)
+    again = replace(paired, items=items, blocked=case.paired.blocked, days=case.paired.days)
     if case.paired.served != ServedModels() and again.served != case.paired.served:
         return case, [f"{suite}: the stored samples name other served models than the verdict"]
     unlike = [now.pair.item for before, now in zip(used, items, strict=True) if before != now]
@@ -300,10 +301,13 @@ def recompute_stored(
         runs = {run: EvalRuns(tx).get(run) for run in sorted(evaluation.run_ids(proposal))}
         evaluation.check_arms(proposal, runs)
         samples = evaluation.load_answers(tx, proposal)
+        unlike = scheduled_runs.load_unlike_mean(tx, proposal)
         key = _digest(verdict, proposal, samples)
     except (NotFound, SignatureInvalid, StaleEvidence, ValueError) as error:
         # A forged verdict may have figures that raise ValueError.
         return Recomputation(AgreementLevel.DIFFERS, (str(error),))
+    if unlike:
+        return _differs(unlike)
     recomputation = ctx.recomputed.get(key)
     if recomputation is None:
         recomputation = recompute_verdict(verdict, proposal, samples)
@@ -481,7 +485,7 @@ def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
         stored = _verdict(tx, decision)
         cases = claims_from_json(stored.inputs)
         samples = {case.plan.suite: _samples(tx, case) for case in cases}
-    differences: list[str] = []
+        differences = [fault for case in cases for fault in _unlike_mean(tx, case)]
     for case in cases:
         differences += remeasure_claim(case, samples[case.plan.suite])[1]
     before = verdict_bytes(stored)
@@ -501,6 +505,17 @@ def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
         items={case.plan.suite: len(case.paired.items) for case in cases},
         differences=tuple(differences),
     )
+
+
+def _unlike_mean(tx: Transaction, case: SuiteClaim) -> list[str]:
+    """Describes how the incumbent's mean scores differ from its scheduled runs."""
+    days = case.paired.days
+    if days is None or not case.paired.incumbent_run:
+        return []
+    run = EvalRuns(tx).get(case.paired.incumbent_run)
+    mean = EvalRuns(tx).outcomes(run.id, below=run.wanted)
+    faults = find_mean_faults(days, mean, scheduled_runs.load_scheduled(tx, days))
+    return [f"{case.plan.suite}: {fault}" for fault in faults]
 
 
 def _verdict(tx: Transaction, decision: str) -> Verdict:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from harness.frame.errors import IllegalTransition
 from harness.frame.formatting import add_seconds
 from harness.frame.plain_data import digest
+from harness.gate.incumbent_days import IncumbentDays
 from harness.gate.online.rollout import CanaryEnd, find_end
 from harness.gate.policy import (
     ChangeReferenceRule,
@@ -151,6 +152,8 @@ class SuiteRuns:
 
     incumbent: str
     candidate: str
+    # The scheduled runs whose mean scores the incumbent's run contains; None for one run.
+    days: IncumbentDays | None = None
 
 
 @dataclass(frozen=True, slots=True)

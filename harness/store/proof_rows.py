@@ -78,7 +78,11 @@ def read_proof(
     at: datetime,
 ) -> Proof:
     """Reads the rows that prove the proposal's verdict and canary, and signs the document."""
-    runs = [run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)]
+    runs = [
+        run
+        for pair in proposal.runs.values()
+        for run in (pair.incumbent, pair.candidate, *(pair.days.runs if pair.days else ()))
+    ]
     suites = [plan.suite_digest for plan in proposal.plans]
     wanted: dict[sa.Table, sa.ColumnElement[bool]] = {
         PROPOSAL.table: PROPOSAL.table.c.id == proposal.id,

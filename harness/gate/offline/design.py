@@ -19,6 +19,7 @@ from typing import Final
 
 from harness.frame.errors import InputError
 from harness.gate.arrays import ArrayLike, Floats, np, ordered_sum, special
+from harness.gate.incumbent_days import DaySpread
 from harness.gate.offline.intervals import VARIANCE_GUARD, squared_deviations
 from harness.gate.suite_plan import (
     QUALITY_CLAIMS,
@@ -62,6 +63,8 @@ class Design:
     looks: Looks = Looks.PLANNED
     look: int = 1  # the number of the look that uses alpha
     lost_margin: LostMargin = LostMargin.STOPS_UNLESS_WORSE
+    # The spread of days, if scheduled runs are the incumbent's evidence (statistics.md §1.20).
+    days: DaySpread | None = None
 
     def __post_init__(self) -> None:
         if self.claim not in QUALITY_CLAIMS:
@@ -80,6 +83,16 @@ class Design:
     def theta0(self) -> float:
         """The null hypothesis: the mean difference is at most this value."""
         return 0.0 if self.claim is Claim.SUPERIOR else -self.margin
+
+    @property
+    def rejected_below(self) -> float:
+        """The mean difference that a rejection refutes: theta0 less the days' allowance."""
+        return self.theta0 - (self.days.allowance if self.days else 0.0)
+
+    @property
+    def day_variance(self) -> float:
+        """The part of the mean difference's variance that no number of items reduces."""
+        return self.days.variance if self.days else 0.0
 
     @property
     def levels(self) -> Mapping[int, float]:
@@ -103,7 +116,7 @@ class Design:
                 return {items: growing_level(items / self.n_max, self.alpha)}
 
 
-def design_from_plan(plan: SuitePlan) -> Design:
+def design_from_plan(plan: SuitePlan, days: DaySpread | None = None) -> Design:
     """Returns the test of a plan's scores. With Holm's rule it may pass at `n_max` only.
 
     Guards and suites that are judged together go on without a margin: they may find harm.
@@ -121,6 +134,7 @@ def design_from_plan(plan: SuitePlan) -> Design:
         looks=plan.looks,
         look=plan.look,
         lost_margin=LostMargin.STOPS_UNLESS_WORSE if alone else LostMargin.GOES_ON,
+        days=days,
     )
 
 
@@ -160,7 +174,10 @@ def chance_of_passing(
     sd = np.sqrt((squared_deviations(done, total, squares) + VARIANCE_GUARD) / done)
     drift = total / done + OPTIMISM_SE * sd / np.sqrt(done)
     z = -special.ndtri(design.levels[design.n_max])
-    limit = z * sd * np.sqrt(design.n_max) + design.theta0 * design.n_max
+    spread = sd * np.sqrt(design.n_max)
+    if design.days is not None:
+        spread = np.hypot(spread, design.n_max * math.sqrt(design.day_variance))
+    limit = z * spread + design.theta0 * design.n_max
     reach = (total + left * drift - limit) / (sd * np.sqrt(np.maximum(left, 1.0)))
     return np.asarray(np.where(left > 0.0, special.ndtr(reach), 0.0), dtype=np.float64)
 

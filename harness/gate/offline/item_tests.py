@@ -19,6 +19,7 @@ from harness.gate.arrays import (
     ordered_sum,
     special,
 )
+from harness.gate.incumbent_days import DaySpread
 from harness.gate.offline.design import with_unseen_loss
 from harness.gate.offline.intervals import (
     VARIANCE_GUARD,
@@ -74,6 +75,43 @@ def p_about_these(p: ArrayLike, left: ArrayLike) -> Floats:
     """
     anew = special.ndtr(special.ndtri(p) / np.sqrt(left))
     return np.asarray(np.where(np.equal(left, 1.0), p, anew), dtype=np.float64)
+
+
+def p_over_days(
+    p: ArrayLike,
+    n: int,
+    variance: ArrayLike,
+    days: DaySpread,
+) -> Floats:
+    """Converts the p-value of one day's answers into the p-value of all days.
+
+    variance: of the differences of n items. The variance of days is added to the variance of
+    the mean. Its degrees of freedom are Satterthwaite's (1946, Biometrics Bulletin 2:110).
+    """
+    of_items = np.asarray(variance, dtype=np.float64) / n
+    whole = of_items + days.variance
+    z = special.ndtri(p) * np.sqrt(of_items / whole)
+    return np.asarray(special.stdtr(_freedom(of_items, n, days), z), dtype=np.float64)
+
+
+def _freedom(of_items: Floats, n: int, days: DaySpread) -> Floats:
+    parts = of_items**2 / (n - 1.0) + days.variance**2 / days.freedom
+    return np.asarray((of_items + days.variance) ** 2 / parts, dtype=np.float64)
+
+
+def days_interval(
+    n: int,
+    mean: float,
+    variance: float,
+    days: DaySpread,
+) -> tuple[float, float]:
+    """Computes the 95 % interval of the mean difference over all days, n >= 2. variance: of the
+    items' differences.
+    """
+    of_items = np.asarray(variance / n)
+    error = float(np.sqrt(of_items + days.variance))
+    reach = float(special.stdtrit(_freedom(of_items, n, days), 0.975)) * error
+    return mean - reach, mean + reach
 
 
 def final_p(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.frame.errors import InputError, StaleEvidence
+from harness.gate.incumbent_days import DaySpread, IncumbentDays
 from harness.gate.offline.item_tests import MOST_NOISE
 from harness.gate.pins import (
     ServedModel,
@@ -84,8 +85,14 @@ class PairedSuite:
     incumbent_run: str
     candidate_run: str
     blocked: str = ""  # why pairing stopped; empty if it did not
+    # The scheduled runs whose mean is the incumbent's run; None for one run.
+    days: IncumbentDays | None = None
     # The served models that a stored verdict recorded, if the items come from a verdict.
     stored_served: ServedModels | None = None
+
+    @property
+    def spread(self) -> DaySpread | None:
+        return self.days.spread if self.days else None
 
     @property
     def served(self) -> ServedModels:

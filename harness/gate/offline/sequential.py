@@ -38,9 +38,11 @@ from harness.gate.offline.item_tests import (
     NEVER,
     AnswerNoise,
     asked_anew,
+    days_interval,
     final_p,
     guarded_t,
     p_about_these,
+    p_over_days,
     share_left,
     t_tail,
 )
@@ -76,7 +78,8 @@ class ComparisonEvidence:
     t: float | None
     # p_t, p_final and ci are None below two items. p_final decides only at planned analyses. ci
     # is not adjusted for early stopping. ci_method: `these` for a claim about these items,
-    # `tango` for differences of -1, 0 and 1, else `t`.
+    # `days` if the incumbent's scores are means over days, `tango` for differences of -1, 0
+    # and 1, else `t`.
     p_t: float | None
     p_final: float | None
     wins: int
@@ -122,7 +125,7 @@ def evidence_path(differences: ArrayLike, design: Design) -> EvidencePath:
     items = np.arange(1, d.shape[-1] + 1)
     if d.shape[-1] > design.n_max:
         raise InputError(f"{d.shape[-1]} items, but the plan allows at most {design.n_max}")
-    log_e_bad = _log_e_below(d, design.theta0)
+    log_e_bad = _log_e_below(d, design.rejected_below)
     total = np.cumsum(d, axis=-1)
     squares = np.cumsum(d * d, axis=-1)
     reach = chance_of_passing(items, total, squares, design)
@@ -234,7 +237,16 @@ def analysis_p(
     p = final_p(d, design.theta0, most if noise is None else 1.0)
     if noise is not None:
         p = p_about_these(p, _left(d, design, noise))
+    if design.days is not None:
+        return p_over_days(p, d.shape[-1], _variance(d), design.days)
     return np.minimum(p, _staked_p(d, design.theta0))
+
+
+def _variance(d: Floats) -> Floats:
+    """Computes the guarded variance of (…, n) differences, n >= 2."""
+    n = d.shape[-1]
+    squares = squared_deviations(n, ordered_sum(d), ordered_sum(d * d))
+    return np.asarray((squares + VARIANCE_GUARD) / (n - 1), dtype=np.float64)
 
 
 def _staked_p(d: Floats, theta0: float) -> Floats:
@@ -257,9 +269,7 @@ def _left(
     """Returns the share of the variance that counts for these items."""
     n = d.shape[-1]
     anew = np.add(*noise.first(d.shape[-1]))
-    squares = squared_deviations(n, ordered_sum(d), ordered_sum(d * d))
-    variance = (squares + VARIANCE_GUARD) / (n - 1)
-    return share_left(n / (design.suite_items or n), asked_anew(anew, variance))
+    return share_left(n / (design.suite_items or n), asked_anew(anew, _variance(d)))
 
 
 def build_evidence(
@@ -285,6 +295,9 @@ def build_evidence(
             for end in t_interval(used, total, squares)
         )
         method = "these"
+    elif design.days is not None and not few:
+        low, high = days_interval(used, total / used, float(_variance(d)), design.days)
+        method = "days"
     elif not few:
         tango = tango_interval(wins, losses, used) if method == "tango" else None
         low, high = tango or t_interval(used, total, squares)

@@ -146,15 +146,22 @@ def look_levels(plan: SuitePlan) -> Sequence[tuple[int, float]]:
     ]
 
 
-def judge_slices(plan: SuitePlan, items: Sequence[PairedItem]) -> SliceJudgement:
-    """Tests the slices on the items so far, up to the look that shows a slice worse."""
-    found = _judge(plan, items)
+def judge_slices(
+    plan: SuitePlan,
+    items: Sequence[PairedItem],
+    allowance: float = 0.0,
+) -> SliceJudgement:
+    """Tests the slices on the items so far, up to the look that shows a slice worse.
+
+    allowance: a loss that the difference of two days may explain, a share of 1.
+    """
+    found = _judge(plan, items, allowance)
     if found.worse_at is None:
         return found
     cut = items[: plan.items_in(found.worse_at)]
     blamed = {slice_.name for slice_ in found.worse}
     # As for the whole suite, a loss by form alone is not a rejection.
-    lenient = _judge(plan, tuple(map(_lenient, cut)))
+    lenient = _judge(plan, tuple(map(_lenient, cut)), allowance)
     allowed = plan.margin
     kept = all(s.delta >= -allowed for s in lenient.figures if s.name in blamed)
     return replace(found, form=lenient.worse_at is None and kept)
@@ -170,13 +177,17 @@ def _lenient(item: PairedItem) -> PairedItem:
     return replace(item, pair=read)
 
 
-def _judge(plan: SuitePlan, items: Sequence[PairedItem]) -> SliceJudgement:
+def _judge(
+    plan: SuitePlan,
+    items: Sequence[PairedItem],
+    allowance: float,
+) -> SliceJudgement:
     available = plan.units_in(len(items))
     d = [score_difference(item.pair.candidate, item.pair.incumbent) for item in items]
     p_values: dict[int, float] = {}
     worse_at = None
     shown = (False,) * len(plan.slices)
-    for end, looks in groupby(sorted(_looks(plan, d, available)), key=itemgetter(0)):
+    for end, looks in groupby(sorted(_looks(plan, d, available, allowance)), key=itemgetter(0)):
         for _, index, p in looks:
             p_values[index] = min(p, p_values.get(index, 1.0))
         ordered = [p_values.get(at, 1.0) for at in range(len(plan.slices))]
@@ -205,6 +216,7 @@ def _looks(
     plan: SuitePlan,
     d: Sequence[float],
     available: int,
+    allowance: float,
 ) -> Iterator[tuple[int, int, float]]:
     """Yields (units of the order, slice, p-value) of every look whose units are measured."""
     for index, slice_ in enumerate(plan.slices):
@@ -216,7 +228,7 @@ def _looks(
             if end <= available:
                 values = _differences(layout, d, count)
                 # A difference within the margin is not a loss, even if it is certain.
-                theta0 = design_from_plan(plan).theta0
+                theta0 = design_from_plan(plan).theta0 - allowance
                 within = math.fsum(values) >= theta0 * count
                 p = 1.0 if within else float(final_p(theta0 - np.asarray(values), 0.0))
                 yield end, index, min(1.0, len(counts) * p)

@@ -13,7 +13,7 @@ from statistics import fmean
 
 from harness.frame.formatting import format_points
 from harness.gate.arrays import np
-from harness.gate.offline.design import FUTILE, LostMargin, design_from_plan
+from harness.gate.offline.design import FUTILE, Design, LostMargin, design_from_plan
 from harness.gate.offline.intervals import mcnemar
 from harness.gate.offline.item_tests import AnswerNoise
 from harness.gate.offline.pairs import (
@@ -183,7 +183,8 @@ def _judge_reading(
     units = plan.units_in(len(paired.items))
     passed = whole.report.outcome == "passed"
     end = max(whole.consumed, promotion_waits_for(plan)) if passed else whole.consumed
-    slices = judge_slices(plan, paired.items[: plan.items_in(end)])
+    allowance = paired.spread.allowance if paired.spread else 0.0
+    slices = judge_slices(plan, paired.items[: plan.items_in(end)], allowance)
     mismatch = whole.report.outcome == "harness_mismatch"
     if slices.worse_at is not None and not (mismatch and slices.worse_at >= whole.consumed):
         return _worse_slice(plan, paired, slices)
@@ -240,9 +241,10 @@ def _judge_scores(
     consumed = readings.consumed
     used = paired.items[: plan.items_in(strict.n_used)]
     lenient = readings.lenient
+    design = design_from_plan(plan, paired.spread)
     if lenient is not None:
-        lenient = _measured(plan, paired.items, lenient, _lenient_differences)
-    shown = _measured(plan, used, strict, _differences)
+        lenient = _measured(paired.items, lenient, design, plan, _lenient_differences)
+    shown = _measured(used, strict, design, plan, _differences)
     report = _report(plan, shown, outcome)
     figures = replace(
         _with_form(
@@ -261,6 +263,8 @@ def _judge_scores(
     )
     if figures.item_delta is not None:
         reason = f"{reason} {item_mean_text(figures.item_delta, plan)}"
+    if paired.days is not None:
+        reason = f"{reason} {paired.days.text}"
     report = replace(report, reason=reason, details=figures.as_json())
     return SuiteJudgement(report, consumed)
 
@@ -278,7 +282,7 @@ def _read(plan: SuitePlan, paired: PairedSuite) -> _Readings:
     """Compares the strict scores, and the lenient ones only where they can explain a loss."""
     # The noise was measured on strict scores, so it does not apply to lenient scores.
     units = merge_clusters(plan, paired.items)
-    design = design_from_plan(plan)
+    design = design_from_plan(plan, paired.spread)
     differences = _differences(units)
     noise = _noise(units)
     strict = judge_differences(differences, design, noise)
@@ -332,9 +336,10 @@ def _stopped_outcome(stopped: StoppedRun) -> str:
 
 
 def _measured(
-    plan: SuitePlan,
     items: Sequence[PairedItem],
     evidence: ComparisonEvidence,
+    design: Design,
+    plan: SuitePlan,
     read: Callable[[Sequence[PairedItem]], list[float]],
 ) -> ComparisonEvidence:
     """Returns the evidence, with the figures for people computed from complete items only."""
@@ -342,7 +347,6 @@ def _measured(
     if all(item.complete for item in used):
         return evidence
     d = np.array(read(measured_units(plan, used)))
-    design = design_from_plan(plan)
     known = build_evidence(d, evidence_path(d, design), design)
     return replace(evidence, **{name: getattr(known, name) for name in MEASURED})
 

@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from harness.frame.formatting import add_seconds
-from harness.frame.plain_data import canonical_json, digest, from_plain
+from harness.frame.plain_data import canonical_json, digest, from_plain, to_plain
+from harness.gate.incumbent_days import IncumbentDays
 from harness.gate.offline.pairs import PairedItem, PairedSuite, pair_samples
 from harness.gate.offline.served_arms import (
     SameModel,
@@ -45,7 +46,7 @@ from harness.gate.suite_plan import (
 from harness.gate.verdict import VERDICTS, ScorePair, SuiteReport, Verdict
 
 # Increase it with each change of the rules that can change a verdict from equal scores.
-RULES_VERSION: Final = 6
+RULES_VERSION: Final = 7
 # Begins the reason of a verdict whose answers do not compare the models.
 NOT_MEASURED: Final = "Not measured: "
 
@@ -59,6 +60,7 @@ def inputs_to_json(
     runs, marks of incomplete items, and the models that the providers served.
 
     costs: only for suites with a cost claim; pairs in US dollars, in the items' order.
+    days: only for suites whose incumbent's scores are the mean of scheduled runs.
     variances: variances of the pairs' scores, for claims about these items.
     """
     variances = {
@@ -72,8 +74,14 @@ def inputs_to_json(
         for case in cases
         if case.plan.claim is Claim.CHEAPER
     }
+    days = {
+        case.plan.suite: to_plain(case.paired.days)
+        for case in cases
+        if case.paired.days is not None
+    }
     return {
         "rules": RULES_VERSION,
+        **({"days": days} if days else {}),
         **({"costs": costs} if costs else {}),
         **({"variances": variances} if variances else {}),
         "plans": [case.plan.as_json() for case in cases],
@@ -110,6 +118,14 @@ def run_ids(inputs: Mapping[str, Any], suite: str) -> tuple[str, str]:
     """Returns the run ids of incumbent and candidate; empty for a run that never began."""
     runs = inputs["runs"][suite]
     return runs["incumbent"], runs["candidate"]
+
+
+def days_from_json(inputs: Mapping[str, Any], suite: str) -> IncumbentDays | None:
+    """Restores the scheduled runs behind the incumbent's scores; None for one run."""
+    found: IncumbentDays | None = from_plain(
+        IncumbentDays | None, inputs.get("days", {}).get(suite)
+    )
+    return found
 
 
 def served_from_json(inputs: Mapping[str, Any], suite: str) -> ServedModels:
@@ -203,6 +219,7 @@ def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> SuiteClaim:
         runs["incumbent"],
         runs["candidate"],
         blocked,
+        days_from_json(inputs, suite),
         stored_served=served_from_json(inputs, suite),
     )
     stopped = inputs["stopped"].get(suite)
@@ -353,6 +370,7 @@ def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
     stopped: Mapping[str, tuple[str, str]] | None = None,
     models: tuple[str, str] = ("", ""),
     same_model_confirmed: bool = False,
+    days: Mapping[str, IncumbentDays] | None = None,
 ) -> Verdict | None:
     """Decides on all suites together; returns None while it is open (statistics.md §1.7).
 
@@ -360,13 +378,16 @@ def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
     ttl_s: how long the verdict is valid. stopped: for suites whose runs have ended, the outcome
     of a suite that is still open (`infra_error` or `inconclusive`), and why. models: the names
     of incumbent and candidate. same_model_confirmed: see `served_arms.SameModel`.
+    days: for suites whose incumbent's run is the mean of scheduled runs.
     Raises StaleEvidence if the two sides of a suite do not match.
     """
     cases = []
     for plan in sorted(plans, key=lambda plan: plan.role is SuiteRole.PRIMARY):
         ours, theirs = samples_by_suite.get(plan.suite, ((), ()))
         halted = (stopped or {}).get(plan.suite)
-        cases.append(SuiteClaim(plan, pair_samples(plan, ours, theirs), halted))
+        paired = pair_samples(plan, ours, theirs)
+        paired = replace(paired, days=(days or {}).get(plan.suite))
+        cases.append(SuiteClaim(plan, paired, halted))
     decided_at = now.astimezone(UTC)
     expires_at = add_seconds(decided_at, ttl_s)
     question = _Question(route, incumbent, candidate, models, same_model_confirmed)

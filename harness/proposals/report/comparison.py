@@ -17,6 +17,7 @@ from harness.evals.proof_validity import ProofValidity
 from harness.evals.spending import JudgingCost, sum_judging_cost
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
+from harness.gate.incumbent_days import describe_fresh_run
 from harness.gate.offline.intervals import (
     mean_interval,
     median_interval,
@@ -182,8 +183,15 @@ class Comparison:
         if self.basis is None:
             return ""
         origins = {plan.seed_origin for plan in self.basis.plans}
-        chosen = " Seed chosen by the runner." if SeedOrigin.RUNNER in origins else ""
-        return f"Decided on {self.basis.items_text}.{chosen}"
+        notes = [f"Decided on {self.basis.items_text}."]
+        if SeedOrigin.RUNNER in origins:
+            notes.append("Seed chosen by the runner.")
+        elif fresh := sorted(
+            name for name, pair in self.proposal.runs.items() if not pair.days
+        ):
+            which = "" if len(fresh) == len(self.suites) else f" on {', '.join(fresh)}"
+            notes.append(describe_fresh_run(which))
+        return " ".join(notes)
 
 
 def load_comparison(
