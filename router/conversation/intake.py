@@ -239,7 +239,9 @@ class AnswerIds:
         *,
         again: bool = False,
     ) -> bool:
-        """Gives a call an id, and arguments as text. Returns whether that changed the call."""
+        """Gives a call an id, a name without tokens, and arguments as text. Returns whether
+        that changed the call.
+        """
         kind = str(call.get("type"))
         function = call.get("function")
         name = "call_id" if kind in _ITEMS else "id"
@@ -251,7 +253,11 @@ class AnswerIds:
         is_object = isinstance(holder.get("arguments"), dict)
         if is_object:
             holder["arguments"] = arguments_text(holder["arguments"])
-        return is_object or call[name] != given
+        title = holder.get("name")
+        is_unclean = isinstance(title, str) and "<|" in title
+        if is_unclean:
+            holder["name"] = clean_name(title)
+        return is_object or is_unclean or call[name] != given
 
     def of_answer(self, prefix: str) -> str:
         """Returns an id for an answer without id: the same for all events of a stream."""
@@ -294,6 +300,15 @@ def arguments_text(given: object) -> object:
     if isinstance(given, Mapping):
         return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
     return given
+
+
+def clean_name(name: object) -> object:
+    """Returns a tool's name without a token of the model's template.
+
+    gpt-oss writes its channel into the name, and some servers leave it there:
+    `json<|channel|>commentary`. No tool's name has the characters.
+    """
+    return name.partition("<|")[0] or name if isinstance(name, str) else name
 
 
 # Fields that only a conversation's first provider understands: cache marks, signed thinking.
