@@ -343,6 +343,10 @@ class HistoryIntake:
     demands_reasoning: bool = False  # each answer with a tool call must have its reasoning
     returns_reasoning: bool = False  # the target accepts its own reasoning
     reads_file_ids: bool = True
+    knows_developer: bool = True  # the role of OpenAI's newer models
+    answers_after_result: bool = False  # between a tool's result and a user's message
+    # The members of a message that it takes; empty for all.
+    members: frozenset[str] = frozenset()
     refused: tuple[str, ...] = ()
     # `refused` as JSON keys. In texts, quotes are escaped, so texts do not match.
     quoted: tuple[bytes, ...] = field(init=False)
@@ -352,6 +356,7 @@ class HistoryIntake:
         object.__setattr__(self, "quoted", quoted)
 
 
+_MEMBERS: Final = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
 _OPENAI_NAMES: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _OPENAIS: Final = HistoryIntake(
     IdRule(re.compile(r"(?s).{1,40}"), 29, "call_", unique=True),
@@ -379,13 +384,22 @@ INTAKES: Final[Mapping[str, HistoryIntake]] = {
     ),
     "gemini": _GOOGLES,
     "vertex": _GOOGLES,
-    "groq": HistoryIntake(refused=(*FOREIGN, *OPENAI_ALONE)),
+    "groq": HistoryIntake(
+        knows_developer=False,
+        members=_MEMBERS | {"reasoning", "annotations", "executed_tools"},
+        refused=(*FOREIGN, *OPENAI_ALONE),
+    ),
     "mistral": HistoryIntake(
         IdRule(re.compile(r"[A-Za-z0-9]{9}"), 9, unique=True),
         _OPENAI_NAMES,
-        refused=(*FOREIGN, *OPENAI_ALONE, "user"),
+        knows_developer=False,
+        answers_after_result=True,
+        members=_MEMBERS | {"prefix"},
+        refused=(*FOREIGN, *OPENAI_ALONE, "user", "metadata"),
     ),
-    "deepseek": HistoryIntake(demands_reasoning=True, returns_reasoning=True),
+    "deepseek": HistoryIntake(
+        knows_developer=False, demands_reasoning=True, returns_reasoning=True
+    ),
 }
 TAKES_ALL: Final = HistoryIntake(returns_reasoning=True)
 # The rule for a response's `call_id` at OpenAI.

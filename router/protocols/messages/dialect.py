@@ -276,8 +276,6 @@ class MessagesStream(StreamFilter):
             edits.append(TextEdit(own.start, own.end, to_json(self.ids.of_answer("msg"))))
         if message.value.get("content"):
             self._note_content(message.value)
-        if message.value.get("stop_reason"):
-            self._note_stop(message.value["stop_reason"])
         return edits
 
     def _note_content(self, message: Mapping[str, object]) -> None:
@@ -290,6 +288,8 @@ class MessagesStream(StreamFilter):
             self.committed = True
             if self.signals is not None:
                 self._note(read_block_signals, ("first", number), block)
+        if message.get("stop_reason"):
+            self._note_stop(message["stop_reason"])
 
     def _end(self, members: ParsedObject) -> None:
         """Reads the stop reason and the last usage."""
