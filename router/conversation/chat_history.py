@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
+from harness.routing.reliability.turn_order import ANSWER
 from router.conversation.hosted_tools import say_files
 from router.conversation.intake import (
     QUOTED_MARK,
@@ -85,7 +86,6 @@ _KNOWN_KEYS: Final = frozenset(
     b"temperature top_p max_tokens max_completion_tokens stop seed n presence_penalty "
     b"frequency_penalty response_format reasoning_effort image_url url detail".split()
 )
-_SEEN: Final = {"role": "assistant", "content": "(I have read the result.)"}
 REASONING: Final = "reasoning_content"
 
 
@@ -168,7 +168,7 @@ def _with_answers(messages: Iterable[Json]) -> Iterator[Json]:
     last: object = None
     for message in messages:
         if last == "tool" and message.get("role") == "user":
-            yield dict(_SEEN)
+            yield dict(ANSWER)
         yield message
         last = message.get("role")
 
