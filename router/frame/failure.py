@@ -118,6 +118,19 @@ class UpstreamFailed(UpstreamError):
         self.local = False
 
     @property
+    def names_foreign_item(self) -> bool:
+        """Whether the router refused a reference to an item that another provider stores."""
+        return self.local and REFERENCE.encode() in self.body
+
+    @property
+    def unable(self) -> bool:
+        """Whether the router cannot express the request in the target's protocol. Another
+        target may take it.
+        """
+        is_ours = self.local and self.provider_code == Untranslatable.code
+        return is_ours and not self.names_foreign_item
+
+    @property
     def provider_code(self) -> str:
         """The provider's error code, an identifier; empty without one."""
         return read_code(error_object(self.body) or {})
