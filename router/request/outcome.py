@@ -120,8 +120,9 @@ def _of_own_failure(response: RoutedResponse) -> ExposureOutcome | None:
         return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.FOREIGN_STATE, name)
     if reason := _LIMITED.get(failure):
         return ExposureOutcome(OutcomeKind.LIMITED, reason, name)
-    if own.failure.local and any(other.failure is None for other in last.values()):
-        # The router sent nothing: its translation has no form for the request.
+    has_no_form = own.failure.local or own.failure.unable
+    if has_no_form and any(other.failure is None for other in last.values()):
+        # The router's translation, or the target, has no form for the request.
         is_foreign = own.failure.names_foreign_item
         reason = OutcomeReason.FOREIGN_STATE if is_foreign else OutcomeReason.UNSUPPORTED
         return ExposureOutcome(OutcomeKind.NOT_MEASURED, reason, name)
