@@ -14,17 +14,15 @@ from typing import Any, Final
 
 from harness.frame.failures import FailureClass
 from harness.providers.kinds import PROVIDER_KINDS
-from harness.providers.models.capabilities import Endpoint
-from harness.routing.reliability.refusal_words import AT_RESPONSES_ALONE
-from harness.routing.reliability.repair_memory import FIRST_WAIT_S, KEPT_S
+from harness.providers.models.capabilities import Capabilities, Endpoint
 from router.conversation.chat_history import move_chat, with_client_names
 from router.conversation.intake import INTAKES, TAKES_ALL, HistoryIntake
 from router.frame.body import RESPONSES_PATH, to_json
 from router.frame.failure import Untranslatable, error_object
-from router.frame.limits import BoundedMap
-from router.protocols.provider_failures import classify_status
+from router.protocols.provider_failures import classify_status, refusal_row
 from router.protocols.provider_refusals import GOOD_STATUSES
 from router.upstream.endpoint_translation import translate_chat
+from router.upstream.learned_ways import ModelPlace, ToolWays
 from router.upstream.reply_reading import (
     BridgedReply,
     MovedReply,
@@ -33,8 +31,6 @@ from router.upstream.reply_reading import (
 )
 from router.upstream.transport import ToolWay, UpstreamReply, UpstreamRequest
 
-# The most models in memory.
-KEPT: Final = 2048
 EFFORT: Final = "reasoning_effort"
 NO_EFFORT: Final = "none"
 _THINKING: Final = "thinking_blocks"
@@ -42,46 +38,17 @@ _THINKING: Final = "thinking_blocks"
 _NOT_THERE: Final = frozenset({FailureClass.ENDPOINT_MISSING, FailureClass.MODEL_UNKNOWN})
 _NO_SCOPE: Final = "api.responses."
 Json = dict[str, Any]
-# The provider's name, and the maker or the model.
-Place = tuple[str, str]
 
 
 class ToolsRefused(ReadReply):
     """A refusal of tools beside reasoning that names Responses as the way out."""
 
 
-def refuses_tools(body: bytes) -> bool:
+def refuses_tools(status: int, body: bytes) -> bool:
     """Returns whether a refusal says that only Responses takes the request. body: its JSON."""
     error = error_object(body)
-    message = error.get("message") if error is not None else None
-    return isinstance(message, str) and AT_RESPONSES_ALONE.search(message) is not None
-
-
-class ToolWays:
-    """The learned facts of one worker, by model. monotonic: a clock in seconds."""
-
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
-        # By model, the end of the fact, in seconds.
-        self._refusing: BoundedMap[Place, float] = BoundedMap(KEPT)
-        self._absent: BoundedMap[Place, float] = BoundedMap(KEPT)
-
-    def refuses_chat(self, place: Place) -> bool:
-        """Returns whether the model refused tools beside reasoning by chat."""
-        return self._counts(self._refusing.get(place))
-
-    def has_responses(self, place: Place) -> bool:
-        """Returns whether the model may serve Responses: unless it did not lately."""
-        return not self._counts(self._absent.get(place))
-
-    def note_refusal(self, place: Place) -> None:
-        self._refusing.put(place, self._monotonic() + KEPT_S)
-
-    def note_absence(self, place: Place) -> None:
-        self._absent.put(place, self._monotonic() + FIRST_WAIT_S)
-
-    def _counts(self, until_s: float | None) -> bool:
-        return until_s is not None and self._monotonic() < until_s
+    row = refusal_row(error, status) if error is not None else None
+    return row is not None and row.instead is Endpoint.RESPONSES
 
 
 class ToolTransport:
@@ -100,22 +67,24 @@ class ToolTransport:
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
         """Sends a chat with tools in the way that the model takes. Raises UpstreamFailed."""
-        place = (request.provider.name, request.maker)
-        if request.can is None or not request.maker:  # a probe or an eval names no model
-            model = str(json.loads(request.body).get("model"))
-            place = (request.provider.name, request.maker or model)
-            can = request.can or request.provider.abilities(model)
-        else:
-            can = request.can
-        if can.tools_with_reasoning is not False and not self._ways.refuses_chat(place):
+        chat: Json | None = None
+        can = request.can
+        model = request.maker
+        if can is None or not model:  # a probe's request, or an eval's
+            chat = json.loads(request.body)
+            can = can or request.provider.abilities(str(chat.get("model")))
+            model = model or str(chat.get("model"))
+        place = (request.provider.name, model)
+        refuses = can.tools_with_reasoning is False or self._ways.refuses_chat(place)
+        # Most models take all chats with tools, which then need no reading.
+        chat = json.loads(request.body) if refuses and chat is None else chat or {}
+        if not (refuses and _is_refused(chat, can)):
             reply = await self._send(replace(request, tool_way=ToolWay.AS_SENT))
             if not isinstance(reply, ToolsRefused):
                 return reply
             await reply.aclose()
             self._ways.note_refusal(place)
-        chat: Json = json.loads(request.body)
-        if not chat.get("tools") or chat.get(EFFORT) == NO_EFFORT:
-            return await self._send(replace(request, tool_way=ToolWay.LAST))
+            chat = chat or json.loads(request.body)
         # A target that declares no Responses has them translated into chats.
         declared = not (self._speaks and RESPONSES_PATH in (request.bridged or ()))
         if declared and self._ways.has_responses(place):
@@ -125,7 +94,7 @@ class ToolTransport:
         return await self._without_effort(request, chat)
 
     async def _at_responses(
-        self, request: UpstreamRequest, place: Place
+        self, request: UpstreamRequest, place: ModelPlace
     ) -> UpstreamReply | None:
         """Asks by Responses; None if the request or the provider does not fit."""
         moved = move_chat(request.body, self._intake, request.maker)
@@ -156,6 +125,13 @@ class ToolTransport:
         body = to_json({**chat, EFFORT: NO_EFFORT}).encode()
         reply = await self._send(replace(request, body=body, tool_way=ToolWay.LAST))
         return MovedReply(reply, (EFFORT,), (), None)
+
+
+def _is_refused(chat: Json, can: Capabilities) -> bool:
+    """Returns whether a model that refuses tools beside reasoning refuses this chat."""
+    effort = chat.get(EFFORT)
+    reasons = bool(effort) or can.reasons_by_default is not False
+    return bool(chat.get("tools")) and reasons and effort != NO_EFFORT
 
 
 def _with_thinking(intake: HistoryIntake) -> HistoryIntake:

@@ -63,7 +63,6 @@ from router.upstream.reply_reading import (
 from router.upstream.tool_ways import (
     ToolsRefused,
     ToolTransport,
-    ToolWays,
     refuses_tools,
 )
 from router.upstream.translate.transport import TranslatingTransport
@@ -131,7 +130,7 @@ class ConversationTransport(Transport):
     """Adapts conversations to one kind of provider.
 
     wire: sends the requests. chats: sends the chats; None for `wire`.
-    repairs, ways: shared by all kinds of a worker.
+    repairs: shared by all kinds of a worker.
     """
 
     def __init__(
@@ -139,13 +138,14 @@ class ConversationTransport(Transport):
         kind: str,
         wire: Transport,
         repairs: LearnedRepairs,
-        ways: ToolWays,
         chats: Transport | None = None,
     ) -> None:
         served = PROVIDER_KINDS[kind]
         # Only a provider that speaks chats itself can refuse one for Responses.
         self._tools = (
-            ToolTransport(kind, ways, self.send) if Endpoint.CHAT in served.speaks else None
+            ToolTransport(kind, repairs.ways, self.send)
+            if Endpoint.CHAT in served.speaks
+            else None
         )
         self._wire = wire
         self._repairs = repairs
@@ -253,7 +253,7 @@ class ConversationTransport(Transport):
         learned: tuple[UpstreamRequest, RequestRepair] | None = None
         while reply.status in REPAIRABLE_STATUSES:
             body = await read_error_body(reply)
-            if request.tool_way is ToolWay.AS_SENT and refuses_tools(body):
+            if request.tool_way is ToolWay.AS_SENT and refuses_tools(reply.status, body):
                 refusal = ToolsRefused(reply.status, reply.headers, body, source=reply)
                 return request, refusal, (), ()
             less = self._repairs.learn(request, reply.status, body, refused)
@@ -322,11 +322,10 @@ class Transports:
     ) -> None:
         self._pool = wire or UpstreamPool(settings)
         self.repairs = LearnedRepairs(monotonic)
-        ways = ToolWays(monotonic)
         self._translated = {kind: TranslatingTransport(kind, self._pool) for kind in TRANSLATED}
         self._by_kind: Final[Mapping[str, Transport]] = {
             name: ConversationTransport(
-                name, self._pool, self.repairs, ways, self._translated.get(name)
+                name, self._pool, self.repairs, self._translated.get(name)
             )
             for name in PROVIDER_KINDS
             if name in SERVED_KINDS
