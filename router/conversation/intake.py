@@ -24,6 +24,8 @@ from router.frame.body import list_objects
 _MARK: Final = re.compile(r"sg\.([a-z2-7]{8})\.")
 # The beginning of a mark in a body. Inside a text, a backslash precedes each quote.
 QUOTED_MARK: Final = b'"sg.'
+# The `format` of thinking in a chat that is the encrypted reasoning of a response.
+RESPONSE_FORMAT: Final = "openai-responses-v1"
 # Part of the ids that a translation writes. No provider stores items with these ids.
 OWN_ID: Final = "sg_"
 

@@ -2,7 +2,8 @@
 
 `ProviderClient` sends requests of evals and probes over the same transports, so that a
 candidate meets the same adaptation in evals as in traffic. Order of a request: endpoint
-translation, move of the history, learned repairs, then the wire or `translate`.
+translation, the way of tools (`tool_ways`), move of the history, learned repairs, then the wire
+or `translate`.
 """
 
 import asyncio
@@ -51,11 +52,7 @@ from router.frame.failure import (
 from router.protocols.endpoints import DIALECTS
 from router.protocols.provider_failures import classify_status
 from router.protocols.provider_refusals import GOOD_STATUSES, REPAIRABLE_STATUSES
-from router.upstream.endpoint_translation import (
-    TRANSLATIONS,
-    TranslatedRequest,
-    Translation,
-)
+from router.upstream.endpoint_translation import TRANSLATIONS, Translation
 from router.upstream.learned_repairs import LearnedRepairs
 from router.upstream.pool import UpstreamPool
 from router.upstream.reply_reading import (
@@ -65,8 +62,14 @@ from router.upstream.reply_reading import (
     Rewrite,
     read_error_body,
 )
+from router.upstream.tool_ways import (
+    ToolsRefused,
+    ToolTransport,
+    refuses_tools,
+)
 from router.upstream.translate.transport import TranslatingTransport
 from router.upstream.transport import (
+    ToolWay,
     Transport,
     UpstreamReply,
     UpstreamRequest,
@@ -95,6 +98,7 @@ _SIGNED: Final = (
 )
 
 _DATA: Final = b"data:"
+TOOLS: Final = b'"tools"'
 
 # Prefix of the client's headers that only Anthropic's protocol knows.
 _OWN: Final = b"anthropic-"
@@ -142,6 +146,12 @@ class ConversationTransport(Transport):
         chats: Transport | None = None,
     ) -> None:
         served = PROVIDER_KINDS[kind]
+        # Only a provider that speaks chats itself can refuse one for Responses.
+        self._tools = (
+            ToolTransport(kind, repairs.ways, self.send)
+            if Endpoint.CHAT in served.speaks
+            else None
+        )
         self._wire = wire
         self._repairs = repairs
         self._chats = chats or wire
@@ -163,23 +173,13 @@ class ConversationTransport(Transport):
         again, before the caller sees it. These repeats are no retries: each one sends
         another request.
         """
-        bridged = self._bridged if request.bridged is None else request.bridged
-        chat: TranslatedRequest | None = None
-        try:
-            if request.path in bridged:
-                chat = _BRIDGES[request.path](
-                    request.body, request.provider.kind, request.maker
-                )
-                own = [header for header in request.headers if not header[0].startswith(_OWN)]
-                request = replace(
-                    request,
-                    body=chat.body,
-                    path=CHAT_PATH,
-                    headers=tuple(own),
-                )
-            moved = self._move(request)
-        except Untranslatable as error:
-            raise refused_request(error) from None
+        path = request.path
+        if path in (self._bridged if request.bridged is None else request.bridged):
+            return await self._bridge(request)
+        tools = self._tools if path == CHAT_PATH and request.tool_way is None else None
+        if tools is not None and TOOLS in request.body:
+            return await tools.send(request)
+        moved = self._move(request)
         if moved.body is not request.body:
             request = replace(request, body=moved.body)
         if self._repairs.any:
@@ -206,21 +206,42 @@ class ConversationTransport(Transport):
                 sorted({*refused}),
                 rewrite,
             )
-        if chat is not None and reply.status in GOOD_STATUSES:
-            return BridgedReply(reply, chat, stream=request.stream)
         return reply  # the caller reads errors of every protocol
+
+    async def _bridge(self, request: UpstreamRequest) -> UpstreamReply:
+        """Sends a request as a chat. Raises UpstreamFailed."""
+        try:
+            chat = _BRIDGES[request.path](request.body, request.provider.kind, request.maker)
+        except Untranslatable as error:
+            raise refused_request(error) from None
+        own = [header for header in request.headers if not header[0].startswith(_OWN)]
+        asked = replace(
+            request,
+            body=chat.body,
+            path=CHAT_PATH,
+            headers=tuple(own),
+            thinking=chat.thinking,
+        )
+        reply = await self.send(asked)
+        if reply.status in GOOD_STATUSES:
+            return BridgedReply(reply, chat, stream=request.stream)
+        return reply
 
     def _way(self, request: UpstreamRequest) -> Transport:
         return self._chats if request.path == CHAT_PATH else self._wire
 
     def _move(self, request: UpstreamRequest) -> MovedBody:
+        """Moves the history. Raises UpstreamFailed for a reference that no provider knows."""
         # Paths below an endpoint, such as the token count, have the same history.
         if request.path.startswith(MESSAGES_PATH):
             body, changed = fit_message(request.body, request.provider)
             moved = move_message(body, request.maker)
             return moved._replace(dropped=(*changed, *moved.dropped)) if changed else moved
         if request.path.startswith(RESPONSES_PATH):
-            return move_response(request.body, request.maker)
+            try:
+                return move_response(request.body, request.maker)
+            except Untranslatable as error:
+                raise refused_request(error) from None
         if request.path == CHAT_PATH:
             body = request.body
             dropped: tuple[str, ...] = ()
@@ -261,6 +282,9 @@ class ConversationTransport(Transport):
         learned: tuple[UpstreamRequest, RequestRepair] | None = None
         while reply.status in REPAIRABLE_STATUSES:
             body = await read_error_body(reply)
+            if request.tool_way is ToolWay.AS_SENT and refuses_tools(reply.status, body):
+                refusal = ToolsRefused(reply.status, reply.headers, body, source=reply)
+                return request, refusal, (), ()
             less = self._repairs.learn(request, reply.status, body, refused)
             if less is None:
                 reply = ReadReply(

@@ -6,13 +6,14 @@ blocks go to the writer of the client's protocol (`messages.answer_writer`,
 answer on instead.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from secrets import token_hex
 from typing import Any, Final
 
 from harness.frame.errors import InputError
 from harness.frame.failures import FailureClass
 from router.conversation.intake import (
+    RESPONSE_FORMAT,
     AnswerIds,
     arguments_text,
     clean_name,
@@ -143,9 +144,9 @@ def read_thinking(part: Mapping[object, object]) -> str:
 
 def _blocks(message: Mapping[object, object]) -> Iterator[AnswerBlock]:
     thought = read_thinking(message)
-    if thought:
-        signed = seal_thoughts(list(iter_objects(message.get("thinking_blocks"))))
-        yield AnswerBlock(BlockKind.THINKING, thought, sealed=signed)
+    blocks = list(iter_objects(message.get("thinking_blocks")))
+    if thought or _is_encrypted(blocks):
+        yield AnswerBlock(BlockKind.THINKING, thought, sealed=seal_thoughts(blocks))
     yield from _joined(read_content(message.get("content")))
     if isinstance(message.get("refusal"), str) and message["refusal"]:
         yield AnswerBlock(BlockKind.REFUSAL, str(message["refusal"]))
@@ -160,6 +161,11 @@ def _blocks(message: Mapping[object, object]) -> Iterator[AnswerBlock]:
         own = ids.of_call(call.get("id"), number)
         name = str(clean_name(function["name"]))
         yield AnswerBlock(BlockKind.CALL, arguments, own, name)
+
+
+def _is_encrypted(blocks: Sequence[Mapping[str, object]]) -> bool:
+    """Returns whether thinking may lack its text: a response's reasoning is encrypted."""
+    return any(block.get("format") == RESPONSE_FORMAT for block in blocks)
 
 
 def _joined(parts: Iterator[tuple[BlockKind, str]]) -> Iterator[AnswerBlock]:
@@ -379,8 +385,11 @@ class ChatStreamReader:
         if not isinstance(delta, Mapping):
             return b""
         out = self._text(BlockKind.THINKING, read_thinking(delta))
+        blocks = list(iter_objects(delta.get("thinking_blocks")))
+        if self._thinking and self._open is not BlockKind.THINKING and _is_encrypted(blocks):
+            out += self._open_block(BlockKind.THINKING)
         if self._open is BlockKind.THINKING:
-            self._signed += iter_objects(delta.get("thinking_blocks"))
+            self._signed += blocks
         for kind, text in read_content(delta.get("content")):
             out += self._text(kind, text)
         refusal = delta.get("refusal")
@@ -397,11 +406,13 @@ class ChatStreamReader:
         if kind is BlockKind.THINKING and not self._thinking:
             return b""
         self._refused = self._refused or kind is BlockKind.REFUSAL
-        out = self._calls.flush()
-        if self._open is not kind:
-            out += self._close() + self._writer.open(AnswerBlock(kind))
-            self._open = kind
+        out = self._calls.flush() if self._open is kind else self._open_block(kind)
         return out + self._writer.more(text)
+
+    def _open_block(self, kind: BlockKind) -> bytes:
+        out = self._calls.flush() + self._close() + self._writer.open(AnswerBlock(kind))
+        self._open = kind
+        return out
 
     def _close(self) -> bytes:
         if self._open is None:

@@ -15,7 +15,7 @@ from router.conversation.hosted_tools import (
     last_answer,
     without_hosted,
 )
-from router.conversation.intake import read_mark
+from router.conversation.intake import open_thoughts, read_mark
 from router.conversation.thinking_forms import effort_of_budget
 from router.frame.body import iter_objects, to_json
 from router.frame.failure import (
@@ -113,6 +113,12 @@ def _assistant(
     turn: Turn = {"role": "assistant", "content": spoken}
     thought = _own_thoughts(content, maker) if maker else ""
     turn |= {"reasoning_content": thought} if thought else {}
+    sealed = [
+        part
+        for block in iter_objects(content)
+        for part in open_thoughts(block.get("signature"))
+    ]
+    turn |= {"thinking_blocks": sealed} if sealed else {}
     return turn | {"tool_calls": calls} if calls else turn
 
 
