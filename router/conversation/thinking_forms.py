@@ -32,6 +32,7 @@ _EFFORTS: Final = tuple(_BUDGETS)
 # Names of the changed parts, as `x-swapgate-degraded` has them.
 THINKING: Final = "thinking"
 EFFORT: Final = "effort"
+_FORCED: Final = ("any", "tool")
 _SAMPLING: Final = ("temperature", "top_p", "top_k")
 # Besides thinking, the smallest `top_p`, and the only temperature.
 _LEAST_TOP_P: Final = 0.95
@@ -69,6 +70,7 @@ def fit_message(body: bytes, provider: Provider) -> tuple[bytes, tuple[str, ...]
     request: Json = json.loads(body)
     can = provider.abilities(str(request.get("model")))
     changed = fit_thinking(request, can, request.get("max_tokens"))
+    changed += _fit_forced_tool(request, can)
     changed += fit_sampling(request, can)
     return (to_json(request).encode(), tuple(changed)) if changed else (body, ())
 
@@ -97,17 +99,40 @@ def fit_thinking(fields: Json, can: Capabilities, limit: object) -> list[str]:
     return changed
 
 
+def _fit_forced_tool(fields: Json, can: Capabilities) -> list[str]:
+    """Removes thinking beside a forced tool, which Claude refuses, in place. A model that
+    always thinks gets a free choice instead. Returns the names of the changed parts.
+    """
+    choice = fields.get("tool_choice")
+    if not isinstance(choice, dict) or choice.get("type") not in _FORCED:
+        return []
+    if can.thinking is ThinkingForm.UNKNOWN or not _thinks(fields):
+        return []
+    if can.thinks_always:
+        choice["type"] = "auto"
+        choice.pop("name", None)
+        return ["tool_choice"]
+    del fields["thinking"]
+    return [THINKING]
+
+
+def _thinks(fields: Json) -> bool:
+    thinking = fields.get("thinking")
+    return isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")
+
+
 def fit_sampling(fields: Json, can: Capabilities) -> list[str]:
     """Removes the sampling parameters that the model refuses, or refuses beside thinking, in
     place. Returns their names.
     """
     given = {name: fields[name] for name in _SAMPLING if fields.get(name) is not None}
-    thinking = fields.get("thinking")
-    thinks = isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")
+    thinks = _thinks(fields)
     if can.sampling is False:
         gone = [name for name in given if name != "temperature" or given[name] != _TEMPERATURE]
     elif thinks and can.thinking is not ThinkingForm.UNKNOWN:
         gone = [name for name, value in given.items() if not _suits_thinking(name, value)]
+    elif can.one_sampling_field and "temperature" in given and "top_p" in given:
+        gone = ["top_p"]
     else:
         gone = []
     for name in gone:

@@ -8,10 +8,12 @@ becomes a response for a model that takes its request only there (`tool_ways`).
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
-from harness.providers.models.capabilities import Endpoint
+from harness.providers.models.abilities import find_abilities
+from harness.providers.models.capabilities import Endpoint, ThinkingForm
 from router.conversation.hosted_tools import ChatWay, name_hosted
 from router.conversation.intake import INTAKES, TAKES_ALL
 from router.frame.body import to_json
@@ -72,6 +74,9 @@ def translate_message(
     request = json.loads(body)
     thinking = message_request.wants_thinking(request)
     way = _chat_way(kind, maker)
+    if Endpoint.CHAT in PROVIDER_KINDS[kind].translated:
+        form = find_abilities(kind, str(request.get("model"))).thinking
+        way = replace(way, takes_budget=form in (ThinkingForm.BUDGET, ThinkingForm.BOTH))
     return TranslatedRequest(
         to_json(message_request.chat_body(request, way)).encode(),
         lambda members: write_message(read_chat_answer(members, thinking=thinking), way.maker),

@@ -333,6 +333,9 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
         body["stream_options"] = {"include_usage": True}
     body |= _tools(request, way)
     body |= _format(request)
+    thinking = request.get("thinking")
+    if way.takes_budget and isinstance(thinking, Mapping) and thinking.get("budget_tokens"):
+        return {**body, "thinking": thinking}
     effort = _effort(request)
     if effort and "reasoning_effort" not in body:
         body["reasoning_effort"] = effort
