@@ -26,6 +26,7 @@ from harness.providers.kinds import (
     KeyStyle,
     rename_answer_limit,
 )
+from harness.providers.models.abilities import find_abilities, merge_abilities
 from harness.providers.models.capabilities import (
     UNKNOWN_CAPABILITIES,
     Capabilities,
@@ -415,6 +416,11 @@ class Provider:
     def can(self, model: str) -> Capabilities:
         """Returns the declared capabilities of a model; all for a model without an entry."""
         return self.models.get(model, UNKNOWN_CAPABILITIES)
+
+    def abilities(self, model: str) -> Capabilities:
+        """Returns the known abilities of a model: as declared, else by the table."""
+        known = find_abilities(self.kind, model, self.api_base)
+        return merge_abilities(self.can(model), known)
 
 
 # By data class: the names of the providers that may see it.

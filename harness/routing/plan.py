@@ -277,8 +277,14 @@ def plan_request(
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
+    """The last failure of a request at one target.
+
+    unable: the router could not express the request in the target's protocol.
+    """
+
     target: str
     failure: FailureClass
+    unable: bool = False
 
 
 def next_target(
@@ -297,6 +303,8 @@ def next_target(
     """
     last = failures[-1]
     later = plan.targets[plan.targets.index(last.target) + 1 :]
+    if last.unable:
+        return next(iter(later), None)
     if last.failure in CLIENT_FAILURES and last.target == plan.guest:
         # The incumbent may accept a request that the guest refuses, so it is tried once.
         return plan.incumbent if plan.incumbent in later else None

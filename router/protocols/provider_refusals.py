@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from harness.frame.failures import FailureClass, Reach
+from harness.providers.models.capabilities import Endpoint
 
 _F = FailureClass
 _R = Reach
@@ -45,7 +46,7 @@ class RefusalRow(NamedTuple):
     The message may repeat a client's text. Therefore a pattern whose class opens a circuit
     matches only at the message's beginning, or only with the error type `only_type`.
     loses: the part that the router removes before it tries again. reach: None for the
-    class's default.
+    class's default. instead: the endpoint at which the model takes the request.
     """
 
     failure: FailureClass
@@ -55,6 +56,7 @@ class RefusalRow(NamedTuple):
     only_type: str = ""
     loses: Piece | None = None
     reach: Reach | None = None
+    instead: Endpoint | None = None
 
 
 CAUSES: Final = (
@@ -432,7 +434,11 @@ CAUSES: Final = (
     RefusalRow(
         _F.UNSUPPORTED,
         (400,),
-        words=pattern_of("^function tools with reasoning_effort are not supported"),
+        words=pattern_of(
+            "^function tools with reasoning_effort are not supported",
+            r"^function tools .{0,120}\bv1/chat/completions\b.{0,80}\buse /?v1/responses\b",
+        ),
+        instead=Endpoint.RESPONSES,
     ),
     RefusalRow(
         _F.ENDPOINT_MISSING,

@@ -9,6 +9,7 @@ reads parsed bodies only; the members' names by protocol are in `router.snapshot
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from itertools import islice
 from typing import Any, Final
 
@@ -74,6 +75,14 @@ def detect_needs(request: ClientRequest) -> Needs:
         approx_input_tokens=size // BYTES_PER_TOKEN,
         max_output_tokens=output_limit(request),
     )
+
+
+_FLAGS: Final = tuple(need.name for need in fields(Needs) if isinstance(need.default, bool))
+
+
+def need_names(needs: Needs) -> tuple[str, ...]:
+    """Names the needs as traffic counts them: the endpoint, and the fields that are true."""
+    return (needs.endpoint.value, *(name for name in _FLAGS if getattr(needs, name)))
 
 
 def estimate_prompt(request: ClientRequest) -> int:

@@ -274,6 +274,19 @@ class Planner:
         """Tells whether a switch applies, for both arms alike, so that it causes no bias."""
         return _is_switched(self.plan(route, _CANARY, request))
 
+    def is_unsupported(self, route: CompiledRoute, request: ClientRequest) -> bool:
+        """Tells whether the candidate lacks an ability that the request needs and the other
+        model has. Such a request counts in neither arm, so that it causes no bias.
+        """
+        trial = route.experiment
+        if trial is None or not (route.particular or route.native):
+            return False
+        needs, can = _needs(route, request)
+        arms = (trial.target, route.route.incumbent)
+        candidate, other = reversed(arms) if trial.control else arms
+        lacks = missing_capabilities(needs, can[candidate])
+        return bool(lacks) and not missing_capabilities(needs, can[other])
+
     def held_outcome(
         self,
         route: CompiledRoute,

@@ -366,6 +366,7 @@ def _request(job: RoutedRequest, attempt: Attempt) -> UpstreamRequest:
         MAX_CHECK_BYTES if attempt.check else None,
         upstream.maker,
         upstream.bridged,
+        upstream.can,
     )
 
 

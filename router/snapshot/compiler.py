@@ -445,7 +445,7 @@ def _capabilities(target: Target, provider: Provider) -> Capabilities:
     `response_format`. The target was measured with that field, which Messages does not have.
     """
     kind = PROVIDER_KINDS[provider.kind]
-    can = provider.can(target.model)
+    can = provider.abilities(target.model)
     spoken = kind.serves_of(can)
     if target.request_patch.response_format:
         spoken -= {Endpoint.MESSAGES}

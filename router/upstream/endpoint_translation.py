@@ -2,15 +2,18 @@
 
 The translations are in `router.protocols.messages` and `.responses`; this module joins a
 request's translation with that of its answer. `transports` uses it for a target without the
-client's protocol. From a chat to a provider's own protocol, `translate` continues.
+client's protocol. From a chat to a provider's own protocol, `translate` continues. A chat
+becomes a response for a model that takes its request only there (`tool_ways`).
 """
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
-from harness.providers.models.capabilities import Endpoint
+from harness.providers.models.abilities import find_abilities
+from harness.providers.models.capabilities import Endpoint, ThinkingForm
 from router.conversation.hosted_tools import ChatWay, name_hosted
 from router.conversation.intake import INTAKES, TAKES_ALL
 from router.frame.body import to_json
@@ -19,31 +22,42 @@ from router.protocols.chat.answer_reader import (
     ChatStreamReader,
     read_chat_answer,
 )
+from router.protocols.chat.answer_writer import ChatChunkWriter, write_chat
+from router.protocols.chat.dialect import CHAT, ChatDialect
 from router.protocols.messages import message_request
 from router.protocols.messages.answer_writer import (
     MessageEventWriter,
     write_message,
 )
-from router.protocols.responses import response_request
+from router.protocols.responses import chat_request, response_request
+from router.protocols.responses.answer_reader import (
+    ResponseStreamReader,
+    read_response_answer,
+)
 from router.protocols.responses.answer_writer import (
     ResponseEventWriter,
     ResponseShape,
 )
+from router.protocols.responses.dialect import RESPONSES
 from router.protocols.responses.response_request import ResponseTools
 from router.upstream.translate import request_screening
 
 
 class TranslatedRequest(NamedTuple):
-    """A request as a chat, with the way back for its answer."""
+    """A request in another protocol, mostly as a chat, with the way back for its answer."""
 
-    body: bytes  # of the chat
-    # whole, events: translate the chat's answer for the endpoint. They raise UpstreamFailed.
+    body: bytes  # in the other protocol
+    # whole, events: translate the answer for the endpoint. They raise UpstreamFailed.
     whole: Callable[[ParsedObject], bytes]
-    events: Callable[[], ChatStreamReader]
+    events: Callable[[], ChatStreamReader | ResponseStreamReader]
     dropped: tuple[str, ...]  # names of omitted or rewritten parts
+    thinking: bool = False  # the client wants to see the thinking
+    asked: ChatDialect = CHAT  # the other protocol
 
 
 Translation = Callable[[bytes, str, str], TranslatedRequest]
+# In `x-swapgate-degraded`: the router asked another endpoint of the provider.
+AT_RESPONSES: Final = "endpoint.responses"
 FieldCheck = Callable[[Callable[[str], object]], str]
 
 
@@ -60,11 +74,15 @@ def translate_message(
     request = json.loads(body)
     thinking = message_request.wants_thinking(request)
     way = _chat_way(kind, maker)
+    if Endpoint.CHAT in PROVIDER_KINDS[kind].translated:
+        form = find_abilities(kind, str(request.get("model"))).thinking
+        way = replace(way, takes_budget=form in (ThinkingForm.BUDGET, ThinkingForm.BOTH))
     return TranslatedRequest(
         to_json(message_request.chat_body(request, way)).encode(),
         lambda members: write_message(read_chat_answer(members, thinking=thinking), way.maker),
         lambda: ChatStreamReader(MessageEventWriter(way.maker), thinking=thinking),
         tuple(way.dropped),
+        thinking,
     )
 
 
@@ -88,6 +106,26 @@ def translate_response(
         lambda members: shape.whole(read_chat_answer(members, thinking=thinking)),
         lambda: ChatStreamReader(ResponseEventWriter(shape), thinking=thinking),
         tuple(way.dropped),
+        thinking,
+    )
+
+
+def translate_chat(body: bytes, *, signs: bool, thinking: bool) -> TranslatedRequest:
+    """Translates a chat into a response. Raises Untranslatable.
+
+    body: JSON of the chat. signs: the client gets the encrypted reasoning, to send it back.
+    thinking: the client wants to see the thinking.
+    """
+    chat = json.loads(body)
+    dropped: dict[str, None] = {AT_RESPONSES: None}
+    custom = chat_request.custom_tools(chat)
+    asked = chat_request.response_body(chat, dropped, signs=signs, thinking=thinking)
+    return TranslatedRequest(
+        to_json(asked).encode(),
+        lambda members: write_chat(read_response_answer(members), custom),
+        lambda: ResponseStreamReader(ChatChunkWriter(custom)),
+        tuple(dropped),
+        asked=RESPONSES,
     )
 
 

@@ -36,6 +36,7 @@ from router.frame.failure import error_object
 from router.frame.limits import BoundedMap
 from router.protocols.provider_failures import classify_status, refusal_row
 from router.protocols.provider_refusals import Piece
+from router.upstream.learned_ways import ToolWays
 from router.upstream.refused_pieces import read_values, without_piece
 from router.upstream.transport import UpstreamRequest
 
@@ -114,6 +115,7 @@ class LearnedRepairs:
         # By provider, maker and value.
         self._refused: BoundedMap[tuple[str, str, bytes], Piece] = BoundedMap(VALUES)
         self.any = False  # most routers have no repairs
+        self.ways = ToolWays(monotonic)
 
     def apply(
         self, request: UpstreamRequest, *, may_test: bool = True

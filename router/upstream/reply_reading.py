@@ -14,7 +14,6 @@ from harness.frame.errors import InputError
 from harness.frame.failures import FailureClass
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import parse_object
-from router.protocols.chat.dialect import CHAT
 from router.protocols.event_stream import Irregularity
 from router.upstream.endpoint_translation import TranslatedRequest
 from router.upstream.origin_pool import OriginPool
@@ -166,7 +165,7 @@ def _by_lines(rewrite: Rewrite, data: bytes) -> bytes:
 
 
 class BridgedReply(WrappedReply):
-    """A chat's answer in the client's protocol. Status and headers are the provider's."""
+    """An answer in the client's protocol. Status and headers are the provider's."""
 
     def __init__(
         self,
@@ -190,7 +189,9 @@ class BridgedReply(WrappedReply):
             raise UpstreamFailed(FailureClass.MALFORMED, why) from None
         answer = self._request.whole(members)
         self.given_usage = members.get("usage")
-        self.unended = CHAT.irregularity(members) is Irregularity.NO_FINISH_REASON
+        self.unended = (
+            self._request.asked.irregularity(members) is Irregularity.NO_FINISH_REASON
+        )
         return answer
 
     async def chunks(self) -> AsyncIterator[bytes]:

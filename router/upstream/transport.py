@@ -6,10 +6,19 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from harness.providers.credential import ProviderKey
+from harness.providers.models.capabilities import Capabilities
 from harness.providers.target import Provider
 from router.frame.body import CHAT_PATH
+
+
+class ToolWay(StrEnum):
+    """The ways of a chat with tools to a model that may refuse tools beside reasoning."""
+
+    AS_SENT = "as_sent"  # such a refusal comes back, because the caller has another way
+    LAST = "last"  # such a refusal is repaired, or is the client's
 
 
 @dataclass(slots=True)
@@ -31,6 +40,10 @@ class UpstreamRequest:
     maker: str = ""
     # Paths whose requests become a chat; None for the paths of the provider's kind.
     bridged: frozenset[str] | None = None
+    can: Capabilities | None = None  # the model's abilities; None to look them up
+    thinking: bool = False  # the client wants to see the thinking
+    # How a chat with tools is asked; None if the transport chooses.
+    tool_way: ToolWay | None = None
 
 
 class UpstreamReply:

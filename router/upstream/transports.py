@@ -2,7 +2,8 @@
 
 `ProviderClient` sends requests of evals and probes over the same transports, so that a
 candidate meets the same adaptation in evals as in traffic. Order of a request: endpoint
-translation, move of the history, learned repairs, then the wire or `translate`.
+translation, the way of tools (`tool_ways`), move of the history, learned repairs, then the wire
+or `translate`.
 """
 
 import asyncio
@@ -23,6 +24,13 @@ from harness.providers.ports import Posted
 from harness.providers.target import Provider
 from harness.routing.reliability.request_repair import RequestRepair
 from harness.routing.settings import RouterSettings
+from router.conversation.chat_fields import (
+    MODEL,
+    ModelFit,
+    find_gates,
+    find_message_gates,
+    fit_chat,
+)
 from router.conversation.chat_history import (
     mark_chat,
     move_chat,
@@ -35,6 +43,7 @@ from router.conversation.native_histories import (
     move_message,
     move_response,
 )
+from router.conversation.thinking_forms import fit_message
 from router.frame.body import (
     CHAT_PATH,
     MESSAGES_PATH,
@@ -49,11 +58,7 @@ from router.frame.failure import (
 from router.protocols.endpoints import DIALECTS
 from router.protocols.provider_failures import classify_status
 from router.protocols.provider_refusals import GOOD_STATUSES, REPAIRABLE_STATUSES
-from router.upstream.endpoint_translation import (
-    TRANSLATIONS,
-    TranslatedRequest,
-    Translation,
-)
+from router.upstream.endpoint_translation import TRANSLATIONS, Translation
 from router.upstream.learned_repairs import LearnedRepairs
 from router.upstream.pool import UpstreamPool
 from router.upstream.reply_reading import (
@@ -63,8 +68,14 @@ from router.upstream.reply_reading import (
     Rewrite,
     read_error_body,
 )
+from router.upstream.tool_ways import (
+    ToolsRefused,
+    ToolTransport,
+    refuses_tools,
+)
 from router.upstream.translate.transport import TranslatingTransport
 from router.upstream.transport import (
+    ToolWay,
     Transport,
     UpstreamReply,
     UpstreamRequest,
@@ -93,11 +104,15 @@ _SIGNED: Final = (
 )
 
 _DATA: Final = b"data:"
+TOOLS: Final = b'"tools"'
 
 # Prefix of the client's headers that only Anthropic's protocol knows.
 _OWN: Final = b"anthropic-"
 # Ids and times, in which two refusals with the same words may differ.
 _IDS: Final = re.compile(rb"\b(?=\w*\d)[\w-]{8,}")
+
+# Models whose gates a transport keeps.
+_MOST_FITS: Final = 1_000
 
 _BRIDGES: Final[Mapping[str, Translation]] = {
     DIALECTS[endpoint].path: translation for endpoint, translation in TRANSLATIONS.items()
@@ -137,10 +152,17 @@ class ConversationTransport(Transport):
         chats: Transport | None = None,
     ) -> None:
         served = PROVIDER_KINDS[kind]
+        # Only a provider that speaks chats itself can refuse one for Responses.
+        self._tools = (
+            ToolTransport(kind, repairs.ways, self.send)
+            if Endpoint.CHAT in served.speaks
+            else None
+        )
         self._wire = wire
         self._repairs = repairs
         self._chats = chats or wire
         self._intake = INTAKES.get(kind, TAKES_ALL)
+        self._fits: dict[tuple[str, bytes], ModelFit] = {}
         # Only a translated chat answer contains signatures.
         self._signs_chats = Endpoint.CHAT in served.adapted
         # Paths that the transport translates unless the request sets `bridged`.
@@ -157,23 +179,13 @@ class ConversationTransport(Transport):
         again, before the caller sees it. These repeats are no retries: each one sends
         another request.
         """
-        bridged = self._bridged if request.bridged is None else request.bridged
-        chat: TranslatedRequest | None = None
-        try:
-            if request.path in bridged:
-                chat = _BRIDGES[request.path](
-                    request.body, request.provider.kind, request.maker
-                )
-                own = [header for header in request.headers if not header[0].startswith(_OWN)]
-                request = replace(
-                    request,
-                    body=chat.body,
-                    path=CHAT_PATH,
-                    headers=tuple(own),
-                )
-            moved = self._move(request)
-        except Untranslatable as error:
-            raise refused_request(error) from None
+        path = request.path
+        if path in (self._bridged if request.bridged is None else request.bridged):
+            return await self._bridge(request)
+        tools = self._tools if path == CHAT_PATH and request.tool_way is None else None
+        if tools is not None and TOOLS in request.body:
+            return await tools.send(request)
+        moved = self._move(request)
         if moved.body is not request.body:
             request = replace(request, body=moved.body)
         if self._repairs.any:
@@ -200,22 +212,67 @@ class ConversationTransport(Transport):
                 sorted({*refused}),
                 rewrite,
             )
-        if chat is not None and reply.status in GOOD_STATUSES:
-            return BridgedReply(reply, chat, stream=request.stream)
         return reply  # the caller reads errors of every protocol
+
+    async def _bridge(self, request: UpstreamRequest) -> UpstreamReply:
+        """Sends a request as a chat. Raises UpstreamFailed."""
+        try:
+            chat = _BRIDGES[request.path](request.body, request.provider.kind, request.maker)
+        except Untranslatable as error:
+            raise refused_request(error) from None
+        own = [header for header in request.headers if not header[0].startswith(_OWN)]
+        asked = replace(
+            request,
+            body=chat.body,
+            path=CHAT_PATH,
+            headers=tuple(own),
+            thinking=chat.thinking,
+        )
+        reply = await self.send(asked)
+        if reply.status in GOOD_STATUSES:
+            return BridgedReply(reply, chat, stream=request.stream)
+        return reply
 
     def _way(self, request: UpstreamRequest) -> Transport:
         return self._chats if request.path == CHAT_PATH else self._wire
 
     def _move(self, request: UpstreamRequest) -> MovedBody:
+        """Moves the history. Raises UpstreamFailed for a reference that no provider knows."""
         # Paths below an endpoint, such as the token count, have the same history.
-        if request.path.startswith(MESSAGES_PATH):
-            return move_message(request.body, request.maker)
-        if request.path.startswith(RESPONSES_PATH):
-            return move_response(request.body, request.maker)
-        if request.path == CHAT_PATH:
-            return move_chat(request.body, self._intake, request.maker)
-        return MovedBody(request.body)
+        body = request.body
+        is_message = request.path.startswith(MESSAGES_PATH)
+        dropped: tuple[str, ...] = ()
+        # Inlined, because every request passes here.
+        model = MODEL.search(body)
+        fit = self._fits.get((request.provider.name, model[1])) if model else None
+        if fit is None or fit.provider is not request.provider:
+            fit = self._learn_fit(request.provider, model[1] if model else b"")
+        for field, form in fit.message_gates if is_message else fit.gates:
+            if field in body and form.search(body):
+                write = fit_message if is_message else fit_chat
+                body, dropped = write(body, request.provider)
+                break
+        if is_message:
+            moved = move_message(body, request.maker)
+        elif request.path == CHAT_PATH:
+            moved = move_chat(body, self._intake, request.maker)
+        elif request.path.startswith(RESPONSES_PATH):
+            try:
+                moved = move_response(body, request.maker)
+            except Untranslatable as error:
+                raise refused_request(error) from None
+        else:
+            return MovedBody(request.body)
+        return moved._replace(dropped=(*dropped, *moved.dropped)) if dropped else moved
+
+    def _learn_fit(self, provider: Provider, model: bytes) -> ModelFit:
+        """Keeps what to look for in requests to a model. model: its name in a body."""
+        can = provider.abilities(model.decode("utf-8", "replace"))
+        fit = ModelFit(provider, find_gates(can), find_message_gates(can))
+        if len(self._fits) >= _MOST_FITS:
+            self._fits.clear()
+        self._fits[provider.name, model] = fit
+        return fit
 
     async def _repaired(
         self,
@@ -232,6 +289,9 @@ class ConversationTransport(Transport):
         learned: tuple[UpstreamRequest, RequestRepair] | None = None
         while reply.status in REPAIRABLE_STATUSES:
             body = await read_error_body(reply)
+            if request.tool_way is ToolWay.AS_SENT and refuses_tools(reply.status, body):
+                refusal = ToolsRefused(reply.status, reply.headers, body, source=reply)
+                return request, refusal, (), ()
             less = self._repairs.learn(request, reply.status, body, refused)
             if less is None:
                 reply = ReadReply(

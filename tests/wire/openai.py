@@ -22,6 +22,9 @@ from tests.wire.server import (
 )
 
 MODEL: Final = "gpt-5-mini"
+# Models that take tools beside reasoning by Responses only, and whether they reason by default.
+# https://github.com/openai/openai-openapi/issues/541, BerriAI/litellm#34569
+TOOLS_AT_RESPONSES: Final = {"gpt-5.4": False, "gpt-5.6": True}
 FIELDS: Final = names(
     "model messages max_tokens max_completion_tokens temperature top_p stop stream "
     "stream_options tools tool_choice parallel_tool_calls response_format "
@@ -109,7 +112,8 @@ def read(asked: WireRequest) -> Reading:
     if asked.headers.get("authorization") != f"Bearer {KEY}":
         raise error(401, "Incorrect API key provided", "invalid_api_key")
     body = asked.body
-    if asked.path != "/v1/chat/completions" or body.get("model") != MODEL:
+    models = {MODEL, *TOOLS_AT_RESPONSES}
+    if asked.path != "/v1/chat/completions" or body.get("model") not in models:
         raise error(
             404,
             f"The model `{body.get('model')}` does not exist",
@@ -125,7 +129,13 @@ def read(asked: WireRequest) -> Reading:
         temperature is None or 0 <= temperature <= 2,
         "Invalid 'temperature': 0 to 2",
     )
+    _check_habits(body)
+    form = (body.get("response_format") or {}).get("json_schema") or {}
+    if form.get("strict"):
+        check_strict(form["schema"], f"response_format '{form['name']}'")
     tools = _tools(body.get("tools", []))
+    if tools:
+        check_reasoning(body)
     stop = body.get("stop") or ()
     return Reading(
         system="\n".join(
@@ -145,6 +155,88 @@ def read(asked: WireRequest) -> Reading:
     )
 
 
+def _check_habits(body: Json) -> None:
+    """Refuses forms that clients write out of habit, and that other servers take."""
+    need(
+        body.get("parallel_tool_calls", False) is not None,
+        "Invalid type for 'parallel_tool_calls': expected a boolean, but got null instead.",
+    )
+    need(
+        body.get("tools") or "parallel_tool_calls" not in body,
+        "Invalid value for 'parallel_tool_calls': 'parallel_tool_calls' is only allowed when "
+        "'tools' are specified.",
+    )
+    stop = body.get("stop")
+    need(
+        not isinstance(stop, list) or len(stop) <= 4,
+        "Invalid 'stop': array too long. Expected an array with maximum length 4.",
+    )
+    for number, message in enumerate(body["messages"]):
+        need(
+            message.get("content") != [],
+            f"Invalid 'messages[{number}].content': empty array. Expected an array with "
+            "minimum length 1, but got an empty array instead.",
+        )
+    if body["model"] != MODEL:
+        return
+    # Models that always reason.
+    need(
+        body.get("temperature", 1) == 1,
+        "Unsupported value: 'temperature' does not support this value with this model. Only "
+        "the default (1) value is supported.",
+    )
+    for name in ("top_p", "stop"):
+        need(
+            name not in body or body[name] == 1,
+            f"Unsupported parameter: '{name}' is not supported with this model.",
+        )
+
+
+def check_reasoning(body: Json) -> None:
+    """Refuses tools beside reasoning in the words of the model."""
+    model = body["model"]
+    reasons = TOOLS_AT_RESPONSES.get(model)
+    effort = body.get("reasoning_effort")
+    if reasons is None or effort == "none" or not (effort or reasons):
+        return
+    words = f"Function tools with reasoning_effort are not supported for {model} in "
+    ways = (
+        "/v1/chat/completions. To use function tools, use /v1/responses or set "
+        "reasoning_effort to 'none'."
+        if reasons
+        else "/v1/chat/completions. Please use /v1/responses instead."
+    )
+    refused = error(400, words + ways)
+    refused.body["error"]["param"] = "reasoning_effort"
+    raise refused
+
+
+def check_strict(schema: Json, what: str, path: tuple[str, ...] = ()) -> None:
+    """Refuses a schema that does not meet the demands of `strict`."""
+    where = f"Invalid schema for {what}: In context={path}, "
+    properties = schema.get("properties")
+    if schema.get("type") == "object" or properties is not None:
+        need(
+            schema.get("additionalProperties") is False,
+            f"{where}'additionalProperties' is required to be supplied and to be false.",
+        )
+        missing = sorted({*(properties or {})} - {*schema.get("required", ())})
+        need(
+            not missing,
+            f"{where}'required' is required to be supplied and to be an array including "
+            f"every key in properties. Missing '{missing[:1]}'.",
+        )
+    for name, inner in (properties or {}).items():
+        check_strict(inner, what, (*path, "properties", name))
+    for name in ("items", "additionalProperties"):
+        if isinstance(schema.get(name), dict):
+            check_strict(schema[name], what, (*path, name))
+    for at, inner in enumerate(schema.get("anyOf", ())):
+        check_strict(inner, what, (*path, "anyOf", str(at)))
+    for name, inner in schema.get("$defs", {}).items():
+        check_strict(inner, what, (*path, "$defs", name))
+
+
 def _tools(tools: list[Json]) -> tuple[str, ...]:
     for tool in tools:
         known(tool, {"type", "function"}, "tools[0].")
@@ -153,6 +245,14 @@ def _tools(tools: list[Json]) -> tuple[str, ...]:
             {"name", "description", "parameters", "strict"},
             "tools[0].",
         )
+        function = tool["function"]
+        need(
+            "properties" in (function.get("parameters") or {"properties": {}}),
+            f"Invalid schema for function '{function['name']}': In context=(), object schema "
+            "missing properties",
+        )
+        if function.get("strict"):
+            check_strict(function["parameters"], f"function '{function['name']}'")
     return tuple(tool["function"]["name"] for tool in tools)
 
 

@@ -9,17 +9,42 @@ item`.
 import json
 from typing import Any, Final
 
-from tests.wire.openai import error, need
-from tests.wire.server import NUMBERS, Json, Reading, Reply, Turn, names
+from tests.wire.openai import check_strict, error, known, need
+from tests.wire.server import NUMBERS, Json, Reading, Reply, Turn, Usage, names
 
 FIELDS: Final = names(
     "model input instructions max_output_tokens stream store include reasoning text tools "
     "tool_choice parallel_tool_calls temperature top_p metadata user truncation "
-    "previous_response_id prompt_cache_key safety_identifier client_metadata service_tier"
+    "previous_response_id prompt_cache_key safety_identifier client_metadata service_tier "
+    "prompt_cache_retention stream_options top_logprobs"
 )
+# The members of a function tool, of a message, and of a content's part.
+FUNCTION: Final = names("type name description parameters strict")
+MESSAGE: Final = names("type role content id status phase")
+PARTS: Final = {
+    "input_text": names("type text"),
+    "input_image": names("type image_url file_id detail"),
+    "input_file": names("type file_id file_url filename file_data detail"),
+    "output_text": names("type text annotations logprobs"),
+    "refusal": names("type refusal"),
+}
+SAID: Final = names("output_text refusal")
+INCLUDES: Final = names("reasoning.encrypted_content message.output_text.logprobs")
+LEAST_OUTPUT: Final = 16
 TOOLS: Final = names("function custom namespace web_search")
 CALLS: Final = names("function_call custom_tool_call")
 RESULTS: Final = names("function_call_output custom_tool_call_output")
+# By a reply's stop, the members of an incomplete response.
+UNFINISHED: Final[dict[str, Json]] = {
+    "length": {
+        "status": "incomplete",
+        "incomplete_details": {"reason": "max_output_tokens"},
+    },
+    "refusal": {
+        "status": "incomplete",
+        "incomplete_details": {"reason": "content_filter"},
+    },
+}
 # By id: an item, and a response's whole conversation.
 STORED: Final[dict[str, list[Json]]] = {}
 # The end of an id of an item that goes with the reasoning before it.
@@ -32,8 +57,8 @@ def read(body: Json, provider: str) -> Reading:
     for name in body:
         if name not in FIELDS:
             raise error(400, f"Unknown parameter: '{name}'.", "unknown_parameter")
-    for tool in body.get("tools", ()):
-        need(tool["type"] in TOOLS, f"Invalid value: '{tool['type']}'.")
+    _check_tools(body.get("tools", ()))
+    _check_settings(body)
     items = _conversation(body)
     waiting: list[str] = []
     turns: list[Turn] = []
@@ -57,6 +82,7 @@ def read(body: Json, provider: str) -> Reading:
             waiting.remove(item["call_id"])
             turns.append(Turn("tool", results=(_text(item["output"]),)))
         elif kind == "message":
+            _check_message(item, number)
             if item["role"] == "assistant":  # a client may name its own messages
                 _check_id(item, provider, reasons=reasons)
             turns.append(Turn(item["role"], _text(item["content"])))
@@ -67,6 +93,50 @@ def read(body: Json, provider: str) -> Reading:
     need(not waiting, f"No tool output found for function call {waiting}.")
     offered = tuple(str(tool.get("name")) for tool in body.get("tools", ()))
     return Reading("", tuple(turns), offered, thinks=bool(body.get("reasoning")))
+
+
+def _check_tools(tools: Any) -> None:
+    for at, tool in enumerate(tools):
+        need(tool["type"] in TOOLS, f"Invalid value: '{tool['type']}'.")
+        if tool["type"] == "function":
+            known(tool, FUNCTION, f"tools[{at}].")
+            need("name" in tool, f"Missing required parameter: 'tools[{at}].name'.")
+            if tool.get("strict"):
+                check_strict(tool["parameters"], f"function '{tool['name']}'")
+
+
+def _check_settings(body: Json) -> None:
+    limit = body.get("max_output_tokens")
+    need(
+        limit is None or limit >= LEAST_OUTPUT,
+        "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= "
+        f"{LEAST_OUTPUT}, but got {limit} instead.",
+    )
+    for name in body.get("include") or ():
+        need(name in INCLUDES, f"Invalid value: '{name}'.")
+    known(body.get("reasoning") or {}, names("effort summary generate_summary"), "reasoning.")
+    text = body.get("text") or {}
+    known(text, names("format verbosity"), "text.")
+    form = text.get("format") or {}
+    known(form, names("type name description schema strict"), "text.format.")
+    if form.get("strict"):
+        check_strict(form["schema"], f"response_format '{form['name']}'")
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict):
+        known(choice, names("type name mode tools"), "tool_choice.")
+
+
+def _check_message(item: Json, number: int) -> None:
+    place = f"input[{number}]"
+    known(item, MESSAGE, f"{place}.")
+    content = item["content"]
+    for at, part in enumerate(content if isinstance(content, list) else ()):
+        kind = part["type"]
+        fits = kind in PARTS and (kind in SAID) == (item["role"] == "assistant")
+        if not fits:
+            words = f"Invalid value: '{kind}'. Supported values are: {', '.join(PARTS)}."
+            raise error(400, words, "invalid_value")
+        known(part, PARTS[kind], f"{place}.content[{at}].")
 
 
 def _conversation(body: Json) -> list[Json]:
@@ -181,12 +251,13 @@ def whole(
                 **done,
             }
         )
+    counts = reply.usage if reply.usage != Usage() else Usage(5, 5)
     usage = {
-        "input_tokens": 5,
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": 5,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": 10,
+        "input_tokens": counts.input,
+        "input_tokens_details": {"cached_tokens": counts.cached},
+        "output_tokens": counts.output,
+        "output_tokens_details": {"reasoning_tokens": counts.reasoning},
+        "total_tokens": counts.input + counts.output,
     }
     id_ = f"resp_{next(NUMBERS)}"
     if body.get("store") is not False:
@@ -200,6 +271,7 @@ def whole(
     }
     return {
         **head,
+        **UNFINISHED.get(reply.stop, {}),
         "model": body["model"],
         "output": output,
         "tools": [],
@@ -239,7 +311,7 @@ def events(answer: Json) -> list[bytes]:
             for piece in pieces
         ]
         told.append({"type": "response.output_item.done", **place})
-    told.append({"type": "response.completed", "response": answer})
+    told.append({"type": f"response.{answer['status']}", "response": answer})
     numbered = [{**event, "sequence_number": at} for at, event in enumerate(told)]
     return [
         f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in numbered

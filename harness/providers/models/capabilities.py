@@ -23,6 +23,37 @@ class Endpoint(StrEnum):
 NATIVE: Final = "native"
 
 
+class ThinkingForm(StrEnum):
+    """The form in which a model takes a request for thinking by Messages."""
+
+    UNKNOWN = "unknown"
+    BUDGET = "budget"  # `enabled` with `budget_tokens`
+    ADAPTIVE = "adaptive"  # `adaptive` with `output_config.effort`
+    BOTH = "both"
+
+
+class Prefill(StrEnum):
+    """A model's reading of a request whose last turn is the assistant's."""
+
+    UNKNOWN = "unknown"
+    CONTINUES = "continues"  # continues that turn
+    PREFIX = "prefix"  # continues it if the turn has `prefix: true`
+    PARTIAL = "partial"  # continues it if the turn has `partial: true`
+    FLAGS = "flags"  # continues it if the request has `continue_final_message: true`
+    BEGINS_ANEW = "begins_anew"  # writes a further answer
+    REFUSES = "refuses"  # refuses the request
+
+
+class StrictSchema(StrEnum):
+    """The demands of `strict` on a JSON schema."""
+
+    UNKNOWN = "unknown"
+    ALL_REQUIRED = "all_required"  # each property required, no additional properties
+    CLOSED = "closed"  # no additional properties; properties may be optional
+    ANY = "any"  # any schema
+    NONE = "none"  # `strict` has no effect, or is refused
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """The capabilities that a request needs. Counts are tokens."""
@@ -73,6 +104,36 @@ class Capabilities:
     first_token_timeout_s: float | None = None
     # Limit for a plain answer's first byte; null for the router's setting.
     first_byte_timeout_s: float | None = None
+    # The fields below are null or `unknown` if you do not set them: the table of models'
+    # abilities then decides.
+    # The form of a request for thinking that it takes by Messages.
+    thinking: ThinkingForm = ThinkingForm.UNKNOWN
+    thinks_always: bool | None = None  # refuses to turn thinking off
+    # The values of `output_config.effort` that it takes by Messages; empty for no effort.
+    efforts: tuple[str, ...] | None = None
+    # Its reading of a request whose last turn is the assistant's.
+    prefill: Prefill = Prefill.UNKNOWN
+    # The demands of `strict` on a schema.
+    strict_schema: StrictSchema = StrictSchema.UNKNOWN
+    # Takes tools beside reasoning by Chat Completions; false: only by Responses.
+    tools_with_reasoning: bool | None = None
+    reasons_by_default: bool | None = None  # reasons if a request names no effort
+    sampling: bool | None = None  # takes temperature, top_p and top_k
+    # Takes temperature and top_p while it reasons.
+    sampling_while_reasoning: bool | None = None
+    one_sampling_field: bool | None = None  # takes temperature or top_p, and not both
+    background: bool | None = None  # answers Responses in the background
+    # Takes null for a flag, an empty schema, an empty content and a flat custom tool.
+    loose_forms: bool | None = None
+    several_choices: bool | None = None  # takes `n` above 1
+    max_stop_sequences: int | None = None  # takes at most as many; 0 for no stop sequence
+    max_output_tokens: int | None = None  # its largest limit of an answer, in tokens
+    files: bool | None = None  # reads files by the provider's file ids
+    pdf: bool | None = None  # reads PDF
+    audio: bool | None = None  # reads sound
+    citations: bool | None = None  # cites documents of the request
+    beta_headers: bool | None = None  # takes `anthropic-beta`
+    system_in_the_middle: bool | None = None  # takes a system message after a user's message
 
     def larger_than(self, other: "Capabilities") -> bool:
         """Tells whether the context window is known to be larger than the other's."""

@@ -82,11 +82,12 @@ class MessageEventWriter:
                 delta = {"type": "text_delta", "text": text}
         return write_event("content_block_delta", {"index": self._number, "delta": delta})
 
-    def close(self, sealed: str = "") -> bytes:  # noqa: ARG002 - no place here
+    def close(self, sealed: str = "") -> bytes:
         stop = write_event("content_block_stop", {"index": self._number})
-        if self._kind is not BlockKind.THINKING or not self._signature:
+        signature = sealed or self._signature
+        if self._kind is not BlockKind.THINKING or not signature:
             return stop
-        signed = {"type": "signature_delta", "signature": self._signature}
+        signed = {"type": "signature_delta", "signature": signature}
         delta = {"index": self._number, "delta": signed}
         return write_event("content_block_delta", delta) + stop
 
@@ -149,7 +150,7 @@ def _block(block: AnswerBlock, signature: str = "") -> dict[str, object]:
             return {
                 "type": "thinking",
                 "thinking": block.text,
-                "signature": signature,
+                "signature": block.sealed or signature,
             }
         case _:
             return {"type": "text", "text": block.text}

@@ -15,7 +15,8 @@ from router.conversation.hosted_tools import (
     last_answer,
     without_hosted,
 )
-from router.conversation.intake import read_mark
+from router.conversation.intake import open_thoughts, read_mark
+from router.conversation.thinking_forms import effort_of_budget
 from router.frame.body import iter_objects, to_json
 from router.frame.failure import (
     Untranslatable,
@@ -112,6 +113,12 @@ def _assistant(
     turn: Turn = {"role": "assistant", "content": spoken}
     thought = _own_thoughts(content, maker) if maker else ""
     turn |= {"reasoning_content": thought} if thought else {}
+    sealed = [
+        part
+        for block in iter_objects(content)
+        for part in open_thoughts(block.get("signature"))
+    ]
+    turn |= {"thinking_blocks": sealed} if sealed else {}
     return turn | {"tool_calls": calls} if calls else turn
 
 
@@ -296,8 +303,6 @@ _CHOICES: Final = {
     "any": "required",
     "none": "none",
 }
-# For each effort, the highest thinking budget in tokens.
-_EFFORTS: Final = ((2048, "low"), (8192, "medium"))
 _EFFORT_NAMES: Final = {"max": "xhigh"}
 
 
@@ -314,10 +319,12 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     # Anthropic's other tier is OpenAI's default.
     if body.get("service_tier") == "standard_only":
         body["service_tier"] = "default"
-    body["messages"] = [
-        *_system(request.get("system")),
-        *chat_messages(request.get("messages"), way),
-    ]
+    body["messages"] = _joined_system(
+        [
+            *_system(request.get("system")),
+            *chat_messages(request.get("messages"), way),
+        ]
+    )
     if request.get("max_tokens") is not None:
         body[way.limit_field] = request["max_tokens"]
     if request.get("stop_sequences"):
@@ -326,6 +333,9 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
         body["stream_options"] = {"include_usage": True}
     body |= _tools(request, way)
     body |= _format(request)
+    thinking = request.get("thinking")
+    if way.takes_budget and isinstance(thinking, Mapping) and thinking.get("budget_tokens"):
+        return {**body, "thinking": thinking}
     effort = _effort(request)
     if effort and "reasoning_effort" not in body:
         body["reasoning_effort"] = effort
@@ -370,6 +380,15 @@ def _system(system: object) -> list[dict[str, object]]:
         system = system.partition("\n")[2]
     content = text_or_parts(system, "system")
     return [{"role": "system", "content": content}] if content else []
+
+
+def _joined_system(messages: list[Turn]) -> list[Turn]:
+    """Joins system messages at the beginning: many models' templates take only one."""
+    count = next((n for n, m in enumerate(messages) if m["role"] != "system"), len(messages))
+    texts = [message["content"] for message in messages[:count]]
+    if count < 2 or not all(isinstance(text, str) for text in texts):
+        return messages
+    return [{"role": "system", "content": _GAP.join(map(str, texts))}, *messages[count:]]
 
 
 def _tools(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
@@ -425,11 +444,13 @@ def _effort(request: Mapping[str, object]) -> str:
     config = request.get("output_config")
     named = config.get("effort") if isinstance(config, Mapping) else None
     thinking = request.get("thinking")
-    if not isinstance(thinking, Mapping) or thinking.get("type") == "disabled":
+    if isinstance(thinking, Mapping) and thinking.get("type") == "disabled":
         return ""
     if isinstance(named, str):
         return _EFFORT_NAMES.get(named, named)
+    if not isinstance(thinking, Mapping):
+        return ""
     budget = thinking.get("budget_tokens")
     if not isinstance(budget, int):
         return ""
-    return next((effort for most, effort in _EFFORTS if budget <= most), "high")
+    return effort_of_budget(budget)

@@ -1,0 +1,322 @@
+"""The table of abilities: the facts about models and kinds that decide how a request is sent.
+
+A row names kinds, a pattern of model names, the values of `Capabilities`, and the page that
+says so. For each ability, the first row that fits and has a value counts, so a specific row
+stands above a general one. An ability without a row is unknown, and counts as present.
+
+Precedence: the provider's own `models` (configuration or registry), then a refusal that the
+router learned (`router.upstream.learned_repairs`), then this table.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Final
+
+from harness.providers.models.capabilities import (
+    UNKNOWN_CAPABILITIES,
+    Capabilities,
+    Prefill,
+    StrictSchema,
+    ThinkingForm,
+)
+
+# A region or vendor before the name, and a cloud's version after it.
+_BEFORE: Final = r"(?:.*[./])?"
+_AFTER: Final = r"(?:[-@:].*)?"
+_ANY_MODEL: Final = r".*"
+
+
+def _model(name: str) -> re.Pattern[str]:
+    """Compiles a pattern of a model's name, without its vendor, region and version."""
+    return re.compile(f"{_BEFORE}(?:{name}){_AFTER}", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class AbilityRow:
+    """Abilities of some models. kinds: empty for all kinds.
+
+    source: an https page, or owner/repo#number.
+    """
+
+    kinds: frozenset[str]
+    models: re.Pattern[str]
+    values: Mapping[str, object]
+    source: str
+    shown: str  # the models, for people
+    api_base_end: str = ""  # only for addresses with this ending
+
+    def fits(self, kind: str, model: str, api_base: str) -> bool:
+        """Tells whether the row is about a model. api_base: the provider's address."""
+        return (
+            (not self.kinds or kind in self.kinds)
+            and api_base.rstrip("/").endswith(self.api_base_end)
+            and self.models.fullmatch(model) is not None
+        )
+
+
+def _row(
+    kinds: str,
+    models: str,
+    source: str,
+    shown: str = "",
+    *,
+    api_base_end: str = "",
+    **values: object,
+) -> AbilityRow:
+    return AbilityRow(
+        frozenset(kinds.split()),
+        _model(models),
+        MappingProxyType(values),
+        source,
+        shown or ("all" if models == _ANY_MODEL else models),
+        api_base_end,
+    )
+
+
+_DOCS: Final = "https://platform.claude.com/docs/en"
+_OPENAIS: Final = "openai azure_openai"
+_LATER: Final = r"claude-(?:opus|sonnet|haiku|fable|mythos)"
+
+_EFFORTS: Final = ("low", "medium", "high")
+_MAX: Final = (*_EFFORTS, "max")
+_XHIGH: Final = (*_EFFORTS, "xhigh", "max")
+
+ROWS: Final[tuple[AbilityRow, ...]] = (
+    _row(
+        "",
+        r"claude-(?:opus|sonnet|haiku)-5[-.]5|claude-(?:fable|mythos)-.*",
+        f"{_DOCS}/models/opus-5-5/whats-new-opus-5-5",
+        "Claude 5.5, Fable, Mythos",
+        thinks_always=True,
+    ),
+    _row(
+        "",
+        r"claude-(?:opus|sonnet)-4[-.]6",
+        f"{_DOCS}/build-with-claude/adaptive-thinking",
+        "Claude Opus and Sonnet 4.6",
+        thinking=ThinkingForm.BOTH,
+        efforts=_MAX,
+        prefill=Prefill.REFUSES,
+        max_output_tokens=128_000,
+    ),
+    _row(
+        "",
+        r"claude-opus-4[-.][789]|claude-mythos-preview",
+        "https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html",
+        "Claude Opus 4.7 to 4.9, Mythos Preview",
+        thinking=ThinkingForm.ADAPTIVE,
+        efforts=_XHIGH,
+        prefill=Prefill.REFUSES,
+        sampling=False,
+        max_output_tokens=128_000,
+    ),
+    _row(
+        "",
+        _LATER + r"-(?:[5-9]|[1-9]\d)(?:[-.]\d)?",
+        f"{_DOCS}/about-claude/models/whats-new-opus-5",
+        "Claude 5 and later",
+        thinking=ThinkingForm.ADAPTIVE,
+        efforts=_XHIGH,
+        prefill=Prefill.REFUSES,
+        sampling=False,
+        max_output_tokens=128_000,
+    ),
+    _row(
+        "",
+        r"claude-opus-4[-.]5",
+        f"{_DOCS}/build-with-claude/effort",
+        "Claude Opus 4.5",
+        efforts=_EFFORTS,
+    ),
+    _row(
+        "",
+        r"claude-3[-.]7-sonnet|claude-(?:opus|sonnet|haiku)-4(?:[-.][0-5])?",
+        f"{_DOCS}/build-with-claude/extended-thinking",
+        "Claude 3.7 to 4.5",
+        thinking=ThinkingForm.BUDGET,
+        efforts=(),
+        prefill=Prefill.CONTINUES,
+    ),
+    _row(
+        "",
+        r"claude-(?:[12]|3|instant).*",
+        "https://docs.anthropic.com/en/docs/build-with-claude/prompt-engineering/prefill-claudes-response",
+        "Claude 3.5 and earlier",
+        efforts=(),
+        prefill=Prefill.CONTINUES,
+    ),
+    _row(
+        "",
+        r"claude-opus-4[-.][15]|claude-(?:sonnet|haiku)-4[-.]5|claude-(?:opus|sonnet)-4[-.]6",
+        "anomalyco/opencode#28930",
+        "Claude Opus 4.1 to 4.6, Sonnet and Haiku 4.5 and 4.6",
+        one_sampling_field=True,
+    ),
+    _row(
+        "anthropic",
+        r"claude-.*",
+        f"{_DOCS}/build-with-claude/structured-outputs",
+        "Claude",
+        strict_schema=StrictSchema.CLOSED,
+        pdf=True,
+        citations=True,
+        beta_headers=True,
+    ),
+    _row(
+        _OPENAIS,
+        r"gpt-5(?:\.\d)?-chat",
+        "https://developers.openai.com/api/docs/models/gpt-5-chat-latest",
+        "GPT-5's chat models",
+        sampling=True,
+        max_stop_sequences=4,
+    ),
+    _row(
+        _OPENAIS,
+        r"gpt-5\.[12]",
+        "https://developers.openai.com/api/docs/guides/latest-model",
+        "GPT-5.1 and 5.2",
+        reasons_by_default=False,
+    ),
+    _row(
+        _OPENAIS,
+        r"gpt-5(?:-mini|-nano|-pro|-codex)?|o[134](?:-mini|-pro)?",
+        "cline/cline#7224",
+        "GPT-5, o1, o3 and o4",
+        sampling=False,
+        max_stop_sequences=0,
+    ),
+    _row(
+        _OPENAIS,
+        r"gpt-5\.\d.*",
+        "https://developers.openai.com/api/docs/guides/latest-model",
+        "GPT-5.1 and later",
+        sampling_while_reasoning=False,
+    ),
+    _row(
+        _OPENAIS,
+        r"gpt-5\.[56]",
+        "BerriAI/litellm#34569",
+        "GPT-5.5 and 5.6",
+        tools_with_reasoning=False,
+        reasons_by_default=True,
+    ),
+    _row(
+        _OPENAIS,
+        r"gpt-5\.4",
+        "openai/openai-openapi#541",
+        "GPT-5.4",
+        tools_with_reasoning=False,
+        reasons_by_default=False,
+    ),
+    _row(
+        _OPENAIS,
+        _ANY_MODEL,
+        "https://developers.openai.com/api/docs/guides/structured-outputs",
+        prefill=Prefill.BEGINS_ANEW,
+        strict_schema=StrictSchema.ALL_REQUIRED,
+    ),
+    _row(
+        _OPENAIS,
+        _ANY_MODEL,
+        "https://developers.openai.com/api/reference/resources/chat",
+        max_stop_sequences=4,
+    ),
+    _row(
+        f"{_OPENAIS} groq mistral deepseek",
+        _ANY_MODEL,
+        "helixml/helix#2751",
+        loose_forms=False,
+    ),
+    _row(
+        "groq",
+        _ANY_MODEL,
+        "https://console.groq.com/docs/api-reference",
+        max_stop_sequences=4,
+    ),
+    _row(
+        "deepseek",
+        _ANY_MODEL,
+        "https://api-docs.deepseek.com/api/create-chat-completion",
+        max_stop_sequences=16,
+    ),
+    _row(
+        "gemini vertex",
+        _ANY_MODEL,
+        "https://ai.google.dev/api/generate-content",
+        max_stop_sequences=5,
+    ),
+    _row(
+        "mistral",
+        _ANY_MODEL,
+        "https://docs.mistral.ai/capabilities/completion/usage",
+        prefill=Prefill.PREFIX,
+    ),
+    _row(
+        "deepseek",
+        _ANY_MODEL,
+        "https://api-docs.deepseek.com/guides/chat_prefix_completion",
+        api_base_end="/beta",
+        prefill=Prefill.PREFIX,
+    ),
+    _row(
+        "deepseek",
+        _ANY_MODEL,
+        "https://api-docs.deepseek.com/guides/chat_prefix_completion",
+        prefill=Prefill.BEGINS_ANEW,
+    ),
+    _row(
+        "groq",
+        _ANY_MODEL,
+        "https://console.groq.com/docs/prefilling",
+        prefill=Prefill.CONTINUES,
+    ),
+    _row(
+        "",
+        r"(?:kimi|moonshot)-.*",
+        "https://platform.moonshot.ai/docs/guide/use-partial-mode-feature-of-kimi-api",
+        "Kimi",
+        prefill=Prefill.PARTIAL,
+    ),
+    _row(
+        "vllm sglang",
+        _ANY_MODEL,
+        "https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
+        prefill=Prefill.FLAGS,
+    ),
+)
+
+_UNKNOWNS: Final = {ability.name: ability.default for ability in fields(Capabilities)}
+
+
+@lru_cache(maxsize=4096)
+def find_abilities(kind: str, model: str, api_base: str = "") -> Capabilities:
+    """Returns the table's abilities of a model.
+
+    kind: of the provider. api_base: the provider's address. The result is
+    UNKNOWN_CAPABILITIES itself if no row fits.
+    """
+    found: dict[str, Any] = {}
+    for row in ROWS:
+        if row.fits(kind, model, api_base):
+            found = {**row.values, **found}
+    return replace(UNKNOWN_CAPABILITIES, **found) if found else UNKNOWN_CAPABILITIES
+
+
+def merge_abilities(own: Capabilities, known: Capabilities) -> Capabilities:
+    """Returns a model's abilities. An own value counts; a default stands for an unknown value.
+
+    own: declared by the operator. known: from the table.
+    """
+    if known is UNKNOWN_CAPABILITIES:
+        return own
+    if own is UNKNOWN_CAPABILITIES:
+        return known
+    declared = {
+        name: value
+        for name, default in _UNKNOWNS.items()
+        if (value := getattr(own, name)) != default
+    }
+    return replace(known, **declared)
