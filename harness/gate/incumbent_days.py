@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Final, Self
 
+from harness.frame.formatting import format_score
 from harness.frame.plain_data import digest
 from harness.gate.run import Sample
 from harness.gate.suite_plan import ClaimPopulation, SuitePlan
@@ -91,7 +92,7 @@ class IncumbentDays:
         return (
             f"The incumbent's scores are the mean of {number} scheduled runs on "
             f"{self.spread.recent} days; {len(self.days)} days give a model's day a standard "
-            f"deviation of {100.0 * self.spread.sd:.1f} points."
+            f"deviation of {format_score(self.spread.sd)} points."
         )
 
     @classmethod
