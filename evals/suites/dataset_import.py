@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from evals.suites.conversation import FIELDS
+from evals.suites.equal_items import refuse_second_target
 from evals.suites.human_labels import (
     SCORE_FIELDS,
     WITHOUT_LABEL,
@@ -160,6 +161,7 @@ class _Reader:
         self.grouped: Counter[str] = Counter()  # metadata keys with values for slices
         self._known: dict[str, str] = {}  # content → id or place
         self._ids: dict[str, tuple[str, str]] = {}  # id → content, place
+        self._targets: dict[str, tuple[object, str]] = {}  # question → target, place
 
     def add(self, record: SourceRecord) -> None:
         """Adds a record's item, if it has a label and is new. Raises InputError for a faulty
@@ -196,6 +198,7 @@ class _Reader:
             )
         raw = self._raw_item(found, target)
         item = read_item(raw, record.place)
+        refuse_second_target(self._targets, item, record.place)
         if self._is_new(item, record.place):
             self.items.append(raw)
             for name, value in raw["metadata"].items():

@@ -52,6 +52,22 @@ def find_repeats(
     return repeats
 
 
+def refuse_second_target(
+    targets: dict[str, tuple[object, str]], item: Item, place: str
+) -> None:
+    """Raises InputError, with both places, if an earlier record asks the same as this one and
+    has another target. targets: the question to its target and place; the call adds the item.
+    """
+    if item.unlabelled:
+        return
+    target = canonical_value(item.target)
+    before, at = targets.setdefault(_question_key(item), (target, place))
+    if before != target:
+        raise InputError(
+            f"{place}: asks the same as {at}, but has another target; keep the right one"
+        )
+
+
 def _question_key(item: Item) -> str:
     """Returns a text that items have in common if a model gets the same question, and the
     scorer the same rules. Ignores Unicode forms and the width of spaces.

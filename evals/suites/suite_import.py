@@ -20,13 +20,14 @@ from evals.suites.conversation import (
     check_fields,
     check_messages,
 )
+from evals.suites.equal_items import refuse_second_target
 from evals.suites.human_labels import (
     NO_EXACT_TARGET,
     WITHOUT_LABEL,
     accepts_approved,
     repeats_answer,
 )
-from evals.suites.items import UNLABELLED, json_lines
+from evals.suites.items import UNLABELLED, json_lines, read_item
 from evals.suites.suite import MANIFEST, load_suite, manifest_entries
 from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.frame.config_conversion import ConversionNote, ConversionOutcome
@@ -75,6 +76,7 @@ def read_labelled(path: Path, wished: SuiteSettings) -> SuiteItems:
     """
     items: list[Mapping[str, Any]] = []
     seen: dict[str, int] = {}
+    targets: dict[str, tuple[object, str]] = {}
     for number, record in json_lines(path):
         place = f"{path}:{number}"
         id_ = record.get("id")
@@ -84,6 +86,7 @@ def read_labelled(path: Path, wished: SuiteSettings) -> SuiteItems:
             raise InputError(f"{place}: field 'id': line {seen[id_]} has the same id {id_!r}")
         seen[id_] = number
         items.append(_item(record, place, wished.scorer))
+        refuse_second_target(targets, read_item(items[-1], place), place)
     of_callers = {item["id"]: _caller(item) for item in items}
     drawn = draw_per_caller(of_callers)
     items = [item for item in items if item["id"] in drawn]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from dashboard.views.verdict_text import failing_loss
 from evals.suites.items import Item
 from harness.frame.errors import ConfigError, InputError, NotFound
 from harness.frame.people.access import SYSTEM
@@ -177,6 +178,9 @@ def test_the_plan_says_beforehand_which_loss_fails_under_a_margin(
     assert size.startswith(f"{listed.plan.planned_items:,} items: ")
     assert said.startswith(f"a loss of {listed.failing * 100:.1f} points fails in 80 % of")
     assert (better.failing, len(better.texts)) == (None, 1)
+    assert failing_loss(listed) == f"{listed.failing * 100:.1f} points in 80 % of comparisons"
+    assert failing_loss(better) == "any loss that is shown"
+    assert list(estimate.describe_before_answers(plain.context(), listed.plan)) == [size, said]
 
 
 @pytest.mark.req("A3", "A7")

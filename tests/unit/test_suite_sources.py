@@ -383,6 +383,19 @@ def test_logged_requests_become_a_redacted_file_to_label_which_becomes_a_suite(
     assert suite.items == written
 
 
+def test_one_question_with_two_targets_is_refused_with_both_lines_of_the_source(
+    tmp_path: Path,
+) -> None:
+    rows = ["input,target", "Other,x", "What  is it?,refund", "Third,x", "What is it?,billing"]
+    file = tmp_path / "own.csv"
+    file.write_text("\n".join(rows))
+
+    with pytest.raises(
+        InputError, match=r"own\.csv:5: asks the same as \S*own\.csv:3, but has"
+    ):
+        imported(tmp_path, str(file))
+
+
 def spend_row(number: int, **changes: object) -> Record:
     asked = {"messages": [{"role": "user", "content": f"Where is parcel {number}?"}]}
     return {
