@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
-from harness.providers.models.capabilities import Endpoint
+from harness.providers.models.capabilities import Endpoint, StrictSchema
 from router.conversation.hosted_tools import ChatWay, name_hosted
 from router.conversation.intake import INTAKES, TAKES_ALL
 from router.frame.body import to_json
@@ -53,7 +53,7 @@ class TranslatedRequest(NamedTuple):
     asked: ChatDialect = CHAT  # the other protocol
 
 
-Translation = Callable[[bytes, str, str], TranslatedRequest]
+Translation = Callable[[bytes, str, str, StrictSchema], TranslatedRequest]
 # In `x-swapgate-degraded`: the router asked another endpoint of the provider.
 AT_RESPONSES: Final = "endpoint.responses"
 FieldCheck = Callable[[Callable[[str], object]], str]
@@ -63,15 +63,16 @@ def translate_message(
     body: bytes,
     kind: str,
     maker: str = "",
+    strict: StrictSchema = StrictSchema.UNKNOWN,
 ) -> TranslatedRequest:
     """Translates a message. Raises Untranslatable.
 
     body: JSON of the client's request. kind: the provider's. maker: the target's name as a
-    maker.
+    maker. strict: the target's demands on strict schemas.
     """
     request = json.loads(body)
     thinking = message_request.wants_thinking(request)
-    way = _chat_way(kind, maker)
+    way = _chat_way(kind, maker, strict)
     return TranslatedRequest(
         to_json(message_request.chat_body(request, way)).encode(),
         lambda members: write_message(read_chat_answer(members, thinking=thinking), way.maker),
@@ -85,15 +86,16 @@ def translate_response(
     body: bytes,
     kind: str,
     maker: str = "",
+    strict: StrictSchema = StrictSchema.UNKNOWN,
 ) -> TranslatedRequest:
     """Translates a response. Raises Untranslatable.
 
     body: JSON of the client's request. kind: the provider's. maker: the target's name as a
-    maker.
+    maker. strict: the target's demands on strict schemas.
     """
     request = json.loads(body)
     thinking = response_request.wants_thinking(request)
-    way = _chat_way(kind, maker)
+    way = _chat_way(kind, maker, strict)
     tools = ResponseTools(request, way)
     shape = ResponseShape(request, tools, way.maker)
     return TranslatedRequest(
@@ -124,13 +126,13 @@ def translate_chat(body: bytes, *, signs: bool, thinking: bool) -> TranslatedReq
     )
 
 
-def _chat_way(kind: str, maker: str) -> ChatWay:
+def _chat_way(kind: str, maker: str, strict: StrictSchema) -> ChatWay:
     """Returns the options of a translation. Only a kind that takes reasoning back gets a
     maker.
     """
     limit = PROVIDER_KINDS[kind].answer_limit or AnswerLimit.MAX_TOKENS
     returns = INTAKES.get(kind, TAKES_ALL).returns_reasoning
-    return ChatWay(limit, maker if returns else "")
+    return ChatWay(limit, maker if returns else "", strict)
 
 
 # By endpoint, the check for parts that no translation supports, before the router chooses a

@@ -19,7 +19,7 @@ from harness.frame.errors import ConfigError, NoAnswer
 from harness.frame.failures import FailureClass
 from harness.providers.credential import ProviderKey, hide_provider_secrets
 from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
-from harness.providers.models.capabilities import Endpoint
+from harness.providers.models.capabilities import Endpoint, StrictSchema
 from harness.providers.ports import Posted
 from harness.providers.target import Provider
 from harness.routing.reliability.request_repair import RequestRepair
@@ -204,8 +204,10 @@ class ConversationTransport(Transport):
 
     async def _bridge(self, request: UpstreamRequest) -> UpstreamReply:
         """Sends a request as a chat. Raises UpstreamFailed."""
+        strict = request.can.strict_schema if request.can else StrictSchema.UNKNOWN
+        kind = request.provider.kind
         try:
-            chat = _BRIDGES[request.path](request.body, request.provider.kind, request.maker)
+            chat = _BRIDGES[request.path](request.body, kind, request.maker, strict)
         except Untranslatable as error:
             raise refused_request(error) from None
         own = [header for header in request.headers if not header[0].startswith(_OWN)]

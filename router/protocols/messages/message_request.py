@@ -331,7 +331,7 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     if request.get("stream"):
         body["stream_options"] = {"include_usage": True}
     body |= _tools(request, way)
-    body |= _format(request)
+    body |= _format(request, way)
     effort = _effort(request)
     if effort and "reasoning_effort" not in body:
         body["reasoning_effort"] = effort
@@ -380,7 +380,7 @@ def _system(system: object) -> list[dict[str, object]]:
 
 def _tools(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     kept = without_hosted(request.get("tools"), _CLIENTS, way.dropped)
-    tools = [_tool(tool) for tool in kept]
+    tools = [_tool(tool, way) for tool in kept]
     if not tools:
         return {}
     found: dict[str, object] = {"tools": tools}
@@ -397,7 +397,7 @@ def _tools(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     return found
 
 
-def _tool(tool: Mapping[str, object]) -> dict[str, object]:
+def _tool(tool: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     function: dict[str, object] = {"name": tool.get("name")}
     if tool.get("description"):
         function["description"] = tool["description"]
@@ -405,22 +405,20 @@ def _tool(tool: Mapping[str, object]) -> dict[str, object]:
         "type": "object",
         "properties": {},
     }
-    if tool.get("strict") is not None:
-        function["strict"] = tool["strict"]
+    if way.is_strict(tool, "input_schema", "tools.strict"):
+        function["strict"] = True
     return {"type": "function", "function": function} | cache_mark(tool)
 
 
-def _format(request: Mapping[str, object]) -> dict[str, object]:
+def _format(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     config = request.get("output_config")
     form = config.get("format") if isinstance(config, Mapping) else None
     form = form or request.get("output_format")
     if not isinstance(form, Mapping) or form.get("type") != "json_schema":
         return {}
-    schema = {
-        "name": "answer",
-        "schema": form.get("schema"),
-        "strict": True,
-    }
+    schema: dict[str, object] = {"name": "answer", "schema": form.get("schema")}
+    if way.is_strict({**form, "strict": True}, "schema", "output_config.format"):
+        schema["strict"] = True
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
