@@ -25,7 +25,6 @@ from harness.gate.sentences import reason_text
 from harness.gate.suite_plan import Claim
 from harness.proposals import route_rules, submission
 from harness.proposals.candidates import estimate
-from harness.routes import traffic_report
 from harness.routing.proposal import PROPOSAL_TEXTS, ProposalPhase
 
 STATES: Final = ("open", "decided", "all")
@@ -338,7 +337,6 @@ def _outlook(request: submission.ProposalRequest) -> str:
     claims = verdict_text.claim_rows(planned, names)
     page_frame.show_html(markup.table(rows) + markup.table(claims, stacked=True))
     widening = route_rules.describe_second_person_reasons(terms.widened)
-    untaken = traffic_report.list_untaken(ctx, request.route, request.candidate)
     ramp = duration_estimate.estimate_for_route(ctx, request.route)
     for line in (
         f"The candidate is {terms.candidate}.",
@@ -347,7 +345,7 @@ def _outlook(request: submission.ProposalRequest) -> str:
         terms.cost.text,
         f"This would be the {terms.risk.text}.",
         *(f"Another person must approve it: {line}" for line in widening),
-        *(f"{line}." for line in untaken),
+        *(f"{line}." for line in terms.untaken),
         ramp.words,
         *(f"Option: {option}" for option in ramp.options),
     ):

@@ -157,6 +157,9 @@ DESCRIPTION: Final = Field("What it is for")
 SIDE_EFFECTS: Final = Field(
     "Its tools have side effects: no shadow, and no requests to keep models warm"
 )
+COMPARABLE: Final = Field(
+    "For embeddings: one index may hold the vectors of all models of this route"
+)
 NO_CANDIDATES: Final = CandidateSchedule((), "0 3 * * 1", 5.0)  # Mondays at 3
 CANDIDATES: Final[Sequence[Fields]] = (
     {
@@ -267,7 +270,9 @@ def ask(
     with st.expander("Advanced: data class, other routes, time limits, streams, keep warm"):
         left = {"data_class": data_class, **ADVANCED_LEFT}
         given |= ask_fields((left, ADVANCED_RIGHT), before, name)
-        given |= ask_fields([{"side_effects": SIDE_EFFECTS}], before, name)
+        given |= ask_fields(
+            [{"side_effects": SIDE_EFFECTS}, {"comparable_vectors": COMPARABLE}], before, name
+        )
         overrides = _ask_overrides(ctx, before, name, others_than="" if before is NEW else key)
     with st.expander("Candidates: models to measure on a schedule"):
         schedule = ask_fields(CANDIDATES, before.candidates or NO_CANDIDATES, name)

@@ -16,6 +16,7 @@ import structlog
 
 from harness.app.installation import Installation
 from harness.frame.runtime import telemetry
+from harness.registry import vector_checks
 from harness.routing.context import Context
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def control_schedule(installation: Installation) -> "Schedule":
 
     def tidy(ctx: Context) -> None:
         fallback_chain.update_waiver_alerts(ctx)
+        vector_checks.update_vector_alerts(ctx)
         deprecations.update_deprecation_alerts(ctx, leaderboard.describe_shortlist)
         control_jobs.forget_removed_jobs(ctx, scheduled)
         control_jobs.purge_expired(

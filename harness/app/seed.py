@@ -15,7 +15,7 @@ from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.suggestions import did_you_mean
 from harness.providers.records import Providers
-from harness.registry import data_class_checks, named_models, targets
+from harness.registry import data_class_checks, named_models, targets, vector_checks
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.records.preload import Preload
@@ -143,6 +143,7 @@ def _create(
     first = targets.register_target(ctx, tx, actor, route.incumbent)
     chain = [targets.register_target(ctx, tx, actor, fallback) for fallback in route.fallbacks]
     data_class_checks.check_targets(ctx, route.settings, [first, *chain], route=route.name)
+    vector_checks.check_vectors(ctx, tx, route.name, route.settings, first, chain)
     routes.store_pins(ctx, tx, route.settings)
     fallbacks = tuple(target.id for target in chain)
     change = CreateRoute(route.name, first.id, fallbacks, route.settings)

@@ -35,8 +35,8 @@ from harness.frame.formatting import (
 )
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.served_arms import MOST_FALLBACKS
-from harness.gate.online.guardrails import NO_SPLIT
-from harness.gate.online.left_out import LeftOutDifference
+from harness.gate.online.guardrails import NO_SPLIT, ArmSplit
+from harness.gate.online.left_out import ExclusionCause, LeftOutDifference
 from harness.gate.online.observation import ObservationBlock, TrafficMinute
 from harness.gate.online.outcome import (
     OutcomeKind,
@@ -55,7 +55,7 @@ from harness.gate.online.rollout_action import (
     decide_action,
 )
 from harness.gate.online.rollout_evidence import collect_evidence
-from harness.gate.online.step_holds import left_out_differences
+from harness.gate.online.step_holds import left_out_differences, unsupported_share
 from harness.gate.online.worker_guard import read_guard_count
 from harness.gate.verdict import Verdict
 from harness.proposals import recomputation
@@ -433,7 +433,13 @@ def find_left_out(unit: RolloutUnit) -> Sequence[LeftOutDifference]:
     blocks = Observations(unit.tx).blocks(unit.rollout.id)
     ordered = sorted(blocks, key=lambda block: block.number)
     evidence = collect_evidence(ordered, unit.rollout.policy)
-    return left_out_differences(unit.rollout, ordered, evidence)
+    found = left_out_differences(unit.rollout, ordered, evidence)
+    lacking = unsupported_share(unit.rollout, evidence)
+    if lacking is None or any(one.reason is ExclusionCause.UNSUPPORTED for one in found):
+        return found
+    out = ArmSplit(lacking.requests, lacking.requests)
+    whole = ArmSplit(lacking.of, lacking.of)
+    return (*found, LeftOutDifference(ExclusionCause.UNSUPPORTED, out, whole))
 
 
 def _allowed(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:

@@ -16,7 +16,12 @@ from harness.gate.online.outcome import (
     split_key,
 )
 from harness.gate.online.rollout_action import RolloutFigures
-from harness.gate.online.uncounted import uncounted_words
+from harness.gate.online.uncounted import (
+    UncountedReason,
+    UnsupportedShare,
+    find_unsupported,
+    uncounted_words,
+)
 
 _ORDER: Final = {kind: number for number, kind in enumerate(OutcomeKind)}
 
@@ -60,18 +65,28 @@ def outcome_rows(figures: RolloutFigures) -> tuple[OutcomeRow, ...]:
 
 
 def uncounted_rows(figures: RolloutFigures) -> tuple[OutcomeRow, ...]:
-    """Returns a row for each reason for which the router could not count a caller."""
+    """Returns a row for each reason for which the router could not count a caller.
+
+    Requests that the candidate cannot take have their share of its arm's requests.
+    """
+    unsupported = _unsupported(figures)
     return tuple(
         OutcomeRow(
             key,
             f"Not counted: {uncounted_words(key)}",
             split.canary,
             split.failures - split.canary,
-            None,
+            split.canary / unsupported.of
+            if key == UncountedReason.UNSUPPORTED and unsupported.of
+            else None,
             None,
         )
         for key, split in sorted(figures.uncounted.items())
     )
+
+
+def _unsupported(figures: RolloutFigures) -> UnsupportedShare:
+    return find_unsupported(figures.assigned, figures.outcomes, figures.uncounted)
 
 
 def served_rows(figures: RolloutFigures) -> tuple[OutcomeRow, ...]:
@@ -93,12 +108,15 @@ def served_rows(figures: RolloutFigures) -> tuple[OutcomeRow, ...]:
 def describe_outcomes(figures: RolloutFigures) -> str:
     """Writes the outcomes of both arms by kind; empty for a rollout without outcomes.
 
-    For example: `candidate: 97 answered, 3 failed, of 100 assigned; incumbent: …`.
+    For example: `candidate: 97 answered, 3 failed, of 100 assigned; incumbent: …`. Says for
+    which share of the requests the outcomes speak, unless it is all of them.
     """
+    limits = _unsupported(figures).text
     if not figures.outcomes:
-        return ""
+        return limits
     arms = (("candidate", True), ("incumbent", False))
-    return "; ".join(f"{name}: {_arm_text(figures, canary=canary)}" for name, canary in arms)
+    ends = "; ".join(f"{name}: {_arm_text(figures, canary=canary)}" for name, canary in arms)
+    return f"{ends}. {limits}" if limits else ends
 
 
 def _arm_text(figures: RolloutFigures, *, canary: bool) -> str:

@@ -40,7 +40,7 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.providers.records import Providers
-from harness.registry import data_class_checks, named_models
+from harness.registry import data_class_checks, named_models, vector_checks
 from harness.registry.target_life import check_life
 from harness.routes import freezes, routes
 from harness.routing.context import Context
@@ -105,6 +105,8 @@ def propose_break_glass(
             raise InputError(f"{target.name} serves route {route.name!r} already")
         _require_free(tx, route)
         data_class_checks.check_targets(ctx, route.settings, [target], route=route.name)
+        (primary,) = routes.known_targets(tx, [route.incumbent])
+        vector_checks.check_vectors(ctx, tx, route.name, route.settings, primary, [target])
         _require_thawed(ctx, tx, route.name, through_freeze=wanted.through_freeze)
         now = route_time(tx, route.name)
         made = BreakGlass(

@@ -29,7 +29,7 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.gate.verdict import Passed
 from harness.proposals import recomputation
 from harness.providers.target import Target
-from harness.registry import data_class_checks, named_models
+from harness.registry import data_class_checks, named_models, vector_checks
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.evidence import (
@@ -337,6 +337,9 @@ def _commit(
     """
     found = [named_models.register_model(ctx, tx, actor, request.target) for request in wanted]
     data_class_checks.check_targets(ctx, route.settings, found, route=route.name)
+    new = [target for target in found if target.id not in route.fallbacks]
+    primary = Routing(tx).targets()[route.incumbent]
+    vector_checks.check_vectors(ctx, tx, route.name, route.settings, primary, new)
     proofs = {
         target.id: find_proof(ctx, tx, actor, route, target, request.waive)
         for target, request in zip(found, wanted, strict=True)

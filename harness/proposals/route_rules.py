@@ -29,7 +29,7 @@ from harness.proposals import judge as canary_judge
 from harness.proposals.registration import WINDOW
 from harness.providers.records import Providers
 from harness.providers.target import Target
-from harness.registry import data_class_checks
+from harness.registry import data_class_checks, vector_checks
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal
@@ -62,7 +62,12 @@ def list_rule_differences(
     found = find_second_person_reasons(ctx, tx, route, pins, candidate, proposer)
     known = proposal.widened.items()
     new = {name: change for name, change in found.items() if (name, change) not in known}
+    incumbent = Routing(tx).targets()[route.incumbent]
+    vectors = vector_checks.find_other_vectors(
+        ctx, tx, route.name, route.settings, incumbent, [candidate]
+    )
     return [
+        *filter(None, [vectors]),
         *_policy(ctx, route, proposal),
         *describe_second_person_reasons(new),
         *_suites(route, proposal),

@@ -29,8 +29,8 @@ from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.registration import FalsePassRisk, SelectionPlace
 from harness.providers.records import Providers
 from harness.providers.target import Target
-from harness.registry import data_class_checks, named_models, targets
-from harness.routes import routes
+from harness.registry import data_class_checks, named_models, targets, vector_checks
+from harness.routes import routes, untaken
 from harness.routing.candidate_schedule import OnBetter
 from harness.routing.context import Context
 from harness.routing.proposal import (
@@ -243,6 +243,7 @@ def _register(
     targets.check_evaluable(tx, candidate, Routing(tx).targets()[route.incumbent])
     data_class_checks.check_targets(ctx, route.settings, [candidate], route=route.name)
     incumbent = Routing(tx).targets()[route.incumbent]
+    vector_checks.check_vectors(ctx, tx, route.name, route.settings, incumbent, [candidate])
     for suite in route.settings.suites:
         data_class_checks.check_suite(ctx, suite.suite, [incumbent, candidate])
     policy = _policy(ctx, route.settings, request)
@@ -426,6 +427,7 @@ class ProposalPreview:
     cost: CostRatio  # with the acceptance of an approver, if any
     candidate: str  # full name of the requested model
     unlisted: str  # set if the candidate's provider does not list it
+    untaken: Sequence[str]  # which part of the route's requests the candidate cannot take
 
 
 def preview_proposal(
@@ -468,6 +470,7 @@ def preview_proposal(
             ),
             candidate.name,
             named_models.find_unlisted(tx, candidate),
+            untaken.list_untaken(tx, route.name, incumbent, candidate, ctx.clock.now()),
         )
 
 

@@ -26,7 +26,7 @@ from harness.frame.suggestions import did_you_mean
 from harness.gate.online.rollout import Rollout, RolloutState, describe_abort
 from harness.gate.policy import Policy, PromotionMode
 from harness.providers.target import Target
-from harness.registry import data_class_checks, named_models
+from harness.registry import data_class_checks, named_models, vector_checks
 from harness.routing.candidate_schedule import (
     CandidateSchedule,
     OnBetter,
@@ -128,7 +128,8 @@ def create_route(
     incumbent, fallbacks, capable: ids or names of models; unknown ones are registered. Needs an
     admin. Raises Conflict for a known route, and InputError for invalid settings.
     Raises NotFound for an unknown model, suite or policy.
-    Raises NotAllowed for a target that may not see the data class.
+    Raises NotAllowed for a target that may not see the data class, and for fallbacks of another
+    embedding model.
     """
     actor.require(Role.ADMIN)
     settings = check_settings(ctx, settings)
@@ -147,6 +148,8 @@ def create_route(
         data_class_checks.check_targets(
             ctx, settings, known_targets(tx, [first, *chain]), route=name
         )
+        (primary,) = known_targets(tx, [first])
+        vector_checks.check_vectors(ctx, tx, name, settings, primary, known_targets(tx, chain))
         marked = tuple(named_models.find_model(ctx, tx, id_).id for id_ in capable)
         change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
         store_pins(ctx, tx, settings)
@@ -246,6 +249,7 @@ def describe_fields(route: Route) -> dict[str, str]:
         "commit": route.settings.commit.value,
         "on bad event": route.settings.on_bad_event.value,
         "on empty answer": route.settings.on_empty_answer.value,
+        "vectors": "comparable" if route.settings.comparable_vectors else "",
         "policy": route.settings.policy,
         "suites": ", ".join(suite.text for suite in route.settings.suites),
         "candidates": route.settings.candidates.text if route.settings.candidates else "",

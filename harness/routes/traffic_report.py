@@ -21,9 +21,6 @@ from harness.frame.formatting import (
     format_usd,
 )
 from harness.gate.online.observation import TrafficMinute, TrafficPoint, TrafficTotal
-from harness.providers.kinds import PROVIDER_KINDS
-from harness.providers.records import Providers
-from harness.registry import named_models
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.reliability.failover import FailoverReason
@@ -35,7 +32,6 @@ LOOK_BACK: Final = timedelta(days=30)
 QUIET: Final = timedelta(minutes=5)
 MOST_POINTS: Final = 96  # most points of a chart over time
 _DAY: Final = timedelta(days=1)
-_TAKEN: Final = 7 * _DAY  # window of requests that `list_untaken` checks
 _MINUTE: Final = timedelta(minutes=1)
 _STEPS: Final = tuple(timedelta(minutes=n) for n in (1, 5, 15, 30, 60, 120, 240, 720, 1440))
 
@@ -176,37 +172,6 @@ def load_traffic_report(
         last_request=None if last is None else last + _MINUTE,
         totals=totals,
     )
-
-
-def list_untaken(
-    ctx: Context,
-    route: str,
-    candidate: str,
-) -> Sequence[str]:
-    """Describes recent requests that need an endpoint that a candidate does not serve."""
-    since = _floor(ctx.clock.now() - _TAKEN + _DAY, _DAY)
-    with ctx.store.read() as tx:
-        features = Observations(tx).asked_names(since=since.date(), route=route)
-        if not features:
-            return ()
-        target = named_models.find_model(ctx, tx, candidate)
-        provider = Providers(tx).all()[target.provider]
-        totals = Observations(tx).totals(since=since, route=route)
-    can = provider.can(target.model)
-    kind = PROVIDER_KINDS[provider.kind]
-    native = kind.serves_of(can) - kind.translates(can)
-    counts: Counter[str] = Counter()
-    for day in features:
-        endpoint, _, feature = day.name.partition(":")
-        if endpoint not in native:
-            counts[feature] += day.requests
-    requests = sum(total.requests for total in totals)
-    return [
-        f"{format_percent(min(1.0, number / requests), significant=2)} of {route}'s requests "
-        f"of {name_period(_TAKEN)} used {feature}: this candidate cannot take them"
-        for feature, number in counts.most_common()
-        if requests
-    ]
 
 
 def name_period(window: timedelta) -> str:

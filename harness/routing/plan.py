@@ -123,6 +123,8 @@ class RoutePlan:
     # result then does not change the breaker.
     last_resort: bool = False
     serialize_tools: bool = False  # see `must_serialize_tools`
+    # The answer continues the request's last turn (`Needs.prefill`).
+    prefill: bool = False
     # The deciding switch's result. It is set even if the route keeps its plan.
     forced: ForcedPlan | None = None
 
@@ -271,14 +273,21 @@ def plan_request(
         left_out=tuple(left_out),
         last_resort=last is not None,
         serialize_tools=must_serialize_tools(needs, has),
+        prefill=needs.prefill,
         forced=forced,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
+    """The last failure of a request at one target.
+
+    unable: the router could not express the request in the target's protocol.
+    """
+
     target: str
     failure: FailureClass
+    unable: bool = False
 
 
 def next_target(
@@ -297,6 +306,8 @@ def next_target(
     """
     last = failures[-1]
     later = plan.targets[plan.targets.index(last.target) + 1 :]
+    if last.unable:
+        return next(iter(later), None)
     if last.failure in CLIENT_FAILURES and last.target == plan.guest:
         # The incumbent may accept a request that the guest refuses, so it is tried once.
         return plan.incumbent if plan.incumbent in later else None

@@ -208,6 +208,8 @@ class PlainRouteSettings:
     on_bad_event: OnBadEvent = OnBadEvent.FAIL
     # accept: the client gets an empty answer; fail: the router calls the next target
     on_empty_answer: OnEmptyAnswer = OnEmptyAnswer.FAIL
+    # One index may hold the vectors of all models of this route for embeddings.
+    comparable_vectors: bool = False
     # Models that the route's suites measure on a schedule, in addition to people's proposals.
     candidates: CandidateSchedule | None = None
 

@@ -93,6 +93,7 @@ class UpstreamFailed(UpstreamError):
     reach: the class's default, unless the refusal says otherwise.
     stale: the provider closed a reused connection without a response, probably as idle.
     local: the router sent no request to the provider.
+    no_form: the target has no answer for the form of the request's input.
     """
 
     def __init__(
@@ -116,6 +117,20 @@ class UpstreamFailed(UpstreamError):
         self.headers: Mapping[str, str] = headers or {}
         self.stale = stale
         self.local = False
+        self.no_form = False
+
+    @property
+    def names_foreign_item(self) -> bool:
+        """Whether the router refused a reference to an item that another provider stores."""
+        return self.local and REFERENCE.encode() in self.body
+
+    @property
+    def unable(self) -> bool:
+        """Whether the target has no form for the request, in its protocol or its answers.
+        Another target may take it.
+        """
+        is_ours = self.local and self.provider_code == Untranslatable.code
+        return self.no_form or (is_ours and not self.names_foreign_item)
 
     @property
     def provider_code(self) -> str:

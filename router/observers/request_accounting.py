@@ -27,6 +27,7 @@ from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
+from router.observers.needs_sample import MAX_CHARACTERS, NeedsSample
 from router.protocols.answers import NO_USAGE
 from router.recording.internal_errors import EventLog, RouterPart
 from router.recording.metrics import RouterMetrics
@@ -107,6 +108,9 @@ class RequestAccounting(RequestObserver):
         self._metrics = metrics
         self._counters: Counter[str] = recorder.counters
         self._clock = clock
+        sample = NeedsSample(clock)
+        recorder.more_names = sample.take
+        self._latest = sample.latest
 
     def after_answer(  # noqa: C901, PLR0915 - inlined, because each call takes time
         self, observed: RoutedRequest, response: RoutedResponse
@@ -220,6 +224,8 @@ class RequestAccounting(RequestObserver):
         ended = observed.outcome or ROUTER_FAULT
         self._recorder.finish(observed.ticket, record, observed.sample, ended)
         request = observed.request
+        if len(request.text) <= MAX_CHARACTERS:
+            self._latest.append((record, request))
         result = response.progress.result
         if not (isinstance(result, UpstreamAnswer) and result.irregularity is None):
             for irregularity in response.irregularities:

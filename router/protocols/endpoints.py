@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from harness.frame.failures import FailureClass
+from harness.frame.failures import FailureClass, Reach
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import RequestTarget
 from router.frame.body import (
@@ -23,7 +23,7 @@ from router.frame.body import (
 )
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import ParsedObject, apply_edits
-from router.frame.replies import Reply, error_reply
+from router.frame.replies import Reply, error_body, error_reply
 from router.protocols.answers import TokenUsage, read_usage
 from router.protocols.chat.dialect import CHAT, ChatDialect
 from router.protocols.event_stream import Irregularity
@@ -57,10 +57,11 @@ class EmbeddingsDialect(ChatDialect):
         return apply_edits(request.text, [model_edit(request, target)])
 
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:  # noqa: ARG002 - a Dialect
-        """Returns the usage. Raises UpstreamFailed without any vector; `check_vectors`
-        checks each one.
+        """Returns the usage. Raises UpstreamFailed without a list of vectors; `check_vectors`
+        checks each one, and an empty list.
         """
-        first_object(members, "data")
+        if members.get("data") != []:
+            first_object(members, "data")
         return read_usage(members.get("usage"), members.get("service_tier"))
 
     def irregularity(self, members: ParsedObject) -> Irregularity | None:  # noqa: ARG002 - a Dialect
@@ -70,10 +71,13 @@ class EmbeddingsDialect(ChatDialect):
         """Checks vectors, because an index may accept wrong vectors. Raises UpstreamFailed.
 
         There must be one finite vector for each input, all of one dimension and encoding,
-        and of the dimension that the request asks for.
+        and of the dimension that the request asks for. No vector for an input of token
+        numbers, or for an empty input, is the fault of that form of input.
         """
         data = members.get("data")
         vectors = data if isinstance(data, list) else []
+        if not vectors:
+            raise _no_vectors(request.value("input"))
         inputs = _inputs(request.value("input"))
         if inputs is not None and len(vectors) != inputs:
             raise _malformed(f"{len(vectors)} vectors for {inputs} inputs")
@@ -98,6 +102,34 @@ class EmbeddingsDialect(ChatDialect):
         found = dimensions.pop()
         if type(required) is int and required != found:
             raise _malformed(f"vectors of {found} dimensions; the request asked for {required}")
+
+
+def _no_vectors(value: object) -> UpstreamFailed:
+    """Builds the failure of an answer without vectors for an input.
+
+    Servers that know texts only answer token numbers so, which LangChain sends by default.
+    """
+    what = _unusual_form(value)
+    if not what:
+        failed = _malformed("an empty list of vectors")
+        failed.reach = Reach.REQUEST
+        return failed
+    message = (
+        f"the target returned no vector for {what}: send a text that is not empty (LangChain: "
+        "check_embedding_ctx_length=False)"
+    )
+    body = error_body(message, "invalid_request_error", "no_vectors", param="input")
+    failed = UpstreamFailed(FailureClass.BAD_REQUEST, message, status=422, body=body)
+    failed.no_form = True
+    return failed
+
+
+def _unusual_form(value: object) -> str:
+    """Names a form of input that is not a text; empty for texts."""
+    inputs = value if isinstance(value, list) else [value]
+    if any(isinstance(item, int | list) for item in inputs):
+        return "an input of token numbers"
+    return "" if any(isinstance(item, str) and item for item in inputs) else "an empty input"
 
 
 def _inputs(value: object) -> int | None:

@@ -171,6 +171,8 @@ class Recording:
         self.served_names = ServedNames(clock, self._sums["sightings"])
         self._callers = CallerHistory()
         self.on_abort: Callable[[LocalAbort], None] = ignore_event
+        # Returns further names that requests asked for, once for each batch.
+        self.more_names: Callable[[], Sequence[AskedName]] = tuple
         self._clock = clock
         self._metrics: RouterMetrics | None = None
         self._waiting = threading.Lock()  # failovers and alerts, until the next batch
@@ -186,6 +188,7 @@ class Recording:
             alerts = self._alerts
             self._failovers = []
             self._alerts = []
+        self._sums["asked_names"].add(self.more_names())
         sums: dict[str, Any] = {kind: new.take() for kind, new in self._sums.items()}
         return Batch(
             blocks=blocks,

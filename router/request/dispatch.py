@@ -134,12 +134,12 @@ class Dispatcher:
                 if wait_s:
                     await asyncio.sleep(wait_s)
             failure = tries.failure or progress.shut(target)
-            failures.append(FailedAttempt(target, failure.failure))
+            failures.append(FailedAttempt(target, failure.failure, failure.unable))
             target = self._next(job, failures)
             if target is None and failure.failure in PASSED_ON:
                 # If the target before was down, reply with its outage, so that the client
                 # retries: perhaps only that target has the conversation's state.
-                hides_outage = len(failures) > 1 and (
+                hides_outage = not all(failed.unable for failed in failures[:-1]) and (
                     failure.local
                     or (
                         failure.failure is _FOREIGN_STATE

@@ -339,8 +339,9 @@ class ModelEndpoint:
         """Returns why a request counts in neither arm; empty if it counts.
 
         A request is evidence only if its arm's own target is to answer it, not if a switch or
-        the keep-warm share chose the target, nor while a pause or a used-up quota keeps
-        requests from either arm's target.
+        the keep-warm share chose the target, nor if the candidate lacks an ability that the
+        request needs, nor while a pause or a used-up quota keeps requests from either arm's
+        target.
         """
         planner = self._planner
         if not scored:
@@ -350,6 +351,8 @@ class ModelEndpoint:
             return UncountedReason.SWITCH
         if arm is _KEEP_WARM:
             return UncountedReason.KEEP_WARM
+        if planner.is_unsupported(route, request):
+            return UncountedReason.UNSUPPORTED
         if planner.not_closed or planner.paused:
             return planner.held_outcome(route, arm, plan)
         return ""

@@ -54,7 +54,6 @@ _ANSWERED: Final = OutcomeKind.ANSWERED
 # Parts of field names that may hold the id of a provider's object.
 _STATE_MARKS: Final = ("_id", '"id"', '"conversation"', '"container"')
 _CIRCUIT_OPEN: Final = ArmFailure.CIRCUIT_OPEN.value
-_UNABLE: Final = ArmFailure.UNABLE.value
 
 
 def charged_failure(outcome: ExposureOutcome) -> str:
@@ -121,6 +120,12 @@ def _of_own_failure(response: RoutedResponse) -> ExposureOutcome | None:
         return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.FOREIGN_STATE, name)
     if reason := _LIMITED.get(failure):
         return ExposureOutcome(OutcomeKind.LIMITED, reason, name)
+    has_no_form = own.failure.local or own.failure.unable
+    if has_no_form and any(other.failure is None for other in last.values()):
+        # The router's translation, or the target, has no form for the request.
+        is_foreign = own.failure.names_foreign_item
+        reason = OutcomeReason.FOREIGN_STATE if is_foreign else OutcomeReason.UNSUPPORTED
+        return ExposureOutcome(OutcomeKind.NOT_MEASURED, reason, name)
     others = [attempt.failure for target, attempt in last.items() if attempt is not own]
     classes = [
         # A request that names no state was refused for itself.
@@ -155,8 +160,8 @@ def _excluded(response: RoutedResponse, out: Excluded) -> ExposureOutcome | None
         is_open = out.because is ExclusionReason.OPEN
         reason = OutcomeReason.PROVIDER if is_open else OutcomeReason.OURS
         return ExposureOutcome(OutcomeKind.FAILED, reason, failure.value)
-    if response.job.candidate_is_unable:
-        return ExposureOutcome(OutcomeKind.FAILED, OutcomeReason.UNABLE, _UNABLE)
+    if out.because is ExclusionReason.CAPABILITY and plan.targets:
+        return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.UNSUPPORTED)
     if plan.unable:
         return ExposureOutcome(OutcomeKind.REFUSED, OutcomeReason.CLIENT)
     return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.OTHER_TARGET)

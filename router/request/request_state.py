@@ -293,21 +293,6 @@ class RoutedRequest:
         """
         return self.arm is Arm.KEEP_WARM and target == self.plan.guest
 
-    @property
-    def candidate_is_unable(self) -> bool:
-        """Whether the plan excludes the candidate for an ability that the incumbent has.
-
-        The candidate is then charged, because after a promotion it could not answer such
-        requests.
-        """
-        out = self.plan.guest_left_out
-        return (
-            self.arm is Arm.CANARY
-            and out is not None
-            and out.because is ExclusionReason.CAPABILITY
-            and self.plan.incumbent in self.plan.targets
-        )
-
 
 # The caller of a call that no user waits for.
 NO_CALLER: Final = ("", "")

@@ -67,31 +67,23 @@ class ToolTransport:
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
         """Sends a chat with tools in the way that the model takes. Raises UpstreamFailed."""
-        chat: Json | None = None
-        can = request.can
-        model = request.maker
-        if can is None or not model:  # a probe's request, or an eval's
-            chat = json.loads(request.body)
-            can = can or request.provider.abilities(str(chat.get("model")))
-            model = model or str(chat.get("model"))
+        can = request.can or request.abilities()
+        model = request.maker or str(json.loads(request.body).get("model"))
         place = (request.provider.name, model)
         refuses = can.tools_with_reasoning is False or self._ways.refuses_chat(place)
-        # Most models take all chats with tools, which then need no reading.
-        chat = json.loads(request.body) if refuses and chat is None else chat or {}
-        if not (refuses and _is_refused(chat, can)):
+        if not (refuses and _is_refused(json.loads(request.body), can)):
             reply = await self._send(replace(request, tool_way=ToolWay.AS_SENT))
             if not isinstance(reply, ToolsRefused):
                 return reply
             await reply.aclose()
             self._ways.note_refusal(place)
-            chat = chat or json.loads(request.body)
         # A target that declares no Responses has them translated into chats.
         declared = not (self._speaks and RESPONSES_PATH in (request.bridged or ()))
         if declared and self._ways.has_responses(place):
             found = await self._at_responses(request, place)
             if found is not None:
                 return found
-        return await self._without_effort(request, chat)
+        return await self._without_effort(request)
 
     async def _at_responses(
         self, request: UpstreamRequest, place: ModelPlace
@@ -121,8 +113,8 @@ class ToolTransport:
         self._ways.note_absence(place)
         return None
 
-    async def _without_effort(self, request: UpstreamRequest, chat: Json) -> UpstreamReply:
-        body = to_json({**chat, EFFORT: NO_EFFORT}).encode()
+    async def _without_effort(self, request: UpstreamRequest) -> UpstreamReply:
+        body = to_json({**json.loads(request.body), EFFORT: NO_EFFORT}).encode()
         reply = await self._send(replace(request, body=body, tool_way=ToolWay.LAST))
         return MovedReply(reply, (EFFORT,), (), None)
 

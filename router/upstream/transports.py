@@ -36,6 +36,8 @@ from router.conversation.native_histories import (
     move_message,
     move_response,
 )
+from router.conversation.prefill_forms import ANSWER, mark_prefill
+from router.conversation.thinking_forms import fit_message
 from router.frame.body import (
     CHAT_PATH,
     MESSAGES_PATH,
@@ -50,7 +52,11 @@ from router.frame.failure import (
 from router.protocols.endpoints import DIALECTS
 from router.protocols.provider_failures import classify_status
 from router.protocols.provider_refusals import GOOD_STATUSES, REPAIRABLE_STATUSES
-from router.upstream.endpoint_translation import TRANSLATIONS, Translation
+from router.upstream.endpoint_translation import (
+    TRANSLATIONS,
+    TranslatedRequest,
+    Translation,
+)
 from router.upstream.learned_repairs import LearnedRepairs
 from router.upstream.pool import UpstreamPool
 from router.upstream.reply_reading import (
@@ -97,6 +103,11 @@ _SIGNED: Final = (
 
 _DATA: Final = b"data:"
 TOOLS: Final = b'"tools"'
+
+_ANSWER: Final = ANSWER.encode()
+
+# Kinds that refuse a last turn of the assistant without `prefix`.
+_PREFIXED: Final = frozenset({"mistral"})
 
 # Prefix of the client's headers that only Anthropic's protocol knows.
 _OWN: Final = b"anthropic-"
@@ -213,7 +224,7 @@ class ConversationTransport(Transport):
         own = [header for header in request.headers if not header[0].startswith(_OWN)]
         asked = replace(
             request,
-            body=chat.body,
+            body=_chat_body(chat, request),
             path=CHAT_PATH,
             headers=tuple(own),
             thinking=chat.thinking,
@@ -230,14 +241,19 @@ class ConversationTransport(Transport):
         """Moves the history. Raises UpstreamFailed for a reference that no provider knows."""
         # Paths below an endpoint, such as the token count, have the same history.
         if request.path.startswith(MESSAGES_PATH):
-            return move_message(request.body, request.maker)
+            body, changed = fit_message(request.body, request.can or request.abilities())
+            moved = move_message(body, request.maker)
+            return moved._replace(dropped=(*changed, *moved.dropped)) if changed else moved
         if request.path.startswith(RESPONSES_PATH):
             try:
                 return move_response(request.body, request.maker)
             except Untranslatable as error:
                 raise refused_request(error) from None
         if request.path == CHAT_PATH:
-            return move_chat(request.body, self._intake, request.maker)
+            body = request.body
+            if request.provider.kind in _PREFIXED and _ANSWER in body:
+                body = mark_prefill(body, request.abilities().prefill)
+            return move_chat(body, self._intake, request.maker)
         return MovedBody(request.body)
 
     async def _repaired(
@@ -296,6 +312,13 @@ class ConversationTransport(Transport):
         if request.maker and signs:
             found.append(partial(_marked, _MARKERS[request.path], request.maker))
         return partial(_rewritten, found) if found else None
+
+
+def _chat_body(chat: TranslatedRequest, message: UpstreamRequest) -> bytes:
+    """Returns the body of a translated message. If the answer continues the last turn, marks
+    the chat in the target's form.
+    """
+    return mark_prefill(chat.body, message.abilities().prefill) if chat.prefill else chat.body
 
 
 def _rewritten(rewrites: Sequence[Rewrite], data: bytes) -> bytes:

@@ -46,6 +46,7 @@ from harness.registry import (
     data_class_checks,
     provider_secrets,
     registered_providers,
+    vector_checks,
 )
 from harness.routes import freezes, routes
 from harness.routing.context import Context
@@ -393,6 +394,9 @@ def _chains(_: Settings, context: Context) -> Findings:
     for violation in data_class_checks.list_violations(context):
         step = "remove the target, or fix the file"
         yield DoctorFinding("data classes", "fail", violation, step)
+    for violation in vector_checks.list_mixed(context).values():
+        step = "remove the other model, or declare the vectors comparable"
+        yield DoctorFinding("embeddings", "fail", violation, step)
     for violation in routes.list_override_violations(context):
         step = "remove the override, or fix the file"
         yield DoctorFinding("overrides", "fail", violation, step)

@@ -58,6 +58,7 @@ class AlertKind(StrEnum):
     BETTER_CANDIDATE = "better_candidate"
     EVAL_WAITS = "eval_waits"
     SPLIT = "split"
+    MIXED_VECTORS = "mixed_vectors"
     TEST = "test"
 
 
@@ -217,6 +218,12 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.WARNING,
         "remove the target with `swapgate route fallback remove`, or give it a verdict or a "
         "new waiver with `add`; until then the route's settings and chain cannot change",
+    ),
+    _K.MIXED_VECTORS: AlertRule(
+        _S.CRITICAL,
+        "remove the other model with `swapgate route fallback remove`, or end its canary with "
+        "`swapgate canary abort`. If one index may hold the vectors of both models, set "
+        "`comparable_vectors: true` on the route",
     ),
     _K.BREAK_GLASS: AlertRule(
         _S.CRITICAL,

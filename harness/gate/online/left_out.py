@@ -47,6 +47,7 @@ class ExclusionCause(StrEnum):
     NOT_SENT = "not_sent"
     FALLBACK = "gateway_fallback"
     NOT_MEASURED = "not_measured"
+    UNSUPPORTED = "unsupported"
 
 
 LEFT_OUT_WORDS: Final[Mapping[ExclusionCause, str]] = {
@@ -56,6 +57,7 @@ LEFT_OUT_WORDS: Final[Mapping[ExclusionCause, str]] = {
     ExclusionCause.NOT_SENT: "requests that were not sent after their assignment",
     ExclusionCause.FALLBACK: "answers that a gateway marks as its fallback's",
     ExclusionCause.NOT_MEASURED: "requests that were not measured",
+    ExclusionCause.UNSUPPORTED: "requests that the model cannot take",
 }
 # The chance that an equal candidate makes a test fire in a rollout, over all reasons, both
 # directions and all periods.
@@ -76,11 +78,14 @@ def left_out_reason(key: str) -> ExclusionCause | None:
     if kind is OutcomeKind.NOT_MEASURED:
         if reason is OutcomeReason.MISSING:
             return None
-        is_fallback = reason is OutcomeReason.GATEWAY_FALLBACK
-        return ExclusionCause.FALLBACK if is_fallback else ExclusionCause.NOT_MEASURED
+        return _NOT_MEASURED.get(reason, ExclusionCause.NOT_MEASURED)
     return _BY_KIND.get(kind)
 
 
+_NOT_MEASURED: Final[Mapping[OutcomeReason | None, ExclusionCause]] = {
+    OutcomeReason.GATEWAY_FALLBACK: ExclusionCause.FALLBACK,
+    OutcomeReason.UNSUPPORTED: ExclusionCause.UNSUPPORTED,
+}
 _BY_KIND: Final = {
     OutcomeKind.REFUSED: ExclusionCause.REFUSED,
     OutcomeKind.LIMITED: ExclusionCause.LIMITED,

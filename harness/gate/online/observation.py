@@ -288,6 +288,8 @@ class TrafficMinute:
 # Swapgate counts this many names per route and day separately, and sums up all other names.
 MOST_ASKED_NAMES: Final = 200
 OTHER_NAMES: Final = "(others)"
+# The beginning of the names under which a sample of a route's requests counts by need.
+NEED: Final = "need:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +297,8 @@ class AskedName:
     """Counts a UTC day's requests for one model or feature."""
 
     # Without a route: a model, as the client called it. With a route: the endpoint, a colon,
-    # and a feature that only the endpoint's own provider supports.
+    # and a feature that only the endpoint's own provider supports; or NEED and a need, or NEED
+    # alone for each request of the sample.
     name: str
     day: date
     requests: int

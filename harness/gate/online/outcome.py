@@ -49,7 +49,7 @@ class OutcomeReason(StrEnum):
     ENDPOINT = "endpoint"
     CLIENT = "client"
     ROUTER = "router"
-    # Of FAILED: the model lacks an ability that the request needs, and the incumbent has it.
+    # Of FAILED, in older blocks: what UNSUPPORTED is today.
     UNABLE = "unable"
     # Of FAILED: the client of a feature flag reported a bad outcome.
     FEEDBACK = "feedback"
@@ -64,6 +64,8 @@ class OutcomeReason(StrEnum):
     GATEWAY_FALLBACK = "gateway_fallback"  # a gateway marks the answer as its fallback's
     ROUTER_FAULT = "router_fault"  # the router's own fault; or the request was never served
     FOREIGN_STATE = "foreign_state"  # the request refers to another provider's state
+    # The arm's own target lacks an ability that the request needs, and another target has it.
+    UNSUPPORTED = "unsupported"
     OTHER_TARGET = "other_target"  # the plan or a switch left the arm's own target out
     OTHER_HELD = "other_held"  # a pause or a limit kept requests from the other arm's target
     MISSING = "missing"  # no outcome arrived in time
@@ -385,6 +387,7 @@ REASON_WORDS: Final[Mapping[OutcomeReason, str]] = {
     OutcomeReason.GATEWAY_FALLBACK: "a gateway marks the answer as its fallback's",
     OutcomeReason.ROUTER_FAULT: "the router's own fault",
     OutcomeReason.FOREIGN_STATE: "the request refers to another provider's state",
+    OutcomeReason.UNSUPPORTED: "the model lacks an ability that the request needs",
     OutcomeReason.OTHER_TARGET: "another target answered in its place",
     OutcomeReason.OTHER_HELD: "the other model was not called, by a pause or a limit",
     OutcomeReason.MISSING: "no outcome arrived in time",

@@ -44,8 +44,13 @@ from harness.gate.online.step_holds import (
     left_out_reason_text,
     not_sent_reason,
     saved_by_key_reason,
+    unsupported_reason,
 )
-from harness.gate.online.uncounted import describe_uncountable
+from harness.gate.online.uncounted import (
+    UnsupportedShare,
+    describe_uncountable,
+    find_unsupported,
+)
 from harness.gate.online.worker_guard import GuardCount
 from harness.gate.policy import CanaryStep, PeakHours
 
@@ -293,6 +298,11 @@ class _View:
     last_block: int
     windows: WindowWait
 
+    @property
+    def unsupported(self) -> UnsupportedShare:
+        found = self.evidence
+        return find_unsupported(found.assigned, found.outcomes, found.uncounted)
+
 
 def decide_action(
     rollout: Rollout,
@@ -417,6 +427,8 @@ def _measuring(view: _View) -> _Choice:
         return _open(view, condition)
     shown = "certified" if rollout.current.certify else "no evidence of harm beyond tolerance"
     reason = f"{view.step_exposures:,} exposures at {_share(view)}, {shown}. {_standing(view)}"
+    if view.unsupported.requests:
+        reason += f" {view.unsupported.text}."
     if rollout.last_step:
         return ActionKind.PROMOTE, RolloutSignal.PROVEN, reason
     return ActionKind.ADVANCE, RolloutSignal.STEP_DONE, reason
@@ -440,6 +452,7 @@ def _open_condition(view: _View) -> str:
         or view.windows.text
         or _missing_outcomes(view)
         or not_sent_reason(rollout, view.blocks)
+        or unsupported_reason(rollout, view.evidence)
     )
     if not missing and step.certify:
         missing = counted_reason(view.evidence) or _missing_certificate(view)

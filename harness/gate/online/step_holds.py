@@ -12,6 +12,7 @@ from typing import Final
 from harness.frame.formatting import format_percent
 from harness.gate.online.guardrails import ArmSplit, Guardrail
 from harness.gate.online.left_out import (
+    ExclusionCause,
     LeftOutDifference,
     bound_blocks,
     compare_left_out,
@@ -30,9 +31,12 @@ from harness.gate.online.rollout_evidence import (
     collect_evidence,
     find_saving_key,
 )
+from harness.gate.online.uncounted import UnsupportedShare, find_unsupported
 
 # A step holds if a larger part of its canary's assigned requests was not sent.
 MOST_NOT_SENT: Final = 0.10
+# A step holds if the candidate cannot take a larger part of its requests.
+MOST_UNSUPPORTED: Final = 0.01
 # A certificate needs this part of each arm's assigned requests as evidence of errors.
 LEAST_COUNTED: Final = 0.90
 
@@ -64,6 +68,26 @@ def not_sent_reason(rollout: Rollout, blocks: Iterable[ObservationBlock]) -> str
         f"({format_percent(unsent / assigned, significant=2)}) were not sent, and {control:,} "
         f"of the incumbent's. The most frequent reason is: {_lower(outcome_name(key))}. A step "
         f"needs less than {format_percent(MOST_NOT_SENT)}"
+    )
+
+
+def unsupported_share(rollout: Rollout, evidence: CanaryEvidence) -> UnsupportedShare | None:
+    """Returns the share of requests that the candidate cannot take; None if it is small, or an
+    approver acknowledged it.
+    """
+    found = find_unsupported(evidence.assigned, evidence.outcomes, evidence.uncounted)
+    is_known = ExclusionCause.UNSUPPORTED.value in (rollout.acknowledged or ())
+    return None if is_known or found.share <= MOST_UNSUPPORTED else found
+
+
+def unsupported_reason(rollout: Rollout, evidence: CanaryEvidence) -> str:
+    """Explains that the candidate cannot take many requests; empty if it can."""
+    found = unsupported_share(rollout, evidence)
+    if found is None:
+        return ""
+    return (
+        f"{found.text}. After a promotion, only a fallback could answer them. Give these "
+        "requests a route of their own, or accept it once with `swapgate canary resume`"
     )
 
 

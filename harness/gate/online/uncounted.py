@@ -7,10 +7,11 @@ who has counted already in this period is no such request.
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.frame.formatting import format_percent, format_quantity
-from harness.gate.online.guardrails import ArmSplit
+from harness.gate.online.guardrails import NO_SPLIT, ArmSplit
+from harness.gate.online.outcome import OutcomeKind, OutcomeReason, outcome_key
 
 
 class UncountedReason(StrEnum):
@@ -22,6 +23,7 @@ class UncountedReason(StrEnum):
     KEEP_WARM = "keep_warm"  # the request kept a fallback warm
     AGENT = "agent"  # an agent chose the target itself
     MAX_KEYS = "max_keys"  # the router remembers no further caller
+    UNSUPPORTED = "unsupported"  # the candidate lacks an ability that the request needs
 
 
 UNCOUNTED_WORDS: Final[Mapping[str, str]] = {
@@ -31,6 +33,7 @@ UNCOUNTED_WORDS: Final[Mapping[str, str]] = {
     UncountedReason.KEEP_WARM: "the request kept a fallback warm",
     UncountedReason.AGENT: "an agent chose the target itself",
     UncountedReason.MAX_KEYS: "the router remembers no further caller today",
+    UncountedReason.UNSUPPORTED: "the candidate lacks an ability that the request needs",
 }
 _REMEDIES: Final[Mapping[str, str]] = {
     UncountedReason.HANDOVER: "lower the policy's `handover_s`, or wait until it is over",
@@ -39,6 +42,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
     UncountedReason.KEEP_WARM: "lower the setting `keep_warm`",
     UncountedReason.AGENT: "let the agents call the route instead of a target",
     UncountedReason.MAX_KEYS: "use more routers, or sticky keys that stay the same",
+    UncountedReason.UNSUPPORTED: "give these requests a route of their own",
 }
 # A step holds if more than this part of its requests could not be counted, and less than
 # MIN_REQUESTS would be an accident.
@@ -68,3 +72,45 @@ def describe_uncountable(uncounted: Mapping[str, ArmSplit], units: int) -> str:
         f"Most callers can't be counted: in {found[reason]:,} of "
         f"{format_quantity(requests, 'request')} ({share}), {uncounted_words(reason)}; {remedy}"
     )
+
+
+# Swapgate's translation to the candidate has no form for these requests.
+_UNTRANSLATED: Final = outcome_key(OutcomeKind.NOT_MEASURED, OutcomeReason.UNSUPPORTED)
+
+
+class UnsupportedShare(NamedTuple):
+    """The requests of the candidate's arm that the candidate cannot take.
+
+    requests: that need an ability which the candidate lacks, or which Swapgate's translation
+    cannot express. of: these and all assigned requests.
+    """
+
+    requests: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        return self.requests / self.of if self.of else 0.0
+
+    @property
+    def text(self) -> str:
+        """Says for which part of the requests the evidence speaks; empty if for all."""
+        if not self.requests:
+            return ""
+        lacking = format_percent(self.share, significant=2)
+        rest = format_percent(1.0 - self.share, significant=2)
+        return (
+            f"The evidence speaks for {rest} of the requests: {lacking} "
+            f"({self.requests:,} of {self.of:,}) need an ability that the candidate lacks"
+        )
+
+
+def find_unsupported(
+    assigned: ArmSplit,
+    outcomes: Mapping[str, ArmSplit],
+    uncounted: Mapping[str, ArmSplit],
+) -> UnsupportedShare:
+    """Counts the requests that the candidate cannot take. Arguments: as in `RolloutFigures`."""
+    lacking = uncounted.get(UncountedReason.UNSUPPORTED, NO_SPLIT).canary
+    untranslated = outcomes.get(_UNTRANSLATED, NO_SPLIT).canary
+    return UnsupportedShare(lacking + untranslated, assigned.canary + lacking)

@@ -141,6 +141,7 @@ class RouteFields(Body):
     commit: StreamCommit | None = None
     on_bad_event: OnBadEvent | None = None
     on_empty_answer: OnEmptyAnswer | None = None
+    comparable_vectors: bool | None = None
     candidates: CandidateSchedule | None = None
 
     def over(self, before: RouteSettings) -> RouteSettings:

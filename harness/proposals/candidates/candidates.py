@@ -31,8 +31,9 @@ from harness.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.records import Providers
 from harness.providers.target import Price, Target
-from harness.registry import data_class_checks, named_models
+from harness.registry import data_class_checks, named_models, vector_checks
 from harness.registry.deprecations import ALERT_AHEAD
+from harness.routes import routes
 from harness.routing.candidate_schedule import (
     CandidatePattern,
     CandidateSchedule,
@@ -343,6 +344,11 @@ def price_candidate(
     target = Target.from_name(name)
     try:
         data_class_checks.check_targets(ctx, route.settings, [target], route=route.name)
+        with ctx.store.read() as tx:
+            (incumbent,) = routes.known_targets(tx, [route.incumbent])
+            vector_checks.check_vectors(
+                ctx, tx, route.name, route.settings, incumbent, [target]
+            )
         estimates = estimate.estimate_proposal(ctx, request)
         cost = _compare_costs(ctx, route, target, estimates)
         gate = ctx.policy(route.settings.policy).gate

@@ -38,7 +38,7 @@ from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.candidates.estimate import SuiteEstimate
 from harness.proposals.report.comparison import load_comparison
 from harness.proposals.submission import ProposalPreview, ProposalRequest
-from harness.routes import freezes, monthly_bill, traffic_report
+from harness.routes import freezes, monthly_bill
 from harness.routes.monthly_bill import CostForecast
 from harness.routing.context import Context, dry_run_context
 from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalTexts
@@ -239,7 +239,6 @@ def _load_outlook(
     bill = monthly_bill.forecast_from_history(
         ctx, request.route, request.candidate, planned.plans
     )
-    untaken = traffic_report.list_untaken(ctx, request.route, request.candidate)
     cost = replace(preview.cost, accepted=planned.accepted_cost)
     return _Outlook(
         planned,
@@ -247,7 +246,7 @@ def _load_outlook(
         preview.unlisted,
         planning,
         bill,
-        untaken,
+        preview.untaken,
         cost,
     )
 

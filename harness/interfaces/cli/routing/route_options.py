@@ -251,6 +251,11 @@ class SettingsOptions:
     on_empty_answer: OnEmptyAnswer | None = opt(
         "accept: an empty answer is not a failure. New routes: fail."
     )
+    comparable_vectors: bool | None = opt(
+        "Whether one index may hold the vectors of all models of a route for embeddings. New "
+        "routes: no.",
+        "--comparable-vectors/--other-vectors",
+    )
     overrides: tuple[tuple[RequestKind, str], ...] = opt(
         "Route that answers requests of the kind "
         f"({', '.join(RequestKind)}); KIND= for none. May be repeated.",

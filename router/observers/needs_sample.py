@@ -1,0 +1,62 @@
+"""Counts the needs of a sample of requests, so that people see which part of a route's requests
+a candidate cannot take.
+
+A request only puts itself into the sample. `take` looks at it later, off the request's path,
+and keeps no content. `harness.routes.untaken` reads the counts.
+"""
+
+import math
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Final
+
+from harness.frame.ports import Clock
+from harness.gate.online.observation import NEED, AskedName
+from harness.providers.models.capabilities import Endpoint
+from router.frame.body import ClientRequest
+from router.recording.sums import CompletedRequest
+from router.request.needs import detect_needs, need_names
+
+# At most so many requests are looked at between two reports, so that the work stays small.
+SAMPLE_SIZE: Final = 4
+# Longer bodies are not looked at: the sample keeps them in memory until the next report.
+MAX_CHARACTERS: Final = 4 * 1024 * 1024
+EVERY_S: Final = 10.0
+
+
+class NeedsSample:
+    """Counts needs by route.
+
+    latest: the requests since the last look, the newest last, each with its record.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.latest: deque[tuple[CompletedRequest, ClientRequest]] = deque(maxlen=SAMPLE_SIZE)
+        self._clock = clock
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._told_at = -math.inf
+
+    def take(self) -> Sequence[AskedName]:
+        """Looks at the sample. Returns new counts every EVERY_S, else nothing.
+
+        Each request looked at counts under NEED alone, and under NEED and the name of each of
+        its needs.
+        """
+        while self.latest:
+            self._look(*self.latest.popleft())
+        now = self._clock.monotonic()
+        if not self._counts or now - self._told_at < EVERY_S:
+            return ()
+        self._told_at = now
+        counts = self._counts
+        self._counts = Counter()
+        day = self._clock.now().date()
+        return [AskedName(name, day, number, route) for (route, name), number in counts.items()]
+
+    def _look(self, record: CompletedRequest, request: ClientRequest) -> None:
+        if request.endpoint is Endpoint.EMBEDDINGS and record.outcome != "ok":
+            return  # a refused call does not show that the route serves embeddings
+        route = record.route
+        self._counts[route, NEED] += 1
+        for name in need_names(detect_needs(request)):
+            self._counts[route, f"{NEED}{name}"] += 1
