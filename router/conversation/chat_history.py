@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
+from harness.routing.reliability.turn_order import ANSWER
 from router.conversation.hosted_tools import say_files
 from router.conversation.intake import (
     QUOTED_MARK,
@@ -76,6 +77,15 @@ _TOOLS: Final = b'"tool'  # the beginning of every field for tools, calls and re
 _CALLS: Final = b'"tool_calls"'
 FILE_ID: Final = b'"file_id"'
 _GOOGLES: Final = "thought_signature"
+_DEVELOPER: Final = b'"developer"'
+# A JSON key. Inside a text, a backslash precedes each quote.
+_KEYS: Final = re.compile(rb'"([^"\\]*)"\s*:')
+# Keys of plain chats. A chat with other keys is parsed.
+_KNOWN_KEYS: Final = frozenset(
+    b"model messages role content name type text stream stream_options include_usage "
+    b"temperature top_p max_tokens max_completion_tokens stop seed n presence_penalty "
+    b"frequency_penalty response_format reasoning_effort image_url url detail".split()
+)
 REASONING: Final = "reasoning_content"
 
 
@@ -86,13 +96,17 @@ def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
     """
     if QUOTED_MARK in body or (FILE_ID in body and not intake.reads_file_ids):
         return False
+    if not intake.knows_developer and _DEVELOPER in body:
+        return False
+    if intake.members and not _KNOWN_KEYS.issuperset(_KEYS.findall(body)):
+        return False
     for quoted in intake.quoted:
         if quoted in body:
             return False
     if _TOOLS not in body:
         return True
     return not (
-        (intake.demands_reasoning and _CALLS in body)
+        ((intake.demands_reasoning or intake.answers_after_result) and _CALLS in body)
         or (intake.call_ids is not None and not intake.call_ids.suits(body))
         or (intake.tool_names is not None and has_strange_name(body, intake.tool_names))
     )
@@ -116,6 +130,9 @@ def move_chat(
     found: dict[str, None] = {}
     _clear_places(chat, intake.refused, found)
     messages = list(list_objects(chat.get("messages")))
+    found.update(dict.fromkeys(_fit_members(messages, intake)))
+    if intake.answers_after_result and _CALLS in body:
+        messages = chat["messages"] = list(_with_answers(messages))
     if QUOTED_MARK in body:
         found.update(dict.fromkeys(_clear_signed(messages, maker)))
     if not intake.reads_file_ids:
@@ -132,6 +149,28 @@ def move_chat(
     if moved == before:
         return MovedBody(body)
     return MovedBody(moved.encode(), tuple(found), names.clients if names else {})
+
+
+def _fit_members(messages: Iterable[Json], intake: HistoryIntake) -> Iterator[str]:
+    """Renames roles and removes members that the kind does not know, in place. Yields the
+    members' names.
+    """
+    for message in messages:
+        if not intake.knows_developer and message.get("role") == "developer":
+            message["role"] = "system"
+        for name in list(message) if intake.members else ():
+            if name not in intake.members and message.pop(name) is not None:
+                yield f"messages.{name}"
+
+
+def _with_answers(messages: Iterable[Json]) -> Iterator[Json]:
+    """Puts an answer between a tool's result and a user's message."""
+    last: object = None
+    for message in messages:
+        if last == "tool" and message.get("role") == "user":
+            yield dict(ANSWER)
+        yield message
+        last = message.get("role")
 
 
 def mark_chat(answer: Json, maker: str) -> bool:

@@ -241,7 +241,9 @@ class AnswerIds:
         *,
         again: bool = False,
     ) -> bool:
-        """Gives a call an id, and arguments as text. Returns whether that changed the call."""
+        """Gives a call an id, a name without tokens, and arguments as text. Returns whether
+        that changed the call.
+        """
         kind = str(call.get("type"))
         function = call.get("function")
         name = "call_id" if kind in _ITEMS else "id"
@@ -253,7 +255,11 @@ class AnswerIds:
         is_object = isinstance(holder.get("arguments"), dict)
         if is_object:
             holder["arguments"] = arguments_text(holder["arguments"])
-        return is_object or call[name] != given
+        title = holder.get("name")
+        is_unclean = isinstance(title, str) and "<|" in title
+        if is_unclean:
+            holder["name"] = clean_name(title)
+        return is_object or is_unclean or call[name] != given
 
     def of_answer(self, prefix: str) -> str:
         """Returns an id for an answer without id: the same for all events of a stream."""
@@ -298,6 +304,15 @@ def arguments_text(given: object) -> object:
     return given
 
 
+def clean_name(name: object) -> object:
+    """Returns a tool's name without a token of the model's template.
+
+    gpt-oss writes its channel into the name, and some servers leave it there:
+    `json<|channel|>commentary`. No tool's name has the characters.
+    """
+    return name.partition("<|")[0] or name if isinstance(name, str) else name
+
+
 # Fields that only a conversation's first provider understands: cache marks, signed thinking.
 FOREIGN: Final = (
     "cache_control",
@@ -330,6 +345,10 @@ class HistoryIntake:
     demands_reasoning: bool = False  # each answer with a tool call must have its reasoning
     returns_reasoning: bool = False  # the target accepts its own reasoning
     reads_file_ids: bool = True
+    knows_developer: bool = True  # the role of OpenAI's newer models
+    answers_after_result: bool = False  # between a tool's result and a user's message
+    # The members of a message that it takes; empty for all.
+    members: frozenset[str] = frozenset()
     refused: tuple[str, ...] = ()
     # `refused` as JSON keys. In texts, quotes are escaped, so texts do not match.
     quoted: tuple[bytes, ...] = field(init=False)
@@ -339,6 +358,7 @@ class HistoryIntake:
         object.__setattr__(self, "quoted", quoted)
 
 
+_MEMBERS: Final = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
 _OPENAI_NAMES: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _OPENAIS: Final = HistoryIntake(
     IdRule(re.compile(r"(?s).{1,40}"), 29, "call_", unique=True),
@@ -366,13 +386,22 @@ INTAKES: Final[Mapping[str, HistoryIntake]] = {
     ),
     "gemini": _GOOGLES,
     "vertex": _GOOGLES,
-    "groq": HistoryIntake(refused=(*FOREIGN, *OPENAI_ALONE)),
+    "groq": HistoryIntake(
+        knows_developer=False,
+        members=_MEMBERS | {"reasoning", "annotations", "executed_tools"},
+        refused=(*FOREIGN, *OPENAI_ALONE),
+    ),
     "mistral": HistoryIntake(
         IdRule(re.compile(r"[A-Za-z0-9]{9}"), 9, unique=True),
         _OPENAI_NAMES,
-        refused=(*FOREIGN, *OPENAI_ALONE, "user"),
+        knows_developer=False,
+        answers_after_result=True,
+        members=_MEMBERS | {"prefix"},
+        refused=(*FOREIGN, *OPENAI_ALONE, "user", "metadata"),
     ),
-    "deepseek": HistoryIntake(demands_reasoning=True, returns_reasoning=True),
+    "deepseek": HistoryIntake(
+        knows_developer=False, demands_reasoning=True, returns_reasoning=True
+    ),
 }
 TAKES_ALL: Final = HistoryIntake(returns_reasoning=True)
 # The rule for a response's `call_id` at OpenAI.

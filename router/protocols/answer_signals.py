@@ -10,11 +10,15 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Final
 
+from router.conversation.intake import clean_name
 from router.frame.body import iter_objects
 from router.protocols.answers import (
     AnswerEnding,
+    BlockKind,
     CallPieces,
     call_of_piece,
+    piece_place,
+    read_content,
     read_ending,
 )
 
@@ -178,12 +182,34 @@ def read_signals(
     index = choice.get("index")
     message = choice.get(part)
     if isinstance(message, dict):
-        signals.text(index, message.get("content"))
+        content = message.get("content")
+        if content.__class__ is list:
+            _read_parts(signals, index, content)
+        else:
+            signals.text(index, content)
         if message.get("refusal"):
             signals.refused = True
         if message.get("tool_calls"):
             _read_calls(signals, index, message["tool_calls"])
     signals.ended(choice.get("finish_reason"))
+
+
+def _read_parts(
+    signals: AnswerSignals,
+    index: object,
+    parts: object,
+) -> None:
+    for part in iter_objects(parts):
+        if part.get("type") not in _TEXT_PARTS:
+            signals.cut = True
+        for kind, words in read_content([part]):
+            if kind is BlockKind.TEXT:
+                signals.text(index, words)
+            elif kind is BlockKind.REFUSAL:
+                signals.refused = True
+
+
+_TEXT_PARTS: Final = frozenset({"text", "refusal", "thinking"})
 
 
 def _read_calls(
@@ -192,13 +218,13 @@ def _read_calls(
     calls: object,
 ) -> None:
     for number, call in enumerate(iter_objects(calls)):
-        place = (index, call.get("index", number))
+        place = (index, piece_place(call, number))
         function = call.get("function")
         custom = call.get("custom")
         if isinstance(function, Mapping):
             signals.call(
                 place,
-                function.get("name"),
+                clean_name(function.get("name")),
                 function.get("arguments"),
                 call.get("id"),
             )

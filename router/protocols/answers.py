@@ -5,13 +5,14 @@ The protocols' readers fill these types and their writers write them, so that a 
 needs one reader and one writer. Streams are filtered in `event_stream`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum, StrEnum
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from jiter import from_json
 
 from harness.frame.failures import FailureClass
+from router.frame.body import iter_objects
 
 
 class BlockKind(Enum):
@@ -110,15 +111,28 @@ NO_USAGE: Final = TokenUsage(0, 0)
 
 
 def read_usage(value: object, tier: object = None) -> TokenUsage | None:
-    """Reads a chat's usage; None without one. Implausible counts are read as 0."""
+    """Reads a chat's usage; None without one. Implausible counts are read as 0.
+
+    Moonshot names the cached tokens beside the details. xAI counts thinking beside the
+    completion's tokens, and only the total includes both.
+    """
     if not isinstance(value, dict):
         return None
-    return usage_with_cache(
-        value.get("prompt_tokens"),
-        value.get("completion_tokens"),
-        value.get("prompt_tokens_details"),
+    get = value.get
+    details = get("prompt_tokens_details")
+    if "cached_tokens" in value and not details:
+        details = value
+    used = usage_with_cache(
+        get("prompt_tokens"),
+        get("completion_tokens"),
+        details,
         tier,
     )
+    of_output = get("completion_tokens_details")
+    thought = of_output.get("reasoning_tokens") if isinstance(of_output, dict) else None
+    if thought and get("total_tokens") == sum((*used[:2], read_count(thought))):
+        return used._replace(output_tokens=used.output_tokens + thought)
+    return used
 
 
 def usage_with_cache(
@@ -282,6 +296,45 @@ def ending_words(failure: FailureClass, reason: object) -> str:
     if failure is _F.EMPTY:
         return f"an answer without words, calls or a refusal (it ended with {str(reason)!r})"
     return f"the provider ended its answer with {str(reason)[:60]!r}"
+
+
+def read_content(content: object) -> Iterator[tuple[BlockKind, str]]:
+    """Yields the kinds and texts of a content: a text, or parts of OpenAI and Mistral."""
+    if isinstance(content, str):
+        yield BlockKind.TEXT, content
+    for part in iter_objects(content):
+        match part.get("type"):
+            case "text":
+                yield BlockKind.TEXT, str(part.get("text") or "")
+            case "refusal":
+                yield BlockKind.REFUSAL, str(part.get("refusal") or "")
+            case "thinking":
+                for thought in iter_objects(part.get("thinking")):
+                    yield BlockKind.THINKING, str(thought.get("text") or "")
+            case _:
+                pass
+
+
+def is_thinking(content: object) -> bool:
+    """Returns whether a content consists of parts with thinking alone, as Mistral writes
+    them.
+    """
+    return (
+        content.__class__ is list
+        and bool(content)
+        and all(
+            isinstance(part, dict) and part.get("type") == "thinking"
+            for part in iter_objects(content)
+        )
+    )
+
+
+def piece_place(call: Mapping[str, object], number: int) -> str:
+    """Returns the place of a call's piece in its answer: its index, which some servers leave
+    out at first, or else its number in the event.
+    """
+    index = call.get("index")
+    return str(number if index is None else index)
 
 
 NO_JSON: Final = object()

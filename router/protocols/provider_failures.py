@@ -189,15 +189,15 @@ def _refusal_in_answer(error: object) -> Refusal:
         error = {"message": error}  # TGI, Ollama
     if not isinstance(error, Mapping):
         return Refusal(_F.MALFORMED)
-    for name in ("code", "type"):
-        found = IN_ANSWER.get(str(error.get(name)))
-        if found is not None:
-            return Refusal(found)
     body = json.dumps({"error": error}).encode()
     said = error_object(body) or error
     row = refusal_row(said, 400) or refusal_row(said, 429)
     if row is not None:
         return Refusal(row.failure, row.reach)
+    for name in ("code", "type"):
+        found = IN_ANSWER.get(str(error.get(name)))
+        if found is not None:
+            return Refusal(found)
     code = str(error.get("code"))
     status = int(code) if _STATUS.fullmatch(code) else _STATUS_OF.get(str(error.get("type")))
     return find_refusal(status, body) if status else Refusal(_F.MALFORMED)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from harness.frame.failures import FailureClass
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.models.capabilities import Capabilities, Endpoint
+from router.conversation.chat_fields import fit_chat
 from router.conversation.chat_history import move_chat, with_client_names
 from router.conversation.intake import INTAKES, TAKES_ALL, HistoryIntake
 from router.frame.body import RESPONSES_PATH, to_json
@@ -89,7 +90,8 @@ class ToolTransport:
         self, request: UpstreamRequest, place: ModelPlace
     ) -> UpstreamReply | None:
         """Asks by Responses; None if the request or the provider does not fit."""
-        moved = move_chat(request.body, self._intake, request.maker)
+        fitting, dropped = fit_chat(request.body, request.provider)
+        moved = move_chat(fitting, self._intake, request.maker)
         try:
             asked = translate_chat(
                 moved.body, signs=bool(request.maker), thinking=request.thinking
@@ -102,8 +104,9 @@ class ToolTransport:
         if reply.status in GOOD_STATUSES:
             names = moved.tool_names
             rewrite = partial(with_client_names, names=names) if names else None
-            if rewrite is not None or moved.dropped:
-                reply = MovedReply(reply, moved.dropped, (), rewrite)
+            dropped = (*dropped, *moved.dropped)
+            if rewrite is not None or dropped:
+                reply = MovedReply(reply, dropped, (), rewrite)
             return BridgedReply(reply, asked, stream=request.stream)
         body = await read_error_body(reply)
         failure = classify_status(reply.status, body)

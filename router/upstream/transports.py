@@ -24,6 +24,7 @@ from harness.providers.ports import Posted
 from harness.providers.target import Provider
 from harness.routing.reliability.request_repair import RequestRepair
 from harness.routing.settings import RouterSettings
+from router.conversation.chat_fields import MODEL, ChatFit, find_gates, fit_chat
 from router.conversation.chat_history import (
     mark_chat,
     move_chat,
@@ -114,6 +115,9 @@ _OWN: Final = b"anthropic-"
 # Ids and times, in which two refusals with the same words may differ.
 _IDS: Final = re.compile(rb"\b(?=\w*\d)[\w-]{8,}")
 
+# Models whose gates a transport keeps.
+_MOST_FITS: Final = 1_000
+
 _BRIDGES: Final[Mapping[str, Translation]] = {
     DIALECTS[endpoint].path: translation for endpoint, translation in TRANSLATIONS.items()
 }
@@ -162,6 +166,7 @@ class ConversationTransport(Transport):
         self._repairs = repairs
         self._chats = chats or wire
         self._intake = INTAKES.get(kind, TAKES_ALL)
+        self._fits: dict[tuple[str, bytes], ChatFit] = {}
         # Only a translated chat answer contains signatures.
         self._signs_chats = Endpoint.CHAT in served.adapted
         # Paths that the transport translates unless the request sets `bridged`.
@@ -253,8 +258,28 @@ class ConversationTransport(Transport):
             body = request.body
             if request.provider.kind in _PREFIXED and _ANSWER in body:
                 body = mark_prefill(body, request.abilities().prefill)
-            return move_chat(body, self._intake, request.maker)
+            dropped: tuple[str, ...] = ()
+            # Inlined, because every chat passes here.
+            model = MODEL.search(body)
+            fit = self._fits.get((request.provider.name, model[1])) if model else None
+            if fit is None or fit.provider is not request.provider:
+                fit = self._learn_fit(request.provider, model[1] if model else b"")
+            for field, form in fit.gates:
+                if field in body and form.search(body):
+                    body, dropped = fit_chat(body, request.provider)
+                    break
+            moved = move_chat(body, self._intake, request.maker)
+            return moved._replace(dropped=(*dropped, *moved.dropped)) if dropped else moved
         return MovedBody(request.body)
+
+    def _learn_fit(self, provider: Provider, model: bytes) -> ChatFit:
+        """Keeps what to look for in chats to a model. model: its name in a body."""
+        can = provider.abilities(model.decode("utf-8", "replace"))
+        fit = ChatFit(provider, find_gates(can))
+        if len(self._fits) >= _MOST_FITS:
+            self._fits.clear()
+        self._fits[provider.name, model] = fit
+        return fit
 
     async def _repaired(
         self,

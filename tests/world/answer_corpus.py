@@ -11,7 +11,8 @@ the router translates into a chat. `right` is the reading: the outcome (`good`, 
 `usd` is that cost, for the `price` in US dollars per million tokens (input, output, cached).
 
 A chat is read in three ways, because clients of Messages and of Responses get it translated:
-`native`, `messages`, `responses`. The source decides what is right; `now` has the readings
+`native`, `messages`, `responses`. `passed_on` reads a good stream again, as the router sends
+it to a client of its own protocol. The source decides what is right; `now` has the readings
 that are wrong today, by way. Whoever mends the product deletes them.
 
 `python -m tests.world.answer_corpus` prints the table; `--write` fills in `now`.
@@ -36,6 +37,7 @@ from router.frame.json_spans import parse_object
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.answers import TokenUsage
 from router.protocols.endpoints import DIALECTS
+from router.protocols.event_stream import StreamFilter
 from router.upstream.endpoint_translation import TRANSLATIONS
 from router.upstream.reply_reading import ReadReply
 from router.upstream.translate.request_screening import screen_request
@@ -77,6 +79,8 @@ class Answer(NamedTuple):
     def readings(self) -> Mapping[str, Reading]:
         """Returns the reading by way."""
         found = {"native": self._native()}
+        if self.stream and "through" not in self.entry and found["native"].get("usage"):
+            found["passed_on"] = self._passed_on()
         if self.endpoint is Endpoint.CHAT and "alone" not in self.entry:
             found |= {way.value: self._bridged(way) for way in _BRIDGES}
         return {way: {**reading, **self._cost(reading)} for way, reading in found.items()}
@@ -99,6 +103,11 @@ class Answer(NamedTuple):
             for way, reading in self.readings().items()
         }
         return {way: parts for way, parts in found.items() if parts}
+
+    def _passed_on(self) -> Reading:
+        """Reads a native stream as its client gets it from the router."""
+        _, sent = _filtered(self.endpoint, self._own(), AnswerSignals(keeps=False))
+        return read_answer(self.endpoint, sent, stream=True)
 
     def _native(self) -> Reading:
         try:
@@ -166,12 +175,7 @@ def read_answer(endpoint: Endpoint, data: bytes, *, stream: bool) -> Reading:
     signals = AnswerSignals(keeps=True)
     usage: TokenUsage | None
     if stream:
-        ask = json.dumps({"model": "m", "stream": True, "stream_options": _USAGE})
-        events = dialect.stream(read_request(ask.encode(), endpoint), None)
-        events.listen(lambda: signals)
-        events.feed(data)
-        if not events.failure:
-            events.end()
+        events, _ = _filtered(endpoint, data, signals)
         if events.failure:
             failure = events.failure_class
             return {"outcome": failure.value if failure else "", **_texts(signals)}
@@ -186,6 +190,19 @@ def read_answer(endpoint: Endpoint, data: bytes, *, stream: bool) -> Reading:
         **_texts(signals),
         "usage": list((usage or TokenUsage(0, 0))[:4]),
     }
+
+
+def _filtered(
+    endpoint: Endpoint, data: bytes, signals: AnswerSignals
+) -> tuple[StreamFilter, bytes]:
+    """Filters a stream. Returns the filter, and what the client gets."""
+    ask = json.dumps({"model": "m", "stream": True, "stream_options": _USAGE})
+    events = DIALECTS[endpoint].stream(read_request(ask.encode(), endpoint), None)
+    events.listen(lambda: signals)
+    sent = events.feed(data)
+    if not events.failure:
+        sent += events.end()
+    return events, sent
 
 
 _USAGE: Final = {"include_usage": True}

@@ -40,6 +40,8 @@ from router.upstream.translate.provider_errors import translate_refusal
 
 FOLDER: Final = Path(__file__).parent / "refusals"
 FILES: Final = tuple(sorted(FOLDER.glob("*.yaml")))
+# Forms of bodies that rules must read, without a page: they are no published behaviour.
+FORMS: Final = tuple(sorted((FOLDER.parent / "forms").glob("*.yaml")))
 NO_RULE: Final = "no rule yet"
 # The ways by which the router reads a refusal, by the provider's kind.
 WAYS: Final[Mapping[str, Sequence[str]]] = {
@@ -181,7 +183,7 @@ def _written(found: Json) -> str:
 
 def write_files() -> None:
     """Fills in `rule`, `now` and `repair_now`, and writes the files in one form."""
-    for file in FILES:
+    for file in (*FILES, *FORMS):
         found = yaml.load(file.read_text("utf-8"), yaml.CSafeLoader)
         for entry in found["refusals"]:
             refusal = Refusal(found["provider"], found["kind"], entry)

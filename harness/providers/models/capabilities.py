@@ -138,7 +138,12 @@ class Capabilities:
     tools_with_reasoning: bool | None = None
     reasons_by_default: bool | None = None  # reasons if a request names no effort
     sampling: bool | None = None  # takes temperature, top_p and top_k
+    # Takes temperature and top_p while it reasons.
+    sampling_while_reasoning: bool | None = None
+    one_sampling_field: bool | None = None  # takes temperature or top_p, and not both
     background: bool | None = None  # answers Responses in the background
+    # Takes null for a flag, an empty schema, an empty content and a flat custom tool.
+    loose_forms: bool | None = None
     several_choices: bool | None = None  # takes `n` above 1
     max_stop_sequences: int | None = None  # takes at most as many; 0 for no stop sequence
     max_output_tokens: int | None = None  # its largest limit of an answer, in tokens

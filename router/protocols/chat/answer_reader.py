@@ -16,6 +16,7 @@ from router.conversation.intake import (
     RESPONSE_FORMAT,
     AnswerIds,
     arguments_text,
+    clean_name,
     seal_thoughts,
 )
 from router.frame.body import empty_answer_error, first_object, iter_objects
@@ -35,6 +36,8 @@ from router.protocols.answers import (
     WholeAnswer,
     call_of_piece,
     parse_json,
+    piece_place,
+    read_content,
     read_count,
     read_ending,
     read_usage,
@@ -123,7 +126,7 @@ def read_end(
     return AnswerEnd(finish, sequence, usage, word)
 
 
-def read_reasoning_tokens(members: ParsedObject) -> int:
+def read_reasoning_tokens(members: Mapping[str, object] | ParsedObject) -> int:
     """Returns the tokens of thinking among the output tokens; 0 without the count."""
     usage = members.get("usage")
     details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
@@ -137,23 +140,6 @@ def read_thinking(part: Mapping[object, object]) -> str:
         if isinstance(found, str) and found:
             return found
     return ""
-
-
-def read_content(content: object) -> Iterator[tuple[BlockKind, str]]:
-    """Yields the kinds and texts of a content: a text, or parts of OpenAI and Mistral."""
-    if isinstance(content, str):
-        yield BlockKind.TEXT, content
-    for part in iter_objects(content):
-        match part.get("type"):
-            case "text":
-                yield BlockKind.TEXT, str(part.get("text") or "")
-            case "refusal":
-                yield BlockKind.REFUSAL, str(part.get("refusal") or "")
-            case "thinking":
-                for thought in iter_objects(part.get("thinking")):
-                    yield BlockKind.THINKING, str(thought.get("text") or "")
-            case _:
-                pass
 
 
 def _blocks(message: Mapping[object, object]) -> Iterator[AnswerBlock]:
@@ -173,7 +159,8 @@ def _blocks(message: Mapping[object, object]) -> Iterator[AnswerBlock]:
         if not isinstance(parse_json(arguments), Mapping):
             raise UpstreamFailed(FailureClass.MALFORMED, BROKEN_CALL)
         own = ids.of_call(call.get("id"), number)
-        yield AnswerBlock(BlockKind.CALL, arguments, own, str(function["name"]))
+        name = str(clean_name(function["name"]))
+        yield AnswerBlock(BlockKind.CALL, arguments, own, name)
 
 
 def _is_encrypted(blocks: Sequence[Mapping[str, object]]) -> bool:
@@ -217,8 +204,10 @@ class ToolCallOrder:
         self._at = 0
         self._ids = AnswerIds("")
 
-    def piece(self, delta: Mapping[str, object]) -> bytes:
+    def piece(self, delta: Mapping[str, object], number: int) -> bytes:
         """Takes a piece of a call, and returns the events that it allows.
+
+        number: of the piece in its event.
 
         Raises UpstreamFailed if the piece belongs to a call that is closed already.
         """
@@ -227,11 +216,10 @@ class ToolCallOrder:
         given = function if isinstance(function, Mapping) else {}
         piece = (
             delta.get("id"),
-            given.get("name"),
+            clean_name(given.get("name")),
             arguments_text(given.get("arguments")),
         )
-        # Some providers omit the index.
-        calls = self._by_index.setdefault(str(delta.get("index")), [])
+        calls = self._by_index.setdefault(piece_place(delta, number), [])
         call = call_of_piece(calls, StreamedToolCall, *piece)
         if call not in self._calls:
             self._calls.append(call)
@@ -373,10 +361,7 @@ class ChatStreamReader:
             self._head = read_head(members)
             out = self._writer.begin(self._head)
         tier = members.get("service_tier") or self._head.tier
-        if usage := read_usage(members.get("usage"), tier):
-            self._usage = usage
-            self.given_usage = members.get("usage")
-            self._reasoning_tokens = read_reasoning_tokens(members)
+        self._note_usage(members, tier)
         choices = members.get("choices")
         for choice in iter_objects(choices):
             if choice.get("index") in (0, None):
@@ -384,9 +369,17 @@ class ChatStreamReader:
                 if reason := choice.get("finish_reason"):
                     check_ending(reason, has_output=True, silence=True)
                     self._choice = choice
+                    if self._usage is None:  # Moonshot has it in the last choice
+                        self._note_usage(choice, tier)
         if not choices and self._usage is not None and self._choice is not None:
             out += self._finish()
         return out
+
+    def _note_usage(self, holder: Mapping[str, object] | ParsedObject, tier: object) -> None:
+        if usage := read_usage(holder.get("usage"), tier):
+            self._usage = usage
+            self.given_usage = holder.get("usage")
+            self._reasoning_tokens = read_reasoning_tokens(holder)
 
     def _delta(self, delta: object) -> bytes:
         if not isinstance(delta, Mapping):
@@ -401,9 +394,9 @@ class ChatStreamReader:
             out += self._text(kind, text)
         refusal = delta.get("refusal")
         out += self._text(BlockKind.REFUSAL, refusal if isinstance(refusal, str) else "")
-        for call in iter_objects(delta.get("tool_calls")):
+        for number, call in enumerate(iter_objects(delta.get("tool_calls"))):
             self._deltas += 1
-            out += self._close() + self._calls.piece(call)
+            out += self._close() + self._calls.piece(call, number)
         return out
 
     def _text(self, kind: BlockKind, text: str) -> bytes:

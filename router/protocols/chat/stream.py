@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Self
 from harness.frame.errors import InputError
 from harness.frame.failures import FailureClass
 from harness.frame.sse import event_data
-from router.conversation.intake import arguments_text
+from router.conversation.intake import arguments_text, clean_name
 from router.frame.body import iter_objects, to_json
 from router.frame.json_spans import (
     ParsedObject,
@@ -28,6 +28,8 @@ from router.protocols.answers import (
     EMPTY,
     CallCollector,
     CallPieces,
+    is_thinking,
+    piece_place,
     read_usage,
 )
 from router.protocols.event_stream import (
@@ -282,6 +284,11 @@ class ChatStream(StreamFilter):
                 only = self._choice(choice)
                 if self._empty:
                     self._finish_calls(choice)
+                if self.usage is None and choice.get("usage"):
+                    # Moonshot has it in the last choice.
+                    self.given_usage = choice["usage"]
+                    self.usage = read_usage(self.given_usage, self.tier)
+                    self.counted = self.usage is not None
         if alone and len(choices) == 1:
             self._text = only
 
@@ -304,7 +311,9 @@ class ChatStream(StreamFilter):
                     outputs += 1
                     text = name if isinstance(value, str) else None
                     self._says = self._says or not (
-                        name in _THOUGHTS or (isinstance(value, str) and value.isspace())
+                        name in _THOUGHTS
+                        or (isinstance(value, str) and value.isspace())
+                        or (value.__class__ is list and is_thinking(value))
                     )
                     if name == "tool_calls" and isinstance(value, list):
                         self._collect(number, value)
@@ -336,10 +345,17 @@ class ChatStream(StreamFilter):
         if self._calls is None:
             self._calls = CallCollector()
         sent: list[object] = []
-        for call in calls:
+        for number, call in enumerate(calls):
             function = call.get("function") if isinstance(call, dict) else None
             if isinstance(call, dict) and isinstance(function, dict):
-                sent += self._piece(self._calls, choice, call, function)
+                place = choice, piece_place(call, number)
+                known = self._calls.add(
+                    place,
+                    call.get("id"),
+                    clean_name(function.get("name")),
+                    arguments_text(function.get("arguments")),
+                )
+                sent += self._piece(known, choice, call, function)
             else:
                 sent.append(call)
         if sent != calls:
@@ -348,7 +364,7 @@ class ChatStream(StreamFilter):
 
     def _piece(
         self,
-        calls: CallCollector,
+        known: CallPieces,
         choice: int,
         call: dict[str, object],
         function: dict[str, object],
@@ -358,9 +374,8 @@ class ChatStream(StreamFilter):
 
         An empty object is held back until the next piece shows whether it is a placeholder.
         """
-        name = function.get("name")
+        name = clean_name(function.get("name"))
         given = arguments_text(function.get("arguments"))
-        known = calls.add((choice, str(call.get("index"))), call.get("id"), name, given)
         before: list[object] = []
         piece = dict(call)
         part = dict(function)
@@ -419,6 +434,7 @@ def has_answer(message: Mapping[str, object]) -> bool:
         and name not in _THOUGHTS
         and value not in _NOTHING
         and not (isinstance(value, str) and value.isspace())
+        and not is_thinking(value)
         for name, value in message.items()
     )
 

@@ -119,7 +119,24 @@ def read_message_tokens(usage: object) -> TokenUsage | None:
     if get("speed") == "fast":
         tier = FAST_MODE  # each token costs more than at the tier
     tier = tier if isinstance(tier, str) else ""
-    return TokenUsage(given, read_count(get("output_tokens")), read, written, hour, tier)
+    used = TokenUsage(given, read_count(get("output_tokens")), read, written, hour, tier)
+    return _with_compactions(used, get("iterations")) if get("iterations") else used
+
+
+def _with_compactions(used: TokenUsage, iterations: object) -> TokenUsage:
+    """Adds the tokens of compactions, which the usage itself leaves out."""
+    for iteration in iter_objects(iterations):
+        if iteration.get("type") == "compaction":
+            of_it = read_message_tokens({**iteration, "iterations": None}) or NO_USAGE
+            used = TokenUsage(
+                used.input_tokens + of_it.input_tokens,
+                used.output_tokens + of_it.output_tokens,
+                used.cached_tokens + of_it.cached_tokens,
+                used.written_tokens + of_it.written_tokens,
+                used.hour_tokens + of_it.hour_tokens,
+                used.tier,
+            )
+    return used
 
 
 class MessagesStream(StreamFilter):
@@ -257,23 +274,30 @@ class MessagesStream(StreamFilter):
         if not message.value.get("id", True):
             own = places["id"]
             edits.append(TextEdit(own.start, own.end, to_json(self.ids.of_answer("msg"))))
+        if message.value.get("content"):
+            self._note_content(message.value)
         return edits
+
+    def _note_content(self, message: Mapping[str, object]) -> None:
+        """Notes blocks in the first event: some answers, such as those after a provider's
+        own tool, are complete there.
+        """
+        for number, block in enumerate(iter_objects(message.get("content"))):
+            self.progress_events += 1
+            self._speaks = self._speaks or block_speaks(block)
+            self.committed = True
+            if self.signals is not None:
+                self._note(read_block_signals, ("first", number), block)
+        if message.get("stop_reason"):
+            self._note_stop(message["stop_reason"])
 
     def _end(self, members: ParsedObject) -> None:
         """Reads the stop reason and the last usage."""
         delta = members.get("delta")
         if isinstance(delta, dict) and delta.get("stop_reason"):
-            reason = delta["stop_reason"]
-            self.finish_reasons.append(str(reason))
-            says = self._speaks or reason == STOP_SEQUENCE
-            if not ((says and reason in GOOD) or self._ends_well(reason, has_output=says)):
+            self._note_stop(delta["stop_reason"])
+            if self.failure:
                 return
-            if self._calls is not None and self._has_broken_call(reason):
-                return
-            self._stopped = self.committed = True
-            self.progress_events += 1
-            if self.signals is not None:
-                self._note(AnswerSignals.ended, delta["stop_reason"])
         given = members.get("usage")
         tokens = read_message_tokens(given)
         if isinstance(given, dict) and tokens:
@@ -288,6 +312,18 @@ class MessagesStream(StreamFilter):
                 tier=tokens.tier or known.tier,
             )
             self.counted = True
+
+    def _note_stop(self, reason: object) -> None:
+        self.finish_reasons.append(str(reason))
+        says = self._speaks or reason == STOP_SEQUENCE
+        if not ((says and reason in GOOD) or self._ends_well(reason, has_output=says)):
+            return
+        if self._calls is not None and self._has_broken_call(reason):
+            return
+        self._stopped = self.committed = True
+        self.progress_events += 1
+        if self.signals is not None:
+            self._note(AnswerSignals.ended, reason)
 
     def _stop(self) -> Sequence[TextEdit] | None:
         if not self._stopped:

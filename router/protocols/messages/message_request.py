@@ -319,10 +319,12 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     # Anthropic's other tier is OpenAI's default.
     if body.get("service_tier") == "standard_only":
         body["service_tier"] = "default"
-    body["messages"] = [
-        *_system(request.get("system")),
-        *chat_messages(request.get("messages"), way),
-    ]
+    body["messages"] = _joined_system(
+        [
+            *_system(request.get("system")),
+            *chat_messages(request.get("messages"), way),
+        ]
+    )
     if request.get("max_tokens") is not None:
         body[way.limit_field] = request["max_tokens"]
     if request.get("stop_sequences"):
@@ -377,6 +379,15 @@ def _system(system: object) -> list[dict[str, object]]:
     return [{"role": "system", "content": content}] if content else []
 
 
+def _joined_system(messages: list[Turn]) -> list[Turn]:
+    """Joins system messages at the beginning: many models' templates take only one."""
+    count = next((n for n, m in enumerate(messages) if m["role"] != "system"), len(messages))
+    texts = [message["content"] for message in messages[:count]]
+    if count < 2 or not all(isinstance(text, str) for text in texts):
+        return messages
+    return [{"role": "system", "content": _GAP.join(map(str, texts))}, *messages[count:]]
+
+
 def _tools(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     kept = without_hosted(request.get("tools"), _CLIENTS, way.dropped)
     tools = [_tool(tool, way) for tool in kept]
@@ -428,10 +439,12 @@ def _effort(request: Mapping[str, object]) -> str:
     config = request.get("output_config")
     named = config.get("effort") if isinstance(config, Mapping) else None
     thinking = request.get("thinking")
-    if not isinstance(thinking, Mapping) or thinking.get("type") == "disabled":
+    if isinstance(thinking, Mapping) and thinking.get("type") == "disabled":
         return ""
     if isinstance(named, str):
         return _EFFORT_NAMES.get(named, named)
+    if not isinstance(thinking, Mapping):
+        return ""
     budget = thinking.get("budget_tokens")
     if not isinstance(budget, int):
         return ""

@@ -63,6 +63,8 @@ def read_signals(
                     _read_part(signals, (item, number), part)
             case "function_call":
                 signals.call(item, flat_name(entry), entry.get("arguments"))
+            case "custom_tool_call":
+                signals.call(item, flat_name(entry), entry.get("input"))
             case _:
                 pass
     if isinstance(incomplete, Mapping):
@@ -106,12 +108,13 @@ NO_PROGRESS: Final = frozenset(
 )
 # Statuses of a background response.
 GOES_ON: Final = frozenset({"queued", "in_progress"})
+_ITEM_DONE: Final = "response.output_item.done"
 # Final events of a part or item, which may be empty.
 _DONE: Final = frozenset(
     {
         "response.output_text.done",
         "response.content_part.done",
-        "response.output_item.done",
+        _ITEM_DONE,
     }
 )
 ENDS: Final = frozenset({"response.completed", "response.incomplete"})
@@ -135,6 +138,8 @@ class ResponsesStream(StreamFilter):
     def __init__(self, json_name: str | None) -> None:
         super().__init__(json_name)
         self._number = -1
+        # The complete items, because some servers send an empty output at the end.
+        self._items: list[object] = []
 
     def broken(self, message: str, failure: FailureClass) -> bytes:
         details = {
@@ -192,7 +197,7 @@ class ResponsesStream(StreamFilter):
                 ended = response.value
                 self._note(
                     read_signals,
-                    ended.get("output"),
+                    ended.get("output") or self._items,
                     ended.get("incomplete_details"),
                 )
         elif kind == "response.failed" and not self._failed(response.value):
@@ -206,6 +211,8 @@ class ResponsesStream(StreamFilter):
     def _item(self, members: ParsedObject) -> Sequence[TextEdit]:
         item = members.get("item")
         place = members.get("output_index")
+        if self.signals is not None and members.get("type") == _ITEM_DONE:
+            self._items.append(item)
         if not isinstance(item, dict) or not self.ids.mend_call(item, place):
             return ()
         return (member_edit(members, "item", to_json(item)),)

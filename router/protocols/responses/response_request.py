@@ -41,6 +41,9 @@ _PARAMETERS: Final = {
 }
 
 
+_MORE_TOOLS: Final = "additional_tools"
+
+
 class ToolOrigin(NamedTuple):
     """A tool as the client named it, behind the flat name that a chat has."""
 
@@ -58,9 +61,19 @@ class ResponseTools:
     def __init__(self, request: Mapping[str, object], way: ChatWay) -> None:
         self._origins: dict[str, ToolOrigin] = {}
         self._way = way
+        offered = [
+            *iter_objects(request.get("tools")),
+            # Codex offers further tools in an item of the input.
+            *(
+                tool
+                for item in iter_objects(request.get("input"))
+                if item.get("type") == _MORE_TOOLS
+                for tool in iter_objects(item.get("tools"))
+            ),
+        ]
         self.functions: list[dict[str, Any]] = [
             {"type": "function", "function": function}
-            for tool in without_hosted(request.get("tools"), CLIENTS, way.dropped)
+            for tool in without_hosted(offered, CLIENTS, way.dropped)
             for function in self._functions(tool)
         ]
 
@@ -198,7 +211,7 @@ class _Turns:
             self._signed += open_thoughts(item.get("encrypted_content"))
         elif kind == "item_reference":
             raise reference_error()
-        else:
+        elif kind != _MORE_TOOLS:
             self._way.dropped[f"input.{kind}"] = None
             if has_text(item):
                 self._say(hosted_text(item))

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from harness.providers.target import ANTHROPIC_VERSION
+from router.frame.body import iter_objects
 from router.protocols.event_stream import SsePayloads
 from router.protocols.messages.dialect import read_message_tokens
 from router.upstream.translate.chat_answer import (
@@ -209,6 +210,7 @@ class AnthropicChunks:
         self._thought: Json | None = None
         self._stopped = False
         self._open: object = None  # the index of the current block
+        self._is_hosted = False  # the current block is a call that the provider answers
         self._waiting: list[Json] = []  # events of later blocks
 
     @property
@@ -227,6 +229,8 @@ class AnthropicChunks:
         """
         kind = str(event.get("type"))
         place = event.get("index")
+        if kind == "message_start":
+            return _split_content(event)
         if kind in _ENDS:
             waiting = self._waiting
             self._waiting = []
@@ -261,7 +265,7 @@ class AnthropicChunks:
             self._maker.id = str(message["id"])
             self._maker.model = str(message["model"])
             self._maker.tier = _tier(message["usage"])
-        if kind not in _EVENTS:
+        if kind not in _EVENTS or self._skips(event):
             return ()
         found = self._parse(event)
         self._maker.created = self._maker.created or int(found.created)
@@ -279,6 +283,18 @@ class AnthropicChunks:
             self._stopped = True
             out.append(self._maker.finish(event["delta"]["stop_reason"]))
         return out
+
+    def _skips(self, event: Json) -> bool:
+        """Returns whether an event belongs to a call that the provider answers itself; the
+        client could not answer it.
+        """
+        block = event.get("content_block")
+        if isinstance(block, dict):
+            self._is_hosted = block.get("type") in _HOSTED
+        skips = self._is_hosted
+        if event.get("type") == "content_block_stop":
+            self._is_hosted = False
+        return skips and str(event.get("type")).startswith("content_block_")
 
     def _delta(self, given: Json) -> Json:
         delta = chat_message(given, streamed=True)
@@ -307,6 +323,33 @@ _NO_HEAD: Final[Json] = {
     "usage": {"input_tokens": 0, "output_tokens": 0},
 }
 _ENDS: Final = frozenset({"message_delta", "message_stop"})
+_HOSTED: Final = frozenset({"server_tool_use", "mcp_tool_use"})
+
+
+def _split_content(event: Json) -> list[Json]:
+    """Moves the blocks and the stop reason of a first event into following events, as
+    Anthropic sends them for most answers.
+    """
+    message = event.get("message")
+    blocks = message.get("content") if isinstance(message, dict) else None
+    if not blocks or not isinstance(message, dict):
+        return [event]
+    reason = message.get("stop_reason")
+    found: list[Json] = [{**event, "message": {**message, "content": [], "stop_reason": None}}]
+    for number, block in enumerate(iter_objects(blocks)):
+        place = {"index": number}
+        text = block.get("text") if block.get("type") == "text" else None
+        opened = {**block, "text": ""} if text else dict(block)
+        found += _split_input({"type": "content_block_start", **place, "content_block": opened})
+        if text:
+            delta = {"type": "text_delta", "text": text}
+            found.append({"type": "content_block_delta", **place, "delta": delta})
+        found.append({"type": "content_block_stop", **place})
+    if reason:
+        usage = message.get("usage") or _NO_HEAD["usage"]
+        delta = {"stop_reason": reason}
+        found.append({"type": "message_delta", "delta": delta, "usage": usage})
+    return found
 
 
 def _split_input(event: Json) -> list[Json]:

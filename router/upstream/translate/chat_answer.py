@@ -7,6 +7,7 @@ notice: ids, finish reasons, counts of tokens. Refusals are in `provider_errors`
 from collections.abc import Mapping
 from typing import Any, Final
 
+from router.conversation.intake import clean_name
 from router.protocols.answers import AnswerEnding, read_ending
 
 Json = dict[str, Any]
@@ -96,7 +97,7 @@ def _call(given: Mapping[str, Any], *, streamed: bool) -> Json:
     if given.get("id"):
         call["id"] = given["id"].split(_SEPARATOR, 1)[0]
         call["type"] = "function"
-    named = {"name": function["name"]} if function.get("name") else {}
+    named = {"name": clean_name(function["name"])} if function.get("name") else {}
     call["function"] = {
         **named,
         "arguments": function.get("arguments") or "",

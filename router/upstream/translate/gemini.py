@@ -19,6 +19,7 @@ from router.upstream.translate.chat_answer import (
     chat_message,
     completion,
 )
+from router.upstream.translate.gemini_calls import GeminiCalls
 from router.upstream.translate.provider_errors import google_error
 from router.upstream.translate.request_screening import (
     Json,
@@ -234,6 +235,7 @@ class GeminiChunks:
         self._maker.model = ask.notes["model"]
         self._usage: object = None
         self._reason: object = None
+        self._calls = GeminiCalls()
 
     @property
     def ended(self) -> bool:
@@ -246,6 +248,7 @@ class GeminiChunks:
         if "error" in event:
             given = event["error"]
             raise ErrorInStream(google_error(given if isinstance(given, dict) else {}))
+        self._calls.join(event)
         _fill_arguments(event)
         found = self._parse(event)
         maker = self._maker

@@ -227,6 +227,8 @@ def _message(
     message.pop("annotations", None)
     refusal = message.pop("refusal", None)
     content = message["content"] = message.get("content") or refusal
+    if role == "tool" and content is None:
+        message["content"] = ""  # litellm would leave the result out
     if isinstance(content, list):
         message["content"] = [
             _part(part, f"{place}.content[{at}]", kind, request)

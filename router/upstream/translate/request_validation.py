@@ -187,11 +187,10 @@ def _has_text(part: Mapping[str, Any]) -> bool:
 
 def _check_content(message: Mapping[str, Any], place: str) -> None:
     content = message.get("content")
-    if content is None and message.get("role") in (
-        "user",
-        "tool",
-        *_INSTRUCTIONS,
-    ):
+    # A tool without a result has null.
+    is_silent = message.get("role") == "tool" and "content" in message
+    demands = message.get("role") in ("user", "tool", *_INSTRUCTIONS)
+    if content is None and demands and not is_silent:
         raise MalformedRequest(f"{place}.content", "is missing")
     if isinstance(content, list):
         for at, part in enumerate(content):

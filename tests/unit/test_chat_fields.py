@@ -1,0 +1,165 @@
+"""Fields of a chat that a target refuses, as the router sends them to it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from harness.providers.target import Provider
+from router.conversation.chat_fields import find_gates, fit_chat
+from router.conversation.chat_history import move_chat
+from router.conversation.intake import INTAKES
+from tests.support.router.live_router import provider
+
+pytestmark = pytest.mark.req("B7", "B11")
+Json = dict[str, Any]
+
+
+def of_kind(kind: str) -> Provider:
+    return provider("http://127.0.0.1:1/v1", kind, kind=kind)
+
+
+def sent(kind: str, chat: Json) -> tuple[Json, tuple[str, ...]]:
+    """Returns what the target gets, and the names of the dropped parts."""
+    body = json.dumps(chat).encode()
+    gates = find_gates(of_kind(kind).abilities(str(chat["model"])))
+    if not any(gate.field in body and gate.form.search(body) for gate in gates):
+        return chat, ()
+    fitted, dropped = fit_chat(body, of_kind(kind))
+    return json.loads(fitted), dropped
+
+
+@pytest.mark.parametrize(
+    ("kind", "chat", "dropped"),
+    [
+        ("openai", {"model": "gpt-5", "temperature": 0}, ("temperature",)),
+        ("openai", {"model": "gpt-5", "temperature": 1}, ()),
+        ("openai", {"model": "o3-mini", "top_p": 0.5, "stop": "x"}, ("top_p", "stop")),
+        ("openai", {"model": "gpt-5-chat-latest", "temperature": 0}, ()),
+        ("openai", {"model": "gpt-5.4", "temperature": 0}, ()),
+        (
+            "openai",
+            {"model": "gpt-5.4", "temperature": 0, "reasoning_effort": "low"},
+            ("temperature",),
+        ),
+        ("openai", {"model": "gpt-5.6", "temperature": 0}, ("temperature",)),
+        ("openai", {"model": "gpt-5.6", "temperature": 0, "reasoning_effort": "none"}, ()),
+        ("openai", {"model": "gpt-4o", "stop": ["a", "b", "c", "d"]}, ()),
+        ("openai", {"model": "gpt-4o", "stop": ["a", "b", "c", "d", "e"]}, ("stop",)),
+        ("gemini", {"model": "gemini-2.5-pro", "stop": ["a", "b", "c", "d", "e"]}, ()),
+        ("anthropic", {"model": "claude-haiku-4-5", "temperature": 0, "top_p": 1}, ("top_p",)),
+        ("anthropic", {"model": "claude-3-haiku", "temperature": 0, "top_p": 0.4}, ()),
+        ("vllm", {"model": "m", "temperature": 0, "top_p": 0.4, "stop": ["a"] * 9}, ()),
+    ],
+)
+def test_a_target_gets_the_sampling_and_the_stops_that_its_model_takes(
+    kind: str, chat: Json, dropped: tuple[str, ...]
+) -> None:
+    fitted, names = sent(kind, chat)
+
+    assert names == dropped
+    kept = [name for name in chat if name not in dropped or name in fitted]
+    assert {name: chat[name] for name in kept if name != "stop"} == {
+        name: value for name, value in fitted.items() if name != "stop"
+    }
+
+
+def test_the_first_stop_sequences_stay() -> None:
+    fitted, _ = sent("groq", {"model": "llama-3.3", "stop": ["a", "b", "c", "d", "e"]})
+
+    assert fitted["stop"] == ["a", "b", "c", "d"]
+
+
+def test_forms_out_of_habit_become_the_ones_that_the_target_knows() -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    chat = {
+        "model": "gpt-4o",
+        "parallel_tool_calls": None,
+        "messages": [{"role": "assistant", "content": [], "tool_calls": [call]}],
+        "tools": [
+            {"type": "function", "function": {"name": "f", "parameters": {"required": []}}},
+            {"type": "function", "function": {"name": "g", "parameters": None}},
+            {"type": "custom", "name": "patch", "format": {"type": "text"}},
+        ],
+    }
+
+    fitted, dropped = sent("openai", chat)
+
+    shape = {"type": "object", "properties": {}}
+    assert dropped == ()
+    assert fitted == {
+        "model": "gpt-4o",
+        "messages": [{"role": "assistant", "tool_calls": [call]}],
+        "tools": [
+            {
+                "type": "function",
+                "function": {"name": "f", "parameters": {**shape, "required": []}},
+            },
+            {"type": "function", "function": {"name": "g", "parameters": shape}},
+            {"type": "custom", "custom": {"name": "patch", "format": {"type": "text"}}},
+        ],
+    }
+
+
+def test_a_schema_with_properties_stays_as_it_is() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    chat = {"model": "gpt-4o", "messages": [], "tools": tools}
+
+    assert sent("openai", chat) == (chat, ())
+
+
+@pytest.mark.parametrize(
+    ("kind", "messages", "moved", "dropped"),
+    [
+        (
+            "groq",
+            [{"role": "user", "content": "hi", "agent": "cli", "metadata": None}],
+            [{"role": "user", "content": "hi"}],
+            ("messages.agent",),
+        ),
+        (
+            "deepseek",
+            [{"role": "developer", "content": "d"}, {"role": "user", "content": "hi"}],
+            [{"role": "system", "content": "d"}, {"role": "user", "content": "hi"}],
+            (),
+        ),
+        (
+            "openai",
+            [{"role": "developer", "content": "d"}, {"role": "user", "content": '"agent":'}],
+            [{"role": "developer", "content": "d"}, {"role": "user", "content": '"agent":'}],
+            (),
+        ),
+    ],
+)
+def test_a_kind_gets_the_roles_and_members_that_it_knows(
+    kind: str, messages: list[Json], moved: list[Json], dropped: tuple[str, ...]
+) -> None:
+    body = json.dumps({"model": "m", "messages": messages}).encode()
+
+    found = move_chat(body, INTAKES[kind])
+
+    assert json.loads(found.body)["messages"] == moved
+    assert found.dropped == dropped
+
+
+def test_mistral_gets_an_answer_between_a_result_and_a_users_message() -> None:
+    call = {"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "abcdefghi", "content": "1"},
+        {"role": "user", "content": "and now?"},
+    ]
+    body = json.dumps({"model": "m", "messages": messages}).encode()
+
+    found = json.loads(move_chat(body, INTAKES["mistral"]).body)["messages"]
+
+    assert [message["role"] for message in found] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+        "user",
+    ]
+    assert found[3]["content"]
