@@ -51,7 +51,7 @@ class TranslatedRequest(NamedTuple):
     events: Callable[[], ChatStreamReader | ResponseStreamReader]
     dropped: tuple[str, ...]  # names of omitted or rewritten parts
     thinking: bool = False  # the client wants to see the thinking
-    asked: ChatDialect = CHAT  # the other protocol
+    dialect: ChatDialect = CHAT  # of the other protocol
     prefill: bool = False  # the answer continues the last turn
 
 
@@ -126,7 +126,7 @@ def translate_chat(body: bytes, *, signs: bool, thinking: bool) -> TranslatedReq
         lambda members: write_chat(read_response_answer(members), custom),
         lambda: ResponseStreamReader(ChatChunkWriter(custom)),
         tuple(dropped),
-        asked=RESPONSES,
+        dialect=RESPONSES,
     )
 
 
