@@ -113,7 +113,8 @@ class ToolTransport:
         if failure not in _NOT_THERE and _NO_SCOPE not in body.decode("utf-8", "replace"):
             return ReadReply(reply.status, reply.headers, body, local=reply.local, source=reply)
         await reply.aclose()
-        self._ways.note_absence(place)
+        model = json.loads(request.body).get("model")
+        self._ways.note_absence(place, f"{request.provider.name}/{model}")
         return None
 
     async def _without_effort(self, request: UpstreamRequest) -> UpstreamReply:
