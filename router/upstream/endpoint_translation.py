@@ -12,10 +12,10 @@ from typing import Final, NamedTuple
 from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.providers.models.abilities import find_abilities
 from harness.providers.models.capabilities import Endpoint
+from router.conversation.field_forms import fit_thinking
 from router.conversation.hosted_tools import ChatWay, name_hosted
 from router.conversation.intake import INTAKES, TAKES_ALL
 from router.conversation.prefill_forms import is_open_answer
-from router.conversation.thinking_forms import fit_thinking
 from router.frame.body import to_json
 from router.frame.json_spans import ParsedObject
 from router.protocols.chat.answer_reader import (

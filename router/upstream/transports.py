@@ -28,6 +28,7 @@ from router.conversation.chat_history import (
     move_chat,
     with_client_names,
 )
+from router.conversation.field_forms import fit_chat, fit_message
 from router.conversation.intake import INTAKES, TAKES_ALL, MovedBody
 from router.conversation.native_histories import (
     mark_message,
@@ -36,7 +37,6 @@ from router.conversation.native_histories import (
     move_response,
 )
 from router.conversation.prefill_forms import ANSWER, mark_prefill
-from router.conversation.thinking_forms import fit_message
 from router.frame.body import (
     CHAT_PATH,
     MESSAGES_PATH,
@@ -216,18 +216,29 @@ class ConversationTransport(Transport):
 
     def _move(self, request: UpstreamRequest) -> MovedBody:
         # Paths below an endpoint, such as the token count, have the same history.
-        if request.path.startswith(MESSAGES_PATH):
-            body, changed = fit_message(request.body, request.can or request.abilities())
-            moved = move_message(body, request.maker)
-            return moved._replace(dropped=(*changed, *moved.dropped)) if changed else moved
+        body = request.body
+        can = request.can
+        changed: tuple[str, ...] = ()
         if request.path.startswith(RESPONSES_PATH):
-            return move_response(request.body, request.maker)
-        if request.path == CHAT_PATH:
-            body = request.body
+            return move_response(body, request.maker)
+        if request.path.startswith(MESSAGES_PATH):
+            body, changed = fit_message(body, can or request.abilities())
+            moved = move_message(body, request.maker)
+        elif request.path == CHAT_PATH:
+            # A test here spares most chats a call.
+            if (
+                can is None
+                or can.sampling is False
+                or can.temperature_with_top_p is False
+                or (can.max_stop_sequences is not None and b'"stop"' in body)
+            ):
+                body, changed = fit_chat(body, can or request.abilities())
             if request.provider.kind in _PREFIXED and _ANSWER in body:
                 body = mark_prefill(body, request.abilities().prefill)
-            return move_chat(body, self._intake, request.maker)
-        return MovedBody(request.body)
+            moved = move_chat(body, self._intake, request.maker)
+        else:
+            return MovedBody(body)
+        return moved._replace(dropped=(*changed, *moved.dropped)) if changed else moved
 
     async def _repaired(
         self,

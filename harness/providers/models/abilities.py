@@ -127,6 +127,13 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
     ),
     _row(
         "",
+        r"claude-opus-4[-.][156]|claude-(?:sonnet|haiku)-4[-.][56]",
+        "SalesforceAIResearch/MCP-Universe#49",
+        "Claude 4.1 to 4.6",
+        temperature_with_top_p=False,
+    ),
+    _row(
+        "",
         r"claude-opus-4[-.]5",
         f"{_DOCS}/build-with-claude/effort",
         "Claude Opus 4.5",
@@ -184,6 +191,13 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
     ),
     _row(
         _OPENAIS,
+        r"gpt-5(?:-mini|-nano|-pro)?(?:-\d{4}.*)?|o[134](?:-mini|-pro)?(?:-\d{4}.*)?",
+        "https://learn.microsoft.com/en-us/azure/ai-foundry/openai/how-to/reasoning",
+        "GPT-5, o1, o3, o4",
+        sampling=False,
+    ),
+    _row(
+        _OPENAIS,
         r"gpt-(?:3\.5|4).*|chatgpt-4o.*",
         "https://developers.openai.com/api/docs/guides/reasoning",
         "GPT-3.5 and GPT-4",
@@ -194,6 +208,7 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
         _ANY_MODEL,
         "https://developers.openai.com/api/docs/guides/structured-outputs",
         top_k=False,
+        max_stop_sequences=4,
         prefill=Prefill.BEGINS_ANEW,
         strict_schema=StrictSchema.ALL_REQUIRED,
     ),
@@ -233,6 +248,7 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
         "https://console.groq.com/docs/prefilling",
         logprobs=False,
         top_k=False,
+        max_stop_sequences=4,
         prefill=Prefill.CONTINUES,
     ),
     _row(

@@ -138,6 +138,8 @@ class Capabilities:
     tools_with_reasoning: bool | None = None
     reasons_by_default: bool | None = None  # reasons if a request names no effort
     sampling: bool | None = None  # takes temperature, top_p and top_k
+    # Takes temperature and top_p in one request.
+    temperature_with_top_p: bool | None = None
     background: bool | None = None  # answers Responses in the background
     several_choices: bool | None = None  # takes `n` above 1
     max_stop_sequences: int | None = None  # takes at most as many; 0 for no stop sequence

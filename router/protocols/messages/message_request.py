@@ -8,6 +8,7 @@ through `answer_writer`.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from router.conversation.field_forms import DEFAULT_EFFORT, effort_of_budget
 from router.conversation.hosted_tools import (
     ChatWay,
     hosted_text,
@@ -16,7 +17,6 @@ from router.conversation.hosted_tools import (
     without_hosted,
 )
 from router.conversation.intake import read_mark
-from router.conversation.thinking_forms import DEFAULT_EFFORT, effort_of_budget
 from router.frame.body import iter_objects, to_json
 from router.frame.failure import (
     Untranslatable,

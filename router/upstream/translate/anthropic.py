@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from harness.providers.models.abilities import find_abilities
 from harness.providers.target import ANTHROPIC_VERSION
-from router.conversation.thinking_forms import fit_sampling, fit_thinking
+from router.conversation.field_forms import fit_sampling, fit_thinking
 from router.protocols.event_stream import SsePayloads
 from router.protocols.messages.dialect import read_message_tokens
 from router.upstream.translate.chat_answer import (

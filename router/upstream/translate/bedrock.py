@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from harness.frame.failures import FailureClass
 from harness.providers.models.abilities import find_abilities
-from router.conversation.thinking_forms import fit_thinking
+from router.conversation.field_forms import fit_thinking
 from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.translate.anthropic import AnthropicChunks
 from router.upstream.translate.chat_answer import completion

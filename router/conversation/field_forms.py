@@ -1,4 +1,4 @@
-"""Writes a request for thinking in the form that the target's model takes.
+"""Writes thinking, effort, sampling and stop sequences as the target's model takes them.
 
 Claude up to 4.5 takes a budget in tokens. Claude from 4.7 on takes `adaptive` with an effort.
 The fields have Anthropic's names, also below Converse's `additionalModelRequestFields`. The
@@ -31,7 +31,13 @@ _EFFORTS: Final = tuple(_BUDGETS)
 # Names of the changed parts, as `x-swapgate-degraded` has them.
 THINKING: Final = "thinking"
 EFFORT: Final = "effort"
-_SAMPLING: Final = ("temperature", "top_p", "top_k")
+_SAMPLING: Final = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "presence_penalty",
+    "frequency_penalty",
+)
 # Besides thinking, the smallest `top_p`, and the only temperature.
 _LEAST_TOP_P: Final = 0.95
 _TEMPERATURE: Final = 1
@@ -57,15 +63,36 @@ def fit_message(body: bytes, can: Capabilities) -> tuple[bytes, tuple[str, ...]]
     changed parts.
     """
     # Most bodies are not parsed: without these members, a body suits the model.
-    is_touched = b'"thinking"' in body or b'"effort"' in body
-    if can.sampling is False and not is_touched:
-        is_touched = b'"temperature"' in body or b'"top_p"' in body or b'"top_k"' in body
-    if not is_touched:
+    if not (
+        b'"thinking"' in body
+        or b'"effort"' in body
+        or ((can.sampling is False or can.temperature_with_top_p is False) and _samples(body))
+    ):
         return body, ()
     request: Json = json.loads(body)
     changed = fit_thinking(request, can, request.get("max_tokens"))
     changed += fit_sampling(request, can)
     return (to_json(request).encode(), tuple(changed)) if changed else (body, ())
+
+
+def fit_chat(body: bytes, can: Capabilities) -> tuple[bytes, tuple[str, ...]]:
+    """Writes sampling and stop sequences of a chat as its model takes them. Returns the same as
+    `fit_message`.
+    """
+    most = can.max_stop_sequences
+    if not ((most is not None and b'"stop"' in body) or _samples(body)):
+        return body, ()
+    request: Json = json.loads(body)
+    changed = fit_sampling(request, can)
+    stops = request.get("stop")
+    if most is not None and isinstance(stops, list) and len(stops) > most:
+        request["stop"] = stops[:most]
+        changed.append("stop")
+    return (to_json(request).encode(), tuple(changed)) if changed else (body, ())
+
+
+def _samples(body: bytes) -> bool:
+    return b'"temperature"' in body or b'"top_' in body or b'_penalty"' in body
 
 
 def fit_thinking(fields: Json, can: Capabilities, limit: object) -> list[str]:
@@ -105,6 +132,9 @@ def fit_sampling(fields: Json, can: Capabilities) -> list[str]:
         gone = [name for name, value in given.items() if not _suits_thinking(name, value)]
     else:
         gone = []
+    both = {"temperature", "top_p"} <= given.keys() - set(gone)
+    if both and can.temperature_with_top_p is False:
+        gone.append("top_p")
     for name in gone:
         del fields[name]
     return gone
