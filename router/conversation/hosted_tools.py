@@ -122,13 +122,11 @@ class ChatWay:
 
     limit_field: the provider's name for the output limit.
     maker: the maker of the target's model; the target gets only that maker's reasoning.
-    takes_budget: the chat may have a thinking budget, which a further translation writes.
     dropped: names of the request parts that the translation omits or rewrites.
     """
 
     limit_field: str = "max_tokens"
     maker: str = ""
-    takes_budget: bool = False
     dropped: dict[str, None] = field(default_factory=dict)
 
     def without(

@@ -8,14 +8,15 @@ becomes a response for a model that takes its request only there (`tool_ways`).
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.providers.models.abilities import find_abilities
-from harness.providers.models.capabilities import Endpoint, ThinkingForm
+from harness.providers.models.capabilities import Endpoint
+from router.conversation.field_forms import fit_thinking
 from router.conversation.hosted_tools import ChatWay, name_hosted
 from router.conversation.intake import INTAKES, TAKES_ALL
+from router.conversation.prefill_forms import is_open_answer
 from router.frame.body import to_json
 from router.frame.json_spans import ParsedObject
 from router.protocols.chat.answer_reader import (
@@ -53,8 +54,11 @@ class TranslatedRequest(NamedTuple):
     dropped: tuple[str, ...]  # names of omitted or rewritten parts
     thinking: bool = False  # the client wants to see the thinking
     asked: ChatDialect = CHAT  # the other protocol
+    prefill: bool = False  # the answer continues the last turn
 
 
+# Kinds whose chats take a thinking budget in tokens (`router.upstream.translate`).
+_BUDGETED: Final = frozenset({"bedrock"})
 Translation = Callable[[bytes, str, str], TranslatedRequest]
 # In `x-swapgate-degraded`: the router asked another endpoint of the provider.
 AT_RESPONSES: Final = "endpoint.responses"
@@ -74,15 +78,20 @@ def translate_message(
     request = json.loads(body)
     thinking = message_request.wants_thinking(request)
     way = _chat_way(kind, maker)
-    if Endpoint.CHAT in PROVIDER_KINDS[kind].translated:
-        form = find_abilities(kind, str(request.get("model"))).thinking
-        way = replace(way, takes_budget=form in (ThinkingForm.BUDGET, ThinkingForm.BOTH))
+    turns = request.get("messages")
+    if kind in _BUDGETED:
+        can = find_abilities(kind, str(request.get("model")))
+        way.dropped |= dict.fromkeys(fit_thinking(request, can, request.get("max_tokens")))
+    chat = message_request.chat_body(request, way)
+    if kind in _BUDGETED:
+        chat |= message_request.own_thinking(request)
     return TranslatedRequest(
-        to_json(message_request.chat_body(request, way)).encode(),
+        to_json(chat).encode(),
         lambda members: write_message(read_chat_answer(members, thinking=thinking), way.maker),
         lambda: ChatStreamReader(MessageEventWriter(way.maker), thinking=thinking),
         tuple(way.dropped),
         thinking,
+        prefill=bool(turns) and is_open_answer(turns[-1]),
     )
 
 

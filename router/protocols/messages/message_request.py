@@ -8,6 +8,7 @@ through `answer_writer`.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from router.conversation.field_forms import DEFAULT_EFFORT, effort_of_budget
 from router.conversation.hosted_tools import (
     ChatWay,
     hosted_text,
@@ -16,7 +17,6 @@ from router.conversation.hosted_tools import (
     without_hosted,
 )
 from router.conversation.intake import open_thoughts, read_mark
-from router.conversation.thinking_forms import effort_of_budget
 from router.frame.body import iter_objects, to_json
 from router.frame.failure import (
     Untranslatable,
@@ -333,9 +333,6 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
         body["stream_options"] = {"include_usage": True}
     body |= _tools(request, way)
     body |= _format(request)
-    thinking = request.get("thinking")
-    if way.takes_budget and isinstance(thinking, Mapping) and thinking.get("budget_tokens"):
-        return {**body, "thinking": thinking}
     effort = _effort(request)
     if effort and "reasoning_effort" not in body:
         body["reasoning_effort"] = effort
@@ -366,6 +363,19 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
         and thinking.get("type") in ("enabled", "adaptive")
         and thinking.get("display") != "omitted"
     )
+
+
+def own_thinking(request: Mapping[str, object]) -> dict[str, object]:
+    """Returns the thinking of a chat for a target that takes budgets: the client's budget, or
+    the effort of `adaptive`.
+    """
+    thinking = request.get("thinking")
+    if not isinstance(thinking, Mapping):
+        return {"reasoning_effort": None}  # an effort would turn thinking on
+    if thinking.get("type") == "enabled":
+        return {"thinking": dict(thinking), "reasoning_effort": None}
+    effort = _effort(request) or DEFAULT_EFFORT
+    return {"reasoning_effort": effort} if thinking.get("type") == "adaptive" else {}
 
 
 def _system(system: object) -> list[dict[str, object]]:
@@ -443,13 +453,12 @@ def _effort(request: Mapping[str, object]) -> str:
     """
     config = request.get("output_config")
     named = config.get("effort") if isinstance(config, Mapping) else None
-    thinking = request.get("thinking")
-    if isinstance(thinking, Mapping) and thinking.get("type") == "disabled":
+    given = request.get("thinking")
+    thinking = given if isinstance(given, Mapping) else {}
+    if thinking.get("type") == "disabled":
         return ""
     if isinstance(named, str):
         return _EFFORT_NAMES.get(named, named)
-    if not isinstance(thinking, Mapping):
-        return ""
     budget = thinking.get("budget_tokens")
     if not isinstance(budget, int):
         return ""
