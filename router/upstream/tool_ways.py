@@ -90,7 +90,7 @@ class ToolTransport:
         self, request: UpstreamRequest, place: ModelPlace
     ) -> UpstreamReply | None:
         """Asks by Responses; None if the request or the provider does not fit."""
-        fitting, dropped = fit_chat(request.body, request.provider)
+        fitting, dropped = fit_chat(request.body, request.can or request.abilities())
         moved = move_chat(fitting, self._intake, request.maker)
         try:
             asked = translate_chat(

@@ -24,12 +24,19 @@ from harness.providers.ports import Posted
 from harness.providers.target import Provider
 from harness.routing.reliability.request_repair import RequestRepair
 from harness.routing.settings import RouterSettings
-from router.conversation.chat_fields import MODEL, ChatFit, find_gates, fit_chat
+from router.conversation.chat_fields import (
+    MODEL,
+    ModelFit,
+    find_gates,
+    find_message_gates,
+    fit_chat,
+)
 from router.conversation.chat_history import (
     mark_chat,
     move_chat,
     with_client_names,
 )
+from router.conversation.field_forms import fit_message
 from router.conversation.intake import INTAKES, TAKES_ALL, MovedBody
 from router.conversation.native_histories import (
     mark_message,
@@ -38,7 +45,6 @@ from router.conversation.native_histories import (
     move_response,
 )
 from router.conversation.prefill_forms import ANSWER, mark_prefill
-from router.conversation.thinking_forms import fit_message
 from router.frame.body import (
     CHAT_PATH,
     MESSAGES_PATH,
@@ -166,7 +172,7 @@ class ConversationTransport(Transport):
         self._repairs = repairs
         self._chats = chats or wire
         self._intake = INTAKES.get(kind, TAKES_ALL)
-        self._fits: dict[tuple[str, bytes], ChatFit] = {}
+        self._fits: dict[tuple[str, bytes], ModelFit] = {}
         # Only a translated chat answer contains signatures.
         self._signs_chats = Endpoint.CHAT in served.adapted
         # Paths that the transport translates unless the request sets `bridged`.
@@ -245,37 +251,38 @@ class ConversationTransport(Transport):
     def _move(self, request: UpstreamRequest) -> MovedBody:
         """Moves the history. Raises UpstreamFailed for a reference that no provider knows."""
         # Paths below an endpoint, such as the token count, have the same history.
-        if request.path.startswith(MESSAGES_PATH):
-            body, changed = fit_message(request.body, request.can or request.abilities())
+        body = request.body
+        is_message = request.path.startswith(MESSAGES_PATH)
+        dropped: tuple[str, ...] = ()
+        # Inlined, because every request passes here.
+        model = MODEL.search(body)
+        fit = self._fits.get((request.provider.name, model[1])) if model else None
+        if fit is None or fit.provider is not request.provider:
+            fit = self._learn_fit(request.provider, model[1] if model else b"")
+        for field, form in fit.message_gates if is_message else fit.gates:
+            if field in body and form.search(body):
+                write = fit_message if is_message else fit_chat
+                body, dropped = write(body, fit.can)
+                break
+        if is_message:
             moved = move_message(body, request.maker)
-            return moved._replace(dropped=(*changed, *moved.dropped)) if changed else moved
-        if request.path.startswith(RESPONSES_PATH):
+        elif request.path == CHAT_PATH:
+            if request.provider.kind in _PREFIXED and _ANSWER in body:
+                body = mark_prefill(body, fit.can.prefill)
+            moved = move_chat(body, self._intake, request.maker)
+        elif request.path.startswith(RESPONSES_PATH):
             try:
-                return move_response(request.body, request.maker)
+                moved = move_response(body, request.maker)
             except Untranslatable as error:
                 raise refused_request(error) from None
-        if request.path == CHAT_PATH:
-            body = request.body
-            if request.provider.kind in _PREFIXED and _ANSWER in body:
-                body = mark_prefill(body, request.abilities().prefill)
-            dropped: tuple[str, ...] = ()
-            # Inlined, because every chat passes here.
-            model = MODEL.search(body)
-            fit = self._fits.get((request.provider.name, model[1])) if model else None
-            if fit is None or fit.provider is not request.provider:
-                fit = self._learn_fit(request.provider, model[1] if model else b"")
-            for field, form in fit.gates:
-                if field in body and form.search(body):
-                    body, dropped = fit_chat(body, request.provider)
-                    break
-            moved = move_chat(body, self._intake, request.maker)
-            return moved._replace(dropped=(*dropped, *moved.dropped)) if dropped else moved
-        return MovedBody(request.body)
+        else:
+            return MovedBody(request.body)
+        return moved._replace(dropped=(*dropped, *moved.dropped)) if dropped else moved
 
-    def _learn_fit(self, provider: Provider, model: bytes) -> ChatFit:
-        """Keeps what to look for in chats to a model. model: its name in a body."""
+    def _learn_fit(self, provider: Provider, model: bytes) -> ModelFit:
+        """Keeps what to look for in requests to a model. model: its name in a body."""
         can = provider.abilities(model.decode("utf-8", "replace"))
-        fit = ChatFit(provider, find_gates(can))
+        fit = ModelFit(provider, can, find_gates(can), find_message_gates(can))
         if len(self._fits) >= _MOST_FITS:
             self._fits.clear()
         self._fits[provider.name, model] = fit

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from harness.providers.target import Provider
-from router.conversation.chat_fields import find_gates, fit_chat
+from router.conversation.chat_fields import find_gates, find_message_gates, fit_chat
 from router.conversation.chat_history import move_chat
+from router.conversation.field_forms import fit_message
 from router.conversation.intake import INTAKES
 from tests.support.router.live_router import provider
 
@@ -25,7 +26,7 @@ def sent(kind: str, chat: Json) -> tuple[Json, tuple[str, ...]]:
     gates = find_gates(of_kind(kind).abilities(str(chat["model"])))
     if not any(gate.field in body and gate.form.search(body) for gate in gates):
         return chat, ()
-    fitted, dropped = fit_chat(body, of_kind(kind))
+    fitted, dropped = fit_chat(body, of_kind(kind).abilities(str(chat["model"])))
     return json.loads(fitted), dropped
 
 
@@ -163,3 +164,55 @@ def test_mistral_gets_an_answer_between_a_result_and_a_users_message() -> None:
         "user",
     ]
     assert found[3]["content"]
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "right", "dropped"),
+    [
+        (
+            "claude-sonnet-4-5",
+            {
+                "thinking": {"type": "enabled", "budget_tokens": 2000},
+                "tool_choice": {"type": "any"},
+            },
+            {"tool_choice": {"type": "any"}},
+            ("thinking",),
+        ),
+        (
+            "claude-fable-5",
+            {"thinking": {"type": "adaptive"}, "tool_choice": {"type": "tool", "name": "f"}},
+            {"thinking": {"type": "adaptive"}, "tool_choice": {"type": "auto"}},
+            ("tool_choice",),
+        ),
+        (
+            "claude-sonnet-4-5",
+            {"temperature": 0.2, "top_p": 0.4},
+            {"temperature": 0.2},
+            ("top_p",),
+        ),
+        ("claude-sonnet-4-5", {"tool_choice": {"type": "any"}}, None, ()),
+    ],
+)
+def test_a_message_loses_only_the_field_that_its_model_refuses_beside_another(
+    model: str, fields: Json, right: Json | None, dropped: tuple[str, ...]
+) -> None:
+    body = json.dumps({"model": model, **fields}).encode()
+    gates = find_message_gates(of_kind("anthropic").abilities(model))
+
+    fitted, names = fit_message(body, of_kind("anthropic").abilities(model))
+
+    assert names == dropped
+    assert json.loads(fitted) == {"model": model, **(fields if right is None else right)}
+    found = any(gate.field in body and gate.form.search(body) for gate in gates)
+    assert found or not dropped
+
+
+def test_a_response_of_a_model_that_reasons_loses_its_temperature() -> None:
+    response = {"model": "gpt-5.4", "input": "q", "temperature": 0}
+    reasoning = {"reasoning": {"effort": "low"}}
+
+    assert sent("openai", response) == (response, ())
+    assert sent("openai", {**response, **reasoning}) == (
+        {"model": "gpt-5.4", "input": "q", **reasoning},
+        ("temperature",),
+    )

@@ -127,6 +127,11 @@ def read(asked: WireRequest, signature: str = SIGNATURE) -> Reading:
         "temperature: range: 0..1",
     )
     need(
+        temperature is None or body.get("top_p") is None,
+        "`temperature` and `top_p` cannot both be specified for this model. Please use only "
+        "one.",
+    )
+    need(
         set(body.get("metadata", {})) <= {"user_id"},
         "metadata: Extra inputs",
     )
@@ -261,8 +266,10 @@ def _thinking(body: Json) -> bool:
     thinking = body.get("thinking")
     if thinking is None or thinking["type"] == "disabled":
         return False
-    if thinking["type"] == "adaptive":
-        return True
+    need(
+        thinking["type"] != "adaptive",
+        "adaptive thinking is not supported on this model",
+    )
     need(
         thinking["type"] == "enabled",
         "thinking.type: Input should be 'enabled'",

@@ -97,6 +97,11 @@ def read(asked: WireRequest) -> Reading:
     config = body.get("inferenceConfig", {})
     known(config, CONFIG, "#/inferenceConfig")
     need(0 <= config.get("temperature", 1) <= 1, "temperature: at most 1")
+    need(
+        not {"temperature", "topP"} <= config.keys(),
+        "The model returned the following errors: `temperature` and `top_p` cannot both be "
+        "specified for this model. Please use only one.",
+    )
     more = body.get("additionalModelRequestFields", {})
     known(
         more,

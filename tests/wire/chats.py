@@ -31,24 +31,33 @@ _ANY: Final = re.compile(r"(?s).*")
 _MESSAGE: Final = names("role content name tool_calls tool_call_id refusal")
 _OF_TOOLS: Final = names("tool_choice parallel_tool_calls")
 _NOT_AT_GROQ: Final = names("verbosity prompt_cache_key safety_identifier store top_k")
-_NOT_AT_MISTRAL: Final = _NOT_AT_GROQ | names("user seed logit_bias service_tier logprobs")
+_NOT_AT_MISTRAL: Final = _NOT_AT_GROQ | names(
+    "user seed logit_bias service_tier logprobs metadata"
+)
 
 
 class ChatRules(NamedTuple):
-    """What one kind refuses. fields: those that it knows; None for any."""
+    """What one kind refuses. fields: those that it knows; None for any. most_stops: None for
+    any number.
+    """
 
     ids: re.Pattern[str] = _ANY
     fields: frozenset[str] | None = None
     wants_reasoning: bool = False
+    knows_developer: bool = True
+    answers_after_result: bool = False
+    most_stops: int | None = None
 
 
 RULES: Final[Mapping[str, ChatRules]] = {
     "mistral": ChatRules(
         re.compile(r"[A-Za-z0-9]{9}"),
         (FIELDS | {"random_seed"}) - _NOT_AT_MISTRAL,
+        knows_developer=False,
+        answers_after_result=True,
     ),
-    "groq": ChatRules(fields=FIELDS - _NOT_AT_GROQ),
-    "deepseek": ChatRules(wants_reasoning=True),
+    "groq": ChatRules(fields=FIELDS - _NOT_AT_GROQ, knows_developer=False, most_stops=4),
+    "deepseek": ChatRules(wants_reasoning=True, knows_developer=False, most_stops=16),
 }
 
 
@@ -108,9 +117,11 @@ def read(body: Json, kind: str) -> Reading:
         body.get("stream") or "stream_options" not in body,
         "allowed only with 'stream'",
     )
+    _check_stops(body.get("stop"), rules)
     waiting: list[str] = []
     turns: list[Turn] = []
     for number, message in enumerate(body["messages"]):
+        _check_role(message["role"], turns, rules, number)
         if message["role"] == "tool":
             id_ = message["tool_call_id"]
             need(
@@ -133,6 +144,28 @@ def read(body: Json, kind: str) -> Reading:
         serial=body.get("parallel_tool_calls") is False,
         schema="response_format" in body,
         thinks=bool(body.get("reasoning_effort")),
+    )
+
+
+def _check_stops(stop: object, rules: ChatRules) -> None:
+    most = rules.most_stops
+    need(
+        most is None or not isinstance(stop, list) or len(stop) <= most,
+        f"'stop' : maximum number of items is {most}",
+    )
+
+
+def _check_role(role: str, turns: list[Turn], rules: ChatRules, number: int) -> None:
+    need(
+        rules.knows_developer or role != "developer",
+        f"Failed to deserialize the JSON body into the target type: messages[{number}].role: "
+        "unknown variant `developer`, expected one of `system`, `user`, `assistant`, `tool`",
+    )
+    after_result = bool(turns) and turns[-1].role == "tool"
+    need(
+        not (rules.answers_after_result and role == "user" and after_result),
+        "Unexpected role 'user' after role 'tool'",
+        "3230",
     )
 
 

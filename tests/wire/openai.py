@@ -21,7 +21,7 @@ from tests.wire.server import (
     names,
 )
 
-MODEL: Final = "gpt-5-mini"
+MODEL: Final = "gpt-5.2"
 # Models that take tools beside reasoning by Responses only, and whether they reason by default.
 # https://github.com/openai/openai-openapi/issues/541, BerriAI/litellm#34569
 TOOLS_AT_RESPONSES: Final = {"gpt-5.4": False, "gpt-5.6": True}
@@ -129,6 +129,7 @@ def read(asked: WireRequest) -> Reading:
         temperature is None or 0 <= temperature <= 2,
         "Invalid 'temperature': 0 to 2",
     )
+    _check_habits(body)
     form = (body.get("response_format") or {}).get("json_schema") or {}
     if form.get("strict"):
         check_strict(form["schema"], f"response_format '{form['name']}'")
@@ -152,6 +153,37 @@ def read(asked: WireRequest) -> Reading:
         limit=body.get("max_completion_tokens"),
         temperature=temperature,
     )
+
+
+def _check_habits(body: Json) -> None:
+    """Refuses forms that clients write out of habit, and that other servers take."""
+    need(
+        body.get("parallel_tool_calls", False) is not None,
+        "Invalid type for 'parallel_tool_calls': expected a boolean, but got null instead.",
+    )
+    need(
+        body.get("tools") or "parallel_tool_calls" not in body,
+        "Invalid value for 'parallel_tool_calls': 'parallel_tool_calls' is only allowed when "
+        "'tools' are specified.",
+    )
+    stop = body.get("stop")
+    need(
+        not isinstance(stop, list) or len(stop) <= 4,
+        "Invalid 'stop': array too long. Expected an array with maximum length 4.",
+    )
+    for number, message in enumerate(body["messages"]):
+        need(
+            message.get("content") != [],
+            f"Invalid 'messages[{number}].content': empty array. Expected an array with "
+            "minimum length 1, but got an empty array instead.",
+        )
+    if body.get("reasoning_effort", "none") == "none":
+        return
+    for name in ("temperature", "top_p"):
+        need(
+            body.get(name, 1) == 1,
+            f"Unsupported parameter: '{name}' is not supported with this model.",
+        )
 
 
 def check_reasoning(body: Json) -> None:
@@ -208,6 +240,11 @@ def _tools(tools: list[Json]) -> tuple[str, ...]:
             "tools[0].",
         )
         function = tool["function"]
+        need(
+            "properties" in (function.get("parameters") or {"properties": {}}),
+            f"Invalid schema for function '{function['name']}': In context=(), object schema "
+            "missing properties",
+        )
         if function.get("strict"):
             check_strict(function["parameters"], f"function '{function['name']}'")
     return tuple(tool["function"]["name"] for tool in tools)

@@ -140,7 +140,8 @@ class Capabilities:
     sampling: bool | None = None  # takes temperature, top_p and top_k
     # Takes temperature and top_p while it reasons.
     sampling_while_reasoning: bool | None = None
-    one_sampling_field: bool | None = None  # takes temperature or top_p, and not both
+    # Takes temperature and top_p in one request.
+    temperature_with_top_p: bool | None = None
     background: bool | None = None  # answers Responses in the background
     # Takes null for a flag, an empty schema, an empty content and a flat custom tool.
     loose_forms: bool | None = None
@@ -232,22 +233,14 @@ LOST_IN_TRANSLATION: Final[Mapping[Endpoint, frozenset[OptionalFeature]]] = {
 
 def dropped_features(
     has: Capabilities,
-    by_kind: frozenset[str],
     endpoint: Endpoint,
     *,
     translated: bool,
     cache_marks: bool = False,
 ) -> frozenset[OptionalFeature]:
-    """Returns the optional features that the router removes from a request to a target.
-
-    by_kind: the features that the target's kind lacks.
-    """
+    """Returns the optional features that the router removes from a request to a target."""
     lost = LOST_IN_TRANSLATION.get(endpoint, frozenset()) if translated else frozenset()
     if cache_marks:
         lost -= {OptionalFeature.CACHING}
-    own = {
-        hint
-        for hint in OptionalFeature
-        if hint.value in by_kind or not getattr(has, hint.value)
-    }
+    own = {hint for hint in OptionalFeature if not getattr(has, hint.value)}
     return lost | own

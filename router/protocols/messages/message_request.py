@@ -8,6 +8,7 @@ through `answer_writer`.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from router.conversation.field_forms import DEFAULT_EFFORT, effort_of_budget
 from router.conversation.hosted_tools import (
     ChatWay,
     hosted_text,
@@ -16,7 +17,6 @@ from router.conversation.hosted_tools import (
     without_hosted,
 )
 from router.conversation.intake import open_thoughts, read_mark
-from router.conversation.thinking_forms import effort_of_budget
 from router.frame.body import iter_objects, to_json
 from router.frame.failure import (
     Untranslatable,
@@ -365,6 +365,19 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
     )
 
 
+def own_thinking(request: Mapping[str, object]) -> dict[str, object]:
+    """Returns the thinking of a chat for a target that takes budgets: the client's budget, or
+    the effort of `adaptive`.
+    """
+    thinking = request.get("thinking")
+    if not isinstance(thinking, Mapping):
+        return {"reasoning_effort": None}  # an effort would turn thinking on
+    if thinking.get("type") == "enabled":
+        return {"thinking": dict(thinking), "reasoning_effort": None}
+    effort = _effort(request) or DEFAULT_EFFORT
+    return {"reasoning_effort": effort} if thinking.get("type") == "adaptive" else {}
+
+
 def _system(system: object) -> list[dict[str, object]]:
     """Omits the client's billing line. It differs between requests, so it defeats the cache."""
     if isinstance(system, list):
@@ -438,13 +451,12 @@ def _effort(request: Mapping[str, object]) -> str:
     """
     config = request.get("output_config")
     named = config.get("effort") if isinstance(config, Mapping) else None
-    thinking = request.get("thinking")
-    if isinstance(thinking, Mapping) and thinking.get("type") == "disabled":
+    given = request.get("thinking")
+    thinking = given if isinstance(given, Mapping) else {}
+    if thinking.get("type") == "disabled":
         return ""
     if isinstance(named, str):
         return _EFFORT_NAMES.get(named, named)
-    if not isinstance(thinking, Mapping):
-        return ""
     budget = thinking.get("budget_tokens")
     if not isinstance(budget, int):
         return ""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from harness.providers.models.abilities import find_abilities
 from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES, Capabilities
-from router.conversation.thinking_forms import (
+from router.conversation.field_forms import (
     ANSWER_SHARE,
     LEAST_BUDGET_TOKENS,
     fit_message,

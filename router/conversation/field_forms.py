@@ -1,4 +1,4 @@
-"""Writes a request for thinking in the form that the target's model takes.
+"""Writes thinking, effort, sampling and stop sequences as the target's model takes them.
 
 Claude up to 4.5 takes a budget in tokens. Claude from 4.7 on takes `adaptive` with an effort.
 The fields have Anthropic's names, also below Converse's `additionalModelRequestFields`. The
@@ -26,12 +26,19 @@ _BUDGETS: Final = {
     "max": 32_000,
 }
 # The effort of a request that names no effort.
-_DEFAULT: Final = "high"
+DEFAULT_EFFORT: Final = "high"
 _EFFORTS: Final = tuple(_BUDGETS)
 # Names of the changed parts, as `x-swapgate-degraded` has them.
 THINKING: Final = "thinking"
 EFFORT: Final = "effort"
-_SAMPLING: Final = ("temperature", "top_p", "top_k")
+_FORCED: Final = ("any", "tool")
+_SAMPLING: Final = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "presence_penalty",
+    "frequency_penalty",
+)
 # Besides thinking, the smallest `top_p`, and the only temperature.
 _LEAST_TOP_P: Final = 0.95
 _TEMPERATURE: Final = 1
@@ -47,7 +54,7 @@ def budget_beside(budget: int, limit: int) -> int:
 
 def effort_of_budget(budget_tokens: int) -> str:
     """Returns the effort for a thinking budget: `low`, `medium` or `high`."""
-    return next((e for e in _EFFORTS[:2] if budget_tokens <= _BUDGETS[e]), _DEFAULT)
+    return next((e for e in _EFFORTS[:2] if budget_tokens <= _BUDGETS[e]), DEFAULT_EFFORT)
 
 
 def fit_message(body: bytes, can: Capabilities) -> tuple[bytes, tuple[str, ...]]:
@@ -57,15 +64,21 @@ def fit_message(body: bytes, can: Capabilities) -> tuple[bytes, tuple[str, ...]]
     changed parts.
     """
     # Most bodies are not parsed: without these members, a body suits the model.
-    is_touched = b'"thinking"' in body or b'"effort"' in body
-    if can.sampling is False and not is_touched:
-        is_touched = b'"temperature"' in body or b'"top_p"' in body or b'"top_k"' in body
-    if not is_touched:
+    if not (
+        b'"thinking"' in body
+        or b'"effort"' in body
+        or ((can.sampling is False or can.temperature_with_top_p is False) and _samples(body))
+    ):
         return body, ()
     request: Json = json.loads(body)
     changed = fit_thinking(request, can, request.get("max_tokens"))
+    changed += _fit_forced_tool(request, can)
     changed += fit_sampling(request, can)
     return (to_json(request).encode(), tuple(changed)) if changed else (body, ())
+
+
+def _samples(body: bytes) -> bool:
+    return b'"temperature"' in body or b'"top_' in body or b'_penalty"' in body
 
 
 def fit_thinking(fields: Json, can: Capabilities, limit: object) -> list[str]:
@@ -92,19 +105,43 @@ def fit_thinking(fields: Json, can: Capabilities, limit: object) -> list[str]:
     return changed
 
 
+def _fit_forced_tool(fields: Json, can: Capabilities) -> list[str]:
+    """Removes thinking beside a forced tool, which Claude refuses, in place. A model that
+    always thinks gets a free choice instead. Returns the names of the changed parts.
+    """
+    choice = fields.get("tool_choice")
+    if not isinstance(choice, dict) or choice.get("type") not in _FORCED:
+        return []
+    if can.thinking is ThinkingForm.UNKNOWN or not _thinks(fields):
+        return []
+    if can.thinks_always:
+        choice["type"] = "auto"
+        choice.pop("name", None)
+        return ["tool_choice"]
+    del fields["thinking"]
+    return [THINKING]
+
+
+def _thinks(fields: Json) -> bool:
+    thinking = fields.get("thinking")
+    return isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")
+
+
 def fit_sampling(fields: Json, can: Capabilities) -> list[str]:
     """Removes the sampling parameters that the model refuses, or refuses beside thinking, in
     place. Returns their names.
     """
     given = {name: fields[name] for name in _SAMPLING if fields.get(name) is not None}
-    thinking = fields.get("thinking")
-    thinks = isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")
+    thinks = _thinks(fields)
     if can.sampling is False:
         gone = [name for name in given if name != "temperature" or given[name] != _TEMPERATURE]
     elif thinks and can.thinking is not ThinkingForm.UNKNOWN:
         gone = [name for name, value in given.items() if not _suits_thinking(name, value)]
     else:
         gone = []
+    both = {"temperature", "top_p"} <= given.keys() - set(gone)
+    if both and can.temperature_with_top_p is False:
+        gone.append("top_p")
     for name in gone:
         del fields[name]
     return gone
@@ -134,7 +171,7 @@ def _to_budget(fields: Json, thinking: Json, limit: object) -> None:
     """Replaces `adaptive` by the effort's budget. Removes thinking for a short limit."""
     config = fields.get("output_config")
     effort = config.get("effort") if isinstance(config, dict) else None
-    budget = _BUDGETS.get(str(effort), _BUDGETS[_DEFAULT])
+    budget = _BUDGETS.get(str(effort), _BUDGETS[DEFAULT_EFFORT])
     if isinstance(limit, int):
         budget = budget_beside(budget, limit)
     if budget < LEAST_BUDGET_TOKENS:
