@@ -8,10 +8,12 @@ on is named. The models' abilities are in `harness.providers.models.abilities`.
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from harness.providers.models.capabilities import Capabilities, ThinkingForm
 from harness.providers.target import Provider
+from router.conversation.field_forms import fit_sampling
 from router.frame.body import list_objects, to_json
 
 Json = dict[str, Any]
@@ -31,19 +33,23 @@ class ModelFit(NamedTuple):
     """What to look for in requests to one model. provider: as it is configured now."""
 
     provider: Provider
+    can: Capabilities
     gates: tuple[Gate, ...]  # of chats and responses
-    message_gates: tuple[Gate, ...]  # of Messages, which `thinking_forms` writes
+    message_gates: tuple[Gate, ...]  # of Messages, which `field_forms` writes
 
 
 # The model in a body. If a nested member of this name comes first, the router learns from the
 # refusal.
 MODEL: Final = re.compile(rb'"model"\s*:\s*"([^"\\]*)"')
-_SAMPLING: Final = ("temperature", "top_p")
 _STOP: Final = Gate(b'"stop"', re.compile(rb'"stop"\s*:'))
 _STOPS: Final = Gate(b'"stop"', re.compile(rb'"stop"\s*:\s*\['))
 _TEMPERATURE: Final = Gate(b'"temperature"', re.compile(rb'"temperature"\s*:'))
 _TOP_P: Final = Gate(b'"top_p"', re.compile(rb'"top_p"\s*:'))
 _TOP_K: Final = Gate(b'"top_k"', re.compile(rb'"top_k"\s*:'))
+_PENALTIES: Final = tuple(
+    Gate(f'"{name}"'.encode(), re.compile(rf'"{name}"\s*:'.encode()))
+    for name in ("presence_penalty", "frequency_penalty")
+)
 _THINKING: Final = Gate(b'"thinking"', re.compile(rb'"thinking"\s*:'))
 _EFFORT: Final = Gate(b'"effort"', re.compile(rb'"effort"\s*:'))
 _BOTH: Final = Gate(b'"temperature"', re.compile(rb'"top_p"\s*:'))
@@ -60,8 +66,8 @@ def find_gates(can: Capabilities) -> tuple[Gate, ...]:
     """Returns the gates of a model. A chat that passes none of them suits it."""
     found: list[Gate] = []
     if can.sampling is False or can.sampling_while_reasoning is False:
-        found += (_TEMPERATURE, _TOP_P)
-    elif can.one_sampling_field:
+        found += (_TEMPERATURE, _TOP_P, _TOP_K, *_PENALTIES)
+    elif can.temperature_with_top_p is False:
         found.append(_BOTH)
     if can.max_stop_sequences is not None:
         found.append(_STOPS if can.max_stop_sequences else _STOP)
@@ -79,12 +85,12 @@ def find_message_gates(can: Capabilities) -> tuple[Gate, ...]:
         found.append(_EFFORT)
     if can.sampling is False:
         found += (_TEMPERATURE, _TOP_P, _TOP_K)
-    elif can.one_sampling_field:
+    elif can.temperature_with_top_p is False:
         found.append(_BOTH)
     return tuple(found)
 
 
-def fit_chat(body: bytes, provider: Provider) -> tuple[bytes, tuple[str, ...]]:
+def fit_chat(body: bytes, can: Capabilities) -> tuple[bytes, tuple[str, ...]]:
     """Writes a chat, or the sampling of a response, as its target takes it.
 
     Returns the body, which is the same object if nothing changes, and the names of the parts
@@ -92,7 +98,6 @@ def fit_chat(body: bytes, provider: Provider) -> tuple[bytes, tuple[str, ...]]:
     """
     chat: Json = json.loads(body)
     before = to_json(chat)
-    can = provider.abilities(str(chat.get("model")))
     dropped = [*_fit_sampling(chat, can), *_fit_stops(chat, can)]
     if can.loose_forms is False and "messages" in chat:
         _fit_habits(chat)
@@ -100,24 +105,15 @@ def fit_chat(body: bytes, provider: Provider) -> tuple[bytes, tuple[str, ...]]:
     return (body if after == before else after.encode(), tuple(dropped))
 
 
-def _fit_sampling(chat: Json, can: Capabilities) -> Iterator[str]:
+def _fit_sampling(chat: Json, can: Capabilities) -> list[str]:
     """Removes sampling fields that the model refuses, alone, together or while it reasons."""
     reasoning = chat.get("reasoning")  # of Responses
     effort = reasoning.get("effort") if isinstance(reasoning, dict) else None
     effort = chat.get("reasoning_effort", effort)
     reasons = effort != "none" if effort is not None else can.reasons_by_default is not False
-    refuses = can.sampling is False or (
-        not can.sampling and can.sampling_while_reasoning is False and reasons
-    )
-    for name in _SAMPLING:
-        given = chat.get(name)
-        # One is the default, which every model takes.
-        if refuses and given is not None and given != 1:
-            del chat[name]
-            yield name
-    if can.one_sampling_field and all(chat.get(name) is not None for name in _SAMPLING):
-        del chat["top_p"]
-        yield "top_p"
+    if not can.sampling and can.sampling_while_reasoning is False and reasons:
+        can = replace(can, sampling=False)
+    return fit_sampling(chat, can)
 
 
 def _fit_stops(chat: Json, can: Capabilities) -> Iterator[str]:

@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from harness.providers.models.capabilities import StrictSchema
+from router.conversation.strict_schemas import meets_strict
 from router.frame.body import iter_objects
 
 # Members that only the provider can read, or that no model needs.
@@ -122,14 +124,27 @@ class ChatWay:
 
     limit_field: the provider's name for the output limit.
     maker: the maker of the target's model; the target gets only that maker's reasoning.
-    takes_budget: the chat may have a thinking budget, which a further translation writes.
+    strict: the target's demands on strict schemas.
     dropped: names of the request parts that the translation omits or rewrites.
     """
 
     limit_field: str = "max_tokens"
     maker: str = ""
-    takes_budget: bool = False
+    strict: StrictSchema = StrictSchema.UNKNOWN
     dropped: dict[str, None] = field(default_factory=dict)
+
+    def is_strict(self, holder: Mapping[str, object], schema: str, name: str) -> bool:
+        """Returns whether a tool or format is sent as strict, which its client may wish.
+
+        holder: with the wish in `strict`. schema: its member with the JSON schema. name: for
+        `dropped` if the target would refuse the schema.
+        """
+        if holder.get("strict") is not True:
+            return False
+        fits = meets_strict(holder.get(schema), self.strict)
+        if not fits:
+            self.dropped[name] = None
+        return fits
 
     def without(
         self,

@@ -26,6 +26,7 @@ from harness.routing.table import (
 )
 from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER, is_route_allowed, open_literal
+from router.conversation.prefill_forms import ANSWER
 from router.frame.asgi import ON_LEAVING, Scope
 from router.frame.body import ClientRequest, FieldError, read_request
 from router.frame.replies import (
@@ -351,7 +352,9 @@ class ModelEndpoint:
             return UncountedReason.SWITCH
         if arm is _KEEP_WARM:
             return UncountedReason.KEEP_WARM
-        if planner.is_unsupported(route, request):
+        # Most requests need nothing that a target can lack: this test sees it without a call.
+        may_lack = route.particular or route.native or ANSWER in request.text
+        if may_lack and planner.is_unsupported(route, request):
             return UncountedReason.UNSUPPORTED
         if planner.not_closed or planner.paused:
             return planner.held_outcome(route, arm, plan)

@@ -8,14 +8,15 @@ becomes a response for a model that takes its request only there (`tool_ways`).
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.providers.models.abilities import find_abilities
-from harness.providers.models.capabilities import Endpoint, ThinkingForm
+from harness.providers.models.capabilities import Endpoint, StrictSchema
+from router.conversation.field_forms import fit_thinking
 from router.conversation.hosted_tools import ChatWay, name_hosted
 from router.conversation.intake import INTAKES, TAKES_ALL
+from router.conversation.prefill_forms import is_open_answer
 from router.frame.body import to_json
 from router.frame.json_spans import ParsedObject
 from router.protocols.chat.answer_reader import (
@@ -52,10 +53,13 @@ class TranslatedRequest(NamedTuple):
     events: Callable[[], ChatStreamReader | ResponseStreamReader]
     dropped: tuple[str, ...]  # names of omitted or rewritten parts
     thinking: bool = False  # the client wants to see the thinking
-    asked: ChatDialect = CHAT  # the other protocol
+    dialect: ChatDialect = CHAT  # of the other protocol
+    prefill: bool = False  # the answer continues the last turn
 
 
-Translation = Callable[[bytes, str, str], TranslatedRequest]
+# Kinds whose chats take a thinking budget in tokens (`router.upstream.translate`).
+_BUDGETED: Final = frozenset({"bedrock"})
+Translation = Callable[[bytes, str, str, StrictSchema], TranslatedRequest]
 # In `x-swapgate-degraded`: the router asked another endpoint of the provider.
 AT_RESPONSES: Final = "endpoint.responses"
 FieldCheck = Callable[[Callable[[str], object]], str]
@@ -65,24 +69,30 @@ def translate_message(
     body: bytes,
     kind: str,
     maker: str = "",
+    strict: StrictSchema = StrictSchema.UNKNOWN,
 ) -> TranslatedRequest:
     """Translates a message. Raises Untranslatable.
 
     body: JSON of the client's request. kind: the provider's. maker: the target's name as a
-    maker.
+    maker. strict: the target's demands on strict schemas.
     """
     request = json.loads(body)
     thinking = message_request.wants_thinking(request)
-    way = _chat_way(kind, maker)
-    if Endpoint.CHAT in PROVIDER_KINDS[kind].translated:
-        form = find_abilities(kind, str(request.get("model"))).thinking
-        way = replace(way, takes_budget=form in (ThinkingForm.BUDGET, ThinkingForm.BOTH))
+    way = _chat_way(kind, maker, strict)
+    turns = request.get("messages")
+    if kind in _BUDGETED:
+        can = find_abilities(kind, str(request.get("model")))
+        way.dropped |= dict.fromkeys(fit_thinking(request, can, request.get("max_tokens")))
+    chat = message_request.chat_body(request, way)
+    if kind in _BUDGETED:
+        chat |= message_request.own_thinking(request)
     return TranslatedRequest(
-        to_json(message_request.chat_body(request, way)).encode(),
+        to_json(chat).encode(),
         lambda members: write_message(read_chat_answer(members, thinking=thinking), way.maker),
         lambda: ChatStreamReader(MessageEventWriter(way.maker), thinking=thinking),
         tuple(way.dropped),
         thinking,
+        prefill=bool(turns) and is_open_answer(turns[-1]),
     )
 
 
@@ -90,15 +100,16 @@ def translate_response(
     body: bytes,
     kind: str,
     maker: str = "",
+    strict: StrictSchema = StrictSchema.UNKNOWN,
 ) -> TranslatedRequest:
     """Translates a response. Raises Untranslatable.
 
     body: JSON of the client's request. kind: the provider's. maker: the target's name as a
-    maker.
+    maker. strict: the target's demands on strict schemas.
     """
     request = json.loads(body)
     thinking = response_request.wants_thinking(request)
-    way = _chat_way(kind, maker)
+    way = _chat_way(kind, maker, strict)
     tools = ResponseTools(request, way)
     shape = ResponseShape(request, tools, way.maker)
     return TranslatedRequest(
@@ -125,17 +136,17 @@ def translate_chat(body: bytes, *, signs: bool, thinking: bool) -> TranslatedReq
         lambda members: write_chat(read_response_answer(members), custom),
         lambda: ResponseStreamReader(ChatChunkWriter(custom)),
         tuple(dropped),
-        asked=RESPONSES,
+        dialect=RESPONSES,
     )
 
 
-def _chat_way(kind: str, maker: str) -> ChatWay:
+def _chat_way(kind: str, maker: str, strict: StrictSchema) -> ChatWay:
     """Returns the options of a translation. Only a kind that takes reasoning back gets a
     maker.
     """
     limit = PROVIDER_KINDS[kind].answer_limit or AnswerLimit.MAX_TOKENS
     returns = INTAKES.get(kind, TAKES_ALL).returns_reasoning
-    return ChatWay(limit, maker if returns else "")
+    return ChatWay(limit, maker if returns else "", strict)
 
 
 # By endpoint, the check for parts that no translation supports, before the router chooses a

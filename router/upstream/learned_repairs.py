@@ -80,6 +80,7 @@ class LearnedField(NamedTuple):
         )
 
 
+_NO_EFFORT: Final = LearnedField("reasoning_effort", ("tools",))
 # Fields that a target refuses, by the target's name.
 LearnedFields = Callable[[], Mapping[str, Sequence[LearnedField]]]
 
@@ -251,6 +252,8 @@ class LearnedRepairs:
             }
             if shown:
                 found.setdefault(target, set()).update(shown)
+        for target in self.ways.without_responses():
+            found.setdefault(target, set()).add(_NO_EFFORT)
         return {target: sorted(shown) for target, shown in sorted(found.items())}
 
     def keep(self, request: UpstreamRequest, repair: RequestRepair) -> None:

@@ -4,8 +4,8 @@ Facts of one worker, each with an end: then a request goes out as it is, and tes
 `tool_ways` learns them from replies and reads them before requests.
 """
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 from harness.routing.reliability.repair_memory import FIRST_WAIT_S, KEPT_S
 from router.frame.limits import BoundedMap
@@ -16,6 +16,13 @@ KEPT: Final = 2048
 ModelPlace = tuple[str, str]
 
 
+class AbsentEndpoint(NamedTuple):
+    """A model without Responses. target: `provider/model`. until_s: the fact's end."""
+
+    target: str
+    until_s: float
+
+
 class ToolWays:
     """The learned facts by model. monotonic: a clock in seconds."""
 
@@ -23,21 +30,26 @@ class ToolWays:
         self._monotonic = monotonic
         # By model, the end of the fact, in seconds.
         self._refusing: BoundedMap[ModelPlace, float] = BoundedMap(KEPT)
-        self._absent: BoundedMap[ModelPlace, float] = BoundedMap(KEPT)
+        self._absent: BoundedMap[ModelPlace, AbsentEndpoint] = BoundedMap(KEPT)
 
     def refuses_chat(self, place: ModelPlace) -> bool:
         """Returns whether the model refused tools beside reasoning by chat."""
-        return self._counts(self._refusing.get(place))
+        until_s = self._refusing.get(place)
+        return until_s is not None and self._monotonic() < until_s
 
     def has_responses(self, place: ModelPlace) -> bool:
         """Returns whether the model may serve Responses: unless it did not lately."""
-        return not self._counts(self._absent.get(place))
+        absent = self._absent.get(place)
+        return absent is None or self._monotonic() >= absent.until_s
+
+    def without_responses(self) -> Sequence[str]:
+        """Returns the targets that get chats with tools without their effort."""
+        now_s = self._monotonic()
+        return [absent.target for absent in self._absent.values() if now_s < absent.until_s]
 
     def note_refusal(self, place: ModelPlace) -> None:
         self._refusing.put(place, self._monotonic() + KEPT_S)
 
-    def note_absence(self, place: ModelPlace) -> None:
-        self._absent.put(place, self._monotonic() + FIRST_WAIT_S)
-
-    def _counts(self, until_s: float | None) -> bool:
-        return until_s is not None and self._monotonic() < until_s
+    def note_absence(self, place: ModelPlace, target: str) -> None:
+        """Notes that a model lacks Responses. target: `provider/model`."""
+        self._absent.put(place, AbsentEndpoint(target, self._monotonic() + FIRST_WAIT_S))

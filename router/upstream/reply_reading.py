@@ -190,7 +190,7 @@ class BridgedReply(WrappedReply):
         answer = self._request.whole(members)
         self.given_usage = members.get("usage")
         self.unended = (
-            self._request.asked.irregularity(members) is Irregularity.NO_FINISH_REASON
+            self._request.dialect.irregularity(members) is Irregularity.NO_FINISH_REASON
         )
         return answer
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from harness.frame.failures import FailureClass
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.models.capabilities import Capabilities, Endpoint
+from router.conversation.chat_fields import fit_chat
 from router.conversation.chat_history import move_chat, with_client_names
 from router.conversation.intake import INTAKES, TAKES_ALL, HistoryIntake
 from router.frame.body import RESPONSES_PATH, to_json
@@ -67,37 +68,30 @@ class ToolTransport:
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
         """Sends a chat with tools in the way that the model takes. Raises UpstreamFailed."""
-        chat: Json | None = None
-        can = request.can
-        model = request.maker
-        if can is None or not model:  # a probe's request, or an eval's
-            chat = json.loads(request.body)
-            can = can or request.provider.abilities(str(chat.get("model")))
-            model = model or str(chat.get("model"))
+        can = request.can or request.abilities()
+        model = request.maker or str(json.loads(request.body).get("model"))
         place = (request.provider.name, model)
         refuses = can.tools_with_reasoning is False or self._ways.refuses_chat(place)
-        # Most models take all chats with tools, which then need no reading.
-        chat = json.loads(request.body) if refuses and chat is None else chat or {}
-        if not (refuses and _is_refused(chat, can)):
+        if not (refuses and _is_refused(json.loads(request.body), can)):
             reply = await self._send(replace(request, tool_way=ToolWay.AS_SENT))
             if not isinstance(reply, ToolsRefused):
                 return reply
             await reply.aclose()
             self._ways.note_refusal(place)
-            chat = chat or json.loads(request.body)
         # A target that declares no Responses has them translated into chats.
         declared = not (self._speaks and RESPONSES_PATH in (request.bridged or ()))
         if declared and self._ways.has_responses(place):
             found = await self._at_responses(request, place)
             if found is not None:
                 return found
-        return await self._without_effort(request, chat)
+        return await self._without_effort(request)
 
     async def _at_responses(
         self, request: UpstreamRequest, place: ModelPlace
     ) -> UpstreamReply | None:
         """Asks by Responses; None if the request or the provider does not fit."""
-        moved = move_chat(request.body, self._intake, request.maker)
+        fitting, dropped = fit_chat(request.body, request.can or request.abilities())
+        moved = move_chat(fitting, self._intake, request.maker)
         try:
             asked = translate_chat(
                 moved.body, signs=bool(request.maker), thinking=request.thinking
@@ -110,19 +104,21 @@ class ToolTransport:
         if reply.status in GOOD_STATUSES:
             names = moved.tool_names
             rewrite = partial(with_client_names, names=names) if names else None
-            if rewrite is not None or moved.dropped:
-                reply = MovedReply(reply, moved.dropped, (), rewrite)
+            dropped = (*dropped, *moved.dropped)
+            if rewrite is not None or dropped:
+                reply = MovedReply(reply, dropped, (), rewrite)
             return BridgedReply(reply, asked, stream=request.stream)
         body = await read_error_body(reply)
         failure = classify_status(reply.status, body)
         if failure not in _NOT_THERE and _NO_SCOPE not in body.decode("utf-8", "replace"):
             return ReadReply(reply.status, reply.headers, body, local=reply.local, source=reply)
         await reply.aclose()
-        self._ways.note_absence(place)
+        model = json.loads(request.body).get("model")
+        self._ways.note_absence(place, f"{request.provider.name}/{model}")
         return None
 
-    async def _without_effort(self, request: UpstreamRequest, chat: Json) -> UpstreamReply:
-        body = to_json({**chat, EFFORT: NO_EFFORT}).encode()
+    async def _without_effort(self, request: UpstreamRequest) -> UpstreamReply:
+        body = to_json({**json.loads(request.body), EFFORT: NO_EFFORT}).encode()
         reply = await self._send(replace(request, body=body, tool_way=ToolWay.LAST))
         return MovedReply(reply, (EFFORT,), (), None)
 

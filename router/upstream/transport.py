@@ -4,6 +4,7 @@
 `router.request.upstream_call` uses it. A failure is `router.frame.failure.UpstreamFailed`.
 """
 
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -40,10 +41,17 @@ class UpstreamRequest:
     maker: str = ""
     # Paths whose requests become a chat; None for the paths of the provider's kind.
     bridged: frozenset[str] | None = None
-    can: Capabilities | None = None  # the model's abilities; None to look them up
+    # The target's abilities; None if only the provider and the body name the model.
+    can: Capabilities | None = None
     thinking: bool = False  # the client wants to see the thinking
     # How a chat with tools is asked; None if the transport chooses.
     tool_way: ToolWay | None = None
+
+    def abilities(self) -> Capabilities:
+        """Returns the abilities of the model in the body."""
+        if self.can is not None:
+            return self.can
+        return self.provider.abilities(str(json.loads(self.body).get("model")))
 
 
 class UpstreamReply:

@@ -19,7 +19,7 @@ from harness.frame.errors import ConfigError, NoAnswer
 from harness.frame.failures import FailureClass
 from harness.providers.credential import ProviderKey, hide_provider_secrets
 from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
-from harness.providers.models.capabilities import Endpoint
+from harness.providers.models.capabilities import Endpoint, StrictSchema
 from harness.providers.ports import Posted
 from harness.providers.target import Provider
 from harness.routing.reliability.request_repair import RequestRepair
@@ -36,6 +36,7 @@ from router.conversation.chat_history import (
     move_chat,
     with_client_names,
 )
+from router.conversation.field_forms import fit_message
 from router.conversation.intake import INTAKES, TAKES_ALL, MovedBody
 from router.conversation.native_histories import (
     mark_message,
@@ -43,7 +44,7 @@ from router.conversation.native_histories import (
     move_message,
     move_response,
 )
-from router.conversation.thinking_forms import fit_message
+from router.conversation.prefill_forms import ANSWER, mark_prefill
 from router.frame.body import (
     CHAT_PATH,
     MESSAGES_PATH,
@@ -58,7 +59,11 @@ from router.frame.failure import (
 from router.protocols.endpoints import DIALECTS
 from router.protocols.provider_failures import classify_status
 from router.protocols.provider_refusals import GOOD_STATUSES, REPAIRABLE_STATUSES
-from router.upstream.endpoint_translation import TRANSLATIONS, Translation
+from router.upstream.endpoint_translation import (
+    TRANSLATIONS,
+    TranslatedRequest,
+    Translation,
+)
 from router.upstream.learned_repairs import LearnedRepairs
 from router.upstream.pool import UpstreamPool
 from router.upstream.reply_reading import (
@@ -105,6 +110,11 @@ _SIGNED: Final = (
 
 _DATA: Final = b"data:"
 TOOLS: Final = b'"tools"'
+
+_ANSWER: Final = ANSWER.encode()
+
+# Kinds that refuse a last turn of the assistant without `prefix`.
+_PREFIXED: Final = frozenset({"mistral"})
 
 # Prefix of the client's headers that only Anthropic's protocol knows.
 _OWN: Final = b"anthropic-"
@@ -216,14 +226,16 @@ class ConversationTransport(Transport):
 
     async def _bridge(self, request: UpstreamRequest) -> UpstreamReply:
         """Sends a request as a chat. Raises UpstreamFailed."""
+        strict = request.can.strict_schema if request.can else StrictSchema.UNKNOWN
+        kind = request.provider.kind
         try:
-            chat = _BRIDGES[request.path](request.body, request.provider.kind, request.maker)
+            chat = _BRIDGES[request.path](request.body, kind, request.maker, strict)
         except Untranslatable as error:
             raise refused_request(error) from None
         own = [header for header in request.headers if not header[0].startswith(_OWN)]
         asked = replace(
             request,
-            body=chat.body,
+            body=_chat_body(chat, request),
             path=CHAT_PATH,
             headers=tuple(own),
             thinking=chat.thinking,
@@ -250,11 +262,13 @@ class ConversationTransport(Transport):
         for field, form in fit.message_gates if is_message else fit.gates:
             if field in body and form.search(body):
                 write = fit_message if is_message else fit_chat
-                body, dropped = write(body, request.provider)
+                body, dropped = write(body, fit.can)
                 break
         if is_message:
             moved = move_message(body, request.maker)
         elif request.path == CHAT_PATH:
+            if request.provider.kind in _PREFIXED and _ANSWER in body:
+                body = mark_prefill(body, fit.can.prefill)
             moved = move_chat(body, self._intake, request.maker)
         elif request.path.startswith(RESPONSES_PATH):
             try:
@@ -268,7 +282,7 @@ class ConversationTransport(Transport):
     def _learn_fit(self, provider: Provider, model: bytes) -> ModelFit:
         """Keeps what to look for in requests to a model. model: its name in a body."""
         can = provider.abilities(model.decode("utf-8", "replace"))
-        fit = ModelFit(provider, find_gates(can), find_message_gates(can))
+        fit = ModelFit(provider, can, find_gates(can), find_message_gates(can))
         if len(self._fits) >= _MOST_FITS:
             self._fits.clear()
         self._fits[provider.name, model] = fit
@@ -330,6 +344,13 @@ class ConversationTransport(Transport):
         if request.maker and signs:
             found.append(partial(_marked, _MARKERS[request.path], request.maker))
         return partial(_rewritten, found) if found else None
+
+
+def _chat_body(chat: TranslatedRequest, message: UpstreamRequest) -> bytes:
+    """Returns the body of a translated message. If the answer continues the last turn, marks
+    the chat in the target's form.
+    """
+    return mark_prefill(chat.body, message.abilities().prefill) if chat.prefill else chat.body
 
 
 def _rewritten(rewrites: Sequence[Rewrite], data: bytes) -> bytes:

@@ -16,6 +16,7 @@ import pytest
 from harness.providers.target import Provider, Target
 from harness.routing.table import Route, RoutingTable
 from tests.support.router.live_router import KEY, running_router, snapshot
+from tests.wire import anthropic as claudes
 from tests.wire import reasoners
 from tests.wire.responses import sealed
 from tests.wire.server import Json, Reading, Refused, Reply, Strict, Usage, serving
@@ -264,3 +265,39 @@ def test_an_error_of_responses_reaches_the_client_as_it_is(tmp_path: Path) -> No
 
     assert caught.value.message.endswith(str(error)) or "not allowed" in caught.value.message
     assert paths(wire) == ["/responses"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+def test_a_refusal_of_the_fallback_does_not_hide_the_first_targets_overload(
+    tmp_path: Path, *, stream: bool
+) -> None:
+    overloaded = {"type": "overloaded_error", "message": "Overloaded"}
+    claude = claudes.strict()
+    claude.fault = Refused(529, {"type": "error", "error": overloaded}, {"retry-after": "7"})
+    wire = reasoners.strict(has_responses=False)
+    refused = "Function tools with reasoning_effort are not supported for gpt-5.6."
+    wire.fault = Refused(400, {"error": {"message": refused, "type": "invalid_request_error"}})
+    with serving(claude) as first, serving(wire) as second:
+        providers = {
+            "c": Provider("c", "anthropic", first.api_base, "WIRE_KEY"),
+            "o": Provider("o", "openai", second.api_base, "WIRE_KEY"),
+        }
+        targets = [Target("c", claudes.MODEL), Target("o", "gpt-5.6")]
+        ids = [target.id for target in targets]
+        table = RoutingTable(
+            1,
+            {"r": Route("r", 1, ids[0], fallbacks=(ids[1],))},
+            {target.id: target for target in targets},
+        )
+        made = replace(snapshot("http://127.0.0.1:1/v1"), table=table, providers=providers)
+        with (
+            running_router(made, tmp_path) as world,
+            message_client(world.url) as client,
+            pytest.raises(anthropic.APIStatusError) as caught,
+        ):
+            ask_message(client, [QUESTION], stream=stream)
+
+    answer = caught.value.response
+    assert answer.status_code == 529
+    assert answer.headers["x-should-retry"] == "true"
+    assert answer.headers["retry-after"] == "7"

@@ -407,7 +407,11 @@ def test_what_a_message_says_survives() -> None:
 def test_what_a_response_says_survives() -> None:
     wanted = {
         "name": "c",
-        "schema": SCHEMA,
+        "schema": {
+            **SCHEMA,
+            "required": [*SCHEMA["properties"]],
+            "additionalProperties": False,
+        },
         "strict": True,
     }
     seen = {"type": "input_image", "image_url": PICTURE}

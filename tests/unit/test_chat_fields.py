@@ -8,8 +8,8 @@ import pytest
 from harness.providers.target import Provider
 from router.conversation.chat_fields import find_gates, find_message_gates, fit_chat
 from router.conversation.chat_history import move_chat
+from router.conversation.field_forms import fit_message
 from router.conversation.intake import INTAKES
-from router.conversation.thinking_forms import fit_message
 from tests.support.router.live_router import provider
 
 pytestmark = pytest.mark.req("B7", "B11")
@@ -26,7 +26,7 @@ def sent(kind: str, chat: Json) -> tuple[Json, tuple[str, ...]]:
     gates = find_gates(of_kind(kind).abilities(str(chat["model"])))
     if not any(gate.field in body and gate.form.search(body) for gate in gates):
         return chat, ()
-    fitted, dropped = fit_chat(body, of_kind(kind))
+    fitted, dropped = fit_chat(body, of_kind(kind).abilities(str(chat["model"])))
     return json.loads(fitted), dropped
 
 
@@ -199,7 +199,7 @@ def test_a_message_loses_only_the_field_that_its_model_refuses_beside_another(
     body = json.dumps({"model": model, **fields}).encode()
     gates = find_message_gates(of_kind("anthropic").abilities(model))
 
-    fitted, names = fit_message(body, of_kind("anthropic"))
+    fitted, names = fit_message(body, of_kind("anthropic").abilities(model))
 
     assert names == dropped
     assert json.loads(fitted) == {"model": model, **(fields if right is None else right)}

@@ -18,6 +18,44 @@ from tests.world import answer_corpus, refusal_corpus, request_corpus
 from tests.world.refusal_corpus import Refusal
 
 pytestmark = pytest.mark.req("A5", "B3", "B7", "B11")
+OTHER_PROVIDERS: Final = frozenset(
+    {
+        "mistral",
+        "groq",
+        "deepseek",
+        "xai",
+        "cohere",
+        "together",
+        "fireworks",
+        "moonshot",
+        "qwen",
+        "zai",
+        "sglang",
+        "llamacpp",
+        "ollama",
+        "lmstudio",
+        "litellm",
+        "portkey",
+        "cloudflare",
+    }
+)
+CLIENTS: Final = (
+    "Claude Code",
+    "Codex",
+    "opencode",
+    "Cursor",
+    "Cline",
+    "Continue",
+    "Zed",
+    "the SDKs",
+    "Vercel's AI SDK",
+    "LangChain",
+    "LlamaIndex",
+    "pydantic-ai",
+    "n8n",
+    "LibreChat",
+    "Open WebUI",
+)
 TELLS: Final = {
     RepairReach.OUTRIGHT: "outright",
     RepairReach.COMBINATION: "combination",
@@ -75,6 +113,20 @@ def test_published_requests_of_clients_are_sent_as_their_entries_say() -> None:
     found = {a.name: dict(a.wrong(sent[a.name])) for a in request_corpus.read_corpus()}
 
     assert found == {a.name: a.entry.get("now", {}) for a in request_corpus.read_corpus()}
+
+
+def test_the_corpus_has_enough_of_each_provider_and_client() -> None:
+    refusals = Counter(r.provider for r in refusal_corpus.read_corpus())
+    clients = Counter(r.client for r in request_corpus.read_corpus())
+    many = ("openai", "azure", "anthropic", "bedrock", "openrouter", "vllm")
+
+    assert all(refusals[provider] >= 15 for provider in many), refusals
+    assert refusals["gemini"] + refusals["vertex"] >= 15
+    assert refusals.keys() >= OTHER_PROVIDERS
+    assert refusals.total() >= 300
+    assert sum(1 for _ in answer_corpus.read_corpus()) >= 120
+    assert clients.total() >= 60
+    assert set(CLIENTS) <= clients.keys()
 
 
 def test_every_entry_counts_once_and_has_its_page() -> None:

@@ -38,14 +38,15 @@ def _model(name: str) -> re.Pattern[str]:
 class AbilityRow:
     """Abilities of some models. kinds: empty for all kinds.
 
-    source: an https page, or owner/repo#number.
+    source: an https page, or owner/repo#number. shown: the models, for people; empty for all
+    models of the kinds.
     """
 
     kinds: frozenset[str]
     models: re.Pattern[str]
     values: Mapping[str, object]
     source: str
-    shown: str  # the models, for people
+    shown: str
     api_base_end: str = ""  # only for addresses with this ending
 
     def fits(self, kind: str, model: str, api_base: str) -> bool:
@@ -71,7 +72,7 @@ def _row(
         _model(models),
         MappingProxyType(values),
         source,
-        shown or ("all" if models == _ANY_MODEL else models),
+        shown,
         api_base_end,
     )
 
@@ -126,6 +127,13 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
     ),
     _row(
         "",
+        r"claude-opus-4[-.][156]|claude-(?:sonnet|haiku)-4[-.][56]",
+        "SalesforceAIResearch/MCP-Universe#49",
+        "Claude 4.1 to 4.6",
+        temperature_with_top_p=False,
+    ),
+    _row(
+        "",
         r"claude-opus-4[-.]5",
         f"{_DOCS}/build-with-claude/effort",
         "Claude Opus 4.5",
@@ -149,13 +157,6 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
         prefill=Prefill.CONTINUES,
     ),
     _row(
-        "",
-        r"claude-opus-4[-.][15]|claude-(?:sonnet|haiku)-4[-.]5|claude-(?:opus|sonnet)-4[-.]6",
-        "anomalyco/opencode#28930",
-        "Claude Opus 4.1 to 4.6, Sonnet and Haiku 4.5 and 4.6",
-        one_sampling_field=True,
-    ),
-    _row(
         "anthropic",
         r"claude-.*",
         f"{_DOCS}/build-with-claude/structured-outputs",
@@ -164,6 +165,13 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
         pdf=True,
         citations=True,
         beta_headers=True,
+    ),
+    _row(
+        "anthropic",
+        _ANY_MODEL,
+        f"{_DOCS}/api/openai-sdk",
+        seed=False,
+        logprobs=False,
     ),
     _row(
         _OPENAIS,
@@ -213,28 +221,25 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
     ),
     _row(
         _OPENAIS,
-        _ANY_MODEL,
-        "https://developers.openai.com/api/docs/guides/structured-outputs",
-        prefill=Prefill.BEGINS_ANEW,
-        strict_schema=StrictSchema.ALL_REQUIRED,
+        r"gpt-(?:3\.5|4).*|chatgpt-4o.*",
+        "https://developers.openai.com/api/docs/guides/reasoning",
+        "GPT-3.5 and GPT-4",
+        reasoning=False,
     ),
     _row(
         _OPENAIS,
         _ANY_MODEL,
-        "https://developers.openai.com/api/reference/resources/chat",
+        "https://developers.openai.com/api/docs/guides/structured-outputs",
+        top_k=False,
         max_stop_sequences=4,
+        prefill=Prefill.BEGINS_ANEW,
+        strict_schema=StrictSchema.ALL_REQUIRED,
     ),
     _row(
         f"{_OPENAIS} groq mistral deepseek",
         _ANY_MODEL,
         "helixml/helix#2751",
         loose_forms=False,
-    ),
-    _row(
-        "groq",
-        _ANY_MODEL,
-        "https://console.groq.com/docs/api-reference",
-        max_stop_sequences=4,
     ),
     _row(
         "deepseek",
@@ -249,17 +254,28 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
         max_stop_sequences=5,
     ),
     _row(
+        "gemini vertex",
+        _ANY_MODEL,
+        "https://docs.memberjunction.org/v6.2/api/variables/_memberjunction_ai-gemini.GEMINI_TRAILING_USER_TURN_TEXT.html",
+        prefill=Prefill.REFUSES,
+    ),
+    _row(
         "mistral",
         _ANY_MODEL,
         "https://docs.mistral.ai/capabilities/completion/usage",
+        # Mistral refuses unknown fields.
+        seed=False,
+        logprobs=False,
+        service_tier=False,
+        top_k=False,
         prefill=Prefill.PREFIX,
     ),
     _row(
         "deepseek",
         _ANY_MODEL,
         "https://api-docs.deepseek.com/guides/chat_prefix_completion",
-        api_base_end="/beta",
         prefill=Prefill.PREFIX,
+        api_base_end="/beta",
     ),
     _row(
         "deepseek",
@@ -271,13 +287,35 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
         "groq",
         _ANY_MODEL,
         "https://console.groq.com/docs/prefilling",
+        logprobs=False,
+        top_k=False,
+        max_stop_sequences=4,
         prefill=Prefill.CONTINUES,
     ),
     _row(
-        "",
+        "llama_cpp",
+        _ANY_MODEL,
+        "ggml-org/llama.cpp#13174",
+        prefill=Prefill.CONTINUES,
+    ),
+    _row(
+        "ovms",
+        _ANY_MODEL,
+        "openvinotoolkit/model_server#3877",
+        prefill=Prefill.BEGINS_ANEW,
+    ),
+    _row(
+        "custom",
         r"(?:kimi|moonshot)-.*",
         "https://platform.moonshot.ai/docs/guide/use-partial-mode-feature-of-kimi-api",
         "Kimi",
+        prefill=Prefill.PARTIAL,
+    ),
+    _row(
+        "custom",
+        r"qwen-(?:max|plus|flash|turbo).*|qwen3-max.*|qwen3?-coder-(?:plus|flash|turbo).*",
+        "https://help.aliyun.com/zh/model-studio/partial-mode",
+        "Qwen's own models",
         prefill=Prefill.PARTIAL,
     ),
     _row(

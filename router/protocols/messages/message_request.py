@@ -8,6 +8,7 @@ through `answer_writer`.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from router.conversation.field_forms import DEFAULT_EFFORT, effort_of_budget
 from router.conversation.hosted_tools import (
     ChatWay,
     hosted_text,
@@ -16,7 +17,6 @@ from router.conversation.hosted_tools import (
     without_hosted,
 )
 from router.conversation.intake import open_thoughts, read_mark
-from router.conversation.thinking_forms import effort_of_budget
 from router.frame.body import iter_objects, to_json
 from router.frame.failure import (
     Untranslatable,
@@ -332,10 +332,7 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     if request.get("stream"):
         body["stream_options"] = {"include_usage": True}
     body |= _tools(request, way)
-    body |= _format(request)
-    thinking = request.get("thinking")
-    if way.takes_budget and isinstance(thinking, Mapping) and thinking.get("budget_tokens"):
-        return {**body, "thinking": thinking}
+    body |= _format(request, way)
     effort = _effort(request)
     if effort and "reasoning_effort" not in body:
         body["reasoning_effort"] = effort
@@ -368,6 +365,19 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
     )
 
 
+def own_thinking(request: Mapping[str, object]) -> dict[str, object]:
+    """Returns the thinking of a chat for a target that takes budgets: the client's budget, or
+    the effort of `adaptive`.
+    """
+    thinking = request.get("thinking")
+    if not isinstance(thinking, Mapping):
+        return {"reasoning_effort": None}  # an effort would turn thinking on
+    if thinking.get("type") == "enabled":
+        return {"thinking": dict(thinking), "reasoning_effort": None}
+    effort = _effort(request) or DEFAULT_EFFORT
+    return {"reasoning_effort": effort} if thinking.get("type") == "adaptive" else {}
+
+
 def _system(system: object) -> list[dict[str, object]]:
     """Omits the client's billing line. It differs between requests, so it defeats the cache."""
     if isinstance(system, list):
@@ -393,7 +403,7 @@ def _joined_system(messages: list[Turn]) -> list[Turn]:
 
 def _tools(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     kept = without_hosted(request.get("tools"), _CLIENTS, way.dropped)
-    tools = [_tool(tool) for tool in kept]
+    tools = [_tool(tool, way) for tool in kept]
     if not tools:
         return {}
     found: dict[str, object] = {"tools": tools}
@@ -410,7 +420,7 @@ def _tools(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     return found
 
 
-def _tool(tool: Mapping[str, object]) -> dict[str, object]:
+def _tool(tool: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     function: dict[str, object] = {"name": tool.get("name")}
     if tool.get("description"):
         function["description"] = tool["description"]
@@ -418,22 +428,20 @@ def _tool(tool: Mapping[str, object]) -> dict[str, object]:
         "type": "object",
         "properties": {},
     }
-    if tool.get("strict") is not None:
-        function["strict"] = tool["strict"]
+    if way.is_strict(tool, "input_schema", "tools.strict"):
+        function["strict"] = True
     return {"type": "function", "function": function} | cache_mark(tool)
 
 
-def _format(request: Mapping[str, object]) -> dict[str, object]:
+def _format(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     config = request.get("output_config")
     form = config.get("format") if isinstance(config, Mapping) else None
     form = form or request.get("output_format")
     if not isinstance(form, Mapping) or form.get("type") != "json_schema":
         return {}
-    schema = {
-        "name": "answer",
-        "schema": form.get("schema"),
-        "strict": True,
-    }
+    schema: dict[str, object] = {"name": "answer", "schema": form.get("schema")}
+    if way.is_strict({**form, "strict": True}, "schema", "output_config.format"):
+        schema["strict"] = True
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
@@ -443,13 +451,12 @@ def _effort(request: Mapping[str, object]) -> str:
     """
     config = request.get("output_config")
     named = config.get("effort") if isinstance(config, Mapping) else None
-    thinking = request.get("thinking")
-    if isinstance(thinking, Mapping) and thinking.get("type") == "disabled":
+    given = request.get("thinking")
+    thinking = given if isinstance(given, Mapping) else {}
+    if thinking.get("type") == "disabled":
         return ""
     if isinstance(named, str):
         return _EFFORT_NAMES.get(named, named)
-    if not isinstance(thinking, Mapping):
-        return ""
     budget = thinking.get("budget_tokens")
     if not isinstance(budget, int):
         return ""

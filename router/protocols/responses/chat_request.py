@@ -4,7 +4,7 @@ OpenAI's models from GPT-5.4 take tools beside reasoning only by Responses. `dia
 client's own Responses request; `response_request` makes the opposite translation. The answer
 goes back through `answer_reader`.
 
-Source of the forms: https://developers.openai.com/api/docs/guides/migrate-to-responses.md
+Source of the forms: https://developers.openai.com/api/docs/guides/migrate-to-responses
 """
 
 from collections.abc import Iterator, Mapping
@@ -145,7 +145,10 @@ def _answer(message: Mapping[str, object], custom_ids: set[object]) -> Iterator[
     if isinstance(said, str) and said:
         yield {"role": "assistant", "content": said}
     elif parts:
-        yield {"role": "assistant", "content": [_said(part) for part in iter_objects(parts)]}
+        yield {
+            "role": "assistant",
+            "content": [_answer_part(part) for part in iter_objects(parts)],
+        }
     elif isinstance(refusal, str) and refusal:
         refused = {"type": "refusal", "refusal": refusal}
         yield {"role": "assistant", "content": [refused]}
@@ -170,7 +173,7 @@ def _reasoning(block: Mapping[str, object]) -> Iterator[Item]:
         yield {"type": "reasoning", "summary": summary, "encrypted_content": sealed}
 
 
-def _said(part: Mapping[str, object]) -> Item:
+def _answer_part(part: Mapping[str, object]) -> Item:
     if part.get("type") == "refusal":
         return {"type": "refusal", "refusal": part.get("refusal")}
     return {"type": "output_text", "text": str(part.get("text") or "")}

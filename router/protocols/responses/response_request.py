@@ -60,6 +60,7 @@ class ResponseTools:
 
     def __init__(self, request: Mapping[str, object], way: ChatWay) -> None:
         self._origins: dict[str, ToolOrigin] = {}
+        self._way = way
         offered = [
             *iter_objects(request.get("tools")),
             # Codex offers further tools in an item of the input.
@@ -114,12 +115,12 @@ class ResponseTools:
                 within = {**inner, "namespace": name}
                 flat = flat_name(within)
                 self._origins[flat] = ToolOrigin(str(inner.get("name")), name)
-                yield _function(within)
+                yield _function(within, self._way)
         elif kind == _CUSTOM:
             self._origins[name] = ToolOrigin(name, is_custom=True)
             yield _custom_function(tool)
         else:
-            yield _function(tool)
+            yield _function(tool, self._way)
 
 
 def custom_text(arguments: str) -> str:
@@ -131,9 +132,11 @@ def custom_text(arguments: str) -> str:
     return text if isinstance(text, str) else arguments
 
 
-def _function(tool: Mapping[str, object]) -> Tool:
+def _function(tool: Mapping[str, object], way: ChatWay) -> Tool:
     names = ("description", "parameters", "strict")
     kept = {name: tool[name] for name in names if tool.get(name) is not None}
+    if kept.get("strict") and not way.is_strict(tool, "parameters", "tools.strict"):
+        del kept["strict"]
     return {"name": flat_name(tool), **kept}
 
 
@@ -402,7 +405,7 @@ def chat_body(
     reasoning = request.get("reasoning")
     if isinstance(reasoning, Mapping) and reasoning.get("effort"):
         body["reasoning_effort"] = reasoning["effort"]
-    body |= _text(request.get("text"))
+    body |= _text(request.get("text"), way)
     if not tools.functions:
         body.pop("parallel_tool_calls", None)
         return body
@@ -431,7 +434,7 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
     )
 
 
-def _text(text: object) -> dict[str, object]:
+def _text(text: object, way: ChatWay) -> dict[str, object]:
     if not isinstance(text, Mapping):
         return {}
     found: dict[str, object] = {}
@@ -441,6 +444,8 @@ def _text(text: object) -> dict[str, object]:
     if isinstance(form, Mapping):
         if form.get("type") == "json_schema":
             schema = {name: value for name, value in form.items() if name != "type"}
+            if schema.get("strict") and not way.is_strict(form, "schema", "text.format.strict"):
+                del schema["strict"]
             found["response_format"] = {
                 "type": "json_schema",
                 "json_schema": schema,

@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from harness.frame.failures import FailureClass
-from router.conversation.thinking_forms import budget_beside
+from router.conversation.field_forms import budget_beside
 from router.frame.failure import UpstreamFailed
 from router.protocols.event_stream import SsePayloads
 from router.upstream.translate.chat_answer import (

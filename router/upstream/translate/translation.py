@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from router.conversation.thinking_forms import LEAST_BUDGET_TOKENS, budget_beside
+from router.conversation.field_forms import LEAST_BUDGET_TOKENS, budget_beside
 from router.frame.failure import Untranslatable
 from router.upstream.translate.request_screening import Json, ScreenedRequest
 

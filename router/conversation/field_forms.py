@@ -1,4 +1,4 @@
-"""Writes a request for thinking in the form that the target's model takes.
+"""Writes thinking, effort, sampling and stop sequences as the target's model takes them.
 
 Claude up to 4.5 takes a budget in tokens. Claude from 4.7 on takes `adaptive` with an effort.
 The fields have Anthropic's names, also below Converse's `additionalModelRequestFields`. The
@@ -10,7 +10,6 @@ import math
 from typing import Any, Final
 
 from harness.providers.models.capabilities import Capabilities, ThinkingForm
-from harness.providers.target import Provider
 from router.frame.body import to_json
 
 Json = dict[str, Any]
@@ -27,13 +26,19 @@ _BUDGETS: Final = {
     "max": 32_000,
 }
 # The effort of a request that names no effort.
-_DEFAULT: Final = "high"
+DEFAULT_EFFORT: Final = "high"
 _EFFORTS: Final = tuple(_BUDGETS)
 # Names of the changed parts, as `x-swapgate-degraded` has them.
 THINKING: Final = "thinking"
 EFFORT: Final = "effort"
 _FORCED: Final = ("any", "tool")
-_SAMPLING: Final = ("temperature", "top_p", "top_k")
+_SAMPLING: Final = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "presence_penalty",
+    "frequency_penalty",
+)
 # Besides thinking, the smallest `top_p`, and the only temperature.
 _LEAST_TOP_P: Final = 0.95
 _TEMPERATURE: Final = 1
@@ -49,30 +54,31 @@ def budget_beside(budget: int, limit: int) -> int:
 
 def effort_of_budget(budget_tokens: int) -> str:
     """Returns the effort for a thinking budget: `low`, `medium` or `high`."""
-    return next((e for e in _EFFORTS[:2] if budget_tokens <= _BUDGETS[e]), _DEFAULT)
+    return next((e for e in _EFFORTS[:2] if budget_tokens <= _BUDGETS[e]), DEFAULT_EFFORT)
 
 
-def fit_message(body: bytes, provider: Provider) -> tuple[bytes, tuple[str, ...]]:
+def fit_message(body: bytes, can: Capabilities) -> tuple[bytes, tuple[str, ...]]:
     """Writes thinking, effort and sampling of a Messages request as its model takes them.
 
     Returns the body, which is the same object if nothing changes, and the names of the
     changed parts.
     """
-    # A body without these members suits every model. Most bodies are not parsed.
+    # Most bodies are not parsed: without these members, a body suits the model.
     if not (
         b'"thinking"' in body
         or b'"effort"' in body
-        or b'"temperature"' in body
-        or b'"top_p"' in body
-        or b'"top_k"' in body
+        or ((can.sampling is False or can.temperature_with_top_p is False) and _samples(body))
     ):
         return body, ()
     request: Json = json.loads(body)
-    can = provider.abilities(str(request.get("model")))
     changed = fit_thinking(request, can, request.get("max_tokens"))
     changed += _fit_forced_tool(request, can)
     changed += fit_sampling(request, can)
     return (to_json(request).encode(), tuple(changed)) if changed else (body, ())
+
+
+def _samples(body: bytes) -> bool:
+    return b'"temperature"' in body or b'"top_' in body or b'_penalty"' in body
 
 
 def fit_thinking(fields: Json, can: Capabilities, limit: object) -> list[str]:
@@ -131,10 +137,11 @@ def fit_sampling(fields: Json, can: Capabilities) -> list[str]:
         gone = [name for name in given if name != "temperature" or given[name] != _TEMPERATURE]
     elif thinks and can.thinking is not ThinkingForm.UNKNOWN:
         gone = [name for name, value in given.items() if not _suits_thinking(name, value)]
-    elif can.one_sampling_field and "temperature" in given and "top_p" in given:
-        gone = ["top_p"]
     else:
         gone = []
+    both = {"temperature", "top_p"} <= given.keys() - set(gone)
+    if both and can.temperature_with_top_p is False:
+        gone.append("top_p")
     for name in gone:
         del fields[name]
     return gone
@@ -164,7 +171,7 @@ def _to_budget(fields: Json, thinking: Json, limit: object) -> None:
     """Replaces `adaptive` by the effort's budget. Removes thinking for a short limit."""
     config = fields.get("output_config")
     effort = config.get("effort") if isinstance(config, dict) else None
-    budget = _BUDGETS.get(str(effort), _BUDGETS[_DEFAULT])
+    budget = _BUDGETS.get(str(effort), _BUDGETS[DEFAULT_EFFORT])
     if isinstance(limit, int):
         budget = budget_beside(budget, limit)
     if budget < LEAST_BUDGET_TOKENS:
