@@ -351,7 +351,8 @@ class ModelEndpoint:
             return UncountedReason.SWITCH
         if arm is _KEEP_WARM:
             return UncountedReason.KEEP_WARM
-        if planner.is_unsupported(route, request):
+        is_varied = route.particular or route.native  # else the call would take time for nothing
+        if is_varied and planner.is_unsupported(route, request):
             return UncountedReason.UNSUPPORTED
         if planner.not_closed or planner.paused:
             return planner.held_outcome(route, arm, plan)

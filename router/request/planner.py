@@ -279,7 +279,7 @@ class Planner:
         model has. Such a request counts in neither arm, so that it causes no bias.
         """
         trial = route.experiment
-        if trial is None or not (route.particular or route.native):
+        if trial is None:
             return False
         needs, can = _needs(route, request)
         arms = (trial.target, route.route.incumbent)
