@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Final
+from typing import Any, Final
 
 from harness.frame.errors import (
     AmbiguousName,
@@ -545,7 +545,7 @@ def model_capabilities(
     own = provider.can(model)
     entry = ctx.catalogue.find(provider.kind, model)
     known = entry.capabilities if entry is not None else UNKNOWN_CAPABILITIES
-    able = {
+    able: dict[str, Any] = {
         name: getattr(own, name) and getattr(known, name) and name not in kind.lacks
         for name in ("stream", "tools", "parallel_tools", "vision")
     }

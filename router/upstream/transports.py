@@ -35,6 +35,7 @@ from router.conversation.native_histories import (
     move_message,
     move_response,
 )
+from router.conversation.thinking_forms import fit_message
 from router.frame.body import (
     CHAT_PATH,
     MESSAGES_PATH,
@@ -210,7 +211,9 @@ class ConversationTransport(Transport):
     def _move(self, request: UpstreamRequest) -> MovedBody:
         # Paths below an endpoint, such as the token count, have the same history.
         if request.path.startswith(MESSAGES_PATH):
-            return move_message(request.body, request.maker)
+            body, changed = fit_message(request.body, request.provider)
+            moved = move_message(body, request.maker)
+            return moved._replace(dropped=(*changed, *moved.dropped)) if changed else moved
         if request.path.startswith(RESPONSES_PATH):
             return move_response(request.body, request.maker)
         if request.path == CHAT_PATH:

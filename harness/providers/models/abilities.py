@@ -78,37 +78,58 @@ def _row(
 
 _DOCS: Final = "https://platform.claude.com/docs/en"
 _OPENAIS: Final = "openai azure_openai"
-_BEGINNER: Final = r"claude-(?:opus|sonnet|haiku|fable|mythos)"
+_LATER: Final = r"claude-(?:opus|sonnet|haiku|fable|mythos)"
+
+_EFFORTS: Final = ("low", "medium", "high")
+_MAX: Final = (*_EFFORTS, "max")
+_XHIGH: Final = (*_EFFORTS, "xhigh", "max")
 
 ROWS: Final[tuple[AbilityRow, ...]] = (
+    _row(
+        "",
+        r"claude-(?:opus|sonnet|haiku)-5[-.]5|claude-(?:fable|mythos)-.*",
+        f"{_DOCS}/models/opus-5-5/whats-new-opus-5-5",
+        "Claude 5.5, Fable, Mythos",
+        thinks_always=True,
+    ),
     _row(
         "",
         r"claude-(?:opus|sonnet)-4[-.]6",
         f"{_DOCS}/build-with-claude/adaptive-thinking",
         "Claude Opus and Sonnet 4.6",
         thinking=ThinkingForm.BOTH,
+        efforts=_MAX,
         prefill=Prefill.REFUSES,
         max_output_tokens=128_000,
     ),
     _row(
         "",
         r"claude-opus-4[-.][789]|claude-mythos-preview",
-        f"{_DOCS}/build-with-claude/adaptive-thinking",
+        "https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html",
         "Claude Opus 4.7 to 4.9, Mythos Preview",
         thinking=ThinkingForm.ADAPTIVE,
+        efforts=_XHIGH,
         prefill=Prefill.REFUSES,
         sampling=False,
         max_output_tokens=128_000,
     ),
     _row(
         "",
-        _BEGINNER + r"-(?:[5-9]|[1-9]\d)(?:[-.]\d)?",
-        "https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html",
+        _LATER + r"-(?:[5-9]|[1-9]\d)(?:[-.]\d)?",
+        f"{_DOCS}/about-claude/models/whats-new-opus-5",
         "Claude 5 and later",
         thinking=ThinkingForm.ADAPTIVE,
+        efforts=_XHIGH,
         prefill=Prefill.REFUSES,
         sampling=False,
         max_output_tokens=128_000,
+    ),
+    _row(
+        "",
+        r"claude-opus-4[-.]5",
+        f"{_DOCS}/build-with-claude/effort",
+        "Claude Opus 4.5",
+        efforts=_EFFORTS,
     ),
     _row(
         "",
@@ -116,6 +137,7 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
         f"{_DOCS}/build-with-claude/extended-thinking",
         "Claude 3.7 to 4.5",
         thinking=ThinkingForm.BUDGET,
+        efforts=(),
         prefill=Prefill.CONTINUES,
     ),
     _row(
@@ -123,6 +145,7 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
         r"claude-(?:[12]|3|instant).*",
         "https://docs.anthropic.com/en/docs/build-with-claude/prompt-engineering/prefill-claudes-response",
         "Claude 3.5 and earlier",
+        efforts=(),
         prefill=Prefill.CONTINUES,
     ),
     _row(

@@ -108,6 +108,9 @@ class Capabilities:
     # abilities then decides.
     # The form of a request for thinking that it takes by Messages.
     thinking: ThinkingForm = ThinkingForm.UNKNOWN
+    thinks_always: bool | None = None  # refuses to turn thinking off
+    # The values of `output_config.effort` that it takes by Messages; empty for no effort.
+    efforts: tuple[str, ...] | None = None
     # Its reading of a request whose last turn is the assistant's.
     prefill: Prefill = Prefill.UNKNOWN
     # The demands of `strict` on a schema.

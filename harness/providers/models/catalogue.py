@@ -16,7 +16,7 @@ from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from harness.providers.kinds import (
     PROVIDER_KINDS,
@@ -67,7 +67,7 @@ class CatalogueEntry:
         """The capabilities that the entry denies or limits; all others count as present."""
         if not self.lacks and self.context_window is None:
             return UNKNOWN_CAPABILITIES
-        absent = dict.fromkeys(sorted(self.lacks), False)
+        absent: dict[str, Any] = dict.fromkeys(sorted(self.lacks), False)
         return Capabilities(context_window=self.context_window, **absent)
 
     def ended(self, today: date) -> bool:

@@ -16,6 +16,7 @@ from router.conversation.hosted_tools import (
     without_hosted,
 )
 from router.conversation.intake import read_mark
+from router.conversation.thinking_forms import effort_of_budget
 from router.frame.body import iter_objects, to_json
 from router.frame.failure import (
     Untranslatable,
@@ -296,8 +297,6 @@ _CHOICES: Final = {
     "any": "required",
     "none": "none",
 }
-# For each effort, the highest thinking budget in tokens.
-_EFFORTS: Final = ((2048, "low"), (8192, "medium"))
 _EFFORT_NAMES: Final = {"max": "xhigh"}
 
 
@@ -432,4 +431,4 @@ def _effort(request: Mapping[str, object]) -> str:
     budget = thinking.get("budget_tokens")
     if not isinstance(budget, int):
         return ""
-    return next((effort for most, effort in _EFFORTS if budget <= most), "high")
+    return effort_of_budget(budget)

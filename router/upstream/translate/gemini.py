@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from harness.frame.failures import FailureClass
+from router.conversation.thinking_forms import budget_beside
 from router.frame.failure import UpstreamFailed
 from router.protocols.event_stream import SsePayloads
 from router.upstream.translate.chat_answer import (
@@ -29,7 +30,6 @@ from router.upstream.translate.translation import (
     ErrorInStream,
     PayloadSource,
     TranslatedCall,
-    budget_beside,
     mapped,
     no_counterpart,
 )

@@ -6,11 +6,11 @@ limit. The implementations are `anthropic`, `bedrock` and `gemini`; `transport` 
 """
 
 import copy
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from router.conversation.thinking_forms import LEAST_BUDGET_TOKENS, budget_beside
 from router.frame.failure import Untranslatable
 from router.upstream.translate.request_screening import Json, ScreenedRequest
 
@@ -55,20 +55,8 @@ def _level(params: Json) -> str | None:
     return None
 
 
-LEAST_BUDGET_TOKENS: Final = 1024
 HOTTEST: Final = 1.0
-# The part of the limit for the answer itself: the larger of share and tokens.
-ANSWER_SHARE: Final = 0.25
-LEAST_ANSWER_TOKENS: Final = 256
 _FORCED: Final = ("any", "tool")
-
-
-def budget_beside(budget: int, limit: int) -> int:
-    """Cuts a budget so that the answer keeps its share. The result may be negative."""
-    return min(
-        budget,
-        limit - max(LEAST_ANSWER_TOKENS, math.ceil(limit * ANSWER_SHARE)),
-    )
 
 
 def fit_budget(

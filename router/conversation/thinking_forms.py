@@ -1,0 +1,165 @@
+"""Writes a request for thinking in the form that the target's model takes.
+
+Claude up to 4.5 takes a budget in tokens. Claude from 4.7 on takes `adaptive` with an effort.
+The fields have Anthropic's names, also below Converse's `additionalModelRequestFields`. The
+model's form is one of its abilities (`harness.providers.models.abilities`).
+"""
+
+import json
+import math
+from typing import Any, Final
+
+from harness.providers.models.capabilities import Capabilities, ThinkingForm
+from harness.providers.target import Provider
+from router.frame.body import to_json
+
+Json = dict[str, Any]
+LEAST_BUDGET_TOKENS: Final = 1024
+# The part of the limit for the answer itself: the larger of share and tokens.
+ANSWER_SHARE: Final = 0.25
+LEAST_ANSWER_TOKENS: Final = 256
+# For each effort, the highest thinking budget in tokens.
+_BUDGETS: Final = {
+    "low": 2048,
+    "medium": 8192,
+    "high": 16_384,
+    "xhigh": 24_576,
+    "max": 32_000,
+}
+# The effort of a request that names no effort.
+_DEFAULT: Final = "high"
+_EFFORTS: Final = tuple(_BUDGETS)
+# Names of the changed parts, as `x-swapgate-degraded` has them.
+THINKING: Final = "thinking"
+EFFORT: Final = "effort"
+_SAMPLING: Final = ("temperature", "top_p", "top_k")
+# Besides thinking, the smallest `top_p`, and the only temperature.
+_LEAST_TOP_P: Final = 0.95
+_TEMPERATURE: Final = 1
+
+
+def budget_beside(budget: int, limit: int) -> int:
+    """Cuts a budget so that the answer keeps its share. The result may be negative."""
+    return min(
+        budget,
+        limit - max(LEAST_ANSWER_TOKENS, math.ceil(limit * ANSWER_SHARE)),
+    )
+
+
+def effort_of_budget(budget_tokens: int) -> str:
+    """Returns the effort for a thinking budget: `low`, `medium` or `high`."""
+    return next((e for e in _EFFORTS[:2] if budget_tokens <= _BUDGETS[e]), _DEFAULT)
+
+
+def fit_message(body: bytes, provider: Provider) -> tuple[bytes, tuple[str, ...]]:
+    """Writes thinking, effort and sampling of a Messages request as its model takes them.
+
+    Returns the body, which is the same object if nothing changes, and the names of the
+    changed parts.
+    """
+    # A body without these members suits every model. Most bodies are not parsed.
+    if not (
+        b'"thinking"' in body
+        or b'"effort"' in body
+        or b'"temperature"' in body
+        or b'"top_p"' in body
+        or b'"top_k"' in body
+    ):
+        return body, ()
+    request: Json = json.loads(body)
+    can = provider.abilities(str(request.get("model")))
+    changed = fit_thinking(request, can, request.get("max_tokens"))
+    changed += fit_sampling(request, can)
+    return (to_json(request).encode(), tuple(changed)) if changed else (body, ())
+
+
+def fit_thinking(fields: Json, can: Capabilities, limit: object) -> list[str]:
+    """Writes `thinking` and `output_config.effort` as the model takes them, in place.
+
+    limit: the answer's limit in tokens; other values limit nothing. Returns the names of the
+    changed parts.
+    """
+    thinking = fields.get("thinking")
+    changed: list[str] = []
+    if isinstance(thinking, dict):
+        kind = thinking.get("type")
+        if kind == "enabled" and can.thinking is ThinkingForm.ADAPTIVE:
+            _to_adaptive(fields, thinking)
+            changed.append(THINKING)
+        elif kind == "adaptive" and can.thinking is ThinkingForm.BUDGET:
+            _to_budget(fields, thinking, limit)
+            changed.append(THINKING)
+        elif kind == "disabled" and can.thinks_always:
+            del fields["thinking"]
+            changed.append(THINKING)
+    if can.efforts is not None and _fit_effort(fields, can.efforts):
+        changed.append(EFFORT)
+    return changed
+
+
+def fit_sampling(fields: Json, can: Capabilities) -> list[str]:
+    """Removes the sampling parameters that the model refuses, or refuses beside thinking, in
+    place. Returns their names.
+    """
+    given = {name: fields[name] for name in _SAMPLING if fields.get(name) is not None}
+    thinking = fields.get("thinking")
+    thinks = isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")
+    if can.sampling is False:
+        gone = [name for name in given if name != "temperature" or given[name] != _TEMPERATURE]
+    elif thinks and can.thinking is not ThinkingForm.UNKNOWN:
+        gone = [name for name, value in given.items() if not _suits_thinking(name, value)]
+    else:
+        gone = []
+    for name in gone:
+        del fields[name]
+    return gone
+
+
+def _suits_thinking(name: str, value: object) -> bool:
+    if name == "top_p":
+        return isinstance(value, int | float) and _LEAST_TOP_P <= value <= 1
+    return name == "temperature" and value == _TEMPERATURE
+
+
+def _to_adaptive(fields: Json, thinking: Json) -> None:
+    """Replaces a budget by an effort. The client's own effort stays.
+
+    Models with a budget show their thinking by default, models with `adaptive` hide it.
+    """
+    budget = thinking.get("budget_tokens")
+    kept = {name: value for name, value in thinking.items() if name != "budget_tokens"}
+    fields["thinking"] = {"display": "summarized", **kept, "type": "adaptive"}
+    if isinstance(budget, int):
+        config = fields.get("output_config")
+        effort = {"effort": effort_of_budget(budget)}
+        fields["output_config"] = {**effort, **(config if isinstance(config, dict) else {})}
+
+
+def _to_budget(fields: Json, thinking: Json, limit: object) -> None:
+    """Replaces `adaptive` by the effort's budget. Removes thinking for a short limit."""
+    config = fields.get("output_config")
+    effort = config.get("effort") if isinstance(config, dict) else None
+    budget = _BUDGETS.get(str(effort), _BUDGETS[_DEFAULT])
+    if isinstance(limit, int):
+        budget = budget_beside(budget, limit)
+    if budget < LEAST_BUDGET_TOKENS:
+        del fields["thinking"]
+    else:
+        fields["thinking"] = {**thinking, "type": "enabled", "budget_tokens": budget}
+
+
+def _fit_effort(fields: Json, efforts: tuple[str, ...]) -> bool:
+    """Replaces an effort that the model lacks by the next lower one, or removes it. Returns
+    whether it did.
+    """
+    config = fields.get("output_config")
+    effort = config.get("effort") if isinstance(config, dict) else None
+    if effort is None or effort in efforts or not isinstance(config, dict):
+        return False
+    del config["effort"]
+    if efforts and effort in _EFFORTS:
+        lower = [name for name in efforts if _EFFORTS.index(name) < _EFFORTS.index(effort)]
+        config["effort"] = lower[-1] if lower else efforts[0]
+    if not config:
+        del fields["output_config"]
+    return True
