@@ -43,7 +43,7 @@ class NeedsSample:
         its needs.
         """
         while self.latest:
-            self._look(*self.latest.popleft())
+            self._count(*self.latest.popleft())
         now = self._clock.monotonic()
         if not self._counts or now - self._told_at < EVERY_S:
             return ()
@@ -53,7 +53,7 @@ class NeedsSample:
         day = self._clock.now().date()
         return [AskedName(name, day, number, route) for (route, name), number in counts.items()]
 
-    def _look(self, record: CompletedRequest, request: ClientRequest) -> None:
+    def _count(self, record: CompletedRequest, request: ClientRequest) -> None:
         if request.endpoint is Endpoint.EMBEDDINGS and record.outcome != "ok":
             return  # a refused call does not show that the route serves embeddings
         route = record.route

@@ -351,7 +351,8 @@ class ModelEndpoint:
             return UncountedReason.SWITCH
         if arm is _KEEP_WARM:
             return UncountedReason.KEEP_WARM
-        is_varied = route.particular or route.native  # else the call would take time for nothing
+        # Else the call would take time for nothing.
+        is_varied = route.particular or route.native
         if is_varied and planner.is_unsupported(route, request):
             return UncountedReason.UNSUPPORTED
         if planner.not_closed or planner.paused:

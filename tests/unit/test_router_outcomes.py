@@ -430,7 +430,7 @@ async def test_a_request_that_the_candidate_cannot_take_counts_in_neither_arm(
     assert block.failures == 0
 
 
-def message() -> ScriptedTurn:
+def whole_message() -> ScriptedTurn:
     """A whole answer of Messages."""
     usage = {"input_tokens": 7, "output_tokens": 5}
     answer = {
@@ -451,7 +451,7 @@ def hinted_place(folder: Path) -> Place:
     """A canary whose incumbent alone serves Messages itself."""
     return Place(
         folder,
-        {CANDIDATE: completion(), INCUMBENT: message()},
+        {CANDIDATE: completion(), INCUMBENT: whole_message()},
         weight_bps=10_000,
         models={INCUMBENT: Capabilities(messages="native")},
         moves=True,
@@ -475,7 +475,7 @@ async def test_a_target_without_a_translation_leaves_the_request_to_a_fallback(
 ) -> None:
     scene = Place(
         tmp_path,
-        {INCUMBENT: completion(), FALLBACK: message()},
+        {INCUMBENT: completion(), FALLBACK: whole_message()},
         fallback=True,
         models={FALLBACK: Capabilities(messages="native")},
         moves=True,
