@@ -34,6 +34,7 @@ _VERBS: Final[Mapping[str, str]] = {
     "json_schema": "ask for a JSON schema",
     "vision": "have pictures",
     "prefill": "prefill their answer",
+    "new_answer": "ask for a further answer after an answer",
 }
 
 

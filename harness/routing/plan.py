@@ -123,6 +123,8 @@ class RoutePlan:
     # result then does not change the breaker.
     last_resort: bool = False
     serialize_tools: bool = False  # see `must_serialize_tools`
+    # The answer continues the request's last turn (`Needs.prefill`).
+    prefill: bool = False
     # The deciding switch's result. It is set even if the route keeps its plan.
     forced: ForcedPlan | None = None
 
@@ -271,6 +273,7 @@ def plan_request(
         left_out=tuple(left_out),
         last_resort=last is not None,
         serialize_tools=must_serialize_tools(needs, has),
+        prefill=needs.prefill,
         forced=forced,
     )
 

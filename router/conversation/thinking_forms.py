@@ -10,7 +10,6 @@ import math
 from typing import Any, Final
 
 from harness.providers.models.capabilities import Capabilities, ThinkingForm
-from harness.providers.target import Provider
 from router.frame.body import to_json
 
 Json = dict[str, Any]
@@ -51,23 +50,19 @@ def effort_of_budget(budget_tokens: int) -> str:
     return next((e for e in _EFFORTS[:2] if budget_tokens <= _BUDGETS[e]), _DEFAULT)
 
 
-def fit_message(body: bytes, provider: Provider) -> tuple[bytes, tuple[str, ...]]:
+def fit_message(body: bytes, can: Capabilities) -> tuple[bytes, tuple[str, ...]]:
     """Writes thinking, effort and sampling of a Messages request as its model takes them.
 
     Returns the body, which is the same object if nothing changes, and the names of the
     changed parts.
     """
-    # A body without these members suits every model. Most bodies are not parsed.
-    if not (
-        b'"thinking"' in body
-        or b'"effort"' in body
-        or b'"temperature"' in body
-        or b'"top_p"' in body
-        or b'"top_k"' in body
-    ):
+    # Most bodies are not parsed: without these members, a body suits the model.
+    is_touched = b'"thinking"' in body or b'"effort"' in body
+    if can.sampling is False and not is_touched:
+        is_touched = b'"temperature"' in body or b'"top_p"' in body or b'"top_k"' in body
+    if not is_touched:
         return body, ()
     request: Json = json.loads(body)
-    can = provider.abilities(str(request.get("model")))
     changed = fit_thinking(request, can, request.get("max_tokens"))
     changed += fit_sampling(request, can)
     return (to_json(request).encode(), tuple(changed)) if changed else (body, ())

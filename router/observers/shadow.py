@@ -17,6 +17,7 @@ from harness.frame.failures import CLIENT_FAILURES, FailureClass
 from harness.frame.people.access import OptOut
 from harness.providers.models.capabilities import (
     Endpoint,
+    Prefill,
     missing_capabilities,
 )
 from harness.providers.target import Price
@@ -139,7 +140,9 @@ class ShadowMirror(SideCalls):
         )
         obstacle = (
             ("declined" if declined else "")
-            or mirror_obstacle(request, served.upstream, most_bytes)
+            or mirror_obstacle(
+                request, served.upstream, most_bytes, observed.route.incumbent_prefill
+            )
             or self._not_now(served)
         )
         if obstacle:
@@ -332,13 +335,18 @@ def mirror_obstacle(
     request: ClientRequest,
     upstream: CompiledTarget,
     most_bytes: int,
+    incumbent: Prefill = Prefill.UNKNOWN,
 ) -> str:
-    """Names the reason not to mirror a request to this target; empty if there is no reason."""
+    """Names the reason not to mirror a request to this target; empty if there is no reason.
+
+    incumbent: how the route's incumbent reads a last turn of the assistant.
+    """
     if len(request.text) > most_bytes:
         return "too_large"
     if any(request.value(field) for field in STATEFUL) or provider_runs_tools(request):
         return "not_repeatable"
-    return "unable" if missing_capabilities(detect_needs(request), upstream.can) else ""
+    needs = detect_needs(request, incumbent)
+    return "unable" if missing_capabilities(needs, upstream.can) else ""
 
 
 def provider_runs_tools(request: ClientRequest) -> bool:

@@ -26,6 +26,7 @@ from harness.routing.table import (
 )
 from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER, is_route_allowed, open_literal
+from router.conversation.prefill_forms import ANSWER
 from router.frame.asgi import ON_LEAVING, Scope
 from router.frame.body import ClientRequest, FieldError, read_request
 from router.frame.replies import (
@@ -352,7 +353,11 @@ class ModelEndpoint:
         if arm is _KEEP_WARM:
             return UncountedReason.KEEP_WARM
         # Else the call would take time for nothing.
-        is_varied = route.particular or route.native
+        is_varied = (
+            route.particular
+            or route.native
+            or (request.endpoint in route.prefills and ANSWER in request.text)
+        )
         if is_varied and planner.is_unsupported(route, request):
             return UncountedReason.UNSUPPORTED
         if planner.not_closed or planner.paused:

@@ -17,10 +17,12 @@ from harness.providers.models.capabilities import (
     Endpoint,
     Needs,
     OptionalFeature,
+    Prefill,
 )
 from harness.providers.target import RequestTarget
 from harness.routing.plan import RoutePlan
 from harness.routing.reliability.slowdown import RequestSize
+from router.conversation.prefill_forms import ANSWER, is_open_answer, is_prefill_marked
 from router.frame.body import ClientRequest, to_json
 from router.frame.json_spans import JsonSpan
 from router.frame.replies import JSON, Header, Reply
@@ -47,8 +49,13 @@ _IMAGES: Final = frozenset({"image_url", "input_image", "image"})
 _NO_TEXT: Final = _IMAGES | {"input_audio", "file", "input_file", "document"}
 
 
-def detect_needs(request: ClientRequest) -> Needs:
+def detect_needs(
+    request: ClientRequest,
+    incumbent: Prefill = Prefill.UNKNOWN,
+) -> Needs:
     """Returns the abilities and the context window that a request needs of its target.
+
+    incumbent: how the route's incumbent reads a last turn of the assistant.
 
     Counts the tokens of the text, at four bytes each; for embeddings, of the longest text.
     Pictures, sound and files count no tokens. The count is an estimate: the planner does
@@ -65,6 +72,7 @@ def detect_needs(request: ClientRequest) -> Needs:
     values = request.members.values
     kinds: set[str] = set()
     size = sum(_text_bytes(values[name].value, kinds) for name in _INPUTS if name in values)
+    last = detect_last_turn(request, incumbent)
     return Needs(
         endpoint=request.endpoint,
         stream=request.stream,
@@ -72,6 +80,8 @@ def detect_needs(request: ClientRequest) -> Needs:
         parallel_tools=request.value("parallel_tool_calls") is True,
         json_schema=_asks_for_schema(values),
         vision=bool(kinds),
+        prefill=last.prefill,
+        new_answer=last.new_answer,
         approx_input_tokens=size // BYTES_PER_TOKEN,
         max_output_tokens=output_limit(request),
     )
@@ -83,6 +93,35 @@ _FLAGS: Final = tuple(need.name for need in fields(Needs) if isinstance(need.def
 def need_names(needs: Needs) -> tuple[str, ...]:
     """Names the needs as traffic counts them: the endpoint, and the fields that are true."""
     return (needs.endpoint.value, *(name for name in _FLAGS if getattr(needs, name)))
+
+
+# A role of another turn than the assistant's.
+_OTHER_ROLE: Final = re.compile(r'"role"\s*:\s*"(?:user|tool|system|developer|function)"')
+
+
+def detect_last_turn(request: ClientRequest, incumbent: Prefill) -> Needs:
+    """Returns `prefill` or `new_answer` if the last turn is a text of the assistant's.
+
+    Messages continues it, and Responses begins a further answer. A chat continues it if a
+    field says so. Without a field, the chat means what the route's incumbent does.
+    """
+    endpoint = request.endpoint
+    text = request.text
+    last = text.rfind(ANSWER)
+    # Most conversations end here, without a parse.
+    if last < 0 or _OTHER_ROLE.search(text, last) or endpoint is Endpoint.EMBEDDINGS:
+        return Needs(endpoint)
+    turns = request.value("input" if endpoint is Endpoint.RESPONSES else "messages")
+    if not isinstance(turns, list) or not turns or not is_open_answer(turns[-1]):
+        return Needs(endpoint)
+    if endpoint is Endpoint.RESPONSES:
+        return Needs(endpoint, new_answer=True)
+    if endpoint is Endpoint.MESSAGES or is_prefill_marked(turns[-1], request.value):
+        return Needs(endpoint, prefill=True)
+    anew = incumbent.begins_anew
+    return Needs(
+        endpoint, prefill=not anew and incumbent is not Prefill.UNKNOWN, new_answer=anew
+    )
 
 
 def estimate_prompt(request: ClientRequest) -> int:

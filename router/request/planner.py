@@ -33,10 +33,11 @@ from harness.routing.plan import (
 from harness.routing.reliability.breaker import WhenAllOpen
 from harness.routing.table import Arm, Canary, choose_arm, hash_bucket
 from router.conversation.intake import is_made_by
+from router.conversation.prefill_forms import ANSWER
 from router.frame.body import ClientRequest
 from router.health.target_health import TargetHealth
 from router.recording.shared_files import SharedMarks
-from router.request.needs import detect_needs
+from router.request.needs import detect_last_turn, detect_needs
 from router.snapshot.compiled import CompiledRoute
 from router.upstream.endpoint_translation import UNTRANSLATABLE_FIELDS
 
@@ -252,15 +253,17 @@ class Planner:
         """
         well = route.plans[request.endpoint][arm]
         # For most routes, neither the request nor the time changes the plan.
-        is_steady = not (route.switches or route.particular or route.native)
+        prefill = request.endpoint in route.prefills and ANSWER in request.text
+        is_steady = not (route.switches or route.particular or route.native or prefill)
         if is_steady and self._health.all_well(well.targets):
             return well
         # Read the wall clock and the input only if the route has switches or special needs.
         live = active_switches(route.switches, self._clock.now()) if route.switches else ()
         needs, can = _needs(route, request)
-        plain = not route.particular and can is route.capabilities
+        answered = needs.prefill or needs.new_answer
+        plain = not route.particular and can is route.capabilities and not answered
         suits = plain or _suits(can, well, needs)
-        if suits and not live and self._health.all_well(well.targets):
+        if suits and not live and not needs.prefill and self._health.all_well(well.targets):
             return well
         around = self._build_context(route, can, well.targets, live)
         plan = plan_request(route.route, arm, needs, around)
@@ -341,7 +344,11 @@ def _needs(
     They differ for a request with fields that no translation carries: only targets that
     speak its protocol can then answer.
     """
-    needs = detect_needs(request) if route.particular else PLAIN[request.endpoint]
+    needs = PLAIN[request.endpoint]
+    if route.particular:
+        needs = detect_needs(request, route.incumbent_prefill)
+    elif request.endpoint in route.prefills:
+        needs = detect_last_turn(request, route.incumbent_prefill)
     native = route.native.get(request.endpoint)
     held = UNTRANSLATABLE_FIELDS[request.endpoint](request.value) if native else ""
     if native and held:

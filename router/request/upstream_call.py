@@ -21,6 +21,7 @@ from harness.providers.credential import hide_provider_secrets
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.settings import AnsweredModel, RouterSettings
 from harness.routing.table import OnBadEvent, OnEmptyAnswer
+from router.conversation.prefill_forms import mark_prefill
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
 from router.frame.limits import Timers
@@ -348,7 +349,7 @@ def _request(job: RoutedRequest, attempt: Attempt) -> UpstreamRequest:
     members = request.members
     body = None
     plain = upstream.plain_models.get(endpoint)
-    if plain is not None and not job.plan.serialize_tools:
+    if plain is not None and not (job.plan.serialize_tools or job.plan.prefill):
         if plain.is_choosy and not plain.suits(members.found, request.text):
             body = None
         elif request.stream and endpoint is _CHAT:
@@ -366,6 +367,7 @@ def _request(job: RoutedRequest, attempt: Attempt) -> UpstreamRequest:
         MAX_CHECK_BYTES if attempt.check else None,
         upstream.maker,
         upstream.bridged,
+        upstream.can,
     )
 
 
@@ -386,4 +388,6 @@ def _body(job: RoutedRequest, upstream: CompiledTarget) -> bytes:
     dropped = dropped_fields(request, upstream)
     if dropped:
         body = without_fields(body, request.endpoint, dropped, upstream.sent)
+    if job.plan.prefill and request.endpoint is _CHAT:
+        body = mark_prefill(body, upstream.can.prefill)
     return body

@@ -20,6 +20,7 @@ from harness.providers.models.capabilities import (
     Capabilities,
     Endpoint,
     OptionalFeature,
+    Prefill,
 )
 from harness.providers.target import Price, Provider, SentTarget, Target
 from harness.routing.agent import AgentGrant
@@ -139,6 +140,9 @@ class CompiledRoute:
     switches: tuple[KillSwitch, ...]  # kill switches for this route, expired ones included
     targets: Mapping[str, Target]  # by id
     particular: bool  # whether a target's model has configured abilities
+    # Endpoints at which its targets read a last turn of the assistant in different ways, or
+    # need a field for it.
+    prefills: frozenset[Endpoint]
     # Ids of targets that the keep_warm share of the requests keeps warm; empty if it is off.
     warmed: tuple[str, ...]
     keep_warm: KeepWarm
@@ -157,6 +161,11 @@ class CompiledRoute:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "experiment", self.route.experiment)
+
+    @property
+    def incumbent_prefill(self) -> Prefill:
+        """How the incumbent reads a last turn of the assistant."""
+        return self.capabilities[self.route.incumbent].prefill
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from harness.providers.models.capabilities import (
     Capabilities,
     Endpoint,
     OptionalFeature,
+    Prefill,
     dropped_features,
     restrict_endpoints,
 )
@@ -163,6 +164,7 @@ def _served(
             upstream.provider.can(upstream.target.model) != UNKNOWN_CAPABILITIES
             for upstream in upstreams.values()
         ),
+        prefills=_prefills(can),
         warmed=_warmed(route, keep_warm, upstreams, barred),
         keep_warm=keep_warm,
         shadow=_shadow(snapshot, route, keys, classes),
@@ -253,6 +255,18 @@ def _native(
         if 0 < sum(endpoint in upstream.adapted for upstream in upstreams.values()) < len(can):
             endpoints[endpoint] = can
     return endpoints
+
+
+def _prefills(can: Mapping[str, Capabilities]) -> frozenset[Endpoint]:
+    """Returns the endpoints at which the last turn's role matters to a request's plan."""
+    ways = {has.prefill for has in can.values()}
+    # Without a field for it, an unknown server reads a chat as it likes.
+    matters = {
+        Endpoint.CHAT: bool(ways - {Prefill.UNKNOWN}),
+        Endpoint.MESSAGES: not all(way.can_continue for way in ways),
+        Endpoint.RESPONSES: not all(way.can_begin_anew for way in ways),
+    }
+    return frozenset(endpoint for endpoint, does in matters.items() if does)
 
 
 def _beside(

@@ -13,6 +13,7 @@ from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.providers.models.capabilities import Endpoint
 from router.conversation.hosted_tools import ChatWay, name_hosted
 from router.conversation.intake import INTAKES, TAKES_ALL
+from router.conversation.prefill_forms import is_open_answer
 from router.frame.body import to_json
 from router.frame.json_spans import ParsedObject
 from router.protocols.chat.answer_reader import (
@@ -41,6 +42,7 @@ class TranslatedRequest(NamedTuple):
     whole: Callable[[ParsedObject], bytes]
     events: Callable[[], ChatStreamReader]
     dropped: tuple[str, ...]  # names of omitted or rewritten parts
+    prefill: bool = False  # the answer continues the last turn
 
 
 Translation = Callable[[bytes, str, str], TranslatedRequest]
@@ -60,11 +62,13 @@ def translate_message(
     request = json.loads(body)
     thinking = message_request.wants_thinking(request)
     way = _chat_way(kind, maker)
+    turns = request.get("messages")
     return TranslatedRequest(
         to_json(message_request.chat_body(request, way)).encode(),
         lambda members: write_message(read_chat_answer(members, thinking=thinking), way.maker),
         lambda: ChatStreamReader(MessageEventWriter(way.maker), thinking=thinking),
         tuple(way.dropped),
+        prefill=bool(turns) and is_open_answer(turns[-1]),
     )
 
 

@@ -4,10 +4,12 @@
 `router.request.upstream_call` uses it. A failure is `router.frame.failure.UpstreamFailed`.
 """
 
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from harness.providers.credential import ProviderKey
+from harness.providers.models.capabilities import Capabilities
 from harness.providers.target import Provider
 from router.frame.body import CHAT_PATH
 
@@ -31,6 +33,14 @@ class UpstreamRequest:
     maker: str = ""
     # Paths whose requests become a chat; None for the paths of the provider's kind.
     bridged: frozenset[str] | None = None
+    # The target's abilities; None if only the provider and the body name the model.
+    can: Capabilities | None = None
+
+    def abilities(self) -> Capabilities:
+        """Returns the abilities of the model in the body."""
+        if self.can is not None:
+            return self.can
+        return self.provider.abilities(str(json.loads(self.body).get("model")))
 
 
 class UpstreamReply:

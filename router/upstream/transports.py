@@ -35,6 +35,7 @@ from router.conversation.native_histories import (
     move_message,
     move_response,
 )
+from router.conversation.prefill_forms import ANSWER, mark_prefill
 from router.conversation.thinking_forms import fit_message
 from router.frame.body import (
     CHAT_PATH,
@@ -94,6 +95,11 @@ _SIGNED: Final = (
 )
 
 _DATA: Final = b"data:"
+
+_ANSWER: Final = ANSWER.encode()
+
+# Kinds that refuse a last turn of the assistant without `prefix`.
+_PREFIXED: Final = frozenset({"mistral"})
 
 # Prefix of the client's headers that only Anthropic's protocol knows.
 _OWN: Final = b"anthropic-"
@@ -168,7 +174,7 @@ class ConversationTransport(Transport):
                 own = [header for header in request.headers if not header[0].startswith(_OWN)]
                 request = replace(
                     request,
-                    body=chat.body,
+                    body=_chat_body(chat, request),
                     path=CHAT_PATH,
                     headers=tuple(own),
                 )
@@ -211,13 +217,16 @@ class ConversationTransport(Transport):
     def _move(self, request: UpstreamRequest) -> MovedBody:
         # Paths below an endpoint, such as the token count, have the same history.
         if request.path.startswith(MESSAGES_PATH):
-            body, changed = fit_message(request.body, request.provider)
+            body, changed = fit_message(request.body, request.can or request.abilities())
             moved = move_message(body, request.maker)
             return moved._replace(dropped=(*changed, *moved.dropped)) if changed else moved
         if request.path.startswith(RESPONSES_PATH):
             return move_response(request.body, request.maker)
         if request.path == CHAT_PATH:
-            return move_chat(request.body, self._intake, request.maker)
+            body = request.body
+            if request.provider.kind in _PREFIXED and _ANSWER in body:
+                body = mark_prefill(body, request.abilities().prefill)
+            return move_chat(body, self._intake, request.maker)
         return MovedBody(request.body)
 
     async def _repaired(
@@ -274,6 +283,13 @@ class ConversationTransport(Transport):
         if request.maker and signs:
             found.append(partial(_marked, _MARKERS[request.path], request.maker))
         return partial(_rewritten, found) if found else None
+
+
+def _chat_body(chat: TranslatedRequest, message: UpstreamRequest) -> bytes:
+    """Returns the body of a translated message. If the answer continues the last turn, marks
+    the chat in the target's form.
+    """
+    return mark_prefill(chat.body, message.abilities().prefill) if chat.prefill else chat.body
 
 
 def _rewritten(rewrites: Sequence[Rewrite], data: bytes) -> bytes:

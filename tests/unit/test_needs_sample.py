@@ -14,7 +14,7 @@ from router.request.needs import need_names
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import AUTH, CHAT, Place
-from tests.support.router.live_router import INCUMBENT
+from tests.support.router.live_router import INCUMBENT, served, snapshot
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
@@ -64,10 +64,11 @@ def test_a_look_takes_few_requests_and_tells_its_counts_in_turns() -> None:
     clock = ManualClock()
     sample = NeedsSample(clock)
     request = read_request(chat(), Endpoint.CHAT)
+    route = served(snapshot("http://up")).routes["support"]
 
     def come(times: int) -> int:
         for _ in range(times):
-            sample.latest.append((CompletedRequest("support", "incumbent"), request))
+            sample.latest.append((CompletedRequest("support", "incumbent"), request, route))
         return sum(row.requests for row in sample.take() if row.name == NEED)
 
     assert come(100) == SAMPLE_SIZE

@@ -182,6 +182,12 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
         strict_schema=StrictSchema.ALL_REQUIRED,
     ),
     _row(
+        "gemini vertex",
+        _ANY_MODEL,
+        "https://docs.memberjunction.org/v6.2/api/variables/_memberjunction_ai-gemini.GEMINI_TRAILING_USER_TURN_TEXT.html",
+        prefill=Prefill.REFUSES,
+    ),
+    _row(
         "mistral",
         _ANY_MODEL,
         "https://docs.mistral.ai/capabilities/completion/usage",
@@ -191,8 +197,8 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
         "deepseek",
         _ANY_MODEL,
         "https://api-docs.deepseek.com/guides/chat_prefix_completion",
-        api_base_end="/beta",
         prefill=Prefill.PREFIX,
+        api_base_end="/beta",
     ),
     _row(
         "deepseek",
@@ -207,10 +213,29 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
         prefill=Prefill.CONTINUES,
     ),
     _row(
-        "",
+        "llama_cpp",
+        _ANY_MODEL,
+        "ggml-org/llama.cpp#13174",
+        prefill=Prefill.CONTINUES,
+    ),
+    _row(
+        "ovms",
+        _ANY_MODEL,
+        "openvinotoolkit/model_server#3877",
+        prefill=Prefill.BEGINS_ANEW,
+    ),
+    _row(
+        "custom",
         r"(?:kimi|moonshot)-.*",
         "https://platform.moonshot.ai/docs/guide/use-partial-mode-feature-of-kimi-api",
         "Kimi",
+        prefill=Prefill.PARTIAL,
+    ),
+    _row(
+        "custom",
+        r"qwen-(?:max|plus|flash|turbo).*|qwen3-max.*|qwen3?-coder-(?:plus|flash|turbo).*",
+        "https://help.aliyun.com/zh/model-studio/partial-mode",
+        "Qwen's own models",
         prefill=Prefill.PARTIAL,
     ),
     _row(

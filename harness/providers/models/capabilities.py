@@ -9,7 +9,7 @@ and people.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 
 class Endpoint(StrEnum):
@@ -43,6 +43,21 @@ class Prefill(StrEnum):
     BEGINS_ANEW = "begins_anew"  # writes a further answer
     REFUSES = "refuses"  # refuses the request
 
+    @property
+    def can_continue(self) -> bool:
+        """Whether the model can continue the last turn, as far as known."""
+        return self not in (Prefill.BEGINS_ANEW, Prefill.REFUSES)
+
+    @property
+    def can_begin_anew(self) -> bool:
+        """Whether the model can write a further answer after the last one, as far as known."""
+        return self not in (Prefill.CONTINUES, Prefill.PREFIX, Prefill.REFUSES)
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether the model writes a further answer if the request does not say otherwise."""
+        return self in (Prefill.BEGINS_ANEW, Prefill.PARTIAL, Prefill.FLAGS)
+
 
 class StrictSchema(StrEnum):
     """The demands of `strict` on a JSON schema."""
@@ -64,6 +79,10 @@ class Needs:
     parallel_tools: bool = False  # the client explicitly requests parallel calls
     json_schema: bool = False
     vision: bool = False
+    # The last turn is the assistant's. `prefill`: the answer continues it. `new_answer`: a
+    # further answer follows it.
+    prefill: bool = False
+    new_answer: bool = False
     # Estimated low, so that the router excludes no target that could answer.
     approx_input_tokens: int = 0
     max_output_tokens: int = 0  # the client's limit; 0 without one
@@ -150,7 +169,7 @@ def restrict_endpoints(
 
     spoken: endpoints that the kind serves. translated: those that the router translates for it.
     """
-    changes = {
+    changes: dict[str, Any] = {
         endpoint.value: endpoint in spoken
         for endpoint in Endpoint
         if endpoint not in spoken or endpoint in translated
@@ -172,6 +191,8 @@ def missing_capabilities(needs: Needs, has: Capabilities) -> tuple[str, ...]:
         ),
         (needs.json_schema and not has.json_schema, "JSON schema"),
         (needs.vision and not has.vision, "vision"),
+        (needs.prefill and not has.prefill.can_continue, "prefill"),
+        (needs.new_answer and not has.prefill.can_begin_anew, "new answer after an answer"),
     )
     words = [word for lack, word in lacks if lack]
     if not getattr(has, needs.endpoint.value):
