@@ -7,13 +7,13 @@ from harness.frame.people.access import SYSTEM
 from harness.gate.online.observation import NEED, AskedName
 from harness.proposals import submission
 from harness.proposals.submission import ProposalRequest
-from harness.providers.models.capabilities import Capabilities
+from harness.providers.models.capabilities import Capabilities, Prefill
 from harness.providers.records import Providers
 from harness.registry import targets
 from harness.routing.records.observations import Observations
 from tests.support.control.control_plane import SmallInstallation
 
-ASKED = {"": 200, "chat": 200, "tools": 62, "stream": 150}
+ASKED = {"": 200, "chat": 200, "prefill": 62, "tools": 20, "stream": 150}
 
 
 def untaken(world: SmallInstallation) -> Sequence[str]:
@@ -35,10 +35,13 @@ def record(world: SmallInstallation) -> None:
 
 
 def test_the_share_of_requests_with_a_lost_ability_is_said(world: SmallInstallation) -> None:
-    declare(world, better=Capabilities(tools=False, json_schema=False))
+    lacking = Capabilities(tools=False, json_schema=False, prefill=Prefill.BEGINS_ANEW)
+    declare(world, better=lacking)
     record(world)
+    period = "of chat's requests of the last 7 days"
     assert untaken(world) == (
-        "31 % of chat's requests of the last 7 days have tools; the candidate has no tools",
+        f"31 % {period} prefill their answer; the candidate has no prefill",
+        f"10 % {period} have tools; the candidate has no tools",
     )
 
 

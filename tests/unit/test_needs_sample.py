@@ -21,7 +21,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 def chat(**more: object) -> bytes:
     turns = [{"role": "user", "content": "hi"}]
-    return json.dumps({"model": "support", "messages": turns, **more}).encode()
+    return json.dumps({"model": "support", "messages": turns} | more).encode()
 
 
 def counted(scene: Place) -> Counter[str]:
@@ -43,6 +43,13 @@ async def test_requests_are_counted_by_what_they_need(tmp_path: Path) -> None:
         f"{NEED}tools": 1,
         f"{NEED}parallel_tools": 1,
     }
+
+
+async def test_an_answer_that_the_request_begins_is_a_prefill(tmp_path: Path) -> None:
+    scene = Place(tmp_path, {INCUMBENT: completion()})
+    begun = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "{"}]
+    await scene.ask(chat(messages=begun, continue_final_message=True))
+    assert counted(scene)[f"{NEED}prefill"] == 1
 
 
 async def test_only_answered_embeddings_show_that_a_route_serves_them(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from harness.gate.online.guardrails import (
     UnitRule,
 )
 from harness.gate.online.observation import ObservationBlock
-from harness.providers.models.capabilities import Capabilities
+from harness.providers.models.capabilities import Capabilities, Prefill
 from router.frame.asgi import BODY, HEAD_FACTS
 from router.frame.failure import UpstreamFailed
 from router.observers.request_accounting import RequestAccounting
@@ -428,6 +428,27 @@ async def test_a_request_that_the_candidate_cannot_take_counts_in_neither_arm(
     assert block.outcomes == {"answered": ArmSplit(1, in_canary)}
     assert block.uncounted == {"unsupported": ArmSplit(1, in_canary)}
     assert block.failures == 0
+
+
+async def test_a_prefill_that_the_candidate_would_not_continue_counts_in_neither_arm(
+    tmp_path: Path,
+) -> None:
+    scene = Place(
+        tmp_path,
+        {CANDIDATE: completion(), INCUMBENT: completion()},
+        weight_bps=10_000,
+        models={
+            CANDIDATE: Capabilities(prefill=Prefill.BEGINS_ANEW),
+            INCUMBENT: Capabilities(prefill=Prefill.CONTINUES),
+        },
+        rule=UnitRule(block_size=1),
+    )
+    begun = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "{"}]
+    await scene.ask(json.dumps({"model": "support", "messages": begun}).encode())
+    await scene.ask()
+    (block,) = blocks_of(scene)
+    assert block.outcomes == {"answered": ONE}
+    assert block.uncounted == {"unsupported": ONE}
 
 
 def whole_message() -> ScriptedTurn:
