@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.app import installation, seed
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.errors import NotAllowed
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.gate.online.observation import NEED, AskedName
 from harness.gate.pins import ServedModel, Sighting
 from harness.operations import queries
-from harness.proposals import fallback_chain, submission
+from harness.proposals import fallback_chain, route_rules, submission
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.proposals.submission import ProposalRequest
 from harness.providers.records import Providers, Sightings
@@ -22,6 +23,7 @@ from harness.providers.target import Target
 from harness.registry import targets, vector_checks
 from harness.routes import routes
 from harness.routing.records.observations import Observations
+from harness.routing.records.proposals import Proposals
 from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, SmallInstallation
 
@@ -142,3 +144,39 @@ def test_published_pairs_of_models_mix_or_not(
     with world.store.read() as tx:
         assert vector_checks.is_embedding_model(world.context(), tx, one)
         assert vector_checks.is_same_model(tx, one, other) is case["same"]
+
+
+def test_the_file_creates_no_route_that_mixes_models(
+    world: SmallInstallation, tmp_path: Path
+) -> None:
+    file = tmp_path / "swapgate.yaml"
+    file.write_text(
+        "providers:\n  fast: {kind: sim, api_base: 'http://127.0.0.1:9/v1'}\n"
+        "routes:\n  find:\n    incumbent: fast/text-embedding-3-small\n"
+        "    fallbacks: [fast/text-embedding-3-large]\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(NotAllowed, match="second index"):
+        seed.apply_seed(world.context(), installation.load_settings(file))
+
+    declared = file.read_text("utf-8") + "    comparable_vectors: true\n"
+    file.write_text(declared, encoding="utf-8")
+    seed.apply_seed(world.context(), installation.load_settings(file))
+    assert "find" in routes.load_table(world.context()).routes
+
+
+def test_an_open_proposal_of_another_model_opens_no_canary(world: SmallInstallation) -> None:
+    ctx = world.context()
+
+    def declare(*, comparable: bool) -> None:
+        routes.change_settings(
+            ctx, ADA, "search", lambda old: replace(old, comparable_vectors=comparable)
+        )
+
+    declare(comparable=True)
+    propose(world, "search", LARGE)
+    declare(comparable=False)
+    with ctx.store.read() as tx:
+        (proposal,) = Proposals(tx).open()
+        found = route_rules.list_rule_differences(ctx, tx, proposal)
+    assert any("do not mix in one index" in difference for difference in found)
