@@ -22,11 +22,15 @@ from docs_reference.registries import (
     table,
 )
 from docs_reference.router_tables import (
+    ABILITY_HEADS,
     END_HEADS,
     HISTORY_HEADS,
+    KIND_ABILITY_HEADS,
+    ability_rows,
     end_rows,
     fault_lines,
     history_rows,
+    kind_ability_rows,
 )
 from harness.frame import package_data
 from harness.frame.errors import ConfigError, InputError
@@ -50,8 +54,12 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
         folder / "explanation" / "canary.md": {"outcomes": outcome_table()},
         reference / "router.md": {
             "history": table(HISTORY_HEADS, history_rows()),
+            "abilities of kinds": table(KIND_ABILITY_HEADS, kind_ability_rows()),
             "whose fault": "\n".join(fault_lines()),
             "ends": table(END_HEADS, end_rows()),
+        },
+        reference / "models.md": {
+            "abilities of models": table(ABILITY_HEADS, ability_rows()),
         },
         reference / "cli.md": {"commands": command_reference(program, "swapgate")},
         reference / "config.md": {"keys": list_keys()},

@@ -18,6 +18,7 @@ from harness.frame.failures import (
     SameTarget,
 )
 from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
+from harness.providers.models.abilities import ROWS, AbilityRow
 from router.conversation.intake import (
     FOREIGN,
     INTAKES,
@@ -89,6 +90,48 @@ _ENDINGS: Final = {
         "with words: `swapgate_irregular_answers_total`; without words: as failed",
     ),
 }
+
+
+ABILITY_HEADS: Final = ("models", "kinds", "abilities", "source")
+KIND_ABILITY_HEADS: Final = ("kinds", "abilities of all models", "source")
+
+
+def ability_rows() -> Iterator[tuple[str, ...]]:
+    """Yields the rows of the table of abilities that name models."""
+    for row in ROWS:
+        if row.shown:
+            yield (row.shown, _kinds(row), _abilities(row), _source(row))
+
+
+def kind_ability_rows() -> Iterator[tuple[str, ...]]:
+    """Yields the rows of the table of abilities that hold for all models of a kind."""
+    for row in ROWS:
+        if not row.shown:
+            at = f" at addresses that end in `{row.api_base_end}`" if row.api_base_end else ""
+            yield (_kinds(row) + at, _abilities(row), _source(row))
+
+
+def _kinds(row: AbilityRow) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(row.kinds)) or "all"
+
+
+def _abilities(row: AbilityRow) -> str:
+    return ", ".join(f"`{name}: {_value(value)}`" for name, value in row.values.items())
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(value)}]"
+    return str(value)
+
+
+def _source(row: AbilityRow) -> str:
+    if row.source.startswith("https://"):
+        return f"[page]({row.source})"
+    repository, _, number = row.source.partition("#")
+    return f"[{row.source}](https://github.com/{repository}/issues/{number})"
 
 
 def history_rows() -> Iterator[tuple[str, ...]]:

@@ -1,9 +1,10 @@
 """The table of provider kinds. The router translates requests for a kind's `adapted` endpoints
 (`router.upstream`), and passes on the bytes of requests for the endpoints that it `speaks`.
 
-A provider that speaks OpenAI's protocol needs one row here and nothing else. A row has facts of
-a vendor that hold for all its models; facts of one model are in the catalogue
-(`models.catalogue`) or in the provider's `models`. Nothing here calls a provider.
+A provider that speaks OpenAI's protocol needs one row here and nothing else. A row says how a
+kind is called. What its models take of a request is in the table of abilities
+(`models.abilities`), in the catalogue (`models.catalogue`) or in the provider's `models`.
+Nothing here calls a provider.
 """
 
 import re
@@ -99,7 +100,6 @@ class ProviderKind:
     key_style: KeyStyle = KeyStyle.BEARER
     needs_key: bool = True  # whether every request needs a key
     translated: frozenset[Endpoint] = frozenset()  # translated to the vendor's own protocol
-    lacks: frozenset[str] = frozenset()  # optional features that its models do not take
     # The only name of an answer's limit that its chats accept; None if they accept both or we
     # do not know.
     answer_limit: AnswerLimit | None = None
@@ -139,7 +139,6 @@ class ProviderKind:
         return self.speaks | own | self.translates(can)
 
 
-_NO_TOP_K: Final = frozenset({"top_k"})
 _OLD_LIMIT, _NEW_LIMIT = AnswerLimit
 _HOSTED = ProviderGroup.HOSTED
 _LOCAL = ProviderGroup.LOCAL
@@ -162,7 +161,6 @@ _ALL: Final = (
         "https://api.openai.com/v1",
         "OPENAI_API_KEY",
         ("gpt", "chatgpt", "o1", "o3", "o4", "text-embedding"),
-        lacks=_NO_TOP_K,
         answer_limit=_NEW_LIMIT,
         catalogue_names=("openai",),
     ),
@@ -175,7 +173,6 @@ _ALL: Final = (
         ("claude",),
         KeyStyle.ANTHROPIC,
         translated=_CHAT,
-        lacks=frozenset({"seed", "logprobs"}),
         cache_marks=True,
         catalogue_names=("anthropic",),
     ),
@@ -197,7 +194,6 @@ _ALL: Final = (
         _OPENAIS,
         key_env="AZURE_OPENAI_API_KEY",
         key_style=KeyStyle.AZURE,
-        lacks=_NO_TOP_K,
         answer_limit=_NEW_LIMIT,
         catalogue_names=("azure",),
     ),
@@ -223,7 +219,6 @@ _ALL: Final = (
         _CHAT,
         "https://api.groq.com/openai/v1",
         "GROQ_API_KEY",
-        lacks=_NO_TOP_K | {"logprobs"},
         catalogue_names=("groq",),
     ),
     ProviderKind(
@@ -250,8 +245,6 @@ _ALL: Final = (
             "devstral",
             "pixtral",
         ),
-        # Mistral refuses unknown fields.
-        lacks=_NO_TOP_K | {"seed", "logprobs", "service_tier"},
         answer_limit=_OLD_LIMIT,
         catalogue_names=("mistral",),
     ),

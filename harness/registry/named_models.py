@@ -542,11 +542,11 @@ def model_capabilities(
     all confirm. The registry's context window takes precedence.
     """
     kind = PROVIDER_KINDS[provider.kind]
-    own = provider.can(model)
+    own = provider.abilities(model)
     entry = ctx.catalogue.find(provider.kind, model)
     known = entry.capabilities if entry is not None else UNKNOWN_CAPABILITIES
     able: dict[str, Any] = {
-        name: getattr(own, name) and getattr(known, name) and name not in kind.lacks
+        name: getattr(own, name) and getattr(known, name)
         for name in ("stream", "tools", "parallel_tools", "vision")
     }
     return Capabilities(

@@ -153,7 +153,7 @@ def _models(
     for model, ids in sorted(by_model.items()):
         entry = ctx.catalogue.find(provider.kind, model)
         price = provider.prices.get(model) or (entry.price if entry else None)
-        can = provider.can(model)
+        can = provider.abilities(model)
         rows.append(
             MatrixModel(
                 model=model,

@@ -26,7 +26,7 @@ _BUDGETS: Final = {
     "max": 32_000,
 }
 # The effort of a request that names no effort.
-_DEFAULT: Final = "high"
+DEFAULT_EFFORT: Final = "high"
 _EFFORTS: Final = tuple(_BUDGETS)
 # Names of the changed parts, as `x-swapgate-degraded` has them.
 THINKING: Final = "thinking"
@@ -47,7 +47,7 @@ def budget_beside(budget: int, limit: int) -> int:
 
 def effort_of_budget(budget_tokens: int) -> str:
     """Returns the effort for a thinking budget: `low`, `medium` or `high`."""
-    return next((e for e in _EFFORTS[:2] if budget_tokens <= _BUDGETS[e]), _DEFAULT)
+    return next((e for e in _EFFORTS[:2] if budget_tokens <= _BUDGETS[e]), DEFAULT_EFFORT)
 
 
 def fit_message(body: bytes, can: Capabilities) -> tuple[bytes, tuple[str, ...]]:
@@ -134,7 +134,7 @@ def _to_budget(fields: Json, thinking: Json, limit: object) -> None:
     """Replaces `adaptive` by the effort's budget. Removes thinking for a short limit."""
     config = fields.get("output_config")
     effort = config.get("effort") if isinstance(config, dict) else None
-    budget = _BUDGETS.get(str(effort), _BUDGETS[_DEFAULT])
+    budget = _BUDGETS.get(str(effort), _BUDGETS[DEFAULT_EFFORT])
     if isinstance(limit, int):
         budget = budget_beside(budget, limit)
     if budget < LEAST_BUDGET_TOKENS:

@@ -407,7 +407,6 @@ def _upstream_of(
     lacks = {
         endpoint: dropped_features(
             can,
-            kind.lacks,
             endpoint,
             translated=endpoint in adapted,
             cache_marks=kind.cache_marks,

@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
+from harness.providers.models.abilities import find_abilities
 from harness.providers.models.capabilities import Endpoint
 from router.conversation.hosted_tools import ChatWay, name_hosted
 from router.conversation.intake import INTAKES, TAKES_ALL
 from router.conversation.prefill_forms import is_open_answer
+from router.conversation.thinking_forms import fit_thinking
 from router.frame.body import to_json
 from router.frame.json_spans import ParsedObject
 from router.protocols.chat.answer_reader import (
@@ -45,6 +47,8 @@ class TranslatedRequest(NamedTuple):
     prefill: bool = False  # the answer continues the last turn
 
 
+# Kinds whose chats take a thinking budget in tokens (`router.upstream.translate`).
+_BUDGETED: Final = frozenset({"bedrock"})
 Translation = Callable[[bytes, str, str], TranslatedRequest]
 FieldCheck = Callable[[Callable[[str], object]], str]
 
@@ -63,8 +67,14 @@ def translate_message(
     thinking = message_request.wants_thinking(request)
     way = _chat_way(kind, maker)
     turns = request.get("messages")
+    if kind in _BUDGETED:
+        can = find_abilities(kind, str(request.get("model")))
+        way.dropped |= dict.fromkeys(fit_thinking(request, can, request.get("max_tokens")))
+    chat = message_request.chat_body(request, way)
+    if kind in _BUDGETED:
+        chat |= message_request.own_thinking(request)
     return TranslatedRequest(
-        to_json(message_request.chat_body(request, way)).encode(),
+        to_json(chat).encode(),
         lambda members: write_message(read_chat_answer(members, thinking=thinking), way.maker),
         lambda: ChatStreamReader(MessageEventWriter(way.maker), thinking=thinking),
         tuple(way.dropped),

@@ -5,7 +5,6 @@ from typing import Any, Final
 import pytest
 
 from harness.frame.alerts.alert import AlertEvent, AlertKind
-from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.models.capabilities import (
     UNKNOWN_CAPABILITIES,
     Capabilities,
@@ -13,7 +12,7 @@ from harness.providers.models.capabilities import (
     OptionalFeature,
     dropped_features,
 )
-from harness.providers.target import Target
+from harness.providers.target import Provider, Target
 from harness.routing.reliability.repair_memory import KEPT_S
 from harness.routing.reliability.request_repair import (
     RepairKind,
@@ -262,32 +261,22 @@ async def test_a_candidate_that_refuses_a_hint_is_not_charged_with_it(tmp_path: 
 PLAIN = Target("p", "m")
 
 
-def test_kinds_lack_hints_alone() -> None:
-    assert all(kind.lacks <= set(OptionalFeature) for kind in PROVIDER_KINDS.values())
-
-
 def test_a_hint_is_lacking_by_the_model_by_its_kind_or_by_translation() -> None:
-    def find_dropped(
-        has: Capabilities,
-        kind: frozenset[str],
-        *,
-        translated: bool,
-    ) -> set[OptionalFeature]:
-        return set(dropped_features(has, kind, Endpoint.MESSAGES, translated=translated))
+    def find_dropped(has: Capabilities, *, translated: bool) -> set[OptionalFeature]:
+        return set(dropped_features(has, Endpoint.MESSAGES, translated=translated))
 
-    assert find_dropped(UNKNOWN_CAPABILITIES, frozenset(), translated=False) == set()
-    assert find_dropped(UNKNOWN_CAPABILITIES, frozenset(), translated=True) == {
-        OptionalFeature.CACHING
-    }
+    assert find_dropped(UNKNOWN_CAPABILITIES, translated=False) == set()
+    assert find_dropped(UNKNOWN_CAPABILITIES, translated=True) == {OptionalFeature.CACHING}
     kept = dropped_features(
         UNKNOWN_CAPABILITIES,
-        frozenset(),
         Endpoint.MESSAGES,
         translated=True,
         cache_marks=True,
     )
     assert kept == set()
-    assert find_dropped(Capabilities(seed=False), frozenset({"top_k"}), translated=False) == {
+    own = {"m": Capabilities(seed=False)}
+    model = Provider("p", "openai", "https://x", models=own).abilities("m")
+    assert find_dropped(model, translated=False) == {
         OptionalFeature.SEED,
         OptionalFeature.TOP_K,
     }

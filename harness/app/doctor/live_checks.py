@@ -222,7 +222,7 @@ class _LiveRun:
     ) -> LiveFinding:
         if self.is_hopeless:
             return scenario.untried()
-        if scenario is STRUCTURED and not self.provider.can(model).json_schema:
+        if scenario is STRUCTURED and not self.provider.abilities(model).json_schema:
             return scenario.untried("json_schema: false is declared for the model")
         fields = dict(scenario.fields)
         # Without a limit, the target's limit applies.

@@ -104,7 +104,7 @@ class _Declared:
     target: Target
 
     def has(self, capability: str) -> bool:
-        return bool(getattr(self.provider.can(self.target.model), capability))
+        return bool(getattr(self.provider.abilities(self.target.model), capability))
 
     def describe(self, capability: str) -> str:
         if self.target.model in self.provider.models:

@@ -38,14 +38,15 @@ def _model(name: str) -> re.Pattern[str]:
 class AbilityRow:
     """Abilities of some models. kinds: empty for all kinds.
 
-    source: an https page, or owner/repo#number.
+    source: an https page, or owner/repo#number. shown: the models, for people; empty for all
+    models of the kinds.
     """
 
     kinds: frozenset[str]
     models: re.Pattern[str]
     values: Mapping[str, object]
     source: str
-    shown: str  # the models, for people
+    shown: str
     api_base_end: str = ""  # only for addresses with this ending
 
     def fits(self, kind: str, model: str, api_base: str) -> bool:
@@ -71,7 +72,7 @@ def _row(
         _model(models),
         MappingProxyType(values),
         source,
-        shown or ("all" if models == _ANY_MODEL else models),
+        shown,
         api_base_end,
     )
 
@@ -159,6 +160,13 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
         beta_headers=True,
     ),
     _row(
+        "anthropic",
+        _ANY_MODEL,
+        f"{_DOCS}/api/openai-sdk",
+        seed=False,
+        logprobs=False,
+    ),
+    _row(
         _OPENAIS,
         r"gpt-5\.[56]",
         "BerriAI/litellm#34569",
@@ -176,8 +184,16 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
     ),
     _row(
         _OPENAIS,
+        r"gpt-(?:3\.5|4).*|chatgpt-4o.*",
+        "https://developers.openai.com/api/docs/guides/reasoning",
+        "GPT-3.5 and GPT-4",
+        reasoning=False,
+    ),
+    _row(
+        _OPENAIS,
         _ANY_MODEL,
         "https://developers.openai.com/api/docs/guides/structured-outputs",
+        top_k=False,
         prefill=Prefill.BEGINS_ANEW,
         strict_schema=StrictSchema.ALL_REQUIRED,
     ),
@@ -191,6 +207,11 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
         "mistral",
         _ANY_MODEL,
         "https://docs.mistral.ai/capabilities/completion/usage",
+        # Mistral refuses unknown fields.
+        seed=False,
+        logprobs=False,
+        service_tier=False,
+        top_k=False,
         prefill=Prefill.PREFIX,
     ),
     _row(
@@ -210,6 +231,8 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
         "groq",
         _ANY_MODEL,
         "https://console.groq.com/docs/prefilling",
+        logprobs=False,
+        top_k=False,
         prefill=Prefill.CONTINUES,
     ),
     _row(

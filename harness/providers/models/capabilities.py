@@ -227,22 +227,14 @@ LOST_IN_TRANSLATION: Final[Mapping[Endpoint, frozenset[OptionalFeature]]] = {
 
 def dropped_features(
     has: Capabilities,
-    by_kind: frozenset[str],
     endpoint: Endpoint,
     *,
     translated: bool,
     cache_marks: bool = False,
 ) -> frozenset[OptionalFeature]:
-    """Returns the optional features that the router removes from a request to a target.
-
-    by_kind: the features that the target's kind lacks.
-    """
+    """Returns the optional features that the router removes from a request to a target."""
     lost = LOST_IN_TRANSLATION.get(endpoint, frozenset()) if translated else frozenset()
     if cache_marks:
         lost -= {OptionalFeature.CACHING}
-    own = {
-        hint
-        for hint in OptionalFeature
-        if hint.value in by_kind or not getattr(has, hint.value)
-    }
+    own = {hint for hint in OptionalFeature if not getattr(has, hint.value)}
     return lost | own

@@ -206,7 +206,10 @@ def model_abilities(
     entry: CatalogueEntry | None,
     price: Price | None,
 ) -> Mapping[str, Ability]:
-    """Returns a model's abilities by column. NO if any source denies the ability."""
+    """Returns a model's abilities by column. NO if any source denies the ability.
+
+    own: declared by the operator, or by the table of abilities.
+    """
     return {column: _ability(column, kind, own, entry, price) for column in COLUMNS}
 
 
@@ -221,9 +224,8 @@ def _ability(
     endpoint = _ENDPOINTS.get(name)
     lacking = (
         endpoint is not None and endpoint not in kind.serves,
-        # In the registry, only False counts, because True is the default.
+        # Only False counts, because True is the default.
         not getattr(own, ability),
-        ability in kind.lacks,
         entry is not None and ability in entry.lacks,
     )
     if any(lacking):

@@ -16,7 +16,7 @@ from router.conversation.hosted_tools import (
     without_hosted,
 )
 from router.conversation.intake import read_mark
-from router.conversation.thinking_forms import effort_of_budget
+from router.conversation.thinking_forms import DEFAULT_EFFORT, effort_of_budget
 from router.frame.body import iter_objects, to_json
 from router.frame.failure import (
     Untranslatable,
@@ -357,6 +357,19 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
     )
 
 
+def own_thinking(request: Mapping[str, object]) -> dict[str, object]:
+    """Returns the thinking of a chat for a target that takes budgets: the client's budget, or
+    the effort of `adaptive`.
+    """
+    thinking = request.get("thinking")
+    if not isinstance(thinking, Mapping):
+        return {"reasoning_effort": None}  # an effort would turn thinking on
+    if thinking.get("type") == "enabled":
+        return {"thinking": dict(thinking), "reasoning_effort": None}
+    effort = _effort(request) or DEFAULT_EFFORT
+    return {"reasoning_effort": effort} if thinking.get("type") == "adaptive" else {}
+
+
 def _system(system: object) -> list[dict[str, object]]:
     """Omits the client's billing line. It differs between requests, so it defeats the cache."""
     if isinstance(system, list):
@@ -423,8 +436,9 @@ def _effort(request: Mapping[str, object]) -> str:
     """
     config = request.get("output_config")
     named = config.get("effort") if isinstance(config, Mapping) else None
-    thinking = request.get("thinking")
-    if not isinstance(thinking, Mapping) or thinking.get("type") == "disabled":
+    given = request.get("thinking")
+    thinking = given if isinstance(given, Mapping) else {}
+    if thinking.get("type") == "disabled":
         return ""
     if isinstance(named, str):
         return _EFFORT_NAMES.get(named, named)

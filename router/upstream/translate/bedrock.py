@@ -13,6 +13,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from harness.frame.failures import FailureClass
+from harness.providers.models.abilities import find_abilities
+from router.conversation.thinking_forms import fit_thinking
 from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.translate.anthropic import AnthropicChunks
 from router.upstream.translate.chat_answer import completion
@@ -78,6 +80,10 @@ class BedrockTranslation:
             spec = tool.get("toolSpec") or {}
             if spec.get("name") in request.schemas:
                 spec["inputSchema"] = {"json": request.schemas[spec["name"]]}
+        more = body.get("additionalModelRequestFields")
+        if isinstance(more, dict):
+            limit = body.get("inferenceConfig", {}).get("maxTokens")
+            fit_thinking(more, find_abilities("bedrock", request.model), limit)
         own_budget = "thinking" in request.params
         dropped.update(dict.fromkeys(_too_short_to_think(body, own_budget=own_budget)))
         if serial and "tool_choice" not in body.get("additionalModelRequestFields", {}):
