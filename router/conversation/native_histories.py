@@ -276,7 +276,10 @@ def _is_readable(
     if piece.value:
         item[ENCRYPTED] = piece.value
         return piece.maker in ("", maker)
-    return stored and not piece.maker and bool(item.get("id")) and not is_own_id(item["id"])
+    if piece.maker:
+        del item[ENCRYPTED]  # a mark alone: `kept_history` says who stores this reasoning
+    is_theirs = piece.maker in ("", maker)
+    return stored and is_theirs and bool(item.get("id")) and not is_own_id(item["id"])
 
 
 def _is_stray(item: object, after: object) -> bool:

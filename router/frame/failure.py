@@ -17,9 +17,13 @@ from router.frame.replies import error_body
 
 REFERENCE: Final = "`item_reference`"
 # Advice for a client that stores its conversation at a provider.
-SEND_ALL: Final = (
+SEND_WHOLE: Final = (
     "send the whole history as `input`, with `store: false` "
     "(Vercel's SDK: providerOptions.openai.store)"
+)
+SEND_ALL: Final = (
+    f"{SEND_WHOLE}, or let Swapgate keep the route's answers: `swapgate route settings ROUTE "
+    "--responses-state 24h` (`responses_state`)"
 )
 
 
