@@ -26,14 +26,14 @@ _TIME: Final = re.compile(r"(\d{1,5})([mhd])")
 class KeptPiece:
     """An item of a history, or a name for the items of one.
 
-    owner: a keyed hash of the API key, the data class and the user that the request names; a
-    request finds only pieces of its own owner. id: of an item, computed from its content; of a
+    caller: a keyed hash of the API key, the data class and the user that the request names; a
+    request finds only pieces of its own caller. id: of an item, computed from its content; of a
     name, the answer's or the output item's id, as the client knows it.
-    content: `item`, with its `maker` (`router.conversation.intake`); or an item's `piece`; or an
-    answer's `history`, which lists the ids of its pieces.
+    content: `item`, with its `maker` (`router.conversation.intake`); or an item's `piece`; or
+    an answer's `history`, which lists the ids of its pieces.
     """
 
-    owner: str
+    caller: str
     id: str
     at: datetime
     expires_at: datetime

@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from router.conversation.intake import is_own_id, mark_piece
-from router.conversation.native_histories import ENCRYPTED
+from router.conversation.native_histories import BY_CONTENT, ENCRYPTED
 from router.frame.body import to_json
 
 PREVIOUS: Final = "previous_response_id"
@@ -174,15 +174,18 @@ def _referred(item: object) -> str:
 
 
 def _sendable(entry: HistoryItem) -> object:
-    """Marks reasoning that only its maker finds, by its id, as signed pieces are marked."""
+    """Returns an item as any target takes it.
+
+    An answer's text and calls are whole without their ids, which only their maker knows.
+    Reasoning that only its maker finds, by its id, gets a mark, as signed pieces have.
+    """
     item = entry.item
-    if (
-        not entry.maker
-        or not isinstance(item, Mapping)
-        or item.get("type") != "reasoning"
-        or item.get(ENCRYPTED)
-        or is_own_id(item.get("id"))
-    ):
+    if not entry.maker or not isinstance(item, Mapping):
+        return item
+    if item.get("type") in BY_CONTENT:
+        return {name: value for name, value in item.items() if name != "id"}
+    by_id = item.get("type") == "reasoning" and not item.get(ENCRYPTED)
+    if not by_id or is_own_id(item.get("id")):
         return item
     return {**item, ENCRYPTED: mark_piece("", entry.maker)}
 

@@ -72,12 +72,12 @@ class HistoryTooLong(Exception):
 class OpenedHistory:
     """A request whose answer may be kept. body: without references.
 
-    owner: see `KeptPiece`.
+    caller: see `KeptPiece`.
     """
 
     body: bytes
     history: Sequence[HistoryItem]
-    owner: str
+    caller: str
     route: Route
 
 
@@ -126,9 +126,9 @@ class KeptResponses:
         route = self._route(scope, request.model, serving)
         if route is None or found.get("conversation"):
             return None
-        owner = self._owner(grant, route, found)
+        caller = self._caller(grant, route, found)
         try:
-            history = await self._history(owner, found)
+            history = await self._history(caller, found)
         except NotKept as missing:
             return _not_found(missing, route)
         except HistoryTooLong as error:
@@ -139,7 +139,7 @@ class KeptResponses:
             return error_reply(503, message, "responses_state_unavailable", headers=(RETRY,))
         if any(item.piece for item in history):
             body = joined_body(found, history)
-        return OpenedHistory(body, history, owner, route)
+        return OpenedHistory(body, history, caller, route)
 
     def _route(
         self,
@@ -168,7 +168,7 @@ class KeptResponses:
             return send
         return _KeepingSend(self, opened, response, send)
 
-    def _owner(self, grant: KeyGrant, route: Route, found: Mapping[str, object]) -> str:
+    def _caller(self, grant: KeyGrant, route: Route, found: Mapping[str, object]) -> str:
         """Returns a hash of all that a request must share with the request before it."""
         users = [name for name in body_callers(found) if name.startswith(_USERS)]
         named = [grant.id, route.settings.data_class, *users]
@@ -176,7 +176,7 @@ class KeptResponses:
 
     async def _history(
         self,
-        owner: str,
+        caller: str,
         found: Mapping[str, object],
     ) -> Sequence[HistoryItem]:
         """Returns a request's whole history. Raises NotKept, HistoryTooLong, StoreUnavailable.
@@ -190,14 +190,14 @@ class KeptResponses:
         def read() -> Sequence[HistoryItem]:
             now = self._clock.now()
             with self._store.read() as tx:
-                names = tx.kept_pieces.find(owner, references, now)
+                names = tx.kept_pieces.find(caller, references, now)
                 pieces = list_pieces(found, names)
-                sizes = tx.kept_pieces.sizes(owner, pieces)
+                sizes = tx.kept_pieces.sizes(caller, pieces)
                 # A request may refer to one piece many times.
                 size = sum(sizes.get(piece, 0) for piece in pieces)
                 if size > self._max_body_bytes:
                     raise HistoryTooLong(size, self._max_body_bytes)
-                return join_history(found, names, tx.kept_pieces.find(owner, pieces, now))
+                return join_history(found, names, tx.kept_pieces.find(caller, pieces, now))
 
         async with asyncio.timeout(DATABASE_S):
             return await asyncio.to_thread(read)
@@ -233,7 +233,7 @@ class KeptResponses:
         until = now + timedelta(hours=settings.responses_state_h)
         pieces = [
             KeptPiece(
-                opened.owner,
+                opened.caller,
                 id_,
                 now,
                 until,
@@ -256,7 +256,7 @@ class KeptResponses:
             if self._stored_bytes + added > MOST_BYTES:
                 return False
             earlier = sorted(set(cut.kept))
-            if tx.kept_pieces.prolong(opened.owner, earlier, until) < len(earlier):
+            if tx.kept_pieces.prolong(opened.caller, earlier, until) < len(earlier):
                 return False  # a person deleted them meanwhile
             tx.kept_pieces.store(pieces)
         self._stored_bytes += added

@@ -1,7 +1,7 @@
 """Records of the histories that routes keep for Responses (`harness.routing.kept_responses`).
 
-Each piece is stored once for its owner, and names refer to pieces. Every reader gives the
-owner, so that no caller finds another caller's history.
+Each piece is stored once for its caller, and names refer to pieces. Every reader gives the
+caller, so that no caller finds another caller's history.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,12 +24,12 @@ KEPT_PIECE: Final = record(
     # Covers the sum of all sizes, and finds what expires.
     sa.Index("ix_kept_piece_expires_at", "expires_at", "size"),
     sa.Index("ix_kept_piece_user_hash", "user_hash"),
-    key="owner id",
+    key="caller id",
 )
 
 kept_piece: Final = KEPT_PIECE.table
 _AT_A_TIME: Final = 500
-_REPLACED: Final = tuple(c.name for c in kept_piece.c if c.name not in {"owner", "id"})
+_REPLACED: Final = tuple(c.name for c in kept_piece.c if c.name not in {"caller", "id"})
 
 
 class KeptPieces(Records[KeptPiece]):
@@ -40,11 +40,11 @@ class KeptPieces(Records[KeptPiece]):
         for piece in pieces:
             self._tx.upsert(kept_piece, KEPT_PIECE.write(piece), put=_REPLACED)
 
-    def prolong(self, owner: str, ids: Collection[str], until: datetime) -> int:
+    def prolong(self, caller: str, ids: Collection[str], until: datetime) -> int:
         """Keeps stored pieces until a time; returns how many of them it found."""
         return sum(
             self._change(
-                kept_piece.c.owner == owner,
+                kept_piece.c.caller == caller,
                 kept_piece.c.id.in_(some),
                 expires_at=until,
             )
@@ -52,25 +52,25 @@ class KeptPieces(Records[KeptPiece]):
         )
 
     def find(
-        self, owner: str, ids: Collection[str], now: datetime
+        self, caller: str, ids: Collection[str], now: datetime
     ) -> Mapping[str, Mapping[str, Any]]:
-        """Returns the contents of an owner's pieces by id, without expired pieces."""
+        """Returns the contents of a caller's pieces by id, without expired pieces."""
         found: dict[str, Mapping[str, Any]] = {}
         for some in _batches(ids):
             rows = self._select(
-                kept_piece.c.owner == owner,
+                kept_piece.c.caller == caller,
                 kept_piece.c.id.in_(some),
                 kept_piece.c.expires_at > now,
             )
             found |= {piece.id: piece.content for piece in self._all(rows)}
         return found
 
-    def sizes(self, owner: str, ids: Collection[str]) -> Mapping[str, int]:
-        """Returns the sizes of an owner's pieces in bytes, by id."""
+    def sizes(self, caller: str, ids: Collection[str]) -> Mapping[str, int]:
+        """Returns the sizes of a caller's pieces in bytes, by id."""
         found: dict[str, int] = {}
         for some in _batches(ids):
             query = sa.select(kept_piece.c.id, kept_piece.c.size).where(
-                kept_piece.c.owner == owner, kept_piece.c.id.in_(some)
+                kept_piece.c.caller == caller, kept_piece.c.id.in_(some)
             )
             found |= {row.id: row.size for row in self._tx.read(query)}
         return found
