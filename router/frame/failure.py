@@ -16,6 +16,7 @@ from harness.frame.failures import FAILURE_RULES, FailureClass, name_failure
 from router.frame.replies import error_body
 
 REFERENCE: Final = "`item_reference`"
+_EARLIER: Final = "`previous_response_id`"
 # Advice for a client that stores its conversation at a provider.
 SEND_WHOLE: Final = (
     "send the whole history as `input`, with `store: false` "
@@ -65,6 +66,9 @@ def untranslatable_error(what: str) -> Untranslatable:
     """Builds the error for `what`: a field in backquotes, else a tool."""
     if what == REFERENCE:
         return reference_error()
+    if what == _EARLIER:
+        why = f"{what} refers to an answer that another provider stores"
+        return Untranslatable(f"{why}; {SEND_ALL}", what.strip("`"))
     return no_chat_error(what, what.strip("`") if what.startswith("`") else "tools")
 
 

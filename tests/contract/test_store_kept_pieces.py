@@ -8,7 +8,7 @@ from harness.routing.records.kept_pieces import KeptPieces
 from harness.store.store import Store
 from tests.support.store.records import NOW
 
-pytestmark = pytest.mark.req("G4")
+pytestmark = [pytest.mark.req("G4"), pytest.mark.both_databases]
 
 ANNS = KeptPiece(
     "ann's",
