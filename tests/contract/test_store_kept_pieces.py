@@ -61,6 +61,17 @@ def test_a_later_answer_keeps_earlier_pieces_for_longer(store: Store) -> None:
         assert KeptPieces(tx).find("ben's", ["resp_1"], at) == {}
 
 
+def test_a_route_with_a_shorter_time_ends_no_piece_earlier(store: Store) -> None:
+    soon = NOW + timedelta(hours=1)
+    with store.write() as tx:
+        KeptPieces(tx).store([ANNS])
+        KeptPieces(tx).store([replace(ANNS, expires_at=soon, at=NOW)])
+        assert KeptPieces(tx).prolong("ann's", ["resp_1"], soon) == 1
+
+    with store.read() as tx:
+        assert KeptPieces(tx).find("ann's", ["resp_1"], soon)
+
+
 def test_a_piece_is_replaced_by_its_newest_content(store: Store) -> None:
     newer = replace(ANNS, content={"history": ["piece:2"]}, size=18)
     with store.write() as tx:

@@ -29,24 +29,31 @@ KEPT_PIECE: Final = record(
 
 kept_piece: Final = KEPT_PIECE.table
 _AT_A_TIME: Final = 500
-_REPLACED: Final = tuple(c.name for c in kept_piece.c if c.name not in {"caller", "id"})
+_REPLACED: Final = ("route", "data_class", "user_hash", "size", "content")
 
 
 class KeptPieces(Records[KeptPiece]):
     record = KEPT_PIECE
 
     def store(self, pieces: Sequence[KeptPiece]) -> None:
-        """Stores pieces. A stored piece with the same id gets the new time and content."""
+        """Stores pieces. A stored piece with the same id gets the new content, and the later
+        end.
+        """
         for piece in pieces:
             self._tx.upsert(kept_piece, KEPT_PIECE.write(piece), put=_REPLACED)
+        for caller, until in {(piece.caller, piece.expires_at) for piece in pieces}:
+            ids = [p.id for p in pieces if (p.caller, p.expires_at) == (caller, until)]
+            self.prolong(caller, ids, until)
 
     def prolong(self, caller: str, ids: Collection[str], until: datetime) -> int:
-        """Keeps stored pieces until a time; returns how many of them it found."""
+        """Keeps stored pieces at least until a time; returns how many of them it found."""
+        ends = kept_piece.c.expires_at
+        later = sa.case((ends < until, sa.literal(until, ends.type)), else_=ends)
         return sum(
             self._change(
                 kept_piece.c.caller == caller,
                 kept_piece.c.id.in_(some),
-                expires_at=until,
+                expires_at=later,
             )
             for some in _batches(ids)
         )
