@@ -38,6 +38,7 @@ from tests.support.router.live_router import (
     running_router_on,
     wait_until,
 )
+from tests.support.site.npm_clients import tool_loop
 from tests.support.site.signing_keys import CONTROL
 from tests.wire import anthropic, responses
 from tests.wire.server import Refused, Reply, WireRequest, play, whole_turn
@@ -195,7 +196,9 @@ def openai_turn(asked: ReceivedRequest) -> ScriptedTurn:
 def claude_turn(asked: ReceivedRequest) -> ScriptedTurn:
     text = asked.body.decode()
     request = WireRequest(asked.path, asked.headers, asked.json)
-    said = replace(reply_to(text), reasoning="")
+    said = reply_to(text)
+    if asked.json.get("thinking", {}).get("type") != "enabled":
+        said = replace(said, reasoning="")
     said = replace(said, stop="tools") if said.calls else said
     return play(anthropic.strict(), request, lambda _: said)
 
@@ -317,6 +320,89 @@ def test_stored_reasoning_goes_back_to_the_account_that_has_it(world: World) -> 
     world.swap(AZURE)
     world.ask(input=results_of(first), previous_response_id=first.id)
     assert reasoning.id not in world.seen
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("swap", SWAPS)
+def test_a_thread_with_thinking_stays_whole(
+    world: World,
+    swap: str,
+    stream: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    history: list[dict[str, Any]] = [QUESTION]
+    answer: Any = None
+    for target in SWAPS[swap]:
+        world.swap(target)
+        answer = world.ask(
+            stream=stream,
+            input=history,
+            reasoning={"effort": "low", "summary": "auto"},
+        )
+        assert world.upstream.asked[-1].model == target.model
+        history += [*references_of(answer), *results_of(answer)]
+
+    whole = ("QUESTION", "Step 1.", "STEP1_DONE", "Step 2.", "STEP2_DONE")
+    assert all(text in world.seen for text in whole)
+    assert answer.output_text == "Both steps ran."
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [GPT, CLAUDE], ids=["native", "translated"])
+def test_vercels_ai_sdk_by_default_runs_a_tool_loop_through_a_promotion_and_a_rollback(
+    world: World,
+    first: Target,
+) -> None:
+    """Each model's answer is the moment of the next swap, as the SDK asks again at once."""
+    other = CLAUDE if first is GPT else GPT
+    swaps = iter([other, first])
+    replies = iter(
+        [
+            Reply("One.", calls=(("weather", {"city": "Oslo"}),), stop="tools"),
+            Reply("Two.", calls=(("weather", {"city": "Rome"}),), stop="tools"),
+            Reply("All are sunny."),
+        ]
+    )
+
+    def answer(asked: ReceivedRequest) -> ScriptedTurn:
+        if (following := next(swaps, None)) is not None:
+            world.swap(following)
+        said = next(replies)
+        if asked.model == CLAUDE.model:
+            return play(
+                anthropic.strict(),
+                WireRequest(asked.path, asked.headers, asked.json),
+                lambda _: said,
+            )
+        responses.read(asked.json, "gpt")
+        events = responses.events(responses.whole(said, asked.json, "gpt"))
+        return ScriptedTurn(headers=EVENTS, steps=tuple(events))
+
+    world.upstream.turns |= {GPT.model: answer, CLAUDE.model: answer}
+    world.swap(first)
+
+    told = tool_loop("stored", f"{world.urls[0]}/v1", KEY, "support")
+
+    assert [asked.model for asked in world.upstream.asked] == [
+        first.model,
+        other.model,
+        first.model,
+    ]
+    assert told["cities"] == ["Oslo", "Rome"]
+    assert told["text"] == "All are sunny."
+    whole = ("What is the weather?", "One.", "Oslo is sunny", "Two.", "Rome is sunny")
+    assert all(text in world.seen for text in whole)
+
+
+def test_signed_thinking_goes_back_by_reference(world: World) -> None:
+    world.swap(CLAUDE)
+    thinks: dict[str, Any] = {"reasoning": {"effort": "low", "summary": "auto"}}
+    first = world.ask(input=[QUESTION], **thinks)
+    assert first.output[0].type == "reasoning"
+
+    history = [QUESTION, *references_of(first), *results_of(first)]
+    world.ask(input=history, **thinks)
+
+    assert anthropic.SIGNATURE in world.seen
 
 
 def test_another_key_or_user_finds_no_answer(world: World) -> None:
