@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from harness.frame.errors import InputError
+from harness.frame.errors import InputError, StoreUnavailable
 from harness.frame.plain_data import canonical_json
 from harness.frame.ports import Clock
 from harness.frame.sse import SseParser, event_data
@@ -53,6 +53,8 @@ MOST_BYTES: Final = 4 * 1024**3
 # How long a request waits for the database, and for how long a sum of all sizes counts.
 DATABASE_S: Final = 5.0
 SUM_LASTS_S: Final = 30.0
+# How long no answer is kept after the database did not answer.
+REST_S: Final = 10.0
 _USERS: Final = ("user:", "safety_identifier:")
 _ENDS: Final = (b'"response.completed"', b'"response.incomplete"')
 _ITEM: Final = b'"response.output_item.done"'
@@ -105,6 +107,7 @@ class KeptResponses:
         self._max_body_bytes = max_body_bytes
         self._stored_bytes = 0
         self._summed_until = 0.0
+        self._rests_until = 0.0
 
     async def open(
         self,
@@ -219,8 +222,14 @@ class KeptResponses:
             cut = cut_history(opened.history, answer, maker, users)
             if cut is None:
                 return
-            async with asyncio.timeout(DATABASE_S):
-                kept = await asyncio.to_thread(self._write, opened, cut, users)
+            kept = False
+            if self._clock.monotonic() >= self._rests_until:
+                async with asyncio.timeout(DATABASE_S):
+                    kept = await asyncio.to_thread(self._write, opened, cut, users)
+        except (StoreUnavailable, TimeoutError):
+            # A database that hangs must not delay the end of each answer.
+            self._rests_until = self._clock.monotonic() + REST_S
+            kept = False
         except Exception as error:  # noqa: BLE001 - its text may contain content
             log.warning("an answer is not kept: %s", type(error).__name__)
             kept = False

@@ -454,6 +454,26 @@ def test_a_request_without_references_reads_no_database(world: World) -> None:
     assert sum(store.reads for store in world.stores) > 0
 
 
+def test_an_unavailable_database_costs_a_history_and_no_answer(world: World) -> None:
+    first = world.ask(input="QUESTION")
+    for store in world.stores:
+        store.away = True
+    lost = world.ask(input="QUESTION")
+    assert lost.output
+
+    later: dict[str, Any] = {"input": results_of(first)}
+    with pytest.raises(openai.InternalServerError) as away:
+        world.ask(previous_response_id=first.id, **later)
+    assert away.value.status_code == 503
+    assert away.value.code == "responses_state_unavailable"
+
+    for store in world.stores:
+        store.away = False
+    assert world.ask(previous_response_id=first.id, **later).output
+    with pytest.raises(openai.NotFoundError):
+        world.ask(previous_response_id=lost.id, **later)
+
+
 def test_without_the_setting_nothing_is_stored_and_the_refusal_names_both_ways_out(
     world: World,
 ) -> None:
