@@ -42,6 +42,13 @@ COLUMNS: Final = (
         "`capture_keep_days` of its route",
         "deleted",
     ),
+    ContentColumn(
+        "kept_piece",
+        "content",
+        "an item of a request or answer of `/v1/responses`, unredacted, or a list of items",
+        "`responses_state` of its route, after the last answer that uses it",
+        "deleted",
+    ),
     *(
         ContentColumn(table, column, holds, _SESSION_END, _WITH_SESSION)
         for table, column, holds in (
@@ -167,6 +174,20 @@ USERS: Final = (
         "a keyed hash of the request's conversation, for suites",
         "with the request",
         "deleted with the request",
+    ),
+    ContentColumn(
+        "kept_piece",
+        "user_hash",
+        "a keyed hash of the user whose request or answer it is",
+        "with the item",
+        "deleted with the item",
+    ),
+    ContentColumn(
+        "kept_piece",
+        "caller",
+        "a keyed hash of the API key and the user that may refer to it",
+        "with the item",
+        "deleted with the item",
     ),
     ContentColumn(
         "failover",

@@ -43,6 +43,7 @@ from harness.routing.capture import (
     MAX_PER_DAY,
 )
 from harness.routing.context import Context
+from harness.routing.kept_responses import MOST_STATE_H
 from harness.routing.plan import MAX_KEEP_WARM_BPS
 from harness.routing.table import (
     OnBadEvent,
@@ -104,6 +105,15 @@ ADVANCED_LEFT: Final[Fields] = {
         "fallback works before the route needs it.",
     ),
     "capture_per_day": Field("Captured requests kept per day, at most", 1, MAX_PER_DAY),
+    "responses_state_h": Field(
+        "Hours that Responses answers are kept, 0 for none",
+        0.0,
+        MOST_STATE_H,
+        step=1.0,
+        format="%g",
+        help="previous_response_id and item_reference then work across swaps. Swapgate stores "
+        "the requests and answers, unredacted, for this time.",
+    ),
     "copy_max_bytes": Field(
         "Largest request or answer to copy, bytes",
         1,

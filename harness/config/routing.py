@@ -23,6 +23,7 @@ from harness.providers.models.name_resolution import ModelNameQuery
 from harness.providers.target import Provider, RequestPatch, Target
 from harness.routing.candidate_schedule import check_selection
 from harness.routing.capture import check_capture
+from harness.routing.kept_responses import OFF, check_state, parse_state_time
 from harness.routing.plan import parse_keep_warm_share, parse_share_bps
 from harness.routing.route_changes import check_route_name
 from harness.routing.settings import RouteSeed
@@ -86,6 +87,9 @@ class RouteEntry(PlainRouteSettings):
     # Set it if tools' effects cannot be undone; prevents keep-warm and shadows.
     tools: Literal["side_effects"] | None = None
     capture: int | str = 0  # share to capture, redacted, such as 1% or 100 (basis points)
+    # How long Swapgate keeps the items of Responses answers, so that `previous_response_id` and
+    # `item_reference` work across swaps: 90m, 24h, 7d or off. Stores content.
+    responses_state: str = OFF
     # Other routes for some kinds of request.
     overrides: OverridesEntry = field(default_factory=OverridesEntry)
 
@@ -130,6 +134,8 @@ def route_seed(
         for target, fallback in zip(fallbacks, entry.fallbacks, strict=True)
         if isinstance(fallback, FallbackEntry) and fallback.capable
     )
+    with at("responses_state"):
+        responses_state_h = parse_state_time(entry.responses_state)
     with at("capture"):
         settings = RouteSettings(
             **{of.name: getattr(entry, of.name) for of in fields(PlainRouteSettings)},
@@ -138,9 +144,12 @@ def route_seed(
             side_effects=entry.tools == "side_effects",
             capable=capable,
             capture_bps=parse_share_bps(entry.capture, what="capture"),
+            responses_state_h=responses_state_h,
             overrides=entry.overrides.given,
         )
         check_capture(settings)
+    with at("responses_state"):
+        check_state(settings)
     return RouteSeed(name, incumbent, tuple(fallbacks), settings)
 
 

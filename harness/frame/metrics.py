@@ -170,6 +170,8 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "refused_when_full": "Requests over `router.max_concurrent`",
         "requests_without_price": "Answers without a known price",
         "requests_with_bounds": "Requests without a provider's count: their cost is a bound",
+        "responses_kept": "Responses whose history a route keeps (`responses_state`)",
+        "responses_not_kept": "Responses not kept: too large, no room, or unavailable database",
         "rows_refused": "Rows of observations that the database refused",
         "rows_spooled": "Rows of observations that wait on disk",
         "rows_written": "Rows of observations that the database accepted",

@@ -37,6 +37,7 @@ from harness.routing.capture import (
 )
 from harness.routing.context import Context
 from harness.routing.records.failovers import Failovers
+from harness.routing.records.kept_pieces import KeptPieces
 from harness.routing.reliability.failover import hash_user, user_hashes
 from harness.routing.similar_texts import find_near_duplicates
 
@@ -285,6 +286,7 @@ class UserDeletion:
     sessions: int  # deleted with their messages, including sub-tasks' sessions
     captures: int
     failovers: int  # failovers whose user hash was blanked
+    kept_pieces: int  # items of histories that routes keep for Responses, and their names
     not_reached: Sequence[str]  # the sentences of BEYOND
 
 
@@ -318,8 +320,11 @@ def delete_user(
         hashes = [*user_hashes(user, secret), *of_sessions]
         captures = Captures(tx).purge(users=hashes)
         failovers = Failovers(tx).blank_users(hashes)
-        done = UserDeletion(purge_sessions(ctx, tx, ids), captures, failovers, BEYOND)
-        counts = {name: getattr(done, name) for name in ("sessions", "captures", "failovers")}
+        kept = KeptPieces(tx).purge(hashes)
+        sessions = purge_sessions(ctx, tx, ids)
+        done = UserDeletion(sessions, captures, failovers, kept, BEYOND)
+        names = ("sessions", "captures", "failovers", "kept_pieces")
+        counts = {name: getattr(done, name) for name in names}
         # Omits the user's id, because the log is kept for ever.
         AuditLog(tx).append(actor, "user.delete", "a user", {**counts, "reason": reason})
     ctx.store.drop_deleted()

@@ -40,6 +40,7 @@ from harness.registry import credentials
 from harness.routing.context import Context
 from harness.routing.records.failovers import Failovers
 from harness.routing.records.interventions import BreakGlasses, Shadows
+from harness.routing.records.kept_pieces import KeptPieces
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
@@ -316,7 +317,7 @@ def purge_expired(
     failovers_days: float,
     traffic_days: float,
 ) -> None:
-    """Deletes rows above these ages, and expired captures and keys."""
+    """Deletes rows above these ages, and expired captures, kept answers and keys."""
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         Alerts(tx).forget(now - timedelta(days=alerts_days))
@@ -324,7 +325,7 @@ def purge_expired(
         Observations(tx).forget_traffic(now - timedelta(days=traffic_days))
         DashboardSessions(tx).forget(now - SIGN_INS_KEPT)
         IdempotentRequests(tx).forget(now - IDEMPOTENT_REQUESTS_KEPT)
-        expired = Captures(tx).forget(now)
+        expired = Captures(tx).forget(now) + KeptPieces(tx).forget(now)
         live = (*Rollouts(tx).live(), *Rollouts(tx).baking())
         Observations(tx).forget_keys({rollout.id for rollout in live})
         Observations(tx).forget_batches_before(now - BATCHES_KEPT)

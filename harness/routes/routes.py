@@ -35,6 +35,7 @@ from harness.routing.candidate_schedule import (
 )
 from harness.routing.capture import check_capture
 from harness.routing.context import Context
+from harness.routing.kept_responses import check_state, format_state_time
 from harness.routing.plan import KeepWarm
 from harness.routing.records.proposals import (
     CandidateRounds,
@@ -241,6 +242,7 @@ def describe_fields(route: Route) -> dict[str, str]:
         "capture": format_bps(route.settings.capture_bps),
         "captured per day": str(route.settings.capture_per_day),
         "captured for": f"{route.settings.capture_keep_days:g} days",
+        "responses state": format_state_time(route.settings.responses_state_h),
         "copies up to": format_bytes(route.settings.copy_max_bytes),
         "overrides": format_overrides(route.settings.overrides),
         "timeout": f"{route.settings.total_timeout_s:g} s",
@@ -269,6 +271,7 @@ def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
     """
     KeepWarm(settings.keep_warm_bps)
     check_capture(settings)
+    check_state(settings)
     if not 0 < settings.total_timeout_s <= LONGEST_TIMEOUT_S:
         raise InputError(f"total_timeout_s must be above 0 s and at most {LONGEST_TIMEOUT_S} s")
     for name in ROUTE_TIMEOUTS:

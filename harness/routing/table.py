@@ -227,6 +227,8 @@ class RouteSettings(PlainRouteSettings):
     capable: tuple[str, ...] = ()
     # Share of the requests that is captured, 0 to 10 000.
     capture_bps: int = 0
+    # Hours that Swapgate keeps the items of Responses answers for later references; 0 for off.
+    responses_state_h: float = 0.0
     # Kind of request to the route that answers it.
     overrides: Overrides = field(default_factory=dict, hash=False)
 

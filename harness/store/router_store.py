@@ -15,6 +15,7 @@ from harness.operations.records import Captures
 from harness.providers.records import Sightings
 from harness.routing.records.failovers import Failovers
 from harness.routing.records.interventions import Shadows
+from harness.routing.records.kept_pieces import KeptPieces
 from harness.routing.records.observations import Observations
 from harness.routing.table import Snapshot
 from harness.store.store import Store
@@ -30,6 +31,7 @@ class RouterRecords:
         self.alerts = Alerts(tx)
         self.sightings = Sightings(tx)
         self.captures = Captures(tx)
+        self.kept_pieces = KeptPieces(tx)
 
 
 class RouterStore:

@@ -174,7 +174,7 @@ INPUT_REASONING: Final = "input.reasoning"
 _OWN: Final = f"_{OWN_ID}".encode()
 _REASONING: Final = re.compile(rb'"type"\s*:\s*"reasoning"')
 # Items that need no id. If a provider knows the id, it demands the reasoning before it.
-_BY_CONTENT: Final = frozenset({"message", "function_call", "custom_tool_call"})
+BY_CONTENT: Final = frozenset({"message", "function_call", "custom_tool_call"})
 _CALLS: Final = frozenset({"function_call", "custom_tool_call"})
 _RESULTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
 _REASONING_WORDS: Final = (ENCRYPTED, "summary", "content")
@@ -276,7 +276,10 @@ def _is_readable(
     if piece.value:
         item[ENCRYPTED] = piece.value
         return piece.maker in ("", maker)
-    return stored and not piece.maker and bool(item.get("id")) and not is_own_id(item["id"])
+    if piece.maker:
+        del item[ENCRYPTED]  # a mark alone: `kept_history` says who stores this reasoning
+    is_theirs = piece.maker in ("", maker)
+    return stored and is_theirs and bool(item.get("id")) and not is_own_id(item["id"])
 
 
 def _is_stray(item: object, after: object) -> bool:
@@ -299,7 +302,7 @@ def _clear_ids(items: Iterable[object], *, every: bool) -> None:
     every: also removes the provider's ids, because the history lost their reasoning.
     """
     for item in items:
-        if not isinstance(item, dict) or str(item.get("type") or "message") not in _BY_CONTENT:
+        if not isinstance(item, dict) or str(item.get("type") or "message") not in BY_CONTENT:
             continue
         if every or is_own_id(item.get("id")):
             item.pop("id", None)

@@ -16,10 +16,15 @@ from harness.frame.failures import FAILURE_RULES, FailureClass, name_failure
 from router.frame.replies import error_body
 
 REFERENCE: Final = "`item_reference`"
+_EARLIER: Final = "`previous_response_id`"
 # Advice for a client that stores its conversation at a provider.
-SEND_ALL: Final = (
+SEND_WHOLE: Final = (
     "send the whole history as `input`, with `store: false` "
     "(Vercel's SDK: providerOptions.openai.store)"
+)
+SEND_ALL: Final = (
+    f"{SEND_WHOLE}, or let Swapgate keep the route's answers: `swapgate route settings ROUTE "
+    "--responses-state 24h` (`responses_state`)"
 )
 
 
@@ -70,6 +75,9 @@ def untranslatable_error(what: str) -> Untranslatable:
     """Builds the error for `what`: a field in backquotes, else a tool."""
     if what == REFERENCE:
         return reference_error()
+    if what == _EARLIER:
+        why = f"{what} refers to an answer that another provider stores"
+        return Untranslatable(f"{why}; {SEND_ALL}", what.strip("`"))
     return no_chat_error(what, what.strip("`") if what.startswith("`") else "tools")
 
 

@@ -76,6 +76,14 @@ Assignment = tuple[str, Arm, RoutePlan, Canary | None, str]
 
 # Up to Python 3.11, looking up `Arm.KEEP_WARM` takes ten times as long as this constant.
 _KEEP_WARM: Final = Arm.KEEP_WARM
+_RESPONSES: Final = Endpoint.RESPONSES
+# The provider would be paid for an answer that this request does not bring: no usage, no time
+# and no success is known of it.
+NO_BACKGROUND: Final = (
+    "`background`: Swapgate does not fetch answers later, so no target is asked. Send the "
+    "request without `background`, with `stream: true` for a long answer, or ask the provider "
+    "directly"
+)
 
 
 class ModelEndpoint:
@@ -392,7 +400,7 @@ class ModelEndpoint:
                 self._shares.openings[route].append(name)
             if name not in self._shares.applications[route]:
                 return name, template
-        is_kept = template < 0 and request.endpoint is Endpoint.RESPONSES
+        is_kept = template < 0 and request.endpoint is _RESPONSES
         return key if is_kept else "", max(template, 0)
 
     def _incumbent_plan(self, route: CompiledRoute, request: ClientRequest) -> RoutePlan:
@@ -443,7 +451,7 @@ class ModelEndpoint:
             self._errors.note(RouterPart.HEADERS, error, job.route, job.arm)
             return ()
 
-    def _routed(
+    def _routed(  # noqa: PLR0911 - what refuses a request ends it
         self,
         scope: Scope,
         body: bytes,
@@ -472,6 +480,8 @@ class ModelEndpoint:
                 param=param,
             )
         found = request.members.found
+        if endpoint is _RESPONSES and "background" in found and found["background"]:
+            return error_reply(400, NO_BACKGROUND, "unsupported_parameter", param="background")
         misfit = None
         if CONTENT[request.endpoint] not in found or "tools" in found or "thread" in found:
             try:

@@ -18,6 +18,7 @@ from harness.frame.failures import (
     PASSING,
     FailureClass,
 )
+from harness.providers.models.capabilities import Endpoint
 from harness.routing.plan import (
     Excluded,
     ExclusionReason,
@@ -26,7 +27,8 @@ from harness.routing.plan import (
     order_targets,
 )
 from harness.routing.reliability.rate_headers import is_used_up
-from router.frame.failure import UpstreamFailed, error_object
+from router.conversation.kept_history import list_references
+from router.frame.failure import SEND_ALL, UpstreamFailed, error_object
 from router.frame.json_spans import ParsedObject, parse_object
 from router.frame.replies import (
     DO_NOT_RETRY,
@@ -197,7 +199,7 @@ def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
         return error_reply(
             422,
             f"no target of route {name!r} can do what this request needs ({_listed(left_out)})"
-            f"{_elsewhere(job)}",
+            f"{_elsewhere(job)}{_whole_history(job)}",
             "not_supported_by_route",
             targets=left_out,
         )
@@ -296,6 +298,14 @@ def _elsewhere(job: RoutedRequest) -> str:
     ]
     targets = job.route.plans[job.request.endpoint][job.arm].targets
     return "" if targets or not speaks else f"; it answers at {', '.join(speaks)}"
+
+
+def _whole_history(job: RoutedRequest) -> str:
+    """Says how a request without its whole history reaches another target; else empty."""
+    request = job.request
+    if request.endpoint is not Endpoint.RESPONSES or not list_references(request.members.found):
+        return ""
+    return f"; {SEND_ALL}"
 
 
 def _tried(progress: RequestProgress) -> list[dict[str, object]]:

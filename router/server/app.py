@@ -25,6 +25,7 @@ from router.frame.asgi import (
     Send,
     send_reply,
 )
+from router.frame.body import RESPONSES_PATH
 from router.frame.replies import JSON, Header, Reply, error_reply
 from router.observers.feedback import FEEDBACK_PATH
 from router.observers.otlp_outcomes import (
@@ -62,6 +63,7 @@ from router.server.request_body import (
 from router.snapshot.compiled import CompiledSnapshot
 
 log = logging.getLogger(__name__)
+_RESPONSES: Final = f"/v1{RESPONSES_PATH}"
 # By path: the largest body, and the kind of limit that applies to the key.
 _ASIDE: Final = {
     FEEDBACK_PATH: (MAX_BODY_BYTES, AsideKind.FEEDBACK),
@@ -223,15 +225,16 @@ class Router(RouterParts):
             if isinstance(body, Reply):
                 return body
             if scope["path"] in COUNT_PATHS:
-                kind = AsideKind.COUNTS
-                if too_many := self._admission.admit_aside(kind, grant.id, grant.limits):
-                    return too_many
-                return await self._calls.count_tokens(scope, body, grant, serving, request_id)
+                return await self._count(scope, body, grant, serving, request_id)
             if scope["path"] == COMPLETIONS:
                 chat = as_chat(scope, send, body)
                 if isinstance(chat, Reply):
                     return chat
                 scope, send, body = chat
+            if serving.keeps_responses and scope["path"] == _RESPONSES:
+                return await self._respond(
+                    scope, receive, send, body, grant, serving, request_id
+                )
             response = self._calls.prepare(
                 scope,
                 body=body,
@@ -245,6 +248,54 @@ class Router(RouterParts):
             return None
         finally:
             self._door.leave()
+
+    async def _count(
+        self,
+        scope: Scope,
+        body: bytes,
+        grant: KeyGrant,
+        serving: CompiledSnapshot,
+        request_id: Header,
+    ) -> Reply:
+        kind = AsideKind.COUNTS
+        if too_many := self._admission.admit_aside(kind, grant.id, grant.limits):
+            return too_many
+        if serving.keeps_responses and scope["path"].startswith(_RESPONSES):
+            opened = await self._kept.open(scope, body, grant, serving)
+            if isinstance(opened, Reply):
+                return opened
+            body = body if opened is None else opened.body
+        return await self._calls.count_tokens(scope, body, grant, serving, request_id)
+
+    async def _respond(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        body: bytes,
+        grant: KeyGrant,
+        serving: CompiledSnapshot,
+        request_id: Header,
+    ) -> Reply | None:
+        """Serves `/v1/responses` if a route keeps its answers: resolves the request's
+        references, and keeps the answer. Returns None if the answer was sent.
+        """
+        opened = await self._kept.open(scope, body, grant, serving)
+        if isinstance(opened, Reply):
+            return opened
+        response = self._calls.prepare(
+            scope,
+            body=body if opened is None else opened.body,
+            grant=grant,
+            serving=serving,
+            request_id=request_id,
+        )
+        if isinstance(response, Reply):
+            return response
+        if opened is not None:
+            send = self._kept.keeping(opened, response, send)
+        await response.serve(receive, send)
+        return None
 
     def note_fault(self, error: Exception) -> None:
         """Notes a fault outside any request, such as of the worker's reports."""

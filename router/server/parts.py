@@ -73,6 +73,7 @@ from router.request.settlement import AttemptSettlement
 from router.request.upstream_call import UpstreamCalls
 from router.server.agents_pass_through import AgentsPassThrough
 from router.server.flags import FlagEvaluation
+from router.server.kept_responses import KeptResponses
 from router.server.paths import CrossOrigins
 from router.snapshot.compiled import RouteNames
 from router.snapshot.holder import SnapshotHolder
@@ -245,6 +246,14 @@ class RouterParts:
             self._errors,
             self._names,
             self._alarms.shares,
+        )
+        self._kept = KeptResponses(
+            holder.store,
+            secret,
+            clock,
+            self._names,
+            recorder.counters,
+            settings.max_body_bytes,
         )
         self._flags = FlagEvaluation(
             self._calls, recorder, self._feedback, self._guards, self._names

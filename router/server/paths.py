@@ -10,6 +10,7 @@ from typing import Final
 from harness.routing.settings import CorsSettings
 from router.access.front_door import FLAGS_PATH, MODELS
 from router.frame.asgi import Message, Scope, Send, header
+from router.frame.failure import SEND_ALL
 from router.frame.replies import CLOSE, Header, Reply, error_reply
 from router.observers.feedback import FEEDBACK_PATH
 from router.observers.otlp_outcomes import TRACES_PATH
@@ -30,7 +31,7 @@ _VERSION: Final = "/v1"
 _ELSEWHERE: Final[tuple[tuple[str, str], ...]] = (
     (
         "/v1/responses/",
-        "Swapgate stores no answers: send the whole history as `input`, with `store: false`",
+        f"Swapgate returns no stored answers: {SEND_ALL}",
     ),
     (
         "/v1/conversations",

@@ -191,6 +191,8 @@ class CompiledSnapshot:
     # By the grant's id. Separate from `routes`, so that lists of models and health checks do
     # not include them.
     literals: Mapping[str, CompiledLiteral] = field(default_factory=dict)
+    # Whether a route keeps its Responses answers (`responses_state`).
+    keeps_responses: bool = False
 
     @property
     def etag(self) -> str:

@@ -95,6 +95,9 @@ def compile_snapshot(
         ),
         keys_by_id={grant.id: grant for grant in snapshot.keys},
         literals=_literals(snapshot, switches, keys, classes),
+        keeps_responses=any(
+            route.route.settings.responses_state_h for route in routes.values()
+        ),
     )
 
 

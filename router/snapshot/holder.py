@@ -216,6 +216,11 @@ class SnapshotHolder:
         self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
 
     @property
+    def store(self) -> RouterStore:
+        """The database that this holder follows."""
+        return self._store
+
+    @property
     def age_s(self) -> float:
         return time.monotonic() - self._confirmed
 

@@ -616,6 +616,8 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
         "5%",
         "--capture-keep-days",
         "7",
+        "--responses-state",
+        "24h",
         "--override",
         "vision=chat",
     )
@@ -646,6 +648,7 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
         "candidates": None,
         "capture_per_day": 200,
         "capture_keep_days": 7,
+        "responses_state_h": 24,
         "copy_max_bytes": 1024 * 1024,
         "overrides": {"vision": "chat"},
         "first_token_timeout_s": None,

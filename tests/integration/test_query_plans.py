@@ -231,7 +231,7 @@ EXCEPTIONS: Final = {
         ("sqlite",),
         "a search for part of a word, which somebody typed",
     ),
-    r"SELECT DISTINCT (captured|failover)\.user_hash": (
+    r"SELECT DISTINCT (captured|failover|kept_piece)\.user_hash": (
         BOTH,
         "the deletion of a user finds marks of several names in their index alone",
     ),

@@ -239,11 +239,11 @@ def test_a_body_for_another_endpoint_is_refused_in_one_sentence_before_a_target_
             "/openai/deployments/x/chat/completions",
             "at /v1/chat/completions, below",
         ),
-        ("GET", "/v1/responses/resp_1", "Swapgate stores no answers"),
+        ("GET", "/v1/responses/resp_1", "Swapgate returns no stored answers"),
         (
             "POST",
             "/v1/responses/resp_1/cancel",
-            "Swapgate stores no answers",
+            "Swapgate returns no stored answers",
         ),
         ("POST", "/v1/messages/batches", "takes no batches"),
         ("POST", "/v1/moderations", "ask the provider"),

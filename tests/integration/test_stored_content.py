@@ -1,21 +1,26 @@
 import json
 import secrets
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from harness.frame.people.access import SYSTEM
+from harness.operations.captures import delete_user
 from harness.operations.control_jobs import blank_old_texts, purge_expired
 from harness.operations.records import Captures
 from harness.proposals.recomputation import replay_verdict
+from harness.routing.kept_responses import KeptPiece
+from harness.routing.records.kept_pieces import KeptPieces
 from harness.routing.records.runs import EvalRuns
+from harness.routing.reliability.failover import hash_callers
 from harness.store import engine
 from harness.store.tables import metadata
 from tests.contract.test_store_observations import ONE
-from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ReceivedRequest,
@@ -196,7 +201,8 @@ def test_what_has_expired_is_not_left_in_the_databases_log(
             expires_at=now + timedelta(days=1),
         )
         Captures(tx).store(new, most_per_day=9)
-    assert word.encode() in stored_bytes(folder, database_url)
+        KeptPieces(tx).store([piece_of("user:ann", word, now)])
+    assert stored_bytes(folder, database_url).count(word.encode()) > 1
 
     world.clock.jump(timedelta(days=2).total_seconds())
     purge_expired(
@@ -207,6 +213,42 @@ def test_what_has_expired_is_not_left_in_the_databases_log(
     )
 
     assert word.encode() not in stored_bytes(folder, database_url)
+
+
+def piece_of(user: str, word: str, at: datetime) -> KeptPiece:
+    return KeptPiece(
+        "caller",
+        f"piece:{user}",
+        at,
+        at + timedelta(days=1),
+        "chat",
+        "",
+        hash_callers((user, "header:x"), SECRET),
+        len(word),
+        {"item": {"role": "user", "content": word}},
+    )
+
+
+@pytest.mark.both_databases
+def test_a_users_kept_histories_are_deleted_with_the_user(
+    world: SmallInstallation, tmp_path: Path, database_url: str
+) -> None:
+    word, other = (f"Xyzzy{secrets.token_hex(8)}" for _ in range(2))
+    now = world.clock.now()
+    with world.store.write() as tx:
+        pieces = [
+            piece_of(f"user:{USER}", word, now),
+            piece_of(f"safety_identifier:{USER}", word, now),
+            piece_of("user:another", other, now),
+        ]
+        KeptPieces(tx).store(pieces)
+
+    done = delete_user(world.context(), SYSTEM, USER, "ticket 12", secret=SECRET)
+
+    assert done.kept_pieces == 2
+    after = stored_bytes(tmp_path, database_url)
+    assert word.encode() not in after
+    assert other.encode() in after
 
 
 @pytest.mark.both_databases

@@ -13,14 +13,15 @@ const models = {
     createOpenAICompatible({ name: "swapgate", baseURL, apiKey, includeUsage: true })(name),
   messages: () => createAnthropic({ baseURL, apiKey })(name),
   responses: () => createOpenAI({ baseURL, apiKey }).responses(name),
+  stored: () => createOpenAI({ baseURL, apiKey })(name),
 };
 const cities = [];
 const result = streamText({
   model: models[protocol](),
   prompt: "What is the weather?",
   maxRetries: 0,
-  // Without it the SDK sends references to items that OpenAI would have stored.
-  providerOptions: { openai: { store: false } },
+  // Without it, as `stored` is, the SDK sends references to items that OpenAI would have stored.
+  providerOptions: protocol === "stored" ? {} : { openai: { store: false } },
   stopWhen: stepCountIs(4),
   tools: {
     weather: tool({

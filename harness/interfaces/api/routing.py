@@ -45,6 +45,7 @@ from harness.routing.capture import (
     MAX_KEEP_DAYS,
     MAX_PER_DAY,
 )
+from harness.routing.kept_responses import MOST_STATE_H
 from harness.routing.plan import MAX_KEEP_WARM_BPS
 from harness.routing.table import (
     BUCKETS,
@@ -116,6 +117,7 @@ class FallbackBody(Body):
 class RouteFields(Body):
     """The settings of a route. An omitted field keeps its value; a new route gets the default.
     overrides: all overrides by kind; {} for none. keep_warm_bps: 1 % is 100.
+    responses_state_h: hours to keep Responses answers for later references; 0 for off.
 
     first_token_timeout_s, first_byte_timeout_s: 0 removes the route's own limit, so that the
     model's or the router's applies. candidates: an empty list of models removes the schedule.
@@ -135,6 +137,7 @@ class RouteFields(Body):
     capture_per_day: Annotated[int, Field(ge=1, le=MAX_PER_DAY)] | None = None
     capture_keep_days: Annotated[float, Field(gt=0, le=MAX_KEEP_DAYS)] | None = None
     copy_max_bytes: Annotated[int, Field(ge=1, le=MAX_COPY_BYTES)] | None = None
+    responses_state_h: Annotated[float, Field(ge=0, le=MOST_STATE_H)] | None = None
     overrides: dict[RequestKind, Name] | None = None
     first_token_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
     first_byte_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None

@@ -34,7 +34,7 @@ def delete(
     *,
     reason: str = REASON,
 ) -> None:
-    """Delete USER's sessions, captured requests and failover hashes, for good.
+    """Delete USER's sessions, captured requests, kept histories and failover hashes, for good.
 
     USER is the id that clients sent. The audit log keeps the reason, but not the id.
     """
@@ -46,8 +46,8 @@ def delete(
     )
     output.answer(
         done,
-        f"deleted {done.sessions} sessions and {done.captures} captured requests; blanked "
-        f"{done.failovers} fail-overs",
+        f"deleted {done.sessions} sessions, {done.captures} captured requests and "
+        f"{done.kept_pieces} pieces of kept histories; blanked {done.failovers} fail-overs",
         advice="not reached: " + "; ".join(done.not_reached),
     )
 

@@ -106,7 +106,7 @@ NO_PROGRESS: Final = frozenset(
         "response.in_progress",
     }
 )
-# Statuses of a background response.
+# Statuses of a background response, which is no answer yet. The router asks for none.
 GOES_ON: Final = frozenset({"queued", "in_progress"})
 _ITEM_DONE: Final = "response.output_item.done"
 # Final events of a part or item, which may be empty.
@@ -321,9 +321,7 @@ NAMES: Final = dict.fromkeys(("max_tokens", "max_completion_tokens"), "max_outpu
 
 
 class ResponsesDialect(ChatDialect):
-    """OpenAI's protocol of responses. A background response has no output yet, and is
-    accepted.
-    """
+    """OpenAI's protocol of responses. A background response is no answer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -367,7 +365,9 @@ class ResponsesDialect(ChatDialect):
         status = members.get("status")
         if not status and not output:
             raise empty_answer_error("status")
-        if status and str(status) not in GOES_ON:
+        if str(status) in GOES_ON:
+            raise UpstreamFailed(FailureClass.MALFORMED, f"a background response: {status}")
+        if status:
             says = any(map(item_answers, output))
             reason = end_reason(members.get)
             check_ending(reason, has_output=says, silence=silence)
@@ -375,8 +375,6 @@ class ResponsesDialect(ChatDialect):
         return read_response_usage(members.get("usage"), members.get("service_tier"))
 
     def irregularity(self, members: ParsedObject) -> Irregularity | None:
-        if str(members.get("status")) in GOES_ON:
-            return None
         return end_irregularity(end_reason(members.get))
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:

@@ -28,6 +28,7 @@ from harness.routing.candidate_schedule import (
     OnBetter,
     Preference,
 )
+from harness.routing.kept_responses import parse_state_time
 from harness.routing.plan import parse_keep_warm_share, parse_share_bps
 from harness.routing.table import (
     ROUTE_TIMEOUTS,
@@ -225,6 +226,13 @@ class SettingsOptions:
         "Largest request or answer to capture, mirror or judge. New routes: "
         f"{_NEW.copy_max_bytes}.",
         metavar="BYTES",
+    )
+    responses_state_h: float | None = opt(
+        "Time to keep Responses answers for `previous_response_id` and `item_reference`: 24h, "
+        "or off. Stores content. New routes: off.",
+        "--responses-state",
+        type=Reads("time", parse_state_time),
+        metavar="TIME",
     )
     total_timeout_s: float | None = opt(
         f"Time limit of a whole request. New routes: {_NEW.total_timeout_s:g}.",

@@ -1,0 +1,378 @@
+"""Keeps the answers of `/v1/responses` on routes with `responses_state`, and resolves
+references to them before the request is planned (ADR 47).
+
+The next request may reach another worker or router at once. So the history is in the database
+before the client gets the end of its answer. Only requests to such routes come here, and only
+those with references read the database. `router.conversation.kept_history` does the cutting.
+"""
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from harness.frame.errors import InputError, StoreUnavailable
+from harness.frame.plain_data import canonical_json
+from harness.frame.ports import Clock
+from harness.frame.sse import SseParser, event_data
+from harness.providers.models.capabilities import Endpoint
+from harness.routing.kept_responses import KeptPiece, format_state_time
+from harness.routing.reliability.failover import hash_callers, hash_user
+from harness.routing.table import KeyGrant, Route
+from harness.store.router_store import RouterStore
+from router.conversation.kept_history import (
+    PREVIOUS,
+    CutHistory,
+    HistoryItem,
+    NotKept,
+    cut_history,
+    join_history,
+    joined_body,
+    list_pieces,
+    list_references,
+)
+from router.frame.asgi import Message, Scope, Send
+from router.frame.body import read_request
+from router.frame.failure import SEND_WHOLE
+from router.frame.replies import JSON, RETRY, Reply, error_reply
+from router.observers.capture import is_copy_refused
+from router.protocols.caller_names import body_callers
+from router.request.client_directives import caller_keys, read_directives
+from router.request.routed_response import RoutedResponse
+from router.snapshot.compiled import CompiledSnapshot, RouteNames
+
+log = logging.getLogger(__name__)
+
+# The most bytes that one answer adds, and that all routes keep together.
+MOST_ADDED_BYTES: Final = 16 * 1024 * 1024
+MOST_BYTES: Final = 4 * 1024**3
+# How long a request waits for the database, and for how long a sum of all sizes counts.
+DATABASE_S: Final = 5.0
+SUM_LASTS_S: Final = 30.0
+# How long no answer is kept after the database did not answer.
+REST_S: Final = 10.0
+_USERS: Final = ("user:", "safety_identifier:")
+_ENDS: Final = (b'"response.completed"', b'"response.incomplete"')
+_ITEM: Final = b'"response.output_item.done"'
+
+
+class HistoryTooLong(Exception):
+    """The history to which a request refers is larger than a request may be."""
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(
+            f"the history to which this request refers has {size} bytes; the router takes at "
+            f"most {most}: begin a new conversation, or summarize this one"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedHistory:
+    """A request whose answer may be kept. body: without references.
+
+    caller: see `KeptPiece`.
+    """
+
+    body: bytes
+    history: Sequence[HistoryItem]
+    caller: str
+    route: Route
+
+
+class KeptResponses:
+    """The histories that routes keep.
+
+    secret: the installation's, for hashes of keys and users. max_body_bytes: of a request with
+    its whole history.
+    """
+
+    def __init__(
+        self,
+        store: RouterStore,
+        secret: bytes,
+        clock: Clock,
+        names: RouteNames,
+        counters: Counter[str],
+        max_body_bytes: int,
+    ) -> None:
+        self._store = store
+        self._secret = secret
+        self._clock = clock
+        self._names = names
+        self._counters = counters
+        self._max_body_bytes = max_body_bytes
+        self._stored_bytes = 0
+        self._summed_until = 0.0
+        self._rests_until = 0.0
+
+    async def open(
+        self,
+        scope: Scope,
+        body: bytes,
+        grant: KeyGrant,
+        serving: CompiledSnapshot,
+    ) -> OpenedHistory | Reply | None:
+        """Resolves a request's references. Returns None if its route keeps no answers.
+
+        The setting of the route that the client names counts, not the one of its overrides. A
+        body that is invalid, or continues a provider's conversation, is left to the endpoint.
+        """
+        try:
+            request = read_request(body, Endpoint.RESPONSES)
+        except InputError:
+            return None
+        found = request.members.found
+        route = self._route(scope, request.model, serving)
+        if route is None or found.get("conversation"):
+            return None
+        caller = self._caller(grant, route, found)
+        try:
+            history = await self._history(caller, found)
+        except NotKept as missing:
+            return _not_found(missing, route)
+        except HistoryTooLong as error:
+            return error_reply(413, str(error), "request_too_large")
+        except Exception as error:  # noqa: BLE001 - its text may contain content
+            log.warning("a kept history cannot be read: %s", type(error).__name__)
+            message = "the database with this route's answers does not answer: try again"
+            return error_reply(503, message, "responses_state_unavailable", headers=(RETRY,))
+        if any(item.piece for item in history):
+            body = joined_body(found, history)
+        return OpenedHistory(body, history, caller, route)
+
+    def _route(
+        self,
+        scope: Scope,
+        model: str,
+        serving: CompiledSnapshot,
+    ) -> Route | None:
+        """Returns the route that the client names, if it keeps its answers."""
+        task = read_directives(scope).task
+        known = serving.tasks.get(task) if task is not None else None
+        known = known or serving.routes.get(model) or self._names.find(model, serving)
+        keeps = known is not None and known.route.settings.responses_state_h
+        return known.route if known is not None and keeps else None
+
+    def keeping(
+        self,
+        opened: OpenedHistory,
+        response: RoutedResponse,
+        send: Send,
+    ) -> Send:
+        """Returns a `send` that stores the answer before it passes the answer's end on.
+
+        Returns the same `send` if the client or its key does not want the answer stored.
+        """
+        if is_copy_refused(response.job):
+            return send
+        return _KeepingSend(self, opened, response, send)
+
+    def _caller(self, grant: KeyGrant, route: Route, found: Mapping[str, object]) -> str:
+        """Returns a hash of all that a request must share with the request before it."""
+        users = [name for name in body_callers(found) if name.startswith(_USERS)]
+        named = [grant.id, route.settings.data_class, *users]
+        return hash_user(f"responses:{canonical_json(named)}", self._secret)
+
+    async def _history(
+        self,
+        caller: str,
+        found: Mapping[str, object],
+    ) -> Sequence[HistoryItem]:
+        """Returns a request's whole history. Raises NotKept, HistoryTooLong, StoreUnavailable.
+
+        found: the request's members. Reads the database only for references.
+        """
+        references = list_references(found)
+        if not references:
+            return join_history(found, {}, {})
+
+        def read() -> Sequence[HistoryItem]:
+            now = self._clock.now()
+            with self._store.read() as tx:
+                names = tx.kept_pieces.find(caller, references, now)
+                pieces = list_pieces(found, names)
+                sizes = tx.kept_pieces.sizes(caller, pieces)
+                # A request may refer to one piece many times.
+                size = sum(sizes.get(piece, 0) for piece in pieces)
+                if size > self._max_body_bytes:
+                    raise HistoryTooLong(size, self._max_body_bytes)
+                return join_history(found, names, tx.kept_pieces.find(caller, pieces, now))
+
+        async with asyncio.timeout(DATABASE_S):
+            return await asyncio.to_thread(read)
+
+    async def keep(
+        self,
+        opened: OpenedHistory,
+        response: RoutedResponse,
+        answer: Mapping[str, Any],
+    ) -> None:
+        """Stores an answer with its history. Raises nothing: the client gets the answer anyway,
+        and a reference to an answer that is not kept is refused.
+        """
+        try:
+            job = response.job
+            upstream = response.progress.upstream
+            users = hash_callers(caller_keys(job.request, job.sticky_key), self._secret)
+            maker = upstream.maker if upstream else ""
+            cut = cut_history(opened.history, answer, maker, users)
+            if cut is None:
+                return
+            kept = False
+            if self._clock.monotonic() >= self._rests_until:
+                async with asyncio.timeout(DATABASE_S):
+                    kept = await asyncio.to_thread(self._write, opened, cut, users)
+        except (StoreUnavailable, TimeoutError):
+            # A database that hangs must not delay the end of each answer.
+            self._rests_until = self._clock.monotonic() + REST_S
+            kept = False
+        except Exception as error:  # noqa: BLE001 - its text may contain content
+            log.warning("an answer is not kept: %s", type(error).__name__)
+            kept = False
+        self._counters["responses_kept" if kept else "responses_not_kept"] += 1
+
+    def _write(self, opened: OpenedHistory, cut: CutHistory, users: str) -> bool:
+        """Returns False if the answer, or all answers together, would be too large."""
+        now = self._clock.now()
+        settings = opened.route.settings
+        until = now + timedelta(hours=settings.responses_state_h)
+        pieces = [
+            KeptPiece(
+                opened.caller,
+                id_,
+                now,
+                until,
+                opened.route.name,
+                settings.data_class,
+                users,
+                len(canonical_json(content).encode("utf-8", "surrogatepass")),
+                content,
+            )
+            # In one order, so that two routers do not wait for one another's rows.
+            for id_, content in sorted(cut.new.items())
+        ]
+        added = sum(piece.size for piece in pieces)
+        if added > MOST_ADDED_BYTES:
+            return False
+        with self._store.write() as tx:
+            if self._clock.monotonic() >= self._summed_until:
+                self._stored_bytes = tx.kept_pieces.total_bytes()
+                self._summed_until = self._clock.monotonic() + SUM_LASTS_S
+            if self._stored_bytes + added > MOST_BYTES:
+                return False
+            earlier = sorted(set(cut.kept))
+            if tx.kept_pieces.prolong(opened.caller, earlier, until) < len(earlier):
+                return False  # a person deleted them meanwhile
+            tx.kept_pieces.store(pieces)
+        self._stored_bytes += added
+        return True
+
+
+def _not_found(missing: NotKept, route: Route) -> Reply:
+    is_answer = missing.param == PREVIOUS
+    what = "Previous response" if is_answer else "Item"
+    lasts = format_state_time(route.settings.responses_state_h)
+    message = (
+        f"{what} with id {missing.id[:100]!r} not found. Route {route.name!r} keeps an answer "
+        f"for {lasts}, for the API key and the user that got it; {SEND_WHOLE}"
+    )
+    code = "previous_response_not_found" if is_answer else "item_not_found"
+    return error_reply(404, message, code, param=missing.param)
+
+
+class _KeepingSend:
+    """Passes an answer on, and keeps it before its last bytes. An ASGI `send`."""
+
+    def __init__(
+        self,
+        kept: KeptResponses,
+        opened: OpenedHistory,
+        response: RoutedResponse,
+        send: Send,
+    ) -> None:
+        self._kept = kept
+        self._opened = opened
+        self._response = response
+        self._send = send
+        self._events: _AnswerEvents | None = None
+        self._whole: list[bytes] | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            is_answer = message["status"] == 200
+            is_plain = JSON in message["headers"]
+            self._whole = [] if is_answer and is_plain else None
+            self._events = _AnswerEvents() if is_answer and not is_plain else None
+            await self._send(message)
+            return
+        if self._whole is not None:
+            await self._keep_plain(message, self._whole)
+        elif self._events is not None:
+            message = await self._keep_stream(message, self._events)
+        await self._send(message)
+
+    async def _keep_plain(self, message: Message, whole: list[bytes]) -> None:
+        whole.append(message.get("body", b""))
+        if not message.get("more_body"):
+            answer = _read_object(b"".join(whole))
+            if answer is not None:
+                await self._kept.keep(self._opened, self._response, answer)
+
+    async def _keep_stream(self, message: Message, events: "_AnswerEvents") -> Message:
+        """Returns the message with the complete events; an incomplete event waits."""
+        body = events.feed(message.get("body", b""))
+        if not message.get("more_body"):
+            body += events.rest()
+        if events.answer is not None:
+            answer = events.answer
+            events.answer = None
+            await self._kept.keep(self._opened, self._response, answer)
+        return {**message, "body": body}
+
+
+class _AnswerEvents(SseParser):
+    """Passes a stream's events on, and reads the answer in its last event."""
+
+    def __init__(self) -> None:
+        self.answer: Mapping[str, Any] | None = None
+        self._items: list[object] = []
+
+    def feed(self, data: bytes) -> bytes:
+        if not self.failure:
+            return super().feed(data)
+        return self.rest() + data
+
+    def rest(self) -> bytes:
+        """Returns the bytes that no empty line has ended."""
+        rest = self._buffer
+        self._buffer = b""
+        return self._event(rest, b"") if rest else b""
+
+    def _event(self, event: bytes, end: bytes) -> bytes:
+        if _ITEM in event or any(name in event for name in _ENDS):
+            self._note(_read_object(event_data(event) or b"") or {})
+        return event + end
+
+    def _note(self, data: Mapping[str, Any]) -> None:
+        kind = str(data.get("type"))
+        response = data.get("response")
+        if kind == "response.output_item.done":
+            self._items.append(data.get("item"))
+        elif kind.endswith((".completed", ".incomplete")) and isinstance(response, dict):
+            # Some servers send an empty output at the end, although they sent items before.
+            self.answer = {**response, "output": response.get("output") or self._items}
+
+    def _fail(self, why: str) -> None:
+        self.failure = why
+
+
+def _read_object(body: bytes) -> Mapping[str, Any] | None:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
