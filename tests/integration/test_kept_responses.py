@@ -10,10 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import httpx
 import openai
 import pytest
 
 from harness.frame.people.access import OptOut, key_hash
+from harness.frame.people.limits import KeyLimits
 from harness.frame.records.transaction import Transaction
 from harness.frame.runtime.clock import SystemClock
 from harness.providers.target import Provider, Target
@@ -46,6 +48,7 @@ from tests.wire.server import Refused, Reply, WireRequest, play, whole_turn
 pytestmark = [pytest.mark.req("A2", "G4"), pytest.mark.both_databases]
 
 OTHER_KEY = "sk-sg-other"
+SLOW_KEY = "sk-sg-slow"
 STEP: Any = {
     "type": "function",
     "name": "step",
@@ -119,6 +122,7 @@ def routed_to(
         (
             KeyGrant("k-good", key_hash(KEY, SECRET)),
             KeyGrant("k-other", key_hash(OTHER_KEY, SECRET)),
+            KeyGrant("k-slow", key_hash(SLOW_KEY, SECRET), limits=KeyLimits(2)),
             KeyGrant(
                 "k-out",
                 key_hash(OPTED_OUT_KEY, SECRET),
@@ -425,6 +429,36 @@ def test_another_key_or_user_finds_no_answer(world: World) -> None:
         world.ask(OTHER_KEY, input=reference)
     assert len(world.upstream.asked) == 1
     assert world.ask(user="ann", **later).output
+
+
+@pytest.mark.parametrize("name", ["x-openwebui-user-id", "x-swapgate-sticky"])
+def test_another_person_whom_a_header_names_finds_no_answer(world: World, name: str) -> None:
+    first = world.ask(input="QUESTION", extra_headers={name: "ann"})
+    later: dict[str, Any] = {"input": results_of(first), "previous_response_id": first.id}
+
+    for headers in ({name: "ben"}, {}):
+        with pytest.raises(openai.NotFoundError):
+            world.ask(extra_headers=headers, **later)
+    assert world.ask(extra_headers={name: "ann"}, **later).output
+
+
+@pytest.mark.parametrize("id_", ["resp_\0", "resp_\ud800", "resp_" + "1" * 100_000])
+def test_an_id_that_no_database_takes_is_not_found(world: World, id_: str) -> None:
+    body = {"model": "support", "input": "And now?", "previous_response_id": id_}
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    # The official client cannot write a lone surrogate.
+    url = f"{world.urls[0]}/v1/responses"
+    found = httpx.post(url, content=json.dumps(body), headers=headers)
+    assert found.status_code == 404
+    assert found.json()["error"]["code"] == "previous_response_not_found"
+
+
+def test_a_key_reads_kept_answers_no_more_often_than_it_may_ask(world: World) -> None:
+    for _ in range(4):  # two at each router
+        with pytest.raises(openai.NotFoundError):
+            world.ask(SLOW_KEY, input="Q", previous_response_id="resp_guessed")
+    with pytest.raises(openai.RateLimitError, match="kept answers"):
+        world.ask(SLOW_KEY, input="Q", previous_response_id="resp_guessed")
 
 
 @pytest.mark.parametrize(
