@@ -34,7 +34,10 @@ from harness.gate.offline.sequential import BatchDecisions, evidence_path
 # graded one's, because no exact test guards few wins and losses.
 _WHOLE_SPREAD: Final = 8.0
 _SPREAD: Final = 2.0  # as `with_unseen_loss`
-MOST_PREDICTED: Final = 0.5  # of a difference, either way
+# The largest predicted difference, either way: with larger predictions of graded scores, rare
+# losses pass too often.
+MOST_PREDICTED: Final = 0.3
+MOST_PREDICTED_WHOLE: Final = 1.0  # for pass/fail scores
 _FULL: Final = 100_000  # units of the information at the last look
 _NOTHING: Final = 1e-12
 
@@ -47,25 +50,17 @@ class Pools:
     known: Floats  # (rows, n): predictions of the candidate's items, in their order
     mean: Floats  # (rows,): over all N items
     third: Floats  # (rows,): third central moment over all N items
-    highest: Floats  # (rows,): highest prediction of the N items
 
     @classmethod
     def of(cls, predictions: Floats, n: int) -> "Pools":
         """predictions: (rows, N). The first n items are the candidate's."""
         mean = predictions.mean(axis=1)
         third = ((predictions - mean[:, None]) ** 3).mean(axis=1)
-        highest = predictions.max(axis=1)
-        return cls(predictions.shape[1], predictions[:, :n], mean, third, highest)
+        return cls(predictions.shape[1], predictions[:, :n], mean, third)
 
     def first(self, rows: NDArray[np.int64], n: int) -> "Pools":
         """Returns some rows, with the predictions of the candidate's first n items."""
-        return Pools(
-            self.items,
-            self.known[rows, :n],
-            self.mean[rows],
-            self.third[rows],
-            self.highest[rows],
-        )
+        return Pools(self.items, self.known[rows, :n], self.mean[rows], self.third[rows])
 
 
 @dataclass(frozen=True)
@@ -123,7 +118,9 @@ def predict_differences(incumbent: Floats, past: Floats) -> tuple[Floats, Floats
         + slope[:, None] * _centred(incumbent)
         + slope_past[:, None] * _centred(mean_past)
     )
-    predictions = np.clip(expected, -MOST_PREDICTED, MOST_PREDICTED)
+    whole = all(bool((x == np.round(x)).all()) for x in (incumbent, past))
+    most = MOST_PREDICTED_WHOLE if whole else MOST_PREDICTED
+    predictions = np.clip(expected, -most, most)
     return predictions, explained / np.maximum((d * d).mean(axis=(1, 2)), _NOTHING)
 
 
@@ -169,9 +166,8 @@ def pool_p(d: Floats, pools: Pools, theta0: float, counts: Floats | None = None)
     whole = (d == np.round(d)).all(axis=1)
     adjusted = d - h + pools.mean[:, None]
     before = _summed(weights, adjusted) / n
-    # An item with the highest prediction can lose more than 1 against it.
-    worst = 1.0 + np.maximum(pools.highest, 0.0)
-    unseen = worst * _unseen_loss(weights, adjusted - before[:, None], whole)
+    unseen = _unseen_loss(weights, adjusted - before[:, None], whole)
+    # The unseen item's prediction is the mean of the n predictions.
     items = n + 1.0
     mean = before + (unseen - before) / items
     gaps = adjusted - mean[:, None]

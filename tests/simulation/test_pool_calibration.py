@@ -46,8 +46,8 @@ def test_without_predictions_a_pool_has_the_test_of_graded_scores() -> None:
 def test_equal_items_may_be_counted_together() -> None:
     d = np.repeat([[-1.0, 0.0, 1.0, 0.4]], [5, 60, 20, 15], axis=1)
     h = np.repeat([[-0.3, 0.1, 0.2, 0.0]], [5, 60, 20, 15], axis=1)
-    one = Pools(400, h, *map(np.array, ([0.05], [0.001], [0.4])))
-    kinds = Pools(400, np.array([[-0.3, 0.1, 0.2, 0.0]]), one.mean, one.third, one.highest)
+    one = Pools(400, h, np.array([0.05]), np.array([0.001]))
+    kinds = Pools(400, np.array([[-0.3, 0.1, 0.2, 0.0]]), one.mean, one.third)
 
     together = pool_p(
         np.array([[-1.0, 0.0, 1.0, 0.4]]), kinds, 0.0, np.array([[5.0, 60.0, 20.0, 15.0]])
@@ -79,7 +79,7 @@ def test_a_regression_on_the_candidate_promotes_the_null_that_a_search_found() -
         return promoted_share(null, design, draws=4_000, rng=rng)
 
     assert regression_share(300) > 0.15
-    assert share(line) <= most_of(0.055, 4_000)
+    assert share(line) > 0.15  # so fixed slopes alone are not enough
     assert share(limited) <= most_of(0.055, 4_000)
 
 
