@@ -1,4 +1,4 @@
-"""The rule of a pool that was tried first, and rejected (docs/adr/0047): the candidate's own
+"""The rule of a pool that was tried first, and rejected (docs/adr/0048): the candidate's own
 differences give the slopes. A null that a search found passes it in more than .2 of runs.
 
 In that null the sample's predictions are nearly exact, and the losses are rare items of the

@@ -1,5 +1,5 @@
 """The rule of a *pool*: the incumbent answers N items, the candidate only the first n of them.
-The gate does not use the rule yet (docs/adr/0047); the benchmark of pools measures it.
+The gate does not use the rule yet (docs/adr/0048); the benchmark of pools measures it.
 
 A *prediction* h of each item's difference comes from scores that exist before the candidate's
 first answer. It is linear in two covariates: the incumbent's score in one earlier run over the
