@@ -352,7 +352,7 @@ class ModelEndpoint:
             return UncountedReason.SWITCH
         if arm is _KEEP_WARM:
             return UncountedReason.KEEP_WARM
-        # Most requests need nothing that a target can lack, which this test sees without a call.
+        # A test here spares most requests a call: they need nothing that a target can lack.
         may_lack = route.particular or route.native or ANSWER in request.text
         if may_lack and planner.is_unsupported(route, request):
             return UncountedReason.UNSUPPORTED
