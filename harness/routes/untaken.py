@@ -34,6 +34,7 @@ _VERBS: Final[Mapping[str, str]] = {
     "json_schema": "ask for a JSON schema",
     "vision": "have pictures",
     "prefill": "prefill their answer",
+    "new_answer": "ask for a further answer after an answer",
 }
 
 
@@ -51,9 +52,8 @@ def list_untaken(
     since = (now - WINDOW + timedelta(days=1)).date()
     names = Observations(tx).asked_names(since=since, route=route)
     ours = find_abilities(tx, candidate)
-    lost = [
-        need for need in _lacking(ours) if need not in _lacking(find_abilities(tx, incumbent))
-    ]
+    theirs = _missing_needs(find_abilities(tx, incumbent))
+    lost = [need for need in _missing_needs(ours) if need not in theirs]
     return (
         *_features(tx, route, candidate, ours, names, now),
         *_describe_lost(route, ours, lost, names),
@@ -77,7 +77,7 @@ def find_abilities(tx: Transaction, target: Target) -> Capabilities:
     return restrict_endpoints(can, kind.serves_of(can), kind.translates(can))
 
 
-def _lacking(can: Capabilities) -> Mapping[str, str]:
+def _missing_needs(can: Capabilities) -> Mapping[str, str]:
     """Returns the needs that a model cannot meet, each with the ability that it lacks."""
     found: dict[str, str] = {}
     for endpoint in Endpoint:
@@ -105,7 +105,7 @@ def _describe_lost(
     names: Sequence[AskedName],
 ) -> list[str]:
     """Writes a sentence for each lost ability that requests need, the most frequent first."""
-    words = _lacking(can)
+    words = _missing_needs(can)
     counts = count_needs(names)
     period = name_period(WINDOW)
     if not counts[""]:

@@ -46,6 +46,15 @@ class MalformedRequest(Untranslatable):
         super().__init__(f"`{param}` {why}", param)
 
 
+class ForeignReference(Untranslatable):
+    """The request refers to an item that only another provider stores."""
+
+
+def is_unable(why: Untranslatable) -> bool:
+    """Tells whether another target may take a request that one target has no form for."""
+    return not isinstance(why, MalformedRequest | ForeignReference)
+
+
 def no_chat_error(what: str, param: str) -> Untranslatable:
     """Builds the error for `what`, a part as the client wrote it, in the field `param`."""
     return Untranslatable(f"the protocol of the route's target does not support {what}", param)
@@ -54,7 +63,7 @@ def no_chat_error(what: str, param: str) -> Untranslatable:
 def reference_error() -> Untranslatable:
     """Builds the error for a reference to an item that only another provider stores."""
     why = f"{REFERENCE} refers to an item that another provider stores"
-    return Untranslatable(f"{why}; {SEND_ALL}", "input")
+    return ForeignReference(f"{why}; {SEND_ALL}", "input")
 
 
 def untranslatable_error(what: str) -> Untranslatable:
@@ -93,7 +102,9 @@ class UpstreamFailed(UpstreamError):
     reach: the class's default, unless the refusal says otherwise.
     stale: the provider closed a reused connection without a response, probably as idle.
     local: the router sent no request to the provider.
-    no_form: the target has no answer for the form of the request's input.
+    unable: the target has no form for the request, in its protocol or its answers. Another
+        target may take it.
+    names_foreign_item: the router refused a reference to an item that another provider stores.
     """
 
     def __init__(
@@ -117,20 +128,8 @@ class UpstreamFailed(UpstreamError):
         self.headers: Mapping[str, str] = headers or {}
         self.stale = stale
         self.local = False
-        self.no_form = False
-
-    @property
-    def names_foreign_item(self) -> bool:
-        """Whether the router refused a reference to an item that another provider stores."""
-        return self.local and REFERENCE.encode() in self.body
-
-    @property
-    def unable(self) -> bool:
-        """Whether the target has no form for the request, in its protocol or its answers.
-        Another target may take it.
-        """
-        is_ours = self.local and self.provider_code == Untranslatable.code
-        return self.no_form or (is_ours and not self.names_foreign_item)
+        self.unable = False
+        self.names_foreign_item = False
 
     @property
     def provider_code(self) -> str:
@@ -291,4 +290,6 @@ def refused_request(why: Untranslatable) -> UpstreamFailed:
         body=body,
     )
     failed.local = True
+    failed.unable = is_unable(why)
+    failed.names_foreign_item = isinstance(why, ForeignReference)
     return failed

@@ -16,22 +16,24 @@ from harness.providers.models.capabilities import Endpoint
 from router.frame.body import ClientRequest
 from router.recording.sums import CompletedRequest
 from router.request.needs import detect_needs, need_names
+from router.snapshot.compiled import CompiledRoute
 
 # At most so many requests are looked at between two reports, so that the work stays small.
 SAMPLE_SIZE: Final = 4
 # Longer bodies are not looked at: the sample keeps them in memory until the next report.
 MAX_CHARACTERS: Final = 4 * 1024 * 1024
 EVERY_S: Final = 10.0
+SampledRequest = tuple[CompletedRequest, ClientRequest, CompiledRoute]
 
 
 class NeedsSample:
     """Counts needs by route.
 
-    latest: the requests since the last look, the newest last, each with its record.
+    latest: the requests since the last look, the newest last, each with its record and route.
     """
 
     def __init__(self, clock: Clock) -> None:
-        self.latest: deque[tuple[CompletedRequest, ClientRequest]] = deque(maxlen=SAMPLE_SIZE)
+        self.latest: deque[SampledRequest] = deque(maxlen=SAMPLE_SIZE)
         self._clock = clock
         self._counts: Counter[tuple[str, str]] = Counter()
         self._told_at = -math.inf
@@ -43,7 +45,7 @@ class NeedsSample:
         its needs.
         """
         while self.latest:
-            self._look(*self.latest.popleft())
+            self._count(*self.latest.popleft())
         now = self._clock.monotonic()
         if not self._counts or now - self._told_at < EVERY_S:
             return ()
@@ -53,10 +55,14 @@ class NeedsSample:
         day = self._clock.now().date()
         return [AskedName(name, day, number, route) for (route, name), number in counts.items()]
 
-    def _look(self, record: CompletedRequest, request: ClientRequest) -> None:
+    def _count(
+        self,
+        record: CompletedRequest,
+        request: ClientRequest,
+        route: CompiledRoute,
+    ) -> None:
         if request.endpoint is Endpoint.EMBEDDINGS and record.outcome != "ok":
             return  # a refused call does not show that the route serves embeddings
-        route = record.route
-        self._counts[route, NEED] += 1
-        for name in need_names(detect_needs(request)):
-            self._counts[route, f"{NEED}{name}"] += 1
+        self._counts[record.route, NEED] += 1
+        for name in need_names(detect_needs(request, route.incumbent_prefill)):
+            self._counts[record.route, f"{NEED}{name}"] += 1

@@ -225,7 +225,7 @@ class RequestAccounting(RequestObserver):
         self._recorder.finish(observed.ticket, record, observed.sample, ended)
         request = observed.request
         if len(request.text) <= MAX_CHARACTERS:
-            self._latest.append((record, request))
+            self._latest.append((record, request, observed.route))
         result = response.progress.result
         if not (isinstance(result, UpstreamAnswer) and result.irregularity is None):
             for irregularity in response.irregularities:

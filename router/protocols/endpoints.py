@@ -120,7 +120,7 @@ def _no_vectors(value: object) -> UpstreamFailed:
     )
     body = error_body(message, "invalid_request_error", "no_vectors", param="input")
     failed = UpstreamFailed(FailureClass.BAD_REQUEST, message, status=422, body=body)
-    failed.no_form = True
+    failed.unable = True
     return failed
 
 

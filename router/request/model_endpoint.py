@@ -352,9 +352,13 @@ class ModelEndpoint:
             return UncountedReason.SWITCH
         if arm is _KEEP_WARM:
             return UncountedReason.KEEP_WARM
-        # A test here spares most requests a call: they need nothing that a target can lack.
-        may_lack = route.particular or route.native or ANSWER in request.text
-        if may_lack and planner.is_unsupported(route, request):
+        # Else the call would take time for nothing.
+        is_varied = (
+            route.particular
+            or route.native
+            or (request.endpoint in route.prefills and ANSWER in request.text)
+        )
+        if is_varied and planner.is_unsupported(route, request):
             return UncountedReason.UNSUPPORTED
         if planner.not_closed or planner.paused:
             return planner.held_outcome(route, arm, plan)

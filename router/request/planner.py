@@ -282,8 +282,7 @@ class Planner:
         model has. Such a request counts in neither arm, so that it causes no bias.
         """
         trial = route.experiment
-        prefill = request.endpoint in route.prefills and ANSWER in request.text
-        if trial is None or not (route.particular or route.native or prefill):
+        if trial is None:
             return False
         needs, can = _needs(route, request)
         arms = (trial.target, route.route.incumbent)

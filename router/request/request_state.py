@@ -87,6 +87,7 @@ async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
     headers = {name.decode("latin-1"): decode_header(value) for name, value in reply.headers}
     failed = refusal_failure(reply.status, body, headers.get("content-type", ""), headers)
     failed.local = reply.local
+    failed.unable = reply.unable
     return failed
 
 

@@ -39,6 +39,7 @@ class WrappedReply(UpstreamReply):
         self.progress_events = reply.progress_events
         self.unended = reply.unended
         self.local = reply.local
+        self.unable = reply.unable
         self._reply = reply
 
     async def aclose(self) -> None:
@@ -55,11 +56,13 @@ class ReadReply(UpstreamReply):
         body: bytes,
         *,
         local: bool = False,
+        unable: bool = False,
         source: UpstreamReply | None = None,
     ) -> None:
         self.status = status
         self.headers = headers
         self.local = local
+        self.unable = unable
         self._body = body
         self._source = source
 

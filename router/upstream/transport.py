@@ -62,6 +62,7 @@ class UpstreamReply:
     # The provider sent no finish reason in a complete answer, so a translation chose one.
     unended: bool = False
     local: bool = False  # the router refuses the request without a call to the provider
+    unable: bool = False  # see `UpstreamFailed`
     # The provider's usage, if a translation wrote the one in the body; None if it sent none.
     given_usage: object = None
 

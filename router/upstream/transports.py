@@ -263,6 +263,7 @@ class ConversationTransport(Transport):
                     reply.headers,
                     body,
                     local=reply.local,
+                    unable=reply.unable,
                     source=reply,
                 )
                 break

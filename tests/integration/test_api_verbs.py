@@ -115,6 +115,7 @@ def test_a_chain_is_put_whole_and_shows_its_evidence(door: Door) -> None:
     own = {
         "commit": "whole",
         "on_bad_event": "skip",
+        "comparable_vectors": True,
         "first_token_timeout_s": 60,
     }
     changed = door.send("PATCH", "/routes/chat", json=own)

@@ -653,6 +653,7 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
         "commit": "first_token",
         "on_bad_event": "fail",
         "on_empty_answer": "fail",
+        "comparable_vectors": False,
     }
 
 

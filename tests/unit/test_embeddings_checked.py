@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.frame.failures import FailureClass
+from harness.frame.failures import FailureClass, Reach
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import RequestPatch
 from router.frame.body import read_request
@@ -17,8 +18,8 @@ from router.frame.json_spans import parse_object
 from router.protocols.endpoints import EMBEDDINGS
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
-from tests.support.router.asgi_router import Door, Place
-from tests.support.router.live_router import FALLBACK, INCUMBENT, snapshot
+from tests.support.router.asgi_router import AUTH, Door, Place
+from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT, snapshot
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
 FLOATS = [0.25, -1e-3]
@@ -175,3 +176,75 @@ async def test_a_targets_settings_about_words_are_left_out(tmp_path: Path) -> No
         **json.loads(ASK),
         "model": INCUMBENT,
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "form"),
+    [
+        ([9906, 1917], "token numbers"),
+        ([[9906, 1917], [15]], "token numbers"),
+        ("", "an empty input"),
+        ([""], "an empty input"),
+        ([], "an empty input"),
+    ],
+)
+def test_no_vector_for_an_unusual_form_of_input_is_that_forms_fault(
+    given: object, form: str
+) -> None:
+    with pytest.raises(UpstreamFailed, match=form) as failed:
+        check(given)
+    assert failed.value.failure is FailureClass.BAD_REQUEST
+    assert failed.value.unable
+
+
+def test_no_vector_for_a_text_is_the_targets_fault_and_perhaps_one_requests() -> None:
+    for texts in ("a", ["a", "b"], ["", "b"]):
+        with pytest.raises(UpstreamFailed, match="an empty list of vectors") as failed:
+            check(texts)
+        assert failed.value.failure is FailureClass.MALFORMED
+        assert failed.value.reach is Reach.REQUEST
+        assert not failed.value.unable
+
+
+async def test_no_vector_for_token_numbers_harms_no_canary_and_opens_no_circuit(
+    tmp_path: Path,
+) -> None:
+    nothing = ScriptedTurn(steps=(b'{"object":"list","data":[],"model":"m"}',))
+    vectors = json.dumps({"object": "list", "model": "m", "data": [vector(0, FLOATS)]})
+    whole = ScriptedTurn(steps=(vectors.encode(),))
+    body = json.dumps({"model": "support", "input": [1, 2, 3]}).encode()
+    scene = Place(tmp_path, {CANDIDATE: nothing, INCUMBENT: whole}, weight_bps=10_000)
+    for number in range(8):
+        sticky = (b"x-swapgate-sticky", b"%d" % number)
+        status, _, _ = await scene.call(PATH, body, headers=(AUTH, sticky))
+        assert status == 200
+    scene.recorder.flush(final=True)
+    for block in scene.kept.blocks.values():
+        assert set(block.outcomes) == {"not_measured: unsupported"}
+
+    alone = Place(tmp_path / "alone", {INCUMBENT: nothing})
+    for _ in range(8):
+        status, _, said = await alone.call(PATH, body, headers=(AUTH,))
+        assert status == 422
+        assert b"check_embedding_ctx_length=False" in said
+
+
+WORLD: list[dict[str, Any]] = yaml.safe_load(
+    (Path(__file__).parents[1] / "world" / "embeddings" / "mixed.yaml").read_text("utf-8")
+)["answers"]
+
+
+@pytest.mark.parametrize("case", WORLD, ids=lambda case: case["name"])
+def test_published_answers_without_vectors_have_their_fault(case: dict[str, Any]) -> None:
+    assert case["source"].startswith("https://")
+    body = json.dumps({"model": "r", "input": case["input"]}).encode()
+    answer = parse_object(json.dumps(case["body"]).encode())
+
+    def read() -> None:
+        EMBEDDINGS.checked(answer)
+        EMBEDDINGS.check_vectors(read_request(body, Endpoint.EMBEDDINGS), answer)
+
+    with pytest.raises(UpstreamFailed) as failed:
+        read()
+    found = {"outcome": failed.value.failure.value, "reach": failed.value.reach.value}
+    assert found == case["right"]

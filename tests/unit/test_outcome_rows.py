@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from harness.gate.online.guardrails import ArmSplit
@@ -48,3 +50,14 @@ def test_requests_that_could_not_be_counted_stand_beside_the_sum() -> None:
 def test_a_rollout_without_outcomes_has_no_rows() -> None:
     assert outcome_rows(RolloutFigures()) == ()
     assert describe_outcomes(RolloutFigures()) == ""
+
+
+def test_requests_that_the_candidate_cannot_take_stand_with_their_share() -> None:
+    figures = replace(FIGURES, uncounted={"unsupported": ArmSplit(50, 25)})
+    (row,) = uncounted_rows(figures)
+    assert row.name == "Not counted: the candidate lacks an ability that the request needs"
+    assert (row.candidate_text, row.incumbent_text) == ("25 (20 %)", "25")
+    assert describe_outcomes(figures).endswith(
+        "The evidence speaks for 80 % of the requests: 20 % (25 of 125) need an ability that "
+        "the candidate lacks"
+    )

@@ -18,6 +18,7 @@ from harness.gate.online.guardrails import (
     UnitRule,
 )
 from harness.gate.online.observation import ObservationBlock
+from harness.providers.models.capabilities import Capabilities, Prefill
 from router.frame.asgi import BODY, HEAD_FACTS
 from router.frame.failure import UpstreamFailed
 from router.observers.request_accounting import RequestAccounting
@@ -43,7 +44,7 @@ from tests.support.router.asgi_router import (
     leaving,
 )
 from tests.support.router.code_faults import broken
-from tests.support.router.live_router import CANDIDATE, INCUMBENT
+from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT
 
 pytestmark = pytest.mark.req("F3", "F4")
 STREAMED = ASK[:-1] + b',"stream":true}'
@@ -391,3 +392,119 @@ async def test_the_models_that_answered_are_counted_by_arm(tmp_path: Path) -> No
     await scene.ask()
     (block,) = blocks_of(scene)
     assert block.served == {"vendor/new": ONE}
+
+
+MESSAGES = "/v1/messages"
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+BLIND = Capabilities(vision=False)
+
+
+def seen(content: object, **more: object) -> bytes:
+    turns = [{"role": "user", "content": content}]
+    return json.dumps({"model": "support", "messages": turns, **more}).encode()
+
+
+def blind_place(folder: Path, *, weight_bps: int = 10_000) -> Place:
+    return Place(
+        folder,
+        {CANDIDATE: completion(), INCUMBENT: completion()},
+        weight_bps=weight_bps,
+        models={CANDIDATE: BLIND},
+        rule=UnitRule(block_size=1),
+    )
+
+
+@pytest.mark.parametrize("weight_bps", [10_000, 1])
+async def test_a_request_that_the_candidate_cannot_take_counts_in_neither_arm(
+    tmp_path: Path, weight_bps: int
+) -> None:
+    scene = blind_place(tmp_path, weight_bps=weight_bps)
+    status, _ = await scene.ask(seen([PICTURE]))
+    await scene.ask()
+
+    (block,) = blocks_of(scene)
+    in_canary = int(weight_bps == 10_000)
+    assert status == 200
+    assert block.outcomes == {"answered": ArmSplit(1, in_canary)}
+    assert block.uncounted == {"unsupported": ArmSplit(1, in_canary)}
+    assert block.failures == 0
+
+
+async def test_a_prefill_that_the_candidate_would_not_continue_counts_in_neither_arm(
+    tmp_path: Path,
+) -> None:
+    scene = Place(
+        tmp_path,
+        {CANDIDATE: completion(), INCUMBENT: completion()},
+        weight_bps=10_000,
+        models={
+            CANDIDATE: Capabilities(prefill=Prefill.BEGINS_ANEW),
+            INCUMBENT: Capabilities(prefill=Prefill.CONTINUES),
+        },
+        rule=UnitRule(block_size=1),
+    )
+    begun = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "{"}]
+    await scene.ask(json.dumps({"model": "support", "messages": begun}).encode())
+    await scene.ask()
+    (block,) = blocks_of(scene)
+    assert block.outcomes == {"answered": ONE}
+    assert block.uncounted == {"unsupported": ONE}
+
+
+def whole_message() -> ScriptedTurn:
+    """A whole answer of Messages."""
+    usage = {"input_tokens": 7, "output_tokens": 5}
+    answer = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m-1",
+        "content": [{"type": "text", "text": "hello"}],
+        "stop_reason": "end_turn",
+        "usage": usage,
+    }
+    return ScriptedTurn(
+        200, {"content-type": "application/json"}, (json.dumps(answer).encode(),)
+    )
+
+
+def hinted_place(folder: Path) -> Place:
+    """A canary whose incumbent alone serves Messages itself."""
+    return Place(
+        folder,
+        {CANDIDATE: completion(), INCUMBENT: whole_message()},
+        weight_bps=10_000,
+        models={INCUMBENT: Capabilities(messages="native")},
+        moves=True,
+        rule=UnitRule(block_size=1),
+    )
+
+
+async def test_a_request_without_a_translation_is_no_failure_of_the_candidate(
+    tmp_path: Path,
+) -> None:
+    scene = hinted_place(tmp_path)
+    stored = {"type": "image", "source": {"type": "file", "file_id": "file_1"}}
+    status, _, _ = await scene.call(MESSAGES, seen([stored], max_tokens=9), headers=(AUTH,))
+
+    assert status == 200
+    assert outcomes_of(scene) == [{"not_measured: unsupported": ONE}]
+
+
+async def test_a_target_without_a_translation_leaves_the_request_to_a_fallback(
+    tmp_path: Path,
+) -> None:
+    scene = Place(
+        tmp_path,
+        {INCUMBENT: completion(), FALLBACK: whole_message()},
+        fallback=True,
+        models={FALLBACK: Capabilities(messages="native")},
+        moves=True,
+    )
+    stored = {"type": "image", "source": {"type": "file", "file_id": "file_1"}}
+    body = seen([stored], max_tokens=9)
+    assert (await scene.call(MESSAGES, body, headers=(AUTH,)))[0] == 200
+
+    alone = Place(tmp_path / "alone", {INCUMBENT: completion()}, moves=True)
+    status, _, said = await alone.call(MESSAGES, body, headers=(AUTH,))
+    assert (status, b"leave it out" in said) == (422, True)

@@ -26,6 +26,7 @@ from harness.gate.online.rollout_action import RolloutAction, decide_action
 from harness.gate.online.uncounted import (
     UncountedReason,
     describe_uncountable,
+    find_unsupported,
 )
 from harness.gate.policy import CanaryPolicy, CanaryStep
 from harness.routing.records.block_checks import check_block
@@ -192,3 +193,44 @@ def test_most_callers_who_cannot_be_counted_are_named_with_the_setting_that_help
     assert describe_uncountable({HANDOVER: ArmSplit(40, 10)}, units=60) == ""
     for reason in UncountedReason:
         assert describe_uncountable({reason.value: ArmSplit(200, 50)}, units=0)
+
+
+UNSUPPORTED = UncountedReason.UNSUPPORTED.value
+
+
+def test_a_step_holds_while_the_candidate_cannot_take_many_requests() -> None:
+    many = with_uncounted(blocks_of(ArmTruth()), {UNSUPPORTED: ArmSplit(40, 10)})
+    held = decide(many)
+    assert held.signal is None
+    assert "The evidence speaks for" in held.reason
+    assert "need an ability that the candidate lacks" in held.reason
+    assert "`swapgate canary resume`" in held.reason
+
+    known = replace(ROLLOUT, acknowledged=(ExclusionCause.UNSUPPORTED.value,))
+    taken = decide(many, known)
+    assert taken.signal is RolloutSignal.STEP_DONE
+    # The reason is kept with the promotion, as a part of its evidence.
+    assert "need an ability that the candidate lacks" in taken.reason
+
+
+def test_few_requests_that_the_candidate_cannot_take_are_said_and_hold_no_step() -> None:
+    blocks = blocks_of(ArmTruth())
+    one = [replace(blocks[0], uncounted={UNSUPPORTED: ArmSplit(1, 1)}), *blocks[1:]]
+    action = decide(one)
+    assert action.signal is RolloutSignal.STEP_DONE
+    assert "need an ability that the candidate lacks" in action.reason
+    assert "ability" not in decide(blocks).reason
+
+
+def test_unsupported_requests_count_once_whether_lacking_or_untranslated() -> None:
+    untranslated = outcome_key(OutcomeKind.NOT_MEASURED, OutcomeReason.UNSUPPORTED)
+    found = find_unsupported(
+        ArmSplit(100, 50), {untranslated: ArmSplit(5, 5)}, {UNSUPPORTED: ArmSplit(20, 10)}
+    )
+    assert found == (15, 60)
+    assert found.text == (
+        "The evidence speaks for 75 % of the requests: 25 % (15 of 60) need an ability that "
+        "the candidate lacks"
+    )
+    assert find_unsupported(ArmSplit(9, 4), {}, {}).text == ""
+    assert left_out_reason(untranslated) is ExclusionCause.UNSUPPORTED

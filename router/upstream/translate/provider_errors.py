@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from router.frame.failure import Untranslatable, read_reasons
+from router.frame.failure import Untranslatable, is_unable, read_reasons
 from router.upstream.reply_reading import ReadReply, read_error_body
 from router.upstream.transport import UpstreamReply
 
@@ -60,7 +60,7 @@ def whole_refusal(why: Untranslatable) -> ReadReply:
         "param": why.param,
     }
     body = json.dumps({"error": {**error, "code": why.code}}).encode()
-    return ReadReply(422, [_JSON], body, local=True)
+    return ReadReply(422, [_JSON], body, local=True, unable=is_unable(why))
 
 
 async def translate_refusal(reply: UpstreamReply, kind: str) -> ReadReply:

@@ -79,6 +79,7 @@ SETTINGS = RouteSettings(
     commit=StreamCommit.WHOLE,
     on_bad_event=OnBadEvent.SKIP,
     on_empty_answer=OnEmptyAnswer.ACCEPT,
+    comparable_vectors=True,
 )
 # Who may see that class.
 CLEARED = {"personal": frozenset({OLD.provider, SPARE.provider})}
