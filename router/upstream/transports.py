@@ -19,7 +19,8 @@ from harness.frame.errors import ConfigError, NoAnswer
 from harness.frame.failures import FailureClass
 from harness.providers.credential import ProviderKey, hide_provider_secrets
 from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
-from harness.providers.models.capabilities import Endpoint, StrictSchema
+from harness.providers.models.abilities import kinds_with
+from harness.providers.models.capabilities import Endpoint, Prefill, StrictSchema
 from harness.providers.ports import Posted
 from harness.providers.target import Provider
 from harness.routing.reliability.request_repair import RequestRepair
@@ -113,8 +114,8 @@ TOOLS: Final = b'"tools"'
 
 _ANSWER: Final = ANSWER.encode()
 
-# Kinds that refuse a last turn of the assistant without `prefix`.
-_PREFIXED: Final = frozenset({"mistral"})
+# Kinds whose chats continue a last turn of the assistant if it has `prefix`.
+_PREFIXED: Final = kinds_with("prefill", Prefill.PREFIX)
 
 # Prefix of the client's headers that only Anthropic's protocol knows.
 _OWN: Final = b"anthropic-"
