@@ -12,7 +12,11 @@ from typing import Final, NamedTuple
 
 from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.providers.models.abilities import find_abilities
-from harness.providers.models.capabilities import Endpoint, StrictSchema
+from harness.providers.models.capabilities import (
+    Endpoint,
+    StrictSchema,
+    ThinkingForm,
+)
 from router.conversation.field_forms import fit_thinking
 from router.conversation.hosted_tools import ChatWay, name_hosted
 from router.conversation.intake import INTAKES, TAKES_ALL
@@ -57,8 +61,6 @@ class TranslatedRequest(NamedTuple):
     prefill: bool = False  # the answer continues the last turn
 
 
-# Kinds whose chats take a thinking budget in tokens (`router.upstream.translate`).
-_BUDGETED: Final = frozenset({"bedrock"})
 Translation = Callable[[bytes, str, str, StrictSchema], TranslatedRequest]
 # In `x-swapgate-degraded`: the router asked another endpoint of the provider.
 AT_RESPONSES: Final = "endpoint.responses"
@@ -80,11 +82,13 @@ def translate_message(
     thinking = message_request.wants_thinking(request)
     way = _chat_way(kind, maker, strict)
     turns = request.get("messages")
-    if kind in _BUDGETED:
-        can = find_abilities(kind, str(request.get("model")))
+    can = find_abilities(kind, str(request.get("model")))
+    # The translation of a chat into the vendor's protocol keeps Claude's own form of thinking.
+    keeps = bool(PROVIDER_KINDS[kind].translated) and can.thinking is not ThinkingForm.UNKNOWN
+    if keeps:
         way.dropped |= dict.fromkeys(fit_thinking(request, can, request.get("max_tokens")))
     chat = message_request.chat_body(request, way)
-    if kind in _BUDGETED:
+    if keeps:
         chat |= message_request.own_thinking(request)
     return TranslatedRequest(
         to_json(chat).encode(),

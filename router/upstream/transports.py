@@ -19,6 +19,7 @@ from harness.frame.errors import ConfigError, NoAnswer
 from harness.frame.failures import FailureClass
 from harness.providers.credential import ProviderKey, hide_provider_secrets
 from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
+from harness.providers.models.abilities import kinds_with
 from harness.providers.models.capabilities import Endpoint, Prefill, StrictSchema
 from harness.providers.ports import Posted
 from harness.providers.target import Provider
@@ -112,8 +113,9 @@ _DATA: Final = b"data:"
 TOOLS: Final = b'"tools"'
 
 _ANSWER: Final = ANSWER.encode()
-# Up to Python 3.11, looking up the member takes ten times as long as this constant.
-_PREFIX: Final = Prefill.PREFIX
+
+# Kinds whose chats continue a last turn of the assistant if it has `prefix`.
+_PREFIXED: Final = kinds_with("prefill", Prefill.PREFIX)
 
 # Prefix of the client's headers that only Anthropic's protocol knows.
 _OWN: Final = b"anthropic-"
@@ -266,9 +268,8 @@ class ConversationTransport(Transport):
         if is_message:
             moved = move_message(body, request.maker)
         elif request.path == CHAT_PATH:
-            # Some refuse a last turn of the assistant without the mark.
-            if fit.can.prefill is _PREFIX and _ANSWER in body:
-                body = mark_prefill(body, _PREFIX)
+            if request.provider.kind in _PREFIXED and _ANSWER in body:
+                body = mark_prefill(body, fit.can.prefill)
             moved = move_chat(body, self._intake, request.maker)
         elif request.path.startswith(RESPONSES_PATH):
             try:

@@ -10,8 +10,10 @@ from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES, Capabili
 from router.conversation.field_forms import (
     ANSWER_SHARE,
     LEAST_BUDGET_TOKENS,
+    fit_chat,
     fit_message,
 )
+from router.upstream.endpoint_translation import translate_message
 
 OLD = find_abilities("anthropic", "claude-sonnet-4-5")
 OPUS_4_5 = find_abilities("anthropic", "claude-opus-4-5")
@@ -156,3 +158,56 @@ def test_a_fitted_request_suits_its_model(
     sent, _ = fit_message(body, can)
 
     assert fit_message(sent, can) == (sent, ())
+
+
+def as_chat(kind: str, model: str, **fields: Any) -> tuple[Json, tuple[str, ...]]:
+    message = {"model": model, "max_tokens": 32_000, "messages": [], **fields}
+    chat = translate_message(json.dumps(message).encode(), kind)
+    found: Json = json.loads(chat.body)
+    return found, chat.dropped
+
+
+def test_a_budget_goes_to_converse_as_it_is_and_to_openai_as_an_effort() -> None:
+    converse, _ = as_chat("bedrock", "us.anthropic.claude-sonnet-4-5-v1:0", thinking=BUDGET)
+    openai, _ = as_chat("openai", "gpt-5", thinking=BUDGET)
+
+    assert (converse["thinking"], converse["reasoning_effort"]) == (BUDGET, None)
+    assert (openai.get("thinking"), openai["reasoning_effort"]) == (None, "medium")
+
+
+def test_adaptive_goes_to_an_older_claude_at_converse_as_a_budget_and_is_named() -> None:
+    old = "us.anthropic.claude-sonnet-4-5-v1:0"
+
+    chat, dropped = as_chat("bedrock", old, thinking={"type": "adaptive"})
+
+    assert chat["thinking"] == {"type": "enabled", "budget_tokens": 16_384}
+    assert dropped == ("thinking",)
+
+
+def test_an_effort_alone_turns_no_thinking_on_at_converse() -> None:
+    config = {"output_config": {"effort": "medium"}}
+
+    converse, _ = as_chat("bedrock", "us.anthropic.claude-opus-4-7", **config)
+    openai, _ = as_chat("openai", "gpt-5", **config)
+
+    assert converse["reasoning_effort"] is None
+    assert openai["reasoning_effort"] == "medium"
+
+
+def test_a_chat_keeps_as_many_stop_sequences_as_its_model_takes() -> None:
+    gpt = find_abilities("openai", "gpt-4o")
+    body = json.dumps({"model": "m", "stop": ["a", "b", "c", "d", "e"]}).encode()
+
+    sent, changed = fit_chat(body, gpt)
+
+    assert json.loads(sent)["stop"] == ["a", "b", "c", "d"]
+    assert changed == ("stop",)
+    assert fit_chat(body, UNKNOWN_CAPABILITIES) == (body, ())
+
+
+def test_a_chat_keeps_its_temperature_where_only_one_sampler_is_taken() -> None:
+    body = json.dumps({"model": "m", "temperature": 0.2, "top_p": 0.4}).encode()
+
+    sent, changed = fit_chat(body, OLD)
+
+    assert (json.loads(sent), changed) == ({"model": "m", "temperature": 0.2}, ("top_p",))

@@ -269,7 +269,7 @@ async def test_an_estimate_of_tokens_refuses_no_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.req("A4", "F4")
-async def test_a_canary_that_cannot_do_what_the_incumbent_can_is_charged(
+async def test_a_request_that_needs_what_the_canary_lacks_charges_no_arm(
     tmp_path: Path,
 ) -> None:
     lacking = {CANDIDATE: Capabilities(tools=False)}
@@ -277,4 +277,4 @@ async def test_a_canary_that_cannot_do_what_the_incumbent_can_is_charged(
     assert await scene.served(tools=[TOOL]) == INCUMBENT
     assert await scene.served() == CANDIDATE
 
-    assert scene.count_charged() == ({"canary"}, 1)
+    assert scene.count_charged() == ({"canary"}, 0)

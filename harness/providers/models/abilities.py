@@ -343,6 +343,12 @@ def find_abilities(kind: str, model: str, api_base: str = "") -> Capabilities:
     return replace(UNKNOWN_CAPABILITIES, **found) if found else UNKNOWN_CAPABILITIES
 
 
+def kinds_with(ability: str, value: object) -> frozenset[str]:
+    """Returns the kinds with a row that gives an ability this value."""
+    rows = (row for row in ROWS if row.values.get(ability) == value)
+    return frozenset(kind for row in rows for kind in row.kinds)
+
+
 def merge_abilities(own: Capabilities, known: Capabilities) -> Capabilities:
     """Returns a model's abilities. An own value counts; a default stands for an unknown value.
 

@@ -101,25 +101,6 @@ WAY_OUT: Final = re.compile(r"\bset [`'\"]?([\w.]+)[`'\"]? to [`'\"](\w+)[`'\"]"
 TOOLS_WITH_EFFORT: Final = re.compile(
     r"^function tools with reasoning_effort are not supported", re.IGNORECASE
 )
-CODES: Final = frozenset({"unknown_parameter", "extra_forbidden"})
-# Refusals of one value, or of fields that exclude or require one another.
-OF_A_VALUE: Final = re.compile(
-    r"supported values are|must be|positive|may only be|only \S+ is allowed|"
-    r"only the default|unsupported value|does not support ['\"]?[\d.]|greater than|less than|"
-    r"one of",
-    re.IGNORECASE,
-)
-VALUE_CODE: Final = "unsupported_value"
-JOINT: Final = re.compile(
-    r"cannot both|only one|together|combin|\b(when|while|if|unless|without|requires?)\b",
-    re.IGNORECASE,
-)
-# The way out that a refusal names, with a field and its value. From OpenAI.
-WAY_OUT: Final = re.compile(r"\bset [`'\"]?([\w.]+)[`'\"]? to [`'\"](\w+)[`'\"]", re.IGNORECASE)
-# The same refusal for older models, which does not name the way out.
-TOOLS_WITH_EFFORT: Final = re.compile(
-    r"^function tools with reasoning_effort are not supported", re.IGNORECASE
-)
 # Refusals of a chat that OpenAI's other endpoint takes.
 AT_RESPONSES_ALONE: Final = re.compile(
     r"^function tools with reasoning_effort are not supported|"

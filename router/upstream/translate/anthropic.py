@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
 
-from harness.providers.models.abilities import find_abilities
 from harness.providers.target import ANTHROPIC_VERSION
 from router.conversation.field_forms import fit_sampling, fit_thinking
 from router.frame.body import iter_objects
@@ -98,10 +97,9 @@ class AnthropicTranslation:
         for tool in body.get("tools") or ():
             if "input_schema" in tool and tool.get("name") in request.schemas:
                 tool["input_schema"] = request.schemas[tool["name"]]
-        can = find_abilities("anthropic", request.model)
-        if fit_thinking(body, can, body.get("max_tokens")) and "thinking" not in body:
+        if fit_thinking(body, request.can, body.get("max_tokens")) and "thinking" not in body:
             dropped["reasoning_effort"] = None
-        dropped.update(dict.fromkeys(fit_sampling(body, can)))
+        dropped.update(dict.fromkeys(fit_sampling(body, request.can)))
         if stream:
             body["stream"] = True
         notes = {"json": json_mode, "names": names.get(self._names) or {}}

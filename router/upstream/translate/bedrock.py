@@ -13,7 +13,6 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from harness.frame.failures import FailureClass
-from harness.providers.models.abilities import find_abilities
 from router.conversation.field_forms import fit_thinking
 from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.translate.anthropic import AnthropicChunks
@@ -83,7 +82,7 @@ class BedrockTranslation:
         more = body.get("additionalModelRequestFields")
         if isinstance(more, dict):
             limit = body.get("inferenceConfig", {}).get("maxTokens")
-            fit_thinking(more, find_abilities("bedrock", request.model), limit)
+            fit_thinking(more, request.can, limit)
         own_budget = "thinking" in request.params
         dropped.update(dict.fromkeys(_too_short_to_think(body, own_budget=own_budget)))
         if serial and "tool_choice" not in body.get("additionalModelRequestFields", {}):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES, Capabilities
 from router.conversation.tool_schemas import SCHEMA_RULES, write_schema
 from router.frame.failure import MalformedRequest, Untranslatable
 from router.upstream.translate.request_validation import (
@@ -43,6 +44,7 @@ class ScreenedRequest:
     dropped: dict[str, None] = field(default_factory=dict)  # names of omitted parts
     # The parameters' schema for the provider, by tool; litellm would lose parts of it.
     schemas: dict[str, Json] = field(default_factory=dict)
+    can: Capabilities = UNKNOWN_CAPABILITIES  # of the target's model
 
 
 _EVERYWHERE: Final = frozenset(

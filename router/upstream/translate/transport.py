@@ -158,6 +158,8 @@ def _upstream_request(
     request: UpstreamRequest,
 ) -> tuple[TranslatedCall, UpstreamRequest]:
     screened_request = screen_request(json.loads(request.body), kind)
+    can = request.can or request.provider.abilities(screened_request.model)
+    screened_request = replace(screened_request, can=can)
     try:
         ask = translation.ask(screened_request, stream=request.stream)
     except Untranslatable:
