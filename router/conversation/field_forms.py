@@ -189,9 +189,10 @@ def _fit_effort(fields: Json, efforts: tuple[str, ...]) -> bool:
     if effort is None or effort in efforts or not isinstance(config, dict):
         return False
     del config["effort"]
-    if efforts and effort in _EFFORTS:
-        lower = [name for name in efforts if _EFFORTS.index(name) < _EFFORTS.index(effort)]
-        config["effort"] = lower[-1] if lower else efforts[0]
+    known = [name for name in _EFFORTS if name in efforts]
+    if known and effort in _EFFORTS:
+        lower = [name for name in known if _EFFORTS.index(name) < _EFFORTS.index(effort)]
+        config["effort"] = lower[-1] if lower else known[0]
     if not config:
         del fields["output_config"]
     return True

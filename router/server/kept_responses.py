@@ -364,7 +364,7 @@ class _KeepingSend:
         self._opened = opened
         self._response = response
         self._send = send
-        self._events: _AnswerEvents | None = None
+        self._events: AnswerEvents | None = None
         self._whole: list[bytes] | None = None
 
     async def __call__(self, message: Message) -> None:
@@ -372,7 +372,7 @@ class _KeepingSend:
             is_answer = message["status"] == 200
             is_plain = JSON in message["headers"]
             self._whole = [] if is_answer and is_plain else None
-            self._events = _AnswerEvents() if is_answer and not is_plain else None
+            self._events = AnswerEvents() if is_answer and not is_plain else None
             await self._send(message)
             return
         if self._whole is not None:
@@ -388,7 +388,7 @@ class _KeepingSend:
             if answer is not None:
                 await self._kept.keep(self._opened, self._response, answer)
 
-    async def _keep_stream(self, message: Message, events: "_AnswerEvents") -> Message:
+    async def _keep_stream(self, message: Message, events: "AnswerEvents") -> Message:
         """Returns the message with the complete events; an incomplete event waits."""
         body = events.feed(message.get("body", b""))
         if not message.get("more_body"):
@@ -400,7 +400,7 @@ class _KeepingSend:
         return {**message, "body": body}
 
 
-class _AnswerEvents(SseParser):
+class AnswerEvents(SseParser):
     """Passes a stream's events on, and reads the answer in its last event."""
 
     def __init__(self) -> None:

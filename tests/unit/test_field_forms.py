@@ -1,4 +1,5 @@
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from router.conversation.field_forms import (
     LEAST_BUDGET_TOKENS,
     fit_chat,
     fit_message,
+    fit_thinking,
 )
+from router.frame.failure import Untranslatable
 from router.upstream.endpoint_translation import translate_message
 
 OLD = find_abilities("anthropic", "claude-sonnet-4-5")
@@ -78,6 +81,32 @@ def test_an_effort_that_the_model_lacks_becomes_the_next_lower_one() -> None:
     sent, changed = fitted(BOTH, **config)
 
     assert (sent["output_config"]["effort"], changed) == ("high", ("effort",))
+
+
+@pytest.mark.parametrize(
+    ("efforts", "sent"),
+    [
+        (("minimal", "low"), {"effort": "low"}),
+        (("minimal",), None),
+        (("high", "low"), {"effort": "low"}),
+    ],
+)
+def test_an_operators_own_names_of_efforts_break_no_request(
+    efforts: tuple[str, ...], sent: Json | None
+) -> None:
+    fields: Json = {"output_config": {"effort": "medium"}}
+    assert fit_thinking(fields, Capabilities(efforts=efforts), None) == ["effort"]
+    assert fields.get("output_config") == sent
+
+
+@pytest.mark.parametrize("kind", ["openai", "bedrock", "mistral"])
+@pytest.mark.parametrize(
+    "turns", [{"a": 1}, 5, "x", [5], [{"role": "assistant", "content": 5}]]
+)
+def test_messages_in_another_form_are_no_fault_of_the_router(kind: str, turns: object) -> None:
+    body = json.dumps({"model": "m", "max_tokens": 9, "messages": turns}).encode()
+    with suppress(Untranslatable):
+        assert not translate_message(body, kind).prefill
 
 
 @given(st.integers(1, 100_000), st.sampled_from([None, "low", "high", "max"]))
