@@ -216,6 +216,7 @@ def mend(cli: CommandLine, run: Callable[..., None]) -> None:
             "swapgate route fallback remove ROUTE PROVIDER/MODEL --reason WHY",
             **worse,
         )
+    run("swapgate route settings ROUTE --comparable-vectors")
     thrown = "swapgate switch throw target:PROVIDER/MODEL"
     for limits in ("--route ROUTE --for 2h", "--for 10s"):
         run(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.providers.models.capabilities import Endpoint, OptionalFeature
+from harness.providers.models.capabilities import Endpoint, OptionalFeature, StrictSchema
 from harness.providers.target import Provider, Target
 from router.conversation.chat_history import move_chat
 from router.conversation.intake import INTAKES
@@ -340,7 +340,9 @@ def test_any_request(
     for variant in (text, less, move_message(text, "").body):
         with contextlib.suppress(Untranslatable):
             assert (
-                json.loads(TRANSLATIONS[endpoint](variant, "custom", "mine").body)["model"]
+                json.loads(
+                    TRANSLATIONS[endpoint](variant, "custom", "mine", StrictSchema.UNKNOWN).body
+                )["model"]
                 == "m"
             )
 
@@ -352,7 +354,9 @@ def test_any_answer(
     answers: list[dict[str, Any]],
     choice: dict[str, Any],
 ) -> None:
-    translated = TRANSLATIONS[endpoint](b'{"model":"m"}', "custom", "mine")
+    translated = TRANSLATIONS[endpoint](
+        b'{"model":"m"}', "custom", "mine", StrictSchema.UNKNOWN
+    )
     events = translated.events()
     for answer in (*answers, {**answers[0], "choices": [choice]}):
         with contextlib.suppress(UpstreamFailed):

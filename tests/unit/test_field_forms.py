@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from harness.providers.models.abilities import find_abilities
 from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES, Capabilities
+from router.conversation.chat_fields import fit_chat
 from router.conversation.field_forms import (
     ANSWER_SHARE,
     LEAST_BUDGET_TOKENS,
-    fit_chat,
     fit_message,
     fit_thinking,
 )

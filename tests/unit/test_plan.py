@@ -1,5 +1,6 @@
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -485,9 +486,10 @@ def test_a_guests_full_window_does_not_bind_the_incumbents_chain() -> None:
     assert following(CANARY_PLAN, own, (INC, F.CONTEXT_WINDOW)) == CHEAP
 
 
-NOTHING = Capabilities(
-    **{field.name: False for field in fields(Capabilities) if field.name != "context_window"}
-)
+NO_ABILITY: dict[str, Any] = {
+    field.name: False for field in fields(Capabilities) if field.default is True
+}
+NOTHING = Capabilities(**NO_ABILITY)
 FEATURES = {
     "stream": "streaming",
     "tools": "tools",
@@ -501,7 +503,8 @@ FEATURES = {
 @pytest.mark.parametrize(("field", "word"), FEATURES.items())
 def test_a_need_that_is_not_met_is_named(field: str, word: str) -> None:
     needs = Needs(**{field: True})  # type: ignore[arg-type]
-    lacking = Capabilities(**{field: False})
+    lack: dict[str, Any] = {field: False}
+    lacking = Capabilities(**lack)
 
     assert missing_capabilities(needs, lacking) == (word,)
     assert missing_capabilities(Needs(), lacking) == ()
@@ -510,7 +513,7 @@ def test_a_need_that_is_not_met_is_named(field: str, word: str) -> None:
 
 @pytest.mark.parametrize("endpoint", list(Endpoint))
 def test_an_endpoint_that_a_target_does_not_have_is_named(endpoint: Endpoint) -> None:
-    has_only = replace(NOTHING, **{endpoint.value: True})
+    has_only = Capabilities(**{**NO_ABILITY, endpoint.value: True})
 
     for other in Endpoint:
         expected = () if other is endpoint else (f"the {other.value} endpoint",)

@@ -98,7 +98,8 @@ NEEDS: dict[str, dict[str, Any]] = {
 @pytest.mark.req("A4", "B7")
 @pytest.mark.parametrize("lack", NEEDS)
 async def test_a_target_that_cannot_do_it_is_not_asked(tmp_path: Path, lack: str) -> None:
-    scene = Scene(tmp_path, {INCUMBENT: Capabilities(**{lack: False})})
+    lacking: dict[str, Any] = {lack: False}
+    scene = Scene(tmp_path, {INCUMBENT: Capabilities(**lacking)})
     assert await scene.served(**NEEDS[lack]) == FALLBACK
     assert await scene.served() == INCUMBENT
     assert scene.models_called() == [FALLBACK, INCUMBENT]
@@ -172,7 +173,8 @@ HINTS: dict[str, dict[str, Any]] = {
 async def test_a_hint_is_dropped_for_the_target_that_lacks_it_alone_and_that_is_said(
     tmp_path: Path, hint: str
 ) -> None:
-    scene = Scene(tmp_path, {FALLBACK: Capabilities(**{hint: False})})
+    lacking: dict[str, Any] = {hint: False}
+    scene = Scene(tmp_path, {FALLBACK: Capabilities(**lacking)})
     kept = await scene.answer(**HINTS[hint])
     fields = HINTS[hint]
     assert "x-swapgate-degraded" not in kept.headers

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ FORCED = ToolLoopTrace([[ASKS_PRICE]])
 GOOD = ToolProbeResult(AT_ONCE, FORCED, AT_ONCE)
 
 
-def judged(result: ToolProbeResult, **can: bool) -> dict[str, ToolFinding]:
+def judged(result: ToolProbeResult, **can: Any) -> dict[str, ToolFinding]:
     models = {"m": Capabilities(**can)} if can else {}
     provider = Provider("up", "custom", "http://127.0.0.1:9/v1", models=models)
     return {finding.subject: finding for finding in tool_findings(provider, TARGET, result)}

@@ -29,7 +29,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-from harness.providers.models.capabilities import Endpoint
+from harness.providers.models.capabilities import Endpoint, StrictSchema
 from harness.providers.target import Price
 from router.frame.body import read_request
 from router.frame.failure import UpstreamFailed
@@ -118,7 +118,7 @@ class Answer(NamedTuple):
 
     def _bridged(self, way: Endpoint) -> Reading:
         ask = {"model": "m", "stream": self.stream, **_ASKS[way]}
-        bridge = TRANSLATIONS[way](json.dumps(ask).encode(), "custom", "")
+        bridge = TRANSLATIONS[way](json.dumps(ask).encode(), "custom", "", StrictSchema.UNKNOWN)
         try:
             data = self._chat() if "through" in self.entry else self._own()
             if not self.stream:
