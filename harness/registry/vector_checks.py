@@ -22,7 +22,7 @@ from harness.providers.target import Target
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
-from harness.routing.table import Route, RouteSettings
+from harness.routing.table import RequestKind, Route, RouteSettings
 
 # Names of embedding models that neither the configuration nor the catalogue knows.
 _NAMES: Final = re.compile(
@@ -52,6 +52,23 @@ def check_vectors(
     """
     if refusal := find_other_vectors(ctx, tx, route, settings, primary, others):
         raise NotAllowed(refusal)
+
+
+def check_override(
+    ctx: Context, tx: Transaction, route: Route, settings: RouteSettings
+) -> None:
+    """Checks that another override for embeddings leads to the same model. Raises NotAllowed.
+
+    route: before the change. settings: after it.
+    """
+    kind = RequestKind.EMBEDDING
+    names = [had.overrides.get(kind, route.name) for had in (route.settings, settings)]
+    known = [found for name in names if (found := Routing(tx).route(name)) is not None]
+    if names[0] == names[1] or len(known) < len(names):
+        return  # the check of overrides refuses an unknown route
+    targets = Routing(tx).targets()
+    before, after = (targets[found.incumbent] for found in known)
+    check_vectors(ctx, tx, names[0], settings, before, [after])
 
 
 def find_other_vectors(

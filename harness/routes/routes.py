@@ -174,7 +174,7 @@ def change_settings(
 
     Raises ProofRefused for an expired waiver.
     Raises RouteBusy for another policy while a proposal is open.
-    Raises as `check_settings` and `check_overrides`.
+    Raises as `check_settings`, `check_overrides` and `vector_checks.check_override`.
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
@@ -189,6 +189,7 @@ def change_settings(
         data_class_checks.check_targets(
             ctx, settings, known_targets(tx, route.targets), route=name
         )
+        vector_checks.check_override(ctx, tx, route, settings)
         if settings.policy != route.settings.policy:
             # A proposal keeps the policy under which it was registered.
             if found := Proposals(tx).list(route=name, open_only=True):

@@ -4,7 +4,7 @@ its answers: with the official client, through two routers on one database.
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -480,6 +480,21 @@ def test_what_a_client_does_not_want_stored_is_not_stored(
         assert KeptPieces(tx).total_bytes() == 0
     with pytest.raises(openai.NotFoundError):
         world.ask(key, input=results_of(first), previous_response_id=first.id)
+
+
+def test_half_an_answer_is_not_kept(world: World) -> None:
+    whole = responses.whole(Reply("Half."), {"model": GPT.model, "input": "Q"}, "gpt")
+    steps = tuple(responses.events(whole))[:-1]
+    world.upstream.turns[GPT.model] = lambda _: ScriptedTurn(headers=EVENTS, steps=steps)
+
+    heard = ""
+    with world.next_client() as client, suppress(openai.APIError):
+        for event in client.responses.create(model="support", input="Q", stream=True):
+            heard = getattr(getattr(event, "response", None), "id", "") or heard
+
+    assert heard
+    with world.database.read() as tx:
+        assert KeptPieces(tx).total_bytes() == 0
 
 
 def test_a_request_without_references_reads_no_database(world: World) -> None:
