@@ -257,6 +257,15 @@ def test_a_tools_turn_that_began_without_thought_goes_on_without() -> None:
     assert settle_thinking(thinking(1024, max_tokens=9000), turn) == ["reasoning_effort"]
 
 
+def test_an_answer_that_the_request_begins_has_no_thinking() -> None:
+    """https://platform.claude.com/docs/en/build-with-claude/extended-thinking: prefilled
+    answers are incompatible with thinking.
+    """
+    begun = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "{"}]
+    assert settle_thinking(thinking(1024, max_tokens=9000), begun) == ["reasoning_effort"]
+    assert settle_thinking(thinking(1024, max_tokens=9000), begun[:1]) == []
+
+
 def test_what_is_foreign_is_taken_out_for_a_provider_that_refuses_it() -> None:
     part = {"type": "text", "text": 'the word "cache_control" stays'}
     function = {"name": "f", "arguments": "{}"}

@@ -136,13 +136,14 @@ def _can_think(
 
 
 def in_a_turn_without_thought(messages: Sequence[Json]) -> bool:
-    """Returns whether a tool's result is last, and the answer with its call has no
-    thinking.
+    """Returns whether a tool's result is last, and the answer with its call has no thinking,
+    or whether the last message begins the answer.
 
     Anthropic refuses thinking in the middle of such a turn.
     """
-    if not messages or messages[-1].get("role") != "tool":
-        return False
+    last = messages[-1].get("role") if messages else ""
+    if last != "tool":
+        return last == "assistant"
     for message in reversed(messages):
         if message.get("role") == "assistant":
             return not message.get("thinking_blocks")
