@@ -82,11 +82,12 @@ class HistoryTooLong(Exception):
 class OpenedHistory:
     """A request whose answer may be kept. body: without references.
 
-    caller: see `KeptPiece`.
+    references: the ids in the client's request. caller: see `KeptPiece`.
     """
 
     body: bytes
     history: Sequence[HistoryItem]
+    references: Sequence[str]
     caller: str
     route: Route
 
@@ -173,7 +174,7 @@ class KeptResponses:
             return history
         if any(item.piece for item in history):
             body = joined_body(found, history)
-        return OpenedHistory(body, history, caller, route)
+        return OpenedHistory(body, history, list_references(found), caller, route)
 
     def _route(
         self,
@@ -330,7 +331,8 @@ class KeptResponses:
                 self._summed_until = self._clock.monotonic() + SUM_LASTS_S
             if self._stored_bytes + added > MOST_BYTES:
                 return False
-            earlier = sorted(set(cut.kept))
+            # The names, too: a client may send them again with each request.
+            earlier = sorted({*cut.kept, *opened.references})
             if tx.kept_pieces.prolong(opened.caller, earlier, until) < len(earlier):
                 return False  # a person deleted them meanwhile
             tx.kept_pieces.store(pieces)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,13 +14,14 @@ from typing import Any, cast
 import httpx
 import openai
 import pytest
+import sqlalchemy as sa
 
 from harness.frame.people.access import OptOut, key_hash
 from harness.frame.people.limits import KeyLimits
 from harness.frame.records.transaction import Transaction
 from harness.frame.runtime.clock import SystemClock
 from harness.providers.target import Provider, Target
-from harness.routing.records.kept_pieces import KeptPieces
+from harness.routing.records.kept_pieces import KeptPieces, kept_piece
 from harness.routing.table import KeyGrant, Route, RouteSettings, RoutingTable, Snapshot
 from harness.store.router_store import RouterStore
 from harness.store.store import Store
@@ -480,6 +482,22 @@ def test_what_a_client_does_not_want_stored_is_not_stored(
         assert KeptPieces(tx).total_bytes() == 0
     with pytest.raises(openai.NotFoundError):
         world.ask(key, input=results_of(first), previous_response_id=first.id)
+
+
+def test_what_a_later_answer_uses_is_kept_as_long_as_that_answer(world: World) -> None:
+    def ends(*ids: str) -> list[datetime]:
+        column = kept_piece.c.expires_at
+        with world.database.read() as tx:
+            rows = tx.read(sa.select(column).where(kept_piece.c.id.in_(ids)))
+            return [row.expires_at for row in rows]
+
+    first = world.ask(input=[QUESTION])
+    names = [item.id for item in first.output if item.type != "function_call"]
+    before = max(ends(*names))
+
+    later = world.ask(input=[QUESTION, *references_of(first), *results_of(first)])
+    assert {*ends(*names)} == {*ends(later.id)}
+    assert min(ends(*names)) > before
 
 
 def test_half_an_answer_is_not_kept(world: World) -> None:
