@@ -62,13 +62,14 @@ def check_override(
     route: before the change. settings: after it.
     """
     kind = RequestKind.EMBEDDING
-    names = [had.overrides.get(kind, route.name) for had in (route.settings, settings)]
-    known = [found for name in names if (found := Routing(tx).route(name)) is not None]
-    if names[0] == names[1] or len(known) < len(names):
+    routing = Routing(tx)
+    names = (had.overrides.get(kind, route.name) for had in (route.settings, settings))
+    before, after = map(routing.route, names)
+    if before is None or after is None or before.name == after.name:
         return  # the check of overrides refuses an unknown route
-    targets = Routing(tx).targets()
-    before, after = (targets[found.incumbent] for found in known)
-    check_vectors(ctx, tx, names[0], settings, before, [after])
+    targets = routing.targets()
+    primary, other = targets[before.incumbent], targets[after.incumbent]
+    check_vectors(ctx, tx, before.name, settings, primary, [other])
 
 
 def find_other_vectors(
