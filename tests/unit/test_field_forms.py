@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.providers.models.abilities import find_abilities
 from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES, Capabilities
-from router.conversation.chat_fields import fit_chat
+from router.conversation.chat_fields import find_message_gates, fit_chat
 from router.conversation.field_forms import (
     ANSWER_SHARE,
     LEAST_BUDGET_TOKENS,
@@ -81,6 +81,21 @@ def test_an_effort_that_the_model_lacks_becomes_the_next_lower_one() -> None:
     sent, changed = fitted(BOTH, **config)
 
     assert (sent["output_config"]["effort"], changed) == ("high", ("effort",))
+
+
+def test_a_model_that_always_thinks_is_forced_to_no_tool() -> None:
+    """https://platform.claude.com/docs/en/models/opus-5-5/whats-new-opus-5-5"""
+    choice = {"type": "tool", "name": "f", "disable_parallel_tool_use": True}
+    sent, changed = fitted(LAST, tool_choice=choice)
+    free = {"type": "auto", "disable_parallel_tool_use": True}
+    assert (sent["tool_choice"], changed) == (free, ("tool_choice",))
+    assert fitted(NEW, tool_choice=choice) == (
+        {"model": "m", "max_tokens": 32_000, "tool_choice": choice},
+        (),
+    )
+    gates = find_message_gates(LAST)
+    body = json.dumps({"tool_choice": choice}).encode()
+    assert any(gate.field in body and gate.form.search(body) for gate in gates)
 
 
 @pytest.mark.parametrize(

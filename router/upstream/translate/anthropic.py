@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from harness.providers.target import ANTHROPIC_VERSION
-from router.conversation.field_forms import fit_sampling, fit_thinking
+from router.conversation.field_forms import fit_forced_tool, fit_sampling, fit_thinking
 from router.frame.body import iter_objects
 from router.protocols.event_stream import SsePayloads
 from router.protocols.messages.dialect import read_message_tokens
@@ -99,6 +99,7 @@ class AnthropicTranslation:
                 tool["input_schema"] = request.schemas[tool["name"]]
         if fit_thinking(body, request.can, body.get("max_tokens")) and "thinking" not in body:
             dropped["reasoning_effort"] = None
+        dropped.update(dict.fromkeys(fit_forced_tool(body, request.can)))
         dropped.update(dict.fromkeys(fit_sampling(body, request.can)))
         if stream:
             body["stream"] = True
