@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from harness.providers.target import ANTHROPIC_VERSION
-from router.conversation.field_forms import fit_forced_tool, fit_sampling, fit_thinking
+from router.conversation.field_forms import fit_sampling, fit_thinking
 from router.frame.body import iter_objects
 from router.protocols.event_stream import SsePayloads
 from router.protocols.messages.dialect import read_message_tokens
@@ -32,6 +32,7 @@ from router.upstream.translate.translation import (
     ErrorInStream,
     PayloadSource,
     TranslatedCall,
+    free_forced_tool,
     mapped,
     no_counterpart,
     settle_thinking,
@@ -58,6 +59,7 @@ class AnthropicTranslation:
         """
         dropped = request.dropped
         self._keep_to_levels(request)
+        dropped.update(dict.fromkeys(free_forced_tool(request)))
         params = mapped(self._config, request, "anthropic")
         for hint in (
             "temperature",
@@ -99,7 +101,6 @@ class AnthropicTranslation:
                 tool["input_schema"] = request.schemas[tool["name"]]
         if fit_thinking(body, request.can, body.get("max_tokens")) and "thinking" not in body:
             dropped["reasoning_effort"] = None
-        dropped.update(dict.fromkeys(fit_forced_tool(body, request.can)))
         dropped.update(dict.fromkeys(fit_sampling(body, request.can)))
         if stream:
             body["stream"] = True

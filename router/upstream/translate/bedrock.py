@@ -28,6 +28,7 @@ from router.upstream.translate.translation import (
     ErrorInStream,
     TranslatedCall,
     fit_budget,
+    free_forced_tool,
     in_a_turn_without_thought,
     mapped,
     no_counterpart,
@@ -39,7 +40,6 @@ _PIECES: Final = (
     "contentBlockStop",
     "messageStop",
 )
-_FREE: Final = (None, "auto", "none")
 _TYPES: Final = {
     "throttlingException": "rate_limit_error",
     "validationException": "invalid_request_error",
@@ -61,7 +61,7 @@ class BedrockTranslation:
         """Translates a request; the path names the model. Raises Untranslatable."""
         dropped = request.dropped
         _without_tools(request)
-        dropped.update(dict.fromkeys((*_unforced(request), *_unthought(request))))
+        dropped.update(dict.fromkeys((*free_forced_tool(request), *_unthought(request))))
         serial = request.params.get("parallel_tool_calls") is False
         if not serial:
             request.params.pop("parallel_tool_calls", None)
@@ -164,17 +164,6 @@ def _without_tools(request: ScreenedRequest) -> None:
         raise Untranslatable(why, "tool_choice")
     for name in ("tools", "tool_choice", "parallel_tool_calls"):
         request.params.pop(name, None)
-
-
-def _unforced(request: ScreenedRequest) -> list[str]:
-    """Frees the choice of a tool for a model that always thinks, which refuses a forced tool.
-
-    Returns the names of the changed parameters.
-    """
-    if not request.can.thinks_always or request.params.get("tool_choice") in _FREE:
-        return []
-    request.params["tool_choice"] = "auto"
-    return ["tool_choice"]
 
 
 def _unthought(request: ScreenedRequest) -> list[str]:
