@@ -23,6 +23,7 @@ from tests.support.providers.scripted_transport import (
     ScriptedTurn,
 )
 from tests.wire import anthropic, bedrock, gemini, vertex
+from tests.wire.server import KEY, WireRequest
 
 pytestmark = pytest.mark.slow
 
@@ -383,3 +384,26 @@ async def test_a_google_stream_that_said_why_it_ends_is_whole(
     assert b'"hi"' in out
     assert out.endswith(b"data: [DONE]\n\n") is ended
     assert (b'"finish_reason":"stop"' in out) is ended
+
+
+@pytest.mark.req("B7")
+@pytest.mark.parametrize("texts", [(), ("What does it say?",)])
+def test_a_document_reaches_converse_with_a_name_that_it_takes_and_a_text(
+    loaded: Mapping[str, Translation], texts: tuple[str, ...]
+) -> None:
+    file = {"filename": "a_b.pdf", "file_data": "data:application/pdf;base64,JVBERi0xLjEK"}
+    said = [{"type": "text", "text": text} for text in texts]
+    message = {"role": "user", "content": [*said, {"type": "file", "file": file}]}
+
+    call = translate_request(loaded, "bedrock", messages=[message])
+
+    request = WireRequest(call.path, {"authorization": f"Bearer {KEY}"}, call.body)
+    (turn,) = bedrock.read(request).turns
+    (document,) = [
+        block["document"]
+        for block in call.body["messages"][0]["content"]
+        if "document" in block
+    ]
+    assert (document["format"], document["source"]) == ("pdf", {"bytes": "JVBERi0xLjEK"})
+    assert turn.text == (texts or (".",))[0]  # Converse demands a text beside a document
+    assert call.dropped == ()

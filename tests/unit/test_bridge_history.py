@@ -485,3 +485,14 @@ def test_what_no_chat_can_say_of_a_response_is_named(fields: Json, named: str) -
             ).encode(),
             "groq",
         )
+
+
+@pytest.mark.parametrize(("enabled", "named"), [(True, True), (False, False)])
+def test_citations_that_a_chat_cannot_give_are_named(*, enabled: bool, named: bool) -> None:
+    source = {"type": "text", "media_type": "text/plain", "data": "The sky is red."}
+    cited = {"type": "document", "source": source, "citations": {"enabled": enabled}}
+    message = {"role": "user", "content": [cited, TEXT]}
+
+    translated = translate_message(message_body(message), "custom")
+
+    assert ("citations" in translated.dropped) is named

@@ -119,7 +119,8 @@ def read(asked: WireRequest, signature: str = SIGNATURE) -> Reading:
     need(isinstance(limit, int), "max_tokens: Field required")
     need(
         1 <= limit <= 64000,
-        f"max_tokens: {limit} is not allowed for {MODEL}",
+        f"max_tokens: {limit} > 64000, which is the maximum allowed number of output tokens "
+        f"for {MODEL}",
     )
     temperature = body.get("temperature")
     need(

@@ -30,6 +30,7 @@ FIELDS: Final = names(
 CONFIG: Final = names("maxTokens temperature topP stopSequences")
 CONTENT: Final = names("text image document toolUse toolResult reasoningContent cachePoint")
 PATH: Final = re.compile(r"/model/([^/]+)/(converse|converse-stream)")
+DOCUMENTS: Final = names("pdf csv doc docx xls xlsx html txt md")
 STOPS: Final = {
     "end": "end_turn",
     "length": "max_tokens",
@@ -165,6 +166,17 @@ def _tools(body: Json) -> tuple[tuple[str, ...], str]:
     return tuple(found), choice["tool"]["name"] if "tool" in choice else next(iter(choice))
 
 
+def _document(given: Json) -> None:
+    known(given, names("format name source"), "#/messages/content/document")
+    need(given["format"] in DOCUMENTS, "document.format: Value not in enum")
+    need(
+        re.fullmatch(r"[A-Za-z0-9 ()\[\]-]{1,200}", given["name"]),
+        "The file name can only contain alphanumeric characters, whitespace characters, "
+        "hyphens, parentheses, and square brackets.",
+    )
+    base64.b64decode(given["source"]["bytes"], validate=True)
+
+
 def _turns(messages: list[Json], tools: tuple[str, ...]) -> tuple[Turn, ...]:
     need(
         messages and messages[0]["role"] == "user",
@@ -189,6 +201,13 @@ def _turns(messages: list[Json], tools: tuple[str, ...]) -> tuple[Turn, ...]:
             )
             if "image" in block:
                 base64.b64decode(block["image"]["source"]["bytes"], validate=True)
+            if "document" in block:
+                _document(block["document"])
+        need(
+            not any("document" in block for block in message["content"])
+            or any("text" in block for block in message["content"]),
+            "A text block must be included when using documents.",
+        )
         results = [b["toolResult"] for b in message["content"] if "toolResult" in b]
         need(
             {result["toolUseId"] for result in results} == calls,
@@ -198,7 +217,6 @@ def _turns(messages: list[Json], tools: tuple[str, ...]) -> tuple[Turn, ...]:
         calls = {use["toolUseId"] for use in uses}
         need(not calls or tools, "The toolConfig field must be defined")
         turns += _read(role, message["content"], results, uses)
-    need(messages[-1]["role"] == "user", "the last turn must be a user's")
     return tuple(turns)
 
 

@@ -38,7 +38,7 @@ _NOT_AT_MISTRAL: Final = _NOT_AT_GROQ | names(
 
 class ChatRules(NamedTuple):
     """What one kind refuses. fields: those that it knows; None for any. most_stops: None for
-    any number.
+    any number. message: the fields of a message.
     """
 
     ids: re.Pattern[str] = _ANY
@@ -47,6 +47,7 @@ class ChatRules(NamedTuple):
     knows_developer: bool = True
     answers_after_result: bool = False
     most_stops: int | None = None
+    message: frozenset[str] = _MESSAGE
 
 
 RULES: Final[Mapping[str, ChatRules]] = {
@@ -55,6 +56,7 @@ RULES: Final[Mapping[str, ChatRules]] = {
         (FIELDS | {"random_seed"}) - _NOT_AT_MISTRAL,
         knows_developer=False,
         answers_after_result=True,
+        message=_MESSAGE | {"prefix"},
     ),
     "groq": ChatRules(fields=FIELDS - _NOT_AT_GROQ, knows_developer=False, most_stops=4),
     "deepseek": ChatRules(wants_reasoning=True, knows_developer=False, most_stops=16),
@@ -100,7 +102,7 @@ def read(body: Json, kind: str) -> Reading:
     if rules.fields is not None:
         _known(body, rules.fields)
         for message in body["messages"]:
-            _known(message, _MESSAGE)
+            _known(message, rules.message)
     offered = tuple(tool["function"]["name"] for tool in body.get("tools", ()))
     need(
         offered or not {"tools", *_OF_TOOLS} & set(body),

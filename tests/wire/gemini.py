@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from tests.wire.server import (
     KEY,
+    NUMBERS,
     Json,
     Reading,
     Refused,
@@ -328,7 +329,7 @@ def _part(part: Json) -> None:
     if "inlineData" in part:
         base64.b64decode(part["inlineData"]["data"], validate=True)
         need(
-            part["inlineData"]["mimeType"].startswith("image/"),
+            part["inlineData"]["mimeType"].startswith(("image/", "application/pdf")),
             "Unsupported MIME type",
         )
     if "functionCall" in part:
@@ -457,7 +458,7 @@ def _answer(
         "candidates": [candidate],
         "usageMetadata": _usage(reply),
         "modelVersion": MODEL,
-        "responseId": "resp-1",
+        "responseId": f"resp-{next(NUMBERS)}",
     }
 
 

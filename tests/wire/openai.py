@@ -50,6 +50,8 @@ PART: Final = {
     "text": {"text"},
     "image_url": {"image_url"},
     "refusal": {"refusal"},
+    "file": {"file"},
+    "input_audio": {"input_audio"},
 }
 
 

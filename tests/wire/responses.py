@@ -85,14 +85,34 @@ def read(body: Json, provider: str) -> Reading:
             _check_message(item, number)
             if item["role"] == "assistant":  # a client may name its own messages
                 _check_id(item, provider, reasons=reasons)
-            turns.append(Turn(item["role"], _text(item["content"])))
+            images = sum(part["type"] == "input_image" for part in _parts(item["content"]))
+            turns.append(Turn(item["role"], _text(item["content"]), images))
         else:
             need(kind in HOSTED, f"Invalid value: '{kind}'.")
         begins = kind == "message" and item["role"] != "assistant"
         reasons = kind == "reasoning" or (reasons and not begins)
     need(not waiting, f"No tool output found for function call {waiting}.")
     offered = tuple(str(tool.get("name")) for tool in body.get("tools", ()))
-    return Reading("", tuple(turns), offered, thinks=bool(body.get("reasoning")))
+    form = (body.get("text") or {}).get("format") or {}
+    return Reading(
+        "",
+        tuple(turns),
+        offered,
+        _choice(body.get("tool_choice", "auto"), offered),
+        schema=form.get("type") == "json_schema",
+        thinks=bool(body.get("reasoning")),
+        limit=body.get("max_output_tokens"),
+        temperature=body.get("temperature"),
+    )
+
+
+def _choice(choice: Any, offered: tuple[str, ...]) -> str:
+    if isinstance(choice, str):
+        return {"required": "any"}.get(choice, choice)
+    if choice["type"] != "function":
+        return "auto"
+    need(choice["name"] in offered, f"Tool choice '{choice['name']}' not found in 'tools'.")
+    return str(choice["name"])
 
 
 def _check_tools(tools: Any) -> None:
@@ -190,6 +210,10 @@ def _check_id(
         need(own, f"Item with id '{id_}' not found.")
         missing = f"Item '{id_}' was provided without its required 'reasoning' item."
         need(reasons or not id_.endswith(REASONED), missing)
+
+
+def _parts(content: Any) -> list[Json]:
+    return content if isinstance(content, list) else []
 
 
 def _text(content: Any) -> str:

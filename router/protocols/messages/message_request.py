@@ -220,6 +220,9 @@ class _Blocks:
     def _unmarked(self, block: Mapping[str, object]) -> Turn:
         source = block.get("source")
         of = source if isinstance(source, Mapping) else {}
+        cites = block.get("citations")
+        if isinstance(cites, Mapping) and cites.get("enabled") is True:
+            self._dropped["citations"] = None
         match block.get("type"), of.get("type"):
             case "text", _:
                 return {"type": "text", "text": str(block.get("text") or "")}

@@ -6,6 +6,7 @@ interface is in `translation`.
 
 import copy
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from types import SimpleNamespace
@@ -45,6 +46,8 @@ _TYPES: Final = {
     "validationException": "invalid_request_error",
     "serviceUnavailableException": "overloaded_error",
 }
+# Converse refuses a document's name with other characters.
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9 ()\[\]-]+")
 
 
 class BedrockTranslation:
@@ -76,6 +79,8 @@ class BedrockTranslation:
             )
         except Exception:  # noqa: BLE001 - litellm has no specific error
             raise no_counterpart("bedrock", "messages") from None
+        for message in body.get("messages") or ():
+            _name_documents(message["content"])
         for tool in body.get("toolConfig", {}).get("tools") or ():
             spec = tool.get("toolSpec") or {}
             if spec.get("name") in request.schemas:
@@ -153,6 +158,12 @@ def _tier(answer: Json) -> object:
     """Returns the service tier of an answer or of the event `metadata`, if it names one."""
     tier = answer.get("serviceTier")
     return tier.get("type") if isinstance(tier, dict) else None
+
+
+def _name_documents(blocks: list[Json]) -> None:
+    """Writes the names of documents with the characters that Converse takes."""
+    for document in (block["document"] for block in blocks if "document" in block):
+        document["name"] = _NOT_IN_NAMES.sub("-", str(document["name"]))
 
 
 def _without_tools(request: ScreenedRequest) -> None:

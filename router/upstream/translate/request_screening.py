@@ -103,7 +103,12 @@ RULES: Final[Mapping[str, ScreeningRules]] = {
         ("https://",),
         caching=True,
     ),
-    "bedrock": ScreeningRules(_EVERYWHERE, frozenset({"text", "image_url"}), (), caching=True),
+    "bedrock": ScreeningRules(
+        _EVERYWHERE,
+        frozenset({"text", "image_url", "file"}),
+        (),
+        caching=True,
+    ),
     "gemini": ScreeningRules(
         _GOOGLES,
         frozenset({"text", "image_url", "file", "input_audio"}),
