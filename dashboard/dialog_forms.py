@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial, wraps
+from types import MappingProxyType
 from typing import (
     Any,
     Concatenate,
@@ -191,8 +192,8 @@ class SettingsForm:
         self,
         record: type,
         *,
-        words: Mapping[str, Mapping[Any, str]],
-        helps: Mapping[str, str],
+        words: Mapping[str, Mapping[Any, str]] = MappingProxyType({}),
+        helps: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._settings = plain_settings(record)
         self._words = words
@@ -208,7 +209,8 @@ class SettingsForm:
             self._column(column, advanced=advanced) for column in ("left", "right", "wide")
         )
         given = ask_fields([left, right], before, key)
-        return given | ask_fields([{name: entry} for name, entry in wide.items()], before, key)
+        below = [{name: entry} for name, entry in wide.items()]
+        return given | (ask_fields(below, before, key) if below else {})
 
     def _column(self, column: str, *, advanced: bool) -> Fields:
         shown = [

@@ -62,6 +62,7 @@ class Declaration:
     range: Range | None = None  # of a number
     length: Range = USUAL_LENGTH  # of a text, in characters
     unset: str = ""  # what applies if an optional value is null
+    removal: float | str = 0  # the value or word that makes an optional number null
     flags: str = ""  # of the option, if they do not follow from the name
     metavar: str | None = None  # of the option
     written: WrittenForm | None = None
@@ -192,13 +193,13 @@ def parse_share_bps(text: str | int, *, what: str) -> int:
 
 
 def change_settings(record: Value, given: Mapping[str, Any]) -> Value:
-    """Returns the record with the given settings. 0 removes an optional number."""
+    """Returns the record with the given settings. `removal` makes an optional number null."""
     kind: type = type(record)
     declared = settings_of(kind)
     removed = {
         name: None
         for name, value in given.items()
-        if value == 0 and name in declared and declared[name].optional
+        if name in declared and declared[name].optional and value == declared[name].removal
     }
     changed: Value = replace(cast("Any", record), **{**given, **removed})
     return changed

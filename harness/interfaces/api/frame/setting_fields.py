@@ -8,10 +8,18 @@ from harness.frame.setting import Declaration, plain_settings
 from harness.interfaces.api.frame.endpoint import Body
 
 
-def settings_body(record: type) -> type[Body]:
-    """Builds a body with the plain settings of a record. An omitted field is None."""
+def settings_body(record: type, *, whole: bool = False) -> type[Body]:
+    """Builds a body with the plain settings of a record.
+
+    An omitted field is None, and keeps its value. whole: the body replaces the record, so an
+    omitted field has its default.
+    """
     fields: dict[str, Any] = {
-        declared.name: (_field_type(declared) | None, None)
+        declared.name: (
+            (_field_type(declared), declared.default)
+            if whole and not declared.optional
+            else (_field_type(declared) | None, None)
+        )
         for declared in plain_settings(record)
     }
     return create_model("SettingFields", __base__=Body, **fields)
@@ -30,6 +38,6 @@ def _bounds(declared: Declaration) -> dict[str, Any]:
     allowed = declared.range
     if allowed is None:
         return {}
-    if allowed.zero or declared.optional:
+    if allowed.zero or (declared.optional and declared.removal == 0):
         return {"ge": 0, "le": allowed.high}
     return {"gt" if allowed.above else "ge": allowed.low, "le": allowed.high}

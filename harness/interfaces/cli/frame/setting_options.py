@@ -4,12 +4,14 @@ import re
 from collections.abc import Callable
 from dataclasses import make_dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 
+from harness.frame.errors import InputError
 from harness.frame.setting import Declaration, plain_settings
 from harness.interfaces.cli.frame.command import Reads, Spec, opt
 
-_UNIT: Final = re.compile(r"_(s|h|bps)$")  # an option's metavar shows its unit
+_UNIT: Final = re.compile(r"_(s|h|bps|usd)$")  # an option's metavar shows its unit
 
 
 def options_of(record: type, *, new: str) -> Callable[..., object]:
@@ -24,12 +26,19 @@ def options_of(record: type, *, new: str) -> Callable[..., object]:
     return make_dataclass("SettingOptions", options, frozen=True, kw_only=True)
 
 
+def given_options(options: object) -> dict[str, Any]:
+    """Returns the values of the given options by the setting's name."""
+    return {name: value for name, value in vars(options).items() if value is not None}
+
+
 def _option(declared: Declaration, new: str) -> Spec:
     attributes: dict[str, Any] = {}
     if declared.metavar is not None:
         attributes["metavar"] = declared.metavar
     if declared.written is not None and declared.written.name:
         attributes["type"] = Reads(declared.written.name, declared.read)
+    elif declared.optional and isinstance(declared.removal, str):
+        attributes["type"] = Reads("limit", partial(_read_number, declared.removal))
     flag = _UNIT.sub("", declared.name).replace("_", "-")
     usual = f"--{flag}/--no-{flag}" if declared.kind is bool else f"--{flag}"
     text = " ".join(filter(None, (declared.meaning, _default(declared, new))))
@@ -41,7 +50,7 @@ def _default(declared: Declaration, new: str) -> str:
     """Writes what applies without the option; empty for an empty text."""
     default = declared.written_default
     if declared.optional:
-        return f"0 (default): {declared.unset}."
+        return f"{declared.removal} (default): {declared.unset}."
     if declared.kind is bool:
         return f"{new}: {'yes' if declared.default else 'no'}."
     if isinstance(default, StrEnum):
@@ -49,3 +58,12 @@ def _default(declared: Declaration, new: str) -> str:
     if isinstance(default, float):
         return f"{new}: {default:g}."
     return f"{new}: {default}." if default != "" else ""
+
+
+def _read_number(removal: str, text: str) -> float | str:
+    if text == removal:
+        return removal
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{text!r} is not a number; write a number, or `{removal}`") from None

@@ -20,7 +20,7 @@ from harness.interfaces.cli.frame.command import (
     taken_from,
 )
 from harness.interfaces.cli.frame.session import Session
-from harness.interfaces.cli.frame.setting_options import options_of
+from harness.interfaces.cli.frame.setting_options import given_options, options_of
 from harness.proposals.candidates import candidate_rounds
 from harness.providers.target import RequestPatch, Target
 from harness.routes import routes
@@ -200,14 +200,13 @@ class SettingsOptions:
     def is_empty(self) -> bool:
         """Tells whether no option was given."""
         composite = (getattr(self, name) for name in ("overrides", *_OF_SCHEDULE))
-        return all(value in (None, ()) for value in (*vars(self.plain).values(), *composite))
+        return not given_options(self.plain) and all(v in (None, ()) for v in composite)
 
     def over(self, before: RouteSettings, suites: tuple[RouteSuite, ...]) -> RouteSettings:
-        plain = {name: value for name, value in vars(self.plain).items() if value is not None}
         schedule = {name: getattr(self, name) for name in _OF_SCHEDULE}
         overrides = {**before.overrides, **dict(self.overrides)}
         return replace(
-            change_settings(before, plain),
+            change_settings(before, given_options(self.plain)),
             candidates=self._schedule(before.candidates, schedule),
             overrides={kind: route for kind, route in overrides.items() if route},
             suites=suites,

@@ -1,4 +1,4 @@
-"""The declarations of a route's settings, and the interfaces that follow from them."""
+"""Declared settings of routes and limits of keys, and the interfaces that follow from them."""
 
 import math
 from dataclasses import dataclass, fields
@@ -10,6 +10,7 @@ from harness.config.configuration import json_schema
 from harness.config.validation_errors import RANGES
 from harness.frame.errors import InputError
 from harness.frame.formatting import Range
+from harness.frame.people.limits import KeyLimits
 from harness.frame.setting import (
     Declaration,
     FormEntry,
@@ -21,9 +22,11 @@ from harness.frame.setting import (
     settings_of,
 )
 from harness.interfaces.api.frame.setting_fields import settings_body
+from harness.interfaces.api.operations import LimitsBody
 from harness.interfaces.api.routing import RouteBody, SettingsBody
 from harness.interfaces.cli.frame.command import command, taken_from
 from harness.interfaces.cli.frame.setting_options import options_of
+from harness.interfaces.cli.operations import client_keys
 from harness.interfaces.cli.routing import route_options, routes
 from harness.routing.route_settings import RouteSettings
 
@@ -86,6 +89,21 @@ def test_0_removes_a_time_limit_and_no_other_value() -> None:
     before = RouteSettings(first_byte_timeout_s=3.0, responses_state_h=1.0)
     after = change_settings(before, {"first_byte_timeout_s": 0, "responses_state_h": 0})
     assert (after.first_byte_timeout_s, after.responses_state_h) == (None, 0)
+
+
+def test_each_limit_of_a_client_key_is_an_option_and_a_field_of_the_api() -> None:
+    limits = [field.name for field in fields(KeyLimits)]
+    assert list(settings_of(KeyLimits)) == limits
+    assert list(LimitsBody.model_fields) == limits
+    assert LimitsBody().limits() == KeyLimits()
+    for verb in (client_keys.create, client_keys.change_limits):
+        assert {given.name for given in verb.params} >= set(limits)
+
+
+def test_none_removes_a_limit_of_a_key_and_0_stays_a_limit() -> None:
+    before = KeyLimits(requests_per_min=5, budget_day_usd=5)
+    after = change_settings(before, {"requests_per_min": "none", "budget_day_usd": 0})
+    assert after == KeyLimits(budget_day_usd=0)
 
 
 @dataclass(frozen=True, kw_only=True)
