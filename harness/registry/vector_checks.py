@@ -22,7 +22,8 @@ from harness.providers.target import Target
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
-from harness.routing.table import RequestKind, Route, RouteSettings
+from harness.routing.route_settings import RequestKind, RouteSettings
+from harness.routing.table import Route
 
 # Names of embedding models that neither the configuration nor the catalogue knows.
 _NAMES: Final = re.compile(

@@ -15,15 +15,9 @@ from harness.frame.ports import Clock
 from harness.gate.online.uncounted import UncountedReason
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.plan import RoutePlan
+from harness.routing.route_settings import RequestKind
 from harness.routing.settings import RouterSettings
-from harness.routing.table import (
-    FIRST_ROUTE_STEP,
-    Arm,
-    Canary,
-    KeyGrant,
-    RequestKind,
-    choose_kind,
-)
+from harness.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant, choose_kind
 from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER, is_route_allowed, open_literal
 from router.conversation.prefill_forms import ANSWER

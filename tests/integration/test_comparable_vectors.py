@@ -24,7 +24,7 @@ from harness.registry import targets, vector_checks
 from harness.routes import routes
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Proposals
-from harness.routing.table import RequestKind, RouteSettings, RouteSuite
+from harness.routing.route_settings import RequestKind, RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, SmallInstallation
 
 pytestmark = pytest.mark.req("A7", "B3")

@@ -22,7 +22,8 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.runtime.clock import SystemClock
 from harness.providers.target import Provider, Target
 from harness.routing.records.kept_pieces import KeptPieces, kept_piece
-from harness.routing.table import KeyGrant, Route, RouteSettings, RoutingTable, Snapshot
+from harness.routing.route_settings import RouteSettings
+from harness.routing.table import KeyGrant, Route, RoutingTable, Snapshot
 from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.snapshot.holder import SnapshotHolder
