@@ -77,7 +77,7 @@ RANGES: Final[Mapping[str, Range]] = _OF_ROUTES | {
             "warm_up_s handover_s health_check_interval_s base_s cap_s",
         ),
         (Range(0, DAY_S), "attempt_s max_wait_s"),
-        (Range(0, 1_000), "warm_up_units"),
+        (Range(0, 1_000), "warm_up_units max_stop_sequences"),
         (Range(1, BPS - 1), "weight_bps"),
         (Range(1, BPS), "share_bps"),
         (Range(0, MUCH), "min_exposures"),

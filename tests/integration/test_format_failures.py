@@ -298,7 +298,12 @@ async def test_a_patch_reaches_the_chat_that_an_endpoint_becomes(
 async def test_a_patchs_response_format_reaches_the_chat(endpoint: Endpoint) -> None:
     schema = {
         "name": "s",
-        "schema": {"type": "object"},
+        "schema": {
+            "type": "object",
+            "properties": {},
+            "required": [],
+            "additionalProperties": False,
+        },
         "strict": True,
     }
     shape = {"type": "json_schema", "json_schema": schema}
