@@ -1,8 +1,9 @@
 """Writes a chat's fields as its target takes them, beside the history (`chat_history`).
 
-Some targets refuse more stop sequences than they know, sampling beside thinking, and forms
-that clients write out of habit, such as an empty schema. A change that the answer may depend
-on is named. The models' abilities are in `harness.providers.models.abilities`.
+Some targets refuse more stop sequences than they know, sampling beside thinking, strict schemas
+with optional fields, and forms that clients write out of habit, such as an empty schema. A
+change that the answer may depend on is named. The models' abilities are in
+`harness.providers.models.abilities`.
 """
 
 import json
@@ -11,9 +12,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from harness.providers.models.capabilities import Capabilities, ThinkingForm
+from harness.providers.models.capabilities import (
+    Capabilities,
+    StrictSchema,
+    ThinkingForm,
+)
 from harness.providers.target import Provider
 from router.conversation.field_forms import fit_sampling
+from router.conversation.strict_schemas import meets_strict
 from router.frame.body import list_objects, to_json
 
 Json = dict[str, Any]
@@ -54,6 +60,7 @@ _THINKING: Final = Gate(b'"thinking"', re.compile(rb'"thinking"\s*:'))
 _CHOICE: Final = Gate(b'"tool_choice"', re.compile(rb'"type"\s*:\s*"(?:any|tool)"'))
 _EFFORT: Final = Gate(b'"effort"', re.compile(rb'"effort"\s*:'))
 _BOTH: Final = Gate(b'"temperature"', re.compile(rb'"top_p"\s*:'))
+_STRICT: Final = Gate(b'"strict"', re.compile(rb'"strict"\s*:\s*true'))
 _HABITS: Final = (
     Gate(b'"parallel_tool_calls"', re.compile(rb'"parallel_tool_calls"\s*:\s*null')),
     # A schema without an object inside has no properties.
@@ -72,6 +79,8 @@ def find_gates(can: Capabilities) -> tuple[Gate, ...]:
         found.append(_BOTH)
     if can.max_stop_sequences is not None:
         found.append(_STOPS if can.max_stop_sequences else _STOP)
+    if can.strict_schema is StrictSchema.ALL_REQUIRED:
+        found.append(_STRICT)
     if can.loose_forms is False:
         found += _HABITS
     return tuple(found)
@@ -94,7 +103,7 @@ def find_message_gates(can: Capabilities) -> tuple[Gate, ...]:
 
 
 def fit_chat(body: bytes, can: Capabilities) -> tuple[bytes, tuple[str, ...]]:
-    """Writes a chat, or the sampling of a response, as its target takes it.
+    """Writes a chat, or the sampling and schemas of a response, as its target takes it.
 
     Returns the body, which is the same object if nothing changes, and the names of the parts
     that the target does not get.
@@ -102,6 +111,8 @@ def fit_chat(body: bytes, can: Capabilities) -> tuple[bytes, tuple[str, ...]]:
     chat: Json = json.loads(body)
     before = to_json(chat)
     dropped = [*_fit_sampling(chat, can), *_fit_stops(chat, can)]
+    if can.strict_schema is StrictSchema.ALL_REQUIRED:
+        dropped += _fit_schemas(chat, can.strict_schema)
     if can.loose_forms is False and "messages" in chat:
         _fit_habits(chat)
     after = to_json(chat)
@@ -132,6 +143,25 @@ def _fit_stops(chat: Json, can: Capabilities) -> Iterator[str]:
     if not most:
         del chat["stop"]
     yield "stop"
+
+
+def _fit_schemas(chat: Json, demands: StrictSchema) -> Iterator[str]:
+    """Keeps `strict` only where the schema meets the demands: the target would refuse it."""
+    text = chat.get("text")  # of Responses
+    forms = (
+        ("response_format.json_schema.strict", chat.get("response_format"), "json_schema"),
+        ("text.format.strict", text if isinstance(text, dict) else None, "format"),
+        *(("tools.strict", tool, "function") for tool in list_objects(chat.get("tools"))),
+    )
+    for name, holder, inside in forms:
+        if not isinstance(holder, dict):
+            continue
+        form = holder.get(inside, holder)  # a tool of Responses is flat
+        if not isinstance(form, dict) or form.get("strict") is not True:
+            continue
+        if not meets_strict(form.get("schema", form.get("parameters")), demands):
+            form["strict"] = False
+            yield name
 
 
 def _fit_habits(chat: Json) -> None:

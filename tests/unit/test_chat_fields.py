@@ -216,3 +216,41 @@ def test_a_response_of_a_model_that_reasons_loses_its_temperature() -> None:
         {"model": "gpt-5.4", "input": "q", **reasoning},
         ("temperature",),
     )
+
+
+OPTIONAL: Json = {
+    "type": "object",
+    "properties": {"x": {"type": "string"}, "y": {"type": "string"}},
+    "required": ["x"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (("response_format", "json_schema"), "response_format.json_schema.strict"),
+        (("text", "format"), "text.format.strict"),
+        (("tools", "function"), "tools.strict"),
+        (("tools",), "tools.strict"),
+    ],
+)
+def test_a_schema_with_optional_fields_is_not_strict_for_openai(
+    path: tuple[str, ...], name: str
+) -> None:
+    def chat_with(*, strict: bool, required: list[str]) -> Json:
+        schema = {**OPTIONAL, "required": required}
+        form: Json = {"name": "f", "strict": strict}
+        form["parameters" if path[0] == "tools" else "schema"] = schema
+        for member in reversed(path[1:]):
+            form = {member: form}
+        return {"model": "gpt-5.2", path[0]: [form] if path[0] == "tools" else form}
+
+    loose = chat_with(strict=False, required=["x"])
+    whole = chat_with(strict=True, required=["x", "y"])
+    strict = chat_with(strict=True, required=["x"])
+
+    assert sent("openai", strict) == (loose, (name,))
+    assert sent("azure_openai", strict) == (loose, (name,))
+    assert sent("openai", whole) == (whole, ())
+    assert sent("vllm", strict) == (strict, ())  # unknown demands
