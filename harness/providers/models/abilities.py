@@ -255,8 +255,16 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
     ),
     _row(
         "gemini vertex",
-        _ANY_MODEL,
-        "https://docs.memberjunction.org/v6.2/api/variables/_memberjunction_ai-gemini.GEMINI_TRAILING_USER_TURN_TEXT.html",
+        r"gemini-(?:1\.\d|2\.\d|3|3\.1)(?:-.*)?|gemini-pro-latest",
+        "pipecat-ai/pipecat#5821",
+        "Gemini to 3.1",
+        prefill=Prefill.CONTINUES,
+    ),
+    _row(
+        "gemini vertex",
+        r"gemini-.*",
+        "pipecat-ai/pipecat#5821",
+        "Gemini after 3.1",
         prefill=Prefill.REFUSES,
     ),
     _row(
@@ -307,7 +315,7 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
     _row(
         "custom",
         r"(?:kimi|moonshot)-.*",
-        "https://platform.moonshot.ai/docs/guide/use-partial-mode-feature-of-kimi-api",
+        "https://platform.kimi.ai/docs/guide/use-partial-mode-feature-of-kimi-api",
         "Kimi",
         prefill=Prefill.PARTIAL,
     ),
