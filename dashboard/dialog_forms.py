@@ -11,7 +11,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import partial, wraps
+from types import MappingProxyType
 from typing import (
     Any,
     Concatenate,
@@ -27,6 +29,7 @@ import streamlit as st
 from dashboard import current_user, markup, page_frame
 from harness.frame.errors import SwapgateError
 from harness.frame.people.access import Actor, Role
+from harness.frame.setting import Declaration, FormEntry, plain_settings
 from harness.routing.context import Context
 
 log = logging.getLogger("swapgate.dashboard")
@@ -44,6 +47,7 @@ REASON_MISSING = "Write a reason to enable the button."
 NAME_MISSING = "Write the name to enable the button."
 TYPE_A_MODEL: Final = "Choose, or type PROVIDER/MODEL"
 HEIGHT_PX: Final = 72  # height of a JSON field
+ABOVE_0: Final = 0.001  # the least number in a field that excludes 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,79 @@ def ask_fields(
             for name, entry in fields.items():
                 given[name] = entry.ask(name, getattr(before, name), key(name))
     return given
+
+
+class SettingsForm:
+    """Asks for the plain settings of a record, in the places of their declarations.
+
+    words: the choices of settings that depend on the installation, by name. A single choice is
+    disabled. helps: help texts that depend on the record, by name.
+    """
+
+    def __init__(
+        self,
+        record: type,
+        *,
+        words: Mapping[str, Mapping[Any, str]] = MappingProxyType({}),
+        helps: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._settings = plain_settings(record)
+        self._words = words
+        self._helps = helps
+
+    def ask(
+        self, before: object, key: Callable[[str], str], *, advanced: bool
+    ) -> dict[str, Any]:
+        """Shows two columns of fields, and the wide ones side by side below them. Returns the
+        values by name.
+        """
+        left, right, wide = (
+            self._column(column, advanced=advanced) for column in ("left", "right", "wide")
+        )
+        given = ask_fields([left, right], before, key)
+        below = [{name: entry} for name, entry in wide.items()]
+        return given | (ask_fields(below, before, key) if below else {})
+
+    def _column(self, column: str, *, advanced: bool) -> Fields:
+        shown = [
+            (entry, declared)
+            for declared in self._settings
+            if (entry := declared.form) and (entry.column, entry.advanced) == (column, advanced)
+        ]
+        shown.sort(key=lambda pair: pair[0].row)
+        return {declared.name: self._field(declared, entry) for entry, declared in shown}
+
+    def _field(self, declared: Declaration, entry: FormEntry) -> Field:
+        options: dict[str, Any] = {}
+        words = self._words.get(declared.name, entry.words)
+        if words is None and issubclass(declared.kind, StrEnum):
+            words = {word: word.value for word in declared.kind}
+        if declared.name in self._words and len(self._words[declared.name]) == 1:
+            options["disabled"] = True
+        if text := self._helps.get(declared.name, entry.help):
+            options["help"] = text
+        if placeholder := entry.placeholder or declared.unset:
+            options["placeholder"] = placeholder[:1].upper() + placeholder[1:]
+        if entry.live:
+            options["live"] = True
+        if entry.step is not None:
+            options["step"] = entry.step
+            if not declared.name.endswith("_bps"):
+                options["format"] = "%g"
+        return Field(entry.label, *_form_range(declared), words=words, **options)
+
+
+def _form_range(declared: Declaration) -> tuple[float | None, float | None]:
+    """Returns the bounds of a number field in the type of its values, a share's in percent."""
+    allowed = declared.range
+    if allowed is None:
+        return None, None
+    if declared.name.endswith("_bps"):
+        return allowed.low / 100, allowed.high / 100
+    if declared.kind is int:
+        return int(allowed.low), int(allowed.high)
+    least = ABOVE_0 if allowed.above else allowed.low
+    return (0.0 if allowed.zero else float(least)), float(allowed.high)
 
 
 def ask_object(

@@ -14,10 +14,8 @@ import streamlit as st
 from dashboard import current_user, labels, markup, page_frame
 from dashboard.dialog_forms import (
     REASON,
-    Field,
-    Fields,
     Form,
-    ask_fields,
+    SettingsForm,
     dialog,
     show_openers,
 )
@@ -344,17 +342,6 @@ def _declare(
 
 
 NEW_KEY: Final = "new-key"
-NO_LIMIT: Final[Mapping[str, Any]] = {"placeholder": "No limit"}
-LIMITS: Final[Sequence[Fields]] = (
-    {
-        "budget_day_usd": Field("Budget per day (UTC), US dollars", 0.01, **NO_LIMIT),
-        "budget_month_usd": Field("Budget per month (UTC), US dollars", 0.01, **NO_LIMIT),
-    },
-    {
-        "requests_per_min": Field("Requests per minute", 1.0, **NO_LIMIT),
-        "tokens_per_min": Field("Tokens per minute", 1.0, **NO_LIMIT),
-    },
-)
 OPT_OUTS: Final[Mapping[OptOut, str]] = {
     OptOut.CANARY: "Canaries: the incumbent answers, and the request does not count",
     OptOut.SHADOW: "Shadows: no candidate or judge gets a copy",
@@ -476,7 +463,7 @@ def show_new_key() -> None:
 
 def _ask_limits(before: KeyLimits, form: Form) -> KeyLimits:
     st.html(markup.note("An empty field means no limit."))
-    given = ask_fields(LIMITS, before, form.key)
+    given = SettingsForm(KeyLimits).ask(before, form.key, advanced=False)
     warn = st.slider(
         "Warn at this share of a budget",
         10,

@@ -1,14 +1,15 @@
 """The dialogs of the Routes page, and the fields of a route's settings.
 
-The fields are declared here by the names of `RouteSettings`; meanings, ranges and checks are in
-`harness.routing` and `harness.routes`. A change of the model itself is a proposal and no
+The fields of plain settings follow from their declarations in `harness.routing.route_settings`.
+The composite ones, suites, overrides and candidates, are here; checks are in `harness.routes`.
+A change of the model itself is a proposal and no
 setting.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 import streamlit as st
 
@@ -18,6 +19,7 @@ from dashboard.dialog_forms import (
     Field,
     Fields,
     Form,
+    SettingsForm,
     ask_fields,
     dialog,
 )
@@ -37,26 +39,9 @@ from harness.routing.candidate_schedule import (
     OnBetter,
     Preference,
 )
-from harness.routing.capture import (
-    MAX_COPY_BYTES,
-    MAX_KEEP_DAYS,
-    MAX_PER_DAY,
-)
 from harness.routing.context import Context
-from harness.routing.kept_responses import MOST_STATE_H
-from harness.routing.plan import MAX_KEEP_WARM_BPS
-from harness.routing.table import (
-    OnBadEvent,
-    OnContentPolicy,
-    OnEmptyAnswer,
-    Overrides,
-    RequestKind,
-    Route,
-    RouteSettings,
-    RouteSuite,
-    Stakes,
-    StreamCommit,
-)
+from harness.routing.route_settings import Overrides, RequestKind, RouteSettings, RouteSuite
+from harness.routing.table import Route
 
 NEW: Final = RouteSettings()
 ROLE_WORDS: Final[Mapping[SuiteRole, str]] = {
@@ -71,105 +56,10 @@ KIND_WORDS: Final[Mapping[RequestKind, str]] = {
     RequestKind.EMBEDDING: "Embeddings",
     RequestKind.SUBAGENT: "Requests of a subagent",
 }
-LONGEST_S: Final = float(routes.LONGEST_TIMEOUT_S)
-DATA_CLASSES: Final = (
-    "data_classes in swapgate.yaml names the classes, and the providers that may see each."
-)
 FORCE: Final = "Roll back even if the model cannot serve: callers may then get errors"
 NO_DATA_CLASS: Final = "none: every provider may see it"
 
 
-SECONDS: Final[Mapping[str, Any]] = {"step": 1.0, "format": "%g"}
-# Settings that few routes change, in two columns; the data class is above the first.
-ADVANCED_LEFT: Final[Fields] = {
-    "first_token_timeout_s": Field(
-        "A stream's first output within, seconds",
-        0.001,
-        LONGEST_S,
-        **SECONDS,
-        placeholder="The model's, else the router's",
-    ),
-    "commit": Field(
-        "A stream reaches the client",
-        words={
-            StreamCommit.FIRST_TOKEN: "as soon as its first word is there",
-            StreamCommit.WHOLE: "when it is complete",
-        },
-    ),
-    "keep_warm_bps": Field(
-        "Share that keeps each other model warm, %",
-        0.0,
-        MAX_KEEP_WARM_BPS / 100,
-        step=0.5,
-        help="This share of the requests goes to each healthy fallback, which shows that the "
-        "fallback works before the route needs it.",
-    ),
-    "capture_per_day": Field("Captured requests kept per day, at most", 1, MAX_PER_DAY),
-    "responses_state_h": Field(
-        "Hours that Responses answers are kept, 0 for none",
-        0.0,
-        MOST_STATE_H,
-        step=1.0,
-        format="%g",
-        help="previous_response_id and item_reference then work across swaps. Swapgate stores "
-        "the requests and answers, unredacted, for this time.",
-    ),
-    "copy_max_bytes": Field(
-        "Largest request or answer to copy, bytes",
-        1,
-        MAX_COPY_BYTES,
-        help="The router captures, mirrors and judges no larger request or answer.",
-    ),
-}
-ADVANCED_RIGHT: Final[Fields] = {
-    "task": Field(
-        "Task",
-        placeholder="None",
-        live=True,
-        help="Requests with the header x-swapgate-task and this name come here.",
-    ),
-    "first_byte_timeout_s": Field(
-        "A plain answer begins within, seconds",
-        0.001,
-        LONGEST_S,
-        **SECONDS,
-        placeholder="The model's, the router's, or measured",
-    ),
-    "on_bad_event": Field(
-        "When an event of a stream cannot be read",
-        words={
-            OnBadEvent.FAIL: "the request fails",
-            OnBadEvent.SKIP: "the stream continues without the event",
-        },
-    ),
-    "on_empty_answer": Field(
-        "When an answer is empty",
-        words={
-            OnEmptyAnswer.FAIL: "the router asks the next target",
-            OnEmptyAnswer.ACCEPT: "the client gets the empty answer",
-        },
-    ),
-    "on_content_policy": Field(
-        "When a provider's content filter refuses",
-        words={
-            OnContentPolicy.FAIL: "the request fails",
-            OnContentPolicy.FALLBACK: "the router asks the next fallback",
-        },
-    ),
-    "capture_keep_days": Field(
-        "Days that captured requests are kept",
-        0.001,
-        MAX_KEEP_DAYS,
-        **SECONDS,
-    ),
-}
-DESCRIPTION: Final = Field("What it is for")
-SIDE_EFFECTS: Final = Field(
-    "Its tools have side effects: no shadow, and no requests to keep models warm"
-)
-COMPARABLE: Final = Field(
-    "For embeddings: one index may hold the vectors of all models of this route"
-)
 NO_CANDIDATES: Final = CandidateSchedule((), "0 3 * * 1", 5.0)  # Mondays at 3
 CANDIDATES: Final[Sequence[Fields]] = (
     {
@@ -247,42 +137,19 @@ def ask(
     suites = _ask_suites(ctx, before.suites, key)
     policies = sorted({*ctx.policies, before.policy})
     classes = list(dict.fromkeys(("", *sorted(ctx.data_classes), before.data_class)))
-    usual: Sequence[Fields] = (
-        {
-            "policy": Field("Policy", words={policy: policy for policy in policies}),
-            "stakes": Field(
-                "Stakes",
-                words={stakes: stakes.value for stakes in Stakes},
-                help="high: only fallbacks marked good enough may answer.",
-            ),
+    form = SettingsForm(
+        RouteSettings,
+        words={
+            "policy": {policy: policy for policy in policies},
+            "data_class": {word: word or NO_DATA_CLASS for word in classes},
         },
-        {
-            "total_timeout_s": Field("A request's whole budget, seconds", 1.0),
-            "capture_bps": Field(
-                "Requests to capture, redacted, %",
-                0.0,
-                100.0,
-                step=0.5,
-                help=f"At most {before.capture_per_day} a day are kept.",
-            ),
-        },
-    )
-    data_class = Field(
-        "Data class",
-        words={word: word or NO_DATA_CLASS for word in classes},
-        disabled=len(classes) == 1,
-        help=DATA_CLASSES,
+        helps={"capture_bps": f"At most {before.capture_per_day} a day are kept."},
     )
     # Folded for a new route, whose defaults suffice: the dialog stays short on a phone.
     with st.expander("Policy, stakes, time, capture") if before is NEW else st.container():
-        given = ask_fields(usual, before, name)
-        given |= ask_fields([{"description": DESCRIPTION}], before, name)
+        given = form.ask(before, name, advanced=False)
     with st.expander("Advanced: data class, other routes, time limits, streams, keep warm"):
-        left = {"data_class": data_class, **ADVANCED_LEFT}
-        given |= ask_fields((left, ADVANCED_RIGHT), before, name)
-        given |= ask_fields(
-            [{"side_effects": SIDE_EFFECTS}, {"comparable_vectors": COMPARABLE}], before, name
-        )
+        given |= form.ask(before, name, advanced=True)
         overrides = _ask_overrides(ctx, before, name, others_than="" if before is NEW else key)
     with st.expander("Candidates: models to measure on a schedule"):
         schedule = ask_fields(CANDIDATES, before.candidates or NO_CANDIDATES, name)

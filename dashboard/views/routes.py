@@ -29,7 +29,7 @@ from harness.routes import routes
 from harness.routes.scorecard import list_facts
 from harness.routing.evidence import EvidenceKind
 from harness.routing.freeze import FreezeWindow
-from harness.routing.table import RequestKind, RouteSettings
+from harness.routing.route_settings import RequestKind, RouteSettings
 
 MOST_SWITCHES: Final = 10
 POLICIES_COMMAND: Final = (

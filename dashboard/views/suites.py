@@ -50,7 +50,7 @@ from harness.proposals.candidates.leaderboard import (
 from harness.routing.context import Context
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
-from harness.routing.table import RouteSuite
+from harness.routing.route_settings import RouteSuite
 
 # With more suites than these, the page has a search.
 MOST_ROWS: Final = 20

@@ -55,8 +55,9 @@ from harness.routing.records.interventions import Switches
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
+from harness.routing.route_settings import Stakes
 from harness.routing.settings import AutoFloor
-from harness.routing.table import Route, Stakes
+from harness.routing.table import Route
 
 _ENDED: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET)
 MAX_REMEMBERED: Final = 256

@@ -28,7 +28,7 @@ from harness.registry import targets
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
-from harness.routing.table import RouteSettings, RouteSuite
+from harness.routing.route_settings import RouteSettings, RouteSuite
 
 FOLDER: Final = Path(".swapgate-try")  # in the working folder, out of version control
 LONGEST_PATIENCE_S: Final = 60.0

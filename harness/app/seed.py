@@ -21,8 +21,9 @@ from harness.routing.context import Context
 from harness.routing.records.preload import Preload
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import CreateRoute
+from harness.routing.route_settings import RouteSettings, Stakes
 from harness.routing.settings import RouteSeed
-from harness.routing.table import Route, RouteSettings, RoutingTable, Stakes
+from harness.routing.table import Route, RoutingTable
 
 APPLY_STEP: Final = "`swapgate config apply`"
 

@@ -6,35 +6,27 @@ register no target and pin no suite: `harness.app.seed` does.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, make_dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.config.source_locations import Document
 from harness.frame.errors import InputError
 from harness.frame.people.access import check_principal_name
+from harness.frame.setting import Declaration, plain_settings
 from harness.frame.suggestions import did_you_mean, find_nearest
 from harness.providers.models.catalogue import Catalogue
 from harness.providers.models.model_match import list_offers
 from harness.providers.models.name_resolution import ModelNameQuery
 from harness.providers.target import Provider, RequestPatch, Target
-from harness.routing.candidate_schedule import check_selection
-from harness.routing.capture import check_capture
-from harness.routing.kept_responses import OFF, check_state, parse_state_time
-from harness.routing.plan import parse_keep_warm_share, parse_share_bps
+from harness.routing.candidate_schedule import CandidateSchedule, check_selection
 from harness.routing.route_changes import check_route_name
+from harness.routing.route_settings import Overrides, RequestKind, RouteSettings, RouteSuite
 from harness.routing.settings import RouteSeed
-from harness.routing.table import (
-    Overrides,
-    PlainRouteSettings,
-    RequestKind,
-    RouteSettings,
-    RouteSuite,
-    override_errors,
-)
+from harness.routing.table import override_errors
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
@@ -75,21 +67,46 @@ class OverridesEntry(BaseModel):
         return {kind: route for kind, route in routes.items() if route}
 
 
+def _settings_entry() -> type:
+    """Builds the entry of a route's plain settings, in the form of the file."""
+    keys = [
+        (
+            declared.key,
+            Annotated[_file_type(declared), Field(description=_meaning(declared))],
+            declared.written_default,
+        )
+        for declared in plain_settings(RouteSettings)
+    ]
+    return make_dataclass("SettingsEntry", keys, frozen=True, kw_only=True)
+
+
+def _file_type(declared: Declaration) -> Any:
+    if declared.written is not None:
+        return declared.written.kind
+    return declared.kind | None if declared.optional else declared.kind
+
+
+def _meaning(declared: Declaration) -> str:
+    return (
+        f"{declared.meaning} If null: {declared.unset}." if declared.unset else declared.meaning
+    )
+
+
+if TYPE_CHECKING:
+    SettingsEntry = object
+else:
+    SettingsEntry = _settings_entry()
+
+
 @dataclass(frozen=True, kw_only=True)
-class RouteEntry(PlainRouteSettings):
+class RouteEntry(SettingsEntry):
     incumbent: str | TargetEntry  # the first model: provider/model, or its parts
     # Targets that answer if the incumbent fails, in this order.
     fallbacks: tuple[str | FallbackEntry, ...] = ()
     # Suites that decide the route's swaps: names, or name, role and weight.
     suites: tuple[str | RouteSuite, ...] = ()
-    # Share of callers that keeps each fallback provider warm: 1%, or 100 (basis points).
-    keep_warm: int | str = 0
-    # Set it if tools' effects cannot be undone; prevents keep-warm and shadows.
-    tools: Literal["side_effects"] | None = None
-    capture: int | str = 0  # share to capture, redacted, such as 1% or 100 (basis points)
-    # How long Swapgate keeps the items of Responses answers, so that `previous_response_id` and
-    # `item_reference` work across swaps: 90m, 24h, 7d or off. Stores content.
-    responses_state: str = OFF
+    # Models that the route's suites measure on a schedule, in addition to people's proposals.
+    candidates: CandidateSchedule | None = None
     # Other routes for some kinds of request.
     overrides: OverridesEntry = field(default_factory=OverridesEntry)
 
@@ -120,36 +137,29 @@ def route_seed(
             fallbacks.append(_target(value, name, known))
     with at("incumbent"):
         incumbent = _target(entry.incumbent, name, known)
-    with at("keep_warm"):
-        keep_warm_bps = parse_keep_warm_share(entry.keep_warm)
     with at("candidates"):
         if entry.candidates is not None:
             check_selection(entry.candidates)
-    with at("data_class"):
-        if entry.data_class and entry.data_class not in known.data_classes:
-            hint = did_you_mean(entry.data_class, known.data_classes)
-            raise InputError(f"`data_classes` has no {entry.data_class!r}{hint}")
     capable = tuple(
         target.id
         for target, fallback in zip(fallbacks, entry.fallbacks, strict=True)
         if isinstance(fallback, FallbackEntry) and fallback.capable
     )
-    with at("responses_state"):
-        responses_state_h = parse_state_time(entry.responses_state)
-    with at("capture"):
-        settings = RouteSettings(
-            **{of.name: getattr(entry, of.name) for of in fields(PlainRouteSettings)},
-            suites=tuple(RouteSuite(s) if isinstance(s, str) else s for s in entry.suites),
-            keep_warm_bps=keep_warm_bps,
-            side_effects=entry.tools == "side_effects",
-            capable=capable,
-            capture_bps=parse_share_bps(entry.capture, what="capture"),
-            responses_state_h=responses_state_h,
-            overrides=entry.overrides.given,
-        )
-        check_capture(settings)
-    with at("responses_state"):
-        check_state(settings)
+    plain = {}
+    for declared in plain_settings(RouteSettings):
+        with at(declared.key):
+            plain[declared.name] = declared.read(getattr(entry, declared.key))
+    settings = RouteSettings(
+        **plain,
+        suites=tuple(RouteSuite(s) if isinstance(s, str) else s for s in entry.suites),
+        capable=capable,
+        candidates=entry.candidates,
+        overrides=entry.overrides.given,
+    )
+    with at("data_class"):
+        if settings.data_class and settings.data_class not in known.data_classes:
+            hint = did_you_mean(settings.data_class, known.data_classes)
+            raise InputError(f"`data_classes` has no {settings.data_class!r}{hint}")
     return RouteSeed(name, incumbent, tuple(fallbacks), settings)
 
 

@@ -16,11 +16,13 @@ from pydantic import ValidationError
 from harness.config.source_locations import Document, KeyPath, dotted_path
 from harness.frame.errors import ConfigError, RetiredKeys
 from harness.frame.formatting import SHARE_RANGE, Range, format_bound
+from harness.frame.setting import plain_settings
 from harness.frame.suggestions import (
     UNKNOWN_KEY,
     describe_fault,
     find_fault_path,
 )
+from harness.routing.route_settings import RouteSettings
 
 # A holdback takes at most half of the traffic, so that a promoted candidate serves the rest.
 MOST_HELD_BACK_BPS: Final = 5_000
@@ -46,7 +48,13 @@ BYTES: Final = Range(1, 1e12)
 DOLLARS: Final = Range(0, MUCH)
 DAYS: Final = Range(0.001, 36_600)
 
-RANGES: Final[Mapping[str, Range]] = {
+# The ranges of the plain numbers of routes, from their declarations.
+_OF_ROUTES: Final[dict[str, Range]] = {
+    declared.key: declared.range
+    for declared in plain_settings(RouteSettings)
+    if declared.range is not None and declared.written is None
+}
+RANGES: Final[Mapping[str, Range]] = _OF_ROUTES | {
     key: allowed
     for allowed, keys in (
         (ALPHA, "alpha"),
@@ -69,7 +77,7 @@ RANGES: Final[Mapping[str, Range]] = {
             "warm_up_s handover_s health_check_interval_s base_s cap_s",
         ),
         (Range(0, DAY_S), "attempt_s max_wait_s"),
-        (Range(0, 1_000), "warm_up_units"),
+        (Range(0, 1_000), "warm_up_units max_stop_sequences"),
         (Range(1, BPS - 1), "weight_bps"),
         (Range(1, BPS), "share_bps"),
         (Range(0, MUCH), "min_exposures"),
@@ -109,7 +117,6 @@ RANGES: Final[Mapping[str, Range]] = {
         (Range(0, HOUR_S), "heartbeat_s shutdown_delay_s"),
         (Range(MOMENT_S, HOUR_S), "flush_interval_s"),
         (BYTES, "max_body_bytes max_response_bytes"),
-        (Range(1, 8 * 2**20), "copy_max_bytes"),
         (Range(0.000001, MUCH), "requests_per_min"),
         (Range(0.000001, 1e12), "tokens_per_min"),
         (Range(0.001, 1), "rate_share"),

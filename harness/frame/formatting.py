@@ -346,17 +346,22 @@ def format_bytes(size: int) -> str:
 
 
 class Range(NamedTuple):
-    """Bounds a number on both sides; the bounds themselves are allowed."""
+    """Bounds a number on both sides; the bounds themselves are allowed, except as `above`."""
 
     low: float
     high: float
     zero: bool = False  # whether 0, which turns the setting off, is allowed as well
+    above: bool = False  # whether the lower bound itself is refused
 
     def holds(self, value: float) -> bool:
+        if self.above and value == self.low:
+            return False
         return self.low <= value <= self.high or (self.zero and value == 0)
 
     @property
     def text(self) -> str:
+        if self.above:
+            return f"above {format_bound(self.low)}, at most {format_bound(self.high)}"
         words = f"{format_bound(self.low)} to {format_bound(self.high)}"
         return f"0, or {words}" if self.zero else words
 

@@ -20,7 +20,8 @@ from harness.registry import credentials, registered_providers
 from harness.registry.credentials import CredentialChange
 from harness.routes import routes
 from harness.routing.context import Context
-from harness.routing.table import Route, RouteSettings, RouteSuite
+from harness.routing.route_settings import RouteSettings, RouteSuite
+from harness.routing.table import Route
 
 SIMULATOR: Final = "sim"
 REASON: Final = "the first proposal"

@@ -47,7 +47,8 @@ from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts
-from harness.routing.table import Route, RouteSettings, RouteSuite
+from harness.routing.route_settings import RouteSettings, RouteSuite
+from harness.routing.table import Route
 
 WINDOW: Final = timedelta(days=90)
 UNDRAWN: Final = UndrawnSeeds()

@@ -37,7 +37,8 @@ from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import Suites
 from harness.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
-from harness.routing.table import Route, RouteRecord, RouteSuite
+from harness.routing.route_settings import RouteSuite
+from harness.routing.table import Route, RouteRecord
 
 OTHER_RULES: Final = "registered under other rules than the route has"
 

@@ -44,7 +44,8 @@ from harness.routing.proposal import (
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import Suites
-from harness.routing.table import Route, RouteSettings
+from harness.routing.route_settings import RouteSettings
+from harness.routing.table import Route
 
 MOST_CANDIDATES: Final = 10  # in one selection
 ACCEPT_AT_PROPOSAL: Final = (

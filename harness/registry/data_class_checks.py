@@ -12,7 +12,7 @@ from harness.frame.suggestions import did_you_mean
 from harness.providers.target import Target, classes_of_provider
 from harness.routing.context import Context
 from harness.routing.records.routes import Routing
-from harness.routing.table import RouteSettings
+from harness.routing.route_settings import RouteSettings
 
 
 def check_targets(

@@ -22,7 +22,8 @@ from harness.providers.target import Target
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
-from harness.routing.table import Route, RouteSettings
+from harness.routing.route_settings import RequestKind, RouteSettings
+from harness.routing.table import Route
 
 # Names of embedding models that neither the configuration nor the catalogue knows.
 _NAMES: Final = re.compile(
@@ -52,6 +53,24 @@ def check_vectors(
     """
     if refusal := find_other_vectors(ctx, tx, route, settings, primary, others):
         raise NotAllowed(refusal)
+
+
+def check_override(
+    ctx: Context, tx: Transaction, route: Route, settings: RouteSettings
+) -> None:
+    """Checks that another override for embeddings leads to the same model. Raises NotAllowed.
+
+    route: before the change. settings: after it.
+    """
+    kind = RequestKind.EMBEDDING
+    routing = Routing(tx)
+    names = (had.overrides.get(kind, route.name) for had in (route.settings, settings))
+    before, after = map(routing.route, names)
+    if before is None or after is None or before.name == after.name:
+        return  # the check of overrides refuses an unknown route
+    targets = routing.targets()
+    primary, other = targets[before.incumbent], targets[after.incumbent]
+    check_vectors(ctx, tx, before.name, settings, primary, [other])
 
 
 def find_other_vectors(

@@ -8,8 +8,8 @@ targets of an existing route do not change here: `harness.canary` promotes and r
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Final
 
+from harness.frame import setting
 from harness.frame.errors import (
     Conflict,
     InputError,
@@ -17,7 +17,7 @@ from harness.frame.errors import (
     RouteBusy,
     SwapgateError,
 )
-from harness.frame.formatting import format_bps, format_bytes
+from harness.frame.formatting import format_bps
 from harness.frame.people.access import Actor, Role, check_principal_name
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
@@ -33,10 +33,7 @@ from harness.routing.candidate_schedule import (
     build_start,
     check_schedule,
 )
-from harness.routing.capture import check_capture
 from harness.routing.context import Context
-from harness.routing.kept_responses import check_state, format_state_time
-from harness.routing.plan import KeepWarm
 from harness.routing.records.proposals import (
     CandidateRounds,
     Proposals,
@@ -53,15 +50,8 @@ from harness.routing.route_changes import (
     check_route_name,
     standing_incumbents,
 )
-from harness.routing.table import (
-    ROUTE_TIMEOUTS,
-    Route,
-    RouteRecord,
-    RouteSettings,
-    RoutingTable,
-    format_overrides,
-    override_errors,
-)
+from harness.routing.route_settings import RouteSettings
+from harness.routing.table import Route, RouteRecord, RoutingTable, override_errors
 
 
 def check_overrides(
@@ -92,9 +82,6 @@ def _override_faults(
         overrides = route.settings.overrides
         for kind, error in override_errors(name, overrides, carried, ctx.data_classes):
             yield name, overrides[kind], error
-
-
-LONGEST_TIMEOUT_S: Final = 86_400
 
 
 def load_table(ctx: Context) -> RoutingTable:
@@ -174,7 +161,7 @@ def change_settings(
 
     Raises ProofRefused for an expired waiver.
     Raises RouteBusy for another policy while a proposal is open.
-    Raises as `check_settings` and `check_overrides`.
+    Raises as `check_settings`, `check_overrides` and `vector_checks.check_override`.
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
@@ -189,6 +176,7 @@ def change_settings(
         data_class_checks.check_targets(
             ctx, settings, known_targets(tx, route.targets), route=name
         )
+        vector_checks.check_override(ctx, tx, route, settings)
         if settings.policy != route.settings.policy:
             # A proposal keeps the policy under which it was registered.
             if found := Proposals(tx).list(route=name, open_only=True):
@@ -231,36 +219,8 @@ def describe_fields(route: Route) -> dict[str, str]:
         "canary share": format_bps(canary.weight_bps) if canary else "0 %",
         "held back": route.holdback.target if route.holdback else "none",
         "fallbacks": ", ".join(route.fallbacks) or "none",
-        "description": route.settings.description,
-        "capable": ", ".join(route.settings.capable) or "none",
-        "stakes": route.settings.stakes.value,
-        "on content policy": route.settings.on_content_policy.value,
-        "keep warm": format_bps(route.settings.keep_warm_bps),
-        "tools": "side effects" if route.settings.side_effects else "",
-        "data class": route.settings.data_class,
-        "task": route.settings.task,
-        "capture": format_bps(route.settings.capture_bps),
-        "captured per day": str(route.settings.capture_per_day),
-        "captured for": f"{route.settings.capture_keep_days:g} days",
-        "responses state": format_state_time(route.settings.responses_state_h),
-        "copies up to": format_bytes(route.settings.copy_max_bytes),
-        "overrides": format_overrides(route.settings.overrides),
-        "timeout": f"{route.settings.total_timeout_s:g} s",
-        "first token": _limit(route.settings.first_token_timeout_s),
-        "first byte": _limit(route.settings.first_byte_timeout_s),
-        "commit": route.settings.commit.value,
-        "on bad event": route.settings.on_bad_event.value,
-        "on empty answer": route.settings.on_empty_answer.value,
-        "vectors": "comparable" if route.settings.comparable_vectors else "",
-        "policy": route.settings.policy,
-        "suites": ", ".join(suite.text for suite in route.settings.suites),
-        "candidates": route.settings.candidates.text if route.settings.candidates else "",
+        **setting.describe_settings(route.settings),
     }
-
-
-def _limit(seconds: float | None) -> str:
-    """Writes a time limit; empty without one."""
-    return f"{seconds:g} s" if seconds is not None else ""
 
 
 def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
@@ -269,15 +229,7 @@ def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
     Returns the settings with all digests. A digest in the settings stays, so that a changed
     suite is not accepted by accident.
     """
-    KeepWarm(settings.keep_warm_bps)
-    check_capture(settings)
-    check_state(settings)
-    if not 0 < settings.total_timeout_s <= LONGEST_TIMEOUT_S:
-        raise InputError(f"total_timeout_s must be above 0 s and at most {LONGEST_TIMEOUT_S} s")
-    for name in ROUTE_TIMEOUTS:
-        limit_s = getattr(settings, name)
-        if limit_s is not None and not 0 < limit_s <= LONGEST_TIMEOUT_S:
-            raise InputError(f"{name} must be above 0 s and at most {LONGEST_TIMEOUT_S} s")
+    setting.check_settings(settings)
     policy = ctx.policy(settings.policy)
     _check_candidates(settings.candidates, policy)
     digests = {suite.suite: ctx.suites.pin(suite.suite).digest for suite in settings.suites}

@@ -36,7 +36,8 @@ from harness.routing.records.preload import Preload
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.reliability.latency import quantile_ms
-from harness.routing.table import Arm, Route, RouteSuite
+from harness.routing.route_settings import RouteSuite
+from harness.routing.table import Arm, Route
 
 DAY: Final = timedelta(days=1)
 # Runs whose samples give a score. A run that ended early has measured a part of the items.

@@ -13,16 +13,13 @@ from enum import StrEnum
 from typing import Any, Final, Self
 
 from harness.frame.canonical_text import single_spaced
-from harness.frame.errors import InputError
-from harness.frame.formatting import format_bps, format_bytes
+from harness.frame.formatting import format_bytes
 from harness.frame.people.access import key_hash
 from harness.frame.plain_data import canonical_json, hash_content
 from harness.frame.redaction import RedactionRule
-from harness.routing.table import BUCKETS, RouteSettings, hash_bucket
+from harness.routing.route_settings import MAX_COPY_BYTES
+from harness.routing.table import hash_bucket
 
-MAX_PER_DAY: Final = 100_000
-MAX_KEEP_DAYS: Final = 365.0
-MAX_COPY_BYTES: Final = 8 * 1024 * 1024
 _SALT: Final = "capture"
 ANSWER_UNREADABLE: Final = "answer_unreadable"  # an outcome
 
@@ -74,25 +71,6 @@ class CapturedRequest:
     # caller, conversation: pseudonyms, keyed hashes; empty if the request names none.
     caller: str = ""
     conversation: str = ""
-
-
-def check_capture(settings: RouteSettings) -> None:
-    """Checks a route's capture settings. Raises InputError."""
-    if not 0 <= settings.capture_bps <= BUCKETS:
-        raise InputError(
-            f"capture: the share is 0 to 100 %, not {format_bps(settings.capture_bps)}"
-        )
-    if not 1 <= settings.capture_per_day <= MAX_PER_DAY:
-        raise InputError(f"capture_per_day: 1 to {MAX_PER_DAY}, not {settings.capture_per_day}")
-    if not 1 <= settings.copy_max_bytes <= MAX_COPY_BYTES:
-        raise InputError(
-            f"copy_max_bytes: 1 to {MAX_COPY_BYTES}, not {settings.copy_max_bytes}"
-        )
-    if not 0 < settings.capture_keep_days <= MAX_KEEP_DAYS:
-        raise InputError(
-            f"capture_keep_days: above 0, at most {MAX_KEEP_DAYS:g}, not "
-            f"{settings.capture_keep_days}"
-        )
 
 
 _SHOWN_SIZES: Final = (

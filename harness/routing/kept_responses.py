@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from harness.frame.errors import InputError
-from harness.routing.table import RouteSettings
 
 # Hours that an answer's history may be kept: 1 minute to 30 days, as OpenAI keeps responses.
 LEAST_STATE_H: Final = 1 / 60
@@ -57,12 +56,3 @@ def parse_state_time(text: str) -> float:
 def format_state_time(hours: float) -> str:
     """Writes the time for people; `off` for 0."""
     return f"{hours:g} h" if hours else OFF
-
-
-def check_state(settings: RouteSettings) -> None:
-    """Checks how long a route keeps its answers. Raises InputError."""
-    hours = settings.responses_state_h
-    if hours and not LEAST_STATE_H <= hours <= MOST_STATE_H:
-        raise InputError(
-            f"responses_state: off, or 1 minute to {MOST_STATE_H:g} hours, not {hours:g} hours"
-        )

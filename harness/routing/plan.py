@@ -9,11 +9,9 @@ The arm was chosen before, in `harness.routing.table`.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
@@ -40,7 +38,8 @@ from harness.routing.reliability.breaker import (
     retry_in_s,
 )
 from harness.routing.reliability.slowdown import Slowdown
-from harness.routing.table import BUCKETS, Arm, Route, Stakes, hash_bucket
+from harness.routing.route_settings import MAX_KEEP_WARM_BPS, Stakes
+from harness.routing.table import BUCKETS, Arm, Route, hash_bucket
 
 
 class SendHold(StrEnum):
@@ -422,11 +421,6 @@ def _last_resort(left_out: Sequence[Excluded], around: PlanContext) -> str | Non
     return min(only_open, key=failed_at, default=None)
 
 
-MAX_KEEP_WARM_BPS: Final = 1_000
-
-_SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<percent>%)?\s*")
-
-
 @dataclass(frozen=True, slots=True)
 class KeepWarm:
     """How many requests keep fallbacks warm. Raises InputError above 10 %."""
@@ -441,22 +435,6 @@ class KeepWarm:
                 f"keep_warm: the share is 0 to {MAX_KEEP_WARM_BPS} bps (10 %), not "
                 f"{self.share_bps}"
             )
-
-
-def parse_keep_warm_share(text: str | int) -> int:
-    """Parses a share such as `1%`, `0.5 %` or 100 (basis points). Raises InputError."""
-    return KeepWarm(parse_share_bps(text, what="keep_warm")).share_bps
-
-
-def parse_share_bps(text: str | int, *, what: str) -> int:
-    """Parses a share of any size into basis points. what: the setting's name, for the error."""
-    found = _SHARE.fullmatch(str(text))
-    if found is None:
-        raise InputError(f"{what}: {text!r} is not a share: write 1% or basis points (100)")
-    number = Decimal(found["number"]) * (100 if found["percent"] else 1)
-    if number != int(number):
-        raise InputError(f"{what}: {text!r} is not in whole basis points (0.01 %)")
-    return int(number)
 
 
 def keep_warm_targets(route: Route, provider_of: Mapping[str, str]) -> tuple[str, ...]:

@@ -15,15 +15,8 @@ from harness.gate.online.guardrails import DEFAULT_UNIT_RULE, UnitRule
 from harness.gate.verdict import Passed
 from harness.routing.agent import LITERAL_MARK
 from harness.routing.evidence import ChainProof, FormerTarget, Waiver
-from harness.routing.table import (
-    BUCKETS,
-    DEFAULT_ROUTE_SETTINGS,
-    Canary,
-    Handover,
-    Route,
-    RouteRecord,
-    RouteSettings,
-)
+from harness.routing.route_settings import DEFAULT_ROUTE_SETTINGS, RouteSettings
+from harness.routing.table import BUCKETS, Canary, Handover, Route, RouteRecord
 
 _NOT_IN_NAMES: Final = re.compile(r"[\s/?#]")
 

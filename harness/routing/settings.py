@@ -16,7 +16,7 @@ from harness.routing.reliability.breaker import (
     BreakerPolicy,
 )
 from harness.routing.reliability.retry import DEFAULT_RETRY, RetryPolicy
-from harness.routing.table import RouteSettings
+from harness.routing.route_settings import RouteSettings
 
 
 def http_url(host: str, port: int) -> str:

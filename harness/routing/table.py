@@ -7,7 +7,7 @@ a route's targets are tried is in `harness.routing.plan`.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from hashlib import blake2b
@@ -29,7 +29,6 @@ from harness.frame.signing.signed_rows import (
     SignedRows,
 )
 from harness.gate.online.guardrails import DEFAULT_UNIT_RULE, UnitRule
-from harness.gate.suite_plan import SuiteRole
 from harness.providers.credential import StoredKey
 from harness.providers.force import KillSwitch
 from harness.providers.target import (
@@ -39,21 +38,14 @@ from harness.providers.target import (
     is_at_least_as_strict,
 )
 from harness.routing.agent import AgentGrant
-from harness.routing.candidate_schedule import CandidateSchedule
+from harness.routing.route_settings import (
+    DEFAULT_ROUTE_SETTINGS,
+    Overrides,
+    RequestKind,
+    RouteSettings,
+    Stakes,
+)
 from harness.routing.shadow import Shadow
-
-
-class RequestKind(StrEnum):
-    """A kind of request. The router detects each kind but SUBAGENT, which clients declare."""
-
-    SUBAGENT = "subagent"
-    VISION = "vision"
-    IMAGE = "image"
-    VIDEO = "video"
-    EMBEDDING = "embedding"
-
-
-Overrides = Mapping[RequestKind, str]
 
 # A request of several kinds uses the override of the first kind here. The rarer ability comes
 # first: a model that reads video also reads pictures, but not the reverse.
@@ -77,13 +69,6 @@ def choose_kind(
         return declared if declared in overrides else None
     found = (kind for kind in KIND_PRECEDENCE if kind in kinds and kind in overrides)
     return next(found, None)
-
-
-def format_overrides(overrides: Overrides) -> str:
-    """Writes the overrides as `kind=route`, in RequestKind's order."""
-    return ", ".join(
-        f"{kind.value}={overrides[kind]}" for kind in RequestKind if kind in overrides
-    )
 
 
 def override_errors(
@@ -130,113 +115,6 @@ class Arm(StrEnum):
     CANARY = "canary"
     HOLDBACK = "holdback"
     KEEP_WARM = "keep_warm"
-
-
-class Stakes(StrEnum):
-    LOW = "low"
-    HIGH = "high"
-
-
-class OnContentPolicy(StrEnum):
-    """The router's reaction when the provider's content filter refuses a request (400)."""
-
-    FAIL = "fail"
-    FALLBACK = "fallback"
-
-
-class StreamCommit(StrEnum):
-    """The moment after which the router no longer moves a stream to another target."""
-
-    FIRST_TOKEN = "first_token"  # noqa: S105 - no password
-    WHOLE = "whole"  # the router holds the stream back until it is complete
-
-
-class OnBadEvent(StrEnum):
-    """The router's reaction to an event of a stream that it cannot parse."""
-
-    FAIL = "fail"
-    SKIP = "skip"
-
-
-class OnEmptyAnswer(StrEnum):
-    """The router's reaction to an empty answer without an error."""
-
-    FAIL = "fail"
-    ACCEPT = "accept"
-
-
-@dataclass(frozen=True, slots=True)
-class RouteSuite:
-    """A suite that a route uses, and its part in the verdict."""
-
-    suite: str  # its name
-    role: SuiteRole = SuiteRole.PRIMARY  # its effect on the verdict
-    weight: float = 1.0  # its weight in the mean of several primary suites
-    # Digest of the content that a person accepted for the route.
-    digest: str = field(default="", compare=False)
-
-    @property
-    def text(self) -> str:
-        weight = "" if self.weight == 1.0 else f", weight {self.weight:g}"
-        return f"{self.suite} ({self.role.value}{weight})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlainRouteSettings:
-    """A route's settings that have the same form in the file and in the database."""
-
-    description: str = ""  # shown to people
-    stakes: Stakes = Stakes.LOW  # high: only fallbacks marked capable may answer
-    policy: str = "default"  # name of the policy for swaps of this route
-    total_timeout_s: float = 120.0  # limit for the whole request, including failovers
-    # After a provider's content filter refused: fail the request, or call the next target.
-    on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
-    data_class: str = ""  # class of its data, one of `data_classes`
-    task: str = ""  # requests whose x-swapgate-task has this value use the route
-    capture_per_day: int = 200  # maximum captured requests in a day (UTC)
-    capture_keep_days: float = 30.0  # how long Swapgate keeps captured requests
-    # Largest request and largest answer that is captured, mirrored or judged.
-    copy_max_bytes: int = 1024 * 1024
-    # Limit for a stream's first output; null for the model's setting, else the router's.
-    first_token_timeout_s: float | None = None
-    # Limit for a plain answer's first byte; null for the model's setting, the router's or a
-    # measured limit.
-    first_byte_timeout_s: float | None = None
-    # whole: the router holds a stream back until it is complete
-    commit: StreamCommit = StreamCommit.FIRST_TOKEN
-    # skip: a stream continues without the events that the router cannot parse
-    on_bad_event: OnBadEvent = OnBadEvent.FAIL
-    # accept: the client gets an empty answer; fail: the router calls the next target
-    on_empty_answer: OnEmptyAnswer = OnEmptyAnswer.FAIL
-    # One index may hold the vectors of all models of this route for embeddings.
-    comparable_vectors: bool = False
-    # Models that the route's suites measure on a schedule, in addition to people's proposals.
-    candidates: CandidateSchedule | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RouteSettings(PlainRouteSettings):
-    """A route's settings. A change of them never brings a new target into traffic."""
-
-    suites: tuple[RouteSuite, ...] = ()
-    # Share of the requests for each warmed target, 0 to 1 000 (1 % is 100).
-    keep_warm_bps: int = 0
-    # The tools have side effects: the router sends no copies to other models.
-    side_effects: bool = False
-    # Ids of the fallbacks that are good enough when the stakes are high.
-    capable: tuple[str, ...] = ()
-    # Share of the requests that is captured, 0 to 10 000.
-    capture_bps: int = 0
-    # Hours that Swapgate keeps the items of Responses answers for later references; 0 for off.
-    responses_state_h: float = 0.0
-    # Kind of request to the route that answers it.
-    overrides: Overrides = field(default_factory=dict, hash=False)
-
-
-DEFAULT_ROUTE_SETTINGS: Final = RouteSettings()
-
-# Time limits that a route may set for itself.
-ROUTE_TIMEOUTS: Final = ("first_token_timeout_s", "first_byte_timeout_s")
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,7 @@ class AsideKind(StrEnum):
     FEEDBACK = "feedback"
     COUNTS = "counting of tokens"
     FLAGS = "evaluation of flags"
+    HISTORIES = "reading of kept answers"
 
 
 # The most keys whose limits are kept ready for requests.

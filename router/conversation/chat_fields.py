@@ -57,6 +57,7 @@ _PENALTIES: Final = tuple(
     for name in ("presence_penalty", "frequency_penalty")
 )
 _THINKING: Final = Gate(b'"thinking"', re.compile(rb'"thinking"\s*:'))
+_CHOICE: Final = Gate(b'"tool_choice"', re.compile(rb'"type"\s*:\s*"(?:any|tool)"'))
 _EFFORT: Final = Gate(b'"effort"', re.compile(rb'"effort"\s*:'))
 _BOTH: Final = Gate(b'"temperature"', re.compile(rb'"top_p"\s*:'))
 _STRICT: Final = Gate(b'"strict"', re.compile(rb'"strict"\s*:\s*true'))
@@ -90,6 +91,8 @@ def find_message_gates(can: Capabilities) -> tuple[Gate, ...]:
     found: list[Gate] = []
     if can.thinking is not ThinkingForm.UNKNOWN or can.thinks_always:
         found.append(_THINKING)
+    if can.thinks_always:
+        found.append(_CHOICE)
     if can.efforts is not None:
         found.append(_EFFORT)
     if can.sampling is False:

@@ -67,12 +67,13 @@ def fit_message(body: bytes, can: Capabilities) -> tuple[bytes, tuple[str, ...]]
     if not (
         b'"thinking"' in body
         or b'"effort"' in body
+        or (can.thinks_always and b'"tool_choice"' in body)
         or ((can.sampling is False or can.temperature_with_top_p is False) and _samples(body))
     ):
         return body, ()
     request: Json = json.loads(body)
     changed = fit_thinking(request, can, request.get("max_tokens"))
-    changed += _fit_forced_tool(request, can)
+    changed += fit_forced_tool(request, can)
     changed += fit_sampling(request, can)
     return (to_json(request).encode(), tuple(changed)) if changed else (body, ())
 
@@ -105,19 +106,20 @@ def fit_thinking(fields: Json, can: Capabilities, limit: object) -> list[str]:
     return changed
 
 
-def _fit_forced_tool(fields: Json, can: Capabilities) -> list[str]:
+def fit_forced_tool(fields: Json, can: Capabilities) -> list[str]:
     """Removes thinking beside a forced tool, which Claude refuses, in place. A model that
-    always thinks gets a free choice instead. Returns the names of the changed parts.
+    always thinks gets a free choice instead, even if the request names no thinking. Returns
+    the names of the changed parts.
     """
     choice = fields.get("tool_choice")
     if not isinstance(choice, dict) or choice.get("type") not in _FORCED:
-        return []
-    if can.thinking is ThinkingForm.UNKNOWN or not _thinks(fields):
         return []
     if can.thinks_always:
         choice["type"] = "auto"
         choice.pop("name", None)
         return ["tool_choice"]
+    if can.thinking is ThinkingForm.UNKNOWN or not _thinks(fields):
+        return []
     del fields["thinking"]
     return [THINKING]
 
@@ -189,9 +191,10 @@ def _fit_effort(fields: Json, efforts: tuple[str, ...]) -> bool:
     if effort is None or effort in efforts or not isinstance(config, dict):
         return False
     del config["effort"]
-    if efforts and effort in _EFFORTS:
-        lower = [name for name in efforts if _EFFORTS.index(name) < _EFFORTS.index(effort)]
-        config["effort"] = lower[-1] if lower else efforts[0]
+    known = [name for name in _EFFORTS if name in efforts]
+    if known and effort in _EFFORTS:
+        lower = [name for name in known if _EFFORTS.index(name) < _EFFORTS.index(effort)]
+        config["effort"] = lower[-1] if lower else known[0]
     if not config:
         del fields["output_config"]
     return True

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from harness.providers.models.capabilities import Prefill
-from router.frame.body import to_json
+from router.frame.body import iter_objects, to_json
 
 Json = dict[str, Any]
 # A request without this text has no turn of the assistant.
@@ -28,7 +28,7 @@ def is_open_answer(turn: object) -> bool:
     content = turn.get("content")
     if isinstance(content, str):
         return bool(content)
-    blocks = [block for block in content if isinstance(block, dict)] if content else []
+    blocks = list(iter_objects(content))
     called = any(str(block.get("type")).endswith("tool_use") for block in blocks)
     return not called and any(block.get("text") for block in blocks)
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from harness.providers.models.capabilities import StrictSchema
-from router.frame.body import iter_objects
 
 # A deeper schema does not meet the demands.
 MOST_LEVELS: Final = 32
@@ -25,14 +24,21 @@ _UNREAD: Final = frozenset(
         "dependentSchemas",
         "else",
         "if",
+        "maxContains",
+        "maxProperties",
+        "minContains",
+        "minProperties",
         "not",
         "oneOf",
         "patternProperties",
         "propertyNames",
         "then",
+        "unevaluatedItems",
         "unevaluatedProperties",
     }
 )
+# What else OpenAI does not take.
+_REFUSED: Final = frozenset({"contentEncoding", "contentMediaType", "default", "uniqueItems"})
 # Bounds that Anthropic does not take.
 _BOUNDS: Final = frozenset(
     {"maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum", "multipleOf"}
@@ -58,32 +64,47 @@ def meets_strict(schema: object, demands: StrictSchema) -> bool:
     return "anyOf" not in schema and _meets(schema, demands, MOST_LEVELS)
 
 
-def _meets(schema: Schema, demands: StrictSchema, levels: int) -> bool:
+def _meets(schema: object, demands: StrictSchema, levels: int) -> bool:
     is_closed = demands is StrictSchema.CLOSED
-    if not levels or _TYPES.isdisjoint(schema):
+    if not isinstance(schema, Mapping) or not levels or _TYPES.isdisjoint(schema):
         return False
-    if not (_UNREAD | (_BOUNDS if is_closed else {"default"})).isdisjoint(schema):
+    if not (_UNREAD | (_BOUNDS if is_closed else _REFUSED)).isdisjoint(schema):
         return False
-    properties = schema.get("properties")
-    if schema.get("type") == "object" or properties is not None:
+    if not is_closed and not _has_openai_form(schema):
+        return False
+    if _is(schema, "object") or schema.get("properties") is not None:
         if schema.get("additionalProperties") is not False:
             return False
         required = schema.get("required")
         named = set(required) if isinstance(required, list) else set[object]()
+        properties = schema.get("properties")
         given = set(properties) if isinstance(properties, Mapping) else set[object]()
-        if not (is_closed or given <= named):
+        if not (is_closed or given == named):
             return False
     return all(_meets(part, demands, levels - 1) for part in _parts(schema))
 
 
-def _parts(schema: Schema) -> Iterator[Schema]:
-    """Yields the schemas inside a schema."""
+def _is(schema: Schema, kind: str) -> bool:
+    """Tells whether a value of the schema may be of a type."""
+    types = schema.get("type")
+    return kind in types if isinstance(types, list) else types == kind
+
+
+def _has_openai_form(schema: Schema) -> bool:
+    """Tells whether a reference stands alone, and each array says what its items are."""
+    if "$ref" in schema and len(schema) > 1 and _DEFINITIONS[0] not in schema:
+        return False
+    return not _is(schema, "array") or isinstance(schema.get("items"), Mapping)
+
+
+def _parts(schema: Schema) -> Iterator[object]:
+    """Yields the schemas inside a schema. `true` and `false` are schemas, too."""
     for name in ("properties", *_DEFINITIONS):
         inner = schema.get(name)
         if isinstance(inner, Mapping):
-            yield from (part for part in inner.values() if isinstance(part, Mapping))
-    items = schema.get("items")
-    if isinstance(items, Mapping):
-        yield items
+            yield from inner.values()
+    if "items" in schema:
+        yield schema["items"]
     for name in ("anyOf", "prefixItems"):
-        yield from iter_objects(schema.get(name))
+        inner = schema.get(name)
+        yield from inner if isinstance(inner, list) else ()

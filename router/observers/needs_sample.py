@@ -5,6 +5,7 @@ A request only puts itself into the sample. `take` looks at it later, off the re
 and keeps no content. `harness.routes.untaken` reads the counts.
 """
 
+import logging
 import math
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from router.frame.body import ClientRequest
 from router.recording.sums import CompletedRequest
 from router.request.needs import detect_needs, need_names
 from router.snapshot.compiled import CompiledRoute
+
+log = logging.getLogger(__name__)
 
 # At most so many requests are looked at between two reports, so that the work stays small.
 SAMPLE_SIZE: Final = 4
@@ -45,7 +48,11 @@ class NeedsSample:
         its needs.
         """
         while self.latest:
-            self._count(*self.latest.popleft())
+            try:
+                self._count(*self.latest.popleft())
+            except Exception as error:  # noqa: BLE001 - its text may contain content
+                # A strange body must not cost the report, which also has a canary's evidence.
+                log.warning("a request's needs are unknown: %s", type(error).__name__)
         now = self._clock.monotonic()
         if not self._counts or now - self._told_at < EVERY_S:
             return ()

@@ -96,6 +96,19 @@ def header_caller(headers: Sequence[Header]) -> bytes | None:
     headers: names in lower case. A person precedes a conversation, then the shorter
     header's name wins, so that all workers choose the same.
     """
+    named = _header_names(headers)
+    return min(named)[2].encode("latin-1") if named else None
+
+
+def header_person(headers: Sequence[Header]) -> bytes | None:
+    """Returns the name of the person in the headers; None without one. headers: see
+    `header_caller`.
+    """
+    named = [name for name in _header_names(headers) if name[0] == _PERSON]
+    return min(named)[2].encode("latin-1") if named else None
+
+
+def _header_names(headers: Sequence[Header]) -> list[tuple[int, int, str]]:
     named: list[tuple[int, int, str]] = []
     for name, value in headers:
         rank = _rank(name) if value else 0
@@ -103,7 +116,7 @@ def header_caller(headers: Sequence[Header]) -> bytes | None:
             named += _named_in(_read_metadata(value.decode("latin-1")))
         elif rank:
             named.append((rank, len(name), value.decode("latin-1")))
-    return min(named)[2].encode("latin-1") if named else None
+    return named
 
 
 def body_callers(fields: Mapping[str, object]) -> Sequence[str]:

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Final
 
 from harness.providers.models.capabilities import Endpoint
-from harness.routing.table import RequestKind
+from harness.routing.route_settings import RequestKind
 from router.frame.asgi import HEAD_FACTS, Scope, header
 from router.frame.body import ClientRequest, iter_objects
 from router.frame.replies import LISTS, Header, Reply, error_reply

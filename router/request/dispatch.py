@@ -22,8 +22,8 @@ from harness.providers.credential import ProviderKey
 from harness.routing.plan import FailedAttempt, TargetAvailability, next_target
 from harness.routing.reliability.breaker import LAST_RESORT_TICKET
 from harness.routing.reliability.retry import RetryBudget, retry_wait_s
+from harness.routing.route_settings import OnContentPolicy, StreamCommit
 from harness.routing.settings import RouterSettings
-from harness.routing.table import OnContentPolicy, StreamCommit
 from router.frame.failure import UpstreamFailed
 from router.health.provider_keys import ProviderKeys
 from router.health.slowdowns import TargetTurn

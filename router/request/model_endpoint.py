@@ -15,20 +15,15 @@ from harness.frame.ports import Clock
 from harness.gate.online.uncounted import UncountedReason
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.plan import RoutePlan
+from harness.routing.route_settings import RequestKind
 from harness.routing.settings import RouterSettings
-from harness.routing.table import (
-    FIRST_ROUTE_STEP,
-    Arm,
-    Canary,
-    KeyGrant,
-    RequestKind,
-    choose_kind,
-)
+from harness.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant, choose_kind
 from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER, is_route_allowed, open_literal
 from router.conversation.prefill_forms import ANSWER
 from router.frame.asgi import ON_LEAVING, Scope
 from router.frame.body import ClientRequest, FieldError, read_request
+from router.frame.limits import BoundedMap
 from router.frame.replies import (
     JSON,
     Header,
@@ -77,6 +72,8 @@ Assignment = tuple[str, Arm, RoutePlan, Canary | None, str]
 # Up to Python 3.11, looking up `Arm.KEEP_WARM` takes ten times as long as this constant.
 _KEEP_WARM: Final = Arm.KEEP_WARM
 _RESPONSES: Final = Endpoint.RESPONSES
+# The most callers in memory whose request the candidate could not take.
+LACKING_CALLERS: Final = 65_536
 # The provider would be paid for an answer that this request does not bring: no usage, no time
 # and no success is known of it.
 NO_BACKGROUND: Final = (
@@ -118,6 +115,8 @@ class ModelEndpoint:
         self._settings = settings
         self._clock = clock
         self._errors = errors
+        # Callers of a day whose request the candidate could not take, as hashes.
+        self._lacking: BoundedMap[int, bool] = BoundedMap(LACKING_CALLERS)
 
     async def count_tokens(
         self,
@@ -210,7 +209,7 @@ class ModelEndpoint:
             id_,
         )
         if uncounted and route.experiment is not None:
-            self.note_uncounted(route.experiment, arm, uncounted)
+            self.note_uncounted(route.experiment, arm, uncounted, sticky_key)
         begun = self.dispatcher.timers.loop.time()
         passed_up = DIALECTS[request.endpoint].passed_up
         job = RoutedRequest(
@@ -377,9 +376,20 @@ class ModelEndpoint:
         trial: Canary,
         arm: Arm,
         reason: str,
+        sticky_key: str,
     ) -> None:
-        """Counts a request that becomes no exposure. Raises nothing."""
+        """Counts a request that becomes no exposure. Raises nothing.
+
+        If the candidate cannot take it, counts each caller once a day, as exposures do: else
+        one caller in a loop would hold a canary.
+        """
         try:
+            if reason == UncountedReason.UNSUPPORTED:
+                place = (trial.rollout, trial.candidate_bps, self._clock.now().date())
+                caller = hash((*place, sticky_key))
+                if self._lacking.get(caller):
+                    return
+                self._lacking.put(caller, True)  # noqa: FBT003 - a set's member
             self._recording.note_uncounted(trial, arm, reason)
         except Exception as error:
             self._errors.note(RouterPart.SCORING, error)

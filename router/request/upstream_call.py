@@ -19,8 +19,8 @@ from harness.providers.answer_signs import (
 )
 from harness.providers.credential import hide_provider_secrets
 from harness.providers.models.capabilities import Endpoint
+from harness.routing.route_settings import OnBadEvent, OnEmptyAnswer
 from harness.routing.settings import AnsweredModel, RouterSettings
-from harness.routing.table import OnBadEvent, OnEmptyAnswer
 from router.conversation.prefill_forms import mark_prefill
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed

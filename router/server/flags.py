@@ -198,7 +198,7 @@ class FlagEvaluation:
         ticket = None
         experiment = route.experiment
         if uncounted and experiment is not None:
-            self._calls.note_uncounted(experiment, arm, uncounted)
+            self._calls.note_uncounted(experiment, arm, uncounted, key)
         if trial is not None and not self._guards.stopped(trial):
             ticket = self._recorder.admit(trial, arm, key, client=caller.grant.id)
         name = route.route.name

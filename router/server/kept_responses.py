@@ -10,10 +10,13 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from harness.frame.errors import InputError, StoreUnavailable
 from harness.frame.plain_data import canonical_json
@@ -24,6 +27,8 @@ from harness.routing.kept_responses import KeptPiece, format_state_time
 from harness.routing.reliability.failover import hash_callers, hash_user
 from harness.routing.table import KeyGrant, Route
 from harness.store.router_store import RouterStore
+from router.access.admission import Admission, AsideKind
+from router.access.front_door import is_route_allowed
 from router.conversation.kept_history import (
     PREVIOUS,
     CutHistory,
@@ -35,13 +40,13 @@ from router.conversation.kept_history import (
     list_pieces,
     list_references,
 )
-from router.frame.asgi import Message, Scope, Send
+from router.frame.asgi import Message, Scope, Send, header
 from router.frame.body import read_request
 from router.frame.failure import SEND_WHOLE
 from router.frame.replies import JSON, RETRY, Reply, error_reply
 from router.observers.capture import is_copy_refused
-from router.protocols.caller_names import body_callers
-from router.request.client_directives import caller_keys, read_directives
+from router.protocols.caller_names import body_callers, header_person
+from router.request.client_directives import STICKY, caller_keys, read_directives
 from router.request.routed_response import RoutedResponse
 from router.snapshot.compiled import CompiledSnapshot, RouteNames
 
@@ -53,11 +58,14 @@ MOST_BYTES: Final = 4 * 1024**3
 # How long a request waits for the database, and for how long a sum of all sizes counts.
 DATABASE_S: Final = 5.0
 SUM_LASTS_S: Final = 30.0
+# The most calls of the database at once.
+AT_ONCE: Final = 4
 # How long no answer is kept after the database did not answer.
 REST_S: Final = 10.0
 _USERS: Final = ("user:", "safety_identifier:")
 _ENDS: Final = (b'"response.completed"', b'"response.incomplete"')
 _ITEM: Final = b'"response.output_item.done"'
+_T = TypeVar("_T")
 
 
 class HistoryTooLong(Exception):
@@ -74,13 +82,40 @@ class HistoryTooLong(Exception):
 class OpenedHistory:
     """A request whose answer may be kept. body: without references.
 
-    caller: see `KeptPiece`.
+    references: the ids in the client's request. caller: see `KeptPiece`.
     """
 
     body: bytes
     history: Sequence[HistoryItem]
+    references: Sequence[str]
     caller: str
     route: Route
+
+
+class DatabaseThreads:
+    """Calls the database in a few threads of its own. So a database that hangs takes no thread
+    from the worker's other work, such as the look-up of a provider's address.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(AT_ONCE, "kept-responses")
+        self._free = asyncio.Semaphore(AT_ONCE)
+
+    async def run(self, work: Callable[[], _T]) -> _T:
+        """Returns what the work returns. Raises TimeoutError after DATABASE_S, and the work's
+        errors.
+        """
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(DATABASE_S):
+            # Only a free thread gets work, so that waiting requests are not kept in memory.
+            await self._free.acquire()
+            asked = self._threads.submit(work)
+            asked.add_done_callback(partial(self._release, loop))
+            return await asyncio.wrap_future(asked)
+
+    def _release(self, loop: asyncio.AbstractEventLoop, _: Future[Any]) -> None:
+        with suppress(RuntimeError):  # the worker has ended
+            loop.call_soon_threadsafe(self._free.release)
 
 
 class KeptResponses:
@@ -96,10 +131,13 @@ class KeptResponses:
         secret: bytes,
         clock: Clock,
         names: RouteNames,
+        admission: Admission,
         counters: Counter[str],
         max_body_bytes: int,
     ) -> None:
         self._store = store
+        self._threads = DatabaseThreads()
+        self._admission = admission
         self._secret = secret
         self._clock = clock
         self._names = names
@@ -127,22 +165,16 @@ class KeptResponses:
             return None
         found = request.members.found
         route = self._route(scope, request.model, serving)
-        if route is None or found.get("conversation"):
+        refused = route is None or not is_route_allowed(grant, route.name)
+        if route is None or refused or found.get("conversation"):
             return None
-        caller = self._caller(grant, route, found)
-        try:
-            history = await self._history(caller, found)
-        except NotKept as missing:
-            return _not_found(missing, route)
-        except HistoryTooLong as error:
-            return error_reply(413, str(error), "request_too_large")
-        except Exception as error:  # noqa: BLE001 - its text may contain content
-            log.warning("a kept history cannot be read: %s", type(error).__name__)
-            message = "the database with this route's answers does not answer: try again"
-            return error_reply(503, message, "responses_state_unavailable", headers=(RETRY,))
+        caller = self._caller(scope, grant, route, found)
+        history = await self._resolve(caller, grant, route, found)
+        if isinstance(history, Reply):
+            return history
         if any(item.piece for item in history):
             body = joined_body(found, history)
-        return OpenedHistory(body, history, caller, route)
+        return OpenedHistory(body, history, list_references(found), caller, route)
 
     def _route(
         self,
@@ -171,9 +203,44 @@ class KeptResponses:
             return send
         return _KeepingSend(self, opened, response, send)
 
-    def _caller(self, grant: KeyGrant, route: Route, found: Mapping[str, object]) -> str:
+    async def _resolve(
+        self,
+        caller: str,
+        grant: KeyGrant,
+        route: Route,
+        found: Mapping[str, object],
+    ) -> Sequence[HistoryItem] | Reply:
+        """Returns a request's whole history, or the refusal. found: the request's members."""
+        references = list_references(found)
+        # The limit of requests comes later, and a refused reference never reaches it.
+        too_many = references and self._admission.admit_aside(
+            AsideKind.HISTORIES, grant.id, grant.limits
+        )
+        if too_many:
+            return too_many
+        try:
+            return await self._history(caller, found, references)
+        except NotKept as missing:
+            return _not_found(missing, route)
+        except HistoryTooLong as error:
+            return error_reply(413, str(error), "request_too_large")
+        except Exception as error:  # noqa: BLE001 - its text may contain content
+            log.warning("a kept history cannot be read: %s", type(error).__name__)
+            message = "the database with this route's answers does not answer: try again"
+            return error_reply(503, message, "responses_state_unavailable", headers=(RETRY,))
+
+    def _caller(
+        self,
+        scope: Scope,
+        grant: KeyGrant,
+        route: Route,
+        found: Mapping[str, object],
+    ) -> str:
         """Returns a hash of all that a request must share with the request before it."""
         users = [name for name in body_callers(found) if name.startswith(_USERS)]
+        person = header(scope, STICKY) or header_person(scope["headers"])
+        if person:
+            users.append(f"header:{person.decode('latin-1')}")
         named = [grant.id, route.settings.data_class, *users]
         return hash_user(f"responses:{canonical_json(named)}", self._secret)
 
@@ -181,19 +248,21 @@ class KeptResponses:
         self,
         caller: str,
         found: Mapping[str, object],
+        references: Sequence[str],
     ) -> Sequence[HistoryItem]:
         """Returns a request's whole history. Raises NotKept, HistoryTooLong, StoreUnavailable.
 
         found: the request's members. Reads the database only for references.
         """
-        references = list_references(found)
-        if not references:
+        # No database takes a NUL or a lone surrogate in an id, and no answer has such an id.
+        known = [id_ for id_ in references if id_.isprintable()]
+        if not known:
             return join_history(found, {}, {})
 
         def read() -> Sequence[HistoryItem]:
             now = self._clock.now()
             with self._store.read() as tx:
-                names = tx.kept_pieces.find(caller, references, now)
+                names = tx.kept_pieces.find(caller, known, now)
                 pieces = list_pieces(found, names)
                 sizes = tx.kept_pieces.sizes(caller, pieces)
                 # A request may refer to one piece many times.
@@ -202,8 +271,7 @@ class KeptResponses:
                     raise HistoryTooLong(size, self._max_body_bytes)
                 return join_history(found, names, tx.kept_pieces.find(caller, pieces, now))
 
-        async with asyncio.timeout(DATABASE_S):
-            return await asyncio.to_thread(read)
+        return await self._threads.run(read)
 
     async def keep(
         self,
@@ -224,8 +292,7 @@ class KeptResponses:
                 return
             kept = False
             if self._clock.monotonic() >= self._rests_until:
-                async with asyncio.timeout(DATABASE_S):
-                    kept = await asyncio.to_thread(self._write, opened, cut, users)
+                kept = await self._threads.run(partial(self._write, opened, cut, users))
         except (StoreUnavailable, TimeoutError):
             # A database that hangs must not delay the end of each answer.
             self._rests_until = self._clock.monotonic() + REST_S
@@ -264,7 +331,8 @@ class KeptResponses:
                 self._summed_until = self._clock.monotonic() + SUM_LASTS_S
             if self._stored_bytes + added > MOST_BYTES:
                 return False
-            earlier = sorted(set(cut.kept))
+            # The names, too: a client may send them again with each request.
+            earlier = sorted({*cut.kept, *opened.references})
             if tx.kept_pieces.prolong(opened.caller, earlier, until) < len(earlier):
                 return False  # a person deleted them meanwhile
             tx.kept_pieces.store(pieces)
@@ -298,7 +366,7 @@ class _KeepingSend:
         self._opened = opened
         self._response = response
         self._send = send
-        self._events: _AnswerEvents | None = None
+        self._events: AnswerEvents | None = None
         self._whole: list[bytes] | None = None
 
     async def __call__(self, message: Message) -> None:
@@ -306,7 +374,7 @@ class _KeepingSend:
             is_answer = message["status"] == 200
             is_plain = JSON in message["headers"]
             self._whole = [] if is_answer and is_plain else None
-            self._events = _AnswerEvents() if is_answer and not is_plain else None
+            self._events = AnswerEvents() if is_answer and not is_plain else None
             await self._send(message)
             return
         if self._whole is not None:
@@ -322,7 +390,7 @@ class _KeepingSend:
             if answer is not None:
                 await self._kept.keep(self._opened, self._response, answer)
 
-    async def _keep_stream(self, message: Message, events: "_AnswerEvents") -> Message:
+    async def _keep_stream(self, message: Message, events: "AnswerEvents") -> Message:
         """Returns the message with the complete events; an incomplete event waits."""
         body = events.feed(message.get("body", b""))
         if not message.get("more_body"):
@@ -334,21 +402,25 @@ class _KeepingSend:
         return {**message, "body": body}
 
 
-class _AnswerEvents(SseParser):
+class AnswerEvents(SseParser):
     """Passes a stream's events on, and reads the answer in its last event."""
 
     def __init__(self) -> None:
         self.answer: Mapping[str, Any] | None = None
         self._items: list[object] = []
+        self._unread = b""  # the beginning of an event that is too large to read
 
     def feed(self, data: bytes) -> bytes:
-        if not self.failure:
-            return super().feed(data)
-        return self.rest() + data
+        if self.failure:
+            return data
+        events = super().feed(data)
+        unread = self._unread
+        self._unread = b""
+        return events + unread
 
     def rest(self) -> bytes:
         """Returns the bytes that no empty line has ended."""
-        rest = self._buffer
+        rest = self._join()
         self._buffer = b""
         return self._event(rest, b"") if rest else b""
 
@@ -368,6 +440,8 @@ class _AnswerEvents(SseParser):
 
     def _fail(self, why: str) -> None:
         self.failure = why
+        if self._pieces is not None:
+            self._unread = self._pieces.joined()
 
 
 def _read_object(body: bytes) -> Mapping[str, Any] | None:

@@ -252,6 +252,7 @@ class RouterParts:
             secret,
             clock,
             self._names,
+            self._admission,
             recorder.counters,
             settings.max_body_bytes,
         )

@@ -26,15 +26,9 @@ from harness.providers.target import Price, Provider, SentTarget, Target
 from harness.routing.agent import AgentGrant
 from harness.routing.plan import KeepWarm, RoutePlan
 from harness.routing.route_changes import spell_route_name
+from harness.routing.route_settings import RequestKind
 from harness.routing.shadow import Shadow
-from harness.routing.table import (
-    Arm,
-    Canary,
-    KeyGrant,
-    RequestKind,
-    Route,
-    Snapshot,
-)
+from harness.routing.table import Arm, Canary, KeyGrant, Route, Snapshot
 from router.frame.limits import BoundedMap
 from router.frame.replies import Header
 

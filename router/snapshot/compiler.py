@@ -38,13 +38,8 @@ from harness.providers.target import (
 )
 from harness.routing.agent import literal_route_name
 from harness.routing.plan import KeepWarm, PlanContext, keep_warm_targets
-from harness.routing.table import (
-    Arm,
-    Route,
-    RouteSettings,
-    Snapshot,
-    find_shadow_end,
-)
+from harness.routing.route_settings import RouteSettings
+from harness.routing.table import Arm, Route, Snapshot, find_shadow_end
 from router.conversation.intake import maker_of
 from router.frame.replies import header_text
 from router.protocols.endpoints import DIALECTS

@@ -13,7 +13,8 @@ from harness.frame.failures import CLIENT_FAILURES, UNCHARGED, FailureClass
 from harness.providers.models.capabilities import Endpoint, Needs
 from harness.providers.target import DataClasses, is_at_least_as_strict
 from harness.routing.plan import PlanContext, RoutePlan, plan_request
-from harness.routing.table import Arm, RequestKind, Route
+from harness.routing.route_settings import RequestKind
+from harness.routing.table import Arm, Route
 from router.snapshot.compiled import CompiledRoute
 
 

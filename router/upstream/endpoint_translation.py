@@ -96,7 +96,7 @@ def translate_message(
         lambda: ChatStreamReader(MessageEventWriter(way.maker), thinking=thinking),
         tuple(way.dropped),
         thinking,
-        prefill=bool(turns) and is_open_answer(turns[-1]),
+        prefill=bool(turns) and isinstance(turns, list) and is_open_answer(turns[-1]),
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from harness.frame.failures import FailureClass
+from harness.frame.failures import CLIENT_FAILURES, FailureClass
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.models.capabilities import Capabilities, Endpoint
 from router.conversation.chat_fields import fit_chat
@@ -37,7 +37,7 @@ NO_EFFORT: Final = "none"
 _THINKING: Final = "thinking_blocks"
 # The provider does not serve Responses, or not this model, or not to this key.
 _NOT_THERE: Final = frozenset({FailureClass.ENDPOINT_MISSING, FailureClass.MODEL_UNKNOWN})
-_NO_SCOPE: Final = "api.responses."
+_NO_SCOPE: Final = b"api.responses."
 Json = dict[str, Any]
 
 
@@ -110,7 +110,9 @@ class ToolTransport:
             return BridgedReply(reply, asked, stream=request.stream)
         body = await read_error_body(reply)
         failure = classify_status(reply.status, body)
-        if failure not in _NOT_THERE and _NO_SCOPE not in body.decode("utf-8", "replace"):
+        # A refusal for the request may repeat a client's text, so it teaches nothing.
+        lacks_scope = failure not in CLIENT_FAILURES and _NO_SCOPE in body
+        if not (failure in _NOT_THERE or lacks_scope):
             return ReadReply(reply.status, reply.headers, body, local=reply.local, source=reply)
         await reply.aclose()
         model = json.loads(request.body).get("model")

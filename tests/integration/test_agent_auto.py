@@ -38,8 +38,8 @@ from harness.routing.agent import (
 )
 from harness.routing.context import Context
 from harness.routing.records.runs import EvalRuns, eval_run, sample
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.settings import AutoFloor
-from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import (
     ANN,
     BEN,

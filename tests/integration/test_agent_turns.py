@@ -64,8 +64,8 @@ from harness.routing.agent import (
 )
 from harness.routing.context import Context
 from harness.routing.reliability.failover import hash_user
+from harness.routing.route_settings import RouteSettings
 from harness.routing.settings import AgentSettings, TurnBounds
-from harness.routing.table import RouteSettings
 from harness.store.store import Store
 from harness.store.tables import metadata
 from tests.contract import test_store_observations as observations

@@ -19,7 +19,7 @@ from harness.routes import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
-from harness.routing.table import RouteSettings, RouteSuite
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import (
     ANN,
     POLICY,

@@ -49,7 +49,7 @@ from harness.routing.evidence import BreakGlass
 from harness.routing.records.evidence import Waivers
 from harness.routing.records.interventions import BreakGlasses
 from harness.routing.records.routes import Routing
-from harness.routing.table import RouteSettings
+from harness.routing.route_settings import RouteSettings
 from router.snapshot.compiler import compile_snapshot
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue

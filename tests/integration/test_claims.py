@@ -30,7 +30,7 @@ from harness.providers.target import Price, Provider, Target
 from harness.registry import targets
 from harness.routes import routes
 from harness.routing.proposal import Proposal, ProposalPhase
-from harness.routing.table import RouteSettings, RouteSuite
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import (
     ITEMS,
     POLICY,

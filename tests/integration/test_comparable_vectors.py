@@ -24,7 +24,7 @@ from harness.registry import targets, vector_checks
 from harness.routes import routes
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Proposals
-from harness.routing.table import RouteSettings, RouteSuite
+from harness.routing.route_settings import RequestKind, RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, SmallInstallation
 
 pytestmark = pytest.mark.req("A7", "B3")
@@ -69,6 +69,27 @@ def test_a_route_for_embeddings_takes_no_other_model(world: SmallInstallation) -
         routes.create_route(
             world.context(), ADA, "find", SMALL, fallbacks=[LARGE], settings=SUITES
         )
+
+
+def test_an_override_leads_embeddings_to_no_other_model(world: SmallInstallation) -> None:
+    ctx = world.context()
+    for name, model in (("find", LARGE), ("spare", "azure/text-embedding-3-small")):
+        routes.create_route(ctx, ADA, name, model, settings=SUITES)
+
+    def lead(name: str, *, comparable: bool = False) -> None:
+        given = {RequestKind.EMBEDDING: name}
+        routes.change_settings(
+            ctx,
+            ADA,
+            "chat",
+            lambda old: replace(old, overrides=given, comparable_vectors=comparable),
+        )
+
+    lead("search")
+    lead("spare")
+    with pytest.raises(NotAllowed, match="second index"):
+        lead("find")
+    lead("find", comparable=True)
 
 
 def test_a_deployment_of_the_same_model_may_answer(world: SmallInstallation) -> None:

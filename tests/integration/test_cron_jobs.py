@@ -22,8 +22,8 @@ from harness.providers.target import Target
 from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.context import Context
 from harness.routing.records.runs import EvalRuns
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.settings import RouteSeed
-from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import SmallInstallation
 
 pytestmark = pytest.mark.req("F7")

@@ -13,7 +13,7 @@ from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
-from harness.routing.table import RouteSuite
+from harness.routing.route_settings import RouteSuite
 from tests.support.control.control_plane import (
     ANN,
     BEN,

@@ -22,16 +22,8 @@ from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import Provider, Target
 from harness.routing.plan import KeepWarm, draw_keep_warm
 from harness.routing.reliability.breaker import BreakerPolicy
-from harness.routing.table import (
-    Arm,
-    Canary,
-    KeyGrant,
-    RequestKind,
-    Route,
-    RouteSettings,
-    RoutingTable,
-    Snapshot,
-)
+from harness.routing.route_settings import RequestKind, RouteSettings
+from harness.routing.table import Arm, Canary, KeyGrant, Route, RoutingTable, Snapshot
 from router.protocols.endpoints import ENDPOINTS
 from router.upstream.transports import Transports
 from tests.support.control.manual_clock import ManualClock

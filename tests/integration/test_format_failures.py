@@ -31,8 +31,8 @@ from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import Provider, RequestPatch, Target
 from harness.registry import targets
 from harness.routes import routes
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.settings import RouterSettings
-from harness.routing.table import RouteSettings, RouteSuite
 from router.frame.body import read_request
 from router.protocols.endpoints import DIALECTS
 from router.upstream.transport import UpstreamRequest
@@ -298,7 +298,12 @@ async def test_a_patch_reaches_the_chat_that_an_endpoint_becomes(
 async def test_a_patchs_response_format_reaches_the_chat(endpoint: Endpoint) -> None:
     schema = {
         "name": "s",
-        "schema": {"type": "object"},
+        "schema": {
+            "type": "object",
+            "properties": {},
+            "required": [],
+            "additionalProperties": False,
+        },
         "strict": True,
     }
     shape = {"type": "json_schema", "json_schema": schema}

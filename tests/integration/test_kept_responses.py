@@ -4,21 +4,26 @@ its answers: with the official client, through two routers on one database.
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import httpx
 import openai
 import pytest
+import sqlalchemy as sa
 
 from harness.frame.people.access import OptOut, key_hash
+from harness.frame.people.limits import KeyLimits
 from harness.frame.records.transaction import Transaction
 from harness.frame.runtime.clock import SystemClock
 from harness.providers.target import Provider, Target
-from harness.routing.records.kept_pieces import KeptPieces
-from harness.routing.table import KeyGrant, Route, RouteSettings, RoutingTable, Snapshot
+from harness.routing.records.kept_pieces import KeptPieces, kept_piece
+from harness.routing.route_settings import RouteSettings
+from harness.routing.table import KeyGrant, Route, RoutingTable, Snapshot
 from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.snapshot.holder import SnapshotHolder
@@ -46,6 +51,7 @@ from tests.wire.server import Refused, Reply, WireRequest, play, whole_turn
 pytestmark = [pytest.mark.req("A2", "G4"), pytest.mark.both_databases]
 
 OTHER_KEY = "sk-sg-other"
+SLOW_KEY = "sk-sg-slow"
 STEP: Any = {
     "type": "function",
     "name": "step",
@@ -119,6 +125,7 @@ def routed_to(
         (
             KeyGrant("k-good", key_hash(KEY, SECRET)),
             KeyGrant("k-other", key_hash(OTHER_KEY, SECRET)),
+            KeyGrant("k-slow", key_hash(SLOW_KEY, SECRET), limits=KeyLimits(2)),
             KeyGrant(
                 "k-out",
                 key_hash(OPTED_OUT_KEY, SECRET),
@@ -427,6 +434,36 @@ def test_another_key_or_user_finds_no_answer(world: World) -> None:
     assert world.ask(user="ann", **later).output
 
 
+@pytest.mark.parametrize("name", ["x-openwebui-user-id", "x-swapgate-sticky"])
+def test_another_person_whom_a_header_names_finds_no_answer(world: World, name: str) -> None:
+    first = world.ask(input="QUESTION", extra_headers={name: "ann"})
+    later: dict[str, Any] = {"input": results_of(first), "previous_response_id": first.id}
+
+    for headers in ({name: "ben"}, {}):
+        with pytest.raises(openai.NotFoundError):
+            world.ask(extra_headers=headers, **later)
+    assert world.ask(extra_headers={name: "ann"}, **later).output
+
+
+@pytest.mark.parametrize("id_", ["resp_\0", "resp_\ud800", "resp_" + "1" * 100_000])
+def test_an_id_that_no_database_takes_is_not_found(world: World, id_: str) -> None:
+    body = {"model": "support", "input": "And now?", "previous_response_id": id_}
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    # The official client cannot write a lone surrogate.
+    url = f"{world.urls[0]}/v1/responses"
+    found = httpx.post(url, content=json.dumps(body), headers=headers)
+    assert found.status_code == 404
+    assert found.json()["error"]["code"] == "previous_response_not_found"
+
+
+def test_a_key_reads_kept_answers_no_more_often_than_it_may_ask(world: World) -> None:
+    for _ in range(4):  # two at each router
+        with pytest.raises(openai.NotFoundError):
+            world.ask(SLOW_KEY, input="Q", previous_response_id="resp_guessed")
+    with pytest.raises(openai.RateLimitError, match="kept answers"):
+        world.ask(SLOW_KEY, input="Q", previous_response_id="resp_guessed")
+
+
 @pytest.mark.parametrize(
     ("key", "more"),
     [
@@ -446,6 +483,37 @@ def test_what_a_client_does_not_want_stored_is_not_stored(
         assert KeptPieces(tx).total_bytes() == 0
     with pytest.raises(openai.NotFoundError):
         world.ask(key, input=results_of(first), previous_response_id=first.id)
+
+
+def test_what_a_later_answer_uses_is_kept_as_long_as_that_answer(world: World) -> None:
+    def ends(*ids: str) -> list[datetime]:
+        column = kept_piece.c.expires_at
+        with world.database.read() as tx:
+            rows = tx.read(sa.select(column).where(kept_piece.c.id.in_(ids)))
+            return [row.expires_at for row in rows]
+
+    first = world.ask(input=[QUESTION])
+    names = [item.id for item in first.output if item.type != "function_call"]
+    before = max(ends(*names))
+
+    later = world.ask(input=[QUESTION, *references_of(first), *results_of(first)])
+    assert {*ends(*names)} == {*ends(later.id)}
+    assert min(ends(*names)) > before
+
+
+def test_half_an_answer_is_not_kept(world: World) -> None:
+    whole = responses.whole(Reply("Half."), {"model": GPT.model, "input": "Q"}, "gpt")
+    steps = tuple(responses.events(whole))[:-1]
+    world.upstream.turns[GPT.model] = lambda _: ScriptedTurn(headers=EVENTS, steps=steps)
+
+    heard = ""
+    with world.next_client() as client, suppress(openai.APIError):
+        for event in client.responses.create(model="support", input="Q", stream=True):
+            heard = getattr(getattr(event, "response", None), "id", "") or heard
+
+    assert heard
+    with world.database.read() as tx:
+        assert KeptPieces(tx).total_bytes() == 0
 
 
 def test_a_request_without_references_reads_no_database(world: World) -> None:

@@ -23,7 +23,7 @@ from harness.routing.records.failovers import Failovers
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from harness.routing.reliability.failover import Failover, hash_user
-from harness.routing.table import RouteSettings
+from harness.routing.route_settings import RouteSettings
 from harness.store.tables import metadata
 from tests.support.control.control_plane import (
     ITEMS,

@@ -21,14 +21,8 @@ from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import Provider, Target
 from harness.routing.reliability.breaker import BreakerPolicy
-from harness.routing.table import (
-    Canary,
-    KeyGrant,
-    Route,
-    RouteSettings,
-    RoutingTable,
-    Snapshot,
-)
+from harness.routing.route_settings import RouteSettings
+from harness.routing.table import Canary, KeyGrant, Route, RoutingTable, Snapshot
 from router.protocols.endpoints import ENDPOINTS
 from router.upstream.transports import Transports
 from tests.support.router.asgi_router import Door

@@ -37,8 +37,8 @@ from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.settings import RouteSeed
-from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, BEN, SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
 

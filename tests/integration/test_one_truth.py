@@ -36,7 +36,7 @@ from harness.routes import routes, scorecard
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
-from harness.routing.table import RouteSettings, RouteSuite
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import (
     ANN,
     BEN,

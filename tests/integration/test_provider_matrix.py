@@ -48,7 +48,7 @@ from harness.registry.targets import ProviderChange
 from harness.routes import routes
 from harness.routes.matrix import MatrixRow, ProviderHealth, build_matrix
 from harness.routing.context import Context
-from harness.routing.table import RouteSettings, RouteSuite
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.scripted_probe import (

@@ -31,7 +31,7 @@ from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
-from harness.routing.table import RouteSettings, RouteSuite
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.store.listings import Listings
 from tests.contract.test_store_observations import ONE
 from tests.integration.test_api_access import EMERGENCY, WRITES, reads

@@ -44,7 +44,7 @@ from harness.routes import routes
 from harness.routing.proposal import Proposal
 from harness.routing.records.observations import Observations
 from harness.routing.records.runs import EvalRuns
-from harness.routing.table import RouteSettings, RouteSuite
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import (
     ANN,
     SECRET,

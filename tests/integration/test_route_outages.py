@@ -18,7 +18,7 @@ from harness.routes.outage_rule import REPORTED_AFTER
 from harness.routes.traffic_report import load_traffic_report
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
-from harness.routing.table import RouteSettings, RouteSuite
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import SmallInstallation, approved
 
 pytestmark = pytest.mark.req("B9", "F5")

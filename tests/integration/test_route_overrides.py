@@ -14,7 +14,8 @@ from harness.frame.people.access import Actor, Role
 from harness.operations import queries
 from harness.routes import routes
 from harness.routing.context import Context
-from harness.routing.table import KIND_PRECEDENCE, RequestKind, RouteSettings
+from harness.routing.route_settings import RequestKind, RouteSettings
+from harness.routing.table import KIND_PRECEDENCE
 from tests.support.control.control_plane import (
     SmallInstallation,
     read_history,

@@ -25,7 +25,7 @@ from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.providers.force import SwitchSource, parse_force
 from harness.routes import freezes, routes
 from harness.routes.freezes import SwitchRequest
-from harness.routing.table import RouteSettings, RouteSuite
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import BEN, SmallInstallation
 from tests.support.site.command_line import CommandLine
 from tests.support.site.management_api import Door

@@ -14,13 +14,8 @@ from harness.providers.force import (
     parse_file_switches,
 )
 from harness.providers.target import Target
-from harness.routing.table import (
-    Canary,
-    Route,
-    RouteSettings,
-    RoutingTable,
-    Snapshot,
-)
+from harness.routing.route_settings import RouteSettings
+from harness.routing.table import Canary, Route, RoutingTable, Snapshot
 from router.snapshot.compiler import compile_snapshot
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import ASK, CHAT, Door, code

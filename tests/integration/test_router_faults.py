@@ -24,7 +24,7 @@ from harness.gate.online.guardrails import (
     UnitRule,
 )
 from harness.gate.online.observation import ObservationBlock
-from harness.routing.table import StreamCommit
+from harness.routing.route_settings import StreamCommit
 from router.protocols.event_stream import SsePayloads
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (

@@ -38,8 +38,8 @@ from harness.routes import freezes
 from harness.routing.context import Context
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import ChangeSettings, CreateRoute
+from harness.routing.route_settings import RouteSettings
 from harness.routing.shadow import Shadow, ShadowLimits
-from harness.routing.table import RouteSettings
 from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.recording.recorder import Recorder

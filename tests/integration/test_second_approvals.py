@@ -24,7 +24,7 @@ from harness.registry import targets
 from harness.routes import freezes, routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.routes import Routing
-from harness.routing.table import RouteSettings, RouteSuite
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import (
     BEN,
     POLICY,

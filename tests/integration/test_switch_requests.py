@@ -58,8 +58,8 @@ from harness.routing.agent import (
     literal_choice,
 )
 from harness.routing.context import Context
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.settings import AgentSettings, AutoFloor
-from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import (
     ANN,
     BEN,

@@ -4,7 +4,7 @@ Responses, with the real refusals.
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -265,6 +265,30 @@ def test_an_error_of_responses_reaches_the_client_as_it_is(tmp_path: Path) -> No
 
     assert caught.value.message.endswith(str(error)) or "not allowed" in caught.value.message
     assert paths(wire) == ["/responses"]
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "then"),
+    [
+        (401, "Missing scopes: api.responses.write.", "/chat/completions"),
+        (400, "Invalid 'tools[0].function.name': 'api.responses.x'.", "/responses"),
+    ],
+)
+def test_only_a_key_without_the_scope_shows_that_responses_is_not_there(
+    tmp_path: Path, status: int, words: str, then: str
+) -> None:
+    """A client's own text in a refusal must not take the effort of all other clients."""
+    wire = reasoners.strict()
+    error = {"message": words, "type": "invalid_request_error", "code": None}
+    with routed(tmp_path, wire, "gpt-5.6") as url, chat_client(url) as client:
+        wire.fault = Refused(status, {"error": error})
+        with suppress(openai.APIStatusError):
+            ask_chat(client, [QUESTION], stream=False)
+        wire.fault = None
+        wire.asked.clear()
+        ask_chat(client, [QUESTION], stream=False)
+
+    assert paths(wire) == [then]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])

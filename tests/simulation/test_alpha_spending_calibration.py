@@ -20,7 +20,7 @@ from harness.proposals.submission import ProposalRequest
 from harness.providers.target import Target
 from harness.registry import targets
 from harness.routes import routes
-from harness.routing.table import RouteSettings, RouteSuite
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.req("F3", "A7")
 
 
 def numbers(name: str) -> st.SearchStrategy[float]:
-    low, high, _ = RANGES[name]
+    low, high = RANGES[name].low, RANGES[name].high
     whole = low == int(low) and not name.endswith("_s") and name not in ("certificate", "alpha")
     inner = (
         st.integers(int(low), int(high))

@@ -19,7 +19,7 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.redaction import Redactor
 from harness.operations.records import Captures
 from harness.routing.capture import CapturedRequest, capture_id, is_sampled
-from harness.routing.table import RouteSettings
+from harness.routing.route_settings import RouteSettings
 from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.recording.capture_writer import ROOM, CaptureWriter, redact_draft

@@ -356,6 +356,52 @@ def test_calls_whose_events_are_mixed_or_missing_arrive_whole() -> None:
     ]
 
 
+def said(*texts: str) -> Json:
+    content = [{"type": "output_text", "text": text} for text in texts]
+    return {"type": "message", "role": "assistant", "content": content}
+
+
+def piece(place: int, part: int, text: str) -> bytes:
+    kind = "response.output_text.delta"
+    return event(kind, output_index=place, content_index=part, delta=text)
+
+
+@pytest.mark.parametrize(
+    ("events", "output"),
+    [
+        ([piece(0, 0, "Hel")], [said("Hello")]),
+        ([piece(0, 0, "Hel"), piece(0, 0, "lo")], [said("Hello")]),
+        ([piece(0, 0, "Hel")], [said("Hello", "there")]),
+        ([piece(0, 0, "Hello"), piece(0, 1, "there")], [said("Hello", "there")]),
+        ([], [said("Hello")]),
+    ],
+)
+def test_a_text_whose_events_are_few_arrives_whole(
+    events: list[bytes], output: list[Json]
+) -> None:
+    done = [
+        event("response.output_item.done", output_index=at, item=item)
+        for at, item in enumerate(output)
+    ]
+    for stream in ([begun(), *events, *done, ended()], [begun(), *events, ended(*output)]):
+        heard = joined(chunks_of(stream))["message"]["content"]
+        whole = "".join(part["text"] for item in output for part in item["content"])
+        assert heard.replace("\n\n", "") == whole
+
+
+def test_a_text_behind_a_call_without_an_end_is_not_lost() -> None:
+    kind = "response.function_call_arguments.delta"
+    stream = [
+        begun(),
+        event("response.output_item.added", output_index=0, item=call(0, "")),
+        event(kind, output_index=0, delta="{}"),
+        event("response.output_item.done", output_index=1, item=said("Later")),
+        ended(),
+    ]
+    message = joined(chunks_of(stream))["message"]
+    assert (message["content"], len(message["tool_calls"])) == ("Later", 1)
+
+
 def test_a_custom_tools_text_stays_text() -> None:
     item = {
         "type": "custom_tool_call",
@@ -397,8 +443,7 @@ def test_a_failure_in_a_stream_is_an_error_of_the_chat(last: bytes) -> None:
 
 
 def test_a_stream_that_breaks_off_has_no_end() -> None:
-    piece = event("response.output_text.delta", output_index=0, content_index=0, delta="So")
-    chunks = chunks_of([begun(), piece])
+    chunks = chunks_of([begun(), piece(0, 0, "So")])
     heard = ChatStream("null", show_usage=True)
     heard.feed(b"".join(f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks))
     heard.end()

@@ -10,7 +10,7 @@ from harness.gate.online.guardrails import Guardrail, Guardrails
 from harness.gate.suite_plan import Claim
 from harness.interfaces.cli.operations.configuration import effective
 from harness.providers.models.capabilities import Capabilities
-from harness.routing.table import (
+from harness.routing.route_settings import (
     OnBadEvent,
     OnContentPolicy,
     RouteSettings,
@@ -232,7 +232,7 @@ suites:
         ),
         (PROVIDER + TIER.format("p", "fats"), 5, "did you mean 'fast'?"),
         (f"{ROUTE}    keep_warm: a bit\n", 4, "write 1%"),
-        (f"{ROUTE}    keep_warm: 11%\n", 4, "0 to 1000"),
+        (f"{ROUTE}    keep_warm: 11%\n", 4, "0 % to 10 %, not 11 %"),
         (f"{ROUTE}    keep_warm: 0.001%\n", 4, "whole basis points"),
         (
             f"{ROUTE}    on_content_policy: retry\n",

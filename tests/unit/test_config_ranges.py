@@ -28,7 +28,7 @@ from harness.interfaces.cli.program import program
 
 DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
 
-# Numbers that another rule bounds: pydantic's own bounds, the routes' settings, the ratios.
+# Numbers that another rule bounds: pydantic's own bounds, shares, the ratios.
 ELSEWHERE = {
     "max_calls",
     "min_agreement",
@@ -36,8 +36,6 @@ ELSEWHERE = {
     "recheck_s",
     "keep_warm",
     "capture",
-    "capture_per_day",
-    "capture_keep_days",
     "share",
     *(field.name for field in fields(Guardrails)),
 }

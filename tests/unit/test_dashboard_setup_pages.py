@@ -42,12 +42,7 @@ from harness.registry.targets import ProviderChange
 from harness.routes import freezes, routes
 from harness.routes.matrix import MatrixModel, build_matrix
 from harness.routing.records.routes import Routing
-from harness.routing.table import (
-    RouteSettings,
-    RouteSuite,
-    Stakes,
-    StreamCommit,
-)
+from harness.routing.route_settings import RouteSettings, RouteSuite, Stakes, StreamCommit
 from tests.support.browser.dashboard_data import ANA, configured
 from tests.unit.test_dashboard_page_states import (
     dialog,

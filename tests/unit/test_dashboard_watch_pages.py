@@ -25,7 +25,7 @@ from harness.routes import routes
 from harness.routing.records.failovers import Failovers
 from harness.routing.records.observations import Observations
 from harness.routing.reliability.failover import Failover, hash_user
-from harness.routing.table import RouteSettings
+from harness.routing.route_settings import RouteSettings
 from tests.support.browser.dashboard_data import ANA, XSS, configured, opened
 from tests.support.control.manual_clock import ManualClock
 from tests.unit.test_dashboard_page_states import (

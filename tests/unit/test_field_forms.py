@@ -1,4 +1,5 @@
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -7,12 +8,14 @@ from hypothesis import strategies as st
 
 from harness.providers.models.abilities import find_abilities
 from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES, Capabilities
-from router.conversation.chat_fields import fit_chat
+from router.conversation.chat_fields import find_message_gates, fit_chat
 from router.conversation.field_forms import (
     ANSWER_SHARE,
     LEAST_BUDGET_TOKENS,
     fit_message,
+    fit_thinking,
 )
+from router.frame.failure import Untranslatable
 from router.upstream.endpoint_translation import translate_message
 
 OLD = find_abilities("anthropic", "claude-sonnet-4-5")
@@ -78,6 +81,47 @@ def test_an_effort_that_the_model_lacks_becomes_the_next_lower_one() -> None:
     sent, changed = fitted(BOTH, **config)
 
     assert (sent["output_config"]["effort"], changed) == ("high", ("effort",))
+
+
+def test_a_model_that_always_thinks_is_forced_to_no_tool() -> None:
+    """https://platform.claude.com/docs/en/models/opus-5-5/whats-new-opus-5-5"""
+    choice = {"type": "tool", "name": "f", "disable_parallel_tool_use": True}
+    sent, changed = fitted(LAST, tool_choice=choice)
+    free = {"type": "auto", "disable_parallel_tool_use": True}
+    assert (sent["tool_choice"], changed) == (free, ("tool_choice",))
+    assert fitted(NEW, tool_choice=choice) == (
+        {"model": "m", "max_tokens": 32_000, "tool_choice": choice},
+        (),
+    )
+    gates = find_message_gates(LAST)
+    body = json.dumps({"tool_choice": choice}).encode()
+    assert any(gate.field in body and gate.form.search(body) for gate in gates)
+
+
+@pytest.mark.parametrize(
+    ("efforts", "sent"),
+    [
+        (("minimal", "low"), {"effort": "low"}),
+        (("minimal",), None),
+        (("high", "low"), {"effort": "low"}),
+    ],
+)
+def test_an_operators_own_names_of_efforts_break_no_request(
+    efforts: tuple[str, ...], sent: Json | None
+) -> None:
+    fields: Json = {"output_config": {"effort": "medium"}}
+    assert fit_thinking(fields, Capabilities(efforts=efforts), None) == ["effort"]
+    assert fields.get("output_config") == sent
+
+
+@pytest.mark.parametrize("kind", ["openai", "bedrock", "mistral"])
+@pytest.mark.parametrize(
+    "turns", [{"a": 1}, 5, "x", [5], [{"role": "assistant", "content": 5}]]
+)
+def test_messages_in_another_form_are_no_fault_of_the_router(kind: str, turns: object) -> None:
+    body = json.dumps({"model": "m", "max_tokens": 9, "messages": turns}).encode()
+    with suppress(Untranslatable):
+        assert not translate_message(body, kind).prefill
 
 
 @given(st.integers(1, 100_000), st.sampled_from([None, "low", "high", "max"]))

@@ -12,21 +12,9 @@ from hypothesis import strategies as st
 from harness.frame.errors import InputError
 from harness.providers.force import KillSwitch
 from harness.providers.target import Target
-from harness.routing.plan import (
-    MAX_KEEP_WARM_BPS,
-    KeepWarm,
-    draw_keep_warm,
-    keep_warm_targets,
-)
-from harness.routing.table import (
-    BUCKETS,
-    Canary,
-    Route,
-    RouteSettings,
-    RoutingTable,
-    Stakes,
-    hash_bucket,
-)
+from harness.routing.plan import KeepWarm, draw_keep_warm, keep_warm_targets
+from harness.routing.route_settings import MAX_KEEP_WARM_BPS, RouteSettings, Stakes
+from harness.routing.table import BUCKETS, Canary, Route, RoutingTable, hash_bucket
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, Script

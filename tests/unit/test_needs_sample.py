@@ -5,9 +5,12 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from harness.gate.online.observation import NEED
 from harness.providers.models.capabilities import Endpoint, Needs
 from router.frame.body import read_request
+from router.observers import needs_sample
 from router.observers.needs_sample import EVERY_S, MAX_CHARACTERS, SAMPLE_SIZE, NeedsSample
 from router.recording.sums import CompletedRequest
 from router.request.needs import need_names
@@ -50,6 +53,20 @@ async def test_an_answer_that_the_request_begins_is_a_prefill(tmp_path: Path) ->
     begun = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "{"}]
     await scene.ask(chat(messages=begun, continue_final_message=True))
     assert counted(scene)[f"{NEED}prefill"] == 1
+
+
+async def test_a_body_that_nothing_can_read_costs_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Place(tmp_path, {INCUMBENT: completion()})
+    await scene.ask(chat())
+
+    def fail(*_: object) -> Needs:
+        raise TypeError
+
+    monkeypatch.setattr(needs_sample, "detect_needs", fail)
+    assert counted(scene)[NEED] == 1  # the request counts, with unknown needs
+    assert scene.kept.traffic
 
 
 async def test_only_answered_embeddings_show_that_a_route_serves_them(tmp_path: Path) -> None:

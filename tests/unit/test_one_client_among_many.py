@@ -23,7 +23,7 @@ from harness.routing.reliability.request_repair import (
     RequestRepair,
     find_repair,
 )
-from harness.routing.table import RouteSettings
+from harness.routing.route_settings import RouteSettings
 from router.protocols.chat.stream import DONE
 from router.protocols.provider_failures import classify_status
 from router.upstream.transport import UpstreamRequest

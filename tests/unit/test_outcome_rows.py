@@ -58,6 +58,6 @@ def test_requests_that_the_candidate_cannot_take_stand_with_their_share() -> Non
     assert row.name == "Not counted: the candidate lacks an ability that the request needs"
     assert (row.candidate_text, row.incumbent_text) == ("25 (20 %)", "25")
     assert describe_outcomes(figures).endswith(
-        "The evidence speaks for 80 % of the requests: 20 % (25 of 125) need an ability that "
+        "The evidence speaks for 80 % of the callers: 20 % (25 of 125) need an ability that "
         "the candidate lacks"
     )

@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 from harness.gate.online.guardrails import UnitRule
 from harness.providers.force import parse_environment_switches
 from harness.providers.target import Target, is_at_least_as_strict, may_see
-from harness.routing.table import (
-    Canary,
-    RequestKind,
-    Route,
-    RouteSettings,
-    RoutingTable,
-    Snapshot,
-    choose_kind,
-)
+from harness.routing.route_settings import RequestKind, RouteSettings
+from harness.routing.table import Canary, Route, RoutingTable, Snapshot, choose_kind
 from router.frame.body import read_request, to_json
 from router.protocols.endpoints import ENDPOINTS
 from router.request.client_directives import detect_kinds

@@ -46,7 +46,8 @@ from harness.routing.reliability.breaker import (
     settle,
 )
 from harness.routing.reliability.slowdown import Slowdown, Turns
-from harness.routing.table import Arm, Canary, Route, RouteSettings, Stakes
+from harness.routing.route_settings import RouteSettings, Stakes
+from harness.routing.table import Arm, Canary, Route
 
 F = FailureClass
 TARGETS = {t.id: t for t in (Target(f"provider-{name}", "m") for name in "abcdef")}

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.providers.models.capabilities import Capabilities
 from router.conversation.chat_history import move_chat
 from router.conversation.intake import INTAKES
 from router.conversation.tool_schemas import SCHEMA_RULES, write_schema
@@ -17,7 +18,7 @@ from router.upstream.translate.request_screening import (
     screen_request,
     untranslatable_field,
 )
-from router.upstream.translate.translation import settle_thinking
+from router.upstream.translate.translation import free_forced_tool, settle_thinking
 from tests.wire import anthropic, gemini
 from tests.wire.server import Refused
 
@@ -255,6 +256,34 @@ def test_a_tools_turn_that_began_without_thought_goes_on_without() -> None:
     ]
 
     assert settle_thinking(thinking(1024, max_tokens=9000), turn) == ["reasoning_effort"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "always", "sent"),
+    [
+        ("required", True, "auto"),
+        ({"type": "function", "function": {"name": "f"}}, True, "auto"),
+        ("none", True, "none"),
+        ("required", None, "required"),
+    ],
+)
+def test_a_forced_tool_is_freed_for_a_model_that_always_thinks_and_that_is_said(
+    choice: object, sent: object, *, always: bool | None
+) -> None:
+    can = Capabilities(thinks_always=always)
+    request = ScreenedRequest("m", [], {"tool_choice": choice}, can=can)
+    said = free_forced_tool(request)
+    assert request.params["tool_choice"] == sent
+    assert said == ([] if sent == choice else ["tool_choice"])
+
+
+def test_an_answer_that_the_request_begins_has_no_thinking() -> None:
+    """https://platform.claude.com/docs/en/build-with-claude/extended-thinking: prefilled
+    answers are incompatible with thinking.
+    """
+    begun = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "{"}]
+    assert settle_thinking(thinking(1024, max_tokens=9000), begun) == ["reasoning_effort"]
+    assert settle_thinking(thinking(1024, max_tokens=9000), begun[:1]) == []
 
 
 def test_what_is_foreign_is_taken_out_for_a_provider_that_refuses_it() -> None:

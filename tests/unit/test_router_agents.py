@@ -16,7 +16,8 @@ from harness.frame.people.limits import KeyLimits
 from harness.providers.target import DataClasses, Target
 from harness.routing.agent import AgentGrant, GrantKind
 from harness.routing.route_changes import CreateRoute, apply_change
-from harness.routing.table import KeyGrant, Snapshot, Stakes
+from harness.routing.route_settings import Stakes
+from harness.routing.table import KeyGrant, Snapshot
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion

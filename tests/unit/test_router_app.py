@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.routing.table import RouteSettings
+from harness.routing.route_settings import RouteSettings
 from router.recording.internal_errors import RouterPart
 from router.request import client_directives, model_endpoint
 from router.request.request_observers import (

@@ -8,7 +8,7 @@ import pytest
 
 from harness.routing.reliability.breaker import BreakerPolicy, WhenAllOpen
 from harness.routing.reliability.slowdown import LONGEST_PAUSE_S
-from harness.routing.table import RouteSettings, StreamCommit
+from harness.routing.route_settings import RouteSettings, StreamCommit
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import (
     ScriptedEvent,

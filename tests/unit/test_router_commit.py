@@ -15,14 +15,14 @@ from harness.routing.reliability.latency import (
     MIN_ANSWERS,
     MIN_LIMIT_S,
 )
-from harness.routing.settings import RouterSettings
-from harness.routing.table import (
+from harness.routing.route_settings import (
     OnBadEvent,
     OnContentPolicy,
     RouteSettings,
     Stakes,
     StreamCommit,
 )
+from harness.routing.settings import RouterSettings
 from router.request.request_state import Attempt, RoutedRequest
 from router.request.stream_relay import MOST_HELD_BYTES
 from tests.support.providers.scripted_transport import (

@@ -26,7 +26,8 @@ from harness.gate.online.rollout import build_unit_rule
 from harness.gate.policy import CanaryPolicy
 from harness.providers.target import Price, Target
 from harness.routing.reliability.breaker import BreakerPolicy
-from harness.routing.table import KeyGrant, RouteSettings, Snapshot
+from harness.routing.route_settings import RouteSettings
+from harness.routing.table import KeyGrant, Snapshot
 from router.frame.replies import Header
 from router.health.provider_keys import EarlyRecovery
 from router.health.worker_alerts import AGAIN_S

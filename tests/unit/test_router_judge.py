@@ -20,7 +20,7 @@ from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import build_unit_rule
 from harness.gate.policy import CanaryPolicy
 from harness.providers.target import NO_DATA_CLASSES, DataClasses, Price
-from harness.routing.table import RouteSettings
+from harness.routing.route_settings import RouteSettings
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     completion,

@@ -430,6 +430,18 @@ async def test_a_request_that_the_candidate_cannot_take_counts_in_neither_arm(
     assert block.failures == 0
 
 
+async def test_a_caller_in_a_loop_counts_once_among_the_requests_that_a_candidate_lacks(
+    tmp_path: Path,
+) -> None:
+    scene = blind_place(tmp_path)
+    for caller in ("ann", "ann", "ben", "ann"):
+        await scene.call(CHAT, seen([PICTURE], user=caller), headers=(AUTH,))
+    await scene.ask()
+
+    (block,) = blocks_of(scene)
+    assert block.uncounted == {"unsupported": ArmSplit(2, 2)}
+
+
 async def test_a_prefill_that_the_candidate_would_not_continue_counts_in_neither_arm(
     tmp_path: Path,
 ) -> None:

@@ -13,18 +13,14 @@ from harness.gate.online.guardrails import CanaryJudge, Guardrail, UnitRule
 from harness.gate.suite_plan import SuiteRole
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.target import Price, Provider, RequestPatch, Target
-from harness.routing.table import (
-    Canary,
-    KeyGrant,
+from harness.routing.route_settings import (
     OnContentPolicy,
     RequestKind,
-    Route,
     RouteSettings,
     RouteSuite,
-    RoutingTable,
-    Snapshot,
     Stakes,
 )
+from harness.routing.table import Canary, KeyGrant, Route, RoutingTable, Snapshot
 from harness.store.router_store import RouterStore
 from router.access.front_door import bearer_key, find_grant
 from router.frame.replies import header_text

@@ -12,6 +12,7 @@ from harness.canary.shadows import (
 )
 from harness.frame.errors import InputError
 from harness.providers.target import Target
+from harness.routing.route_settings import RouteSettings
 from harness.routing.shadow import (
     PairSide,
     Shadow,
@@ -25,13 +26,7 @@ from harness.routing.shadow import (
     unit_counts,
     within_budget,
 )
-from harness.routing.table import (
-    Canary,
-    Route,
-    RouteSettings,
-    find_shadow_end,
-    is_mirrored,
-)
+from harness.routing.table import Canary, Route, find_shadow_end, is_mirrored
 from router.recording.shared_files import SharedMarks
 from router.recording.sums import DayTotals, Sums
 

@@ -229,7 +229,7 @@ def test_unsupported_requests_count_once_whether_lacking_or_untranslated() -> No
     )
     assert found == (15, 60)
     assert found.text == (
-        "The evidence speaks for 75 % of the requests: 25 % (15 of 60) need an ability that "
+        "The evidence speaks for 75 % of the callers: 25 % (15 of 60) need an ability that "
         "the candidate lacks"
     )
     assert find_unsupported(ArmSplit(9, 4), {}, {}).text == ""

@@ -29,6 +29,23 @@ def piece(path: str, **value: object) -> Json:
     return event({"partialArgs": [{"jsonPath": path, **value}], "willContinue": True})
 
 
+@pytest.mark.parametrize("content", ["null", '{"parts": [{"text": ""}]}'])
+@pytest.mark.parametrize(("reason", "calls"), [("STOP", 1), ("MAX_TOKENS", 0)])
+def test_a_call_without_a_last_piece_is_complete_at_the_answers_end(
+    content: str, reason: str, calls: int
+) -> None:
+    joiner = GeminiCalls()
+    joiner.join(event({"name": "f", "willContinue": True}))
+    joiner.join(piece("$.a", stringValue="b"))
+    end = {"content": json.loads(content), "finishReason": reason}
+    last: Json = {"candidates": [end]}
+    joiner.join(last)
+
+    given = last["candidates"][0]["content"] or {"parts": []}
+    made = [part["functionCall"] for part in given["parts"] if "functionCall" in part]
+    assert made == [{"name": "f", "args": {"a": "b"}}] * calls
+
+
 def test_pieces_by_path_become_one_call_with_all_arguments() -> None:
     calls = GeminiCalls()
     events = [

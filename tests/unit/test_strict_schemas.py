@@ -47,6 +47,21 @@ def within(inner: Json) -> Json:
         ({**within({"$ref": "#/$defs/c"}), "$defs": {"c": CLOSED}}, True, True),
         ({**within({"$ref": "#/$defs/c"}), "$defs": {"c": OPEN}}, False, False),
         ({**CLOSED, "anyOf": [CLOSED]}, False, False),
+        (within({"type": ["object", "null"]}), False, False),
+        (within({**CLOSED, "type": ["object", "null"]}), True, True),
+        (within({"type": "array"}), False, True),
+        (within({"type": ["array", "null"], "items": TEXT}), True, True),
+        (within({"type": "array", "items": {}}), False, False),
+        (within({"type": "array", "items": True}), False, False),
+        (within({"type": "array", "items": TEXT, "uniqueItems": True}), False, False),
+        ({**CLOSED, "properties": {"a": True}}, False, False),
+        ({**CLOSED, "properties": {}, "required": []}, True, True),
+        ({**CLOSED, "required": ["a", "b"]}, False, True),
+        (
+            {**within({"$ref": "#/$defs/c", "description": "c"}), "$defs": {"c": CLOSED}},
+            False,
+            True,
+        ),
     ],
 )
 def test_a_schema_is_strict_only_where_it_meets_the_targets_demands(

@@ -217,11 +217,23 @@ def check_strict(schema: Json, what: str, path: tuple[str, ...] = ()) -> None:
             f"{where}'additionalProperties' is required to be supplied and to be false.",
         )
         missing = sorted({*(properties or {})} - {*schema.get("required", ())})
+        extra = sorted({*schema.get("required", ())} - {*(properties or {})})
+        need(
+            not extra,
+            f"{where}'required' is required to be supplied and to be an array including "
+            f"every key in properties. Extra required key '{''.join(extra[:1])}' supplied.",
+        )
         need(
             not missing,
             f"{where}'required' is required to be supplied and to be an array including "
             f"every key in properties. Missing '{missing[:1]}'.",
         )
+    need(
+        schema.get("type") != "array" or "items" in schema,
+        f"{where}array schema missing items.",
+    )
+    beside = sorted({*schema} - {"$ref"}) if "$ref" in schema else []
+    need(not beside, f"{where}$ref cannot have keywords {beside}.")
     for name, inner in (properties or {}).items():
         check_strict(inner, what, (*path, "properties", name))
     for name in ("items", "additionalProperties"):

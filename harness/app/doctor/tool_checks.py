@@ -48,7 +48,7 @@ from harness.providers.records import Credentials
 from harness.providers.target import Provider, Target
 from harness.registry import named_models, provider_secrets, targets
 from harness.routes import routes
-from harness.routing.table import RouteSettings
+from harness.routing.route_settings import RouteSettings
 
 MAX_TURNS: Final = 4
 MAX_TEXT: Final = 300

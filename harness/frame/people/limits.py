@@ -14,6 +14,8 @@ from enum import IntEnum
 from typing import Final, NamedTuple, Self
 
 from harness.frame.errors import InputError
+from harness.frame.formatting import Range, format_usd
+from harness.frame.setting import Declaration, FormEntry, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,18 +292,82 @@ def limit_statuses(
     return statuses
 
 
+NO_LIMIT: Final = "no limit"
+REMOVAL: Final = "none"  # the word that removes a limit on the command line
+_RATE: Final = Range(1, 1e12)
+_BUDGET_USD: Final = Range(0, 1e12)
+_write_rate: Final = "{:.15g}".format
+
+
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
     """Limits of a data key; None for no limit. Budgets are in US dollars, by UTC days and
     months. Raises InputError.
     """
 
-    requests_per_min: float | None = None
-    tokens_per_min: float | None = None
-    budget_day_usd: float | None = None
-    budget_month_usd: float | None = None
-    # The share of a budget, above 0 and at most 1, that starts a warning.
-    warn_share: float = 0.8
+    requests_per_min: float | None = setting(
+        None,
+        Declaration(
+            meaning="Requests per minute, across one machine's workers.",
+            caption="requests/min",
+            format=_write_rate,
+            range=_RATE,
+            unset=NO_LIMIT,
+            removal=REMOVAL,
+            metavar="N",
+            form=FormEntry(label="Requests per minute", column="right", advanced=False),
+        ),
+    )
+    tokens_per_min: float | None = setting(
+        None,
+        Declaration(
+            meaning="Tokens per minute, of input and output.",
+            caption="tokens/min",
+            format=_write_rate,
+            range=_RATE,
+            unset=NO_LIMIT,
+            removal=REMOVAL,
+            metavar="N",
+            form=FormEntry(label="Tokens per minute", column="right", advanced=False),
+        ),
+    )
+    budget_day_usd: float | None = setting(
+        None,
+        Declaration(
+            meaning="US dollars per day (UTC).",
+            caption="a day",
+            format=format_usd,
+            range=_BUDGET_USD,
+            unset=NO_LIMIT,
+            removal=REMOVAL,
+            metavar="USD",
+            form=FormEntry(label="Budget per day (UTC), US dollars", advanced=False),
+        ),
+    )
+    budget_month_usd: float | None = setting(
+        None,
+        Declaration(
+            meaning="US dollars per month (UTC).",
+            caption="a month",
+            format=format_usd,
+            range=_BUDGET_USD,
+            unset=NO_LIMIT,
+            removal=REMOVAL,
+            metavar="USD",
+            form=FormEntry(label="Budget per month (UTC), US dollars", advanced=False),
+        ),
+    )
+    warn_share: float = setting(
+        0.8,
+        Declaration(
+            meaning="Share of a budget at which Swapgate warns.",
+            caption="warned at",
+            format="{:g}".format,
+            range=Range(0, 1, above=True),
+            flags="--warn-at",
+            metavar="SHARE",
+        ),
+    )
 
     def __post_init__(self) -> None:
         _ = self.rate, self.budget

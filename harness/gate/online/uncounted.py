@@ -79,10 +79,11 @@ _UNTRANSLATED: Final = outcome_key(OutcomeKind.NOT_MEASURED, OutcomeReason.UNSUP
 
 
 class UnsupportedShare(NamedTuple):
-    """The requests of the candidate's arm that the candidate cannot take.
+    """The callers in the candidate's arm who sent requests that the candidate cannot take.
 
-    requests: that need an ability which the candidate lacks, or which Swapgate's translation
-    cannot express. of: these and all assigned requests.
+    requests: the first such request of each caller's day. It needs an ability which the
+    candidate lacks, or which Swapgate's translation cannot express. of: these and all assigned
+    requests, which are the first of each caller's day, too.
     """
 
     requests: int
@@ -94,13 +95,13 @@ class UnsupportedShare(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Says for which part of the requests the evidence speaks; empty if for all."""
+        """Says for which part of the callers the evidence speaks; empty if for all."""
         if not self.requests:
             return ""
         lacking = format_percent(self.share, significant=2)
         rest = format_percent(1.0 - self.share, significant=2)
         return (
-            f"The evidence speaks for {rest} of the requests: {lacking} "
+            f"The evidence speaks for {rest} of the callers: {lacking} "
             f"({self.requests:,} of {self.of:,}) need an ability that the candidate lacks"
         )
 

@@ -4,7 +4,7 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, Field
@@ -27,6 +27,7 @@ from harness.interfaces.api.frame.endpoint import (
     operation,
 )
 from harness.interfaces.api.frame.error_status import extend, json_answer
+from harness.interfaces.api.frame.setting_fields import settings_body
 from harness.operations import (
     alert_delivery,
     captures,
@@ -47,20 +48,16 @@ class OverviewQuery(PageQuery):
     limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 50
 
 
-Rate = Annotated[float, Field(ge=1, le=1e12)]
-Dollars = Annotated[float, Field(ge=0, lt=1e12)]
+if TYPE_CHECKING:
+    KeyLimitFields = Body
+else:
+    KeyLimitFields = settings_body(KeyLimits, whole=True)
 
 
-class LimitsBody(Body):
+class LimitsBody(KeyLimitFields):
     """The limits of a data key; an omitted field sets no limit. warn_share: the share of a
     budget at which Swapgate raises an alert.
     """
-
-    requests_per_min: Rate | None = None
-    tokens_per_min: Rate | None = None
-    budget_day_usd: Dollars | None = None
-    budget_month_usd: Dollars | None = None
-    warn_share: Annotated[float, Field(gt=0, le=1)] = 0.8
 
     def limits(self) -> KeyLimits:
         return KeyLimits(**self.model_dump())

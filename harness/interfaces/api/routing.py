@@ -3,9 +3,9 @@
 # ruff: noqa: RUF012 - pydantic copies a default for each request
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field
@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 from harness.canary import operations
 from harness.frame.pagination import Page
 from harness.frame.plain_data import to_shown
+from harness.frame.setting import change_settings
 from harness.gate.suite_plan import SuiteRole
 from harness.interfaces.api.frame.endpoint import (
     Body,
@@ -27,6 +28,7 @@ from harness.interfaces.api.frame.endpoint import (
     operation,
 )
 from harness.interfaces.api.frame.error_status import extend, json_answer
+from harness.interfaces.api.frame.setting_fields import settings_body
 from harness.operations import queries
 from harness.proposals import fallback_chain
 from harness.proposals.candidates import candidate_rounds, leaderboard
@@ -40,26 +42,8 @@ from harness.providers.target import RequestPatch, Target
 from harness.registry import deprecations, named_models, targets
 from harness.routes import routes, scorecard
 from harness.routing.candidate_schedule import CandidateSchedule
-from harness.routing.capture import (
-    MAX_COPY_BYTES,
-    MAX_KEEP_DAYS,
-    MAX_PER_DAY,
-)
-from harness.routing.kept_responses import MOST_STATE_H
-from harness.routing.plan import MAX_KEEP_WARM_BPS
-from harness.routing.table import (
-    BUCKETS,
-    ROUTE_TIMEOUTS,
-    OnBadEvent,
-    OnContentPolicy,
-    OnEmptyAnswer,
-    RequestKind,
-    Route,
-    RouteSettings,
-    RouteSuite,
-    Stakes,
-    StreamCommit,
-)
+from harness.routing.route_settings import RequestKind, RouteSettings, RouteSuite
+from harness.routing.table import Route
 
 router = APIRouter()
 
@@ -114,7 +98,13 @@ class FallbackBody(Body):
     capable: bool = False
 
 
-class RouteFields(Body):
+if TYPE_CHECKING:
+    PlainFields = Body
+else:
+    PlainFields = settings_body(RouteSettings)
+
+
+class RouteFields(PlainFields):
     """The settings of a route. An omitted field keeps its value; a new route gets the default.
     overrides: all overrides by kind; {} for none. keep_warm_bps: 1 % is 100.
     responses_state_h: hours to keep Responses answers for later references; 0 for off.
@@ -124,27 +114,7 @@ class RouteFields(Body):
     """
 
     suites: Annotated[list[SuiteBody], Field(max_length=20)] | None = None
-    description: Text | None = None
-    stakes: Stakes | None = None
-    policy: Name | None = None
-    total_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
-    on_content_policy: OnContentPolicy | None = None
-    keep_warm_bps: Annotated[int, Field(ge=0, le=MAX_KEEP_WARM_BPS)] | None = None
-    side_effects: bool | None = None
-    data_class: Annotated[str, Field(max_length=200)] | None = None
-    task: Annotated[str, Field(max_length=200)] | None = None
-    capture_bps: Annotated[int, Field(ge=0, le=BUCKETS)] | None = None
-    capture_per_day: Annotated[int, Field(ge=1, le=MAX_PER_DAY)] | None = None
-    capture_keep_days: Annotated[float, Field(gt=0, le=MAX_KEEP_DAYS)] | None = None
-    copy_max_bytes: Annotated[int, Field(ge=1, le=MAX_COPY_BYTES)] | None = None
-    responses_state_h: Annotated[float, Field(ge=0, le=MOST_STATE_H)] | None = None
     overrides: dict[RequestKind, Name] | None = None
-    first_token_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
-    first_byte_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
-    commit: StreamCommit | None = None
-    on_bad_event: OnBadEvent | None = None
-    on_empty_answer: OnEmptyAnswer | None = None
-    comparable_vectors: bool | None = None
     candidates: CandidateSchedule | None = None
 
     def over(self, before: RouteSettings) -> RouteSettings:
@@ -153,10 +123,9 @@ class RouteFields(Body):
         if self.suites is not None:
             chosen = ((body.suite, body.role, body.weight) for body in self.suites)
             changed["suites"] = tuple(RouteSuite(*suite) for suite in chosen)
-        changed |= {name: changed[name] or None for name in ROUTE_TIMEOUTS if name in changed}
         if self.candidates is not None and not self.candidates.models:
             changed["candidates"] = None
-        return replace(before, **changed)
+        return change_settings(before, changed)
 
 
 class SettingsBody(RouteFields):

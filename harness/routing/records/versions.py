@@ -35,13 +35,8 @@ from harness.providers.records import target
 from harness.routing.evidence import EvidenceKind, TargetEvidence, Waiver
 from harness.routing.records.verdicts import verdict
 from harness.routing.route_changes import CHANGE_KINDS
-from harness.routing.table import (
-    Canary,
-    Handover,
-    Route,
-    RouteRecord,
-    RouteSettings,
-)
+from harness.routing.route_settings import RouteSettings
+from harness.routing.table import Canary, Handover, Route, RouteRecord
 
 # Foreign keys refer to these columns of a verdict, as a proof.
 _PROOF: Final = ("id", "route", "incumbent", "candidate", "outcome")

@@ -7,7 +7,7 @@ Sources: https://developers.openai.com/api/reference/resources/responses/streami
 the streams in vercel/ai (packages/openai/src/responses/__fixtures__).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from harness.frame.errors import InputError
@@ -229,7 +229,8 @@ class ResponseStreamReader:
             out += self._item(item, place)
         self._done = self.ended = True
         self.given_usage = response.get("usage")
-        return out + self._close() + self._writer.end(_end(response, tuple(self._blocks)))
+        out += self._close() + self._take_waiting() + self._close()
+        return out + self._writer.end(_end(response, tuple(self._blocks)))
 
     def _added(self, item: Member, place: object) -> bytes:
         """Opens a call, unless another one is under way: then it is written when done."""
@@ -249,8 +250,10 @@ class ResponseStreamReader:
         part = event.get("summary_index", event.get("content_index"))
         if (self._open, self._place) != (kind, place):
             out = self._open_block(AnswerBlock(kind), place)
-        elif kind is BlockKind.THINKING and part != self._part:
+        elif part != self._part and kind is BlockKind.THINKING:
             text = _GAP + text
+        elif part != self._part:
+            out = self._open_block(AnswerBlock(kind), place)
         self._part = part
         return out + self._more(text)
 
@@ -297,8 +300,22 @@ class ResponseStreamReader:
             for block in blocks:
                 out += self._open_block(block._replace(text="", sealed=""), place)
                 out += self._more(block.text) if block.text else b""
+        else:
+            out = self._remainder(blocks, written, place)
         if place == self._place:
             out += self._close(sealed)
+        return out + self._take_waiting()
+
+    def _remainder(self, blocks: Sequence[AnswerBlock], written: str, place: object) -> bytes:
+        """Writes the end of an item's text, if its events brought only the beginning."""
+        whole = "".join(block.text for block in blocks)
+        if len(whole) <= len(written) or not whole.startswith(written):
+            return b""
+        is_open = place == self._place
+        out = b"" if is_open else self._open_block(AnswerBlock(blocks[-1].kind), place)
+        return out + self._more(whole[len(written) :])
+
+    def _take_waiting(self) -> bytes:
         waiting = self._waiting
         self._waiting = []
-        return out + b"".join(self._item(*later) for later in waiting)
+        return b"".join(self._item(*later) for later in waiting)

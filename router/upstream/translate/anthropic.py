@@ -32,6 +32,7 @@ from router.upstream.translate.translation import (
     ErrorInStream,
     PayloadSource,
     TranslatedCall,
+    free_forced_tool,
     mapped,
     no_counterpart,
     settle_thinking,
@@ -58,6 +59,7 @@ class AnthropicTranslation:
         """
         dropped = request.dropped
         self._keep_to_levels(request)
+        dropped.update(dict.fromkeys(free_forced_tool(request)))
         params = mapped(self._config, request, "anthropic")
         for hint in (
             "temperature",

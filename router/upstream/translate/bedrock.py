@@ -29,6 +29,7 @@ from router.upstream.translate.translation import (
     ErrorInStream,
     TranslatedCall,
     fit_budget,
+    free_forced_tool,
     in_a_turn_without_thought,
     mapped,
     no_counterpart,
@@ -63,7 +64,7 @@ class BedrockTranslation:
         """Translates a request; the path names the model. Raises Untranslatable."""
         dropped = request.dropped
         _without_tools(request)
-        dropped.update(dict.fromkeys(_unthought(request)))
+        dropped.update(dict.fromkeys((*free_forced_tool(request), *_unthought(request))))
         serial = request.params.get("parallel_tool_calls") is False
         if not serial:
             request.params.pop("parallel_tool_calls", None)

@@ -10,11 +10,13 @@ from itertools import pairwise
 from typing import Any, Final
 
 from harness.frame.failures import FailureClass
-from router.frame.body import iter_objects
+from router.frame.body import iter_objects, list_objects
 from router.frame.failure import UpstreamFailed
 
 Json = dict[str, Any]
 _STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[(['\"])(.*?)\3\]")
+# The reason of an end without a cut.
+_WHOLE: Final = "STOP"
 # The most entries that a path may add to a list.
 _MOST_ENTRIES: Final = 10_000
 _VALUES: Final = ("stringValue", "numberValue", "boolValue", "nullValue")
@@ -27,13 +29,20 @@ class GeminiCalls:
         self._part: Json | None = None  # the part of the call that continues
 
     def join(self, event: Json) -> None:
-        """Replaces the pieces in an event by the calls that are complete with it."""
+        """Replaces the pieces in an event by the calls that are complete with it, also by the
+        answer's end.
+        """
         candidates = event.get("candidates")
-        for candidate in iter_objects(candidates):
+        for candidate in list_objects(candidates):
             content = candidate.get("content")
             parts = content.get("parts") if isinstance(content, dict) else None
             if isinstance(content, dict) and isinstance(parts, list):
                 content["parts"] = [whole for part in parts for whole in self._joined(part)]
+            if self._part is not None and candidate.get("finishReason") == _WHOLE:
+                found = content if isinstance(content, dict) else {"role": "model"}
+                found["parts"] = [*list_objects(found.get("parts")), self._part]
+                candidate["content"] = found
+                self._part = None
 
     def _joined(self, part: Any) -> list[Any]:
         call = part.get("functionCall") if isinstance(part, dict) else None

@@ -57,6 +57,8 @@ def _level(params: Json) -> str | None:
 
 HOTTEST: Final = 1.0
 _FORCED: Final = ("any", "tool")
+# Choices of a chat that force no tool.
+_FREE: Final = (None, "auto", "none")
 
 
 def fit_budget(
@@ -78,6 +80,17 @@ def fit_budget(
     fitting = budget_beside(budget, limit)
     params["thinking"] = {**params["thinking"], "budget_tokens": fitting}
     return fitting >= min(budget, LEAST_BUDGET_TOKENS)
+
+
+def free_forced_tool(request: ScreenedRequest) -> list[str]:
+    """Frees the choice of a tool for a model that always thinks, which refuses a forced tool.
+
+    Returns the names of the changed parameters. litellm would change it without a word.
+    """
+    if not request.can.thinks_always or request.params.get("tool_choice") in _FREE:
+        return []
+    request.params["tool_choice"] = "auto"
+    return ["tool_choice"]
 
 
 def settle_thinking(
@@ -136,13 +149,14 @@ def _can_think(
 
 
 def in_a_turn_without_thought(messages: Sequence[Json]) -> bool:
-    """Returns whether a tool's result is last, and the answer with its call has no
-    thinking.
+    """Returns whether a tool's result is last, and the answer with its call has no thinking,
+    or whether the last message begins the answer.
 
     Anthropic refuses thinking in the middle of such a turn.
     """
-    if not messages or messages[-1].get("role") != "tool":
-        return False
+    last = messages[-1].get("role") if messages else ""
+    if last != "tool":
+        return last == "assistant"
     for message in reversed(messages):
         if message.get("role") == "assistant":
             return not message.get("thinking_blocks")

@@ -50,13 +50,8 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
-from harness.routing.table import (
-    BUCKETS,
-    Route,
-    RouteRecord,
-    RouteSettings,
-    RouteSuite,
-)
+from harness.routing.route_settings import RouteSettings, RouteSuite
+from harness.routing.table import BUCKETS, Route, RouteRecord
 from harness.store.store import Store
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.inline_workers import InlineWorkers

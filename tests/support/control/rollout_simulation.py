@@ -52,7 +52,7 @@ from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import RestoreIncumbent
-from harness.routing.table import RouteSettings, RouteSuite
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,

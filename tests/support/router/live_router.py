@@ -51,16 +51,10 @@ from harness.providers.target import (
 from harness.routing.reliability.failover import Failover
 from harness.routing.reliability.retry import RetryPolicy
 from harness.routing.reliability.users_first import AccountLoad
+from harness.routing.route_settings import RouteSettings
 from harness.routing.settings import AgentSettings, RouterSettings
 from harness.routing.shadow import Shadow, ShadowLimits, ShadowTally
-from harness.routing.table import (
-    Canary,
-    KeyGrant,
-    Route,
-    RouteSettings,
-    RoutingTable,
-    Snapshot,
-)
+from harness.routing.table import Canary, KeyGrant, Route, RoutingTable, Snapshot
 from harness.store.router_store import RouterStore
 from router.observers.request_tracing import Tracing
 from router.recording.recorder import Recorder

@@ -11,15 +11,9 @@ from evals.sim.simulator import Simulator
 from harness.frame.people.access import key_hash
 from harness.gate.online.guardrails import UnitRule
 from harness.providers.target import Provider, Target
+from harness.routing.route_settings import RouteSettings
 from harness.routing.settings import RouterSettings
-from harness.routing.table import (
-    Canary,
-    KeyGrant,
-    Route,
-    RouteSettings,
-    RoutingTable,
-    Snapshot,
-)
+from harness.routing.table import Canary, KeyGrant, Route, RoutingTable, Snapshot
 from tests.support.router.live_router import (
     KEY,
     NARROW_KEY,

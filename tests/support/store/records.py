@@ -40,7 +40,7 @@ from harness.routing.route_changes import (
     PromoteCanary,
     StartCanary,
 )
-from harness.routing.table import (
+from harness.routing.route_settings import (
     OnBadEvent,
     OnContentPolicy,
     OnEmptyAnswer,

@@ -1,14 +1,11 @@
 """`swapgate key` and `swapgate person`."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Final, Literal
+from typing import Final
 
 import click
 
-from harness.frame.errors import InputError
-from harness.frame.formatting import format_spent_usd, format_usd
+from harness.frame.formatting import format_spent_usd
 from harness.frame.pagination import PageRequest
 from harness.frame.people.access import (
     LINK_LASTS,
@@ -18,12 +15,11 @@ from harness.frame.people.access import (
     sign_in_url,
 )
 from harness.frame.people.limits import KeyLimits
+from harness.frame.setting import change_settings, plain_settings
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     PAGE,
     REASON,
-    FiniteRange,
-    Reads,
     WholeRange,
     arg,
     command,
@@ -32,61 +28,13 @@ from harness.interfaces.cli.frame.command import (
 )
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
+from harness.interfaces.cli.frame.setting_options import given_options, options_of
 from harness.operations import dashboard_sessions, keys, queries
 from harness.operations.keys import KeySummary
 
 ROLES = [role.name.lower() for role in Role]
 NONE: Final = "none"
-Limit = float | Literal["none"] | None
-
-
-def _read_limit(text: str) -> Limit:
-    if text == NONE:
-        return NONE
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"{text!r} is not a number; write a number, or `none`") from None
-
-
-LIMIT: Final = Reads("limit", _read_limit)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LimitOptions:
-    """The limits given on the command line. None: the option is missing."""
-
-    warn_share: float | None = opt(
-        "Share of a budget at which Swapgate warns. [default: 0.8]",
-        "--warn-at",
-        type=FiniteRange(0, 1, min_open=True),
-        metavar="SHARE",
-    )
-    requests_per_min: Limit = opt(
-        "Requests per minute, across one machine's workers.",
-        type=LIMIT,
-        metavar="N",
-    )
-    tokens_per_min: Limit = opt(
-        "Tokens per minute, of input and output.", type=LIMIT, metavar="N"
-    )
-    budget_day_usd: Limit = opt(
-        "US dollars per day (UTC).",
-        "--budget-day",
-        type=LIMIT,
-        metavar="USD",
-    )
-    budget_month_usd: Limit = opt(
-        "US dollars per month (UTC).",
-        "--budget-month",
-        type=LIMIT,
-        metavar="USD",
-    )
-
-    @property
-    def given(self) -> Mapping[str, Any]:
-        limits = {name: limit for name, limit in vars(self).items() if limit is not None}
-        return {name: None if limit == NONE else limit for name, limit in limits.items()}
+KeyLimitOptions: Final = options_of(KeyLimits, new="New keys")
 
 
 @click.group()
@@ -117,7 +65,7 @@ def create(
         "Feature that the data key's requests stay out of; may be repeated.",
         "--opt-out",
     ),
-    limits: LimitOptions = taken_from(LimitOptions),
+    limits: object = taken_from(KeyLimitOptions),
 ) -> None:
     """Create a key and print it once.
 
@@ -131,7 +79,7 @@ def create(
         secret=session.installation.secret,
         role=Role[role.upper()] if role else None,
         routes=routes,
-        limits=replace(KeyLimits(), **limits.given),
+        limits=change_settings(KeyLimits(), given_options(limits)),
         opt_outs=opt_outs,
         principal=principal,
         service=service,
@@ -173,15 +121,15 @@ def change_limits(
     session: Session,
     key_id: str = arg("ID"),
     *,
-    limits: LimitOptions = taken_from(LimitOptions),
+    limits: object = taken_from(KeyLimitOptions),
 ) -> None:
     """Change a data key's limits; `none` removes a limit. Routers follow within two seconds."""
-    if not limits.given:
+    if not given_options(limits):
         raise click.UsageError("nothing to change: give a limit, or `none` to remove one")
     changed = session.decide(
         keys.set_limits,
         key_id,
-        lambda before: replace(before, **limits.given),
+        lambda before: change_settings(before, given_options(limits)),
     )
     output.answer(changed, f"{key_id}: {_limits(changed.limits) or 'no limits'}")
 
@@ -254,14 +202,15 @@ def print_sign_in_link(
 def _limits(limits: KeyLimits | None) -> str:
     if limits is None:
         return ""
-    parts = (
-        (limits.requests_per_min, "{:.15g}".format, "requests/min"),
-        (limits.tokens_per_min, "{:.15g}".format, "tokens/min"),
-        (limits.budget_day_usd, format_usd, "a day"),
-        (limits.budget_month_usd, format_usd, "a month"),
+    known = (
+        (declared, getattr(limits, declared.name))
+        for declared in plain_settings(KeyLimits)
+        if declared.optional
     )
     return ", ".join(
-        f"{write(value)} {per}" for value, write, per in parts if value is not None
+        f"{declared.format(value)} {declared.caption}"
+        for declared, value in known
+        if value is not None
     )
 
 

@@ -14,6 +14,7 @@ from harness.app.installation import open_installation
 from harness.frame.config_conversion import NothingTaken
 from harness.frame.errors import InputError, NotFound
 from harness.frame.people.access import OPERATOR
+from harness.frame.setting import parse_share_bps
 from harness.frame.suggestions import did_you_mean
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import command, opt
@@ -31,7 +32,6 @@ from harness.providers.records import Providers
 from harness.providers.target import Provider
 from harness.registry.registered_providers import default_provider
 from harness.routes import routes
-from harness.routing.plan import parse_keep_warm_share
 from harness.routing.route_changes import check_route_name
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _ask_keep_warm(config: Path | None, done: "SetUpResult") -> None:
             f"`swapgate route settings {quote(done.not_warm[0])} --keep-warm {WARM_SHARE}`"
         )
         return
-    share = parse_keep_warm_share(WARM_SHARE)
+    share = parse_share_bps(WARM_SHARE, what="keep_warm")
     question = (
         f"Send {WARM_SHARE} of {{}}'s callers to its fallback at another provider, to test "
         "it all the time?"

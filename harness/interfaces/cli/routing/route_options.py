@@ -3,13 +3,13 @@
 import json
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Final
 
 import click
 
 from harness.config.routing import target_seed
 from harness.frame.errors import InputError
+from harness.frame.setting import change_settings
 from harness.gate.suite_plan import SuiteRole
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
@@ -20,6 +20,7 @@ from harness.interfaces.cli.frame.command import (
     taken_from,
 )
 from harness.interfaces.cli.frame.session import Session
+from harness.interfaces.cli.frame.setting_options import given_options, options_of
 from harness.proposals.candidates import candidate_rounds
 from harness.providers.target import RequestPatch, Target
 from harness.routes import routes
@@ -28,19 +29,7 @@ from harness.routing.candidate_schedule import (
     OnBetter,
     Preference,
 )
-from harness.routing.kept_responses import parse_state_time
-from harness.routing.plan import parse_keep_warm_share, parse_share_bps
-from harness.routing.table import (
-    ROUTE_TIMEOUTS,
-    OnBadEvent,
-    OnContentPolicy,
-    OnEmptyAnswer,
-    RequestKind,
-    RouteSettings,
-    RouteSuite,
-    Stakes,
-    StreamCommit,
-)
+from harness.routing.route_settings import RequestKind, RouteSettings, RouteSuite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +159,6 @@ class NewRouteSuites(SuiteOptions):
     )
 
 
-_NEW = RouteSettings()
-
-
 def _read_override(text: str) -> tuple[RequestKind, str]:
     kind, equals, route = text.partition("=")
     if not equals or kind not in list(RequestKind):
@@ -183,87 +169,7 @@ def _read_override(text: str) -> tuple[RequestKind, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsOptions:
-    policy: str | None = opt(f"Name of a policy. New routes: {_NEW.policy}.")
-    stakes: Stakes | None = opt(
-        "high: only fallbacks marked capable may answer. New routes: low."
-    )
-    on_content_policy: OnContentPolicy | None = opt(
-        "Next step if a provider's content filter refuses. New routes: fail."
-    )
-    keep_warm_bps: int | None = opt(
-        "Share of callers that keeps each fallback provider warm, such as 1%. New routes: 0%.",
-        "--keep-warm",
-        type=Reads("share", parse_keep_warm_share),
-        metavar="SHARE",
-    )
-    side_effects: bool | None = opt(
-        "The route's tools have side effects: no shadow, no keep-warm.",
-        "--side-effects/--no-side-effects",
-    )
-    data_class: str | None = opt(
-        "Data class of the traffic, which limits the providers; '' for none.",
-        metavar="NAME",
-    )
-    task: str | None = opt(
-        "Serve requests with the header x-swapgate-task: NAME.",
-        metavar="NAME",
-    )
-    capture_bps: int | None = opt(
-        "Share of requests to capture, redacted, for a suite: 1%. New routes: 0%.",
-        "--capture",
-        type=Reads("share", partial(parse_share_bps, what="capture")),
-        metavar="SHARE",
-    )
-    capture_per_day: int | None = opt(
-        f"Maximum captures per UTC day. New routes: {_NEW.capture_per_day}.",
-        metavar="N",
-    )
-    capture_keep_days: float | None = opt(
-        f"Days until a capture is deleted. New routes: {_NEW.capture_keep_days:g}.",
-        metavar="DAYS",
-    )
-    copy_max_bytes: int | None = opt(
-        "Largest request or answer to capture, mirror or judge. New routes: "
-        f"{_NEW.copy_max_bytes}.",
-        metavar="BYTES",
-    )
-    responses_state_h: float | None = opt(
-        "Time to keep Responses answers for `previous_response_id` and `item_reference`: 24h, "
-        "or off. Stores content. New routes: off.",
-        "--responses-state",
-        type=Reads("time", parse_state_time),
-        metavar="TIME",
-    )
-    total_timeout_s: float | None = opt(
-        f"Time limit of a whole request. New routes: {_NEW.total_timeout_s:g}.",
-        "--timeout",
-        metavar="SECONDS",
-    )
-    first_token_timeout_s: float | None = opt(
-        "Time limit for a stream's first output. 0 (default): the model's or router's limit.",
-        "--first-token-timeout",
-        metavar="SECONDS",
-    )
-    first_byte_timeout_s: float | None = opt(
-        "Time limit for the start of a plain answer. 0 (default): the model's, the router's or "
-        "a measured limit.",
-        "--first-byte-timeout",
-        metavar="SECONDS",
-    )
-    commit: StreamCommit | None = opt(
-        "whole: hold a stream back until it is complete. New routes: first_token."
-    )
-    on_bad_event: OnBadEvent | None = opt(
-        "skip: leave out stream events that cannot be parsed. New routes: fail."
-    )
-    on_empty_answer: OnEmptyAnswer | None = opt(
-        "accept: an empty answer is not a failure. New routes: fail."
-    )
-    comparable_vectors: bool | None = opt(
-        "Whether one index may hold the vectors of all models of a route for embeddings. New "
-        "routes: no.",
-        "--comparable-vectors/--other-vectors",
-    )
+    plain: object = taken_from(options_of(RouteSettings, new="New routes"))
     overrides: tuple[tuple[RequestKind, str], ...] = opt(
         "Route that answers requests of the kind "
         f"({', '.join(RequestKind)}); KIND= for none. May be repeated.",
@@ -271,7 +177,6 @@ class SettingsOptions:
         type=Reads("override", _read_override),
         metavar="KIND=ROUTE",
     )
-    description: str | None = opt("Purpose of the route.")
     candidates: tuple[str, ...] = opt(
         "Model or pattern that the route's suites measure: 'openai/gpt-5*', "
         "'openrouter/*:price<0.5'; '' for none. May be repeated.",
@@ -291,16 +196,21 @@ class SettingsOptions:
         "Claim: superior, or cheaper_and_not_worse. New schedules: better."
     )
 
+    @property
+    def is_empty(self) -> bool:
+        """Tells whether no option was given."""
+        composite = (getattr(self, name) for name in ("overrides", *_OF_SCHEDULE))
+        return not given_options(self.plain) and all(v in (None, ()) for v in composite)
+
     def over(self, before: RouteSettings, suites: tuple[RouteSuite, ...]) -> RouteSettings:
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        given |= {name: given[name] or None for name in ROUTE_TIMEOUTS if name in given}
-        given["candidates"] = self._schedule(
-            before.candidates,
-            {name: given.pop(name, None) for name in _OF_SCHEDULE},
-        )
+        schedule = {name: getattr(self, name) for name in _OF_SCHEDULE}
         overrides = {**before.overrides, **dict(self.overrides)}
-        given["overrides"] = {kind: route for kind, route in overrides.items() if route}
-        return replace(before, **given, suites=suites)
+        return replace(
+            change_settings(before, given_options(self.plain)),
+            candidates=self._schedule(before.candidates, schedule),
+            overrides={kind: route for kind, route in overrides.items() if route},
+            suites=suites,
+        )
 
     @staticmethod
     def _schedule(
@@ -348,9 +258,7 @@ def settings(
 ) -> None:
     """Change a route's settings. Settings without an option stay unchanged."""
 
-    if not any(
-        value not in (None, ()) for value in (*vars(options).values(), *vars(suites).values())
-    ):
+    if options.is_empty and not any(vars(suites).values()):
         raise click.UsageError("give an option: no setting would change")
 
     def changed(before: RouteSettings) -> RouteSettings:

@@ -51,7 +51,8 @@ from harness.proposals.candidates.leaderboard import (
     load_leaderboard,
 )
 from harness.routes import routes, scorecard
-from harness.routing.table import Route, RouteSettings
+from harness.routing.route_settings import RouteSettings
+from harness.routing.table import Route
 
 
 @click.group()

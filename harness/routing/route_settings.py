@@ -1,0 +1,460 @@
+"""The settings of a route, each declared once. Pure.
+
+A declaration gives a setting's meaning, range, option, place in the dashboard's form, and name
+in a route's description. The command line, the API, the dashboard and the configuration file
+follow from it (`harness.frame.setting`). They write only composite settings by hand.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Literal
+
+from harness.frame.formatting import Range, format_bps, format_bytes
+from harness.frame.setting import (
+    Declaration,
+    FormEntry,
+    WrittenForm,
+    format_flag,
+    format_unit,
+    setting,
+    share_form,
+)
+from harness.gate.suite_plan import SuiteRole
+from harness.routing.candidate_schedule import CandidateSchedule
+from harness.routing.kept_responses import (
+    LEAST_STATE_H,
+    MOST_STATE_H,
+    OFF,
+    format_state_time,
+    parse_state_time,
+)
+
+MAX_KEEP_WARM_BPS: Final = 1_000
+MAX_COPY_BYTES: Final = 8 * 1024 * 1024
+_TIMEOUT_S: Final = Range(0, 86_400, above=True)
+
+
+class RequestKind(StrEnum):
+    """A kind of request. The router detects each kind but SUBAGENT, which clients declare."""
+
+    SUBAGENT = "subagent"
+    VISION = "vision"
+    IMAGE = "image"
+    VIDEO = "video"
+    EMBEDDING = "embedding"
+
+
+Overrides = Mapping[RequestKind, str]
+
+
+def format_overrides(overrides: Overrides) -> str:
+    """Writes the overrides as `kind=route`, in RequestKind's order."""
+    return ", ".join(
+        f"{kind.value}={overrides[kind]}" for kind in RequestKind if kind in overrides
+    )
+
+
+class Stakes(StrEnum):
+    LOW = "low"
+    HIGH = "high"
+
+
+class OnContentPolicy(StrEnum):
+    """The router's reaction when the provider's content filter refuses a request (400)."""
+
+    FAIL = "fail"
+    FALLBACK = "fallback"
+
+
+class StreamCommit(StrEnum):
+    """The moment after which the router no longer moves a stream to another target."""
+
+    FIRST_TOKEN = "first_token"  # noqa: S105 - no password
+    WHOLE = "whole"  # the router holds the stream back until it is complete
+
+
+class OnBadEvent(StrEnum):
+    """The router's reaction to an event of a stream that it cannot parse."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+class OnEmptyAnswer(StrEnum):
+    """The router's reaction to an empty answer without an error."""
+
+    FAIL = "fail"
+    ACCEPT = "accept"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSuite:
+    """A suite that a route uses, and its part in the verdict."""
+
+    suite: str  # its name
+    role: SuiteRole = SuiteRole.PRIMARY  # its effect on the verdict
+    weight: float = 1.0  # its weight in the mean of several primary suites
+    # Digest of the content that a person accepted for the route.
+    digest: str = field(default="", compare=False)
+
+    @property
+    def text(self) -> str:
+        weight = "" if self.weight == 1.0 else f", weight {self.weight:g}"
+        return f"{self.suite} ({self.role.value}{weight})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSettings:
+    """A route's settings. A change of them never brings a new target into traffic."""
+
+    description: str = setting(
+        "",
+        Declaration(
+            meaning="Purpose of the route, for people.",
+            caption="description",
+            length=Range(0, 10_000),
+            form=FormEntry(label="What it is for", column="wide", advanced=False),
+        ),
+    )
+    # Ids of the fallbacks that are good enough when the stakes are high.
+    capable: tuple[str, ...] = setting(
+        (),
+        Declaration(
+            meaning="Fallbacks that are good enough when the stakes are high.",
+            caption="capable",
+            format=lambda capable: ", ".join(capable) or "none",
+            composite=True,
+        ),
+    )
+    stakes: Stakes = setting(
+        Stakes.LOW,
+        Declaration(
+            meaning="With high, only fallbacks marked capable may answer.",
+            caption="stakes",
+            form=FormEntry(
+                label="Stakes",
+                row=2,
+                advanced=False,
+                help="high: only fallbacks marked good enough may answer.",
+            ),
+        ),
+    )
+    on_content_policy: OnContentPolicy = setting(
+        OnContentPolicy.FAIL,
+        Declaration(
+            meaning="After a provider's content filter refuses: fail the request, or call the "
+            "next target.",
+            caption="on content policy",
+            form=FormEntry(
+                label="When a provider's content filter refuses",
+                column="right",
+                row=5,
+                words={
+                    OnContentPolicy.FAIL: "the request fails",
+                    OnContentPolicy.FALLBACK: "the router asks the next fallback",
+                },
+            ),
+        ),
+    )
+    # Share of the requests for each warmed target, 0 to 1 000 (1 % is 100).
+    keep_warm_bps: int = setting(
+        0,
+        Declaration(
+            meaning="Share of callers that keeps each fallback provider warm: 1%, or 100 "
+            "(basis points).",
+            caption="keep warm",
+            format=format_bps,
+            range=Range(0, MAX_KEEP_WARM_BPS),
+            metavar="SHARE",
+            written=share_form("keep_warm"),
+            form=FormEntry(
+                label="Share that keeps each other model warm, %",
+                row=4,
+                step=0.5,
+                help="This share of the requests goes to each healthy fallback, which shows "
+                "that the fallback works before the route needs it.",
+            ),
+        ),
+    )
+    side_effects: bool = setting(
+        False,
+        Declaration(
+            meaning="The effects of the route's tools cannot be undone: no shadow, no "
+            "keep-warm.",
+            caption="tools",
+            format=format_flag("side effects"),
+            written=WrittenForm(
+                key="tools",
+                kind=Literal["side_effects"] | None,
+                default=None,
+                read=lambda tools: tools == "side_effects",
+            ),
+            form=FormEntry(
+                label="Its tools have side effects: no shadow, and no requests to keep models "
+                "warm",
+                column="wide",
+            ),
+        ),
+    )
+    data_class: str = setting(
+        "",
+        Declaration(
+            meaning="Data class of the traffic, one of `data_classes`, which limits the "
+            "providers; empty for none.",
+            caption="data class",
+            metavar="NAME",
+            form=FormEntry(
+                label="Data class",
+                row=1,
+                help="data_classes in swapgate.yaml names the classes, and the providers that "
+                "may see each.",
+            ),
+        ),
+    )
+    task: str = setting(
+        "",
+        Declaration(
+            meaning="The route serves requests whose header x-swapgate-task has this value.",
+            caption="task",
+            metavar="NAME",
+            form=FormEntry(
+                label="Task",
+                column="right",
+                row=1,
+                placeholder="None",
+                live=True,
+                help="Requests with the header x-swapgate-task and this name come here.",
+            ),
+        ),
+    )
+    # Share of the requests that is captured, 0 to 10 000.
+    capture_bps: int = setting(
+        0,
+        Declaration(
+            meaning="Share of requests to capture, redacted, for a suite: 1%, or 100 (basis "
+            "points).",
+            caption="capture",
+            format=format_bps,
+            range=Range(0, 10_000),
+            metavar="SHARE",
+            written=share_form("capture"),
+            form=FormEntry(
+                label="Requests to capture, redacted, %",
+                column="right",
+                row=2,
+                advanced=False,
+                step=0.5,
+            ),
+        ),
+    )
+    capture_per_day: int = setting(
+        200,
+        Declaration(
+            meaning="Maximum captured requests in a day (UTC).",
+            caption="captured per day",
+            range=Range(1, 100_000),
+            metavar="N",
+            form=FormEntry(label="Captured requests kept per day, at most", row=5),
+        ),
+    )
+    capture_keep_days: float = setting(
+        30.0,
+        Declaration(
+            meaning="Days until Swapgate deletes a captured request.",
+            caption="captured for",
+            format=format_unit("days"),
+            range=Range(0, 365.0, above=True),
+            metavar="DAYS",
+            form=FormEntry(
+                label="Days that captured requests are kept", column="right", row=6, step=1.0
+            ),
+        ),
+    )
+    # Hours that Swapgate keeps the items of Responses answers for later references; 0 for off.
+    responses_state_h: float = setting(
+        0.0,
+        Declaration(
+            meaning="Time to keep the items of Responses answers, so that "
+            "`previous_response_id` and `item_reference` work across swaps: 90m, 24h, 7d or "
+            "off. Stores content.",
+            caption="responses state",
+            format=format_state_time,
+            range=Range(LEAST_STATE_H, MOST_STATE_H, zero=True),
+            metavar="TIME",
+            written=WrittenForm(
+                key="responses_state",
+                kind=str,
+                default=OFF,
+                read=parse_state_time,
+                name="time",
+                allowed=f"off, or 1 minute to {MOST_STATE_H:g} hours",
+            ),
+            form=FormEntry(
+                label="Hours that Responses answers are kept, 0 for none",
+                row=6,
+                step=1.0,
+                help="previous_response_id and item_reference then work across swaps. Swapgate "
+                "stores the requests and answers, unredacted, for this time.",
+            ),
+        ),
+    )
+    copy_max_bytes: int = setting(
+        1024 * 1024,
+        Declaration(
+            meaning="Largest request and largest answer to capture, mirror or judge.",
+            caption="copies up to",
+            format=format_bytes,
+            range=Range(1, MAX_COPY_BYTES),
+            metavar="BYTES",
+            form=FormEntry(
+                label="Largest request or answer to copy, bytes",
+                row=7,
+                help="The router captures, mirrors and judges no larger request or answer.",
+            ),
+        ),
+    )
+    overrides: Overrides = setting(
+        {},
+        Declaration(
+            meaning="Other routes for some kinds of request.",
+            caption="overrides",
+            format=format_overrides,
+            composite=True,
+        ),
+    )
+    total_timeout_s: float = setting(
+        120.0,
+        Declaration(
+            meaning="Time limit of a whole request, including failovers.",
+            caption="timeout",
+            format=format_unit("s"),
+            range=_TIMEOUT_S,
+            flags="--timeout",
+            metavar="SECONDS",
+            form=FormEntry(
+                label="A request's whole budget, seconds", column="right", row=1, advanced=False
+            ),
+        ),
+    )
+    first_token_timeout_s: float | None = setting(
+        None,
+        Declaration(
+            meaning="Time limit for a stream's first output.",
+            caption="first token",
+            format=format_unit("s"),
+            range=_TIMEOUT_S,
+            unset="the model's, else the router's",
+            metavar="SECONDS",
+            form=FormEntry(label="A stream's first output within, seconds", row=2, step=1.0),
+        ),
+    )
+    first_byte_timeout_s: float | None = setting(
+        None,
+        Declaration(
+            meaning="Time limit for a plain answer's first byte.",
+            caption="first byte",
+            format=format_unit("s"),
+            range=_TIMEOUT_S,
+            unset="the model's, the router's, or measured",
+            metavar="SECONDS",
+            form=FormEntry(
+                label="A plain answer begins within, seconds", column="right", row=2, step=1.0
+            ),
+        ),
+    )
+    commit: StreamCommit = setting(
+        StreamCommit.FIRST_TOKEN,
+        Declaration(
+            meaning="With whole, the router holds a stream back until it is complete.",
+            caption="commit",
+            form=FormEntry(
+                label="A stream reaches the client",
+                row=3,
+                words={
+                    StreamCommit.FIRST_TOKEN: "as soon as its first word is there",
+                    StreamCommit.WHOLE: "when it is complete",
+                },
+            ),
+        ),
+    )
+    on_bad_event: OnBadEvent = setting(
+        OnBadEvent.FAIL,
+        Declaration(
+            meaning="With skip, a stream continues without the events that the router cannot "
+            "parse.",
+            caption="on bad event",
+            form=FormEntry(
+                label="When an event of a stream cannot be read",
+                column="right",
+                row=3,
+                words={
+                    OnBadEvent.FAIL: "the request fails",
+                    OnBadEvent.SKIP: "the stream continues without the event",
+                },
+            ),
+        ),
+    )
+    on_empty_answer: OnEmptyAnswer = setting(
+        OnEmptyAnswer.FAIL,
+        Declaration(
+            meaning="With accept, the client gets an empty answer; with fail, the router calls "
+            "the next target.",
+            caption="on empty answer",
+            form=FormEntry(
+                label="When an answer is empty",
+                column="right",
+                row=4,
+                words={
+                    OnEmptyAnswer.FAIL: "the router asks the next target",
+                    OnEmptyAnswer.ACCEPT: "the client gets the empty answer",
+                },
+            ),
+        ),
+    )
+    comparable_vectors: bool = setting(
+        False,
+        Declaration(
+            meaning="One index may hold the vectors of all models of this route for "
+            "embeddings.",
+            caption="vectors",
+            format=format_flag("comparable"),
+            flags="--comparable-vectors/--other-vectors",
+            form=FormEntry(
+                label="For embeddings: one index may hold the vectors of all models of this "
+                "route",
+                column="wide",
+            ),
+        ),
+    )
+    policy: str = setting(
+        "default",
+        Declaration(
+            meaning="Name of the policy for swaps of this route.",
+            caption="policy",
+            length=Range(1, 200),
+            form=FormEntry(label="Policy", row=1, advanced=False),
+        ),
+    )
+    suites: tuple[RouteSuite, ...] = setting(
+        (),
+        Declaration(
+            meaning="Suites that decide the route's swaps.",
+            caption="suites",
+            format=lambda suites: ", ".join(suite.text for suite in suites),
+            composite=True,
+        ),
+    )
+    candidates: CandidateSchedule | None = setting(
+        None,
+        Declaration(
+            meaning="Models that the route's suites measure on a schedule, in addition to "
+            "people's proposals.",
+            caption="candidates",
+            format=lambda schedule: schedule.text,
+            composite=True,
+        ),
+    )
+
+
+DEFAULT_ROUTE_SETTINGS: Final = RouteSettings()
