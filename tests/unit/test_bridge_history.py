@@ -143,16 +143,12 @@ def test_what_a_hosted_tool_left_is_said_as_text(blocks: list[Json], words: list
     assert set(translated.dropped) == {f"messages.{block['type']}" for block in blocks}
 
 
-def test_a_result_may_hold_what_a_search_found_and_a_document_by_its_url() -> None:
+def test_a_result_may_hold_what_a_search_found() -> None:
     found = {
         "type": "search_result",
         "source": PAGE,
         "title": "A title",
         "content": FOUND,
-    }
-    page = {
-        "type": "document",
-        "source": {"type": "url", "url": f"{PAGE}/a.pdf"},
     }
     use = {
         "type": "tool_use",
@@ -163,18 +159,19 @@ def test_a_result_may_hold_what_a_search_found_and_a_document_by_its_url() -> No
     body = message_body(
         USER,
         assistant(use),
-        {"role": "user", "content": [{**RESULT, "content": [found]}, page]},
+        {"role": "user", "content": [{**RESULT, "content": [found]}]},
     )
-    *_, result, document = turns(body)
+    *_, result = turns(body)
     assert all(word in result["content"] for word in (PAGE, "A title", "found"))
-    assert f"{PAGE}/a.pdf" in document["content"]
 
 
-def test_a_file_of_an_earlier_turn_is_named_and_one_of_this_turn_is_refused() -> None:
-    filed = {
-        "role": "user",
-        "content": [{"type": "document", "source": {"type": "file", "file_id": "f"}}],
-    }
+@pytest.mark.parametrize(
+    "source", [{"type": "file", "file_id": "f"}, {"type": "url", "url": f"{PAGE}/a.pdf"}]
+)
+def test_a_file_of_an_earlier_turn_is_named_and_one_of_this_turn_is_refused(
+    source: Json,
+) -> None:
+    filed = {"role": "user", "content": [{"type": "document", "source": source}]}
     assert translate_message(message_body(filed, assistant(), USER), "custom").dropped == (
         "messages.document",
     )

@@ -329,7 +329,7 @@ def _part(part: Json) -> None:
     if "inlineData" in part:
         base64.b64decode(part["inlineData"]["data"], validate=True)
         need(
-            part["inlineData"]["mimeType"].startswith(("image/", "application/pdf")),
+            part["inlineData"]["mimeType"].startswith(("image/", "audio/", "application/pdf")),
             "Unsupported MIME type",
         )
     if "functionCall" in part:

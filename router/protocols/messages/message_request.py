@@ -247,7 +247,7 @@ class _Blocks:
                 }
             case (
                 ("image" | "document" | "container_upload"),
-                "file" | None,
+                "file" | "url" | None,
             ):
                 if not self._is_history:
                     raise _no_place(block)
