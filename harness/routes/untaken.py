@@ -33,6 +33,9 @@ _VERBS: Final[Mapping[str, str]] = {
     "parallel_tools": "ask for parallel tool calls",
     "json_schema": "ask for a JSON schema",
     "vision": "have pictures",
+    "documents": "have documents",
+    "audio": "have sound",
+    "several_choices": "ask for several answers at once",
     "prefill": "prefill their answer",
     "new_answer": "ask for a further answer after an answer",
 }

@@ -60,6 +60,7 @@ _THINKING: Final = Gate(b'"thinking"', re.compile(rb'"thinking"\s*:'))
 _CHOICE: Final = Gate(b'"tool_choice"', re.compile(rb'"type"\s*:\s*"(?:any|tool)"'))
 _EFFORT: Final = Gate(b'"effort"', re.compile(rb'"effort"\s*:'))
 _BOTH: Final = Gate(b'"temperature"', re.compile(rb'"top_p"\s*:'))
+_LIMIT: Final = Gate(b'"max_tokens"', re.compile(rb'"max_tokens"\s*:\s*[1-9]\d{4}'))
 _STRICT: Final = Gate(b'"strict"', re.compile(rb'"strict"\s*:\s*true'))
 _HABITS: Final = (
     Gate(b'"parallel_tool_calls"', re.compile(rb'"parallel_tool_calls"\s*:\s*null')),
@@ -93,6 +94,8 @@ def find_message_gates(can: Capabilities) -> tuple[Gate, ...]:
         found.append(_THINKING)
     if can.thinks_always:
         found.append(_CHOICE)
+    if can.max_output_tokens is not None:
+        found.append(_LIMIT)
     if can.efforts is not None:
         found.append(_EFFORT)
     if can.sampling is False:

@@ -30,6 +30,7 @@ DEFAULT_EFFORT: Final = "high"
 _EFFORTS: Final = tuple(_BUDGETS)
 # Names of the changed parts, as `x-swapgate-degraded` has them.
 THINKING: Final = "thinking"
+LIMIT: Final = "max_tokens"
 EFFORT: Final = "effort"
 _FORCED: Final = ("any", "tool")
 _SAMPLING: Final = (
@@ -66,16 +67,30 @@ def fit_message(body: bytes, can: Capabilities) -> tuple[bytes, tuple[str, ...]]
     # Most bodies are not parsed: without these members, a body suits the model.
     if not (
         b'"thinking"' in body
+        or can.max_output_tokens is not None
         or b'"effort"' in body
         or (can.thinks_always and b'"tool_choice"' in body)
         or ((can.sampling is False or can.temperature_with_top_p is False) and _samples(body))
     ):
         return body, ()
     request: Json = json.loads(body)
-    changed = fit_thinking(request, can, request.get("max_tokens"))
+    changed = _fit_limit(request, can)
+    changed += fit_thinking(request, can, request.get("max_tokens"))
     changed += fit_forced_tool(request, can)
     changed += fit_sampling(request, can)
     return (to_json(request).encode(), tuple(changed)) if changed else (body, ())
+
+
+def _fit_limit(fields: Json, can: Capabilities) -> list[str]:
+    """Lowers a limit above the model's largest one, which the model refuses, in place. Returns
+    the names of the changed parts.
+    """
+    limit = fields.get(LIMIT)
+    most = can.max_output_tokens
+    if most is None or not isinstance(limit, int) or limit <= most:
+        return []
+    fields[LIMIT] = most
+    return [LIMIT]
 
 
 def _samples(body: bytes) -> bool:

@@ -46,7 +46,9 @@ _FORMATS: Final = ("response_format", "text", "output_config")
 _LIMITS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _IMAGES: Final = frozenset({"image_url", "input_image", "image"})
 # Parts whose data are not text: their tokens do not depend on their length.
-_NO_TEXT: Final = _IMAGES | {"input_audio", "file", "input_file", "document"}
+_AUDIO: Final = frozenset({"input_audio"})
+_DOCUMENTS: Final = frozenset({"file", "input_file", "document"})
+_NO_TEXT: Final = _IMAGES | _AUDIO | _DOCUMENTS
 
 
 def detect_needs(
@@ -79,7 +81,10 @@ def detect_needs(
         tools=bool(request.value("tools") or request.value("functions")),
         parallel_tools=request.value("parallel_tool_calls") is True,
         json_schema=_asks_for_schema(values),
-        vision=bool(kinds),
+        vision=not kinds.isdisjoint(_IMAGES),
+        documents=not kinds.isdisjoint(_DOCUMENTS),
+        audio=not kinds.isdisjoint(_AUDIO),
+        several_choices=_count_choices(request) > 1,
         prefill=last.prefill,
         new_answer=last.new_answer,
         approx_input_tokens=size // BYTES_PER_TOKEN,
@@ -137,23 +142,22 @@ def estimate_prompt(request: ClientRequest) -> int:
     return max(1, size // BYTES_PER_TOKEN)
 
 
-def _text_bytes(value: object, images: set[str]) -> int:
-    """Returns the bytes of all texts in a value as UTF-8, and adds the types of its
-    pictures to `images`.
+def _text_bytes(value: object, kinds: set[str]) -> int:
+    """Returns the bytes of all texts in a value as UTF-8, and adds the types of its other
+    parts, such as pictures, to `kinds`.
     """
     # Parsed JSON has only these types; testing for them is faster than for protocols.
     if type(value) is str:
         return len(value if value.isascii() else value.encode("utf-8", "surrogatepass"))
     if type(value) is list:
-        return sum([_text_bytes(item, images) for item in value])
+        return sum([_text_bytes(item, kinds) for item in value])
     if type(value) is not dict:
         return 0
     kind = value.get("type")
     if type(kind) is str and kind in _NO_TEXT:
-        if kind in _IMAGES:
-            images.add(kind)
+        kinds.add(kind)
         return 0
-    return sum([_text_bytes(item, images) for item in value.values()])
+    return sum([_text_bytes(item, kinds) for item in value.values()])
 
 
 def _asks_for_schema(values: Mapping[str, JsonSpan]) -> bool:
@@ -184,11 +188,16 @@ _CHARS_PER_TOKEN: Final = 4
 
 def request_size(request: ClientRequest) -> RequestSize:
     """Returns the size of a request with the answers that it allows."""
+    tokens = _count_choices(request) * output_limit(request)
+    return RequestSize(len(request.text), _CHARS_PER_TOKEN * tokens)
+
+
+def _count_choices(request: ClientRequest) -> int:
+    """Returns how many answers the client asks for; 1 without a valid number."""
     count = request.members.get("n")
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        count = 1
-    tokens = count * output_limit(request)
-    return RequestSize(len(request.text), _CHARS_PER_TOKEN * tokens)
+        return 1
+    return count
 
 
 # Values of a response's `include` that need a feature.

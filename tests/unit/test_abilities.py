@@ -61,9 +61,9 @@ def test_the_operator_s_own_value_precedes_the_table() -> None:
 
 
 def test_a_known_denial_of_the_operator_stays_although_the_table_allows() -> None:
-    known = Capabilities(background=True)
+    known = Capabilities(documents=True)
 
-    assert merge_abilities(Capabilities(background=False), known).background is False
+    assert merge_abilities(Capabilities(documents=False), known).documents is False
     assert merge_abilities(UNKNOWN_CAPABILITIES, known) is known
 
 

@@ -255,3 +255,23 @@ def test_a_chat_keeps_its_temperature_where_only_one_sampler_is_taken() -> None:
     sent, changed = fit_chat(body, OLD)
 
     assert (json.loads(sent), changed) == ({"model": "m", "temperature": 0.2}, ("top_p",))
+
+
+@pytest.mark.parametrize(
+    ("model", "limit", "sent"),
+    [
+        ("claude-sonnet-4-5-20250929", 128_000, 64_000),
+        ("claude-sonnet-4-5", 64_000, 64_000),
+        ("claude-opus-4-1", 64_000, 32_000),
+        ("claude-opus-4-6", 128_000, 128_000),
+        ("claude-opus-5", 200_000, 128_000),
+    ],
+)
+def test_a_limit_above_the_models_largest_is_lowered_and_named(
+    model: str, limit: int, sent: int
+) -> None:
+    """litellm's default limit is 128,000 tokens."""
+    request, changed = fitted(find_abilities("anthropic", model), max_tokens=limit)
+
+    assert request["max_tokens"] == sent
+    assert ("max_tokens" in changed) is (sent < limit)

@@ -17,6 +17,11 @@ TOOL = {
     "type": "function",
     "function": {"name": "f", "parameters": {"type": "object"}},
 }
+DOCUMENT = {
+    "type": "file",
+    "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERg=="},
+}
+SOUND = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
 PICTURE = {
     "type": "image_url",
     "image_url": {"url": "data:image/png;base64,AAAA"},
@@ -90,6 +95,9 @@ class Scene(Place):
 NEEDS: dict[str, dict[str, Any]] = {
     "tools": {"tools": [TOOL]},
     "vision": {"messages": [{"role": "user", "content": [PICTURE]}]},
+    "documents": {"messages": [{"role": "user", "content": [DOCUMENT]}]},
+    "audio": {"messages": [{"role": "user", "content": [SOUND]}]},
+    "several_choices": {"n": 2},
     "json_schema": {"response_format": SCHEMA},
     "parallel_tools": {"tools": [TOOL], "parallel_tool_calls": True},
 }

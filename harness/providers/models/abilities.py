@@ -141,6 +141,20 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
     ),
     _row(
         "",
+        r"claude-(?:sonnet|haiku)-4(?:[-.][05])?|claude-opus-4[-.]5",
+        f"{_DOCS}/about-claude/models/overview",
+        "Claude Sonnet 4 and 4.5, Haiku 4.5, Opus 4.5",
+        max_output_tokens=64_000,
+    ),
+    _row(
+        "",
+        r"claude-opus-4(?:[-.][01])?",
+        f"{_DOCS}/about-claude/models/overview",
+        "Claude Opus 4 and 4.1",
+        max_output_tokens=32_000,
+    ),
+    _row(
+        "",
         r"claude-3[-.]7-sonnet|claude-(?:opus|sonnet|haiku)-4(?:[-.][0-5])?",
         f"{_DOCS}/build-with-claude/extended-thinking",
         "Claude 3.7 to 4.5",
@@ -162,9 +176,6 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
         f"{_DOCS}/build-with-claude/structured-outputs",
         "Claude",
         strict_schema=StrictSchema.CLOSED,
-        pdf=True,
-        citations=True,
-        beta_headers=True,
     ),
     _row(
         "anthropic",
@@ -172,6 +183,8 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
         f"{_DOCS}/api/openai-sdk",
         seed=False,
         logprobs=False,
+        audio=False,
+        several_choices=False,
     ),
     _row(
         _OPENAIS,

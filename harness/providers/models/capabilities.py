@@ -79,6 +79,9 @@ class Needs:
     parallel_tools: bool = False  # the client explicitly requests parallel calls
     json_schema: bool = False
     vision: bool = False
+    documents: bool = False
+    audio: bool = False
+    several_choices: bool = False
     # The last turn is the assistant's. `prefill`: the answer continues it. `new_answer`: a
     # further answer follows it.
     prefill: bool = False
@@ -142,18 +145,13 @@ class Capabilities:
     sampling_while_reasoning: bool | None = None
     # Takes temperature and top_p in one request.
     temperature_with_top_p: bool | None = None
-    background: bool | None = None  # answers Responses in the background
     # Takes null for a flag, an empty schema, an empty content and a flat custom tool.
     loose_forms: bool | None = None
     several_choices: bool | None = None  # takes `n` above 1
     max_stop_sequences: int | None = None  # takes at most as many; 0 for no stop sequence
     max_output_tokens: int | None = None  # its largest limit of an answer, in tokens
-    files: bool | None = None  # reads files by the provider's file ids
-    pdf: bool | None = None  # reads PDF
+    documents: bool | None = None  # reads documents, such as PDF
     audio: bool | None = None  # reads sound
-    citations: bool | None = None  # cites documents of the request
-    beta_headers: bool | None = None  # takes `anthropic-beta`
-    system_in_the_middle: bool | None = None  # takes a system message after a user's message
 
     def larger_than(self, other: "Capabilities") -> bool:
         """Tells whether the context window is known to be larger than the other's."""
@@ -197,6 +195,9 @@ def missing_capabilities(needs: Needs, has: Capabilities) -> tuple[str, ...]:
         ),
         (needs.json_schema and not has.json_schema, "JSON schema"),
         (needs.vision and not has.vision, "vision"),
+        (needs.documents and has.documents is False, "documents"),
+        (needs.audio and has.audio is False, "sound"),
+        (needs.several_choices and has.several_choices is False, "several choices"),
         (needs.prefill and not has.prefill.can_continue, "prefill"),
         (needs.new_answer and not has.prefill.can_begin_anew, "new answer after an answer"),
     )
