@@ -60,7 +60,7 @@ class NeedsSample:
         counts = self._counts
         self._counts = Counter()
         day = self._clock.now().date()
-        return [AskedName(name, day, number, route) for (route, name), number in counts.items()]
+        return [AskedName(name, day, route, number) for (route, name), number in counts.items()]
 
     def _count(
         self,

@@ -206,7 +206,7 @@ class Recording:
 
         The caller bounds the names.
         """
-        row = AskedName(name, self._clock.now().date(), 1, route)
+        row = AskedName(name, self._clock.now().date(), route, 1)
         self._sums["asked_names"].add((row,))
 
     def admit(

@@ -192,11 +192,11 @@ def test_a_rollouts_keys_are_forgotten_with_it(store: Store) -> None:
 
 def test_requests_without_a_route_add_up_by_day_and_fill_nothing(store: Store) -> None:
     day = NOW.date()
-    many = [AskedName(f"m-{n}", day, 1) for n in range(MOST_ASKED_NAMES + 9)]
-    odd = AskedName("x\0\ud800", day - timedelta(1), 2)
+    many = [AskedName(f"m-{n}", day, "", 1) for n in range(MOST_ASKED_NAMES + 9)]
+    odd = AskedName("x\0\ud800", day - timedelta(1), "", 2)
     for rows in (
-        [AskedName("a", day, 3), odd],
-        [AskedName("a", day, 4)],
+        [AskedName("a", day, "", 3), odd],
+        [AskedName("a", day, "", 4)],
         many,
     ):
         with store.write() as tx:

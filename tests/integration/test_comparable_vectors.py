@@ -123,7 +123,7 @@ def test_a_route_whose_traffic_has_embeddings_counts_as_one_for_embeddings(
 ) -> None:
     day = world.clock.now().date()
     with world.store.write() as tx:
-        asked = [AskedName(f"{NEED}embeddings", day, 3, "chat")]
+        asked = [AskedName(f"{NEED}embeddings", day, "chat", 3)]
         Observations(tx).append([], [], asked_names=asked)
     with pytest.raises(NotAllowed, match="second index"):
         propose(world, "chat", "sim/better")

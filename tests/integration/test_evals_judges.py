@@ -278,7 +278,10 @@ TOOL = {
         },
     },
 }
-OTHER = {"type": "function", "function": {"name": "clock", "parameters": {}}}
+OTHER = {
+    "type": "function",
+    "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}},
+}
 CALL = {"name": "weather", "arguments": {"city": "A"}}
 ROWS: list[dict[str, Any]] = [
     *(

@@ -29,7 +29,7 @@ def declare(world: SmallInstallation, **models: Capabilities) -> None:
 
 def record(world: SmallInstallation) -> None:
     day = world.clock.now().date()
-    rows = [AskedName(f"{NEED}{name}", day, number, "chat") for name, number in ASKED.items()]
+    rows = [AskedName(f"{NEED}{name}", day, "chat", number) for name, number in ASKED.items()]
     with world.store.write() as tx:
         Observations(tx).append([], [], asked_names=rows)
 
