@@ -40,13 +40,13 @@ from router.conversation.kept_history import (
     list_pieces,
     list_references,
 )
-from router.frame.asgi import Message, Scope, Send, header
+from router.frame.asgi import Message, Scope, Send
 from router.frame.body import read_request
 from router.frame.failure import SEND_WHOLE
 from router.frame.replies import JSON, RETRY, Reply, error_reply
 from router.observers.capture import is_copy_refused
 from router.protocols.caller_names import body_callers, header_person
-from router.request.client_directives import STICKY, caller_keys, read_directives
+from router.request.client_directives import caller_keys, read_directives
 from router.request.routed_response import RoutedResponse
 from router.snapshot.compiled import CompiledSnapshot, RouteNames
 
@@ -236,9 +236,13 @@ class KeptResponses:
         route: Route,
         found: Mapping[str, object],
     ) -> str:
-        """Returns a hash of all that a request must share with the request before it."""
+        """Returns a hash of all that a request must share with the request before it.
+
+        `x-swapgate-sticky` is no part of it: that header chooses the arm, and a client may give
+        each request of a thread another value.
+        """
         users = [name for name in body_callers(found) if name.startswith(_USERS)]
-        person = header(scope, STICKY) or header_person(scope["headers"])
+        person = header_person(scope["headers"])
         if person:
             users.append(f"header:{person.decode('latin-1')}")
         named = [grant.id, route.settings.data_class, *users]

@@ -434,8 +434,16 @@ def test_another_key_or_user_finds_no_answer(world: World) -> None:
     assert world.ask(user="ann", **later).output
 
 
-@pytest.mark.parametrize("name", ["x-openwebui-user-id", "x-swapgate-sticky"])
-def test_another_person_whom_a_header_names_finds_no_answer(world: World, name: str) -> None:
+def test_a_thread_goes_on_under_another_sticky_name(world: World) -> None:
+    """The header chooses the arm, and says nothing of who owns a thread."""
+    first = world.ask(input="QUESTION", extra_headers={"x-swapgate-sticky": "1"})
+    later: dict[str, Any] = {"input": results_of(first), "previous_response_id": first.id}
+
+    assert world.ask(extra_headers={"x-swapgate-sticky": "2"}, **later).output
+
+
+def test_another_person_whom_a_header_names_finds_no_answer(world: World) -> None:
+    name = "x-openwebui-user-id"
     first = world.ask(input="QUESTION", extra_headers={name: "ann"})
     later: dict[str, Any] = {"input": results_of(first), "previous_response_id": first.id}
 
