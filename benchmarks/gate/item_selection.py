@@ -41,7 +41,7 @@ OPEN: Final = PairedItem(
 class SelectionRow:
     """Shares of comparisons of two equal models that passed, and that failed.
 
-    deleted: without the records that nobody labelled. kept: with their scores missing.
+    deleted: without the unlabelled records. kept: with their scores missing.
     """
 
     claim: str

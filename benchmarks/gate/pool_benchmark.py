@@ -70,7 +70,7 @@ def pool_pairs(matrix: ScoreMatrix, count: int = 6) -> list[PoolPair]:
 
 @dataclass(frozen=True)
 class PoolPlan:
-    """One cell of the benchmark: a claim on a pool of N items, of which n are asked."""
+    """One cell of the benchmark: a claim on a pool of N items; the candidate answers n."""
 
     claim: Claim
     pool_items: int

@@ -78,10 +78,6 @@ class Declaration:
         return self.written.key if self.written else self.name
 
     @property
-    def is_number(self) -> bool:
-        return self.kind in (int, float)
-
-    @property
     def written_default(self) -> object:
         """The default as people write it."""
         return self.written.default if self.written else self.default

@@ -25,7 +25,7 @@ class EventTooLarge(ValueError):
 
 
 class _LargeEvent:
-    """An event of which only the beginning has arrived, in pieces. size: their bytes."""
+    """The beginning of an event, in pieces, while the rest has not arrived. size: in bytes."""
 
     def __init__(self, beginning: bytes) -> None:
         self._pieces = [beginning]

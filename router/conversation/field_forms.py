@@ -59,42 +59,39 @@ def effort_of_budget(budget_tokens: int) -> str:
 
 
 def fit_message(body: bytes, can: Capabilities) -> tuple[bytes, tuple[str, ...]]:
-    """Writes thinking, effort and sampling of a Messages request as its model takes them.
+    """Writes limit, thinking, effort and sampling of a Messages request as its model takes
+    them. The transport calls it only for bodies that may need it (`find_message_gates`).
 
     Returns the body, which is the same object if nothing changes, and the names of the
     changed parts.
     """
-    # Most bodies are not parsed: without these members, a body suits the model.
-    if not (
-        b'"thinking"' in body
-        or can.max_output_tokens is not None
-        or b'"effort"' in body
-        or (can.thinks_always and b'"tool_choice"' in body)
-        or ((can.sampling is False or can.temperature_with_top_p is False) and _samples(body))
-    ):
-        return body, ()
     request: Json = json.loads(body)
-    changed = _fit_limit(request, can)
+    changed = fit_limit(request, can)
     changed += fit_thinking(request, can, request.get("max_tokens"))
     changed += fit_forced_tool(request, can)
     changed += fit_sampling(request, can)
     return (to_json(request).encode(), tuple(changed)) if changed else (body, ())
 
 
-def _fit_limit(fields: Json, can: Capabilities) -> list[str]:
-    """Lowers a limit above the model's largest one, which the model refuses, in place. Returns
-    the names of the changed parts.
+def fit_limit(fields: Json, can: Capabilities, name: str = LIMIT) -> list[str]:
+    """Lowers a limit above the model's largest one, which the model refuses, in place. Also
+    lowers a thinking budget that would not fit below the new limit.
+
+    name: the limit's name in the target's protocol. Returns the names of the changed parts.
     """
-    limit = fields.get(LIMIT)
+    limit = fields.get(name)
     most = can.max_output_tokens
     if most is None or not isinstance(limit, int) or limit <= most:
         return []
-    fields[LIMIT] = most
-    return [LIMIT]
-
-
-def _samples(body: bytes) -> bool:
-    return b'"temperature"' in body or b'"top_' in body or b'_penalty"' in body
+    fields[name] = most
+    thinking = fields.get("thinking")
+    if not isinstance(thinking, dict):
+        return [LIMIT]
+    budget = thinking.get("budget_tokens")
+    if not isinstance(budget, int) or budget < most:
+        return [LIMIT]
+    fields["thinking"] = {**thinking, "budget_tokens": budget_beside(budget, most)}
+    return [LIMIT, THINKING]
 
 
 def fit_thinking(fields: Json, can: Capabilities, limit: object) -> list[str]:

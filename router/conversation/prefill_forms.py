@@ -22,7 +22,7 @@ _NO_NEW_TURN: Final[Json] = {_CONTINUES: True, "add_generation_prompt": False}
 
 
 def is_open_answer(turn: object) -> bool:
-    """Tells whether a turn is a text of the assistant's. A turn with calls is none."""
+    """Tells whether a turn is a text of the assistant's. A turn with calls does not count."""
     if not isinstance(turn, dict) or turn.get("role") != "assistant" or turn.get("tool_calls"):
         return False
     content = turn.get("content")

@@ -4,10 +4,12 @@ import json
 import logging
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 
+from harness.providers.models.abilities import find_abilities
 from harness.providers.target import Provider
 from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.translate.request_screening import RULES, screen_request
@@ -407,3 +409,23 @@ def test_a_document_reaches_converse_with_a_name_that_it_takes_and_a_text(
     assert (document["format"], document["source"]) == ("pdf", {"bytes": "JVBERi0xLjEK"})
     assert turn.text == (texts or (".",))[0]  # Converse demands a text beside a document
     assert call.dropped == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [
+        ("anthropic", "claude-sonnet-4-5-20250929"),
+        ("bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+    ],
+)
+def test_a_limit_above_the_models_largest_is_lowered_in_a_chat_too(
+    loaded: Mapping[str, Translation], kind: str, model: str
+) -> None:
+    body = {"model": model, "messages": [dict(USER)], "max_tokens": 128_000}
+
+    request = replace(screen_request(body, kind), can=find_abilities(kind, model))
+    call = loaded[kind].ask(request, stream=False)
+
+    limits = call.body.get("inferenceConfig", call.body)
+    assert (limits.get("maxTokens") or limits.get("max_tokens")) == 64_000
+    assert "max_tokens" in call.dropped

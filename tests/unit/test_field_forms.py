@@ -275,3 +275,13 @@ def test_a_limit_above_the_models_largest_is_lowered_and_named(
 
     assert request["max_tokens"] == sent
     assert ("max_tokens" in changed) is (sent < limit)
+
+
+def test_a_budget_fits_below_a_lowered_limit() -> None:
+    budget = {"type": "enabled", "budget_tokens": 100_000}
+
+    request, changed = fitted(OLD, max_tokens=128_000, thinking=budget)
+
+    assert request["max_tokens"] == 64_000
+    assert request["thinking"]["budget_tokens"] == 48_000
+    assert set(changed) == {"max_tokens", "thinking"}

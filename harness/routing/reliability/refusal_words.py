@@ -101,12 +101,6 @@ WAY_OUT: Final = re.compile(r"\bset [`'\"]?([\w.]+)[`'\"]? to [`'\"](\w+)[`'\"]"
 TOOLS_WITH_EFFORT: Final = re.compile(
     r"^function tools with reasoning_effort are not supported", re.IGNORECASE
 )
-# Refusals of a chat that OpenAI's other endpoint takes.
-AT_RESPONSES_ALONE: Final = re.compile(
-    r"^function tools with reasoning_effort are not supported|"
-    r"\bv1/chat/completions\b.{0,80}\buse /?v1/responses\b",
-    re.IGNORECASE,
-)
 CODES: Final = frozenset(
     {
         "unsupported_value",

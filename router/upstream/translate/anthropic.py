@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from harness.providers.target import ANTHROPIC_VERSION
-from router.conversation.field_forms import fit_sampling, fit_thinking
+from router.conversation.field_forms import fit_limit, fit_sampling, fit_thinking
 from router.frame.body import iter_objects
 from router.protocols.event_stream import SsePayloads
 from router.protocols.messages.dialect import read_message_tokens
@@ -99,6 +99,7 @@ class AnthropicTranslation:
         for tool in body.get("tools") or ():
             if "input_schema" in tool and tool.get("name") in request.schemas:
                 tool["input_schema"] = request.schemas[tool["name"]]
+        dropped.update(dict.fromkeys(fit_limit(body, request.can)))
         if fit_thinking(body, request.can, body.get("max_tokens")) and "thinking" not in body:
             dropped["reasoning_effort"] = None
         dropped.update(dict.fromkeys(fit_sampling(body, request.can)))

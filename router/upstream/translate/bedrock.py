@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from harness.frame.failures import FailureClass
-from router.conversation.field_forms import fit_thinking
+from router.conversation.field_forms import fit_limit, fit_thinking
 from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.translate.anthropic import AnthropicChunks
 from router.upstream.translate.chat_answer import completion
@@ -85,10 +85,11 @@ class BedrockTranslation:
             spec = tool.get("toolSpec") or {}
             if spec.get("name") in request.schemas:
                 spec["inputSchema"] = {"json": request.schemas[spec["name"]]}
+        limits = body.get("inferenceConfig", {})
+        dropped.update(dict.fromkeys(fit_limit(limits, request.can, "maxTokens")))
         more = body.get("additionalModelRequestFields")
         if isinstance(more, dict):
-            limit = body.get("inferenceConfig", {}).get("maxTokens")
-            fit_thinking(more, request.can, limit)
+            fit_thinking(more, request.can, limits.get("maxTokens"))
         own_budget = "thinking" in request.params
         dropped.update(dict.fromkeys(_too_short_to_think(body, own_budget=own_budget)))
         if serial and "tool_choice" not in body.get("additionalModelRequestFields", {}):

@@ -88,7 +88,7 @@ def _add(args: Json, piece: Mapping[str, object]) -> None:
 
 
 def _entry(place: Any, step: str | int, default: object) -> Any:
-    """Returns the entry at a step, which it makes if there is none."""
+    """Returns the entry at a step, and adds a missing one."""
     if isinstance(place, list) and isinstance(step, int):
         place += [None] * (step + 1 - len(place))
         if place[step] is None:
