@@ -30,6 +30,7 @@ from evals.sim.profiles import (
 from evals.sim.simulated_model import ItemBank, Source
 from evals.sim.simulator import DIALECTS, Simulator
 from harness.frame import package_data
+from harness.frame.calm_server import CalmServer
 from harness.frame.errors import InputError
 from harness.frame.plain_data import digest
 from harness.routing.settings import http_url
@@ -153,7 +154,7 @@ class BreakableProtocol(HttpToolsProtocol):
         self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]
 
 
-class SimServer(uvicorn.Server):
+class SimServer(CalmServer):
     """Shuts down even while some answers hang on purpose."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -1,8 +1,9 @@
 """A uvicorn server that sleeps while it is idle."""
 
 import asyncio
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -11,6 +12,8 @@ import uvicorn
 
 # How often the date header changes. uvicorn itself checks for a stop ten times as often.
 DATE_EVERY_S: Final = 1.0
+# So many turns of the event loop after an accept, the connection's protocol has begun.
+ACCEPTING_TURNS: Final = 4
 STARTUP_FAILURE: Final = 3  # the exit code of `uvicorn.run`
 
 
@@ -36,6 +39,22 @@ class CalmServer(uvicorn.Server):
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), DATE_EVERY_S)
         self._woken = None
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await stop_accepting(self.servers)
+        await super().shutdown(sockets)
+
+
+async def stop_accepting(servers: Iterable[asyncio.Server]) -> None:
+    """Accepts no more, and lets the connections that were just accepted begin: asyncio loses a
+    connection without a word if its server is closed first (CPython issue 109564).
+    """
+    loop = asyncio.get_running_loop()
+    for server in servers:
+        for listener in server.sockets:
+            loop.remove_reader(listener.fileno())
+    for _ in range(ACCEPTING_TURNS):
+        await asyncio.sleep(0)
 
 
 def run_app(app: Any, **config: Any) -> None:

@@ -19,7 +19,7 @@ from typing import Final, cast
 
 import uvicorn
 
-from harness.frame.calm_server import CalmServer
+from harness.frame.calm_server import CalmServer, stop_accepting
 from router.frame.asgi import App
 from router.server.connection import Connection, ConnectionState
 from router.workers.parent import (
@@ -99,6 +99,7 @@ class WorkerServer(CalmServer):
         # has closed the queue, the system refuses new connections.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+        await stop_accepting(self.servers)
         for closable in (*self.servers, *(sockets or ())):
             closable.close()
         await self._drain()

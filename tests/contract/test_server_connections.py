@@ -9,6 +9,7 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from harness.frame.calm_server import CalmServer
 from router.frame.asgi import (
     BODY,
     HEAD_FACTS,
@@ -32,7 +33,7 @@ class Served:
     """One server with one application. ended: how each request's call of it ended."""
 
     port: int
-    server: uvicorn.Server
+    server: CalmServer
     ended: list[BaseException | None] = field(default_factory=list)
 
     async def talk(self, *parts: bytes) -> bytes:
@@ -73,7 +74,7 @@ async def serving(protocol: type[asyncio.Protocol], app: Ask) -> AsyncIterator[S
         log_config=None,
         timeout_graceful_shutdown=10,
     )
-    served = Served(listener.getsockname()[1], uvicorn.Server(config))
+    served = Served(listener.getsockname()[1], CalmServer(config))
     served.server.server_state = ConnectionState()  # as the router's own server has
     running = asyncio.create_task(served.server.serve([listener]))
     async with asyncio.timeout(60):

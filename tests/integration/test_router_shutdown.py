@@ -179,6 +179,27 @@ def test_who_connected_before_the_listener_was_closed_is_answered() -> None:
             client.close()
 
 
+async def test_who_connects_as_the_listener_closes_is_known_to_the_server() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 - only lifespan
+        for step in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{step}.complete"})
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    runner = server(app, drain_s=0.0)
+    runner.config.load()
+    runner.lifespan = runner.config.lifespan_class(runner.config)
+    await runner.startup([listener])
+    late = socket.create_connection(listener.getsockname(), timeout=60)
+
+    with late:
+        await runner.shutdown([listener])
+
+        assert not runner.server_state.connections
+        with suppress(ConnectionError):  # the server has aborted it
+            assert late.recv(1) == b""
+
+
 def test_a_server_that_is_replaced_keeps_its_idle_connections_for_one_more_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -9,8 +9,8 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final
 
+from harness.frame.calm_server import stop_accepting
 from harness.providers.target import Provider
 from router.upstream.transport import UpstreamRequest
 
@@ -55,15 +55,12 @@ class RawServer:
 
 
 Play = Callable[[ServerConnection], Awaitable[None]]
-# So many turns of the loop after a connection was accepted, its task has begun.
-ACCEPTING_TURNS: Final = 4
 
 
 async def end_server(server: asyncio.Server) -> None:
     """Ends a server and all else of its loop."""
+    await stop_accepting([server])
     server.close()
-    for _ in range(ACCEPTING_TURNS):
-        await asyncio.sleep(0)
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
@@ -113,6 +110,7 @@ async def raw_server(play: Play, tls: ssl.SSLContext | None = None) -> AsyncIter
     try:
         yield server
     finally:
+        await stop_accepting([listening])
         listening.close()
         for task in tasks:
             task.cancel()

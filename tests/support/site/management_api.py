@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from harness.app.installation import Installation
 from harness.config import configuration
 from harness.frame import package_data
+from harness.frame.calm_server import CalmServer
 from harness.frame.people.access import SYSTEM, Role
 from harness.frame.runtime.encryption import FernetCipher, new_key
 from harness.interfaces.api.app import PREFIX, build_app
@@ -195,7 +196,7 @@ def in_canary(world: SmallInstallation) -> Proposal:
 
 @contextmanager
 def served(app: Any) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, **SERVER))
+    server = CalmServer(uvicorn.Config(app, port=0, **SERVER))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
